@@ -1,0 +1,45 @@
+# README and CI call these targets and nothing else. Each sets up what it needs; each works alone.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+export RAY_USAGE_STATS_ENABLED := 0
+
+.PHONY: install demo test check bench drill lock clean
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@bash .ci/needs "$(PYTHON)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV) (about 6 GB; a few minutes on a good line)"
+	@$(BIN)/pip install --quiet --disable-pip-version-check --upgrade pip
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,parity]'
+	@$(BIN)/python -m stages.training.prebuild
+	@touch $@
+
+demo: install
+	$(BIN)/vitpipe run configs/quickstart.yaml
+
+test: install
+	$(BIN)/python -m pytest -m "not drill"
+
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/codespell
+
+bench: install
+	$(BIN)/python -m tests.benchmarks
+
+drill: install
+	$(BIN)/python -m pytest -m drill
+
+lock:  # exact versions of what is installed now; the lower bounds stand in pyproject.toml
+	$(BIN)/pip freeze --exclude-editable | LC_ALL=C sort -f > constraints.txt
+	$(BIN)/python .ci/lock_hashes
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
