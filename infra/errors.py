@@ -1,0 +1,88 @@
+"""Every failure a user can meet, as one small tree; each class is one exit code of the command line.
+
+VitpipeError            1  a bug in vitpipe, when raised as itself
+├── UsageError          2  bad usage or spec, a missing path, a foreign file that may not be opened
+├── DriftError          3  the recipe differs from what is committed
+├── StageError          4  a stage failed
+├── LeaseLost           5  another driver holds the run
+├── Stopped             6  stopped or preempted; resumable
+├── StorageError        7  storage, credentials or network
+│   ├── NotFound           no object under that name (usually caught by the caller)
+│   ├── AlreadyExists      create-if-absent lost
+│   └── Changed            swap-if-unchanged lost
+└── IntegrityError      8  a digest, size or count does not match
+"""
+
+from typing import Any
+
+
+class VitpipeError(Exception):
+    """Say what was asked, what was found and what to do about it.
+
+    Survives pickling (Ray carries errors between processes), so all state is in the three sentences.
+    """
+
+    code = 1
+
+    def __init__(self, asked: str, found: str = "", do: str = "") -> None:
+        super().__init__(asked, found, do)
+        self.asked, self.found, self.do = asked, found, do
+
+    def __str__(self) -> str:
+        """The three as sentences, each with one full stop or mark of its own."""
+        parts = (part.strip() for part in (self.asked, self.found, self.do))
+        sentences = (part if part[-1] in ".!?" else f"{part}." for part in parts if part)
+        return " ".join(sentence[:1].upper() + sentence[1:] for sentence in sentences)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"code": self.code, "asked": self.asked, "found": self.found, "do": self.do}
+
+
+class UsageError(VitpipeError):
+    code = 2
+
+
+class DriftError(VitpipeError):
+    code = 3
+
+
+class StageError(VitpipeError):
+    code = 4
+
+
+class LeaseLost(VitpipeError):
+    code = 5
+
+
+class Stopped(VitpipeError):
+    code = 6
+
+
+class StorageError(VitpipeError):
+    code = 7
+
+
+class NotFound(StorageError):
+    pass
+
+
+class AlreadyExists(StorageError):
+    pass
+
+
+class Changed(StorageError):
+    pass
+
+
+class IntegrityError(VitpipeError):
+    code = 8
+
+
+GRAVITY = (5, 8, 7, 6, 4)
+"""With several failures the gravest cause decides the exit code, in this order."""
+
+
+def gravest(errors: list[VitpipeError]) -> VitpipeError:
+    """Pick the error whose exit code the command ends with."""
+    order = {code: rank for rank, code in enumerate(GRAVITY)}
+    return min(errors, key=lambda error: order.get(error.code, -1))

@@ -1,0 +1,106 @@
+"""N ranks in lockstep through Ray Train: started, watched, restarted together, and ended with the right error.
+
+`DataParallelTrainer` with a process-group backend of our own rather than `TorchTrainer`: so that neither the driver
+nor Ray's controller imports torch. Only ranks do.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from ray.exceptions import RayError
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
+
+from infra import on_worker
+from infra.capacity import Patience
+from infra.errors import StageError, Stopped, VitpipeError
+from infra.gang_watch import GangWatch
+from infra.process_group import ProcessGroup, close_together, here
+from infra.work import Job, Rank
+
+
+@dataclass(frozen=True)
+class Size:
+    """How many ranks, and what each asks for."""
+
+    least: int
+    most: int
+    cpus: int
+    gpus: float
+
+    @property
+    def bundle(self) -> dict[str, float]:
+        return {"CPU": float(self.cpus), **({"GPU": float(self.gpus)} if self.gpus else {})}
+
+    @property
+    def workers(self) -> int | tuple[int, int]:
+        return self.most if self.least == self.most else (self.least, self.most)
+
+    def __str__(self) -> str:
+        return str(self.most) if self.least == self.most else f"{self.least} to {self.most}"
+
+
+def gang(
+    fn: Callable[[Rank], None], *, job: Job, size: Size, max_failures: int, wait_s: float, collective_timeout_s: float,
+    folder: str,
+) -> None:  # fmt: skip
+    """Run `fn(rank)` on all ranks until all return; restart them together after a loss.
+
+    Errors: a rank's VitpipeError as it was raised; Stopped; StageError when `max_failures` losses are spent, when the
+    same exception came twice in a row, or when too few machines are there for `wait_s`. `folder` is for Ray's notes.
+    """
+    patience = Patience(size.bundle, size.least, wait_s, f"run {size} ranks of {job.node}")
+    patience.check()
+    trainer = DataParallelTrainer(
+        partial(_run_rank, fn, job, size),
+        backend_config=ProcessGroup(timeout_s=math.ceil(collective_timeout_s), backend="nccl" if size.gpus else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=size.workers, use_gpu=bool(size.gpus), resources_per_worker=size.bundle
+        ),
+        run_config=RunConfig(
+            name=f"{job.run}/{job.node}",
+            storage_path=folder,
+            failure_config=FailureConfig(max_failures=max_failures),
+            callbacks=[GangWatch(job, patience, max_failures)],
+        ),
+    )
+    try:
+        trainer.fit()
+    except TrainingFailedError as error:
+        raise _reason(error, job, size, max_failures) from error
+    except RayError as error:
+        raise StageError(f"run {size} ranks of {job.node}", f"Ray Train ended: {error}", "see the log") from error
+
+
+def _run_rank(fn: Callable[[Rank], None], job: Job, size: Size) -> None:
+    """In the rank's process, in the thread that Ray Train keeps for it."""
+    rank = here(threads=size.cpus, gpus=size.gpus)
+    on_worker.prepare(job, rank=rank.rank)
+    with on_worker.named_errors(f"run rank {rank.rank} of {job.node}"):
+        try:
+            fn(rank)
+        except Stopped:
+            close_together()  # the first to leave would take the others with it, perhaps in the middle of a commit
+            raise
+
+
+def _reason(error: TrainingFailedError, job: Job, size: Size, max_failures: int) -> VitpipeError:
+    """The VitpipeError that ended the gang, or what Ray says in one."""
+    cause: Any = error.controller_failure if isinstance(error, ControllerError) else error
+    if isinstance(cause, VitpipeError):
+        return cause
+    asked = f"run {size} ranks of {job.node}"
+    if isinstance(cause, WorkerGroupError):
+        ranks = "; ".join(f"rank {rank}: {_first_line(failure)}" for rank, failure in cause.worker_failures.items())
+        return StageError(
+            asked, f"lost {max_failures + 1} times, last: {ranks}", "look at the machines, then run again"
+        )
+    return StageError(asked, f"Ray Train ended with {type(cause).__name__}: {_first_line(cause)}", "see the log")
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -1,0 +1,114 @@
+"""What Ray Train's controller is told about our gangs: which errors are final, and when waiting is over.
+
+Runs inside the controller and lives there over all restarts of the gang. Uses Ray Train's internal callback classes,
+which it accepts in `RunConfig(callbacks=...)`; a hook that raises ends the run with that error.
+"""
+
+import logging
+from typing import Any
+
+import ray
+from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError, WorkerHealthCheckTimeoutError
+from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
+from ray.train.v2._internal.execution.controller.state import (
+    ErroredState,
+    PreemptingState,
+    ReschedulingState,
+    RunningState,
+    ShuttingDownState,
+)
+
+from infra import metrics, on_worker
+from infra.capacity import Patience
+from infra.errors import StageError, VitpipeError, gravest
+from infra.work import Job
+
+log = logging.getLogger(__name__)
+
+STACKS_S = 5.0
+
+
+class GangWatch(WorkerGroupCallback, ControllerCallback):  # type: ignore[misc]  # Ray's classes are untyped
+    """Ends a gang at once when trying again cannot help."""
+
+    def __init__(self, job: Job, patience: Patience, max_failures: int) -> None:
+        self.job, self.patience, self.max_failures = job, patience, max_failures
+        self._group: Any = None
+        self._places: dict[int, str] = {}
+        self._failures = 0
+        self._bad_starts = 0
+        self._last_reason: frozenset[str] | None = None
+
+    def after_worker_group_training_start(self, worker_group: Any) -> None:
+        self._group = worker_group
+        self._places = {
+            worker.distributed_context.world_rank: f"{worker.metadata.hostname}, pid {worker.metadata.pid}"
+            for worker in worker_group.get_workers()
+        }
+
+    def after_worker_group_poll_status(self, worker_group_status: Any) -> None:
+        """Raise what a rank raised if it is final; else let Ray restart the gang, within its budget."""
+        errors: dict[int, Exception] = worker_group_status.errors
+        if not errors:
+            return
+        statuses = worker_group_status.worker_statuses
+        traces = "\n".join(f"rank {rank}: {statuses[rank].error}" for rank in errors)
+        final = [error for error in errors.values() if isinstance(error, VitpipeError)]
+        if final:
+            worst = gravest(final)
+            worst.add_note(traces)
+            raise worst
+        self._count(errors, worker_group_status.has_preempted_worker())
+        lost = {rank for rank, error in errors.items() if _gone(error)}
+        reason = frozenset() if lost else frozenset(f"{type(error).__name__}: {error}" for error in errors.values())
+        if reason and reason == self._last_reason:
+            repeated = StageError(f"run {self.job.node}", f"the same failure twice: {'; '.join(sorted(reason))}",
+                                  "see the traceback in the log; trying again would not help")  # fmt: skip
+            repeated.add_note(traces)
+            raise repeated
+        self._last_reason = reason
+        self._dump_stacks(set(worker_group_status.worker_statuses) - lost)
+
+    def after_controller_state_update(self, previous_state: Any, current_state: Any) -> None:
+        """While no ranks run: does someone want us to stop, and are the machines still there?"""
+        settled = (RunningState, PreemptingState, ShuttingDownState, ErroredState)
+        if isinstance(current_state, settled) or current_state.is_terminal():
+            return
+        self.job.ask_to_stop()
+        self.patience.check()
+        if isinstance(current_state, ReschedulingState) and not isinstance(previous_state, ReschedulingState):
+            self._bad_start(current_state.training_failed_error.controller_failure)
+
+    def _dump_stacks(self, living: set[int]) -> None:
+        """What everyone was doing, into the ranks' logs, before they are ended: the way to find a hang."""
+        dumps = [self._group.execute_single_async(rank, on_worker.dump_stacks) for rank in living]
+        if dumps:
+            ray.wait(dumps, num_returns=len(dumps), timeout=STACKS_S)
+
+    def _count(self, errors: dict[int, Exception], preempted: bool) -> None:
+        self._failures += 0 if preempted else 1
+        numbers = metrics.node_metrics(self.job.run, self.job.node)
+        numbers.inc("preemptions_total" if preempted else "restarts_total")
+        charge = "a preemption, not charged" if preempted else f"failure {self._failures} of {self.max_failures + 1}"
+        ranks = "; ".join(f"rank {rank} ({self._places.get(rank, 'place unknown')}): {_first_line(error)}"
+                          for rank, error in errors.items())  # fmt: skip
+        self.job.tell("preempted" if preempted else "rank_lost", f"{ranks} ({charge})")
+
+    def _bad_start(self, error: Exception) -> None:
+        """Waiting for busy machines may take for ever; a start that breaks may not."""
+        if "Timeout" in type(error).__name__:
+            return
+        self._bad_starts += 1
+        if self._bad_starts > self.max_failures:
+            raise StageError(f"start the ranks of {self.job.node}", f"failed {self._bad_starts} times: {error}",
+                             "see the workers' logs") from error  # fmt: skip
+
+
+def _gone(error: Exception) -> bool:
+    """The process or its machine is dead or silent, as opposed to an exception of ours."""
+    return isinstance(error, WorkerHealthCheckFailedError | WorkerHealthCheckTimeoutError)
+
+
+def _first_line(error: BaseException) -> str:
+    text = next((line for line in str(error).splitlines() if line.strip()), "")
+    return f"{type(error).__name__}: {text}" if not on_worker.out_of_memory(error) else f"out of memory: {text}"

@@ -1,0 +1,132 @@
+"""The log: plain lines for machines and late evenings, with every secret struck out on the way.
+
+`logging.getLogger(__name__)` and `structlog.get_logger()` end in the same lines. Redaction works on the finished line,
+so that messages, arguments, structured values and tracebacks all pass through it. Knows no run and no stage.
+"""
+
+import logging
+import os
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TextIO
+from urllib.parse import quote
+
+import structlog
+from structlog.typing import EventDict, Processor
+
+HIDDEN = "[hidden]"
+
+_SECRET_NAME = re.compile(r"SECRET|TOKEN|PASSW|CREDENTIAL|API_?KEY|ACCESS_?KEY|PRIVATE_?KEY|AUTHORIZATION", re.I)
+_NO_SECRET_NAME = re.compile(r"(_PATH|_FILE|_MODE|_URI|_URL|_ENDPOINT|_EXPIRATION)$", re.I)
+_KEY = (
+    r"[\w.-]*(?:secret|passw(?:or)?d|passphrase|credential|api[_-]?key|access[_-]?key|private[_-]?key|signature)[\w.-]*"
+)
+_TOKEN_KEY = r"[\w.-]*token[\w.-]*"
+_HEADER = r"(?:proxy-)?authorization|(?:set-)?cookie"
+
+_PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
+    (re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.S), HIDDEN),
+    (re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^\s/@'\"]+@", re.I), rf"\1{HIDDEN}@"),
+    (re.compile(rf"(\b(?:{_HEADER})\b['\"]?\s*[:=]\s*)(b?['\"])(?:(?!\2).)+", re.I), rf"\1\2{HIDDEN}"),
+    (re.compile(rf"(\b(?:{_HEADER})\b['\"]?\s*[:=]\s*)(?!b?['\"])[^\r\n]+", re.I), rf"\1{HIDDEN}"),
+    (re.compile(r"\b(Bearer|Basic)\s+[\w+/=.~-]{6,}", re.I), rf"\1 {HIDDEN}"),
+    (re.compile(rf"(\b{_KEY}['\"]?\s*[:=]\s*b?['\"]?)[^\s'\",;&}}\])]+", re.I), rf"\1{HIDDEN}"),
+    # at least eight characters: `tokens=197` is a fact about a Transformer
+    (re.compile(rf"(\b{_TOKEN_KEY}['\"]?\s*[:=]\s*b?['\"]?)[^\s'\",;&}}\])]{{8,}}", re.I), rf"\1{HIDDEN}"),
+    (re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{12,}\b"), HIDDEN),
+    (re.compile(r"\b(?:gh[pousr]_|hf_|xox[abp]-|sk-)[\w-]{16,}"), HIDDEN),
+)
+
+_hidden: set[str] = set()
+_OURS = ("pipeline", "stages", "infra")
+
+
+def hide(value: str) -> None:
+    """Strike out this value wherever it appears from now on: a secret that stands in no environment variable."""
+    if len(value) >= 6:
+        _hidden.add(value)
+
+
+def redact(text: str) -> str:
+    """Strike out secrets by their shape, and by their value where the environment holds them."""
+    for value in sorted({*_hidden, *_secrets_of_environment()}, key=len, reverse=True):
+        text = text.replace(value, HIDDEN).replace(quote(value, safe=""), HIDDEN)
+    for pattern, replacement in _PATTERNS:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+def configure(to: Path | TextIO | None = None, level: str = "INFO") -> logging.Handler:
+    """Send all logging of this process to a file (appending) or a stream, standard error by default.
+
+    Ours from `level` on, others' from WARNING on. A second call replaces the first. Returns the handler, to flush.
+    """
+    handler: logging.Handler
+    if isinstance(to, Path):
+        to.parent.mkdir(parents=True, exist_ok=True)
+        handler = logging.FileHandler(to, encoding="utf-8")
+    else:
+        handler = logging.StreamHandler(to or sys.stderr)
+    handler.setFormatter(formatter())
+    handler.set_name("vitpipe")
+    root = logging.getLogger()
+    for old in [one for one in root.handlers if one.get_name() == "vitpipe"]:
+        root.removeHandler(old)
+        old.close()
+    root.addHandler(handler)
+    root.setLevel(logging.WARNING)
+    for package in _OURS:
+        logging.getLogger(package).setLevel(level)
+    logging.captureWarnings(True)
+    structlog.configure(
+        processors=[structlog.stdlib.filter_by_level, *_CHAIN, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=False,
+    )
+    return handler
+
+
+def formatter() -> logging.Formatter:
+    """Our lines, secrets struck out, for a handler of one's own."""
+    return _RedactingFormatter(foreign_pre_chain=_CHAIN, processors=_RENDER)
+
+
+def bind(**facts: Any) -> None:
+    """Put facts (run, node, rank) on every later line of this thread or task."""
+    structlog.contextvars.bind_contextvars(**facts)
+
+
+class _RedactingFormatter(structlog.stdlib.ProcessorFormatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return redact(super().format(record))
+
+
+def _line(_logger: Any, _method: str, event: EventDict) -> str:
+    """`2026-11-23T07:20:01.123456Z info event key=value`, then the traceback on lines of its own."""
+    head = (event.pop("timestamp", ""), event.pop("level", ""), str(event.pop("event", "")))
+    origin, stack = event.pop("logger", ""), [event.pop(key) for key in ("exception", "stack") if key in event]
+    facts = [f"{key}={value!r}" if isinstance(value, str) and " " in value else f"{key}={value}" for key, value in
+             event.items() if not key.startswith("_")]  # fmt: skip
+    line = " ".join(part for part in (*head, *facts, f"[{origin}]" if origin else "") if part)
+    return "\n".join((line, *map(str, stack)))
+
+
+_CHAIN: list[Processor] = [
+    structlog.contextvars.merge_contextvars,
+    structlog.stdlib.add_log_level,
+    structlog.stdlib.add_logger_name,
+    structlog.stdlib.PositionalArgumentsFormatter(),
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+    structlog.processors.StackInfoRenderer(),
+    structlog.processors.format_exc_info,
+]
+_RENDER: list[Processor] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta, _line]
+
+
+def _secrets_of_environment() -> Iterator[str]:
+    for name, value in os.environ.items():
+        if len(value) >= 6 and _SECRET_NAME.search(name) and not _NO_SECRET_NAME.search(name):
+            yield value

@@ -1,0 +1,94 @@
+"""What every process that does heavy work for us does first and last: its log, its metrics, its errors' names.
+
+Runs inside Ray's workers. Knows no stage.
+"""
+
+import errno
+import faulthandler
+import logging
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from ray.util.metrics import Counter, Gauge
+
+from infra import logs, metrics
+from infra.errors import StageError, StorageError, VitpipeError
+from infra.work import Job
+
+log = logging.getLogger(__name__)
+
+_ready = threading.Lock()
+_prepared = False
+
+
+def prepare(job: Job, **facts: object) -> None:
+    """Log to this worker's own file with the node's name on each line; send metrics through Ray."""
+    global _prepared
+    with _ready:
+        if not _prepared:
+            logs.configure()
+            metrics.use(RaySink())
+            _prepared = True
+    metrics.count_storage(job.run, job.node)
+    logs.bind(run=job.run, node=job.node, **facts)
+
+
+class RaySink:
+    """Sends numbers to Ray's own metrics; they appear as `ray_vitpipe_*` at each node's endpoint."""
+
+    def __init__(self) -> None:
+        self._gauges: dict[str, Gauge] = {}
+        self._counters: dict[str, Counter] = {}
+
+    def set(self, name: str, value: float, labels: Mapping[str, str]) -> None:
+        if name not in self._gauges:
+            self._gauges[name] = Gauge(metrics.PREFIX + name, metrics.KNOWN[name].help, tag_keys=metrics.LABELS)
+        self._gauges[name].set(value, _tags(labels))
+
+    def inc(self, name: str, amount: float, labels: Mapping[str, str]) -> None:
+        if name not in self._counters:
+            self._counters[name] = Counter(metrics.PREFIX + name, metrics.KNOWN[name].help, tag_keys=metrics.LABELS)
+        self._counters[name].inc(amount, _tags(labels))
+
+
+def dump_stacks() -> None:
+    """Write the stacks of all threads of this process into its log."""
+    faulthandler.dump_traceback(2)  # standard error, whatever Ray made of `sys.stderr`
+
+
+@contextmanager
+def named_errors(what: str) -> Iterator[None]:
+    """Log what `what` fails with; exhausted memory and disks leave under their name, everything else as it is."""
+    try:
+        yield
+    except Exception as error:
+        log.exception("failed: %s", what)
+        known = _named(error, what)
+        if known is None:
+            raise
+        raise known from error
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Python's, torch's (CPU and GPU) and Ray's ways to say it."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and ("can't allocate memory" in text or "out of memory" in text)
+
+
+def _tags(labels: Mapping[str, str]) -> dict[str, str]:
+    return {label: str(labels.get(label, "")) for label in metrics.LABELS}
+
+
+def _named(error: Exception, what: str) -> VitpipeError | None:
+    if isinstance(error, VitpipeError):
+        return None
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        place = error.filename or os.getcwd()
+        return StorageError(f"{what}: write {place}", f"the disk is full: {error.strerror}", "free space and go on")
+    if out_of_memory(error):
+        return StageError(what, f"out of memory: {error}", "lower micro_batch, use more workers, or a larger machine")
+    return None

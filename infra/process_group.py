@@ -1,0 +1,116 @@
+"""torch.distributed for the ranks of a gang: set up by Ray Train's controller, used in the ranks.
+
+Knows addresses, ranks and devices; torch is imported only in a rank's own process.
+"""
+
+import os
+import socket
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import ray
+from ray.train.backend import Backend, BackendConfig
+
+from infra.compiled_ops import compiler_environment
+from infra.work import Rank
+
+RESTART = "VITPIPE_RESTART"
+SHUTDOWN_S = 10.0
+
+
+@dataclass
+class ProcessGroup(BackendConfig):  # type: ignore[misc]  # Ray's classes are untyped
+    """What every rank needs to find the others."""
+
+    timeout_s: int
+    """A collective that takes longer fails on every rank: a hung peer is found."""
+    backend: str
+    """`gloo` or `nccl`."""
+
+    @property
+    def backend_cls(self) -> type[Backend]:
+        return _Start
+
+
+class _Start(Backend):  # type: ignore[misc]
+    """Lives in the controller, over all restarts of one gang."""
+
+    share_cuda_visible_devices = True  # as with torchrun: local rank k uses device k of its node
+    starts = 0
+
+    def on_start(self, worker_group: Any, backend_config: BackendConfig) -> None:
+        restart, self.starts = self.starts, self.starts + 1
+        address, port = worker_group.execute_single(0, _free_address)
+        worker_group.execute(_set_environment, address, port, restart, backend_config.backend == "gloo")
+        worker_group.execute(_join, backend_config.backend, backend_config.timeout_s)
+
+    def on_shutdown(self, worker_group: Any, backend_config: BackendConfig) -> None:
+        leaving = worker_group.execute_async(_leave)
+        ray.wait(leaving, num_returns=len(leaving), timeout=SHUTDOWN_S)  # a dead or hung rank is ended by Ray anyway
+
+
+def here(threads: int, gpus: float) -> Rank:
+    """Where this process stands in its gang; torch gets `threads` threads and its device."""
+    import torch  # only ranks import torch
+
+    torch.set_num_threads(threads)
+    context = ray.train.get_context()
+    device = "cpu"
+    if gpus:
+        from ray.train.torch import get_device  # imports torch
+
+        device = str(get_device())
+        torch.cuda.set_device(device)
+    return Rank(
+        rank=context.get_world_rank(), world_size=context.get_world_size(), local_rank=context.get_local_rank(),
+        local_world_size=context.get_local_world_size(), restart=int(os.environ[RESTART]), device=device,
+    )  # fmt: skip
+
+
+def close_together() -> None:
+    """Wait until every rank has come here, at most the group's timeout."""
+    import torch.distributed as dist  # only ranks import torch
+
+    dist.barrier()
+
+
+def _free_address() -> tuple[str, int]:
+    address = ray.util.get_node_ip_address()
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.bind(("", 0))
+        return address, int(probe.getsockname()[1])
+
+
+def _set_environment(address: str, port: int, restart: int, on_cpu: bool) -> None:
+    """What torch, DeepSpeed and we read in a rank."""
+    context = ray.train.get_context()
+    os.environ.update(
+        MASTER_ADDR=address,
+        MASTER_PORT=str(port),
+        RANK=str(context.get_world_rank()),
+        WORLD_SIZE=str(context.get_world_size()),
+        LOCAL_RANK=str(context.get_local_rank()),
+        LOCAL_WORLD_SIZE=str(context.get_local_world_size()),
+        LOCAL_SIZE=str(context.get_local_world_size()),  # DeepSpeed's device count on CPUs
+        NODE_RANK=str(context.get_node_rank()),
+        TORCH_NCCL_ASYNC_ERROR_HANDLING="1",
+    )
+    os.environ.update(compiler_environment(os.environ))
+    os.environ[RESTART] = str(restart)
+    if on_cpu:
+        os.environ["DS_ACCELERATOR"] = "cpu"
+
+
+def _join(backend: str, timeout_s: int) -> None:
+    import torch.distributed as dist  # only ranks import torch
+
+    dist.init_process_group(backend, timeout=timedelta(seconds=timeout_s))
+
+
+def _leave() -> None:
+    import torch.distributed as dist  # only ranks import torch
+
+    if dist.is_initialized():
+        dist.destroy_process_group()

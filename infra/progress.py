@@ -1,0 +1,134 @@
+"""How far a running node is: `{node}/progress.json`, rewritten in the background by the process that knows.
+
+Never part of a record; `status`, the terminal and the exporter read this one file.
+"""
+
+import atexit
+import json
+import logging
+import os
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from infra.errors import NotFound, StorageError
+from infra.storage.store import Store
+
+PROGRESS = "progress.json"
+EVERY_S = 2.0
+"""Writes are at least this far apart; readers may count on 5 s."""
+IDLE_ROUNDS = 30
+"""A writer with nothing to write for so many rounds ends its thread."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class StoreProgress:
+    """Satisfies `stages.contract.Progress`. Picklable; the newest update wins, older unwritten ones are dropped."""
+
+    node: Store
+    """The node's folder."""
+    attempt: str
+    fence: int
+    every_s: float = EVERY_S
+
+    def begin(self) -> None:
+        """Say at once that this attempt runs now. StorageError when the store does not take it."""
+        fields = {"attempt": self.attempt, "fence": self.fence, "time": time.time(), "step": 0, "total": None}
+        self.node.write(PROGRESS, json.dumps(fields).encode())
+
+    def update(self, step: int, total: int, unit: str = "steps", **facts: Any) -> None:
+        """Hand over the newest state. Does not wait: a thread writes it, the first and the last one at once."""
+        _writer(self).offer(step, {"step": step, "total": total, "unit": unit, **facts})
+
+    def flush(self) -> None:
+        """Have the newest update of this process in the store before returning, or a warning in the log."""
+        _writer(self).flush()
+
+
+class _Writer:
+    """One per process and attempt."""
+
+    def __init__(self, progress: StoreProgress) -> None:
+        self._progress = progress
+        self._wake, self._writing, self._lock = threading.Event(), threading.Lock(), threading.Lock()
+        self._latest: dict[str, Any] | None = None
+        self._first: tuple[int, float] | None = None
+        self._thread: threading.Thread | None = None
+
+    def offer(self, step: int, fields: dict[str, Any]) -> None:
+        with self._lock:
+            self._latest = {**fields, "eta_seconds": self._eta_seconds(step, int(fields["total"]))}
+            if step >= fields["total"] or self._thread is None:
+                self._wake.set()
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="vitpipe-progress", daemon=True)
+                self._thread.start()
+
+    def flush(self) -> None:
+        with self._writing:
+            with self._lock:
+                latest, self._latest = self._latest, None
+            if latest is not None:
+                self._write(latest)
+
+    def _run(self) -> None:
+        idle_rounds = 0
+        while idle_rounds < IDLE_ROUNDS:
+            self._wake.wait(self._progress.every_s)
+            self._wake.clear()
+            idle_rounds = idle_rounds + 1 if self._latest is None else 0
+            self.flush()
+        with self._lock:
+            self._thread = None  # the next update starts another; one handed over meanwhile waits for that or `flush`
+
+    def _write(self, latest: dict[str, Any]) -> None:
+        head = {"attempt": self._progress.attempt, "fence": self._progress.fence, "time": time.time()}
+        try:
+            self._progress.node.write(PROGRESS, json.dumps({**head, **latest}, default=float).encode())
+        except StorageError as error:
+            log.warning("progress could not be written, the next update will be: %s", error)
+
+    def _eta_seconds(self, step: int, total: int) -> float | None:
+        """Seconds to go at the mean pace of this process so far."""
+        now = time.monotonic()
+        if self._first is None or step < self._first[0]:
+            self._first = (step, now)
+        done, seconds = step - self._first[0], now - self._first[1]
+        return round((total - step) * seconds / done, 1) if done else None
+
+
+def read_progress(node: Store) -> dict[str, Any] | None:
+    """The newest written progress of a node, or None. Callers compare its `fence` with the lease's."""
+    try:
+        fields: dict[str, Any] = json.loads(node.read(PROGRESS))
+    except (NotFound, ValueError):
+        return None  # not there, or half a thought of somebody's: it is information only
+    return fields
+
+
+_lock = threading.Lock()
+_writers: dict[tuple[str, str], _Writer] = {}
+
+
+def _writer(progress: StoreProgress) -> _Writer:
+    with _lock:
+        return _writers.setdefault((progress.node.uri, progress.attempt), _Writer(progress))
+
+
+def _forget() -> None:
+    """A forked child writes nothing on behalf of its parent."""
+    global _lock
+    _lock = threading.Lock()
+    _writers.clear()
+
+
+@atexit.register
+def _flush_all() -> None:
+    for writer in list(_writers.values()):
+        writer.flush()
+
+
+os.register_at_fork(after_in_child=_forget)

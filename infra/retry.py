@@ -1,0 +1,66 @@
+"""How long we insist when something outside fails for a moment: jittered, growing pauses under one total deadline.
+
+Knows nothing of what is called; the caller says which errors pass by themselves.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Self, TypeVar
+
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_before_delay, wait_random_exponential
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How much trouble to bear before giving up."""
+
+    deadline_s: float = 60.0
+    """Seconds from the first try within which the last one must begin."""
+    pause_s: float = 0.2
+    """Scale of the first pause; the n-th is drawn evenly from 0 to `pause_s` x 2^n."""
+    longest_pause_s: float = 10.0
+    """No pause is longer."""
+    stall_s: float = 15.0
+    """Seconds without an answer, or over which a body's rate is judged."""
+    floor_bytes_per_s: float = 16 * 1024
+    """A body that comes slower over `stall_s` is cut off and asked for again."""
+
+    @classmethod
+    def from_environment(cls) -> Self:
+        """The defaults, or what the operator says in VITPIPE_STORAGE_DEADLINE_S and VITPIPE_STORAGE_STALL_S."""
+        deadline_s = float(os.environ.get("VITPIPE_STORAGE_DEADLINE_S", cls.deadline_s))
+        stall_s = float(os.environ.get("VITPIPE_STORAGE_STALL_S", cls.stall_s))
+        return cls(deadline_s=deadline_s, stall_s=stall_s)
+
+
+def persist(
+    call: Callable[[], T],
+    *,
+    passes: Callable[[BaseException], bool],
+    patience: Patience,
+    noticed: Callable[[BaseException, int], None],
+) -> T:
+    """Call `call` until it succeeds; the last error as it is when patience ends.
+
+    `passes` tells whether an error may pass by itself; `noticed` is told each error that is followed by another try,
+    and how many tries there were.
+    """
+
+    def before_sleep(state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        if error is not None:
+            noticed(error, state.attempt_number)
+
+    for attempt in Retrying(
+        stop=stop_before_delay(patience.deadline_s),
+        wait=wait_random_exponential(multiplier=patience.pause_s, max=patience.longest_pause_s),
+        retry=retry_if_exception(passes),
+        before_sleep=before_sleep,
+        reraise=True,
+    ):
+        with attempt:
+            return call()
+    raise AssertionError("tenacity ends a loop only by an answer or an error")

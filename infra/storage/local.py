@@ -1,0 +1,230 @@
+"""A store in a local (or network) folder, for `file://` URIs.
+
+Every write is whole or absent: a temporary file, fsync, then rename or link. Knows nothing of S3, runs or records.
+"""
+
+import errno
+import hashlib
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Self
+
+from infra.errors import AlreadyExists, Changed, NotFound, StorageError
+from infra.storage import traffic
+from infra.storage.folders import locked, open_new, sync_folder, walk
+from infra.storage.landing import CHUNK_BYTES, Landing
+from infra.storage.names import HIDDEN, checked, checked_prefix
+from infra.storage.store import Digest, Entry
+
+_TEMPORARY = HIDDEN + "tmp-"
+_LOCK = HIDDEN + "lock-"
+_ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+
+
+@dataclass(frozen=True)
+class LocalStore:
+    """Objects as files below `root`. See `infra.storage.store.Store` for the meaning of each method."""
+
+    root: Path
+
+    @property
+    def uri(self) -> str:
+        return f"file://{self.root}"
+
+    def child(self, prefix: str) -> Self:
+        return type(self)(self.root / checked(prefix))
+
+    def read(self, path: str, start: int = 0, length: int | None = None) -> bytes:
+        with self._reading(path) as file:
+            file.seek(start)
+            data = file.read(-1 if length is None else length)
+        traffic.count("read_bytes", len(data))
+        return data
+
+    def read_version(self, path: str) -> tuple[bytes, str]:
+        data = self.read(path)
+        return data, _version(data)
+
+    def size(self, path: str) -> int | None:
+        try:
+            with self._reading(path) as file:
+                return os.fstat(file.fileno()).st_size
+        except NotFound:
+            return None
+
+    def write(self, path: str, data: bytes) -> Digest:
+        self._place(path, lambda file: _write_all(file, data), os.replace)
+        return Digest(len(data), hashlib.sha256(data).hexdigest())
+
+    def create(self, path: str, data: bytes) -> str:
+        try:
+            self._place(path, lambda file: _write_all(file, data), _link)
+        except FileExistsError:
+            raise AlreadyExists(f"create {self.uri}/{path}", "an object of that name is there already") from None
+        return _version(data)
+
+    def swap(self, path: str, data: bytes, version: str) -> str:
+        with self._locked(path):
+            try:
+                unchanged = _version(self.read(path)) == version
+            except NotFound:
+                unchanged = False
+            if not unchanged:
+                raise Changed(f"replace {self.uri}/{path}", "it was changed or removed since it was read")
+            self.write(path, data)
+        return _version(data)
+
+    def list(self, prefix: str = "") -> Iterator[Entry]:
+        folder, _, _ = checked_prefix(prefix).rpartition("/")
+        with self._said("list", prefix):
+            found = [
+                Entry(path, size)
+                for path, size in walk(self.root / folder, f"{folder}/" if folder else "")
+                if path.startswith(prefix)
+            ]
+        yield from sorted(found, key=lambda entry: entry.path)
+
+    def delete(self, path: str) -> None:
+        where = self._where(path)
+        with self._said("delete", path):
+            try:
+                where.unlink()
+            except _ABSENT:
+                return
+            where.with_name(_LOCK + where.name).unlink(missing_ok=True)
+            self._prune(where.parent)
+
+    def upload(self, local: Path, path: str) -> Digest:
+        digest = hashlib.sha256()
+        size = 0
+
+        def copy(target: BinaryIO) -> None:
+            nonlocal size
+            with local.open("rb") as source:
+                while chunk := source.read(CHUNK_BYTES):
+                    digest.update(chunk)
+                    size += len(chunk)
+                    target.write(chunk)
+
+        self._place(path, copy, os.replace)
+        return Digest(size, digest.hexdigest())
+
+    def download(self, path: str, local: Path, expect: Digest | None = None) -> Digest:
+        return Landing(f"{self.uri}/{path}", local, expect).fetch(lambda start: self._chunks(path, start))
+
+    def sweep(self, older_than_s: float) -> int:
+        """Remove temporary files that interrupted writers left; how many."""
+        limit = time.time() - older_than_s
+        removed = 0
+        with self._said("sweep", ""):
+            for left in self.root.rglob(f"{_TEMPORARY}*"):
+                if left.stat().st_mtime < limit:
+                    left.unlink(missing_ok=True)
+                    removed += 1
+        return removed
+
+    def clock_ahead_s(self) -> float:
+        now = []
+
+        def stamp(temporary: Path, where: Path) -> None:
+            now.append((temporary.stat().st_mtime, time.time()))
+
+        self._place("clock", lambda file: _write_all(file, b"?"), stamp)
+        return now[0][0] - now[0][1]
+
+    def _where(self, path: str) -> Path:
+        return self.root / checked(path)
+
+    def _chunks(self, path: str, start: int) -> Iterator[bytes]:
+        with self._reading(path) as file:
+            file.seek(start)
+            while chunk := file.read(CHUNK_BYTES):
+                traffic.count("read_bytes", len(chunk))
+                yield chunk
+
+    @contextmanager
+    def _reading(self, path: str) -> Iterator[BinaryIO]:
+        where = self._where(path)
+        with self._said("read", path):
+            try:
+                with where.open("rb") as file:
+                    yield file
+            except _ABSENT:
+                raise NotFound(f"read {self.uri}/{path}", "no object of that name") from None
+
+    @contextmanager
+    def _said(self, verb: str, path: str) -> Iterator[None]:
+        """Turn what the file system refuses into a StorageError that names the path."""
+        try:
+            yield
+        except FileExistsError:
+            raise  # the loser of a create: the caller names it
+        except OSError as error:
+            where = error.filename or self.root / path
+            raise StorageError(
+                f"{verb} {self.uri}/{path}", f"{where}: {error.strerror or error}", _REMEDY.get(error.errno or 0, "")
+            ) from error
+
+    def _place(self, path: str, fill: Callable[[BinaryIO], None], put: Callable[[Path, Path], None]) -> None:
+        """Fill a temporary file beside `path`, then put it there in one step."""
+        where = self._where(path)
+        temporary = where.with_name(_TEMPORARY + secrets.token_hex(8))
+        with self._said("write", path):
+            try:
+                with open_new(temporary) as file:
+                    fill(file)
+                    file.flush()
+                    os.fsync(file.fileno())
+                    size = file.tell()
+                put(temporary, where)
+                traffic.count("written_bytes", size)
+            except IsADirectoryError:
+                raise StorageError(f"write {self.uri}/{path}", "a folder of that name is there") from None
+            finally:
+                if os.path.lexists(temporary):
+                    temporary.unlink(missing_ok=True)
+            sync_folder(where.parent)
+
+    @contextmanager
+    def _locked(self, path: str) -> Iterator[None]:
+        """Hold the lock of one name; a file beside it, because NFS locks no folder."""
+        where = self._where(path)
+        if not where.parent.is_dir():
+            raise Changed(f"replace {self.uri}/{path}", "it was removed since it was read")
+        with self._said("lock", path), locked(where.with_name(_LOCK + where.name)):
+            yield
+
+    def _prune(self, folder: Path) -> None:
+        """Remove folders that became empty, as they would on S3; never the root."""
+        while folder != self.root:
+            try:
+                folder.rmdir()
+            except OSError:  # not empty, or another process was quicker
+                return
+            folder = folder.parent
+
+
+_REMEDY = {
+    errno.ENOSPC: "free some disk space, then run the same command again",
+    errno.EDQUOT: "free some of your quota, then run the same command again",
+    errno.EACCES: "give this user the right to it, or choose another store",
+    errno.EPERM: "give this user the right to it, or choose another store",
+    errno.EROFS: "choose a store that can be written",
+}
+
+
+def _version(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _write_all(file: BinaryIO, data: bytes) -> None:
+    file.write(data)
+
+
+def _link(temporary: Path, where: Path) -> None:
+    os.link(temporary, where)

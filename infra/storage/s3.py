@@ -1,0 +1,244 @@
+"""A store in an S3 bucket, on AWS or whatever speaks its protocol, for `s3://` URIs.
+
+Every call insists under a deadline (`infra.retry`); every answer is checked. Knows nothing of runs or records.
+"""
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from functools import lru_cache
+from hashlib import sha256
+from operator import methodcaller
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError
+
+from infra.errors import AlreadyExists, Changed, NotFound, StorageError
+from infra.retry import Patience, persist
+from infra.storage import traffic
+from infra.storage.landing import Landing
+from infra.storage.names import checked, checked_prefix
+from infra.storage.s3_errors import ERRORS, Doubtful, explained, passes, status_of, told
+from infra.storage.s3_transfer import Piece, get_piece, pieces, send, settled
+from infra.storage.store import Digest, Entry
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+PAGE_KEYS = 1000
+"""Names in one answer to a listing; S3 gives no more."""
+_CONNECTIONS = 64
+_PART_TRIES = 8
+"""Tries of one part of a large upload; the pauses between are botocore's, each up to 20 s."""
+
+
+@dataclass(frozen=True)
+class S3Store:
+    """Objects under `s3://bucket/prefix`. See `infra.storage.store.Store` for the meaning of each method."""
+
+    bucket: str
+    prefix: str = ""
+
+    @property
+    def uri(self) -> str:
+        return f"s3://{self.bucket}/{self.prefix}".rstrip("/")
+
+    def child(self, prefix: str) -> Self:
+        return type(self)(self.bucket, self._key(prefix))
+
+    def read(self, path: str, start: int = 0, length: int | None = None) -> bytes:
+        if length == 0:
+            return b""
+        if start == 0 and length is None:
+            return self.read_version(path)[0]
+        return self._piece(path, start, length).data
+
+    def read_version(self, path: str) -> tuple[bytes, str]:
+        piece = settled(lambda: self._piece(path, 0, None))
+        if piece is None:
+            raise StorageError(f"read {self.uri}/{path}", "no two readings of it agree", "check network and memory")
+        return piece.data, piece.etag
+
+    def size(self, path: str) -> int | None:
+        try:
+            return int(self._call("look at", path, methodcaller("head_object", **self._at(path)))["ContentLength"])
+        except NotFound:
+            # a HEAD's 404 has no body to say whether the object or its bucket is missing
+            self._call("look for", "", methodcaller("head_bucket", Bucket=self.bucket), bucket_wanted=True)
+            return None
+
+    def write(self, path: str, data: bytes) -> Digest:
+        self._call("write", path, lambda s3: self._put(s3, path, data))
+        return Digest(len(data), sha256(data).hexdigest())
+
+    def create(self, path: str, data: bytes) -> str:
+        etag = self._put_if(path, data, IfNoneMatch="*")
+        if etag is None:
+            raise AlreadyExists(f"create {self.uri}/{path}", "an object of that name is there already")
+        return etag
+
+    def swap(self, path: str, data: bytes, version: str) -> str:
+        try:
+            # radosgw compares the bare string; AWS takes it without its quotes too
+            etag = self._put_if(path, data, IfMatch=version.strip('"'))
+        except NotFound:
+            etag = None
+        if etag is None:
+            raise Changed(f"replace {self.uri}/{path}", "it was changed or removed since it was read")
+        return etag
+
+    def list(self, prefix: str = "") -> Iterator[Entry]:
+        query: dict[str, Any] = {
+            "Bucket": self.bucket,
+            "Prefix": self._root + checked_prefix(prefix),
+            "MaxKeys": PAGE_KEYS,
+        }
+        while True:
+            page = self._call("list", prefix, methodcaller("list_objects_v2", **query))
+            for item in page.get("Contents", ()):
+                if not item["Key"].endswith("/"):  # consoles mark empty folders so
+                    yield Entry(item["Key"].removeprefix(self._root), int(item["Size"]))
+            if not page.get("IsTruncated"):
+                return
+            query = {**query, "ContinuationToken": page["NextContinuationToken"]}
+
+    def delete(self, path: str) -> None:
+        self._call("delete", path, methodcaller("delete_object", **self._at(path)))
+
+    def upload(self, local: Path, path: str) -> Digest:
+        def copy(s3: Any) -> Digest:
+            digest = send(client(parts=True), local, self._at(path))
+            stored = int(s3.head_object(**self._at(path))["ContentLength"])
+            if stored != digest.bytes:
+                raise Doubtful(f"{stored} of {digest.bytes} bytes arrived")
+            return digest
+
+        try:
+            digest = self._call("upload", path, copy)
+        except OSError as error:
+            raise StorageError(f"upload {local} to {self.uri}/{path}", f"{local}: {error.strerror or error}") from error
+        traffic.count("written_bytes", digest.bytes)
+        return digest
+
+    def download(self, path: str, local: Path, expect: Digest | None = None) -> Digest:
+        def chunks(start: int) -> Iterator[bytes]:
+            return pieces(lambda at, length, etag: self._piece(path, at, length, etag), start)
+
+        return Landing(f"{self.uri}/{path}", local, expect).fetch(chunks)
+
+    def sweep(self, older_than_s: float) -> int:
+        """Abort uploads in parts that were never completed; how many."""
+        query = methodcaller("list_multipart_uploads", Bucket=self.bucket, Prefix=self._root)
+        found = self._call("sweep", "", query).get("Uploads", ())
+        now = datetime.now(UTC)
+        old = [part for part in found if (now - part["Initiated"]).total_seconds() >= older_than_s]
+        for part in old:
+            where = {"Bucket": self.bucket, "Key": part["Key"], "UploadId": part["UploadId"]}
+            self._call("sweep", part["Key"], methodcaller("abort_multipart_upload", **where))
+        return len(old)
+
+    def clock_ahead_s(self) -> float:
+        """Seconds by which the server's clock is ahead of this machine's (its answer has whole seconds)."""
+        before = time.time()
+        answer = self._call("look for", "", methodcaller("head_bucket", Bucket=self.bucket), bucket_wanted=True)
+        date = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
+        return date.timestamp() + 0.5 - (before + time.time()) / 2
+
+    @property
+    def _root(self) -> str:
+        return f"{self.prefix}/" if self.prefix else ""
+
+    def _key(self, path: str) -> str:
+        return self._root + checked(path)
+
+    def _at(self, path: str) -> dict[str, str]:
+        return {"Bucket": self.bucket, "Key": self._key(path)}
+
+    def _piece(self, path: str, start: int, length: int | None, etag: str | None = None) -> Piece:
+        piece = self._call("read", path, lambda s3: get_piece(s3, self._at(path), start, length, etag))
+        traffic.count("read_bytes", len(piece.data))
+        return piece
+
+    def _put(self, s3: Any, path: str, data: bytes, **condition: str) -> str:
+        answer = s3.put_object(**self._at(path), Body=data, **condition)
+        if "ETag" not in answer:
+            raise Doubtful("the answer to a write has no ETag")
+        traffic.count("written_bytes", len(data))
+        return str(answer["ETag"]).strip('"')
+
+    def _put_if(self, path: str, data: bytes, **condition: str) -> str | None:
+        """Put under a condition; the new ETag, or None when the condition did not hold."""
+        tries = 0
+
+        def put(s3: Any) -> str | None:
+            nonlocal tries
+            tries += 1
+            try:
+                return self._put(s3, path, data, **condition)
+            except ERRORS as error:
+                if status_of(error) != 412:
+                    raise
+            if tries == 1:
+                return None
+            try:  # an earlier try may have been carried out and only its answer lost
+                found, etag = self.read_version(path)
+            except NotFound:
+                return None
+            return etag if found == data else None
+
+        return self._call("write", path, put)
+
+    def _call(self, verb: str, path: str, fn: Callable[[Any], T], bucket_wanted: bool = False) -> T:
+        asked = f"{verb} {self.uri}/{path}".rstrip("/")
+        try:
+            return persist(
+                lambda: fn(client()),
+                passes=passes,
+                patience=Patience.from_environment(),
+                noticed=lambda error, tries: self._again(asked, error, tries),
+            )
+        except ERRORS as error:
+            raise explained(error, asked, self.bucket, bucket_wanted) from error
+
+    def _again(self, asked: str, error: BaseException, tries: int) -> None:
+        traffic.count("retries")
+        log.warning("%s: try %d ended with %s; trying again", asked, tries, told(error))
+
+
+def client(parts: bool = False) -> Any:
+    """The S3 client for this process and its present settings. With `parts`, one that itself tries a call again.
+
+    Credentials, region, endpoint and checksum behaviour come from the AWS standard places only. It is made at first
+    use, so a store can be pickled, and anew after a fork or when the environment changes.
+    """
+    settings = frozenset(
+        (name, value)
+        for name, value in os.environ.items()
+        if name.startswith(("AWS_", "VITPIPE_STORAGE_")) or name.lower().endswith("_proxy")
+    )
+    return _client(settings, os.getpid(), parts)
+
+
+@lru_cache(maxsize=8)
+def _client(settings: frozenset[tuple[str, str]], pid: int, parts: bool) -> Any:
+    config = Config(
+        connect_timeout=5,
+        read_timeout=Patience.from_environment().stall_s,
+        retries={"mode": "standard", "total_max_attempts": _PART_TRIES if parts else 1},
+        max_pool_connections=_CONNECTIONS,
+        tcp_keepalive=True,
+    )
+    try:
+        return boto3.session.Session().client("s3", config=config)
+    except BotoCoreError:
+        raise  # explained with the call that needed it
+    except ValueError as error:
+        raise StorageError("reach S3", str(error), "correct AWS_ENDPOINT_URL: http(s)://host:port") from error

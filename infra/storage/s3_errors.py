@@ -1,0 +1,95 @@
+"""What S3's errors mean: which pass by themselves, and what a person should do about the others.
+
+Knows botocore's exceptions; calls nothing.
+"""
+
+from botocore import exceptions as boto
+from botocore.parsers import ResponseParserError
+from urllib3.exceptions import HTTPError
+
+from infra.errors import IntegrityError, NotFound, StorageError, VitpipeError
+
+
+class Doubtful(Exception):
+    """An answer that cannot be believed: too short, too slow, or without what every true answer has."""
+
+
+_NETWORK = (boto.ConnectionError, boto.HTTPClientError, ResponseParserError, HTTPError, Doubtful)
+ERRORS = (boto.ClientError, boto.BotoCoreError, ResponseParserError, HTTPError, Doubtful)
+"""Everything a call to S3 may raise."""
+
+_PASSING_STATUS = {408, 425, 429, 500, 502, 503, 504}
+_PASSING_CODES = {
+    "SlowDown", "RequestTimeout", "InternalError", "ServiceUnavailable", "Throttling", "ThrottlingException",
+    "TooManyRequests", "RequestLimitExceeded", "OperationAborted", "ConditionalRequestConflict",
+    "BadDigest", "XAmzContentSHA256Mismatch", "IncompleteBody",
+}  # fmt: skip
+_CREDENTIALS = (
+    boto.NoCredentialsError,
+    boto.PartialCredentialsError,
+    boto.ProfileNotFound,
+    boto.CredentialRetrievalError,
+    boto.TokenRetrievalError,
+    boto.SSOError,
+)
+_WHERE = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or give this machine a role"
+_REFUSED = {
+    "InvalidAccessKeyId": "the access key is not known there: check AWS_ACCESS_KEY_ID or AWS_PROFILE, and the endpoint",
+    "SignatureDoesNotMatch": "the secret key is wrong: check AWS_SECRET_ACCESS_KEY or AWS_PROFILE",
+    "ExpiredToken": "the credentials have expired: renew them, then run the same command again",
+    "RequestTimeTooSkewed": "this machine's clock is wrong: set it, then run the same command again",
+    "RequestExpired": "this machine's clock is wrong: set it, then run the same command again",
+}
+
+
+def code_of(error: BaseException) -> str:
+    """S3's word for the error (`NoSuchKey`); the HTTP status where the answer had no body; empty for others."""
+    return str(error.response.get("Error", {}).get("Code", "")) if isinstance(error, boto.ClientError) else ""
+
+
+def status_of(error: BaseException) -> int:
+    if not isinstance(error, boto.ClientError):
+        return 0
+    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
+def passes(error: BaseException) -> bool:
+    """Whether the same call may well succeed in a moment."""
+    if isinstance(error, boto.ClientError):
+        return code_of(error) in _PASSING_CODES or status_of(error) in _PASSING_STATUS
+    return isinstance(error, _NETWORK) and not isinstance(error, boto.SSLError)
+
+
+def told(error: BaseException) -> str:
+    """The error in few words, without botocore's own."""
+    if isinstance(error, boto.ClientError):
+        message = error.response.get("Error", {}).get("Message")
+        return f"{status_of(error)} {code_of(error)}" + (f": {message}" if message else "")
+    return f"{error}"
+
+
+def explained(error: Exception, asked: str, bucket: str, bucket_wanted: bool = False) -> VitpipeError:
+    """The same as an error of ours, with what to do. With `bucket_wanted`, a 404 means the bucket."""
+    code, status = code_of(error), status_of(error)
+    if code == "NoSuchBucket" or (bucket_wanted and status == 404):
+        return StorageError(
+            asked, f"there is no bucket {bucket!r} there", "create it, or correct the store's URI or AWS_ENDPOINT_URL"
+        )
+    if status == 404:
+        return NotFound(asked, "no object of that name")
+    if status == 412:
+        return IntegrityError(asked, "the object was replaced while it was read", "run the same command again")
+    if status in (401, 403):
+        remedy = _REFUSED.get(code, "check the credentials, and that they may do this there (`vitpipe doctor`)")
+        return StorageError(asked, f"S3 refused it: {status} {code if code != str(status) else ''}".rstrip(), remedy)
+    if isinstance(error, _CREDENTIALS):
+        return StorageError(asked, f"no usable AWS credentials: {error}", _WHERE)
+    if isinstance(error, boto.SSLError):
+        return StorageError(asked, f"no trusted connection: {error}", "set AWS_CA_BUNDLE to the server's authority")
+    if passes(error):
+        return StorageError(
+            asked,
+            f"no answer to rely on, the last try ended with {told(error)}",
+            "check the network and AWS_ENDPOINT_URL; the same command goes on where it ended",
+        )
+    return StorageError(asked, f"S3 answered {told(error)}", "`vitpipe doctor` checks the store step by step")

@@ -1,0 +1,140 @@
+"""How large objects move to and from S3: up through s3transfer in parallel parts, down in parallel ranges.
+
+Both ways the bytes pass once, in order, so that they are hashed as they go.
+"""
+
+import hashlib
+import math
+import re
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from s3transfer.manager import TransferConfig, TransferManager
+
+from infra.retry import Patience
+from infra.storage.s3_body import body_of
+from infra.storage.s3_errors import Doubtful, code_of, status_of
+from infra.storage.store import Digest
+
+PART_BYTES = 8 << 20
+MAX_PARTS = 9_000
+"""S3 takes 10,000 parts; a larger file gets larger parts."""
+THREADS = 8
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some bytes of an object, and what the answer says of the whole."""
+
+    data: bytes
+    etag: str
+    total: int
+    proven: bool = False
+    """The ETag is an MD5 and agrees with the data (whole objects only)."""
+
+
+def get_piece(s3: Any, at: dict[str, str], start: int, length: int | None, etag: str | None) -> Piece:
+    """Get `length` bytes from `start`, fewer only where the object ends. Doubtful when the answer is not that."""
+    whole = start == 0 and length is None
+    query: dict[str, Any] = dict(at)
+    if not whole:
+        query["Range"] = f"bytes={start}-" + (str(start + length - 1) if length is not None else "")
+    if etag is not None:
+        query["IfMatch"] = etag
+    try:
+        answer = s3.get_object(**query)
+    except s3.exceptions.ClientError as error:
+        if status_of(error) == 416 or code_of(error) == "InvalidRange":  # begins at or after the end
+            return Piece(b"", "", start)
+        raise
+    data = body_of(answer, Patience.from_environment())
+    if "ETag" not in answer:
+        raise Doubtful("the answer to a read has no ETag")
+    found_etag = answer["ETag"].strip('"')
+    if whole:
+        return Piece(data, found_etag, len(data), hashlib.md5(data, usedforsecurity=False).hexdigest() == found_etag)
+    return Piece(data, found_etag, _total(answer, start, length, len(data)))
+
+
+def _total(answer: Any, start: int, length: int | None, received: int) -> int:
+    match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", answer.get("ContentRange", ""))
+    if not match:
+        raise Doubtful("the answer to a ranged read does not say its range")
+    first, last, total = map(int, match.groups())
+    wanted = total - start if length is None else min(length, total - start)
+    if (first, last + 1 - first, received) != (start, wanted, wanted):
+        raise Doubtful(f"bytes {first}-{last} came where {wanted} bytes from {start} were asked for")
+    return total
+
+
+def settled(get: Callable[[], Piece]) -> Piece | None:
+    """Believe a whole object whose ETag is its MD5; else read until two readings agree, for no flip comes twice.
+
+    (The ETag is no MD5 for large uploads, under KMS encryption, or on some servers.) None when none ever agree.
+    """
+    piece = get()
+    for _ in range(4):
+        if piece.proven:
+            return piece
+        before, piece = piece, get()
+        if piece == before:
+            return piece
+    return None
+
+
+def pieces(get: Callable[[int, int, str | None], Piece], start: int) -> Iterator[bytes]:
+    """The bytes of one object from `start`, in order, several ranges under way at once, all of one version of it."""
+    first = get(start, PART_BYTES, None)
+    yield first.data
+    starts = iter(range(start + PART_BYTES, first.total, PART_BYTES))
+    under_way: deque[Future[Piece]] = deque()
+    with ThreadPoolExecutor(THREADS, thread_name_prefix="download") as pool:
+        try:
+            for at in starts:
+                under_way.append(pool.submit(get, at, PART_BYTES, first.etag))
+                if len(under_way) >= THREADS:
+                    yield under_way.popleft().result().data
+            while under_way:
+                yield under_way.popleft().result().data
+        finally:
+            for waiting in under_way:
+                waiting.cancel()
+
+
+class _Hashed:
+    """A file that is hashed as it is read. It cannot seek, so that s3transfer reads it once, in order."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._sha256 = hashlib.sha256()
+        self._bytes = 0
+
+    def read(self, amount: int = -1) -> bytes:
+        data = self._file.read(amount)
+        self._sha256.update(data)
+        self._bytes += len(data)
+        return data
+
+    def digest(self) -> Digest:
+        return Digest(self._bytes, self._sha256.hexdigest())
+
+
+def send(s3: Any, local: Path, at: dict[str, str]) -> Digest:
+    """Upload a file, in parallel parts when it is large; the digest of the bytes that were sent.
+
+    `s3` is a client that itself tries a part again: one lost part of a thousand must not cost the others.
+    """
+    part_bytes = max(PART_BYTES, math.ceil(local.stat().st_size / MAX_PARTS))
+    config = TransferConfig(
+        multipart_threshold=part_bytes,
+        multipart_chunksize=part_bytes,
+        max_request_concurrency=THREADS,
+    )
+    with local.open("rb") as file, TransferManager(s3, config) as manager:
+        source = _Hashed(file)
+        manager.upload(cast(BinaryIO, source), at["Bucket"], at["Key"]).result()
+    return source.digest()

@@ -1,0 +1,82 @@
+"""What the rest of the house may ask of a store, whatever it is made of.
+
+A store is a root URI (`file:///abs/path` or `s3://bucket/prefix`) and relative, `/`-separated paths below it.
+It knows nothing of runs, nodes or records.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, Self
+
+
+@dataclass(frozen=True)
+class Digest:
+    """Size in bytes and hexadecimal SHA-256 of some content."""
+
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One listed object: its path relative to the store's root, and its size in bytes."""
+
+    path: str
+    bytes: int
+
+
+class Store(Protocol):
+    """Objects under one root URI. Picklable; safe to use from several threads.
+
+    Errors: NotFound, AlreadyExists, Changed as named below; StorageError (exit 7) once retries are spent.
+    """
+
+    @property
+    def uri(self) -> str:
+        """The absolute root URI, without a trailing slash."""
+
+    def child(self, prefix: str) -> Self:
+        """The store rooted one or more folders below this one."""
+
+    def read(self, path: str, start: int = 0, length: int | None = None) -> bytes:
+        """Read an object, or `length` bytes of it from byte `start`. NotFound when absent."""
+
+    def read_version(self, path: str) -> tuple[bytes, str]:
+        """Read a whole object with its opaque version, to hand to `swap`. NotFound when absent."""
+
+    def size(self, path: str) -> int | None:
+        """Size in bytes, or None when absent."""
+
+    def write(self, path: str, data: bytes) -> Digest:
+        """Write a small object whole and atomically, replacing what is there."""
+
+    def create(self, path: str, data: bytes) -> str:
+        """Write a small object only if none is there; its version. AlreadyExists for the loser.
+
+        The answer of a create can be lost and its retry then refused: the caller compares contents.
+        """
+
+    def swap(self, path: str, data: bytes, version: str) -> str:
+        """Replace an object only if it still has `version`; the new version. Changed for the loser."""
+
+    def list(self, prefix: str = "") -> Iterator[Entry]:
+        """Every object whose path begins with `prefix` (a plain string prefix), sorted by path."""
+
+    def delete(self, path: str) -> None:
+        """Remove an object; absent is fine."""
+
+    def upload(self, local: Path, path: str) -> Digest:
+        """Copy a local file up (in parallel parts when large); its digest, computed while reading."""
+
+    def download(self, path: str, local: Path, expect: Digest | None = None) -> Digest:
+        """Copy an object down, resuming a partial copy; IntegrityError unless it is what `expect` says.
+
+        The local file appears under its name only when complete and, if asked, verified.
+        """
+
+    def sweep(self, older_than_s: float) -> int:
+        """Remove what interrupted writes left and no listing shows, if older than that; how many."""
+
+    def clock_ahead_s(self) -> float:
+        """Seconds by which the store's clock is ahead of this machine's, to about a second."""

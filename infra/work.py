@@ -1,0 +1,76 @@
+"""What a piece of heavy work is given and gives back, wherever it runs, and for whom it is done.
+
+`stages.contract` passes `Done` and `Rank` on; they live here because `infra.cluster` makes them. Knows no Ray.
+"""
+
+import logging
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+from infra.errors import Stopped
+
+log = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Done(Generic[Item, Result]):
+    """One finished task of a fan-out: its item with either a result or the error it ended with."""
+
+    item: Item
+    result: Result | None = None
+    error: Exception | None = None
+
+    def value(self) -> Result:
+        if self.error is not None:
+            raise self.error
+        return self.result  # type: ignore[return-value]
+
+
+@dataclass(frozen=True)
+class Rank:
+    """Where a function of a gang finds itself. torch.distributed is already initialised."""
+
+    rank: int
+    world_size: int
+    local_rank: int
+    local_world_size: int
+    restart: int
+    """How often this gang was restarted by this driver."""
+    device: str
+    """`cuda:0` or `cpu`: the one place where the device is chosen."""
+
+
+class Stop(Protocol):
+    """As much of a fence as waiting for work needs."""
+
+    def stopping(self) -> str | None: ...
+
+
+class Emit(Protocol):
+    """As much of the events as losing work needs."""
+
+    def emit(self, kind: str, text: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class Job:
+    """For whom heavy work is done: what its names in the dashboard, its logs and its metrics carry. Picklable."""
+
+    run: str
+    node: str
+    fence: Stop | None = None
+    events: Emit | None = None
+
+    def ask_to_stop(self) -> None:
+        """Raise Stopped (or LeaseLost) once someone wants this work to end."""
+        reason = self.fence.stopping() if self.fence else None
+        if reason:
+            raise Stopped(f"run node {self.node}", f"asked to end: {reason}", "the same command goes on from here")
+
+    def tell(self, kind: str, text: str) -> None:
+        log.info("%s: %s", kind, text)
+        if self.events:
+            self.events.emit(kind, text)
