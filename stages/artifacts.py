@@ -1,0 +1,180 @@
+"""The frozen facts that pass from stage to stage, and the record that makes them true.
+
+An artifact is facts plus files with digests. Stages meet only through artifacts; a reader believes only records.
+Knows the store's protocol and nothing of how any stage works.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from infra.errors import IntegrityError, UsageError
+from infra.storage.opening import open_store
+from infra.storage.store import Digest, Store
+
+
+class Frozen(BaseModel):
+    """Plain immutable data that survives JSON and pickling."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class File(Frozen):
+    """One file of an artifact: `path` is its name inside the artifact, `at` where it lies in the node's folder."""
+
+    path: str
+    at: str
+    bytes: int
+    sha256: str
+
+    @property
+    def digest(self) -> Digest:
+        return Digest(self.bytes, self.sha256)
+
+
+class Origin(Frozen):
+    """The committed record an artifact was read from: where it lies and what it answers to."""
+
+    uri: str
+    """The node's folder, e.g. `s3://bucket/runs/i21k/shards`."""
+    fingerprint: str
+    record_sha256: str
+
+
+class Artifact(Frozen):
+    """What a stage returns and what another takes. Facts are fields; bytes are `files`."""
+
+    kind: ClassVar[str] = "artifact"
+
+    files: tuple[File, ...] = Field(default=(), repr=False)
+    metrics: dict[str, float] = Field(default_factory=dict)
+    """Numbers worth a line in the record (images per second, final loss): informative, never compared."""
+    origin: Origin | None = None
+
+    def facts(self) -> dict[str, Any]:
+        """The artifact as the record's `output` field."""
+        return {"kind": self.kind, **self.model_dump(mode="json", exclude={"files", "metrics", "origin"})}
+
+    def has(self, path: str) -> bool:
+        return any(file.path == path for file in self.files)
+
+    def file(self, path: str) -> File:
+        """Find a file by its name inside the artifact. IntegrityError when the record does not list it."""
+        for file in self.files:
+            if file.path == path:
+                return file
+        raise IntegrityError(
+            f"read {path} of {self.kind} {self.uri}",
+            f"its record lists {len(self.files)} files, not this one",
+            "run `vitpipe artifacts ls` to see what it holds",
+        )
+
+    @property
+    def uri(self) -> str:
+        return self.origin.uri if self.origin else "(not committed)"
+
+    def store(self) -> Store:
+        """Open the node's folder. UsageError for an artifact that no record vouches for."""
+        if self.origin is None:
+            raise UsageError(f"read a {self.kind}", "it was never committed", "load it through its record")
+        return open_store(self.origin.uri)
+
+    def read(self, path: str) -> bytes:
+        """Read a small file whole and verify it against the record."""
+        file = self.file(path)
+        data = self.store().read(file.at)
+        found = Digest(len(data), hashlib.sha256(data).hexdigest())
+        if found != file.digest:
+            raise IntegrityError(
+                f"read {path} of {self.uri}",
+                f"{found.bytes} bytes with SHA-256 {found.sha256}, the record says {file.bytes} bytes, {file.sha256}",
+                "the object was changed after its commit: restore it from a copy, or run under another `name`",
+            )
+        return data
+
+    def read_json(self, path: str) -> Any:
+        return json.loads(self.read(path))
+
+    def fetch(self, path: str, folder: Path) -> Path:
+        """Copy one file to `folder/path`, verified; the local path. What is there already is verified and kept."""
+        file = self.file(path)
+        local = folder / file.path
+        local.parent.mkdir(parents=True, exist_ok=True)
+        self.store().download(file.at, local, expect=file.digest)
+        return local
+
+
+class ShardSet(Artifact):
+    """WebDataset tars with an index beside each, and `manifest.json` that lists them in order."""
+
+    kind: ClassVar[str] = "ShardSet"
+
+    manifest_sha256: str
+    """SHA-256 of `manifest.json`: the identity of the data, part of every sample's order."""
+    num_classes: int
+    multi_label: bool = False
+    splits: dict[str, int]
+    """Images per split."""
+    image_bytes: int = 0
+    listing_sha256: str = ""
+    """Digest of the source's listing (names, sizes, labels): whether a folder that moved is still the same."""
+
+
+class Checkpoint(Artifact):
+    """A pretrained state at its last step: `{folder}/` with a manifest of its own, and `labels.json`."""
+
+    kind: ClassVar[str] = "Checkpoint"
+
+    folder: str
+    """`step-{n}` of the newest step."""
+    step: int
+    samples_seen: int
+    model: dict[str, Any]
+    """The architecture as `stages.vit.config.ModelSettings`, number of classes filled in."""
+    shards_sha256: tuple[str, ...]
+    """Manifest digests of the ShardSets it was trained on."""
+
+
+class Weights(Artifact):
+    """Model parameters in one folder per format, `labels.json`, and `parity.json` that proves them."""
+
+    kind: ClassVar[str] = "Weights"
+
+    formats: tuple[str, ...]
+    model: dict[str, Any]
+    """As in Checkpoint."""
+    pretrained_on: tuple[str, ...] = ()
+
+
+class Score(Artifact):
+    """One result on one benchmark: `score.json`; from finetune also `native/` and `labels.json`."""
+
+    kind: ClassVar[str] = "Score"
+
+    benchmark: str
+    metric: str
+    value: float
+    """Mean over seeds, as a fraction in [0, 1] for accuracies."""
+    per_seed: tuple[float, ...]
+    chosen: dict[str, Any] = Field(default_factory=dict)
+    """What the dev split decided, e.g. `{"peak_lr": 0.03}`."""
+    dev_scores: dict[str, float] = Field(default_factory=dict)
+    protocol: dict[str, Any] = Field(default_factory=dict)
+    """How it was measured: method, pretrained or not, shots, steps, crop."""
+    num_test: int
+    model: dict[str, Any] | None = None
+    """Present when the score carries weights."""
+
+
+class Report(Artifact):
+    """One offline HTML page with its data beside it."""
+
+    kind: ClassVar[str] = "Report"
+
+    headline: str
+
+
+ARTIFACTS: dict[str, type[Artifact]] = {kind.kind: kind for kind in (ShardSet, Checkpoint, Weights, Score, Report)}

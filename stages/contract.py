@@ -1,0 +1,223 @@
+"""What a stage is: `run(config, inputs, ctx) -> Artifact`, and the only doors it has outward.
+
+Knows the shapes of the doors, not what is behind them: no Ray, no S3, no environment, no torch.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from infra.errors import AlreadyExists, IntegrityError, StageError
+from infra.storage.store import Store
+from infra.work import Done, Item, Rank, Result
+from stages.artifacts import Artifact, File
+from stages.settings import Settings, TaskResources
+
+A = TypeVar("A", bound=Artifact)
+
+
+class Fence(Protocol):
+    """The right to commit, and the wish that we end. Picklable: ranks and tasks ask the store themselves."""
+
+    def check(self) -> None:
+        """Return only if this driver still holds the run, confirmed within the last 10 s. LeaseLost otherwise.
+
+        Called before every commit and deletion, on whatever machine does it.
+        """
+
+    def stopping(self) -> str | None:
+        """Why someone wants us to end (SIGTERM, `stop`, preemption), or None. Cheap: polled every step.
+
+        LeaseLost when another driver holds the run.
+        """
+
+
+class Events(Protocol):
+    """Facts for people, one object in the store each. Picklable."""
+
+    def emit(self, kind: str, text: str) -> None: ...
+
+
+class Metrics(Protocol):
+    """Numbers for Prometheus; names from `infra.metrics`, labels run and node already on them. Picklable."""
+
+    def set(self, name: str, value: float, **labels: str) -> None: ...
+
+    def inc(self, name: str, amount: float = 1.0, **labels: str) -> None: ...
+
+
+class Progress(Protocol):
+    """How far a running node is, kept at most 5 s old in the store, without making the caller wait. Picklable."""
+
+    def update(self, step: int, total: int, unit: str = "steps", **facts: Any) -> None:
+        """`facts` may hold images_per_second, loss, ranks=[{rank, host, pid}], note, metrics={name: value}."""
+
+
+@dataclass(frozen=True)
+class Out:
+    """This attempt's folder in the store: the only place a stage writes. Picklable."""
+
+    node: Store
+    """Rooted at `{store}/{run}/{node}`; `at` of a file is relative to it."""
+    attempt: str
+    """`a{fence}`, or `a{fence}.{k}` after a gang's k-th restart."""
+    fence: Fence
+    header: bytes
+    """Content of `attempt.json`: config, fingerprint and inputs of this attempt."""
+    earlier: tuple[str, ...] = ()
+    """Attempts with the same fingerprint and inputs, newest first: their finished pieces may be adopted."""
+
+    def at(self, path: str) -> str:
+        return f"{self.attempt}/{path}"
+
+    def begin(self) -> None:
+        """Write `attempt.json` unless it stands there already, the same."""
+        self._create(self.at("attempt.json"), self.header)
+
+    def restarted(self, restart: int) -> "Out":
+        """The folder after the gang's `restart`-th restart; this one and those between become earlier ones."""
+        if restart == 0:
+            return self
+        between = tuple(f"{self.attempt}.{k}" for k in range(restart - 1, 0, -1))
+        return replace(self, attempt=f"{self.attempt}.{restart}", earlier=(*between, self.attempt, *self.earlier))
+
+    def put(self, path: str, data: bytes) -> File:
+        """Write a small file of this attempt. A retried task writes the same bytes or another path."""
+        digest = self.node.write(self.at(path), data)
+        return File(path=path, at=self.at(path), bytes=digest.bytes, sha256=digest.sha256)
+
+    def upload(self, local: Path, path: str) -> File:
+        """Copy a local file into this attempt."""
+        digest = self.node.upload(local, self.at(path))
+        return File(path=path, at=self.at(path), bytes=digest.bytes, sha256=digest.sha256)
+
+    def commit(self, path: str, data: bytes) -> File:
+        """Create a small file that makes others true (a step's manifest): only while we hold the run, only once.
+
+        LeaseLost when we do not; IntegrityError when another content stands there.
+        """
+        self.fence.check()
+        self._create(self.at(path), data)
+        return File(path=path, at=self.at(path), bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+
+    def _create(self, at: str, data: bytes) -> None:
+        try:
+            self.node.create(at, data)
+        except AlreadyExists:
+            if self.node.read(at) != data:  # the same content is our own create whose answer was lost
+                raise IntegrityError(
+                    f"create {self.node.uri}/{at}", "another content stands there", "do not write into a run by hand"
+                ) from None
+
+
+class Cluster(Protocol):
+    """Where heavy work goes. Functions are module-level and picklable, and import torch only when called."""
+
+    def fan(
+        self,
+        fn: Callable[[Item], Result],
+        items: Sequence[Item],
+        *,
+        resources: TaskResources,
+        label: Callable[[Item], str] = str,
+    ) -> Iterator[Done[Item, Result]]:
+        """Many independent tasks, longest first as given; results as they end; one failure stops no other."""
+
+    def gang(self, fn: Callable[[Rank], None], *, resources: Any) -> None:
+        """N ranks in lockstep, restarted together from the top of `fn`.
+
+        `resources` has workers, gpus_per_worker, cpus_per_worker and max_failures. A VitpipeError of a rank is
+        raised as it is and not retried; StageError once `max_failures` losses are spent or workers stay missing.
+        """
+
+    def gpus(self) -> int:
+        """GPUs of the whole cluster."""
+
+
+@dataclass(frozen=True)
+class TaskContext:
+    """The doors that travel to tasks and ranks."""
+
+    run: str
+    node: str
+    out: Out
+    scratch: Path
+    """A folder of this attempt on the local disk of whatever machine we are on; make it before use."""
+    fence: Fence
+    metrics: Metrics
+    events: Events
+    progress: Progress
+
+
+@dataclass(frozen=True)
+class StageContext(TaskContext):
+    """All doors of a stage. `ctx.task` is what may be sent elsewhere."""
+
+    cluster: Cluster
+    resources: Any
+    """The node's resources section, as the Settings class that the catalog names for the stage."""
+
+    @property
+    def task(self) -> TaskContext:
+        fields = {name: getattr(self, name) for name in TaskContext.__dataclass_fields__}
+        return TaskContext(**fields)
+
+
+class Inputs:
+    """What a node was given, by the input names of its stage."""
+
+    def __init__(self, named: Mapping[str, Sequence[Artifact]]) -> None:
+        self._named = {name: tuple(artifacts) for name, artifacts in named.items()}
+
+    def many(self, name: str, kind: type[A]) -> tuple[A, ...]:
+        found = self._named.get(name, ())
+        for artifact in found:
+            if not isinstance(artifact, kind):
+                raise StageError(f"take input {name!r}", f"a {artifact.kind} where a {kind.kind} is needed")
+        return found  # type: ignore[return-value]
+
+    def maybe(self, name: str, kind: type[A]) -> A | None:
+        found = self.many(name, kind)
+        return found[0] if found else None
+
+    def one(self, name: str, kind: type[A]) -> A:
+        return self.many(name, kind)[0]
+
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._named)
+
+
+class Estimate(Settings):
+    """What a node will cost, as far as it is known before it runs; None is 'not known yet'."""
+
+    steps: int | None = None
+    images: int | None = None
+    """Images processed in all; for ingest, images read."""
+    flops: float | None = None
+    bytes: int | None = None
+    """Bytes the node will leave in the store."""
+    memory_bytes: int | None = None
+    """Peak memory per worker (per GPU where there is one)."""
+    hours: float | None = None
+    splits: dict[str, int] | None = None
+    """ShardSets only: images per split, for who comes after."""
+    num_classes: int | None = None
+    model: dict[str, Any] | None = None
+    """Checkpoints and Weights: the architecture, for who comes after."""
+    notes: tuple[str, ...] = ()
+
+
+class Known(Settings):
+    """What an estimate may assume of the machine: it is not asked, only told."""
+
+    gpu_flops: float = 400e12
+    """Sustained FLOP/s of one GPU in bf16 (about 40 % of an H100's 989 TFLOP/s)."""
+    cpu_flops: float = 40e9
+    """Sustained FLOP/s of one CPU core in fp32."""
+    gpus: int = 0
+
+
+RunFn = Callable[[Any, Inputs, StageContext], Artifact]
+EstimateFn = Callable[[Any, Any, Mapping[str, Sequence[Artifact | Estimate]], Known], Estimate]

@@ -1,0 +1,38 @@
+"""What a conversion will cost, and what it cannot do, said before anything runs. No torch."""
+
+from collections.abc import Mapping, Sequence
+
+from stages.artifacts import Artifact
+from stages.contract import Estimate, Known
+from stages.convert.config import ConvertConfig, ConvertResources
+from stages.convert.task import refuse
+from stages.vit.config import ModelSettings
+from stages.vit.flops import num_parameters
+
+_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
+_BYTES_PER_SECOND = 100e6  # read, written, hashed and read again for the proof, on one core
+_TASK_BYTES = 600 * 2**20  # a torch process that maps its input
+
+
+def estimate(
+    config: ConvertConfig,
+    resources: ConvertResources,
+    inputs: Mapping[str, Sequence[Artifact | Estimate]],
+    known: Known,
+) -> Estimate:
+    """Bytes written and hours. UsageError when a format cannot hold the model."""
+    source = (*inputs.get("checkpoint", ()), *inputs.get("weights", ()))[0]
+    model = getattr(source, "model", None)
+    if model is None:
+        return Estimate(notes=("the model is not known yet",))
+    settings = ModelSettings.model_validate(model)
+    refuse(config.formats, settings)
+    parameters = num_parameters(settings)
+    written = parameters * _BYTES[config.dtype] * len(config.formats)
+    return Estimate(
+        bytes=written,
+        memory_bytes=_TASK_BYTES + 3 * 4 * parameters,  # the proof holds both models and a state
+        hours=(4 * parameters + written) / _BYTES_PER_SECOND / 3600,
+        num_classes=settings.classes,
+        model=model,
+    )

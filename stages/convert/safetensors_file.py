@@ -1,0 +1,82 @@
+"""Write a safetensors file tensor by tensor: the header follows from the shapes, the digest from the writing.
+
+Memory stays that of one tensor, which `safetensors.save_file` does not do. Knows nothing of models.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from infra.errors import StorageError
+from infra.storage.store import Digest
+
+_NAMES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
+
+
+class SafetensorsFile:
+    """A file open for writing the named tensors, in the order of `shapes`, all of one type."""
+
+    def __init__(
+        self, path: Path, shapes: Sequence[tuple[str, tuple[int, ...]]], dtype: torch.dtype, metadata: Mapping[str, str]
+    ) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path, self.dtype = path, dtype
+        self._expected = list(reversed(shapes))
+        self._file = path.open("wb")
+        self._hash, self._bytes = hashlib.sha256(), 0
+        self._write(_header(shapes, dtype, metadata))
+
+    def add(self, name: str, tensor: Tensor) -> None:
+        """Append the next tensor, cast to the file's type.
+
+        Errors: ValueError for any but the next name and its shape; StorageError for a full disk.
+        """
+        wanted = self._expected.pop()
+        if wanted != (name, tuple(tensor.shape)):
+            raise ValueError(f"{self.path}: {wanted} is next, not {(name, tuple(tensor.shape))}")
+        flat = tensor.detach().to(self.dtype).contiguous().reshape(-1)
+        self._write(flat.view(torch.uint8).numpy().data)
+
+    def digest(self) -> Digest:
+        """Of the whole file. ValueError while tensors are missing."""
+        if self._expected:
+            raise ValueError(f"{self.path}: {len(self._expected)} tensors were not written")
+        return Digest(self._bytes, self._hash.hexdigest())
+
+    def _write(self, data: bytes | memoryview) -> None:
+        try:
+            self._file.write(data)
+        except OSError as error:
+            raise StorageError(f"write {self.path}", str(error), "make room on the scratch disk") from error
+        self._hash.update(data)
+        self._bytes += len(data)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._file.close()
+
+
+def file_bytes(shapes: Sequence[tuple[str, tuple[int, ...]]], dtype: torch.dtype) -> int:
+    """Bytes of the tensors such a file will hold."""
+    return sum(math.prod(shape) for _, shape in shapes) * dtype.itemsize
+
+
+def _header(shapes: Sequence[tuple[str, tuple[int, ...]]], dtype: torch.dtype, metadata: Mapping[str, str]) -> bytes:
+    entries: dict[str, object] = {"__metadata__": dict(metadata)}
+    start = 0
+    for name, shape in shapes:
+        stop = start + math.prod(shape) * dtype.itemsize
+        entries[name] = {"dtype": _NAMES[dtype], "shape": list(shape), "data_offsets": [start, stop]}
+        start = stop
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # the format aligns the data to 8 bytes
+    return len(text).to_bytes(8, "little") + text

@@ -1,0 +1,72 @@
+"""The tensors to convert, fetched, verified and opened lazily: a checkpoint's ZeRO files, or native weights."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+from torch import Tensor
+
+from infra.errors import IntegrityError, UsageError
+from stages.artifacts import Checkpoint, Score, Weights
+from stages.convert.task import Source, settings_of
+from stages.training.engine import STATE
+from stages.training.steps import StepManifest
+from stages.training.zero_files import ZeroFiles, needed_files
+from stages.vit.config import ModelSettings
+from stages.vit.native import TENSORS, difference, parameter_shapes
+
+Found = tuple[dict[str, tuple[int, ...]], Callable[[str], Tensor]]
+
+
+@dataclass(frozen=True)
+class Tensors:
+    """A model's parameters by their native names, each read when asked for."""
+
+    settings: ModelSettings
+    shapes: dict[str, tuple[int, ...]]
+    """In the model's order."""
+    read: Callable[[str], Tensor]
+
+
+def open_source(source: Source, scratch: Path) -> Tensors:
+    """Fetch what is needed to `scratch`, every file verified before it is opened.
+
+    Errors: IntegrityError for damaged files, or when the tensors are not those of the artifact's model.
+    """
+    settings = settings_of(source)
+    if isinstance(source, Checkpoint):
+        found, read = _open_zero(source, scratch)
+    else:
+        found, read = _open_native(source, scratch)
+    wanted = parameter_shapes(settings)
+    lines = difference(found, wanted)
+    if lines:
+        raise IntegrityError(f"convert {source.uri}", f"its tensors are not its model's: {'; '.join(lines)}", "")
+    return Tensors(settings, wanted, read)
+
+
+def _open_zero(checkpoint: Checkpoint, scratch: Path) -> Found:
+    """Copy the weights' files of the newest step; the record and the step's own manifest both vouch for each."""
+    name = f"{checkpoint.folder}/manifest.json"
+    manifest = StepManifest.parse(checkpoint.fetch(name, scratch).read_bytes(), name)
+    listed = {file.path: file.digest for file in manifest.files}
+    state = f"{checkpoint.folder}/{STATE}"
+    names = [path.removeprefix(f"{state}/") for path in listed if path.startswith(f"{state}/")]
+    for path in (f"{state}/{name}" for name in needed_files(names)):
+        if checkpoint.file(path).digest != listed[path]:
+            found = f"its record says {checkpoint.file(path).digest} of {path}, the step's manifest {listed[path]}"
+            raise IntegrityError(f"read {checkpoint.uri}", found, "use another step")
+        checkpoint.fetch(path, scratch)
+    zero = ZeroFiles(scratch / state)
+    return zero.shapes, zero.tensor
+
+
+def _open_native(source: Weights | Score, scratch: Path) -> Found:
+    path = f"native/{TENSORS}"
+    if not source.has(path):
+        raise UsageError(f"convert {source.uri}", "it holds no native weights", "convert the checkpoint instead")
+    tensors: Any = safe_open(source.fetch(path, scratch), "pt")
+    shapes = {name: tuple(tensors.get_slice(name).get_shape()) for name in list(tensors.keys())}
+    return shapes, tensors.get_tensor

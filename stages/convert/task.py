@@ -1,0 +1,59 @@
+"""What travels to convert's tasks: plain data, no torch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from infra.errors import UsageError
+from stages.artifacts import Artifact, Checkpoint, File, Score, Weights
+from stages.contract import TaskContext
+from stages.convert.config import ConvertConfig, Format
+from stages.convert.timm_config import timm_problems
+from stages.vit.config import ModelSettings
+
+Source = Checkpoint | Weights | Score
+
+
+@dataclass(frozen=True)
+class WriteTask:
+    """Write all formats in one pass over the source's tensors."""
+
+    config: ConvertConfig
+    source: Source
+    labels: tuple[str, ...]
+    """Class names in the order of the head's rows; empty where the source has none."""
+    ctx: TaskContext
+
+    def __str__(self) -> str:
+        return f"write {'+'.join(self.config.formats)}"
+
+
+@dataclass(frozen=True)
+class CheckTask:
+    """Prove one written format against the source."""
+
+    format: Format
+    config: ConvertConfig
+    source: Source
+    files: tuple[File, ...]
+    """Those of the format."""
+    ctx: TaskContext
+
+    def __str__(self) -> str:
+        return f"check {self.format}"
+
+
+def settings_of(source: Artifact) -> ModelSettings:
+    """The source's architecture. UsageError when it carries no weights."""
+    model: dict[str, Any] | None = getattr(source, "model", None)
+    if not isinstance(source, Source) or model is None:
+        raise UsageError(f"convert {source.uri}", f"it is a {source.kind} without weights", "give a Checkpoint")
+    return ModelSettings.model_validate(model)
+
+
+def refuse(formats: Sequence[Format], settings: ModelSettings) -> None:
+    """UsageError that says what the wanted formats cannot hold, before anything is written."""
+    problems = {"native": [], "timm": timm_problems(settings)}
+    wrong = [f"{name} cannot hold {problem}" for name in formats for problem in problems[name]]
+    if wrong:
+        raise UsageError(f"convert to {', '.join(formats)}", "; ".join(wrong), "leave that format out")

@@ -1,0 +1,42 @@
+"""What an evaluation will cost: forward passes over the test split and the drawn images. No torch."""
+
+from collections.abc import Mapping, Sequence
+
+from stages.artifacts import Artifact
+from stages.contract import Estimate, Known
+from stages.evaluate.config import EvaluateConfig, EvaluateResources
+from stages.vit.config import ModelSettings
+from stages.vit.flops import forward_macs, num_parameters
+
+Given = Mapping[str, Sequence[Artifact | Estimate]]
+
+
+def estimate(config: EvaluateConfig, resources: EvaluateResources, inputs: Given, known: Known) -> Estimate:
+    """Unknown until the data's size and the model are known; raw pixels need no model."""
+    splits = getattr(inputs["data"][0], "splits", None)
+    classes = getattr(inputs["data"][0], "num_classes", None)
+    given = inputs.get("weights") or ()
+    facts = getattr(given[0], "model", None) if given else None
+    if splits is None or classes is None:
+        return Estimate(notes=("sizes follow from the data, once it is ingested",))
+    drawn = 0
+    if config.method == "fewshot":
+        drawn = min(splits.get("train", 0), max(config.shots) * classes * len(config.seeds))
+    models = len(config.seeds) if config.features == "untrained" else 1
+    images = models * (splits.get("test", 0) + drawn)
+    if facts is None or config.features == "raw_pixels":
+        return Estimate(images=images, bytes=4096)
+    model = ModelSettings.model_validate(facts)
+    model = model.model_copy(update={"image_px": config.image_px or model.image_px})
+    flops = images * 2 * forward_macs(model)
+    speed = (
+        known.gpu_flops * (resources.gpus_per_task or 1) if known.gpus else known.cpu_flops * resources.cpus_per_task
+    )
+    features_bytes = 4 * (splits.get("test", 0) + drawn) * model.feature_width
+    return Estimate(
+        images=images,
+        flops=flops,
+        bytes=4096,
+        memory_bytes=4 * num_parameters(model) + features_bytes,
+        hours=flops / speed / 3600,
+    )

@@ -1,0 +1,119 @@
+"""Evaluate frozen weights: few-shot ridge on their features, or the classes that their own head names. No torch.
+
+Only arranges tasks and puts their scores together.
+"""
+
+import json
+import statistics
+from typing import Any
+
+from infra.errors import UsageError, VitpipeError, gravest
+from stages.artifacts import Artifact, Score, ShardSet, Weights
+from stages.contract import Inputs, StageContext
+from stages.evaluate.config import EvaluateConfig
+from stages.evaluate.task import EvaluateTask
+
+Accuracies = dict[int, dict[int, float]]
+"""By seed and number of shots."""
+
+
+def run(config: EvaluateConfig, inputs: Inputs, ctx: StageContext) -> Score:
+    """Errors: UsageError for data or weights that do not fit the method; those of the tasks, the gravest of several."""
+    data, weights = inputs.one("data", ShardSet), _weights(config, inputs)
+    _check(config, data)
+    tasks = [
+        EvaluateTask(config, data, weights, seeds, ctx.resources.batch_images, cpus, ctx.task)
+        for cpus in [max(1, int(ctx.resources.cpus_per_task))]
+        for seeds in _seeds(config)
+    ]
+    if config.method == "classify":
+        score = _score(config, data, weights, (_results(_classify, tasks, ctx)[0],))
+        details: dict[str, Any] = {}
+    else:
+        found: Accuracies = {}
+        for part in _results(_fewshot, tasks, ctx):
+            found |= part
+        by_shots = {shots: [found[seed][shots] for seed in config.seeds] for shots in config.shots}
+        score = _score(config, data, weights, tuple(by_shots[config.shots[0]]))
+        details = {"by_shots": {str(shots): values for shots, values in by_shots.items()}, "seeds": config.seeds}
+    ctx.metrics.set("score", score.value, benchmark=score.benchmark)
+    content = json.dumps(score.facts() | details, indent=1, sort_keys=True) + "\n"
+    return score.model_copy(update={"files": (ctx.out.put("score.json", content.encode()),)})
+
+
+def _results(fn: Any, tasks: list[EvaluateTask], ctx: StageContext) -> list[Any]:
+    ended = []
+    for end in ctx.cluster.fan(fn, tasks, resources=ctx.resources, label=str):
+        ended.append(end)
+        ctx.progress.update(len(ended), len(tasks), unit="tasks")
+    errors = [end.error for end in ended if end.error is not None]
+    unexpected = [error for error in errors if not isinstance(error, VitpipeError)]
+    if errors:
+        raise unexpected[0] if unexpected else gravest([one for one in errors if isinstance(one, VitpipeError)])
+    return [end.value() for end in ended]
+
+
+def _seeds(config: EvaluateConfig) -> list[tuple[int, ...]]:
+    """The seeds of each task: features of a fixed model serve all, an untrained model has one seed."""
+    if config.features == "untrained":
+        return [(seed,) for seed in config.seeds]
+    return [config.seeds]
+
+
+def _fewshot(task: EvaluateTask) -> Accuracies:
+    from stages.evaluate.features import fewshot  # torch is imported only where the work runs
+
+    return fewshot(task)
+
+
+def _classify(task: EvaluateTask) -> float:
+    from stages.evaluate.features import classify  # torch is imported only where the work runs
+
+    return classify(task)
+
+
+def _weights(config: EvaluateConfig, inputs: Inputs) -> Weights | Score | None:
+    given = inputs.maybe("weights", Artifact)
+    if isinstance(given, Weights) or (isinstance(given, Score) and given.model):
+        return given
+    if given is None and config.features == "raw_pixels" and config.image_px:
+        return None
+    found = "none are given" if given is None else f"a {given.kind} without weights is given"
+    raise UsageError(f"evaluate weights by {config.method}", found, "give Weights, or the Score of a finetune")
+
+
+def _check(config: EvaluateConfig, data: ShardSet) -> None:
+    wanted = ("test",) if config.method == "classify" else ("train", "test")
+    missing = [name for name in wanted if not data.splits.get(name)]
+    if missing:
+        found = ", ".join(f"{name} ({count})" for name, count in data.splits.items()) or "no split"
+        raise UsageError(f"evaluate on {data.uri}", f"it has {found}", f"ingest it with a split {missing[0]}")
+    if data.multi_label:
+        raise UsageError(f"evaluate on {data.uri}", "it has several labels per image", "give one of single labels")
+
+
+def _score(
+    config: EvaluateConfig, data: ShardSet, weights: Weights | Score | None, per_seed: tuple[float, ...]
+) -> Score:
+    protocol: dict[str, Any] = {
+        "method": config.method,
+        "weights": weights.uri if weights else None,
+        "image_px": config.image_px or (weights.model["image_px"] if weights and weights.model else None),
+        "eval_resize": config.eval_resize,
+    }
+    if config.method == "fewshot":
+        protocol |= {
+            "features": config.features,
+            "shots": config.shots[0],
+            "l2": config.l2,
+            "seeds": list(config.seeds),
+        }
+    return Score(
+        benchmark=data.uri.rsplit("/", 1)[-1],
+        metric="top1",
+        value=statistics.fmean(per_seed),
+        per_seed=per_seed,
+        protocol=protocol,
+        num_test=data.splits["test"],
+        metrics={"accuracy": statistics.fmean(per_seed)},
+    )

@@ -1,0 +1,176 @@
+"""What a fine-tuning takes: the protocol of the paper's section 4.1 and B.1.1, every choice a field. No torch."""
+
+from typing import Literal, TypeVar
+
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
+
+from infra.errors import UsageError
+from stages.images.config import AugmentSettings
+from stages.settings import Duration, Settings, TaskResources
+from stages.training.schedule import ScheduleSettings, in_steps
+from stages.vit.config import ModelSettings
+
+T = TypeVar("T")
+
+
+class Ema(Settings):
+    """A running average of the parameters, used for every evaluation and kept as the weights."""
+
+    decay: float = Field(gt=0, lt=1)
+    """Share of the old average that a step keeps; 0.9999 for ImageNet in Table 2 (section B.1.1)."""
+
+
+class FinetuneConfig(Settings):
+    """Tune on a dev split held out of train, retrain on all of train, test once per seed."""
+
+    batch_images: PositiveInt
+    """Images per step; 512 in the paper (section 4.1)."""
+    total: Duration
+    """Length of one training, e.g. `500 steps` (Table 4); an epoch is the part of train that a trial sees."""
+    peak_lr: PositiveFloat | tuple[PositiveFloat, ...]
+    """Learning rate after warm-up. Several are a sweep: the dev split chooses, ties go to the lower dev loss."""
+    image_px: PositiveInt | None = None
+    """Side of the input image, pixels; the weights' own when left out. Another size resizes the position embedding."""
+    warmup: Duration = Duration(0, "steps")
+    """Linear warm-up, within `total`; the authors' code uses 500 steps, 100 for the short schedules."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """One test result each. A seed decides sample order, crops, dropout, the random start without weights, and the
+    subset of `train_per_class`."""
+    sweep_seeds: PositiveInt = 1
+    """Seeds that the sweep runs per rate, the first of `seeds`; more of them steady the choice on a small dev split."""
+    dev: float | PositiveInt = Field(default=0.1, gt=0)
+    """Part of train held out while sweeping: a fraction below 1, or a number of images; classes keep their shares."""
+    train_per_class: PositiveInt | None = None
+    """Keep only so many training images of each class. Drawn by seed and data alone, so two nodes with equal seeds
+    compare on the same images."""
+    clip_norm: PositiveFloat | None = 1.0
+    """Global gradient norm above which gradients are scaled down (section B.1.1)."""
+    crop: Literal["random_resized", "inception", "resmall", "resize", "none"] = "inception"
+    """Training crop: random area and aspect as torchvision or as TensorFlow samples it; a random square after resizing
+    the shorter side (resmall) or both sides (resize) to `crop_px`; or the whole image, squashed."""
+    crop_px: PositiveInt | None = None
+    """Side that resmall and resize bring an image to before cropping; `image_px` x 8/7 when left out (448 for 384)."""
+    antialias: bool = True
+    """Low-pass before shrinking, as torchvision and PIL do; the authors' TensorFlow code did not."""
+    flip: bool = True
+    """Mirror half of the training images; not for digits, text or directions."""
+    eval_resize: Literal["squash", "resize_crop", "resmall_crop"] = "squash"
+    """How dev and test images reach `image_px`: squashed; or resized by 8/7, as a square or by the shorter side, and
+    cropped at the centre."""
+    position_resize: Literal["vit_paper", "timm", "huggingface", "torchvision"] = "vit_paper"
+    """Whose interpolation brings the position embedding to a new grid; vit_paper is the authors' own."""
+    ema: Ema | None = None
+    """Average the parameters over steps."""
+    precision: Literal["bf16", "fp32"] = "bf16"
+    """bf16: matrix products in bfloat16 with fp32 parameters (autocast); fp32: everything in single precision."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Replaces the model's rate; the authors' fine-tuning configs use 0.1 for L/16 and H/14, else 0."""
+    head_init: Literal["zero"] = "zero"
+    """The new head begins at zero (section D.3)."""
+    model: ModelSettings | None = None
+    """The architecture when there are no weights to start from; must stay empty when there are."""
+
+    @property
+    def rates(self) -> tuple[float, ...]:
+        """The swept learning rates, one or several."""
+        return self.peak_lr if isinstance(self.peak_lr, tuple) else (self.peak_lr,)
+
+    @property
+    def augment(self) -> AugmentSettings:
+        """The training crop in the words of the image reader."""
+        return AugmentSettings(crop=self.crop, resize_px=self.crop_px, antialias=self.antialias, flip=self.flip)
+
+    def architecture(self, pretrained: ModelSettings | None, classes: int) -> ModelSettings:
+        """The model that is trained: the pretrained one or `model`, both head layers dropped for one (section D.3).
+
+        UsageError when there is neither, or when it cannot have this `image_px`.
+        """
+        model = pretrained or self.model
+        if model is None:
+            raise UsageError("fine-tune a model", "neither weights nor config.model are given", "give one of them")
+        changed = {"classes": classes, "representation": "none", "dropout": self.dropout}
+        size = {"image_px": self.image_px or model.image_px}
+        try:
+            return ModelSettings.model_validate({**model.model_dump(), **changed, **size})
+        except ValueError as error:
+            raise UsageError(f"fine-tune at {size['image_px']} px", str(error), "choose another image_px") from error
+
+    def cosine(self, total_steps: int, num_train: int) -> ScheduleSettings:
+        """Warm-up and cosine decay of one trial, in steps. UsageError when the warm-up is longer than the trial."""
+        try:
+            schedule = ScheduleSettings(kind="cosine", warmup=self.warmup)
+            return in_steps(schedule, total_steps, self.batch_images, num_train)
+        except ValueError as error:
+            raise UsageError(f"fine-tune for {self.total}", str(error), "shorten the warm-up") from error
+
+    @field_validator("seeds")
+    @classmethod
+    def _seeds_differ(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        return _distinct("seeds", seeds)
+
+    @field_validator("peak_lr")
+    @classmethod
+    def _rates_differ(cls, rates: float | tuple[float, ...]) -> float | tuple[float, ...]:
+        return _distinct("peak_lr", rates) if isinstance(rates, tuple) else rates
+
+    @field_validator("dev")
+    @classmethod
+    def _part_or_number(cls, dev: float) -> float:
+        if dev > 1 and dev != int(dev):
+            raise ValueError(f"{dev} is neither a fraction below 1 nor a number of images")
+        return dev
+
+    @model_validator(mode="after")
+    def _fits(self) -> "FinetuneConfig":
+        if self.sweep_seeds > len(self.seeds):
+            raise ValueError(f"sweep_seeds {self.sweep_seeds} is more than the {len(self.seeds)} seeds")
+        if self.crop_px is not None and self.crop not in ("resmall", "resize"):
+            raise ValueError(
+                f"crop_px {self.crop_px} has no meaning for crop {self.crop!r}; it belongs to resmall and resize"
+            )
+        return self
+
+
+class FinetuneResources(TaskResources):
+    """Where a trial runs; a trial is one task."""
+
+    micro_batch: PositiveInt | None = None
+    """Images per forward and backward pass; must divide `batch_images`. The largest divisor up to 64 when left out."""
+    threads: PositiveInt = 2
+    """Threads that decode images beside the training of a trial."""
+
+
+def micro_batch(config: FinetuneConfig, resources: FinetuneResources) -> int:
+    """Images per pass: as asked, else the largest divisor of the batch up to 64."""
+    if resources.micro_batch is not None:
+        return resources.micro_batch
+    return next(size for size in range(64, 0, -1) if config.batch_images % size == 0)
+
+
+def check(config: FinetuneConfig, resources: FinetuneResources) -> list[str]:
+    """What config and resources say of each other that cannot work, as sentences; asked by `validate`."""
+    size = micro_batch(config, resources)
+    whole, rest = divmod(config.batch_images, size)
+    if not rest:
+        return []
+    return [f"batch_images {config.batch_images} is not a multiple of micro_batch {size}: {whole} x {size} + {rest}"]
+
+
+def check_inputs(config: FinetuneConfig, given: frozenset[str]) -> list[str]:
+    """What the config misses or has too much of, given the names of the node's inputs; asked by `validate`."""
+    if "weights" in given and config.model is not None:
+        return ["config.model is for training from scratch, but weights are given: remove one of them"]
+    if "weights" not in given and config.model is None:
+        return [
+            "without weights the node trains from scratch and needs config.model, e.g. {variant: B/16, image_px: 224}"
+        ]
+    return []
+
+
+def _distinct(name: str, values: tuple[T, ...]) -> tuple[T, ...]:
+    if not values:
+        raise ValueError(f"{name} is empty; give at least one")
+    if len(set(values)) < len(values):
+        twice = sorted({value for value in values if values.count(value) > 1}, key=str)
+        raise ValueError(f"{name} lists {', '.join(map(str, twice))} more than once")
+    return values

@@ -1,0 +1,169 @@
+"""The order of a fine-tuning: which trials there are, which rate they choose, and what a finished trial leaves behind.
+
+Knows no torch: a trial is a name, its outcome a small signed JSON file that a later attempt may adopt.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from infra.errors import StageError
+from stages.artifacts import File, Frozen, Score, ShardSet, Weights
+from stages.contract import Out, TaskContext
+from stages.finetune.config import FinetuneConfig
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training. With the node's config and inputs this is all that its outcome depends on."""
+
+    phase: Literal["sweep", "test"]
+    """sweep: train on the rest, score on the dev split; test: train on all of train, score on test."""
+    peak_lr: float
+    seed: int
+
+    def __str__(self) -> str:
+        return f"{self.phase}-lr{self.peak_lr!r}-seed{self.seed}"
+
+    @property
+    def path(self) -> str:
+        return f"trials/{self}.json"
+
+
+@dataclass(frozen=True)
+class TrialTask:
+    """One trial on its way to a machine, with everything that it may see."""
+
+    trial: Trial
+    config: FinetuneConfig
+    micro_batch: int
+    threads: int
+    cpus: int
+    data: ShardSet
+    """In a sweep without the files of the test split, which cannot be read then."""
+    weights: Weights | Score | None
+    keep_weights: bool
+    choice_sha256: str | None
+    context: TaskContext
+
+    def __str__(self) -> str:
+        return str(self.trial)
+
+    @property
+    def cache(self) -> Path:
+        """Local copies of shards, shared by all trials on this machine."""
+        return self.context.scratch / "shards"
+
+
+class Outcome(Frozen):
+    """What a finished trial found."""
+
+    accuracy: float
+    """Share of the scored images named right; 0 for a diverged trial."""
+    loss: float | None
+    """Mean cross-entropy of the scored images; None for a diverged trial."""
+    num_scored: int
+    num_train: int
+    steps: int
+    losses: tuple[float, ...]
+    """Training loss of every step."""
+    diverged_at: int | None = None
+    """Step whose loss or gradient was not finite; there the trial ended."""
+    choice_sha256: str | None = None
+    """Test trials: the committed choice they followed."""
+    weights: tuple[File, ...] = ()
+    """The test trial of the first seed keeps its model."""
+
+
+def sweep_trials(config: FinetuneConfig) -> list[Trial]:
+    """All rates on the first `sweep_seeds` seeds; none when there is nothing to choose."""
+    if len(config.rates) == 1:
+        return []
+    return [Trial("sweep", rate, seed) for rate in config.rates for seed in config.seeds[: config.sweep_seeds]]
+
+
+def final_trials(config: FinetuneConfig, peak_lr: float) -> list[Trial]:
+    return [Trial("test", peak_lr, seed) for seed in config.seeds]
+
+
+def choose(config: FinetuneConfig, outcomes: dict[Trial, Outcome]) -> dict[str, Any]:
+    """The content of `choice.json`: the rate with the best mean dev accuracy, and all that it was chosen from.
+
+    Equal accuracies go to the lower mean dev loss, then to the lower rate. StageError when every rate diverged.
+    """
+    if not outcomes:
+        return {"chosen": {"peak_lr": config.rates[0]}, "dev_scores": {}, "reason": "one rate given, nothing to choose"}
+    by_rate = {rate: [outcome for trial, outcome in outcomes.items() if trial.peak_lr == rate] for rate in config.rates}
+    usable = [rate for rate, found in by_rate.items() if all(outcome.diverged_at is None for outcome in found)]
+    if not usable:
+        raise StageError(
+            f"choose among the peak_lr {', '.join(f'{rate:g}' for rate in config.rates)}",
+            "the training diverged with every one of them",
+            "sweep lower rates, or lengthen the warm-up",
+        )
+    dev_scores = {f"{rate:g}": _mean([outcome.accuracy for outcome in found]) for rate, found in by_rate.items()}
+    dev_losses = {rate: _mean([outcome.loss or 0.0 for outcome in by_rate[rate]]) for rate in usable}
+    best = min(usable, key=lambda rate: (-dev_scores[f"{rate:g}"], dev_losses[rate], rate))
+    return {
+        "chosen": {"peak_lr": best},
+        "dev_scores": dev_scores,
+        "dev_losses": {f"{rate:g}": loss for rate, loss in dev_losses.items()},
+        "diverged": [rate for rate in config.rates if rate not in usable],
+        "reason": "best mean accuracy on the dev split",
+        "dev_images": next(iter(outcomes.values())).num_scored,
+    }
+
+
+def write_piece(out: Out, trial: Trial, outcome: Outcome) -> File:
+    """Leave a finished trial behind, with the digest of its own content; the same bytes in any attempt."""
+    content = {"schema": 1, "trial": str(trial), **outcome.model_dump(mode="json")}
+    content["weights"] = [{**file, "at": file["path"]} for file in content["weights"]]
+    return out.put(trial.path, json.dumps({"sha256": _digest(content), **content}, indent=1).encode())
+
+
+def finished(out: Out, trials: Iterable[Trial], choice_sha256: str | None) -> dict[Trial, tuple[Outcome, File]]:
+    """Trials that this attempt or an earlier one of the same recipe has finished, the newest first.
+
+    A piece that is damaged, that followed another choice, or whose weights are gone, does not count.
+    """
+    named = {trial.path: trial for trial in trials}
+    found: dict[Trial, tuple[Outcome, File]] = {}
+    for attempt in (out.attempt, *out.earlier):
+        for entry in out.node.list(f"{attempt}/trials/"):
+            trial = named.get(entry.path.removeprefix(f"{attempt}/"))
+            if trial is None or trial in found:
+                continue
+            data = out.node.read(entry.path)
+            outcome = _parse(data, trial, attempt)
+            if outcome and outcome.choice_sha256 == choice_sha256 and _all_there(out, outcome.weights):
+                sha256 = hashlib.sha256(data).hexdigest()
+                found[trial] = outcome, File(path=trial.path, at=entry.path, bytes=len(data), sha256=sha256)
+    return found
+
+
+def _parse(data: bytes, trial: Trial, attempt: str) -> Outcome | None:
+    try:
+        content = json.loads(data)
+        signed, name = content.pop("sha256"), content["trial"]
+        if signed != _digest(content) or name != str(trial) or content.pop("schema") != 1:
+            return None
+        del content["trial"]
+        content["weights"] = [{**file, "at": f"{attempt}/{file['path']}"} for file in content["weights"]]
+        return Outcome.model_validate(content)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None  # a torn write: the trial runs again
+
+
+def _all_there(out: Out, files: Sequence[File]) -> bool:
+    return all(out.node.size(file.at) == file.bytes for file in files)
+
+
+def _digest(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

@@ -1,0 +1,104 @@
+"""The training of one trial, step by step in plain torch, and the scoring of a model.
+
+SGD with momentum 0.9, warm-up and cosine decay, gradients clipped, no weight decay (paper, section 4.1 and B.1.1).
+Knows no files and no protocol. Shapes: B images of a micro-batch, K classes.
+"""
+
+import copy
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from stages.images.batch import Batch
+from stages.training.schedule import ScheduleSettings, lr_at
+from stages.training.seeds import key
+
+M = TypeVar("M", bound=nn.Module)
+
+MOMENTUM = 0.9  # section 4.1
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The numbers of one training; a run of the same recipe on the same batches takes the same steps."""
+
+    batch_images: int
+    micro_batch: int
+    total_steps: int
+    schedule: ScheduleSettings
+    """Lengths in steps."""
+    peak_lr: float
+    seed: int
+    clip_norm: float | None
+    precision: str
+
+
+def train_steps(model: nn.Module, batches: Iterable[Batch], recipe: Recipe, device: torch.device) -> Iterator[float]:
+    """Take the recipe's updates, yielding the mean loss of each; one that is not finite is yielded, not applied.
+
+    `batches` are the micro-batches in order, `batch_images / micro_batch` of them to a step.
+    """
+    parameters, micro_batches = list(model.parameters()), iter(batches)
+    optimizer = torch.optim.SGD(parameters, lr=recipe.peak_lr, momentum=MOMENTUM)
+    model.train()
+    for step in range(recipe.total_steps):
+        optimizer.zero_grad(set_to_none=True)
+        loss = torch.zeros((), device=device)
+        for number in range(recipe.batch_images // recipe.micro_batch):
+            torch.manual_seed(key("dropout", recipe.seed, step, number))
+            part = losses(model, next(micro_batches), device, recipe.precision).sum() / recipe.batch_images
+            part.backward()  # type: ignore[no-untyped-call]
+            loss += part.detach()
+        norm = nn.utils.clip_grad_norm_(parameters, recipe.clip_norm or math.inf)
+        if not bool(torch.isfinite(loss) & torch.isfinite(norm)):
+            yield math.nan
+            return
+        for group in optimizer.param_groups:
+            group["lr"] = lr_at(step, recipe.total_steps, recipe.schedule, recipe.peak_lr)
+        optimizer.step()
+        yield float(loss)
+
+
+def losses(model: nn.Module, batch: Batch, device: torch.device, precision: str) -> Tensor:
+    """Softmax cross-entropy of each image (B,), 0 for a masked one."""
+    logits_BK = logits(model, batch, device, precision)
+    losses_B: Tensor = F.cross_entropy(logits_BK, batch.labels.to(device), reduction="none")
+    return losses_B.mul(batch.weights_B.to(device))
+
+
+def logits(model: nn.Module, batch: Batch, device: torch.device, precision: str) -> Tensor:
+    """The model's outputs (B, K) in fp32; with bf16 its matrix products run in bfloat16."""
+    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+        logits_BK: Tensor = model(batch.images_BCHW.to(device))
+    return logits_BK.float()
+
+
+@torch.inference_mode()
+def score(model: nn.Module, batches: Iterable[Batch], device: torch.device, precision: str) -> tuple[float, float]:
+    """The share of images named right and their mean cross-entropy, every image once."""
+    model.eval()
+    right, loss, count = 0, 0.0, 0
+    for batch in batches:
+        logits_BK = logits(model, batch, device, precision)
+        labels_B, counted_B = batch.labels.to(device), batch.weights_B.to(device) > 0
+        right += int(((logits_BK.argmax(dim=1) == labels_B) & counted_B).sum())
+        loss += float(F.cross_entropy(logits_BK, labels_B, reduction="none")[counted_B].double().sum())
+        count += int(counted_B.sum())
+    return right / count, loss / count
+
+
+class Average(Generic[M]):
+    """A running average of the parameters, as Table 2 uses it on ImageNet."""
+
+    def __init__(self, model: M, decay: float) -> None:
+        self.model, self.decay = copy.deepcopy(model), decay
+
+    @torch.no_grad()
+    def update(self, model: M) -> None:
+        for kept, new in zip(self.model.parameters(), model.parameters(), strict=True):
+            kept.lerp_(new, 1 - self.decay)

@@ -1,0 +1,128 @@
+"""One trial: train on what the protocol allows, score, and leave the outcome as a finished piece.
+
+A pure function of its task, so that it may run anywhere and be run again. Knows no other trial.
+"""
+
+import fcntl
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from infra.errors import StageError, Stopped
+from stages.artifacts import File
+from stages.finetune.protocol import Outcome, TrialTask, write_piece
+from stages.finetune.steps import Average, Recipe, score, train_steps
+from stages.finetune.subsets import Indices, dev_split, training_subset
+from stages.images.evaluate import EvalImages
+from stages.images.train import TrainImages
+from stages.vit.adapt import adapt_state
+from stages.vit.init import init_weights
+from stages.vit.model import ViT
+from stages.vit.native import SETTINGS, TENSORS, load_weights, save_native
+
+
+def run_trial(task: TrialTask) -> tuple[Outcome, File]:
+    """Train and score; the outcome and the piece it left.
+
+    Errors: Stopped when someone wants us to end; StageError when the GPU's memory runs out.
+    """
+    torch.set_num_threads(task.cpus)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        outcome = _train_and_score(task, device)
+    except torch.OutOfMemoryError as error:
+        raise StageError(
+            f"run {task.trial} with {task.micro_batch} images per pass",
+            f"the GPU ran out of memory: {error}",
+            "set resources.micro_batch to a smaller divisor of batch_images",
+        ) from error
+    return outcome, write_piece(task.context.out, task.trial, outcome)
+
+
+def _train_and_score(task: TrialTask, device: torch.device) -> Outcome:
+    config = task.config
+    model = build_model(task).to(device)
+    train, scored = images_of(task, model.settings.image_px)
+    recipe = recipe_of(task, train.num_images)
+    average = Average(model, config.ema.decay) if config.ema else None
+    batches = train.stream(micro_ranges(recipe), threads=task.threads, prefetch=4)
+    losses: list[float] = []
+    facts = {"num_scored": scored.num_images, "num_train": train.num_images, "choice_sha256": task.choice_sha256}
+    for loss in train_steps(model, batches, recipe, device):
+        if math.isnan(loss):
+            return Outcome(accuracy=0, loss=None, steps=len(losses), losses=losses, diverged_at=len(losses), **facts)
+        losses.append(loss)
+        if average:
+            average.update(model)
+        if reason := task.context.fence.stopping():
+            raise Stopped(f"run {task.trial}", f"after step {len(losses)} of {recipe.total_steps}: {reason}")
+    final: ViT = average.model if average else model
+    accuracy, loss = score(final, scored.batches(task.micro_batch, threads=task.threads), device, config.precision)
+    kept = _keep(task, final) if task.keep_weights else ()
+    return Outcome(accuracy=accuracy, loss=loss, steps=len(losses), losses=losses, weights=kept, **facts)
+
+
+def build_model(task: TrialTask) -> ViT:
+    """The model at step 0: pretrained weights under a new zero head, or a random start by seed."""
+    config, seed = task.config, task.trial.seed
+    if task.weights is None:
+        model = ViT(config.architecture(None, task.data.num_classes))
+        init_weights(model, seed)
+        return model
+    folder = task.context.scratch / "weights"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:  # trials of one machine share the copy: the first one fetches it
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        old, state = load_weights(task.weights, folder)
+    settings = config.architecture(old, task.data.num_classes)
+    model = ViT(settings)
+    model.load_state_dict(adapt_state(state, old, settings, seed, config.position_resize))
+    return model
+
+
+def recipe_of(task: TrialTask, num_train: int) -> Recipe:
+    """The trial's numbers, once the images it trains on are counted."""
+    config = task.config
+    total_steps = config.total.steps(config.batch_images, num_train)
+    return Recipe(
+        batch_images=config.batch_images,
+        micro_batch=task.micro_batch,
+        total_steps=total_steps,
+        schedule=config.cosine(total_steps, num_train),
+        peak_lr=task.trial.peak_lr,
+        seed=task.trial.seed,
+        clip_norm=config.clip_norm,
+        precision=config.precision,
+    )
+
+
+def micro_ranges(recipe: Recipe) -> Iterator[tuple[int, int]]:
+    """(first position, count) of every micro-batch of the training, in order."""
+    size = recipe.micro_batch
+    return ((start, size) for start in range(0, recipe.total_steps * recipe.batch_images, size))
+
+
+def images_of(task: TrialTask, image_px: int) -> tuple[TrainImages, EvalImages]:
+    """What the trial trains on and what it is scored on: in a sweep two parts of train, else train and test."""
+    config, trial, sha256 = task.config, task.trial, task.data.manifest_sha256
+    labels_N: Indices = np.asarray(EvalImages.labels_of(task.data, "train", task.cache), dtype=np.int64)
+    kept: Indices = np.arange(len(labels_N))
+    if config.train_per_class is not None:
+        kept = training_subset(labels_N, sha256, trial.seed, config.train_per_class)
+    held = None
+    if trial.phase == "sweep":
+        kept, held = dev_split(labels_N, kept, sha256, config.dev)
+    train = TrainImages(task.data, "train", image_px, config.augment, trial.seed, task.cache, keep=kept)
+    scored = EvalImages(
+        task.data, "test" if held is None else "train", image_px, config.eval_resize, task.cache,
+        keep=held, resize_px=config.crop_px, antialias=config.antialias,
+    )  # fmt: skip
+    return train, scored
+
+
+def _keep(task: TrialTask, model: ViT) -> tuple[File, ...]:
+    folder = task.context.scratch / str(task.trial)
+    save_native(folder, {name: tensor.cpu() for name, tensor in model.state_dict().items()}, model.settings)
+    return tuple(task.context.out.upload(folder / name, f"native/{name}") for name in (TENSORS, SETTINGS))

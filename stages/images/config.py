@@ -1,0 +1,50 @@
+"""How training images are cut and varied, as a config section. No torch."""
+
+from typing import Literal
+
+from pydantic import Field, NonNegativeFloat, PositiveInt
+
+from stages.settings import Settings
+
+
+class RandAugmentSettings(Settings):
+    """RandAugment (Cubuk et al. 2019) with torchvision's operations."""
+
+    layers: PositiveInt = 2
+    """Operations applied one after another."""
+    magnitude: float = Field(default=10, ge=0, le=30)
+    """Strength on the scale of 0 to 30 of the AugReg paper."""
+
+
+class AugmentSettings(Settings):
+    """What happens to an image between its file and the model. Every draw is keyed by (seed, position)."""
+
+    crop: Literal["random_resized", "inception", "resmall", "resize", "none"] = "random_resized"
+    """random_resized: torchvision's RandomResizedCrop. inception: TensorFlow's sample_distorted_bounding_box, what the
+    paper's authors ran. resmall: the shorter side to `resize_px`, then a random crop. resize: squashed to a square of
+    `resize_px`, then a random crop. none: squashed to `image_px` where it has another size."""
+    min_area: float | None = Field(default=None, gt=0, le=1)
+    """Smallest share of the image that random_resized and inception may cut; left out, 0.08 and 0.05."""
+    resize_px: PositiveInt | None = None
+    """Side before the random crop of resmall and resize, pixels; left out, as `before_crop_px` says."""
+    antialias: bool = True
+    """Low-pass before shrinking, as Pillow does; the authors' TensorFlow pipeline did not."""
+    flip: bool = True
+    """Mirror left-right with probability 1/2."""
+    randaugment: RandAugmentSettings | None = None
+    """Random photometric and geometric operations after the crop (AugReg paper, section 3)."""
+    mixup: NonNegativeFloat = 0.0
+    """Alpha of the Beta distribution that blends images 2k and 2k+1 of the sequence; 0 is off."""
+    cutmix: NonNegativeFloat = 0.0
+    """Alpha of the Beta distribution for the share of a pasted box, within the same pairs; 0 is off. With mixup too,
+    each pair draws one of the two."""
+
+    @property
+    def mixes(self) -> bool:
+        """Whether labels become mixtures."""
+        return self.mixup > 0 or self.cutmix > 0
+
+
+def before_crop_px(image_px: int) -> int:
+    """Side to resize to before a crop of `image_px`: the authors' 256 for 224 (8/7) and 448 for 384."""
+    return 448 if image_px == 384 else round(image_px * 8 / 7)

@@ -1,0 +1,64 @@
+"""Bytes of a JPEG, PNG or WebP to upright 8-bit RGB pixels. One rule for each odd kind; no torch.
+
+- size: more than 50 megapixels, by the header, are refused before a decoder runs; so is a side of 0
+- grey, 1-bit and palette images become RGB of the same look; an alpha channel is dropped, the stored colour stays
+  (what Pillow's and torchvision's loaders give)
+- 16-bit grey keeps its upper 8 bits, as libpng's strip does for 16-bit RGB
+- CMYK and YCCK are converted without a colour profile, Adobe's inverted values turned first; profiles are ignored
+- EXIF orientation is applied: the pixels stand as a person sees the photo
+- animations give their first frame; an image that ends early is refused, never filled with grey
+"""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps
+
+from stages.images.header import FORMATS, BadImage, Header, read_header
+
+MAX_PIXELS = 50_000_000
+MAX_FILE_BYTES = 100_000_000
+
+Pixels = npt.NDArray[np.uint8]
+"""(height, width, 3)"""
+
+_FAILURES = (
+    OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, OverflowError, TypeError,
+    struct.error, zlib.error, Image.DecompressionBombError,
+)  # fmt: skip
+"""What Pillow's readers raise on damaged files."""
+
+
+def check_header(data: bytes) -> Header:
+    """Judge size and format without decoding. BadImage for what is not accepted."""
+    if len(data) > MAX_FILE_BYTES:
+        raise BadImage(f"a file of {len(data)} bytes is over the cap of {MAX_FILE_BYTES}")
+    header = read_header(data)
+    if header.width * header.height > MAX_PIXELS:
+        raise BadImage(f"{header.width} x {header.height} pixels are over the cap of {MAX_PIXELS}")
+    if not (header.width and header.height):
+        raise BadImage(f"{header.width} x {header.height} pixels")
+    return header
+
+
+def decode(data: bytes) -> Pixels:
+    """Decode one image. BadImage with the reason when it is damaged or not accepted."""
+    header = check_header(data)
+    try:
+        with Image.open(io.BytesIO(data), formats=(FORMATS[header.ext],)) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise BadImage(f"{image.width} x {image.height} pixels are over the cap of {MAX_PIXELS}")
+            upright = ImageOps.exif_transpose(image) if "exif" in image.info else image
+            return _rgb(upright)
+    except _FAILURES as error:
+        raise BadImage(f"{FORMATS[header.ext]} damaged: {error}") from error
+
+
+def _rgb(image: Image.Image) -> Pixels:
+    if image.mode.startswith("I;16"):
+        grey = (np.asarray(image) >> 8).astype(np.uint8)
+        return np.repeat(grey[:, :, None], 3, axis=2)
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))

@@ -1,0 +1,85 @@
+"""Evaluation images: each exactly once, in manifest order, however many ranks share them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from stages.artifacts import ShardSet
+from stages.images.augment import Shares
+from stages.images.batch import Batch
+from stages.images.config import before_crop_px
+from stages.images.decode import Pixels
+from stages.images.keys import Ints
+from stages.images.prefetch import in_order
+from stages.images.resize import centre, resize, resize_small
+from stages.images.split import Split, open_pixels
+from stages.images.train import to_batch
+
+Fit = Literal["squash", "resize_crop", "resmall_crop"]
+"""How an image reaches image_px: squashed to a square; or squashed to `resize_px` and its centre cut; or its shorter
+side brought to `resize_px` and its centre cut."""
+
+
+class EvalImages:
+    """One split, or the numbers `keep` of it in their order. No randomness.
+
+    `resize_px` is the side before the centre crop; left out, as `before_crop_px` says.
+    """
+
+    def __init__(
+        self,
+        shards: ShardSet,
+        split: str,
+        image_px: int,
+        resize: Fit,
+        cache: Path,
+        keep: Ints | None = None,
+        resize_px: int | None = None,
+        antialias: bool = True,
+    ) -> None:
+        self._split = Split(shards, split, cache)
+        self._pixels = open_pixels(self._split)
+        self._image_px, self._fit, self._antialias = image_px, resize, antialias
+        self._resize_px = resize_px or before_crop_px(image_px)
+        self._keep = np.arange(self._split.num_images) if keep is None else np.asarray(keep, dtype=np.int64)
+
+    @staticmethod
+    def labels_of(shards: ShardSet, split: str, cache: Path) -> Ints | Shares:
+        """Labels of a whole split without touching its images: (N,), or (N, K) of a multi-label set."""
+        return Split(shards, split, cache).labels
+
+    @property
+    def num_images(self) -> int:
+        return len(self._keep)
+
+    @property
+    def labels(self) -> Ints | Shares:
+        """Labels in the order of the batches of all ranks together."""
+        return self._split.labels[self._keep]
+
+    def batches(self, batch_images: int, rank: int = 0, world_size: int = 1, threads: int = 1) -> Iterator[Batch]:
+        """The rank's contiguous share in batches; over all ranks each image comes exactly once.
+
+        `positions_B` are numbers in the split. Shares differ by at most one image, so a rank may have a batch less.
+        """
+        begin, end = (edge * self.num_images // world_size for edge in (rank, rank + 1))
+        starts = range(begin, end, batch_images)
+        return in_order(
+            lambda start: self._batch(start, min(start + batch_images, end)), starts, threads, ahead=threads
+        )
+
+    def _batch(self, start: int, end: int) -> Batch:
+        numbers_B = self._keep[start:end]
+        images_BHWC = np.stack([self._fitted(self._pixels.pixels(number)) for number in numbers_B.tolist()])
+        return to_batch(images_BHWC, self._split.labels[numbers_B], numbers_B)
+
+    def _fitted(self, image: Pixels) -> Pixels:
+        if self._fit == "squash":
+            return resize(image, self._image_px, self._image_px, self._antialias)
+        if self._fit == "resize_crop":
+            image = resize(image, self._resize_px, self._resize_px, self._antialias)
+        else:
+            image = resize_small(image, self._resize_px, self._antialias)
+        return centre(image, self._image_px, self._image_px)

@@ -1,0 +1,84 @@
+"""The index beside each shard: where every image lies in the tar, what it is, and its digests. No torch.
+
+Knows the file's content, not how the tar was written nor where it is kept.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+
+import numpy as np
+
+from infra.errors import IntegrityError
+from stages.images.keys import Ints
+
+INDEX_SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class ShardIndex:
+    """One row per image, in the order of the tar; columns are equally long."""
+
+    path: str
+    """The tar's name inside the artifact."""
+    split: str
+    tar_bytes: int
+    sha256: str
+    plan_sha256: str
+    """Digest of what was to be written: a later attempt adopts the shard only for an equal plan."""
+    key: Sequence[str]
+    """WebDataset key, unique in the whole set."""
+    source: Sequence[str]
+    """Name in the source, for people: never used as a path."""
+    offset: Sequence[int]
+    """Where the image's bytes begin in the tar."""
+    size: Sequence[int]
+    ext: Sequence[str]
+    labels: Sequence[Sequence[int]]
+    """Classes of each image, ascending; one each unless the set is multi-label."""
+    sha256s: Sequence[str]
+    """Of the image's bytes."""
+    pixels_sha256: Sequence[str]
+    """Of its decoded pixels."""
+    width: Sequence[int]
+    height: Sequence[int]
+    """Of the decoded image, upright."""
+
+    @property
+    def count(self) -> int:
+        return len(self.key)
+
+    @property
+    def pixels(self) -> int:
+        return sum(width * height for width, height in zip(self.width, self.height, strict=True))
+
+    @cached_property
+    def image_bytes(self) -> Ints:
+        """Bytes (count,) that each image takes decoded."""
+        return np.asarray(self.width, dtype=np.int64) * np.asarray(self.height, dtype=np.int64) * 3
+
+    def encode(self) -> bytes:
+        """Canonical bytes of the index."""
+        return (json.dumps({"schema": INDEX_SCHEMA, **asdict(self)}, separators=(",", ":")) + "\n").encode()
+
+
+_COLUMNS = ("key", "source", "offset", "size", "ext", "labels", "sha256s", "pixels_sha256", "width", "height")
+
+
+def parse_index(data: bytes, name: str) -> ShardIndex:
+    """Read an index. IntegrityError naming `name` when it is damaged or contradicts itself."""
+    try:
+        fields = json.loads(data)
+        if fields.pop("schema") != INDEX_SCHEMA:
+            raise ValueError("unknown schema")
+        index = ShardIndex(**fields)
+        lengths = {len(getattr(index, column)) for column in _COLUMNS}
+        if len(lengths) != 1:
+            raise ValueError(f"columns of unequal lengths {sorted(lengths)}")
+        ends = (offset + size for offset, size in zip(index.offset, index.size, strict=True))
+        if any(offset < 0 for offset in index.offset) or max(ends, default=0) > index.tar_bytes:
+            raise ValueError("an image beyond the end of the shard")
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise IntegrityError(f"read the index {name}", f"it is damaged: {error}", "restore the object") from error
+    return index

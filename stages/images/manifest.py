@@ -1,0 +1,93 @@
+"""What stands in a ShardSet's `manifest.json`: classes, and the shards in order. No torch."""
+
+import hashlib
+import json
+
+from pydantic import Field
+
+from infra.errors import IntegrityError, UsageError
+from stages.artifacts import Frozen, ShardSet
+
+MANIFEST = "manifest.json"
+MANIFEST_SCHEMA = 1
+
+
+class ShardEntry(Frozen):
+    """One tar, its index beside it as `index`."""
+
+    path: str
+    split: str
+    count: int
+    bytes: int
+    sha256: str
+    pixels: int
+    """Pixels of all its images together: what keeping them decoded would take, times three."""
+
+    @property
+    def index(self) -> str:
+        return index_path(self.path)
+
+
+class SourceFacts(Frozen):
+    """Where the images came from."""
+
+    kind: str
+    listing_sha256: str
+    """Digest of the source's listing (names, sizes, labels): tells whether a folder that moved is still the same."""
+    listed: int
+    quarantined: int
+    duplicates: int
+
+
+class Manifest(Frozen):
+    """The identity of the data: its digest is part of every sample's order."""
+
+    schema_: int = Field(default=MANIFEST_SCHEMA, alias="schema")
+    classes: tuple[str, ...]
+    """Names; a label is a place in this list."""
+    multi_label: bool
+    shards: tuple[ShardEntry, ...]
+    """In order; the samples of a split are those of its shards laid end to end."""
+    source: SourceFacts
+
+    def of(self, split: str) -> tuple[ShardEntry, ...]:
+        """The shards of a split. UsageError naming the splits there are."""
+        found = tuple(entry for entry in self.shards if entry.split == split)
+        if not sum(entry.count for entry in found):
+            sizes: dict[str, int] = {}
+            for entry in self.shards:
+                sizes[entry.split] = sizes.get(entry.split, 0) + entry.count
+            listed = ", ".join(f"{name} ({count} images)" for name, count in sorted(sizes.items())) or "none"
+            raise UsageError(
+                f"read the split {split!r}", f"it has no images; splits with images: {listed}", "set `splits` at ingest"
+            )
+        return found
+
+    def encode(self) -> bytes:
+        """Canonical bytes of `manifest.json`."""
+        return (json.dumps(self.model_dump(mode="json", by_alias=True), indent=1) + "\n").encode()
+
+
+def index_path(shard: str) -> str:
+    """Name of the index beside a shard."""
+    return shard.removesuffix(".tar") + ".index"
+
+
+def load_manifest(shards: ShardSet) -> Manifest:
+    """Read and verify the manifest. IntegrityError when it is not the one the artifact names."""
+    data = shards.read(MANIFEST)
+    found = hashlib.sha256(data).hexdigest()
+    if found != shards.manifest_sha256:
+        raise IntegrityError(
+            f"read {MANIFEST} of {shards.uri}",
+            f"SHA-256 {found}, the artifact says {shards.manifest_sha256}",
+            "restore the object, or run the node again with --replace",
+        )
+    fields = json.loads(data)
+    if fields.get("schema", 0) > MANIFEST_SCHEMA:
+        raise UsageError(
+            f"read {MANIFEST} of {shards.uri}",
+            f"schema {fields['schema']} was written by a newer vitpipe; this one reads up to {MANIFEST_SCHEMA}",
+            "update vitpipe",
+        )
+    return Manifest.model_validate(fields)

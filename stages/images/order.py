@@ -1,0 +1,94 @@
+"""The order of samples as a pure function: position in the endless sequence of epochs -> sample of the split.
+
+Knows counts per shard, a digest and a seed; nothing of files, ranks or batches. Any position costs the same.
+
+An epoch's shards are permuted and laid end to end; the line is cut into C equal streams, each stream into windows of
+at least 65536 samples, each window is permuted. Blocks of 32 positions are dealt to the streams in turn. So a reader of
+some blocks reads few shards at a time, and up to 131071 images are one window: a perfect global shuffle.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+from stages.images.keys import Ints, permutation
+
+WINDOW = 65_536
+"""Smallest number of samples shuffled together (an epoch with fewer is one window)."""
+MAX_STREAMS = 512
+BLOCK = 32
+"""Positions that follow one another in one stream."""
+
+
+class Order:
+    """`counts` are samples per shard; `digest` names the data (manifest, split, subset). Bijective in every epoch."""
+
+    def __init__(self, counts: Sequence[int], digest: str, seed: int) -> None:
+        self.counts = np.asarray(counts, dtype=np.int64)
+        self.num_images = int(self.counts.sum())
+        if self.num_images == 0:
+            raise ValueError("an order needs at least one image")
+        self._starts = np.concatenate(([0], self.counts.cumsum()[:-1]))
+        self._name = (digest, seed)
+        wanted = min(MAX_STREAMS, max(1, self.num_images // WINDOW))
+        self.streams = 1 << (wanted.bit_length() - 1)
+        self._bounds = np.arange(self.streams + 1) * self.num_images // self.streams
+        self._dealt = self.num_images // self.streams // BLOCK * BLOCK  # per stream, in whole blocks
+        self._tails = self._bounds - np.arange(self.streams + 1) * self._dealt
+        self._epoch_shards = lru_cache(maxsize=4)(self._shard_order)  # a batch may straddle two epochs
+
+    def lookup(self, positions_B: Ints) -> tuple[Ints, Ints]:
+        """The epoch (B,) and the linear sample number (B,) in manifest order of each position."""
+        epochs_B, slots_B = np.divmod(positions_B, self.num_images)
+        samples_B = np.empty_like(slots_B)
+        for epoch in np.unique(epochs_B):
+            here = epochs_B == epoch
+            samples_B[here] = self._samples(int(epoch), slots_B[here])
+        return epochs_B, samples_B
+
+    def _samples(self, epoch: int, slots: Ints) -> Ints:
+        line = self._shuffled(epoch, *self._place(slots))
+        shards, starts = self._epoch_shards(epoch)
+        nth = np.searchsorted(starts, line, side="right") - 1
+        return self._starts[shards[nth]] + line - starts[nth]
+
+    def _shard_order(self, epoch: int) -> tuple[Ints, Ints]:
+        """The epoch's shards in order, and where each begins on the line."""
+        shards = permutation(len(self.counts), "shards", *self._name, epoch)
+        return shards, np.concatenate(([0], self.counts[shards].cumsum()[:-1]))
+
+    def _place(self, slots: Ints) -> tuple[Ints, Ints]:
+        """Stream and place in the stream of each slot: blocks in turn, then what is left of each stream."""
+        blocks, offsets = np.divmod(slots, BLOCK)
+        rounds, streams = np.divmod(blocks, self.streams)
+        places = rounds * BLOCK + offsets
+        rest = slots - self._dealt * self.streams
+        left = rest >= 0
+        streams[left] = np.searchsorted(self._tails, rest[left], side="right") - 1
+        places[left] = self._dealt + rest[left] - self._tails[streams[left]]
+        return streams, places
+
+    def _shuffled(self, epoch: int, streams: Ints, places: Ints) -> Ints:
+        """The number on the epoch's line of shards, after the shuffle inside each window."""
+        lengths = self._bounds[streams + 1] - self._bounds[streams]
+        num_windows = np.maximum(1, lengths // WINDOW)
+        windows = ((places + 1) * num_windows - 1) // lengths  # the window w with w L // W <= place < (w + 1) L // W
+        begins = windows * lengths // num_windows
+        sizes = (windows + 1) * lengths // num_windows - begins
+        line = np.empty_like(places)
+        _, first, group, counts = np.unique(
+            streams * self.num_images + windows, return_index=True, return_inverse=True, return_counts=True
+        )
+        members = np.split(np.argsort(group, kind="stable"), counts.cumsum()[:-1])
+        for one, here in zip(first.tolist(), members, strict=True):  # one window each
+            stream, window, begin, size = (int(of[one]) for of in (streams, windows, begins, sizes))
+            moved = _window(epoch, *self._name, stream, window, size)[places[here] - begin]
+            line[here] = self._bounds[stream] + begin + moved
+        return line
+
+
+@lru_cache(maxsize=MAX_STREAMS + 64)  # one window of each stream: at most 0.5 MB each
+def _window(epoch: int, digest: str, seed: int, stream: int, window: int, size: int) -> npt.NDArray[np.int32]:
+    return permutation(size, "window", digest, seed, epoch, stream, window).astype(np.int32)

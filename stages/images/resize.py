@@ -1,0 +1,37 @@
+"""Bilinear resizing of 8-bit pixels with torch's kernel: with antialias as Pillow does, without as TensorFlow does."""
+
+import torch
+import torch.nn.functional as F
+
+from stages.images.decode import Pixels
+
+LONGEST = 8
+"""An image longer than so many times its short side loses its far ends before its short side is brought to a size."""
+
+
+def resize(image: Pixels, height: int, width: int, antialias: bool) -> Pixels:
+    """Resize to exactly (height, width, 3); the image itself when it has that size."""
+    if image.shape[:2] == (height, width):
+        return image
+    image_1CHW = torch.from_numpy(image).permute(2, 0, 1)[None]
+    resized = F.interpolate(image_1CHW, (height, width), mode="bilinear", antialias=antialias)
+    pixels: Pixels = resized[0].permute(1, 2, 0).numpy()
+    return pixels
+
+
+def resize_small(image: Pixels, side: int, antialias: bool) -> Pixels:
+    """Bring the shorter side to `side`, keeping the aspect.
+
+    An image longer than 8 : 1 is cut to its middle first, so that a strip of 1 x 20000 pixels stays small.
+    """
+    height, width = image.shape[:2]
+    short = min(height, width)
+    image = centre(image, min(height, LONGEST * short), min(width, LONGEST * short))
+    height, width = image.shape[:2]
+    return resize(image, round(height * side / short), round(width * side / short), antialias)
+
+
+def centre(image: Pixels, height: int, width: int) -> Pixels:
+    """Cut the middle (height, width, 3)."""
+    top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
+    return image[top : top + height, left : left + width]

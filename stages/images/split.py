@@ -1,0 +1,149 @@
+"""The images of one split by number: mapped tars, read through their index.
+
+Knows manifest, index and cache; not the order, nor what becomes of the pixels. No torch.
+"""
+
+import hashlib
+import mmap
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from infra.errors import IntegrityError
+from stages.artifacts import ShardSet
+from stages.images.cache import ShardCache
+from stages.images.decode import Pixels, decode
+from stages.images.header import BadImage
+from stages.images.index import ShardIndex, parse_index
+from stages.images.manifest import Manifest, ShardEntry, load_manifest
+
+DECODED_BYTES = 512_000_000
+"""A split whose pixels take no more than this together is kept decoded in memory, filled as images are first read."""
+_FETCHES = 8
+
+
+class Split:
+    """Images 0..num_images-1 of a split, in manifest order. Safe for threads.
+
+    UsageError when the split has no images; IntegrityError when an index or a shard is not what the record vouches for.
+    """
+
+    def __init__(self, shards: ShardSet, split: str, cache: Path) -> None:
+        self.shards, self.split = shards, split
+        self.manifest: Manifest = load_manifest(shards)
+        self.entries = self.manifest.of(split)
+        self.counts = np.array([entry.count for entry in self.entries], dtype=np.int64)
+        self.num_images = int(self.counts.sum())
+        self._starts = np.concatenate(([0], self.counts.cumsum()[:-1]))
+        self._cache = ShardCache(cache)
+        self._indexes: dict[int, ShardIndex] = {}
+        self._maps: dict[int, mmap.mmap] = {}
+        self._lock = threading.Lock()
+
+    @cached_property
+    def labels(self) -> npt.NDArray[np.int64] | npt.NDArray[np.float32]:
+        """Classes (N,) as int64, or for a multi-label set 0/1 as float32 (N, K)."""
+        rows = [labels for index in self.indexes for labels in index.labels]
+        if not self.manifest.multi_label:
+            return np.array([label for (label,) in rows], dtype=np.int64)
+        hot = np.zeros((self.num_images, len(self.manifest.classes)), dtype=np.float32)
+        for number, labels in enumerate(rows):
+            hot[number, labels] = 1
+        return hot
+
+    @cached_property
+    def indexes(self) -> tuple[ShardIndex, ...]:
+        """All indexes of the split."""
+        with ThreadPoolExecutor(_FETCHES) as pool:
+            return tuple(pool.map(self._index, range(len(self.entries))))
+
+    def pixels(self, number: int) -> Pixels:
+        """Decode one image, (height, width, 3) uint8. IntegrityError naming the shard when it does not decode."""
+        shard, row = self.locate(number)
+        index = self._index(shard)
+        data = self._bytes(shard, row)
+        try:
+            pixels = decode(data)
+            if pixels.shape != (index.height[row], index.width[row], 3):
+                raise BadImage(f"{pixels.shape} pixels, the index says {index.height[row]} x {index.width[row]}")
+            return pixels
+        except BadImage as error:
+            intact = hashlib.sha256(data).hexdigest() == index.sha256s[row]
+            raise IntegrityError(
+                f"decode {index.key[row]} of {index.path} in {self.shards.uri}",
+                f"{error}; " + ("its bytes are those ingested" if intact else "its bytes are not those ingested"),
+                "ingest again with this version" if intact else f"remove the cached {self._cache.folder} and run again",
+            ) from error
+
+    def locate(self, number: int) -> tuple[int, int]:
+        """Shard and row of an image."""
+        shard = int(np.searchsorted(self._starts, number, side="right")) - 1
+        return shard, number - int(self._starts[shard])
+
+    def _bytes(self, shard: int, row: int) -> bytes:
+        index, tar = self._index(shard), self._map(shard)
+        return tar[index.offset[row] : index.offset[row] + index.size[row]]
+
+    def _index(self, shard: int) -> ShardIndex:
+        index = self._indexes.get(shard)
+        if index is None:
+            entry = self.entries[shard]
+            index = parse_index(self.shards.read(entry.index), f"{entry.index} of {self.shards.uri}")
+            self._check(index, entry)
+            self._indexes[shard] = index
+        return index
+
+    def _check(self, index: ShardIndex, entry: ShardEntry) -> None:
+        classes = len(self.manifest.classes)
+        wrong = [labels for labels in index.labels if not labels or min(labels) < 0 or max(labels) >= classes]
+        several = [labels for labels in index.labels if len(labels) > 1 and not self.manifest.multi_label]
+        facts = (index.count, index.tar_bytes, index.sha256) == (entry.count, entry.bytes, entry.sha256)
+        if wrong or several or not facts:
+            raise IntegrityError(
+                f"read {entry.index} of {self.shards.uri}",
+                f"labels {(wrong or several)[0]} with {classes} classes" if facts else "it is of another shard",
+                "run the node again with --replace",
+            )
+
+    def _map(self, shard: int) -> mmap.mmap:
+        tar = self._maps.get(shard)
+        if tar is None:
+            path = self._cache.path(self.shards, self.entries[shard])
+            with self._lock:
+                if shard not in self._maps:
+                    with path.open("rb") as file:
+                        self._maps[shard] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                tar = self._maps[shard]
+        return tar
+
+
+class DecodedSplit:
+    """A split that decodes each image once and keeps the pixels, for sets small enough. Safe for threads."""
+
+    def __init__(self, split: Split) -> None:
+        self._split = split
+        sizes = np.concatenate([index.image_bytes for index in split.indexes])
+        shapes = ((h, w) for index in split.indexes for h, w in zip(index.height, index.width, strict=True))
+        self._shapes = list(shapes)
+        self._starts = np.concatenate(([0], sizes.cumsum())).tolist()
+        self._store = np.empty(self._starts[-1], dtype=np.uint8)
+        self._filled = np.zeros(len(sizes), dtype=bool)
+
+    def pixels(self, number: int) -> Pixels:
+        """As `Split.pixels`; a view that must not be written to."""
+        height, width = self._shapes[number]
+        kept = self._store[self._starts[number] : self._starts[number + 1]].reshape(height, width, 3)
+        if not self._filled[number]:  # two threads may fill the same place: with the same bytes
+            kept[...] = self._split.pixels(number)
+            self._filled[number] = True
+        return kept
+
+
+def open_pixels(split: Split) -> Split | DecodedSplit:
+    """The split itself, or kept decoded when all its pixels fit in `DECODED_BYTES`."""
+    small = sum(entry.pixels for entry in split.entries) * 3 <= DECODED_BYTES
+    return DecodedSplit(split) if small else split

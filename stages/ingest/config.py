@@ -1,0 +1,154 @@
+"""What an ingest takes: one source of images, and how it is cut into splits and shards. No torch."""
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
+
+from stages.settings import Place, Settings, TaskResources
+
+SHARD_BYTES = 256_000_000
+"""Default size of a shard: large enough to stream at full speed, small enough to place and retry."""
+DIGITS_SPLITS = {"train": 0.8, "test": 0.2}
+"""The fixed division of the digits source, by content hash."""
+
+_SPLIT_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+
+
+class Subset(Settings):
+    """A random part of the source, the same one for the same seed."""
+
+    fraction: float = Field(gt=0, le=1)
+    """Share of the images to keep; larger fractions contain smaller ones."""
+    seed: int = 0
+    """Which part."""
+
+
+class _Source(Settings):
+    limit: PositiveInt | None = None
+    """Keep at most this many images, drawn by hash from the whole source; smaller limits lie inside larger ones."""
+    subset: Subset | None = None
+    """Keep a random share of the images."""
+
+
+class FolderSource(_Source):
+    """Image files in a tree of folders, local or on S3: `root/class/*.jpg`."""
+
+    kind: Literal["folder"]
+    root: Annotated[str, Place()]
+    """Local folder or `s3://bucket/prefix`. Not part of the recipe: a folder may move, its listing is what counts."""
+    labels: Annotated[str | None, Place()] = None
+    """A csv or jsonl file of `path` (relative to `root`) and `label`, or `labels` for several (in csv separated by
+    `;`); instead of one folder per class."""
+
+
+class DigitsSource(_Source):
+    """The 1797 real handwritten digits bundled with scikit-learn, 8 x 8 pixels each, kept at that size."""
+
+    kind: Literal["digits"]
+
+
+class GlyphsSource(_Source):
+    """Characters of many scripts rendered from fonts bundled with installed packages (DejaVu, STIX); no digits."""
+
+    kind: Literal["glyphs"]
+    classes: int = Field(ge=2)
+    """Number of classes; a class is an outline, characters drawn alike are one."""
+    images_per_class: PositiveInt
+    """Images drawn per class."""
+    image_px: int = Field(ge=8, le=1024)
+    """Side of an image, pixels."""
+    seed: int = 0
+    """Which classes are taken, and every draw of style, place and noise."""
+
+
+Source = Annotated[FolderSource | DigitsSource | GlyphsSource, Field(discriminator="kind")]
+
+
+class Deduplicate(Settings):
+    """Which images count as the same; of equals the first by name is kept, the others stand in duplicates.jsonl."""
+
+    exact: bool = True
+    """Equal bytes, or equal decoded pixels."""
+    near: None = None
+    """Near-duplicates; only null is accepted."""
+
+
+class Budget(Settings):
+    """How many bad images are bearable: the larger of the two."""
+
+    images: NonNegativeInt = 10
+    """A number of images."""
+    fraction: float = Field(default=0.001, ge=0, le=1)
+    """A share of all images."""
+
+
+class IngestConfig(Settings):
+    """Everything that decides which bytes end in which shard."""
+
+    source: Source
+    """Where images come from: `kind` is folder, digits or glyphs."""
+    images_per_shard: PositiveInt | None = None
+    """Images of a full shard; left out, shards are cut by `shard_bytes`."""
+    shard_bytes: PositiveInt | None = None
+    """Bytes of a full shard; left out, 256 MB, unless `images_per_shard` decides."""
+    splits: dict[str, PositiveFloat] | Literal["folders"] = Field(default={"train": 1.0}, validate_default=True)
+    """Share of each split, cut by content hash so that equal images never straddle; or `folders`: `root/split/class/`.
+    The digits source is cut 0.8 train, 0.2 test unless said otherwise."""
+    shuffle_seed: int = 0
+    """Seed of the global order in which images are written."""
+    deduplicate: Deduplicate = Deduplicate()
+    """What to do about equal images."""
+    on_bad_image: Literal["quarantine", "fail"] = "quarantine"
+    """Set a damaged image aside with its reason, or stop at the first."""
+    bad_image_budget: NonNegativeInt | Annotated[float, Field(ge=0, lt=1)] | Budget = Budget()
+    """Bad images beyond this fail the stage: a number of images, a share below 1, or `{images, fraction}` of which the
+    larger counts."""
+    restart_intervals: Literal[False] = False
+    """Write JPEG restart markers; only false is accepted."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _digits_have_splits(cls, fields: Any) -> Any:
+        source = fields.get("source") if isinstance(fields, dict) else None
+        kind = source.get("kind") if isinstance(source, dict) else getattr(source, "kind", None)
+        return {"splits": DIGITS_SPLITS, **fields} if kind == "digits" else fields
+
+    @field_validator("splits")
+    @classmethod
+    def _splits_are_whole(cls, splits: dict[str, float] | str) -> dict[str, float] | str:
+        if isinstance(splits, str):
+            return splits
+        for name in splits:
+            if not _SPLIT_NAME.fullmatch(name):
+                raise ValueError(f"split name {name!r} does not match {_SPLIT_NAME.pattern}")
+        total = sum(splits.values())
+        if abs(total - 1) > 1e-6:
+            raise ValueError(
+                f"the shares of splits must add up to 1: {' + '.join(map(str, splits.values()))} = {total:g}"
+            )
+        return splits
+
+    @model_validator(mode="after")
+    def _fields_agree(self) -> "IngestConfig":
+        if self.images_per_shard is not None and self.shard_bytes is not None:
+            raise ValueError("give images_per_shard or shard_bytes, not both")
+        if self.splits == "folders" and not isinstance(self.source, FolderSource):
+            raise ValueError(f"splits: folders needs a folder source, not {self.source.kind}")
+        if self.splits == "folders" and isinstance(self.source, FolderSource) and self.source.labels:
+            raise ValueError("splits: folders and a labels file exclude each other: a listed path has no class folder")
+        return self
+
+    def bad_images_allowed(self, num_images: int) -> int:
+        """How many bad images of `num_images` are bearable."""
+        budget = self.bad_image_budget
+        if isinstance(budget, Budget):
+            return max(budget.images, int(budget.fraction * num_images))
+        return budget if isinstance(budget, int) else int(budget * num_images)
+
+
+class IngestResources(TaskResources):
+    """Where the work of an ingest runs; no GPUs by default. Never changes a byte of the shards."""
+
+    gpus_per_task: float | None = 0.0
+    """Ingest needs none."""

@@ -1,0 +1,116 @@
+"""A csv or jsonl file that says which classes each image has. No torch."""
+
+import csv
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from infra.errors import UsageError
+from infra.storage.opening import open_store
+from stages.ingest.listing import Item, Listing, some
+
+SEPARATOR = ";"
+_NUMBER = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?")
+_PLAIN = re.compile(r"\d+")
+
+
+def read_labels(where: str, root: str, sizes: Mapping[str, int], notes: tuple[str, ...]) -> Listing:
+    """Join the file with the images found below `root` (`sizes` by name). UsageError for what does not fit."""
+    rows: dict[str, tuple[str, ...]] = {}
+    several = False
+    for line, fields in _rows(where):
+        path, labels, many = _row(where, line, fields)
+        if path in rows:
+            raise _wrong(where, f"line {line}: {path!r} is listed twice")
+        rows[path] = labels
+        several = several or many
+    absent = sorted(rows.keys() - sizes.keys())
+    if absent:
+        raise _wrong(where, f"{len(absent)} of {len(rows)} listed images are not below {root}: {some(absent)}")
+    if not rows:
+        raise _wrong(where, "it lists no images")
+    unlisted = len(sizes) - len(rows)
+    if unlisted:
+        notes = (*notes, f"{unlisted} images without a line in {where} were left aside")
+    classes = _sorted_classes({label for labels in rows.values() for label in labels})
+    number = {name: place for place, name in enumerate(classes)}
+    items = tuple(
+        Item(path, tuple(sorted(number[label] for label in labels)), None, sizes[path])
+        for path, labels in sorted(rows.items())
+    )
+    return Listing(items, classes, several, notes)
+
+
+def _rows(where: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    text = _text(where)
+    if where.endswith(".jsonl"):
+        for line, row in enumerate(text.splitlines(), 1):
+            if row.strip():
+                yield line, _json(where, line, row)
+    elif where.endswith(".csv"):
+        reader = csv.DictReader(text.splitlines())
+        if "path" not in (reader.fieldnames or ()):
+            raise _wrong(where, f"its columns are {', '.join(reader.fieldnames or ()) or 'missing'}")
+        for columns in reader:
+            yield reader.line_num, columns
+    else:
+        raise _wrong(where, "its name ends neither in .csv nor in .jsonl")
+
+
+def _text(where: str) -> str:
+    try:
+        if "://" in where:
+            folder, _, name = where.rpartition("/")
+            return open_store(folder).read(name).decode()
+        return Path(where).read_text(encoding="utf-8")
+    except OSError as error:
+        raise _wrong(where, error.strerror or str(error)) from error
+    except UnicodeDecodeError as error:
+        raise _wrong(where, f"it is not UTF-8: {error}") from error
+
+
+def _json(where: str, line: int, row: str) -> Mapping[str, Any]:
+    try:
+        fields = json.loads(row)
+    except ValueError as error:
+        raise _wrong(where, f"line {line} is not JSON: {error}") from error
+    if not isinstance(fields, dict):
+        raise _wrong(where, f"line {line} is not an object")
+    return fields
+
+
+def _row(where: str, line: int, fields: Mapping[str, Any]) -> tuple[str, tuple[str, ...], bool]:
+    """Path, class names, and whether the row may have several."""
+    many = fields.get("labels") is not None
+    given = fields["labels"] if many else fields.get("label")
+    if many and isinstance(given, str):
+        given = given.split(SEPARATOR)
+    labels = (given or [None]) if isinstance(given, list) else [given]
+    names = tuple(dict.fromkeys(_name(where, line, label) for label in labels))
+    path = fields.get("path")
+    if not isinstance(path, str) or not path:
+        raise _wrong(where, f"line {line} has no path")
+    return path, names, many
+
+
+def _name(where: str, line: int, label: Any) -> str:
+    """A class name. A number is taken only as a plain one: -1 or 1.0 is a mistake, not a class."""
+    text = str(label).strip() if isinstance(label, str | int | float) and not isinstance(label, bool) else ""
+    if not text:
+        raise _wrong(where, f"line {line} has no label: {label!r}")
+    if _NUMBER.fullmatch(text) and not _PLAIN.fullmatch(text):
+        raise _wrong(where, f"line {line} has the label {label!r}, a number that is no class")
+    return text
+
+
+def _sorted_classes(names: set[str]) -> tuple[str, ...]:
+    """By number when all are numbers, else by name."""
+    if all(_PLAIN.fullmatch(name) for name in names):
+        return tuple(sorted(names, key=lambda name: (int(name), name)))
+    return tuple(sorted(names))
+
+
+def _wrong(where: str, found: str) -> UsageError:
+    return UsageError(f"read the labels {where}", found, "each line needs `path` and `label` (or `labels`)")

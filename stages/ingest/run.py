@@ -1,0 +1,218 @@
+"""Real images into shards: list, look at every image, decide, write one task per shard, and say what was left out.
+
+Only orchestrates: images are read in tasks. Knows no torch.
+"""
+
+import hashlib
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+
+from infra.errors import StageError, Stopped, UsageError, VitpipeError, gravest
+from stages.artifacts import File, ShardSet
+from stages.contract import Inputs, StageContext
+from stages.images.index import parse_index
+from stages.images.manifest import MANIFEST, Manifest, SourceFacts, load_manifest
+from stages.ingest.adopt import find_shards
+from stages.ingest.config import IngestConfig
+from stages.ingest.listing import Item, Listing, Source
+from stages.ingest.scan import CHUNK_IMAGES, Bad, Checked, ScanTask, Spool, scan
+from stages.ingest.select import Duplicate, Image, ShardPlan, lines, plan_shards, without_duplicates
+from stages.ingest.shard import Shard, ShardTask
+from stages.ingest.sources import open_source
+
+QUARANTINE = "quarantine.jsonl"
+DUPLICATES = "duplicates.jsonl"
+EVENTS_AT_MOST = 50
+"""Quarantined images told one by one; the file has them all."""
+REASONS_TOLD = 3
+
+
+def run(config: IngestConfig, inputs: Inputs, ctx: StageContext) -> ShardSet:
+    """Ingest the source. The same bytes for the same input, at any number of workers and after any kill.
+
+    Errors: UsageError for a source with nothing to ingest; StageError over the budget of bad images; Stopped.
+    """
+    excluded = _excluded(inputs)
+    source = open_source(config)
+    listing = source.listing().part(config.source.limit, config.source.subset)
+    if not listing.items:
+        raise UsageError("ingest a part of the source", "no image is in it", "raise `limit` or `subset.fraction`")
+    for note in listing.notes:
+        ctx.events.emit("note", note)
+    tally = Tally(ctx, len(listing.items))
+    spool = Spool(ctx.scratch / "spool")
+    images, bad = _look(source, listing, spool, config, ctx, tally)
+    duplicates: list[Duplicate] = []
+    if config.deduplicate.exact or excluded:
+        images, duplicates = without_duplicates(images, excluded)
+    if not images:
+        raise StageError("ingest a source", f"none of its {len(listing.items)} images is left", _first(bad))
+    shards = _write(source, plan_shards(images, config), spool, listing.multi_label, ctx, tally)
+    return _shard_set(config, listing, shards, bad, duplicates, ctx, tally)
+
+
+@dataclass
+class Tally:
+    """What the node's progress says: an image counts half when it was looked at, half when it is written."""
+
+    ctx: StageContext
+    total: int
+    looked: int = 0
+    written: int = 0
+    quarantined: int = 0
+    duplicates: int = 0
+    started: float = field(default_factory=time.monotonic)
+
+    def tell(self) -> None:
+        done = (self.looked + self.written + self.quarantined + self.duplicates) // 2
+        note = f"{self.quarantined} quarantined" if self.quarantined else ""
+        metrics = {"quarantined_samples_total": float(self.quarantined)}
+        rate = self.images_per_second(done)
+        self.ctx.progress.update(done, self.total, "images", images_per_second=rate, note=note, metrics=metrics)
+
+    def images_per_second(self, images: int) -> float:
+        return images / max(time.monotonic() - self.started, 1e-9)
+
+
+def _look(
+    source: Source, listing: Listing, spool: Spool, config: IngestConfig, ctx: StageContext, tally: Tally
+) -> tuple[list[Image], list[tuple[Item, str]]]:
+    """The sound images, and the others with their reasons, both by name. StageError over the budget."""
+    chunks = range(0, len(listing.items), CHUNK_IMAGES)
+    tasks = [
+        ScanTask(number, source, listing.items[start : start + CHUNK_IMAGES], spool)
+        for number, start in enumerate(chunks)
+    ]
+    allowed = config.bad_images_allowed(len(listing.items)) if config.on_bad_image == "quarantine" else 0
+    seen: dict[int, Sequence[Checked | Bad]] = {}
+    bad: list[tuple[Item, str]] = []
+    for done in ctx.cluster.fan(scan, tasks, resources=ctx.resources, label=lambda task: f"look-{task.number:06d}"):
+        seen[done.item.number] = done.value()
+        pairs = zip(done.item.items, done.value(), strict=True)
+        found = [(item, one.reason) for item, one in pairs if isinstance(one, Bad)]
+        bad += found
+        _tell_quarantined(found, len(bad), ctx)
+        tally.looked += len(done.item.items)
+        tally.quarantined = len(bad)
+        tally.tell()
+        _end_if_asked(ctx)
+    bad.sort(key=lambda one: one[0].name)
+    if len(bad) > allowed:
+        raise _over_budget(bad, allowed, len(listing.items))
+    images = [
+        Image(item, one)
+        for number, task in enumerate(tasks)
+        for item, one in zip(task.items, seen[number], strict=True)
+        if isinstance(one, Checked)
+    ]
+    return images, bad
+
+
+def _write(
+    source: Source, plans: Sequence[ShardPlan], spool: Spool, multi_label: bool, ctx: StageContext, tally: Tally
+) -> list[Shard]:
+    """All shards, in the order of the plans; those of earlier attempts are taken over."""
+    shards = find_shards(plans, ctx.out)
+    tally.duplicates = tally.total - tally.quarantined - sum(len(plan.images) for plan in plans)
+    tally.written = sum(shard.entry.count for shard in shards.values())
+    if shards:
+        ctx.events.emit("resumed", f"{len(shards)} of {len(plans)} shards stand from an earlier attempt")
+    tasks = [ShardTask(ctx.task, source, spool, plan, multi_label) for plan in plans if plan.path not in shards]
+    errors: list[VitpipeError] = []
+    for done in ctx.cluster.fan(_write_shard, tasks, resources=ctx.resources, label=lambda task: task.plan.path):
+        if isinstance(done.error, VitpipeError):
+            errors.append(done.error)  # the others go on: what they finish need not be written again
+            continue
+        shards[done.item.plan.path] = done.value()
+        tally.written += len(done.item.plan.images)
+        tally.tell()
+        _end_if_asked(ctx)
+    if errors:
+        raise gravest(errors)
+    return [shards[plan.path] for plan in plans]
+
+
+def _write_shard(task: ShardTask) -> Shard:
+    from stages.ingest.writer import write_shard  # webdataset imports torch: only where the work runs
+
+    return write_shard(task)
+
+
+def _shard_set(
+    config: IngestConfig,
+    listing: Listing,
+    shards: Sequence[Shard],
+    bad: Sequence[tuple[Item, str]],
+    duplicates: Sequence[Duplicate],
+    ctx: StageContext,
+    tally: Tally,
+) -> ShardSet:
+    facts = SourceFacts(
+        kind=config.source.kind, listing_sha256=listing.sha256, listed=len(listing.items), quarantined=len(bad),
+        duplicates=len(duplicates),
+    )  # fmt: skip
+    entries = tuple(shard.entry for shard in shards)
+    data = Manifest(classes=listing.classes, multi_label=listing.multi_label, shards=entries, source=facts).encode()
+    files: list[File] = [
+        ctx.out.put(MANIFEST, data),
+        ctx.out.put(QUARANTINE, lines({"source": item.name, "reason": reason} for item, reason in bad)),
+        ctx.out.put(DUPLICATES, lines(map(asdict, duplicates))),
+        *(file for shard in shards for file in (shard.tar, shard.index)),
+    ]
+    splits: dict[str, int] = dict.fromkeys(config.splits, 0) if isinstance(config.splits, dict) else {}
+    for entry in entries:
+        splits[entry.split] = splits.get(entry.split, 0) + entry.count
+    return ShardSet(
+        files=tuple(files),
+        metrics={
+            "images": float(sum(splits.values())),
+            "quarantined": float(len(bad)),
+            "duplicates": float(len(duplicates)),
+            "images_per_second": tally.images_per_second(tally.total),
+        },
+        manifest_sha256=hashlib.sha256(data).hexdigest(),
+        num_classes=len(listing.classes),
+        multi_label=listing.multi_label,
+        splits=dict(sorted(splits.items())),
+        image_bytes=sum(entry.bytes for entry in entries),
+        listing_sha256=listing.sha256,
+    )
+
+
+def _excluded(inputs: Inputs) -> dict[str, str]:
+    """Decoded contents of the test images that may not appear, and where they stand."""
+    found: dict[str, str] = {}
+    for shards in inputs.many("exclude", ShardSet):
+        for entry in load_manifest(shards).of("test"):
+            index = parse_index(shards.read(entry.index), f"{entry.index} of {shards.uri}")
+            for content, key in zip(index.pixels_sha256, index.key, strict=True):
+                found[content] = f"{shards.uri}#{key}"
+    return found
+
+
+def _tell_quarantined(found: Sequence[tuple[Item, str]], so_far: int, ctx: StageContext) -> None:
+    if found:
+        ctx.metrics.inc("quarantined_samples_total", len(found))
+    told = so_far - len(found)
+    for item, reason in found[: max(0, EVENTS_AT_MOST - told)]:
+        ctx.events.emit("quarantined", f"{item.name}: {reason}")
+
+
+def _over_budget(bad: Sequence[tuple[Item, str]], allowed: int, total: int) -> StageError:
+    return StageError(
+        f"ingest {total} images with at most {allowed} bad ones",
+        f"{len(bad)} are bad: {_first(bad)}",
+        "repair or remove them, or raise `bad_image_budget`",
+    )
+
+
+def _first(bad: Sequence[tuple[Item, str]]) -> str:
+    told = "; ".join(f"{item.name!r}: {reason}" for item, reason in bad[:REASONS_TOLD])
+    return f"{told}; and {len(bad) - REASONS_TOLD} more" if len(bad) > REASONS_TOLD else told
+
+
+def _end_if_asked(ctx: StageContext) -> None:
+    reason = ctx.fence.stopping()
+    if reason:
+        raise Stopped(f"ingest into {ctx.out.node.uri}", reason, "the same command goes on with the shards that stand")

@@ -1,0 +1,105 @@
+"""The first look at every image: is it sound, what is its content. One task takes a chunk of the listing. No torch."""
+
+import hashlib
+import os
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from stages.images.decode import check_header, decode
+from stages.images.header import BadImage
+from stages.ingest.listing import Item, Source
+
+CHUNK_IMAGES = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A sound image."""
+
+    sha256: str
+    """Of its bytes."""
+    pixels_sha256: str
+    """Of its decoded pixels and their shape."""
+    size: int
+    ext: str
+    width: int
+    height: int
+    place: tuple[int, int]
+    """Chunk, and offset in what the chunk kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bad:
+    """An image that is set aside."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Spool:
+    """Bytes that were costly to make, kept on the local disk between the first look and the writing.
+
+    Only a shortcut: who finds nothing, or something else than the digest says, makes them again.
+    """
+
+    folder: Path
+
+    def keep(self, chunk: int, data: bytes) -> None:
+        """Store what the chunk's images take, end to end."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        temporary = self.folder / secrets.token_hex(8)
+        temporary.write_bytes(data)
+        os.replace(temporary, self._path(chunk))
+
+    def find(self, place: tuple[int, int], size: int) -> bytes | None:
+        """What stands at (chunk, offset), or None when the chunk was made on another machine."""
+        chunk, offset = place
+        try:
+            with self._path(chunk).open("rb") as file:
+                return os.pread(file.fileno(), size, offset)
+        except FileNotFoundError:
+            return None
+
+    def _path(self, chunk: int) -> Path:
+        return self.folder / f"{chunk:06d}.spool"
+
+
+@dataclass(frozen=True)
+class ScanTask:
+    """A chunk of the listing."""
+
+    number: int
+    source: Source
+    items: tuple[Item, ...]
+    spool: Spool
+
+
+def scan(task: ScanTask) -> Sequence[Checked | Bad]:
+    """Look at each image of the chunk, in order."""
+    seen: list[Checked | Bad] = []
+    kept = bytearray()
+    for item in task.items:
+        try:
+            data = task.source.read(item)
+            checked = look(data, (task.number, len(kept)))
+        except BadImage as error:
+            seen.append(Bad(str(error)))
+            continue
+        seen.append(checked)
+        if task.source.costly:
+            kept += data
+    if kept:
+        task.spool.keep(task.number, bytes(kept))
+    return seen
+
+
+def look(data: bytes, place: tuple[int, int]) -> Checked:
+    """Check the structure, decode, and take the digests of one image. BadImage with the reason."""
+    header = check_header(data)
+    pixels = decode(data)
+    height, width = pixels.shape[:2]
+    content = hashlib.sha256(f"{height}x{width}".encode())
+    content.update(pixels.data)
+    return Checked(hashlib.sha256(data).hexdigest(), content.hexdigest(), len(data), header.ext, width, height, place)

@@ -1,0 +1,61 @@
+"""What a shard is before and after it is written: the task, the index, its line in the manifest. No torch."""
+
+from dataclasses import dataclass
+
+from stages.artifacts import File
+from stages.contract import TaskContext
+from stages.images.index import ShardIndex
+from stages.images.manifest import ShardEntry
+from stages.ingest.listing import Source
+from stages.ingest.scan import Spool
+from stages.ingest.select import ShardPlan
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """One shard to write."""
+
+    context: TaskContext
+    source: Source
+    spool: Spool
+    plan: ShardPlan
+    multi_label: bool
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A finished shard: its line in the manifest, and its two files."""
+
+    entry: ShardEntry
+    tar: File
+    index: File
+
+
+def shard_index(plan: ShardPlan, tar: File, offsets: list[int]) -> ShardIndex:
+    """The index of a written plan."""
+    seen = [image.seen for image in plan.images]
+    return ShardIndex(
+        path=plan.path,
+        split=plan.split,
+        tar_bytes=tar.bytes,
+        sha256=tar.sha256,
+        plan_sha256=plan.sha256,
+        key=plan.keys,
+        source=[image.item.name for image in plan.images],
+        offset=offsets,
+        size=[one.size for one in seen],
+        ext=[one.ext for one in seen],
+        labels=[image.item.labels for image in plan.images],
+        sha256s=[one.sha256 for one in seen],
+        pixels_sha256=[one.pixels_sha256 for one in seen],
+        width=[one.width for one in seen],
+        height=[one.height for one in seen],
+    )
+
+
+def shard_entry(index: ShardIndex) -> ShardEntry:
+    """The shard's line in the manifest."""
+    return ShardEntry(
+        path=index.path, split=index.split, count=index.count, bytes=index.tar_bytes, sha256=index.sha256,
+        pixels=index.pixels,
+    )  # fmt: skip

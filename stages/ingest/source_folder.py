@@ -1,0 +1,153 @@
+"""Image files in a tree, local or on S3: `root/class/*`, `root/split/class/*`, or any with a labels file. No torch.
+
+Files are candidates by their suffix; whether they are images, their bytes decide.
+"""
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+
+from infra.errors import NotFound, StorageError, UsageError
+from infra.storage.opening import open_store
+from infra.storage.store import Store
+from stages.images.decode import MAX_FILE_BYTES
+from stages.images.header import BadImage
+from stages.ingest.labels_file import read_labels
+from stages.ingest.listing import Item, Listing, some
+
+_ACCEPTED = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp")
+_OTHERS = (".gif", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".ppm")
+IMAGE_SUFFIXES = frozenset(_ACCEPTED + _OTHERS)
+"""Files a person would call an image; those of formats that are not accepted are set aside with that reason."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """One file below the root."""
+
+    name: str
+    size: int
+
+    @property
+    def is_candidate(self) -> bool:
+        return PurePosixPath(self.name).suffix.lower() in IMAGE_SUFFIXES
+
+
+@dataclass(frozen=True)
+class FolderTree:
+    """Satisfies `listing.Source`. `root` is an absolute local path or an `s3://` URI."""
+
+    root: str
+    labels: str | None = None
+    split_folders: bool = False
+
+    @property
+    def costly(self) -> bool:
+        return False
+
+    def listing(self) -> Listing:
+        found = sorted(self._walk(), key=lambda file: file.name)
+        candidates = [file for file in found if file.is_candidate]
+        if not candidates:
+            raise self._wrong(f"it has {len(found)} files, none of them an image", "name a folder of images")
+        skipped = len(found) - len(candidates)
+        notes = (f"{skipped} files that are no images by their suffix were left aside",) if skipped else ()
+        if self.labels is not None:
+            return read_labels(self.labels, self.root, {file.name: file.size for file in candidates}, notes)
+        return self._by_folders(candidates, notes)
+
+    def read(self, item: Item) -> bytes:
+        if item.size > MAX_FILE_BYTES:
+            raise BadImage(f"a file of {item.size} bytes is over the cap of {MAX_FILE_BYTES}")
+        if not self._is_local:
+            return self._object(item.name)
+        path = Path(self.root, item.name)
+        try:
+            return path.read_bytes()
+        except (FileNotFoundError, PermissionError) as error:
+            raise BadImage(f"it cannot be read: {error.strerror}") from error
+        except OSError as error:
+            raise StorageError(f"read {path}", str(error), "check the disk, then run again") from error
+
+    def _object(self, name: str) -> bytes:
+        try:
+            return _store(self.root).read(name)
+        except NotFound as error:
+            raise BadImage("it cannot be read: no object of that name") from error
+
+    @property
+    def _is_local(self) -> bool:
+        return "://" not in self.root
+
+    def _walk(self) -> Iterator[Found]:
+        if not self._is_local:
+            return (Found(entry.path, entry.bytes) for entry in _store(self.root).list())
+        if not os.path.isdir(self.root):
+            raise self._wrong("there is no such folder on this machine", "correct `root`, or mount it")
+        return _files(Path(self.root), "")
+
+    def _by_folders(self, candidates: list[Found], notes: tuple[str, ...]) -> Listing:
+        depth = 2 if self.split_folders else 1
+        layout = "root/split/class/*" if self.split_folders else "root/class/*"
+        astray = [file.name for file in candidates if len(PurePosixPath(file.name).parts) <= depth]
+        if astray:
+            raise self._wrong(
+                f"{len(astray)} images stand outside {layout}: {some(astray)}", "move them, or name `labels`"
+            )
+        parents = {PurePosixPath(file.name).parts[:depth] for file in candidates}
+        self._refuse_empty(parents, depth)
+        classes = tuple(sorted({parent[-1] for parent in parents}))
+        number = {name: label for label, name in enumerate(classes)}
+        items = tuple(
+            Item(file.name, (number[parts[depth - 1]],), parts[0] if self.split_folders else None, file.size)
+            for file in candidates
+            for parts in (PurePosixPath(file.name).parts,)
+        )
+        return Listing(items, classes, notes=notes)
+
+    def _refuse_empty(self, parents: Iterable[tuple[str, ...]], depth: int) -> None:
+        """An empty class folder would silently become a class less. S3 knows no empty folders."""
+        if not self._is_local:
+            return
+        empty = sorted(set(_folders(Path(self.root), depth)) - set(parents))
+        if empty:
+            names = ["/".join(parts) for parts in empty]
+            raise self._wrong(f"{len(names)} class folders hold no images: {some(names)}", "fill or remove them")
+
+    def _wrong(self, found: str, do: str) -> UsageError:
+        return UsageError(f"ingest the folder {self.root}", found, do)
+
+
+@lru_cache(maxsize=8)
+def _store(root: str) -> Store:
+    """One client for all reads of a process."""
+    return open_store(root)
+
+
+def _files(folder: Path, prefix: str) -> Iterator[Found]:
+    """All files below, hidden ones aside; linked folders are followed, but not back into themselves."""
+    stack: list[tuple[Path, str, tuple[str, ...]]] = [(folder, prefix, (os.path.realpath(folder),))]
+    while stack:
+        here, before, above = stack.pop()
+        with os.scandir(here) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_dir():
+                    real = os.path.realpath(entry.path)
+                    if real not in above:
+                        stack.append((Path(entry.path), f"{before}{entry.name}/", (*above, real)))
+                elif entry.is_file():
+                    yield Found(before + entry.name, entry.stat().st_size)
+
+
+def _folders(root: Path, depth: int) -> Iterator[tuple[str, ...]]:
+    """Folders exactly `depth` levels below the root, hidden ones aside."""
+    for entry in os.scandir(root):
+        if entry.is_dir() and not entry.name.startswith("."):
+            if depth == 1:
+                yield (entry.name,)
+            else:
+                yield from ((entry.name, *rest) for rest in _folders(Path(entry.path), depth - 1))

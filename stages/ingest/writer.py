@@ -1,0 +1,76 @@
+"""Writing one shard: webdataset's tar with nothing in it that could differ, and its index. One task each.
+
+Any `wds.WebDataset(...).decode("pil").to_tuple("jpg;jpeg;png;webp", "cls;json")` reads the tars.
+"""
+
+import hashlib
+import json
+import tarfile
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import IO
+
+from webdataset import TarWriter
+
+from infra.errors import StageError
+from stages.images.header import BadImage
+from stages.images.manifest import index_path
+from stages.ingest.select import Image
+from stages.ingest.shard import Shard, ShardTask, shard_entry, shard_index
+
+
+def write_shard(task: ShardTask) -> Shard:
+    """Write the tar here, send it to the store, then its index: the sign that the shard is whole.
+
+    StageError when an image is no longer what it was at the first look.
+    """
+    task.context.scratch.mkdir(parents=True, exist_ok=True)
+    with NamedTemporaryFile(
+        dir=task.context.scratch, suffix=".tar"
+    ) as file:  # a lost twin may still be writing its own
+        offsets = _write_tar(task, file)
+        file.flush()
+        tar = task.context.out.upload(Path(file.name), task.plan.path)
+    index = shard_index(task.plan, tar, offsets)
+    written = task.context.out.put(index_path(task.plan.path), index.encode())
+    return Shard(shard_entry(index), tar, written)
+
+
+def _write_tar(task: ShardTask, file: IO[bytes]) -> list[int]:
+    """Write all members; where each image's bytes begin."""
+    offsets: list[int] = []
+    # bytes as they are, and nothing of this machine or moment: equal plans are equal tars
+    with TarWriter(file, encoder=False, mtime=0, user="", group="") as tar:
+        for key, image in zip(task.plan.keys, task.plan.images, strict=True):
+            data = _bytes(task, image)
+            offsets.append(tar.tarstream.offset + tarfile.BLOCKSIZE)
+            tar.write({"__key__": key, image.seen.ext: data})  # apart from its label: within one call names are sorted
+            if task.multi_label:
+                tar.write({"__key__": key, "json": json.dumps({"labels": image.item.labels}).encode()})
+            else:
+                tar.write({"__key__": key, "cls": str(image.item.labels[0]).encode()})
+    return offsets
+
+
+def _bytes(task: ShardTask, image: Image) -> bytes:
+    """The image as it was checked."""
+    kept = task.spool.find(image.seen.place, image.seen.size) if task.source.costly else None
+    if kept is not None and _digest(kept) == image.seen.sha256:
+        return kept
+    try:
+        data = task.source.read(image.item)
+    except BadImage as error:
+        raise _changed(image, str(error)) from error
+    if _digest(data) != image.seen.sha256:
+        raise _changed(image, f"its SHA-256 is now {_digest(data)}, it was {image.seen.sha256}")
+    return data
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _changed(image: Image, found: str) -> StageError:
+    return StageError(
+        f"write {image.item.name!r}", f"it changed while it was ingested: {found}", "run again when the source is still"
+    )

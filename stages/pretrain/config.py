@@ -1,0 +1,89 @@
+"""What `pretrain` takes: everything that decides the weights, and apart from it where and how fast they are made."""
+
+from typing import Literal
+
+from pydantic import Field, PositiveInt
+
+from stages.images.config import AugmentSettings
+from stages.settings import Duration, Settings
+from stages.training.config import ObjectiveSettings, OptimizerSettings
+from stages.training.schedule import ScheduleSettings
+from stages.vit.config import ModelSettings
+
+
+class PretrainConfig(Settings):
+    """A pretraining recipe: change one field and it is another result."""
+
+    model: ModelSettings
+    """The architecture; `classes` comes from the shards when left out."""
+    objective: ObjectiveSettings = ObjectiveSettings()
+    """The loss."""
+    optimizer: OptimizerSettings = OptimizerSettings()
+    """The update rule and its peak learning rate."""
+    schedule: ScheduleSettings = ScheduleSettings()
+    """The learning rate over the run."""
+    batch_images: PositiveInt
+    """Images per step over all workers; the paper's 4096 (Table 3)."""
+    total: Duration
+    """Length of the run, such as `90 epochs`; only the last partial batch is dropped."""
+    augment: AugmentSettings = AugmentSettings()
+    """What happens to an image before the model sees it."""
+    precision: Literal["bf16", "fp32"] = "bf16"
+    """bf16: weights and activations in bfloat16 with fp32 master weights and moments; fp32: everything."""
+    seed: int = Field(default=0, ge=0)
+    """Decides initial weights, sample order, augmentation and dropout."""
+
+
+class PretrainResources(Settings):
+    """Where and how fast. Nothing here changes the data or the recipe; `micro_batch` changes dropout masks."""
+
+    workers: PositiveInt = 1
+    """Ranks that train in lockstep."""
+    gpus_per_worker: int | None = Field(default=None, ge=0, le=1)
+    """GPUs of one rank; by default 1 where the cluster has GPUs, else 0."""
+    cpus_per_worker: PositiveInt = 1
+    """CPU cores of one rank, used for decoding and, without a GPU, for the model."""
+    micro_batch: PositiveInt | None = None
+    """Images of one forward pass; by default the largest divisor of `batch_images` up to 64."""
+    zero: Literal[0, 1, 2, 3] = 1
+    """DeepSpeed ZeRO stage: what is split over the ranks. 0 nothing, 1 optimiser, 2 gradients too, 3 weights too."""
+    activation_checkpointing: Literal["none", "blocks"] = "none"
+    """blocks: keep only each block's input and compute the rest again in the backward pass."""
+    compile: bool = False
+    """Compile the model's blocks with torch.compile on a GPU; on a CPU it has no effect."""
+    checkpoint_every: Duration | None = None
+    """Steps between checkpoints; by default a tenth of the run, at most 1k steps. The last step always is one."""
+    keep: PositiveInt = 2
+    """Newest checkpoints kept while the run goes on; older ones of this attempt are deleted."""
+    max_failures: int = Field(default=3, ge=0)
+    """How often the gang may be restarted after losing a rank before the node fails."""
+
+
+def micro_batch_of(config: PretrainConfig, resources: PretrainResources) -> int:
+    """Images of one micro-batch: as set, or the largest divisor of the batch up to 64."""
+    if resources.micro_batch is not None:
+        return resources.micro_batch
+    return max(size for size in range(1, min(64, config.batch_images) + 1) if config.batch_images % size == 0)
+
+
+def check(config: PretrainConfig, resources: PretrainResources) -> list[str]:
+    """What is wrong between the two sections, one sentence each; needs no data."""
+    batch, micro = config.batch_images, micro_batch_of(config, resources)
+    wrong = []
+    if batch % micro:
+        wrong.append(f"batch_images {batch} is not a multiple of micro_batch {micro}: {_division(batch, micro)}")
+    elif batch // micro < resources.workers:
+        wrong.append(
+            f"{resources.workers} workers would share {batch // micro} micro-batches: batch_images {batch} = "
+            f"{batch // micro} x micro_batch {micro}; set micro_batch to {max(1, batch // resources.workers)} or less"
+        )
+    schedule = config.schedule
+    stated = [length for length in (schedule.warmup, schedule.cooldown) if length is not None]
+    longest = sum(length.amount for length in stated)
+    if stated and {length.unit for length in stated} == {config.total.unit} and longest > config.total.amount:
+        wrong.append(f"schedule of {' + '.join(map(str, stated))} is longer than the run of {config.total}")
+    return wrong
+
+
+def _division(whole: int, part: int) -> str:
+    return f"{whole} = {whole // part} x {part} + {whole % part}"

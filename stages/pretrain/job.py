@@ -1,0 +1,82 @@
+"""One pretraining, resolved: steps, schedule, model, in numbers that plan, driver and ranks share. No torch."""
+
+from dataclasses import dataclass, field
+
+from infra.errors import UsageError
+from stages.artifacts import Score, ShardSet, Weights
+from stages.contract import TaskContext
+from stages.pretrain.config import PretrainConfig, PretrainResources, check, micro_batch_of
+from stages.training.schedule import ScheduleSettings, in_steps, lr_at
+from stages.vit.config import ModelSettings
+
+SPLIT = "train"
+FINISHED = "finished.json"
+"""What rank 0 leaves in its attempt for the driver: where the last step lies and what it came to."""
+MAX_CHECKPOINT_STEPS = 1000
+
+
+@dataclass(frozen=True)
+class Course:
+    """How long a recipe is on so many images, and how it moves."""
+
+    config: PretrainConfig
+    resources: PretrainResources
+    epoch_images: int
+    """Images of the train split."""
+    total_steps: int = field(init=False)
+    schedule: ScheduleSettings = field(init=False)
+    """With all lengths in steps."""
+
+    def __post_init__(self) -> None:
+        """UsageError for a run of no step, and for sections that do not fit each other."""
+        config, asked = self.config, f"pretrain for {self.config.total}"
+        wrong = check(config, self.resources)
+        steps = config.total.steps(config.batch_images, self.epoch_images)
+        if steps < 1:
+            wrong.append(
+                f"{self.epoch_images} images an epoch make less than one step of batch_images {config.batch_images}"
+            )
+        if wrong:
+            raise UsageError(asked, f"its fields do not fit: {'; '.join(wrong)}", "change these fields of the node")
+        try:
+            schedule = in_steps(config.schedule, steps, config.batch_images, self.epoch_images)
+        except ValueError as error:
+            raise UsageError(asked, str(error), "shorten config.schedule or lengthen config.total") from error
+        object.__setattr__(self, "total_steps", steps)
+        object.__setattr__(self, "schedule", schedule)
+
+    @property
+    def micro_batch(self) -> int:
+        return micro_batch_of(self.config, self.resources)
+
+    @property
+    def checkpoint_steps(self) -> int:
+        """Steps between checkpoints."""
+        every = self.resources.checkpoint_every
+        if every is None:
+            return max(1, min(MAX_CHECKPOINT_STEPS, self.total_steps // 10))
+        return max(1, every.steps(self.config.batch_images, self.epoch_images))
+
+    def lr(self, step: int) -> float:
+        """Learning rate of the update after `step` finished ones."""
+        return lr_at(step, self.total_steps, self.schedule, self.config.optimizer.peak_lr)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every rank is given. Picklable."""
+
+    course: Course
+    model: ModelSettings
+    shards: ShardSet
+    init: Weights | Score | None
+    task: TaskContext
+
+
+def model_of(config: PretrainConfig, num_classes: int) -> ModelSettings:
+    """The architecture with its number of classes. UsageError when the config's head is too small for the labels."""
+    classes = config.model.classes or num_classes
+    if classes < num_classes:
+        found = f"model.classes is {classes}, the shards hold labels 0..{num_classes - 1}"
+        raise UsageError("pretrain on these shards", found, "leave model.classes out, or raise it")
+    return config.model.model_copy(update={"classes": classes})

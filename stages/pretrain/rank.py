@@ -1,0 +1,169 @@
+"""What one rank of a pretraining does: compose images, model and training, and act on finished steps.
+
+Torch lives here; DeepSpeed, the store's layout and the sample order live behind the nouns this composes.
+"""
+
+import json
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from infra.errors import Stopped
+from infra.work import Rank
+from stages.artifacts import File
+from stages.contract import Out
+from stages.images.batch import Batch
+from stages.images.train import TrainImages
+from stages.pretrain.job import FINISHED, SPLIT, Job
+from stages.pretrain.reporting import Reporter
+from stages.training import agree, loop
+from stages.training.checkpoint import Checkpoints, Resumed, Saved
+from stages.training.deal import Deal
+from stages.training.engine import Engine, EngineSettings
+from stages.training.losses import loss_fn
+from stages.training.metrics_log import MetricsLog, write_tensorboard
+from stages.training.optimisers import build
+from stages.training.steps import METRICS
+from stages.vit.adapt import adapt_state
+from stages.vit.init import init_weights
+from stages.vit.model import ViT
+from stages.vit.native import load_weights
+
+PREFETCH = 4
+"""Micro-batches that are decoded ahead of the one being trained on."""
+
+
+def train_rank(job: Job, rank: Rank) -> None:
+    """Train from the newest checkpoint to the last step.
+
+    Errors, the same on all ranks: Stopped after a checkpoint was committed, and those of `loop.train` and
+    `Checkpoints`.
+    """
+    out = job.task.out.restarted(rank.restart)
+    scratch = job.task.scratch / out.attempt / f"rank-{rank.rank}"  # ranks of one machine share its disk
+    try:
+        _train(job, rank, out, scratch)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)  # nothing may have been written yet
+
+
+def _train(job: Job, rank: Rank, out: Out, scratch: Path) -> None:
+    _set_up(job, rank)
+    agree.on_first(out.begin, rank.rank)
+    deal = Deal(job.course.config.batch_images, job.course.micro_batch, rank.rank, rank.world_size)
+    engine = _engine(job, rank, deal, scratch)
+    checkpoints = Checkpoints(engine, out, scratch, job.task.events, rank)
+    reporter = Reporter(job, rank, agree.each(lambda: _whereabouts(rank)))
+    log = MetricsLog(scratch / METRICS)
+    resumed = checkpoints.resume()
+    saved = _begin(job, rank, resumed, log)
+    for facts in _facts(job, engine, resumed.manifest.step if resumed else 0):
+        if rank.rank == 0:
+            log.add(facts)
+            reporter.step(facts)
+        if facts.settled:
+            saved = checkpoints.save(facts.step, facts.samples_seen, _beside(job, log))
+            checkpoints.prune(job.course.resources.keep)
+            reporter.saved(saved)
+        if facts.stop and facts.step < job.course.total_steps:
+            raise Stopped(f"pretrain {job.task.node}", f"{facts.stop}; step {facts.step} is committed", _AGAIN)
+    if rank.rank == 0:
+        _finish(out, scratch, saved, log, reporter)
+
+
+_AGAIN = "type the same command again to go on"
+
+
+def _set_up(job: Job, rank: Rank) -> None:
+    if rank.device == "cpu":
+        torch.set_num_threads(job.course.resources.cpus_per_worker)
+    else:
+        torch.cuda.set_device(rank.device)
+
+
+def _engine(job: Job, rank: Rank, deal: Deal, scratch: Path) -> Engine:
+    config, resources = job.course.config, job.course.resources
+    model = ViT(job.model)
+    init_weights(model, config.seed, head_bias=config.objective.initial_head_bias)
+    if job.init is not None:
+        old, state = load_weights(job.init, scratch / "init")
+        model.load_state_dict(adapt_state(state, old, job.model, config.seed, new_head=False))
+    model.checkpoint_blocks = resources.activation_checkpointing == "blocks"
+    model.to(rank.device).train()
+    if resources.compile and rank.device != "cpu":
+        for block in model.blocks:
+            block.compile()
+    settings = EngineSettings(resources.zero, config.precision, config.optimizer.clip_norm, job.model.image_px)
+    return Engine(model, build(model, config.optimizer), settings, deal, rank)
+
+
+def _begin(job: Job, rank: Rank, resumed: Resumed | None, log: MetricsLog) -> Saved | None:
+    """Take the checkpoint's curve over and say where training goes on."""
+    if resumed is None:
+        return None
+    if rank.rank == 0:
+        log.continue_from(resumed.metrics)
+        manifest = resumed.manifest
+        text = f"from step {manifest.step} of attempt {resumed.place.attempt}, {manifest.samples_seen} images seen"
+        if manifest.micro_batch != job.course.micro_batch:
+            text += f"; micro_batch {manifest.micro_batch} -> {job.course.micro_batch}: dropout masks change"
+        job.task.events.emit("resumed", text)
+    return Saved(resumed.place, resumed.manifest, 0.0, 0.0)
+
+
+def _facts(job: Job, engine: Engine, first_step: int) -> Iterator[loop.Facts]:
+    course = job.course
+    steps = loop.Course(
+        seed=course.config.seed,
+        first_step=first_step,
+        total_steps=course.total_steps,
+        lr=course.lr,
+        settle_at=lambda step: step % course.checkpoint_steps == 0,
+        stopping=job.task.fence.stopping,
+    )
+    return loop.train(engine, _batches(job, engine, first_step), loss_fn(course.config.objective), steps)
+
+
+def _batches(job: Job, engine: Engine, first_step: int) -> Iterator[Batch]:
+    config, resources = job.course.config, job.course.resources
+    images = TrainImages(
+        job.shards, SPLIT, job.model.image_px, config.augment, config.seed, cache=job.task.scratch / "images",
+        multi_hot=job.model.classes if job.shards.multi_label or config.augment.mixes else None,
+    )  # fmt: skip
+    ranges = engine.deal.ranges(first_step, job.course.total_steps)
+    return images.stream(ranges, threads=resources.cpus_per_worker, prefetch=PREFETCH)
+
+
+def _beside(job: Job, log: MetricsLog) -> dict[str, bytes | Path]:
+    """Rank 0's own files of a step."""
+    model = {"settings": job.model.model_dump(mode="json"), "parameters": _shapes(job)}
+    return {METRICS: log.path, "model.json": json.dumps(model, indent=1).encode()}
+
+
+def _shapes(job: Job) -> dict[str, list[int]]:
+    with torch.device("meta"):  # under ZeRO 3 the engine's own parameters have no shape between passes
+        model = ViT(job.model)
+    return {name: list(parameter.shape) for name, parameter in model.named_parameters()}
+
+
+def _whereabouts(rank: Rank) -> dict[str, int | str]:
+    return {"rank": rank.rank, "host": socket.gethostname(), "pid": os.getpid()}
+
+
+def _finish(out: Out, scratch: Path, saved: Saved | None, log: MetricsLog, reporter: Reporter) -> None:
+    """Leave the driver what it builds the artifact from."""
+    assert saved is not None  # a run has at least one step, and its last is a checkpoint
+    curves: list[File] = [
+        out.upload(path, f"tensorboard/{path.name}") for path in write_tensorboard(log.path, scratch / "tensorboard")
+    ]
+    finished = {
+        "attempt": saved.place.attempt,
+        "step": saved.place.step,
+        "files": [file.model_dump() for file in curves],
+        "metrics": reporter.totals(log.path),
+    }
+    out.put(FINISHED, json.dumps(finished, indent=1).encode())

@@ -1,0 +1,103 @@
+"""What stands around the results: the model, its training curves, how exports were proved, which software ran.
+
+Reads small files of artifacts; knows no page.
+"""
+
+import json
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+from stages.artifacts import Artifact, Checkpoint, Weights
+from stages.report.charts import Curve
+from stages.report.lineage import Link
+from stages.report.wording import count, duration, flops
+from stages.vit.config import ModelSettings
+from stages.vit.flops import num_parameters
+
+A = TypeVar("A", bound=Artifact)
+
+Fact = tuple[str, str, str]
+"""Name, value, and what to add in small print."""
+
+CURVES = (("loss", "Training loss", "", True), ("lr", "Learning rate", "", False),
+          ("grad_norm", "Gradient norm before clipping", "", True))  # fmt: skip
+"""Field of metrics.jsonl, title, unit, whether it is noisy."""
+
+
+def behind(links: Sequence[Link], kind: type[A], chosen: A | None = None) -> list[tuple[str, A]]:
+    """Every artifact of a kind that the page rests on, with its node's name; later ones later, `chosen` last."""
+    used = [(link.name, link.artifact()) for link in links]
+    found = [(name, artifact) for name, artifact in used if isinstance(artifact, kind)]
+    return sorted(found, key=lambda one: chosen is not None and one[1].uri == chosen.uri)
+
+
+def glance(checkpoints: Sequence[tuple[str, Checkpoint]], links: Sequence[Link]) -> list[Fact]:
+    """The run in a handful of figures."""
+    facts: list[Fact] = []
+    if checkpoints:
+        _, checkpoint = checkpoints[-1]
+        model = ModelSettings.model_validate(checkpoint.model)
+        facts.append(("Model", variant(model), f"{model.image_px} px"))
+        facts.append(("Parameters", count(num_parameters(model)), ""))
+        facts.append(("Pretrained on", count(checkpoint.samples_seen), "images seen"))
+    recorded = [link.record for link in links if link.record]
+    compute = sum(record.estimate.get("flops") or 0.0 for record in recorded)
+    if compute:
+        facts.append(("Compute", flops(compute), "by the plan"))
+    facts.append(("Work", duration(sum(record.seconds for record in recorded)), f"in {len(recorded)} nodes"))
+    files = sum(len(record.files) for record in recorded)
+    facts.append(("Traceable to", f"{files:,}", "files with digests"))
+    return facts
+
+
+def variant(model: ModelSettings) -> str:
+    """`ViT-L/16`, or explicit sizes."""
+    if isinstance(model.variant, str):
+        return f"ViT-{model.variant}"
+    return f"ViT {model.sizes.layers}×{model.sizes.width}/{model.sizes.patch_px}"
+
+
+def curves(checkpoints: Sequence[tuple[str, Checkpoint]]) -> list[Curve]:
+    """Loss, learning rate and gradient norm of the newest pretraining, step by step."""
+    if not checkpoints or not checkpoints[-1][1].has("metrics.jsonl"):
+        return []
+    lines = [json.loads(line) for line in checkpoints[-1][1].read("metrics.jsonl").splitlines()]
+    drawn = []
+    for field, title, unit, noisy in CURVES:
+        points = [(line["step"], line[field]) for line in lines if line.get(field) is not None]
+        if len(points) > 1:
+            steps, values = zip(*points, strict=True)
+            drawn.append(Curve.draw(title, unit, steps, values, smooth=noisy, zero=field != "loss"))
+    return drawn
+
+
+def pretraining(checkpoints: Sequence[tuple[str, Checkpoint]]) -> str:
+    """One sentence about the newest pretraining."""
+    if not checkpoints:
+        return ""
+    name, checkpoint = checkpoints[-1]
+    model = ModelSettings.model_validate(checkpoint.model)
+    sizes = model.sizes
+    return (
+        f"{name}: {sizes.layers} layers of width {sizes.width} with {sizes.heads} heads, {sizes.patch_px} px patches "
+        f"of {model.image_px} px images, {checkpoint.step:,} steps, {checkpoint.samples_seen:,} images seen. "
+        "The faint line is every step, the strong one a running mean."
+    )
+
+
+def parity(exported: Sequence[tuple[str, Weights]]) -> list[tuple[str, str, dict[str, Any]]]:
+    """Node, format and proof of every export."""
+    proofs = []
+    for name, weights in exported:
+        if weights.has("parity.json"):
+            proofs += [(name, form, proof) for form, proof in weights.read_json("parity.json").items()]
+    return proofs
+
+
+def versions(links: Sequence[Link]) -> dict[str, str]:
+    """Code and packages that computed, the newest record's where several differ."""
+    found: dict[str, str] = {}
+    for link in links:
+        if link.record:
+            found |= {"vitpipe": link.record.code, **link.record.versions}
+    return found

@@ -1,0 +1,143 @@
+"""Charts as small inline SVG whose colours come from the page's stylesheet, so that they follow dark mode and print.
+
+Horizontal places are percentages of whatever width there is; text stays HTML, so that it keeps its size on a phone.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+from markupsafe import Markup
+
+from stages.report.results import Row
+
+PLOT_WIDTH, PLOT_HEIGHT = 1000, 200
+MAX_POINTS = 400
+FAR_POINTS = 15.0
+"""Scores further apart than this are drawn as bars from 0; closer ones without, on a scale that begins elsewhere."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A linear scale with round ticks."""
+
+    low: float
+    high: float
+    ticks: tuple[float, ...]
+
+    def place(self, value: float) -> float:
+        """0 at the low end, 100 at the high one."""
+        return 100 * (value - self.low) / (self.high - self.low)
+
+
+def axis(values: Sequence[float], num_ticks: int = 5, *, zero: bool = False) -> Axis:
+    """A scale whose ends are round and enclose all values (and 0 when asked)."""
+    low, high = min(values), max(values)
+    low = min(low, 0.0) if zero else low
+    step = _round_step((high - low) / num_ticks or abs(high) / num_ticks or 1.0)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    last = max(last, first + 1)
+    return Axis(first * step, last * step, tuple(round(place * step, 12) for place in range(first, last + 1)))
+
+
+def score_axis(rows: Sequence[Row]) -> Axis:
+    """In percent, for scores of one benchmark: from 0 when they lie far apart, else the part where they differ."""
+    values = [100 * value for row in rows for value in (row.low, row.high, *row.per_seed)]
+    far = max(values) - min(values) > FAR_POINTS or min(values) < FAR_POINTS
+    low, high = (0.0, min(100.0, max(values) + 5)) if far else (min(values) - 0.5, min(100.0, max(values) + 0.5))
+    scale = axis([low, high], 5)
+    return Axis(max(0.0, scale.low), min(100.0, scale.high), tuple(tick for tick in scale.ticks if 0 <= tick <= 100))
+
+
+def dots(row: Row, scale: Axis) -> Markup:
+    """One score: a bar to the mean, a whisker of one standard deviation, a dot for each seed."""
+    mean = scale.place(100 * row.value)
+    parts = [f'<line class="grid" x1="{scale.place(t):.2f}%" x2="{scale.place(t):.2f}%" y1="0" y2="100%"/>'
+             for t in scale.ticks]  # fmt: skip
+    if scale.low == 0:
+        parts.append(f'<rect class="bar" x="0" width="{mean:.2f}%" y="8" height="18" rx="3"/>')
+    if row.std is not None:
+        low, high = scale.place(100 * row.low), scale.place(100 * row.high)
+        parts.append(f'<line class="whisker" x1="{low:.2f}%" x2="{high:.2f}%" y1="17" y2="17"/>')
+        parts += [f'<line class="whisker" x1="{x:.2f}%" x2="{x:.2f}%" y1="12" y2="22"/>' for x in (low, high)]
+    for value in row.per_seed:
+        parts.append(f'<circle class="seed" cx="{scale.place(100 * value):.2f}%" cy="17" r="3.5"/>')
+    parts.append(f'<line class="mean" x1="{mean:.2f}%" x2="{mean:.2f}%" y1="5" y2="29"/>')
+    described = f"{row.arm}: {row.text}; seeds " + ", ".join(f"{100 * value:.1f} %" for value in row.per_seed)
+    return Markup('<svg class="dots {}" role="img" width="100%" height="34" aria-label="{}">').format(
+        row.kind, described) + Markup("".join(parts) + "</svg>")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One quantity over the steps of a training."""
+
+    title: str
+    unit: str
+    svg: Markup
+    x: Axis
+    y: Axis
+    first: float
+    last: float
+    smallest: float
+
+    @classmethod
+    def draw(
+        cls, title: str, unit: str, steps: Sequence[int], values: Sequence[float], smooth: bool, zero: bool = True
+    ) -> "Curve":
+        """Draw finite values; with `smooth` every step is faint and a running mean is on top; `zero` begins at 0."""
+        points = [(step, value) for step, value in zip(steps, values, strict=True) if math.isfinite(value)]
+        x = axis([points[0][0], points[-1][0]], 4)
+        y = axis([value for _, value in points], 4, zero=zero)
+        x = Axis(float(points[0][0]), float(max(points[-1][0], points[0][0] + 1)), x.ticks)
+        lines = [
+            f'<line class="grid" x1="0" x2="{PLOT_WIDTH}" y1="{_y(y, t):.1f}" y2="{_y(y, t):.1f}"/>' for t in y.ticks
+        ]
+        thinned = _thin(points)
+        lines.append(f'<path class="{"raw" if smooth else "line"}" d="{_path(thinned, x, y)}"/>')
+        if smooth:
+            lines.append(f'<path class="line" d="{_path(_thin(_running_mean(points)), x, y)}"/>')
+        label = f"{title} from {points[0][1]:.4g} to {points[-1][1]:.4g} over {len(points)} steps"
+        opening = Markup(
+            '<svg class="curve" role="img" viewBox="0 0 {} {}" preserveAspectRatio="none" aria-label="{}">'
+        )
+        svg = opening.format(PLOT_WIDTH, PLOT_HEIGHT, label) + Markup("".join(lines) + "</svg>")
+        return cls(title, unit, svg, x, y, points[0][1], points[-1][1], min(value for _, value in points))
+
+
+def _path(points: Sequence[tuple[float, float]], x: Axis, y: Axis) -> str:
+    places = [f"{x.place(step) * PLOT_WIDTH / 100:.1f} {_y(y, value):.1f}" for step, value in points]
+    return "M" + "L".join(places)
+
+
+def _y(scale: Axis, value: float) -> float:
+    return PLOT_HEIGHT * (1 - scale.place(value) / 100)
+
+
+def _thin(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """At most MAX_POINTS, keeping the lowest and highest of every stretch."""
+    if len(points) <= MAX_POINTS:
+        return list(points)
+    size = math.ceil(2 * len(points) / MAX_POINTS)
+    kept = []
+    for start in range(0, len(points), size):
+        stretch = points[start : start + size]
+        ends = {min(stretch, key=lambda point: point[1]), max(stretch, key=lambda point: point[1])}
+        kept += sorted(ends)
+    return kept
+
+
+def _running_mean(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Mean over a fortieth of the run, centred on each step and narrower towards the ends: it lags nowhere."""
+    half, sums = max(1, len(points) // 80), [0.0, *accumulate(value for _, value in points)]
+    smooth = []
+    for place, (step, _) in enumerate(points):
+        reach = min(half, place, len(points) - 1 - place)
+        smooth.append((step, (sums[place + reach + 1] - sums[place - reach]) / (2 * reach + 1)))
+    return smooth
+
+
+def _round_step(step: float) -> float:
+    size: float = 10.0 ** math.floor(math.log10(step))
+    return next(size * digit for digit in (1, 2, 2.5, 5, 10) if step <= size * digit * (1 + 1e-9))

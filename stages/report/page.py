@@ -1,0 +1,62 @@
+"""The page: one HTML file that loads nothing, rendered from facts. Every text is escaped by the template engine."""
+
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from stages.paper.tables import published, title
+from stages.report import wording
+from stages.report.charts import dots, score_axis
+from stages.report.results import Row
+
+MAX_FILES = 40
+"""Files of a record that are listed; the rest is in record.json."""
+
+
+def render(**facts: Any) -> str:
+    """Fill `page.html.j2`; `facts` are its variables. A missing one is an error, not an empty place."""
+    return _environment().get_template("page.html.j2").render(shown_files=MAX_FILES, **facts)
+
+
+def score_charts(table: list[Row]) -> list[dict[str, Any]]:
+    """One chart a benchmark, each with a scale of its own."""
+    charts = []
+    for benchmark in dict.fromkeys(row.benchmark for row in table):
+        rows = [row for row in table if row.benchmark == benchmark]
+        charts.append({"title": title(benchmark), "rows": rows, "axis": score_axis(rows)})
+    return charts
+
+
+def beside_paper(table: list[Row]) -> list[tuple[Row, Any]]:
+    """Fine-tuned results on the paper's benchmarks, each with the paper's numbers."""
+    found = [(row, published(row.benchmark)) for row in table if row.kind == "pretrained"]
+    return [(row, numbers) for row, numbers in found if numbers]
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        duration=wording.duration,
+        size=wording.size,
+        count=wording.count,
+        flops=wording.flops,
+        short=wording.short,
+        dots=dots,
+        benchmark_title=title,
+        tie=lambda text: text.replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}").replace(
+            " %", "\N{NO-BREAK SPACE}%"
+        ),
+        capfirst=lambda text: text[:1].upper() + text[1:],
+        pretty=lambda config: json.dumps(config, indent=2, sort_keys=True),
+    )
+    return environment

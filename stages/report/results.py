@@ -1,0 +1,201 @@
+"""Scores as rows of one table, arms that differ only in pretraining as gains, and the sentence on top of the page.
+
+Knows scores' facts alone: no files, no page.
+"""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from stages.artifacts import Score
+from stages.paper.tables import title
+
+ALIKE = ("image_px", "batch_images", "steps", "train_per_class", "num_train", "crop", "flip", "eval_resize")
+"""What two fine-tunings must share so that pretraining is their only difference."""
+
+
+@dataclass(frozen=True)
+class Shots:
+    """A few-shot score with another number of labels per class than the row's own."""
+
+    shots: int
+    per_seed: tuple[float, ...]
+
+    @property
+    def text(self) -> str:
+        return percent(statistics.fmean(self.per_seed), _std(self.per_seed))
+
+
+@dataclass(frozen=True)
+class Row:
+    """One score, ready to print. Accuracies are fractions."""
+
+    node: str
+    benchmark: str
+    arm: str
+    """`fine-tuned`, `from scratch`, `few-shot on frozen features`, ..."""
+    kind: str
+    """`pretrained`, `scratch`, `frozen` or `baseline`: the colour."""
+    value: float
+    std: float | None
+    """Sample standard deviation over seeds; None for one."""
+    per_seed: tuple[float, ...]
+    chosen: dict[str, Any]
+    dev_scores: dict[str, float]
+    num_test: int
+    protocol: dict[str, Any]
+    model: dict[str, Any] | None
+    uri: str
+    record_sha256: str
+    more: tuple["Shots", ...] = ()
+    """Few-shot scores with other numbers of labels."""
+
+    @property
+    def low(self) -> float:
+        return self.value - (self.std or 0.0)
+
+    @property
+    def high(self) -> float:
+        return self.value + (self.std or 0.0)
+
+    @property
+    def text(self) -> str:
+        return percent(self.value, self.std)
+
+    @property
+    def labels(self) -> str:
+        """How many labelled images the arm learned from, in words."""
+        per_class = self.protocol.get("train_per_class") or self.protocol.get("shots")
+        if per_class:
+            return f"{per_class} {'label' if per_class == 1 else 'labels'} per class"
+        number = self.protocol.get("num_train")
+        return f"{number:,} labelled images" if number else ""
+
+
+@dataclass(frozen=True)
+class Gain:
+    """A pretrained arm beside its twin from scratch."""
+
+    pretrained: Row
+    scratch: Row
+
+    @property
+    def differences(self) -> tuple[float, ...]:
+        """Per seed where both ran the same seeds (they trained on the same images), else of the means."""
+        if self.pretrained.protocol.get("seeds") == self.scratch.protocol.get("seeds"):
+            return tuple(a - b for a, b in zip(self.pretrained.per_seed, self.scratch.per_seed, strict=True))
+        return (self.pretrained.value - self.scratch.value,)
+
+    @property
+    def points(self) -> float:
+        """Percentage points."""
+        return 100 * (self.pretrained.value - self.scratch.value)
+
+    @property
+    def std(self) -> float | None:
+        """Sample standard deviation of the paired differences, percentage points."""
+        return 100 * statistics.stdev(self.differences) if len(self.differences) > 1 else None
+
+    @property
+    def clear(self) -> bool:
+        """Whether the two means differ by more than the seeds' spread on both sides."""
+        return self.pretrained.std is not None and (
+            self.pretrained.low > self.scratch.high or self.pretrained.high < self.scratch.low
+        )
+
+
+def rows(scores: Sequence[Score]) -> list[Row]:
+    """One row a score, benchmarks together, in the order given. Reads `score.json` of few-shot scores."""
+    found = [_row(score) for score in scores]
+    order = {benchmark: place for place, benchmark in enumerate(dict.fromkeys(row.benchmark for row in found))}
+    return sorted(found, key=lambda row: order[row.benchmark])
+
+
+def gains(table: Sequence[Row]) -> list[Gain]:
+    """Every pretrained fine-tuning with the one from scratch that is otherwise alike."""
+    twins = {_likeness(row): row for row in table if row.kind == "scratch"}
+    return [Gain(row, twins[_likeness(row)]) for row in table if row.kind == "pretrained" and _likeness(row) in twins]
+
+
+def headline(table: Sequence[Row], found: Sequence[Gain]) -> str:
+    """What the run showed, in one sentence; says so when pretraining did not help."""
+    if len(found) == 1:
+        return _one_gain(found[0])
+    if found:
+        helped = [gain for gain in found if gain.clear and gain.points > 0]
+        mean = statistics.fmean(gain.points for gain in found)
+        return f"Pretraining clearly helps in {len(helped)} of {len(found)} comparisons: {mean:+.1f} points on average"
+    if not table:
+        return "No scores yet"
+    best = max(table, key=lambda row: row.value)
+    return f"{title(best.benchmark)}: {best.text} {best.arm}{_over(best)}"
+
+
+def percent(value: float, std: float | None = None) -> str:
+    """`75.1 ± 1.2 %`."""
+    return f"{100 * value:.1f} ± {100 * std:.1f} %" if std is not None else f"{100 * value:.1f} %"
+
+
+def _one_gain(gain: Gain) -> str:
+    ours, theirs = gain.pretrained, gain.scratch
+    name, seeds = title(ours.benchmark), _over(ours)
+    if ours.std is None:
+        return f"{name}: {ours.text} fine-tuned, {theirs.text} from scratch; with one seed the spread is unknown"
+    if not gain.clear:
+        return f"No clear gain from pretraining on {name}: {ours.text} fine-tuned, {theirs.text} from scratch{seeds}"
+    verb = "lifts" if gain.points > 0 else "lowers"
+    return f"Pretraining {verb} {name} from {theirs.text} to {ours.text}: {gain.points:+.1f} points{seeds}"
+
+
+def _over(row: Row) -> str:
+    return f" over {len(row.per_seed)} seeds" if len(row.per_seed) > 1 else ""
+
+
+def _likeness(row: Row) -> tuple[Any, ...]:
+    return (row.benchmark, *(str(row.protocol.get(name)) for name in ALIKE))
+
+
+def _row(score: Score) -> Row:
+    arm, kind = _arm(score.protocol)
+    origin = score.origin
+    return Row(
+        node=score.uri.rstrip("/").rsplit("/", 1)[-1],
+        benchmark=score.benchmark,
+        arm=arm,
+        kind=kind,
+        value=score.value,
+        std=_std(score.per_seed),
+        per_seed=score.per_seed,
+        chosen=score.chosen,
+        dev_scores=score.dev_scores,
+        num_test=score.num_test,
+        protocol=score.protocol,
+        model=score.model,
+        uri=score.uri,
+        record_sha256=origin.record_sha256 if origin else "",
+        more=_more(score),
+    )
+
+
+def _more(score: Score) -> tuple[Shots, ...]:
+    if score.protocol.get("method") != "fewshot":
+        return ()
+    every = {int(shots): tuple(values) for shots, values in score.read_json("score.json")["by_shots"].items()}
+    return tuple(Shots(shots, every[shots]) for shots in sorted(every) if shots != score.protocol["shots"])
+
+
+def _std(values: Sequence[float]) -> float | None:
+    return statistics.stdev(values) if len(values) > 1 else None
+
+
+def _arm(protocol: dict[str, Any]) -> tuple[str, str]:
+    method = protocol.get("method")
+    if method == "finetune":
+        return ("fine-tuned", "pretrained") if protocol.get("pretrained") else ("from scratch", "scratch")
+    if method == "fewshot":
+        features = protocol.get("features")
+        if features == "weights":
+            return "few-shot ridge on frozen features", "frozen"
+        return f"few-shot ridge on {'untrained features' if features == 'untrained' else 'raw pixels'}", "baseline"
+    return str(method or "score"), "frozen"

@@ -1,0 +1,89 @@
+"""Report: one offline page of what a run found, and the same facts for machines beside it. No torch.
+
+Everything is read through records: scores, what they rest on, and how long it took.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from stages.artifacts import Artifact, Checkpoint, Report, Score, ShardSet, Weights
+from stages.contract import Inputs, StageContext
+from stages.report import background
+from stages.report.card import model_card, report_json, results_csv
+from stages.report.config import ReportConfig
+from stages.report.gallery import DrawTask, Pictures
+from stages.report.lineage import Link, walk
+from stages.report.page import beside_paper, render, score_charts
+from stages.report.results import Gain, Row, gains, headline, percent, rows
+
+
+def run(config: ReportConfig, inputs: Inputs, ctx: StageContext) -> Report:
+    """Errors: IntegrityError when a file behind the page is not what its record says."""
+    links = walk(artifact for name in inputs.names() for artifact in inputs.many(name, Artifact))
+    checkpoints = background.behind(links, Checkpoint, chosen=inputs.maybe("checkpoint", Checkpoint))
+    exported = background.behind(links, Weights)
+    table = rows(inputs.many("scores", Score))
+    found = gains(table)
+    sentence, heading = headline(table, found), config.title or ctx.run
+    run_uri = ctx.out.node.uri.removesuffix(f"/{ctx.node}")
+    page = render(
+        title=heading,
+        headline=sentence,
+        lead=_lead(table, found),
+        made=datetime.now(UTC).strftime("%d %B %Y, %H:%M UTC"),
+        run=ctx.run,
+        run_uri=run_uri,
+        spec_uri=f"{run_uri}/spec.yaml".removeprefix("file://"),
+        charts=score_charts(table),
+        rows=table,
+        gains=found,
+        glance=background.glance(checkpoints, links),
+        paper=beside_paper(table),
+        curves=background.curves(checkpoints),
+        pretraining=background.pretraining(checkpoints),
+        pictures=_draw(config, ctx, inputs, links),
+        links=links,
+        parity=background.parity(exported),
+        versions=background.versions(links),
+    )
+    files = (
+        ctx.out.put("index.html", page.encode()),
+        ctx.out.put("report.json", report_json(sentence, table, found, links)),
+        ctx.out.put("results.csv", results_csv(table)),
+        ctx.out.put("README.md", model_card(heading, sentence, table, run_uri)),
+    )
+    return Report(headline=sentence, files=files)
+
+
+def _draw(config: ReportConfig, ctx: StageContext, inputs: Inputs, links: Sequence[Link]) -> Pictures:
+    """Draw the given weights, else the newest converted ones behind the scores, else a score's own."""
+    known = [*inputs.many("weights", Artifact), *(weights for _, weights in background.behind(links, Weights)[::-1])]
+    known += [score for score in inputs.many("scores", Score) if score.model and score.protocol.get("pretrained")]
+    native = [one for one in known if isinstance(one, Weights | Score) and one.has("native/model.safetensors")]
+    task = DrawTask(
+        weights=native[0] if native else None,
+        data=tuple(background.behind(links, ShardSet)),
+        samples=config.samples,
+        max_classes=config.max_classes,
+        context=ctx.task,
+    )
+    drawn = list(ctx.cluster.fan(_draw_task, [task], resources=ctx.resources, label=lambda _: "draw"))
+    return drawn[0].value()
+
+
+def _draw_task(task: DrawTask) -> Pictures:
+    from stages.report.pictures import draw  # torch is imported only where the work runs
+
+    return draw(task)
+
+
+def _lead(table: Sequence[Row], found: Sequence[Gain]) -> str:
+    """The second sentence: how few labels it took, and what frozen features and baselines make of the same."""
+    parts = []
+    if len(found) == 1 and found[0].pretrained.labels:
+        parts.append(f"Both arms saw the same {found[0].pretrained.labels}; ± is the standard deviation over seeds.")
+    for row in table:
+        if row.kind in ("frozen", "baseline"):
+            per_class = f" with {row.labels}" if row.labels else ""
+            parts.append(f"{row.arm[:1].upper()}{row.arm[1:]}{per_class}: {percent(row.value, row.std)}.")
+    return " ".join(parts[:4])

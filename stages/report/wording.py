@@ -1,0 +1,46 @@
+"""Numbers as a person reads them: durations, sizes, counts, digests. Knows nothing of what they measure."""
+
+_SI = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+_BINARY = ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
+
+
+def duration(seconds: float | None) -> str:
+    """`4 min 36 s`; a dash for what is not known."""
+    if seconds is None:
+        return "–"
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days} d {hours} h"
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def size(num_bytes: float | None) -> str:
+    """`3.4 MiB`."""
+    if num_bytes is None:
+        return "–"
+    scale, unit = next(((scale, unit) for scale, unit in _BINARY if num_bytes >= scale), (1, "B"))
+    return f"{num_bytes / scale:.1f} {unit}" if scale > 1 else f"{num_bytes:.0f} B"
+
+
+def count(number: float | None) -> str:
+    """`40,000`, and from a million `86.6 M`."""
+    if number is None:
+        return "–"
+    return f"{number:,.0f}" if number < 1e6 else f"{number / 1e6:,.1f} M"
+
+
+def flops(number: float | None) -> str:
+    """`1.27 PFLOP`."""
+    if not number:
+        return "–"
+    scale, unit = next(((scale, unit) for scale, unit in _SI if number >= scale), (1, ""))
+    return f"{number / scale:.3g} {unit}FLOP"
+
+
+def short(digest: str) -> str:
+    """The first 12 digits of a digest, enough to recognise it."""
+    return digest[:12]

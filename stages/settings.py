@@ -1,0 +1,82 @@
+"""What configs are made of: the base of every section, lengths of training, and where source data lies. No torch."""
+
+import re
+from dataclasses import dataclass
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic_core import CoreSchema, core_schema
+
+
+class Settings(BaseModel):
+    """Base of every config and resources section: frozen, unknown keys refused, defaults validated.
+
+    Each field has its sentence below it; `pipeline.schema` reads them from the source, as importing need not.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class TaskResources(Settings):
+    """What one task of a fan-out gets. Changes only where and how fast."""
+
+    cpus_per_task: float = 1
+    """CPU cores of one task."""
+    gpus_per_task: float | None = None
+    """GPUs of one task, fractions allowed; by default 1 where the cluster has GPUs, else 0."""
+    max_failures: int = 3
+    """Times one task may be lost to its machine before it counts as failed."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Marks a field that says where source data lies: `root: Annotated[str, Place()]`.
+
+    A relative path is made absolute where the command is typed. A local one stays out of the fingerprint: a folder may
+    move, its content is what counts.
+    """
+
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([kM]?)\s*(epochs?|steps?|images?)")
+
+
+@dataclass(frozen=True)
+class Duration:
+    """A length of training: `90 epochs`, `10k steps`, `300M images`."""
+
+    amount: float
+    unit: str  # "epochs" | "steps" | "images"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """ValueError with the accepted forms for anything else."""
+        match = _DURATION.fullmatch(text.strip())
+        if not match:
+            forms = "'90 epochs', '10k steps', '300M images'"
+            raise ValueError(f"a duration is a number and a unit, like {forms}: {text!r}")
+        number, scale, unit = match.groups()
+        return cls(float(number) * {"": 1, "k": 1e3, "M": 1e6}[scale], unit.rstrip("s") + "s")
+
+    def steps(self, batch_images: int, epoch_images: int) -> int:
+        """Whole steps of `batch_images`; only the last partial batch of the run is dropped."""
+        if self.unit == "steps":
+            return int(self.amount)
+        images = self.amount * (epoch_images if self.unit == "epochs" else 1)
+        return int(images // batch_images)
+
+    def __str__(self) -> str:
+        amount = int(self.amount) if float(self.amount).is_integer() else self.amount  # exact: `parse` reads it back
+        return f"{amount} {self.unit}"
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        def read(value: Any) -> "Duration":
+            return value if isinstance(value, Duration) else cls.parse(value if isinstance(value, str) else repr(value))
+
+        return core_schema.no_info_plain_validator_function(
+            read, serialization=core_schema.plain_serializer_function_ser_schema(str)
+        )
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {"type": "string", "pattern": f"^{_DURATION.pattern}$", "examples": ["90 epochs", "10k steps"]}

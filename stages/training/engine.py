@@ -1,0 +1,152 @@
+"""DeepSpeed behind five verbs: accumulate, step, save, load, and the settings it needs. Nobody else imports it.
+
+Knows no data, no schedule and no store. One step is the same mean over the global batch at every world size.
+"""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from infra.errors import StageError
+from infra.work import Rank
+from stages.training.deal import Deal
+
+STATE = "state"
+"""Name of the folder, inside a step's, that DeepSpeed's files lie in."""
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """What DeepSpeed is told."""
+
+    zero: int
+    precision: str
+    clip_norm: float | None
+    image_px: int
+    """Side of the images, to make padding up."""
+
+    @property
+    def own_clipping(self) -> bool:
+        """ZeRO 0 in fp32 leaves gradients in the parameters and reports no norm: we clip and measure."""
+        return self.zero == 0 and self.precision == "fp32"
+
+
+class Engine:
+    """A model with its optimiser on all ranks."""
+
+    def __init__(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, settings: EngineSettings, deal: Deal, rank: Rank
+    ) -> None:
+        # deepspeed is imported only on a rank: its import takes seconds, and fails where no accelerator is chosen
+        import deepspeed
+        from deepspeed.utils import groups
+
+        groups._release_process_group_references()  # of an earlier gang in this process, whose world is gone
+        logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+        self.settings, self.deal, self.device = settings, deal, torch.device(rank.device)
+        for group in optimizer.param_groups:
+            group["lr"] = 0.0  # every step sets its own; see `_forget_dry_run`
+        self._engine, *_ = deepspeed.initialize(
+            model=model, optimizer=optimizer, config=deepspeed_config(settings, deal, self.device)
+        )
+        self._forget_dry_run(optimizer)
+        self._parameters = list(self._engine.module.parameters())
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits of a micro-batch, in the engine's precision."""
+        logits_BK: Tensor = self._engine(images)
+        return logits_BK
+
+    def accumulate(self, losses_B: Tensor, weights_B: Tensor) -> Tensor:
+        """Add the gradient of the weighted losses divided by the global batch; their weighted sum, detached, fp64.
+
+        Images of weight 0 count as loss 0: a masked image keeps its slot in the batch.
+        """
+        loss = (losses_B * weights_B).sum()
+        # DeepSpeed averages gradients over the ranks, so its mean times the world size is the sum that we divide.
+        self._engine.backward(loss * (self.deal.world_size / self.deal.batch_images), scale_wrt_gas=False)
+        return loss.detach().double()
+
+    def pad(self) -> None:
+        """Make a pass that adds nothing: ranks without a micro-batch in this round must still meet the others."""
+        side = self.settings.image_px
+        images = torch.zeros(self.deal.micro_batch, 3, side, side, dtype=torch.uint8, device=self.device)
+        self._engine.backward(self.forward(images).float().sum() * 0.0, scale_wrt_gas=False)
+
+    def end_pass(self) -> None:
+        """Tell DeepSpeed that a pass is over that was not the step's last."""
+        self._engine.step()
+
+    def step(self, lr: float) -> Tensor:
+        """End the step's last pass: clip, update all weights, clear gradients.
+
+        Returns the gradient's global norm before clipping, an fp32 scalar; not finite when the step must not count.
+        """
+        for group in self._engine.optimizer.param_groups:
+            group["lr"] = lr
+        norm = self._clip() if self.settings.own_clipping else None
+        self._engine.step()
+        if norm is None:
+            norm = torch.as_tensor(self._engine.get_global_grad_norm(), dtype=torch.float32, device=self.device)
+        return norm
+
+    def save(self, folder: Path) -> None:
+        """Write this rank's files below `folder/state`. All ranks call it; each may have its own folder."""
+        self._engine.save_checkpoint(str(folder), tag=STATE, save_latest=False)
+
+    def load(self, folder: Path) -> None:
+        """Read what `save` wrote at the same world size. The caller has verified every file before: they are pickles.
+
+        StageError when DeepSpeed finds nothing to load, which by itself it would pass over.
+        """
+        loaded, _ = self._engine.load_checkpoint(str(folder), tag=STATE)
+        if loaded is None:
+            raise StageError(f"load a checkpoint from {folder}", "DeepSpeed found none", "report this")
+
+    def _forget_dry_run(self, optimizer: torch.optim.Optimizer) -> None:
+        """ZeRO 0 in bf16 makes a step with zero gradients to allocate its moments, and counts it: Adam's bias
+        corrections would be one step ahead of those of all other stages."""
+        if self.settings.zero == 0 and self.settings.precision == "bf16":
+            optimizer.state.clear()
+
+    def _clip(self) -> Tensor:
+        gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        if self.settings.clip_norm is not None:
+            torch.nn.utils.clip_grads_with_norm_(self._parameters, self.settings.clip_norm, norm)
+        return norm
+
+
+def deepspeed_config(settings: EngineSettings, deal: Deal, device: torch.device) -> dict[str, Any]:
+    """DeepSpeed's configuration: only what differs from its defaults, with the reason."""
+    bf16, cuda = settings.precision == "bf16", device.type == "cuda"
+    config: dict[str, Any] = {
+        "train_micro_batch_size_per_gpu": deal.micro_batch,
+        "gradient_accumulation_steps": deal.rounds,
+        "gradient_clipping": 0.0 if settings.own_clipping or settings.clip_norm is None else settings.clip_norm,
+        "bf16": {"enabled": bf16},
+        "zero_optimization": {
+            "stage": settings.zero,
+            "overlap_comm": cuda and settings.zero >= 2,  # gloo has no streams to overlap on
+            "contiguous_gradients": True,
+        },
+        "zero_allow_untested_optimizer": True,  # torch's own optimisers are not on its list
+        "zero_force_ds_cpu_optimizer": False,
+        "steps_per_print": 2**62,  # our loop reports
+    }
+    if bf16 and settings.zero >= 1:
+        # A sum of 64 micro-batches in bf16 would keep 8 bits. ZeRO 0 offers no other type for its sums.
+        config["data_types"] = {"grad_accum_dtype": "fp32"}
+    return config
+
+
+def build_cpu_op() -> None:
+    """Compile DeepSpeed's shared-memory op, which it builds when it first meets a CPU; cached ever after."""
+    # see Engine: only where it is needed
+    from deepspeed.ops.op_builder.cpu import ShareMemCommBuilder
+
+    ShareMemCommBuilder().load()

@@ -1,0 +1,37 @@
+"""Losses per image. B images, K classes; labels are class numbers (B,) or target shares (B, K).
+
+Knows no batch mean: the engine divides by the global batch, so that every cut into micro-batches means the same.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from stages.training.config import ObjectiveSettings
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""(logits (B, K) in any float type, labels) -> fp32 loss (B,)."""
+
+
+def loss_fn(objective: ObjectiveSettings) -> Loss:
+    """The loss a config names."""
+    smoothing = objective.label_smoothing
+    if objective.kind == "sigmoid":
+        return lambda logits_BK, labels: sigmoid(logits_BK, labels, smoothing)
+    return lambda logits_BK, labels: softmax(logits_BK, labels, smoothing)
+
+
+def softmax(logits_BK: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Cross-entropy (B,) of the softmax."""
+    return F.cross_entropy(logits_BK.float(), labels, reduction="none", label_smoothing=smoothing)
+
+
+def sigmoid(logits_BK: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Binary cross-entropy summed over the classes (B,), as big_vision's `sigmoid_xent`."""
+    num_classes = logits_BK.shape[1]
+    targets_BK = labels if labels.is_floating_point() else F.one_hot(labels, num_classes).to(torch.float32)
+    if smoothing:
+        targets_BK = targets_BK * (1 - smoothing) + smoothing / num_classes
+    return F.binary_cross_entropy_with_logits(logits_BK.float(), targets_BK, reduction="none").sum(dim=1)

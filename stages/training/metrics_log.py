@@ -1,0 +1,64 @@
+"""The training curve: one JSON line per finished step, kept locally and committed with every checkpoint.
+
+After a resume the file goes on from the lines of the checkpoint, so that every committed step stands once.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from stages.training.loop import Facts
+
+
+class MetricsLog:
+    """`metrics.jsonl` on the local disk of rank 0."""
+
+    def __init__(self, path: Path) -> None:
+        """Begin an empty file; with `continue_from` it goes on from a checkpoint's."""
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+
+    def continue_from(self, lines: bytes) -> None:
+        """Take over the lines of the checkpoint that training resumes from."""
+        self.path.write_bytes(lines)
+
+    def add(self, facts: Facts) -> None:
+        with self.path.open("a") as file:
+            file.write(line(facts))
+
+
+def line(facts: Facts) -> str:
+    """One step as the artifact promises it; `loss_hex` is the loss without rounding."""
+    fields = {
+        "step": facts.step,
+        "samples_seen": facts.samples_seen,
+        "loss": facts.loss,
+        "loss_hex": facts.loss.hex(),
+        "lr": facts.lr,
+        "grad_norm": facts.grad_norm,
+        "seconds": round(facts.seconds, 6),
+    }
+    return json.dumps(fields, allow_nan=False) + "\n"
+
+
+def read(path: Path) -> Iterator[dict[str, Any]]:
+    """The lines of a `metrics.jsonl`."""
+    with path.open() as file:
+        for text in file:
+            yield json.loads(text)
+
+
+def write_tensorboard(metrics: Path, folder: Path) -> list[Path]:
+    """Write the curve as TensorBoard event files; x is the step, the clock is training time from 0."""
+    # tensorboard takes a second to import, and only this needs it
+    from torch.utils.tensorboard import SummaryWriter
+
+    clock = 0.0
+    with SummaryWriter(str(folder), max_queue=1000) as writer:
+        for fields in read(metrics):
+            clock += fields["seconds"]
+            for name, tag in (("loss", "train/loss"), ("lr", "train/learning_rate"), ("grad_norm", "train/grad_norm")):
+                writer.add_scalar(tag, fields[name], fields["step"], walltime=clock)
+    return sorted(path for path in folder.iterdir() if path.is_file())

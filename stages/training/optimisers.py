@@ -1,0 +1,39 @@
+"""Torch's own optimisers, with the paper's weight decay: decoupled, and on kernels only. Knows no DeepSpeed."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from stages.training.config import OptimizerSettings
+
+
+def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Split the trained parameters into kernels, which decay, and all others, which do not.
+
+    As big_vision's mask `.*/kernel`: matrices named `weight`. Biases, norms, class token and position tables are out.
+    """
+    kernels: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            is_kernel = name.rpartition(".")[2] == "weight" and parameter.ndim >= 2
+            (kernels if is_kernel else others).append(parameter)
+    groups: list[dict[str, Any]] = [
+        {"params": kernels, "weight_decay": weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def build(model: nn.Module, settings: OptimizerSettings) -> torch.optim.Optimizer:
+    """The optimiser a config names, over the model's parameters where they lie; fused kernels on a GPU.
+
+    adamw and adam are torch's AdamW: each update first shrinks kernels by lr x weight_decay. sgd adds the decay to
+    the gradient, as torch does.
+    """
+    groups = decay_groups(model, settings.weight_decay)
+    fused = next(model.parameters()).is_cuda
+    if settings.kind == "sgd":
+        return torch.optim.SGD(groups, lr=settings.peak_lr, momentum=settings.momentum, fused=fused)
+    return torch.optim.AdamW(groups, lr=settings.peak_lr, betas=settings.betas, eps=1e-8, fused=fused)

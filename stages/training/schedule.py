@@ -1,0 +1,83 @@
+"""Learning-rate schedules as functions of the step, as big_vision's `create_learning_rate_schedule` defines them.
+
+Knows no optimiser and no torch: a plan on a laptop evaluates them too.
+"""
+
+import math
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from stages.settings import Duration, Settings
+
+PAPER_WARMUP_STEPS = 10_000  # paper, Table 3
+
+
+class ScheduleSettings(Settings):
+    """How the learning rate moves between the first step and the last."""
+
+    kind: Literal["linear", "cosine", "rsqrt", "constant"] = "linear"
+    """Decay after the warm-up: linear or cosine to `end_lr`, reciprocal square root, or none (Table 3)."""
+    warmup: Duration | None = None
+    """Linear rise from 0; by default the paper's 10k steps, but at most a twentieth of the run."""
+    end_lr: float = Field(default=0.0, ge=0)
+    """Learning rate at the last step, for linear and cosine; vision_transformer ends linear ones at 1e-5."""
+    cooldown: Duration | None = None
+    """Final linear fall to 0, multiplied on the decay; rsqrt must state it."""
+    timescale: Duration = Duration(10_000, "steps")
+    """Length over which rsqrt has fallen to 1/sqrt(2) of the peak."""
+
+    @model_validator(mode="after")
+    def _rsqrt_needs_cooldown(self) -> "ScheduleSettings":
+        if self.kind == "rsqrt" and self.cooldown is None:
+            raise ValueError(
+                "schedule rsqrt never falls to 0 by itself: state its `cooldown`, for instance '10k steps'"
+            )
+        return self
+
+
+def in_steps(settings: ScheduleSettings, total_steps: int, batch_images: int, epoch_images: int) -> ScheduleSettings:
+    """State all lengths of the schedule in steps of this run.
+
+    ValueError when warm-up and cooldown together are longer than the run.
+    """
+    default = Duration(min(PAPER_WARMUP_STEPS, total_steps // 20), "steps")
+    lengths = {"warmup": settings.warmup or default, "cooldown": settings.cooldown, "timescale": settings.timescale}
+    steps = {name: length.steps(batch_images, epoch_images) for name, length in lengths.items() if length is not None}
+    warmup, cooldown = steps["warmup"], steps.get("cooldown", 0)
+    if warmup + cooldown > total_steps:
+        raise ValueError(
+            f"the schedule is longer than the run: warmup {warmup} + cooldown {cooldown} > {total_steps} steps"
+        )
+    return settings.model_copy(update={name: Duration(count, "steps") for name, count in steps.items()})
+
+
+def lr_at(step: int, total_steps: int, settings: ScheduleSettings, peak_lr: float) -> float:
+    """Learning rate of the update that follows `step` finished updates (the first update has step 0).
+
+    Lengths of `settings` must be in steps (`in_steps`); ValueError otherwise. With a warm-up of W steps the first
+    update has rate 0 and update W the peak; a run of T updates would reach `end_lr` at step T.
+    """
+    warmup = _steps(settings.warmup, default=0)
+    cooldown = _steps(settings.cooldown, default=0)
+    progress = min(1.0, max(0.0, (step - warmup) / max(1, total_steps - warmup)))
+    if settings.kind == "linear":
+        lr = settings.end_lr + (peak_lr - settings.end_lr) * (1 - progress)
+    elif settings.kind == "cosine":
+        lr = settings.end_lr + (peak_lr - settings.end_lr) * 0.5 * (1 + math.cos(math.pi * progress))
+    elif settings.kind == "rsqrt":
+        timescale = _steps(settings.timescale, default=PAPER_WARMUP_STEPS)
+        lr = peak_lr / math.sqrt(1 + max(0, step - warmup) / timescale)
+    else:
+        lr = peak_lr
+    rise = min(1.0, step / warmup) if warmup else 1.0
+    fall = min(1.0, (total_steps - step) / cooldown) if cooldown else 1.0
+    return lr * rise * fall
+
+
+def _steps(length: Duration | None, default: int) -> int:
+    if length is None:
+        return default
+    if length.unit != "steps":
+        raise ValueError(f"the schedule needs lengths in steps, got {length}: convert it with in_steps")
+    return int(length.amount)

@@ -1,0 +1,119 @@
+"""A committed step of a training: its manifest, and where such steps lie. No torch: the driver reads them too.
+
+A step is the folder `step-{n}/` in an attempt; its `manifest.json`, written last, makes it true.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from typing import Literal, Self
+
+from pydantic import Field, ValidationError
+
+from infra.errors import IntegrityError, UsageError
+from infra.storage.store import Digest, Store
+from stages.artifacts import File, Frozen
+
+SCHEMA = 1
+METRICS = "metrics.jsonl"
+_MANIFEST = re.compile(r"([^/]+)/step-(\d+)/manifest\.json")
+
+
+class StepFile(Frozen):
+    """One file of a step; `path` is its name inside the artifact, `step-{n}/...`."""
+
+    path: str
+    bytes: int
+    sha256: str
+
+    @property
+    def digest(self) -> Digest:
+        return Digest(self.bytes, self.sha256)
+
+
+class StepManifest(Frozen):
+    """`step-{n}/manifest.json`."""
+
+    schema_: int = Field(default=SCHEMA, alias="schema")
+    step: int
+    """Updates made."""
+    samples_seen: int
+    world_size: int
+    zero: int
+    precision: Literal["bf16", "fp32"]
+    micro_batch: int
+    files: tuple[StepFile, ...]
+    sha256: str = ""
+    """Of this manifest's canonical content without this field."""
+
+    @property
+    def folder(self) -> str:
+        return f"step-{self.step}"
+
+    def sealed(self) -> Self:
+        """This manifest with its own digest filled in."""
+        return self.model_copy(update={"sha256": self._digest()})
+
+    def encoded(self) -> bytes:
+        """The bytes to commit."""
+        return (json.dumps(self.model_dump(mode="json", by_alias=True), indent=1, sort_keys=True) + "\n").encode()
+
+    def _digest(self) -> str:
+        content = self.model_dump(mode="json", by_alias=True, exclude={"sha256"})
+        return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+    @classmethod
+    def parse(cls, data: bytes, name: str) -> Self:
+        """Read a manifest. Errors: IntegrityError when damaged, UsageError when written by a newer vitpipe."""
+        try:
+            schema = json.loads(data)["schema"]
+            if isinstance(schema, int) and schema > SCHEMA:
+                found = f"schema {schema} was written by a newer vitpipe; this one reads up to {SCHEMA}"
+                raise UsageError(f"read {name}", found, "update vitpipe")
+            manifest = cls.model_validate_json(data)
+        except (ValueError, KeyError, TypeError, ValidationError) as error:
+            raise IntegrityError(f"read {name}", f"it is damaged: {error}", "an earlier step may stand") from error
+        if manifest.sha256 != manifest._digest():
+            raise IntegrityError(f"read {name}", "its own digest does not match", "an earlier step may stand")
+        return manifest
+
+
+class Place(Frozen):
+    """Where a step claims to stand."""
+
+    attempt: str
+    step: int
+
+    @property
+    def folder(self) -> str:
+        """Relative to the node's folder."""
+        return f"{self.attempt}/step-{self.step}"
+
+    def read(self, node: Store) -> StepManifest:
+        """Its manifest, which must be of this very step. Errors: NotFound, and as `StepManifest.parse`."""
+        name = f"{self.folder}/manifest.json"
+        manifest = StepManifest.parse(node.read(name), name)
+        if manifest.step != self.step:
+            raise IntegrityError(f"read {name}", f"it is the manifest of step {manifest.step}")
+        return manifest
+
+    def files(self, manifest: StepManifest) -> tuple[File, ...]:
+        """The step's files as those of an artifact, the manifest itself among them."""
+        data = manifest.encoded()
+        own = StepFile(
+            path=f"{manifest.folder}/manifest.json", bytes=len(data), sha256=hashlib.sha256(data).hexdigest()
+        )
+        return tuple(
+            File(path=file.path, at=f"{self.attempt}/{file.path}", bytes=file.bytes, sha256=file.sha256)
+            for file in (own, *manifest.files)
+        )
+
+
+def committed(node: Store, attempts: Sequence[str]) -> list[Place]:
+    """Every step with a manifest in these attempts (newest attempt first), the newest step first."""
+    places = []
+    for attempt in attempts:
+        found = (_MANIFEST.fullmatch(entry.path) for entry in node.list(f"{attempt}/step-"))
+        places += [Place(attempt=attempt, step=int(match[2])) for match in found if match]
+    return sorted(places, key=lambda place: (-place.step, attempts.index(place.attempt)))

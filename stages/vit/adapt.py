@@ -1,0 +1,62 @@
+"""Make one model's weights those of another size of image or set of classes (paper, sections 3.1 and 3.2).
+
+Knows no files; what has no counterpart in the old model is initialised, what does not fit is named.
+"""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from infra.errors import UsageError
+from stages.vit.config import ModelSettings
+from stages.vit.init import initial_value
+from stages.vit.native import parameter_shapes
+from stages.vit.positions import ResizeMode, resize_positions, resize_rows
+
+_FUNCTION = ("sizes", "pool", "position", "gelu", "norm_eps")
+"""Settings that must agree, or it would be another function of the same weights."""
+
+
+def adapt_state(
+    state: Mapping[str, Tensor],
+    old: ModelSettings,
+    new: ModelSettings,
+    seed: int,
+    position_resize: ResizeMode = "vit_paper",
+    *,
+    new_head: bool = True,
+) -> dict[str, Tensor]:
+    """The state of an `old` model as one of a `new` model, which may differ in image size, classes and head.
+
+    With `new_head` the head is a zero linear layer and the old representation is dropped where `new` has none;
+    without, the head stays. UsageError naming the settings or tensors that do not fit.
+    """
+    differing = [name for name in _FUNCTION if getattr(old, name) != getattr(new, name)]
+    if differing:
+        found = "; ".join(f"{name} {getattr(old, name)} -> {getattr(new, name)}" for name in differing)
+        raise UsageError("adapt a model's weights", f"it would be another function: {found}", "leave these as they are")
+    fresh = ("head.", "pre_logits.") if old.representation != new.representation else ("head.",)
+    adapted = {}
+    for name, shape in parameter_shapes(new).items():
+        if new_head and name.startswith(fresh):
+            adapted[name] = initial_value(name, shape, seed)
+        else:
+            adapted[name] = _resized(name, state[name], old.grid, new.grid, position_resize)
+        if adapted[name].shape != shape:
+            found = f"{name} is {tuple(adapted[name].shape)}, the new model has {shape}"
+            raise UsageError("adapt a model's weights", found, "ask for a new head, or keep classes and representation")
+    return adapted
+
+
+def _resized(name: str, tensor: Tensor, old_grid: int, new_grid: int, mode: ResizeMode) -> Tensor:
+    if name == "pos_embed":
+        return resize_positions(tensor, old_grid, new_grid, mode)
+    if name in ("pos_embed_x", "pos_embed_y"):
+        return resize_rows(tensor, new_grid, mode)
+    if name.endswith("attn.relative") and old_grid != new_grid:
+        raise UsageError(
+            f"adapt a model from {old_grid}x{old_grid} to {new_grid}x{new_grid} patches",
+            "its relative positions are offsets in raster order, which mean other pixels on another grid",
+            "keep the image size, or pretrain with another kind of position",
+        )
+    return tensor

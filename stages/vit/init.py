@@ -1,0 +1,56 @@
+"""Initial weights as the authors' JAX code draws them, each parameter from (seed, its name) alone.
+
+So the values do not depend on the order of modules, on the device or on the number of ranks.
+"""
+
+import hashlib
+import math
+
+import torch
+from torch import Tensor, nn
+
+FUSED = {"attn.qkv.weight": 3, "attn_pool.kv.weight": 2}
+"""Projections that are stacked in one tensor but drawn one by one, each with its own fan."""
+_TRUNCATED_STD = 0.87962566103423978  # of a standard normal cut at two sigma, as jax.nn.initializers divides by
+
+
+@torch.no_grad()
+def init_weights(model: nn.Module, seed: int, head_bias: float = 0.0) -> None:
+    """Fill all parameters of a ViT in place, drawn on the CPU in fp32 (vision_transformer models_vit.py)."""
+    for name, parameter in model.named_parameters():
+        parameter.copy_(initial_value(name, tuple(parameter.shape), seed, head_bias))
+
+
+def initial_value(name: str, shape: tuple[int, ...], seed: int, head_bias: float = 0.0) -> Tensor:
+    """Draw one parameter by its native name: fp32 on the CPU."""
+    generator = torch.Generator().manual_seed(_key(seed, name))
+    if name == "head.bias":
+        return torch.full(shape, head_bias)
+    if name in ("head.weight", "cls_token"):
+        return torch.zeros(shape)
+    if name.startswith("pos_embed") or name.endswith("attn.relative"):
+        return torch.randn(shape, generator=generator) * 0.02
+    if name in ("patch_embed.proj.weight", "pre_logits.weight"):  # Flax's default for Conv and Dense: LeCun normal
+        return _lecun_normal(shape, generator)
+    if name.endswith(".bias"):
+        return torch.randn(shape, generator=generator) * 1e-6 if ".mlp." in name else torch.zeros(shape)
+    if "norm" in name:
+        return torch.ones(shape)
+    parts = next((count for ending, count in FUSED.items() if name.endswith(ending)), 1)
+    rows, columns = shape[-2] // parts, shape[-1]
+    return torch.cat([_xavier_uniform((*shape[:-2], rows, columns), generator) for _ in range(parts)], dim=-2)
+
+
+def _xavier_uniform(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    bound = math.sqrt(6 / (shape[-2] + shape[-1]))
+    return (torch.rand(shape, generator=generator) * 2 - 1) * bound
+
+
+def _lecun_normal(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    std = 1 / math.sqrt(math.prod(shape[1:])) / _TRUNCATED_STD
+    return nn.init.trunc_normal_(torch.empty(shape), std=std, a=-2 * std, b=2 * std, generator=generator)
+
+
+def _key(seed: int, name: str) -> int:
+    """63 bits, because torch generators take no more on every platform."""
+    return int.from_bytes(hashlib.sha256(f"init/{seed}/{name}".encode()).digest()[:8], "big") >> 1

@@ -1,0 +1,247 @@
+"""The Vision Transformer of "An Image is Worth 16x16 Words", in one file (section 3.1; Figure 1; equations 1 to 4).
+
+Shapes: B images, N patches, T tokens (N and the class token), D width, H heads, E = D/H, F MLP size, R size of the
+representation, K classes, P side of a patch, G patches along a side. Parameter names are timm's.
+Knows nothing of training, data or files; `init.py` fills the parameters.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from infra.errors import UsageError
+from stages.vit.config import ModelSettings
+from stages.vit.positions import join_axes, sincos_2d
+
+
+class ViT(nn.Module):
+    """Images (B, 3, H, W), uint8 or float in [-1, 1], to logits (B, K). UsageError when `classes` is not set."""
+
+    def __init__(self, settings: ModelSettings) -> None:
+        super().__init__()
+        if settings.classes is None:
+            raise UsageError("build a ViT", "its settings name no number of classes", "set model.classes")
+        width, layers = settings.sizes.width, settings.sizes.layers
+        self.settings = settings
+        self.checkpoint_blocks = False
+        self.patch_embed = PatchEmbed(width, settings.sizes.patch_px, settings.image_px)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, width)) if settings.pool == "cls" else None
+        self._add_positions(settings)
+        self.pos_drop = dropout(settings.dropout)
+        self.blocks = nn.ModuleList(
+            Block(settings, settings.stochastic_depth * depth / max(1, layers - 1)) for depth in range(layers)
+        )
+        self.norm = nn.LayerNorm(width, eps=settings.norm_eps)
+        self.attn_pool = AttentionPool(settings) if settings.pool == "map" else None
+        represented = settings.feature_width
+        self.pre_logits = nn.Linear(width, represented) if settings.representation != "none" else None
+        self.head = nn.Linear(represented, settings.classes)
+
+    def _add_positions(self, settings: ModelSettings) -> None:
+        width, grid = settings.sizes.width, settings.grid
+        if settings.position == "learned1d":
+            self.pos_embed = nn.Parameter(torch.zeros(1, settings.tokens, width))
+        elif settings.position == "learned2d":  # section D.4: X and Y tables of D/2 each, concatenated
+            self.pos_embed_x = nn.Parameter(torch.zeros(grid, width // 2))
+            self.pos_embed_y = nn.Parameter(torch.zeros(grid, width - width // 2))
+        elif settings.position == "sincos2d":
+            self.register_buffer("pos_table", sincos_2d(grid, width)[None], persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W) to logits (B, K)."""
+        logits_BK: Tensor = self.head(self.features(images))
+        return logits_BK
+
+    def features(self, images: Tensor) -> Tensor:
+        """What the head sees (B, R): the pooled token, after the tanh layer where there is one."""
+        y_BD = self.pool(self.encode(self.embed(images)))
+        return y_BD if self.pre_logits is None else torch.tanh(self.pre_logits(y_BD))
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Tokens (B, T, D) that enter the encoder (equation 1)."""
+        x_BTD: Tensor = self.patch_embed(images)
+        if self.cls_token is not None:
+            x_BTD = torch.cat([self.cls_token.expand(x_BTD.shape[0], -1, -1), x_BTD], dim=1)
+        position = self.settings.position
+        if position not in ("none", "relative"):
+            x_BTD = x_BTD + self.positions()
+        x_BTD = self.pos_drop(x_BTD)
+        return x_BTD
+
+    def positions(self) -> Tensor:
+        """Absolute position embedding (1, T, D); a class token has a zero row unless positions are learned in 1-D."""
+        if self.settings.position == "learned1d":
+            return self.pos_embed
+        if self.settings.position == "learned2d":
+            table_1ND = join_axes(self.pos_embed_x, self.pos_embed_y)
+        else:
+            table_1ND = self.get_buffer("pos_table")
+        return table_1ND if self.cls_token is None else F.pad(table_1ND, (0, 0, 1, 0))
+
+    def encode(self, x_BTD: Tensor) -> Tensor:
+        """Tokens through all blocks and the final norm (equations 2 to 4)."""
+        for block in self.blocks:
+            if self.checkpoint_blocks and self.training:
+                x_BTD = checkpoint(block, x_BTD, use_reentrant=False)
+            else:
+                x_BTD = block(x_BTD)
+        y_BTD: Tensor = self.norm(x_BTD)
+        return y_BTD
+
+    def pool(self, x_BTD: Tensor) -> Tensor:
+        """One vector (B, D) an image."""
+        if self.attn_pool is not None:
+            y_BD: Tensor = self.attn_pool(x_BTD)
+            return y_BD
+        return x_BTD[:, 0] if self.settings.pool == "cls" else x_BTD.mean(dim=1)
+
+
+class PatchEmbed(nn.Module):
+    """Cut the image into patches and project each (the E of equation 1)."""
+
+    def __init__(self, width: int, patch_px: int, image_px: int) -> None:
+        super().__init__()
+        self.image_px = image_px
+        self.proj = PatchProjection(width, patch_px)
+
+    def forward(self, images: Tensor) -> Tensor:
+        if images.shape[1:] != (3, self.image_px, self.image_px):
+            raise UsageError(
+                f"embed images of shape {tuple(images.shape)}",
+                f"the model takes (B, 3, {self.image_px}, {self.image_px})",
+                "resize the images, or the positions with stages.vit.adapt",
+            )
+        if images.dtype == torch.uint8:
+            images = images.float() / 127.5 - 1
+        x_BND: Tensor = self.proj(images.to(self.proj.weight.dtype))
+        return x_BND
+
+
+class PatchProjection(nn.Module):
+    """A VALID convolution with kernel and stride P, as one matrix product; pixels beyond the last patch are dropped."""
+
+    def __init__(self, width: int, patch_px: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(width, 3, patch_px, patch_px))
+        self.bias = nn.Parameter(torch.zeros(width))
+        self.patch_px = patch_px
+
+    def forward(self, images: Tensor) -> Tensor:
+        patch, (batch, _, height, width) = self.patch_px, images.shape
+        rows, columns = height // patch, width // patch
+        images = images[:, :, : rows * patch, : columns * patch]
+        x_B3GPGP = images.reshape(batch, 3, rows, patch, columns, patch)
+        x_BNp = x_B3GPGP.permute(0, 2, 4, 1, 3, 5).reshape(batch, rows * columns, 3 * patch * patch)
+        return F.linear(x_BNp, self.weight.flatten(1), self.bias)
+
+
+class Block(nn.Module):
+    """Attention and MLP, each behind a norm and around a residual (equations 2 and 3)."""
+
+    def __init__(self, settings: ModelSettings, drop_path: float) -> None:
+        super().__init__()
+        width = settings.sizes.width
+        self.norm1 = nn.LayerNorm(width, eps=settings.norm_eps)
+        self.attn = Attention(settings)
+        self.norm2 = nn.LayerNorm(width, eps=settings.norm_eps)
+        self.mlp = Mlp(settings)
+        self.drop_path = StochasticDepth(drop_path) if drop_path else nn.Identity()
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        x_BTD = x_BTD + self.drop_path(self.attn(self.norm1(x_BTD)))
+        y_BTD: Tensor = x_BTD + self.drop_path(self.mlp(self.norm2(x_BTD)))
+        return y_BTD
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention (appendix A), with the relative positions of section D.4 where asked for."""
+
+    def __init__(self, settings: ModelSettings) -> None:
+        super().__init__()
+        width, self.heads = settings.sizes.width, settings.sizes.heads
+        tokens = settings.tokens
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+        self.proj_drop = dropout(settings.dropout)
+        relative = settings.position == "relative"
+        self.relative = nn.Parameter(torch.zeros(2 * tokens - 1, width // self.heads)) if relative else None
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        batch, tokens, width = x_BTD.shape
+        qkv_BT3HE = self.qkv(x_BTD).reshape(batch, tokens, 3, self.heads, width // self.heads)
+        q_BHTE, k_BHTE, v_BHTE = qkv_BT3HE.permute(2, 0, 3, 1, 4).unbind(0)
+        bias = None if self.relative is None else relative_logits(q_BHTE, self.relative)
+        y_BHTE = F.scaled_dot_product_attention(q_BHTE, k_BHTE, v_BHTE, attn_mask=bias)
+        y_BTD: Tensor = self.proj_drop(self.proj(y_BHTE.transpose(1, 2).reshape(batch, tokens, width)))
+        return y_BTD
+
+
+class Mlp(nn.Module):
+    """Two dense layers with GELU between, dropout after each (section B.1)."""
+
+    def __init__(self, settings: ModelSettings) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(settings.sizes.width, settings.sizes.mlp)
+        self.act = nn.GELU(approximate="tanh" if settings.gelu == "tanh" else "none")
+        self.drop1 = dropout(settings.dropout)
+        self.fc2 = nn.Linear(settings.sizes.mlp, settings.sizes.width)
+        self.drop2 = dropout(settings.dropout)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        y_BTD: Tensor = self.drop2(self.fc2(self.drop1(self.act(self.fc1(x_BTD)))))
+        return y_BTD
+
+
+class AttentionPool(nn.Module):
+    """A learned query attends to all tokens, then an MLP (the MAP head of big_vision's models/vit.py)."""
+
+    def __init__(self, settings: ModelSettings) -> None:
+        super().__init__()
+        width, self.heads = settings.sizes.width, settings.sizes.heads
+        self.latent = nn.Parameter(torch.zeros(1, 1, width))
+        self.q = nn.Linear(width, width)
+        self.kv = nn.Linear(width, 2 * width)
+        self.proj = nn.Linear(width, width)
+        self.norm = nn.LayerNorm(width, eps=settings.norm_eps)
+        self.mlp = Mlp(settings.model_copy(update={"dropout": 0.0}))
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        batch, tokens, width = x_BTD.shape
+        head_width = width // self.heads
+        q_BH1E = self.q(self.latent.expand(batch, -1, -1)).reshape(batch, 1, self.heads, head_width).transpose(1, 2)
+        kv_BT2HE = self.kv(x_BTD).reshape(batch, tokens, 2, self.heads, head_width)
+        k_BHTE, v_BHTE = kv_BT2HE.permute(2, 0, 3, 1, 4).unbind(0)
+        y_BH1E = F.scaled_dot_product_attention(q_BH1E, k_BHTE, v_BHTE)
+        y_BD = self.proj(y_BH1E.reshape(batch, width))
+        pooled_BD: Tensor = y_BD + self.mlp(self.norm(y_BD))
+        return pooled_BD
+
+
+class StochasticDepth(nn.Module):
+    """Drop a branch for whole images with probability `rate`, scaling the kept ones up."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        if not self.training:
+            return x_BTD
+        keep = 1 - self.rate
+        return x_BTD * x_BTD.new_empty(x_BTD.shape[0], 1, 1).bernoulli_(keep).div_(keep)
+
+
+def relative_logits(q_BHTE: Tensor, table_OE: Tensor) -> Tensor:
+    """Extra logits (B, H, T, T): the query against the embedding of its 1-D offset to each key (O = 2T-1 offsets)."""
+    tokens = q_BHTE.shape[2]
+    row = torch.arange(tokens, device=q_BHTE.device)
+    offset_TT = row[:, None] - row[None, :] + tokens - 1
+    logits_BHTO = (q_BHTE * q_BHTE.shape[-1] ** -0.5) @ table_OE.T
+    bias_BHTT: Tensor = logits_BHTO.gather(-1, offset_TT.expand(*q_BHTE.shape[:2], -1, -1))
+    return bias_BHTT
+
+
+def dropout(rate: float) -> nn.Module:
+    """nn.Dropout, or nothing at rate 0, where torch would still draw a mask."""
+    return nn.Dropout(rate) if rate else nn.Identity()

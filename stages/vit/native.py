@@ -1,0 +1,123 @@
+"""Our own weights format: `model.safetensors` with timm's parameter names, and `model.json` with the settings.
+
+Nothing is loaded that does not fit the settings to the last name and shape, and no pickle is ever opened.
+"""
+
+import difflib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from infra.errors import IntegrityError, UsageError
+from stages.artifacts import Score, Weights
+from stages.vit.config import ModelSettings
+from stages.vit.model import ViT
+
+TENSORS, SETTINGS = "model.safetensors", "model.json"
+_SCHEMA = 1
+
+
+def save_native(folder: Path, state: Mapping[str, Tensor], settings: ModelSettings) -> None:
+    """Write both files into `folder`. UsageError when the state is not one of such a model."""
+    _compare(f"save native weights to {folder}", {name: tuple(t.shape) for name, t in state.items()}, settings)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({name: tensor.detach().contiguous() for name, tensor in state.items()}, folder / TENSORS)
+    (folder / SETTINGS).write_bytes(settings_json(settings))
+
+
+def load_native(folder: Path) -> tuple[ModelSettings, dict[str, Tensor]]:
+    """Read what `save_native` wrote: the settings, and the tensors in the type they were saved in.
+
+    Errors: UsageError for pickles, missing files and shapes that do not fit; IntegrityError for damaged files.
+    """
+    tensors = folder / TENSORS
+    if not tensors.is_file():
+        found = ", ".join(sorted(path.name for path in folder.glob("*"))) or "nothing"
+        do = "only safetensors are opened: a pickle (.pt, .pth, .bin) can run code, convert it where you trust it"
+        raise UsageError(f"load native weights from {folder}", f"no {TENSORS} there, but {found}", do)
+    settings = read_settings(folder / SETTINGS)
+    state = read_tensors(tensors)
+    _compare(f"load {tensors}", {name: tuple(tensor.shape) for name, tensor in state.items()}, settings)
+    return settings, state
+
+
+def load_weights(artifact: Weights | Score, scratch: Path) -> tuple[ModelSettings, dict[str, Tensor]]:
+    """Fetch an artifact's native files into `scratch`, verified against its record, and load them."""
+    if not artifact.has(f"native/{TENSORS}"):
+        held = ", ".join(getattr(artifact, "formats", ())) or "no weights"
+        raise UsageError(
+            f"load the weights of {artifact.uri}", f"it holds {held}", "convert with `native` among the formats"
+        )
+    for name in (TENSORS, SETTINGS):
+        artifact.fetch(f"native/{name}", scratch)
+    return load_native(scratch / "native")
+
+
+def settings_json(settings: ModelSettings) -> bytes:
+    """Content of `model.json`."""
+    content = {"schema": _SCHEMA, "format": "vitpipe-native", "model": settings.model_dump(mode="json")}
+    return (json.dumps(content, indent=1) + "\n").encode()
+
+
+def read_settings(path: Path) -> ModelSettings:
+    """Read `model.json`. Errors: UsageError when absent or of a newer schema, IntegrityError when damaged."""
+    if not path.is_file():
+        raise UsageError(f"read {path}", "there is no such file", "native weights need their settings beside them")
+    try:
+        content = json.loads(path.read_bytes())
+        if content["schema"] > _SCHEMA:
+            found = f"schema {content['schema']} was written by a newer vitpipe; this one reads up to {_SCHEMA}"
+            raise UsageError(f"read {path}", found, "update vitpipe")
+        return ModelSettings.model_validate(content["model"])
+    except (ValueError, KeyError, TypeError, ValidationError) as error:
+        raise IntegrityError(f"read {path}", f"it is damaged: {error}", "fetch or convert it again") from error
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file. UsageError for a pickle under that name, IntegrityError for a damaged file."""
+    with path.open("rb") as file:
+        start = file.read(2)
+    if start == b"PK" or start[:1] == b"\x80":  # torch.save's zip, and a bare pickle
+        raise UsageError(f"read {path}", "it is a pickle, which can run code", "convert it to safetensors first")
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise IntegrityError(f"read {path}", f"it is damaged: {error}", "fetch or convert it again") from error
+
+
+def parameter_shapes(settings: ModelSettings) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every parameter, in the model's order, without memory for any."""
+    with torch.device("meta"):
+        model = ViT(settings)
+    return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+
+
+def difference(found: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]]) -> list[str]:
+    """Lines that tell two sets of named shapes apart: `-` wanted and absent, `+` found and unknown, `!` other shape."""
+    missing, unknown = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
+    lines = [f"- {name} {_shape(wanted[name])}{_nearest(name, unknown)}" for name in missing]
+    lines += [f"+ {name} {_shape(found[name])}" for name in unknown]
+    both = [name for name in wanted if name in found and wanted[name] != found[name]]
+    return lines + [f"! {name} is {_shape(found[name])}, the model has {_shape(wanted[name])}" for name in both]
+
+
+def _compare(asked: str, found: Mapping[str, tuple[int, ...]], settings: ModelSettings) -> None:
+    lines = difference(found, parameter_shapes(settings))
+    if lines:
+        shown = "; ".join(lines[:12]) + (f"; and {len(lines) - 12} more" if len(lines) > 12 else "")
+        raise UsageError(asked, f"the tensors do not fit the model: {shown}", "use the settings they were saved with")
+
+
+def _nearest(name: str, names: list[str]) -> str:
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.7)
+    return f" (found instead: {near[0]})" if near else ""
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return "(" + ", ".join(map(str, shape)) + ")"
