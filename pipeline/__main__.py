@@ -1,0 +1,5 @@
+"""`python -m pipeline` is `vitpipe`."""
+
+from pipeline.cli import main
+
+main()

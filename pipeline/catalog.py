@@ -1,0 +1,155 @@
+"""The table of stages: what each takes and gives, and where its code lives.
+
+Places are dotted paths, so that reading the table imports nothing. Knows no YAML and no store.
+"""
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+from stages.settings import Settings
+
+if TYPE_CHECKING:  # reading a YAML needs neither artifacts nor stores
+    from stages.contract import EstimateFn, RunFn
+
+
+@dataclass(frozen=True)
+class Need:
+    """One input of a stage."""
+
+    kind: str
+    """Artifact it must be; where Weights are taken, a Score that carries weights is too."""
+    required: bool = False
+    many: bool = False
+    """Takes a list; an input that is not `many` refuses one, even of one."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One verb of the YAML."""
+
+    name: str
+    version: int
+    """Of the result: raise it when a default or what the code computes changes, so that old results drift."""
+    inputs: Mapping[str, Need]
+    output: str
+    config: str
+    resources: str
+    run: str
+    estimate: str
+    pieces: str | None = None
+    """Regular expression of the files that are finished pieces of an attempt, which a later attempt may adopt."""
+    carries_weights: bool = False
+    """Its output has `native/` weights in it, though it is not called Weights."""
+
+    def config_class(self) -> type[Settings]:
+        return cast(type[Settings], _load(self.config))
+
+    def resources_class(self) -> type[Settings]:
+        return cast(type[Settings], _load(self.resources))
+
+    def run_fn(self) -> "RunFn":
+        return cast("RunFn", _load(self.run))
+
+    def estimate_fn(self) -> "EstimateFn":
+        return cast("EstimateFn", _load(self.estimate))
+
+    def check(self, config: Settings, resources: Settings, given: frozenset[str]) -> list[str]:
+        """What is wrong with config, resources and the names of the given inputs together, in words.
+
+        Asks the optional hooks of the stage's config module: `check(config, resources)` and
+        `check_inputs(config, given)`.
+        """
+        module = importlib.import_module(self.config.partition(":")[0])
+        problems: list[str] = []
+        if hasattr(module, "check"):
+            problems += module.check(config, resources)
+        if hasattr(module, "check_inputs"):
+            problems += module.check_inputs(config, given)
+        return problems
+
+
+def accepts(need: Need, kind: str, carries_weights: bool) -> bool:
+    """Whether an artifact of `kind` may be given where `need` stands."""
+    return kind == need.kind or (need.kind == "Weights" and carries_weights)
+
+
+def _load(path: str) -> Any:
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+_STAGES = (
+    Stage(
+        "ingest",
+        version=1,
+        inputs={"exclude": Need("ShardSet", many=True)},
+        output="ShardSet",
+        config="stages.ingest.config:IngestConfig",
+        resources="stages.ingest.config:IngestResources",
+        run="stages.ingest.run:run",
+        estimate="stages.ingest.estimate:estimate",
+        pieces=r".*\.index",
+    ),
+    Stage(
+        "pretrain",
+        version=1,
+        inputs={"shards": Need("ShardSet", required=True), "init": Need("Weights")},
+        output="Checkpoint",
+        config="stages.pretrain.config:PretrainConfig",
+        resources="stages.pretrain.config:PretrainResources",
+        run="stages.pretrain.run:run",
+        estimate="stages.pretrain.estimate:estimate",
+        pieces=r"step-\d+/manifest\.json",
+    ),
+    Stage(
+        "convert",
+        version=1,
+        inputs={"checkpoint": Need("Checkpoint"), "weights": Need("Weights")},
+        output="Weights",
+        config="stages.convert.config:ConvertConfig",
+        resources="stages.convert.config:ConvertResources",
+        run="stages.convert.run:run",
+        estimate="stages.convert.estimate:estimate",
+    ),
+    Stage(
+        "finetune",
+        version=1,
+        inputs={"data": Need("ShardSet", required=True), "weights": Need("Weights")},
+        output="Score",
+        config="stages.finetune.config:FinetuneConfig",
+        resources="stages.finetune.config:FinetuneResources",
+        run="stages.finetune.run:run",
+        estimate="stages.finetune.estimate:estimate",
+        pieces=r"trials/.*\.json",
+        carries_weights=True,
+    ),
+    Stage(
+        "evaluate",
+        version=1,
+        inputs={"data": Need("ShardSet", required=True), "weights": Need("Weights")},
+        output="Score",
+        config="stages.evaluate.config:EvaluateConfig",
+        resources="stages.evaluate.config:EvaluateResources",
+        run="stages.evaluate.run:run",
+        estimate="stages.evaluate.estimate:estimate",
+    ),
+    Stage(
+        "report",
+        version=1,
+        inputs={
+            "scores": Need("Score", required=True, many=True),
+            "checkpoint": Need("Checkpoint"),
+            "weights": Need("Weights"),
+            "shards": Need("ShardSet"),
+        },
+        output="Report",
+        config="stages.report.config:ReportConfig",
+        resources="stages.report.config:ReportResources",
+        run="stages.report.run:run",
+        estimate="stages.report.estimate:estimate",
+    ),
+)
+
+CATALOG: dict[str, Stage] = {stage.name: stage for stage in _STAGES}

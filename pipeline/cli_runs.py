@@ -1,0 +1,220 @@
+"""The verbs that look at a run, or act on it, wherever its driver is: everything from the store."""
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from infra.errors import UsageError
+from pipeline.terminal import is_terminal, print_json, say
+
+runs = typer.Typer()
+artifacts = typer.Typer(help="List, fetch and verify what a run made.", no_args_is_help=True, rich_markup_mode=None)
+
+RunName = Annotated[str, typer.Argument(metavar="RUN", help="STORE/NAME, or the YAML.", show_default=False)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")]
+NodeName = Annotated[str | None, typer.Argument(metavar="[NODE]", help="NODE or NODE/ID.", show_default=False)]
+LOOK_S = 2.0
+
+
+@runs.command()
+def status(
+    run: RunName,
+    watch: Annotated[bool, typer.Option("--watch", help="Keep looking until nothing runs.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say of each node its state, how far it is, and why it waits."""
+    from pipeline import display
+    from pipeline.runs import known_run
+    from pipeline.status import read_status
+
+    store = known_run(run, "show the status of").store
+    while True:
+        found = read_status(store)
+        if as_json:
+            print_json(found.to_json())
+        elif is_terminal():
+            display.show(display.status_table(found))
+        else:
+            for line in display.status_lines(found):
+                say(line)
+        if not watch or found.state != "running":
+            return
+        time.sleep(LOOK_S)
+
+
+@runs.command()
+def events(run: RunName, as_json: AsJson = False) -> None:
+    """List what happened, oldest first."""
+    from infra.events import read_events
+    from pipeline.runs import known_run
+
+    for event in read_events(known_run(run, "list the events of").store):
+        print_json(event.to_json()) if as_json else say(
+            f"{event.time} {event.node or 'run'} {event.kind}: {event.text}"
+        )
+
+
+@runs.command()
+def logs(
+    run: RunName,
+    node: NodeName = None,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Keep reading while the run lasts.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Print the logs of the newest attempt of each node, or of one."""
+    from pipeline.log_reading import Logs
+    from pipeline.runs import known_run, nodes_of
+    from pipeline.status import read_status
+
+    found = known_run(run, "show the logs of")
+    reader, names = Logs(found.store), nodes_of(found, node)
+    while True:
+        lasts = follow and read_status(found.store).state == "running"
+        for piece in reader.gained(names):
+            if as_json:
+                print_json({"node": piece.node, "path": piece.path, "text": piece.text})
+            else:
+                say(f"== {piece.node}/{piece.path}\n{piece.text.rstrip()}")
+        if not lasts:
+            return
+        time.sleep(LOOK_S)
+
+
+@runs.command()
+def stop(run: RunName, as_json: AsJson = False) -> None:
+    """Ask the driver that holds the run to commit what it can and end, resumable."""
+    import getpass
+    import socket
+
+    from pipeline.lease import request_stop
+    from pipeline.runs import find_run
+
+    found = find_run(run)
+    fence = request_stop(found.store, f"`vitpipe stop` by {getpass.getuser()}@{socket.gethostname()}")
+    if as_json:
+        print_json({"run": found.uri, "fence": fence})
+    elif fence is None:
+        say(f"{found.uri}: nobody runs it")
+    else:
+        say(f"{found.uri}: its driver (fence {fence}) will end at its next look at the store, within seconds")
+
+
+@runs.command()
+def report(
+    run: RunName,
+    open_it: Annotated[bool, typer.Option("--open", help="Show it in a browser.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Fetch the run's one-file HTML page and print where it is."""
+    import webbrowser
+
+    from pipeline.pages import fetch_reports
+    from pipeline.runs import known_run
+
+    paths = fetch_reports(known_run(run, "show the report of"))
+    print_json({"paths": [str(path) for path in paths]}) if as_json else say("\n".join(str(path) for path in paths))
+    if open_it and not webbrowser.open(paths[0].as_uri()):
+        raise UsageError(f"open {paths[0]}", "there is no browser here", "copy the file to a machine that has one")
+
+
+@runs.command()
+def gc(
+    run: RunName,
+    unfinished: Annotated[
+        bool, typer.Option("--unfinished", help="Also what an unfinished node might have resumed from.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Remove what neither a record nor a possible resume names."""
+    from pipeline.gc import gc as collect
+    from pipeline.runs import find_run
+
+    uri = find_run(run).uri
+    removed = collect(uri, unfinished)
+    if as_json:
+        print_json({"run": uri, "removed": removed.paths, "bytes": removed.bytes})
+        return
+    for path in removed.paths:
+        say(f"removed {path}")
+    say(f"{uri}: {len(removed.paths)} files and {removed.bytes:,} bytes removed")
+
+
+@runs.command()
+def doctor(
+    store: Annotated[str, typer.Option(help="Where runs are to be kept.")] = "file://./runs", as_json: AsJson = False
+) -> int:
+    """Look at Ray, token, store, clock, disk, compiler and GPUs: each ok, or what to do."""
+    from dataclasses import asdict
+
+    from pipeline.doctor import checks, failure
+
+    found = []
+    for check in checks(store):
+        found.append(check)
+        if not as_json:
+            say(f"{'ok ' if check.ok else 'BAD'} {check.name}: {check.found}" + (f"; {check.do}" if check.do else ""))
+    error = failure(found)
+    if as_json:
+        wrong = {"error": error.to_json()} if error else {}
+        print_json({"checks": [asdict(check) for check in found], **wrong})
+    elif error:
+        raise error
+    return error.code if error else 0
+
+
+@artifacts.command("ls")
+def ls(run: RunName, node: NodeName = None, as_json: AsJson = False) -> None:
+    """List the files of every committed node, or of one."""
+    from dataclasses import asdict
+
+    from pipeline.retrieval import list_files
+    from pipeline.runs import find_run
+
+    found = list_files(find_run(run).uri, node)
+    if as_json:
+        print_json({"files": [asdict(one) for one in found]})
+        return
+    for one in found:
+        say(f"{one.bytes:>14,}  {one.sha256[:12]}  {one.node}/{one.path}")
+
+
+@artifacts.command("get")
+def get(
+    run: RunName,
+    node: Annotated[str, typer.Argument(help="NODE or NODE/ID.", show_default=False)],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the files go.", show_default=False)],
+    as_json: AsJson = False,
+) -> None:
+    """Copy a node's files here, resuming what was begun, every byte checked against the record."""
+    from pipeline.bars import transfer_bar
+    from pipeline.retrieval import get as fetch
+    from pipeline.runs import find_run
+
+    with transfer_bar(f"get {node}", hidden=as_json) as progress:
+        paths = fetch(find_run(run).uri, node, folder, progress)
+    print_json({"paths": [str(path) for path in paths]}) if as_json else say(
+        f"{len(paths)} files in {folder}, verified"
+    )
+
+
+@artifacts.command("verify")
+def verify(run: RunName, node: NodeName = None, as_json: AsJson = False) -> None:
+    """Read every byte of every committed node, or of one, and compare it with the records."""
+    from dataclasses import asdict
+
+    from pipeline.bars import transfer_bar
+    from pipeline.retrieval import fault
+    from pipeline.retrieval import verify as check
+    from pipeline.runs import find_run
+
+    uri = find_run(run).uri
+    with transfer_bar("verify", hidden=as_json) as progress:
+        findings = check(uri, node, progress)
+    if error := fault(uri, findings):
+        raise error
+    total = sum(one.bytes for one in findings)
+    print_json({"files": [asdict(one) for one in findings]}) if as_json else say(
+        f"{uri}: {len(findings)} files, {total:,} bytes, all as recorded"
+    )

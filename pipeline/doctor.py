@@ -1,0 +1,200 @@
+"""What a run needs of this machine and its store, each tried or looked up: found, and what to do where it lacks.
+
+Imports neither Ray nor torch: it has to answer where they are broken.
+"""
+
+import importlib.metadata
+import os
+import platform
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from infra import ray_auth
+from infra.cluster import RAY_SETTINGS
+from infra.compiled_ops import compiler_environment
+from infra.errors import AlreadyExists, Changed, StorageError, VitpipeError
+from infra.storage.opening import open_store
+from infra.storage.store import Store
+
+MIN_RAY = (2, 60)
+MIN_FREE_BYTES = 2 << 30
+MAX_SKEW_S = 10.0
+"""Machines whose clocks differ more make `status` and the times of events misleading; S3 refuses at 15 minutes."""
+OP = "deepspeed_shm_comm"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing looked at."""
+
+    name: str
+    ok: bool
+    found: str
+    do: str = ""
+    """What to do; empty when it is ok."""
+
+
+def checks(store_uri: str = "file://./runs") -> Iterator[Check]:
+    """Every check, as soon as it is done; `store_uri` is where runs are to be kept. Any that is not ok means exit 7."""
+    for look in (_python, _ray, _token, _address, _compiler, _headers, _ninja, _op, _gpus, _disk):
+        yield _settled(look())
+    for check in _store_checks(store_uri):
+        yield _settled(check)
+
+
+def failure(found: list[Check]) -> StorageError | None:
+    """The error that a doctor who found something ends with, or None."""
+    bad = [check for check in found if not check.ok]
+    if not bad:
+        return None
+    return StorageError("doctor", f"not ok: {', '.join(check.name for check in bad)}", bad[0].do)
+
+
+def _settled(check: Check) -> Check:
+    return replace(check, do="") if check.ok else check
+
+
+def _python() -> Check:
+    return Check("python", sys.version_info >= (3, 11), platform.python_version(), "use Python 3.11 or newer")
+
+
+def _ray() -> Check:
+    try:
+        version = importlib.metadata.version("ray")
+    except importlib.metadata.PackageNotFoundError:
+        return Check("ray", False, "not installed", "run `make install`, and use .venv/bin/vitpipe")
+    recent = tuple(int(part) for part in version.split(".")[:2]) >= MIN_RAY
+    mode = os.environ.get("RAY_AUTH_MODE", RAY_SETTINGS["RAY_AUTH_MODE"])
+    if not recent:
+        return Check("ray", False, f"version {version}", "install ray >= 2.60: older ones run anyone's jobs")
+    return Check("ray", mode == "token", f"version {version}, RAY_AUTH_MODE={mode}", "unset RAY_AUTH_MODE")
+
+
+def _token() -> Check:
+    if os.environ.get("RAY_AUTH_TOKEN"):
+        return Check("token", True, "in RAY_AUTH_TOKEN")
+    path = ray_auth.token_path()
+    if not path.exists():
+        if os.environ.get("RAY_ADDRESS"):
+            return Check("token", False, f"no {path}", "copy the cluster's token there, readable by you alone")
+        return Check("token", True, "none yet: the first run makes one")
+    private = path.stat().st_mode & 0o077 == 0
+    return Check("token", private, f"{path}{'' if private else ' is readable by others'}", f"chmod 600 {path}")
+
+
+def _address() -> Check:
+    address = os.environ.get("RAY_ADDRESS", "")
+    if address in ("", "local"):
+        return Check("cluster", True, "Ray runs embedded, on this machine (no RAY_ADDRESS)")
+    host, _, port = address.removeprefix("ray://").removeprefix("http://").rpartition(":")
+    try:
+        with socket.create_connection((host, int(port)), timeout=5):
+            return Check("cluster", True, f"{address} answers")
+    except (OSError, ValueError) as error:
+        return Check("cluster", False, f"RAY_ADDRESS {address}: {error}", "correct RAY_ADDRESS, or start the cluster")
+
+
+def _compiler() -> Check:
+    found = shutil.which("g++")
+    return Check("compiler", found is not None, found or "no g++", "Debian: apt-get install g++")
+
+
+def _headers() -> Check:
+    path = Path(sysconfig.get_path("include")) / "Python.h"
+    return Check("python headers", path.exists(), str(path), "Debian: apt-get install python3-dev")
+
+
+def _ninja() -> Check:
+    found = shutil.which("ninja", path={**os.environ, **compiler_environment(os.environ)}.get("PATH"))
+    return Check("ninja", found is not None, found or "not installed", "run `make install`")
+
+
+def _op() -> Check:
+    environment = {**os.environ, **compiler_environment(os.environ)}
+    default = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "torch_extensions"
+    root = Path(environment.get("TORCH_EXTENSIONS_DIR", default))
+    built = list(root.glob(f"**/{OP}/{OP}.so"))
+    return Check(
+        "DeepSpeed op", bool(built), str(built[0]) if built else f"not built in {root}",
+        "run `make install`, or `python -m stages.training.prebuild` (1 to 2 minutes, once)",
+    )  # fmt: skip
+
+
+def _gpus() -> Check:
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return Check("GPUs", True, "none (no nvidia-smi): training runs on CPUs")
+    query = [program, "--query-gpu=name,memory.total", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(query, capture_output=True, text=True, timeout=20, check=False)
+    except subprocess.TimeoutExpired:
+        return Check("GPUs", False, "nvidia-smi gave no answer in 20 s", "look at the driver: `dmesg`, then reboot")
+    lines = done.stdout.strip().splitlines()
+    if done.returncode or not lines:
+        return Check("GPUs", False, f"nvidia-smi: {(done.stderr or done.stdout).strip()}", "repair the NVIDIA driver")
+    return Check("GPUs", True, "; ".join(lines))
+
+
+def _disk() -> Check:
+    """Scratch is where shards are cached and checkpoints are written before they are uploaded."""
+    folder = tempfile.gettempdir()
+    free = shutil.disk_usage(folder).free
+    return Check("disk", free >= MIN_FREE_BYTES, f"{free / 2**30:.1f} GiB free in {folder}",
+                 f"free some space, or set TMPDIR to a larger disk (at least {MIN_FREE_BYTES >> 30} GiB)")  # fmt: skip
+
+
+def _store_checks(uri: str) -> Iterator[Check]:
+    try:
+        store = open_store(uri)
+        yield _round_trip(store)
+        ahead = store.clock_ahead_s()
+    except VitpipeError as error:
+        yield Check(f"store {uri}", False, error.found or str(error), error.do or "check the store's URI")
+        return
+    yield Check("clock", abs(ahead) <= MAX_SKEW_S, f"the store's is {ahead:+.1f} s ahead of ours",
+                "set this machine's clock (NTP)")  # fmt: skip
+
+
+def _round_trip(store: Store) -> Check:
+    """Write, read, commit and delete as a run does. The name is one that the shipped S3 policy lets a run delete."""
+    name = f"doctor-{secrets.token_hex(4)}/node/a0/step-0/probe"
+    try:
+        broken = list(_broken_promises(store, name))
+    finally:
+        store.delete(name)
+    if broken:
+        return Check(f"store {store.uri}", False, f"it breaks a promise: {'; '.join(broken)}",
+                     "use a store with conditional writes (AWS S3, Ceph, MinIO), or a folder")  # fmt: skip
+    return Check(f"store {store.uri}", True, "wrote, read, swapped, listed and deleted a probe")
+
+
+def _broken_promises(store: Store, name: str) -> Iterator[str]:
+    store.create(name, b"first")
+    if store.read(name) != b"first" or store.read(name, 1, 3) != b"irs":
+        yield "what is written reads back"
+    if not _refused(lambda: store.create(name, b"second"), AlreadyExists):
+        yield "a second create is refused"
+    version = store.read_version(name)[1]
+    store.swap(name, b"third", version)
+    if not _refused(lambda: store.swap(name, b"fourth", version), Changed):
+        yield "a swap of an old version is refused"
+    elif store.read(name) != b"third":
+        yield "a swap takes effect"
+    if [entry.path for entry in store.list(name)] != [name]:
+        yield "what is written is listed"
+
+
+def _refused(ask: Callable[[], object], how: type[StorageError]) -> bool:
+    try:
+        ask()
+    except how:
+        return True
+    return False

@@ -1,0 +1,97 @@
+"""What all nodes of a run share while this driver holds it, and the ways by which it reaches the world.
+
+Knows no graph and no plan.
+"""
+
+import hashlib
+import logging
+import os
+import tempfile
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from infra import ray_auth
+from infra.events import Event, StoreEvents
+from infra.lease_state import CLOCK, TIMING, Clock, Timing
+from infra.storage.store import Store
+from pipeline.lease import Lease
+from stages.contract import Cluster, Events, Fence
+
+log = logging.getLogger(__name__)
+
+
+class Clusters(Protocol):
+    """Where the heavy work of all nodes goes."""
+
+    @property
+    def dashboard_url(self) -> str:
+        """Where a person can watch it, or an empty text."""
+
+    def named(self, node: str, *, fence: Fence, events: Events) -> Cluster:
+        """The cluster as one node sees it: its tasks and ranks carry the node's name, and end when asked to."""
+
+
+def connect_ray(run: str, cpus_wanted: float) -> AbstractContextManager[Clusters]:
+    """Start Ray in this process, or join the cluster that `RAY_ADDRESS` names. StorageError when it does not answer."""
+    from infra.cluster import connect  # ray takes a second to import: only where something runs
+
+    return connect(run, cpus_wanted, os.environ.get("RAY_ADDRESS"))
+
+
+def ray_answers() -> None:
+    """Ask the cluster that `RAY_ADDRESS` names, if any, for a sign of life. StorageError within seconds."""
+    address = os.environ.get("RAY_ADDRESS")
+    if address and "://" not in address:  # joining refuses a URL in words of its own
+        ray_auth.answers(address)
+
+
+def ignore(_: object) -> None:
+    """Tell nobody."""
+
+
+@dataclass(frozen=True)
+class Ways:
+    """How a driver reaches the world; tests and the terminal bring their own."""
+
+    connect: Callable[[str, float], AbstractContextManager[Clusters]] = connect_ray
+    probe: Callable[[], None] = ray_answers
+    """Raises what `connect` would raise for want of a cluster: asked before anything is written."""
+    on_event: Callable[[Event], None] = ignore
+    """Hears every event that the driver itself writes, from any of its threads."""
+    on_cluster: Callable[[str], None] = ignore
+    """Hears the dashboard's address once the cluster is there."""
+    on_metrics: Callable[[str], None] = ignore
+    """Hears the address of the metrics that Prometheus may scrape."""
+    metrics_port: int | None = 9464
+    """Port of the exporter on 127.0.0.1, or a free one when it is taken; None for no exporter."""
+    timing: Timing = TIMING
+    clock: Clock = CLOCK
+    stop_grace_s: float = 120.0
+    """Nodes that were asked to end have this long before they are abandoned; a second signal cuts it short."""
+
+
+@dataclass(frozen=True)
+class Driver:
+    """One driver's hold on one run."""
+
+    name: str
+    run: Store
+    lease: Lease
+    clusters: Clusters
+    ways: Ways
+
+    def emit(self, node: str, kind: str, text: str) -> None:
+        """Write an event, and tell the log and whoever listens here."""
+        log.info("%s %s: %s", node, kind, text)
+        self.ways.on_event(self.events(node).write(kind, text))
+
+    def events(self, node: str) -> StoreEvents:
+        return StoreEvents(self.run, self.lease.fence, node)
+
+    def scratch(self, node: str) -> Path:
+        """Local folder of a node's attempts, the same on every machine, apart from those of other runs and users."""
+        run = f"{self.name}-{hashlib.sha256(self.run.uri.encode()).hexdigest()[:12]}"
+        return Path(tempfile.gettempdir()) / f"vitpipe-{os.getuid()}" / run / node

@@ -1,0 +1,52 @@
+"""Serve the run's numbers while it lasts: what each running node's progress file says goes to the exporter."""
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from infra.errors import StorageError, VitpipeError
+from infra.metrics import Exporter, count_storage, publish_progress
+from infra.progress import read_progress
+from infra.storage.store import Store
+from pipeline.driver import Ways
+from pipeline.planned import Plan
+
+EVERY_S = 2.0
+
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def exporting(name: str, run: Store, plan: Plan, ways: Ways) -> Iterator[None]:
+    """Export until the block ends. A port that cannot be bound is a warning: the run does not depend on it."""
+    if ways.metrics_port is None:
+        yield
+        return
+    try:
+        exporter = Exporter(ways.metrics_port)
+    except StorageError as error:
+        log.warning("no metrics are served: %s", error)
+        yield
+        return
+    end = threading.Event()
+    thread = threading.Thread(target=_copy, args=(name, run, plan, end), name="vitpipe-exporting", daemon=True)
+    with exporter:
+        ways.on_metrics(exporter.url)
+        count_storage(name, "")
+        thread.start()
+        try:
+            yield
+        finally:
+            end.set()
+            thread.join()
+
+
+def _copy(name: str, run: Store, plan: Plan, end: threading.Event) -> None:
+    while not end.wait(EVERY_S):
+        for planned in plan.due:
+            try:
+                if progress := read_progress(run.child(planned.node)):
+                    publish_progress(name, planned.node, progress)
+            except VitpipeError as error:
+                log.warning("numbers of %s are not exported: %s", planned.node, error)

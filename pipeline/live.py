@@ -1,0 +1,103 @@
+"""What is seen of a run while it lasts: a table that moves for a person, a line now and then for a log.
+
+Looks at the store like any other process; nothing in the run depends on it.
+"""
+
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.text import Text
+
+from infra.errors import VitpipeError
+from infra.events import Event
+from infra.storage.opening import open_store
+from pipeline.display import progress_line, status_table
+from pipeline.driver import Ways
+from pipeline.spec import PipelineSpec
+from pipeline.status import RunStatus, status_of
+from pipeline.terminal import is_terminal, say
+
+LOOK_S = 2.0
+LINE_S = 30.0
+"""A log hears of a running node this often."""
+
+
+@dataclass
+class LiveRun:
+    """Shows one run from a thread of its own, for as long as its block lasts."""
+
+    spec: PipelineSpec
+    notes: list[str] = field(default_factory=list)
+    """Addresses worth knowing while the run lasts."""
+    recent: deque[str] = field(default_factory=lambda: deque(maxlen=5))
+    _end: threading.Event = field(default_factory=threading.Event)
+    _thread: threading.Thread | None = None
+
+    def ways(self) -> Ways:
+        """A runner's ways that tell this display."""
+        return Ways(
+            on_event=self._heard,
+            on_cluster=lambda url: self._note(f"Ray dashboard {url}"),
+            on_metrics=lambda url: self._note(f"metrics {url}"),
+        )
+
+    def __enter__(self) -> Self:
+        target = self._table if is_terminal() else self._lines
+        self._thread = threading.Thread(target=target, name="vitpipe-display", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end.set()
+        if self._thread is not None:
+            self._thread.join(timeout=10)  # a store that hangs must not keep the command from ending
+
+    def _heard(self, event: Event) -> None:
+        line = f"{event.time[11:19]} {event.node or 'run'} {event.kind}: {event.text}"
+        self.recent.append(line)
+        if not is_terminal():
+            say(line)
+
+    def _note(self, text: str) -> None:
+        self.notes.append(text)
+        if not is_terminal():
+            say(text)
+
+    def _look(self) -> RunStatus | None:
+        try:
+            return status_of(open_store(self.spec.uri), self.spec.graph)
+        except VitpipeError:
+            return None  # the runner meets the same trouble and says so; a display has nothing to add
+
+    def _table(self) -> None:
+        with Live(refresh_per_second=4, transient=False) as live:
+            status, pause_s = self._look(), 0.5
+            while not self._end.wait(pause_s):
+                began = time.monotonic()
+                status = self._look() or status
+                live.update(self._frame(status))
+                pause_s = max(LOOK_S, 5 * (time.monotonic() - began))  # a far store is not asked all the time
+            live.update(self._frame(self._look() or status))
+
+    def _frame(self, status: RunStatus | None) -> RenderableType:
+        notes = [Text(" · ".join(self.notes), style="dim")] if self.notes else []
+        events = [Text(line, style="dim", no_wrap=True, overflow="ellipsis") for line in tuple(self.recent)]
+        return Group(*([status_table(status)] if status else []), *notes, *events)
+
+    def _lines(self) -> None:
+        said: dict[str, float] = {}
+        while not self._end.wait(LOOK_S):
+            status = self._look()
+            for node in status.nodes if status else ():
+                now = time.monotonic()
+                if node.state == "running" and now - said.setdefault(node.node, now) >= LINE_S:
+                    said[node.node] = now
+                    say(f"{time.strftime('%H:%M:%S')} {node.node}: {progress_line(node)}")

@@ -1,0 +1,178 @@
+"""One node from its inputs to its record, in a thread of its own. Knows no other node and no order."""
+
+import errno
+import json
+import logging
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from infra.errors import LeaseLost, StageError, Stopped, StorageError, VitpipeError
+from infra.metrics import node_metrics
+from infra.progress import StoreProgress
+from infra.storage.store import Store
+from pipeline.attempts import Refs, earlier, header, list_attempts
+from pipeline.driver import Driver
+from pipeline.fingerprint import Fingerprint
+from pipeline.graph import Node
+from pipeline.node_log import PATH, node_log
+from pipeline.planned import Planned
+from pipeline.provenance import code_version, package_versions
+from pipeline.records import Committed, commit, read_committed
+from stages.artifacts import Artifact
+from stages.contract import Inputs, Out, StageContext
+from stages.record import Record
+
+ERROR = "error.json"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class NodeRun:
+    """Everything one node needs to run under this driver."""
+
+    driver: Driver
+    node: Node
+    planned: Planned
+    wanted: Fingerprint
+    given: Mapping[str, tuple[Committed, ...]]
+    """By input name."""
+
+    @property
+    def store(self) -> Store:
+        return self.driver.run.child(self.node.id)
+
+    @property
+    def refs(self) -> Refs:
+        return {name: tuple(one.ref for one in many) for name, many in self.given.items()}
+
+    def run(self) -> Committed:
+        """Do the work and commit it; what the store then holds.
+
+        Errors: any VitpipeError of the stage as it is; everything else wrapped into one.
+        """
+        found = read_committed(self.store)
+        if found and found.answers(self.wanted.sha256, self.refs):
+            return found  # what it takes was computed again and came out the same
+        try:
+            return self._attempt()
+        except BaseException as error:
+            failure = as_vitpipe_error(error, self.node.id, f"{self.store.uri}/{self.attempt}/{PATH}")
+            if not isinstance(failure, LeaseLost):
+                self._tell_failure(failure)
+            raise failure from error
+
+    @property
+    def attempt(self) -> str:
+        return f"a{self.driver.lease.fence}"
+
+    def _attempt(self) -> Committed:
+        out = self._out()
+        out.begin()
+        scratch = self.driver.scratch(self.node.id)
+        shutil.rmtree(scratch, ignore_errors=True)  # what killed drivers left; ours is the only one that holds the run
+        try:
+            with node_log(self.node.id, out, scratch / "log"):
+                return self._logged(out)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+    def _out(self) -> Out:
+        adopt = earlier(list_attempts(self.store, self.node.stage.pieces), self.wanted.sha256, self.refs)
+        about = header(
+            self.node, self.wanted.sha256, self.wanted.recipe, self.refs,
+            code=code_version(), versions=package_versions(), started=_now(),
+        )  # fmt: skip
+        lease = self.driver.lease
+        return Out(self.store, self.attempt, lease.fence_for_tasks(), about, adopt)
+
+    def _logged(self, out: Out) -> Committed:
+        node, driver = self.node.id, self.driver
+        kind = "resumed" if self.planned.action == "resume" else "started"
+        driver.emit(node, kind, f"{self.planned.stage} as {out.attempt}: {self.planned.reason}")
+        try:
+            committed = self._commit(out)
+        except Stopped as error:
+            log.info("%s was stopped: %s", node, error)
+            raise
+        except BaseException as error:
+            log.error("%s ended with %r", node, error, exc_info=error)
+            raise
+        seconds = committed.record.seconds
+        driver.emit(node, "committed", f"{out.attempt} after {seconds:.0f} s, {len(committed.record.files)} files")
+        return committed
+
+    def _commit(self, out: Out) -> Committed:
+        started, began = _now(), time.monotonic()
+        artifact = self.node.stage.run_fn()(self.node.config, self._inputs(), self._context(out))
+        record = self._record(out, artifact, started, time.monotonic() - began)
+        return commit(self.store, record, self.driver.lease, replace=self.planned.replaces)
+
+    def _inputs(self) -> Inputs:
+        return Inputs({name: [one.artifact() for one in many] for name, many in self.given.items()})
+
+    def _context(self, out: Out) -> StageContext:
+        driver, node = self.driver, self.node.id
+        events = driver.events(node)
+        progress = StoreProgress(self.store, out.attempt, driver.lease.fence)
+        progress.begin()
+        return StageContext(
+            run=driver.name,
+            node=node,
+            out=out,
+            scratch=driver.scratch(node) / out.attempt,
+            fence=out.fence,
+            metrics=node_metrics(driver.name, node),
+            events=events,
+            progress=progress,
+            cluster=driver.clusters.named(node, fence=out.fence, events=events),
+            resources=self.node.resources,
+        )
+
+    def _record(self, out: Out, artifact: Artifact, started: str, seconds: float) -> Record:
+        return Record(
+            node=self.node.id,
+            stage=self.node.stage.name,
+            fingerprint=self.wanted.sha256,
+            recipe=dict(self.wanted.recipe),
+            config=self.node.config.model_dump(mode="json"),
+            resources=self.node.resources.model_dump(mode="json"),
+            inputs=self.refs,
+            output=artifact.facts(),
+            files=artifact.files,
+            metrics=artifact.metrics,
+            estimate=self.planned.estimate.model_dump(mode="json", exclude_none=True),
+            code=code_version(),
+            versions=package_versions(),
+            started=started,
+            seconds=round(seconds, 3),
+            attempt=out.attempt,
+        )
+
+    def _tell_failure(self, failure: VitpipeError) -> None:
+        """Leave the reason beside the attempt, for `status`; the store may be what failed."""
+        kind = "preempted" if isinstance(failure, Stopped) else "failed"
+        try:
+            self.store.write(f"{self.attempt}/{ERROR}", json.dumps({**failure.to_json(), "time": _now()}).encode())
+            self.driver.emit(self.node.id, kind, str(failure))
+        except StorageError as error:
+            log.warning("the reason could not be written to the store: %s", error)
+
+
+def as_vitpipe_error(error: BaseException, node: str, where: str) -> VitpipeError:
+    """The error as one of our tree: a full disk, exhausted memory, or a bug whose traceback lies at `where`."""
+    if isinstance(error, VitpipeError):
+        return error
+    if isinstance(error, MemoryError):
+        return StageError(f"run {node}", "the driver ran out of memory", "use a machine with more, or smaller pieces")
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StorageError(f"run {node}", f"{error.filename or 'a disk'}: {error.strerror}", "free some disk space")
+    found = f"{type(error).__name__}: {error}"
+    return VitpipeError(f"run {node}", found, f"this is a bug in vitpipe; the traceback is in {where}")
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

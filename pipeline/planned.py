@@ -1,0 +1,84 @@
+"""The vocabulary of a plan: what the store says of each node, and what was decided. Plain data."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from infra.errors import VitpipeError
+from pipeline.attempts import Attempt, Refs
+from pipeline.fingerprint import Fingerprint
+from pipeline.graph import Node, is_uri
+from pipeline.records import Committed
+from stages.contract import Estimate
+
+Action = Literal["run", "resume", "reuse", "drifted", "blocked"]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the store says about a graph's nodes."""
+
+    wanted: Mapping[str, Fingerprint]
+    """By node: what the recipe asks for."""
+    records: Mapping[str, Committed] = field(default_factory=dict)
+    """By node, where one is committed."""
+    attempts: Mapping[str, Sequence[Attempt]] = field(default_factory=dict)
+    """By node, newest first; those of nodes that can simply be reused may be left out."""
+    external: Mapping[str, Committed | VitpipeError] = field(default_factory=dict)
+    """By URI: another run's artifact, or why it cannot be used."""
+
+    def given(self, ref: str) -> Committed:
+        """The artifact that a need names. KeyError while it is not committed, or cannot be used."""
+        found = self.external[ref] if is_uri(ref) else self.records[ref]
+        if isinstance(found, VitpipeError):
+            raise KeyError(ref)
+        return found
+
+    def inputs(self, node: Node) -> Refs:
+        """Every input of the node as it is now. KeyError as `given`."""
+        return {name: tuple(self.given(ref).ref for ref in refs) for name, refs in node.needs.items()}
+
+
+@dataclass(frozen=True)
+class Planned:
+    """The decision on one node."""
+
+    node: str
+    stage: str
+    action: Action
+    reason: str
+    differences: tuple[str, ...] = ()
+    """What drifted, or what is replaced: `config.optimizer.peak_lr 0.001 -> 0.003`."""
+    replaces: bool = False
+    """Whether another result of the node may give way."""
+    problem: VitpipeError | None = None
+    """Why the node cannot even begin: a missing root, or artifact of another run."""
+    estimate: Estimate = field(default_factory=Estimate)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "node": self.node,
+            "stage": self.stage,
+            "action": self.action,
+            "reason": self.reason,
+            "differences": list(self.differences),
+            "estimate": self.estimate.model_dump(mode="json", exclude_none=True),
+        }
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All decisions, in the graph's order."""
+
+    nodes: Mapping[str, Planned]
+
+    def having(self, *actions: Action) -> tuple[Planned, ...]:
+        return tuple(planned for planned in self.nodes.values() if planned.action in actions)
+
+    @property
+    def due(self) -> tuple[Planned, ...]:
+        """What there is to run."""
+        return self.having("run", "resume")
+
+    def to_json(self) -> dict[str, Any]:
+        return {"nodes": [planned.to_json() for planned in self.nodes.values()]}

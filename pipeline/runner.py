@@ -1,0 +1,92 @@
+"""Run a spec: plan it, take the run, walk the plan, give the run up. Imports nothing heavy unless something runs."""
+
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from infra.events import StoreEvents
+from infra.lease_state import read_lease
+from infra.storage.opening import open_store
+from infra.storage.store import Store
+from pipeline.driver import Driver, Ways
+from pipeline.exporting import exporting
+from pipeline.lease import Lease, hold
+from pipeline.plan import make_plan, refusal
+from pipeline.planned import Facts, Plan
+from pipeline.records import Committed
+from pipeline.signals import NoSignals, Signals
+from pipeline.spec import PipelineSpec
+from pipeline.survey import survey
+from pipeline.walk import Asked, Inbox, Walk
+
+SPEC = "spec.yaml"
+WAYS = Ways()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A run that is complete: every node of the graph has its record."""
+
+    plan: Plan
+    """What there was to do when it began; `plan.due` is empty when nothing ran."""
+    committed: Mapping[str, Committed]
+
+
+def run(spec: PipelineSpec, replacing: Sequence[str] = (), ways: Ways = WAYS) -> Outcome:
+    """Run or resume every node that is not committed yet.
+
+    `replacing` names nodes whose drifted results may give way, with all that depends on them. Errors: DriftError and
+    UsageError before anything is written; LeaseLost when another driver is alive; the gravest error of the nodes that
+    failed; Stopped after SIGTERM, SIGINT or `stop`.
+    """
+    run = open_store(spec.uri)
+    facts, plan = _accepted(run, spec, replacing)
+    if not plan.due:
+        return Outcome(plan, facts.records)
+    ways.probe()
+    inbox: Inbox = Inbox()
+    main = threading.current_thread() is threading.main_thread()
+    with Signals() if main else NoSignals() as signals, hold(run, inbox.put, ways.timing, ways.clock) as lease:
+        facts, plan = _accepted(run, spec, replacing)  # another driver may have gone on until a moment ago
+        if not plan.due:
+            return Outcome(plan, facts.records)
+        lease.check()
+        run.write(SPEC, spec.text.encode())
+        return _walk(spec, run, lease, facts, plan, inbox, signals, ways)
+
+
+def _walk(
+    spec: PipelineSpec, run: Store, lease: Lease, facts: Facts, plan: Plan, inbox: Inbox, signals: Signals, ways: Ways
+) -> Outcome:
+    with ways.connect(spec.name, _cpus_wanted(spec, plan)) as clusters, exporting(spec.name, run, plan, ways):
+        signals.install()  # ray.init sets its own
+        signals.tell(lambda name: inbox.put(Asked(name)))
+        if clusters.dashboard_url:
+            ways.on_cluster(clusters.dashboard_url)
+        driver = Driver(spec.name, run, lease, clusters, ways)
+        return Outcome(plan, Walk(driver, spec.graph, facts, plan, inbox).run())
+
+
+def _accepted(run: Store, spec: PipelineSpec, replacing: Sequence[str]) -> tuple[Facts, Plan]:
+    """The facts and a plan that may start. DriftError or UsageError otherwise; the drift is also an event."""
+    facts = survey(run, spec.graph)
+    plan = make_plan(spec.graph, facts, replacing)
+    if error := refusal(plan, run.uri):
+        lease = read_lease(run)
+        for planned in plan.having("drifted"):
+            if lease:
+                StoreEvents(run, lease.fence, planned.node).emit("drifted", planned.reason)
+        raise error
+    return facts, plan
+
+
+def _cpus_wanted(spec: PipelineSpec, plan: Plan) -> float:
+    """Most CPUs that one node asks for at once, so that a laptop with fewer cores can run it too."""
+    most = float(os.cpu_count() or 1)
+    for planned in plan.due:
+        resources = spec.graph.nodes[planned.node].resources
+        workers = getattr(resources, "workers", 1)
+        cpus = getattr(resources, "cpus_per_worker", None) or getattr(resources, "cpus_per_task", None) or 1.0
+        most = max(most, float(cpus) * (workers if isinstance(workers, int) else max(workers)))
+    return most

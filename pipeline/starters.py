@@ -1,0 +1,33 @@
+"""Commented YAML to begin with, one file a preset in `pipeline/presets`."""
+
+from pathlib import Path
+
+from infra.errors import UsageError
+
+FOLDER = Path(__file__).parent / "presets"
+DEFAULT = "folder"
+
+
+def presets() -> dict[str, str]:
+    """Name -> the sentence that its file opens with."""
+    return {path.stem: _sentence(path) for path in sorted(FOLDER.glob("*.yaml"))}
+
+
+def write_starter(path: Path, preset: str = DEFAULT) -> None:
+    """Write a preset to a new file. UsageError for an unknown preset, a file that is there, or no place for it."""
+    known = presets()
+    if preset not in known:
+        listed = ", ".join(known)
+        raise UsageError(f"begin from the preset {preset!r}", f"there are {listed}", "choose one of them")
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write((FOLDER / f"{preset}.yaml").read_text(encoding="utf-8"))
+    except FileExistsError:
+        raise UsageError(f"write {path}", "something of that name is there", "choose another path") from None
+    except OSError as error:
+        raise UsageError(f"write {path}", str(error.strerror), "choose another path") from None
+
+
+def _sentence(path: Path) -> str:
+    with path.open(encoding="utf-8") as file:
+        return file.readline().removeprefix("#").strip()
