@@ -1,0 +1,87 @@
+"""`make bench`: measured tables, ours beside a peer and the machine's own limit, interleaved in one process."""
+
+import time
+from collections.abc import Callable
+
+import timm
+import torch
+
+from stages.vit.config import ModelSettings
+from stages.vit.flops import train_flops_per_image
+from stages.vit.init import init_weights
+from stages.vit.model import ViT
+
+ROUNDS = 6
+BATCH = 4
+MOVED = 0.10
+"""A calibration kernel that moved by more makes a run void."""
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    print(f"torch {torch.__version__}, timm {timm.__version__}, {torch.backends.cpu.get_cpu_capability()}, one thread")
+    vit_step()
+
+
+def vit_step() -> None:
+    """Forward and backward of ViT-B/16 in fp32, ours and timm's with equal weights; GEMM as the limit."""
+    settings = ModelSettings(variant="B/16", image_px=224, classes=1000)
+    ours = ViT(settings)
+    init_weights(ours, seed=0)
+    theirs = timm.create_model("vit_base_patch16_224")
+    theirs.load_state_dict(ours.state_dict())
+    images, labels = torch.rand(BATCH, 3, 224, 224) * 2 - 1, torch.arange(BATCH)
+
+    def step(model: torch.nn.Module) -> Callable[[], None]:
+        def run() -> None:
+            model.zero_grad(set_to_none=True)
+            torch.nn.functional.cross_entropy(model(images), labels).backward()
+
+        return run
+
+    before = _gemm_seconds()
+    seconds = _interleaved({"vitpipe": step(ours), "timm": step(theirs)})
+    after = _gemm_seconds()
+    moved = abs(after / before - 1)
+    gflop = BATCH * train_flops_per_image(settings) / 1e9
+    print(f"\nViT-B/16 step, batch {BATCH}, fp32, CPU seconds, minimum of {ROUNDS}")
+    for name, best in seconds.items():
+        print(f"  {name:8} {best:6.2f} s  {gflop / best:6.1f} GF/s  {best / seconds['timm']:5.2f} of timm")
+    print(f"  {'limit':8} GEMM of the MLP's shape: {_GEMM_GFLOP / min(before, after):.1f} GF/s")
+    print(f"  calibration moved {moved:.1%}{': VOID, run it again on a quiet machine' if moved > MOVED else ''}")
+
+
+_SHAPE = (197 * BATCH, 768, 3072)
+_GEMM_GFLOP = 20 * 2 * _SHAPE[0] * _SHAPE[1] * _SHAPE[2] / 1e9
+
+
+def _gemm_seconds() -> float:
+    """CPU seconds of 20 products, minimum of 5."""
+    left, right = torch.randn(*_SHAPE[:2]), torch.randn(*_SHAPE[1:])
+
+    def products() -> None:
+        for _ in range(20):
+            left @ right
+
+    return min(_cpu_seconds(products) for _ in range(5))
+
+
+def _interleaved(candidates: dict[str, Callable[[], None]]) -> dict[str, float]:
+    """Best CPU seconds of each, in turns that swap their order, after one warm-up round."""
+    best = {name: float("inf") for name in candidates}
+    for turn in range(ROUNDS + 1):
+        for name in sorted(candidates, reverse=turn % 2 == 1):
+            seconds = _cpu_seconds(candidates[name])
+            if turn:
+                best[name] = min(best[name], seconds)
+    return best
+
+
+def _cpu_seconds(run: Callable[[], None]) -> float:
+    start = time.process_time()
+    run()
+    return time.process_time() - start
+
+
+if __name__ == "__main__":
+    main()

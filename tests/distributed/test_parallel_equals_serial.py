@@ -1,0 +1,65 @@
+"""ZeRO 0 to 3, on one rank and on two with padding, give what plain torch gives; bf16 stays near it."""
+
+import functools
+import json
+from pathlib import Path
+
+import pytest
+from inprocess import InProcessCluster
+from tiny_training import NO_DROPOUT, STEPS, course, engine, plain_torch, steps
+
+from infra.work import Rank
+from stages.pretrain.config import PretrainResources
+
+STAGES = (0, 1, 2, 3)
+TOLERANCE = 2e-5
+"""Relative. A sum of n fp32 numbers in another order differs by at most about n/2 ulp (6e-8 each); gradients sum over
+20 images x 17 tokens = 340 terms: 1e-5 a step before Adam, whose first steps keep only the gradient's sign and so
+damp it. Twice that over 6 steps."""
+
+
+def curves(folder: Path, cells: list[tuple[int, str]], rank: Rank) -> None:
+    """Train every (zero, precision), one after another on the same ranks."""
+    for zero, precision in cells:
+        facts = list(steps(engine(rank, zero, precision, NO_DROPOUT), course()))
+        assert [one.step for one in facts] == list(range(1, STEPS + 1))
+        name = f"{zero}-{precision}-{rank.world_size}-{rank.rank}.json"
+        (folder / name).write_text(json.dumps([(one.loss, one.grad_norm) for one in facts]))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("curves")
+    cells = [(zero, precision) for precision in ("fp32", "bf16") for zero in STAGES]
+    InProcessCluster(2).gang(functools.partial(curves, folder, cells), resources=PretrainResources(workers=2))
+    return folder
+
+
+def curve(trained: Path, name: str) -> list[list[float]]:
+    return json.loads((trained / f"{name}.json").read_text())
+
+
+@pytest.mark.parametrize("zero", STAGES)
+def test_two_ranks_in_fp32_give_plain_torchs_losses(trained: Path, zero: int) -> None:
+    for found, wanted in zip(curve(trained, f"{zero}-fp32-2-0"), plain_torch(), strict=True):
+        assert found == pytest.approx(wanted, rel=TOLERANCE)
+
+
+def test_the_comparison_can_fail() -> None:
+    """Negative control: dropout alone moves the curve a hundred tolerances away."""
+    with_dropout = plain_torch(NO_DROPOUT.model_copy(update={"dropout": 0.1}))
+    assert plain_torch()[-1] != pytest.approx(with_dropout[-1], rel=100 * TOLERANCE)
+
+
+@pytest.mark.parametrize("zero", STAGES)
+def test_bf16_stays_within_its_rounding_of_fp32(trained: Path, zero: int) -> None:
+    """bf16 keeps 8 bits (4e-3 relative); a loss of 1.6 made of such logits is that near, norms a few times less so."""
+    bf16, fp32 = curve(trained, f"{zero}-bf16-2-0"), curve(trained, f"{zero}-fp32-2-0")
+    for (loss, norm), (wanted_loss, wanted_norm) in zip(bf16, fp32, strict=True):
+        assert loss == pytest.approx(wanted_loss, rel=2 * 4e-3)
+        assert norm == pytest.approx(wanted_norm, rel=10 * 4e-3)
+
+
+@pytest.mark.parametrize("zero", STAGES)
+def test_all_ranks_see_the_same_facts(trained: Path, zero: int) -> None:
+    assert curve(trained, f"{zero}-fp32-2-0") == curve(trained, f"{zero}-fp32-2-1")

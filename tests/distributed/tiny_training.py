@@ -1,0 +1,113 @@
+"""A ViT of 2 layers on made-up images, trained by our loop on gloo ranks or by plain torch: the same mathematics."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from infra.work import Rank
+from stages.images.batch import Batch
+from stages.settings import Duration
+from stages.training.config import ObjectiveSettings, OptimizerSettings
+from stages.training.deal import Deal
+from stages.training.engine import Engine, EngineSettings
+from stages.training.loop import Course, Facts, train
+from stages.training.losses import loss_fn
+from stages.training.optimisers import build
+from stages.training.schedule import ScheduleSettings, lr_at
+from stages.vit.config import ModelSettings, Sizes
+from stages.vit.init import init_weights
+from stages.vit.model import ViT
+
+MODEL = ModelSettings(
+    variant=Sizes(layers=2, width=32, mlp=64, heads=2, patch_px=8), image_px=32, classes=5, dropout=0.1
+)
+NO_DROPOUT = MODEL.model_copy(update={"dropout": 0.0})
+OPTIMIZER = OptimizerSettings(peak_lr=3e-3, weight_decay=0.1, clip_norm=1.0)
+SCHEDULE = ScheduleSettings(warmup=Duration(2, "steps"))
+BATCH, MICRO, STEPS = 20, 4, 6  # 5 micro-batches: two ranks pad the last round
+
+
+def model(settings: ModelSettings = MODEL) -> ViT:
+    made = ViT(settings)
+    init_weights(made, seed=1)
+    return made.train()
+
+
+def images(start: int, count: int) -> Batch:
+    """Made from their positions alone; the label shows in the brightness, so that there is something to learn."""
+    positions_B = torch.arange(start, start + count)
+    labels_B = positions_B * 7 % 5
+    generator = torch.Generator().manual_seed(start)
+    noise = torch.randint(0, 128, (count, 3, 32, 32), generator=generator)
+    return Batch((noise + 25 * labels_B[:, None, None, None]).to(torch.uint8), labels_B, torch.ones(count), positions_B)
+
+
+def engine(
+    rank: Rank, zero: int, precision: str = "fp32", settings: ModelSettings = MODEL, batch: int = BATCH
+) -> Engine:
+    vit = model(settings)
+    deal = Deal(batch, MICRO, rank.rank, rank.world_size)
+    return Engine(
+        vit, build(vit, OPTIMIZER), EngineSettings(zero, precision, OPTIMIZER.clip_norm, settings.image_px), deal, rank
+    )
+
+
+def course(
+    first_step: int = 0,
+    total_steps: int = STEPS,
+    settle_at: Callable[[int], bool] = lambda step: False,
+    stopping: Callable[[], str | None] = lambda: None,
+) -> Course:
+    return Course(
+        seed=3,
+        first_step=first_step,
+        total_steps=total_steps,
+        lr=lambda step: lr_at(step, STEPS, SCHEDULE, OPTIMIZER.peak_lr),
+        settle_at=settle_at,
+        stopping=stopping,
+    )
+
+
+def steps(made: Engine, way: Course, read: Callable[[int, int], Batch] = images) -> Iterator[Facts]:
+    batches = (read(start, count) for start, count in made.deal.ranges(way.first_step, way.total_steps))
+    return train(made, batches, loss_fn(ObjectiveSettings()), way)
+
+
+def plain_torch(settings: ModelSettings = NO_DROPOUT) -> list[tuple[float, float]]:
+    """(loss, gradient norm) of each step: one process, whole batches, no DeepSpeed."""
+    vit = model(settings)
+    optimizer, loss = build(vit, OPTIMIZER), loss_fn(ObjectiveSettings())
+    curve = []
+    for step in range(STEPS):
+        parts = [images(step * BATCH + start, MICRO) for start in range(0, BATCH, MICRO)]
+        batch_BCHW = torch.cat([part.images_BCHW for part in parts])
+        mean = loss(vit(batch_BCHW), torch.cat([part.labels for part in parts])).mean()
+        optimizer.zero_grad()
+        mean.backward()
+        norm = torch.nn.utils.clip_grad_norm_(vit.parameters(), OPTIMIZER.clip_norm or 0.0)
+        for group in optimizer.param_groups:
+            group["lr"] = lr_at(step, STEPS, SCHEDULE, OPTIMIZER.peak_lr)
+        optimizer.step()
+        curve.append((mean.item(), norm.item()))
+    return curve
+
+
+def tensors(folder: Path) -> dict[str, Tensor]:
+    """Every tensor in DeepSpeed's files of a step, by file and place inside."""
+    found: dict[str, Tensor] = {}
+
+    def walk(name: str, value: object) -> None:
+        if isinstance(value, Tensor):
+            found[name] = value
+        elif isinstance(value, dict):
+            for key, one in value.items():
+                walk(f"{name}/{key}", one)
+        elif isinstance(value, list | tuple):
+            for index, one in enumerate(value):
+                walk(f"{name}/{index}", one)
+
+    for path in sorted(folder.glob("*.pt")):
+        walk(path.name, torch.load(path, weights_only=False))
+    return found

@@ -1,0 +1,86 @@
+"""A cluster of three machines on one, of which one is lost; run as a program, because a process can join one Ray."""
+
+import json
+import os
+import socket
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from infra import cluster, logs, ray_auth
+from infra.errors import VitpipeError
+
+WAIT_S = 20.0
+TWO_CPUS = {"cpus_per_task": 2, "gpus_per_task": 0, "cpus_per_worker": 2, "gpus_per_worker": 0}
+
+
+def task(folder: str, item: int) -> int:
+    """The first try never ends by itself."""
+    mark = Path(folder, f"{item}")
+    if not mark.exists():
+        mark.touch()
+        time.sleep(3600)
+    return item
+
+
+def rank_fn(folder: str, rank: Any) -> None:
+    mark = Path(folder, f"rank-{rank.restart}")
+    mark.touch()
+    if rank.restart == 0:
+        time.sleep(3600)
+
+
+def main(what: str, comes_back: str, folder: str) -> None:
+    logs.configure()
+    cluster.prepare_environment()
+    ray_auth.ensure_token()
+    from ray.cluster_utils import Cluster
+
+    from infra.ray_cluster import join
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    dashboard = {"include_dashboard": True, "dashboard_host": "127.0.0.1", "dashboard_port": port}
+    machines = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, **dashboard})
+    large = machines.add_node(num_cpus=2)
+    try:
+        with join("demo", machines.address, WAIT_S) as joined:
+            work = ThreadPoolExecutor(1).submit(do, what, folder, joined.named("node"))
+            began = time.monotonic()
+            lose(machines, large, folder, comes_back == "yes")  # Ray wants this in the main thread
+            found = work.result()
+            marks = sorted(os.listdir(folder))
+            print(json.dumps({"found": found, "seconds": time.monotonic() - began, "marks": marks}))
+    finally:
+        machines.shutdown()
+
+
+def do(what: str, folder: str, view: Any) -> str:
+    """What became of the work, in words."""
+    resources = SimpleNamespace(workers=1, max_failures=2, **TWO_CPUS)
+    try:
+        if what == "fan":
+            return str([done.value() for done in view.fan(partial(task, folder), [7], resources=resources)])
+        view.gang(partial(rank_fn, folder), resources=resources)
+    except VitpipeError as error:
+        return f"{type(error).__name__}: {error}"
+    return "done"
+
+
+def lose(machines: Any, large: Any, folder: str, comes_back: bool) -> None:
+    """Once work has begun on the large machine, it vanishes; another comes a little later, or never."""
+    while not os.listdir(folder):
+        time.sleep(0.2)
+    machines.remove_node(large, allow_graceful=False)
+    if comes_back:
+        time.sleep(3)
+        machines.add_node(num_cpus=2)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,162 @@
+"""An HTTP proxy before a real S3 server that breaks what passes, one planned fault after another."""
+
+import http.client
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import urlsplit
+
+XML_ERROR = '<?xml version="1.0"?><Error><Code>{}</Code><Message>made by the test</Message></Error>'
+
+
+@dataclass
+class Fault:
+    """What to do to the next `times` requests of `method` whose path contains `path`."""
+
+    kind: str
+    """status: answer `status` unasked · lost: carry it out, then hang up without an answer · refused: hang up
+    before · short: hang up half way through the body · cut: half the body, its length adapted · flip: one bit of the
+    body · flip_up: one bit of the request's body · stall: never answer · drip: `pace_s` for each byte of the body ·
+    xml: 200 with an error as body
+    """
+    method: str = ""
+    path: str = ""
+    times: int = 1
+    status: int = 503
+    pace_s: float = 0.2
+
+
+@dataclass
+class Proxy:
+    """Where the proxy listens, what it is going to break, and what passed (`METHOD path`, headers)."""
+
+    endpoint: str
+    upstream: str
+    faults: list[Fault] = field(default_factory=list)
+    requests: list[tuple[str, dict[str, str]]] = field(default_factory=list)
+    closing: threading.Event = field(default_factory=threading.Event)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def plan(self, kind: str, **what: Any) -> None:
+        self.faults.append(Fault(kind, **what))
+
+    def next_fault(self, method: str, path: str, headers: dict[str, str]) -> Fault | None:
+        with self._lock:
+            self.requests.append((f"{method} {path}", headers))
+            for fault in self.faults:
+                if fault.times and fault.method in ("", method) and fault.path in path:
+                    fault.times -= 1
+                    return fault
+        return None
+
+
+@contextmanager
+def s3_proxy(upstream: str) -> Iterator[Proxy]:
+    """Run a proxy to `upstream` (http://host:port) while the block lasts."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+    server.daemon_threads = True
+    proxy = Proxy(f"http://127.0.0.1:{server.server_address[1]}", upstream)
+    server.proxy = proxy  # type: ignore[attr-defined]
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield proxy
+    finally:
+        proxy.closing.set()
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *args: Any) -> None:
+        """Say nothing."""
+
+    def _pass(self) -> None:
+        proxy: Proxy = self.server.proxy  # type: ignore[attr-defined]
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        fault = proxy.next_fault(self.command, self.path, dict(self.headers.items())) or Fault("none")
+        if fault.kind == "refused":
+            return self._hang_up()
+        if fault.kind == "stall":
+            proxy.closing.wait(30)
+            return self._hang_up()
+        if fault.kind in ("status", "xml"):
+            error = XML_ERROR.format("AccessDenied" if fault.status == 403 else "InternalError").encode()
+            self._answer(fault.status if fault.kind == "status" else 200, {}, error)
+            return None
+        if fault.kind == "flip_up":
+            body = flipped(body)
+        status, headers, data = self._forward(proxy.upstream, body)
+        if fault.kind == "lost":
+            return self._hang_up()
+        self._answer(status, headers, data, fault)
+        return None
+
+    do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _pass
+
+    def _forward(self, upstream: str, body: bytes) -> tuple[int, dict[str, str], bytes]:
+        where = urlsplit(upstream)
+        assert where.hostname
+        connection = http.client.HTTPConnection(where.hostname, where.port, timeout=30)
+        try:
+            connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+            for name, value in self.headers.items():
+                if name.lower() not in ("expect", "connection"):
+                    connection.putheader(name, value)
+            connection.endheaders(body)
+            answer = connection.getresponse()
+            return answer.status, dict(answer.getheaders()), answer.read()
+        finally:
+            connection.close()
+
+    def _answer(self, status: int, headers: dict[str, str], data: bytes, fault: Fault | None = None) -> None:
+        kind = fault.kind if fault else ""
+        if kind == "cut":
+            data = data[: len(data) // 2]
+        if kind == "flip":
+            data = flipped(data)
+        self.send_response_only(status)
+        for name, value in headers.items():
+            if name.lower() not in ("content-length", "transfer-encoding", "connection"):
+                self.send_header(name, value)
+        length = headers.get("Content-Length", str(len(data))) if self.command == "HEAD" else str(len(data))
+        if status not in (204, 304):
+            self.send_header("Content-Length", length)
+        self.end_headers()
+        if self.command == "HEAD":
+            return
+        if kind == "short":
+            self.wfile.write(data[: len(data) // 2])
+            return self._hang_up()
+        if fault and kind == "drip":
+            self._drip(data, fault.pace_s)
+        else:
+            self.wfile.write(data)
+
+    def _drip(self, data: bytes, pace_s: float) -> None:
+        for byte in data:
+            try:
+                self.wfile.write(bytes([byte]))
+            except OSError:  # the reader lost patience, as it should
+                self.close_connection = True
+                return
+            time.sleep(pace_s)
+
+    def _hang_up(self) -> None:
+        self.close_connection = True
+        self.wfile.flush()
+        self.connection.shutdown(socket.SHUT_RDWR)
+
+
+def flipped(data: bytes) -> bytes:
+    """The data with one bit in its middle turned."""
+    middle = len(data) // 2
+    return data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :] if data else data

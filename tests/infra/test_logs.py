@@ -1,0 +1,106 @@
+"""The log loses no fact and keeps no secret."""
+
+import logging
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+import structlog
+
+from infra import logs
+
+CANARY = "cAn4ry/S3cr3t+Value=="
+
+
+@pytest.fixture
+def log_file(tmp_path, restored_logging):
+    path = tmp_path / "run.log"
+    logs.configure(path)
+    return path
+
+
+@pytest.fixture
+def restored_logging():
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    for handler in root.handlers[:]:
+        if handler not in handlers:
+            root.removeHandler(handler)
+            handler.close()
+    root.setLevel(level)
+    logging.captureWarnings(False)
+    structlog.reset_defaults()
+    structlog.contextvars.clear_contextvars()
+
+
+def test_both_kinds_of_loggers_write_one_plain_line(log_file: Path) -> None:
+    logs.bind(node="backbone")
+    logging.getLogger("infra.test").info("read %d bytes", 17)
+    structlog.get_logger("stages.test").warning("slow", seconds=1.5)
+    lines = log_file.read_text().splitlines()
+    assert len(lines) == 2
+    assert "info read 17 bytes node=backbone [infra.test]" in lines[0]
+    assert "warning slow seconds=1.5" in lines[1] or "warning slow node=backbone seconds=1.5" in lines[1]
+
+
+def test_third_parties_are_heard_from_warning_on(log_file: Path) -> None:
+    logging.getLogger("botocore").info("chatter")
+    logging.getLogger("botocore").warning("trouble")
+    assert "chatter" not in log_file.read_text()
+    assert "trouble" in log_file.read_text()
+
+
+def test_a_canary_secret_is_found_nowhere(log_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", CANARY)
+    log = logging.getLogger("infra.canary")
+    log.info("message " + CANARY)
+    log.info("arguments %s %r", CANARY, {"key": CANARY})
+    structlog.get_logger("infra.canary").info("structured", value=CANARY, url=f"https://host/?k={quote(CANARY, '')}")
+    try:
+        raise ValueError(f"signing with {CANARY} failed")
+    except ValueError:
+        log.exception("traceback")
+    text = log_file.read_text()
+    assert "traceback" in text and "ValueError" in text and text.count(logs.HIDDEN) >= 5
+    assert CANARY not in text and quote(CANARY, "") not in text
+
+
+def test_the_canary_would_be_found_under_a_harmless_name(log_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HARMLESS", CANARY)
+    logging.getLogger("infra.canary").info("message %s", CANARY)
+    assert CANARY in log_file.read_text()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "s3 key AKIACANARY0CANARY0AB in use",
+        "Authorization: AWS4-HMAC-SHA256 Credential=CANARY0/2026, Signature=CANARY0",
+        "{'Authorization': 'Bearer CANARY0CANARY0'}",
+        "headers: Authorization=Basic CANARY0CANARY0",
+        "curl -H 'x-token: CANARY0CANARY0' host",
+        "connect to https://user:CANARY0@host/path",
+        "GET https://b.s3/k?X-Amz-Credential=CANARY0&X-Amz-Signature=CANARY0&X-Amz-Security-Token=CANARY0CANARY0",
+        'aws_secret_access_key = "CANARY0"',
+        '{"password": "CANARY0"}',
+        "RAY_AUTH_TOKEN=CANARY0CANARY0",
+        "-----BEGIN RSA PRIVATE KEY-----\nCANARY0\n-----END RSA PRIVATE KEY-----",
+    ],
+)
+def test_secrets_are_known_by_their_shape(text: str) -> None:
+    assert "CANARY" not in logs.redact(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["197 tokens=197 width=768", "wrote s3://bucket/run/step-10/manifest.json", "user@host wrote 5 tokens: 5"]
+)
+def test_facts_stay(text: str) -> None:
+    assert logs.redact(text) == text
+
+
+def test_a_value_can_be_hidden_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "_hidden", set())
+    assert "ray-cookie-value" in logs.redact("ray-cookie-value")
+    logs.hide("ray-cookie-value")
+    assert "ray-cookie-value" not in logs.redact("ray-cookie-value")

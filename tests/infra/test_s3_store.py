@@ -1,0 +1,123 @@
+"""What only S3 does: credentials, buckets, endpoints, pages, uploads left half done."""
+
+import multiprocessing
+import os
+
+import pytest
+from s3_server import BUCKET
+
+from infra.errors import NotFound, StorageError
+from infra.storage import s3
+from infra.storage.opening import open_store
+
+pytestmark = pytest.mark.s3
+
+
+def asks(store):
+    """Every kind of question, each of which has to fail in the same words."""
+    yield lambda: store.read("x")
+    yield lambda: store.read("x", 0, 10)
+    yield lambda: store.read_version("x")
+    yield lambda: store.size("x")
+    yield lambda: store.write("x", b"1")
+    yield lambda: store.create("x", b"1")
+    yield lambda: store.swap("x", b"1", "0")
+    yield lambda: list(store.list())
+    yield lambda: store.delete("x")
+    yield lambda: store.clock_ahead_s()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("AWS_SECRET_ACCESS_KEY", "wrong-canary", "403"),
+        ("AWS_ACCESS_KEY_ID", "nobody", "403"),
+        ("AWS_ACCESS_KEY_ID", None, r"No usable AWS credentials.*Set AWS_ACCESS_KEY_ID"),
+        ("AWS_PROFILE", "nonesuch", "profile"),
+        ("AWS_ENDPOINT_URL", "http://127.0.0.1:9", "AWS_ENDPOINT_URL"),
+    ],
+)
+def test_what_the_operator_got_wrong_is_said(s3_uri, monkeypatch, name, value, says):
+    monkeypatch.setenv("VITPIPE_STORAGE_DEADLINE_S", "0.1")
+    if value is None:
+        monkeypatch.delenv(name)
+    else:
+        monkeypatch.setenv(name, value)
+    for ask in asks(open_store(s3_uri)):
+        with pytest.raises(StorageError, match=says) as refused:
+            ask()
+        assert not isinstance(refused.value, NotFound)
+        assert "canary" not in str(refused.value)
+
+
+def test_an_endpoint_that_is_no_url_is_said(s3_uri, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "nonsense")
+    with pytest.raises(StorageError, match=r"nonsense.*AWS_ENDPOINT_URL"):
+        open_store(s3_uri).read("x")
+
+
+def test_a_bucket_that_does_not_exist_is_said(s3_uri, tmp_path):
+    store = open_store("s3://no-such-bucket/run")
+    (tmp_path / "up").write_bytes(b"1")
+    for ask in (*asks(store), lambda: store.upload(tmp_path / "up", "x"), lambda: store.download("x", tmp_path / "d")):
+        with pytest.raises(StorageError, match="no bucket 'no-such-bucket'") as refused:
+            ask()
+        assert not isinstance(refused.value, NotFound)
+
+
+def test_a_missing_local_file_is_named(s3_uri, tmp_path):
+    with pytest.raises(StorageError, match="nowhere"):
+        open_store(s3_uri).upload(tmp_path / "nowhere", "x")
+
+
+def test_lists_beyond_one_page(s3_uri, monkeypatch):
+    monkeypatch.setattr(s3, "PAGE_KEYS", 10)
+    store = open_store(s3_uri)
+    names = [f"n{number:02}" for number in range(23)]
+    for name in names:
+        store.write(name, b"")
+    assert [entry.path for entry in store.list()] == names
+
+
+def test_an_upload_left_half_done_is_swept(s3_uri, s3_server):
+    key = s3_uri.removeprefix(f"s3://{BUCKET}/") + "/big"
+    s3_server.client().create_multipart_upload(Bucket=BUCKET, Key=key)
+    store = open_store(s3_uri)
+    assert store.sweep(3600) == 0
+    assert store.sweep(0) == 1
+    assert store.sweep(0) == 0
+
+
+def test_marks_of_empty_folders_are_no_objects(s3_uri, s3_server):
+    s3_server.client().put_object(Bucket=BUCKET, Key=s3_uri.removeprefix(f"s3://{BUCKET}/") + "/folder/", Body=b"")
+    assert list(open_store(s3_uri).list()) == []
+
+
+def read_in_child(uri, answers):
+    answers.put(open_store(uri).read("x"))
+
+
+def test_works_in_a_forked_process(s3_uri):
+    store = open_store(s3_uri)
+    store.write("x", b"1")
+    fork = multiprocessing.get_context("fork")
+    answers = fork.Queue()
+    child = fork.Process(target=read_in_child, args=(s3_uri, answers))
+    child.start()
+    assert answers.get(timeout=30) == b"1"
+    child.join(30)
+    assert child.exitcode == 0 and store.read("x") == b"1"
+
+
+def test_whole_bucket_as_a_store(s3_uri):
+    store = open_store(f"s3://{BUCKET}/")
+    assert store.uri == f"s3://{BUCKET}"
+    path = s3_uri.removeprefix(f"s3://{BUCKET}/") + "/x"
+    store.write(path, b"1")
+    assert open_store(s3_uri).read("x") == b"1"
+    assert [entry.path for entry in store.list(path)] == [path]
+
+
+def test_boto3_is_imported_only_where_s3_is_used():
+    code = "import sys, infra.storage.opening as o; o.open_store('file:///tmp'); sys.exit('boto3' in sys.modules)"
+    assert os.spawnl(os.P_WAIT, os.sys.executable, "python", "-c", code) == 0

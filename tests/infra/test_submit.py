@@ -1,0 +1,165 @@
+"""Jobs on a cluster of its own with a token; open, silent and foreign ones are refused."""
+
+import http.server
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from infra import ray_auth
+from infra.errors import StorageError
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture(scope="module")
+def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """`ray start --head` with a token, its processes in a group of their own; the dashboard's address."""
+    folder, port = tmp_path_factory.mktemp("head"), free_port()
+    secret = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16), "RAY_USAGE_STATS_ENABLED": "0"}
+    with (folder / "log").open("w") as log, pytest.MonkeyPatch.context() as patch:
+        process = subprocess.Popen(
+            [Path(sys.executable).with_name("ray"), "start", "--head", "--block", "--num-cpus=2",
+             f"--port={free_port()}", "--dashboard-host=127.0.0.1", f"--dashboard-port={port}",
+             f"--ray-client-server-port={free_port()}", f"--dashboard-agent-listen-port={free_port()}",
+             "--object-store-memory=100000000"],
+            env={**os.environ, **secret}, cwd=folder, stdout=log, stderr=log, start_new_session=True,
+        )  # fmt: skip
+        try:
+            patch.setenv("RAY_AUTH_TOKEN", secret["RAY_AUTH_TOKEN"])
+            patch.setenv("RAY_ADDRESS", "127.0.0.1:1")  # must not divert a submission
+            wait_for(f"http://127.0.0.1:{port}", process, folder / "log")
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            end_group(process)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for(address: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
+    for _ in range(240):
+        assert process.poll() is None, log.read_text()
+        try:
+            return ray_auth.refuse_open(address)
+        except StorageError:
+            time.sleep(0.5)
+    raise AssertionError(log.read_text())
+
+
+def end_group(process: "subprocess.Popen[bytes]") -> None:
+    """End what this test began, and nothing else."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, number)
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            continue
+        except ProcessLookupError:
+            return
+
+
+@pytest.fixture
+def jobs(head: str):
+    from infra.submit import Jobs
+
+    return Jobs(head)
+
+
+def test_a_job_runs_our_code_with_the_files_it_was_given(jobs) -> None:
+    submitted = jobs.submit(["validate", "given.yaml", "--json"], {"given.yaml": "version: 2\n"}, "checked")
+    assert submitted.dashboard_url == f"{jobs.address}/#/jobs/{submitted.job}"
+    followed = "".join(jobs.follow(submitted.job))
+    state = jobs.wait(submitted.job)
+    assert (state.status, state.exit_code) == ("FAILED", 2), jobs.logs(submitted.job)
+    assert '"code": 2' in jobs.logs(submitted.job) and '"code": 2' in followed
+
+
+def test_a_job_carries_no_secret(jobs, head: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import urllib.request
+
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "canary-of-the-submitter")
+    job = jobs.submit(["--help"], {}, "harmless").job
+    assert jobs.wait(job).exit_code == 0
+    request = urllib.request.Request(f"{head}/api/jobs/", headers={"Authorization": f"Bearer {ray_auth.token()}"})
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        listed = json.load(answer)
+    text = json.dumps([one for one in listed if one["submission_id"] == job])
+    assert job in text and "canary" not in text and ray_auth.token() not in text
+
+
+def test_a_job_can_be_stopped(jobs) -> None:
+    job = jobs._run(["http.server", "0"], {}, "endless").job
+    while jobs.state(job).status == "PENDING":
+        time.sleep(0.2)
+    jobs.stop(job)
+    assert jobs.wait(job, timeout_s=120).status == "STOPPED"
+
+
+def test_a_store_that_all_see_is_accepted_and_left_clean(jobs, tmp_path: Path) -> None:
+    jobs.require_shared(f"file://{tmp_path}/runs")
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_a_store_that_a_node_does_not_see_is_refused(jobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = jobs._run
+
+    def elsewhere(module, files, name):
+        return real([module[0], f"file://{tmp_path}/another-machine", *module[2:]], files, name)
+
+    monkeypatch.setattr(jobs, "_run", elsewhere)
+    with pytest.raises(StorageError, match="does not see it"):
+        jobs.require_shared(f"file://{tmp_path}/runs")
+
+
+def test_another_token_is_refused(head: str) -> None:
+    script = f"from infra.submit import Jobs; Jobs({head!r})"  # in a process of its own: Ray keeps a process's token
+    env = {**os.environ, "RAY_AUTH_TOKEN": "0" * 32}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, env=env)
+    assert done.returncode == 1 and "StorageError" in done.stderr and "It refused our token" in done.stderr
+
+
+class _Open(http.server.BaseHTTPRequestHandler):
+    status = 200
+
+    def do_GET(self) -> None:
+        self.send_response(self.status)
+        self.end_headers()
+        self.wfile.write(b"[]")
+
+    def log_message(self, *_: object) -> None:
+        return None
+
+
+@pytest.mark.parametrize("status", [200, 302, 404, 500])
+def test_a_cluster_that_asks_for_no_token_is_refused(status: int) -> None:
+    from infra.submit import Jobs
+
+    handler = type("Handler", (_Open,), {"status": status})
+    server = http.server.HTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        with pytest.raises(StorageError, match=f"{status} to a request without a token"):
+            Jobs(f"http://127.0.0.1:{server.server_port}")
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_an_address_that_does_not_answer_is_refused() -> None:
+    from infra.submit import Jobs
+
+    with pytest.raises(StorageError, match="No answer"):
+        Jobs("127.0.0.1:1")

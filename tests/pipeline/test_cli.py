@@ -1,0 +1,218 @@
+"""The command line through its door: exit codes, one paragraph or one JSON object, nothing written when refused."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_spec import GOOD as SPEC
+
+from infra.errors import IntegrityError, LeaseLost, StageError, Stopped, StorageError, UsageError
+from pipeline import cli, runner
+from pipeline.records import Committed
+
+Vitpipe = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def vitpipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Vitpipe:
+    """Runs a command in an empty folder that holds `my.yaml`; its exit code, output and errors."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    (tmp_path / "my.yaml").write_text(SPEC)
+
+    def run(*args: object) -> tuple[int, str, str]:
+        code = cli.invoke([str(arg) for arg in args])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+def test_validate_says_ok(vitpipe: Vitpipe) -> None:
+    assert vitpipe("validate", "my.yaml") == (0, "my.yaml: ok, 2 nodes\n", "")
+
+
+def test_validate_as_json(vitpipe: Vitpipe) -> None:
+    code, out, _ = vitpipe("validate", "my.yaml", "name=other", "--json")
+
+    found = json.loads(out)
+    assert code == 0 and found["run"].endswith("/runs/other")
+    assert [node["node"] for node in found["nodes"]] == ["data", "net"]
+
+
+BAD = {
+    "unknown verb": ("vlidate",),
+    "unknown option": ("validate", "my.yaml", "--fast"),
+    "missing argument": ("validate",),
+    "missing file": ("validate", "nowhere.yaml"),
+    "unknown key": ("validate", "my.yaml", "nodes.net.config.sead=1"),
+    "indivisible batch": ("plan", "my.yaml", "nodes.net.resources.micro_batch=7"),
+    "run of a broken spec": ("run", "my.yaml", "nodes.net.config.total=never"),
+    "secret": ("run", "my.yaml", "vars.x=AKIAIOSFODNN7EXAMPLE"),
+    "submit of a broken spec": ("submit", "my.yaml", "name=../x", "--address", "http://127.0.0.1:1"),
+    "replace of an unknown node": ("run", "my.yaml", "--replace", "nett"),
+    "status of an unknown run": ("status", "file://./runs/other"),
+    "status of no run": ("status", "gs://bucket/run"),
+    "status of a bad name": ("status", "file://./runs/Other!"),
+    "events of an unknown run": ("events", "my.yaml"),
+    "logs of an unknown run": ("logs", "my.yaml", "net"),
+    "stop of an unknown run": ("stop", "my.yaml"),
+    "report of an unknown run": ("report", "my.yaml"),
+    "gc of an unknown run": ("gc", "my.yaml"),
+    "ls of an unknown run": ("artifacts", "ls", "my.yaml"),
+    "get of an unknown run": ("artifacts", "get", "my.yaml", "net", "here"),
+    "verify of an unknown run": ("artifacts", "verify", "my.yaml"),
+    "init over a file": ("init", "my.yaml"),
+    "unknown preset": ("init", "new.yaml", "--preset", "nothing"),
+}
+
+
+@pytest.mark.parametrize("args", BAD.values(), ids=BAD.keys())
+def test_bad_usage_is_one_paragraph_and_writes_nothing(args: tuple[str, ...], vitpipe: Vitpipe, tmp_path: Path) -> None:
+    code, out, err = vitpipe(*args)
+
+    assert (code, out) == (2, "")
+    assert len(err.strip()) > 20 and "\n\n" not in err.strip() and "Traceback" not in err
+    assert "AKIA" not in err
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["my.yaml"]
+
+
+@pytest.mark.parametrize("args", BAD.values(), ids=BAD.keys())
+def test_bad_usage_as_json_is_one_object(args: tuple[str, ...], vitpipe: Vitpipe) -> None:
+    code, out, err = vitpipe(*args, "--json")
+
+    error = json.loads(out)["error"]
+    assert (code, err) == (2, "")
+    assert error["code"] == 2 and error["asked"] and error["found"] and isinstance(error["do"], str)
+
+
+def test_validate_lists_all_errors_with_their_places(vitpipe: Vitpipe) -> None:
+    overrides = ("nodes.net.config.sead=1", "nodes.net.config.total=never", "nodes.data.stage=ingst")
+
+    _, out, _ = vitpipe("validate", "my.yaml", *overrides, "--json")
+    _, _, err = vitpipe("validate", "my.yaml", *overrides)
+
+    problems = json.loads(out)["error"]["problems"]
+    assert len(problems) == 3 and all(problem["path"] and problem["text"] for problem in problems)
+    assert err.startswith("Read my.yaml: 3 problems:\n")
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (UsageError("a", "b"), 2),
+        (StageError("a", "b"), 4),
+        (LeaseLost("a", "b"), 5),
+        (Stopped("a", "b"), 6),
+        (StorageError("a", "b"), 7),
+        (OSError(28, "No space left on device", "/data/x"), 7),
+        (IntegrityError("a", "b"), 8),
+        (ZeroDivisionError("division by zero"), 1),
+    ],
+)
+def test_every_error_has_its_exit_code(
+    error: BaseException, code: int, vitpipe: Vitpipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(runner, "run", fails)
+
+    assert vitpipe("run", "my.yaml", "--json")[0] == code
+    got, out, err = vitpipe("run", "my.yaml")
+    assert got == code and not out and "Traceback" not in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_is_no_bug(number: int, vitpipe: Vitpipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "run", lambda *_: os.kill(os.getpid(), number))
+    before = signal.getsignal(number)
+
+    assert vitpipe("run", "my.yaml")[0] == 6
+    assert signal.getsignal(number) == before
+
+
+def test_a_bug_leaves_its_traceback_in_a_file_without_secrets(
+    vitpipe: Vitpipe, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "canary-canary")
+
+    def fails(*_: object) -> None:
+        raise ZeroDivisionError("with canary-canary in it")
+
+    monkeypatch.setattr(runner, "run", fails)
+
+    code, _, err = vitpipe("run", "my.yaml")
+
+    (log,) = (tmp_path / "state").rglob("*.log")
+    assert code == 1 and str(log) in err
+    assert "in fails" in log.read_text() and "canary" not in log.read_text() + err
+
+
+def test_plan_as_json_and_as_lines(vitpipe: Vitpipe, tmp_path: Path) -> None:
+    code, out, _ = vitpipe("plan", "my.yaml", "--json")
+    assert code == 0
+    (data, net) = json.loads(out)["nodes"]
+    assert (data["node"], data["stage"], data["action"]) == ("data", "ingest", "run")
+    assert net["reason"] and net["estimate"]["steps"] > 0
+    assert vitpipe("plan", "my.yaml")[1].startswith("data: run (")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_with_nothing_to_do_says_so(vitpipe: Vitpipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, Any] = {}
+
+    def nothing(spec: Any, replacing: Any, ways: Any) -> runner.Outcome:
+        seen.update(spec=spec, replacing=tuple(replacing))
+        return runner.Outcome(runner.Plan({}), dict[str, Committed]())
+
+    monkeypatch.setattr(runner, "run", nothing)
+
+    code, out, _ = vitpipe("run", "my.yaml", "nodes.net.config.seed=4", "--replace", "net", "--replace", "data")
+
+    assert code == 0 and "0 of 0 nodes run" in out
+    assert seen["replacing"] == ("net", "data") and seen["spec"].graph.nodes["net"].config.seed == 4
+
+
+def test_init_writes_what_validate_accepts(vitpipe: Vitpipe) -> None:
+    assert vitpipe("init", "new.yaml", "--preset", "compare")[0] == 0
+    assert vitpipe("validate", "new.yaml")[0] == 0
+
+
+def test_schema_is_json_either_way(vitpipe: Vitpipe) -> None:
+    assert json.loads(vitpipe("schema")[1]) == json.loads(vitpipe("schema", "--json")[1])
+
+
+def test_a_text_cannot_steer_the_terminal(vitpipe: Vitpipe) -> None:
+    _, _, err = vitpipe("status", "file://./runs/\x1b[2Jx")
+
+    assert "\x1b" not in err
+
+
+@pytest.mark.parametrize(
+    "args", [["--help"], ["run", "--help"], ["validate", "my.yaml"], ["validate", "my.yaml", "nodes=1"], ["schema"]]
+)
+def test_looking_imports_nothing_heavy(args: list[str], tmp_path: Path) -> None:
+    (tmp_path / "my.yaml").write_text(SPEC)
+    code = (
+        "import sys; from pipeline.cli import invoke; invoke(sys.argv[1:]); "
+        "sys.exit(len({'torch', 'ray', 'deepspeed', 'webdataset', 'boto3', 'numpy', 'sklearn'} & set(sys.modules)))"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", code, *args],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.getcwd()},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,197 @@
+"""The verbs that look at a run, on real runs of two small stages."""
+
+import json
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_stages import HOOKS, STAGES, in_process
+
+from infra.errors import StageError, StorageError
+from infra.lease_state import Timing
+from infra.storage.local import LocalStore
+from pipeline import cli, runner
+from pipeline.catalog import CATALOG
+from pipeline.log_reading import Logs
+
+SPEC = """\
+version: 1
+name: tiny
+store: file://./runs
+nodes:
+  a: {stage: make, config: {value: 2}}
+  b: {stage: make, config: {value: 3}}
+  sum: {stage: add, needs: {shards: [a, b]}}
+"""
+QUICK = Timing(renew_s=0.02, watch_s=0.5, commit_s=100, poll_s=0.02, look_s=0.02)
+Vitpipe = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def vitpipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Vitpipe]:
+    """Runs a command where `tiny.yaml` lies, without Ray; its exit code, output and errors."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    for name, stage in STAGES.items():
+        monkeypatch.setitem(CATALOG, name, stage)
+    (tmp_path / "tiny.yaml").write_text(SPEC)
+    real = runner.run
+
+    def here(spec: Any, replacing: Any, ways: Any) -> runner.Outcome:
+        return real(spec, replacing, replace(ways, connect=in_process, metrics_port=None, timing=QUICK))
+
+    monkeypatch.setattr(runner, "run", here)
+
+    def run(*args: object) -> tuple[int, str, str]:
+        code = cli.invoke([str(arg) for arg in args])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    yield run
+    HOOKS.clear()
+
+
+def test_a_run_says_what_it_did_and_then_that_nothing_is_left(vitpipe: Vitpipe) -> None:
+    code, out, err = vitpipe("run", "tiny.yaml")
+    assert (code, err) == (0, "") and "sum committed: " in out and "3 of 3 nodes run" in out
+
+    code, out, err = vitpipe("run", "tiny.yaml")
+    assert (code, err) == (0, "") and "0 of 3 nodes run" in out
+
+
+def test_run_as_json_prints_one_object(vitpipe: Vitpipe) -> None:
+    _, out, err = vitpipe("run", "tiny.yaml", "--json")
+
+    found = json.loads(out)
+    assert err == "" and [node["action"] for node in found["nodes"]] == ["run"] * 3
+
+
+def test_a_drift_is_3_and_names_old_and_new(vitpipe: Vitpipe) -> None:
+    vitpipe("run", "tiny.yaml")
+
+    code, _, err = vitpipe("run", "tiny.yaml", "nodes.a.config.value=5")
+    assert code == 3 and "config.value 2 -> 5" in err and "--replace a" in err
+
+    code, out, _ = vitpipe("plan", "tiny.yaml", "nodes.a.config.value=5", "--json")
+    assert code == 0 and [node["action"] for node in json.loads(out)["nodes"]] == ["drifted", "reuse", "blocked"]
+
+    code, out, _ = vitpipe("run", "tiny.yaml", "nodes.a.config.value=5", "--replace", "a")
+    assert code == 0 and "2 of 3 nodes run" in out
+
+
+def test_a_failed_stage_is_4_and_status_says_what_waits_for_it(vitpipe: Vitpipe) -> None:
+    def fail(ctx: Any) -> None:
+        raise StageError("make it", "it broke", "mend it")
+
+    HOOKS["a"] = fail
+    code, _, err = vitpipe("run", "tiny.yaml")
+    assert code == 4 and "It broke" in err
+
+    code, out, _ = vitpipe("status", "tiny.yaml", "--json")
+    states = {node["node"]: node["state"] for node in json.loads(out)["nodes"]}
+    assert code == 0 and states == {"a": "failed", "b": "committed", "sum": "blocked"}
+    assert "a: failed: Make it" in vitpipe("status", "file://./runs/tiny")[1]
+
+
+@pytest.mark.parametrize("name", ["tiny.yaml", "file://./runs/tiny", "runs/tiny"])
+def test_a_run_is_named_by_its_yaml_or_its_place(name: str, vitpipe: Vitpipe) -> None:
+    vitpipe("run", "tiny.yaml")
+
+    code, out, _ = vitpipe("status", name, "--json")
+
+    found = json.loads(out)
+    assert (code, found["state"]) == (0, "committed")
+    assert set(found["nodes"][0]) == {"node", "state", "why", "step", "total_steps", "ranks"}
+
+
+def test_events_are_one_object_a_line(vitpipe: Vitpipe) -> None:
+    vitpipe("run", "tiny.yaml")
+
+    _, out, _ = vitpipe("events", "tiny.yaml", "--json")
+
+    found = [json.loads(line) for line in out.splitlines()]
+    assert set(found[0]) == {"time", "fence", "node", "kind", "text"}
+    assert {"started", "committed"} <= {event["kind"] for event in found}
+    assert "sum committed: " in vitpipe("events", "tiny.yaml")[1]
+
+
+def test_logs_of_a_node_and_of_an_unknown_one(vitpipe: Vitpipe) -> None:
+    vitpipe("run", "tiny.yaml")
+
+    _, out, _ = vitpipe("logs", "tiny.yaml", "sum")
+    assert out.startswith("== sum/a1/logs/driver.log\n") and "sum committed" in out
+    assert {json.loads(line)["node"] for line in vitpipe("logs", "tiny.yaml", "--json")[1].splitlines()} == {
+        "a",
+        "b",
+        "sum",
+    }
+
+    code, _, err = vitpipe("logs", "tiny.yaml", "summ")
+    assert code == 2 and "did you mean 'sum'?" in err
+
+
+def test_artifacts_are_listed_fetched_and_verified(vitpipe: Vitpipe, tmp_path: Path) -> None:
+    vitpipe("run", "tiny.yaml")
+
+    listed = json.loads(vitpipe("artifacts", "ls", "tiny.yaml", "a", "--json")[1])["files"]
+    assert vitpipe("artifacts", "get", "tiny.yaml", "a", "here")[0] == 0
+    assert {file["path"] for file in listed} == {path.name for path in (tmp_path / "here").iterdir()}
+    assert "all as recorded" in vitpipe("artifacts", "verify", "tiny.yaml")[1]
+
+    (tmp_path / "runs/tiny/b/a1/piece-0.json").write_text("9")
+    code, _, err = vitpipe("artifacts", "verify", "tiny.yaml")
+    assert code == 8 and "piece-0.json" in err
+
+
+def test_stop_and_gc_of_a_run_that_nobody_runs(vitpipe: Vitpipe) -> None:
+    vitpipe("run", "tiny.yaml")
+
+    assert json.loads(vitpipe("stop", "tiny.yaml", "--json")[1])["fence"] is None
+    assert json.loads(vitpipe("gc", "tiny.yaml", "--json")[1])["removed"] == []
+
+
+def test_a_run_without_a_report_has_none_to_show(vitpipe: Vitpipe) -> None:
+    vitpipe("run", "tiny.yaml")
+
+    code, _, err = vitpipe("report", "tiny.yaml")
+
+    assert code == 2 and "no node of stage report" in err
+
+
+def test_a_store_that_does_not_answer_is_7_in_one_paragraph(vitpipe: Vitpipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(uri: str) -> LocalStore:
+        logging.getLogger("infra.retry").warning("try 1 ended with no answer; trying again")
+        raise StorageError(f"look at {uri}", "no answer", "check the network")
+
+    monkeypatch.setattr("pipeline.runs.open_store", unreachable)
+
+    code, out, err = vitpipe("status", "s3://bucket/run")
+
+    assert (code, out, err) == (7, "", "Look at s3://bucket/run. No answer. Check the network.\n")
+
+
+def test_doctor_ends_with_7_when_something_is_wrong(vitpipe: Vitpipe, tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("a file, not a folder")
+
+    code, out, _ = vitpipe("doctor", "--store", "file://./taken/runs", "--json")
+
+    found = json.loads(out)
+    assert code == 7 and found["error"]["code"] == 7
+    assert any(not check["ok"] and check["do"] for check in found["checks"])
+
+
+def test_logs_read_on_where_they_stopped(tmp_path: Path) -> None:
+    run = LocalStore(tmp_path)
+    run.write("net/a1/logs/driver.log", b"old\n")
+    run.write("net/a2/logs/driver.log", b"one\ntw")
+    run.write("net/a2/step-1/logs", b"no log")
+    logs = Logs(run)
+
+    assert [(piece.path, piece.text) for piece in logs.gained(("net",))] == [("a2/logs/driver.log", "one\n")]
+    run.write("net/a2/logs/driver.log", b"one\ntwo\n")
+    run.write("net/a2.1/logs/driver.log", b"again\n")
+    assert [piece.text for piece in logs.gained(("net",))] == ["two\n", "again\n"]
+    assert list(logs.gained(("net",))) == []

@@ -1,0 +1,107 @@
+"""The doctor says what is wrong and what to do, and keeps answering when Ray and torch would not import."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from infra.storage.local import LocalStore
+from pipeline.doctor import Check, checks, failure
+
+
+def look(store: str, name: str) -> Check:
+    return next(check for check in checks(store) if check.name.startswith(name))
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> str:
+    return f"file://{tmp_path}/runs"
+
+
+def test_a_folder_makes_the_round_trip_and_is_left_clean(here, tmp_path):
+    check = look(here, "store")
+    assert check.ok and "swapped" in check.found and check.do == ""
+    assert list((tmp_path / "runs").iterdir()) == []
+    assert look(here, "clock").ok
+
+
+@pytest.mark.s3
+def test_s3_makes_the_round_trip(s3_uri):
+    assert look(s3_uri, "store").ok
+    assert look(s3_uri, "clock").ok
+
+
+@pytest.mark.s3
+def test_wrong_credentials_are_said(s3_uri, monkeypatch):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "canary")
+    check = look(s3_uri, "store")
+    assert not check.ok and "403" in check.found and "AWS_SECRET_ACCESS_KEY" in check.do
+    assert "canary" not in str(check)
+
+
+def test_a_store_that_forgets_to_compare_is_found(here, monkeypatch):
+    monkeypatch.setattr(LocalStore, "create", lambda self, path, data: self.write(path, data).sha256)
+    check = look(here, "store")
+    assert not check.ok and "a second create is refused" in check.found
+
+
+def test_an_unwritable_store_is_said():
+    check = look("file:///sys/vitpipe", "store")
+    assert not check.ok and "/sys/vitpipe" in check.found and check.do
+
+
+@pytest.mark.parametrize(
+    ("name", "variable", "value"),
+    [
+        ("ray", "RAY_AUTH_MODE", "disabled"),
+        ("cluster", "RAY_ADDRESS", "127.0.0.1:9"),
+        ("cluster", "RAY_ADDRESS", "nonsense"),
+        ("compiler", "PATH", "/nowhere"),
+    ],
+)
+def test_what_lacks_is_said_with_what_to_do(here, monkeypatch, name, variable, value):
+    monkeypatch.setenv(variable, value)
+    check = look(here, name)
+    assert not check.ok and check.do
+
+
+def test_a_token_must_be_private(here, monkeypatch, tmp_path):
+    token = tmp_path / "token"
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
+    assert look(here, "token").ok, "the first run makes one"
+    token.write_text("secret")
+    token.chmod(0o644)
+    check = look(here, "token")
+    assert not check.ok and check.do == f"chmod 600 {token}" and "secret" not in str(check)
+    token.chmod(0o600)
+    assert look(here, "token").ok
+
+
+def test_graphics_cards_are_asked_of_the_driver(here, monkeypatch, tmp_path):
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho 'NVIDIA H200, 143771 MiB'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    assert look(here, "GPUs") == Check("GPUs", True, "NVIDIA H200, 143771 MiB")
+    program.write_text("#!/bin/sh\necho 'driver/library version mismatch' >&2\nexit 18\n")
+    check = look(here, "GPUs")
+    assert not check.ok and "mismatch" in check.found
+
+
+def test_what_is_wrong_ends_with_7():
+    assert failure([Check("a", True, "")]) is None
+    error = failure([Check("a", True, ""), Check("disk", False, "full", "free some"), Check("clock", False, "", "x")])
+    assert error is not None and error.code == 7 and "disk, clock" in str(error)
+
+
+def test_imports_nothing_heavy(here):
+    code = f"""if True:
+        import sys
+        from pipeline.doctor import checks
+        list(checks({here!r}))
+        print(sorted({{"torch", "ray", "boto3", "deepspeed"}} & set(sys.modules)))
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,132 @@
+"""`gc` removes what nobody can want, and nothing else, however the run came to be as it is."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from infra.errors import IntegrityError, LeaseLost, UsageError
+from infra.lease_state import Timing
+from infra.storage.opening import open_store
+from infra.storage.store import Store
+from pipeline.gc import gc
+from pipeline.lease import acquire
+from stages.artifacts import File, Report
+from stages.record import InputRef, Record
+
+QUICK = Timing(renew_s=0.05, look_s=0.02, watch_s=0.3)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Store:
+    store = open_store(f"file://{tmp_path}/runs/r")
+    store.write("spec.yaml", b"")
+    return store
+
+
+def attempt(run: Store, node: str, name: str, files: list[str], fingerprint: str = "f", stage: str = "ingest") -> None:
+    ref = InputRef(uri="file:///x", fingerprint="i", record_sha256="r")
+    fields = {"fingerprint": fingerprint, "recipe": {"stage": stage}, "inputs": {"shards": [ref.model_dump()]}}
+    run.write(f"{node}/{name}/attempt.json", json.dumps(fields).encode())
+    for file in files:
+        run.write(f"{node}/{name}/{file}", f"{name}/{file}".encode())
+
+
+def commit(run: Store, node: str, at: list[str], by: str, fingerprint: str = "f", name: str = "record.json") -> None:
+    ref = InputRef(uri="file:///x", fingerprint="i", record_sha256="r")
+    record = Record(
+        schema=1, node=node, stage="ingest", fingerprint=fingerprint, recipe={}, config={}, inputs={"shards": (ref,)},
+        output=Report(headline="").facts(), code="c", versions={}, started="now", seconds=1, attempt=by,
+        files=tuple(File(path=place.partition("/")[2], at=place, bytes=1, sha256="0") for place in at),
+    )  # fmt: skip
+    run.child(node).write(name, record.model_dump_json(by_alias=True).encode())
+
+
+def left(run: Store, node: str) -> set[str]:
+    return {entry.path for entry in run.child(node).list()}
+
+
+def test_a_committed_node_keeps_what_its_record_names(run):
+    attempt(run, "n", "a1", ["s-0.index", "s-1.index", "old.tmp", "logs/driver.log"])
+    attempt(run, "n", "a2", ["s-2.index", "manifest.json", "scrap", "logs/driver.log"])
+    attempt(run, "n", "a3", ["s-0.index"])
+    commit(run, "n", ["a1/s-0.index", "a1/s-1.index", "a2/s-2.index", "a2/manifest.json"], by="a2")
+    run.write("n/progress.json", b"{}")
+    run.write("n/by-hand.txt", b"not ours")
+    run.write("events/1-1-x.json", b"{}")
+    removed = gc(run.uri)
+    assert left(run, "n") == {
+        "record.json", "progress.json", "by-hand.txt",
+        "a1/attempt.json", "a1/s-0.index", "a1/s-1.index",
+        "a2/attempt.json", "a2/s-2.index", "a2/manifest.json", "a2/logs/driver.log",
+    }  # fmt: skip
+    assert set(removed.paths) == {
+        "n/a1/old.tmp", "n/a1/logs/driver.log", "n/a2/scrap", "n/a3/attempt.json", "n/a3/s-0.index"
+    }  # fmt: skip
+    assert run.read("events/1-1-x.json") == b"{}" and run.read("spec.yaml") == b""
+    assert gc(run.uri).paths == ()
+
+
+def test_kept_records_are_records(run):
+    attempt(run, "n", "a1", ["x.index"], fingerprint="old")
+    attempt(run, "n", "a2", ["x.index"], fingerprint="new")
+    commit(run, "n", ["a1/x.index"], by="a1", fingerprint="old", name="record.1.json")
+    commit(run, "n", ["a2/x.index"], by="a2", fingerprint="new")
+    assert gc(run.uri).paths == ()
+
+
+def test_what_may_be_resumed_is_spared_until_told_otherwise(run):
+    attempt(run, "n", "a1", ["x.index", "half"], fingerprint="wanted")
+    attempt(run, "n", "a2", ["x.index"], fingerprint="of another day")
+    attempt(run, "n", "a3", [], fingerprint="wanted")
+    attempt(run, "n", "a3.1", ["x.index"], fingerprint="wanted")
+    attempt(run, "n", "a4", ["error.json"], fingerprint="wanted")
+    attempt(run, "m/s-1", "a2", ["error.json"], stage="report")
+    attempt(run, "m/s-1", "a3", ["error.json"], stage="report")
+    assert set(gc(run.uri).paths) == {"m/s-1/a2/attempt.json", "m/s-1/a2/error.json"}
+    gc(run.uri, unfinished=True)
+    assert left(run, "n") == left(run, "m") == set()
+
+
+def test_a_stage_of_another_version_is_spared(run):
+    attempt(run, "n", "a1", ["whatever"], stage="of the future")
+    attempt(run, "n", "a2", [], stage="of the future")
+    assert gc(run.uri).paths == ()
+
+
+def test_it_takes_the_lease_and_gives_it_back(run):
+    attempt(run, "n", "a1", ["x.index"])
+    holder = acquire(run, QUICK)
+    thread = holder.keep(lambda error: None)
+    with pytest.raises(LeaseLost, match="alive"):
+        gc(run.uri, unfinished=True, timing=QUICK)
+    assert left(run, "n") == {"a1/attempt.json", "a1/x.index"}
+    holder.end()
+    thread.join(5)
+    assert len(gc(run.uri, unfinished=True, timing=QUICK).paths) == 2
+    assert json.loads(run.read("lease.json"))["holder"] is None
+
+
+def test_damage_stops_it_before_anything_is_removed(run):
+    attempt(run, "a", "a1", ["scrap"])
+    attempt(run, "a", "a2", [])
+    run.write("b/record.json", b'{"schema": 1')
+    with pytest.raises(IntegrityError, match=r"b/record\.json"):
+        gc(run.uri, unfinished=True)
+    assert left(run, "a") == {"a1/attempt.json", "a1/scrap", "a2/attempt.json"}
+
+
+def test_an_unknown_run_is_not_begun(run, tmp_path):
+    with pytest.raises(UsageError, match="Did you mean 'r'"):
+        gc(run.uri + "r")
+    assert not (tmp_path / "runs" / "rr").exists()
+
+
+def test_half_written_files_are_swept(run, tmp_path):
+    attempt(run, "n", "a1", ["x.index"])
+    temporary = tmp_path / "runs" / "r" / "n" / "a1" / ".vitpipe-tmp-1"
+    temporary.write_bytes(b"half")
+    os.utime(temporary, (0, 0))
+    assert gc(run.uri).unfinished_writes == 1
+    assert not temporary.exists()

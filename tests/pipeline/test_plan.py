@@ -1,0 +1,158 @@
+"""Decisions on nodes: pure, so made here from facts that no store has ever held."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_stages import tiny_spec
+
+from infra.errors import DriftError, UsageError
+from pipeline.attempts import Attempt
+from pipeline.fingerprint import fingerprints
+from pipeline.graph import Graph
+from pipeline.plan import make_plan, refusal
+from pipeline.planned import Facts
+from pipeline.records import Committed, encode
+from stages.artifacts import ShardSet
+from stages.record import Record
+
+NODES: dict[str, Any] = {
+    "a": {"value": 2},
+    "b": {"value": 3, "needs": {"sources": ("a",)}},
+    "c": {"value": 4, "needs": {"sources": ("b",)}},
+    "other": {"value": 9},
+}
+
+
+def graph_of(nodes: dict[str, Any] = NODES) -> Graph:
+    return tiny_spec(Path("/nowhere"), nodes).graph
+
+
+def facts_of(committed: str, wanted: dict[str, Any] = NODES, was: dict[str, Any] = NODES, **more: Any) -> Facts:
+    """A run of `was` in which those nodes are committed, asked for `wanted`."""
+    recipes, records = fingerprints(graph_of(was), {}), {}
+    for id, node in graph_of(was).nodes.items():
+        if id not in committed.split():
+            continue
+        inputs = {name: tuple(records[ref].ref for ref in refs) for name, refs in node.needs.items()}
+        output = ShardSet(manifest_sha256="m", num_classes=1, splits={})
+        record = Record(
+            node=id, stage="make", fingerprint=recipes[id].sha256, recipe=dict(recipes[id].recipe), config={},
+            inputs=inputs, output=output.facts(), files=(), code="", versions={}, started="then", seconds=1,
+            attempt="a1",
+        )  # fmt: skip
+        records[id] = Committed(f"file:///nowhere/{id}", record, encode(record), "v")
+    return Facts(fingerprints(graph_of(wanted), {}), records, **more)
+
+
+def attempt(name: str, of: dict[str, Any] = NODES, node: str = "a", pieces: int = 1, **changes: Any) -> Attempt:
+    wanted = fingerprints(graph_of(of), {})[node]
+    fields = {"fence": int(name[1:]), "restart": 0, "inputs": {}, **changes}
+    return Attempt(name=name, fingerprint=wanted.sha256, recipe=wanted.recipe, pieces=pieces, **fields)
+
+
+def actions(facts: Facts, wanted: dict[str, Any] = NODES, replacing: tuple[str, ...] = ()) -> list[str]:
+    return [planned.action for planned in make_plan(graph_of(wanted), facts, replacing).nodes.values()]
+
+
+def changed(**values: dict[str, Any]) -> dict[str, Any]:
+    return {id: {**fields, **values.get(id, {})} for id, fields in NODES.items()}
+
+
+def test_nothing_yet_all_done_and_half_done() -> None:
+    assert actions(facts_of("")) == ["run"] * 4
+    assert actions(facts_of("a b c other")) == ["reuse"] * 4
+    assert actions(facts_of("a b")) == ["reuse", "reuse", "run", "run"]
+    plan = make_plan(graph_of(), facts_of("a"))
+    assert plan.nodes["c"].reason == "after b" and plan.nodes["a"].estimate.steps is None
+    assert plan.nodes["b"].estimate.steps == 2 and refusal(plan, "file:///x") is None
+
+
+def test_pieces_of_the_same_recipe_are_resumed_newest_first() -> None:
+    left = {"a": (attempt("a3", pieces=0), attempt("a2", pieces=2), attempt("a1"))}
+    plan = make_plan(graph_of(), facts_of("", attempts=left))
+    assert plan.nodes["a"].action == "resume" and plan.nodes["a"].reason == "2 finished pieces of a2"
+
+
+def test_an_attempt_that_left_nothing_is_no_drift() -> None:
+    wanted = changed(a={"value": 7})
+    assert actions(facts_of("", wanted, attempts={"a": (attempt("a1", pieces=0),)}), wanted)[0] == "run"
+
+
+def test_pieces_only_of_another_recipe_are_drift() -> None:
+    wanted = changed(a={"value": 7})
+    facts = facts_of("", wanted, attempts={"a": (attempt("a1"),)})
+    assert actions(facts, wanted) == ["drifted", "blocked", "blocked", "run"]
+    assert actions(facts, wanted, ("a",)) == ["run"] * 4
+    both = {"a": (attempt("a2", wanted), attempt("a1"))}
+    assert actions(facts_of("", wanted, attempts=both), wanted)[0] == "resume"
+
+
+def test_drift_names_fields_and_remedies_once_at_its_root() -> None:
+    wanted = changed(b={"value": 5})
+    plan = make_plan(graph_of(wanted), facts_of("a b c other", wanted))
+    assert [planned.action for planned in plan.nodes.values()] == ["reuse", "drifted", "blocked", "reuse"]
+    error = refusal(plan, "file:///runs/tiny")
+    assert isinstance(error, DriftError) and error.code == 3
+    assert error.found.endswith("b: config.value 3 -> 5")
+    assert "another `name`" in error.do and "--replace b" in error.do and "--replace c" not in error.do
+
+
+def test_two_roots_of_drift_are_both_named() -> None:
+    wanted = changed(b={"value": 5}, other={"value": 1}, c={"pieces": 3})
+    plan = make_plan(graph_of(wanted), facts_of("a b c other", wanted))
+    assert [planned.action for planned in plan.nodes.values()] == ["reuse", "drifted", "drifted", "drifted"]
+
+
+def test_replace_reaches_downstream_and_nothing_else() -> None:
+    wanted = changed(b={"value": 5})
+    facts = facts_of("a b c other", wanted)
+    assert actions(facts, wanted, ("b",)) == ["reuse", "run", "run", "reuse"]
+    assert actions(facts, wanted, ("a",)) == ["reuse", "run", "run", "reuse"]
+    assert actions(facts, wanted, ("c",)) == ["reuse", "drifted", "blocked", "reuse"]
+    assert actions(facts_of("a b c other"), NODES, ("a",)) == ["reuse"] * 4
+    with pytest.raises(UsageError, match="'b'"):
+        make_plan(graph_of(), facts, ("bee",))
+
+
+def test_another_record_of_an_input_is_drift() -> None:
+    facts = facts_of("a b c other")
+    again = facts.records["a"].record.model_copy(update={"started": "later"})
+    facts = replace(
+        facts, records={**facts.records, "a": replace(facts.records["a"], record=again, data=encode(again))}
+    )
+    plan = make_plan(graph_of(), facts)
+    assert [planned.action for planned in plan.nodes.values()] == ["reuse", "drifted", "blocked", "reuse"]
+    assert plan.nodes["b"].differences[0].startswith("inputs.sources record ")
+    assert actions(facts, NODES, ("a",)) == ["reuse", "run", "run", "reuse"]
+
+
+def test_a_result_whose_input_is_computed_again_is_drift() -> None:
+    facts = facts_of("a b c")
+    records = {id: record for id, record in facts.records.items() if id != "a"}
+    plan = make_plan(graph_of(), replace(facts, records=records))
+    assert plan.nodes["b"].action == "drifted" and plan.nodes["b"].reason == "inputs: a is computed again"
+
+
+def test_a_stage_that_computes_something_else_now_is_drift() -> None:
+    graph = graph_of()
+    newer = {id: replace(node, stage=replace(node.stage, version=2)) for id, node in graph.nodes.items()}
+    plan = make_plan(Graph(newer), replace(facts_of("a b c other"), wanted=fingerprints(Graph(newer), {})))
+    assert plan.nodes["a"].differences == ("version 1 -> 2",)
+
+
+def test_json_says_what_a_script_needs() -> None:
+    first = make_plan(graph_of(), facts_of("")).to_json()["nodes"][0]
+    assert first["node"] == "a" and first["stage"] == "make" and first["action"] == "run"
+    assert first["estimate"]["steps"] == 2 and first["reason"]
+
+
+def test_a_stage_that_cannot_begin_is_told_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*args: object) -> None:
+        raise UsageError("read /data", "no such folder")
+
+    monkeypatch.setattr("tiny_stages.estimate", missing)
+    plan = make_plan(graph_of(), facts_of("a b c"))
+    assert plan.nodes["other"].action == "blocked" and isinstance(refusal(plan, "x"), UsageError)
+    assert refusal(make_plan(graph_of(), facts_of("a b c other")), "x") is None

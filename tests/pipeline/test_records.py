@@ -1,0 +1,154 @@
+"""The commit of a node: once, adopted when equal, refused when not, replaced on request with the old one kept."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra.errors import AlreadyExists, Changed, DriftError, IntegrityError, LeaseLost, UsageError
+from infra.storage.local import LocalStore
+from pipeline.attempts import earlier, list_attempts
+from pipeline.provenance import code_version, package_versions
+from pipeline.records import commit, encode, read_committed, read_external
+from stages.artifacts import ShardSet
+from stages.record import InputRef, Record
+
+
+class Held:
+    def check(self) -> None:
+        return None
+
+    def stopping(self) -> str | None:
+        return None
+
+
+class Lost(Held):
+    def check(self) -> None:
+        raise LeaseLost("go on", "another holds it")
+
+
+def record(attempt: str = "a1", fingerprint: str = "f", inputs: Any = None) -> Record:
+    return Record(
+        node="n", stage="make", fingerprint=fingerprint, recipe={"config": {}}, config={}, inputs=inputs or {},
+        output=ShardSet(manifest_sha256="m", num_classes=1, splits={}).facts(), files=(), code="c", versions={},
+        started=f"by {attempt}", seconds=1, attempt=attempt,
+    )  # fmt: skip
+
+
+def taking(sha256: str) -> dict[str, tuple[InputRef, ...]]:
+    return {"shards": (InputRef(uri="file:///x", fingerprint="x", record_sha256=sha256),)}
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> LocalStore:
+    return LocalStore(tmp_path)
+
+
+def test_the_first_commit_is_the_record(node: LocalStore) -> None:
+    done = commit(node, record(), Held())
+    assert node.read("record.json") == done.data == encode(record())
+    assert read_committed(node) == done and done.artifact().origin.record_sha256 == done.sha256  # type: ignore[union-attr]
+
+
+def test_an_equal_result_is_adopted(node: LocalStore) -> None:
+    first = commit(node, record("a1"), Held())
+    assert commit(node, record("a2"), Held()) == first
+    assert commit(node, record("a2"), Held(), replace=True) == first
+    assert [entry.path for entry in node.list()] == ["record.json"]
+
+
+@pytest.mark.parametrize("other", [record("a2", "g"), record("a2", inputs=taking("1"))], ids=["recipe", "inputs"])
+def test_another_result_is_drift_unless_it_may_be_replaced(node: LocalStore, other: Record) -> None:
+    first = commit(node, record("a1"), Held())
+    with pytest.raises(DriftError, match="--replace n"):
+        commit(node, other, Held())
+    assert read_committed(node) == first
+    assert commit(node, other, Held(), replace=True).record.attempt == "a2"
+    assert node.read("record.1.json") == first.data
+
+
+def test_the_old_record_is_kept_once_even_when_killed_between(node: LocalStore) -> None:
+    first = commit(node, record("a3.2"), Held())
+    node.create("record.3.json", first.data)
+    commit(node, record("a4", "g"), Held(), replace=True)
+    assert node.read("record.3.json") == first.data
+    node.write("record.4.json", b"a stranger's")
+    with pytest.raises(IntegrityError, match=r"record\.4\.json"):
+        commit(node, record("a5", "h"), Held(), replace=True)
+
+
+def test_who_lost_the_run_commits_nothing(node: LocalStore) -> None:
+    with pytest.raises(LeaseLost):
+        commit(node, record(), Lost())
+    assert list(node.list()) == []
+
+
+class LostAnswer(LocalStore):
+    def create(self, path: str, data: bytes) -> str:
+        super().create(path, data)
+        raise AlreadyExists(f"create {path}", "412")
+
+    def swap(self, path: str, data: bytes, version: str) -> str:
+        super().swap(path, data, version)
+        raise Changed(f"swap {path}", "412")
+
+
+def test_a_lost_answer_is_read_back(tmp_path: Path) -> None:
+    node = LostAnswer(tmp_path)
+    assert commit(node, record(), Held()).record == record()
+    assert commit(node, record("a2", "g"), Held(), replace=True).record == record("a2", "g")
+
+
+class Overtaken(LocalStore):
+    """Between our look and our write another driver commits."""
+
+    def create(self, path: str, data: bytes) -> str:
+        if path == "record.json":
+            super().create(path, encode(record("a9", "other")))
+        return super().create(path, data)
+
+
+def test_a_lost_race_is_drift_or_adopted(tmp_path: Path) -> None:
+    with pytest.raises(DriftError, match="a9"):
+        commit(Overtaken(tmp_path / "n"), record(), Held())
+    assert commit(Overtaken(tmp_path / "m"), record("a1", "other"), Held()).record.attempt == "a9"
+
+
+def test_an_artifact_that_was_never_committed_is_bad_usage(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"no record\.json"):
+        read_external(f"file://{tmp_path}/nothing")
+
+
+def begin(node: LocalStore, name: str, fingerprint: str = "f", sha256: str = "1") -> None:
+    node.write(
+        f"{name}/attempt.json",
+        b'{"fingerprint": "%s", "recipe": {}, "inputs": {"shards": [{"uri": "u", "fingerprint": "x", '
+        b'"record_sha256": "%s"}]}}' % (fingerprint.encode(), sha256.encode()),
+    )
+
+
+def test_attempts_come_newest_first_with_their_pieces(node: LocalStore) -> None:
+    for name in ("a2", "a10", "a10.1", "a10.12"):
+        begin(node, name)
+    begin(node, "a3", fingerprint="g")
+    begin(node, "a4", sha256="2")
+    node.write("a2/step-10/manifest.json", b"")
+    node.write("a2/step-10/state/x", b"")
+    node.write("a7/step-1/manifest.json", b"")  # never begun
+    node.write("apple/attempt.json", b"")  # a sibling's name
+    attempts = list_attempts(node, r"step-\d+/manifest\.json")
+    assert [one.name for one in attempts] == ["a10.12", "a10.1", "a10", "a4", "a3", "a2"]
+    assert [one.pieces for one in attempts] == [0, 0, 0, 0, 0, 1]
+    assert earlier(attempts, "f", taking("1")) == ("a10.12", "a10.1", "a10", "a2")
+    assert [one.pieces for one in list_attempts(node, None)] == [0] * 6
+
+
+def test_a_damaged_attempt_is_named(node: LocalStore) -> None:
+    node.write("a1/attempt.json", b"{")
+    with pytest.raises(IntegrityError, match=r"a1/attempt\.json"):
+        list_attempts(node, None)
+
+
+def test_provenance_names_commit_and_packages() -> None:
+    assert len(code_version().removesuffix("+dirty")) == 40 or code_version().startswith("vitpipe ")
+    assert {"python", "torch", "ray", "deepspeed", "numpy"} <= package_versions().keys()

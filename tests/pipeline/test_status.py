@@ -1,0 +1,145 @@
+"""What a run's folder tells of it, at every moment of its life and after."""
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_stages import HOOKS, tiny_spec, tiny_ways
+
+from infra.errors import StageError, Stopped, UsageError, VitpipeError
+from infra.lease_state import LEASE, Timing, read_lease
+from infra.storage.local import LocalStore
+from pipeline.lease import request_stop
+from pipeline.runner import run
+from pipeline.status import RunStatus, read_status, status_of
+
+QUICK = Timing(renew_s=0.02, watch_s=0.5, commit_s=100, poll_s=0.02, look_s=0.02)
+NODES: dict[str, Any] = {
+    "a": {"value": 2}, "b": {}, "sum": {"stage": "add", "needs": {"shards": ("a", "b")}},
+    "more": {"needs": {"sources": ("a",)}},
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def no_hooks() -> Iterator[None]:
+    yield
+    HOOKS.clear()
+
+
+def go(folder: Path, nodes: dict[str, Any] = NODES, replacing: tuple[str, ...] = ()) -> None:
+    run(tiny_spec(folder, nodes), replacing, tiny_ways(timing=QUICK))
+
+
+def store(folder: Path) -> LocalStore:
+    return LocalStore(folder / "runs" / "tiny")
+
+
+def status(folder: Path, nodes: dict[str, Any] = NODES) -> RunStatus:
+    return status_of(store(folder), tiny_spec(folder, nodes).graph)
+
+
+def states(found: RunStatus) -> dict[str, str]:
+    return {node.node: node.state for node in found.nodes}
+
+
+def test_before_and_after(tmp_path: Path) -> None:
+    assert set(states(status(tmp_path)).values()) == {"waiting"}
+    go(tmp_path)
+    found = status(tmp_path)
+    assert found.state == "committed" and set(states(found).values()) == {"committed"}
+    assert found.to_json()["nodes"][0].keys() == {"node", "state", "why", "step", "total_steps", "ranks"}
+
+
+def test_while_it_runs(tmp_path: Path) -> None:
+    seen: list[RunStatus] = []
+
+    def look(ctx: Any) -> None:
+        ctx.progress.update(3, 7, ranks=[{"rank": 0, "host": "here", "pid": 1}])
+        ctx.progress.flush()
+        seen.append(status(tmp_path))
+
+    HOOKS["more"] = look
+    go(tmp_path)
+    node = {node.node: node for node in seen[0].nodes}
+    assert seen[0].state == "running" and node["a"].state == "committed"
+    assert node["more"].state == "running" and node["more"].why == "steps 3 of 7"
+    assert (node["more"].step, node["more"].total_steps, node["more"].ranks[0]["pid"]) == (3, 7, 1)
+
+
+def test_a_failure_and_what_it_blocks(tmp_path: Path) -> None:
+    def fail(ctx: Any) -> None:
+        raise StageError("run b", "it is broken", "mend it")
+
+    HOOKS["b"] = fail
+    with pytest.raises(StageError):
+        go(tmp_path)
+    found = status(tmp_path)
+    assert found.state == "failed"
+    assert states(found) == {"a": "committed", "b": "failed", "sum": "blocked", "more": "committed"}
+    assert "It is broken. Mend it." in found.nodes[1].why and "needs b" in found.nodes[2].why
+    HOOKS.clear()
+    go(tmp_path)
+    assert status(tmp_path).state == "committed"
+
+
+def test_a_stopped_run_says_who_asked(tmp_path: Path) -> None:
+    def stop(ctx: Any) -> None:
+        request_stop(store(tmp_path), "night falls")
+        while not ctx.fence.stopping():
+            time.sleep(0.01)
+
+    HOOKS["a"] = stop
+    with pytest.raises(Stopped):
+        go(tmp_path)
+    found = status(tmp_path)
+    assert found.state == "stopped" and states(found)["a"] == states(found)["sum"] == "waiting"
+    assert "night falls" in found.nodes[0].why
+
+
+def test_a_driver_that_fell_silent(tmp_path: Path) -> None:
+    def fail(ctx: Any) -> None:
+        seen.append(store(tmp_path).read(LEASE))
+        raise VitpipeError("run a", "killed")
+
+    seen: list[bytes] = []
+    HOOKS["a"] = fail
+    with pytest.raises(VitpipeError):
+        go(tmp_path)
+    for path in (tmp_path / "runs" / "tiny").rglob("error.json"):
+        path.unlink()  # a killed driver leaves none
+    store(tmp_path).write(LEASE, seen[0])
+    assert status(tmp_path).state == "running"
+    lease = read_lease(store(tmp_path))
+    assert lease and lease.holder
+    store(tmp_path).write(LEASE, replace(lease, time=time.time() - 100).encode())
+    found = status(tmp_path)
+    assert found.state == "interrupted" and "last heard of 100 s ago" in found.nodes[0].why
+    dead = replace(lease.holder, start_time=0)
+    store(tmp_path).write(LEASE, replace(lease, holder=dead).encode())
+    assert status(tmp_path).state == "interrupted"
+
+
+def test_while_a_node_is_replaced(tmp_path: Path) -> None:
+    go(tmp_path)
+    changed = {**NODES, "a": {"value": 5}}
+    seen: list[RunStatus] = []
+    HOOKS["a"] = lambda ctx: seen.append(status(tmp_path, changed))
+    go(tmp_path, changed, ("a",))
+    assert states(seen[0]) == {"a": "running", "b": "committed", "sum": "waiting", "more": "waiting"}
+    assert status(tmp_path, changed).state == "committed"
+
+
+def test_an_unknown_run_is_bad_usage(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="No run"):
+        read_status(store(tmp_path))
+
+
+def test_the_graph_is_read_from_the_store(tmp_path: Path) -> None:
+    spec = {"version": 1, "name": "tiny", "store": f"file://{tmp_path}/runs", "nodes": {
+        "digits": {"stage": "ingest", "config": {"source": {"kind": "digits"}}}}}  # fmt: skip
+    store(tmp_path).write("spec.yaml", json.dumps(spec).encode())
+    assert states(read_status(store(tmp_path))) == {"digits": "waiting"}

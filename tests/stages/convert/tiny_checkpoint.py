@@ -1,0 +1,44 @@
+"""A committed checkpoint without a training: random weights in the one file that DeepSpeed writes at ZeRO 0."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+from inprocess import commit, make_context
+from tiny_vit import random_state
+from torch import Tensor
+
+from stages.artifacts import Checkpoint
+from stages.settings import TaskResources
+from stages.training.steps import StepFile, StepManifest
+from stages.vit.config import ModelSettings
+
+STATE_FILE = "step-3/state/mp_rank_00_model_states.pt"
+
+
+def commit_checkpoint(
+    tmp_path: Path, settings: ModelSettings, state: dict[str, Tensor] | None = None, node: str = "backbone"
+) -> Checkpoint:
+    """A Checkpoint artifact of step 3 in the store that `make_context(tmp_path, ...)` makes."""
+    ctx = make_context(tmp_path, node, TaskResources())
+    local = tmp_path / "model_states.pt"
+    torch.save({"module": state or random_state(settings), "buffer_names": [], "optimizer": {}}, local)
+    file = ctx.out.upload(local, STATE_FILE)
+    listed = StepFile(path=file.path, bytes=file.bytes, sha256=file.sha256)
+    manifest = StepManifest(
+        step=3, samples_seen=12, world_size=1, zero=0, precision="fp32", micro_batch=4, files=(listed,), schema=1
+    ).sealed()
+    labels = {"id2label": {str(number): f"class {number}" for number in range(settings.classes or 0)}}
+    files = (
+        file,
+        ctx.out.put("step-3/manifest.json", manifest.encoded()),
+        ctx.out.put("labels.json", json.dumps(labels).encode()),
+    )
+    checkpoint = Checkpoint(
+        files=files, folder="step-3", step=3, samples_seen=12, model=settings.model_dump(mode="json"),
+        shards_sha256=(hashlib.sha256(b"shards").hexdigest(),),
+    )  # fmt: skip
+    committed = commit(ctx, checkpoint)
+    assert isinstance(committed, Checkpoint)
+    return committed

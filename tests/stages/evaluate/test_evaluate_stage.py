@@ -1,0 +1,110 @@
+"""The stage as a whole: features, baselines, own head."""
+
+import numpy as np
+import pytest
+import torch
+from inprocess import make_context
+from synthetic import TINY, shards, weights
+
+from infra.errors import StageError, Stopped, UsageError
+from stages.artifacts import Score
+from stages.contract import Inputs
+from stages.evaluate.config import EvaluateConfig, EvaluateResources, check_inputs
+from stages.evaluate.features import fewshot
+from stages.evaluate.fewshot import accuracies, draw
+from stages.evaluate.run import run
+from stages.evaluate.task import EvaluateTask
+from stages.images.evaluate import EvalImages
+from stages.vit.model import ViT
+from stages.vit.native import load_weights
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    path = tmp_path_factory.mktemp("evaluate")
+    return path, shards(path, noise=400.0), weights(path)
+
+
+def evaluate(world, node, data=None, given=None, **config):
+    path, default_data, default_weights = world
+    ctx = make_context(path, node, EvaluateResources(batch_images=16))
+    inputs = Inputs({"data": [data or default_data], "weights": [given or default_weights]})
+    return run(EvaluateConfig(method=config.pop("method", "fewshot"), **config), inputs, ctx), ctx
+
+
+def test_fewshot_is_the_ridge_on_features_of_all_images(world):
+    path, data, given = world
+    score, ctx = evaluate(world, "probe", shots=(5, 1), seeds=(0, 3), eval_resize="squash")
+
+    settings, state = load_weights(given, path / "own")
+    model = ViT(settings).eval()
+    model.load_state_dict(state)
+    features, labels = {}, {}
+    for split in ("train", "test"):
+        images = EvalImages(data, split, 16, "squash", path / "cache")
+        whole = torch.cat([batch.images_BCHW for batch in images.batches(64)])
+        with torch.inference_mode():
+            features[split], labels[split] = model.features(whole).numpy(), images.labels
+    for place, seed in enumerate((0, 3)):
+        supports = draw(labels["train"], 3, seed, (5,))
+        expected = accuracies(features["train"], labels["train"], features["test"], labels["test"], supports, 3, 1024.0)
+        assert score.per_seed[place] == expected[5]
+    assert score.num_test == 30 and score.value == np.mean(score.per_seed)
+    assert score.protocol["shots"] == 5, "the first number of shots is the score's value"
+    assert ctx.progress.updates[-1]["step"] == 1
+
+
+def test_baselines_are_another_start_per_seed_and_the_pixels_themselves(world):
+    _, data, given = world
+    untrained, ctx = evaluate(world, "untrained", features="untrained", shots=(5,))
+    assert len(ctx.progress.updates) == 3, "one task a seed"
+    pixels, _ = evaluate(world, "pixels", features="raw_pixels", shots=(5,))
+    trained, _ = evaluate(world, "trained", shots=(5,))
+    assert len({untrained.per_seed, pixels.per_seed, trained.per_seed}) == 3
+
+    task = EvaluateTask(
+        EvaluateConfig(method="fewshot", features="untrained", shots=(5,)), data, given, (1,), 16, 1, ctx.task
+    )
+    assert fewshot(task)[1][5] == untrained.per_seed[1], "a pure function of its seed"
+
+
+def test_classify_matches_classes_by_name(world):
+    path, _, given = world
+    data = shards(path, "named", ("class 4", "class 1"), {"test": 20})
+    score, _ = evaluate(world, "classify", data=data, method="classify", eval_resize="squash")
+
+    settings, state = load_weights(given, path / "own")
+    model = ViT(settings).eval()
+    model.load_state_dict(state)
+    images = EvalImages(data, "test", 16, "squash", path / "cache")
+    with torch.inference_mode():
+        named = torch.cat([model(batch.images_BCHW) for batch in images.batches(64)]).argmax(1).numpy()
+    assert score.value == (named == np.array([4, 1])[images.labels]).mean()
+
+
+def test_bad_requests_say_what_is_missing(world):
+    path, _, _ = world
+    with pytest.raises(UsageError, match="3 of 3 classes are unknown to the weights, 'red' for one"):
+        evaluate(world, "unknown", method="classify")
+    with pytest.raises(StageError, match="fewer"):
+        evaluate(world, "greedy", shots=(1000,))
+    with pytest.raises(UsageError, match="Score without weights"):
+        bare = Score(benchmark="x", metric="top1", value=0, per_seed=(0.0,), num_test=1)
+        evaluate(world, "wrong", given=bare)
+    with pytest.raises(UsageError, match="split test"):
+        evaluate(world, "no-test", data=shards(path, "train-only", counts={"train": 9}))
+    assert check_inputs(EvaluateConfig(method="fewshot"), frozenset({"data"}))
+    assert not check_inputs(EvaluateConfig(method="fewshot", features="raw_pixels", image_px=8), frozenset({"data"}))
+
+
+def test_stops_when_asked(world):
+    path, data, given = world
+    ctx = make_context(path, "stopped", EvaluateResources())
+    ctx.fence.stop("preempted")
+    with pytest.raises(Stopped, match="preempted"):
+        run(EvaluateConfig(method="fewshot", shots=(1,)), Inputs({"data": [data], "weights": [given]}), ctx)
+
+
+def test_another_image_size_resizes_the_positions(world):
+    score, _ = evaluate(world, "larger", image_px=24, shots=(5,))
+    assert score.protocol["image_px"] == 24 and TINY.image_px == 16

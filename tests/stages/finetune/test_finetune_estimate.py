@@ -1,0 +1,74 @@
+"""What the plan says of a fine-tuning and of an evaluation."""
+
+import subprocess
+import sys
+
+import pytest
+
+from infra.errors import UsageError
+from stages.contract import Estimate, Known
+from stages.evaluate.config import EvaluateConfig, EvaluateResources
+from stages.evaluate.estimate import estimate as estimate_evaluation
+from stages.finetune.config import FinetuneConfig, FinetuneResources
+from stages.finetune.estimate import estimate
+from stages.vit.config import ModelSettings
+from stages.vit.flops import forward_macs, train_flops_per_image
+
+B16 = ModelSettings(variant="B/16", image_px=224, classes=21843, representation="width")
+DATA = Estimate(splits={"train": 1000, "test": 500}, num_classes=10)
+RECIPE = {"batch_images": 100, "total": "10 epochs", "peak_lr": [0.01, 0.03], "dev": 0.1, "seeds": [0, 1, 2]}
+KNOWN = Known(gpus=4, gpu_flops=1e14)
+
+
+def config(**changes) -> FinetuneConfig:
+    return FinetuneConfig.model_validate(RECIPE | changes)
+
+
+def given(data=DATA, model=B16):
+    return {"data": [data], "weights": [Estimate(model=model.model_dump(mode="json") if model else None)]}
+
+
+def test_counts_both_phases():
+    found = estimate(config(), FinetuneResources(), given(), KNOWN)
+    steps = 2 * 90 + 3 * 100  # epochs of 900 images while sweeping, of 1000 after
+    tuned = B16.model_copy(update={"classes": 10, "representation": "none"})
+    assert (found.steps, found.images) == (steps, 100 * steps + 2 * 100 + 3 * 500)
+    assert found.flops == 100 * steps * train_flops_per_image(tuned) + 1700 * 2 * forward_macs(tuned)
+    assert found.hours == pytest.approx(found.flops / (1e14 * 3) / 3600), "three of four GPUs have a trial"
+    assert found.model == tuned.model_dump(mode="json")
+
+
+def test_fewer_images_and_one_rate_cost_less():
+    small = estimate(config(train_per_class=5, peak_lr=0.01), FinetuneResources(), given(), KNOWN)
+    assert small.steps == 3 * 5
+
+
+def test_knows_what_it_does_not_know():
+    assert estimate(config(), FinetuneResources(), given(data=Estimate()), KNOWN).steps is None
+    assert estimate(config(), FinetuneResources(), given(model=None), KNOWN).steps is None
+
+
+def test_refuses_at_plan_what_cannot_work():
+    with pytest.raises(UsageError, match=r"train \(1000\)"):
+        estimate(config(), FinetuneResources(), given(data=Estimate(splits={"train": 1000}, num_classes=10)), KNOWN)
+    with pytest.raises(UsageError, match="warmup 500"):
+        estimate(config(warmup="500 steps"), FinetuneResources(), given(), KNOWN)
+    with pytest.raises(UsageError, match="smaller than one patch"):
+        estimate(config(image_px=8), FinetuneResources(), given(), KNOWN)
+
+
+def test_an_evaluation_counts_forward_passes():
+    fewshot = EvaluateConfig(method="fewshot", shots=(5,), seeds=(0, 1))
+    found = estimate_evaluation(fewshot, EvaluateResources(), given(), KNOWN)
+    assert found.images == 500 + 5 * 10 * 2
+    assert found.flops == found.images * 2 * forward_macs(B16)
+    untrained = fewshot.model_copy(update={"features": "untrained"})
+    assert estimate_evaluation(untrained, EvaluateResources(), given(), KNOWN).images == 2 * found.images
+    assert estimate_evaluation(fewshot, EvaluateResources(), given(data=Estimate()), KNOWN).images is None
+
+
+@pytest.mark.parametrize("room", ["finetune", "evaluate", "report"])
+def test_arranging_imports_no_torch(room):
+    heavy = "{'torch', 'deepspeed', 'webdataset', 'ray', 'boto3', 'matplotlib'}"
+    code = f"import sys, stages.{room}.run, stages.{room}.estimate; print(sorted({heavy} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

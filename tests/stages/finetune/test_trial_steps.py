@@ -1,0 +1,129 @@
+"""One trial against a plain torch loop, step by step."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from inprocess import make_context
+from synthetic import TINY, shards, weights
+from torch.nn import functional as F
+
+from stages.finetune.config import FinetuneConfig
+from stages.finetune.protocol import Trial, TrialTask
+from stages.finetune.subsets import training_subset
+from stages.finetune.trial import build_model, run_trial
+from stages.images.config import AugmentSettings
+from stages.images.evaluate import EvalImages
+from stages.images.train import TrainImages
+from stages.vit.model import ViT
+from stages.vit.native import load_native, load_weights
+
+STEPS, WARMUP, BATCH, PEAK, SEED = 8, 2, 12, 0.05, 1
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    path = tmp_path_factory.mktemp("trial")
+    return path, shards(path, noise=300.0), weights(path)
+
+
+def task_for(world, node, micro_batch=BATCH, **changes) -> TrialTask:
+    path, data, pretrained = world
+    config = FinetuneConfig.model_validate({
+        "batch_images": BATCH, "total": f"{STEPS} steps", "warmup": f"{WARMUP} steps", "peak_lr": PEAK,
+        "train_per_class": 8, "precision": "fp32", "crop": "random_resized", **changes,
+    })  # fmt: skip
+    return TrialTask(
+        trial=Trial("test", PEAK, SEED), config=config, micro_batch=micro_batch, threads=2, cpus=1, data=data,
+        weights=None if config.model else pretrained, keep_weights=True, choice_sha256="x",
+        context=make_context(path, node, None).task,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trial(world):
+    task = task_for(world, "one")
+    return task, run_trial(task)[0]
+
+
+def test_equals_a_plain_torch_loop(world, trial):
+    _, outcome = trial
+    path, data, pretrained = world
+    settings, state = load_weights(pretrained, path / "plain")
+    model = ViT(settings.model_copy(update={"classes": 3}))
+    model.load_state_dict(state | {"head.weight": torch.zeros(3, 32), "head.bias": torch.zeros(3)})
+    optimizer = torch.optim.SGD(model.parameters(), lr=PEAK, momentum=0.9, weight_decay=0)
+    train = EvalImages.labels_of(data, "train", path / "cache")
+    keep = training_subset(np.asarray(train), data.manifest_sha256, SEED, 8)
+    images = TrainImages(data, "train", 16, AugmentSettings(), SEED, path / "cache", keep=keep)
+
+    for step in range(STEPS):
+        batch = images.micro_batch(step * BATCH, BATCH)
+        loss = F.cross_entropy(model(batch.images_BCHW), batch.labels)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        cosine = 0.5 * (1 + math.cos(math.pi * max(0, step - WARMUP) / (STEPS - WARMUP)))
+        optimizer.param_groups[0]["lr"] = PEAK * cosine * min(1, step / WARMUP)
+        optimizer.step()
+        assert outcome.losses[step] == pytest.approx(loss.item(), abs=1e-6), f"step {step}"
+
+    model.eval()
+    test = EvalImages(data, "test", 16, "squash", path / "cache")
+    with torch.inference_mode():
+        whole = next(test.batches(100))
+        logits = model(whole.images_BCHW)
+    assert outcome.accuracy == float((logits.argmax(1) == whole.labels).double().mean())
+    assert outcome.loss == pytest.approx(float(F.cross_entropy(logits, whole.labels)), abs=1e-6)
+    assert outcome.losses[0] == pytest.approx(math.log(3), abs=1e-6), "a zero head knows nothing"
+
+
+def test_is_a_pure_function_of_its_task(world, trial):
+    _, outcome = trial
+    again, _ = run_trial(task_for(world, "again"))
+    assert again.losses == outcome.losses and again.accuracy == outcome.accuracy
+    assert [file.sha256 for file in again.weights] == [file.sha256 for file in outcome.weights]
+
+
+def test_a_smaller_micro_batch_takes_the_same_steps(world, trial):
+    _, outcome = trial
+    small, _ = run_trial(task_for(world, "small", micro_batch=3))
+    np.testing.assert_allclose(small.losses, outcome.losses, atol=2e-6)  # another order of the same sums in fp32
+
+
+@pytest.mark.parametrize("change", [{"clip_norm": 0.05}, {"dropout": 0.2}, {"warmup": "0 steps"}], ids=str)
+def test_a_changed_recipe_is_another_training(world, trial, change):
+    _, outcome = trial
+    other, _ = run_trial(task_for(world, "other-" + next(iter(change)).replace("_", "-"), **change))
+    assert other.losses != outcome.losses
+
+
+def test_bf16_trains_close_to_fp32(world, trial):
+    _, outcome = trial
+    other, _ = run_trial(task_for(world, "bf16", precision="bf16"))
+    assert other.losses != outcome.losses
+    np.testing.assert_allclose(other.losses, outcome.losses, atol=0.05)  # 8 bits of mantissa, 8 steps
+
+
+def test_averaged_weights_are_the_running_mean(world, trial):
+    task = task_for(world, "averaged", ema={"decay": 0.5}, total="1 steps", warmup="0 steps")
+    averaged, _ = run_trial(task)
+    plain, _ = run_trial(task_for(world, "plain", total="1 steps", warmup="0 steps"))
+    folder = lambda one: one.context.scratch / str(one.trial)  # noqa: E731
+    start = build_model(task).state_dict()
+    _, kept = load_native(folder(task))
+    _, stepped = load_native(folder(task_for(world, "plain", total="1 steps", warmup="0 steps")))
+    for name, tensor in kept.items():
+        torch.testing.assert_close(tensor, (start[name] + stepped[name]) / 2)
+    assert averaged.losses == plain.losses
+
+
+def test_from_scratch_starts_at_random_by_seed_and_learns(world):
+    task = task_for(world, "scratch", model=TINY.model_dump())
+    outcome, _ = run_trial(task)
+    assert outcome.losses[-1] < outcome.losses[0]
+    again = build_model(task).state_dict()
+    other = build_model(TrialTask(**{**vars(task), "trial": Trial("test", PEAK, SEED + 1)})).state_dict()
+    assert not torch.equal(again["blocks.0.mlp.fc1.weight"], other["blocks.0.mlp.fc1.weight"])
+    assert not again["head.weight"].any()

@@ -1,0 +1,56 @@
+"""What is refused before any data is seen, and the defaults that are derived."""
+
+import pytest
+from tiny_pretraining import RECIPE, recipe
+
+from stages.pretrain.config import PretrainResources, check, micro_batch_of
+from stages.pretrain.job import Course
+from stages.settings import Duration
+
+
+@pytest.mark.parametrize(("batch", "wanted"), [(4096, 64), (96, 48), (67, 1), (30, 30)])
+def test_micro_batch_is_the_largest_divisor_up_to_64(batch: int, wanted: int) -> None:
+    assert micro_batch_of(recipe(batch_images=batch), PretrainResources()) == wanted
+
+
+def test_a_batch_that_does_not_divide_is_an_equation() -> None:
+    assert check(recipe(batch_images=30), PretrainResources(micro_batch=7)) == [
+        "batch_images 30 is not a multiple of micro_batch 7: 30 = 4 x 7 + 2"
+    ]
+
+
+def test_workers_without_work_are_refused() -> None:
+    wrong = check(recipe(batch_images=64), PretrainResources(workers=3, micro_batch=32))
+    assert wrong == [
+        "3 workers would share 2 micro-batches: batch_images 64 = 2 x micro_batch 32; set micro_batch to 21 or less"
+    ]
+
+
+def test_a_schedule_longer_than_the_run_is_seen_without_data_where_units_agree() -> None:
+    long = {"kind": "rsqrt", "warmup": "6 steps", "cooldown": "5 steps"}
+    assert check(recipe(schedule=long), PretrainResources()) == [
+        "schedule of 6 steps + 5 steps is longer than the run of 10 steps"
+    ]
+
+
+def test_what_fits_is_not_refused() -> None:
+    assert check(recipe(), PretrainResources(micro_batch=8, workers=3)) == []
+
+
+def test_checkpoints_come_ten_times_a_run_but_every_thousand_steps() -> None:
+    short = Course(recipe(total="50 steps"), PretrainResources(), 100)
+    long = Course(recipe(total="300k steps"), PretrainResources(), 100)
+    said = Course(recipe(), PretrainResources(checkpoint_every=Duration(2, "epochs")), 120)
+    assert (short.checkpoint_steps, long.checkpoint_steps, said.checkpoint_steps) == (5, 1000, 10)
+
+
+@pytest.mark.parametrize("field", ["model", "batch_images", "total"])
+def test_required_fields_are_required(field: str) -> None:
+    with pytest.raises(ValueError, match=field):
+        type(recipe()).model_validate({name: value for name, value in RECIPE.items() if name != field})
+
+
+def test_sigmoid_starts_from_its_bias() -> None:
+    assert recipe(objective={"kind": "sigmoid"}).objective.initial_head_bias == -10
+    assert recipe(objective={"kind": "sigmoid", "head_bias": -6.9}).objective.initial_head_bias == -6.9
+    assert recipe().objective.initial_head_bias == 0

@@ -1,0 +1,92 @@
+"""What the page concludes from scores, and its small parts."""
+
+import dataclasses
+
+import pytest
+
+from stages.report.charts import MAX_POINTS, Curve, axis, score_axis
+from stages.report.results import Gain, Row, gains, headline
+from stages.report.wording import count, duration, flops, size
+
+ARM = Row(
+    node="transfer", benchmark="digits", arm="fine-tuned", kind="pretrained", value=0.75, std=0.01,
+    per_seed=(0.74, 0.76), chosen={}, dev_scores={}, num_test=100, protocol={"steps": 10, "seeds": [0, 1]},
+    model=None, uri="", record_sha256="",
+)  # fmt: skip
+
+
+def arm(kind, per_seed, **changes) -> Row:
+    mean = sum(per_seed) / len(per_seed)
+    std = abs(per_seed[0] - per_seed[-1]) / 2**0.5 if len(per_seed) == 2 else None
+    name = "from scratch" if kind == "scratch" else "fine-tuned"
+    return dataclasses.replace(ARM, kind=kind, arm=name, node=kind, per_seed=per_seed, value=mean, std=std, **changes)
+
+
+@pytest.mark.parametrize(
+    ("pretrained", "scratch", "sentence"),
+    [
+        (
+            (0.74, 0.76), (0.50, 0.54),
+            "Pretraining lifts digits from 52.0 ± 2.8 % to 75.0 ± 1.4 %: +23.0 points over 2 seeds",
+        ),
+        (
+            (0.50, 0.54), (0.51, 0.52),
+            "No clear gain from pretraining on digits: 52.0 ± 2.8 % fine-tuned, 51.5 ± 0.7 % from scratch over 2 seeds",
+        ),
+        (
+            (0.50, 0.51), (0.70, 0.72),
+            "Pretraining lowers digits from 71.0 ± 1.4 % to 50.5 ± 0.7 %: -20.5 points over 2 seeds",
+        ),
+        (
+            (0.75,), (0.52,),
+            "digits: 75.0 % fine-tuned, 52.0 % from scratch; with one seed the spread is unknown",
+        ),
+    ],
+    ids=["lifts", "no clear gain", "lowers", "one seed"],
+)  # fmt: skip
+def test_the_headline_is_honest(pretrained, scratch, sentence):
+    table = [arm("pretrained", pretrained), arm("scratch", scratch)]
+    assert headline(table, gains(table)) == sentence
+
+
+def test_only_arms_that_are_otherwise_alike_are_compared():
+    other = arm("scratch", (0.5, 0.5), protocol={"steps": 20, "seeds": [0, 1]})
+    assert gains([arm("pretrained", (0.7, 0.7)), other]) == []
+    assert headline([other], []) == "digits: 50.0 ± 0.0 % from scratch over 2 seeds"
+
+
+def test_gains_are_paired_by_seed():
+    gain = Gain(arm("pretrained", (0.6, 0.8)), arm("scratch", (0.5, 0.7)))
+    assert gain.points == pytest.approx(10) and gain.std == pytest.approx(0, abs=1e-9)
+    assert not gain.clear, "the seeds' own spread is wider than the gain"
+
+
+def test_several_gains_are_counted():
+    table = [arm(kind, seeds, benchmark=name) for name in ("a", "b")
+             for kind, seeds in (("pretrained", (0.7, 0.72)), ("scratch", (0.5, 0.52)))]  # fmt: skip
+    assert headline(table, gains(table)) == "Pretraining clearly helps in 2 of 2 comparisons: +20.0 points on average"
+
+
+def test_axes_enclose_and_are_round():
+    scale = axis([0.13, 5.9], 4)
+    assert (scale.low, scale.high) == (0, 6) and scale.place(3) == 50
+    assert axis([2.0, 2.0]).low <= 2 <= axis([2.0, 2.0]).high
+    assert score_axis([ARM, dataclasses.replace(ARM, value=0.5, per_seed=(0.5,))]).low == 0
+    assert score_axis([dataclasses.replace(ARM, value=0.99, per_seed=(0.988, 0.992), std=0.002)]).low > 90
+
+
+def test_curves_are_thinned_but_keep_their_peaks():
+    values = [1.0] * 10_000
+    values[6_543] = 9.0
+    curve = Curve.draw("Loss", "", range(10_000), values, smooth=False)
+    assert curve.svg.count("L") < 2 * MAX_POINTS and curve.y.high >= 9
+    assert f"{200 * (1 - 9 / curve.y.high):.1f}" in curve.svg
+
+
+def test_numbers_as_words():
+    assert [duration(seconds) for seconds in (None, 4.25, 59, 276, 7_380, 200_000)] == [
+        "–", "4.2 s", "59 s", "4 min 36 s", "2 h 3 min", "2 d 7 h",
+    ]  # fmt: skip
+    assert [size(number) for number in (None, 12, 3_500_000)] == ["–", "12 B", "3.3 MiB"]
+    assert [count(number) for number in (None, 40_000, 86_567_656)] == ["–", "40,000", "86.6 M"]
+    assert [flops(number) for number in (None, 1.27e15, 4.7e20)] == ["–", "1.27 PFLOP", "470 EFLOP"]

@@ -1,0 +1,46 @@
+"""A recipe that takes seconds on a CPU: 16 px, two layers, ten steps."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from inprocess import InProcessCluster, make_context
+
+from stages.artifacts import Artifact, Checkpoint
+from stages.contract import Fence, Inputs, StageContext
+from stages.pretrain.config import PretrainConfig, PretrainResources
+from stages.pretrain.run import run
+
+RECIPE: dict[str, Any] = {
+    "model": {"variant": {"layers": 2, "width": 32, "mlp": 64, "heads": 2, "patch_px": 8}, "image_px": 16,
+              "dropout": 0.1, "stochastic_depth": 0.1},
+    "optimizer": {"peak_lr": 3e-3},
+    "batch_images": 24,
+    "total": "10 steps",
+    "precision": "fp32",
+}  # fmt: skip
+RESOURCES: dict[str, Any] = {"micro_batch": 8, "checkpoint_every": "3 steps", "keep": 10}
+
+
+def recipe(**changes: Any) -> PretrainConfig:
+    return PretrainConfig.model_validate(RECIPE | changes)
+
+
+def context(
+    tmp_path: Path,
+    attempt: str = "a1",
+    earlier: tuple[str, ...] = (),
+    fence: Fence | None = None,
+    node: str = "backbone",
+    **resources: Any,
+) -> StageContext:
+    wanted = PretrainResources.model_validate(RESOURCES | resources)
+    ctx = make_context(
+        tmp_path, node, wanted, InProcessCluster(wanted.workers), attempt=attempt, earlier=earlier
+    )  # fmt: skip
+    return ctx if fence is None else replace(ctx, fence=fence, out=replace(ctx.out, fence=fence))
+
+
+def pretrain(config: PretrainConfig, ctx: StageContext, shards: Artifact, **inputs: Artifact) -> Checkpoint:
+    named = {"shards": (shards,), **{name: (artifact,) for name, artifact in inputs.items()}}
+    return run(config, Inputs(named), ctx)
