@@ -35,7 +35,7 @@ nodes:
       augment: {{crop: resize, resize_px: 18, flip: false}}
       precision: fp32
       seed: 3
-    resources: {{workers: 2, zero: {zero}, micro_batch: 8, checkpoint_every: 10 steps, keep: 3}}
+    resources: {{workers: 2, zero: {zero}, micro_batch: 8, checkpoint_every: {every} steps, keep: 3}}
 """
 
 TRANSFER = """
@@ -51,11 +51,20 @@ TRANSFER = """
 
 
 def write_spec(
-    folder: Path, name: str, *, store: str = "file://./runs", steps: int = 12, zero: int = 1, transfer: bool = False
+    folder: Path,
+    name: str,
+    *,
+    store: str = "file://./runs",
+    steps: int = 12,
+    every: int = 10,
+    zero: int = 1,
+    transfer: bool = False,
 ) -> Path:
     """A YAML in the quickstart's shape at a tiny size."""
     path = folder / f"{name}.yaml"
-    path.write_text(SPEC.format(name=name, store=store, steps=steps, zero=zero) + (TRANSFER if transfer else ""))
+    path.write_text(
+        SPEC.format(name=name, store=store, steps=steps, every=every, zero=zero) + (TRANSFER if transfer else "")
+    )
     return path
 
 
@@ -102,10 +111,6 @@ def status(run: object, cwd: Path, env: Mapping[str, str] | None = None) -> dict
     """`status --json` of a run; no nodes before its first commit to the store."""
     done = vitpipe("status", run, "--json", cwd=cwd, env=env, expect=None)
     return json.loads(done.stdout) if done.returncode == 0 else {"nodes": []}
-
-
-def node_status(run: object, node: str, cwd: Path) -> dict[str, Any]:
-    return next((found for found in status(run, cwd)["nodes"] if found["node"] == node), {"state": "waiting"})
 
 
 def wait_for(what: str, condition: Callable[[], Any], process: subprocess.Popen[str] | None = None) -> Any:

@@ -3,7 +3,6 @@
 import http.server
 import json
 import os
-import secrets
 import signal
 import socket
 import subprocess
@@ -23,9 +22,13 @@ pytestmark = pytest.mark.ray
 
 @pytest.fixture(scope="module")
 def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """`ray start --head` with a token, its processes in a group of their own; the dashboard's address."""
+    """`ray start --head` with this user's token, its processes in a group of their own; the dashboard's address.
+
+    No token of its own: a process that has used Ray keeps the token that it used first.
+    """
     folder, port = tmp_path_factory.mktemp("head"), free_port()
-    secret = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16), "RAY_USAGE_STATS_ENABLED": "0"}
+    ray_auth.ensure_token()
+    secret = {"RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0"}
     with (folder / "log").open("w") as log, pytest.MonkeyPatch.context() as patch:
         process = subprocess.Popen(
             [Path(sys.executable).with_name("ray"), "start", "--head", "--block", "--num-cpus=2",
@@ -35,7 +38,6 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             env={**os.environ, **secret}, cwd=folder, stdout=log, stderr=log, start_new_session=True,
         )  # fmt: skip
         try:
-            patch.setenv("RAY_AUTH_TOKEN", secret["RAY_AUTH_TOKEN"])
             patch.setenv("RAY_ADDRESS", "127.0.0.1:1")  # must not divert a submission
             wait_for(f"http://127.0.0.1:{port}", process, folder / "log")
             yield f"http://127.0.0.1:{port}"
