@@ -1,13 +1,16 @@
 """How a file comes down: into `NAME.part` in order, hashed on the way, named only when complete and verified.
 
-Knows nothing of where the bytes come from.
+Safe for several processes that want one file. Knows nothing of where the bytes come from.
 """
 
+import fcntl
 import hashlib
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from infra.errors import IntegrityError, StorageError
 from infra.storage.store import Digest
@@ -29,42 +32,49 @@ class Landing:
         What an earlier try left is gone on with, but only where `expect` can prove the whole. A whole that proves
         wrong after such a resume is fetched once more from the beginning. IntegrityError when it is still wrong.
         """
-        if self.expect is not None and self.local.is_file() and digest_file(self.local) == self.expect:
-            return self.expect
+        if self._landed():
+            return self.expect  # type: ignore[return-value]  # what has landed was expected
         try:
             self.local.parent.mkdir(parents=True, exist_ok=True)
-            resumed = self.expect is not None and self._part.is_file()
-            found = self._append(chunks, keep=resumed)
-            if resumed and found != self.expect:
-                found = self._append(chunks, keep=False)
-            if self.expect is not None and found != self.expect:
-                self._part.unlink()
-                raise self._wrong(found, self.expect)
-            os.replace(self._part, self.local)
+            with self._alone() as part:
+                return self._fetch(part, chunks)
         except OSError as error:
             raise StorageError(
                 f"copy {self.source} to {self.local}",
                 f"{error.filename or self._part}: {error.strerror or error}",
                 "make room or give this user the right to it; the same command goes on where it ended",
             ) from error
-        return found
 
     @property
     def _part(self) -> Path:
         return self.local.with_name(self.local.name + ".part")
 
-    def _append(self, chunks: Callable[[int], Iterator[bytes]], keep: bool) -> Digest:
-        digest = hashlib.sha256()
-        with self._part.open("r+b" if keep else "w+b") as part:
-            while chunk := part.read(CHUNK_BYTES):
-                digest.update(chunk)
-            start = part.tell()
-            for chunk in chunks(start):
-                digest.update(chunk)
-                part.write(chunk)
-            part.flush()
-            os.fsync(part.fileno())
-            return Digest(part.tell(), digest.hexdigest())
+    def _landed(self) -> bool:
+        return self.expect is not None and self.local.is_file() and digest_file(self.local) == self.expect
+
+    @contextmanager
+    def _alone(self) -> Iterator[BinaryIO]:
+        """The part, ours alone: of two processes that want one file, the second waits and finds it landed."""
+        while True:
+            with os.fdopen(os.open(self._part, os.O_RDWR | os.O_CREAT, 0o666), "r+b") as part:
+                fcntl.flock(part, fcntl.LOCK_EX)
+                if _stands_at(part, self._part):
+                    yield part
+                    return
+
+    def _fetch(self, part: BinaryIO, chunks: Callable[[int], Iterator[bytes]]) -> Digest:
+        if self._landed():
+            self._part.unlink()
+            return self.expect  # type: ignore[return-value]
+        resumed = self.expect is not None and os.fstat(part.fileno()).st_size > 0
+        found = _append(part, chunks, keep=resumed)
+        if resumed and found != self.expect:
+            found = _append(part, chunks, keep=False)
+        if self.expect is not None and found != self.expect:
+            self._part.unlink()
+            raise self._wrong(found, self.expect)
+        os.replace(self._part, self.local)
+        return found
 
     def _wrong(self, found: Digest, expect: Digest) -> IntegrityError:
         return IntegrityError(
@@ -72,6 +82,29 @@ class Landing:
             f"{found.bytes} bytes with SHA-256 {found.sha256}, the record says {expect.bytes} bytes, {expect.sha256}",
             "the object was damaged or replaced: restore it from a copy, or run under another `name`",
         )
+
+
+def _append(part: BinaryIO, chunks: Callable[[int], Iterator[bytes]], keep: bool) -> Digest:
+    digest = hashlib.sha256()
+    part.seek(0)
+    if not keep:
+        part.truncate()
+    while chunk := part.read(CHUNK_BYTES):
+        digest.update(chunk)
+    for chunk in chunks(part.tell()):
+        digest.update(chunk)
+        part.write(chunk)
+    part.flush()
+    os.fsync(part.fileno())
+    return Digest(part.tell(), digest.hexdigest())
+
+
+def _stands_at(file: BinaryIO, path: Path) -> bool:
+    """Whether an open file is still the one of that name: who held it before us has renamed or removed it."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def digest_file(path: Path) -> Digest:
