@@ -19,9 +19,9 @@ from stages.artifacts import Checkpoint, ShardSet, Weights
 from stages.images.index import ShardIndex
 from stages.images.manifest import Manifest, ShardEntry, SourceFacts
 from stages.settings import TaskResources
+from stages.vit.build import build_model
 from stages.vit.config import ModelSettings, Sizes
 from stages.vit.init import init_weights
-from stages.vit.model import ViT
 from stages.vit.native import save_native
 
 TINY = ModelSettings(variant=Sizes(layers=2, width=32, mlp=64, heads=2, patch_px=4), image_px=16)
@@ -63,7 +63,7 @@ def weights(
     """Random native weights with a head of `classes`."""
     ctx = make_context(tmp_path, name, TaskResources())
     settings = settings.model_copy(update={"classes": classes})
-    model = ViT(settings)
+    model = build_model(settings)
     init_weights(model, seed)
     torch.manual_seed(seed)
     torch.nn.init.normal_(model.head.weight)

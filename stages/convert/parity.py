@@ -14,6 +14,7 @@ from infra.errors import IntegrityError
 from stages.convert.layouts import DTYPES
 from stages.convert.source import Tensors, open_source
 from stages.convert.task import CheckTask
+from stages.vit.build import build_model
 from stages.vit.config import ModelSettings
 from stages.vit.model import ViT
 from stages.vit.native import TENSORS
@@ -110,7 +111,7 @@ def quiet_tokens(settings: ModelSettings) -> Tensor:
 def load_model(source: Tensors, rounding: torch.dtype = torch.float32) -> ViT:
     """Our model with the source's tensors, rounded to a type but held in fp32."""
     with torch.device("meta"):
-        model = ViT(source.settings)
+        model = build_model(source.settings)
     state = {name: source.read(name).to(rounding).float() for name in source.shapes}
     model.load_state_dict(state, assign=True)
     return model.eval()

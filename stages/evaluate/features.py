@@ -16,9 +16,9 @@ from stages.evaluate.task import EvaluateTask
 from stages.images.evaluate import EvalImages
 from stages.images.manifest import load_manifest
 from stages.vit.adapt import adapt_state
+from stages.vit.build import Model, build_model
 from stages.vit.config import ModelSettings
 from stages.vit.init import init_weights
-from stages.vit.model import ViT
 from stages.vit.native import load_weights
 
 Floats = npt.NDArray[np.float32]
@@ -77,7 +77,7 @@ def extractor(task: EvaluateTask) -> tuple[Extract, int]:
     if config.features == "weights":
         model = pretrained(task)
     else:
-        model = ViT(settings_of(task)).to(_device()).eval()
+        model = build_model(settings_of(task)).to(_device()).eval()
         init_weights(model, task.seeds[0])
     return model.features, model.settings.image_px
 
@@ -89,12 +89,12 @@ def settings_of(task: EvaluateTask) -> ModelSettings:
     return ModelSettings.model_validate({**facts, "image_px": task.config.image_px or facts["image_px"]})
 
 
-def pretrained(task: EvaluateTask) -> ViT:
+def pretrained(task: EvaluateTask) -> Model:
     """The given model with its own head, positions resized where the image size asks for it."""
     assert task.weights is not None
     settings = settings_of(task)
     old, state = load_weights(task.weights, task.context.scratch / "weights")
-    model = ViT(settings)
+    model = build_model(settings)
     model.load_state_dict(adapt_state(state, old, settings, 0, task.config.position_resize, new_head=False))
     return model.to(_device()).eval()
 

@@ -18,8 +18,8 @@ from stages.finetune.subsets import Indices, dev_split, training_subset
 from stages.images.evaluate import EvalImages
 from stages.images.train import TrainImages
 from stages.vit.adapt import adapt_state
+from stages.vit.build import Model, build_model
 from stages.vit.init import init_weights
-from stages.vit.model import ViT
 from stages.vit.native import SETTINGS, TENSORS, load_weights, save_native
 
 
@@ -43,7 +43,7 @@ def run_trial(task: TrialTask) -> tuple[Outcome, File]:
 
 def _train_and_score(task: TrialTask, device: torch.device) -> Outcome:
     config = task.config
-    model = build_model(task).to(device)
+    model = starting_model(task).to(device)
     train, scored = images_of(task, model.settings.image_px)
     recipe = recipe_of(task, train.num_images)
     average = Average(model, config.ema.decay) if config.ema else None
@@ -58,17 +58,17 @@ def _train_and_score(task: TrialTask, device: torch.device) -> Outcome:
             average.update(model)
         if reason := task.context.fence.stopping():
             raise Stopped(f"run {task.trial}", f"after step {len(losses)} of {recipe.total_steps}: {reason}")
-    final: ViT = average.model if average else model
+    final: Model = average.model if average else model
     accuracy, loss = score(final, scored.batches(task.micro_batch, threads=task.threads), device, config.precision)
     kept = _keep(task, final) if task.keep_weights else ()
     return Outcome(accuracy=accuracy, loss=loss, steps=len(losses), losses=losses, weights=kept, **facts)
 
 
-def build_model(task: TrialTask) -> ViT:
+def starting_model(task: TrialTask) -> Model:
     """The model at step 0: pretrained weights under a new zero head, or a random start by seed."""
     config, seed = task.config, task.trial.seed
     if task.weights is None:
-        model = ViT(config.architecture(None, task.data.num_classes))
+        model = build_model(config.architecture(None, task.data.num_classes))
         init_weights(model, seed)
         return model
     folder = task.context.scratch / "weights"
@@ -77,7 +77,7 @@ def build_model(task: TrialTask) -> ViT:
         fcntl.flock(lock, fcntl.LOCK_EX)
         old, state = load_weights(task.weights, folder)
     settings = config.architecture(old, task.data.num_classes)
-    model = ViT(settings)
+    model = build_model(settings)
     model.load_state_dict(adapt_state(state, old, settings, seed, config.position_resize))
     return model
 
@@ -122,7 +122,7 @@ def images_of(task: TrialTask, image_px: int) -> tuple[TrainImages, EvalImages]:
     return train, scored
 
 
-def _keep(task: TrialTask, model: ViT) -> tuple[File, ...]:
+def _keep(task: TrialTask, model: Model) -> tuple[File, ...]:
     folder = task.context.scratch / str(task.trial)
     save_native(folder, {name: tensor.cpu() for name, tensor in model.state_dict().items()}, model.settings)
     return tuple(task.context.out.upload(folder / name, f"native/{name}") for name in (TENSORS, SETTINGS))

@@ -29,8 +29,8 @@ from stages.training.metrics_log import MetricsLog, write_tensorboard
 from stages.training.optimisers import build
 from stages.training.steps import METRICS
 from stages.vit.adapt import adapt_state
+from stages.vit.build import build_model
 from stages.vit.init import init_weights
-from stages.vit.model import ViT
 from stages.vit.native import load_weights
 
 PREFETCH = 4
@@ -87,7 +87,7 @@ def _set_up(job: Job, rank: Rank) -> None:
 
 def _engine(job: Job, rank: Rank, deal: Deal, scratch: Path) -> Engine:
     config, resources = job.course.config, job.course.resources
-    model = ViT(job.model)
+    model = build_model(job.model)
     init_weights(model, config.seed, head_bias=config.objective.initial_head_bias)
     if job.init is not None:
         old, state = load_weights(job.init, scratch / "init")
@@ -146,7 +146,7 @@ def _beside(job: Job, log: MetricsLog) -> dict[str, bytes | Path]:
 
 def _shapes(job: Job) -> dict[str, list[int]]:
     with torch.device("meta"):  # under ZeRO 3 the engine's own parameters have no shape between passes
-        model = ViT(job.model)
+        model = build_model(job.model)
     return {name: list(parameter.shape) for name, parameter in model.named_parameters()}
 
 

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from infra.errors import IntegrityError, UsageError
 from stages.artifacts import Score, Weights
+from stages.vit.build import build_model
 from stages.vit.config import ModelSettings
-from stages.vit.model import ViT
 
 TENSORS, SETTINGS = "model.safetensors", "model.json"
 _SCHEMA = 1
@@ -94,7 +94,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 def parameter_shapes(settings: ModelSettings) -> dict[str, tuple[int, ...]]:
     """Name and shape of every parameter, in the model's order, without memory for any."""
     with torch.device("meta"):
-        model = ViT(settings)
+        model = build_model(settings)
     return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
 
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from stages.finetune.config import FinetuneConfig
 from stages.finetune.protocol import Trial, TrialTask
 from stages.finetune.subsets import training_subset
-from stages.finetune.trial import build_model, run_trial
+from stages.finetune.trial import run_trial, starting_model
 from stages.images.config import AugmentSettings
 from stages.images.evaluate import EvalImages
 from stages.images.train import TrainImages
@@ -111,7 +111,7 @@ def test_averaged_weights_are_the_running_mean(world, trial):
     averaged, _ = run_trial(task)
     plain, _ = run_trial(task_for(world, "plain", total="1 steps", warmup="0 steps"))
     folder = lambda one: one.context.scratch / str(one.trial)  # noqa: E731
-    start = build_model(task).state_dict()
+    start = starting_model(task).state_dict()
     _, kept = load_native(folder(task))
     _, stepped = load_native(folder(task_for(world, "plain", total="1 steps", warmup="0 steps")))
     for name, tensor in kept.items():
@@ -123,7 +123,7 @@ def test_from_scratch_starts_at_random_by_seed_and_learns(world):
     task = task_for(world, "scratch", model=TINY.model_dump())
     outcome, _ = run_trial(task)
     assert outcome.losses[-1] < outcome.losses[0]
-    again = build_model(task).state_dict()
-    other = build_model(TrialTask(**{**vars(task), "trial": Trial("test", PEAK, SEED + 1)})).state_dict()
+    again = starting_model(task).state_dict()
+    other = starting_model(TrialTask(**{**vars(task), "trial": Trial("test", PEAK, SEED + 1)})).state_dict()
     assert not torch.equal(again["blocks.0.mlp.fc1.weight"], other["blocks.0.mlp.fc1.weight"])
     assert not again["head.weight"].any()
