@@ -38,6 +38,7 @@ class StoreProgress:
         """Say at once that this attempt runs now. StorageError when the store does not take it."""
         fields = {"attempt": self.attempt, "fence": self.fence, "time": time.time(), "step": 0, "total": None}
         self.node.write(PROGRESS, json.dumps(fields).encode())
+        _writer(self).begun = time.monotonic()
 
     def update(self, step: int, total: int, unit: str = "steps", **facts: Any) -> None:
         """Hand over the newest state. Does not wait: a thread writes it, the first and the last one at once."""
@@ -53,6 +54,7 @@ class _Writer:
 
     def __init__(self, progress: StoreProgress) -> None:
         self._progress = progress
+        self.begun: float | None = None
         self._wake, self._writing, self._lock = threading.Event(), threading.Lock(), threading.Lock()
         self._latest: dict[str, Any] | None = None
         self._first: tuple[int, float] | None = None
@@ -95,7 +97,8 @@ class _Writer:
         """Seconds to go at the mean pace of this process so far."""
         now = time.monotonic()
         if self._first is None or step < self._first[0]:
-            self._first = (step, now)
+            # a first task of many that ends tells how long one takes, not when the second will end
+            self._first = (0, self.begun) if step == 1 and self.begun is not None else (step, now)
         done, seconds = step - self._first[0], now - self._first[1]
         return round((total - step) * seconds / done, 1) if done else None
 

@@ -3,6 +3,7 @@
 import json
 import pickle
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -66,3 +67,15 @@ def test_a_store_that_is_down_is_a_warning(tmp_path: Path, caplog: pytest.LogCap
     progress.update(1, 2)
     progress.flush()
     assert "progress could not be written" in caplog.text
+
+
+@pytest.mark.parametrize(("first", "left"), [(1, 90.0), (4, None)])
+def test_time_to_go_counts_the_first_task_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first, left) -> None:
+    clock = [100.0]
+    monkeypatch.setattr("infra.progress.time", SimpleNamespace(monotonic=lambda: clock[0], time=lambda: 0.0))
+    progress = StoreProgress(LocalStore(tmp_path), "a1", 1, every_s=3600)
+    progress.begin()
+    clock[0] += 10
+    progress.update(first, 10)
+    progress.flush()
+    assert (read_progress(LocalStore(tmp_path)) or {})["eta_seconds"] == left, "what was adopted says nothing of pace"
