@@ -11,9 +11,7 @@ from torch import Tensor
 from infra.errors import IntegrityError, UsageError
 from stages.artifacts import Checkpoint, Score, Weights
 from stages.convert.task import Source, settings_of
-from stages.training.engine import STATE
-from stages.training.steps import StepManifest
-from stages.training.zero_files import ZeroFiles, needed_files
+from stages.training.step_weights import open_step
 from stages.vit.config import ModelSettings
 from stages.vit.native import TENSORS, difference, parameter_shapes
 
@@ -47,19 +45,8 @@ def open_source(source: Source, scratch: Path) -> Tensors:
     return Tensors(settings, wanted, read)
 
 
-def _open_zero(checkpoint: Checkpoint, scratch: Path) -> Found:
-    """Copy the weights' files of the newest step; the record and the step's own manifest both vouch for each."""
-    name = f"{checkpoint.folder}/manifest.json"
-    manifest = StepManifest.parse(checkpoint.fetch(name, scratch).read_bytes(), name)
-    listed = {file.path: file.digest for file in manifest.files}
-    state = f"{checkpoint.folder}/{STATE}"
-    names = [path.removeprefix(f"{state}/") for path in listed if path.startswith(f"{state}/")]
-    for path in (f"{state}/{name}" for name in needed_files(names)):
-        if checkpoint.file(path).digest != listed[path]:
-            found = f"its record says {checkpoint.file(path).digest} of {path}, the step's manifest {listed[path]}"
-            raise IntegrityError(f"read {checkpoint.uri}", found, "use another step")
-        checkpoint.fetch(path, scratch)
-    zero = ZeroFiles(scratch / state)
+def _open_zero(source: Checkpoint, scratch: Path) -> Found:
+    zero = open_step(source, scratch)
     return zero.shapes, zero.tensor
 
 

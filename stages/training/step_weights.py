@@ -1,0 +1,76 @@
+"""The weights of a committed step: found in the node's folder, fetched, every file verified before it is opened.
+
+A Checkpoint's record vouches for its last step; an earlier one that was kept vouches for itself by its sealed manifest.
+"""
+
+import json
+import re
+from pathlib import Path
+
+from infra.errors import IntegrityError, NotFound, UsageError
+from infra.storage.store import Store
+from stages.artifacts import Checkpoint, File
+from stages.training.engine import STATE
+from stages.training.steps import Place, StepManifest, committed
+from stages.training.zero_files import ZeroFiles, needed_files
+
+_ATTEMPT = re.compile(r"(a\d+(?:\.\d+)?)/attempt\.json")
+
+
+def open_step(checkpoint: Checkpoint, scratch: Path, step: int | None = None) -> ZeroFiles:
+    """Copy the files that hold the weights of `step`, the artifact's own when left out, to `scratch` and open them.
+
+    Errors: UsageError naming the steps there are; IntegrityError for files that are not what their manifest says.
+    """
+    found = checkpoint if step in (None, checkpoint.step) else _at(checkpoint, step)
+    name = f"{found.folder}/manifest.json"
+    manifest = StepManifest.parse(found.fetch(name, scratch).read_bytes(), name)
+    listed = {file.path: file.digest for file in manifest.files}
+    state = f"{found.folder}/{STATE}"
+    names = [path.removeprefix(f"{state}/") for path in listed if path.startswith(f"{state}/")]
+    for path in (f"{state}/{name}" for name in needed_files(names)):
+        if found.file(path).digest != listed[path]:
+            told = f"its record says {found.file(path).digest} of {path}, the step's manifest {listed[path]}"
+            raise IntegrityError(f"read {checkpoint.uri}", told, "use another step")
+        found.fetch(path, scratch)
+    return ZeroFiles(scratch / state)
+
+
+def kept_steps(checkpoint: Checkpoint) -> dict[int, Place]:
+    """Every committed step of the same recipe that still lies in the node's folder, ascending; the last one too."""
+    node = checkpoint.store()
+    places = committed(node, _attempts(checkpoint, node))
+    return {place.step: place for place in sorted(places, key=lambda place: place.step)}
+
+
+def _at(checkpoint: Checkpoint, step: int) -> Checkpoint:
+    """The checkpoint as it was at an earlier step."""
+    places = kept_steps(checkpoint)
+    if step not in places:
+        there = ", ".join(map(str, sorted({*places, checkpoint.step})))
+        raise UsageError(
+            f"read step {step} of {checkpoint.uri}", f"steps {there} are there", "choose one of them, or `keep` more"
+        )
+    manifest = places[step].read(checkpoint.store())
+    files: tuple[File, ...] = places[step].files(manifest)
+    facts = {"folder": manifest.folder, "step": step, "samples_seen": manifest.samples_seen, "files": files}
+    return checkpoint.model_copy(update=facts)
+
+
+def _attempts(checkpoint: Checkpoint, node: Store) -> list[str]:
+    """Attempts with the recipe and the inputs of the one that was committed."""
+    own = checkpoint.file(f"{checkpoint.folder}/manifest.json").at.partition("/")[0]
+    wanted = _recipe(node, own)
+    named = (_ATTEMPT.fullmatch(entry.path) for entry in node.list("a"))
+    others = [match[1] for match in named if match and match[1] != own]
+    return [own, *(name for name in others if wanted is not None and _recipe(node, name) == wanted)]
+
+
+def _recipe(node: Store, attempt: str) -> tuple[str, list[list[str]]] | None:
+    """Fingerprint and digests of the inputs; None where the attempt does not tell."""
+    try:
+        header = json.loads(node.read(f"{attempt}/attempt.json"))
+        inputs = [[ref["record_sha256"] for ref in refs] for _, refs in sorted(header["inputs"].items())]
+        return header["fingerprint"], inputs
+    except (NotFound, ValueError, KeyError, TypeError, AttributeError):
+        return None
