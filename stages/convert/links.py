@@ -1,0 +1,132 @@
+"""How a format's tensors and native ones are made of each other: one link for each group that belongs together.
+
+The tables `names_*.py` are lists of links; the way out and the way in read the same ones. Shapes: D width, H heads,
+E = D/H, M and N any two sizes, C channels. Knows no files.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Tensors = tuple[Tensor, ...]
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Link:
+    """Native tensors, the foreign ones that hold the same numbers, and the way in both directions.
+
+    `to_foreign` takes the native tensors in the order of `native` and gives those of `foreign`; `to_native` goes back.
+    """
+
+    native: tuple[str, ...]
+    foreign: tuple[str, ...]
+    to_foreign: Callable[..., Tensors]
+    to_native: Callable[..., Tensors] | None
+    """None where the format holds something computed that is not a parameter here, such as a sine table."""
+    exact: bool = True
+    """Whether there and back gives the same bits."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """One tensor of the other side: its name, what it is made of, and how."""
+
+    name: str
+    sources: tuple[str, ...]
+    make: Callable[..., Tensor]
+
+
+def outward(links: Iterable[Link]) -> list[Made]:
+    """All foreign tensors, each from native ones."""
+    return [
+        Made(name, link.native, _nth(link.to_foreign, index))
+        for link in links
+        for index, name in enumerate(link.foreign)
+    ]
+
+
+def inward(links: Iterable[Link]) -> list[Made]:
+    """All native tensors that a format holds, each from foreign ones."""
+    return [
+        Made(name, link.foreign, _nth(link.to_native, index))
+        for link in links
+        if link.to_native is not None
+        for index, name in enumerate(link.native)
+    ]
+
+
+def foreign_shapes(links: Iterable[Link], native: Mapping[str, Shape]) -> dict[str, Shape]:
+    """Name and shape of every foreign tensor, computed without memory for any."""
+    shapes = {}
+    for link in links:
+        made = link.to_foreign(*(torch.empty(native[name], device="meta") for name in link.native))
+        shapes |= {name: tuple(tensor.shape) for name, tensor in zip(link.foreign, made, strict=True)}
+    return shapes
+
+
+def same(native: str, foreign: str) -> Link:
+    """The tensor as it is."""
+    return Link((native,), (foreign,), lambda x: (x,), lambda x: (x,))
+
+
+def dense(native: str, foreign: str) -> Link:
+    """A dense kernel: (out, in) here, (in, out) there."""
+    return Link((native,), (foreign,), lambda w_NM: (w_NM.T,), lambda w_MN: (w_MN.T,))
+
+
+def conv(native: str, foreign: str) -> Link:
+    """A convolution's kernel: OIHW here, HWIO there."""
+    return Link(
+        (native,),
+        (foreign,),
+        lambda w_OIHW: (w_OIHW.permute(2, 3, 1, 0),),
+        lambda w_HWIO: (w_HWIO.permute(3, 2, 0, 1),),
+    )
+
+
+def stacked(native: str, foreign: tuple[str, ...]) -> Link:
+    """Projections that are rows of one tensor here, in this order, and tensors of their own there."""
+    return Link((native,), foreign, lambda x: x.chunk(len(foreign)), lambda *parts: (torch.cat(parts),))
+
+
+def stacked_kernels(native: str, foreign: tuple[str, ...], heads: int) -> Link:
+    """The same with one axis for the heads: rows (k D, D) here, k kernels (D, H, E) there."""
+    return Link(
+        (native,),
+        foreign,
+        lambda x: tuple(part_DD.T.unflatten(1, (heads, -1)) for part_DD in x.chunk(len(foreign))),
+        lambda *parts: (torch.cat([part_DHE.flatten(1).T for part_DHE in parts]),),
+    )
+
+
+def stacked_biases(native: str, foreign: tuple[str, ...], heads: int) -> Link:
+    """Their biases: (k D) here, k of (H, E) there."""
+    return Link(
+        (native,),
+        foreign,
+        lambda x: tuple(part_D.unflatten(0, (heads, -1)) for part_D in x.chunk(len(foreign))),
+        lambda *parts: (torch.cat([part_HE.flatten() for part_HE in parts]),),
+    )
+
+
+def output_kernel(native: str, foreign: str, heads: int) -> Link:
+    """The projection behind attention: (D, D) here, (H, E, D) there."""
+    return Link(
+        (native,), (foreign,), lambda w_DD: (w_DD.T.unflatten(0, (heads, -1)),), lambda w_HED: (w_HED.flatten(0, 1).T,)
+    )
+
+
+def weight_and_bias(native: str, foreign: str) -> list[Link]:
+    """Both tensors of a torch layer under another name."""
+    return [same(f"{native}.{part}", f"{foreign}.{part}") for part in ("weight", "bias")]
+
+
+def _nth(make: Callable[..., Tensors], index: int) -> Callable[..., Tensor]:
+    def one(*sources: Any) -> Tensor:
+        return make(*sources)[index]
+
+    return one

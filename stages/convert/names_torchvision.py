@@ -1,0 +1,62 @@
+"""The tensors of torchvision's VisionTransformer beside ours.
+
+Its users normalise images by ImageNet's mean and deviation, ours map them to [-1, 1]: the patch projection there
+holds the difference, and holds it rounded, so that it alone does not come back bit by bit.
+"""
+
+import torch
+from torch import Tensor
+
+from stages.convert.links import Link, same, weight_and_bias
+from stages.convert.positions_out import position_link
+from stages.vit.config import ModelSettings
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""torchvision.transforms._presets.ImageClassification."""
+_BLOCK = {
+    "norm1": "ln_1",
+    "attn.proj": "self_attention.out_proj",
+    "norm2": "ln_2",
+    "mlp.fc1": "mlp.0",
+    "mlp.fc2": "mlp.3",
+}
+
+
+def torchvision_links(settings: ModelSettings) -> list[Link]:
+    """All tensors of a plain ViT with a class token."""
+    proj = ("patch_embed.proj.weight", "patch_embed.proj.bias")
+    links = [
+        same("cls_token", "class_token"),
+        position_link(settings, "encoder.pos_embedding"),
+        Link(proj, ("conv_proj.weight", "conv_proj.bias"), fold, unfold, exact=False),
+    ]
+    for layer in range(settings.sizes.layers):
+        ours, theirs = f"blocks.{layer}", f"encoder.layers.encoder_layer_{layer}"
+        for part in ("weight", "bias"):
+            links.append(same(f"{ours}.attn.qkv.{part}", f"{theirs}.self_attention.in_proj_{part}"))
+        for native, foreign in _BLOCK.items():
+            links += weight_and_bias(f"{ours}.{native}", f"{theirs}.{foreign}")
+    links += weight_and_bias("norm", "encoder.ln")
+    if settings.representation != "none":
+        links += weight_and_bias("pre_logits", "heads.pre_logits")
+    return [*links, *weight_and_bias("head", "heads.head")]
+
+
+def fold(weight_D3PP: Tensor, bias_D: Tensor) -> tuple[Tensor, Tensor]:
+    """A projection of images in [-1, 1] as one of normalised images t: of x = 2 (t std + mean) - 1."""
+    scale_311, shift_3 = _affine(weight_D3PP.device)
+    weight = weight_D3PP.double()
+    shifted_D = bias_D.double() + weight.sum((2, 3)) @ shift_3
+    return (weight * scale_311).to(weight_D3PP.dtype), shifted_D.to(bias_D.dtype)
+
+
+def unfold(weight_D3PP: Tensor, bias_D: Tensor) -> tuple[Tensor, Tensor]:
+    """The way back."""
+    scale_311, shift_3 = _affine(weight_D3PP.device)
+    weight = weight_D3PP.double() / scale_311
+    return weight.to(weight_D3PP.dtype), (bias_D.double() - weight.sum((2, 3)) @ shift_3).to(bias_D.dtype)
+
+
+def _affine(device: torch.device) -> tuple[Tensor, Tensor]:
+    scale_3 = 2 * torch.tensor(STD, dtype=torch.float64, device=device)
+    return scale_3[:, None, None], 2 * torch.tensor(MEAN, dtype=torch.float64, device=device) - 1

@@ -1,0 +1,63 @@
+"""The tables of names: every native tensor has its place in each format, and comes back from there."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from tiny_vit import random_state, tiny
+
+from stages.convert.links import Link, foreign_shapes, inward, outward
+from stages.convert.names_google import google_big_vision_links, google_links
+from stages.convert.names_huggingface import huggingface_links
+from stages.convert.names_torchvision import torchvision_links
+from stages.vit.config import ModelSettings
+from stages.vit.native import parameter_shapes
+
+Table = Callable[[ModelSettings], list[Link]]
+CASES: list[tuple[Table, dict[str, Any]]] = [
+    (huggingface_links, {}),
+    (torchvision_links, {"representation": 7}),
+    (google_links, {"representation": "width"}),
+    (google_links, {"pool": "gap"}),
+    (google_big_vision_links, {"representation": 7}),
+    (google_big_vision_links, {"pool": "map"}),
+]
+
+
+@pytest.mark.parametrize(("table", "changes"), CASES)
+def test_there_and_back_is_the_same(table: Table, changes: dict[str, Any]) -> None:
+    settings = tiny(**changes)
+    native, links = random_state(settings), table(settings)
+    foreign = {made.name: made.make(*(native[name] for name in made.sources)) for made in outward(links)}
+    back = {made.name: made.make(*(foreign[name] for name in made.sources)) for made in inward(links)}
+    assert {name: tuple(tensor.shape) for name, tensor in foreign.items()} == foreign_shapes(
+        links, parameter_shapes(settings)
+    )
+    assert set(back) == set(native)
+    rounded = {name for link in links if not link.exact for name in link.native}
+    assert all(torch.equal(back[name], native[name]) for name in native if name not in rounded)
+    for name in rounded - {"cls_token", "pos_embed"}:  # folded in double, rounded twice
+        torch.testing.assert_close(back[name], native[name], atol=1e-6, rtol=1e-6)
+
+
+def test_big_vision_keeps_the_sum_of_token_and_position() -> None:
+    settings = tiny()
+    native, links = random_state(settings), google_big_vision_links(settings)
+    token, table = links[0].to_foreign(native["cls_token"], native["pos_embed"])
+    assert links[0].to_native is not None
+    back_token, back_table = links[0].to_native(token, table)
+    assert torch.equal(back_token + back_table[:, :1], native["cls_token"] + native["pos_embed"][:, :1])
+    assert torch.equal(back_table[:, 1:], native["pos_embed"][:, 1:])
+
+
+@pytest.mark.parametrize("position", ["learned2d", "sincos2d", "none"])
+@pytest.mark.parametrize("table", [huggingface_links, google_links, google_big_vision_links])
+def test_other_positions_go_out_as_one_table(table: Table, position: str) -> None:
+    settings = tiny(position=position)
+    links = table(settings)
+    taken = {name for link in links for name in link.native}
+    assert taken == set(parameter_shapes(settings))
+    shapes = foreign_shapes(links, parameter_shapes(settings))
+    tables = [shape for name, shape in shapes.items() if "pos" in name]
+    assert tables in ([(1, 17, 32)], [(1, 16, 32)])
