@@ -2,46 +2,23 @@
 
 from typing import Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from stages.settings import Settings
-
-
-class Sizes(Settings):
-    """An encoder by its numbers (paper, Table 1)."""
-
-    layers: PositiveInt
-    """Encoder blocks."""
-    width: PositiveInt
-    """Hidden size (D in the paper)."""
-    mlp: PositiveInt
-    """Hidden size of the MLP block."""
-    heads: PositiveInt
-    """Attention heads; must divide the width."""
-    patch_px: PositiveInt
-    """Side of a square patch (P in the paper), pixels."""
-
-    @model_validator(mode="after")
-    def _heads_divide_width(self) -> "Sizes":
-        if self.width % self.heads:
-            rest = self.width % self.heads
-            raise ValueError(
-                f"width {self.width} is not a multiple of heads {self.heads}: "
-                f"{self.width} = {self.width // self.heads} x {self.heads} + {rest}"
-            )
-        return self
+from stages.vit.variants import Family, ResNet, Sizes, Variant, find_variant, reduced
 
 
 class ModelSettings(Settings):
     """An architecture. Parameters depend on nothing else."""
 
     variant: str | Sizes
-    """A name of the paper's family such as `L/16`, or explicit `{layers, width, mlp, heads, patch_px}`."""
+    """A name of the paper's family: a ViT such as `L/16`, a hybrid such as `R50+B/16`, a BiT ResNet such as `R152x2`;
+    or a ViT by its numbers, `{layers, width, mlp, heads, patch_px}`."""
     image_px: PositiveInt
     """Side of the square input image, pixels. Not a multiple of the patch: the rest is dropped, as Google's VALID
     convolution does."""
-    classes: PositiveInt | None = None
-    """Size of the head; from the shards when left out."""
+    classes: NonNegativeInt | None = None
+    """Size of the head; from the shards when left out. 0: an encoder without one, as masked patches leave it."""
     representation: Literal["none", "width"] | PositiveInt = "none"
     """Hidden tanh layer between the pooled token and the head: none, the model's width, or a size (section 3.1)."""
     pool: Literal["cls", "gap", "map"] = "cls"
@@ -58,52 +35,76 @@ class ModelSettings(Settings):
     """LayerNorm epsilon; 1e-6 in the authors' code, 1e-12 in transformers."""
 
     @property
+    def family(self) -> Family:
+        """vit, hybrid or resnet."""
+        return self._numbers.family
+
+    @property
     def sizes(self) -> Sizes:
-        """The variant's numbers."""
-        return self.variant if isinstance(self.variant, Sizes) else parse_variant(self.variant)
+        """The encoder's numbers; a hybrid's patches lie on its stem's feature map. ValueError for a ResNet."""
+        sizes = self._numbers.sizes
+        if sizes is None:
+            raise ValueError(f"{self.variant} is a ResNet and has no encoder: ask for `resnet` instead of `sizes`")
+        return sizes
+
+    @property
+    def stem(self) -> tuple[int, ...] | None:
+        """Units in each stage of a hybrid's stem, () for a root alone; None for other families."""
+        return self._numbers.stem
+
+    @property
+    def resnet(self) -> ResNet | None:
+        """The numbers of a ResNet; None for other families."""
+        return self._numbers.resnet
 
     @property
     def grid(self) -> int:
-        """Patches along one side."""
-        return self.image_px // self.sizes.patch_px
+        """Patches along one side; of a ResNet pixels of its last feature map."""
+        return self._numbers.grid(self.image_px)
 
     @property
     def tokens(self) -> int:
         """Patches, and the class token where the model pools by it."""
-        return self.grid**2 + (1 if self.pool == "cls" else 0)
+        return self.grid**2 + (1 if self.pool == "cls" and self.resnet is None else 0)
 
     @property
     def feature_width(self) -> int:
         """Size of what the head sees: the representation, or the width where there is none."""
+        if self.resnet is not None:
+            return self.resnet.features
         return self.representation if isinstance(self.representation, int) else self.sizes.width
+
+    @property
+    def _numbers(self) -> Variant:
+        return Variant(sizes=self.variant) if isinstance(self.variant, Sizes) else find_variant(self.variant)
 
     @model_validator(mode="after")
     def _fits(self) -> "ModelSettings":
+        if self.resnet is not None:
+            return self._checked_resnet()
         patch_px = self.sizes.patch_px
-        if self.image_px < patch_px:
-            raise ValueError(f"image_px {self.image_px} is smaller than one patch of {patch_px} px")
+        if self.grid < 1:
+            where = "" if self.stem is None else f" on its feature map of {reduced(self.image_px, self.stem)} px"
+            raise ValueError(f"image_px {self.image_px} is smaller than one patch of {patch_px} px{where}")
         width = self.sizes.width
         if self.position == "sincos2d" and (width % 4 or width < 8):
             raise ValueError(f"position sincos2d needs a width that is a multiple of 4 and at least 8, not {width}")
         return self
 
+    def _checked_resnet(self) -> "ModelSettings":
+        """A ResNet takes nothing of the encoder's choices: said, rather than ignored."""
+        asked = {name: getattr(self, name) for name in type(self).model_fields if name not in _OF_ALL_FAMILIES}
+        meaningless = [f"{name} {value}" for name, value in asked.items() if value != _default(name)]
+        if meaningless:
+            raise ValueError(
+                f"{self.variant} is a ResNet, without tokens, GELU or LayerNorm, and always averages its last feature "
+                f"map: {', '.join(meaningless)} has no meaning for it; leave it out"
+            )
+        return self
 
-_ENCODERS: dict[str, tuple[int, int, int, int]] = {  # layers, width, MLP, heads
-    "Ti": (12, 192, 768, 3),  # vision_transformer configs/models.py; not in the paper
-    "S": (12, 384, 1536, 6),  # likewise
-    "B": (12, 768, 3072, 12),  # paper, Table 1
-    "L": (24, 1024, 4096, 16),
-    "H": (32, 1280, 5120, 16),
-    "g": (40, 1408, 6144, 16),  # big_vision models/vit.py (Scaling Vision Transformers)
-    "G": (48, 1664, 8192, 16),
-}
-VARIANTS = ("Ti/16", "S/16", "S/32", "B/8", "B/16", "B/32", "L/16", "L/32", "H/14", "g/14", "G/14")
+
+_OF_ALL_FAMILIES = ("variant", "image_px", "classes", "stochastic_depth")
 
 
-def parse_variant(name: str) -> Sizes:
-    """Look a paper name up. ValueError naming all known variants for any other."""
-    if name not in VARIANTS:
-        raise ValueError(f"unknown variant {name!r}; known: {', '.join(VARIANTS)}, or explicit sizes")
-    encoder, patch_px = name.split("/")
-    layers, width, mlp, heads = _ENCODERS[encoder]
-    return Sizes(layers=layers, width=width, mlp=mlp, heads=heads, patch_px=int(patch_px))
+def _default(name: str) -> object:
+    return ModelSettings.model_fields[name].default

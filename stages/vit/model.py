@@ -36,7 +36,7 @@ class ViT(nn.Module):
         self.attn_pool = AttentionPool(settings) if settings.pool == "map" else None
         represented = settings.feature_width
         self.pre_logits = nn.Linear(width, represented) if settings.representation != "none" else None
-        self.head = nn.Linear(represented, settings.classes)
+        self.head = nn.Linear(represented, settings.classes) if settings.classes else nn.Identity()
 
     def _add_positions(self, settings: ModelSettings) -> None:
         width, grid = settings.sizes.width, settings.grid
@@ -49,7 +49,7 @@ class ViT(nn.Module):
             self.register_buffer("pos_table", sincos_2d(grid, width)[None], persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W) to logits (B, K)."""
+        """Images (B, 3, H, W) to logits (B, K), or to features (B, R) where there is no head."""
         logits_BK: Tensor = self.head(self.features(images))
         return logits_BK
 
@@ -60,7 +60,10 @@ class ViT(nn.Module):
 
     def embed(self, images: Tensor) -> Tensor:
         """Tokens (B, T, D) that enter the encoder (equation 1)."""
-        x_BTD: Tensor = self.patch_embed(images)
+        return self.place(self.patch_embed(images))
+
+    def place(self, x_BTD: Tensor) -> Tensor:
+        """Embedded patches (B, N, D) behind the class token and at their positions: tokens (B, T, D)."""
         if self.cls_token is not None:
             x_BTD = torch.cat([self.cls_token.expand(x_BTD.shape[0], -1, -1), x_BTD], dim=1)
         position = self.settings.position
