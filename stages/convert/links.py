@@ -61,7 +61,7 @@ def inward(links: Iterable[Link]) -> list[Made]:
 
 def foreign_shapes(links: Iterable[Link], native: Mapping[str, Shape]) -> dict[str, Shape]:
     """Name and shape of every foreign tensor, computed without memory for any."""
-    shapes = {}
+    shapes: dict[str, Shape] = {}
     for link in links:
         made = link.to_foreign(*(torch.empty(native[name], device="meta") for name in link.native))
         shapes |= {name: tuple(tensor.shape) for name, tensor in zip(link.foreign, made, strict=True)}
