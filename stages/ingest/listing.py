@@ -5,10 +5,11 @@ Knows nothing of where images come from: sources fill it.
 
 import hashlib
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol
 
+from stages.images.header import BadImage
 from stages.ingest.config import Subset
 
 MAX_NAMED = 5
@@ -27,6 +28,20 @@ class Item:
     """Given by the tree, or left to the content."""
     size: int = 0
     """Bytes, where the source knows before reading."""
+    place: tuple[int, ...] = ()
+    """Where the source finds it, where a file holds many: the number of the file, then its own way."""
+    fault: str = ""
+    """Why it is set aside without a look."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Damage that is not of one image: it stands whichever part of the source is wanted."""
+
+    name: str
+    reason: str
+    images: int = 1
+    """How many images it may have cost, at least 1: what the budget of bad images counts."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +53,8 @@ class Listing:
     multi_label: bool = False
     notes: tuple[str, ...] = ()
     """What was seen and left aside, for people."""
+    findings: tuple[Finding, ...] = ()
+    """Sorted by name."""
 
     @property
     def sha256(self) -> str:
@@ -45,6 +62,10 @@ class Listing:
         digest = hashlib.sha256(json.dumps([self.classes, self.multi_label]).encode())
         for item in self.items:
             digest.update(json.dumps([item.name, item.labels, item.split, item.size]).encode())
+            if item.fault:
+                digest.update(json.dumps([item.fault]).encode())
+        if self.findings:
+            digest.update(json.dumps([[one.name, one.reason, one.images] for one in self.findings]).encode())
         return digest.hexdigest()
 
     def part(self, limit: int | None, subset: Subset | None) -> "Listing":
@@ -56,7 +77,7 @@ class Listing:
             seed = subset.seed if subset else 0
             kept = tuple(sorted(kept, key=lambda item: (unit_hash("limit", seed, item.name), item.name))[:limit])
         in_order = tuple(sorted(kept, key=lambda item: item.name))
-        return Listing(in_order, self.classes, self.multi_label, self.notes)
+        return replace(self, items=in_order)
 
 
 class Source(Protocol):
@@ -71,6 +92,12 @@ class Source(Protocol):
 
     def read(self, item: Item) -> bytes:
         """The bytes of one image. BadImage with the reason when this one cannot be had."""
+
+    def reads(self, items: Sequence[Item]) -> Iterator[bytes | BadImage]:
+        """What `read` gives for each, in order: the bytes, or the BadImage that it raises; several at once if it pays.
+
+        Holds a bounded number of images at a time.
+        """
 
 
 def unit_hash(*parts: str | int) -> float:

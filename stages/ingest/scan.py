@@ -53,6 +53,10 @@ class Spool:
         temporary.write_bytes(data)
         os.replace(temporary, self._path(chunk))
 
+    def holds(self, place: tuple[int, int]) -> bool:
+        """Whether the chunk was made on this machine."""
+        return self._path(place[0]).is_file()
+
     def find(self, place: tuple[int, int], size: int) -> bytes | None:
         """What stands at (chunk, offset), or None when the chunk was made on another machine."""
         chunk, offset = place
@@ -80,9 +84,13 @@ def scan(task: ScanTask) -> Sequence[Checked | Bad]:
     """Look at each image of the chunk, in order."""
     seen: list[Checked | Bad] = []
     kept = bytearray()
+    contents = task.source.reads([item for item in task.items if not item.fault])
     for item in task.items:
+        data = BadImage(item.fault) if item.fault else next(contents)
+        if isinstance(data, BadImage):
+            seen.append(Bad(str(data)))
+            continue
         try:
-            data = task.source.read(item)
             checked = look(data, (task.number, len(kept)))
         except BadImage as error:
             seen.append(Bad(str(error)))

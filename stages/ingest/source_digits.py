@@ -4,6 +4,7 @@
 """
 
 import io
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -11,7 +12,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from stages.images.header import BadImage
 from stages.ingest.listing import Item, Listing
+from stages.ingest.reading import one_by_one
 
 NUM_DIGITS = 1797
 LEVELS = 16
@@ -29,6 +32,9 @@ class Digits:
     def listing(self) -> Listing:
         items = (Item(f"{number:04d}", (label,)) for number, label in enumerate(_digits()[1].tolist()))
         return Listing(tuple(items), tuple(str(digit) for digit in range(10)))
+
+    def reads(self, items: Sequence[Item]) -> Iterator[bytes | BadImage]:
+        return one_by_one(self.read, items)
 
     def read(self, item: Item) -> bytes:
         grey = np.rint(_digits()[0][int(item.name)] * (255 / LEVELS)).astype(np.uint8)

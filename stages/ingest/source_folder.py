@@ -4,7 +4,7 @@ Files are candidates by their suffix; whether they are images, their bytes decid
 """
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -16,6 +16,7 @@ from stages.images.decode import MAX_FILE_BYTES
 from stages.images.header import BadImage
 from stages.ingest.labels_file import read_labels
 from stages.ingest.listing import Item, Listing, some
+from stages.ingest.reading import ahead, one_by_one
 
 _ACCEPTED = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp")
 _OTHERS = (".gif", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".ppm")
@@ -70,6 +71,9 @@ class FolderTree:
             raise BadImage(f"it cannot be read: {error.strerror}") from error
         except OSError as error:
             raise StorageError(f"read {path}", str(error), "check the disk, then run again") from error
+
+    def reads(self, items: Sequence[Item]) -> Iterator[bytes | BadImage]:
+        return one_by_one(self.read, items) if self._is_local else ahead(self.read, items)
 
     def _object(self, name: str) -> bytes:
         try:

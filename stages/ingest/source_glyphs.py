@@ -7,6 +7,7 @@ same Pillow.
 import math
 import struct
 import zlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -14,10 +15,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
+from stages.images.header import BadImage
 from stages.images.keys import key
 from stages.ingest.config import GlyphsSource
 from stages.ingest.glyph_classes import Glyph, choose_glyphs, font_path
 from stages.ingest.listing import Item, Listing
+from stages.ingest.reading import one_by_one
 
 Greys = npt.NDArray[np.uint8]
 
@@ -61,6 +64,9 @@ class Glyphs:
             for number in range(self.settings.images_per_class)
         )
         return Listing(items, tuple(glyph.name for glyph in self.glyphs))
+
+    def reads(self, items: Sequence[Item]) -> Iterator[bytes | BadImage]:
+        return one_by_one(self.read, items)
 
     def read(self, item: Item) -> bytes:
         number = int(item.name.partition("-")[2])

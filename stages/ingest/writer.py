@@ -6,6 +6,7 @@ Any `wds.WebDataset(...).decode("pil").to_tuple("jpg;jpeg;png;webp", "cls;json")
 import hashlib
 import json
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import IO
@@ -41,8 +42,7 @@ def _write_tar(task: ShardTask, file: IO[bytes]) -> list[int]:
     offsets: list[int] = []
     # bytes as they are, and nothing of this machine or moment: equal plans are equal tars
     with TarWriter(file, encoder=False, mtime=0, user="", group="") as tar:
-        for key, image in zip(task.plan.keys, task.plan.images, strict=True):
-            data = _bytes(task, image)
+        for key, image, data in zip(task.plan.keys, task.plan.images, _contents(task), strict=True):
             offsets.append(tar.tarstream.offset + tarfile.BLOCKSIZE)
             tar.write({"__key__": key, image.seen.ext: data})  # apart from its label: within one call names are sorted
             if task.multi_label:
@@ -52,18 +52,25 @@ def _write_tar(task: ShardTask, file: IO[bytes]) -> list[int]:
     return offsets
 
 
-def _bytes(task: ShardTask, image: Image) -> bytes:
-    """The image as it was checked."""
-    kept = task.spool.find(image.seen.place, image.seen.size) if task.source.costly else None
+def _contents(task: ShardTask) -> Iterator[bytes]:
+    """The bytes of each image as it was checked, in order."""
+    images = task.plan.images
+    kept = [task.source.costly and task.spool.holds(image.seen.place) for image in images]
+    others = task.source.reads([image.item for image, is_kept in zip(images, kept, strict=True) if not is_kept])
+    for image, is_kept in zip(images, kept, strict=True):
+        data = _kept_or_made(task, image) if is_kept else next(others)
+        if isinstance(data, BadImage):
+            raise _changed(image, str(data)) from data
+        if _digest(data) != image.seen.sha256:
+            raise _changed(image, f"its SHA-256 is now {_digest(data)}, it was {image.seen.sha256}")
+        yield data
+
+
+def _kept_or_made(task: ShardTask, image: Image) -> bytes | BadImage:
+    kept = task.spool.find(image.seen.place, image.seen.size)
     if kept is not None and _digest(kept) == image.seen.sha256:
         return kept
-    try:
-        data = task.source.read(image.item)
-    except BadImage as error:
-        raise _changed(image, str(error)) from error
-    if _digest(data) != image.seen.sha256:
-        raise _changed(image, f"its SHA-256 is now {_digest(data)}, it was {image.seen.sha256}")
-    return data
+    return next(task.source.reads([image.item]))
 
 
 def _digest(data: bytes) -> str:
