@@ -17,6 +17,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from infra.errors import Stopped, StorageError, UsageError, VitpipeError
+from pipeline.cli_conform import paper
 from pipeline.cli_runs import artifacts, runs
 from pipeline.terminal import LOGGED, is_terminal, log_path, print_json, say, show_error, with_traceback
 
@@ -210,5 +211,5 @@ def submit(
     return code
 
 
-app.registered_commands += runs.registered_commands
+app.registered_commands += paper.registered_commands + runs.registered_commands
 app.add_typer(artifacts, name="artifacts")

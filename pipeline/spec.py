@@ -6,7 +6,7 @@ In this order: `extends`, overrides, `vars`, `env`, then the nodes, their `forea
 import io
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,8 @@ class PipelineSpec:
     graph: Graph
     document: Mapping[str, Any]
     """The resolved YAML: `extends`, overrides, `vars` and `env` filled in, places absolute."""
+    vars: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    """`vars` as written, filled in. Decides nothing by itself; not in the resolved YAML."""
 
     @property
     def uri(self) -> str:
@@ -112,7 +114,7 @@ def _typed(document: Value, folder: Path, problems: Problems) -> PipelineSpec:
     broken = frozenset(names) - {node.name for node in written}
     graph = build(written, broken, folder, problems)
     resolved = {"version": 1, "name": name, "store": store, "nodes": _nodes_as_written(names, written)}
-    return PipelineSpec(name, store, graph, resolved)
+    return PipelineSpec(name, store, graph, resolved, plain(top["vars"]) or {} if "vars" in top else {})
 
 
 def _store(value: Value, folder: Path, problems: Problems) -> str:

@@ -1,0 +1,116 @@
+"""Each pretraining and fine-tuning of a spec beside the paper's recipe for it. Knows no store; starts nothing.
+
+Which of the paper's data sets a pretraining means is said by `vars: {paper: ImageNet-21k}` of the YAML, which no
+fingerprint sees; which benchmark a fine-tuning means, by the name of its data: `needs: {data: cifar10}`.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from infra.errors import UsageError
+from pipeline.graph import Graph, Node, is_uri
+from stages.finetune.config import FinetuneConfig
+from stages.finetune.conform import conform as conform_finetuning
+from stages.paper.conform import Compared
+from stages.paper.recipes import dataset, recipes
+from stages.paper.tables import benchmark_id
+from stages.pretrain.config import PretrainConfig
+from stages.pretrain.conform import conform as conform_pretraining
+from stages.pretrain.conform import variant_name
+
+VAR = "paper"
+STATUSES = ("equal", "differs", "unstated")
+
+
+@dataclass(frozen=True)
+class Conformity:
+    """One node beside the paper."""
+
+    node: str
+    compared: Compared
+    claimed: bool
+    """Whether the spec says which row it means; else it is the nearest."""
+
+    @property
+    def summary(self) -> str:
+        """`14 equal, 1 differs, 19 unstated (2 not as we assume)`."""
+        findings = self.compared.findings
+        words = [f"{sum(one.status == status for one in findings)} {status}" for status in STATUSES]
+        unlike = sum(not one.as_assumed for one in findings if one.status == "unstated")
+        return ", ".join(words) + (f" ({unlike} not as we assume)" if unlike else "")
+
+    @property
+    def title(self) -> str:
+        return self.compared.row.title if self.claimed else f"nearest: {self.compared.row.title}"
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "node": self.node,
+            "row": self.compared.row.title,
+            "claimed": self.claimed,
+            "deviations": len(self.compared.deviations),
+            "findings": [one.to_json() for one in self.compared.findings],
+        }
+
+    def lines(self) -> Iterator[str]:
+        """For a person: what differs first, then what the paper leaves open, then what is equal."""
+        yield f"{self.node}: {self.title}: {self.summary}"
+        for status in ("differs", "unstated", "equal"):
+            for one in self.compared.findings:
+                if one.status == status:
+                    yield f"  {status:8} {one}"
+
+
+def claimed_data(vars: Mapping[str, Any], asked: str | None = None) -> str | None:
+    """The paper's data set that a spec says its pretrainings mean, or None. UsageError for a name it does not have."""
+    name = asked if asked is not None else vars.get(VAR)
+    if name is None:
+        return None
+    found = dataset(str(name))
+    if found is None:
+        known = ", ".join(recipes()["datasets"])
+        where = "--data" if asked is not None else f"vars.{VAR}"
+        raise UsageError(
+            "compare with the paper", f"{where} is {name!r}; its data sets are {known}", "name one of them"
+        )
+    return found
+
+
+def conform(graph: Graph, data: str | None) -> list[Conformity]:
+    """Every node that the paper has a recipe for: pretrainings, and fine-tunings that start from weights."""
+    found = []
+    for node in graph.nodes.values():
+        if isinstance(node.config, PretrainConfig):
+            found.append(Conformity(node.id, conform_pretraining(node.config, data), claimed=data is not None))
+        elif isinstance(node.config, FinetuneConfig) and node.needs.get("weights"):
+            benchmark, model = benchmark_of(graph, node), _pretrained(graph, node)
+            variant, image_px = (variant_name(model), model.image_px) if model else (None, None)
+            compared = conform_finetuning(node.config, benchmark, variant, image_px)
+            found.append(Conformity(node.id, compared, claimed=benchmark is not None))
+    return found
+
+
+def benchmark_of(graph: Graph, node: Node) -> str | None:
+    """The benchmark of Table 4 whose name the node's data bears, or else the node itself."""
+    for ref in (*node.needs.get("data", ()), node.id):
+        source = None if is_uri(ref) or ref == node.id else getattr(graph.nodes[ref].config, "source", None)
+        parts = [str(getattr(source, "name", "")), *reversed(ref.replace("--", "/").split("/"))]
+        for part in parts:
+            found = "vtab" if part.startswith("vtab") else benchmark_id(part)
+            if found and found != "imagenet-real":
+                return found
+    return None
+
+
+def _pretrained(graph: Graph, node: Node) -> Any:
+    """The architecture that the node's weights have, where this spec says."""
+    for name in ("weights", "checkpoint"):
+        for ref in node.needs.get(name, ()):
+            if is_uri(ref):
+                continue
+            above = graph.nodes[ref]
+            if isinstance(above.config, PretrainConfig):
+                return above.config.model
+            return _pretrained(graph, above)
+    return None

@@ -1,0 +1,110 @@
+"""A recipe against the paper's, field by field. Pure: plain values and a row in, findings out."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from stages.paper.recipes import Expected, Row
+from stages.settings import Duration
+
+Status = Literal["equal", "differs", "unstated"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What became of one field."""
+
+    field: str
+    status: Status
+    """equal: as the paper states; differs: not so; unstated: the paper does not say, whatever the recipe has."""
+    ours: Any
+    """The recipe's value."""
+    wanted: tuple[Any, ...]
+    """The paper's, each of them right; where it is silent, what we assume."""
+    where: str
+    """Table or section; the source of the assumption."""
+    as_assumed: bool = True
+    """Unstated only: whether the recipe has what we assume."""
+
+    def to_json(self) -> dict[str, Any]:
+        told = self.wanted[0] if len(self.wanted) == 1 else list(self.wanted)
+        if self.status == "unstated":
+            more = {"assumed": told, "as_assumed": self.as_assumed, "source": self.where}
+        else:
+            more = {"paper": told, "section": self.where}
+        return {"field": self.field, "status": self.status, "config": self.ours, **more}
+
+    def __str__(self) -> str:
+        told = " or ".join(shown(one) for one in self.wanted)
+        if self.status == "equal":
+            return f"{self.field} {shown(self.ours)} ({self.where})"
+        if self.status == "differs":
+            return f"{self.field} {shown(self.ours)}, the paper has {told} ({self.where})"
+        unlike = "" if self.as_assumed else f", we would assume {told}"
+        return f"{self.field} {shown(self.ours)}{unlike} ({self.where})"
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A node's recipe beside one row."""
+
+    row: Row
+    findings: tuple[Finding, ...]
+    note: str = ""
+
+    @property
+    def deviations(self) -> tuple[Finding, ...]:
+        return tuple(one for one in self.findings if one.status == "differs")
+
+
+def compare(values: Mapping[str, Any], row: Row, batch_images: int) -> Compared:
+    """Every field of the row against the recipe's value; one that the recipe does not have counts as null.
+
+    Lengths are durations; of different units they are compared as images, by `batch_images` and the row's data set.
+    """
+    return Compared(row, tuple(_find(values.get(one.field), one, row, batch_images) for one in row.expected))
+
+
+def shown(value: Any) -> str:
+    """A value as the YAML would have it."""
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(shown, value))}]"
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _find(ours: Any, expected: Expected, row: Row, batch_images: int) -> Finding:
+    same = any(_same(ours, wanted, row.images, batch_images) for wanted in expected.wanted)
+    status: Status = "unstated" if not expected.stated else "equal" if same else "differs"
+    value = str(ours) if isinstance(ours, Duration) else ours
+    return Finding(expected.field, status, value, expected.wanted, expected.where, same)
+
+
+def _same(ours: Any, wanted: Any, epoch_images: int | None, batch_images: int) -> bool:
+    if isinstance(ours, Duration):
+        return _as_long(ours, Duration.parse(wanted), epoch_images, batch_images)
+    if isinstance(ours, (list, tuple)) and isinstance(wanted, (list, tuple)):
+        return len(ours) == len(wanted) and all(
+            _same(one, other, None, 0) for one, other in zip(ours, wanted, strict=True)
+        )
+    if _number(ours) and _number(wanted):
+        return math.isclose(ours, wanted, rel_tol=1e-9)
+    return type(ours) is type(wanted) and bool(ours == wanted)
+
+
+def _as_long(ours: Duration, wanted: Duration, epoch_images: int | None, batch_images: int) -> bool:
+    """Equal lengths; of different units, to within one step."""
+    if ours.unit == wanted.unit:
+        return math.isclose(ours.amount, wanted.amount, rel_tol=1e-9)
+    if epoch_images is None and "epochs" in (ours.unit, wanted.unit):
+        return False
+    steps = [each.steps(batch_images, epoch_images or 0) for each in (ours, wanted)]
+    return abs(steps[0] - steps[1]) <= 1
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -1,0 +1,139 @@
+"""`vitpipe conform`: which row a node means, what it prints, and how it ends."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipeline import cli
+
+Vitpipe = Callable[..., tuple[int, str, str]]
+SPEC = """\
+version: 1
+name: run
+store: file://./runs
+vars: {paper: ImageNet-21k}
+nodes:
+  shards: {stage: ingest, config: {source: {kind: folder, root: ./i21k}}}
+  sets:
+    stage: ingest
+    foreach: {data: [cifar10, flowers102]}
+    config: {source: {kind: folder, root: "./${each.data}"}, splits: folders}
+  backbone:
+    stage: pretrain
+    needs: {shards: shards}
+    config:
+      model: {variant: L/16, image_px: 224, representation: width, dropout: 0.1}
+      optimizer: {peak_lr: 1e-3, weight_decay: 0.03}
+      batch_images: 4096
+      total: 90 epochs
+  weights: {stage: convert, needs: {checkpoint: backbone}}
+  transfer:
+    stage: finetune
+    foreach:
+      data: [{id: cifar10, steps: 10k steps, dev: 0.02}, {id: flowers102, steps: 500 steps, dev: 0.1}]
+    needs: {data: sets, weights: weights}
+    config:
+      {batch_images: 512, total: "${each.data.steps}", dev: "${each.data.dev}", peak_lr: [0.001, 0.003, 0.01, 0.03],
+       image_px: 384}
+  scratch:
+    stage: finetune
+    needs: {data: sets/cifar10}
+    config: {model: {variant: B/16, image_px: 32}, batch_images: 32, total: 10 steps, peak_lr: 0.1}
+"""
+
+
+@pytest.fixture
+def vitpipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Vitpipe:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my.yaml").write_text(SPEC)
+
+    def run(*args: object) -> tuple[int, str, str]:
+        code = cli.invoke([str(arg) for arg in args])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+def test_a_recipe_that_conforms_ends_with_0(vitpipe: Vitpipe) -> None:
+    code, out, err = vitpipe("conform", "my.yaml")
+    assert (code, err) == (0, "")
+    heads = [line for line in out.splitlines() if not line.startswith(" ")]
+    assert [line.split(": ")[1] for line in heads] == [
+        "ViT-L/16 on ImageNet-21k (Table 3)", "CIFAR-10 (Table 4, section B.1.1)",
+        "Oxford Flowers-102 (Table 4, section B.1.1)",
+    ]  # fmt: skip
+    assert "  unstated objective.kind softmax, we would assume sigmoid (big_vision configs/vit_i21k.py)" in out
+    assert "  equal    optimizer.peak_lr 0.001 (Table 3)" in out
+
+
+def test_a_planted_deviation_ends_with_3(vitpipe: Vitpipe) -> None:
+    code, out, _ = vitpipe("conform", "my.yaml", "nodes.backbone.config.optimizer.peak_lr=3e-3")
+    assert code == 3 and "  differs  optimizer.peak_lr 0.003, the paper has 0.001 (Table 3)" in out
+
+
+def test_json_has_both_values_and_the_section(vitpipe: Vitpipe) -> None:
+    code, out, _ = vitpipe("conform", "my.yaml", "nodes.transfer.config.batch_images=256", "--json")
+    found = json.loads(out)
+    assert code == 3 and found["deviations"] == 2
+    backbone, cifar, _ = found["nodes"]
+    assert (backbone["node"], backbone["deviations"], backbone["claimed"]) == ("backbone", 0, True)
+    assert {one["status"] for one in backbone["findings"]} == {"equal", "unstated"}
+    (differs,) = [one for one in cifar["findings"] if one["status"] == "differs"]
+    assert differs == {"field": "batch_images", "status": "differs", "config": 256, "paper": 512, "section": "Table 4"}
+    gelu = next(one for one in backbone["findings"] if one["field"] == "model.gelu")
+    assert (gelu["config"], gelu["assumed"], gelu["as_assumed"]) == ("erf", "tanh", False) and gelu["source"]
+
+
+def test_the_claimed_data_set_decides_the_row(vitpipe: Vitpipe) -> None:
+    assert vitpipe("conform", "my.yaml", "--data", "i1k")[0] == 3
+    code, out, _ = vitpipe("conform", "my.yaml", "vars.paper=null")
+    assert code == 0 and out.startswith("backbone: nearest: ViT-L/16 on ImageNet-21k")
+
+
+@pytest.mark.parametrize("args", [("--data", "LAION"), ("vars.paper=LAION",)])
+def test_an_unknown_data_set_is_bad_usage(args: tuple[str, ...], vitpipe: Vitpipe) -> None:
+    code, out, err = vitpipe("conform", "my.yaml", *args)
+    assert (code, out) == (2, "") and "LAION" in err and "ImageNet-21k" in err
+
+
+def test_the_claim_changes_no_fingerprint(vitpipe: Vitpipe) -> None:
+    from pipeline.fingerprint import fingerprints
+    from pipeline.spec import load
+
+    specs = [load(Path("my.yaml"), overrides) for overrides in ([], ["vars.paper=ImageNet"])]
+    first, second = ({id: one.sha256 for id, one in fingerprints(spec.graph, {}).items()} for spec in specs)
+    assert first == second and specs[0].text == specs[1].text
+
+
+def test_a_spec_that_trains_nothing_has_nothing_to_compare(vitpipe: Vitpipe, tmp_path: Path) -> None:
+    (tmp_path / "data.yaml").write_text(
+        "version: 1\nname: d\nstore: file://./runs\nnodes: {d: {stage: ingest, config: {source: {kind: digits}}}}\n"
+    )
+    code, out, _ = vitpipe("conform", "data.yaml")
+    assert code == 0 and "no node pretrains" in out
+
+
+@pytest.mark.parametrize(
+    ("args", "absent"),
+    [
+        (["conform", "my.yaml"], {"torch", "ray", "boto3", "deepspeed"}),
+        (["plan", "my.yaml"], {"torch", "ray", "boto3", "deepspeed"}),
+        (["validate", "my.yaml"], {"torch", "stages.paper", "stages.pretrain.conform"}),
+    ],
+)
+def test_looking_at_the_paper_is_cheap(args: list[str], absent: set[str], vitpipe: Vitpipe, tmp_path: Path) -> None:
+    code = (
+        "import sys; from pipeline.cli import invoke; invoke(sys.argv[2:]); "
+        "sys.exit(', '.join(set(sys.argv[1].split(',')) & set(sys.modules)) or 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, ",".join(absent), *args], cwd=tmp_path, capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1])}, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
