@@ -10,18 +10,28 @@ from stages.settings import Settings, TaskResources
 class EvaluateConfig(Settings):
     """A score of weights as they are: nothing in them is trained."""
 
-    method: Literal["fewshot", "classify"]
-    """fewshot: ridge regression on frozen features (the paper's few-shot metric, section 4.1); classify: the weights'
-    own head on the test split, class by class name."""
+    method: Literal["fewshot", "linear", "knn", "classify", "real"]
+    """fewshot: ridge regression on frozen features (the paper's few-shot metric, section 4.1); linear: logistic
+    regression on them; knn: a vote of the nearest training images; classify: the weights' own head on the test split,
+    class by class name; real: the same where an image may have several right names, or none and is left out
+    (ImageNet-ReaL)."""
     features: Literal["weights", "untrained", "raw_pixels"] = "weights"
-    """fewshot only: the model's pre-logits; those of the same architecture at random, by seed; or the pixels
-    themselves. The last two are the baselines that a reader asks for."""
-    shots: tuple[PositiveInt, ...] = (5, 1, 10, 25)
-    """fewshot: training images per class. The first is the score's value, the others stand beside it."""
+    """fewshot, linear and knn: the model's pre-logits; those of the same architecture at random, by seed; or the
+    pixels themselves. The last two are the baselines that a reader asks for."""
+    shots: tuple[PositiveInt, ...] | None = None
+    """Training images per class, drawn by seed. The first is the score's value, the others stand beside it. Left out:
+    5, 1, 10 and 25 for fewshot, all training images for linear and knn."""
     l2: PositiveFloat = 1024.0
     """fewshot: the ridge penalty; 2^10 in the authors' code."""
+    l2_sweep: tuple[PositiveFloat, ...] = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0)
+    """linear: penalties on the weights beside the mean cross-entropy. A fifth of the training images, held out by
+    seed, chooses; the chosen one is fitted on all of them."""
+    neighbours: PositiveInt = 20
+    """knn: how many vote, weighted by exp(cosine / temperature) (DINO's eval_knn.py)."""
+    temperature: PositiveFloat = 0.07
+    """knn: of that weight."""
     seeds: tuple[int, ...] = Field(default=(0, 1, 2))
-    """fewshot: one draw of training images each."""
+    """One draw of training images, or of held out ones, each. knn on all images needs none and scores once."""
     image_px: PositiveInt | None = None
     """Side of the input image, pixels; the weights' own when left out."""
     eval_resize: Literal["squash", "resize_crop", "resmall_crop"] = "resize_crop"
@@ -32,19 +42,38 @@ class EvaluateConfig(Settings):
     precision: Literal["bf16", "fp32"] = "fp32"
     """Arithmetic of the model; the ridge is always solved in double precision."""
 
-    @field_validator("seeds", "shots")
+    @property
+    def probes(self) -> bool:
+        """Whether something is fitted on frozen features; else the weights' own head answers."""
+        return self.method in ("fewshot", "linear", "knn")
+
+    @property
+    def drawn(self) -> tuple[int, ...] | None:
+        """Training images per class, or None for all of them."""
+        return (5, 1, 10, 25) if self.shots is None and self.method == "fewshot" else self.shots
+
+    @property
+    def scored_seeds(self) -> tuple[int, ...]:
+        """The seeds that make a difference."""
+        fixed = self.method == "knn" and self.drawn is None and self.features != "untrained"
+        return self.seeds[:1] if fixed or not self.probes else self.seeds
+
+    @field_validator("seeds", "shots", "l2_sweep")
     @classmethod
-    def _differ(cls, values: tuple[int, ...]) -> tuple[int, ...]:
-        if not values or len(set(values)) < len(values):
+    def _differ(cls, values: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        if values is not None and (not values or len(set(values)) < len(values)):
             raise ValueError(f"give at least one number and none twice: {list(values)}")
         return values
 
     @model_validator(mode="after")
     def _fits(self) -> "EvaluateConfig":
-        if self.method == "classify" and self.features != "weights":
+        if not self.probes and self.features != "weights":
             raise ValueError(
-                f"features {self.features!r} belong to method fewshot; classify needs the weights' own head"
+                f"features {self.features!r} belong to methods fewshot, linear and knn; {self.method} needs the "
+                "weights' own head"
             )
+        if not self.probes and self.shots is not None:
+            raise ValueError(f"method {self.method} trains on nothing; it takes no shots")
         return self
 
 

@@ -19,9 +19,9 @@ def estimate(config: EvaluateConfig, resources: EvaluateResources, inputs: Given
     facts = getattr(given[0], "model", None) if given else None
     if splits is None or classes is None:
         return Estimate(notes=("sizes follow from the data, once it is ingested",))
-    drawn = 0
-    if config.method == "fewshot":
-        drawn = min(splits.get("train", 0), max(config.shots) * classes * len(config.seeds))
+    drawn = splits.get("train", 0) if config.probes else 0
+    if config.probes and config.drawn:
+        drawn = min(drawn, max(config.drawn) * classes * len(config.seeds))
     models = len(config.seeds) if config.features == "untrained" else 1
     images = models * (splits.get("test", 0) + drawn)
     if facts is None or config.features == "raw_pixels":

@@ -4,6 +4,8 @@ A pure function of its task. Shapes: B images of a batch, N images, D features, 
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +13,10 @@ import torch
 from torch import Tensor
 
 from infra.errors import Stopped, UsageError
-from stages.evaluate.fewshot import Indices, accuracies, draw
+from stages.evaluate.fewshot import Indices, draw
+from stages.evaluate.probes import linear, nearest
+from stages.evaluate.quality import quality, real_accuracy
+from stages.evaluate.ridge import Ridge
 from stages.evaluate.task import EvaluateTask
 from stages.images.evaluate import EvalImages
 from stages.images.manifest import load_manifest
@@ -25,28 +30,52 @@ Floats = npt.NDArray[np.float32]
 Extract = Callable[[Tensor], Tensor]
 
 
-def fewshot(task: EvaluateTask) -> dict[int, dict[int, float]]:
+@dataclass(frozen=True)
+class Probed:
+    """What probes of one task found."""
+
+    accuracies: dict[int, dict[int, float]]
+    """By seed and number of shots; 0 shots are all training images."""
+    chosen: dict[int, dict[int, float]]
+    """linear: the penalty that was chosen, likewise."""
+
+
+def probe(task: EvaluateTask) -> Probed:
     """Accuracy on the whole test split by seed and number of shots, for the task's seeds.
 
     Only training images that a seed draws pass through the model: the others could not change the result.
     """
     config, classes = task.config, task.data.num_classes
     labels_N: Indices = np.asarray(EvalImages.labels_of(task.data, "train", task.cache), dtype=np.int64)
-    draws = {seed: draw(labels_N, classes, seed, config.shots) for seed in task.seeds}
+    whole = {0: np.arange(len(labels_N))}
+    draws = {seed: draw(labels_N, classes, seed, config.drawn) if config.drawn else whole for seed in task.seeds}
     drawn = np.unique(np.concatenate([rows for supports in draws.values() for rows in supports.values()]))
     extract, image_px = extractor(task)
     train_ND = run_over(task, "train", drawn, image_px, extract)
     test_MD = run_over(task, "test", None, image_px, extract)
     test_labels_M: Indices = np.asarray(EvalImages.labels_of(task.data, "test", task.cache), dtype=np.int64)
-    scores = {}
+    found = Probed({}, {})
     for seed, supports in draws.items():
         rows = {shots: np.searchsorted(drawn, chosen) for shots, chosen in supports.items()}
-        scores[seed] = accuracies(train_ND, labels_N[drawn], test_MD, test_labels_M, rows, classes, config.l2)
-    return scores
+        fitted = {shots: _fit(task, seed, train_ND[n], labels_N[drawn][n], test_MD) for shots, n in rows.items()}
+        found.accuracies[seed] = {shots: float((named == test_labels_M).mean()) for shots, (named, _) in fitted.items()}
+        found.chosen[seed] = {shots: l2 for shots, (_, l2) in fitted.items() if l2 is not None}
+    return found
 
 
-def classify(task: EvaluateTask) -> float:
-    """The share of the test split that the weights' own head names right, classes matched by name.
+def _fit(
+    task: EvaluateTask, seed: int, train_ND: Floats, labels_N: Indices, test_MD: Floats
+) -> tuple[Indices, float | None]:
+    config, classes = task.config, task.data.num_classes
+    if config.method == "fewshot":
+        return Ridge.fit(train_ND, labels_N, classes).predict(test_MD, config.l2), None
+    if config.method == "linear":
+        return linear(train_ND, labels_N, test_MD, classes, config.l2_sweep, seed, _device())
+    return nearest(train_ND, labels_N, test_MD, classes, config.neighbours, config.temperature, _device()), None
+
+
+def classify(task: EvaluateTask) -> tuple[float, dict[str, Any]]:
+    """The share of the test split that the weights' own head names right, classes matched by name; what stands beside.
 
     UsageError when the data has a class that the weights do not know.
     """
@@ -62,10 +91,16 @@ def classify(task: EvaluateTask) -> float:
             "fine-tune on these classes, or use method fewshot",
         )
     model = pretrained(task)
-    outputs_NK = run_over(task, "test", None, model.settings.image_px, model)
-    labels_N: Indices = np.asarray(EvalImages.labels_of(task.data, "test", task.cache), dtype=np.int64)
-    wanted_N = np.array([numbers[name] for name in names])[labels_N]
-    return float((outputs_NK.argmax(axis=1) == wanted_N).mean())
+    logits_NK = run_over(task, "test", None, model.settings.image_px, model)
+    labels = EvalImages.labels_of(task.data, "test", task.cache)
+    theirs = np.array([numbers[name] for name in names])
+    if task.config.method == "real":
+        right_NK = np.zeros(logits_NK.shape, dtype=np.float32)
+        right_NK[:, theirs] = labels if labels.ndim == 2 else np.eye(len(names))[np.asarray(labels, dtype=np.int64)]
+        value, counted = real_accuracy(logits_NK.argmax(axis=1), right_NK)
+        return value, {"counted": counted}
+    labels_N: Indices = theirs[np.asarray(labels, dtype=np.int64)]
+    return float((logits_NK.argmax(axis=1) == labels_N).mean()), quality(logits_NK, labels_N)
 
 
 def extractor(task: EvaluateTask) -> tuple[Extract, int]:

@@ -1,11 +1,11 @@
-"""Evaluate frozen weights: few-shot ridge on their features, or the classes that their own head names. No torch.
+"""Evaluate frozen weights: probes on their features, or the classes that their own head names. No torch.
 
 Only arranges tasks and puts their scores together.
 """
 
 import json
 import statistics
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from infra.errors import UsageError, VitpipeError, gravest
 from stages.artifacts import Artifact, Score, ShardSet, Weights
@@ -13,32 +13,45 @@ from stages.contract import Inputs, StageContext
 from stages.evaluate.config import EvaluateConfig
 from stages.evaluate.task import EvaluateTask
 
-Accuracies = dict[int, dict[int, float]]
-"""By seed and number of shots."""
+if TYPE_CHECKING:
+    from stages.evaluate.features import Probed
 
 
 def run(config: EvaluateConfig, inputs: Inputs, ctx: StageContext) -> Score:
     """Errors: UsageError for data or weights that do not fit the method; those of the tasks, the gravest of several."""
     data, weights = inputs.one("data", ShardSet), _weights(config, inputs)
     _check(config, data)
+    cpus = max(1, int(ctx.resources.cpus_per_task))
     tasks = [
         EvaluateTask(config, data, weights, seeds, ctx.resources.batch_images, cpus, ctx.task)
-        for cpus in [max(1, int(ctx.resources.cpus_per_task))]
         for seeds in _seeds(config)
     ]
-    if config.method == "classify":
-        score = _score(config, data, weights, (_results(_classify, tasks, ctx)[0],))
-        details: dict[str, Any] = {}
+    if config.probes:
+        per_seed, details = _probed(config, _results(_probe, tasks, ctx))
     else:
-        found: Accuracies = {}
-        for part in _results(_fewshot, tasks, ctx):
-            found |= part
-        by_shots = {shots: [found[seed][shots] for seed in config.seeds] for shots in config.shots}
-        score = _score(config, data, weights, tuple(by_shots[config.shots[0]]))
-        details = {"by_shots": {str(shots): values for shots, values in by_shots.items()}, "seeds": config.seeds}
+        value, details = _results(_classify, tasks, ctx)[0]
+        per_seed = (value,)
+    score = _score(config, data, weights, per_seed)
     ctx.metrics.set("score", score.value, benchmark=score.benchmark)
     content = json.dumps(score.facts() | details, indent=1, sort_keys=True) + "\n"
     return score.model_copy(update={"files": (ctx.out.put("score.json", content.encode()),)})
+
+
+def _probed(config: EvaluateConfig, parts: list["Probed"]) -> tuple[tuple[float, ...], dict[str, Any]]:
+    """Values by seed, and what stands beside them in score.json."""
+    found = {seed: by_shots for part in parts for seed, by_shots in part.accuracies.items()}
+    penalties = {seed: by_shots for part in parts for seed, by_shots in part.chosen.items()}
+    shots = config.drawn or (0,)
+    named = {number: str(number) if number else "all" for number in shots}
+    details: dict[str, Any] = {
+        "by_shots": {named[number]: [found[seed][number] for seed in config.scored_seeds] for number in shots},
+        "seeds": config.scored_seeds,
+    }
+    if config.method == "linear":
+        details["chosen_l2"] = {
+            named[number]: [penalties[seed][number] for seed in config.scored_seeds] for number in shots
+        }
+    return tuple(found[seed][shots[0]] for seed in config.scored_seeds), details
 
 
 def _results(fn: Any, tasks: list[EvaluateTask], ctx: StageContext) -> list[Any]:
@@ -56,17 +69,17 @@ def _results(fn: Any, tasks: list[EvaluateTask], ctx: StageContext) -> list[Any]
 def _seeds(config: EvaluateConfig) -> list[tuple[int, ...]]:
     """The seeds of each task: features of a fixed model serve all, an untrained model has one seed."""
     if config.features == "untrained":
-        return [(seed,) for seed in config.seeds]
-    return [config.seeds]
+        return [(seed,) for seed in config.scored_seeds]
+    return [config.scored_seeds]
 
 
-def _fewshot(task: EvaluateTask) -> Accuracies:
-    from stages.evaluate.features import fewshot  # torch is imported only where the work runs
+def _probe(task: EvaluateTask) -> "Probed":
+    from stages.evaluate.features import probe  # torch is imported only where the work runs
 
-    return fewshot(task)
+    return probe(task)
 
 
-def _classify(task: EvaluateTask) -> float:
+def _classify(task: EvaluateTask) -> tuple[float, dict[str, Any]]:
     from stages.evaluate.features import classify  # torch is imported only where the work runs
 
     return classify(task)
@@ -83,13 +96,17 @@ def _weights(config: EvaluateConfig, inputs: Inputs) -> Weights | Score | None:
 
 
 def _check(config: EvaluateConfig, data: ShardSet) -> None:
-    wanted = ("test",) if config.method == "classify" else ("train", "test")
+    wanted = ("train", "test") if config.probes else ("test",)
     missing = [name for name in wanted if not data.splits.get(name)]
     if missing:
         found = ", ".join(f"{name} ({count})" for name, count in data.splits.items()) or "no split"
         raise UsageError(f"evaluate on {data.uri}", f"it has {found}", f"ingest it with a split {missing[0]}")
-    if data.multi_label:
-        raise UsageError(f"evaluate on {data.uri}", "it has several labels per image", "give one of single labels")
+    if data.multi_label and config.method != "real":
+        raise UsageError(
+            f"evaluate on {data.uri}",
+            "it has several labels per image",
+            "give one of single labels, or use method real",
+        )
 
 
 def _score(
@@ -101,16 +118,16 @@ def _score(
         "image_px": config.image_px or (weights.model["image_px"] if weights and weights.model else None),
         "eval_resize": config.eval_resize,
     }
+    if config.probes:
+        protocol |= {"features": config.features, "seeds": list(config.scored_seeds)}
+        protocol |= {"shots": config.drawn[0]} if config.drawn else {"num_train": data.splits["train"]}
     if config.method == "fewshot":
-        protocol |= {
-            "features": config.features,
-            "shots": config.shots[0],
-            "l2": config.l2,
-            "seeds": list(config.seeds),
-        }
+        protocol["l2"] = config.l2
+    elif config.method == "knn":
+        protocol |= {"neighbours": config.neighbours, "temperature": config.temperature}
     return Score(
         benchmark=data.uri.rsplit("/", 1)[-1],
-        metric="top1",
+        metric="real" if config.method == "real" else "top1",
         value=statistics.fmean(per_seed),
         per_seed=per_seed,
         protocol=protocol,

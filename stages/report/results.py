@@ -14,6 +14,8 @@ from stages.paper.tables import title
 ALIKE = ("image_px", "batch_images", "steps", "train_per_class", "num_train", "crop", "flip", "eval_resize")
 """What two fine-tunings must share so that pretraining is their only difference."""
 
+_PROBES = {"fewshot": "few-shot ridge", "linear": "linear probe", "knn": "nearest neighbours"}
+
 
 @dataclass(frozen=True)
 class Shots:
@@ -179,10 +181,12 @@ def _row(score: Score) -> Row:
 
 
 def _more(score: Score) -> tuple[Shots, ...]:
-    if score.protocol.get("method") != "fewshot":
+    """Only probes that draw some of the training images have a number of shots."""
+    first = score.protocol.get("shots")
+    if first is None:
         return ()
     every = {int(shots): tuple(values) for shots, values in score.read_json("score.json")["by_shots"].items()}
-    return tuple(Shots(shots, every[shots]) for shots in sorted(every) if shots != score.protocol["shots"])
+    return tuple(Shots(shots, every[shots]) for shots in sorted(every) if shots != first)
 
 
 def _std(values: Sequence[float]) -> float | None:
@@ -193,9 +197,9 @@ def _arm(protocol: dict[str, Any]) -> tuple[str, str]:
     method = protocol.get("method")
     if method == "finetune":
         return ("fine-tuned", "pretrained") if protocol.get("pretrained") else ("from scratch", "scratch")
-    if method == "fewshot":
-        features = protocol.get("features")
-        if features == "weights":
-            return "few-shot ridge on frozen features", "frozen"
-        return f"few-shot ridge on {'untrained features' if features == 'untrained' else 'raw pixels'}", "baseline"
-    return str(method or "score"), "frozen"
+    if method in _PROBES:
+        features = {"untrained": "untrained features", "raw_pixels": "raw pixels"}.get(protocol.get("features") or "")
+        return f"{_PROBES[method]} on {features or 'frozen features'}", "baseline" if features else "frozen"
+    return {"classify": "own head", "real": "own head, any right label"}.get(
+        str(method), str(method or "score")
+    ), "frozen"

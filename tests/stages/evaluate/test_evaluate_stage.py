@@ -1,5 +1,7 @@
 """The stage as a whole: features, baselines, own head."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -10,8 +12,10 @@ from infra.errors import StageError, Stopped, UsageError
 from stages.artifacts import Score
 from stages.contract import Inputs
 from stages.evaluate.config import EvaluateConfig, EvaluateResources, check_inputs
-from stages.evaluate.features import fewshot
-from stages.evaluate.fewshot import accuracies, draw
+from stages.evaluate.features import probe
+from stages.evaluate.fewshot import draw
+from stages.evaluate.quality import quality, real_accuracy
+from stages.evaluate.ridge import Ridge
 from stages.evaluate.run import run
 from stages.evaluate.task import EvaluateTask
 from stages.images.evaluate import EvalImages
@@ -47,8 +51,8 @@ def test_fewshot_is_the_ridge_on_features_of_all_images(world):
             features[split], labels[split] = model.features(whole).numpy(), images.labels
     for place, seed in enumerate((0, 3)):
         supports = draw(labels["train"], 3, seed, (5,))
-        expected = accuracies(features["train"], labels["train"], features["test"], labels["test"], supports, 3, 1024.0)
-        assert score.per_seed[place] == expected[5]
+        ridge = Ridge.fit(features["train"][supports[5]], labels["train"][supports[5]], 3)
+        assert score.per_seed[place] == (ridge.predict(features["test"], 1024.0) == labels["test"]).mean()
     assert score.num_test == 30 and score.value == np.mean(score.per_seed)
     assert score.protocol["shots"] == 5, "the first number of shots is the score's value"
     assert ctx.progress.updates[-1]["step"] == 1
@@ -65,7 +69,40 @@ def test_baselines_are_another_start_per_seed_and_the_pixels_themselves(world):
     task = EvaluateTask(
         EvaluateConfig(method="fewshot", features="untrained", shots=(5,)), data, given, (1,), 16, 1, ctx.task
     )
-    assert fewshot(task)[1][5] == untrained.per_seed[1], "a pure function of its seed"
+    assert probe(task).accuracies[1][5] == untrained.per_seed[1], "a pure function of its seed"
+
+
+@pytest.mark.parametrize("method", ["linear", "knn"])
+def test_probes_take_all_images_or_the_same_draws_as_fewshot(world, method):
+    whole, _ = evaluate(world, f"{method}-all", method=method, eval_resize="squash")
+    assert whole.protocol["num_train"] == 60 and "shots" not in whole.protocol
+    assert len(whole.per_seed) == (1 if method == "knn" else 3), "without a draw a vote has no seeds"
+    assert whole.value >= 0.5, "three colours under noise"
+    drawn, ctx = evaluate(world, f"{method}-drawn", method=method, shots=(5, 1), eval_resize="squash")
+    assert len(drawn.per_seed) == 3 and drawn.protocol["shots"] == 5
+    content = json.loads(ctx.out.node.read(drawn.file("score.json").at))
+    assert set(content["by_shots"]) == {"5", "1"} and ("chosen_l2" in content) == (method == "linear")
+
+
+def test_real_counts_any_right_name_and_leaves_out_images_without(world):
+    named = np.array([0, 1, 2, 2])
+    right = np.array([[1, 1, 0], [1, 0, 1], [0, 0, 1], [0, 0, 0]])
+    assert real_accuracy(named, right) == (pytest.approx(2 / 3), 3)
+    assert real_accuracy(named, np.zeros((4, 3))) == (0.0, 0)
+    path, _, _ = world
+    data = shards(path, "named-real", ("class 4", "class 1"), {"test": 20})
+    real, _ = evaluate(world, "real", data=data, method="real", eval_resize="squash")
+    single, _ = evaluate(world, "single", data=data, method="classify", eval_resize="squash")
+    assert real.value == single.value and (real.metric, single.metric) == ("real", "top1"), "one right name each"
+
+
+def test_what_stands_beside_an_accuracy():
+    logits = np.log(np.array([[0.9, 0.05, 0.05], [0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.6, 0.3, 0.1]]))
+    found = quality(logits, np.array([0, 0, 1, 1]))
+    assert found["per_class"] == [1.0, 0.5, None] and found["mean_per_class"] == 0.75 and found["top5"] == 1.0
+    assert found["confusion"] == [[2, 0, 0], [1, 1, 0], [0, 0, 0]]
+    # confidences 0.9, 0.8 and 0.8, 0.6 in bins of their own: |1 - 0.9|, |1 - 0.8| twice, |0 - 0.6|
+    assert found["calibration_error"] == pytest.approx((0.1 + 0.2 * 2 + 0.6) / 4, abs=1e-6)
 
 
 def test_classify_matches_classes_by_name(world):

@@ -5,7 +5,7 @@ import pytest
 from sklearn.linear_model import Ridge as TheirRidge
 
 from infra.errors import StageError
-from stages.evaluate.fewshot import accuracies, draw
+from stages.evaluate.fewshot import draw
 from stages.evaluate.ridge import BIAS, MIN_STD, Ridge
 
 L2 = 1024.0
@@ -75,13 +75,3 @@ def test_draws_follow_numpys_generator_class_by_class_and_are_nested():
 def test_a_class_with_too_few_images_is_named():
     with pytest.raises(StageError, match="1 of 3 classes have fewer, class 2 has 1"):
         draw(np.array([0, 0, 1, 1, 2]), 3, seed=0, shots=(2,))
-
-
-def test_accuracies_use_only_the_drawn_rows():
-    x, labels = problem(210, 32)
-    supports = draw(labels, 7, seed=0, shots=(1, 10))
-    scores = accuracies(x, labels, x, labels, supports, 7, L2)
-    spoiled = x.copy()
-    spoiled[np.setdiff1d(np.arange(210), supports[10])] = np.nan
-    assert accuracies(spoiled, labels, x, labels, supports, 7, L2) == scores
-    assert scores[10] > scores[1]

@@ -1,0 +1,102 @@
+"""Classifiers on frozen features beside the ridge: logistic regression, and a vote of the nearest neighbours.
+
+Know no model: features come as arrays, on whatever device is asked for. N points, M test points, D features, K classes.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+Floats = npt.NDArray[np.floating]
+Labels = npt.NDArray[np.int64]
+
+MAX_ROUNDS = 500
+"""Of L-BFGS; it ends by itself when the loss stands still."""
+DEV_SHARE = 5
+"""One training image of so many chooses the penalty."""
+MIN_STD = 1e-6
+_ROWS = 1024
+
+
+def nearest(
+    train_ND: Floats, train_labels_N: Labels, test_MD: Floats, num_classes: int, neighbours: int, temperature: float,
+    device: torch.device,
+) -> Labels:  # fmt: skip
+    """The class (M,) with the greatest vote of the nearest by cosine, each worth exp(cosine / temperature).
+
+    As DINO's `eval_knn.py`; with fewer training images than neighbours all of them vote.
+    """
+    train_ND_unit = F.normalize(torch.as_tensor(train_ND, dtype=torch.float32, device=device), dim=1)
+    hot_NK = F.one_hot(torch.as_tensor(train_labels_N, device=device), num_classes).float()
+    found = []
+    for start in range(0, len(test_MD), _ROWS):
+        rows_BD = torch.as_tensor(test_MD[start : start + _ROWS], dtype=torch.float32, device=device)
+        cosine_BN = F.normalize(rows_BD, dim=1) @ train_ND_unit.T
+        near_Bk, which_Bk = cosine_BN.topk(min(neighbours, len(train_ND_unit)), dim=1)
+        votes_BK = torch.einsum("bk,bkc->bc", (near_Bk / temperature).exp(), hot_NK[which_Bk])
+        found.append(votes_BK.argmax(dim=1).cpu())
+    return np.asarray(torch.cat(found).numpy(), dtype=np.int64)
+
+
+def linear(
+    train_ND: Floats, train_labels_N: Labels, test_MD: Floats, num_classes: int, sweep: Sequence[float], seed: int,
+    device: torch.device,
+) -> tuple[Labels, float]:  # fmt: skip
+    """The class (M,) by logistic regression on whitened features, and the penalty that held-out images chose."""
+    raw_ND = torch.as_tensor(train_ND, dtype=torch.float32, device=device)
+    mean_D, std_D = raw_ND.mean(dim=0), raw_ND.std(dim=0, correction=0) + MIN_STD
+    x_ND, labels_N = (raw_ND - mean_D) / std_D, torch.as_tensor(train_labels_N, device=device)
+    l2 = _choose(x_ND, labels_N, num_classes, sweep, held_out(train_labels_N, seed))
+    weight_KD, bias_K = fit_logistic(x_ND, labels_N, num_classes, l2)
+    test_MD_white = (torch.as_tensor(test_MD, dtype=torch.float32, device=device) - mean_D) / std_D
+    named_M = F.linear(test_MD_white, weight_KD, bias_K).argmax(dim=1)
+    return np.asarray(named_M.cpu().numpy(), dtype=np.int64), l2
+
+
+def held_out(labels_N: Labels, seed: int) -> Labels:
+    """Rows that choose: of every class one image in five, drawn by seed. None of a class with a single image."""
+    rng = np.random.default_rng(seed)
+    chosen = []
+    for label in np.unique(labels_N):
+        rows = rng.permutation(np.flatnonzero(labels_N == label))
+        chosen.append(rows[: max(len(rows) // DEV_SHARE, min(1, len(rows) - 1))])
+    return np.sort(np.concatenate(chosen))
+
+
+def fit_logistic(x_ND: Tensor, labels_N: Tensor, num_classes: int, l2: float) -> tuple[Tensor, Tensor]:
+    """Weights (K, D) and bias (K,) of least mean cross-entropy + l2/2 |weights|^2, by L-BFGS from zero.
+
+    scikit-learn's LogisticRegression with C = 1 / (N l2) has the same minimum.
+    """
+    weight_KD = torch.zeros(num_classes, x_ND.shape[1], device=x_ND.device, requires_grad=True)
+    bias_K = torch.zeros(num_classes, device=x_ND.device, requires_grad=True)
+    optimiser = torch.optim.LBFGS([weight_KD, bias_K], max_iter=MAX_ROUNDS, tolerance_grad=1e-6,
+                                  tolerance_change=1e-9, line_search_fn="strong_wolfe")  # fmt: skip
+
+    def loss() -> Tensor:
+        optimiser.zero_grad()
+        value = F.cross_entropy(F.linear(x_ND, weight_KD, bias_K), labels_N) + l2 / 2 * weight_KD.square().sum()
+        value.backward()  # type: ignore[no-untyped-call]
+        return value
+
+    with torch.enable_grad():
+        optimiser.step(loss)  # type: ignore[no-untyped-call]
+    return weight_KD.detach(), bias_K.detach()
+
+
+def _choose(x_ND: Tensor, labels_N: Tensor, num_classes: int, sweep: Sequence[float], held_out_M: Labels) -> float:
+    """The penalty whose fit on the rest names most held-out images; of equals the strongest. No image, the middle."""
+    if len(sweep) == 1 or not len(held_out_M):
+        return sorted(sweep)[len(sweep) // 2]
+    keep_N = torch.ones(len(labels_N), dtype=torch.bool, device=labels_N.device)
+    keep_N[torch.as_tensor(held_out_M, device=labels_N.device)] = False
+    right = {}
+    for l2 in sweep:
+        weight_KD, bias_K = fit_logistic(x_ND[keep_N], labels_N[keep_N], num_classes, l2)
+        named_M = F.linear(x_ND[~keep_N], weight_KD, bias_K).argmax(dim=1)
+        right[l2] = int((named_M == labels_N[~keep_N]).sum())
+    return max(sweep, key=lambda l2: (right[l2], l2))
