@@ -14,7 +14,7 @@ from infra.errors import IntegrityError
 from stages.convert.layouts import DTYPES
 from stages.convert.source import Tensors, open_source
 from stages.convert.task import CheckTask
-from stages.vit.build import build_model
+from stages.vit.build import Model, build_model
 from stages.vit.config import ModelSettings
 from stages.vit.model import ViT
 from stages.vit.native import TENSORS
@@ -73,10 +73,11 @@ class Outputs(NamedTuple):
     encoded: Tensor
 
 
-def outputs(model: ViT, images: Tensor, tokens: Tensor) -> Outputs:
-    """Those of our own model."""
+def outputs(model: Model, images: Tensor, tokens: Tensor) -> Outputs:
+    """Those of our own model; a ResNet has no encoder, and its features stand for it."""
     features_BR = model.features(images)
-    return Outputs(model.head(features_BR), features_BR, model.encode(tokens))
+    encoded = model.encode(tokens) if isinstance(model, ViT) else features_BR
+    return Outputs(model.head(features_BR), features_BR, encoded)
 
 
 def compare(ours: Outputs, rounded: Outputs, theirs: Outputs) -> dict[str, Any]:
@@ -108,7 +109,7 @@ def quiet_tokens(settings: ModelSettings) -> Tensor:
     return torch.randn(1, settings.tokens, settings.sizes.width, generator=generator) * 1e-3
 
 
-def load_model(source: Tensors, rounding: torch.dtype = torch.float32) -> ViT:
+def load_model(source: Tensors, rounding: torch.dtype = torch.float32) -> Model:
     """Our model with the source's tensors, rounded to a type but held in fp32."""
     with torch.device("meta"):
         model = build_model(source.settings)

@@ -4,7 +4,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from stages.vit.config import VARIANTS, ModelSettings, parse_variant
+from stages.vit.config import ModelSettings
+from stages.vit.variants import PLAIN, find_variant
 
 _SIZES = {"Ti": "tiny", "S": "small", "B": "base", "L": "large", "H": "huge", "g": "giant", "G": "gigantic"}
 _POOL = {"cls": "token", "gap": "avg", "map": "map"}
@@ -57,7 +58,7 @@ def timm_config(settings: ModelSettings, labels: Sequence[str]) -> bytes:
 
 def timm_architecture(settings: ModelSettings) -> str:
     """timm's name for the variant; for explicit sizes one whose every size `model_args` then replaces."""
-    known = {parse_variant(name): name for name in VARIANTS}
+    known = {find_variant(name).sizes: name for name in PLAIN}
     encoder, patch_px = known.get(settings.sizes, "B/16").split("/")
     return f"vit_{_SIZES[encoder]}_patch{patch_px}_224"
 

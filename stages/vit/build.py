@@ -1,12 +1,31 @@
 """The model that a set of settings names. Knows no weights: `init.py` or a file fills them."""
 
-from stages.vit.config import ModelSettings
-from stages.vit.model import ViT
+from torch import nn
 
-Model = ViT
-"""What all of them have: `settings`, `features(images)`, `head` and `checkpoint_blocks`; called, they give logits."""
+from stages.vit.config import ModelSettings
+from stages.vit.hybrid import Stage as StemStage
+from stages.vit.hybrid import Unit as StemUnit
+from stages.vit.model import Block, ViT
+from stages.vit.resnet import BiTResNet
+from stages.vit.resnet import Stage as ResNetStage
+from stages.vit.resnet import Unit as ResNetUnit
+
+Model = ViT | BiTResNet
+"""All have `settings`, `features(images)` and `head`, and called on images they give logits."""
 
 
 def build_model(settings: ModelSettings) -> Model:
     """Make the model, its parameters not yet drawn. UsageError when `classes` is not set."""
-    return ViT(settings)
+    return BiTResNet(settings) if settings.resnet is not None else ViT(settings)
+
+
+def blocks_of(model: Model) -> list[nn.Module]:
+    """What a model repeats, in order: encoder blocks and bottleneck units, each fit to be compiled on its own."""
+    return [module for module in model.modules() if isinstance(module, Block | StemUnit | ResNetUnit)]
+
+
+def checkpoint_blocks(model: Model) -> None:
+    """From now on keep only each block's input in training, and compute the rest again in the backward pass."""
+    for module in model.modules():
+        if isinstance(module, ViT | StemStage | ResNetStage):
+            module.checkpoint_blocks = True

@@ -8,10 +8,12 @@ Knows nothing of training, data or files; `init.py` fills the parameters.
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from infra.errors import UsageError
 from stages.vit.config import ModelSettings
+from stages.vit.depth import drop_branch, dropout, rising, through
+from stages.vit.hybrid import HybridEmbed
+from stages.vit.patches import PatchEmbed
 from stages.vit.positions import join_axes, sincos_2d
 
 
@@ -25,13 +27,11 @@ class ViT(nn.Module):
         width, layers = settings.sizes.width, settings.sizes.layers
         self.settings = settings
         self.checkpoint_blocks = False
-        self.patch_embed = PatchEmbed(width, settings.sizes.patch_px, settings.image_px)
+        self.patch_embed = PatchEmbed(settings) if settings.stem is None else HybridEmbed(settings)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width)) if settings.pool == "cls" else None
         self._add_positions(settings)
         self.pos_drop = dropout(settings.dropout)
-        self.blocks = nn.ModuleList(
-            Block(settings, settings.stochastic_depth * depth / max(1, layers - 1)) for depth in range(layers)
-        )
+        self.blocks = nn.ModuleList(Block(settings, rate) for rate in rising(settings.stochastic_depth, layers))
         self.norm = nn.LayerNorm(width, eps=settings.norm_eps)
         self.attn_pool = AttentionPool(settings) if settings.pool == "map" else None
         represented = settings.feature_width
@@ -84,12 +84,7 @@ class ViT(nn.Module):
 
     def encode(self, x_BTD: Tensor) -> Tensor:
         """Tokens through all blocks and the final norm (equations 2 to 4)."""
-        for block in self.blocks:
-            if self.checkpoint_blocks and self.training:
-                x_BTD = checkpoint(block, x_BTD, use_reentrant=False)
-            else:
-                x_BTD = block(x_BTD)
-        y_BTD: Tensor = self.norm(x_BTD)
+        y_BTD: Tensor = self.norm(through(self.blocks, x_BTD, self.checkpoint_blocks and self.training))
         return y_BTD
 
     def pool(self, x_BTD: Tensor) -> Tensor:
@@ -98,45 +93,6 @@ class ViT(nn.Module):
             y_BD: Tensor = self.attn_pool(x_BTD)
             return y_BD
         return x_BTD[:, 0] if self.settings.pool == "cls" else x_BTD.mean(dim=1)
-
-
-class PatchEmbed(nn.Module):
-    """Cut the image into patches and project each (the E of equation 1)."""
-
-    def __init__(self, width: int, patch_px: int, image_px: int) -> None:
-        super().__init__()
-        self.image_px = image_px
-        self.proj = PatchProjection(width, patch_px)
-
-    def forward(self, images: Tensor) -> Tensor:
-        if images.shape[1:] != (3, self.image_px, self.image_px):
-            raise UsageError(
-                f"embed images of shape {tuple(images.shape)}",
-                f"the model takes (B, 3, {self.image_px}, {self.image_px})",
-                "resize the images, or the positions with stages.vit.adapt",
-            )
-        if images.dtype == torch.uint8:
-            images = images.float() / 127.5 - 1
-        x_BND: Tensor = self.proj(images.to(self.proj.weight.dtype))
-        return x_BND
-
-
-class PatchProjection(nn.Module):
-    """A VALID convolution with kernel and stride P, as one matrix product; pixels beyond the last patch are dropped."""
-
-    def __init__(self, width: int, patch_px: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.zeros(width, 3, patch_px, patch_px))
-        self.bias = nn.Parameter(torch.zeros(width))
-        self.patch_px = patch_px
-
-    def forward(self, images: Tensor) -> Tensor:
-        patch, (batch, _, height, width) = self.patch_px, images.shape
-        rows, columns = height // patch, width // patch
-        images = images[:, :, : rows * patch, : columns * patch]
-        x_B3GPGP = images.reshape(batch, 3, rows, patch, columns, patch)
-        x_BNp = x_B3GPGP.permute(0, 2, 4, 1, 3, 5).reshape(batch, rows * columns, 3 * patch * patch)
-        return F.linear(x_BNp, self.weight.flatten(1), self.bias)
 
 
 class Block(nn.Module):
@@ -149,7 +105,7 @@ class Block(nn.Module):
         self.attn = Attention(settings)
         self.norm2 = nn.LayerNorm(width, eps=settings.norm_eps)
         self.mlp = Mlp(settings)
-        self.drop_path = StochasticDepth(drop_path) if drop_path else nn.Identity()
+        self.drop_path = drop_branch(drop_path)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         x_BTD = x_BTD + self.drop_path(self.attn(self.norm1(x_BTD)))
@@ -221,20 +177,6 @@ class AttentionPool(nn.Module):
         return pooled_BD
 
 
-class StochasticDepth(nn.Module):
-    """Drop a branch for whole images with probability `rate`, scaling the kept ones up."""
-
-    def __init__(self, rate: float) -> None:
-        super().__init__()
-        self.rate = rate
-
-    def forward(self, x_BTD: Tensor) -> Tensor:
-        if not self.training:
-            return x_BTD
-        keep = 1 - self.rate
-        return x_BTD * x_BTD.new_empty(x_BTD.shape[0], 1, 1).bernoulli_(keep).div_(keep)
-
-
 def relative_logits(q_BHTE: Tensor, table_OE: Tensor) -> Tensor:
     """Extra logits (B, H, T, T): the query against the embedding of its 1-D offset to each key (O = 2T-1 offsets)."""
     tokens = q_BHTE.shape[2]
@@ -243,8 +185,3 @@ def relative_logits(q_BHTE: Tensor, table_OE: Tensor) -> Tensor:
     logits_BHTO = (q_BHTE * q_BHTE.shape[-1] ** -0.5) @ table_OE.T
     bias_BHTT: Tensor = logits_BHTO.gather(-1, offset_TT.expand(*q_BHTE.shape[:2], -1, -1))
     return bias_BHTT
-
-
-def dropout(rate: float) -> nn.Module:
-    """nn.Dropout, or nothing at rate 0, where torch would still draw a mask."""
-    return nn.Dropout(rate) if rate else nn.Identity()

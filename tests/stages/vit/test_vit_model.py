@@ -12,7 +12,8 @@ from torch import nn
 
 from infra.errors import UsageError
 from stages.vit.config import ModelSettings
-from stages.vit.model import StochasticDepth, ViT
+from stages.vit.depth import StochasticDepth
+from stages.vit.model import ViT
 
 
 @pytest.mark.parametrize(("variant", "gelu"), [("Ti/16", "erf"), ("Ti/16", "tanh"), ("S/32", "erf"), ("B/16", "tanh")])
@@ -149,7 +150,7 @@ def test_features_are_what_the_head_sees() -> None:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"variant": "L/15"}, "unknown variant 'L/15'; known: Ti/16"),
+        ({"variant": "L/15"}, "unknown variant 'L/15'; did you mean 'L/16'[?] [(]known: Ti/16"),
         ({"variant": {**TINY.model_dump(), "heads": 5}}, "32 = 6 x 5 [+] 2"),
         ({"image_px": 7}, "smaller than one patch"),
         ({"variant": {**TINY.model_dump(), "width": 30, "heads": 2}, "position": "sincos2d"}, "multiple of 4"),

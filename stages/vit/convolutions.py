@@ -1,0 +1,54 @@
+"""The two parts that hybrid stems and BiT ResNets share: weight-standardised convolutions and group norms.
+
+Epsilons are timm's: 1e-8 under the root of the kernels' variance and 1e-5 in the norms. big_vision's bit_paper.py has
+1e-10 and 1e-5; vision_transformer's stems add 1e-5 to the deviation and use Flax's 1e-6. Each convolution but the last
+of a unit stands before a norm, which takes nearly all of the difference away.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+KERNEL_EPS, NORM_EPS, GROUPS = 1e-8, 1e-5, 32
+
+
+class StdConv(nn.Conv2d):
+    """A convolution without bias whose kernel is standardised over inputs and places, for each output channel.
+
+    `same` pads as TensorFlow does, by the image's size and the odd pixel at the end; else symmetrically.
+    """
+
+    def __init__(self, channels: int, out: int, kernel: int, stride: int = 1, *, same: bool = False) -> None:
+        super().__init__(channels, out, kernel, stride, padding=0 if same else kernel // 2, bias=False)
+        self.same = same
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        if self.same:
+            x_BCHW = pad_same(x_BCHW, self.kernel_size[0], self.stride[0])
+        return F.conv2d(x_BCHW, standardised(self.weight), None, self.stride, self.padding)
+
+
+class GroupNorm(nn.GroupNorm):
+    """Normalise 32 groups of channels; with `relu` clip below 0 as well."""
+
+    def __init__(self, channels: int, *, relu: bool = True) -> None:
+        super().__init__(GROUPS, channels, eps=NORM_EPS)
+        self.relu = relu
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        y_BCHW = super().forward(x_BCHW)
+        return F.relu(y_BCHW, inplace=True) if self.relu else y_BCHW
+
+
+def standardised(kernel_OIHW: Tensor) -> Tensor:
+    """Mean 0 and variance 1 of each output's weights, computed in fp32: in bf16 the mean alone would be noise."""
+    kernel = kernel_OIHW.float()
+    variance, mean = torch.var_mean(kernel, dim=(1, 2, 3), correction=0, keepdim=True)
+    return ((kernel - mean) * torch.rsqrt(variance + KERNEL_EPS)).to(kernel_OIHW.dtype)
+
+
+def pad_same(x_BCHW: Tensor, kernel: int, stride: int, value: float = 0.0) -> Tensor:
+    """Pad so that the output's side is the input's over the stride, rounded up; the larger half comes last."""
+    height, width = x_BCHW.shape[-2:]
+    rows, columns = (max((-(-side // stride) - 1) * stride + kernel - side, 0) for side in (height, width))
+    return F.pad(x_BCHW, (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2), value=value)

@@ -1,0 +1,42 @@
+"""What comes with depth: many blocks in a row, their branches dropped at random in training. Knows no kind of block."""
+
+from collections.abc import Iterable
+
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+
+def through(blocks: Iterable[nn.Module], x: Tensor, recompute: bool) -> Tensor:
+    """`x` through all blocks; with `recompute` only their inputs are kept for the backward pass."""
+    for block in blocks:
+        x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
+    return x
+
+
+def rising(last: float, count: int) -> list[float]:
+    """Drop rates of `count` blocks, growing linearly from 0 at the first to `last`."""
+    return [last * depth / max(1, count - 1) for depth in range(count)]
+
+
+def drop_branch(rate: float) -> nn.Module:
+    """Stochastic depth, or nothing at rate 0, where a mask would still be drawn."""
+    return StochasticDepth(rate) if rate else nn.Identity()
+
+
+class StochasticDepth(nn.Module):
+    """Drop a branch for whole images with probability `rate`, scaling the kept ones up."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return x
+        keep, one_each = 1 - self.rate, (x.shape[0], *[1] * (x.ndim - 1))
+        return x * x.new_empty(one_each).bernoulli_(keep).div_(keep)
+
+
+def dropout(rate: float) -> nn.Module:
+    """nn.Dropout, or nothing at rate 0, where torch would still draw a mask."""
+    return nn.Dropout(rate) if rate else nn.Identity()

@@ -1,0 +1,108 @@
+"""The paper's ResNets: BiT's pre-activation ResNets with group norms and standardised kernels (section 4.1).
+
+As big_vision's models/bit_paper.py, with timm's names but for the head, which is linear here as in every model. The
+root's pooling pads with zeros as BiT's released code and timm do, where bit_paper.py pads with minus infinity.
+B images, C channels, H and W sides of a feature map, R features, K classes.
+"""
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from infra.errors import UsageError
+from stages.vit.config import ModelSettings
+from stages.vit.convolutions import GroupNorm, StdConv
+from stages.vit.depth import drop_branch, rising, through
+from stages.vit.patches import pixels
+from stages.vit.variants import BASE_WIDTH
+
+
+class BiTResNet(nn.Module):
+    """Images (B, 3, H, W), uint8 or float in [-1, 1], to logits (B, K). UsageError when `classes` is not set."""
+
+    def __init__(self, settings: ModelSettings) -> None:
+        super().__init__()
+        numbers = settings.resnet
+        assert numbers is not None, f"{settings.variant} is no ResNet"
+        if settings.classes is None:
+            raise UsageError("build a ResNet", "its settings name no number of classes", "set model.classes")
+        self.settings = settings
+        width = BASE_WIDTH * numbers.width_factor
+        rates = iter(rising(settings.stochastic_depth, sum(numbers.blocks)))
+        self.stem = Root(width)
+        self.stages = nn.ModuleList(
+            Stage(width * 2**number, number, [next(rates) for _ in range(units)])
+            for number, units in enumerate(numbers.blocks)
+        )
+        self.norm = GroupNorm(settings.feature_width)
+        self.head = nn.Linear(settings.feature_width, settings.classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W) to logits (B, K)."""
+        logits_BK: Tensor = self.head(self.features(images))
+        return logits_BK
+
+    def features(self, images: Tensor) -> Tensor:
+        """What the head sees (B, R): the mean over the last feature map."""
+        x_BCHW = self.stem(pixels(images, self.settings.image_px, self.stem.conv.weight.dtype))
+        for stage in self.stages:
+            x_BCHW = stage(x_BCHW)
+        y_BR: Tensor = self.norm(x_BCHW).mean(dim=(2, 3))
+        return y_BR
+
+
+class Root(nn.Module):
+    """A 7x7 convolution and a pooling, each with stride 2; the first norm is the first unit's."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv = StdConv(3, width, 7, 2)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        return F.max_pool2d(F.pad(self.conv(x_BCHW), (1, 1, 1, 1)), kernel_size=3, stride=2)
+
+
+class Stage(nn.Module):
+    """Units on feature maps of one size; every stage but the first halves it."""
+
+    def __init__(self, narrow: int, number: int, drop_rates: list[float]) -> None:
+        super().__init__()
+        self.checkpoint_blocks = False
+        before = 2 * narrow if number else narrow
+        self.blocks = nn.ModuleList(
+            Unit(4 * narrow if place else before, narrow, 2 if number and not place else 1, rate, first=not place)
+            for place, rate in enumerate(drop_rates)
+        )
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        return through(self.blocks, x_BCHW, self.checkpoint_blocks and self.training)
+
+
+class Unit(nn.Module):
+    """A pre-activation bottleneck; its stride lies on the 3x3 convolution, and on the projection around it."""
+
+    def __init__(self, channels: int, narrow: int, stride: int, drop_rate: float, first: bool) -> None:
+        super().__init__()
+        self.downsample = Projection(channels, 4 * narrow, stride) if first else None
+        self.norm1, self.conv1 = GroupNorm(channels), StdConv(channels, narrow, 1)
+        self.norm2, self.conv2 = GroupNorm(narrow), StdConv(narrow, narrow, 3, stride)
+        self.norm3, self.conv3 = GroupNorm(narrow), StdConv(narrow, 4 * narrow, 1)
+        self.drop_path = drop_branch(drop_rate)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        active_BCHW = self.norm1(x_BCHW)
+        around_BCHW = x_BCHW if self.downsample is None else self.downsample(active_BCHW)
+        y_BCHW: Tensor = self.conv3(self.norm3(self.conv2(self.norm2(self.conv1(active_BCHW)))))
+        y_BCHW = around_BCHW + self.drop_path(y_BCHW)
+        return y_BCHW
+
+
+class Projection(nn.Module):
+    """What stands around the first unit of a stage, where size or channels change."""
+
+    def __init__(self, channels: int, out: int, stride: int) -> None:
+        super().__init__()
+        self.conv = StdConv(channels, out, 1, stride)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        y_BCHW: Tensor = self.conv(x_BCHW)
+        return y_BCHW
