@@ -17,9 +17,9 @@ from typing import Annotated, NoReturn
 import typer
 
 from infra.errors import Stopped, StorageError, UsageError, VitpipeError
-from pipeline.cli_conform import paper
+from pipeline.cli_plan import looks
 from pipeline.cli_runs import artifacts, runs
-from pipeline.terminal import LOGGED, is_terminal, log_path, print_json, say, show_error, with_traceback
+from pipeline.terminal import LOGGED, log_path, print_json, say, show_error, with_traceback
 
 app = typer.Typer(
     name="vitpipe",
@@ -125,26 +125,6 @@ def validate(spec: Spec, overrides: Overrides = None, as_json: AsJson = False) -
 
 
 @app.command()
-def plan(spec: Spec, overrides: Overrides = None, as_json: AsJson = False) -> None:
-    """Say of each node what would be done and why, and what it will cost."""
-    from infra.storage.opening import open_store
-    from pipeline import display
-    from pipeline.plan import make_plan
-    from pipeline.spec import load
-    from pipeline.survey import survey
-
-    found = load(spec, overrides or ())
-    made = make_plan(found.graph, survey(open_store(found.uri), found.graph))
-    if as_json:
-        print_json({"run": found.uri, **made.to_json()})
-    elif is_terminal():
-        display.show(display.plan_table(made, found.uri))
-    else:
-        for line in display.plan_lines(made):
-            say(line)
-
-
-@app.command()
 def run(
     spec: Spec,
     overrides: Overrides = None,
@@ -211,5 +191,5 @@ def submit(
     return code
 
 
-app.registered_commands += paper.registered_commands + runs.registered_commands
+app.registered_commands += looks.registered_commands + runs.registered_commands
 app.add_typer(artifacts, name="artifacts")

@@ -4,12 +4,13 @@ Which of the paper's data sets a pretraining means is said by `vars: {paper: Ima
 fingerprint sees; which benchmark a fine-tuning means, by the name of its data: `needs: {data: cifar10}`.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from infra.errors import UsageError
 from pipeline.graph import Graph, Node, is_uri
+from pipeline.planned import Plan
 from stages.finetune.config import FinetuneConfig
 from stages.finetune.conform import conform as conform_finetuning
 from stages.paper.conform import Compared
@@ -42,7 +43,7 @@ class Conformity:
 
     @property
     def title(self) -> str:
-        return self.compared.row.title if self.claimed else f"nearest: {self.compared.row.title}"
+        return self.compared.row.title if self.claimed else f"the nearest recipe, {self.compared.row.title}"
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -60,6 +61,18 @@ class Conformity:
             for one in self.compared.findings:
                 if one.status == status:
                     yield f"  {status:8} {one}"
+
+
+def with_deviations(plan: Plan, found: Sequence[Conformity]) -> Plan:
+    """The plan with each node's deviations from the paper's recipe."""
+    nodes = dict(plan.nodes)
+    for one in found:
+        count = len(one.compared.deviations)
+        recipe = one.compared.row.title if one.claimed else "the paper's nearest recipe"
+        words = f"{count} deviation{'s' * (count != 1)} from {recipe}"
+        told = tuple(str(each) for each in one.compared.deviations)
+        nodes[one.node] = replace(nodes[one.node], paper=words, deviations=told)
+    return Plan(nodes)
 
 
 def claimed_data(vars: Mapping[str, Any], asked: str | None = None) -> str | None:

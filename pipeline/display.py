@@ -15,6 +15,7 @@ _COLOURS = {
     "committed": "green", "running": "cyan", "waiting": "dim", "failed": "red", "blocked": "yellow",
     "run": "cyan", "resume": "cyan", "reuse": "green", "drifted": "red",
 }  # fmt: skip
+COSTS = ("steps", "images", "FLOPs", "memory", "time", "GPU-hours", "price", "size")
 
 
 def show(what: RenderableType) -> None:
@@ -28,10 +29,12 @@ def plan_table(plan: Plan, uri: str) -> RenderableType:
     for heading in ("node", "stage", "do"):
         table.add_column(heading, no_wrap=True)
     table.add_column("because", ratio=1)
-    for heading in ("steps", "images", "FLOPs", "memory", "time", "size"):
+    columns = [name for name in COSTS if any(_costs(one)[name] for one in plan.nodes.values())]
+    for heading in columns:
         table.add_column(heading, justify="right", no_wrap=True)
     for one in plan.nodes.values():
-        table.add_row(one.node, one.stage, _state(one.action), Text(_because(one)), *_costs(one))
+        costs = _costs(one)
+        table.add_row(one.node, one.stage, _state(one.action), Text(_because(one)), *(costs[name] for name in columns))
     return table
 
 
@@ -56,9 +59,17 @@ def status_table(status: RunStatus) -> RenderableType:
 def plan_lines(plan: Plan) -> Iterable[str]:
     """The plan for a log."""
     for one in plan.nodes.values():
-        names = ("steps", "images", "FLOPs", "memory", "time", "size")
-        words = ", ".join(f"{name} {value}" for name, value in zip(names, _costs(one), strict=True) if value)
+        words = ", ".join(f"{name} {value}" for name, value in _costs(one).items() if value)
         yield f"{one.node}: {one.action} ({_because(one)})" + (f": {words}" if words else "")
+
+
+def total_line(total: Mapping[str, Any], gpu: str) -> str:
+    """All nodes still to run, in one line: `4.7e+20 FLOPs, 331 GPU-hours of H100, price 993`."""
+    words = [f"in all {short(total['flops'])} FLOPs"]
+    words += [f"{short(total['gpu_hours'])} GPU-hours of {gpu}"] if total["gpu_hours"] else []
+    words += [f"price {short(total['price'])}"] if total["price"] is not None else []
+    words += [f"not counting {', '.join(total['unknown'])}"] if total["unknown"] else []
+    return ", ".join(words)
 
 
 def status_lines(status: RunStatus) -> Iterable[str]:
@@ -95,15 +106,24 @@ def short(number: float | None, unit: str = "") -> str:
     return f"{number:.3g}{unit}"
 
 
-def _costs(one: Planned) -> tuple[str, ...]:
+def _costs(one: Planned) -> dict[str, str]:
     cost = one.estimate
-    time = duration(max(cost.hours * 3600, 1)) if cost.hours is not None else ""
-    work = short(cost.steps), short(cost.images), short(cost.flops)
-    return (*work, short(cost.memory_bytes, "B"), time, short(cost.bytes, "B"))
+    values = (
+        short(cost.steps),
+        short(cost.images),
+        short(cost.flops),
+        short(cost.memory_bytes, "B"),
+        duration(max(cost.hours * 3600, 1)) if cost.hours is not None else "",
+        short(one.gpu_hours),
+        short(one.price),
+        short(cost.bytes, "B"),
+    )
+    return dict(zip(COSTS, values, strict=True))
 
 
 def _because(one: Planned) -> str:
-    return "; ".join((one.reason, *one.estimate.notes))
+    paper = f"{one.paper} (vitpipe conform)" if one.deviations else one.paper
+    return "; ".join(filter(None, (one.reason, *one.estimate.notes, paper)))
 
 
 def _pace(facts: Mapping[str, Any]) -> tuple[str, str, str]:

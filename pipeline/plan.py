@@ -18,11 +18,19 @@ from stages.artifacts import Artifact
 from stages.contract import Estimate, Known
 
 KNOWN = Known()
+NOTHING: Mapping[str, Estimate] = {}
 
 
-def make_plan(graph: Graph, facts: Facts, replacing: Sequence[str] = (), known: Known = KNOWN) -> Plan:
+def make_plan(
+    graph: Graph,
+    facts: Facts,
+    replacing: Sequence[str] = (),
+    known: Known = KNOWN,
+    assumed: Mapping[str, Estimate] = NOTHING,
+) -> Plan:
     """Decide on every node. `replacing` names nodes that may give way, with all that depends on them.
 
+    `assumed` are sizes, by node, of data that cannot be counted here: they decide nothing, only estimates.
     UsageError for a name in `replacing` that the graph does not have.
     """
     permitted = permit(graph, replacing)
@@ -37,6 +45,8 @@ def make_plan(graph: Graph, facts: Facts, replacing: Sequence[str] = (), known: 
             one = replace(one, estimate=Estimate.model_validate(known_fields))
         else:
             one = _estimated(one, node, facts, outputs, known)
+            if one.estimate.splits is None and node.id in assumed:
+                one = replace(one, estimate=assumed[node.id])
             outputs[node.id] = one.estimate
         decided[node.id] = one
     return Plan(decided)

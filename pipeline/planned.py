@@ -54,6 +54,14 @@ class Planned:
     problem: VitpipeError | None = None
     """Why the node cannot even begin: a missing root, or artifact of another run."""
     estimate: Estimate = field(default_factory=Estimate)
+    gpu_hours: float | None = None
+    """Hours of one GPU of the kind that the plan is for; None where the node computes on CPU cores."""
+    price: float | None = None
+    """Of those hours, in the currency that the price of one was given in."""
+    paper: str = ""
+    """How many fields deviate from which of the paper's recipes; empty where it has none."""
+    deviations: tuple[str, ...] = ()
+    """Each of them with both values and its table or section."""
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -63,6 +71,10 @@ class Planned:
             "reason": self.reason,
             "differences": list(self.differences),
             "estimate": self.estimate.model_dump(mode="json", exclude_none=True),
+            "gpu_hours": self.gpu_hours,
+            "price": self.price,
+            "paper": self.paper,
+            "deviations": list(self.deviations),
         }
 
 

@@ -125,7 +125,7 @@ def _own(variant: str | None, data: str | None = None) -> dict[str, Any] | None:
 def _row(variant: str | None, data: str) -> Row:
     facts = recipes()
     own = _own(variant, data)
-    nearest = variant if own else facts["counterparts"].get(variant, "B/16")
+    nearest: str = facts["counterparts"].get(variant, "B/16")
     nearest = nearest if _own(nearest, data) else "B/16"
     row = own or _own(nearest, data)
     assert row is not None, f"every data set has a row of B/16: {data}"

@@ -93,7 +93,7 @@ def test_json_has_both_values_and_the_section(vitpipe: Vitpipe) -> None:
 def test_the_claimed_data_set_decides_the_row(vitpipe: Vitpipe) -> None:
     assert vitpipe("conform", "my.yaml", "--data", "i1k")[0] == 3
     code, out, _ = vitpipe("conform", "my.yaml", "vars.paper=null")
-    assert code == 0 and out.startswith("backbone: nearest: ViT-L/16 on ImageNet-21k")
+    assert code == 0 and out.startswith("backbone: the nearest recipe, ViT-L/16 on ImageNet-21k")
 
 
 @pytest.mark.parametrize("args", [("--data", "LAION"), ("vars.paper=LAION",)])

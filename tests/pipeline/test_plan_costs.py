@@ -1,0 +1,103 @@
+"""What `plan` says a recipe costs, on which GPU, for whose data, and how far it is from the paper's."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from photos import photo_folder
+from test_conform_verb import SPEC
+
+from pipeline import cli
+
+Plan = Callable[..., dict[str, Any]]
+ON_GPUS = ("nodes.backbone.resources.gpus_per_worker=1", "nodes.backbone.resources.workers=8")
+
+
+@pytest.fixture
+def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Plan:
+    """`plan my.yaml --json` in a folder without any image; its object."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my.yaml").write_text(SPEC)
+
+    def run(*args: str) -> dict[str, Any]:
+        code = cli.invoke(["plan", "my.yaml", "--json", *args])
+        found: dict[str, Any] = json.loads(capsys.readouterr().out)
+        assert code == 0, found
+        return {**found, "by_id": {node["node"]: node for node in found["nodes"]}}
+
+    return run
+
+
+@pytest.mark.parametrize(("gpu", "hours"), [("H100", 331), ("a100", 934)])
+def test_hours_of_the_papers_l16_on_imagenet_21k(gpu: str, hours: float, plan: Plan) -> None:
+    """472 exaFLOPs at 40 % of 989 TFLOP/s, and at 45 % of 312."""
+    found = plan(*ON_GPUS, "--gpu", gpu)
+    node = found["by_id"]["backbone"]
+    assert node["gpu_hours"] == pytest.approx(hours, rel=0.01)
+    assert node["estimate"]["hours"] == pytest.approx(node["gpu_hours"] / 8)
+    assert f"8 x {gpu.upper()}" in found["assumes"] and "TFLOP/s" in found["assumes"]
+
+
+def test_without_gpus_hours_are_of_cpu_cores_and_nothing_else_is_claimed(plan: Plan) -> None:
+    found = plan()
+    node = found["by_id"]["backbone"]
+    assert node["gpu_hours"] is None and found["total"]["gpu_hours"] == 0
+    assert node["estimate"]["hours"] == pytest.approx(node["estimate"]["flops"] / 40e9 / 3600)
+    assert found["assumes"] == "hours assume no GPU and 40 GFLOP/s on a CPU core"
+
+
+def test_a_price_is_hours_times_price(plan: Plan) -> None:
+    found = plan(*ON_GPUS, "--price-per-gpu-hour", "2.5")
+    node = found["by_id"]["backbone"]
+    assert node["price"] == pytest.approx(2.5 * node["gpu_hours"])
+    assert found["total"]["price"] == pytest.approx(2.5 * found["total"]["gpu_hours"])
+    assert found["total"]["gpu_hours"] > node["gpu_hours"], "fine-tuning costs too"
+    assert plan(*ON_GPUS)["total"]["price"] is None
+
+
+def test_images_that_lie_elsewhere_are_the_papers(plan: Plan) -> None:
+    found = plan()["by_id"]
+    assert found["shards"]["action"] == "blocked" and "no such folder" in found["shards"]["reason"]
+    assert found["shards"]["estimate"]["splits"] == {"train": 14_197_122}
+    assert found["sets/flowers102"]["estimate"]["splits"] == {"train": 2040, "test": 6149}
+    assert found["backbone"]["estimate"]["steps"] == 311_948
+    assert any("taken to be ImageNet-21k" in note for note in found["shards"]["estimate"]["notes"])
+
+
+def test_a_subset_of_them_is_less(plan: Plan) -> None:
+    found = plan("nodes.shards.config.source.subset={fraction: 0.1}", "nodes.shards.config.source.limit=1000000")
+    assert found["by_id"]["shards"]["estimate"]["splits"] == {"train": 1_000_000}
+    assert found["by_id"]["backbone"]["estimate"]["steps"] == 90_000_000 // 4096
+
+
+def test_without_a_claim_nothing_is_known_and_that_is_said(plan: Plan) -> None:
+    found = plan("vars.paper=null")
+    assert "steps" not in found["by_id"]["backbone"]["estimate"]
+    assert "backbone" in found["total"]["unknown"]
+
+
+def test_images_that_are_here_are_counted(plan: Plan, tmp_path: Path) -> None:
+    photo_folder(tmp_path / "i21k", classes=3, per_class=1)
+    found = plan("nodes.backbone.config.batch_images=3", "nodes.backbone.config.schedule.warmup=1 steps")
+    assert found["by_id"]["shards"]["estimate"]["splits"] == {"train": 3}
+
+
+def test_deviations_stand_in_the_plan(plan: Plan) -> None:
+    found = plan("nodes.backbone.config.optimizer.peak_lr=3e-3")["by_id"]
+    assert found["backbone"]["paper"] == "1 deviation from ViT-L/16 on ImageNet-21k (Table 3)"
+    assert found["backbone"]["deviations"] == ["optimizer.peak_lr 0.003, the paper has 0.001 (Table 3)"]
+    assert found["transfer/cifar10"]["paper"].startswith("0 deviations from CIFAR-10")
+    assert found["scratch"]["paper"] == "" and found["shards"]["deviations"] == []
+
+
+def test_the_lines_of_a_log_say_the_same(plan: Plan, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.invoke(["plan", "my.yaml", *ON_GPUS, "--price-per-gpu-hour", "3"]) == 0
+    *_, last = capsys.readouterr().out.splitlines()
+    assert "GPU-hours of H100, price" in last and "40% of its 989 bf16 TFLOP/s" in last
+
+
+def test_an_unknown_gpu_is_bad_usage(plan: Plan, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.invoke(["plan", "my.yaml", "--gpu", "V100"]) == 2
+    assert "A100, H100, H200" in capsys.readouterr().err
