@@ -33,7 +33,8 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict[s
         process = subprocess.Popen(
             [Path(sys.executable).with_name("ray"), "start", "--head", "--block", "--num-cpus=2",
              f"--port={free_port()}", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}",
-             f"--ray-client-server-port={free_port()}", "--node-ip-address=127.0.0.1"],
+             f"--ray-client-server-port={free_port()}", f"--dashboard-agent-listen-port={free_port()}",
+             "--node-ip-address=127.0.0.1"],
             env={**ENV, **token}, cwd=folder, stdout=log, stderr=log, start_new_session=True,
         )  # fmt: skip
     try:
