@@ -1,7 +1,9 @@
 """What an evaluation will cost: forward passes over the test split and the drawn images. No torch."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+from infra.errors import UsageError
 from stages.artifacts import Artifact
 from stages.contract import Estimate, Known
 from stages.evaluate.config import EvaluateConfig, EvaluateResources
@@ -12,11 +14,16 @@ Given = Mapping[str, Sequence[Artifact | Estimate]]
 
 
 def estimate(config: EvaluateConfig, resources: EvaluateResources, inputs: Given, known: Known) -> Estimate:
-    """Unknown until the data's size and the model are known; raw pixels need no model."""
+    """Unknown until the data's size and the model are known; raw pixels need no model.
+
+    UsageError when the method needs a head that the model has not.
+    """
     splits = getattr(inputs["data"][0], "splits", None)
     classes = getattr(inputs["data"][0], "num_classes", None)
     given = inputs.get("weights") or ()
     facts = getattr(given[0], "model", None) if given else None
+    if facts is not None:
+        check_head(config, facts)
     if splits is None or classes is None:
         return Estimate(notes=("sizes follow from the data, once it is ingested",))
     drawn = splits.get("train", 0) if config.probes else 0
@@ -40,3 +47,13 @@ def estimate(config: EvaluateConfig, resources: EvaluateResources, inputs: Given
         memory_bytes=4 * num_parameters(model) + features_bytes,
         hours=flops / speed / 3600,
     )
+
+
+def check_head(config: EvaluateConfig, model: dict[str, Any] | None) -> None:
+    """UsageError for an encoder without classes where its own head is to name them."""
+    if not config.probes and model is not None and model["classes"] == 0:
+        raise UsageError(
+            f"evaluate weights by {config.method}",
+            "they have no head: they were pretrained on masked patches",
+            "fine-tune them first, or probe their features with method fewshot, linear or knn",
+        )

@@ -11,6 +11,7 @@ from infra.errors import UsageError, VitpipeError, gravest
 from stages.artifacts import Artifact, Score, ShardSet, Weights
 from stages.contract import Inputs, StageContext
 from stages.evaluate.config import EvaluateConfig
+from stages.evaluate.estimate import check_head
 from stages.evaluate.task import EvaluateTask
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ def run(config: EvaluateConfig, inputs: Inputs, ctx: StageContext) -> Score:
     """Errors: UsageError for data or weights that do not fit the method; those of the tasks, the gravest of several."""
     data, weights = inputs.one("data", ShardSet), _weights(config, inputs)
     _check(config, data)
+    if weights is not None:
+        check_head(config, weights.model)
     cpus = max(1, int(ctx.resources.cpus_per_task))
     tasks = [
         EvaluateTask(config, data, weights, seeds, ctx.resources.batch_images, cpus, ctx.task)

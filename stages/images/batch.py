@@ -17,3 +17,5 @@ class Batch:
     """float32; 0 masks an image that only fills a place."""
     positions_B: Tensor
     """int64: place in the endless sequence when training, number in the split when evaluating."""
+    hints: tuple[Tensor, ...] = ()
+    """What a model is told besides the images, a row each; what it means is between the objective and the model."""

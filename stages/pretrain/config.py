@@ -82,7 +82,31 @@ def check(config: PretrainConfig, resources: PretrainResources) -> list[str]:
     longest = sum(length.amount for length in stated)
     if stated and {length.unit for length in stated} == {config.total.unit} and longest > config.total.amount:
         wrong.append(f"schedule of {' + '.join(map(str, stated))} is longer than the run of {config.total}")
+    return wrong + (_not_maskable(config) if config.objective.kind == "masked_patch" else _headless(config))
+
+
+def _not_maskable(config: PretrainConfig) -> list[str]:
+    """What keeps the model's patches from being corrupted and told."""
+    model, wrong = config.model, []
+    if model.family != "vit":
+        return [f"objective masked_patch corrupts image patches, which a {model.family} has not: choose a plain ViT"]
+    if model.grid < 2:
+        wrong.append(f"masked_patch needs patches to tell others by, {model.image_px} px hold one of them")
+    if model.classes:
+        wrong.append(f"masked_patch names no classes: leave model.classes {model.classes} out")
+    if model.pool == "map" or model.representation != "none":
+        wrong.append("masked_patch trains the encoder alone: choose pool cls or gap, and representation none")
+    if config.objective.target == "rgb_4x4_3bit" and model.sizes.patch_px % 4:
+        wrong.append(f"rgb_4x4_3bit cuts a patch in 4 x 4 parts, {model.sizes.patch_px} px do not divide by 4")
+    if config.augment.mixes:
+        wrong.append("masked_patch has no labels to mix: leave augment.mixup and augment.cutmix at 0")
     return wrong
+
+
+def _headless(config: PretrainConfig) -> list[str]:
+    if config.model.classes == 0:
+        return [f"objective {config.objective.kind} needs classes: leave model.classes out, or raise it"]
+    return []
 
 
 def _division(whole: int, part: int) -> str:

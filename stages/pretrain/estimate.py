@@ -29,8 +29,8 @@ def estimate(
         return Estimate(notes=("known once the shards are",))
     course, model = Course(config, resources, splits[SPLIT]), model_of(config, num_classes)
     images = course.total_steps * config.batch_images
-    flops = float(images * train_flops_per_image(model))
-    saved = num_parameters(model) * _saved_bytes(config, resources)
+    flops = float(images * _train_flops(config, model))
+    saved = (num_parameters(model) + _predictor(config, model)) * _saved_bytes(config, resources)
     return Estimate(
         steps=course.total_steps,
         images=images,
@@ -50,7 +50,7 @@ def memory_bytes(config: PretrainConfig, resources: PretrainResources, model: Mo
     With P parameters on N workers: bf16 keeps 2P weights, fp32 sums of gradients, and 12P of optimiser; fp32 keeps 4P
     weights, 4P gradients and 8P of moments, ZeRO a second copy of the weights beside them.
     """
-    parameters, share = num_parameters(model), 1 / resources.workers
+    parameters, share = num_parameters(model) + _predictor(config, model), 1 / resources.workers
     weight, gradient, optimiser = (2, 2, 12) if config.precision == "bf16" else (4, 4, 12)
     if resources.zero == 0 and config.precision == "fp32":
         optimiser = 8
@@ -63,6 +63,20 @@ def memory_bytes(config: PretrainConfig, resources: PretrainResources, model: Mo
         inputs_only = 2 * scale * model.tokens * model.sizes.width * micro_batch_of(config, resources)
         return int(state + inputs_only * kept + one_block)
     return int(state + one_block * kept)
+
+
+def _train_flops(config: PretrainConfig, model: ModelSettings) -> int:
+    """Of one image's forward and backward pass; masked patches predict half of theirs."""
+    if config.objective.kind != "masked_patch":
+        return train_flops_per_image(model)
+    return train_flops_per_image(model) + 3 * model.grid**2 * _predictor(config, model)
+
+
+def _predictor(config: PretrainConfig, model: ModelSettings) -> int:
+    """Weights of what masked patches are predicted with; its biases and the mask token are not worth counting."""
+    if config.objective.kind != "masked_patch":
+        return 0
+    return model.sizes.width * config.objective.outputs_of_patch(model.sizes.patch_px)
 
 
 def _shards(inputs: Mapping[str, Sequence[Artifact | Estimate]]) -> tuple[dict[str, int] | None, int | None]:

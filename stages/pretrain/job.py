@@ -74,7 +74,12 @@ class Job:
 
 
 def model_of(config: PretrainConfig, num_classes: int) -> ModelSettings:
-    """The architecture with its number of classes. UsageError when the config's head is too small for the labels."""
+    """The architecture with its number of classes: 0, no head, for masked patches.
+
+    UsageError when the config's head is too small for the labels.
+    """
+    if config.objective.kind == "masked_patch":
+        return config.model.model_copy(update={"classes": 0})
     classes = config.model.classes or num_classes
     if classes < num_classes:
         found = f"model.classes is {classes}, the shards hold labels 0..{num_classes - 1}"

@@ -11,25 +11,30 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from infra.errors import Stopped
 from infra.work import Rank
 from stages.artifacts import File
 from stages.contract import Out
 from stages.images.batch import Batch
+from stages.images.prefetch import in_order
 from stages.images.train import TrainImages
 from stages.pretrain.job import FINISHED, SPLIT, Job
 from stages.pretrain.reporting import Reporter
 from stages.training import agree, loop
 from stages.training.checkpoint import Checkpoints, Resumed, Saved
+from stages.training.corruption import corrupted
 from stages.training.deal import Deal
 from stages.training.engine import Engine, EngineSettings
 from stages.training.losses import loss_fn
+from stages.training.masked import MaskedPatchViT
 from stages.training.metrics_log import MetricsLog, write_tensorboard
 from stages.training.optimisers import build
 from stages.training.steps import METRICS
 from stages.vit.adapt import adapt_state
-from stages.vit.build import build_model
+from stages.vit.build import Model, blocks_of, build_model, checkpoint_blocks
+from stages.vit.config import ModelSettings
 from stages.vit.init import init_weights
 from stages.vit.native import load_weights
 
@@ -87,18 +92,32 @@ def _set_up(job: Job, rank: Rank) -> None:
 
 def _engine(job: Job, rank: Rank, deal: Deal, scratch: Path) -> Engine:
     config, resources = job.course.config, job.course.resources
-    model = build_model(job.model)
+    model = _model(job)
     init_weights(model, config.seed, head_bias=config.objective.initial_head_bias)
     if job.init is not None:
         old, state = load_weights(job.init, scratch / "init")
-        model.load_state_dict(adapt_state(state, old, job.model, config.seed, new_head=False))
-    model.checkpoint_blocks = resources.activation_checkpointing == "blocks"
+        model.load_state_dict(model.state_dict() | _given(state, old, job))
+    if resources.activation_checkpointing == "blocks":
+        checkpoint_blocks(model)
     model.to(rank.device).train()
     if resources.compile and rank.device != "cpu":
-        for block in model.blocks:
+        for block in blocks_of(model):
             block.compile()
     settings = EngineSettings(resources.zero, config.precision, config.optimizer.clip_norm, job.model.image_px)
     return Engine(model, build(model, config.optimizer), settings, deal, rank)
+
+
+def _model(job: Job) -> Model:
+    objective = job.course.config.objective
+    if objective.kind == "masked_patch":
+        return MaskedPatchViT(job.model, objective.outputs_of_patch(job.model.sizes.patch_px))
+    return build_model(job.model)
+
+
+def _given(state: dict[str, Tensor], old: ModelSettings, job: Job) -> dict[str, Tensor]:
+    """What the parameters of `init` come to in this model; an encoder without a head leaves ours as it is."""
+    adapted = adapt_state(state, old, job.model, job.course.config.seed, new_head=not old.classes)
+    return {name: tensor for name, tensor in adapted.items() if old.classes or not name.startswith("head.")}
 
 
 def _begin(job: Job, rank: Rank, resumed: Resumed | None, log: MetricsLog) -> Saved | None:
@@ -135,6 +154,12 @@ def _batches(job: Job, engine: Engine, first_step: int) -> Iterator[Batch]:
         multi_hot=job.model.classes if job.shards.multi_label or config.augment.mixes else None,
     )  # fmt: skip
     ranges = engine.deal.ranges(first_step, job.course.total_steps)
+    if config.objective.kind == "masked_patch":
+        patch_px, target = job.model.sizes.patch_px, config.objective.patch_target
+        return in_order(
+            lambda asked: corrupted(images.micro_batch(*asked), patch_px, target, config.seed),
+            ranges, resources.cpus_per_worker, PREFETCH,
+        )  # fmt: skip
     return images.stream(ranges, threads=resources.cpus_per_worker, prefetch=PREFETCH)
 
 
@@ -146,7 +171,7 @@ def _beside(job: Job, log: MetricsLog) -> dict[str, bytes | Path]:
 
 def _shapes(job: Job) -> dict[str, list[int]]:
     with torch.device("meta"):  # under ZeRO 3 the engine's own parameters have no shape between passes
-        model = build_model(job.model)
+        model = _model(job)
     return {name: list(parameter.shape) for name, parameter in model.named_parameters()}
 
 

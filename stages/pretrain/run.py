@@ -61,7 +61,7 @@ def _artifact(job: Job, out: Out) -> Checkpoint:
     manifest = place.read(out.node)
     files = place.files(manifest)
     curve = next(file for file in files if file.path == f"{manifest.folder}/{METRICS}")
-    classes = load_manifest(job.shards).classes
+    classes = load_manifest(job.shards).classes if job.model.classes else ()
     labels = json.dumps({"id2label": {str(index): name for index, name in enumerate(classes)}}, indent=1)
     return Checkpoint(
         folder=manifest.folder,

@@ -2,26 +2,54 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from stages.settings import Settings
+
+PatchTarget = Literal["mean_rgb_3bit", "rgb_4x4_3bit", "l2"]
+CELLS = {"mean_rgb_3bit": 1, "rgb_4x4_3bit": 4}
+"""Cells along the side of a patch whose mean colours masked patch prediction asks for."""
+NUM_COLOURS = 512
+"""3 bits a channel."""
 
 
 class ObjectiveSettings(Settings):
     """What the model is asked to predict, and how a wrong answer is counted."""
 
-    kind: Literal["softmax", "sigmoid"] = "softmax"
-    """softmax cross-entropy, or sigmoid cross-entropy summed over the classes (big_vision's ImageNet-21k recipe)."""
+    kind: Literal["softmax", "sigmoid", "masked_patch"] = "softmax"
+    """softmax cross-entropy, or sigmoid cross-entropy summed over the classes (big_vision's ImageNet-21k recipe); or
+    masked_patch, which ignores labels: half of the patches are corrupted, and told by the others (section B.1.2)."""
+    target: PatchTarget | None = None
+    """masked_patch only: what is told of a corrupted patch. mean_rgb_3bit, the default: its mean colour as one of 512;
+    rgb_4x4_3bit: that of each of its 4 x 4 parts; l2: all its pixels, by squared error."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     """Share of the target mass spread evenly over all classes."""
     head_bias: float | None = None
     """Initial bias of the head; by default 0 for softmax and -10 for sigmoid (big_vision)."""
 
     @property
+    def patch_target(self) -> PatchTarget:
+        return self.target or "mean_rgb_3bit"
+
+    @property
     def initial_head_bias(self) -> float:
         if self.head_bias is not None:
             return self.head_bias
         return -10.0 if self.kind == "sigmoid" else 0.0
+
+    @model_validator(mode="after")
+    def _fits(self) -> "ObjectiveSettings":
+        if self.kind != "masked_patch" and self.target is not None:
+            raise ValueError(f"target {self.target} belongs to masked_patch, the kind is {self.kind}")
+        if self.kind == "masked_patch" and (self.label_smoothing or self.head_bias is not None):
+            raise ValueError("masked_patch has no labels and no head: leave label_smoothing and head_bias out")
+        return self
+
+    def outputs_of_patch(self, patch_px: int) -> int:
+        """Numbers that masked_patch predicts of a patch: a choice among 512 colours for each cell, or all pixels."""
+        if self.patch_target == "l2":
+            return 3 * patch_px**2
+        return CELLS[self.patch_target] ** 2 * NUM_COLOURS
 
 
 class OptimizerSettings(Settings):

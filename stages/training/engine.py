@@ -56,10 +56,10 @@ class Engine:
         self._forget_dry_run(optimizer)
         self._parameters = list(self._engine.module.parameters())
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits of a micro-batch, in the engine's precision."""
-        logits_BK: Tensor = self._engine(images)
-        return logits_BK
+    def forward(self, images: Tensor, *hints: Tensor) -> Tensor:
+        """The model's outputs for a micro-batch, in the engine's precision."""
+        outputs: Tensor = self._engine(images, *hints)
+        return outputs
 
     def accumulate(self, losses_B: Tensor, weights_B: Tensor) -> Tensor:
         """Add the gradient of the weighted losses divided by the global batch; their weighted sum, detached, fp64.
@@ -72,7 +72,10 @@ class Engine:
         return loss.detach().double()
 
     def pad(self) -> None:
-        """Make a pass that adds nothing: ranks without a micro-batch in this round must still meet the others."""
+        """Make a pass that adds nothing: ranks without a micro-batch in this round must still meet the others.
+
+        The model must use all of its parameters without hints too.
+        """
         side = self.settings.image_px
         images = torch.zeros(self.deal.micro_batch, 3, side, side, dtype=torch.uint8, device=self.device)
         self._engine.backward(self.forward(images).float().sum() * 0.0, scale_wrt_gas=False)

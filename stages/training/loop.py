@@ -131,8 +131,9 @@ def _make(engine: Engine, batches: Iterator[Batch], loss: Loss, course: Course, 
             start = time.monotonic()
             batch = next(batches)
             waited += time.monotonic() - start
-            logits_BK = engine.forward(batch.images_BCHW.to(device, non_blocking=True))
-            losses_B = loss(logits_BK, batch.labels.to(device, non_blocking=True))
+            hints = (hint.to(device, non_blocking=True) for hint in batch.hints)
+            outputs = engine.forward(batch.images_BCHW.to(device, non_blocking=True), *hints)
+            losses_B = loss(outputs, batch.labels.to(device, non_blocking=True))
             sums[number] = engine.accumulate(losses_B, batch.weights_B.to(device, non_blocking=True))
         if number != numbers[-1]:
             engine.end_pass()

@@ -10,14 +10,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from stages.training.config import ObjectiveSettings
+from stages.training.masked import colour_loss, pixel_loss
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-"""(logits (B, K) in any float type, labels) -> fp32 loss (B,)."""
+"""(outputs in any float type, labels) -> fp32 loss (B,). Outputs are logits (B, K), or as `masked.py` says."""
 
 
 def loss_fn(objective: ObjectiveSettings) -> Loss:
     """The loss a config names."""
     smoothing = objective.label_smoothing
+    if objective.kind == "masked_patch":
+        return pixel_loss if objective.patch_target == "l2" else colour_loss
     if objective.kind == "sigmoid":
         return lambda logits_BK, labels: sigmoid(logits_BK, labels, smoothing)
     return lambda logits_BK, labels: softmax(logits_BK, labels, smoothing)

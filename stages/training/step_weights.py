@@ -11,6 +11,7 @@ from infra.errors import IntegrityError, NotFound, UsageError
 from infra.storage.store import Store
 from stages.artifacts import Checkpoint, File
 from stages.training.engine import STATE
+from stages.training.masked import OWN_PARAMETERS
 from stages.training.steps import Place, StepManifest, committed
 from stages.training.zero_files import ZeroFiles, needed_files
 
@@ -19,6 +20,8 @@ _ATTEMPT = re.compile(r"(a\d+(?:\.\d+)?)/attempt\.json")
 
 def open_step(checkpoint: Checkpoint, scratch: Path, step: int | None = None) -> ZeroFiles:
     """Copy the files that hold the weights of `step`, the artifact's own when left out, to `scratch` and open them.
+
+    What only an objective needs, such as a mask token, is not among them.
 
     Errors: UsageError naming the steps there are; IntegrityError for files that are not what their manifest says.
     """
@@ -33,7 +36,7 @@ def open_step(checkpoint: Checkpoint, scratch: Path, step: int | None = None) ->
             told = f"its record says {found.file(path).digest} of {path}, the step's manifest {listed[path]}"
             raise IntegrityError(f"read {checkpoint.uri}", told, "use another step")
         found.fetch(path, scratch)
-    return ZeroFiles(scratch / state)
+    return ZeroFiles(scratch / state, leave_out=OWN_PARAMETERS)
 
 
 def kept_steps(checkpoint: Checkpoint) -> dict[int, Place]:

@@ -7,7 +7,7 @@ the pickles; still, open only what a manifest vouches for. The layouts are those
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -41,16 +41,17 @@ class _Layout(Protocol):
 class ZeroFiles:
     """The master weights in a folder that `engine.save_checkpoint` wrote (the tag's folder).
 
-    `shapes` is name -> shape in file order. IntegrityError when files are missing or do not add up.
+    `shapes` is name -> shape in file order, those of `leave_out` left out. IntegrityError when files are missing or do
+    not add up.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, leave_out: Container[str] = ()) -> None:
         self.folder = folder
         files = {path.name: path for path in folder.glob("*.pt")}
         model = load_mapped(files[_one(needed_model_file(files), folder)])
         optimizers = [load_mapped(files[name]) for name in _by_rank(files)]
         self._layout = _layout(folder, model, [file["optimizer_state_dict"] for file in optimizers])
-        self.shapes = self._layout.shapes
+        self.shapes = {name: shape for name, shape in self._layout.shapes.items() if name not in leave_out}
 
     def tensor(self, name: str) -> Tensor:
         """One parameter in fp32, in memory of its own."""

@@ -16,7 +16,7 @@ _TRUNCATED_STD = 0.87962566103423978  # of a standard normal cut at two sigma, a
 
 @torch.no_grad()
 def init_weights(model: nn.Module, seed: int, head_bias: float = 0.0) -> None:
-    """Fill all parameters of a ViT in place, drawn on the CPU in fp32 (vision_transformer models_vit.py)."""
+    """Fill all parameters of a model in place, drawn on the CPU in fp32 (vision_transformer models_vit.py)."""
     for name, parameter in model.named_parameters():
         parameter.copy_(initial_value(name, tuple(parameter.shape), seed, head_bias))
 
@@ -26,14 +26,16 @@ def initial_value(name: str, shape: tuple[int, ...], seed: int, head_bias: float
     generator = torch.Generator().manual_seed(_key(seed, name))
     if name == "head.bias":
         return torch.full(shape, head_bias)
-    if name in ("head.weight", "cls_token"):
+    if name in ("head.weight", "cls_token", "predictor.weight", "mask_token"):
         return torch.zeros(shape)
     if name.startswith("pos_embed") or name.endswith("attn.relative"):
         return torch.randn(shape, generator=generator) * 0.02
-    if name in ("patch_embed.proj.weight", "pre_logits.weight"):  # Flax's default for Conv and Dense: LeCun normal
+    if len(shape) == 4 or name == "pre_logits.weight":  # Flax's default for Conv and Dense: LeCun normal
         return _lecun_normal(shape, generator)
     if name.endswith(".bias"):
         return torch.randn(shape, generator=generator) * 1e-6 if ".mlp." in name else torch.zeros(shape)
+    if name.startswith("patch_embed.backbone.") and name.endswith(".norm3.weight"):
+        return torch.zeros(shape)  # a unit of a hybrid's stem begins as its way around: models_resnet.py
     if "norm" in name:
         return torch.ones(shape)
     parts = next((count for ending, count in FUSED.items() if name.endswith(ending)), 1)

@@ -25,6 +25,7 @@ MODEL = ModelSettings(
 )
 NO_DROPOUT = MODEL.model_copy(update={"dropout": 0.0})
 OPTIMIZER = OptimizerSettings(peak_lr=3e-3, weight_decay=0.1, clip_norm=1.0)
+SOFTMAX = ObjectiveSettings()
 SCHEDULE = ScheduleSettings(warmup=Duration(2, "steps"))
 BATCH, MICRO, STEPS = 20, 4, 6  # 5 micro-batches: two ranks pad the last round
 
@@ -70,9 +71,14 @@ def course(
     )
 
 
-def steps(made: Engine, way: Course, read: Callable[[int, int], Batch] = images) -> Iterator[Facts]:
+def steps(
+    made: Engine,
+    way: Course,
+    read: Callable[[int, int], Batch] = images,
+    objective: ObjectiveSettings = SOFTMAX,
+) -> Iterator[Facts]:
     batches = (read(start, count) for start, count in made.deal.ranges(way.first_step, way.total_steps))
-    return train(made, batches, loss_fn(ObjectiveSettings()), way)
+    return train(made, batches, loss_fn(objective), way)
 
 
 def plain_torch(settings: ModelSettings = NO_DROPOUT) -> list[tuple[float, float]]:
