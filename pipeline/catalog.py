@@ -137,7 +137,7 @@ _STAGES = (
     ),
     Stage(
         "report",
-        version=1,
+        version=2,
         inputs={
             "scores": Need("Score", required=True, many=True),
             "checkpoint": Need("Checkpoint"),

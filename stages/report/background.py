@@ -51,9 +51,11 @@ def glance(checkpoints: Sequence[tuple[str, Checkpoint]], links: Sequence[Link])
 
 
 def variant(model: ModelSettings) -> str:
-    """`ViT-L/16`, or explicit sizes."""
+    """`ViT-L/16`, `R50+ViT-B/16`, `R152x2`, or explicit sizes."""
     if isinstance(model.variant, str):
-        return f"ViT-{model.variant}"
+        if model.family == "vit":
+            return f"ViT-{model.variant}"
+        return model.variant.replace("+", "+ViT-")
     return f"ViT {model.sizes.layers}×{model.sizes.width}/{model.sizes.patch_px}"
 
 
@@ -77,12 +79,20 @@ def pretraining(checkpoints: Sequence[tuple[str, Checkpoint]]) -> str:
         return ""
     name, checkpoint = checkpoints[-1]
     model = ModelSettings.model_validate(checkpoint.model)
-    sizes = model.sizes
     return (
-        f"{name}: {sizes.layers} layers of width {sizes.width} with {sizes.heads} heads, {sizes.patch_px} px patches "
-        f"of {model.image_px} px images, {checkpoint.step:,} steps, {checkpoint.samples_seen:,} images seen. "
+        f"{name}: {_built(model)}, {checkpoint.step:,} steps, {checkpoint.samples_seen:,} images seen. "
         "The faint line is every step, the strong one a running mean."
     )
+
+
+def _built(model: ModelSettings) -> str:
+    if model.resnet is not None:
+        return f"a ResNet of {sum(model.resnet.blocks)} units on {model.image_px} px images"
+    sizes = model.sizes
+    layers = f"{sizes.layers} layers of width {sizes.width} with {sizes.heads} heads"
+    if model.family == "hybrid":
+        return f"{layers} on a ResNet’s {model.grid}×{model.grid} patches of {model.image_px} px images"
+    return f"{layers}, {sizes.patch_px} px patches of {model.image_px} px images"
 
 
 def parity(exported: Sequence[tuple[str, Weights]]) -> list[tuple[str, str, dict[str, Any]]]:

@@ -9,11 +9,13 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from stages.paper.tables import title
+from stages.report.gallery import Inspection
 from stages.report.lineage import Link
 from stages.report.results import Gain, Row
 from stages.vit.config import ModelSettings
 from stages.vit.flops import num_parameters
 
+_PIXELS = {"filters": {"uri"}, "positions": {"uri"}, "rollout": {"uri"}}
 COLUMNS = (
     "model", "img_size", "top1", "top1_err", "param_count", "crop_pct", "interpolation",
     "benchmark", "arm", "top1_std", "seeds", "num_test", "labels", "chosen", "record_sha256",
@@ -21,8 +23,10 @@ COLUMNS = (
 """timm's `results-*.csv` columns that we have, then our own. Percent; parameters in millions."""
 
 
-def report_json(sentence: str, table: Sequence[Row], found: Sequence[Gain], links: Sequence[Link]) -> bytes:
-    """The page's facts, for programs."""
+def report_json(
+    sentence: str, table: Sequence[Row], found: Sequence[Gain], links: Sequence[Link], inside: Inspection | None
+) -> bytes:
+    """The page's facts, for programs; of what was seen inside the model, the numbers."""
     content: dict[str, Any] = {
         "schema": 1,
         "headline": sentence,
@@ -63,6 +67,7 @@ def report_json(sentence: str, table: Sequence[Row], found: Sequence[Gain], link
             }
             for link in links
         ],
+        "inside": json.loads(inside.model_dump_json(exclude=_PIXELS)) if inside else None,
     }
     return (json.dumps(content, indent=1) + "\n").encode()
 
@@ -125,9 +130,11 @@ def model_card(heading: str, sentence: str, table: Sequence[Row], run_uri: str) 
 
 
 def model_name(model: ModelSettings) -> str:
-    """timm's way of naming: `vit_base_patch16_224`; explicit sizes by their numbers."""
-    sizes = model.sizes
-    if isinstance(model.variant, str):
-        names = {"Ti": "tiny", "S": "small", "B": "base", "L": "large", "H": "huge", "g": "giant", "G": "gigantic"}
-        return f"vit_{names[model.variant.split('/')[0]]}_patch{sizes.patch_px}_{model.image_px}"
-    return f"vit_l{sizes.layers}_w{sizes.width}_patch{sizes.patch_px}_{model.image_px}"
+    """timm's way of naming: `vit_base_patch16_224`; hybrids and ResNets by their own, explicit sizes by numbers."""
+    if not isinstance(model.variant, str):
+        sizes = model.sizes
+        return f"vit_l{sizes.layers}_w{sizes.width}_patch{sizes.patch_px}_{model.image_px}"
+    if model.family != "vit":
+        return f"{model.variant.lower().replace('+', '_').replace('/', '_')}_{model.image_px}"
+    names = {"Ti": "tiny", "S": "small", "B": "base", "L": "large", "H": "huge", "g": "giant", "G": "gigantic"}
+    return f"vit_{names[model.variant.split('/')[0]]}_patch{model.sizes.patch_px}_{model.image_px}"

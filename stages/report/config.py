@@ -1,6 +1,8 @@
 """What a report takes beside the artifacts it tells of. No torch."""
 
-from pydantic import Field, PositiveInt
+from typing import Literal
+
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 from stages.settings import Settings, TaskResources
 
@@ -14,7 +16,25 @@ class ReportConfig(Settings):
     """Sample images per class and data set, as far as the page's budget of images reaches."""
     max_classes: PositiveInt = 60
     """Classes of a data set that are shown as images, evenly spread over all of them."""
+    step: PositiveInt | None = None
+    """Look into this step of `checkpoint`, its last or one that was kept. Left out: into `weights`, else the newest
+    converted ones behind the scores, else the checkpoint's last step."""
+    attention_images: NonNegativeInt = 128
+    """Images over which the distance of attention is averaged (appendix D.7), from the test split of `shards` where it
+    has one; 0 leaves attention out."""
+    rollout_images: NonNegativeInt = 8
+    """So many of them are shown with their attention rollout (Figures 6 and 14)."""
+    rollout: Literal["residual", "plain"] = "residual"
+    """residual: half of each layer goes to its residual connection, as Abnar and Zuidema (2020) define rollout; plain:
+    the heads' mean weights multiplied as they are, as appendix D.8 puts it."""
 
 
 class ReportResources(TaskResources):
     """Where the pictures are drawn."""
+
+
+def check_inputs(config: ReportConfig, given: frozenset[str]) -> list[str]:
+    """What the config misses, given the names of the node's inputs; asked by `validate`."""
+    if config.step is not None and "checkpoint" not in given:
+        return [f"step {config.step} is looked for in a checkpoint, and none is given"]
+    return []

@@ -1,10 +1,12 @@
-"""What a report will cost: next to nothing."""
+"""What a report will cost: next to nothing, unless a large model is shown images without a GPU. No torch."""
 
 from collections.abc import Mapping, Sequence
 
 from stages.artifacts import Artifact
 from stages.contract import Estimate, Known
 from stages.report.config import ReportConfig, ReportResources
+from stages.vit.config import ModelSettings
+from stages.vit.flops import forward_macs, num_parameters
 
 
 def estimate(
@@ -13,5 +15,28 @@ def estimate(
     inputs: Mapping[str, Sequence[Artifact | Estimate]],
     known: Known,
 ) -> Estimate:
-    """A page of a few megabytes, mostly sample images, within a minute."""
-    return Estimate(bytes=4_000_000, hours=0.5 / 60)
+    """A page of a few megabytes, mostly images, within a minute; and the model's passes over the images it is shown.
+
+    Which weights that are found behind the scores is known when they are there; until then those named count.
+    """
+    page = Estimate(bytes=4_000_000, hours=0.5 / 60)
+    given = [one for name in ("checkpoint", "weights") for one in inputs.get(name, ())]
+    facts = next((model for one in given[::-1] if (model := getattr(one, "model", None))), None)
+    if facts is None or not config.attention_images:
+        return page
+    model = ModelSettings.model_validate(facts)
+    if model.classes is None or model.family == "resnet":
+        return page
+    images = config.attention_images + min(config.rollout_images, config.attention_images)
+    flops = float(images * 2 * forward_macs(model))
+    speed = (
+        known.gpu_flops * (resources.gpus_per_task or 1) if known.gpus else known.cpu_flops * resources.cpus_per_task
+    )
+    return page.model_copy(
+        update={
+            "images": images,
+            "flops": flops,
+            "memory_bytes": 4 * num_parameters(model),
+            "hours": 0.5 / 60 + flops / speed / 3600,
+        }
+    )

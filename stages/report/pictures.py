@@ -1,78 +1,163 @@
-"""Pictures of weights: the filters of the patch embedding and the similarity of positions (paper, section 4.5).
+"""The report's one heavy task: the data's albums, and what a model looks like inside (paper, section 4.5).
 
-The report's one heavy task. Knows nothing of the page. Shapes: N tiles, P side of a patch, G patches along a side.
+Knows nothing of the page. Shapes: N tiles, P side of a patch, G patches along a side, L layers, H heads.
 """
 
-import base64
-import io
+import math
 
 import numpy as np
-import numpy.typing as npt
+import torch
 from matplotlib import colormaps
-from PIL import Image
+from torch import Tensor
 
-from stages.report.albums import album
-from stages.report.gallery import DrawTask, Pictures
+from stages.artifacts import Checkpoint, ShardSet
+from stages.images.decode import Pixels
+from stages.images.resize import centre, resize_small
+from stages.report.albums import THUMBNAIL_PX, album
+from stages.report.gallery import Distances, DrawTask, Filters, Inspection, Pictures, Positions, Rollout
+from stages.report.samples import one_each, read_image, spread
+from stages.report.sheets import mosaic, pairs, png_uri, webp_uri
+from stages.training.step_weights import open_step
+from stages.vit import inspect
+from stages.vit.build import Model, build_model
+from stages.vit.config import ModelSettings
+from stages.vit.model import ViT
 from stages.vit.native import load_weights
 
-Pixels = npt.NDArray[np.uint8]
-Floats = npt.NDArray[np.float64]
-
-NUM_FILTERS, FILTER_COLUMNS = 28, 7  # paper, Figure 7 left
-SHEET_PX = 920
-"""Width of a mosaic: twice what the page shows, for dense screens."""
+FILTER_COLUMNS = 7  # paper, Figure 7 left: four rows of seven
 
 
 def draw(task: DrawTask) -> Pictures:
     """All pictures there is something to draw from."""
-    pictures = Pictures(albums=tuple(album(name, data, task.samples, task.max_classes) for name, data in task.data))
-    if task.weights is None:
-        return pictures
-    settings, state = load_weights(task.weights, task.context.scratch / "weights")
-    filters = patch_filters(state["patch_embed.proj.weight"].double().numpy())
-    found = {"filters": png_uri(mosaic(filters, FILTER_COLUMNS)), "num_filters": len(filters)}
-    if "pos_embed" in state and settings.grid > 1:
-        similar = position_similarity(state["pos_embed"][0].double().numpy(), settings.grid)
-        lowest = float(similar.min())
-        tiles = colormaps["viridis"]((similar - lowest) / max(1e-9, 1 - lowest), bytes=True)[..., :3]
-        found |= {"positions": png_uri(mosaic(tiles, settings.grid)), "grid": settings.grid, "lowest": lowest}
-    return pictures.model_copy(update=found)
+    shown = task.config
+    albums = tuple(album(name, data, shown.samples, shown.max_classes) for name, data in task.data)
+    return Pictures(albums=albums, inside=look_into(task) if task.weights else None)
 
 
-def patch_filters(weight_DCPP: Floats) -> Pixels:
-    """The first principal components of the patch embedding as RGB tiles (28, P, P, 3), each over the full range."""
-    width, channels, patch, _ = weight_DCPP.shape
-    flat = weight_DCPP.reshape(width, -1)
-    components = np.linalg.svd(flat - flat.mean(axis=0), full_matrices=False)[2][:NUM_FILTERS]
-    tiles = components.reshape(-1, channels, patch, patch).transpose(0, 2, 3, 1)
-    largest = np.abs(tiles).max(axis=(1, 2, 3), keepdims=True)
-    return np.asarray((tiles / np.maximum(largest, 1e-12) + 1) * 127.5).round().astype(np.uint8)
+def look_into(task: DrawTask) -> Inspection:
+    """Every picture of the model that has a meaning, and a sentence for each that has none."""
+    torch.set_num_threads(task.cpus)
+    model, source = _model(task)
+    settings = model.settings
+    left_out, found = [], Inspection(source=source)
+    for name, why in (("Filters", inspect.no_filters), ("Positions", inspect.no_positions)):
+        if reason := why(settings):
+            left_out.append(f"{name} are left out: {reason}.")
+    if isinstance(model, ViT):
+        update = {
+            "filters": None if inspect.no_filters(settings) else _filters(model),
+            "positions": None if inspect.no_positions(settings) else _positions(model),
+        }
+        found = found.model_copy(update=update)
+    if reason := inspect.no_attention(settings) or _no_images(task):
+        left_out.append(f"Attention is left out: {reason}.")
+    else:
+        assert task.images is not None
+        found = found.model_copy(update=_attention(model, task.images, task))
+    return found.model_copy(update={"left_out": tuple(left_out)})
 
 
-def position_similarity(pos_TD: Floats, grid: int) -> Floats:
-    """Cosine similarity (N, G, G) of each patch's position embedding to all others; a class token is left out."""
-    patches = pos_TD[-(grid**2) :]
-    unit = patches / np.maximum(np.linalg.norm(patches, axis=1, keepdims=True), 1e-12)
-    return np.asarray(unit @ unit.T).reshape(-1, grid, grid)
+def _no_images(task: DrawTask) -> str | None:
+    if task.config.attention_images == 0:
+        return "the config asks for no images"
+    return None if task.images else "the report knows no images to show the model"
 
 
-def mosaic(tiles_NHWC: Pixels, columns: int) -> Pixels:
-    """Tiles in rows, each enlarged by a whole factor, with transparent gaps: RGBA, about SHEET_PX wide."""
-    number, side = tiles_NHWC.shape[:2]
-    gap = max(4, SHEET_PX // columns // 14)
-    factor = max(1, (SHEET_PX // columns - gap) // side)
-    pitch = side * factor + gap
-    sheet = np.zeros((-(-number // columns) * pitch - gap, columns * pitch - gap, 4), np.uint8)
-    for place, tile in enumerate(tiles_NHWC):
-        y, x = place // columns * pitch, place % columns * pitch
-        large = tile.repeat(factor, axis=0).repeat(factor, axis=1)
-        sheet[y : y + side * factor, x : x + side * factor, :3] = large
-        sheet[y : y + side * factor, x : x + side * factor, 3] = 255
-    return sheet
+def _model(task: DrawTask) -> tuple[Model, str]:
+    """The model to look into, on a GPU where there is one, and whose it is."""
+    weights, scratch = task.weights, task.context.scratch / "weights"
+    assert weights is not None
+    name = weights.uri.rstrip("/").rpartition("/")[2]
+    if isinstance(weights, Checkpoint):
+        settings = ModelSettings.model_validate(weights.model)
+        opened = open_step(weights, scratch, task.config.step)
+        state = dict(opened)
+        source = f"{name} at step {task.config.step or weights.step:,}"
+    else:
+        settings, state = load_weights(weights, scratch)
+        source = f"{name}, a fine-tuned model" if weights.kind == "Score" else name
+    model = build_model(settings)
+    model.load_state_dict(state)
+    return model.to("cuda" if torch.cuda.is_available() else "cpu").float().eval(), source
 
 
-def png_uri(pixels: Pixels) -> str:
-    """A picture inside the page."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG", optimize=True)
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+def _filters(model: ViT) -> Filters:
+    tiles, share = inspect.patch_filters(model.patch_embed.proj.weight)
+    pixels = ((tiles.numpy() + 1) * 127.5).round().astype(np.uint8)
+    return Filters(uri=png_uri(mosaic(pixels, FILTER_COLUMNS)), number=len(tiles), share=float(share.sum()))
+
+
+def _positions(model: ViT) -> Positions:
+    grid = model.settings.grid
+    similar = inspect.position_similarity(model.positions(), grid)
+    lowest = float(similar.min())
+    tiles = colormaps["viridis"](((similar - lowest) / max(1e-9, 1 - lowest)).numpy(), bytes=True)[..., :3]
+    beside, in_line, elsewhere = _by_place(similar)
+    return Positions(
+        uri=png_uri(mosaic(tiles, grid)),
+        grid=grid,
+        fixed=model.settings.position == "sincos2d",
+        lowest=lowest,
+        beside=beside,
+        in_line=in_line,
+        elsewhere=elsewhere,
+    )
+
+
+def _by_place(similar_NGG: Tensor) -> tuple[float, float | None, float]:
+    """Mean similarity of patches side by side, further apart in one row or column, and elsewhere."""
+    grid = similar_NGG.shape[-1]
+    row, column = torch.meshgrid(torch.arange(grid), torch.arange(grid), indexing="ij")
+    rows = (row.flatten()[:, None] - row.flatten()).abs()
+    columns = (column.flatten()[:, None] - column.flatten()).abs()
+    beside, line = rows + columns == 1, (rows == 0) ^ (columns == 0)
+    similar_NN = similar_NGG.flatten(1)
+    apart = line & ~beside
+    in_line = float(similar_NN[apart].mean()) if apart.any() else None
+    return float(similar_NN[beside].mean()), in_line, float(similar_NN[(rows > 0) & (columns > 0)].mean())
+
+
+def _attention(model: Model, data: ShardSet, task: DrawTask) -> dict[str, object]:
+    """Distances and rollout over a few images; fields of an Inspection."""
+    config, settings = task.config, model.settings
+    split = "test" if data.splits.get("test") else "train"
+    samples = spread(data, split, config.attention_images)
+    chosen = one_each(samples, config.rollout_images)
+    pixels = {id(sample): _fitted(read_image(data, sample), settings.image_px) for sample in samples}
+    device = next(model.parameters()).device
+    images = torch.from_numpy(np.stack(list(pixels.values()))).permute(0, 3, 1, 2).contiguous().to(device)
+    distances = inspect.attention_distance(model, images)
+    even = float(inspect.patch_distances(settings.grid, inspect.pitch_px(settings)).mean())
+    name = data.uri.rstrip("/").rpartition("/")[2]
+    found: dict[str, object] = {
+        "images": f"{len(samples)} images of the split {split} of {name}",
+        "distances": Distances(px_LH=distances.tolist(), even_px=even, num_images=len(samples)),
+    }
+    if chosen:
+        shown = [pixels[id(sample)] for sample in chosen]
+        rows = [place for place, sample in enumerate(samples) if any(sample is one for one in chosen)]
+        maps = inspect.rollout(model, images[rows], residual=config.rollout == "residual")
+        found["rollout"] = _rollout(shown, maps, settings)
+    return found
+
+
+def _rollout(shown: list[Pixels], maps_BGG: Tensor, settings: ModelSettings) -> Rollout:
+    photos = shown[0].shape[0] >= THUMBNAIL_PX
+    patches = settings.grid**2
+    strongest = math.ceil(patches / 10)
+    by_patch = maps_BGG.flatten(1)
+    held = by_patch.topk(strongest, dim=1).values.sum(dim=1) / by_patch.sum(dim=1)
+    return Rollout(
+        uri=webp_uri(pairs(shown, list(maps_BGG.numpy())), photos),
+        num_images=len(shown),
+        photos=photos,
+        pool=settings.pool,
+        strongest=strongest,
+        held=float(held.mean()),
+        num_patches=patches,
+    )
+
+
+def _fitted(image: Pixels, image_px: int) -> Pixels:
+    """The middle square of the image, as a person would show it to the model."""
+    return centre(resize_small(image, image_px, antialias=True), image_px, image_px)

@@ -11,7 +11,8 @@ from stages.contract import Inputs, StageContext
 from stages.report import background
 from stages.report.card import model_card, report_json, results_csv
 from stages.report.config import ReportConfig
-from stages.report.gallery import DrawTask, Pictures
+from stages.report.gallery import Drawn, DrawTask, Pictures
+from stages.report.inside import told
 from stages.report.lineage import Link, walk
 from stages.report.page import beside_paper, render, score_charts
 from stages.report.results import Gain, Row, gains, headline, percent, rows
@@ -26,6 +27,7 @@ def run(config: ReportConfig, inputs: Inputs, ctx: StageContext) -> Report:
     found = gains(table)
     sentence, heading = headline(table, found), config.title or ctx.run
     run_uri = ctx.out.node.uri.removesuffix(f"/{ctx.node}")
+    pictures = _draw(config, ctx, inputs, links)
     page = render(
         title=heading,
         headline=sentence,
@@ -41,14 +43,15 @@ def run(config: ReportConfig, inputs: Inputs, ctx: StageContext) -> Report:
         paper=beside_paper(table),
         curves=background.curves(checkpoints),
         pretraining=background.pretraining(checkpoints),
-        pictures=_draw(config, ctx, inputs, links),
+        pictures=pictures,
+        told=told(pictures.inside) if pictures.inside else {},
         links=links,
         parity=background.parity(exported),
         versions=background.versions(links),
     )
     files = (
         ctx.out.put("index.html", page.encode()),
-        ctx.out.put("report.json", report_json(sentence, table, found, links)),
+        ctx.out.put("report.json", report_json(sentence, table, found, links, pictures.inside)),
         ctx.out.put("results.csv", results_csv(table)),
         ctx.out.put("README.md", model_card(heading, sentence, table, run_uri)),
     )
@@ -56,19 +59,31 @@ def run(config: ReportConfig, inputs: Inputs, ctx: StageContext) -> Report:
 
 
 def _draw(config: ReportConfig, ctx: StageContext, inputs: Inputs, links: Sequence[Link]) -> Pictures:
-    """Draw the given weights, else the newest converted ones behind the scores, else a score's own."""
-    known = [*inputs.many("weights", Artifact), *(weights for _, weights in background.behind(links, Weights)[::-1])]
-    known += [score for score in inputs.many("scores", Score) if score.model and score.protocol.get("pretrained")]
-    native = [one for one in known if isinstance(one, Weights | Score) and one.has("native/model.safetensors")]
+    data = background.behind(links, ShardSet)
     task = DrawTask(
-        weights=native[0] if native else None,
-        data=tuple(background.behind(links, ShardSet)),
-        samples=config.samples,
-        max_classes=config.max_classes,
+        weights=_drawn(config, inputs, links),
+        images=inputs.maybe("shards", ShardSet) or (data[0][1] if data else None),
+        data=tuple(data),
+        config=config,
+        cpus=max(1, int(ctx.resources.cpus_per_task)),
         context=ctx.task,
     )
     drawn = list(ctx.cluster.fan(_draw_task, [task], resources=ctx.resources, label=lambda _: "draw"))
     return drawn[0].value()
+
+
+def _drawn(config: ReportConfig, inputs: Inputs, links: Sequence[Link]) -> Drawn | None:
+    """The step asked for; else the given weights, the newest converted ones behind the scores, a score's own, or the
+    newest checkpoint."""
+    if config.step is not None:
+        return inputs.one("checkpoint", Checkpoint)
+    known = [*inputs.many("weights", Artifact), *(weights for _, weights in background.behind(links, Weights)[::-1])]
+    known += [score for score in inputs.many("scores", Score) if score.model and score.protocol.get("pretrained")]
+    native = [one for one in known if isinstance(one, Weights | Score) and one.has("native/model.safetensors")]
+    chosen = inputs.maybe("checkpoint", Checkpoint)
+    steps = [one for _, one in background.behind(links, Checkpoint, chosen=chosen)]
+    whole = [one for one in steps if one.has(f"{one.folder}/manifest.json")]
+    return next(iter([*native, *whole[::-1]]), None)
 
 
 def _draw_task(task: DrawTask) -> Pictures:

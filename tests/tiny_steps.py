@@ -1,0 +1,50 @@
+"""Committed steps of a training without one: random weights in the one file that DeepSpeed writes at ZeRO 0."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from inprocess import commit, make_context
+from tiny_vit import random_state
+
+from stages.artifacts import Checkpoint, File
+from stages.contract import StageContext
+from stages.settings import TaskResources
+from stages.training.steps import StepFile, StepManifest
+from stages.vit.config import ModelSettings
+
+RECIPE = {"fingerprint": "f" * 64, "inputs": {"shards": [{"record_sha256": "1" * 64}]}}
+
+
+def put_step(
+    tmp_path: Path,
+    settings: ModelSettings,
+    attempt: str,
+    step: int,
+    seed: int,
+    header: Mapping[str, Any] = RECIPE,
+    node: str = "net",
+) -> tuple[StageContext, tuple[File, ...]]:
+    """A step of an attempt that followed the recipe of `header`; its context and the step's files."""
+    ctx = make_context(tmp_path, node, TaskResources(), attempt=attempt, header=header)
+    local = tmp_path / f"{attempt}.pt"
+    torch.save({"module": random_state(settings, seed), "buffer_names": [], "optimizer": {}}, local)
+    file = ctx.out.upload(local, f"step-{step}/state/mp_rank_00_model_states.pt")
+    listed = StepFile(path=file.path, bytes=file.bytes, sha256=file.sha256)
+    manifest = StepManifest(
+        step=step, samples_seen=4 * step, world_size=1, zero=0, precision="fp32", micro_batch=4, files=(listed,),
+        schema=1,
+    ).sealed()  # fmt: skip
+    return ctx, (file, ctx.out.put(f"step-{step}/manifest.json", manifest.encoded()))
+
+
+def commit_steps(ctx: StageContext, files: tuple[File, ...], settings: ModelSettings, step: int) -> Checkpoint:
+    """The artifact whose last step is `step`."""
+    made = Checkpoint(
+        files=files, folder=f"step-{step}", step=step, samples_seen=4 * step, model=settings.model_dump(mode="json"),
+        shards_sha256=(),
+    )  # fmt: skip
+    found = commit(ctx, made, stage="pretrain")
+    assert isinstance(found, Checkpoint)
+    return found
