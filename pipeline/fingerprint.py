@@ -5,6 +5,7 @@ Fields equal to their default are left out, so that a field added later drifts n
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin
@@ -53,7 +54,7 @@ def encode(recipe: Mapping[str, Any]) -> bytes:
 def canonical(config: Settings) -> dict[str, Any]:
     """The fields that differ from their defaults, and every `kind` that says which alternative was chosen.
 
-    Local places of source data are left out: a folder may move.
+    Local places of source data are left out: a folder may move. Of a list of them the file names stay.
     """
     fields: dict[str, Any] = _without_defaults(config, config.model_dump(mode="json", by_alias=True))
     for path in place_paths(type(config)):
@@ -109,8 +110,17 @@ def _drop_local(fields: dict[str, Any], path: tuple[str, ...]) -> None:
     inner: Any = fields
     for name in parents:
         inner = inner.get(name) if isinstance(inner, dict) else None
-    if isinstance(inner, dict) and isinstance(inner.get(last), str) and is_local(inner[last]):
+    given = inner.get(last) if isinstance(inner, dict) else None
+    if isinstance(given, str) and is_local(given):
         del inner[last]
+    if isinstance(given, list):  # patterns of files: the folder may move, which files are meant is the recipe
+        inner[last] = [_file_name(one) if is_local(one) else one for one in given]
+
+
+def _file_name(place: str) -> str:
+    """The last part of a path when it names files; nothing of a folder."""
+    name = os.path.basename(place)
+    return name if "." in name else ""
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

@@ -22,11 +22,21 @@ def still_relative(config: Value, cls: type[Settings]) -> Iterator[tuple[str, Va
         here: Value | None = config
         for step in path:
             here = here.data.get(step) if here and isinstance(here.data, Mapping) else None
-        if here and isinstance(here.data, str) and "://" not in here.data and not here.data.startswith("/"):
-            yield ".".join(path), here
+        for one in _each(here):
+            if isinstance(one.data, str) and "://" not in one.data and not one.data.startswith("/"):
+                yield ".".join(path), one
+
+
+def _each(value: Value | None) -> tuple[Value, ...]:
+    """The places at a path: one, or several in a list."""
+    if value is None:
+        return ()
+    return value.data if isinstance(value.data, tuple) else (value,)
 
 
 def _place_at(value: Value, path: Sequence[str], folder: Path) -> Value:
+    if not path and isinstance(value.data, tuple):
+        return replace(value, data=tuple(_place_at(one, path, folder) for one in value.data))
     if not path:
         is_path = isinstance(value.data, str) and not value.data.startswith("${")
         return replace(value, data=absolute_place(str(value.data), folder)) if is_path else value

@@ -4,9 +4,18 @@ from collections.abc import Mapping, Sequence
 
 from stages.artifacts import Artifact
 from stages.contract import Estimate, Known
-from stages.ingest.config import DigitsSource, FolderSource, GlyphsSource, IngestConfig, IngestResources
+from stages.ingest.config import (
+    DigitsSource,
+    FolderSource,
+    GlyphsSource,
+    IngestConfig,
+    IngestResources,
+    WebdatasetSource,
+)
+from stages.ingest.parts import PartedSource
 from stages.ingest.source_digits import NUM_DIGITS
 from stages.ingest.source_folder import FolderTree
+from stages.ingest.sources import open_source
 
 LOOK_SECONDS = 0.004
 """One core's time to read, decode and write a photo of 100 KB."""
@@ -18,7 +27,9 @@ TAR_OVERHEAD_BYTES = 2000
 def estimate(
     config: IngestConfig, resources: IngestResources, inputs: Mapping[str, Sequence[Artifact | Estimate]], known: Known
 ) -> Estimate:
-    """Images, classes and bytes; of a local folder by its listing. UsageError when there is nothing to ingest."""
+    """Images, classes and bytes; of local files by their listing. UsageError when there is nothing to ingest."""
+    notes: tuple[str, ...] = ()
+    classes: int | None
     match config.source:
         case GlyphsSource() as glyphs:
             count, classes = glyphs.classes * glyphs.images_per_class, glyphs.classes
@@ -31,7 +42,16 @@ def estimate(
             listing = FolderTree(root, labels, config.splits == "folders").listing()
             count, classes = len(listing.items), len(listing.classes)
             each_bytes, each_seconds = sum(item.size for item in listing.items) / count, LOOK_SECONDS
+        case WebdatasetSource(urls=urls):
+            source = open_source(config)
+            assert isinstance(source, PartedSource)
+            if not all(part.is_local for part in source.files):
+                return Estimate(notes=(f"counted when {urls} are listed",))
+            count, classes, notes = _by_first(source)
+            each_bytes, each_seconds = sum(part.size for part in source.files) / max(count, 1), LOOK_SECONDS
     kept = _part(count, config)
+    if isinstance(config.splits, dict) and len(config.splits) > 1:
+        notes = (*notes, "splits are cut by content: their sizes are within the chance of a draw")
     return Estimate(
         images=kept,
         bytes=round(kept * (each_bytes + TAR_OVERHEAD_BYTES)),
@@ -40,10 +60,18 @@ def estimate(
         if isinstance(config.splits, dict)
         else None,
         num_classes=classes,
-        notes=("splits are cut by content: their sizes are within the chance of a draw",)
-        if isinstance(config.splits, dict) and len(config.splits) > 1
-        else (),
+        notes=notes,
     )
+
+
+def _by_first(source: PartedSource) -> tuple[int, int | None, tuple[str, ...]]:
+    """Images, classes where they are fixed, and a note: the first file is opened, the others count by their size."""
+    first = source.list_part(source.files[0])
+    classes = source.classes or first.classes
+    total = sum(part.size for part in source.files)
+    count = round(len(first.images) * total / max(source.files[0].size, 1))
+    several = f"reckoned from the first of {len(source.files)} files"
+    return count, len(classes.names) if classes else None, (several,) if len(source.files) > 1 else ()
 
 
 def _part(count: int, config: IngestConfig) -> int:

@@ -2,18 +2,16 @@
 
 import csv
 import json
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from infra.errors import UsageError
 from infra.storage.opening import open_store
+from stages.ingest.class_names import class_name, sorted_classes
 from stages.ingest.listing import Item, Listing, some
 
 SEPARATOR = ";"
-_NUMBER = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?")
-_PLAIN = re.compile(r"\d+")
 
 
 def read_labels(where: str, root: str, sizes: Mapping[str, int], notes: tuple[str, ...]) -> Listing:
@@ -34,7 +32,7 @@ def read_labels(where: str, root: str, sizes: Mapping[str, int], notes: tuple[st
     unlisted = len(sizes) - len(rows)
     if unlisted:
         notes = (*notes, f"{unlisted} images without a line in {where} were left aside")
-    classes = _sorted_classes({label for labels in rows.values() for label in labels})
+    classes = sorted_classes({label for labels in rows.values() for label in labels})
     number = {name: place for place, name in enumerate(classes)}
     items = tuple(
         Item(path, tuple(sorted(number[label] for label in labels)), None, sizes[path])
@@ -44,7 +42,7 @@ def read_labels(where: str, root: str, sizes: Mapping[str, int], notes: tuple[st
 
 
 def _rows(where: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    text = _text(where)
+    text = read_text(where)
     if where.endswith(".jsonl"):
         for line, row in enumerate(text.splitlines(), 1):
             if row.strip():
@@ -59,7 +57,8 @@ def _rows(where: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
         raise _wrong(where, "its name ends neither in .csv nor in .jsonl")
 
 
-def _text(where: str) -> str:
+def read_text(where: str) -> str:
+    """A small text file, local or on S3. UsageError when it cannot be read."""
     try:
         if "://" in where:
             folder, _, name = where.rpartition("/")
@@ -88,28 +87,14 @@ def _row(where: str, line: int, fields: Mapping[str, Any]) -> tuple[str, tuple[s
     if many and isinstance(given, str):
         given = given.split(SEPARATOR)
     labels = (given or [None]) if isinstance(given, list) else [given]
-    names = tuple(dict.fromkeys(_name(where, line, label) for label in labels))
+    try:
+        names = tuple(dict.fromkeys(class_name(label) for label in labels))
+    except ValueError as error:
+        raise _wrong(where, f"line {line} has {error}") from None
     path = fields.get("path")
     if not isinstance(path, str) or not path:
         raise _wrong(where, f"line {line} has no path")
     return path, names, many
-
-
-def _name(where: str, line: int, label: Any) -> str:
-    """A class name. A number is taken only as a plain one: -1 or 1.0 is a mistake, not a class."""
-    text = str(label).strip() if isinstance(label, str | int | float) and not isinstance(label, bool) else ""
-    if not text:
-        raise _wrong(where, f"line {line} has no label: {label!r}")
-    if _NUMBER.fullmatch(text) and not _PLAIN.fullmatch(text):
-        raise _wrong(where, f"line {line} has the label {label!r}, a number that is no class")
-    return text
-
-
-def _sorted_classes(names: set[str]) -> tuple[str, ...]:
-    """By number when all are numbers, else by name."""
-    if all(_PLAIN.fullmatch(name) for name in names):
-        return tuple(sorted(names, key=lambda name: (int(name), name)))
-    return tuple(sorted(names))
 
 
 def _wrong(where: str, found: str) -> UsageError:

@@ -15,7 +15,8 @@ from stages.images.index import parse_index
 from stages.images.manifest import MANIFEST, Manifest, SourceFacts, load_manifest
 from stages.ingest.adopt import find_shards
 from stages.ingest.config import IngestConfig
-from stages.ingest.listing import Item, Listing, Source
+from stages.ingest.listing import Finding, Item, Listing, Source
+from stages.ingest.parts import list_source
 from stages.ingest.scan import CHUNK_IMAGES, Bad, Checked, ScanTask, Spool, scan
 from stages.ingest.select import Duplicate, Image, ShardPlan, lines, plan_shards, without_duplicates
 from stages.ingest.shard import Shard, ShardTask
@@ -35,14 +36,16 @@ def run(config: IngestConfig, inputs: Inputs, ctx: StageContext) -> ShardSet:
     """
     excluded = _excluded(inputs)
     source = open_source(config)
-    listing = source.listing().part(config.source.limit, config.source.subset)
+    listing = list_source(source, ctx).part(config.source.limit, config.source.subset)
     if not listing.items:
         raise UsageError("ingest a part of the source", "no image is in it", "raise `limit` or `subset.fraction`")
     for note in listing.notes:
         ctx.events.emit("note", note)
+    _tell_quarantined([*map(_as_bad, listing.findings)], len(listing.findings), ctx)
     tally = Tally(ctx, len(listing.items))
     spool = Spool(ctx.scratch / "spool")
     images, bad = _look(source, listing, spool, config, ctx, tally)
+    bad = sorted([*bad, *map(_as_bad, listing.findings)], key=lambda one: one[0].name)
     duplicates: list[Duplicate] = []
     if config.deduplicate.exact or excluded:
         images, duplicates = without_duplicates(images, excluded)
@@ -98,8 +101,8 @@ def _look(
         tally.tell()
         _end_if_asked(ctx)
     bad.sort(key=lambda one: one[0].name)
-    if len(bad) > allowed:
-        raise _over_budget(bad, allowed, len(listing.items))
+    if len(bad) + sum(one.images for one in listing.findings) > allowed:
+        raise _over_budget(bad, listing.findings, allowed, len(listing.items))
     images = [
         Image(item, one)
         for number, task in enumerate(tasks)
@@ -199,12 +202,19 @@ def _tell_quarantined(found: Sequence[tuple[Item, str]], so_far: int, ctx: Stage
         ctx.events.emit("quarantined", f"{item.name}: {reason}")
 
 
-def _over_budget(bad: Sequence[tuple[Item, str]], allowed: int, total: int) -> StageError:
+def _over_budget(bad: Sequence[tuple[Item, str]], findings: Sequence[Finding], allowed: int, total: int) -> StageError:
+    found = f"{len(bad)} are bad"
+    if findings:
+        found += f", and damage in {len(findings)} files may have cost {sum(one.images for one in findings)} more"
     return StageError(
         f"ingest {total} images with at most {allowed} bad ones",
-        f"{len(bad)} are bad: {_first(bad)}",
+        f"{found}: {_first([*map(_as_bad, findings), *bad])}",
         "repair or remove them, or raise `bad_image_budget`",
     )
+
+
+def _as_bad(finding: Finding) -> tuple[Item, str]:
+    return Item(finding.name, ()), finding.reason
 
 
 def _first(bad: Sequence[tuple[Item, str]]) -> str:

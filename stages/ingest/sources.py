@@ -1,10 +1,14 @@
 """From the config's `source` to what lists and reads it. No torch."""
 
-from stages.ingest.config import DigitsSource, FolderSource, GlyphsSource, IngestConfig
+from infra.errors import UsageError
+from stages.ingest.class_names import Classes, parse_names
+from stages.ingest.config import DigitsSource, FolderSource, GlyphsSource, IngestConfig, WebdatasetSource
+from stages.ingest.labels_file import read_text
 from stages.ingest.listing import Source
 from stages.ingest.source_digits import Digits
 from stages.ingest.source_folder import FolderTree
 from stages.ingest.source_glyphs import Glyphs
+from stages.ingest.source_webdataset import Tars
 
 
 def open_source(config: IngestConfig) -> Source:
@@ -12,7 +16,24 @@ def open_source(config: IngestConfig) -> Source:
     match config.source:
         case FolderSource(root=root, labels=labels):
             return FolderTree(root, labels, config.splits == "folders")
+        case WebdatasetSource() as tars:
+            return Tars.find(tars, _classes(tars.classes, tars.class_names))
         case DigitsSource():
             return Digits()
         case GlyphsSource() as glyphs:
             return Glyphs.choose(glyphs)
+
+
+def _classes(count: int | None, where: str | None) -> Classes | None:
+    """What the config fixes. UsageError for a file of names that is none."""
+    if count is not None:
+        return Classes.of([str(number) for number in range(count)])
+    if where is None:
+        return None
+    try:
+        names = parse_names(read_text(where))
+    except ValueError as error:
+        raise UsageError(f"read the class names {where}", str(error), "one name a line, or a JSON list") from error
+    if not names:
+        raise UsageError(f"read the class names {where}", "it is empty", "one name a line, or a JSON list")
+    return Classes.of(names)

@@ -72,6 +72,15 @@ def test_a_local_root_may_move_and_an_address_may_not() -> None:
     assert folder("s3://bucket/a") != folder("s3://bucket/b")
 
 
+def test_files_may_move_but_which_are_meant_is_the_recipe() -> None:
+    def tars(*urls: str) -> str:
+        return of(f"nodes.data.config.source={{kind: webdataset, urls: {list(urls)}}}")["data"].sha256
+
+    assert tars("./in/{00..09}.tar") == tars("/moved/{00..09}.tar") != tars("/moved/{00..08}.tar")
+    assert tars("/a/in") == tars("/b")
+    assert tars("s3://bucket/a/x.tar") != tars("s3://bucket/b/x.tar")
+
+
 def test_the_version_of_the_result_decides(monkeypatch: pytest.MonkeyPatch) -> None:
     before = of()
     raised = Stage(**{**vars(CATALOG["pretrain"]), "version": CATALOG["pretrain"].version + 1})

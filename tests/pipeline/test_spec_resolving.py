@@ -112,6 +112,20 @@ def test_relative_places_become_absolute_where_the_command_is_typed(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
+    ("urls", "found"),
+    [
+        ("in/*.tar", ("{here}/in/*.tar",)),
+        ("[in/*.tar, 's3://bucket/x.tar', /abs.tar]", ("{here}/in/*.tar", "s3://bucket/x.tar", "/abs.tar")),
+    ],
+)
+def test_relative_patterns_become_absolute_alone_and_in_a_list(tmp_path: Path, urls: str, found: tuple[str]) -> None:
+    spec = load(BASE.replace("{kind: digits}", f"{{kind: webdataset, urls: {urls}}}"), folder=tmp_path)
+
+    source = spec.graph.nodes["data"].config.source
+    assert source.patterns == tuple(one.format(here=tmp_path) for one in found)
+
+
+@pytest.mark.parametrize(
     ("written", "absolute"),
     [
         ("file:///data/runs/", "file:///data/runs"),

@@ -6,6 +6,7 @@ import sys
 import pytest
 from photos import photo_folder
 from pydantic import ValidationError
+from tars import tars
 
 from infra.errors import UsageError
 from stages.contract import Known
@@ -19,7 +20,7 @@ GLYPHS = {"kind": "glyphs", "classes": 200, "images_per_class": 200, "image_px":
 @pytest.mark.parametrize(
     ("config", "found"),
     [
-        ({"source": {"kind": "floder", "root": "x"}}, "'folder', 'digits', 'glyphs'"),
+        ({"source": {"kind": "floder", "root": "x"}}, "'folder', 'webdataset', .*'digits', 'glyphs'"),
         ({"source": {"kind": "folder"}}, "root"),
         ({"source": DIGITS, "splits": {"train": 0.8, "test": 0.1}}, r"0.8 \+ 0.1 = 0.9"),
         ({"source": DIGITS, "splits": {"../train": 1.0}}, "split name"),
@@ -63,6 +64,16 @@ def test_estimates(tmp_path):
     assert (folder.images, folder.num_classes, folder.splits) == (24, 3, {"train": 24})
     with pytest.raises(UsageError, match="no such folder"):
         told({"kind": "folder", "root": str(tmp_path / "none")})
+
+
+def test_estimates_of_tars_go_by_the_first(tmp_path):
+    folder = tars(tmp_path / "in", shards=5, each=8)
+    found = told({"kind": "webdataset", "urls": str(folder), "classes": 3})
+    assert found.num_classes == 3 and found.images == pytest.approx(40, rel=0.1)
+    assert "the first of 5 files" in found.notes[0]
+    assert told({"kind": "webdataset", "urls": f"{folder}/in-000000.tar"}).images == 8
+    with pytest.raises(UsageError, match="No file of that name"):
+        told({"kind": "webdataset", "urls": str(tmp_path / "none.tar")})
 
 
 def test_running_an_ingest_needs_no_torch():

@@ -1,0 +1,156 @@
+"""From `urls` to the files that they name: braces, globs and folders, local or on S3. No torch.
+
+Knows names and sizes, not what is in the files.
+"""
+
+import glob
+import os
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import product, takewhile
+from pathlib import Path
+
+from infra.errors import UsageError
+from infra.storage.opening import open_store
+from stages.ingest.listing import some
+
+MAX_NAMES = 1_000_000
+"""Names that one pattern may stand for."""
+_RANGE = re.compile(r"(\d+)\.\.(\d+)")
+_BRACES = re.compile(r"\{([^{}]*)\}")
+_WILD = re.compile(r"[*?\[]")
+_SPECIAL = re.compile(r"[*?\[{]")
+_TOKENS = re.compile(r"\*\*/|\*\*|\*|\?|\[[^\]/]+\]|.")
+_REMEDY = "correct `urls`: names, braces like {000..099}, globs or folders; local or s3://bucket/"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One file of a source."""
+
+    number: int
+    name: str
+    """Below the folder that all files have in common; stands in the names of its images."""
+    folder: str
+    """URI of the store that it lies in."""
+    path: str
+    """In that store."""
+    size: int
+
+    @property
+    def uri(self) -> str:
+        return f"{self.folder}/{self.path}"
+
+    @property
+    def is_local(self) -> bool:
+        return self.folder.startswith("file://")
+
+
+def find_parts(urls: Sequence[str], suffix: str) -> tuple[Part, ...]:
+    """The files that `urls` name, sorted by URI. A folder or prefix stands for all below it that end in `suffix`.
+
+    UsageError naming the pattern that nothing answers to, and the files missing of one in braces.
+    """
+    found: dict[str, int] = {}
+    for url in urls:
+        for uri, size in _files(url, suffix):
+            if uri in found:
+                raise UsageError(f"read {url!r}", f"{uri} is named twice by `urls`", "name each file once")
+            found[uri] = size
+    common = _common_folder(found)
+    return tuple(
+        Part(number, uri.removeprefix(common), uri.rpartition("/")[0], uri.rpartition("/")[2], size)
+        for number, (uri, size) in enumerate(sorted(found.items()))
+    )
+
+
+def expand(pattern: str) -> list[str]:
+    """`a-{00..02}.{x,y}` as all its names, in order. UsageError for too many of them."""
+    texts = _BRACES.split(pattern)  # literals at even places, what stood in braces at odd ones
+    choices = [[text] if place % 2 == 0 else _choices(text) for place, text in enumerate(texts)]
+    count = 1
+    for choice in choices:
+        count *= len(choice)
+    if count > MAX_NAMES:
+        raise UsageError(f"read {pattern!r}", f"it stands for {count} names, the most is {MAX_NAMES}", "use a glob")
+    return ["".join(parts) for parts in product(*choices)]
+
+
+def _choices(inside: str) -> list[str]:
+    numbers = _RANGE.fullmatch(inside)
+    if numbers is None:
+        return inside.split(",") if "," in inside else [f"{{{inside}}}"]
+    first, last = int(numbers[1]), int(numbers[2])
+    if last - first >= MAX_NAMES:
+        return [""] * (last - first + 1)
+    width = len(numbers[1]) if numbers[1].startswith("0") or len(numbers[1]) == len(numbers[2]) else 0
+    return [f"{number:0{width}d}" for number in range(first, last + 1)]
+
+
+def _files(url: str, suffix: str) -> list[tuple[str, int]]:
+    """URI and size of each file that one pattern names."""
+    pattern, look = _in_bucket(url, suffix) if url.startswith("s3://") else _on_disk(url, suffix)
+    as_it_stands = look(pattern)  # a name that is there is meant, whatever characters it has
+    if as_it_stands:
+        return as_it_stands
+    names = expand(pattern)
+    found = [look(name) for name in names]
+    missing = [name for name, files in zip(names, found, strict=True) if not files]
+    if missing and len(names) > 1:
+        raise UsageError(f"read {url!r}", f"{len(missing)} of {len(names)} are not there: {some(missing)}", _REMEDY)
+    if missing:
+        raise UsageError(f"read {url!r}", f"no file of that name or pattern, nor one below it with {suffix}", _REMEDY)
+    return [file for files in found for file in files]
+
+
+Look = Callable[[str], list[tuple[str, int]]]
+
+
+def _on_disk(url: str, suffix: str) -> tuple[str, Look]:
+    def look(name: str) -> list[tuple[str, int]]:
+        if os.path.isdir(name):
+            names = [str(path) for path in Path(name).rglob(f"*{suffix}")]
+        else:
+            names = [name] if os.path.isfile(name) else glob.glob(name, recursive=True)
+        return [(f"file://{one}", os.path.getsize(one)) for one in sorted(names) if os.path.isfile(one)]
+
+    return os.path.abspath(url.removeprefix("file://")), look
+
+
+def _in_bucket(url: str, suffix: str) -> tuple[str, Look]:
+    bucket, _, pattern = url.removeprefix("s3://").partition("/")
+    fixed = _SPECIAL.split(pattern)[0]
+    there = {entry.path: entry.bytes for entry in open_store(f"s3://{bucket}").list(fixed)}
+
+    def look(name: str) -> list[tuple[str, int]]:
+        folder = f"{name.rstrip('/')}/" if name else ""
+        names = [name] if name in there else [one for one in there if one.startswith(folder) and one.endswith(suffix)]
+        if not names and _WILD.search(name):
+            names = [one for one in there if _matcher(name).fullmatch(one)]
+        return [(f"s3://{bucket}/{one}", there[one]) for one in names]
+
+    return pattern, look
+
+
+@lru_cache(maxsize=16)
+def _matcher(pattern: str) -> re.Pattern[str]:
+    """`*` and `?` stay within a folder, `**/` passes through any number of them."""
+    parts = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    return re.compile("".join(parts.get(part) or _literal(part) for part in _TOKENS.findall(pattern)))
+
+
+def _literal(part: str) -> str:
+    if len(part) > 2 and part.startswith("["):
+        return "[^" + part[2:] if part[1] == "!" else part
+    return re.escape(part)
+
+
+def _common_folder(uris: Iterable[str]) -> str:
+    """The longest folder that all have in common, with its slash; nothing of one on disk and one in a bucket."""
+    folders = [uri.split("/")[:-1] for uri in uris]
+    if not folders:
+        return ""
+    common = [same[0] for same in takewhile(lambda same: len(set(same)) == 1, zip(*folders, strict=False))]
+    return "/".join(common) + "/" if len(common) > 2 else ""

@@ -1,0 +1,192 @@
+"""Tars of WebDataset samples, local or on S3, read by our own walk. No torch.
+
+webdataset's reader drops and mislabels in silence; here every member is accounted for, samples are joined by their key
+within a tar, and what is not certain is set aside with its reason.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from statistics import median_low
+
+from infra.errors import UsageError
+from stages.images.decode import MAX_FILE_BYTES
+from stages.images.header import BadImage
+from stages.ingest.class_names import Classes, Labelled, PartListing, joined
+from stages.ingest.config import WebdatasetSource
+from stages.ingest.listing import Finding, Item, Listing, some
+from stages.ingest.member_labels import member_labels
+from stages.ingest.patterns import Part, find_parts
+from stages.ingest.reading import ahead, one_by_one
+from stages.ingest.tar_walk import Damage, Member, packed_as, walk
+from stages.ingest.window import Window, store_of
+
+MAX_LABEL_BYTES = 1_000_000
+RUN_BYTES = 8_388_608
+"""Neighbours in a tar on a server are fetched together up to this."""
+GAP_BYTES = 65_536
+DAMAGE_TOLD = 3
+_KEY_AND_SUFFIX = re.compile(r"((?:.*/)?(?!__)[^./]+)\.([^/]+)", re.DOTALL)
+"""As webdataset has it: up to the first dot of the base name. Names that begin with a dot or `__` are no samples."""
+
+
+@dataclass(frozen=True)
+class Tars:
+    """Satisfies `listing.Source` and `parts.PartedSource`."""
+
+    settings: WebdatasetSource
+    classes: Classes | None
+    files: tuple[Part, ...]
+
+    @classmethod
+    def find(cls, settings: WebdatasetSource, classes: Classes | None) -> "Tars":
+        return cls(settings, classes, find_parts(settings.patterns, ".tar"))
+
+    @property
+    def costly(self) -> bool:
+        return False
+
+    def listing(self) -> Listing:
+        return self.joined([self.list_part(part) for part in self.files])
+
+    def list_part(self, part: Part) -> PartListing:
+        """All samples of one tar. UsageError for a packed one."""
+        window = Window(part)
+        packing = packed_as(window)
+        if packing:
+            raise UsageError(f"read {part.uri}", f"it is packed with {packing}", "unpack it to a plain .tar first")
+        samples: dict[str, _Sample] = {}
+        damage: list[Damage] = []
+        aside = 0
+        for one in walk(window):
+            if isinstance(one, Damage):
+                damage.append(one)
+            elif found := _KEY_AND_SUFFIX.fullmatch(one.name):
+                samples.setdefault(found[1], _Sample([], [])).take(one, found[2].lower(), self._wanted, window)
+            else:
+                aside += 1
+        images = [image for key, sample in samples.items() for image in self._images(part, key, sample)]
+        notes = (f"{part.name}: {aside} members without a key and an extension were left aside",) if aside else ()
+        findings = (_finding(part, damage, sum(not image.fault for image in images)),) if damage else ()
+        several = any(sample.several for sample in samples.values())
+        return PartListing(tuple(images), several, findings, notes)
+
+    def joined(self, parts: Sequence[PartListing]) -> Listing:
+        """One listing; a damaged tar weighs as many images as it is short of what is usual here."""
+        whole = [len(part.images) for part in parts if not part.findings]
+        usual = median_low(whole) if whole else 0
+        listing = joined((_weighed(part, usual) for part in parts), self.classes)
+        if not listing.items and not listing.findings:
+            raise UsageError(
+                f"ingest the tars {some(self.settings.patterns)}",
+                f"{len(parts)} files without a sample",
+                "check `urls`",
+            )
+        return listing
+
+    def read(self, item: Item) -> bytes:
+        return self._fetch((item,))
+
+    def reads(self, items: Sequence[Item]) -> Iterator[bytes | BadImage]:
+        if all(part.is_local for part in self.files):
+            return one_by_one(self.read, items)
+        return self._fetched_together(items)
+
+    def _fetched_together(self, items: Sequence[Item]) -> Iterator[bytes | BadImage]:
+        runs = list(_runs(items))
+        for run, data in zip(runs, ahead(self._fetch, runs), strict=True):
+            start = run[0].place[1]
+            for item in run:
+                at = item.place[1] - start
+                yield data if isinstance(data, BadImage) else data[at : at + item.size]
+
+    def _fetch(self, run: Sequence[Item]) -> bytes:
+        """The bytes from the first to the last of some neighbours."""
+        (number, start), last = run[0].place, run[-1]
+        length = last.place[1] + last.size - start
+        if run[0].size > MAX_FILE_BYTES:
+            raise BadImage(f"a file of {run[0].size} bytes is over the cap of {MAX_FILE_BYTES}")
+        part = self.files[number]
+        data = store_of(part.folder).read(part.path, start, length)
+        if len(data) != length:
+            raise BadImage(f"{part.name} became shorter: {len(data)} of {length} bytes at byte {start}")
+        return data
+
+    @property
+    def _wanted(self) -> tuple[str, ...]:
+        return tuple(self.settings.label.lower().split(";"))
+
+    def _images(self, part: Part, key: str, sample: "_Sample") -> Iterator[Labelled]:
+        """The sample's image; of a key that is used twice all its images, set aside."""
+        forms = self.settings.image.lower().split(";")
+        images = sorted(
+            ((suffix, one) for suffix, one in sample.members if suffix in forms),
+            key=lambda found: forms.index(found[0]),
+        )
+        labels = [(suffix, data) for wanted in self._wanted for suffix, data in sample.labels if suffix == wanted]
+        name = f"{part.name}#{key}"
+        twice = sorted({suffix for suffix, _ in sample.members if sample.count(suffix) > 1} & {*forms, *self._wanted})
+        has = ", ".join(sorted({suffix for suffix, _ in sample.members}))
+        if twice:
+            fault = f"the key {key!r} is used more than once in this tar ({has}): which label is whose is not certain"
+            for _, one in images or sample.members[:1]:
+                yield Labelled(f"{name}@{one.offset}", (), one.size, (part.number, one.offset), fault)
+        elif not images:
+            yield Labelled(name, (), fault=f"no image: it has {has}, none of {self.settings.image}")
+        else:
+            _, image = images[0]
+            fault = image.fault or ("" if labels else f"no label: it has {has}, none of {self.settings.label}")
+            found = member_labels(*labels[0], self.settings.label_field) if labels else None
+            sample.several = found is not None and found.several
+            names, wrong = (found.names, found.fault) if found else ((), "")
+            yield Labelled(name, names, image.size, (part.number, image.offset), fault or wrong)
+
+
+@dataclass
+class _Sample:
+    """The members of one key, and the bytes of those that are labels."""
+
+    members: list[tuple[str, Member]]
+    labels: list[tuple[str, bytes]]
+    several: bool = False
+
+    def take(self, member: Member, suffix: str, wanted: Sequence[str], window: Window) -> None:
+        self.members.append((suffix, member))
+        if suffix in wanted and not member.fault:
+            self.labels.append((suffix, window.read(member.offset, min(member.size, MAX_LABEL_BYTES))))
+
+    def count(self, suffix: str) -> int:
+        return sum(one == suffix for one, _ in self.members)
+
+
+def _finding(part: Part, damage: Sequence[Damage], whole: int) -> Finding:
+    told = "; ".join(one.text for one in damage[:DAMAGE_TOLD])
+    more = f"; and {len(damage) - DAMAGE_TOLD} more places" if len(damage) > DAMAGE_TOLD else ""
+    return Finding(part.name, f"the tar is damaged: {told}{more}; {whole} images of it are whole", len(damage))
+
+
+def _weighed(part: PartListing, usual: int) -> PartListing:
+    if not part.findings:
+        return part
+    (finding,) = part.findings
+    short = usual - len(part.images)
+    if short <= 0:
+        return part
+    reason = f"{finding.reason}, {short} fewer than is usual in this source"
+    return replace(part, findings=(replace(finding, reason=reason, images=max(finding.images, short)),))
+
+
+def _runs(items: Sequence[Item]) -> Iterator[tuple[Item, ...]]:
+    """Neighbours in one tar, in order and together no longer than `RUN_BYTES`."""
+    run: list[Item] = []
+    for item in items:
+        if run:
+            (number, start), (_, last) = run[0].place, run[-1].place
+            gap = item.place[1] - (last + run[-1].size)
+            near = item.place[0] == number and 0 <= gap <= GAP_BYTES
+            if not near or item.place[1] + item.size - start > RUN_BYTES:
+                yield tuple(run)
+                run = []
+        run.append(item)
+    if run:
+        yield tuple(run)

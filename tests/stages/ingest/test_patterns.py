@@ -1,0 +1,93 @@
+"""Which files `urls` name, and what is said when they name none."""
+
+import pytest
+from photos import write
+
+from infra.errors import UsageError
+from stages.ingest.patterns import expand, find_parts
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        ("a.tar", ["a.tar"]),
+        ("a-{08..11}.tar", ["a-08.tar", "a-09.tar", "a-10.tar", "a-11.tar"]),
+        ("{8..10}", ["8", "9", "10"]),
+        ("{000..001}-{x,yy}", ["000-x", "000-yy", "001-x", "001-yy"]),
+        ("{one}", ["{one}"]),
+        ("{5..4}", []),
+    ],
+)
+def test_braces(pattern, names):
+    assert expand(pattern) == names
+
+
+def test_too_many_names_are_refused_before_they_are_made():
+    with pytest.raises(UsageError, match="1000000000000 names"):
+        expand("{000000..999999}-{000000..999999}")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("a-0.tar", "a-1.tar", "deep/b.tar", "deep/down/c.tar", "notes.txt", "[odd] {1..2}.tar"):
+        write(tmp_path / name, b"x" * len(name))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("urls", "names"),
+    [
+        (["a-{0..1}.tar"], ["a-0.tar", "a-1.tar"]),
+        (["a-*.tar"], ["a-0.tar", "a-1.tar"]),
+        (["*/*.tar"], ["b.tar"]),
+        (["**/?.tar"], ["b.tar", "down/c.tar"]),
+        (["deep"], ["b.tar", "down/c.tar"]),
+        (["deep/", "a-[!0].tar"], ["a-1.tar", "deep/b.tar", "deep/down/c.tar"]),
+        (["[odd] {1..2}.tar"], ["[odd] {1..2}.tar"]),
+        (["notes.txt"], ["notes.txt"]),
+    ],
+)
+def test_local_patterns(folder, urls, names):
+    parts = find_parts([f"{folder}/{url}" for url in urls], ".tar")
+    assert [part.name for part in parts] == names
+    assert [part.number for part in parts] == list(range(len(names)))
+
+
+@pytest.mark.parametrize(
+    ("url", "found"),
+    [
+        ("none.tar", r"none\.tar'\. No file of that name"),
+        ("b-*.tar", r"b-\*\.tar'\. No file"),
+        ("a-{0..3}.tar", r"2 of 4 are not there: '.*a-2\.tar', '.*a-3\.tar'"),
+        ("deep/down/*.parquet", "No file"),
+    ],
+)
+def test_a_pattern_that_names_nothing(folder, url, found):
+    with pytest.raises(UsageError, match=found):
+        find_parts([f"{folder}/{url}"], ".tar")
+
+
+def test_a_file_named_twice(folder):
+    with pytest.raises(UsageError, match=r"a-0\.tar is named twice"):
+        find_parts([f"{folder}/a-0.tar", f"{folder}/a-*.tar"], ".tar")
+
+
+@pytest.mark.s3
+def test_patterns_in_a_bucket(s3_uri):
+    from infra.storage.opening import open_store
+
+    store = open_store(s3_uri)
+    for name in ("a-0.tar", "a-1.tar", "deep/b.tar", "notes.txt"):
+        store.write(name, name.encode())
+
+    def named(*urls):
+        return [part.name for part in find_parts([f"{s3_uri}/{url}" for url in urls], ".tar")]
+
+    assert named("a-{0..1}.tar") == named("a-*.tar") == named("?-[01].tar") == ["a-0.tar", "a-1.tar"]
+    assert named("") == named("**/*.tar") == ["a-0.tar", "a-1.tar", "deep/b.tar"]
+    assert named("deep") == named("deep/") == ["b.tar"]
+    for url in ("none/", "b-*.tar", "a-9.tar"):
+        with pytest.raises(UsageError, match="No file of that name or pattern"):
+            named(url)
+    with pytest.raises(UsageError, match=r"1 of 3 are not there: '.*a-2\.tar'"):
+        named("a-{0..2}.tar")
