@@ -133,7 +133,9 @@ class GlyphsSource(_Source):
     """Which classes are taken, and every draw of style, place and noise."""
 
 
-Source = Annotated[FolderSource | WebdatasetSource | DigitsSource | GlyphsSource, Field(discriminator="kind")]
+Source = Annotated[
+    FolderSource | WebdatasetSource | ParquetSource | DigitsSource | GlyphsSource, Field(discriminator="kind")
+]
 
 
 class Deduplicate(Settings):

@@ -10,6 +10,7 @@ from stages.ingest.config import (
     GlyphsSource,
     IngestConfig,
     IngestResources,
+    ParquetSource,
     WebdatasetSource,
 )
 from stages.ingest.parts import PartedSource
@@ -42,7 +43,7 @@ def estimate(
             listing = FolderTree(root, labels, config.splits == "folders").listing()
             count, classes = len(listing.items), len(listing.classes)
             each_bytes, each_seconds = sum(item.size for item in listing.items) / count, LOOK_SECONDS
-        case WebdatasetSource(urls=urls):
+        case WebdatasetSource(urls=urls) | ParquetSource(urls=urls):
             source = open_source(config)
             assert isinstance(source, PartedSource)
             if not all(part.is_local for part in source.files):

@@ -2,12 +2,13 @@
 
 from infra.errors import UsageError
 from stages.ingest.class_names import Classes, parse_names
-from stages.ingest.config import DigitsSource, FolderSource, GlyphsSource, IngestConfig, WebdatasetSource
+from stages.ingest.config import DigitsSource, FolderSource, GlyphsSource, IngestConfig, ParquetSource, WebdatasetSource
 from stages.ingest.labels_file import read_text
 from stages.ingest.listing import Source
 from stages.ingest.source_digits import Digits
 from stages.ingest.source_folder import FolderTree
 from stages.ingest.source_glyphs import Glyphs
+from stages.ingest.source_parquet import Parquet
 from stages.ingest.source_webdataset import Tars
 
 
@@ -18,6 +19,8 @@ def open_source(config: IngestConfig) -> Source:
             return FolderTree(root, labels, config.splits == "folders")
         case WebdatasetSource() as tars:
             return Tars.find(tars, _classes(tars.classes, tars.class_names))
+        case ParquetSource() as parquet:
+            return Parquet.find(parquet, _classes(parquet.classes, parquet.class_names))
         case DigitsSource():
             return Digits()
         case GlyphsSource() as glyphs:

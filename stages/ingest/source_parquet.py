@@ -1,0 +1,197 @@
+"""Parquet files in the layout of Hugging Face image data sets, local or on S3, row group by row group. No torch."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any
+
+from infra.errors import UsageError
+from stages.images.header import BadImage
+from stages.ingest.class_names import Classes, Labelled, PartListing, class_name, joined
+from stages.ingest.config import ParquetSource
+from stages.ingest.listing import Item, Listing, some
+from stages.ingest.patterns import Part, find_parts
+from stages.ingest.window import Window, WindowFile
+
+BATCH_ROWS = 64
+"""Rows of images decompressed at once."""
+BUFFER_BYTES = 1_048_576
+DAMAGE = (OSError, ValueError)
+"""What pyarrow raises on pages that do not decompress or decode: ArrowInvalid is a ValueError."""
+
+
+@dataclass(frozen=True)
+class Parquet:
+    """Satisfies `listing.Source` and `parts.PartedSource`. An item's place is (file, row group, row in it)."""
+
+    settings: ParquetSource
+    fixed: Classes | None
+    """Classes that the config fixes."""
+    files: tuple[Part, ...]
+
+    @classmethod
+    def find(cls, settings: ParquetSource, classes: Classes | None) -> "Parquet":
+        return cls(settings, classes, find_parts(settings.patterns, ".parquet"))
+
+    @property
+    def costly(self) -> bool:
+        return True  # a row alone costs its whole row group
+
+    @cached_property
+    def classes(self) -> Classes | None:
+        """Those of the config, else the names of a ClassLabel in the first file's schema."""
+        if self.fixed is not None:
+            return self.fixed
+        with _opened(self.files[0]) as file:
+            names = label_names(file.schema_arrow.metadata or {}, self.settings.label)
+        return Classes.of(names) if names else None
+
+    def listing(self) -> Listing:
+        return self.joined([self.list_part(part) for part in self.files])
+
+    def list_part(self, part: Part) -> PartListing:
+        """All rows of one file, of which only the labels are read. UsageError naming the columns that there are."""
+        with _opened(part) as file:
+            several = self._check_columns(part, file.schema_arrow)
+            images: list[Labelled] = []
+            for group in range(file.num_row_groups):
+                for row, label in enumerate(self._labels(file, group)):
+                    name = f"{part.name}#{len(images):09d}"
+                    images.append(_labelled(name, label, (part.number, group, row)))
+        return PartListing(tuple(images), several)
+
+    def joined(self, parts: Sequence[PartListing]) -> Listing:
+        listing = joined(parts, self.classes)
+        if not listing.items:
+            asked = f"ingest the parquet files {some(self.settings.patterns)}"
+            raise UsageError(asked, f"{len(parts)} files without a row", "check `urls`")
+        return listing
+
+    def read(self, item: Item) -> bytes:
+        found = next(self.reads([item]))
+        if isinstance(found, BadImage):
+            raise found
+        return found
+
+    def reads(self, items: Sequence[Item]) -> Iterator[bytes | BadImage]:
+        """Each row group is read once, whatever the order: what is asked for later waits in memory."""
+        rows: dict[tuple[int, ...], set[int]] = {}
+        for item in items:
+            rows.setdefault(item.place[:2], set()).add(item.place[2])
+        waiting: dict[tuple[int, ...], bytes | BadImage] = {}
+        for item in items:
+            if item.place not in waiting:
+                number, group = item.place[:2]
+                for row, found in self._group(self.files[number], group, rows[number, group]):
+                    waiting[number, group, row] = found
+            yield waiting.pop(item.place)
+
+    def _labels(self, file: Any, group: int) -> list[Any]:
+        """The labels of a row group; of a damaged one as many BadImages as it has rows."""
+        try:
+            labels: list[Any] = file.read_row_group(group, columns=[self.settings.label]).column(0).to_pylist()
+        except DAMAGE as error:
+            return [BadImage(_damaged(group, error))] * file.metadata.row_group(group).num_rows
+        return labels
+
+    def _group(self, part: Part, group: int, rows: set[int]) -> Iterator[tuple[int, bytes | BadImage]]:
+        """The images at `rows` of a row group."""
+        first, left = 0, sorted(rows, reverse=True)
+        try:
+            with _opened(part) as file:
+                for batch in file.iter_batches(BATCH_ROWS, row_groups=[group], columns=[self.settings.image]):
+                    column = batch.column(0)
+                    while left and left[-1] < first + len(column):
+                        yield left[-1], _image_bytes(column[left.pop() - first].as_py())
+                    first += len(column)
+                    if not left:
+                        return
+        except DAMAGE as error:
+            yield from ((row, BadImage(_damaged(group, error))) for row in reversed(left))
+
+    def _check_columns(self, part: Part, schema: Any) -> bool:
+        """Whether the labels are lists. UsageError when the columns are not what the config says."""
+        has = ", ".join(f"{field.name} ({field.type})" for field in schema)
+        missing = [name for name in (self.settings.image, self.settings.label) if name not in schema.names]
+        do = "name the columns with `source.image` and `source.label`"
+        if missing:
+            raise UsageError(f"read the columns {some(missing)} of {part.uri}", f"its columns are {has}", do)
+        image, label = str(schema.field(self.settings.image).type), str(schema.field(self.settings.label).type)
+        if not (
+            image in _BYTES or (image.startswith("struct<") and _has_bytes(schema.field(self.settings.image).type))
+        ):
+            asked = f"read images from the column {self.settings.image!r} of {part.uri}"
+            raise UsageError(asked, f"it is {image}, neither bytes nor a struct with `bytes`; all columns: {has}", do)
+        return label.startswith(("list<", "large_list<", "fixed_size_list<"))
+
+
+_BYTES = ("binary", "large_binary")
+
+
+def _has_bytes(struct: Any) -> bool:
+    return any(field.name == "bytes" and str(field.type) in _BYTES for field in struct)
+
+
+def _damaged(group: int, error: Exception) -> str:
+    return f"row group {group} is damaged: {str(error).splitlines()[0]}"
+
+
+def _labelled(name: str, label: Any, place: tuple[int, int, int]) -> Labelled:
+    if isinstance(label, BadImage):
+        return Labelled(name, (), 0, place, str(label))
+    try:
+        labels = label if isinstance(label, list) else [label]
+        if not labels:
+            raise ValueError("no label: []")
+        return Labelled(name, tuple(dict.fromkeys(map(class_name, labels))), 0, place)
+    except ValueError as error:
+        return Labelled(name, (), 0, place, f"it has {error}")
+
+
+def _image_bytes(value: Any) -> bytes | BadImage:
+    data = value.get("bytes") if isinstance(value, dict) else value
+    if isinstance(data, bytes):
+        return data
+    path = value.get("path") if isinstance(value, dict) else None
+    return BadImage(f"the row has no bytes, only the path {path!r}" if path else "the row has no image")
+
+
+def label_names(metadata: Mapping[bytes, bytes], column: str) -> tuple[str, ...]:
+    """Class names that Hugging Face's `datasets` wrote beside the schema; none when there are none."""
+    try:
+        feature = json.loads(metadata[b"huggingface"])["info"]["features"][column]
+    except (KeyError, TypeError, ValueError):
+        return ()
+    while isinstance(feature, list) or (isinstance(feature, dict) and "feature" in feature):  # a sequence of labels
+        feature = feature[0] if isinstance(feature, list) and feature else dict(feature or {}).get("feature")
+    names = feature.get("names") if isinstance(feature, dict) else None
+    return tuple(map(str, names)) if isinstance(names, list) else ()
+
+
+@contextmanager
+def _opened(part: Part) -> Iterator[Any]:
+    """A parquet file through our own store. UsageError when it is none."""
+    arrow, parquet = _pyarrow()
+    with WindowFile(Window(part)) as raw:
+        try:
+            file = parquet.ParquetFile(
+                arrow.PythonFile(raw, mode="r"),
+                pre_buffer=False,
+                buffer_size=BUFFER_BYTES,
+                page_checksum_verification=True,
+            )
+        except arrow.ArrowInvalid as error:
+            raise UsageError(f"read {part.uri}", f"it is no parquet file: {error}", "correct `urls`") from error
+        with file:
+            yield file
+
+
+@lru_cache(maxsize=1)
+def _pyarrow() -> tuple[Any, Any]:
+    """A third of a second to import: only where parquet is ingested."""
+    import pyarrow
+    import pyarrow.parquet
+
+    return pyarrow, pyarrow.parquet
