@@ -206,6 +206,8 @@ class Estimate(Settings):
     num_classes: int | None = None
     model: dict[str, Any] | None = None
     """Checkpoints and Weights: the architecture, for who comes after."""
+    averaged: bool | None = None
+    """Checkpoints: whether they will hold a running average of the weights."""
     notes: tuple[str, ...] = ()
 
 

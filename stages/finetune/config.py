@@ -7,17 +7,11 @@ from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_v
 from infra.errors import UsageError
 from stages.images.config import AugmentSettings
 from stages.settings import Duration, Settings, TaskResources
+from stages.training.config import Ema
 from stages.training.schedule import ScheduleSettings, in_steps
 from stages.vit.config import ModelSettings
 
 T = TypeVar("T")
-
-
-class Ema(Settings):
-    """A running average of the parameters, used for every evaluation and kept as the weights."""
-
-    decay: float = Field(gt=0, lt=1)
-    """Share of the old average that a step keeps; 0.9999 for ImageNet in Table 2 (section B.1.1)."""
 
 
 class FinetuneConfig(Settings):
@@ -60,7 +54,7 @@ class FinetuneConfig(Settings):
     position_resize: Literal["vit_paper", "timm", "huggingface", "torchvision"] = "vit_paper"
     """Whose interpolation brings the position embedding to a new grid; vit_paper is the authors' own."""
     ema: Ema | None = None
-    """Average the parameters over steps."""
+    """Average the parameters over steps: the average is what is evaluated, and kept as the weights."""
     precision: Literal["bf16", "fp32"] = "bf16"
     """bf16: matrix products in bfloat16 with fp32 parameters (autocast); fp32: everything in single precision."""
     dropout: float = Field(default=0.0, ge=0, lt=1)

@@ -6,7 +6,7 @@ from pydantic import Field, PositiveInt
 
 from stages.images.config import AugmentSettings
 from stages.settings import Duration, Settings
-from stages.training.config import ObjectiveSettings, OptimizerSettings
+from stages.training.config import Ema, ObjectiveSettings, OptimizerSettings
 from stages.training.schedule import ScheduleSettings
 from stages.vit.config import ModelSettings
 
@@ -30,6 +30,8 @@ class PretrainConfig(Settings):
     """What happens to an image before the model sees it."""
     precision: Literal["bf16", "fp32"] = "bf16"
     """bf16: weights and activations in bfloat16 with fp32 master weights and moments; fp32: everything."""
+    ema: Ema | None = None
+    """Keep a running average of the parameters too, in fp32; `convert` takes it with `use: ema`."""
     seed: int = Field(default=0, ge=0)
     """Decides initial weights, sample order, augmentation and dropout."""
 

@@ -40,6 +40,7 @@ def estimate(
         hours=flops / _speed(config, resources, known) / 3600,
         num_classes=num_classes,
         model=model.model_dump(mode="json"),
+        averaged=config.ema is not None,
         notes=tuple(_notes(config, resources)),
     )
 
@@ -48,13 +49,14 @@ def memory_bytes(config: PretrainConfig, resources: PretrainResources, model: Mo
     """Peak memory of one worker: the state as ZeRO splits it (Rajbhandari et al. 2020, Figure 1), and activations.
 
     With P parameters on N workers: bf16 keeps 2P weights, fp32 sums of gradients, and 12P of optimiser; fp32 keeps 4P
-    weights, 4P gradients and 8P of moments, ZeRO a second copy of the weights beside them.
+    weights, 4P gradients and 8P of moments, ZeRO a second copy of the weights beside them. An average is 4P more.
     """
     parameters, share = num_parameters(model) + _predictor(config, model), 1 / resources.workers
     weight, gradient, optimiser = (2, 2, 12) if config.precision == "bf16" else (4, 4, 12)
     if resources.zero == 0 and config.precision == "fp32":
         optimiser = 8
     split = [share if resources.zero >= stage else 1.0 for stage in (3, 2, 1)]
+    optimiser += 4 if config.ema else 0
     state = parameters * (weight * split[0] + gradient * split[1] + optimiser * split[2])
     scale = 1 if config.precision == "bf16" else 2
     one_block = ACTIVATION_BYTES * scale * model.tokens * model.sizes.width * micro_batch_of(config, resources)
@@ -90,10 +92,11 @@ def _shards(inputs: Mapping[str, Sequence[Artifact | Estimate]]) -> tuple[dict[s
 
 
 def _saved_bytes(config: PretrainConfig, resources: PretrainResources) -> int:
-    """Bytes of a checkpoint per parameter: weights, master weights where they are another copy, two moments."""
+    """Bytes of a checkpoint per parameter: weights, master weights where they are another copy, moments, average."""
+    average = 4 if config.ema else 0
     if config.precision == "bf16":
-        return 14
-    return 12 if resources.zero == 0 else 16
+        return 14 + average
+    return (12 if resources.zero == 0 else 16) + average
 
 
 def _speed(config: PretrainConfig, resources: PretrainResources, known: Known) -> float:

@@ -103,7 +103,10 @@ def _engine(job: Job, rank: Rank, deal: Deal, scratch: Path) -> Engine:
     if resources.compile and rank.device != "cpu":
         for block in blocks_of(model):
             block.compile()
-    settings = EngineSettings(resources.zero, config.precision, config.optimizer.clip_norm, job.model.image_px)
+    settings = EngineSettings(
+        resources.zero, config.precision, config.optimizer.clip_norm, job.model.image_px,
+        ema_decay=config.ema.decay if config.ema else None,
+    )  # fmt: skip
     return Engine(model, build(model, config.optimizer), settings, deal, rank)
 
 

@@ -3,6 +3,7 @@
 import functools
 import json
 import re
+from typing import Any
 
 from infra.errors import StageError, UsageError
 from infra.work import Rank
@@ -62,7 +63,9 @@ def _artifact(job: Job, out: Out) -> Checkpoint:
     files = place.files(manifest)
     curve = next(file for file in files if file.path == f"{manifest.folder}/{METRICS}")
     classes = load_manifest(job.shards).classes if job.model.classes else ()
-    labels = json.dumps({"id2label": {str(index): name for index, name in enumerate(classes)}}, indent=1)
+    labels: dict[str, Any] = {"id2label": {str(index): name for index, name in enumerate(classes)}}
+    if job.course.config.objective.kind == "sigmoid":
+        labels["objective"] = "sigmoid"  # who predicts takes each class by itself
     return Checkpoint(
         folder=manifest.folder,
         step=manifest.step,
@@ -73,7 +76,7 @@ def _artifact(job: Job, out: Out) -> Checkpoint:
         files=(
             *files,
             curve.model_copy(update={"path": METRICS}),
-            out.put("labels.json", labels.encode()),
+            out.put("labels.json", json.dumps(labels, indent=1).encode()),
             *(File(**file) for file in finished["files"]),
         ),
     )

@@ -52,6 +52,13 @@ class ObjectiveSettings(Settings):
         return CELLS[self.patch_target] ** 2 * NUM_COLOURS
 
 
+class Ema(Settings):
+    """A running average of the parameters over steps, from the initial ones on (Polyak and Juditsky 1992)."""
+
+    decay: float = Field(gt=0, lt=1)
+    """Share of the old average that a step keeps; 0.9999 for ImageNet in Table 2 (section B.1.1)."""
+
+
 class OptimizerSettings(Settings):
     """The update rule. Weight decay is decoupled and touches kernels only (big_vision `optax.py`)."""
 

@@ -14,9 +14,13 @@ from torch import Tensor, nn
 from infra.errors import StageError
 from infra.work import Rank
 from stages.training.deal import Deal
+from stages.training.ema import Average
 
 STATE = "state"
 """Name of the folder, inside a step's, that DeepSpeed's files lie in."""
+
+_PARTS = ("single_partition_of_fp32_groups", "fp32_groups_flat_partition", "fp32_partitioned_groups_flat")
+"""Where DeepSpeed's optimisers keep a rank's fp32 weights: ZeRO 1 and 2, ZeRO 1 in bf16, ZeRO 3."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,8 @@ class EngineSettings:
     clip_norm: float | None
     image_px: int
     """Side of the images, to make padding up."""
+    ema_decay: float | None = None
+    """Of a running average of the parameters; None keeps none."""
 
     @property
     def own_clipping(self) -> bool:
@@ -47,7 +53,7 @@ class Engine:
 
         groups._release_process_group_references()  # of an earlier gang in this process, whose world is gone
         logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
-        self.settings, self.deal, self.device = settings, deal, torch.device(rank.device)
+        self.settings, self.deal, self.device, self._rank = settings, deal, torch.device(rank.device), rank
         for group in optimizer.param_groups:
             group["lr"] = 0.0  # every step sets its own; see `_forget_dry_run`
         self._engine, *_ = deepspeed.initialize(
@@ -55,6 +61,7 @@ class Engine:
         )
         self._forget_dry_run(optimizer)
         self._parameters = list(self._engine.module.parameters())
+        self._average = None if settings.ema_decay is None else Average(self._masters(), settings.ema_decay, rank.rank)
 
     def forward(self, images: Tensor, *hints: Tensor) -> Tensor:
         """The model's outputs for a micro-batch, in the engine's precision."""
@@ -93,6 +100,8 @@ class Engine:
             group["lr"] = lr
         norm = self._clip() if self.settings.own_clipping else None
         self._engine.step()
+        if self._average is not None:
+            self._average.update(self._masters())
         if norm is None:
             norm = torch.as_tensor(self._engine.get_global_grad_norm(), dtype=torch.float32, device=self.device)
         return norm
@@ -100,6 +109,8 @@ class Engine:
     def save(self, folder: Path) -> None:
         """Write this rank's files below `folder/state`. All ranks call it; each may have its own folder."""
         self._engine.save_checkpoint(str(folder), tag=STATE, save_latest=False)
+        if self._average is not None:
+            self._average.save(folder / STATE)
 
     def load(self, folder: Path) -> None:
         """Read what `save` wrote at the same world size. The caller has verified every file before: they are pickles.
@@ -109,6 +120,26 @@ class Engine:
         loaded, _ = self._engine.load_checkpoint(str(folder), tag=STATE)
         if loaded is None:
             raise StageError(f"load a checkpoint from {folder}", "DeepSpeed found none", "report this")
+        if self._average is not None:
+            self._average.load(folder / STATE)
+
+    def _masters(self) -> dict[str, Tensor]:
+        """The fp32 weights that this rank updates: its parts of the whole, numbered; at ZeRO 0 by parameter's name.
+
+        There every rank has all of them, so that rank 0 answers for the others.
+        """
+        inner, named = self._engine.optimizer, dict(self._engine.module.named_parameters())
+        if self.settings.zero:
+            parts = next(getattr(inner, place) for place in _PARTS if hasattr(inner, place))
+            return {str(number): part for number, part in enumerate(parts)}
+        if self._rank.rank:
+            return {}
+        if self.settings.precision == "fp32":
+            return named
+        names = {id(parameter): name for name, parameter in named.items()}
+        groups = zip(inner.fp16_groups, inner.fp32_groups, strict=True)
+        pairs = (pair for rounded, masters in groups for pair in zip(rounded, masters, strict=True))
+        return {names[id(parameter)]: master for parameter, master in pairs}
 
     def _forget_dry_run(self, optimizer: torch.optim.Optimizer) -> None:
         """ZeRO 0 in bf16 makes a step with zero gradients to allocate its moments, and counts it: Adam's bias

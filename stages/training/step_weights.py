@@ -12,18 +12,18 @@ from infra.storage.store import Store
 from stages.artifacts import Checkpoint, File
 from stages.training.engine import STATE
 from stages.training.masked import OWN_PARAMETERS
-from stages.training.steps import Place, StepManifest, committed
+from stages.training.steps import Place, StepManifest, average_files, committed, no_average
 from stages.training.zero_files import ZeroFiles, needed_files
 
 _ATTEMPT = re.compile(r"(a\d+(?:\.\d+)?)/attempt\.json")
 
 
-def open_step(checkpoint: Checkpoint, scratch: Path, step: int | None = None) -> ZeroFiles:
+def open_step(checkpoint: Checkpoint, scratch: Path, step: int | None = None, average: bool = False) -> ZeroFiles:
     """Copy the files that hold the weights of `step`, the artifact's own when left out, to `scratch` and open them.
 
-    What only an objective needs, such as a mask token, is not among them.
-
-    Errors: UsageError naming the steps there are; IntegrityError for files that are not what their manifest says.
+    With `average` it is their running average. What only an objective needs, such as a mask token, is not among them.
+    Errors: UsageError naming the steps there are, or where no average was kept; IntegrityError for files that are not
+    what their manifest says.
     """
     found = checkpoint if step in (None, checkpoint.step) else _at(checkpoint, step)
     name = f"{found.folder}/manifest.json"
@@ -31,12 +31,14 @@ def open_step(checkpoint: Checkpoint, scratch: Path, step: int | None = None) ->
     listed = {file.path: file.digest for file in manifest.files}
     state = f"{found.folder}/{STATE}"
     names = [path.removeprefix(f"{state}/") for path in listed if path.startswith(f"{state}/")]
-    for path in (f"{state}/{name}" for name in needed_files(names)):
+    if average and not average_files(names):
+        raise no_average(checkpoint.uri)
+    for path in (f"{state}/{name}" for name in needed_files(names, average)):
         if found.file(path).digest != listed[path]:
             told = f"its record says {found.file(path).digest} of {path}, the step's manifest {listed[path]}"
             raise IntegrityError(f"read {checkpoint.uri}", told, "use another step")
         found.fetch(path, scratch)
-    return ZeroFiles(scratch / state, leave_out=OWN_PARAMETERS)
+    return ZeroFiles(scratch / state, leave_out=OWN_PARAMETERS, average=average)
 
 
 def kept_steps(checkpoint: Checkpoint) -> dict[int, Place]:

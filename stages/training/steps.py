@@ -6,7 +6,7 @@ A step is the folder `step-{n}/` in an attempt; its `manifest.json`, written las
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal, Self
 
 from pydantic import Field, ValidationError
@@ -17,6 +17,7 @@ from stages.artifacts import File, Frozen
 
 SCHEMA = 1
 METRICS = "metrics.jsonl"
+_AVERAGE = re.compile(r"(?:.*/)?zero_pp_rank_(\d+)_average\.pt")
 _MANIFEST = re.compile(r"([^/]+)/step-(\d+)/manifest\.json")
 
 
@@ -108,6 +109,23 @@ class Place(Frozen):
             File(path=file.path, at=f"{self.attempt}/{file.path}", bytes=file.bytes, sha256=file.sha256)
             for file in (own, *manifest.files)
         )
+
+
+def average_file(rank: int) -> str:
+    """Name of the file that holds a rank's part of the running average, beside DeepSpeed's own."""
+    return f"zero_pp_rank_{rank}_average.pt"
+
+
+def average_files(names: Iterable[str]) -> list[str]:
+    """Those among the files of a step, in order of rank; none where no average was kept."""
+    found = {int(match[1]): name for name in names if (match := _AVERAGE.fullmatch(name))}
+    return [found[rank] for rank in sorted(found)]
+
+
+def no_average(uri: str) -> UsageError:
+    """What to say to who asks for the average of a training that kept none."""
+    found = "its training kept none"
+    return UsageError(f"read the average of the weights of {uri}", found, "pretrain with `ema`, or use params")
 
 
 def committed(node: Store, attempts: Sequence[str]) -> list[Place]:

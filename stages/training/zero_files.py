@@ -17,6 +17,7 @@ from torch import Tensor
 
 from infra.errors import IntegrityError
 from stages.training.inert_pickle import load_mapped
+from stages.training.steps import average_files
 
 Shape = tuple[int, ...]
 
@@ -39,18 +40,21 @@ class _Layout(Protocol):
 
 
 class ZeroFiles:
-    """The master weights in a folder that `engine.save_checkpoint` wrote (the tag's folder).
+    """The master weights, or their running average, in a folder that `engine.save_checkpoint` wrote (the tag's folder).
 
     `shapes` is name -> shape in file order, those of `leave_out` left out. IntegrityError when files are missing or do
     not add up.
     """
 
-    def __init__(self, folder: Path, leave_out: Container[str] = ()) -> None:
+    def __init__(self, folder: Path, leave_out: Container[str] = (), average: bool = False) -> None:
         self.folder = folder
         files = {path.name: path for path in folder.glob("*.pt")}
         model = load_mapped(files[_one(needed_model_file(files), folder)])
-        optimizers = [load_mapped(files[name]) for name in _by_rank(files)]
-        self._layout = _layout(folder, model, [file["optimizer_state_dict"] for file in optimizers])
+        optimizers = [load_mapped(files[name])["optimizer_state_dict"] for name in _by_rank(files)]
+        if average:
+            kept = [load_mapped(files[name])["average"] for name in average_files(files)]
+            model, optimizers = _averaged(folder, kept, model, optimizers)
+        self._layout = _layout(folder, model, optimizers)
         self.shapes = {name: shape for name, shape in self._layout.shapes.items() if name not in leave_out}
 
     def tensor(self, name: str) -> Tensor:
@@ -71,9 +75,12 @@ class ZeroFiles:
             yield name, self.tensor(name)
 
 
-def needed_files(names: Sequence[str]) -> list[str]:
-    """Which of a checkpoint's files hold the weights: the optimiser's of all ranks and one of the model's."""
-    return [*needed_model_file(names), *_by_rank(names)]
+def needed_files(names: Sequence[str], average: bool = False) -> list[str]:
+    """Which of a checkpoint's files hold the weights: the optimiser's of all ranks and one of the model's.
+
+    With `average` also those of the average, which lies as they do.
+    """
+    return [*needed_model_file(names), *_by_rank(names), *(average_files(names) if average else ())]
 
 
 def needed_model_file(names: Mapping[str, Any] | Sequence[str]) -> list[str]:
@@ -93,6 +100,19 @@ def _by_rank(names: Mapping[str, Any] | Sequence[str]) -> list[str]:
     pattern = re.compile(r"(?:bf16_)?zero_pp_rank_(\d+)_mp_rank_00_optim_states\.pt")
     found = {int(match[1]): name for name in names if (match := pattern.fullmatch(name))}
     return [found[rank] for rank in sorted(found)]
+
+
+def _averaged(
+    folder: Path, kept: list[dict[str, Tensor]], model: dict[str, Any], optimizers: list[dict[str, Any]]
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The files' content with the average in the place of the weights."""
+    if len(kept) != max(1, len(optimizers)):
+        found = f"the averages of {len(kept)} ranks are there, not of {max(1, len(optimizers))}"
+        raise IntegrityError(f"read the average in {folder}", found, "use another step")
+    if not optimizers:
+        return {"module": kept[0], "buffer_names": []}, []
+    place = next(name for name in ("single_partition_of_fp32_groups", "fp32_flat_groups") if name in optimizers[0])
+    return model, [state | {place: list(parts.values())} for state, parts in zip(optimizers, kept, strict=True)]
 
 
 def _layout(folder: Path, model: dict[str, Any], optimizers: list[dict[str, Any]]) -> _Layout:

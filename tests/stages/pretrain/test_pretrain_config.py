@@ -54,3 +54,9 @@ def test_sigmoid_starts_from_its_bias() -> None:
     assert recipe(objective={"kind": "sigmoid"}).objective.initial_head_bias == -10
     assert recipe(objective={"kind": "sigmoid", "head_bias": -6.9}).objective.initial_head_bias == -6.9
     assert recipe().objective.initial_head_bias == 0
+
+
+@pytest.mark.parametrize("decay", [0, 1, -0.1, 1.5])
+def test_an_impossible_decay_is_refused(decay: float) -> None:
+    with pytest.raises(ValueError, match=r"ema\.decay"):
+        recipe(ema={"decay": decay})

@@ -50,3 +50,15 @@ def test_padding_is_noted() -> None:
 def test_what_pretrain_would_refuse_fails_at_plan() -> None:
     with pytest.raises(Exception, match="less than one step"):
         estimate(recipe(total="1 images"), PretrainResources(), {"shards": (I21K,)}, Known())
+
+
+def test_an_average_takes_room() -> None:
+    """4 bytes a parameter, split over the workers where ZeRO splits the optimiser."""
+    with_one, without = paper(ema={"decay": 0.999}), paper()
+    parameters = num_parameters(ModelSettings(variant="L/16", image_px=224, classes=21_843))
+    for zero, share in ((0, 1), (1, 4)):
+        resources = PretrainResources.model_validate({"workers": 4, "zero": zero, "keep": 1})
+        more, less = (estimate(one, resources, {"shards": (I21K,)}, Known()) for one in (with_one, without))
+        assert more.bytes - less.bytes == 4 * parameters  # type: ignore[operator]
+        assert more.memory_bytes - less.memory_bytes == pytest.approx(4 * parameters / share, abs=2)  # type: ignore[operator]
+        assert (more.averaged, less.averaged) == (True, False)
