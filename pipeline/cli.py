@@ -18,6 +18,7 @@ import typer
 
 from infra.errors import Stopped, StorageError, UsageError, VitpipeError
 from pipeline.cli_plan import looks
+from pipeline.cli_predict import predictions
 from pipeline.cli_runs import artifacts, runs
 from pipeline.terminal import LOGGED, log_path, print_json, say, show_error, with_traceback
 
@@ -191,5 +192,5 @@ def submit(
     return code
 
 
-app.registered_commands += looks.registered_commands + runs.registered_commands
+app.registered_commands += looks.registered_commands + runs.registered_commands + predictions.registered_commands
 app.add_typer(artifacts, name="artifacts")

@@ -1,6 +1,6 @@
 """Plans and states as tables for a person and as lines for a log. Knows no store; everything is handed in."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -9,7 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.planned import Plan, Planned
+from pipeline.predicting import Answer
 from pipeline.status import NodeStatus, RunStatus
+from pipeline.terminal import printable
 
 _COLOURS = {
     "committed": "green", "running": "cyan", "waiting": "dim", "failed": "red", "blocked": "yellow",
@@ -77,6 +79,41 @@ def status_lines(status: RunStatus) -> Iterable[str]:
     yield f"{status.run}: {status.state}"
     for node in status.nodes:
         yield f"{node.node}: {node.state}: {progress_line(node) if node.state == 'running' else node.why}"
+
+
+def prediction_table(answers: Sequence[Answer], head: str) -> RenderableType:
+    """Each image with its most probable classes, one a line, or the reason why it has none."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("image", overflow="fold", max_width=48)
+    table.add_column("class", overflow="fold", max_width=60)
+    table.add_column("probability", justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    for number, answer in enumerate(answers):
+        if number and len(answers[number - 1].classes) > 1:
+            table.add_row()
+        image = Text(printable(str(answer.image)))
+        if answer.reason is not None:
+            table.add_row(image, Text(printable(answer.reason), style="red"))
+        for place, (label, probability) in enumerate(answer.classes):
+            style = "bold" if place == 0 else ""
+            bar = ProgressBar(1.0, probability, width=20)
+            table.add_row(
+                image if place == 0 else "", Text(printable(label), style=style), Text(percent(probability), style), bar
+            )
+    told = "each class by itself" if head == "sigmoid" else ""
+    return Group(table, Text(told, style="dim")) if told else table
+
+
+def prediction_line(answer: Answer) -> str:
+    """One image for a log."""
+    if answer.reason is not None:
+        return f"{answer.image}: not readable: {answer.reason}"
+    return f"{answer.image}: " + ", ".join(f"{label} {percent(probability)}" for label, probability in answer.classes)
+
+
+def percent(share: float) -> str:
+    """`93.1 %`; what is not nothing is never shown as it."""
+    return f"{100 * share:.1f} %" if share >= 0.0005 or share == 0 else "< 0.1 %"
 
 
 def progress_line(node: NodeStatus) -> str:

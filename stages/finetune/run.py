@@ -16,6 +16,9 @@ from stages.finetune.protocol import Outcome, Trial, TrialTask, choose, final_tr
 from stages.images.manifest import load_manifest
 from stages.vit.config import ModelSettings
 
+_TOLD = {"batch_images", "crop", "crop_px", "antialias", "flip", "eval_resize", "seeds", "precision"}
+"""Fields of the config that stand in the score's protocol: what a comparison, or who predicts with it, must know."""
+
 Finished = dict[Trial, tuple[Outcome, File]]
 
 
@@ -124,7 +127,7 @@ def _score(config: FinetuneConfig, inputs: Inputs, choice: dict[str, Any], teste
         "train_per_class": config.train_per_class,
         "num_train": tested[0].num_train,
         "steps": tested[0].steps,
-        **config.model_dump(mode="json", include={"batch_images", "crop", "flip", "eval_resize", "seeds", "precision"}),
+        **config.model_dump(mode="json", include=_TOLD),
     }
     return Score(
         benchmark=data.uri.rsplit("/", 1)[-1],

@@ -42,7 +42,7 @@ class EvalImages:
         self._split = Split(shards, split, cache)
         self._pixels = open_pixels(self._split)
         self._image_px, self._fit, self._antialias = image_px, resize, antialias
-        self._resize_px = resize_px or before_crop_px(image_px)
+        self._resize_px = resize_px
         self._keep = np.arange(self._split.num_images) if keep is None else np.asarray(keep, dtype=np.int64)
 
     @staticmethod
@@ -76,10 +76,13 @@ class EvalImages:
         return to_batch(images_BHWC, self._split.labels[numbers_B], numbers_B)
 
     def _fitted(self, image: Pixels) -> Pixels:
-        if self._fit == "squash":
-            return resize(image, self._image_px, self._image_px, self._antialias)
-        if self._fit == "resize_crop":
-            image = resize(image, self._resize_px, self._resize_px, self._antialias)
-        else:
-            image = resize_small(image, self._resize_px, self._antialias)
-        return centre(image, self._image_px, self._image_px)
+        return fitted(image, self._image_px, self._fit, self._resize_px, self._antialias)
+
+
+def fitted(image: Pixels, image_px: int, fit: Fit, resize_px: int | None = None, antialias: bool = True) -> Pixels:
+    """Bring one image to (image_px, image_px, 3); `resize_px` left out is as `before_crop_px` says."""
+    if fit == "squash":
+        return resize(image, image_px, image_px, antialias)
+    before = resize_px or before_crop_px(image_px)
+    image = resize(image, before, before, antialias) if fit == "resize_crop" else resize_small(image, before, antialias)
+    return centre(image, image_px, image_px)
