@@ -8,7 +8,7 @@ from stages.contract import Estimate, Known
 from stages.finetune.config import FinetuneConfig, FinetuneResources
 from stages.finetune.protocol import final_trials, sweep_trials
 from stages.vit.config import ModelSettings
-from stages.vit.flops import forward_macs, num_parameters, train_flops_per_image
+from stages.vit.flops import activation_bytes, forward_macs, num_parameters, train_flops_per_image
 
 Given = Mapping[str, Sequence[Artifact | Estimate]]
 
@@ -62,8 +62,8 @@ def _model(config: FinetuneConfig, inputs: Given, classes: int | None) -> ModelS
 
 
 def _memory_bytes(model: ModelSettings) -> int:
-    """Parameters, gradients and momentum in fp32; activations of 34 bytes a token, layer and width for 64 images."""
-    return 12 * num_parameters(model) + 64 * 34 * model.sizes.layers * model.tokens * model.sizes.width
+    """Parameters, gradients and momentum in fp32; activations of 64 images."""
+    return 12 * num_parameters(model) + 64 * activation_bytes(model)
 
 
 def _hours(flops: float, sweep: int, final: int, resources: FinetuneResources, known: Known) -> float:

@@ -8,10 +8,7 @@ from stages.contract import Estimate, Known
 from stages.pretrain.config import PretrainConfig, PretrainResources, micro_batch_of
 from stages.pretrain.job import SPLIT, Course, model_of
 from stages.vit.config import ModelSettings
-from stages.vit.flops import num_parameters, train_flops_per_image
-
-ACTIVATION_BYTES = 34
-"""Of one block, per image, token and unit of width, in bf16 with fused attention (Korthikanti et al. 2022)."""
+from stages.vit.flops import activation_bytes, num_parameters, train_flops_per_image
 
 
 def estimate(
@@ -59,12 +56,9 @@ def memory_bytes(config: PretrainConfig, resources: PretrainResources, model: Mo
     optimiser += 4 if config.ema else 0
     state = parameters * (weight * split[0] + gradient * split[1] + optimiser * split[2])
     scale = 1 if config.precision == "bf16" else 2
-    one_block = ACTIVATION_BYTES * scale * model.tokens * model.sizes.width * micro_batch_of(config, resources)
-    kept = model.sizes.layers
-    if resources.activation_checkpointing == "blocks":
-        inputs_only = 2 * scale * model.tokens * model.sizes.width * micro_batch_of(config, resources)
-        return int(state + inputs_only * kept + one_block)
-    return int(state + one_block * kept)
+    recompute = resources.activation_checkpointing == "blocks"
+    activations = scale * activation_bytes(model, recompute) * micro_batch_of(config, resources)
+    return int(state + activations)
 
 
 def _train_flops(config: PretrainConfig, model: ModelSettings) -> int:

@@ -13,8 +13,8 @@ from stages.vit.init import initial_value
 from stages.vit.native import parameter_shapes
 from stages.vit.positions import ResizeMode, resize_positions, resize_rows
 
-_FUNCTION = ("sizes", "pool", "position", "gelu", "norm_eps")
-"""Settings that must agree, or it would be another function of the same weights."""
+_FUNCTION = ("pool", "position", "gelu", "norm_eps")
+"""Settings that must agree beside the variant, or it would be another function of the same weights."""
 
 
 def adapt_state(
@@ -32,6 +32,8 @@ def adapt_state(
     without, the head stays. UsageError naming the settings or tensors that do not fit.
     """
     differing = [name for name in _FUNCTION if getattr(old, name) != getattr(new, name)]
+    if old.numbers != new.numbers:
+        differing.insert(0, "variant")
     if differing:
         found = "; ".join(f"{name} {getattr(old, name)} -> {getattr(new, name)}" for name in differing)
         raise UsageError("adapt a model's weights", f"it would be another function: {found}", "leave these as they are")

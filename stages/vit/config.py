@@ -37,12 +37,12 @@ class ModelSettings(Settings):
     @property
     def family(self) -> Family:
         """vit, hybrid or resnet."""
-        return self._numbers.family
+        return self.numbers.family
 
     @property
     def sizes(self) -> Sizes:
         """The encoder's numbers; a hybrid's patches lie on its stem's feature map. ValueError for a ResNet."""
-        sizes = self._numbers.sizes
+        sizes = self.numbers.sizes
         if sizes is None:
             raise ValueError(f"{self.variant} is a ResNet and has no encoder: ask for `resnet` instead of `sizes`")
         return sizes
@@ -50,17 +50,17 @@ class ModelSettings(Settings):
     @property
     def stem(self) -> tuple[int, ...] | None:
         """Units in each stage of a hybrid's stem, () for a root alone; None for other families."""
-        return self._numbers.stem
+        return self.numbers.stem
 
     @property
     def resnet(self) -> ResNet | None:
         """The numbers of a ResNet; None for other families."""
-        return self._numbers.resnet
+        return self.numbers.resnet
 
     @property
     def grid(self) -> int:
         """Patches along one side; of a ResNet pixels of its last feature map."""
-        return self._numbers.grid(self.image_px)
+        return self.numbers.grid(self.image_px)
 
     @property
     def tokens(self) -> int:
@@ -75,7 +75,13 @@ class ModelSettings(Settings):
         return self.representation if isinstance(self.representation, int) else self.sizes.width
 
     @property
-    def _numbers(self) -> Variant:
+    def patch_channels(self) -> int:
+        """Channels of what is cut into patches: the image's 3, or those of a hybrid's feature map."""
+        return self.numbers.patch_channels
+
+    @property
+    def numbers(self) -> Variant:
+        """What `variant` stands for."""
         return Variant(sizes=self.variant) if isinstance(self.variant, Sizes) else find_variant(self.variant)
 
     @model_validator(mode="after")

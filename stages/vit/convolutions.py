@@ -5,7 +5,6 @@ Epsilons are timm's: 1e-8 under the root of the kernels' variance and 1e-5 in th
 of a unit stands before a norm, which takes nearly all of the difference away.
 """
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -42,9 +41,8 @@ class GroupNorm(nn.GroupNorm):
 
 def standardised(kernel_OIHW: Tensor) -> Tensor:
     """Mean 0 and variance 1 of each output's weights, computed in fp32: in bf16 the mean alone would be noise."""
-    kernel = kernel_OIHW.float()
-    variance, mean = torch.var_mean(kernel, dim=(1, 2, 3), correction=0, keepdim=True)
-    return ((kernel - mean) * torch.rsqrt(variance + KERNEL_EPS)).to(kernel_OIHW.dtype)
+    rows = kernel_OIHW.float().flatten(1)
+    return F.layer_norm(rows, rows.shape[1:], eps=KERNEL_EPS).to(kernel_OIHW.dtype).view_as(kernel_OIHW)
 
 
 def pad_same(x_BCHW: Tensor, kernel: int, stride: int, value: float = 0.0) -> Tensor:

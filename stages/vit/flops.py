@@ -1,26 +1,25 @@
-"""What a ViT costs, counted from its settings alone: multiply-adds, training FLOPs, parameters. No torch.
+"""What a model costs, counted from its settings alone: operations, parameters, activations. No torch.
 
-Times 303M images x epochs, `train_flops_per_image` reproduces the paper's exaFLOPs (Table 6) within 2.5 %.
+Times 303M images x epochs, `train_flops_per_image` reproduces the paper's exaFLOPs (Table 6): see the test of it.
 """
 
 from stages.vit.config import ModelSettings
+from stages.vit.conv_costs import convolutions_of
+
+BLOCK_ACTIVATION_BYTES = 34
+"""Of one encoder block, per token and unit of width, in bf16 with fused attention (Korthikanti et al. 2022)."""
+CONVOLUTION_ACTIVATION_BYTES = 6
+"""Of one convolution with its norm and ReLU, per output, in bf16: the input of each is kept."""
 
 
 def forward_macs(settings: ModelSettings) -> int:
     """Multiply-adds of one image's forward pass: matrix products only, as the paper's Table 6 counts.
 
-    T tokens, D width, F MLP size, L layers, P patch: L(4D^2 + 2DF)T + 2LT^2D + N 3P^2 D, and the head.
+    Convolutions are such products too: kernel elements times places of the output.
     """
-    sizes, tokens = settings.sizes, settings.tokens
-    width, mlp, layers = sizes.width, sizes.mlp, sizes.layers
-    block = (4 * width**2 + 2 * width * mlp) * tokens + 2 * tokens**2 * width
-    if settings.position == "relative":
-        block += tokens * (2 * tokens - 1) * width
-    patches = settings.grid**2 * 3 * sizes.patch_px**2 * width
-    pool = 0
-    if settings.pool == "map":
-        pool = 2 * tokens * width**2 + 2 * width**2 + 2 * tokens * width + 2 * width * mlp
-    return layers * block + patches + pool + _head_weights(settings)
+    convolutions = sum(one.macs for one in convolutions_of(settings))
+    encoder = 0 if settings.resnet is not None else _encoder_macs(settings)
+    return convolutions + encoder + _head_weights(settings)
 
 
 def train_flops_per_image(settings: ModelSettings) -> int:
@@ -30,7 +29,53 @@ def train_flops_per_image(settings: ModelSettings) -> int:
 
 def num_parameters(settings: ModelSettings) -> int:
     """Trained parameters of the whole model, head included where `classes` is set."""
-    sizes, features = settings.sizes, settings.feature_width
+    convolutions = sum(one.parameters for one in convolutions_of(settings))
+    last_norm = 2 * settings.feature_width
+    encoder = last_norm if settings.resnet is not None else _encoder_parameters(settings)
+    biases = (settings.classes or 0) + (settings.feature_width if settings.representation != "none" else 0)
+    return convolutions + encoder + _head_weights(settings) + biases
+
+
+def activation_bytes(settings: ModelSettings, recompute: bool = False) -> int:
+    """What the backward pass of one image needs kept, in bf16; with `recompute` each block's input and one block."""
+    units = _unit_outputs(settings)
+    kept = CONVOLUTION_ACTIVATION_BYTES * sum(map(sum, units))
+    if recompute:
+        kept = 2 * sum(unit[-1] for unit in units) + CONVOLUTION_ACTIVATION_BYTES * max(map(sum, units), default=0)
+    if settings.resnet is not None:
+        return kept
+    unit, layers = settings.tokens * settings.sizes.width, settings.sizes.layers
+    if recompute:
+        return kept + 2 * unit * layers + BLOCK_ACTIVATION_BYTES * unit
+    return kept + BLOCK_ACTIVATION_BYTES * unit * layers
+
+
+def _unit_outputs(settings: ModelSettings) -> list[list[int]]:
+    """Outputs of each convolution, unit by unit; a root counts as one."""
+    units: list[list[int]] = [[]]
+    for one in convolutions_of(settings):
+        units[-1].append(one.outputs)
+        if one.ends_unit:
+            units.append([])
+    return units[:-1]
+
+
+def _encoder_macs(settings: ModelSettings) -> int:
+    """T tokens, D width, F MLP size, L layers, P patch, C channels: L(4D^2 + 2DF)T + 2LT^2D + N C P^2 D."""
+    sizes, tokens = settings.sizes, settings.tokens
+    width, mlp, layers = sizes.width, sizes.mlp, sizes.layers
+    block = (4 * width**2 + 2 * width * mlp) * tokens + 2 * tokens**2 * width
+    if settings.position == "relative":
+        block += tokens * (2 * tokens - 1) * width
+    patches = settings.grid**2 * settings.patch_channels * sizes.patch_px**2 * width
+    pool = 0
+    if settings.pool == "map":
+        pool = 2 * tokens * width**2 + 2 * width**2 + 2 * tokens * width + 2 * width * mlp
+    return layers * block + patches + pool
+
+
+def _encoder_parameters(settings: ModelSettings) -> int:
+    sizes = settings.sizes
     width, mlp, layers = sizes.width, sizes.mlp, sizes.layers
     norm = 2 * width
     mlp_block = 2 * width * mlp + mlp + width
@@ -38,10 +83,9 @@ def num_parameters(settings: ModelSettings) -> int:
     if settings.position == "relative":
         block += (2 * settings.tokens - 1) * (width // sizes.heads)
     positions = {"learned1d": settings.tokens * width, "learned2d": settings.grid * width}.get(settings.position, 0)
-    patches = 3 * sizes.patch_px**2 * width + width
+    patches = settings.patch_channels * sizes.patch_px**2 * width + width
     pool = {"cls": width, "gap": 0, "map": width + 4 * (width**2 + width) + norm + mlp_block}[settings.pool]
-    biases = (settings.classes or 0) + (features if settings.representation != "none" else 0)
-    return layers * block + norm + positions + patches + pool + _head_weights(settings) + biases
+    return layers * block + norm + positions + patches + pool
 
 
 def _head_weights(settings: ModelSettings) -> int:

@@ -23,8 +23,7 @@ class HybridEmbed(nn.Module):
         stages = settings.stem or ()
         self.image_px = settings.image_px
         self.backbone: Root | Stem = Stem(stages) if stages else Root()
-        channels = 4 * BASE_WIDTH * 2 ** (len(stages) - 1) if stages else BASE_WIDTH
-        self.proj = PatchProjection(settings.sizes.width, settings.sizes.patch_px, channels)
+        self.proj = PatchProjection(settings.sizes.width, settings.sizes.patch_px, settings.patch_channels)
 
     def forward(self, images: Tensor) -> Tensor:
         x_BND: Tensor = self.proj(self.backbone(pixels(images, self.image_px, self.proj.weight.dtype)))

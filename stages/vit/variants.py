@@ -68,6 +68,13 @@ class Variant:
             return "resnet"
         return "vit" if self.stem is None else "hybrid"
 
+    @property
+    def patch_channels(self) -> int:
+        """Channels of what is cut into patches: 3 of an image, those of a stem's last stage or of its root."""
+        if self.stem is None:
+            return 3
+        return 4 * BASE_WIDTH << (len(self.stem) - 1) if self.stem else BASE_WIDTH
+
     def grid(self, image_px: int) -> int:
         """Patches, or pixels of a ResNet's last feature map, along one side of an image."""
         if self.sizes is None:
@@ -89,7 +96,7 @@ _ENCODERS: dict[str, tuple[int, int, int, int]] = {  # layers, width, MLP, heads
     "G": (48, 1664, 8192, 16),
 }
 PLAIN = ("Ti/16", "S/16", "S/32", "B/8", "B/16", "B/32", "L/16", "L/32", "H/14", "g/14", "G/14")
-_HYBRIDS: dict[str, tuple[str, tuple[int, ...], int]] = {  # encoder, stem, patch on the stem's feature map
+HYBRIDS: dict[str, tuple[str, tuple[int, ...], int]] = {  # encoder, stem, patch on the stem's feature map
     "R50+B/16": ("B", (3, 4, 9), 1),  # section 4.1: stage 4 removed, and as many layers put into stage 3
     "R50+B/32": ("B", (3, 4, 6, 3), 1),  # the output of the regular stage 4
     "R50+L/16": ("L", (3, 4, 9), 1),
@@ -97,7 +104,7 @@ _HYBRIDS: dict[str, tuple[str, tuple[int, ...], int]] = {  # encoder, stem, patc
     "R26+S/32": ("S", (2, 2, 2, 2), 1),  # vision_transformer configs/models.py; not in the paper
     "R+Ti/16": ("Ti", (), 8),  # likewise; in fact 32 px: the root halves twice, and patches are 8 wide
 }
-_RESNETS = {
+RESNETS = {
     "R50x1": ResNet((3, 4, 6, 3), 1),  # section 4.1 and BiT
     "R50x2": ResNet((3, 4, 6, 3), 2),
     "R101x1": ResNet((3, 4, 23, 3), 1),
@@ -105,7 +112,7 @@ _RESNETS = {
     "R152x2": ResNet((3, 8, 36, 3), 2),
     "R200x3": ResNet((3, 24, 36, 3), 3),
 }
-VARIANTS = (*PLAIN, *_HYBRIDS, *_RESNETS)
+VARIANTS = (*PLAIN, *HYBRIDS, *RESNETS)
 
 
 def reduced(image_px: int, stages: tuple[int, ...]) -> int:
@@ -120,10 +127,10 @@ def reduced(image_px: int, stages: tuple[int, ...]) -> int:
 @functools.cache
 def find_variant(name: str) -> Variant:
     """Look a paper name up. ValueError naming the nearest and all known variants for any other."""
-    if name in _RESNETS:
-        return Variant(resnet=_RESNETS[name])
-    if name in _HYBRIDS:
-        encoder, stem, patch = _HYBRIDS[name]
+    if name in RESNETS:
+        return Variant(resnet=RESNETS[name])
+    if name in HYBRIDS:
+        encoder, stem, patch = HYBRIDS[name]
         return Variant(sizes=_sizes(encoder, patch), stem=stem)
     if name not in PLAIN:
         near = difflib.get_close_matches(name, VARIANTS, n=1, cutoff=0.5)

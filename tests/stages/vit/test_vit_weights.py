@@ -170,7 +170,7 @@ def test_positions_follow_the_image_size(position: str) -> None:
     [
         ({}, {"pool": "gap"}, "pool cls -> gap"),
         ({}, {"gelu": "tanh"}, "gelu erf -> tanh"),
-        ({}, {"variant": TINY.model_copy(update={"layers": 3})}, "sizes"),
+        ({}, {"variant": TINY.model_copy(update={"layers": 3})}, "variant layers=2"),
         ({"position": "relative"}, {"position": "relative", "image_px": 64}, "relative positions are offsets"),
     ],
 )
