@@ -21,7 +21,7 @@ from stages.vit.native import parameter_shapes
 from stages.vit.variants import VARIANTS, find_variant
 
 TOLERANCE = 1e-4
-"""Of logits in fp32, as a share of the largest where that is above 1. Equal models differ by rounding alone, the deepest ResNets by up to 6e-5."""
+"""Of logits in fp32, as a share of the largest above 1. Rounding alone is up to 6e-5 in the deepest ResNets."""
 SMALL = ("Ti/16", "S/16", "S/32", "B/16", "R26+S/32", "R+Ti/16", "R50+B/16", "R50+B/32", "R50x1", "R101x1", "R152x1")
 LARGE = ("L/16", "R50+L/16", "R50+L/32", "R50x2", "R152x2", "R200x3")
 

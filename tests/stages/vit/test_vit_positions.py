@@ -7,6 +7,8 @@ import torch
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor
 from torchvision.models.vision_transformer import interpolate_embeddings
+from transformers import ViTConfig
+from transformers.models.vit.modeling_vit import ViTEmbeddings
 
 from infra.errors import UsageError
 from stages.vit.positions import ResizeMode, resize_positions, sincos_2d
@@ -30,10 +32,13 @@ def timms(positions: Tensor, old: int, new: int) -> Tensor:
 
 
 def huggingfaces(positions: Tensor, old: int, new: int) -> Tensor:
-    """transformers modeling_vit.ViTEmbeddings.interpolate_pos_encoding."""
-    grid = positions[:, 1:].reshape(1, old, old, -1).permute(0, 3, 1, 2)
-    grid = torch.nn.functional.interpolate(grid, size=(new, new), mode="bicubic", align_corners=False)
-    return torch.cat([positions[:, :1], grid.permute(0, 2, 3, 1).view(1, new * new, -1)], dim=1)
+    config = ViTConfig(hidden_size=positions.shape[2], num_attention_heads=1, image_size=old * 16, patch_size=16)
+    embeddings = ViTEmbeddings(config)
+    embeddings.position_embeddings.data.copy_(positions)
+    with torch.no_grad():
+        return embeddings.interpolate_pos_encoding(
+            torch.zeros(1, 1 + new * new, positions.shape[2]), new * 16, new * 16
+        )
 
 
 def torchvisions(positions: Tensor, old: int, new: int) -> Tensor:
