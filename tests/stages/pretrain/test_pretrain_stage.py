@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 import synthetic
 import torch
-from inprocess import commit
+from inprocess import commit, make_context
 from tiny_pretraining import context, pretrain, recipe
 
 from infra.errors import IntegrityError, LeaseLost, StageError, Stopped, UsageError
 from stages.artifacts import Checkpoint, ShardSet
-from stages.contract import StageContext
+from stages.contract import Inputs, StageContext
+from stages.convert.config import ConvertConfig, ConvertResources
+from stages.convert.run import run as convert
 
 
 @pytest.fixture
@@ -70,6 +72,15 @@ def test_a_pretraining_leaves_a_whole_checkpoint(tmp_path: Path, shards: ShardSe
     for file in stored.files:  # every file is where the artifact says, and what it says
         assert stored.read(file.path)
     assert any("tfevents" in file.path for file in stored.files)
+
+
+def test_a_sigmoid_is_told_beside_the_labels_and_converted_with_them(tmp_path: Path, shards: ShardSet) -> None:
+    ctx = context(tmp_path)
+    trained = commit(ctx, pretrain(recipe(total="1 steps", objective={"kind": "sigmoid"}), ctx, shards))
+    ctx = make_context(tmp_path, "weights", ConvertResources())
+    weights = commit(ctx, convert(ConvertConfig(formats=("native",)), Inputs({"checkpoint": (trained,)}), ctx))
+    told = {"id2label": {"0": "red", "1": "green", "2": "blue"}, "objective": "sigmoid"}
+    assert trained.read_json("labels.json") == weights.read_json("labels.json") == told
 
 
 def test_the_loss_falls(tmp_path: Path, shards: ShardSet) -> None:
