@@ -7,7 +7,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from infra.errors import DriftError, UsageError, VitpipeError
+from infra.errors import DriftError, IntegrityError, UsageError, VitpipeError
 from pipeline.attempts import Attempt, Refs, digests
 from pipeline.catalog import accepts
 from pipeline.fingerprint import Fingerprint, differences
@@ -183,7 +183,7 @@ def _estimated(
     }
     try:
         return replace(one, estimate=node.stage.estimate_fn()(node.config, node.resources, given, known))
-    except UsageError as error:
+    except (UsageError, IntegrityError) as error:
         if one.action not in ("run", "resume"):
             return replace(one, estimate=Estimate(notes=(str(error),)))
         return replace(one, action="blocked", reason=str(error), problem=error)

@@ -147,6 +147,10 @@ class Weights(Artifact):
     model: dict[str, Any]
     """As in Checkpoint."""
     pretrained_on: tuple[str, ...] = ()
+    lineage: dict[str, str] = Field(default_factory=dict)
+    """Where the parameters come from, in words that stand in the files too."""
+    source_sha256: str = ""
+    """Of foreign weights, the digest of their files' names and digests."""
 
 
 class Score(Artifact):

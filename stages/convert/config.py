@@ -1,23 +1,76 @@
 """What convert takes: the file formats to write, and what to write into them. No torch."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from stages.settings import Settings, TaskResources
+from stages.settings import Place, Settings, TaskResources
 
-Format = Literal["native", "timm"]
+Format = Literal["native", "timm", "huggingface", "torchvision", "google", "google_big_vision", "onnx"]
+ForeignFormat = Literal["native", "timm", "huggingface", "torchvision", "google", "google_big_vision"]
+PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".tar", ".msgpack", ".h5")
+"""Endings of files that are not opened."""
+WITHOUT_PICKLES = (
+    "where you trust it, read it with torch.load(FILE, weights_only=True), write the state dict with "
+    "safetensors.torch.save_file, and name that file"
+)
+
+
+class ForeignSource(Settings):
+    """Weights that no run of ours made: what they are is read from the tensors' names and shapes, and the files beside
+    them. What neither says, these fields do."""
+
+    path: Annotated[str, Place()]
+    """A safetensors or npz file, or a folder with one or with shards; local or `s3://`. A local one is not part of the
+    recipe: a file may move; its SHA-256 is in the record."""
+    format: ForeignFormat | None = None
+    """What it has to be; recognised when left out."""
+    gelu: Literal["tanh", "erf"] | None = None
+    """Approximation of the GELU it was trained with; its config's when left out, else tanh for Google's, erf for
+    others."""
+    norm_eps: PositiveFloat | None = None
+    """LayerNorm epsilon; its config's when left out, else 1e-12 for Hugging Face, 1e-6 for others."""
+    heads: PositiveInt | None = None
+    """Attention heads, for explicit sizes of a file that does not say them."""
+    mean: tuple[float, float, float] | None = None
+    """What its images are reduced by, of pixels in [0, 1]; its config's when left out, else ImageNet's for torchvision,
+    0.5 for others. Folded into the first layer, as native weights take images in [-1, 1]."""
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None
+    """What they are then divided by; likewise."""
+    sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
+    """SHA-256 that the publisher gives for a single file; another one found is an integrity error."""
+
+    @field_validator("path")
+    @classmethod
+    def _openable(cls, path: str) -> str:
+        if path.lower().endswith(PICKLES):
+            raise ValueError(f"{path}: a pickle can run code, it is not opened; {WITHOUT_PICKLES}")
+        if path.startswith("file://") and not path.startswith("file:///"):
+            raise ValueError(f"{path}: file:// takes an absolute path; write a relative one without it")
+        return path
+
+    @model_validator(mode="after")
+    def _both_or_none(self) -> "ForeignSource":
+        if (self.mean is None) != (self.std is None):
+            raise ValueError("give mean and std, or neither")
+        return self
 
 
 class ConvertConfig(Settings):
     """Which files to make of a checkpoint."""
 
+    source: ForeignSource | None = None
+    """Foreign weights to bring in, instead of an input."""
     formats: tuple[Format, ...] = Field(default=("native",), min_length=1)
-    """A folder is written for each: `native` is ours, `timm` loads by `timm.create_model('local-dir:DIR')`."""
+    """A folder is written for each: `native` is ours, `timm` loads by `timm.create_model('local-dir:DIR')`,
+    `huggingface` by `ViTForImageClassification.from_pretrained(DIR)`, `torchvision` into its function's model,
+    `google` and `google_big_vision` are npz files of their codes' names, `onnx` runs in onnxruntime."""
+    license: str | None = Field(default=None, min_length=1)
+    """Licence of the weights, an SPDX identifier such as `apache-2.0`, written where each format's readers look."""
     dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Type of the written numbers; training keeps its master weights in fp32."""
-    use: Literal["params"] = "params"
-    """Which tensors of the checkpoint: the parameters at its step."""
+    use: Literal["params", "ema"] = "params"
+    """Which tensors of the checkpoint: the parameters at its step, or their running average over steps."""
 
     @field_validator("formats")
     @classmethod
@@ -37,6 +90,10 @@ class ConvertResources(TaskResources):
 
 def check_inputs(config: ConvertConfig, given: frozenset[str]) -> list[str]:
     """What is wrong with the names of the given inputs, one sentence each."""
-    if given & {"checkpoint", "weights"} == {"checkpoint", "weights"}:
-        return ["convert needs one source: `checkpoint` or `weights`, both are given"]
-    return [] if given else ["convert needs a source: `checkpoint`, or `weights`"]
+    if config.use == "ema" and "checkpoint" not in given:
+        return ["use: ema takes the average that a checkpoint keeps of its weights: give a `checkpoint`, or use params"]
+    sources = [f"`{name}`" for name in ("checkpoint", "weights") if name in given]
+    sources += ["config.source"] if config.source else []
+    if len(sources) > 1:
+        return [f"convert needs one source, {' and '.join(sources)} are given: remove all but one"]
+    return [] if sources else ["convert needs a source: `checkpoint`, `weights`, or config.source for foreign weights"]

@@ -11,6 +11,7 @@ from stages.convert.links import Link, same, weight_and_bias
 from stages.convert.positions_out import position_link
 from stages.vit.config import ModelSettings
 
+Three = tuple[float, float, float]
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """torchvision.transforms._presets.ImageClassification."""
 _BLOCK = {
@@ -50,13 +51,13 @@ def fold(weight_D3PP: Tensor, bias_D: Tensor) -> tuple[Tensor, Tensor]:
     return (weight * scale_311).to(weight_D3PP.dtype), shifted_D.to(bias_D.dtype)
 
 
-def unfold(weight_D3PP: Tensor, bias_D: Tensor) -> tuple[Tensor, Tensor]:
-    """The way back."""
-    scale_311, shift_3 = _affine(weight_D3PP.device)
+def unfold(weight_D3PP: Tensor, bias_D: Tensor, mean: Three = MEAN, std: Three = STD) -> tuple[Tensor, Tensor]:
+    """The way back, of images normalised by any mean and deviation."""
+    scale_311, shift_3 = _affine(weight_D3PP.device, mean, std)
     weight = weight_D3PP.double() / scale_311
     return weight.to(weight_D3PP.dtype), (bias_D.double() - weight.sum((2, 3)) @ shift_3).to(bias_D.dtype)
 
 
-def _affine(device: torch.device) -> tuple[Tensor, Tensor]:
-    scale_3 = 2 * torch.tensor(STD, dtype=torch.float64, device=device)
-    return scale_3[:, None, None], 2 * torch.tensor(MEAN, dtype=torch.float64, device=device) - 1
+def _affine(device: torch.device, mean: Three = MEAN, std: Three = STD) -> tuple[Tensor, Tensor]:
+    scale_3 = 2 * torch.tensor(std, dtype=torch.float64, device=device)
+    return scale_3[:, None, None], 2 * torch.tensor(mean, dtype=torch.float64, device=device) - 1

@@ -1,0 +1,175 @@
+"""Where foreign weights lie and of which files they are: a file or a folder, local or on S3. No torch.
+
+Pickles are refused by name and by their first bytes, before anything opens them.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from infra.errors import IntegrityError, NotFound, StorageError, UsageError
+from infra.storage.opening import open_store
+from infra.storage.store import Digest, Store
+from stages.convert.config import PICKLES, WITHOUT_PICKLES
+from stages.convert.foreign.safetensors_reader import read_index
+
+INDEX = "model.safetensors.index.json"
+COMPANIONS = ("config.json", "preprocessor_config.json", "model.json", "labels.json")
+"""What may stand beside the tensors and say what they are."""
+_TENSORS = (".safetensors", ".npz")
+
+
+@dataclass(frozen=True)
+class Located:
+    """The files of one set of weights. `folder` is an absolute local path or an `s3://` URI."""
+
+    folder: str
+    tensors: tuple[str, ...]
+    """Names below the folder, one or the shards in order."""
+    index: str | None
+    companions: tuple[str, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All files, tensors last."""
+        return (*self.companions, *((self.index,) if self.index else ()), *self.tensors)
+
+    @property
+    def is_local(self) -> bool:
+        return is_local(self.folder)
+
+    def bytes_elsewhere(self) -> int:
+        """Bytes that have to be copied to this machine; none of what is local."""
+        if self.is_local:
+            return 0
+        store = open_store(self.folder)
+        return sum(store.size(name) or 0 for name in self.names)
+
+    def fetch(self, name: str, scratch: Path, expect: Digest | None = None) -> tuple[Path, Digest]:
+        """The file on this machine and its digest: a local one in place, another copied to `scratch`.
+
+        Errors: IntegrityError unless it is what `expect` says; UsageError when it is gone.
+        """
+        if not self.is_local:
+            return _download(open_store(self.folder), self.folder, name, scratch / name, expect)
+        path = Path(self.folder, name)
+        digest = _digest(path)
+        if expect is not None and digest != expect:
+            found = f"it has SHA-256 {digest.sha256}, it had {expect.sha256} when it was looked at"
+            raise IntegrityError(f"read {path}", found, "leave the file alone while it is converted, then run again")
+        return path, digest
+
+
+def locate(path: str, scratch: Path) -> Located:
+    """Find the files that `path` means; `scratch` takes an index from S3, which is read to know them.
+
+    UsageError (2) for what is missing, empty, a pickle, or not one set of weights.
+    """
+    path = os.path.abspath(path.removeprefix("file://")) if is_local(path) else path.rstrip("/")
+    suffix = PurePosixPath(path).suffix.lower()
+    if suffix in PICKLES:
+        raise _pickle(path, path)
+    if suffix in _TENSORS:
+        folder, _, name = path.rpartition("/")
+        return _one(path, folder or "/", name)
+    names = _names(path)
+    if INDEX in names:
+        index, _ = Located(path, (), INDEX, ()).fetch(INDEX, scratch)
+        return _complete(path, Located(path, read_index(index), INDEX, _companions(names)), names)
+    tensors = sorted(name for name in names if name.endswith(_TENSORS))
+    chosen = "model.safetensors" if "model.safetensors" in tensors else tensors[0] if len(tensors) == 1 else None
+    if chosen is None:
+        raise _not_one(path, names, tensors)
+    return Located(path, (chosen,), None, _companions(names))
+
+
+def is_local(path: str) -> bool:
+    """Whether a path means this machine's disk."""
+    return "://" not in path or path.startswith("file://")
+
+
+def refuse_unopenable(path: Path) -> None:
+    """UsageError for an empty file, and one that begins as pickles do: torch's zip with a pickle in it, or a bare one.
+
+    An npz is a zip too; its members are looked at when it is opened.
+    """
+    with path.open("rb") as file:
+        start = file.read(2)
+    if not start:
+        raise UsageError(f"read {path}", "the file is empty", "fetch it again")
+    if start[:1] == b"\x80" or (start == b"PK" and path.suffix != ".npz"):
+        raise _pickle(str(path), str(path))
+
+
+def _one(asked: str, folder: str, name: str) -> Located:
+    if is_local(folder):
+        names = frozenset(entry for entry in (name, *COMPANIONS) if Path(folder, entry).is_file())
+    else:  # asked for one by one: a bucket may hold millions
+        store = open_store(folder)
+        names = frozenset(entry for entry in (name, *COMPANIONS) if store.size(entry) is not None)
+    if name not in names:
+        raise UsageError(f"convert the weights {asked}", "there is no such file", "correct config.source.path")
+    return Located(folder, (name,), None, _companions(names))
+
+
+def _complete(asked: str, located: Located, names: frozenset[str]) -> Located:
+    missing = sorted(set(located.tensors) - names)
+    if missing:
+        found = f"{len(missing)} of {len(located.tensors)} shards are missing: {', '.join(missing[:3])}"
+        raise UsageError(f"convert the weights {asked}", found, "fetch the whole folder")
+    return located
+
+
+def _companions(names: frozenset[str]) -> tuple[str, ...]:
+    return tuple(name for name in COMPANIONS if name in names)
+
+
+def _names(folder: str) -> frozenset[str]:
+    """Files directly in a folder; empty ones too."""
+    if not is_local(folder):
+        return frozenset(entry.path for entry in open_store(folder).list() if "/" not in entry.path)
+    if not os.path.isdir(folder):
+        raise UsageError(f"convert the weights in {folder}", "there is no such folder", "correct config.source.path")
+    return frozenset(entry.name for entry in os.scandir(folder) if entry.is_file())
+
+
+def _not_one(path: str, names: Iterable[str], tensors: list[str]) -> UsageError:
+    if len(tensors) > 1:
+        found = f"{len(tensors)} files of tensors stand there: {', '.join(tensors[:4])}"
+        return UsageError(f"convert the weights {path}", found, "name one of them in config.source.path")
+    pickles = sorted(name for name in names if PurePosixPath(name).suffix.lower() in PICKLES)
+    if pickles:
+        return _pickle(path, ", ".join(pickles[:4]))
+    found = ", ".join(sorted(names)[:6]) or "nothing"
+    do = "name a .safetensors or .npz file, or a folder that holds one"
+    return UsageError(f"convert the weights {path}", f"no tensors there, but {found}", do)
+
+
+def _pickle(path: str, found: str) -> UsageError:
+    return UsageError(
+        f"convert the weights {path}", f"it is {found}: a pickle can run code, it is not opened", WITHOUT_PICKLES
+    )
+
+
+def _digest(path: Path) -> Digest:
+    try:
+        with path.open("rb") as file:
+            hashed = hashlib.file_digest(file, "sha256")
+            size = file.tell()
+    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
+        raise UsageError(f"read {path}", str(error.strerror), "correct config.source.path") from error
+    except OSError as error:
+        raise StorageError(f"read {path}", str(error), "check the disk, then run again") from error
+    if not size:
+        raise UsageError(f"read {path}", "the file is empty", "fetch it again")
+    return Digest(size, hashed.hexdigest())
+
+
+def _download(store: Store, folder: str, name: str, local: Path, expect: Digest | None) -> tuple[Path, Digest]:
+    local.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        return local, store.download(name, local, expect=expect)
+    except NotFound as error:
+        raise UsageError(f"read {folder}/{name}", "there is no such object", "correct config.source.path") from error

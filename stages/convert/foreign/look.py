@@ -1,0 +1,151 @@
+"""Look at foreign weights without reading them: which files, which model, what has to be done to them. No torch.
+
+What is found travels to the tasks that read the numbers; each verifies the files it opens against this look.
+"""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from infra.errors import IntegrityError, StorageError
+from infra.storage.store import Digest
+from stages.convert.config import ForeignFormat, ForeignSource
+from stages.convert.foreign.arrays import Arrays
+from stages.convert.foreign.beside import HALF, IMAGENET_MEAN, IMAGENET_STD, Described, Triple, read_described
+from stages.convert.foreign.located import Located, locate, refuse_unopenable
+from stages.convert.foreign.naming import Named, named
+from stages.convert.foreign.npz_reader import open_npz
+from stages.convert.foreign.recognise import recognise
+from stages.convert.foreign.safetensors_reader import open_safetensors
+from stages.vit.config import ModelSettings
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """Foreign weights as they were looked at: a source of a conversion. Plain data, picklable."""
+
+    source: ForeignSource
+    located: Located
+    digests: tuple[tuple[str, Digest], ...]
+    """Of each file, by its name below the folder."""
+    format: ForeignFormat
+    settings: ModelSettings
+    mean: Triple
+    std: Triple
+    """What the file's images are reduced and divided by, of pixels in [0, 1]."""
+    labels: tuple[str, ...]
+    notes: tuple[str, ...]
+    all_bf16: bool = False
+    is_overruled: bool = False
+    """Whether the recipe asks for another function than the files beside the tensors say."""
+
+    @property
+    def uri(self) -> str:
+        return self.source.path
+
+    @property
+    def is_folded(self) -> bool:
+        """Whether its images are others than ours in [-1, 1], so that the first layer has to change."""
+        return (self.mean, self.std) != (HALF, HALF)
+
+
+def look(source: ForeignSource, scratch: Path) -> Foreign:
+    """Fetch what lies elsewhere to `scratch`, compute digests, and recognise the model.
+
+    Errors: UsageError for what is missing, empty, a pickle or not a model of ours; IntegrityError for damaged files;
+    StorageError when there is no room for the copy.
+    """
+    located = locate(source.path, scratch)
+    _need_room(located, scratch)
+    fetched = {name: located.fetch(name, scratch) for name in located.names}
+    digests = tuple((name, digest) for name, (_, digest) in fetched.items())
+    _compare_sha256(source, located, dict(digests))
+    return _foreign(source, located, {name: path for name, (path, _) in fetched.items()}, digests)
+
+
+def glance(source: ForeignSource) -> Foreign:
+    """The same of a local source, reading only headers: no digests."""
+    located = locate(source.path, Path("/nonexistent"))
+    paths = {name: Path(located.folder, name) for name in located.names}
+    return _foreign(source, located, paths, ())
+
+
+def reopen(foreign: Foreign, scratch: Path) -> tuple[Named, dict[str, Path]]:
+    """The tensors that were looked at, and where all files lie, each verified again."""
+    expected = dict(foreign.digests)
+    located = foreign.located
+    paths = {name: located.fetch(name, scratch, expected[name])[0] for name in located.names}
+    return _named(foreign.source, located, paths), paths
+
+
+def _foreign(
+    source: ForeignSource, located: Located, paths: dict[str, Path], digests: tuple[tuple[str, Digest], ...]
+) -> Foreign:
+    asked = f"convert the weights {source.path}"
+    found = _named(source, located, paths)
+    described = read_described({name: paths[name] for name in located.companions}, asked)
+    settings = recognise(found, described, source, asked)
+    own = recognise(found, described, source.model_copy(update={"gelu": None, "norm_eps": None}), asked)
+    mean, std = _normalisation(source, described, found.format)
+    labels = described.labels if len(described.labels) == settings.classes else ()
+    notes = found.notes + (() if settings.classes else ("it has no head: fine-tuning gives it one",))
+    if own != settings:
+        notes += (f"gelu {own.gelu} and norm_eps {own.norm_eps:g} would be its own: config.source overrules them",)
+    if (mean, std) != (HALF, HALF):
+        notes += (f"its images are normalised by mean {mean} and std {std}: folded into the first layer",)
+    return Foreign(
+        source,
+        located,
+        digests,
+        found.format,
+        settings,
+        mean,
+        std,
+        labels,
+        notes,
+        found.arrays.all_bf16,
+        own != settings,
+    )
+
+
+def _named(source: ForeignSource, located: Located, paths: dict[str, Path]) -> Named:
+    tensors = [paths[name] for name in located.tensors]
+    for path in tensors:
+        refuse_unopenable(path)
+    return named(_open(located, tensors, paths), "model.json" in paths, f"convert the weights {source.path}")
+
+
+def _open(located: Located, tensors: list[Path], paths: dict[str, Path]) -> Arrays:
+    if tensors[0].suffix == ".npz":
+        return open_npz(tensors[0])
+    return open_safetensors(tensors, paths[located.index] if located.index else None)
+
+
+def _normalisation(source: ForeignSource, described: Described, format: ForeignFormat) -> tuple[Triple, Triple]:
+    if source.mean is not None and source.std is not None:
+        return source.mean, source.std
+    if described.mean is not None and described.std is not None:
+        return described.mean, described.std
+    return (IMAGENET_MEAN, IMAGENET_STD) if format == "torchvision" else (HALF, HALF)
+
+
+def _compare_sha256(source: ForeignSource, located: Located, digests: dict[str, Digest]) -> None:
+    if source.sha256 is None:
+        return
+    found = [digests[name].sha256 for name in located.tensors]
+    if found != [source.sha256]:
+        raise IntegrityError(
+            f"convert the weights {source.path}",
+            f"config.source.sha256 is {source.sha256}, the tensors have {', '.join(found)}",
+            "fetch the file again, or correct the digest",
+        )
+
+
+def _need_room(located: Located, scratch: Path) -> None:
+    """Before a copy begins: a disk that fills up on the way stops others too."""
+    needed = located.bytes_elsewhere()
+    scratch.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(scratch).free
+    if free < needed:
+        found = f"{needed / 1e9:.2f} GB have to be copied, {free / 1e9:.2f} GB are free below {scratch}"
+        raise StorageError(f"fetch the weights {located.folder}", found, "make room")

@@ -1,0 +1,184 @@
+"""Which architecture a file holds, from its tensors' names and shapes, and from what stands beside it. No torch.
+
+Nothing is guessed: what neither says has to be given in the config.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from infra.errors import UsageError
+from stages.convert.config import ForeignFormat, ForeignSource
+from stages.convert.foreign.arrays import Shape
+from stages.convert.foreign.beside import Described
+from stages.convert.foreign.naming import Named
+from stages.convert.foreign.stems import find_stem
+from stages.vit.config import ModelSettings
+from stages.vit.variants import VARIANTS, find_variant
+
+
+class Landmarks(NamedTuple):
+    """Names of one format from which sizes are read; `{}` is the number of a block."""
+
+    patch: str
+    patch_axes: tuple[int, int]
+    """Axes of the patch kernel: its width, and a patch's side."""
+    token: str
+    positions: str
+    block: str
+    hidden: str
+    """Bias of a block's first dense layer, behind the block's name."""
+    head: str
+    representation: str
+    pool: str = "?"
+    query: str = "?"
+    """Bias of a block's queries (H, E), where the format shows heads."""
+    token_has_row: bool = True
+    """Whether a class token has a row of its own in the position table."""
+
+
+_GOOGLE = Landmarks(
+    patch="embedding/kernel", patch_axes=(3, 0), token="cls",
+    positions="Transformer/posembed_input/pos_embedding", block="Transformer/encoderblock_{}/",
+    hidden="MlpBlock_3/Dense_0/bias", head="head/bias", representation="pre_logits/bias",
+    query="MultiHeadDotProductAttention_1/query/bias",
+)  # fmt: skip
+_TIMM = Landmarks(
+    patch="patch_embed.proj.weight", patch_axes=(0, 2), token="cls_token", positions="pos_embed", block="blocks.{}.",
+    hidden="mlp.fc1.bias", head="head.bias", representation="pre_logits.bias", pool="attn_pool.latent",
+)  # fmt: skip
+LANDMARKS: Mapping[ForeignFormat, Landmarks] = {
+    "native": _TIMM,
+    "timm": _TIMM,
+    "huggingface": Landmarks(
+        patch="vit.embeddings.patch_embeddings.projection.weight", patch_axes=(0, 2),
+        token="vit.embeddings.cls_token", positions="vit.embeddings.position_embeddings",
+        block="vit.encoder.layer.{}.", hidden="intermediate.dense.bias", head="classifier.bias",
+        representation="vit.pooler.dense.bias",
+    ),
+    "torchvision": Landmarks(
+        patch="conv_proj.weight", patch_axes=(0, 2), token="class_token", positions="encoder.pos_embedding",
+        block="encoder.layers.encoder_layer_{}.", hidden="mlp.0.bias", head="heads.head.bias",
+        representation="heads.pre_logits.bias",
+    ),
+    "google": _GOOGLE,
+    "google_big_vision": _GOOGLE._replace(
+        patch="params/embedding/kernel", token="params/cls", positions="params/pos_embedding",
+        block="params/Transformer/encoderblock_{}/", hidden="MlpBlock_0/Dense_0/bias", head="params/head/bias",
+        representation="params/pre_logits/bias", pool="params/MAPHead_0/probe",
+        query="MultiHeadDotProductAttention_0/query/bias", token_has_row=False,
+    ),
+}  # fmt: skip
+
+
+def recognise(named: Named, described: Described, source: ForeignSource, asked: str) -> ModelSettings:
+    """The settings of the model that the tensors are. UsageError saying what cannot be told, or cannot be had."""
+    if source.format not in (None, named.format):
+        found = f"its tensors are named as {named.format} names them"
+        raise UsageError(f"{asked} as {source.format}", found, "leave config.source.format out, or name another file")
+    try:
+        fields = dict(described.model) if described.model else _fields(named, described, source, asked)
+        given = {"gelu": source.gelu, "norm_eps": source.norm_eps}
+        return ModelSettings.model_validate(
+            fields | {name: value for name, value in given.items() if value is not None}
+        )
+    except (ValidationError, IndexError) as error:
+        raise UsageError(asked, f"its sizes are not those of a model of ours: {error}", "name another file") from error
+
+
+def _fields(named: Named, described: Described, source: ForeignSource, asked: str) -> dict[str, Any]:
+    marks, shapes = LANDMARKS[named.format], named.arrays.shapes
+    sizes = _sizes(marks, shapes, described.heads or source.heads, asked)
+    stem = find_stem(named.format, shapes)
+    pool = "map" if marks.pool in shapes else "cls" if marks.token in shapes else "gap"
+    _refuse_other_pool(described.pooled, pool, asked)
+    google, hugging = named.format.startswith("google"), named.format == "huggingface"
+    return {
+        "variant": _name_of(sizes, stem, asked),
+        "image_px": _image_px(marks, shapes, sizes["patch_px"], pool, described.image_px, stem, asked),
+        "classes": shapes[marks.head][0] if marks.head in shapes else 0,
+        "representation": _representation(marks, shapes, sizes["width"]),
+        "pool": pool,
+        "position": "learned1d" if marks.positions in shapes else "none",
+        "gelu": described.gelu or ("tanh" if google else "erf"),
+        "norm_eps": described.norm_eps or (1e-12 if hugging else 1e-6),
+    }
+
+
+def _sizes(marks: Landmarks, shapes: Mapping[str, Shape], heads: int | None, asked: str) -> dict[str, int]:
+    width_axis, patch_axis = marks.patch_axes
+    patch = shapes[marks.patch]
+    if len(patch) != 4 or patch[2 if width_axis == 0 else 1] != patch[patch_axis]:
+        raise UsageError(asked, f"{marks.patch} is {patch}, not the kernel of square patches", "name another file")
+    pattern = re.compile(re.escape(marks.block).replace(r"\{\}", r"(\d+)"))
+    layers = 1 + max((int(match[1]) for name in shapes if (match := pattern.match(name))), default=-1)
+    first = marks.block.format(0)
+    if first + marks.hidden not in shapes:
+        found = f"no {first}{marks.hidden} among its {len(shapes)} tensors, {layers} blocks"
+        raise UsageError(asked, found, "fetch the whole file")
+    sizes = {"layers": layers, "width": patch[width_axis], "mlp": shapes[first + marks.hidden][0]}
+    if first + marks.query in shapes:
+        heads = shapes[first + marks.query][0]
+    return {**sizes, "heads": heads or _known_heads(sizes, asked), "patch_px": patch[patch_axis]}
+
+
+def _known_heads(sizes: Mapping[str, int], asked: str) -> int:
+    """Heads are not in the shapes of most formats; variants with names tell theirs."""
+    for name in VARIANTS:
+        known = find_variant(name).sizes
+        if known and all(getattr(known, field) == value for field, value in sizes.items()):
+            return known.heads
+    told = ", ".join(f"{field} {value}" for field, value in sizes.items())
+    raise UsageError(asked, f"nothing says its number of attention heads ({told})", "give config.source.heads")
+
+
+def _name_of(sizes: Mapping[str, int], stem: tuple[int, ...] | None, asked: str) -> str | Mapping[str, int]:
+    """The paper's name where there is one; hybrids have no other."""
+    for name in VARIANTS:
+        known = find_variant(name)
+        if known.sizes and known.sizes.model_dump() == sizes and known.stem == stem:
+            return name
+    if stem is not None:
+        raise UsageError(asked, f"a hybrid with units {stem} and {dict(sizes)} has no name here", "name another file")
+    return sizes
+
+
+def _image_px(
+    marks: Landmarks,
+    shapes: Mapping[str, Shape],
+    patch_px: int,
+    pool: str,
+    said: int | None,
+    stem: tuple[int, ...] | None,
+    asked: str,
+) -> int:
+    """From the rows of the position table; a config may say a size that is no multiple of the patch."""
+    pixels = patch_px * (1 if stem is None else 2 ** (2 + max(0, len(stem) - 1)))
+    if marks.positions not in shapes:
+        if said is None:
+            raise UsageError(asked, "no position table and no config say its image size", "name a folder with a config")
+        return said
+    rows = shapes[marks.positions][-2] - (1 if pool == "cls" and marks.token_has_row else 0)
+    grid = math.isqrt(max(rows, 0))
+    if grid < 1 or grid * grid != rows:
+        raise UsageError(
+            asked, f"its position table is of {rows} patches, not a square", "name a model of square images"
+        )
+    return said if said is not None and said // pixels == grid else grid * pixels
+
+
+def _representation(marks: Landmarks, shapes: Mapping[str, Shape], width: int) -> str | int:
+    if marks.representation not in shapes:
+        return "none"
+    size = shapes[marks.representation][0]
+    return "width" if size == width else size
+
+
+def _refuse_other_pool(said: str | None, pool: str, asked: str) -> None:
+    """timm may pool a model with a class token by something else; ours knows one way for each set of tensors."""
+    if said is not None and {"token": "cls", "avg": "gap"}.get(said, said) != pool:
+        found = f"it pools by {said!r}, its tensors are those of a model that pools by {pool}"
+        raise UsageError(asked, found, "this combination cannot be converted")
