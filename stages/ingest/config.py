@@ -1,5 +1,6 @@
 """What an ingest takes: one source of images, and how it is cut into splits and shards. No torch."""
 
+import difflib
 import re
 from typing import Annotated, Any, Literal, Self
 
@@ -14,6 +15,7 @@ from pydantic import (
     model_validator,
 )
 
+from stages.ingest.benchmarks.registry import REGISTRY
 from stages.settings import Place, Settings, TaskResources
 
 SHARD_BYTES = 256_000_000
@@ -113,6 +115,25 @@ class ParquetSource(_FilesSource):
     """Column of the classes: a number, a name, or a list of either. Names of a ClassLabel in the schema are used."""
 
 
+class BenchmarkSource(_Source):
+    """A named downstream data set from its official files, with its official splits."""
+
+    kind: Literal["benchmark"]
+    name: str
+    """One of those of `stages/ingest/benchmarks/registry.py`; a wrong name lists them."""
+    root: Annotated[str, Place()]
+    """Local folder of the official files, unpacked. Not part of the recipe: their digests are checked."""
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in REGISTRY:
+            near = difflib.get_close_matches(name, REGISTRY, n=1)
+            hint = f", the nearest is {near[0]!r}" if near else ""
+            raise ValueError(f"unknown benchmark {name!r}{hint}; known: {', '.join(sorted(REGISTRY))}")
+        return name
+
+
 class DigitsSource(_Source):
     """The 1797 real handwritten digits bundled with scikit-learn, 8 x 8 pixels each, kept at that size."""
 
@@ -134,8 +155,17 @@ class GlyphsSource(_Source):
 
 
 Source = Annotated[
-    FolderSource | WebdatasetSource | ParquetSource | DigitsSource | GlyphsSource, Field(discriminator="kind")
+    FolderSource | WebdatasetSource | ParquetSource | BenchmarkSource | DigitsSource | GlyphsSource,
+    Field(discriminator="kind"),
 ]
+
+
+class Near(Settings):
+    """Images that look alike: resized, compressed anew, a little brighter, trimmed at the edges."""
+
+    hamming: int = Field(ge=0, le=12)
+    """Bits of the 64 of a perceptual hash in which copies may differ; 8 finds nearly all. A second look of 192 bits
+    decides. Images without structure (one colour) are left to `exact`."""
 
 
 class Deduplicate(Settings):
@@ -143,8 +173,8 @@ class Deduplicate(Settings):
 
     exact: bool = True
     """Equal bytes, or equal decoded pixels."""
-    near: None = None
-    """Near-duplicates; only null is accepted."""
+    near: Near | None = None
+    """Also leave out what looks like an image that is kept, or like a test image of the `exclude` sets."""
 
 
 class Budget(Settings):
@@ -160,18 +190,21 @@ class IngestConfig(Settings):
     """Everything that decides which bytes end in which shard."""
 
     source: Source
-    """Where images come from: `kind` is folder, webdataset, parquet, digits or glyphs."""
+    """Where images come from: `kind` is folder, webdataset, parquet, benchmark, digits or
+    glyphs."""
     images_per_shard: PositiveInt | None = None
     """Images of a full shard; left out, shards are cut by `shard_bytes`."""
     shard_bytes: PositiveInt | None = None
     """Bytes of a full shard; left out, 256 MB, unless `images_per_shard` decides."""
-    splits: dict[str, PositiveFloat] | Literal["folders"] = Field(default={"train": 1.0}, validate_default=True)
-    """Share of each split, cut by content hash so that equal images never straddle; or `folders`: `root/split/class/`.
-    The digits source is cut 0.8 train, 0.2 test unless said otherwise."""
+    splits: dict[str, PositiveFloat] | Literal["folders", "official"] = Field(
+        default={"train": 1.0}, validate_default=True
+    )
+    """Share of each split, cut by content hash so that equal images never straddle; or `folders`: `root/split/class/`;
+    or `official`: a benchmark's own, its default. The digits are cut 0.8 train, 0.2 test unless said otherwise."""
     shuffle_seed: int = 0
     """Seed of the global order in which images are written."""
     deduplicate: Deduplicate = Deduplicate()
-    """What to do about equal images."""
+    """What to do about equal images. A benchmark keeps them unless said otherwise: its test set is what it is."""
     on_bad_image: Literal["quarantine", "fail"] = "quarantine"
     """Set a damaged image aside with its reason, or stop at the first."""
     bad_image_budget: NonNegativeInt | Annotated[float, Field(ge=0, lt=1)] | Budget = Budget()
@@ -182,9 +215,11 @@ class IngestConfig(Settings):
 
     @model_validator(mode="before")
     @classmethod
-    def _digits_have_splits(cls, fields: Any) -> Any:
+    def _source_defaults(cls, fields: Any) -> Any:
         source = fields.get("source") if isinstance(fields, dict) else None
         kind = source.get("kind") if isinstance(source, dict) else getattr(source, "kind", None)
+        if kind == "benchmark":
+            return {"splits": "official", "deduplicate": {"exact": False}, **fields}
         return {"splits": DIGITS_SPLITS, **fields} if kind == "digits" else fields
 
     @field_validator("splits")
@@ -206,6 +241,10 @@ class IngestConfig(Settings):
     def _fields_agree(self) -> "IngestConfig":
         if self.images_per_shard is not None and self.shard_bytes is not None:
             raise ValueError("give images_per_shard or shard_bytes, not both")
+        if (self.splits == "official") != isinstance(self.source, BenchmarkSource):
+            raise ValueError(
+                f"splits: official belongs to a benchmark and to nothing else; the source is {self.source.kind}"
+            )
         if self.splits == "folders" and not isinstance(self.source, FolderSource):
             raise ValueError(f"splits: folders needs a folder source, not {self.source.kind}")
         if self.splits == "folders" and isinstance(self.source, FolderSource) and self.source.labels:

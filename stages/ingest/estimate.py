@@ -4,7 +4,9 @@ from collections.abc import Mapping, Sequence
 
 from stages.artifacts import Artifact
 from stages.contract import Estimate, Known
+from stages.ingest.benchmarks.registry import REGISTRY
 from stages.ingest.config import (
+    BenchmarkSource,
     DigitsSource,
     FolderSource,
     GlyphsSource,
@@ -35,6 +37,10 @@ def estimate(
         case GlyphsSource() as glyphs:
             count, classes = glyphs.classes * glyphs.images_per_class, glyphs.classes
             each_bytes, each_seconds = glyphs.image_px**2 * GLYPH_BYTES_PER_PIXEL, GLYPH_SECONDS
+        case BenchmarkSource(name=name):
+            benchmark = REGISTRY[name]
+            count, classes = sum(benchmark.images.values()), benchmark.num_classes
+            each_bytes, each_seconds = float(benchmark.image_bytes), LOOK_SECONDS
         case DigitsSource():
             count, classes, each_bytes, each_seconds = NUM_DIGITS, 10, 100.0, GLYPH_SECONDS
         case FolderSource(root=root, labels=labels):
@@ -57,12 +63,20 @@ def estimate(
         images=kept,
         bytes=round(kept * (each_bytes + TAR_OVERHEAD_BYTES)),
         hours=kept * each_seconds / 3600,
-        splits={name: round(kept * share) for name, share in sorted(config.splits.items())}
-        if isinstance(config.splits, dict)
-        else None,
+        splits=_splits(config, kept),
         num_classes=classes,
         notes=notes,
     )
+
+
+def _splits(config: IngestConfig, kept: int) -> dict[str, int] | None:
+    """Images of each split, where they are known before anything is read."""
+    if isinstance(config.splits, dict):
+        return {name: round(kept * share) for name, share in sorted(config.splits.items())}
+    if not isinstance(config.source, BenchmarkSource):
+        return None
+    official = REGISTRY[config.source.name].images
+    return {name: round(kept * count / sum(official.values())) for name, count in sorted(official.items())}
 
 
 def _by_first(source: PartedSource) -> tuple[int, int | None, tuple[str, ...]]:

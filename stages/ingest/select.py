@@ -6,7 +6,7 @@ Nothing here depends on the number of workers or on what an earlier attempt did.
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from stages.ingest.config import SHARD_BYTES, IngestConfig
@@ -32,8 +32,16 @@ class Duplicate:
     of: str
     """The name of the image kept, or `URI#key` of an image of an excluded set."""
     equal: str
-    """`bytes` or `pixels`."""
+    """`bytes`, `pixels` or `near`."""
     same_labels: bool
+    distance: int | None = None
+    """Of near ones: bits of 64 in which the first looks differ."""
+    second: int | None = None
+    """Bits of 192 in which the second looks differ."""
+
+    def row(self) -> dict[str, Any]:
+        """As it stands in duplicates.jsonl."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -60,6 +68,11 @@ class ShardPlan:
         return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 
+def keep_order(image: Image) -> tuple[bool, str]:
+    """Of two alike the one that sorts first is kept: by name, what is outside the split `train` before what is in it."""
+    return image.item.split == "train", image.item.name
+
+
 def without_duplicates(images: Sequence[Image], excluded: Mapping[str, str]) -> tuple[list[Image], list[Duplicate]]:
     """Keep one image of each decoded content; `excluded` maps contents that may not appear to what has them.
 
@@ -68,7 +81,7 @@ def without_duplicates(images: Sequence[Image], excluded: Mapping[str, str]) -> 
     """
     kept: dict[str, Image] = {}
     dropped: list[Duplicate] = []
-    for image in sorted(images, key=lambda image: (image.item.split == "train", image.item.name)):
+    for image in sorted(images, key=keep_order):
         content = image.seen.pixels_sha256
         if content in excluded:
             dropped.append(Duplicate(image.item.name, excluded[content], "pixels", True))
@@ -99,9 +112,8 @@ def plan_shards(images: Sequence[Image], config: IngestConfig) -> list[ShardPlan
 
 def _splits(images: Sequence[Image], config: IngestConfig) -> list[str]:
     """The split of each image. By content, every image that decodes alike goes by the lowest digest of its bytes."""
-    if config.splits == "folders":
+    if isinstance(config.splits, str):
         return [image.item.split or "train" for image in images]
-    assert isinstance(config.splits, dict)
     shares = sorted(config.splits.items())  # by name: the order of a mapping is no part of a recipe
     lowest: dict[str, str] = {}
     for image in images:

@@ -2,9 +2,18 @@
 
 from infra.errors import UsageError
 from stages.ingest.class_names import Classes, parse_names
-from stages.ingest.config import DigitsSource, FolderSource, GlyphsSource, IngestConfig, ParquetSource, WebdatasetSource
+from stages.ingest.config import (
+    BenchmarkSource,
+    DigitsSource,
+    FolderSource,
+    GlyphsSource,
+    IngestConfig,
+    ParquetSource,
+    WebdatasetSource,
+)
 from stages.ingest.labels_file import read_text
 from stages.ingest.listing import Source
+from stages.ingest.source_benchmark import BenchmarkFiles
 from stages.ingest.source_digits import Digits
 from stages.ingest.source_folder import FolderTree
 from stages.ingest.source_glyphs import Glyphs
@@ -21,6 +30,8 @@ def open_source(config: IngestConfig) -> Source:
             return Tars.find(tars, _classes(tars.classes, tars.class_names))
         case ParquetSource() as parquet:
             return Parquet.find(parquet, _classes(parquet.classes, parquet.class_names))
+        case BenchmarkSource(name=name, root=root):
+            return BenchmarkFiles(name, root)
         case DigitsSource():
             return Digits()
         case GlyphsSource() as glyphs:

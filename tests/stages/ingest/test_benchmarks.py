@@ -10,13 +10,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from inprocess import make_context
 from PIL import Image
 from scipy.io import savemat
 
 from infra.errors import IntegrityError, UsageError
+from stages.contract import Inputs, Known
 from stages.ingest import source_benchmark
 from stages.ingest.benchmarks.arrays import read_idx, read_inert_pickle
 from stages.ingest.benchmarks.registry import REGISTRY, Benchmark, OfficialFile
+from stages.ingest.config import IngestConfig, IngestResources
+from stages.ingest.estimate import estimate
+from stages.ingest.run import run
 from stages.ingest.source_benchmark import BenchmarkFiles
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
@@ -161,6 +166,28 @@ def test_dtd(tmp_path, monkeypatch):
     listing = source.listing()
     assert listing.classes == ("banded", "zigzag")
     assert {item.name: item.split for item in listing.items}["images/banded/c.jpg"] == "validation"
+
+
+def test_ingested_with_its_own_splits_and_every_image(tmp_path, monkeypatch):
+    root = tmp_path / "files"
+    root.mkdir()
+    write_mnist(root, 20, 10)
+    images = read_idx(root / "t10k-images-idx3-ubyte.gz").copy()
+    images[1] = images[0]
+    write_idx(root / "t10k-images-idx3-ubyte.gz", images)
+    official(monkeypatch, "mnist", root, train=20, test=10)
+    config = IngestConfig.model_validate({"source": {"kind": "benchmark", "name": "mnist", "root": str(root)}})
+    data = run(config, Inputs({}), make_context(tmp_path, "shards", IngestResources()))
+    assert data.splits == {"train": 20, "test": 10}, "an official test set keeps its equal images"
+    guess = estimate(config, IngestResources(), {}, Known())
+    assert guess.splits == {"train": 20, "test": 10} and guess.num_classes == 10
+
+
+def test_config_knows_the_names():
+    with pytest.raises(ValueError, match="unknown benchmark 'cifar-10', the nearest is 'cifar10'"):
+        IngestConfig.model_validate({"source": {"kind": "benchmark", "name": "cifar-10", "root": "/data"}})
+    with pytest.raises(ValueError, match="official belongs to a benchmark"):
+        IngestConfig.model_validate({"source": {"kind": "digits"}, "splits": "official"})
 
 
 def test_missing_altered_and_short_files_are_told_apart(tmp_path, monkeypatch):
