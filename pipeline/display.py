@@ -96,7 +96,7 @@ def prediction_table(answers: Sequence[Answer], head: str) -> RenderableType:
             table.add_row(image, Text(printable(answer.reason), style="red"))
         for place, (label, probability) in enumerate(answer.classes):
             style = "bold" if place == 0 else ""
-            bar = ProgressBar(1.0, probability, width=20)
+            bar = ProgressBar(1.0, probability, width=20, complete_style="cyan", finished_style="cyan")
             table.add_row(
                 image if place == 0 else "", Text(printable(label), style=style), Text(percent(probability), style), bar
             )

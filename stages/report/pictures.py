@@ -10,6 +10,7 @@ import torch
 from matplotlib import colormaps
 from torch import Tensor
 
+from infra.errors import Stopped
 from stages.artifacts import Checkpoint, ShardSet
 from stages.images.decode import Pixels
 from stages.images.resize import centre, resize_small
@@ -25,6 +26,7 @@ from stages.vit.model import ViT
 from stages.vit.native import load_weights
 
 FILTER_COLUMNS = 7  # paper, Figure 7 left: four rows of seven
+IMAGES_AT_ONCE = 16
 
 
 def draw(task: DrawTask) -> Pictures:
@@ -126,7 +128,7 @@ def _attention(model: Model, data: ShardSet, task: DrawTask) -> dict[str, object
     pixels = {id(sample): _fitted(read_image(data, sample), settings.image_px) for sample in samples}
     device = next(model.parameters()).device
     images = torch.from_numpy(np.stack(list(pixels.values()))).permute(0, 3, 1, 2).contiguous().to(device)
-    distances = inspect.attention_distance(model, images)
+    distances = _distances(model, images, task)
     even = float(inspect.patch_distances(settings.grid, inspect.pitch_px(settings)).mean())
     name = data.uri.rstrip("/").rpartition("/")[2]
     found: dict[str, object] = {
@@ -139,6 +141,18 @@ def _attention(model: Model, data: ShardSet, task: DrawTask) -> dict[str, object
         maps = inspect.rollout(model, images[rows], residual=config.rollout == "residual")
         found["rollout"] = _rollout(shown, maps, settings)
     return found
+
+
+def _distances(model: Model, images: Tensor, task: DrawTask) -> Tensor:
+    """Mean attention distance (L, H), a few images at a time. Stopped when someone wants us to end."""
+    done, total = 0, torch.zeros(())
+    for part in torch.split(images, IMAGES_AT_ONCE):
+        if reason := task.context.fence.stopping():
+            raise Stopped("look into the model", f"after {done} of {len(images)} images: {reason}")
+        total = total + inspect.attention_distance(model, part) * len(part)
+        done += len(part)
+        task.context.progress.update(done, len(images), unit="images")
+    return total / len(images)
 
 
 def _rollout(shown: list[Pixels], maps_BGG: Tensor, settings: ModelSettings) -> Rollout:

@@ -16,7 +16,7 @@ from test_report_page import FINETUNE, score
 from tiny_steps import commit_steps, put_step
 from tiny_vit import random_state, tiny
 
-from infra.errors import UsageError
+from infra.errors import Stopped, UsageError
 from stages.contract import Estimate, Inputs, Known
 from stages.report.config import ReportConfig, ReportResources, check_inputs
 from stages.report.estimate import estimate
@@ -111,6 +111,14 @@ def test_what_has_no_meaning_is_left_out_with_a_sentence(tmp_path, data, changes
 def test_no_images_means_no_attention(tmp_path, data):
     page, inside = report(tmp_path, data, config=ReportConfig(attention_images=0), weights=weights(tmp_path))
     assert inside["distances"] is None and "the config asks for no images" in page
+
+
+def test_looking_ends_when_asked(tmp_path, data):
+    made, given = score(tmp_path, "one", (0.9,), {**FINETUNE, "pretrained": True}), weights(tmp_path)
+    ctx = make_context(tmp_path, "table", ReportResources())
+    ctx.fence.stop("preempted")
+    with pytest.raises(Stopped, match="After 0 of 30 images: preempted"):
+        run(ReportConfig(), Inputs({"scores": [made], "shards": [data], "weights": [given]}), ctx)
 
 
 def test_plain_rollout_is_another_picture(tmp_path, data):
