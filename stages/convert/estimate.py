@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 
-from stages.artifacts import Artifact
+from stages.artifacts import Artifact, Checkpoint
 from stages.contract import Estimate, Known
 from stages.convert.config import ConvertConfig, ConvertResources
 from stages.convert.task import refuse
+from stages.training.steps import average_files, no_average
 from stages.vit.config import ModelSettings
 from stages.vit.flops import num_parameters
 
@@ -20,13 +21,15 @@ def estimate(
     inputs: Mapping[str, Sequence[Artifact | Estimate]],
     known: Known,
 ) -> Estimate:
-    """Bytes written and hours. UsageError when a format cannot hold the model."""
+    """Bytes written and hours. UsageError when a format cannot hold the model, or an average is wanted and not kept."""
     source = (*inputs.get("checkpoint", ()), *inputs.get("weights", ()))[0]
     model = getattr(source, "model", None)
     if model is None:
         return Estimate(notes=("the model is not known yet",))
     settings = ModelSettings.model_validate(model)
     refuse(config.formats, settings)
+    if config.use == "ema":
+        _need_average(inputs.get("checkpoint", ()))
     parameters = num_parameters(settings)
     written = parameters * _BYTES[config.dtype] * len(config.formats)
     return Estimate(
@@ -36,3 +39,13 @@ def estimate(
         num_classes=settings.classes,
         model=model,
     )
+
+
+def _need_average(given: Sequence[Artifact | Estimate]) -> None:
+    for source in given:
+        if isinstance(source, Checkpoint):
+            kept, name = bool(average_files(file.path for file in source.files)), source.uri
+        else:
+            kept, name = getattr(source, "averaged", None) is not False, "that pretraining"
+        if not kept:
+            raise no_average(name)

@@ -32,7 +32,7 @@ def check(task: CheckTask) -> dict[str, Any]:
         local = folder / file.path
         local.parent.mkdir(parents=True, exist_ok=True)
         task.ctx.out.node.download(file.at, local, expect=file.digest)
-    source = open_source(task.source, task.ctx.scratch / "source")
+    source = open_source(task.source, task.ctx.scratch / "source", task.config.use)
     proof = {"native": _round_trip, "timm": _timm}[task.format](source, folder / task.format, task.config.dtype)
     return {"architecture": _architecture(source.settings), "dtype": task.config.dtype} | proof
 

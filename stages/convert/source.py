@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from safetensors import safe_open
 from torch import Tensor
@@ -15,6 +15,7 @@ from stages.training.step_weights import open_step
 from stages.vit.config import ModelSettings
 from stages.vit.native import TENSORS, difference, parameter_shapes
 
+Use = Literal["params", "ema"]
 Found = tuple[dict[str, tuple[int, ...]], Callable[[str], Tensor]]
 
 
@@ -28,14 +29,15 @@ class Tensors:
     read: Callable[[str], Tensor]
 
 
-def open_source(source: Source, scratch: Path) -> Tensors:
-    """Fetch what is needed to `scratch`, every file verified before it is opened.
+def open_source(source: Source, scratch: Path, use: Use) -> Tensors:
+    """Fetch what is needed to `scratch`, every file verified before it is opened. Only a checkpoint has an average.
 
-    Errors: IntegrityError for damaged files, or when the tensors are not those of the artifact's model.
+    Errors: UsageError where it kept none; IntegrityError for damaged files, or when the tensors are not those of the
+    artifact's model.
     """
     settings = settings_of(source)
     if isinstance(source, Checkpoint):
-        found, read = _open_zero(source, scratch)
+        found, read = _open_zero(source, scratch, use)
     else:
         found, read = _open_native(source, scratch)
     wanted = parameter_shapes(settings)
@@ -45,8 +47,8 @@ def open_source(source: Source, scratch: Path) -> Tensors:
     return Tensors(settings, wanted, read)
 
 
-def _open_zero(source: Checkpoint, scratch: Path) -> Found:
-    zero = open_step(source, scratch)
+def _open_zero(source: Checkpoint, scratch: Path, use: Use) -> Found:
+    zero = open_step(source, scratch, average=use == "ema")
     return zero.shapes, zero.tensor
 
 

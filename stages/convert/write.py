@@ -33,7 +33,7 @@ def write(task: WriteTask) -> tuple[File, ...]:
     """
     scratch, out, formats = task.ctx.scratch, task.ctx.out, task.config.formats
     written = scratch / "written"
-    source = open_source(task.source, scratch / "source")
+    source = open_source(task.source, scratch / "source", task.config.use)
     layouts = {name: layout(name, source) for name in formats}
     dtype = DTYPES[task.config.dtype]
     _need_room(scratch, sum(file_bytes(_shapes(targets), dtype) for targets in layouts.values()))
