@@ -4,9 +4,8 @@ Arrays come as fp32 whatever the file's type, so bf16 and fp16 are widened exact
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,13 +14,19 @@ Array = NDArray[np.float32]
 Shape = tuple[int, ...]
 
 
+class Read(Protocol):
+    """Gives one array, or of an array stacked along its first axis one layer, read without the others."""
+
+    def __call__(self, name: str, layer: int | None = None) -> Array: ...
+
+
 @dataclass(frozen=True)
 class Arrays:
     """Named arrays of one file or of several that belong together."""
 
     shapes: dict[str, Shape]
     """In the file's order."""
-    read: Callable[[str], Array]
+    read: Read
     """Errors: IntegrityError when the bytes are damaged; OSError and KeyError as they come."""
     all_bf16: bool = False
     """Whether every array of an npz is raw bf16: some libraries read only such."""

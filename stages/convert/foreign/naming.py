@@ -4,7 +4,7 @@ Dialects differ by who wrote the file and when; nothing here changes a number.
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from infra.errors import UsageError
@@ -98,8 +98,8 @@ def _view(arrays: Arrays, real: Mapping[str, str]) -> Arrays:
     old hybrids have them)."""
     old_norms = {name for name in real if re.search(r"(^|/)gn[^/]*/(scale|bias)$", name)}
 
-    def read(name: str) -> Array:
-        array = arrays.read(real[name])
+    def read(name: str, layer: int | None = None) -> Array:
+        array = arrays.read(real[name], layer)
         return array.reshape(-1) if name in old_norms else array
 
     shapes = {name: arrays.shapes[old] for name, old in real.items()}
@@ -118,15 +118,8 @@ def _unstacked(arrays: Arrays) -> Arrays:
         for layer in range(shape[0] if shape else 0):
             each = f"{STACKED[:-1]}_{layer}/{name.removeprefix(STACKED)}"
             shapes[each], parts[each] = shape[1:], (name, layer)
-    return Arrays(shapes, _slices(arrays.read, parts), arrays.all_bf16)
 
+    def read(name: str, layer: int | None = None) -> Array:
+        return arrays.read(*parts[name]) if name in parts else arrays.read(name, layer)
 
-def _slices(read: Callable[[str], Array], parts: Mapping[str, tuple[str, int]]) -> Callable[[str], Array]:
-    def one(name: str) -> Array:
-        if name not in parts:
-            return read(name)
-        stacked, layer = parts[name]
-        part: Array = read(stacked)[layer].copy()
-        return part
-
-    return one
+    return Arrays(shapes, read, arrays.all_bf16)

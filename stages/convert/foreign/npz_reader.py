@@ -7,25 +7,37 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 from numpy.lib import format as npy
+from numpy.typing import NDArray
 
 from infra.errors import IntegrityError, UsageError
 from stages.convert.foreign.arrays import Array, Arrays, Shape, count, is_raw_bf16, widened
 
 _DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, OverflowError)
 _ENDING = ".npy"
+_CHUNK_BYTES = 1 << 20
+_LOCAL_HEADER_BYTES = 30  # before the name and the extra field, whose lengths are its last four bytes
 
 
 @dataclass(frozen=True)
-class _Header:
+class _Member:
+    """One array as its headers say it."""
+
+    info: zipfile.ZipInfo
     shape: Shape
     fortran: bool
     dtype: np.dtype[Any]
+    header_bytes: int
+
+    @property
+    def is_mappable(self) -> bool:
+        """Whether its numbers lie in the file as they are."""
+        return self.info.compress_type == zipfile.ZIP_STORED and count(self.shape) > 0
 
 
 def open_npz(path: Path) -> Arrays:
@@ -34,48 +46,72 @@ def open_npz(path: Path) -> Arrays:
     Errors: UsageError for arrays of objects (pickles) and of other things than floating point numbers; IntegrityError
     for a file that is cut off or damaged, then or when an array is read.
     """
-    headers: dict[str, _Header] = {}
+    members: dict[str, _Member] = {}
     with _archive(path) as archive:
-        members = archive.infolist()
-        for member in members:
-            name = member.filename.removesuffix(_ENDING)
-            if name in headers or not member.filename.endswith(_ENDING):
-                raise _damaged(path, f"its member {member.filename!r} is no array, or stands there twice")
-            with archive.open(member) as file:
-                headers[name] = _header(file, path, member)
-    shapes = {name: header.shape for name, header in headers.items()}
-    bf16 = all(is_raw_bf16(header.dtype) for header in headers.values())
-    return Arrays(shapes, lambda name: _read(path, name), bf16)
+        for info in archive.infolist():
+            name = info.filename.removesuffix(_ENDING)
+            if name in members or not info.filename.endswith(_ENDING):
+                raise _damaged(path, f"its member {info.filename!r} is no array, or stands there twice")
+            with archive.open(info) as file:
+                members[name] = _member(file, path, info)
+    shapes = {name: member.shape for name, member in members.items()}
+    return Arrays(shapes, _Reader(path, members), all(is_raw_bf16(member.dtype) for member in members.values()))
 
 
-def _read(path: Path, name: str) -> Array:
-    """One array, its checksum verified: that happens when a member is read to its end."""
-    with _archive(path) as archive, archive.open(name + _ENDING) as file:
-        header = _header(file, path, archive.getinfo(name + _ENDING))
-        data = bytearray(file.read())
-        if len(data) != count(header.shape) * header.dtype.itemsize or file.read(1):
-            raise _damaged(path, f"{name} has {len(data)} bytes, its header says {header.shape}")
-    flat = np.frombuffer(data, header.dtype)
-    return widened(flat.reshape(header.shape, order="F" if header.fortran else "C"))
+@dataclass(frozen=True)
+class _Reader:
+    """Maps what lies plainly in the file, once its checksum is verified, so that a layer of a stacked array costs the
+    memory of a layer."""
+
+    path: Path
+    members: dict[str, _Member]
+    verified: set[str] = field(default_factory=set)
+
+    def __call__(self, name: str, layer: int | None = None) -> Array:
+        member = self.members[name]
+        numbers = self._mapped(name, member) if member.is_mappable else self._whole(name, member)
+        return widened(np.array(numbers if layer is None else numbers[layer]))
+
+    def _whole(self, name: str, member: _Member) -> NDArray[Any]:
+        """The checksum is compared when a member is read to its end."""
+        with _archive(self.path) as archive, archive.open(member.info) as file:
+            data = file.read()[member.header_bytes :]
+        return self._shaped(name, np.frombuffer(data, np.uint8), member)
+
+    def _mapped(self, name: str, member: _Member) -> NDArray[Any]:
+        start = member.info.header_offset + _LOCAL_HEADER_BYTES
+        with _archive(self.path) as archive, self.path.open("rb") as plain:
+            if name not in self.verified:
+                with archive.open(member.info) as file:
+                    while file.read(_CHUNK_BYTES):
+                        pass
+                self.verified.add(name)
+            plain.seek(start - 4)
+            start += sum(int.from_bytes(plain.read(2), "little") for _ in range(2)) + member.header_bytes
+            size = member.info.file_size - member.header_bytes
+            return self._shaped(name, np.memmap(self.path, np.uint8, "r", start, (size,)), member)
+
+    def _shaped(self, name: str, data: NDArray[np.uint8], member: _Member) -> NDArray[Any]:
+        if data.nbytes != count(member.shape) * member.dtype.itemsize:
+            raise _damaged(self.path, f"{name} has {data.nbytes} bytes, its header says {member.shape}")
+        return data.view(member.dtype).reshape(member.shape, order="F" if member.fortran else "C")
 
 
-def _header(file: IO[bytes], path: Path, member: zipfile.ZipInfo) -> _Header:
+def _member(file: IO[bytes], path: Path, info: zipfile.ZipInfo) -> _Member:
     version = npy.read_magic(file)
     if version not in ((1, 0), (2, 0)):  # a third one differs only for records with names beyond ASCII
-        raise _damaged(path, f"{member.filename} is of the npy version {version}")
+        raise _damaged(path, f"{info.filename} is of the npy version {version}")
     reader = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-    header = _Header(*reader(file))
-    if header.dtype.hasobject:
-        found = f"its member {member.filename} is an array of Python objects, a pickle that can run code"
+    shape, fortran, dtype = reader(file)
+    if dtype.hasobject:
+        found = f"its member {info.filename} is an array of Python objects, a pickle that can run code"
         raise UsageError(f"read {path}", found, "save plain arrays where you trust the file")
-    if header.dtype.kind != "f" and not is_raw_bf16(header.dtype):
-        raise UsageError(
-            f"read {path}", f"its member {member.filename} holds {header.dtype}, not floating point numbers"
-        )
-    wanted = count(header.shape) * header.dtype.itemsize
-    if not 0 <= member.file_size - wanted <= 2**16 + 16:  # the header itself
-        raise _damaged(path, f"{member.filename} has {member.file_size} bytes for {header.shape} of {header.dtype}")
-    return header
+    if dtype.kind != "f" and not is_raw_bf16(dtype):
+        raise UsageError(f"read {path}", f"its member {info.filename} holds {dtype}, not floating point numbers")
+    wanted = file.tell() + count(shape) * dtype.itemsize
+    if info.file_size != wanted:
+        raise _damaged(path, f"{info.filename} has {info.file_size} bytes, {wanted} are needed for {shape} of {dtype}")
+    return _Member(info, shape, fortran, dtype, file.tell())
 
 
 @contextmanager

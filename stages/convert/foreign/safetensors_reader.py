@@ -46,7 +46,12 @@ def open_safetensors(paths: Sequence[Path], index: Path | None = None) -> Arrays
             places[name] = place
     if index is not None:
         _compare_index(index, places)
-    return Arrays({name: place.shape for name, place in places.items()}, lambda name: _read(places[name]))
+
+    def read(name: str, layer: int | None = None) -> Array:
+        array = _read(places[name])
+        return array if layer is None else array[layer].copy()
+
+    return Arrays({name: place.shape for name, place in places.items()}, read)
 
 
 def read_index(path: Path) -> tuple[str, ...]:
