@@ -5,8 +5,8 @@ A laptop can then plan a run whose images lie elsewhere. A run assumes nothing: 
 
 from collections.abc import Mapping
 
-from pipeline.conform import benchmark_of
-from pipeline.graph import Graph, is_uri
+from pipeline.conform import benchmark_of, data_of
+from pipeline.graph import Graph, Node, is_uri
 from stages.contract import Estimate
 from stages.paper.recipes import size
 from stages.paper.tables import tables, title
@@ -15,21 +15,27 @@ from stages.paper.tables import tables, title
 def assumed_sizes(graph: Graph, data: str | None) -> dict[str, Estimate]:
     """By id of an ingest node: the images of the paper's data set that it stands for.
 
-    `data` is the pretraining data that the spec claims; benchmarks are known by the names of their nodes.
+    `data` is the pretraining data that the spec claims; other data sets are known by the names of their nodes.
     """
     found: dict[str, Estimate] = {}
     for node in graph.nodes.values():
-        if data and node.stage.name == "pretrain":
-            images, classes = size(data)
-            for ref in (ref for ref in node.needs.get("shards", ()) if not is_uri(ref)):
-                found[ref] = _estimate(graph, ref, {"train": images}, classes, data)
+        meant = (data or data_of(node)) if node.stage.name == "pretrain" else None
+        if meant:
+            images, classes = size(meant)
+            for ref in _ingested(node, "shards"):
+                found.setdefault(ref, _estimate(graph, ref, {"train": images}, classes, meant))
         benchmark = benchmark_of(graph, node) if node.stage.name in ("finetune", "evaluate") else None
         facts = tables()["benchmarks"].get(benchmark or "", {})
         if "train" in facts:
-            for ref in (ref for ref in node.needs.get("data", ()) if not is_uri(ref)):
-                splits = {"train": facts["train"], "test": facts["test"]}
-                found.setdefault(ref, _estimate(graph, ref, splits, facts["classes"], title(str(benchmark))))
+            splits = {"train": facts["train"], "test": facts["test"]}
+            for ref in _ingested(node, "data"):
+                if ref not in found or "test" not in (found[ref].splits or {}):
+                    found[ref] = _estimate(graph, ref, splits, facts["classes"], title(str(benchmark)))
     return found
+
+
+def _ingested(node: Node, need: str) -> list[str]:
+    return [ref for ref in node.needs.get(need, ()) if not is_uri(ref)]
 
 
 def _estimate(graph: Graph, ref: str, splits: Mapping[str, int], classes: int, name: str) -> Estimate:

@@ -72,7 +72,8 @@ def conform(
     """Compare each recipe with the paper's, field by field: equal, differs, or unstated with our assumption.
 
     A pretraining is held against the row of Table 3 that has its variant and the data set named by
-    `vars: {paper: ImageNet-21k}` in the YAML (no fingerprint sees it); without that, against the nearest row.
+    `vars: {paper: ImageNet-21k}` in the YAML (no fingerprint sees it) or by the name of its data
+    (`needs: {shards: imagenet-21k}`); without either, against the nearest row.
     A fine-tuning is held against Table 4 by the name of its data: `needs: {data: cifar10}`.
     Ends with 3 when a field differs.
     """

@@ -1,7 +1,8 @@
 """Each pretraining and fine-tuning of a spec beside the paper's recipe for it. Knows no store; starts nothing.
 
 Which of the paper's data sets a pretraining means is said by `vars: {paper: ImageNet-21k}` of the YAML, which no
-fingerprint sees; which benchmark a fine-tuning means, by the name of its data: `needs: {data: cifar10}`.
+fingerprint sees, or by the name of its data: `needs: {shards: imagenet-21k}`. Likewise a fine-tuning's benchmark:
+`needs: {data: cifar10}`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -91,11 +92,15 @@ def claimed_data(vars: Mapping[str, Any], asked: str | None = None) -> str | Non
 
 
 def conform(graph: Graph, data: str | None) -> list[Conformity]:
-    """Every node that the paper has a recipe for: pretrainings, and fine-tunings that start from weights."""
+    """Every node that the paper has a recipe for: pretrainings, and fine-tunings that start from weights.
+
+    `data` is what the spec claims for all its pretrainings; where it claims nothing, the names of their data do.
+    """
     found = []
     for node in graph.nodes.values():
         if isinstance(node.config, PretrainConfig):
-            found.append(Conformity(node.id, conform_pretraining(node.config, data), claimed=data is not None))
+            meant = data or data_of(node)
+            found.append(Conformity(node.id, conform_pretraining(node.config, meant), claimed=meant is not None))
         elif isinstance(node.config, FinetuneConfig) and node.needs.get("weights"):
             benchmark, model = benchmark_of(graph, node), _pretrained(graph, node)
             variant, image_px = (variant_name(model), model.image_px) if model else (None, None)
@@ -104,16 +109,29 @@ def conform(graph: Graph, data: str | None) -> list[Conformity]:
     return found
 
 
+def data_of(node: Node) -> str | None:
+    """The paper's data set whose name a pretraining's shards bear."""
+    for ref in node.needs.get("shards", ()):
+        for part in _parts(ref):
+            if found := dataset(part):
+                return found
+    return None
+
+
 def benchmark_of(graph: Graph, node: Node) -> str | None:
     """The benchmark of Table 4 whose name the node's data bears, or else the node itself."""
     for ref in (*node.needs.get("data", ()), node.id):
         source = None if is_uri(ref) or ref == node.id else getattr(graph.nodes[ref].config, "source", None)
-        parts = [str(getattr(source, "name", "")), *reversed(ref.replace("--", "/").split("/"))]
-        for part in parts:
+        for part in (str(getattr(source, "name", "")), *_parts(ref)):
             found = "vtab" if part.startswith("vtab") else benchmark_id(part)
             if found and found != "imagenet-real":
                 return found
     return None
+
+
+def _parts(ref: str) -> list[str]:
+    """Words of a node's id or an artifact's URI, the last one first."""
+    return list(reversed(ref.replace("--", "/").split("/")))
 
 
 def _pretrained(graph: Graph, node: Node) -> Any:

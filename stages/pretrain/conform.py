@@ -47,6 +47,7 @@ def _values(config: PretrainConfig, row: Row, variant: str | None) -> dict[str, 
     values["optimizer.kind"] = "adam" if optimizer.kind == "adamw" else optimizer.kind  # one rule here
     values["optimizer.decays"] = DECAYS
     values["objective.head_bias"] = objective.initial_head_bias
+    values["objective.target"] = objective.patch_target if objective.kind == "masked_patch" else None
     values["augment.min_area"] = augment.min_area or CROP_MIN_AREA.get(augment.crop)
     values["augment.randaugment"] = augment.randaugment and augment.randaugment.model_dump()
     values["ema"] = average.decay if (average := getattr(config, "ema", None)) else None

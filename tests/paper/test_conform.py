@@ -50,7 +50,7 @@ UNSTATED = {
 NOT_COMPARED = {
     "model.classes", "optimizer.momentum", "schedule.timescale", "augment.resize_px", "seed",
     "augment.randaugment.layers", "augment.randaugment.magnitude", "model.variant.layers", "model.variant.width",
-    "model.variant.mlp", "model.variant.heads", "model.variant.patch_px",
+    "model.variant.mlp", "model.variant.heads", "model.variant.patch_px", "ema.decay",
 }  # fmt: skip
 """The shards decide it, another alternative alone has it, no recipe names it, or its section stands for it."""
 
@@ -141,6 +141,24 @@ def test_the_row_that_the_paper_does_not_print_is_assumed() -> None:
     assert pretraining(recipe) == ([], [])
     assert pretraining(changed(recipe, "optimizer.peak_lr", 1e-4)) == ([], ["optimizer.peak_lr"])
     assert pretraining(changed(recipe, "batch_images", 1024)) == (["batch_images"], [])
+
+
+MASKED = {
+    **L16, "total": "1M steps", "objective": {"kind": "masked_patch"},
+    "model": {"variant": "B/16", "image_px": 224, "gelu": "tanh"},
+    "optimizer": {"peak_lr": 2e-4, "weight_decay": 0.1}, "schedule": {"kind": "cosine", "warmup": "10k steps"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("objective.target", "l2"), ("total", "100k steps"), ("optimizer.peak_lr", 1e-3), ("schedule.kind", "linear"),
+     ("batch_images", 2048), ("model.variant", "B/32")],
+)  # fmt: skip
+def test_masked_patch_prediction_is_held_to_its_own_section(field: str, value: Any) -> None:
+    assert pretraining(MASKED) == ([], [])
+    assert pretraining(changed(MASKED, field, value)) == ([field], [])
+    assert pretraining(changed(MASKED, "model.dropout", 0.1)) == ([], ["model.dropout"])
 
 
 def test_table_3_as_printed() -> None:
