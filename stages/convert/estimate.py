@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from stages.artifacts import Artifact, Checkpoint
 from stages.contract import Estimate, Known
 from stages.convert.config import ConvertConfig, ConvertResources
+from stages.convert.foreign.located import is_local
+from stages.convert.foreign.look import glance
 from stages.convert.task import refuse
 from stages.training.steps import average_files, no_average
 from stages.vit.config import ModelSettings
@@ -22,11 +24,11 @@ def estimate(
     known: Known,
 ) -> Estimate:
     """Bytes written and hours. UsageError when a format cannot hold the model, or an average is wanted and not kept."""
-    source = (*inputs.get("checkpoint", ()), *inputs.get("weights", ()))[0]
-    model = getattr(source, "model", None)
-    if model is None:
+    if config.source is not None and not is_local(config.source.path):
+        return Estimate(notes=(f"the model is recognised once {config.source.path} is fetched",))
+    settings = glance(config.source).settings if config.source else _given(inputs)
+    if settings is None:
         return Estimate(notes=("the model is not known yet",))
-    settings = ModelSettings.model_validate(model)
     refuse(config.formats, settings)
     if config.use == "ema":
         _need_average(inputs.get("checkpoint", ()))
@@ -37,8 +39,14 @@ def estimate(
         memory_bytes=_TASK_BYTES + 3 * 4 * parameters,  # the proof holds both models and a state
         hours=(4 * parameters + written) / _BYTES_PER_SECOND / 3600,
         num_classes=settings.classes,
-        model=model,
+        model=settings.model_dump(mode="json"),
     )
+
+
+def _given(inputs: Mapping[str, Sequence[Artifact | Estimate]]) -> ModelSettings | None:
+    source = (*inputs.get("checkpoint", ()), *inputs.get("weights", ()))[0]
+    model = getattr(source, "model", None)
+    return ModelSettings.model_validate(model) if model is not None else None
 
 
 def _need_average(given: Sequence[Artifact | Estimate]) -> None:

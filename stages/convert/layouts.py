@@ -1,17 +1,20 @@
 """Which tensors each format has, in order, and how each comes from native ones."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from stages.convert.config import Format
+from stages.convert.links import Link, foreign_shapes, outward, same
+from stages.convert.names_google import google_big_vision_links, google_links
+from stages.convert.names_huggingface import huggingface_links
+from stages.convert.names_timm import timm_links
+from stages.convert.names_torchvision import torchvision_links
 from stages.convert.source import Tensors
-from stages.convert.timm_config import timm_architecture
 from stages.vit.config import ModelSettings
-from stages.vit.positions import join_axes, sincos_2d
+from stages.vit.native import parameter_shapes
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -24,39 +27,43 @@ class Target:
     shape: tuple[int, ...]
     sources: tuple[str, ...]
     make: Callable[..., Tensor]
+    place: int
+    """Of its last source among the native tensors: the formats are written side by side in that order."""
+
+
+def links_of(name: Format, settings: ModelSettings) -> list[Link]:
+    """How the format's tensors and native ones are made of each other."""
+    return _LINKS[name](settings)
 
 
 def layout(name: Format, source: Tensors) -> list[Target]:
-    """All tensors of a format in the order they are written, which follows the native order."""
-    return {"native": _native, "timm": _timm}[name](source)
+    """All tensors of a format in the order they are written, which follows the native order.
+
+    ValueError when a native tensor would be left out: `refuse` has said before what a format cannot hold.
+    """
+    links, places = links_of(name, source.settings), {each: place for place, each in enumerate(source.shapes)}
+    left_out = source.shapes.keys() - {each for link in links for each in link.native}
+    if left_out:
+        raise ValueError(f"{name} has no place for {', '.join(sorted(left_out))}")
+    shapes = foreign_shapes(links, source.shapes)
+    targets = [
+        Target(
+            made.name, shapes[made.name], made.sources, made.make, max((places[one] for one in made.sources), default=0)
+        )
+        for made in outward(links)
+    ]
+    return sorted(targets, key=lambda target: target.place)
 
 
-def metadata(name: Format, settings: ModelSettings) -> dict[str, str]:
-    """What the file's own header says about it."""
-    return {"format": "pt"} | ({"architecture": timm_architecture(settings)} if name == "timm" else {})
+def _native(settings: ModelSettings) -> list[Link]:
+    return [same(name, name) for name in parameter_shapes(settings)]
 
 
-def _same(tensor: Tensor) -> Tensor:
-    return tensor
-
-
-def _native(source: Tensors) -> list[Target]:
-    return [Target(name, shape, (name,), _same) for name, shape in source.shapes.items()]
-
-
-def _timm(source: Tensors) -> list[Target]:
-    """Native names are timm's; only positions that timm knows as one learned table are computed."""
-    settings, targets = source.settings, _native(source)
-    shape = (1, settings.tokens, settings.sizes.width)
-
-    def table(*axes: Tensor) -> Tensor:
-        grid_1ND = join_axes(*axes) if axes else sincos_2d(settings.grid, settings.sizes.width)[None]
-        return F.pad(grid_1ND, (0, 0, 1, 0)) if settings.pool == "cls" else grid_1ND
-
-    if settings.position == "learned2d":
-        axes = ("pos_embed_x", "pos_embed_y")
-        rest = [target for target in targets if target.name not in axes]
-        return [Target("pos_embed", shape, axes, table), *rest]
-    if settings.position == "sincos2d":
-        return [Target("pos_embed", shape, (), table), *targets]
-    return targets
+_LINKS: Mapping[Format, Callable[[ModelSettings], list[Link]]] = {
+    "native": _native,
+    "timm": timm_links,
+    "huggingface": huggingface_links,
+    "torchvision": torchvision_links,
+    "google": google_links,
+    "google_big_vision": google_big_vision_links,
+}

@@ -20,6 +20,7 @@ from stages.convert.links import (
 )
 from stages.convert.positions_out import position_link
 from stages.vit.config import ModelSettings
+from stages.vit.variants import ResNet
 
 
 class Naming(NamedTuple):
@@ -36,7 +37,9 @@ BIG_VISION = Naming("params/", "MultiHeadDotProductAttention_0", "MlpBlock_0", "
 
 
 def google_links(settings: ModelSettings) -> list[Link]:
-    """vision_transformer's layout of a ViT or hybrid, pooled by class token or mean."""
+    """vision_transformer's layout of a ViT or hybrid, pooled by class token or mean; of a ResNet BiT's."""
+    if settings.resnet is not None:
+        return _bit(settings, settings.resnet)
     token = [same("cls_token", "cls")] if settings.pool == "cls" else []
     positions = position_link(settings, "Transformer/posembed_input/pos_embedding")
     return [*token, positions, *_rest(settings, ORIGINAL)]
@@ -69,6 +72,7 @@ def _token_and_table(positions: Link) -> Link:
 def _rest(settings: ModelSettings, naming: Naming) -> list[Link]:
     prefix, heads = naming.prefix, settings.sizes.heads
     links = [
+        *(_stem(settings.stem, prefix) if settings.stem is not None else []),
         conv("patch_embed.proj.weight", f"{prefix}embedding/kernel"),
         same("patch_embed.proj.bias", f"{prefix}embedding/bias"),
     ]
@@ -85,7 +89,52 @@ def _rest(settings: ModelSettings, naming: Naming) -> list[Link]:
     links += _norm("norm", f"{prefix}Transformer/encoder_norm")
     if settings.representation != "none":
         links += _dense("pre_logits", f"{prefix}pre_logits")
-    return [*links, *_dense("head", f"{prefix}head")]
+    return [*links, *(_dense("head", f"{prefix}head") if settings.classes else [])]
+
+
+def _stem(stages: tuple[int, ...], prefix: str) -> list[Link]:
+    """A hybrid's convolutions, units counted from 1."""
+    backbone = "patch_embed.backbone"
+    root = f"{backbone}.stem" if stages else backbone
+    links = [conv(f"{root}.conv.weight", f"{prefix}conv_root/kernel"), *_norm(f"{root}.norm", f"{prefix}gn_root")]
+    for stage, units in enumerate(stages):
+        for unit in range(units):
+            ours, theirs = f"{backbone}.stages.{stage}.blocks.{unit}", f"{prefix}block{stage + 1}/unit{unit + 1}"
+            if unit == 0:
+                links.append(conv(f"{ours}.downsample.conv.weight", f"{theirs}/conv_proj/kernel"))
+                links += _norm(f"{ours}.downsample.norm", f"{theirs}/gn_proj")
+            for number in (1, 2, 3):
+                links.append(conv(f"{ours}.conv{number}.weight", f"{theirs}/conv{number}/kernel"))
+                links += _norm(f"{ours}.norm{number}", f"{theirs}/gn{number}")
+    return links
+
+
+def _bit(settings: ModelSettings, resnet: ResNet) -> list[Link]:
+    """BiT's released layout of a ResNet, which timm and big_vision read; the head is a 1x1 convolution there."""
+    kernel = "standardized_conv2d/kernel"
+    links = [conv("stem.conv.weight", f"resnet/root_block/{kernel}")]
+    for stage, units in enumerate(resnet.blocks):
+        for unit in range(units):
+            ours, theirs = f"stages.{stage}.blocks.{unit}", f"resnet/block{stage + 1}/unit{unit + 1:02d}"
+            if unit == 0:
+                links.append(conv(f"{ours}.downsample.conv.weight", f"{theirs}/a/proj/{kernel}"))
+            for number, letter in enumerate("abc", start=1):
+                links += _group_norm(f"{ours}.norm{number}", f"{theirs}/{letter}/group_norm")
+                links.append(conv(f"{ours}.conv{number}.weight", f"{theirs}/{letter}/{kernel}"))
+    links += _group_norm("norm", "resnet/group_norm")
+    if settings.classes:
+        links.append(_as_convolution("head.weight", "resnet/head/conv2d/kernel"))
+        links.append(same("head.bias", "resnet/head/conv2d/bias"))
+    return links
+
+
+def _as_convolution(native: str, foreign: str) -> Link:
+    """A dense kernel (K, R) as one of a 1x1 convolution (1, 1, R, K)."""
+    return Link((native,), (foreign,), lambda w_KR: (w_KR.T[None, None],), lambda w_11RK: (w_11RK[0, 0].T,))
+
+
+def _group_norm(ours: str, theirs: str) -> list[Link]:
+    return [same(f"{ours}.weight", f"{theirs}/gamma"), same(f"{ours}.bias", f"{theirs}/beta")]
 
 
 def _map_head(settings: ModelSettings) -> list[Link]:

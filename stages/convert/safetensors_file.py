@@ -3,7 +3,6 @@
 Memory stays that of one tensor, which `safetensors.save_file` does not do. Knows nothing of models.
 """
 
-import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -14,8 +13,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from infra.errors import StorageError
 from infra.storage.store import Digest
+from stages.convert.hashed_file import HashedFile, pieces
 
 _NAMES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
 
@@ -26,12 +25,10 @@ class SafetensorsFile:
     def __init__(
         self, path: Path, shapes: Sequence[tuple[str, tuple[int, ...]]], dtype: torch.dtype, metadata: Mapping[str, str]
     ) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         self.path, self.dtype = path, dtype
         self._expected = list(reversed(shapes))
-        self._file = path.open("wb")
-        self._hash, self._bytes = hashlib.sha256(), 0
-        self._write(_header(shapes, dtype, metadata))
+        self._file = HashedFile(path)
+        self._file.write(_header(shapes, dtype, metadata))
 
     def add(self, name: str, tensor: Tensor) -> None:
         """Append the next tensor, cast to the file's type.
@@ -41,22 +38,14 @@ class SafetensorsFile:
         wanted = self._expected.pop()
         if wanted != (name, tuple(tensor.shape)):
             raise ValueError(f"{self.path}: {wanted} is next, not {(name, tuple(tensor.shape))}")
-        flat = tensor.detach().to(self.dtype).contiguous().reshape(-1)
-        self._write(flat.view(torch.uint8).numpy().data)
+        for data in pieces(tensor, self.dtype):
+            self._file.write(data)
 
     def digest(self) -> Digest:
         """Of the whole file. ValueError while tensors are missing."""
         if self._expected:
             raise ValueError(f"{self.path}: {len(self._expected)} tensors were not written")
-        return Digest(self._bytes, self._hash.hexdigest())
-
-    def _write(self, data: bytes | memoryview) -> None:
-        try:
-            self._file.write(data)
-        except OSError as error:
-            raise StorageError(f"write {self.path}", str(error), "make room on the scratch disk") from error
-        self._hash.update(data)
-        self._bytes += len(data)
+        return self._file.digest()
 
     def __enter__(self) -> Self:
         return self

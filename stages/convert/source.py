@@ -10,6 +10,8 @@ from torch import Tensor
 
 from infra.errors import IntegrityError, UsageError
 from stages.artifacts import Checkpoint, Score, Weights
+from stages.convert.foreign.back import native_reader
+from stages.convert.foreign.look import Foreign, reopen
 from stages.convert.task import Source, settings_of
 from stages.training.step_weights import open_step
 from stages.vit.config import ModelSettings
@@ -36,6 +38,9 @@ def open_source(source: Source, scratch: Path, use: Use) -> Tensors:
     artifact's model.
     """
     settings = settings_of(source)
+    if isinstance(source, Foreign):
+        named, _ = reopen(source, scratch)
+        return Tensors(settings, *native_reader(named, source))
     if isinstance(source, Checkpoint):
         found, read = _open_zero(source, scratch, use)
     else:

@@ -7,11 +7,12 @@ from typing import Any
 from infra.errors import UsageError
 from stages.artifacts import Artifact, Checkpoint, File, Score, Weights
 from stages.contract import TaskContext
-from stages.convert.config import ConvertConfig, Format
-from stages.convert.timm_config import timm_problems
+from stages.convert.config import ConvertConfig, ForeignSource, Format
+from stages.convert.foreign.look import Foreign
+from stages.convert.limits import problems
 from stages.vit.config import ModelSettings
 
-Source = Checkpoint | Weights | Score
+Source = Checkpoint | Weights | Score | Foreign
 
 
 @dataclass(frozen=True)
@@ -23,9 +24,33 @@ class WriteTask:
     labels: tuple[str, ...]
     """Class names in the order of the head's rows; empty where the source has none."""
     ctx: TaskContext
+    graph: bool = False
+    """Build the ONNX graph, which needs the whole model at once, instead of streaming the others."""
 
     def __str__(self) -> str:
-        return f"write {'+'.join(self.config.formats)}"
+        return f"write {'+'.join(name for name in self.config.formats if (name == 'onnx') == self.graph)}"
+
+
+@dataclass(frozen=True)
+class LookTask:
+    """Find out what foreign weights are, where they can be read."""
+
+    source: ForeignSource
+    ctx: TaskContext
+
+    def __str__(self) -> str:
+        return f"look at {self.source.path}"
+
+
+@dataclass(frozen=True)
+class ProveTask:
+    """Compare what was read of foreign weights with what their own library makes of them."""
+
+    source: Foreign
+    ctx: TaskContext
+
+    def __str__(self) -> str:
+        return f"check {self.source.format} source"
 
 
 @dataclass(frozen=True)
@@ -43,8 +68,10 @@ class CheckTask:
         return f"check {self.format}"
 
 
-def settings_of(source: Artifact) -> ModelSettings:
+def settings_of(source: Artifact | Foreign) -> ModelSettings:
     """The source's architecture. UsageError when it carries no weights."""
+    if isinstance(source, Foreign):
+        return source.settings
     model: dict[str, Any] | None = getattr(source, "model", None)
     if not isinstance(source, Source) or model is None:
         raise UsageError(f"convert {source.uri}", f"it is a {source.kind} without weights", "give a Checkpoint")
@@ -53,7 +80,6 @@ def settings_of(source: Artifact) -> ModelSettings:
 
 def refuse(formats: Sequence[Format], settings: ModelSettings) -> None:
     """UsageError that says what the wanted formats cannot hold, before anything is written."""
-    problems = {"native": [], "timm": timm_problems(settings)}
-    wrong = [f"{name} cannot hold {problem}" for name in formats for problem in problems[name]]
+    wrong = [f"{name} cannot hold {problem}" for name in formats for problem in problems(name, settings)]
     if wrong:
         raise UsageError(f"convert to {', '.join(formats)}", "; ".join(wrong), "leave that format out")

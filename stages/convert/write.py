@@ -1,10 +1,9 @@
-"""Write all wanted formats in one pass over the source: each tensor is read once and no more than two are held."""
+"""Write all wanted formats in one pass over the source: each tensor is read once or twice, a few are held at a time."""
 
 import functools
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from itertools import zip_longest
 from pathlib import Path
 
 import torch
@@ -15,57 +14,83 @@ from infra.storage.store import Digest
 from stages.artifacts import File
 from stages.contract import TaskContext
 from stages.convert.config import Format
-from stages.convert.layouts import DTYPES, Target, layout, metadata
+from stages.convert.described import FILES, NPZ, About, companions, header
+from stages.convert.layouts import DTYPES, Target, layout
+from stages.convert.lineage import lineage_of
+from stages.convert.npz_file import NpzFile
 from stages.convert.safetensors_file import SafetensorsFile, file_bytes
 from stages.convert.source import Tensors, open_source
 from stages.convert.task import WriteTask
-from stages.convert.timm_config import timm_config
-from stages.vit.native import SETTINGS, TENSORS, settings_json
+from stages.vit.native import SETTINGS, settings_json
 
 Layouts = Mapping[Format, list[Target]]
+Writer = SafetensorsFile | NpzFile
 
 
 def write(task: WriteTask) -> tuple[File, ...]:
-    """Convert, upload, and give the files of all formats.
+    """Convert, upload, and give the files of all formats but ONNX, which cannot be written tensor by tensor.
 
     Errors: those of reading the source; StorageError for a full disk; StageError for numbers that are not finite;
     Stopped.
     """
-    scratch, out, formats = task.ctx.scratch, task.ctx.out, task.config.formats
+    scratch, out = task.ctx.scratch, task.ctx.out
+    formats: list[Format] = [name for name in task.config.formats if name != "onnx"]
     written = scratch / "written"
     source = open_source(task.source, scratch / "source", task.config.use)
-    layouts = {name: layout(name, source) for name in formats}
+    about = About(source.settings, task.labels, task.config.license, lineage_of(task.source), task.config.dtype)
+    layouts: Layouts = {name: layout(name, source) for name in formats}
     dtype = DTYPES[task.config.dtype]
     _need_room(scratch, sum(file_bytes(_shapes(targets), dtype) for targets in layouts.values()))
     with ExitStack() as stack:
-        writers = {
-            name: stack.enter_context(
-                SafetensorsFile(written / name / TENSORS, _shapes(targets), dtype, metadata(name, source.settings))
-            )
-            for name, targets in layouts.items()
-        }
+        writers: dict[Format, Writer] = {}
+        for name, targets in layouts.items():
+            writers[name] = _open(name, written / name / FILES[name], _shapes(targets), dtype, about)
+            stack.push(writers[name])
         _stream(source, layouts, writers, task.ctx)
         digests = {name: writer.digest() for name, writer in writers.items()}
-    files = [_upload(task.ctx, written / name / TENSORS, f"{name}/{TENSORS}", digests[name]) for name in formats]
-    described = {
-        f"native/{SETTINGS}": settings_json(source.settings),
-        "timm/config.json": timm_config(source.settings, task.labels),
-    }
-    return (*files, *(out.put(path, data) for path, data in described.items() if path.split("/")[0] in formats))
+    files = [
+        _upload(task.ctx, written / name / FILES[name], f"{name}/{FILES[name]}", digests[name]) for name in formats
+    ]
+    small = {f"{name}/{path}": data for name in formats for path, data in companions(name, about).items()}
+    if "native" in formats:
+        small[f"native/{SETTINGS}"] = settings_json(source.settings)
+    return (*files, *(out.put(path, data) for path, data in small.items()))
 
 
-def _stream(source: Tensors, layouts: Layouts, writers: Mapping[Format, SafetensorsFile], ctx: TaskContext) -> None:
-    """Walk the formats side by side. They follow one order, so a tensor read for one is still there for the next."""
-    rows = list(zip_longest(*layouts.values()))
+def _open(
+    name: Format, path: Path, shapes: list[tuple[str, tuple[int, ...]]], dtype: torch.dtype, about: About
+) -> Writer:
+    if path.name == NPZ:
+        return NpzFile(path, shapes, dtype)
+    return SafetensorsFile(path, shapes, dtype, header(name, about))
+
+
+def _stream(source: Tensors, layouts: Layouts, writers: Mapping[Format, Writer], ctx: TaskContext) -> None:
+    """Walk the native tensors; after each, all formats write what is then complete. So a tensor read for one format is
+    still there for the next."""
     read = _finite(functools.lru_cache(maxsize=2)(source.read))
-    for number, row in enumerate(rows, start=1):
+    waiting = {name: list(reversed(targets)) for name, targets in layouts.items()}
+    for place in range(len(source.shapes)):
         reason = ctx.fence.stopping()
         if reason is not None:
             raise Stopped("convert", reason, "run the same command again")
-        for writer, target in zip(writers.values(), row, strict=True):
-            if target is not None:
-                writer.add(target.name, target.make(*(read(name) for name in target.sources)))
-        ctx.progress.update(number, len(rows), unit="tensors")
+        for name, targets in waiting.items():
+            while targets and targets[-1].place == place:
+                target = targets.pop()
+                tensor = target.make(*(read(each) for each in target.sources))
+                writers[name].add(target.name, _representable(tensor, target.name, writers[name].dtype))
+        ctx.progress.update(place + 1, len(source.shapes), unit="tensors")
+
+
+def _representable(tensor: Tensor, name: str, dtype: torch.dtype) -> Tensor:
+    """The tensor, unless it holds numbers beyond the type's range: of those in use only fp16's is that narrow."""
+    if dtype == torch.float16 and tensor.numel():
+        low, high = (float(end) for end in tensor.aminmax())
+        largest = torch.finfo(dtype).max
+        if max(-low, high) > largest:
+            found = f"it holds numbers up to {max(-low, high):g}, fp16 ends at {largest:g}"
+            raise StageError(f"convert {name} to fp16", found, "take dtype bf16 or fp32")
+    return tensor
 
 
 def _finite(read: Callable[[str], Tensor]) -> Callable[[str], Tensor]:

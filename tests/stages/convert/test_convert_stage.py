@@ -1,28 +1,23 @@
 """The convert stage from a committed checkpoint to files that others load, and the bad inputs it refuses."""
 
-import sys
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import converting
 import pytest
 import timm
 import torch
-from inprocess import InProcessCluster, commit, make_context
+from converting import fetched, given
+from inprocess import make_context
 from safetensors.torch import load_file
 from tiny_checkpoint import STATE_FILE, commit_checkpoint
 from tiny_vit import random_state, tiny
 
 from infra.errors import IntegrityError, StageError, Stopped, StorageError, UsageError
 from stages.artifacts import Artifact, Weights
-from stages.contract import Inputs
-from stages.convert import layouts
 from stages.convert import write as write_module
 from stages.convert.config import ConvertConfig, ConvertResources
-from stages.convert.layouts import Target
 from stages.convert.run import run
-from stages.convert.timm_config import timm_config
 from stages.vit.model import ViT
 from stages.vit.native import load_native, load_weights
 
@@ -30,20 +25,7 @@ BOTH = ConvertConfig(formats=("native", "timm"))
 
 
 def convert(tmp_path: Path, source: Artifact, config: ConvertConfig = BOTH, node: str = "weights") -> Weights:
-    ctx = make_context(tmp_path, node, ConvertResources(), InProcessCluster(rerun_tasks=True))
-    done = commit(ctx, run(config, given(source), ctx))
-    assert isinstance(done, Weights)
-    return done
-
-
-def given(source: Artifact) -> Inputs:
-    return Inputs({"weights" if isinstance(source, Weights) else "checkpoint": (source,)})
-
-
-def fetched(weights: Weights, folder: Path) -> Path:
-    for file in weights.files:
-        weights.fetch(file.path, folder)
-    return folder
+    return converting.convert(tmp_path, source, config, node, twice=True)
 
 
 def test_native_files_hold_the_checkpoint_and_say_so(tmp_path: Path) -> None:
@@ -165,52 +147,6 @@ def test_stop_ends_it(tmp_path: Path) -> None:
     ctx.fence.stop("preempted")  # type: ignore[attr-defined]
     with pytest.raises(Stopped, match="Preempted"):
         run(BOTH, given(source), ctx)
-
-
-def swap_q_and_k(targets: list[Target]) -> list[Target]:
-    def swapped(qkv: torch.Tensor) -> torch.Tensor:
-        q, k, v = qkv.chunk(3)
-        return torch.cat([k, q, v])
-
-    return [replace(one, make=swapped) if one.name == "blocks.0.attn.qkv.weight" else one for one in targets]
-
-
-def shift_a_position(targets: list[Target]) -> list[Target]:
-    return [replace(one, make=lambda t: t.roll(1, dims=1)) if one.name == "pos_embed" else one for one in targets]
-
-
-def transpose_a_kernel(targets: list[Target]) -> list[Target]:
-    name = "blocks.1.attn.proj.weight"
-    return [replace(one, make=lambda t: t.T) if one.name == name else one for one in targets]
-
-
-@pytest.mark.parametrize("break_it", [swap_q_and_k, shift_a_position, transpose_a_kernel])
-def test_parity_catches_other_tensors(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, break_it: Callable[[list[Target]], list[Target]]
-) -> None:
-    source = commit_checkpoint(tmp_path, tiny())
-    whole = layouts._timm
-    monkeypatch.setattr(layouts, "_timm", lambda tensors: break_it(whole(tensors)))
-    with pytest.raises(StageError, match=r"differs by .*, allowed are"):
-        convert(tmp_path, source)
-
-
-@pytest.mark.parametrize("broken", [{"gelu": "tanh"}, {"norm_eps": 1e-12}])
-def test_parity_catches_another_function(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: dict[str, Any]
-) -> None:
-    """timm is told of the exact GELU and has the usual epsilon; the checkpoint's model has others."""
-    source = commit_checkpoint(tmp_path, tiny(**broken))
-    monkeypatch.setattr("stages.convert.task.timm_problems", lambda settings: [])
-    monkeypatch.setattr(write_module, "timm_config", lambda settings, labels: timm_config(tiny(), labels))
-    with pytest.raises(StageError, match=r"differs by .*, allowed are"):
-        convert(tmp_path, source)
-
-
-def test_absent_timm_is_said_aloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "timm", None)
-    weights = convert(tmp_path, commit_checkpoint(tmp_path, tiny()))
-    assert "timm is not installed" in weights.read_json("parity.json")["timm"]["unchecked"]
 
 
 def test_native_folder_is_what_load_native_reads(tmp_path: Path) -> None:

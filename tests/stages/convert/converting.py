@@ -1,0 +1,30 @@
+"""One conversion in this process, from a committed artifact to a committed one."""
+
+from pathlib import Path
+
+from inprocess import InProcessCluster, commit, make_context
+
+from stages.artifacts import Artifact, Weights
+from stages.contract import Inputs
+from stages.convert.config import ConvertConfig, ConvertResources
+from stages.convert.run import run
+
+
+def convert(
+    tmp_path: Path, source: Artifact, config: ConvertConfig, node: str = "weights", *, twice: bool = False
+) -> Weights:
+    """The weights of a `convert` node; `twice` runs every task again, as after a lost answer."""
+    ctx = make_context(tmp_path, node, ConvertResources(), InProcessCluster(rerun_tasks=twice))
+    done = commit(ctx, run(config, given(source), ctx))
+    assert isinstance(done, Weights)
+    return done
+
+
+def given(source: Artifact) -> Inputs:
+    return Inputs({"weights" if isinstance(source, Weights) else "checkpoint": (source,)})
+
+
+def fetched(weights: Weights, folder: Path) -> Path:
+    for file in weights.files:
+        weights.fetch(file.path, folder)
+    return folder
