@@ -15,6 +15,7 @@ from inprocess import commit, make_context
 from PIL import Image
 from synthetic import TINY, shards, weights
 
+from infra.storage.opening import open_store
 from pipeline import cli
 from stages.artifacts import Score, Weights
 from stages.images.evaluate import EvalImages, fitted
@@ -136,6 +137,18 @@ def test_what_artifacts_get_wrote(vitpipe: Vitpipe, world: Path, capsys: pytest.
     capsys.readouterr()
     code, out, _ = vitpipe("fetched", "photos/a.jpg", "--json")
     assert code == 0 and predicted(out)["a.jpg"] == pytest.approx(by_hand(world, "a.jpg"), abs=1e-5)
+
+
+@pytest.mark.s3
+def test_weights_in_a_bucket(vitpipe: Vitpipe, world: Path, s3_uri: str) -> None:
+    here, there = open_store(f"file://{world}/store"), open_store(s3_uri)
+    for entry in here.list("test/weights/"):
+        there.write(entry.path, here.read(entry.path))
+    there.write("test/spec.yaml", b"version: 1\n")
+    code, out, err = vitpipe(f"{s3_uri}/test/weights", "photos/a.jpg", "--json")
+    assert (code, err) == (0, "") and predicted(out)["a.jpg"] == pytest.approx(by_hand(world, "a.jpg"), abs=1e-5)
+    code, _, err = vitpipe(f"{s3_uri}/test/weight", "photos/a.jpg")
+    assert code == 2 and "Did you mean 'weights'" in err
 
 
 def with_labels(world: Path, node: str, labels: dict[str, Any], **facts: Any) -> None:
