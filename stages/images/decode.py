@@ -25,7 +25,7 @@ MAX_FILE_BYTES = 100_000_000
 Pixels = npt.NDArray[np.uint8]
 """(height, width, 3)"""
 
-_FAILURES = (
+DECODE_FAILURES = (
     OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, OverflowError, TypeError,
     struct.error, zlib.error, Image.DecompressionBombError,
 )  # fmt: skip
@@ -53,7 +53,7 @@ def decode(data: bytes) -> Pixels:
                 raise BadImage(f"{image.width} x {image.height} pixels are over the cap of {MAX_PIXELS}")
             upright = ImageOps.exif_transpose(image) if "exif" in image.info else image
             return _rgb(upright)
-    except _FAILURES as error:
+    except DECODE_FAILURES as error:
         raise BadImage(f"{FORMATS[header.ext]} damaged: {error}") from error
 
 

@@ -12,9 +12,8 @@ from stages.ingest.config import (
     GlyphsSource,
     IngestConfig,
     IngestResources,
-    ParquetSource,
-    WebdatasetSource,
 )
+from stages.ingest.files_config import ParquetSource, WebdatasetSource
 from stages.ingest.parts import PartedSource
 from stages.ingest.source_digits import NUM_DIGITS
 from stages.ingest.source_folder import FolderTree

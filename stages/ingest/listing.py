@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from stages.images.header import BadImage
-from stages.ingest.config import Subset
+from stages.ingest.files_config import Subset
 
 MAX_NAMED = 5
 """Examples an error message gives."""

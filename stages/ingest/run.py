@@ -6,16 +6,17 @@ Only orchestrates: images are read in tasks. Knows no torch.
 import hashlib
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 from infra.errors import StageError, Stopped, UsageError, VitpipeError, gravest
 from stages.artifacts import File, ShardSet
 from stages.contract import Inputs, StageContext
-from stages.images.index import parse_index
-from stages.images.manifest import MANIFEST, Manifest, SourceFacts, load_manifest
+from stages.images.manifest import MANIFEST, Manifest, SourceFacts
 from stages.ingest.adopt import find_shards
 from stages.ingest.config import IngestConfig
+from stages.ingest.exclude import excluded_contents, excluded_looks
 from stages.ingest.listing import Finding, Item, Listing, Source
+from stages.ingest.near import without_near
 from stages.ingest.parts import list_source
 from stages.ingest.scan import CHUNK_IMAGES, Bad, Checked, ScanTask, Spool, scan
 from stages.ingest.select import Duplicate, Image, ShardPlan, lines, plan_shards, without_duplicates
@@ -34,7 +35,7 @@ def run(config: IngestConfig, inputs: Inputs, ctx: StageContext) -> ShardSet:
 
     Errors: UsageError for a source with nothing to ingest; StageError over the budget of bad images; Stopped.
     """
-    excluded = _excluded(inputs)
+    excluded = excluded_contents(inputs)
     source = open_source(config)
     listing = list_source(source, ctx).part(config.source.limit, config.source.subset)
     if not listing.items:
@@ -49,6 +50,9 @@ def run(config: IngestConfig, inputs: Inputs, ctx: StageContext) -> ShardSet:
     duplicates: list[Duplicate] = []
     if config.deduplicate.exact or excluded:
         images, duplicates = without_duplicates(images, excluded)
+    if config.deduplicate.near is not None:
+        images, near = without_near(images, excluded_looks(inputs, ctx), config.deduplicate.near.hamming)
+        duplicates = sorted([*duplicates, *near], key=lambda one: one.source)
     if not images:
         raise StageError("ingest a source", f"none of its {len(listing.items)} images is left", _first(bad))
     shards = _write(source, plan_shards(images, config), spool, listing.multi_label, ctx, tally)
@@ -82,9 +86,10 @@ def _look(
     source: Source, listing: Listing, spool: Spool, config: IngestConfig, ctx: StageContext, tally: Tally
 ) -> tuple[list[Image], list[tuple[Item, str]]]:
     """The sound images, and the others with their reasons, both by name. StageError over the budget."""
+    near = config.deduplicate.near is not None
     chunks = range(0, len(listing.items), CHUNK_IMAGES)
     tasks = [
-        ScanTask(number, source, listing.items[start : start + CHUNK_IMAGES], spool)
+        ScanTask(number, source, listing.items[start : start + CHUNK_IMAGES], spool, near)
         for number, start in enumerate(chunks)
     ]
     allowed = config.bad_images_allowed(len(listing.items)) if config.on_bad_image == "quarantine" else 0
@@ -160,7 +165,7 @@ def _shard_set(
     files: list[File] = [
         ctx.out.put(MANIFEST, data),
         ctx.out.put(QUARANTINE, lines({"source": item.name, "reason": reason} for item, reason in bad)),
-        ctx.out.put(DUPLICATES, lines(map(asdict, duplicates))),
+        ctx.out.put(DUPLICATES, lines(one.row() for one in duplicates)),
         *(file for shard in shards for file in (shard.tar, shard.index)),
     ]
     splits: dict[str, int] = dict.fromkeys(config.splits, 0) if isinstance(config.splits, dict) else {}
@@ -181,17 +186,6 @@ def _shard_set(
         image_bytes=sum(entry.bytes for entry in entries),
         listing_sha256=listing.sha256,
     )
-
-
-def _excluded(inputs: Inputs) -> dict[str, str]:
-    """Decoded contents of the test images that may not appear, and where they stand."""
-    found: dict[str, str] = {}
-    for shards in inputs.many("exclude", ShardSet):
-        for entry in load_manifest(shards).of("test"):
-            index = parse_index(shards.read(entry.index), f"{entry.index} of {shards.uri}")
-            for content, key in zip(index.pixels_sha256, index.key, strict=True):
-                found[content] = f"{shards.uri}#{key}"
-    return found
 
 
 def _tell_quarantined(found: Sequence[tuple[Item, str]], so_far: int, ctx: StageContext) -> None:

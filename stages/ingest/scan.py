@@ -9,6 +9,7 @@ from pathlib import Path
 
 from stages.images.decode import check_header, decode
 from stages.images.header import BadImage
+from stages.ingest.likeness import likeness
 from stages.ingest.listing import Item, Source
 
 CHUNK_IMAGES = 512
@@ -28,6 +29,8 @@ class Checked:
     height: int
     place: tuple[int, int]
     """Chunk, and offset in what the chunk kept."""
+    likeness: bytes | None = None
+    """How it looks, when that is asked and it looks like anything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,8 @@ class ScanTask:
     source: Source
     items: tuple[Item, ...]
     spool: Spool
+    near: bool = False
+    """Whether to see how each image looks."""
 
 
 def scan(task: ScanTask) -> Sequence[Checked | Bad]:
@@ -91,7 +96,7 @@ def scan(task: ScanTask) -> Sequence[Checked | Bad]:
             seen.append(Bad(str(data)))
             continue
         try:
-            checked = look(data, (task.number, len(kept)))
+            checked = look(data, (task.number, len(kept)), task.near)
         except BadImage as error:
             seen.append(Bad(str(error)))
             continue
@@ -103,11 +108,12 @@ def scan(task: ScanTask) -> Sequence[Checked | Bad]:
     return seen
 
 
-def look(data: bytes, place: tuple[int, int]) -> Checked:
+def look(data: bytes, place: tuple[int, int], near: bool = False) -> Checked:
     """Check the structure, decode, and take the digests of one image. BadImage with the reason."""
     header = check_header(data)
     pixels = decode(data)
     height, width = pixels.shape[:2]
     content = hashlib.sha256(f"{height}x{width}".encode())
     content.update(pixels.data)
-    return Checked(hashlib.sha256(data).hexdigest(), content.hexdigest(), len(data), header.ext, width, height, place)
+    digest, looks = hashlib.sha256(data).hexdigest(), likeness(data) if near else None
+    return Checked(digest, content.hexdigest(), len(data), header.ext, width, height, place, looks)

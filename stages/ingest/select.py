@@ -69,7 +69,7 @@ class ShardPlan:
 
 
 def keep_order(image: Image) -> tuple[bool, str]:
-    """Of two alike the one that sorts first is kept: by name, what is outside the split `train` before what is in it."""
+    """Of two alike the one that sorts first is kept: by name, what is outside the split `train` before the rest."""
     return image.item.split == "train", image.item.name
 
 

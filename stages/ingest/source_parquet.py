@@ -10,7 +10,7 @@ from typing import Any
 from infra.errors import UsageError
 from stages.images.header import BadImage
 from stages.ingest.class_names import Classes, Labelled, PartListing, class_name, joined
-from stages.ingest.config import ParquetSource
+from stages.ingest.files_config import ParquetSource
 from stages.ingest.listing import Item, Listing, some
 from stages.ingest.patterns import Part, find_parts
 from stages.ingest.window import Window, WindowFile

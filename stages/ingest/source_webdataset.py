@@ -13,7 +13,7 @@ from infra.errors import UsageError
 from stages.images.decode import MAX_FILE_BYTES
 from stages.images.header import BadImage
 from stages.ingest.class_names import Classes, Labelled, PartListing, joined
-from stages.ingest.config import WebdatasetSource
+from stages.ingest.files_config import WebdatasetSource
 from stages.ingest.listing import Finding, Item, Listing, some
 from stages.ingest.member_labels import member_labels
 from stages.ingest.patterns import Part, find_parts

@@ -8,9 +8,8 @@ from stages.ingest.config import (
     FolderSource,
     GlyphsSource,
     IngestConfig,
-    ParquetSource,
-    WebdatasetSource,
 )
+from stages.ingest.files_config import ParquetSource, WebdatasetSource
 from stages.ingest.labels_file import read_text
 from stages.ingest.listing import Source
 from stages.ingest.source_benchmark import BenchmarkFiles

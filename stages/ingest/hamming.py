@@ -1,0 +1,101 @@
+"""All pairs of 64-bit hashes within a few bits of each other, without comparing all with all. No torch.
+
+Multi-index hashing (Norouzi, Punjani, Fleet 2012): the bits are cut into bands; two hashes that differ in at most n
+bits differ in at most n // bands bits of some band, so only those that agree in a band up to a few flips are compared.
+With bands as wide as log2 of the number of hashes, a band's bucket holds about one hash: memory is linear, and for a
+given n time is linear too, up to the number of flips, which grows slowly with the width.
+"""
+
+from collections.abc import Iterator
+from itertools import combinations
+from math import comb
+
+import numpy as np
+import numpy.typing as npt
+
+BITS = 64
+FEWEST = 3
+"""Bands, at least: the table of one has 2 to the power of its bits places."""
+PAIRS_AT_ONCE = 4_000_000
+"""Candidates compared at once: a bound on memory where many hashes share a bucket."""
+
+Hashes = npt.NDArray[np.uint64]
+Places = npt.NDArray[np.int64]
+
+
+def near_pairs(hashes: Hashes, most: int) -> Iterator[tuple[Places, Places, Places]]:
+    """Pairs (i, j) with i < j and their distance, at most `most`, for distinct `hashes` (N,); each pair once."""
+    bands = _bands(len(hashes), most)
+    for number, (shift, width, flips) in enumerate(bands):
+        for first, second in _candidates(_band(hashes, shift, width), width, flips):
+            distance = np.bitwise_count(hashes[first] ^ hashes[second])
+            close = distance <= most
+            first, second, distance = first[close], second[close], distance[close]
+            new = _unseen(hashes[first] ^ hashes[second], bands[:number])
+            low, high = np.minimum(first, second)[new], np.maximum(first, second)[new]
+            yield low, high, distance[new].astype(np.int64)
+
+
+def _bands(count: int, most: int) -> list[tuple[int, int, int]]:
+    """(shift, width, flips) of each band: those with which the fewest hashes are compared."""
+    plans = [_cut(number, most) for number in range(FEWEST, BITS // 8 + 1)]
+    return min(plans, key=lambda plan: sum(_probes(width, flips) * (1 + count / 2**width) for _, width, flips in plan))
+
+
+def _cut(number: int, most: int) -> list[tuple[int, int, int]]:
+    """`number` bands. The first `most % number + 1` may differ in `most // number` bits, the rest in one less."""
+    edges = [BITS * place // number for place in range(number + 1)]
+    flips = [most // number - (place > most % number) for place in range(number)]
+    cut = zip(edges, edges[1:], flips, strict=False)
+    return [(start, end - start, flip) for start, end, flip in cut if flip >= 0]
+
+
+def _probes(width: int, flips: int) -> int:
+    return sum(comb(width, bits) for bits in range(flips + 1))
+
+
+def _band(hashes: Hashes, shift: int, width: int) -> Places:
+    return ((hashes >> np.uint64(shift)) & np.uint64(2**width - 1)).astype(np.int64)
+
+
+def _candidates(band: Places, width: int, flips: int) -> Iterator[tuple[Places, Places]]:
+    """Pairs whose band differs in at most `flips` bits, each once, in pieces."""
+    order = np.argsort(band, kind="stable")
+    values = band[order]
+    starts = np.searchsorted(values, np.arange(2**width + 1))
+    for bits in range(flips + 1):
+        for flipped in combinations(range(width), bits):
+            mask = sum(1 << bit for bit in flipped)
+            if mask:  # of two that differ, the one without the highest flipped bit asks for the other
+                asking = np.flatnonzero((values & (1 << flipped[-1])) == 0)
+                low = starts[values[asking] ^ mask]
+            else:
+                asking = np.arange(len(values))
+                low = asking + 1
+            counts = starts[(values[asking] ^ mask) + 1] - low
+            for one, other in _products(asking, low, counts):
+                yield order[one], order[other]
+
+
+def _products(asking: Places, low: Places, counts: Places) -> Iterator[tuple[Places, Places]]:
+    """`asking[k]` with each of low[k] .. low[k] + counts[k] - 1, at most about `PAIRS_AT_ONCE` together."""
+    some = counts > 0
+    asking, low, counts = asking[some], low[some], counts[some]
+    ends = counts.cumsum()
+    start = 0
+    while start < len(asking):
+        done = int(ends[start - 1]) if start else 0
+        end = max(start + 1, int(np.searchsorted(ends, done + PAIRS_AT_ONCE, side="right")))
+        number = counts[start:end]
+        one = np.repeat(asking[start:end], number)
+        begins = np.repeat(low[start:end] - (ends[start:end] - number - done), number)
+        yield one, begins + np.arange(len(one))
+        start = end
+
+
+def _unseen(difference: Hashes, earlier: list[tuple[int, int, int]]) -> npt.NDArray[np.bool_]:
+    """Whether no earlier band has met the pair."""
+    new = np.ones(len(difference), dtype=bool)
+    for shift, width, flips in earlier:
+        new &= np.bitwise_count(_band(difference, shift, width)) > flips
+    return new
