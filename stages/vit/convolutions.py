@@ -5,6 +5,7 @@ Epsilons are timm's: 1e-8 under the root of the kernels' variance and 1e-5 in th
 of a unit stands before a norm, which takes nearly all of the difference away.
 """
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -40,8 +41,8 @@ class GroupNorm(nn.GroupNorm):
 
 
 def standardised(kernel_OIHW: Tensor) -> Tensor:
-    """Mean 0 and variance 1 of each output's weights, computed in fp32: in bf16 the mean alone would be noise."""
-    rows = kernel_OIHW.float().flatten(1)
+    """Mean 0 and variance 1 of each output's weights, in fp32 at least: in bf16 the mean alone would be noise."""
+    rows = kernel_OIHW.to(torch.promote_types(kernel_OIHW.dtype, torch.float32)).flatten(1)
     return F.layer_norm(rows, rows.shape[1:], eps=KERNEL_EPS).to(kernel_OIHW.dtype).view_as(kernel_OIHW)
 
 
