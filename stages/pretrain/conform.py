@@ -50,7 +50,7 @@ def _values(config: PretrainConfig, row: Row, variant: str | None) -> dict[str, 
     values["objective.target"] = objective.patch_target if objective.kind == "masked_patch" else None
     values["augment.min_area"] = augment.min_area or CROP_MIN_AREA.get(augment.crop)
     values["augment.randaugment"] = augment.randaugment and augment.randaugment.model_dump()
-    values["ema"] = average.decay if (average := getattr(config, "ema", None)) else None
+    values["ema"] = config.ema.decay if config.ema else None
     if config.model.resnet is None and config.model.representation == config.model.sizes.width:
         values["model.representation"] = "width"
     return values

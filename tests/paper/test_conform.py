@@ -39,7 +39,7 @@ STATED = {
     "optimizer.kind": "sgd", "optimizer.peak_lr": 3e-4, "optimizer.betas": [0.9, 0.95],
     "optimizer.weight_decay": 0.1, "schedule.kind": "cosine", "schedule.warmup": "5k steps",
     "schedule.cooldown": "1k steps", "augment.randaugment": {"layers": 2, "magnitude": 10}, "augment.mixup": 0.2,
-    "augment.cutmix": 1.0,
+    "augment.cutmix": 1.0, "ema": {"decay": 0.9999},
 }  # fmt: skip
 UNSTATED = {
     "model.gelu": "erf", "model.norm_eps": 1e-12, "objective.kind": "softmax", "objective.head_bias": 0.0,

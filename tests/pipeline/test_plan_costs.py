@@ -61,7 +61,7 @@ def test_images_that_lie_elsewhere_are_the_papers(plan: Plan) -> None:
     found = plan()["by_id"]
     assert found["shards"]["action"] == "blocked" and "no such folder" in found["shards"]["reason"]
     assert found["shards"]["estimate"]["splits"] == {"train": 14_197_122}
-    assert found["sets/flowers102"]["estimate"]["splits"] == {"train": 2040, "test": 6149}
+    assert found["sets/flowers102"]["estimate"]["splits"] == {"train": 1020, "test": 6149}
     assert found["backbone"]["estimate"]["steps"] == 311_948
     assert any("taken to be ImageNet-21k" in note for note in found["shards"]["estimate"]["notes"])
 
