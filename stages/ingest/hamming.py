@@ -21,6 +21,7 @@ PAIRS_AT_ONCE = 4_000_000
 
 Hashes = npt.NDArray[np.uint64]
 Places = npt.NDArray[np.int64]
+Rows = npt.NDArray[np.int32]
 
 
 def near_pairs(hashes: Hashes, most: int) -> Iterator[tuple[Places, Places, Places]]:
@@ -61,27 +62,26 @@ def _band(hashes: Hashes, shift: int, width: int) -> Places:
 def _candidates(band: Places, width: int, flips: int) -> Iterator[tuple[Places, Places]]:
     """Pairs whose band differs in at most `flips` bits, each once, in pieces."""
     order = np.argsort(band, kind="stable")
-    values = band[order]
-    starts = np.searchsorted(values, np.arange(2**width + 1))
-    for bits in range(flips + 1):
-        for flipped in combinations(range(width), bits):
-            mask = sum(1 << bit for bit in flipped)
-            if mask:  # of two that differ, the one without the highest flipped bit asks for the other
-                asking = np.flatnonzero((values & (1 << flipped[-1])) == 0)
-                low = starts[values[asking] ^ mask]
-            else:
-                asking = np.arange(len(values))
-                low = asking + 1
-            counts = starts[(values[asking] ^ mask) + 1] - low
-            for one, other in _products(asking, low, counts):
+    values = band[order].astype(np.int32)
+    starts = np.searchsorted(values, np.arange(2**width + 1, dtype=np.int32)).astype(np.int32)
+    places = np.arange(len(values), dtype=np.int32)
+    for one, other in _products(places, places + 1, starts[values + 1] - places - 1):
+        yield order[one], order[other]
+    for highest in range(width if flips else 0):  # of two that differ, the one without the highest flipped bit asks
+        asking = places[(values >> highest & 1) == 0]
+        there = values[asking]
+        for lower in (flipped for bits in range(flips) for flipped in combinations(range(highest), bits)):
+            wanted = there ^ np.int32(sum(1 << bit for bit in (*lower, highest)))
+            low = starts[wanted]
+            for one, other in _products(asking, low, starts[wanted + 1] - low):
                 yield order[one], order[other]
 
 
-def _products(asking: Places, low: Places, counts: Places) -> Iterator[tuple[Places, Places]]:
+def _products(asking: Rows, low: Rows, counts: Rows) -> Iterator[tuple[Places, Places]]:
     """`asking[k]` with each of low[k] .. low[k] + counts[k] - 1, at most about `PAIRS_AT_ONCE` together."""
-    some = counts > 0
+    some = np.flatnonzero(counts)
     asking, low, counts = asking[some], low[some], counts[some]
-    ends = counts.cumsum()
+    ends = counts.cumsum(dtype=np.int64)
     start = 0
     while start < len(asking):
         done = int(ends[start - 1]) if start else 0
@@ -89,7 +89,7 @@ def _products(asking: Places, low: Places, counts: Places) -> Iterator[tuple[Pla
         number = counts[start:end]
         one = np.repeat(asking[start:end], number)
         begins = np.repeat(low[start:end] - (ends[start:end] - number - done), number)
-        yield one, begins + np.arange(len(one))
+        yield one.astype(np.int64), begins + np.arange(len(one))
         start = end
 
 
