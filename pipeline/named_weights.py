@@ -12,7 +12,7 @@ from stages.artifacts import Artifact, Checkpoint, Score, Weights
 from stages.record import load_artifact
 
 TENSORS = "model.safetensors"
-_IN_YAML = re.compile(r"(.+\.ya?ml)/(.+)")
+_IN_YAML = re.compile(r"(.+\.ya?ml)((?:/.+)?)")
 _DO = "give a folder with native weights, a node's URI, or RUN/NODE"
 
 
@@ -20,7 +20,7 @@ def find_weights(text: str) -> Weights | Score | Path:
     """What WEIGHTS names. UsageError for what is not there or carries no weights, with the nearest that does."""
     match = _IN_YAML.fullmatch(text)
     if match and Path(match[1]).is_file():
-        return _of_node(f"{find_run(match[1]).uri}/{match[2]}")
+        return _of_node(find_run(match[1]).uri + match[2])
     if "://" not in text:
         return _local(Path(text).expanduser(), text)
     try:

@@ -121,12 +121,14 @@ NAMES = [
 ]
 
 
+def write_yaml(world: Path) -> None:
+    nodes = "nodes:\n  data: {stage: ingest, config: {source: {kind: digits}}}\n"
+    (world / "here.yaml").write_text(f"version: 1\nname: test\nstore: file://./store\n{nodes}")
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_weights_by_every_name(name: str, vitpipe: Vitpipe, world: Path) -> None:
-    (world / "here.yaml").write_text(
-        "version: 1\nname: test\nstore: file://./store\nnodes:\n"
-        "  data: {stage: ingest, config: {source: {kind: digits}}}\n"
-    )
+    write_yaml(world)
     code, out, err = vitpipe(name, "photos/a.jpg", "--json")
     assert (code, err) == (0, "")
     assert predicted(out)["a.jpg"] == pytest.approx(by_hand(world, "a.jpg"), abs=1e-5)
@@ -174,6 +176,12 @@ def test_a_sigmoid_head_gives_each_class_by_itself(vitpipe: Vitpipe, world: Path
     assert json.loads(out)["head"] == "sigmoid"
     assert predicted(out)["a.jpg"] == pytest.approx(by_hand(world, "a.jpg", "sigmoid"), abs=1e-5)
     assert predicted(out)["a.jpg"] != pytest.approx(by_hand(world, "a.jpg"), abs=1e-3)
+
+
+def test_a_sibling_is_named_by_its_id(vitpipe: Vitpipe, world: Path) -> None:
+    with_labels(world, "fold/one", {"id2label": NAMED})
+    code, out, _ = vitpipe("store/test/fold/one", "photos/a.jpg", "--json")
+    assert code == 0 and predicted(out)["a.jpg"] == pytest.approx(by_hand(world, "a.jpg"), abs=1e-5)
 
 
 def test_a_score_brings_its_own_preparation(vitpipe: Vitpipe, world: Path) -> None:
@@ -233,6 +241,8 @@ def refused(world: Path) -> dict[str, tuple[tuple[str, ...], int, str]]:
         "missing run": (("store/tset/weights", "photos"), 2, "did you mean 'test'"),
         "unknown node": (("store/test/wieghts", "photos"), 2, "did you mean 'weights'"),
         "a run": (("store/test", "photos"), 2, "There are .*weights"),
+        "a YAML alone": (("here.yaml", "photos"), 2, "it is a run: name one of its nodes"),
+        "siblings": (("store/test/group", "photos"), 2, "stands for siblings. There are .*group/one"),
         "data": (("store/test/colours", "photos"), 2, "ShardSet without weights"),
         "a pickle": (("model.pt", "photos"), 2, "never opened"),
         "a pickle in disguise": (("disguised", "photos"), 2, "pickle"),
@@ -264,6 +274,8 @@ def prepare(world: Path) -> None:
         (world / name).mkdir()
         (world / name / "model.safetensors").write_bytes(content)
         (world / name / "model.json").write_bytes((native / "model.json").read_bytes())
+    write_yaml(world)
+    with_labels(world, "group/one", {"id2label": NAMED})
     weights(world, "flipped")
     path = world / "store/test/flipped/a1/native/model.safetensors"
     path.write_bytes(path.read_bytes()[:-1] + b"\x7f")
