@@ -32,6 +32,8 @@ class ForeignSource(Settings):
     """LayerNorm epsilon; its config's when left out, else 1e-12 for Hugging Face, 1e-6 for others."""
     heads: PositiveInt | None = None
     """Attention heads, for explicit sizes of a file that does not say them."""
+    image_px: PositiveInt | None = None
+    """Side of its images, pixels, where neither a position table nor a config shows it, as of a ResNet."""
     mean: tuple[float, float, float] | None = None
     """What its images are reduced by, of pixels in [0, 1]; its config's when left out, else ImageNet's for torchvision,
     0.5 for others. Folded into the first layer, as native weights take images in [-1, 1]."""

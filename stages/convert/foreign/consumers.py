@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from stages.convert.foreign.look import Foreign
-from stages.convert.timm_config import timm_architecture, timm_arguments
+from stages.convert.timm_config import timm_architecture, timm_arguments, timm_problems
 
 Seen = dict[str, Tensor]
 """What is compared: `pooled` (B, D), `logits` (B, K) of a model with a head, and `encoded`, the encoder's answer to
@@ -91,13 +91,19 @@ def timm_safetensors(foreign: Foreign, paths: Paths) -> Consumer:
 
 def timm_npz(foreign: Foreign, paths: Paths) -> Consumer:
     """timm's own reader of Google's files. It drops a representation layer, and the head behind one."""
-    model = _timm_model(foreign).eval()
-    path, reader = paths[foreign.located.tensors[0]], _library("timm.models.vision_transformer")
+    model, path = _timm_model(foreign).eval(), str(paths[foreign.located.tensors[0]])
+    if foreign.all_bf16:
+        _load_bf16(model, path)
+    else:
+        model.load_pretrained(path)
+    return _named(_library("timm")), partial(_see_timm, model)
+
+
+def _load_bf16(model: Any, path: str) -> None:
     try:
-        reader._load_weights(model, str(path), load_bfloat16=foreign.all_bf16)
+        _library("timm.models.vision_transformer")._load_weights(model, path, load_bfloat16=True)
     except ImportError as error:
         raise Unavailable(f"timm reads bf16 arrays through {error.name}, which is not installed") from error
-    return _named(_library("timm")), partial(_see_timm, model)
 
 
 def _timm_model(foreign: Foreign) -> Any:
@@ -105,6 +111,8 @@ def _timm_model(foreign: Foreign) -> Any:
     settings = foreign.settings
     if settings.representation != "none":
         settings = settings.model_copy(update={"representation": "none", "classes": 0})
+    if settings.family == "resnet" and timm_problems(settings):
+        raise Unavailable(f"timm has no function for {settings.variant}")
     arguments = timm_arguments(settings)
     if settings.family != "resnet":
         arguments["norm_layer"] = partial(nn.LayerNorm, eps=settings.norm_eps)

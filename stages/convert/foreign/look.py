@@ -7,7 +7,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from infra.errors import IntegrityError, StorageError
+from infra.errors import IntegrityError, StorageError, UsageError
 from infra.storage.store import Digest
 from stages.convert.config import ForeignFormat, ForeignSource
 from stages.convert.foreign.arrays import Arrays
@@ -88,6 +88,9 @@ def _foreign(
     own = recognise(found, described, source.model_copy(update={"gelu": None, "norm_eps": None}), asked)
     mean, std = _normalisation(source, described, found.format)
     labels = described.labels if len(described.labels) == settings.classes else ()
+    if settings.family != "vit" and (mean, std) != (HALF, HALF):
+        do = "its first convolution is standardised and cannot take it in: give config.source.mean and std of 0.5"
+        raise UsageError(asked, f"its images are normalised by mean {mean} and std {std}", do)
     notes = found.notes + (() if settings.classes else ("it has no head: fine-tuning gives it one",))
     if own != settings:
         notes += (f"gelu {own.gelu} and norm_eps {own.norm_eps:g} would be its own: config.source overrules them",)

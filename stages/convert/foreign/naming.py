@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from infra.errors import UsageError
 from stages.convert.config import ForeignFormat
 from stages.convert.foreign.arrays import Array, Arrays, Shape
+from stages.convert.foreign.stems import GOOGLE_ROOT, TIMM_ROOT
 
 STACKED = "Transformer/encoderblock/"
 _KERNEL = "embedding/kernel"
@@ -48,7 +49,9 @@ def named(arrays: Arrays, has_model_json: bool, asked: str) -> Named:
     names = arrays.shapes.keys()
     if any(name.endswith(_KERNEL) for name in names):
         return _google(arrays, asked)
-    if "patch_embed.proj.weight" in names or "stem.conv.weight" in names:
+    if GOOGLE_ROOT in names:
+        return Named("google", arrays)
+    if "patch_embed.proj.weight" in names or TIMM_ROOT in names:
         return _renamed("native" if has_model_json else "timm", arrays)
     if any(name.endswith("embeddings.patch_embeddings.projection.weight") for name in names):
         return _renamed("huggingface", arrays)

@@ -15,9 +15,9 @@ from stages.convert.config import ForeignFormat, ForeignSource
 from stages.convert.foreign.arrays import Shape
 from stages.convert.foreign.beside import Described
 from stages.convert.foreign.naming import Named
-from stages.convert.foreign.stems import find_stem
+from stages.convert.foreign.stems import HEADS, find_resnet, find_stem, name_of
 from stages.vit.config import ModelSettings
-from stages.vit.variants import VARIANTS, find_variant
+from stages.vit.variants import VARIANTS, ResNet, find_variant, reduced
 
 
 class Landmarks(NamedTuple):
@@ -91,6 +91,9 @@ def recognise(named: Named, described: Described, source: ForeignSource, asked: 
 
 def _fields(named: Named, described: Described, source: ForeignSource, asked: str) -> dict[str, Any]:
     marks, shapes = LANDMARKS[named.format], named.arrays.shapes
+    image_px = described.image_px or source.image_px
+    if resnet := find_resnet(named.format, shapes):
+        return _resnet_fields(resnet, shapes, image_px, asked)
     sizes = _sizes(marks, shapes, described.heads or source.heads, asked)
     stem = find_stem(named.format, shapes)
     pool = "map" if marks.pool in shapes else "cls" if marks.token in shapes else "gap"
@@ -98,7 +101,7 @@ def _fields(named: Named, described: Described, source: ForeignSource, asked: st
     google, hugging = named.format.startswith("google"), named.format == "huggingface"
     return {
         "variant": _name_of(sizes, stem, asked),
-        "image_px": _image_px(marks, shapes, sizes["patch_px"], pool, described.image_px, stem, asked),
+        "image_px": _image_px(marks, shapes, sizes["patch_px"], pool, image_px, stem, asked),
         "classes": shapes[marks.head][0] if marks.head in shapes else 0,
         "representation": _representation(marks, shapes, sizes["width"]),
         "pool": pool,
@@ -156,18 +159,34 @@ def _image_px(
     asked: str,
 ) -> int:
     """From the rows of the position table; a config may say a size that is no multiple of the patch."""
-    pixels = patch_px * (1 if stem is None else 2 ** (2 + max(0, len(stem) - 1)))
     if marks.positions not in shapes:
-        if said is None:
-            raise UsageError(asked, "no position table and no config say its image size", "name a folder with a config")
-        return said
+        return _said(said, asked)
     rows = shapes[marks.positions][-2] - (1 if pool == "cls" and marks.token_has_row else 0)
     grid = math.isqrt(max(rows, 0))
     if grid < 1 or grid * grid != rows:
         raise UsageError(
             asked, f"its position table is of {rows} patches, not a square", "name a model of square images"
         )
-    return said if said is not None and said // pixels == grid else grid * pixels
+    if said is not None and (said if stem is None else reduced(said, stem)) // patch_px == grid:
+        return said
+    return grid * patch_px * (1 if stem is None else 2 ** (2 + max(0, len(stem) - 1)))
+
+
+def _said(image_px: int | None, asked: str) -> int:
+    if image_px is None:
+        raise UsageError(
+            asked, "neither its tensors nor a config say the size of its images", "give config.source.image_px"
+        )
+    return image_px
+
+
+def _resnet_fields(resnet: ResNet, shapes: Mapping[str, Shape], image_px: int | None, asked: str) -> dict[str, Any]:
+    name = name_of(resnet)
+    if name is None:
+        found = f"a ResNet with units {resnet.blocks} and width factor {resnet.width_factor} has no name here"
+        raise UsageError(asked, found, "name another file")
+    classes = next((shapes[head][0] for head in HEADS if head in shapes), 0)
+    return {"variant": name, "image_px": _said(image_px, asked), "classes": classes}
 
 
 def _representation(marks: Landmarks, shapes: Mapping[str, Shape], width: int) -> str | int:
