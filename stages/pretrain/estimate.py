@@ -53,7 +53,7 @@ def memory_bytes(config: PretrainConfig, resources: PretrainResources, model: Mo
     if resources.zero == 0 and config.precision == "fp32":
         optimiser = 8
     split = [share if resources.zero >= stage else 1.0 for stage in (3, 2, 1)]
-    optimiser += 4 if config.ema else 0
+    optimiser += _extra_bytes(config)
     state = parameters * (weight * split[0] + gradient * split[1] + optimiser * split[2])
     scale = 1 if config.precision == "bf16" else 2
     recompute = resources.activation_checkpointing == "blocks"
@@ -87,10 +87,14 @@ def _shards(inputs: Mapping[str, Sequence[Artifact | Estimate]]) -> tuple[dict[s
 
 def _saved_bytes(config: PretrainConfig, resources: PretrainResources) -> int:
     """Bytes of a checkpoint per parameter: weights, master weights where they are another copy, moments, average."""
-    average = 4 if config.ema else 0
     if config.precision == "bf16":
-        return 14 + average
-    return (12 if resources.zero == 0 else 16) + average
+        return 14 + _extra_bytes(config)
+    return (12 if resources.zero == 0 else 16) + _extra_bytes(config)
+
+
+def _extra_bytes(config: PretrainConfig) -> int:
+    """An average of 4 bytes a parameter; and a moment of 2 instead of 4."""
+    return (4 if config.ema else 0) - (2 if config.optimizer.state_dtype == "bf16" else 0)
 
 
 def _speed(config: PretrainConfig, resources: PretrainResources, known: Known) -> float:

@@ -73,6 +73,8 @@ class OptimizerSettings(Settings):
     weight_decay: float = Field(default=0.1, ge=0)
     """Each update shrinks kernels by learning rate x this: the paper's 0.1 on JFT, 0.03 on ImageNet-21k, 0.3 on
     ImageNet-1k (Table 3). big_vision writes it already multiplied by the peak rate."""
+    state_dtype: Literal["fp32", "bf16"] = "fp32"
+    """Type that the first moment (sgd: the momentum) is kept in; bf16 as big_vision does. The second is fp32 always."""
     clip_norm: float | None = Field(default=1.0, gt=0)
     """Global gradient norm above which gradients are scaled down; null for none. The paper states 1 for ImageNet-1k
     and for fine-tuning, big_vision uses it everywhere."""

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from stages.training.config import OptimizerSettings
+from stages.training.lean_moments import LeanAdamW, LeanSGD
 
 
 def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -30,9 +31,13 @@ def build(model: nn.Module, settings: OptimizerSettings) -> torch.optim.Optimize
     """The optimiser a config names, over the model's parameters where they lie; fused kernels on a GPU.
 
     adamw and adam are torch's AdamW: each update first shrinks kernels by lr x weight_decay. sgd adds the decay to
-    the gradient, as torch does.
+    the gradient, as torch does. With `state_dtype` bf16 they are ours, which differ in that alone.
     """
     groups = decay_groups(model, settings.weight_decay)
+    if settings.state_dtype == "bf16":
+        if settings.kind == "sgd":
+            return LeanSGD(groups, settings.peak_lr, settings.momentum)
+        return LeanAdamW(groups, settings.peak_lr, settings.betas, eps=1e-8)
     fused = next(model.parameters()).is_cuda
     if settings.kind == "sgd":
         return torch.optim.SGD(groups, lr=settings.peak_lr, momentum=settings.momentum, fused=fused)

@@ -1,7 +1,6 @@
 """Pretraining by masked patches, from images to an encoder that is fine-tuned: one rank in this process."""
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ import pytest
 import synthetic
 import torch
 from inprocess import commit, make_context
-from tiny_pretraining import RECIPE, context, pretrain, recipe
+from tiny_pretraining import RECIPE, StopsAt, context, pretrain, recipe
 from tiny_vit import tiny
 
 from infra.errors import Stopped, UsageError
@@ -74,21 +73,6 @@ def test_an_encoder_comes_out_that_others_use(tmp_path: Path) -> None:
         )
     with pytest.raises(UsageError, match="no head"):
         estimate_evaluation(named, EvaluateResources(), {"data": (shards,), "weights": (weights,)}, Known())
-
-
-@dataclass
-class StopsAt:
-    """A fence that asks for the end at its n-th question, one question a step."""
-
-    step: int
-    asked: int = 0
-
-    def check(self) -> None:
-        return None
-
-    def stopping(self) -> str | None:
-        self.asked += 1
-        return "SIGTERM" if self.asked == self.step else None
 
 
 def test_a_resume_asks_the_same_patches(tmp_path: Path) -> None:
