@@ -239,7 +239,7 @@ def refused(world: Path) -> dict[str, tuple[tuple[str, ...], int, str]]:
         "empty folder": (("store/test/weights", "empty"), 2, "no file below it"),
         "missing weights": (("store/nowhere/weights", "photos"), 2, "there is nothing"),
         "missing run": (("store/tset/weights", "photos"), 2, "did you mean 'test'"),
-        "unknown node": (("store/test/wieghts", "photos"), 2, "did you mean 'weights'"),
+        "unknown node": (("store/test/weihts", "photos"), 2, "did you mean 'weights'"),
         "a run": (("store/test", "photos"), 2, "There are .*weights"),
         "a YAML alone": (("here.yaml", "photos"), 2, "it is a run: name one of its nodes"),
         "siblings": (("store/test/group", "photos"), 2, "stands for siblings. There are .*group/one"),
