@@ -44,7 +44,8 @@ class Conformity:
 
     @property
     def title(self) -> str:
-        return self.compared.row.title if self.claimed else f"the nearest recipe, {self.compared.row.title}"
+        row = self.compared.row
+        return row.title if self.claimed or not row.data else f"the nearest recipe, {row.title}"
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -69,7 +70,7 @@ def with_deviations(plan: Plan, found: Sequence[Conformity]) -> Plan:
     nodes = dict(plan.nodes)
     for one in found:
         count = len(one.compared.deviations)
-        recipe = one.compared.row.title if one.claimed else "the paper's nearest recipe"
+        recipe = one.title if one.title == one.compared.row.title else "the paper's nearest recipe"
         words = f"{count} deviation{'s' * (count != 1)} from {recipe}"
         told = tuple(str(each) for each in one.compared.deviations)
         nodes[one.node] = replace(nodes[one.node], paper=words, deviations=told)

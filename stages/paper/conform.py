@@ -70,6 +70,8 @@ def shown(value: Any) -> str:
     """A value as the YAML would have it."""
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(map(shown, value))}]"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{name}: {shown(part)}' for name, part in value.items())}}}"
     if value is None:
         return "none"
     if isinstance(value, bool):

@@ -16,6 +16,8 @@ from stages.paper.tables import tables, title
 NEAREST_FIRST = ("ImageNet-21k", "ImageNet", "JFT-300M")
 """Of rows with equally many deviations the first is the nearest."""
 
+ANY_DATA = "what all data sets have in common (Table 4)"
+
 
 @dataclass(frozen=True)
 class Expected:
@@ -37,6 +39,7 @@ class Row:
     title: str
     """`ViT-L/16 on ImageNet-21k (Table 3)`."""
     data: str
+    """Name of the data set; empty where the row is of no particular one."""
     images: int | None
     """Images of that data set, which turn epochs into steps."""
     expected: tuple[Expected, ...]
@@ -103,7 +106,9 @@ def finetuning_row(benchmark: str | None, variant: str | None, averaged: bool) -
             "ema": _entry("ema", facts["table2"]["ema"]),
             "image_px": Expected("image_px", tuple(sides), facts["table2"]["image_px"][1], True),
         }
-    named = f"{title(benchmark)} (Table 4, section B.1.1)" if benchmark else "any data set (Table 4)"
+    named = (
+        f"{title(benchmark)} (Table 4, section B.1.1)" if benchmark else "what all data sets have in common (Table 4)"
+    )
     return Row(named, benchmark or "", None, _merged(assumed, stated, second))
 
 

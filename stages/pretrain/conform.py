@@ -43,7 +43,7 @@ def _values(config: PretrainConfig, row: Row, variant: str | None) -> dict[str, 
     objective, optimizer, augment = config.objective, config.optimizer, config.augment
     values["total"] = config.total
     values["schedule.warmup"] = _warmup(config, row)
-    values["model.variant"] = variant or str(config.model.variant)
+    values["model.variant"] = variant or config.model.sizes.model_dump()
     values["optimizer.kind"] = "adam" if optimizer.kind == "adamw" else optimizer.kind  # one rule here
     values["optimizer.decays"] = DECAYS
     values.setdefault("optimizer.state_dtype", "fp32")

@@ -96,6 +96,21 @@ def test_the_claimed_data_set_decides_the_row(vitpipe: Vitpipe) -> None:
     assert code == 0 and out.startswith("backbone: the nearest recipe, ViT-L/16 on ImageNet-21k")
 
 
+def test_a_recipe_of_nobodys_is_told_apart_from_the_papers(vitpipe: Vitpipe) -> None:
+    overrides = [
+        "vars.paper=null",
+        "nodes.backbone.config.model.variant={layers: 2, width: 32, mlp: 64, heads: 2, patch_px: 8}",
+        "nodes.backbone.config.augment={randaugment: {layers: 2, magnitude: 9}}",
+        "nodes.transfer.needs.data=shards",
+        "nodes.transfer.foreach.data=[{id: mine, steps: 99 steps, dev: 0.2}]",
+    ]
+    code, out, _ = vitpipe("conform", "my.yaml", *overrides)
+    assert code == 3
+    assert "model.variant {layers: 2, width: 32, mlp: 64, heads: 2, patch_px: 8}, the paper has one of its own" in out
+    assert "augment.randaugment {layers: 2, magnitude: 9}, the paper has none" in out
+    assert "transfer/mine: what all data sets have in common (Table 4): 10 equal, 0 differs" in out
+
+
 @pytest.mark.parametrize("args", [("--data", "LAION"), ("vars.paper=LAION",)])
 def test_an_unknown_data_set_is_bad_usage(args: tuple[str, ...], vitpipe: Vitpipe) -> None:
     code, out, err = vitpipe("conform", "my.yaml", *args)
