@@ -46,7 +46,6 @@ def _values(config: PretrainConfig, row: Row, variant: str | None) -> dict[str, 
     values["model.variant"] = variant or config.model.sizes.model_dump()
     values["optimizer.kind"] = "adam" if optimizer.kind == "adamw" else optimizer.kind  # one rule here
     values["optimizer.decays"] = DECAYS
-    values.setdefault("optimizer.state_dtype", "fp32")
     values["objective.head_bias"] = objective.initial_head_bias
     values["objective.target"] = objective.patch_target if objective.kind == "masked_patch" else None
     values["augment.min_area"] = augment.min_area or CROP_MIN_AREA.get(augment.crop)
