@@ -16,6 +16,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from infra.errors import IntegrityError, UsageError
+from stages.convert.config import WITHOUT_PICKLES
 from stages.convert.foreign.arrays import Array, Arrays, Shape, count, is_raw_bf16, widened
 
 _DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, OverflowError)
@@ -50,6 +51,8 @@ def open_npz(path: Path) -> Arrays:
     with _archive(path) as archive:
         for info in archive.infolist():
             name = info.filename.removesuffix(_ENDING)
+            if name.endswith(".pkl"):
+                raise UsageError(f"read {path}", f"it is torch's zip with the pickle {name}", WITHOUT_PICKLES)
             if name in members or not info.filename.endswith(_ENDING):
                 raise _damaged(path, f"its member {info.filename!r} is no array, or stands there twice")
             with archive.open(info) as file:

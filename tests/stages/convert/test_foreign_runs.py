@@ -6,17 +6,25 @@ import pytest
 import timm
 import torch
 from foreign_files import google_arrays, huggingface_folder, write_npz
+from inprocess import commit, make_context
 from tiny_stages import tiny_ways
 from tiny_vit import random_images, random_state, tiny
 
-from infra.errors import UsageError, VitpipeError
+from infra.errors import IntegrityError, UsageError, VitpipeError
 from infra.lease_state import Timing
+from infra.storage.opening import open_store
 from pipeline import spec
 from pipeline.fingerprint import fingerprints
 from pipeline.runner import Outcome, run
 from stages.artifacts import Artifact
+from stages.contract import Inputs, Known
+from stages.convert.config import ConvertConfig, ConvertResources, ForeignSource
+from stages.convert.estimate import estimate
+from stages.convert.foreign.look import look
+from stages.convert.run import run as convert
 from stages.record import load_artifact
 from stages.vit.build import build_model
+from stages.vit.flops import num_parameters
 from stages.vit.native import load_weights
 
 QUICK = Timing(renew_s=0.02, watch_s=0.5, commit_s=100, poll_s=0.02, look_s=0.02)
@@ -77,14 +85,17 @@ def test_finetune_and_evaluate_from_a_huggingface_folder_by_yaml_and_again_by_ur
     ]
 
 
-def test_finetune_from_a_google_npz_by_yaml_as_timm_reads_it(tmp_path: Path) -> None:
+def test_finetune_from_a_google_npz_and_from_a_headless_folder_by_yaml(tmp_path: Path) -> None:
     settings = tiny(gelu="tanh")
+    huggingface_folder(tmp_path / "hf", classes=None, pooler=True)
     path = write_npz(tmp_path / "augreg.npz", google_arrays(settings, random_state(settings)))
     go(
         tmp_path,
         f"""
   data: {DIGITS}
   weights: {{stage: convert, config: {{source: {{path: {path}, format: google}}, formats: [native, timm]}}}}
+  bare: {{stage: convert, config: {{source: {{path: ./hf}}}}}}
+  from-bare: {{stage: finetune, needs: {{data: data, weights: bare}}, config: {FINETUNE}}}
   transfer: {{stage: finetune, needs: {{data: data, weights: weights}}, config: {FINETUNE}}}
 """,
     )
@@ -101,6 +112,9 @@ def test_finetune_from_a_google_npz_by_yaml_as_timm_reads_it(tmp_path: Path) -> 
     with torch.inference_mode():
         torch.testing.assert_close(ours.eval()(images), theirs(images / 127.5 - 1), atol=1e-4, rtol=0)
     assert artifact(tmp_path, "transfer").facts()["model"]["gelu"] == "tanh"
+    assert artifact(tmp_path, "bare").facts()["model"]["classes"] == 0
+    tuned = artifact(tmp_path, "from-bare").facts()["model"]
+    assert (tuned["classes"], tuned["representation"]) == (10, "none")
 
 
 @pytest.mark.parametrize(
@@ -144,3 +158,53 @@ def test_a_local_file_may_move_without_drift_and_an_address_may_not() -> None:
 
     assert fingerprint("/here/m.npz") == fingerprint("/there/m.npz")
     assert fingerprint("s3://bucket/a.npz") != fingerprint("s3://bucket/b.npz")
+
+
+def test_a_plan_recognises_a_local_file_by_its_headers(tmp_path: Path) -> None:
+    settings = tiny(gelu="tanh")
+    path = write_npz(tmp_path / "m.npz", google_arrays(settings, random_state(settings)))
+    config = ConvertConfig.model_validate({"source": {"path": str(path)}, "formats": ["native", "timm"]})
+    planned = estimate(config, ConvertResources(), {}, Known())
+    assert planned.model == settings.model_dump(mode="json") and planned.num_classes == 5
+    assert planned.bytes == 2 * 4 * num_parameters(settings)
+    with pytest.raises(UsageError, match=r"orchvision cannot hold.*tanh GELU"):
+        estimate(config.model_copy(update={"formats": ("torchvision",)}), ConvertResources(), {}, Known())
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(IntegrityError, match="damaged"):
+        estimate(config, ConvertResources(), {}, Known())
+
+
+def test_a_plan_says_that_a_file_elsewhere_is_not_known_yet() -> None:
+    config = ConvertConfig.model_validate({"source": {"path": "s3://bucket/m.npz"}})
+    planned = estimate(config, ConvertResources(), {}, Known())
+    assert planned.model is None and planned.notes == ("the model is recognised once s3://bucket/m.npz is fetched",)
+
+
+def test_a_damaged_file_blocks_its_node_with_the_code_of_damage(tmp_path: Path) -> None:
+    (tmp_path / "m.npz").write_bytes(b"PK\x03\x04 and then nothing")
+    with pytest.raises(IntegrityError, match="damaged") as caught:
+        go(tmp_path, "\n  weights: {stage: convert, config: {source: {path: ./m.npz}}}\n")
+    assert caught.value.code == 8 and not (tmp_path / "runs").exists()
+
+
+@pytest.mark.s3
+@pytest.mark.parametrize("name", ["m.npz", "folder"])
+def test_weights_on_s3_are_copied_and_verified(s3_uri: str, tmp_path: Path, name: str) -> None:
+    store = open_store(f"{s3_uri}/weights")
+    if name == "folder":
+        huggingface_folder(tmp_path / "hf", max_shard_size="20KB")
+        for path in sorted((tmp_path / "hf").iterdir()):
+            store.upload(path, f"folder/{path.name}")
+    else:
+        settings = tiny(gelu="tanh")
+        store.upload(write_npz(tmp_path / "m.npz", google_arrays(settings, random_state(settings))), "m.npz")
+    ctx = make_context(tmp_path, "weights", ConvertResources())
+    config = ConvertConfig.model_validate({"source": {"path": f"{s3_uri}/weights/{name}"}})
+    weights = commit(ctx, convert(config, Inputs({}), ctx))
+    assert weights.read_json("parity.json")["source"]["error"] <= 1e-5
+    told = weights.read_json("source.json")
+    assert told["path"] == f"{s3_uri}/weights/{name}" and len(told["files"]) == (7 if name == "folder" else 1)
+    with pytest.raises(UsageError, match="no such file"):
+        look(ForeignSource(path=f"{s3_uri}/weights/other.npz"), tmp_path / "scratch")
+    with pytest.raises(UsageError, match="No tensors there, but nothing"):
+        look(ForeignSource(path=f"{s3_uri}/nowhere"), tmp_path / "scratch")
