@@ -63,7 +63,7 @@ def test_a_pickle_is_refused_when_the_recipe_is_read(name: str) -> None:
 def test_a_pickle_under_another_name_is_not_opened(tmp_path: Path, name: str, zipped: bool) -> None:
     path, sign = tmp_path / name, tmp_path / "it-ran"
     torch.save({"x": Armed(sign)}, path, _use_new_zipfile_serialization=zipped)
-    with pytest.raises(UsageError, match="can run code|with the pickle"):
+    with pytest.raises(UsageError, match=r"can run code|with the pickle"):
         read_all(tmp_path, path)
     assert not sign.exists()
 
