@@ -93,7 +93,7 @@ def _asked_to_end(number: int, frame: FrameType | None) -> None:
 @app.command()
 def init(
     path: Annotated[Path, typer.Argument(help="The file to write.", show_default=False)],
-    preset: Annotated[str, typer.Option(help="What to begin from: folder, transfer, compare or benchmarks.")] = "folder",
+    preset: Annotated[str, typer.Option(help="folder, transfer, compare or benchmarks.")] = "folder",
     as_json: AsJson = False,
 ) -> None:
     """Write a commented starter YAML."""

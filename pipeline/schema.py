@@ -40,20 +40,36 @@ def json_schema() -> dict[str, Any]:
         "additionalProperties": False,
         "anyOf": [{"required": ["extends"]}, {"required": ["version", "name", "store", "nodes"]}],
         "properties": _top(),
-        "$defs": {**definitions, **nodes, "node": node},
+        "if": {"required": ["extends"]},
+        "then": {"properties": {"nodes": _nodes("part")}},
+        "else": {"properties": {"nodes": _nodes("node")}},
+        "$defs": {**definitions, **nodes, "node": node, "part": _part()},
     }
+
+
+def _nodes(definition: str) -> dict[str, Any]:
+    return {
+        "additionalProperties": False,
+        "patternProperties": {f"^{NAME.pattern}$": {"$ref": f"#/$defs/{definition}"}},
+    }
+
+
+def _part() -> dict[str, Any]:
+    """A node of a file that extends another: whole where it names its stage, else some fields of the other's."""
+    sections = {name: {"type": "object"} for name in ("needs", "foreach", "config", "resources")}
+    some = {"type": "object", "additionalProperties": False, "properties": sections}
+    return {"if": {"required": ["stage"]}, "then": {"$ref": "#/$defs/node"}, "else": some}
 
 
 def _top() -> dict[str, Any]:
     named = "The run's name: its folder in the store."
-    names = {"type": "object", "minProperties": 1, "additionalProperties": False}
     return {
         "version": {"const": 1, "description": "Of this format."},
         "name": {"anyOf": [{"type": "string", "pattern": f"^{NAME.pattern}$"}, REFERENCE], "description": named},
         "store": {"type": "string", "description": "file://./folder, file:///folder or s3://bucket/prefix."},
         "extends": {"type": "string", "description": "A YAML file that this one is merged over; relative to this one."},
         "vars": {"type": "object", "description": "Values that ${vars.NAME} stands for."},
-        "nodes": {**names, "patternProperties": {f"^{NAME.pattern}$": {"$ref": "#/$defs/node"}}},
+        "nodes": {"type": "object", "minProperties": 1},
     }
 
 

@@ -72,6 +72,14 @@ def test_every_field_says_what_it_means(schema: dict[str, Any]) -> None:
     assert len(json.dumps(schema)) < 300_000
 
 
+def test_an_editor_sees_a_mistake_in_a_file_that_extends(schema: dict[str, Any]) -> None:
+    part = "extends: base.yaml\nnodes: {backbone: {config: {total: 9 epochs}}}\n"
+    assert mistakes(schema, part) == []
+    assert mistakes(schema, part.replace("config:", "confg:"))
+    assert mistakes(schema, part.replace("{config:", "{stage: pretrain, config:")), "a whole node, with what it needs"
+    assert mistakes(schema, part.replace("extends: base.yaml", "version: 1\nname: x\nstore: file://./x"))
+
+
 @pytest.mark.parametrize("preset", presets())
 def test_a_starter_is_written_once(preset: str, tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"

@@ -22,7 +22,7 @@ CASES = {
     "true is no number": (GOOD.replace("images: 30", "images: true"), "should be a valid integer, not true"),
     "no mapping": (GOOD.replace("{variant: S/16, image_px: 32}", "S/16"), "should be a mapping, not 'S/16'"),
     "unknown word": (with_node("{stage: ingest, config: {source: {kind: foldr}}}"), "did you mean 'folder'?"),
-    "unknown variant": (GOOD.replace("S/16", "S/15"), "unknown variant 'S/15'; known: Ti/16"),
+    "unknown variant": (GOOD.replace("S/16", "S/15"), "unknown variant 'S/15'; did you mean 'S/16'? (known: Ti/16"),
     "bad duration": (GOOD.replace("3 epochs", "3 weeks"), "a duration is a number and a unit"),
     "unknown stage": (with_node("{stage: pretrian}"), "unknown stage 'pretrian'; did you mean 'pretrain'?"),
     "no stage": (with_node("{}"), "nodes.more.stage: field is missing"),
