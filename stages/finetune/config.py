@@ -87,7 +87,8 @@ class FinetuneConfig(Settings):
         try:
             return ModelSettings.model_validate({**model.model_dump(), **changed, **size})
         except ValueError as error:
-            raise UsageError(f"fine-tune at {size['image_px']} px", str(error), "choose another image_px") from error
+            do = "choose an image_px and a dropout that this model can have"
+            raise UsageError(f"fine-tune at {size['image_px']} px", str(error), do) from error
 
     def cosine(self, total_steps: int, num_train: int) -> ScheduleSettings:
         """Warm-up and cosine decay of one trial, in steps. UsageError when the warm-up is longer than the trial."""

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
 from stages.settings import Settings
 from stages.vit.variants import Family, ResNet, Sizes, Variant, find_variant, reduced
@@ -83,6 +83,13 @@ class ModelSettings(Settings):
     def numbers(self) -> Variant:
         """What `variant` stands for."""
         return Variant(sizes=self.variant) if isinstance(self.variant, Sizes) else find_variant(self.variant)
+
+    @field_validator("variant")
+    @classmethod
+    def _known(cls, variant: str | Sizes) -> str | Sizes:
+        if isinstance(variant, str):
+            find_variant(variant)
+        return variant
 
     @model_validator(mode="after")
     def _fits(self) -> "ModelSettings":
