@@ -14,6 +14,7 @@ from stages.ingest.config import (
     IngestResources,
 )
 from stages.ingest.files_config import ParquetSource, WebdatasetSource
+from stages.ingest.listing import some
 from stages.ingest.parts import PartedSource
 from stages.ingest.source_digits import NUM_DIGITS
 from stages.ingest.source_folder import FolderTree
@@ -48,11 +49,11 @@ def estimate(
             listing = FolderTree(root, labels, config.splits == "folders").listing()
             count, classes = len(listing.items), len(listing.classes)
             each_bytes, each_seconds = sum(item.size for item in listing.items) / count, LOOK_SECONDS
-        case WebdatasetSource(urls=urls) | ParquetSource(urls=urls):
+        case WebdatasetSource(patterns=urls) | ParquetSource(patterns=urls):
+            if any(url.startswith("s3://") for url in urls):
+                return Estimate(notes=(f"counted when {some(urls)} are listed",))
             source = open_source(config)
             assert isinstance(source, PartedSource)
-            if not all(part.is_local for part in source.files):
-                return Estimate(notes=(f"counted when {urls} are listed",))
             count, classes, notes = _by_first(source)
             each_bytes, each_seconds = sum(part.size for part in source.files) / max(count, 1), LOOK_SECONDS
     kept = _part(count, config)

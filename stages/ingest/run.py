@@ -5,6 +5,7 @@ Only orchestrates: images are read in tasks. Knows no torch.
 
 import hashlib
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -53,6 +54,8 @@ def run(config: IngestConfig, inputs: Inputs, ctx: StageContext) -> ShardSet:
     if config.deduplicate.near is not None:
         images, near = without_near(images, excluded_looks(inputs, ctx), config.deduplicate.near.hamming)
         duplicates = sorted([*duplicates, *near], key=lambda one: one.source)
+    if duplicates:
+        ctx.events.emit("note", _told(duplicates))
     if not images:
         raise StageError("ingest a source", f"none of its {len(listing.items)} images is left", _first(bad))
     shards = _write(source, plan_shards(images, config), spool, listing.multi_label, ctx, tally)
@@ -205,6 +208,14 @@ def _over_budget(bad: Sequence[tuple[Item, str]], findings: Sequence[Finding], a
         f"{found}: {_first([*map(_as_bad, findings), *bad])}",
         "repair or remove them, or raise `bad_image_budget`",
     )
+
+
+def _told(duplicates: Sequence[Duplicate]) -> str:
+    kinds = Counter(one.equal for one in duplicates)
+    counts = ", ".join(f"{kinds[kind]} {kind}" for kind in ("bytes", "pixels", "near") if kinds[kind])
+    held_out = sum("://" in one.of for one in duplicates)
+    of_others = f"; {held_out} of them are test images of the excluded sets" if held_out else ""
+    return f"{len(duplicates)} duplicates were left out, by what is equal: {counts}{of_others}"
 
 
 def _as_bad(finding: Finding) -> tuple[Item, str]:

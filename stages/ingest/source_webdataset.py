@@ -76,12 +76,10 @@ class Tars:
         whole = [len(part.images) for part in parts if not part.findings]
         usual = median_low(whole) if whole else 0
         listing = joined((_weighed(part, usual) for part in parts), self.classes)
-        if not listing.items and not listing.findings:
-            raise UsageError(
-                f"ingest the tars {some(self.settings.patterns)}",
-                f"{len(parts)} files without a sample",
-                "check `urls`",
-            )
+        if not listing.items:
+            why = "".join(f"; {one.name}: {one.reason}" for one in listing.findings[:DAMAGE_TOLD])
+            asked = f"ingest the tars {some(self.settings.patterns)}"
+            raise UsageError(asked, f"{len(parts)} files without a sample{why}", "check `urls`")
         return listing
 
     def read(self, item: Item) -> bytes:

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import webdataset as wds
 from inprocess import make_context
 from photos import contents, encoded, ingest, picture, write
 from tars import samples, tar, tars
@@ -151,6 +152,36 @@ def test_a_cut_tar_costs_what_is_cut_and_says_how_much(tmp_path):
         ingest(tmp_path, {**config(folder), "bad_image_budget": 3}, node="strict")
 
 
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # webdataset leaves its files to the collector
+def test_what_plain_webdataset_loses_in_silence_is_told_here(tmp_path):
+    """The same damaged tars, read by both: (samples webdataset gives, errors it raises), (ours, findings)."""
+    path = tmp_path / "in.tar"
+    whole = tar(path, samples(0, 6)).read_bytes()
+    first, third = whole.index(b"0000.jpg"), whole.index(b"0002.jpg")
+    damages = {
+        "none": whole,
+        "cut between members": whole[:third],
+        "cut inside a header": whole[: third + 100],
+        "damaged header": whole[: third + 100] + b"\xff" + whole[third + 101 :],
+        "emptied header": whole[:third] + bytes(512) + whole[third + 512 :],
+        "laid end to end": whole[: first + len(whole)] + tar(tmp_path / "b.tar", samples(6, 2)).read_bytes(),
+    }
+    found = {}
+    for damage, data in damages.items():
+        path.write_bytes(data)
+        plain = list(wds.WebDataset(str(path), shardshuffle=False).to_tuple("jpg", "cls"))
+        shards = ingest(tmp_path, config(path), node=damage.replace(" ", "-"))
+        found[damage] = (len(plain), shards.splits["train"], len(rows(shards)))
+    assert found == {
+        "none": (6, 6, 0),
+        "cut between members": (2, 2, 1),  # webdataset gives fewer and says nothing; here it is told
+        "cut inside a header": (2, 2, 1),
+        "damaged header": (2, 5, 2),
+        "emptied header": (2, 5, 2),
+        "laid end to end": (6, 8, 0),
+    }
+
+
 def test_a_damaged_header_costs_its_member_alone(tmp_path):
     folder = tars(tmp_path / "in", shards=1)
     path = folder / "in-000000.tar"
@@ -182,6 +213,8 @@ def test_numbers_with_gaps_are_told(tmp_path):
     [
         (lambda path: None, "No file of that name"),
         (lambda path: tar(path, []), "1 files without a sample"),
+        (lambda path: write(path, b""), r"without a sample; in\.tar: the tar is damaged: the file ends without"),
+        (lambda path: write(path, bytes(range(256)) * 9), "the tar is damaged: no header at byte 0; 2304 bytes"),
         (lambda path: write(path, b"\x1f\x8b\x08 and so on"), "packed with gzip"),
     ],
 )

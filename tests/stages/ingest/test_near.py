@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from inprocess import CollectedEvents
 from lookalikes import copies, jpeg, scene
 from photos import contents, encoded, ingest, write
 from PIL import Image, ImageOps
@@ -161,11 +162,13 @@ def test_copies_of_held_out_images_leave_the_training_set(planted, tmp_path):
     held = ingest(tmp_path, config(planted / "held", splits={"test": 1.0}), node="held")
     assert held.splits == {"test": 12}
     shards = ingest(tmp_path, config(planted / "train"), exclude=[held])
+    (note,) = CollectedEvents(tmp_path / "local/shards/events.jsonl").of("note")
     rows = duplicates(shards)
     leaked = [row for row in rows if row["of"].startswith(held.uri)]
     assert len(leaked) >= 0.95 * 60 and all(row["equal"] == "near" and row["distance"] <= 10 for row in leaked)
     assert not [row for row in rows if "own-" in row["source"]]
     assert shards.splits == {"train": 90 - len(rows)}
+    assert f"{len(rows)} near; {len(leaked)} of them are test images" in note
     # without the search they stay: nothing but the looks removes them
     plain = ingest(tmp_path, config(planted / "train", deduplicate={"exact": True}), node="plain", exclude=[held])
     assert plain.splits == {"train": 90}
