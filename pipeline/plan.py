@@ -45,7 +45,7 @@ def make_plan(
             one = replace(one, estimate=Estimate.model_validate(known_fields))
         else:
             one = _estimated(one, node, facts, outputs, known)
-            if one.estimate.splits is None and node.id in assumed:
+            if one.estimate.images is None and node.id in assumed:
                 one = replace(one, estimate=assumed[node.id])
             outputs[node.id] = one.estimate
         decided[node.id] = one

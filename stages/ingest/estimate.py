@@ -1,5 +1,6 @@
 """What an ingest will read and leave, as far as its source can be counted here. No torch."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from stages.artifacts import Artifact
@@ -33,13 +34,15 @@ def estimate(
     """Images, classes and bytes; of local files by their listing. UsageError when there is nothing to ingest."""
     notes: tuple[str, ...] = ()
     classes: int | None
+    listed: Mapping[str, int] = {}
     match config.source:
         case GlyphsSource() as glyphs:
             count, classes = glyphs.classes * glyphs.images_per_class, glyphs.classes
             each_bytes, each_seconds = glyphs.image_px**2 * GLYPH_BYTES_PER_PIXEL, GLYPH_SECONDS
         case BenchmarkSource(name=name):
             benchmark = REGISTRY[name]
-            count, classes = sum(benchmark.images.values()), benchmark.num_classes
+            listed, classes = benchmark.images, benchmark.num_classes
+            count = sum(listed.values())
             each_bytes, each_seconds = float(benchmark.image_bytes), LOOK_SECONDS
         case DigitsSource():
             count, classes, each_bytes, each_seconds = NUM_DIGITS, 10, 100.0, GLYPH_SECONDS
@@ -48,6 +51,7 @@ def estimate(
                 return Estimate(notes=(f"counted when {root} is listed",))
             listing = FolderTree(root, labels, config.splits == "folders").listing()
             count, classes = len(listing.items), len(listing.classes)
+            listed = Counter(item.split for item in listing.items if item.split is not None)
             each_bytes, each_seconds = sum(item.size for item in listing.items) / count, LOOK_SECONDS
         case WebdatasetSource(patterns=urls) | ParquetSource(patterns=urls):
             if any(url.startswith("s3://") for url in urls):
@@ -63,20 +67,17 @@ def estimate(
         images=kept,
         bytes=round(kept * (each_bytes + TAR_OVERHEAD_BYTES)),
         hours=kept * each_seconds / 3600,
-        splits=_splits(config, kept),
+        splits=_splits(config, kept, listed),
         num_classes=classes,
         notes=notes,
     )
 
 
-def _splits(config: IngestConfig, kept: int) -> dict[str, int] | None:
-    """Images of each split, where they are known before anything is read."""
+def _splits(config: IngestConfig, kept: int, listed: Mapping[str, int]) -> dict[str, int] | None:
+    """Images of each split, where they are known before anything is read: `listed` are those that the source names."""
     if isinstance(config.splits, dict):
         return {name: round(kept * share) for name, share in sorted(config.splits.items())}
-    if not isinstance(config.source, BenchmarkSource):
-        return None
-    official = REGISTRY[config.source.name].images
-    return {name: round(kept * count / sum(official.values())) for name, count in sorted(official.items())}
+    return {name: round(kept * count / sum(listed.values())) for name, count in sorted(listed.items())} or None
 
 
 def _by_first(source: PartedSource) -> tuple[int, int | None, tuple[str, ...]]:

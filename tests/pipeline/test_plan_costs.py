@@ -80,8 +80,12 @@ def test_without_a_claim_nothing_is_known_and_that_is_said(plan: Plan) -> None:
 
 def test_images_that_are_here_are_counted(plan: Plan, tmp_path: Path) -> None:
     photo_folder(tmp_path / "i21k", classes=3, per_class=1)
-    found = plan("nodes.backbone.config.batch_images=3", "nodes.backbone.config.schedule.warmup=1 steps")
-    assert found["by_id"]["shards"]["estimate"]["splits"] == {"train": 3}
+    photo_folder(tmp_path / "cifar10" / "train", classes=2, per_class=4)
+    photo_folder(tmp_path / "cifar10" / "test", classes=2, per_class=1)
+    found = plan("nodes.backbone.config.batch_images=3", "nodes.backbone.config.schedule.warmup=1 steps")["by_id"]
+    assert found["shards"]["estimate"]["splits"] == {"train": 3}
+    assert found["sets/cifar10"]["estimate"]["splits"] == {"train": 8, "test": 2}
+    assert not found["sets/cifar10"]["estimate"]["notes"]
 
 
 def test_deviations_stand_in_the_plan(plan: Plan) -> None:
