@@ -46,7 +46,10 @@ def _source(config: ConvertConfig, inputs: Inputs, ctx: StageContext) -> Source:
         done = list(
             ctx.cluster.fan(_look_task, [LookTask(config.source, ctx.task)], resources=ctx.resources, label=str)
         )
-        return done[0].value()
+        foreign = done[0].value()
+        for note in (f"{foreign.uri} is {foreign.settings.variant} by {foreign.format}'s names", *foreign.notes):
+            ctx.events.emit("note", note)
+        return foreign
     given = inputs.maybe("checkpoint", Checkpoint) or inputs.one("weights", Artifact)
     settings_of(given)
     return given  # type: ignore[return-value]  # settings_of refuses any other kind

@@ -86,12 +86,14 @@ def _foreign(
     described = read_described({name: paths[name] for name in located.companions}, asked)
     settings = recognise(found, described, source, asked)
     own = recognise(found, described, source.model_copy(update={"gelu": None, "norm_eps": None}), asked)
-    mean, std = _normalisation(source, described, found.format)
+    mean, std, assumed = _normalisation(source, described, found.format)
     labels = described.labels if len(described.labels) == settings.classes else ()
     if settings.family != "vit" and (mean, std) != (HALF, HALF):
         do = "its first convolution is standardised and cannot take it in: give config.source.mean and std of 0.5"
         raise UsageError(asked, f"its images are normalised by mean {mean} and std {std}", do)
     notes = found.notes + (() if settings.classes else ("it has no head: fine-tuning gives it one",))
+    if assumed:
+        notes += ("nothing says how its images are normalised: taken as [-1, 1]; config.source.mean and std say else",)
     if own != settings:
         notes += (f"gelu {own.gelu} and norm_eps {own.norm_eps:g} would be its own: config.source overrules them",)
     if (mean, std) != (HALF, HALF):
@@ -124,12 +126,14 @@ def _open(located: Located, tensors: list[Path], paths: dict[str, Path]) -> Arra
     return open_safetensors(tensors, paths[located.index] if located.index else None)
 
 
-def _normalisation(source: ForeignSource, described: Described, format: ForeignFormat) -> tuple[Triple, Triple]:
+def _normalisation(source: ForeignSource, described: Described, format: ForeignFormat) -> tuple[Triple, Triple, bool]:
+    """Mean, std, and whether they are only assumed: those libraries have models of several kinds."""
     if source.mean is not None and source.std is not None:
-        return source.mean, source.std
+        return source.mean, source.std, False
     if described.mean is not None and described.std is not None:
-        return described.mean, described.std
-    return (IMAGENET_MEAN, IMAGENET_STD) if format == "torchvision" else (HALF, HALF)
+        return described.mean, described.std, False
+    mean, std = (IMAGENET_MEAN, IMAGENET_STD) if format == "torchvision" else (HALF, HALF)
+    return mean, std, format in ("timm", "huggingface")
 
 
 def _compare_sha256(source: ForeignSource, located: Located, digests: dict[str, Digest]) -> None:

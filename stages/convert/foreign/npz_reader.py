@@ -3,6 +3,7 @@
 Google's ViT weights are such files. bf16 has no name in NumPy and stands there as two raw bytes (`|V2`) or as uint16.
 """
 
+import errno
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from infra.errors import IntegrityError, UsageError
 from stages.convert.config import WITHOUT_PICKLES
 from stages.convert.foreign.arrays import Array, Arrays, Shape, count, is_raw_bf16, widened
 
-_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, OverflowError)
+_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError, OverflowError)
 _ENDING = ".npy"
 _CHUNK_BYTES = 1 << 20
 _LOCAL_HEADER_BYTES = 30  # before the name and the extra field, whose lengths are its last four bytes
@@ -82,17 +83,25 @@ class _Reader:
         return self._shaped(name, np.frombuffer(data, np.uint8), member)
 
     def _mapped(self, name: str, member: _Member) -> NDArray[Any]:
-        start = member.info.header_offset + _LOCAL_HEADER_BYTES
-        with _archive(self.path) as archive, self.path.open("rb") as plain:
-            if name not in self.verified:
-                with archive.open(member.info) as file:
-                    while file.read(_CHUNK_BYTES):
-                        pass
-                self.verified.add(name)
-            plain.seek(start - 4)
-            start += sum(int.from_bytes(plain.read(2), "little") for _ in range(2)) + member.header_bytes
-            size = member.info.file_size - member.header_bytes
-            return self._shaped(name, np.memmap(self.path, np.uint8, "r", start, (size,)), member)
+        info, lengths_at = member.info, member.info.header_offset + _LOCAL_HEADER_BYTES - 4
+        with self.path.open("rb") as file:
+            file.seek(lengths_at)
+            start = lengths_at + 4 + sum(int.from_bytes(file.read(2), "little") for _ in range(2))
+        try:
+            data = np.memmap(self.path, np.uint8, "r", start, (info.file_size,))
+        except (ValueError, OSError) as error:
+            raise _damaged(self.path, f"{name} lies beyond its end: {error}") from error
+        if name not in self.verified:
+            self._verify(name, data, info.CRC)
+        return self._shaped(name, data[member.header_bytes :], member)
+
+    def _verify(self, name: str, data: NDArray[np.uint8], wanted: int) -> None:
+        found = 0
+        for start in range(0, len(data), _CHUNK_BYTES):
+            found = zlib.crc32(data[start : start + _CHUNK_BYTES].data, found)
+        if found != wanted:
+            raise _damaged(self.path, f"{name} has the CRC {found:08x}, the archive says {wanted:08x}")
+        self.verified.add(name)
 
     def _shaped(self, name: str, data: NDArray[np.uint8], member: _Member) -> NDArray[Any]:
         if data.nbytes != count(member.shape) * member.dtype.itemsize:
@@ -124,6 +133,10 @@ def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
         with zipfile.ZipFile(path) as archive:
             yield archive
     except _DAMAGE as error:
+        raise _damaged(path, str(error)) from error
+    except OSError as error:
+        if error.errno not in (None, errno.EINVAL):  # bz2's own, and a seek to before the beginning
+            raise
         raise _damaged(path, str(error)) from error
 
 

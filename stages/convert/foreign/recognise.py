@@ -113,7 +113,10 @@ def _fields(named: Named, described: Described, source: ForeignSource, asked: st
 
 def _sizes(marks: Landmarks, shapes: Mapping[str, Shape], heads: int | None, asked: str) -> dict[str, int]:
     width_axis, patch_axis = marks.patch_axes
-    patch = shapes[marks.patch]
+    patch = shapes.get(marks.patch, ())
+    if not patch:
+        near = ", ".join(sorted(shapes)[:5])
+        raise UsageError(asked, f"no {marks.patch} among its {len(shapes)} tensors ({near})", "name a plain ViT's file")
     if len(patch) != 4 or patch[2 if width_axis == 0 else 1] != patch[patch_axis]:
         raise UsageError(asked, f"{marks.patch} is {patch}, not the kernel of square patches", "name another file")
     pattern = re.compile(re.escape(marks.block).replace(r"\{\}", r"(\d+)"))
