@@ -7,6 +7,7 @@ from stages.contract import Estimate, Known
 from stages.convert.config import ConvertConfig, ConvertResources
 from stages.convert.foreign.located import is_local
 from stages.convert.foreign.look import glance
+from stages.convert.limits import unsaid
 from stages.convert.task import refuse
 from stages.training.steps import average_files, no_average
 from stages.vit.config import ModelSettings
@@ -15,6 +16,9 @@ from stages.vit.flops import num_parameters
 _BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 _BYTES_PER_SECOND = 100e6  # read, written, hashed and read again for the proof, on one core
 _TASK_BYTES = 600 * 2**20  # a torch process that maps its input
+_PROOF, _GRAPH = 3, 5
+"""Copies of the parameters in fp32: a proof holds both models and a state; ONNX the model, its graph, the folded
+constants and the file."""
 
 
 def estimate(
@@ -36,10 +40,11 @@ def estimate(
     written = parameters * _BYTES[config.dtype] * len(config.formats)
     return Estimate(
         bytes=written,
-        memory_bytes=_TASK_BYTES + 3 * 4 * parameters,  # the proof holds both models and a state
+        memory_bytes=_TASK_BYTES + (_GRAPH if "onnx" in config.formats else _PROOF) * 4 * parameters,
         hours=(4 * parameters + written) / _BYTES_PER_SECOND / 3600,
         num_classes=settings.classes,
         model=settings.model_dump(mode="json"),
+        notes=tuple(f"{name}: {note}" for name in config.formats if (note := unsaid(name, settings))),
     )
 
 

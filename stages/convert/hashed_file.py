@@ -1,6 +1,7 @@
 """A file that is hashed while it is written, and tensors as the bytes that go into it, a few at a time."""
 
 import hashlib
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -12,7 +13,7 @@ from torch import Tensor
 from infra.errors import StorageError
 from infra.storage.store import Digest
 
-_PIECE_NUMBERS = 2**22
+_PIECE_NUMBERS = 2**20
 """Numbers cast at a time: a transposed head of 21k classes needs no copy as large as itself."""
 
 
@@ -50,6 +51,15 @@ class HashedFile:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
+
+
+def need_room(folder: Path, needed: int) -> None:
+    """StorageError before anything is written where `needed` bytes do not fit."""
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        found = f"{free / 1e9:.2f} GB are free"
+        raise StorageError(f"write {needed / 1e9:.2f} GB of weights below {folder}", found, "make room")
 
 
 def pieces(tensor: Tensor, dtype: torch.dtype) -> Iterator[memoryview]:

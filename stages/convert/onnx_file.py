@@ -5,6 +5,7 @@ Unlike the other formats this one is traced from the whole model, so memory grow
 
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from infra.errors import UsageError
 from stages.artifacts import File
+from stages.convert.checked import checked
 from stages.convert.described import ONNX, About, header
+from stages.convert.hashed_file import need_room
 from stages.convert.layouts import DTYPES
 from stages.convert.lineage import lineage_of
 from stages.convert.proof import load_model
+from stages.convert.safetensors_file import file_bytes
 from stages.convert.source import open_source
 from stages.convert.task import WriteTask
 from stages.vit.config import ModelSettings
@@ -26,14 +30,16 @@ from stages.vit.config import ModelSettings
 def write_onnx(task: WriteTask) -> tuple[File, ...]:
     """Build, write and upload the graph; with it `model.onnx.data` where it is beyond ONNX's 2 GB for one file.
 
-    Errors: those of reading the source; UsageError where the extra `parity` is not installed.
+    Errors: those of reading the source; UsageError where the extra `parity` is not installed; StorageError for a disk
+    without room; StageError for numbers that are not finite.
     """
     folder = task.ctx.scratch / "written-onnx"
     folder.mkdir(parents=True, exist_ok=True)
     source = open_source(task.source, task.ctx.scratch / "source", task.config.use)
     about = About(source.settings, task.labels, task.config.license, lineage_of(task.source), task.config.dtype)
     dtype = DTYPES[task.config.dtype]
-    model = load_model(source, dtype)
+    need_room(folder, file_bytes(list(source.shapes.items()), dtype))
+    model = load_model(replace(source, read=checked(source.read, dtype)), dtype)
     build_onnx(model, source.settings, folder / ONNX, dtype, header("onnx", about))
     return tuple(task.ctx.out.upload(path, f"onnx/{path.name}") for path in sorted(folder.iterdir()))
 

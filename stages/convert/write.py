@@ -1,20 +1,20 @@
 """Write all wanted formats in one pass over the source: each tensor is read once or twice, a few are held at a time."""
 
 import functools
-import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
-from infra.errors import IntegrityError, StageError, Stopped, StorageError
+from infra.errors import IntegrityError, Stopped
 from infra.storage.store import Digest
 from stages.artifacts import File
 from stages.contract import TaskContext
+from stages.convert.checked import finite, in_range
 from stages.convert.config import Format
 from stages.convert.described import FILES, NPZ, About, companions, header
+from stages.convert.hashed_file import need_room
 from stages.convert.layouts import DTYPES, Target, layout
 from stages.convert.lineage import lineage_of
 from stages.convert.npz_file import NpzFile
@@ -40,7 +40,7 @@ def write(task: WriteTask) -> tuple[File, ...]:
     about = About(source.settings, task.labels, task.config.license, lineage_of(task.source), task.config.dtype)
     layouts: Layouts = {name: layout(name, source) for name in formats}
     dtype = DTYPES[task.config.dtype]
-    _need_room(scratch, sum(file_bytes(_shapes(targets), dtype) for targets in layouts.values()))
+    need_room(scratch, sum(file_bytes(_shapes(targets), dtype) for targets in layouts.values()))
     with ExitStack() as stack:
         writers: dict[Format, Writer] = {}
         for name, targets in layouts.items():
@@ -68,7 +68,7 @@ def _open(
 def _stream(source: Tensors, layouts: Layouts, writers: Mapping[Format, Writer], ctx: TaskContext) -> None:
     """Walk the native tensors; after each, all formats write what is then complete. So a tensor read for one format is
     still there for the next."""
-    read = _finite(functools.lru_cache(maxsize=2)(source.read))
+    read = finite(functools.lru_cache(maxsize=2)(source.read))
     waiting = {name: list(reversed(targets)) for name, targets in layouts.items()}
     for place in range(len(source.shapes)):
         reason = ctx.fence.stopping()
@@ -78,43 +78,12 @@ def _stream(source: Tensors, layouts: Layouts, writers: Mapping[Format, Writer],
             while targets and targets[-1].place == place:
                 target = targets.pop()
                 tensor = target.make(*(read(each) for each in target.sources))
-                writers[name].add(target.name, _representable(tensor, target.name, writers[name].dtype))
+                writers[name].add(target.name, in_range(tensor, target.name, writers[name].dtype))
         ctx.progress.update(place + 1, len(source.shapes), unit="tensors")
-
-
-def _representable(tensor: Tensor, name: str, dtype: torch.dtype) -> Tensor:
-    """The tensor, unless it holds numbers beyond the type's range: of those in use only fp16's is that narrow."""
-    if dtype == torch.float16 and tensor.numel():
-        low, high = (float(end) for end in tensor.aminmax())
-        largest = torch.finfo(dtype).max
-        if max(-low, high) > largest:
-            found = f"it holds numbers up to {max(-low, high):g}, fp16 ends at {largest:g}"
-            raise StageError(f"convert {name} to fp16", found, "take dtype bf16 or fp32")
-    return tensor
-
-
-def _finite(read: Callable[[str], Tensor]) -> Callable[[str], Tensor]:
-    def checked(name: str) -> Tensor:
-        tensor = read(name)
-        # the sum of squares is finite only if all are: one pass, no mask as large as the tensor
-        if not torch.isfinite(torch.linalg.vector_norm(tensor, dtype=torch.float64)):
-            raise StageError(f"convert {name}", "it holds numbers that are not finite", "train again from before")
-        return tensor
-
-    return checked
 
 
 def _shapes(targets: list[Target]) -> list[tuple[str, tuple[int, ...]]]:
     return [(target.name, target.shape) for target in targets]
-
-
-def _need_room(scratch: Path, needed: int) -> None:
-    scratch.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(scratch).free
-    if free < needed:
-        raise StorageError(
-            f"write {needed / 1e9:.2f} GB of weights below {scratch}", f"{free / 1e9:.2f} GB are free", "make room"
-        )
 
 
 def _upload(ctx: TaskContext, local: Path, path: str, written: Digest) -> File:

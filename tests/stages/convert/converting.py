@@ -1,13 +1,20 @@
 """One conversion in this process, from a committed artifact to a committed one."""
 
 from pathlib import Path
+from typing import Any
 
 from inprocess import InProcessCluster, commit, make_context
 
 from stages.artifacts import Artifact, Weights
 from stages.contract import Inputs
-from stages.convert.config import ConvertConfig, ConvertResources
+from stages.convert.config import ConvertConfig, ConvertResources, Format
 from stages.convert.run import run
+
+FORMATS: tuple[Format, ...] = ("native", "timm", "huggingface", "torchvision", "google", "google_big_vision", "onnx")
+
+
+def wanted(*formats: Format, **changes: Any) -> ConvertConfig:
+    return ConvertConfig(formats=formats, **changes)
 
 
 def convert(

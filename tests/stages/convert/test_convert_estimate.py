@@ -31,6 +31,12 @@ def test_an_unknown_model_is_said() -> None:
     assert planned(ConvertConfig(), None).notes == ("the model is not known yet",)
 
 
+def test_a_plan_says_what_a_file_cannot_say() -> None:
+    (note,) = planned(ConvertConfig(formats=("native", "google")), L16).notes
+    assert note.startswith("google: ") and "erf" in note
+    assert planned(ConvertConfig(formats=("google",)), L16.model_copy(update={"gelu": "tanh"})).notes == ()
+
+
 def test_a_plan_says_what_a_format_cannot_hold() -> None:
     with pytest.raises(UsageError, match="imm cannot hold relative positions"):
         planned(ConvertConfig(formats=("timm",)), tiny(position="relative"))

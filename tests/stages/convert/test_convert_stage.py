@@ -15,7 +15,7 @@ from tiny_vit import random_state, tiny
 
 from infra.errors import IntegrityError, StageError, Stopped, StorageError, UsageError
 from stages.artifacts import Artifact, Weights
-from stages.convert import write as write_module
+from stages.convert import hashed_file
 from stages.convert.config import ConvertConfig, ConvertResources
 from stages.convert.run import run
 from stages.vit.model import ViT
@@ -136,7 +136,7 @@ def test_a_manifest_that_names_another_file_is_refused(tmp_path: Path) -> None:
 
 def test_a_full_disk_is_said_before_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = type("Usage", (), {"free": 10})
-    monkeypatch.setattr(write_module.shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(hashed_file.shutil, "disk_usage", lambda path: usage)
     with pytest.raises(StorageError, match="Make room"):
         convert(tmp_path, commit_checkpoint(tmp_path, tiny()))
 
