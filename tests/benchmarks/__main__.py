@@ -1,5 +1,6 @@
 """`make bench`: measured tables, ours beside a peer and the machine's own limit, interleaved in one process."""
 
+import math
 import time
 from collections.abc import Callable
 
@@ -12,7 +13,8 @@ from stages.vit.init import init_weights
 from stages.vit.model import ViT
 
 ROUNDS = 6
-BATCH = 4
+STEPS = (("B/16", "vit_base_patch16_224", 4), ("L/16", "vit_large_patch16_224", 1))
+"""Variant, timm's name for it, images of a step."""
 MOVED = 0.10
 """A calibration kernel that moved by more makes a run void."""
 
@@ -20,44 +22,49 @@ MOVED = 0.10
 def main() -> None:
     torch.set_num_threads(1)
     print(f"torch {torch.__version__}, timm {timm.__version__}, {torch.backends.cpu.get_cpu_capability()}, one thread")
-    vit_step()
+    for variant, peer, batch in STEPS:
+        for dtype in (torch.float32, torch.bfloat16):
+            vit_step(variant, peer, batch, dtype)
 
 
-def vit_step() -> None:
-    """Forward and backward of ViT-B/16 in fp32, ours and timm's with equal weights; GEMM as the limit."""
-    settings = ModelSettings(variant="B/16", image_px=224, classes=1000)
+def vit_step(variant: str, peer: str, batch: int, dtype: torch.dtype) -> None:
+    """Forward and backward in one type, ours and timm's with equal weights; GEMM in that type as the limit."""
+    settings = ModelSettings(variant=variant, image_px=224, classes=1000)
     ours = ViT(settings)
     init_weights(ours, seed=0)
-    theirs = timm.create_model("vit_base_patch16_224")
+    theirs = timm.create_model(peer)
     theirs.load_state_dict(ours.state_dict())
-    images, labels = torch.rand(BATCH, 3, 224, 224) * 2 - 1, torch.arange(BATCH)
+    images, labels = (torch.rand(batch, 3, 224, 224) * 2 - 1).to(dtype), torch.arange(batch)
 
     def step(model: torch.nn.Module) -> Callable[[], None]:
+        model.to(dtype)
+
         def run() -> None:
             model.zero_grad(set_to_none=True)
-            torch.nn.functional.cross_entropy(model(images), labels).backward()
+            torch.nn.functional.cross_entropy(model(images).float(), labels).backward()
 
         return run
 
-    before = _gemm_seconds()
+    shape = (197 * batch, settings.sizes.width, settings.sizes.mlp)
+    before = _gemm_seconds(shape, dtype)
     seconds = _interleaved({"vitpipe": step(ours), "timm": step(theirs)})
-    after = _gemm_seconds()
+    after = _gemm_seconds(shape, dtype)
     moved = abs(after / before - 1)
-    gflop = BATCH * train_flops_per_image(settings) / 1e9
-    print(f"\nViT-B/16 step, batch {BATCH}, fp32, CPU seconds, minimum of {ROUNDS}")
+    gflop = batch * train_flops_per_image(settings) / 1e9
+    print(f"\nViT-{variant} step, batch {batch}, {dtype}, CPU seconds, minimum of {ROUNDS}")
     for name, best in seconds.items():
         print(f"  {name:8} {best:6.2f} s  {gflop / best:6.1f} GF/s  {best / seconds['timm']:5.2f} of timm")
-    print(f"  {'limit':8} GEMM of the MLP's shape: {_GEMM_GFLOP / min(before, after):.1f} GF/s")
+    print(f"  {'limit':8} GEMM of the MLP's shape: {_gemm_gflop(shape) / min(before, after):.1f} GF/s")
     print(f"  calibration moved {moved:.1%}{': VOID, run it again on a quiet machine' if moved > MOVED else ''}")
 
 
-_SHAPE = (197 * BATCH, 768, 3072)
-_GEMM_GFLOP = 20 * 2 * _SHAPE[0] * _SHAPE[1] * _SHAPE[2] / 1e9
+def _gemm_gflop(shape: tuple[int, int, int]) -> float:
+    return 20 * 2 * math.prod(shape) / 1e9
 
 
-def _gemm_seconds() -> float:
+def _gemm_seconds(shape: tuple[int, int, int], dtype: torch.dtype) -> float:
     """CPU seconds of 20 products, minimum of 5."""
-    left, right = torch.randn(*_SHAPE[:2]), torch.randn(*_SHAPE[1:])
+    left, right = torch.randn(*shape[:2]).to(dtype), torch.randn(*shape[1:]).to(dtype)
 
     def products() -> None:
         for _ in range(20):
