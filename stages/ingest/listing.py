@@ -42,6 +42,8 @@ class Finding:
     reason: str
     images: int = 1
     """How many images it may have cost, at least 1: what the budget of bad images counts."""
+    open_end: bool = False
+    """Whether what is missing may be more than can be seen."""
 
 
 @dataclass(frozen=True)

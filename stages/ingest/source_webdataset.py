@@ -160,18 +160,24 @@ class _Sample:
 def _finding(part: Part, damage: Sequence[Damage], whole: int) -> Finding:
     told = "; ".join(one.text for one in damage[:DAMAGE_TOLD])
     more = f"; and {len(damage) - DAMAGE_TOLD} more places" if len(damage) > DAMAGE_TOLD else ""
-    return Finding(part.name, f"the tar is damaged: {told}{more}; {whole} images of it are whole", len(damage))
+    reason = f"the tar is damaged: {told}{more}; {whole} images of it are whole"
+    return Finding(part.name, reason, len(damage), open_end=any(one.cut for one in damage))
 
 
 def _weighed(part: PartListing, usual: int) -> PartListing:
+    """With what its damage may have cost: what it is short of, or of a cut one without others to compare, its half."""
     if not part.findings:
         return part
     (finding,) = part.findings
-    short = usual - len(part.images)
-    if short <= 0:
+    here = len(part.images)
+    if usual > here:
+        reason, images = f"{usual - here} fewer than is usual in this source", usual - here
+    elif finding.open_end and not usual:
+        reason, images = "no whole tar tells how many are missing: as many again are reckoned with", here
+    else:
         return part
-    reason = f"{finding.reason}, {short} fewer than is usual in this source"
-    return replace(part, findings=(replace(finding, reason=reason, images=max(finding.images, short)),))
+    weighed = replace(finding, reason=f"{finding.reason}, {reason}", images=max(finding.images, images))
+    return replace(part, findings=(weighed,))
 
 
 def _runs(items: Sequence[Item]) -> Iterator[tuple[Item, ...]]:

@@ -38,6 +38,8 @@ class Damage:
 
     at: int
     text: str
+    cut: bool = False
+    """Whether the file ends here: how much is missing, it cannot say."""
 
 
 def packed_as(window: Window) -> str | None:
@@ -56,7 +58,7 @@ def walk(window: Window) -> Iterator[Member | Damage]:
             continue
         if len(block) < BLOCK:
             if block.strip(b"\0") or not ended:
-                yield Damage(at, f"the file ends inside a header, {len(block)} of {BLOCK} bytes in")
+                yield Damage(at, f"the file ends inside a header, {len(block)} of {BLOCK} bytes in", cut=True)
             return
         header = _header(block)
         if header is None:
@@ -69,7 +71,9 @@ def walk(window: Window) -> Iterator[Member | Damage]:
         start, end = at + BLOCK, at + BLOCK + size
         if end > window.size:
             name = pax.name or header.name
-            yield Damage(at, f"the file ends inside {name!r}, {max(0, window.size - start)} of {size} bytes in")
+            yield Damage(
+                at, f"the file ends inside {name!r}, {max(0, window.size - start)} of {size} bytes in", cut=True
+            )
             return
         at = start + -(-size // BLOCK) * BLOCK
         if header.type in (*_PAX, _PAX_ALL, _LONG_NAME, _LONG_LINK):
@@ -79,7 +83,9 @@ def walk(window: Window) -> Iterator[Member | Damage]:
             yield Member(pax.name or header.name, start, size, _fault(header, pax))
         pax = _Pax()
     if not ended:
-        yield Damage(window.size, "the file ends without the two empty blocks that end a tar: it may have been cut")
+        yield Damage(
+            window.size, "the file ends without the two empty blocks that end a tar: it may have been cut", True
+        )
 
 
 @dataclass(frozen=True)

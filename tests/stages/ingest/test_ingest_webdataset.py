@@ -152,6 +152,18 @@ def test_a_cut_tar_costs_what_is_cut_and_says_how_much(tmp_path):
         ingest(tmp_path, {**config(folder), "bad_image_budget": 3}, node="strict")
 
 
+def test_a_lone_cut_tar_is_no_small_matter(tmp_path):
+    """Nothing tells how much is gone: as much as is there is counted, so that half a set is never taken for a whole."""
+    path = tar(tmp_path / "in.tar", samples(0, 30))
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    with pytest.raises(StageError, match=r"may have cost 16 more.*as many again are reckoned with"):
+        ingest(tmp_path, {"source": source(path)}, node="cut")
+    header = data.index(b"0002.jpg")  # where damage has an end, what it costs is seen
+    path.write_bytes(data[: header + 100] + b"\xff" + data[header + 101 :])
+    assert ingest(tmp_path, {"source": source(path)}).splits == {"train": 29}
+
+
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # webdataset leaves its files to the collector
 def test_what_plain_webdataset_loses_in_silence_is_told_here(tmp_path):
     """The same damaged tars, read by both: (samples webdataset gives, errors it raises), (ours, findings)."""
