@@ -15,6 +15,7 @@ from stages.contract import Inputs, StageContext
 from stages.images.manifest import MANIFEST, Manifest, SourceFacts
 from stages.ingest.adopt import find_shards
 from stages.ingest.config import IngestConfig
+from stages.ingest.contact_sheet import near_sheet
 from stages.ingest.exclude import excluded_contents, excluded_looks
 from stages.ingest.listing import Finding, Item, Listing, Source
 from stages.ingest.near import without_near
@@ -26,6 +27,8 @@ from stages.ingest.sources import open_source
 
 QUARANTINE = "quarantine.jsonl"
 DUPLICATES = "duplicates.jsonl"
+DUPLICATES_SHEET = "duplicates.png"
+"""Only where near-duplicates were looked for and found."""
 EVENTS_AT_MOST = 50
 """Quarantined images told one by one; the file has them all."""
 REASONS_TOLD = 3
@@ -51,15 +54,19 @@ def run(config: IngestConfig, inputs: Inputs, ctx: StageContext) -> ShardSet:
     duplicates: list[Duplicate] = []
     if config.deduplicate.exact or excluded:
         images, duplicates = without_duplicates(images, excluded)
+    sheet = b""
     if config.deduplicate.near is not None:
+        before = images
         images, near = without_near(images, excluded_looks(inputs, ctx), config.deduplicate.near.hamming)
         duplicates = sorted([*duplicates, *near], key=lambda one: one.source)
+        sheet = near_sheet(near, before, source, inputs, ctx) if near else b""
     if duplicates:
         ctx.events.emit("note", _told(duplicates))
     if not images:
         raise StageError("ingest a source", f"none of its {len(listing.items)} images is left", _first(bad))
     shards = _write(source, plan_shards(images, config), spool, listing.multi_label, ctx, tally)
-    return _shard_set(config, listing, shards, bad, duplicates, ctx, tally)
+    found = _shard_set(config, listing, shards, bad, duplicates, ctx, tally)
+    return found.model_copy(update={"files": (*found.files, ctx.out.put(DUPLICATES_SHEET, sheet))}) if sheet else found
 
 
 @dataclass
