@@ -8,6 +8,8 @@ from typing import Any
 from stages.convert.config import Format
 from stages.convert.huggingface_config import huggingface_config, model_card, preprocessor_config
 from stages.convert.limits import TORCHVISION
+from stages.convert.lineage import lineage_of
+from stages.convert.task import WriteTask
 from stages.convert.timm_config import timm_architecture, timm_config
 from stages.vit.config import ModelSettings
 
@@ -29,16 +31,29 @@ class About:
     license: str | None = None
     lineage: Mapping[str, str] = field(default_factory=dict)
     dtype: str = "fp32"
+    sigmoid: bool = False
+    """Whether probabilities are the sigmoid of each logit, instead of the softmax of all."""
+
+    @property
+    def activation(self) -> str:
+        return "sigmoid" if self.sigmoid else "softmax"
+
+
+def about_of(task: WriteTask, settings: ModelSettings) -> About:
+    """What a writing task says."""
+    config = task.config
+    return About(settings, task.labels, config.license, lineage_of(task.source), config.dtype, task.sigmoid)
 
 
 def companions(name: Format, about: About) -> dict[str, bytes]:
     """The small files of a format's folder, by their names in it; a native folder's is `stages.vit.native`'s."""
     settings, labels = about.settings, about.labels
     if name == "timm":
-        return {"config.json": timm_config(settings, labels, about.license, about.lineage)}
+        said = {**about.lineage, "probabilities": about.activation}
+        return {"config.json": timm_config(settings, labels, about.license, said)}
     if name == "huggingface":
         return {
-            "config.json": huggingface_config(settings, labels, about.dtype),
+            "config.json": huggingface_config(settings, labels, about.dtype, about.sigmoid),
             "preprocessor_config.json": preprocessor_config(settings),
             "README.md": model_card(settings, about.lineage, about.license),
         }
@@ -53,9 +68,9 @@ def header(name: Format, about: About) -> dict[str, str]:
     if name == "timm":
         said["architecture"] = timm_architecture(settings)
     elif name == "torchvision":
-        said |= _torchvision(settings, about.labels)
+        said |= _torchvision(settings, about.labels) | {"probabilities": about.activation}
     elif name == "onnx":
-        said = _onnx(settings, about.labels)
+        said = _onnx(settings, about.labels) | {"probabilities": about.activation}
     said |= {"license": about.license} if about.license else {}
     return said | ({"lineage": _text(about.lineage)} if about.lineage else {})
 

@@ -14,8 +14,11 @@ _BILINEAR = 2  # PIL.Image.Resampling.BILINEAR
 _HALF = [0.5, 0.5, 0.5]
 
 
-def huggingface_config(settings: ModelSettings, labels: Sequence[str], dtype: str) -> bytes:
-    """Content of `config.json` for ViTForImageClassification; labels without names are called LABEL_0 and so on."""
+def huggingface_config(settings: ModelSettings, labels: Sequence[str], dtype: str, sigmoid: bool = False) -> bytes:
+    """Content of `config.json` for ViTForImageClassification; labels without names are called LABEL_0 and so on.
+
+    Its pipelines take sigmoids where `problem_type` says multi-label.
+    """
     sizes = settings.sizes
     names = list(labels) or [f"LABEL_{number}" for number in range(settings.classes or 0)]
     return _json(
@@ -36,6 +39,7 @@ def huggingface_config(settings: ModelSettings, labels: Sequence[str], dtype: st
             "num_channels": 3,
             "qkv_bias": True,
             "encoder_stride": sizes.patch_px,
+            "problem_type": "multi_label_classification" if sigmoid else "single_label_classification",
             "id2label": {str(number): name for number, name in enumerate(names)},
             "label2id": {name: number for number, name in enumerate(names)},
         }

@@ -16,10 +16,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from infra.errors import UsageError
 from stages.artifacts import File
 from stages.convert.checked import checked
-from stages.convert.described import ONNX, About, header
+from stages.convert.described import ONNX, about_of, header
 from stages.convert.hashed_file import need_room
 from stages.convert.layouts import DTYPES
-from stages.convert.lineage import lineage_of
 from stages.convert.proof import load_model
 from stages.convert.safetensors_file import file_bytes
 from stages.convert.source import open_source
@@ -36,7 +35,7 @@ def write_onnx(task: WriteTask) -> tuple[File, ...]:
     folder = task.ctx.scratch / "written-onnx"
     folder.mkdir(parents=True, exist_ok=True)
     source = open_source(task.source, task.ctx.scratch / "source", task.config.use)
-    about = About(source.settings, task.labels, task.config.license, lineage_of(task.source), task.config.dtype)
+    about = about_of(task, source.settings)
     dtype = DTYPES[task.config.dtype]
     need_room(folder, file_bytes(list(source.shapes.items()), dtype))
     model = load_model(replace(source, read=checked(source.read, dtype)), dtype)

@@ -24,7 +24,8 @@ def run(config: ConvertConfig, inputs: Inputs, ctx: StageContext) -> Weights:
     refuse(config.formats, settings_of(source))
     labels = labels_of(source)
     names = tuple(labels["id2label"][str(number)] for number in range(len(labels["id2label"])))
-    written = _write(WriteTask(config, source, names, ctx.task), ctx)
+    sigmoid = str(labels.get("objective")) == "sigmoid"
+    written = _write(WriteTask(config, source, names, ctx.task, sigmoid), ctx)
     proofs = _check(config, source, written, ctx)
     files = (*written, ctx.out.put("labels.json", _json(labels)), ctx.out.put("parity.json", _json(proofs)))
     if isinstance(source, Foreign):

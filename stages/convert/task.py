@@ -24,6 +24,8 @@ class WriteTask:
     labels: tuple[str, ...]
     """Class names in the order of the head's rows; empty where the source has none."""
     ctx: TaskContext
+    sigmoid: bool = False
+    """Whether each class was learned by itself: a reader then takes the sigmoid of a logit, not the softmax of all."""
     graph: bool = False
     """Build the ONNX graph, which needs the whole model at once, instead of streaming the others."""
 

@@ -13,10 +13,9 @@ from stages.artifacts import File
 from stages.contract import TaskContext
 from stages.convert.checked import finite, in_range
 from stages.convert.config import Format
-from stages.convert.described import FILES, NPZ, About, companions, header
+from stages.convert.described import FILES, NPZ, About, about_of, companions, header
 from stages.convert.hashed_file import need_room
 from stages.convert.layouts import DTYPES, Target, layout
-from stages.convert.lineage import lineage_of
 from stages.convert.npz_file import NpzFile
 from stages.convert.safetensors_file import SafetensorsFile, file_bytes
 from stages.convert.source import Tensors, open_source
@@ -37,7 +36,7 @@ def write(task: WriteTask) -> tuple[File, ...]:
     formats: list[Format] = [name for name in task.config.formats if name != "onnx"]
     written = scratch / "written"
     source = open_source(task.source, scratch / "source", task.config.use)
-    about = About(source.settings, task.labels, task.config.license, lineage_of(task.source), task.config.dtype)
+    about = about_of(task, source.settings)
     layouts: Layouts = {name: layout(name, source) for name in formats}
     dtype = DTYPES[task.config.dtype]
     need_room(scratch, sum(file_bytes(_shapes(targets), dtype) for targets in layouts.values()))

@@ -17,7 +17,7 @@ from tiny_checkpoint import commit_checkpoint
 from tiny_vit import TINY, random_images, random_model, random_state, tiny
 
 from stages.convert import limits
-from stages.convert.described import NPZ
+from stages.convert.described import NPZ, About, companions, header
 from stages.convert.links import foreign_shapes
 from stages.convert.names_torchvision import torchvision_links
 from stages.convert.timm_config import timm_architecture, timm_arguments
@@ -42,6 +42,17 @@ def test_transformers_folder_works_unedited(tmp_path: Path) -> None:
         torch.testing.assert_close(model.eval()(pixels).logits, random_model(settings)(images), atol=1e-5, rtol=0)
     card = (folder / "README.md").read_text()
     assert 'license: "apache-2.0"' in card and "step: 3" in card
+
+
+def test_a_sigmoid_head_is_said_to_be_one() -> None:
+    for sigmoid, kind in ((True, "multi_label_classification"), (False, "single_label_classification")):
+        about = About(tiny(), sigmoid=sigmoid)
+        assert json.loads(companions("huggingface", about)["config.json"])["problem_type"] == kind
+        said = "sigmoid" if sigmoid else "softmax"
+        assert header("onnx", about)["probabilities"] == header("torchvision", about)["probabilities"] == said
+        assert (
+            f"probabilities: {said}" in json.loads(companions("timm", about)["config.json"])["pretrained_cfg"]["notes"]
+        )
 
 
 def test_torchvision_takes_the_state_dict_and_its_own_normalisation(tmp_path: Path) -> None:
