@@ -32,7 +32,7 @@ check: install
 	$(BIN)/codespell
 
 bench: install
-	$(BIN)/python -m tests.benchmarks
+	PYTHONPATH=.:tests $(BIN)/python -W ignore -m tests.benchmarks
 
 drill: install
 	$(BIN)/python -m pytest -m drill

@@ -1,0 +1,131 @@
+"""A ZeRO-3 checkpoint of a real size to native, timm and Google files in one pass: memory, and time beside copying.
+
+    PYTHONPATH=.:tests python -m tests.benchmarks.streaming [VARIANT [FOLDER]]      H/14 needs 16 GB of memory and 45 GB of disk
+
+Memory is the process's own (RssAnon of /proc/self/status, sampled every 20 ms): mapped files are the page cache's.
+"""
+
+import multiprocessing
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from inprocess import commit, make_context
+
+from stages.artifacts import Checkpoint
+from stages.convert.config import ConvertConfig, ConvertResources
+from stages.convert.task import WriteTask
+from stages.convert.write import write
+from stages.record import load_artifact
+from stages.vit.config import ModelSettings
+from stages.vit.flops import num_parameters
+
+FORMATS = ("native", "timm", "google")
+SAMPLE_S = 0.02
+
+
+def main(variant: str = "H/14", folder: str | None = None) -> None:
+    with tempfile.TemporaryDirectory(dir=folder) as made:
+        root = Path(made)
+        trained = _train(root, variant)
+        count = num_parameters(ModelSettings.model_validate(trained.model))
+        state = [root / "store" / "test" / "backbone" / file.at for file in trained.files if "/state/" in file.path]
+        gigabytes = sum(path.stat().st_size for path in state) / 1e9
+        print(
+            f"\n{variant}, {count:,} parameters: ZeRO-3 checkpoint of two ranks, {len(state)} files, {gigabytes:.2f} GB"
+        )
+        ours = _alone(_convert, root, trained.origin.uri if trained.origin else "")
+        written = sum(file.stat().st_size for file in (root / "store/test/weights").rglob("model.*")) / 1e9
+        _tell("vitpipe: verify, convert to " + ", ".join(FORMATS) + ", upload", ours, f"{written:.2f} GB written")
+        shutil.rmtree(root / "local", ignore_errors=True)
+        _tell("zero_to_fp32: to one state dict in memory", _alone(_zero_to_fp32, state[0].parents[1], ""))
+        start = time.monotonic()
+        for path in state:
+            subprocess.run(["cp", path, root / "copy"], check=True)
+            subprocess.run(["sha256sum", root / "copy"], check=True, stdout=subprocess.DEVNULL)
+        copied = time.monotonic() - start
+        print(f"  {copied:6.1f} s  cp, then sha256sum, of the checkpoint's files ({gigabytes / copied:.2f} GB/s)")
+        limit = copied * (gigabytes + written) / gigabytes
+        print(f"  {limit:6.1f} s  the same for all {gigabytes + written:.2f} GB that vitpipe reads and writes")
+        print(f"  vitpipe takes {ours['seconds'] / limit:.2f} of it")
+
+
+def _train(root: Path, variant: str) -> Checkpoint:
+    """Two steps on two patches of images: real engines of true size, made quickly."""
+    import synthetic  # not in the measured processes, which begin by importing this module
+    from tiny_pretraining import context, pretrain, recipe
+
+    shards = synthetic.shards(root, counts={"train": 8, "test": 3})
+    model = {"variant": variant, "image_px": 2 * ModelSettings(variant=variant, image_px=224).sizes.patch_px}
+    wanted = recipe(model=model, batch_images=2, total="2 steps", augment={"crop": "none"})
+    ctx = context(root, workers=2, zero=3, micro_batch=1, checkpoint_every="2 steps")
+    found = commit(ctx, pretrain(wanted, ctx, shards), stage="pretrain")
+    shutil.rmtree(root / "local", ignore_errors=True)
+    assert isinstance(found, Checkpoint)
+    return found
+
+
+def _convert(root: Path, uri: str) -> None:
+    checkpoint = load_artifact(uri)
+    assert isinstance(checkpoint, Checkpoint)
+    ctx = make_context(root, "weights", ConvertResources())
+    write(WriteTask(ConvertConfig(formats=FORMATS), checkpoint, ("red", "green", "blue"), ctx.task))
+
+
+def _zero_to_fp32(folder: Path, _: str) -> None:
+    from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
+
+    get_fp32_state_dict_from_zero_checkpoint(str(folder), tag="state")
+
+
+def _alone(work: Callable[[Path, str], None], path: Path, text: str) -> dict[str, float]:
+    """Seconds and peak memory of `work` in a process of its own; what the imports take is told apart."""
+    context = multiprocessing.get_context("spawn")
+    answers: Any = context.SimpleQueue()
+    process = context.Process(target=_measured, args=(work, path, text, answers))
+    process.start()
+    process.join()
+    if process.exitcode:
+        raise SystemExit(f"{work.__name__} ended with {process.exitcode}")
+    found: dict[str, float] = answers.get()
+    return found
+
+
+def _measured(work: Callable[[Path, str], None], path: Path, text: str, answers: Any) -> None:
+    torch.set_num_threads(1)
+    before, peak, ended = _anonymous_mb(), [0.0], threading.Event()
+
+    def sample() -> None:
+        while not ended.wait(SAMPLE_S):
+            peak[0] = max(peak[0], _anonymous_mb())
+
+    watcher = threading.Thread(target=sample)
+    watcher.start()
+    start = time.monotonic()
+    try:
+        work(path, text)
+    finally:
+        ended.set()
+        watcher.join()
+    answers.put({"seconds": time.monotonic() - start, "before_mb": before, "peak_mb": max(peak[0], before)})
+
+
+def _anonymous_mb() -> float:
+    status = Path("/proc/self/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("RssAnon:")) / 1024
+
+
+def _tell(what: str, found: dict[str, float], more: str = "") -> None:
+    memory = f"{found['peak_mb']:.0f} MiB of anonymous memory at most, {found['before_mb']:.0f} after the imports"
+    print(f"  {found['seconds']:6.1f} s  {what}: {memory}" + (f"; {more}" if more else ""))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
