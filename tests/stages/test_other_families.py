@@ -22,6 +22,7 @@ from stages.pretrain.config import PretrainConfig, PretrainResources
 from stages.pretrain.estimate import estimate as estimate_pretraining
 from stages.vit.init import initial_value
 from stages.vit.native import load_weights
+from stages.vit.variants import RESNETS, ResNet
 
 KNOWN = Known(gpus=0, gpu_flops=1e15, cpu_flops=1e11)
 
@@ -32,8 +33,9 @@ def recipe_of(variant: str, **changes: object) -> PretrainConfig:
     return recipe(model=model, schedule={"warmup": "0 steps"}, **short, **changes)
 
 
-@pytest.mark.parametrize("variant", ["R+Ti/16", "R50x1"])
-def test_every_stage_takes_it(tmp_path: Path, variant: str) -> None:
+@pytest.mark.parametrize("variant", ["R+Ti/16", "R8x1"])
+def test_every_stage_takes_it(tmp_path: Path, variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(RESNETS, "R8x1", ResNet((1, 1), 1))
     data = shards(tmp_path, counts={"train": 12, "test": 6}, image_px=40)
     config = recipe_of(variant)
     ctx = context(tmp_path, micro_batch=4, checkpoint_every="2 steps", activation_checkpointing="blocks")

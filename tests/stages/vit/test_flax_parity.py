@@ -17,16 +17,16 @@ from stages.vit.config import ModelSettings
 
 pytestmark = pytest.mark.skipif(find_spec("flax") is None, reason="flax is not installed")
 ROOT = Path(__file__).parents[3]
-PLAIN, TINY, HYBRID = (
+PLAIN, HYBRID = (
     ModelSettings(variant=variant, image_px=48, classes=7, gelu="tanh", representation=representation)
-    for variant, representation in (("B/16", "width"), ("Ti/16", "none"), ("R26+S/32", "none"))
+    for variant, representation in (("B/16", "width"), ("R26+S/32", "none"))
 )
 
 
 @pytest.fixture(scope="module")
 def flax(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
     """The logits of each in Flax, by variant."""
-    out, models = tmp_path_factory.mktemp("flax") / "logits.npz", (PLAIN, TINY, HYBRID)
+    out, models = tmp_path_factory.mktemp("flax") / "logits.npz", (PLAIN, HYBRID)
     command = [sys.executable, "-m", "flax_vit", str(out), *(model.model_dump_json() for model in models)]
     path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
     subprocess.run(command, check=True, cwd=ROOT, env={**os.environ, "PYTHONPATH": path, "JAX_PLATFORMS": "cpu"})
@@ -48,8 +48,7 @@ def test_b16_with_tanh_gelu_equals_flax(flax: dict[str, np.ndarray]) -> None:
 
 
 def test_exact_gelu_does_not(flax: dict[str, np.ndarray]) -> None:
-    assert largest_difference(TINY, flax["Ti/16"]) <= 1e-4
-    assert largest_difference(TINY.model_copy(update={"gelu": "erf"}), flax["Ti/16"]) > 1e-4
+    assert largest_difference(PLAIN.model_copy(update={"gelu": "erf"}), flax["B/16"]) > 1e-4
 
 
 def flax_kernels(kernel_OIHW: Tensor) -> Tensor:
