@@ -44,6 +44,13 @@ def test_transformers_folder_works_unedited(tmp_path: Path) -> None:
     assert 'license: "apache-2.0"' in card and "step: 3" in card
 
 
+def test_a_checkpoint_of_sigmoids_becomes_a_multi_label_folder(tmp_path: Path) -> None:
+    source = commit_checkpoint(tmp_path, tiny(), objective="sigmoid")
+    folder = fetched(convert(tmp_path, source, wanted("huggingface")), tmp_path / "mine")
+    config = transformers.ViTConfig.from_pretrained(folder / "huggingface")
+    assert config.problem_type == "multi_label_classification"
+
+
 def test_a_sigmoid_head_is_said_to_be_one() -> None:
     for sigmoid, kind in ((True, "multi_label_classification"), (False, "single_label_classification")):
         about = About(tiny(), sigmoid=sigmoid)

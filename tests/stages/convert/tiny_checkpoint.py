@@ -18,7 +18,11 @@ STATE_FILE = "step-3/state/mp_rank_00_model_states.pt"
 
 
 def commit_checkpoint(
-    tmp_path: Path, settings: ModelSettings, state: dict[str, Tensor] | None = None, node: str = "backbone"
+    tmp_path: Path,
+    settings: ModelSettings,
+    state: dict[str, Tensor] | None = None,
+    node: str = "backbone",
+    objective: str = "softmax",
 ) -> Checkpoint:
     """A Checkpoint artifact of step 3 in the store that `make_context(tmp_path, ...)` makes."""
     ctx = make_context(tmp_path, node, TaskResources())
@@ -30,10 +34,11 @@ def commit_checkpoint(
         step=3, samples_seen=12, world_size=1, zero=0, precision="fp32", micro_batch=4, files=(listed,), schema=1
     ).sealed()
     labels = {"id2label": {str(number): f"class {number}" for number in range(settings.classes or 0)}}
+    told = labels | ({} if objective == "softmax" else {"objective": objective})
     files = (
         file,
         ctx.out.put("step-3/manifest.json", manifest.encoded()),
-        ctx.out.put("labels.json", json.dumps(labels).encode()),
+        ctx.out.put("labels.json", json.dumps(told).encode()),
     )
     checkpoint = Checkpoint(
         files=files, folder="step-3", step=3, samples_seen=12, model=settings.model_dump(mode="json"),
