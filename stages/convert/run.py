@@ -124,7 +124,12 @@ def _raise(proofs: dict[str, dict[str, Any]]) -> None:
         if _measured(proof) and not proof["error"] <= proof["tolerance"]
     ]
     if wrong:
-        raise StageError("prove the written weights", "; ".join(wrong), "report this: parity.json has the figures")
+        told = (
+            "compare config.source.gelu and norm_eps with what its makers say"
+            if wrong[-1].startswith("source")
+            else "report this"
+        )
+        raise StageError("prove the written weights", "; ".join(wrong), f"{told}: parity.json has the figures")
 
 
 def _json(content: Any) -> bytes:

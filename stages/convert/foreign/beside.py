@@ -91,13 +91,13 @@ def _huggingface(config: Mapping[str, Any], images: Mapping[str, Any] | None, as
         plain = images.get("do_normalize") is False
         mean = (0.0, 0.0, 0.0) if plain else _triple(images.get("image_mean"))
         std = (1.0, 1.0, 1.0) if plain else _triple(images.get("image_std"))
-    act = config.get("hidden_act")
+    act = config.get("hidden_act", "gelu") if config else None
     labels = _ordered(config.get("id2label", {}))
     placeholders = all(label == f"LABEL_{number}" for number, label in enumerate(labels))
     return Described(
         heads=config.get("num_attention_heads"),
         gelu=None if act is None else _known_gelu(act, asked),
-        norm_eps=config.get("layer_norm_eps"),
+        norm_eps=config.get("layer_norm_eps", 1e-12) if config else None,
         image_px=side if isinstance(side, int) else None,
         mean=mean,
         std=std,

@@ -85,7 +85,7 @@ def _foreign(
     found = _named(source, located, paths)
     described = read_described({name: paths[name] for name in located.companions}, asked)
     settings = recognise(found, described, source, asked)
-    own = recognise(found, described, source.model_copy(update={"gelu": None, "norm_eps": None}), asked)
+    overruled = _overruled(described, settings)
     mean, std, assumed = _normalisation(source, described, found.format)
     labels = described.labels if len(described.labels) == settings.classes else ()
     if settings.family != "vit" and (mean, std) != (HALF, HALF):
@@ -94,23 +94,21 @@ def _foreign(
     notes = found.notes + (() if settings.classes else ("it has no head: fine-tuning gives it one",))
     if assumed:
         notes += ("nothing says how its images are normalised: taken as [-1, 1]; config.source.mean and std say else",)
-    if own != settings:
-        notes += (f"gelu {own.gelu} and norm_eps {own.norm_eps:g} would be its own: config.source overrules them",)
+    if overruled:
+        notes += (f"its config says {' and '.join(overruled)}, config.source overrules it",)
     if (mean, std) != (HALF, HALF):
         notes += (f"its images are normalised by mean {mean} and std {std}: folded into the first layer",)
     return Foreign(
-        source,
-        located,
-        digests,
-        found.format,
-        settings,
-        mean,
-        std,
-        labels,
-        notes,
-        found.arrays.all_bf16,
-        own != settings,
-    )
+        source, located, digests, found.format, settings, mean, std, labels, notes, found.arrays.all_bf16,
+        is_overruled=bool(overruled),
+    )  # fmt: skip
+
+
+def _overruled(described: Described, settings: ModelSettings) -> list[str]:
+    """What the files beside the tensors say of the function, where the recipe wants another."""
+    gelu, norm_eps = described.gelu, described.norm_eps
+    found = [f"gelu {gelu}"] if gelu not in (None, settings.gelu) else []
+    return found + ([f"norm_eps {norm_eps:g}"] if norm_eps not in (None, settings.norm_eps) else [])
 
 
 def _named(source: ForeignSource, located: Located, paths: dict[str, Path]) -> Named:

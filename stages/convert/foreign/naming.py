@@ -54,7 +54,7 @@ def named(arrays: Arrays, has_model_json: bool, asked: str) -> Named:
     if "patch_embed.proj.weight" in names or TIMM_ROOT in names:
         return _renamed("native" if has_model_json else "timm", arrays)
     if any(name.endswith("embeddings.patch_embeddings.projection.weight") for name in names):
-        return _renamed("huggingface", arrays)
+        return _without_unused_pooler(_renamed("huggingface", arrays))
     if "conv_proj.weight" in names:
         return _renamed("torchvision", arrays)
     shown = ", ".join(sorted(names)[:5]) or "none"
@@ -71,6 +71,15 @@ def _renamed(format: ForeignFormat, arrays: Arrays) -> Named:
         return name
 
     return Named(format, _view(arrays, {rename(name): name for name in arrays.shapes}))
+
+
+def _without_unused_pooler(found: Named) -> Named:
+    """transformers' classifier sees the class token itself: a pooler beside it is never computed."""
+    pooler = [name for name in found.arrays.shapes if name.startswith("vit.pooler.")]
+    if not pooler or "classifier.weight" not in found.arrays.shapes:
+        return found
+    kept = {name: name for name in found.arrays.shapes if name not in pooler}
+    return Named(found.format, _view(found.arrays, kept), ("a pooler that its classifier does not use was left out",))
 
 
 def _google(arrays: Arrays, asked: str) -> Named:

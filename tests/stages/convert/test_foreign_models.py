@@ -20,7 +20,7 @@ from foreign_files import (
     write_npz,
 )
 from inprocess import make_context
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tiny_vit import random_images, random_state, tiny
 from torch import Tensor
 
@@ -246,3 +246,28 @@ def test_a_recipe_that_overrules_the_config_is_not_compared_with_it(tmp_path: Pa
     foreign = looked(tmp_path, tmp_path / "hf", gelu="tanh")
     assert foreign.settings.gelu == "tanh" and any("overrules" in note for note in foreign.notes)
     assert "another GELU" in proof(tmp_path, foreign)["unchecked"]
+
+
+def test_what_only_timm_knows_of_its_architecture_is_asked_for(tmp_path: Path) -> None:
+    """A folder of timm names an architecture; that its GELU is the tanh one stands in timm's code alone."""
+    arguments = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 4, "mlp_ratio": 1.5}
+    theirs = timm.create_model("vit_base_patch32_siglip_256", num_classes=5, **arguments)
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)) * 0.3)
+    timm.models.save_for_hf(theirs, tmp_path / "timm", model_args=arguments, safe_serialization=True)
+    taken_as_usual = proof(tmp_path, looked(tmp_path, tmp_path / "timm"))
+    assert taken_as_usual["error"] > taken_as_usual["tolerance"]
+    foreign = looked(tmp_path, tmp_path / "timm", gelu="tanh")
+    assert not foreign.is_overruled and proof(tmp_path, foreign)["error"] <= 1e-5
+
+
+def test_a_pooler_beside_a_classifier_is_no_part_of_the_model(tmp_path: Path) -> None:
+    huggingface_folder(tmp_path / "hf")
+    path = tmp_path / "hf" / "model.safetensors"
+    save_file(
+        load_file(path) | {"vit.pooler.dense.weight": torch.ones(32, 32), "vit.pooler.dense.bias": torch.ones(32)}, path
+    )
+    foreign = looked(tmp_path, tmp_path / "hf")
+    assert foreign.settings.representation == "none" and "a pooler" in foreign.notes[0]
+    assert proof(tmp_path, foreign)["error"] <= 1e-5
