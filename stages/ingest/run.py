@@ -5,7 +5,6 @@ Only orchestrates: images are read in tasks. Knows no torch.
 
 import hashlib
 import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -15,13 +14,12 @@ from stages.contract import Inputs, StageContext
 from stages.images.manifest import MANIFEST, Manifest, SourceFacts
 from stages.ingest.adopt import find_shards
 from stages.ingest.config import IngestConfig
-from stages.ingest.contact_sheet import near_sheet
-from stages.ingest.exclude import excluded_contents, excluded_looks
+from stages.ingest.deduplicate import deduplicated
+from stages.ingest.exclude import excluded_contents
 from stages.ingest.listing import Finding, Item, Listing, Source
-from stages.ingest.near import without_near
 from stages.ingest.parts import list_source
 from stages.ingest.scan import CHUNK_IMAGES, Bad, Checked, ScanTask, Spool, scan
-from stages.ingest.select import Duplicate, Image, ShardPlan, lines, plan_shards, without_duplicates
+from stages.ingest.select import Duplicate, Image, ShardPlan, lines, plan_shards
 from stages.ingest.shard import Shard, ShardTask
 from stages.ingest.sources import open_source
 
@@ -39,7 +37,7 @@ def run(config: IngestConfig, inputs: Inputs, ctx: StageContext) -> ShardSet:
 
     Errors: UsageError for a source with nothing to ingest; StageError over the budget of bad images; Stopped.
     """
-    excluded = excluded_contents(inputs)
+    excluded = excluded_contents(inputs)  # first: a set without test images is told before the work
     source = open_source(config)
     listing = list_source(source, ctx).part(config.source.limit, config.source.subset)
     if not listing.items:
@@ -51,17 +49,7 @@ def run(config: IngestConfig, inputs: Inputs, ctx: StageContext) -> ShardSet:
     spool = Spool(ctx.scratch / "spool")
     images, bad = _look(source, listing, spool, config, ctx, tally)
     bad = sorted([*bad, *map(_as_bad, listing.findings)], key=lambda one: one[0].name)
-    duplicates: list[Duplicate] = []
-    if config.deduplicate.exact or excluded:
-        images, duplicates = without_duplicates(images, excluded)
-    sheet = b""
-    if config.deduplicate.near is not None:
-        before = images
-        images, near = without_near(images, excluded_looks(inputs, ctx), config.deduplicate.near.hamming)
-        duplicates = sorted([*duplicates, *near], key=lambda one: one.source)
-        sheet = near_sheet(near, before, source, inputs, ctx) if near else b""
-    if duplicates:
-        ctx.events.emit("note", _told(duplicates))
+    images, duplicates, sheet = deduplicated(images, source, excluded, config, inputs, ctx)
     if not images:
         raise StageError("ingest a source", f"none of its {len(listing.items)} images is left", _first(bad))
     shards = _write(source, plan_shards(images, config), spool, listing.multi_label, ctx, tally)
@@ -215,14 +203,6 @@ def _over_budget(bad: Sequence[tuple[Item, str]], findings: Sequence[Finding], a
         f"{found}: {_first([*map(_as_bad, findings), *bad])}",
         "repair or remove them, or raise `bad_image_budget`",
     )
-
-
-def _told(duplicates: Sequence[Duplicate]) -> str:
-    kinds = Counter(one.equal for one in duplicates)
-    counts = ", ".join(f"{kinds[kind]} {kind}" for kind in ("bytes", "pixels", "near") if kinds[kind])
-    held_out = sum("://" in one.of for one in duplicates)
-    of_others = f"; {held_out} of them are test images of the excluded sets" if held_out else ""
-    return f"{len(duplicates)} duplicates were left out, by what is equal: {counts}{of_others}"
 
 
 def _as_bad(finding: Finding) -> tuple[Item, str]:

@@ -1,0 +1,43 @@
+"""Leaving out what is the same as, or looks like, an image that is kept or may not appear; and saying so. No torch."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from stages.contract import Inputs, StageContext
+from stages.ingest.config import IngestConfig
+from stages.ingest.contact_sheet import near_sheet
+from stages.ingest.exclude import excluded_looks
+from stages.ingest.listing import Source
+from stages.ingest.near import without_near
+from stages.ingest.select import Duplicate, Image, without_duplicates
+
+
+def deduplicated(
+    images: list[Image],
+    source: Source,
+    excluded: Mapping[str, str],
+    config: IngestConfig,
+    inputs: Inputs,
+    ctx: StageContext,
+) -> tuple[list[Image], list[Duplicate], bytes]:
+    """The images that stay, the others with what they equal, and a picture of the near ones if there are any."""
+    duplicates: list[Duplicate] = []
+    sheet = b""
+    if config.deduplicate.exact or excluded:
+        images, duplicates = without_duplicates(images, excluded)
+    if config.deduplicate.near is not None:
+        before = images
+        images, near = without_near(images, excluded_looks(inputs, ctx), config.deduplicate.near.hamming)
+        duplicates = sorted([*duplicates, *near], key=lambda one: one.source)
+        sheet = near_sheet(near, before, source, inputs, ctx) if near else b""
+    if duplicates:
+        ctx.events.emit("note", _told(duplicates))
+    return images, duplicates, sheet
+
+
+def _told(duplicates: Sequence[Duplicate]) -> str:
+    kinds = Counter(one.equal for one in duplicates)
+    counts = ", ".join(f"{kinds[kind]} {kind}" for kind in ("bytes", "pixels", "near") if kinds[kind])
+    held_out = sum("://" in one.of for one in duplicates)
+    of_others = f"; {held_out} of them are test images of the excluded sets" if held_out else ""
+    return f"{len(duplicates)} duplicates were left out, by what is equal: {counts}{of_others}"
