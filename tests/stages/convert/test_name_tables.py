@@ -4,15 +4,19 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import timm
 import torch
 from tiny_vit import random_state, tiny
 
 from stages.convert.links import Link, foreign_shapes, inward, outward
 from stages.convert.names_google import google_big_vision_links, google_links
 from stages.convert.names_huggingface import huggingface_links
+from stages.convert.names_timm import timm_links
 from stages.convert.names_torchvision import torchvision_links
+from stages.convert.timm_config import timm_architecture, timm_arguments
 from stages.vit.config import ModelSettings
 from stages.vit.native import parameter_shapes
+from stages.vit.variants import VARIANTS
 
 Table = Callable[[ModelSettings], list[Link]]
 CASES: list[tuple[Table, dict[str, Any]]] = [
@@ -61,3 +65,28 @@ def test_other_positions_go_out_as_one_table(table: Table, position: str) -> Non
     shapes = foreign_shapes(links, parameter_shapes(settings))
     tables = [shape for name, shape in shapes.items() if "pos" in name]
     assert tables in ([(1, 17, 32)], [(1, 16, 32)])
+
+
+@pytest.mark.parametrize("variant", [name for name in VARIANTS if name not in ("R50x2", "R152x1", "R200x3")])
+def test_timm_builds_each_variant_with_these_tensors(variant: str) -> None:
+    settings = tiny(variant=variant, image_px=64)
+    with torch.device("meta"):
+        model = timm.create_model(timm_architecture(settings), num_classes=5, **timm_arguments(settings))
+    shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    assert foreign_shapes(timm_links(settings), parameter_shapes(settings)) == shapes
+
+
+@pytest.mark.parametrize("variant", ["R50+L/32", "R+Ti/16", "R152x1"])
+def test_hybrids_and_resnets_come_back_from_google(variant: str) -> None:
+    settings = tiny(variant=variant, image_px=64)
+    tables = [google_links] if settings.family == "resnet" else [google_links, google_big_vision_links]
+    for table in tables:
+        links, shapes = table(settings), parameter_shapes(settings)
+        assert {name for link in links for name in link.native} == set(shapes)
+        foreign = foreign_shapes(links, shapes)
+        back = [
+            (link.native, link.to_native(*(torch.empty(foreign[name], device="meta") for name in link.foreign)))
+            for link in links
+            if link.to_native
+        ]
+        assert {name: tuple(t.shape) for names, made in back for name, t in zip(names, made, strict=True)} == shapes
