@@ -16,9 +16,9 @@ from stages.training.loop import Course, Facts, train
 from stages.training.losses import loss_fn
 from stages.training.optimisers import build
 from stages.training.schedule import ScheduleSettings, lr_at
+from stages.vit.build import Model, build_model
 from stages.vit.config import ModelSettings, Sizes
 from stages.vit.init import init_weights
-from stages.vit.model import ViT
 
 MODEL = ModelSettings(
     variant=Sizes(layers=2, width=32, mlp=64, heads=2, patch_px=8), image_px=32, classes=5, dropout=0.1
@@ -30,8 +30,8 @@ SCHEDULE = ScheduleSettings(warmup=Duration(2, "steps"))
 BATCH, MICRO, STEPS = 20, 4, 6  # 5 micro-batches: two ranks pad the last round
 
 
-def model(settings: ModelSettings = MODEL) -> ViT:
-    made = ViT(settings)
+def model(settings: ModelSettings = MODEL) -> Model:
+    made = build_model(settings)
     init_weights(made, seed=1)
     return made.train()
 
