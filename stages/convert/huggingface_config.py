@@ -21,6 +21,7 @@ def huggingface_config(settings: ModelSettings, labels: Sequence[str], dtype: st
     """
     sizes = settings.sizes
     names = list(labels) or [f"LABEL_{number}" for number in range(settings.classes or 0)]
+    kind = {"problem_type": "multi_label_classification"} if sigmoid else {}
     return _json(
         {
             "architectures": ["ViTForImageClassification"],
@@ -39,9 +40,9 @@ def huggingface_config(settings: ModelSettings, labels: Sequence[str], dtype: st
             "num_channels": 3,
             "qkv_bias": True,
             "encoder_stride": sizes.patch_px,
-            "problem_type": "multi_label_classification" if sigmoid else "single_label_classification",
             "id2label": {str(number): name for number, name in enumerate(names)},
             "label2id": {name: number for number, name in enumerate(names)},
+            **kind,
         }
     )
 

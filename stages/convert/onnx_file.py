@@ -3,7 +3,6 @@
 Unlike the other formats this one is traced from the whole model, so memory grows with it: it has a task of its own.
 """
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -54,8 +53,7 @@ def build_onnx(
     images = torch.zeros(2, 3, settings.image_px, settings.image_px)
     batch = torch.export.Dim("batch", min=1)
     # the fused kernels' strides are those of a CPU, and torch cannot decompose them
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=DeprecationWarning)  # the exporter's own, of torch's internals
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
         program: Any = torch.onnx.export(
             model, (images,), input_names=["images"], output_names=["logits"],
             dynamic_shapes=({0: batch},), dynamo=True, verbose=False,
