@@ -48,7 +48,7 @@ def _source(config: ConvertConfig, inputs: Inputs, ctx: StageContext) -> Source:
             ctx.cluster.fan(_look_task, [LookTask(config.source, ctx.task)], resources=ctx.resources, label=str)
         )
         foreign = done[0].value()
-        for note in (f"{foreign.uri} is {foreign.settings.variant} by {foreign.format}'s names", *foreign.notes):
+        for note in (f"{foreign.uri} is {foreign.architecture}, by {foreign.format}'s names", *foreign.notes):
             ctx.events.emit("note", note)
         return foreign
     given = inputs.maybe("checkpoint", Checkpoint) or inputs.one("weights", Artifact)

@@ -44,6 +44,12 @@ class Foreign:
         return self.source.path
 
     @property
+    def architecture(self) -> str:
+        """The paper's name, or the sizes in words."""
+        variant = self.settings.variant
+        return variant if isinstance(variant, str) else ", ".join(f"{key} {value}" for key, value in variant)
+
+    @property
     def is_folded(self) -> bool:
         """Whether its images are others than ours in [-1, 1], so that the first layer has to change."""
         return (self.mean, self.std) != (HALF, HALF)

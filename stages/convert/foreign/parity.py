@@ -26,7 +26,7 @@ def prove(task: ProveTask) -> dict[str, Any]:
     """The entry `source` of parity.json: the largest difference, or why it could not be had."""
     foreign = task.source
     named, paths = reopen(foreign, task.ctx.scratch / "source")
-    facts = {"format": foreign.format, "architecture": str(foreign.settings.variant)}
+    facts = {"format": foreign.format, "architecture": foreign.architecture}
     try:
         library, consumer = CONSUMERS[foreign.format](foreign, paths)
     except consumers.Unavailable as error:

@@ -179,7 +179,7 @@ def test_what_was_recognised_is_an_event(tmp_path: Path) -> None:
     path = write_npz(tmp_path / "m.npz", google_arrays(tiny(classes=0), random_state(tiny(classes=0))))
     imported(tmp_path, path, "back")
     told = make_context(tmp_path, "back", ConvertResources(), attempt="a2").events.of("note")  # type: ignore[attr-defined]
-    assert "by google's names" in told[0] and told[1] == "it has no head: fine-tuning gives it one"
+    assert "patch_px 8, by google's names" in told[0] and told[1] == "it has no head: fine-tuning gives it one"
 
 
 def test_numbers_that_are_not_finite_fail_the_stage(tmp_path: Path) -> None:
