@@ -1,6 +1,8 @@
 """A ZeRO-3 checkpoint of a real size to native, timm and Google files in one pass: memory, and time beside copying.
 
-    PYTHONPATH=.:tests python -m tests.benchmarks.streaming [VARIANT [FOLDER]]      H/14 needs 16 GB of memory and 45 GB of disk
+    PYTHONPATH=.:tests python -m tests.benchmarks.streaming [VARIANT [FOLDER]]
+
+H/14, the default, needs 16 GB of memory and 45 GB of disk.
 
 Memory is the process's own (RssAnon of /proc/self/status, sampled every 20 ms): mapped files are the page cache's.
 """
