@@ -75,7 +75,7 @@ def test_every_field_says_what_it_means(schema: dict[str, Any]) -> None:
 def test_an_editor_sees_a_mistake_in_a_file_that_extends(schema: dict[str, Any]) -> None:
     part = "extends: base.yaml\nnodes: {backbone: {config: {total: 9 epochs}}}\n"
     assert mistakes(schema, part) == []
-    assert mistakes(schema, part.replace("config:", "confg:"))
+    assert mistakes(schema, part.replace("config:", "conf:"))
     assert mistakes(schema, part.replace("{config:", "{stage: pretrain, config:")), "a whole node, with what it needs"
     assert mistakes(schema, part.replace("extends: base.yaml", "version: 1\nname: x\nstore: file://./x"))
 

@@ -65,7 +65,7 @@ def test_every_flipped_bit_of_a_header_is_told(whole):
 
 
 def test_long_and_foreign_names(tmp_path):
-    long = "ordner/" + "n" * 300 + ".jpg"
+    long = "unterlagen/" + "n" * 300 + ".jpg"
     for form in (tarfile.PAX_FORMAT, tarfile.GNU_FORMAT):
         path = tmp_path / f"{form}.tar"
         with tarfile.open(path, "w", format=form) as file:
