@@ -5,9 +5,8 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
 from inprocess import InProcessCluster
-from tiny_training import BATCH, MICRO, NO_DROPOUT, OPTIMIZER, SCHEDULE, STEPS, course, images, steps
+from tiny_training import BATCH, MICRO, NO_DROPOUT, OPTIMIZER, course, images, plain_curve, steps
 
 from infra.work import Rank
 from stages.images.batch import Batch
@@ -16,10 +15,8 @@ from stages.training.config import ObjectiveSettings
 from stages.training.corruption import corrupted
 from stages.training.deal import Deal
 from stages.training.engine import Engine, EngineSettings
-from stages.training.losses import loss_fn
 from stages.training.masked import MaskedPatchViT
 from stages.training.optimisers import build
-from stages.training.schedule import lr_at
 from stages.vit.init import init_weights
 
 OBJECTIVE = ObjectiveSettings(kind="masked_patch", target="rgb_4x4_3bit")
@@ -48,24 +45,6 @@ def curves(folder: Path, rank: Rank) -> None:
         (folder / f"{zero}-{precision}-{rank.rank}.json").write_text(json.dumps(curve))
 
 
-def plain_torch() -> list[tuple[float, float]]:
-    vit, curve = model(), []
-    optimizer, loss = build(vit, OPTIMIZER), loss_fn(OBJECTIVE)
-    for step in range(STEPS):
-        parts = [read(step * BATCH + start, MICRO) for start in range(0, BATCH, MICRO)]
-        hints = (torch.cat([part.hints[number] for part in parts]) for number in range(2))
-        outputs = vit(torch.cat([part.images_BCHW for part in parts]), *hints)
-        mean = loss(outputs, torch.cat([part.labels for part in parts])).mean()
-        optimizer.zero_grad()
-        mean.backward()
-        norm = torch.nn.utils.clip_grad_norm_(vit.parameters(), OPTIMIZER.clip_norm or 0.0)
-        for group in optimizer.param_groups:
-            group["lr"] = lr_at(step, STEPS, SCHEDULE, OPTIMIZER.peak_lr)
-        optimizer.step()
-        curve.append((mean.item(), norm.item()))
-    return curve
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("masked")
@@ -79,6 +58,6 @@ def test_two_ranks_give_plain_torchs_losses(trained: Path, zero: int, precision:
     first, second = (json.loads((trained / f"{zero}-{precision}-{rank}.json").read_text()) for rank in (0, 1))
     assert first == second
     wide, wider = (TOLERANCE, TOLERANCE) if precision == "fp32" else (2 * 4e-3, 10 * 4e-3)
-    for (loss, norm), (wanted_loss, wanted_norm) in zip(first, plain_torch(), strict=True):
+    for (loss, norm), (wanted_loss, wanted_norm) in zip(first, plain_curve(model(), read, OBJECTIVE), strict=True):
         assert loss == pytest.approx(wanted_loss, rel=wide)
         assert norm == pytest.approx(wanted_norm, rel=wider)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from infra.work import Rank
 from stages.images.batch import Batch
@@ -83,13 +83,19 @@ def steps(
 
 def plain_torch(settings: ModelSettings = NO_DROPOUT) -> list[tuple[float, float]]:
     """(loss, gradient norm) of each step: one process, whole batches, no DeepSpeed."""
-    vit = model(settings)
-    optimizer, loss = build(vit, OPTIMIZER), loss_fn(ObjectiveSettings())
-    curve = []
+    return plain_curve(model(settings), images, SOFTMAX)
+
+
+def plain_curve(
+    vit: nn.Module, read: Callable[[int, int], Batch], objective: ObjectiveSettings
+) -> list[tuple[float, float]]:
+    """As `plain_torch`, of any model."""
+    optimizer, loss, curve = build(vit, OPTIMIZER), loss_fn(objective), []
     for step in range(STEPS):
-        parts = [images(step * BATCH + start, MICRO) for start in range(0, BATCH, MICRO)]
-        batch_BCHW = torch.cat([part.images_BCHW for part in parts])
-        mean = loss(vit(batch_BCHW), torch.cat([part.labels for part in parts])).mean()
+        parts = [read(step * BATCH + start, MICRO) for start in range(0, BATCH, MICRO)]
+        hints = (torch.cat(together) for together in zip(*(part.hints for part in parts), strict=True))
+        outputs = vit(torch.cat([part.images_BCHW for part in parts]), *hints)
+        mean = loss(outputs, torch.cat([part.labels for part in parts])).mean()
         optimizer.zero_grad()
         mean.backward()
         norm = torch.nn.utils.clip_grad_norm_(vit.parameters(), OPTIMIZER.clip_norm or 0.0)
