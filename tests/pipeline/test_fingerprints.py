@@ -4,6 +4,7 @@ from typing import Literal
 
 import pytest
 from pydantic import Field
+from small_spec import GOOD
 
 from pipeline import fingerprint
 from pipeline.catalog import CATALOG, Stage
@@ -11,18 +12,10 @@ from pipeline.fingerprint import Fingerprint, canonical, differences, fingerprin
 from pipeline.spec import load
 from stages.settings import Settings
 
-SPEC = """\
-version: 1
-name: run
-store: file://./runs
-nodes:
-  data: {stage: ingest, config: {source: {kind: digits}}}
-  net:
-    stage: pretrain
-    needs: {shards: data}
-    config: {model: {variant: S/16, image_px: 32}, batch_images: 32, total: 3 epochs, optimizer: {peak_lr: 1e-3}}
-  files: {stage: convert, needs: {checkpoint: net}}
-"""
+SPEC = GOOD.replace("batch_images: 30", "batch_images: 32").replace(
+    "total: 3 epochs}",
+    "total: 3 epochs, optimizer: {peak_lr: 1e-3}}\n  files: {stage: convert, needs: {checkpoint: net}}",
+)
 
 
 def of(*overrides: str, spec: str = SPEC) -> dict[str, Fingerprint]:
