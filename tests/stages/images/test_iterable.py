@@ -20,7 +20,9 @@ def stream(photos, tmp_path) -> ShardStream:
 
 
 def taken(stream: ShardStream, count: int, workers: int = 0, loader=DataLoader):
-    return list(islice(loader(stream, batch_size=None, num_workers=workers), count))
+    # spawned: other tests leave threads here that a fork would not carry
+    context = "spawn" if workers else None
+    return list(islice(loader(stream, batch_size=None, num_workers=workers, multiprocessing_context=context), count))
 
 
 def equal(one, other) -> bool:
