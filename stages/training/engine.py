@@ -59,6 +59,7 @@ class Engine:
         self._engine, *_ = deepspeed.initialize(
             model=model, optimizer=optimizer, config=deepspeed_config(settings, deal, self.device)
         )
+        _unlink_shared_memory()
         self._forget_dry_run(optimizer)
         self._parameters = list(self._engine.module.parameters())
         self._average = None if settings.ema_decay is None else Average(self._masters(), settings.ema_decay, rank.rank)
@@ -153,6 +154,19 @@ class Engine:
         if self.settings.clip_norm is not None:
             torch.nn.utils.clip_grads_with_norm_(self._parameters, self.settings.clip_norm, norm)
         return norm
+
+
+def _unlink_shared_memory() -> None:
+    """Take away the names of the buffers that DeepSpeed shares between the CPU ranks of a machine.
+
+    It never does, so every run would leave 66 MB a rank in /dev/shm. All ranks have mapped them by now, and a mapping
+    needs no name.
+    """
+    torch.distributed.barrier()
+    mapped = {line.split(maxsplit=5)[-1].strip() for line in Path("/proc/self/maps").read_text().splitlines()}
+    for path in mapped:
+        if path.startswith("/dev/shm/deepspeed_") and not path.endswith("(deleted)"):
+            Path(path).unlink(missing_ok=True)
 
 
 def deepspeed_config(settings: EngineSettings, deal: Deal, device: torch.device) -> dict[str, Any]:

@@ -61,3 +61,9 @@ def test_two_ranks_give_plain_torchs_losses(trained: Path, zero: int, precision:
     for (loss, norm), (wanted_loss, wanted_norm) in zip(first, plain_curve(model(), read, OBJECTIVE), strict=True):
         assert loss == pytest.approx(wanted_loss, rel=wide)
         assert norm == pytest.approx(wanted_norm, rel=wider)
+
+
+def test_ranks_leave_nothing_in_shared_memory(trained: Path) -> None:
+    assert not list(Path("/dev/shm").glob("deepspeed_allreduce_buffer_*_29500_[01]")), (
+        "two ranks of this process's port"
+    )
