@@ -20,7 +20,7 @@ PACKAGE = "libjpeg62-turbo-dev"
 """Debian's package of the headers."""
 DO = f"Debian: apt-get install gcc {PACKAGE}; then python -m stages.images.native.prebuild"
 
-_SOURCES = ("jpeg.h", "mirror.c", "part.c", "segments.c")
+_SOURCES = ("huffman.c", "huffman.h", "jpeg.h", "mirror.c", "part.c", "segments.c")
 _FLAGS = ("-std=gnu11", "-O3", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC")
 
 
@@ -51,6 +51,10 @@ def build() -> Path:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise NotBuilt(done.stderr.strip().partition("\n")[0])
+        proof = [sys.executable, "-m", "stages.images.native.proof", str(output)]
+        done = subprocess.run(proof, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise NotBuilt(f"its proof ended with {done.returncode}: {done.stderr.strip()[-200:]}")
         os.replace(output, target)
     return target
 

@@ -10,12 +10,14 @@
 
 #include <jpeglib.h>
 
+#include "huffman.h"
 #include "jpeg.h"
 
 struct decoder {
     struct jpeg_decompress_struct info;
     struct jpeg_error_mgr error;
     jmp_buf refused;
+    struct huffman huffman;
     unsigned char *line; /* where rows that are not wanted whole are decoded */
 };
 
@@ -42,6 +44,9 @@ static void read_rows(struct decoder *d, const struct part *part, int whole, uns
         width = (JDIMENSION)(frame_w - right > mcu_w ? right + mcu_w : frame_w) - left;
         if ((int)width < frame_w)
             jpeg_crop_scanline(info, &left, &width);
+        const JDIMENSION column_w = info->comps_in_scan == 1 ? DCTSIZE : (JDIMENSION)mcu_w;
+        d->huffman.from = left / column_w;
+        d->huffman.to = (left + width + column_w - 1) / column_w;
         if (above && jpeg_skip_scanlines(info, (JDIMENSION)above) != (JDIMENSION)above)
             refuse((j_common_ptr)info);
     }
@@ -73,7 +78,7 @@ static int plain(const struct jpeg_decompress_struct *info) {
 static int decode(const unsigned char *data, size_t size, int frame_w, int frame_h, const struct part *part, int whole,
                   unsigned char *out) {
     struct decoder d;
-    memset(&d, 0, sizeof d);
+    d.line = NULL;
     d.info.err = jpeg_std_error(&d.error);
     d.error.error_exit = refuse;
     d.error.emit_message = remark;
@@ -90,7 +95,10 @@ static int decode(const unsigned char *data, size_t size, int frame_w, int frame
         refuse((j_common_ptr)&d.info);
     d.info.out_color_space = JCS_RGB;
     jpeg_start_decompress(&d.info);
-    read_rows(&d, part, whole || jpeg_has_multiple_scans(&d.info), out);
+    const int several = jpeg_has_multiple_scans(&d.info);
+    if (!several && !d.info.progressive_mode && take_over(&d.info, &d.huffman))
+        refuse((j_common_ptr)&d.info);
+    read_rows(&d, part, whole || several, out);
     jpeg_destroy_decompress(&d.info);
     free(d.line);
     return 0;
