@@ -5,6 +5,7 @@ Every draw is keyed by (seed, position in the endless sequence): a batch is the 
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,7 @@ from stages.images.config import AugmentSettings, RandAugmentSettings, before_cr
 from stages.images.crops import INCEPTION_MIN_AREA, TORCHVISION_MIN_AREA, Box, crop_tries, inception, random_resized
 from stages.images.decode import Pixels
 from stages.images.keys import Ints, uniforms
+from stages.images.parts import mirror
 from stages.images.randaugment import DRAWS_PER_LAYER, rand_augment
 from stages.images.resize import resize, resize_small
 
@@ -22,24 +24,38 @@ Shares = npt.NDArray[np.float32]
 """(B, K) share of each class."""
 
 
-def cut(images: Sequence[Pixels], positions_B: Ints, settings: AugmentSettings, image_px: int, seed: int) -> Pixels:
-    """Crop, resize and flip each image into one (B, image_px, image_px, 3) uint8 array."""
-    cut_BHWC = np.empty((len(images), image_px, image_px, 3), dtype=np.uint8)
-    if settings.crop == "none":
-        for b, image in enumerate(images):
-            cut_BHWC[b] = resize(image, image_px, image_px, settings.antialias)
-    else:
-        for b, (image, tries) in enumerate(zip(images, crop_tries(positions_B, seed), strict=True)):
-            cut_BHWC[b] = _crop(image, settings, image_px, tries)
-    if settings.flip:
-        flipped_B = uniforms(positions_B, 1, "flip", seed)[:, 0] < 0.5
-        cut_BHWC[flipped_B] = cut_BHWC[flipped_B, :, ::-1]
+class Images(Protocol):
+    """Where images come from, by number."""
+
+    def shape(self, number: int) -> tuple[int, int]:
+        """Height and width."""
+
+    def pixels(self, number: int) -> Pixels:
+        """One image, not to be written to."""
+
+    def part(self, number: int, box: Box) -> Pixels:
+        """What `pixels` has in `box`, at less cost if it can be."""
+
+
+def cut(
+    images: Images, numbers: Sequence[int], positions_B: Ints, settings: AugmentSettings, image_px: int, seed: int
+) -> Pixels:
+    """Crop, resize and flip each image into one (B, 3, image_px, image_px) uint8 array."""
+    cut_BCHW = np.empty((len(numbers), 3, image_px, image_px), dtype=np.uint8)
+    flipped = (uniforms(positions_B, 1, "flip", seed)[:, 0] < 0.5).tolist() if settings.flip else [False] * len(numbers)
+    tries = crop_tries(positions_B, seed) if settings.crop != "none" else [iter(())] * len(numbers)
+    for b, number in enumerate(numbers):
+        cut_HWC = _cropped(images, number, settings, image_px, tries[b])
+        if flipped[b]:
+            mirror(np.ascontiguousarray(cut_HWC.transpose(2, 0, 1)), cut_BCHW[b])
+        else:
+            cut_BCHW[b] = cut_HWC.transpose(2, 0, 1)
     if settings.randaugment is not None:
-        _vary(cut_BHWC, positions_B, settings.randaugment, seed)
-    return cut_BHWC
+        _vary(cut_BCHW, positions_B, settings.randaugment, seed)
+    return cut_BCHW
 
 
-def mix(cut_BHWC: Pixels, labels_BK: Shares, positions_B: Ints, settings: AugmentSettings, seed: int) -> None:
+def mix(cut_BCHW: Pixels, labels_BK: Shares, positions_B: Ints, settings: AugmentSettings, seed: int) -> None:
     """Blend or paste rows 2k and 2k+1 into each other, in place; `positions_B` begins at an even one.
 
     Both rows of a pair keep the share lam >= 1/2 of their own (AugReg takes the larger part as well) and labels follow.
@@ -52,47 +68,46 @@ def mix(cut_BHWC: Pixels, labels_BK: Shares, positions_B: Ints, settings: Augmen
         own = float(betaincinv(alpha, alpha, share))
         own = max(own, 1 - own)
         if pastes:
-            own = _paste(cut_BHWC[rows], own, top, left)
+            own = _paste(cut_BCHW[rows], own, top, left)
         else:
-            blend = own * cut_BHWC[rows] + (1 - own) * cut_BHWC[rows][::-1]
-            cut_BHWC[rows] = np.rint(blend)
+            blend = own * cut_BCHW[rows] + (1 - own) * cut_BCHW[rows][::-1]
+            cut_BCHW[rows] = np.rint(blend)
         labels_BK[rows] = own * labels_BK[rows] + (1 - own) * labels_BK[rows][::-1]
 
 
-def _crop(image: Pixels, settings: AugmentSettings, image_px: int, tries: Iterator[Sequence[float]]) -> Pixels:
-    height, width = image.shape[:2]
+def _cropped(
+    images: Images, number: int, settings: AugmentSettings, image_px: int, tries: Iterator[Sequence[float]]
+) -> Pixels:
+    """(image_px, image_px, 3)"""
+    if settings.crop == "none":
+        return resize(images.pixels(number), image_px, image_px, settings.antialias)
     if settings.crop == "random_resized":
-        box = random_resized(height, width, settings.min_area or TORCHVISION_MIN_AREA, tries)
-        return resize(_part(image, box), image_px, image_px, settings.antialias)
+        box = random_resized(*images.shape(number), settings.min_area or TORCHVISION_MIN_AREA, tries)
+        return resize(images.part(number, box), image_px, image_px, settings.antialias)
     if settings.crop == "inception":
-        box = inception(height, width, settings.min_area or INCEPTION_MIN_AREA, tries)
-        return resize(_part(image, box), image_px, image_px, settings.antialias)
-    side = settings.resize_px or before_crop_px(image_px)
+        box = inception(*images.shape(number), settings.min_area or INCEPTION_MIN_AREA, tries)
+        return resize(images.part(number, box), image_px, image_px, settings.antialias)
+    image, side = images.pixels(number), settings.resize_px or before_crop_px(image_px)
     if settings.crop == "resmall":
         image = resize_small(image, side, settings.antialias)
     else:
         image = resize(image, side, side, settings.antialias)
     _, _, top, left = next(tries)
     room = (int(top * (image.shape[0] - image_px + 1)), int(left * (image.shape[1] - image_px + 1)))
-    return _part(image, Box(*room, image_px, image_px))
+    return Box(*room, image_px, image_px).of(image)
 
 
-def _part(image: Pixels, box: Box) -> Pixels:
-    return image[box.top : box.top + box.height, box.left : box.left + box.width]
-
-
-def _vary(cut_BHWC: Pixels, positions_B: Ints, settings: RandAugmentSettings, seed: int) -> None:
+def _vary(cut_BCHW: Pixels, positions_B: Ints, settings: RandAugmentSettings, seed: int) -> None:
     draws_BD = uniforms(positions_B, DRAWS_PER_LAYER * settings.layers, "randaugment", seed)
-    for row_HWC, draws in zip(cut_BHWC, draws_BD, strict=True):
-        varied_CHW = rand_augment(torch.from_numpy(row_HWC).permute(2, 0, 1), settings, draws)
-        row_HWC[...] = varied_CHW.permute(1, 2, 0).numpy()
+    for row_CHW, draws in zip(cut_BCHW, draws_BD, strict=True):
+        row_CHW[...] = rand_augment(torch.from_numpy(row_CHW), settings, draws).numpy()
 
 
-def _paste(pair_2HWC: Pixels, own: float, top: float, left: float) -> float:
+def _paste(pair_2CHW: Pixels, own: float, top: float, left: float) -> float:
     """Swap one box of about 1 - own of the area between two images (CutMix, Yun et al. 2019); the share really kept."""
-    side = pair_2HWC.shape[1]
+    side = pair_2CHW.shape[2]
     half = math.sqrt(1 - own) * side / 2
     y0, y1 = (round(min(max(top * side + edge, 0), side)) for edge in (-half, half))
     x0, x1 = (round(min(max(left * side + edge, 0), side)) for edge in (-half, half))
-    pair_2HWC[:, y0:y1, x0:x1] = pair_2HWC[::-1, y0:y1, x0:x1].copy()
+    pair_2CHW[:, :, y0:y1, x0:x1] = pair_2CHW[::-1, :, y0:y1, x0:x1].copy()
     return float(1 - (y1 - y0) * (x1 - x0) / (side * side))

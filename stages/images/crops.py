@@ -1,11 +1,14 @@
 """Which part of an image a training crop takes: the distributions of torchvision and of TensorFlow.
 
-Numbers only: knows no pixels. Draws are uniform in [0, 1) and come from who calls.
+Knows no files. Draws are uniform in [0, 1) and come from who calls.
 """
 
 import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 
 from stages.images.keys import Ints, uniforms
 
@@ -21,6 +24,10 @@ class Box(NamedTuple):
     left: int
     height: int
     width: int
+
+    def of(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """The part of (height, width, 3): a view."""
+        return image[self.top : self.top + self.height, self.left : self.left + self.width]
 
 
 def random_resized(height: int, width: int, min_area: float, tries: Iterator[Sequence[float]]) -> Box:

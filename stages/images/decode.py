@@ -7,6 +7,8 @@
 - CMYK and YCCK are converted without a colour profile, Adobe's inverted values turned first; profiles are ignored
 - EXIF orientation is applied: the pixels stand as a person sees the photo
 - animations give their first frame; an image that ends early is refused, never filled with grey
+
+Plain JPEGs go by our own extension, everything else by Pillow; which way is never seen in the pixels.
 """
 
 import io
@@ -15,9 +17,11 @@ import zlib
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
+from stages.images.crops import Box
 from stages.images.header import FORMATS, BadImage, Header, read_header
+from stages.images.parts import ExifFirst, jpeg_part
 
 MAX_PIXELS = 50_000_000
 MAX_FILE_BYTES = 100_000_000
@@ -47,6 +51,11 @@ def check_header(data: bytes) -> Header:
 def decode(data: bytes) -> Pixels:
     """Decode one image. BadImage with the reason when it is damaged or not accepted."""
     header = check_header(data)
+    if header.ext == "jpg":
+        box = Box(0, 0, header.height, header.width)
+        pixels = decode_part(np.frombuffer(data, dtype=np.uint8), header.height, header.width, box)
+        if pixels is not None:
+            return pixels
     try:
         with Image.open(io.BytesIO(data), formats=(FORMATS[header.ext],)) as image:
             if image.width * image.height > MAX_PIXELS:
@@ -55,6 +64,23 @@ def decode(data: bytes) -> Pixels:
             return _rgb(upright)
     except DECODE_FAILURES as error:
         raise BadImage(f"{FORMATS[header.ext]} damaged: {error}") from error
+
+
+def decode_part(data: npt.NDArray[np.uint8], height: int, width: int, box: Box) -> Pixels | None:
+    """A box of an upright JPEG of that size, equal to the whole image cut; None where it has to be decoded whole."""
+    try:
+        return jpeg_part(data, height, width, box)
+    except ExifFirst:
+        return jpeg_part(data, height, width, box, upright=True) if _is_upright(data.tobytes()) else None
+
+
+def _is_upright(data: bytes) -> bool:
+    """Whether the image stands as it is stored; of damaged Exif, Pillow has the word when it decodes."""
+    try:
+        with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
+            return image.getexif().get(ExifTags.Base.Orientation, 1) not in range(2, 9)
+    except DECODE_FAILURES:
+        return False
 
 
 def _rgb(image: Image.Image) -> Pixels:

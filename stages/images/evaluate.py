@@ -72,8 +72,10 @@ class EvalImages:
 
     def _batch(self, start: int, end: int) -> Batch:
         numbers_B = self._keep[start:end]
-        images_BHWC = np.stack([self._fitted(self._pixels.pixels(number)) for number in numbers_B.tolist()])
-        return to_batch(images_BHWC, self._split.labels[numbers_B], numbers_B)
+        images_BCHW = np.empty((len(numbers_B), 3, self._image_px, self._image_px), dtype=np.uint8)
+        for row_CHW, number in zip(images_BCHW, numbers_B.tolist(), strict=True):
+            row_CHW[...] = self._fitted(self._pixels.pixels(number)).transpose(2, 0, 1)
+        return to_batch(images_BCHW, self._split.labels[numbers_B], numbers_B)
 
     def _fitted(self, image: Pixels) -> Pixels:
         return fitted(image, self._image_px, self._fit, self._resize_px, self._antialias)

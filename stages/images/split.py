@@ -16,7 +16,8 @@ import numpy.typing as npt
 from infra.errors import IntegrityError
 from stages.artifacts import ShardSet
 from stages.images.cache import ShardCache
-from stages.images.decode import Pixels, decode
+from stages.images.crops import Box
+from stages.images.decode import Pixels, decode, decode_part
 from stages.images.header import BadImage
 from stages.images.index import ShardIndex, parse_index
 from stages.images.manifest import Manifest, ShardEntry, load_manifest
@@ -41,7 +42,7 @@ class Split:
         self._starts = np.concatenate(([0], self.counts.cumsum()[:-1]))
         self._cache = ShardCache(cache)
         self._indexes: dict[int, ShardIndex] = {}
-        self._maps: dict[int, mmap.mmap] = {}
+        self._maps: dict[int, npt.NDArray[np.uint8]] = {}
         self._lock = threading.Lock()
 
     @cached_property
@@ -65,7 +66,7 @@ class Split:
         """Decode one image, (height, width, 3) uint8. IntegrityError naming the shard when it does not decode."""
         shard, row = self.locate(number)
         index = self._index(shard)
-        data = self._bytes(shard, row)
+        data = self._bytes(shard, row).tobytes()
         try:
             pixels = decode(data)
             if pixels.shape != (index.height[row], index.width[row], 3):
@@ -79,12 +80,29 @@ class Split:
                 "ingest again with this version" if intact else f"remove the cached {self._cache.folder} and run again",
             ) from error
 
+    def shape(self, number: int) -> tuple[int, int]:
+        """Height and width of one image, upright."""
+        shard, row = self.locate(number)
+        index = self._index(shard)
+        return index.height[row], index.width[row]
+
+    def part(self, number: int, box: Box) -> Pixels:
+        """What `pixels` has in `box`; of most JPEGs no more is decoded than that takes."""
+        shard, row = self.locate(number)
+        index = self._index(shard)
+        if index.ext[row] == "jpg":
+            pixels = decode_part(self._bytes(shard, row), index.height[row], index.width[row], box)
+            if pixels is not None:
+                return pixels
+        return box.of(self.pixels(number))
+
     def locate(self, number: int) -> tuple[int, int]:
         """Shard and row of an image."""
         shard = int(np.searchsorted(self._starts, number, side="right")) - 1
         return shard, number - int(self._starts[shard])
 
-    def _bytes(self, shard: int, row: int) -> bytes:
+    def _bytes(self, shard: int, row: int) -> npt.NDArray[np.uint8]:
+        """Where they are mapped, not copied."""
         index, tar = self._index(shard), self._map(shard)
         return tar[index.offset[row] : index.offset[row] + index.size[row]]
 
@@ -109,14 +127,15 @@ class Split:
                 "run the node again with --replace",
             )
 
-    def _map(self, shard: int) -> mmap.mmap:
+    def _map(self, shard: int) -> npt.NDArray[np.uint8]:
         tar = self._maps.get(shard)
         if tar is None:
             path = self._cache.path(self.shards, self.entries[shard])
             with self._lock:
                 if shard not in self._maps:
                     with path.open("rb") as file:
-                        self._maps[shard] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                    self._maps[shard] = np.frombuffer(mapped, dtype=np.uint8)
                 tar = self._maps[shard]
         return tar
 
@@ -141,6 +160,14 @@ class DecodedSplit:
             kept[...] = self._split.pixels(number)
             self._filled[number] = True
         return kept
+
+    def shape(self, number: int) -> tuple[int, int]:
+        """As `Split.shape`."""
+        return self._shapes[number]
+
+    def part(self, number: int, box: Box) -> Pixels:
+        """As `Split.part`; a view that must not be written to."""
+        return box.of(self.pixels(number))
 
 
 def open_pixels(split: Split) -> Split | DecodedSplit:

@@ -62,25 +62,24 @@ class TrainImages:
         first, last = (start // 2 * 2, -(-(start + count) // 2) * 2) if self._augment.mixes else (start, start + count)
         positions_B = np.arange(first, last)
         numbers_B = self._keep[self._order.lookup(positions_B)[1]]
-        images = [self._pixels.pixels(number) for number in numbers_B.tolist()]
-        cut_BHWC = cut(images, positions_B, self._augment, self._image_px, self._seed)
+        cut_BCHW = cut(self._pixels, numbers_B.tolist(), positions_B, self._augment, self._image_px, self._seed)
         labels: Ints | Shares = self._split.labels[numbers_B]
         if self._num_classes is not None:
             labels = _shares(labels, self._num_classes)
             if self._augment.mixes:
-                mix(cut_BHWC, labels, positions_B, self._augment, self._seed)
+                mix(cut_BCHW, labels, positions_B, self._augment, self._seed)
         asked = slice(start - first, start - first + count)
-        return to_batch(cut_BHWC[asked], labels[asked], positions_B[asked])
+        return to_batch(cut_BCHW[asked], labels[asked], positions_B[asked])
 
     def stream(self, ranges: Iterable[tuple[int, int]], threads: int = 1, prefetch: int = 2) -> Iterator[Batch]:
         """`micro_batch` of each (start, count), in their order, up to `prefetch` made ahead by `threads` threads."""
         return in_order(lambda asked: self.micro_batch(*asked), ranges, threads, prefetch)
 
 
-def to_batch(images_BHWC: Pixels, labels: Ints | Shares, positions_B: Ints) -> Batch:
-    """Tensors of their own memory, every image counted."""
-    images_BCHW = torch.from_numpy(np.ascontiguousarray(images_BHWC.transpose(0, 3, 1, 2)))
-    return Batch(images_BCHW, torch.from_numpy(labels.copy()), torch.ones(len(labels)), torch.from_numpy(positions_B))
+def to_batch(images_BCHW: Pixels, labels: Ints | Shares, positions_B: Ints) -> Batch:
+    """Tensors, every image counted; the images keep their memory."""
+    images, numbers = torch.from_numpy(images_BCHW), torch.from_numpy(positions_B)
+    return Batch(images, torch.from_numpy(labels.copy()), torch.ones(len(labels)), numbers)
 
 
 def _shares(labels: Ints | Shares, num_classes: int) -> Shares:

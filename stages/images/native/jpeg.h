@@ -1,0 +1,35 @@
+/* What the files of this folder share. Sizes in pixels unless said. */
+
+#include <stddef.h>
+
+struct part {
+    int top, left, height, width;
+};
+
+/* What stands before the image data. */
+struct frame {
+    int width, height;
+    int mcu_w, mcu_h;    /* of the first scan */
+    int reach;           /* how far upsampling looks beyond a pixel, at most */
+    int sequential;      /* Huffman-coded in one scan */
+    int interval;        /* MCUs between restart markers, 0 for none */
+    int exif;            /* whether there is one that may say how the image lies */
+    int ends;            /* whether the file's last two bytes are its end */
+    size_t size_at;      /* where height and width are written */
+    size_t scan_at, data_at; /* the scan's header, and the first byte after it */
+};
+
+/* A valid JPEG made of some restart segments of another, and where the part lies in it. */
+struct splice {
+    unsigned char *data;
+    size_t size;
+    int width, height;
+    struct part part;
+};
+
+/* 0, or 1 when the headers are damaged or of a kind that is not decoded here. */
+int read_frame(const unsigned char *data, size_t size, struct frame *frame);
+
+/* 0 with a splice whose data the caller frees, or 1 when this file cannot be cut so. */
+int cut_segments(const unsigned char *data, size_t size, const struct frame *frame, const struct part *part,
+                 struct splice *splice);

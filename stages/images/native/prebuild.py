@@ -1,0 +1,18 @@
+"""`python -m stages.images.native.prebuild`: compile the reader's C extension, where its headers are there."""
+
+import logging
+
+from stages.images.native.build import DO, NotBuilt, build
+
+
+def main() -> None:
+    """Build it where it is missing. Without compiler or headers say so and go on: images are then decoded whole."""
+    logging.basicConfig(format="%(message)s", level=logging.INFO)
+    try:
+        logging.info("the reader's extension is %s", build())
+    except NotBuilt as error:
+        logging.warning("the reader's extension was not built: %s. Images will be decoded whole. %s", error, DO)
+
+
+if __name__ == "__main__":
+    main()
