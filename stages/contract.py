@@ -5,6 +5,7 @@ Knows the shapes of the doors, not what is behind them: no Ray, no S3, no enviro
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -136,6 +137,17 @@ class Cluster(Protocol):
         """GPUs of the whole cluster."""
 
 
+class Shared(Protocol):
+    """Finished pieces that several nodes of a run need: computed once, by whichever node comes first."""
+
+    def alone(self, what: Mapping[str, Any]) -> AbstractContextManager[Out]:
+        """The place of the pieces that `what` describes, for this node alone until it leaves.
+
+        Who else wants them waits, then finds what was left; so does a later attempt. `what` names everything that
+        the pieces depend on, since nothing else tells them from others. Stopped when asked to end while waiting.
+        """
+
+
 @dataclass(frozen=True)
 class TaskContext:
     """The doors that travel to tasks and ranks."""
@@ -156,6 +168,7 @@ class StageContext(TaskContext):
     """All doors of a stage. `ctx.task` is what may be sent elsewhere."""
 
     cluster: Cluster
+    shared: Shared
     resources: Any
     """The node's resources section, as the Settings class that the catalog names for the stage."""
 

@@ -18,6 +18,7 @@ from unittest import mock
 from infra.errors import VitpipeError
 from infra.storage.opening import open_store
 from infra.work import Done, Item, Rank, Result
+from pipeline.shared import SharedPieces, Turns
 from stages.artifacts import Artifact
 from stages.contract import Cluster, Out, StageContext
 from stages.record import InputRef, Record, load_artifact
@@ -138,14 +139,16 @@ def make_context(
     """
     local = tmp_path / "local" / node
     local.mkdir(parents=True, exist_ok=True)
-    store = open_store(f"file://{tmp_path}/store").child(f"{run}/{node}")
+    whole = open_store(f"file://{tmp_path}/store").child(run)
+    store = whole.child(node)
     fence = HeldFence(local)
     out = Out(store, attempt, fence, json.dumps(dict(header or {"node": node}), sort_keys=True).encode(), earlier)
     out.begin()
     return StageContext(
         run=run, node=node, out=out, scratch=local / attempt, fence=fence, metrics=NoMetrics(),
         events=CollectedEvents(local / "events.jsonl"), progress=KeptProgress(),
-        cluster=cluster or InProcessCluster(), resources=resources,
+        cluster=cluster or InProcessCluster(), shared=SharedPieces(whole, attempt, fence, Turns()),
+        resources=resources,
     )  # fmt: skip
 
 
