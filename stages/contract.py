@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar
 
 from infra.errors import AlreadyExists, IntegrityError, StageError
 from infra.storage.store import Store
-from infra.work import Done, Item, Rank, Result
+from infra.work import Done, Item, Rank, Result, unknown
 from stages.artifacts import Artifact, File
 from stages.settings import Settings, TaskResources
 
@@ -123,8 +123,13 @@ class Cluster(Protocol):
         *,
         resources: TaskResources,
         label: Callable[[Item], str] = str,
+        seconds: Callable[[Item], float | None] = unknown,
     ) -> Iterator[Done[Item, Result]]:
-        """Many independent tasks, longest first as given; results as they end; one failure stops no other."""
+        """Many independent tasks; results as they end; one failure stops no other.
+
+        All nodes' tasks are one queue, longest first: `seconds` is how long a task, and what can only begin after it,
+        will take by the estimate; what is unknown goes first.
+        """
 
     def gang(self, fn: Callable[[Rank], None], *, resources: Any) -> None:
         """N ranks in lockstep, restarted together from the top of `fn`.

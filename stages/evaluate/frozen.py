@@ -11,9 +11,12 @@ from typing import Any
 import numpy as np
 
 from infra.errors import UsageError, VitpipeError, gravest
+from infra.work import unknown
 from stages.artifacts import File, ShardSet
-from stages.contract import Out, StageContext
+from stages.contract import Known, Out, StageContext
 from stages.evaluate.task import EvaluateTask, ExtractTask, Features, Indices, Piece
+from stages.vit.config import ModelSettings
+from stages.vit.flops import forward_macs
 
 VERSION = 1
 """Raised when the same weights and images give other features."""
@@ -36,7 +39,7 @@ def features(
         missing = np.setdiff1d(rows, known)
         parts = np.array_split(missing, -(-len(missing) // PART_IMAGES)) if len(missing) else []
         tasks = [ExtractTask(about, split, seed, part, out) for part in parts]
-        made = run_all(extract, tasks, ctx, resources, lambda piece: _commit(out, piece))
+        made = run_all(extract, tasks, ctx, resources, lambda piece: _commit(out, piece), _seconds(about, ctx))
     reused = len(rows) - len(missing)
     ctx.metrics.inc("feature_images_total", len(missing))
     ctx.metrics.inc("feature_images_reused_total", reused)
@@ -46,12 +49,12 @@ def features(
 
 def run_all(
     fn: Callable[[Any], Any], tasks: list[Any], ctx: StageContext, resources: Any,
-    on_end: Callable[[Any], None] = lambda result: None,
+    on_end: Callable[[Any], None] = lambda result: None, seconds: Callable[[Any], float | None] = unknown,
 ) -> list[Any]:  # fmt: skip
     """Results in the order of the tasks, each handed to `on_end` at once. The gravest error once all have ended."""
     results: dict[int, Any] = {}
     errors: list[Exception] = []
-    for ended, end in enumerate(ctx.cluster.fan(fn, tasks, resources=resources, label=str), 1):
+    for ended, end in enumerate(ctx.cluster.fan(fn, tasks, resources=resources, label=str, seconds=seconds), 1):
         if end.error is not None:
             errors.append(end.error)
         else:
@@ -62,6 +65,17 @@ def run_all(
     if errors:
         raise unexpected[0] if unexpected else gravest([one for one in errors if isinstance(one, VitpipeError)])
     return [results[id(task)] for task in tasks]
+
+
+def _seconds(about: EvaluateTask, ctx: StageContext) -> Callable[[ExtractTask], float | None]:
+    """By the estimate; raw pixels pass through no model."""
+    if about.weights is None or about.weights.model is None:
+        return unknown
+    known = Known(gpus=ctx.cluster.gpus())
+    model = ModelSettings.model_validate(about.weights.model)
+    flops = 2 * forward_macs(model.model_copy(update={"image_px": about.config.image_px or model.image_px}))
+    speed = known.gpu_flops if known.gpus else known.cpu_flops
+    return lambda task: len(task.rows) * flops / speed
 
 
 def description(about: EvaluateTask, split: str, seed: int) -> dict[str, Any]:

@@ -79,11 +79,10 @@ def _fit_one(
         return
     assert held is not None, "only logistic regression holds its dev images out of the support"
     held_MD, labels_M = held
-    share = lambda named: float((named == labels_M).mean())  # noqa: E731
     if config.method == "fewshot":
         ridge = Ridge.fit(x_ND, y_N, classes)
         if config.l2_shared:
-            every = {l2: share(ridge.predict(held_MD, l2)) for l2 in config.l2_shared}
+            every = {l2: _share(ridge.predict(held_MD, l2), labels_M) for l2 in config.l2_shared}
             result.by_l2.setdefault(seed, {})[shots] = every
         named_M = ridge.predict(held_MD, config.l2)
     elif config.method == "linear":
@@ -92,7 +91,7 @@ def _fit_one(
     else:
         named_M = nearest(x_ND, y_N, held_MD, classes, config.neighbours, config.temperature, device())
     if task.test is not None:
-        result.accuracy.setdefault(seed, {})[shots] = share(named_M)
+        result.accuracy.setdefault(seed, {})[shots] = _share(named_M, labels_M)
 
 
 def head(task: HeadTask) -> tuple[float, dict[str, Any]]:
@@ -130,6 +129,10 @@ def _numbers(about: EvaluateTask) -> tuple[npt.NDArray[np.int64], tuple[str, ...
             "fine-tune on these classes, or use method fewshot",
         )
     return np.array([numbers[name] for name in names]), names
+
+
+def _share(named_M: Indices, labels_M: Indices) -> float:
+    return float((named_M == labels_M).mean())
 
 
 def _labels(task: EvaluateTask, split: str) -> Indices:
