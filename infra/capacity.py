@@ -23,6 +23,12 @@ def alive() -> list[dict[str, float]]:
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
+def totals() -> dict[str, float]:
+    """What all living nodes have together."""
+    nodes = alive()
+    return {name: sum(node.get(name, 0.0) for node in nodes) for name in {name for node in nodes for name in node}}
+
+
 def room(bundle: Bundle) -> int:
     """How many of `bundle` fit on the living nodes together, were they idle; none straddles two nodes."""
     asked = {name: amount for name, amount in bundle.items() if amount > 0}

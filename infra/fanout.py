@@ -1,9 +1,8 @@
 """Many independent Ray tasks: results as they end, machines may be lost, one failure stops no other."""
 
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Generic
+from queue import Empty, SimpleQueue
+from typing import Any
 
 import ray
 from ray.exceptions import (
@@ -18,22 +17,15 @@ from ray.exceptions import (
 )
 
 from infra import on_worker
-from infra.capacity import Patience, room
+from infra.capacity import Patience
 from infra.errors import StageError
+from infra.one_queue import OneQueue, Ticket
 from infra.work import Done, Item, Job, Result
 
 LOST = (WorkerCrashedError, NodeDiedError, ObjectLostError, OwnerDiedError, OutOfMemoryError, OutOfDiskError)
 """Not the task's own fault: worth another machine."""
 LOOK_S = 1.0
 """How often a waiting driver looks whether someone wants it to stop."""
-IN_FLIGHT = 64
-"""Tasks handed to Ray beyond what can run at once, so that an autoscaler sees the demand."""
-
-
-@dataclass
-class _Task(Generic[Item]):
-    item: Item
-    losses: int = 0
 
 
 def fan(
@@ -41,42 +33,59 @@ def fan(
     items: Sequence[Item],
     *,
     job: Job,
+    queue: OneQueue,
     bundle: dict[str, float],
     max_failures: int,
     wait_s: float,
     label: Callable[[Item], str],
+    seconds: Callable[[Item], float | None],
 ) -> Iterator[Done[Item, Result]]:
-    """Run `fn(item)` for each item as a task of its own, first come first started.
+    """Run `fn(item)` for each item as a task of its own, in the turn that the queue of all nodes gives it.
 
     A lost task runs again, at most `max_failures` times. Errors of tasks are inside their Done: a VitpipeError as it
     was raised. Raised here: Stopped, LeaseLost, and StageError when the cluster stays too small for one task.
     """
     patience = Patience(bundle, 1, wait_s, f"run tasks of {job.node}")
     patience.check()
-    waiting = deque(_Task(item) for item in items)
-    running: dict[Any, _Task[Item]] = {}
+    inbox: SimpleQueue[Any] = SimpleQueue()
+    tickets = [Ticket(item, bundle, seconds(item), inbox.put) for item in items]
+    running: dict[Any, Ticket] = {}
     remote = ray.remote(_run)
     options = {"num_cpus": bundle.get("CPU", 0), "num_gpus": bundle.get("GPU", 0), "max_retries": 0}
-    at_once = room(bundle) + IN_FLIGHT
+    left = len(tickets)
     try:
-        while waiting or running:
-            while waiting and len(running) < at_once:
-                task = waiting.popleft()
-                name = f"{job.node}/{label(task.item)}"
-                running[remote.options(**options, name=name).remote(fn, job, task.item)] = task
-            ended, _ = ray.wait(list(running), timeout=LOOK_S)
+        queue.join(tickets)
+        while left:
+            message = _next(inbox)
             job.ask_to_stop()
-            if not ended:
+            if message is None:
+                queue.look()
                 patience.check()
-            for reference in ended:
-                task = running.pop(reference)
-                done: Done[Item, Result] | None = _collect(reference, task, job, max_failures, label(task.item))
+            elif isinstance(message, Ticket):
+                name = f"{job.node}/{label(message.item)}"
+                reference = remote.options(**options, name=name).remote(fn, job, message.item)
+                running[reference] = message
+                reference.future().add_done_callback(lambda _, ended=reference: inbox.put(ended))
+            else:
+                ticket = running.pop(message)
+                queue.leave([ticket])
+                done: Done[Item, Result] | None = _collect(message, ticket, job, max_failures, label(ticket.item))
                 if done is None:
-                    waiting.appendleft(task)
+                    queue.join([ticket])
                 else:
+                    left -= 1
                     yield done
     finally:
+        queue.leave(tickets)
         _cancel(list(running))
+
+
+def _next(inbox: "SimpleQueue[Any]") -> Any:
+    """A ticket whose turn it is, or the reference of a task that ended; None when nothing came for a while."""
+    try:
+        return inbox.get(timeout=LOOK_S)
+    except Empty:
+        return None
 
 
 def _run(fn: Callable[[Item], Result], job: Job, item: Item) -> Result:
@@ -86,7 +95,7 @@ def _run(fn: Callable[[Item], Result], job: Job, item: Item) -> Result:
         return fn(item)
 
 
-def _collect(reference: Any, task: _Task[Item], job: Job, max_failures: int, name: str) -> Done[Item, Result] | None:
+def _collect(reference: Any, task: Ticket, job: Job, max_failures: int, name: str) -> Done[Item, Result] | None:
     """What became of a task, or None when it shall run again."""
     try:
         return Done(task.item, result=ray.get(reference))

@@ -62,6 +62,8 @@ KNOWN: dict[str, Known] = {
         Known("ranks", "Ranks that train in lockstep now."),
         Known("peak_memory_bytes", "Peak memory of a rank: of its GPU, or of its process without one."),
         Known("eta_seconds", "Estimated seconds to the end of the node."),
+        Known("feature_images_total", "Images that passed through a frozen model for their features.", "counter"),
+        Known("feature_images_reused_total", "Images whose features another node or attempt had left.", "counter"),
         Known("stage_state", f"State of the node: {', '.join(f'{i} {name}' for i, name in enumerate(STATES))}."),
         Known("score", "Result on a benchmark, a fraction for accuracies."),
     )

@@ -18,15 +18,18 @@ from typing import Any, Self
 
 import ray
 
-from infra import ray_auth, worker_output
+from infra import capacity, ray_auth, worker_output
 from infra.errors import StorageError, UsageError
 from infra.fanout import fan
-from infra.work import Done, Emit, Item, Job, Rank, Result, Stop
+from infra.one_queue import OneQueue
+from infra.work import Done, Emit, Item, Job, Rank, Result, Stop, unknown
 
 log = logging.getLogger(__name__)
 
 WAIT_S = 300.0
 """How long a cluster may lack machines that a node asks for, unless told otherwise."""
+AHEAD = 16
+"""Tasks handed to a Ray that may grow beyond what can run at once, so that an autoscaler sees the demand."""
 COLLECTIVE_TIMEOUT_S = 600.0
 """Longest silence of one rank in a collective, uploads of a checkpoint by another included."""
 
@@ -46,6 +49,8 @@ class RayCluster:
     session: str
     """Folder of Ray's own logs and notes on this machine."""
     wait_s: float
+    queue: OneQueue
+    """Of all nodes: their tasks go through it."""
 
     def named(self, node: str, *, fence: Stop | None = None, events: Emit | None = None) -> Self:
         """The view whose tasks, actors and training runs carry the node's name, and which ends when asked to."""
@@ -61,13 +66,15 @@ class RayCluster:
         *,
         resources: Any,
         label: Callable[[Item], str] = str,
+        seconds: Callable[[Item], float | None] = unknown,
     ) -> Iterator[Done[Item, Result]]:
-        """Many independent tasks; results as they end. See `infra.fanout.fan`."""
+        """Many independent tasks, the longest of all nodes first; results as they end. See `infra.fanout.fan`."""
         gpus = resources.gpus_per_task
         bundle = {"CPU": float(resources.cpus_per_task), "GPU": float(min(1, self.gpus()) if gpus is None else gpus)}
         return fan(
-            fn, items, job=self.job, bundle=bundle, max_failures=resources.max_failures, wait_s=self.wait_s, label=label
-        )
+            fn, items, job=self.job, queue=self.queue, bundle=bundle, max_failures=resources.max_failures,
+            wait_s=self.wait_s, label=label, seconds=seconds,
+        )  # fmt: skip
 
     def gang(self, fn: Callable[[Rank], None], *, resources: Any) -> None:
         """N ranks in lockstep. See `infra.gang.gang`."""
@@ -137,7 +144,8 @@ def _cluster(run: str, context: Any, wait_s: float) -> RayCluster:
     dashboard = f"http://{context.dashboard_url}"
     log.info("Ray dashboard at %s", dashboard)
     ray.remote(_open_train_page).options(num_cpus=0, name="open-train-page").remote()  # nobody waits for it
-    return RayCluster(Job(run, run), dashboard, context.address_info["session_dir"], wait_s)
+    queue = OneQueue(capacity.totals, ahead=AHEAD if wait_s else 0)
+    return RayCluster(Job(run, run), dashboard, context.address_info["session_dir"], wait_s, queue)
 
 
 def _open_train_page() -> None:

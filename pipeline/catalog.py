@@ -127,7 +127,7 @@ _STAGES = (
     ),
     Stage(
         "evaluate",
-        version=1,
+        version=2,
         inputs={"data": Need("ShardSet", required=True), "weights": Need("Weights")},
         output="Score",
         config="stages.evaluate.config:EvaluateConfig",

@@ -9,7 +9,7 @@ import os
 import tempfile
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -18,6 +18,7 @@ from infra.events import Event, StoreEvents
 from infra.lease_state import CLOCK, TIMING, Clock, Timing
 from infra.storage.store import Store
 from pipeline.lease import Lease
+from pipeline.shared import Turns
 from stages.contract import Cluster, Events, Fence
 
 log = logging.getLogger(__name__)
@@ -82,6 +83,7 @@ class Driver:
     lease: Lease
     clusters: Clusters
     ways: Ways
+    turns: Turns = field(default_factory=Turns)
 
     def emit(self, node: str, kind: str, text: str) -> None:
         """Write an event, and tell the log and whoever listens here."""

@@ -1,6 +1,6 @@
 """Remove from a run what neither a record nor a possible resume names. The only deleter besides a stage's `keep`.
 
-Knows the layout of a node's folder and the catalog's pieces; never looks at what lies outside of attempts.
+Knows the layout of a node's folder and the catalog's pieces; outside of attempts it looks at what nodes share alone.
 """
 
 import re
@@ -13,6 +13,7 @@ from pipeline.attempts import HEADER, Attempt, read_attempt
 from pipeline.catalog import CATALOG
 from pipeline.contents import NodeContents, contents, open_run
 from pipeline.lease import hold
+from pipeline.shared import FOLDER
 from stages.record import Record, parse_record
 
 ABANDONED_S = 3600.0
@@ -38,11 +39,14 @@ def gc(run_uri: str, unfinished: bool = False, timing: Timing = TIMING, clock: C
     """
     run = open_run(run_uri, "collect the garbage of")
     with hold(run, timing=timing, clock=clock) as lease:
+        nodes = contents(run).values()
         garbage = [
             Entry(f"{node.id}/{entry.path}", entry.bytes)
-            for node in contents(run).values()
+            for node in nodes
             for entry in garbage_of(run.child(node.id), node, unfinished)
         ]
+        if unfinished or not any(_goes_on(run.child(node.id), node) for node in nodes):
+            garbage += run.list(f"{FOLDER}/")  # features that only a node still to come could want
         for entry in garbage:
             lease.check()
             run.delete(entry.path)
@@ -63,6 +67,11 @@ def garbage_of(store: Store, node: NodeContents, unfinished: bool) -> list[Entry
         for entry in entries
         if entry.path not in named and not _explains(name, entry, records, named)
     ]
+
+
+def _goes_on(store: Store, node: NodeContents) -> bool:
+    """Whether an attempt of the node may be gone on with."""
+    return bool(_resumable(store, node, [parse_record(store.read(name), store.uri) for name in node.records]))
 
 
 def _resumable(store: Store, node: NodeContents, records: Iterable[Record]) -> set[str]:

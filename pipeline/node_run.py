@@ -21,6 +21,7 @@ from pipeline.node_log import PATH, node_log
 from pipeline.planned import Planned
 from pipeline.provenance import code_version, package_versions
 from pipeline.records import Committed, commit, read_committed
+from pipeline.shared import SharedPieces
 from stages.artifacts import Artifact
 from stages.contract import Inputs, Out, StageContext
 from stages.record import Record
@@ -129,6 +130,7 @@ class NodeRun:
             events=events,
             progress=progress,
             cluster=driver.clusters.named(node, fence=out.fence, events=events),
+            shared=SharedPieces(driver.run, out.attempt, out.fence, driver.turns),
             resources=self.node.resources,
         )
 

@@ -5,13 +5,14 @@ Knows the shapes of the doors, not what is behind them: no Ray, no S3, no enviro
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from infra.errors import AlreadyExists, IntegrityError, StageError
 from infra.storage.store import Store
-from infra.work import Done, Item, Rank, Result
+from infra.work import Done, Item, Rank, Result, unknown
 from stages.artifacts import Artifact, File
 from stages.settings import Settings, TaskResources
 
@@ -122,8 +123,13 @@ class Cluster(Protocol):
         *,
         resources: TaskResources,
         label: Callable[[Item], str] = str,
+        seconds: Callable[[Item], float | None] = unknown,
     ) -> Iterator[Done[Item, Result]]:
-        """Many independent tasks, longest first as given; results as they end; one failure stops no other."""
+        """Many independent tasks; results as they end; one failure stops no other.
+
+        All nodes' tasks are one queue, longest first: `seconds` is how long a task, and what can only begin after it,
+        will take by the estimate; what is unknown goes first.
+        """
 
     def gang(self, fn: Callable[[Rank], None], *, resources: Any) -> None:
         """N ranks in lockstep, restarted together from the top of `fn`.
@@ -134,6 +140,17 @@ class Cluster(Protocol):
 
     def gpus(self) -> int:
         """GPUs of the whole cluster."""
+
+
+class Shared(Protocol):
+    """Finished pieces that several nodes of a run need: computed once, by whichever node comes first."""
+
+    def alone(self, what: Mapping[str, Any]) -> AbstractContextManager[Out]:
+        """The place of the pieces that `what` describes, for this node alone until it leaves.
+
+        Who else wants them waits, then finds what was left; so does a later attempt. `what` names everything that
+        the pieces depend on, since nothing else tells them from others. Stopped when asked to end while waiting.
+        """
 
 
 @dataclass(frozen=True)
@@ -156,6 +173,7 @@ class StageContext(TaskContext):
     """All doors of a stage. `ctx.task` is what may be sent elsewhere."""
 
     cluster: Cluster
+    shared: Shared
     resources: Any
     """The node's resources section, as the Settings class that the catalog names for the stage."""
 

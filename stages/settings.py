@@ -23,9 +23,20 @@ class TaskResources(Settings):
     cpus_per_task: float = 1
     """CPU cores of one task."""
     gpus_per_task: float | None = None
-    """GPUs of one task, fractions allowed; by default 1 where the cluster has GPUs, else 0."""
+    """GPUs of one task, fractions allowed; by default 1 where the cluster has GPUs, else 0. Trials and features of a
+    model that needs little memory take a half, a quarter or an eighth by default, so that several share a GPU."""
     max_failures: int = 3
     """Times one task may be lost to its machine before it counts as failed."""
+
+    def on_gpus(self, gpus: int, task_bytes: float) -> Self:
+        """The same with a part of a GPU, where there are any and nobody said how much, by the memory one task takes.
+
+        Reckoned for a GPU of 16 GB, so that tasks which share one fit on any; half a GB of each goes to CUDA itself.
+        """
+        if not gpus or self.gpus_per_task is not None:
+            return self
+        share = next((part for part in (0.125, 0.25, 0.5) if task_bytes + 0.5e9 <= part * 16e9), 1.0)
+        return self.model_copy(update={"gpus_per_task": share})
 
 
 @dataclass(frozen=True)

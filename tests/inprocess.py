@@ -17,7 +17,9 @@ from unittest import mock
 
 from infra.errors import VitpipeError
 from infra.storage.opening import open_store
-from infra.work import Done, Item, Rank, Result
+from infra.work import Done, Item, Rank, Result, unknown
+from pipeline.fingerprint import encode
+from pipeline.shared import SharedPieces, Turns
 from stages.artifacts import Artifact
 from stages.contract import Cluster, Out, StageContext
 from stages.record import InputRef, Record, load_artifact
@@ -41,11 +43,13 @@ class InProcessCluster:
         *,
         resources: TaskResources,
         label: Callable[[Item], str] = str,
+        seconds: Callable[[Item], float | None] = unknown,
     ) -> Iterator[Done[Item, Result]]:
         pickle.dumps(fn)  # what Ray would refuse, the unit test refuses too
         for item in items:
             pickle.dumps(item)
             label(item)
+            seconds(item)
             try:
                 if self.rerun_tasks:
                     fn(item)
@@ -138,14 +142,16 @@ def make_context(
     """
     local = tmp_path / "local" / node
     local.mkdir(parents=True, exist_ok=True)
-    store = open_store(f"file://{tmp_path}/store").child(f"{run}/{node}")
+    whole = open_store(f"file://{tmp_path}/store").child(run)
+    store = whole.child(node)
     fence = HeldFence(local)
     out = Out(store, attempt, fence, json.dumps(dict(header or {"node": node}), sort_keys=True).encode(), earlier)
     out.begin()
     return StageContext(
         run=run, node=node, out=out, scratch=local / attempt, fence=fence, metrics=NoMetrics(),
         events=CollectedEvents(local / "events.jsonl"), progress=KeptProgress(),
-        cluster=cluster or InProcessCluster(), resources=resources,
+        cluster=cluster or InProcessCluster(), shared=SharedPieces(whole, attempt, fence, Turns()),
+        resources=resources,
     )  # fmt: skip
 
 
@@ -162,10 +168,10 @@ def commit(
         name: tuple(InputRef(**one.origin.model_dump()) for one in many if one.origin)
         for name, many in (inputs or {}).items()
     }
-    recipe = {"stage": stage, "config": dict(config or {})}
+    recipe = {"stage": stage, "config": dict(config or {}), "node": ctx.node}
     record = Record(
         schema=1, node=ctx.node, stage=stage, recipe=recipe, config=dict(config or {}), inputs=taken,
-        fingerprint=hashlib.sha256(json.dumps([ctx.node, recipe], sort_keys=True, default=str).encode()).hexdigest(),
+        fingerprint=hashlib.sha256(encode(recipe)).hexdigest(),
         output=artifact.facts(), files=artifact.files, metrics=artifact.metrics, code="test", versions={},
         started="2026-01-01T00:00:00Z", seconds=1.0, attempt=ctx.out.attempt,
     )  # fmt: skip

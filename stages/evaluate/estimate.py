@@ -8,7 +8,7 @@ from stages.artifacts import Artifact
 from stages.contract import Estimate, Known
 from stages.evaluate.config import EvaluateConfig, EvaluateResources
 from stages.vit.config import ModelSettings
-from stages.vit.flops import forward_macs, num_parameters
+from stages.vit.flops import activation_bytes, forward_macs, num_parameters
 
 Given = Mapping[str, Sequence[Artifact | Estimate]]
 
@@ -47,6 +47,15 @@ def estimate(config: EvaluateConfig, resources: EvaluateResources, inputs: Given
         memory_bytes=4 * num_parameters(model) + features_bytes,
         hours=flops / speed / 3600,
     )
+
+
+def task_bytes(config: EvaluateConfig, resources: EvaluateResources, model: dict[str, Any] | None) -> float:
+    """Memory of one task on a GPU: the model and a batch's activations, which inference keeps one block at a time."""
+    if model is None or config.features == "raw_pixels":
+        return 0.0
+    settings = ModelSettings.model_validate(model)
+    settings = settings.model_copy(update={"image_px": config.image_px or settings.image_px})
+    return 4.0 * num_parameters(settings) + resources.batch_images * activation_bytes(settings, recompute=True)
 
 
 def check_head(config: EvaluateConfig, model: dict[str, Any] | None) -> None:

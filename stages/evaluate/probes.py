@@ -43,18 +43,33 @@ def nearest(
 
 
 def linear(
-    train_ND: Floats, train_labels_N: Labels, test_MD: Floats, num_classes: int, sweep: Sequence[float], seed: int,
-    device: torch.device,
-) -> tuple[Labels, float]:  # fmt: skip
-    """The class (M,) by logistic regression on whitened features, and the penalty that held-out images chose."""
-    raw_ND = torch.as_tensor(train_ND, dtype=torch.float32, device=device)
-    mean_D, std_D = raw_ND.mean(dim=0), raw_ND.std(dim=0, correction=0) + MIN_STD
-    x_ND, labels_N = (raw_ND - mean_D) / std_D, torch.as_tensor(train_labels_N, device=device)
-    l2 = _choose(x_ND, labels_N, num_classes, sweep, held_out(train_labels_N, seed))
-    weight_KD, bias_K = fit_logistic(x_ND, labels_N, num_classes, l2)
+    train_ND: Floats, train_labels_N: Labels, test_MD: Floats, num_classes: int, l2: float, device: torch.device
+) -> Labels:
+    """The class (M,) by logistic regression on whitened features with the penalty `l2`."""
+    x_ND, mean_D, std_D = _whitened(train_ND, device)
+    weight_KD, bias_K = fit_logistic(x_ND, torch.as_tensor(train_labels_N, device=device), num_classes, l2)
     test_MD_white = (torch.as_tensor(test_MD, dtype=torch.float32, device=device) - mean_D) / std_D
     named_M = F.linear(test_MD_white, weight_KD, bias_K).argmax(dim=1)
-    return np.asarray(named_M.cpu().numpy(), dtype=np.int64), l2
+    return np.asarray(named_M.cpu().numpy(), dtype=np.int64)
+
+
+def choose_l2(
+    train_ND: Floats, train_labels_N: Labels, num_classes: int, sweep: Sequence[float], seed: int, device: torch.device
+) -> float:
+    """The penalty whose fit on the rest names most held-out images; of equals the strongest. No image, the middle."""
+    held_out_M = held_out(train_labels_N, seed)
+    if len(sweep) == 1 or not len(held_out_M):
+        return sorted(sweep)[len(sweep) // 2]
+    x_ND, _, _ = _whitened(train_ND, device)
+    labels_N = torch.as_tensor(train_labels_N, device=device)
+    keep_N = torch.ones(len(labels_N), dtype=torch.bool, device=device)
+    keep_N[torch.as_tensor(held_out_M, device=device)] = False
+    right = {}
+    for l2 in sweep:
+        weight_KD, bias_K = fit_logistic(x_ND[keep_N], labels_N[keep_N], num_classes, l2)
+        named_M = F.linear(x_ND[~keep_N], weight_KD, bias_K).argmax(dim=1)
+        right[l2] = int((named_M == labels_N[~keep_N]).sum())
+    return max(sweep, key=lambda l2: (right[l2], l2))
 
 
 def held_out(labels_N: Labels, seed: int) -> Labels:
@@ -88,15 +103,8 @@ def fit_logistic(x_ND: Tensor, labels_N: Tensor, num_classes: int, l2: float) ->
     return weight_KD.detach(), bias_K.detach()
 
 
-def _choose(x_ND: Tensor, labels_N: Tensor, num_classes: int, sweep: Sequence[float], held_out_M: Labels) -> float:
-    """The penalty whose fit on the rest names most held-out images; of equals the strongest. No image, the middle."""
-    if len(sweep) == 1 or not len(held_out_M):
-        return sorted(sweep)[len(sweep) // 2]
-    keep_N = torch.ones(len(labels_N), dtype=torch.bool, device=labels_N.device)
-    keep_N[torch.as_tensor(held_out_M, device=labels_N.device)] = False
-    right = {}
-    for l2 in sweep:
-        weight_KD, bias_K = fit_logistic(x_ND[keep_N], labels_N[keep_N], num_classes, l2)
-        named_M = F.linear(x_ND[~keep_N], weight_KD, bias_K).argmax(dim=1)
-        right[l2] = int((named_M == labels_N[~keep_N]).sum())
-    return max(sweep, key=lambda l2: (right[l2], l2))
+def _whitened(train_ND: Floats, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Features of mean 0 and spread 1, and the mean (D,) and spread (D,) they had."""
+    raw_ND = torch.as_tensor(train_ND, dtype=torch.float32, device=device)
+    mean_D, std_D = raw_ND.mean(dim=0), raw_ND.std(dim=0, correction=0) + MIN_STD
+    return (raw_ND - mean_D) / std_D, mean_D, std_D

@@ -1,21 +1,27 @@
 """Evaluate frozen weights: probes on their features, or the classes that their own head names. No torch.
 
-Only arranges tasks and puts their scores together.
+Only arranges tasks and puts their scores together. Penalties are chosen by tasks that cannot read the test split, and
+the choice is committed before anything of that split is computed.
 """
 
 import json
 import statistics
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from infra.errors import UsageError, VitpipeError, gravest
-from stages.artifacts import Artifact, Score, ShardSet, Weights
+import numpy as np
+
+from infra.errors import UsageError
+from stages.artifacts import Artifact, File, Score, ShardSet, Weights
 from stages.contract import Inputs, StageContext
+from stages.evaluate import frozen
 from stages.evaluate.config import EvaluateConfig
-from stages.evaluate.estimate import check_head
-from stages.evaluate.task import EvaluateTask
+from stages.evaluate.estimate import check_head, task_bytes
+from stages.evaluate.task import Draws, EvaluateTask, ExtractTask, Features, FitTask, HeadTask, Indices, Piece
 
 if TYPE_CHECKING:
-    from stages.evaluate.features import Probed
+    from stages.evaluate.score import Fitted
 
 
 def run(config: EvaluateConfig, inputs: Inputs, ctx: StageContext) -> Score:
@@ -24,49 +30,69 @@ def run(config: EvaluateConfig, inputs: Inputs, ctx: StageContext) -> Score:
     _check(config, data)
     if weights is not None:
         check_head(config, weights.model)
-    cpus = max(1, int(ctx.resources.cpus_per_task))
-    tasks = [
-        EvaluateTask(config, data, weights, seeds, ctx.resources.batch_images, cpus, ctx.task)
-        for seeds in _seeds(config)
-    ]
+    memory = task_bytes(config, ctx.resources, weights.model if weights else None)
+    resources = ctx.resources.on_gpus(ctx.cluster.gpus(), memory)
+    about = EvaluateTask(config, data, weights, resources.batch_images, max(1, int(resources.cpus_per_task)), ctx.task)
     if config.probes:
-        per_seed, details = _probed(config, _results(_probe, tasks, ctx))
+        per_seed, details, files, used = _probed(about, ctx, resources)
     else:
-        value, details = _results(_classify, tasks, ctx)[0]
-        per_seed = (value,)
-    score = _score(config, data, weights, per_seed)
+        test = _test(about, config.seeds[0], ctx, resources)
+        ((value, details),) = frozen.run_all(_head, [HeadTask(about, test)], ctx, resources)
+        per_seed, files, used = (value,), (), (test,)
+    score = _score(config, data, weights, per_seed, used)
     ctx.metrics.set("score", score.value, benchmark=score.benchmark)
+    details |= {"features": [_told(piece) for each in used for piece in each.pieces]}
     content = json.dumps(score.facts() | details, indent=1, sort_keys=True) + "\n"
-    return score.model_copy(update={"files": (ctx.out.put("score.json", content.encode()),)})
+    return score.model_copy(update={"files": (ctx.out.put("score.json", content.encode()), *files)})
 
 
-def _probed(config: EvaluateConfig, parts: list["Probed"]) -> tuple[tuple[float, ...], dict[str, Any]]:
-    """Values by seed, and what stands beside them in score.json."""
-    found = {seed: by_shots for part in parts for seed, by_shots in part.accuracies.items()}
-    penalties = {seed: by_shots for part in parts for seed, by_shots in part.chosen.items()}
+def _probed(
+    about: EvaluateTask, ctx: StageContext, resources: Any
+) -> tuple[tuple[float, ...], dict[str, Any], tuple[File, ...], tuple[Features, ...]]:
+    """Values by seed, what stands beside them in score.json, the committed choice, and the features they rest on."""
+    config = about.config
+    blind = replace(about, data=frozen.without_test(about.data))
+    ((draws, dev),) = frozen.run_all(_draw, [blind], ctx, resources)
+    fits = []
+    for seeds in _seeds(config):
+        rows = np.unique(np.concatenate([rows for seed in seeds for rows in _rows(draws, dev, seed)]))
+        train = frozen.features(blind, "train", seeds[0], rows, _extract, ctx, resources)
+        fits.append(FitTask(blind, seeds, {seed: draws[seed] for seed in seeds}, dev, train))
+    files: tuple[File, ...] = ()
+    details: dict[str, Any] = {"seeds": config.scored_seeds}
+    if config.method == "linear" or config.l2_shared:
+        chosen = frozen.run_all(_fit, fits, ctx, resources)
+        choice = {"l2": _by_shots(config, chosen, "l2"), "dev_by_l2": _by_shots(config, chosen, "by_l2")}
+        files = (ctx.out.commit("choice.json", (json.dumps(choice, indent=1, sort_keys=True) + "\n").encode()),)
+        details |= {"chosen_l2": choice["l2"]} if config.method == "linear" else {"dev_by_l2": choice["dev_by_l2"]}
+        fits = [replace(task, l2=part.l2) for task, part in zip(fits, chosen, strict=True)]
+    fits = [replace(task, about=about, test=_test(about, task.seeds[0], ctx, resources)) for task in fits]
+    scored = frozen.run_all(_fit, fits, ctx, resources)
+    details["by_shots"] = _by_shots(config, scored, "accuracy")
+    if config.l2_shared:
+        details["by_l2"] = _by_shots(config, scored, "by_l2")
+    first = next(iter(details["by_shots"].values()))
+    return tuple(first), details, files, tuple(each for task in fits for each in (task.train, task.test) if each)
+
+
+def _rows(draws: Draws, dev: dict[int, Indices], seed: int) -> list[Indices]:
+    return [*draws[seed].values(), *([dev[seed]] if seed in dev else [])]
+
+
+def _test(about: EvaluateTask, seed: int, ctx: StageContext, resources: Any) -> Features:
+    rows = np.arange(about.data.splits["test"])
+    return frozen.features(about, "test", seed, rows, _extract, ctx, resources)
+
+
+def _by_shots(config: EvaluateConfig, parts: Sequence["Fitted"], field: str) -> dict[str, list[Any]]:
+    """One field of all parts: by number of shots, in the order asked for, the seeds' values; empty where it is."""
+    by_seed = {seed: found for part in parts for seed, found in getattr(part, field).items()}
     shots = config.drawn or (0,)
-    named = {number: str(number) if number else "all" for number in shots}
-    details: dict[str, Any] = {
-        "by_shots": {named[number]: [found[seed][number] for seed in config.scored_seeds] for number in shots},
-        "seeds": config.scored_seeds,
+    if not by_seed:
+        return {}
+    return {
+        str(number) if number else "all": [by_seed[seed][number] for seed in config.scored_seeds] for number in shots
     }
-    if config.method == "linear":
-        details["chosen_l2"] = {
-            named[number]: [penalties[seed][number] for seed in config.scored_seeds] for number in shots
-        }
-    return tuple(found[seed][shots[0]] for seed in config.scored_seeds), details
-
-
-def _results(fn: Any, tasks: list[EvaluateTask], ctx: StageContext) -> list[Any]:
-    ended = []
-    for end in ctx.cluster.fan(fn, tasks, resources=ctx.resources, label=str):
-        ended.append(end)
-        ctx.progress.update(len(ended), len(tasks), unit="tasks")
-    errors = [end.error for end in ended if end.error is not None]
-    unexpected = [error for error in errors if not isinstance(error, VitpipeError)]
-    if errors:
-        raise unexpected[0] if unexpected else gravest([one for one in errors if isinstance(one, VitpipeError)])
-    return [end.value() for end in ended]
 
 
 def _seeds(config: EvaluateConfig) -> list[tuple[int, ...]]:
@@ -76,16 +102,35 @@ def _seeds(config: EvaluateConfig) -> list[tuple[int, ...]]:
     return [config.scored_seeds]
 
 
-def _probe(task: EvaluateTask) -> "Probed":
-    from stages.evaluate.features import probe  # torch is imported only where the work runs
-
-    return probe(task)
+def _told(piece: Piece) -> dict[str, Any]:
+    return {"uri": piece.uri, "at": piece.file.at, "sha256": piece.file.sha256, "images": len(piece.rows)}
 
 
-def _classify(task: EvaluateTask) -> tuple[float, dict[str, Any]]:
-    from stages.evaluate.features import classify  # torch is imported only where the work runs
+# torch is imported only where the work runs
 
-    return classify(task)
+
+def _draw(task: EvaluateTask) -> tuple[Draws, dict[int, Indices]]:
+    from stages.evaluate.score import draws
+
+    return draws(task)
+
+
+def _extract(task: ExtractTask) -> Piece:
+    from stages.evaluate.features import extract
+
+    return extract(task)
+
+
+def _fit(task: FitTask) -> "Fitted":
+    from stages.evaluate.score import fit
+
+    return fit(task)
+
+
+def _head(task: HeadTask) -> tuple[float, dict[str, Any]]:
+    from stages.evaluate.score import head
+
+    return head(task)
 
 
 def _weights(config: EvaluateConfig, inputs: Inputs) -> Weights | Score | None:
@@ -104,6 +149,8 @@ def _check(config: EvaluateConfig, data: ShardSet) -> None:
     if missing:
         found = ", ".join(f"{name} ({count})" for name, count in data.splits.items()) or "no split"
         raise UsageError(f"evaluate on {data.uri}", f"it has {found}", f"ingest it with a split {missing[0]}")
+    if config.probes and data.num_classes < 2:
+        raise UsageError(f"evaluate on {data.uri}", "it has a single class", "give a data set with two or more")
     if data.multi_label and config.method != "real":
         raise UsageError(
             f"evaluate on {data.uri}",
@@ -113,8 +160,9 @@ def _check(config: EvaluateConfig, data: ShardSet) -> None:
 
 
 def _score(
-    config: EvaluateConfig, data: ShardSet, weights: Weights | Score | None, per_seed: tuple[float, ...]
-) -> Score:
+    config: EvaluateConfig, data: ShardSet, weights: Weights | Score | None, per_seed: tuple[float, ...],
+    used: Sequence[Features],
+) -> Score:  # fmt: skip
     protocol: dict[str, Any] = {
         "method": config.method,
         "weights": weights.uri if weights else None,
@@ -128,6 +176,7 @@ def _score(
         protocol["l2"] = config.l2
     elif config.method == "knn":
         protocol |= {"neighbours": config.neighbours, "temperature": config.temperature}
+    speeds = [piece.images_per_second for each in used for piece in each.pieces]
     return Score(
         benchmark=data.uri.rsplit("/", 1)[-1],
         metric="real" if config.method == "real" else "top1",
@@ -135,5 +184,5 @@ def _score(
         per_seed=per_seed,
         protocol=protocol,
         num_test=data.splits["test"],
-        metrics={"accuracy": statistics.fmean(per_seed)},
+        metrics={"accuracy": statistics.fmean(per_seed), "inference_images_per_second": statistics.median(speeds)},
     )

@@ -1,30 +1,104 @@
-"""One evaluation on its way to a machine. No torch."""
+"""What an evaluation sends to machines, and what comes back. No torch."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from stages.artifacts import Score, ShardSet, Weights
-from stages.contract import TaskContext
+import numpy as np
+import numpy.typing as npt
+
+from stages.artifacts import File, Score, ShardSet, Weights
+from stages.contract import Out, TaskContext
 from stages.evaluate.config import EvaluateConfig
+
+Indices = npt.NDArray[np.int64]
+Draws = Mapping[int, Mapping[int, Indices]]
+"""By seed and number of shots, 0 for all: numbers of training images, ascending within a class."""
 
 
 @dataclass(frozen=True)
 class EvaluateTask:
-    """Everything an evaluation may see."""
+    """What every task of an evaluation knows. Before the choice, `data` is without the files of the test split."""
 
     config: EvaluateConfig
     data: ShardSet
     weights: Weights | Score | None
-    seeds: tuple[int, ...]
-    """Draws of training images to score; an untrained model is initialised by the one seed of its task."""
     batch_images: int
     cpus: int
     context: TaskContext
 
     def __str__(self) -> str:
-        return "-".join([self.config.method, self.config.features, *(f"seed{seed}" for seed in self.seeds)])
+        return f"draw-{self.config.method}"
 
     @property
     def cache(self) -> Path:
         """Local copies of shards, shared by all tasks on this machine."""
         return self.context.scratch / "shards"
+
+
+@dataclass(frozen=True)
+class ExtractTask:
+    """Some images of one split on their way through a frozen model."""
+
+    about: EvaluateTask
+    split: str
+    seed: int
+    """Initialises a model that is untrained."""
+    rows: Indices
+    out: Out
+    """Where the features are left."""
+
+    def __str__(self) -> str:
+        return f"features-{self.split}-{self.rows[0]}"
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Features of some images of one split, in the store."""
+
+    uri: str
+    """The folder that `file` lies in."""
+    file: File
+    rows: Indices
+    """Numbers of the images in the split."""
+    images_per_second: float
+    """Of the model alone, images already decoded."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """Everything that was extracted of one split of one data set by one model."""
+
+    pieces: tuple[Piece, ...]
+    computed: int
+    """Images that passed through the model for this; the others had done so before."""
+
+
+@dataclass(frozen=True)
+class FitTask:
+    """Probes of some seeds on features: to choose a penalty, or, given features of the test split, to be scored."""
+
+    about: EvaluateTask
+    seeds: tuple[int, ...]
+    draws: Draws
+    dev: Mapping[int, Indices]
+    """By seed: training images that no support has, for comparing penalties; empty where none are compared."""
+    train: Features
+    test: Features | None = None
+    l2: Mapping[int, Mapping[int, float]] | None = None
+    """linear: the committed choice, by seed and shots."""
+
+    def __str__(self) -> str:
+        phase = "choose" if self.test is None else "score"
+        return "-".join([phase, self.about.config.method, *(f"seed{seed}" for seed in self.seeds)])
+
+
+@dataclass(frozen=True)
+class HeadTask:
+    """The weights' own head on the features of the test split."""
+
+    about: EvaluateTask
+    test: Features
+
+    def __str__(self) -> str:
+        return self.about.config.method

@@ -34,6 +34,9 @@ class FinetuneConfig(Settings):
     """Seeds that the sweep runs per rate, the first of `seeds`; more of them steady the choice on a small dev split."""
     dev: float | PositiveInt = Field(default=0.1, gt=0)
     """Part of train held out while sweeping: a fraction below 1, or a number of images; classes keep their shares."""
+    stop_hopeless: float | None = Field(default=None, gt=0, lt=1)
+    """Only when asked: end a trial of the sweep after this share of its steps, e.g. 0.25, if until then it learned
+    nothing: its mean loss over the last tenth of them not a hundredth below that of guessing. The rate then failed."""
     train_per_class: PositiveInt | None = None
     """Keep only so many training images of each class. Drawn by seed and data alone, so two nodes with equal seeds
     compare on the same images."""

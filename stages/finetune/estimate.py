@@ -1,6 +1,7 @@
 """What a fine-tuning will cost: the trials, their steps and FLOPs. No torch."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from infra.errors import UsageError
 from stages.artifacts import Artifact, ShardSet
@@ -25,25 +26,56 @@ def estimate(config: FinetuneConfig, resources: FinetuneResources, inputs: Given
     if "test" not in splits or "train" not in splits:
         found = f"it has {', '.join(f'{name} ({count})' for name, count in splits.items())}"
         raise UsageError("fine-tune on a data set", found, "ingest it with the splits train and test")
-    num_train = min(splits["train"], (config.train_per_class or splits["train"]) * (classes or 1))
-    num_dev = round(config.dev * num_train) if config.dev < 1 else int(config.dev)
+    work = trial_work(config, model, splits, classes or 1)
+    config.cosine(work.final_steps, work.num_train)
     sweep, final = len(sweep_trials(config)), len(final_trials(config, config.rates[0]))
-    sweep_steps = config.total.steps(config.batch_images, max(1, num_train - num_dev))
-    final_steps = config.total.steps(config.batch_images, num_train)
-    config.cosine(final_steps, num_train)
-    steps = sweep * sweep_steps + final * final_steps
-    scored = sweep * num_dev + final * splits["test"]
-    flops = steps * config.batch_images * train_flops_per_image(model) + scored * 2 * forward_macs(model)
+    steps = sweep * work.sweep_steps + final * work.final_steps
+    scored = sweep * work.num_dev + final * splits["test"]
+    flops = sweep * work.sweep_flops + final * work.final_flops
     return Estimate(
         steps=steps,
         images=steps * config.batch_images + scored,
         flops=flops,
         bytes=4 * num_parameters(model),
-        memory_bytes=_memory_bytes(model),
+        memory_bytes=memory_bytes(model, 64),
         hours=_hours(flops, sweep, final, resources, known),
         num_classes=classes,
         model=model.model_dump(mode="json"),
         notes=(f"{sweep} trials choose the rate, {final} are tested",),
+    )
+
+
+@dataclass(frozen=True)
+class TrialWork:
+    """What one trial of each phase takes."""
+
+    num_train: int
+    num_dev: int
+    sweep_steps: int
+    final_steps: int
+    sweep_flops: float
+    final_flops: float
+
+    def seconds(self, phase: str, known: Known) -> float:
+        """How long a trial and what can only begin after it will take: the test phase waits for all of the sweep."""
+        flops = self.final_flops + (self.sweep_flops if phase == "sweep" else 0.0)
+        return flops / (known.gpu_flops if known.gpus else known.cpu_flops)
+
+
+def trial_work(config: FinetuneConfig, model: ModelSettings, splits: Mapping[str, int], classes: int) -> TrialWork:
+    """Steps and FLOPs of a sweep trial and of a test trial."""
+    num_train = min(splits["train"], (config.train_per_class or splits["train"]) * classes)
+    num_dev = round(config.dev * num_train) if config.dev < 1 else int(config.dev)
+    sweep_steps = config.total.steps(config.batch_images, max(1, num_train - num_dev))
+    final_steps = config.total.steps(config.batch_images, num_train)
+    step, look = config.batch_images * train_flops_per_image(model), 2 * forward_macs(model)
+    return TrialWork(
+        num_train=num_train,
+        num_dev=num_dev,
+        sweep_steps=sweep_steps,
+        final_steps=final_steps,
+        sweep_flops=float(sweep_steps * step + num_dev * look),
+        final_flops=float(final_steps * step + splits["test"] * look),
     )
 
 
@@ -61,9 +93,9 @@ def _model(config: FinetuneConfig, inputs: Given, classes: int | None) -> ModelS
     return config.architecture(pretrained, classes or 1)
 
 
-def _memory_bytes(model: ModelSettings) -> int:
-    """Parameters, gradients and momentum in fp32; activations of 64 images."""
-    return 12 * num_parameters(model) + 64 * activation_bytes(model)
+def memory_bytes(model: ModelSettings, micro_batch: int) -> int:
+    """Parameters, gradients and momentum in fp32; activations of a micro-batch."""
+    return 12 * num_parameters(model) + micro_batch * activation_bytes(model)
 
 
 def _hours(flops: float, sweep: int, final: int, resources: FinetuneResources, known: Known) -> float:

@@ -62,9 +62,9 @@ class Outcome(Frozen):
     """What a finished trial found."""
 
     accuracy: float
-    """Share of the scored images named right; 0 for a diverged trial."""
+    """Share of the scored images named right; 0 for a trial that diverged or was ended."""
     loss: float | None
-    """Mean cross-entropy of the scored images; None for a diverged trial."""
+    """Mean cross-entropy of the scored images; None for a trial that diverged or was ended."""
     num_scored: int
     num_train: int
     steps: int
@@ -72,10 +72,16 @@ class Outcome(Frozen):
     """Training loss of every step."""
     diverged_at: int | None = None
     """Step whose loss or gradient was not finite; there the trial ended."""
+    hopeless_at: int | None = None
+    """Step after which a trial of the sweep was ended because it had learned nothing (`stop_hopeless`)."""
     choice_sha256: str | None = None
     """Test trials: the committed choice they followed."""
     weights: tuple[File, ...] = ()
     """The test trial of the first seed keeps its model."""
+
+    @property
+    def failed(self) -> bool:
+        return self.diverged_at is not None or self.hopeless_at is not None
 
 
 def sweep_trials(config: FinetuneConfig) -> list[Trial]:
@@ -92,17 +98,17 @@ def final_trials(config: FinetuneConfig, peak_lr: float) -> list[Trial]:
 def choose(config: FinetuneConfig, outcomes: dict[Trial, Outcome]) -> dict[str, Any]:
     """The content of `choice.json`: the rate with the best mean dev accuracy, and all that it was chosen from.
 
-    Equal accuracies go to the lower mean dev loss, then to the lower rate. StageError when every rate diverged.
+    Equal accuracies go to the lower mean dev loss, then to the lower rate. StageError when every rate failed.
     """
     if not outcomes:
         return {"chosen": {"peak_lr": config.rates[0]}, "dev_scores": {}, "reason": "one rate given, nothing to choose"}
     by_rate = {rate: [outcome for trial, outcome in outcomes.items() if trial.peak_lr == rate] for rate in config.rates}
-    usable = [rate for rate, found in by_rate.items() if all(outcome.diverged_at is None for outcome in found)]
+    usable = [rate for rate, found in by_rate.items() if not any(outcome.failed for outcome in found)]
     if not usable:
         raise StageError(
             f"choose among the peak_lr {', '.join(f'{rate:g}' for rate in config.rates)}",
-            "the training diverged with every one of them",
-            "sweep lower rates, or lengthen the warm-up",
+            "with every one of them the training diverged or had learned nothing when stop_hopeless looked",
+            "sweep other rates, or lengthen the warm-up",
         )
     dev_scores = {f"{rate:g}": _mean([outcome.accuracy for outcome in found]) for rate, found in by_rate.items()}
     dev_losses = {rate: _mean([outcome.loss or 0.0 for outcome in by_rate[rate]]) for rate in usable}
@@ -111,7 +117,8 @@ def choose(config: FinetuneConfig, outcomes: dict[Trial, Outcome]) -> dict[str, 
         "chosen": {"peak_lr": best},
         "dev_scores": dev_scores,
         "dev_losses": {f"{rate:g}": loss for rate, loss in dev_losses.items()},
-        "diverged": [rate for rate in config.rates if rate not in usable],
+        "diverged": [rate for rate, found in by_rate.items() if any(one.diverged_at is not None for one in found)],
+        "hopeless": [rate for rate, found in by_rate.items() if any(one.hopeless_at is not None for one in found)],
         "reason": "best mean accuracy on the dev split",
         "dev_images": next(iter(outcomes.values())).num_scored,
     }

@@ -6,12 +6,14 @@ are given data without those files, and the test trials name the committed choic
 
 import json
 import statistics
+from collections.abc import Callable
 from typing import Any
 
 from infra.errors import StageError, UsageError, VitpipeError, gravest
 from stages.artifacts import Artifact, File, Score, ShardSet, Weights
-from stages.contract import Inputs, StageContext
-from stages.finetune.config import FinetuneConfig, micro_batch
+from stages.contract import Inputs, Known, StageContext
+from stages.finetune.config import FinetuneConfig, FinetuneResources, micro_batch
+from stages.finetune.estimate import memory_bytes, trial_work
 from stages.finetune.protocol import Outcome, Trial, TrialTask, choose, final_trials, finished, sweep_trials
 from stages.images.manifest import load_manifest
 from stages.vit.config import ModelSettings
@@ -28,9 +30,11 @@ def run(config: FinetuneConfig, inputs: Inputs, ctx: StageContext) -> Score:
     _check(data)
     sweep = _phase(sweep_trials(config), config, inputs, ctx, choice=None)
     choice = choose(config, {trial: outcome for trial, (outcome, _) in sweep.items()})
+    for rate in choice.get("hopeless", ()):
+        ctx.events.emit("hopeless", f"peak_lr {rate:g} had learned nothing when stop_hopeless looked; it was ended")
     committed = ctx.out.commit("choice.json", _json(choice))
     tested = _phase(final_trials(config, choice["chosen"]["peak_lr"]), config, inputs, ctx, choice=committed)
-    score = _score(config, inputs, choice, [outcome for outcome, _ in tested.values()])
+    score = _score(config, inputs, choice, committed, [outcome for outcome, _ in tested.values()])
     labels = {"id2label": {str(number): name for number, name in enumerate(load_manifest(data).classes)}}
     files = (
         ctx.out.put("score.json", _json(score.facts() | {"std": _std(score.per_seed), "seeds": config.seeds})),
@@ -51,8 +55,12 @@ def _phase(
     if done:
         ctx.events.emit("resumed", f"{len(done)} of {len(trials)} trials were finished by an earlier attempt")
     tasks = [_task(trial, config, inputs, ctx, choice) for trial in trials if trial not in done]
+    if choice and tasks:
+        seeds = ", ".join(str(task.trial.seed) for task in tasks)
+        ctx.events.emit("test_opened", f"once each for the seeds {seeds}, after the choice {choice.sha256[:12]}")
     errors: list[Exception] = []
-    for end in ctx.cluster.fan(_run_trial, tasks, resources=ctx.resources, label=str):
+    resources, seconds = _means(config, inputs, ctx)
+    for end in ctx.cluster.fan(_run_trial, tasks, resources=resources, label=str, seconds=seconds):
         if end.error is not None:
             errors.append(end.error)
         else:
@@ -60,6 +68,17 @@ def _phase(
         ctx.progress.update(len(done), len(trials), unit="trials", note=f"last: {end.item}")
     _raise(errors)
     return {trial: done[trial] for trial in trials}
+
+
+def _means(
+    config: FinetuneConfig, inputs: Inputs, ctx: StageContext
+) -> tuple[FinetuneResources, Callable[[TrialTask], float]]:
+    """What one trial gets, and how long it will take, both by the estimate."""
+    data, gpus = inputs.one("data", ShardSet), ctx.cluster.gpus()
+    model = config.architecture(_settings(_weights(inputs)), data.num_classes)
+    work, known = trial_work(config, model, data.splits, data.num_classes), Known(gpus=gpus)
+    memory = memory_bytes(model, micro_batch(config, ctx.resources))
+    return ctx.resources.on_gpus(gpus, memory), lambda task: work.seconds(task.trial.phase, known)
 
 
 def _task(trial: Trial, config: FinetuneConfig, inputs: Inputs, ctx: StageContext, choice: File | None) -> TrialTask:
@@ -109,7 +128,9 @@ def _check(data: ShardSet) -> None:
         )
 
 
-def _score(config: FinetuneConfig, inputs: Inputs, choice: dict[str, Any], tested: list[Outcome]) -> Score:
+def _score(
+    config: FinetuneConfig, inputs: Inputs, choice: dict[str, Any], committed: File, tested: list[Outcome]
+) -> Score:
     data, weights = inputs.one("data", ShardSet), _weights(inputs)
     diverged = [seed for seed, outcome in zip(config.seeds, tested, strict=True) if outcome.diverged_at is not None]
     if diverged:
@@ -117,7 +138,8 @@ def _score(config: FinetuneConfig, inputs: Inputs, choice: dict[str, Any], teste
         raise StageError(
             f"train on all of train with peak_lr {rate:g}", f"seed {diverged[0]} diverged", "lower peak_lr"
         )
-    pretrained = config.architecture(_settings(weights), data.num_classes)
+    old = _settings(weights)
+    pretrained = config.architecture(old, data.num_classes)
     per_seed = tuple(outcome.accuracy for outcome in tested)
     protocol = {
         "method": "finetune",
@@ -127,6 +149,9 @@ def _score(config: FinetuneConfig, inputs: Inputs, choice: dict[str, Any], teste
         "train_per_class": config.train_per_class,
         "num_train": tested[0].num_train,
         "steps": tested[0].steps,
+        "why": choice["reason"],
+        "choice_sha256": committed.sha256,
+        "positions": _resized(old, pretrained, config.position_resize),
         **config.model_dump(mode="json", include=_TOLD),
     }
     return Score(
@@ -141,6 +166,13 @@ def _score(config: FinetuneConfig, inputs: Inputs, choice: dict[str, Any], teste
         model=pretrained.model_dump(mode="json"),
         metrics={"accuracy": statistics.fmean(per_seed), "accuracy_std": _std(per_seed)},
     )
+
+
+def _resized(old: ModelSettings | None, new: ModelSettings, mode: str) -> str | None:
+    """How the position embedding came to another grid, in words; None where it did not have to."""
+    if old is None or old.grid == new.grid or new.position in ("none", "sincos2d") or new.resnet is not None:
+        return None
+    return f"{old.grid}x{old.grid} to {new.grid}x{new.grid} patches as {mode}"
 
 
 def _settings(weights: Weights | Score | None) -> ModelSettings | None:

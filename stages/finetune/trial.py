@@ -5,7 +5,7 @@ A pure function of its task, so that it may run anywhere and be run again. Knows
 
 import fcntl
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -54,6 +54,8 @@ def _train_and_score(task: TrialTask, device: torch.device) -> Outcome:
         if math.isnan(loss):
             return Outcome(accuracy=0, loss=None, steps=len(losses), losses=losses, diverged_at=len(losses), **facts)
         losses.append(loss)
+        if hopeless(task, losses, recipe.total_steps):
+            return Outcome(accuracy=0, loss=None, steps=len(losses), losses=losses, hopeless_at=len(losses), **facts)
         if average:
             average.update(model)
         if reason := task.context.fence.stopping():
@@ -62,6 +64,18 @@ def _train_and_score(task: TrialTask, device: torch.device) -> Outcome:
     accuracy, loss = score(final, scored.batches(task.micro_batch, threads=task.threads), device, config.precision)
     kept = _keep(task, final) if task.keep_weights else ()
     return Outcome(accuracy=accuracy, loss=loss, steps=len(losses), losses=losses, weights=kept, **facts)
+
+
+def hopeless(task: TrialTask, losses: Sequence[float], total_steps: int) -> bool:
+    """Whether a trial of the sweep, at the step where `stop_hopeless` looks, has learned nothing.
+
+    Its mean loss over the last tenth of the steps so far is then not a hundredth below ln K, that of guessing.
+    """
+    share = task.config.stop_hopeless
+    if share is None or task.trial.phase != "sweep" or len(losses) != max(1, round(share * total_steps)):
+        return False
+    last = losses[-max(1, len(losses) // 10) :]
+    return sum(last) / len(last) > 0.99 * math.log(task.data.num_classes)
 
 
 def starting_model(task: TrialTask) -> Model:

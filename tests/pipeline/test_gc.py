@@ -130,3 +130,17 @@ def test_half_written_files_are_swept(run, tmp_path):
     os.utime(temporary, (0, 0))
     assert gc(run.uri).unfinished_writes == 1
     assert not temporary.exists()
+
+
+def test_what_nodes_share_goes_once_nothing_is_left_to_resume(run):
+    run.write("_shared/abc/a1/part-0.safetensors", b"features")
+    attempt(run, "n", "a1", ["score.json"])
+    assert gc(run.uri).paths == () and left(run, "_shared")
+    commit(run, "n", ["a1/score.json"], by="a1")
+    assert gc(run.uri).paths == ("_shared/abc/a1/part-0.safetensors",) and not left(run, "_shared")
+
+
+def test_what_nodes_share_goes_with_the_unfinished(run):
+    run.write("_shared/abc/a1/part-0.safetensors", b"features")
+    attempt(run, "n", "a1", ["score.json"])
+    assert "_shared/abc/a1/part-0.safetensors" in gc(run.uri, unfinished=True).paths

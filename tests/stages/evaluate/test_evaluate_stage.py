@@ -12,12 +12,10 @@ from infra.errors import StageError, Stopped, UsageError
 from stages.artifacts import Score
 from stages.contract import Inputs
 from stages.evaluate.config import EvaluateConfig, EvaluateResources, check_inputs
-from stages.evaluate.features import probe
 from stages.evaluate.fewshot import draw
 from stages.evaluate.quality import quality, real_accuracy
 from stages.evaluate.ridge import Ridge
 from stages.evaluate.run import run
-from stages.evaluate.task import EvaluateTask
 from stages.images.evaluate import EvalImages
 from stages.vit.model import ViT
 from stages.vit.native import load_weights
@@ -29,9 +27,9 @@ def world(tmp_path_factory):
     return path, shards(path, noise=400.0), weights(path)
 
 
-def evaluate(world, node, data=None, given=None, **config):
+def evaluate(world, node, data=None, given=None, where=None, **config):
     path, default_data, default_weights = world
-    ctx = make_context(path, node, EvaluateResources(batch_images=16))
+    ctx = make_context(path, node, EvaluateResources(batch_images=16), run=node, **(where or {}))
     inputs = Inputs({"data": [data or default_data], "weights": [given or default_weights]})
     return run(EvaluateConfig(method=config.pop("method", "fewshot"), **config), inputs, ctx), ctx
 
@@ -59,17 +57,18 @@ def test_fewshot_is_the_ridge_on_features_of_all_images(world):
 
 
 def test_baselines_are_another_start_per_seed_and_the_pixels_themselves(world):
-    _, data, given = world
     untrained, ctx = evaluate(world, "untrained", features="untrained", shots=(5,))
-    assert len(ctx.progress.updates) == 3, "one task a seed"
+    assert ctx.events.of("features") == [
+        "train: 15 images through the model, 0 had been through before",
+        *["train: 15 images through the model, 0 had been through before"] * 2,
+        *["test: 30 images through the model, 0 had been through before"] * 3,
+    ]
     pixels, _ = evaluate(world, "pixels", features="raw_pixels", shots=(5,))
     trained, _ = evaluate(world, "trained", shots=(5,))
     assert len({untrained.per_seed, pixels.per_seed, trained.per_seed}) == 3
 
-    task = EvaluateTask(
-        EvaluateConfig(method="fewshot", features="untrained", shots=(5,)), data, given, (1,), 16, 1, ctx.task
-    )
-    assert probe(task).accuracies[1][5] == untrained.per_seed[1], "a pure function of its seed"
+    again, _ = evaluate(world, "again", features="untrained", shots=(5,), seeds=(1,))
+    assert again.per_seed == untrained.per_seed[1:2], "a pure function of its seed"
 
 
 @pytest.mark.parametrize("method", ["linear", "knn"])

@@ -7,7 +7,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 
 from stages.evaluate.config import EvaluateConfig
-from stages.evaluate.probes import fit_logistic, held_out, linear, nearest
+from stages.evaluate.probes import choose_l2, fit_logistic, held_out, linear, nearest
 
 CPU = torch.device("cpu")
 RNG = np.random.default_rng(0)
@@ -47,13 +47,15 @@ def test_held_out_images_choose_the_penalty():
     for l2 in sweep:
         fitted = LogisticRegression(C=1 / (l2 * (~dev).sum()), tol=1e-8, max_iter=5000).fit(x[~dev], LABELS[~dev])
         right[l2] = (fitted.predict(x[dev]) == LABELS[dev]).sum()
-    named, chosen = linear(noisy, LABELS, test, 3, sweep, 0, CPU)
+    chosen = choose_l2(noisy, LABELS, 3, sweep, 0, CPU)
+    named = linear(noisy, LABELS, test, 3, chosen, CPU)
     assert chosen == max(sweep, key=lambda l2: (right[l2], l2)) and len(set(right.values())) > 1
     whole = LogisticRegression(C=1 / (chosen * 90), tol=1e-8, max_iter=5000).fit(x, LABELS)
     theirs = whole.predict((test - noisy.mean(axis=0)) / noisy.std(axis=0))
     assert (named == theirs).mean() >= 59 / 60, "fitted again on all, held-out images too"
-    _, single = linear(POINTS[:3], LABELS[:3], TEST, 3, (1.0, 1e-3, 0.1), 0, CPU)
-    assert single == 0.1, "one image a class leaves none to choose with"
+    assert choose_l2(POINTS[:3], LABELS[:3], 3, (1.0, 1e-3, 0.1), 0, CPU) == 0.1, (
+        "one image a class leaves none to choose with"
+    )
 
 
 def test_what_is_held_out():

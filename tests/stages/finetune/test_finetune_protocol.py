@@ -35,8 +35,8 @@ class Watching(InProcessCluster):
         super().__init__()
         self.sent, self.choices, self.lives, self.ctx = [], [], lives, ctx
 
-    def fan(self, fn, items, *, resources, label=str):
-        for done in super().fan(fn, items, resources=resources, label=label):
+    def fan(self, fn, items, **kwargs):
+        for done in super().fan(fn, items, **kwargs):
             self.sent.append(done.item)
             self.choices.append(
                 self.ctx is not None and self.ctx.out.node.size(self.ctx.out.at("choice.json")) is not None
@@ -135,8 +135,8 @@ def test_a_damaged_piece_and_one_of_another_choice_do_not_count(world):
 class Failing(InProcessCluster):
     """One task ends with an error, the others as they do."""
 
-    def fan(self, fn, items, *, resources, label=str):
-        for done in super().fan(fn, items, resources=resources, label=label):
+    def fan(self, fn, items, **kwargs):
+        for done in super().fan(fn, items, **kwargs):
             failed = str(done.item) == "sweep-lr0.01-seed1"
             yield Done(done.item, error=StageError("train", "out of memory")) if failed else done
 

@@ -1,0 +1,109 @@
+"""The one queue of a driver: which task of which node is handed to Ray next, the longest first.
+
+Graham's rule: longest first ends at most a third later than any order could, and in practice a few percent. Pure:
+knows neither Ray nor time, so that a test may drive it by a clock of its own.
+"""
+
+import itertools
+import math
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+_SLACK = 1e-6
+"""Fractions of a GPU: ten tenths are a hair over 1."""
+
+Sizes = Mapping[str, float]
+"""Amounts of resources as Ray names them: `{"CPU": 4, "GPU": 0.25}`."""
+
+
+@dataclass(eq=False)
+class Ticket:
+    """One task that waits its turn."""
+
+    item: Any
+    bundle: Sizes
+    seconds: float | None
+    """How long it and what can only begin after it will take, by the estimate; None goes before all others: who knows
+    nothing assumes that it is long."""
+    go: Callable[["Ticket"], None]
+    """Called once it is its turn; must neither block nor call the queue."""
+    losses: int = 0
+    order: int = -1
+    """When it first came; of equals the earlier goes first."""
+
+    @property
+    def place(self) -> tuple[float, int]:
+        return (-math.inf if self.seconds is None else -self.seconds, self.order)
+
+
+@dataclass
+class OneQueue:
+    """Hands tickets on while what they ask for is free; thread-safe.
+
+    A ticket that does not fit holds back those behind it that want what it lacks, so that small ones do not starve it;
+    others pass. `ahead` tickets more go than fit: a cluster that grows must see what is wanted.
+    """
+
+    totals: Callable[[], Sizes]
+    """What the whole cluster has; asked by `look`."""
+    ahead: int = 0
+    _waiting: list[Ticket] = field(default_factory=list)
+    _out: dict[Ticket, bool] = field(default_factory=dict)
+    """Handed on, and whether beyond what fits."""
+    _has: Sizes = field(default_factory=dict)
+    _numbers: Any = field(default_factory=itertools.count)
+    _lock: threading.RLock = field(default_factory=threading.RLock)
+
+    def join(self, tickets: Iterable[Ticket]) -> None:
+        """Take tickets in, all before any of them goes; one that comes again keeps its place."""
+        with self._lock:
+            for ticket in tickets:
+                ticket.order = next(self._numbers) if ticket.order < 0 else ticket.order
+                self._waiting.append(ticket)
+            self._waiting.sort(key=lambda ticket: ticket.place)
+            if not self._has:
+                self._has = self.totals()
+            self._hand_on()
+
+    def leave(self, tickets: Sequence[Ticket]) -> None:
+        """These have ended, or nobody wants them any more: others may have what they held."""
+        with self._lock:
+            gone = set(tickets)
+            self._waiting = [ticket for ticket in self._waiting if ticket not in gone]
+            for ticket in gone:
+                self._out.pop(ticket, None)
+            self._hand_on()
+
+    def look(self) -> None:
+        """Ask again what the cluster has: machines come and go."""
+        has = self.totals()
+        with self._lock:
+            self._has = has
+            self._hand_on()
+
+    def _hand_on(self) -> None:
+        free = dict(self._has)
+        for ticket, beyond in self._out.items():
+            if not beyond:
+                for name, amount in ticket.bundle.items():
+                    free[name] = free.get(name, 0.0) - amount
+        beyond = sum(self._out.values())
+        lacking: set[str] = set()
+        stay = []
+        for ticket in self._waiting:
+            asked = {name: amount for name, amount in ticket.bundle.items() if amount > 0}
+            lacks = {name for name, amount in asked.items() if free.get(name, 0.0) + _SLACK < amount}
+            fits = not lacks and not lacking & asked.keys()
+            if not fits and self._out and beyond >= self.ahead:
+                lacking |= lacks
+                stay.append(ticket)
+                continue
+            if fits:
+                for name, amount in asked.items():
+                    free[name] -= amount
+            beyond += not fits
+            self._out[ticket] = not fits
+            ticket.go(ticket)
+        self._waiting = stay

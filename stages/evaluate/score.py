@@ -1,0 +1,139 @@
+"""What probes and heads make of frozen features: the choice of a penalty first, then scores on the test split.
+
+A pure function of its task. Shapes: N training images, M test images, D features, K classes.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from infra.errors import UsageError
+from stages.evaluate.features import Floats, device, pretrained, read
+from stages.evaluate.fewshot import draw, left_over
+from stages.evaluate.probes import choose_l2, linear, nearest
+from stages.evaluate.quality import quality, real_accuracy
+from stages.evaluate.ridge import Ridge
+from stages.evaluate.task import Draws, EvaluateTask, FitTask, HeadTask, Indices
+from stages.images.evaluate import EvalImages
+from stages.images.manifest import load_manifest
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What probes of one task found, by seed and number of shots; 0 shots are all training images."""
+
+    accuracy: dict[int, dict[int, float]] = field(default_factory=dict)
+    """On the test split; empty while choosing."""
+    l2: dict[int, dict[int, float]] = field(default_factory=dict)
+    """linear, while choosing: the penalty that held-out images chose."""
+    by_l2: dict[int, dict[int, dict[float, float]]] = field(default_factory=dict)
+    """fewshot: accuracy with every penalty of `l2_shared`, on dev images while choosing, else on the test split."""
+
+
+def draws(task: EvaluateTask) -> tuple[Draws, dict[int, Indices]]:
+    """Training images of every seed and number of shots, and the dev images where penalties are compared."""
+    config = task.config
+    labels_N = _labels(task, "train")
+    if config.drawn is None:
+        return {seed: {0: np.arange(len(labels_N))} for seed in config.scored_seeds}, {}
+    chosen = {seed: draw(labels_N, task.data.num_classes, seed, config.drawn) for seed in config.scored_seeds}
+    if not config.l2_shared:
+        return chosen, {}
+    most = max(config.drawn)
+    return chosen, {seed: left_over(labels_N, supports[most], seed) for seed, supports in chosen.items()}
+
+
+def fit(task: FitTask) -> Fitted:
+    """Choose, where the task has no features of the test split; else score on all of it."""
+    about = task.about
+    torch.set_num_threads(about.cpus)
+    labels_N = _labels(about, "train")
+    test = None
+    if task.test is not None:
+        labels_M = _labels(about, "test")
+        test = read(task.test, np.arange(len(labels_M)), about), labels_M
+    result = Fitted()
+    for seed in task.seeds:
+        dev = task.dev.get(seed)
+        wanted = [*task.draws[seed].values(), *([] if dev is None or test is not None else [dev])]
+        drawn = np.unique(np.concatenate(wanted))
+        train_ND = read(task.train, drawn, about)
+        held = test or (None if dev is None else (train_ND[np.searchsorted(drawn, dev)], labels_N[dev]))
+        for shots, support in task.draws[seed].items():
+            x_ND, y_N = train_ND[np.searchsorted(drawn, support)], labels_N[support]
+            _fit_one(task, seed, shots, x_ND, y_N, held, result)
+    return result
+
+
+def _fit_one(
+    task: FitTask, seed: int, shots: int, x_ND: Floats, y_N: Indices, held: tuple[Floats, Indices] | None,
+    result: Fitted,
+) -> None:  # fmt: skip
+    config, classes = task.about.config, task.about.data.num_classes
+    if task.test is None and config.method == "linear":
+        result.l2.setdefault(seed, {})[shots] = choose_l2(x_ND, y_N, classes, config.l2_sweep, seed, device())
+        return
+    assert held is not None, "only logistic regression holds its dev images out of the support"
+    held_MD, labels_M = held
+    if config.method == "fewshot":
+        ridge = Ridge.fit(x_ND, y_N, classes)
+        if config.l2_shared:
+            every = {l2: _share(ridge.predict(held_MD, l2), labels_M) for l2 in config.l2_shared}
+            result.by_l2.setdefault(seed, {})[shots] = every
+        named_M = ridge.predict(held_MD, config.l2)
+    elif config.method == "linear":
+        assert task.l2 is not None, "the choice is committed before the test split is opened"
+        named_M = linear(x_ND, y_N, held_MD, classes, task.l2[seed][shots], device())
+    else:
+        named_M = nearest(x_ND, y_N, held_MD, classes, config.neighbours, config.temperature, device())
+    if task.test is not None:
+        result.accuracy.setdefault(seed, {})[shots] = _share(named_M, labels_M)
+
+
+def head(task: HeadTask) -> tuple[float, dict[str, Any]]:
+    """The share of the test split that the weights' own head names right, classes matched by name; what stands beside.
+
+    UsageError when the data has a class that the weights do not know.
+    """
+    about = task.about
+    theirs, names = _numbers(about)
+    labels = EvalImages.labels_of(about.data, "test", about.cache)
+    features_MD = read(task.test, np.arange(len(labels)), about)
+    model = pretrained(about)
+    with torch.inference_mode():
+        logits_MK = model.head(torch.as_tensor(features_MD, device=device())).float().cpu().numpy()
+    if about.config.method == "real":
+        right_MK = np.zeros(logits_MK.shape, dtype=np.float32)
+        right_MK[:, theirs] = labels if labels.ndim == 2 else np.eye(len(names))[np.asarray(labels, dtype=np.int64)]
+        value, counted = real_accuracy(logits_MK.argmax(axis=1), right_MK)
+        return value, {"counted": counted}
+    labels_M: Indices = theirs[np.asarray(labels, dtype=np.int64)]
+    return float((logits_MK.argmax(axis=1) == labels_M).mean()), quality(logits_MK, labels_M)
+
+
+def _numbers(about: EvaluateTask) -> tuple[npt.NDArray[np.int64], tuple[str, ...]]:
+    """The weights' number of each of the data's classes, and the classes' names."""
+    assert about.weights is not None
+    known: Mapping[str, str] = about.weights.read_json("labels.json")["id2label"]
+    numbers = {name: int(number) for number, name in known.items()}
+    names = load_manifest(about.data).classes
+    unknown = [name for name in names if name not in numbers]
+    if unknown:
+        raise UsageError(
+            f"classify {about.data.uri} with {about.weights.uri}",
+            f"{len(unknown)} of {len(names)} classes are unknown to the weights, {unknown[0]!r} for one",
+            "fine-tune on these classes, or use method fewshot",
+        )
+    return np.array([numbers[name] for name in names]), names
+
+
+def _share(named_M: Indices, labels_M: Indices) -> float:
+    return float((named_M == labels_M).mean())
+
+
+def _labels(task: EvaluateTask, split: str) -> Indices:
+    return np.asarray(EvalImages.labels_of(task.data, split, task.cache), dtype=np.int64)
