@@ -154,7 +154,8 @@ def _batches(job: Job, engine: Engine, first_step: int) -> Iterator[Batch]:
     config, resources = job.course.config, job.course.resources
     images = TrainImages(
         job.shards, SPLIT, job.model.image_px, config.augment, config.seed, cache=job.task.scratch / "images",
-        multi_hot=job.model.classes if job.shards.multi_label or config.augment.mixes else None,
+        multi_hot=job.model.classes if any(one.multi_label for one in job.shards) or config.augment.mixes else None,
+        shares=config.mix, labelled=job.course.labelled,
     )  # fmt: skip
     ranges = engine.deal.ranges(first_step, job.course.total_steps)
     if config.objective.kind == "masked_patch":
