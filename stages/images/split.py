@@ -4,8 +4,6 @@ Knows manifest, index and cache; not the order, nor what becomes of the pixels. 
 """
 
 import hashlib
-import mmap
-import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -21,6 +19,7 @@ from stages.images.decode import Pixels, decode
 from stages.images.header import BadImage
 from stages.images.index import ShardIndex, parse_index
 from stages.images.manifest import Manifest, ShardEntry
+from stages.images.tars import Tars
 from stages.images.united import united
 
 DECODED_BYTES = 512_000_000
@@ -47,10 +46,8 @@ class Split:
         self.counts = np.array([entry.count for entry in self.entries], dtype=np.int64)
         self.num_images = int(self.counts.sum())
         self._starts = np.concatenate(([0], self.counts.cumsum()[:-1]))
-        self._cache = ShardCache(cache)
+        self._tars = Tars(cache if isinstance(cache, ShardCache) else ShardCache(cache))
         self._indexes: dict[int, ShardIndex] = {}
-        self._maps: dict[int, mmap.mmap] = {}
-        self._lock = threading.Lock()
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -90,7 +87,9 @@ class Split:
             raise IntegrityError(
                 f"decode {index.key[row]} of {index.path} in {self._set(shard).uri}",
                 f"{error}; " + ("its bytes are those ingested" if intact else "its bytes are not those ingested"),
-                "ingest again with this version" if intact else f"remove the cached {self._cache.folder} and run again",
+                "ingest again with this version"
+                if intact
+                else f"remove the cached {self._tars.cache.folder} and run again",
             ) from error
 
     def locate(self, number: int) -> tuple[int, int]:
@@ -99,8 +98,7 @@ class Split:
         return shard, number - int(self._starts[shard])
 
     def _bytes(self, shard: int, row: int) -> bytes:
-        index, tar = self._index(shard), self._map(shard)
-        return tar[index.offset[row] : index.offset[row] + index.size[row]]
+        return self._tars.read(self._set(shard), self.entries[shard], self._index(shard), row)
 
     def _index(self, shard: int) -> ShardIndex:
         index = self._indexes.get(shard)
@@ -114,17 +112,6 @@ class Split:
 
     def _set(self, shard: int) -> ShardSet:
         return self.sets[self.owners[shard]]
-
-    def _map(self, shard: int) -> mmap.mmap:
-        tar = self._maps.get(shard)
-        if tar is None:
-            path = self._cache.path(self._set(shard), self.entries[shard])
-            with self._lock:
-                if shard not in self._maps:
-                    with path.open("rb") as file:
-                        self._maps[shard] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-                tar = self._maps[shard]
-        return tar
 
 
 class DecodedSplit:

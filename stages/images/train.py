@@ -12,6 +12,7 @@ import torch
 from stages.artifacts import ShardSet
 from stages.images.augment import Shares, cut, mix
 from stages.images.batch import Batch
+from stages.images.cache import ShardCache
 from stages.images.config import AugmentSettings
 from stages.images.decode import Pixels
 from stages.images.keys import Ints
@@ -34,7 +35,7 @@ class TrainImages:
         image_px: int,
         augment: AugmentSettings,
         seed: int,
-        cache: Path,
+        cache: Path | ShardCache,
         keep: Ints | None = None,
         multi_hot: int | None = None,
         shares: Sequence[float] = (),

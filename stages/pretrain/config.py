@@ -62,6 +62,9 @@ class PretrainResources(Settings):
     """Steps between checkpoints; by default a tenth of the run, at most 1k steps. The last step always is one."""
     keep: PositiveInt = 2
     """Newest checkpoints kept while the run goes on; older ones of this attempt are deleted."""
+    cache_bytes: PositiveInt | None = None
+    """Bytes of shards kept on each machine's local disk; left out, all it has but 1 GB. What finds no room is read
+    from the store image by image."""
     max_failures: int = Field(default=3, ge=0)
     """How often the gang may be restarted after losing a rank before the node fails."""
 
