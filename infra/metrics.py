@@ -46,6 +46,8 @@ KNOWN: dict[str, Known] = {
         Known("images_per_second", "Images consumed per second, over all ranks."),
         Known("model_flops_utilization_ratio", "Model FLOPs per second over the devices' peak, 0 to 1."),
         Known("data_wait_seconds_total", "Seconds a rank has waited for its next batch.", "counter"),
+        Known("shard_wait_seconds_total", "Seconds readers have waited for shards from the store.", "counter"),
+        Known("uncached_samples_total", "Images read from the store one by one: no room on the disk.", "counter"),
         Known("step_seconds", "Wall time of the last step."),
         Known("checkpoint_stall_seconds", "Seconds training stood still for the last checkpoint."),
         Known("checkpoint_commit_seconds", "Seconds from the last checkpoint's begin to its commit in the store."),

@@ -55,8 +55,8 @@ class Stage:
     def estimate_fn(self) -> "EstimateFn":
         return cast("EstimateFn", _load(self.estimate))
 
-    def check(self, config: Settings, resources: Settings, given: frozenset[str]) -> list[str]:
-        """What is wrong with config, resources and the names of the given inputs together, in words.
+    def check(self, config: Settings, resources: Settings, given: Mapping[str, int]) -> list[str]:
+        """What is wrong with config, resources and the given inputs (how many of each name) together, in words.
 
         Asks the optional hooks of the stage's config module: `check(config, resources)` and
         `check_inputs(config, given)`.
@@ -95,7 +95,7 @@ _STAGES = (
     Stage(
         "pretrain",
         version=1,
-        inputs={"shards": Need("ShardSet", required=True), "init": Need("Weights")},
+        inputs={"shards": Need("ShardSet", required=True, many=True), "init": Need("Weights")},
         output="Checkpoint",
         config="stages.pretrain.config:PretrainConfig",
         resources="stages.pretrain.config:PretrainResources",

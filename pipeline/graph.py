@@ -97,7 +97,7 @@ def _node(sibling: Sibling, needs: Mapping[str, tuple[str, ...]], problems: Prob
     resources = settings(sibling.resources, stage.resources_class(), f"{path}.resources", problems)
     if config is None or resources is None:
         return None
-    for words in stage.check(config, resources, frozenset(name for name, refs in needs.items() if refs)):
+    for words in stage.check(config, resources, {name: len(refs) for name, refs in needs.items() if refs}):
         problems.add(sibling.config.at, path, words)
     return Node(sibling.id, stage, config, resources, needs, plain(sibling.config))
 

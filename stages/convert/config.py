@@ -1,5 +1,6 @@
 """What convert takes: the file formats to write, and what to write into them. No torch."""
 
+from collections.abc import Collection
 from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
@@ -90,7 +91,7 @@ class ConvertResources(TaskResources):
     """GPUs of the task; none is needed."""
 
 
-def check_inputs(config: ConvertConfig, given: frozenset[str]) -> list[str]:
+def check_inputs(config: ConvertConfig, given: Collection[str]) -> list[str]:
     """What is wrong with the names of the given inputs, one sentence each."""
     if config.use == "ema" and "checkpoint" not in given:
         return ["use: ema takes the average that a checkpoint keeps of its weights: give a `checkpoint`, or use params"]

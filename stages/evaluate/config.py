@@ -1,5 +1,6 @@
 """What an evaluation of frozen weights takes. No torch."""
 
+from collections.abc import Collection
 from typing import Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, ValidationInfo, field_validator, model_validator
@@ -90,7 +91,7 @@ class EvaluateResources(TaskResources):
     """Images per forward pass."""
 
 
-def check_inputs(config: EvaluateConfig, given: frozenset[str]) -> list[str]:
+def check_inputs(config: EvaluateConfig, given: Collection[str]) -> list[str]:
     """What the config misses, given the names of the node's inputs; asked by `validate`."""
     if "weights" in given:
         return []

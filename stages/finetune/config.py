@@ -1,5 +1,6 @@
 """What a fine-tuning takes: the protocol of the paper's section 4.1 and B.1.1, every choice a field. No torch."""
 
+from collections.abc import Collection
 from typing import Literal, TypeVar
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
@@ -154,7 +155,7 @@ def check(config: FinetuneConfig, resources: FinetuneResources) -> list[str]:
     return [f"batch_images {config.batch_images} is not a multiple of micro_batch {size}: {whole} x {size} + {rest}"]
 
 
-def check_inputs(config: FinetuneConfig, given: frozenset[str]) -> list[str]:
+def check_inputs(config: FinetuneConfig, given: Collection[str]) -> list[str]:
     """What the config misses or has too much of, given the names of the node's inputs; asked by `validate`."""
     if "weights" in given and config.model is not None:
         return ["config.model is for training from scratch, but weights are given: remove one of them"]

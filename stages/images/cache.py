@@ -1,15 +1,29 @@
-"""Shards on this machine's disk, keyed by digest: fetched once, verified once, shared by all processes. No torch."""
+"""Shards on this machine's disk, keyed by digest: fetched once, verified once, shared by all processes. No torch.
 
+Bounded: what was used longest ago makes room, except what some process has mapped. Where there is no room, or the disk
+is full, nothing fails: who asks is told so, and reads from the store.
+"""
+
+import errno
 import fcntl
+import mmap
 import os
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from infra.errors import IntegrityError, StorageError
-from stages.artifacts import ShardSet
+from infra.storage import traffic
+from stages.artifacts import File, ShardSet
 from stages.images.manifest import ShardEntry
+from stages.images.watch import UNWATCHED, Watch
+
+SPARE_BYTES = 1_000_000_000
+"""Left free on the disk for whatever else writes there."""
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 @dataclass(frozen=True)
@@ -20,37 +34,144 @@ class ShardCache:
     """
 
     folder: Path
+    max_bytes: int | None = None
+    """Of all shards kept; left out, as much as the disk has but `SPARE_BYTES`."""
+    watch: Watch = UNWATCHED
+    """Who is told of waits and of what could not be kept."""
 
-    def path(self, shards: ShardSet, entry: ShardEntry) -> Path:
-        """Where the tar lies, fetching it first if need be. IntegrityError when its digest is not the manifest's."""
+    def mapped(self, shards: ShardSet, entry: ShardEntry) -> mmap.mmap | None:
+        """The tar, mapped, fetched first if need be; None where there is no room for it.
+
+        While the map lives, the tar counts as used and stays. IntegrityError when its digest is not the manifest's.
+        """
+        file = expected(shards, entry)
         local = self.folder / entry.sha256[:2] / f"{entry.sha256}.tar"
-        if not _has_size(local, entry.bytes):
-            with self._alone(local):
-                if not _has_size(local, entry.bytes):
-                    self._fetch(shards, entry, local)
-        return local
+        while True:
+            tar = _held(local, entry.bytes)
+            if tar is not None:
+                return tar
+            try:
+                with self._fetching(local) as reservation:
+                    if not _has_size(local, entry.bytes) and not self._fetch(shards, file, local, reservation):
+                        return None
+            except OSError as error:
+                if error.errno in _FULL:
+                    return None
+                raise StorageError(f"keep a shard in {self.folder}", str(error), "make room there") from error
 
-    def _fetch(self, shards: ShardSet, entry: ShardEntry, local: Path) -> None:
-        file = shards.file(entry.path)
-        if (file.bytes, file.sha256) != (entry.bytes, entry.sha256):
-            raise IntegrityError(
-                f"read {entry.path} of {shards.uri}",
-                f"the record says {file.bytes} bytes, {file.sha256}; the manifest {entry.bytes} bytes, {entry.sha256}",
-                "run the node again with --replace",
-            )
+    def _fetch(self, shards: ShardSet, file: File, local: Path, reservation: BinaryIO) -> bool:
+        """Whether there was room."""
         local.unlink(missing_ok=True)  # cut since it was verified: its size is wrong
-        shards.store().download(file.at, local, expect=file.digest)
+        if not self._make_room(file.bytes, reservation):
+            return False
+        try:
+            self._download(shards, file, local)
+        except StorageError as error:
+            cause = error.__cause__
+            if not isinstance(cause, OSError) or cause.errno not in _FULL:
+                raise
+            local.with_name(local.name + ".part").unlink(missing_ok=True)
+            return False
+        return True
+
+    def _download(self, shards: ShardSet, file: File, local: Path) -> None:
+        """Twice, where the first came damaged: a bit that flips on the way does so once."""
+        try:
+            shards.store().download(file.at, local, expect=file.digest)
+        except IntegrityError:
+            traffic.count("retries")
+            shards.store().download(file.at, local, expect=file.digest)
+
+    def _make_room(self, wanted: int, reservation: BinaryIO) -> bool:
+        """Reserve `wanted` bytes, removing what was used longest ago and is not mapped; whether that was enough."""
+        with _locked(self.folder / "room.lock"):
+            tars = sorted(map(_used, self._files("tar")))
+            written, reserved = sum(size for _, size, _ in tars), sum(map(_reserved, self._files("lock")))
+            most = written + shutil.disk_usage(self.folder).free  # removing what is written frees as much
+            most = most - SPARE_BYTES if self.max_bytes is None else min(most, self.max_bytes)
+            for _, size, tar in tars:
+                if written + reserved + wanted <= most:
+                    break
+                written -= size if _removed(tar) else 0
+            if written + reserved + wanted > most:
+                return False
+            os.ftruncate(reservation.fileno(), wanted)
+            return True
+
+    def _files(self, suffix: str) -> list[Path]:
+        return list(self.folder.glob(f"??/*.{suffix}"))
 
     @contextmanager
-    def _alone(self, local: Path) -> Iterator[None]:
-        """Hold the lock of one shard on this machine."""
+    def _fetching(self, local: Path) -> Iterator[BinaryIO]:
+        """Hold the lock of one shard on this machine; its length is the room that is reserved for it."""
+        local.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(local.with_suffix(".lock")) as lock:
+            yield lock
+            os.ftruncate(lock.fileno(), 0)
+
+
+def expected(shards: ShardSet, entry: ShardEntry) -> File:
+    """The tar as the record has it. IntegrityError when the manifest says otherwise."""
+    file = shards.file(entry.path)
+    if (file.bytes, file.sha256) != (entry.bytes, entry.sha256):
+        raise IntegrityError(
+            f"read {entry.path} of {shards.uri}",
+            f"the record says {file.bytes} bytes, {file.sha256}; the manifest {entry.bytes} bytes, {entry.sha256}",
+            "run the node again with --replace",
+        )
+    return file
+
+
+def _held(local: Path, size: int) -> mmap.mmap | None:
+    """A map of the tar if it is there. Its lock is the map's: both end together."""
+    try:
+        with local.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH)
+            found = os.fstat(file.fileno())
+            if found.st_nlink == 0 or found.st_size != size:  # removed by another process meanwhile, or cut
+                return None
+            os.utime(file.fileno())
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except FileNotFoundError:
+        return None
+
+
+def _used(tar: Path) -> tuple[int, int, Path]:
+    """When it was last mapped, its size, and itself; nothing of what is gone meanwhile."""
+    with suppress(FileNotFoundError):
+        found = tar.stat()
+        return found.st_mtime_ns, found.st_size, tar
+    return 0, 0, tar
+
+
+def _removed(tar: Path) -> bool:
+    """Remove a tar that no process has mapped; whether it is gone."""
+    try:
+        with tar.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            tar.unlink(missing_ok=True)
+    except BlockingIOError:
+        return False
+    except FileNotFoundError:
+        return True
+    return True
+
+
+def _reserved(lock: Path) -> int:
+    """Bytes that a process is fetching now; what one that died had reserved is free again."""
+    with suppress(FileNotFoundError), lock.open("rb") as file:
         try:
-            local.parent.mkdir(parents=True, exist_ok=True)
-            with open(local.with_suffix(".lock"), "w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
-                yield
-        except OSError as error:
-            raise StorageError(f"keep a shard in {self.folder}", str(error), "make room there") from error
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return os.fstat(file.fileno()).st_size
+    return 0
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[BinaryIO]:
+    with path.open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield lock
 
 
 def _has_size(path: Path, size: int) -> bool:

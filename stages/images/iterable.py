@@ -25,7 +25,8 @@ class ShardStream(IterableDataset[tuple[Tensor, Tensor]]):
     To be given to a loader with `batch_size=None`. Of the global batch each of the W ranks gets its share, in order.
     """
 
-    shards: ShardSet
+    shards: ShardSet | tuple[ShardSet, ...]
+    """Several sets need `shares` too."""
     batch_images: int
     """Images of the global batch, over all ranks."""
     image_px: int
@@ -33,6 +34,8 @@ class ShardStream(IterableDataset[tuple[Tensor, Tensor]]):
     """Local folder for verified copies of shards; processes may share it."""
     split: str = "train"
     augment: AugmentSettings = field(default_factory=AugmentSettings)
+    shares: tuple[float, ...] = ()
+    """How many images of each of several sets there are in any stretch of the stream."""
     seed: int = 0
     samples_seen: int = 0
     """Where the stream begins, in images over all ranks."""
@@ -62,7 +65,9 @@ class ShardStream(IterableDataset[tuple[Tensor, Tensor]]):
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         worker = get_worker_info()
         first, apart = (worker.id, worker.num_workers) if worker else (0, 1)  # a loader asks its workers in turn
-        images = TrainImages(self.shards, self.split, self.image_px, self.augment, self.seed, self.cache)
+        images = TrainImages(
+            self.shards, self.split, self.image_px, self.augment, self.seed, self.cache, shares=self.shares
+        )
         share = self.batch_images // self.world_size
         start = self.samples_seen + first * self.batch_images + self.rank * share
         while True:

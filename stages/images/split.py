@@ -4,8 +4,7 @@ Knows manifest, index and cache; not the order, nor what becomes of the pixels. 
 """
 
 import hashlib
-import mmap
-import threading
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +19,9 @@ from stages.images.crops import Box
 from stages.images.decode import Pixels, decode, decode_part
 from stages.images.header import BadImage
 from stages.images.index import ShardIndex, parse_index
-from stages.images.manifest import Manifest, ShardEntry, load_manifest
+from stages.images.manifest import Manifest, ShardEntry
+from stages.images.tars import Tars
+from stages.images.united import united
 
 DECODED_BYTES = 512_000_000
 """A split whose pixels take no more than this together is kept decoded in memory, filled as images are first read."""
@@ -28,30 +29,40 @@ _FETCHES = 8
 
 
 class Split:
-    """Images 0..num_images-1 of a split, in manifest order. Safe for threads.
+    """Images 0..num_images-1 of a split, in manifest order; of several sets laid end to end. Safe for threads.
 
     UsageError when the split has no images; IntegrityError when an index or a shard is not what the record vouches for.
     """
 
-    def __init__(self, shards: ShardSet, split: str, cache: Path) -> None:
-        self.shards, self.split = shards, split
-        self.manifest: Manifest = load_manifest(shards)
-        self.entries = self.manifest.of(split)
+    def __init__(self, shards: ShardSet | Sequence[ShardSet], split: str, cache: Path, labelled: bool = True) -> None:
+        self.sets = (shards,) if isinstance(shards, ShardSet) else tuple(shards)
+        self.split = split
+        self.manifests: tuple[Manifest, ...] = united(self.sets, labelled)
+        self.labelled = labelled
+        self.multi_label = labelled and any(manifest.multi_label for manifest in self.manifests)
+        owned = [(place, entry) for place, one in enumerate(self.manifests) for entry in one.of(split)]
+        self.owners = [place for place, _ in owned]
+        """Which set each shard is of."""
+        self.entries = [entry for _, entry in owned]
         self.counts = np.array([entry.count for entry in self.entries], dtype=np.int64)
         self.num_images = int(self.counts.sum())
         self._starts = np.concatenate(([0], self.counts.cumsum()[:-1]))
-        self._cache = ShardCache(cache)
+        self._tars = Tars(cache if isinstance(cache, ShardCache) else ShardCache(cache))
         self._indexes: dict[int, ShardIndex] = {}
-        self._maps: dict[int, npt.NDArray[np.uint8]] = {}
-        self._lock = threading.Lock()
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.manifests[0].classes
 
     @cached_property
     def labels(self) -> npt.NDArray[np.int64] | npt.NDArray[np.float32]:
-        """Classes (N,) as int64, or for a multi-label set 0/1 as float32 (N, K)."""
+        """Classes (N,) as int64, or for a multi-label set 0/1 as float32 (N, K); all 0 for those who look at none."""
+        if not self.labelled:
+            return np.zeros(self.num_images, dtype=np.int64)
         rows = [labels for index in self.indexes for labels in index.labels]
-        if not self.manifest.multi_label:
+        if not self.multi_label:
             return np.array([label for (label,) in rows], dtype=np.int64)
-        hot = np.zeros((self.num_images, len(self.manifest.classes)), dtype=np.float32)
+        hot = np.zeros((self.num_images, len(self.classes)), dtype=np.float32)
         for number, labels in enumerate(rows):
             hot[number, labels] = 1
         return hot
@@ -75,9 +86,11 @@ class Split:
         except BadImage as error:
             intact = hashlib.sha256(data).hexdigest() == index.sha256s[row]
             raise IntegrityError(
-                f"decode {index.key[row]} of {index.path} in {self.shards.uri}",
+                f"decode {index.key[row]} of {index.path} in {self._set(shard).uri}",
                 f"{error}; " + ("its bytes are those ingested" if intact else "its bytes are not those ingested"),
-                "ingest again with this version" if intact else f"remove the cached {self._cache.folder} and run again",
+                "ingest again with this version"
+                if intact
+                else f"remove the cached {self._tars.cache.folder} and run again",
             ) from error
 
     def shape(self, number: int) -> tuple[int, int]:
@@ -102,42 +115,20 @@ class Split:
         return shard, number - int(self._starts[shard])
 
     def _bytes(self, shard: int, row: int) -> npt.NDArray[np.uint8]:
-        """Where they are mapped, not copied."""
-        index, tar = self._index(shard), self._map(shard)
-        return tar[index.offset[row] : index.offset[row] + index.size[row]]
+        return self._tars.read(self._set(shard), self.entries[shard], self._index(shard), row)
 
     def _index(self, shard: int) -> ShardIndex:
         index = self._indexes.get(shard)
         if index is None:
             entry = self.entries[shard]
-            index = parse_index(self.shards.read(entry.index), f"{entry.index} of {self.shards.uri}")
-            self._check(index, entry)
+            shards, manifest = self._set(shard), self.manifests[self.owners[shard]]
+            index = parse_index(shards.read(entry.index), f"{entry.index} of {shards.uri}")
+            _check(index, entry, manifest, shards)
             self._indexes[shard] = index
         return index
 
-    def _check(self, index: ShardIndex, entry: ShardEntry) -> None:
-        classes = len(self.manifest.classes)
-        wrong = [labels for labels in index.labels if not labels or min(labels) < 0 or max(labels) >= classes]
-        several = [labels for labels in index.labels if len(labels) > 1 and not self.manifest.multi_label]
-        facts = (index.count, index.tar_bytes, index.sha256) == (entry.count, entry.bytes, entry.sha256)
-        if wrong or several or not facts:
-            raise IntegrityError(
-                f"read {entry.index} of {self.shards.uri}",
-                f"labels {(wrong or several)[0]} with {classes} classes" if facts else "it is of another shard",
-                "run the node again with --replace",
-            )
-
-    def _map(self, shard: int) -> npt.NDArray[np.uint8]:
-        tar = self._maps.get(shard)
-        if tar is None:
-            path = self._cache.path(self.shards, self.entries[shard])
-            with self._lock:
-                if shard not in self._maps:
-                    with path.open("rb") as file:
-                        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-                    self._maps[shard] = np.frombuffer(mapped, dtype=np.uint8)
-                tar = self._maps[shard]
-        return tar
+    def _set(self, shard: int) -> ShardSet:
+        return self.sets[self.owners[shard]]
 
 
 class DecodedSplit:
@@ -174,3 +165,16 @@ def open_pixels(split: Split) -> Split | DecodedSplit:
     """The split itself, or kept decoded when all its pixels fit in `DECODED_BYTES`."""
     small = sum(entry.pixels for entry in split.entries) * 3 <= DECODED_BYTES
     return DecodedSplit(split) if small else split
+
+
+def _check(index: ShardIndex, entry: ShardEntry, manifest: Manifest, shards: ShardSet) -> None:
+    classes = len(manifest.classes)
+    wrong = [labels for labels in index.labels if not labels or min(labels) < 0 or max(labels) >= classes]
+    several = [labels for labels in index.labels if len(labels) > 1 and not manifest.multi_label]
+    facts = (index.count, index.tar_bytes, index.sha256) == (entry.count, entry.bytes, entry.sha256)
+    if wrong or several or not facts:
+        raise IntegrityError(
+            f"read {entry.index} of {shards.uri}",
+            f"labels {(wrong or several)[0]} with {classes} classes" if facts else "it is of another shard",
+            "run the node again with --replace",
+        )

@@ -3,21 +3,20 @@
 `micro_batch(start, count)` gives the same bytes at any number of threads, ranks or resumes; the whole state is `start`.
 """
 
-import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from infra.errors import UsageError
 from stages.artifacts import ShardSet
 from stages.images.augment import Shares, cut, mix
 from stages.images.batch import Batch
+from stages.images.cache import ShardCache
 from stages.images.config import AugmentSettings
 from stages.images.decode import Pixels
 from stages.images.keys import Ints
-from stages.images.order import Order
+from stages.images.ordering import order_of
 from stages.images.prefetch import in_order
 from stages.images.split import Split, open_pixels
 
@@ -25,27 +24,30 @@ from stages.images.split import Split, open_pixels
 class TrainImages:
     """One split in shuffled order, augmented. `keep` (ascending numbers in the split) makes a subset the whole.
 
+    Several sets are mixed: `shares` says how many images of each there are in any stretch of the sequence.
     Labels are int64 classes; float32 (B, K) with Mixup, CutMix, a multi-label set, or `multi_hot` = K classes.
     """
 
     def __init__(
         self,
-        shards: ShardSet | tuple[ShardSet, ...],
+        shards: ShardSet | Sequence[ShardSet],
         split: str,
         image_px: int,
         augment: AugmentSettings,
         seed: int,
-        cache: Path,
+        cache: Path | ShardCache,
         keep: Ints | None = None,
         multi_hot: int | None = None,
+        shares: Sequence[float] = (),
+        labelled: bool = True,
     ) -> None:
-        self._split = Split(_only(shards), split, cache)
+        self._split = Split(shards, split, cache, labelled)
         self._pixels = open_pixels(self._split)
         self._image_px, self._augment, self._seed = image_px, augment, seed
         self._keep = np.arange(self._split.num_images) if keep is None else np.asarray(keep, dtype=np.int64)
-        self._order = _order(self._split, keep, seed)
-        several = augment.mixes or self._split.manifest.multi_label
-        self._num_classes = multi_hot or (len(self._split.manifest.classes) if several else None)
+        self._order = order_of(self._split, keep, seed, shares)
+        several = augment.mixes or self._split.multi_label
+        self._num_classes = multi_hot or (len(self._split.classes) if several else None)
 
     @property
     def num_images(self) -> int:
@@ -89,24 +91,3 @@ def _shares(labels: Ints | Shares, num_classes: int) -> Shares:
     shares_BK = np.zeros((len(labels), num_classes), dtype=np.float32)
     shares_BK[np.arange(len(labels)), labels] = 1
     return shares_BK
-
-
-def _only(shards: ShardSet | tuple[ShardSet, ...]) -> ShardSet:
-    if isinstance(shards, ShardSet):
-        return shards
-    if len(shards) != 1:
-        raise UsageError("train on several ShardSets", f"{len(shards)} were given", "give one")
-    return shards[0]
-
-
-def _order(split: Split, keep: Ints | None, seed: int) -> Order:
-    """The order of the images kept, shard by shard; named by manifest, split and subset."""
-    name = f"{split.shards.manifest_sha256}/{split.split}"
-    if keep is None:
-        return Order(split.counts.tolist(), name, seed)
-    kept = np.asarray(keep, dtype=np.int64)
-    if not len(kept) or (np.diff(kept) <= 0).any() or kept[0] < 0 or kept[-1] >= split.num_images:
-        raise ValueError(f"keep must be ascending numbers below {split.num_images}")
-    counts = np.histogram(kept, bins=np.concatenate(([0], split.counts.cumsum())) - 0.5)[0]
-    subset = hashlib.sha256(kept.astype("<i8").tobytes()).hexdigest()
-    return Order(counts.tolist(), f"{name}/{subset}", seed)

@@ -1,10 +1,12 @@
 """What `pretrain` takes: everything that decides the weights, and apart from it where and how fast they are made."""
 
+from collections.abc import Mapping
 from typing import Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from stages.images.config import AugmentSettings
+from stages.images.shares import block_counts
 from stages.settings import Duration, Settings
 from stages.training.config import Ema, ObjectiveSettings, OptimizerSettings
 from stages.training.schedule import ScheduleSettings
@@ -26,6 +28,9 @@ class PretrainConfig(Settings):
     """Images per step over all workers; the paper's 4096 (Table 3)."""
     total: Duration
     """Length of the run, such as `90 epochs`; only the last partial batch is dropped."""
+    mix: tuple[PositiveFloat, ...] = ()
+    """Where `shards` names several sets: how many images of each there are in any stretch of the sequence, such as
+    `[3, 1]`. An epoch is then as many images as the sets have together."""
     augment: AugmentSettings = AugmentSettings()
     """What happens to an image before the model sees it."""
     precision: Literal["bf16", "fp32"] = "bf16"
@@ -57,8 +62,25 @@ class PretrainResources(Settings):
     """Steps between checkpoints; by default a tenth of the run, at most 1k steps. The last step always is one."""
     keep: PositiveInt = 2
     """Newest checkpoints kept while the run goes on; older ones of this attempt are deleted."""
+    cache_bytes: PositiveInt | None = None
+    """Bytes of shards kept on each machine's local disk; left out, all it has but 1 GB. What finds no room is read
+    from the store image by image."""
     max_failures: int = Field(default=3, ge=0)
     """How often the gang may be restarted after losing a rank before the node fails."""
+
+
+def check_inputs(config: PretrainConfig, given: Mapping[str, int]) -> list[str]:
+    """What is wrong between the recipe and how many of each input there are; asked by `validate`."""
+    sets, shares = given.get("shards", 0), len(config.mix)
+    if sets > 1 and not shares:
+        return [f"{sets} sets of shards are given: say with config.mix in which proportions, such as {[1] * sets}"]
+    if shares and shares != sets:
+        return [f"config.mix has {shares} proportions for {sets} {'set' if sets == 1 else 'sets'} of shards"]
+    try:
+        block_counts(config.mix or (1,))
+    except ValueError as error:
+        return [f"config.mix: {error}"]
+    return []
 
 
 def micro_batch_of(config: PretrainConfig, resources: PretrainResources) -> int:

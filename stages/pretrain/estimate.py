@@ -21,10 +21,14 @@ def estimate(
 
     Raises what `pretrain` itself would raise for these numbers, so that it fails at plan.
     """
-    splits, num_classes = _shards(inputs)
-    if not splits or not splits.get(SPLIT) or num_classes is None:
+    num_images, num_classes = _shards(inputs)
+    if not num_images or None in num_classes:
         return Estimate(notes=("known once the shards are",))
-    course, model = Course(config, resources, splits[SPLIT]), model_of(config, num_classes)
+    course = Course(config, resources, num_images)
+    if course.labelled and len(set(num_classes)) > 1:
+        asked, found = "pretrain on several sets of shards", f"they have {_listed(num_classes)} classes"
+        raise UsageError(asked, found, "ingest them with the same classes in the same order")
+    model = model_of(config, num_classes[0] or 0)
     images = course.total_steps * config.batch_images
     flops = float(images * _train_flops(config, model))
     saved = (num_parameters(model) + _predictor(config, model)) * _saved_bytes(config, resources)
@@ -35,7 +39,7 @@ def estimate(
         bytes=saved * min(resources.keep, -(-course.total_steps // course.checkpoint_steps)),
         memory_bytes=memory_bytes(config, resources, model),
         hours=flops / _speed(config, resources, known) / 3600,
-        num_classes=num_classes,
+        num_classes=num_classes[0],
         model=model.model_dump(mode="json"),
         averaged=config.ema is not None,
         notes=tuple(_notes(config, resources)),
@@ -75,14 +79,19 @@ def _predictor(config: PretrainConfig, model: ModelSettings) -> int:
     return model.sizes.width * config.objective.outputs_of_patch(model.sizes.patch_px)
 
 
-def _shards(inputs: Mapping[str, Sequence[Artifact | Estimate]]) -> tuple[dict[str, int] | None, int | None]:
-    found = inputs.get("shards", ())
-    if not found:
-        return None, None
-    shards = found[0]
-    if not isinstance(shards, ShardSet | Estimate):
-        raise UsageError("estimate a pretraining", f"its shards are a {shards.kind}", "name a node that ingests")
-    return shards.splits, shards.num_classes
+def _shards(inputs: Mapping[str, Sequence[Artifact | Estimate]]) -> tuple[int, list[int | None]]:
+    """Training images of all sets together, 0 while that of one is not known; and the classes of each."""
+    found: list[ShardSet | Estimate] = []
+    for shards in inputs.get("shards", ()):
+        if not isinstance(shards, ShardSet | Estimate):
+            raise UsageError("estimate a pretraining", f"its shards are a {shards.kind}", "name a node that ingests")
+        found.append(shards)
+    counts = [(shards.splits or {}).get(SPLIT, 0) for shards in found]
+    return sum(counts) if all(counts) else 0, [shards.num_classes for shards in found]
+
+
+def _listed(counts: Sequence[int | None]) -> str:
+    return " and ".join(map(str, counts))
 
 
 def _saved_bytes(config: PretrainConfig, resources: PretrainResources) -> int:

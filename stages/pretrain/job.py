@@ -46,6 +46,11 @@ class Course:
         object.__setattr__(self, "schedule", schedule)
 
     @property
+    def labelled(self) -> bool:
+        """Whether the objective looks at labels."""
+        return self.config.objective.kind != "masked_patch"
+
+    @property
     def micro_batch(self) -> int:
         return micro_batch_of(self.config, self.resources)
 
@@ -68,7 +73,8 @@ class Job:
 
     course: Course
     model: ModelSettings
-    shards: ShardSet
+    shards: tuple[ShardSet, ...]
+    """One, or several that `config.mix` mixes."""
     init: Weights | Score | None
     task: TaskContext
 

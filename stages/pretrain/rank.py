@@ -18,8 +18,10 @@ from infra.work import Rank
 from stages.artifacts import File
 from stages.contract import Out
 from stages.images.batch import Batch
+from stages.images.cache import ShardCache
 from stages.images.prefetch import in_order
 from stages.images.train import TrainImages
+from stages.images.watch import Watch
 from stages.pretrain.job import FINISHED, SPLIT, Job
 from stages.pretrain.reporting import Reporter
 from stages.training import agree, loop
@@ -153,8 +155,10 @@ def _facts(job: Job, engine: Engine, first_step: int) -> Iterator[loop.Facts]:
 def _batches(job: Job, engine: Engine, first_step: int) -> Iterator[Batch]:
     config, resources = job.course.config, job.course.resources
     images = TrainImages(
-        job.shards, SPLIT, job.model.image_px, config.augment, config.seed, cache=job.task.scratch / "images",
-        multi_hot=job.model.classes if job.shards.multi_label or config.augment.mixes else None,
+        job.shards, SPLIT, job.model.image_px, config.augment, config.seed,
+        cache=ShardCache(job.task.scratch / "images", resources.cache_bytes, Watch(job.task.metrics, job.task.events)),
+        multi_hot=job.model.classes if any(one.multi_label for one in job.shards) or config.augment.mixes else None,
+        shares=config.mix, labelled=job.course.labelled,
     )  # fmt: skip
     ranges = engine.deal.ranges(first_step, job.course.total_steps)
     if config.objective.kind == "masked_patch":

@@ -10,6 +10,7 @@ from infra.work import Rank
 from stages.artifacts import Artifact, Checkpoint, File, Score, ShardSet, Weights
 from stages.contract import Inputs, Out, StageContext
 from stages.images.manifest import load_manifest
+from stages.images.united import united
 from stages.pretrain.config import PretrainConfig
 from stages.pretrain.job import FINISHED, SPLIT, Course, Job, model_of
 from stages.training.steps import METRICS, Place
@@ -23,15 +24,14 @@ def run(config: PretrainConfig, inputs: Inputs, ctx: StageContext) -> Checkpoint
     Errors: UsageError for shards that do not fit the recipe, StageError, Stopped, LeaseLost, StorageError, and
     IntegrityError when checkpoints were committed and none is whole.
     """
-    shards = inputs.one("shards", ShardSet)
-    if not shards.splits.get(SPLIT):
-        raise UsageError(f"pretrain on {shards.uri}", f"it holds {shards.splits}, no images to train on", _NO_SPLIT)
-    if shards.multi_label and config.objective.kind == "softmax":
-        found = "its images have several classes each, a softmax has one"
-        raise UsageError(f"pretrain on {shards.uri}", found, "set objective.kind to sigmoid")
+    shards = inputs.many("shards", ShardSet)
+    for one in shards:
+        _check(one, config)
+    course = Course(config, ctx.resources, sum(one.splits[SPLIT] for one in shards))
+    united(shards, course.labelled)
     job = Job(
-        course=Course(config, ctx.resources, shards.splits[SPLIT]),
-        model=model_of(config, shards.num_classes),
+        course=course,
+        model=model_of(config, shards[0].num_classes),
         shards=shards,
         init=_init(inputs),
         task=ctx.task,
@@ -40,6 +40,14 @@ def run(config: PretrainConfig, inputs: Inputs, ctx: StageContext) -> Checkpoint
     ctx.progress.update(0, job.course.total_steps, note=note)
     ctx.cluster.gang(functools.partial(_on_rank, job), resources=ctx.resources)
     return _artifact(job, ctx.out)
+
+
+def _check(shards: ShardSet, config: PretrainConfig) -> None:
+    if not shards.splits.get(SPLIT):
+        raise UsageError(f"pretrain on {shards.uri}", f"it holds {shards.splits}, no images to train on", _NO_SPLIT)
+    if shards.multi_label and config.objective.kind == "softmax":
+        found = "its images have several classes each, a softmax has one"
+        raise UsageError(f"pretrain on {shards.uri}", found, "set objective.kind to sigmoid")
 
 
 def _init(inputs: Inputs) -> Weights | Score | None:
@@ -62,7 +70,7 @@ def _artifact(job: Job, out: Out) -> Checkpoint:
     manifest = place.read(out.node)
     files = place.files(manifest)
     curve = next(file for file in files if file.path == f"{manifest.folder}/{METRICS}")
-    classes = load_manifest(job.shards).classes if job.model.classes else ()
+    classes = load_manifest(job.shards[0]).classes if job.model.classes else ()
     labels: dict[str, Any] = {"id2label": {str(index): name for index, name in enumerate(classes)}}
     if job.course.config.objective.kind == "sigmoid":
         labels["objective"] = "sigmoid"  # who predicts takes each class by itself
@@ -71,7 +79,7 @@ def _artifact(job: Job, out: Out) -> Checkpoint:
         step=manifest.step,
         samples_seen=manifest.samples_seen,
         model=job.model.model_dump(mode="json"),
-        shards_sha256=(job.shards.manifest_sha256,),
+        shards_sha256=tuple(one.manifest_sha256 for one in job.shards),
         metrics=finished["metrics"],
         files=(
             *files,

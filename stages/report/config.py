@@ -1,5 +1,6 @@
 """What a report takes beside the artifacts it tells of. No torch."""
 
+from collections.abc import Collection
 from typing import Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
@@ -33,7 +34,7 @@ class ReportResources(TaskResources):
     """Where the pictures are drawn."""
 
 
-def check_inputs(config: ReportConfig, given: frozenset[str]) -> list[str]:
+def check_inputs(config: ReportConfig, given: Collection[str]) -> list[str]:
     """What the config misses, given the names of the node's inputs; asked by `validate`."""
     if config.step is not None and "checkpoint" not in given:
         return [f"step {config.step} is looked for in a checkpoint, and none is given"]

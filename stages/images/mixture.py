@@ -1,0 +1,62 @@
+"""Several sets of images as one endless sequence, by stated shares: a pure function of the position.
+
+Knows orders and shares; nothing of files, labels or ranks.
+
+The sequence is cut into blocks. Every block holds exactly its share of each set, shuffled, and a set's images come one
+after another as that set's own endless order has them. So the whole state is still one integer, and a small set is
+seen again while a large one has not ended.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+
+from stages.images.keys import Ints, permutation
+from stages.images.order import Order
+from stages.images.shares import block_counts
+
+
+class Mixture:
+    """Answers as `Order` does, for the images of all sets laid end to end; an epoch is as many as they have together.
+
+    `name` names the data (of each set manifest and split).
+    """
+
+    def __init__(self, orders: Sequence[Order], shares: Sequence[float], name: str, seed: int) -> None:
+        self._orders, self._name = tuple(orders), (name, seed)
+        self.per_block = block_counts(shares)
+        self._block_size = sum(self.per_block)
+        sizes = [order.num_images for order in orders]
+        self.num_images = sum(sizes)
+        self._starts = np.concatenate(([0], np.cumsum(sizes)[:-1])).tolist()
+        self._block = lru_cache(maxsize=256)(self._shuffled)
+
+    def lookup(self, positions_B: Ints) -> tuple[Ints, Ints]:
+        """The epoch (B,) of the image's own set, and its number (B,) among the images of all sets."""
+        sets_B, places_B = self.deal(positions_B)
+        epochs_B, samples_B = np.empty_like(places_B), np.empty_like(places_B)
+        for one in np.unique(sets_B).tolist():
+            here = sets_B == one
+            epochs_B[here], samples_B[here] = self._orders[one].lookup(places_B[here])
+            samples_B[here] += self._starts[one]
+        return epochs_B, samples_B
+
+    def deal(self, positions_B: Ints) -> tuple[Ints, Ints]:
+        """The set (B,) of each position, and the position (B,) in that set's own endless sequence."""
+        blocks_B, offsets_B = np.divmod(positions_B, self._block_size)
+        sets_B, places_B = np.empty_like(offsets_B), np.empty_like(offsets_B)
+        for block in np.unique(blocks_B).tolist():
+            here = blocks_B == block
+            sets, places = self._block(block)
+            sets_B[here], places_B[here] = sets[offsets_B[here]], places[offsets_B[here]]
+        return sets_B, places_B
+
+    def _shuffled(self, block: int) -> tuple[Ints, Ints]:
+        """Of each position in a block, its set and the place in the set's sequence."""
+        drawn = permutation(self._block_size, "mixture", *self._name, block)
+        sets = np.searchsorted(np.cumsum(self.per_block), drawn, side="right")
+        places = np.empty_like(sets)
+        for one, count in enumerate(self.per_block):
+            places[sets == one] = block * count + np.arange(count)
+        return sets, places

@@ -1,0 +1,35 @@
+"""The order in which a split's images come: of one set, of a part of it, or of several sets mixed. No torch."""
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from infra.errors import UsageError
+from stages.images.keys import Ints
+from stages.images.mixture import Mixture
+from stages.images.order import Order
+from stages.images.split import Split
+
+
+def order_of(split: Split, keep: Ints | None, seed: int, shares: Sequence[float] = ()) -> Order | Mixture:
+    """Named by manifests, split and subset. `keep` are ascending numbers of one set; `shares` has one for each set."""
+    names = [f"{one.manifest_sha256}/{split.split}" for one in split.sets]
+    if len(names) == 1:
+        return Order(split.counts.tolist(), names[0], seed) if keep is None else _part(split, keep, names[0], seed)
+    if keep is not None or len(shares) != len(names):
+        asked, found = f"read {len(names)} sets as one sequence", f"{len(shares)} shares were given"
+        raise UsageError(asked, found, "give one share for each set, and no `keep`")
+    owners = np.array(split.owners)
+    orders = [Order(split.counts[owners == place].tolist(), name, seed) for place, name in enumerate(names)]
+    return Mixture(orders, shares, "+".join(names), seed)
+
+
+def _part(split: Split, keep: Ints, name: str, seed: int) -> Order:
+    """The order of the images kept, shard by shard."""
+    kept = np.asarray(keep, dtype=np.int64)
+    if not len(kept) or (np.diff(kept) <= 0).any() or kept[0] < 0 or kept[-1] >= split.num_images:
+        raise ValueError(f"keep must be ascending numbers below {split.num_images}")
+    counts = np.histogram(kept, bins=np.concatenate(([0], split.counts.cumsum())) - 0.5)[0]
+    subset = hashlib.sha256(kept.astype("<i8").tobytes()).hexdigest()
+    return Order(counts.tolist(), f"{name}/{subset}", seed)

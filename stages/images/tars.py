@@ -1,0 +1,99 @@
+"""The bytes of single images out of many shards: from mapped tars, or from the store where the cache has no room.
+
+Knows indexes and the cache, not what the bytes become. No torch.
+"""
+
+import hashlib
+import threading
+import time
+
+import numpy as np
+import numpy.typing as npt
+
+from infra.errors import IntegrityError
+from infra.storage import traffic
+from stages.artifacts import ShardSet
+from stages.images.cache import ShardCache, expected
+from stages.images.index import ShardIndex
+from stages.images.manifest import ShardEntry
+
+IDLE_S = 60.0
+"""A map that was not read for so long is let go, so that its tar may make room."""
+RETRY_S = 30.0
+"""A shard for which there was no room is asked for again after so long."""
+
+Bytes = npt.NDArray[np.uint8]
+"""Of a tar or of one image; a view keeps the map that it looks into."""
+
+
+class Tars:
+    """Safe for threads; one for each process."""
+
+    def __init__(self, cache: ShardCache) -> None:
+        self.cache = cache
+        self._maps: dict[str, Bytes] = {}
+        self._used: dict[str, float] = {}
+        self._no_room: dict[str, float] = {}
+        self._told = False
+        self._lock = threading.Lock()
+
+    def read(self, shards: ShardSet, entry: ShardEntry, index: ShardIndex, row: int) -> Bytes:
+        """One image's bytes: where a tar that was verified whole is mapped, or verified by themselves.
+
+        IntegrityError naming the shard; StorageError when the store does not give it.
+        """
+        tar = self._map(shards, entry)
+        if tar is None:
+            return self._ranged(shards, entry, index, row)
+        return tar[index.offset[row] : index.offset[row] + index.size[row]]
+
+    def _map(self, shards: ShardSet, entry: ShardEntry) -> Bytes | None:
+        now = time.monotonic()
+        tar = self._maps.get(entry.sha256)
+        if tar is not None:
+            self._used[entry.sha256] = now
+            return tar
+        if now < self._no_room.get(entry.sha256, 0.0):
+            return None
+        self._let_go(now)
+        mapped = self.cache.mapped(shards, entry)
+        self.cache.watch.waited(f"{entry.path} of {shards.uri}", time.monotonic() - now)
+        if mapped is None:
+            self._no_room[entry.sha256] = time.monotonic() + RETRY_S
+            self._tell(shards, entry)
+            return None
+        with self._lock:
+            self._used[entry.sha256] = time.monotonic()
+            return self._maps.setdefault(entry.sha256, np.frombuffer(mapped, dtype=np.uint8))
+
+    def _let_go(self, now: float) -> None:
+        """Drop maps that nobody reads any more; each ends with the last view of it."""
+        with self._lock:
+            for idle in [name for name, used in list(self._used.items()) if now - used > IDLE_S]:
+                self._maps.pop(idle, None)
+                self._used.pop(idle, None)
+
+    def _tell(self, shards: ShardSet, entry: ShardEntry) -> None:
+        with self._lock:
+            first, self._told = not self._told, True
+        if first:
+            bound = f", of which {self.cache.max_bytes} may be used" if self.cache.max_bytes is not None else ""
+            what = f"no room in {self.cache.folder}{bound} for the {entry.bytes} bytes of {entry.path} of {shards.uri}"
+            self.cache.watch.no_room(what)
+
+    def _ranged(self, shards: ShardSet, entry: ShardEntry, index: ShardIndex, row: int) -> Bytes:
+        """Twice, where the first came damaged: a bit that flips on the way does so once."""
+        file, store = expected(shards, entry), shards.store()
+        began = time.monotonic()
+        for _ in range(2):
+            data = store.read(file.at, index.offset[row], index.size[row])
+            if hashlib.sha256(data).hexdigest() == index.sha256s[row]:
+                self.cache.watch.waited(f"an image of {entry.path} of {shards.uri}", time.monotonic() - began)
+                self.cache.watch.uncached()
+                return np.frombuffer(data, dtype=np.uint8)
+            traffic.count("retries")
+        raise IntegrityError(
+            f"read image {index.key[row]} of {entry.path} in {shards.uri}",
+            "its bytes are not those the index names",
+            "the shard was damaged or replaced: restore it from a copy",
+        )
