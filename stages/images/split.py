@@ -84,6 +84,11 @@ class Split:
         shard = int(np.searchsorted(self._starts, number, side="right")) - 1
         return shard, number - int(self._starts[shard])
 
+    def key(self, number: int) -> str:
+        """The WebDataset key of an image."""
+        shard, row = self.locate(number)
+        return self._index(shard).key[row]
+
     def _bytes(self, shard: int, row: int) -> bytes:
         index, tar = self._index(shard), self._map(shard)
         return tar[index.offset[row] : index.offset[row] + index.size[row]]
