@@ -59,6 +59,7 @@ KNOWN: dict[str, Known] = {
         Known("storage_retries_total", "Store requests that were tried again.", "counter"),
         Known("quarantined_samples_total", "Samples skipped and recorded with a reason.", "counter"),
         Known("skipped_steps_total", "Steps without an update because of a non-finite gradient.", "counter"),
+        Known("loss_spikes_total", "Steps whose loss was far above that of the steps before.", "counter"),
         Known("restarts_total", "Restarts of the node's gang, or of its tasks, after a loss.", "counter"),
         Known("preemptions_total", "Restarts because a machine was reclaimed, not charged to the budget.", "counter"),
         Known("ranks", "Ranks that train in lockstep now."),

@@ -114,6 +114,11 @@ class Split:
         shard = int(np.searchsorted(self._starts, number, side="right")) - 1
         return shard, number - int(self._starts[shard])
 
+    def key(self, number: int) -> str:
+        """The WebDataset key of an image."""
+        shard, row = self.locate(number)
+        return self._index(shard).key[row]
+
     def _bytes(self, shard: int, row: int) -> npt.NDArray[np.uint8]:
         return self._tars.read(self._set(shard), self.entries[shard], self._index(shard), row)
 

@@ -59,6 +59,11 @@ class TrainImages:
         """Labels of all images kept, in manifest order: (N,) classes, or (N, K) of a multi-label set."""
         return self._split.labels[self._keep]
 
+    def keys(self, positions: Iterable[int]) -> list[str]:
+        """The WebDataset key of the image at each position of the endless sequence."""
+        numbers = self._keep[self._order.lookup(np.fromiter(positions, dtype=np.int64))[1]]
+        return [self._split.key(number) for number in numbers.tolist()]
+
     def micro_batch(self, start: int, count: int) -> Batch:
         """The images at positions start .. start + count - 1."""
         first, last = (start // 2 * 2, -(-(start + count) // 2) * 2) if self._augment.mixes else (start, start + count)

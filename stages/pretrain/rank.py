@@ -24,7 +24,7 @@ from stages.images.train import TrainImages
 from stages.images.watch import Watch
 from stages.pretrain.job import FINISHED, SPLIT, Job
 from stages.pretrain.reporting import Reporter
-from stages.training import agree, loop
+from stages.training import agree, loop, metrics_log
 from stages.training.checkpoint import Checkpoints, Resumed, Saved
 from stages.training.corruption import corrupted
 from stages.training.deal import Deal
@@ -33,6 +33,7 @@ from stages.training.losses import loss_fn
 from stages.training.masked import MaskedPatchViT
 from stages.training.metrics_log import MetricsLog, write_tensorboard
 from stages.training.optimisers import build
+from stages.training.skipping import Skips
 from stages.training.steps import METRICS
 from stages.vit.adapt import adapt_state
 from stages.vit.build import Model, blocks_of, build_model, checkpoint_blocks
@@ -64,15 +65,17 @@ def _train(job: Job, rank: Rank, out: Out, scratch: Path) -> None:
     deal = Deal(job.course.config.batch_images, job.course.micro_batch, rank.rank, rank.world_size)
     engine = _engine(job, rank, deal, scratch)
     checkpoints = Checkpoints(engine, out, scratch, job.task.events, rank)
-    reporter = Reporter(job, rank, agree.each(lambda: _whereabouts(rank)))
+    images = _images(job)
+    reporter = Reporter(job, rank, agree.each(lambda: _whereabouts(rank)), images.keys)
     log = MetricsLog(scratch / METRICS)
     resumed = checkpoints.resume()
     saved = _begin(job, rank, resumed, log)
-    for facts in _facts(job, engine, resumed.manifest.step if resumed else 0):
+    skips = agree.on_first(lambda: metrics_log.skips(resumed.metrics.splitlines() if resumed else ()), rank.rank)
+    for facts in _facts(job, engine, images, resumed.manifest.step if resumed else 0, skips):
         if rank.rank == 0:
             log.add(facts)
             reporter.step(facts)
-        if facts.settled:
+        if facts.settled and _worth_saving(facts, job):
             saved = checkpoints.save(facts.step, facts.samples_seen, _beside(job, log))
             checkpoints.prune(job.course.resources.keep)
             reporter.saved(saved)
@@ -83,6 +86,11 @@ def _train(job: Job, rank: Rank, out: Out, scratch: Path) -> None:
 
 
 _AGAIN = "type the same command again to go on"
+
+
+def _worth_saving(facts: loop.Facts, job: Job) -> bool:
+    """While steps are being skipped the good checkpoints of before are not to be pushed out by more of the same."""
+    return facts.skipped is None or facts.stop is not None or facts.step == job.course.total_steps
 
 
 def _set_up(job: Job, rank: Rank) -> None:
@@ -139,7 +147,7 @@ def _begin(job: Job, rank: Rank, resumed: Resumed | None, log: MetricsLog) -> Sa
     return Saved(resumed.place, resumed.manifest, 0.0, 0.0)
 
 
-def _facts(job: Job, engine: Engine, first_step: int) -> Iterator[loop.Facts]:
+def _facts(job: Job, engine: Engine, images: TrainImages, first_step: int, skips: Skips) -> Iterator[loop.Facts]:
     course = job.course
     steps = loop.Course(
         seed=course.config.seed,
@@ -148,18 +156,23 @@ def _facts(job: Job, engine: Engine, first_step: int) -> Iterator[loop.Facts]:
         lr=course.lr,
         settle_at=lambda step: step % course.checkpoint_steps == 0,
         stopping=job.task.fence.stopping,
+        skips=skips,
     )
-    return loop.train(engine, _batches(job, engine, first_step), loss_fn(course.config.objective), steps)
+    return loop.train(engine, _batches(job, engine, images, first_step), loss_fn(course.config.objective), steps)
 
 
-def _batches(job: Job, engine: Engine, first_step: int) -> Iterator[Batch]:
-    config, resources = job.course.config, job.course.resources
-    images = TrainImages(
+def _images(job: Job) -> TrainImages:
+    config, resources, task = job.course.config, job.course.resources, job.task
+    return TrainImages(
         job.shards, SPLIT, job.model.image_px, config.augment, config.seed,
-        cache=ShardCache(job.task.scratch / "images", resources.cache_bytes, Watch(job.task.metrics, job.task.events)),
+        cache=ShardCache(task.scratch / "images", resources.cache_bytes, Watch(task.metrics, task.events)),
         multi_hot=job.model.classes if any(one.multi_label for one in job.shards) or config.augment.mixes else None,
         shares=config.mix, labelled=job.course.labelled,
     )  # fmt: skip
+
+
+def _batches(job: Job, engine: Engine, images: TrainImages, first_step: int) -> Iterator[Batch]:
+    config, resources = job.course.config, job.course.resources
     ranges = engine.deal.ranges(first_step, job.course.total_steps)
     if config.objective.kind == "masked_patch":
         patch_px, target = job.model.sizes.patch_px, config.objective.patch_target

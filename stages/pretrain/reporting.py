@@ -5,7 +5,7 @@ Rank 0 speaks for all; nothing here touches what is computed.
 
 import resource
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,13 @@ from stages.pretrain.job import Job
 from stages.training.checkpoint import Saved
 from stages.training.loop import Facts
 from stages.training.metrics_log import read
+from stages.training.spikes import Spikes
 from stages.vit.flops import train_flops_per_image
 
 EVERY_S = 1.0
 """Numbers go out at most this often: a step of a small model is shorter than their way out."""
+NAMED_KEYS = 8
+"""Keys of images that an event names."""
 PEAK_FLOPS = {"A100": 312e12, "H100": 989e12, "H200": 989e12, "B200": 2250e12}
 """Dense bf16 peaks from NVIDIA's data sheets, found in the device's name."""
 
@@ -27,8 +30,12 @@ PEAK_FLOPS = {"A100": 312e12, "H100": 989e12, "H200": 989e12, "B200": 2250e12}
 class Reporter:
     """Of one rank; only rank 0's is asked to report steps."""
 
-    def __init__(self, job: Job, rank: Rank, ranks: Sequence[dict[str, Any]]) -> None:
-        self._job, self._rank, self._ranks = job, rank, list(ranks)
+    def __init__(
+        self, job: Job, rank: Rank, ranks: Sequence[dict[str, Any]], keys: Callable[[Iterable[int]], list[str]]
+    ) -> None:
+        """`keys` names the images at positions of the sample order."""
+        self._job, self._rank, self._ranks, self._keys = job, rank, list(ranks), keys
+        self._spikes = Spikes()
         self._sent = -EVERY_S
         self._waited = 0.0
         self._images = 0
@@ -41,6 +48,7 @@ class Reporter:
         self._waited += facts.data_wait_seconds
         self._images += self._job.course.config.batch_images
         self._seconds += facts.seconds
+        self._tell(facts)
         now = time.monotonic()
         if now - self._sent < EVERY_S and not facts.settled:
             return
@@ -61,6 +69,21 @@ class Reporter:
         )  # fmt: skip
         self._sent, self._waited, self._images, self._seconds = now, 0.0, 0, 0.0
 
+    def _tell(self, facts: Facts) -> None:
+        """What a person should know of a step by itself."""
+        if facts.skipped is not None:
+            keys = self._keys(facts.skipped.positions[:NAMED_KEYS])
+            more = len(facts.skipped.positions) - len(keys)
+            names = ", ".join(keys) + (f" and {more} more" if more else "")
+            self._job.task.events.emit("step_skipped", f"step {facts.step}: {facts.skipped}; {names}")
+            self._job.task.metrics.inc("skipped_steps_total")
+        elif usual := self._spikes.add(facts.loss):
+            batch = self._job.course.config.batch_images
+            text = f"step {facts.step}: a loss of {facts.loss:.4g} where {usual:.4g} is usual, for images at positions"
+            span = f"{facts.samples_seen - batch}..{facts.samples_seen - 1}"
+            self._job.task.events.emit("loss_spike", f"{text} {span} of the sample order")
+            self._job.task.metrics.inc("loss_spikes_total")
+
     def saved(self, saved: Saved) -> None:
         """Report a committed checkpoint."""
         if self._rank.rank == 0:
@@ -73,7 +96,8 @@ class Reporter:
         """Numbers worth a line in the record, over all committed steps."""
         seconds, loss, steps = 0.0, 0.0, 0
         for fields in read(metrics):
-            seconds, loss, steps = seconds + fields["seconds"], fields["loss"], steps + 1
+            seconds, steps = seconds + fields["seconds"], steps + 1
+            loss = loss if fields["loss"] is None else fields["loss"]
         images = steps * self._job.course.config.batch_images
         return {"loss": loss, "train_seconds": seconds, "images_per_second": images / max(seconds, 1e-9)}
 

@@ -35,11 +35,16 @@ class Saved:
 
 @dataclass(frozen=True)
 class Resumed:
-    """Where training goes on; `metrics` are the lines of all steps before, on rank 0."""
+    """Where training goes on."""
 
     place: Place
     manifest: StepManifest
-    metrics: bytes
+    beside: dict[str, bytes]
+    """On rank 0, the files that the step holds beside its state, the curve of all steps before among them."""
+
+    @property
+    def metrics(self) -> bytes:
+        return self.beside[METRICS]
 
 
 @dataclass(frozen=True)
@@ -136,9 +141,9 @@ class Checkpoints:
             damages = [one for one in agree.each(lambda: self._fetch(place, read, folder)) if one is not None]
             if not damages:
                 self.engine.load(folder)
-                metrics = (folder / METRICS).read_bytes() if self.rank.rank == 0 else b""
+                beside = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
                 shutil.rmtree(folder)
-                return Resumed(place, read, metrics)
+                return Resumed(place, read, beside if self.rank.rank == 0 else {})
         else:
             damages = [read]
         shutil.rmtree(folder, ignore_errors=True)  # other ranks may have fetched nothing

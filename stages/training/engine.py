@@ -72,11 +72,13 @@ class Engine:
     def accumulate(self, losses_B: Tensor, weights_B: Tensor) -> Tensor:
         """Add the gradient of the weighted losses divided by the global batch; their weighted sum, detached, fp64.
 
-        Images of weight 0 count as loss 0: a masked image keeps its slot in the batch.
+        Images of weight 0 count as loss 0: a masked image keeps its slot in the batch. A sum that is not finite makes
+        every gradient NaN, and with it the norm on all ranks, so that they agree to leave the step out.
         """
         loss = (losses_B * weights_B).sum()
+        sane = torch.where(loss.detach().isfinite(), 1.0, torch.nan)
         # DeepSpeed averages gradients over the ranks, so its mean times the world size is the sum that we divide.
-        self._engine.backward(loss * (self.deal.world_size / self.deal.batch_images), scale_wrt_gas=False)
+        self._engine.backward(loss * (sane * (self.deal.world_size / self.deal.batch_images)), scale_wrt_gas=False)
         return loss.detach().double()
 
     def pad(self) -> None:
@@ -95,13 +97,15 @@ class Engine:
     def step(self, lr: float) -> Tensor:
         """End the step's last pass: clip, update all weights, clear gradients.
 
-        Returns the gradient's global norm before clipping, an fp32 scalar; not finite when the step must not count.
+        Returns the gradient's global norm before clipping, an fp32 scalar. When it is not finite nothing was updated:
+        not weights, moments, their count of steps, nor the average. DeepSpeed sees to that wherever it has the norm.
         """
         for group in self._engine.optimizer.param_groups:
             group["lr"] = lr
         norm = self._clip() if self.settings.own_clipping else None
         self._engine.step()
-        if self._average is not None:
+        applied = self._engine.was_step_applied() and (norm is None or bool(norm.isfinite()))
+        if self._average is not None and applied:
             self._average.update(self._masters())
         if norm is None:
             norm = torch.as_tensor(self._engine.get_global_grad_norm(), dtype=torch.float32, device=self.device)
@@ -151,7 +155,10 @@ class Engine:
     def _clip(self) -> Tensor:
         gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
-        if self.settings.clip_norm is not None:
+        if not norm.isfinite():
+            for parameter in self._parameters:
+                parameter.grad = None  # torch's optimisers pass over such a parameter
+        elif self.settings.clip_norm is not None:
             torch.nn.utils.clip_grads_with_norm_(self._parameters, self.settings.clip_norm, norm)
         return norm
 

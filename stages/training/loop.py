@@ -6,16 +6,20 @@ Knows no files, no checkpoints and no stage: its caller acts on facts, and on se
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
+import torch.distributed as dist
+from torch import Tensor
 
-from infra.errors import LeaseLost, StageError
+from infra.errors import LeaseLost
 from stages.images.batch import Batch
 from stages.training.engine import Engine
 from stages.training.late import Late
 from stages.training.losses import Loss
+from stages.training.pace import Pace, Stopwatch
 from stages.training.seeds import key
+from stages.training.skipping import Skipped, Skips
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,8 @@ class Course:
     """Whether to pause after so many finished updates, for a checkpoint. The same answer on every rank."""
     stopping: Callable[[], str | None]
     """Why this rank should end, or None. May raise LeaseLost."""
+    skips: Skips = field(default_factory=Skips)
+    """Steps that were left out before `first_step`."""
 
 
 @dataclass(frozen=True)
@@ -46,32 +52,44 @@ class Facts:
     lr: float
     grad_norm: float
     seconds: float
-    data_wait_seconds: float
+    paces: tuple[Pace, ...] = ()
+    """Of every rank, in order of rank."""
+    skipped: Skipped | None = None
+    """Why nothing was updated, or None; `loss` and `grad_norm` may then not be finite."""
     settled: bool = False
     """Nothing was computed since: the weights are those after `step`."""
     stop: str | None = None
     """All ranks end here; only with a settled step."""
 
+    @property
+    def data_wait_seconds(self) -> float:
+        """Of the rank that waited longest: the others wait for it."""
+        return max((pace.data_wait_seconds for pace in self.paces), default=0.0)
+
 
 def train(engine: Engine, batches: Iterator[Batch], loss: Loss, course: Course) -> Iterator[Facts]:
     """Make the steps of a course; the facts of each, in order.
 
-    `batches` are this rank's real micro-batches from `course.first_step` on, as `Deal.ranges` numbers them.
-    Errors, raised by all ranks at the same step: StageError for a loss or gradient that is not finite, naming the
-    images; LeaseLost when a rank saw that another driver holds the run. The weights are then not to be saved.
+    `batches` are this rank's real micro-batches from `course.first_step` on, as `Deal.ranges` numbers them. A step
+    whose loss or gradient is not finite updates nothing and says so in its facts.
+    Errors, raised by all ranks at the same step: StageError when too many steps were such; LeaseLost when a rank saw
+    that another driver holds the run. The weights are then not to be saved.
     """
     before: _Step | None = None
+    watch, skips = Stopwatch(engine.device), course.skips
     for step in range(course.first_step, course.total_steps):
         start = time.monotonic()
-        made = _make(engine, batches, loss, course, step)
+        made = _make(engine, batches, loss, course, step, watch)
         facts = before.read() if before else None
         made.seconds = time.monotonic() - start
         stop = facts.stop if facts else None
         if facts is not None:
+            skips = skips.after(facts.step, facts.skipped)
             yield replace(facts, stop=None)
         before = made
         if stop or step + 1 == course.total_steps or course.settle_at(step + 1):
             last = made.read()
+            skips = skips.after(last.step, last.skipped)
             made.seconds = time.monotonic() - start
             last = replace(last, settled=True, stop=stop or last.stop)
             yield last
@@ -89,40 +107,49 @@ class _Step:
     lr: float
     late: Late
     asked: str | None
-    data_wait_seconds: float
+    losses: dict[int, Tensor] = field(repr=False)
+    """Of this rank's images by number of micro-batch, on the device."""
     seconds: float = 0.0
 
     def read(self) -> Facts:
-        (stop, lost, bad, *losses), (norm,) = self.late.read()
+        (stop, lost, bad, *numbers), (norm,) = self.late.read()
         deal = self.engine.deal
+        losses, times = numbers[: deal.num_micro], numbers[deal.num_micro :]
         if lost:
             raise LeaseLost("go on training", "another driver holds the run", "let it finish, or stop it first")
-        if bad or not math.isfinite(sum(losses)):
-            raise self._not_finite(losses, norm)
+        loss = sum(losses) / deal.batch_images
         return Facts(
-            step=self.step + 1, samples_seen=(self.step + 1) * deal.batch_images,
-            loss=sum(losses) / deal.batch_images, lr=self.lr, grad_norm=norm, seconds=self.seconds,
-            data_wait_seconds=self.data_wait_seconds,
+            step=self.step + 1, samples_seen=(self.step + 1) * deal.batch_images, loss=loss, lr=self.lr,
+            grad_norm=norm, seconds=self.seconds,
+            paces=tuple(Pace(*pair) for pair in zip(times[::2], times[1::2], strict=True)),
+            skipped=self._skipped(loss, norm) if bad or not math.isfinite(loss) else None,
             stop=(self.asked or "another rank was asked to end") if stop else None,
         )  # fmt: skip
 
-    def _not_finite(self, losses: list[float], norm: float) -> StageError:
+    def _skipped(self, loss: float, norm: float) -> Skipped:
+        """Ask all ranks which images they were; all have read the same numbers, so all ask."""
         deal = self.engine.deal
-        guilty = [number for number, loss in enumerate(losses) if not math.isfinite(loss)]
-        starts = [deal.start(self.step, number) for number in guilty or range(deal.num_micro)]
-        spans = ", ".join(f"{start}..{start + deal.micro_batch - 1}" for start in starts[:8])
-        more = f" and {len(starts) - 8} more micro-batches" if len(starts) > 8 else ""
-        what = f"a loss of {losses[guilty[0]]}" if guilty else f"a gradient norm of {norm} with finite losses"
-        return StageError(
-            f"make step {self.step + 1}", f"{what} for images at positions {spans}{more} of the sample order",
-            "lower optimizer.peak_lr, lengthen the warm-up or set clip_norm; the last good checkpoint stands",
-        )  # fmt: skip
+        guilty = [
+            deal.start(self.step, number) + place
+            for number, losses_B in self.losses.items()
+            for place, fine in enumerate(losses_B.isfinite().tolist())
+            if not fine
+        ]
+        found: list[list[int]] = [[]] * deal.world_size
+        dist.all_gather_object(found, guilty)
+        positions = tuple(sorted(position for rank in found for position in rank))
+        if positions:
+            return Skipped(f"a loss of {loss}", positions)
+        batch = range(self.step * deal.batch_images, (self.step + 1) * deal.batch_images)
+        return Skipped(f"a gradient norm of {norm} with finite losses", tuple(batch))
 
 
-def _make(engine: Engine, batches: Iterator[Batch], loss: Loss, course: Course, step: int) -> _Step:
+def _make(
+    engine: Engine, batches: Iterator[Batch], loss: Loss, course: Course, step: int, watch: Stopwatch
+) -> _Step:  # fmt: skip
     deal, device = engine.deal, engine.device
     sums = torch.zeros(deal.num_micro, dtype=torch.float64, device=device)
-    waited, numbers = 0.0, deal.numbers()
+    waited, numbers, losses = 0.0, deal.numbers(), {}
     for number in numbers:
         torch.manual_seed(key("dropout", course.seed, step, number))
         if deal.is_padding(number):
@@ -132,17 +159,23 @@ def _make(engine: Engine, batches: Iterator[Batch], loss: Loss, course: Course, 
             batch = next(batches)
             waited += time.monotonic() - start
             hints = (hint.to(device, non_blocking=True) for hint in batch.hints)
-            outputs = engine.forward(batch.images_BCHW.to(device, non_blocking=True), *hints)
+            with watch.running():
+                outputs = engine.forward(batch.images_BCHW.to(device, non_blocking=True), *hints)
             losses_B = loss(outputs, batch.labels.to(device, non_blocking=True))
             sums[number] = engine.accumulate(losses_B, batch.weights_B.to(device, non_blocking=True))
+            losses[number] = losses_B.detach()
         if number != numbers[-1]:
             engine.end_pass()
     lr = course.lr(step)
     norm = engine.step(lr).double()
     asked, lost = _ask(course)
-    flags = [torch.full((1,), float(flag), dtype=torch.float64, device=device) for flag in (asked is not None, lost)]
-    summed = torch.cat([*flags, (~torch.isfinite(norm)).double().reshape(1), sums])
-    return _Step(engine, step, lr, Late(summed, norm.reshape(1)), asked, waited)
+    flags = [float(asked is not None), float(lost)]
+    times = [0.0] * (2 * deal.world_size)
+    times[2 * deal.rank : 2 * deal.rank + 2] = watch.lap(), waited
+    told = torch.tensor([*flags, *times], dtype=torch.float64).to(device, non_blocking=True)
+    bad = (~torch.isfinite(norm)).double().reshape(1)
+    summed = torch.cat([told[:2], bad, sums, told[2:]])
+    return _Step(engine, step, lr, Late(summed, norm.reshape(1)), asked, losses)
 
 
 def _ask(course: Course) -> tuple[str | None, bool]:

@@ -4,11 +4,13 @@ After a resume the file goes on from the lines of the checkpoint, so that every 
 """
 
 import json
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from stages.training.loop import Facts
+from stages.training.skipping import Skips
 
 
 class MetricsLog:
@@ -30,17 +32,36 @@ class MetricsLog:
 
 
 def line(facts: Facts) -> str:
-    """One step as the artifact promises it; `loss_hex` is the loss without rounding."""
-    fields = {
+    """One step as the artifact promises it; `loss_hex` is the loss without rounding.
+
+    JSON has no NaN: a loss or norm that is not finite is null, and a step that updated nothing says why in `skipped`,
+    with the positions of the images in the sample order.
+    """
+    fields: dict[str, Any] = {
         "step": facts.step,
         "samples_seen": facts.samples_seen,
-        "loss": facts.loss,
+        "loss": _finite(facts.loss),
         "loss_hex": facts.loss.hex(),
         "lr": facts.lr,
-        "grad_norm": facts.grad_norm,
+        "grad_norm": _finite(facts.grad_norm),
         "seconds": round(facts.seconds, 6),
     }
+    if facts.skipped is not None:
+        fields |= {"skipped": facts.skipped.reason, "positions": list(facts.skipped.positions)}
     return json.dumps(fields, allow_nan=False) + "\n"
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def skips(lines: Iterable[bytes]) -> Skips:
+    """How many steps a curve skipped, in a row at its end and in all."""
+    counted = Skips()
+    for text in lines:
+        skipped = "skipped" in json.loads(text)
+        counted = Skips(counted.in_a_row + 1 if skipped else 0, counted.in_all + skipped)
+    return counted
 
 
 def read(path: Path) -> Iterator[dict[str, Any]]:
@@ -60,5 +81,6 @@ def write_tensorboard(metrics: Path, folder: Path) -> list[Path]:
         for fields in read(metrics):
             clock += fields["seconds"]
             for name, tag in (("loss", "train/loss"), ("lr", "train/learning_rate"), ("grad_norm", "train/grad_norm")):
-                writer.add_scalar(tag, fields[name], fields["step"], walltime=clock)
+                if fields[name] is not None:
+                    writer.add_scalar(tag, fields[name], fields["step"], walltime=clock)
     return sorted(path for path in folder.iterdir() if path.is_file())

@@ -1,6 +1,7 @@
 """Pretraining on one rank in this process: what it leaves, how it stops, goes on and fails."""
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -134,14 +135,17 @@ def test_a_lost_lease_ends_training_without_a_checkpoint(tmp_path: Path, shards:
     assert not list(ctx.out.node.list("a1/step-"))
 
 
-def test_a_loss_that_is_not_finite_fails_and_names_the_images(tmp_path: Path, shards: ShardSet) -> None:
+def test_losses_that_stay_not_finite_fail_and_name_the_images(tmp_path: Path, shards: ShardSet) -> None:
     wild = recipe(
         optimizer={"kind": "sgd", "peak_lr": 1e30, "clip_norm": None},
         schedule={"kind": "constant", "warmup": "3 steps"}, total="20 steps",
     )  # fmt: skip
     ctx = context(tmp_path, checkpoint_every="1 steps")
-    with pytest.raises(StageError, match=r"positions (48|72)\.\."):
+    with pytest.raises(StageError, match=r"loss of nan for images at positions \d+\.\..* 8 steps in a row"):
         pretrain(wild, ctx, shards)
+    told = ctx.events.of("step_skipped")  # type: ignore[attr-defined]
+    assert len(told) == 7 and re.match(r"step (3|4): a loss of nan for images at positions (48|72)\.\.", told[0])
+    assert re.search(r"order; \S+, \S+", told[0])  # the first keys
     kept = torch.tensor([int(entry.path.split("/")[1].split("-")[1]) for entry in ctx.out.node.list("a1/step-")])
     assert kept.max() <= 3  # the last good checkpoint stands, and none came after
 
