@@ -12,16 +12,13 @@ from PIL import Image
 from pydantic import ValidationError
 
 from infra.errors import UsageError
-from stages.images import parts
 from stages.images.decode import decode
 from stages.images.index import parse_index
 from stages.images.native import build
 from stages.ingest import restarts
 from stages.ingest.config import IngestConfig
 from stages.ingest.restarts import with_restarts
-from tests.stages.images.jpegs import by_pillow, jpeg, jpegs, textured
-
-needs_extension = pytest.mark.skipif(parts.loaded() is None, reason="the reader's C extension is not built")
+from tests.stages.images.jpegs import by_pillow, jpeg, jpegs, needs_extension, textured
 
 
 @needs_extension
