@@ -23,6 +23,7 @@ from infra.compiled_ops import compiler_environment
 from infra.errors import AlreadyExists, Changed, StorageError, VitpipeError
 from infra.storage.opening import open_store
 from infra.storage.store import Store
+from stages.images.native import build
 
 MIN_RAY = (2, 60)
 MIN_FREE_BYTES = 2 << 30
@@ -44,7 +45,7 @@ class Check:
 
 def checks(store_uri: str = "file://./runs") -> Iterator[Check]:
     """Every check, as soon as it is done; `store_uri` is where runs are to be kept. Any that is not ok means exit 7."""
-    for look in (_python, _ray, _token, _address, _compiler, _headers, _ninja, _op, _gpus, _disk):
+    for look in (_python, _ray, _token, _address, _compiler, _headers, _ninja, _op, _reader, _gpus, _disk):
         yield _settled(look())
     for check in _store_checks(store_uri):
         yield _settled(check)
@@ -126,6 +127,12 @@ def _op() -> Check:
         "DeepSpeed op", bool(built), str(built[0]) if built else f"not built in {root}",
         "run `make install`, or `python -m stages.training.prebuild` (1 to 2 minutes, once)",
     )  # fmt: skip
+
+
+def _reader() -> Check:
+    """A missing one is no fault: images are then decoded whole, with the same pixels."""
+    found = build.extension()
+    return Check("reader", True, str(found) if found else f"no C extension: images are decoded whole. {build.DO}")
 
 
 def _gpus() -> Check:

@@ -37,6 +37,8 @@ class SourceFacts(Frozen):
     listed: int
     quarantined: int
     duplicates: int
+    restart_intervals: bool = False
+    """Whether JPEGs were written anew with restart markers: other bytes than the source's, equal pixels."""
 
 
 class Manifest(Frozen):
@@ -65,7 +67,10 @@ class Manifest(Frozen):
 
     def encode(self) -> bytes:
         """Canonical bytes of `manifest.json`."""
-        return (json.dumps(self.model_dump(mode="json", by_alias=True), indent=1) + "\n").encode()
+        fields = self.model_dump(mode="json", by_alias=True)
+        if not self.source.restart_intervals:  # manifests of before this field keep their digest
+            del fields["source"]["restart_intervals"]
+        return (json.dumps(fields, indent=1) + "\n").encode()
 
 
 def index_path(shard: str) -> str:

@@ -21,6 +21,7 @@ Bytes = npt.NDArray[np.uint8]
 """Of a file, (N,), perhaps where a tar is mapped; or of pixels."""
 
 _REFUSED, _EXIF_FIRST = 1, 2
+_ROOM_FOR_TABLES = 65_536
 
 
 class ExifFirst(Exception):
@@ -32,9 +33,12 @@ class Extension:
 
     def __init__(self, library: ctypes.CDLL) -> None:
         size, number, address = ctypes.c_size_t, ctypes.c_int, ctypes.c_void_p
-        self._decode_part, self._mirror = library.vitpipe_decode_part, library.vitpipe_mirror
+        self._decode_part, self._mirror, self._tile = (
+            library.vitpipe_decode_part, library.vitpipe_mirror, library.vitpipe_tile
+        )  # fmt: skip
         self._decode_part.argtypes = [address, size, *[number] * 7, address]
         self._mirror.argtypes, self._mirror.restype = [address, size, size, address], None
+        self._tile.argtypes = [address, size, address, size, ctypes.POINTER(size)]
 
     @classmethod
     def load(cls, path: Path) -> "Extension":
@@ -52,6 +56,14 @@ class Extension:
         """As `mirror`."""
         channels, height, width = planes_CHW.shape
         self._mirror(planes_CHW.ctypes.data, channels * height, width, to_CHW.ctypes.data)
+
+    def tile(self, data: Bytes) -> bytes | None:
+        """The same JPEG with restart markers in every row of MCUs, and the same pixels; None for one to leave alone."""
+        room = np.empty(2 * data.size + _ROOM_FOR_TABLES, dtype=np.uint8)
+        written = ctypes.c_size_t()
+        if self._tile(data.ctypes.data, data.size, room.ctypes.data, room.size, ctypes.byref(written)):
+            return None
+        return room[: written.value].tobytes()
 
 
 @cache

@@ -132,8 +132,9 @@ class IngestConfig(Settings):
     bad_image_budget: NonNegativeInt | Annotated[float, Field(ge=0, lt=1)] | Budget = Budget()
     """Bad images beyond this fail the stage: a number of images, a share below 1, or `{images, fraction}` of which the
     larger counts."""
-    restart_intervals: Literal[False] = False
-    """Write JPEG restart markers; only false is accepted."""
+    restart_intervals: bool = False
+    """Write JPEGs anew with restart markers, without loss: training crops then decode only the segments they need.
+    Needs the reader's C extension (`vitpipe doctor`). The shards' bytes then depend on the version of libjpeg too."""
 
     @model_validator(mode="before")
     @classmethod
@@ -158,6 +159,16 @@ class IngestConfig(Settings):
                 f"the shares of splits must add up to 1: {' + '.join(map(str, splits.values()))} = {total:g}"
             )
         return splits
+
+    @field_validator("restart_intervals")
+    @classmethod
+    def _extension_is_there(cls, wanted: bool) -> bool:
+        if wanted:
+            from stages.images.native import build  # Pillow, only where it is needed
+
+            if build.extension() is None:
+                raise ValueError(f"restart_intervals needs the reader's C extension, not built here. {build.DO}")
+        return wanted
 
     @model_validator(mode="after")
     def _fields_agree(self) -> "IngestConfig":

@@ -18,6 +18,7 @@ from stages.ingest.deduplicate import deduplicated
 from stages.ingest.exclude import excluded_contents
 from stages.ingest.listing import Finding, Item, Listing, Source
 from stages.ingest.parts import list_source
+from stages.ingest.restarts import WithRestarts
 from stages.ingest.scan import CHUNK_IMAGES, Bad, Checked, ScanTask, Spool, scan
 from stages.ingest.select import Duplicate, Image, ShardPlan, lines, plan_shards
 from stages.ingest.shard import Shard, ShardTask
@@ -45,6 +46,8 @@ def run(config: IngestConfig, inputs: Inputs, ctx: StageContext) -> ShardSet:
     for note in listing.notes:
         ctx.events.emit("note", note)
     _tell_quarantined([*map(_as_bad, listing.findings)], len(listing.findings), ctx)
+    if config.restart_intervals:
+        source = WithRestarts(source)
     tally = Tally(ctx, len(listing.items))
     spool = Spool(ctx.scratch / "spool")
     images, bad = _look(source, listing, spool, config, ctx, tally)
@@ -156,7 +159,7 @@ def _shard_set(
 ) -> ShardSet:
     facts = SourceFacts(
         kind=config.source.kind, listing_sha256=listing.sha256, listed=len(listing.items), quarantined=len(bad),
-        duplicates=len(duplicates),
+        duplicates=len(duplicates), restart_intervals=config.restart_intervals,
     )  # fmt: skip
     entries = tuple(shard.entry for shard in shards)
     data = Manifest(classes=listing.classes, multi_label=listing.multi_label, shards=entries, source=facts).encode()

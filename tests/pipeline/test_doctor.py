@@ -8,6 +8,7 @@ import pytest
 
 from infra.storage.local import LocalStore
 from pipeline.doctor import Check, checks, failure
+from stages.images.native import build
 
 
 def look(store: str, name: str) -> Check:
@@ -64,6 +65,14 @@ def test_what_lacks_is_said_with_what_to_do(here, monkeypatch, name, variable, v
     monkeypatch.setenv(variable, value)
     check = look(here, name)
     assert not check.ok and check.do
+
+
+def test_a_reader_without_its_extension_is_slower_not_broken(here, monkeypatch):
+    monkeypatch.setattr(build, "extension", lambda: None)
+    check = look(here, "reader")
+    assert check.ok and "decoded whole" in check.found and build.PACKAGE in check.found
+    monkeypatch.setattr(build, "extension", lambda: Path("/made/here.so"))
+    assert look(here, "reader") == Check("reader", True, "/made/here.so")
 
 
 def test_a_token_must_be_private(here, monkeypatch, tmp_path):

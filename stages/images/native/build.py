@@ -4,6 +4,7 @@ It is linked to the very libjpeg that Pillow uses, so that both decode to the sa
 sources and of that library, so that a new Pillow is never met by an old extension.
 """
 
+import ctypes
 import hashlib
 import os
 import platform
@@ -14,14 +15,14 @@ from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from PIL import _imaging  # loads libjpeg
+from PIL import _imaging
 
 PACKAGE = "libjpeg62-turbo-dev"
 """Debian's package of the headers."""
 DO = f"Debian: apt-get install gcc {PACKAGE}; then python -m stages.images.native.prebuild"
 
-_SOURCES = ("huffman.c", "huffman.h", "jpeg.h", "mirror.c", "part.c", "segments.c")
-_FLAGS = ("-std=gnu11", "-O3", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC")
+_SOURCES = ("huffman.c", "huffman.h", "jpeg.h", "mirror.c", "part.c", "segments.c", "tile.c")
+_FLAGS = ("-std=gnu11", "-O3", "-Wall", "-Wextra", "-shared", "-fPIC")
 
 
 class NotBuilt(Exception):
@@ -41,7 +42,7 @@ def build() -> Path:
     if found is not None:
         return found
     if libjpeg is None or compiler is None:
-        raise NotBuilt("Pillow's libjpeg is not a shared library" if libjpeg is None else "no C compiler `cc`")
+        raise NotBuilt("Pillow has its libjpeg inside" if libjpeg is None else "no C compiler `cc`")
     target = _folder() / f"{_digest(libjpeg)}.so"
     target.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=target.parent) as made:
@@ -50,7 +51,7 @@ def build() -> Path:
         command = [compiler, *_FLAGS, *sources, "-o", str(output), str(libjpeg), f"-Wl,-rpath,{libjpeg.parent}"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise NotBuilt(done.stderr.strip().partition("\n")[0])
+            raise NotBuilt(next((line for line in done.stderr.splitlines() if "error" in line), done.stderr[-200:]))
         proof = [sys.executable, "-m", "stages.images.native.proof", str(output)]
         done = subprocess.run(proof, capture_output=True, text=True, check=False)
         if done.returncode:
@@ -59,13 +60,20 @@ def build() -> Path:
     return target
 
 
+@cache
 def _libjpeg() -> Path | None:
-    """The libjpeg that Pillow brought into this process: that of its wheel, or the system's."""
-    maps = Path("/proc/self/maps")
-    lines = maps.read_text().splitlines() if maps.exists() else []
-    found = {Path(line.split(maxsplit=5)[5]) for line in lines if "/libjpeg" in line}
-    beside = [path for path in found if Path(_imaging.__file__).parents[1] in path.parents]
-    return next(iter(sorted(beside or found)), None)
+    """The libjpeg that Pillow's calls end in: that of its wheel, or the system's. None where it is no library."""
+    try:
+        function = ctypes.CDLL(_imaging.__file__).jpeg_std_error
+    except AttributeError:
+        return None
+    address = ctypes.cast(function, ctypes.c_void_p).value or 0
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        places, *_, path = line.split(maxsplit=5)
+        start, end = (int(place, 16) for place in places.split("-"))
+        if start <= address < end:
+            return Path(path) if Path(path).exists() else None
+    return None
 
 
 def _here() -> Path:

@@ -1,9 +1,11 @@
 """JPEGs of every kind of sampling, scan and restart marker, and what Pillow alone makes of them."""
 
 import io
+import os
 from unittest import mock
 
 import numpy as np
+import pytest
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -14,6 +16,11 @@ from stages.images.header import BadImage
 SAMPLINGS = {"4:4:4": (0, None), "4:2:2": (1, None), "4:2:0": (2, None), "4:4:0": (1, 0x12), "4:1:1": (2, 0x41)}
 """Pillow's number, and the sampling to write in its place in a file of one scan: MCUs of as many blocks, laid out
 otherwise."""
+
+needs_extension = pytest.mark.skipif(
+    parts.loaded() is None and os.environ.get("VITPIPE_REQUIRE_SERVICES") != "1",
+    reason="the reader's C extension is not built: python -m stages.images.native.prebuild",
+)
 
 
 def textured(height: int, width: int, seed: int) -> Image.Image:

@@ -15,9 +15,9 @@ from stages.images.crops import Box
 from stages.images.decode import decode, decode_part
 from stages.images.header import BadImage
 from stages.images.train import TrainImages
-from tests.stages.images.jpegs import by_pillow, jpeg, jpegs, textured
+from tests.stages.images.jpegs import by_pillow, jpeg, jpegs, needs_extension, textured
 
-pytestmark = pytest.mark.skipif(parts.loaded() is None, reason="the reader's C extension is not built")
+pytestmark = needs_extension
 
 
 def part(data: bytes, height: int, width: int, box: Box) -> np.ndarray | None:

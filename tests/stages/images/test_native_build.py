@@ -1,0 +1,63 @@
+"""The reader's extension is compiled where it can be, proved before it is trusted, and its lack is no failure."""
+
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from stages.images.native import build, prebuild
+from tests.stages.images.jpegs import needs_extension
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setattr(build, "_folder", lambda: tmp_path / "extensions")
+    return tmp_path / "extensions"
+
+
+@needs_extension
+def test_processes_may_build_at_once(folder):
+    assert build.extension() is None
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(lambda _: build.build(), range(2))
+    assert first == second == build.extension()
+    assert list(folder.iterdir()) == [first]
+
+
+@needs_extension
+@pytest.mark.parametrize(
+    ("file", "sound", "broken"),
+    [
+        ("huffman.c", "0,  1,  8,  16, 9", "0,  8,  1,  16, 9"),
+        ("part.c", "? right + mcu_w :", "? right :"),
+        ("segments.c", "part->left - first * wide", "part->left"),
+        ("huffman.c", "info->entropy->decode_mcu = decode_mcu", "info->entropy = 0"),
+    ],
+)
+def test_one_that_decodes_otherwise_or_crashes_is_not_kept(folder, tmp_path, monkeypatch, file, sound, broken):
+    sources = shutil.copytree(build._here(), tmp_path / "sources")
+    text = (sources / file).read_text()
+    assert text.count(sound) == 1
+    (sources / file).write_text(text.replace(sound, broken))
+    monkeypatch.setattr(build, "_here", lambda: sources)
+    build._digest.cache_clear()
+    try:
+        with pytest.raises(build.NotBuilt, match="its proof ended with"):
+            build.build()
+    finally:
+        build._digest.cache_clear()
+    assert list(folder.iterdir()) == []
+
+
+def test_without_headers_set_up_goes_on_and_says_what_to_install(folder, tmp_path, monkeypatch, caplog):
+    compiler = tmp_path / "cc"
+    compiler.write_text("#!/bin/sh\necho 'fatal error: jpeglib.h: No such file or directory' >&2\nexit 1\n")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    prebuild.main()
+    assert "No such file" in caplog.text and build.PACKAGE in caplog.text
+    assert build.extension() is None and list(folder.iterdir()) == []
+    monkeypatch.setenv("PATH", "/nowhere")
+    prebuild.main()
+    assert "no C compiler" in caplog.text
