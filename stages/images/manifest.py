@@ -37,6 +37,8 @@ class SourceFacts(Frozen):
     listed: int
     quarantined: int
     duplicates: int
+    reencoded: int = 0
+    """Images whose bytes are not the source's, because the config asked for others."""
 
 
 class Manifest(Frozen):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from faults.s3_proxy import s3_proxy
 from inprocess import CollectedEvents, make_context
-from photos import contents, encoded, ingest, photo_folder, picture
+from photos import encoded, ingest, photo_folder, picture
 
 from infra.errors import IntegrityError, StageError, StorageError
 from infra.storage import traffic
@@ -195,7 +195,3 @@ def test_an_object_replaced_while_it_is_ingested_is_told(photos_on_s3, proxy, tm
     monkeypatch.setattr(run_module, "plan_shards", replaced_meanwhile)
     with pytest.raises(StageError, match=r"class-0/001\.png.*changed while it was ingested"):
         ingested(tmp_path, photos_on_s3.uri)
-
-
-def test_contents_are_those_of_the_record(shards):
-    assert all(contents(shards).values())

@@ -47,7 +47,7 @@ def test_two_hundred_random_ones_of_a_larger_shard_are_too(tmp_path):
     chosen = random.Random(0)
 
     def bad(data):
-        assert len(data) > 500_000
+        assert len(data) > 200_000
         for _ in range(100):
             place = chosen.randrange(len(data))
             yield "cut", data[:place]
