@@ -83,7 +83,7 @@ def _load(path: str) -> Any:
 _STAGES = (
     Stage(
         "ingest",
-        version=1,
+        version=2,
         inputs={"exclude": Need("ShardSet", many=True)},
         output="ShardSet",
         config="stages.ingest.config:IngestConfig",

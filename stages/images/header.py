@@ -21,7 +21,7 @@ FORMATS = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}
 """Accepted formats: member name and Pillow's name."""
 
 _SIZED = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # JPEG frame headers, among them no DHT, JPG, DAC
-_BARE = frozenset((0x01, *range(0xD0, 0xD8)))  # JPEG markers without a length
+BARE = frozenset((0x01, *range(0xD0, 0xD8)))  # JPEG markers without a length
 
 
 def read_header(data: bytes) -> Header:
@@ -45,7 +45,7 @@ def _jpeg_size(data: bytes) -> tuple[int, int]:
         marker = data[at + 1]
         if marker == 0xFF:  # padding
             at += 1
-        elif marker in _BARE:
+        elif marker in BARE:
             at += 2
         elif marker in _SIZED:
             height, width = struct.unpack_from(">HH", data, at + 5)

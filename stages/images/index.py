@@ -40,7 +40,7 @@ class ShardIndex:
     sha256s: Sequence[str]
     """Of the image's bytes."""
     pixels_sha256: Sequence[str]
-    """Of its decoded pixels."""
+    """Of its decoded pixels; of its bytes where ingest did not decode it."""
     width: Sequence[int]
     height: Sequence[int]
     """Of the decoded image, upright."""

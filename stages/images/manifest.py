@@ -39,6 +39,8 @@ class SourceFacts(Frozen):
     duplicates: int
     restart_intervals: bool = False
     """Whether JPEGs were written anew with restart markers: other bytes than the source's, equal pixels."""
+    reencoded: int = 0
+    """Images whose bytes are not the source's, because the config asked for others."""
 
 
 class Manifest(Frozen):

@@ -2,6 +2,7 @@
 
 import difflib
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -85,9 +86,10 @@ class Near(Settings):
     """Images that look alike: resized, compressed anew, a little brighter, trimmed at the edges."""
 
     hamming: int = Field(ge=0, le=12)
-    """Bits of the 64 of a perceptual hash in which copies may differ; 4 finds those resized, compressed anew or made
-    brighter, 8 those trimmed by 2 % all around, 10 also at one side alone. A second look of 192 bits decides. Images
-    without structure (one colour) are left to `exact`."""
+    """Bits of the 64 of a perceptual hash in which copies may differ. Within the set 4 finds copies that are resized,
+    compressed anew or brighter, 8 also those trimmed by 2 % all around, 10 those trimmed at one side alone. Images of
+    the `exclude` sets are looked at trimmed too, so that 4 finds all of these. A second look of 192 bits decides.
+    Images without structure (one colour) are left to `exact`."""
 
 
 class Deduplicate(Settings):
@@ -97,6 +99,28 @@ class Deduplicate(Settings):
     """Equal bytes, or equal decoded pixels."""
     near: Near | None = None
     """Also leave out what looks like an image that is kept, or like a test image of the `exclude` sets."""
+
+
+class Reencode(Settings):
+    """Other bytes than the source has: upright RGB without metadata, counted in the manifest."""
+
+    shorter_px: PositiveInt | None = None
+    """Shrink what is larger until its shorter side has so many pixels; nothing is enlarged."""
+    format: Literal["jpeg", "png", "webp"] | None = None
+    """Of all images; left out, each keeps its own."""
+    quality: int = Field(default=95, ge=1, le=100)
+    """Of JPEG and WebP."""
+
+    @property
+    def ext(self) -> str | None:
+        """Member name of the format."""
+        return "jpg" if self.format == "jpeg" else self.format
+
+    @model_validator(mode="after")
+    def _asks_for_something(self) -> "Reencode":
+        if self.shorter_px is None and self.format is None:
+            raise ValueError("reencode asks for nothing: give shorter_px, format, or both")
+        return self
 
 
 class Budget(Settings):
@@ -127,6 +151,12 @@ class IngestConfig(Settings):
     """Seed of the global order in which images are written."""
     deduplicate: Deduplicate = Deduplicate()
     """What to do about equal images. A benchmark keeps them unless said otherwise: its test set is what it is."""
+    check: Literal["decode", "structure"] = "decode"
+    """decode: every image is decoded, and equal pixels are the same image. structure: only that files are whole, many
+    times faster, for a source that was decoded before; equal bytes are the same image, and flipped bits in the pixels
+    of a JPEG or WebP stay unseen until training."""
+    reencode: Reencode | None = None
+    """Change images on their way; left out, bytes pass as they are."""
     on_bad_image: Literal["quarantine", "fail"] = "quarantine"
     """Set a damaged image aside with its reason, or stop at the first."""
     bad_image_budget: NonNegativeInt | Annotated[float, Field(ge=0, lt=1)] | Budget = Budget()
@@ -190,6 +220,13 @@ class IngestConfig(Settings):
         if isinstance(budget, Budget):
             return max(budget.images, int(budget.fraction * num_images))
         return budget if isinstance(budget, int) else int(budget * num_images)
+
+
+def check_inputs(config: IngestConfig, given: Mapping[str, int]) -> list[str]:
+    """What is wrong between the config and the names of the inputs; asked by `validate`."""
+    if config.check == "structure" and "exclude" in given:
+        return ["check: structure decodes nothing, and `exclude` compares decoded pixels: choose check: decode"]
+    return []
 
 
 class IngestResources(TaskResources):

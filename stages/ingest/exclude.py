@@ -9,7 +9,7 @@ from stages.artifacts import ShardSet
 from stages.contract import Inputs, StageContext
 from stages.images.index import parse_index
 from stages.images.manifest import ShardEntry, load_manifest
-from stages.ingest.likeness import likeness
+from stages.ingest.likeness import views
 from stages.ingest.near import Excluded
 from stages.ingest.reading import ahead, one_by_one
 
@@ -60,7 +60,5 @@ def look_at_shard(task: LookTask) -> Sequence[Excluded]:
 
     rows = range(index.count)
     contents = one_by_one(read, rows) if store.uri.startswith("file://") else ahead(read, rows)
-    looks = (None if isinstance(data, Exception) else likeness(data) for data in contents)
-    return [
-        Excluded(f"{shards.uri}#{key}", look) for key, look in zip(index.key, looks, strict=True) if look is not None
-    ]
+    looks = (() if isinstance(data, Exception) else views(data) for data in contents)
+    return [Excluded(f"{shards.uri}#{key}", look) for key, many in zip(index.key, looks, strict=True) for look in many]

@@ -6,6 +6,7 @@ it is in integers, the same on any machine.
 """
 
 import io
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -19,6 +20,7 @@ FIRST_BITS = 64
 SECOND_BITS = 192
 LIKENESS_BYTES = (FIRST_BITS + SECOND_BITS) // 8
 THUMBNAIL_PX = 32
+_SQUARE = (THUMBNAIL_PX, THUMBNAIL_PX)
 FLAT = 2.0
 """Standard deviation of the thumbnail, grey levels, below which an image looks like nothing in particular."""
 DRAFT_PX = 64
@@ -26,12 +28,30 @@ DRAFT_PX = 64
 _SCALE = 4096
 
 
+TRIMS = (
+    (0.0, 0.0, 0.0, 0.0), (0.01, 0.01, 0.01, 0.01), (0.02, 0.02, 0.02, 0.02), (0.02, 0.02, 0.0, 0.0),
+    (0.0, 0.02, 0.02, 0.0), (0.0, 0.0, 0.02, 0.02), (0.02, 0.0, 0.0, 0.02),
+)  # fmt: skip
+"""Parts cut from left, top, right and bottom in the views of an image: a trimmed copy looks like one of them."""
+Grey = npt.NDArray[np.uint8]
+
+
 def likeness(data: bytes) -> bytes | None:
     """The 32 bytes of one image: 8 of the first look, 24 of the second; None for one without structure.
 
     BadImage for what does not decode.
     """
-    grey = _thumbnail(data)
+    (grey,) = _thumbnails(data, TRIMS[:1])
+    return _look(grey)
+
+
+def views(data: bytes) -> tuple[bytes, ...]:
+    """How one image looks whole and trimmed, the whole first; nothing for one without structure. BadImage likewise."""
+    looks = (_look(grey) for grey in _thumbnails(data, TRIMS))
+    return tuple(dict.fromkeys(look for look in looks if look is not None))
+
+
+def _look(grey: Grey) -> bytes | None:
     if grey.std() < FLAT:
         return None
     waves = _cosines() @ grey.astype(np.int64) @ _cosines().T
@@ -40,8 +60,8 @@ def likeness(data: bytes) -> bytes | None:
     return np.packbits(np.concatenate(signs)).tobytes()
 
 
-def _thumbnail(data: bytes) -> npt.NDArray[np.uint8]:
-    """(32, 32) greys of the upright image, its sides squeezed alike."""
+def _thumbnails(data: bytes, trims: Sequence[tuple[float, float, float, float]]) -> list[Grey]:
+    """(32, 32) greys of the upright image, its sides squeezed alike, each without what its trim cuts off."""
     header = check_header(data)
     try:
         with Image.open(io.BytesIO(data), formats=(FORMATS[header.ext],)) as image:
@@ -51,7 +71,11 @@ def _thumbnail(data: bytes) -> npt.NDArray[np.uint8]:
                 upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
             if upright.mode != "L":
                 upright = upright.convert("RGB").convert("L")
-            return np.asarray(upright.resize((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.BILINEAR))
+            wide, high = upright.size
+            boxes = [
+                (left * wide, top * high, wide - right * wide, high - low * high) for left, top, right, low in trims
+            ]
+            return [np.asarray(upright.resize(_SQUARE, Image.Resampling.BILINEAR, box)) for box in boxes]
     except DECODE_FAILURES as error:
         raise BadImage(f"{FORMATS[header.ext]} damaged: {error}") from error
 

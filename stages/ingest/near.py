@@ -17,7 +17,7 @@ Words = npt.NDArray[np.uint64]
 
 @dataclass(frozen=True, slots=True)
 class Excluded:
-    """A test image of another set."""
+    """One view of a test image of another set: whole, or trimmed."""
 
     name: str
     """`URI#key`."""

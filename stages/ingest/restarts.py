@@ -47,6 +47,7 @@ def with_restarts(data: bytes) -> bytes:
     if rewritten is None:
         return data
     try:
-        return rewritten if np.array_equal(decode(data), decode(rewritten)) else data
+        same = np.array_equal(decode(data), decode(rewritten))
     except BadImage:
         return data
+    return type(data)(rewritten) if same else data  # of the type that says whether the source has it so

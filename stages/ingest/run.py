@@ -4,9 +4,7 @@ Only orchestrates: images are read in tasks. Knows no torch.
 """
 
 import hashlib
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 from infra.errors import StageError, Stopped, UsageError, VitpipeError, gravest
 from stages.artifacts import File, ShardSet
@@ -18,11 +16,13 @@ from stages.ingest.deduplicate import deduplicated
 from stages.ingest.exclude import excluded_contents
 from stages.ingest.listing import Finding, Item, Listing, Source
 from stages.ingest.parts import list_source
+from stages.ingest.reencode import ReencodingSource
 from stages.ingest.restarts import WithRestarts
 from stages.ingest.scan import CHUNK_IMAGES, Bad, Checked, ScanTask, Spool, scan
 from stages.ingest.select import Duplicate, Image, ShardPlan, lines, plan_shards
 from stages.ingest.shard import Shard, ShardTask
 from stages.ingest.sources import open_source
+from stages.ingest.tally import Tally
 
 QUARANTINE = "quarantine.jsonl"
 DUPLICATES = "duplicates.jsonl"
@@ -43,6 +43,8 @@ def run(config: IngestConfig, inputs: Inputs, ctx: StageContext) -> ShardSet:
     listing = list_source(source, ctx).part(config.source.limit, config.source.subset)
     if not listing.items:
         raise UsageError("ingest a part of the source", "no image is in it", "raise `limit` or `subset.fraction`")
+    if config.reencode is not None:
+        source = ReencodingSource(source, config.reencode)
     for note in listing.notes:
         ctx.events.emit("note", note)
     _tell_quarantined([*map(_as_bad, listing.findings)], len(listing.findings), ctx)
@@ -60,29 +62,6 @@ def run(config: IngestConfig, inputs: Inputs, ctx: StageContext) -> ShardSet:
     return found.model_copy(update={"files": (*found.files, ctx.out.put(DUPLICATES_SHEET, sheet))}) if sheet else found
 
 
-@dataclass
-class Tally:
-    """What the node's progress says: an image counts half when it was looked at, half when it is written."""
-
-    ctx: StageContext
-    total: int
-    looked: int = 0
-    written: int = 0
-    quarantined: int = 0
-    duplicates: int = 0
-    started: float = field(default_factory=time.monotonic)
-
-    def tell(self) -> None:
-        done = (self.looked + self.written + self.quarantined + self.duplicates) // 2
-        note = f"{self.quarantined} quarantined" if self.quarantined else ""
-        metrics = {"quarantined_samples_total": float(self.quarantined)}
-        rate = self.images_per_second(done)
-        self.ctx.progress.update(done, self.total, "images", images_per_second=rate, note=note, metrics=metrics)
-
-    def images_per_second(self, images: int) -> float:
-        return images / max(time.monotonic() - self.started, 1e-9)
-
-
 def _look(
     source: Source, listing: Listing, spool: Spool, config: IngestConfig, ctx: StageContext, tally: Tally
 ) -> tuple[list[Image], list[tuple[Item, str]]]:
@@ -90,7 +69,7 @@ def _look(
     near = config.deduplicate.near is not None
     chunks = range(0, len(listing.items), CHUNK_IMAGES)
     tasks = [
-        ScanTask(number, source, listing.items[start : start + CHUNK_IMAGES], spool, near)
+        ScanTask(number, source, listing.items[start : start + CHUNK_IMAGES], spool, near, config.check == "decode")
         for number, start in enumerate(chunks)
     ]
     allowed = config.bad_images_allowed(len(listing.items)) if config.on_bad_image == "quarantine" else 0
@@ -102,9 +81,7 @@ def _look(
         found = [(item, one.reason) for item, one in pairs if isinstance(one, Bad)]
         bad += found
         _tell_quarantined(found, len(bad), ctx)
-        tally.looked += len(done.item.items)
-        tally.quarantined = len(bad)
-        tally.tell()
+        tally.saw(done.value())
         _end_if_asked(ctx)
     bad.sort(key=lambda one: one[0].name)
     if len(bad) + sum(one.images for one in listing.findings) > allowed:
@@ -134,8 +111,7 @@ def _write(
             errors.append(done.error)  # the others go on: what they finish need not be written again
             continue
         shards[done.item.plan.path] = done.value()
-        tally.written += len(done.item.plan.images)
-        tally.tell()
+        tally.wrote(done.item.plan)
         _end_if_asked(ctx)
     if errors:
         raise gravest(errors)
@@ -159,7 +135,7 @@ def _shard_set(
 ) -> ShardSet:
     facts = SourceFacts(
         kind=config.source.kind, listing_sha256=listing.sha256, listed=len(listing.items), quarantined=len(bad),
-        duplicates=len(duplicates), restart_intervals=config.restart_intervals,
+        duplicates=len(duplicates), restart_intervals=config.restart_intervals, reencoded=tally.reencoded,
     )  # fmt: skip
     entries = tuple(shard.entry for shard in shards)
     data = Manifest(classes=listing.classes, multi_label=listing.multi_label, shards=entries, source=facts).encode()
@@ -178,6 +154,8 @@ def _shard_set(
             "images": float(sum(splits.values())),
             "quarantined": float(len(bad)),
             "duplicates": float(len(duplicates)),
+            "reencoded": float(tally.reencoded),
+            "decoded" if config.check == "decode" else "structure_checked": float(tally.looked),
             "images_per_second": tally.images_per_second(tally.total),
         },
         manifest_sha256=hashlib.sha256(data).hexdigest(),

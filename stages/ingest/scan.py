@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stages.images.decode import check_header, decode
-from stages.images.header import BadImage
+from stages.images.header import BadImage, Header
 from stages.ingest.likeness import likeness
 from stages.ingest.listing import Item, Source
+from stages.ingest.reencode import Reencoded
+from stages.ingest.structure import check_structure
 
 CHUNK_IMAGES = 512
 
@@ -22,13 +24,15 @@ class Checked:
     sha256: str
     """Of its bytes."""
     pixels_sha256: str
-    """Of its decoded pixels and their shape."""
+    """Of its decoded pixels and their shape; of its bytes where it was not decoded."""
     size: int
     ext: str
     width: int
     height: int
     place: tuple[int, int]
     """Chunk, and offset in what the chunk kept."""
+    reencoded: bool = False
+    """Whether its bytes are not the source's."""
     likeness: bytes | None = None
     """How it looks, when that is asked and it looks like anything."""
 
@@ -83,6 +87,8 @@ class ScanTask:
     spool: Spool
     near: bool = False
     """Whether to see how each image looks."""
+    decodes: bool = True
+    """Whether to decode each image, or only to see that it is whole."""
 
 
 def scan(task: ScanTask) -> Sequence[Checked | Bad]:
@@ -96,7 +102,7 @@ def scan(task: ScanTask) -> Sequence[Checked | Bad]:
             seen.append(Bad(str(data)))
             continue
         try:
-            checked = look(data, (task.number, len(kept)), task.near)
+            checked = look(data, (task.number, len(kept)), task.near, task.decodes)
         except BadImage as error:
             seen.append(Bad(str(error)))
             continue
@@ -108,12 +114,21 @@ def scan(task: ScanTask) -> Sequence[Checked | Bad]:
     return seen
 
 
-def look(data: bytes, place: tuple[int, int], near: bool = False) -> Checked:
-    """Check the structure, decode, and take the digests of one image. BadImage with the reason."""
+def look(data: bytes, place: tuple[int, int], near: bool = False, decodes: bool = True) -> Checked:
+    """Check the structure, decode if asked, and take the digests of one image. BadImage with the reason."""
+    digest = hashlib.sha256(data).hexdigest()
+    header, pixels_sha256 = _decoded(data) if decodes else (check_structure(data), digest)
+    return Checked(
+        digest, pixels_sha256, len(data), header.ext, header.width, header.height, place,
+        isinstance(data, Reencoded), likeness(data) if near else None,
+    )  # fmt: skip
+
+
+def _decoded(data: bytes) -> tuple[Header, str]:
+    """Format and upright size, and the digest of the pixels with their shape."""
     header = check_header(data)
     pixels = decode(data)
     height, width = pixels.shape[:2]
     content = hashlib.sha256(f"{height}x{width}".encode())
     content.update(pixels.data)
-    digest, looks = hashlib.sha256(data).hexdigest(), likeness(data) if near else None
-    return Checked(digest, content.hexdigest(), len(data), header.ext, width, height, place, looks)
+    return Header(header.ext, width, height), content.hexdigest()

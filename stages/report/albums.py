@@ -37,9 +37,10 @@ def album(name: str, data: ShardSet, samples: int, max_classes: int) -> Album:
 
 
 def _find(data: ShardSet, labels: Sequence[int], samples: int) -> dict[int, list[Sample]]:
-    """The first images of each class in manifest order."""
+    """The first images of each class in manifest order; of a set that is held out, those it has."""
     found: dict[int, list[Sample]] = {label: [] for label in labels}
-    for entry in load_manifest(data).of("train")[:MAX_INDEXES]:
+    split = "train" if data.splits.get("train") else max(data.splits, key=lambda name: data.splits[name])
+    for entry in load_manifest(data).of(split)[:MAX_INDEXES]:
         index = read_index(data, entry)
         for place, classes in enumerate(index.labels):
             wanted = found.get(classes[0]) if classes else None

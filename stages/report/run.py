@@ -14,6 +14,7 @@ from stages.report.config import ReportConfig
 from stages.report.gallery import Drawn, DrawTask, Pictures
 from stages.report.inside import told
 from stages.report.lineage import Link, walk
+from stages.report.overlap import overlaps
 from stages.report.page import beside_paper, render, score_charts
 from stages.report.results import Gain, Row, gains, headline, percent, rows
 
@@ -45,6 +46,7 @@ def run(config: ReportConfig, inputs: Inputs, ctx: StageContext) -> Report:
         pretraining=background.pretraining(checkpoints),
         pictures=pictures,
         told=told(pictures.inside) if pictures.inside else {},
+        overlaps=overlaps(links),
         links=links,
         parity=background.parity(exported),
         versions=background.versions(links),

@@ -22,7 +22,7 @@ class Fault:
     """status: answer `status` unasked · lost: carry it out, then hang up without an answer · refused: hang up
     before · short: hang up half way through the body · cut: half the body, its length adapted · flip: one bit of the
     body · flip_up: one bit of the request's body · stall: never answer · drip: `pace_s` for each byte of the body ·
-    xml: 200 with an error as body
+    xml: 200 with an error as body · late: carried out after `pace_s`
     """
     method: str = ""
     path: str = ""
@@ -92,6 +92,8 @@ class _Handler(BaseHTTPRequestHandler):
             error = XML_ERROR.format("AccessDenied" if fault.status == 403 else "InternalError").encode()
             self._answer(fault.status if fault.kind == "status" else 200, {}, error)
             return None
+        if fault.kind == "late":
+            proxy.closing.wait(fault.pace_s)
         if fault.kind == "flip_up":
             body = flipped(body)
         status, headers, data = self._forward(proxy.upstream, body)

@@ -15,7 +15,7 @@ from infra.errors import IntegrityError
 from stages.images.manifest import load_manifest
 from stages.ingest import run as run_module
 from stages.ingest.exclude import LookTask, look_at_shard
-from stages.ingest.likeness import LIKENESS_BYTES, likeness
+from stages.ingest.likeness import LIKENESS_BYTES, TRIMS, likeness, views
 from stages.ingest.listing import Item
 from stages.ingest.near import SECOND_MOST, Excluded, without_near
 from stages.ingest.scan import Checked
@@ -65,6 +65,30 @@ def test_the_curve_of_the_threshold(looks):
     assert (first <= 24).any() and (second <= 80).any()
 
 
+def test_views_find_trimmed_copies_at_few_bits():
+    """Of held-out images and those of a training set; the same copies that the whole alone misses."""
+    rng = np.random.default_rng(0)
+    near = {most: {"whole": [], "views": [], "false": 0} for most in THRESHOLDS}
+    others = words([likeness(jpeg(scene(5000 + number))) for number in range(SCENES)])
+    for number in range(SCENES):
+        image = scene(3000 + number)
+        trims = rng.uniform(0, 0.02, 4) * image.width  # up to 2 % at each side, each by itself
+        left, top, right, low = (round(trim) for trim in trims)
+        trimmed = jpeg(image.crop((left, top, image.width - right, image.height - low)))
+        seen = words(views(jpeg(image)))
+        for most, found in near.items():
+            for data in (trimmed, *(data for _, data in copies(image))):
+                first, second = differ(seen, words([likeness(data)]))
+                close = (first <= most) & (second <= SECOND_MOST)
+                found["whole"].append(close[0])
+                found["views"].append(close.any())
+            first, second = differ(seen[:, None], others)
+            found["false"] += int(((first <= most) & (second <= SECOND_MOST)).any(axis=0).sum())
+    assert np.mean(near[4]["views"]) >= 0.99 and np.mean(near[2]["views"]) >= 0.95
+    assert np.mean(near[2]["whole"]) < 0.8  # negative control: without the trimmed views they are missed
+    assert near[12]["false"] == 0
+
+
 def test_looks_do_not_depend_on_format_size_or_turning():
     image = scene(1)
     look = words([likeness(jpeg(image))])
@@ -88,7 +112,9 @@ def test_looks_do_not_depend_on_format_size_or_turning():
 
 
 def test_an_image_without_structure_looks_like_nothing():
-    assert likeness(encoded(Image.new("RGB", (50, 40), (9, 99, 200)), "PNG")) is None
+    flat = encoded(Image.new("RGB", (50, 40), (9, 99, 200)), "PNG")
+    assert likeness(flat) is None and views(flat) == ()
+    assert views(jpeg(scene(0)))[0] == likeness(jpeg(scene(0)))
     assert len(likeness(jpeg(scene(0)))) == LIKENESS_BYTES
 
 
@@ -152,7 +178,7 @@ def planted(tmp_path_factory):
 
 
 def config(root, **more):
-    return {"source": {"kind": "folder", "root": str(root)}, "deduplicate": {"near": {"hamming": 10}}, **more}
+    return {"source": {"kind": "folder", "root": str(root)}, "deduplicate": {"near": {"hamming": 4}}, **more}
 
 
 def duplicates(shards):
@@ -166,7 +192,7 @@ def test_copies_of_held_out_images_leave_the_training_set(planted, tmp_path):
     (note,) = CollectedEvents(tmp_path / "local/shards/events.jsonl").of("note")
     rows = duplicates(shards)
     leaked = [row for row in rows if row["of"].startswith(held.uri)]
-    assert len(leaked) >= 0.95 * 60 and all(row["equal"] == "near" and row["distance"] <= 10 for row in leaked)
+    assert len(leaked) >= 0.95 * 60 and all(row["equal"] == "near" and row["distance"] <= 4 for row in leaked)
     assert not [row for row in rows if "own-" in row["source"]]
     assert shards.splits == {"train": 90 - len(rows)}
     assert f"{len(rows)} near; {len(leaked)} of them are test images" in note
@@ -196,7 +222,8 @@ def test_workers_and_kills_do_not_matter(planted, tmp_path, monkeypatch):
 def test_a_damaged_excluded_image_is_named(planted, tmp_path):
     held = ingest(tmp_path, config(planted / "held", splits={"test": 1.0}), node="held")
     (entry,) = load_manifest(held).of("test")
-    assert len(look_at_shard(LookTask(held, entry))) == 12
+    assert len({one.name for one in look_at_shard(LookTask(held, entry))}) == 12
+    assert len(look_at_shard(LookTask(held, entry))) > 12 * (len(TRIMS) - 2)
     at = tmp_path / "store/test/held" / held.file(entry.path).at
     data = bytearray(at.read_bytes())
     data[3000] ^= 1

@@ -1,0 +1,57 @@
+"""How far an ingest is, told after every task. No torch."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from stages.contract import StageContext
+from stages.ingest.scan import Bad, Checked
+from stages.ingest.select import ShardPlan
+
+
+@dataclass
+class Tally:
+    """What the node's progress says: an image counts half when it was looked at, half when it is written."""
+
+    ctx: StageContext
+    total: int
+    looked: int = 0
+    written: int = 0
+    quarantined: int = 0
+    duplicates: int = 0
+    reencoded: int = 0
+    moved_bytes: int = 0
+    """Read at the first look and written into shards, by this attempt."""
+    started: float = field(default_factory=time.monotonic)
+
+    def saw(self, images: Sequence[Checked | Bad]) -> None:
+        """A chunk was looked at."""
+        sound = [one for one in images if isinstance(one, Checked)]
+        self.looked += len(images)
+        self.quarantined += len(images) - len(sound)
+        self.reencoded += sum(one.reencoded for one in sound)
+        self.moved_bytes += sum(one.size for one in sound)
+        self.tell()
+
+    def wrote(self, plan: ShardPlan) -> None:
+        """A shard was written."""
+        self.written += len(plan.images)
+        self.moved_bytes += sum(image.seen.size for image in plan.images)
+        self.tell()
+
+    def tell(self) -> None:
+        """Progress: images, their rate and bytes; the time to the end is reckoned by who writes it."""
+        done = (self.looked + self.written + self.quarantined + self.duplicates) // 2
+        told = [f"{self.moved_bytes / self.seconds / 1e6:.1f} MB/s"]
+        told += [f"{self.quarantined} quarantined"] if self.quarantined else []
+        self.ctx.progress.update(
+            done, self.total, "images", images_per_second=self.images_per_second(done), note=", ".join(told),
+            metrics={"quarantined_samples_total": float(self.quarantined)},
+        )  # fmt: skip
+
+    def images_per_second(self, images: int) -> float:
+        return images / self.seconds
+
+    @property
+    def seconds(self) -> float:
+        return max(time.monotonic() - self.started, 1e-9)

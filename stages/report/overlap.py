@@ -1,0 +1,75 @@
+"""What was left out of each data set because it is, or looks like, another image: a table and a sheet of the pairs.
+
+Above all the test images that stood among the training images. Reads duplicates.jsonl; decides nothing.
+"""
+
+import base64
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from stages.artifacts import ShardSet
+from stages.report.lineage import Link
+
+ITSELF = ""
+MAX_SHEET_BYTES = 3_000_000
+"""A larger sheet stays beside the shards."""
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """Of one data set with itself, or with the test images of an excluded one."""
+
+    name: str
+    other: str
+    """URI of the excluded set; empty for the set itself."""
+    equal_bytes: int
+    equal_pixels: int
+    near: int
+    of: int
+    """How many different images of the other these are like."""
+    other_labels: int
+    """How many of them bear other classes than what they are like; of the set itself alone."""
+
+
+@dataclass(frozen=True)
+class Overlaps:
+    """Everything the page says of overlaps."""
+
+    rows: tuple[Overlap, ...]
+    sheets: tuple[tuple[str, str], ...]
+    """Name of a data set, and the sheet of its near pairs as a data URI."""
+
+
+def overlaps(links: Sequence[Link]) -> Overlaps:
+    """Of every data set behind the page that left anything out, or was compared with another."""
+    rows: list[Overlap] = []
+    sheets: list[tuple[str, str]] = []
+    for link in links:
+        shards = link.artifact()
+        if isinstance(shards, ShardSet) and shards.has("duplicates.jsonl"):
+            excluded = [ref.uri for ref in link.record.inputs.get("exclude", ())] if link.record else []
+            rows += _rows(link.name, shards, excluded)
+            if shards.has("duplicates.png") and shards.file("duplicates.png").bytes <= MAX_SHEET_BYTES:
+                picture = base64.b64encode(shards.read("duplicates.png")).decode()
+                sheets.append((link.name, f"data:image/png;base64,{picture}"))
+    return Overlaps(tuple(rows), tuple(sheets))
+
+
+def _rows(name: str, shards: ShardSet, excluded: Sequence[str]) -> Iterator[Overlap]:
+    found: dict[str, Counter[str]] = {uri: Counter() for uri in (ITSELF, *excluded)}
+    images: dict[str, set[str]] = {}
+    for line in shards.read("duplicates.jsonl").splitlines():
+        row = json.loads(line)
+        other = row["of"].rpartition("#")[0] if "://" in row["of"] else ITSELF
+        counts = found.setdefault(other, Counter())
+        counts[row["equal"]] += 1
+        counts["other labels"] += not row["same_labels"]
+        images.setdefault(other, set()).add(row["of"])
+    for other, counts in found.items():
+        if counts or other != ITSELF:
+            yield Overlap(
+                name, other, counts["bytes"], counts["pixels"], counts["near"], len(images.get(other, ())),
+                counts["other labels"],
+            )  # fmt: skip
