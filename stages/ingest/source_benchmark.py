@@ -64,7 +64,7 @@ class BenchmarkFiles:
         missing = [file.path for file in self.benchmark.files if not Path(self.root, file.path).is_file()]
         if missing:
             raise UsageError(self._asked, f"{len(missing)} of {len(self.benchmark.files)} official files are missing: "
-                                          f"{some(missing)}", self.benchmark.obtain)  # fmt: skip
+                                          f"{some(missing)}", self.benchmark.how_to_obtain)  # fmt: skip
         for file in self.benchmark.files:
             _check(Path(self.root, file.path), file, self.benchmark)
 
@@ -86,7 +86,7 @@ class BenchmarkFiles:
         missing = [entry.name for entry, _ in found if not entry.place and not Path(self.root, entry.name).is_file()]
         if missing:
             raise UsageError(self._asked, f"{len(missing)} of {len(found)} listed images are missing: {some(missing)}",
-                             self.benchmark.obtain)  # fmt: skip
+                             self.benchmark.how_to_obtain)  # fmt: skip
 
     def _refuse_one_class(self, found: Divided) -> None:
         trains = [entry.labels for entry, split in found if split == "train" or "train" not in self.benchmark.splits]

@@ -48,6 +48,7 @@ class Benchmark:
     image_bytes: int
     """Of one image, about: what a plan reckons with."""
     licence: str
+    """To our knowledge: `home` has the terms that count."""
     home: str
     obtain: str
     """What to do to have the files below the root."""
@@ -64,6 +65,12 @@ class Benchmark:
     metric: str = "top1"
     source: str = ""
     unverified: str = ""
+
+    @property
+    def how_to_obtain(self) -> str:
+        """What to do, and the digests of what is downloaded."""
+        told = [f"{archive.path} {archive.digests[0]}" for archive in self.archives if archive.digests]
+        return f"{self.obtain} ({', '.join(told)})" if told else self.obtain
 
     @property
     def splits(self) -> dict[str, int]:
