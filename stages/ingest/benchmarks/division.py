@@ -10,7 +10,7 @@ from pathlib import Path
 
 from infra.errors import UsageError
 from stages.ingest.benchmarks.entries import Entry, lines_of
-from stages.ingest.benchmarks.registry import Benchmark, Piece
+from stages.ingest.benchmarks.registry import Benchmark
 from stages.ingest.listing import some
 
 Divided = list[tuple[Entry, str]]
@@ -28,10 +28,12 @@ def divided(benchmark: Benchmark, entries: Sequence[Entry], root: Path) -> Divid
         for split in benchmark.parts
         if list_path(benchmark, split, root).is_file()
     }
+    order = _in_order(entries)
     taken = {entry.name for found in fixed.values() for entry in found}
     made: Divided = []
     for split, pieces in benchmark.parts.items():
-        pool = fixed.get(split) or [entry for entry in _pieces(pieces, entries) if entry.name not in taken]
+        dealt = [entry for piece in pieces for entry in order.get(piece.split, [])[piece.start : piece.stop]]
+        pool = fixed.get(split) or [entry for entry in dealt if entry.name not in taken]
         if len(pool) != benchmark.splits[split]:
             raise UsageError(
                 f"divide {benchmark.title} by the lists below {root}",
@@ -42,13 +44,15 @@ def divided(benchmark: Benchmark, entries: Sequence[Entry], root: Path) -> Divid
     return made
 
 
-def _pieces(pieces: Sequence[Piece], entries: Sequence[Entry]) -> list[Entry]:
-    found: list[Entry] = []
-    for piece in pieces:
-        members = [entry for entry in entries if entry.split == piece.split]
-        members.sort(key=lambda entry: tfds_place(entry.split, entry.key))
-        found += members[piece.start : piece.stop]
-    return found
+def _in_order(entries: Sequence[Entry]) -> dict[str, list[Entry]]:
+    """The examples of each official split as TensorFlow Datasets deals them."""
+    by_split: dict[str, list[Entry]] = {}
+    for entry in entries:
+        by_split.setdefault(entry.split, []).append(entry)
+    return {
+        split: sorted(members, key=lambda entry: tfds_place(entry.split, entry.key))
+        for split, members in by_split.items()
+    }
 
 
 def tfds_place(split: str, key: str) -> bytes:
