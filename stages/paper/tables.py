@@ -30,7 +30,15 @@ def benchmark_id(name: str) -> str | None:
 def title(benchmark: str) -> str:
     """How the paper writes a benchmark; any other name as it is."""
     known = benchmark_id(benchmark)
+    if known is None and benchmark in vtab_tasks():
+        return f"VTAB {vtab_tasks()[benchmark]}"
     return str(tables()["benchmarks"][known]["title"]) if known else benchmark
+
+
+@functools.cache
+def vtab_tasks() -> dict[str, str]:
+    """The 19 tasks of Table 9 in its order: our name of each, and the paper's."""
+    return {task: row[0] for group in tables()["table9"]["groups"].values() for task, row in group.items()}
 
 
 def published(benchmark: str) -> list[Published]:
@@ -47,6 +55,16 @@ def published(benchmark: str) -> list[Published]:
             if value is not None:
                 found.append(Published("Table 5", f"ViT-{model}", data, value))
     return found
+
+
+def by_authors(benchmark: str) -> list[Published]:
+    """What the authors' own later code reaches on a benchmark, by their documentation."""
+    known = benchmark_id(benchmark)
+    return [
+        Published(row["source"], row["model"], row["pretrained_on"], row["values"][known])
+        for row in tables()["authors"]["rows"]
+        if known in row["values"]
+    ]
 
 
 @functools.cache

@@ -7,7 +7,7 @@ from typing import Any
 
 import jinja2
 
-from stages.paper.tables import published, title
+from stages.paper.tables import title
 from stages.report import wording
 from stages.report.charts import dots, score_axis
 from stages.report.results import Row
@@ -28,12 +28,6 @@ def score_charts(table: list[Row]) -> list[dict[str, Any]]:
         rows = [row for row in table if row.benchmark == benchmark]
         charts.append({"title": title(benchmark), "rows": rows, "axis": score_axis(rows)})
     return charts
-
-
-def beside_paper(table: list[Row]) -> list[tuple[Row, Any]]:
-    """Fine-tuned results on the paper's benchmarks, each with the paper's numbers."""
-    found = [(row, published(row.benchmark)) for row in table if row.kind == "pretrained"]
-    return [(row, numbers) for row, numbers in found if numbers]
 
 
 @functools.cache

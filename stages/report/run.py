@@ -9,12 +9,17 @@ from datetime import UTC, datetime
 from stages.artifacts import Artifact, Checkpoint, Report, Score, ShardSet, Weights
 from stages.contract import Inputs, StageContext
 from stages.report import background
+from stages.report.beside import grids
 from stages.report.card import model_card, report_json, results_csv
 from stages.report.config import ReportConfig
+from stages.report.costs import costs
 from stages.report.gallery import Drawn, DrawTask, Pictures
+from stages.report.growth import over_labels, over_pretraining, pretrainings
+from stages.report.honesty import overlaps, shared_penalties, survived
 from stages.report.inside import told
 from stages.report.lineage import Link, walk
-from stages.report.page import beside_paper, render, score_charts
+from stages.report.mistakes import mistakes, speeds
+from stages.report.page import render, score_charts
 from stages.report.results import Gain, Row, gains, headline, percent, rows
 
 
@@ -23,7 +28,8 @@ def run(config: ReportConfig, inputs: Inputs, ctx: StageContext) -> Report:
     links = walk(artifact for name in inputs.names() for artifact in inputs.many(name, Artifact))
     checkpoints = background.behind(links, Checkpoint, chosen=inputs.maybe("checkpoint", Checkpoint))
     exported = background.behind(links, Weights)
-    table = rows(inputs.many("scores", Score))
+    scores = inputs.many("scores", Score)
+    table, known = rows(scores), pretrainings(links)
     found = gains(table)
     sentence, heading = headline(table, found), config.title or ctx.run
     run_uri = ctx.out.node.uri.removesuffix(f"/{ctx.node}")
@@ -40,7 +46,15 @@ def run(config: ReportConfig, inputs: Inputs, ctx: StageContext) -> Report:
         rows=table,
         gains=found,
         glance=background.glance(checkpoints, links),
-        paper=beside_paper(table),
+        grids=grids(table, known),
+        labels_charts=over_labels(table),
+        pretraining_charts=over_pretraining(table, known),
+        costs=costs(links, known),
+        penalties=shared_penalties(scores),
+        mistakes=mistakes(scores),
+        speeds=speeds(scores),
+        overlaps=overlaps(links),
+        troubles=survived(run_uri),
         curves=background.curves(checkpoints),
         pretraining=background.pretraining(checkpoints),
         pictures=pictures,
