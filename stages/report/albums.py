@@ -39,7 +39,8 @@ def album(name: str, data: ShardSet, samples: int, max_classes: int) -> Album:
 def _find(data: ShardSet, labels: Sequence[int], samples: int) -> dict[int, list[Sample]]:
     """The first images of each class in manifest order."""
     found: dict[int, list[Sample]] = {label: [] for label in labels}
-    for entry in load_manifest(data).of("train")[:MAX_INDEXES]:
+    split = "train" if data.splits.get("train") else next(name for name, count in data.splits.items() if count)
+    for entry in load_manifest(data).of(split)[:MAX_INDEXES]:
         index = read_index(data, entry)
         for place, classes in enumerate(index.labels):
             wanted = found.get(classes[0]) if classes else None

@@ -98,6 +98,8 @@ def _chart(named: str, labels: str, found: Iterable[tuple[Row, Pretraining]], ov
     points: dict[str, list[Point]] = {}
     for row, made in found:
         points.setdefault(over.line(made), []).append(_point(over.x(made), row.per_seed, row.node))
+    if all(len(each) == 1 for each in points.values()):
+        points = {"each with other images": [point for each in points.values() for point in each]}
     series = [Series(name, _ordered(each)) for name, each in sorted(points.items())]
     return Lines.draw(named, labels, over.name, series, over.write)
 

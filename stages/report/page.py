@@ -15,10 +15,13 @@ from stages.report.results import Row
 MAX_FILES = 40
 """Files of a record that are listed; the rest is in record.json."""
 
+MAX_CHARTS = 6
+"""Charts of one kind that are open; more are folded."""
+
 
 def render(**facts: Any) -> str:
     """Fill `page.html.j2`; `facts` are its variables. A missing one is an error, not an empty place."""
-    return _environment().get_template("page.html.j2").render(shown_files=MAX_FILES, **facts)
+    return _environment().get_template("page.html.j2").render(shown_files=MAX_FILES, shown_charts=MAX_CHARTS, **facts)
 
 
 def score_charts(table: list[Row]) -> list[dict[str, Any]]:

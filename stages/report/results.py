@@ -130,6 +130,12 @@ def headline(table: Sequence[Row], found: Sequence[Gain]) -> str:
         return f"Pretraining clearly helps in {len(helped)} of {len(found)} comparisons: {mean:+.1f} points on average"
     if not table:
         return "No scores yet"
+    tuned = [row for row in table if row.kind == "pretrained"]
+    if len({row.benchmark for row in tuned}) > 1:
+        low, high = min(tuned, key=lambda row: row.value), max(tuned, key=lambda row: row.value)
+        mean = percent(statistics.fmean(row.value for row in tuned))
+        ends = f"{percent(low.value)} on {title(low.benchmark)} to {percent(high.value)} on {title(high.benchmark)}"
+        return f"Fine-tuned on {len({row.benchmark for row in tuned})} benchmarks: {mean} on average, from {ends}"
     best = max(table, key=lambda row: row.value)
     return f"{title(best.benchmark)}: {best.text} {best.arm}{_over(best)}"
 

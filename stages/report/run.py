@@ -107,11 +107,11 @@ def _draw_task(task: DrawTask) -> Pictures:
 
 
 def _lead(table: Sequence[Row], found: Sequence[Gain]) -> str:
-    """The second sentence: how few labels it took, and what frozen features and baselines make of the same."""
+    """The second sentence, where there is one benchmark: how few labels it took, what frozen features make of it."""
     parts = []
     if len(found) == 1 and found[0].pretrained.labels:
         parts.append(f"Both arms saw the same {found[0].pretrained.labels}; ± is the standard deviation over seeds.")
-    for row in table:
+    for row in table if len({row.benchmark for row in table}) == 1 else ():
         if row.kind in ("frozen", "baseline"):
             per_class = f" with {row.labels}" if row.labels else ""
             parts.append(f"{row.arm[:1].upper()}{row.arm[1:]}{per_class}: {percent(row.value, row.std)}.")
