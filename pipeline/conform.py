@@ -16,7 +16,7 @@ from stages.finetune.config import FinetuneConfig
 from stages.finetune.conform import conform as conform_finetuning
 from stages.paper.conform import Compared
 from stages.paper.recipes import dataset, recipes
-from stages.paper.tables import benchmark_id
+from stages.paper.tables import benchmark_id, vtab_task
 from stages.pretrain.config import PretrainConfig
 from stages.pretrain.conform import conform as conform_pretraining
 from stages.pretrain.conform import variant_name
@@ -124,7 +124,7 @@ def benchmark_of(graph: Graph, node: Node) -> str | None:
     for ref in (*node.needs.get("data", ()), node.id):
         source = None if is_uri(ref) or ref == node.id else getattr(graph.nodes[ref].config, "source", None)
         for part in (str(getattr(source, "name", "")), *_parts(ref)):
-            found = "vtab" if part.startswith("vtab") else benchmark_id(part)
+            found = vtab_task(part) or ("vtab" if part.startswith("vtab") else benchmark_id(part))
             if found and found != "imagenet-real":
                 return found
     return None

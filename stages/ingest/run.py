@@ -49,6 +49,8 @@ def run(config: IngestConfig, inputs: Inputs, ctx: StageContext) -> ShardSet:
     spool = Spool(ctx.scratch / "spool")
     images, bad = _look(source, listing, spool, config, ctx, tally)
     bad = sorted([*bad, *map(_as_bad, listing.findings)], key=lambda one: one[0].name)
+    if config.splits == "official":
+        _refuse_short_test(bad)
     images, duplicates, sheet = deduplicated(images, source, excluded, config, inputs, ctx)
     if not images:
         raise StageError("ingest a source", f"none of its {len(listing.items)} images is left", _first(bad))
@@ -203,6 +205,14 @@ def _over_budget(bad: Sequence[tuple[Item, str]], findings: Sequence[Finding], a
         f"{found}: {_first([*map(_as_bad, findings), *bad])}",
         "repair or remove them, or raise `bad_image_budget`",
     )
+
+
+def _refuse_short_test(bad: Sequence[tuple[Item, str]]) -> None:
+    """A benchmark's scores compare only on its whole test split."""
+    lost = [one for one in bad if one[0].split == "test"]
+    if lost:
+        found = f"it would be {len(lost)} images smaller than promised: {_first(lost)}"
+        raise StageError("ingest a benchmark with its test split", found, "get those official files again")
 
 
 def _as_bad(finding: Finding) -> tuple[Item, str]:

@@ -1,26 +1,26 @@
 """A named downstream data set from its official files, their digests checked. No torch.
 
-Images that are files stay as they are; those that come inside arrays become PNG, true to the pixel.
+Images that are JPEG, PNG or WebP files stay as they are; those that come inside arrays become PNG, true to the pixel.
 """
 
 import gzip
 import hashlib
-import io
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-
-from PIL import Image
 
 from infra.errors import IntegrityError, UsageError
 from stages.images.header import BadImage
-from stages.ingest.benchmarks.arrays import ArraySet, read_arrays
+from stages.ingest.benchmarks.division import Divided, divided, list_path
+from stages.ingest.benchmarks.entries import Listed
+from stages.ingest.benchmarks.readers import READERS
 from stages.ingest.benchmarks.registry import REGISTRY, Benchmark, OfficialFile
-from stages.ingest.benchmarks.trees import read_tree
 from stages.ingest.listing import Item, Listing, some
 from stages.ingest.reading import one_by_one
+
+_BLOCK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -39,90 +39,124 @@ class BenchmarkFiles:
         return REGISTRY[self.name]
 
     def listing(self) -> Listing:
-        """All official splits. UsageError for missing files, IntegrityError for altered ones or another number."""
+        """All splits. UsageError for missing files, IntegrityError for altered ones or another number of images."""
         self._verify()
-        items, classes = self._of_arrays() if self._in_arrays else self._of_files()
-        found = dict(Counter(item.split for item in items))
-        if found != self.benchmark.images or len(classes) != self.benchmark.num_classes:
-            raise IntegrityError(
-                f"ingest {self.benchmark.title} from {self.root}",
-                f"its files list {found} of {len(classes)} classes, officially they are {self.benchmark.images} of "
-                f"{self.benchmark.num_classes}",
-                self.benchmark.obtain,
-            )
-        licence = f"{self.benchmark.title}: licence {self.benchmark.licence}"
-        return Listing(tuple(sorted(items, key=lambda item: item.name)), classes, notes=(licence,))
+        listed = READERS[self.benchmark.reader].listed(self.benchmark, Path(self.root))
+        self._count(listed)
+        found = divided(self.benchmark, listed.entries, Path(self.root))
+        self._refuse_missing_images(found)
+        self._refuse_one_class(found)
+        items = [
+            Item(entry.name, entry.labels, split, entry.size, entry.place)
+            for entry, split in found
+            if entry.labels or not listed.multi_label
+        ]
+        notes = (*_notes(self.benchmark, Path(self.root)), *_left_out(len(found) - len(items)))
+        return Listing(tuple(sorted(items, key=lambda item: item.name)), listed.classes, listed.multi_label, notes)
 
     def reads(self, items: Sequence[Item]) -> Iterator[bytes | BadImage]:
         return one_by_one(self.read, items)
 
     def read(self, item: Item) -> bytes:
-        if not self._in_arrays:
-            try:
-                return Path(self.root, item.name).read_bytes()
-            except OSError as error:
-                raise BadImage(f"it cannot be read: {error.strerror}") from error
-        split, _, number = item.name.partition("/")
-        file = io.BytesIO()
-        Image.fromarray(_arrays(self.name, self.root).splits[split].images[int(number)]).save(file, "PNG")
-        return file.getvalue()
-
-    @property
-    def _in_arrays(self) -> bool:
-        return self.benchmark.reader in ("idx", "cifar", "svhn")
+        return READERS[self.benchmark.reader].read(self.benchmark, Path(self.root), item)
 
     def _verify(self) -> None:
         missing = [file.path for file in self.benchmark.files if not Path(self.root, file.path).is_file()]
         if missing:
-            raise UsageError(f"ingest {self.benchmark.title} from {self.root}",
-                             f"{len(missing)} of {len(self.benchmark.files)} official files are missing: "
-                             f"{some(missing)}", self.benchmark.obtain)  # fmt: skip
+            raise UsageError(self._asked, f"{len(missing)} of {len(self.benchmark.files)} official files are missing: "
+                                          f"{some(missing)}", self.benchmark.how_to_obtain)  # fmt: skip
         for file in self.benchmark.files:
             _check(Path(self.root, file.path), file, self.benchmark)
 
-    def _of_arrays(self) -> tuple[list[Item], tuple[str, ...]]:
-        arrays = _arrays(self.name, self.root)
-        items = [
-            Item(f"{split}/{number:06d}", (label,), split)
-            for split, held in arrays.splits.items()
-            for number, label in enumerate(held.labels.tolist())
-        ]
-        return items, arrays.classes
+    def _count(self, listed: Listed) -> None:
+        """What the official files list, against what they officially are: another version has other numbers."""
+        found, wanted = dict(Counter(entry.split for entry in listed.entries)), dict(self.benchmark.images)
+        if found == wanted and len(listed.classes) == self.benchmark.num_classes:
+            return
+        raise IntegrityError(
+            self._asked,
+            f"its files list {found} of {len(listed.classes)} classes, officially they are {wanted} of "
+            f"{self.benchmark.num_classes}: {_first_difference(found, wanted)}",
+            self.benchmark.obtain,
+        )
 
-    def _of_files(self) -> tuple[list[Item], tuple[str, ...]]:
-        listed, classes = read_tree(self.benchmark, Path(self.root))
-        missing = [path for path, _, _ in listed if not Path(self.root, path).is_file()]
+    def _refuse_missing_images(self, found: Divided) -> None:
+        if not READERS[self.benchmark.reader].files:
+            return
+        missing = [entry.name for entry, _ in found if not entry.place and not Path(self.root, entry.name).is_file()]
         if missing:
-            raise UsageError(f"ingest {self.benchmark.title} from {self.root}",
-                             f"{len(missing)} of {len(listed)} listed images are missing: {some(missing)}",
-                             self.benchmark.obtain)  # fmt: skip
-        items = [Item(path, (label,), split, Path(self.root, path).stat().st_size) for path, split, label in listed]
-        return items, classes
+            raise UsageError(self._asked, f"{len(missing)} of {len(found)} listed images are missing: {some(missing)}",
+                             self.benchmark.how_to_obtain)  # fmt: skip
+
+    def _refuse_one_class(self, found: Divided) -> None:
+        trains = [entry.labels for entry, split in found if split == "train" or "train" not in self.benchmark.splits]
+        if len(set(trains)) < 2:
+            told = f"its {len(trains)} images have one label alone, so there is nothing to tell apart"
+            raise IntegrityError(self._asked, told, self.benchmark.obtain)
+
+    @property
+    def _asked(self) -> str:
+        return f"ingest {self.benchmark.title} from {self.root}"
 
 
-@lru_cache(maxsize=2)
-def _arrays(name: str, root: str) -> ArraySet:
-    return read_arrays(REGISTRY[name], Path(root))
+def _first_difference(found: dict[str, int], wanted: dict[str, int]) -> str:
+    for split in sorted({*found, *wanted}):
+        if found.get(split, 0) != wanted.get(split, 0):
+            short = found.get(split, 0) - wanted.get(split, 0)
+            return f"{split} has {abs(short)} {'more' if short > 0 else 'fewer'} than promised"
+    return "it is another version of the data set"
+
+
+def _notes(benchmark: Benchmark, root: Path) -> Iterator[str]:
+    yield f"{benchmark.title}: licence {benchmark.licence}"
+    for split in benchmark.parts:
+        if list_path(benchmark, split, root).is_file():
+            yield f"{split} is what {list_path(benchmark, split, root).name} lists"
+    if benchmark.unverified:
+        yield f"unverified: {benchmark.unverified}"
+
+
+def _left_out(count: int) -> Iterator[str]:
+    if count:
+        yield f"{count} images without a right label are left out: they count neither as right nor as wrong"
 
 
 def _check(path: Path, file: OfficialFile, benchmark: Benchmark) -> None:
     """IntegrityError unless the file has one of its official digests, where there are any."""
     if not file.digests:
         return
-    data = path.read_bytes()
-    found = [f"md5:{hashlib.md5(data, usedforsecurity=False).hexdigest()}"]
-    if found[0] not in file.digests and any(digest.startswith("content-") for digest in file.digests):
-        found.append(f"content-sha256:{_content_sha256(data)}")
-    if not set(found) & set(file.digests):
-        raise IntegrityError(
-            f"ingest {benchmark.title}: read {path}",
-            f"it has {' and '.join(found)}, official is {' or '.join(file.digests)}",
-            f"it is damaged or another version: {benchmark.obtain}",
+    size = path.stat().st_size
+    packed_anew = [digest for digest in file.digests if digest.startswith("content-")]
+    if file.bytes is not None and size != file.bytes and not packed_anew:
+        raise _altered(
+            path, benchmark, f"it has {size} bytes, officially {file.bytes} with {' or '.join(file.digests)}"
         )
+    kinds = sorted({digest.partition(":")[0] for digest in file.digests} - {"content-sha256"})
+    found = {f"{kind}:{_digest(path, kind)}" for kind in kinds}
+    if not found & set(file.digests) and packed_anew:
+        found.add(f"content-sha256:{_content_sha256(path)}")
+    if not found & set(file.digests):
+        told = f"it has {' and '.join(sorted(found))}, official is {' or '.join(file.digests)}"
+        raise _altered(path, benchmark, told)
 
 
-def _content_sha256(data: bytes) -> str:
+def _altered(path: Path, benchmark: Benchmark, found: str) -> IntegrityError:
+    return IntegrityError(
+        f"ingest {benchmark.title}: read {path}", found, f"it is damaged or another version: {benchmark.obtain}"
+    )
+
+
+def _digest(path: Path, kind: str) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, kind).hexdigest()
+
+
+def _content_sha256(path: Path) -> str:
+    digest = hashlib.sha256()
     try:
-        return hashlib.sha256(gzip.decompress(data)).hexdigest()
-    except (OSError, EOFError):
+        with gzip.open(path) as file:
+            while block := file.read(_BLOCK_BYTES):
+                digest.update(block)
+    except (OSError, EOFError, zlib.error):
         return "(no gzip file)"
+    return digest.hexdigest()

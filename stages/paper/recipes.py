@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stages.paper.tables import tables, title
+from stages.paper.tables import tables, title, vtab_task
 
 NEAREST_FIRST = ("ImageNet-21k", "ImageNet", "JFT-300M")
 """Of rows with equally many deviations the first is the nearest."""
@@ -86,13 +86,17 @@ def pretraining_rows(variant: str | None, data: str | None, masked: bool) -> lis
 def finetuning_row(benchmark: str | None, variant: str | None, averaged: bool) -> Row:
     """What Table 4 and section B.1.1 ask of a fine-tuning; `averaged` chooses Table 2's way with ImageNet.
 
-    Without a benchmark of Table 4 only what holds for all of them.
+    Without a benchmark of Table 4 only what holds for all of them. A task of VTAB has VTAB's row, and its exceptions.
     """
     facts = recipes()["finetune"]
     stated, assumed = dict(facts["stated"]), dict(facts["assumed"])
     if benchmark:
-        assumed |= facts["benchmarks"].get(benchmark, {})
-        row = tables()["table4"]["rows"][benchmark]
+        in_table = "vtab" if vtab_task(benchmark) else benchmark
+        assumed |= facts["benchmarks"].get(in_table, {})
+        stated |= {
+            field: facts["vtab"][field] for field in ("flip", "crop") if benchmark in facts["vtab"][f"without_{field}"]
+        }
+        row = tables()["table4"]["rows"][in_table]
         stated["total"] = [f"{row['steps']} steps", "Table 4"]
         stated["peak_lr"] = [row["peak_lr"], "Table 4"]
         stated["dev"] = [row["dev"], "B.1.1"]

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import statistics
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,23 +28,43 @@ def benchmark_id(name: str) -> str | None:
     return next((one for one, facts in known.items() if wanted == one or wanted in facts["aliases"]), None)
 
 
+def vtab_task(name: str) -> str | None:
+    """The task of VTAB-1k that a node or data set is named after, or None."""
+    wanted = name.lower().replace("_", "-")
+    return wanted if wanted in tables()["table9"]["tasks"] else None
+
+
 def title(benchmark: str) -> str:
     """How the paper writes a benchmark; any other name as it is."""
-    known = benchmark_id(benchmark)
-    if known is None and benchmark in vtab_tasks():
-        return f"VTAB {vtab_tasks()[benchmark]}"
+    known, task = benchmark_id(benchmark), vtab_task(benchmark)
+    if task:
+        return f"{tables()['table9']['tasks'][task]['title']} (VTAB-1k)"
     return str(tables()["benchmarks"][known]["title"]) if known else benchmark
 
 
-@functools.cache
-def vtab_tasks() -> dict[str, str]:
-    """The 19 tasks of Table 9 in its order: our name of each, and the paper's."""
-    return {task: row[0] for group in tables()["table9"]["groups"].values() for task, row in group.items()}
+def vtab_means() -> dict[tuple[str, str], dict[str, float]]:
+    """By model and its data, the means of Table 9: `all` 19 tasks, and each of its three groups."""
+    tasks = tables()["table9"]["tasks"].values()
+    groups = {"all": list(tasks)}
+    for task in tasks:
+        groups.setdefault(task["group"], []).append(task)
+    return {
+        (model, data): {
+            group: statistics.fmean(task["values"][column] for task in members) for group, members in groups.items()
+        }
+        for column, (model, data) in enumerate(tables()["table9"]["columns"])
+    }
 
 
 def published(benchmark: str) -> list[Published]:
-    """What Tables 2 and 5 report for a benchmark; nothing for one that the paper does not have."""
-    known = benchmark_id(benchmark)
+    """What Tables 2, 5 and 9 report for a benchmark; nothing for one that the paper does not have."""
+    known, task = benchmark_id(benchmark), vtab_task(benchmark)
+    if task:
+        ninth = tables()["table9"]
+        return [
+            Published("Table 9", model, data, value)
+            for (model, data), value in zip(ninth["columns"], ninth["tasks"][task]["values"], strict=True)
+        ]
     if known is None:
         return []
     second, fifth = tables()["table2"], tables()["table5"]

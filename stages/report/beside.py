@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stages.paper.tables import benchmark_id, by_authors, tables, title, vtab_tasks
+from stages.paper.tables import benchmark_id, by_authors, tables, title, vtab_means, vtab_task
 from stages.report.growth import Pretraining
 from stages.report.results import Row
 
@@ -58,7 +58,7 @@ def _name(row: Row) -> str | None:
         return "imagenet-real" if benchmark_id(row.benchmark) in ("imagenet", "imagenet-real") else None
     if row.kind != "pretrained":
         return None
-    return row.benchmark if row.benchmark in vtab_tasks() else benchmark_id(row.benchmark)
+    return vtab_task(row.benchmark) or benchmark_id(row.benchmark)
 
 
 def _column(row: Row) -> str:
@@ -80,7 +80,8 @@ def _head(ours: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
 
 
 def _promised(benchmark: str) -> int | None:
-    return tables()["benchmarks"].get(benchmark, {}).get("test")
+    number: int | None = tables()["benchmarks"].get(benchmark, {}).get("test")
+    return number
 
 
 def _second(ours: Mapping[str, Mapping[str, Row]]) -> Grid | None:
@@ -148,30 +149,30 @@ def _sixth(ours: Mapping[str, Mapping[str, Row]], known: Mapping[str, Pretrainin
 
 def _ninth(ours: Mapping[str, Mapping[str, Row]]) -> Grid | None:
     table = tables()["table9"]
-    ours = {column: found for column, found in ours.items() if any(task in vtab_tasks() for task in found)}
+    ours = {column: found for column, found in ours.items() if found.keys() & table["tasks"].keys()}
     if not ours:
         return None
     rows: list[tuple[str, tuple[Cell, ...]]] = []
-    every: list[str] = []
-    for group, tasks in table["groups"].items():
-        for task, (named, values) in tasks.items():
-            theirs = [Cell(f"{value:.1f}") for value in values]
-            rows.append((named, (*(_cell(found.get(task)) for found in ours.values()), *theirs)))
-        rows.append((f"mean of {group}", _means(list(tasks), ours)))
-        every += tasks
-    rows.append(("mean of all 19", _means(every, ours)))
+    groups: dict[str, list[str]] = {}
+    for task, facts in table["tasks"].items():
+        groups.setdefault(facts["group"], []).append(task)
+    for group, tasks in groups.items():
+        for task in tasks:
+            theirs = [Cell(f"{value:.1f}") for value in table["tasks"][task]["values"]]
+            rows.append(
+                (table["tasks"][task]["title"], (*(_cell(found.get(task)) for found in ours.values()), *theirs))
+            )
+        rows.append((f"mean of {group} tasks", _means(tasks, group, ours)))
+    rows.append(("mean of all 19", _means(list(table["tasks"]), "all", ours)))
     head = (*_head(ours), *((model, data) for model, data in table["columns"]))
     return Grid("Table 9", f"{table['title']}; percent.", head, tuple(rows))
 
 
-def _means(tasks: Sequence[str], ours: Mapping[str, Mapping[str, Row]]) -> tuple[Cell, ...]:
+def _means(tasks: Sequence[str], group: str, ours: Mapping[str, Mapping[str, Row]]) -> tuple[Cell, ...]:
     """Of the tasks there are; who has fewer is told so, since such a mean compares with nothing."""
     cells = []
     for found in ours.values():
         values = [100 * found[task].value for task in tasks if task in found]
         note = "" if len(values) == len(tasks) else f"of {len(values)} tasks"
         cells.append(Cell(f"{statistics.fmean(values):.2f}", ours=True, best=True, note=note) if values else DASH)
-    published = {task: row[1] for group in tables()["table9"]["groups"].values() for task, row in group.items()}
-    for column in range(len(tables()["table9"]["columns"])):
-        cells.append(Cell(f"{statistics.fmean(published[task][column] for task in tasks):.2f}", best=True))
-    return tuple(cells)
+    return (*cells, *(Cell(f"{means[group]:.2f}", best=True) for means in vtab_means().values()))

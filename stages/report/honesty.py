@@ -7,6 +7,7 @@ import statistics
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from infra.errors import StorageError
 from infra.events import Event, read_events
@@ -70,7 +71,7 @@ def survived(run_uri: str) -> list[Event]:
 
 def shared_penalties(scores: Sequence[Score]) -> list[SharedPenalty]:
     """The paper's way of few-shot scores, one penalty for all data sets: by mean rank, on dev images alone."""
-    groups: dict[str, list[tuple[Score, dict[str, dict[str, list[dict[str, float]]]]]]] = {}
+    groups: dict[str, list[tuple[Score, dict[str, Any]]]] = {}
     for score in scores:
         if score.protocol.get("method") == "fewshot" and score.has("choice.json"):
             content = score.read_json("score.json")

@@ -17,7 +17,7 @@ from stages.report.gallery import Drawn, DrawTask, Pictures
 from stages.report.growth import over_labels, over_pretraining, pretrainings
 from stages.report.honesty import overlaps, shared_penalties, survived
 from stages.report.inside import told
-from stages.report.lineage import Link, walk
+from stages.report.lineage import Link, benchmarks, walk
 from stages.report.mistakes import mistakes, speeds
 from stages.report.page import render, score_charts
 from stages.report.results import Gain, Row, gains, headline, percent, rows
@@ -29,7 +29,7 @@ def run(config: ReportConfig, inputs: Inputs, ctx: StageContext) -> Report:
     checkpoints = background.behind(links, Checkpoint, chosen=inputs.maybe("checkpoint", Checkpoint))
     exported = background.behind(links, Weights)
     scores = inputs.many("scores", Score)
-    table, known = rows(scores), pretrainings(links)
+    table, known = rows(scores, benchmarks(links)), pretrainings(links)
     found = gains(table)
     sentence, heading = headline(table, found), config.title or ctx.run
     run_uri = ctx.out.node.uri.removesuffix(f"/{ctx.node}")

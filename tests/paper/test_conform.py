@@ -13,6 +13,7 @@ from stages.finetune.conform import FIXED
 from stages.finetune.conform import conform as conform_finetuning
 from stages.finetune.steps import MOMENTUM
 from stages.paper.recipes import dataset, finetuning_row, pretraining_rows, recipes
+from stages.paper.tables import tables
 from stages.pretrain.config import PretrainConfig
 from stages.pretrain.conform import conform
 
@@ -194,7 +195,7 @@ TABLE_4 = {
 }  # fmt: skip
 OPEN_IN_TABLE_4 = {
     "warmup": "100 steps", "crop": "resize", "crop_px": 400, "antialias": True, "flip": False, "dropout": 0.0,
-    "eval_resize": "resize_crop", "position_resize": "timm", "precision": "fp32", "sweep_seeds": 2,
+    "eval_resize": "resize_crop", "position_resize": "timm", "precision": "fp32", "sweep_seeds": 2, "stop_hopeless": 0.25,
 }  # fmt: skip
 
 
@@ -238,3 +239,31 @@ def test_averaging_on_imagenet_is_table_2s_way() -> None:
 def test_another_data_set_is_held_to_what_all_have_in_common() -> None:
     assert finetuning(changed(CIFAR, "total", "77 steps"), None) == ([], ["crop"])
     assert finetuning(changed(CIFAR, "batch_images", 128), None) == (["batch_images"], ["crop"])
+
+
+VTAB = {
+    "batch_images": 512, "total": "2500 steps", "peak_lr": 0.01, "image_px": 384, "warmup": "500 steps", "dev": 200,
+    "crop": "resize", "antialias": False, "dropout": 0.1,
+}  # fmt: skip
+WITHOUT_FLIP = {"vtab-dsprites-location", "vtab-dsprites-orientation", "vtab-smallnorb-azimuth"}
+WITHOUT_CROP = {
+    "vtab-clevr-count", "vtab-clevr-distance", "vtab-dmlab", "vtab-dsprites-location", "vtab-kitti-distance"
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("task", tables()["table9"]["tasks"])
+def test_vtab_tasks_have_their_own_flips_and_crops(task: str) -> None:
+    """Flipping a direction or cropping a position changes the label: BiT's supplement F, whose protocol is followed."""
+    recipe = changed(VTAB, "flip", task not in WITHOUT_FLIP)
+    recipe["crop"] = "none" if task in WITHOUT_CROP else "resize"
+    assert finetuning(recipe, task) == ([], [])
+    flipped = finetuning(changed(recipe, "flip", not recipe["flip"]), task)
+    assert flipped == ((["flip"], []) if task in WITHOUT_FLIP else ([], ["flip"]))
+    cropped = finetuning(changed(recipe, "crop", "inception"), task)
+    assert cropped == ((["crop"], []) if task in WITHOUT_CROP else ([], ["crop"]))
+
+
+@pytest.mark.parametrize(("field", "value"), [("total", "500 steps"), ("peak_lr", [0.01, 0.03]), ("dev", 0.2)])
+def test_a_planted_deviation_from_vtabs_row_is_found_alone(field: str, value: Any) -> None:
+    assert finetuning(changed(VTAB, field, value), "vtab-svhn") == ([field], [])
+    assert finetuning(changed(VTAB, field, value), "vtab") == ([field], [])

@@ -2,7 +2,8 @@
 
 import pytest
 
-from stages.paper.tables import benchmark_id, published, tables, title
+from stages.ingest.benchmarks.registry import REGISTRY
+from stages.paper.tables import benchmark_id, published, tables, title, vtab_means, vtab_task
 
 
 def test_headline_numbers():
@@ -32,3 +33,27 @@ def test_other_names_are_left_as_they_are():
 
 def test_every_fine_tuning_recipe_names_a_known_benchmark():
     assert set(tables()["table4"]["rows"]) == set(tables()["benchmarks"]) - {"imagenet-real"}
+
+
+def test_means_of_table_9_are_those_of_table_2():
+    means = {key: {group: round(mean, 2) for group, mean in groups.items()} for key, groups in vtab_means().items()}
+    assert {key: groups["all"] for key, groups in means.items()} == {
+        ("ViT-H/14", "JFT-300M"): 77.63, ("ViT-L/16", "JFT-300M"): 76.29, ("ViT-L/16", "ImageNet-21k"): 72.71
+    }  # fmt: skip
+    for key, (value, _) in zip(means, tables()["table2"]["rows"]["vtab"], strict=False):
+        assert means[key]["all"] == pytest.approx(value, abs=0.011), "Table 2 rounds the means of its three runs"
+    groups_of = means["ViT-H/14", "JFT-300M"]
+    by_group = {group: [round(groups[group], 1) for groups in vtab_means().values()] for group in groups_of}
+    assert by_group == {
+        "all": [77.6, 76.3, 72.7], "natural": [86.7, 85.6, 83.3], "specialized": [87.0, 86.7, 84.7],
+        "structured": [65.0, 63.0, 57.5],
+    }  # fmt: skip
+
+
+def test_tasks_of_vtab_are_those_that_can_be_ingested():
+    assert set(tables()["table9"]["tasks"]) == {name for name in REGISTRY if name.startswith("vtab-")}
+    assert vtab_task("vtab_patch_camelyon") == "vtab-patch-camelyon" and vtab_task("vtab-mnist") is None
+    assert title("vtab-dmlab") == "DMLab (VTAB-1k)"
+    assert [(one.table, one.model, one.value) for one in published("vtab-svhn")] == [
+        ("Table 9", "ViT-H/14", 88.9), ("Table 9", "ViT-L/16", 87.4), ("Table 9", "ViT-L/16", 80.9)
+    ]  # fmt: skip

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import cli
+from stages.ingest.benchmarks.registry import REGISTRY
 
 Vitpipe = Callable[..., tuple[int, str, str]]
 SPEC = """\
@@ -152,3 +153,21 @@ def test_looking_at_the_paper_is_cheap(args: list[str], absent: set[str], vitpip
         env={**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1])}, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+
+
+def test_the_starter_of_the_benchmarks_is_table_4_and_has_them_all(vitpipe: Vitpipe) -> None:
+    assert vitpipe("init", "--preset", "benchmarks", "all.yaml")[0] == 0
+    code, out, _ = vitpipe("conform", "all.yaml", "--json")
+    nodes = json.loads(out)["nodes"]
+    assert code == 0 and len(nodes) == 5 + 19
+    unlike = {one["field"] for node in nodes for one in node["findings"] if not one.get("as_assumed", True)}
+    assert unlike == set(), "as the authors' code where the paper is silent"
+    assert all(node["claimed"] for node in nodes)
+    text = Path("all.yaml").read_text()
+    assert {name for name, one in REGISTRY.items() if one.group != "small" and f"name: {name}," not in text} == set()
+    mirrored = text.replace("crop: none, flip: false", "crop: none, flip: true")
+    assert mirrored != text, "a planted deviation"
+    Path("all.yaml").write_text(mirrored)
+    code, out, _ = vitpipe("conform", "all.yaml")
+    assert code == 3 and out.count("  differs  ") == 1
+    assert "differs  flip true, the paper has false (B.1.1, by BiT supplement F)" in out

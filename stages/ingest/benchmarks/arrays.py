@@ -7,51 +7,34 @@ import gzip
 import math
 import pickle
 import struct
-from dataclasses import dataclass
+from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from infra.errors import IntegrityError, UsageError
+from infra.errors import UsageError
+from stages.ingest.benchmarks.entries import Entry, Listed, Reader, damaged, png
 from stages.ingest.benchmarks.registry import Benchmark
+from stages.ingest.listing import Item
 
-FASHION = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 _ARRAY_MAKERS = {"_reconstruct", "ndarray", "dtype", "scalar", "encode"}
 
 
-@dataclass(frozen=True)
-class ArraySplit:
+class ArraySplit(NamedTuple):
     """All images of a split, uint8 (N, H, W) or (N, H, W, 3), and their classes (N,)."""
 
     images: npt.NDArray[np.uint8]
     labels: npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True)
-class ArraySet:
-    """A data set in memory."""
-
-    splits: dict[str, ArraySplit]
-    classes: tuple[str, ...]
-
-
-def read_arrays(benchmark: Benchmark, root: Path) -> ArraySet:
-    """Open all splits. IntegrityError naming the file that is not what its format says."""
-    return {"idx": _idx_set, "cifar": _cifar_set, "svhn": _svhn_set}[benchmark.reader](benchmark, root)
-
-
-def _idx_set(benchmark: Benchmark, root: Path) -> ArraySet:
-    splits = {
-        split: ArraySplit(
-            read_idx(root / f"{prefix}-images-idx3-ubyte.gz"),
-            read_idx(root / f"{prefix}-labels-idx1-ubyte.gz").astype(np.int64),
-        )
-        for split, prefix in (("train", "train"), ("test", "t10k"))
-    }
-    named = FASHION if benchmark.name == "fashion-mnist" else tuple(map(str, range(benchmark.num_classes)))
-    return ArraySet(splits, named)
+def _idx_split(benchmark: Benchmark, root: Path, split: str) -> ArraySplit:
+    prefix = "t10k" if split == "test" else split
+    images = read_idx(root / f"{prefix}-images-idx3-ubyte.gz")
+    labels = read_idx(root / f"{prefix}-labels-idx1-ubyte.gz").astype(np.int64)
+    return ArraySplit(images, labels)
 
 
 def read_idx(path: Path) -> npt.NDArray[np.uint8]:
@@ -62,29 +45,35 @@ def read_idx(path: Path) -> npt.NDArray[np.uint8]:
         zeros, kind, axes = struct.unpack_from(">HBB", data)
         shape = struct.unpack_from(f">{axes}I", data, 4)
     except (OSError, EOFError, struct.error) as error:
-        raise _damaged(path, str(error)) from error
+        raise damaged(path, str(error)) from error
     start = 4 + 4 * axes
     if (zeros, kind) != (0, 8) or len(data) != start + math.prod(shape):
-        raise _damaged(path, f"no idx file of bytes: it begins {data[:4].hex()}, shape {shape}, {len(data)} bytes")
+        raise damaged(path, f"no idx file of bytes: it begins {data[:4].hex()}, shape {shape}, {len(data)} bytes")
     return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
 
 
-def _cifar_set(benchmark: Benchmark, root: Path) -> ArraySet:
-    ten = benchmark.name == "cifar10"
-    folder = root / ("cifar-10-batches-py" if ten else "cifar-100-python")
-    names = {
-        "train": [f"data_batch_{n}" for n in range(1, 6)] if ten else ["train"],
-        "test": ["test_batch" if ten else "test"],
-    }
-    label_key, names_key = ("labels", "label_names") if ten else ("fine_labels", "fine_label_names")
-    splits = {}
-    for split, files in names.items():
-        batches = [read_inert_pickle(folder / file) for file in files]
-        flat = np.concatenate([np.asarray(batch["data"], dtype=np.uint8) for batch in batches])
-        labels = [label for batch in batches for label in batch[label_key]]
-        splits[split] = ArraySplit(flat.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), np.array(labels, dtype=np.int64))
-    meta = read_inert_pickle(folder / ("batches.meta" if ten else "meta"))
-    return ArraySet(splits, tuple(str(name) for name in meta[names_key]))
+def _cifar_split(benchmark: Benchmark, root: Path, split: str) -> ArraySplit:
+    paths = [file.path for file in benchmark.files if "meta" not in file.path]
+    batches = [_cifar_batch(root / path) for path in paths if ("test" in path) == (split == "test")]
+    return ArraySplit(*(np.concatenate(parts) for parts in zip(*batches, strict=True)))
+
+
+def _cifar_batch(path: Path) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    """Rows of 1024 reds, greens and blues; CIFAR-100 has coarse classes beside the fine ones."""
+    batch = read_inert_pickle(path)
+    try:
+        flat = np.asarray(batch["data"], dtype=np.uint8).reshape(-1, 3, 32, 32)
+        labels = np.array(batch["fine_labels" if "fine_labels" in batch else "labels"], dtype=np.int64)
+        if labels.shape != (len(flat),):
+            raise ValueError(f"{len(flat)} images and labels {labels.shape}")
+    except (KeyError, ValueError, TypeError) as error:
+        raise damaged(path, f"no batch of CIFAR: {error!r}") from error
+    return flat.transpose(0, 2, 3, 1), labels
+
+
+def _cifar_classes(benchmark: Benchmark, root: Path) -> tuple[str, ...]:
+    meta = read_inert_pickle(root / next(file.path for file in benchmark.files if "meta" in file.path))
+    return tuple(str(name) for name in meta.get("fine_label_names") or meta.get("label_names", ()))
 
 
 class _ArraysOnly(pickle.Unpickler):
@@ -102,19 +91,19 @@ def read_inert_pickle(path: Path) -> dict[str, Any]:
         with path.open("rb") as file:
             content = _ArraysOnly(file, encoding="latin1").load()
     except (pickle.UnpicklingError, EOFError, ValueError, IndexError, KeyError, AttributeError) as error:
-        raise _damaged(path, str(error)) from error
+        raise damaged(path, str(error)) from error
     if not isinstance(content, dict):
-        raise _damaged(path, f"it holds a {type(content).__name__}, not a dictionary")
+        raise damaged(path, f"it holds a {type(content).__name__}, not a dictionary")
     return content
 
 
-def _svhn_set(benchmark: Benchmark, root: Path) -> ArraySet:
-    splits = {}
-    for split in benchmark.images:
-        content = read_mat(root / f"{split}_32x32.mat")
+def _svhn_split(benchmark: Benchmark, root: Path, split: str) -> ArraySplit:
+    content = read_mat(root / f"{split}_32x32.mat")
+    try:
         labels = np.asarray(content["y"], dtype=np.int64).ravel() % 10  # the digit 0 is stored as class 10
-        splits[split] = ArraySplit(np.asarray(content["X"], dtype=np.uint8).transpose(3, 0, 1, 2), labels)
-    return ArraySet(splits, tuple(map(str, range(10))))
+        return ArraySplit(np.asarray(content["X"], dtype=np.uint8).transpose(3, 0, 1, 2), labels)
+    except (KeyError, ValueError) as error:
+        raise damaged(root / f"{split}_32x32.mat", f"no cropped digits: {error!r}") from error
 
 
 def read_mat(path: Path) -> dict[str, Any]:
@@ -124,9 +113,34 @@ def read_mat(path: Path) -> dict[str, Any]:
     try:
         content: dict[str, Any] = loadmat(path)
     except (OSError, ValueError, TypeError, NotImplementedError) as error:
-        raise _damaged(path, str(error)) from error
+        raise damaged(path, str(error)) from error
     return content
 
 
-def _damaged(path: Path, found: str) -> IntegrityError:
-    return IntegrityError(f"read {path}", found, "get the official file again")
+_SPLITS = {"idx": _idx_split, "cifar": _cifar_split, "svhn": _svhn_split}
+
+
+@lru_cache(maxsize=2)
+def _split(benchmark: Benchmark, root: Path, split: str) -> ArraySplit:
+    return _SPLITS[benchmark.reader](benchmark, root, split)
+
+
+def _listed(benchmark: Benchmark, root: Path) -> Listed:
+    entries = list(_entries(benchmark, root))
+    if benchmark.reader == "cifar":
+        return Listed(entries, _cifar_classes(benchmark, root))
+    return Listed(entries, benchmark.classes or tuple(map(str, range(benchmark.num_classes))))
+
+
+def _entries(benchmark: Benchmark, root: Path) -> Iterator[Entry]:
+    for split in benchmark.images:
+        for number, label in enumerate(_split(benchmark, root, split).labels.tolist()):
+            yield Entry(f"{split}/{number:06d}", split, (label,), key=str(number))
+
+
+def _read(benchmark: Benchmark, root: Path, item: Item) -> bytes:
+    split, _, number = item.name.partition("/")
+    return png(_split(benchmark, root, split).images[int(number)])
+
+
+ARRAYS = Reader(_listed, _read, files=False)

@@ -1,0 +1,74 @@
+"""From official splits to the splits of the shards: pieces of them, in an order that everybody can compute.
+
+TensorFlow Datasets deals the examples of a split by the MD5 of the split's name and the example's key (its
+`core/shuffle.py` and `core/hashing.py`); VTAB-1k's `train[:800]` means the first 800 of that order.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from infra.errors import UsageError
+from stages.ingest.benchmarks.entries import Entry, lines_of
+from stages.ingest.benchmarks.registry import Benchmark, Piece
+from stages.ingest.listing import some
+
+Divided = list[tuple[Entry, str]]
+"""Each entry with its split in the shards."""
+
+
+def divided(benchmark: Benchmark, entries: Sequence[Entry], root: Path) -> Divided:
+    """Every entry that some split takes. A file `NAME.SPLIT.txt` below the root, the name of one entry a line, fixes
+    the examples of that split; the others then leave those out. UsageError for lists that do not fit.
+    """
+    if not benchmark.parts:
+        return [(entry, entry.split) for entry in entries]
+    fixed = {
+        split: _fixed(benchmark, split, entries, root)
+        for split in benchmark.parts
+        if list_path(benchmark, split, root).is_file()
+    }
+    taken = {entry.name for found in fixed.values() for entry in found}
+    made: Divided = []
+    for split, pieces in benchmark.parts.items():
+        pool = fixed.get(split) or [entry for entry in _pieces(pieces, entries) if entry.name not in taken]
+        if len(pool) != benchmark.splits[split]:
+            raise UsageError(
+                f"divide {benchmark.title} by the lists below {root}",
+                f"{split} has {len(pool)} images left, officially {benchmark.splits[split]}",
+                f"fix it too, by {list_path(benchmark, split, root).name}, or take the lists away",
+            )
+        made += [(entry, split) for entry in pool]
+    return made
+
+
+def _pieces(pieces: Sequence[Piece], entries: Sequence[Entry]) -> list[Entry]:
+    found: list[Entry] = []
+    for piece in pieces:
+        members = [entry for entry in entries if entry.split == piece.split]
+        members.sort(key=lambda entry: tfds_place(entry.split, entry.key))
+        found += members[piece.start : piece.stop]
+    return found
+
+
+def tfds_place(split: str, key: str) -> bytes:
+    """Where an example comes in TensorFlow Datasets' order of its split."""
+    return hashlib.md5(f"{split}{key}".encode(), usedforsecurity=False).digest()
+
+
+def list_path(benchmark: Benchmark, split: str, root: Path) -> Path:
+    """The file that fixes a split's examples, where somebody put it."""
+    return root / f"{benchmark.name}.{split}.txt"
+
+
+def _fixed(benchmark: Benchmark, split: str, entries: Sequence[Entry], root: Path) -> list[Entry]:
+    path = list_path(benchmark, split, root)
+    known = {entry.name: entry for entry in entries}
+    wanted = lines_of(path)
+    strange = [name for name in wanted if name not in known]
+    if strange or len(set(wanted)) != len(wanted):
+        found = f"{len(strange)} of its {len(wanted)} lines name no image: {some(strange)}" if strange else (
+            f"it names {len(wanted) - len(set(wanted))} images twice")  # fmt: skip
+        raise UsageError(f"take the {split} split of {benchmark.title} from {path}", found,
+                         "write the place of one image below the root a line")  # fmt: skip
+    return [known[name] for name in wanted]

@@ -1,0 +1,92 @@
+"""What a reader of official files finds: one entry an image, before any division. Knows no format."""
+
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from infra.errors import IntegrityError
+from stages.images.header import BadImage
+from stages.ingest.benchmarks.registry import Benchmark
+from stages.ingest.listing import Item
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One image of the official files."""
+
+    name: str
+    """Unique among all splits; for image files their place below the root."""
+    split: str
+    """As the authors cut it."""
+    labels: tuple[int, ...]
+    """One class; several, or none, where the data set is multi-label."""
+    key: str
+    """What TensorFlow Datasets calls it: its hash is their order."""
+    size: int = 0
+    """Bytes, where they are known without reading."""
+    place: tuple[int, ...] = ()
+    """Where its reader finds it in a file of many."""
+
+
+@dataclass(frozen=True)
+class Listed:
+    """All images of the official files, in the files' own order."""
+
+    entries: Sequence[Entry]
+    classes: tuple[str, ...]
+    multi_label: bool = False
+
+
+@dataclass(frozen=True)
+class Reader:
+    """One official format: what is there, and one image's bytes."""
+
+    listed: Callable[[Benchmark, Path], Listed]
+    """IntegrityError naming a file that is not what its format says."""
+    read: Callable[[Benchmark, Path, Item], bytes]
+    """BadImage where this one image cannot be had."""
+    files: bool = True
+    """Whether the entries are image files below the root, rather than rows of a file."""
+
+
+def read_file(benchmark: Benchmark, root: Path, item: Item) -> bytes:
+    """The image file itself, as it is."""
+    try:
+        return (root / item.name).read_bytes()
+    except OSError as error:
+        raise BadImage(f"it cannot be read: {error.strerror}") from error
+
+
+def decoded(benchmark: Benchmark, root: Path, item: Item) -> Image.Image:
+    """An image file of any format Pillow knows, as RGB. BadImage where it is none."""
+    try:
+        with Image.open(io.BytesIO(read_file(benchmark, root, item))) as image:
+            return image.convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise BadImage(f"it cannot be decoded: {error}") from error
+
+
+def png(image: npt.NDArray[np.uint8] | Image.Image) -> bytes:
+    """Pixels (H, W) or (H, W, 3) as a PNG, true to the pixel."""
+    file = io.BytesIO()
+    (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(file, "PNG")
+    return file.getvalue()
+
+
+def damaged(path: Path, found: str) -> IntegrityError:
+    """A file that is not what its format says."""
+    return IntegrityError(f"read {path}", found, "get the official file again")
+
+
+def lines_of(path: Path) -> list[str]:
+    """Lines of an official list, blank ones and comments aside. IntegrityError where it is no text."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise damaged(path, str(error)) from error
+    return [line.strip() for line in text.splitlines() if line.strip() and line[0] != "#"]

@@ -1,0 +1,128 @@
+"""Readers of ImageNet as its authors lay it out, and of the reassessed labels of its validation images.
+
+Training images lie in `train/n01440764/` or `train/n01440764.tar`; validation images in `val/`, flat with the
+development kit's ground truth, or sorted into `val/n01440764/`.
+"""
+
+import json
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from infra.errors import UsageError
+from stages.images.header import BadImage
+from stages.ingest.benchmarks.arrays import read_mat
+from stages.ingest.benchmarks.entries import Entry, Listed, Reader, damaged, lines_of, read_file
+from stages.ingest.benchmarks.registry import Benchmark
+from stages.ingest.listing import Item
+
+DEVKIT = Path("ILSVRC2012_devkit_t12", "data")
+NUM_VAL = 50_000
+
+
+def _imagenet(benchmark: Benchmark, root: Path) -> Listed:
+    train = list(_train(benchmark, root))
+    classes = tuple(sorted({wnid for wnid, _ in train}))
+    number = {wnid: label for label, wnid in enumerate(classes)}
+    entries = [
+        Entry(name, "train", (number[wnid],), key=name.rpartition("/")[2], size=size, place=place)
+        for wnid, (name, size, place) in train
+    ]
+    for file, wnid in _val(benchmark, root):
+        if wnid not in number:
+            raise damaged(root / "val", f"{file} is of {wnid}, a class without training images")
+        entries.append(Entry(f"val/{file}", "test", (number[wnid],), key=file.rpartition("/")[2]))
+    return Listed(entries, classes)
+
+
+Found = tuple[str, int, tuple[int, ...]]
+"""Name, bytes where they are known, place in a tar."""
+
+
+def _train(benchmark: Benchmark, root: Path) -> Iterator[tuple[str, Found]]:
+    """Class and image, of folders and tars alike."""
+    for path in sorted((root / "train").iterdir()) if (root / "train").is_dir() else ():
+        if path.is_dir():
+            yield from ((path.name, (f"train/{path.name}/{file.name}", 0, ())) for file in sorted(path.glob("*.JPEG")))
+        elif path.suffix == ".tar":
+            yield from ((path.stem, found) for found in _members(path))
+
+
+def _members(path: Path) -> Iterator[Found]:
+    """Images of one class's tar, by its headers alone."""
+    try:
+        with tarfile.open(path) as archive:
+            for member in archive:
+                if member.isfile():
+                    place = (member.offset_data, member.size)
+                    yield f"train/{path.name}/{member.name}", member.size, place
+    except tarfile.TarError as error:
+        raise damaged(path, str(error)) from error
+
+
+def _val(benchmark: Benchmark, root: Path) -> Iterator[tuple[str, str]]:
+    """Place below `val` and class of every validation image."""
+    folders = [path for path in sorted((root / "val").iterdir()) if path.is_dir()] if (root / "val").is_dir() else []
+    if folders:
+        yield from ((f"{path.name}/{file.name}", path.name) for path in folders for file in sorted(path.glob("*.JPEG")))
+        return
+    truth, meta = root / DEVKIT / "ILSVRC2012_validation_ground_truth.txt", root / DEVKIT / "meta.mat"
+    lacking = [str(path.relative_to(root)) for path in (truth, meta) if not path.is_file()]
+    if lacking:
+        found = f"val has no class folders, and {', '.join(lacking)} is missing"
+        raise UsageError(f"ingest {benchmark.title} from {root}", found, benchmark.obtain)
+    wnids = devkit_classes(meta)
+    for number, line in enumerate(lines_of(truth), 1):
+        if not line.isdigit() or int(line) not in wnids:
+            raise damaged(truth, f"line {number} says {line!r}, which is no class of meta.mat")
+        yield f"ILSVRC2012_val_{number:08d}.JPEG", wnids[int(line)]
+
+
+def devkit_classes(meta: Path) -> dict[int, str]:
+    """WordNet id of each of the kit's own class numbers: those without children of `synsets`."""
+    try:
+        rows = read_mat(meta)["synsets"].ravel()
+        return {
+            int(np.asarray(row["ILSVRC2012_ID"]).item()): str(np.asarray(row["WNID"]).item())
+            for row in rows
+            if int(np.asarray(row["num_children"]).item()) == 0
+        }
+    except (KeyError, ValueError, IndexError) as error:
+        raise damaged(meta, f"no synsets of the ILSVRC: {error!r}") from error
+
+
+def _read(benchmark: Benchmark, root: Path, item: Item) -> bytes:
+    if not item.place:
+        return read_file(benchmark, root, item)
+    place, size = item.place
+    with (root / "train" / item.name.split("/")[1]).open("rb") as file:
+        file.seek(place)
+        data = file.read(size)
+    if len(data) < size:
+        raise BadImage("its tar ends before it")
+    return data
+
+
+def _real(benchmark: Benchmark, root: Path) -> Listed:
+    """A list of right classes, in sorted order of WordNet ids, for each validation image; those without are left out:
+    the published script counts them neither as right nor as wrong."""
+    path = root / "real.json"
+    try:
+        rows = [[int(label) for label in labels] for labels in json.loads(path.read_text(encoding="utf-8"))]
+    except (OSError, ValueError, TypeError) as error:
+        raise damaged(path, str(error)) from error
+    if len(rows) != sum(benchmark.images.values()) or any(label not in range(1000) for row in rows for label in row):
+        raise damaged(path, f"it has {len(rows)} lists of classes, officially {sum(benchmark.images.values())}")
+    places = {path.name: path for path in (root / "val").rglob("*.JPEG")}
+    entries = []
+    for number, labels in enumerate(rows, 1):
+        file = f"ILSVRC2012_val_{number:08d}.JPEG"
+        name = str(places[file].relative_to(root)) if file in places else f"val/{file}"
+        entries.append(Entry(name, "test", tuple(sorted(set(labels))), key=file))
+    return Listed(entries, benchmark.classes or tuple(map(str, range(benchmark.num_classes))), multi_label=True)
+
+
+IMAGENET = Reader(_imagenet, _read)
+IMAGENET_REAL = Reader(_real, read_file)

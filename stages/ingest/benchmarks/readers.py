@@ -1,0 +1,20 @@
+"""Every official format by the name that the registry gives it."""
+
+from stages.ingest.benchmarks.arrays import ARRAYS
+from stages.ingest.benchmarks.entries import Reader
+from stages.ingest.benchmarks.folders import CALTECH101, EUROSAT, IMAGENET_V2, RESISC45, UC_MERCED
+from stages.ingest.benchmarks.imagenet import IMAGENET, IMAGENET_REAL
+from stages.ingest.benchmarks.matrices import DSPRITES, PATCH_CAMELYON, SMALLNORB
+from stages.ingest.benchmarks.records import DMLAB
+from stages.ingest.benchmarks.retinopathy import RETINOPATHY
+from stages.ingest.benchmarks.scenes import CLEVR, KITTI
+from stages.ingest.benchmarks.trees import BIRDS, CARS, DTD, FLOWERS, PETS, SUN397
+
+READERS: dict[str, Reader] = {
+    "idx": ARRAYS, "cifar": ARRAYS, "svhn": ARRAYS,
+    "pets": PETS, "flowers": FLOWERS, "dtd": DTD, "sun397": SUN397, "cars": CARS, "birds": BIRDS,
+    "caltech101": CALTECH101, "eurosat": EUROSAT, "resisc45": RESISC45, "uc_merced": UC_MERCED,
+    "smallnorb": SMALLNORB, "dsprites": DSPRITES, "patch_camelyon": PATCH_CAMELYON, "dmlab": DMLAB,
+    "retinopathy": RETINOPATHY, "clevr": CLEVR, "kitti": KITTI,
+    "imagenet": IMAGENET, "imagenet_real": IMAGENET_REAL, "imagenet_v2": IMAGENET_V2,
+}  # fmt: skip
