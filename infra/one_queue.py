@@ -51,7 +51,7 @@ class OneQueue:
     ahead: int = 0
     _waiting: list[Ticket] = field(default_factory=list)
     _out: dict[Ticket, bool] = field(default_factory=dict)
-    """Handed on, and whether beyond what fits."""
+    """Handed on, and whether it fitted."""
     _has: Sizes = field(default_factory=dict)
     _numbers: Any = field(default_factory=itertools.count)
     _lock: threading.RLock = field(default_factory=threading.RLock)
@@ -85,11 +85,10 @@ class OneQueue:
 
     def _hand_on(self) -> None:
         free = dict(self._has)
-        for ticket, beyond in self._out.items():
-            if not beyond:
-                for name, amount in ticket.bundle.items():
-                    free[name] = free.get(name, 0.0) - amount
-        beyond = sum(self._out.values())
+        for ticket, fitted in self._out.items():
+            for name, amount in ticket.bundle.items() if fitted else ():
+                free[name] = free.get(name, 0.0) - amount
+        beyond = sum(not fitted for fitted in self._out.values())
         lacking: set[str] = set()
         stay = []
         for ticket in self._waiting:
@@ -104,6 +103,6 @@ class OneQueue:
                 for name, amount in asked.items():
                     free[name] -= amount
             beyond += not fits
-            self._out[ticket] = not fits
+            self._out[ticket] = fits
             ticket.go(ticket)
         self._waiting = stay

@@ -137,7 +137,7 @@ _STAGES = (
     ),
     Stage(
         "report",
-        version=2,
+        version=3,
         inputs={
             "scores": Need("Score", required=True, many=True),
             "checkpoint": Need("Checkpoint"),

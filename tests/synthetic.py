@@ -15,7 +15,7 @@ import torch
 from inprocess import commit, make_context
 from PIL import Image
 
-from stages.artifacts import Checkpoint, ShardSet, Weights
+from stages.artifacts import Artifact, Checkpoint, ShardSet, Weights
 from stages.images.index import ShardIndex
 from stages.images.manifest import Manifest, ShardEntry, SourceFacts
 from stages.settings import TaskResources
@@ -58,7 +58,12 @@ def shards(
 
 
 def weights(
-    tmp_path: Path, name: str = "weights", settings: ModelSettings = TINY, seed: int = 0, classes: int = 5
+    tmp_path: Path,
+    name: str = "weights",
+    settings: ModelSettings = TINY,
+    seed: int = 0,
+    classes: int = 5,
+    inputs: Mapping[str, Sequence[Artifact]] | None = None,
 ) -> Weights:
     """Random native weights with a head of `classes`."""
     ctx = make_context(tmp_path, name, TaskResources())
@@ -74,10 +79,15 @@ def weights(
     labels = {"id2label": {str(number): f"class {number}" for number in range(classes)}}
     files.append(ctx.out.put("labels.json", json.dumps(labels).encode()))
     made = Weights(files=tuple(files), formats=("native",), model=settings.model_dump(mode="json"))
-    return commit(ctx, made, stage="convert")
+    return commit(ctx, made, stage="convert", inputs=inputs)
 
 
-def checkpoint(tmp_path: Path, name: str = "backbone", steps: int = 200) -> Checkpoint:
+def checkpoint(
+    tmp_path: Path,
+    name: str = "backbone",
+    steps: int = 200,
+    inputs: Mapping[str, Sequence[Artifact]] | None = None,
+) -> Checkpoint:
     """The outside of a pretraining: facts and metrics.jsonl, no tensors."""
     ctx = make_context(tmp_path, name, TaskResources())
     rng = np.random.default_rng(0)
@@ -91,7 +101,7 @@ def checkpoint(tmp_path: Path, name: str = "backbone", steps: int = 200) -> Chec
     model = TINY.model_copy(update={"classes": 5}).model_dump(mode="json")
     made = Checkpoint(files=(file,), folder=f"step-{steps}", step=steps, samples_seen=256 * steps, model=model,
                       shards_sha256=())  # fmt: skip
-    return commit(ctx, made, stage="pretrain")
+    return commit(ctx, made, stage="pretrain", inputs=inputs)
 
 
 def _tar(

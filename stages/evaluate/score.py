@@ -100,7 +100,7 @@ def head(task: HeadTask) -> tuple[float, dict[str, Any]]:
     UsageError when the data has a class that the weights do not know.
     """
     about = task.about
-    theirs, names = _numbers(about)
+    theirs, names, known = _numbers(about)
     labels = EvalImages.labels_of(about.data, "test", about.cache)
     features_MD = read(task.test, np.arange(len(labels)), about)
     model = pretrained(about)
@@ -112,11 +112,14 @@ def head(task: HeadTask) -> tuple[float, dict[str, Any]]:
         value, counted = real_accuracy(logits_MK.argmax(axis=1), right_MK)
         return value, {"counted": counted}
     labels_M: Indices = theirs[np.asarray(labels, dtype=np.int64)]
-    return float((logits_MK.argmax(axis=1) == labels_M).mean()), quality(logits_MK, labels_M)
+    found = quality(logits_MK, labels_M) | {
+        "classes": [known.get(str(number), "") for number in range(logits_MK.shape[1])]
+    }
+    return float((logits_MK.argmax(axis=1) == labels_M).mean()), found
 
 
-def _numbers(about: EvaluateTask) -> tuple[npt.NDArray[np.int64], tuple[str, ...]]:
-    """The weights' number of each of the data's classes, and the classes' names."""
+def _numbers(about: EvaluateTask) -> tuple[npt.NDArray[np.int64], tuple[str, ...], Mapping[str, str]]:
+    """The weights' number of each of the data's classes, the data's names, and the weights' names by number."""
     assert about.weights is not None
     known: Mapping[str, str] = about.weights.read_json("labels.json")["id2label"]
     numbers = {name: int(number) for number, name in known.items()}
@@ -128,7 +131,7 @@ def _numbers(about: EvaluateTask) -> tuple[npt.NDArray[np.int64], tuple[str, ...
             f"{len(unknown)} of {len(names)} classes are unknown to the weights, {unknown[0]!r} for one",
             "fine-tune on these classes, or use method fewshot",
         )
-    return np.array([numbers[name] for name in names]), names
+    return np.array([numbers[name] for name in names]), names, known
 
 
 def _share(named_M: Indices, labels_M: Indices) -> float:

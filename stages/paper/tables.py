@@ -78,6 +78,16 @@ def published(benchmark: str) -> list[Published]:
     return found
 
 
+def by_authors(benchmark: str) -> list[Published]:
+    """What the authors' own later code reaches on a benchmark, by their documentation."""
+    known = benchmark_id(benchmark)
+    return [
+        Published(row["source"], row["model"], row["pretrained_on"], row["values"][known])
+        for row in tables()["authors"]["rows"]
+        if known in row["values"]
+    ]
+
+
 @functools.cache
 def tables() -> dict[str, Any]:
     """All of `tables.json`."""

@@ -14,6 +14,8 @@ from stages.report.results import Row
 
 PLOT_WIDTH, PLOT_HEIGHT = 1000, 200
 MAX_POINTS = 400
+MAX_ROWS = 12
+"""Of the table behind a curve."""
 FAR_POINTS = 15.0
 """Scores further apart than this are drawn as bars from 0; closer ones without, on a scale that begins elsewhere."""
 
@@ -81,6 +83,8 @@ class Curve:
     first: float
     last: float
     smallest: float
+    numbers: tuple[tuple[float, float], ...]
+    """The table behind it: evenly spaced steps and their values, the last among them."""
 
     @classmethod
     def draw(
@@ -103,7 +107,15 @@ class Curve:
             '<svg class="curve" role="img" viewBox="0 0 {} {}" preserveAspectRatio="none" aria-label="{}">'
         )
         svg = opening.format(PLOT_WIDTH, PLOT_HEIGHT, label) + Markup("".join(lines) + "</svg>")
-        return cls(title, unit, svg, x, y, points[0][1], points[-1][1], min(value for _, value in points))
+        return cls(
+            title, unit, svg, x, y, points[0][1], points[-1][1], min(value for _, value in points), _rows(points)
+        )
+
+
+def _rows(points: Sequence[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
+    last = len(points) - 1
+    places = sorted({round(last * number / max(1, MAX_ROWS - 1)) for number in range(MAX_ROWS)})
+    return tuple(points[place] for place in places)
 
 
 def _path(points: Sequence[tuple[float, float]], x: Axis, y: Axis) -> str:

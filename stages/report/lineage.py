@@ -48,6 +48,18 @@ class Link:
         return self.record.artifact(self.uri, self.record_sha256) if self.record and not self.replaced else None
 
 
+def benchmarks(links: Iterable[Link]) -> dict[str, str]:
+    """By a score's URI: the named benchmark that its data was ingested as, whatever its node is called."""
+    links = list(links)
+    named = {}
+    for link in links:
+        source = link.record.config.get("source") if link.record else None
+        if isinstance(source, dict) and source.get("kind") == "benchmark":
+            named[link.record_sha256] = str(source["name"])
+    scored = [(link.uri, ref) for link in links if link.record for ref in link.record.inputs.get("data", ())]
+    return {uri: named[ref.record_sha256] for uri, ref in scored if ref.record_sha256 in named}
+
+
 def walk(artifacts: Iterable[Artifact]) -> list[Link]:
     """All nodes behind the artifacts, each once, what was needed before who needed it."""
     found: dict[tuple[str, str], Link] = {}

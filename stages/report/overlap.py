@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from stages.artifacts import ShardSet
+from stages.paper.tables import benchmark_id, tables
 from stages.report.lineage import Link
 
 ITSELF = ""
@@ -31,6 +32,15 @@ class Overlap:
     """How many different images of the other these are like."""
     other_labels: int
     """How many of them bear other classes than what they are like; of the set itself alone."""
+
+    @property
+    def published(self) -> str:
+        """What BiT's authors found of that test set in their pretraining sets; empty where they did not look."""
+        table, known = tables()["contamination"], benchmark_id(self.other.rsplit("/", 1)[-1])
+        if known not in table["columns"]:
+            return ""
+        place = table["columns"].index(known)
+        return ", ".join(f"{data} {row[place]:,}" for data, row in table["rows"].items())
 
 
 @dataclass(frozen=True)

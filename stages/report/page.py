@@ -7,7 +7,7 @@ from typing import Any
 
 import jinja2
 
-from stages.paper.tables import published, title
+from stages.paper.tables import title
 from stages.report import wording
 from stages.report.charts import dots, score_axis
 from stages.report.results import Row
@@ -15,10 +15,13 @@ from stages.report.results import Row
 MAX_FILES = 40
 """Files of a record that are listed; the rest is in record.json."""
 
+MAX_CHARTS = 6
+"""Charts of one kind that are open; more are folded."""
+
 
 def render(**facts: Any) -> str:
     """Fill `page.html.j2`; `facts` are its variables. A missing one is an error, not an empty place."""
-    return _environment().get_template("page.html.j2").render(shown_files=MAX_FILES, **facts)
+    return _environment().get_template("page.html.j2").render(shown_files=MAX_FILES, shown_charts=MAX_CHARTS, **facts)
 
 
 def score_charts(table: list[Row]) -> list[dict[str, Any]]:
@@ -28,12 +31,6 @@ def score_charts(table: list[Row]) -> list[dict[str, Any]]:
         rows = [row for row in table if row.benchmark == benchmark]
         charts.append({"title": title(benchmark), "rows": rows, "axis": score_axis(rows)})
     return charts
-
-
-def beside_paper(table: list[Row]) -> list[tuple[Row, Any]]:
-    """Fine-tuned results on the paper's benchmarks, each with the paper's numbers."""
-    found = [(row, published(row.benchmark)) for row in table if row.kind == "pretrained"]
-    return [(row, numbers) for row, numbers in found if numbers]
 
 
 @functools.cache

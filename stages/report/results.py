@@ -4,8 +4,9 @@ Knows scores' facts alone: no files, no page.
 """
 
 import statistics
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 from stages.artifacts import Score
@@ -107,9 +108,12 @@ class Gain:
         )
 
 
-def rows(scores: Sequence[Score]) -> list[Row]:
-    """One row a score, benchmarks together, in the order given. Reads `score.json` of few-shot scores."""
-    found = [_row(score) for score in scores]
+def rows(scores: Sequence[Score], benchmarks: Mapping[str, str] = MappingProxyType({})) -> list[Row]:
+    """One row a score, benchmarks together, in the order given. Reads `score.json` of few-shot scores.
+
+    `benchmarks` names by URI those that are known better than by the name of their data's node.
+    """
+    found = [replace(row, benchmark=benchmarks.get(row.uri, row.benchmark)) for row in map(_row, scores)]
     order = {benchmark: place for place, benchmark in enumerate(dict.fromkeys(row.benchmark for row in found))}
     return sorted(found, key=lambda row: order[row.benchmark])
 
@@ -130,6 +134,9 @@ def headline(table: Sequence[Row], found: Sequence[Gain]) -> str:
         return f"Pretraining clearly helps in {len(helped)} of {len(found)} comparisons: {mean:+.1f} points on average"
     if not table:
         return "No scores yet"
+    tuned = [row for row in table if row.kind == "pretrained"]
+    if len({row.benchmark for row in tuned}) > 1:
+        return _several(tuned)
     best = max(table, key=lambda row: row.value)
     return f"{title(best.benchmark)}: {best.text} {best.arm}{_over(best)}"
 
@@ -148,6 +155,13 @@ def _one_gain(gain: Gain) -> str:
         return f"No clear gain from pretraining on {name}: {ours.text} fine-tuned, {theirs.text} from scratch{seeds}"
     verb = "lifts" if gain.points > 0 else "lowers"
     return f"Pretraining {verb} {name} from {theirs.text} to {ours.text}: {gain.points:+.1f} points{seeds}"
+
+
+def _several(tuned: Sequence[Row]) -> str:
+    low, high = min(tuned, key=lambda row: row.value), max(tuned, key=lambda row: row.value)
+    number, mean = len({row.benchmark for row in tuned}), percent(statistics.fmean(row.value for row in tuned))
+    ends = f"{percent(low.value)} on {title(low.benchmark)} to {percent(high.value)} on {title(high.benchmark)}"
+    return f"Fine-tuned on {number} benchmarks: {mean} on average, from {ends}"
 
 
 def _over(row: Row) -> str:

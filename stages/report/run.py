@@ -9,13 +9,18 @@ from datetime import UTC, datetime
 from stages.artifacts import Artifact, Checkpoint, Report, Score, ShardSet, Weights
 from stages.contract import Inputs, StageContext
 from stages.report import background
+from stages.report.beside import grids
 from stages.report.card import model_card, report_json, results_csv
 from stages.report.config import ReportConfig
+from stages.report.costs import costs
 from stages.report.gallery import Drawn, DrawTask, Pictures
+from stages.report.growth import over_labels, over_pretraining, pretrainings
+from stages.report.honesty import shared_penalties, survived
 from stages.report.inside import told
-from stages.report.lineage import Link, walk
+from stages.report.lineage import Link, benchmarks, walk
+from stages.report.mistakes import mistakes, speeds
 from stages.report.overlap import overlaps
-from stages.report.page import beside_paper, render, score_charts
+from stages.report.page import render, score_charts
 from stages.report.results import Gain, Row, gains, headline, percent, rows
 
 
@@ -24,7 +29,8 @@ def run(config: ReportConfig, inputs: Inputs, ctx: StageContext) -> Report:
     links = walk(artifact for name in inputs.names() for artifact in inputs.many(name, Artifact))
     checkpoints = background.behind(links, Checkpoint, chosen=inputs.maybe("checkpoint", Checkpoint))
     exported = background.behind(links, Weights)
-    table = rows(inputs.many("scores", Score))
+    scores = inputs.many("scores", Score)
+    table, known = rows(scores, benchmarks(links)), pretrainings(links)
     found = gains(table)
     sentence, heading = headline(table, found), config.title or ctx.run
     run_uri = ctx.out.node.uri.removesuffix(f"/{ctx.node}")
@@ -41,7 +47,14 @@ def run(config: ReportConfig, inputs: Inputs, ctx: StageContext) -> Report:
         rows=table,
         gains=found,
         glance=background.glance(checkpoints, links),
-        paper=beside_paper(table),
+        grids=grids(table, known),
+        labels_charts=over_labels(table),
+        pretraining_charts=over_pretraining(table, known),
+        costs=costs(links, known),
+        penalties=shared_penalties(scores),
+        mistakes=mistakes(scores),
+        speeds=speeds(scores),
+        troubles=survived(run_uri),
         curves=background.curves(checkpoints),
         pretraining=background.pretraining(checkpoints),
         pictures=pictures,
@@ -95,11 +108,11 @@ def _draw_task(task: DrawTask) -> Pictures:
 
 
 def _lead(table: Sequence[Row], found: Sequence[Gain]) -> str:
-    """The second sentence: how few labels it took, and what frozen features and baselines make of the same."""
+    """The second sentence, where there is one benchmark: how few labels it took, what frozen features make of it."""
     parts = []
     if len(found) == 1 and found[0].pretrained.labels:
         parts.append(f"Both arms saw the same {found[0].pretrained.labels}; ± is the standard deviation over seeds.")
-    for row in table:
+    for row in table if len({row.benchmark for row in table}) == 1 else ():
         if row.kind in ("frozen", "baseline"):
             per_class = f" with {row.labels}" if row.labels else ""
             parts.append(f"{row.arm[:1].upper()}{row.arm[1:]}{per_class}: {percent(row.value, row.std)}.")

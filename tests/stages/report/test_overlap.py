@@ -45,7 +45,7 @@ def test_copies_of_held_out_images_stand_in_the_table_and_on_the_sheet(tmp_path)
     ctx = make_context(tmp_path, "table", ReportResources())
     report = run(ReportConfig(), Inputs({"scores": (), "checkpoint": (checkpoint(tmp_path),), "shards": (train,)}), ctx)
     page = ctx.out.node.read(report.file("index.html").at).decode()
-    assert sheet in page and "The same images twice" in page
+    assert sheet in page and "Contamination" in page
 
 
 def test_a_set_that_was_compared_and_is_clean_says_so(tmp_path):

@@ -1,0 +1,140 @@
+"""How scores grow with labels, with pretraining images and with pretraining compute (Figures 3 to 5).
+
+Knows rows of the table and the lineage behind them; draws by `lines`.
+"""
+
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from stages.artifacts import Artifact, Checkpoint, ShardSet
+from stages.paper.tables import title
+from stages.report.background import variant
+from stages.report.lineage import Link
+from stages.report.lines import Lines, Point, Series
+from stages.report.results import Row
+from stages.report.wording import count, flops
+from stages.vit.config import ModelSettings
+from stages.vit.flops import train_flops_per_image
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """What lies behind one set of weights."""
+
+    node: str
+    model: str
+    images: int
+    """Training images of its data sets."""
+    flops: float
+    """3 x forward x images seen, as Table 6 counts."""
+    data: str
+
+
+def pretrainings(links: Sequence[Link]) -> dict[str, Pretraining]:
+    """By record digest of any node: the pretraining it comes from, where there is exactly one."""
+    found: dict[str, Pretraining] = {}
+    by_digest = {link.record_sha256: link for link in links}
+    for link in links:  # what was needed comes before who needed it
+        artifact = link.artifact()
+        if isinstance(artifact, Checkpoint):
+            found[link.record_sha256] = _pretraining(link, artifact, by_digest)
+        elif link.record is not None:
+            names = ("weights", "checkpoint", "init")
+            behind = {ref.record_sha256 for name in names for ref in link.record.inputs.get(name, ())}
+            known = [found[sha256] for sha256 in behind if sha256 in found]
+            if len(known) == 1:
+                found[link.record_sha256] = known[0]
+    return found
+
+
+def over_labels(rows: Sequence[Row]) -> list[Lines]:
+    """One chart a benchmark: every arm that was scored with several numbers of labels a class."""
+    charts = []
+    for benchmark in dict.fromkeys(row.benchmark for row in rows):
+        points: dict[str, list[Point]] = {}
+        for row in rows:
+            if row.benchmark == benchmark:
+                for labels, per_seed in _by_labels(row):
+                    points.setdefault(_arm_of(row), []).append(_point(labels, per_seed, row.node))
+        series = [Series(name, _ordered(found)) for name, found in points.items() if len({p.x for p in found}) > 1]
+        if series:
+            about = "mean over seeds, the whisker one standard deviation"
+            charts.append(Lines.draw(title(benchmark), about, "labels per class", series, "{:g}".format))
+    return charts
+
+
+def over_pretraining(rows: Sequence[Row], known: Mapping[str, Pretraining]) -> list[Lines]:
+    """For each benchmark and arm with several pretrainings: accuracy over their images, and over their compute."""
+    charts = []
+    groups: dict[tuple[str, str, str], list[tuple[Row, Pretraining]]] = {}
+    for row in rows:
+        if (made := known.get(row.record_sha256)) is not None and row.kind in ("pretrained", "frozen"):
+            groups.setdefault((row.benchmark, row.arm, row.labels), []).append((row, made))
+    for (benchmark, arm, labels), found in groups.items():
+        named = f"{title(benchmark)}, {arm}"
+        if len({made.images for _, made in found}) > 1:
+            charts.append(_chart(named, labels, found, _DATA))
+        if len({made.flops for _, made in found}) > 1:
+            charts.append(_chart(named, labels, found, _COMPUTE))
+    return charts
+
+
+@dataclass(frozen=True)
+class _Over:
+    """What a chart has along its x axis, and what makes a line."""
+
+    name: str
+    x: Callable[[Pretraining], float]
+    line: Callable[[Pretraining], str]
+    write: Callable[[float], str]
+
+
+_DATA = _Over("pretraining images", lambda made: made.images, lambda made: made.model, count)
+_COMPUTE = _Over("pretraining compute", lambda made: made.flops, lambda made: f"on {count(made.images)} images", flops)
+
+
+def _chart(named: str, labels: str, found: Iterable[tuple[Row, Pretraining]], over: _Over) -> Lines:
+    points: dict[str, list[Point]] = {}
+    for row, made in found:
+        points.setdefault(over.line(made), []).append(_point(over.x(made), row.per_seed, row.node))
+    if all(len(each) == 1 for each in points.values()):
+        points = {"each with other images": [point for each in points.values() for point in each]}
+    series = [Series(name, _ordered(each)) for name, each in sorted(points.items())]
+    return Lines.draw(named, labels, over.name, series, over.write)
+
+
+def _pretraining(link: Link, checkpoint: Checkpoint, by_digest: Mapping[str, Link]) -> Pretraining:
+    model = ModelSettings.model_validate(checkpoint.model)
+    refs = link.record.inputs.get("shards", ()) if link.record else ()
+    data: list[Artifact | None] = [by_digest[ref.record_sha256].artifact() for ref in refs]
+    shards = [one for one in data if isinstance(one, ShardSet)]
+    return Pretraining(
+        node=link.name,
+        model=variant(model),
+        images=sum(one.splits.get("train", 0) for one in shards),
+        flops=float(train_flops_per_image(model) * checkpoint.samples_seen),
+        data=", ".join(ref.uri.rsplit("/", 1)[-1] for ref in refs),
+    )
+
+
+def _arm_of(row: Row) -> str:
+    """Arms of one chart differ in the method and in the weights they start from."""
+    start = str(row.protocol.get("weights") or "").rstrip("/").rsplit("/", 1)[-1]
+    size = f", {row.protocol['image_px']} px" if row.protocol.get("image_px") else ""
+    return f"{row.arm} ({start}{size})" if start else f"{row.arm}{size}"
+
+
+def _by_labels(row: Row) -> list[tuple[int, tuple[float, ...]]]:
+    labels = row.protocol.get("train_per_class") or row.protocol.get("shots")
+    own = [(int(labels), row.per_seed)] if labels else []
+    return own + [(one.shots, one.per_seed) for one in row.more]
+
+
+def _point(x: float, per_seed: Sequence[float], node: str) -> Point:
+    std = 100 * statistics.stdev(per_seed) if len(per_seed) > 1 else None
+    return Point(float(x), 100 * statistics.fmean(per_seed), std, node)
+
+
+def _ordered(points: Iterable[Point]) -> tuple[Point, ...]:
+    return tuple(sorted(points, key=lambda point: point.x))

@@ -1,0 +1,70 @@
+"""What a reader should know before believing a score: what broke on the way, and which penalty a few-shot score has.
+
+Reads small files of artifacts and the run's events; knows no page.
+"""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from infra.errors import StorageError
+from infra.events import Event, read_events
+from infra.storage.opening import open_store
+from stages.artifacts import Score
+from stages.paper.tables import title
+
+SURVIVED = ("rank_lost", "preempted", "resumed", "takeover", "failed", "quarantined", "checkpoint_refused", "hopeless")
+"""Kinds of events that tell of trouble and of its end."""
+MAX_EVENTS = 60
+
+
+@dataclass(frozen=True)
+class SharedPenalty:
+    """For one set of weights and number of shots: the penalty that is best over all data sets together."""
+
+    weights: str
+    shots: str
+    l2: float
+    scores: tuple[tuple[str, str, float, float], ...]
+    """Benchmark, node, accuracy with the fixed penalty, accuracy with this one; percent."""
+
+
+def survived(run_uri: str) -> list[Event]:
+    """The run's events that tell of trouble, oldest first; none where the store does not keep them."""
+    try:
+        return [event for event in read_events(open_store(run_uri)) if event.kind in SURVIVED][-MAX_EVENTS:]
+    except StorageError:
+        return []
+
+
+def shared_penalties(scores: Sequence[Score]) -> list[SharedPenalty]:
+    """The paper's way of few-shot scores, one penalty for all data sets: by mean rank, on dev images alone."""
+    groups: dict[str, list[tuple[Score, dict[str, Any]]]] = {}
+    for score in scores:
+        if score.protocol.get("method") == "fewshot" and score.has("choice.json"):
+            content = score.read_json("score.json")
+            if content.get("by_l2"):
+                groups.setdefault(str(score.protocol.get("weights")), []).append((score, content))
+    found = []
+    for weights, members in groups.items():
+        shots = [one for one in members[0][1]["by_l2"] if all(one in content["by_l2"] for _, content in members)]
+        for number in shots:
+            ranks: dict[str, list[float]] = {}
+            for _, content in members:
+                means = _means(content["dev_by_l2"][number])
+                for l2, value in means.items():
+                    ranks.setdefault(l2, []).append(sum(other > value for other in means.values()))
+            shared = {l2: statistics.fmean(each) for l2, each in ranks.items() if len(each) == len(members)}
+            best = min(shared, key=lambda l2: (shared[l2], float(l2)))
+            told = tuple(
+                (title(score.benchmark), score.uri.rsplit("/", 1)[-1],
+                 100 * statistics.fmean(content["by_shots"][number]), 100 * _means(content["by_l2"][number])[best])
+                for score, content in members
+            )  # fmt: skip
+            found.append(SharedPenalty(weights.rsplit("/", 1)[-1], number, float(best), told))
+    return found
+
+
+def _means(per_seed: Sequence[dict[str, float]]) -> dict[str, float]:
+    return {l2: statistics.fmean(one[l2] for one in per_seed) for l2 in per_seed[0]}

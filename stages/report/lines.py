@@ -1,0 +1,120 @@
+"""Accuracy over something that grows (labels, images, compute): one chart of several lines, and its numbers as a table.
+
+Places are percentages of whatever room there is, so that text and dots keep their size on a phone. Knows no score.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from stages.report.charts import Axis, axis
+
+MAX_SERIES = 8
+"""More lines than the stylesheet has colours are drawn in colours that begin again."""
+WIDE = 5.0
+"""The largest over the smallest x from which the axis is logarithmic."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One measurement."""
+
+    x: float
+    y: float
+    """Percent."""
+    std: float | None = None
+    node: str = ""
+
+
+@dataclass(frozen=True)
+class Series:
+    """One line: points in the order of x."""
+
+    name: str
+    points: tuple[Point, ...]
+
+
+@dataclass(frozen=True)
+class Lines:
+    """A chart, ready to print."""
+
+    title: str
+    about: str
+    x_name: str
+    svg: Markup
+    y: Axis
+    x_ticks: tuple[tuple[float, str], ...]
+    """Place in percent and text."""
+    series: tuple[Series, ...]
+    write_x: Callable[[float], str]
+
+    @classmethod
+    def draw(
+        cls, title: str, about: str, x_name: str, series: Sequence[Series], write_x: Callable[[float], str]
+    ) -> "Lines":
+        """Draw every series that has a point; a whisker is one standard deviation."""
+        shown = tuple(one for one in series if one.points)
+        xs = sorted({point.x for one in shown for point in one.points})
+        ends = [value for one in shown for p in one.points for value in (p.y - (p.std or 0), p.y + (p.std or 0))]
+        scale = axis([max(0.0, min(ends)), min(100.0, max(ends))], 5)
+        scale = Axis(max(0.0, scale.low), min(100.0, scale.high), tuple(t for t in scale.ticks if 0 <= t <= 100))
+        place = _placed(xs)
+        parts = [f'<line class="grid" x1="0" x2="100%" y1="{_y(scale, t)}" y2="{_y(scale, t)}"/>' for t in scale.ticks]
+        for number, one in enumerate(shown):
+            parts.append(_one(one, f"s{number % MAX_SERIES}", place, scale))
+        label = f"{title}: " + "; ".join(
+            f"{one.name} {one.points[0].y:.1f} to {one.points[-1].y:.1f} %" for one in shown
+        )
+        svg = Markup('<svg class="lines" role="img" width="100%" height="260" aria-label="{}">').format(label)
+        ticks = tuple((place(x), write_x(x)) for x in _thinned(xs, place))
+        return cls(title, about, x_name, svg + Markup("".join(parts) + "</svg>"), scale, ticks, shown, write_x)
+
+    @property
+    def xs(self) -> list[float]:
+        return sorted({point.x for one in self.series for point in one.points})
+
+    def at(self, series: Series, x: float) -> str:
+        """One cell of the table behind the chart."""
+        found = [point for point in series.points if point.x == x]
+        return ", ".join(f"{p.y:.1f}" + (f" ± {p.std:.1f}" if p.std is not None else "") for p in found) or "–"
+
+
+def _one(series: Series, colour: str, place: Callable[[float], float], scale: Axis) -> str:
+    parts = []
+    for before, after in zip(series.points, series.points[1:], strict=False):
+        parts.append(
+            f'<line class="path" x1="{place(before.x):.2f}%" y1="{_y(scale, before.y)}" '
+            f'x2="{place(after.x):.2f}%" y2="{_y(scale, after.y)}"/>'
+        )
+    for point in series.points:
+        x = f"{place(point.x):.2f}%"
+        if point.std:
+            low, high = _y(scale, max(point.y - point.std, scale.low)), _y(scale, min(point.y + point.std, scale.high))
+            parts.append(f'<line class="whisker" x1="{x}" x2="{x}" y1="{low}" y2="{high}"/>')
+        parts.append(f'<circle cx="{x}" cy="{_y(scale, point.y)}" r="4"/>')
+    return f'<g class="{colour}">{"".join(parts)}</g>'
+
+
+def _placed(xs: Sequence[float]) -> Callable[[float], float]:
+    """From a value to percent, with room at both ends; logarithmic where the values span much."""
+    low, high = xs[0], xs[-1]
+    if low == high:
+        return lambda x: 50.0
+    if low > 0 and high / low >= WIDE:
+        return lambda x: 5 + 90 * (math.log(x) - math.log(low)) / (math.log(high) - math.log(low))
+    return lambda x: 5 + 90 * (x - low) / (high - low)
+
+
+def _thinned(xs: Sequence[float], place: Callable[[float], float]) -> list[float]:
+    """Ticks that do not touch each other on a phone."""
+    kept: list[float] = []
+    for x in xs:
+        if not kept or place(x) - place(kept[-1]) >= 14:
+            kept.append(x)
+    return kept
+
+
+def _y(scale: Axis, value: float) -> str:
+    return f"{100 - scale.place(value):.2f}%"

@@ -1,0 +1,90 @@
+"""How a classifier is wrong: its classes, its confusions, how sure it is, and how fast; from `score.json` alone."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from stages.artifacts import Score
+from stages.paper.tables import title
+
+MAX_MATRIX = 20
+"""More classes than this are told by their worst confusions, not by a matrix."""
+WORST = 12
+
+
+@dataclass(frozen=True)
+class Mistakes:
+    """One head on one benchmark."""
+
+    node: str
+    benchmark: str
+    top5: float
+    mean_per_class: float
+    calibration_error: float
+    classes: tuple[tuple[str, float], ...]
+    """Name and accuracy, the worst first."""
+    matrix: tuple[tuple[str, tuple[tuple[int, float], ...]], ...]
+    """A row for each true class: how many images were given each name, and their share; empty for many classes."""
+    confused: tuple[tuple[str, str, int], ...]
+    """True class, given name, images: the most frequent first."""
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Inference as it was measured while features were computed."""
+
+    node: str
+    benchmark: str
+    image_px: int | None
+    images_per_second: float
+
+
+def mistakes(scores: Sequence[Score]) -> list[Mistakes]:
+    """Of every score that was made by the weights' own head on single labels."""
+    found = []
+    for score in scores:
+        if score.protocol.get("method") == "classify" and score.has("score.json"):
+            content = score.read_json("score.json")
+            if "per_class" in content and "classes" in content:
+                found.append(_read(score, content))
+    return found
+
+
+def speeds(scores: Sequence[Score]) -> list[Speed]:
+    """Of every score whose features passed through a model."""
+    return [
+        Speed(_node(score), title(score.benchmark), score.protocol.get("image_px"),
+              score.metrics["inference_images_per_second"])
+        for score in scores
+        if "inference_images_per_second" in score.metrics and score.protocol.get("features") != "raw_pixels"
+    ]  # fmt: skip
+
+
+def _read(score: Score, content: dict[str, Any]) -> Mistakes:
+    names, by_class = content["classes"], content["per_class"]
+    present = [number for number, value in enumerate(by_class) if value is not None]
+    counts = content.get("confusion")
+    confused = [] if counts is None else [
+        (names[true], names[given], counts[true][given])
+        for true in present for given in range(len(names)) if true != given and counts[true][given]
+    ]  # fmt: skip
+    matrix = []
+    if counts is not None and len(present) <= MAX_MATRIX and len(names) <= MAX_MATRIX:
+        matrix = [
+            (names[true], tuple((count, count / max(1, sum(counts[true]))) for count in counts[true]))
+            for true in present
+        ]
+    return Mistakes(
+        node=_node(score),
+        benchmark=title(score.benchmark),
+        top5=content["top5"],
+        mean_per_class=content["mean_per_class"],
+        calibration_error=content["calibration_error"],
+        classes=tuple(sorted(((names[n], by_class[n]) for n in present), key=lambda one: one[1])),
+        matrix=tuple(matrix),
+        confused=tuple(sorted(confused, key=lambda one: -one[2])[:WORST]),
+    )
+
+
+def _node(score: Score) -> str:
+    return score.uri.rstrip("/").rsplit("/", 1)[-1]
