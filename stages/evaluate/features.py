@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from infra.errors import Stopped, UsageError
-from stages.evaluate.fewshot import Indices, draw
 from stages.evaluate.probes import linear, nearest
 from stages.evaluate.quality import quality, real_accuracy
-from stages.evaluate.ridge import Ridge
 from stages.evaluate.task import EvaluateTask
 from stages.images.evaluate import EvalImages
 from stages.images.manifest import load_manifest
+from stages.training.fewshot import Indices, draw
+from stages.training.ridge import Ridge
 from stages.vit.adapt import adapt_state
 from stages.vit.build import Model, build_model
 from stages.vit.config import ModelSettings

@@ -41,7 +41,7 @@ class EvalImages:
     ) -> None:
         self._split = Split(shards, split, cache)
         self._pixels = open_pixels(self._split)
-        self._image_px, self._fit, self._antialias = image_px, resize, antialias
+        self.image_px, self._fit, self._antialias = image_px, resize, antialias
         self._resize_px = resize_px
         self._keep = np.arange(self._split.num_images) if keep is None else np.asarray(keep, dtype=np.int64)
 
@@ -76,7 +76,7 @@ class EvalImages:
         return to_batch(images_BHWC, self._split.labels[numbers_B], numbers_B)
 
     def _fitted(self, image: Pixels) -> Pixels:
-        return fitted(image, self._image_px, self._fit, self._resize_px, self._antialias)
+        return fitted(image, self.image_px, self._fit, self._resize_px, self._antialias)
 
 
 def fitted(image: Pixels, image_px: int, fit: Fit, resize_px: int | None = None, antialias: bool = True) -> Pixels:

@@ -1,14 +1,19 @@
 """What `pretrain` takes: everything that decides the weights, and apart from it where and how fast they are made."""
 
+from collections.abc import Container, Mapping
 from typing import Literal
 
 from pydantic import Field, PositiveInt
 
+from infra.errors import UsageError
 from stages.images.config import AugmentSettings
 from stages.settings import Duration, Settings
-from stages.training.config import Ema, ObjectiveSettings, OptimizerSettings
+from stages.training.config import Ema, EvaluateSettings, ObjectiveSettings, OptimizerSettings
 from stages.training.schedule import ScheduleSettings
 from stages.vit.config import ModelSettings
+
+VALIDATION = ("test", "val")
+"""Splits whose images are held out of training; the first that the shards have is measured."""
 
 
 class PretrainConfig(Settings):
@@ -32,6 +37,9 @@ class PretrainConfig(Settings):
     """bf16: weights and activations in bfloat16 with fp32 master weights and moments; fp32: everything."""
     ema: Ema | None = None
     """Keep a running average of the parameters too, in fp32; `convert` takes it with `use: ema`."""
+    evaluate: EvaluateSettings | None = None
+    """Measure the model while it trains: loss and accuracy on the split `test` of the shards, or `val`, and few-shot
+    accuracy on each of `needs.probes`."""
     seed: int = Field(default=0, ge=0)
     """Decides initial weights, sample order, augmentation and dropout."""
 
@@ -59,6 +67,8 @@ class PretrainResources(Settings):
     """Newest checkpoints kept while the run goes on; older ones of this attempt are deleted."""
     max_failures: int = Field(default=3, ge=0)
     """How often the gang may be restarted after losing a rank before the node fails."""
+    ledger: bool = False
+    """Also write `ledger.jsonl`: the keys of the images that each committed step consumed."""
 
 
 def micro_batch_of(config: PretrainConfig, resources: PretrainResources) -> int:
@@ -85,6 +95,29 @@ def check(config: PretrainConfig, resources: PretrainResources) -> list[str]:
     if stated and {length.unit for length in stated} == {config.total.unit} and longest > config.total.amount:
         wrong.append(f"schedule of {' + '.join(map(str, stated))} is longer than the run of {config.total}")
     return wrong + (_not_maskable(config) if config.objective.kind == "masked_patch" else _headless(config))
+
+
+def check_inputs(config: PretrainConfig, given: Container[str]) -> list[str]:
+    """What the config misses, given the names of the node's inputs; asked by `validate`."""
+    if "probes" in given and config.evaluate is None:
+        return ["probes are scored while training: say how often by config.evaluate.every, or leave them out"]
+    if config.evaluate and "fewshot" in config.evaluate.model_fields_set and "probes" not in given:
+        return ["evaluate.fewshot scores `needs.probes`, of which there are none"]
+    return []
+
+
+def validation_split(config: PretrainConfig, splits: Mapping[str, int], probes: bool) -> str | None:
+    """The split of the shards that is measured while training, or None. UsageError when there is nothing to measure."""
+    if config.evaluate is None:
+        return None
+    found = next((name for name in VALIDATION if splits.get(name)), None)
+    if found is None and not probes:
+        raise UsageError(
+            f"evaluate every {config.evaluate.every} of a pretraining",
+            f"its shards hold {dict(splits)}, and no probes are given",
+            f"ingest a split named {VALIDATION[0]}, give probes, or leave config.evaluate out",
+        )
+    return found
 
 
 def _not_maskable(config: PretrainConfig) -> list[str]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from infra.errors import UsageError
 from stages.artifacts import Artifact, ShardSet
 from stages.contract import Estimate, Known
-from stages.pretrain.config import PretrainConfig, PretrainResources, micro_batch_of
+from stages.pretrain.config import PretrainConfig, PretrainResources, micro_batch_of, validation_split
 from stages.pretrain.job import SPLIT, Course, model_of
 from stages.vit.config import ModelSettings
 from stages.vit.flops import activation_bytes, num_parameters, train_flops_per_image
@@ -24,9 +24,10 @@ def estimate(
     splits, num_classes = _shards(inputs)
     if not splits or not splits.get(SPLIT) or num_classes is None:
         return Estimate(notes=("known once the shards are",))
+    validation_split(config, splits, bool(inputs.get("probes")))
     course, model = Course(config, resources, splits[SPLIT]), model_of(config, num_classes)
     images = course.total_steps * config.batch_images
-    flops = float(images * _train_flops(config, model))
+    flops = float(images * train_flops(config, model))
     saved = (num_parameters(model) + _predictor(config, model)) * _saved_bytes(config, resources)
     return Estimate(
         steps=course.total_steps,
@@ -61,7 +62,7 @@ def memory_bytes(config: PretrainConfig, resources: PretrainResources, model: Mo
     return int(state + activations)
 
 
-def _train_flops(config: PretrainConfig, model: ModelSettings) -> int:
+def train_flops(config: PretrainConfig, model: ModelSettings) -> int:
     """Of one image's forward and backward pass; masked patches predict half of theirs."""
     if config.objective.kind != "masked_patch":
         return train_flops_per_image(model)
