@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from stages.artifacts import Artifact, Checkpoint, Report, Score, ShardSet, Weights
 from stages.contract import Inputs, StageContext
-from stages.report import background
+from stages.report import background, pretraining
 from stages.report.card import model_card, report_json, results_csv
 from stages.report.config import ReportConfig
 from stages.report.gallery import Drawn, DrawTask, Pictures
@@ -41,7 +41,8 @@ def run(config: ReportConfig, inputs: Inputs, ctx: StageContext) -> Report:
         gains=found,
         glance=background.glance(checkpoints, links),
         paper=beside_paper(table),
-        curves=background.curves(checkpoints),
+        curves=pretraining.curves(checkpoints),
+        spent=pretraining.spent(checkpoints),
         pretraining=background.pretraining(checkpoints),
         pictures=pictures,
         told=told(pictures.inside) if pictures.inside else {},

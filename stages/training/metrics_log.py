@@ -2,11 +2,12 @@
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from stages.training.loop import Facts
+from stages.training.measured import measured
 from stages.training.skipping import Skips
 
 
@@ -85,11 +86,3 @@ def write_tensorboard(metrics: Path, folder: Path, evaluation: Path) -> list[Pat
             for tag, value in measured(fields).items():
                 writer.add_scalar(tag, value, fields["step"], walltime=clocks[fields["step"]])
     return sorted(path for path in folder.iterdir() if path.is_file())
-
-
-def measured(fields: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers of a line of `evaluation.jsonl` by flat names: `validation/loss`, `fewshot/cifar10/5`."""
-    found = {f"validation/{name}": fields.get(name) for name in ("loss", "accuracy")}
-    for probe, accuracies in fields.get("fewshot", {}).items():
-        found |= {f"fewshot/{probe}/{shots}": accuracy for shots, accuracy in accuracies.items()}
-    return {name: value for name, value in found.items() if value is not None}
