@@ -45,7 +45,19 @@ KNOWN: dict[str, Known] = {
         Known("gradient_norm", "Global L2 norm of the gradient before clipping, last step."),
         Known("images_per_second", "Images consumed per second, over all ranks."),
         Known("model_flops_utilization_ratio", "Model FLOPs per second over the devices' peak, 0 to 1."),
-        Known("data_wait_seconds_total", "Seconds a rank has waited for its next batch.", "counter"),
+        Known("data_wait_seconds_total", "Seconds training has waited for its next batch.", "counter"),
+        Known("data_wait_ratio", "Share of step time spent waiting for data, 0 to 1, since the last report."),
+        Known("goodput_ratio", "Productive over total time of all attempts, 0 to 1."),
+        Known("productive_seconds_total", "Seconds of steps that updated weights, less waits for data.", "counter"),
+        Known("startup_seconds_total", "Seconds from the driver's or the gang's start to the first step.", "counter"),
+        Known("checkpoint_stall_seconds_total", "Seconds training stood still for checkpoints.", "counter"),
+        Known("evaluation_seconds_total", "Seconds training stood still to be measured.", "counter"),
+        Known("restart_lost_seconds_total", "Seconds from a checkpoint to the restart from it.", "counter"),
+        Known("rank_forward_seconds", "Seconds of a rank's own forward passes in a step."),
+        Known("rank_data_wait_seconds", "Seconds a rank waited for its data in a step."),
+        Known("validation_loss", "Loss on held-out images, measured while training."),
+        Known("validation_accuracy", "Accuracy on held-out images, a fraction, measured while training."),
+        Known("fewshot_accuracy", "Few-shot accuracy of frozen features, a fraction, measured while training."),
         Known("shard_wait_seconds_total", "Seconds readers have waited for shards from the store.", "counter"),
         Known("uncached_samples_total", "Images read from the store one by one: no room on the disk.", "counter"),
         Known("step_seconds", "Wall time of the last step."),
@@ -160,6 +172,9 @@ def publish_progress(run: str, node: str, progress: Mapping[str, Any]) -> None:
     if progress.get("ranks"):
         values["ranks"] = len(progress["ranks"])
     publish(run, node, {**values, **progress.get("metrics", {})})
+    for rank in progress.get("ranks") or ():
+        own = {f"rank_{name}": rank[name] for name in ("forward_seconds", "data_wait_seconds") if name in rank}
+        publish(run, node, own, rank=str(rank["rank"]))
 
 
 class Exporter:

@@ -95,7 +95,11 @@ _STAGES = (
     Stage(
         "pretrain",
         version=1,
-        inputs={"shards": Need("ShardSet", required=True, many=True), "init": Need("Weights")},
+        inputs={
+            "shards": Need("ShardSet", required=True, many=True),
+            "probes": Need("ShardSet", many=True),
+            "init": Need("Weights"),
+        },
         output="Checkpoint",
         config="stages.pretrain.config:PretrainConfig",
         resources="stages.pretrain.config:PretrainResources",

@@ -87,8 +87,10 @@ def checkpoint(
     name: str = "backbone",
     steps: int = 200,
     inputs: Mapping[str, Sequence[Artifact]] | None = None,
+    evaluations: Sequence[dict[str, object]] = (),
+    metrics: Mapping[str, float] = {},
 ) -> Checkpoint:
-    """The outside of a pretraining: facts and metrics.jsonl, no tensors."""
+    """The outside of a pretraining: facts and metrics.jsonl, with `evaluations` evaluation.jsonl too; no tensors."""
     ctx = make_context(tmp_path, name, TaskResources())
     rng = np.random.default_rng(0)
     lines = []
@@ -97,10 +99,12 @@ def checkpoint(
         lr = 1e-3 * min(1, step / (0.1 * steps)) * 0.5 * (1 + np.cos(np.pi * step / steps))
         lines.append({"step": step, "samples_seen": 256 * step, "loss": loss, "loss_hex": float(loss).hex(),
                       "lr": lr, "grad_norm": 1 + abs(rng.standard_normal()), "seconds": 0.1})  # fmt: skip
-    file = ctx.out.put("metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode())
+    files = [ctx.out.put("metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode())]
+    if evaluations:
+        files.append(ctx.out.put("evaluation.jsonl", "".join(json.dumps(one) + "\n" for one in evaluations).encode()))
     model = TINY.model_copy(update={"classes": 5}).model_dump(mode="json")
-    made = Checkpoint(files=(file,), folder=f"step-{steps}", step=steps, samples_seen=256 * steps, model=model,
-                      shards_sha256=())  # fmt: skip
+    made = Checkpoint(files=tuple(files), metrics=dict(metrics), folder=f"step-{steps}", step=steps,
+                      samples_seen=256 * steps, model=model, shards_sha256=())  # fmt: skip
     return commit(ctx, made, stage="pretrain", inputs=inputs)
 
 

@@ -13,13 +13,13 @@ import torch
 
 from infra.errors import UsageError
 from stages.evaluate.features import Floats, device, pretrained, read
-from stages.evaluate.fewshot import draw, left_over
 from stages.evaluate.probes import choose_l2, linear, nearest
 from stages.evaluate.quality import quality, real_accuracy
-from stages.evaluate.ridge import Ridge
 from stages.evaluate.task import Draws, EvaluateTask, FitTask, HeadTask, Indices
 from stages.images.evaluate import EvalImages
 from stages.images.manifest import load_manifest
+from stages.training.fewshot import draw, left_over
+from stages.training.ridge import Ridge
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from infra.errors import IntegrityError, StorageError
 from infra.storage import traffic
 from stages.artifacts import File, ShardSet
 from stages.images.manifest import ShardEntry
-from stages.images.watch import UNWATCHED, Watch
+from stages.images.watch import UNWATCHED, ReaderWatch
 
 SPARE_BYTES = 1_000_000_000
 """Left free on the disk for whatever else writes there."""
@@ -36,7 +36,7 @@ class ShardCache:
     folder: Path
     max_bytes: int | None = None
     """Of all shards kept; left out, as much as the disk has but `SPARE_BYTES`."""
-    watch: Watch = UNWATCHED
+    watch: ReaderWatch = UNWATCHED
     """Who is told of waits and of what could not be kept."""
 
     def mapped(self, shards: ShardSet, entry: ShardEntry) -> mmap.mmap | None:

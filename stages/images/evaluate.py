@@ -41,7 +41,7 @@ class EvalImages:
     ) -> None:
         self._split = Split(shards, split, cache)
         self._pixels = open_pixels(self._split)
-        self._image_px, self._fit, self._antialias = image_px, resize, antialias
+        self.image_px, self._fit, self._antialias = image_px, resize, antialias
         self._resize_px = resize_px
         self._keep = np.arange(self._split.num_images) if keep is None else np.asarray(keep, dtype=np.int64)
 
@@ -72,13 +72,13 @@ class EvalImages:
 
     def _batch(self, start: int, end: int) -> Batch:
         numbers_B = self._keep[start:end]
-        images_BCHW = np.empty((len(numbers_B), 3, self._image_px, self._image_px), dtype=np.uint8)
+        images_BCHW = np.empty((len(numbers_B), 3, self.image_px, self.image_px), dtype=np.uint8)
         for row_CHW, number in zip(images_BCHW, numbers_B.tolist(), strict=True):
             row_CHW[...] = self._fitted(self._pixels.pixels(number)).transpose(2, 0, 1)
         return to_batch(images_BCHW, self._split.labels[numbers_B], numbers_B)
 
     def _fitted(self, image: Pixels) -> Pixels:
-        return fitted(image, self._image_px, self._fit, self._resize_px, self._antialias)
+        return fitted(image, self.image_px, self._fit, self._resize_px, self._antialias)
 
 
 def fitted(image: Pixels, image_px: int, fit: Fit, resize_px: int | None = None, antialias: bool = True) -> Pixels:

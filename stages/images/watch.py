@@ -12,7 +12,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Watch:
+class ReaderWatch:
     """Counts and tells; without doors to tell it through, the log alone is told. Picklable."""
 
     metrics: Metrics | None = None
@@ -40,4 +40,4 @@ class Watch:
             self.events.emit("note", text)
 
 
-UNWATCHED = Watch()
+UNWATCHED = ReaderWatch()

@@ -1,16 +1,20 @@
 """What `pretrain` takes: everything that decides the weights, and apart from it where and how fast they are made."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
+from infra.errors import UsageError
 from stages.images.config import AugmentSettings
 from stages.images.shares import block_counts
 from stages.settings import Duration, Settings
-from stages.training.config import Ema, ObjectiveSettings, OptimizerSettings
+from stages.training.config import Ema, EvaluateSettings, ObjectiveSettings, OptimizerSettings
 from stages.training.schedule import ScheduleSettings
 from stages.vit.config import ModelSettings
+
+VALIDATION = ("test", "val")
+"""Splits whose images are held out of training; the first that the shards have is measured."""
 
 
 class PretrainConfig(Settings):
@@ -37,6 +41,9 @@ class PretrainConfig(Settings):
     """bf16: weights and activations in bfloat16 with fp32 master weights and moments; fp32: everything."""
     ema: Ema | None = None
     """Keep a running average of the parameters too, in fp32; `convert` takes it with `use: ema`."""
+    evaluate: EvaluateSettings | None = None
+    """Measure the model while it trains: loss and accuracy on the split `test` of the shards, or `val`, and few-shot
+    accuracy on each of `needs.probes`."""
     seed: int = Field(default=0, ge=0)
     """Decides initial weights, sample order, augmentation and dropout."""
 
@@ -67,10 +74,16 @@ class PretrainResources(Settings):
     from the store image by image."""
     max_failures: int = Field(default=3, ge=0)
     """How often the gang may be restarted after losing a rank before the node fails."""
+    ledger: bool = False
+    """Also write `ledger.jsonl`: the keys of the images that each committed step consumed."""
 
 
 def check_inputs(config: PretrainConfig, given: Mapping[str, int]) -> list[str]:
     """What is wrong between the recipe and how many of each input there are; asked by `validate`."""
+    if "probes" in given and config.evaluate is None:
+        return ["probes are scored while training: say how often by config.evaluate.every, or leave them out"]
+    if config.evaluate and "fewshot" in config.evaluate.model_fields_set and "probes" not in given:
+        return ["evaluate.fewshot scores `needs.probes`, of which there are none"]
     sets, shares = given.get("shards", 0), len(config.mix)
     if sets > 1 and not shares:
         return [f"{sets} sets of shards are given: say with config.mix in which proportions, such as {[1] * sets}"]
@@ -107,6 +120,23 @@ def check(config: PretrainConfig, resources: PretrainResources) -> list[str]:
     if stated and {length.unit for length in stated} == {config.total.unit} and longest > config.total.amount:
         wrong.append(f"schedule of {' + '.join(map(str, stated))} is longer than the run of {config.total}")
     return wrong + (_not_maskable(config) if config.objective.kind == "masked_patch" else _headless(config))
+
+
+def validation_split(config: PretrainConfig, splits: Sequence[Mapping[str, int]], probes: bool) -> str | None:
+    """The split that is measured while training, given those of each set of shards; None where probes alone are.
+
+    UsageError when there is nothing to measure.
+    """
+    if config.evaluate is None:
+        return None
+    found = next((name for name in VALIDATION if any(one.get(name) for one in splits)), None)
+    if found is None and not probes:
+        raise UsageError(
+            f"evaluate every {config.evaluate.every} of a pretraining",
+            f"its shards hold {' and '.join(str(dict(one)) for one in splits)}, and no probes are given",
+            f"ingest a split named {VALIDATION[0]}, give probes, or leave config.evaluate out",
+        )
+    return found
 
 
 def _not_maskable(config: PretrainConfig) -> list[str]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from infra.errors import UsageError
 from stages.artifacts import Artifact, ShardSet
 from stages.contract import Estimate, Known
-from stages.pretrain.config import PretrainConfig, PretrainResources, micro_batch_of
+from stages.pretrain.config import PretrainConfig, PretrainResources, micro_batch_of, validation_split
 from stages.pretrain.job import SPLIT, Course, model_of
 from stages.vit.config import ModelSettings
 from stages.vit.flops import activation_bytes, num_parameters, train_flops_per_image
@@ -24,13 +24,15 @@ def estimate(
     num_images, num_classes = _shards(inputs)
     if not num_images or None in num_classes:
         return Estimate(notes=("known once the shards are",))
+    splits = [one.splits or {} for one in inputs["shards"] if isinstance(one, ShardSet | Estimate)]
+    validation_split(config, splits, bool(inputs.get("probes")))
     course = Course(config, resources, num_images)
     if course.labelled and len(set(num_classes)) > 1:
         asked, found = "pretrain on several sets of shards", f"they have {_listed(num_classes)} classes"
         raise UsageError(asked, found, "ingest them with the same classes in the same order")
     model = model_of(config, num_classes[0] or 0)
     images = course.total_steps * config.batch_images
-    flops = float(images * _train_flops(config, model))
+    flops = float(images * train_flops(config, model))
     saved = (num_parameters(model) + _predictor(config, model)) * _saved_bytes(config, resources)
     return Estimate(
         steps=course.total_steps,
@@ -65,7 +67,7 @@ def memory_bytes(config: PretrainConfig, resources: PretrainResources, model: Mo
     return int(state + activations)
 
 
-def _train_flops(config: PretrainConfig, model: ModelSettings) -> int:
+def train_flops(config: PretrainConfig, model: ModelSettings) -> int:
     """Of one image's forward and backward pass; masked patches predict half of theirs."""
     if config.objective.kind != "masked_patch":
         return train_flops_per_image(model)

@@ -1,5 +1,6 @@
 """One pretraining, resolved: steps, schedule, model, in numbers that plan, driver and ranks share. No torch."""
 
+import time
 from dataclasses import dataclass, field
 
 from infra.errors import UsageError
@@ -62,6 +63,17 @@ class Course:
             return max(1, min(MAX_CHECKPOINT_STEPS, self.total_steps // 10))
         return max(1, every.steps(self.config.batch_images, self.epoch_images))
 
+    def is_saved_after(self, step: int) -> bool:
+        """Whether a checkpoint follows the update `step`; one always follows the last."""
+        return step % self.checkpoint_steps == 0 or step == self.total_steps
+
+    def is_evaluated_after(self, step: int) -> bool:
+        """Whether the model is measured after so many updates."""
+        if self.config.evaluate is None:
+            return False
+        every = max(1, self.config.evaluate.every.steps(self.config.batch_images, self.epoch_images))
+        return step % every == 0 or step == self.total_steps
+
     def lr(self, step: int) -> float:
         """Learning rate of the update after `step` finished ones."""
         return lr_at(step, self.total_steps, self.schedule, self.config.optimizer.peak_lr)
@@ -77,6 +89,10 @@ class Job:
     """One, or several that `config.mix` mixes."""
     init: Weights | Score | None
     task: TaskContext
+    probes: tuple[ShardSet, ...] = ()
+    """Scored by few-shot regression while training."""
+    begun: float = field(default_factory=time.time)
+    """Unix time at which the driver began with it."""
 
 
 def model_of(config: PretrainConfig, num_classes: int) -> ModelSettings:

@@ -4,9 +4,7 @@ Torch lives here; DeepSpeed, the store's layout and the sample order live behind
 """
 
 import json
-import os
 import shutil
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,20 +19,17 @@ from stages.images.batch import Batch
 from stages.images.cache import ShardCache
 from stages.images.prefetch import in_order
 from stages.images.train import TrainImages
-from stages.images.watch import Watch
+from stages.images.watch import ReaderWatch
 from stages.pretrain.job import FINISHED, SPLIT, Job
-from stages.pretrain.reporting import Reporter
-from stages.training import agree, loop, metrics_log
+from stages.pretrain.watch import Watch
+from stages.training import agree, loop
 from stages.training.checkpoint import Checkpoints, Resumed, Saved
 from stages.training.corruption import corrupted
 from stages.training.deal import Deal
 from stages.training.engine import Engine, EngineSettings
 from stages.training.losses import loss_fn
 from stages.training.masked import MaskedPatchViT
-from stages.training.metrics_log import MetricsLog, write_tensorboard
 from stages.training.optimisers import build
-from stages.training.skipping import Skips
-from stages.training.steps import METRICS
 from stages.vit.adapt import adapt_state
 from stages.vit.build import Model, blocks_of, build_model, checkpoint_blocks
 from stages.vit.config import ModelSettings
@@ -66,31 +61,30 @@ def _train(job: Job, rank: Rank, out: Out, scratch: Path) -> None:
     engine = _engine(job, rank, deal, scratch)
     checkpoints = Checkpoints(engine, out, scratch, job.task.events, rank)
     images = _images(job)
-    reporter = Reporter(job, rank, agree.each(lambda: _whereabouts(rank)), images.keys)
-    log = MetricsLog(scratch / METRICS)
+    watch = Watch(job, rank, engine, scratch, images.keys)
     resumed = checkpoints.resume()
-    saved = _begin(job, rank, resumed, log)
-    skips = agree.on_first(lambda: metrics_log.skips(resumed.metrics.splitlines() if resumed else ()), rank.rank)
-    for facts in _facts(job, engine, images, resumed.manifest.step if resumed else 0, skips):
-        if rank.rank == 0:
-            log.add(facts)
-            reporter.step(facts)
-        if facts.settled and _worth_saving(facts, job):
-            saved = checkpoints.save(facts.step, facts.samples_seen, _beside(job, log))
-            checkpoints.prune(job.course.resources.keep)
-            reporter.saved(saved)
+    saved = _begin(job, rank, resumed, watch)
+    watch.ready()
+    for facts in _facts(job, engine, images, resumed.manifest.step if resumed else 0, watch):
+        watch.step(facts)
+        if facts.settled and _is_saved(facts, job, watch):
+            with watch.spending("checkpoint"):
+                saved = checkpoints.save(facts.step, facts.samples_seen, watch.beside(facts) | _model(job))
+                checkpoints.prune(job.course.resources.keep)
+            watch.saved(saved)
         if facts.stop and facts.step < job.course.total_steps:
             raise Stopped(f"pretrain {job.task.node}", f"{facts.stop}; step {facts.step} is committed", _AGAIN)
     if rank.rank == 0:
-        _finish(out, scratch, saved, log, reporter)
+        _finish(out, scratch, saved, watch)
 
 
 _AGAIN = "type the same command again to go on"
 
 
-def _worth_saving(facts: loop.Facts, job: Job) -> bool:
-    """While steps are being skipped the good checkpoints of before are not to be pushed out by more of the same."""
-    return facts.skipped is None or facts.stop is not None or facts.step == job.course.total_steps
+def _is_saved(facts: loop.Facts, job: Job, watch: Watch) -> bool:
+    """Whether a settled step is a checkpoint: it may only be one that is measured."""
+    due = facts.stop is not None or job.course.is_saved_after(facts.step)
+    return due and watch.worth_saving(facts)
 
 
 def _set_up(job: Job, rank: Rank) -> None:
@@ -102,7 +96,7 @@ def _set_up(job: Job, rank: Rank) -> None:
 
 def _engine(job: Job, rank: Rank, deal: Deal, scratch: Path) -> Engine:
     config, resources = job.course.config, job.course.resources
-    model = _model(job)
+    model = _built(job)
     init_weights(model, config.seed, head_bias=config.objective.initial_head_bias)
     if job.init is not None:
         old, state = load_weights(job.init, scratch / "init")
@@ -120,7 +114,7 @@ def _engine(job: Job, rank: Rank, deal: Deal, scratch: Path) -> Engine:
     return Engine(model, build(model, config.optimizer), settings, deal, rank)
 
 
-def _model(job: Job) -> Model:
+def _built(job: Job) -> Model:
     objective = job.course.config.objective
     if objective.kind == "masked_patch":
         return MaskedPatchViT(job.model, objective.outputs_of_patch(job.model.sizes.patch_px))
@@ -133,12 +127,12 @@ def _given(state: dict[str, Tensor], old: ModelSettings, job: Job) -> dict[str, 
     return {name: tensor for name, tensor in adapted.items() if old.classes or not name.startswith("head.")}
 
 
-def _begin(job: Job, rank: Rank, resumed: Resumed | None, log: MetricsLog) -> Saved | None:
-    """Take the checkpoint's curve over and say where training goes on."""
+def _begin(job: Job, rank: Rank, resumed: Resumed | None, watch: Watch) -> Saved | None:
+    """Take over what stands beside the checkpoint and say where training goes on."""
     if resumed is None:
         return None
+    watch.resumed(resumed)
     if rank.rank == 0:
-        log.continue_from(resumed.metrics)
         manifest = resumed.manifest
         text = f"from step {manifest.step} of attempt {resumed.place.attempt}, {manifest.samples_seen} images seen"
         if manifest.micro_batch != job.course.micro_batch:
@@ -147,16 +141,16 @@ def _begin(job: Job, rank: Rank, resumed: Resumed | None, log: MetricsLog) -> Sa
     return Saved(resumed.place, resumed.manifest, 0.0, 0.0)
 
 
-def _facts(job: Job, engine: Engine, images: TrainImages, first_step: int, skips: Skips) -> Iterator[loop.Facts]:
+def _facts(job: Job, engine: Engine, images: TrainImages, first_step: int, watch: Watch) -> Iterator[loop.Facts]:
     course = job.course
     steps = loop.Course(
         seed=course.config.seed,
         first_step=first_step,
         total_steps=course.total_steps,
         lr=course.lr,
-        settle_at=lambda step: step % course.checkpoint_steps == 0,
+        settle_at=lambda step: course.is_saved_after(step) or course.is_evaluated_after(step),
         stopping=job.task.fence.stopping,
-        skips=skips,
+        skips=watch.skips,
     )
     return loop.train(engine, _batches(job, engine, images, first_step), loss_fn(course.config.objective), steps)
 
@@ -165,7 +159,7 @@ def _images(job: Job) -> TrainImages:
     config, resources, task = job.course.config, job.course.resources, job.task
     return TrainImages(
         job.shards, SPLIT, job.model.image_px, config.augment, config.seed,
-        cache=ShardCache(task.scratch / "images", resources.cache_bytes, Watch(task.metrics, task.events)),
+        cache=ShardCache(task.scratch / "images", resources.cache_bytes, ReaderWatch(task.metrics, task.events)),
         multi_hot=job.model.classes if any(one.multi_label for one in job.shards) or config.augment.mixes else None,
         shares=config.mix, labelled=job.course.labelled,
     )  # fmt: skip
@@ -183,32 +177,28 @@ def _batches(job: Job, engine: Engine, images: TrainImages, first_step: int) -> 
     return images.stream(ranges, threads=resources.cpus_per_worker, prefetch=PREFETCH)
 
 
-def _beside(job: Job, log: MetricsLog) -> dict[str, bytes | Path]:
-    """Rank 0's own files of a step."""
+def _model(job: Job) -> dict[str, bytes | Path]:
+    """The architecture, to stand beside the state."""
     model = {"settings": job.model.model_dump(mode="json"), "parameters": _shapes(job)}
-    return {METRICS: log.path, "model.json": json.dumps(model, indent=1).encode()}
+    return {"model.json": json.dumps(model, indent=1).encode()}
 
 
 def _shapes(job: Job) -> dict[str, list[int]]:
     with torch.device("meta"):  # under ZeRO 3 the engine's own parameters have no shape between passes
-        model = _model(job)
+        model = _built(job)
     return {name: list(parameter.shape) for name, parameter in model.named_parameters()}
 
 
-def _whereabouts(rank: Rank) -> dict[str, int | str]:
-    return {"rank": rank.rank, "host": socket.gethostname(), "pid": os.getpid()}
-
-
-def _finish(out: Out, scratch: Path, saved: Saved | None, log: MetricsLog, reporter: Reporter) -> None:
+def _finish(out: Out, scratch: Path, saved: Saved | None, watch: Watch) -> None:
     """Leave the driver what it builds the artifact from."""
     assert saved is not None  # a run has at least one step, and its last is a checkpoint
     curves: list[File] = [
-        out.upload(path, f"tensorboard/{path.name}") for path in write_tensorboard(log.path, scratch / "tensorboard")
+        out.upload(path, f"tensorboard/{path.name}") for path in watch.write_tensorboard(scratch / "tensorboard")
     ]
     finished = {
         "attempt": saved.place.attempt,
         "step": saved.place.step,
         "files": [file.model_dump() for file in curves],
-        "metrics": reporter.totals(log.path),
+        "metrics": watch.totals(),
     }
     out.put(FINISHED, json.dumps(finished, indent=1).encode())

@@ -1,49 +1,54 @@
-"""Tell people how a pretraining goes: progress for the terminal and `status`, numbers for Prometheus.
+"""Tell people how a pretraining goes: progress for the terminal and `status`, numbers for Prometheus, events.
 
 Rank 0 speaks for all; nothing here touches what is computed.
 """
 
+import math
 import resource
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from infra.work import Rank
+from stages.pretrain.estimate import train_flops
 from stages.pretrain.job import Job
+from stages.pretrain.notes import Keys
+from stages.pretrain.peaks import peak_flops
+from stages.pretrain.stragglers import Stragglers
+from stages.training.account import Account
 from stages.training.checkpoint import Saved
 from stages.training.loop import Facts
 from stages.training.metrics_log import read
 from stages.training.spikes import Spikes
-from stages.vit.flops import train_flops_per_image
 
 EVERY_S = 1.0
 """Numbers go out at most this often: a step of a small model is shorter than their way out."""
 NAMED_KEYS = 8
 """Keys of images that an event names."""
-PEAK_FLOPS = {"A100": 312e12, "H100": 989e12, "H200": 989e12, "B200": 2250e12}
-"""Dense bf16 peaks from NVIDIA's data sheets, found in the device's name."""
+_COUNTED = {"productive": "productive_seconds_total", "startup": "startup_seconds_total",
+            "checkpoint": "checkpoint_stall_seconds_total", "evaluation": "evaluation_seconds_total",
+            "restarts": "restart_lost_seconds_total", "data_wait": "data_wait_seconds_total"}  # fmt: skip
 
 
 class Reporter:
     """Of one rank; only rank 0's is asked to report steps."""
 
-    def __init__(
-        self, job: Job, rank: Rank, ranks: Sequence[dict[str, Any]], keys: Callable[[Iterable[int]], list[str]]
-    ) -> None:
-        """`keys` names the images at positions of the sample order."""
-        self._job, self._rank, self._ranks, self._keys = job, rank, list(ranks), keys
-        self._spikes = Spikes()
+    def __init__(self, job: Job, rank: Rank, ranks: Sequence[dict[str, Any]], keys: Keys) -> None:
+        self._job, self._rank, self._ranks, self._keys = job, rank, [dict(one) for one in ranks], keys
+        self._spikes, self._stragglers = Spikes(), Stragglers(len(self._ranks))
         self._sent = -EVERY_S
         self._waited = 0.0
         self._images = 0
         self._seconds = 0.0
-        self._peak_flops = _peak_flops(rank)
+        self._told: dict[str, float] = {}
+        self._peak_flops = None if rank.device == "cpu" else peak_flops(torch.cuda.get_device_name(rank.device))
+        self._flops = train_flops(job.course.config, job.model)
         self._metrics: dict[str, float] = {"target_steps": job.course.total_steps, "ranks": len(self._ranks)}
 
-    def step(self, facts: Facts) -> None:
+    def step(self, facts: Facts, account: Account) -> None:
         """Report a finished step, unless the last report is fresh."""
         self._waited += facts.data_wait_seconds
         self._images += self._job.course.config.batch_images
@@ -52,37 +57,21 @@ class Reporter:
         now = time.monotonic()
         if now - self._sent < EVERY_S and not facts.settled:
             return
-        rate = self._images / max(self._seconds, 1e-9)
+        rate, share = self._images / max(self._seconds, 1e-9), self._waited / max(self._seconds, 1e-9)
         self._set(
             step=facts.step, samples_seen=facts.samples_seen, loss=facts.loss, learning_rate=facts.lr,
             gradient_norm=facts.grad_norm, images_per_second=rate, step_seconds=facts.seconds,
-            peak_memory_bytes=_peak_memory(self._rank),
+            data_wait_ratio=min(1.0, share), peak_memory_bytes=_peak_memory(self._rank),
         )  # fmt: skip
-        if self._peak_flops:
-            flops = rate * train_flops_per_image(self._job.model)
-            self._set(model_flops_utilization_ratio=flops / (self._peak_flops * self._rank.world_size))
-        self._job.task.metrics.inc("data_wait_seconds_total", self._waited)
-        total = self._job.course.total_steps
+        if self._peak_flops and self._job.course.config.precision == "bf16":
+            self._set(model_flops_utilization_ratio=rate * self._flops / (self._peak_flops * self._rank.world_size))
+        self._tell_time(account)
+        self._tell_ranks(facts)
         self._job.task.progress.update(
-            facts.step, total, images_per_second=rate, loss=facts.loss, ranks=self._ranks,
-            metrics=dict(self._metrics),
+            facts.step, self._job.course.total_steps, images_per_second=rate, loss=self._metrics.get("loss"),
+            ranks=self._ranks, metrics=dict(self._metrics),
         )  # fmt: skip
         self._sent, self._waited, self._images, self._seconds = now, 0.0, 0, 0.0
-
-    def _tell(self, facts: Facts) -> None:
-        """What a person should know of a step by itself."""
-        if facts.skipped is not None:
-            keys = self._keys(facts.skipped.positions[:NAMED_KEYS])
-            more = len(facts.skipped.positions) - len(keys)
-            names = ", ".join(keys) + (f" and {more} more" if more else "")
-            self._job.task.events.emit("step_skipped", f"step {facts.step}: {facts.skipped}; {names}")
-            self._job.task.metrics.inc("skipped_steps_total")
-        elif usual := self._spikes.add(facts.loss):
-            batch = self._job.course.config.batch_images
-            text = f"step {facts.step}: a loss of {facts.loss:.4g} where {usual:.4g} is usual, for images at positions"
-            span = f"{facts.samples_seen - batch}..{facts.samples_seen - 1}"
-            self._job.task.events.emit("loss_spike", f"{text} {span} of the sample order")
-            self._job.task.metrics.inc("loss_spikes_total")
 
     def saved(self, saved: Saved) -> None:
         """Report a committed checkpoint."""
@@ -92,26 +81,69 @@ class Reporter:
                 last_committed_step=saved.place.step, last_commit_timestamp_seconds=time.time(),
             )  # fmt: skip
 
+    def evaluated(self, found: Mapping[str, Any]) -> None:
+        """Report a measurement between two steps."""
+        told = {f"validation_{name}": found[name] for name in ("loss", "accuracy") if found.get(name) is not None}
+        self._set(**told)
+        for probe, accuracies in found.get("fewshot", {}).items():
+            shots, accuracy = next(iter(accuracies.items()))
+            self._job.task.metrics.set("fewshot_accuracy", accuracy, benchmark=f"{probe}-{shots}-shot")
+        words = [f"{name.replace('_', ' ')} {value:.4g}" for name, value in told.items()]
+        words += [
+            f"{probe} {', '.join(f'{shots}-shot {100 * value:.1f} %' for shots, value in accuracies.items())}"
+            for probe, accuracies in found.get("fewshot", {}).items()
+        ]
+        self._job.task.events.emit("evaluated", f"step {found['step']}: {'; '.join(words)}")
+
     def totals(self, metrics: Path) -> dict[str, float]:
         """Numbers worth a line in the record, over all committed steps."""
-        seconds, loss, steps = 0.0, 0.0, 0
+        seconds, loss, steps, skipped = 0.0, 0.0, 0, 0
         for fields in read(metrics):
             seconds, steps = seconds + fields["seconds"], steps + 1
+            skipped += "skipped" in fields
             loss = loss if fields["loss"] is None else fields["loss"]
         images = steps * self._job.course.config.batch_images
-        return {"loss": loss, "train_seconds": seconds, "images_per_second": images / max(seconds, 1e-9)}
+        rate = images / max(seconds, 1e-9)
+        return {"loss": loss, "train_seconds": seconds, "images_per_second": rate, "skipped_steps": skipped}
+
+    def _tell(self, facts: Facts) -> None:
+        """What a person should know of a step by itself."""
+        events, metrics = self._job.task.events, self._job.task.metrics
+        for rank, words in self._stragglers.add(facts.paces, facts.seconds):
+            events.emit("straggler", f"rank {rank} ({self._ranks[rank]['host']}) is slow: {words}")
+        if facts.skipped is not None:
+            keys = self._keys(facts.skipped.positions[:NAMED_KEYS])
+            more = len(facts.skipped.positions) - len(keys)
+            names = ", ".join(keys) + (f" and {more} more" if more else "")
+            events.emit("step_skipped", f"step {facts.step}: {facts.skipped}; {names}")
+            metrics.inc("skipped_steps_total")
+        elif usual := self._spikes.add(facts.loss):
+            batch = self._job.course.config.batch_images
+            text = f"step {facts.step}: a loss of {facts.loss:.4g} where {usual:.4g} is usual, for images at positions"
+            span = f"{facts.samples_seen - batch}..{facts.samples_seen - 1}"
+            events.emit("loss_spike", f"{text} {span} of the sample order")
+            metrics.inc("loss_spikes_total")
+
+    def _tell_time(self, account: Account) -> None:
+        """Where the time goes: counters, which Ray is told the growth of and the driver's exporter the whole."""
+        for cause, name in _COUNTED.items():
+            total = account.seconds[cause]  # type: ignore[index]
+            self._job.task.metrics.inc(name, max(0.0, total - self._told.get(name, 0.0)))
+            self._told[name] = self._metrics[name] = total
+        self._set(goodput_ratio=account.totals(time.time())["goodput"])
+
+    def _tell_ranks(self, facts: Facts) -> None:
+        for rank, pace in zip(self._ranks, facts.paces, strict=True):
+            rank |= {"forward_seconds": pace.forward_seconds, "data_wait_seconds": pace.data_wait_seconds}
+            for name in ("forward_seconds", "data_wait_seconds"):
+                self._job.task.metrics.set(f"rank_{name}", rank[name], rank=str(rank["rank"]))
 
     def _set(self, **values: float) -> None:
-        self._metrics |= values
-        for name, value in values.items():
+        """Numbers that are not finite are left at their last value: events tell of them."""
+        finite = {name: value for name, value in values.items() if math.isfinite(value)}
+        self._metrics |= finite
+        for name, value in finite.items():
             self._job.task.metrics.set(name, value)
-
-
-def _peak_flops(rank: Rank) -> float | None:
-    if rank.device == "cpu":
-        return None
-    name = torch.cuda.get_device_name(rank.device)
-    return next((flops for part, flops in PEAK_FLOPS.items() if part in name), None)
 
 
 def _peak_memory(rank: Rank) -> float:

@@ -11,9 +11,9 @@ from stages.artifacts import Artifact, Checkpoint, File, Score, ShardSet, Weight
 from stages.contract import Inputs, Out, StageContext
 from stages.images.manifest import load_manifest
 from stages.images.united import united
-from stages.pretrain.config import PretrainConfig
+from stages.pretrain.config import PretrainConfig, validation_split
 from stages.pretrain.job import FINISHED, SPLIT, Course, Job, model_of
-from stages.training.steps import METRICS, Place
+from stages.training.steps import EVALUATION, LEDGER, METRICS, Place
 
 _NO_SPLIT = f"ingest with a split named {SPLIT}"
 
@@ -35,7 +35,9 @@ def run(config: PretrainConfig, inputs: Inputs, ctx: StageContext) -> Checkpoint
         shards=shards,
         init=_init(inputs),
         task=ctx.task,
+        probes=_probes(inputs),
     )
+    validation_split(config, [one.splits for one in shards], bool(job.probes))
     note = f"waits for {ctx.resources.workers} workers to have their machines and start"
     ctx.progress.update(0, job.course.total_steps, note=note)
     ctx.cluster.gang(functools.partial(_on_rank, job), resources=ctx.resources)
@@ -57,6 +59,17 @@ def _init(inputs: Inputs) -> Weights | Score | None:
     raise UsageError(f"begin from {given.uri}", f"a {given.kind}", "give Weights, or a finetune's Score")
 
 
+def _probes(inputs: Inputs) -> tuple[ShardSet, ...]:
+    """UsageError for one that no ridge can be fitted and tested on."""
+    probes = inputs.many("probes", ShardSet)
+    for probe in probes:
+        missing = [name for name in ("train", "test") if not probe.splits.get(name)]
+        if missing or probe.multi_label:
+            found = f"it has no split {missing[0]}" if missing else "its images have several classes each"
+            raise UsageError(f"score {probe.uri} while training", found, "give one with train, test and single labels")
+    return probes
+
+
 def _on_rank(job: Job, rank: Rank) -> None:
     # torch is imported only where the work runs
     from stages.pretrain.rank import train_rank
@@ -69,7 +82,7 @@ def _artifact(job: Job, out: Out) -> Checkpoint:
     place = Place(attempt=finished["attempt"], step=finished["step"])
     manifest = place.read(out.node)
     files = place.files(manifest)
-    curve = next(file for file in files if file.path == f"{manifest.folder}/{METRICS}")
+    curves = {f"{manifest.folder}/{name}": name for name in (METRICS, LEDGER, EVALUATION)}
     classes = load_manifest(job.shards[0]).classes if job.model.classes else ()
     labels: dict[str, Any] = {"id2label": {str(index): name for index, name in enumerate(classes)}}
     if job.course.config.objective.kind == "sigmoid":
@@ -83,7 +96,7 @@ def _artifact(job: Job, out: Out) -> Checkpoint:
         metrics=finished["metrics"],
         files=(
             *files,
-            curve.model_copy(update={"path": METRICS}),
+            *(file.model_copy(update={"path": curves[file.path]}) for file in files if file.path in curves),
             out.put("labels.json", json.dumps(labels, indent=1).encode()),
             *(File(**file) for file in finished["files"]),
         ),

@@ -1,14 +1,12 @@
-"""What stands around the results: the model, its training curves, how exports were proved, which software ran.
+"""What stands around the results: the model, how exports were proved, which software ran.
 
 Reads small files of artifacts; knows no page.
 """
 
-import json
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from stages.artifacts import Artifact, Checkpoint, Weights
-from stages.report.charts import Curve
 from stages.report.lineage import Link
 from stages.report.wording import count, duration, flops
 from stages.vit.config import ModelSettings
@@ -18,10 +16,6 @@ A = TypeVar("A", bound=Artifact)
 
 Fact = tuple[str, str, str]
 """Name, value, and what to add in small print."""
-
-CURVES = (("loss", "Training loss", "", True), ("lr", "Learning rate", "", False),
-          ("grad_norm", "Gradient norm before clipping", "", True))  # fmt: skip
-"""Field of metrics.jsonl, title, unit, whether it is noisy."""
 
 
 def behind(links: Sequence[Link], kind: type[A], chosen: A | None = None) -> list[tuple[str, A]]:
@@ -57,20 +51,6 @@ def variant(model: ModelSettings) -> str:
             return f"ViT-{model.variant}"
         return model.variant.replace("+", "+ViT-")
     return f"ViT {model.sizes.layers}×{model.sizes.width}/{model.sizes.patch_px}"
-
-
-def curves(checkpoints: Sequence[tuple[str, Checkpoint]]) -> list[Curve]:
-    """Loss, learning rate and gradient norm of the newest pretraining, step by step."""
-    if not checkpoints or not checkpoints[-1][1].has("metrics.jsonl"):
-        return []
-    lines = [json.loads(line) for line in checkpoints[-1][1].read("metrics.jsonl").splitlines()]
-    drawn = []
-    for field, title, unit, noisy in CURVES:
-        points = [(line["step"], line[field]) for line in lines if line.get(field) is not None]
-        if len(points) > 1:
-            steps, values = zip(*points, strict=True)
-            drawn.append(Curve.draw(title, unit, steps, values, smooth=noisy, zero=field != "loss"))
-    return drawn
 
 
 def pretraining(checkpoints: Sequence[tuple[str, Checkpoint]]) -> str:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from stages.artifacts import Artifact, Checkpoint, Report, Score, ShardSet, Weights
 from stages.contract import Inputs, StageContext
-from stages.report import background
+from stages.report import background, pretraining
 from stages.report.beside import grids
 from stages.report.card import model_card, report_json, results_csv
 from stages.report.config import ReportConfig
@@ -55,7 +55,8 @@ def run(config: ReportConfig, inputs: Inputs, ctx: StageContext) -> Report:
         mistakes=mistakes(scores),
         speeds=speeds(scores),
         troubles=survived(run_uri),
-        curves=background.curves(checkpoints),
+        curves=pretraining.curves(checkpoints),
+        spent=pretraining.spent(checkpoints),
         pretraining=background.pretraining(checkpoints),
         pictures=pictures,
         told=told(pictures.inside) if pictures.inside else {},

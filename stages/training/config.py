@@ -2,9 +2,9 @@
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from stages.settings import Settings
+from stages.settings import Duration, Settings
 
 PatchTarget = Literal["mean_rgb_3bit", "rgb_4x4_3bit", "l2"]
 CELLS = {"mean_rgb_3bit": 1, "rgb_4x4_3bit": 4}
@@ -57,6 +57,30 @@ class Ema(Settings):
 
     decay: float = Field(gt=0, lt=1)
     """Share of the old average that a step keeps; 0.9999 for ImageNet in Table 2 (section B.1.1)."""
+
+
+class FewshotSettings(Settings):
+    """The authors' few-shot score of frozen features (section 4.1), as `evaluate` has it."""
+
+    shots: tuple[PositiveInt, ...] = Field(default=(5, 10), min_length=1)
+    """Training images of each class of a probe; the paper reports 5 mostly, big_vision shows ImageNet's 10."""
+    l2: PositiveFloat = 1024.0
+    """The ridge penalty; 2^10 in the authors' code."""
+    seeds: tuple[int, ...] = Field(default=(0, 1, 2), min_length=1)
+    """Draws of these images; the score is the mean over them."""
+    eval_resize: Literal["squash", "resize_crop", "resmall_crop"] = "resize_crop"
+    """How an image reaches the model's size, as in `evaluate`: squared at 256 px, then the central 224, for one."""
+
+
+class EvaluateSettings(Settings):
+    """What is measured while training goes on; it changes no weight."""
+
+    every: Duration
+    """Between two measurements; the last step has one too."""
+    fewshot: FewshotSettings = FewshotSettings()
+    """On each of the node's `probes`."""
+    eval_resize: Literal["squash", "resize_crop", "resmall_crop"] = "resmall_crop"
+    """How a held-out image reaches the model's size: its shorter side at 256 px, then the central 224 (big_vision)."""
 
 
 class OptimizerSettings(Settings):

@@ -4,6 +4,8 @@ Knows no data, no schedule and no store. One step is the same mean over the glob
 """
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,6 +70,22 @@ class Engine:
         """The model's outputs for a micro-batch, in the engine's precision."""
         outputs: Tensor = self._engine(images, *hints)
         return outputs
+
+    @contextmanager
+    def evaluating(self, method: str = "forward") -> Iterator[None]:
+        """Inside, `forward` answers with this method of the model, without dropout and gradients.
+
+        The module itself is called, so that under ZeRO 3 its hooks gather the weights. Leaves no trace in training.
+        """
+        module = self._engine.module
+        module.eval()
+        module.forward = getattr(module, method)
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            del module.forward
+            module.train()
 
     def accumulate(self, losses_B: Tensor, weights_B: Tensor) -> Tensor:
         """Add the gradient of the weighted losses divided by the global batch; their weighted sum, detached, fp64.

@@ -1,7 +1,4 @@
-"""The training curve: one JSON line per finished step, kept locally and committed with every checkpoint.
-
-After a resume the file goes on from the lines of the checkpoint, so that every committed step stands once.
-"""
+"""The training curve: one JSON line per finished step, kept locally and committed with every checkpoint."""
 
 import json
 import math
@@ -10,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from stages.training.loop import Facts
+from stages.training.measured import measured
 from stages.training.skipping import Skips
 
 
 class MetricsLog:
-    """`metrics.jsonl` on the local disk of rank 0."""
+    """A file of JSON lines, such as `metrics.jsonl`, on the local disk of rank 0; it only grows."""
 
     def __init__(self, path: Path) -> None:
         """Begin an empty file; with `continue_from` it goes on from a checkpoint's."""
@@ -26,9 +24,9 @@ class MetricsLog:
         """Take over the lines of the checkpoint that training resumes from."""
         self.path.write_bytes(lines)
 
-    def add(self, facts: Facts) -> None:
+    def add(self, text: str) -> None:
         with self.path.open("a") as file:
-            file.write(line(facts))
+            file.write(text)
 
 
 def line(facts: Facts) -> str:
@@ -71,16 +69,20 @@ def read(path: Path) -> Iterator[dict[str, Any]]:
             yield json.loads(text)
 
 
-def write_tensorboard(metrics: Path, folder: Path) -> list[Path]:
-    """Write the curve as TensorBoard event files; x is the step, the clock is training time from 0."""
+def write_tensorboard(metrics: Path, folder: Path, evaluation: Path) -> list[Path]:
+    """Write the curves as TensorBoard event files; x is the step, the clock is training time from 0."""
     # tensorboard takes a second to import, and only this needs it
     from torch.utils.tensorboard import SummaryWriter
 
-    clock = 0.0
+    clocks, clock = {0: 0.0}, 0.0
     with SummaryWriter(str(folder), max_queue=1000) as writer:
         for fields in read(metrics):
             clock += fields["seconds"]
+            clocks[fields["step"]] = clock
             for name, tag in (("loss", "train/loss"), ("lr", "train/learning_rate"), ("grad_norm", "train/grad_norm")):
                 if fields[name] is not None:
                     writer.add_scalar(tag, fields[name], fields["step"], walltime=clock)
+        for fields in read(evaluation):
+            for tag, value in measured(fields).items():
+                writer.add_scalar(tag, value, fields["step"], walltime=clocks[fields["step"]])
     return sorted(path for path in folder.iterdir() if path.is_file())

@@ -17,6 +17,12 @@ from stages.artifacts import File, Frozen
 
 SCHEMA = 1
 METRICS = "metrics.jsonl"
+LEDGER = "ledger.jsonl"
+"""The images of each step, by key."""
+EVALUATION = "evaluation.jsonl"
+"""What was measured between steps."""
+TIME = "time.json"
+"""Where the time went until then."""
 _AVERAGE = re.compile(r"(?:.*/)?zero_pp_rank_(\d+)_average\.pt")
 _MANIFEST = re.compile(r"([^/]+)/step-(\d+)/manifest\.json")
 

@@ -14,7 +14,7 @@ from infra.storage.opening import open_store
 from stages.contract import Inputs
 from stages.images.cache import ShardCache
 from stages.images.split import Split
-from stages.images.watch import Watch
+from stages.images.watch import ReaderWatch
 from stages.ingest import run as run_module
 from stages.ingest.config import IngestConfig, IngestResources
 from stages.ingest.run import run
@@ -136,7 +136,7 @@ def test_a_slow_shard_is_a_wait_that_is_counted_and_named(shards, proxy, tmp_pat
 
     events = CollectedEvents(tmp_path / "events.jsonl")
     proxy.plan("late", method="GET", path="train-000001.tar", pace_s=0.4)
-    everything(shards, ShardCache(tmp_path / "cache", None, Watch(Doors(), events)))
+    everything(shards, ShardCache(tmp_path / "cache", None, ReaderWatch(Doors(), events)))
     assert sum(amount for name, amount in waits if name == "shard_wait_seconds_total") >= 0.4
     (note,) = [text for text in events.of("note") if "train-000001.tar" in text]
     assert note.startswith("a reader waited")

@@ -12,11 +12,11 @@ from infra.errors import StageError, Stopped, UsageError
 from stages.artifacts import Score
 from stages.contract import Inputs
 from stages.evaluate.config import EvaluateConfig, EvaluateResources, check_inputs
-from stages.evaluate.fewshot import draw
 from stages.evaluate.quality import quality, real_accuracy
-from stages.evaluate.ridge import Ridge
 from stages.evaluate.run import run
 from stages.images.evaluate import EvalImages
+from stages.training.fewshot import draw
+from stages.training.ridge import Ridge
 from stages.vit.model import ViT
 from stages.vit.native import load_weights
 

@@ -20,7 +20,7 @@ from stages.images import tars as tars_module
 from stages.images.cache import ShardCache
 from stages.images.manifest import load_manifest
 from stages.images.split import Split
-from stages.images.watch import Watch
+from stages.images.watch import ReaderWatch
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def told():
 
 
 def opened(shards, folder, told, max_bytes=None):
-    return Split(shards, "train", ShardCache(folder, max_bytes, Watch(told, told)))
+    return Split(shards, "train", ShardCache(folder, max_bytes, ReaderWatch(told, told)))
 
 
 def everything(split):

@@ -5,8 +5,8 @@ import pytest
 from sklearn.linear_model import Ridge as TheirRidge
 
 from infra.errors import StageError
-from stages.evaluate.fewshot import draw
-from stages.evaluate.ridge import BIAS, MIN_STD, Ridge
+from stages.training.fewshot import draw
+from stages.training.ridge import BIAS, MIN_STD, Ridge
 
 L2 = 1024.0
 

@@ -1,0 +1,73 @@
+"""Measure a pretraining between two of its steps, on all ranks. The trajectory does not know of it."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+from stages.artifacts import ShardSet
+from stages.images.batch import Batch
+from stages.images.evaluate import EvalImages
+from stages.pretrain.config import validation_split
+from stages.pretrain.job import Job
+from stages.training.corruption import corrupted
+from stages.training.engine import Engine
+from stages.training.evaluation import fewshot, validate
+from stages.training.losses import loss_fn
+
+
+class Evaluator:
+    """What `config.evaluate` asks for. All ranks call it together."""
+
+    def __init__(self, job: Job, engine: Engine) -> None:
+        self._job, self._engine = job, engine
+        self._cache: Path = job.task.scratch / "images"
+        self._held_out: list[EvalImages] | None = None
+
+    def measure(self, step: int, samples_seen: int) -> dict[str, Any]:
+        """A line of `evaluation.jsonl`: `step, samples_seen`, of the held-out split `loss` and `accuracy`, and
+        `fewshot` with accuracies by probe and shots."""
+        settings = self._job.course.config.evaluate
+        assert settings is not None  # who asks has found that it is time
+        found: dict[str, Any] = {"step": step, "samples_seen": samples_seen}
+        threads = self._job.course.resources.cpus_per_worker
+        if self._held_out is None:
+            self._held_out = self._open()
+        if self._held_out:
+            objective = self._job.course.config.objective
+            classes = objective.kind != "masked_patch"
+            values = validate(
+                self._engine, self._held_out, loss_fn(objective), self._prepare, threads, classes=classes
+            )  # fmt: skip
+            found |= {name: value if math.isfinite(value) else None for name, value in values.items()}
+        if self._job.probes:
+            found["fewshot"] = {
+                name_of(probe): {
+                    str(shots): accuracy
+                    for shots, accuracy in fewshot(
+                        self._engine, probe, self._job.model.image_px, settings.fewshot, self._cache, threads
+                    ).items()
+                }
+                for probe in self._job.probes
+            }
+        return found
+
+    def _open(self) -> list[EvalImages]:
+        job = self._job
+        settings, config = job.course.config.evaluate, job.course.config
+        assert settings is not None
+        split = validation_split(config, [one.splits for one in job.shards], bool(job.probes))
+        if split is None:
+            return []
+        sets = [one for one in job.shards if one.splits.get(split)]
+        return [EvalImages(one, split, job.model.image_px, settings.eval_resize, self._cache) for one in sets]
+
+    def _prepare(self, batch: Batch) -> Batch:
+        config = self._job.course.config
+        if config.objective.kind != "masked_patch":
+            return batch
+        return corrupted(batch, self._job.model.sizes.patch_px, config.objective.patch_target, config.seed)
+
+
+def name_of(probe: ShardSet) -> str:
+    """A probe's node."""
+    return probe.uri.rsplit("/", 1)[-1]

@@ -1,0 +1,81 @@
+"""What rank 0 writes down while it trains: files that are committed beside every step.
+
+After a resume they go on from those of the checkpoint, so that each committed step stands in them once.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from stages.training import metrics_log
+from stages.training.account import Account
+from stages.training.loop import Facts
+from stages.training.metrics_log import MetricsLog
+from stages.training.steps import EVALUATION, LEDGER, METRICS, TIME
+
+Keys = Callable[[Iterable[int]], list[str]]
+"""Names the images at positions of the sample order."""
+
+
+class Notes:
+    """Of one node, on the local disk of rank 0."""
+
+    def __init__(self, folder: Path, batch_images: int, keys: Keys, account: Account, *, ledger: bool) -> None:
+        self.curve = MetricsLog(folder / METRICS)
+        self.account = account
+        self._batch_images, self._keys = batch_images, keys
+        self._ledger = MetricsLog(folder / LEDGER) if ledger else None
+        self._evaluation = MetricsLog(folder / EVALUATION)
+        self._evaluated = 0
+
+    def continue_from(self, beside: Mapping[str, bytes], start: float) -> None:
+        """Take over what stood beside the checkpoint that training goes on from at `start`.
+
+        A ledger that was not kept until now is filled in: which images a step has is a function of its number.
+        """
+        self.curve.continue_from(beside[METRICS])
+        if TIME in beside:
+            self.account = Account.resumed(beside[TIME], start)
+        if EVALUATION in beside:
+            self._evaluation.continue_from(beside[EVALUATION])
+            self._evaluated = max(one["step"] for one in metrics_log.read(self._evaluation.path))
+        if self._ledger is not None and LEDGER in beside:
+            self._ledger.continue_from(beside[LEDGER])
+        elif self._ledger is not None:
+            for line in metrics_log.read(self.curve.path):
+                self._note_keys(line["step"], "skipped" in line)
+
+    def step(self, facts: Facts) -> None:
+        """Write a finished step down."""
+        self.curve.add(metrics_log.line(facts))
+        self.account.step(facts.seconds, facts.data_wait_seconds, facts.skipped is not None)
+        self._note_keys(facts.step, facts.skipped is not None)
+
+    def evaluated(self, found: Mapping[str, Any]) -> None:
+        """Write down what was measured after a step."""
+        self._evaluation.add(json.dumps(found, allow_nan=False) + "\n")
+        self._evaluated = found["step"]
+
+    def has_evaluated(self, step: int) -> bool:
+        return self._evaluated >= step
+
+    def beside(self, *, stops: bool) -> dict[str, bytes | Path]:
+        """The files to commit; `stops` when training was asked to end here. Those on disk only grow."""
+        files: dict[str, bytes | Path] = {METRICS: self.curve.path, TIME: self.account.encoded(time.time(), stops)}
+        if self._ledger is not None:
+            files[LEDGER] = self._ledger.path
+        if self._evaluated:
+            files[EVALUATION] = self._evaluation.path
+        return files
+
+    @property
+    def evaluations(self) -> Path:
+        return self._evaluation.path
+
+    def _note_keys(self, step: int, skipped: bool) -> None:
+        if self._ledger is not None:
+            positions = range((step - 1) * self._batch_images, step * self._batch_images)
+            more = {"skipped": True} if skipped else {}
+            self._ledger.add(json.dumps({"step": step, "keys": self._keys(positions)} | more) + "\n")

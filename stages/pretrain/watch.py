@@ -1,0 +1,104 @@
+"""Everything a rank does beside training: notes, numbers, measurements, and where the time went.
+
+All ranks make the same calls; rank 0 alone writes and tells. Nothing here changes what is computed.
+"""
+
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from infra.work import Rank
+from stages.pretrain.evaluating import Evaluator
+from stages.pretrain.job import Job
+from stages.pretrain.notes import Keys, Notes
+from stages.pretrain.reporting import Reporter
+from stages.training import agree, metrics_log
+from stages.training.account import Account, Cause
+from stages.training.checkpoint import Resumed, Saved
+from stages.training.engine import Engine
+from stages.training.loop import Facts
+from stages.training.skipping import Skips
+from stages.training.steps import METRICS
+
+
+class Watch:
+    """Of one rank, from its start to its end."""
+
+    def __init__(self, job: Job, rank: Rank, engine: Engine, scratch: Path, keys: Keys) -> None:
+        """The clock of this start begins with the driver's, or when the gang was started again, now."""
+        self._start = job.begun if rank.restart == 0 else time.time()
+        account = Account(job.begun)
+        account.spend("restarts", self._start - job.begun)
+        self._job, self._first, self._keys = job, rank.rank == 0, keys
+        self._notes = Notes(scratch, job.course.config.batch_images, keys, account, ledger=job.course.resources.ledger)
+        self._reporter = Reporter(job, rank, agree.each(lambda: _whereabouts(rank)), keys)
+        self._evaluator = Evaluator(job, engine)
+        self.skips = Skips()
+        """Steps that were skipped before the one that training goes on with."""
+        self._rank = rank.rank
+        self._missing: tuple[int, int] | None = None
+
+    def resumed(self, resumed: Resumed) -> None:
+        """Go on from what stood beside a checkpoint; `ready` makes up for a measurement that it misses."""
+        if self._first:
+            self._notes.continue_from(resumed.beside, self._start)
+        step, curve = resumed.manifest.step, resumed.beside.get(METRICS, b"").splitlines()
+        self.skips = agree.on_first(lambda: metrics_log.skips(curve), self._rank)
+        known = agree.on_first(lambda: self._notes.has_evaluated(step), self._rank)
+        if self._job.course.is_evaluated_after(step) and not known:
+            self._missing = (step, resumed.manifest.samples_seen)
+
+    def ready(self) -> None:
+        """Training begins now."""
+        self._notes.account.spend("startup", max(0.0, time.time() - self._start))
+        if self._missing:
+            self._measure(*self._missing)
+
+    def step(self, facts: Facts) -> None:
+        """Take a finished step in; measure the model where it is time and nobody waits for the end."""
+        if self._first:
+            self._notes.step(facts)
+            self._reporter.step(facts, self._notes.account)
+        if facts.settled and not facts.stop and self._job.course.is_evaluated_after(facts.step):
+            self._measure(facts.step, facts.samples_seen)
+
+    def worth_saving(self, facts: Facts) -> bool:
+        """While steps are being skipped the good checkpoints of before are not to be pushed out by more of the same."""
+        return facts.skipped is None or facts.stop is not None or facts.step == self._job.course.total_steps
+
+    def beside(self, facts: Facts) -> dict[str, bytes | Path]:
+        """The files to commit with a checkpoint."""
+        return self._notes.beside(stops=facts.stop is not None)
+
+    @contextmanager
+    def spending(self, cause: Cause) -> Iterator[None]:
+        """Around what training stands still for."""
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self._notes.account.spend(cause, time.monotonic() - start)
+
+    def saved(self, saved: Saved) -> None:
+        self._reporter.saved(saved)
+
+    def totals(self) -> dict[str, float]:
+        """Numbers worth a line in the record, over all committed steps."""
+        return self._reporter.totals(self._notes.curve.path) | self._notes.account.totals(time.time())
+
+    def write_tensorboard(self, folder: Path) -> list[Path]:
+        return metrics_log.write_tensorboard(self._notes.curve.path, folder, self._notes.evaluations)
+
+    def _measure(self, step: int, samples_seen: int) -> None:
+        with self.spending("evaluation"):
+            found = self._evaluator.measure(step, samples_seen)
+        if self._first:
+            self._notes.evaluated(found)
+            self._reporter.evaluated(found)
+
+
+def _whereabouts(rank: Rank) -> dict[str, int | str]:
+    return {"rank": rank.rank, "host": socket.gethostname(), "pid": os.getpid()}

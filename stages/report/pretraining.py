@@ -1,0 +1,81 @@
+"""How the newest pretraining went: its curves, what was measured on the way, and where its time went. No torch."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from stages.artifacts import Checkpoint
+from stages.report.charts import Curve
+from stages.training.account import CAUSES
+from stages.training.measured import measured
+
+CURVES = (("loss", "Training loss", True), ("lr", "Learning rate", False),
+          ("grad_norm", "Gradient norm before clipping", True))  # fmt: skip
+"""Field of metrics.jsonl, title, whether it is noisy."""
+WORDS = {
+    "productive": "steps that updated weights, less waits for data", "startup": "from each start to its first step",
+    "data_wait": "waiting for data", "checkpoint": "standing still for checkpoints",
+    "evaluation": "measuring the model", "skipped": "steps left out, their loss or gradient not finite",
+    "restarts": "from a checkpoint to the restart that went on from it", "other": "writing curves, asking the store",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Spent:
+    """One cause."""
+
+    cause: str
+    words: str
+    seconds: float
+    share: float
+    """Of all time that was not asked to pass."""
+
+
+def curves(checkpoints: Sequence[tuple[str, Checkpoint]]) -> list[Curve]:
+    """Loss, learning rate and gradient norm step by step, and held-out and few-shot numbers where there are any."""
+    drawn = []
+    lines = _lines(checkpoints, "metrics.jsonl")
+    for field, title, noisy in CURVES:
+        drawn += _curve(title, "", lines, field, smooth=noisy, zero=field != "loss")
+    rows: list[dict[str, Any]] = [
+        {"step": line["step"]} | measured(line) for line in _lines(checkpoints, "evaluation.jsonl")
+    ]
+    for name in dict.fromkeys(name for row in rows for name in row if name != "step"):
+        accuracy = name != "validation/loss"
+        scaled = [row | {name: 100 * row[name]} if accuracy and name in row else row for row in rows]
+        drawn += _curve(_title(name), "%" if accuracy else "", scaled, name, smooth=False, zero=False)
+    return drawn
+
+
+def spent(checkpoints: Sequence[tuple[str, Checkpoint]]) -> list[Spent]:
+    """Where the time went, the most expensive first after what was productive."""
+    if not checkpoints:
+        return []
+    metrics: Mapping[str, float] = checkpoints[-1][1].metrics
+    seconds = {cause: metrics[f"seconds_{cause}"] for cause in (*CAUSES, "other") if f"seconds_{cause}" in metrics}
+    total = sum(seconds.values())
+    found = [Spent(cause, WORDS[cause], one, one / total) for cause, one in seconds.items() if one > 0]
+    return sorted(found, key=lambda one: (one.cause != "productive", -one.seconds))
+
+
+def _curve(
+    title: str, unit: str, lines: Sequence[Mapping[str, Any]], field: str, smooth: bool, zero: bool
+) -> list[Curve]:
+    points = [(line["step"], line[field]) for line in lines if line.get(field) is not None]
+    if len(points) < 2:
+        return []
+    steps, values = zip(*points, strict=True)
+    return [Curve.draw(title, unit, steps, values, smooth=smooth, zero=zero)]
+
+
+def _title(name: str) -> str:
+    """`validation/loss` -> Held-out loss; `fewshot/cifar10/5` -> 5-shot accuracy on cifar10."""
+    kind, *rest = name.split("/")
+    return f"Held-out {rest[0]}" if kind == "validation" else f"{rest[1]}-shot accuracy on {rest[0]}"
+
+
+def _lines(checkpoints: Sequence[tuple[str, Checkpoint]], name: str) -> list[dict[str, Any]]:
+    if not checkpoints or not checkpoints[-1][1].has(name):
+        return []
+    return [json.loads(line) for line in checkpoints[-1][1].read(name).splitlines()]
