@@ -57,6 +57,16 @@ class Course:
             return max(1, min(MAX_CHECKPOINT_STEPS, self.total_steps // 10))
         return max(1, every.steps(self.config.batch_images, self.epoch_images))
 
+    @property
+    def milestone_steps(self) -> int | None:
+        """Steps between checkpoints that are kept for good, if any are."""
+        every = self.resources.milestone_every
+        return every and max(1, every.steps(self.config.batch_images, self.epoch_images))
+
+    def is_saved_after(self, step: int) -> bool:
+        """Whether a checkpoint follows the update `step`; one always follows the last."""
+        return step % self.checkpoint_steps == 0 or bool(self.milestone_steps and step % self.milestone_steps == 0)
+
     def lr(self, step: int) -> float:
         """Learning rate of the update after `step` finished ones."""
         return lr_at(step, self.total_steps, self.schedule, self.config.optimizer.peak_lr)

@@ -23,7 +23,7 @@ from stages.images.train import TrainImages
 from stages.pretrain.job import FINISHED, SPLIT, Job
 from stages.pretrain.reporting import Reporter
 from stages.training import agree, loop
-from stages.training.checkpoint import Checkpoints, Resumed, Saved
+from stages.training.checkpoint import Checkpoints, Keep
 from stages.training.corruption import corrupted
 from stages.training.deal import Deal
 from stages.training.engine import Engine, EngineSettings
@@ -31,7 +31,8 @@ from stages.training.losses import loss_fn
 from stages.training.masked import MaskedPatchViT
 from stages.training.metrics_log import MetricsLog, write_tensorboard
 from stages.training.optimisers import build
-from stages.training.steps import METRICS
+from stages.training.restore import Resumed
+from stages.training.steps import METRICS, Place
 from stages.vit.adapt import adapt_state
 from stages.vit.build import Model, blocks_of, build_model, checkpoint_blocks
 from stages.vit.config import ModelSettings
@@ -61,23 +62,30 @@ def _train(job: Job, rank: Rank, out: Out, scratch: Path) -> None:
     agree.on_first(out.begin, rank.rank)
     deal = Deal(job.course.config.batch_images, job.course.micro_batch, rank.rank, rank.world_size)
     engine = _engine(job, rank, deal, scratch)
-    checkpoints = Checkpoints(engine, out, scratch, job.task.events, rank)
+    course, keep = job.course, Keep(job.course.resources.keep, job.course.milestone_steps)
+    checkpoints = Checkpoints(engine, out, scratch, job.task.events, rank, keep)
     reporter = Reporter(job, rank, agree.each(lambda: _whereabouts(rank)))
     log = MetricsLog(scratch / METRICS)
     resumed = checkpoints.resume()
-    saved = _begin(job, rank, resumed, log)
-    for facts in _facts(job, engine, resumed.manifest.step if resumed else 0):
-        if rank.rank == 0:
-            log.add(facts)
-            reporter.step(facts)
-        if facts.settled:
-            saved = checkpoints.save(facts.step, facts.samples_seen, _beside(job, log))
-            checkpoints.prune(job.course.resources.keep)
-            reporter.saved(saved)
-        if facts.stop and facts.step < job.course.total_steps:
-            raise Stopped(f"pretrain {job.task.node}", f"{facts.stop}; step {facts.step} is committed", _AGAIN)
+    place = _begin(job, rank, resumed, log)
+    try:
+        for facts in _facts(job, engine, resumed.manifest.step if resumed else 0):
+            if rank.rank == 0:
+                log.add(facts)
+                reporter.step(facts)
+            if facts.settled:
+                checkpoints.save(facts.step, facts.samples_seen, _beside(job, log))
+                place = Place(attempt=out.attempt, step=facts.step)
+            if facts.stop or facts.step == course.total_steps:
+                checkpoints.settle()
+            for saved in checkpoints.news():
+                reporter.saved(saved)
+            if facts.stop and facts.step < course.total_steps:
+                raise Stopped(f"pretrain {job.task.node}", f"{facts.stop}; step {facts.step} is committed", _AGAIN)
+    finally:
+        checkpoints.close()
     if rank.rank == 0:
-        _finish(out, scratch, saved, log, reporter)
+        _finish(out, scratch, place, log, reporter)
 
 
 _AGAIN = "type the same command again to go on"
@@ -105,7 +113,7 @@ def _engine(job: Job, rank: Rank, deal: Deal, scratch: Path) -> Engine:
             block.compile()
     settings = EngineSettings(
         resources.zero, config.precision, config.optimizer.clip_norm, job.model.image_px,
-        ema_decay=config.ema.decay if config.ema else None,
+        ema_decay=config.ema.decay if config.ema else None, offload=resources.offload == "cpu",
     )  # fmt: skip
     return Engine(model, build(model, config.optimizer), settings, deal, rank)
 
@@ -123,7 +131,7 @@ def _given(state: dict[str, Tensor], old: ModelSettings, job: Job) -> dict[str, 
     return {name: tensor for name, tensor in adapted.items() if old.classes or not name.startswith("head.")}
 
 
-def _begin(job: Job, rank: Rank, resumed: Resumed | None, log: MetricsLog) -> Saved | None:
+def _begin(job: Job, rank: Rank, resumed: Resumed | None, log: MetricsLog) -> Place | None:
     """Take the checkpoint's curve over and say where training goes on."""
     if resumed is None:
         return None
@@ -131,10 +139,13 @@ def _begin(job: Job, rank: Rank, resumed: Resumed | None, log: MetricsLog) -> Sa
         log.continue_from(resumed.metrics)
         manifest = resumed.manifest
         text = f"from step {manifest.step} of attempt {resumed.place.attempt}, {manifest.samples_seen} images seen"
+        now = {"workers": rank.world_size, "zero": job.course.resources.zero}
+        then = {"workers": manifest.world_size, "zero": manifest.zero}
+        text += "".join(f"; {name} {then[name]} -> {now[name]}" for name in now if then[name] != now[name])
         if manifest.micro_batch != job.course.micro_batch:
             text += f"; micro_batch {manifest.micro_batch} -> {job.course.micro_batch}: dropout masks change"
         job.task.events.emit("resumed", text)
-    return Saved(resumed.place, resumed.manifest, 0.0, 0.0)
+    return resumed.place
 
 
 def _facts(job: Job, engine: Engine, first_step: int) -> Iterator[loop.Facts]:
@@ -144,7 +155,7 @@ def _facts(job: Job, engine: Engine, first_step: int) -> Iterator[loop.Facts]:
         first_step=first_step,
         total_steps=course.total_steps,
         lr=course.lr,
-        settle_at=lambda step: step % course.checkpoint_steps == 0,
+        settle_at=course.is_saved_after,
         stopping=job.task.fence.stopping,
     )
     return loop.train(engine, _batches(job, engine, first_step), loss_fn(course.config.objective), steps)
@@ -182,15 +193,15 @@ def _whereabouts(rank: Rank) -> dict[str, int | str]:
     return {"rank": rank.rank, "host": socket.gethostname(), "pid": os.getpid()}
 
 
-def _finish(out: Out, scratch: Path, saved: Saved | None, log: MetricsLog, reporter: Reporter) -> None:
+def _finish(out: Out, scratch: Path, place: Place | None, log: MetricsLog, reporter: Reporter) -> None:
     """Leave the driver what it builds the artifact from."""
-    assert saved is not None  # a run has at least one step, and its last is a checkpoint
+    assert place is not None  # a run has at least one step, and its last is a checkpoint
     curves: list[File] = [
         out.upload(path, f"tensorboard/{path.name}") for path in write_tensorboard(log.path, scratch / "tensorboard")
     ]
     finished = {
-        "attempt": saved.place.attempt,
-        "step": saved.place.step,
+        "attempt": place.attempt,
+        "step": place.step,
         "files": [file.model_dump() for file in curves],
         "metrics": reporter.totals(log.path),
     }

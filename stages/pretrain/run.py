@@ -36,7 +36,7 @@ def run(config: PretrainConfig, inputs: Inputs, ctx: StageContext) -> Checkpoint
         init=_init(inputs),
         task=ctx.task,
     )
-    note = f"waits for {ctx.resources.workers} workers to have their machines and start"
+    note = f"waits for {ctx.resources.least_workers} workers to have their machines and start"
     ctx.progress.update(0, job.course.total_steps, note=note)
     ctx.cluster.gang(functools.partial(_on_rank, job), resources=ctx.resources)
     return _artifact(job, ctx.out)
