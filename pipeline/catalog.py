@@ -95,7 +95,11 @@ _STAGES = (
     Stage(
         "pretrain",
         version=1,
-        inputs={"shards": Need("ShardSet", required=True), "init": Need("Weights")},
+        inputs={
+            "shards": Need("ShardSet", required=True),
+            "init": Need("Weights"),
+            "continue": Need("Checkpoint"),
+        },
         output="Checkpoint",
         config="stages.pretrain.config:PretrainConfig",
         resources="stages.pretrain.config:PretrainResources",

@@ -114,6 +114,13 @@ def check(config: PretrainConfig, resources: PretrainResources) -> list[str]:
     return wrong + (_not_maskable(config) if config.objective.kind == "masked_patch" else _headless(config))
 
 
+def check_inputs(config: PretrainConfig, given: frozenset[str]) -> list[str]:
+    """What is wrong with the names of the given inputs, one sentence each."""
+    if {"init", "continue"} <= given:
+        return ["`init` begins anew with given parameters, `continue` goes on with a training: remove one of them"]
+    return []
+
+
 def _not_maskable(config: PretrainConfig) -> list[str]:
     """What keeps the model's patches from being corrupted and told."""
     model, wrong = config.model, []

@@ -3,9 +3,10 @@
 from collections.abc import Mapping, Sequence
 
 from infra.errors import UsageError
-from stages.artifacts import Artifact, ShardSet
+from stages.artifacts import Artifact, Checkpoint, ShardSet
 from stages.contract import Estimate, Known
 from stages.pretrain.config import PretrainConfig, PretrainResources, micro_batch_of
+from stages.pretrain.going_on import changed_fields, refuse, refuse_change, refuse_end
 from stages.pretrain.job import SPLIT, Course, model_of
 from stages.vit.config import ModelSettings
 from stages.vit.flops import activation_bytes, num_parameters, train_flops_per_image
@@ -25,12 +26,13 @@ def estimate(
     if not splits or not splits.get(SPLIT) or num_classes is None:
         return Estimate(notes=("known once the shards are",))
     course, model = Course(config, resources, splits[SPLIT]), model_of(config, num_classes)
-    images = course.total_steps * config.batch_images
+    steps = course.total_steps - _steps_before(config, course, inputs)
+    images = steps * config.batch_images
     flops = float(images * _train_flops(config, model))
     saved = (num_parameters(model) + _predictor(config, model)) * _saved_bytes(config)
     gpus = resources.gpus_per_worker if resources.gpus_per_worker is not None else min(1, known.gpus)
     return Estimate(
-        steps=course.total_steps,
+        steps=steps,
         images=images,
         flops=flops,
         bytes=saved * _kept_steps(course),
@@ -39,8 +41,23 @@ def estimate(
         num_classes=num_classes,
         model=model.model_dump(mode="json"),
         averaged=config.ema is not None,
+        recipe=config.model_dump(mode="json"),
         notes=tuple(_notes(config, resources)),
     )
+
+
+def _steps_before(config: PretrainConfig, course: Course, inputs: Mapping[str, Sequence[Artifact | Estimate]]) -> int:
+    """Steps of the training that this one goes on with."""
+    given = next(iter(inputs.get("continue", ())), None)
+    if isinstance(given, Checkpoint):
+        refuse_change(config, [one for one in inputs["shards"] if isinstance(one, ShardSet)], given)
+        refuse_end(course.total_steps, given.step, given.uri)
+        return given.step
+    if isinstance(given, Estimate) and given.recipe is not None and given.steps is not None:
+        refuse(changed_fields(PretrainConfig.model_validate(given.recipe), config), "the checkpoint it needs")
+        refuse_end(course.total_steps, given.steps, "the checkpoint it needs")
+        return given.steps
+    return 0
 
 
 def memory_bytes(config: PretrainConfig, resources: PretrainResources, model: ModelSettings, gpus: float = 1) -> int:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from infra.errors import UsageError
-from stages.artifacts import Score, ShardSet, Weights
+from stages.artifacts import Checkpoint, Score, ShardSet, Weights
 from stages.contract import TaskContext
 from stages.pretrain.config import PretrainConfig, PretrainResources, check, micro_batch_of
 from stages.training.schedule import ScheduleSettings, in_steps, lr_at
@@ -81,6 +81,8 @@ class Job:
     shards: ShardSet
     init: Weights | Score | None
     task: TaskContext
+    continued: Checkpoint | None = None
+    """Where another training ended that this one goes on with."""
 
 
 def model_of(config: PretrainConfig, num_classes: int) -> ModelSettings:

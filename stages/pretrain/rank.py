@@ -68,8 +68,9 @@ def _train(job: Job, rank: Rank, out: Out, scratch: Path) -> None:
     log = MetricsLog(scratch / METRICS)
     resumed = checkpoints.resume()
     place = _begin(job, rank, resumed, log)
+    first_step = resumed.manifest.step if resumed else _continued(job, checkpoints, rank)
     try:
-        for facts in _facts(job, engine, resumed.manifest.step if resumed else 0):
+        for facts in _facts(job, engine, first_step):
             if rank.rank == 0:
                 log.add(facts)
                 reporter.step(facts)
@@ -146,6 +147,19 @@ def _begin(job: Job, rank: Rank, resumed: Resumed | None, log: MetricsLog) -> Pl
             text += f"; micro_batch {manifest.micro_batch} -> {job.course.micro_batch}: dropout masks change"
         job.task.events.emit("resumed", text)
     return resumed.place
+
+
+def _continued(job: Job, checkpoints: Checkpoints, rank: Rank) -> int:
+    """Load what the training goes on with, if anything; the steps made before."""
+    given = job.continued
+    if given is None:
+        return 0
+    attempt = given.file(f"{given.folder}/manifest.json").at.partition("/")[0]
+    checkpoints.restore.exactly(given.store(), Place(attempt=attempt, step=given.step))
+    if rank.rank == 0:
+        text = f"from step {given.step} of {given.uri}, {given.samples_seen} images seen: its training goes on"
+        job.task.events.emit("resumed", text)
+    return given.step
 
 
 def _facts(job: Job, engine: Engine, first_step: int) -> Iterator[loop.Facts]:
