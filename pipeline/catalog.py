@@ -99,6 +99,7 @@ _STAGES = (
             "shards": Need("ShardSet", required=True, many=True),
             "probes": Need("ShardSet", many=True),
             "init": Need("Weights"),
+            "continue": Need("Checkpoint"),
         },
         output="Checkpoint",
         config="stages.pretrain.config:PretrainConfig",

@@ -183,7 +183,7 @@ def _estimated(
     }
     try:
         return replace(one, estimate=node.stage.estimate_fn()(node.config, node.resources, given, known))
-    except (UsageError, IntegrityError) as error:
+    except (UsageError, DriftError, IntegrityError) as error:
         if one.action not in ("run", "resume"):
             return replace(one, estimate=Estimate(notes=(str(error),)))
         return replace(one, action="blocked", reason=str(error), problem=error)

@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from pydantic import Field
+
 from infra.errors import AlreadyExists, IntegrityError, StageError
 from infra.storage.store import Store
 from infra.work import Done, Item, Rank, Result, unknown
@@ -226,6 +228,8 @@ class Estimate(Settings):
     """Checkpoints and Weights: the architecture, for who comes after."""
     averaged: bool | None = None
     """Checkpoints: whether they will hold a running average of the weights."""
+    recipe: dict[str, Any] | None = Field(default=None, exclude=True)
+    """Checkpoints: the config, for who goes on from them."""
     notes: tuple[str, ...] = ()
 
 

@@ -11,6 +11,7 @@ import pickle
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -194,9 +195,12 @@ def _rank(fn: Callable[[Rank], None], rank: int, world_size: int, folder: str) -
         dist.destroy_process_group()
 
 
-def _rank_process(fn: Callable[[Rank], None], rank: int, world_size: int, folder: str) -> None:
+def _rank_process(
+    fn: Callable[[Rank], None], rank: int, world_size: int, folder: str, environment: dict[str, str]
+) -> None:
     import torch  # only where a rank runs
 
+    os.environ.update(environment)
     torch.set_num_threads(1)
     try:
         _rank(fn, rank, world_size, folder)
@@ -205,10 +209,22 @@ def _rank_process(fn: Callable[[Rank], None], rank: int, world_size: int, folder
         raise SystemExit(1) from error
 
 
+def _server() -> Any:
+    """Ranks are forked off a process that has imported what takes seconds, and has done nothing else."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["deepspeed", "stages.pretrain.rank", "torch.utils.tensorboard"])
+    with mock.patch.dict(os.environ, DS_ACCELERATOR="cpu", OMP_NUM_THREADS="1"):
+        forkserver.ensure_running()
+    return context
+
+
 def _spawn(fn: Callable[[Rank], None], world_size: int, folder: str) -> None:
     """Run the ranks; once one has failed the others are ended, and its error is raised here."""
-    context = multiprocessing.get_context("spawn")
-    ranks = [context.Process(target=_rank_process, args=(fn, rank, world_size, folder)) for rank in range(world_size)]
+    context = _server()
+    ranks = [
+        context.Process(target=_rank_process, args=(fn, rank, world_size, folder, dict(os.environ)))
+        for rank in range(world_size)
+    ]
     for process in ranks:
         process.start()
     try:

@@ -1,11 +1,11 @@
-"""Committed steps of a training without one: random weights in the one file that DeepSpeed writes at ZeRO 0."""
+"""Committed steps of a training without one: random weights, as one rank writes them."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from inprocess import commit, make_context
+from state_folder import write_weights
 from tiny_vit import random_state
 
 from stages.artifacts import Checkpoint, File
@@ -28,15 +28,14 @@ def put_step(
 ) -> tuple[StageContext, tuple[File, ...]]:
     """A step of an attempt that followed the recipe of `header`; its context and the step's files."""
     ctx = make_context(tmp_path, node, TaskResources(), attempt=attempt, header=header)
-    local = tmp_path / f"{attempt}.pt"
-    torch.save({"module": random_state(settings, seed), "buffer_names": [], "optimizer": {}}, local)
-    file = ctx.out.upload(local, f"step-{step}/state/mp_rank_00_model_states.pt")
-    listed = StepFile(path=file.path, bytes=file.bytes, sha256=file.sha256)
+    local = write_weights(tmp_path / attempt, random_state(settings, seed))
+    files = tuple(ctx.out.upload(path, f"step-{step}/state/{path.name}") for path in local)
+    listed = tuple(StepFile(path=file.path, bytes=file.bytes, sha256=file.sha256) for file in files)
     manifest = StepManifest(
-        step=step, samples_seen=4 * step, world_size=1, zero=0, precision="fp32", micro_batch=4, files=(listed,),
-        schema=1,
+        step=step, samples_seen=4 * step, world_size=1, zero=0, precision="fp32", micro_batch=4, files=listed,
+        schema=2,
     ).sealed()  # fmt: skip
-    return ctx, (file, ctx.out.put(f"step-{step}/manifest.json", manifest.encoded()))
+    return ctx, (*files, ctx.out.put(f"step-{step}/manifest.json", manifest.encoded()))
 
 
 def commit_steps(ctx: StageContext, files: tuple[File, ...], settings: ModelSettings, step: int) -> Checkpoint:

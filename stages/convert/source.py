@@ -1,4 +1,4 @@
-"""The tensors to convert, fetched, verified and opened lazily: a checkpoint's ZeRO files, or native weights."""
+"""The tensors to convert, fetched, verified and opened lazily: a checkpoint's state, or native weights."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ def open_source(source: Source, scratch: Path, use: Use) -> Tensors:
         named, _ = reopen(source, scratch)
         return Tensors(settings, *native_reader(named, source))
     if isinstance(source, Checkpoint):
-        found, read = _open_zero(source, scratch, use)
+        found, read = _open_step(source, scratch, use)
     else:
         found, read = _open_native(source, scratch)
     wanted = parameter_shapes(settings)
@@ -52,9 +52,9 @@ def open_source(source: Source, scratch: Path, use: Use) -> Tensors:
     return Tensors(settings, wanted, read)
 
 
-def _open_zero(source: Checkpoint, scratch: Path, use: Use) -> Found:
-    zero = open_step(source, scratch, average=use == "ema")
-    return zero.shapes, zero.tensor
+def _open_step(source: Checkpoint, scratch: Path, use: Use) -> Found:
+    step = open_step(source, scratch, average=use == "ema")
+    return step.shapes, step.tensor
 
 
 def _open_native(source: Weights | Score, scratch: Path) -> Found:

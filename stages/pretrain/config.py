@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator
 
 from infra.errors import UsageError
 from stages.images.config import AugmentSettings
@@ -47,12 +47,22 @@ class PretrainConfig(Settings):
     seed: int = Field(default=0, ge=0)
     """Decides initial weights, sample order, augmentation and dropout."""
 
+    @field_validator("precision", mode="before")
+    @classmethod
+    def _not_half(cls, value: object) -> object:
+        if value in ("fp16", "float16", "half"):
+            raise ValueError(
+                "fp16 is not offered: its range needs a loss scale that skips steps, so that a run would depend on "
+                "chance; bf16 is as fast and has fp32's range"
+            )
+        return value
+
 
 class PretrainResources(Settings):
     """Where and how fast. Nothing here changes the data or the recipe; `micro_batch` changes dropout masks."""
 
-    workers: PositiveInt = 1
-    """Ranks that train in lockstep."""
+    workers: PositiveInt | tuple[PositiveInt, PositiveInt] = 1
+    """Ranks that train in lockstep; `[least, most]` goes on with as many as there are machines for."""
     gpus_per_worker: int | None = Field(default=None, ge=0, le=1)
     """GPUs of one rank; by default 1 where the cluster has GPUs, else 0."""
     cpus_per_worker: PositiveInt = 1
@@ -61,6 +71,8 @@ class PretrainResources(Settings):
     """Images of one forward pass; by default the largest divisor of `batch_images` up to 64."""
     zero: Literal[0, 1, 2, 3] = 1
     """DeepSpeed ZeRO stage: what is split over the ranks. 0 nothing, 1 optimiser, 2 gradients too, 3 weights too."""
+    offload: Literal["none", "cpu"] = "none"
+    """cpu: keep fp32 weights and moments in the host's memory and update them there; needs zero 1 or more."""
     activation_checkpointing: Literal["none", "blocks"] = "none"
     """blocks: keep only each block's input and compute the rest again in the backward pass."""
     compile: bool = False
@@ -68,7 +80,9 @@ class PretrainResources(Settings):
     checkpoint_every: Duration | None = None
     """Steps between checkpoints; by default a tenth of the run, at most 1k steps. The last step always is one."""
     keep: PositiveInt = 2
-    """Newest checkpoints kept while the run goes on; older ones of this attempt are deleted."""
+    """Newest checkpoints kept while the run goes on; older ones of this recipe are deleted."""
+    milestone_every: Duration | None = None
+    """Also save at each multiple of this length, and keep these checkpoints for good; by default none are."""
     cache_bytes: PositiveInt | None = None
     """Bytes of shards kept on each machine's local disk; left out, all it has but 1 GB. What finds no room is read
     from the store image by image."""
@@ -77,9 +91,19 @@ class PretrainResources(Settings):
     ledger: bool = False
     """Also write `ledger.jsonl`: the keys of the images that each committed step consumed."""
 
+    @property
+    def least_workers(self) -> int:
+        return self.workers if isinstance(self.workers, int) else self.workers[0]
+
+    @property
+    def most_workers(self) -> int:
+        return self.workers if isinstance(self.workers, int) else self.workers[1]
+
 
 def check_inputs(config: PretrainConfig, given: Mapping[str, int]) -> list[str]:
     """What is wrong between the recipe and how many of each input there are; asked by `validate`."""
+    if {"init", "continue"} <= given.keys():
+        return ["`init` begins anew with given parameters, `continue` goes on with a training: remove one of them"]
     if "probes" in given and config.evaluate is None:
         return ["probes are scored while training: say how often by config.evaluate.every, or leave them out"]
     if config.evaluate and "fewshot" in config.evaluate.model_fields_set and "probes" not in given:
@@ -109,11 +133,16 @@ def check(config: PretrainConfig, resources: PretrainResources) -> list[str]:
     wrong = []
     if batch % micro:
         wrong.append(f"batch_images {batch} is not a multiple of micro_batch {micro}: {_division(batch, micro)}")
-    elif batch // micro < resources.workers:
+    elif batch // micro < resources.most_workers:
+        most = resources.most_workers
         wrong.append(
-            f"{resources.workers} workers would share {batch // micro} micro-batches: batch_images {batch} = "
-            f"{batch // micro} x micro_batch {micro}; set micro_batch to {max(1, batch // resources.workers)} or less"
+            f"{most} workers would share {batch // micro} micro-batches: batch_images {batch} = "
+            f"{batch // micro} x micro_batch {micro}; set micro_batch to {max(1, batch // most)} or less"
         )
+    if resources.least_workers > resources.most_workers:
+        wrong.append(f"workers [{resources.least_workers}, {resources.most_workers}]: the first is the least of them")
+    if resources.offload == "cpu" and resources.zero == 0:
+        wrong.append("offload cpu moves what ZeRO splits, and zero is 0: set zero to 1 or more")
     schedule = config.schedule
     stated = [length for length in (schedule.warmup, schedule.cooldown) if length is not None]
     longest = sum(length.amount for length in stated)

@@ -3,9 +3,10 @@
 from collections.abc import Mapping, Sequence
 
 from infra.errors import UsageError
-from stages.artifacts import Artifact, ShardSet
+from stages.artifacts import Artifact, Checkpoint, ShardSet
 from stages.contract import Estimate, Known
 from stages.pretrain.config import PretrainConfig, PretrainResources, micro_batch_of, validation_split
+from stages.pretrain.going_on import changed_fields, refuse, refuse_change, refuse_end
 from stages.pretrain.job import SPLIT, Course, model_of
 from stages.vit.config import ModelSettings
 from stages.vit.flops import activation_bytes, num_parameters, train_flops_per_image
@@ -31,36 +32,59 @@ def estimate(
         asked, found = "pretrain on several sets of shards", f"they have {_listed(num_classes)} classes"
         raise UsageError(asked, found, "ingest them with the same classes in the same order")
     model = model_of(config, num_classes[0] or 0)
-    images = course.total_steps * config.batch_images
+    steps = course.total_steps - _steps_before(config, course, inputs)
+    images = steps * config.batch_images
     flops = float(images * train_flops(config, model))
-    saved = (num_parameters(model) + _predictor(config, model)) * _saved_bytes(config, resources)
+    saved = (num_parameters(model) + _predictor(config, model)) * _saved_bytes(config)
+    gpus = resources.gpus_per_worker if resources.gpus_per_worker is not None else min(1, known.gpus)
     return Estimate(
-        steps=course.total_steps,
+        steps=steps,
         images=images,
         flops=flops,
-        bytes=saved * min(resources.keep, -(-course.total_steps // course.checkpoint_steps)),
-        memory_bytes=memory_bytes(config, resources, model),
+        bytes=saved * _kept_steps(course),
+        memory_bytes=memory_bytes(config, resources, model, gpus),
         hours=flops / _speed(config, resources, known) / 3600,
         num_classes=num_classes[0],
         model=model.model_dump(mode="json"),
         averaged=config.ema is not None,
+        recipe=config.model_dump(mode="json"),
         notes=tuple(_notes(config, resources)),
     )
 
 
-def memory_bytes(config: PretrainConfig, resources: PretrainResources, model: ModelSettings) -> int:
+def _steps_before(config: PretrainConfig, course: Course, inputs: Mapping[str, Sequence[Artifact | Estimate]]) -> int:
+    """Steps of the training that this one goes on with."""
+    given = next(iter(inputs.get("continue", ())), None)
+    if isinstance(given, Checkpoint):
+        refuse_change(config, [one for one in inputs["shards"] if isinstance(one, ShardSet)], given)
+        refuse_end(course.total_steps, given.step, given.uri)
+        return given.step
+    if isinstance(given, Estimate) and given.recipe is not None and given.steps is not None:
+        refuse(changed_fields(PretrainConfig.model_validate(given.recipe), config), "the checkpoint it needs")
+        refuse_end(course.total_steps, given.steps, "the checkpoint it needs")
+        return given.steps
+    return 0
+
+
+def memory_bytes(config: PretrainConfig, resources: PretrainResources, model: ModelSettings, gpus: float = 1) -> int:
     """Peak memory of one worker: the state as ZeRO splits it (Rajbhandari et al. 2020, Figure 1), and activations.
 
     With P parameters on N workers: bf16 keeps 2P weights, fp32 sums of gradients, and 12P of optimiser; fp32 keeps 4P
-    weights, 4P gradients and 8P of moments, ZeRO a second copy of the weights beside them. An average is 4P more.
+    weights, 4P gradients and 8P of moments, ZeRO a second copy of the weights beside them. An average is 4P/N more.
+    The copy that checkpoints are written from, and what is offloaded, lie in the host's memory: counted without a GPU.
     """
-    parameters, share = num_parameters(model) + _predictor(config, model), 1 / resources.workers
+    parameters, share = num_parameters(model) + _predictor(config, model), 1 / resources.least_workers
     weight, gradient, optimiser = (2, 2, 12) if config.precision == "bf16" else (4, 4, 12)
     if resources.zero == 0 and config.precision == "fp32":
         optimiser = 8
     split = [share if resources.zero >= stage else 1.0 for stage in (3, 2, 1)]
-    optimiser += _extra_bytes(config)
-    state = parameters * (weight * split[0] + gradient * split[1] + optimiser * split[2])
+    optimiser -= _spared_bytes(config)
+    if resources.offload == "cpu" and gpus:
+        optimiser = 0
+    average = 4 * share if config.ema else 0
+    state = parameters * (weight * split[0] + gradient * split[1] + optimiser * split[2] + average)
+    if not gpus:
+        state += parameters * _saved_bytes(config) * share
     scale = 1 if config.precision == "bf16" else 2
     recompute = resources.activation_checkpointing == "blocks"
     activations = scale * activation_bytes(model, recompute) * micro_batch_of(config, resources)
@@ -96,29 +120,35 @@ def _listed(counts: Sequence[int | None]) -> str:
     return " and ".join(map(str, counts))
 
 
-def _saved_bytes(config: PretrainConfig, resources: PretrainResources) -> int:
-    """Bytes of a checkpoint per parameter: weights, master weights where they are another copy, moments, average."""
-    if config.precision == "bf16":
-        return 14 + _extra_bytes(config)
-    return (12 if resources.zero == 0 else 16) + _extra_bytes(config)
+def _saved_bytes(config: PretrainConfig) -> int:
+    """Bytes of a checkpoint per parameter: fp32 weights, moments, average."""
+    kept = (8 if config.optimizer.kind == "sgd" else 12) - _spared_bytes(config)
+    return kept + (4 if config.ema else 0)
 
 
-def _extra_bytes(config: PretrainConfig) -> int:
-    """An average of 4 bytes a parameter; and a moment of 2 instead of 4."""
-    return (4 if config.ema else 0) - (2 if config.optimizer.state_dtype == "bf16" else 0)
+def _kept_steps(course: Course) -> int:
+    """Checkpoints that the node leaves: the newest, and the milestones before them."""
+    resources, total = course.resources, course.total_steps
+    milestones = total // course.milestone_steps if course.milestone_steps else 0
+    return min(resources.keep + milestones, -(-total // course.checkpoint_steps) + milestones)
+
+
+def _spared_bytes(config: PretrainConfig) -> int:
+    """Of a first moment in bf16."""
+    return 2 if config.optimizer.state_dtype == "bf16" else 0
 
 
 def _speed(config: PretrainConfig, resources: PretrainResources, known: Known) -> float:
     """FLOP/s of all workers together."""
     gpus = resources.gpus_per_worker if resources.gpus_per_worker is not None else min(1, known.gpus)
     each = known.gpu_flops * gpus if gpus else known.cpu_flops * resources.cpus_per_worker
-    return each * resources.workers
+    return each * resources.most_workers
 
 
 def _notes(config: PretrainConfig, resources: PretrainResources) -> list[str]:
     micro = config.batch_images // micro_batch_of(config, resources)
-    idle = -micro % resources.workers
+    idle = -micro % resources.most_workers
     if not idle:
         return []
     slots = micro + idle
-    return [f"{micro} micro-batches on {resources.workers} workers: {idle} of {slots} passes are padding"]
+    return [f"{micro} micro-batches on {resources.most_workers} workers: {idle} of {slots} passes are padding"]

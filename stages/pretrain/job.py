@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass, field
 
 from infra.errors import UsageError
-from stages.artifacts import Score, ShardSet, Weights
+from stages.artifacts import Checkpoint, Score, ShardSet, Weights
 from stages.contract import TaskContext
 from stages.pretrain.config import PretrainConfig, PretrainResources, check, micro_batch_of
 from stages.training.schedule import ScheduleSettings, in_steps, lr_at
@@ -63,9 +63,16 @@ class Course:
             return max(1, min(MAX_CHECKPOINT_STEPS, self.total_steps // 10))
         return max(1, every.steps(self.config.batch_images, self.epoch_images))
 
+    @property
+    def milestone_steps(self) -> int | None:
+        """Steps between checkpoints that are kept for good, if any are."""
+        every = self.resources.milestone_every
+        return every and max(1, every.steps(self.config.batch_images, self.epoch_images))
+
     def is_saved_after(self, step: int) -> bool:
         """Whether a checkpoint follows the update `step`; one always follows the last."""
-        return step % self.checkpoint_steps == 0 or step == self.total_steps
+        due = step % self.checkpoint_steps == 0 or step == self.total_steps
+        return due or bool(self.milestone_steps and step % self.milestone_steps == 0)
 
     def is_evaluated_after(self, step: int) -> bool:
         """Whether the model is measured after so many updates."""
@@ -91,6 +98,8 @@ class Job:
     task: TaskContext
     probes: tuple[ShardSet, ...] = ()
     """Scored by few-shot regression while training."""
+    continued: Checkpoint | None = None
+    """Where another training ended that this one goes on with."""
     begun: float = field(default_factory=time.time)
     """Unix time at which the driver began with it."""
 

@@ -23,13 +23,15 @@ from stages.images.watch import ReaderWatch
 from stages.pretrain.job import FINISHED, SPLIT, Job
 from stages.pretrain.watch import Watch
 from stages.training import agree, loop
-from stages.training.checkpoint import Checkpoints, Resumed, Saved
+from stages.training.checkpoint import Checkpoints, Keep
 from stages.training.corruption import corrupted
 from stages.training.deal import Deal
 from stages.training.engine import Engine, EngineSettings
 from stages.training.losses import loss_fn
 from stages.training.masked import MaskedPatchViT
 from stages.training.optimisers import build
+from stages.training.restore import Resumed
+from stages.training.steps import Place
 from stages.vit.adapt import adapt_state
 from stages.vit.build import Model, blocks_of, build_model, checkpoint_blocks
 from stages.vit.config import ModelSettings
@@ -59,23 +61,32 @@ def _train(job: Job, rank: Rank, out: Out, scratch: Path) -> None:
     agree.on_first(out.begin, rank.rank)
     deal = Deal(job.course.config.batch_images, job.course.micro_batch, rank.rank, rank.world_size)
     engine = _engine(job, rank, deal, scratch)
-    checkpoints = Checkpoints(engine, out, scratch, job.task.events, rank)
+    course = job.course
+    keep = Keep(course.resources.keep, course.milestone_steps)
+    checkpoints = Checkpoints(engine, out, scratch, job.task.events, rank, keep)
     images = _images(job)
     watch = Watch(job, rank, engine, scratch, images.keys)
     resumed = checkpoints.resume()
-    saved = _begin(job, rank, resumed, watch)
+    place = _begin(job, rank, resumed, watch)
+    first_step = resumed.manifest.step if resumed else _continued(job, checkpoints, rank)
     watch.ready()
-    for facts in _facts(job, engine, images, resumed.manifest.step if resumed else 0, watch):
-        watch.step(facts)
-        if facts.settled and _is_saved(facts, job, watch):
+    try:
+        for facts in _facts(job, engine, images, first_step, watch):
+            watch.step(facts)
             with watch.spending("checkpoint"):
-                saved = checkpoints.save(facts.step, facts.samples_seen, watch.beside(facts) | _model(job))
-                checkpoints.prune(job.course.resources.keep)
-            watch.saved(saved)
-        if facts.stop and facts.step < job.course.total_steps:
-            raise Stopped(f"pretrain {job.task.node}", f"{facts.stop}; step {facts.step} is committed", _AGAIN)
+                if facts.settled and _is_saved(facts, job, watch):
+                    checkpoints.save(facts.step, facts.samples_seen, watch.beside(facts) | _model(job))
+                    place = Place(attempt=out.attempt, step=facts.step)
+                if facts.stop or facts.step == course.total_steps:
+                    checkpoints.settle()
+            for saved in checkpoints.news():
+                watch.saved(saved)
+            if facts.stop and facts.step < course.total_steps:
+                raise Stopped(f"pretrain {job.task.node}", f"{facts.stop}; step {facts.step} is committed", _AGAIN)
+    finally:
+        checkpoints.close()
     if rank.rank == 0:
-        _finish(out, scratch, saved, watch)
+        _finish(out, scratch, place, watch)
 
 
 _AGAIN = "type the same command again to go on"
@@ -109,7 +120,7 @@ def _engine(job: Job, rank: Rank, deal: Deal, scratch: Path) -> Engine:
             block.compile()
     settings = EngineSettings(
         resources.zero, config.precision, config.optimizer.clip_norm, job.model.image_px,
-        ema_decay=config.ema.decay if config.ema else None,
+        ema_decay=config.ema.decay if config.ema else None, offload=resources.offload == "cpu",
     )  # fmt: skip
     return Engine(model, build(model, config.optimizer), settings, deal, rank)
 
@@ -127,7 +138,7 @@ def _given(state: dict[str, Tensor], old: ModelSettings, job: Job) -> dict[str, 
     return {name: tensor for name, tensor in adapted.items() if old.classes or not name.startswith("head.")}
 
 
-def _begin(job: Job, rank: Rank, resumed: Resumed | None, watch: Watch) -> Saved | None:
+def _begin(job: Job, rank: Rank, resumed: Resumed | None, watch: Watch) -> Place | None:
     """Take over what stands beside the checkpoint and say where training goes on."""
     if resumed is None:
         return None
@@ -135,10 +146,26 @@ def _begin(job: Job, rank: Rank, resumed: Resumed | None, watch: Watch) -> Saved
     if rank.rank == 0:
         manifest = resumed.manifest
         text = f"from step {manifest.step} of attempt {resumed.place.attempt}, {manifest.samples_seen} images seen"
+        now = {"workers": rank.world_size, "zero": job.course.resources.zero}
+        then = {"workers": manifest.world_size, "zero": manifest.zero}
+        text += "".join(f"; {name} {then[name]} -> {now[name]}" for name in now if then[name] != now[name])
         if manifest.micro_batch != job.course.micro_batch:
             text += f"; micro_batch {manifest.micro_batch} -> {job.course.micro_batch}: dropout masks change"
         job.task.events.emit("resumed", text)
-    return Saved(resumed.place, resumed.manifest, 0.0, 0.0)
+    return resumed.place
+
+
+def _continued(job: Job, checkpoints: Checkpoints, rank: Rank) -> int:
+    """Load what the training goes on with, if anything; the steps made before."""
+    given = job.continued
+    if given is None:
+        return 0
+    attempt = given.file(f"{given.folder}/manifest.json").at.partition("/")[0]
+    checkpoints.restore.exactly(given.store(), Place(attempt=attempt, step=given.step))
+    if rank.rank == 0:
+        text = f"from step {given.step} of {given.uri}, {given.samples_seen} images seen: its training goes on"
+        job.task.events.emit("resumed", text)
+    return given.step
 
 
 def _facts(job: Job, engine: Engine, images: TrainImages, first_step: int, watch: Watch) -> Iterator[loop.Facts]:
@@ -189,15 +216,15 @@ def _shapes(job: Job) -> dict[str, list[int]]:
     return {name: list(parameter.shape) for name, parameter in model.named_parameters()}
 
 
-def _finish(out: Out, scratch: Path, saved: Saved | None, watch: Watch) -> None:
+def _finish(out: Out, scratch: Path, place: Place | None, watch: Watch) -> None:
     """Leave the driver what it builds the artifact from."""
-    assert saved is not None  # a run has at least one step, and its last is a checkpoint
+    assert place is not None  # a run has at least one step, and its last is a checkpoint
     curves: list[File] = [
         out.upload(path, f"tensorboard/{path.name}") for path in watch.write_tensorboard(scratch / "tensorboard")
     ]
     finished = {
-        "attempt": saved.place.attempt,
-        "step": saved.place.step,
+        "attempt": place.attempt,
+        "step": place.step,
         "files": [file.model_dump() for file in curves],
         "metrics": watch.totals(),
     }

@@ -12,6 +12,7 @@ from stages.contract import Inputs, Out, StageContext
 from stages.images.manifest import load_manifest
 from stages.images.united import united
 from stages.pretrain.config import PretrainConfig, validation_split
+from stages.pretrain.going_on import refuse_change, refuse_end
 from stages.pretrain.job import FINISHED, SPLIT, Course, Job, model_of
 from stages.training.steps import EVALUATION, LEDGER, METRICS, Place
 
@@ -21,7 +22,8 @@ _NO_SPLIT = f"ingest with a split named {SPLIT}"
 def run(config: PretrainConfig, inputs: Inputs, ctx: StageContext) -> Checkpoint:
     """Train to the last step, from the newest committed one where there is one.
 
-    Errors: UsageError for shards that do not fit the recipe, StageError, Stopped, LeaseLost, StorageError, and
+    Errors: UsageError for shards that do not fit the recipe, DriftError for a recipe that is not the one it goes on
+    with, StageError, Stopped, LeaseLost, StorageError, and
     IntegrityError when checkpoints were committed and none is whole.
     """
     shards = inputs.many("shards", ShardSet)
@@ -36,9 +38,12 @@ def run(config: PretrainConfig, inputs: Inputs, ctx: StageContext) -> Checkpoint
         init=_init(inputs),
         task=ctx.task,
         probes=_probes(inputs),
+        continued=_continued(config, inputs),
     )
+    if job.continued is not None:
+        refuse_end(course.total_steps, job.continued.step, job.continued.uri)
     validation_split(config, [one.splits for one in shards], bool(job.probes))
-    note = f"waits for {ctx.resources.workers} workers to have their machines and start"
+    note = f"waits for {ctx.resources.least_workers} workers to have their machines and start"
     ctx.progress.update(0, job.course.total_steps, note=note)
     ctx.cluster.gang(functools.partial(_on_rank, job), resources=ctx.resources)
     return _artifact(job, ctx.out)
@@ -57,6 +62,17 @@ def _init(inputs: Inputs) -> Weights | Score | None:
     if given is None or isinstance(given, (Weights, Score)):
         return given
     raise UsageError(f"begin from {given.uri}", f"a {given.kind}", "give Weights, or a finetune's Score")
+
+
+def _continued(config: PretrainConfig, inputs: Inputs) -> Checkpoint | None:
+    given = inputs.maybe("continue", Checkpoint)
+    if given is None:
+        return None
+    if "init" in inputs.names():
+        raise UsageError(f"go on from {given.uri}", "`init` is given too", "remove one of them")
+    refuse_change(config, inputs.many("shards", ShardSet), given)
+    given.read(f"{given.folder}/manifest.json")  # of what its record vouches for
+    return given
 
 
 def _probes(inputs: Inputs) -> tuple[ShardSet, ...]:

@@ -17,9 +17,10 @@ from stages.pretrain.notes import Keys, Notes
 from stages.pretrain.reporting import Reporter
 from stages.training import agree, metrics_log
 from stages.training.account import Account, Cause
-from stages.training.checkpoint import Resumed, Saved
+from stages.training.checkpoint import Saved
 from stages.training.engine import Engine
 from stages.training.loop import Facts
+from stages.training.restore import Resumed
 from stages.training.skipping import Skips
 from stages.training.steps import METRICS
 

@@ -11,18 +11,18 @@ from infra.errors import VitpipeError, gravest
 T = TypeVar("T")
 
 
-def each(work: Callable[[], T]) -> list[T]:
-    """Do `work` on every rank; every rank's result, in order of rank.
+def each(work: Callable[[], T], group: dist.ProcessGroup | None = None) -> list[T]:
+    """Do `work` on every rank; every rank's result, in order of rank. `group` is of all ranks too, the default one's.
 
     When it fails on any, all ranks raise the same error: the gravest of them, so that none waits for the others.
     """
-    return _results(_try(work))
+    return _results(_try(work), group)
 
 
-def on_first(work: Callable[[], T], rank: int) -> T:
+def on_first(work: Callable[[], T], rank: int, group: dist.ProcessGroup | None = None) -> T:
     """Do `work` on rank 0; its result, or its error, on all."""
     outcome = _try(work) if rank == 0 else (None, None)
-    return _results(outcome)[0]
+    return _results(outcome, group)[0]
 
 
 def _try(work: Callable[[], T]) -> tuple[T | None, Exception | None]:
@@ -32,9 +32,9 @@ def _try(work: Callable[[], T]) -> tuple[T | None, Exception | None]:
         return None, error
 
 
-def _results(outcome: tuple[T | None, Exception | None]) -> list[T]:
+def _results(outcome: tuple[T | None, Exception | None], group: dist.ProcessGroup | None) -> list[T]:
     outcomes: list[bytes] = [b""] * dist.get_world_size()
-    dist.all_gather_object(outcomes, _pickled(outcome))
+    dist.all_gather_object(outcomes, _pickled(outcome), group=group)
     results, errors = zip(*(pickle.loads(one) for one in outcomes), strict=True)
     known = [error for error in errors if isinstance(error, VitpipeError)]
     if known:

@@ -1,26 +1,40 @@
-"""Checkpoints one can trust: saved by all ranks, committed by a manifest written last, verified before every load.
+"""Checkpoints one can trust: copied at a step's end, written and committed by a thread while training goes on.
 
-Knows the engine's two verbs and the attempt's folder; where the run stands in its recipe is the caller's.
+A step is committed by a manifest that is written last, once all ranks agree that all its files are up. The threads of
+the ranks meet in a process group of their own, so that nothing they do comes between the collectives of the training.
 """
 
-import re
+import logging
 import shutil
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
-from infra.errors import IntegrityError, NotFound, StorageError, UsageError
+import torch.distributed as dist
+
+from infra.errors import IntegrityError, StorageError
+from infra.faults import reach
 from infra.work import Rank
 from stages.artifacts import File
 from stages.contract import Events, Out
 from stages.training import agree
-from stages.training.engine import STATE, Engine
-from stages.training.steps import METRICS, Place, StepFile, StepManifest, committed
+from stages.training.background import Background
+from stages.training.engine import Engine
+from stages.training.restore import Restore, Resumed
+from stages.training.snapshot import Snapshot
+from stages.training.state_files import LAYOUT, Layout, Run
+from stages.training.steps import STATE, Place, StepFile, StepManifest, committed
 
-_OWNER = re.compile(r"zero_pp_rank_(\d+)_")
+log = logging.getLogger(__name__)
+
 _UPLOADS = 4
+_BEARABLE = (StorageError, IntegrityError)
+"""Errors of a save after which training goes on."""
+_COMMIT_TIMEOUT_S = 3600.0
+"""How long one rank's upload may make the others' threads wait; a rank that died ends the wait at once."""
 
 
 @dataclass(frozen=True)
@@ -30,185 +44,201 @@ class Saved:
     place: Place
     manifest: StepManifest
     stall_seconds: float
+    """Training stood still: the copy, and before it the wait for a save that was still under way."""
     commit_seconds: float
+    """From the copy's beginning to the commit."""
 
 
 @dataclass(frozen=True)
-class Resumed:
-    """Where training goes on."""
+class Keep:
+    """Which committed steps stay while the run goes on."""
 
-    place: Place
-    manifest: StepManifest
-    beside: dict[str, bytes]
-    """On rank 0, the files that the step holds beside its state, the curve of all steps before among them."""
+    newest: int
+    milestone_steps: int | None = None
+    """Multiples of it stay for good."""
 
-    @property
-    def metrics(self) -> bytes:
-        return self.beside[METRICS]
-
-
-@dataclass(frozen=True)
-class _Damage:
-    file: str
-    reason: str
+    def surplus(self, places: list[Place]) -> list[Place]:
+        """Of all, the newest first, those to delete."""
+        return [one for one in places[self.newest :] if not self.milestone_steps or one.step % self.milestone_steps]
 
 
 @dataclass(frozen=True)
+class _Prefix:
+    """The bytes of a growing file that were there when the step was taken."""
+
+    path: Path
+    bytes: int
+
+
+@dataclass(frozen=True)
+class _Written:
+    """What one rank has put into the store."""
+
+    files: list[File]
+    runs: tuple[Run, ...]
+
+
 class Checkpoints:
-    """The steps of one node, as one rank sees them. All ranks call every method together."""
+    """The steps of one node, as one rank sees them. All ranks call every method together, but for `news`.
 
-    engine: Engine
-    out: Out
-    scratch: Path
-    """A folder of this rank alone: ranks of one machine share its disk."""
-    events: Events
-    rank: Rank
+    Files are first written to `scratch`, a folder of this rank alone: ranks of one machine share its disk.
+    """
 
-    def save(self, step: int, samples_seen: int, beside: Mapping[str, bytes | Path]) -> Saved:
-        """Commit `step-{step}`: the state of all ranks, and rank 0's files `beside` (name -> content or local file).
-
-        Returns once it is committed. Errors, the same on all ranks: LeaseLost, StorageError, IntegrityError.
-        """
-        start = time.monotonic()
-        folder = self._local("save", step)
-        _write(self.engine, folder)
-        written = time.monotonic()
-        extras = beside if self.rank.rank == 0 else {}
-        lists = agree.each(lambda: self._upload(folder, step, extras))
-        files = tuple(
-            StepFile(path=file.path, bytes=file.bytes, sha256=file.sha256)
-            for file in sorted((file for files in lists for file in files), key=lambda file: file.path)
-        )
-        settings, deal = self.engine.settings, self.engine.deal
-        manifest = StepManifest(
-            step=step, samples_seen=samples_seen, world_size=self.rank.world_size, zero=settings.zero,
-            precision=settings.precision, micro_batch=deal.micro_batch, files=files,
-        ).sealed()  # fmt: skip
-        place = Place(attempt=self.out.attempt, step=step)
-        agree.on_first(lambda: self._commit(place, manifest), self.rank.rank)
-        shutil.rmtree(folder)
-        return Saved(place, manifest, written - start, time.monotonic() - start)
+    def __init__(self, engine: Engine, out: Out, scratch: Path, events: Events, rank: Rank, keep: Keep) -> None:
+        self._engine, self._out, self._scratch, self._events, self._rank = engine, out, scratch, events, rank
+        self._keep = keep
+        self._group = dist.new_group(backend="gloo", timeout=timedelta(seconds=_COMMIT_TIMEOUT_S))
+        self._snapshot = Snapshot(engine, rank.rank)
+        self._flight: Background[Saved] | None = None
+        self._news: list[Saved] = []
 
     def resume(self) -> Resumed | None:
-        """Load the newest step that is whole; None where none was ever committed.
+        """Load the newest step that is whole, of this attempt and the earlier ones. See `Restore.newest`."""
+        return self.restore.newest(self._out.node, (self._out.attempt, *self._out.earlier))
 
-        Looks through this attempt and the earlier ones of the same recipe. Each file is verified on every rank that
-        reads it; a step with a damaged one is refused by all, with an event, and the one before is tried.
-        Errors, the same on all ranks: IntegrityError when steps were committed and none is whole; UsageError when
-        the newest whole one was made by other ranks; StorageError.
+    @property
+    def restore(self) -> Restore:
+        return Restore(self._engine, self._scratch, self._events, self._rank)
+
+    def save(self, step: int, samples_seen: int, beside: Mapping[str, bytes | Path]) -> None:
+        """Copy the state and leave the rest to a thread: `step-{step}`, with rank 0's files `beside` it.
+
+        Those are name -> content, or a local file that only grows. Waits first for a save that is still under way; one
+        that the store or a disk would not take has cost that step alone, any other error of it is raised here.
         """
-        attempts = (self.out.attempt, *self.out.earlier)
-        places = agree.on_first(lambda: committed(self.out.node, attempts), self.rank.rank)
-        for place in places:
-            resumed = self._load(place)
-            if resumed is not None:
-                return resumed
-        if places:
-            raise IntegrityError(
-                f"resume from the checkpoints under {self.out.node.uri}",
-                f"none of the {len(places)} committed steps is whole; see the events checkpoint_refused",
-                "restore the objects they name, or begin anew under another run name",
-            )
+        start = time.monotonic()
+        self._land()
+        self._snapshot.take(step)
+        stall = time.monotonic() - start
+        extras: dict[str, bytes | _Prefix] = {}
+        if self._rank.rank == 0:
+            extras = {name: one if isinstance(one, bytes) else _prefix(one) for name, one in beside.items()}
+        self._flight = Background(lambda: self._commit(step, samples_seen, extras, start, stall))
+
+    def settle(self) -> None:
+        """Wait until the last save is committed. Raises why it could not be, the same on all ranks."""
+        failed = self._land()
+        if failed is not None:
+            raise failed
+
+    def close(self, wait_s: float = 60.0) -> None:
+        """Let a save that is under way end, as well as it can."""
+        if self._flight is not None:
+            self._flight.join(wait_s)
+
+    def news(self) -> list[Saved]:
+        """Steps committed since it was last asked."""
+        if self._flight is not None and self._flight.ended and self._flight.error is None:
+            self._news.append(self._flight.result())
+            self._flight = None
+        news, self._news = self._news, []
+        return news
+
+    def _land(self) -> Exception | None:
+        """Wait for the save under way, if any; how it failed where that is bearable."""
+        flight, self._flight = self._flight, None
+        if flight is None:
+            return None
+        flight.join()
+        if isinstance(flight.error, _BEARABLE):
+            return flight.error
+        self._news.append(flight.result())
         return None
 
-    def prune(self, keep: int) -> None:
-        """Delete the steps of this recipe beyond the newest `keep`: first what makes them true, then their files."""
-        if self.rank.rank == 0:
-            for place in committed(self.out.node, (self.out.attempt, *self.out.earlier))[keep:]:
-                self._delete(place)
+    def _commit(
+        self, step: int, samples_seen: int, extras: Mapping[str, bytes | _Prefix], start: float, stall: float
+    ) -> Saved:
+        """In the thread: all of a save that training does not wait for."""
+        place = Place(attempt=self._out.attempt, step=step)
+        try:
+            written = agree.each(lambda: self._upload(step, extras), self._group)
+            manifest = agree.on_first(lambda: self._publish(place, samples_seen, written), self._rank.rank, self._group)
+        except _BEARABLE as error:
+            if self._rank.rank == 0:
+                text = f"step {step} was not saved, training goes on; the next one is tried: {error}"
+                self._events.emit("checkpoint_failed", text)
+            raise
+        return Saved(place, manifest, stall, time.monotonic() - start)
 
-    def _upload(self, folder: Path, step: int, extras: Mapping[str, bytes | Path]) -> list[File]:
-        def put(name: str, content: bytes | Path) -> File:
+    def _upload(self, step: int, extras: Mapping[str, bytes | _Prefix]) -> _Written:
+        folder = self._scratch / "save" / f"step-{step}"
+        shutil.rmtree(folder, ignore_errors=True)  # what a failed try left; absent is the rule
+        folder.mkdir(parents=True)
+
+        def put(name: str, content: bytes | _Prefix | None) -> File:
             path = f"step-{step}/{name}"
-            return self.out.put(path, content) if isinstance(content, bytes) else self.out.upload(content, path)
+            if isinstance(content, bytes):
+                return self._out.put(path, content)
+            local = folder / Path(name).name
+            if content is None:
+                digest = self._snapshot.write(local.name, local)
+            else:
+                _copy_prefix(content, local)
+                digest = None
+            reach("save:write", step, self._rank.rank)
+            file = self._out.upload(local, path)
+            local.unlink()
+            if digest not in (None, file.digest):
+                raise StorageError(f"save {path}", f"the scratch disk gave back {file.digest}, not {digest}", "see it")
+            reach("save:upload", step, self._rank.rank)
+            return file
 
-        contents: dict[str, bytes | Path] = {f"{STATE}/{path.name}": path for path in (folder / STATE).iterdir()}
+        contents: dict[str, bytes | _Prefix | None] = {f"{STATE}/{name}": None for name in self._snapshot.files}
         contents |= extras
-        with ThreadPoolExecutor(_UPLOADS) as pool:
-            return list(pool.map(put, contents.keys(), contents.values()))
+        try:
+            with ThreadPoolExecutor(_UPLOADS) as pool:
+                files = list(pool.map(put, contents.keys(), contents.values()))
+        except OSError as error:
+            raise StorageError(f"save step {step} by way of {folder}", str(error), "free space on its disk") from error
+        finally:
+            shutil.rmtree(folder)
+        reach("save:uploaded", step, self._rank.rank)
+        return _Written(files, self._snapshot.runs)
 
-    def _commit(self, place: Place, manifest: StepManifest) -> None:
-        self.out.commit(f"{manifest.folder}/manifest.json", manifest.encoded())
+    def _publish(self, place: Place, samples_seen: int, written: list[_Written]) -> StepManifest:
+        """On rank 0: the layout, then the manifest that makes the step true, then what is kept no longer."""
+        holdings, settings = self._engine.holdings, self._engine.settings
+        layout = Layout(
+            updates=self._snapshot.updates, shapes=holdings.shapes, moments=holdings.moments,
+            average=self._engine.average is not None, runs=tuple(one.runs for one in written),
+        )  # fmt: skip
+        files = [self._out.put(f"step-{place.step}/{STATE}/{LAYOUT}", layout.encoded())]
+        files += [file for one in written for file in one.files]
+        listed = (StepFile(path=file.path, bytes=file.bytes, sha256=file.sha256) for file in files)
+        manifest = StepManifest(
+            step=place.step, samples_seen=samples_seen, world_size=self._rank.world_size, zero=settings.zero,
+            precision=settings.precision, micro_batch=self._engine.deal.micro_batch,
+            files=tuple(sorted(listed, key=lambda file: file.path)),
+        ).sealed()  # fmt: skip
+        self._out.commit(f"{manifest.folder}/manifest.json", manifest.encoded())
+        reach("save:committed", place.step, self._rank.rank)
+        try:
+            self._tell_and_prune(place, manifest)
+        except StorageError as error:  # this one stands, and the next commit prunes again
+            log.warning("step %s is committed, but: %s", place.step, error)
+        return manifest
+
+    def _tell_and_prune(self, place: Place, manifest: StepManifest) -> None:
+        """Delete steps that are kept no longer: first what makes them true, then their files."""
         size = sum(file.bytes for file in manifest.files)
         text = f"step {manifest.step}: {len(manifest.files)} files, {size} bytes in {place.folder}"
-        self.events.emit("checkpoint_committed", text)
-
-    def _load(self, place: Place) -> Resumed | None:
-        folder = self._local("load", place.step)
-        read = agree.on_first(lambda: self._manifest(place), self.rank.rank)
-        if isinstance(read, StepManifest):
-            self._fits(read)
-            damages = [one for one in agree.each(lambda: self._fetch(place, read, folder)) if one is not None]
-            if not damages:
-                self.engine.load(folder)
-                beside = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
-                shutil.rmtree(folder)
-                return Resumed(place, read, beside if self.rank.rank == 0 else {})
-        else:
-            damages = [read]
-        shutil.rmtree(folder, ignore_errors=True)  # other ranks may have fetched nothing
-        if self.rank.rank == 0:
-            for damage in dict.fromkeys(damages):
-                text = f"attempt {place.attempt}, step {place.step}, file {damage.file}: {damage.reason}"
-                self.events.emit("checkpoint_refused", text)
-        return None
-
-    def _manifest(self, place: Place) -> StepManifest | _Damage:
-        try:
-            return place.read(self.out.node)
-        except (IntegrityError, NotFound) as error:
-            return _Damage("manifest.json", str(error))
-
-    def _fetch(self, place: Place, manifest: StepManifest, folder: Path) -> _Damage | None:
-        """Copy what this rank reads into `folder`, verified; the first file that is not what the manifest says."""
-        for file in manifest.files:
-            name = file.path.removeprefix(f"{manifest.folder}/")
-            if not self._reads(name):
-                continue
-            local = folder / name
-            local.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                self.out.node.download(f"{place.attempt}/{file.path}", local, expect=file.digest)
-            except (IntegrityError, NotFound) as error:
-                return _Damage(name, str(error))
-        return None
-
-    def _reads(self, name: str) -> bool:
-        """Whether this rank reads a file of a step: rank 0 what is shared, every rank what DeepSpeed gave it."""
-        owner = _OWNER.search(name)
-        if owner:
-            return int(owner[1]) == self.rank.rank
-        return self.rank.rank == 0 or name.startswith(f"{STATE}/")
-
-    def _fits(self, manifest: StepManifest) -> None:
-        mine = (self.rank.world_size, self.engine.settings.zero)
-        if (manifest.world_size, manifest.zero) != mine:
-            raise UsageError(
-                f"resume with workers {mine[0]}, zero {mine[1]}",
-                f"step {manifest.step} was saved with workers {manifest.world_size}, zero {manifest.zero}",
-                "set resources.workers and resources.zero back to these",
-            )
-
-    def _delete(self, place: Place) -> None:
-        manifest = f"{place.folder}/manifest.json"
-        paths = [entry.path for entry in self.out.node.list(f"{place.folder}/")]
-        for path in (manifest, *(path for path in paths if path != manifest)):
-            self.out.fence.check()
-            self.out.node.delete(path)
-
-    def _local(self, use: str, step: int) -> Path:
-        folder = self.scratch / use / f"step-{step}"
-        shutil.rmtree(folder, ignore_errors=True)  # what an interrupted try left; absent is the rule
-        folder.mkdir(parents=True)
-        return folder
+        self._events.emit("checkpoint_committed", text)
+        node = self._out.node
+        for place in self._keep.surplus(committed(node, (self._out.attempt, *self._out.earlier))):
+            manifest = f"{place.folder}/manifest.json"
+            paths = [entry.path for entry in node.list(f"{place.folder}/")]
+            for path in (manifest, *(path for path in paths if path != manifest)):
+                self._out.fence.check()
+                node.delete(path)
 
 
-def _write(engine: Engine, folder: Path) -> None:
-    try:
-        engine.save(folder)
-    except OSError as error:
-        raise StorageError(f"write a checkpoint to {folder}", str(error), "free space on the scratch disk") from error
-    except RuntimeError as error:
-        if "PytorchStreamWriter" not in str(error):  # a lost peer, which a restart heals
-            raise
-        raise StorageError(f"write a checkpoint to {folder}", str(error), "free space on the scratch disk") from error
+def _prefix(path: Path) -> _Prefix:
+    return _Prefix(path, path.stat().st_size)
+
+
+def _copy_prefix(prefix: _Prefix, local: Path) -> None:
+    with prefix.path.open("rb") as source, local.open("wb") as target:
+        data = source.read(prefix.bytes)
+        if len(data) != prefix.bytes:
+            raise IntegrityError(f"save {prefix.path}", f"{len(data)} of {prefix.bytes} bytes are there", "")
+        target.write(data)

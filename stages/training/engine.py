@@ -1,4 +1,4 @@
-"""DeepSpeed behind five verbs: accumulate, step, save, load, and the settings it needs. Nobody else imports it.
+"""DeepSpeed behind three verbs: forward, accumulate, step; and the settings it needs. Nobody else imports it.
 
 Knows no data, no schedule and no store. One step is the same mean over the global batch at every world size.
 """
@@ -13,16 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from infra.errors import StageError
 from infra.work import Rank
 from stages.training.deal import Deal
 from stages.training.ema import Average
-
-STATE = "state"
-"""Name of the folder, inside a step's, that DeepSpeed's files lie in."""
-
-_PARTS = ("single_partition_of_fp32_groups", "fp32_groups_flat_partition", "fp32_partitioned_groups_flat")
-"""Where DeepSpeed's optimisers keep a rank's fp32 weights: ZeRO 1 and 2, ZeRO 1 in bf16, ZeRO 3."""
+from stages.training.holdings import WEIGHT, Holdings
 
 
 @dataclass(frozen=True)
@@ -36,6 +30,8 @@ class EngineSettings:
     """Side of the images, to make padding up."""
     ema_decay: float | None = None
     """Of a running average of the parameters; None keeps none."""
+    offload: bool = False
+    """Keep fp32 weights and moments in the host's memory, and update them there (ZeRO-Offload); not at ZeRO 0."""
 
     @property
     def own_clipping(self) -> bool:
@@ -55,16 +51,19 @@ class Engine:
 
         groups._release_process_group_references()  # of an earlier gang in this process, whose world is gone
         logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
-        self.settings, self.deal, self.device, self._rank = settings, deal, torch.device(rank.device), rank
+        self.settings, self.deal, self.device = settings, deal, torch.device(rank.device)
         for group in optimizer.param_groups:
-            group["lr"] = 0.0  # every step sets its own; see `_forget_dry_run`
+            group["lr"] = 0.0  # every step sets its own; at ZeRO 0 in bf16 DeepSpeed makes one before the first
         self._engine, *_ = deepspeed.initialize(
             model=model, optimizer=optimizer, config=deepspeed_config(settings, deal, self.device)
         )
         _unlink_shared_memory()
-        self._forget_dry_run(optimizer)
         self._parameters = list(self._engine.module.parameters())
-        self._average = None if settings.ema_decay is None else Average(self._masters(), settings.ema_decay, rank.rank)
+        self.holdings = Holdings(self._engine, optimizer, settings.zero, rank.rank, rank.world_size)
+        self.average: Average | None = None
+        """Of this rank's share of the weights."""
+        if settings.ema_decay is not None:
+            self.average = Average(self.holdings.numbers(WEIGHT, self.holdings.share), settings.ema_decay)
 
     def forward(self, images: Tensor, *hints: Tensor) -> Tensor:
         """The model's outputs for a micro-batch, in the engine's precision."""
@@ -123,52 +122,11 @@ class Engine:
         norm = self._clip() if self.settings.own_clipping else None
         self._engine.step()
         applied = self._engine.was_step_applied() and (norm is None or bool(norm.isfinite()))
-        if self._average is not None and applied:
-            self._average.update(self._masters())
+        if self.average is not None and applied:
+            self.average.update()
         if norm is None:
             norm = torch.as_tensor(self._engine.get_global_grad_norm(), dtype=torch.float32, device=self.device)
         return norm
-
-    def save(self, folder: Path) -> None:
-        """Write this rank's files below `folder/state`. All ranks call it; each may have its own folder."""
-        self._engine.save_checkpoint(str(folder), tag=STATE, save_latest=False)
-        if self._average is not None:
-            self._average.save(folder / STATE)
-
-    def load(self, folder: Path) -> None:
-        """Read what `save` wrote at the same world size. The caller has verified every file before: they are pickles.
-
-        StageError when DeepSpeed finds nothing to load, which by itself it would pass over.
-        """
-        loaded, _ = self._engine.load_checkpoint(str(folder), tag=STATE)
-        if loaded is None:
-            raise StageError(f"load a checkpoint from {folder}", "DeepSpeed found none", "report this")
-        if self._average is not None:
-            self._average.load(folder / STATE)
-
-    def _masters(self) -> dict[str, Tensor]:
-        """The fp32 weights that this rank updates: its parts of the whole, numbered; at ZeRO 0 by parameter's name.
-
-        There every rank has all of them, so that rank 0 answers for the others.
-        """
-        inner, named = self._engine.optimizer, dict(self._engine.module.named_parameters())
-        if self.settings.zero:
-            parts = next(getattr(inner, place) for place in _PARTS if hasattr(inner, place))
-            return {str(number): part for number, part in enumerate(parts)}
-        if self._rank.rank:
-            return {}
-        if self.settings.precision == "fp32":
-            return named
-        names = {id(parameter): name for name, parameter in named.items()}
-        groups = zip(inner.fp16_groups, inner.fp32_groups, strict=True)
-        pairs = (pair for rounded, masters in groups for pair in zip(rounded, masters, strict=True))
-        return {names[id(parameter)]: master for parameter, master in pairs}
-
-    def _forget_dry_run(self, optimizer: torch.optim.Optimizer) -> None:
-        """ZeRO 0 in bf16 makes a step with zero gradients to allocate its moments, and counts it: Adam's bias
-        corrections would be one step ahead of those of all other stages."""
-        if self.settings.zero == 0 and self.settings.precision == "bf16":
-            optimizer.state.clear()
 
     def _clip(self) -> Tensor:
         gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
@@ -206,9 +164,10 @@ def deepspeed_config(settings: EngineSettings, deal: Deal, device: torch.device)
             "stage": settings.zero,
             "overlap_comm": cuda and settings.zero >= 2,  # gloo has no streams to overlap on
             "contiguous_gradients": True,
+            **({"offload_optimizer": {"device": "cpu", "pin_memory": cuda}} if settings.offload else {}),
         },
         "zero_allow_untested_optimizer": True,  # torch's own optimisers are not on its list
-        "zero_force_ds_cpu_optimizer": False,
+        "zero_force_ds_cpu_optimizer": False,  # torch's fused AdamW is one too, and the same rule as on a GPU
         "steps_per_print": 2**62,  # our loop reports
     }
     if bf16 and settings.zero >= 1:

@@ -36,7 +36,7 @@ class LeanAdamW(torch.optim.Optimizer):
         size = (state["exp_avg_sq"] / (1 - second**steps)).sqrt_().add_(group["eps"])
         weight.mul_(1 - group["lr"] * group["weight_decay"])
         weight.addcdiv_(moment, size, value=-group["lr"] / (1 - first**steps))
-        state["exp_avg"] = moment.bfloat16()
+        state["exp_avg"].copy_(moment)  # in place, as torch's: a checkpoint keeps hold of the tensor
 
 
 class LeanSGD(torch.optim.Optimizer):
@@ -55,10 +55,11 @@ class LeanSGD(torch.optim.Optimizer):
     def _update(self, weight: Tensor, group: dict[str, Any]) -> None:
         state = self.state[weight]
         gradient = weight.grad.add(weight, alpha=group["weight_decay"])  # type: ignore[union-attr]
-        kept = state["momentum_buffer"] if state else _empty_moment(weight)
-        moment = kept.to(weight.dtype).mul_(group["momentum"]).add_(gradient)
+        if not state:
+            state["momentum_buffer"] = _empty_moment(weight)
+        moment = state["momentum_buffer"].to(weight.dtype).mul_(group["momentum"]).add_(gradient)
         weight.add_(moment, alpha=-group["lr"])
-        state["momentum_buffer"] = moment.bfloat16()
+        state["momentum_buffer"].copy_(moment)
 
 
 def _empty_moment(weight: Tensor) -> Tensor:

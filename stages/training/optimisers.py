@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from stages.training.config import OptimizerSettings
 from stages.training.lean_moments import LeanAdamW, LeanSGD
@@ -42,3 +42,19 @@ def build(model: nn.Module, settings: OptimizerSettings) -> torch.optim.Optimize
     if settings.kind == "sgd":
         return torch.optim.SGD(groups, lr=settings.peak_lr, momentum=settings.momentum, fused=fused)
     return torch.optim.AdamW(groups, lr=settings.peak_lr, betas=settings.betas, eps=1e-8, fused=fused)
+
+
+def begin_state(optimizer: torch.optim.Optimizer, weights: Tensor) -> tuple[str, ...]:
+    """Give a tensor of weights the state that its first update would make, all zeros; the names of its moments."""
+    state: dict[str, Tensor] = optimizer.state[weights]
+    kept = torch.bfloat16 if isinstance(optimizer, LeanAdamW | LeanSGD) else weights.dtype
+    if isinstance(optimizer, torch.optim.SGD | LeanSGD):
+        if not optimizer.param_groups[0]["momentum"] and not isinstance(optimizer, LeanSGD):
+            return ()
+        state["momentum_buffer"] = torch.zeros_like(weights, dtype=kept)
+        return ("momentum_buffer",)
+    fused = bool(optimizer.param_groups[0].get("fused"))
+    state["step"] = torch.zeros((), device=weights.device if fused else "cpu")
+    state["exp_avg"] = torch.zeros_like(weights, dtype=kept)
+    state["exp_avg_sq"] = torch.zeros_like(weights)
+    return ("exp_avg", "exp_avg_sq")

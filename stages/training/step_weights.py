@@ -10,15 +10,14 @@ from pathlib import Path
 from infra.errors import IntegrityError, NotFound, UsageError
 from infra.storage.store import Store
 from stages.artifacts import Checkpoint, File
-from stages.training.engine import STATE
 from stages.training.masked import OWN_PARAMETERS
-from stages.training.steps import Place, StepManifest, average_files, committed, no_average
-from stages.training.zero_files import ZeroFiles, needed_files
+from stages.training.state_files import AVERAGE, LAYOUT, WEIGHTS, StateFiles
+from stages.training.steps import STATE, Place, StepManifest, average_files, committed, no_average
 
 _ATTEMPT = re.compile(r"(a\d+(?:\.\d+)?)/attempt\.json")
 
 
-def open_step(checkpoint: Checkpoint, scratch: Path, step: int | None = None, average: bool = False) -> ZeroFiles:
+def open_step(checkpoint: Checkpoint, scratch: Path, step: int | None = None, average: bool = False) -> StateFiles:
     """Copy the files that hold the weights of `step`, the artifact's own when left out, to `scratch` and open them.
 
     With `average` it is their running average. What only an objective needs, such as a mask token, is not among them.
@@ -30,15 +29,17 @@ def open_step(checkpoint: Checkpoint, scratch: Path, step: int | None = None, av
     manifest = StepManifest.parse(found.fetch(name, scratch).read_bytes(), name)
     listed = {file.path: file.digest for file in manifest.files}
     state = f"{found.folder}/{STATE}"
-    names = [path.removeprefix(f"{state}/") for path in listed if path.startswith(f"{state}/")]
-    if average and not average_files(names):
+    if average and not average_files(listed):
         raise no_average(checkpoint.uri)
-    for path in (f"{state}/{name}" for name in needed_files(names, average)):
+    wanted = (f"{state}/{LAYOUT}", f"{state}/{AVERAGE if average else WEIGHTS}-")
+    for path in (path for path in listed if path.startswith(wanted)):
         if found.file(path).digest != listed[path]:
             told = f"its record says {found.file(path).digest} of {path}, the step's manifest {listed[path]}"
             raise IntegrityError(f"read {checkpoint.uri}", told, "use another step")
         found.fetch(path, scratch)
-    return ZeroFiles(scratch / state, leave_out=OWN_PARAMETERS, average=average)
+    if not (scratch / state / LAYOUT).exists():
+        raise IntegrityError(f"read {checkpoint.uri}", f"step {found.step} lists no {LAYOUT}", "use another step")
+    return StateFiles(scratch / state, leave_out=OWN_PARAMETERS, average=average)
 
 
 def kept_steps(checkpoint: Checkpoint) -> dict[int, Place]:

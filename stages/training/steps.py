@@ -15,7 +15,8 @@ from infra.errors import IntegrityError, UsageError
 from infra.storage.store import Digest, Store
 from stages.artifacts import File, Frozen
 
-SCHEMA = 1
+SCHEMA = 2
+"""1 was DeepSpeed's own files, at the world size and ZeRO stage that wrote them."""
 METRICS = "metrics.jsonl"
 LEDGER = "ledger.jsonl"
 """The images of each step, by key."""
@@ -23,7 +24,9 @@ EVALUATION = "evaluation.jsonl"
 """What was measured between steps."""
 TIME = "time.json"
 """Where the time went until then."""
-_AVERAGE = re.compile(r"(?:.*/)?zero_pp_rank_(\d+)_average\.pt")
+STATE = "state"
+"""Name of the folder, inside a step's, that the state of all ranks lies in."""
+_AVERAGE = re.compile(r"(?:.*/)?average-\d+\.safetensors")
 _MANIFEST = re.compile(r"([^/]+)/step-(\d+)/manifest\.json")
 
 
@@ -72,12 +75,15 @@ class StepManifest(Frozen):
 
     @classmethod
     def parse(cls, data: bytes, name: str) -> Self:
-        """Read a manifest. Errors: IntegrityError when damaged, UsageError when written by a newer vitpipe."""
+        """Read a manifest. Errors: IntegrityError when damaged, UsageError when of another schema."""
         try:
             schema = json.loads(data)["schema"]
             if isinstance(schema, int) and schema > SCHEMA:
-                found = f"schema {schema} was written by a newer vitpipe; this one reads up to {SCHEMA}"
+                found = f"schema {schema} was written by a newer vitpipe; this one reads schema {SCHEMA}"
                 raise UsageError(f"read {name}", found, "update vitpipe")
+            if isinstance(schema, int) and schema < SCHEMA:
+                found = f"schema {schema} is of DeepSpeed's own files, as vitpipe wrote them before its first release"
+                raise UsageError(f"read {name}", found, "convert it with the vitpipe that wrote it, or train anew")
             manifest = cls.model_validate_json(data)
         except (ValueError, KeyError, TypeError, ValidationError) as error:
             raise IntegrityError(f"read {name}", f"it is damaged: {error}", "an earlier step may stand") from error
@@ -117,15 +123,9 @@ class Place(Frozen):
         )
 
 
-def average_file(rank: int) -> str:
-    """Name of the file that holds a rank's part of the running average, beside DeepSpeed's own."""
-    return f"zero_pp_rank_{rank}_average.pt"
-
-
 def average_files(names: Iterable[str]) -> list[str]:
-    """Those among the files of a step, in order of rank; none where no average was kept."""
-    found = {int(match[1]): name for name in names if (match := _AVERAGE.fullmatch(name))}
-    return [found[rank] for rank in sorted(found)]
+    """Those among the files of a step that hold a running average; none where none was kept."""
+    return sorted(name for name in names if _AVERAGE.fullmatch(name))
 
 
 def no_average(uri: str) -> UsageError:

@@ -16,15 +16,14 @@ from infra.work import Rank
 from stages.contract import Out
 from stages.pretrain.config import PretrainResources
 from stages.training import agree
-from stages.training.checkpoint import Checkpoints
+from stages.training.checkpoint import Checkpoints, Keep
 from stages.training.steps import METRICS, StepManifest
 
 FILES = (
     "manifest.json",
     METRICS,
-    "state/mp_rank_00_model_states.pt",
-    "state/zero_pp_rank_0_mp_rank_00_optim_states.pt",
-    "state/zero_pp_rank_1_mp_rank_00_optim_states.pt",
+    "state/layout.json",
+    *(f"state/{sort}-0000{rank}.safetensors" for sort in ("weights", "moments", "average") for rank in (0, 1)),
 )
 
 
@@ -72,11 +71,12 @@ class Scene:
 def damage_everything(scene: Scene, rank: Rank) -> None:
     """Commit steps 2 and 4; then, for each file and damage, resume on both ranks and note what they took."""
     out = Out(open_store(f"file://{scene.node}"), "a1", HeldFence(scene.folder), b"{}")
-    made = engine(rank, zero=1)
-    checkpoints = Checkpoints(made, out, scene.folder / f"scratch-{rank.rank}", scene.events, rank)
+    made = engine(rank, zero=1, ema_decay=0.9)
+    checkpoints = Checkpoints(made, out, scene.folder / f"scratch-{rank.rank}", scene.events, rank, Keep(9))
     for facts in steps(made, course(total_steps=4, settle_at=lambda step: step == 2)):
         if facts.settled:
             checkpoints.save(facts.step, facts.samples_seen, {METRICS: f"{facts.loss.hex()}\n".encode()})
+    checkpoints.settle()
     taken = {}
     for damage in (None, *DAMAGES):
         for name in FILES if damage else ("nothing",):

@@ -1,20 +1,15 @@
 """Golden runs: ranks killed in the middle of a step, and what comes of it equals an undisturbed run to the last bit."""
 
-import json
 import os
+import re
 import signal
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 import synthetic
-import torch
+from states import committed, curve, differing
 from tiny_pretraining import context, pretrain, recipe
-from tiny_training import tensors
-
-from stages.artifacts import Checkpoint
-from stages.contract import StageContext
 
 
 @dataclass
@@ -35,17 +30,6 @@ class KillsAt:
         return None
 
 
-def curve(ctx: StageContext, made: Checkpoint) -> list[dict[str, Any]]:
-    lines = [json.loads(line) for line in ctx.out.node.read(made.file("metrics.jsonl").at).splitlines()]
-    return [{name: value for name, value in line.items() if name != "seconds"} for line in lines]
-
-
-def state(ctx: StageContext, made: Checkpoint) -> dict[str, torch.Tensor]:
-    """Weights, master weights and moments of all ranks."""
-    folder = Path(ctx.out.node.uri.removeprefix("file://")) / Path(made.file(f"{made.folder}/manifest.json").at).parent
-    return tensors(folder / "state")
-
-
 @pytest.mark.parametrize("zero", [0, 3])
 def test_killed_and_resumed_is_the_undisturbed_run(tmp_path: Path, zero: int) -> None:
     # four classes: what two ranks cannot halve is padded by DeepSpeed with memory as it finds it
@@ -60,9 +44,9 @@ def test_killed_and_resumed_is_the_undisturbed_run(tmp_path: Path, zero: int) ->
     again = context(tmp_path, "a2", ("a1",), zero=zero, workers=2)
     found = pretrain(mixing, again, shards)
 
-    assert "from step 6 of attempt a1" in again.events.of("resumed")[0]  # type: ignore[attr-defined]
+    # the save of step 6 was perhaps under way
+    assert re.match("from step [36] of attempt a1", again.events.of("resumed")[0])  # type: ignore[attr-defined]
     assert curve(again, found) == curve(whole, wanted)
-    ours, theirs = state(again, found), state(whole, wanted)
-    assert ours.keys() == theirs.keys()
+    ours, theirs = committed(again, found), committed(whole, wanted)
     assert any("exp_avg_sq" in name for name in ours)
-    assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
+    assert differing(ours, theirs) == []

@@ -1,10 +1,9 @@
 """A ViT of 2 layers on made-up images, trained by our loop on gloo ranks or by plain torch: the same mathematics."""
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from infra.work import Rank
 from stages.images.batch import Batch
@@ -46,13 +45,18 @@ def images(start: int, count: int) -> Batch:
 
 
 def engine(
-    rank: Rank, zero: int, precision: str = "fp32", settings: ModelSettings = MODEL, batch: int = BATCH
+    rank: Rank,
+    zero: int,
+    precision: str = "fp32",
+    settings: ModelSettings = MODEL,
+    batch: int = BATCH,
+    ema_decay: float | None = None,
+    offload: bool = False,
 ) -> Engine:
     vit = model(settings)
     deal = Deal(batch, MICRO, rank.rank, rank.world_size)
-    return Engine(
-        vit, build(vit, OPTIMIZER), EngineSettings(zero, precision, OPTIMIZER.clip_norm, settings.image_px), deal, rank
-    )
+    told = EngineSettings(zero, precision, OPTIMIZER.clip_norm, settings.image_px, ema_decay, offload)
+    return Engine(vit, build(vit, OPTIMIZER), told, deal, rank)
 
 
 def course(
@@ -104,22 +108,3 @@ def plain_curve(
         optimizer.step()
         curve.append((mean.item(), norm.item()))
     return curve
-
-
-def tensors(folder: Path) -> dict[str, Tensor]:
-    """Every tensor in DeepSpeed's files of a step, by file and place inside."""
-    found: dict[str, Tensor] = {}
-
-    def walk(name: str, value: object) -> None:
-        if isinstance(value, Tensor):
-            found[name] = value
-        elif isinstance(value, dict):
-            for key, one in value.items():
-                walk(f"{name}/{key}", one)
-        elif isinstance(value, list | tuple):
-            for index, one in enumerate(value):
-                walk(f"{name}/{index}", one)
-
-    for path in sorted(folder.glob("*.pt")):
-        walk(path.name, torch.load(path, weights_only=False))
-    return found

@@ -16,8 +16,8 @@ from stages.contract import Estimate, Inputs, Known
 from stages.convert.config import ConvertConfig, ConvertResources, check_inputs
 from stages.convert.estimate import estimate
 from stages.convert.run import run
-from stages.training.engine import STATE
-from stages.training.zero_files import ZeroFiles
+from stages.training.state_files import StateFiles
+from stages.training.steps import STATE
 from stages.vit.native import load_weights
 
 AVERAGE = ConvertConfig(formats=("native", "timm"), use="ema")
@@ -37,7 +37,7 @@ def test_the_average_is_converted_bit_by_bit(tmp_path: Path) -> None:
         _, states[use] = load_weights(weights, tmp_path / use)
     for file in trained.files:
         trained.fetch(file.path, tmp_path / "step")
-    files = ZeroFiles(tmp_path / "step" / "step-10" / STATE, average=True)
+    files = StateFiles(tmp_path / "step" / "step-10" / STATE, average=True)
     assert set(files.shapes) == set(states["ema"])
     for name, tensor in states["ema"].items():
         assert torch.equal(tensor, files.tensor(name)), name

@@ -1,11 +1,11 @@
-"""A committed checkpoint without a training: random weights in the one file that DeepSpeed writes at ZeRO 0."""
+"""A committed checkpoint without a training: random weights, as one rank writes them."""
 
 import hashlib
 import json
 from pathlib import Path
 
-import torch
 from inprocess import commit, make_context
+from state_folder import write_weights
 from tiny_vit import random_state
 from torch import Tensor
 
@@ -14,7 +14,7 @@ from stages.settings import TaskResources
 from stages.training.steps import StepFile, StepManifest
 from stages.vit.config import ModelSettings
 
-STATE_FILE = "step-3/state/mp_rank_00_model_states.pt"
+STATE_FILE = "step-3/state/weights-00000.safetensors"
 
 
 def commit_checkpoint(
@@ -26,17 +26,16 @@ def commit_checkpoint(
 ) -> Checkpoint:
     """A Checkpoint artifact of step 3 in the store that `make_context(tmp_path, ...)` makes."""
     ctx = make_context(tmp_path, node, TaskResources())
-    local = tmp_path / "model_states.pt"
-    torch.save({"module": state or random_state(settings), "buffer_names": [], "optimizer": {}}, local)
-    file = ctx.out.upload(local, STATE_FILE)
-    listed = StepFile(path=file.path, bytes=file.bytes, sha256=file.sha256)
+    local = write_weights(tmp_path / "state", state or random_state(settings))
+    states = [ctx.out.upload(path, f"step-3/state/{path.name}") for path in local]
+    listed = tuple(StepFile(path=file.path, bytes=file.bytes, sha256=file.sha256) for file in states)
     manifest = StepManifest(
-        step=3, samples_seen=12, world_size=1, zero=0, precision="fp32", micro_batch=4, files=(listed,), schema=1
+        step=3, samples_seen=12, world_size=1, zero=0, precision="fp32", micro_batch=4, files=listed, schema=2
     ).sealed()
     labels = {"id2label": {str(number): f"class {number}" for number in range(settings.classes or 0)}}
     told = labels | ({} if objective == "softmax" else {"objective": objective})
     files = (
-        file,
+        *states,
         ctx.out.put("step-3/manifest.json", manifest.encoded()),
         ctx.out.put("labels.json", json.dumps(told).encode()),
     )

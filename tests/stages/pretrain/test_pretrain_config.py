@@ -1,6 +1,7 @@
 """What is refused before any data is seen, and the defaults that are derived."""
 
 import pytest
+from pydantic import ValidationError
 from tiny_pretraining import RECIPE, recipe
 
 from stages.pretrain.config import PretrainResources, check, micro_batch_of
@@ -60,3 +61,19 @@ def test_sigmoid_starts_from_its_bias() -> None:
 def test_an_impossible_decay_is_refused(decay: float) -> None:
     with pytest.raises(ValueError, match=r"ema\.decay"):
         recipe(ema={"decay": decay})
+
+
+def test_elastic_workers_and_offload_are_checked() -> None:
+    told = check(recipe(batch_images=64), PretrainResources(workers=(4, 2), micro_batch=8, offload="cpu", zero=0))
+    assert told == [
+        "workers [4, 2]: the first is the least of them",
+        "offload cpu moves what ZeRO splits, and zero is 0: set zero to 1 or more",
+    ]
+    assert check(recipe(batch_images=64), PretrainResources(workers=(2, 4), micro_batch=8, offload="cpu")) == []
+    wrong = check(recipe(batch_images=64), PretrainResources(workers=(2, 9), micro_batch=8))
+    assert wrong[0].startswith("9 workers would share 8 micro-batches")
+
+
+def test_fp16_is_refused_with_the_reason() -> None:
+    with pytest.raises(ValidationError, match="bf16 is as fast and has fp32's range"):
+        recipe(precision="fp16")

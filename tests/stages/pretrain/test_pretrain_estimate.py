@@ -53,12 +53,36 @@ def test_what_pretrain_would_refuse_fails_at_plan() -> None:
 
 
 def test_an_average_takes_room() -> None:
-    """4 bytes a parameter, split over the workers where ZeRO splits the optimiser."""
+    """4 bytes a parameter, split over the workers at every stage."""
     with_one, without = paper(ema={"decay": 0.999}), paper()
     parameters = num_parameters(ModelSettings(variant="L/16", image_px=224, classes=21_843))
-    for zero, share in ((0, 1), (1, 4)):
+    for zero in (0, 1):
         resources = PretrainResources.model_validate({"workers": 4, "zero": zero, "keep": 1})
-        more, less = (estimate(one, resources, {"shards": (I21K,)}, Known()) for one in (with_one, without))
+        more, less = (estimate(one, resources, {"shards": (I21K,)}, Known(gpus=4)) for one in (with_one, without))
         assert more.bytes - less.bytes == 4 * parameters  # type: ignore[operator]
-        assert more.memory_bytes - less.memory_bytes == pytest.approx(4 * parameters / share, abs=2)  # type: ignore[operator]
+        assert more.memory_bytes - less.memory_bytes == pytest.approx(4 * parameters / 4, abs=2)  # type: ignore[operator]
         assert (more.averaged, less.averaged) == (True, False)
+
+
+def test_the_host_keeps_what_is_offloaded_and_the_copy_to_save() -> None:
+    """L/16 in bf16: 12 bytes a parameter of fp32 weights and moments, on the GPU or beside it; 12 to save from."""
+    parameters = num_parameters(ModelSettings(variant="L/16", image_px=224, classes=21_843))
+    memory = {
+        (offload, gpus): estimate(
+            paper(), PretrainResources.model_validate({"offload": offload}), {"shards": (I21K,)}, Known(gpus=gpus)
+        ).memory_bytes
+        for offload in ("none", "cpu")
+        for gpus in (0, 1)
+    }
+    assert memory["none", 1] - memory["cpu", 1] == pytest.approx(12 * parameters, abs=2)  # type: ignore[operator]
+    assert memory["none", 0] - memory["none", 1] == pytest.approx(12 * parameters, abs=2)  # type: ignore[operator]
+    assert memory["none", 0] == memory["cpu", 0]
+
+
+def test_milestones_stay_beside_the_newest() -> None:
+    def kept(**resources: object) -> int:
+        told = PretrainResources.model_validate({"checkpoint_every": "1k steps", "keep": 2, **resources})
+        found = estimate(paper(total="10k steps"), told, {"shards": (I21K,)}, Known()).bytes
+        return found or 0
+
+    assert kept(milestone_every="5k steps") == 2 * kept()

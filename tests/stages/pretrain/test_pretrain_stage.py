@@ -154,24 +154,17 @@ def test_damaged_checkpoints_fall_back_and_none_left_is_an_error(tmp_path: Path,
     first = context(tmp_path)
     wanted = curve(first, pretrain(recipe(), first, shards))
     node = first.out.node
-    state = "a1/step-10/state/mp_rank_00_model_states.pt"
+    state = "a1/step-10/state/weights-00000.safetensors"
     node.write(state, node.read(state)[:-1] + b"!")
     second = context(tmp_path, "a2", ("a1",))
     assert curve(second, pretrain(recipe(), second, shards)) == wanted
     refused = second.events.of("checkpoint_refused")  # type: ignore[attr-defined]
-    assert refused[0].startswith("attempt a1, step 10, file state/mp_rank_00_model_states.pt")
+    assert refused[0].startswith("attempt a1, step 10, file state/weights-00000.safetensors")
     for entry in list(node.list("a")):
         if entry.path.endswith("metrics.jsonl"):
             node.write(entry.path, b"")
     with pytest.raises(IntegrityError, match="None of the 5 committed steps is whole"):
         pretrain(recipe(), context(tmp_path, "a3", ("a2", "a1")), shards)
-
-
-def test_a_resume_with_another_zero_stage_says_what_to_do(tmp_path: Path, shards: ShardSet) -> None:
-    with pytest.raises(Stopped):
-        pretrain(recipe(), context(tmp_path, fence=ToldAt(4)), shards)
-    with pytest.raises(UsageError, match="saved with workers 1, zero 1"):
-        pretrain(recipe(), context(tmp_path, "a2", ("a1",), zero=2), shards)
 
 
 def test_init_takes_the_parameters_and_nothing_else(tmp_path: Path, shards: ShardSet) -> None:

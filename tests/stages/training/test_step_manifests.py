@@ -25,9 +25,10 @@ def test_a_touched_manifest_is_refused(old: bytes, new: bytes) -> None:
         StepManifest.parse(MANIFEST.encoded().replace(old, new), "it")
 
 
-def test_a_newer_schema_is_refused_by_name() -> None:
-    with pytest.raises(UsageError, match="Schema 2"):
-        StepManifest.parse(MANIFEST.encoded().replace(b'"schema": 1', b'"schema": 2'), "it")
+@pytest.mark.parametrize(("schema", "told"), [(1, "Schema 1 is of DeepSpeed's own files"), (3, "by a newer vitpipe")])
+def test_another_schema_is_refused_by_name(schema: int, told: str) -> None:
+    with pytest.raises(UsageError, match=told):
+        StepManifest.parse(MANIFEST.encoded().replace(b'"schema": 2', f'"schema": {schema}'.encode()), "it")
 
 
 def test_steps_are_found_newest_first_and_only_where_a_manifest_stands(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def test_a_step_of_another_recipe_is_none_of_ours(trained: Checkpoint, tmp_path:
 
 
 def test_a_flipped_byte_of_a_kept_step_is_found(trained: Checkpoint, tmp_path: Path) -> None:
-    path = tmp_path / "store/test/net/a1/step-3/state/mp_rank_00_model_states.pt"
+    path = tmp_path / "store/test/net/a1/step-3/state/weights-00000.safetensors"
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)

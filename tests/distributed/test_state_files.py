@@ -1,4 +1,4 @@
-"""The lazy reader against real DeepSpeed engines: every ZeRO stage, fp32 and bf16, on ranks that do not divide."""
+"""The state's files against what DeepSpeed gathers: every ZeRO stage, fp32 and bf16, on ranks that do not divide."""
 
 import functools
 import itertools
@@ -9,16 +9,18 @@ from typing import Any
 import pytest
 import torch
 from inprocess import InProcessCluster
+from safetensors import safe_open
+from states import write_state
 from torch import Tensor
 
 from infra.errors import IntegrityError
 from infra.work import Rank
 from stages.training.config import OptimizerSettings
 from stages.training.deal import Deal
-from stages.training.engine import STATE, Engine, EngineSettings
-from stages.training.inert_pickle import load_mapped
+from stages.training.engine import Engine, EngineSettings
 from stages.training.optimisers import build
-from stages.training.zero_files import ZeroFiles, needed_files
+from stages.training.state_files import LAYOUT, Layout, StateFiles
+from stages.training.steps import STATE
 from stages.vit.config import ModelSettings, Sizes
 from stages.vit.init import init_weights
 from stages.vit.model import ViT
@@ -52,7 +54,7 @@ def train_all(folder: Path, rank: Rank) -> None:
             losses = torch.nn.functional.cross_entropy(engine.forward(images).float(), labels, reduction="none")
             engine.accumulate(losses, torch.ones(4))
             engine.step(lr=1e-2)
-        engine.save(folder / f"{zero}-{precision}")
+        write_state(engine, folder / f"{zero}-{precision}", rank.rank)
         weights = gathered(engine, zero)
         if rank.rank == 0:
             torch.save(weights, folder / f"{zero}-{precision}.pt")
@@ -82,7 +84,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(("zero", "precision"), CASES)
 def test_master_weights_are_those_deepspeed_gathers(checkpoints: Path, zero: int, precision: str) -> None:
-    files = ZeroFiles(checkpoints / f"{zero}-{precision}" / STATE)
+    files = StateFiles(checkpoints / f"{zero}-{precision}" / STATE)
     wanted: dict[str, Tensor] = torch.load(checkpoints / f"{zero}-{precision}.pt")
     found = {name: files.tensor(name) for name in files.shapes}
     assert set(found) == set(wanted) == {name for name, _ in ViT(MODEL).named_parameters()}
@@ -92,52 +94,46 @@ def test_master_weights_are_those_deepspeed_gathers(checkpoints: Path, zero: int
     assert precision == "fp32" or not torch.equal(moved, moved.bfloat16().float())  # masters, not the rounded copies
 
 
-def test_only_needed_files_are_named(checkpoints: Path) -> None:
-    names = sorted(path.name for path in (checkpoints / "3-bf16" / STATE).glob("*"))
-    needed = needed_files(names)
-    assert needed[0] == "zero_pp_rank_0_mp_rank_00_model_states.pt"
-    assert needed[1:] == [f"bf16_zero_pp_rank_{rank}_mp_rank_00_optim_states.pt" for rank in range(RANKS)]
-    assert len(names) == 2 * RANKS
+@pytest.mark.parametrize(("zero", "precision"), CASES)
+def test_all_ranks_write_every_number_once(checkpoints: Path, zero: int, precision: str) -> None:
+    folder = checkpoints / f"{zero}-{precision}" / STATE
+    layout = Layout.parse((folder / LAYOUT).read_bytes(), LAYOUT)
+    total = sum(parameter.numel() for parameter in ViT(MODEL).parameters())
+    assert sum(count for runs in layout.runs for _, _, count in runs) == total
+    assert (layout.updates, layout.moments, layout.average) == (3, ("exp_avg", "exp_avg_sq"), False)
+    sizes = [sum(count for *_, count in runs) for runs in layout.runs]
+    assert max(sizes) - min(sizes) <= 200  # what DeepSpeed pads
 
 
 @pytest.mark.parametrize("zero", [1, 3])
 def test_a_missing_rank_is_refused(checkpoints: Path, tmp_path: Path, zero: int) -> None:
     for path in (checkpoints / f"{zero}-fp32" / STATE).glob("*"):
-        if "rank_2" not in path.name:
+        if path.name != "weights-00002.safetensors":
             (tmp_path / path.name).symlink_to(path)
-    with pytest.raises(IntegrityError, match="ritten by 3 ranks, the optimiser states of 2"):
-        ZeroFiles(tmp_path)
+    with pytest.raises(IntegrityError, match="weights-00002"):
+        dict(StateFiles(tmp_path))
+
+
+def test_a_layout_with_a_gap_or_an_overlap_is_refused(checkpoints: Path) -> None:
+    whole = Layout.parse((checkpoints / "1-fp32" / STATE / LAYOUT).read_bytes(), LAYOUT)
+    (name, start, count), *others = whole.runs[0]
+    for wrong in ([], [(name, start, count - 1)], [(name, start, count)] * 2):
+        torn = whole.model_copy(update={"runs": ((*wrong, *others), *whole.runs[1:])})
+        with pytest.raises(IntegrityError, match="do not make"):
+            Layout.parse(torn.encoded(), LAYOUT)
 
 
 def test_a_torn_file_is_refused(checkpoints: Path, tmp_path: Path) -> None:
     for path in (checkpoints / "1-fp32" / STATE).glob("*"):
         data = path.read_bytes()
-        (tmp_path / path.name).write_bytes(data[: len(data) // 2] if "rank_1" in path.name else data)
-    with pytest.raises(IntegrityError, match="damaged"):
-        ZeroFiles(tmp_path)
+        (tmp_path / path.name).write_bytes(data[: len(data) // 2] if path.name.startswith("weights-00001") else data)
+    with pytest.raises(IntegrityError, match="weights-00001"):
+        dict(StateFiles(tmp_path))
 
 
-def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(IntegrityError, match="No model states"):
-        ZeroFiles(tmp_path)
-
-
-class Bomb:
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Path.touch, (Path("bomb-went-off"),)
-
-
-def test_nothing_in_a_pickle_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    torch.save({"module": {"x": torch.ones(2)}, "bomb": Bomb()}, "file.pt")
-    assert torch.equal(load_mapped(tmp_path / "file.pt")["module"]["x"], torch.ones(2))
-    assert not Path("bomb-went-off").exists()
-    torch.load("file.pt", weights_only=False)
-    assert Path("bomb-went-off").exists()  # it does where it is trusted
-
-
-def test_tensors_are_mapped_not_loaded(tmp_path: Path) -> None:
-    torch.save({"module": {"x": torch.zeros(1 << 20)}}, tmp_path / "file.pt")
-    content = load_mapped(tmp_path / "file.pt")
-    assert content["module"]["x"].numel() == 1 << 20
-    assert str(tmp_path / "file.pt") in Path("/proc/self/maps").read_text()
+def test_any_safetensors_reader_opens_them_mapped(checkpoints: Path) -> None:
+    path = checkpoints / "1-fp32" / STATE / "weights-00000.safetensors"
+    with safe_open(path, "pt") as file:
+        found = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  not a mapping
+        assert str(path) in Path("/proc/self/maps").read_text()
+    assert all(key.startswith("weight/") and tensor.dim() == 1 for key, tensor in found.items())

@@ -1,0 +1,155 @@
+"""Load a committed step into an engine of any world size and ZeRO stage, every file verified by the rank that reads it.
+
+All ranks agree before any of them loads; a step with a damaged file is refused by all.
+"""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from infra.errors import IntegrityError, NotFound
+from infra.storage.store import Store
+from infra.work import Rank
+from stages.contract import Events
+from stages.training import agree
+from stages.training.engine import Engine
+from stages.training.holdings import WEIGHT
+from stages.training.state_files import AVERAGE, LAYOUT, Layout, StateFiles
+from stages.training.steps import METRICS, STATE, Place, StepFile, StepManifest, committed
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """Where training goes on."""
+
+    place: Place
+    manifest: StepManifest
+    beside: dict[str, bytes]
+    """On rank 0, the files that the step holds beside its state, the curve of all steps before among them."""
+
+    @property
+    def metrics(self) -> bytes:
+        return self.beside[METRICS]
+
+
+@dataclass(frozen=True)
+class _Damage:
+    file: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Restore:
+    """Loading, as one rank sees it. All ranks call every method together."""
+
+    engine: Engine
+    scratch: Path
+    """A folder of this rank alone: ranks of one machine share its disk."""
+    events: Events
+    rank: Rank
+
+    def newest(self, node: Store, attempts: Sequence[str]) -> Resumed | None:
+        """Load the newest step of these attempts that is whole; None where none was ever committed.
+
+        A step with a damaged file is refused by all, with an event, and the one before is tried. Errors, the same on
+        all ranks: IntegrityError when steps were committed and none is whole; UsageError for a step of another schema;
+        StorageError.
+        """
+        places = agree.on_first(lambda: committed(node, attempts), self.rank.rank)
+        for place in places:
+            found = self._load(node, place)
+            if isinstance(found, Resumed):
+                return found
+        if places:
+            raise IntegrityError(
+                f"resume from the checkpoints under {node.uri}",
+                f"none of the {len(places)} committed steps is whole; see the events checkpoint_refused",
+                "restore the objects they name, or begin anew under another run name",
+            )
+        return None
+
+    def exactly(self, node: Store, place: Place) -> Resumed:
+        """Load this very step. IntegrityError, the same on all ranks, when it is not whole."""
+        found = self._load(node, place)
+        if isinstance(found, Resumed):
+            return found
+        told = "; ".join(f"{damage.file}: {damage.reason}" for damage in found)
+        raise IntegrityError(f"go on from {node.uri}/{place.folder}", told, "restore the objects it names from a copy")
+
+    def _load(self, node: Store, place: Place) -> Resumed | list[_Damage]:
+        folder = self.scratch / "load" / f"step-{place.step}"
+        shutil.rmtree(folder, ignore_errors=True)  # what an interrupted try left; absent is the rule
+        (folder / STATE).mkdir(parents=True)
+        try:
+            read = agree.on_first(lambda: _manifest(node, place), self.rank.rank)
+            found = [read] if isinstance(read, _Damage) else agree.each(lambda: self._fetch(node, place, read, folder))
+            damages = list(dict.fromkeys(one for one in found if one is not None))
+            if not damages and isinstance(read, StepManifest):
+                self._take(StateFiles(folder / STATE))
+                return Resumed(place, read, self._beside(folder))
+        finally:
+            shutil.rmtree(folder)
+        if self.rank.rank == 0:
+            for damage in damages:
+                text = f"attempt {place.attempt}, step {place.step}, file {damage.file}: {damage.reason}"
+                self.events.emit("checkpoint_refused", text)
+        return damages
+
+    def _fetch(self, node: Store, place: Place, manifest: StepManifest, folder: Path) -> _Damage | None:
+        """Copy what this rank reads into `folder`, verified; the first file that is not what the manifest says."""
+        listed = {file.path.removeprefix(f"{manifest.folder}/"): file for file in manifest.files}
+        damage = _copy(node, place, listed, f"{STATE}/{LAYOUT}", folder)
+        if damage is not None:
+            return damage
+        try:
+            layout = Layout.parse((folder / STATE / LAYOUT).read_bytes(), LAYOUT)
+        except IntegrityError as error:
+            return _Damage(f"{STATE}/{LAYOUT}", str(error))
+        if not self._fits(layout):
+            return _Damage(f"{STATE}/{LAYOUT}", "its parameters and moments are not those of this recipe")
+        holdings = self.engine.holdings
+        names = layout.needed(holdings.held, holdings.share, average=self.engine.average is not None)
+        wanted = [f"{STATE}/{name}" for name in names]
+        if self.rank.rank == 0:
+            wanted += [name for name in listed if not name.startswith(f"{STATE}/")]
+        damages = (_copy(node, place, listed, name, folder) for name in wanted)
+        return next((damage for damage in damages if damage is not None), None)
+
+    def _fits(self, layout: Layout) -> bool:
+        holdings = self.engine.holdings
+        mine = (holdings.shapes, self.engine.average is not None)
+        same_moments = not holdings.held or holdings.moments == layout.moments
+        return mine == (layout.shapes, layout.average) and same_moments
+
+    def _take(self, files: StateFiles) -> None:
+        holdings = self.engine.holdings
+        for kind in (WEIGHT, *holdings.moments):
+            for part, numbers in zip(holdings.held, holdings.numbers(kind, holdings.held), strict=True):
+                files.copy(kind, part.name, part.start, numbers)
+        if self.engine.average is not None:
+            for part, kept in zip(holdings.share, self.engine.average.kept, strict=True):
+                files.copy(AVERAGE, part.name, part.start, kept)
+        holdings.loaded(files.layout.updates)
+
+    def _beside(self, folder: Path) -> dict[str, bytes]:
+        if self.rank.rank:
+            return {}
+        return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def _manifest(node: Store, place: Place) -> StepManifest | _Damage:
+    try:
+        return place.read(node)
+    except (IntegrityError, NotFound) as error:
+        return _Damage("manifest.json", str(error))
+
+
+def _copy(node: Store, place: Place, listed: dict[str, StepFile], name: str, folder: Path) -> _Damage | None:
+    if name not in listed:
+        return _Damage(name, "the manifest does not list it")
+    try:
+        node.download(f"{place.attempt}/{listed[name].path}", folder / name, expect=listed[name].digest)
+    except (IntegrityError, NotFound) as error:
+        return _Damage(name, str(error))
+    return None

@@ -1,0 +1,90 @@
+"""One run on 2, 1, 3 and 2 ranks and at ZeRO 1, 3, 0 and 2: the images of one rank's run, and its losses.
+
+With dropout, stochastic depth, Mixup and CutMix: what they draw must not know who computes.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import synthetic
+from states import committed, curve
+from tiny_pretraining import StopsAt, context, pretrain, recipe
+from torch import Tensor
+
+from infra.errors import Stopped
+from stages.artifacts import ShardSet
+
+WAYS = [(2, 1), (1, 3), (3, 0), (2, 2)]
+"""(ranks, ZeRO stage) of the four parts."""
+STEPS_A_PART = 3
+TOTAL = len(WAYS) * STEPS_A_PART
+TOLERANCE = 2e-5 * TOTAL / 6
+"""Relative, as in test_parallel_equals_serial, whose runs have 6 steps: another order of sums of fp32 numbers."""
+
+
+@dataclass(frozen=True)
+class Elastic:
+    """What the parts and one rank alone came to."""
+
+    parts: list[dict[str, Any]]
+    alone: list[dict[str, Any]]
+    state: dict[str, Tensor]
+    state_alone: dict[str, Tensor]
+    resumed: list[str]
+
+
+def run_in_parts(folder: Path, shards: ShardSet, precision: str) -> Elastic:
+    mixing = recipe(
+        augment={"mixup": 0.2, "cutmix": 1.0}, total=f"{TOTAL} steps", ema={"decay": 0.9}, precision=precision,
+        optimizer={"peak_lr": 3e-3, "clip_norm": 1.0},
+    )  # fmt: skip
+    alone = context(folder, node="alone", zero=0)
+    wanted = pretrain(mixing, alone, shards)
+    resumed: list[str] = []
+    for number, (workers, zero) in enumerate(WAYS, 1):
+        earlier = tuple(f"a{before}" for before in range(number - 1, 0, -1))
+        last = number == len(WAYS)
+        part = context(
+            folder, f"a{number}", earlier, workers=workers, zero=zero, fence=None if last else StopsAt(STEPS_A_PART)
+        )
+        if last:
+            found = pretrain(mixing, part, shards)
+        else:
+            with pytest.raises(Stopped):
+                pretrain(mixing, part, shards)
+        resumed = part.events.of("resumed")  # type: ignore[attr-defined]
+    return Elastic(curve(part, found), curve(alone, wanted), committed(part, found), committed(alone, wanted), resumed)
+
+
+@pytest.fixture(scope="module")
+def elastic(tmp_path_factory: pytest.TempPathFactory) -> Elastic:
+    folder = tmp_path_factory.mktemp("elastic")
+    return run_in_parts(folder, synthetic.shards(folder, classes=("red", "yellow", "green", "blue")), "fp32")
+
+
+def test_every_step_stands_once_and_has_the_same_losses(elastic: Elastic) -> None:
+    assert [line["step"] for line in elastic.parts] == list(range(1, TOTAL + 1))
+    for ours, theirs in zip(elastic.parts, elastic.alone, strict=True):
+        assert ours["samples_seen"] == theirs["samples_seen"] and ours["lr"] == theirs["lr"]
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=TOLERANCE)
+        assert ours["grad_norm"] == pytest.approx(theirs["grad_norm"], rel=10 * TOLERANCE)
+
+
+def test_weights_moments_and_average_are_those_of_one_rank(elastic: Elastic) -> None:
+    """Relative to the largest number of a tensor: a sum whose terms cancel keeps few digits of itself.
+
+    The biases of keys are left out: softmax is blind to them, their gradient is rounding alone, and Adam scales it up.
+    """
+    assert elastic.state.keys() == elastic.state_alone.keys()
+    assert int(elastic.state["updates"]) == TOTAL
+    assert any(name.startswith("average/") for name in elastic.state)
+    for name, one in elastic.state_alone.items():
+        if not name.endswith("attn.qkv.bias"):
+            assert (elastic.state[name] - one).abs().max() <= TOLERANCE * one.abs().max(), name
+
+
+def test_events_say_what_changed(elastic: Elastic) -> None:
+    told = [text.partition("images seen")[2] for text in elastic.resumed]
+    assert told == ["; workers 2 -> 1; zero 1 -> 3", "; workers 1 -> 3; zero 3 -> 0", "; workers 3 -> 2; zero 0 -> 2"]
