@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 from pydantic import Field
 
 from infra.errors import AlreadyExists, IntegrityError, StageError
-from infra.storage.store import Store
+from infra.storage.store import Digest, Store
 from infra.work import Done, Item, Rank, Result, unknown
 from stages.artifacts import Artifact, File
 from stages.settings import Settings, TaskResources
@@ -91,9 +91,14 @@ class Out:
         digest = self.node.write(self.at(path), data)
         return File(path=path, at=self.at(path), bytes=digest.bytes, sha256=digest.sha256)
 
-    def upload(self, local: Path, path: str) -> File:
-        """Copy a local file into this attempt."""
-        digest = self.node.upload(local, self.at(path))
+    def upload(self, local: Path, path: str, given: Digest | None = None) -> File:
+        """Copy a local file into this attempt; with its digest `given`, it is given away and need not be copied.
+
+        IntegrityError when what arrived is not what was given.
+        """
+        digest = self.node.upload(local, self.at(path), given)
+        if given not in (None, digest):
+            raise IntegrityError(f"upload {local} as {path}", f"{digest} arrived of {given}", "run the command again")
         return File(path=path, at=self.at(path), bytes=digest.bytes, sha256=digest.sha256)
 
     def commit(self, path: str, data: bytes) -> File:

@@ -113,7 +113,7 @@ class S3Store:
     def delete(self, path: str) -> None:
         self._call("delete", path, methodcaller("delete_object", **self._at(path)))
 
-    def upload(self, local: Path, path: str) -> Digest:
+    def upload(self, local: Path, path: str, given: Digest | None = None) -> Digest:
         def copy(s3: Any) -> Digest:
             digest = send(client(parts=True), local, self._at(path))
             stored = int(s3.head_object(**self._at(path))["ContentLength"])

@@ -66,8 +66,11 @@ class Store(Protocol):
     def delete(self, path: str) -> None:
         """Remove an object; absent is fine."""
 
-    def upload(self, local: Path, path: str) -> Digest:
-        """Copy a local file up (in parallel parts when large); its digest, computed while reading."""
+    def upload(self, local: Path, path: str, given: Digest | None = None) -> Digest:
+        """Copy a local file up (in parallel parts when large); its digest, computed while reading.
+
+        `given` is the file's digest and gives it away: it may be moved instead, and is then not read again.
+        """
 
     def download(self, path: str, local: Path, expect: Digest | None = None) -> Digest:
         """Copy an object down, resuming a partial copy; IntegrityError unless it is what `expect` says.

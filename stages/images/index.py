@@ -5,7 +5,7 @@ Knows the file's content, not how the tar was written nor where it is kept.
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 
 import numpy as np
@@ -60,7 +60,8 @@ class ShardIndex:
 
     def encode(self) -> bytes:
         """Canonical bytes of the index."""
-        return (json.dumps({"schema": INDEX_SCHEMA, **asdict(self)}, separators=(",", ":")) + "\n").encode()
+        columns = {field.name: getattr(self, field.name) for field in fields(self)}
+        return (json.dumps({"schema": INDEX_SCHEMA, **columns}, separators=(",", ":")) + "\n").encode()
 
 
 _COLUMNS = ("key", "source", "offset", "size", "ext", "labels", "sha256s", "pixels_sha256", "width", "height")
@@ -69,10 +70,10 @@ _COLUMNS = ("key", "source", "offset", "size", "ext", "labels", "sha256s", "pixe
 def parse_index(data: bytes, name: str) -> ShardIndex:
     """Read an index. IntegrityError naming `name` when it is damaged or contradicts itself."""
     try:
-        fields = json.loads(data)
-        if fields.pop("schema") != INDEX_SCHEMA:
+        values = json.loads(data)
+        if values.pop("schema") != INDEX_SCHEMA:
             raise ValueError("unknown schema")
-        index = ShardIndex(**fields)
+        index = ShardIndex(**values)
         lengths = {len(getattr(index, column)) for column in _COLUMNS}
         if len(lengths) != 1:
             raise ValueError(f"columns of unequal lengths {sorted(lengths)}")

@@ -23,6 +23,7 @@ from stages.ingest.select import Duplicate, Image, ShardPlan, lines, plan_shards
 from stages.ingest.shard import Shard, ShardTask
 from stages.ingest.sources import open_source
 from stages.ingest.tally import Tally
+from stages.ingest.writer import write_shard
 
 QUARANTINE = "quarantine.jsonl"
 DUPLICATES = "duplicates.jsonl"
@@ -108,7 +109,7 @@ def _write(
         ctx.events.emit("resumed", f"{len(shards)} of {len(plans)} shards stand from an earlier attempt")
     tasks = [ShardTask(ctx.task, source, spool, plan, multi_label) for plan in plans if plan.path not in shards]
     errors: list[VitpipeError] = []
-    for done in ctx.cluster.fan(_write_shard, tasks, resources=ctx.resources, label=lambda task: task.plan.path):
+    for done in ctx.cluster.fan(write_shard, tasks, resources=ctx.resources, label=lambda task: task.plan.path):
         if isinstance(done.error, VitpipeError):
             errors.append(done.error)  # the others go on: what they finish need not be written again
             continue
@@ -118,12 +119,6 @@ def _write(
     if errors:
         raise gravest(errors)
     return [shards[plan.path] for plan in plans]
-
-
-def _write_shard(task: ShardTask) -> Shard:
-    from stages.ingest.writer import write_shard  # webdataset imports torch: only where the work runs
-
-    return write_shard(task)
 
 
 def _shard_set(

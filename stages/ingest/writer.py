@@ -1,23 +1,22 @@
-"""Writing one shard: webdataset's tar with nothing in it that could differ, and its index. One task each.
+"""Writing one shard: a tar with nothing in it that could differ, and its index. One task each.
 
 Any `wds.WebDataset(...).decode("pil").to_tuple("jpg;jpeg;png;webp", "cls;json")` reads the tars.
 """
 
 import hashlib
 import json
-import tarfile
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import NamedTemporaryFile
+from tempfile import TemporaryDirectory
 from typing import IO
 
-from webdataset import TarWriter
-
 from infra.errors import StageError
+from infra.storage.store import Digest
 from stages.images.header import BadImage
 from stages.images.manifest import index_path
 from stages.ingest.select import Image
 from stages.ingest.shard import Shard, ShardTask, shard_entry, shard_index
+from stages.ingest.ustar import BLOCK, end, header, padding
 
 
 def write_shard(task: ShardTask) -> Shard:
@@ -26,29 +25,41 @@ def write_shard(task: ShardTask) -> Shard:
     StageError when an image is no longer what it was at the first look.
     """
     task.context.scratch.mkdir(parents=True, exist_ok=True)
-    with NamedTemporaryFile(
-        dir=task.context.scratch, suffix=".tar"
-    ) as file:  # a lost twin may still be writing its own
-        offsets = _write_tar(task, file)
-        file.flush()
-        tar = task.context.out.upload(Path(file.name), task.plan.path)
+    with TemporaryDirectory(dir=task.context.scratch) as made:  # a lost twin may still be writing its own
+        local = Path(made, task.plan.path)
+        with local.open("xb") as file:
+            written = Hashed(file)
+            offsets = _write_tar(task, written)
+        tar = task.context.out.upload(local, task.plan.path, given=Digest(written.size, written.sha256.hexdigest()))
     index = shard_index(task.plan, tar, offsets)
-    written = task.context.out.put(index_path(task.plan.path), index.encode())
-    return Shard(shard_entry(index), tar, written)
+    beside = task.context.out.put(index_path(task.plan.path), index.encode())
+    return Shard(shard_entry(index), tar, beside)
 
 
-def _write_tar(task: ShardTask, file: IO[bytes]) -> list[int]:
+class Hashed:
+    """A file whose digest is taken on the way."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self.size, self.sha256 = file, 0, hashlib.sha256()
+
+    def write(self, data: bytes) -> None:
+        self._file.write(data)
+        self.sha256.update(data)
+        self.size += len(data)
+
+
+def _write_tar(task: ShardTask, file: Hashed) -> list[int]:
     """Write all members; where each image's bytes begin."""
     offsets: list[int] = []
-    # bytes as they are, and nothing of this machine or moment: equal plans are equal tars
-    with TarWriter(file, encoder=False, mtime=0, user="", group="") as tar:
-        for key, image, data in zip(task.plan.keys, task.plan.images, _contents(task), strict=True):
-            offsets.append(tar.tarstream.offset + tarfile.BLOCKSIZE)
-            tar.write({"__key__": key, image.seen.ext: data})  # apart from its label: within one call names are sorted
-            if task.multi_label:
-                tar.write({"__key__": key, "json": json.dumps({"labels": image.item.labels}).encode()})
-            else:
-                tar.write({"__key__": key, "cls": str(image.item.labels[0]).encode()})
+    for key, image, data in zip(task.plan.keys, task.plan.images, _contents(task), strict=True):
+        offsets.append(file.size + BLOCK)
+        labels = image.item.labels
+        label = (json.dumps({"labels": labels}) if task.multi_label else str(labels[0])).encode()
+        file.write(header(f"{key}.{image.seen.ext}", len(data)))
+        file.write(data)
+        name = f"{key}.{'json' if task.multi_label else 'cls'}"
+        file.write(padding(len(data)) + header(name, len(label)) + label + padding(len(label)))
+    file.write(end(file.size))
     return offsets
 
 

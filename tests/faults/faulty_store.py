@@ -102,8 +102,8 @@ class FaultyStore:
     def delete(self, path: str) -> None:
         return self._do("delete", path)
 
-    def upload(self, local: Path, path: str) -> Digest:
-        return self.fate.meet("upload", (path,), lambda: self.inner.upload(local, path))
+    def upload(self, local: Path, path: str, given: Digest | None = None) -> Digest:
+        return self.fate.meet("upload", (path,), lambda: self.inner.upload(local, path, given))
 
     def download(self, path: str, local: Path, expect: Digest | None = None) -> Digest:
         return self._do("download", path, local, expect)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.errors import AlreadyExists, Changed, IntegrityError, NotFound, UsageError
+from infra.errors import AlreadyExists, Changed, IntegrityError, NotFound, StorageError, UsageError
 from infra.storage import traffic
 from infra.storage.opening import open_store
 from infra.storage.store import Digest, Entry, Store
@@ -50,6 +50,19 @@ def test_an_empty_object_is_an_object(store, tmp_path):
     assert store.read("empty", 0, 10) == b""
     assert store.download("empty", tmp_path / "empty", expect=digest(b"")) == digest(b"")
     assert store.upload(tmp_path / "empty", "again") == digest(b"")
+
+
+def test_a_file_given_away_arrives_with_its_digest(store, tmp_path):
+    data = bytes(1000)
+    local = tmp_path / "local"
+    local.write_bytes(data)
+    assert store.upload(local, "deep/in/x", digest(data)) == digest(data)
+    assert store.read("deep/in/x") == data
+    local.write_bytes(b"the next one")
+    assert store.read("deep/in/x") == data
+    assert store.upload(local, "deep/in/x", digest(data)) == digest(b"the next one"), "what arrived is told"
+    with pytest.raises(StorageError):
+        store.upload(tmp_path / "nowhere", "y", digest(data))
 
 
 def test_what_is_absent_is_not_found(store, tmp_path):

@@ -1,0 +1,70 @@
+"""Pictures with the statistics of photographs (amplitudes fall as 1/f, edges, grain), as shards, for measuring readers.
+
+No photograph can be downloaded here; what matters for a decoder is how many bits a block takes, and that is met.
+"""
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from photos import ingest, write
+from PIL import Image
+
+from stages.artifacts import ShardSet
+
+QUALITY = 90
+GRAIN = 1.0
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A size of photograph, and how many are measured."""
+
+    name: str
+    width: int
+    height: int
+    slope: float
+    """How fast amplitudes fall with frequency; gives files of 71 and 295 KB."""
+    images: int
+
+
+KINDS = (Kind("500x375", 500, 375, 1.46, 384), Kind("1600x1200", 1600, 1200, 1.75, 48))
+
+
+def photograph(kind: Kind, seed: int) -> bytes:
+    """One JPEG, 4:2:0."""
+    rng = np.random.default_rng(seed)
+    rows, columns = np.fft.fftfreq(kind.height)[:, None], np.fft.rfftfreq(kind.width)[None]
+    frequency = np.hypot(rows, columns) + 1 / kind.width
+    planes = []
+    for strength in (45.0, 12.0, 12.0):
+        spectrum = np.fft.rfft2(rng.standard_normal((kind.height, kind.width))) / frequency**kind.slope
+        plane = np.fft.irfft2(spectrum, (kind.height, kind.width))
+        planes.append(strength * plane / plane.std())
+    edges = np.zeros((kind.height, kind.width))
+    y, x = np.mgrid[: kind.height, : kind.width]
+    for _ in range(6):
+        slope, at, step = rng.normal(0, 1.5), rng.random() * kind.width, rng.normal(0, 25)
+        edges += step * (x - at > slope * (y - kind.height / 2))
+    planes[0] += edges + GRAIN * rng.standard_normal(edges.shape)
+    pixels = np.stack([120 + planes[0], 128 + planes[1], 128 + planes[2]], axis=-1).clip(0, 255).astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels, "YCbCr").save(file, "JPEG", quality=QUALITY)
+    return file.getvalue()
+
+
+def photograph_folder(root: Path, kind: Kind) -> Path:
+    """`root/class-k/n.jpg`."""
+    for number in range(kind.images):
+        write(root / f"class-{number % 4}/{number:04d}.jpg", photograph(kind, number))
+    return root
+
+
+def photograph_shards(root: Path, kind: Kind, restart_intervals: bool) -> ShardSet:
+    """The folder `root/kind`, made if need be, ingested."""
+    source = root / kind.name
+    if not source.exists():
+        photograph_folder(source, kind)
+    config = {"source": {"kind": "folder", "root": str(source)}, "restart_intervals": restart_intervals}
+    return ingest(root, config, node=f"{kind.name}{'-restarts' if restart_intervals else ''}")
