@@ -33,7 +33,9 @@ class Split:
     UsageError when the split has no images; IntegrityError when an index or a shard is not what the record vouches for.
     """
 
-    def __init__(self, shards: ShardSet | Sequence[ShardSet], split: str, cache: Path, labelled: bool = True) -> None:
+    def __init__(
+        self, shards: ShardSet | Sequence[ShardSet], split: str, cache: Path | ShardCache, labelled: bool = True
+    ) -> None:
         self.sets = (shards,) if isinstance(shards, ShardSet) else tuple(shards)
         self.split = split
         self.manifests: tuple[Manifest, ...] = united(self.sets, labelled)
