@@ -78,7 +78,7 @@ class Split:
         """Decode one image, (height, width, 3) uint8. IntegrityError naming the shard when it does not decode."""
         shard, row = self.locate(number)
         index = self._index(shard)
-        data = self._bytes(shard, row)
+        data = self._bytes(shard, row).tobytes()
         try:
             pixels = decode(data)
             if pixels.shape != (index.height[row], index.width[row], 3):
@@ -99,7 +99,8 @@ class Split:
         shard = int(np.searchsorted(self._starts, number, side="right")) - 1
         return shard, number - int(self._starts[shard])
 
-    def _bytes(self, shard: int, row: int) -> bytes:
+    def _bytes(self, shard: int, row: int) -> npt.NDArray[np.uint8]:
+        """Where they are mapped, not copied."""
         return self._tars.read(self._set(shard), self.entries[shard], self._index(shard), row)
 
     def _index(self, shard: int) -> ShardIndex:

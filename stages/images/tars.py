@@ -4,9 +4,11 @@ Knows indexes and the cache, not what the bytes become. No torch.
 """
 
 import hashlib
-import mmap
 import threading
 import time
+
+import numpy as np
+import numpy.typing as npt
 
 from infra.errors import IntegrityError
 from infra.storage import traffic
@@ -14,6 +16,8 @@ from stages.artifacts import ShardSet
 from stages.images.cache import ShardCache, expected
 from stages.images.index import ShardIndex
 from stages.images.manifest import ShardEntry
+
+Bytes = npt.NDArray[np.uint8]
 
 IDLE_S = 60.0
 """A map that was not read for so long is let go, so that its tar may make room."""
@@ -26,14 +30,14 @@ class Tars:
 
     def __init__(self, cache: ShardCache) -> None:
         self.cache = cache
-        self._maps: dict[str, mmap.mmap] = {}
+        self._maps: dict[str, Bytes] = {}
         self._used: dict[str, float] = {}
         self._no_room: dict[str, float] = {}
         self._told = False
         self._lock = threading.Lock()
 
-    def read(self, shards: ShardSet, entry: ShardEntry, index: ShardIndex, row: int) -> bytes:
-        """One image's bytes: out of a tar that was verified whole, or verified by themselves.
+    def read(self, shards: ShardSet, entry: ShardEntry, index: ShardIndex, row: int) -> Bytes:
+        """One image's bytes: where a tar that was verified whole is mapped, not copied; or verified by themselves.
 
         IntegrityError naming the shard; StorageError when the store does not give it.
         """
@@ -42,7 +46,7 @@ class Tars:
             return self._ranged(shards, entry, index, row)
         return tar[index.offset[row] : index.offset[row] + index.size[row]]
 
-    def _map(self, shards: ShardSet, entry: ShardEntry) -> mmap.mmap | None:
+    def _map(self, shards: ShardSet, entry: ShardEntry) -> Bytes | None:
         now = time.monotonic()
         tar = self._maps.get(entry.sha256)
         if tar is not None:
@@ -59,10 +63,10 @@ class Tars:
             return None
         with self._lock:
             self._used[entry.sha256] = time.monotonic()
-            return self._maps.setdefault(entry.sha256, tar)
+            return self._maps.setdefault(entry.sha256, np.frombuffer(tar, dtype=np.uint8))
 
     def _let_go(self, now: float) -> None:
-        """Drop maps that nobody reads any more: bytes taken from them are copies."""
+        """Drop maps that nobody asks for any more; each lives on until the last view of it has gone."""
         with self._lock:
             for idle in [name for name, used in self._used.items() if now - used > IDLE_S]:
                 self._maps.pop(idle, None)
@@ -76,7 +80,7 @@ class Tars:
             what = f"no room in {self.cache.folder}{bound} for the {entry.bytes} bytes of {entry.path} of {shards.uri}"
             self.cache.watch.no_room(what)
 
-    def _ranged(self, shards: ShardSet, entry: ShardEntry, index: ShardIndex, row: int) -> bytes:
+    def _ranged(self, shards: ShardSet, entry: ShardEntry, index: ShardIndex, row: int) -> Bytes:
         """Twice, where the first came damaged: a bit that flips on the way does so once."""
         file, store = expected(shards, entry), shards.store()
         began = time.monotonic()
@@ -85,7 +89,7 @@ class Tars:
             if hashlib.sha256(data).hexdigest() == index.sha256s[row]:
                 self.cache.watch.waited(f"an image of {entry.path} of {shards.uri}", time.monotonic() - began)
                 self.cache.watch.uncached()
-                return data
+                return np.frombuffer(data, dtype=np.uint8)
             traffic.count("retries")
         raise IntegrityError(
             f"read image {index.key[row]} of {entry.path} in {shards.uri}",
