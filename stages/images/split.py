@@ -6,7 +6,7 @@ Knows manifest, index and cache; not the order, nor what becomes of the pixels. 
 import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +19,16 @@ from stages.images.crops import Box
 from stages.images.decode import Pixels, decode, decode_part
 from stages.images.header import BadImage
 from stages.images.index import ShardIndex, parse_index
+from stages.images.keys import Ints
 from stages.images.manifest import Manifest, ShardEntry
+from stages.images.order import MAX_STREAMS
 from stages.images.tars import Tars
 from stages.images.united import united
 
 DECODED_BYTES = 512_000_000
 """A split whose pixels take no more than this together is kept decoded in memory, filled as images are first read."""
+INDEXES = MAX_STREAMS + 64
+"""Indexes kept in memory: an order reads from so many shards at a time."""
 _FETCHES = 8
 
 
@@ -50,21 +54,30 @@ class Split:
         self.num_images = int(self.counts.sum())
         self._starts = np.concatenate(([0], self.counts.cumsum()[:-1]))
         self._tars = Tars(cache if isinstance(cache, ShardCache) else ShardCache(cache))
-        self._indexes: dict[int, ShardIndex] = {}
+        self._index = lru_cache(maxsize=INDEXES)(self._read_index)
 
     @property
     def classes(self) -> tuple[str, ...]:
         return self.manifests[0].classes
 
     @cached_property
-    def labels(self) -> npt.NDArray[np.int64] | npt.NDArray[np.float32]:
+    def labels(self) -> Ints | npt.NDArray[np.float32]:
         """Classes (N,) as int64, or for a multi-label set 0/1 as float32 (N, K); all 0 for those who look at none."""
         if not self.labelled:
             return np.zeros(self.num_images, dtype=np.int64)
-        rows = [labels for index in self.indexes for labels in index.labels]
+        return self._array([labels for index in self.indexes for labels in index.labels])
+
+    def labels_of(self, numbers_B: Ints) -> Ints | npt.NDArray[np.float32]:
+        """`labels` of some images: no index is read but those of their shards."""
+        if not self.labelled:
+            return np.zeros(len(numbers_B), dtype=np.int64)
+        places = (self.locate(number) for number in numbers_B.tolist())
+        return self._array([self._index(shard).labels[row] for shard, row in places])
+
+    def _array(self, rows: Sequence[Sequence[int]]) -> Ints | npt.NDArray[np.float32]:
         if not self.multi_label:
             return np.array([label for (label,) in rows], dtype=np.int64)
-        hot = np.zeros((self.num_images, len(self.classes)), dtype=np.float32)
+        hot = np.zeros((len(rows), len(self.classes)), dtype=np.float32)
         for number, labels in enumerate(rows):
             hot[number, labels] = 1
         return hot
@@ -122,16 +135,13 @@ class Split:
         return self._index(shard).key[row]
 
     def _bytes(self, shard: int, row: int) -> npt.NDArray[np.uint8]:
+        """Where they are mapped, not copied."""
         return self._tars.read(self._set(shard), self.entries[shard], self._index(shard), row)
 
-    def _index(self, shard: int) -> ShardIndex:
-        index = self._indexes.get(shard)
-        if index is None:
-            entry = self.entries[shard]
-            shards, manifest = self._set(shard), self.manifests[self.owners[shard]]
-            index = parse_index(shards.read(entry.index), f"{entry.index} of {shards.uri}")
-            _check(index, entry, manifest, shards)
-            self._indexes[shard] = index
+    def _read_index(self, shard: int) -> ShardIndex:
+        entry, shards = self.entries[shard], self._set(shard)
+        index = parse_index(shards.read(entry.index), f"{entry.index} of {shards.uri}")
+        _check(index, entry, self.manifests[self.owners[shard]], shards)
         return index
 
     def _set(self, shard: int) -> ShardSet:

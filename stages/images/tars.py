@@ -17,13 +17,12 @@ from stages.images.cache import ShardCache, expected
 from stages.images.index import ShardIndex
 from stages.images.manifest import ShardEntry
 
+Bytes = npt.NDArray[np.uint8]
+
 IDLE_S = 60.0
 """A map that was not read for so long is let go, so that its tar may make room."""
 RETRY_S = 30.0
 """A shard for which there was no room is asked for again after so long."""
-
-Bytes = npt.NDArray[np.uint8]
-"""Of a tar or of one image; a view keeps the map that it looks into."""
 
 
 class Tars:
@@ -38,7 +37,7 @@ class Tars:
         self._lock = threading.Lock()
 
     def read(self, shards: ShardSet, entry: ShardEntry, index: ShardIndex, row: int) -> Bytes:
-        """One image's bytes: where a tar that was verified whole is mapped, or verified by themselves.
+        """One image's bytes: where a tar that was verified whole is mapped, not copied; or verified by themselves.
 
         IntegrityError naming the shard; StorageError when the store does not give it.
         """
@@ -67,7 +66,7 @@ class Tars:
             return self._maps.setdefault(entry.sha256, np.frombuffer(mapped, dtype=np.uint8))
 
     def _let_go(self, now: float) -> None:
-        """Drop maps that nobody reads any more; each ends with the last view of it."""
+        """Drop maps that nobody asks for any more; each lives on until the last view of it has gone."""
         with self._lock:
             for idle in [name for name, used in list(self._used.items()) if now - used > IDLE_S]:
                 self._maps.pop(idle, None)

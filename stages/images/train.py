@@ -44,7 +44,7 @@ class TrainImages:
         self._split = Split(shards, split, cache, labelled)
         self._pixels = open_pixels(self._split)
         self._image_px, self._augment, self._seed = image_px, augment, seed
-        self._keep = np.arange(self._split.num_images) if keep is None else np.asarray(keep, dtype=np.int64)
+        self._keep = None if keep is None else np.asarray(keep, dtype=np.int64)
         self._order = order_of(self._split, keep, seed, shares)
         several = augment.mixes or self._split.multi_label
         self._num_classes = multi_hot or (len(self._split.classes) if several else None)
@@ -57,20 +57,25 @@ class TrainImages:
     @property
     def labels(self) -> Ints | Shares:
         """Labels of all images kept, in manifest order: (N,) classes, or (N, K) of a multi-label set."""
-        return self._split.labels[self._keep]
+        return self._split.labels if self._keep is None else self._split.labels[self._keep]
 
     def keys(self, positions: Iterable[int]) -> list[str]:
         """The WebDataset key of the image at each position of the endless sequence."""
-        numbers = self._keep[self._order.lookup(np.fromiter(positions, dtype=np.int64))[1]]
+        numbers = self._numbers(np.fromiter(positions, dtype=np.int64))
         return [self._split.key(number) for number in numbers.tolist()]
+
+    def _numbers(self, positions_B: Ints) -> Ints:
+        """Of the images in the split."""
+        numbers_B = self._order.lookup(positions_B)[1]
+        return numbers_B if self._keep is None else self._keep[numbers_B]
 
     def micro_batch(self, start: int, count: int) -> Batch:
         """The images at positions start .. start + count - 1."""
         first, last = (start // 2 * 2, -(-(start + count) // 2) * 2) if self._augment.mixes else (start, start + count)
         positions_B = np.arange(first, last)
-        numbers_B = self._keep[self._order.lookup(positions_B)[1]]
+        numbers_B = self._numbers(positions_B)
         cut_BCHW = cut(self._pixels, numbers_B.tolist(), positions_B, self._augment, self._image_px, self._seed)
-        labels: Ints | Shares = self._split.labels[numbers_B]
+        labels: Ints | Shares = self._split.labels_of(numbers_B)
         if self._num_classes is not None:
             labels = _shares(labels, self._num_classes)
             if self._augment.mixes:

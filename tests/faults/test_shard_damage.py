@@ -1,5 +1,6 @@
 """A shard that is not what was written is an error that names it, wherever it is damaged; plain webdataset goes on."""
 
+import gc
 import os
 import random
 from unittest import mock
@@ -56,6 +57,8 @@ def test_two_hundred_random_ones_of_a_larger_shard_are_too(tmp_path):
     assert refusals(shards, tmp_path / "cache", bad) == 200
 
 
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # webdataset leaves the tars open that it gave up
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_what_plain_webdataset_makes_of_the_same_files(small, tmp_path):
     """Negative control of the damage, and the reason for our own reader."""
     found = table(small, tmp_path, step=97)
@@ -63,4 +66,5 @@ def test_what_plain_webdataset_makes_of_the_same_files(small, tmp_path):
     default = found["webdataset"]["cut"] + found["webdataset"]["flip"]
     assert default[FEWER] and default[OTHER] and default[NAMED] and default[EXACT]
     lenient = found["webdataset, ignore_and_continue"]
+    gc.collect()
     assert lenient["cut"][NAMED] == 0 and lenient["cut"][FEWER] > default[FEWER] / 2

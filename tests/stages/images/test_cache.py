@@ -18,8 +18,10 @@ from infra.storage.local import LocalStore
 from stages.images import cache as cache_module
 from stages.images import tars as tars_module
 from stages.images.cache import ShardCache
+from stages.images.config import AugmentSettings
 from stages.images.manifest import load_manifest
 from stages.images.split import Split
+from stages.images.train import TrainImages
 from stages.images.watch import ReaderWatch
 
 
@@ -214,3 +216,16 @@ def test_many_processes_share_a_cache_that_is_too_small(shards, tmp_path, tar_by
     assert [reader.exitcode for reader in readers] == [0] * 4
     assert most <= bound
     read_split(shards, tmp_path / "cache")
+
+
+def test_a_reader_begins_anywhere_with_the_indexes_it_needs(shards, tmp_path, monkeypatch):
+    """However large the set: not all indexes, nor all labels, are read before the first batch."""
+    monkeypatch.setattr("stages.images.split.DECODED_BYTES", 0)
+    read = []
+    original = type(shards).read
+    monkeypatch.setattr(type(shards), "read", lambda self, path: read.append(path) or original(self, path))
+    train = TrainImages(shards, "train", 12, AugmentSettings(crop="none"), 0, tmp_path)
+    batch = train.micro_batch(10_000_000_001, 1)
+    assert len([path for path in read if path.endswith(".index")]) == 1
+    assert batch.labels.tolist() == train.micro_batch(10_000_000_001, 3).labels.tolist()[:1]
+    assert sorted(train.micro_batch(0, 24).labels.tolist()) == sorted(train.labels.tolist())

@@ -126,7 +126,7 @@ def flipped(look, *bits):
 
 
 def kept(name, look, split=None, labels=(0,)):
-    return Kept(Item(name, labels, split), Checked(name, name, 1, "jpg", 1, 1, (0, 0), look))
+    return Kept(Item(name, labels, split), Checked(name, name, 1, "jpg", 1, 1, (0, 0), likeness=look))
 
 
 def outcome(images, excluded=(), most=4):

@@ -1,0 +1,108 @@
+"""RandAugment's operations are torchvision's; Mixup and CutMix keep what torchvision's would, by distribution."""
+
+import math
+import re
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import beta, ks_2samp, kstest
+from torchvision.transforms import InterpolationMode, v2
+
+from stages.images.augment import mix
+from stages.images.config import AugmentSettings, RandAugmentSettings
+from stages.images.keys import uniforms
+from stages.images.randaugment import DRAWS_PER_LAYER, MOST, OPERATIONS, rand_augment
+
+THEIRS = v2.RandAugment(num_magnitude_bins=int(MOST) + 1)
+NAMES = {re.sub(r"(?<!^)(?=[XY]$)", "_", name).lower(): name for name in THEIRS._AUGMENTATION_SPACE}
+PAIRS, PX = 4000, 32
+
+
+def test_the_same_operations_in_the_same_order():
+    assert list(OPERATIONS) == list(NAMES)
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_each_operation_is_torchvisions_at_every_magnitude(name):
+    image = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 41, 37), dtype=np.uint8))
+    magnitudes, signed = THEIRS._AUGMENTATION_SPACE[NAMES[name]]
+    steps = magnitudes(int(MOST) + 1, 41, 37)
+    for level in range(int(MOST) + 1):
+        for sign in (1.0, -1.0):
+            magnitude = 0.0 if steps is None else float(steps[level]) * (sign if signed else 1)
+            wanted = THEIRS._apply_image_or_video_transform(
+                image, NAMES[name], magnitude, interpolation=InterpolationMode.NEAREST, fill=THEIRS._fill
+            )
+            found = OPERATIONS[name](image, level / MOST, sign).to(torch.uint8)
+            # their magnitudes are rounded to fp32: a grey level, or the pixels that lie on an edge
+            other = (found.int() - wanted.int()).abs() > 1
+            assert other.float().mean() < 0.02, (level, sign)
+
+
+def test_another_magnitude_is_no_rounding():
+    """Negative control of the tolerance: the next level differs by more."""
+    image = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 41, 37), dtype=np.uint8))
+    for name in ("shear_x", "translate_y", "rotate", "brightness", "solarize"):
+        one, next_one = (OPERATIONS[name](image, level / MOST, 1.0).int() for level in (20, 22))
+        assert ((one - next_one).abs() > 1).float().mean() > 0.02, name
+
+
+def test_layers_are_drawn_evenly_with_either_sign_and_keyed_by_position():
+    draws = uniforms(np.arange(PAIRS), 2 * DRAWS_PER_LAYER, "randaugment", 0).reshape(-1, DRAWS_PER_LAYER)
+    counts = np.bincount((draws[:, 0] * len(OPERATIONS)).astype(int), minlength=len(OPERATIONS))
+    assert (np.abs(counts - counts.mean()) < 4.5 * math.sqrt(counts.mean())).all()
+    assert abs((draws[:, 1] < 0.5).mean() - 0.5) < 4.5 * 0.5 / math.sqrt(len(draws))
+    image = torch.from_numpy(np.random.default_rng(1).integers(0, 256, (3, 24, 24), dtype=np.uint8))
+    settings, draw = RandAugmentSettings(layers=2, magnitude=15), uniforms(np.array([7]), 4, "randaugment", 0)[0]
+    assert torch.equal(rand_augment(image, settings, draw), rand_augment(image, settings, draw))
+
+
+def kept_shares(**settings):
+    """Share of each image that is its own after mixing, as its label has it: black and white pairs of two classes."""
+    images = np.zeros((2 * PAIRS, 3, PX, PX), dtype=np.uint8)
+    images[1::2] = 255
+    labels = np.tile(np.eye(2, dtype=np.float32), (PAIRS, 1))
+    mix(images, labels, np.arange(2 * PAIRS), AugmentSettings(**settings), seed=0)
+    own = labels[np.arange(2 * PAIRS), np.arange(2 * PAIRS) % 2]
+    white = images[1::2, 0].reshape(PAIRS, -1).mean(axis=1) / 255
+    assert np.abs(white - own[1::2]).max() < 0.01  # the label says what the picture shows
+    assert (own[::2] == own[1::2]).all()
+    return own[::2]
+
+
+@pytest.mark.parametrize("alpha", [0.5, 1.0])
+def test_mixup_keeps_the_larger_part_of_a_beta_share(alpha):
+    share = beta(alpha, alpha)
+    found = kept_shares(mixup=alpha)
+    assert kstest(found, lambda x: share.cdf(x) - share.cdf(1 - x)).pvalue > 1e-3
+    wrong = beta(2 * alpha + 1, 2 * alpha + 1)
+    assert kstest(found, lambda x: wrong.cdf(x) - wrong.cdf(1 - x)).pvalue < 1e-6  # negative control
+
+
+def test_cutmix_keeps_what_torchvisions_box_leaves():
+    theirs = v2.CutMix(alpha=1.0, num_classes=2)
+    torch.manual_seed(0)
+
+    class Larger:
+        """Their share, the larger part of it, as ours takes it."""
+
+        def sample(self, shape):
+            drawn = torch.distributions.Beta(1.0, 1.0).sample(shape)
+            return torch.maximum(drawn, 1 - drawn)
+
+    theirs._dist = Larger()
+    flat = [torch.zeros(2, 3, 4 * PX, 4 * PX)]  # finer than ours, so that their rounding hardly shows
+    wanted = np.array([theirs.make_params(flat)["lam_adjusted"] for _ in range(PAIRS)])
+    found = kept_shares(cutmix=1.0)
+    assert abs(found.mean() - wanted.mean()) < 0.015 and ks_2samp(found, wanted).statistic < 0.06
+    assert ks_2samp(kept_shares(cutmix=5.0), wanted).statistic > 0.1  # negative control
+
+
+def test_with_both_each_pair_has_one_of_them():
+    images = np.zeros((2 * PAIRS, 8, 8, 3), dtype=np.uint8)
+    images[1::2] = 255
+    labels = np.tile(np.eye(2, dtype=np.float32), (PAIRS, 1))
+    mix(images, labels, np.arange(2 * PAIRS), AugmentSettings(mixup=1.0, cutmix=1.0), seed=0)
+    blended = ((images > 0) & (images < 255)).reshape(PAIRS, -1).any(axis=1)
+    assert 0.45 < blended.mean() < 0.55
