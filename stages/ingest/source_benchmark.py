@@ -32,7 +32,7 @@ class BenchmarkFiles:
 
     @property
     def costly(self) -> bool:
-        return False
+        return READERS[self.benchmark.reader].costly
 
     @property
     def benchmark(self) -> Benchmark:

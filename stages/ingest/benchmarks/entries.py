@@ -52,6 +52,8 @@ class Reader:
     """BadImage where this one image cannot be had."""
     files: bool = True
     """Whether the entries are image files below the root, rather than rows of a file."""
+    costly: bool = False
+    """Whether `read` prepares images, so that doing it twice is worse than keeping them a while."""
 
 
 def read_file(benchmark: Benchmark, root: Path, item: Item) -> bytes:

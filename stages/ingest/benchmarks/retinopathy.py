@@ -59,4 +59,4 @@ def btgraham(image: Pixels) -> Pixels:
     return image[top : height // 2 + KEPT_RADIUS, left : width // 2 + KEPT_RADIUS]
 
 
-RETINOPATHY = Reader(_listed, _read)
+RETINOPATHY = Reader(_listed, _read, costly=True)

@@ -140,4 +140,4 @@ def _by_number(path: Path) -> dict[str, str]:
 
 PETS, FLOWERS, DTD = (Reader(listed, read_file) for listed in (_pets, _flowers, _dtd))
 CARS, BIRDS = (Reader(listed, read_file) for listed in (_cars, _birds))
-SUN397 = Reader(_sun397, _read_sun397)
+SUN397 = Reader(_sun397, _read_sun397, costly=True)
