@@ -60,6 +60,8 @@ class BenchmarkFiles:
         return READERS[self.benchmark.reader].read(self.benchmark, Path(self.root), item)
 
     def _verify(self) -> None:
+        if not Path(self.root).is_dir():
+            raise UsageError(self._asked, "there is no such folder", self.benchmark.how_to_obtain)
         missing = [file.path for file in self.benchmark.files if not Path(self.root, file.path).is_file()]
         if missing:
             raise UsageError(self._asked, f"{len(missing)} of {len(self.benchmark.files)} official files are missing: "
