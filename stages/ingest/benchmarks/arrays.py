@@ -107,8 +107,9 @@ def _svhn_split(benchmark: Benchmark, root: Path, split: str) -> ArraySplit:
 
 
 def read_mat(path: Path) -> dict[str, Any]:
-    """A MATLAB file of version 5. IntegrityError when it is damaged, as far as scipy sees it: some damage crashes it, so
-    that files with digests are checked before.
+    """A MATLAB file of version 5. IntegrityError when it is damaged.
+
+    Some damage crashes scipy itself: files with digests are therefore checked before they come here.
     """
     from scipy.io import loadmat  # takes a while: only where such a file is read
     from scipy.io.matlab import MatReadError

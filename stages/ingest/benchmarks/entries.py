@@ -20,8 +20,8 @@ from stages.ingest.benchmarks.registry import Benchmark
 from stages.ingest.listing import Item
 
 UNREADABLE = (
-    OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, ImportError, NotImplementedError, MemoryError,
-    OverflowError, RecursionError, struct.error, zlib.error, zipfile.BadZipFile, pickle.UnpicklingError, csv.Error,
+    OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, ImportError, NotImplementedError,
+    MemoryError, OverflowError, RecursionError, struct.error, zlib.error, zipfile.BadZipFile, pickle.UnpicklingError, csv.Error,
 )  # fmt: skip
 """What the libraries that read official formats raise on a damaged file."""
 
