@@ -21,7 +21,8 @@ from stages.ingest.listing import Item
 
 UNREADABLE = (
     OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, ImportError, NotImplementedError,
-    MemoryError, OverflowError, RecursionError, struct.error, zlib.error, zipfile.BadZipFile, pickle.UnpicklingError, csv.Error,
+    MemoryError, OverflowError, RecursionError, struct.error, zlib.error, zipfile.BadZipFile,
+    pickle.UnpicklingError, csv.Error,
 )  # fmt: skip
 """What the libraries that read official formats raise on a damaged file."""
 
