@@ -32,7 +32,7 @@ class BenchmarkFiles:
 
     @property
     def costly(self) -> bool:
-        return False
+        return READERS[self.benchmark.reader].costly
 
     @property
     def benchmark(self) -> Benchmark:
@@ -44,11 +44,10 @@ class BenchmarkFiles:
         listed = READERS[self.benchmark.reader].listed(self.benchmark, Path(self.root))
         self._count(listed)
         found = divided(self.benchmark, listed.entries, Path(self.root))
-        self._refuse_missing_images(found)
         self._refuse_one_class(found)
         items = [
-            Item(entry.name, entry.labels, split, entry.size, entry.place)
-            for entry, split in found
+            Item(entry.name, entry.labels, split, size, entry.place)
+            for (entry, split), size in zip(found, self._sizes(found), strict=True)
             if entry.labels or not listed.multi_label
         ]
         notes = (*_notes(self.benchmark, Path(self.root)), *_left_out(len(found) - len(items)))
@@ -61,6 +60,8 @@ class BenchmarkFiles:
         return READERS[self.benchmark.reader].read(self.benchmark, Path(self.root), item)
 
     def _verify(self) -> None:
+        if not Path(self.root).is_dir():
+            raise UsageError(self._asked, "there is no such folder", self.benchmark.how_to_obtain)
         missing = [file.path for file in self.benchmark.files if not Path(self.root, file.path).is_file()]
         if missing:
             raise UsageError(self._asked, f"{len(missing)} of {len(self.benchmark.files)} official files are missing: "
@@ -80,13 +81,16 @@ class BenchmarkFiles:
             self.benchmark.obtain,
         )
 
-    def _refuse_missing_images(self, found: Divided) -> None:
+    def _sizes(self, found: Divided) -> list[int]:
+        """Bytes of each image, where they are known. UsageError for images that are listed and not there."""
         if not READERS[self.benchmark.reader].files:
-            return
-        missing = [entry.name for entry, _ in found if not entry.place and not Path(self.root, entry.name).is_file()]
+            return [entry.size for entry, _ in found]
+        sizes = [entry.size if entry.place else _file_size(Path(self.root, entry.name)) for entry, _ in found]
+        missing = [entry.name for (entry, _), size in zip(found, sizes, strict=True) if size is None]
         if missing:
             raise UsageError(self._asked, f"{len(missing)} of {len(found)} listed images are missing: {some(missing)}",
                              self.benchmark.how_to_obtain)  # fmt: skip
+        return [size or 0 for size in sizes]
 
     def _refuse_one_class(self, found: Divided) -> None:
         trains = [entry.labels for entry, split in found if split == "train" or "train" not in self.benchmark.splits]
@@ -97,6 +101,13 @@ class BenchmarkFiles:
     @property
     def _asked(self) -> str:
         return f"ingest {self.benchmark.title} from {self.root}"
+
+
+def _file_size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None
 
 
 def _first_difference(found: dict[str, int], wanted: dict[str, int]) -> str:

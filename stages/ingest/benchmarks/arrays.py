@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from infra.errors import UsageError
-from stages.ingest.benchmarks.entries import Entry, Listed, Reader, damaged, png
+from stages.ingest.benchmarks.entries import UNREADABLE, Entry, Listed, Reader, damaged, png
 from stages.ingest.benchmarks.registry import Benchmark
 from stages.ingest.listing import Item
 
@@ -44,7 +44,7 @@ def read_idx(path: Path) -> npt.NDArray[np.uint8]:
             data = file.read()
         zeros, kind, axes = struct.unpack_from(">HBB", data)
         shape = struct.unpack_from(f">{axes}I", data, 4)
-    except (OSError, EOFError, struct.error) as error:
+    except UNREADABLE as error:
         raise damaged(path, str(error)) from error
     start = 4 + 4 * axes
     if (zeros, kind) != (0, 8) or len(data) != start + math.prod(shape):
@@ -66,7 +66,7 @@ def _cifar_batch(path: Path) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int6
         labels = np.array(batch["fine_labels" if "fine_labels" in batch else "labels"], dtype=np.int64)
         if labels.shape != (len(flat),):
             raise ValueError(f"{len(flat)} images and labels {labels.shape}")
-    except (KeyError, ValueError, TypeError) as error:
+    except UNREADABLE as error:
         raise damaged(path, f"no batch of CIFAR: {error!r}") from error
     return flat.transpose(0, 2, 3, 1), labels
 
@@ -90,7 +90,7 @@ def read_inert_pickle(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             content = _ArraysOnly(file, encoding="latin1").load()
-    except (pickle.UnpicklingError, EOFError, ValueError, IndexError, KeyError, AttributeError) as error:
+    except UNREADABLE as error:
         raise damaged(path, str(error)) from error
     if not isinstance(content, dict):
         raise damaged(path, f"it holds a {type(content).__name__}, not a dictionary")
@@ -102,17 +102,21 @@ def _svhn_split(benchmark: Benchmark, root: Path, split: str) -> ArraySplit:
     try:
         labels = np.asarray(content["y"], dtype=np.int64).ravel() % 10  # the digit 0 is stored as class 10
         return ArraySplit(np.asarray(content["X"], dtype=np.uint8).transpose(3, 0, 1, 2), labels)
-    except (KeyError, ValueError) as error:
+    except UNREADABLE as error:
         raise damaged(root / f"{split}_32x32.mat", f"no cropped digits: {error!r}") from error
 
 
 def read_mat(path: Path) -> dict[str, Any]:
-    """A MATLAB file of version 5. IntegrityError when it is damaged."""
+    """A MATLAB file of version 5. IntegrityError when it is damaged.
+
+    Some damage crashes scipy itself: files with digests are therefore checked before they come here.
+    """
     from scipy.io import loadmat  # takes a while: only where such a file is read
+    from scipy.io.matlab import MatReadError
 
     try:
         content: dict[str, Any] = loadmat(path)
-    except (OSError, ValueError, TypeError, NotImplementedError) as error:
+    except (MatReadError, *UNREADABLE) as error:
         raise damaged(path, str(error)) from error
     return content
 

@@ -1,6 +1,11 @@
 """What a reader of official files finds: one entry an image, before any division. Knows no format."""
 
+import csv
 import io
+import pickle
+import struct
+import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +18,13 @@ from infra.errors import IntegrityError
 from stages.images.header import BadImage
 from stages.ingest.benchmarks.registry import Benchmark
 from stages.ingest.listing import Item
+
+UNREADABLE = (
+    OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, ImportError, NotImplementedError,
+    MemoryError, OverflowError, RecursionError, struct.error, zlib.error, zipfile.BadZipFile,
+    pickle.UnpicklingError, csv.Error,
+)  # fmt: skip
+"""What the libraries that read official formats raise on a damaged file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +64,8 @@ class Reader:
     """BadImage where this one image cannot be had."""
     files: bool = True
     """Whether the entries are image files below the root, rather than rows of a file."""
+    costly: bool = False
+    """Whether `read` prepares images, so that doing it twice is worse than keeping them a while."""
 
 
 def read_file(benchmark: Benchmark, root: Path, item: Item) -> bytes:
@@ -87,6 +101,6 @@ def lines_of(path: Path) -> list[str]:
     """Lines of an official list, blank ones and comments aside. IntegrityError where it is no text."""
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise damaged(path, str(error)) from error
     return [line.strip() for line in text.splitlines() if line.strip() and line[0] != "#"]

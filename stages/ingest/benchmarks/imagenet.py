@@ -14,7 +14,7 @@ import numpy as np
 from infra.errors import UsageError
 from stages.images.header import BadImage
 from stages.ingest.benchmarks.arrays import read_mat
-from stages.ingest.benchmarks.entries import Entry, Listed, Reader, damaged, lines_of, read_file
+from stages.ingest.benchmarks.entries import UNREADABLE, Entry, Listed, Reader, damaged, lines_of, read_file
 from stages.ingest.benchmarks.registry import Benchmark
 from stages.ingest.listing import Item
 
@@ -58,7 +58,7 @@ def _members(path: Path) -> Iterator[Found]:
                 if member.isfile():
                     place = (member.offset_data, member.size)
                     yield f"train/{path.name}/{member.name}", member.size, place
-    except tarfile.TarError as error:
+    except (tarfile.TarError, *UNREADABLE) as error:
         raise damaged(path, str(error)) from error
 
 
@@ -89,7 +89,7 @@ def devkit_classes(meta: Path) -> dict[int, str]:
             for row in rows
             if int(np.asarray(row["num_children"]).item()) == 0
         }
-    except (KeyError, ValueError, IndexError) as error:
+    except UNREADABLE as error:
         raise damaged(meta, f"no synsets of the ILSVRC: {error!r}") from error
 
 
@@ -97,9 +97,12 @@ def _read(benchmark: Benchmark, root: Path, item: Item) -> bytes:
     if not item.place:
         return read_file(benchmark, root, item)
     place, size = item.place
-    with (root / "train" / item.name.split("/")[1]).open("rb") as file:
-        file.seek(place)
-        data = file.read(size)
+    try:
+        with (root / "train" / item.name.split("/")[1]).open("rb") as file:
+            file.seek(place)
+            data = file.read(size)
+    except OSError as error:
+        raise BadImage(f"its tar cannot be read: {error.strerror}") from error
     if len(data) < size:
         raise BadImage("its tar ends before it")
     return data
@@ -111,7 +114,7 @@ def _real(benchmark: Benchmark, root: Path) -> Listed:
     path = root / "real.json"
     try:
         rows = [[int(label) for label in labels] for labels in json.loads(path.read_text(encoding="utf-8"))]
-    except (OSError, ValueError, TypeError) as error:
+    except UNREADABLE as error:
         raise damaged(path, str(error)) from error
     if len(rows) != sum(benchmark.images.values()) or any(label not in range(1000) for row in rows for label in row):
         raise damaged(path, f"it has {len(rows)} lists of classes, officially {sum(benchmark.images.values())}")

@@ -15,7 +15,8 @@ import numpy.typing as npt
 from numpy.lib import format as npy
 
 from infra.errors import UsageError
-from stages.ingest.benchmarks.entries import Entry, Listed, Reader, damaged, png
+from stages.images.header import BadImage
+from stages.ingest.benchmarks.entries import UNREADABLE, Entry, Listed, Reader, damaged, png
 from stages.ingest.benchmarks.registry import Benchmark
 from stages.ingest.listing import Item
 
@@ -32,7 +33,7 @@ def read_norb(path: Path) -> npt.NDArray[Any]:
     try:
         with gzip.open(path) as file:
             return _norb_matrix(file, path)
-    except (OSError, EOFError, ValueError) as error:
+    except UNREADABLE as error:
         raise damaged(path, str(error)) from error
 
 
@@ -90,11 +91,10 @@ def _dsprites(benchmark: Benchmark, root: Path) -> Listed:
     """Columns of `latents_classes`: colour, shape, scale, orientation of 40, x and y of 32; VTAB joins them to 16."""
     column, joined = {"location": (4, 2.0), "orientation": (3, 2.5)}[benchmark.task]
     try:
-        with np.load(root / DSPRITES_FILE, allow_pickle=False) as held:
-            latents = held["latents_classes"]
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        with (root / DSPRITES_FILE).open("rb") as file, np.load(file, allow_pickle=False) as held:
+            labels = np.floor(held["latents_classes"][:, column] / joined).astype(int).tolist()
+    except UNREADABLE as error:
         raise damaged(root / DSPRITES_FILE, str(error)) from error
-    labels = np.floor(latents[:, column] / joined).astype(int).tolist()
     entries = [Entry(f"train/{number:06d}", "train", (label,), key=str(number)) for number, label in enumerate(labels)]
     return Listed(entries, tuple(map(str, range(benchmark.num_classes))))
 
@@ -114,7 +114,7 @@ def _sprites(root: Path) -> npt.NDArray[np.uint8]:
                 count = min(_ROWS_AT_ONCE, shape[0] - first)
                 rows = np.frombuffer(file.read(count * 4096), np.uint8).reshape(count, 4096)
                 made[first : first + count] = np.packbits(rows, axis=1)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
         raise damaged(path, str(error)) from error
     return made
 
@@ -139,7 +139,7 @@ def _pcam(root: Path, split: str, part: str) -> Any:
     path = root / f"camelyonpatch_level_2_split_{_PCAM_FILES[split]}_{part}.h5"
     try:
         return h5py.File(path, "r", rdcc_nbytes=_PCAM_CACHE_BYTES)[part]
-    except (OSError, KeyError) as error:
+    except UNREADABLE as error:
         raise damaged(path, str(error)) from error
 
 
@@ -158,7 +158,10 @@ def _patch_camelyon(benchmark: Benchmark, root: Path) -> Listed:
 
 def _read_patch(benchmark: Benchmark, root: Path, item: Item) -> bytes:
     split, _, number = item.name.partition("/")
-    return png(np.asarray(_pcam(root, split, "x")[int(number)], dtype=np.uint8))
+    try:
+        return png(np.asarray(_pcam(root, split, "x")[int(number)], dtype=np.uint8))
+    except UNREADABLE as error:
+        raise BadImage(f"its part of the HDF5 file cannot be read: {error}") from error
 
 
 SMALLNORB = Reader(_norb, _read_norb, files=False)

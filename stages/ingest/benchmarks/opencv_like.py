@@ -13,12 +13,11 @@ def resize_by(image: Pixels, factor: float) -> Pixels:
     """cv2.resize(image, None, fx=factor, fy=factor): bilinear between the four nearest, without antialias."""
     size = [max(1, round(side * factor)) for side in image.shape[:2]]
     rows, columns = (_between(before, after, factor) for before, after in zip(image.shape[:2], size, strict=True))
-    wide = image.astype(np.float32)
-    low, high, part = columns
-    wide = wide[:, low] + (wide[:, high] - wide[:, low]) * part[None, :, None]
     low, high, part = rows
-    tall = wide[low] + (wide[high] - wide[low]) * part[:, None, None]
-    return np.rint(tall).astype(np.uint8)
+    above, below = image[low].astype(np.float32), image[high].astype(np.float32)
+    tall = above + (below - above) * part[:, None, None]
+    low, high, part = columns
+    return np.rint(tall[:, low] + (tall[:, high] - tall[:, low]) * part[None, :, None]).astype(np.uint8)
 
 
 def _between(

@@ -4,9 +4,9 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-from infra.errors import IntegrityError
+from infra.errors import UsageError
 from stages.images.header import BadImage
-from stages.ingest.benchmarks.entries import Entry, Listed, Reader, damaged
+from stages.ingest.benchmarks.entries import UNREADABLE, Entry, Listed, Reader, damaged
 from stages.ingest.benchmarks.registry import Benchmark
 from stages.ingest.listing import Item
 
@@ -105,7 +105,9 @@ def _dmlab(benchmark: Benchmark, root: Path) -> Listed:
 def _files(root: Path, split: str) -> list[Path]:
     found = sorted(root.glob(f"dmlab-{split}.tfrecord*"))
     if not found:
-        raise IntegrityError(f"ingest DMLab from {root}", f"no dmlab-{split}.tfrecord* is there", "get it again")
+        raise UsageError(
+            f"ingest DMLab from {root}", f"no dmlab-{split}.tfrecord* is there", "unpack dmlab.tar.gz there"
+        )
     return found
 
 
@@ -113,7 +115,7 @@ def _entry(path: Path, split: str, file_number: int, place: int, data: bytes) ->
     try:
         features = example_features(data)
         name, label, image = features["filename"], features["label"], features["image"]
-    except (ValueError, KeyError) as error:
+    except UNREADABLE as error:
         raise damaged(
             path, f"the record at byte {place} is no example of image, filename and label: {error}"
         ) from error

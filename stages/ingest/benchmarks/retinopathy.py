@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from stages.ingest.benchmarks.entries import Entry, Listed, Reader, damaged, decoded
+from stages.ingest.benchmarks.entries import UNREADABLE, Entry, Listed, Reader, damaged, decoded
 from stages.ingest.benchmarks.opencv_like import Pixels, disc, less_local_average, resize_by
 from stages.ingest.benchmarks.registry import Benchmark
 from stages.ingest.listing import Item
@@ -31,12 +31,16 @@ def _listed(benchmark: Benchmark, root: Path) -> Listed:
 
 def _rows(path: Path, folder: str, splits: dict[str | None, str]) -> Iterator[Entry]:
     """Rows `image,level`, of the test photographs also `Usage`: what Kaggle's public board scored validates."""
-    with path.open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            usage, level, name = row.get("Usage"), row.get("level") or "", row.get("image")
-            if usage not in splits or level not in "01234" or len(level) != 1 or not name:
-                raise damaged(path, f"a row says {row}")
-            yield Entry(f"{folder}/{name}.jpeg", splits[usage], (int(level),), key=name)
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except UNREADABLE as error:
+        raise damaged(path, str(error)) from error
+    for row in rows:
+        usage, level, name = row.get("Usage"), row.get("level"), row.get("image")
+        if usage not in splits or level not in tuple("01234") or not name:
+            raise damaged(path, f"a row says {row}")
+        yield Entry(f"{folder}/{name}.jpeg", splits[usage], (int(level),), key=name)
 
 
 def _read(benchmark: Benchmark, root: Path, item: Item) -> bytes:
@@ -59,4 +63,4 @@ def btgraham(image: Pixels) -> Pixels:
     return image[top : height // 2 + KEPT_RADIUS, left : width // 2 + KEPT_RADIUS]
 
 
-RETINOPATHY = Reader(_listed, _read)
+RETINOPATHY = Reader(_listed, _read, costly=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from stages.ingest.benchmarks.entries import Entry, Listed, Reader, damaged, lines_of, read_file
+from stages.ingest.benchmarks.entries import UNREADABLE, Entry, Listed, Reader, damaged, lines_of, read_file
 from stages.ingest.benchmarks.registry import Benchmark
 
 CLEVR_DISTANCES = (8.0, 8.5, 9.0, 9.5, 10.0)
@@ -28,7 +28,7 @@ def _clevr(benchmark: Benchmark, root: Path) -> Listed:
             try:
                 file, objects = str(scene["image_filename"]), scene["objects"]
                 distances = [float(np.float32(each["pixel_coords"][2])) for each in objects]  # theirs are float32
-            except (KeyError, TypeError, ValueError, IndexError) as error:
+            except UNREADABLE as error:
                 raise damaged(path, f"a scene is not as they are: {error!r}") from error
             label = len(objects) - 3 if benchmark.task == "count" else over(min(distances, default=0), CLEVR_DISTANCES)
             entries.append(Entry(f"images/{word}/{file}", split, (label,), key=file))
@@ -48,7 +48,7 @@ def scenes(path: Path) -> Iterator[dict[str, Any]]:
             at += text[at : at + 1] == ","
         if at >= len(text):
             raise ValueError("its list of scenes does not end")
-    except (OSError, UnicodeDecodeError, ValueError) as error:
+    except UNREADABLE as error:
         raise damaged(path, str(error)) from error
 
 
@@ -81,16 +81,16 @@ def _vehicles(path: Path) -> Iterator[float]:
         try:
             if columns[0] in KITTI_VEHICLES:
                 yield float(columns[13])
-        except (IndexError, ValueError) as error:
+        except UNREADABLE as error:
             raise damaged(path, f"a line says {line!r}") from error
 
 
 def kitti_splits(rand: Path, mapping: Path) -> list[str]:
     """The split of each image: whole videos, a tenth of them each, drawn as TensorFlow Datasets does."""
-    lines = mapping.read_text(encoding="utf-8").splitlines()
     try:
+        lines = mapping.read_text(encoding="utf-8").splitlines()
         videos = [lines[int(number) - 1].split(" ")[1] for number in rand.read_text(encoding="utf-8").split(",")]
-    except (ValueError, IndexError) as error:
+    except UNREADABLE as error:
         raise damaged(rand, f"it does not fit {mapping.name}: {error}") from error
     rng = np.random.RandomState(KITTI_SEED)
     known = sorted(set(videos))

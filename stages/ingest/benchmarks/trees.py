@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from stages.ingest.benchmarks.arrays import read_mat
-from stages.ingest.benchmarks.entries import Entry, Listed, Reader, damaged, decoded, lines_of, read_file
+from stages.ingest.benchmarks.entries import UNREADABLE, Entry, Listed, Reader, damaged, decoded, lines_of, read_file
 from stages.ingest.benchmarks.opencv_like import resize_by
 from stages.ingest.benchmarks.registry import Benchmark
 from stages.ingest.listing import Item
@@ -107,7 +107,7 @@ def _cars(benchmark: Benchmark, root: Path) -> Listed:
             for row in rows:
                 file, label = str(row["fname"].item()), int(row["class"].item()) - 1
                 entries.append(Entry(f"cars_{split}/{file}", split, (label,), key=file.split(".")[0]))
-        except (KeyError, ValueError, IndexError, AttributeError) as error:
+        except UNREADABLE as error:
             raise damaged(path, f"no annotations with fname and class: {error!r}") from error
     names = read_mat(root / "devkit/cars_meta.mat").get("class_names")
     if names is None:
@@ -140,4 +140,4 @@ def _by_number(path: Path) -> dict[str, str]:
 
 PETS, FLOWERS, DTD = (Reader(listed, read_file) for listed in (_pets, _flowers, _dtd))
 CARS, BIRDS = (Reader(listed, read_file) for listed in (_cars, _birds))
-SUN397 = Reader(_sun397, _read_sun397)
+SUN397 = Reader(_sun397, _read_sun397, costly=True)

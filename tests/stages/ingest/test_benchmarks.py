@@ -2,17 +2,19 @@
 
 import gzip
 import hashlib
+import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 from inprocess import make_context
 from official_files import damage, found_in, official, pixels, write_cifar10, write_idx, write_images, write_mnist
+from tf_records import write_dmlab
 
 from infra.errors import IntegrityError, StageError, UsageError
 from stages.contract import Inputs, Known
 from stages.ingest.benchmarks.arrays import read_idx
-from stages.ingest.benchmarks.registry import REGISTRY
+from stages.ingest.benchmarks.registry import REGISTRY, Piece
 from stages.ingest.config import IngestConfig, IngestResources
 from stages.ingest.estimate import estimate
 from stages.ingest.run import run
@@ -138,3 +140,24 @@ def test_a_listing_tells_licence_and_what_is_unverified(tmp_path, monkeypatch):
     notes = official(monkeypatch, "mnist", tmp_path, {"train": 20, "test": 10}, unverified="a thing").listing().notes
     assert notes == ("MNIST: licence CC BY-SA 3.0", "unverified: a thing")
     assert found_in(BenchmarkFiles("mnist", str(tmp_path)))["train/000013"] == ("train", (3,))
+
+
+def test_an_estimate_counts_what_the_shards_will_hold():
+    guess = estimate(config_of("vtab-clevr-count", Path("/nowhere")), IngestResources(), {}, Known())
+    assert guess.splits == {"train": 1000, "test": 15_000} and (guess.images, guess.num_classes) == (16_000, 8)
+
+
+def test_records_are_cut_as_vtab_cuts_them_and_reach_the_shards_whole(tmp_path, monkeypatch):
+    kept = write_dmlab(tmp_path, 12)
+    parts = {"train": (Piece("train", 0, 8), Piece("validation", 0, 2)), "test": (Piece("test"),)}
+    counts = {"train": 24, "validation": 12, "test": 12}
+    source = official(monkeypatch, "vtab-dmlab", tmp_path, counts, parts=parts)
+    data = run(config_of("vtab-dmlab", tmp_path), Inputs({}), make_context(tmp_path, "shards", IngestResources()))
+    assert data.splits == {"train": 10, "test": 12} and data.num_classes == 6
+    wanted = {hashlib.sha256(kept[name.partition("/")[2]]).hexdigest() for name in found_in(source)}
+    held = set()
+    for path in (tmp_path / "store").rglob("*.tar"):
+        with tarfile.open(path) as archive:
+            images = [member for member in archive if member.name.endswith(".jpg")]
+            held |= {hashlib.sha256(archive.extractfile(member).read()).hexdigest() for member in images}
+    assert held == wanted and len(wanted) == 22
