@@ -41,7 +41,7 @@ def estimate(
             each_bytes, each_seconds = glyphs.image_px**2 * GLYPH_BYTES_PER_PIXEL, GLYPH_SECONDS
         case BenchmarkSource(name=name):
             benchmark = REGISTRY[name]
-            listed, classes = benchmark.images, benchmark.num_classes
+            listed, classes = benchmark.splits, benchmark.num_classes
             count = sum(listed.values())
             each_bytes, each_seconds = float(benchmark.image_bytes), LOOK_SECONDS
         case DigitsSource():

@@ -195,7 +195,8 @@ TABLE_4 = {
 }  # fmt: skip
 OPEN_IN_TABLE_4 = {
     "warmup": "100 steps", "crop": "resize", "crop_px": 400, "antialias": True, "flip": False, "dropout": 0.0,
-    "eval_resize": "resize_crop", "position_resize": "timm", "precision": "fp32", "sweep_seeds": 2, "stop_hopeless": 0.25,
+    "eval_resize": "resize_crop", "position_resize": "timm", "precision": "fp32", "sweep_seeds": 2,
+    "stop_hopeless": 0.25,
 }  # fmt: skip
 
 
