@@ -20,6 +20,7 @@ from stages.report.inside import told
 from stages.report.lineage import Link, benchmarks, walk
 from stages.report.mistakes import mistakes, speeds
 from stages.report.page import render, score_charts
+from stages.report.resolution import resolutions
 from stages.report.results import Gain, Row, gains, headline, percent, rows
 
 
@@ -29,7 +30,8 @@ def run(config: ReportConfig, inputs: Inputs, ctx: StageContext) -> Report:
     checkpoints = background.behind(links, Checkpoint, chosen=inputs.maybe("checkpoint", Checkpoint))
     exported = background.behind(links, Weights)
     scores = inputs.many("scores", Score)
-    table, known = rows(scores, benchmarks(links)), pretrainings(links)
+    nodes = {link.uri: link.name for link in links}
+    table, known = rows(scores, benchmarks(links), nodes), pretrainings(links)
     found = gains(table)
     sentence, heading = headline(table, found), config.title or ctx.run
     run_uri = ctx.out.node.uri.removesuffix(f"/{ctx.node}")
@@ -45,14 +47,15 @@ def run(config: ReportConfig, inputs: Inputs, ctx: StageContext) -> Report:
         charts=score_charts(table),
         rows=table,
         gains=found,
+        resolutions=resolutions(table),
         glance=background.glance(checkpoints, links),
         grids=grids(table, known),
         labels_charts=over_labels(table),
         pretraining_charts=over_pretraining(table, known),
         costs=costs(links, known),
         penalties=shared_penalties(scores),
-        mistakes=mistakes(scores),
-        speeds=speeds(scores),
+        mistakes=mistakes(scores, nodes),
+        speeds=speeds(scores, nodes),
         overlaps=overlaps(links),
         troubles=survived(run_uri),
         curves=background.curves(checkpoints),
