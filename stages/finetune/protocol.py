@@ -119,9 +119,16 @@ def choose(config: FinetuneConfig, outcomes: dict[Trial, Outcome]) -> dict[str, 
         "dev_losses": {f"{rate:g}": loss for rate, loss in dev_losses.items()},
         "diverged": [rate for rate, found in by_rate.items() if any(one.diverged_at is not None for one in found)],
         "hopeless": [rate for rate, found in by_rate.items() if any(one.hopeless_at is not None for one in found)],
-        "reason": "best mean accuracy on the dev split",
+        "reason": _reason(usable, best, dev_scores),
         "dev_images": next(iter(outcomes.values())).num_scored,
     }
+
+
+def _reason(usable: Sequence[float], best: float, dev_scores: dict[str, float]) -> str:
+    equal = sum(dev_scores[f"{rate:g}"] == dev_scores[f"{best:g}"] for rate in usable)
+    if equal > 1:
+        return f"lowest mean loss of {equal} rates with the best mean accuracy on the dev split"
+    return "best mean accuracy on the dev split"
 
 
 def write_piece(out: Out, trial: Trial, outcome: Outcome) -> File:

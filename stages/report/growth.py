@@ -59,8 +59,7 @@ def over_labels(rows: Sequence[Row]) -> list[Lines]:
                     points.setdefault(_arm_of(row), []).append(_point(labels, per_seed, row.node))
         series = [Series(name, _ordered(found)) for name, found in points.items() if len({p.x for p in found}) > 1]
         if series:
-            about = "mean over seeds, the whisker one standard deviation"
-            charts.append(Lines.draw(title(benchmark), about, "labels per class", series, "{:g}".format))
+            charts.append(Lines.draw(title(benchmark), "", "labels per class", series, "{:g}".format))
     return charts
 
 

@@ -49,7 +49,7 @@ def shared_penalties(scores: Sequence[Score]) -> list[SharedPenalty]:
     found = []
     for weights, members in groups.items():
         shots = [one for one in members[0][1]["by_l2"] if all(one in content["by_l2"] for _, content in members)]
-        for number in shots:
+        for number in sorted(shots, key=int):
             ranks: dict[str, list[float]] = {}
             for _, content in members:
                 means = _means(content["dev_by_l2"][number])

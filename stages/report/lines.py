@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from stages.report.charts import Axis, axis
 
-MAX_SERIES = 8
+MAX_SERIES = 10
 """More lines than the stylesheet has colours are drawn in colours that begin again."""
 WIDE = 5.0
 """The largest over the smallest x from which the axis is logarithmic."""
@@ -68,7 +68,7 @@ class Lines:
             f"{one.name} {one.points[0].y:.1f} to {one.points[-1].y:.1f} %" for one in shown
         )
         svg = Markup('<svg class="lines" role="img" width="100%" height="260" aria-label="{}">').format(label)
-        ticks = tuple((place(x), write_x(x)) for x in _thinned(xs, place))
+        ticks = _ticks(xs, place, write_x)
         return cls(title, about, x_name, svg + Markup("".join(parts) + "</svg>"), scale, ticks, shown, write_x)
 
     @property
@@ -107,13 +107,16 @@ def _placed(xs: Sequence[float]) -> Callable[[float], float]:
     return lambda x: 5 + 90 * (x - low) / (high - low)
 
 
-def _thinned(xs: Sequence[float], place: Callable[[float], float]) -> list[float]:
-    """Ticks that do not touch each other on a phone."""
-    kept: list[float] = []
+def _ticks(
+    xs: Sequence[float], place: Callable[[float], float], write: Callable[[float], str]
+) -> tuple[tuple[float, str], ...]:
+    """As many as do not touch each other on a phone, where a letter takes two percent."""
+    kept: list[tuple[float, str]] = []
     for x in xs:
-        if not kept or place(x) - place(kept[-1]) >= 14:
-            kept.append(x)
-    return kept
+        text = write(x)
+        if not kept or place(x) - kept[-1][0] >= 3 + len(text) + len(kept[-1][1]):
+            kept.append((place(x), text))
+    return tuple(kept)
 
 
 def _y(scale: Axis, value: float) -> str:

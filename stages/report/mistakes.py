@@ -1,6 +1,6 @@
 """How a classifier is wrong: its classes, its confusions, how sure it is, and how fast; from `score.json` alone."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,34 +33,36 @@ class Mistakes:
 class Speed:
     """Inference as it was measured while features were computed."""
 
-    node: str
-    benchmark: str
+    weights: str
     image_px: int | None
     images_per_second: float
+    """The fastest of the nodes that measured it: others had the machine to share."""
 
 
-def mistakes(scores: Sequence[Score]) -> list[Mistakes]:
-    """Of every score that was made by the weights' own head on single labels."""
+def mistakes(scores: Sequence[Score], nodes: Mapping[str, str]) -> list[Mistakes]:
+    """Of every score that was made by the weights' own head on single labels; `nodes` names them by URI."""
     found = []
     for score in scores:
         if score.protocol.get("method") == "classify" and score.has("score.json"):
             content = score.read_json("score.json")
             if "per_class" in content and "classes" in content:
-                found.append(_read(score, content))
+                found.append(_read(nodes.get(score.uri, score.uri), score, content))
     return found
 
 
-def speeds(scores: Sequence[Score]) -> list[Speed]:
-    """Of every score whose features passed through a model."""
-    return [
-        Speed(_node(score), title(score.benchmark), score.protocol.get("image_px"),
-              score.metrics["inference_images_per_second"])
-        for score in scores
-        if "inference_images_per_second" in score.metrics and score.protocol.get("features") != "raw_pixels"
-    ]  # fmt: skip
+def speeds(scores: Sequence[Score], nodes: Mapping[str, str]) -> list[Speed]:
+    """One row for each set of weights and size of image whose features were computed."""
+    found: dict[tuple[str, int | None], float] = {}
+    for score in scores:
+        measured, protocol = score.metrics.get("inference_images_per_second"), score.protocol
+        if measured is not None and protocol.get("features") != "raw_pixels":
+            uri = str(protocol.get("weights"))
+            key = nodes.get(uri, uri), protocol.get("image_px")
+            found[key] = max(measured, found.get(key, 0.0))
+    return [Speed(weights, image_px, fastest) for (weights, image_px), fastest in found.items()]
 
 
-def _read(score: Score, content: dict[str, Any]) -> Mistakes:
+def _read(node: str, score: Score, content: dict[str, Any]) -> Mistakes:
     names, by_class = content["classes"], content["per_class"]
     present = [number for number, value in enumerate(by_class) if value is not None]
     counts = content.get("confusion")
@@ -75,7 +77,7 @@ def _read(score: Score, content: dict[str, Any]) -> Mistakes:
             for true in present
         ]
     return Mistakes(
-        node=_node(score),
+        node=node,
         benchmark=title(score.benchmark),
         top5=content["top5"],
         mean_per_class=content["mean_per_class"],
@@ -84,7 +86,3 @@ def _read(score: Score, content: dict[str, Any]) -> Mistakes:
         matrix=tuple(matrix),
         confused=tuple(sorted(confused, key=lambda one: -one[2])[:WORST]),
     )
-
-
-def _node(score: Score) -> str:
-    return score.uri.rstrip("/").rsplit("/", 1)[-1]

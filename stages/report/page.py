@@ -17,11 +17,17 @@ MAX_FILES = 40
 
 MAX_CHARTS = 6
 """Charts of one kind that are open; more are folded."""
+MAX_ROWS = 10
+"""Scores of one chart that stays open."""
 
 
 def render(**facts: Any) -> str:
     """Fill `page.html.j2`; `facts` are its variables. A missing one is an error, not an empty place."""
-    return _environment().get_template("page.html.j2").render(shown_files=MAX_FILES, shown_charts=MAX_CHARTS, **facts)
+    return (
+        _environment()
+        .get_template("page.html.j2")
+        .render(shown_files=MAX_FILES, shown_charts=MAX_CHARTS, shown_rows=MAX_ROWS, **facts)
+    )
 
 
 def score_charts(table: list[Row]) -> list[dict[str, Any]]:

@@ -108,12 +108,18 @@ class Gain:
         )
 
 
-def rows(scores: Sequence[Score], benchmarks: Mapping[str, str] = MappingProxyType({})) -> list[Row]:
+def rows(
+    scores: Sequence[Score], benchmarks: Mapping[str, str] = MappingProxyType({}),
+    nodes: Mapping[str, str] = MappingProxyType({}),
+) -> list[Row]:  # fmt: skip
     """One row a score, benchmarks together, in the order given. Reads `score.json` of few-shot scores.
 
-    `benchmarks` names by URI those that are known better than by the name of their data's node.
+    By URI, `benchmarks` names those that are known better than by the node of their data, `nodes` siblings in full.
     """
-    found = [replace(row, benchmark=benchmarks.get(row.uri, row.benchmark)) for row in map(_row, scores)]
+    found = [
+        replace(row, benchmark=benchmarks.get(row.uri, row.benchmark), node=nodes.get(row.uri, row.node))
+        for row in map(_row, scores)
+    ]
     order = {benchmark: place for place, benchmark in enumerate(dict.fromkeys(row.benchmark for row in found))}
     return sorted(found, key=lambda row: order[row.benchmark])
 

@@ -21,6 +21,7 @@ from stages.report.lineage import Link, benchmarks, walk
 from stages.report.mistakes import mistakes, speeds
 from stages.report.overlap import overlaps
 from stages.report.page import render, score_charts
+from stages.report.resolution import resolutions
 from stages.report.results import Gain, Row, gains, headline, percent, rows
 
 
@@ -30,7 +31,8 @@ def run(config: ReportConfig, inputs: Inputs, ctx: StageContext) -> Report:
     checkpoints = background.behind(links, Checkpoint, chosen=inputs.maybe("checkpoint", Checkpoint))
     exported = background.behind(links, Weights)
     scores = inputs.many("scores", Score)
-    table, known = rows(scores, benchmarks(links)), pretrainings(links)
+    nodes = {link.uri: link.name for link in links}
+    table, known = rows(scores, benchmarks(links), nodes), pretrainings(links)
     found = gains(table)
     sentence, heading = headline(table, found), config.title or ctx.run
     run_uri = ctx.out.node.uri.removesuffix(f"/{ctx.node}")
@@ -46,14 +48,15 @@ def run(config: ReportConfig, inputs: Inputs, ctx: StageContext) -> Report:
         charts=score_charts(table),
         rows=table,
         gains=found,
+        resolutions=resolutions(table),
         glance=background.glance(checkpoints, links),
         grids=grids(table, known),
         labels_charts=over_labels(table),
         pretraining_charts=over_pretraining(table, known),
         costs=costs(links, known),
         penalties=shared_penalties(scores),
-        mistakes=mistakes(scores),
-        speeds=speeds(scores),
+        mistakes=mistakes(scores, nodes),
+        speeds=speeds(scores, nodes),
         troubles=survived(run_uri),
         curves=pretraining.curves(checkpoints),
         spent=pretraining.spent(checkpoints),

@@ -38,7 +38,8 @@ def flops(number: float | None) -> str:
     if not number:
         return "–"
     scale, unit = next(((scale, unit) for scale, unit in _SI if number >= scale), (1, ""))
-    return f"{number / scale:.3g} {unit}FLOP"
+    shown = number / scale
+    return f"{shown:,.0f} {unit}FLOP" if shown >= 1000 else f"{shown:.3g} {unit}FLOP"
 
 
 def short(digest: str) -> str:

@@ -25,7 +25,7 @@ from stages.vit.variants import HYBRIDS, RESNETS, ResNet
 ROOT = Path(__file__).parents[2] / "configs"
 FILES = {str(path.relative_to(ROOT)): path for path in sorted(ROOT.rglob("*.yaml"))}
 PAPER = [name for name in FILES if name.startswith("paper/")]
-TRAINED = [name for name in FILES if name.startswith(("paper/", "recipes/"))]
+TRAINED = [name for name in FILES if name.startswith(("paper/", "recipes/", "scaling"))]
 TINY = {"layers": 2, "width": 32, "mlp": 64, "heads": 2, "patch_px": 8}
 GUIDE = {"ImageNet": "imagenet", "ReaL": "imagenet-real", "CIFAR-10": "cifar10", "CIFAR-100": "cifar100",
          "Pets": "oxford-iiit-pet", "Flowers-102": "flowers102"}  # fmt: skip

@@ -48,7 +48,7 @@ def artifact(tmp_path: Path, node: str, name: str = "foreign") -> Artifact:
     return load_artifact(f"file://{tmp_path}/runs/{name}/{node}")
 
 
-def test_finetune_and_evaluate_from_a_huggingface_folder_by_yaml_and_again_by_uri(tmp_path: Path) -> None:
+def test_from_a_huggingface_folder_to_the_table_by_yaml_and_again_by_uri(tmp_path: Path) -> None:
     huggingface_folder(tmp_path / "hf")
     go(
         tmp_path,
@@ -57,8 +57,11 @@ def test_finetune_and_evaluate_from_a_huggingface_folder_by_yaml_and_again_by_ur
   weights: {{stage: convert, config: {{source: {{path: ./hf}}, formats: [native]}}}}
   transfer: {{stage: finetune, needs: {{data: data, weights: weights}}, config: {FINETUNE}}}
   probe: {{stage: evaluate, needs: {{data: data, weights: weights}}, config: {PROBE}}}
+  table: {{stage: report, needs: {{scores: [transfer, probe]}}, config: {{attention_images: 0}}}}
 """,
     )
+    page = artifact(tmp_path, "table").read("index.html").decode()
+    assert "Fine-tuned" in page and "Few-shot ridge" in page and artifact(tmp_path, "weights").uri in page
     weights, transfer = artifact(tmp_path, "weights"), artifact(tmp_path, "transfer")
     data = artifact(tmp_path, "data").uri
     told = weights.read_json("source.json")

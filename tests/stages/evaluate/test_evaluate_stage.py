@@ -129,6 +129,8 @@ def test_bad_requests_say_what_is_missing(world):
         evaluate(world, "wrong", given=bare)
     with pytest.raises(UsageError, match="split test"):
         evaluate(world, "no-test", data=shards(path, "train-only", counts={"train": 9}))
+    with pytest.raises(UsageError, match="single class"):
+        evaluate(world, "single-class", data=shards(path, "one", classes=("red",)))
     assert check_inputs(EvaluateConfig(method="fewshot"), frozenset({"data"}))
     assert not check_inputs(EvaluateConfig(method="fewshot", features="raw_pixels", image_px=8), frozenset({"data"}))
 

@@ -192,9 +192,8 @@ def test_choose_breaks_ties_by_loss():
     outcome = lambda accuracy, loss: Outcome(  # noqa: E731
         accuracy=accuracy, loss=loss, num_scored=6, num_train=18, steps=4, losses=()
     )
-    assert choose(config(), dict(zip(trials, (outcome(0.5, 1.0), outcome(0.5, 0.9)), strict=True)))["chosen"] == {
-        "peak_lr": 0.03
-    }
+    tied = choose(config(), dict(zip(trials, (outcome(0.5, 1.0), outcome(0.5, 0.9)), strict=True)))
+    assert tied["chosen"] == {"peak_lr": 0.03} and tied["reason"].startswith("lowest mean loss of 2 rates")
     assert choose(config(), dict(zip(trials, (outcome(0.6, 1.0), outcome(0.5, 0.9)), strict=True)))["chosen"] == {
         "peak_lr": 0.01
     }

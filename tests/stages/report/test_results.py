@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 
 from stages.report.charts import MAX_POINTS, Curve, axis, score_axis
+from stages.report.resolution import resolutions
 from stages.report.results import Gain, Row, gains, headline
 from stages.report.wording import count, duration, flops, size
 
@@ -90,3 +91,15 @@ def test_numbers_as_words():
     assert [size(number) for number in (None, 12, 3_500_000)] == ["–", "12 B", "3.3 MiB"]
     assert [count(number) for number in (None, 40_000, 86_567_656)] == ["–", "40,000", "86.6 M"]
     assert [flops(number) for number in (None, 1.27e15, 4.7e20)] == ["–", "1.27 PFLOP", "470 EFLOP"]
+
+
+def test_another_resolution_is_told_whether_it_gains_or_not():
+    small = arm("pretrained", (0.70, 0.72), protocol={"image_px": 32, "steps": 10, "weights": "w", "seeds": [0, 1]})
+    large = dataclasses.replace(small, per_seed=(0.60, 0.62), value=0.61, protocol=small.protocol | {"image_px": 48})
+    (found,) = resolutions([large, small])
+    assert (found.small, found.large) == (small, large) and found.gain.points == pytest.approx(-10)
+    assert found.verdict == "loses, beyond the seeds’ spread"
+    near = dataclasses.replace(large, per_seed=(0.71, 0.72), value=0.715)
+    assert resolutions([small, near])[0].verdict == "no clear gain: within the seeds’ spread"
+    other = dataclasses.replace(large, protocol=large.protocol | {"steps": 20})
+    assert resolutions([small, other]) == [], "not alike in all else"

@@ -1,0 +1,44 @@
+"""Fine-tunings that differ in the size of their images alone: whether more pixels gained anything (section 3.2)."""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from stages.report.results import ALIKE, Gain, Row
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """The same weights on the same images at two sizes."""
+
+    small: Row
+    large: Row
+
+    @property
+    def gain(self) -> Gain:
+        """Of the larger over the smaller."""
+        return Gain(self.large, self.small)
+
+    @property
+    def verdict(self) -> str:
+        gain = self.gain
+        if gain.clear:
+            return "gains, beyond the seeds’ spread" if gain.points > 0 else "loses, beyond the seeds’ spread"
+        return (
+            "no clear gain: within the seeds’ spread" if gain.pretrained.std is not None else "one seed: spread unknown"
+        )
+
+
+def resolutions(table: Sequence[Row]) -> list[Resolution]:
+    """Every two neighbouring sizes of fine-tunings that are otherwise alike."""
+    groups: dict[tuple[str, ...], list[Row]] = {}
+    for row in table:
+        if row.kind == "pretrained" and row.protocol.get("image_px"):
+            alike = [str(row.protocol.get(name)) for name in ("weights", *ALIKE) if name != "image_px"]
+            groups.setdefault((row.benchmark, *alike), []).append(row)
+    found = []
+    for rows in groups.values():
+        by_size = {row.protocol["image_px"]: row for row in rows}
+        sizes = sorted(by_size)
+        found += [Resolution(by_size[one], by_size[other]) for one, other in itertools.pairwise(sizes)]
+    return found
