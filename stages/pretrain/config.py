@@ -3,7 +3,7 @@
 from collections.abc import Container, Mapping
 from typing import Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, field_validator
 
 from infra.errors import UsageError
 from stages.images.config import AugmentSettings
@@ -42,6 +42,16 @@ class PretrainConfig(Settings):
     accuracy on each of `needs.probes`."""
     seed: int = Field(default=0, ge=0)
     """Decides initial weights, sample order, augmentation and dropout."""
+
+    @field_validator("precision", mode="before")
+    @classmethod
+    def _why_not_fp16(cls, value: object) -> object:
+        if value == "fp16":
+            raise ValueError(
+                "fp16 is not offered: its gradients need a loss scale that skips steps until it fits, so a resume or "
+                "another number of ranks would train on other steps; bf16 has the range of fp32 and needs none"
+            )
+        return value
 
 
 class PretrainResources(Settings):

@@ -6,7 +6,7 @@ from infra.errors import UsageError
 from stages.artifacts import Artifact, ShardSet
 from stages.contract import Estimate, Known
 from stages.pretrain.config import PretrainConfig, PretrainResources, micro_batch_of, validation_split
-from stages.pretrain.job import SPLIT, Course, model_of
+from stages.pretrain.job import SPLIT, Course, check_init, model_of
 from stages.vit.config import ModelSettings
 from stages.vit.flops import activation_bytes, num_parameters, train_flops_per_image
 
@@ -26,6 +26,8 @@ def estimate(
         return Estimate(notes=("known once the shards are",))
     validation_split(config, splits, bool(inputs.get("probes")))
     course, model = Course(config, resources, splits[SPLIT]), model_of(config, num_classes)
+    for init in inputs.get("init", ()):
+        check_init(getattr(init, "model", None), model, getattr(init, "uri", "the weights of this run"))
     images = course.total_steps * config.batch_images
     flops = float(images * train_flops(config, model))
     saved = (num_parameters(model) + _predictor(config, model)) * _saved_bytes(config, resources)

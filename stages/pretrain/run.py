@@ -11,7 +11,7 @@ from stages.artifacts import Artifact, Checkpoint, File, Score, ShardSet, Weight
 from stages.contract import Inputs, Out, StageContext
 from stages.images.manifest import load_manifest
 from stages.pretrain.config import PretrainConfig, validation_split
-from stages.pretrain.job import FINISHED, SPLIT, Course, Job, model_of
+from stages.pretrain.job import FINISHED, SPLIT, Course, Job, check_init, model_of
 from stages.training.steps import EVALUATION, LEDGER, METRICS, Place
 
 _NO_SPLIT = f"ingest with a split named {SPLIT}"
@@ -38,6 +38,8 @@ def run(config: PretrainConfig, inputs: Inputs, ctx: StageContext) -> Checkpoint
         probes=_probes(inputs),
     )
     validation_split(config, shards.splits, bool(job.probes))
+    if job.init is not None:
+        check_init(job.init.model, job.model, job.init.uri)
     note = f"waits for {ctx.resources.workers} workers to have their machines and start"
     ctx.progress.update(0, job.course.total_steps, note=note)
     ctx.cluster.gang(functools.partial(_on_rank, job), resources=ctx.resources)
