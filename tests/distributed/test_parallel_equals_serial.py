@@ -3,6 +3,7 @@
 import functools
 import json
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from inprocess import InProcessCluster
@@ -63,3 +64,20 @@ def test_bf16_stays_within_its_rounding_of_fp32(trained: Path, zero: int) -> Non
 @pytest.mark.parametrize("zero", STAGES)
 def test_all_ranks_see_the_same_facts(trained: Path, zero: int) -> None:
     assert curve(trained, f"{zero}-fp32-2-0") == curve(trained, f"{zero}-fp32-2-1")
+
+
+@pytest.mark.parametrize("zero", [0, 1])
+def test_fifty_steps_through_deepspeed_are_those_of_plain_torch(tmp_path: Path, zero: int) -> None:
+    """Bias corrections, decay masks, clipping and the whole schedule; errors add up over nine times as many steps."""
+    with mock.patch("tiny_training.STEPS", 50):
+        InProcessCluster(1).gang(functools.partial(fifty, tmp_path, zero), resources=PretrainResources())
+        wanted = plain_torch()
+    found = json.loads((tmp_path / "fifty.json").read_text())
+    assert len(found) == len(wanted) == 50
+    for pair, one in zip(found, wanted, strict=True):
+        assert pair == pytest.approx(one, rel=50 / STEPS * TOLERANCE)
+
+
+def fifty(folder: Path, zero: int, rank: Rank) -> None:
+    facts = steps(engine(rank, zero, "fp32", NO_DROPOUT), course(total_steps=50))
+    (folder / "fifty.json").write_text(json.dumps([(one.loss, one.grad_norm) for one in facts]))
