@@ -52,8 +52,8 @@ class PretrainConfig(Settings):
     def _not_half(cls, value: object) -> object:
         if value in ("fp16", "float16", "half"):
             raise ValueError(
-                "fp16 is not offered: its range needs a loss scale that skips steps, so that a run would depend on "
-                "chance; bf16 is as fast and has fp32's range"
+                "fp16 is not offered: its gradients need a loss scale that skips steps until it fits, so a resume or "
+                "another number of ranks would train on other steps; bf16 has the range of fp32 and needs none"
             )
         return value
 

@@ -7,7 +7,7 @@ from stages.artifacts import Artifact, Checkpoint, ShardSet
 from stages.contract import Estimate, Known
 from stages.pretrain.config import PretrainConfig, PretrainResources, micro_batch_of, validation_split
 from stages.pretrain.going_on import changed_fields, refuse, refuse_change, refuse_end
-from stages.pretrain.job import SPLIT, Course, model_of
+from stages.pretrain.job import SPLIT, Course, check_init, model_of
 from stages.vit.config import ModelSettings
 from stages.vit.flops import activation_bytes, num_parameters, train_flops_per_image
 
@@ -32,6 +32,8 @@ def estimate(
         asked, found = "pretrain on several sets of shards", f"they have {_listed(num_classes)} classes"
         raise UsageError(asked, found, "ingest them with the same classes in the same order")
     model = model_of(config, num_classes[0] or 0)
+    for init in inputs.get("init", ()):
+        check_init(getattr(init, "model", None), model, getattr(init, "uri", "the weights of this run"))
     steps = course.total_steps - _steps_before(config, course, inputs)
     images = steps * config.batch_images
     flops = float(images * train_flops(config, model))

@@ -1,7 +1,9 @@
 """One pretraining, resolved: steps, schedule, model, in numbers that plan, driver and ranks share. No torch."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from infra.errors import UsageError
 from stages.artifacts import Checkpoint, Score, ShardSet, Weights
@@ -116,3 +118,14 @@ def model_of(config: PretrainConfig, num_classes: int) -> ModelSettings:
         found = f"model.classes is {classes}, the shards hold labels 0..{num_classes - 1}"
         raise UsageError("pretrain on these shards", found, "leave model.classes out, or raise it")
     return config.model.model_copy(update={"classes": classes})
+
+
+def check_init(init: Mapping[str, Any] | None, model: ModelSettings, uri: str) -> None:
+    """UsageError for weights to begin from whose head names other classes. An encoder without one fits any."""
+    classes = init["classes"] if init else 0
+    if classes and model.classes and classes != model.classes:
+        raise UsageError(
+            f"begin from {uri}",
+            f"its head has {classes} classes, the shards and config.model make {model.classes}",
+            "give shards of the same classes, weights without a head, or fine-tune these",
+        )

@@ -3,6 +3,7 @@
 Rank 0 speaks for all; nothing here touches what is computed.
 """
 
+import logging
 import math
 import resource
 import time
@@ -12,6 +13,7 @@ from typing import Any
 
 import torch
 
+from infra.errors import StorageError
 from infra.work import Rank
 from stages.pretrain.estimate import train_flops
 from stages.pretrain.job import Job
@@ -23,6 +25,8 @@ from stages.training.checkpoint import Saved
 from stages.training.loop import Facts
 from stages.training.metrics_log import read
 from stages.training.spikes import Spikes
+
+log = logging.getLogger(__name__)
 
 EVERY_S = 1.0
 """Numbers go out at most this often: a step of a small model is shorter than their way out."""
@@ -93,7 +97,7 @@ class Reporter:
             f"{probe} {', '.join(f'{shots}-shot {100 * value:.1f} %' for shots, value in accuracies.items())}"
             for probe, accuracies in found.get("fewshot", {}).items()
         ]
-        self._job.task.events.emit("evaluated", f"step {found['step']}: {'; '.join(words)}")
+        self._emit("evaluated", f"step {found['step']}: {'; '.join(words)}")
 
     def totals(self, metrics: Path) -> dict[str, float]:
         """Numbers worth a line in the record, over all committed steps."""
@@ -108,20 +112,20 @@ class Reporter:
 
     def _tell(self, facts: Facts) -> None:
         """What a person should know of a step by itself."""
-        events, metrics = self._job.task.events, self._job.task.metrics
+        metrics = self._job.task.metrics
         for rank, words in self._stragglers.add(facts.paces, facts.seconds):
-            events.emit("straggler", f"rank {rank} ({self._ranks[rank]['host']}) is slow: {words}")
+            self._emit("straggler", f"rank {rank} ({self._ranks[rank]['host']}) is slow: {words}")
         if facts.skipped is not None:
             keys = self._keys(facts.skipped.positions[:NAMED_KEYS])
             more = len(facts.skipped.positions) - len(keys)
             names = ", ".join(keys) + (f" and {more} more" if more else "")
-            events.emit("step_skipped", f"step {facts.step}: {facts.skipped}; {names}")
+            self._emit("step_skipped", f"step {facts.step}: {facts.skipped}; {names}")
             metrics.inc("skipped_steps_total")
         elif usual := self._spikes.add(facts.loss):
             batch = self._job.course.config.batch_images
             text = f"step {facts.step}: a loss of {facts.loss:.4g} where {usual:.4g} is usual, for images at positions"
             span = f"{facts.samples_seen - batch}..{facts.samples_seen - 1}"
-            events.emit("loss_spike", f"{text} {span} of the sample order")
+            self._emit("loss_spike", f"{text} {span} of the sample order")
             metrics.inc("loss_spikes_total")
 
     def _tell_time(self, account: Account) -> None:
@@ -137,6 +141,13 @@ class Reporter:
             rank |= {"forward_seconds": pace.forward_seconds, "data_wait_seconds": pace.data_wait_seconds}
             for name in ("forward_seconds", "data_wait_seconds"):
                 self._job.task.metrics.set(f"rank_{name}", rank[name], rank=str(rank["rank"]))
+
+    def _emit(self, kind: str, text: str) -> None:
+        """An event that the store does not take is in the log: the other ranks train on and must not wait for it."""
+        try:
+            self._job.task.events.emit(kind, text)
+        except StorageError as error:
+            log.warning("%s: %s (not in the store: %s)", kind, text, error)
 
     def _set(self, **values: float) -> None:
         """Numbers that are not finite are left at their last value: events tell of them."""

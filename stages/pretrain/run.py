@@ -13,7 +13,7 @@ from stages.images.manifest import load_manifest
 from stages.images.united import united
 from stages.pretrain.config import PretrainConfig, validation_split
 from stages.pretrain.going_on import refuse_change, refuse_end
-from stages.pretrain.job import FINISHED, SPLIT, Course, Job, model_of
+from stages.pretrain.job import FINISHED, SPLIT, Course, Job, check_init, model_of
 from stages.training.steps import EVALUATION, LEDGER, METRICS, Place
 
 _NO_SPLIT = f"ingest with a split named {SPLIT}"
@@ -43,6 +43,8 @@ def run(config: PretrainConfig, inputs: Inputs, ctx: StageContext) -> Checkpoint
     if job.continued is not None:
         refuse_end(course.total_steps, job.continued.step, job.continued.uri)
     validation_split(config, [one.splits for one in shards], bool(job.probes))
+    if job.init is not None:
+        check_init(job.init.model, job.model, job.init.uri)
     note = f"waits for {ctx.resources.least_workers} workers to have their machines and start"
     ctx.progress.update(0, job.course.total_steps, note=note)
     ctx.cluster.gang(functools.partial(_on_rank, job), resources=ctx.resources)

@@ -33,7 +33,7 @@ class Watch:
         self._start = job.begun if rank.restart == 0 else time.time()
         account = Account(job.begun)
         account.spend("restarts", self._start - job.begun)
-        self._job, self._first, self._keys = job, rank.rank == 0, keys
+        self._job, self._first = job, rank.rank == 0
         self._notes = Notes(scratch, job.course.config.batch_images, keys, account, ledger=job.course.resources.ledger)
         self._reporter = Reporter(job, rank, agree.each(lambda: _whereabouts(rank)), keys)
         self._evaluator = Evaluator(job, engine)
@@ -59,11 +59,12 @@ class Watch:
             self._measure(*self._missing)
 
     def step(self, facts: Facts) -> None:
-        """Take a finished step in; measure the model where it is time and nobody waits for the end."""
+        """Take a finished step in; measure the model where it is time, unless we are to end before the last step."""
         if self._first:
             self._notes.step(facts)
             self._reporter.step(facts, self._notes.account)
-        if facts.settled and not facts.stop and self._job.course.is_evaluated_after(facts.step):
+        hurried = facts.stop is not None and facts.step < self._job.course.total_steps
+        if facts.settled and not hurried and self._job.course.is_evaluated_after(facts.step):
             self._measure(facts.step, facts.samples_seen)
 
     def worth_saving(self, facts: Facts) -> bool:

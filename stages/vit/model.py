@@ -79,7 +79,7 @@ class ViT(nn.Module):
         if self.settings.position == "learned2d":
             table_1ND = join_axes(self.pos_embed_x, self.pos_embed_y)
         else:
-            table_1ND = self.get_buffer("pos_table")
+            table_1ND = self.get_buffer("pos_table").to(self.norm.weight.dtype)  # DeepSpeed casts parameters alone
         return table_1ND if self.cls_token is None else F.pad(table_1ND, (0, 0, 1, 0))
 
     def encode(self, x_BTD: Tensor) -> Tensor:

@@ -2,16 +2,21 @@
 
 import functools
 import json
+import time
+from dataclasses import asdict
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from inprocess import InProcessCluster
-from tiny_training import NO_DROPOUT, STEPS, course, engine, plain_torch, steps
+from tiny_training import NO_DROPOUT, STEPS, course, engine, images, plain_torch, steps
 
 from infra.work import Rank
+from stages.images.batch import Batch
 from stages.pretrain.config import PretrainResources
 
 STAGES = (0, 1, 2, 3)
+SLOW_S = 0.2
 TOLERANCE = 2e-5
 """Relative. A sum of n fp32 numbers in another order differs by at most about n/2 ulp (6e-8 each); gradients sum over
 20 images x 17 tokens = 340 terms: 1e-5 a step before Adam, whose first steps keep only the gradient's sign and so
@@ -25,6 +30,16 @@ def curves(folder: Path, cells: list[tuple[int, str]], rank: Rank) -> None:
         assert [one.step for one in facts] == list(range(1, STEPS + 1))
         name = f"{zero}-{precision}-{rank.world_size}-{rank.rank}.json"
         (folder / name).write_text(json.dumps([(one.loss, one.grad_norm) for one in facts]))
+    slow = list(steps(engine(rank, 1, "fp32", NO_DROPOUT), course(), functools.partial(reading, rank.rank)))
+    paces = [[asdict(pace) for pace in one.paces] for one in slow]
+    (folder / f"paces-{rank.rank}.json").write_text(json.dumps(paces))
+
+
+def reading(rank: int, start: int, count: int) -> Batch:
+    """The images; rank 1's come late."""
+    if rank == 1:
+        time.sleep(SLOW_S)
+    return images(start, count)
 
 
 @pytest.fixture(scope="module")
@@ -63,3 +78,30 @@ def test_bf16_stays_within_its_rounding_of_fp32(trained: Path, zero: int) -> Non
 @pytest.mark.parametrize("zero", STAGES)
 def test_all_ranks_see_the_same_facts(trained: Path, zero: int) -> None:
     assert curve(trained, f"{zero}-fp32-2-0") == curve(trained, f"{zero}-fp32-2-1")
+
+
+def test_every_rank_knows_which_one_waits_for_its_data(trained: Path) -> None:
+    by_rank = [json.loads((trained / f"paces-{rank}.json").read_text()) for rank in (0, 1)]
+    assert by_rank[0] == by_rank[1] and len(by_rank[0]) == STEPS
+    for first, second in by_rank[0]:
+        assert second["data_wait_seconds"] >= 2 * SLOW_S  # of its two real micro-batches
+        assert min(first["forward_seconds"], second["forward_seconds"]) > 0
+    waited = [sum(pair[rank]["data_wait_seconds"] for pair in by_rank[0]) for rank in (0, 1)]
+    assert waited[1] > waited[0]
+
+
+@pytest.mark.parametrize("zero", [0, 1])
+def test_fifty_steps_through_deepspeed_are_those_of_plain_torch(tmp_path: Path, zero: int) -> None:
+    """Bias corrections, decay masks, clipping and the whole schedule; errors add up over nine times as many steps."""
+    with mock.patch("tiny_training.STEPS", 50):
+        InProcessCluster(1).gang(functools.partial(fifty, tmp_path, zero), resources=PretrainResources())
+        wanted = plain_torch()
+    found = json.loads((tmp_path / "fifty.json").read_text())
+    assert len(found) == len(wanted) == 50
+    for pair, one in zip(found, wanted, strict=True):
+        assert pair == pytest.approx(one, rel=50 / STEPS * TOLERANCE)
+
+
+def fifty(folder: Path, zero: int, rank: Rank) -> None:
+    facts = steps(engine(rank, zero, "fp32", NO_DROPOUT), course(total_steps=50))
+    (folder / "fifty.json").write_text(json.dumps([(one.loss, one.grad_norm) for one in facts]))

@@ -52,8 +52,11 @@ NOT_COMPARED = {
     "model.classes", "optimizer.momentum", "schedule.timescale", "augment.resize_px", "seed",
     "augment.randaugment.layers", "augment.randaugment.magnitude", "model.variant.layers", "model.variant.width",
     "model.variant.mlp", "model.variant.heads", "model.variant.patch_px", "ema.decay",
+    "evaluate.every", "evaluate.eval_resize", "evaluate.fewshot.shots", "evaluate.fewshot.l2", "evaluate.fewshot.seeds",
+    "evaluate.fewshot.eval_resize",
 }  # fmt: skip
-"""The shards decide it, another alternative alone has it, no recipe names it, or its section stands for it."""
+"""The shards decide it, another alternative alone has it, no recipe names it, its section stands for it, or it changes
+no weight."""
 
 
 def changed(recipe: dict[str, Any], field: str, value: Any) -> dict[str, Any]:

@@ -1,10 +1,12 @@
 """What is refused before any data is seen, and the defaults that are derived."""
 
 import pytest
-from pydantic import ValidationError
 from tiny_pretraining import RECIPE, recipe
 
+from infra.errors import UsageError
+from stages.contract import Estimate, Known
 from stages.pretrain.config import PretrainResources, check, micro_batch_of
+from stages.pretrain.estimate import estimate
 from stages.pretrain.job import Course
 from stages.settings import Duration
 
@@ -75,5 +77,25 @@ def test_elastic_workers_and_offload_are_checked() -> None:
 
 
 def test_fp16_is_refused_with_the_reason() -> None:
-    with pytest.raises(ValidationError, match="bf16 is as fast and has fp32's range"):
+    with pytest.raises(ValueError, match=r"fp16 is not offered: its gradients need a loss scale.*bf16 has the range"):
         recipe(precision="fp16")
+    assert recipe(precision="bf16").precision == "bf16"
+
+
+def test_a_head_of_other_classes_is_no_beginning() -> None:
+    """At plan already, as soon as the shards are known; in `run` before any rank starts."""
+    given = {"classes": 1000, "variant": "B/16"}
+    known = {"shards": (Estimate(splits={"train": 100}, num_classes=5),), "init": (Estimate(model=given),)}
+    with pytest.raises(UsageError, match=r"head has 1000 classes, the shards and config\.model make 5"):
+        estimate(recipe(), PretrainResources(), known, Known())
+    for classes in (0, 5):
+        fitting = known | {"init": (Estimate(model=given | {"classes": classes}),)}
+        assert estimate(recipe(), PretrainResources(), fitting, Known()).steps == 10
+
+
+def test_a_plan_knows_that_there_is_nothing_to_measure() -> None:
+    known = {"shards": (Estimate(splits={"train": 100}, num_classes=5),)}
+    with pytest.raises(UsageError, match=r"Its shards hold .*no probes"):
+        estimate(recipe(evaluate={"every": "2 steps"}), PretrainResources(), known, Known())
+    held_out = {"shards": (Estimate(splits={"train": 100, "val": 9}, num_classes=5),)}
+    assert estimate(recipe(evaluate={"every": "2 steps"}), PretrainResources(), held_out, Known()).steps == 10

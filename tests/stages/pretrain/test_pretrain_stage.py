@@ -181,6 +181,12 @@ def test_init_takes_the_parameters_and_nothing_else(tmp_path: Path, shards: Shar
     assert with_init != pytest.approx(without, rel=1e-3)
 
 
+def test_init_with_a_head_of_other_classes_is_refused(tmp_path: Path, shards: ShardSet) -> None:
+    given = synthetic.weights(tmp_path, settings=recipe().model, classes=5)
+    with pytest.raises(UsageError, match=r"head has 5 classes, the shards and config\.model make 3"):
+        pretrain(recipe(), context(tmp_path), shards, init=given)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -1,6 +1,8 @@
 """What is seen of a pretraining while it goes on: measurements, ledger, where the time went. None of it moves it."""
 
+import itertools
 import json
+import math
 from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +26,10 @@ from stages.evaluate.config import EvaluateConfig, EvaluateResources
 from stages.evaluate.run import run as evaluate
 from stages.images.evaluate import EvalImages
 from stages.pretrain.config import check_inputs
+from stages.training import metrics_log
 from stages.training.engine import Engine
+from stages.training.losses import softmax
+from stages.training.skipping import Skips
 from stages.vit.build import build_model
 from stages.vit.native import load_weights
 
@@ -187,6 +192,35 @@ def test_the_ledger_stands_once_after_a_resume_also_one_that_was_asked_for_late(
         assert lines(again, pretrain(recipe(), again, shards), "ledger.jsonl") == wanted
     without = context(tmp_path, node="without")
     assert not any("ledger" in file.path for file in pretrain(recipe(), without, shards).files)
+
+
+def test_a_skipped_step_is_written_down_and_is_no_checkpoint(tmp_path: Path, shards: ShardSet) -> None:
+    """The third step, after which one is due, has a loss that is not a number in its second micro-batch."""
+    calls = itertools.count()
+
+    def spoiled(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        losses_B = softmax(outputs, labels)
+        return losses_B * math.nan if next(calls) == 7 else losses_B
+
+    ctx = context(tmp_path, ledger=True)
+    with mock.patch("stages.pretrain.rank.loss_fn", lambda objective: spoiled):
+        made = pretrain(recipe(), ctx, shards)
+    curve, ledger = lines(ctx, made, "metrics.jsonl"), lines(ctx, made, "ledger.jsonl")
+    assert [line["step"] for line in curve if "skipped" in line] == [3]
+    assert [line["step"] for line in ledger if "skipped" in line] == [3]
+    bad = curve[2]
+    assert (bad["loss"], bad["grad_norm"], bad["loss_hex"]) == (None, None, "nan")
+    assert bad["positions"] == list(range(56, 64)) and bad["skipped"] == "a loss of nan"
+    assert all(math.isfinite(line["loss"]) for line in curve if line is not bad)
+    (told,) = ctx.events.of("step_skipped")  # type: ignore[attr-defined]
+    assert told == "step 3: a loss of nan for images at positions 56..63 of the sample order; " + ", ".join(
+        ledger[2]["keys"][8:16]
+    )
+    assert made.metrics["skipped_steps"] == 1
+    saved = [text.split(":")[0] for text in ctx.events.of("checkpoint_committed")]  # type: ignore[attr-defined]
+    assert saved == ["step 6", "step 9", "step 10"]
+    committed = ctx.out.node.read(made.file("metrics.jsonl").at).splitlines()
+    assert metrics_log.skips(committed) == Skips(0, 1) and metrics_log.skips(committed[:3]) == Skips(1, 1)
 
 
 def test_the_record_says_where_the_time_went(tmp_path: Path, shards: ShardSet) -> None:

@@ -153,6 +153,13 @@ def test_clipping_follows_optax(kind: str, rule: Any) -> None:
     assert distance(clipped, theirs(rule, LINEAR[1])) > 100 * CLIPPING  # and it did clip
 
 
+def test_a_lean_first_moment_loses_less_than_optaxs() -> None:
+    """optax multiplies the stored moment by its decay rate in bf16, we in the weights' type: one rounding less."""
+    whole = ours(ADAMW, LINEAR[0])
+    lean = theirs(lambda rate: adamw(rate, mu_dtype=jax.numpy.bfloat16), LINEAR[1])
+    assert 0 < distance(ours({**ADAMW, "state_dtype": "bf16"}, LINEAR[0]), whole) < distance(lean, whole)
+
+
 @pytest.mark.parametrize(
     "other",
     [
