@@ -8,7 +8,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from stages.paper.tables import title
+from stages.paper.tables import published, title
 from stages.report.gallery import Inspection
 from stages.report.lineage import Link
 from stages.report.results import Gain, Row
@@ -21,6 +21,10 @@ COLUMNS = (
     "benchmark", "arm", "top1_std", "seeds", "num_test", "labels", "chosen", "record_sha256",
 )  # fmt: skip
 """timm's `results-*.csv` columns that we have, then our own. Percent; parameters in millions."""
+
+
+LANDMARK = ("ViT-L/16", "ImageNet-21k")
+"""Whose numbers stand in the card beside ours: the paper's best model on data that others have too."""
 
 
 def report_json(
@@ -119,14 +123,22 @@ def model_card(heading: str, sentence: str, table: Sequence[Row], run_uri: str) 
         model_name=heading,
         eval_results=results,
     )
-    lines = [f"| {title(row.benchmark)} | {row.arm} | {row.labels} | {row.text} |" for row in table]
+    lines = [f"| {title(row.benchmark)} | {row.arm} | {row.labels} | {row.text} | {_paper(row)} |" for row in table]
     body = "\n".join([
         "---", data.to_yaml(), "---", "", f"# {heading}", "", f"{sentence}.", "",
-        "| benchmark | arm | labels | top-1 |", "|---|---|---|---|", *lines, "",
+        f"| benchmark | arm | labels | top-1 | the paper's {' on '.join(LANDMARK)} |", "|---|---|---|---|---|", *lines,
+        "",
         "A Vision Transformer (Dosovitskiy et al., 2021) trained by vitpipe. `index.html` beside this file tells how,",
         "down to the digest of every input; `results.csv` holds the numbers.", "", f"Run: `{run_uri}`", "",
     ])  # fmt: skip
     return str(ModelCard(body)).encode()
+
+
+def _paper(row: Row) -> str:
+    """The paper's number for its best model on public data, beside what was fine-tuned."""
+    numbers = published(row.benchmark) if row.kind == "pretrained" else []
+    found = next((one for one in numbers if (one.model, one.pretrained_on) == LANDMARK), None)
+    return f"{found.value:.2f} % ({found.table})" if found else ""
 
 
 def model_name(model: ModelSettings) -> str:

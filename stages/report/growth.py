@@ -56,7 +56,7 @@ def over_labels(rows: Sequence[Row]) -> list[Lines]:
         for row in rows:
             if row.benchmark == benchmark:
                 for labels, per_seed in _by_labels(row):
-                    points.setdefault(_arm_of(row), []).append(_point(labels, per_seed, row.node))
+                    points.setdefault(_arm_of(row), []).append(_point(labels, per_seed))
         series = [Series(name, _ordered(found)) for name, found in points.items() if len({p.x for p in found}) > 1]
         if series:
             charts.append(Lines.draw(title(benchmark), "", "labels per class", series, "{:g}".format))
@@ -96,7 +96,7 @@ _COMPUTE = _Over("pretraining compute", lambda made: made.flops, lambda made: f"
 def _chart(named: str, labels: str, found: Iterable[tuple[Row, Pretraining]], over: _Over) -> Lines:
     points: dict[str, list[Point]] = {}
     for row, made in found:
-        points.setdefault(over.line(made), []).append(_point(over.x(made), row.per_seed, row.node))
+        points.setdefault(over.line(made), []).append(_point(over.x(made), row.per_seed))
     if all(len(each) == 1 for each in points.values()):
         points = {"each with other images": [point for each in points.values() for point in each]}
     series = [Series(name, _ordered(each)) for name, each in sorted(points.items())]
@@ -130,9 +130,9 @@ def _by_labels(row: Row) -> list[tuple[int, tuple[float, ...]]]:
     return own + [(one.shots, one.per_seed) for one in row.more]
 
 
-def _point(x: float, per_seed: Sequence[float], node: str) -> Point:
+def _point(x: float, per_seed: Sequence[float]) -> Point:
     std = 100 * statistics.stdev(per_seed) if len(per_seed) > 1 else None
-    return Point(float(x), 100 * statistics.fmean(per_seed), std, node)
+    return Point(float(x), 100 * statistics.fmean(per_seed), std)
 
 
 def _ordered(points: Iterable[Point]) -> tuple[Point, ...]:

@@ -25,7 +25,6 @@ class Point:
     y: float
     """Percent."""
     std: float | None = None
-    node: str = ""
 
 
 @dataclass(frozen=True)

@@ -25,10 +25,6 @@ class Shots:
     shots: int
     per_seed: tuple[float, ...]
 
-    @property
-    def text(self) -> str:
-        return percent(statistics.fmean(self.per_seed), _std(self.per_seed))
-
 
 @dataclass(frozen=True)
 class Row:

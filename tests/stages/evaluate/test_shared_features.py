@@ -2,15 +2,15 @@
 
 import json
 import threading
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 import torch
-from inprocess import InProcessCluster, make_context
+from inprocess import HeldFence, InProcessCluster, make_context
 from synthetic import shards, weights
 
-from infra.errors import IntegrityError, StageError, Stopped
+from infra.errors import IntegrityError, LeaseLost, StageError, Stopped
 from infra.work import Done
 from pipeline.shared import FOLDER, SharedPieces, Turns
 from stages.contract import Inputs
@@ -211,6 +211,25 @@ def test_who_waits_can_be_stopped(world):
             raise AssertionError("both were let in")
     with second.alone({"what": "x"}) as out:
         assert out.header == first.run.child(f"{FOLDER}/{out.node.uri.rsplit('/', 1)[-1]}").read("a1/attempt.json")
+
+
+@dataclass(frozen=True)
+class LostFence(HeldFence):
+    """Another driver holds the run."""
+
+    def check(self):
+        raise LeaseLost("commit", "another driver holds the run")
+
+
+def test_a_driver_that_lost_the_run_shares_nothing(world, passed):
+    path, data, given = world
+    ctx = make_context(path, "probe", EvaluateResources(batch_images=16), run="shared")
+    object.__setattr__(ctx, "shared", replace(ctx.shared, fence=LostFence(path)))
+    with pytest.raises(LeaseLost):
+        run(EvaluateConfig(method="knn", eval_resize="squash"), Inputs({"data": [data], "weights": [given]}), ctx)
+    passed.clear()
+    evaluate(world, "probe", "knn", attempt="a2")
+    assert sum(passed) == 90, "what it had computed was never made true"
 
 
 def test_speed_is_recorded_beside_the_score_and_not_in_its_files(world):

@@ -10,7 +10,7 @@ from stages.contract import Estimate, Known
 from stages.evaluate.config import EvaluateConfig, EvaluateResources
 from stages.evaluate.estimate import estimate as estimate_evaluation
 from stages.finetune.config import FinetuneConfig, FinetuneResources
-from stages.finetune.estimate import estimate
+from stages.finetune.estimate import estimate, memory_bytes, trial_work
 from stages.vit.config import ModelSettings
 from stages.vit.flops import forward_macs, train_flops_per_image
 
@@ -72,3 +72,19 @@ def test_arranging_imports_no_torch(room):
     heavy = "{'torch', 'deepspeed', 'webdataset', 'ray', 'boto3', 'matplotlib'}"
     code = f"import sys, stages.{room}.run, stages.{room}.estimate; print(sorted({heavy} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_a_small_trial_takes_a_part_of_a_gpu_and_a_large_one_all_of_it():
+    small = ModelSettings.model_validate({"variant": "Ti/16", "image_px": 64, "classes": 10})
+    large = B16.model_copy(update={"image_px": 384})
+    shares = [FinetuneResources().on_gpus(8, memory_bytes(model, 64)).gpus_per_task for model in (small, large)]
+    assert shares == [0.125, 1.0]
+    assert FinetuneResources(gpus_per_task=2).on_gpus(8, 1).gpus_per_task == 2, "who says how much gets it"
+    assert FinetuneResources().on_gpus(0, 1).gpus_per_task is None, "no GPU, no share"
+
+
+def test_a_trial_of_the_sweep_is_as_long_as_what_waits_for_it():
+    tuned = config().architecture(B16, 10)
+    work = trial_work(config(), tuned, DATA.splits, 10)
+    sweep, final = (work.seconds(phase, KNOWN) for phase in ("sweep", "test"))
+    assert final == pytest.approx(work.final_flops / 1e14) and sweep == pytest.approx(final + work.sweep_flops / 1e14)

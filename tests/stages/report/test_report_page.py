@@ -126,7 +126,7 @@ def test_tables_for_other_tools(world):
         ("cifar10", "few-shot ridge on frozen features", "69.000", "31.000"),
     ]
     card = ModelCard(files["README.md"].decode())
-    assert card.data.eval_results[0].metric_value == 75.0 and "75.0 ± 1.0 %" in card.text
+    assert card.data.eval_results[0].metric_value == 75.0 and "75.0 ± 1.0 % | 99.15 % (Table 2)" in card.text
 
 
 def test_an_altered_file_behind_the_page_is_refused(world, tmp_path):
