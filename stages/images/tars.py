@@ -55,15 +55,15 @@ class Tars:
         if now < self._no_room.get(entry.sha256, 0.0):
             return None
         self._let_go(now)
-        tar = self.cache.mapped(shards, entry)
+        mapped = self.cache.mapped(shards, entry)
         self.cache.watch.waited(f"{entry.path} of {shards.uri}", time.monotonic() - now)
-        if tar is None:
+        if mapped is None:
             self._no_room[entry.sha256] = time.monotonic() + RETRY_S
             self._tell(shards, entry)
             return None
         with self._lock:
             self._used[entry.sha256] = time.monotonic()
-            return self._maps.setdefault(entry.sha256, np.frombuffer(tar, dtype=np.uint8))
+            return self._maps.setdefault(entry.sha256, np.frombuffer(mapped, dtype=np.uint8))
 
     def _let_go(self, now: float) -> None:
         """Drop maps that nobody asks for any more; each lives on until the last view of it has gone."""

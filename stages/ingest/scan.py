@@ -31,10 +31,10 @@ class Checked:
     height: int
     place: tuple[int, int]
     """Chunk, and offset in what the chunk kept."""
-    reencoded: bool = False
-    """Whether its bytes are not the source's."""
     likeness: bytes | None = None
     """How it looks, when that is asked and it looks like anything."""
+    reencoded: bool = False
+    """Whether its bytes are not the source's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,7 @@ def look(data: bytes, place: tuple[int, int], near: bool = False, decodes: bool 
     header, pixels_sha256 = _decoded(data) if decodes else (check_structure(data), digest)
     return Checked(
         digest, pixels_sha256, len(data), header.ext, header.width, header.height, place,
-        isinstance(data, Reencoded), likeness(data) if near else None,
+        likeness(data) if near else None, isinstance(data, Reencoded),
     )  # fmt: skip
 
 
