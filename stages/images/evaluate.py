@@ -72,6 +72,7 @@ class EvalImages:
 
     def _batch(self, start: int, end: int) -> Batch:
         numbers_B = self._keep[start:end]
+        self._pixels.gather(numbers_B.tolist())
         images_BHWC = np.stack([self._fitted(self._pixels.pixels(number)) for number in numbers_B.tolist()])
         return to_batch(images_BHWC, self._split.labels[numbers_B], numbers_B)
 

@@ -66,6 +66,7 @@ class TrainImages:
         numbers_B = self._order.lookup(positions_B)[1]
         if self._keep is not None:
             numbers_B = self._keep[numbers_B]
+        self._pixels.gather(numbers_B.tolist())
         images = [self._pixels.pixels(number) for number in numbers_B.tolist()]
         cut_BHWC = cut(images, positions_B, self._augment, self._image_px, self._seed)
         labels: Ints | Shares = self._split.labels_of(numbers_B)
