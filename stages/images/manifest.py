@@ -41,6 +41,10 @@ class SourceFacts(Frozen):
     """Images whose bytes are not the source's, because the config asked for others."""
 
 
+_LATER = ("reencoded",)
+"""Facts that are left out while they say nothing."""
+
+
 class Manifest(Frozen):
     """The identity of the data: its digest is part of every sample's order."""
 
@@ -67,7 +71,11 @@ class Manifest(Frozen):
 
     def encode(self) -> bytes:
         """Canonical bytes of `manifest.json`."""
-        return (json.dumps(self.model_dump(mode="json", by_alias=True), indent=1) + "\n").encode()
+        fields = self.model_dump(mode="json", by_alias=True)
+        for name in _LATER:  # so that manifests of before such a field keep their digest
+            if not fields["source"][name]:
+                del fields["source"][name]
+        return (json.dumps(fields, indent=1) + "\n").encode()
 
 
 def index_path(shard: str) -> str:
