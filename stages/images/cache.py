@@ -159,6 +159,9 @@ def _removed(tar: Path) -> bool:
 
 def _reserved(lock: Path) -> int:
     """Bytes that a process is fetching now; what one that died had reserved is free again."""
+    with suppress(FileNotFoundError):
+        if lock.stat().st_size == 0:  # nearly all
+            return 0
     with suppress(FileNotFoundError), lock.open("rb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

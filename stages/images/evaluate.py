@@ -73,6 +73,7 @@ class EvalImages:
     def _batch(self, start: int, end: int) -> Batch:
         numbers_B = self._keep[start:end]
         images_BCHW = np.empty((len(numbers_B), 3, self.image_px, self.image_px), dtype=np.uint8)
+        self._pixels.gather(numbers_B.tolist())
         for row_CHW, number in zip(images_BCHW, numbers_B.tolist(), strict=True):
             row_CHW[...] = self._fitted(self._pixels.pixels(number)).transpose(2, 0, 1)
         return to_batch(images_BCHW, self._split.labels[numbers_B], numbers_B)

@@ -43,6 +43,10 @@ class SourceFacts(Frozen):
     """Images whose bytes are not the source's, because the config asked for others."""
 
 
+_LATER = ("reencoded", "restart_intervals")
+"""Facts that are left out while they say nothing."""
+
+
 class Manifest(Frozen):
     """The identity of the data: its digest is part of every sample's order."""
 
@@ -70,8 +74,9 @@ class Manifest(Frozen):
     def encode(self) -> bytes:
         """Canonical bytes of `manifest.json`."""
         fields = self.model_dump(mode="json", by_alias=True)
-        if not self.source.restart_intervals:  # manifests of before this field keep their digest
-            del fields["source"]["restart_intervals"]
+        for name in _LATER:  # so that manifests of before such a field keep their digest
+            if not fields["source"][name]:
+                del fields["source"][name]
         return (json.dumps(fields, indent=1) + "\n").encode()
 
 

@@ -4,7 +4,7 @@ Knows manifest, index and cache; not the order, nor what becomes of the pixels. 
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -88,6 +88,24 @@ class Split:
         with ThreadPoolExecutor(_FETCHES) as pool:
             return tuple(pool.map(self._index, range(len(self.entries))))
 
+    def gather(self, numbers: Iterable[int]) -> None:
+        """Have what these images are read from here: several shards at once, and past the cache several images."""
+        rows: dict[int, list[int]] = {}
+        for shard, row in map(self.locate, numbers):
+            if not self._tars.is_mapped(self.entries[shard]):
+                rows.setdefault(shard, []).append(row)
+        if not rows:
+            return
+        with ThreadPoolExecutor(_FETCHES, thread_name_prefix="vitpipe-shards") as pool:
+            list(pool.map(self._index, rows))
+            room = pool.map(lambda shard: self._tars.has_room(self._set(shard), self.entries[shard]), rows)
+            past = [shard for shard, has_room in zip(rows, list(room), strict=True) if not has_room]
+            list(pool.map(self._read_ahead, [(shard, row) for shard in past for row in dict.fromkeys(rows[shard])]))
+
+    def _read_ahead(self, place: tuple[int, int]) -> None:
+        shard, row = place
+        self._tars.read_ahead(self._set(shard), self.entries[shard], self._index(shard), row)
+
     def pixels(self, number: int) -> Pixels:
         """Decode one image, (height, width, 3) uint8. IntegrityError naming the shard when it does not decode."""
         shard, row = self.locate(number)
@@ -159,6 +177,10 @@ class DecodedSplit:
         self._starts = np.concatenate(([0], sizes.cumsum())).tolist()
         self._store = np.empty(self._starts[-1], dtype=np.uint8)
         self._filled = np.zeros(len(sizes), dtype=bool)
+
+    def gather(self, numbers: Iterable[int]) -> None:
+        """As `Split.gather`, of what is not kept yet."""
+        self._split.gather(number for number in numbers if not self._filled[number])
 
     def pixels(self, number: int) -> Pixels:
         """As `Split.pixels`; a view that must not be written to."""

@@ -33,6 +33,7 @@ class Tars:
         self._maps: dict[str, Bytes] = {}
         self._used: dict[str, float] = {}
         self._no_room: dict[str, float] = {}
+        self._read_ahead: dict[tuple[str, int], Bytes] = {}
         self._told = False
         self._lock = threading.Lock()
 
@@ -43,8 +44,20 @@ class Tars:
         """
         tar = self._map(shards, entry)
         if tar is None:
-            return self._ranged(shards, entry, index, row)
+            ahead = self._read_ahead.pop((entry.sha256, row), None)
+            return self._ranged(shards, entry, index, row) if ahead is None else ahead
         return tar[index.offset[row] : index.offset[row] + index.size[row]]
+
+    def is_mapped(self, entry: ShardEntry) -> bool:
+        return entry.sha256 in self._maps
+
+    def has_room(self, shards: ShardSet, entry: ShardEntry) -> bool:
+        """Whether the tar is mapped now, fetched if need be."""
+        return self._map(shards, entry) is not None
+
+    def read_ahead(self, shards: ShardSet, entry: ShardEntry, index: ShardIndex, row: int) -> None:
+        """Keep one image's bytes until they are asked for, where its tar has no room."""
+        self._read_ahead[entry.sha256, row] = self._ranged(shards, entry, index, row)
 
     def _map(self, shards: ShardSet, entry: ShardEntry) -> Bytes | None:
         now = time.monotonic()

@@ -74,6 +74,7 @@ class TrainImages:
         first, last = (start // 2 * 2, -(-(start + count) // 2) * 2) if self._augment.mixes else (start, start + count)
         positions_B = np.arange(first, last)
         numbers_B = self._numbers(positions_B)
+        self._pixels.gather(numbers_B.tolist())
         cut_BCHW = cut(self._pixels, numbers_B.tolist(), positions_B, self._augment, self._image_px, self._seed)
         labels: Ints | Shares = self._split.labels_of(numbers_B)
         if self._num_classes is not None:

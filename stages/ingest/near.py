@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stages.ingest.hamming import near_pairs
+from stages.ingest.likeness import LIKENESS_BYTES
 from stages.ingest.select import Duplicate, Image, keep_order
 
 SECOND_MOST = 60
@@ -17,11 +18,13 @@ Words = npt.NDArray[np.uint64]
 
 @dataclass(frozen=True, slots=True)
 class Excluded:
-    """One view of a test image of another set: whole, or trimmed."""
+    """One view of a test image: whole, or trimmed."""
 
     name: str
-    """`URI#key`."""
+    """`URI#key`; or the name of a held-out image of this source."""
     look: bytes
+    labels: tuple[int, ...] | None = None
+    """Where they are numbered as those of this source."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,21 +44,38 @@ def without_near(
     In the order of `select.keep_order`, whatever order they come in; an image like one that was itself left out, but
     like none that is kept, stays. Images without structure are like nothing.
     """
-    ordered = sorted(images, key=keep_order)
-    seen = [image for image in ordered if image.seen.likeness is not None]
-    looks = [one.look for one in excluded] + [image.seen.likeness or b"" for image in seen]
+    kept, dropped = _left_out(sorted(images, key=keep_order), excluded, most)
+    held_out = [image for image in kept if image.item.is_held_out]
+    trimmed = [Excluded(one.item.name, look, one.item.labels) for one in held_out for look in _looks(one)[1:]]
+    if trimmed:  # as with the excluded sets: what trains may not be a part of what is tested
+        train, late = _left_out([image for image in kept if not image.item.is_held_out], trimmed, most)
+        kept, dropped = [*held_out, *train], [*dropped, *late]
+    return sorted(kept, key=keep_order), sorted(dropped, key=lambda one: one.source)
+
+
+def _left_out(images: Sequence[Image], excluded: Sequence[Excluded], most: int) -> tuple[list[Image], list[Duplicate]]:
+    """Of images in the order of `keep_order`, by their first view."""
+    seen = [image for image in images if image.seen.likeness is not None]
+    looks = [one.look for one in excluded] + [_looks(image)[0] for image in seen]
     matches = _matches(looks, len(excluded), most)
     dropped: list[Duplicate] = []
     for place, match in matches.items():
         image = seen[place - len(excluded)]
         if match.place < len(excluded):
-            of, same = excluded[match.place].name, True
+            of, labels = excluded[match.place].name, excluded[match.place].labels
         else:
             other = seen[match.place - len(excluded)].item
-            of, same = other.name, other.labels == image.item.labels
+            of, labels = other.name, other.labels
+        same = labels is None or labels == image.item.labels
         dropped.append(Duplicate(image.item.name, of, "near", same, match.distance, match.second))
     gone = {one.source for one in dropped}
-    return [image for image in ordered if image.item.name not in gone], sorted(dropped, key=lambda one: one.source)
+    return [image for image in images if image.item.name not in gone], dropped
+
+
+def _looks(image: Image) -> list[bytes]:
+    """Whole, then trimmed; nothing for an image without structure."""
+    looks = image.seen.likeness or b""
+    return [looks[start : start + LIKENESS_BYTES] for start in range(0, len(looks), LIKENESS_BYTES)]
 
 
 def _matches(looks: Sequence[bytes], given: int, most: int) -> dict[int, _Match]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from stages.images.decode import check_header, decode
 from stages.images.header import BadImage, Header
-from stages.ingest.likeness import likeness
+from stages.ingest.likeness import likeness, views
 from stages.ingest.listing import Item, Source
 from stages.ingest.reencode import Reencoded
 from stages.ingest.structure import check_structure
@@ -31,10 +31,10 @@ class Checked:
     height: int
     place: tuple[int, int]
     """Chunk, and offset in what the chunk kept."""
+    likeness: bytes | None = None
+    """How it looks, when that is asked and it looks like anything: whole, and if it is held out then trimmed too."""
     reencoded: bool = False
     """Whether its bytes are not the source's."""
-    likeness: bytes | None = None
-    """How it looks, when that is asked and it looks like anything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,7 @@ def scan(task: ScanTask) -> Sequence[Checked | Bad]:
             seen.append(Bad(str(data)))
             continue
         try:
-            checked = look(data, (task.number, len(kept)), task.near, task.decodes)
+            checked = look(data, (task.number, len(kept)), task.decodes, _looks(data, item) if task.near else None)
         except BadImage as error:
             seen.append(Bad(str(error)))
             continue
@@ -114,14 +114,18 @@ def scan(task: ScanTask) -> Sequence[Checked | Bad]:
     return seen
 
 
-def look(data: bytes, place: tuple[int, int], near: bool = False, decodes: bool = True) -> Checked:
+def look(data: bytes, place: tuple[int, int], decodes: bool = True, looks: bytes | None = None) -> Checked:
     """Check the structure, decode if asked, and take the digests of one image. BadImage with the reason."""
     digest = hashlib.sha256(data).hexdigest()
     header, pixels_sha256 = _decoded(data) if decodes else (check_structure(data), digest)
     return Checked(
-        digest, pixels_sha256, len(data), header.ext, header.width, header.height, place,
-        isinstance(data, Reencoded), likeness(data) if near else None,
+        digest, pixels_sha256, len(data), header.ext, header.width, header.height, place, looks,
+        isinstance(data, Reencoded),
     )  # fmt: skip
+
+
+def _looks(data: bytes, item: Item) -> bytes | None:
+    return b"".join(views(data)) or None if item.is_held_out else likeness(data)
 
 
 def _decoded(data: bytes) -> tuple[Header, str]:

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import random
+import threading
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from errno import ENOSPC
@@ -229,3 +230,32 @@ def test_a_reader_begins_anywhere_with_the_indexes_it_needs(shards, tmp_path, mo
     assert len([path for path in read if path.endswith(".index")]) == 1
     assert batch.labels.tolist() == train.micro_batch(10_000_000_001, 3).labels.tolist()[:1]
     assert sorted(train.micro_batch(0, 24).labels.tolist()) == sorted(train.labels.tolist())
+
+
+@pytest.mark.parametrize("room", [None, 2, 0])
+def test_a_batch_fetches_several_at_once_and_each_thing_once(shards, tmp_path, told, tar_bytes, room, monkeypatch):
+    """With a store that answers only once two have asked: one after another would never end."""
+    together = threading.Barrier(2, timeout=20)
+    asked = []
+    read, chunks = LocalStore.read, LocalStore._chunks
+
+    def meets(name):
+        if name.endswith(".tar"):
+            asked.append(name)
+            together.wait()
+
+    def chunked(self, name, start):
+        meets(name)
+        return chunks(self, name, start)
+
+    cache = ShardCache(tmp_path, None if room is None else room * tar_bytes, Watch(told, told))
+    monkeypatch.setattr("stages.images.split.DECODED_BYTES", 0)
+    train = TrainImages(shards, "train", 12, AugmentSettings(crop="none"), 0, cache)
+    with (
+        mock.patch.object(LocalStore, "read", lambda self, name, *a: meets(name) or read(self, name, *a)),
+        mock.patch.object(LocalStore, "_chunks", chunked),
+    ):
+        batch = train.micro_batch(0, 24)
+    assert len(asked) == {None: 6, 2: 2 + 16, 0: 24}[room]
+    whole = TrainImages(shards, "train", 12, AugmentSettings(crop="none"), 0, tmp_path / "whole").micro_batch(0, 24)
+    assert (batch.images_BCHW == whole.images_BCHW).all() and not train._split._tars._read_ahead

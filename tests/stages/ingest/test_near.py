@@ -164,6 +164,27 @@ def test_what_is_outside_of_train_is_kept_and_labels_are_compared():
     assert [(one.source, one.same_labels) for one in dropped] == [("a", False)]
 
 
+def test_what_trains_is_no_part_of_what_is_tested_in_the_same_source(tmp_path):
+    """Splits given by folders: held-out images of this source are looked at trimmed as those of another set are."""
+    for number in range(8):
+        write(tmp_path / f"data/test/a/{number}.jpg", jpeg(scene(3000 + number)))
+        write(tmp_path / f"data/train/{'ab'[number % 2]}/own-{number}.jpg", jpeg(scene(4000 + number)))
+        kinds = dict(copies(scene(3000 + number)))
+        write(tmp_path / f"data/train/{'ab'[number % 2]}/corner-{number}.jpg", kinds["corner"])
+    asked = {"source": {"kind": "folder", "root": str(tmp_path / "data")}, "splits": "folders"}
+    write(tmp_path / "data/test/b/other.jpg", jpeg(scene(3999)))
+    shards = ingest(tmp_path, {**asked, "deduplicate": {"near": {"hamming": 2}}})
+    rows = duplicates(shards)
+    assert len(rows) >= 7 and shards.splits == {"test": 9, "train": 16 - len(rows)}
+    for row in rows:
+        number = row["of"].removeprefix("test/a/").removesuffix(".jpg")
+        assert row["source"] == f"train/{'ab'[int(number) % 2]}/corner-{number}.jpg"
+        assert row["same_labels"] == (row["source"].startswith("train/a"))
+    whole_alone = words([likeness(jpeg(scene(3000 + number))) for number in range(8)])
+    corners = words([likeness(dict(copies(scene(3000 + number)))["corner"]) for number in range(8)])
+    assert (differ(whole_alone, corners)[0] > 2).sum() >= 4  # negative control: most are missed by the whole alone
+
+
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory):
     """Twelve held-out scenes; a training folder of thirty others with all copies of the held-out ones among them."""
