@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import torch
 
 from stages.artifacts import ShardSet
 from stages.images.augment import Shares
@@ -75,7 +76,7 @@ class EvalImages:
         images_BCHW = np.empty((len(numbers_B), 3, self._image_px, self._image_px), dtype=np.uint8)
         for row_CHW, number in zip(images_BCHW, numbers_B.tolist(), strict=True):
             row_CHW[...] = self._fitted(self._pixels.pixels(number)).transpose(2, 0, 1)
-        return to_batch(images_BCHW, self._split.labels[numbers_B], numbers_B)
+        return to_batch(torch.from_numpy(images_BCHW), self._split.labels[numbers_B], numbers_B)
 
     def _fitted(self, image: Pixels) -> Pixels:
         return fitted(image, self._image_px, self._fit, self._resize_px, self._antialias)

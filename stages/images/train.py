@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from infra.errors import UsageError
 from stages.artifacts import ShardSet
@@ -26,6 +27,7 @@ class TrainImages:
     """One split in shuffled order, augmented. `keep` (ascending numbers in the split) makes a subset the whole.
 
     Labels are int64 classes; float32 (B, K) with Mixup, CutMix, a multi-label set, or `multi_hot` = K classes.
+    `pinned` batches can be copied to a GPU while it works; torch keeps their memory for the next ones.
     """
 
     def __init__(
@@ -38,10 +40,11 @@ class TrainImages:
         cache: Path,
         keep: Ints | None = None,
         multi_hot: int | None = None,
+        pinned: bool = False,
     ) -> None:
         self._split = Split(_only(shards), split, cache)
         self._pixels = open_pixels(self._split)
-        self._image_px, self._augment, self._seed = image_px, augment, seed
+        self._image_px, self._augment, self._seed, self._pinned = image_px, augment, seed, pinned
         self._keep = np.arange(self._split.num_images) if keep is None else np.asarray(keep, dtype=np.int64)
         self._order = _order(self._split, keep, seed)
         several = augment.mixes or self._split.manifest.multi_label
@@ -62,24 +65,27 @@ class TrainImages:
         first, last = (start // 2 * 2, -(-(start + count) // 2) * 2) if self._augment.mixes else (start, start + count)
         positions_B = np.arange(first, last)
         numbers_B = self._keep[self._order.lookup(positions_B)[1]]
-        cut_BCHW = cut(self._pixels, numbers_B.tolist(), positions_B, self._augment, self._image_px, self._seed)
+        shape = (last - first, 3, self._image_px, self._image_px)
+        images_BCHW = torch.empty(shape, dtype=torch.uint8, pin_memory=self._pinned)
+        cut_BCHW: Pixels = images_BCHW.numpy()
+        cut(self._pixels, numbers_B.tolist(), positions_B, self._augment, self._seed, cut_BCHW)
         labels: Ints | Shares = self._split.labels[numbers_B]
         if self._num_classes is not None:
             labels = _shares(labels, self._num_classes)
             if self._augment.mixes:
                 mix(cut_BCHW, labels, positions_B, self._augment, self._seed)
         asked = slice(start - first, start - first + count)
-        return to_batch(cut_BCHW[asked], labels[asked], positions_B[asked])
+        return to_batch(images_BCHW[asked], labels[asked], positions_B[asked])
 
     def stream(self, ranges: Iterable[tuple[int, int]], threads: int = 1, prefetch: int = 2) -> Iterator[Batch]:
         """`micro_batch` of each (start, count), in their order, up to `prefetch` made ahead by `threads` threads."""
         return in_order(lambda asked: self.micro_batch(*asked), ranges, threads, prefetch)
 
 
-def to_batch(images_BCHW: Pixels, labels: Ints | Shares, positions_B: Ints) -> Batch:
+def to_batch(images_BCHW: Tensor, labels: Ints | Shares, positions_B: Ints) -> Batch:
     """Tensors, every image counted; the images keep their memory."""
-    images, numbers = torch.from_numpy(images_BCHW), torch.from_numpy(positions_B)
-    return Batch(images, torch.from_numpy(labels.copy()), torch.ones(len(labels)), numbers)
+    numbers = torch.from_numpy(positions_B)
+    return Batch(images_BCHW, torch.from_numpy(labels.copy()), torch.ones(len(labels)), numbers)
 
 
 def _shares(labels: Ints | Shares, num_classes: int) -> Shares:

@@ -155,6 +155,7 @@ def _batches(job: Job, engine: Engine, first_step: int) -> Iterator[Batch]:
     images = TrainImages(
         job.shards, SPLIT, job.model.image_px, config.augment, config.seed, cache=job.task.scratch / "images",
         multi_hot=job.model.classes if job.shards.multi_label or config.augment.mixes else None,
+        pinned=engine.device.type == "cuda",
     )  # fmt: skip
     ranges = engine.deal.ranges(first_step, job.course.total_steps)
     if config.objective.kind == "masked_patch":
