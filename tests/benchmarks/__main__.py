@@ -1,6 +1,7 @@
 """`make bench`: measured tables, ours beside a peer and the machine's own limit, interleaved in one process."""
 
 import math
+import tempfile
 import time
 from collections.abc import Callable
 
@@ -26,9 +27,9 @@ def main() -> None:
     for variant, peer, batch in STEPS:
         for dtype in (torch.float32, torch.bfloat16):
             vit_step(variant, peer, batch, dtype)
-    reading.main()
-    scaling.main()
-    writing.main()
+    with tempfile.TemporaryDirectory() as photographs:
+        for measured in (reading, scaling, writing):
+            measured.main(photographs)
     streaming.main("B/16")  # H/14 by `python -m tests.benchmarks.streaming`
 
 
