@@ -38,10 +38,10 @@ class Images(Protocol):
 
 
 def cut(
-    images: Images, numbers: Sequence[int], positions_B: Ints, settings: AugmentSettings, image_px: int, seed: int
-) -> Pixels:
-    """Crop, resize and flip each image into one (B, 3, image_px, image_px) uint8 array."""
-    cut_BCHW = np.empty((len(numbers), 3, image_px, image_px), dtype=np.uint8)
+    images: Images, numbers: Sequence[int], positions_B: Ints, settings: AugmentSettings, seed: int, cut_BCHW: Pixels
+) -> None:
+    """Crop, resize and flip each image into its row of a (B, 3, image_px, image_px) uint8 array."""
+    image_px = cut_BCHW.shape[2]
     flipped = (uniforms(positions_B, 1, "flip", seed)[:, 0] < 0.5).tolist() if settings.flip else [False] * len(numbers)
     tries = crop_tries(positions_B, seed) if settings.crop != "none" else [iter(())] * len(numbers)
     for b, number in enumerate(numbers):
@@ -52,7 +52,6 @@ def cut(
             cut_BCHW[b] = cut_HWC.transpose(2, 0, 1)
     if settings.randaugment is not None:
         _vary(cut_BCHW, positions_B, settings.randaugment, seed)
-    return cut_BCHW
 
 
 def mix(cut_BCHW: Pixels, labels_BK: Shares, positions_B: Ints, settings: AugmentSettings, seed: int) -> None:

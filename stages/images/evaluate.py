@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import torch
 
 from stages.artifacts import ShardSet
 from stages.images.augment import Shares
@@ -76,7 +77,7 @@ class EvalImages:
         self._pixels.gather(numbers_B.tolist())
         for row_CHW, number in zip(images_BCHW, numbers_B.tolist(), strict=True):
             row_CHW[...] = self._fitted(self._pixels.pixels(number)).transpose(2, 0, 1)
-        return to_batch(images_BCHW, self._split.labels[numbers_B], numbers_B)
+        return to_batch(torch.from_numpy(images_BCHW), self._split.labels[numbers_B], numbers_B)
 
     def _fitted(self, image: Pixels) -> Pixels:
         return fitted(image, self.image_px, self._fit, self._resize_px, self._antialias)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from stages.artifacts import ShardSet
 from stages.images.augment import Shares, cut, mix
@@ -26,6 +27,7 @@ class TrainImages:
 
     Several sets are mixed: `shares` says how many images of each there are in any stretch of the sequence.
     Labels are int64 classes; float32 (B, K) with Mixup, CutMix, a multi-label set, or `multi_hot` = K classes.
+    `pinned` batches can be copied to a GPU while it works; torch keeps their memory for the next ones.
     """
 
     def __init__(
@@ -40,10 +42,11 @@ class TrainImages:
         multi_hot: int | None = None,
         shares: Sequence[float] = (),
         labelled: bool = True,
+        pinned: bool = False,
     ) -> None:
         self._split = Split(shards, split, cache, labelled)
         self._pixels = open_pixels(self._split)
-        self._image_px, self._augment, self._seed = image_px, augment, seed
+        self._image_px, self._augment, self._seed, self._pinned = image_px, augment, seed, pinned
         self._keep = None if keep is None else np.asarray(keep, dtype=np.int64)
         self._order = order_of(self._split, keep, seed, shares)
         several = augment.mixes or self._split.multi_label
@@ -75,24 +78,27 @@ class TrainImages:
         positions_B = np.arange(first, last)
         numbers_B = self._numbers(positions_B)
         self._pixels.gather(numbers_B.tolist())
-        cut_BCHW = cut(self._pixels, numbers_B.tolist(), positions_B, self._augment, self._image_px, self._seed)
+        shape = (last - first, 3, self._image_px, self._image_px)
+        images_BCHW = torch.empty(shape, dtype=torch.uint8, pin_memory=self._pinned)
+        cut_BCHW: Pixels = images_BCHW.numpy()
+        cut(self._pixels, numbers_B.tolist(), positions_B, self._augment, self._seed, cut_BCHW)
         labels: Ints | Shares = self._split.labels_of(numbers_B)
         if self._num_classes is not None:
             labels = _shares(labels, self._num_classes)
             if self._augment.mixes:
                 mix(cut_BCHW, labels, positions_B, self._augment, self._seed)
         asked = slice(start - first, start - first + count)
-        return to_batch(cut_BCHW[asked], labels[asked], positions_B[asked])
+        return to_batch(images_BCHW[asked], labels[asked], positions_B[asked])
 
     def stream(self, ranges: Iterable[tuple[int, int]], threads: int = 1, prefetch: int = 2) -> Iterator[Batch]:
         """`micro_batch` of each (start, count), in their order, up to `prefetch` made ahead by `threads` threads."""
         return in_order(lambda asked: self.micro_batch(*asked), ranges, threads, prefetch)
 
 
-def to_batch(images_BCHW: Pixels, labels: Ints | Shares, positions_B: Ints) -> Batch:
+def to_batch(images_BCHW: Tensor, labels: Ints | Shares, positions_B: Ints) -> Batch:
     """Tensors, every image counted; the images keep their memory."""
-    images, numbers = torch.from_numpy(images_BCHW), torch.from_numpy(positions_B)
-    return Batch(images, torch.from_numpy(labels.copy()), torch.ones(len(labels)), numbers)
+    numbers = torch.from_numpy(positions_B)
+    return Batch(images_BCHW, torch.from_numpy(labels.copy()), torch.ones(len(labels)), numbers)
 
 
 def _shares(labels: Ints | Shares, num_classes: int) -> Shares:

@@ -64,7 +64,7 @@ def _train(job: Job, rank: Rank, out: Out, scratch: Path) -> None:
     course = job.course
     keep = Keep(course.resources.keep, course.milestone_steps)
     checkpoints = Checkpoints(engine, out, scratch, job.task.events, rank, keep)
-    images = _images(job)
+    images = _images(job, engine)
     watch = Watch(job, rank, engine, scratch, images.keys)
     resumed = checkpoints.resume()
     place = _begin(job, rank, resumed, watch)
@@ -182,13 +182,13 @@ def _facts(job: Job, engine: Engine, images: TrainImages, first_step: int, watch
     return loop.train(engine, _batches(job, engine, images, first_step), loss_fn(course.config.objective), steps)
 
 
-def _images(job: Job) -> TrainImages:
+def _images(job: Job, engine: Engine) -> TrainImages:
     config, resources, task = job.course.config, job.course.resources, job.task
     return TrainImages(
         job.shards, SPLIT, job.model.image_px, config.augment, config.seed,
         cache=ShardCache(task.scratch / "images", resources.cache_bytes, ReaderWatch(task.metrics, task.events)),
         multi_hot=job.model.classes if any(one.multi_label for one in job.shards) or config.augment.mixes else None,
-        shares=config.mix, labelled=job.course.labelled,
+        shares=config.mix, labelled=job.course.labelled, pinned=engine.device.type == "cuda",
     )  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """`make bench`: measured tables, ours beside a peer and the machine's own limit, interleaved in one process."""
 
 import math
+import tempfile
 import time
 from collections.abc import Callable
 
@@ -11,7 +12,7 @@ from stages.vit.config import ModelSettings
 from stages.vit.flops import train_flops_per_image
 from stages.vit.init import init_weights
 from stages.vit.model import ViT
-from tests.benchmarks import shuffling, streaming
+from tests.benchmarks import reading, scaling, shuffling, streaming, writing
 
 ROUNDS = 6
 STEPS = (("B/16", "vit_base_patch16_224", 4), ("L/16", "vit_large_patch16_224", 1))
@@ -27,6 +28,9 @@ def main() -> None:
         for dtype in (torch.float32, torch.bfloat16):
             vit_step(variant, peer, batch, dtype)
     shuffling.main()
+    with tempfile.TemporaryDirectory() as photographs:
+        for measured in (reading, scaling, writing):
+            measured.main(photographs)
     streaming.main("B/16")  # H/14 by `python -m tests.benchmarks.streaming`
 
 

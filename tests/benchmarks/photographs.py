@@ -12,6 +12,7 @@ from photos import ingest, write
 from PIL import Image
 
 from stages.artifacts import ShardSet
+from stages.record import load_artifact
 
 QUALITY = 90
 GRAIN = 1.0
@@ -62,9 +63,15 @@ def photograph_folder(root: Path, kind: Kind) -> Path:
 
 
 def photograph_shards(root: Path, kind: Kind, restart_intervals: bool) -> ShardSet:
-    """The folder `root/kind`, made if need be, ingested."""
+    """The folder `root/kind`, made and ingested if need be."""
+    node = f"{kind.name}{'-restarts' if restart_intervals else ''}"
+    committed = root / "store/test" / node
+    if (committed / "record.json").exists():
+        found = load_artifact(f"file://{committed}")
+        assert isinstance(found, ShardSet)
+        return found
     source = root / kind.name
     if not source.exists():
         photograph_folder(source, kind)
     config = {"source": {"kind": "folder", "root": str(source)}, "restart_intervals": restart_intervals}
-    return ingest(root, config, node=f"{kind.name}{'-restarts' if restart_intervals else ''}")
+    return ingest(root, config, node=node)

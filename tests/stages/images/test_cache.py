@@ -248,7 +248,7 @@ def test_a_batch_fetches_several_at_once_and_each_thing_once(shards, tmp_path, t
         meets(name)
         return chunks(self, name, start)
 
-    cache = ShardCache(tmp_path, None if room is None else room * tar_bytes, Watch(told, told))
+    cache = ShardCache(tmp_path, None if room is None else room * tar_bytes, ReaderWatch(told, told))
     monkeypatch.setattr("stages.images.split.DECODED_BYTES", 0)
     train = TrainImages(shards, "train", 12, AugmentSettings(crop="none"), 0, cache)
     with (

@@ -1,5 +1,8 @@
 """A part of a JPEG has the pixels of the whole, whoever decodes it; damage is never pixels of its own."""
 
+import tracemalloc
+from unittest import mock
+
 import numpy as np
 import pytest
 import torch
@@ -147,3 +150,18 @@ def test_what_is_missing_is_said_once(monkeypatch, caplog):
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "libjpeg62-turbo-dev" in caplog.text
     parts.loaded.cache_clear()
+
+
+def test_a_batch_holds_one_decoded_image_at_a_time(tmp_path):
+    for number in range(40):
+        write(tmp_path / f"source/c{number % 2}/{number}.jpg", jpeg(textured(300, 400, number)))
+    shards = ingest(tmp_path, {"source": {"kind": "folder", "root": str(tmp_path / "source")}})
+    with mock.patch.object(split_module, "DECODED_BYTES", 0):
+        train = TrainImages(shards, "train", 32, AugmentSettings(crop="resmall"), 0, tmp_path / "cache")
+    train.micro_batch(0, 40)
+    tracemalloc.start()
+    try:
+        train.micro_batch(40, 40)
+        assert tracemalloc.get_traced_memory()[1] < 3 * 300 * 400 * 3
+    finally:
+        tracemalloc.stop()
