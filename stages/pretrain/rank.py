@@ -70,7 +70,7 @@ def _train(job: Job, rank: Rank, out: Out, scratch: Path) -> None:
     place = _begin(job, rank, resumed, log)
     first_step = resumed.manifest.step if resumed else _continued(job, checkpoints, rank)
     try:
-        for facts in _facts(job, engine, first_step):
+        for facts in _facts(job, engine, rank, first_step):
             if rank.rank == 0:
                 log.add(facts)
                 reporter.step(facts)
@@ -162,7 +162,7 @@ def _continued(job: Job, checkpoints: Checkpoints, rank: Rank) -> int:
     return given.step
 
 
-def _facts(job: Job, engine: Engine, first_step: int) -> Iterator[loop.Facts]:
+def _facts(job: Job, engine: Engine, rank: Rank, first_step: int) -> Iterator[loop.Facts]:
     course = job.course
     steps = loop.Course(
         seed=course.config.seed,
@@ -170,7 +170,7 @@ def _facts(job: Job, engine: Engine, first_step: int) -> Iterator[loop.Facts]:
         total_steps=course.total_steps,
         lr=course.lr,
         settle_at=course.is_saved_after,
-        stopping=job.task.fence.stopping,
+        stopping=lambda: job.task.fence.stopping() or rank.notice(),
     )
     return loop.train(engine, _batches(job, engine, first_step), loss_fn(course.config.objective), steps)
 

@@ -11,7 +11,7 @@ from stages.vit.config import ModelSettings
 from stages.vit.flops import train_flops_per_image
 from stages.vit.init import init_weights
 from stages.vit.model import ViT
-from tests.benchmarks import streaming
+from tests.benchmarks import checkpoints, streaming
 
 ROUNDS = 6
 STEPS = (("B/16", "vit_base_patch16_224", 4), ("L/16", "vit_large_patch16_224", 1))
@@ -26,6 +26,7 @@ def main() -> None:
     for variant, peer, batch in STEPS:
         for dtype in (torch.float32, torch.bfloat16):
             vit_step(variant, peer, batch, dtype)
+    checkpoints.main()
     streaming.main("B/16")  # H/14 by `python -m tests.benchmarks.streaming`
 
 

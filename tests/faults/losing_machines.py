@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from infra import cluster, logs, ray_auth
-from infra.errors import VitpipeError
+from infra.errors import Stopped, VitpipeError
 
 WAIT_S = 20.0
 TWO_CPUS = {"cpus_per_task": 2, "gpus_per_task": 0, "cpus_per_worker": 2, "gpus_per_worker": 0}
@@ -34,6 +35,17 @@ def rank_fn(folder: str, rank: Any) -> None:
         time.sleep(3600)
 
 
+def noticing_rank_fn(folder: str, rank: Any) -> None:
+    """Commits when it is told that its machine goes."""
+    Path(folder, f"rank-{rank.restart}").touch()
+    while rank.restart == 0:
+        notice = rank.notice()
+        if notice:
+            Path(folder, "noticed").write_text(notice)
+            raise Stopped("train", notice, "")
+        time.sleep(0.2)
+
+
 def main(what: str, comes_back: str, folder: str) -> None:
     logs.configure()
     cluster.prepare_environment()
@@ -52,7 +64,8 @@ def main(what: str, comes_back: str, folder: str) -> None:
         with join("demo", machines.address, WAIT_S) as joined:
             work = ThreadPoolExecutor(1).submit(do, what, folder, joined.named("node"))
             began = time.monotonic()
-            lose(machines, large, folder, comes_back == "yes")  # Ray wants this in the main thread
+            end = reclaim if what == "notice" else lose
+            end(machines, large, folder, comes_back == "yes")  # Ray wants this in the main thread
             found = work.result()
             marks = sorted(os.listdir(folder))
             print(json.dumps({"found": found, "seconds": time.monotonic() - began, "marks": marks}))
@@ -66,7 +79,9 @@ def do(what: str, folder: str, view: Any) -> str:
     try:
         if what == "fan":
             return str([done.value() for done in view.fan(partial(task, folder), [7], resources=resources)])
-        view.gang(partial(rank_fn, folder), resources=resources)
+        if what == "notice":
+            resources.max_failures = 0
+        view.gang(partial(noticing_rank_fn if what == "notice" else rank_fn, folder), resources=resources)
     except VitpipeError as error:
         return f"{type(error).__name__}: {error}"
     return "done"
@@ -80,6 +95,21 @@ def lose(machines: Any, large: Any, folder: str, comes_back: bool) -> None:
     if comes_back:
         time.sleep(3)
         machines.add_node(num_cpus=2)
+
+
+def reclaim(machines: Any, large: Any, folder: str, comes_back: bool) -> None:
+    """As a cloud takes a spot machine back: a notice, and at its deadline the machine is gone; another comes."""
+    while not os.listdir(folder):
+        time.sleep(0.2)
+    program = Path(sys.executable).with_name("ray")
+    subprocess.run(
+        [program, "drain-node", "--address", machines.address, "--node-id", large.node_id,
+         "--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot", "--deadline-remaining-seconds", "15"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    time.sleep(15)
+    machines.remove_node(large, allow_graceful=False)
+    machines.add_node(num_cpus=2)
 
 
 if __name__ == "__main__":

@@ -32,3 +32,10 @@ def test_what_is_missing_is_named_after_the_wait(what: str, tmp_path: Path) -> N
     result = lose_machine(what, "no", tmp_path)
     assert "StageError" in result["found"] and "orkers unavailable after 20 s" in result["found"]
     assert "2 CPU) asked for, room for 0" in result["found"]
+
+
+def test_a_notice_is_committed_within_its_grace_and_charged_to_nobody(tmp_path: Path) -> None:
+    """No failure is allowed here: only a preemption may start the gang again."""
+    result = lose_machine("notice", "yes", tmp_path)
+    assert (result["found"], result["marks"]) == ("done", ["noticed", "rank-0", "rank-1"])
+    assert (tmp_path / "noticed").read_text().startswith("preemption: ")
