@@ -54,7 +54,7 @@ def stall(variant: str, folder: Path, rank: Rank) -> None:
     snapshot = Snapshot(engine, 0)
     live = [tensor for _, tensor in snapshot._pairs]
     total = sum(tensor.nbytes for tensor in live)
-    source, target = torch.ones(total, dtype=torch.uint8), torch.zeros(total, dtype=torch.uint8)
+    source, target = torch.ones(total // 4), torch.zeros(total // 4)
     out = Out(open_store(f"file://{folder}/store"), "a1", HeldFence(folder), b"{}")
     checkpoints = Checkpoints(engine, out, folder, CollectedEvents(folder / "events"), rank, Keep(1))
     steps = iter(range(1, 1000))
@@ -110,7 +110,9 @@ def _ours(variant: str, folder: Path, rank: Rank, batch: Batch) -> Iterator[Fact
 
 def _deepspeed(variant: str, rank: Rank, batch: Batch) -> Callable[[], None]:
     import deepspeed  # on a rank only
+    from deepspeed.utils import groups
 
+    groups._release_process_group_references()  # of the other benchmark's gang
     vit = _model(variant)
     settings = EngineSettings(1, "fp32", OPTIMIZER.clip_norm, 224)
     config = deepspeed_config(settings, Deal(BATCH, BATCH), torch.device("cpu"))
