@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -35,6 +36,26 @@ def rank_fn(folder: str, rank: Any) -> None:
         time.sleep(3600)
 
 
+def elastic_rank_fn(folder: str, rank: Any) -> None:
+    Path(folder, f"world-{rank.world_size}").touch()
+    if rank.restart == 0:
+        time.sleep(3600)
+
+
+def hanging_rank_fn(folder: str, rank: Any) -> None:
+    """One rank stands still, the other waits for it."""
+    Path(folder, f"rank-{rank.restart}-{rank.rank}").touch()
+    if rank.restart == 0 and rank.rank == 1:
+        os.kill(os.getpid(), signal.SIGSTOP)
+    wait_for_all()
+
+
+def wait_for_all() -> None:
+    import torch.distributed as dist  # only ranks import torch
+
+    dist.barrier()
+
+
 def noticing_rank_fn(folder: str, rank: Any) -> None:
     """Commits when it is told that its machine goes."""
     Path(folder, f"rank-{rank.restart}").touch()
@@ -60,15 +81,20 @@ def main(what: str, comes_back: str, folder: str) -> None:
     dashboard = {"include_dashboard": True, "dashboard_host": "127.0.0.1", "dashboard_port": port}
     machines = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, **dashboard})
     large = machines.add_node(num_cpus=2)
+    if what == "elastic":
+        machines.add_node(num_cpus=2)
     try:
         with join("demo", machines.address, WAIT_S) as joined:
             work = ThreadPoolExecutor(1).submit(do, what, folder, joined.named("node"))
             began = time.monotonic()
-            end = reclaim if what == "notice" else lose
+            end = {"notice": reclaim, "hang": nothing}.get(what, lose)
             end(machines, large, folder, comes_back == "yes")  # Ray wants this in the main thread
             found = work.result()
             marks = sorted(os.listdir(folder))
-            print(json.dumps({"found": found, "seconds": time.monotonic() - began, "marks": marks}))
+            logs_of_workers = Path(joined.session, "logs").glob("worker-*.err")
+            stacks = sum("in wait_for_all" in log.read_text(errors="replace") for log in logs_of_workers)
+            told = {"found": found, "seconds": time.monotonic() - began, "marks": marks, "stacks": stacks}
+            print(json.dumps(told))
     finally:
         machines.shutdown()
 
@@ -81,7 +107,12 @@ def do(what: str, folder: str, view: Any) -> str:
             return str([done.value() for done in view.fan(partial(task, folder), [7], resources=resources)])
         if what == "notice":
             resources.max_failures = 0
-        view.gang(partial(noticing_rank_fn if what == "notice" else rank_fn, folder), resources=resources)
+        if what == "elastic":
+            resources.workers = (1, 2)
+        if what == "hang":
+            resources.workers, resources.cpus_per_worker = 2, 1
+        ranks = {"gang": rank_fn, "notice": noticing_rank_fn, "elastic": elastic_rank_fn, "hang": hanging_rank_fn}
+        view.gang(partial(ranks[what], folder), resources=resources)
     except VitpipeError as error:
         return f"{type(error).__name__}: {error}"
     return "done"
@@ -95,6 +126,10 @@ def lose(machines: Any, large: Any, folder: str, comes_back: bool) -> None:
     if comes_back:
         time.sleep(3)
         machines.add_node(num_cpus=2)
+
+
+def nothing(machines: Any, large: Any, folder: str, comes_back: bool) -> None:
+    """No machine is lost."""
 
 
 def reclaim(machines: Any, large: Any, folder: str, comes_back: bool) -> None:
