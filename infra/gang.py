@@ -4,7 +4,9 @@
 nor Ray's controller imports torch. Only ranks do.
 """
 
+import logging
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +23,12 @@ from infra.errors import StageError, Stopped, VitpipeError
 from infra.gang_watch import GangWatch
 from infra.process_group import ProcessGroup, close_together, here
 from infra.work import Job, Rank
+
+log = logging.getLogger(__name__)
+
+PREEMPTION_WAIT_S = 900.0
+"""How long a rank that has committed waits for Ray to take its gang down: to leave by itself would count as a failure.
+Ray does it when the machine goes, at its deadline."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +92,10 @@ def _run_rank(fn: Callable[[Rank], None], job: Job, size: Size) -> None:
         try:
             fn(rank)
         except Stopped:
-            close_together()  # the first to leave would take the others with it, perhaps in the middle of a commit
+            # together: the first to leave would take the others with it, perhaps in the middle of a commit
+            if close_together(rank.notice() is not None):
+                log.info("stopped for a preemption; waiting to be ended and started again elsewhere")
+                time.sleep(PREEMPTION_WAIT_S)
             raise
 
 

@@ -71,6 +71,10 @@ class GangWatch(WorkerGroupCallback, ControllerCallback):  # type: ignore[misc] 
 
     def after_controller_state_update(self, previous_state: Any, current_state: Any) -> None:
         """While no ranks run: does someone want us to stop, and are the machines still there?"""
+        if isinstance(current_state, PreemptingState) and not isinstance(previous_state, PreemptingState):
+            nodes = ", ".join(current_state.preemption_info.preempted_node_ids)
+            metrics.node_metrics(self.job.run, self.job.node).inc("preemptions_total")
+            self.job.tell("preempted", f"{nodes} will be taken away: the ranks commit and start again (not charged)")
         settled = (RunningState, PreemptingState, ShuttingDownState, ErroredState)
         if isinstance(current_state, settled) or current_state.is_terminal():
             return

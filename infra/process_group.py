@@ -5,12 +5,14 @@ Knows addresses, ranks and devices; torch is imported only in a rank's own proce
 
 import os
 import socket
+import time
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 import ray
 from ray.train.backend import Backend, BackendConfig
+from ray.train.v2._internal.execution.context import get_train_context
 
 from infra.compiled_ops import compiler_environment
 from infra.work import Rank
@@ -65,14 +67,26 @@ def here(threads: int, gpus: float) -> Rank:
     return Rank(
         rank=context.get_world_rank(), world_size=context.get_world_size(), local_rank=context.get_local_rank(),
         local_world_size=context.get_local_world_size(), restart=int(os.environ[RESTART]), device=device,
+        notice=preemption_notice,
     )  # fmt: skip
 
 
-def close_together() -> None:
-    """Wait until every rank has come here, at most the group's timeout."""
+def preemption_notice() -> str | None:
+    """What Ray told this rank of machines that are taken away soon. Its public function makes all ranks wait."""
+    info = get_train_context().preemption_context.preemption_info
+    if info is None:
+        return None
+    until = f" by {time.strftime('%H:%M:%S', time.localtime(info.deadline_ms / 1000))}" if info.deadline_ms else ""
+    return f"preemption: {', '.join(info.preempted_node_ids)} will be taken away{until}"
+
+
+def close_together(noticed: bool) -> bool:
+    """Wait until every rank has come here, at most the group's timeout; whether any of them was `noticed`."""
     import torch.distributed as dist  # only ranks import torch
 
-    dist.barrier()
+    told = [False] * dist.get_world_size()
+    dist.all_gather_object(told, noticed)
+    return any(told)
 
 
 def _free_address() -> tuple[str, int]:

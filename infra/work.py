@@ -4,6 +4,7 @@
 """
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -29,6 +30,10 @@ class Done(Generic[Item, Result]):
         return self.result  # type: ignore[return-value]
 
 
+def _none() -> str | None:
+    return None
+
+
 @dataclass(frozen=True)
 class Rank:
     """Where a function of a gang finds itself. torch.distributed is already initialised."""
@@ -41,6 +46,9 @@ class Rank:
     """How often this gang was restarted by this driver."""
     device: str
     """`cuda:0` or `cpu`: the one place where the device is chosen."""
+    notice: Callable[[], str | None] = _none
+    """Why a machine of this gang will be taken away soon, or None. Whoever then commits and raises Stopped is started
+    again with the machines that are left. Cheap: asked every step."""
 
 
 class Stop(Protocol):

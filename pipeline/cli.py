@@ -16,6 +16,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from infra import faults
 from infra.errors import Stopped, StorageError, UsageError, VitpipeError
 from pipeline.cli_plan import looks
 from pipeline.cli_predict import predictions
@@ -51,6 +52,7 @@ def invoke(args: list[str]) -> int:
         logging.getLogger().addHandler(quiet)
     before = {number: signal.signal(number, _asked_to_end) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
+        faults.refuse()
         code = app(args=args, standalone_mode=False, prog_name="vitpipe")
         sys.stdout.flush()
         return code if isinstance(code, int) else 0

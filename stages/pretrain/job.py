@@ -69,7 +69,7 @@ class Course:
     def milestone_steps(self) -> int | None:
         """Steps between checkpoints that are kept for good, if any are."""
         every = self.resources.milestone_every
-        return every and max(1, every.steps(self.config.batch_images, self.epoch_images))
+        return None if every is None else max(1, every.steps(self.config.batch_images, self.epoch_images))
 
     def is_saved_after(self, step: int) -> bool:
         """Whether a checkpoint follows the update `step`; one always follows the last."""

@@ -71,7 +71,7 @@ def _train(job: Job, rank: Rank, out: Out, scratch: Path) -> None:
     first_step = resumed.manifest.step if resumed else _continued(job, checkpoints, rank)
     watch.ready()
     try:
-        for facts in _facts(job, engine, images, first_step, watch):
+        for facts in _facts(job, rank, engine, images, first_step, watch):
             watch.step(facts)
             with watch.spending("checkpoint"):
                 if facts.settled and _is_saved(facts, job, watch):
@@ -168,7 +168,9 @@ def _continued(job: Job, checkpoints: Checkpoints, rank: Rank) -> int:
     return given.step
 
 
-def _facts(job: Job, engine: Engine, images: TrainImages, first_step: int, watch: Watch) -> Iterator[loop.Facts]:
+def _facts(
+    job: Job, rank: Rank, engine: Engine, images: TrainImages, first_step: int, watch: Watch
+) -> Iterator[loop.Facts]:
     course = job.course
     steps = loop.Course(
         seed=course.config.seed,
@@ -176,7 +178,7 @@ def _facts(job: Job, engine: Engine, images: TrainImages, first_step: int, watch
         total_steps=course.total_steps,
         lr=course.lr,
         settle_at=lambda step: course.is_saved_after(step) or course.is_evaluated_after(step),
-        stopping=job.task.fence.stopping,
+        stopping=lambda: job.task.fence.stopping() or rank.notice(),
         skips=watch.skips,
     )
     return loop.train(engine, _batches(job, engine, images, first_step), loss_fn(course.config.objective), steps)

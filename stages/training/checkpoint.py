@@ -87,7 +87,9 @@ class Checkpoints:
     def __init__(self, engine: Engine, out: Out, scratch: Path, events: Events, rank: Rank, keep: Keep) -> None:
         self._engine, self._out, self._scratch, self._events, self._rank = engine, out, scratch, events, rank
         self._keep = keep
-        self._group = dist.new_group(backend="gloo", timeout=timedelta(seconds=_COMMIT_TIMEOUT_S))
+        group = dist.new_group(backend="gloo", timeout=timedelta(seconds=_COMMIT_TIMEOUT_S))
+        assert isinstance(group, dist.ProcessGroup)  # all ranks are members
+        self._group = group
         self._snapshot = Snapshot(engine, rank.rank)
         self._flight: Background[Saved] | None = None
         self._news: list[Saved] = []
@@ -224,10 +226,10 @@ class Checkpoints:
         text = f"step {manifest.step}: {len(manifest.files)} files, {size} bytes in {place.folder}"
         self._events.emit("checkpoint_committed", text)
         node = self._out.node
-        for place in self._keep.surplus(committed(node, (self._out.attempt, *self._out.earlier))):
-            manifest = f"{place.folder}/manifest.json"
-            paths = [entry.path for entry in node.list(f"{place.folder}/")]
-            for path in (manifest, *(path for path in paths if path != manifest)):
+        for old in self._keep.surplus(committed(node, (self._out.attempt, *self._out.earlier))):
+            first = f"{old.folder}/manifest.json"
+            paths = [entry.path for entry in node.list(f"{old.folder}/")]
+            for path in (first, *(path for path in paths if path != first)):
                 self._out.fence.check()
                 node.delete(path)
 

@@ -59,7 +59,7 @@ class Snapshot:
         size = 0
         try:
             with path.open("wb") as out:
-                for chunk in (header(self._live[file]), *_chunks(data)):
+                for chunk in [memoryview(header(self._live[file])), *_chunks(data)]:
                     digest.update(chunk)
                     out.write(chunk)
                     size += len(chunk)

@@ -12,7 +12,7 @@ from stages.vit.config import ModelSettings
 from stages.vit.flops import train_flops_per_image
 from stages.vit.init import init_weights
 from stages.vit.model import ViT
-from tests.benchmarks import reading, scaling, shuffling, streaming, writing
+from tests.benchmarks import checkpoints, reading, scaling, shuffling, streaming, writing
 
 ROUNDS = 6
 STEPS = (("B/16", "vit_base_patch16_224", 4), ("L/16", "vit_large_patch16_224", 1))
@@ -31,6 +31,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as photographs:
         for measured in (reading, scaling, writing):
             measured.main(photographs)
+    checkpoints.main()
     streaming.main("B/16")  # H/14 by `python -m tests.benchmarks.streaming`
 
 

@@ -38,22 +38,20 @@ def main(variant: str = "H/14", folder: str | None = None) -> None:
         root = Path(made)
         trained = _train(root, variant)
         count = num_parameters(ModelSettings.model_validate(trained.model))
-        state = [root / "store" / "test" / "backbone" / file.at for file in trained.files if "/state/" in file.path]
+        wanted = [file.at for file in trained.files if "/state/weights-" in file.path]
+        state = [root / "store" / "test" / "backbone" / at for at in wanted]
         gigabytes = sum(path.stat().st_size for path in state) / 1e9
-        print(
-            f"\n{variant}, {count:,} parameters: ZeRO-3 checkpoint of two ranks, {len(state)} files, {gigabytes:.2f} GB"
-        )
+        print(f"\n{variant}, {count:,} parameters: the weights of a ZeRO-3 checkpoint of two ranks, {gigabytes:.2f} GB")
         ours = _alone(_convert, root, trained.origin.uri if trained.origin else "")
         written = sum(file.stat().st_size for file in (root / "store/test/weights").rglob("model.*")) / 1e9
         _tell("vitpipe: verify, convert to " + ", ".join(FORMATS) + ", upload", ours, f"{written:.2f} GB written")
         shutil.rmtree(root / "local", ignore_errors=True)
-        _tell("zero_to_fp32: to one state dict in memory", _alone(_zero_to_fp32, state[0].parents[1], ""))
         start = time.monotonic()
         for path in state:
             subprocess.run(["cp", path, root / "copy"], check=True)
             subprocess.run(["sha256sum", root / "copy"], check=True, stdout=subprocess.DEVNULL)
         copied = time.monotonic() - start
-        print(f"  {copied:6.1f} s  cp, then sha256sum, of the checkpoint's files ({gigabytes / copied:.2f} GB/s)")
+        print(f"  {copied:6.1f} s  cp, then sha256sum, of these files ({gigabytes / copied:.2f} GB/s)")
         limit = copied * (gigabytes + written) / gigabytes
         print(f"  {limit:6.1f} s  the same for all {gigabytes + written:.2f} GB that vitpipe reads and writes")
         print(f"  vitpipe takes {ours['seconds'] / limit:.2f} of it")
@@ -79,12 +77,6 @@ def _convert(root: Path, uri: str) -> None:
     assert isinstance(checkpoint, Checkpoint)
     ctx = make_context(root, "weights", ConvertResources())
     write(WriteTask(ConvertConfig(formats=FORMATS), checkpoint, ("red", "green", "blue"), ctx.task))
-
-
-def _zero_to_fp32(folder: Path, _: str) -> None:
-    from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
-
-    get_fp32_state_dict_from_zero_checkpoint(str(folder), tag="state")
 
 
 def _alone(work: Callable[[Path, str], None], path: Path, text: str) -> dict[str, float]:

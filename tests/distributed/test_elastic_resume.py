@@ -33,6 +33,8 @@ class Elastic:
     state: dict[str, Tensor]
     state_alone: dict[str, Tensor]
     resumed: list[str]
+    other_masks: list[dict[str, Any]]
+    """Of one rank with another micro-batch: the same images under other dropout masks."""
 
 
 def run_in_parts(folder: Path, shards: ShardSet, precision: str) -> Elastic:
@@ -42,6 +44,8 @@ def run_in_parts(folder: Path, shards: ShardSet, precision: str) -> Elastic:
     )  # fmt: skip
     alone = context(folder, node="alone", zero=0)
     wanted = pretrain(mixing, alone, shards)
+    other = context(folder, node="other", zero=0, micro_batch=12)
+    masks = curve(other, pretrain(mixing, other, shards))
     resumed: list[str] = []
     for number, (workers, zero) in enumerate(WAYS, 1):
         earlier = tuple(f"a{before}" for before in range(number - 1, 0, -1))
@@ -55,7 +59,9 @@ def run_in_parts(folder: Path, shards: ShardSet, precision: str) -> Elastic:
             with pytest.raises(Stopped):
                 pretrain(mixing, part, shards)
         resumed = part.events.of("resumed")  # type: ignore[attr-defined]
-    return Elastic(curve(part, found), curve(alone, wanted), committed(part, found), committed(alone, wanted), resumed)
+    return Elastic(
+        curve(part, found), curve(alone, wanted), committed(part, found), committed(alone, wanted), resumed, masks
+    )
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +76,14 @@ def test_every_step_stands_once_and_has_the_same_losses(elastic: Elastic) -> Non
         assert ours["samples_seen"] == theirs["samples_seen"] and ours["lr"] == theirs["lr"]
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=TOLERANCE)
         assert ours["grad_norm"] == pytest.approx(theirs["grad_norm"], rel=10 * TOLERANCE)
+
+
+def test_other_dropout_masks_would_be_seen(elastic: Elastic) -> None:
+    """Negative control: the same images in the same order, and the losses are a hundred tolerances apart."""
+    apart = [
+        abs(one["loss"] / theirs["loss"] - 1) for one, theirs in zip(elastic.other_masks, elastic.alone, strict=True)
+    ]
+    assert max(apart) > 100 * TOLERANCE
 
 
 def test_weights_moments_and_average_are_those_of_one_rank(elastic: Elastic) -> None:

@@ -2,7 +2,9 @@
 
 import json
 import os
+import signal
 import socket
+import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from infra import cluster, logs, ray_auth
-from infra.errors import VitpipeError
+from infra.errors import Stopped, VitpipeError
 
 WAIT_S = 20.0
 TWO_CPUS = {"cpus_per_task": 2, "gpus_per_task": 0, "cpus_per_worker": 2, "gpus_per_worker": 0}
@@ -34,6 +36,37 @@ def rank_fn(folder: str, rank: Any) -> None:
         time.sleep(3600)
 
 
+def elastic_rank_fn(folder: str, rank: Any) -> None:
+    Path(folder, f"world-{rank.world_size}").touch()
+    if rank.restart == 0:
+        time.sleep(3600)
+
+
+def hanging_rank_fn(folder: str, rank: Any) -> None:
+    """One rank stands still, the other waits for it."""
+    Path(folder, f"rank-{rank.restart}-{rank.rank}").touch()
+    if rank.restart == 0 and rank.rank == 1:
+        os.kill(os.getpid(), signal.SIGSTOP)
+    wait_for_all()
+
+
+def wait_for_all() -> None:
+    import torch.distributed as dist  # only ranks import torch
+
+    dist.barrier()
+
+
+def noticing_rank_fn(folder: str, rank: Any) -> None:
+    """Commits when it is told that its machine goes."""
+    Path(folder, f"rank-{rank.restart}").touch()
+    while rank.restart == 0:
+        notice = rank.notice()
+        if notice:
+            Path(folder, "noticed").write_text(notice)
+            raise Stopped("train", notice, "")
+        time.sleep(0.2)
+
+
 def main(what: str, comes_back: str, folder: str) -> None:
     logs.configure()
     cluster.prepare_environment()
@@ -48,14 +81,20 @@ def main(what: str, comes_back: str, folder: str) -> None:
     dashboard = {"include_dashboard": True, "dashboard_host": "127.0.0.1", "dashboard_port": port}
     machines = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, **dashboard})
     large = machines.add_node(num_cpus=2)
+    if what == "elastic":
+        machines.add_node(num_cpus=2)
     try:
         with join("demo", machines.address, WAIT_S) as joined:
             work = ThreadPoolExecutor(1).submit(do, what, folder, joined.named("node"))
             began = time.monotonic()
-            lose(machines, large, folder, comes_back == "yes")  # Ray wants this in the main thread
+            end = {"notice": reclaim, "hang": nothing}.get(what, lose)
+            end(machines, large, folder, comes_back == "yes")  # Ray wants this in the main thread
             found = work.result()
             marks = sorted(os.listdir(folder))
-            print(json.dumps({"found": found, "seconds": time.monotonic() - began, "marks": marks}))
+            logs_of_workers = Path(joined.session, "logs").glob("worker-*.err")
+            stacks = sum("in wait_for_all" in log.read_text(errors="replace") for log in logs_of_workers)
+            told = {"found": found, "seconds": time.monotonic() - began, "marks": marks, "stacks": stacks}
+            print(json.dumps(told))
     finally:
         machines.shutdown()
 
@@ -66,7 +105,14 @@ def do(what: str, folder: str, view: Any) -> str:
     try:
         if what == "fan":
             return str([done.value() for done in view.fan(partial(task, folder), [7], resources=resources)])
-        view.gang(partial(rank_fn, folder), resources=resources)
+        if what == "notice":
+            resources.max_failures = 0
+        if what == "elastic":
+            resources.workers = (1, 2)
+        if what == "hang":
+            resources.workers, resources.cpus_per_worker = 2, 1
+        ranks = {"gang": rank_fn, "notice": noticing_rank_fn, "elastic": elastic_rank_fn, "hang": hanging_rank_fn}
+        view.gang(partial(ranks[what], folder), resources=resources)
     except VitpipeError as error:
         return f"{type(error).__name__}: {error}"
     return "done"
@@ -80,6 +126,25 @@ def lose(machines: Any, large: Any, folder: str, comes_back: bool) -> None:
     if comes_back:
         time.sleep(3)
         machines.add_node(num_cpus=2)
+
+
+def nothing(machines: Any, large: Any, folder: str, comes_back: bool) -> None:
+    """No machine is lost."""
+
+
+def reclaim(machines: Any, large: Any, folder: str, comes_back: bool) -> None:
+    """As a cloud takes a spot machine back: a notice, and at its deadline the machine is gone; another comes."""
+    while not os.listdir(folder):
+        time.sleep(0.2)
+    program = Path(sys.executable).with_name("ray")
+    subprocess.run(
+        [program, "drain-node", "--address", machines.address, "--node-id", large.node_id,
+         "--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot", "--deadline-remaining-seconds", "15"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    time.sleep(15)
+    machines.remove_node(large, allow_graceful=False)
+    machines.add_node(num_cpus=2)
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ NOT_COMPARED = {
     "augment.randaugment.layers", "augment.randaugment.magnitude", "model.variant.layers", "model.variant.width",
     "model.variant.mlp", "model.variant.heads", "model.variant.patch_px", "ema.decay",
     "evaluate.every", "evaluate.eval_resize", "evaluate.fewshot.shots", "evaluate.fewshot.l2", "evaluate.fewshot.seeds",
-    "evaluate.fewshot.eval_resize",
+    "evaluate.fewshot.eval_resize", "mix",
 }  # fmt: skip
 """The shards decide it, another alternative alone has it, no recipe names it, its section stands for it, or it changes
 no weight."""

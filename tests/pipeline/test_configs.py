@@ -149,7 +149,7 @@ def _small_family(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("_small_family")
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", [name for name in FILES if name != "transfer.yaml"])  # it begins with weights
 def test_a_recipe_takes_two_real_steps_at_a_shrunk_size(name: str, images: ShardSet, tmp_path: Path) -> None:
     """Every field of the recipe is as written but the model's size and the lengths; the first of siblings stands for
     all, as they differ in numbers alone, and each is built."""

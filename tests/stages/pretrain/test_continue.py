@@ -23,8 +23,8 @@ def shards(tmp_path: Path) -> ShardSet:
     return synthetic.shards(tmp_path)
 
 
-def short(tmp_path: Path, shards: ShardSet, config: PretrainConfig) -> Checkpoint:
-    ctx = context(tmp_path, node="short", workers=2, zero=1)
+def short(tmp_path: Path, shards: ShardSet, config: PretrainConfig, workers: int = 1) -> Checkpoint:
+    ctx = context(tmp_path, node="short", workers=workers)
     found = commit(ctx, pretrain(config, ctx, shards), stage="pretrain", config=config.model_dump(mode="json"))
     assert isinstance(found, Checkpoint)
     return found
@@ -33,7 +33,7 @@ def short(tmp_path: Path, shards: ShardSet, config: PretrainConfig) -> Checkpoin
 def test_a_longer_run_goes_on_as_if_it_had_always_been_one(tmp_path: Path, shards: ShardSet) -> None:
     mixing = recipe(augment={"mixup": 0.2}, ema={"decay": 0.9}, schedule=CONSTANT, total="4 steps")
     longer = mixing.model_copy(update={"total": recipe().total})
-    given = short(tmp_path, shards, mixing)
+    given = short(tmp_path, shards, mixing, workers=2)
     whole = context(tmp_path, node="whole", workers=2, zero=1)
     wanted = pretrain(longer, whole, shards)
     more = context(tmp_path, node="more", workers=2, zero=1)
