@@ -24,6 +24,33 @@ _REFUSED, _EXIF_FIRST = 1, 2
 _ROOM_FOR_TABLES = 65_536
 
 
+def jpeg_part(data: Bytes, height: int, width: int, box: Box, upright: bool = False) -> Bytes | None:
+    """`box` of a JPEG stored at that size, (height, width, 3); None: it is not for us. Equal to the whole, cut.
+
+    ExifFirst, unless it is known to be `upright`. Damage outside the box may go unseen: digests are for that.
+    """
+    found = loaded()
+    return None if found is None else found.decode_part(data, height, width, box, upright)
+
+
+def mirror(planes_CHW: Bytes, to_CHW: Bytes) -> None:
+    """Copy contiguous planes, left for right."""
+    found = loaded()
+    if found is None:
+        to_CHW[...] = planes_CHW[:, :, ::-1]
+    else:
+        found.mirror(planes_CHW, to_CHW)
+
+
+@cache
+def loaded() -> "Extension | None":
+    """The extension; told once in the log when it is missing."""
+    path = extension()
+    if path is None:
+        log.warning("the reader's C extension is not built: images are decoded whole, which is slower. %s", DO)
+    return None if path is None else Extension.load(path)
+
+
 class ExifFirst(Exception):
     """The file has Exif, which may say that it lies otherwise than it is stored."""
 
@@ -64,30 +91,3 @@ class Extension:
         if self._tile(data.ctypes.data, data.size, room.ctypes.data, room.size, ctypes.byref(written)):
             return None
         return room[: written.value].tobytes()
-
-
-@cache
-def loaded() -> Extension | None:
-    """The extension; told once in the log when it is missing."""
-    path = extension()
-    if path is None:
-        log.warning("the reader's C extension is not built: images are decoded whole, which is slower. %s", DO)
-    return None if path is None else Extension.load(path)
-
-
-def jpeg_part(data: Bytes, height: int, width: int, box: Box, upright: bool = False) -> Bytes | None:
-    """`box` of a JPEG stored at that size, (height, width, 3); None: it is not for us. Equal to the whole, cut.
-
-    ExifFirst, unless it is known to be `upright`. Damage outside the box may go unseen: digests are for that.
-    """
-    found = loaded()
-    return None if found is None else found.decode_part(data, height, width, box, upright)
-
-
-def mirror(planes_CHW: Bytes, to_CHW: Bytes) -> None:
-    """Copy contiguous planes, left for right."""
-    found = loaded()
-    if found is None:
-        to_CHW[...] = planes_CHW[:, :, ::-1]
-    else:
-        found.mirror(planes_CHW, to_CHW)
