@@ -34,7 +34,7 @@ def _whole_jpeg(data: bytes) -> None:
 
 
 def _scans(data: bytes) -> int:
-    """Where the first scan begins; its marker segments were walked up to the frame's already."""
+    """Where the first scan begins, found from marker to marker."""
     at = 2
     while at + 4 <= len(data):
         marker = data[at + 1]
