@@ -95,6 +95,20 @@ def test_real_counts_any_right_name_and_leaves_out_images_without(world):
     assert real.value == single.value and (real.metric, single.metric) == ("real", "top1"), "one right name each"
 
 
+def test_real_is_the_rule_of_the_published_script_on_a_file_in_its_form(tmp_path):
+    """reassessed-imagenet's README: `is_correct = [pred in real[i] for i, pred in enumerate(preds) if real[i]]`."""
+    rng = np.random.default_rng(0)
+    lists = [rng.choice(20, rng.integers(0, 4), replace=False).tolist() for _ in range(500)]
+    (tmp_path / "real.json").write_text(json.dumps(lists))
+    real, predictions = json.loads((tmp_path / "real.json").read_text()), rng.integers(0, 20, 500)
+    is_correct = [int(pred) in real[i] for i, pred in enumerate(predictions) if real[i]]
+    right = np.zeros((500, 20), dtype=np.float32)
+    for image, labels in enumerate(real):
+        right[image, labels] = 1
+    value, counted = real_accuracy(predictions, right)
+    assert value == pytest.approx(np.mean(is_correct), abs=1e-12) and counted == len(is_correct) < 500
+
+
 def test_what_stands_beside_an_accuracy():
     logits = np.log(np.array([[0.9, 0.05, 0.05], [0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.6, 0.3, 0.1]]))
     found = quality(logits, np.array([0, 0, 1, 1]))
