@@ -11,7 +11,9 @@ from datetime import timedelta
 from typing import Any
 
 import ray
+from ray.exceptions import RayActorError
 from ray.train.backend import Backend, BackendConfig
+from ray.train.v2._internal.exceptions import WorkerGroupStartupFailedError
 from ray.train.v2._internal.execution.context import get_train_context
 
 from infra.compiled_ops import compiler_environment
@@ -43,9 +45,12 @@ class _Start(Backend):  # type: ignore[misc]
 
     def on_start(self, worker_group: Any, backend_config: BackendConfig) -> None:
         restart, self.starts = self.starts, self.starts + 1
-        address, port = worker_group.execute_single(0, _free_address)
-        worker_group.execute(_set_environment, address, port, restart, backend_config.backend == "gloo")
-        worker_group.execute(_join, backend_config.backend, backend_config.timeout_s)
+        try:
+            address, port = worker_group.execute_single(0, _free_address)
+            worker_group.execute(_set_environment, address, port, restart, backend_config.backend == "gloo")
+            worker_group.execute(_join, backend_config.backend, backend_config.timeout_s)
+        except RayActorError as error:  # of a machine that just went: Ray Train tries again only what has this name
+            raise WorkerGroupStartupFailedError(f"a rank was lost while the gang met: {error}") from error
 
     def on_shutdown(self, worker_group: Any, backend_config: BackendConfig) -> None:
         leaving = worker_group.execute_async(_leave)
