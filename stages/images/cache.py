@@ -54,6 +54,9 @@ class ShardCache:
                 with self._fetching(local) as reservation:
                     if not _has_size(local, entry.bytes) and not self._fetch(shards, file, local, reservation):
                         return None
+                    tar = _held(local, entry.bytes)  # before anybody may remove it again
+                    if tar is not None:
+                        return tar
             except OSError as error:
                 if error.errno in _FULL:
                     return None
@@ -85,8 +88,9 @@ class ShardCache:
     def _make_room(self, wanted: int, reservation: BinaryIO) -> bool:
         """Reserve `wanted` bytes, removing what was used longest ago and is not mapped; whether that was enough."""
         with _locked(self.folder / "room.lock"):
-            tars = sorted(map(_used, self._files("tar")))
-            written, reserved = sum(size for _, size, _ in tars), sum(map(_reserved, self._files("lock")))
+            fetching = [lock for lock in self._files("lock") if not lock.with_suffix(".tar").exists()]
+            reserved, tars = sum(map(_reserved, fetching)), sorted(map(_used, self._files("tar")))
+            written = sum(size for _, size, _ in tars)
             most = written + shutil.disk_usage(self.folder).free  # removing what is written frees as much
             most = most - SPARE_BYTES if self.max_bytes is None else min(most, self.max_bytes)
             for _, size, tar in tars:
@@ -145,9 +149,10 @@ def _used(tar: Path) -> tuple[int, int, Path]:
 
 
 def _removed(tar: Path) -> bool:
-    """Remove a tar that no process has mapped; whether it is gone."""
+    """Remove a tar that no process has mapped or is about to map; whether it is gone."""
     try:
-        with tar.open("rb") as file:
+        with tar.with_suffix(".lock").open("ab") as lock, tar.open("rb") as file:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             tar.unlink(missing_ok=True)
     except BlockingIOError:
