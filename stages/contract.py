@@ -153,11 +153,7 @@ class Shared(Protocol):
     """Finished pieces that several nodes of a run need: computed once, by whichever node comes first."""
 
     def alone(self, what: Mapping[str, Any]) -> AbstractContextManager[Out]:
-        """The place of the pieces that `what` describes, for this node alone until it leaves.
-
-        Who else wants them waits, then finds what was left; so does a later attempt. `what` names everything that
-        the pieces depend on, since nothing else tells them from others. Stopped when asked to end while waiting.
-        """
+        """The place of what depends on `what` alone, this node's until it leaves. Stopped when asked to end."""
 
 
 @dataclass(frozen=True)

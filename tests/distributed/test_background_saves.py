@@ -32,11 +32,11 @@ class GatedStore(LocalStore):
     gate: threading.Event = field(default_factory=threading.Event)
     broken: threading.Event = field(default_factory=threading.Event)
 
-    def upload(self, local: Path, path: str) -> Digest:
+    def upload(self, local: Path, path: str, given: Digest | None = None) -> Digest:
         self.gate.wait()
         if self.broken.is_set():
             raise StorageError(f"upload {path}", "the store is away", "")
-        return super().upload(local, path)
+        return super().upload(local, path, given)
 
 
 @dataclass(frozen=True)
