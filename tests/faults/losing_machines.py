@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -42,20 +41,6 @@ def elastic_rank_fn(folder: str, rank: Any) -> None:
         time.sleep(3600)
 
 
-def hanging_rank_fn(folder: str, rank: Any) -> None:
-    """One rank stands still, the other waits for it."""
-    Path(folder, f"rank-{rank.restart}-{rank.rank}").touch()
-    if rank.restart == 0 and rank.rank == 1:
-        os.kill(os.getpid(), signal.SIGSTOP)
-    wait_for_all()
-
-
-def wait_for_all() -> None:
-    import torch.distributed as dist  # only ranks import torch
-
-    dist.barrier()
-
-
 def noticing_rank_fn(folder: str, rank: Any) -> None:
     """Commits when it is told that its machine goes."""
     Path(folder, f"rank-{rank.restart}").touch()
@@ -87,14 +72,11 @@ def main(what: str, comes_back: str, folder: str) -> None:
         with join("demo", machines.address, WAIT_S) as joined:
             work = ThreadPoolExecutor(1).submit(do, what, folder, joined.named("node"))
             began = time.monotonic()
-            end = {"notice": reclaim, "hang": nothing}.get(what, lose)
+            end = reclaim if what == "notice" else lose
             end(machines, large, folder, comes_back == "yes")  # Ray wants this in the main thread
             found = work.result()
             marks = sorted(os.listdir(folder))
-            logs_of_workers = Path(joined.session, "logs").glob("worker-*.err")
-            stacks = sum("in wait_for_all" in log.read_text(errors="replace") for log in logs_of_workers)
-            told = {"found": found, "seconds": time.monotonic() - began, "marks": marks, "stacks": stacks}
-            print(json.dumps(told))
+            print(json.dumps({"found": found, "seconds": time.monotonic() - began, "marks": marks}))
     finally:
         machines.shutdown()
 
@@ -109,9 +91,7 @@ def do(what: str, folder: str, view: Any) -> str:
             resources.max_failures = 0
         if what == "elastic":
             resources.workers = (1, 2)
-        if what == "hang":
-            resources.workers, resources.cpus_per_worker = 2, 1
-        ranks = {"gang": rank_fn, "notice": noticing_rank_fn, "elastic": elastic_rank_fn, "hang": hanging_rank_fn}
+        ranks = {"gang": rank_fn, "notice": noticing_rank_fn, "elastic": elastic_rank_fn}
         view.gang(partial(ranks[what], folder), resources=resources)
     except VitpipeError as error:
         return f"{type(error).__name__}: {error}"
@@ -126,10 +106,6 @@ def lose(machines: Any, large: Any, folder: str, comes_back: bool) -> None:
     if comes_back:
         time.sleep(3)
         machines.add_node(num_cpus=2)
-
-
-def nothing(machines: Any, large: Any, folder: str, comes_back: bool) -> None:
-    """No machine is lost."""
 
 
 def reclaim(machines: Any, large: Any, folder: str, comes_back: bool) -> None:

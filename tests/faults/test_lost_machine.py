@@ -12,11 +12,10 @@ import pytest
 pytestmark = [pytest.mark.drill, pytest.mark.timeout(900)]
 
 
-def lose_machine(what: str, comes_back: str, folder: Path, **environment: str) -> dict[str, Any]:
+def lose_machine(what: str, comes_back: str, folder: Path) -> dict[str, Any]:
     done = subprocess.run(
         [sys.executable, Path(__file__).with_name("losing_machines.py"), what, comes_back, folder],
-        capture_output=True, text=True, timeout=600,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment},
+        capture_output=True, text=True, timeout=600, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]
     return dict(json.loads(done.stdout.splitlines()[-1]))
@@ -45,9 +44,3 @@ def test_a_notice_is_committed_within_its_grace_and_charged_to_nobody(tmp_path: 
 def test_a_gang_goes_on_with_the_machines_that_are_left(tmp_path: Path) -> None:
     result = lose_machine("elastic", "no", tmp_path)
     assert (result["found"], result["marks"]) == ("done", ["world-1", "world-2"])
-
-
-def test_a_rank_that_stands_still_is_found_and_the_stacks_of_the_others_kept(tmp_path: Path) -> None:
-    result = lose_machine("hang", "no", tmp_path, RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S="10")
-    assert (result["found"], result["marks"]) == ("done", ["rank-0-0", "rank-0-1", "rank-1-0", "rank-1-1"])
-    assert result["stacks"] == 1  # of the rank that waited; the one that was stopped cannot say
