@@ -50,7 +50,8 @@ class RaySink:
     def inc(self, name: str, amount: float, labels: Mapping[str, str]) -> None:
         if name not in self._counters:
             self._counters[name] = Counter(metrics.PREFIX + name, metrics.KNOWN[name].help, tag_keys=metrics.LABELS)
-        self._counters[name].inc(amount, _tags(labels))
+        if amount > 0:  # Ray's counters refuse to grow by nothing
+            self._counters[name].inc(amount, _tags(labels))
 
 
 def dump_stacks() -> None:

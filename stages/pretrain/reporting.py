@@ -132,9 +132,7 @@ class Reporter:
         """Where the time goes: counters, which Ray is told the growth of and the driver's exporter the whole."""
         for cause, name in _COUNTED.items():
             total = account.seconds[cause]  # type: ignore[index]
-            growth = total - self._told.get(name, 0.0)
-            if growth > 0:  # Ray's counters refuse to grow by nothing
-                self._job.task.metrics.inc(name, growth)
+            self._job.task.metrics.inc(name, max(0.0, total - self._told.get(name, 0.0)))
             self._told[name] = self._metrics[name] = total
         self._set(goodput_ratio=account.totals(time.time())["goodput"])
 
