@@ -18,6 +18,7 @@ from stages.images.index import ShardIndex
 from stages.images.manifest import ShardEntry
 
 Bytes = npt.NDArray[np.uint8]
+"""Of a tar or of one image; a view keeps the map that it looks into."""
 
 IDLE_S = 60.0
 """A map that was not read for so long is let go, so that its tar may make room."""
