@@ -18,6 +18,9 @@ from stages.training.deal import Deal
 from stages.training.ema import Average
 from stages.training.holdings import WEIGHT, Holdings
 
+BUCKET_ELEMENTS = 25_000_000
+"""Gradients reduced, and weights gathered, at a time: 50 MB in bf16, past the size where a link's latency counts."""
+
 
 @dataclass(frozen=True)
 class EngineSettings:
@@ -164,6 +167,12 @@ def deepspeed_config(settings: EngineSettings, deal: Deal, device: torch.device)
             "stage": settings.zero,
             "overlap_comm": cuda and settings.zero >= 2,  # gloo has no streams to overlap on
             "contiguous_gradients": True,
+            # The defaults, 5e8, would hold all of a ViT-L: nothing left to overlap, and a copy of all gradients.
+            "reduce_bucket_size": BUCKET_ELEMENTS,
+            "allgather_bucket_size": BUCKET_ELEMENTS,
+            "stage3_prefetch_bucket_size": BUCKET_ELEMENTS,
+            "stage3_max_live_parameters": 2 * BUCKET_ELEMENTS,
+            "stage3_max_reuse_distance": 2 * BUCKET_ELEMENTS,
             **({"offload_optimizer": {"device": "cpu", "pin_memory": cuda}} if settings.offload else {}),
         },
         "zero_allow_untested_optimizer": True,  # torch's own optimisers are not on its list

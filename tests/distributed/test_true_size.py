@@ -6,7 +6,6 @@ import resource
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import inprocess
 import pytest
@@ -16,7 +15,6 @@ from infra.work import Rank
 from stages.images.batch import Batch
 from stages.pretrain.config import PretrainConfig, PretrainResources
 from stages.pretrain.estimate import memory_bytes
-from stages.training import engine
 from stages.training.deal import Deal
 from stages.training.engine import Engine, EngineSettings
 from stages.training.loop import Course, train
@@ -26,8 +24,6 @@ from stages.vit.build import build_model
 from stages.vit.init import init_weights
 
 NEEDED_BYTES = 18e9
-BUCKET_ELEMENTS = 20_000_000
-"""DeepSpeed's own buckets, 5e8 elements, would take 2 GB more."""
 
 
 def config_of(variant: str, precision: str) -> PretrainConfig:
@@ -43,13 +39,7 @@ def two_steps(folder: Path, variant: str, precision: str, rank: Rank) -> None:
     import deepspeed  # noqa: F401  # what its import takes is not the model's
 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    config, small = config_of(variant, precision), engine.deepspeed_config
-
-    def with_small_buckets(*args: Any) -> dict[str, Any]:
-        made = small(*args)
-        made["zero_optimization"] |= {"reduce_bucket_size": BUCKET_ELEMENTS, "allgather_bucket_size": BUCKET_ELEMENTS}
-        return made
-
+    config = config_of(variant, precision)
     Path("/proc/self/oom_score_adj").write_text("1000")  # should memory run out, this process goes first
     torch.set_num_threads(2)
     vit = build_model(config.model)
@@ -57,8 +47,7 @@ def two_steps(folder: Path, variant: str, precision: str, rank: Rank) -> None:
     # fused as on a GPU: torch's plain step on a CPU makes two more copies of all weights, which lie in one tensor here
     groups = decay_groups(vit, config.optimizer.weight_decay)
     adamw = torch.optim.AdamW(groups, lr=0.0, betas=config.optimizer.betas, eps=1e-8, fused=True)
-    with mock.patch.object(engine, "deepspeed_config", with_small_buckets):
-        made = Engine(vit.train(), adamw, EngineSettings(1, precision, 1.0, 224), Deal(1, 1), rank)
+    made = Engine(vit.train(), adamw, EngineSettings(1, precision, 1.0, 224), Deal(1, 1), rank)
     watched = vit.blocks[0].mlp.fc1.weight  # behind a zero head it moves from the second step on
     first = watched.detach().clone()
     course = Course(0, 0, 2, lambda step: 1e-3, lambda step: False, lambda: None)
