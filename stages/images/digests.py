@@ -96,5 +96,5 @@ def _hex(message: _Message) -> str:
 
 def _by_hashlib(head: bytes, body: Content) -> str:
     digest = hashlib.sha256(head)
-    digest.update(body)
+    digest.update(body if isinstance(body, bytes) else body.data)
     return digest.hexdigest()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stages.images.decode import Pixels, check_header, decode
-from stages.images.digests import sha256_each
+from stages.images.digests import Content, sha256_each
 from stages.images.header import BadImage, Header
 from stages.ingest.likeness import likeness, views
 from stages.ingest.listing import Item, Source
@@ -174,10 +174,12 @@ def _digested(images: Iterable[_Opened | Bad]) -> Iterator[tuple[_Opened, str, s
 
 
 def _with_digests(images: Sequence[_Opened | Bad]) -> Iterator[tuple[_Opened, str, str] | Bad]:
-    decoded = [one for one in images if isinstance(one, _Opened) and one.pixels is not None]
-    contents = [(f"{one.header.height}x{one.header.width}".encode(), one.pixels) for one in decoded]
-    found = iter(sha256_each([*contents, *((b"", one.data) for one in images if isinstance(one, _Opened))]))
-    of_pixels = iter([next(found) for _ in decoded])
+    sound = [image for image in images if isinstance(image, _Opened)]
+    pixels: list[tuple[bytes, Content]] = [
+        (f"{one.header.height}x{one.header.width}".encode(), one.pixels) for one in sound if one.pixels is not None
+    ]
+    found = iter(sha256_each([*pixels, *((b"", one.data) for one in sound)]))
+    of_pixels = iter([next(found) for _ in pixels])
     for image in images:
         if isinstance(image, Bad):
             yield image
