@@ -8,6 +8,7 @@ import ctypes
 import logging
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -60,12 +61,13 @@ class Extension:
 
     def __init__(self, library: ctypes.CDLL) -> None:
         size, number, address = ctypes.c_size_t, ctypes.c_int, ctypes.c_void_p
-        self._decode_part, self._mirror, self._tile = (
-            library.vitpipe_decode_part, library.vitpipe_mirror, library.vitpipe_tile
+        self._decode_part, self._mirror, self._tile, self._sha256 = (
+            library.vitpipe_decode_part, library.vitpipe_mirror, library.vitpipe_tile, library.vitpipe_sha256
         )  # fmt: skip
         self._decode_part.argtypes = [address, size, *[number] * 7, address]
         self._mirror.argtypes, self._mirror.restype = [address, size, size, address], None
         self._tile.argtypes = [address, size, address, size, ctypes.POINTER(size)]
+        self._sha256.argtypes = [address, size]
 
     @classmethod
     def load(cls, path: Path) -> "Extension":
@@ -91,3 +93,7 @@ class Extension:
         if self._tile(data.ctypes.data, data.size, room.ctypes.data, room.size, ctypes.byref(written)):
             return None
         return room[: written.value].tobytes()
+
+    def sha256(self, messages: "ctypes.Array[Any]") -> bool:
+        """Go on with each `struct message`; False where this CPU lacks the instructions."""
+        return not self._sha256(ctypes.addressof(messages), len(messages))

@@ -1,13 +1,13 @@
 """The first look at every image: is it sound, what is its content. One task takes a chunk of the listing. No torch."""
 
-import hashlib
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from stages.images.decode import check_header, decode
+from stages.images.decode import Pixels, check_header, decode
+from stages.images.digests import Content, sha256_each
 from stages.images.header import BadImage, Header
 from stages.ingest.likeness import likeness, views
 from stages.ingest.listing import Item, Source
@@ -15,6 +15,10 @@ from stages.ingest.reencode import Reencoded
 from stages.ingest.structure import check_structure
 
 CHUNK_IMAGES = 512
+TOGETHER = 2
+"""Images whose digests are taken at once."""
+LARGE_BYTES = 32_000_000
+"""An image with more bytes of pixels waits for no other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,44 +99,90 @@ def scan(task: ScanTask) -> Sequence[Checked | Bad]:
     """Look at each image of the chunk, in order."""
     seen: list[Checked | Bad] = []
     kept = bytearray()
-    contents = task.source.reads([item for item in task.items if not item.fault])
-    for item in task.items:
-        data = BadImage(item.fault) if item.fault else next(contents)
-        if isinstance(data, BadImage):
-            seen.append(Bad(str(data)))
+    for one in _digested(_opened_each(task)):
+        if isinstance(one, Bad):
+            seen.append(one)
             continue
-        try:
-            checked = look(data, (task.number, len(kept)), task.decodes, _looks(data, item) if task.near else None)
-        except BadImage as error:
-            seen.append(Bad(str(error)))
-            continue
-        seen.append(checked)
+        opened, sha256, pixels_sha256 = one
+        seen.append(
+            Checked(
+                sha256=sha256,
+                pixels_sha256=pixels_sha256,
+                size=len(opened.data),
+                ext=opened.header.ext,
+                width=opened.header.width,
+                height=opened.header.height,
+                place=(task.number, len(kept)),
+                likeness=opened.looks,
+                reencoded=isinstance(opened.data, Reencoded),
+            )
+        )
         if task.source.costly:
-            kept += data
+            kept += opened.data
     if kept:
         task.spool.keep(task.number, bytes(kept))
     return seen
 
 
-def look(data: bytes, place: tuple[int, int], decodes: bool = True, looks: bytes | None = None) -> Checked:
-    """Check the structure, decode if asked, and take the digests of one image. BadImage with the reason."""
-    digest = hashlib.sha256(data).hexdigest()
-    header, pixels_sha256 = _decoded(data) if decodes else (check_structure(data), digest)
-    return Checked(
-        digest, pixels_sha256, len(data), header.ext, header.width, header.height, place, looks,
-        isinstance(data, Reencoded),
-    )  # fmt: skip
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """A sound image before its digests are taken."""
+
+    data: bytes
+    header: Header
+    """Of the upright image."""
+    pixels: Pixels | None
+    """Where it was decoded."""
+    looks: bytes | None
+
+
+def _opened_each(task: ScanTask) -> Iterator[_Opened | Bad]:
+    contents = task.source.reads([item for item in task.items if not item.fault])
+    for item in task.items:
+        data = BadImage(item.fault) if item.fault else next(contents)
+        if isinstance(data, BadImage):
+            yield Bad(str(data))
+            continue
+        try:
+            looks = _looks(data, item) if task.near else None
+            yield _decoded(data, looks) if task.decodes else _Opened(data, check_structure(data), None, looks)
+        except BadImage as error:
+            yield Bad(str(error))
 
 
 def _looks(data: bytes, item: Item) -> bytes | None:
     return b"".join(views(data)) or None if item.is_held_out else likeness(data)
 
 
-def _decoded(data: bytes) -> tuple[Header, str]:
-    """Format and upright size, and the digest of the pixels with their shape."""
+def _decoded(data: bytes, looks: bytes | None) -> _Opened:
     header = check_header(data)
     pixels = decode(data)
     height, width = pixels.shape[:2]
-    content = hashlib.sha256(f"{height}x{width}".encode())
-    content.update(pixels.data)
-    return Header(header.ext, width, height), content.hexdigest()
+    return _Opened(data, Header(header.ext, width, height), pixels, looks)
+
+
+def _digested(images: Iterable[_Opened | Bad]) -> Iterator[tuple[_Opened, str, str] | Bad]:
+    """Each with the digests of its bytes and of its pixels, in order; those of two images are taken at once."""
+    waiting: list[_Opened | Bad] = []
+    for image in images:
+        waiting.append(image)
+        sound = [one for one in waiting if isinstance(one, _Opened)]
+        if len(sound) == TOGETHER or sum(one.pixels.nbytes for one in sound if one.pixels is not None) > LARGE_BYTES:
+            yield from _with_digests(waiting)
+            waiting.clear()
+    yield from _with_digests(waiting)
+
+
+def _with_digests(images: Sequence[_Opened | Bad]) -> Iterator[tuple[_Opened, str, str] | Bad]:
+    sound = [image for image in images if isinstance(image, _Opened)]
+    pixels: list[tuple[bytes, Content]] = [
+        (f"{one.header.height}x{one.header.width}".encode(), one.pixels) for one in sound if one.pixels is not None
+    ]
+    found = iter(sha256_each([*pixels, *((b"", one.data) for one in sound)]))
+    of_pixels = iter([next(found) for _ in pixels])
+    for image in images:
+        if isinstance(image, Bad):
+            yield image
+            continue
+        of_bytes = next(found)
+        yield image, of_bytes, of_bytes if image.pixels is None else next(of_pixels)

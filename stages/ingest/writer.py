@@ -12,6 +12,7 @@ from typing import IO
 
 from infra.errors import StageError
 from infra.storage.store import Digest
+from stages.images.digests import Running
 from stages.images.header import BadImage
 from stages.images.manifest import index_path
 from stages.ingest.select import Image
@@ -28,43 +29,37 @@ def write_shard(task: ShardTask) -> Shard:
     with TemporaryDirectory(dir=task.context.scratch) as made:  # a lost twin may still be writing its own
         local = Path(made, task.plan.path)
         with local.open("xb") as file:
-            written = Hashed(file)
-            offsets = _write_tar(task, written)
-        tar = task.context.out.upload(local, task.plan.path, given=Digest(written.size, written.sha256.hexdigest()))
+            offsets, digest = _write_tar(task, file)
+        tar = task.context.out.upload(local, task.plan.path, given=digest)
     index = shard_index(task.plan, tar, offsets)
     beside = task.context.out.put(index_path(task.plan.path), index.encode())
     return Shard(shard_entry(index), tar, beside)
 
 
-class Hashed:
-    """A file whose digest is taken on the way."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file, self.size, self.sha256 = file, 0, hashlib.sha256()
-
-    def write(self, data: bytes) -> None:
-        self._file.write(data)
-        self.sha256.update(data)
-        self.size += len(data)
-
-
-def _write_tar(task: ShardTask, file: Hashed) -> list[int]:
-    """Write all members; where each image's bytes begin."""
+def _write_tar(task: ShardTask, file: IO[bytes]) -> tuple[list[int], Digest]:
+    """Write all members; where each image's bytes begin, and the digest of the whole."""
     offsets: list[int] = []
+    size, sha256 = 0, Running()
     for key, image, data in zip(task.plan.keys, task.plan.images, _contents(task), strict=True):
-        offsets.append(file.size + BLOCK)
         labels = image.item.labels
         label = (json.dumps({"labels": labels}) if task.multi_label else str(labels[0])).encode()
-        file.write(header(f"{key}.{image.seen.ext}", len(data)))
-        file.write(data)
         name = f"{key}.{'json' if task.multi_label else 'cls'}"
-        file.write(padding(len(data)) + header(name, len(label)) + label + padding(len(label)))
-    file.write(end(file.size))
-    return offsets
+        behind = padding(len(data)) + header(name, len(label)) + label + padding(len(label))
+        members = b"".join((header(f"{key}.{image.seen.ext}", len(data)), data, behind))
+        found = sha256.add(members, data)
+        if found != image.seen.sha256:
+            raise _changed(image, f"its SHA-256 is now {found}, it was {image.seen.sha256}")
+        file.write(members)
+        offsets.append(size + BLOCK)
+        size += len(members)
+    last = end(size)
+    sha256.add(last, b"")
+    file.write(last)
+    return offsets, Digest(size + len(last), sha256.hexdigest())
 
 
 def _contents(task: ShardTask) -> Iterator[bytes]:
-    """The bytes of each image as it was checked, in order."""
+    """The bytes of each image, in order: by their digest it will be seen whether they are still what was checked."""
     images = task.plan.images
     kept = [task.source.costly and task.spool.holds(image.seen.place) for image in images]
     others = task.source.reads([image.item for image, is_kept in zip(images, kept, strict=True) if not is_kept])
@@ -72,20 +67,14 @@ def _contents(task: ShardTask) -> Iterator[bytes]:
         data = _kept_or_made(task, image) if is_kept else next(others)
         if isinstance(data, BadImage):
             raise _changed(image, str(data)) from data
-        if _digest(data) != image.seen.sha256:
-            raise _changed(image, f"its SHA-256 is now {_digest(data)}, it was {image.seen.sha256}")
         yield data
 
 
 def _kept_or_made(task: ShardTask, image: Image) -> bytes | BadImage:
     kept = task.spool.find(image.seen.place, image.seen.size)
-    if kept is not None and _digest(kept) == image.seen.sha256:
+    if kept is not None and hashlib.sha256(kept).hexdigest() == image.seen.sha256:
         return kept
     return next(task.source.reads([image.item]))
-
-
-def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
 
 
 def _changed(image: Image, found: str) -> StageError:

@@ -12,7 +12,7 @@ FOLDER = Path(__file__).parents[2] / ".bench"
 ALONE = ("simplejpeg", "litdata", "mosaicml-streaming", "paramiko<4", "xxhash<4")
 """Without what they ask for: it would bring another torch."""
 WITH_THEIRS = ("nvidia-dali-cuda130", "lightning-utilities", "obstore", "tifffile", "python-snappy", "brotli",
-               "catalogue", "oci", "azure-identity", "azure-storage-blob")  # fmt: skip
+               "catalogue", "zstd", "oci", "azure-identity", "azure-storage-blob")  # fmt: skip
 
 
 def python() -> Path:

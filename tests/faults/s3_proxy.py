@@ -11,6 +11,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
 
+import pytest
+
+from infra.storage import traffic
+
 XML_ERROR = '<?xml version="1.0"?><Error><Code>{}</Code><Message>made by the test</Message></Error>'
 
 
@@ -53,6 +57,32 @@ class Proxy:
                     fault.times -= 1
                     return fault
         return None
+
+
+@pytest.fixture(scope="module")
+def one_proxy(s3_server: Any) -> Iterator["Proxy"]:
+    with s3_proxy(s3_server.endpoint) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def proxy(one_proxy: "Proxy", s3_uri: str, monkeypatch: pytest.MonkeyPatch) -> "Proxy":
+    """Before the server of `s3_uri`, with nothing planned; our store asks through it and is soon out of patience."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", one_proxy.endpoint)
+    monkeypatch.setenv("VITPIPE_STORAGE_DEADLINE_S", "20")
+    monkeypatch.setenv("VITPIPE_STORAGE_STALL_S", "0.5")
+    one_proxy.faults.clear()
+    one_proxy.requests.clear()
+    return one_proxy
+
+
+@pytest.fixture
+def retries() -> Iterator[list[float]]:
+    """Grows by an entry with each request that was made again."""
+    seen: list[float] = []
+    traffic.listen(count := lambda kind, amount: seen.append(amount) if kind == "retries" else None)
+    yield seen
+    traffic.unlisten(count)
 
 
 @contextmanager

@@ -4,12 +4,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from faults.s3_proxy import s3_proxy
 from inprocess import CollectedEvents, make_context
 from photos import encoded, ingest, photo_folder, picture
+from tars import tars
 
 from infra.errors import IntegrityError, StageError, StorageError
-from infra.storage import traffic
 from infra.storage.opening import open_store
 from stages.contract import Inputs
 from stages.images.cache import ShardCache
@@ -31,29 +30,6 @@ PUTS = (
     ("lost", "train-000000.index"), ("xml", "manifest.json"), ("flip_up", "train-000001.index"),
 )  # fmt: skip
 TOO_MANY = {"status": 429, "times": 3}
-
-
-@pytest.fixture(scope="module")
-def one_proxy(s3_server):
-    with s3_proxy(s3_server.endpoint) as proxy:
-        yield proxy
-
-
-@pytest.fixture
-def proxy(one_proxy, s3_uri, monkeypatch):
-    monkeypatch.setenv("AWS_ENDPOINT_URL", one_proxy.endpoint)
-    monkeypatch.setenv("VITPIPE_STORAGE_DEADLINE_S", "20")
-    monkeypatch.setenv("VITPIPE_STORAGE_STALL_S", "0.5")
-    one_proxy.faults.clear()
-    return one_proxy
-
-
-@pytest.fixture
-def retries():
-    seen = []
-    traffic.listen(count := lambda kind, amount: seen.append(amount) if kind == "retries" else None)
-    yield seen
-    traffic.unlisten(count)
 
 
 @pytest.fixture(scope="module")
@@ -151,9 +127,10 @@ def photos_on_s3(s3_uri, tmp_path):
     return store
 
 
-def ingested(tmp_path, root, out=None):
+def ingested(tmp_path, source, out=None):
     """Run the stage, its output on S3 or here; the artifact and what it wrote."""
-    config = IngestConfig.model_validate({"source": {"kind": "folder", "root": root}, "images_per_shard": 4})
+    source = {"kind": "folder", "root": source} if isinstance(source, str) else source
+    config = IngestConfig.model_validate({"source": source, "images_per_shard": 4})
     ctx = make_context(tmp_path, "shards" if out else "here", IngestResources())
     if out:
         node = open_store(out)
@@ -195,3 +172,26 @@ def test_an_object_replaced_while_it_is_ingested_is_told(photos_on_s3, proxy, tm
     monkeypatch.setattr(run_module, "plan_shards", replaced_meanwhile)
     with pytest.raises(StageError, match=r"class-0/001\.png.*changed while it was ingested"):
         ingested(tmp_path, photos_on_s3.uri)
+
+
+@pytest.mark.parametrize(("kind", "made_of"), [("webdataset", tars)])
+def test_ingesting_files_of_many_images_survives_every_passing_fault(proxy, s3_uri, tmp_path, retries, kind, made_of):
+    folder, store = made_of(tmp_path / "in"), open_store(f"{s3_uri}/{kind}")
+    names = [path.name for path in sorted(folder.iterdir())]
+    for name in names:
+        store.upload(folder / name, name)
+    source = {"kind": kind, "classes": 3, "urls": [f"{store.uri}/{name}" for name in names]}
+    _, wanted = ingested(tmp_path, source)
+    passing = [
+        (fault, settings) for fault, settings in PASSING.items() if fault != "flip"
+    ]  # nothing vouches for ranges
+    for number, (fault, settings) in enumerate([*passing, ("status", TOO_MANY)]):
+        proxy.plan(fault, method="GET", path=f"{kind}/{names[number % len(names)]}", **settings)
+    made, found = ingested(tmp_path / "again", source)
+    assert found == wanted and made.metrics["quarantined"] == 0
+    assert all(fault.times == 0 for fault in proxy.faults), proxy.faults
+    assert len(retries) >= 10
+    proxy.plan("status", status=403, method="GET", path=f"{kind}/{names[1]}", times=1000)
+    with pytest.raises(StorageError, match="403") as caught:
+        ingested(tmp_path / "refused", source)
+    assert caught.value.code == 7

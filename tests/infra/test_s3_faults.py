@@ -4,10 +4,9 @@ import hashlib
 import os
 
 import pytest
-from faults.s3_proxy import Proxy, s3_proxy
+from faults.s3_proxy import Proxy
 
 from infra.errors import AlreadyExists, Changed, IntegrityError, StorageError
-from infra.storage import traffic
 from infra.storage.opening import open_store
 from infra.storage.store import Digest, Store
 
@@ -16,33 +15,9 @@ pytestmark = pytest.mark.s3
 PART = 8 << 20
 
 
-@pytest.fixture(scope="module")
-def one_proxy(s3_server):
-    with s3_proxy(s3_server.endpoint) as proxy:
-        yield proxy
-
-
-@pytest.fixture
-def proxy(one_proxy, s3_uri, monkeypatch):
-    monkeypatch.setenv("AWS_ENDPOINT_URL", one_proxy.endpoint)
-    monkeypatch.setenv("VITPIPE_STORAGE_DEADLINE_S", "20")
-    monkeypatch.setenv("VITPIPE_STORAGE_STALL_S", "0.5")
-    one_proxy.faults.clear()
-    one_proxy.requests.clear()
-    return one_proxy
-
-
 @pytest.fixture
 def store(proxy: Proxy, s3_uri: str) -> Store:
     return open_store(s3_uri)
-
-
-@pytest.fixture
-def retries():
-    seen = []
-    traffic.listen(count := lambda kind, amount: seen.append(amount) if kind == "retries" else None)
-    yield seen
-    traffic.unlisten(count)
 
 
 def digest(data: bytes) -> Digest:

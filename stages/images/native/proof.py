@@ -1,8 +1,10 @@
-"""`python -m stages.images.native.proof EXTENSION`: whether it decodes as Pillow does here. Ends with 1, or in a crash.
+"""`python -m stages.images.native.proof EXTENSION`: whether it decodes as Pillow and digests as hashlib does here.
 
+Ends with 1, or in a crash, where it does not.
 The extension meets libjpeg's inside in one place (`huffman.c`): a process of its own tries it before it is trusted.
 """
 
+import hashlib
 import io
 import sys
 from pathlib import Path
@@ -11,14 +13,22 @@ import numpy as np
 from PIL import Image
 
 from stages.images.crops import Box
+from stages.images.digests import BLOCK, by_extension, can
 from stages.images.parts import Extension
 
 SIDE = 160
 
 
 def main() -> None:
-    """Compare parts of pictures with and without restart markers, coloured and grey."""
+    """Pixels first."""
     extension = Extension.load(Path(sys.argv[1]))
+    compare_pixels(extension)
+    if can(extension):
+        compare_digests(extension)
+
+
+def compare_pixels(extension: Extension) -> None:
+    """Parts of pictures with and without restart markers, coloured and grey."""
     noise = np.random.default_rng(0).normal(0, 40, (SIDE, SIDE, 3)).cumsum(axis=0).cumsum(axis=1)
     picture = Image.fromarray((np.sin(noise / 300) * 90 + 128).astype(np.uint8))
     for mode in ("RGB", "L"):
@@ -34,6 +44,15 @@ def main() -> None:
                     raise SystemExit(
                         f"{mode}, a marker each {restarts} blocks, {box}: not the pixels that Pillow gives"
                     )
+
+
+def compare_digests(extension: Extension) -> None:
+    """Contents of all lengths up to some blocks, beside each other in many ways."""
+    data = np.random.default_rng(0).integers(0, 256, 5 * BLOCK, dtype=np.uint8)
+    contents = [(data[length:][: length % BLOCK].tobytes(), data[:length]) for length in range(4 * BLOCK)]
+    for (head, body), found in zip(contents, by_extension(extension, contents), strict=True):
+        if found != hashlib.sha256(head + body.tobytes()).hexdigest():
+            raise SystemExit(f"{len(head)} and {len(body)} bytes: not the digest that hashlib gives")
 
 
 if __name__ == "__main__":

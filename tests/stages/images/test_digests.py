@@ -1,0 +1,53 @@
+"""Digests taken two at once are hashlib's, however contents lie beside each other, and with no extension at all."""
+
+import hashlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stages.images import digests
+from stages.images.digests import Running, sha256_each
+
+CONTENTS = st.lists(st.tuples(st.binary(max_size=63), st.binary(max_size=400)), max_size=6)
+
+
+@pytest.fixture(params=["as it is here", "without the extension"])
+def extension(request, monkeypatch):
+    if request.param != "as it is here":
+        monkeypatch.setattr(digests, "loaded", lambda: None)
+
+
+@pytest.mark.usefixtures("extension")
+class TestDigests:
+    @given(CONTENTS)
+    @settings(max_examples=100)
+    def test_each_is_that_of_its_head_and_body(self, contents):
+        wanted = [hashlib.sha256(head + body).hexdigest() for head, body in contents]
+        assert sha256_each(contents) == wanted
+        arrays = [(head, np.frombuffer(body, dtype=np.uint8)) for head, body in contents]
+        assert sha256_each(arrays) == wanted
+
+    @given(st.lists(st.tuples(st.integers(0, 9), st.binary(max_size=400)), max_size=6))
+    @settings(max_examples=100)
+    def test_a_running_one_and_what_is_beside_it(self, steps):
+        running, whole = Running(), b""
+        for number, beside in steps:
+            blocks = bytes([number]) * (64 * number)
+            whole += blocks
+            assert running.add(blocks, beside) == hashlib.sha256(beside).hexdigest()
+        assert running.hexdigest() == hashlib.sha256(whole).hexdigest()
+
+    def test_large_ones_beside_small_ones(self):
+        contents = [(b"375x500", bytes(562_500)), (b"", b"a"), (b"1x1", bytes(100_001))]
+        assert sha256_each(contents) == [hashlib.sha256(head + body).hexdigest() for head, body in contents]
+
+    def test_half_a_block_cannot_be_gone_on_with(self):
+        with pytest.raises(ValueError, match="100 bytes are not a multiple of 64"):
+            Running().add(bytes(100), b"")
+
+
+def test_a_head_of_a_block_is_refused():
+    with pytest.raises(ValueError, match="64 bytes"):
+        digests.by_extension(None, [(bytes(64), b"")])
