@@ -73,7 +73,9 @@ def _train(root: Path, variant: str) -> Checkpoint:
     shards = synthetic.shards(root, counts={"train": 8, "test": 3})
     model = {"variant": variant, "image_px": 2 * ModelSettings(variant=variant, image_px=224).sizes.patch_px}
     plain = {"kind": "sgd", "momentum": 0.0, "weight_decay": 0.0, "peak_lr": 1e-3}
-    wanted = recipe(model=model, optimizer=plain, batch_images=2, precision="bf16", total="2 steps", augment={"crop": "none"})
+    wanted = recipe(
+        model=model, optimizer=plain, batch_images=2, precision="bf16", total="2 steps", augment={"crop": "none"}
+    )
     Path("/proc/self/oom_score_adj").write_text("1000")
     ctx = context(root, workers=2, zero=3, micro_batch=1, checkpoint_every="2 steps")
     found = commit(ctx, pretrain(wanted, ctx, shards), stage="pretrain")
