@@ -4,6 +4,7 @@ VitpipeError            1  a bug in vitpipe, when raised as itself
 ├── UsageError          2  bad usage or spec, a missing path, a foreign file that may not be opened
 ├── DriftError          3  the recipe differs from what is committed
 ├── StageError          4  a stage failed
+│   └── Lost               ranks, tasks or Ray itself are gone; nothing was computed wrongly
 ├── LeaseLost           5  another driver holds the run
 ├── Stopped             6  stopped or preempted; resumable
 ├── StorageError        7  storage, credentials or network
@@ -48,6 +49,10 @@ class DriftError(VitpipeError):
 
 class StageError(VitpipeError):
     code = 4
+
+
+class Lost(StageError):
+    pass
 
 
 class LeaseLost(VitpipeError):

@@ -18,7 +18,7 @@ from ray.exceptions import (
 
 from infra import on_worker
 from infra.capacity import Patience
-from infra.errors import StageError
+from infra.errors import Lost, StageError
 from infra.one_queue import OneQueue, Ticket
 from infra.work import Done, Item, Job, Result
 
@@ -108,9 +108,9 @@ def _collect(reference: Any, task: Ticket, job: Job, max_failures: int, name: st
         if task.losses <= max_failures:
             return None
         found = f"it was lost {task.losses} times, last: {reason}"
-        return Done(task.item, error=StageError(f"run task {job.node}/{name}", found, "look at the machines' health"))
+        return Done(task.item, error=Lost(f"run task {job.node}/{name}", found, "look at the machines' health"))
     except RayError as error:
-        return Done(task.item, error=StageError(f"run task {job.node}/{name}", str(error), "see the log"))
+        return Done(task.item, error=Lost(f"run task {job.node}/{name}", str(error), "see the log"))
 
 
 def _cause(error: RayTaskError) -> Exception:

@@ -19,7 +19,7 @@ from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, Wo
 
 from infra import on_worker
 from infra.capacity import Patience
-from infra.errors import StageError, Stopped, VitpipeError
+from infra.errors import Lost, StageError, Stopped, VitpipeError
 from infra.gang_watch import GangWatch
 from infra.process_group import ProcessGroup, close_together, here
 from infra.work import Job, Rank
@@ -53,19 +53,20 @@ class Size:
 
 
 def gang(
-    fn: Callable[[Rank], None], *, job: Job, size: Size, max_failures: int, wait_s: float, collective_timeout_s: float,
+    fn: Callable[[Rank], None], *, job: Job, size: Size, max_failures: int, wait_s: float, hang_timeout_s: float,
     folder: str,
 ) -> None:  # fmt: skip
     """Run `fn(rank)` on all ranks until all return; restart them together after a loss.
 
-    Errors: a rank's VitpipeError as it was raised; Stopped; StageError when `max_failures` losses are spent, when the
-    same exception came twice in a row, or when too few machines are there for `wait_s`. `folder` is for Ray's notes.
+    Errors: a rank's VitpipeError as it was raised; Stopped; Lost when `max_failures` losses are spent or Ray is gone;
+    StageError when the same exception came twice in a row at the same step, or when too few machines are there for
+    `wait_s`. A rank that is silent or lets others wait for `hang_timeout_s` is lost. `folder` is for Ray's notes.
     """
     patience = Patience(size.bundle, size.least, wait_s, f"run {size} ranks of {job.node}")
     patience.check()
     trainer = DataParallelTrainer(
         partial(_run_rank, fn, job, size),
-        backend_config=ProcessGroup(timeout_s=math.ceil(collective_timeout_s), backend="nccl" if size.gpus else "gloo"),
+        backend_config=ProcessGroup(timeout_s=math.ceil(hang_timeout_s), backend="nccl" if size.gpus else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=size.workers, use_gpu=bool(size.gpus), resources_per_worker=size.bundle
         ),
@@ -73,7 +74,7 @@ def gang(
             name=f"{job.run}/{job.node}",
             storage_path=folder,
             failure_config=FailureConfig(max_failures=max_failures),
-            callbacks=[GangWatch(job, patience, max_failures)],
+            callbacks=[GangWatch(job, patience, max_failures, hang_timeout_s)],
         ),
     )
     try:
@@ -81,13 +82,14 @@ def gang(
     except TrainingFailedError as error:
         raise _reason(error, job, size, max_failures) from error
     except RayError as error:
-        raise StageError(f"run {size} ranks of {job.node}", f"Ray Train ended: {error}", "see the log") from error
+        raise Lost(f"run {size} ranks of {job.node}", f"Ray Train ended: {error}", "see the log") from error
 
 
 def _run_rank(fn: Callable[[Rank], None], job: Job, size: Size) -> None:
     """In the rank's process, in the thread that Ray Train keeps for it."""
     rank = here(threads=size.cpus, gpus=size.gpus)
     on_worker.prepare(job, rank=rank.rank)
+    on_worker.answer_with_stacks()
     with on_worker.named_errors(f"run rank {rank.rank} of {job.node}"):
         try:
             fn(rank)
@@ -107,9 +109,7 @@ def _reason(error: TrainingFailedError, job: Job, size: Size, max_failures: int)
     asked = f"run {size} ranks of {job.node}"
     if isinstance(cause, WorkerGroupError):
         ranks = "; ".join(f"rank {rank}: {_first_line(failure)}" for rank, failure in cause.worker_failures.items())
-        return StageError(
-            asked, f"lost {max_failures + 1} times, last: {ranks}", "look at the machines, then run again"
-        )
+        return Lost(asked, f"lost {max_failures + 1} times, last: {ranks}", "look at the machines, then run again")
     return StageError(asked, f"Ray Train ended with {type(cause).__name__}: {_first_line(cause)}", "see the log")
 
 

@@ -17,6 +17,7 @@ from ray.train.v2._internal.execution.controller.state import (
     RunningState,
     ShuttingDownState,
 )
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from infra import metrics, on_worker
 from infra.capacity import Patience
@@ -26,24 +27,28 @@ from infra.work import Job
 log = logging.getLogger(__name__)
 
 STACKS_S = 5.0
+END_S = 60.0
+"""For a task of ours to start on the machine of a silent rank and end it."""
 
 
 class GangWatch(WorkerGroupCallback, ControllerCallback):  # type: ignore[misc]  # Ray's classes are untyped
     """Ends a gang at once when trying again cannot help."""
 
-    def __init__(self, job: Job, patience: Patience, max_failures: int) -> None:
+    def __init__(self, job: Job, patience: Patience, max_failures: int, hang_timeout_s: float) -> None:
         self.job, self.patience, self.max_failures = job, patience, max_failures
+        self.hang_timeout_s = hang_timeout_s
         self._group: Any = None
-        self._places: dict[int, str] = {}
+        self._processes: dict[int, Any] = {}
         self._failures = 0
         self._bad_starts = 0
-        self._last_reason: frozenset[str] | None = None
+        self._last_reasons: frozenset[str] = frozenset()
 
     def after_worker_group_training_start(self, worker_group: Any) -> None:
         self._group = worker_group
-        self._places = {
-            worker.distributed_context.world_rank: f"{worker.metadata.hostname}, pid {worker.metadata.pid}"
-            for worker in worker_group.get_workers()
+        silence_s = min(worker_group._worker_health_check_timeout_s, self.hang_timeout_s)
+        worker_group._worker_health_check_timeout_s = silence_s  # Ray reads it from an environment all gangs share
+        self._processes = {
+            worker.distributed_context.world_rank: worker.metadata for worker in worker_group.get_workers()
         }
 
     def after_worker_group_poll_status(self, worker_group_status: Any) -> None:
@@ -60,14 +65,15 @@ class GangWatch(WorkerGroupCallback, ControllerCallback):  # type: ignore[misc] 
             raise worst
         self._count(errors, worker_group_status.has_preempted_worker())
         lost = {rank for rank, error in errors.items() if _gone(error)}
-        reason = frozenset() if lost else frozenset(f"{type(error).__name__}: {error}" for error in errors.values())
-        if reason and reason == self._last_reason:
-            repeated = StageError(f"run {self.job.node}", f"the same failure twice: {'; '.join(sorted(reason))}",
+        reasons = frozenset() if lost else frozenset(map(_reason, errors.values()))
+        if again := reasons & self._last_reasons:  # the others' complaints about it name another port every time
+            repeated = StageError(f"run {self.job.node}", f"the same failure twice: {'; '.join(sorted(again))}",
                                   "see the traceback in the log; trying again would not help")  # fmt: skip
             repeated.add_note(traces)
             raise repeated
-        self._last_reason = reason
-        self._dump_stacks(set(worker_group_status.worker_statuses) - lost)
+        self._last_reasons = reasons
+        silent = {rank for rank in lost if isinstance(errors[rank], WorkerHealthCheckTimeoutError)}
+        self._end_hung(set(statuses) - lost, silent)
 
     def after_controller_state_update(self, previous_state: Any, current_state: Any) -> None:
         """While no ranks run: does someone want us to stop, and are the machines still there?"""
@@ -83,20 +89,35 @@ class GangWatch(WorkerGroupCallback, ControllerCallback):  # type: ignore[misc] 
         if isinstance(current_state, ReschedulingState) and not isinstance(previous_state, ReschedulingState):
             self._bad_start(current_state.training_failed_error.controller_failure)
 
-    def _dump_stacks(self, living: set[int]) -> None:
-        """What everyone was doing, into the ranks' logs, before they are ended: the way to find a hang."""
-        dumps = [self._group.execute_single_async(rank, on_worker.dump_stacks) for rank in living]
-        if dumps:
-            ray.wait(dumps, num_returns=len(dumps), timeout=STACKS_S)
+    def _end_hung(self, living: set[int], silent: set[int]) -> None:
+        """What everyone was doing, into the ranks' logs: the way to find a hang. Ranks that do not answer are killed.
+
+        Ray asks a process to end before it ends it, and keeps its place meanwhile; a stopped one hears nothing.
+        """
+        dumps = {self._group.execute_single_async(rank, on_worker.dump_stacks): rank for rank in living}
+        _, late = ray.wait(list(dumps), num_returns=len(dumps), timeout=STACKS_S) if dumps else ([], [])
+        silent = silent | {dumps[one] for one in late}
+        ends = [self._end(self._processes[rank]) for rank in silent if rank in self._processes]
+        if ends:
+            ray.wait(ends, num_returns=len(ends), timeout=END_S)
+
+    def _end(self, process: Any) -> Any:
+        there = NodeAffinitySchedulingStrategy(process.node_id, soft=False)
+        ending = ray.remote(on_worker.end_silent).options(num_cpus=0, scheduling_strategy=there, max_retries=0)
+        return ending.remote(process.pid)
 
     def _count(self, errors: dict[int, Exception], preempted: bool) -> None:
         self._failures += 0 if preempted else 1
         numbers = metrics.node_metrics(self.job.run, self.job.node)
         numbers.inc("preemptions_total" if preempted else "restarts_total")
         charge = "a preemption, not charged" if preempted else f"failure {self._failures} of {self.max_failures + 1}"
-        ranks = "; ".join(f"rank {rank} ({self._places.get(rank, 'place unknown')}): {_first_line(error)}"
+        ranks = "; ".join(f"rank {rank} ({self._place(rank)}): {_first_line(error)}"
                           for rank, error in errors.items())  # fmt: skip
         self.job.tell("preempted" if preempted else "rank_lost", f"{ranks} ({charge})")
+
+    def _place(self, rank: int) -> str:
+        process = self._processes.get(rank)
+        return f"{process.hostname}, pid {process.pid}" if process else "place unknown"
 
     def _bad_start(self, error: Exception) -> None:
         """Waiting for busy machines may take for ever; a start that breaks may not."""
@@ -111,6 +132,12 @@ class GangWatch(WorkerGroupCallback, ControllerCallback):  # type: ignore[misc] 
 def _gone(error: Exception) -> bool:
     """The process or its machine is dead or silent, as opposed to an exception of ours."""
     return isinstance(error, WorkerHealthCheckFailedError | WorkerHealthCheckTimeoutError)
+
+
+def _reason(error: Exception) -> str:
+    """What it says, and what was noted on it: the step in which it came."""
+    notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
+    return f"{type(error).__name__}: {error}{notes}"
 
 
 def _first_line(error: BaseException) -> str:

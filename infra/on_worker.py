@@ -7,9 +7,11 @@ import errno
 import faulthandler
 import logging
 import os
+import signal
 import threading
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from ray.util.metrics import Counter, Gauge
 
@@ -18,6 +20,8 @@ from infra.errors import StageError, StorageError, VitpipeError
 from infra.work import Job
 
 log = logging.getLogger(__name__)
+
+LAST_WORDS_S = 1.0
 
 _ready = threading.Lock()
 _prepared = False
@@ -57,6 +61,20 @@ class RaySink:
 def dump_stacks() -> None:
     """Write the stacks of all threads of this process into its log."""
     faulthandler.dump_traceback(2)  # standard error, whatever Ray made of `sys.stderr`
+
+
+def answer_with_stacks() -> None:
+    """From now on a SIGUSR1 does the same, whatever this process is busy with."""
+    faulthandler.register(signal.SIGUSR1, file=2)
+
+
+def end_silent(pid: int) -> None:
+    """On the machine of a process that answers no more: have it write its stacks if it still can, then kill it."""
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGUSR1)
+        os.kill(pid, signal.SIGCONT)  # it may be stopped
+        time.sleep(LAST_WORDS_S)
+        os.kill(pid, signal.SIGKILL)
 
 
 @contextmanager

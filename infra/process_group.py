@@ -28,7 +28,7 @@ class ProcessGroup(BackendConfig):  # type: ignore[misc]  # Ray's classes are un
     """What every rank needs to find the others."""
 
     timeout_s: int
-    """A collective that takes longer fails on every rank: a hung peer is found."""
+    """A collective that takes longer fails on every rank, whoever made its group: a hung peer is found."""
     backend: str
     """`gloo` or `nccl`."""
 
@@ -120,12 +120,18 @@ def _set_environment(address: str, port: int, restart: int, on_cpu: bool) -> Non
     os.environ[RESTART] = str(restart)
     if on_cpu:
         os.environ["DS_ACCELERATOR"] = "cpu"
+    import torch.distributed  # noqa: F401  # seconds of it: now, before the ranks wait for each other
 
 
 def _join(backend: str, timeout_s: int) -> None:
     import torch.distributed as dist  # only ranks import torch
+    from torch.distributed import distributed_c10d as groups
 
-    dist.init_process_group(backend, timeout=timedelta(seconds=timeout_s))
+    timeout = timedelta(seconds=timeout_s)
+    # of the groups that DeepSpeed makes, whose collectives would wait for 30 minutes (gloo)
+    groups.default_pg_timeout = timeout
+    groups.default_pg_nccl_timeout = timeout  # type: ignore[attr-defined]  # torch keeps it to itself
+    dist.init_process_group(backend, timeout=timeout)
 
 
 def _leave() -> None:

@@ -1,7 +1,7 @@
 """Ray, as the rest of the house sees it: `fan` for tasks, `gang` for ranks.
 
 Satisfies `stages.contract.Cluster`. Imported by `infra.cluster.connect` once Ray's environment is prepared; only this
-file and fanout, gang, gang_watch, process_group, on_worker, worker_output, capacity and submit import ray.
+file and apart, fanout, gang, gang_watch, process_group, on_worker, worker_output, capacity and submit import ray.
 """
 
 import logging
@@ -19,6 +19,7 @@ from typing import Any, Self
 import ray
 
 from infra import capacity, ray_auth, worker_output
+from infra.apart import apart
 from infra.errors import StorageError, UsageError
 from infra.fanout import fan
 from infra.one_queue import OneQueue
@@ -30,8 +31,6 @@ WAIT_S = 300.0
 """How long a cluster may lack machines that a node asks for, unless told otherwise."""
 AHEAD = 16
 """Tasks handed to a Ray that may grow beyond what can run at once, so that an autoscaler sees the demand."""
-COLLECTIVE_TIMEOUT_S = 600.0
-"""Longest silence of one rank in a collective, uploads of a checkpoint by another included."""
 
 DASHBOARD_PORT = 8265
 
@@ -85,7 +84,7 @@ class RayCluster:
         size = Size(least, most, resources.cpus_per_worker, min(1, self.gpus()) if gpus is None else gpus)
         gang(
             fn, job=self.job, size=size, max_failures=resources.max_failures, wait_s=self.wait_s,
-            collective_timeout_s=COLLECTIVE_TIMEOUT_S, folder=f"{self.session}/vitpipe",
+            hang_timeout_s=resources.hang_timeout_s, folder=f"{self.session}/vitpipe",
         )  # fmt: skip
 
     def close(self) -> None:
@@ -109,7 +108,7 @@ def embed(
     port = _free_port(dashboard_ports[0])
     # Ray Train's helpers ask a dashboard whether their gang's controller lives. Unless told which, they ask that of the
     # newest Ray on this machine, perhaps a neighbour's, and end a gang that it does not know.
-    with _environment(RAY_API_SERVER_ADDRESS=f"http://127.0.0.1:{port}"):
+    with _environment(RAY_API_SERVER_ADDRESS=f"http://127.0.0.1:{port}"), apart():
         try:
             context = _init(
                 address="local", num_cpus=max(os.cpu_count() or 1, math.ceil(cpus_wanted)),

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 
-from infra.errors import LeaseLost, Stopped, StorageError, VitpipeError, gravest
+from infra.errors import LeaseLost, Lost, Stopped, StorageError, VitpipeError, gravest
 from infra.metrics import STATES, node_metrics
 from pipeline.driver import Driver
 from pipeline.graph import Graph, is_uri
@@ -105,6 +105,8 @@ class Walk:
         self._start_ready()
 
     def _failed(self, node: str, error: VitpipeError) -> None:
+        if self._stopping and isinstance(error, Lost):  # whoever wants us to end may have begun with them
+            error = Stopped(error.asked, f"asked to end: {self._stopping}; {error.found}", "run the same command again")
         self.errors[node] = error
         self._show(node, "waiting" if isinstance(error, Stopped) else "failed")
         for id in self.graph.downstream({node}) - {node}:

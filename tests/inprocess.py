@@ -136,14 +136,15 @@ def make_context(
     attempt: str = "a1",
     earlier: tuple[str, ...] = (),
     header: Mapping[str, Any] | None = None,
+    store_uri: str | None = None,
 ) -> StageContext:
-    """All doors of one attempt over `file://{tmp_path}/store/{run}/{node}`, its `attempt.json` written.
+    """All doors of one attempt over `{store_uri}/{run}/{node}`, its `attempt.json` written; in `tmp_path` by default.
 
     Call again with `attempt="a2", earlier=("a1",)` for a second driver that resumes the first.
     """
     local = tmp_path / "local" / node
     local.mkdir(parents=True, exist_ok=True)
-    whole = open_store(f"file://{tmp_path}/store").child(run)
+    whole = open_store(store_uri or f"file://{tmp_path}/store").child(run)
     store = whole.child(node)
     fence = HeldFence(local)
     out = Out(store, attempt, fence, json.dumps(dict(header or {"node": node}), sort_keys=True).encode(), earlier)

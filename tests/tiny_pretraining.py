@@ -47,11 +47,13 @@ def context(
     earlier: tuple[str, ...] = (),
     fence: Fence | None = None,
     node: str = "backbone",
+    store_uri: str | None = None,
     **resources: Any,
 ) -> StageContext:
     wanted = PretrainResources.model_validate(RESOURCES | resources)
     ctx = make_context(
-        tmp_path, node, wanted, InProcessCluster(wanted.workers), attempt=attempt, earlier=earlier
+        tmp_path, node, wanted, InProcessCluster(wanted.workers), attempt=attempt, earlier=earlier,
+        store_uri=store_uri,
     )  # fmt: skip
     return ctx if fence is None else replace(ctx, fence=fence, out=replace(ctx.out, fence=fence))
 

@@ -88,6 +88,9 @@ class PretrainResources(Settings):
     from the store image by image."""
     max_failures: int = Field(default=3, ge=0)
     """How often the gang may be restarted after losing a rank before the node fails."""
+    hang_timeout_s: PositiveInt = 600
+    """Seconds for which a rank may be silent or keep the others waiting before it counts as lost: the stacks of all
+    ranks go to their logs, and the gang is restarted. A process that does not even answer Ray has 120 at most."""
     ledger: bool = False
     """Also write `ledger.jsonl`: the keys of the images that each committed step consumed."""
 

@@ -6,6 +6,7 @@ Knows no files, no checkpoints and no stage: its caller acts on facts, and on se
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -79,7 +80,8 @@ def train(engine: Engine, batches: Iterator[Batch], loss: Loss, course: Course) 
     watch, skips = Stopwatch(engine.device), course.skips
     for step in range(course.first_step, course.total_steps):
         start = time.monotonic()
-        made = _make(engine, batches, loss, course, step, watch)
+        with _noted(step):
+            made = _make(engine, batches, loss, course, step, watch)
         facts = before.read() if before else None
         made.seconds = time.monotonic() - start
         stop = facts.stop if facts else None
@@ -112,6 +114,10 @@ class _Step:
     seconds: float = 0.0
 
     def read(self) -> Facts:
+        with _noted(self.step):  # a device says late what went wrong
+            return self._read()
+
+    def _read(self) -> Facts:
         (stop, lost, bad, *numbers), (norm,) = self.late.read()
         deal = self.engine.deal
         losses, times = numbers[: deal.num_micro], numbers[deal.num_micro :]
@@ -176,6 +182,16 @@ def _make(
     bad = (~torch.isfinite(norm)).double().reshape(1)
     summed = torch.cat([told[:2], bad, sums, told[2:]])
     return _Step(engine, step, lr, Late(summed, norm.reshape(1)), asked, losses)
+
+
+@contextmanager
+def _noted(step: int) -> Iterator[None]:
+    """Note on what goes wrong in which step it did: a bug comes back at the same one, bad luck does not."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(f"in step {step + 1}")
+        raise
 
 
 def _ask(course: Course) -> tuple[str | None, bool]:

@@ -7,8 +7,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 PATIENCE_S = 400  # how long anything may take on a busy machine before the test says it hangs
 ENV = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "COLUMNS": "200"}
@@ -145,6 +148,15 @@ def state_digests(run: Path, node: str = "backbone") -> dict[str, str]:
     record = json.loads((run / node / "record.json").read_text())
     folder = record["output"]["folder"]
     return {file["path"]: file["sha256"] for file in record["files"] if file["path"].startswith(f"{folder}/state/")}
+
+
+def signal_all(process: subprocess.Popen[str], number: int) -> None:
+    """As systemd, Slurm and a terminal do: to the process group, and to every process that came of it."""
+    family = psutil.Process(process.pid).children(recursive=True)
+    os.killpg(process.pid, number)
+    for one in family:
+        with suppress(psutil.NoSuchProcess):
+            one.send_signal(number)
 
 
 def kill(process: subprocess.Popen[str]) -> None:

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from driving import PATIENCE_S, finish, progress, start, vitpipe, wait_for, write_spec
+from driving import PATIENCE_S, finish, progress, signal_all, start, vitpipe, wait_for, write_spec
 
 
 def everything(run: Path) -> dict[str, bytes]:
@@ -52,12 +52,12 @@ def test_second_driver_leaves_and_a_paused_one_is_overtaken(tmp_path: Path) -> N
 
 
 @pytest.mark.timeout(900)
-def test_sigterm_commits_a_checkpoint_and_is_resumable(tmp_path: Path) -> None:
+def test_sigterm_to_everybody_commits_a_checkpoint(tmp_path: Path) -> None:
     spec = write_spec(tmp_path, "term", steps=3000)
     run = tmp_path / "runs" / "term"
     process = start("run", spec, cwd=tmp_path)
     wait_for("training", lambda: progress(run, "backbone").get("step", 0) > 2, process)
-    os.kill(process.pid, signal.SIGTERM)
+    signal_all(process, signal.SIGTERM)
     finish(process, expect=6)
     manifests = list((run / "backbone").glob("a1*/step-*/manifest.json"))
     assert manifests, "a checkpoint was committed on the way out"

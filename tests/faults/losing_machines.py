@@ -83,7 +83,7 @@ def main(what: str, comes_back: str, folder: str) -> None:
 
 def do(what: str, folder: str, view: Any) -> str:
     """What became of the work, in words."""
-    resources = SimpleNamespace(workers=1, max_failures=2, **TWO_CPUS)
+    resources = SimpleNamespace(workers=1, max_failures=2, hang_timeout_s=600, **TWO_CPUS)
     try:
         if what == "fan":
             return str([done.value() for done in view.fan(partial(task, folder), [7], resources=resources)])

@@ -22,7 +22,7 @@ from infra.metrics import node_metrics
 pytestmark = pytest.mark.ray
 
 TASK = SimpleNamespace(cpus_per_task=1, gpus_per_task=None, max_failures=1)
-PAIR = SimpleNamespace(workers=2, cpus_per_worker=1, gpus_per_worker=None, max_failures=2)
+PAIR = SimpleNamespace(workers=2, cpus_per_worker=1, gpus_per_worker=None, max_failures=2, hang_timeout_s=600)
 
 
 @dataclass(frozen=True)
@@ -223,8 +223,10 @@ def test_an_error_of_ours_ends_the_gang_as_it_is(ray_session, tmp_path: Path) ->
 
 
 def test_the_same_bug_twice_is_not_tried_a_third_time(ray_session, tmp_path: Path) -> None:
-    with pytest.raises(StageError, match=r"he same failure twice: ValueError: always"):
-        ray_session.named("bug").gang(partial(one_refuses, ValueError("always"), tmp_path), resources=PAIR)
+    error = ValueError("always")
+    error.add_note("in step 7")
+    with pytest.raises(StageError, match=r"he same failure twice: ValueError: always \(in step 7\)"):
+        ray_session.named("bug").gang(partial(one_refuses, error, tmp_path), resources=PAIR)
     assert {path.name for path in tmp_path.glob("rank-1-*")} == {"rank-1-0", "rank-1-1"}
 
 
@@ -235,7 +237,7 @@ def test_a_gang_that_stops_leaves_together(ray_session, tmp_path: Path) -> None:
 
 
 def test_a_gang_that_fits_nowhere_says_what_is_missing(ray_session) -> None:
-    wanted = SimpleNamespace(workers=[2, 4], cpus_per_worker=1, gpus_per_worker=1, max_failures=0)
+    wanted = SimpleNamespace(workers=[2, 4], cpus_per_worker=1, gpus_per_worker=1, max_failures=0, hang_timeout_s=600)
     with pytest.raises(StageError, match=r"Run 2 to 4 ranks of large.*2 x \(1 CPU, 1 GPU\) asked for"):
         ray_session.named("large").gang(all_reduce, resources=wanted)
 

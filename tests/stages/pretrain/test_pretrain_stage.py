@@ -11,12 +11,14 @@ import synthetic
 import torch
 from inprocess import commit, make_context
 from tiny_pretraining import context, pretrain, recipe
+from torch import Tensor
 
 from infra.errors import IntegrityError, LeaseLost, StageError, Stopped, UsageError
 from stages.artifacts import Checkpoint, ShardSet
 from stages.contract import Inputs, StageContext
 from stages.convert.config import ConvertConfig, ConvertResources
 from stages.convert.run import run as convert
+from stages.training.engine import Engine
 
 
 @pytest.fixture
@@ -206,3 +208,18 @@ def test_recipes_that_do_not_fit_are_refused(
 def test_shards_without_a_train_split_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no images to train on"):
         pretrain(recipe(), context(tmp_path), synthetic.shards(tmp_path, "odd", counts={"test": 4}))
+
+
+def test_what_goes_wrong_says_in_which_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    step, made = Engine.step, list[float]()
+
+    def breaking(self: Engine, lr: float) -> Tensor:
+        made.append(lr)
+        if len(made) == 4:
+            raise ValueError("a bug")
+        return step(self, lr)
+
+    monkeypatch.setattr(Engine, "step", breaking)
+    with pytest.raises(ValueError, match="a bug") as caught:
+        pretrain(recipe(), context(tmp_path), synthetic.shards(tmp_path))
+    assert caught.value.__notes__ == ["in step 4"]
