@@ -94,7 +94,7 @@ _STAGES = (
     ),
     Stage(
         "pretrain",
-        version=1,
+        version=2,
         inputs={
             "shards": Need("ShardSet", required=True, many=True),
             "probes": Need("ShardSet", many=True),

@@ -28,7 +28,9 @@ def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
 
 
 def build(model: nn.Module, settings: OptimizerSettings) -> torch.optim.Optimizer:
-    """The optimiser a config names, over the model's parameters where they lie; fused kernels on a GPU.
+    """The optimiser a config names, over the model's parameters where they lie.
+
+    Fused kernels on a CPU too: DeepSpeed hands over one flat tensor, of which torch's plain step makes two copies.
 
     adamw and adam are torch's AdamW: each update first shrinks kernels by lr x weight_decay. sgd adds the decay to
     the gradient, as torch does. With `state_dtype` bf16 they are ours, which differ in that alone.
@@ -38,10 +40,9 @@ def build(model: nn.Module, settings: OptimizerSettings) -> torch.optim.Optimize
         if settings.kind == "sgd":
             return LeanSGD(groups, settings.peak_lr, settings.momentum)
         return LeanAdamW(groups, settings.peak_lr, settings.betas, eps=1e-8)
-    fused = next(model.parameters()).is_cuda
     if settings.kind == "sgd":
-        return torch.optim.SGD(groups, lr=settings.peak_lr, momentum=settings.momentum, fused=fused)
-    return torch.optim.AdamW(groups, lr=settings.peak_lr, betas=settings.betas, eps=1e-8, fused=fused)
+        return torch.optim.SGD(groups, lr=settings.peak_lr, momentum=settings.momentum, fused=True)
+    return torch.optim.AdamW(groups, lr=settings.peak_lr, betas=settings.betas, eps=1e-8, fused=True)
 
 
 def begin_state(optimizer: torch.optim.Optimizer, weights: Tensor) -> tuple[str, ...]:
