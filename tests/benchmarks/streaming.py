@@ -7,6 +7,7 @@ H/14, the default, needs 16 GB of memory and 30 GB of disk.
 Memory is the process's own (RssAnon of /proc/self/status, sampled every 20 ms): mapped files are the page cache's.
 """
 
+import functools
 import multiprocessing
 import os
 import shutil
@@ -23,13 +24,19 @@ import torch
 from inprocess import commit, make_context
 
 from infra.compiled_ops import compiler_environment
+from infra.work import Rank
 from stages.artifacts import Checkpoint
 from stages.convert.config import ConvertConfig, ConvertResources
 from stages.convert.task import WriteTask
 from stages.convert.write import write
+from stages.pretrain.config import PretrainResources
 from stages.record import load_artifact
+from stages.training.deal import Deal
+from stages.training.engine import Engine, EngineSettings
+from stages.vit.build import build_model
 from stages.vit.config import ModelSettings
 from stages.vit.flops import num_parameters
+from stages.vit.init import init_weights
 
 FORMATS = ("native", "timm", "google")
 SAMPLE_S = 0.02
@@ -59,6 +66,11 @@ def main(variant: str = "H/14", folder: str | None = None) -> None:
         limit = copied * (gigabytes + written) / gigabytes
         print(f"  {limit:6.1f} s  the same for all {gigabytes + written:.2f} GB that vitpipe reads and writes")
         print(f"  vitpipe takes {ours['seconds'] / limit:.2f} of it")
+        shutil.rmtree(root / "store")
+        _save_as_deepspeed(root, variant)
+        theirs = _alone(_zero_to_fp32, root, str(root / "deepspeed"))
+        written = sum(file.stat().st_size for file in (root / "fp32").iterdir()) / 1e9
+        _tell("DeepSpeed's zero_to_fp32 of its own files, to safetensors", theirs, f"{written:.2f} GB written")
 
 
 def _train(root: Path, variant: str) -> Checkpoint:
@@ -82,6 +94,27 @@ def _train(root: Path, variant: str) -> Checkpoint:
     shutil.rmtree(root / "local", ignore_errors=True)
     assert isinstance(found, Checkpoint)
     return found
+
+
+def _save_as_deepspeed(root: Path, variant: str) -> None:
+    """The same kind of engine, saved in DeepSpeed's own format."""
+    from inprocess import InProcessCluster
+
+    InProcessCluster(2).gang(functools.partial(_save_rank, root, variant), resources=PretrainResources(workers=2))
+
+
+def _save_rank(root: Path, variant: str, rank: Rank) -> None:
+    vit = build_model(ModelSettings(variant=variant, image_px=224, classes=3))
+    init_weights(vit, seed=0)
+    sgd = torch.optim.SGD(vit.parameters(), lr=1e-3)
+    made = Engine(vit, sgd, EngineSettings(3, "bf16", None, 224), Deal(1, 1), rank)
+    made._engine.save_checkpoint(root / "deepspeed")
+
+
+def _zero_to_fp32(root: Path, saved: str) -> None:
+    from deepspeed.utils.zero_to_fp32 import convert_zero_checkpoint_to_fp32_state_dict
+
+    convert_zero_checkpoint_to_fp32_state_dict(saved, root / "fp32", safe_serialization=True)
 
 
 def _convert(root: Path, uri: str) -> None:
