@@ -1,5 +1,7 @@
 """A recipe that takes seconds on a CPU: 16 px, two layers, ten steps."""
 
+import os
+import signal
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,16 @@ class StopsAt:
     def stopping(self) -> str | None:
         self.asked += 1
         return "SIGTERM" if self.asked == self.step else None
+
+
+@dataclass
+class KillsAt(StopsAt):
+    """A fence that kills its process at the n-th question, one question a step."""
+
+    def stopping(self) -> str | None:
+        if super().stopping():
+            os.kill(os.getpid(), signal.SIGKILL)
+        return None
 
 
 def recipe(**changes: Any) -> PretrainConfig:

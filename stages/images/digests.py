@@ -23,8 +23,8 @@ _START = (0x6A09E667, 0xBB67AE85, 0x3C6EF372, 0xA54FF53A, 0x510E527F, 0x9B05688C
 
 def sha256_each(contents: Sequence[tuple[bytes, Content]]) -> list[str]:
     """The digest of each head, shorter than a block, with its body behind it."""
-    extension = loaded()
-    if extension is None or not can(extension):
+    extension = _able()
+    if extension is None:
         return [_by_hashlib(head, body) for head, body in contents]
     return by_extension(extension, contents)
 
@@ -45,8 +45,7 @@ class Running:
     """The digest of whole blocks as they come, and beside it, at hardly any cost, that of something else each time."""
 
     def __init__(self) -> None:
-        extension = loaded()
-        self._extension = extension if extension is not None and can(extension) else None
+        self._extension = _able()
         self._state, self._size, self._by_hashlib = _START, 0, hashlib.sha256()
 
     def add(self, blocks: bytes, beside: bytes) -> str:
@@ -68,6 +67,11 @@ class Running:
         last = (_Message * 1)(_message(b"", b"", self._state, self._size))
         self._extension.sha256(last)
         return _hex(last[0])
+
+
+def _able() -> Extension | None:
+    extension = loaded()
+    return extension if extension is not None and can(extension) else None
 
 
 class _Message(ctypes.Structure):

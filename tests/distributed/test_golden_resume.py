@@ -2,17 +2,14 @@
 
 import itertools
 import json
-import os
 import re
-import signal
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 import synthetic
 from states import committed, curve, differing
-from tiny_pretraining import StopsAt, context, pretrain, recipe
+from tiny_pretraining import KillsAt, StopsAt, context, pretrain, recipe
 from torch import Tensor
 
 from infra.errors import Stopped
@@ -32,23 +29,6 @@ IN_CI = [(fault, number % 4) for number, fault in enumerate(FAULTS)] + [
 ]  # fmt: skip
 """Each fault once and each ZeRO stage at least twice."""
 PAIRS = [pair for pair in itertools.product(FAULTS, (0, 1, 2, 3), (8, 12)) if pair[:2] not in IN_CI or pair[2] == 12]
-
-
-@dataclass
-class KillsAt:
-    """A fence that kills its process at the n-th question."""
-
-    step: int
-    asked: int = field(default=0)
-
-    def check(self) -> None:
-        return None
-
-    def stopping(self) -> str | None:
-        self.asked += 1
-        if self.asked == self.step:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return None
 
 
 @pytest.fixture(scope="module")

@@ -1,33 +1,13 @@
 """A training whose checkpoints lie on a real S3 server: killed, it goes on from there to the last bit."""
 
-import os
-import signal
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import synthetic
 from states import curve
-from tiny_pretraining import context, pretrain, recipe
+from tiny_pretraining import KillsAt, context, pretrain, recipe
 
 from stages.artifacts import Checkpoint
-
-
-@dataclass
-class KillsAt:
-    """A fence that kills its process at the n-th question, one a step."""
-
-    step: int
-    asked: int = 0
-
-    def check(self) -> None:
-        return None
-
-    def stopping(self) -> str | None:
-        self.asked += 1
-        if self.asked == self.step:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return None
 
 
 @pytest.mark.s3

@@ -19,7 +19,7 @@ from stages.training.deal import Deal
 from stages.training.engine import Engine, EngineSettings
 from stages.training.loop import Course, train
 from stages.training.losses import loss_fn
-from stages.training.optimisers import decay_groups
+from stages.training.optimisers import build
 from stages.vit.build import build_model
 from stages.vit.init import init_weights
 
@@ -44,10 +44,7 @@ def two_steps(folder: Path, variant: str, precision: str, rank: Rank) -> None:
     torch.set_num_threads(2)
     vit = build_model(config.model)
     init_weights(vit, seed=0)
-    # fused as on a GPU: torch's plain step on a CPU makes two more copies of all weights, which lie in one tensor here
-    groups = decay_groups(vit, config.optimizer.weight_decay)
-    adamw = torch.optim.AdamW(groups, lr=0.0, betas=config.optimizer.betas, eps=1e-8, fused=True)
-    made = Engine(vit.train(), adamw, EngineSettings(1, precision, 1.0, 224), Deal(1, 1), rank)
+    made = Engine(vit.train(), build(vit, config.optimizer), EngineSettings(1, precision, 1.0, 224), Deal(1, 1), rank)
     watched = vit.blocks[0].mlp.fc1.weight  # behind a zero head it moves from the second step on
     first = watched.detach().clone()
     course = Course(0, 0, 2, lambda step: 1e-3, lambda step: False, lambda: None)
