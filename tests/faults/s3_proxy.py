@@ -6,13 +6,14 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
+from infra.retry import Patience
 from infra.storage import traffic
 
 XML_ERROR = '<?xml version="1.0"?><Error><Code>{}</Code><Message>made by the test</Message></Error>'
@@ -67,10 +68,13 @@ def one_proxy(s3_server: Any) -> Iterator["Proxy"]:
 
 @pytest.fixture
 def proxy(one_proxy: "Proxy", s3_uri: str, monkeypatch: pytest.MonkeyPatch) -> "Proxy":
-    """Before the server of `s3_uri`, with nothing planned; our store asks through it and is soon out of patience."""
+    """Before the server of `s3_uri`, with nothing planned; our store asks through it, insists at a quicker pace, and
+    is soon out of patience (a dozen faults in a row last 6 s at most)."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", one_proxy.endpoint)
     monkeypatch.setenv("VITPIPE_STORAGE_DEADLINE_S", "20")
     monkeypatch.setenv("VITPIPE_STORAGE_STALL_S", "0.5")
+    patience = Patience.from_environment
+    monkeypatch.setattr(Patience, "from_environment", lambda: replace(patience(), pause_s=0.05, longest_pause_s=0.4))
     one_proxy.faults.clear()
     one_proxy.requests.clear()
     return one_proxy
