@@ -151,7 +151,9 @@ def test_ingesting_survives_every_passing_fault_at_once(photos_on_s3, proxy, s3_
     assert len(retries) >= 14 and made.metrics["quarantined"] == 0
 
 
-def test_a_source_that_refuses_is_an_error_and_one_that_lost_an_image_says_which(photos_on_s3, proxy, tmp_path, monkeypatch):
+def test_a_source_that_refuses_is_an_error_and_one_that_lost_an_image_says_which(
+    photos_on_s3, proxy, tmp_path, monkeypatch
+):
     monkeypatch.setenv("VITPIPE_STORAGE_DEADLINE_S", "2")
     gone = "class-1/002.png"
     proxy.plan("status", status=404, method="GET", path=gone, times=1000)
