@@ -16,7 +16,6 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(BIN)/pip install --quiet --disable-pip-version-check --upgrade pip
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,parity]'
 	@$(BIN)/python -m stages.images.native.prebuild
-	@$(BIN)/python -m stages.training.prebuild
 	@touch $@
 
 demo: install

@@ -16,7 +16,6 @@ from ray.train.backend import Backend, BackendConfig
 from ray.train.v2._internal.exceptions import WorkerGroupStartupFailedError
 from ray.train.v2._internal.execution.context import get_train_context
 
-from infra.compiled_ops import compiler_environment
 from infra.work import Rank
 
 RESTART = "VITPIPE_RESTART"
@@ -116,7 +115,6 @@ def _set_environment(address: str, port: int, restart: int, on_cpu: bool) -> Non
         NODE_RANK=str(context.get_node_rank()),
         TORCH_NCCL_ASYNC_ERROR_HANDLING="1",
     )
-    os.environ.update(compiler_environment(os.environ))
     os.environ[RESTART] = str(restart)
     if on_cpu:
         os.environ["DS_ACCELERATOR"] = "cpu"

@@ -19,7 +19,6 @@ from pathlib import Path
 
 from infra import ray_auth
 from infra.cluster import RAY_SETTINGS
-from infra.compiled_ops import compiler_environment
 from infra.errors import AlreadyExists, Changed, StorageError, VitpipeError
 from infra.storage.opening import open_store
 from infra.storage.store import Store
@@ -29,7 +28,6 @@ MIN_RAY = (2, 60)
 MIN_FREE_BYTES = 2 << 30
 MAX_SKEW_S = 10.0
 """Machines whose clocks differ more make `status` and the times of events misleading; S3 refuses at 15 minutes."""
-OP = "deepspeed_shm_comm"
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,7 @@ class Check:
 
 def checks(store_uri: str = "file://./runs") -> Iterator[Check]:
     """Every check, as soon as it is done; `store_uri` is where runs are to be kept. Any that is not ok means exit 7."""
-    for look in (_python, _ray, _token, _address, _compiler, _headers, _ninja, _op, _reader, _gpus, _disk):
+    for look in (_python, _ray, _token, _address, _gpus, _compiler, _reader, _disk):
         yield _settled(look())
     for check in _store_checks(store_uri):
         yield _settled(check)
@@ -104,28 +102,12 @@ def _address() -> Check:
 
 
 def _compiler() -> Check:
-    found = shutil.which("g++")
-    return Check("compiler", found is not None, found or "no g++", "Debian: apt-get install g++")
-
-
-def _headers() -> Check:
-    path = Path(sysconfig.get_path("include")) / "Python.h"
-    return Check("python headers", path.exists(), str(path), "Debian: apt-get install python3-dev")
-
-
-def _ninja() -> Check:
-    found = shutil.which("ninja", path={**os.environ, **compiler_environment(os.environ)}.get("PATH"))
-    return Check("ninja", found is not None, found or "not installed", "run `make install`")
-
-
-def _op() -> Check:
-    environment = {**os.environ, **compiler_environment(os.environ)}
-    default = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "torch_extensions"
-    root = Path(environment.get("TORCH_EXTENSIONS_DIR", default))
-    built = list(root.glob(f"**/{OP}/{OP}.so"))
+    """Triton compiles a launcher for each kernel of torch.compile, which runs on GPUs alone."""
+    found, headers = shutil.which("cc"), Path(sysconfig.get_path("include")) / "Python.h"
+    lacking = "no C compiler `cc`" if found is None else "" if headers.exists() else f"no {headers}"
     return Check(
-        "DeepSpeed op", bool(built), str(built[0]) if built else f"not built in {root}",
-        "run `make install`, or `python -m stages.training.prebuild` (1 to 2 minutes, once)",
+        "compiler", not lacking or shutil.which("nvidia-smi") is None, lacking or str(found),
+        "for `compile: true`; Debian: apt-get install gcc libc6-dev python3-dev",
     )  # fmt: skip
 
 

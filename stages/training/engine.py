@@ -7,7 +7,6 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -50,8 +49,12 @@ class Engine:
     ) -> None:
         # deepspeed is imported only on a rank: its import takes seconds, and fails where no accelerator is chosen
         import deepspeed
+        import deepspeed.ops
         from deepspeed.utils import groups
 
+        # None of DeepSpeed's own compiled ops is used, and the one for CPU ranks would be built on first use, though
+        # it serves inference alone: its buffers have names that two gangs of one machine can share.
+        deepspeed.ops.__compatible_ops__ = {}
         groups._release_process_group_references()  # of an earlier gang in this process, whose world is gone
         logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
         self.settings, self.deal, self.device = settings, deal, torch.device(rank.device)
@@ -60,7 +63,6 @@ class Engine:
         self._engine, *_ = deepspeed.initialize(
             model=model, optimizer=optimizer, config=deepspeed_config(settings, deal, self.device)
         )
-        _unlink_shared_memory()
         self._parameters = list(self._engine.module.parameters())
         self.holdings = Holdings(self._engine, optimizer, settings.zero, rank.rank, rank.world_size)
         self.average: Average | None = None
@@ -142,19 +144,6 @@ class Engine:
         return norm
 
 
-def _unlink_shared_memory() -> None:
-    """Take away the names of the buffers that DeepSpeed shares between the CPU ranks of a machine.
-
-    It never does, so every run would leave 66 MB a rank in /dev/shm. All ranks have mapped them by now, and a mapping
-    needs no name.
-    """
-    torch.distributed.barrier()
-    mapped = {line.split(maxsplit=5)[-1].strip() for line in Path("/proc/self/maps").read_text().splitlines()}
-    for path in mapped:
-        if path.startswith("/dev/shm/deepspeed_") and not path.endswith("(deleted)"):
-            Path(path).unlink(missing_ok=True)
-
-
 def deepspeed_config(settings: EngineSettings, deal: Deal, device: torch.device) -> dict[str, Any]:
     """DeepSpeed's configuration: only what differs from its defaults, with the reason."""
     bf16, cuda = settings.precision == "bf16", device.type == "cuda"
@@ -183,11 +172,3 @@ def deepspeed_config(settings: EngineSettings, deal: Deal, device: torch.device)
         # A sum of 64 micro-batches in bf16 would keep 8 bits. ZeRO 0 offers no other type for its sums.
         config["data_types"] = {"grad_accum_dtype": "fp32"}
     return config
-
-
-def build_cpu_op() -> None:
-    """Compile DeepSpeed's shared-memory op, which it builds when it first meets a CPU; cached ever after."""
-    # see Engine: only where it is needed
-    from deepspeed.ops.op_builder.cpu import ShareMemCommBuilder
-
-    ShareMemCommBuilder().load()

@@ -23,7 +23,6 @@ from typing import Any
 import torch
 from inprocess import commit, make_context
 
-from infra.compiled_ops import compiler_environment
 from infra.work import Rank
 from stages.artifacts import Checkpoint
 from stages.convert.config import ConvertConfig, ConvertResources
@@ -43,7 +42,6 @@ SAMPLE_S = 0.02
 
 
 def main(variant: str = "H/14", folder: str | None = None) -> None:
-    os.environ.update(compiler_environment(os.environ))  # DeepSpeed's op where the project keeps it
     os.environ["MALLOC_MMAP_THRESHOLD_"] = "1000000"  # the ranks' freed tensors go back to the system at once
     with tempfile.TemporaryDirectory(dir=folder) as made:
         root = Path(made)

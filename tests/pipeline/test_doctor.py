@@ -58,7 +58,6 @@ def test_an_unwritable_store_is_said():
         ("ray", "RAY_AUTH_MODE", "disabled"),
         ("cluster", "RAY_ADDRESS", "127.0.0.1:9"),
         ("cluster", "RAY_ADDRESS", "nonsense"),
-        ("compiler", "PATH", "/nowhere"),
     ],
 )
 def test_what_lacks_is_said_with_what_to_do(here, monkeypatch, name, variable, value):
@@ -97,6 +96,17 @@ def test_graphics_cards_are_asked_of_the_driver(here, monkeypatch, tmp_path):
     program.write_text("#!/bin/sh\necho 'driver/library version mismatch' >&2\nexit 18\n")
     check = look(here, "GPUs")
     assert not check.ok and "mismatch" in check.found
+
+
+def test_a_compiler_is_wanted_where_there_are_graphics_cards(here, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    check = look(here, "compiler")
+    assert check.ok and "no C compiler" in check.found, "on CPUs nothing is compiled"
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    check = look(here, "compiler")
+    assert not check.ok and "apt-get install gcc" in check.do
 
 
 def test_what_is_wrong_ends_with_7():
