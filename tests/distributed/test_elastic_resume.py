@@ -9,12 +9,17 @@ from typing import Any
 
 import pytest
 import synthetic
+import torch
 from states import committed, curve
 from tiny_pretraining import StopsAt, context, pretrain, recipe
 from torch import Tensor
 
 from infra.errors import Stopped
 from stages.artifacts import ShardSet
+from stages.pretrain.config import PretrainConfig
+from stages.training.holdings import WEIGHT
+from stages.training.state_files import AVERAGE
+from stages.vit.build import build_model
 
 WAYS = [(2, 1), (1, 3), (3, 0), (2, 2)]
 """(ranks, ZeRO stage) of the four parts."""
@@ -37,15 +42,18 @@ class Elastic:
     """Of one rank with another micro-batch: the same images under other dropout masks."""
 
 
-def run_in_parts(folder: Path, shards: ShardSet, precision: str) -> Elastic:
-    mixing = recipe(
+def mixing(precision: str) -> PretrainConfig:
+    return recipe(
         augment={"mixup": 0.2, "cutmix": 1.0}, total=f"{TOTAL} steps", ema={"decay": 0.9}, precision=precision,
         optimizer={"peak_lr": 3e-3, "clip_norm": 1.0},
     )  # fmt: skip
+
+
+def run_in_parts(folder: Path, shards: ShardSet, config: PretrainConfig) -> Elastic:
     alone = context(folder, node="alone", zero=0)
-    wanted = pretrain(mixing, alone, shards)
+    wanted = pretrain(config, alone, shards)
     other = context(folder, node="other", zero=0, micro_batch=12)
-    masks = curve(other, pretrain(mixing, other, shards))
+    masks = curve(other, pretrain(config, other, shards))
     resumed: list[str] = []
     for number, (workers, zero) in enumerate(WAYS, 1):
         earlier = tuple(f"a{before}" for before in range(number - 1, 0, -1))
@@ -54,10 +62,10 @@ def run_in_parts(folder: Path, shards: ShardSet, precision: str) -> Elastic:
             folder, f"a{number}", earlier, workers=workers, zero=zero, fence=None if last else StopsAt(STEPS_A_PART)
         )
         if last:
-            found = pretrain(mixing, part, shards)
+            found = pretrain(config, part, shards)
         else:
             with pytest.raises(Stopped):
-                pretrain(mixing, part, shards)
+                pretrain(config, part, shards)
         resumed = part.events.of("resumed")  # type: ignore[attr-defined]
     return Elastic(
         curve(part, found), curve(alone, wanted), committed(part, found), committed(alone, wanted), resumed, masks
@@ -67,7 +75,7 @@ def run_in_parts(folder: Path, shards: ShardSet, precision: str) -> Elastic:
 @pytest.fixture(scope="module")
 def elastic(tmp_path_factory: pytest.TempPathFactory) -> Elastic:
     folder = tmp_path_factory.mktemp("elastic")
-    return run_in_parts(folder, synthetic.shards(folder, classes=("red", "yellow", "green", "blue")), "fp32")
+    return run_in_parts(folder, synthetic.shards(folder, classes=("red", "yellow", "green", "blue")), mixing("fp32"))
 
 
 def test_every_step_stands_once_and_has_the_same_losses(elastic: Elastic) -> None:
@@ -102,6 +110,26 @@ def test_weights_moments_and_average_are_those_of_one_rank(elastic: Elastic) -> 
             pairs = [queries, values]
         for ours, theirs in pairs:
             assert (ours - theirs).abs().max() <= TOLERANCE * theirs.abs().max(), name
+
+
+def test_what_the_two_runs_answer_is_as_near(elastic: Elastic) -> None:
+    """With the biases of keys and all; of the weights and of their average."""
+    images = torch.randint(0, 256, (8, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    vit = build_model(mixing("fp32").model.model_copy(update={"classes": 4})).eval()
+
+    def logits(state: dict[str, Tensor], kind: str) -> Tensor:
+        vit.load_state_dict({name: state[f"{kind}/{name}"] for name in vit.state_dict()})
+        with torch.no_grad():
+            return vit(images)
+
+    for kind in (WEIGHT, AVERAGE):
+        ours, theirs = logits(elastic.state, kind), logits(elastic.state_alone, kind)
+        assert (ours - theirs).abs().max() <= TOLERANCE * theirs.abs().max()
+        keys = {name: one.clone() for name, one in elastic.state_alone.items()}
+        for name in keys:
+            if name.endswith("attn.qkv.bias"):
+                keys[name].chunk(3)[2].add_(1e-3)
+        assert (logits(keys, kind) - theirs).abs().max() > TOLERANCE * theirs.abs().max(), "negative control: values"
 
 
 def test_events_say_what_changed(elastic: Elastic) -> None:
