@@ -4,7 +4,6 @@ Knows addresses, ranks and devices; torch is imported only in a rank's own proce
 """
 
 import os
-import socket
 import time
 from dataclasses import dataclass
 from datetime import timedelta
@@ -20,6 +19,9 @@ from infra.work import Rank
 
 RESTART = "VITPIPE_RESTART"
 SHUTDOWN_S = 10.0
+
+_opened: list[Any] = []
+"""The store that rank 0's process holds for its gang."""
 
 
 @dataclass
@@ -45,7 +47,7 @@ class _Start(Backend):  # type: ignore[misc]
     def on_start(self, worker_group: Any, backend_config: BackendConfig) -> None:
         restart, self.starts = self.starts, self.starts + 1
         try:
-            address, port = worker_group.execute_single(0, _free_address)
+            address, port = worker_group.execute_single(0, _open_store)
             worker_group.execute(_set_environment, address, port, restart, backend_config.backend == "gloo")
             worker_group.execute(_join, backend_config.backend, backend_config.timeout_s)
         except RayActorError as error:  # of a machine that just went: Ray Train tries again only what has this name
@@ -93,12 +95,13 @@ def close_together(noticed: bool) -> bool:
     return any(told)
 
 
-def _free_address() -> tuple[str, int]:
+def _open_store() -> tuple[str, int]:
+    """On rank 0: listen where the ranks meet. A port that was only looked up could be another's by then."""
+    import torch.distributed as dist  # only ranks import torch
+
     address = ray.util.get_node_ip_address()
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.bind(("", 0))
-        return address, int(probe.getsockname()[1])
+    _opened.append(dist.TCPStore(address, 0, is_master=True, wait_for_workers=False))  # type: ignore[attr-defined]
+    return address, int(_opened[-1].port)
 
 
 def _set_environment(address: str, port: int, restart: int, on_cpu: bool) -> None:
@@ -129,7 +132,10 @@ def _join(backend: str, timeout_s: int) -> None:
     # of the groups that DeepSpeed makes, whose collectives would wait for 30 minutes (gloo)
     groups.default_pg_timeout = timeout
     groups.default_pg_nccl_timeout = timeout  # type: ignore[attr-defined]  # torch keeps it to itself
-    dist.init_process_group(backend, timeout=timeout)
+    rank, ranks = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    where = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    store = _opened[-1] if rank == 0 else dist.TCPStore(*where, is_master=False, timeout=timeout)  # type: ignore[attr-defined]
+    dist.init_process_group(backend, store=store, rank=rank, world_size=ranks, timeout=timeout)
 
 
 def _leave() -> None:
