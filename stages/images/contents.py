@@ -32,28 +32,25 @@ def contents(files: Sequence[bytes]) -> list[Content | BadImage]:
     """What each file is, or why it is not accepted."""
     headers = [_header(data) for data in files]
     extension = able()
-    quick = {} if extension is None else pixels_by_extension(extension, files, headers)
-    found = iter(sha256_each([(b"", files[place]) for place in quick]))
-    of_quick = {place: next(found) for place in quick}
+    quick = {} if extension is None else by_extension(extension, files, headers)
     return [
-        Content(header, of_quick[place], quick[place]) if place in quick and isinstance(header, Header)
-        else header if isinstance(header, BadImage) else _decoded(data, header)
+        header if isinstance(header, BadImage) else quick.get(place) or _decoded(data, header)
         for place, (data, header) in enumerate(zip(files, headers, strict=True))
-    ]  # fmt: skip
+    ]
 
 
-def pixels_by_extension(
+def by_extension(
     extension: Extension, files: Sequence[bytes], headers: Sequence[Header | BadImage]
-) -> dict[int, str]:
-    """Digests of the pixels, by place, of those that the extension takes, on a CPU that can."""
+) -> dict[int, Content]:
+    """Those, by place, that the extension takes, on a CPU that can."""
     jpegs = {
         place: header for place, header in enumerate(headers) if isinstance(header, Header) and header.ext == "jpg"
     }
     found = dict(_digested(extension, files, jpegs, upright=False))
-    upright = {place: jpegs[place] for place, digest in found.items() if digest is None and is_upright(files[place])}
+    upright = {place: jpegs[place] for place, one in found.items() if one is None and is_upright(files[place])}
     if upright:
         found |= _digested(extension, files, upright, upright=True)
-    return {place: digest for place, digest in found.items() if digest is not None}
+    return {place: one for place, one in found.items() if one is not None}
 
 
 def _header(data: bytes) -> Header | BadImage:
@@ -83,22 +80,25 @@ class _Content(ctypes.Structure):
     _fields_ = (
         ("data", ctypes.c_char_p), ("head", ctypes.c_char_p), ("size", ctypes.c_uint64),
         ("head_size", ctypes.c_uint64), ("width", ctypes.c_uint32), ("height", ctypes.c_uint32),
-        ("upright", ctypes.c_uint32), ("found", ctypes.c_uint32), ("state", ctypes.c_uint32 * 8),
+        ("upright", ctypes.c_uint32), ("found", ctypes.c_uint32), ("pixels", ctypes.c_uint32 * 8),
+        ("bytes", ctypes.c_uint32 * 8),
     )  # fmt: skip
 
 
 def _digested(
     extension: Extension, files: Sequence[bytes], headers: dict[int, Header], upright: bool
-) -> Iterator[tuple[int, str | None]]:
-    """The places that are not refused: with their digest, or None where the Exif must be read first."""
+) -> Iterator[tuple[int, Content | None]]:
+    """The places that are not refused, with what is there; with None where the Exif must be read first."""
     asked = (_Content * len(headers))(*(_content(files[place], one, upright) for place, one in headers.items()))
     if not extension.contents(asked):
         return
-    for place, one in zip(headers, asked, strict=True):
-        if one.found != _REFUSED:
-            yield place, digest_hex(one.state) if one.found == _FOUND else None
+    for (place, header), one in zip(headers.items(), asked, strict=True):
+        if one.found == _FOUND:
+            yield place, Content(header, digest_hex(one.bytes), digest_hex(one.pixels))
+        elif one.found == _EXIF_FIRST:
+            yield place, None
 
 
 def _content(data: bytes, header: Header, upright: bool) -> _Content:
     head = _head(header.height, header.width)
-    return _Content(data, head, len(data), len(head), header.width, header.height, upright, _REFUSED, START)
+    return _Content(data, head, len(data), len(head), header.width, header.height, upright, _REFUSED, START, START)

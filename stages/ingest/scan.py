@@ -85,7 +85,7 @@ class ScanTask:
 
     number: int
     source: Source
-    items: tuple[Item, ...]
+    items: Sequence[Item]
     spool: Spool
     near: bool = False
     """Whether to see how each image looks."""
@@ -124,12 +124,14 @@ def _together(task: ScanTask) -> Iterator[list[_File]]:
     """The chunk's files, in order, some at a time."""
     read = task.source.reads([item for item in task.items if not item.fault])
     files: list[_File] = []
+    size = 0
     for item in task.items:
         data = BadImage(item.fault) if item.fault else next(read)
         files.append(_File(b"", bad=data) if isinstance(data, BadImage) else _file(data, item, task.near))
-        if len(files) == TOGETHER_IMAGES or sum(len(file.data) for file in files) > TOGETHER_BYTES:
+        size += len(files[-1].data)
+        if len(files) == TOGETHER_IMAGES or size > TOGETHER_BYTES:
             yield files
-            files = []
+            files, size = [], 0
     yield files
 
 

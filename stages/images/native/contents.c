@@ -1,7 +1,7 @@
-/* Digests of the pixels of whole JPEGs, of which no more than some rows are ever held: they are digested while they lie
+/* Digests of whole JPEGs and of their pixels, of which no more than some rows are ever held: they are digested while they lie
  * in the processor's cache, those of two images at a time.
  *
- * A digest is of `head` and then rows x columns x 3 bytes. Refuses what `vitpipe_decode_part` refuses. */
+ * That of the pixels is of `head` and then rows x columns x 3 bytes. Refuses what `vitpipe_decode_part` refuses. */
 
 #include <stdlib.h>
 #include <string.h>
@@ -13,14 +13,14 @@
 enum { ROWS = 16, AT_ONCE = 2 };
 enum { FOUND, REFUSED, EXIF_FIRST };
 
-/* A file, the size that its header says, and what is found: the state of its digest. */
+/* A file, the size that its header says, and what is found. */
 struct content {
     const unsigned char *data, *head;
     uint64_t size, head_size; /* of the head less than a block */
     uint32_t width, height;
     uint32_t upright; /* whether Exif was read */
     uint32_t found;
-    uint32_t state[8];
+    uint32_t pixels[8], bytes[8]; /* states of two digests: that, and the file's own */
 };
 
 /* An image under way. */
@@ -93,12 +93,12 @@ static int decode_rows(struct slot *slot) {
 static struct message to_digest(const struct slot *slot, int is_last) {
     struct message message = {.body = slot->rows, .body_size = is_last ? slot->held : slot->held / BLOCK * BLOCK,
                               .before = slot->digested, .goes_on = !is_last};
-    memcpy(message.state, slot->content->state, sizeof message.state);
+    memcpy(message.state, slot->content->pixels, sizeof message.state);
     return message;
 }
 
 static void digested(struct slot *slot, const struct message *message) {
-    memcpy(slot->content->state, message->state, sizeof message->state);
+    memcpy(slot->content->pixels, message->state, sizeof message->state);
     if (!message->goes_on) {
         leave(slot, FOUND);
         return;
@@ -122,7 +122,24 @@ static int has_rows(struct slot *slot, struct content *contents, size_t count, s
     }
 }
 
-/* Go on with the state of each that is not refused. 0, or 1 where this CPU cannot or memory lacks. */
+/* The digest of each file's bytes, refused or not. 1 where memory lacks. */
+static int digest_files(struct content *contents, size_t count) {
+    struct message *const messages = calloc(count, sizeof *messages);
+    if (!messages)
+        return 1;
+    for (size_t n = 0; n < count; n++) {
+        messages[n].body = contents[n].data;
+        messages[n].body_size = contents[n].size;
+        memcpy(messages[n].state, contents[n].bytes, sizeof messages[n].state);
+    }
+    vitpipe_sha256(messages, count);
+    for (size_t n = 0; n < count; n++)
+        memcpy(contents[n].bytes, messages[n].state, sizeof messages[n].state);
+    free(messages);
+    return 0;
+}
+
+/* Go on with both states of each that is not refused. 0, or 1 where this CPU cannot or memory lacks. */
 int vitpipe_contents(struct content *contents, size_t count) {
     struct slot *const slots = calloc(AT_ONCE, sizeof *slots);
     size_t next = 0;
@@ -144,5 +161,5 @@ int vitpipe_contents(struct content *contents, size_t count) {
             digested(of[n], &messages[n]);
     }
     free(slots);
-    return failed;
+    return failed || digest_files(contents, count);
 }

@@ -5,7 +5,7 @@
 
 #include <jpeglib.h>
 
-enum { LOOK = 11 };
+enum { LOOK = 10 };
 
 struct table {
     uint32_t looks[1 << LOOK]; /* what the next bits tell, 0 for a longer code */

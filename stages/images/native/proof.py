@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from stages.images.contents import pixels_by_extension
+from stages.images.contents import by_extension as contents_by_extension
 from stages.images.crops import Box
 from stages.images.digests import BLOCK, by_extension, can
 from stages.images.header import Header
@@ -46,10 +46,12 @@ def compare_pixels(extension: Extension) -> None:
 def compare_contents(extension: Extension) -> None:
     """The same pictures beside each other, the first of them beside the last too."""
     names, files, wholes = zip(*[*_pictures(), next(_pictures())], strict=True)
-    found = pixels_by_extension(extension, files, [Header("jpg", SIDE, SIDE)] * len(files))
+    found = contents_by_extension(extension, files, [Header("jpg", SIDE, SIDE)] * len(files))
     for place, (name, whole) in enumerate(zip(names, wholes, strict=True)):
-        if found.get(place) != hashlib.sha256(b"%dx%d" % (SIDE, SIDE) + whole.tobytes()).hexdigest():
-            raise SystemExit(f"{name}: not the digest of the pixels that Pillow gives")
+        of_pixels = hashlib.sha256(b"%dx%d" % (SIDE, SIDE) + whole.tobytes()).hexdigest()
+        wanted = (hashlib.sha256(files[place]).hexdigest(), of_pixels)
+        if place not in found or (found[place].sha256, found[place].pixels_sha256) != wanted:
+            raise SystemExit(f"{name}: not the digests of the file and of the pixels that Pillow gives")
 
 
 def _pictures() -> Iterator[tuple[str, bytes, npt.NDArray[np.uint8]]]:
