@@ -17,7 +17,7 @@ import zlib
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from stages.images.crops import Box
 from stages.images.header import FORMATS, BadImage, Header, read_header
@@ -63,7 +63,13 @@ def decode(data: bytes) -> Pixels:
             upright = ImageOps.exif_transpose(image) if "exif" in image.info else image
             return _rgb(upright)
     except DECODE_FAILURES as error:
-        raise BadImage(f"{FORMATS[header.ext]} damaged: {error}") from error
+        raise damaged(header.ext, error) from error
+
+
+def damaged(ext: str, error: Exception) -> BadImage:
+    """What Pillow says of a file that it does not read, without the address at which that file stands in memory."""
+    said = "Pillow cannot identify it" if isinstance(error, UnidentifiedImageError) else error
+    return BadImage(f"{FORMATS[ext]} damaged: {said}")
 
 
 def decode_part(data: npt.NDArray[np.uint8], height: int, width: int, box: Box) -> Pixels | None:
@@ -71,10 +77,10 @@ def decode_part(data: npt.NDArray[np.uint8], height: int, width: int, box: Box) 
     try:
         return jpeg_part(data, height, width, box)
     except ExifFirst:
-        return jpeg_part(data, height, width, box, upright=True) if _is_upright(data.tobytes()) else None
+        return jpeg_part(data, height, width, box, upright=True) if is_upright(data.tobytes()) else None
 
 
-def _is_upright(data: bytes) -> bool:
+def is_upright(data: bytes) -> bool:
     """Whether the image stands as it is stored; of damaged Exif, Pillow has the word when it decodes."""
     try:
         with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:

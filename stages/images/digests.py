@@ -6,7 +6,7 @@ Digests are hashlib's, which stands in where the extension is not built. No torc
 import ctypes
 import hashlib
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -18,12 +18,13 @@ Content = bytes | npt.NDArray[np.uint8]
 
 BLOCK = 64
 """Bytes that SHA-256 takes at a time."""
-_START = (0x6A09E667, 0xBB67AE85, 0x3C6EF372, 0xA54FF53A, 0x510E527F, 0x9B05688C, 0x1F83D9AB, 0x5BE0CD19)
+START = (0x6A09E667, 0xBB67AE85, 0x3C6EF372, 0xA54FF53A, 0x510E527F, 0x9B05688C, 0x1F83D9AB, 0x5BE0CD19)
+"""The state that a digest begins with."""
 
 
 def sha256_each(contents: Sequence[tuple[bytes, Content]]) -> list[str]:
     """The digest of each head, shorter than a block, with its body behind it."""
-    extension = _able()
+    extension = able()
     if extension is None:
         return [_by_hashlib(head, body) for head, body in contents]
     return by_extension(extension, contents)
@@ -33,7 +34,7 @@ def by_extension(extension: Extension, contents: Sequence[tuple[bytes, Content]]
     """As `sha256_each`, on a CPU that can."""
     messages = (_Message * len(contents))(*(_message(head, body) for head, body in contents))
     extension.sha256(messages)
-    return [_hex(message) for message in messages]
+    return [digest_hex(message.state) for message in messages]
 
 
 def can(extension: Extension) -> bool:
@@ -41,12 +42,23 @@ def can(extension: Extension) -> bool:
     return extension.sha256((_Message * 0)())
 
 
+def able() -> Extension | None:
+    """The extension where it is built and this CPU has the instructions."""
+    extension = loaded()
+    return extension if extension is not None and can(extension) else None
+
+
+def digest_hex(state: Iterable[int]) -> str:
+    """The digest that a last state is."""
+    return struct.pack(">8I", *state).hex()
+
+
 class Running:
     """The digest of whole blocks as they come, and beside it, at hardly any cost, that of something else each time."""
 
     def __init__(self) -> None:
-        self._extension = _able()
-        self._state, self._size, self._by_hashlib = _START, 0, hashlib.sha256()
+        self._extension = able()
+        self._state, self._size, self._by_hashlib = START, 0, hashlib.sha256()
 
     def add(self, blocks: bytes, beside: bytes) -> str:
         """Go on with `blocks`, a multiple of 64 bytes; the digest of `beside`."""
@@ -58,7 +70,7 @@ class Running:
         both = (_Message * 2)(_message(b"", blocks, self._state, self._size, goes_on=1), _message(b"", beside))
         self._extension.sha256(both)
         self._state, self._size = tuple(both[0].state), self._size + len(blocks)
-        return _hex(both[1])
+        return digest_hex(both[1].state)
 
     def hexdigest(self) -> str:
         """Of all blocks so far."""
@@ -66,36 +78,26 @@ class Running:
             return self._by_hashlib.hexdigest()
         last = (_Message * 1)(_message(b"", b"", self._state, self._size))
         self._extension.sha256(last)
-        return _hex(last[0])
-
-
-def _able() -> Extension | None:
-    extension = loaded()
-    return extension if extension is not None and can(extension) else None
+        return digest_hex(last[0].state)
 
 
 class _Message(ctypes.Structure):
     """`struct message` of native/sha256.c."""
 
     _fields_ = (
-        ("head", ctypes.c_char_p), ("body", ctypes.c_void_p), ("head_size", ctypes.c_uint64),
+        ("head", ctypes.c_char_p), ("body", ctypes.c_char_p), ("head_size", ctypes.c_uint64),
         ("body_size", ctypes.c_uint64), ("before", ctypes.c_uint64), ("goes_on", ctypes.c_uint64),
         ("state", ctypes.c_uint32 * 8),
     )  # fmt: skip
 
 
-def _message(
-    head: bytes, body: Content, state: tuple[int, ...] = _START, before: int = 0, goes_on: int = 0
-) -> _Message:
+def _message(head: bytes, body: Content, state: tuple[int, ...] = START, before: int = 0, goes_on: int = 0) -> _Message:
     """Who makes one keeps `head` and `body` until it is digested."""
     if len(head) >= BLOCK:
         raise ValueError(f"a head of {len(head)} bytes is not shorter than {BLOCK}")
-    array = np.frombuffer(body, dtype=np.uint8) if isinstance(body, bytes) else body
-    return _Message(head, array.ctypes.data, len(head), array.nbytes, before, goes_on, state)
-
-
-def _hex(message: _Message) -> str:
-    return struct.pack(">8I", *message.state).hex()
+    if isinstance(body, bytes):
+        return _Message(head, body, len(head), len(body), before, goes_on, state)
+    return _Message(head, body.ctypes.data, len(head), body.nbytes, before, goes_on, state)
 
 
 def _by_hashlib(head: bytes, body: Content) -> str:

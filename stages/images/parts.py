@@ -61,13 +61,14 @@ class Extension:
 
     def __init__(self, library: ctypes.CDLL) -> None:
         size, number, address = ctypes.c_size_t, ctypes.c_int, ctypes.c_void_p
-        self._decode_part, self._mirror, self._tile, self._sha256 = (
-            library.vitpipe_decode_part, library.vitpipe_mirror, library.vitpipe_tile, library.vitpipe_sha256
+        self._decode_part, self._mirror, self._tile, self._sha256, self._contents = (
+            library.vitpipe_decode_part, library.vitpipe_mirror, library.vitpipe_tile, library.vitpipe_sha256,
+            library.vitpipe_contents,
         )  # fmt: skip
         self._decode_part.argtypes = [address, size, *[number] * 7, address]
         self._mirror.argtypes, self._mirror.restype = [address, size, size, address], None
         self._tile.argtypes = [address, size, address, size, ctypes.POINTER(size)]
-        self._sha256.argtypes = [address, size]
+        self._sha256.argtypes = self._contents.argtypes = [address, size]
 
     @classmethod
     def load(cls, path: Path) -> "Extension":
@@ -97,3 +98,7 @@ class Extension:
     def sha256(self, messages: "ctypes.Array[Any]") -> bool:
         """Go on with each `struct message`; False where this CPU lacks the instructions."""
         return not self._sha256(ctypes.addressof(messages), len(messages))
+
+    def contents(self, contents: "ctypes.Array[Any]") -> bool:
+        """Digest the pixels of each `struct content`; False where this CPU lacks the instructions, or memory."""
+        return not self._contents(ctypes.addressof(contents), len(contents))

@@ -2,12 +2,12 @@
 
 import json
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from infra.errors import UsageError
-from stages.ingest.listing import Finding, Item, Listing, some
+from stages.ingest.listing import Finding, Item, Items, Listing, some
 
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?")
 _PLAIN = re.compile(r"\d+")
@@ -78,13 +78,33 @@ class Classes:
 class PartListing:
     """What one file of a source holds."""
 
-    images: tuple[Labelled, ...]
+    images: Items
+    """Their labels are places in `labels`."""
+    labels: tuple[str, ...]
+    """Those that occur, as the source writes them."""
     several: bool = False
     """Whether its images may have several classes."""
     findings: tuple[Finding, ...] = ()
     notes: tuple[str, ...] = ()
     classes: Classes | None = None
     """Where the file itself fixes them."""
+
+    @classmethod
+    def of(
+        cls,
+        images: Iterable[Labelled],
+        several: bool,
+        findings: tuple[Finding, ...] = (),
+        notes: tuple[str, ...] = (),
+    ) -> "PartListing":
+        """With the labels put aside."""
+        places: dict[str, int] = {}
+        items = Items(
+            Item(one.name, tuple(places.setdefault(label, len(places)) for label in one.labels), None, one.size,
+                 one.place, one.fault)
+            for one in images
+        )  # fmt: skip
+        return cls(items, tuple(places), several, findings, notes)
 
 
 def parse_names(text: str) -> tuple[str, ...]:
@@ -97,22 +117,30 @@ def parse_names(text: str) -> tuple[str, ...]:
 def joined(parts: Iterable[PartListing], classes: Classes | None) -> Listing:
     """One listing of all files. Without `classes` they are the labels that occur, by number or by name."""
     parts = list(parts)
-    images = sorted((image for part in parts for image in part.images), key=lambda image: image.name)
     notes = [note for part in parts for note in part.notes]
     if classes is None:
-        classes = Classes.of(sorted_classes({label for image in images for label in image.labels}))
+        classes = Classes.of(sorted_classes({label for part in parts for label in part.labels}))
         notes += _renumbered(classes.names)
     findings = tuple(sorted((one for part in parts for one in part.findings), key=lambda one: one.name))
-    items = tuple(_item(image, classes) for image in images)
+    items = Items(item for part in parts for item in _numbered(part, classes)).by_name()
     return Listing(items, classes.names, any(part.several for part in parts), tuple(notes), findings)
 
 
-def _item(image: Labelled, classes: Classes) -> Item:
+def _numbered(part: PartListing, classes: Classes) -> Iterator[Item]:
+    """Its images, labels as numbers of classes; set aside where one is none."""
+    numbers = [_number(label, classes) for label in part.labels]
+    for image in part.images:
+        found = [numbers[label] for label in image.labels]
+        faults = [str(one) for one in found if isinstance(one, ValueError)]
+        labels = () if faults else tuple(sorted({one for one in found if isinstance(one, int)}))
+        yield replace(image, labels=labels, fault=faults[0] if faults else image.fault)
+
+
+def _number(label: str, classes: Classes) -> int | ValueError:
     try:
-        labels = tuple(sorted({classes.number(label) for label in image.labels}))
+        return classes.number(label)
     except ValueError as error:
-        return Item(image.name, (), None, image.size, image.place, str(error))
-    return Item(image.name, labels, None, image.size, image.place, image.fault)
+        return error
 
 
 def _renumbered(names: Sequence[str]) -> list[str]:

@@ -31,7 +31,8 @@ class FolderSource(SourceSettings):
 
     kind: Literal["folder"]
     root: Annotated[str, Place()]
-    """Local folder or `s3://bucket/prefix`. Not part of the recipe: a folder may move, its listing is what counts."""
+    """Local folder or `s3://bucket/prefix`. Not part of the recipe: a folder may move, its listing is what counts, and
+    the shards are the same bytes wherever it lies. Files and folders whose name begins with a dot are left aside."""
     labels: Annotated[str | None, Place()] = None
     """A csv or jsonl file of `path` (relative to `root`) and `label`, or `labels` for several (in csv separated by
     `;`); instead of one folder per class."""

@@ -13,8 +13,10 @@ from stages.images.decode import decode
 from stages.images.header import BadImage
 from stages.images.index import parse_index
 from stages.images.manifest import load_manifest
+from stages.ingest.image import Image
 from stages.ingest.listing import Item, Source
-from stages.ingest.select import Duplicate, Image
+from stages.ingest.select import Duplicate
+from stages.ingest.table import View
 
 PAIRS = 24
 PER_ROW = 4
@@ -41,11 +43,12 @@ class SheetTask:
 
 
 def near_sheet(
-    near: Sequence[Duplicate], images: Sequence[Image], source: Source, inputs: Inputs, ctx: StageContext
+    near: Sequence[Duplicate], images: View[Image], source: Source, inputs: Inputs, ctx: StageContext
 ) -> bytes:
     """PNG of the pairs that differ most, left out and kept side by side, with the bits of both looks below."""
-    items = {image.item.name: image.item for image in images}
     doubtful = sorted(near, key=lambda one: (-(one.distance or 0), -(one.second or 0), one.source))[:PAIRS]
+    shown = images.named({name for one in doubtful for name in (one.source, one.of)})
+    items = {image.item.name: image.item for image in shown}
     pairs = tuple(
         Pair(items[one.source], _like(one.of, items, inputs), f"{one.distance} and {one.second} bits")
         for one in doubtful

@@ -7,29 +7,31 @@ from stages.contract import Inputs, StageContext
 from stages.ingest.config import IngestConfig
 from stages.ingest.contact_sheet import near_sheet
 from stages.ingest.exclude import excluded_looks
+from stages.ingest.image import Image
 from stages.ingest.listing import Source
 from stages.ingest.near import without_near
-from stages.ingest.select import Duplicate, Image, without_duplicates
+from stages.ingest.select import Duplicate, without_duplicates
+from stages.ingest.table import View
 
 
 def deduplicated(
-    images: list[Image],
+    images: View[Image],
     source: Source,
     excluded: Mapping[str, str],
     config: IngestConfig,
     inputs: Inputs,
     ctx: StageContext,
-) -> tuple[list[Image], list[Duplicate], bytes]:
+) -> tuple[View[Image], list[Duplicate], bytes]:
     """The images that stay, the others with what they equal, and a picture of the near ones if there are any."""
     duplicates: list[Duplicate] = []
     sheet = b""
     if config.deduplicate.exact or excluded:
         images, duplicates = without_duplicates(images, excluded)
     if config.deduplicate.near is not None:
-        before = images
-        images, near = without_near(images, excluded_looks(inputs, ctx), config.deduplicate.near.hamming)
+        _, near = without_near(images, excluded_looks(inputs, ctx), config.deduplicate.near.hamming)
         duplicates = sorted([*duplicates, *near], key=lambda one: one.source)
-        sheet = near_sheet(near, before, source, inputs, ctx) if near else b""
+        sheet = near_sheet(near, images, source, inputs, ctx) if near else b""
+        images = images.named({one.source for one in near}, are=False)
     if duplicates:
         ctx.events.emit("note", _told(duplicates))
     return images, duplicates, sheet

@@ -9,7 +9,7 @@ from typing import Any
 from infra.errors import UsageError
 from infra.storage.opening import open_store
 from stages.ingest.class_names import class_name, sorted_classes
-from stages.ingest.listing import Item, Listing, some
+from stages.ingest.listing import Item, Items, Listing, some
 
 SEPARATOR = ";"
 
@@ -34,7 +34,7 @@ def read_labels(where: str, root: str, sizes: Mapping[str, int], notes: tuple[st
         notes = (*notes, f"{unlisted} images without a line in {where} were left aside")
     classes = sorted_classes({label for labels in rows.values() for label in labels})
     number = {name: place for place, name in enumerate(classes)}
-    items = tuple(
+    items = Items(
         Item(path, tuple(sorted(number[label] for label in labels)), None, sizes[path])
         for path, labels in sorted(rows.items())
     )

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
-from stages.images.decode import DECODE_FAILURES, check_header
-from stages.images.header import FORMATS, BadImage
+from stages.images.decode import DECODE_FAILURES, check_header, damaged
+from stages.images.header import FORMATS
 
 FIRST_BITS = 64
 SECOND_BITS = 192
@@ -77,7 +77,7 @@ def _thumbnails(data: bytes, trims: Sequence[tuple[float, float, float, float]])
             ]
             return [np.asarray(upright.resize(_SQUARE, Image.Resampling.BILINEAR, box)) for box in boxes]
     except DECODE_FAILURES as error:
-        raise BadImage(f"{FORMATS[header.ext]} damaged: {error}") from error
+        raise damaged(header.ext, error) from error
 
 
 @lru_cache(maxsize=1)

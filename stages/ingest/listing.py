@@ -5,15 +5,21 @@ Knows nothing of where images come from: sources fill it.
 
 import hashlib
 import json
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, overload
+
+import numpy as np
+import numpy.typing as npt
 
 from stages.images.header import BadImage
 from stages.ingest.files_config import Subset
+from stages.ingest.table import Rows, Texts, View
 
 MAX_NAMED = 5
 """Examples an error message gives."""
+_NONE = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +45,86 @@ class Item:
         return self.split not in (None, "train")
 
 
+class Items(Sequence[Item]):
+    """Images in few bytes each, appended one by one. Satisfies `Table[Item]`."""
+
+    def __init__(self, items: Iterable[Item] = ()) -> None:
+        self._names, self._faults = Texts(), dict[int, str]()
+        self._labels, self._label_ends = array("i"), array("Q", [0])
+        self._splits, self._split_names = array("B"), list[str | None]()
+        self._sizes = array("q")
+        self._places: list[array[int]] = []
+        self._is_sorted, self._last = True, ""
+        for item in items:
+            self.append(item)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    @overload
+    def __getitem__(self, place: int) -> Item: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> View[Item]: ...
+
+    def __getitem__(self, place: int | slice) -> Item | View[Item]:
+        rows = range(len(self))[place]
+        return self.row(rows) if isinstance(rows, int) else View(self, rows)
+
+    def append(self, item: Item) -> None:
+        number = len(self)
+        self._is_sorted, self._last = self._is_sorted and self._last <= item.name, item.name
+        self._names.append(item.name)
+        self._labels.extend(item.labels)
+        self._label_ends.append(len(self._labels))
+        if item.split not in self._split_names:
+            self._split_names.append(item.split)
+        self._splits.append(self._split_names.index(item.split))
+        self._sizes.append(item.size)
+        while len(self._places) < len(item.place):
+            self._places.append(array("q", [_NONE]) * number)
+        for column, place in enumerate(self._places):
+            place.append(item.place[column] if column < len(item.place) else _NONE)
+        if item.fault:
+            self._faults[number] = item.fault
+
+    def row(self, number: int) -> Item:
+        labels = tuple(self._labels[self._label_ends[number] : self._label_ends[number + 1]])
+        place = tuple(column[number] for column in self._places if column[number] != _NONE)
+        split = self._split_names[self._splits[number]]
+        return Item(self._names[number], labels, split, self._sizes[number], place, self._faults.get(number, ""))
+
+    def name(self, number: int) -> str:
+        return self._names[number]
+
+    def take(self, rows: Rows) -> "Items":
+        return Items(self.row(int(number)) for number in rows)
+
+    def by_name(self) -> "Items":
+        """All of them, sorted by name."""
+        return self if self._is_sorted else self.take(sorted(range(len(self)), key=self.name))
+
+    def split_codes(self, names: Sequence[str | None]) -> npt.NDArray[np.int64]:
+        """The place among `names` of each row's split, -1 for none of them."""
+        codes = [names.index(name) if name in names else _NONE for name in self._split_names]
+        return np.array([*codes, _NONE], dtype=np.int64)[np.frombuffer(self._splits, dtype=np.uint8)]
+
+    def relabel(self, numbers: Sequence[int]) -> None:
+        """Put `numbers[label]` in the place of each label."""
+        for place, label in enumerate(self._labels):
+            self._labels[place] = numbers[label]
+
+    @property
+    def splits(self) -> tuple[str | None, ...]:
+        """Those that occur."""
+        return tuple(self._split_names)
+
+    @property
+    def nbytes(self) -> int:
+        columns = (self._labels, self._label_ends, self._splits, self._sizes, *self._places)
+        return self._names.nbytes + sum(column.itemsize * len(column) for column in columns)
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """Damage that is not of one image: it stands whichever part of the source is wanted."""
@@ -55,7 +141,7 @@ class Finding:
 class Listing:
     """All images of a source, sorted by name."""
 
-    items: tuple[Item, ...]
+    items: Items
     classes: tuple[str, ...]
     multi_label: bool = False
     notes: tuple[str, ...] = ()
@@ -77,14 +163,14 @@ class Listing:
 
     def part(self, limit: int | None, subset: Subset | None) -> "Listing":
         """Keep a random share, then at most `limit` images, both by hash of the name: nested and stable."""
-        kept = self.items
+        items, rows = self.items.by_name(), range(len(self.items))
+        kept: Sequence[int] = rows
         if subset is not None:
-            kept = tuple(item for item in kept if unit_hash("subset", subset.seed, item.name) < subset.fraction)
+            kept = [row for row in rows if unit_hash("subset", subset.seed, items.name(row)) < subset.fraction]
         if limit is not None:
             seed = subset.seed if subset else 0
-            kept = tuple(sorted(kept, key=lambda item: (unit_hash("limit", seed, item.name), item.name))[:limit])
-        in_order = tuple(sorted(kept, key=lambda item: item.name))
-        return replace(self, items=in_order)
+            kept = sorted(sorted(kept, key=lambda row: (unit_hash("limit", seed, items.name(row)), row))[:limit])
+        return replace(self, items=items if kept is rows else items.take(kept))
 
 
 class Source(Protocol):

@@ -7,8 +7,9 @@ import numpy as np
 import numpy.typing as npt
 
 from stages.ingest.hamming import near_pairs
+from stages.ingest.image import Image
 from stages.ingest.likeness import LIKENESS_BYTES
-from stages.ingest.select import Duplicate, Image, keep_order
+from stages.ingest.select import Duplicate, keep_order
 
 SECOND_MOST = 60
 """Bits of the 192 of the second look that copies may differ in; images with nothing in common differ in 96 +- 7."""

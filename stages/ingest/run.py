@@ -14,14 +14,16 @@ from stages.ingest.adopt import find_shards
 from stages.ingest.config import IngestConfig
 from stages.ingest.deduplicate import deduplicated
 from stages.ingest.exclude import excluded_contents
+from stages.ingest.image import Image, Images
 from stages.ingest.listing import Finding, Item, Listing, Source
 from stages.ingest.parts import list_source
 from stages.ingest.reencode import ReencodingSource
 from stages.ingest.restarts import WithRestarts
-from stages.ingest.scan import CHUNK_IMAGES, Bad, Checked, ScanTask, Spool, scan
-from stages.ingest.select import Duplicate, Image, ShardPlan, lines, plan_shards
+from stages.ingest.scan import CHUNK_IMAGES, Bad, ScanTask, Spool, scan
+from stages.ingest.select import Duplicate, ShardPlan, lines, plan_shards
 from stages.ingest.shard import Shard, ShardTask
 from stages.ingest.sources import open_source
+from stages.ingest.table import View
 from stages.ingest.tally import Tally
 from stages.ingest.writer import write_shard
 
@@ -67,7 +69,7 @@ def run(config: IngestConfig, inputs: Inputs, ctx: StageContext) -> ShardSet:
 
 def _look(
     source: Source, listing: Listing, spool: Spool, config: IngestConfig, ctx: StageContext, tally: Tally
-) -> tuple[list[Image], list[tuple[Item, str]]]:
+) -> tuple[View[Image], list[tuple[Item, str]]]:
     """The sound images, and the others with their reasons, both by name. StageError over the budget."""
     near = config.deduplicate.near is not None
     chunks = range(0, len(listing.items), CHUNK_IMAGES)
@@ -76,10 +78,11 @@ def _look(
         for number, start in enumerate(chunks)
     ]
     allowed = config.bad_images_allowed(len(listing.items)) if config.on_bad_image == "quarantine" else 0
-    seen: dict[int, Sequence[Checked | Bad]] = {}
+    images = Images(listing.items)
     bad: list[tuple[Item, str]] = []
     for done in ctx.cluster.fan(scan, tasks, resources=ctx.resources, label=lambda task: f"look-{task.number:06d}"):
-        seen[done.item.number] = done.value()
+        start = chunks[done.item.number]
+        images.put(range(start, start + len(done.item.items)), done.value())
         pairs = zip(done.item.items, done.value(), strict=True)
         found = [(item, one.reason) for item, one in pairs if isinstance(one, Bad)]
         bad += found
@@ -89,13 +92,7 @@ def _look(
     bad.sort(key=lambda one: one[0].name)
     if len(bad) + sum(one.images for one in listing.findings) > allowed:
         raise _over_budget(bad, listing.findings, allowed, len(listing.items))
-    images = [
-        Image(item, one)
-        for number, task in enumerate(tasks)
-        for item, one in zip(task.items, seen[number], strict=True)
-        if isinstance(one, Checked)
-    ]
-    return images, bad
+    return images.sound(range(len(listing.items))), bad
 
 
 def _write(

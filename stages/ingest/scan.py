@@ -2,23 +2,21 @@
 
 import os
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from stages.images.decode import Pixels, check_header, decode
-from stages.images.digests import Content, sha256_each
-from stages.images.header import BadImage, Header
+from stages.images.contents import Content, contents
+from stages.images.digests import sha256_each
+from stages.images.header import BadImage
 from stages.ingest.likeness import likeness, views
 from stages.ingest.listing import Item, Source
 from stages.ingest.reencode import Reencoded
 from stages.ingest.structure import check_structure
 
 CHUNK_IMAGES = 512
-TOGETHER = 2
-"""Images whose digests are taken at once."""
-LARGE_BYTES = 32_000_000
-"""An image with more bytes of pixels waits for no other."""
+TOGETHER_IMAGES, TOGETHER_BYTES = 16, 32_000_000
+"""Files that are looked at together, at most, or until they are so long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +85,7 @@ class ScanTask:
 
     number: int
     source: Source
-    items: tuple[Item, ...]
+    items: Sequence[Item]
     spool: Spool
     near: bool = False
     """Whether to see how each image looks."""
@@ -99,90 +97,79 @@ def scan(task: ScanTask) -> Sequence[Checked | Bad]:
     """Look at each image of the chunk, in order."""
     seen: list[Checked | Bad] = []
     kept = bytearray()
-    for one in _digested(_opened_each(task)):
-        if isinstance(one, Bad):
-            seen.append(one)
-            continue
-        opened, sha256, pixels_sha256 = one
-        seen.append(
-            Checked(
-                sha256=sha256,
-                pixels_sha256=pixels_sha256,
-                size=len(opened.data),
-                ext=opened.header.ext,
-                width=opened.header.width,
-                height=opened.header.height,
-                place=(task.number, len(kept)),
-                likeness=opened.looks,
-                reencoded=isinstance(opened.data, Reencoded),
-            )
-        )
-        if task.source.costly:
-            kept += opened.data
+    for files in _together(task):
+        for file, content in zip(files, _contents(files, task.decodes), strict=True):
+            if isinstance(content, BadImage):
+                seen.append(Bad(str(content)))
+                continue
+            place = (task.number, len(kept))
+            seen.append(_checked(file, content, place))
+            if task.source.costly:
+                kept += file.data
     if kept:
         task.spool.keep(task.number, bytes(kept))
     return seen
 
 
 @dataclass(frozen=True, slots=True)
-class _Opened:
-    """A sound image before its digests are taken."""
+class _File:
+    """An image's bytes, and how it looks where that is asked; or why it is set aside."""
 
     data: bytes
-    header: Header
-    """Of the upright image."""
-    pixels: Pixels | None
-    """Where it was decoded."""
-    looks: bytes | None
+    looks: bytes | None = None
+    bad: BadImage | None = None
 
 
-def _opened_each(task: ScanTask) -> Iterator[_Opened | Bad]:
-    contents = task.source.reads([item for item in task.items if not item.fault])
+def _together(task: ScanTask) -> Iterator[list[_File]]:
+    """The chunk's files, in order, some at a time."""
+    read = task.source.reads([item for item in task.items if not item.fault])
+    files: list[_File] = []
+    size = 0
     for item in task.items:
-        data = BadImage(item.fault) if item.fault else next(contents)
-        if isinstance(data, BadImage):
-            yield Bad(str(data))
-            continue
-        try:
-            looks = _looks(data, item) if task.near else None
-            yield _decoded(data, looks) if task.decodes else _Opened(data, check_structure(data), None, looks)
-        except BadImage as error:
-            yield Bad(str(error))
+        data = BadImage(item.fault) if item.fault else next(read)
+        files.append(_File(b"", bad=data) if isinstance(data, BadImage) else _file(data, item, task.near))
+        size += len(files[-1].data)
+        if len(files) == TOGETHER_IMAGES or size > TOGETHER_BYTES:
+            yield files
+            files, size = [], 0
+    yield files
+
+
+def _file(data: bytes, item: Item, near: bool) -> _File:
+    try:
+        return _File(data, _looks(data, item) if near else None)
+    except BadImage as error:
+        return _File(data, bad=error)
 
 
 def _looks(data: bytes, item: Item) -> bytes | None:
     return b"".join(views(data)) or None if item.is_held_out else likeness(data)
 
 
-def _decoded(data: bytes, looks: bytes | None) -> _Opened:
-    header = check_header(data)
-    pixels = decode(data)
-    height, width = pixels.shape[:2]
-    return _Opened(data, Header(header.ext, width, height), pixels, looks)
+def _contents(files: Sequence[_File], decodes: bool) -> Iterator[Content | BadImage]:
+    sound = [file.data for file in files if file.bad is None]
+    found = iter(contents(sound) if decodes else _undecoded(sound))
+    return (next(found) if file.bad is None else file.bad for file in files)
 
 
-def _digested(images: Iterable[_Opened | Bad]) -> Iterator[tuple[_Opened, str, str] | Bad]:
-    """Each with the digests of its bytes and of its pixels, in order; those of two images are taken at once."""
-    waiting: list[_Opened | Bad] = []
-    for image in images:
-        waiting.append(image)
-        sound = [one for one in waiting if isinstance(one, _Opened)]
-        if len(sound) == TOGETHER or sum(one.pixels.nbytes for one in sound if one.pixels is not None) > LARGE_BYTES:
-            yield from _with_digests(waiting)
-            waiting.clear()
-    yield from _with_digests(waiting)
+def _undecoded(files: Sequence[bytes]) -> Iterator[Content | BadImage]:
+    """With the digest of the bytes in the place of the pixels'."""
+    for data, sha256 in zip(files, sha256_each([(b"", data) for data in files]), strict=True):
+        try:
+            yield Content(check_structure(data), sha256, sha256)
+        except BadImage as error:
+            yield error
 
 
-def _with_digests(images: Sequence[_Opened | Bad]) -> Iterator[tuple[_Opened, str, str] | Bad]:
-    sound = [image for image in images if isinstance(image, _Opened)]
-    pixels: list[tuple[bytes, Content]] = [
-        (f"{one.header.height}x{one.header.width}".encode(), one.pixels) for one in sound if one.pixels is not None
-    ]
-    found = iter(sha256_each([*pixels, *((b"", one.data) for one in sound)]))
-    of_pixels = iter([next(found) for _ in pixels])
-    for image in images:
-        if isinstance(image, Bad):
-            yield image
-            continue
-        of_bytes = next(found)
-        yield image, of_bytes, of_bytes if image.pixels is None else next(of_pixels)
+def _checked(file: _File, content: Content, place: tuple[int, int]) -> Checked:
+    return Checked(
+        sha256=content.sha256,
+        pixels_sha256=content.pixels_sha256,
+        size=len(file.data),
+        ext=content.header.ext,
+        width=content.header.width,
+        height=content.header.height,
+        place=place,
+        likeness=file.looks,
+        reencoded=isinstance(file.data, Reencoded),
+    )

@@ -5,23 +5,20 @@ Nothing here depends on the number of workers or on what an earlier attempt did.
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import accumulate
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from stages.ingest.config import SHARD_BYTES, IngestConfig
-from stages.ingest.listing import Item, unit_hash
-from stages.ingest.scan import Checked
+from stages.ingest.image import Digests, Image, Images, Numbers
+from stages.ingest.listing import unit_hash
+from stages.ingest.table import View
 
 TAR_BLOCK = 512
-
-
-@dataclass(frozen=True, slots=True)
-class Image:
-    """A sound image of the listing with its content."""
-
-    item: Item
-    seen: Checked
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +49,12 @@ class ShardPlan:
     split: str
     first: int
     """Number of its first image in the split."""
-    images: tuple[Image, ...]
+    images: Sequence[Image]
+    image_bytes: int
+
+    def in_hand(self) -> "ShardPlan":
+        """The same with each image made once, for who goes through them several times."""
+        return replace(self, images=tuple(self.images))
 
     @property
     def keys(self) -> list[str]:
@@ -73,83 +75,120 @@ def keep_order(image: Image) -> tuple[bool, str]:
     return image.item.split == "train", image.item.name
 
 
-def without_duplicates(images: Sequence[Image], excluded: Mapping[str, str]) -> tuple[list[Image], list[Duplicate]]:
+def without_duplicates(images: View[Image], excluded: Mapping[str, str]) -> tuple[View[Image], list[Duplicate]]:
     """Keep one image of each decoded content; `excluded` maps contents that may not appear to what has them.
 
     Of equals the first by name is kept, one outside the split `train` before one in it: a test image that also stands
-    in the training folder leaves the training set.
+    in the training folder leaves the training set. Takes the images by name and gives them in `keep_order`.
     """
-    kept: dict[str, Image] = {}
-    dropped: list[Duplicate] = []
-    for image in sorted(images, key=keep_order):
-        content = image.seen.pixels_sha256
-        if content in excluded:
-            dropped.append(Duplicate(image.item.name, excluded[content], "pixels", True))
-        elif content in kept:
-            other = kept[content]
-            equal = "bytes" if other.seen.sha256 == image.seen.sha256 else "pixels"
-            same = other.item.labels == image.item.labels
-            dropped.append(Duplicate(image.item.name, other.item.name, equal, same))
-        else:
-            kept[content] = image
-    return list(kept.values()), sorted(dropped, key=lambda one: one.source)
+    table = _table(images)
+    trains = table.items.split_codes(["train"])[images.rows] == 0
+    rows = np.asarray(images.rows)[np.argsort(trains, kind="stable")]
+    content = table.column("pixels_sha256")[rows]
+    by_content = np.argsort(content, kind="stable")
+    is_first = _begins(content[by_content])
+    first = np.empty(len(rows), dtype=np.int32)  # of each, the place of its equal that comes first
+    first[by_content] = by_content[is_first][np.cumsum(is_first) - 1]
+    barred = _among(content, excluded)
+    gone = barred | (first != np.arange(len(rows)))
+    dropped = [
+        _duplicate(table.row(int(rows[place])), table.row(int(rows[first[place]])), excluded)
+        for place in np.flatnonzero(gone).tolist()
+    ]
+    return View(table, rows[~gone]), sorted(dropped, key=lambda one: one.source)
 
 
-def plan_shards(images: Sequence[Image], config: IngestConfig) -> list[ShardPlan]:
+def _duplicate(image: Image, other: Image, excluded: Mapping[str, str]) -> Duplicate:
+    where = excluded.get(image.seen.pixels_sha256)
+    if where is not None:
+        return Duplicate(image.item.name, where, "pixels", True)
+    equal = "bytes" if other.seen.sha256 == image.seen.sha256 else "pixels"
+    return Duplicate(image.item.name, other.item.name, equal, other.item.labels == image.item.labels)
+
+
+def _table(images: View[Image]) -> Images:
+    assert isinstance(images.table, Images)
+    return images.table
+
+
+def plan_shards(images: View[Image], config: IngestConfig) -> list[ShardPlan]:
     """Cut into splits, shuffle each, and cut into shards; splits in the order of their names."""
-    splits: dict[str, list[Image]] = {}
-    for image, split in zip(images, _splits(images, config), strict=True):
-        splits.setdefault(split, []).append(image)
+    table = _table(images)
+    sizes = tar_bytes(table.column("size"))
     plans: list[ShardPlan] = []
-    for split, members in sorted(splits.items()):
-        members.sort(key=lambda image: (unit_hash("shuffle", config.shuffle_seed, image.item.name), image.item.name))
+    for split, rows in _splits(images, config):
+        hashes = (unit_hash("shuffle", config.shuffle_seed, table.name(int(row))) for row in rows)
+        rows = rows[np.lexsort((rows, np.fromiter(hashes, dtype=np.float64, count=len(rows))))]  # rows are by name
         first = 0
-        for number, shard in enumerate(_cut(members, config)):
-            plans.append(ShardPlan(f"{split}-{number:06d}.tar", split, first, tuple(shard)))
-            first += len(shard)
+        for number, count in enumerate(_cut(sizes[rows], config)):
+            shard = View(table, rows[first : first + count])
+            image_bytes = int(table.column("size")[shard.rows].sum())
+            plans.append(ShardPlan(f"{split}-{number:06d}.tar", split, first, shard, image_bytes))
+            first += count
     return plans
 
 
-def _splits(images: Sequence[Image], config: IngestConfig) -> list[str]:
-    """The split of each image. By content, every image that decodes alike goes by the lowest digest of its bytes."""
+def _splits(images: View[Image], config: IngestConfig) -> Iterator[tuple[str, Numbers]]:
+    """The rows of each split. By content, every image that decodes alike goes by the lowest digest of its bytes."""
+    table, rows = _table(images), np.asarray(images.rows)
     if isinstance(config.splits, str):
-        return [image.item.split or "train" for image in images]
-    shares = sorted(config.splits.items())  # by name: the order of a mapping is no part of a recipe
-    lowest: dict[str, str] = {}
-    for image in images:
-        content, digest = image.seen.pixels_sha256, image.seen.sha256
-        lowest[content] = min(digest, lowest.get(content, digest))
-    return [_share_of(shares, int(lowest[image.seen.pixels_sha256][:16], 16) / 2**64) for image in images]
+        names = sorted({name or "train" for name in table.items.splits})
+        of_each = table.items.split_codes(names)[rows]
+        of_each[of_each < 0] = names.index("train") if "train" in names else -1
+    else:
+        shares = sorted(config.splits.items())  # by name: the order of a mapping is no part of a recipe
+        names = [name for name, _ in shares]
+        ends = np.array(list(accumulate((share for _, share in shares), initial=0.0))[1:])
+        lowest = _lowest(table.column("pixels_sha256")[rows], table.column("sha256")[rows])
+        of_each = np.minimum(np.searchsorted(ends, lowest, side="right"), len(names) - 1)
+    for number, name in enumerate(names):
+        members = rows[of_each == number]
+        if len(members):
+            yield name, members
 
 
-def _share_of(shares: Sequence[tuple[str, float]], place: float) -> str:
-    end = 0.0
-    for name, share in shares:
-        end += share
-        if place < end:
-            return name
-    return shares[-1][0]
+def _lowest(content: Digests, digest: Digests) -> npt.NDArray[np.float64]:
+    """Where in [0, 1) the lowest digest lies among those of equal content."""
+    order = np.argsort(digest, kind="stable")
+    order = order[np.argsort(content[order], kind="stable")]
+    is_first = _begins(content[order])
+    begins = np.frombuffer(digest[order[is_first]].tobytes(), dtype=">u8")[::4]
+    places = np.empty(len(order), dtype=np.float64)
+    places[order] = (begins.astype(np.float64) / 2**64)[np.cumsum(is_first) - 1]
+    return places
 
 
-def _cut(images: Sequence[Image], config: IngestConfig) -> Iterable[list[Image]]:
-    """Full shards in order, then the rest."""
-    shard: list[Image] = []
-    size = 0
-    for image in images:
-        takes = tar_bytes(image)
-        by_count, by_bytes = config.images_per_shard, config.shard_bytes or SHARD_BYTES
-        if shard and (len(shard) == by_count if by_count else size + takes > by_bytes):
-            yield shard
-            shard, size = [], 0
-        shard.append(image)
-        size += takes
-    if shard:
-        yield shard
+def _among(content: Digests, excluded: Iterable[str]) -> npt.NDArray[np.bool_]:
+    """Whether each is one of `excluded`."""
+    some = np.array(sorted(bytes.fromhex(one) for one in excluded), dtype="S32")
+    if not len(some):
+        return np.zeros(len(content), dtype=bool)
+    return some[np.minimum(np.searchsorted(some, content), len(some) - 1)] == content
 
 
-def tar_bytes(image: Image) -> int:
-    """Bytes an image takes in a tar: two headers, its data and its label in whole blocks."""
-    return 3 * TAR_BLOCK + -(-image.seen.size // TAR_BLOCK) * TAR_BLOCK
+def _begins(ordered: Digests) -> npt.NDArray[np.bool_]:
+    """Whether each is another than the one before it."""
+    begins = np.ones(len(ordered), dtype=bool)
+    begins[1:] = ordered[1:] != ordered[:-1]
+    return begins
+
+
+def _cut(sizes: Numbers, config: IngestConfig) -> Iterator[int]:
+    """Images of each full shard in order, then of the rest."""
+    count, by_count, by_bytes = len(sizes), config.images_per_shard, config.shard_bytes or SHARD_BYTES
+    ends = np.cumsum(sizes)
+    first = 0
+    while first < count:
+        before = int(ends[first - 1]) if first else 0
+        last = first + by_count if by_count else int(np.searchsorted(ends, before + by_bytes, side="right"))
+        last = min(max(last, first + 1), count)
+        yield last - first
+        first = last
+
+
+def tar_bytes(sizes: npt.NDArray[np.integer[Any]]) -> Numbers:
+    """Bytes that images take in a tar: two headers, the data and the label in whole blocks."""
+    return 3 * TAR_BLOCK + -(-sizes.astype(np.int64) // TAR_BLOCK) * TAR_BLOCK
 
 
 def lines(rows: Iterable[Mapping[str, Any]]) -> bytes:

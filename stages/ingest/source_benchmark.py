@@ -17,7 +17,7 @@ from stages.ingest.benchmarks.division import Divided, divided, list_path
 from stages.ingest.benchmarks.entries import Listed
 from stages.ingest.benchmarks.readers import READERS
 from stages.ingest.benchmarks.registry import REGISTRY, Benchmark, OfficialFile
-from stages.ingest.listing import Item, Listing, some
+from stages.ingest.listing import Item, Items, Listing, some
 from stages.ingest.reading import one_by_one
 
 _BLOCK_BYTES = 1 << 20
@@ -51,7 +51,7 @@ class BenchmarkFiles:
             if entry.labels or not listed.multi_label
         ]
         notes = (*_notes(self.benchmark, Path(self.root)), *_left_out(len(found) - len(items)))
-        return Listing(tuple(sorted(items, key=lambda item: item.name)), listed.classes, listed.multi_label, notes)
+        return Listing(Items(sorted(items, key=lambda item: item.name)), listed.classes, listed.multi_label, notes)
 
     def reads(self, items: Sequence[Item]) -> Iterator[bytes | BadImage]:
         return one_by_one(self.read, items)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from stages.images.header import BadImage
-from stages.ingest.listing import Item, Listing
+from stages.ingest.listing import Item, Items, Listing
 from stages.ingest.reading import one_by_one
 
 NUM_DIGITS = 1797
@@ -31,7 +31,7 @@ class Digits:
 
     def listing(self) -> Listing:
         items = (Item(f"{number:04d}", (label,)) for number, label in enumerate(_digits()[1].tolist()))
-        return Listing(tuple(items), tuple(str(digit) for digit in range(10)))
+        return Listing(Items(items), tuple(str(digit) for digit in range(10)))
 
     def reads(self, items: Sequence[Item]) -> Iterator[bytes | BadImage]:
         return one_by_one(self.read, items)

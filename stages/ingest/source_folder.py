@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from operator import itemgetter
 from pathlib import Path, PurePosixPath
 
 from infra.errors import NotFound, StorageError, UsageError
@@ -15,7 +16,7 @@ from infra.storage.store import Store
 from stages.images.decode import MAX_FILE_BYTES
 from stages.images.header import BadImage
 from stages.ingest.labels_file import read_labels
-from stages.ingest.listing import Item, Listing, some
+from stages.ingest.listing import Item, Items, Listing, some
 from stages.ingest.reading import ahead, one_by_one
 
 _ACCEPTED = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp")
@@ -49,15 +50,13 @@ class FolderTree:
         return False
 
     def listing(self) -> Listing:
-        found = sorted(self._walk(), key=lambda file: file.name)
-        candidates = [file for file in found if file.is_candidate]
-        if not candidates:
-            raise self._wrong(f"it has {len(found)} files, none of them an image", "name a folder of images")
-        skipped = len(found) - len(candidates)
-        notes = (f"{skipped} files that are no images by their suffix were left aside",) if skipped else ()
-        if self.labels is not None:
-            return read_labels(self.labels, self.root, {file.name: file.size for file in candidates}, notes)
-        return self._by_folders(candidates, notes)
+        if self.labels is None:
+            return self._by_folders()
+        files = list(self._walk())
+        sizes = {file.name: file.size for file in files if file.is_candidate}
+        if not sizes:
+            raise self._empty(len(files))
+        return read_labels(self.labels, self.root, sizes, _left_aside(len(files) - len(sizes)))
 
     def read(self, item: Item) -> bytes:
         if item.size > MAX_FILE_BYTES:
@@ -87,29 +86,37 @@ class FolderTree:
 
     def _walk(self) -> Iterator[Found]:
         if not self._is_local:
-            return (Found(entry.path, entry.bytes) for entry in _store(self.root).list())
+            there = ((entry.path, entry.bytes) for entry in _store(self.root).list())
+            return (Found(path, size) for path, size in there if not _is_hidden(path))
         if not os.path.isdir(self.root):
             raise self._wrong("there is no such folder on this machine", "correct `root`, or mount it")
-        return _files(Path(self.root), "")
+        return _files(Path(self.root), "", (os.path.realpath(self.root),))
 
-    def _by_folders(self, candidates: list[Found], notes: tuple[str, ...]) -> Listing:
+    def _by_folders(self) -> Listing:
         depth = 2 if self.split_folders else 1
-        layout = "root/split/class/*" if self.split_folders else "root/class/*"
-        astray = [file.name for file in candidates if len(PurePosixPath(file.name).parts) <= depth]
+        items, astray, others = Items(), list[str](), 0
+        parents, number = set[tuple[str, ...]](), dict[str, int]()
+        for file in self._walk():
+            parts = PurePosixPath(file.name).parts
+            if not file.is_candidate:
+                others += 1
+            elif len(parts) <= depth:
+                astray.append(file.name)
+            else:
+                parents.add(parts[:depth])
+                label = number.setdefault(parts[depth - 1], len(number))
+                items.append(Item(file.name, (label,), parts[0] if self.split_folders else None, file.size))
+        if not items and not astray:
+            raise self._empty(others)
         if astray:
-            raise self._wrong(
-                f"{len(astray)} images stand outside {layout}: {some(astray)}", "move them, or name `labels`"
-            )
-        parents = {PurePosixPath(file.name).parts[:depth] for file in candidates}
+            layout = "root/split/class/*" if self.split_folders else "root/class/*"
+            found = f"{len(astray)} images stand outside {layout}: {some(sorted(astray))}"
+            raise self._wrong(found, "move them, or name `labels`")
         self._refuse_empty(parents, depth)
-        classes = tuple(sorted({parent[-1] for parent in parents}))
-        number = {name: label for label, name in enumerate(classes)}
-        items = tuple(
-            Item(file.name, (number[parts[depth - 1]],), parts[0] if self.split_folders else None, file.size)
-            for file in candidates
-            for parts in (PurePosixPath(file.name).parts,)
-        )
-        return Listing(items, classes, notes=notes)
+        classes = tuple(sorted(number))
+        places = {name: place for place, name in enumerate(classes)}
+        items.relabel([places[name] for name in number])
+        return Listing(items.by_name(), classes, notes=_left_aside(others))
 
     def _refuse_empty(self, parents: Iterable[tuple[str, ...]], depth: int) -> None:
         """An empty class folder would silently become a class less. S3 knows no empty folders."""
@@ -119,6 +126,9 @@ class FolderTree:
         if empty:
             names = ["/".join(parts) for parts in empty]
             raise self._wrong(f"{len(names)} class folders hold no images: {some(names)}", "fill or remove them")
+
+    def _empty(self, files: int) -> UsageError:
+        return self._wrong(f"it has {files} files, none of them an image", "name a folder of images")
 
     def _wrong(self, found: str, do: str) -> UsageError:
         return UsageError(f"ingest the folder {self.root}", found, do)
@@ -130,21 +140,24 @@ def _store(root: str) -> Store:
     return open_store(root)
 
 
-def _files(folder: Path, prefix: str) -> Iterator[Found]:
-    """All files below, hidden ones aside; linked folders are followed, but not back into themselves."""
-    stack: list[tuple[Path, str, tuple[str, ...]]] = [(folder, prefix, (os.path.realpath(folder),))]
-    while stack:
-        here, before, above = stack.pop()
-        with os.scandir(here) as entries:
-            for entry in entries:
-                if entry.name.startswith("."):
-                    continue
-                if entry.is_dir():
-                    real = os.path.realpath(entry.path)
-                    if real not in above:
-                        stack.append((Path(entry.path), f"{before}{entry.name}/", (*above, real)))
-                elif entry.is_file():
-                    yield Found(before + entry.name, entry.stat().st_size)
+def _is_hidden(path: str) -> bool:
+    return any(part.startswith(".") for part in path.split("/"))
+
+
+def _left_aside(others: int) -> tuple[str, ...]:
+    return (f"{others} files that are no images by their suffix were left aside",) if others else ()
+
+
+def _files(folder: Path, prefix: str, above: tuple[str, ...]) -> Iterator[Found]:
+    """All files below by name, hidden ones aside; linked folders are followed, but not back into themselves."""
+    with os.scandir(folder) as entries:
+        named = [(f"{one.name}/" if one.is_dir() else one.name, one) for one in entries if one.name[0] != "."]
+    for name, entry in sorted(named, key=itemgetter(0)):
+        if not name.endswith("/"):
+            if entry.is_file():
+                yield Found(prefix + name, entry.stat().st_size)
+        elif (real := os.path.realpath(entry.path)) not in above:
+            yield from _files(Path(entry.path), prefix + name, (*above, real))
 
 
 def _folders(root: Path, depth: int) -> Iterator[tuple[str, ...]]:

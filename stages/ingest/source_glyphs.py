@@ -19,7 +19,7 @@ from stages.images.header import BadImage
 from stages.images.keys import key
 from stages.ingest.config import GlyphsSource
 from stages.ingest.glyph_classes import Glyph, choose_glyphs, font_path
-from stages.ingest.listing import Item, Listing
+from stages.ingest.listing import Item, Items, Listing
 from stages.ingest.reading import one_by_one
 
 Greys = npt.NDArray[np.uint8]
@@ -58,7 +58,7 @@ class Glyphs:
         return True
 
     def listing(self) -> Listing:
-        items = tuple(
+        items = Items(
             Item(f"u{glyph.codepoint:05x}-{number:06d}", (label,))
             for label, glyph in enumerate(self.glyphs)
             for number in range(self.settings.images_per_class)

@@ -60,7 +60,7 @@ class Parquet:
                 for row, label in enumerate(self._labels(file, group)):
                     name = f"{part.name}#{len(images):09d}"
                     images.append(_labelled(name, label, (part.number, group, row)))
-        return PartListing(tuple(images), several)
+        return PartListing.of(images, several)
 
     def joined(self, parts: Sequence[PartListing]) -> Listing:
         listing = joined(parts, self.classes)

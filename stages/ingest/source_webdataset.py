@@ -69,7 +69,7 @@ class Tars:
         notes = (f"{part.name}: {aside} members without a key and an extension were left aside",) if aside else ()
         findings = (_finding(part, damage, sum(not image.fault for image in images)),) if damage else ()
         several = any(sample.several for sample in samples.values())
-        return PartListing(tuple(images), several, findings, notes)
+        return PartListing.of(images, several, findings, notes)
 
     def joined(self, parts: Sequence[PartListing]) -> Listing:
         """One listing; a damaged tar weighs as many images as it is short of what is usual here."""

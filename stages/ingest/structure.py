@@ -8,7 +8,7 @@ import zlib
 
 from PIL import Image
 
-from stages.images.decode import DECODE_FAILURES, check_header
+from stages.images.decode import DECODE_FAILURES, check_header, damaged
 from stages.images.header import BARE, FORMATS, BadImage, Header
 
 _ORIENTATION = 0x0112
@@ -76,4 +76,4 @@ def _orientation(data: bytes, header: Header) -> int:
         with Image.open(io.BytesIO(data), formats=(FORMATS[header.ext],)) as image:
             return int(image.getexif().get(_ORIENTATION, 1))
     except DECODE_FAILURES as error:
-        raise BadImage(f"{FORMATS[header.ext]} damaged: {error}") from error
+        raise damaged(header.ext, error) from error

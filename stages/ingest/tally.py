@@ -36,7 +36,7 @@ class Tally:
     def wrote(self, plan: ShardPlan) -> None:
         """A shard was written."""
         self.written += len(plan.images)
-        self.moved_bytes += sum(image.seen.size for image in plan.images)
+        self.moved_bytes += plan.image_bytes
         self.tell()
 
     def tell(self) -> None:

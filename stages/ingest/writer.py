@@ -6,6 +6,7 @@ Any `wds.WebDataset(...).decode("pil").to_tuple("jpg;jpeg;png;webp", "cls;json")
 import hashlib
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO
@@ -15,7 +16,7 @@ from infra.storage.store import Digest
 from stages.images.digests import Running
 from stages.images.header import BadImage
 from stages.images.manifest import index_path
-from stages.ingest.select import Image
+from stages.ingest.image import Image
 from stages.ingest.shard import Shard, ShardTask, shard_entry, shard_index
 from stages.ingest.ustar import BLOCK, end, header, padding
 
@@ -25,6 +26,7 @@ def write_shard(task: ShardTask) -> Shard:
 
     StageError when an image is no longer what it was at the first look.
     """
+    task = replace(task, plan=task.plan.in_hand())
     task.context.scratch.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=task.context.scratch) as made:  # a lost twin may still be writing its own
         local = Path(made, task.plan.path)

@@ -1,9 +1,14 @@
-"""`make bench`: measured tables, ours beside a peer and the machine's own limit, interleaved in one process."""
+"""`make bench`: measured tables, ours beside a peer and the machine's own limit, interleaved in one process.
+
+Some of them alone: `PYTHONPATH=.:tests python -m tests.benchmarks steps shuffling`.
+"""
 
 import math
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import timm
 import torch
@@ -21,18 +26,32 @@ MOVED = 0.10
 """A calibration kernel that moved by more makes a run void."""
 
 
-def main() -> None:
+def main(asked: Sequence[str]) -> None:
+    """All sections, or those asked for, in the order in which they stand here."""
+    with tempfile.TemporaryDirectory() as photographs:
+        sections: dict[str, Callable[[], None]] = {
+            "steps": vit_steps,
+            "shuffling": shuffling.main,
+            "reading": partial(reading.main, photographs),
+            "scaling": partial(scaling.main, photographs),
+            "writing": partial(writing.main, photographs),
+            "checkpoints": checkpoints.main,
+            "streaming": partial(streaming.main, "B/16"),  # H/14 by `python -m tests.benchmarks.streaming`
+        }
+        unknown = set(asked) - set(sections)
+        if unknown:
+            raise SystemExit(f"no section {', '.join(sorted(unknown))}; there are {', '.join(sections)}")
+        for name, run in sections.items():
+            if not asked or name in asked:
+                run()
+
+
+def vit_steps() -> None:
     torch.set_num_threads(1)
     print(f"torch {torch.__version__}, timm {timm.__version__}, {torch.backends.cpu.get_cpu_capability()}, one thread")
     for variant, peer, batch in STEPS:
         for dtype in (torch.float32, torch.bfloat16):
             vit_step(variant, peer, batch, dtype)
-    shuffling.main()
-    with tempfile.TemporaryDirectory() as photographs:
-        for measured in (reading, scaling, writing):
-            measured.main(photographs)
-    checkpoints.main()
-    streaming.main("B/16")  # H/14 by `python -m tests.benchmarks.streaming`
 
 
 def vit_step(variant: str, peer: str, batch: int, dtype: torch.dtype) -> None:
@@ -99,4 +118,4 @@ def _cpu_seconds(run: Callable[[], None]) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -21,9 +21,9 @@ from PIL import Image
 from stages.images.decode import decode
 from stages.images.header import BadImage
 from stages.ingest.config import IngestConfig, IngestResources
-from stages.ingest.listing import Item, Listing
+from stages.ingest.image import Images
+from stages.ingest.listing import Item, Items, Listing
 from stages.ingest.scan import Checked, ScanTask, Spool, scan
-from stages.ingest.select import Image as Chosen
 from stages.ingest.select import plan_shards
 from stages.ingest.shard import ShardTask
 from stages.ingest.structure import check_structure
@@ -43,7 +43,7 @@ class Memory:
     costly: bool = False
 
     def listing(self) -> Listing:
-        items = tuple(Item(f"{number:04d}", (number % 4,), None, len(data)) for number, data in enumerate(self.files))
+        items = Items(Item(f"{number:04d}", (number % 4,), None, len(data)) for number, data in enumerate(self.files))
         return Listing(items, tuple("abcd"))
 
     def read(self, item: Item) -> bytes:
@@ -77,7 +77,7 @@ def ways(source: Memory, root: Path) -> dict[str, Callable[[], object]]:
     def look() -> list[Checked]:
         return [one for one in scan(ScanTask(0, source, items, spool)) if isinstance(one, Checked)]
 
-    chosen = [Chosen(item, seen) for item, seen in zip(items, look(), strict=True)]
+    chosen = Images.of(items, look())
     (plan,) = plan_shards(chosen, config)
     pairs = [(key, source.read(image.item)) for key, image in zip(plan.keys, plan.images, strict=True)]
 

@@ -21,7 +21,8 @@ PACKAGE = "libjpeg62-turbo-dev"
 """Debian's package of the headers."""
 DO = f"Debian: apt-get install gcc {PACKAGE}; then python -m stages.images.native.prebuild"
 
-_SOURCES = ("huffman.c", "huffman.h", "jpeg.h", "mirror.c", "part.c", "segments.c", "sha256.c", "tile.c")
+_SOURCES = ("contents.c", "decoder.c", "decoder.h", "huffman.c", "huffman.h", "jpeg.h", "mirror.c", "part.c",
+            "segments.c", "sha256.c", "sha256.h", "tile.c")  # fmt: skip
 _FLAGS = ("-std=gnu11", "-O3", "-Wall", "-Wextra", "-shared", "-fPIC")
 
 

@@ -66,6 +66,10 @@ static int build(struct table *table, const JHUFF_TBL *from, int is_dc) {
     int place = 0;
     if (!from)
         return 1;
+    if (table->made && !memcmp(table->of_bits, from->bits, sizeof from->bits) &&
+        !memcmp(table->of_values, from->huffval, sizeof from->huffval))
+        return 0;
+    table->made = 0;
     memset(table->looks, 0, sizeof table->looks);
     for (int length = 1; length <= 16; length++, code <<= 1) {
         table->offset[length] = place - (int)code;
@@ -82,6 +86,9 @@ static int build(struct table *table, const JHUFF_TBL *from, int is_dc) {
     }
     for (unsigned look = 0; !is_dc && look < 1 << LOOK; look++)
         table->pairs[look] = pair_for(table, look);
+    memcpy(table->of_bits, from->bits, sizeof from->bits);
+    memcpy(table->of_values, from->huffval, sizeof from->huffval);
+    table->made = 1;
     return 0;
 }
 

@@ -1,34 +1,13 @@
 /* Pixels of a part of a JPEG, bit-identical to decoding it whole with the same libjpeg and cutting.
  *
  * Only for files without a remark: for any error, warning or odd kind the caller asks Pillow instead.
- * Safe for threads; keeps nothing between calls. */
+ * Safe for threads; a thread keeps its last Huffman tables, and nothing else, between calls. */
 
-#include <setjmp.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include <jpeglib.h>
-
-#include "huffman.h"
+#include "decoder.h"
 #include "jpeg.h"
-
-struct decoder {
-    struct jpeg_decompress_struct info;
-    struct jpeg_error_mgr error;
-    jmp_buf refused;
-    struct huffman huffman;
-    unsigned char *line; /* where rows that are not wanted whole are decoded */
-};
-
-static void refuse(j_common_ptr info) { longjmp(((struct decoder *)info)->refused, 1); }
-
-static void remark(j_common_ptr info, int level) {
-    if (level < 0) /* corrupt data: libjpeg would go on with grey */
-        refuse(info);
-}
-
-static void say_nothing(j_common_ptr info) { (void)info; }
 
 /* Read the rows of `part` into `out`; unless `whole`, decode nothing outside it where that is known to be exact. */
 static void read_rows(struct decoder *d, const struct part *part, int whole, unsigned char *out) {
@@ -45,14 +24,14 @@ static void read_rows(struct decoder *d, const struct part *part, int whole, uns
         if ((int)width < frame_w)
             jpeg_crop_scanline(info, &left, &width);
         const JDIMENSION column_w = info->comps_in_scan == 1 ? DCTSIZE : (JDIMENSION)mcu_w;
-        d->huffman.from = left / column_w;
-        d->huffman.to = (left + width + column_w - 1) / column_w;
+        d->huffman->from = left / column_w;
+        d->huffman->to = (left + width + column_w - 1) / column_w;
         if (above && jpeg_skip_scanlines(info, (JDIMENSION)above) != (JDIMENSION)above)
-            refuse((j_common_ptr)info);
+            refuse_jpeg((j_common_ptr)info);
     }
     d->line = malloc(3 * (size_t)width);
     if (!d->line)
-        refuse((j_common_ptr)info);
+        refuse_jpeg((j_common_ptr)info);
     const size_t cut = 3 * (size_t)(part->left - (int)left), row_bytes = 3 * (size_t)part->width;
     const int direct = cut == 0 && (int)width == part->width;
     for (int y = (int)info->output_scanline; y < (whole ? frame_h : bottom); y++) {
@@ -60,7 +39,7 @@ static void read_rows(struct decoder *d, const struct part *part, int whole, uns
         unsigned char *const to = wanted ? out + row_bytes * (size_t)(y - part->top) : NULL;
         JSAMPROW row = wanted && direct ? to : d->line;
         if (jpeg_read_scanlines(info, &row, 1) != 1)
-            refuse((j_common_ptr)info);
+            refuse_jpeg((j_common_ptr)info);
         if (wanted && !direct)
             memcpy(to, d->line + cut, row_bytes);
     }
@@ -68,40 +47,19 @@ static void read_rows(struct decoder *d, const struct part *part, int whole, uns
         jpeg_finish_decompress(info); /* to the end of the file: what is damaged there is found too */
 }
 
-static int plain(const struct jpeg_decompress_struct *info) {
-    const int colour = info->num_components == 3 &&
-                       (info->jpeg_color_space == JCS_YCbCr || info->jpeg_color_space == JCS_RGB);
-    const int grey = info->num_components == 1 && info->jpeg_color_space == JCS_GRAYSCALE;
-    return (colour || grey) && info->data_precision == 8 && !info->arith_code;
-}
-
 static int decode(const unsigned char *data, size_t size, int frame_w, int frame_h, const struct part *part, int whole,
                   unsigned char *out) {
+    static _Thread_local struct huffman huffman;
     struct decoder d;
-    d.line = NULL;
-    d.info.err = jpeg_std_error(&d.error);
-    d.error.error_exit = refuse;
-    d.error.emit_message = remark;
-    d.error.output_message = say_nothing;
-    if (setjmp(d.refused)) {
-        jpeg_destroy_decompress(&d.info);
-        free(d.line);
+    if (open_jpeg(&d, &huffman, data, size, frame_w, frame_h))
         return 1;
+    volatile int refused = 1;
+    if (!setjmp(d.refused)) {
+        read_rows(&d, part, whole || jpeg_has_multiple_scans(&d.info), out);
+        refused = 0;
     }
-    jpeg_create_decompress(&d.info);
-    jpeg_mem_src(&d.info, data, size);
-    jpeg_read_header(&d.info, TRUE);
-    if (!plain(&d.info) || (int)d.info.image_width != frame_w || (int)d.info.image_height != frame_h)
-        refuse((j_common_ptr)&d.info);
-    d.info.out_color_space = JCS_RGB;
-    jpeg_start_decompress(&d.info);
-    const int several = jpeg_has_multiple_scans(&d.info);
-    if (!several && !d.info.progressive_mode && take_over(&d.info, &d.huffman))
-        refuse((j_common_ptr)&d.info);
-    read_rows(&d, part, whole || several, out);
-    jpeg_destroy_decompress(&d.info);
-    free(d.line);
-    return 0;
+    close_jpeg(&d);
+    return refused;
 }
 
 /* 0 with rows x columns x 3 bytes in `out`; 1 when this file is not for us; 2 when its Exif must be read first, which

@@ -7,13 +7,18 @@ The extension meets libjpeg's inside in one place (`huffman.c`): a process of it
 import hashlib
 import io
 import sys
+from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
+from stages.images.contents import by_extension as contents_by_extension
 from stages.images.crops import Box
 from stages.images.digests import BLOCK, by_extension, can
+from stages.images.header import Header
 from stages.images.parts import Extension
 
 SIDE = 160
@@ -25,25 +30,40 @@ def main() -> None:
     compare_pixels(extension)
     if can(extension):
         compare_digests(extension)
+        compare_contents(extension)
 
 
 def compare_pixels(extension: Extension) -> None:
     """Parts of pictures with and without restart markers, coloured and grey."""
+    for name, file, whole in _pictures():
+        data = np.frombuffer(file, dtype=np.uint8)
+        for box in (Box(0, 0, SIDE, SIDE), Box(41, 97, 60, 50), Box(48, 64, 32, 48)):
+            pixels = extension.decode_part(data, SIDE, SIDE, box, upright=False)
+            if pixels is None or not np.array_equal(pixels, box.of(whole)):
+                raise SystemExit(f"{name}, {box}: not the pixels that Pillow gives")
+
+
+def compare_contents(extension: Extension) -> None:
+    """The same pictures beside each other, the first of them beside the last too."""
+    names, files, wholes = zip(*[*_pictures(), next(_pictures())], strict=True)
+    found = contents_by_extension(extension, files, [Header("jpg", SIDE, SIDE)] * len(files))
+    for place, (name, whole) in enumerate(zip(names, wholes, strict=True)):
+        of_pixels = hashlib.sha256(b"%dx%d" % (SIDE, SIDE) + whole.tobytes()).hexdigest()
+        wanted = (hashlib.sha256(files[place]).hexdigest(), of_pixels)
+        if place not in found or (found[place].sha256, found[place].pixels_sha256) != wanted:
+            raise SystemExit(f"{name}: not the digests of the file and of the pixels that Pillow gives")
+
+
+def _pictures() -> Iterator[tuple[str, bytes, npt.NDArray[np.uint8]]]:
+    """What it is, the file, and its pixels."""
     noise = np.random.default_rng(0).normal(0, 40, (SIDE, SIDE, 3)).cumsum(axis=0).cumsum(axis=1)
     picture = Image.fromarray((np.sin(noise / 300) * 90 + 128).astype(np.uint8))
-    for mode in ("RGB", "L"):
-        for restarts in (0, 5):
-            file = io.BytesIO()
-            picture.convert(mode).save(file, "JPEG", quality=90, restart_marker_blocks=restarts)
-            data = np.frombuffer(file.getvalue(), dtype=np.uint8)
-            with Image.open(file) as image:
-                whole = np.asarray(image.convert("RGB"))
-            for box in (Box(0, 0, SIDE, SIDE), Box(41, 97, 60, 50), Box(48, 64, 32, 48)):
-                pixels = extension.decode_part(data, SIDE, SIDE, box, upright=False)
-                if pixels is None or not np.array_equal(pixels, box.of(whole)):
-                    raise SystemExit(
-                        f"{mode}, a marker each {restarts} blocks, {box}: not the pixels that Pillow gives"
-                    )
+    for mode, restarts, own_tables in product(("RGB", "L"), (0, 5), (False, True)):
+        file = io.BytesIO()
+        options = {"restart_marker_blocks": restarts, "optimize": own_tables}
+        picture.convert(mode).save(file, "JPEG", quality=90, **options)
+        with Image.open(file) as image:
+            yield f"{mode}, {options}", file.getvalue(), np.asarray(image.convert("RGB"))
 
 
 def compare_digests(extension: Extension) -> None:

@@ -2,19 +2,11 @@
  *
  * Digests are those of any other SHA-256. Only for CPUs with the instructions; elsewhere the caller has hashlib. */
 
-#include <stddef.h>
-#include <stdint.h>
 #include <string.h>
 
-enum { BLOCK = 64, LENGTH = 8, PIECES = 3 };
+#include "sha256.h"
 
-/* `head`, shorter than a block, and then `body` go on from `state`, into which `before` bytes, whole blocks, have gone. */
-struct message {
-    const unsigned char *head, *body;
-    uint64_t head_size, body_size, before;
-    uint64_t goes_on; /* whether more will follow: then these are whole blocks, and nothing ends the message */
-    uint32_t state[8];
-};
+enum { LENGTH = 8, PIECES = 3 };
 
 #if defined(__x86_64__) && defined(__GNUC__)
 
@@ -183,7 +175,6 @@ __attribute__((constructor)) static void ask(void) {
         __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b & 1u << 29) && __builtin_cpu_supports("sse4.1");
 }
 
-/* Go on with the state of each message. 0, or 1 where this CPU cannot. */
 int vitpipe_sha256(struct message *messages, size_t count) {
     struct lane one = {.message = NULL}, other = {.message = NULL};
     size_t next = 0;

@@ -33,7 +33,9 @@ def test_processes_may_build_at_once(folder):
         ("part.c", "? right + mcu_w :", "? right :"),
         ("segments.c", "part->left - first * wide", "part->left"),
         ("huffman.c", "info->entropy->decode_mcu = decode_mcu", "info->entropy = 0"),
+        ("huffman.c", "table->made && !memcmp", "table->made || !memcmp"),
         ("sha256.c", "+ LENGTH > BLOCK", "> BLOCK"),
+        ("contents.c", "slot->rows + message->body_size", "slot->rows"),
     ],
 )
 def test_one_that_decodes_otherwise_or_crashes_is_not_kept(folder, tmp_path, monkeypatch, file, sound, broken):

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 from inprocess import InProcessCluster, make_context
-from photos import contents, ingest, photo_folder, write
+from photos import contents, encoded, ingest, photo_folder, picture, write
 
 from infra.errors import StageError, Stopped
 from stages.contract import Inputs
@@ -47,6 +47,7 @@ def config(tmp_path, monkeypatch):
     monkeypatch.setattr(run_module, "CHUNK_IMAGES", 7)
     root = photo_folder(tmp_path / "user", per_class=12)
     write(root / "class-0/bad.png", b"bad")
+    write(root / "class-0/unknown.jpg", encoded(picture(99), "JPEG")[:25] + b"nothing that Pillow knows")
     write(root / "class-1/zzz.png", (root / "class-0/000.png").read_bytes())
     return {
         "source": {"kind": "folder", "root": str(root)},

@@ -1,0 +1,104 @@
+"""What image files are: their upright size, the digest of their bytes and that of their decoded pixels. No torch.
+
+Plain JPEGs are decoded and digested by our extension row by row, so that no image's pixels are ever held; all others
+are decoded one at a time. Which way is never seen in the digests.
+"""
+
+import ctypes
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from stages.images.decode import check_header, decode, is_upright
+from stages.images.digests import START, able, digest_hex, sha256_each
+from stages.images.header import BadImage, Header
+from stages.images.parts import Extension
+
+_FOUND, _REFUSED, _EXIF_FIRST = range(3)
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """A sound image."""
+
+    header: Header
+    """Of the upright image."""
+    sha256: str
+    """Of its bytes."""
+    pixels_sha256: str
+    """Of `HEIGHTxWIDTH` and its decoded pixels, upright."""
+
+
+def contents(files: Sequence[bytes]) -> list[Content | BadImage]:
+    """What each file is, or why it is not accepted."""
+    headers = [_header(data) for data in files]
+    extension = able()
+    quick = {} if extension is None else by_extension(extension, files, headers)
+    return [
+        header if isinstance(header, BadImage) else quick.get(place) or _decoded(data, header)
+        for place, (data, header) in enumerate(zip(files, headers, strict=True))
+    ]
+
+
+def by_extension(
+    extension: Extension, files: Sequence[bytes], headers: Sequence[Header | BadImage]
+) -> dict[int, Content]:
+    """Those, by place, that the extension takes, on a CPU that can."""
+    jpegs = {
+        place: header for place, header in enumerate(headers) if isinstance(header, Header) and header.ext == "jpg"
+    }
+    found = dict(_digested(extension, files, jpegs, upright=False))
+    upright = {place: jpegs[place] for place, one in found.items() if one is None and is_upright(files[place])}
+    if upright:
+        found |= _digested(extension, files, upright, upright=True)
+    return {place: one for place, one in found.items() if one is not None}
+
+
+def _header(data: bytes) -> Header | BadImage:
+    try:
+        return check_header(data)
+    except BadImage as error:
+        return error
+
+
+def _decoded(data: bytes, header: Header) -> Content | BadImage:
+    try:
+        pixels = decode(data)
+    except BadImage as error:
+        return error
+    height, width = pixels.shape[:2]
+    of_pixels, of_bytes = sha256_each([(_head(height, width), pixels), (b"", data)])
+    return Content(Header(header.ext, width, height), of_bytes, of_pixels)
+
+
+def _head(height: int, width: int) -> bytes:
+    return b"%dx%d" % (height, width)
+
+
+class _Content(ctypes.Structure):
+    """`struct content` of native/contents.c."""
+
+    _fields_ = (
+        ("data", ctypes.c_char_p), ("head", ctypes.c_char_p), ("size", ctypes.c_uint64),
+        ("head_size", ctypes.c_uint64), ("width", ctypes.c_uint32), ("height", ctypes.c_uint32),
+        ("upright", ctypes.c_uint32), ("found", ctypes.c_uint32), ("pixels", ctypes.c_uint32 * 8),
+        ("bytes", ctypes.c_uint32 * 8),
+    )  # fmt: skip
+
+
+def _digested(
+    extension: Extension, files: Sequence[bytes], headers: dict[int, Header], upright: bool
+) -> Iterator[tuple[int, Content | None]]:
+    """The places that are not refused, with what is there; with None where the Exif must be read first."""
+    asked = (_Content * len(headers))(*(_content(files[place], one, upright) for place, one in headers.items()))
+    if not extension.contents(asked):
+        return
+    for (place, header), one in zip(headers.items(), asked, strict=True):
+        if one.found == _FOUND:
+            yield place, Content(header, digest_hex(one.bytes), digest_hex(one.pixels))
+        elif one.found == _EXIF_FIRST:
+            yield place, None
+
+
+def _content(data: bytes, header: Header, upright: bool) -> _Content:
+    head = _head(header.height, header.width)
+    return _Content(data, head, len(data), len(head), header.width, header.height, upright, _REFUSED, START, START)

@@ -1,0 +1,76 @@
+"""Many images in few bytes: columns in the place of objects, which are made of the rows that are looked at. No torch.
+
+A view is some rows in some order; it travels to a task as those rows alone.
+"""
+
+from array import array
+from collections.abc import Container, Iterator, Sequence
+from typing import Any, Protocol, TypeVar, overload
+
+import numpy as np
+import numpy.typing as npt
+
+Row = TypeVar("Row", covariant=True)
+Rows = Sequence[int] | npt.NDArray[np.integer[Any]]
+
+
+class Table(Protocol[Row]):
+    """Rows by number."""
+
+    def row(self, number: int) -> Row: ...
+
+    def name(self, number: int) -> str:
+        """The image's name in the source."""
+
+    def take(self, rows: Rows) -> "Table[Row]":
+        """A table of these rows alone, in their order."""
+
+
+class View(Sequence[Row]):
+    """Some rows of a table, in some order."""
+
+    def __init__(self, table: Table[Row], rows: Rows) -> None:
+        self.table, self.rows = table, rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, place: int) -> Row: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> "View[Row]": ...
+
+    def __getitem__(self, place: int | slice) -> "Row | View[Row]":
+        return View(self.table, self.rows[place]) if isinstance(place, slice) else self.table.row(int(self.rows[place]))
+
+    def __iter__(self) -> Iterator[Row]:
+        return (self.table.row(int(number)) for number in self.rows)
+
+    def named(self, names: Container[str], are: bool = True) -> "View[Row]":
+        """Those whose name is among `names`, or is not."""
+        return View(self.table, [int(row) for row in self.rows if (self.table.name(int(row)) in names) == are])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return View, (self.table.take(self.rows), range(len(self.rows)))
+
+
+class Texts:
+    """Texts end to end."""
+
+    def __init__(self) -> None:
+        self._bytes, self._ends = bytearray(), array("Q", [0])
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def append(self, text: str) -> None:
+        self._bytes += text.encode("utf-8", "surrogateescape")
+        self._ends.append(len(self._bytes))
+
+    def __getitem__(self, number: int) -> str:
+        return self._bytes[self._ends[number] : self._ends[number + 1]].decode("utf-8", "surrogateescape")
+
+    @property
+    def nbytes(self) -> int:
+        return len(self._bytes) + self._ends.itemsize * len(self._ends)
