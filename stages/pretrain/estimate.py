@@ -8,8 +8,9 @@ from stages.contract import Estimate, Known
 from stages.pretrain.config import PretrainConfig, PretrainResources, micro_batch_of, validation_split
 from stages.pretrain.going_on import changed_fields, refuse, refuse_change, refuse_end
 from stages.pretrain.job import SPLIT, Course, check_init, model_of
+from stages.pretrain.memory import saved_bytes, terms
 from stages.vit.config import ModelSettings
-from stages.vit.flops import activation_bytes, num_parameters, train_flops_per_image
+from stages.vit.flops import num_parameters, train_flops_per_image
 
 
 def estimate(
@@ -37,7 +38,7 @@ def estimate(
     steps = course.total_steps - _steps_before(config, course, inputs)
     images = steps * config.batch_images
     flops = float(images * train_flops(config, model))
-    saved = (num_parameters(model) + _predictor(config, model)) * _saved_bytes(config)
+    saved = (num_parameters(model) + _predictor(config, model)) * saved_bytes(config)
     gpus = resources.gpus_per_worker if resources.gpus_per_worker is not None else min(1, known.gpus)
     return Estimate(
         steps=steps,
@@ -69,28 +70,9 @@ def _steps_before(config: PretrainConfig, course: Course, inputs: Mapping[str, S
 
 
 def memory_bytes(config: PretrainConfig, resources: PretrainResources, model: ModelSettings, gpus: float = 1) -> int:
-    """Peak memory of one worker: the state as ZeRO splits it (Rajbhandari et al. 2020, Figure 1), and activations.
-
-    With P parameters on N workers: bf16 keeps 2P weights, fp32 sums of gradients, and 12P of optimiser; fp32 keeps 4P
-    weights, 4P gradients and 8P of moments, ZeRO a second copy of the weights beside them. An average is 4P/N more.
-    The copy that checkpoints are written from, and what is offloaded, lie in the host's memory: counted without a GPU.
-    """
-    parameters, share = num_parameters(model) + _predictor(config, model), 1 / resources.least_workers
-    weight, gradient, optimiser = (2, 2, 12) if config.precision == "bf16" else (4, 4, 12)
-    if resources.zero == 0 and config.precision == "fp32":
-        optimiser = 8
-    split = [share if resources.zero >= stage else 1.0 for stage in (3, 2, 1)]
-    optimiser -= _spared_bytes(config)
-    if resources.offload == "cpu" and gpus:
-        optimiser = 0
-    average = 4 * share if config.ema else 0
-    state = parameters * (weight * split[0] + gradient * split[1] + optimiser * split[2] + average)
-    if not gpus:
-        state += parameters * _saved_bytes(config) * share
-    scale = 1 if config.precision == "bf16" else 2
-    recompute = resources.activation_checkpointing == "blocks"
-    activations = scale * activation_bytes(model, recompute) * micro_batch_of(config, resources)
-    return int(state + activations)
+    """Peak memory of one worker: of its GPU, or of its process without one."""
+    parameters = num_parameters(model) + _predictor(config, model)
+    return int(sum(terms(config, resources, model, parameters, gpus > 0).values()))
 
 
 def train_flops(config: PretrainConfig, model: ModelSettings) -> int:
@@ -122,22 +104,11 @@ def _listed(counts: Sequence[int | None]) -> str:
     return " and ".join(map(str, counts))
 
 
-def _saved_bytes(config: PretrainConfig) -> int:
-    """Bytes of a checkpoint per parameter: fp32 weights, moments, average."""
-    kept = (8 if config.optimizer.kind == "sgd" else 12) - _spared_bytes(config)
-    return kept + (4 if config.ema else 0)
-
-
 def _kept_steps(course: Course) -> int:
     """Checkpoints that the node leaves: the newest, and the milestones before them."""
     resources, total = course.resources, course.total_steps
     milestones = total // course.milestone_steps if course.milestone_steps else 0
     return min(resources.keep + milestones, -(-total // course.checkpoint_steps) + milestones)
-
-
-def _spared_bytes(config: PretrainConfig) -> int:
-    """Of a first moment in bf16."""
-    return 2 if config.optimizer.state_dtype == "bf16" else 0
 
 
 def _speed(config: PretrainConfig, resources: PretrainResources, known: Known) -> float:

@@ -11,6 +11,8 @@ CELLS = {"mean_rgb_3bit": 1, "rgb_4x4_3bit": 4}
 """Cells along the side of a patch whose mean colours masked patch prediction asks for."""
 NUM_COLOURS = 512
 """3 bits a channel."""
+BUCKET_ELEMENTS = 25_000_000
+"""Gradients reduced, and weights gathered, at a time: 50 MB in bf16, past the size where a link's latency counts."""
 
 
 class ObjectiveSettings(Settings):

@@ -13,12 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from infra.work import Rank
+from stages.training.config import BUCKET_ELEMENTS
 from stages.training.deal import Deal
 from stages.training.ema import Average
 from stages.training.holdings import WEIGHT, Holdings
-
-BUCKET_ELEMENTS = 25_000_000
-"""Gradients reduced, and weights gathered, at a time: 50 MB in bf16, past the size where a link's latency counts."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,184 @@
+"""What one worker of a pretraining needs of memory, term by term. No torch.
+
+Read off DeepSpeed 0.19 (file and function named by each term) and measured: `tests/benchmarks/memory.py`, docs/runs.md.
+All terms that can stand at once are added, so that the sum is a bound: what ends before another begins is not.
+"""
+
+from dataclasses import dataclass
+
+from stages.pretrain.config import PretrainConfig, PretrainResources, micro_batch_of
+from stages.training.config import BUCKET_ELEMENTS
+from stages.vit.config import ModelSettings
+from stages.vit.flops import activation_bytes
+
+CPU_PROCESS_BYTES = 450_000_000
+"""Anonymous memory of a rank once torch and DeepSpeed are imported: 421 MiB measured."""
+GPU_PROCESS_BYTES = 1_000_000_000
+"""CUDA context, cuBLAS workspaces and NCCL's buffers: assumed, not measured."""
+SMALL_BYTES = 24_000_000
+"""Threads' stacks and scratch of the kernels: what Ti/16 took beyond its terms, rounded up."""
+ENGINE_BUCKET_ELEMENTS = 500_000_000
+"""engine.py, MEMORY_OPT_ALLREDUCE_SIZE: outside its ZeRO optimisers DeepSpeed asks for no bucket size."""
+PREFETCHED = 6
+"""Micro-batches of images that are ready, being made and being used."""
+
+
+@dataclass(frozen=True)
+class Worker:
+    """What the terms depend on."""
+
+    parameters: int
+    config: PretrainConfig
+    resources: PretrainResources
+    gpu: bool
+
+    @property
+    def bf16(self) -> bool:
+        return self.config.precision == "bf16"
+
+    @property
+    def weight(self) -> int:
+        """Bytes of a weight that the model computes with."""
+        return 2 if self.bf16 else 4
+
+    @property
+    def zero(self) -> int:
+        return self.resources.zero
+
+    @property
+    def share(self) -> float:
+        """Parameters of this worker's part."""
+        return self.parameters / self.resources.least_workers
+
+    @property
+    def bucket(self) -> int:
+        """Elements of a bucket: torch.empty takes all of it on a GPU, on a CPU what is written."""
+        return BUCKET_ELEMENTS if self.gpu else min(BUCKET_ELEMENTS, self.parameters)
+
+    @property
+    def offloaded(self) -> bool:
+        return self.resources.offload == "cpu"
+
+    @property
+    def sums_in_engine(self) -> bool:
+        """ZeRO 1 in bf16 has an optimiser of its own, bf16_optimizer.py (engine.py, _do_optimizer_sanity_check)."""
+        return self.bf16 and self.zero == 1 and not self.offloaded
+
+
+def terms(
+    config: PretrainConfig, resources: PretrainResources, model: ModelSettings, parameters: int, gpu: bool
+) -> dict[str, float]:
+    """Bytes by name: on the GPU where there is one, and then without what lies in the host's memory."""
+    worker = Worker(parameters, config, resources, gpu)
+    found = {
+        "process": GPU_PROCESS_BYTES if gpu else CPU_PROCESS_BYTES,
+        "small": SMALL_BYTES,
+        "weights": weights(worker),
+        "optimiser": 0.0 if gpu and worker.offloaded else optimiser(worker),
+        "average": 4 * worker.share if config.ema and not (gpu and worker.offloaded) else 0.0,
+        "gradients": gradients(worker),
+        "passing": max(reduction(worker), update(worker)),
+        "freed": 0.0 if gpu else freed(worker),
+        "activations": activations(worker, model),
+        "images": images(worker, model),
+    }
+    if not gpu:
+        found["checkpoint"] = saved_bytes(config) * worker.share
+    if worker.offloaded:
+        found["offload"] = offload(worker, model)
+    return found
+
+
+def saved_bytes(config: PretrainConfig) -> int:
+    """Bytes of a checkpoint per parameter, and of the copy that it is written from: fp32 weights, moments, average."""
+    return 4 + moments(config) + (4 if config.ema else 0)
+
+
+def moments(config: PretrainConfig) -> int:
+    """Bytes per parameter; the first one may be bf16."""
+    return (4 if config.optimizer.kind == "sgd" else 8) - (2 if config.optimizer.state_dtype == "bf16" else 0)
+
+
+def weights(worker: Worker) -> float:
+    """What the model computes with; ZeRO 3 keeps a share and gathers up to `stage3_max_live_parameters`."""
+    if worker.zero < 3:
+        return worker.weight * worker.parameters
+    live = min(worker.parameters, 2 * BUCKET_ELEMENTS)
+    return worker.weight * (worker.share + live)
+
+
+def optimiser(worker: Worker) -> float:
+    """Moments and fp32 weights; fp32 at ZeRO 0 updates the model's own, at ZeRO 1 to 3 a copy (stage_1_and_2.py,
+    single_partition_of_fp32_groups; stage3.py, _create_fp32_partitions)."""
+    copy = 0 if worker.zero == 0 and not worker.bf16 else 4
+    return (copy + moments(worker.config)) * (worker.share if worker.zero else worker.parameters)
+
+
+def gradients(worker: Worker) -> float:
+    """What the backward pass leaves, and the sums that a step is made from."""
+    whole, share = worker.parameters, worker.share
+    if worker.zero == 0:
+        return worker.weight * whole
+    if worker.sums_in_engine:
+        return (2 + 4) * whole  # bf16_optimizer.py: lp.grad stays, fp32_groups_gradients_flat is of all parameters
+    if worker.zero == 1:
+        # stage_1_and_2.py: all gradients (grad_accum in fp32), and grads_in_partition, the copy of this part's
+        return 4 * whole + 4 * share
+    return 4 * share  # stage_1_and_2.py, averaged_gradients; stage3.py, grad_partitions_flat_buffer
+
+
+def reduction(worker: Worker) -> float:
+    """Copies that pass while gradients are summed over the ranks; DeepSpeed makes them on one rank too."""
+    if worker.zero == 0:  # engine.py, allreduce_bucket flattens what it sums
+        return worker.weight * min(worker.parameters, ENGINE_BUCKET_ELEMENTS)
+    if worker.sums_in_engine:
+        return (4 + 2) * worker.parameters  # the same, of two flat tensors, and once more in the type that is sent
+    buffers = 2 if worker.gpu and worker.zero >= 2 else 1  # overlap_comm writes one while the other is sent
+    if worker.zero == 3:
+        # stage3.py: ipg bucket, the input of reduce_scatter_coalesced, and in bf16 the result in fp32
+        return (8 if worker.bf16 else 4 * (buffers + 1)) * worker.bucket
+    width = 4 if worker.zero == 1 else worker.weight
+    return width * (buffers + 1) * worker.bucket  # stage_1_and_2.py: ipg bucket, and allreduce_bucket's flat copy
+
+
+def update(worker: Worker) -> float:
+    """Copies that pass while weights are updated."""
+    own = worker.share if worker.zero else worker.parameters
+    found = 0.0
+    if worker.zero == 0:
+        found = 4 * own if worker.bf16 else 0.0  # unfused_optimizer.py: fp32 gradients
+    elif worker.zero == 3 or not worker.bf16:
+        found = 4 * own  # flatten(averaged_gradients); ZeRO 2 in bf16 sums into a flat tensor
+    if worker.config.optimizer.state_dtype == "bf16" and worker.zero:
+        found += 8 * own  # lean_moments.py: the moment and the size of the update in fp32, of the whole flat tensor
+    return found
+
+
+def freed(worker: Worker) -> float:
+    """What malloc keeps of blocks that were freed while the engine was made, unless gradients of the same sizes take
+    their place: the fp32 model as built, and at ZeRO 3 the shards before stage3.py moved them into one buffer."""
+    if worker.zero == 0 or (worker.zero == 1 and not worker.bf16):
+        return 0.0
+    shards = worker.weight * worker.share if worker.zero == 3 else 0.0
+    return 4 * worker.parameters + shards
+
+
+def activations(worker: Worker, model: ModelSettings) -> float:
+    """Of one micro-batch, kept for the backward pass."""
+    recompute = worker.resources.activation_checkpointing == "blocks"
+    scale = 1 if worker.bf16 else 2
+    return scale * activation_bytes(model, recompute) * micro_batch_of(worker.config, worker.resources)
+
+
+def images(worker: Worker, model: ModelSettings) -> float:
+    """uint8 images read ahead, and the micro-batch as fp32; on a GPU the ones read ahead lie beside it."""
+    one = 3 * model.image_px**2 * micro_batch_of(worker.config, worker.resources)
+    return one * (4 + (1 if worker.gpu else PREFETCHED))
+
+
+def offload(worker: Worker, model: ModelSettings) -> float:
+    """A gradient's buffers of the largest parameter; in the host's memory, weights and gradients of this part on their
+    way (stage_1_and_2.py: temp_grad_buffer_for_gpu_offload, param_buffer_of_bit16, single_partition.grad)."""
+    largest = max(model.sizes.width * model.sizes.mlp, model.feature_width * (model.classes or 0))
+    host = 0.0 if worker.gpu else (worker.weight + 4) * worker.share
+    return 2 * worker.weight * largest + host
