@@ -2,9 +2,9 @@
 
 import re
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic import AfterValidator, BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
 
@@ -91,3 +91,13 @@ class Duration:
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         return {"type": "string", "pattern": f"^{_DURATION.pattern}$", "examples": ["90 epochs", "10k steps"]}
+
+
+def _some(length: Duration) -> Duration:
+    if not length.amount:
+        raise ValueError(f"it should be longer than nothing, not {length}")
+    return length
+
+
+PositiveDuration = Annotated[Duration, AfterValidator(_some)]
+"""Of what must last: a run, or the time between two checkpoints."""

@@ -64,7 +64,6 @@ class Case:
         }  # fmt: skip
         return PretrainResources.model_validate(fields)
 
-
     @property
     def planned(self) -> int:
         """Bytes that the plan says, comparable with what is found."""

@@ -7,7 +7,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_v
 
 from infra.errors import UsageError
 from stages.images.config import AugmentSettings
-from stages.settings import Duration, Settings, TaskResources
+from stages.settings import Duration, PositiveDuration, Settings, TaskResources
 from stages.training.config import Ema
 from stages.training.schedule import ScheduleSettings, in_steps
 from stages.vit.config import ModelSettings
@@ -20,7 +20,7 @@ class FinetuneConfig(Settings):
 
     batch_images: PositiveInt
     """Images per step; 512 in the paper (section 4.1)."""
-    total: Duration
+    total: PositiveDuration
     """Length of one training, e.g. `500 steps` (Table 4); an epoch is the part of train that a trial sees."""
     peak_lr: PositiveFloat | tuple[PositiveFloat, ...]
     """Learning rate after warm-up. Several are a sweep: the dev split chooses, ties go to the lower dev loss."""

@@ -8,7 +8,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, field_validator
 from infra.errors import UsageError
 from stages.images.config import AugmentSettings
 from stages.images.shares import block_counts
-from stages.settings import Duration, Settings
+from stages.settings import PositiveDuration, Settings
 from stages.training.config import Ema, EvaluateSettings, ObjectiveSettings, OptimizerSettings
 from stages.training.schedule import ScheduleSettings
 from stages.vit.config import ModelSettings
@@ -30,7 +30,7 @@ class PretrainConfig(Settings):
     """The learning rate over the run."""
     batch_images: PositiveInt
     """Images per step over all workers; the paper's 4096 (Table 3)."""
-    total: Duration
+    total: PositiveDuration
     """Length of the run, such as `90 epochs`; only the last partial batch is dropped."""
     mix: tuple[PositiveFloat, ...] = ()
     """Where `shards` names several sets: how many images of each there are in any stretch of the sequence, such as
@@ -77,11 +77,11 @@ class PretrainResources(Settings):
     """blocks: keep only each block's input and compute the rest again in the backward pass."""
     compile: bool = False
     """Compile the model's blocks with torch.compile on a GPU; on a CPU it has no effect."""
-    checkpoint_every: Duration | None = None
+    checkpoint_every: PositiveDuration | None = None
     """Steps between checkpoints; by default a tenth of the run, at most 1k steps. The last step always is one."""
     keep: PositiveInt = 2
     """Newest checkpoints kept while the run goes on; older ones of this recipe are deleted."""
-    milestone_every: Duration | None = None
+    milestone_every: PositiveDuration | None = None
     """Also save at each multiple of this length, and keep these checkpoints for good; by default none are."""
     cache_bytes: PositiveInt | None = None
     """Bytes of shards kept on each machine's local disk; left out, all it has but 1 GB. What finds no room is read
@@ -134,24 +134,26 @@ def check(config: PretrainConfig, resources: PretrainResources) -> list[str]:
     """What is wrong between the two sections, one sentence each; needs no data."""
     batch, micro = config.batch_images, micro_batch_of(config, resources)
     wrong = []
-    if batch % micro:
+    if batch < micro:
+        wrong.append(f"micro_batch {micro} is a part of batch_images {batch}: set it to {batch} or less")
+    elif batch % micro:
         wrong.append(f"batch_images {batch} is not a multiple of micro_batch {micro}: {_division(batch, micro)}")
     elif batch // micro < resources.most_workers:
         most = resources.most_workers
         wrong.append(
-            f"{most} workers would share {batch // micro} micro-batches: batch_images {batch} = "
+            f"{most} workers would share {batch // micro} micro-batch{'es' if batch > micro else ''}: "
+            f"batch_images {batch} = "
             f"{batch // micro} x micro_batch {micro}; set micro_batch to {max(1, batch // most)} or less"
         )
     if resources.least_workers > resources.most_workers:
         wrong.append(f"workers [{resources.least_workers}, {resources.most_workers}]: the first is the least of them")
     if resources.offload == "cpu" and resources.zero == 0:
         wrong.append("offload cpu moves what ZeRO splits, and zero is 0: set zero to 1 or more")
-    schedule = config.schedule
-    stated = [length for length in (schedule.warmup, schedule.cooldown) if length is not None]
-    longest = sum(length.amount for length in stated)
-    if stated and {length.unit for length in stated} == {config.total.unit} and longest > config.total.amount:
-        wrong.append(f"schedule of {' + '.join(map(str, stated))} is longer than the run of {config.total}")
-    return wrong + (_not_maskable(config) if config.objective.kind == "masked_patch" else _headless(config))
+    return (
+        wrong
+        + _too_long(config)
+        + (_not_maskable(config) if config.objective.kind == "masked_patch" else _headless(config))
+    )
 
 
 def validation_split(config: PretrainConfig, splits: Sequence[Mapping[str, int]], probes: bool) -> str | None:
@@ -169,6 +171,22 @@ def validation_split(config: PretrainConfig, splits: Sequence[Mapping[str, int]]
             f"ingest a split named {VALIDATION[0]}, give probes, or leave config.evaluate out",
         )
     return found
+
+
+def _too_long(config: PretrainConfig) -> list[str]:
+    """A schedule that no run of this length holds, where it can be said without data: epochs are known at plan."""
+    stated = [length for length in (config.schedule.warmup, config.schedule.cooldown) if length is not None]
+    units = {length.unit for length in (*stated, config.total)}
+    if "epochs" in units and len(units) > 1:
+        return []
+    batch = 1 if "epochs" in units else config.batch_images
+    longest, total = (
+        sum(length.amount * (batch if length.unit == "steps" else 1) for length in lengths)
+        for lengths in (stated, [config.total])
+    )
+    if longest <= total:
+        return []
+    return [f"schedule of {' + '.join(map(str, stated))} is longer than the run of {config.total}"]
 
 
 def _not_maskable(config: PretrainConfig) -> list[str]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from infra.errors import UsageError
 from stages.artifacts import Artifact, Checkpoint, ShardSet
 from stages.contract import Estimate, Known
-from stages.pretrain.config import PretrainConfig, PretrainResources, micro_batch_of, validation_split
+from stages.pretrain.config import PretrainConfig, PretrainResources, validation_split
 from stages.pretrain.going_on import changed_fields, refuse, refuse_change, refuse_end
 from stages.pretrain.job import SPLIT, Course, check_init, model_of
 from stages.pretrain.memory import saved_bytes, terms
@@ -51,7 +51,7 @@ def estimate(
         model=model.model_dump(mode="json"),
         averaged=config.ema is not None,
         recipe=config.model_dump(mode="json"),
-        notes=tuple(_notes(config, resources)),
+        notes=tuple(_notes(course)),
     )
 
 
@@ -118,10 +118,17 @@ def _speed(config: PretrainConfig, resources: PretrainResources, known: Known) -
     return each * resources.most_workers
 
 
-def _notes(config: PretrainConfig, resources: PretrainResources) -> list[str]:
-    micro = config.batch_images // micro_batch_of(config, resources)
-    idle = -micro % resources.most_workers
-    if not idle:
-        return []
-    slots = micro + idle
-    return [f"{micro} micro-batches on {resources.most_workers} workers: {idle} of {slots} passes are padding"]
+def _notes(course: Course) -> list[str]:
+    """What is allowed and may be a slip."""
+    config, resources, notes = course.config, course.resources, []
+    micro = config.batch_images // course.micro_batch
+    if idle := -micro % resources.most_workers:
+        slots = micro + idle
+        notes.append(f"{micro} micro-batches on {resources.most_workers} workers: {idle} of {slots} passes are padding")
+    if course.checkpoint_steps > course.total_steps:
+        notes.append(
+            f"checkpoint_every {resources.checkpoint_every} is longer than the run: its last step alone is saved"
+        )
+    if config.model.family == "vit" and (rest := config.model.image_px % config.model.sizes.patch_px):
+        notes.append(f"patches of {config.model.sizes.patch_px} px leave {rest} of {config.model.image_px} px out")
+    return notes

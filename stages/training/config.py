@@ -1,10 +1,10 @@
 """What a training run is made of, in a config: the objective and the optimiser. Knows no stage and no torch."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from stages.settings import Duration, Settings
+from stages.settings import PositiveDuration, Settings
 
 PatchTarget = Literal["mean_rgb_3bit", "rgb_4x4_3bit", "l2"]
 CELLS = {"mean_rgb_3bit": 1, "rgb_4x4_3bit": 4}
@@ -13,6 +13,9 @@ NUM_COLOURS = 512
 """3 bits a channel."""
 BUCKET_ELEMENTS = 25_000_000
 """Gradients reduced, and weights gathered, at a time: 50 MB in bf16, past the size where a link's latency counts."""
+
+Rate = Annotated[float, Field(ge=0, lt=1)]
+"""Share of a running average that a step keeps."""
 
 
 class ObjectiveSettings(Settings):
@@ -77,7 +80,7 @@ class FewshotSettings(Settings):
 class EvaluateSettings(Settings):
     """What is measured while training goes on; it changes no weight."""
 
-    every: Duration
+    every: PositiveDuration
     """Between two measurements; the last step has one too."""
     fewshot: FewshotSettings = FewshotSettings()
     """On each of the node's `probes`."""
@@ -92,7 +95,7 @@ class OptimizerSettings(Settings):
     """adamw and adam are one rule here, as the paper means it; sgd has momentum."""
     peak_lr: float = Field(default=1e-3, gt=0)
     """Highest learning rate; Table 3: 1e-3 on ImageNet-21k, 3e-3 on ImageNet-1k."""
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Rate, Rate] = (0.9, 0.999)
     """Decay rates of Adam's moments (section 4.1)."""
     momentum: float = Field(default=0.9, ge=0, lt=1)
     """Of sgd (section 4.1, fine-tuning)."""

@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from stages.settings import Duration, Settings
+from stages.settings import Duration, PositiveDuration, Settings
 
 PAPER_WARMUP_STEPS = 10_000  # paper, Table 3
 
@@ -24,7 +24,7 @@ class ScheduleSettings(Settings):
     """Learning rate at the last step, for linear and cosine; vision_transformer ends linear ones at 1e-5."""
     cooldown: Duration | None = None
     """Final linear fall to 0, multiplied on the decay; rsqrt must state it."""
-    timescale: Duration = Duration(10_000, "steps")
+    timescale: PositiveDuration = Duration(10_000, "steps")
     """Length over which rsqrt has fallen to 1/sqrt(2) of the peak."""
 
     @model_validator(mode="after")

@@ -1,5 +1,7 @@
 """What is refused before any data is seen, and the defaults that are derived."""
 
+from typing import Any
+
 import pytest
 from tiny_pretraining import RECIPE, recipe
 
@@ -22,6 +24,13 @@ def test_a_batch_that_does_not_divide_is_an_equation() -> None:
     ]
 
 
+def test_a_micro_batch_is_part_of_a_batch() -> None:
+    wrong = check(recipe(), PretrainResources(micro_batch=48))
+    assert wrong == ["micro_batch 48 is a part of batch_images 24: set it to 24 or less"]
+    (wrong,) = check(recipe(), PretrainResources(micro_batch=24, workers=2))
+    assert wrong.startswith("2 workers would share 1 micro-batch: batch_images 24 = 1 x micro_batch 24")
+
+
 def test_workers_without_work_are_refused() -> None:
     wrong = check(recipe(batch_images=64), PretrainResources(workers=3, micro_batch=32))
     assert wrong == [
@@ -34,6 +43,37 @@ def test_a_schedule_longer_than_the_run_is_seen_without_data_where_units_agree()
     assert check(recipe(schedule=long), PretrainResources()) == [
         "schedule of 6 steps + 5 steps is longer than the run of 10 steps"
     ]
+    assert check(recipe(schedule={"warmup": "241 images"}), PretrainResources()) == [  # batches of 24
+        "schedule of 241 images is longer than the run of 10 steps"
+    ]
+    assert check(recipe(schedule={"warmup": "240 images"}), PretrainResources()) == []
+
+
+def test_a_schedule_longer_than_the_run_is_seen_at_plan_where_units_differ() -> None:
+    """Before any rank starts: `run` makes the same course of the real shards."""
+    shards = {"shards": (Estimate(splits={"train": 240}, num_classes=5),)}
+    for warmup, total in (("21 steps", "2 epochs"), ("3 epochs", "20 steps")):
+        long = recipe(schedule={"warmup": warmup}, total=total)
+        assert check(long, PretrainResources()) == []
+        with pytest.raises(UsageError, match=r"longer than the run: warmup (21|30) \+ cooldown 0 > 20 steps"):
+            estimate(long, PretrainResources(), shards, Known())
+    assert estimate(recipe(schedule={"warmup": "20 steps"}, total="2 epochs"), PretrainResources(), shards, Known())
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        {"total": "0 steps"},
+        {"evaluate": {"every": "0 epochs"}},
+        {"schedule": {"kind": "rsqrt", "cooldown": "1 steps", "timescale": "0 steps"}},
+        {"checkpoint_every": "0 steps"},
+        {"milestone_every": "0.0 epochs"},
+    ],
+)
+def test_what_must_last_is_longer_than_nothing(section: dict[str, Any]) -> None:
+    of_resources = section.keys() <= PretrainResources.model_fields.keys()
+    with pytest.raises(ValueError, match=r"longer than nothing, not 0"):
+        PretrainResources.model_validate(section) if of_resources else recipe(**section)
 
 
 def test_what_fits_is_not_refused() -> None:
@@ -63,6 +103,12 @@ def test_sigmoid_starts_from_its_bias() -> None:
 def test_an_impossible_decay_is_refused(decay: float) -> None:
     with pytest.raises(ValueError, match=r"ema\.decay"):
         recipe(ema={"decay": decay})
+
+
+@pytest.mark.parametrize("betas", [(0.9, 1.5), (1.0, 0.999), (-0.1, 0.9)])
+def test_an_impossible_beta_is_refused(betas: tuple[float, float]) -> None:
+    with pytest.raises(ValueError, match=r"optimizer\.betas"):
+        recipe(optimizer={"betas": betas})
 
 
 def test_elastic_workers_and_offload_are_checked() -> None:

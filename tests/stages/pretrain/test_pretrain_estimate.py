@@ -47,6 +47,17 @@ def test_padding_is_noted() -> None:
     assert found.notes == ("3 micro-batches on 2 workers: 1 of 4 passes are padding",)
 
 
+def test_what_may_be_a_slip_is_noted() -> None:
+    sizes = {"layers": 1, "width": 32, "mlp": 64, "heads": 2, "patch_px": 8}
+    odd = recipe(model={"variant": sizes, "image_px": 30})
+    long = PretrainResources.model_validate({"checkpoint_every": "11 steps"})
+    assert estimate(odd, long, {"shards": (I21K,)}, Known()).notes == (
+        "checkpoint_every 11 steps is longer than the run: its last step alone is saved",
+        "patches of 8 px leave 6 of 30 px out",
+    )
+    assert estimate(recipe(), PretrainResources(), {"shards": (I21K,)}, Known()).notes == ()
+
+
 def test_what_pretrain_would_refuse_fails_at_plan() -> None:
     with pytest.raises(Exception, match="less than one step"):
         estimate(recipe(total="1 images"), PretrainResources(), {"shards": (I21K,)}, Known())
