@@ -11,6 +11,8 @@ CELLS = {"mean_rgb_3bit": 1, "rgb_4x4_3bit": 4}
 """Cells along the side of a patch whose mean colours masked patch prediction asks for."""
 NUM_COLOURS = 512
 """3 bits a channel."""
+MASKED_PARAMETERS = frozenset({"mask_token", "predictor.weight", "predictor.bias"})
+"""Those that masked patch prediction has beside a plain ViT's; of no use once the encoder is trained."""
 
 
 class ObjectiveSettings(Settings):

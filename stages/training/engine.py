@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from infra.work import Rank
 from stages.training.deal import Deal
 from stages.training.ema import Average
-from stages.training.holdings import WEIGHT, Holdings
+from stages.training.holdings import Holdings
+from stages.training.state_files import WEIGHT
 
 BUCKET_ELEMENTS = 25_000_000
 """Gradients reduced, and weights gathered, at a time: 50 MB in bf16, past the size where a link's latency counts."""
