@@ -130,7 +130,7 @@ def logits(settings: ModelSettings) -> np.ndarray:
         place: dict[str, Any] = tree
         for folder in folders:
             place = place.setdefault(folder, {})
-        place[leaf] = jnp.asarray(made.make(*(state[name] for name in made.sources)).contiguous().numpy())
+        place[leaf] = jnp.asarray(made.make(*(state[name].numpy() for name in made.sources)))
     images = jnp.asarray(random_images(settings.image_px).permute(0, 2, 3, 1).numpy())
     return np.asarray(jax.jit(FlaxViT(settings).apply)({"params": tree}, images))
 

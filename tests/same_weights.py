@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from stages.vit.build import Model, build_model
 from stages.vit.config import ModelSettings
-from stages.vit.native import parameter_shapes
+from stages.vit.shapes import parameter_shapes
 
 _PERIOD = 999_983  # a prime: no two rows of any parameter are alike
 _TIMM = {

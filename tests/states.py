@@ -11,10 +11,9 @@ from stages.artifacts import Checkpoint
 from stages.contract import StageContext
 from stages.training import agree
 from stages.training.engine import Engine
-from stages.training.holdings import WEIGHT
 from stages.training.restore import Restore
 from stages.training.snapshot import Snapshot
-from stages.training.state_files import AVERAGE, LAYOUT, Layout, StateFiles
+from stages.training.state_files import AVERAGE, LAYOUT, WEIGHT, Layout, StateFiles
 from stages.training.steps import STATE
 
 

@@ -1,12 +1,14 @@
 """Small architectures of every kind, and weights far from their initial values."""
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from stages.vit.config import ModelSettings, Sizes
 from stages.vit.init import initial_value
 from stages.vit.model import ViT
-from stages.vit.native import parameter_shapes
+from stages.vit.shapes import parameter_shapes
 
 TINY = Sizes(layers=2, width=32, mlp=48, heads=4, patch_px=8)
 KINDS = [
@@ -28,6 +30,11 @@ def random_state(settings: ModelSettings, seed: int = 0) -> dict[str, Tensor]:
         name: initial_value(name, shape, seed) + 0.05 * torch.randn(shape, generator=generator)
         for name, shape in parameter_shapes(settings).items()
     }
+
+
+def random_arrays(settings: ModelSettings, seed: int = 0) -> dict[str, NDArray[np.float32]]:
+    """The same, as conversions see it."""
+    return {name: tensor.numpy() for name, tensor in random_state(settings, seed).items()}
 
 
 def random_model(settings: ModelSettings, seed: int = 0) -> ViT:

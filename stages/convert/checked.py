@@ -2,40 +2,46 @@
 
 from collections.abc import Callable
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from infra.errors import StageError
+from stages.convert.config import Dtype
+from stages.convert.foreign.arrays import Array
 
-Read = Callable[[str], Tensor]
+Read = Callable[[str], Array]
 _PART_NUMBERS = 2**20
 
 
-def checked(read: Read, dtype: torch.dtype) -> Read:
-    """The same tensors, each looked at when it is read. StageError naming the first that cannot be written."""
+def checked(read: Read, dtype: Dtype) -> Read:
+    """The same arrays, each looked at when it is read. StageError naming the first that cannot be written."""
     return lambda name: in_range(finite(read)(name), name, dtype)
 
 
 def finite(read: Read) -> Read:
-    """The same tensors. StageError when one holds numbers that are not finite."""
+    """The same arrays. StageError when one holds numbers that are not finite."""
 
-    def one(name: str) -> Tensor:
-        tensor = read(name)
-        # the sum of squares is finite only if all are: no mask, and a double of each number for a part at a time
-        parts = tensor.reshape(-1).split(_PART_NUMBERS)  # type: ignore[no-untyped-call]
-        if not all(torch.isfinite(torch.linalg.vector_norm(part, dtype=torch.float64)) for part in parts):
+    def one(name: str) -> Array:
+        array = read(name)
+        flat = array.reshape(-1)
+        parts = (flat[start : start + _PART_NUMBERS] for start in range(0, len(flat), _PART_NUMBERS))
+        if not all(_is_finite(part) for part in parts):
             raise StageError(f"convert {name}", "it holds numbers that are not finite", "train again from before")
-        return tensor
+        return array
 
     return one
 
 
-def in_range(tensor: Tensor, name: str, dtype: torch.dtype) -> Tensor:
-    """The tensor. StageError for numbers beyond the type's range: of those in use only fp16's is narrow."""
-    if dtype == torch.float16 and tensor.numel():
-        low, high = (float(end) for end in tensor.aminmax())
-        largest = torch.finfo(dtype).max
-        if max(-low, high) > largest:
-            found = f"it holds numbers up to {max(-low, high):g}, fp16 ends at {largest:g}"
-            raise StageError(f"convert {name} to fp16", found, "take dtype bf16 or fp32")
-    return tensor
+def in_range(array: Array, name: str, dtype: Dtype) -> Array:
+    """The array. StageError for numbers beyond the type's range: of those in use only fp16's is narrow."""
+    if dtype == "fp16" and array.size:
+        largest, found = float(np.finfo(np.float16).max), max(-float(array.min()), float(array.max()))
+        if found > largest:
+            told = f"it holds numbers up to {found:g}, fp16 ends at {largest:g}"
+            raise StageError(f"convert {name} to fp16", told, "take dtype bf16 or fp32")
+    return array
+
+
+def _is_finite(part: Array) -> bool:
+    """A sum is finite only if all are, and takes no mask; that of finite numbers may still overflow."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(part.sum()) or np.isfinite(part).all())

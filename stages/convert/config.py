@@ -9,6 +9,7 @@ from stages.settings import Place, Settings, TaskResources
 
 Format = Literal["native", "timm", "huggingface", "torchvision", "google", "google_big_vision", "onnx"]
 ForeignFormat = Literal["native", "timm", "huggingface", "torchvision", "google", "google_big_vision"]
+Dtype = Literal["fp32", "bf16", "fp16"]
 PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".tar", ".msgpack", ".h5")
 """Endings of files that are not opened."""
 WITHOUT_PICKLES = (
@@ -70,7 +71,7 @@ class ConvertConfig(Settings):
     `google` and `google_big_vision` are npz files of their codes' names, `onnx` runs in onnxruntime."""
     license: str | None = Field(default=None, min_length=1)
     """Licence of the weights, an SPDX identifier such as `apache-2.0`, written where each format's readers look."""
-    dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
+    dtype: Dtype = "fp32"
     """Type of the written numbers; training keeps its master weights in fp32."""
     use: Literal["params", "ema"] = "params"
     """Which tensors of the checkpoint: the parameters at its step, or their running average over steps."""

@@ -3,10 +3,8 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
 from stages.convert.config import Format
+from stages.convert.foreign.arrays import Array
 from stages.convert.links import Link, foreign_shapes, outward, same
 from stages.convert.names_google import google_big_vision_links, google_links
 from stages.convert.names_huggingface import huggingface_links
@@ -14,9 +12,7 @@ from stages.convert.names_timm import timm_links
 from stages.convert.names_torchvision import torchvision_links
 from stages.convert.source import Tensors
 from stages.vit.config import ModelSettings
-from stages.vit.native import parameter_shapes
-
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+from stages.vit.shapes import parameter_shapes
 
 
 @dataclass(frozen=True)
@@ -26,7 +22,7 @@ class Target:
     name: str
     shape: tuple[int, ...]
     sources: tuple[str, ...]
-    make: Callable[..., Tensor]
+    make: Callable[..., Array]
     place: int
     """Of its last source among the native tensors: the formats are written side by side in that order."""
 

@@ -1,18 +1,18 @@
 """How a format's tensors and native ones are made of each other: one link for each group that belongs together.
 
 The tables `names_*.py` are lists of links; the way out and the way in read the same ones. Shapes: D width, H heads,
-E = D/H, M and N any two sizes, C channels. Knows no files.
+E = D/H, M and N any two sizes, C channels. Numbers are NumPy's, moved as views where that can be. Knows no files.
 """
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
 
-Tensors = tuple[Tensor, ...]
-Shape = tuple[int, ...]
+from stages.convert.foreign.arrays import Array, Shape
+
+Many = tuple[Array, ...]
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class Link:
 
     native: tuple[str, ...]
     foreign: tuple[str, ...]
-    to_foreign: Callable[..., Tensors]
-    to_native: Callable[..., Tensors] | None
+    to_foreign: Callable[..., Many]
+    to_native: Callable[..., Many] | None
     """None where the format holds something computed that is not a parameter here, such as a sine table."""
     exact: bool = True
     """Whether there and back gives the same bits."""
@@ -37,7 +37,7 @@ class Made:
 
     name: str
     sources: tuple[str, ...]
-    make: Callable[..., Tensor]
+    make: Callable[..., Array]
 
 
 def outward(links: Iterable[Link]) -> list[Made]:
@@ -60,11 +60,11 @@ def inward(links: Iterable[Link]) -> list[Made]:
 
 
 def foreign_shapes(links: Iterable[Link], native: Mapping[str, Shape]) -> dict[str, Shape]:
-    """Name and shape of every foreign tensor, computed without memory for any."""
+    """Name and shape of every foreign tensor, computed without memory for those that are native ones rearranged."""
     shapes: dict[str, Shape] = {}
     for link in links:
-        made = link.to_foreign(*(torch.empty(native[name], device="meta") for name in link.native))
-        shapes |= {name: tuple(tensor.shape) for name, tensor in zip(link.foreign, made, strict=True)}
+        made = link.to_foreign(*(np.broadcast_to(_ZERO, native[name]) for name in link.native))
+        shapes |= {name: array.shape for name, array in zip(link.foreign, made, strict=True)}
     return shapes
 
 
@@ -83,14 +83,14 @@ def conv(native: str, foreign: str) -> Link:
     return Link(
         (native,),
         (foreign,),
-        lambda w_OIHW: (w_OIHW.permute(2, 3, 1, 0),),
-        lambda w_HWIO: (w_HWIO.permute(3, 2, 0, 1),),
+        lambda w_OIHW: (w_OIHW.transpose(2, 3, 1, 0),),
+        lambda w_HWIO: (w_HWIO.transpose(3, 2, 0, 1),),
     )
 
 
 def stacked(native: str, foreign: tuple[str, ...]) -> Link:
     """Projections that are rows of one tensor here, in this order, and tensors of their own there."""
-    return Link((native,), foreign, lambda x: x.chunk(len(foreign)), lambda *parts: (torch.cat(parts),))
+    return Link((native,), foreign, lambda x: tuple(np.split(x, len(foreign))), lambda *parts: (np.concatenate(parts),))
 
 
 def stacked_kernels(native: str, foreign: tuple[str, ...], heads: int) -> Link:
@@ -98,8 +98,8 @@ def stacked_kernels(native: str, foreign: tuple[str, ...], heads: int) -> Link:
     return Link(
         (native,),
         foreign,
-        lambda x: tuple(part_DD.T.unflatten(1, (heads, -1)) for part_DD in x.chunk(len(foreign))),
-        lambda *parts: (torch.cat([part_DHE.flatten(1).T for part_DHE in parts]),),
+        lambda x: tuple(part_DD.T.reshape(len(part_DD), heads, -1) for part_DD in np.split(x, len(foreign))),
+        lambda *parts: (np.concatenate([part_DHE.reshape(len(part_DHE), -1).T for part_DHE in parts]),),
     )
 
 
@@ -108,15 +108,18 @@ def stacked_biases(native: str, foreign: tuple[str, ...], heads: int) -> Link:
     return Link(
         (native,),
         foreign,
-        lambda x: tuple(part_D.unflatten(0, (heads, -1)) for part_D in x.chunk(len(foreign))),
-        lambda *parts: (torch.cat([part_HE.flatten() for part_HE in parts]),),
+        lambda x: tuple(part_D.reshape(heads, -1) for part_D in np.split(x, len(foreign))),
+        lambda *parts: (np.concatenate([part_HE.reshape(-1) for part_HE in parts]),),
     )
 
 
 def output_kernel(native: str, foreign: str, heads: int) -> Link:
     """The projection behind attention: (D, D) here, (H, E, D) there."""
     return Link(
-        (native,), (foreign,), lambda w_DD: (w_DD.T.unflatten(0, (heads, -1)),), lambda w_HED: (w_HED.flatten(0, 1).T,)
+        (native,),
+        (foreign,),
+        lambda w_DD: (w_DD.T.reshape(heads, -1, len(w_DD)),),
+        lambda w_HED: (w_HED.reshape(-1, w_HED.shape[-1]).T,),
     )
 
 
@@ -125,8 +128,11 @@ def weight_and_bias(native: str, foreign: str) -> list[Link]:
     return [same(f"{native}.{part}", f"{foreign}.{part}") for part in ("weight", "bias")]
 
 
-def _nth(make: Callable[..., Tensors], index: int) -> Callable[..., Tensor]:
-    def one(*sources: Any) -> Tensor:
+_ZERO = np.zeros((), np.float32)
+
+
+def _nth(make: Callable[..., Many], index: int) -> Callable[..., Array]:
+    def one(*sources: Any) -> Array:
         return make(*sources)[index]
 
     return one

@@ -6,9 +6,7 @@ its token is the sum of ours and its position's row, and its table has no such r
 
 from typing import NamedTuple
 
-from torch import Tensor
-from torch.nn import functional as F
-
+from stages.convert.foreign.arrays import Array
 from stages.convert.links import (
     Link,
     conv,
@@ -18,7 +16,7 @@ from stages.convert.links import (
     stacked_biases,
     stacked_kernels,
 )
-from stages.convert.positions_out import position_link
+from stages.convert.positions_out import below_zeros, position_link
 from stages.vit.config import ModelSettings
 from stages.vit.variants import ResNet
 
@@ -57,12 +55,12 @@ def google_big_vision_links(settings: ModelSettings) -> list[Link]:
 def _token_and_table(positions: Link) -> Link:
     """(cls_token, positions) as a token that holds its position's row, and a table without that row."""
 
-    def to_foreign(token_11D: Tensor, *own: Tensor) -> tuple[Tensor, Tensor]:
+    def to_foreign(token_11D: Array, *own: Array) -> tuple[Array, Array]:
         (table_1TD,) = positions.to_foreign(*own)
-        return token_11D + table_1TD[:, :1].to(token_11D.device), table_1TD[:, 1:]
+        return token_11D + table_1TD[:, :1], table_1TD[:, 1:]
 
-    def to_native(token_11D: Tensor, table_1ND: Tensor) -> tuple[Tensor, Tensor]:
-        return token_11D, F.pad(table_1ND, (0, 0, 1, 0))
+    def to_native(token_11D: Array, table_1ND: Array) -> tuple[Array, Array]:
+        return token_11D, below_zeros(table_1ND)
 
     learned = positions.to_native is not None
     names = ("params/cls", "params/pos_embedding")

@@ -3,7 +3,7 @@
 from stages.convert.links import Link, same
 from stages.convert.positions_out import position_link
 from stages.vit.config import ModelSettings
-from stages.vit.native import parameter_shapes
+from stages.vit.shapes import parameter_shapes
 
 _POSITIONS = ("pos_embed_x", "pos_embed_y")
 

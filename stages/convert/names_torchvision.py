@@ -4,9 +4,10 @@ Its users normalise images by ImageNet's mean and deviation, ours map them to [-
 holds the difference, and holds it rounded, so that it alone does not come back bit by bit.
 """
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
+from stages.convert.foreign.arrays import Array
 from stages.convert.links import Link, same, weight_and_bias
 from stages.convert.positions_out import position_link
 from stages.vit.config import ModelSettings
@@ -43,21 +44,23 @@ def torchvision_links(settings: ModelSettings) -> list[Link]:
     return [*links, *weight_and_bias("head", "heads.head")]
 
 
-def fold(weight_D3PP: Tensor, bias_D: Tensor) -> tuple[Tensor, Tensor]:
+def fold(weight_D3PP: Array, bias_D: Array) -> tuple[Array, Array]:
     """A projection of images in [-1, 1] as one of normalised images t: of x = 2 (t std + mean) - 1."""
-    scale_311, shift_3 = _affine(weight_D3PP.device)
-    weight = weight_D3PP.double()
-    shifted_D = bias_D.double() + weight.sum((2, 3)) @ shift_3
-    return (weight * scale_311).to(weight_D3PP.dtype), shifted_D.to(bias_D.dtype)
+    scale_311, shift_3 = _affine()
+    weight = weight_D3PP.astype(np.float64)
+    return _rounded(weight * scale_311, bias_D + weight.sum((2, 3)) @ shift_3)
 
 
-def unfold(weight_D3PP: Tensor, bias_D: Tensor, mean: Three = MEAN, std: Three = STD) -> tuple[Tensor, Tensor]:
+def unfold(weight_D3PP: Array, bias_D: Array, mean: Three = MEAN, std: Three = STD) -> tuple[Array, Array]:
     """The way back, of images normalised by any mean and deviation."""
-    scale_311, shift_3 = _affine(weight_D3PP.device, mean, std)
-    weight = weight_D3PP.double() / scale_311
-    return weight.to(weight_D3PP.dtype), (bias_D.double() - weight.sum((2, 3)) @ shift_3).to(bias_D.dtype)
+    scale_311, shift_3 = _affine(mean, std)
+    weight = weight_D3PP.astype(np.float64) / scale_311
+    return _rounded(weight, bias_D - weight.sum((2, 3)) @ shift_3)
 
 
-def _affine(device: torch.device, mean: Three = MEAN, std: Three = STD) -> tuple[Tensor, Tensor]:
-    scale_3 = 2 * torch.tensor(std, dtype=torch.float64, device=device)
-    return scale_3[:, None, None], 2 * torch.tensor(mean, dtype=torch.float64, device=device) - 1
+def _affine(mean: Three = MEAN, std: Three = STD) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    return 2 * np.array(std)[:, None, None], 2 * np.array(mean) - 1
+
+
+def _rounded(weight: NDArray[np.float64], bias: NDArray[np.float64]) -> tuple[Array, Array]:
+    return weight.astype(np.float32), bias.astype(np.float32)

@@ -6,46 +6,44 @@ Knows nothing of models.
 
 import io
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import torch
 from numpy.lib import format as npy
-from torch import Tensor
 
 from infra.storage.store import Digest
+from stages.convert.config import Dtype
+from stages.convert.foreign.arrays import Array
 from stages.convert.hashed_file import HashedFile, pieces
 
-_DESCR = {torch.float32: "<f4", torch.bfloat16: "|V2", torch.float16: "<f2"}
+_DESCR: Mapping[Dtype, str] = {"fp32": "<f4", "bf16": "|V2", "fp16": "<f2"}
 
 
 class NpzFile:
     """An archive open for writing the named arrays, in the order of `shapes`, all of one type."""
 
-    def __init__(self, path: Path, shapes: Sequence[tuple[str, tuple[int, ...]]], dtype: torch.dtype) -> None:
+    def __init__(self, path: Path, shapes: Sequence[tuple[str, tuple[int, ...]]], dtype: Dtype) -> None:
         self.path, self.dtype = path, dtype
         self._expected = list(reversed(shapes))
         self._file = HashedFile(path)
         self._zip = zipfile.ZipFile(self._file, "w", zipfile.ZIP_STORED)  # without seek it never goes back
 
-    def add(self, name: str, tensor: Tensor) -> None:
+    def add(self, name: str, array: Array) -> None:
         """Append the next array, cast to the file's type.
 
         Errors: ValueError for any but the next name and its shape; StorageError for a full disk.
         """
         wanted = self._expected.pop()
-        if wanted != (name, tuple(tensor.shape)):
-            raise ValueError(f"{self.path}: {wanted} is next, not {(name, tuple(tensor.shape))}")
+        if wanted != (name, array.shape):
+            raise ValueError(f"{self.path}: {wanted} is next, not {(name, array.shape)}")
         header = io.BytesIO()
-        npy.write_array_header_1_0(
-            header, {"descr": _DESCR[self.dtype], "fortran_order": False, "shape": tuple(tensor.shape)}
-        )
+        npy.write_array_header_1_0(header, {"descr": _DESCR[self.dtype], "fortran_order": False, "shape": array.shape})
         member = zipfile.ZipInfo(f"{name}.npy")  # dated 1980: a second try writes the same bytes
         with self._zip.open(member, "w", force_zip64=True) as file:
             file.write(header.getvalue())
-            for data in pieces(tensor, self.dtype):
+            for data in pieces(array, self.dtype):
                 file.write(data)
 
     def digest(self) -> Digest:

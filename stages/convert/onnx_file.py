@@ -17,8 +17,7 @@ from stages.artifacts import File
 from stages.convert.checked import checked
 from stages.convert.described import ONNX, about_of, header
 from stages.convert.hashed_file import need_room
-from stages.convert.layouts import DTYPES
-from stages.convert.proof import load_model
+from stages.convert.proof import DTYPES, load_model
 from stages.convert.safetensors_file import file_bytes
 from stages.convert.source import open_source
 from stages.convert.task import WriteTask
@@ -35,10 +34,10 @@ def write_onnx(task: WriteTask) -> tuple[File, ...]:
     folder.mkdir(parents=True, exist_ok=True)
     source = open_source(task.source, task.ctx.scratch / "source", task.config.use)
     about = about_of(task, source.settings)
-    dtype = DTYPES[task.config.dtype]
+    dtype = task.config.dtype
     need_room(folder, file_bytes(list(source.shapes.items()), dtype))
-    model = load_model(replace(source, read=checked(source.read, dtype)), dtype)
-    build_onnx(model, source.settings, folder / ONNX, dtype, header("onnx", about))
+    model = load_model(replace(source, read=checked(source.read, dtype)), DTYPES[dtype])
+    build_onnx(model, source.settings, folder / ONNX, DTYPES[dtype], header("onnx", about))
     return tuple(task.ctx.out.upload(path, f"onnx/{path.name}") for path in sorted(folder.iterdir()))
 
 

@@ -14,8 +14,7 @@ from infra.errors import IntegrityError
 from stages.convert.check_npz import npz_outputs
 from stages.convert.check_onnx import onnx_outputs
 from stages.convert.check_torch import timm_outputs, torchvision_outputs, transformers_outputs
-from stages.convert.config import Format
-from stages.convert.layouts import DTYPES
+from stages.convert.config import Dtype, Format
 from stages.convert.limits import unsaid
 from stages.convert.proof import Absent, Given, Outputs, compare, load_model, load_rounded, own_outputs, parity_images
 from stages.convert.round_trip import round_trip
@@ -51,7 +50,7 @@ def check(task: CheckTask) -> dict[str, Any]:
     return proof | ({"note": note} if note else {}) | _ask(name, source, scratch / name, dtype)
 
 
-def _ask(name: Format, source: Tensors, folder: Path, dtype: str) -> dict[str, Any]:
+def _ask(name: Format, source: Tensors, folder: Path, dtype: Dtype) -> dict[str, Any]:
     given = Given(source.settings, folder, dtype, parity_images(source.settings.image_px))
     with torch.inference_mode():
         try:
@@ -59,7 +58,7 @@ def _ask(name: Format, source: Tensors, folder: Path, dtype: str) -> dict[str, A
         except Absent as error:
             return {"unchecked": f"{error} is not installed: pip install 'vitpipe[parity]'"}
         ours = own_outputs(load_model(source), given)
-        rounded = own_outputs(load_rounded(name, source, DTYPES[dtype]), given) if dtype != "fp32" else ours
+        rounded = own_outputs(load_rounded(name, source, dtype), given) if dtype != "fp32" else ours
     return compare(ours, rounded, theirs) | {"library": library}
 
 

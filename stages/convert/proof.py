@@ -11,14 +11,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stages.convert.config import Format
+from stages.convert.config import Dtype, Format
+from stages.convert.foreign.arrays import widened
 from stages.convert.layouts import links_of
+from stages.convert.numbers import stored
 from stages.convert.source import Tensors
 from stages.vit.build import Model, build_model
 from stages.vit.config import ModelSettings
 from stages.vit.model import ViT
 
 NUM_IMAGES = 4
+DTYPES: Mapping[Dtype, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 TOLERANCE = 1e-4
 """Largest difference of any output in fp32, over the output's largest absolute value where that is above 1. Measured
 differences between equal models stay below 1e-5; another GELU, epsilon or order of q, k, v is above 1e-3."""
@@ -65,24 +68,25 @@ def load_model(source: Tensors, rounding: torch.dtype = torch.float32) -> Model:
     """Our model with the source's tensors, rounded to a type but held in fp32."""
     with torch.device("meta"):
         model = build_model(source.settings)
-    state = {name: source.read(name).to(rounding).float() for name in source.shapes}
+    state = {name: torch.from_numpy(source.read(name)).to(rounding).float() for name in source.shapes}
     model.load_state_dict(state, assign=True)
     return model.eval()
 
 
-def load_rounded(name: Format, source: Tensors, dtype: torch.dtype) -> Model:
+def load_rounded(name: Format, source: Tensors, dtype: Dtype) -> Model:
     """Our model with its numbers rounded as the format's are: what it holds in another form is rounded in that form."""
-    model = load_model(source, dtype)
+    model = load_model(source, DTYPES[dtype])
     if name in ("native", "onnx"):
         return model
     for link in links_of(name, source.settings):
         if not link.exact and link.to_native is not None:
             foreign = link.to_foreign(*(source.read(each) for each in link.native))
-            back = link.to_native(*(tensor.to(dtype).float() for tensor in foreign))
-            model.load_state_dict(dict(zip(link.native, back, strict=True)), strict=False, assign=True)
+            back = link.to_native(*(widened(stored(array, dtype)) for array in foreign))
+            state = {each: torch.from_numpy(array) for each, array in zip(link.native, back, strict=True)}
+            model.load_state_dict(state, strict=False, assign=True)
     if source.settings.position == "sincos2d":  # computed here, a table of numbers there
         table = model.get_buffer("pos_table")
-        table.copy_(table.to(dtype).float())
+        table.copy_(table.to(DTYPES[dtype]).float())
     return model
 
 

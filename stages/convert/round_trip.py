@@ -7,16 +7,18 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import safe_open
 from torch import Tensor
 
-from stages.convert.config import Format
+from stages.convert.config import Dtype, Format
 from stages.convert.described import FILES, NPZ
-from stages.convert.layouts import DTYPES, links_of
+from stages.convert.layouts import links_of
+from stages.convert.numbers import stored
 from stages.convert.source import Tensors
 
 
-def round_trip(name: Format, source: Tensors, folder: Path, dtype: str) -> dict[str, Any]:
+def round_trip(name: Format, source: Tensors, folder: Path, dtype: Dtype) -> dict[str, Any]:
     """`round_trip`: `bit-identical`, perhaps but for named tensors that the format holds in another form; and
     `differing`, the tensors that came back changed without such a reason."""
     kept, changed, differing = 0, [], []
@@ -26,22 +28,27 @@ def round_trip(name: Format, source: Tensors, folder: Path, dtype: str) -> dict[
                 changed += list(link.native or link.foreign)
                 continue
             back = link.to_native(*(read(each) for each in link.foreign))
-            for native, tensor in zip(link.native, back, strict=True):
+            for native, array in zip(link.native, back, strict=True):
                 kept += 1
-                if not torch.equal(tensor, source.read(native).to(DTYPES[dtype])):
+                if not np.array_equal(array, stored(source.read(native), dtype)):
                     differing.append(native)
     but = f" but for {', '.join(changed)}, held in another form" if changed else ""
     return {"round_trip": f"bit-identical{but}", "tensors": kept} | ({"differing": differing} if differing else {})
 
 
 @contextmanager
-def _reader(path: Path) -> Iterator[Callable[[str], Tensor]]:
+def _reader(path: Path) -> Iterator[Callable[[str], NDArray[Any]]]:
+    """Numbers as they are stored: bf16, which NumPy has not, as its bits."""
     if path.name != NPZ:
-        with safe_open(path, "pt") as file:
-            yield file.get_tensor
+        with safe_open(path, "pt") as file:  # for NumPy its library reads no bf16
+            yield lambda name: _bits_of_bf16(file.get_tensor(name)).numpy()
         return
     with np.load(path, allow_pickle=False) as arrays:
-        yield lambda name: array_to_tensor(arrays[name])
+        yield lambda name: _bits_of_bf16(array_to_tensor(arrays[name])).numpy()
+
+
+def _bits_of_bf16(tensor: Tensor) -> Tensor:
+    return tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor
 
 
 def array_to_tensor(array: "np.ndarray[Any, Any]") -> Tensor:

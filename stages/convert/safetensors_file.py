@@ -10,35 +10,35 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import torch
-from torch import Tensor
-
 from infra.storage.store import Digest
+from stages.convert.config import Dtype
+from stages.convert.foreign.arrays import Array
 from stages.convert.hashed_file import HashedFile, pieces
+from stages.convert.numbers import ITEM_BYTES
 
-_NAMES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
+_NAMES: Mapping[Dtype, str] = {"fp32": "F32", "bf16": "BF16", "fp16": "F16"}
 
 
 class SafetensorsFile:
     """A file open for writing the named tensors, in the order of `shapes`, all of one type."""
 
     def __init__(
-        self, path: Path, shapes: Sequence[tuple[str, tuple[int, ...]]], dtype: torch.dtype, metadata: Mapping[str, str]
+        self, path: Path, shapes: Sequence[tuple[str, tuple[int, ...]]], dtype: Dtype, metadata: Mapping[str, str]
     ) -> None:
         self.path, self.dtype = path, dtype
         self._expected = list(reversed(shapes))
         self._file = HashedFile(path)
         self._file.write(_header(shapes, dtype, metadata))
 
-    def add(self, name: str, tensor: Tensor) -> None:
+    def add(self, name: str, array: Array) -> None:
         """Append the next tensor, cast to the file's type.
 
         Errors: ValueError for any but the next name and its shape; StorageError for a full disk.
         """
         wanted = self._expected.pop()
-        if wanted != (name, tuple(tensor.shape)):
-            raise ValueError(f"{self.path}: {wanted} is next, not {(name, tuple(tensor.shape))}")
-        for data in pieces(tensor, self.dtype):
+        if wanted != (name, array.shape):
+            raise ValueError(f"{self.path}: {wanted} is next, not {(name, array.shape)}")
+        for data in pieces(array, self.dtype):
             self._file.write(data)
 
     def digest(self) -> Digest:
@@ -54,16 +54,16 @@ class SafetensorsFile:
         self._file.close()
 
 
-def file_bytes(shapes: Sequence[tuple[str, tuple[int, ...]]], dtype: torch.dtype) -> int:
+def file_bytes(shapes: Sequence[tuple[str, tuple[int, ...]]], dtype: Dtype) -> int:
     """Bytes of the tensors such a file will hold."""
-    return sum(math.prod(shape) for _, shape in shapes) * dtype.itemsize
+    return sum(math.prod(shape) for _, shape in shapes) * ITEM_BYTES[dtype]
 
 
-def _header(shapes: Sequence[tuple[str, tuple[int, ...]]], dtype: torch.dtype, metadata: Mapping[str, str]) -> bytes:
+def _header(shapes: Sequence[tuple[str, tuple[int, ...]]], dtype: Dtype, metadata: Mapping[str, str]) -> bytes:
     entries: dict[str, object] = {"__metadata__": dict(metadata)}
     start = 0
     for name, shape in shapes:
-        stop = start + math.prod(shape) * dtype.itemsize
+        stop = start + math.prod(shape) * ITEM_BYTES[dtype]
         entries[name] = {"dtype": _NAMES[dtype], "shape": list(shape), "data_offsets": [start, stop]}
         start = stop
     text = json.dumps(entries, separators=(",", ":")).encode()

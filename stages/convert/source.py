@@ -3,32 +3,32 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
-
-from safetensors import safe_open
-from torch import Tensor
+from typing import Literal
 
 from infra.errors import IntegrityError, UsageError
 from stages.artifacts import Checkpoint, Score, Weights
+from stages.convert.foreign.arrays import Array
 from stages.convert.foreign.back import native_reader
 from stages.convert.foreign.look import Foreign, reopen
+from stages.convert.foreign.safetensors_reader import open_safetensors
 from stages.convert.task import Source, settings_of
 from stages.training.step_weights import open_step
 from stages.vit.config import ModelSettings
-from stages.vit.native import TENSORS, difference, parameter_shapes
+from stages.vit.settings_file import TENSORS
+from stages.vit.shapes import difference, parameter_shapes
 
 Use = Literal["params", "ema"]
-Found = tuple[dict[str, tuple[int, ...]], Callable[[str], Tensor]]
+Found = tuple[dict[str, tuple[int, ...]], Callable[[str], Array]]
 
 
 @dataclass(frozen=True)
 class Tensors:
-    """A model's parameters by their native names, each read when asked for."""
+    """A model's parameters by their native names, each read when asked for, in fp32."""
 
     settings: ModelSettings
     shapes: dict[str, tuple[int, ...]]
     """In the model's order."""
-    read: Callable[[str], Tensor]
+    read: Callable[[str], Array]
 
 
 def open_source(source: Source, scratch: Path, use: Use) -> Tensors:
@@ -54,13 +54,12 @@ def open_source(source: Source, scratch: Path, use: Use) -> Tensors:
 
 def _open_step(source: Checkpoint, scratch: Path, use: Use) -> Found:
     step = open_step(source, scratch, average=use == "ema")
-    return step.shapes, step.tensor
+    return step.shapes, step.array
 
 
 def _open_native(source: Weights | Score, scratch: Path) -> Found:
     path = f"native/{TENSORS}"
     if not source.has(path):
         raise UsageError(f"convert {source.uri}", "it holds no native weights", "convert the checkpoint instead")
-    tensors: Any = safe_open(source.fetch(path, scratch), "pt")
-    shapes = {name: tuple(tensors.get_slice(name).get_shape()) for name in list(tensors.keys())}
-    return shapes, tensors.get_tensor
+    opened = open_safetensors([source.fetch(path, scratch)])
+    return opened.shapes, opened.read

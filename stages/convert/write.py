@@ -1,26 +1,26 @@
-"""Write all wanted formats in one pass over the source: each tensor is read once or twice, a few are held at a time."""
+"""Write all wanted formats in one pass over the source: each tensor is read once or twice, a few are held at a time.
+
+Imports no torch, whose libraries alone take more memory than the pass.
+"""
 
 import functools
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
-import torch
-
-from infra.errors import IntegrityError, Stopped
-from infra.storage.store import Digest
+from infra.errors import Stopped
 from stages.artifacts import File
 from stages.contract import TaskContext
 from stages.convert.checked import finite, in_range
-from stages.convert.config import Format
+from stages.convert.config import Dtype, Format
 from stages.convert.described import FILES, NPZ, About, about_of, companions, header
 from stages.convert.hashed_file import need_room
-from stages.convert.layouts import DTYPES, Target, layout
+from stages.convert.layouts import Target, layout
 from stages.convert.npz_file import NpzFile
 from stages.convert.safetensors_file import SafetensorsFile, file_bytes
 from stages.convert.source import Tensors, open_source
 from stages.convert.task import WriteTask
-from stages.vit.native import SETTINGS, settings_json
+from stages.vit.settings_file import SETTINGS, settings_json
 
 Layouts = Mapping[Format, list[Target]]
 Writer = SafetensorsFile | NpzFile
@@ -38,7 +38,7 @@ def write(task: WriteTask) -> tuple[File, ...]:
     source = open_source(task.source, scratch / "source", task.config.use)
     about = about_of(task, source.settings)
     layouts: Layouts = {name: layout(name, source) for name in formats}
-    dtype = DTYPES[task.config.dtype]
+    dtype = task.config.dtype
     need_room(scratch, sum(file_bytes(_shapes(targets), dtype) for targets in layouts.values()))
     with ExitStack() as stack:
         writers: dict[Format, Writer] = {}
@@ -46,19 +46,17 @@ def write(task: WriteTask) -> tuple[File, ...]:
             writers[name] = _open(name, written / name / FILES[name], _shapes(targets), dtype, about)
             stack.push(writers[name])
         _stream(source, layouts, writers, task.ctx)
-        digests = {name: writer.digest() for name, writer in writers.items()}
-    files = [
-        _upload(task.ctx, written / name / FILES[name], f"{name}/{FILES[name]}", digests[name]) for name in formats
-    ]
+        digests = {f"{name}/{FILES[name]}": writer.digest() for name, writer in writers.items()}
+    # given away by their digests, so that a store of this disk takes them without a copy; what the store then holds is
+    # read back and compared by the checks
+    files = [task.ctx.out.upload(written / at, at, digest) for at, digest in digests.items()]
     small = {f"{name}/{path}": data for name in formats for path, data in companions(name, about).items()}
     if "native" in formats:
         small[f"native/{SETTINGS}"] = settings_json(source.settings)
     return (*files, *(out.put(path, data) for path, data in small.items()))
 
 
-def _open(
-    name: Format, path: Path, shapes: list[tuple[str, tuple[int, ...]]], dtype: torch.dtype, about: About
-) -> Writer:
+def _open(name: Format, path: Path, shapes: list[tuple[str, tuple[int, ...]]], dtype: Dtype, about: About) -> Writer:
     if path.name == NPZ:
         return NpzFile(path, shapes, dtype)
     return SafetensorsFile(path, shapes, dtype, header(name, about))
@@ -76,20 +74,10 @@ def _stream(source: Tensors, layouts: Layouts, writers: Mapping[Format, Writer],
         for name, targets in waiting.items():
             while targets and targets[-1].place == place:
                 target = targets.pop()
-                tensor = target.make(*(read(each) for each in target.sources))
-                writers[name].add(target.name, in_range(tensor, target.name, writers[name].dtype))
+                array = target.make(*(read(each) for each in target.sources))
+                writers[name].add(target.name, in_range(array, target.name, writers[name].dtype))
         ctx.progress.update(place + 1, len(source.shapes), unit="tensors")
 
 
 def _shapes(targets: list[Target]) -> list[tuple[str, tuple[int, ...]]]:
     return [(target.name, target.shape) for target in targets]
-
-
-def _upload(ctx: TaskContext, local: Path, path: str, written: Digest) -> File:
-    file = ctx.out.upload(local, path)
-    if file.digest != written:
-        raise IntegrityError(
-            f"upload {local}", f"written with SHA-256 {written.sha256}, read back {file.sha256}", "check the disk"
-        )
-    local.unlink()
-    return file

@@ -20,7 +20,8 @@ from stages.images.train import TrainImages
 from stages.vit.adapt import adapt_state
 from stages.vit.build import Model, build_model
 from stages.vit.init import init_weights
-from stages.vit.native import SETTINGS, TENSORS, load_weights, save_native
+from stages.vit.native import load_weights, save_native
+from stages.vit.settings_file import SETTINGS, TENSORS
 
 
 def run_trial(task: TrialTask) -> tuple[Outcome, File]:

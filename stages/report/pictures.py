@@ -73,7 +73,7 @@ def _model(task: DrawTask) -> tuple[Model, str]:
     if isinstance(weights, Checkpoint):
         settings = ModelSettings.model_validate(weights.model)
         opened = open_step(weights, scratch, task.config.step)
-        state = dict(opened)
+        state = {name: torch.from_numpy(array) for name, array in opened}
         source = f"{name} at step {task.config.step or weights.step:,}"
     else:
         settings, state = load_weights(weights, scratch)

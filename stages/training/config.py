@@ -17,6 +17,9 @@ BUCKET_ELEMENTS = 25_000_000
 Rate = Annotated[float, Field(ge=0, lt=1)]
 """Share of a running average that a step keeps."""
 
+MASKED_PARAMETERS = frozenset({"mask_token", "predictor.weight", "predictor.bias"})
+"""Those that masked patch prediction has beside a plain ViT's; of no use once the encoder is trained."""
+
 
 class ObjectiveSettings(Settings):
     """What the model is asked to predict, and how a wrong answer is counted."""

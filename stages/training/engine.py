@@ -16,7 +16,8 @@ from infra.work import Rank
 from stages.training.config import BUCKET_ELEMENTS
 from stages.training.deal import Deal
 from stages.training.ema import Average
-from stages.training.holdings import WEIGHT, Holdings
+from stages.training.holdings import Holdings
+from stages.training.state_files import WEIGHT
 
 
 @dataclass(frozen=True)

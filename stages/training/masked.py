@@ -12,9 +12,6 @@ from stages.training.config import NUM_COLOURS
 from stages.vit.config import ModelSettings
 from stages.vit.model import ViT
 
-OWN_PARAMETERS = frozenset({"mask_token", "predictor.weight", "predictor.bias"})
-"""Those that a plain ViT has not; of no use once the encoder is trained."""
-
 
 class MaskedPatchViT(ViT):
     """Images and their corruption to predictions (B, C, O) for the corrupted patches. `settings` have no classes."""

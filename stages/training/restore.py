@@ -14,8 +14,7 @@ from infra.work import Rank
 from stages.contract import Events
 from stages.training import agree
 from stages.training.engine import Engine
-from stages.training.holdings import WEIGHT
-from stages.training.state_files import AVERAGE, LAYOUT, Layout, StateFiles
+from stages.training.state_files import AVERAGE, LAYOUT, WEIGHT, Layout, StateFiles
 from stages.training.steps import METRICS, STATE, Place, StepFile, StepManifest, committed
 
 

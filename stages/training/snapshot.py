@@ -5,6 +5,7 @@ the copy runs at the bus's speed.
 """
 
 import hashlib
+import json
 from pathlib import Path
 
 import torch
@@ -14,7 +15,7 @@ from infra.errors import StorageError
 from infra.faults import reach
 from infra.storage.store import Digest
 from stages.training.engine import Engine
-from stages.training.state_files import AVERAGE, MOMENTS, WEIGHTS, Run, file_name, header, key
+from stages.training.state_files import AVERAGE, MOMENTS, WEIGHTS, Run, file_name, key
 
 _CHUNK_BYTES = 2**24
 
@@ -59,7 +60,7 @@ class Snapshot:
         size = 0
         try:
             with path.open("wb") as out:
-                for chunk in [memoryview(header(self._live[file])), *_chunks(data)]:
+                for chunk in [memoryview(_header(self._live[file])), *_chunks(data)]:
                     digest.update(chunk)
                     out.write(chunk)
                     size += len(chunk)
@@ -87,3 +88,17 @@ def _runs(engine: Engine) -> dict[str, dict[str, Tensor]]:
 
 def _chunks(data: memoryview) -> list[memoryview]:
     return [data[start : start + _CHUNK_BYTES] for start in range(0, len(data), _CHUNK_BYTES)]
+
+
+def _header(runs: dict[str, Tensor]) -> bytes:
+    """What a safetensors file begins with whose flat tensors follow each other in this order."""
+    names = {torch.float32: "F32", torch.bfloat16: "BF16"}
+    entries: dict[str, object] = {}
+    start = 0
+    for name, tensor in runs.items():
+        stop = start + tensor.nbytes
+        entries[name] = {"dtype": names[tensor.dtype], "shape": [tensor.numel()], "data_offsets": [start, stop]}
+        start = stop
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # the format aligns the data to 8 bytes
+    return len(text).to_bytes(8, "little") + text

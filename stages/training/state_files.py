@@ -2,29 +2,42 @@
 
 Each rank writes its share of the weights, of the moments and of the average in a safetensors file each, whose tensors
 are flat runs `kind/parameter/start`; `layout.json` lists them all. So any world size and ZeRO stage reads what any
-other wrote, and a conversion reads the weights alone. Files are mapped, not loaded. Knows no DeepSpeed.
+other wrote, and a conversion reads the weights alone. Files are mapped, not loaded. Knows no DeepSpeed and no torch.
 """
 
-import json
 import math
 from collections.abc import Container, Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
 from infra.errors import IntegrityError
 from stages.artifacts import Frozen
-from stages.training.holdings import WEIGHT, Part, Shapes
 
 LAYOUT = "layout.json"
+WEIGHT = "weight"
 WEIGHTS, MOMENTS, AVERAGE = "weights", "moments", "average"
+Shapes = dict[str, tuple[int, ...]]
 Run = tuple[str, int, int]
 """Parameter, first number, how many."""
+
+
+class Stretch(Protocol):
+    """Numbers [start, start + count) of a parameter."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def start(self) -> int: ...
+
+    @property
+    def count(self) -> int: ...
 
 
 class Layout(Frozen):
@@ -75,7 +88,7 @@ class Layout(Frozen):
             if low < high:
                 yield rank, first, low, high
 
-    def needed(self, held: Iterable[Part], share: Iterable[Part], average: bool) -> list[str]:
+    def needed(self, held: Iterable[Stretch], share: Iterable[Stretch], average: bool) -> list[str]:
         """Files that hold the weights and moments of some parts, and with `average` that of others."""
         mine = {rank for part in held for rank, *_ in self.overlaps(part.name, part.start, part.count)}
         names = {file_name(sort, rank) for rank in mine for sort in (WEIGHTS, *([MOMENTS] if self.moments else []))}
@@ -101,7 +114,7 @@ def key(kind: str, name: str, start: int) -> str:
 
 
 class StateFiles:
-    """The state in a local folder, all files verified. With `average`, `tensor` and iteration give the average.
+    """The state in a local folder, all files verified. With `average`, `array` and iteration give the average.
 
     `shapes` is name -> shape in the model's order, those of `leave_out` left out.
     """
@@ -110,41 +123,31 @@ class StateFiles:
         self.folder = folder
         self.layout = Layout.parse((folder / LAYOUT).read_bytes(), str(folder / LAYOUT))
         self._kind = AVERAGE if average else WEIGHT
-        self._open: dict[str, Any] = {}
+        self._open: dict[tuple[str, str], Any] = {}
         self.shapes = {name: shape for name, shape in self.layout.shapes.items() if name not in leave_out}
 
-    def copy(self, kind: str, name: str, start: int, target: Tensor) -> None:
-        """Copy numbers of a parameter, from `start` on, into a flat tensor. IntegrityError when they are not there."""
-        for rank, first, low, high in self.layout.overlaps(name, start, target.numel()):
+    def copy(self, kind: str, name: str, start: int, target: Any) -> None:
+        """Copy numbers of a parameter, from `start` on, into a flat array of NumPy's or tensor of torch's.
+
+        bf16, in which some moments are kept, is for tensors alone. IntegrityError when the numbers are not there.
+        """
+        framework = "np" if isinstance(target, np.ndarray) else "pt"
+        for rank, first, low, high in self.layout.overlaps(name, start, len(target)):
             file = file_name(sort_of(kind), rank)
             try:
-                if file not in self._open:
-                    self._open[file] = safe_open(self.folder / file, "pt")
-                numbers = self._open[file].get_slice(key(kind, name, first))[low - first : high - first]
+                if (file, framework) not in self._open:
+                    self._open[file, framework] = safe_open(self.folder / file, framework)
+                numbers = self._open[file, framework].get_slice(key(kind, name, first))[low - first : high - first]
             except (OSError, SafetensorError) as error:
                 raise IntegrityError(f"read {kind} of {name} in {self.folder / file}", str(error), "") from error
-            target[low - start : high - start].copy_(numbers)
+            target[low - start : high - start] = numbers
 
-    def tensor(self, name: str) -> Tensor:
-        """One parameter, or its average, in fp32, in memory of its own."""
-        whole = torch.empty(self.shapes[name], dtype=torch.float32)
-        self.copy(self._kind, name, 0, whole.view(-1))
+    def array(self, name: str) -> NDArray[np.float32]:
+        """One parameter, or its average, in memory of its own."""
+        whole = np.empty(self.shapes[name], np.float32)
+        self.copy(self._kind, name, 0, whole.reshape(-1))
         return whole
 
-    def __iter__(self) -> Iterator[tuple[str, Tensor]]:
+    def __iter__(self) -> Iterator[tuple[str, NDArray[np.float32]]]:
         for name in self.shapes:
-            yield name, self.tensor(name)
-
-
-def header(runs: dict[str, Tensor]) -> bytes:
-    """What a safetensors file begins with whose flat tensors follow each other in this order."""
-    names = {torch.float32: "F32", torch.bfloat16: "BF16"}
-    entries: dict[str, object] = {}
-    start = 0
-    for name, tensor in runs.items():
-        stop = start + tensor.nbytes
-        entries[name] = {"dtype": names[tensor.dtype], "shape": [tensor.numel()], "data_offsets": [start, stop]}
-        start = stop
-    text = json.dumps(entries, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)  # the format aligns the data to 8 bytes
-    return len(text).to_bytes(8, "little") + text
+            yield name, self.array(name)

@@ -10,7 +10,7 @@ from pathlib import Path
 from infra.errors import IntegrityError, NotFound, UsageError
 from infra.storage.store import Store
 from stages.artifacts import Checkpoint, File
-from stages.training.masked import OWN_PARAMETERS
+from stages.training.config import MASKED_PARAMETERS
 from stages.training.state_files import AVERAGE, LAYOUT, WEIGHTS, StateFiles
 from stages.training.steps import STATE, Place, StepManifest, average_files, committed, no_average
 
@@ -39,7 +39,7 @@ def open_step(checkpoint: Checkpoint, scratch: Path, step: int | None = None, av
         found.fetch(path, scratch)
     if not (scratch / state / LAYOUT).exists():
         raise IntegrityError(f"read {checkpoint.uri}", f"step {found.step} lists no {LAYOUT}", "use another step")
-    return StateFiles(scratch / state, leave_out=OWN_PARAMETERS, average=average)
+    return StateFiles(scratch / state, leave_out=MASKED_PARAMETERS, average=average)
 
 
 def kept_steps(checkpoint: Checkpoint) -> dict[int, Place]:

@@ -3,8 +3,11 @@
 Times 303M images x epochs, `train_flops_per_image` reproduces the paper's exaFLOPs (Table 6): see the test of it.
 """
 
+import math
+
 from stages.vit.config import ModelSettings
 from stages.vit.conv_costs import convolutions_of
+from stages.vit.shapes import parameter_shapes
 
 BLOCK_ACTIVATION_BYTES = 34
 """Of one encoder block, per token and unit of width, in bf16 with fused attention (Korthikanti et al. 2022)."""
@@ -29,11 +32,8 @@ def train_flops_per_image(settings: ModelSettings) -> int:
 
 def num_parameters(settings: ModelSettings) -> int:
     """Trained parameters of the whole model, head included where `classes` is set."""
-    convolutions = sum(one.parameters for one in convolutions_of(settings))
-    last_norm = 2 * settings.feature_width
-    encoder = last_norm if settings.resnet is not None else _encoder_parameters(settings)
-    biases = (settings.classes or 0) + (settings.feature_width if settings.representation != "none" else 0)
-    return convolutions + encoder + _head_weights(settings) + biases
+    shapes = parameter_shapes(settings.model_copy(update={"classes": settings.classes or 0}))
+    return sum(math.prod(shape) for shape in shapes.values())
 
 
 def activation_bytes(settings: ModelSettings, recompute: bool = False) -> int:
@@ -72,20 +72,6 @@ def _encoder_macs(settings: ModelSettings) -> int:
     if settings.pool == "map":
         pool = 2 * tokens * width**2 + 2 * width**2 + 2 * tokens * width + 2 * width * mlp
     return layers * block + patches + pool
-
-
-def _encoder_parameters(settings: ModelSettings) -> int:
-    sizes = settings.sizes
-    width, mlp, layers = sizes.width, sizes.mlp, sizes.layers
-    norm = 2 * width
-    mlp_block = 2 * width * mlp + mlp + width
-    block = 4 * (width**2 + width) + mlp_block + 2 * norm
-    if settings.position == "relative":
-        block += (2 * settings.tokens - 1) * (width // sizes.heads)
-    positions = {"learned1d": settings.tokens * width, "learned2d": settings.grid * width}.get(settings.position, 0)
-    patches = settings.patch_channels * sizes.patch_px**2 * width + width
-    pool = {"cls": width, "gap": 0, "map": width + 4 * (width**2 + width) + norm + mlp_block}[settings.pool]
-    return layers * block + norm + positions + patches + pool
 
 
 def _head_weights(settings: ModelSettings) -> int:

@@ -14,7 +14,8 @@ from stages.vit.config import ModelSettings
 from stages.vit.depth import drop_branch, dropout, rising, through
 from stages.vit.hybrid import HybridEmbed
 from stages.vit.patches import PatchEmbed
-from stages.vit.positions import join_axes, sincos_2d
+from stages.vit.positions import join_axes
+from stages.vit.sincos import sincos_2d
 
 
 class ViT(nn.Module):
@@ -46,7 +47,8 @@ class ViT(nn.Module):
             self.pos_embed_x = nn.Parameter(torch.zeros(grid, width // 2))
             self.pos_embed_y = nn.Parameter(torch.zeros(grid, width - width // 2))
         elif settings.position == "sincos2d":
-            self.register_buffer("pos_table", sincos_2d(grid, width)[None], persistent=False)
+            # real on the meta device too: a model made there and then filled has its table already
+            self.register_buffer("pos_table", torch.from_numpy(sincos_2d(grid, width))[None], persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) to logits (B, K), or to features (B, R) where there is no head."""

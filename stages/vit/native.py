@@ -3,24 +3,18 @@
 Nothing is loaded that does not fit the settings to the last name and shape, and no pickle is ever opened.
 """
 
-import difflib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
-from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from infra.errors import IntegrityError, UsageError
 from stages.artifacts import Score, Weights
-from stages.vit.build import build_model
 from stages.vit.config import ModelSettings
-
-TENSORS, SETTINGS = "model.safetensors", "model.json"
-_SCHEMA = 1
+from stages.vit.settings_file import SETTINGS, TENSORS, read_settings, settings_json
+from stages.vit.shapes import difference, parameter_shapes
 
 
 def save_native(folder: Path, state: Mapping[str, Tensor], settings: ModelSettings) -> None:
@@ -59,26 +53,6 @@ def load_weights(artifact: Weights | Score, scratch: Path) -> tuple[ModelSetting
     return load_native(scratch / "native")
 
 
-def settings_json(settings: ModelSettings) -> bytes:
-    """Content of `model.json`."""
-    content = {"schema": _SCHEMA, "format": "vitpipe-native", "model": settings.model_dump(mode="json")}
-    return (json.dumps(content, indent=1) + "\n").encode()
-
-
-def read_settings(path: Path) -> ModelSettings:
-    """Read `model.json`. Errors: UsageError when absent or of a newer schema, IntegrityError when damaged."""
-    if not path.is_file():
-        raise UsageError(f"read {path}", "there is no such file", "native weights need their settings beside them")
-    try:
-        content = json.loads(path.read_bytes())
-        if content["schema"] > _SCHEMA:
-            found = f"schema {content['schema']} was written by a newer vitpipe; this one reads up to {_SCHEMA}"
-            raise UsageError(f"read {path}", found, "update vitpipe")
-        return ModelSettings.model_validate(content["model"])
-    except (ValueError, KeyError, TypeError, ValidationError) as error:
-        raise IntegrityError(f"read {path}", f"it is damaged: {error}", "fetch or convert it again") from error
-
-
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Read a safetensors file. UsageError for a pickle under that name, IntegrityError for a damaged file."""
     with path.open("rb") as file:
@@ -91,33 +65,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise IntegrityError(f"read {path}", f"it is damaged: {error}", "fetch or convert it again") from error
 
 
-def parameter_shapes(settings: ModelSettings) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every parameter, in the model's order, without memory for any."""
-    with torch.device("meta"):
-        model = build_model(settings)
-    return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
-
-
-def difference(found: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]]) -> list[str]:
-    """Lines that tell two sets of named shapes apart: `-` wanted and absent, `+` found and unknown, `!` other shape."""
-    missing, unknown = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
-    lines = [f"- {name} {_shape(wanted[name])}{_nearest(name, unknown)}" for name in missing]
-    lines += [f"+ {name} {_shape(found[name])}" for name in unknown]
-    both = [name for name in wanted if name in found and wanted[name] != found[name]]
-    return lines + [f"! {name} is {_shape(found[name])}, the model has {_shape(wanted[name])}" for name in both]
-
-
 def _compare(asked: str, found: Mapping[str, tuple[int, ...]], settings: ModelSettings) -> None:
     lines = difference(found, parameter_shapes(settings))
     if lines:
         shown = "; ".join(lines[:12]) + (f"; and {len(lines) - 12} more" if len(lines) > 12 else "")
         raise UsageError(asked, f"the tensors do not fit the model: {shown}", "use the settings they were saved with")
-
-
-def _nearest(name: str, names: list[str]) -> str:
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.7)
-    return f" (found instead: {near[0]})" if near else ""
-
-
-def _shape(shape: tuple[int, ...]) -> str:
-    return "(" + ", ".join(map(str, shape)) + ")"

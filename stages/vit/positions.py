@@ -1,4 +1,4 @@
-"""Position embeddings as arrays: the fixed sine table, and how a learned grid changes its resolution.
+"""Position embeddings as arrays: tables of two axes as one, and how a learned grid changes its resolution.
 
 No two libraries resize alike, so each kernel has its origin's name. Knows nothing of models or files.
 """
@@ -52,19 +52,6 @@ def resize_rows(table_GD: Tensor, new_rows: int, mode: ResizeMode) -> Tensor:
     """Resize a table of one axis (G, D), as in learned 2-D positions, with the mode's kernel along that axis."""
     rows, width = table_GD.shape
     return resize_positions(table_GD[None], (rows, 1), (new_rows, 1), mode).reshape(new_rows, width)
-
-
-def sincos_2d(grid: int, width: int, temperature: float = 10_000.0) -> Tensor:
-    """The fixed table (N, D) of MoCo v3 and big_vision: sin x, cos x, sin y, cos y, a quarter of the width each.
-
-    Always on the CPU and real: a model made on the meta device and then filled has its table already.
-    """
-    quarter = width // 4
-    omega = 1 / temperature ** (torch.arange(quarter, dtype=torch.float64, device="cpu") / (quarter - 1))
-    axis = torch.arange(grid, dtype=torch.float64, device="cpu")
-    y_N, x_N = (line.flatten() for line in torch.meshgrid(axis, axis, indexing="ij"))
-    x_Nq, y_Nq = x_N[:, None] * omega, y_N[:, None] * omega
-    return torch.cat([x_Nq.sin(), x_Nq.cos(), y_Nq.sin(), y_Nq.cos()], dim=1).float()
 
 
 def join_axes(x_GD: Tensor, y_GD: Tensor) -> Tensor:

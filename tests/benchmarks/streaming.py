@@ -4,7 +4,8 @@
 
 H/14, the default, needs 16 GB of memory and 30 GB of disk.
 
-Memory is the process's own (RssAnon of /proc/self/status, sampled every 20 ms): mapped files are the page cache's.
+Memory is the process's own (RssAnon of /proc/self/status, sampled every 20 ms): mapped files are the page cache's. The
+measured processes begin by importing this module, which therefore imports no torch.
 """
 
 import functools
@@ -20,7 +21,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from inprocess import commit, make_context
 
 from infra.work import Rank
@@ -30,12 +30,8 @@ from stages.convert.task import WriteTask
 from stages.convert.write import write
 from stages.pretrain.config import PretrainResources
 from stages.record import load_artifact
-from stages.training.deal import Deal
-from stages.training.engine import Engine, EngineSettings
-from stages.vit.build import build_model
 from stages.vit.config import ModelSettings
 from stages.vit.flops import num_parameters
-from stages.vit.init import init_weights
 
 FORMATS = ("native", "timm", "google")
 SAMPLE_S = 0.02
@@ -77,7 +73,7 @@ def _train(root: Path, variant: str) -> Checkpoint:
     bf16, and plain SGD, which keeps no moments: conversion reads the fp32 weights alone, and more would not fit.
     Should memory not suffice, the ranks go first.
     """
-    import synthetic  # not in the measured processes, which begin by importing this module
+    import synthetic  # with torch, as what is below
     from tiny_pretraining import context, pretrain, recipe
 
     shards = synthetic.shards(root, counts={"train": 8, "test": 3})
@@ -102,6 +98,13 @@ def _save_as_deepspeed(root: Path, variant: str) -> None:
 
 
 def _save_rank(root: Path, variant: str, rank: Rank) -> None:
+    import torch
+
+    from stages.training.deal import Deal
+    from stages.training.engine import Engine, EngineSettings
+    from stages.vit.build import build_model
+    from stages.vit.init import init_weights
+
     vit = build_model(ModelSettings(variant=variant, image_px=224, classes=3))
     init_weights(vit, seed=0)
     sgd = torch.optim.SGD(vit.parameters(), lr=1e-3)
@@ -110,8 +113,10 @@ def _save_rank(root: Path, variant: str, rank: Rank) -> None:
 
 
 def _zero_to_fp32(root: Path, saved: str) -> None:
+    import torch
     from deepspeed.utils.zero_to_fp32 import convert_zero_checkpoint_to_fp32_state_dict
 
+    torch.set_num_threads(1)
     convert_zero_checkpoint_to_fp32_state_dict(saved, root / "fp32", safe_serialization=True)
 
 
@@ -120,6 +125,7 @@ def _convert(root: Path, uri: str) -> None:
     assert isinstance(checkpoint, Checkpoint)
     ctx = make_context(root, "weights", ConvertResources())
     write(WriteTask(ConvertConfig(formats=FORMATS), checkpoint, ("red", "green", "blue"), ctx.task))
+    assert "torch" not in sys.modules
 
 
 def _alone(work: Callable[[Path, str], None], path: Path, text: str) -> dict[str, float]:
@@ -136,7 +142,6 @@ def _alone(work: Callable[[Path, str], None], path: Path, text: str) -> dict[str
 
 
 def _measured(work: Callable[[Path, str], None], path: Path, text: str, answers: Any) -> None:
-    torch.set_num_threads(1)
     before, peak, ended = _anonymous_mb(), [0.0], threading.Event()
 
     def sample() -> None:

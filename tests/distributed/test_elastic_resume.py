@@ -17,8 +17,7 @@ from torch import Tensor
 from infra.errors import Stopped
 from stages.artifacts import ShardSet
 from stages.pretrain.config import PretrainConfig
-from stages.training.holdings import WEIGHT
-from stages.training.state_files import AVERAGE
+from stages.training.state_files import AVERAGE, WEIGHT
 from stages.vit.build import build_model
 
 WAYS = [(2, 1), (1, 3), (3, 0), (2, 2)]

@@ -102,7 +102,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def averaged(folder: Path) -> dict[str, Tensor]:
-    return dict(StateFiles(folder / STATE, average=True))
+    return {name: torch.from_numpy(array) for name, array in StateFiles(folder / STATE, average=True)}
 
 
 @pytest.mark.parametrize(("zero", "precision"), CASES)
@@ -114,7 +114,8 @@ def test_the_average_is_its_formula_on_the_master_weights(trained: Path, zero: i
     for name, tensor in wanted.items():
         assert found[name].dtype == torch.float32
         torch.testing.assert_close(found[name].double(), tensor, rtol=1.2e-6, atol=1.2e-7)
-    weights = dict(StateFiles(case / "whole" / STATE))  # negative control: the weights themselves are elsewhere
+    plain = StateFiles(case / "whole" / STATE)  # negative control: the weights themselves are elsewhere
+    weights = {name: torch.from_numpy(array) for name, array in plain}
     assert (weights["head.weight"] - found["head.weight"]).abs().max() > 1e-3
 
 

@@ -5,12 +5,11 @@ Uses the same tables as the way out. Knows no files.
 
 from collections.abc import Callable, Mapping, Sequence
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from infra.errors import UsageError
 from stages.convert.config import ForeignFormat
-from stages.convert.foreign.arrays import Shape
+from stages.convert.foreign.arrays import Array, Shape
 from stages.convert.foreign.beside import Triple
 from stages.convert.foreign.look import Foreign
 from stages.convert.foreign.naming import Named
@@ -20,7 +19,7 @@ from stages.convert.names_huggingface import huggingface_links
 from stages.convert.names_timm import timm_links
 from stages.convert.names_torchvision import torchvision_links, unfold
 from stages.vit.config import ModelSettings
-from stages.vit.native import difference, parameter_shapes
+from stages.vit.shapes import difference, parameter_shapes
 
 _LINES_SHOWN = 12
 _PATCHES = ("patch_embed.proj.weight", "patch_embed.proj.bias")
@@ -40,7 +39,7 @@ def links_of(format: ForeignFormat, settings: ModelSettings) -> list[Link]:
     return [link for link in links if set(link.native) <= shapes.keys() and (link.native or link.to_native)]
 
 
-def native_reader(named: Named, foreign: Foreign) -> tuple[dict[str, Shape], Callable[[str], Tensor]]:
+def native_reader(named: Named, foreign: Foreign) -> tuple[dict[str, Shape], Callable[[str], Array]]:
     """Shapes of all native tensors in the model's order, and what makes one of the file's.
 
     Another normalisation of images is folded into the patch projection. Errors: UsageError listing missing (-), unknown
@@ -53,10 +52,9 @@ def native_reader(named: Named, foreign: Foreign) -> tuple[dict[str, Shape], Cal
     if foreign.is_folded:
         made |= _folded(made, (foreign.mean, foreign.std))
 
-    def read(name: str) -> Tensor:
+    def read(name: str) -> Array:
         one = made[name]
-        sources = [torch.from_numpy(named.arrays.read(source)) for source in one.sources]
-        return one.make(*sources).contiguous()
+        return np.ascontiguousarray(one.make(*(named.arrays.read(source) for source in one.sources)))
 
     return shapes, read
 
@@ -91,8 +89,8 @@ def _folded(made: Mapping[str, Made], normalisation: tuple[Triple, Triple]) -> d
     both = [made[name] for name in _PATCHES]
     split = len(both[0].sources)
 
-    def make(index: int) -> Callable[..., Tensor]:
-        def one(*sources: Tensor) -> Tensor:
+    def make(index: int) -> Callable[..., Array]:
+        def one(*sources: Array) -> Array:
             weight, bias = both[0].make(*sources[:split]), both[1].make(*sources[split:])
             return unfold(weight, bias, *normalisation)[index]
 

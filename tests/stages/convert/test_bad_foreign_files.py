@@ -40,7 +40,7 @@ def read_all(tmp_path: Path, path: Path, **fields: Any) -> dict[str, Tensor]:
     foreign = look(ForeignSource.model_validate({"path": str(path), "heads": 4, **fields}), tmp_path / "scratch")
     named, _ = reopen(foreign, tmp_path / "scratch")
     shapes, read = native_reader(named, foreign)
-    return {name: read(name) for name in shapes}
+    return {name: torch.from_numpy(read(name)) for name in shapes}
 
 
 def timm_file(path: Path, **changed: Tensor | None) -> Path:

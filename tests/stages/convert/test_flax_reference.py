@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from flax.traverse_util import unflatten_dict
-from tiny_vit import random_images, random_state, tiny
+from tiny_vit import random_arrays, random_images, random_state, tiny
 
 from stages.convert.config import Format
 from stages.convert.described import NPZ
@@ -102,11 +102,10 @@ class Reference(nn.Module):
         return nn.Dense(settings.classes, name="head")(x)
 
 
-def google_file(name: Format, settings: ModelSettings, state: dict[str, torch.Tensor], path: Path) -> Path:
-    targets = layout(
-        name, Tensors(settings, {key: tuple(value.shape) for key, value in state.items()}, state.__getitem__)
-    )
-    with NpzFile(path, [(target.name, target.shape) for target in targets], torch.float32) as file:
+def google_file(name: Format, settings: ModelSettings, path: Path) -> Path:
+    state = random_arrays(settings)
+    targets = layout(name, Tensors(settings, {key: value.shape for key, value in state.items()}, state.__getitem__))
+    with NpzFile(path, [(target.name, target.shape) for target in targets], "fp32") as file:
         for target in targets:
             file.add(target.name, target.make(*(state[source] for source in target.sources)))
         file.digest()
@@ -125,7 +124,7 @@ def test_flax_computes_the_same_from_the_file(
 ) -> None:
     settings = tiny(gelu="tanh", **changes)
     state = random_state(settings)
-    with np.load(google_file(format, settings, state, tmp_path / NPZ)) as arrays:
+    with np.load(google_file(format, settings, tmp_path / NPZ)) as arrays:
         tree = unflatten_dict({tuple(name.split("/")): arrays[name] for name in arrays.files})
     images = random_images(settings)
     pixels_BHWC = (images.permute(0, 2, 3, 1) / 127.5 - 1).numpy()

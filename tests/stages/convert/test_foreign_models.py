@@ -43,7 +43,7 @@ def looked(tmp_path: Path, path: Path, **fields: Any) -> Foreign:
 def tensors(tmp_path: Path, foreign: Foreign) -> dict[str, Tensor]:
     named, _ = reopen(foreign, tmp_path / "scratch")
     shapes, read = native_reader(named, foreign)
-    return {name: read(name) for name in shapes}
+    return {name: torch.from_numpy(read(name)) for name in shapes}
 
 
 def model_of(tmp_path: Path, foreign: Foreign) -> Model:
@@ -226,7 +226,7 @@ def test_the_proof_catches_tensors_in_another_order(tmp_path: Path, monkeypatch:
     def mistaken(name: str, change: Callable[[Tensor], Tensor]) -> dict[str, Any]:
         def reader(named: Any, foreign: Foreign) -> Any:
             shapes, read = native_reader(named, foreign)
-            return shapes, lambda each: change(read(each)) if each == name else read(each)
+            return shapes, lambda each: change(torch.from_numpy(read(each))).numpy() if each == name else read(each)
 
         monkeypatch.setattr(parity, "native_reader", reader)
         return proof(tmp_path, foreign)

@@ -21,7 +21,7 @@ from stages.convert.described import NPZ, About, companions, header
 from stages.convert.links import foreign_shapes
 from stages.convert.names_torchvision import torchvision_links
 from stages.convert.timm_config import timm_architecture, timm_arguments
-from stages.vit.native import parameter_shapes
+from stages.vit.shapes import parameter_shapes
 
 pytestmark = pytest.mark.usefixtures("vit_tiny")
 

@@ -8,9 +8,10 @@ import pytest
 import torch
 from foreign_files import google_arrays, write_npz
 from inprocess import commit, make_context
-from safetensors.torch import save_file
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
 from tiny_checkpoint import commit_checkpoint
-from tiny_vit import random_state, tiny
+from tiny_vit import random_arrays, random_state, tiny
 from torch import Tensor
 
 from infra.errors import StageError, UsageError
@@ -22,7 +23,7 @@ from stages.convert.foreign import parity
 from stages.convert.foreign.back import links_of, native_reader
 from stages.convert.foreign.look import look, reopen
 from stages.convert.foreign.parity import prove
-from stages.convert.links import outward
+from stages.convert.links import Link, outward
 from stages.convert.names_torchvision import fold, torchvision_links
 from stages.convert.run import run
 from stages.convert.task import ProveTask
@@ -76,33 +77,32 @@ def test_native_there_and_back(tmp_path: Path, settings: ModelSettings, formats:
 
 def written(path: Path, settings: ModelSettings, name: ForeignFormat) -> Path:
     """A file of the tensors alone, without a stage around it and a proof behind."""
-    state = random_state(settings)
-    tensors = {
-        one.name: one.make(*(state[source] for source in one.sources)).contiguous()
-        for one in outward(links_of(name, settings))
-    }
+    arrays = made_by(links_of(name, settings), settings)
     if name.startswith("google"):
-        return write_npz(path / "m.npz", {key: tensor.numpy() for key, tensor in tensors.items()})
-    save_file(tensors, path / "m.safetensors")
+        return write_npz(path / "m.npz", arrays)
+    save_file(arrays, path / "m.safetensors")
     return path / "m.safetensors"
+
+
+def made_by(links: list[Link], settings: ModelSettings) -> dict[str, NDArray[np.float32]]:
+    state = random_arrays(settings)
+    made = {one.name: one.make(*(state[source] for source in one.sources)) for one in outward(links)}
+    return {name: np.ascontiguousarray(array) for name, array in made.items()}
 
 
 def read_back(tmp_path: Path, path: Path, **fields: Any) -> tuple[ModelSettings, dict[str, Tensor]]:
     foreign = look(ForeignSource.model_validate({"path": str(path), **fields}), tmp_path / "scratch")
     shapes, read = native_reader(reopen(foreign, tmp_path / "scratch")[0], foreign)
-    return foreign.settings, {name: read(name) for name in shapes}
+    return foreign.settings, {name: torch.from_numpy(read(name)) for name in shapes}
 
 
 def test_torchvision_comes_back_but_for_the_folded_projection(tmp_path: Path) -> None:
     settings = tiny()
-    state, wanted = random_state(settings), random_state(settings)
-    weight, bias = fold(state["patch_embed.proj.weight"], state["patch_embed.proj.bias"])
-    tensors = {
-        one.name: one.make(*(state[source] for source in one.sources)).contiguous()
-        for one in outward(torchvision_links(settings))
-    }
-    assert torch.equal(tensors["conv_proj.weight"], weight) and torch.equal(tensors["conv_proj.bias"], bias)
-    save_file(tensors, tmp_path / "m.safetensors")
+    arrays, wanted = random_arrays(settings), random_state(settings)
+    folded = fold(arrays["patch_embed.proj.weight"], arrays["patch_embed.proj.bias"])
+    made = made_by(torchvision_links(settings), settings)
+    assert np.array_equal(made["conv_proj.weight"], folded[0]) and np.array_equal(made["conv_proj.bias"], folded[1])
+    save_file(made, tmp_path / "m.safetensors")
     read, state = read_back(tmp_path, tmp_path / "m.safetensors", heads=4)
     differing = {name for name in wanted if not torch.equal(state[name], wanted[name])}
     assert read == settings and differing <= {"patch_embed.proj.weight", "patch_embed.proj.bias"}

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from stages.images.batch import Batch
-from stages.training.config import ObjectiveSettings
+from stages.training.config import MASKED_PARAMETERS, ObjectiveSettings
 from stages.training.corruption import colours, corrupted, draw, patches
 from stages.training.losses import loss_fn
-from stages.training.masked import OWN_PARAMETERS, MaskedPatchViT
+from stages.training.masked import MaskedPatchViT
 from stages.vit.config import ModelSettings, Sizes
 from stages.vit.init import init_weights
-from stages.vit.native import parameter_shapes
+from stages.vit.shapes import parameter_shapes
 
 TARGETS = ("mean_rgb_3bit", "rgb_4x4_3bit", "l2")
 PATCH, SIDE = 8, 34  # 4 x 4 patches, and two pixels that belong to none
@@ -188,9 +188,9 @@ def test_without_hints_every_parameter_is_used() -> None:
 def test_the_encoder_keeps_its_names() -> None:
     model = masked_vit("l2")
     shapes = {name: tuple(one.shape) for name, one in model.named_parameters()}
-    plain = {name: shape for name, shape in shapes.items() if name not in OWN_PARAMETERS}
+    plain = {name: shape for name, shape in shapes.items() if name not in MASKED_PARAMETERS}
     assert plain == parameter_shapes(model.settings)
-    assert shapes.keys() - plain.keys() == OWN_PARAMETERS
+    assert shapes.keys() - plain.keys() == MASKED_PARAMETERS
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from stages.vit.config import ModelSettings
 from stages.vit.convolutions import GroupNorm, StdConv
 from stages.vit.flops import num_parameters
 from stages.vit.model import ViT
-from stages.vit.native import parameter_shapes
+from stages.vit.shapes import parameter_shapes
 from stages.vit.variants import VARIANTS, find_variant
 
 TOLERANCE = 1e-4

@@ -18,9 +18,10 @@ from stages.vit.config import ModelSettings
 from stages.vit.convolutions import standardised
 from stages.vit.hybrid import Root
 from stages.vit.init import init_weights, initial_value
-from stages.vit.native import load_native, parameter_shapes, save_native
+from stages.vit.native import load_native, save_native
 from stages.vit.positions import resize_positions
 from stages.vit.resnet import BiTResNet
+from stages.vit.shapes import parameter_shapes
 from stages.vit.variants import HYBRIDS, RESNETS, ResNet
 
 BOTH = ["R26+S/32", "R50x1"]

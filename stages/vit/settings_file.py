@@ -1,0 +1,32 @@
+"""The settings beside native weights, `model.json`, and the names of both files. No torch."""
+
+import json
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from infra.errors import IntegrityError, UsageError
+from stages.vit.config import ModelSettings
+
+TENSORS, SETTINGS = "model.safetensors", "model.json"
+_SCHEMA = 1
+
+
+def settings_json(settings: ModelSettings) -> bytes:
+    """Content of `model.json`."""
+    content = {"schema": _SCHEMA, "format": "vitpipe-native", "model": settings.model_dump(mode="json")}
+    return (json.dumps(content, indent=1) + "\n").encode()
+
+
+def read_settings(path: Path) -> ModelSettings:
+    """Read `model.json`. Errors: UsageError when absent or of a newer schema, IntegrityError when damaged."""
+    if not path.is_file():
+        raise UsageError(f"read {path}", "there is no such file", "native weights need their settings beside them")
+    try:
+        content = json.loads(path.read_bytes())
+        if content["schema"] > _SCHEMA:
+            found = f"schema {content['schema']} was written by a newer vitpipe; this one reads up to {_SCHEMA}"
+            raise UsageError(f"read {path}", found, "update vitpipe")
+        return ModelSettings.model_validate(content["model"])
+    except (ValueError, KeyError, TypeError, ValidationError) as error:
+        raise IntegrityError(f"read {path}", f"it is damaged: {error}", "fetch or convert it again") from error

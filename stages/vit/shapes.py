@@ -1,0 +1,143 @@
+"""Name and shape of every parameter of a model, from its settings alone. No torch.
+
+The order is that of the modules in `model.py`, `hybrid.py` and `resnet.py`; a test compares every kind of model.
+"""
+
+import difflib
+from collections.abc import Iterator, Mapping
+
+from infra.errors import UsageError
+from stages.vit.config import ModelSettings
+from stages.vit.variants import BASE_WIDTH
+
+Shape = tuple[int, ...]
+Named = Iterator[tuple[str, Shape]]
+
+
+def parameter_shapes(settings: ModelSettings) -> dict[str, Shape]:
+    """Every parameter in the model's order. UsageError when `classes` is not set."""
+    if settings.classes is None:
+        raise UsageError(
+            "list the parameters of a model", "its settings name no number of classes", "set model.classes"
+        )
+    return dict(_vit(settings, settings.classes) if settings.resnet is None else _resnet(settings, settings.classes))
+
+
+def difference(found: Mapping[str, Shape], wanted: Mapping[str, Shape]) -> list[str]:
+    """Lines that tell two sets of named shapes apart: `-` wanted and absent, `+` found and unknown, `!` other shape."""
+    missing, unknown = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
+    lines = [f"- {name} {_text(wanted[name])}{_nearest(name, unknown)}" for name in missing]
+    lines += [f"+ {name} {_text(found[name])}" for name in unknown]
+    both = [name for name in wanted if name in found and wanted[name] != found[name]]
+    return lines + [f"! {name} is {_text(found[name])}, the model has {_text(wanted[name])}" for name in both]
+
+
+def _vit(settings: ModelSettings, classes: int) -> Named:
+    width, grid, patch = settings.sizes.width, settings.grid, settings.sizes.patch_px
+    if settings.pool == "cls":
+        yield "cls_token", (1, 1, width)
+    if settings.position == "learned1d":
+        yield "pos_embed", (1, settings.tokens, width)
+    elif settings.position == "learned2d":
+        yield "pos_embed_x", (grid, width // 2)
+        yield "pos_embed_y", (grid, width - width // 2)
+    if settings.stem is not None:
+        yield from _stem("patch_embed.backbone", settings.stem)
+    yield "patch_embed.proj.weight", (width, settings.patch_channels, patch, patch)
+    yield "patch_embed.proj.bias", (width,)
+    for layer in range(settings.sizes.layers):
+        yield from _block(f"blocks.{layer}", settings)
+    yield from _norm("norm", width)
+    if settings.pool == "map":
+        yield from _attention_pool("attn_pool", settings)
+    if settings.representation != "none":
+        yield from _dense("pre_logits", width, settings.feature_width)
+    if classes:
+        yield from _dense("head", settings.feature_width, classes)
+
+
+def _block(name: str, settings: ModelSettings) -> Named:
+    width = settings.sizes.width
+    yield from _norm(f"{name}.norm1", width)
+    if settings.position == "relative":
+        yield f"{name}.attn.relative", (2 * settings.tokens - 1, width // settings.sizes.heads)
+    yield from _dense(f"{name}.attn.qkv", width, 3 * width)
+    yield from _dense(f"{name}.attn.proj", width, width)
+    yield from _norm(f"{name}.norm2", width)
+    yield from _mlp(f"{name}.mlp", settings)
+
+
+def _attention_pool(name: str, settings: ModelSettings) -> Named:
+    width = settings.sizes.width
+    yield f"{name}.latent", (1, 1, width)
+    yield from _dense(f"{name}.q", width, width)
+    yield from _dense(f"{name}.kv", width, 2 * width)
+    yield from _dense(f"{name}.proj", width, width)
+    yield from _norm(f"{name}.norm", width)
+    yield from _mlp(f"{name}.mlp", settings)
+
+
+def _mlp(name: str, settings: ModelSettings) -> Named:
+    yield from _dense(f"{name}.fc1", settings.sizes.width, settings.sizes.mlp)
+    yield from _dense(f"{name}.fc2", settings.sizes.mlp, settings.sizes.width)
+
+
+def _stem(name: str, stages: tuple[int, ...]) -> Named:
+    root = f"{name}.stem" if stages else name
+    yield f"{root}.conv.weight", (BASE_WIDTH, 3, 7, 7)
+    yield from _norm(f"{root}.norm", BASE_WIDTH)
+    yield from _stages(f"{name}.stages", BASE_WIDTH, stages, preact=False)
+
+
+def _resnet(settings: ModelSettings, classes: int) -> Named:
+    assert settings.resnet is not None
+    channels = BASE_WIDTH * settings.resnet.width_factor
+    yield "stem.conv.weight", (channels, 3, 7, 7)
+    yield from _stages("stages", channels, settings.resnet.blocks, preact=True)
+    yield from _norm("norm", settings.feature_width)
+    yield from _dense("head", settings.feature_width, classes)
+
+
+def _stages(name: str, channels: int, stages: tuple[int, ...], preact: bool) -> Named:
+    base = channels
+    for stage, units in enumerate(stages):
+        narrow = base << stage
+        for unit in range(units):
+            yield from _unit(f"{name}.{stage}.blocks.{unit}", channels, narrow, preact, first=unit == 0)
+            channels = 4 * narrow
+
+
+def _unit(name: str, channels: int, narrow: int, preact: bool, first: bool) -> Named:
+    """A pre-activation unit norms what enters each convolution, a post-activation one what leaves it."""
+    out = 4 * narrow
+    if first:
+        yield f"{name}.downsample.conv.weight", (out, channels, 1, 1)
+        if not preact:
+            yield from _norm(f"{name}.downsample.norm", out)
+    for number, (inside, after, kernel) in enumerate(
+        ((channels, narrow, 1), (narrow, narrow, 3), (narrow, out, 1)), start=1
+    ):
+        if preact:
+            yield from _norm(f"{name}.norm{number}", inside)
+        yield f"{name}.conv{number}.weight", (after, inside, kernel, kernel)
+        if not preact:
+            yield from _norm(f"{name}.norm{number}", after)
+
+
+def _dense(name: str, inside: int, out: int) -> Named:
+    yield f"{name}.weight", (out, inside)
+    yield f"{name}.bias", (out,)
+
+
+def _norm(name: str, width: int) -> Named:
+    yield f"{name}.weight", (width,)
+    yield f"{name}.bias", (width,)
+
+
+def _nearest(name: str, names: list[str]) -> str:
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.7)
+    return f" (found instead: {near[0]})" if near else ""
+
+
+def _text(shape: Shape) -> str:
+    return "(" + ", ".join(map(str, shape)) + ")"
