@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from infra.errors import LeaseLost, StageError, Stopped, StorageError, VitpipeError
+from infra.errors import LeaseLost, Lost, StageError, Stopped, StorageError, VitpipeError
 from infra.metrics import node_metrics
 from infra.progress import StoreProgress
 from infra.storage.store import Store
@@ -61,7 +61,7 @@ class NodeRun:
         try:
             return self._attempt()
         except BaseException as error:
-            failure = as_vitpipe_error(error, self.node.id, f"{self.store.uri}/{self.attempt}/{PATH}")
+            failure = self._failure(error)
             if not isinstance(failure, LeaseLost):
                 self._tell_failure(failure)
             raise failure from error
@@ -153,6 +153,14 @@ class NodeRun:
             seconds=round(seconds, 3),
             attempt=out.attempt,
         )
+
+    def _failure(self, error: BaseException) -> VitpipeError:
+        """Its name. LeaseLost when the run is no longer ours."""
+        failure = as_vitpipe_error(error, self.node.id, f"{self.store.uri}/{self.attempt}/{PATH}")
+        if isinstance(failure, Lost) and (reason := self.driver.lease.stopping()):
+            found = f"asked to end: {reason}; {failure.found}"  # whoever wants us to end may have begun with them
+            return Stopped(failure.asked, found, "run the same command again to go on")
+        return failure
 
     def _tell_failure(self, failure: VitpipeError) -> None:
         """Leave the reason beside the attempt, for `status`; the store may be what failed."""

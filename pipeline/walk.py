@@ -4,13 +4,14 @@ Knows order and endings; what a node does is in `node_run`.
 """
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 
-from infra.errors import LeaseLost, Lost, Stopped, StorageError, VitpipeError, gravest
+from infra.errors import LeaseLost, Stopped, StorageError, VitpipeError, gravest
 from infra.metrics import STATES, node_metrics
 from pipeline.driver import Driver
 from pipeline.graph import Graph, is_uri
@@ -19,6 +20,9 @@ from pipeline.planned import Facts, Plan
 from pipeline.records import Committed
 
 log = logging.getLogger(__name__)
+
+_HEAR_S = 0.5
+"""A signal that comes just before the main thread falls asleep does not wake it: it looks this often."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ class Walk:
     errors: dict[str, VitpipeError] = field(default_factory=dict)
     _running: set[str] = field(default_factory=set)
     _stopping: str | None = None
-    _deadline: float | None = None
+    _deadline: float = math.inf
 
     def run(self) -> Mapping[str, Committed]:
         """Run everything due; all records of the graph.
@@ -75,13 +79,14 @@ class Walk:
         return self.committed
 
     def _next(self) -> Ended | Asked | VitpipeError:
-        left = None if self._deadline is None else max(self._deadline - time.monotonic(), 0.0)
-        try:
-            return self.inbox.get(timeout=left)
-        except Empty:
-            waiting = ", ".join(sorted(self._running))
-            log.warning("%s did not end within %g s of being asked to", waiting, self.driver.ways.stop_grace_s)
-            raise self._stopped() from None
+        while (left := self._deadline - time.monotonic()) > 0:
+            try:
+                return self.inbox.get(timeout=min(left, _HEAR_S))
+            except Empty:
+                continue
+        waiting = ", ".join(sorted(self._running))
+        log.warning("%s did not end within %g s of being asked to", waiting, self.driver.ways.stop_grace_s)
+        raise self._stopped()
 
     def _hear(self, message: Ended | Asked | VitpipeError) -> None:
         if isinstance(message, Ended):
@@ -105,8 +110,6 @@ class Walk:
         self._start_ready()
 
     def _failed(self, node: str, error: VitpipeError) -> None:
-        if self._stopping and isinstance(error, Lost):  # whoever wants us to end may have begun with them
-            error = Stopped(error.asked, f"asked to end: {self._stopping}; {error.found}", "run the same command again")
         self.errors[node] = error
         self._show(node, "waiting" if isinstance(error, Stopped) else "failed")
         for id in self.graph.downstream({node}) - {node}:

@@ -19,6 +19,7 @@ from infra.errors import (
     DriftError,
     IntegrityError,
     LeaseLost,
+    Lost,
     StageError,
     Stopped,
     StorageError,
@@ -270,6 +271,31 @@ def test_asked_twice_it_abandons_what_runs(tmp_path: Path) -> None:
         go(tmp_path)
     release.set()
     assert "a/record.json" not in records(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("error", "asked", "code"),
+    [
+        (Lost("run 2 ranks of a", "all of them are gone"), True, 6),  # the cluster got the same signal
+        (Lost("run 2 ranks of a", "all of them are gone"), False, 4),
+        (StageError("run a", "it is broken"), True, 4),
+    ],
+)
+def test_ranks_lost_while_ending_are_no_failure(tmp_path: Path, error: StageError, asked: bool, code: int) -> None:
+    def lose(ctx: Any) -> None:
+        if asked:
+            os.kill(os.getpid(), signal.SIGTERM)
+            wait_for_stop(ctx)
+        raise error
+
+    HOOKS["a"] = lose
+    nodes = {"a": {}, "sum": {"stage": "add", "needs": {"shards": ("a",)}}}
+    with pytest.raises(VitpipeError, match="SIGTERM" if code == 6 else f"(?i){error.found}") as raised:
+        go(tmp_path, nodes)
+    assert raised.value.code == code
+    assert kinds(tmp_path, "a")[-1] == ("preempted" if code == 6 else "failed")
+    HOOKS.clear()
+    assert go(tmp_path, nodes).plan.nodes["a"].action == "resume"
 
 
 def test_what_does_not_end_is_abandoned_after_the_grace(tmp_path: Path) -> None:
