@@ -29,7 +29,7 @@ from stages.training.deal import Deal
 from stages.training.engine import Engine, EngineSettings, deepspeed_config
 from stages.training.loop import Course, Facts, train
 from stages.training.losses import loss_fn
-from stages.training.metrics_log import MetricsLog
+from stages.training.metrics_log import MetricsLog, line
 from stages.training.optimisers import build
 from stages.training.snapshot import Snapshot
 from stages.vit.build import Model, build_model
@@ -104,7 +104,7 @@ def _ours(variant: str, folder: Path, rank: Rank, batch: Batch) -> Iterator[Fact
         stopping=HeldFence(folder).stopping,
     )  # fmt: skip
     for facts in train(engine, iter(lambda: batch, None), loss_fn(ObjectiveSettings()), course):
-        log.add(facts)
+        log.add(line(facts))
         yield facts
 
 
