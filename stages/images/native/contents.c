@@ -10,7 +10,7 @@
 #include "jpeg.h"
 #include "sha256.h"
 
-enum { ROWS = 16, AT_ONCE = 2 };
+enum { ROWS = 32, AT_ONCE = 2 };
 enum { FOUND, REFUSED, EXIF_FIRST };
 
 /* A file, the size that its header says, and what is found. */
