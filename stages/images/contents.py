@@ -6,18 +6,17 @@ are decoded one at a time. Which way is never seen in the digests.
 
 import ctypes
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from stages.images.decode import check_header, decode, is_upright
-from stages.images.digests import START, able, digest_hex, sha256_each
+from stages.images.digests import able, sha256_each
 from stages.images.header import BadImage, Header
 from stages.images.parts import Extension
 
 _FOUND, _REFUSED, _EXIF_FIRST = range(3)
 
 
-@dataclass(frozen=True, slots=True)
-class Content:
+class Content(NamedTuple):
     """A sound image."""
 
     header: Header
@@ -80,8 +79,8 @@ class _Content(ctypes.Structure):
     _fields_ = (
         ("data", ctypes.c_char_p), ("head", ctypes.c_char_p), ("size", ctypes.c_uint64),
         ("head_size", ctypes.c_uint64), ("width", ctypes.c_uint32), ("height", ctypes.c_uint32),
-        ("upright", ctypes.c_uint32), ("found", ctypes.c_uint32), ("pixels", ctypes.c_uint32 * 8),
-        ("bytes", ctypes.c_uint32 * 8),
+        ("upright", ctypes.c_uint32), ("found", ctypes.c_uint32), ("pixels", ctypes.c_ubyte * 32),
+        ("bytes", ctypes.c_ubyte * 32),
     )  # fmt: skip
 
 
@@ -94,11 +93,11 @@ def _digested(
         return
     for (place, header), one in zip(headers.items(), asked, strict=True):
         if one.found == _FOUND:
-            yield place, Content(header, digest_hex(one.bytes), digest_hex(one.pixels))
+            yield place, Content(header, bytes(one.bytes).hex(), bytes(one.pixels).hex())
         elif one.found == _EXIF_FIRST:
             yield place, None
 
 
 def _content(data: bytes, header: Header, upright: bool) -> _Content:
     head = _head(header.height, header.width)
-    return _Content(data, head, len(data), len(head), header.width, header.height, upright, _REFUSED, START, START)
+    return _Content(data, head, len(data), len(head), header.width, header.height, upright, _REFUSED)

@@ -6,7 +6,7 @@ Digests are hashlib's, which stands in where the extension is not built. No torc
 import ctypes
 import hashlib
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +18,7 @@ Content = bytes | npt.NDArray[np.uint8]
 
 BLOCK = 64
 """Bytes that SHA-256 takes at a time."""
-START = (0x6A09E667, 0xBB67AE85, 0x3C6EF372, 0xA54FF53A, 0x510E527F, 0x9B05688C, 0x1F83D9AB, 0x5BE0CD19)
-"""The state that a digest begins with."""
+_START = (0x6A09E667, 0xBB67AE85, 0x3C6EF372, 0xA54FF53A, 0x510E527F, 0x9B05688C, 0x1F83D9AB, 0x5BE0CD19)
 
 
 def sha256_each(contents: Sequence[tuple[bytes, Content]]) -> list[str]:
@@ -34,7 +33,7 @@ def by_extension(extension: Extension, contents: Sequence[tuple[bytes, Content]]
     """As `sha256_each`, on a CPU that can."""
     messages = (_Message * len(contents))(*(_message(head, body) for head, body in contents))
     extension.sha256(messages)
-    return [digest_hex(message.state) for message in messages]
+    return [_hex(message.state) for message in messages]
 
 
 def can(extension: Extension) -> bool:
@@ -48,17 +47,14 @@ def able() -> Extension | None:
     return extension if extension is not None and can(extension) else None
 
 
-def digest_hex(state: Iterable[int]) -> str:
-    """The digest that a last state is."""
-    return struct.pack(">8I", *state).hex()
-
-
 class Running:
     """The digest of whole blocks as they come, and beside it, at hardly any cost, that of something else each time."""
 
     def __init__(self) -> None:
         self._extension = able()
-        self._state, self._size, self._by_hashlib = START, 0, hashlib.sha256()
+        self._by_hashlib = hashlib.sha256()
+        self._both = (_Message * 2)(_message(b"", b"", goes_on=1))
+        self._running, self._beside = self._both
 
     def add(self, blocks: bytes, beside: bytes) -> str:
         """Go on with `blocks`, a multiple of 64 bytes; the digest of `beside`."""
@@ -67,18 +63,20 @@ class Running:
         if self._extension is None:
             self._by_hashlib.update(blocks)
             return _by_hashlib(b"", beside)
-        both = (_Message * 2)(_message(b"", blocks, self._state, self._size, goes_on=1), _message(b"", beside))
-        self._extension.sha256(both)
-        self._state, self._size = tuple(both[0].state), self._size + len(blocks)
-        return digest_hex(both[1].state)
+        running, other = self._running, self._beside
+        running.body, running.body_size = blocks, len(blocks)
+        other.body, other.body_size, other.state = beside, len(beside), _START
+        self._extension.sha256(self._both)
+        running.before += len(blocks)
+        return _hex(other.state)
 
     def hexdigest(self) -> str:
         """Of all blocks so far."""
         if self._extension is None:
             return self._by_hashlib.hexdigest()
-        last = (_Message * 1)(_message(b"", b"", self._state, self._size))
+        last = (_Message * 1)(_message(b"", b"", tuple(self._running.state), self._running.before))
         self._extension.sha256(last)
-        return digest_hex(last[0].state)
+        return _hex(last[0].state)
 
 
 class _Message(ctypes.Structure):
@@ -91,13 +89,20 @@ class _Message(ctypes.Structure):
     )  # fmt: skip
 
 
-def _message(head: bytes, body: Content, state: tuple[int, ...] = START, before: int = 0, goes_on: int = 0) -> _Message:
+def _message(
+    head: bytes, body: Content, state: tuple[int, ...] = _START, before: int = 0, goes_on: int = 0
+) -> _Message:
     """Who makes one keeps `head` and `body` until it is digested."""
     if len(head) >= BLOCK:
         raise ValueError(f"a head of {len(head)} bytes is not shorter than {BLOCK}")
     if isinstance(body, bytes):
         return _Message(head, body, len(head), len(body), before, goes_on, state)
     return _Message(head, body.ctypes.data, len(head), body.nbytes, before, goes_on, state)
+
+
+def _hex(state: "ctypes.Array[ctypes.c_uint32]") -> str:
+    """The digest that a last state is."""
+    return struct.pack(">8I", *state).hex()
 
 
 def _by_hashlib(head: bytes, body: Content) -> str:

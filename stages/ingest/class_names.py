@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from infra.errors import UsageError
@@ -133,7 +133,7 @@ def _numbered(part: PartListing, classes: Classes) -> Iterator[Item]:
         found = [numbers[label] for label in image.labels]
         faults = [str(one) for one in found if isinstance(one, ValueError)]
         labels = () if faults else tuple(sorted({one for one in found if isinstance(one, int)}))
-        yield replace(image, labels=labels, fault=faults[0] if faults else image.fault)
+        yield image._replace(labels=labels, fault=faults[0] if faults else image.fault)
 
 
 def _number(label: str, classes: Classes) -> int | ValueError:

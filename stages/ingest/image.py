@@ -4,8 +4,7 @@ No torch.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,8 +24,7 @@ _ROW = np.dtype([
 ])  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Image:
+class Image(NamedTuple):
     """A sound image of the listing with its content."""
 
     item: Item

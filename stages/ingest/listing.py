@@ -8,7 +8,7 @@ import json
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, overload
+from typing import NamedTuple, Protocol, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -22,8 +22,7 @@ MAX_NAMED = 5
 _NONE = -1
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(NamedTuple):
     """One image of the source."""
 
     name: str
@@ -90,7 +89,8 @@ class Items(Sequence[Item]):
 
     def row(self, number: int) -> Item:
         labels = tuple(self._labels[self._label_ends[number] : self._label_ends[number + 1]])
-        place = tuple(column[number] for column in self._places if column[number] != _NONE)
+        columns = self._places
+        place = tuple([column[number] for column in columns if column[number] != _NONE]) if columns else ()
         split = self._split_names[self._splits[number]]
         return Item(self._names[number], labels, split, self._sizes[number], place, self._faults.get(number, ""))
 
@@ -104,10 +104,10 @@ class Items(Sequence[Item]):
         """All of them, sorted by name."""
         return self if self._is_sorted else self.take(sorted(range(len(self)), key=self.name))
 
-    def split_codes(self, names: Sequence[str | None]) -> npt.NDArray[np.int64]:
+    def split_codes(self, names: Sequence[str | None]) -> npt.NDArray[np.int16]:
         """The place among `names` of each row's split, -1 for none of them."""
         codes = [names.index(name) if name in names else _NONE for name in self._split_names]
-        return np.array([*codes, _NONE], dtype=np.int64)[np.frombuffer(self._splits, dtype=np.uint8)]
+        return np.array([*codes, _NONE], dtype=np.int16)[np.frombuffer(self._splits, dtype=np.uint8)]
 
     def relabel(self, numbers: Sequence[int]) -> None:
         """Put `numbers[label]` in the place of each label."""

@@ -5,6 +5,7 @@ import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from stages.images.contents import Content, contents
 from stages.images.digests import sha256_each
@@ -19,8 +20,7 @@ TOGETHER_IMAGES, TOGETHER_BYTES = 16, 32_000_000
 """Files that are looked at together, at most, or until they are so long."""
 
 
-@dataclass(frozen=True, slots=True)
-class Checked:
+class Checked(NamedTuple):
     """A sound image."""
 
     sha256: str
@@ -111,8 +111,7 @@ def scan(task: ScanTask) -> Sequence[Checked | Bad]:
     return seen
 
 
-@dataclass(frozen=True, slots=True)
-class _File:
+class _File(NamedTuple):
     """An image's bytes, and how it looks where that is asked; or why it is set aside."""
 
     data: bytes

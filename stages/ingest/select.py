@@ -19,6 +19,8 @@ from stages.ingest.listing import unit_hash
 from stages.ingest.table import View
 
 TAR_BLOCK = 512
+SORTED_APART = 16
+"""Parts in which images are sorted by digest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +86,13 @@ def without_duplicates(images: View[Image], excluded: Mapping[str, str]) -> tupl
     table = _table(images)
     trains = table.items.split_codes(["train"])[images.rows] == 0
     rows = np.asarray(images.rows)[np.argsort(trains, kind="stable")]
-    content = table.column("pixels_sha256")[rows]
-    by_content = np.argsort(content, kind="stable")
-    is_first = _begins(content[by_content])
-    first = np.empty(len(rows), dtype=np.int32)  # of each, the place of its equal that comes first
-    first[by_content] = by_content[is_first][np.cumsum(is_first) - 1]
-    barred = _among(content, excluded)
+    first, barred = np.arange(len(rows), dtype=np.int32), np.zeros(len(rows), dtype=bool)
+    for places in _apart(table, rows):  # first: of each, the place of its equal that comes first
+        content = table.column("pixels_sha256")[rows[places]]
+        order = np.argsort(content, kind="stable")
+        is_first = _begins(content[order])
+        first[places[order]] = places[order[is_first]][np.cumsum(is_first) - 1]
+        barred[places] = _among(content, excluded)
     gone = barred | (first != np.arange(len(rows)))
     dropped = [
         _duplicate(table.row(int(rows[place])), table.row(int(rows[first[place]])), excluded)
@@ -139,7 +142,10 @@ def _splits(images: View[Image], config: IngestConfig) -> Iterator[tuple[str, Nu
         shares = sorted(config.splits.items())  # by name: the order of a mapping is no part of a recipe
         names = [name for name, _ in shares]
         ends = np.array(list(accumulate((share for _, share in shares), initial=0.0))[1:])
-        lowest = _lowest(table.column("pixels_sha256")[rows], table.column("sha256")[rows])
+        lowest = np.zeros(len(rows))
+        for places in _apart(table, rows):
+            some = rows[places]
+            lowest[places] = _lowest(table.column("pixels_sha256")[some], table.column("sha256")[some])
         of_each = np.minimum(np.searchsorted(ends, lowest, side="right"), len(names) - 1)
     for number, name in enumerate(names):
         members = rows[of_each == number]
@@ -158,12 +164,20 @@ def _lowest(content: Digests, digest: Digests) -> npt.NDArray[np.float64]:
     return places
 
 
+def _apart(table: Images, rows: Numbers) -> Iterator[Numbers]:
+    """Places in `rows`, in order, some at a time; what is equal comes together. A bound on the memory of sorting."""
+    beginning = np.ascontiguousarray(table.column("pixels_sha256").astype("S1")).view(np.uint8)[rows]
+    for begin in range(0, 256, 256 // SORTED_APART):
+        yield np.flatnonzero((beginning >= begin) & (beginning < begin + 256 // SORTED_APART))
+
+
 def _among(content: Digests, excluded: Iterable[str]) -> npt.NDArray[np.bool_]:
     """Whether each is one of `excluded`."""
     some = np.array(sorted(bytes.fromhex(one) for one in excluded), dtype="S32")
     if not len(some):
         return np.zeros(len(content), dtype=bool)
-    return some[np.minimum(np.searchsorted(some, content), len(some) - 1)] == content
+    found: npt.NDArray[np.bool_] = some[np.minimum(np.searchsorted(some, content), len(some) - 1)] == content
+    return found
 
 
 def _begins(ordered: Digests) -> npt.NDArray[np.bool_]:

@@ -45,7 +45,7 @@ class View(Sequence[Row]):
         return View(self.table, self.rows[place]) if isinstance(place, slice) else self.table.row(int(self.rows[place]))
 
     def __iter__(self) -> Iterator[Row]:
-        return (self.table.row(int(number)) for number in self.rows)
+        return map(self.table.row, self.rows.tolist() if isinstance(self.rows, np.ndarray) else self.rows)
 
     def named(self, names: Container[str], are: bool = True) -> "View[Row]":
         """Those whose name is among `names`, or is not."""

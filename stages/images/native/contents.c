@@ -10,7 +10,7 @@
 #include "jpeg.h"
 #include "sha256.h"
 
-enum { ROWS = 16, AT_ONCE = 2 };
+enum { ROWS = 32, AT_ONCE = 2 };
 enum { FOUND, REFUSED, EXIF_FIRST };
 
 /* A file, the size that its header says, and what is found. */
@@ -20,7 +20,7 @@ struct content {
     uint32_t width, height;
     uint32_t upright; /* whether Exif was read */
     uint32_t found;
-    uint32_t pixels[8], bytes[8]; /* states of two digests: that, and the file's own */
+    unsigned char pixels[32], bytes[32]; /* digests: that, and the file's own */
 };
 
 /* An image under way. */
@@ -31,7 +31,15 @@ struct slot {
     unsigned char *rows; /* what is not digested yet, and room for ROWS more */
     size_t held;         /* bytes of it */
     uint64_t digested;
+    uint32_t state[8]; /* of its digest */
 };
+
+static void write_digest(const uint32_t *state, unsigned char *to) {
+    for (int n = 0; n < 8; n++) {
+        const uint32_t word = __builtin_bswap32(state[n]);
+        memcpy(to + 4 * n, &word, sizeof word);
+    }
+}
 
 static void leave(struct slot *slot, int found) {
     slot->content->found = (uint32_t)found;
@@ -62,6 +70,7 @@ static void enter(struct slot *slot, struct content *content) {
     memcpy(slot->rows, content->head, content->head_size);
     slot->held = content->head_size;
     slot->digested = 0;
+    memcpy(slot->state, SHA256_START, sizeof slot->state);
 }
 
 static void read_rows(j_decompress_ptr info, unsigned char *to, JDIMENSION count) {
@@ -93,13 +102,14 @@ static int decode_rows(struct slot *slot) {
 static struct message to_digest(const struct slot *slot, int is_last) {
     struct message message = {.body = slot->rows, .body_size = is_last ? slot->held : slot->held / BLOCK * BLOCK,
                               .before = slot->digested, .goes_on = !is_last};
-    memcpy(message.state, slot->content->pixels, sizeof message.state);
+    memcpy(message.state, slot->state, sizeof message.state);
     return message;
 }
 
 static void digested(struct slot *slot, const struct message *message) {
-    memcpy(slot->content->pixels, message->state, sizeof message->state);
+    memcpy(slot->state, message->state, sizeof slot->state);
     if (!message->goes_on) {
+        write_digest(slot->state, slot->content->pixels);
         leave(slot, FOUND);
         return;
     }
@@ -130,16 +140,16 @@ static int digest_files(struct content *contents, size_t count) {
     for (size_t n = 0; n < count; n++) {
         messages[n].body = contents[n].data;
         messages[n].body_size = contents[n].size;
-        memcpy(messages[n].state, contents[n].bytes, sizeof messages[n].state);
+        memcpy(messages[n].state, SHA256_START, sizeof messages[n].state);
     }
     vitpipe_sha256(messages, count);
     for (size_t n = 0; n < count; n++)
-        memcpy(contents[n].bytes, messages[n].state, sizeof messages[n].state);
+        write_digest(messages[n].state, contents[n].bytes);
     free(messages);
     return 0;
 }
 
-/* Go on with both states of each that is not refused. 0, or 1 where this CPU cannot or memory lacks. */
+/* What is found of each, and its digests. 0, or 1 where this CPU cannot or memory lacks. */
 int vitpipe_contents(struct content *contents, size_t count) {
     struct slot *const slots = calloc(AT_ONCE, sizeof *slots);
     size_t next = 0;

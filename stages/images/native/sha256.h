@@ -13,5 +13,8 @@ struct message {
     uint32_t state[8];
 };
 
+static const uint32_t SHA256_START[8] = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
+                                         0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
+
 /* Go on with the state of each message. 0, or 1 where this CPU cannot. */
 int vitpipe_sha256(struct message *messages, size_t count);

@@ -67,7 +67,8 @@ seen = st.builds(
 )  # fmt: skip
 
 
-@given(st.lists(items), st.data())
+@settings(deadline=None, max_examples=40)
+@given(st.lists(items, max_size=12), st.data())
 def test_rows_come_back_as_they_went_in_also_from_afar(rows, data):
     kept = Items(rows)
     assert list(kept) == rows
@@ -100,7 +101,7 @@ alike = st.lists(
 )  # fmt: skip
 
 
-@settings(max_examples=150)
+@settings(deadline=None, max_examples=100)
 @given(
     alike, st.sets(few), st.booleans(), st.sampled_from(["folders", {"a": 0.3, "b": 0.5, "c": 0.2}, {"train": 1.0}]),
     st.sampled_from([{"images_per_shard": 3}, {"shard_bytes": 9000}]),
