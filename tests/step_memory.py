@@ -64,7 +64,6 @@ class Case:
         }  # fmt: skip
         return PretrainResources.model_validate(fields)
 
-
     @property
     def planned(self) -> int:
         """Bytes that the plan says, comparable with what is found."""
@@ -82,7 +81,7 @@ class Found:
     losses: tuple[float, ...]
     norms: tuple[float, ...]
     moved: bool
-    """Whether a weight behind the zero head is another after the steps."""
+    """Whether weights are others after the steps."""
 
 
 def measured(case: Case, folder: Path, steps: int = 3) -> list[Found]:

@@ -40,18 +40,19 @@ def estimate(
     flops = float(images * train_flops(config, model))
     saved = (num_parameters(model) + _predictor(config, model)) * saved_bytes(config)
     gpus = resources.gpus_per_worker if resources.gpus_per_worker is not None else min(1, known.gpus)
+    memory = memory_bytes(config, resources, model, gpus)
     return Estimate(
         steps=steps,
         images=images,
         flops=flops,
         bytes=saved * _kept_steps(course),
-        memory_bytes=memory_bytes(config, resources, model, gpus),
+        memory_bytes=memory,
         hours=flops / _speed(config, resources, known) / 3600,
         num_classes=num_classes[0],
         model=model.model_dump(mode="json"),
         averaged=config.ema is not None,
         recipe=config.model_dump(mode="json"),
-        notes=tuple(_notes(config, resources)),
+        notes=tuple(_notes(config, resources, memory, known.gpu_bytes if gpus else None)),
     )
 
 
@@ -118,10 +119,27 @@ def _speed(config: PretrainConfig, resources: PretrainResources, known: Known) -
     return each * resources.most_workers
 
 
-def _notes(config: PretrainConfig, resources: PretrainResources) -> list[str]:
+def _notes(config: PretrainConfig, resources: PretrainResources, memory: int, room: float | None) -> list[str]:
     micro = config.batch_images // micro_batch_of(config, resources)
     idle = -micro % resources.most_workers
-    if not idle:
-        return []
-    slots = micro + idle
-    return [f"{micro} micro-batches on {resources.most_workers} workers: {idle} of {slots} passes are padding"]
+    notes = []
+    if idle:
+        slots = micro + idle
+        notes.append(f"{micro} micro-batches on {resources.most_workers} workers: {idle} of {slots} passes are padding")
+    if room is not None and memory > room:
+        ways = " or ".join(_savings(config, resources)) or "a larger GPU"
+        notes.append(f"needs {memory / 1e9:.0f} GB of a GPU that has {room / 1e9:.0f}: try {ways}")
+    return notes
+
+
+def _savings(config: PretrainConfig, resources: PretrainResources) -> list[str]:
+    """What would make a worker's memory less and is not yet done, the cheapest first."""
+    micro, ranks = micro_batch_of(config, resources), resources.least_workers
+    ways = {
+        f"micro_batch {micro // 2}": micro > 1 and config.batch_images % (micro // 2) == 0,
+        "activation_checkpointing blocks": resources.activation_checkpointing == "none",
+        "zero 3": resources.zero < 3 and ranks > 1,
+        "more workers": resources.zero > 0 or ranks == 1,
+        "offload cpu": resources.offload == "none" and resources.zero > 0,
+    }
+    return [way for way, helps in ways.items() if helps]
