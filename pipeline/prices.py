@@ -18,13 +18,16 @@ class Gpu:
     """Dense bf16 FLOP/s by its data sheet."""
     utilisation: float
     """Share of the peak that is assumed to become the model's FLOPs; measured runs are in docs/runs.md."""
+    memory_bytes: float
+    """By its data sheet; of the A100 the larger kind."""
 
     @property
     def flops(self) -> float:
         return self.peak_flops * self.utilisation
 
 
-GPUS = {gpu.name: gpu for gpu in (Gpu("A100", 312e12, 0.45), Gpu("H100", 989e12, 0.40), Gpu("H200", 989e12, 0.40))}
+_KINDS = (Gpu("A100", 312e12, 0.45, 80e9), Gpu("H100", 989e12, 0.40, 80e9), Gpu("H200", 989e12, 0.40, 141e9))
+GPUS = {gpu.name: gpu for gpu in _KINDS}
 DEFAULT = "H100"
 
 
@@ -39,7 +42,7 @@ class Machine:
 
     @property
     def known(self) -> Known:
-        return Known(gpu_flops=self.gpu.flops, gpus=self.num_gpus)
+        return Known(gpu_flops=self.gpu.flops, gpus=self.num_gpus, gpu_bytes=self.gpu.memory_bytes)
 
     @property
     def assumption(self) -> str:

@@ -242,6 +242,8 @@ class Known(Settings):
     cpu_flops: float = 40e9
     """Sustained FLOP/s of one CPU core in fp32."""
     gpus: int = 0
+    gpu_bytes: float = 80e9
+    """Memory of one GPU."""
 
 
 RunFn = Callable[[Any, Inputs, StageContext], Artifact]

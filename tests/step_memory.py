@@ -81,7 +81,7 @@ class Found:
     losses: tuple[float, ...]
     norms: tuple[float, ...]
     moved: bool
-    """Whether a weight behind the zero head is another after the steps."""
+    """Whether weights are others after the steps."""
 
 
 def measured(case: Case, folder: Path, steps: int = 3) -> list[Found]:

@@ -1,11 +1,11 @@
 """What a pretraining will cost, from its recipe and the number of images alone. No torch."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from infra.errors import UsageError
 from stages.artifacts import Artifact, Checkpoint, ShardSet
 from stages.contract import Estimate, Known
-from stages.pretrain.config import PretrainConfig, PretrainResources, validation_split
+from stages.pretrain.config import PretrainConfig, PretrainResources, micro_batch_of, validation_split
 from stages.pretrain.going_on import changed_fields, refuse, refuse_change, refuse_end
 from stages.pretrain.job import SPLIT, Course, check_init, model_of
 from stages.pretrain.memory import saved_bytes, terms
@@ -40,18 +40,19 @@ def estimate(
     flops = float(images * train_flops(config, model))
     saved = (num_parameters(model) + _predictor(config, model)) * saved_bytes(config)
     gpus = resources.gpus_per_worker if resources.gpus_per_worker is not None else min(1, known.gpus)
+    memory = memory_bytes(config, resources, model, gpus)
     return Estimate(
         steps=steps,
         images=images,
         flops=flops,
         bytes=saved * _kept_steps(course),
-        memory_bytes=memory_bytes(config, resources, model, gpus),
+        memory_bytes=memory,
         hours=flops / _speed(config, resources, known) / 3600,
         num_classes=num_classes[0],
         model=model.model_dump(mode="json"),
         averaged=config.ema is not None,
         recipe=config.model_dump(mode="json"),
-        notes=tuple(_notes(course)),
+        notes=(*_notes(course), *_too_large(config, resources, memory, known.gpu_bytes if gpus else None)),
     )
 
 
@@ -132,3 +133,22 @@ def _notes(course: Course) -> list[str]:
     if config.model.family == "vit" and (rest := config.model.image_px % config.model.sizes.patch_px):
         notes.append(f"patches of {config.model.sizes.patch_px} px leave {rest} of {config.model.image_px} px out")
     return notes
+
+
+def _too_large(config: PretrainConfig, resources: PretrainResources, memory: int, room: float | None) -> Iterator[str]:
+    if room is not None and memory > room:
+        ways = " or ".join(_savings(config, resources)) or "a larger GPU"
+        yield f"needs {memory / 1e9:.0f} GB of a GPU that has {room / 1e9:.0f}: try {ways}"
+
+
+def _savings(config: PretrainConfig, resources: PretrainResources) -> list[str]:
+    """What would make a worker's memory less and is not yet done, the cheapest first."""
+    micro, ranks = micro_batch_of(config, resources), resources.least_workers
+    ways = {
+        f"micro_batch {micro // 2}": micro > 1 and config.batch_images % (micro // 2) == 0,
+        "activation_checkpointing blocks": resources.activation_checkpointing == "none",
+        "zero 3": resources.zero < 3 and ranks > 1,
+        "more workers": resources.zero > 0 or ranks == 1,
+        "offload cpu": resources.offload == "none" and resources.zero > 0,
+    }
+    return [way for way, helps in ways.items() if helps]

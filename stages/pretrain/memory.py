@@ -15,8 +15,8 @@ CPU_PROCESS_BYTES = 450_000_000
 """Anonymous memory of a rank once torch and DeepSpeed are imported: 421 MiB measured."""
 GPU_PROCESS_BYTES = 1_000_000_000
 """CUDA context, cuBLAS workspaces and NCCL's buffers: assumed, not measured."""
-SMALL_BYTES = 24_000_000
-"""Threads' stacks and scratch of the kernels: what Ti/16 took beyond its terms, rounded up."""
+SMALL_BYTES = 40_000_000
+"""Threads' stacks and scratch of the kernels: what models took beyond their terms, at most."""
 ENGINE_BUCKET_ELEMENTS = 500_000_000
 """engine.py, MEMORY_OPT_ALLREDUCE_SIZE: outside its ZeRO optimisers DeepSpeed asks for no bucket size."""
 PREFETCHED = 6
@@ -77,7 +77,7 @@ def terms(
         "optimiser": 0.0 if gpu and worker.offloaded else optimiser(worker),
         "average": 4 * worker.share if config.ema and not (gpu and worker.offloaded) else 0.0,
         "gradients": gradients(worker),
-        "passing": max(reduction(worker), update(worker)),
+        "passing": passing(worker),
         "freed": 0.0 if gpu else freed(worker),
         "activations": activations(worker, model),
         "images": images(worker, model),
@@ -127,16 +127,27 @@ def gradients(worker: Worker) -> float:
     return 4 * share  # stage_1_and_2.py, averaged_gradients; stage3.py, grad_partitions_flat_buffer
 
 
+def passing(worker: Worker) -> float:
+    """Copies that come and go, in the backward pass or in the update; what ZeRO 3 made in the one was seen to be kept
+    in the other by malloc."""
+    both = reduction(worker), update(worker)
+    return sum(both) if worker.zero == 3 else max(both)
+
+
 def reduction(worker: Worker) -> float:
     """Copies that pass while gradients are summed over the ranks; DeepSpeed makes them on one rank too."""
     if worker.zero == 0:  # engine.py, allreduce_bucket flattens what it sums
         return worker.weight * min(worker.parameters, ENGINE_BUCKET_ELEMENTS)
     if worker.sums_in_engine:
-        return (4 + 2) * worker.parameters  # the same, of two flat tensors, and once more in the type that is sent
+        # The same, of two flat tensors, but one that is larger than a bucket goes alone, as it lies; and bf16 is sent.
+        flat = 4 if worker.parameters <= ENGINE_BUCKET_ELEMENTS else 0
+        return (flat + 2) * worker.parameters
     buffers = 2 if worker.gpu and worker.zero >= 2 else 1  # overlap_comm writes one while the other is sent
     if worker.zero == 3:
-        # stage3.py: ipg bucket, the input of reduce_scatter_coalesced, and in bf16 the result in fp32
-        return (8 if worker.bf16 else 4 * (buffers + 1)) * worker.bucket
+        # stage3.py: ipg bucket and the input of reduce_scatter_coalesced, of which gloo makes one copy more;
+        # partition_parameters.py, _all_gather_dtype: what is gathered for now and for next, before it is cut
+        several = 0 if worker.resources.least_workers == 1 else 2 if worker.gpu else 3
+        return worker.weight * (buffers + 1 + several) * worker.bucket
     width = 4 if worker.zero == 1 else worker.weight
     return width * (buffers + 1) * worker.bucket  # stage_1_and_2.py: ipg bucket, and allreduce_bucket's flat copy
 
