@@ -52,7 +52,10 @@ class FolderTree:
         found = sorted(self._walk(), key=lambda file: file.name)
         candidates = [file for file in found if file.is_candidate]
         if not candidates:
-            raise self._wrong(f"it has {len(found)} files, none of them an image", "name a folder of images")
+            there = (
+                f"it has {len(found)} files" if found else f"no {'file' if self._is_local else 'object'} lies below it"
+            )
+            raise self._wrong(f"{there}, none of them an image" if found else there, "name a folder of images")
         skipped = len(found) - len(candidates)
         notes = (f"{skipped} files that are no images by their suffix were left aside",) if skipped else ()
         if self.labels is not None:
