@@ -83,7 +83,7 @@ def _load(path: str) -> Any:
 _STAGES = (
     Stage(
         "ingest",
-        version=2,
+        version=3,
         inputs={"exclude": Need("ShardSet", many=True)},
         output="ShardSet",
         config="stages.ingest.config:IngestConfig",

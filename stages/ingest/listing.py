@@ -33,11 +33,6 @@ class Item:
     fault: str = ""
     """Why it is set aside without a look."""
 
-    @property
-    def is_held_out(self) -> bool:
-        """Whether the tree says that it is not to train on."""
-        return self.split not in (None, "train")
-
 
 @dataclass(frozen=True, slots=True)
 class Finding:

@@ -9,7 +9,7 @@ from pathlib import Path
 from stages.images.decode import Pixels, check_header, decode
 from stages.images.digests import Content, sha256_each
 from stages.images.header import BadImage, Header
-from stages.ingest.likeness import likeness, views
+from stages.ingest.likeness import views
 from stages.ingest.listing import Item, Source
 from stages.ingest.reencode import Reencoded
 from stages.ingest.structure import check_structure
@@ -36,7 +36,7 @@ class Checked:
     place: tuple[int, int]
     """Chunk, and offset in what the chunk kept."""
     likeness: bytes | None = None
-    """How it looks, when that is asked and it looks like anything: whole, and if it is held out then trimmed too."""
+    """How it looks, when that is asked and it looks like anything: whole, then trimmed."""
     reencoded: bool = False
     """Whether its bytes are not the source's."""
 
@@ -144,14 +144,10 @@ def _opened_each(task: ScanTask) -> Iterator[_Opened | Bad]:
             yield Bad(str(data))
             continue
         try:
-            looks = _looks(data, item) if task.near else None
+            looks = b"".join(views(data)) or None if task.near else None
             yield _decoded(data, looks) if task.decodes else _Opened(data, check_structure(data), None, looks)
         except BadImage as error:
             yield Bad(str(error))
-
-
-def _looks(data: bytes, item: Item) -> bytes | None:
-    return b"".join(views(data)) or None if item.is_held_out else likeness(data)
 
 
 def _decoded(data: bytes, looks: bytes | None) -> _Opened:
