@@ -57,6 +57,11 @@ def _is_still(file: BinaryIO, path: Path) -> bool:
         return False
 
 
+def state_of(file: os.stat_result) -> str:
+    """Another after the file was written to or replaced."""
+    return f"{file.st_ino}-{file.st_size}-{file.st_mtime_ns}"
+
+
 def walk(folder: Path, prefix: str, above: tuple[tuple[int, int], ...] = ()) -> Iterator[tuple[str, int]]:
     """Every visible file below `folder` with its size. Links are followed, except back up into a folder above."""
     try:

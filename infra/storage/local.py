@@ -16,10 +16,10 @@ from typing import BinaryIO, Self
 
 from infra.errors import AlreadyExists, Changed, NotFound, StorageError
 from infra.storage import traffic
-from infra.storage.folders import locked, open_new, sync_folder, walk
+from infra.storage.folders import locked, open_new, state_of, sync_folder, walk
 from infra.storage.landing import CHUNK_BYTES, Landing
 from infra.storage.names import HIDDEN, checked, checked_prefix
-from infra.storage.store import Digest, Entry
+from infra.storage.store import Digest, Entry, replaced
 
 _TEMPORARY = HIDDEN + "tmp-"
 _LOCK = HIDDEN + "lock-"
@@ -39,8 +39,10 @@ class LocalStore:
     def child(self, prefix: str) -> Self:
         return type(self)(self.root / checked(prefix))
 
-    def read(self, path: str, start: int = 0, length: int | None = None) -> bytes:
+    def read(self, path: str, start: int = 0, length: int | None = None, version: str | None = None) -> bytes:
         with self._reading(path) as file:
+            if version not in (None, state_of(os.fstat(file.fileno()))):
+                raise replaced(f"read {self.uri}/{path}")
             file.seek(start)
             data = file.read(-1 if length is None else length)
         traffic.count("read_bytes", len(data))
@@ -82,11 +84,8 @@ class LocalStore:
     def list(self, prefix: str = "") -> Iterator[Entry]:
         folder, _, _ = checked_prefix(prefix).rpartition("/")
         with self._said("list", prefix):
-            found = [
-                Entry(path, size)
-                for path, size in walk(self.root / folder, f"{folder}/" if folder else "")
-                if path.startswith(prefix)
-            ]
+            paths = walk(self.root / folder, f"{folder}/" if folder else "")
+            found = [Entry(path, size) for path, size in paths if path.startswith(prefix)]
         yield from sorted(found, key=lambda entry: entry.path)
 
     def delete(self, path: str) -> None:

@@ -54,12 +54,12 @@ class S3Store:
     def child(self, prefix: str) -> Self:
         return type(self)(self.bucket, self._key(prefix))
 
-    def read(self, path: str, start: int = 0, length: int | None = None) -> bytes:
+    def read(self, path: str, start: int = 0, length: int | None = None, version: str | None = None) -> bytes:
         if length == 0:
             return b""
-        if start == 0 and length is None:
+        if start == 0 and length is None and version is None:
             return self.read_version(path)[0]
-        return self._piece(path, start, length).data
+        return self._piece(path, start, length, version).data
 
     def read_version(self, path: str) -> tuple[bytes, str]:
         piece = settled(lambda: self._piece(path, 0, None))
@@ -105,7 +105,7 @@ class S3Store:
             page = self._call("list", prefix, methodcaller("list_objects_v2", **query))
             for item in page.get("Contents", ()):
                 if not item["Key"].endswith("/"):  # consoles mark empty folders so
-                    yield Entry(item["Key"].removeprefix(self._root), int(item["Size"]))
+                    yield Entry(item["Key"].removeprefix(self._root), int(item["Size"]), item["ETag"].strip('"'))
             if not page.get("IsTruncated"):
                 return
             query = {**query, "ContinuationToken": page["NextContinuationToken"]}

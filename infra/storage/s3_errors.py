@@ -7,7 +7,8 @@ from botocore import exceptions as boto
 from botocore.parsers import ResponseParserError
 from urllib3.exceptions import HTTPError
 
-from infra.errors import IntegrityError, NotFound, StorageError, VitpipeError
+from infra.errors import NotFound, StorageError, VitpipeError
+from infra.storage.store import replaced
 
 
 class Doubtful(Exception):
@@ -78,7 +79,7 @@ def explained(error: Exception, asked: str, bucket: str, bucket_wanted: bool = F
     if status == 404:
         return NotFound(asked, "no object of that name")
     if status == 412:
-        return IntegrityError(asked, "the object was replaced while it was read", "run the same command again")
+        return replaced(asked)
     if status in (401, 403):
         remedy = _REFUSED.get(code, "check the credentials, and that they may do this there (`vitpipe doctor`)")
         return StorageError(asked, f"S3 refused it: {status} {code if code != str(status) else ''}".rstrip(), remedy)

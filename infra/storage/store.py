@@ -5,9 +5,11 @@ It knows nothing of runs, nodes or records.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, Self
+
+from infra.errors import IntegrityError
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,13 @@ class Entry:
 
     path: str
     bytes: int
+    version: str | None = field(default=None, compare=False)
+    """To hand to `read`; where the listing has it."""
+
+
+def replaced(asked: str) -> IntegrityError:
+    """What `read` raises for another version than it was asked for."""
+    return IntegrityError(asked, "the object was replaced while it was read", "run the same command again")
 
 
 class Store(Protocol):
@@ -39,8 +48,11 @@ class Store(Protocol):
     def child(self, prefix: str) -> Self:
         """The store rooted one or more folders below this one."""
 
-    def read(self, path: str, start: int = 0, length: int | None = None) -> bytes:
-        """Read an object, or `length` bytes of it from byte `start`. NotFound when absent."""
+    def read(self, path: str, start: int = 0, length: int | None = None, version: str | None = None) -> bytes:
+        """Read an object, or `length` bytes of it from byte `start`. NotFound when absent.
+
+        IntegrityError when it was replaced since it had `version`.
+        """
 
     def read_version(self, path: str) -> tuple[bytes, str]:
         """Read a whole object with its opaque version, to hand to `swap`. NotFound when absent."""

@@ -87,10 +87,9 @@ class Near(Settings):
     """Images that look alike: resized, compressed anew, a little brighter, trimmed at the edges."""
 
     hamming: int = Field(ge=0, le=12)
-    """Bits of the 64 of a perceptual hash in which copies may differ. Within the set 4 finds copies that are resized,
-    compressed anew or brighter, 8 also those trimmed by 2 % all around, 10 those trimmed at one side alone. Images of
-    the `exclude` sets, and what `splits: folders` holds out, are looked at trimmed too, so that 4 finds all of these
-    among what trains. A second look of 192 bits decides. Images without structure (one colour) are left to `exact`."""
+    """Bits of the 64 of a perceptual hash in which copies may differ. 4 finds copies that are resized, compressed anew,
+    brighter, or trimmed by up to 2 % at any side: each image is looked at whole and trimmed. A second look of 192 bits
+    decides. Images without structure (one colour) are left to `exact`."""
 
 
 class Deduplicate(Settings):

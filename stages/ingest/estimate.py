@@ -83,6 +83,8 @@ def _splits(config: IngestConfig, kept: int, listed: Mapping[str, int]) -> dict[
 def _by_first(source: PartedSource) -> tuple[int, int | None, tuple[str, ...]]:
     """Images, classes where they are fixed, and a note: the first file is opened, the others count by their size."""
     first = source.list_part(source.files[0])
+    if len(source.files) == 1:
+        source.joined([first])  # refuses a source without an image
     classes = source.classes or first.classes
     total = sum(part.size for part in source.files)
     count = round(len(first.images) * total / max(source.files[0].size, 1))

@@ -37,6 +37,17 @@ def near_pairs(hashes: Hashes, most: int) -> Iterator[tuple[Places, Places, Plac
             yield low, high, distance[new].astype(np.int64)
 
 
+def near_across(hashes: Hashes, others: Hashes, most: int) -> Iterator[tuple[Places, Places, Places]]:
+    """Pairs (i of `hashes`, j of `others`) and their distance, at most `most`; each pair once."""
+    bands = _bands(len(hashes), most)
+    for number, (shift, width, flips) in enumerate(bands):
+        for first, second in _asked(_band(hashes, shift, width), _band(others, shift, width), width, flips):
+            differ = hashes[first] ^ others[second]
+            distance = np.bitwise_count(differ)
+            new = (distance <= most) & _unseen(differ, bands[:number])
+            yield first[new], second[new], distance[new].astype(np.int64)
+
+
 def _bands(count: int, most: int) -> list[tuple[int, int, int]]:
     """(shift, width, flips) of each band: those with which the fewest hashes are compared."""
     plans = [_cut(number, most) for number in range(FEWEST, BITS // 8 + 1)]
@@ -61,9 +72,8 @@ def _band(hashes: Hashes, shift: int, width: int) -> Places:
 
 def _candidates(band: Places, width: int, flips: int) -> Iterator[tuple[Places, Places]]:
     """Pairs whose band differs in at most `flips` bits, each once, in pieces."""
-    order = np.argsort(band, kind="stable")
+    order, starts = _table(band, width)
     values = band[order].astype(np.int32)
-    starts = np.searchsorted(values, np.arange(2**width + 1, dtype=np.int32)).astype(np.int32)
     places = np.arange(len(values), dtype=np.int32)
     for one, other in _products(places, places + 1, starts[values + 1] - places - 1):
         yield order[one], order[other]
@@ -75,6 +85,25 @@ def _candidates(band: Places, width: int, flips: int) -> Iterator[tuple[Places, 
             low = starts[wanted]
             for one, other in _products(asking, low, starts[wanted + 1] - low):
                 yield order[one], order[other]
+
+
+def _asked(band: Places, others: Places, width: int, flips: int) -> Iterator[tuple[Places, Places]]:
+    """(i, j) of which band i and others j differ in at most `flips` bits, each once, in pieces."""
+    order, starts = _table(band, width)
+    places = np.arange(len(others), dtype=np.int32)
+    asking = others.astype(np.int32)
+    for flipped in (bits for number in range(flips + 1) for bits in combinations(range(width), number)):
+        wanted = asking ^ np.int32(sum(1 << bit for bit in flipped))
+        low = starts[wanted]
+        for one, other in _products(places, low, starts[wanted + 1] - low):
+            yield order[other], one
+
+
+def _table(band: Places, width: int) -> tuple[Places, Rows]:
+    """Places sorted by their value in the band, and where each value begins among them."""
+    order = np.argsort(band, kind="stable")
+    values = band[order].astype(np.int32)
+    return order, np.searchsorted(values, np.arange(2**width + 1, dtype=np.int32)).astype(np.int32)
 
 
 def _products(asking: Rows, low: Rows, counts: Rows) -> Iterator[tuple[Places, Places]]:

@@ -49,7 +49,8 @@ def _rows(where: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
                 yield line, _json(where, line, row)
     elif where.endswith(".csv"):
         reader = csv.DictReader(text.splitlines())
-        if "path" not in (reader.fieldnames or ()):
+        has = set(reader.fieldnames or ())
+        if "path" not in has or not has & {"label", "labels"}:
             raise _wrong(where, f"its columns are {', '.join(reader.fieldnames or ()) or 'missing'}")
         for columns in reader:
             yield reader.line_num, columns

@@ -38,11 +38,6 @@ class Item(NamedTuple):
     fault: str = ""
     """Why it is set aside without a look."""
 
-    @property
-    def is_held_out(self) -> bool:
-        """Whether the tree says that it is not to train on."""
-        return self.split not in (None, "train")
-
 
 class Items(Sequence[Item]):
     """Images in few bytes each, appended one by one. Satisfies `Table[Item]`."""

@@ -1,12 +1,12 @@
 """Which images look like another that is kept: found by the first look, made sure of by the second. Pure; no torch."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from stages.ingest.hamming import near_pairs
+from stages.ingest.hamming import Places, near_across, near_pairs
 from stages.ingest.image import Image
 from stages.ingest.likeness import LIKENESS_BYTES
 from stages.ingest.select import Duplicate, keep_order
@@ -43,21 +43,12 @@ def without_near(
     """Leave out each image within `most` bits of an excluded one, or of one that is kept.
 
     In the order of `select.keep_order`, whatever order they come in; an image like one that was itself left out, but
-    like none that is kept, stays. Images without structure are like nothing.
+    like none that is kept, stays. Two are alike when one of them whole is like the other, whole or trimmed. Images
+    without structure are like nothing.
     """
-    kept, dropped = _left_out(sorted(images, key=keep_order), excluded, most)
-    held_out = [image for image in kept if image.item.is_held_out]
-    trimmed = [Excluded(one.item.name, look, one.item.labels) for one in held_out for look in _looks(one)[1:]]
-    if trimmed:  # as with the excluded sets: what trains may not be a part of what is tested
-        train, late = _left_out([image for image in kept if not image.item.is_held_out], trimmed, most)
-        kept, dropped = [*held_out, *train], [*dropped, *late]
-    return sorted(kept, key=keep_order), sorted(dropped, key=lambda one: one.source)
-
-
-def _left_out(images: Sequence[Image], excluded: Sequence[Excluded], most: int) -> tuple[list[Image], list[Duplicate]]:
-    """Of images in the order of `keep_order`, by their first view."""
+    images = sorted(images, key=keep_order)
     seen = [image for image in images if image.seen.likeness is not None]
-    looks = [one.look for one in excluded] + [_looks(image)[0] for image in seen]
+    looks = [[one.look] for one in excluded] + [_looks(image) for image in seen]
     matches = _matches(looks, len(excluded), most)
     dropped: list[Duplicate] = []
     for place, match in matches.items():
@@ -70,7 +61,8 @@ def _left_out(images: Sequence[Image], excluded: Sequence[Excluded], most: int) 
         same = labels is None or labels == image.item.labels
         dropped.append(Duplicate(image.item.name, of, "near", same, match.distance, match.second))
     gone = {one.source for one in dropped}
-    return [image for image in images if image.item.name not in gone], dropped
+    kept = [image for image in images if image.item.name not in gone]
+    return kept, sorted(dropped, key=lambda one: one.source)
 
 
 def _looks(image: Image) -> list[bytes]:
@@ -79,10 +71,10 @@ def _looks(image: Image) -> list[bytes]:
     return [looks[start : start + LIKENESS_BYTES] for start in range(0, len(looks), LIKENESS_BYTES)]
 
 
-def _matches(looks: Sequence[bytes], given: int, most: int) -> dict[int, _Match]:
+def _matches(looks: Sequence[Sequence[bytes]], given: int, most: int) -> dict[int, _Match]:
     """What each place that is left out is like; the first `given` places always stay."""
     owner: dict[bytes, int] = {}
-    of = [owner.setdefault(look, place) for place, look in enumerate(looks)]
+    of = [owner.setdefault(whole, place) for place, (whole, *_) in enumerate(looks)]
     own = np.array(list(owner.values()), dtype=np.int64)
     near = _verified(looks, own, most)
     matches: dict[int, _Match] = {}
@@ -96,17 +88,31 @@ def _matches(looks: Sequence[bytes], given: int, most: int) -> dict[int, _Match]
     return matches
 
 
-def _verified(looks: Sequence[bytes], own: npt.NDArray[np.int64], most: int) -> dict[int, list[_Match]]:
+def _verified(looks: Sequence[Sequence[bytes]], own: Places, most: int) -> dict[int, list[_Match]]:
     """For each of the places `own` the earlier ones among them that it is like, by both looks."""
     near: dict[int, list[_Match]] = {}
-    if not len(own):
-        return near
-    words: Words = np.frombuffer(b"".join(looks[place] for place in own.tolist()), dtype=">u8").astype(np.uint64)
-    words = words.reshape(len(own), -1)
-    for first, second, distance in near_pairs(words[:, 0], most):
-        differ = np.bitwise_count(words[first, 1:] ^ words[second, 1:]).sum(axis=1, dtype=np.int64)
-        sure = np.flatnonzero(differ <= SECOND_MOST)
-        found = (own[first[sure]], own[second[sure]], distance[sure], differ[sure])
-        for low, high, bits, second_bits in zip(*(part.tolist() for part in found), strict=True):
-            near.setdefault(high, []).append(_Match(bits, second_bits, low))
+    for first, second, distance, differ in _alike(looks, own, most):
+        low, high = np.minimum(first, second), np.maximum(first, second)
+        for one, other, bits, more in zip(*(part.tolist() for part in (low, high, distance, differ)), strict=True):
+            near.setdefault(other, []).append(_Match(bits, more, one))
     return near
+
+
+def _alike(looks: Sequence[Sequence[bytes]], own: Places, most: int) -> Iterator[tuple[Places, ...]]:
+    """Two of the places `own` and the bits in which their looks differ: the whole of one and any view of the other."""
+    if not len(own):
+        return
+    whole = _words([looks[place][0] for place in own.tolist()])
+    for view in range(max(map(len, looks))):  # one at a time: a bound on memory
+        places = np.array([place for place in own.tolist() if len(looks[place]) > view], dtype=np.int64)
+        seen = _words([looks[place][view] for place in places.tolist()])
+        pairs = near_across(whole[:, 0], seen[:, 0], most) if view else near_pairs(whole[:, 0], most)
+        for first, second, distance in pairs:
+            differ = np.bitwise_count(whole[first, 1:] ^ seen[second, 1:]).sum(axis=1, dtype=np.int64)
+            sure = (differ <= SECOND_MOST) & (own[first] != places[second])
+            yield own[first[sure]], places[second[sure]], distance[sure], differ[sure]
+
+
+def _words(looks: Sequence[bytes]) -> Words:
+    """(N, 4): the first look, and the three words of the second."""
+    return np.frombuffer(b"".join(looks), dtype=">u8").astype(np.uint64).reshape(len(looks), -1)

@@ -13,6 +13,7 @@ from itertools import product, takewhile
 from pathlib import Path
 
 from infra.errors import UsageError
+from infra.storage.folders import state_of
 from infra.storage.opening import open_store
 from stages.ingest.listing import some
 
@@ -38,6 +39,8 @@ class Part:
     path: str
     """In that store."""
     size: int
+    version: str | None = None
+    """As it was listed; another one is not read."""
 
     @property
     def uri(self) -> str:
@@ -53,16 +56,16 @@ def find_parts(urls: Sequence[str], suffix: str) -> tuple[Part, ...]:
 
     UsageError naming the pattern that nothing answers to, and the files missing of one in braces.
     """
-    found: dict[str, int] = {}
+    found: dict[str, tuple[int, str | None]] = {}
     for url in urls:
-        for uri, size in _files(url, suffix):
+        for uri, size, version in _files(url, suffix):
             if uri in found:
                 raise UsageError(f"read {url!r}", f"{uri} is named twice by `urls`", "name each file once")
-            found[uri] = size
+            found[uri] = size, version
     common = _common_folder(found)
     return tuple(
-        Part(number, uri.removeprefix(common), uri.rpartition("/")[0], uri.rpartition("/")[2], size)
-        for number, (uri, size) in enumerate(sorted(found.items()))
+        Part(number, uri.removeprefix(common), uri.rpartition("/")[0], uri.rpartition("/")[2], *facts)
+        for number, (uri, facts) in enumerate(sorted(found.items()))
     )
 
 
@@ -89,8 +92,8 @@ def _choices(inside: str) -> list[str]:
     return [f"{number:0{width}d}" for number in range(first, last + 1)]
 
 
-def _files(url: str, suffix: str) -> list[tuple[str, int]]:
-    """URI and size of each file that one pattern names."""
+def _files(url: str, suffix: str) -> list["Named"]:
+    """Each file that one pattern names."""
     pattern, look = _in_bucket(url, suffix) if url.startswith("s3://") else _on_disk(url, suffix)
     as_it_stands = look(pattern)  # a name that is there is meant, whatever characters it has
     if as_it_stands:
@@ -105,16 +108,19 @@ def _files(url: str, suffix: str) -> list[tuple[str, int]]:
     return [file for files in found for file in files]
 
 
-Look = Callable[[str], list[tuple[str, int]]]
+Named = tuple[str, int, str | None]
+"""URI, size and version."""
+Look = Callable[[str], list[Named]]
 
 
 def _on_disk(url: str, suffix: str) -> tuple[str, Look]:
-    def look(name: str) -> list[tuple[str, int]]:
+    def look(name: str) -> list[Named]:
         if os.path.isdir(name):
             names = [str(path) for path in Path(name).rglob(f"*{suffix}")]
         else:
             names = [name] if os.path.isfile(name) else glob.glob(name, recursive=True)
-        return [(f"file://{one}", os.path.getsize(one)) for one in sorted(names) if os.path.isfile(one)]
+        found = [(one, os.stat(one)) for one in sorted(names) if os.path.isfile(one)]
+        return [(f"file://{one}", state.st_size, state_of(state)) for one, state in found]
 
     return os.path.abspath(url.removeprefix("file://")), look
 
@@ -122,14 +128,14 @@ def _on_disk(url: str, suffix: str) -> tuple[str, Look]:
 def _in_bucket(url: str, suffix: str) -> tuple[str, Look]:
     bucket, _, pattern = url.removeprefix("s3://").partition("/")
     fixed = _SPECIAL.split(pattern)[0]
-    there = {entry.path: entry.bytes for entry in open_store(f"s3://{bucket}").list(fixed)}
+    there = {entry.path: entry for entry in open_store(f"s3://{bucket}").list(fixed)}
 
-    def look(name: str) -> list[tuple[str, int]]:
+    def look(name: str) -> list[Named]:
         folder = f"{name.rstrip('/')}/" if name else ""
         names = [name] if name in there else [one for one in there if one.startswith(folder) and one.endswith(suffix)]
         if not names and _WILD.search(name):
             names = [one for one in there if _matcher(name).fullmatch(one)]
-        return [(f"s3://{bucket}/{one}", there[one]) for one in names]
+        return [(f"s3://{bucket}/{one}", there[one].bytes, there[one].version) for one in names]
 
     return pattern, look
 

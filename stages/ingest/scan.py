@@ -10,7 +10,7 @@ from typing import NamedTuple
 from stages.images.contents import Content, contents
 from stages.images.digests import sha256_each
 from stages.images.header import BadImage
-from stages.ingest.likeness import likeness, views
+from stages.ingest.likeness import views
 from stages.ingest.listing import Item, Source
 from stages.ingest.reencode import Reencoded
 from stages.ingest.structure import check_structure
@@ -34,7 +34,7 @@ class Checked(NamedTuple):
     place: tuple[int, int]
     """Chunk, and offset in what the chunk kept."""
     likeness: bytes | None = None
-    """How it looks, when that is asked and it looks like anything: whole, and if it is held out then trimmed too."""
+    """How it looks, when that is asked and it looks like anything: whole, then trimmed."""
     reencoded: bool = False
     """Whether its bytes are not the source's."""
 
@@ -126,7 +126,7 @@ def _together(task: ScanTask) -> Iterator[list[_File]]:
     size = 0
     for item in task.items:
         data = BadImage(item.fault) if item.fault else next(read)
-        files.append(_File(b"", bad=data) if isinstance(data, BadImage) else _file(data, item, task.near))
+        files.append(_File(b"", bad=data) if isinstance(data, BadImage) else _file(data, task.near))
         size += len(files[-1].data)
         if len(files) == TOGETHER_IMAGES or size > TOGETHER_BYTES:
             yield files
@@ -134,15 +134,11 @@ def _together(task: ScanTask) -> Iterator[list[_File]]:
     yield files
 
 
-def _file(data: bytes, item: Item, near: bool) -> _File:
+def _file(data: bytes, near: bool) -> _File:
     try:
-        return _File(data, _looks(data, item) if near else None)
+        return _File(data, (b"".join(views(data)) or None) if near else None)
     except BadImage as error:
         return _File(data, bad=error)
-
-
-def _looks(data: bytes, item: Item) -> bytes | None:
-    return b"".join(views(data)) or None if item.is_held_out else likeness(data)
 
 
 def _contents(files: Sequence[_File], decodes: bool) -> Iterator[Content | BadImage]:

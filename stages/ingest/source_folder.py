@@ -128,7 +128,10 @@ class FolderTree:
             raise self._wrong(f"{len(names)} class folders hold no images: {some(names)}", "fill or remove them")
 
     def _empty(self, files: int) -> UsageError:
-        return self._wrong(f"it has {files} files, none of them an image", "name a folder of images")
+        nothing = f"no {'file' if self._is_local else 'object'} lies below it"
+        return self._wrong(
+            f"it has {files} files, none of them an image" if files else nothing, "name a folder of images"
+        )
 
     def _wrong(self, found: str, do: str) -> UsageError:
         return UsageError(f"ingest the folder {self.root}", found, do)

@@ -105,7 +105,7 @@ class Tars:
         if run[0].size > MAX_FILE_BYTES:
             raise BadImage(f"a file of {run[0].size} bytes is over the cap of {MAX_FILE_BYTES}")
         part = self.files[number]
-        data = store_of(part.folder).read(part.path, start, length)
+        data = store_of(part.folder).read(part.path, start, length, part.version)
         if len(data) != length:
             raise BadImage(f"{part.name} became shorter: {len(data)} of {length} bytes at byte {start}")
         return data

@@ -14,11 +14,14 @@ BLOCKS_KEPT = 4
 
 
 class Window:
-    """Reads of any length at any place; the last few blocks are kept. For one thread."""
+    """Reads of any length at any place; the last few blocks are kept. For one thread.
+
+    IntegrityError when the file is no longer the one that was listed: its labels are not those of other images.
+    """
 
     def __init__(self, part: Part) -> None:
         self.size = part.size
-        self._store, self._path = store_of(part.folder), part.path
+        self._store, self._path, self._version = store_of(part.folder), part.path, part.version
         self._block_bytes = LOCAL_BLOCK_BYTES if part.is_local else REMOTE_BLOCK_BYTES
         self._blocks: dict[int, bytes] = {}
 
@@ -26,7 +29,7 @@ class Window:
         """The bytes from `start`; fewer where the file ends."""
         end = min(start + length, self.size)
         if end - start > self._block_bytes:
-            return self._store.read(self._path, start, end - start)
+            return self._store.read(self._path, start, end - start, self._version)
         first, last = start // self._block_bytes, max(start, end - 1) // self._block_bytes
         data = b"".join(self._block(number) for number in range(first, last + 1))
         return data[start - first * self._block_bytes : end - first * self._block_bytes]
@@ -37,7 +40,7 @@ class Window:
                 del self._blocks[next(iter(self._blocks))]
             start = number * self._block_bytes
             length = max(0, min(self._block_bytes, self.size - start))
-            self._blocks[number] = self._store.read(self._path, start, length) if length else b""
+            self._blocks[number] = self._store.read(self._path, start, length, self._version) if length else b""
         return self._blocks[number]
 
 

@@ -78,8 +78,8 @@ class FaultyStore:
     def _do(self, verb: str, *args: Any) -> Any:
         return self.fate.meet(verb, args, lambda: getattr(self.inner, verb)(*args))
 
-    def read(self, path: str, start: int = 0, length: int | None = None) -> bytes:
-        return self._do("read", path, start, length)
+    def read(self, path: str, start: int = 0, length: int | None = None, version: str | None = None) -> bytes:
+        return self._do("read", path, start, length, version)
 
     def read_version(self, path: str) -> tuple[bytes, str]:
         return self._do("read_version", path)

@@ -3,6 +3,8 @@
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from inprocess import CollectedEvents, make_context
 from photos import encoded, ingest, photo_folder, picture
@@ -194,3 +196,62 @@ def test_ingesting_tars_survives_every_passing_fault(proxy, s3_uri, tmp_path, re
     with pytest.raises(StorageError, match="403") as caught:
         ingested(tmp_path / "refused", source)
     assert caught.value.code == 7
+
+
+@pytest.fixture
+def tables(s3_uri, tmp_path):
+    """Three parquet files of ten rows in row groups of four, here and in a bucket."""
+    store = open_store(f"{s3_uri}/tables")
+    for number in range(3):
+        images = [encoded(picture(10 * number + row), "JPEG") for row in range(10)]
+        table = pa.table({"image": pa.array(images), "label": pa.array([row % 3 for row in range(10)])})
+        path = tmp_path / f"tables/in-{number}.parquet"
+        path.parent.mkdir(exist_ok=True)
+        pq.write_table(table, path, row_group_size=4, write_page_checksum=True)
+        store.upload(path, path.name)
+    return store
+
+
+def parquet(urls):
+    return {"kind": "parquet", "classes": 3, "urls": urls}
+
+
+def test_ingesting_parquet_survives_every_passing_fault(tables, proxy, tmp_path, retries):
+    _, wanted = ingested(tmp_path, parquet(str(tmp_path / "tables")))
+    for number, (fault, settings) in enumerate([*PASSING.items(), ("status", TOO_MANY)]):
+        proxy.plan(fault, method="GET", path=f"in-{number % 3}.parquet", **settings)
+    made, found = ingested(tmp_path / "again", parquet(f"{tables.uri}/in-{{0..2}}.parquet"))
+    assert found == wanted and made.metrics["quarantined"] == 0
+    assert all(fault.times == 0 for fault in proxy.faults), proxy.faults
+    assert len(retries) >= 10
+    proxy.plan("status", status=403, method="GET", path="in-1.parquet", times=1000)
+    with pytest.raises(StorageError, match="403") as caught:
+        ingested(tmp_path / "refused", parquet(tables.uri))
+    assert caught.value.code == 7
+
+
+@pytest.mark.parametrize("where", ["here", "in a bucket"])
+@pytest.mark.parametrize("kind", ["parquet", "webdataset"])
+def test_a_file_replaced_after_it_was_listed_is_not_mixed_with_its_labels(
+    tables, s3_uri, tmp_path, monkeypatch, kind, where
+):
+    """Sound images under the labels of others: nothing but the version tells."""
+    store, ending = (tables, "parquet") if kind == "parquet" else (open_store(f"{s3_uri}/tars"), "tar")
+    if kind == "webdataset":
+        tars(tmp_path / "in")
+        for path in (tmp_path / "in").iterdir():
+            store.upload(path, path.name)
+    if where == "here":
+        store = open_store(f"file://{tmp_path / ('tables' if kind == 'parquet' else 'in')}")
+    names = sorted(entry.path for entry in store.list() if entry.path.endswith(ending))
+    list_source = run_module.list_source
+
+    def replaced_meanwhile(*args):
+        listing = list_source(*args)
+        store.write(names[0], store.read(names[1]))
+        return listing
+
+    monkeypatch.setattr(run_module, "list_source", replaced_meanwhile)
+    source = {"kind": kind, "classes": 3, "urls": f"{store.uri}/*.{ending}"}
+    with pytest.raises(IntegrityError, match=rf"{names[0]}\. The object was replaced while it was read"):
+        ingested(tmp_path, source)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages.ingest import hamming
-from stages.ingest.hamming import near_pairs
+from stages.ingest.hamming import near_across, near_pairs
 
 
 def found(hashes, most):
@@ -48,6 +48,22 @@ def test_exactly_the_pairs_of_comparing_all_with_all(seed, count, crowd, most, a
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(hamming, "PAIRS_AT_ONCE", at_once)
         assert found(hashes, most) == all_with_all(hashes, most)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 10_000), count=st.integers(0, 40), others=st.integers(0, 40), crowd=st.integers(1, 64),
+    most=st.integers(0, 8), at_once=st.sampled_from([1, 7, 4_000_000]),
+)  # fmt: skip
+def test_across_two_sets_too(seed, count, others, crowd, most, at_once):
+    rng = np.random.default_rng(seed)
+    one, other = (rng.integers(0, 2**64, n, dtype=np.uint64) & np.uint64(2**crowd - 1) for n in (count, others))
+    distance = np.bitwise_count(one[:, None] ^ other[None])
+    wanted = sorted((int(i), int(j), int(distance[i, j])) for i, j in zip(*np.nonzero(distance <= most), strict=True))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hamming, "PAIRS_AT_ONCE", at_once)
+        pieces = [zip(*(part.tolist() for part in piece), strict=True) for piece in near_across(one, other, most)]
+    assert sorted(pair for piece in pieces for pair in piece) == wanted
 
 
 @pytest.mark.parametrize("most", [0, 4, 8])

@@ -125,7 +125,7 @@ def loose_images(root):
     ("arrange", "found"),
     [
         (lambda root: None, "no such folder"),
-        (lambda root: root.mkdir(), "0 files, none of them an image"),
+        (lambda root: root.mkdir(), "No file lies below it"),
         (lambda root: write(root / "a.txt", b""), "1 files, none of them an image"),
         (empty_class, "1 class folders hold no images: 'class-3'"),
         (class_of_texts, "1 class folders hold no images: 'class-3'"),

@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -155,6 +156,29 @@ def test_excluded_images_win_and_the_nearest_is_named():
     excluded = [Excluded("other#1", flipped(LOOK, 0, 1)), Excluded("other#2", LOOK)]
     left, dropped = outcome([kept("a", LOOK), kept("b", flipped(LOOK, 9))], excluded)
     assert left == set() and dropped == {("a", "other#2", 0, 0), ("b", "other#2", 1, 0)}
+
+
+def test_copies_within_one_set_are_found_by_trims():
+    """Of a set without splits, at 4 bits: a copy's own look may be far from the whole, never from all its views."""
+    rng = np.random.default_rng(1)
+    images, planted = [], set()
+    for number in range(SCENES):
+        image = scene(3000 + number)
+        images.append(kept(f"{number}", b"".join(views(jpeg(image)))))
+        trims = [round(trim) for trim in rng.uniform(0, 0.02, 4) * image.width]
+        own = jpeg(image.crop((trims[0], trims[1], image.width - trims[2], image.height - trims[3])))
+        for kind, data in [*copies(image), ("own", own)]:
+            images.append(kept(f"{number}-{kind}", b"".join(views(data))))
+            planted.add(f"{number}-{kind}")
+    left, dropped = outcome(images)
+    for kind in ("resized", "recompressed", "brighter", "cropped", "corner", "own"):
+        found = {source for source, *_ in dropped if source.endswith(kind)}
+        assert len(found) >= 0.95 * SCENES, kind
+    assert all(source.split("-")[0] == of.split("-")[0] for source, of, *_ in dropped)  # no distinct scenes
+    assert {source for source, *_ in dropped} <= planted and {str(number) for number in range(SCENES)} <= left
+    whole = [Kept(one.item, replace(one.seen, likeness=one.seen.likeness[:LIKENESS_BYTES])) for one in images]
+    corners = {source for source, *_ in outcome(whole)[1] if source.endswith("corner")}
+    assert len(corners) < 0.8 * SCENES  # negative control: by the wholes alone they are missed
 
 
 def test_what_is_outside_of_train_is_kept_and_labels_are_compared():
