@@ -9,6 +9,7 @@ measured processes begin by importing this module, which therefore imports no to
 """
 
 import functools
+import importlib
 import multiprocessing
 import os
 import shutil
@@ -62,7 +63,7 @@ def main(variant: str = "H/14", folder: str | None = None) -> None:
         print(f"  vitpipe takes {ours['seconds'] / limit:.2f} of it")
         shutil.rmtree(root / "store")
         _save_as_deepspeed(root, variant)
-        theirs = _alone(_zero_to_fp32, root, str(root / "deepspeed"))
+        theirs = _alone(_zero_to_fp32, root, str(root / "deepspeed"), "torch", "deepspeed.utils.zero_to_fp32")
         written = sum(file.stat().st_size for file in (root / "fp32").iterdir()) / 1e9
         _tell("DeepSpeed's zero_to_fp32 of its own files, to safetensors", theirs, f"{written:.2f} GB written")
 
@@ -128,11 +129,11 @@ def _convert(root: Path, uri: str) -> None:
     assert "torch" not in sys.modules
 
 
-def _alone(work: Callable[[Path, str], None], path: Path, text: str) -> dict[str, float]:
-    """Seconds and peak memory of `work` in a process of its own; what the imports take is told apart."""
+def _alone(work: Callable[[Path, str], None], path: Path, text: str, *imports: str) -> dict[str, float]:
+    """Seconds and peak memory of `work` in a process of its own; what imports take is told apart."""
     context = multiprocessing.get_context("spawn")
     answers: Any = context.SimpleQueue()
-    process = context.Process(target=_measured, args=(work, path, text, answers))
+    process = context.Process(target=_measured, args=(work, path, text, imports, answers))
     process.start()
     process.join()
     if process.exitcode:
@@ -141,7 +142,9 @@ def _alone(work: Callable[[Path, str], None], path: Path, text: str) -> dict[str
     return found
 
 
-def _measured(work: Callable[[Path, str], None], path: Path, text: str, answers: Any) -> None:
+def _measured(work: Callable[[Path, str], None], path: Path, text: str, imports: tuple[str, ...], answers: Any) -> None:
+    for name in imports:
+        importlib.import_module(name)
     before, peak, ended = _anonymous_mb(), [0.0], threading.Event()
 
     def sample() -> None:

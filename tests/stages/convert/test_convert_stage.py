@@ -14,8 +14,9 @@ from tiny_checkpoint import STATE_FILE, commit_checkpoint
 from tiny_vit import random_state, tiny
 
 from infra.errors import IntegrityError, StageError, Stopped, StorageError, UsageError
-from stages.artifacts import Artifact, Weights
+from stages.artifacts import Artifact, File, Weights
 from stages.convert import hashed_file
+from stages.convert import run as run_module
 from stages.convert.config import ConvertConfig, ConvertResources
 from stages.convert.run import run
 from stages.vit.model import ViT
@@ -132,6 +133,26 @@ def test_a_manifest_that_names_another_file_is_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(IntegrityError, match="the step's manifest"):
         convert(tmp_path, source.model_copy(update={"files": changed}))
+
+
+def test_a_written_file_that_the_store_holds_otherwise_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is moved there by the digest of its writing, unread: the checks read it back."""
+    write = run_module._write
+
+    def damaged(*given: Any) -> tuple[File, ...]:
+        files = write(*given)
+        at = next(file.at for file in files if file.path == "timm/model.safetensors")
+        path = tmp_path / "store" / "test" / "weights" / at
+        data = bytearray(path.read_bytes())
+        data[-5] ^= 1
+        path.write_bytes(data)
+        return files
+
+    monkeypatch.setattr(run_module, "_write", damaged)
+    with pytest.raises(IntegrityError, match=r"timm/model\.safetensors"):
+        convert(tmp_path, commit_checkpoint(tmp_path, tiny()))
 
 
 def test_a_full_disk_is_said_before_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
