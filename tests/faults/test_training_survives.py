@@ -234,7 +234,9 @@ def test_a_gang_shrinks_and_grows_again(slow: Training, tmp_path: Path) -> None:
     ours, theirs = losses(rough.run), losses(slow.run)
     assert [step for step, _ in ours] == [step for step, _ in theirs]
     for (_, one), (_, other) in zip(ours, theirs, strict=True):
-        assert float.fromhex(one) == pytest.approx(float.fromhex(other), rel=2e-3)
+        assert float.fromhex(one) == pytest.approx(
+            float.fromhex(other), rel=2e-5 * slow.steps / 6
+        )  # as in tests/distributed/test_elastic_resume.py
 
 
 def _continued(pid: int) -> bool:
