@@ -30,6 +30,8 @@ PREEMPTION_WAIT_S = 900.0
 """How long a rank that has committed waits for Ray to take its gang down: to leave by itself would count as a failure.
 Ray does it when the machine goes, at its deadline."""
 
+_GO_ON = "run the same command again, on a new cluster if this one lost its head: it goes on from the last commit"
+
 
 @dataclass(frozen=True)
 class Size:
@@ -82,7 +84,8 @@ def gang(
     except TrainingFailedError as error:
         raise _reason(error, job, size, max_failures) from error
     except RayError as error:
-        raise Lost(f"run {size} ranks of {job.node}", f"Ray Train ended: {error}", "see the log") from error
+        found = f"the cluster is gone, or its part that leads these ranks: {_first_line(error)}"
+        raise Lost(f"run {size} ranks of {job.node}", found, _GO_ON) from error
 
 
 def _run_rank(fn: Callable[[Rank], None], job: Job, size: Size) -> None:

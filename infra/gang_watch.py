@@ -89,6 +89,12 @@ class GangWatch(WorkerGroupCallback, ControllerCallback):  # type: ignore[misc] 
         if isinstance(current_state, ReschedulingState) and not isinstance(previous_state, ReschedulingState):
             self._bad_start(current_state.training_failed_error.controller_failure)
 
+    def before_controller_execute_resize_decision(self, resize_decision: Any) -> None:
+        """With `workers: [least, most]` Ray looks every minute whether machines came, and restarts on more ranks."""
+        before, after = len(self._processes), resize_decision.num_workers
+        if self._processes and before != after:
+            self.job.tell("resized", f"{before} ranks become {after}: they start again from the last committed step")
+
     def _end_hung(self, living: set[int], silent: set[int]) -> None:
         """What everyone was doing, into the ranks' logs: the way to find a hang. Ranks that do not answer are killed.
 

@@ -176,6 +176,8 @@ def as_vitpipe_error(error: BaseException, node: str, where: str) -> VitpipeErro
     """The error as one of our tree: a full disk, exhausted memory, or a bug whose traceback lies at `where`."""
     if isinstance(error, VitpipeError):
         return error
+    if isinstance(error, SystemExit):  # Ray's, in a thread that waits for it while this process leaves the cluster
+        return Lost(f"run {node}", "this process left the cluster meanwhile", "run the same command again to go on")
     if isinstance(error, MemoryError):
         return StageError(f"run {node}", "the driver ran out of memory", "use a machine with more, or smaller pieces")
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -67,6 +67,16 @@ def test_the_same_words_are_the_same_failure_at_the_same_step_alone(
         watch.after_worker_group_poll_status(failed(then, port=4712))
 
 
+@pytest.mark.parametrize(("before", "after", "told"), [(2, 3, True), (3, 2, True), (3, 3, False), (0, 3, False)])
+def test_another_number_of_ranks_is_told(before: int, after: int, told: bool, tmp_path: Path) -> None:
+    """A gang's first start is none, and neither is one on as many ranks."""
+    events = Told(tmp_path / "events")
+    watch = GangWatch(Job("run", "node", events=events), Patience({}, 1, 0.0, "run"), 3, hang_timeout_s=60)
+    watch._processes = dict.fromkeys(range(before))
+    watch.before_controller_execute_resize_decision(SimpleNamespace(num_workers=after))
+    assert [line.startswith(f"resized {before} ranks become {after}") for line in events.lines()] == [True] * told
+
+
 def failed(note: str, port: int) -> SimpleNamespace:
     """What Ray Train tells of two ranks, one with a bug."""
     errors = {0: RuntimeError(f"peer 127.0.0.1:{port} closed the connection"), 1: ValueError("a bug")}

@@ -278,10 +278,12 @@ def test_asked_twice_it_abandons_what_runs(tmp_path: Path) -> None:
     [
         (Lost("run 2 ranks of a", "all of them are gone"), True, 6),  # the cluster got the same signal
         (Lost("run 2 ranks of a", "all of them are gone"), False, 4),
+        (SystemExit("left the cluster"), True, 6),  # what Ray raises in threads when the driver abandons them
+        (SystemExit("left the cluster"), False, 4),
         (StageError("run a", "it is broken"), True, 4),
     ],
 )
-def test_ranks_lost_while_ending_are_no_failure(tmp_path: Path, error: StageError, asked: bool, code: int) -> None:
+def test_ranks_lost_while_ending_are_no_failure(tmp_path: Path, error: Exception, asked: bool, code: int) -> None:
     def lose(ctx: Any) -> None:
         if asked:
             os.kill(os.getpid(), signal.SIGTERM)
@@ -290,7 +292,7 @@ def test_ranks_lost_while_ending_are_no_failure(tmp_path: Path, error: StageErro
 
     HOOKS["a"] = lose
     nodes = {"a": {}, "sum": {"stage": "add", "needs": {"shards": ("a",)}}}
-    with pytest.raises(VitpipeError, match="SIGTERM" if code == 6 else f"(?i){error.found}") as raised:
+    with pytest.raises(VitpipeError, match="SIGTERM" if code == 6 else "(?i)all of them|left the|broken") as raised:
         go(tmp_path, nodes)
     assert raised.value.code == code
     assert kinds(tmp_path, "a")[-1] == ("preempted" if code == 6 else "failed")
