@@ -2,7 +2,6 @@
 
 import io
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -176,7 +175,7 @@ def test_copies_within_one_set_are_found_by_trims():
         assert len(found) >= 0.95 * SCENES, kind
     assert all(source.split("-")[0] == of.split("-")[0] for source, of, *_ in dropped)  # no distinct scenes
     assert {source for source, *_ in dropped} <= planted and {str(number) for number in range(SCENES)} <= left
-    whole = [Kept(one.item, replace(one.seen, likeness=one.seen.likeness[:LIKENESS_BYTES])) for one in images]
+    whole = [Kept(one.item, one.seen._replace(likeness=one.seen.likeness[:LIKENESS_BYTES])) for one in images]
     corners = {source for source, *_ in outcome(whole)[1] if source.endswith("corner")}
     assert len(corners) < 0.8 * SCENES  # negative control: by the wholes alone they are missed
 
