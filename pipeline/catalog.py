@@ -110,7 +110,7 @@ _STAGES = (
     ),
     Stage(
         "convert",
-        version=1,
+        version=2,
         inputs={"checkpoint": Need("Checkpoint"), "weights": Need("Weights")},
         output="Weights",
         config="stages.convert.config:ConvertConfig",
