@@ -22,6 +22,8 @@ from pipeline.walk import Asked, Inbox, Walk
 
 SPEC = "spec.yaml"
 WAYS = Ways()
+RANKS_PER_CORE = 4
+"""Of an embedded Ray, at most: CPUs it lends to tasks and ranks, where it has fewer than they ask for."""
 
 
 @dataclass(frozen=True)
@@ -82,11 +84,13 @@ def _accepted(run: Store, spec: PipelineSpec, replacing: Sequence[str]) -> tuple
 
 
 def _cpus_wanted(spec: PipelineSpec, plan: Plan) -> float:
-    """Most CPUs that one node asks for at once, so that a laptop with fewer cores can run it too."""
-    most = float(os.cpu_count() or 1)
+    """Most CPUs that one node asks for at once, so that a laptop with fewer cores can run it too, within reason: forty
+    ranks on two cores would take all of its memory, and are told to be too many instead."""
+    cores = os.cpu_count() or 1
+    most = float(cores)
     for planned in plan.due:
         resources = spec.graph.nodes[planned.node].resources
         workers = getattr(resources, "workers", 1)
         cpus = getattr(resources, "cpus_per_worker", None) or getattr(resources, "cpus_per_task", None) or 1.0
         most = max(most, float(cpus) * (workers if isinstance(workers, int) else max(workers)))
-    return most
+    return min(most, float(cores * RANKS_PER_CORE))

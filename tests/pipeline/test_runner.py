@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -29,6 +30,7 @@ from infra.errors import (
 from infra.events import read_events
 from infra.lease_state import Timing, read_lease
 from infra.storage.local import LocalStore
+from pipeline import runner
 from pipeline.lease import hold, request_stop
 from pipeline.runner import Outcome, run
 
@@ -298,6 +300,17 @@ def test_ranks_lost_while_ending_are_no_failure(tmp_path: Path, error: Exception
     assert kinds(tmp_path, "a")[-1] == ("preempted" if code == 6 else "failed")
     HOOKS.clear()
     assert go(tmp_path, nodes).plan.nodes["a"].action == "resume"
+
+
+@pytest.mark.parametrize(("workers", "lent"), [(1, 2), (4, 4), ((1, 3), 3), (40, 8)])
+def test_a_laptop_lends_more_cpus_than_it_has_within_reason(
+    workers: int | tuple[int, int], lent: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    node = SimpleNamespace(resources=SimpleNamespace(workers=workers, cpus_per_worker=1.0))
+    spec = SimpleNamespace(graph=SimpleNamespace(nodes={"net": node}))
+    plan = SimpleNamespace(due=[SimpleNamespace(node="net")])
+    assert runner._cpus_wanted(spec, plan) == lent  # type: ignore[arg-type]
 
 
 def test_what_does_not_end_is_abandoned_after_the_grace(tmp_path: Path) -> None:
