@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -12,7 +11,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from infra import cluster, logs, ray_auth
+from machines import begin
+
+from infra import logs
 from infra.errors import Stopped, VitpipeError
 
 WAIT_S = 20.0
@@ -54,17 +55,9 @@ def noticing_rank_fn(folder: str, rank: Any) -> None:
 
 def main(what: str, comes_back: str, folder: str) -> None:
     logs.configure()
-    cluster.prepare_environment()
-    ray_auth.ensure_token()
-    from ray.cluster_utils import Cluster
+    machines = begin(head_cpus=1)
+    from infra.ray_cluster import join  # with the environment that is prepared now
 
-    from infra.ray_cluster import join
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    dashboard = {"include_dashboard": True, "dashboard_host": "127.0.0.1", "dashboard_port": port}
-    machines = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, **dashboard})
     large = machines.add_node(num_cpus=2)
     if what == "elastic":
         machines.add_node(num_cpus=2)

@@ -5,20 +5,13 @@
 
 import socket
 import sys
+from typing import Any
 
 from infra import cluster, ray_auth
 
 
 def main() -> None:
-    cluster.prepare_environment()
-    ray_auth.ensure_token()
-    from ray.cluster_utils import Cluster
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    dashboard = {"include_dashboard": True, "dashboard_host": "127.0.0.1", "dashboard_port": port}
-    machines = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **dashboard})
+    machines = begin(head_cpus=0)
     added = []
     try:
         print(machines.address, flush=True)
@@ -33,6 +26,19 @@ def main() -> None:
             print("ok", flush=True)
     finally:
         machines.shutdown()
+
+
+def begin(head_cpus: int) -> Any:
+    """A cluster of its head alone, with a dashboard on a port of its own."""
+    cluster.prepare_environment()
+    ray_auth.ensure_token()
+    from ray.cluster_utils import Cluster
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    dashboard = {"include_dashboard": True, "dashboard_host": "127.0.0.1", "dashboard_port": port}
+    return Cluster(initialize_head=True, head_node_args={"num_cpus": head_cpus, **dashboard})
 
 
 if __name__ == "__main__":
