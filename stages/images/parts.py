@@ -61,14 +61,14 @@ class Extension:
 
     def __init__(self, library: ctypes.CDLL) -> None:
         size, number, address = ctypes.c_size_t, ctypes.c_int, ctypes.c_void_p
-        self._decode_part, self._mirror, self._tile, self._sha256, self._contents = (
-            library.vitpipe_decode_part, library.vitpipe_mirror, library.vitpipe_tile, library.vitpipe_sha256,
-            library.vitpipe_contents,
+        self._decode_part, self._mirror, self._tile, self._is_plain, self._sha256, self._contents = (
+            library.vitpipe_decode_part, library.vitpipe_mirror, library.vitpipe_tile, library.vitpipe_is_plain,
+            library.vitpipe_sha256, library.vitpipe_contents,
         )  # fmt: skip
         self._decode_part.argtypes = [address, size, *[number] * 7, address]
         self._mirror.argtypes, self._mirror.restype = [address, size, size, address], None
         self._tile.argtypes = [address, size, address, size, ctypes.POINTER(size)]
-        self._sha256.argtypes = self._contents.argtypes = [address, size]
+        self._is_plain.argtypes = self._sha256.argtypes = self._contents.argtypes = [address, size]
 
     @classmethod
     def load(cls, path: Path) -> "Extension":
@@ -94,6 +94,10 @@ class Extension:
         if self._tile(data.ctypes.data, data.size, room.ctypes.data, room.size, ctypes.byref(written)):
             return None
         return room[: written.value].tobytes()
+
+    def is_plain(self, data: bytes) -> bool:
+        """Whether a JPEG is whole by its markers, with nothing that may say it lies otherwise than stored."""
+        return bool(self._is_plain(data, len(data)))
 
     def sha256(self, messages: "ctypes.Array[Any]") -> bool:
         """Go on with each `struct message`; False where this CPU lacks the instructions."""

@@ -16,7 +16,7 @@ from stages.ingest.reencode import Reencoded
 from stages.ingest.structure import check_structure
 
 CHUNK_IMAGES = 512
-TOGETHER_IMAGES, TOGETHER_BYTES = 16, 32_000_000
+TOGETHER_IMAGES, TOGETHER_BYTES = 64, 32_000_000
 """Files that are looked at together, at most, or until they are so long."""
 
 

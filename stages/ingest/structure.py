@@ -10,6 +10,7 @@ from PIL import Image
 
 from stages.images.decode import DECODE_FAILURES, check_header, damaged
 from stages.images.header import BARE, FORMATS, BadImage, Header
+from stages.images.parts import loaded
 
 _ORIENTATION = 0x0112
 _TURNED = (5, 6, 7, 8)
@@ -21,6 +22,9 @@ _END_OF_IMAGE = b"\xff\xd9"
 def check_structure(data: bytes) -> Header:
     """Format and upright size of a whole file. BadImage with the reason."""
     header = check_header(data)
+    extension = loaded()
+    if header.ext == "jpg" and extension is not None and extension.is_plain(data):
+        return header
     {"jpg": _whole_jpeg, "png": _whole_png, "webp": _whole_webp}[header.ext](data)
     if _orientation(data, header) in _TURNED:
         return Header(header.ext, header.height, header.width)
@@ -74,6 +78,6 @@ def _orientation(data: bytes, header: Header) -> int:
         return 1
     try:
         with Image.open(io.BytesIO(data), formats=(FORMATS[header.ext],)) as image:
-            return int(image.getexif().get(_ORIENTATION, 1))
+            return int(image.getexif().get(_ORIENTATION, 1)) if "exif" in image.info else 1  # as in decode
     except DECODE_FAILURES as error:
         raise damaged(header.ext, error) from error

@@ -1,5 +1,5 @@
 /* Digests of whole JPEGs and of their pixels, of which no more than some rows are ever held: they are digested while they lie
- * in the processor's cache, those of two images at a time.
+ * in the processor's cache, those of as many images at a time as the CPU digests soonest.
  *
  * That of the pixels is of `head` and then rows x columns x 3 bytes. Refuses what `vitpipe_decode_part` refuses. */
 
@@ -10,7 +10,8 @@
 #include "jpeg.h"
 #include "sha256.h"
 
-enum { ROWS = 32, AT_ONCE = 2 };
+enum { STRIDE = 256 * BLOCK }; /* bytes of each image's pixels that are digested at a time */
+enum { ROWS = 32, WHOLE_AT_ONCE = 2 };
 enum { FOUND, REFUSED, EXIF_FIRST };
 
 /* A file, the size that its header says, and what is found. */
@@ -28,7 +29,8 @@ struct slot {
     struct content *content; /* NULL for none */
     struct decoder decoder;
     struct huffman huffman;
-    unsigned char *rows; /* what is not digested yet, and room for ROWS more */
+    int whole;           /* whether libjpeg holds all of its coefficients, which takes memory */
+    unsigned char *rows; /* what is not digested yet, and room for a stride and a row */
     size_t held;         /* bytes of it */
     uint64_t digested;
     uint32_t state[8]; /* of its digest */
@@ -58,7 +60,7 @@ static void enter(struct slot *slot, struct content *content) {
         content->found = EXIF_FIRST;
         return;
     }
-    slot->rows = malloc(BLOCK + 3 * (size_t)content->width * ROWS);
+    slot->rows = malloc(BLOCK + STRIDE + 3 * (size_t)content->width);
     if (!slot->rows)
         return;
     if (open_jpeg(&slot->decoder, &slot->huffman, content->data, content->size, (int)content->width,
@@ -67,6 +69,7 @@ static void enter(struct slot *slot, struct content *content) {
         return;
     }
     slot->content = content;
+    slot->whole = !frame.sequential;
     memcpy(slot->rows, content->head, content->head_size);
     slot->held = content->head_size;
     slot->digested = 0;
@@ -75,33 +78,40 @@ static void enter(struct slot *slot, struct content *content) {
 
 static void read_rows(j_decompress_ptr info, unsigned char *to, JDIMENSION count) {
     const size_t row_bytes = 3 * (size_t)info->output_width;
-    JSAMPROW rows[ROWS];
-    for (JDIMENSION n = 0; n < count; n++)
-        rows[n] = to + n * row_bytes;
-    for (JDIMENSION have = 0; have < count;) {
-        const JDIMENSION more = jpeg_read_scanlines(info, rows + have, count - have);
-        if (!more)
+    while (count) {
+        JSAMPROW rows[ROWS];
+        const JDIMENSION some = count < ROWS ? count : ROWS;
+        for (JDIMENSION n = 0; n < some; n++)
+            rows[n] = to + n * row_bytes;
+        const JDIMENSION have = jpeg_read_scanlines(info, rows, some);
+        if (!have)
             refuse_jpeg((j_common_ptr)info);
-        have += more;
+        to += have * row_bytes;
+        count -= have;
     }
 }
 
-/* Decode some rows behind those that are held; after the last the rest of the file. 1 when it is refused. */
+/* Decode rows behind those that are held, up to a stride; after the last the rest of the file. 1 when it is refused. */
 static int decode_rows(struct slot *slot) {
     j_decompress_ptr info = &slot->decoder.info;
-    const JDIMENSION left = info->output_height - info->output_scanline, count = left < ROWS ? left : ROWS;
+    const size_t row_bytes = 3 * (size_t)info->output_width;
+    const size_t lacking = slot->held < STRIDE ? (STRIDE - slot->held + row_bytes - 1) / row_bytes : 0;
+    const JDIMENSION left = info->output_height - info->output_scanline, count = left < lacking ? left : (JDIMENSION)lacking;
     if (setjmp(slot->decoder.refused))
         return 1;
     read_rows(info, slot->rows + slot->held, count);
-    slot->held += 3 * (size_t)info->output_width * count;
+    slot->held += row_bytes * count;
     if (count == left)
         jpeg_finish_decompress(info); /* to the end of the file: what is damaged there is found too */
     return 0;
 }
 
-static struct message to_digest(const struct slot *slot, int is_last) {
-    struct message message = {.body = slot->rows, .body_size = is_last ? slot->held : slot->held / BLOCK * BLOCK,
-                              .before = slot->digested, .goes_on = !is_last};
+static struct message to_digest(const struct slot *slot) {
+    const j_decompress_ptr info = (j_decompress_ptr)&slot->decoder.info;
+    const int is_last = info->output_scanline == info->output_height;
+    const size_t some = slot->held < 2 * STRIDE ? STRIDE : slot->held / BLOCK * BLOCK;
+    struct message message = {.body = slot->rows, .body_size = is_last ? slot->held : some, .before = slot->digested,
+                              .goes_on = !is_last};
     memcpy(message.state, slot->state, sizeof message.state);
     return message;
 }
@@ -118,17 +128,35 @@ static void digested(struct slot *slot, const struct message *message) {
     memmove(slot->rows, slot->rows + message->body_size, slot->held);
 }
 
+/* Images under way, and those that are to come. */
+struct work {
+    struct slot slots[SIXTEEN];
+    size_t slot_count;
+    struct tables tables[SIXTEEN];
+    struct table_sets sets;
+    struct content *next, *end;
+};
+
+/* Whether too many images are under way of which libjpeg holds all coefficients, and the next is such a one. */
+static int must_wait(const struct work *work) {
+    struct frame frame;
+    size_t whole = 0;
+    for (size_t n = 0; n < work->slot_count; n++)
+        whole += work->slots[n].content && work->slots[n].whole;
+    return whole >= WHOLE_AT_ONCE && read_frame(work->next->data, work->next->size, &frame) == 0 && !frame.sequential;
+}
+
 /* Whether rows of this slot's image, or of the next that is not refused, wait to be digested. */
-static int has_rows(struct slot *slot, struct content *contents, size_t count, size_t *next) {
+static int has_rows(struct slot *slot, struct work *work) {
     for (;;) {
         if (slot->content && !decode_rows(slot))
             return 1;
         if (slot->content)
             leave(slot, REFUSED);
-        else if (*next == count)
+        else if (work->next == work->end || must_wait(work))
             return 0;
         else
-            enter(slot, &contents[(*next)++]);
+            enter(slot, work->next++);
     }
 }
 
@@ -149,27 +177,35 @@ static int digest_files(struct content *contents, size_t count) {
     return 0;
 }
 
+/* Digest the next rows of all images that are under way or begin; how many those are. */
+static size_t digest_rows(struct work *work) {
+    struct message messages[SIXTEEN];
+    struct slot *of[SIXTEEN];
+    size_t under_way = 0;
+    for (size_t n = 0; n < work->slot_count; n++)
+        if (has_rows(&work->slots[n], work)) {
+            messages[under_way] = to_digest(&work->slots[n]);
+            of[under_way++] = &work->slots[n];
+        }
+    vitpipe_sha256(messages, under_way);
+    for (size_t n = 0; n < under_way; n++)
+        digested(of[n], &messages[n]);
+    return under_way;
+}
+
 /* What is found of each, and its digests. 0, or 1 where this CPU cannot or memory lacks. */
 int vitpipe_contents(struct content *contents, size_t count) {
-    struct slot *const slots = calloc(AT_ONCE, sizeof *slots);
-    size_t next = 0;
-    int failed = !slots || vitpipe_sha256(NULL, 0);
-    while (!failed) {
-        struct message messages[AT_ONCE];
-        struct slot *of[AT_ONCE];
-        size_t under_way = 0;
-        for (struct slot *slot = slots; slot < slots + AT_ONCE; slot++)
-            if (has_rows(slot, contents, count, &next)) {
-                const j_decompress_ptr info = &slot->decoder.info;
-                messages[under_way] = to_digest(slot, info->output_scanline == info->output_height);
-                of[under_way++] = slot;
-            }
-        if (!under_way)
-            break;
-        vitpipe_sha256(messages, under_way);
-        for (size_t n = 0; n < under_way; n++)
-            digested(of[n], &messages[n]);
-    }
-    free(slots);
-    return failed || digest_files(contents, count);
+    struct work *const work = vitpipe_sha256(NULL, 0) ? NULL : calloc(1, sizeof *work);
+    if (!work)
+        return 1;
+    work->slot_count = sha256_at_once();
+    work->next = contents;
+    work->end = contents + count;
+    work->sets = (struct table_sets){work->tables, SIXTEEN};
+    for (size_t n = 0; n < work->slot_count; n++)
+        work->slots[n].huffman.sets = &work->sets;
+    while (digest_rows(work))
+        ;
+    free(work);
+    return digest_files(contents, count);
 }

@@ -25,6 +25,7 @@ int open_jpeg(struct decoder *d, struct huffman *huffman, const unsigned char *d
     j_decompress_ptr info = &d->info;
     d->line = NULL;
     d->huffman = huffman;
+    huffman->tables = NULL;
     info->err = jpeg_std_error(&d->error);
     d->error.error_exit = refuse_jpeg;
     d->error.emit_message = remark;
@@ -47,5 +48,6 @@ int open_jpeg(struct decoder *d, struct huffman *huffman, const unsigned char *d
 
 void close_jpeg(struct decoder *d) {
     jpeg_destroy_decompress(&d->info);
+    give_up_tables(d->huffman->tables);
     free(d->line);
 }

@@ -8,14 +8,6 @@
 
 #include "huffman.h"
 
-/* What a look tells, from its lowest bit: bits taken, whether that is the whole symbol, steps on in the block, value.
- * An end of block is a step beyond any other, and like a run of 16 zeros it has a zero for a value, which does no harm
- * where it is stored. Without WHOLE: only the code is taken, and the value stands for the size of what follows. */
-enum { TAKEN = 63, WHOLE = 64, STEPS_AT = 8, STEPS = 255, VALUE_AT = 16, END_OF_BLOCK = 128 };
-/* A pair tells of the symbol after it too where that is whole as well: above what is told of the first, the bits taken
- * by the first alone, then steps and value of the second; else none and the value of the first again. */
-enum { SECOND_AT = 32, FIRST_TAKEN_AT = SECOND_AT };
-
 /* libjpeg's, of which applications see only a pointer; these two stand first in every version. */
 struct jpeg_entropy_decoder {
     void (*start_pass)(j_decompress_ptr info);
@@ -27,70 +19,6 @@ static const unsigned char ZIGZAG[64 + END_OF_BLOCK] = { /* steps beyond the blo
     0,  1,  8,  16, 9,  2,  3,  10, 17, 24, 32, 25, 18, 11, 4,  5,  12, 19, 26, 33, 40, 48, 41, 34, 27, 20, 13,
     6,  7,  14, 21, 28, 35, 42, 49, 56, 57, 50, 43, 36, 29, 22, 15, 23, 30, 37, 44, 51, 58, 59, 52, 45, 38, 31,
     39, 46, 53, 60, 61, 54, 47, 55, 62, 63, LAST_16, LAST_16, LAST_16, LAST_16, LAST_16, LAST_16, LAST_16, LAST_16};
-
-static int extended(unsigned bits, int size) {
-    return bits >> (size - 1) ? (int)bits : (int)bits - (1 << size) + 1;
-}
-
-static uint32_t told(int steps, int taken, int value) {
-    return (uint32_t)value << VALUE_AT | (uint32_t)(steps << STEPS_AT | taken);
-}
-
-static uint32_t look_for(int symbol, int length, unsigned look, int is_dc) {
-    const int run = is_dc ? 0 : symbol >> 4, size = is_dc ? symbol : symbol & 15;
-    if (size == 0)
-        return told(is_dc ? 0 : run == 15 ? 16 : END_OF_BLOCK, length, 0) | WHOLE;
-    if (length + size > LOOK)
-        return told(run + 1, length, size);
-    const unsigned bits = look >> (LOOK - length - size) & ((1u << size) - 1);
-    return told(run + 1, length + size, extended(bits, size)) | WHOLE;
-}
-
-static uint64_t alone(uint32_t look, int taken) {
-    return (uint64_t)((look & ~(uint32_t)0xFFFF) | (uint32_t)taken) << SECOND_AT | look;
-}
-
-static uint64_t pair_for(const struct table *table, unsigned look) {
-    const uint32_t first = table->looks[look];
-    const int taken = first & TAKEN;
-    const uint32_t second = table->looks[look << taken & ((1 << LOOK) - 1)];
-    if (!(first & WHOLE))
-        return first;
-    if ((first >> STEPS_AT & STEPS) == END_OF_BLOCK || !(second & WHOLE) || taken + (int)(second & TAKEN) > LOOK)
-        return alone(first, taken);
-    return (uint64_t)((second & ~(uint32_t)0xFF) | (uint32_t)taken) << SECOND_AT | (first + (second & TAKEN));
-}
-
-static int build(struct table *table, const JHUFF_TBL *from, int is_dc) {
-    unsigned code = 0;
-    int place = 0;
-    if (!from)
-        return 1;
-    if (table->made && !memcmp(table->of_bits, from->bits, sizeof from->bits) &&
-        !memcmp(table->of_values, from->huffval, sizeof from->huffval))
-        return 0;
-    table->made = 0;
-    memset(table->looks, 0, sizeof table->looks);
-    for (int length = 1; length <= 16; length++, code <<= 1) {
-        table->offset[length] = place - (int)code;
-        for (int n = 0; n < from->bits[length]; n++, code++, place++) {
-            const int symbol = from->huffval[place & 255];
-            if (place > 255 || code >= 1u << length || (is_dc && symbol > 15))
-                return 1;
-            table->symbols[place] = (unsigned char)symbol;
-            if (length <= LOOK)
-                for (unsigned look = code << (LOOK - length); look < (code + 1) << (LOOK - length); look++)
-                    table->looks[look] = look_for(symbol, length, look, is_dc);
-        }
-        table->end[length] = (int)code;
-    }
-    for (unsigned look = 0; !is_dc && look < 1 << LOOK; look++)
-        table->pairs[look] = pair_for(table, look);
-    memcpy(table->of_bits, from->bits, sizeof from->bits);
-    memcpy(table->of_values, from->huffval, sizeof from->huffval);
-    table->made = 1;
-    return 0;
-}
 
 static void refuse(j_decompress_ptr info) { (*info->err->error_exit)((j_common_ptr)info); }
 
@@ -189,11 +117,12 @@ INLINE void read_block(j_decompress_ptr info, struct bits *b, const struct table
 }
 
 INLINE void read_mcu(j_decompress_ptr info, struct huffman *huffman, JBLOCKROW *blocks) {
+    const struct tables *const tables = huffman->tables;
     struct bits b = huffman->bits;
     for (int n = 0; n < info->blocks_in_MCU; n++) {
         const int component = info->MCU_membership[n];
         const jpeg_component_info *const of = info->cur_comp_info[component];
-        read_block(info, &b, &huffman->dc[of->dc_tbl_no], &huffman->ac[of->ac_tbl_no], &huffman->last_dc[component],
+        read_block(info, &b, &tables->dc[of->dc_tbl_no], &tables->ac[of->ac_tbl_no], &huffman->last_dc[component],
                    blocks ? blocks[n][0] : NULL);
     }
     if (b.filled < b.lacking)
@@ -239,12 +168,10 @@ static boolean decode_mcu(j_decompress_ptr info, JBLOCKROW *blocks) {
 }
 
 int take_over(j_decompress_ptr info, struct huffman *huffman) {
-    for (int c = 0; c < info->comps_in_scan; c++) {
-        const int dc = info->cur_comp_info[c]->dc_tbl_no, ac = info->cur_comp_info[c]->ac_tbl_no;
-        if (build(&huffman->dc[dc], info->dc_huff_tbl_ptrs[dc], 1) || build(&huffman->ac[ac], info->ac_huff_tbl_ptrs[ac], 0))
-            return 1;
-        huffman->last_dc[c] = 0;
-    }
+    huffman->tables = choose_tables(info, huffman->sets);
+    if (!huffman->tables)
+        return 1;
+    memset(huffman->last_dc, 0, sizeof huffman->last_dc);
     const unsigned char *const at = info->src->next_input_byte;
     huffman->bits = (struct bits){.at = at, .end = at + info->src->bytes_in_buffer};
     huffman->to_restart = info->restart_interval;

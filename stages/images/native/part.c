@@ -49,7 +49,9 @@ static void read_rows(struct decoder *d, const struct part *part, int whole, uns
 
 static int decode(const unsigned char *data, size_t size, int frame_w, int frame_h, const struct part *part, int whole,
                   unsigned char *out) {
-    static _Thread_local struct huffman huffman;
+    static _Thread_local struct tables tables; /* those of the image before */
+    const struct table_sets sets = {&tables, 1};
+    struct huffman huffman = {.sets = &sets};
     struct decoder d;
     if (open_jpeg(&d, &huffman, data, size, frame_w, frame_h))
         return 1;

@@ -79,6 +79,12 @@ int read_frame(const unsigned char *data, size_t size, struct frame *frame) {
     return 1;
 }
 
+/* Whether a JPEG is whole by its markers, its last bytes its end, and nothing may say that it lies otherwise than stored. */
+int vitpipe_is_plain(const unsigned char *data, size_t size) {
+    struct frame frame;
+    return read_frame(data, size, &frame) == 0 && frame.ends && !frame.exif;
+}
+
 /* Headers without what no decoder needs: of the application's segments JFIF's and Adobe's tell the colours. */
 static size_t copy_headers(const unsigned char *data, const struct frame *frame, int width, int height,
                            unsigned char *to) {

@@ -1,4 +1,5 @@
-/* SHA-256 (FIPS 180-4) of several messages, two at a time: the CPU's instructions wait for each other within one.
+/* SHA-256 (FIPS 180-4) of several messages: two at a time, for the CPU's instructions wait for each other within one, or
+ * sixteen at a time where AVX-512 is and there are enough.
  *
  * Digests are those of any other SHA-256. Only for CPUs with the instructions; elsewhere the caller has hashlib. */
 
@@ -6,14 +7,15 @@
 
 #include "sha256.h"
 
-enum { LENGTH = 8, PIECES = 3 };
+enum { LENGTH = 8, PIECES = 3, PAIR = 2 };
+enum { ENOUGH = 8 }; /* for sixteen at a time to be sooner, although some are of nothing */
 
 #if defined(__x86_64__) && defined(__GNUC__)
 
 #include <cpuid.h>
 #include <immintrin.h>
 
-static const uint32_t K[64] __attribute__((aligned(16))) = {
+const uint32_t SHA256_K[64] __attribute__((aligned(16))) = {
     0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5, 0xd807aa98,
     0x12835b01, 0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174, 0xe49b69c1, 0xefbe4786,
     0x0fc19dc6, 0x240ca1cc, 0x2de92c6f, 0x4a7484aa, 0x5cb0a9dc, 0x76f988da, 0x983e5152, 0xa831c66d, 0xb00327c8,
@@ -33,7 +35,6 @@ struct state { /* words in the order of the instructions */
 /* Blocks of a message that lie together; the pieces follow each other. */
 struct lane {
     struct message *message;
-    struct state state;
     const unsigned char *at[PIECES];
     size_t blocks[PIECES];
     int piece;
@@ -42,7 +43,7 @@ struct lane {
 
 /* Rounds 4n to 4n + 3; words[n & 3] are theirs. */
 INLINE void four_rounds(struct state *s, __m128i *words, int n) {
-    const __m128i sum = _mm_add_epi32(words[n & 3], _mm_load_si128((const __m128i *)(K + 4 * n)));
+    const __m128i sum = _mm_add_epi32(words[n & 3], _mm_load_si128((const __m128i *)(SHA256_K + 4 * n)));
     s->cdgh = _mm_sha256rnds2_epu32(s->cdgh, s->abef, sum);
     if (n >= 3 && n < 15) {
         const __m128i between = _mm_alignr_epi8(words[n & 3], words[(n - 1) & 3], 4);
@@ -64,8 +65,26 @@ INLINE void add(struct state *s, const struct state *before) {
     s->cdgh = _mm_add_epi32(s->cdgh, before->cdgh);
 }
 
-SHA static void take_one(struct lane *lane, size_t blocks) {
-    struct state s = lane->state;
+/* From words as they are written, h[0] to h[7]. */
+INLINE struct state ordered(const uint32_t *h) {
+    return (struct state){_mm_set_epi32((int)h[0], (int)h[1], (int)h[4], (int)h[5]),
+                          _mm_set_epi32((int)h[2], (int)h[3], (int)h[6], (int)h[7])};
+}
+
+INLINE void write_state(const struct state *s, uint32_t *h) {
+    uint32_t abef[4], cdgh[4];
+    _mm_storeu_si128((__m128i *)abef, s->abef);
+    _mm_storeu_si128((__m128i *)cdgh, s->cdgh);
+    for (int n = 0; n < 2; n++) {
+        h[n] = abef[3 - n];
+        h[n + 4] = abef[1 - n];
+        h[n + 2] = cdgh[3 - n];
+        h[n + 6] = cdgh[1 - n];
+    }
+}
+
+SHA static void take_one(const struct lane *lane, size_t blocks) {
+    struct state s = ordered(lane->message->state);
     const unsigned char *at = lane->at[lane->piece];
     for (size_t block = 0; block < blocks; block++, at += BLOCK) {
         const struct state before = s;
@@ -76,11 +95,11 @@ SHA static void take_one(struct lane *lane, size_t blocks) {
             four_rounds(&s, words, n);
         add(&s, &before);
     }
-    lane->state = s;
+    write_state(&s, lane->message->state);
 }
 
-SHA static void take_two(struct lane *one, struct lane *other, size_t blocks) {
-    struct state s = one->state, t = other->state;
+SHA static void take_two(const struct lane *one, const struct lane *other, size_t blocks) {
+    struct state s = ordered(one->message->state), t = ordered(other->message->state);
     const unsigned char *at = one->at[one->piece], *beside = other->at[other->piece];
     for (size_t block = 0; block < blocks; block++, at += BLOCK, beside += BLOCK) {
         const struct state before = s, before_beside = t;
@@ -95,18 +114,27 @@ SHA static void take_two(struct lane *one, struct lane *other, size_t blocks) {
         add(&s, &before);
         add(&t, &before_beside);
     }
-    one->state = s;
-    other->state = t;
+    write_state(&s, one->message->state);
+    write_state(&t, other->message->state);
+}
+
+/* At least one; those that lack are the first again, into nothing. */
+static void take_sixteen(struct lane *const *lanes, size_t count, size_t blocks) {
+    uint32_t nothing[8] = {0}, *states[SIXTEEN];
+    const unsigned char *from[SIXTEEN];
+    for (size_t n = 0; n < SIXTEEN; n++) {
+        const struct lane *const lane = lanes[n < count ? n : 0];
+        states[n] = n < count ? lane->message->state : nothing;
+        from[n] = lane->at[lane->piece];
+    }
+    sha256_sixteen(states, from, blocks);
 }
 
 /* Lay out a message as a first block that may begin with its head, blocks of its body where they lie, and its end. */
-SHA static void begin(struct lane *lane, struct message *message) {
-    const uint32_t *const h = message->state;
+static void begin(struct lane *lane, struct message *message) {
     uint64_t taken = 0, kept = 0;
     memset(lane, 0, sizeof *lane);
     lane->message = message;
-    lane->state.abef = _mm_set_epi32((int)h[0], (int)h[1], (int)h[4], (int)h[5]);
-    lane->state.cdgh = _mm_set_epi32((int)h[2], (int)h[3], (int)h[6], (int)h[7]);
     if (message->head_size && message->head_size + message->body_size >= BLOCK) {
         taken = BLOCK - message->head_size;
         memcpy(lane->first, message->head, message->head_size);
@@ -132,18 +160,6 @@ SHA static void begin(struct lane *lane, struct message *message) {
     memcpy(lane->last + lane->blocks[2] * BLOCK - LENGTH, &bits, LENGTH);
 }
 
-SHA static void end(const struct lane *lane) {
-    uint32_t abef[4], cdgh[4], *const h = lane->message->state;
-    _mm_storeu_si128((__m128i *)abef, lane->state.abef);
-    _mm_storeu_si128((__m128i *)cdgh, lane->state.cdgh);
-    for (int n = 0; n < 2; n++) {
-        h[n] = abef[3 - n];
-        h[n + 4] = abef[1 - n];
-        h[n + 2] = cdgh[3 - n];
-        h[n + 6] = cdgh[1 - n];
-    }
-}
-
 static void pass(struct lane *lane, size_t blocks) {
     lane->at[lane->piece] += BLOCK * blocks;
     lane->blocks[lane->piece] -= blocks;
@@ -156,8 +172,6 @@ static int has_blocks(struct lane *lane, struct message *messages, size_t count,
             lane->piece++;
         if (lane->message && lane->piece < PIECES)
             return 1;
-        if (lane->message)
-            end(lane);
         lane->message = NULL;
         if (*next == count)
             return 0;
@@ -165,7 +179,7 @@ static int has_blocks(struct lane *lane, struct message *messages, size_t count,
     }
 }
 
-static int has_instructions;
+static int has_instructions, has_sixteen;
 
 /* Asked once: a virtual machine takes longer to answer than a digest of some kilobytes does. */
 __attribute__((constructor)) static void ask(void) {
@@ -173,30 +187,53 @@ __attribute__((constructor)) static void ask(void) {
     __builtin_cpu_init();
     has_instructions =
         __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b & 1u << 29) && __builtin_cpu_supports("sse4.1");
+    has_sixteen = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw");
+}
+
+size_t sha256_at_once(void) { return has_sixteen ? SIXTEEN : PAIR; }
+
+static size_t fewest(struct lane *const *lanes, size_t count) {
+    size_t blocks = SIZE_MAX;
+    for (size_t n = 0; n < count; n++)
+        if (lanes[n]->blocks[lanes[n]->piece] < blocks)
+            blocks = lanes[n]->blocks[lanes[n]->piece];
+    return blocks;
+}
+
+/* Go on with these lanes or some of them, as far as the first of them goes. */
+static void go_on(struct lane *const *lanes, size_t count) {
+    const int wide = has_sixteen && count >= ENOUGH;
+    const size_t taken = wide || count < PAIR ? count : PAIR, blocks = fewest(lanes, taken);
+    if (wide)
+        take_sixteen(lanes, count, blocks);
+    else if (taken == PAIR)
+        take_two(lanes[0], lanes[1], blocks);
+    else
+        take_one(lanes[0], blocks);
+    for (size_t n = 0; n < taken; n++)
+        pass(lanes[n], blocks);
 }
 
 int vitpipe_sha256(struct message *messages, size_t count) {
-    struct lane one = {.message = NULL}, other = {.message = NULL};
+    struct lane lanes[SIXTEEN];
     size_t next = 0;
     if (!has_instructions)
         return 1;
     for (size_t n = 0; n < count; n++)
         if (messages[n].head_size >= BLOCK)
             return 1;
+    const size_t used = count < sha256_at_once() ? count : sha256_at_once();
+    for (size_t n = 0; n < used; n++)
+        lanes[n].message = NULL;
     for (;;) {
-        const int first = has_blocks(&one, messages, count, &next), second = has_blocks(&other, messages, count, &next);
-        if (!first && !second)
+        struct lane *under_way[SIXTEEN];
+        size_t have = 0;
+        for (size_t n = 0; n < used; n++)
+            if (has_blocks(&lanes[n], messages, count, &next))
+                under_way[have++] = &lanes[n];
+        if (!have)
             return 0;
-        const size_t left = first ? one.blocks[one.piece] : 0, beside = second ? other.blocks[other.piece] : 0;
-        const size_t blocks = !first ? beside : !second || left < beside ? left : beside;
-        if (first && second)
-            take_two(&one, &other, blocks);
-        else
-            take_one(first ? &one : &other, blocks);
-        if (first)
-            pass(&one, blocks);
-        if (second)
-            pass(&other, blocks);
+        go_on(under_way, have);
     }
 }
 
@@ -207,5 +244,7 @@ int vitpipe_sha256(struct message *messages, size_t count) {
     (void)count;
     return 1;
 }
+
+size_t sha256_at_once(void) { return PAIR; }
 
 #endif

@@ -18,3 +18,12 @@ static const uint32_t SHA256_START[8] = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa
 
 /* Go on with the state of each message. 0, or 1 where this CPU cannot. */
 int vitpipe_sha256(struct message *messages, size_t count);
+
+/* How many messages of like length at a time are digested soonest. */
+size_t sha256_at_once(void);
+
+enum { SIXTEEN = 16 };
+extern const uint32_t SHA256_K[64];
+
+/* Some blocks of each of sixteen messages. Only where AVX-512 is (F and BW). */
+void sha256_sixteen(uint32_t *const states[SIXTEEN], const unsigned char *const from[SIXTEEN], size_t blocks);

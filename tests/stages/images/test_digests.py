@@ -1,4 +1,4 @@
-"""Digests taken two at once are hashlib's, however contents lie beside each other, and with no extension at all."""
+"""Digests taken several at once are hashlib's, however contents lie beside each other, and with no extension at all."""
 
 import hashlib
 
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from stages.images import digests
 from stages.images.digests import Running, sha256_each
 
-CONTENTS = st.lists(st.tuples(st.binary(max_size=63), st.binary(max_size=400)), max_size=6)
+CONTENTS = st.lists(st.tuples(st.binary(max_size=63), st.binary(max_size=400)), max_size=40)
 
 
 @pytest.fixture(params=["as it is here", "without the extension"])
@@ -42,6 +42,12 @@ class TestDigests:
     def test_large_ones_beside_small_ones(self):
         contents = [(b"375x500", bytes(562_500)), (b"", b"a"), (b"1x1", bytes(100_001))]
         assert sha256_each(contents) == [hashlib.sha256(head + body).hexdigest() for head, body in contents]
+
+    @given(st.lists(st.integers(0, 9_000), max_size=40))
+    @settings(max_examples=40)
+    def test_many_of_some_blocks(self, sizes):
+        contents = [(b"", bytes([place]) * size) for place, size in enumerate(sizes)]
+        assert sha256_each(contents) == [hashlib.sha256(body).hexdigest() for _, body in contents]
 
     def test_half_a_block_cannot_be_gone_on_with(self):
         with pytest.raises(ValueError, match="100 bytes are not a multiple of 64"):
