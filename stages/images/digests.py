@@ -48,27 +48,34 @@ def able() -> Extension | None:
 
 
 class Running:
-    """The digest of whole blocks as they come, and beside it, at hardly any cost, that of something else each time."""
+    """The digest of whole blocks as they come, and, at little cost, that of a part of them each time."""
 
     def __init__(self) -> None:
         self._extension = able()
         self._by_hashlib = hashlib.sha256()
         self._both = (_Message * 2)(_message(b"", b"", goes_on=1))
         self._running, self._beside = self._both
+        self._words = (ctypes.c_uint64 * (2 * _MESSAGE_WORDS)).from_buffer(self._both)
 
-    def add(self, blocks: bytes, beside: bytes) -> str:
-        """Go on with `blocks`, a multiple of 64 bytes; the digest of `beside`."""
+    def add(self, blocks: bytes, start: int = 0, size: int = 0) -> str:
+        """Go on with `blocks`, a multiple of 64 bytes; the digest of `size` bytes of them from `start`.
+
+        Soonest where that is a multiple of 64 too.
+        """
         if len(blocks) % BLOCK:
             raise ValueError(f"{len(blocks)} bytes are not a multiple of {BLOCK}")
+        if not 0 <= start <= start + size <= len(blocks):
+            raise ValueError(f"{size} bytes from {start} are not within {len(blocks)}")
         if self._extension is None:
             self._by_hashlib.update(blocks)
-            return _by_hashlib(b"", beside)
-        running, other = self._running, self._beside
+            return hashlib.sha256(memoryview(blocks)[start : start + size]).hexdigest()
+        running, beside = self._running, self._beside
         running.body, running.body_size = blocks, len(blocks)
-        other.body, other.body_size, other.state = beside, len(beside), _START
+        self._words[_MESSAGE_WORDS + _BODY_WORD] = self._words[_BODY_WORD] + start
+        beside.body_size, beside.state = size, _START
         self._extension.sha256(self._both)
         running.before += len(blocks)
-        return _hex(other.state)
+        return _hex(beside.state)
 
     def hexdigest(self) -> str:
         """Of all blocks so far."""
@@ -87,6 +94,10 @@ class _Message(ctypes.Structure):
         ("body_size", ctypes.c_uint64), ("before", ctypes.c_uint64), ("goes_on", ctypes.c_uint64),
         ("state", ctypes.c_uint32 * 8),
     )  # fmt: skip
+
+
+_MESSAGE_WORDS, _BODY_WORD = ctypes.sizeof(_Message) // 8, _Message.body.offset // 8
+"""Words of 8 bytes in a message, and which of them is the address of its body."""
 
 
 def _message(

@@ -48,14 +48,14 @@ def _write_tar(task: ShardTask, file: IO[bytes]) -> tuple[list[int], Digest]:
         name = f"{key}.{'json' if task.multi_label else 'cls'}"
         behind = padding(len(data)) + header(name, len(label)) + label + padding(len(label))
         members = b"".join((header(f"{key}.{image.seen.ext}", len(data)), data, behind))
-        found = sha256.add(members, data)
+        found = sha256.add(members, BLOCK, len(data))
         if found != image.seen.sha256:
             raise _changed(image, f"its SHA-256 is now {found}, it was {image.seen.sha256}")
         file.write(members)
         offsets.append(size + BLOCK)
         size += len(members)
     last = end(size)
-    sha256.add(last, b"")
+    sha256.add(last)
     file.write(last)
     return offsets, Digest(size + len(last), sha256.hexdigest())
 

@@ -7,30 +7,12 @@
 
 #include "sha256.h"
 
-enum { LENGTH = 8, PIECES = 3, PAIR = 2 };
+enum { LENGTH = 8, PIECES = 3 };
 enum { ENOUGH = 8 }; /* for sixteen at a time to be sooner, although some are of nothing */
 
-#if defined(__x86_64__) && defined(__GNUC__)
+#ifdef SHA256_X86
 
 #include <cpuid.h>
-#include <immintrin.h>
-
-const uint32_t SHA256_K[64] __attribute__((aligned(16))) = {
-    0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5, 0xd807aa98,
-    0x12835b01, 0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174, 0xe49b69c1, 0xefbe4786,
-    0x0fc19dc6, 0x240ca1cc, 0x2de92c6f, 0x4a7484aa, 0x5cb0a9dc, 0x76f988da, 0x983e5152, 0xa831c66d, 0xb00327c8,
-    0xbf597fc7, 0xc6e00bf3, 0xd5a79147, 0x06ca6351, 0x14292967, 0x27b70a85, 0x2e1b2138, 0x4d2c6dfc, 0x53380d13,
-    0x650a7354, 0x766a0abb, 0x81c2c92e, 0x92722c85, 0xa2bfe8a1, 0xa81a664b, 0xc24b8b70, 0xc76c51a3, 0xd192e819,
-    0xd6990624, 0xf40e3585, 0x106aa070, 0x19a4c116, 0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a,
-    0x5b9cca4f, 0x682e6ff3, 0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7,
-    0xc67178f2};
-
-#define SHA __attribute__((target("sha,sse4.1")))
-#define INLINE static inline __attribute__((always_inline)) SHA
-
-struct state { /* words in the order of the instructions */
-    __m128i abef, cdgh;
-};
 
 /* Blocks of a message that lie together; the pieces follow each other. */
 struct lane {
@@ -40,95 +22,6 @@ struct lane {
     int piece;
     unsigned char first[BLOCK], last[2 * BLOCK];
 };
-
-/* Rounds 4n to 4n + 3; words[n & 3] are theirs. */
-INLINE void four_rounds(struct state *s, __m128i *words, int n) {
-    const __m128i sum = _mm_add_epi32(words[n & 3], _mm_load_si128((const __m128i *)(SHA256_K + 4 * n)));
-    s->cdgh = _mm_sha256rnds2_epu32(s->cdgh, s->abef, sum);
-    if (n >= 3 && n < 15) {
-        const __m128i between = _mm_alignr_epi8(words[n & 3], words[(n - 1) & 3], 4);
-        words[(n + 1) & 3] = _mm_sha256msg2_epu32(_mm_add_epi32(words[(n + 1) & 3], between), words[n & 3]);
-    }
-    s->abef = _mm_sha256rnds2_epu32(s->abef, s->cdgh, _mm_shuffle_epi32(sum, 0x0E));
-    if (n >= 1 && n < 13)
-        words[(n - 1) & 3] = _mm_sha256msg1_epu32(words[(n - 1) & 3], words[n & 3]);
-}
-
-INLINE void load(__m128i *words, const unsigned char *block) {
-    const __m128i big_endian = _mm_set_epi64x(0x0c0d0e0f08090a0b, 0x0405060700010203);
-    for (int n = 0; n < 4; n++)
-        words[n] = _mm_shuffle_epi8(_mm_loadu_si128((const __m128i *)(block + 16 * n)), big_endian);
-}
-
-INLINE void add(struct state *s, const struct state *before) {
-    s->abef = _mm_add_epi32(s->abef, before->abef);
-    s->cdgh = _mm_add_epi32(s->cdgh, before->cdgh);
-}
-
-/* From words as they are written, h[0] to h[7]. */
-INLINE struct state ordered(const uint32_t *h) {
-    return (struct state){_mm_set_epi32((int)h[0], (int)h[1], (int)h[4], (int)h[5]),
-                          _mm_set_epi32((int)h[2], (int)h[3], (int)h[6], (int)h[7])};
-}
-
-INLINE void write_state(const struct state *s, uint32_t *h) {
-    uint32_t abef[4], cdgh[4];
-    _mm_storeu_si128((__m128i *)abef, s->abef);
-    _mm_storeu_si128((__m128i *)cdgh, s->cdgh);
-    for (int n = 0; n < 2; n++) {
-        h[n] = abef[3 - n];
-        h[n + 4] = abef[1 - n];
-        h[n + 2] = cdgh[3 - n];
-        h[n + 6] = cdgh[1 - n];
-    }
-}
-
-SHA static void take_one(const struct lane *lane, size_t blocks) {
-    struct state s = ordered(lane->message->state);
-    const unsigned char *at = lane->at[lane->piece];
-    for (size_t block = 0; block < blocks; block++, at += BLOCK) {
-        const struct state before = s;
-        __m128i words[4];
-        load(words, at);
-#pragma GCC unroll 16
-        for (int n = 0; n < 16; n++)
-            four_rounds(&s, words, n);
-        add(&s, &before);
-    }
-    write_state(&s, lane->message->state);
-}
-
-SHA static void take_two(const struct lane *one, const struct lane *other, size_t blocks) {
-    struct state s = ordered(one->message->state), t = ordered(other->message->state);
-    const unsigned char *at = one->at[one->piece], *beside = other->at[other->piece];
-    for (size_t block = 0; block < blocks; block++, at += BLOCK, beside += BLOCK) {
-        const struct state before = s, before_beside = t;
-        __m128i words[4], words_beside[4];
-        load(words, at);
-        load(words_beside, beside);
-#pragma GCC unroll 16
-        for (int n = 0; n < 16; n++) {
-            four_rounds(&s, words, n);
-            four_rounds(&t, words_beside, n);
-        }
-        add(&s, &before);
-        add(&t, &before_beside);
-    }
-    write_state(&s, one->message->state);
-    write_state(&t, other->message->state);
-}
-
-/* At least one; those that lack are the first again, into nothing. */
-static void take_sixteen(struct lane *const *lanes, size_t count, size_t blocks) {
-    uint32_t nothing[8] = {0}, *states[SIXTEEN];
-    const unsigned char *from[SIXTEEN];
-    for (size_t n = 0; n < SIXTEEN; n++) {
-        const struct lane *const lane = lanes[n < count ? n : 0];
-        states[n] = n < count ? lane->message->state : nothing;
-        from[n] = lane->at[lane->piece];
-    }
-    sha256_sixteen(states, from, blocks);
-}
 
 /* Lay out a message as a first block that may begin with its head, blocks of its body where they lie, and its end. */
 static void begin(struct lane *lane, struct message *message) {
@@ -186,7 +79,7 @@ __attribute__((constructor)) static void ask(void) {
     unsigned a, b, c, d;
     __builtin_cpu_init();
     has_instructions =
-        __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b & 1u << 29) && __builtin_cpu_supports("sse4.1");
+        __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b & 1u << 29) && __builtin_cpu_supports("avx");
     has_sixteen = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw");
 }
 
@@ -200,16 +93,32 @@ static size_t fewest(struct lane *const *lanes, size_t count) {
     return blocks;
 }
 
+/* Where one lane reads what another comes to later: how many blocks that must go on alone till both can go together. */
+static size_t gap(const struct lane *behind, const struct lane *ahead) {
+    const uintptr_t from = (uintptr_t)behind->at[behind->piece], to = (uintptr_t)ahead->at[ahead->piece];
+    return to > from && (to - from) % BLOCK == 0 && (to - from) / BLOCK < behind->blocks[behind->piece] ? (to - from) / BLOCK
+                                                                                                       : 0;
+}
+
 /* Go on with these lanes or some of them, as far as the first of them goes. */
 static void go_on(struct lane *const *lanes, size_t count) {
     const int wide = has_sixteen && count >= ENOUGH;
-    const size_t taken = wide || count < PAIR ? count : PAIR, blocks = fewest(lanes, taken);
+    const size_t alone = wide || count < PAIR ? 0 : gap(lanes[0], lanes[1]);
+    const size_t taken = wide ? count : alone || count < PAIR ? 1 : PAIR;
+    const size_t blocks = alone ? alone : fewest(lanes, taken);
+    uint32_t nothing[8] = {0}, *states[SIXTEEN];
+    const unsigned char *from[SIXTEEN];
+    for (size_t n = 0; n < SIXTEEN; n++) { /* those that lack are the first again, into nothing */
+        const struct lane *const lane = lanes[n < taken ? n : 0];
+        states[n] = n < taken ? lane->message->state : nothing;
+        from[n] = lane->at[lane->piece];
+    }
     if (wide)
-        take_sixteen(lanes, count, blocks);
+        sha256_sixteen(states, from, blocks);
     else if (taken == PAIR)
-        take_two(lanes[0], lanes[1], blocks);
+        sha256_two(states, from, blocks);
     else
-        take_one(lanes[0], blocks);
+        sha256_one(states[0], from[0], blocks);
     for (size_t n = 0; n < taken; n++)
         pass(lanes[n], blocks);
 }

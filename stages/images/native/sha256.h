@@ -22,8 +22,17 @@ int vitpipe_sha256(struct message *messages, size_t count);
 /* How many messages of like length at a time are digested soonest. */
 size_t sha256_at_once(void);
 
-enum { SIXTEEN = 16 };
+enum { PAIR = 2, SIXTEEN = 16 };
+
+#if defined(__x86_64__) && defined(__GNUC__)
+#define SHA256_X86
+
 extern const uint32_t SHA256_K[64];
 
-/* Some blocks of each of sixteen messages. Only where AVX-512 is (F and BW). */
+/* Some blocks of each message, whose state goes on. These two only where the instructions for SHA are, and AVX. */
+void sha256_one(uint32_t *state, const unsigned char *from, size_t blocks);
+void sha256_two(uint32_t *const states[PAIR], const unsigned char *const from[PAIR], size_t blocks);
+/* Only where AVX-512 is (F and BW). */
 void sha256_sixteen(uint32_t *const states[SIXTEEN], const unsigned char *const from[SIXTEEN], size_t blocks);
+
+#endif

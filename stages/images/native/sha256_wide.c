@@ -2,7 +2,7 @@
 
 #include "sha256.h"
 
-#if defined(__x86_64__) && defined(__GNUC__)
+#ifdef SHA256_X86
 
 #include <immintrin.h>
 
@@ -93,14 +93,6 @@ WIDE void sha256_sixteen(uint32_t *const states[SIXTEEN], const unsigned char *c
         for (int lane = 0; lane < SIXTEEN; lane++)
             states[lane][n] = turned[n][lane];
     }
-}
-
-#else
-
-void sha256_sixteen(uint32_t *const states[SIXTEEN], const unsigned char *const from[SIXTEEN], size_t blocks) {
-    (void)states;
-    (void)from;
-    (void)blocks;
 }
 
 #endif

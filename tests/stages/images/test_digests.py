@@ -29,15 +29,22 @@ class TestDigests:
         arrays = [(head, np.frombuffer(body, dtype=np.uint8)) for head, body in contents]
         assert sha256_each(arrays) == wanted
 
-    @given(st.lists(st.tuples(st.integers(0, 9), st.binary(max_size=400)), max_size=6))
+    @given(st.lists(st.tuples(st.binary(max_size=900), st.integers(0, 9), st.integers(0, 900)), max_size=6), st.data())
     @settings(max_examples=100)
-    def test_a_running_one_and_what_is_beside_it(self, steps):
+    def test_a_running_one_and_a_part_of_what_comes(self, steps, data):
         running, whole = Running(), b""
-        for number, beside in steps:
-            blocks = bytes([number]) * (64 * number)
+        for body, start, size in steps:
+            blocks = body + bytes(-len(body) % 64)
+            start = min(64 * start + data.draw(st.sampled_from([0, 0, 1])), len(blocks))
+            part = blocks[start : start + size]
             whole += blocks
-            assert running.add(blocks, beside) == hashlib.sha256(beside).hexdigest()
+            assert running.add(blocks, start, len(part)) == hashlib.sha256(part).hexdigest()
         assert running.hexdigest() == hashlib.sha256(whole).hexdigest()
+
+    def test_a_part_that_is_not_within_is_refused(self):
+        for start, size in ((0, 65), (64, 1), (-64, 10)):
+            with pytest.raises(ValueError, match="not within 64"):
+                Running().add(bytes(64), start, size)
 
     def test_large_ones_beside_small_ones(self):
         contents = [(b"375x500", bytes(562_500)), (b"", b"a"), (b"1x1", bytes(100_001))]
@@ -51,7 +58,7 @@ class TestDigests:
 
     def test_half_a_block_cannot_be_gone_on_with(self):
         with pytest.raises(ValueError, match="100 bytes are not a multiple of 64"):
-            Running().add(bytes(100), b"")
+            Running().add(bytes(100))
 
 
 def test_a_head_of_a_block_is_refused():
