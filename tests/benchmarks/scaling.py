@@ -4,6 +4,7 @@ PYTHONPATH=.:tests python -m tests.benchmarks.scaling [FOLDER]
 """
 
 import itertools
+import subprocess
 import sys
 import tempfile
 import time
@@ -21,6 +22,7 @@ from stages.images.crops import Box
 from stages.images.decode import decode_part
 from stages.images.order import Order
 from stages.images.train import TrainImages
+from tests.benchmarks import peer_environment
 from tests.benchmarks.photographs import KINDS, photograph_shards
 
 ROUNDS, BATCHES, BATCH = 7, 12, 32
@@ -85,6 +87,15 @@ def resume(shards: ShardSet, cache: Path) -> None:
           f"the order of 1.28 million images at any position {1000 * max(order):.0f} ms")  # fmt: skip
     print(f"  webdataset: reads what it passes, {1e6 * passed:.0f} us an image: "
           f"{passed * half:.0f} s to the middle of 1.28 million")  # fmt: skip
+    for images in (count, sum(IMAGENET_SHARDS)):
+        print(f"  Mosaic streaming, {images} samples of a number each: {_mosaic(cache.parent, images)}")
+
+
+def _mosaic(root: Path, images: int) -> str:
+    """From opening the set to the first sample, at the slowest of three positions."""
+    command = [peer_environment.python(), "-m", "tests.benchmarks.mosaic_resume", root / f"mds-{images}", str(images)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return "could not run here" if done.returncode else f"{1000 * float(done.stdout.split()[-1]):.0f} ms"
 
 
 def _first(shards: ShardSet, cache: Path, at: int) -> None:

@@ -22,7 +22,8 @@ PACKAGE = "libjpeg62-turbo-dev"
 DO = f"Debian: apt-get install gcc {PACKAGE}; then python -m stages.images.native.prebuild"
 
 _SOURCES = ("contents.c", "decoder.c", "decoder.h", "huffman.c", "huffman.h", "jpeg.h", "mirror.c", "part.c",
-            "segments.c", "sha256.c", "sha256.h", "sha256_pair.c", "sha256_wide.c", "tables.c", "tables.h", "tile.c")  # fmt: skip
+            "segments.c", "sha256.c", "sha256.h", "sha256_pair.c", "sha256_wide.c", "tables.c", "tables.h",
+            "tile.c")  # fmt: skip
 _FLAGS = ("-std=gnu11", "-O3", "-Wall", "-Wextra", "-shared", "-fPIC")
 
 
