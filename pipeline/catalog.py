@@ -94,7 +94,7 @@ _STAGES = (
     ),
     Stage(
         "pretrain",
-        version=2,
+        version=3,
         inputs={
             "shards": Need("ShardSet", required=True, many=True),
             "probes": Need("ShardSet", many=True),

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, field_validator
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from infra.errors import UsageError
 from stages.images.config import AugmentSettings
@@ -46,6 +46,15 @@ class PretrainConfig(Settings):
     accuracy on each of `needs.probes`."""
     seed: int = Field(default=0, ge=0)
     """Decides initial weights, sample order, augmentation and dropout."""
+
+    @model_validator(mode="after")
+    def _falls(self) -> "PretrainConfig":
+        if self.schedule.end_lr > self.optimizer.peak_lr:
+            raise ValueError(
+                f"schedule.end_lr {self.schedule.end_lr:g} is above optimizer.peak_lr {self.optimizer.peak_lr:g}: "
+                "the rate falls from the peak to the end"
+            )
+        return self
 
     @field_validator("precision", mode="before")
     @classmethod

@@ -67,8 +67,7 @@ class Reporter:
             gradient_norm=facts.grad_norm, images_per_second=rate, step_seconds=facts.seconds,
             data_wait_ratio=min(1.0, share), peak_memory_bytes=_peak_memory(self._rank),
         )  # fmt: skip
-        if self._peak_flops and self._job.course.config.precision == "bf16":
-            self._set(model_flops_utilization_ratio=rate * self._flops / (self._peak_flops * self._rank.world_size))
+        self._set(**self._utilization(rate))
         self._tell_time(account)
         self._tell_ranks(facts)
         self._job.task.progress.update(
@@ -108,7 +107,15 @@ class Reporter:
             loss = loss if fields["loss"] is None else fields["loss"]
         images = steps * self._job.course.config.batch_images
         rate = images / max(seconds, 1e-9)
-        return {"loss": loss, "train_seconds": seconds, "images_per_second": rate, "skipped_steps": skipped}
+        totals = {"loss": loss, "train_seconds": seconds, "images_per_second": rate, "skipped_steps": skipped}
+        return totals | self._utilization(rate)
+
+    def _utilization(self, images_per_second: float) -> dict[str, float]:
+        """MFU of all ranks; of bf16 on a GPU alone, whose peak is known."""
+        if not self._peak_flops or self._job.course.config.precision != "bf16":
+            return {}
+        peak = self._peak_flops * self._rank.world_size
+        return {"model_flops_utilization_ratio": images_per_second * self._flops / peak}
 
     def _tell(self, facts: Facts) -> None:
         """What a person should know of a step by itself."""

@@ -92,7 +92,7 @@ class EvaluateSettings(Settings):
 
 
 class OptimizerSettings(Settings):
-    """The update rule. Weight decay is decoupled and touches kernels only (big_vision `optax.py`)."""
+    """The update rule. Weight decay is decoupled, of sgd too, and touches kernels only (big_vision `optax.py`)."""
 
     kind: Literal["adamw", "adam", "sgd"] = "adamw"
     """adamw and adam are one rule here, as the paper means it; sgd has momentum."""
@@ -110,3 +110,10 @@ class OptimizerSettings(Settings):
     clip_norm: float | None = Field(default=1.0, gt=0)
     """Global gradient norm above which gradients are scaled down; null for none. The paper states 1 for ImageNet-1k
     and for fine-tuning, big_vision uses it everywhere."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> "OptimizerSettings":
+        idle = "betas" if self.kind == "sgd" else "momentum"
+        if idle in self.model_fields_set:
+            raise ValueError(f"{self.kind} has no {idle}: leave it out")
+        return self

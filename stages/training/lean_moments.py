@@ -40,7 +40,7 @@ class LeanAdamW(torch.optim.Optimizer):
 
 
 class LeanSGD(torch.optim.Optimizer):
-    """torch's SGD with momentum, but for the momentum's type."""
+    """`DecoupledSGD`, but for the momentum's type."""
 
     def __init__(self, params: Any, lr: float, momentum: float) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": 0.0})
@@ -54,10 +54,10 @@ class LeanSGD(torch.optim.Optimizer):
 
     def _update(self, weight: Tensor, group: dict[str, Any]) -> None:
         state = self.state[weight]
-        gradient = weight.grad.add(weight, alpha=group["weight_decay"])  # type: ignore[union-attr]
         if not state:
             state["momentum_buffer"] = _empty_moment(weight)
-        moment = state["momentum_buffer"].to(weight.dtype).mul_(group["momentum"]).add_(gradient)
+        moment = state["momentum_buffer"].to(weight.dtype).mul_(group["momentum"]).add_(weight.grad)
+        weight.mul_(1 - group["lr"] * group["weight_decay"])
         weight.add_(moment, alpha=-group["lr"])
         state["momentum_buffer"].copy_(moment)
 

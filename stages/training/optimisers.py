@@ -1,5 +1,6 @@
 """Torch's own optimisers, with the paper's weight decay: decoupled, and on kernels only. Knows no DeepSpeed."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -32,8 +33,8 @@ def build(model: nn.Module, settings: OptimizerSettings) -> torch.optim.Optimize
 
     Fused kernels on a CPU too: DeepSpeed hands over one flat tensor, of which torch's plain step makes two copies.
 
-    adamw and adam are torch's AdamW: each update first shrinks kernels by lr x weight_decay. sgd adds the decay to
-    the gradient, as torch does. With `state_dtype` bf16 they are ours, which differ in that alone.
+    Each update first shrinks kernels by lr x weight_decay, as torch's AdamW does. With `state_dtype` bf16 they are
+    ours, which differ in that alone.
     """
     groups = decay_groups(model, settings.weight_decay)
     if settings.state_dtype == "bf16":
@@ -41,8 +42,26 @@ def build(model: nn.Module, settings: OptimizerSettings) -> torch.optim.Optimize
             return LeanSGD(groups, settings.peak_lr, settings.momentum)
         return LeanAdamW(groups, settings.peak_lr, settings.betas, eps=1e-8)
     if settings.kind == "sgd":
-        return torch.optim.SGD(groups, lr=settings.peak_lr, momentum=settings.momentum, fused=True)
+        return DecoupledSGD(groups, lr=settings.peak_lr, momentum=settings.momentum, fused=True)
     return torch.optim.AdamW(groups, lr=settings.peak_lr, betas=settings.betas, eps=1e-8, fused=True)
+
+
+class DecoupledSGD(torch.optim.SGD):
+    """torch's SGD whose decay is no part of the gradient, and so never of the momentum (big_vision `optax.py`)."""
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        decays = [group["weight_decay"] for group in self.param_groups]
+        for group in self.param_groups:
+            for weight in group["params"]:
+                if weight.grad is not None:
+                    weight.mul_(1 - group["lr"] * group["weight_decay"])
+            group["weight_decay"] = 0.0
+        try:
+            super().step()
+        finally:
+            for group, decay in zip(self.param_groups, decays, strict=True):
+                group["weight_decay"] = decay
 
 
 def begin_state(optimizer: torch.optim.Optimizer, weights: Tensor) -> tuple[str, ...]:

@@ -28,7 +28,11 @@ class ScheduleSettings(Settings):
     """Length over which rsqrt has fallen to 1/sqrt(2) of the peak."""
 
     @model_validator(mode="after")
-    def _rsqrt_needs_cooldown(self) -> "ScheduleSettings":
+    def _fits(self) -> "ScheduleSettings":
+        if self.kind in ("rsqrt", "constant") and self.end_lr:
+            raise ValueError(f"schedule {self.kind} does not end at a rate of its own: leave end_lr out")
+        if self.kind != "rsqrt" and "timescale" in self.model_fields_set:
+            raise ValueError(f"timescale belongs to rsqrt, the schedule is {self.kind}: leave it out")
         if self.kind == "rsqrt" and self.cooldown is None:
             raise ValueError(
                 "schedule rsqrt never falls to 0 by itself: state its `cooldown`, for instance '10k steps'"

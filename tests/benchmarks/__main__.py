@@ -17,7 +17,7 @@ from stages.vit.config import ModelSettings
 from stages.vit.flops import train_flops_per_image
 from stages.vit.init import init_weights
 from stages.vit.model import ViT
-from tests.benchmarks import checkpoints, reading, scaling, shuffling, streaming, writing
+from tests.benchmarks import checkpoints, reading, scaling, shuffling, streaming, watching, writing
 
 ROUNDS = 6
 STEPS = (("B/16", "vit_base_patch16_224", 4), ("L/16", "vit_large_patch16_224", 1))
@@ -36,6 +36,7 @@ def main(asked: Sequence[str]) -> None:
             "scaling": partial(scaling.main, photographs),
             "writing": partial(writing.main, photographs),
             "checkpoints": checkpoints.main,
+            "watching": watching.main,
             "streaming": partial(streaming.main, "B/16"),  # H/14 by `python -m tests.benchmarks.streaming`
         }
         unknown = set(asked) - set(sections)

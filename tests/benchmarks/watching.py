@@ -1,7 +1,7 @@
 """What it costs to watch a pretraining: everything that rank 0 does for a step beside training it.
 
-`python -m tests.benchmarks.watching`. Host seconds of a step's notes and numbers, and of its all-reduce of facts over
-one that carries the losses alone, beside a real step of ViT-B/16 on this machine and the paper's step on H100s.
+`python -m tests.benchmarks.watching`. Host seconds of a step's notes and numbers, beside a real step of ViT-B/16 on
+this machine and the paper's step on H100s.
 """
 
 import tempfile

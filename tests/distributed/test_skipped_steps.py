@@ -79,7 +79,7 @@ def curves(folder: Path, cells: list[tuple[int, str, str]], rank: Rank) -> None:
         (folder / f"{zero}-{precision}-{case}-{rank.rank}.json").write_text(json.dumps(found))
 
 
-CELLS = [(zero, "fp32", case) for zero in range(4) for case in CASES] + [(zero, "bf16", "loss") for zero in range(4)]
+CELLS = [(zero, precision, case) for precision in ("fp32", "bf16") for zero in range(4) for case in CASES]
 
 
 @pytest.fixture(scope="module")

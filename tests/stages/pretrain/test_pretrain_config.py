@@ -76,6 +76,30 @@ def test_what_must_last_is_longer_than_nothing(section: dict[str, Any]) -> None:
         PretrainResources.model_validate(section) if of_resources else recipe(**section)
 
 
+@pytest.mark.parametrize(
+    ("section", "words"),
+    [
+        ({"schedule": {"kind": "constant", "end_lr": 1e-5}}, "schedule constant does not end at a rate of its own"),
+        (
+            {"schedule": {"kind": "rsqrt", "cooldown": "1 steps", "end_lr": 1e-5}},
+            "schedule rsqrt does not end at a rate",
+        ),
+        ({"schedule": {"timescale": "3 steps"}}, "timescale belongs to rsqrt, the schedule is linear: leave it out"),
+        ({"schedule": {"end_lr": 2.0}}, "schedule.end_lr 2 is above optimizer.peak_lr"),
+        ({"optimizer": {"kind": "sgd", "betas": [0.9, 0.99]}}, "sgd has no betas: leave it out"),
+        ({"optimizer": {"kind": "adam", "momentum": 0.9}}, "adam has no momentum: leave it out"),
+    ],
+)
+def test_what_would_have_no_effect_is_refused(section: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        recipe(**section)
+
+
+def test_what_has_an_effect_is_taken() -> None:
+    assert recipe(optimizer={"kind": "sgd", "momentum": 0.8}, schedule={"kind": "cosine", "end_lr": 1e-5})
+    assert recipe(schedule={"kind": "rsqrt", "cooldown": "1 steps", "timescale": "3 steps"})
+
+
 def test_what_fits_is_not_refused() -> None:
     assert check(recipe(), PretrainResources(micro_batch=8, workers=3)) == []
 

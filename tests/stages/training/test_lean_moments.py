@@ -16,7 +16,8 @@ MOMENT = {"adamw": "exp_avg", "sgd": "momentum_buffer"}
 def made(kind: str, state_dtype: str = "bf16") -> tuple[nn.Linear, torch.optim.Optimizer]:
     torch.manual_seed(1)
     layer = nn.Linear(4, 3).double()
-    fields = {"kind": kind, "peak_lr": LR, "betas": BETAS, "weight_decay": DECAY, "state_dtype": state_dtype}
+    own = {"momentum": MOMENTUM} if kind == "sgd" else {"betas": BETAS}
+    fields = {"kind": kind, "peak_lr": LR, "weight_decay": DECAY, "state_dtype": state_dtype, **own}
     return layer, build(layer, OptimizerSettings.model_validate(fields))
 
 
@@ -36,8 +37,8 @@ def by_formula(kind: str, weight: Tensor, decay: float) -> Tensor:
     for step in range(STEPS):
         grad = gradient(step, weight.shape)
         if kind == "sgd":
-            moment = MOMENTUM * stored + grad + decay * weight
-            weight = weight - LR * moment
+            moment = MOMENTUM * stored + grad
+            weight = weight - LR * decay * weight - LR * moment
         else:
             moment = BETAS[0] * stored + (1 - BETAS[0]) * grad
             second = BETAS[1] * second + (1 - BETAS[1]) * grad**2

@@ -116,7 +116,8 @@ def adamw(rate: Any, **options: Any) -> Any:
 
 
 def sgd(rate: Any) -> Any:
-    return optax.chain(optax.add_decayed_weights(0.1, kernels), optax.sgd(rate, momentum=0.9))
+    decay = optax.add_decayed_weights(0.1, kernels)
+    return optax.chain(optax.trace(0.9), decay, optax.scale_by_learning_rate(rate))
 
 
 DECAY = {"weight_decay": 0.1, "clip_norm": None}
@@ -145,9 +146,16 @@ def test_sgd_follows_optax() -> None:
     assert distance(ours({"kind": "sgd", **DECAY}, COSINE[0]), theirs(sgd, COSINE[1])) < ROUNDING
 
 
+def test_decay_in_the_momentum_would_be_seen() -> None:
+    coupled = theirs(
+        lambda rate: optax.chain(optax.add_decayed_weights(0.1, kernels), optax.sgd(rate, momentum=0.9)), COSINE[1]
+    )
+    assert distance(ours({"kind": "sgd", **DECAY}, COSINE[0]), coupled) > 1000 * ROUNDING
+
+
 @pytest.mark.parametrize(("kind", "rule"), [("adamw", adamw), ("sgd", sgd)])
 def test_clipping_follows_optax(kind: str, rule: Any) -> None:
-    asked = {**ADAMW, "kind": kind, "clip_norm": 0.5}
+    asked = {**(ADAMW if kind == "adamw" else DECAY), "kind": kind, "clip_norm": 0.5}
     clipped = theirs(lambda rate: optax.chain(optax.clip_by_global_norm(0.5), rule(rate)), LINEAR[1])
     assert distance(ours(asked, LINEAR[0]), clipped) < CLIPPING
     assert distance(clipped, theirs(rule, LINEAR[1])) > 100 * CLIPPING  # and it did clip
