@@ -12,12 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from synthetic import shards
+from inprocess import make_context
+from synthetic import shards, weights
 from tiny_pretraining import context, pretrain
 
 from pipeline import cli
 from pipeline.spec import PipelineSpec, load
 from stages.artifacts import ShardSet
+from stages.finetune.config import FinetuneConfig
+from stages.finetune.protocol import Trial, TrialTask
+from stages.finetune.trial import run_trial
 from stages.paper.tables import tables
 from stages.pretrain.config import PretrainConfig
 from stages.vit.variants import HYBRIDS, RESNETS, ResNet
@@ -98,6 +102,11 @@ def test_a_config_plans_without_its_data_and_costs_what_it_says(name: str, capsy
         assert match is None or float(match[1]) == pytest.approx(cost, rel=0.05)
 
 
+@pytest.mark.parametrize("name", [name for name in FILES if name not in TRAINED])
+def test_all_others_plan_without_their_data_too(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert {node["action"] for node in planned(name, capsys)["nodes"]} <= {"run", "blocked"}
+
+
 @pytest.mark.parametrize("name", PAPER)
 def test_a_paper_config_conforms_to_the_row_that_it_claims(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.invoke(["conform", str(FILES[name]), "--json"]) == 0
@@ -161,6 +170,24 @@ def test_a_recipe_takes_two_real_steps_at_a_shrunk_size(name: str, images: Shard
             assert made.step == 2
         else:
             shrunk(config)
+
+
+def test_the_transfer_of_given_weights_takes_two_real_steps(images: ShardSet, tmp_path: Path) -> None:
+    """All of its fine-tunings fit when they are shortened; the first of them runs."""
+    raw = [node.raw for node in read("transfer.yaml").graph.nodes.values() if isinstance(node.config, FinetuneConfig)]
+    first, *_ = [
+        FinetuneConfig.model_validate({
+            **config, "batch_images": 4, "total": "2 steps", "warmup": "1 steps", "image_px": 48, "train_per_class": 2,
+        })
+        for config in raw
+    ]  # fmt: skip
+    assert len(raw) > 20
+    task = TrialTask(
+        trial=Trial("test", 0.01, 0), config=first, micro_batch=4, threads=1, cpus=1, data=images,
+        weights=weights(tmp_path), keep_weights=False, choice_sha256="x",
+        context=make_context(tmp_path, "tuned", None).task,
+    )  # fmt: skip
+    assert len(run_trial(task)[0].losses) == 2
 
 
 def shrunk(config: dict[str, Any]) -> PretrainConfig:
