@@ -69,7 +69,7 @@ def read_attempt(node: Store, name: str) -> Attempt | None:
 
 
 def list_attempts(node: Store, pieces: str | None) -> tuple[Attempt, ...]:
-    """Every attempt in the node's folder, newest first. IntegrityError for a damaged `attempt.json`."""
+    """Every attempt in the node's folder, newest first. IntegrityError for a damaged `attempt.json`, or a lost one."""
     files: dict[str, list[str]] = {}
     order: dict[str, tuple[int, int]] = {}
     for entry in node.list("a"):
@@ -77,6 +77,11 @@ def list_attempts(node: Store, pieces: str | None) -> tuple[Attempt, ...]:
             name, fence, restart, path = match.groups()
             files.setdefault(name, []).append(path)
             order[name] = (int(fence), int(restart or 0))
+    for name, paths in files.items():
+        if HEADER not in paths and (lost := _count(paths, pieces)):  # it is written before all else, and deleted last
+            found = f"it is lost, and beside it are {lost} finished pieces"
+            do = f"restore it from a copy, or remove {node.uri}/{name} to do without them"
+            raise IntegrityError(f"read {node.uri}/{name}/{HEADER}", found, do)
     begun = sorted((name for name in files if HEADER in files[name]), key=lambda name: order[name], reverse=True)
     return tuple(_read(node, name, order[name], _count(files[name], pieces)) for name in begun)
 

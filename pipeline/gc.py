@@ -64,7 +64,9 @@ def garbage_of(store: Store, node: NodeContents, unfinished: bool) -> list[Entry
         entry
         for name, entries in node.attempts.items()
         if _family(name) not in spared
-        for entry in entries
+        for entry in sorted(
+            entries, key=lambda entry: entry.path == f"{name}/{HEADER}"
+        )  # it is missed while they stand
         if entry.path not in named and not _explains(name, entry, records, named)
     ]
 

@@ -58,8 +58,16 @@ class Keep:
     """Multiples of it stay for good."""
 
     def surplus(self, places: list[Place]) -> list[Place]:
-        """Of all, the newest first, those to delete."""
-        return [one for one in places[self.newest :] if not self.milestone_steps or one.step % self.milestone_steps]
+        """Of all, the newest first, those to delete. A step made again counts once: the newest attempt's stays."""
+        newest: dict[int, Place] = {}
+        for one in places:
+            newest.setdefault(one.step, one)
+        kept = list(newest.values())[: self.newest]
+        return [
+            one
+            for one in places
+            if one not in kept and not (self.milestone_steps and one.step % self.milestone_steps == 0)
+        ]
 
 
 @dataclass(frozen=True)
@@ -221,15 +229,20 @@ class Checkpoints:
         return manifest
 
     def _tell_and_prune(self, place: Place, manifest: StepManifest) -> None:
-        """Delete steps that are kept no longer: first what makes them true, then their files."""
+        """Mark the step as committed and delete what is kept no longer: first what makes it true, then its files.
+
+        Later steps, which this run refused when it began, are not counted among the newest.
+        """
         size = sum(file.bytes for file in manifest.files)
         text = f"step {manifest.step}: {len(manifest.files)} files, {size} bytes in {place.folder}"
         self._events.emit("checkpoint_committed", text)
+        self._out.put(place.mark, b"")
         node = self._out.node
-        for old in self._keep.surplus(committed(node, (self._out.attempt, *self._out.earlier))):
-            first = f"{old.folder}/manifest.json"
+        places = committed(node, (self._out.attempt, *self._out.earlier))
+        for old in self._keep.surplus([one for one in places if one.step <= place.step]):
+            first = (f"{old.attempt}/{old.mark}", f"{old.folder}/manifest.json")
             paths = [entry.path for entry in node.list(f"{old.folder}/")]
-            for path in (first, *(path for path in paths if path != first)):
+            for path in (*first, *(path for path in paths if path not in first)):
                 self._out.fence.check()
                 node.delete(path)
 

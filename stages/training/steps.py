@@ -28,6 +28,7 @@ STATE = "state"
 """Name of the folder, inside a step's, that the state of all ranks lies in."""
 _AVERAGE = re.compile(r"(?:.*/)?average-\d+\.safetensors")
 _MANIFEST = re.compile(r"([^/]+)/step-(\d+)/manifest\.json")
+_MARK = re.compile(r"([^/]+)/committed/step-(\d+)")
 
 
 class StepFile(Frozen):
@@ -103,6 +104,11 @@ class Place(Frozen):
         """Relative to the node's folder."""
         return f"{self.attempt}/step-{self.step}"
 
+    @property
+    def mark(self) -> str:
+        """What tells, beside the folder, that it was committed: of one that is lost it is seen that it was there."""
+        return f"committed/step-{self.step}"
+
     def read(self, node: Store) -> StepManifest:
         """Its manifest, which must be of this very step. Errors: NotFound, and as `StepManifest.parse`."""
         name = f"{self.folder}/manifest.json"
@@ -135,9 +141,13 @@ def no_average(uri: str) -> UsageError:
 
 
 def committed(node: Store, attempts: Sequence[str]) -> list[Place]:
-    """Every step with a manifest in these attempts (newest attempt first), the newest step first."""
-    places = []
+    """Every step that was committed in these attempts (newest attempt first), the newest step first.
+
+    One whose manifest is lost is among them; those deleted by `keep` are not.
+    """
+    places = set()
     for attempt in attempts:
-        found = (_MANIFEST.fullmatch(entry.path) for entry in node.list(f"{attempt}/step-"))
-        places += [Place(attempt=attempt, step=int(match[2])) for match in found if match]
+        manifests = (_MANIFEST.fullmatch(entry.path) for entry in node.list(f"{attempt}/step-"))
+        marks = (_MARK.fullmatch(entry.path) for entry in node.list(f"{attempt}/committed/"))
+        places |= {Place(attempt=attempt, step=int(match[2])) for match in (*manifests, *marks) if match}
     return sorted(places, key=lambda place: (-place.step, attempts.index(place.attempt)))

@@ -72,11 +72,14 @@ def damage_everything(scene: Scene, rank: Rank) -> None:
     """Commit steps 2 and 4; then, for each file and damage, resume on both ranks and note what they took."""
     out = Out(open_store(f"file://{scene.node}"), "a1", HeldFence(scene.folder), b"{}")
     made = engine(rank, zero=1, ema_decay=0.9)
+    nothing = Checkpoints(made, out, scene.folder / f"scratch-{rank.rank}", scene.events, rank, Keep(9))
+    assert nothing.resume() is None, "nothing was committed yet, and nothing is missed"
     checkpoints = Checkpoints(made, out, scene.folder / f"scratch-{rank.rank}", scene.events, rank, Keep(9))
     for facts in steps(made, course(total_steps=4, settle_at=lambda step: step == 2)):
         if facts.settled:
             checkpoints.save(facts.step, facts.samples_seen, {METRICS: f"{facts.loss.hex()}\n".encode()})
     checkpoints.settle()
+    agree.on_first(lambda: shutil.copy(scene.step(2) / FILES[0], scene.folder / "whole.json"), rank.rank)
     taken = {}
     for damage in (None, *DAMAGES):
         for name in FILES if damage else ("nothing",):
@@ -91,6 +94,13 @@ def damage_everything(scene: Scene, rank: Rank) -> None:
     with pytest.raises(IntegrityError):
         checkpoints.resume()
     (scene.folder / f"refused-{rank.rank}").touch()
+    agree.on_first(lambda: [remove(scene.step(number) / FILES[0], Path()) for number in (2, 4)], rank.rank)
+    with pytest.raises(IntegrityError, match="None of the 2 committed steps is whole"):
+        checkpoints.resume()
+    agree.on_first(lambda: [shutil.rmtree(scene.step(number)) for number in (2, 4)], rank.rank)
+    with pytest.raises(IntegrityError, match="None of the 2 committed steps is whole"):
+        checkpoints.resume()
+    (scene.folder / f"missed-{rank.rank}").touch()
 
 
 def _damage(scene: Scene, damage: object, name: str) -> None:
@@ -113,7 +123,6 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
 @pytest.mark.parametrize("rank", [0, 1])
 def test_every_damage_falls_back_on_both_ranks(scene: Scene, rank: int) -> None:
     taken = json.loads((scene.folder / f"taken-{rank}.json").read_text())
-    # a manifest that is gone is a step that was never committed: the one before is the newest
     assert taken.pop("no damage nothing") == 4
     assert len(taken) == len(DAMAGES) * len(FILES)
     assert set(taken.values()) == {2}
@@ -122,9 +131,8 @@ def test_every_damage_falls_back_on_both_ranks(scene: Scene, rank: int) -> None:
 def test_every_refusal_names_attempt_step_and_file(scene: Scene) -> None:
     refused = scene.events.of("checkpoint_refused")
     for name in FILES:
-        wanted = 4 if name == "manifest.json" else 5  # a manifest that is gone is not refused but never seen
         found = [text for text in refused if text.startswith(f"attempt a1, step 4, file {name}:")]
-        assert len(found) >= wanted, name
+        assert len(found) >= len(DAMAGES), name
 
 
 def test_none_left_is_an_error_on_both_ranks(scene: Scene) -> None:
@@ -132,7 +140,14 @@ def test_none_left_is_an_error_on_both_ranks(scene: Scene) -> None:
     assert (scene.folder / "refused-1").exists()
 
 
+def test_steps_of_which_nothing_is_left_are_missed_on_both_ranks(scene: Scene) -> None:
+    """Training would begin at step 0 if they were not; that it does before the first commit is checked there too."""
+    assert (scene.folder / "missed-0").exists()
+    assert (scene.folder / "missed-1").exists()
+    assert any("step 4, file manifest.json: " in text for text in scene.events.of("checkpoint_refused"))
+
+
 def test_a_step_lists_every_file_of_every_rank(scene: Scene) -> None:
-    manifest = StepManifest.parse((scene.step(2) / "manifest.json").read_bytes(), "step 2")
+    manifest = StepManifest.parse((scene.folder / "whole.json").read_bytes(), "step 2")
     assert {file.path.removeprefix("step-2/") for file in manifest.files} == set(FILES) - {"manifest.json"}
     assert (manifest.world_size, manifest.zero, manifest.samples_seen) == (2, 1, 40)

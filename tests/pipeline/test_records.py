@@ -134,7 +134,7 @@ def test_attempts_come_newest_first_with_their_pieces(node: LocalStore) -> None:
     begin(node, "a4", sha256="2")
     node.write("a2/step-10/manifest.json", b"")
     node.write("a2/step-10/state/x", b"")
-    node.write("a7/step-1/manifest.json", b"")  # never begun
+    node.write("a7/logs/rank-0.log", b"")  # never begun
     node.write("apple/attempt.json", b"")  # a sibling's name
     attempts = list_attempts(node, r"step-\d+/manifest\.json")
     assert [one.name for one in attempts] == ["a10.12", "a10.1", "a10", "a4", "a3", "a2"]
@@ -147,6 +147,15 @@ def test_a_damaged_attempt_is_named(node: LocalStore) -> None:
     node.write("a1/attempt.json", b"{")
     with pytest.raises(IntegrityError, match=r"a1/attempt\.json"):
         list_attempts(node, None)
+
+
+def test_an_attempt_that_lost_its_header_is_named_where_pieces_are(node: LocalStore) -> None:
+    """They would be passed over, and a training would begin anew."""
+    begin(node, "a1")
+    node.write("a2/step-1/manifest.json", b"")
+    with pytest.raises(IntegrityError, match=r"a2/attempt\.json. It is lost, and beside it are 1 finished pieces"):
+        list_attempts(node, r"step-\d+/manifest\.json")
+    assert [one.name for one in list_attempts(node, None)] == ["a1"]
 
 
 def test_provenance_names_commit_and_packages() -> None:

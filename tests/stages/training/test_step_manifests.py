@@ -6,6 +6,7 @@ import pytest
 
 from infra.errors import IntegrityError, UsageError
 from infra.storage.opening import open_store
+from stages.training.checkpoint import Keep
 from stages.training.seeds import key
 from stages.training.steps import Place, StepFile, StepManifest, committed
 
@@ -41,6 +42,24 @@ def test_steps_are_found_newest_first_and_only_where_a_manifest_stands(tmp_path:
     assert places[1].read(node) == MANIFEST
     with pytest.raises(IntegrityError, match="step 4"):
         Place(attempt="a1", step=20).read(node)
+
+
+def test_a_step_that_was_marked_is_found_without_its_manifest(tmp_path: Path) -> None:
+    node = open_store(f"file://{tmp_path}")
+    for path in ("a1/step-4/manifest.json", "a1/committed/step-4", "a1/committed/step-20", "a2/committed/x"):
+        node.write(path, b"")
+    assert [(place.attempt, place.step) for place in committed(node, ("a2", "a1"))] == [("a1", 20), ("a1", 4)]
+
+
+def test_what_is_kept_no_longer() -> None:
+    def surplus(keep: Keep, *places: tuple[str, int]) -> list[tuple[str, int]]:
+        found = keep.surplus([Place(attempt=attempt, step=step) for attempt, step in places])
+        return [(one.attempt, one.step) for one in found]
+
+    newest = (("a2", 40), ("a2", 30), ("a1", 30), ("a1", 20), ("a1", 10))
+    assert surplus(Keep(2), *newest) == [("a1", 30), ("a1", 20), ("a1", 10)]
+    assert surplus(Keep(1, milestone_steps=20), *newest) == [("a2", 30), ("a1", 30), ("a1", 10)]
+    assert surplus(Keep(9), *newest) == [("a1", 30)]
 
 
 def test_files_of_a_step_lie_in_its_attempt() -> None:
