@@ -114,6 +114,6 @@ class OptimizerSettings(Settings):
     @model_validator(mode="after")
     def _fits(self) -> "OptimizerSettings":
         idle = "betas" if self.kind == "sgd" else "momentum"
-        if idle in self.model_fields_set:
+        if getattr(self, idle) != type(self).model_fields[idle].default:  # a record states defaults too
             raise ValueError(f"{self.kind} has no {idle}: leave it out")
         return self

@@ -31,7 +31,7 @@ class ScheduleSettings(Settings):
     def _fits(self) -> "ScheduleSettings":
         if self.kind in ("rsqrt", "constant") and self.end_lr:
             raise ValueError(f"schedule {self.kind} does not end at a rate of its own: leave end_lr out")
-        if self.kind != "rsqrt" and "timescale" in self.model_fields_set:
+        if self.kind != "rsqrt" and self.timescale != type(self).model_fields["timescale"].default:
             raise ValueError(f"timescale belongs to rsqrt, the schedule is {self.kind}: leave it out")
         if self.kind == "rsqrt" and self.cooldown is None:
             raise ValueError(
