@@ -34,15 +34,16 @@ def shards(
     counts: Mapping[str, int] = {"train": 60, "test": 30},
     image_px: int = 16,
     noise: float = 90.0,
+    multi_label: bool = False,
 ) -> ShardSet:
-    """`counts` images per split, classes in turn; the more noise, the harder."""
+    """`counts` images per split, classes in turn; the more noise, the harder. Multi-label ones have the next too."""
     rng = np.random.default_rng(int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big"))
     ctx = make_context(tmp_path, name, TaskResources())
     entries, files = [], []
     for split, count in counts.items():
         path = f"{split}-000000.tar"
         labels = [place % len(classes) for place in range(count)]
-        tar, index = _tar(path, split, labels, len(classes), image_px, noise, rng)
+        tar, index = _tar(path, split, labels, len(classes), image_px, noise, rng, multi_label)
         digest = hashlib.sha256(tar).hexdigest()
         entries.append(ShardEntry(path=path, split=split, count=count, bytes=len(tar), sha256=digest,
                                   pixels=count * image_px**2))  # fmt: skip
@@ -50,10 +51,10 @@ def shards(
     source = SourceFacts(
         kind="synthetic", listing_sha256="0" * 64, listed=sum(counts.values()), quarantined=0, duplicates=0
     )
-    manifest = Manifest(classes=tuple(classes), multi_label=False, shards=tuple(entries), source=source).encode()
+    manifest = Manifest(classes=tuple(classes), multi_label=multi_label, shards=tuple(entries), source=source).encode()
     files.append(ctx.out.put("manifest.json", manifest))
     made = ShardSet(files=tuple(files), manifest_sha256=hashlib.sha256(manifest).hexdigest(),
-                    num_classes=len(classes), splits=dict(counts))  # fmt: skip
+                    num_classes=len(classes), splits=dict(counts), multi_label=multi_label)  # fmt: skip
     return commit(ctx, made, stage="ingest")
 
 
@@ -116,22 +117,27 @@ def _tar(
     image_px: int,
     noise: float,
     rng: np.random.Generator,
+    multi_label: bool,
 ) -> tuple[bytes, bytes]:
     buffer, rows = io.BytesIO(), []
+    of_images = [[label, (label + 1) % num_classes] if multi_label else [label] for label in labels]
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for place, label in enumerate(labels):
             hue = np.array([np.cos(2 * np.pi * (label / num_classes - third / 3)) for third in range(3)])
             pixels = 128 + 90 * hue + noise * rng.standard_normal((image_px, image_px, 3))
             image = _png(pixels.clip(0, 255).astype(np.uint8))
             key = f"{split}-{place:06d}"
-            _member(tar, f"{key}.cls", str(label).encode())
+            if multi_label:
+                _member(tar, f"{key}.json", json.dumps({"labels": of_images[place]}).encode())
+            else:
+                _member(tar, f"{key}.cls", str(label).encode())
             offset = _member(tar, f"{key}.png", image)
             rows.append((key, offset, image))
     data = buffer.getvalue()
     index = ShardIndex(
         path=path, split=split, tar_bytes=len(data), sha256=hashlib.sha256(data).hexdigest(), plan_sha256="0" * 64,
         key=[row[0] for row in rows], source=[row[0] for row in rows], offset=[row[1] for row in rows],
-        size=[len(row[2]) for row in rows], ext=["png"] * len(rows), labels=[[label] for label in labels],
+        size=[len(row[2]) for row in rows], ext=["png"] * len(rows), labels=of_images,
         sha256s=[hashlib.sha256(row[2]).hexdigest() for row in rows], pixels_sha256=["0" * 64] * len(rows),
         width=[image_px] * len(rows), height=[image_px] * len(rows),
     )  # fmt: skip

@@ -102,9 +102,10 @@ def to_batch(images_BCHW: Tensor, labels: Ints | Shares, positions_B: Ints) -> B
 
 
 def _shares(labels: Ints | Shares, num_classes: int) -> Shares:
-    """One row per image: 1 for each of its classes."""
-    if labels.ndim == 2:
-        return labels.astype(np.float32)
+    """One row per image: 1 for each of its classes. The model may have more classes than a multi-label set."""
     shares_BK = np.zeros((len(labels), num_classes), dtype=np.float32)
-    shares_BK[np.arange(len(labels)), labels] = 1
+    if labels.ndim == 2:
+        shares_BK[:, : labels.shape[1]] = labels
+    else:
+        shares_BK[np.arange(len(labels)), labels] = 1
     return shares_BK

@@ -5,9 +5,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from infra.errors import UsageError
 from stages.artifacts import Artifact, Checkpoint, ShardSet
 from stages.contract import Estimate, Known
+from stages.images.united import united
 from stages.pretrain.config import PretrainConfig, PretrainResources, micro_batch_of, validation_split
 from stages.pretrain.going_on import changed_fields, refuse, refuse_change, refuse_end
-from stages.pretrain.job import SPLIT, Course, check_init, model_of
+from stages.pretrain.job import SPLIT, Course, check_init, check_probe, check_shards, model_of
 from stages.pretrain.memory import saved_bytes, terms
 from stages.vit.config import ModelSettings
 from stages.vit.flops import num_parameters, train_flops_per_image
@@ -23,7 +24,8 @@ def estimate(
 
     Raises what `pretrain` itself would raise for these numbers, so that it fails at plan.
     """
-    num_images, num_classes = _shards(inputs)
+    num_images, num_classes = _shards(config, inputs)
+    _check_probes(inputs)
     if not num_images or None in num_classes:
         return Estimate(notes=("known once the shards are",))
     splits = [one.splits or {} for one in inputs["shards"] if isinstance(one, ShardSet | Estimate)]
@@ -32,6 +34,8 @@ def estimate(
     if course.labelled and len(set(num_classes)) > 1:
         asked, found = "pretrain on several sets of shards", f"they have {_listed(num_classes)} classes"
         raise UsageError(asked, found, "ingest them with the same classes in the same order")
+    if committed := [one for one in inputs["shards"] if isinstance(one, ShardSet)]:
+        united(committed, course.labelled)
     model = model_of(config, num_classes[0] or 0)
     for init in inputs.get("init", ()):
         check_init(getattr(init, "model", None), model, getattr(init, "uri", "the weights of this run"))
@@ -90,15 +94,32 @@ def _predictor(config: PretrainConfig, model: ModelSettings) -> int:
     return model.sizes.width * config.objective.outputs_of_patch(model.sizes.patch_px)
 
 
-def _shards(inputs: Mapping[str, Sequence[Artifact | Estimate]]) -> tuple[int, list[int | None]]:
+def _shards(
+    config: PretrainConfig, inputs: Mapping[str, Sequence[Artifact | Estimate]]
+) -> tuple[int, list[int | None]]:
     """Training images of all sets together, 0 while that of one is not known; and the classes of each."""
     found: list[ShardSet | Estimate] = []
     for shards in inputs.get("shards", ()):
         if not isinstance(shards, ShardSet | Estimate):
             raise UsageError("estimate a pretraining", f"its shards are a {shards.kind}", "name a node that ingests")
+        if shards.splits is not None:
+            check_shards(*_told(shards, "the shards of this run"), config)
         found.append(shards)
     counts = [(shards.splits or {}).get(SPLIT, 0) for shards in found]
     return sum(counts) if all(counts) else 0, [shards.num_classes for shards in found]
+
+
+def _check_probes(inputs: Mapping[str, Sequence[Artifact | Estimate]]) -> None:
+    for probe in inputs.get("probes", ()):
+        if isinstance(probe, ShardSet | Estimate) and probe.splits is not None:
+            check_probe(*_told(probe, "a probe of this run"))
+
+
+def _told(shards: ShardSet | Estimate, name: str) -> tuple[str, Mapping[str, int], bool]:
+    """Where it lies, its splits, and whether it is known to be multi-label."""
+    if isinstance(shards, ShardSet):
+        return shards.uri, shards.splits, shards.multi_label
+    return name, shards.splits or {}, False
 
 
 def _listed(counts: Sequence[int | None]) -> str:

@@ -129,3 +129,21 @@ def check_init(init: Mapping[str, Any] | None, model: ModelSettings, uri: str) -
             f"its head has {classes} classes, the shards and config.model make {model.classes}",
             "give shards of the same classes, weights without a head, or fine-tune these",
         )
+
+
+def check_shards(uri: str, splits: Mapping[str, int], multi_label: bool, config: PretrainConfig) -> None:
+    """UsageError for a set that the recipe cannot be trained on."""
+    if not splits.get(SPLIT):
+        found = f"it holds {dict(splits)}, no images to train on"
+        raise UsageError(f"pretrain on {uri}", found, f"ingest with a split named {SPLIT}")
+    if multi_label and config.objective.kind == "softmax":
+        found = "its images have several classes each, a softmax has one"
+        raise UsageError(f"pretrain on {uri}", found, "set objective.kind to sigmoid")
+
+
+def check_probe(uri: str, splits: Mapping[str, int], multi_label: bool) -> None:
+    """UsageError for a set that no ridge can be fitted and tested on."""
+    missing = [name for name in (SPLIT, "test") if not splits.get(name)]
+    if missing or multi_label:
+        found = f"it has no split {missing[0]}" if missing else "its images have several classes each"
+        raise UsageError(f"score {uri} while training", found, "give one with train, test and single labels")

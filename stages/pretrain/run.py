@@ -3,20 +3,23 @@
 import functools
 import json
 import re
+from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from infra.errors import StageError, UsageError
 from infra.work import Rank
 from stages.artifacts import Artifact, Checkpoint, File, Score, ShardSet, Weights
 from stages.contract import Inputs, Out, StageContext
 from stages.images.manifest import load_manifest
+from stages.images.split import Split
 from stages.images.united import united
 from stages.pretrain.config import PretrainConfig, validation_split
 from stages.pretrain.going_on import refuse_change, refuse_end
-from stages.pretrain.job import FINISHED, SPLIT, Course, Job, check_init, model_of
+from stages.pretrain.job import FINISHED, SPLIT, Course, Job, check_init, check_probe, check_shards, model_of
+from stages.training.fewshot import draw
 from stages.training.steps import EVALUATION, LEDGER, METRICS, Place
-
-_NO_SPLIT = f"ingest with a split named {SPLIT}"
 
 
 def run(config: PretrainConfig, inputs: Inputs, ctx: StageContext) -> Checkpoint:
@@ -28,7 +31,7 @@ def run(config: PretrainConfig, inputs: Inputs, ctx: StageContext) -> Checkpoint
     """
     shards = inputs.many("shards", ShardSet)
     for one in shards:
-        _check(one, config)
+        check_shards(one.uri, one.splits, one.multi_label, config)
     course = Course(config, ctx.resources, sum(one.splits[SPLIT] for one in shards))
     united(shards, course.labelled)
     job = Job(
@@ -37,7 +40,7 @@ def run(config: PretrainConfig, inputs: Inputs, ctx: StageContext) -> Checkpoint
         shards=shards,
         init=_init(inputs),
         task=ctx.task,
-        probes=_probes(inputs),
+        probes=_probes(config, inputs, ctx.task.scratch),
         continued=_continued(config, inputs),
     )
     if job.continued is not None:
@@ -49,14 +52,6 @@ def run(config: PretrainConfig, inputs: Inputs, ctx: StageContext) -> Checkpoint
     ctx.progress.update(0, job.course.total_steps, note=note)
     ctx.cluster.gang(functools.partial(_on_rank, job), resources=ctx.resources)
     return _artifact(job, ctx.out)
-
-
-def _check(shards: ShardSet, config: PretrainConfig) -> None:
-    if not shards.splits.get(SPLIT):
-        raise UsageError(f"pretrain on {shards.uri}", f"it holds {shards.splits}, no images to train on", _NO_SPLIT)
-    if shards.multi_label and config.objective.kind == "softmax":
-        found = "its images have several classes each, a softmax has one"
-        raise UsageError(f"pretrain on {shards.uri}", found, "set objective.kind to sigmoid")
 
 
 def _init(inputs: Inputs) -> Weights | Score | None:
@@ -77,14 +72,14 @@ def _continued(config: PretrainConfig, inputs: Inputs) -> Checkpoint | None:
     return given
 
 
-def _probes(inputs: Inputs) -> tuple[ShardSet, ...]:
-    """UsageError for one that no ridge can be fitted and tested on."""
+def _probes(config: PretrainConfig, inputs: Inputs, scratch: Path) -> tuple[ShardSet, ...]:
+    """UsageError for one that no ridge can be fitted and tested on; StageError for one with too few images."""
     probes = inputs.many("probes", ShardSet)
     for probe in probes:
-        missing = [name for name in ("train", "test") if not probe.splits.get(name)]
-        if missing or probe.multi_label:
-            found = f"it has no split {missing[0]}" if missing else "its images have several classes each"
-            raise UsageError(f"score {probe.uri} while training", found, "give one with train, test and single labels")
+        check_probe(probe.uri, probe.splits, probe.multi_label)
+        if config.evaluate is not None:  # now, not when training has come to its first measurement
+            fewshot, labels_N = config.evaluate.fewshot, Split(probe, "train", scratch / "images").labels
+            draw(labels_N.astype(np.int64), probe.num_classes, fewshot.seeds[0], fewshot.shots)
     return probes
 
 

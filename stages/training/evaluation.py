@@ -12,6 +12,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.nn import functional as F
 
 from stages.artifacts import ShardSet
 from stages.images.batch import Batch
@@ -36,6 +37,8 @@ def validate(
     for images in sets:
         for batch, outputs in answers(engine, images, prepare, threads):
             labels = batch.labels.to(engine.device)
+            if classes and labels.ndim == 2:  # several of an image; the model may have more than the set
+                labels = F.pad(labels, (0, outputs.shape[1] - labels.shape[1]))
             right = _right(outputs, labels).double().sum() if classes else torch.zeros((), device=engine.device)
             sums += torch.stack([loss(outputs, labels).double().sum(), right, right.new_tensor(len(labels))])
     dist.all_reduce(sums)

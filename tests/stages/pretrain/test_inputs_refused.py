@@ -1,0 +1,80 @@
+"""Inputs that no training could use: refused at plan where they are known, and at the latest before any rank starts."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import synthetic
+from inprocess import InProcessCluster
+from tiny_pretraining import context, recipe
+
+from infra.errors import StageError, UsageError
+from stages.artifacts import Artifact, ShardSet
+from stages.contract import Estimate, Inputs, Known
+from stages.pretrain.config import PretrainConfig, PretrainResources
+from stages.pretrain.estimate import estimate
+from stages.pretrain.run import run
+
+MEASURED = {"evaluate": {"every": "4 steps", "fewshot": {"shots": [2, 5]}}}
+Made = Callable[[Path], ShardSet]
+
+
+def several(folder: Path) -> ShardSet:
+    return synthetic.shards(folder, "several", multi_label=True)
+
+
+def untrained(folder: Path) -> ShardSet:
+    return synthetic.shards(folder, "untrained", counts={"test": 30})
+
+
+def untested(folder: Path) -> ShardSet:
+    return synthetic.shards(folder, "untested", counts={"train": 60})
+
+
+def others(folder: Path) -> ShardSet:
+    return synthetic.shards(folder, "others", ("red", "green", "black"))
+
+
+def plan(config: PretrainConfig, shards: list[Artifact | Estimate], probes: list[Artifact | Estimate]) -> Estimate:
+    return estimate(config, PretrainResources(), {"shards": shards, "probes": probes}, Known())
+
+
+REFUSED = [
+    ({}, [untrained], [], "no images to train on"),
+    ({}, [several], [], "a softmax has one"),
+    ({"mix": [1, 1]}, [synthetic.shards, others], [], "Their classes differ: 3 and 3; only the first has 'blue'"),
+    (MEASURED, [synthetic.shards], [untested], "It has no split test"),
+    (MEASURED, [synthetic.shards], [untrained], "It has no split train"),
+    (MEASURED, [synthetic.shards], [several], "Its images have several classes each"),
+]
+
+
+@pytest.mark.parametrize(("fields", "shards", "probes", "words"), REFUSED)
+def test_what_is_committed_is_refused_at_plan_as_when_it_runs(
+    fields: dict[str, object], shards: list[Made], probes: list[Made], words: str, tmp_path: Path
+) -> None:
+    given, looked_at = [made(tmp_path) for made in shards], [made(tmp_path) for made in probes]
+    with pytest.raises(UsageError, match=words):
+        plan(recipe(**fields), [*given], [*looked_at])
+    with pytest.raises(UsageError, match=words):
+        run(recipe(**fields), Inputs({"shards": given, "probes": looked_at}), context(tmp_path))
+
+
+def test_what_is_only_planned_is_refused_where_its_splits_are_known() -> None:
+    shards, no_train = Estimate(splits={"train": 240}, num_classes=5), Estimate(splits={"test": 240}, num_classes=5)
+    with pytest.raises(UsageError, match=r"the shards of this run. It holds \{'test': 240\}, no images to train on"):
+        plan(recipe(), [no_train], [])
+    with pytest.raises(UsageError, match=r"a probe of this run while training. It has no split train"):
+        plan(recipe(**MEASURED), [shards], [no_train])
+    assert plan(recipe(**MEASURED), [shards], [Estimate()]).steps == 10
+    assert plan(recipe(), [Estimate()], []).notes == ("known once the shards are",)
+
+
+def test_a_probe_with_too_few_images_is_found_before_any_rank_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(InProcessCluster, "gang", lambda *_, **__: pytest.fail("ranks were started"))
+    few = synthetic.shards(tmp_path, "few", ("one", "two"), {"train": 9, "test": 4})
+    inputs = Inputs({"shards": [synthetic.shards(tmp_path)], "probes": [few]})
+    with pytest.raises(StageError, match=r"Draw 5 training images of each class. 1 of 2 classes have fewer, class 1"):
+        run(recipe(**MEASURED), inputs, context(tmp_path))
