@@ -147,5 +147,6 @@ def _reason(error: Exception) -> str:
 
 
 def _first_line(error: BaseException) -> str:
-    text = next((line for line in str(error).splitlines() if line.strip()), "")
-    return f"{type(error).__name__}: {text}" if not on_worker.out_of_memory(error) else f"out of memory: {text}"
+    cause = getattr(error, "health_check_failure", error)  # else it says no more than that a rank is gone
+    text = next((line for line in str(cause).splitlines() if line.strip()), "")
+    return f"{type(cause).__name__}: {text}" if not on_worker.out_of_memory(cause) else f"out of memory: {text}"

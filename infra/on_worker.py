@@ -91,7 +91,8 @@ def named_errors(what: str) -> Iterator[None]:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Python's, torch's (CPU and GPU) and Ray's ways to say it."""
+    """Python's, torch's (CPU and GPU) and Ray's ways to say it; Ray Train wraps what a rank died of."""
+    error = getattr(error, "health_check_failure", error)
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     text = str(error)

@@ -95,6 +95,17 @@ def close_together(noticed: bool) -> bool:
     return any(told)
 
 
+NCCL = {
+    "TORCH_NCCL_ASYNC_ERROR_HANDLING": "1",
+    "TORCH_FR_BUFFER_SIZE": "2000",
+    "TORCH_FR_DUMP_ON_TIMEOUT": "1",
+    "NCCL_DEBUG": "WARN",
+}
+"""Where a rank's environment does not say otherwise: a collective that fails or is late ends its process, so that the
+gang is started again; the last collectives of each rank are kept and written down then (torch's flight recorder); NCCL
+says what it finds wrong. Networks are the cluster's to name (`NCCL_SOCKET_IFNAME`, `NCCL_IB_HCA`)."""
+
+
 def _open_store() -> tuple[str, int]:
     """On rank 0: listen where the ranks meet. A port that was only looked up could be another's by then."""
     import torch.distributed as dist  # only ranks import torch
@@ -116,8 +127,9 @@ def _set_environment(address: str, port: int, restart: int, on_cpu: bool) -> Non
         LOCAL_WORLD_SIZE=str(context.get_local_world_size()),
         LOCAL_SIZE=str(context.get_local_world_size()),  # DeepSpeed's device count on CPUs
         NODE_RANK=str(context.get_node_rank()),
-        TORCH_NCCL_ASYNC_ERROR_HANDLING="1",
     )
+    for name, value in NCCL.items():
+        os.environ.setdefault(name, value)
     os.environ[RESTART] = str(restart)
     if on_cpu:
         os.environ["DS_ACCELERATOR"] = "cpu"

@@ -9,8 +9,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from ray.exceptions import ActorDiedError, OutOfMemoryError
+from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 from test_cluster import Told
 
+from infra import process_group
 from infra.capacity import Patience
 from infra.errors import StageError
 from infra.gang_watch import GangWatch
@@ -65,6 +68,43 @@ def test_the_same_words_are_the_same_failure_at_the_same_step_alone(
     watch.after_worker_group_poll_status(failed("in step 7", port=4711))
     with pytest.raises(StageError, match=r"a bug \(in step 7\)") if ends else nullcontext():
         watch.after_worker_group_poll_status(failed(then, port=4712))
+
+
+@pytest.mark.parametrize(
+    ("cause", "words"),
+    [
+        (
+            OutOfMemoryError("Task was killed due to the node running low on memory.\nMore"),
+            "out of memory: Task was killed",
+        ),
+        (ActorDiedError(), "ActorDiedError: The actor died unexpectedly"),
+    ],
+)
+def test_what_a_rank_died_of_is_told(
+    cause: Exception, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Ray Train tells it: within an error that says only that a rank is gone."""
+    monkeypatch.setattr(GangWatch, "_end_hung", lambda *_: None)
+    events = Told(tmp_path / "events")
+    watch = GangWatch(Job("run", "node", events=events), Patience({}, 1, 0.0, "run"), 3, hang_timeout_s=60)
+    lost = WorkerHealthCheckFailedError("A worker health check failed", cause)
+    for _ in range(2):  # dying twice is no bug of ours by itself: machines come back
+        watch.after_worker_group_poll_status(
+            SimpleNamespace(errors={0: lost}, worker_statuses={0: SimpleNamespace(error=lost)},
+                            has_preempted_worker=lambda: False)
+        )  # fmt: skip
+    first, _ = events.lines()
+    assert f"rank 0 (place unknown): {words}" in first and "failure 1 of 4" in first
+
+
+def test_nccls_settings_give_way_to_those_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    context = SimpleNamespace(**{
+        f"get_{name}": lambda: 0 for name in ("world_rank", "world_size", "local_rank", "local_world_size", "node_rank")
+    })  # fmt: skip
+    monkeypatch.setattr(process_group.ray.train, "get_context", lambda: context)
+    monkeypatch.setattr(os, "environ", {"NCCL_DEBUG": "INFO"})
+    process_group._set_environment("127.0.0.1", 1, 0, on_cpu=True)
+    assert os.environ.items() >= {**process_group.NCCL, "NCCL_DEBUG": "INFO", "WORLD_SIZE": "0"}.items()
 
 
 @pytest.mark.parametrize(("before", "after", "told"), [(2, 3, True), (3, 2, True), (3, 3, False), (0, 3, False)])
