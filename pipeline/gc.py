@@ -65,8 +65,8 @@ def garbage_of(store: Store, node: NodeContents, unfinished: bool) -> list[Entry
         for name, entries in node.attempts.items()
         if _family(name) not in spared
         for entry in sorted(
-            entries, key=lambda entry: entry.path == f"{name}/{HEADER}"
-        )  # it is missed while they stand
+            entries, key=lambda one: one.path == f"{name}/{HEADER}"
+        )  # last: pieces without it are damage
         if entry.path not in named and not _explains(name, entry, records, named)
     ]
 

@@ -1,6 +1,7 @@
 """Real trainings under real losses: what goes on ends with the numbers of a run that nobody disturbed.
 
-Every case compares losses as hex and the SHA-256 of weights and moments with an undisturbed run of this session.
+Every case compares losses as hex and the SHA-256 of weights and moments with an undisturbed run of this session. The
+loss of a machine is in every run of the tests; the others take minutes each and are drills.
 """
 
 import os
@@ -15,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "end_to_end"))
 from driving import finish, losses, signal_all, vitpipe, wait_for
 from trainings import Training, cluster
 
-pytestmark = [pytest.mark.drill, pytest.mark.timeout(1500)]
+pytestmark = pytest.mark.timeout(1500)
 
 NEAR_STEPS = 20
 
@@ -41,6 +42,7 @@ def rough(calm: Training, tmp_path: Path) -> Training:
     return Training(tmp_path, shards=f"file://{calm.run}/glyphs")
 
 
+@pytest.mark.drill
 def test_a_rank_that_stands_still(calm: Training, tmp_path: Path) -> None:
     rough = Training(tmp_path, shards=f"file://{calm.run}/glyphs", hang_timeout_s=20)
     process = rough.begin()
@@ -51,6 +53,7 @@ def test_a_rank_that_stands_still(calm: Training, tmp_path: Path) -> None:
     assert "most recent call first" in vitpipe("logs", rough.run, "backbone", cwd=tmp_path).stdout
 
 
+@pytest.mark.drill
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
 def test_a_second_signal_ends_at_once(second: signal.Signals, calm: Training, rough: Training) -> None:
     """One rank stands still, so that the first signal alone would have to wait for its grace."""
@@ -71,6 +74,7 @@ def test_a_second_signal_ends_at_once(second: signal.Signals, calm: Training, ro
     assert rough.result() == calm.result()
 
 
+@pytest.mark.drill
 def test_sigterm_to_everybody(calm: Training, rough: Training) -> None:
     process = rough.begin()
     before = rough.steps_committed()
@@ -91,6 +95,7 @@ def test_one_of_three_machines_is_lost(calm: Training, rough: Training) -> None:
     assert len(rough.events("rank_lost")) == 1
 
 
+@pytest.mark.drill
 def test_the_head_is_lost(calm: Training, rough: Training) -> None:
     with cluster(rough.folder) as machines:
         process = rough.begin(machines.environment)
@@ -104,6 +109,7 @@ def test_the_head_is_lost(calm: Training, rough: Training) -> None:
     assert [one for one in rough.events("resumed") if "from step" in one]
 
 
+@pytest.mark.drill
 def test_a_gang_shrinks_and_grows_again(slow: Training, tmp_path: Path) -> None:
     """Equal until it shrinks. On fewer ranks sums have another order, and some steps later a training is another one:
 
