@@ -15,6 +15,7 @@ from stages.ingest.config import (
     IngestResources,
 )
 from stages.ingest.files_config import ParquetSource, WebdatasetSource
+from stages.ingest.glyph_classes import choose_glyphs
 from stages.ingest.listing import some
 from stages.ingest.parts import PartedSource
 from stages.ingest.source_digits import NUM_DIGITS
@@ -26,6 +27,8 @@ LOOK_SECONDS = 0.004
 GLYPH_SECONDS = 0.001
 GLYPH_BYTES_PER_PIXEL = 1.0
 TAR_OVERHEAD_BYTES = 2000
+SURE_CLASSES = 1000
+"""Of glyphs that the fonts have, whatever their version."""
 
 
 def estimate(
@@ -37,6 +40,8 @@ def estimate(
     listed: Mapping[str, int] = {}
     match config.source:
         case GlyphsSource() as glyphs:
+            if glyphs.classes > SURE_CLASSES:
+                choose_glyphs(glyphs.classes, glyphs.seed)  # reads all fonts, in a second or two
             count, classes = glyphs.classes * glyphs.images_per_class, glyphs.classes
             each_bytes, each_seconds = glyphs.image_px**2 * GLYPH_BYTES_PER_PIXEL, GLYPH_SECONDS
         case BenchmarkSource(name=name):

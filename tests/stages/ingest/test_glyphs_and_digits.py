@@ -9,10 +9,12 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from infra.errors import UsageError
+from stages.contract import Known
 from stages.images.decode import decode
 from stages.images.manifest import load_manifest
 from stages.images.split import Split
-from stages.ingest.config import GlyphsSource
+from stages.ingest.config import GlyphsSource, IngestConfig, IngestResources
+from stages.ingest.estimate import SURE_CLASSES, estimate
 from stages.ingest.glyph_classes import FONTS, all_glyphs, choose_glyphs, font_path, is_digit_like, outlines
 from stages.ingest.source_glyphs import Glyphs, draw
 
@@ -79,6 +81,17 @@ def test_classes_are_drawn_by_seed_and_bounded():
     assert set(choose_glyphs(20, 0)) < set(choose_glyphs(50, 0))
     with pytest.raises(UsageError, match=r"Render 5000 classes.*The fonts have \d+"):
         choose_glyphs(5000, 0)
+
+
+def test_more_classes_than_the_fonts_have_are_refused_at_plan():
+    def planned(classes):
+        source = {"kind": "glyphs", "classes": classes, "images_per_class": 2, "image_px": 16}
+        return estimate(IngestConfig.model_validate({"source": source}), IngestResources(), {}, Known())
+
+    most = len(all_glyphs())
+    assert most > SURE_CLASSES and planned(most).images == 2 * most
+    with pytest.raises(UsageError, match=rf"Render {most + 1} classes of glyphs. The fonts have {most}"):
+        planned(most + 1)
 
 
 def test_glyphs_are_ingested_alike_with_and_without_the_spool(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """Whatever is done to a tar: each member is found whole, or damage is told."""
 
 import random
+import subprocess
 import tarfile
 
 import pytest
@@ -98,3 +99,21 @@ def test_links_folders_and_packed_files(tmp_path, whole):
         file.addfile(tarfile.TarInfo("a.jpg"))
     assert packed_as(Window(find_parts([str(tmp_path / "packed.tar")], ".tar")[0])) == "gzip"
     assert packed_as(Window(find_parts([str(whole)], ".tar")[0])) is None
+
+
+@pytest.mark.parametrize("way", ["gnu", "posix"])
+@pytest.mark.parametrize("holes", [1, 40])  # more than a header has room for
+def test_sparse_files_are_told_and_what_is_behind_them_is_found(tmp_path, way, holes):
+    with (tmp_path / "a.jpg").open("wb") as file:
+        for hole in range(holes):
+            file.seek(65_536 * (2 * hole + 1))
+            file.write(b"x" * 4096)
+    (tmp_path / "b.jpg").write_bytes(b"y" * 700)
+    command = ["tar", "--create", "--sparse", f"--format={way}", "--file=s.tar", "a.jpg", "b.jpg"]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    found = look(tmp_path / "s.tar")
+    members = [one for one in found if isinstance(one, Member)]
+    whole = [one for one in members if not one.fault]
+    assert [(one.name, one.size) for one in whole] == [("b.jpg", 700)]
+    assert (tmp_path / "s.tar").read_bytes()[whole[0].offset :].startswith(b"y" * 700)
+    assert [one.fault for one in members if one.fault] == ["it is stored as a sparse file"]
