@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -75,27 +76,46 @@ def _matches(looks: Sequence[Sequence[bytes]], given: int, most: int) -> dict[in
     """What each place that is left out is like; the first `given` places always stay."""
     owner: dict[bytes, int] = {}
     of = [owner.setdefault(whole, place) for place, (whole, *_) in enumerate(looks)]
-    own = np.array(list(owner.values()), dtype=np.int64)
-    near = _verified(looks, own, most)
+    pairs = _verified(looks, np.array(list(owner.values()), dtype=np.int64), most)
+    gone = np.zeros(len(looks), dtype=bool)
     matches: dict[int, _Match] = {}
-    for place in own.tolist():  # ascending: all that may be kept before it are decided
-        kept = [match for match in near.get(place, ()) if match.place not in matches]
-        if kept and place >= given:
-            matches[place] = min(kept, key=lambda match: (match.distance, match.second, match.place))
+    for place, start, end in pairs.by_later():  # ascending: all that may be kept before it are decided
+        kept = np.flatnonzero(~gone[pairs.earlier[start:end]])
+        if len(kept) and place >= given:
+            gone[place], matches[place] = True, pairs.match(start + int(kept[0]))
     for place in range(given, len(looks)):
         if of[place] != place:
             matches[place] = matches.get(of[place], _Match(0, 0, of[place]))
     return matches
 
 
-def _verified(looks: Sequence[Sequence[bytes]], own: Places, most: int) -> dict[int, list[_Match]]:
-    """For each of the places `own` the earlier ones among them that it is like, by both looks."""
-    near: dict[int, list[_Match]] = {}
+class _Pairs(NamedTuple):
+    """Two places each: in 10 bytes, as of many images that look alike there are many."""
+
+    later: npt.NDArray[np.int32]
+    earlier: npt.NDArray[np.int32]
+    distance: npt.NDArray[np.uint8]
+    second: npt.NDArray[np.uint8]
+
+    def by_later(self) -> Iterator[tuple[int, int, int]]:
+        """Each later place, ascending, and which pairs are its own."""
+        places, starts = np.unique(self.later, return_index=True)
+        ends = np.append(starts, len(self.later))[1:]
+        return zip(places.tolist(), starts.tolist(), ends.tolist(), strict=True)
+
+    def match(self, number: int) -> _Match:
+        return _Match(int(self.distance[number]), int(self.second[number]), int(self.earlier[number]))
+
+
+def _verified(looks: Sequence[Sequence[bytes]], own: Places, most: int) -> _Pairs:
+    """Those of the places `own` that are alike by both looks, of each later place the nearest first."""
+    found = [(np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0, np.uint8), np.empty(0, np.uint8))]
     for first, second, distance, differ in _alike(looks, own, most):
         low, high = np.minimum(first, second), np.maximum(first, second)
-        for one, other, bits, more in zip(*(part.tolist() for part in (low, high, distance, differ)), strict=True):
-            near.setdefault(other, []).append(_Match(bits, more, one))
-    return near
+        found.append((high.astype(np.int32), low.astype(np.int32), distance.astype(np.uint8), differ.astype(np.uint8)))
+    later, earlier, bits, more = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    order = np.lexsort((earlier, more, bits, later))
+    return _Pairs(later[order], earlier[order], bits[order], more[order])
 
 
 def _alike(looks: Sequence[Sequence[bytes]], own: Places, most: int) -> Iterator[tuple[Places, ...]]:
