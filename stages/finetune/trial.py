@@ -48,7 +48,7 @@ def _train_and_score(task: TrialTask, device: torch.device) -> Outcome:
     train, scored = images_of(task, model.settings.image_px)
     recipe = recipe_of(task, train.num_images)
     average = Average(model, config.ema.decay) if config.ema else None
-    batches = train.stream(micro_ranges(recipe), threads=task.threads, prefetch=4)
+    batches = train.stream(micro_ranges(recipe), threads=task.threads, prefetch=train.ahead(task.micro_batch))
     losses: list[float] = []
     facts = {"num_scored": scored.num_images, "num_train": train.num_images, "choice_sha256": task.choice_sha256}
     for loss in train_steps(model, batches, recipe, device):

@@ -50,8 +50,8 @@ def able() -> Extension | None:
 class Running:
     """The digest of whole blocks as they come, and, at little cost, that of a part of them each time."""
 
-    def __init__(self) -> None:
-        self._extension = able()
+    def __init__(self, extension: Extension | None = None) -> None:
+        self._extension = extension or able()
         self._by_hashlib = hashlib.sha256()
         self._both = (_Message * 2)(_message(b"", b"", goes_on=1))
         self._running, self._beside = self._both

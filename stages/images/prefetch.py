@@ -5,8 +5,15 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+AHEAD, AHEAD_BYTES = 4, 512_000_000
+"""Batches made ahead, at most, and their bytes together."""
 Job = TypeVar("Job")
 Made = TypeVar("Made")
+
+
+def most_ahead(batch_bytes: int) -> int:
+    """How many batches of that size to make ahead; one at least."""
+    return max(1, min(AHEAD, AHEAD_BYTES // max(1, batch_bytes)))
 
 
 def in_order(make: Callable[[Job], Made], jobs: Iterable[Job], threads: int, ahead: int) -> Iterator[Made]:

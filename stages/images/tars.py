@@ -43,9 +43,8 @@ class Tars:
 
         IntegrityError naming the shard; StorageError when the store does not give it.
         """
-        tar = self._map(shards, entry)
+        tar, ahead = self._map(shards, entry), self._read_ahead.pop((entry.sha256, row), None)
         if tar is None:
-            ahead = self._read_ahead.pop((entry.sha256, row), None)
             return self._ranged(shards, entry, index, row) if ahead is None else ahead
         return tar[index.offset[row] : index.offset[row] + index.size[row]]
 

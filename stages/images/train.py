@@ -18,7 +18,7 @@ from stages.images.config import AugmentSettings
 from stages.images.decode import Pixels
 from stages.images.keys import Ints
 from stages.images.ordering import order_of
-from stages.images.prefetch import in_order
+from stages.images.prefetch import in_order, most_ahead
 from stages.images.split import Split, open_pixels
 
 
@@ -89,6 +89,10 @@ class TrainImages:
                 mix(cut_BCHW, labels, positions_B, self._augment, self._seed)
         asked = slice(start - first, start - first + count)
         return to_batch(images_BCHW[asked], labels[asked], positions_B[asked])
+
+    def ahead(self, count: int) -> int:
+        """How many micro-batches of `count` images to make ahead: by their bytes."""
+        return most_ahead(count * 3 * self._image_px**2)
 
     def stream(self, ranges: Iterable[tuple[int, int]], threads: int = 1, prefetch: int = 2) -> Iterator[Batch]:
         """`micro_batch` of each (start, count), in their order, up to `prefetch` made ahead by `threads` threads."""

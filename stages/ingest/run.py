@@ -101,7 +101,7 @@ def _write(
     """All shards, in the order of the plans; those of earlier attempts are taken over."""
     shards = find_shards(plans, ctx.out)
     tally.duplicates = tally.total - tally.quarantined - sum(len(plan.images) for plan in plans)
-    tally.written = sum(shard.entry.count for shard in shards.values())
+    tally.written = tally.adopted = sum(shard.entry.count for shard in shards.values())
     if shards:
         ctx.events.emit("resumed", f"{len(shards)} of {len(plans)} shards stand from an earlier attempt")
     tasks = [ShardTask(ctx.task, source, spool, plan, multi_label) for plan in plans if plan.path not in shards]
@@ -149,7 +149,8 @@ def _shard_set(
             "quarantined": float(len(bad)),
             "duplicates": float(len(duplicates)),
             "reencoded": float(tally.reencoded),
-            "decoded" if config.check == "decode" else "structure_checked": float(tally.looked),
+            "structure_checked": float(tally.looked),
+            "decoded": float(tally.looked if config.check == "decode" else 0),
             "images_per_second": tally.images_per_second(tally.total),
         },
         manifest_sha256=hashlib.sha256(data).hexdigest(),

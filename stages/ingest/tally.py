@@ -17,6 +17,8 @@ class Tally:
     total: int
     looked: int = 0
     written: int = 0
+    adopted: int = 0
+    """Of those written, by earlier attempts."""
     quarantined: int = 0
     duplicates: int = 0
     reencoded: int = 0
@@ -50,7 +52,8 @@ class Tally:
         )  # fmt: skip
 
     def images_per_second(self, images: int) -> float:
-        return images / self.seconds
+        """Of this attempt, which has looked at those that were written before, too."""
+        return max(0, images - self.adopted // 2) / self.seconds
 
     @property
     def seconds(self) -> float:

@@ -38,9 +38,6 @@ from stages.vit.config import ModelSettings
 from stages.vit.init import init_weights
 from stages.vit.native import load_weights
 
-PREFETCH = 4
-"""Micro-batches that are decoded ahead of the one being trained on."""
-
 
 def train_rank(job: Job, rank: Rank) -> None:
     """Train from the newest checkpoint to the last step.
@@ -196,14 +193,14 @@ def _images(job: Job, engine: Engine) -> TrainImages:
 
 def _batches(job: Job, engine: Engine, images: TrainImages, first_step: int) -> Iterator[Batch]:
     config, resources = job.course.config, job.course.resources
-    ranges = engine.deal.ranges(first_step, job.course.total_steps)
+    ranges, ahead = engine.deal.ranges(first_step, job.course.total_steps), images.ahead(engine.deal.micro_batch)
     if config.objective.kind == "masked_patch":
         patch_px, target = job.model.sizes.patch_px, config.objective.patch_target
         return in_order(
             lambda asked: corrupted(images.micro_batch(*asked), patch_px, target, config.seed),
-            ranges, resources.cpus_per_worker, PREFETCH,
+            ranges, resources.cpus_per_worker, ahead,
         )  # fmt: skip
-    return images.stream(ranges, threads=resources.cpus_per_worker, prefetch=PREFETCH)
+    return images.stream(ranges, threads=resources.cpus_per_worker, prefetch=ahead)
 
 
 def _model(job: Job) -> dict[str, bytes | Path]:

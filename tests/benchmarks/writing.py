@@ -74,8 +74,8 @@ def ways(source: Memory, root: Path) -> dict[str, Callable[[], object]]:
     items = source.listing().items
     spool = Spool(root / "spool")
 
-    def look() -> list[Checked]:
-        return [one for one in scan(ScanTask(0, source, items, spool)) if isinstance(one, Checked)]
+    def look(decodes: bool = True) -> list[Checked]:
+        return [one for one in scan(ScanTask(0, source, items, spool, decodes=decodes)) if isinstance(one, Checked)]
 
     chosen = Images.of(items, look())
     (plan,) = plan_shards(chosen, config)
@@ -89,6 +89,10 @@ def ways(source: Memory, root: Path) -> dict[str, Callable[[], object]]:
     def structure_checked() -> None:
         for _, data in pairs:
             check_structure(data)
+        shard()
+
+    def looked_at() -> None:
+        look(decodes=False)
         shard()
 
     def decoded() -> None:
@@ -118,6 +122,7 @@ def ways(source: Memory, root: Path) -> dict[str, Callable[[], object]]:
     return {
         SHARD_WRITER: shard_writer,
         "vitpipe: structure checked, hashed, indexed, uploaded": structure_checked,
+        "vitpipe: the same in two passes, as ingest has them; bytes hashed in each": looked_at,
         "vitpipe: each image decoded too, digest of its pixels": decoded,
         "decoding alone, Pillow": each(lambda data: Image.open(io.BytesIO(data)).load()),
         "decoding alone, vitpipe": each(decode),

@@ -10,6 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from infra import metrics
 from infra.errors import VitpipeError
+from infra.storage import traffic
 from infra.storage.opening import open_store
 
 
@@ -97,6 +98,8 @@ def test_what_storage_moves_is_counted(exporter, tmp_path):
     store = open_store(f"file://{tmp_path}")
     store.write("x", b"12345")
     store.read("x", 0, 2)
+    traffic.count("retries")
     seen = scrape(exporter)
     assert seen["vitpipe_storage_written_bytes_total", "node", ""] == 5
     assert seen["vitpipe_storage_read_bytes_total", "node", ""] == 2
+    assert seen["vitpipe_storage_retries_total", "node", ""] == 1

@@ -11,7 +11,8 @@
 #include "sha256.h"
 
 enum { STRIDE = 256 * BLOCK }; /* bytes of each image's pixels that are digested at a time */
-enum { ROWS = 32, WHOLE_AT_ONCE = 2 };
+enum { ROWS = 32 };
+enum { WHOLE_PIXELS = 16000000 }; /* of images that libjpeg holds whole, together, unless one alone has more */
 enum { FOUND, REFUSED, EXIF_FIRST };
 
 /* A file, the size that its header says, and what is found. */
@@ -29,7 +30,7 @@ struct slot {
     struct content *content; /* NULL for none */
     struct decoder decoder;
     struct huffman huffman;
-    int whole;           /* whether libjpeg holds all of its coefficients, which takes memory */
+    size_t whole;        /* pixels, where libjpeg holds all of its coefficients: six bytes each */
     unsigned char *rows; /* what is not digested yet, and room for a stride and a row */
     size_t held;         /* bytes of it */
     uint64_t digested;
@@ -69,7 +70,7 @@ static void enter(struct slot *slot, struct content *content) {
         return;
     }
     slot->content = content;
-    slot->whole = !frame.sequential;
+    slot->whole = frame.sequential ? 0 : (size_t)frame.width * frame.height;
     memcpy(slot->rows, content->head, content->head_size);
     slot->held = content->head_size;
     slot->digested = 0;
@@ -137,13 +138,15 @@ struct work {
     struct content *next, *end;
 };
 
-/* Whether too many images are under way of which libjpeg holds all coefficients, and the next is such a one. */
+/* Whether libjpeg would hold too many coefficients if the next began now. */
 static int must_wait(const struct work *work) {
     struct frame frame;
     size_t whole = 0;
     for (size_t n = 0; n < work->slot_count; n++)
-        whole += work->slots[n].content && work->slots[n].whole;
-    return whole >= WHOLE_AT_ONCE && read_frame(work->next->data, work->next->size, &frame) == 0 && !frame.sequential;
+        whole += work->slots[n].content ? work->slots[n].whole : 0;
+    if (!whole || read_frame(work->next->data, work->next->size, &frame) || frame.sequential)
+        return 0;
+    return whole + (size_t)frame.width * frame.height > WHOLE_PIXELS;
 }
 
 /* Whether rows of this slot's image, or of the next that is not refused, wait to be digested. */

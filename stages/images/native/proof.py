@@ -17,7 +17,7 @@ from PIL import Image
 
 from stages.images.contents import by_extension as contents_by_extension
 from stages.images.crops import Box
-from stages.images.digests import BLOCK, by_extension, can
+from stages.images.digests import BLOCK, Running, by_extension, can
 from stages.images.header import Header
 from stages.images.parts import Extension
 
@@ -73,6 +73,13 @@ def compare_digests(extension: Extension) -> None:
     for (head, body), found in zip(contents, by_extension(extension, contents), strict=True):
         if found != hashlib.sha256(head + body.tobytes()).hexdigest():
             raise SystemExit(f"{len(head)} and {len(body)} bytes: not the digest that hashlib gives")
+    running, blocks = Running(extension), data.tobytes()
+    for start in (0, 1, BLOCK, 2 * BLOCK):
+        for size in (0, BLOCK - 1, 2 * BLOCK, 3 * BLOCK):
+            if running.add(blocks, start, size) != hashlib.sha256(blocks[start : start + size]).hexdigest():
+                raise SystemExit(f"{size} bytes from {start} of {len(blocks)}: not the digest that hashlib gives")
+    if running.hexdigest() != hashlib.sha256(16 * blocks).hexdigest():
+        raise SystemExit("blocks as they came: not the digest that hashlib gives")
 
 
 if __name__ == "__main__":

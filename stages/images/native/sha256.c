@@ -96,8 +96,7 @@ static size_t fewest(struct lane *const *lanes, size_t count) {
 /* Where one lane reads what another comes to later: how many blocks that must go on alone till both can go together. */
 static size_t gap(const struct lane *behind, const struct lane *ahead) {
     const uintptr_t from = (uintptr_t)behind->at[behind->piece], to = (uintptr_t)ahead->at[ahead->piece];
-    return to > from && (to - from) % BLOCK == 0 && (to - from) / BLOCK < behind->blocks[behind->piece] ? (to - from) / BLOCK
-                                                                                                       : 0;
+    return to > from && (to - from) / BLOCK < behind->blocks[behind->piece] ? (to - from) / BLOCK : 0;
 }
 
 /* Go on with these lanes or some of them, as far as the first of them goes. */

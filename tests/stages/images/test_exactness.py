@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from stages.images import order as order_module
 from stages.images.mixture import Mixture
 from stages.images.order import Order
+from stages.images.ordering import order_of
 from stages.training.deal import Deal
 
 COUNTS = st.lists(st.integers(0, 40), min_size=1, max_size=8).filter(any)
@@ -60,20 +62,27 @@ def committed(order, micro_batch, micros, total_steps, every, lives, last_world_
 @settings(deadline=None, max_examples=60)
 @given(
     counts=COUNTS, micro_batch=st.integers(1, 6), micros=st.integers(1, 5), every=st.integers(1, 4), lives=LIVES,
-    world_size=st.integers(1, 7), epochs=st.integers(1, 3), seed=st.integers(0, 3),
+    world_size=st.integers(1, 7), epochs=st.integers(1, 3), seed=st.integers(0, 3), is_subset=st.booleans(),
+    data=st.data(),
 )  # fmt: skip
 def test_every_epoch_of_the_committed_log_is_the_orders(
-    counts, micro_batch, micros, every, lives, world_size, epochs, seed
+    counts, micro_batch, micros, every, lives, world_size, epochs, seed, is_subset, data
 ):
-    order, batch = Order(counts, "data", seed), micro_batch * micros
-    total_steps = max(1, epochs * sum(counts) // batch)
+    keep = np.arange(sum(counts))
+    if is_subset:
+        keep = np.sort(data.draw(st.lists(st.sampled_from(keep.tolist()), min_size=1, unique=True)))
+    split = SimpleNamespace(
+        sets=[SimpleNamespace(manifest_sha256="data")], split="train", counts=np.array(counts), num_images=sum(counts)
+    )
+    order, batch = order_of(split, keep if is_subset else None, seed), micro_batch * micros
+    total_steps = max(1, epochs * len(keep) // batch)
     undisturbed = committed(order, micro_batch, micros, total_steps, total_steps, [], 1)
     steps = committed(order, micro_batch, micros, total_steps, every, lives, world_size)
     assert steps == undisturbed  # global batches, in order
-    ids = [one for step in steps for one in step]
-    images = sum(counts)
+    ids = keep[[one for step in steps for one in step]].tolist()
+    images = len(keep)
     for epoch in range(len(ids) // images):
-        assert Counter(ids[epoch * images : (epoch + 1) * images]) == Counter(range(images))
+        assert Counter(ids[epoch * images : (epoch + 1) * images]) == Counter(keep.tolist())
     tail = ids[len(ids) // images * images :]
     assert len(set(tail)) == len(tail) and len(ids) == total_steps * batch  # the last partial epoch repeats nothing
 
