@@ -3,7 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import numpy as np
+import optax
 import pytest
 import torch
 from torch import Tensor, nn
@@ -11,9 +13,6 @@ from torch import Tensor, nn
 from stages.training.config import OptimizerSettings
 from stages.training.optimisers import build
 from stages.training.schedule import ScheduleSettings, in_steps, lr_at
-
-jax = pytest.importorskip("jax")
-optax = pytest.importorskip("optax")
 
 STEPS, WARMUP, COOLDOWN, TIMESCALE = 50, 8, 10, 16
 PEAK = 0.05
