@@ -60,9 +60,10 @@ def gang(
 ) -> None:  # fmt: skip
     """Run `fn(rank)` on all ranks until all return; restart them together after a loss.
 
-    Errors: a rank's VitpipeError as it was raised; Stopped; Lost when `max_failures` losses are spent or Ray is gone;
-    StageError when the same exception or lack of memory came twice in a row at the same step, or when too few machines
-    are there for `wait_s`. A rank that is silent or lets others wait for `hang_timeout_s` is lost. `folder` is for Ray's notes.
+    Errors: a rank's VitpipeError as it was raised; Stopped; Lost when `max_failures` losses are spent or Ray is
+    gone; StageError when the same exception or lack of memory came twice in a row at the same step, or when too few
+    machines are there for `wait_s`. A rank that is silent or lets others wait for `hang_timeout_s` is lost.
+    `folder` is for Ray's notes.
     """
     patience = Patience(size.bundle, size.least, wait_s, f"run {size} ranks of {job.node}")
     patience.check()
