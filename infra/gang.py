@@ -20,7 +20,7 @@ from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, Wo
 from infra import on_worker
 from infra.capacity import Patience
 from infra.errors import Lost, StageError, Stopped, VitpipeError
-from infra.gang_watch import GangWatch
+from infra.gang_watch import GangWatch, in_words
 from infra.process_group import ProcessGroup, close_together, here
 from infra.work import Job, Rank
 
@@ -60,9 +60,10 @@ def gang(
 ) -> None:  # fmt: skip
     """Run `fn(rank)` on all ranks until all return; restart them together after a loss.
 
-    Errors: a rank's VitpipeError as it was raised; Stopped; Lost when `max_failures` losses are spent or Ray is gone;
-    StageError when the same exception came twice in a row at the same step, or when too few machines are there for
-    `wait_s`. A rank that is silent or lets others wait for `hang_timeout_s` is lost. `folder` is for Ray's notes.
+    Errors: a rank's VitpipeError as it was raised; Stopped; Lost when `max_failures` losses are spent or Ray is
+    gone; StageError when the same exception or lack of memory came twice in a row at the same step, or when too few
+    machines are there for `wait_s`. A rank that is silent or lets others wait for `hang_timeout_s` is lost.
+    `folder` is for Ray's notes.
     """
     patience = Patience(size.bundle, size.least, wait_s, f"run {size} ranks of {job.node}")
     patience.check()
@@ -93,6 +94,7 @@ def _run_rank(fn: Callable[[Rank], None], job: Job, size: Size) -> None:
     rank = here(threads=size.cpus, gpus=size.gpus)
     on_worker.prepare(job, rank=rank.rank)
     on_worker.answer_with_stacks()
+    on_worker.forget_steps()
     with on_worker.named_errors(f"run rank {rank.rank} of {job.node}"):
         try:
             fn(rank)
@@ -111,7 +113,7 @@ def _reason(error: TrainingFailedError, job: Job, size: Size, max_failures: int)
         return cause
     asked = f"run {size} ranks of {job.node}"
     if isinstance(cause, WorkerGroupError):
-        ranks = "; ".join(f"rank {rank}: {_first_line(failure)}" for rank, failure in cause.worker_failures.items())
+        ranks = "; ".join(f"rank {rank}: {in_words(failure)}" for rank, failure in cause.worker_failures.items())
         return Lost(asked, f"lost {max_failures + 1} times, last: {ranks}", "look at the machines, then run again")
     return StageError(asked, f"Ray Train ended with {type(cause).__name__}: {_first_line(cause)}", "see the log")
 

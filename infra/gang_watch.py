@@ -5,9 +5,11 @@ which it accepts in `RunConfig(callbacks=...)`; a hook that raises ends the run 
 """
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
 from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError, WorkerHealthCheckTimeoutError
 from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
 from ray.train.v2._internal.execution.controller.state import (
@@ -25,6 +27,9 @@ from infra.errors import StageError, VitpipeError, gravest
 from infra.work import Job
 
 log = logging.getLogger(__name__)
+
+_LOOK = "see the traceback in the log; trying again would not help"
+_SMALLER = "lower micro_batch, use more workers, or a larger machine; trying again would not help"
 
 STACKS_S = 5.0
 END_S = 60.0
@@ -65,10 +70,10 @@ class GangWatch(WorkerGroupCallback, ControllerCallback):  # type: ignore[misc] 
             raise worst
         self._count(errors, worker_group_status.has_preempted_worker())
         lost = {rank for rank, error in errors.items() if _gone(error)}
-        reasons = frozenset() if lost else frozenset(map(_reason, errors.values()))
+        reasons = self._lack_of_memory(errors) if lost else frozenset(map(_reason, errors.values()))
         if again := reasons & self._last_reasons:  # the others' complaints about it name another port every time
             repeated = StageError(f"run {self.job.node}", f"the same failure twice: {'; '.join(sorted(again))}",
-                                  "see the traceback in the log; trying again would not help")  # fmt: skip
+                                  _SMALLER if lost else _LOOK)  # fmt: skip
             repeated.add_note(traces)
             raise repeated
         self._last_reasons = reasons
@@ -108,16 +113,35 @@ class GangWatch(WorkerGroupCallback, ControllerCallback):  # type: ignore[misc] 
             ray.wait(ends, num_returns=len(ends), timeout=END_S)
 
     def _end(self, process: Any) -> Any:
-        there = NodeAffinitySchedulingStrategy(process.node_id, soft=False)
-        ending = ray.remote(on_worker.end_silent).options(num_cpus=0, scheduling_strategy=there, max_retries=0)
-        return ending.remote(process.pid)
+        return _beside(process, on_worker.end_silent)
+
+    def _lack_of_memory(self, errors: dict[int, Exception]) -> frozenset[str]:
+        """Of lost ranks, those that Ray's memory monitor ended, with the step: what would come again.
+
+        Other losses are never the same twice. Ray has one text for a crash by SIGSEGV, the kernel's out-of-memory
+        killer, SIGKILL and an exit, also on a machine on its way down: two at one step may be chance.
+        """
+        ended = [rank for rank, error in errors.items() if _gone(error) and on_worker.out_of_memory(error)]
+        places = {place for rank in ended if (place := self._place_of_death(rank))}
+        return frozenset(f"out of memory, ended by Ray before its machine was ({place})" for place in places)
+
+    def _place_of_death(self, rank: int) -> str | None:
+        """The step as the process noted it, asked on its machine; None when that does not answer."""
+        process = self._processes.get(rank)
+        if process is None:
+            return None
+        try:
+            return str(ray.get(_beside(process, on_worker.last_reached), timeout=END_S))
+        except RayError as error:
+            log.warning("the machine of rank %s does not tell its last step: %s", rank, error)
+            return None
 
     def _count(self, errors: dict[int, Exception], preempted: bool) -> None:
         self._failures += 0 if preempted else 1
         numbers = metrics.node_metrics(self.job.run, self.job.node)
         numbers.inc("preemptions_total" if preempted else "restarts_total")
         charge = "a preemption, not charged" if preempted else f"failure {self._failures} of {self.max_failures + 1}"
-        ranks = "; ".join(f"rank {rank} ({self._place(rank)}): {_first_line(error)}"
+        ranks = "; ".join(f"rank {rank} ({self._place(rank)}): {in_words(error)}"
                           for rank, error in errors.items())  # fmt: skip
         self.job.tell("preempted" if preempted else "rank_lost", f"{ranks} ({charge})")
 
@@ -135,6 +159,12 @@ class GangWatch(WorkerGroupCallback, ControllerCallback):  # type: ignore[misc] 
                              "see the workers' logs") from error  # fmt: skip
 
 
+def _beside(process: Any, fn: Callable[[int], Any]) -> Any:
+    """Call `fn(pid)` on the machine of a process of the gang; a reference to what it returns."""
+    there = NodeAffinitySchedulingStrategy(process.node_id, soft=False)
+    return ray.remote(fn).options(num_cpus=0, scheduling_strategy=there, max_retries=0).remote(process.pid)
+
+
 def _gone(error: Exception) -> bool:
     """The process or its machine is dead or silent, as opposed to an exception of ours."""
     return isinstance(error, WorkerHealthCheckFailedError | WorkerHealthCheckTimeoutError)
@@ -146,7 +176,8 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {error}{notes}"
 
 
-def _first_line(error: BaseException) -> str:
-    cause = getattr(error, "health_check_failure", error)  # else it says no more than that a rank is gone
-    text = next((line for line in str(cause).splitlines() if line.strip()), "")
-    return f"{type(cause).__name__}: {text}" if not on_worker.out_of_memory(cause) else f"out of memory: {text}"
+def in_words(error: BaseException) -> str:
+    """The first line of what ended a rank, after its kind."""
+    error = on_worker.cause_of_death(error)
+    text = next((line for line in str(error).splitlines() if line.strip()), "")
+    return f"{type(error).__name__}: {text}" if not on_worker.out_of_memory(error) else f"out of memory: {text}"

@@ -12,7 +12,9 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
+import ray
 from ray.util.metrics import Counter, Gauge
 
 from infra import logs, metrics
@@ -64,8 +66,35 @@ def dump_stacks() -> None:
 
 
 def answer_with_stacks() -> None:
-    """From now on a SIGUSR1 does the same, whatever this process is busy with."""
+    """From now on a SIGUSR1 does the same, whatever this process is busy with, and so does a crash.
+
+    NCCL ends a rank that waited too long by SIGABRT, from a thread of its own: Ray would have that one's stack alone.
+    """
     faulthandler.register(signal.SIGUSR1, file=2)
+    faulthandler.enable(file=2, all_threads=True)
+
+
+def reached(step: int) -> None:
+    """Note the step that this process is at where the note outlives it: a killed process says nothing."""
+    with suppress(OSError):  # a full disk stops no training
+        place = os.open(_step_note(os.getpid()), os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        try:
+            os.pwrite(place, b"%20d" % step, 0)
+        finally:
+            os.close(place)
+
+
+def last_reached(pid: int) -> str:
+    """In words, on the machine of a process that is gone."""
+    try:
+        return f"after step {int(_step_note(pid).read_text())}"
+    except (OSError, ValueError):
+        return "before a first step"
+
+
+def forget_steps() -> None:
+    """Of an earlier process with this one's id."""
+    _step_note(os.getpid()).unlink(missing_ok=True)
 
 
 def end_silent(pid: int) -> None:
@@ -90,13 +119,23 @@ def named_errors(what: str) -> Iterator[None]:
         raise known from error
 
 
+def cause_of_death(error: BaseException) -> BaseException:
+    """What Ray says of a rank's process, which Ray Train wraps; any other error as it is."""
+    return getattr(error, "health_check_failure", error)
+
+
 def out_of_memory(error: BaseException) -> bool:
-    """Python's, torch's (CPU and GPU) and Ray's ways to say it; Ray Train wraps what a rank died of."""
-    error = getattr(error, "health_check_failure", error)
+    """Python's, torch's (CPU and GPU) and Ray's ways to say it."""
+    error = cause_of_death(error)
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     text = str(error)
     return isinstance(error, RuntimeError) and ("can't allocate memory" in text or "out of memory" in text)
+
+
+def _step_note(pid: int) -> Path:
+    """In the folder of this machine's Ray, and gone with it."""
+    return Path(ray._private.worker._global_node.get_session_dir_path(), f"vitpipe-{pid}.step")
 
 
 def _tags(labels: Mapping[str, str]) -> dict[str, str]:

@@ -15,10 +15,22 @@ from ray.train.backend import Backend, BackendConfig
 from ray.train.v2._internal.exceptions import WorkerGroupStartupFailedError
 from ray.train.v2._internal.execution.context import get_train_context
 
+from infra import on_worker
 from infra.work import Rank
 
 RESTART = "VITPIPE_RESTART"
 SHUTDOWN_S = 10.0
+
+NCCL_SETTINGS = {
+    "TORCH_NCCL_ASYNC_ERROR_HANDLING": "1",  # as torchrun: a collective that fails or is late ends its process
+    "NCCL_DEBUG": "WARN",  # NCCL says by itself only that something failed, not which connection or device
+}
+"""Set in every rank unless its environment already says otherwise. Which network NCCL takes is the cluster's to say.
+
+The flight recorder is on in torch as it comes (2000 events). The group's timeout is `hang_timeout_s`: it is what finds
+a rank that lets others wait. NCCL ends the waiting ranks then; each writes its stacks as it goes
+(`on_worker.answer_with_stacks`), and `gang_watch` asks those that still live for theirs.
+"""
 
 _opened: list[Any] = []
 """The store that rank 0's process holds for its gang."""
@@ -73,7 +85,7 @@ def here(threads: int, gpus: float) -> Rank:
     return Rank(
         rank=context.get_world_rank(), world_size=context.get_world_size(), local_rank=context.get_local_rank(),
         local_world_size=context.get_local_world_size(), restart=int(os.environ[RESTART]), device=device,
-        notice=preemption_notice,
+        notice=preemption_notice, reached=on_worker.reached,
     )  # fmt: skip
 
 
@@ -93,17 +105,6 @@ def close_together(noticed: bool) -> bool:
     told = [False] * dist.get_world_size()
     dist.all_gather_object(told, noticed)
     return any(told)
-
-
-NCCL = {
-    "TORCH_NCCL_ASYNC_ERROR_HANDLING": "1",
-    "TORCH_FR_BUFFER_SIZE": "2000",
-    "TORCH_FR_DUMP_ON_TIMEOUT": "1",
-    "NCCL_DEBUG": "WARN",
-}
-"""Where a rank's environment does not say otherwise: a collective that fails or is late ends its process, so that the
-gang is started again; the last collectives of each rank are kept and written down then (torch's flight recorder); NCCL
-says what it finds wrong. Networks are the cluster's to name (`NCCL_SOCKET_IFNAME`, `NCCL_IB_HCA`)."""
 
 
 def _open_store() -> tuple[str, int]:
@@ -128,7 +129,7 @@ def _set_environment(address: str, port: int, restart: int, on_cpu: bool) -> Non
         LOCAL_SIZE=str(context.get_local_world_size()),  # DeepSpeed's device count on CPUs
         NODE_RANK=str(context.get_node_rank()),
     )
-    for name, value in NCCL.items():
+    for name, value in NCCL_SETTINGS.items():
         os.environ.setdefault(name, value)
     os.environ[RESTART] = str(restart)
     if on_cpu:

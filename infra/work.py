@@ -34,6 +34,10 @@ def _none() -> str | None:
     return None
 
 
+def _untold(step: int) -> None:
+    pass
+
+
 @dataclass(frozen=True)
 class Rank:
     """Where a function of a gang finds itself. torch.distributed is already initialised."""
@@ -49,6 +53,8 @@ class Rank:
     notice: Callable[[], str | None] = _none
     """Why a machine of this gang will be taken away soon, or None. Whoever then commits and raises Stopped is started
     again with the machines that are left. Cheap: asked every step."""
+    reached: Callable[[int], None] = _untold
+    """Told every step, so that the same death at the same step is known to be the same. Cheap."""
 
 
 class Stop(Protocol):

@@ -67,8 +67,10 @@ def _train(job: Job, rank: Rank, out: Out, scratch: Path) -> None:
     place = _begin(job, rank, resumed, watch)
     first_step = resumed.manifest.step if resumed else _continued(job, checkpoints, rank)
     watch.ready()
+    rank.reached(first_step)
     try:
         for facts in _facts(job, rank, engine, images, first_step, watch):
+            rank.reached(facts.step)
             watch.step(facts)
             with watch.spending("checkpoint"):
                 if facts.settled and _is_saved(facts, job, watch):

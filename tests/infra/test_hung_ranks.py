@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 import time
 from contextlib import nullcontext
 from functools import partial
@@ -9,11 +10,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from ray.exceptions import ActorDiedError, OutOfMemoryError
+from ray.exceptions import ActorUnavailableError, NodeDiedError, OutOfMemoryError, RayActorError
 from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 from test_cluster import Told
 
-from infra import process_group
+from infra import on_worker
 from infra.capacity import Patience
 from infra.errors import StageError
 from infra.gang_watch import GangWatch
@@ -70,41 +71,82 @@ def test_the_same_words_are_the_same_failure_at_the_same_step_alone(
         watch.after_worker_group_poll_status(failed(then, port=4712))
 
 
+LACK = "1 worker(s) were killed due to the node running low on memory. {} GB used"
+CRASH = "its worker process has died: (1) it was killed by the OOM killer due to high memory usage, (2) SIGSEGV"
+"""Ray's words for every process that ends without a word."""
+
+
 @pytest.mark.parametrize(
-    ("cause", "words"),
+    ("deaths", "places", "ends"),
     [
-        (
-            OutOfMemoryError("Task was killed due to the node running low on memory.\nMore"),
-            "out of memory: Task was killed",
-        ),
-        (ActorDiedError(), "ActorDiedError: The actor died unexpectedly"),
+        ((OutOfMemoryError(LACK.format(31)), OutOfMemoryError(LACK.format(30))), ("after step 7",) * 2, True),
+        ((OutOfMemoryError(LACK.format(31)),) * 2, ("after step 7", "after step 8"), False),
+        ((OutOfMemoryError(LACK.format(31)),) * 2, (None, None), False),
+        ((ActorUnavailableError("Socket closed", None),) * 2, ("after step 7",) * 2, False),
+        ((NodeDiedError("its node has died"),) * 2, ("after step 7",) * 2, False),
+        ((RayActorError(error_msg=CRASH),) * 2, ("after step 7",) * 2, False),
+        ((OutOfMemoryError(LACK.format(31)), RayActorError(error_msg=CRASH)), ("after step 7",) * 2, False),
     ],
+    ids=["memory", "memory-elsewhere", "memory-nowhere", "machines", "nodes", "crashes", "memory-then-crash"],
 )
-def test_what_a_rank_died_of_is_told(
-    cause: Exception, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_lack_of_memory_twice_at_one_step_ends_and_losses_do_not(
+    deaths: tuple, places: tuple, ends: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """As Ray Train tells it: within an error that says only that a rank is gone."""
+    """Whatever the other rank says about it."""
+    events, answers = Told(tmp_path / "events"), iter(places)
     monkeypatch.setattr(GangWatch, "_end_hung", lambda *_: None)
-    events = Told(tmp_path / "events")
+    monkeypatch.setattr(GangWatch, "_place_of_death", lambda *_: next(answers))
     watch = GangWatch(Job("run", "node", events=events), Patience({}, 1, 0.0, "run"), 3, hang_timeout_s=60)
-    lost = WorkerHealthCheckFailedError("A worker health check failed", cause)
-    for _ in range(2):  # dying twice is no bug of ours by itself: machines come back
-        watch.after_worker_group_poll_status(
-            SimpleNamespace(errors={0: lost}, worker_statuses={0: SimpleNamespace(error=lost)},
-                            has_preempted_worker=lambda: False)
-        )  # fmt: skip
-    first, _ = events.lines()
-    assert f"rank 0 (place unknown): {words}" in first and "failure 1 of 4" in first
+    watch.after_worker_group_poll_status(died(deaths[0], port=4711))
+    with pytest.raises(StageError, match=r"same failure twice: out of memory.*step 7") if ends else nullcontext():
+        watch.after_worker_group_poll_status(died(deaths[1], port=4712))
+    named = ["out of memory: 1 worker(s)" in line for line in events.lines()]
+    assert named == [isinstance(death, OutOfMemoryError) for death in deaths]
 
 
-def test_nccls_settings_give_way_to_those_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    context = SimpleNamespace(**{
-        f"get_{name}": lambda: 0 for name in ("world_rank", "world_size", "local_rank", "local_world_size", "node_rank")
-    })  # fmt: skip
-    monkeypatch.setattr(process_group.ray.train, "get_context", lambda: context)
-    monkeypatch.setattr(os, "environ", {"NCCL_DEBUG": "INFO"})
-    process_group._set_environment("127.0.0.1", 1, 0, on_cpu=True)
-    assert os.environ.items() >= {**process_group.NCCL, "NCCL_DEBUG": "INFO", "WORLD_SIZE": "0"}.items()
+def abort_beside(rank) -> None:
+    """As NCCL's watchdog ends a rank that waits: from a thread of its own."""
+    if rank.restart == 0 and rank.rank == 1:
+        threading.Timer(1.0, os.abort).start()
+        wait_for_the_end()
+
+
+def wait_for_the_end() -> None:
+    time.sleep(3600)
+
+
+@pytest.mark.ray
+def test_a_rank_that_aborts_leaves_the_stacks_of_all_its_threads(ray_session, caplog) -> None:
+    caplog.set_level("INFO", "infra.worker_output")
+    ray_session.named("aborting").gang(abort_beside, resources=PAIR)
+    for _ in range(100):
+        if any("in wait_for_the_end" in text for text in caplog.messages):
+            return
+        time.sleep(0.1)
+    raise AssertionError("the thread that waited is not in the log")
+
+
+def note_and_die(folder: Path, rank) -> None:
+    import torch.distributed as dist
+
+    rank.reached(11)
+    rank.reached(7)
+    dist.barrier()
+    Path(folder, f"{rank.rank}-{rank.restart}").write_text(str(os.getpid()))
+    if rank.restart == 0 and rank.rank == 1:
+        time.sleep(2)
+        os.kill(os.getpid(), signal.SIGKILL)
+    dist.barrier()
+
+
+@pytest.mark.ray
+def test_the_step_of_a_killed_rank_is_still_told(ray_session, tmp_path: Path) -> None:
+    import ray
+
+    ray_session.named("noting").gang(partial(note_and_die, tmp_path), resources=PAIR)
+    ask = ray.remote(on_worker.last_reached).options(num_cpus=0)
+    assert ray.get(ask.remote(int((tmp_path / "1-0").read_text()))) == "after step 7"
+    assert ray.get(ask.remote(2**22 + 1)) == "before a first step"
 
 
 @pytest.mark.parametrize(("before", "after", "told"), [(2, 3, True), (3, 2, True), (3, 3, False), (0, 3, False)])
@@ -123,3 +165,11 @@ def failed(note: str, port: int) -> SimpleNamespace:
     errors[1].add_note(note)
     statuses = {rank: SimpleNamespace(error=error) for rank, error in errors.items()}
     return SimpleNamespace(errors=errors, worker_statuses=statuses, has_preempted_worker=lambda: False)
+
+
+def died(how: Exception, port: int) -> SimpleNamespace:
+    """What Ray Train tells of two ranks, of which one's process is gone."""
+    found = failed("in step 7", port)
+    found.errors[1] = WorkerHealthCheckFailedError("A worker health check failed.\nWorker info: 1", failure=how)
+    found.worker_statuses[1] = SimpleNamespace(error=found.errors[1])
+    return found
