@@ -10,13 +10,20 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
+from stages.artifacts import ShardSet
+from stages.images.crops import Box
+from stages.images.split import Split
 from tests.benchmarks import peer_environment
 from tests.benchmarks.photographs import KINDS, Kind, photograph_shards
 from tests.benchmarks.readers import READERS
 
 ROUNDS = 7
+CROPS = 200
 MOVED = 0.10
 DEFAULT = "webdataset + PIL + torchvision, float"
 LIMIT = "limit: libjpeg-turbo decode alone"
@@ -90,10 +97,24 @@ def table(kind: Kind, root: Path) -> None:
     for name, rate in sorted(best.items(), key=lambda item: item[1]):
         print(f"  {name:40} {rate:7.0f} images per CPU second  {rate / best[DEFAULT]:5.2f} of the default  "
               f"{rate / max(peers.values()):5.2f} of the best peer")  # fmt: skip
+    for restarts, one in shards.items():
+        equal = sum(crops_equal(one, root / "cache"))
+        print(f"  crops of {'restart-tiled' if restarts else 'untouched'} files that equal whole decoding, cut: "
+              f"{equal} of {CROPS}")  # fmt: skip
     for reader in asked:
         if reader not in readers:
             print(f"  {reader.name:40} could not run here")
     print(f"  calibration moved {moved:.1%}{': VOID, run it again on a quiet machine' if moved > MOVED else ''}")
+
+
+def crops_equal(shards: ShardSet, cache: Path) -> Iterator[bool]:
+    """Whether random crops are, bit for bit, what whole decoding has there."""
+    split, rng = Split(shards, "train", cache), np.random.default_rng(0)
+    for number in rng.integers(0, split.num_images, CROPS).tolist():
+        height, width = split.shape(number)
+        (top, low), (left, right) = np.sort(rng.integers(0, [[height], [width]], (2, 2))).tolist()
+        box = Box(top, left, low - top + 1, right - left + 1)
+        yield np.array_equal(split.part(number, box), box.of(split.pixels(number)))
 
 
 def calibration() -> float:
