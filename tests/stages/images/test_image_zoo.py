@@ -165,11 +165,20 @@ def _unbounded(root, answer):
     _memory_of_scanning(root, answer)
 
 
+def largest_progressive() -> bytes:
+    colours = np.random.default_rng(0).integers(0, 256, (100, 100, 3), dtype=np.uint8)
+    large = Image.fromarray(np.kron(colours, np.ones((70, 70, 1), np.uint8)))
+    return encoded(large, "JPEG", progressive=True, subsampling=0)
+
+
 def test_a_workers_memory_is_bounded_whatever_it_meets(tmp_path):
     context = multiprocessing.get_context("forkserver")
     for name in ("bomb-169-megapixels", "bomb-900-megapixels"):
         write(tmp_path / f"a/zoo/{name}.png", REFUSED[name][0])
     write(tmp_path / "a/zoo/largest.png", ACCEPTED["png-49-megapixels"])
+    large = largest_progressive()
+    for number in range(3):  # libjpeg holds six bytes a pixel of each, and three of them are looked at together
+        write(tmp_path / f"a/zoo/progressive-{number}.jpg", large)
     write(tmp_path / "b/zoo/bomb.png", REFUSED["bomb-169-megapixels"][0])
 
     def grown_mb(work, root):
