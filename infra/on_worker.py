@@ -74,14 +74,16 @@ def answer_with_stacks() -> None:
     faulthandler.enable(file=2, all_threads=True)
 
 
+_note: list[int] = []
+"""The open file that this process notes its step in."""
+
+
 def reached(step: int) -> None:
     """Note the step that this process is at where the note outlives it: a killed process says nothing."""
     with suppress(OSError):  # a full disk stops no training
-        place = os.open(_step_note(os.getpid()), os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-        try:
-            os.pwrite(place, b"%20d" % step, 0)
-        finally:
-            os.close(place)
+        if not _note:
+            _note.append(os.open(_step_note(os.getpid()), os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600))
+        os.pwrite(_note[0], b"%20d" % step, 0)
 
 
 def last_reached(pid: int) -> str:
@@ -93,7 +95,9 @@ def last_reached(pid: int) -> str:
 
 
 def forget_steps() -> None:
-    """Of an earlier process with this one's id."""
+    """Of an earlier process with this one's id, or of an earlier gang in this process."""
+    while _note:
+        os.close(_note.pop())
     _step_note(os.getpid()).unlink(missing_ok=True)
 
 
