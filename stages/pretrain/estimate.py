@@ -26,16 +26,12 @@ def estimate(
     """
     num_images, num_classes = _shards(config, inputs)
     _check_probes(inputs)
+    _check_classes(config, inputs, num_classes)
     if not num_images or None in num_classes:
         return Estimate(notes=("known once the shards are",))
     splits = [one.splits or {} for one in inputs["shards"] if isinstance(one, ShardSet | Estimate)]
     validation_split(config, splits, bool(inputs.get("probes")))
     course = Course(config, resources, num_images)
-    if course.labelled and len(set(num_classes)) > 1:
-        asked, found = "pretrain on several sets of shards", f"they have {_listed(num_classes)} classes"
-        raise UsageError(asked, found, "ingest them with the same classes in the same order")
-    if committed := [one for one in inputs["shards"] if isinstance(one, ShardSet)]:
-        united(committed, course.labelled)
     model = model_of(config, num_classes[0] or 0)
     for init in inputs.get("init", ()):
         check_init(getattr(init, "model", None), model, getattr(init, "uri", "the weights of this run"))
@@ -115,14 +111,27 @@ def _check_probes(inputs: Mapping[str, Sequence[Artifact | Estimate]]) -> None:
             check_probe(*_told(probe, "a probe of this run"))
 
 
+def _check_classes(
+    config: PretrainConfig, inputs: Mapping[str, Sequence[Artifact | Estimate]], num_classes: Sequence[int | None]
+) -> None:
+    """Of the sets that are known, whatever is not known of the others."""
+    labelled, known = config.objective.kind != "masked_patch", [count for count in num_classes if count is not None]
+    if labelled and len(set(known)) > 1:
+        asked, found = "pretrain on several sets of shards", f"they have {_listed(known)} classes"
+        raise UsageError(asked, found, "ingest them with the same classes in the same order")
+    if committed := [one for one in inputs.get("shards", ()) if isinstance(one, ShardSet)]:
+        united(committed, labelled)
+
+
 def _told(shards: ShardSet | Estimate, name: str) -> tuple[str, Mapping[str, int], bool]:
     """Where it lies, its splits, and whether it is known to be multi-label."""
     if isinstance(shards, ShardSet):
         return shards.uri, shards.splits, shards.multi_label
-    return name, shards.splits or {}, False
+    reckoned = {split: max(1, count) for split, count in (shards.splits or {}).items()}  # a small share rounds to none
+    return name, reckoned, False
 
 
-def _listed(counts: Sequence[int | None]) -> str:
+def _listed(counts: Sequence[int]) -> str:
     return " and ".join(map(str, counts))
 
 

@@ -73,13 +73,16 @@ def _continued(config: PretrainConfig, inputs: Inputs) -> Checkpoint | None:
 
 
 def _probes(config: PretrainConfig, inputs: Inputs, scratch: Path) -> tuple[ShardSet, ...]:
-    """UsageError for one that no ridge can be fitted and tested on; StageError for one with too few images."""
+    """UsageError for one that no ridge can be fitted and tested on, one with too few images of a class too."""
     probes = inputs.many("probes", ShardSet)
     for probe in probes:
         check_probe(probe.uri, probe.splits, probe.multi_label)
         if config.evaluate is not None:  # now, not when training has come to its first measurement
             fewshot, labels_N = config.evaluate.fewshot, Split(probe, "train", scratch / "images").labels
-            draw(labels_N.astype(np.int64), probe.num_classes, fewshot.seeds[0], fewshot.shots)
+            try:
+                draw(labels_N.astype(np.int64), probe.num_classes, fewshot.seeds[0], fewshot.shots)
+            except StageError as error:
+                raise UsageError(f"score {probe.uri}: {error.asked}", error.found, error.do) from error
     return probes
 
 

@@ -8,7 +8,7 @@ import synthetic
 from inprocess import InProcessCluster
 from tiny_pretraining import context, recipe
 
-from infra.errors import StageError, UsageError
+from infra.errors import UsageError
 from stages.artifacts import Artifact, ShardSet
 from stages.contract import Estimate, Inputs, Known
 from stages.pretrain.config import PretrainConfig, PretrainResources
@@ -70,11 +70,27 @@ def test_what_is_only_planned_is_refused_where_its_splits_are_known() -> None:
     assert plan(recipe(), [Estimate()], []).notes == ("known once the shards are",)
 
 
+def test_a_count_that_is_reckoned_as_none_is_not_refused() -> None:
+    """The first of several files without an image, or a small share of few: counts are rounded before an ingest."""
+    shards, rounded = Estimate(splits={"train": 240}, num_classes=5), Estimate(splits={"train": 20, "test": 0})
+    assert plan(recipe(**MEASURED), [shards], [rounded]).steps == 10
+    assert plan(recipe(), [Estimate(splits={"train": 0}, num_classes=5)], []).notes == ("known once the shards are",)
+
+
+def test_classes_that_are_known_are_compared_while_another_set_is_not(tmp_path: Path) -> None:
+    mixed, three = recipe(mix=[1, 1, 1]), Estimate(splits={"train": 240}, num_classes=3)
+    with pytest.raises(UsageError, match="Their classes differ: 3 and 3"):
+        plan(mixed, [synthetic.shards(tmp_path), others(tmp_path), Estimate()], [])
+    with pytest.raises(UsageError, match="They have 3 and 4 classes"):
+        plan(mixed, [three, three.model_copy(update={"num_classes": 4}), Estimate()], [])
+    assert plan(mixed, [three, three, Estimate()], []).steps is None
+
+
 def test_a_probe_with_too_few_images_is_found_before_any_rank_starts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(InProcessCluster, "gang", lambda *_, **__: pytest.fail("ranks were started"))
     few = synthetic.shards(tmp_path, "few", ("one", "two"), {"train": 9, "test": 4})
     inputs = Inputs({"shards": [synthetic.shards(tmp_path)], "probes": [few]})
-    with pytest.raises(StageError, match=r"Draw 5 training images of each class. 1 of 2 classes have fewer, class 1"):
+    with pytest.raises(UsageError, match=r"few: draw 5 training images of each class. 1 of 2 classes have fewer"):
         run(recipe(**MEASURED), inputs, context(tmp_path))
