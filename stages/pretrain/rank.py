@@ -23,7 +23,7 @@ from stages.images.watch import ReaderWatch
 from stages.pretrain.job import FINISHED, SPLIT, Job
 from stages.pretrain.watch import Watch
 from stages.training import agree, loop
-from stages.training.checkpoint import Checkpoints, Keep
+from stages.training.checkpoint import Checkpoints
 from stages.training.corruption import corrupted
 from stages.training.deal import Deal
 from stages.training.engine import Engine, EngineSettings
@@ -31,7 +31,7 @@ from stages.training.losses import loss_fn
 from stages.training.masked import MaskedPatchViT
 from stages.training.optimisers import build
 from stages.training.restore import Resumed
-from stages.training.steps import Place
+from stages.training.steps import Keep, Place
 from stages.vit.adapt import adapt_state
 from stages.vit.build import Model, blocks_of, build_model, checkpoint_blocks
 from stages.vit.config import ModelSettings

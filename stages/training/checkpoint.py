@@ -26,7 +26,7 @@ from stages.training.engine import Engine
 from stages.training.restore import Restore, Resumed
 from stages.training.snapshot import Snapshot
 from stages.training.state_files import LAYOUT, Layout, Run
-from stages.training.steps import STATE, Place, StepFile, StepManifest, committed
+from stages.training.steps import STATE, Keep, Place, StepFile, StepManifest, committed
 
 log = logging.getLogger(__name__)
 
@@ -47,27 +47,6 @@ class Saved:
     """Training stood still: the copy, and before it the wait for a save that was still under way."""
     commit_seconds: float
     """From the copy's beginning to the commit."""
-
-
-@dataclass(frozen=True)
-class Keep:
-    """Which committed steps stay while the run goes on."""
-
-    newest: int
-    milestone_steps: int | None = None
-    """Multiples of it stay for good."""
-
-    def surplus(self, places: list[Place]) -> list[Place]:
-        """Of all, the newest first, those to delete. A step made again counts once: the newest attempt's stays."""
-        newest: dict[int, Place] = {}
-        for one in places:
-            newest.setdefault(one.step, one)
-        kept = list(newest.values())[: self.newest]
-        return [
-            one
-            for one in places
-            if one not in kept and not (self.milestone_steps and one.step % self.milestone_steps == 0)
-        ]
 
 
 @dataclass(frozen=True)
@@ -238,7 +217,7 @@ class Checkpoints:
         self._events.emit("checkpoint_committed", text)
         self._out.put(place.mark, b"")
         node = self._out.node
-        places = committed(node, (self._out.attempt, *self._out.earlier))
+        places = committed(node, (self._out.attempt, *self._out.earlier), lost=True)
         for old in self._keep.surplus([one for one in places if one.step <= place.step]):
             first = (f"{old.attempt}/{old.mark}", f"{old.folder}/manifest.json")
             paths = [entry.path for entry in node.list(f"{old.folder}/")]

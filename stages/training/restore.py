@@ -55,7 +55,7 @@ class Restore:
         all ranks: IntegrityError when steps were committed and none is whole; UsageError for a step of another schema;
         StorageError.
         """
-        places = agree.on_first(lambda: committed(node, attempts), self.rank.rank)
+        places = agree.on_first(lambda: committed(node, attempts, lost=True), self.rank.rank)
         for place in places:
             found = self._load(node, place)
             if isinstance(found, Resumed):

@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Literal, Self
 
 from pydantic import Field, ValidationError
@@ -129,6 +130,27 @@ class Place(Frozen):
         )
 
 
+@dataclass(frozen=True)
+class Keep:
+    """Which committed steps stay while the run goes on."""
+
+    newest: int
+    milestone_steps: int | None = None
+    """Multiples of it stay for good."""
+
+    def surplus(self, places: list[Place]) -> list[Place]:
+        """Of all, the newest first, those to delete. A step made again counts once: the newest attempt's stays."""
+        newest: dict[int, Place] = {}
+        for one in places:
+            newest.setdefault(one.step, one)
+        kept = list(newest.values())[: self.newest]
+        return [
+            one
+            for one in places
+            if one not in kept and not (self.milestone_steps and one.step % self.milestone_steps == 0)
+        ]
+
+
 def average_files(names: Iterable[str]) -> list[str]:
     """Those among the files of a step that hold a running average; none where none was kept."""
     return sorted(name for name in names if _AVERAGE.fullmatch(name))
@@ -140,14 +162,14 @@ def no_average(uri: str) -> UsageError:
     return UsageError(f"read the average of the weights of {uri}", found, "pretrain with `ema`, or use params")
 
 
-def committed(node: Store, attempts: Sequence[str]) -> list[Place]:
+def committed(node: Store, attempts: Sequence[str], *, lost: bool = False) -> list[Place]:
     """Every step that was committed in these attempts (newest attempt first), the newest step first.
 
-    One whose manifest is lost is among them; those deleted by `keep` are not.
+    Those deleted by `keep` are not among them; those whose manifest is lost are, if `lost` ones are asked for too.
     """
     places = set()
     for attempt in attempts:
         manifests = (_MANIFEST.fullmatch(entry.path) for entry in node.list(f"{attempt}/step-"))
-        marks = (_MARK.fullmatch(entry.path) for entry in node.list(f"{attempt}/committed/"))
+        marks = (_MARK.fullmatch(entry.path) for entry in (node.list(f"{attempt}/committed/") if lost else ()))
         places |= {Place(attempt=attempt, step=int(match[2])) for match in (*manifests, *marks) if match}
     return sorted(places, key=lambda place: (-place.step, attempts.index(place.attempt)))

@@ -23,7 +23,7 @@ from infra.work import Rank
 from stages.contract import Out
 from stages.images.batch import Batch
 from stages.pretrain.config import PretrainResources
-from stages.training.checkpoint import Checkpoints, Keep
+from stages.training.checkpoint import Checkpoints
 from stages.training.config import ObjectiveSettings, OptimizerSettings
 from stages.training.deal import Deal
 from stages.training.engine import Engine, EngineSettings, deepspeed_config
@@ -32,6 +32,7 @@ from stages.training.losses import loss_fn
 from stages.training.metrics_log import MetricsLog, line
 from stages.training.optimisers import build
 from stages.training.snapshot import Snapshot
+from stages.training.steps import Keep
 from stages.vit.build import Model, build_model
 from stages.vit.config import ModelSettings
 from stages.vit.init import init_weights

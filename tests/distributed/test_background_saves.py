@@ -19,10 +19,10 @@ from infra.storage.store import Digest
 from infra.work import Rank
 from stages.contract import Out
 from stages.pretrain.config import PretrainResources
-from stages.training.checkpoint import Checkpoints, Keep
+from stages.training.checkpoint import Checkpoints
 from stages.training.engine import Engine
 from stages.training.loop import Facts
-from stages.training.steps import METRICS, STATE, Place, committed
+from stages.training.steps import METRICS, STATE, Keep, Place, committed
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from infra.work import Rank
 from stages.contract import Out
 from stages.pretrain.config import PretrainResources
 from stages.training import agree
-from stages.training.checkpoint import Checkpoints, Keep
-from stages.training.steps import METRICS, StepManifest
+from stages.training.checkpoint import Checkpoints
+from stages.training.steps import METRICS, Keep, StepManifest
 
 FILES = (
     "manifest.json",

@@ -6,9 +6,8 @@ import pytest
 
 from infra.errors import IntegrityError, UsageError
 from infra.storage.opening import open_store
-from stages.training.checkpoint import Keep
 from stages.training.seeds import key
-from stages.training.steps import Place, StepFile, StepManifest, committed
+from stages.training.steps import Keep, Place, StepFile, StepManifest, committed
 
 MANIFEST = StepManifest(
     step=4, samples_seen=64, world_size=2, zero=1, precision="fp32", micro_batch=8,
@@ -48,7 +47,9 @@ def test_a_step_that_was_marked_is_found_without_its_manifest(tmp_path: Path) ->
     node = open_store(f"file://{tmp_path}")
     for path in ("a1/step-4/manifest.json", "a1/committed/step-4", "a1/committed/step-20", "a2/committed/x"):
         node.write(path, b"")
-    assert [(place.attempt, place.step) for place in committed(node, ("a2", "a1"))] == [("a1", 20), ("a1", 4)]
+    found = committed(node, ("a2", "a1"), lost=True)
+    assert [(place.attempt, place.step) for place in found] == [("a1", 20), ("a1", 4)]
+    assert [place.step for place in committed(node, ("a2", "a1"))] == [4]
 
 
 def test_what_is_kept_no_longer() -> None:
