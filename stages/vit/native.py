@@ -13,6 +13,7 @@ from torch import Tensor
 from infra.errors import IntegrityError, UsageError
 from stages.artifacts import Score, Weights
 from stages.vit.config import ModelSettings
+from stages.vit.file_kind import file_kind
 from stages.vit.settings_file import SETTINGS, TENSORS, read_settings, settings_json
 from stages.vit.shapes import difference, parameter_shapes
 
@@ -55,9 +56,7 @@ def load_weights(artifact: Weights | Score, scratch: Path) -> tuple[ModelSetting
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Read a safetensors file. UsageError for a pickle under that name, IntegrityError for a damaged file."""
-    with path.open("rb") as file:
-        start = file.read(2)
-    if start == b"PK" or start[:1] == b"\x80":  # torch.save's zip, and a bare pickle
+    if file_kind(path) in ("zip", "pickle"):  # torch.save writes either
         raise UsageError(f"read {path}", "it is a pickle, which can run code", "convert it to safetensors first")
     try:
         return load_file(path)

@@ -14,6 +14,7 @@ from infra.storage.opening import open_store
 from infra.storage.store import Digest, Store
 from stages.convert.config import PICKLES, WITHOUT_PICKLES
 from stages.convert.foreign.safetensors_reader import read_index
+from stages.vit.file_kind import file_kind
 
 INDEX = "model.safetensors.index.json"
 COMPANIONS = ("config.json", "preprocessor_config.json", "model.json", "labels.json")
@@ -95,12 +96,16 @@ def refuse_unopenable(path: Path) -> None:
 
     An npz is a zip too; its members are looked at when it is opened.
     """
-    with path.open("rb") as file:
-        start = file.read(2)
-    if not start:
+    if not path.stat().st_size:
         raise UsageError(f"read {path}", "the file is empty", "fetch it again")
-    if start[:1] == b"\x80" or (start == b"PK" and path.suffix != ".npz"):
+    kind = file_kind(path)
+    if kind == "pickle" or (kind == "zip" and not is_npz(path.name)):
         raise _pickle(str(path), str(path))
+
+
+def is_npz(name: str) -> bool:
+    """Whether a file of tensors is NumPy's, by its name as `locate` takes it."""
+    return name.lower().endswith(".npz")
 
 
 def _one(asked: str, folder: str, name: str) -> Located:

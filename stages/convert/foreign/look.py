@@ -12,7 +12,7 @@ from infra.storage.store import Digest
 from stages.convert.config import ForeignFormat, ForeignSource
 from stages.convert.foreign.arrays import Arrays
 from stages.convert.foreign.beside import HALF, IMAGENET_MEAN, IMAGENET_STD, Described, Triple, read_described
-from stages.convert.foreign.located import Located, locate, refuse_unopenable
+from stages.convert.foreign.located import Located, is_npz, locate, refuse_unopenable
 from stages.convert.foreign.naming import Named, named
 from stages.convert.foreign.npz_reader import open_npz
 from stages.convert.foreign.recognise import recognise
@@ -125,7 +125,7 @@ def _named(source: ForeignSource, located: Located, paths: dict[str, Path]) -> N
 
 
 def _open(located: Located, tensors: list[Path], paths: dict[str, Path]) -> Arrays:
-    if tensors[0].suffix == ".npz":
+    if is_npz(tensors[0].name):
         return open_npz(tensors[0])
     return open_safetensors(tensors, paths[located.index] if located.index else None)
 

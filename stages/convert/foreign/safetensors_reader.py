@@ -13,9 +13,9 @@ import numpy as np
 
 from infra.errors import IntegrityError, UsageError
 from stages.convert.foreign.arrays import Array, Arrays, Shape, bf16_to_fp32, count, widened
+from stages.vit.file_kind import MAX_HEADER_BYTES
 
 _TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
-_MAX_HEADER_BYTES = 100_000_000  # as the format's own library
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def _header(path: Path) -> tuple[dict[str, Any], int]:
     """Entries by name, and where the tensors begin."""
     with path.open("rb") as file:
         size = int.from_bytes(file.read(8), "little")
-        if size > min(_MAX_HEADER_BYTES, path.stat().st_size):
+        if size > min(MAX_HEADER_BYTES, path.stat().st_size):
             raise _damaged(path, f"its header would have {size} bytes, the file has {path.stat().st_size}")
         text = file.read(size)
     try:
