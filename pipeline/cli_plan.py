@@ -23,8 +23,12 @@ def plan(
     spec: Spec,
     overrides: Overrides = None,
     gpu: Annotated[str | None, typer.Option(metavar="NAME", help="A100, H100 or H200; hours are for it.")] = None,
-    gpus: Annotated[int | None, typer.Option(min=1, help="GPUs of the cluster; else as many as the YAML asks.")] = None,
-    price: Annotated[float | None, typer.Option("--price-per-gpu-hour", min=0, help="In any currency.")] = None,
+    gpus: Annotated[
+        int | None, typer.Option(min=1, max=1_000_000, help="GPUs of the cluster; else as many as the YAML asks.")
+    ] = None,
+    price: Annotated[
+        float | None, typer.Option("--price-per-gpu-hour", min=0, max=1e9, help="In any currency.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Say of each node what would be done and why, what it will cost, and how it deviates from the paper.

@@ -4,29 +4,50 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    field_validator,
+)  # fmt: skip
 from pydantic_core import CoreSchema, core_schema
+
+from stages.bounds import FewOrNone
 
 
 class Settings(BaseModel):
-    """Base of every config and resources section: frozen, unknown keys refused, defaults validated.
+    """Base of every config and resources section: frozen, finite, unknown keys refused, defaults validated.
 
     Each field has its sentence below it; `pipeline.schema` reads them from the source, as importing need not.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+
+
+GRAIN = 0.0001
+"""The smallest part of a core or GPU that Ray counts."""
 
 
 class TaskResources(Settings):
     """What one task of a fan-out gets. Changes only where and how fast."""
 
-    cpus_per_task: float = 1
+    cpus_per_task: float = Field(default=1, ge=GRAIN, le=4_096)
     """CPU cores of one task."""
-    gpus_per_task: float | None = None
+    gpus_per_task: float | None = Field(default=None, ge=0, le=1_024)
     """GPUs of one task, fractions allowed; by default 1 where the cluster has GPUs, else 0. Trials and features of a
     model that needs little memory take a half, a quarter or an eighth by default, so that several share a GPU."""
-    max_failures: int = 3
+    max_failures: FewOrNone = 3
     """Times one task may be lost to its machine before it counts as failed."""
+
+    @field_validator("gpus_per_task")
+    @classmethod
+    def _divides_a_gpu(cls, gpus: float | None) -> float | None:
+        if gpus is not None and (0 < gpus < GRAIN or (gpus > 1 and gpus != int(gpus))):
+            raise ValueError(f"a task has a part of one GPU, at least {GRAIN}, or whole ones, not {gpus:g}")
+        return gpus
 
     def on_gpus(self, gpus: int, task_bytes: float) -> Self:
         """The same with a part of a GPU, where there are any and nobody said how much, by the memory one task takes.
@@ -48,6 +69,8 @@ class Place:
     """
 
 
+MOST = {"epochs": 1e6, "steps": 1e12, "images": 1e15}
+"""Of each unit of a duration: beyond any training, and with any set and model still a number."""
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([kM]?)\s*(epochs?|steps?|images?)")
 
 
@@ -56,17 +79,20 @@ class Duration:
     """A length of training: `90 epochs`, `10k steps`, `300M images`."""
 
     amount: float
-    unit: str  # "epochs" | "steps" | "images"
+    unit: str  # one of MOST
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """ValueError with the accepted forms for anything else."""
+        """ValueError with the accepted forms for anything else, and for more than `MOST`."""
         match = _DURATION.fullmatch(text.strip())
         if not match:
             forms = "'90 epochs', '10k steps', '300M images'"
             raise ValueError(f"a duration is a number and a unit, like {forms}: {text!r}")
         number, scale, unit = match.groups()
-        return cls(float(number) * {"": 1, "k": 1e3, "M": 1e6}[scale], unit.rstrip("s") + "s")
+        amount, units = float(number) * {"": 1, "k": 1e3, "M": 1e6}[scale], unit.rstrip("s") + "s"
+        if amount > MOST[units]:
+            raise ValueError(f"it should be at most {cls(MOST[units], units)}, not {text.strip()[:40]!r}")
+        return cls(amount, units)
 
     def steps(self, batch_images: int, epoch_images: int) -> int:
         """Whole steps of `batch_images`; only the last partial batch of the run is dropped."""
@@ -90,7 +116,9 @@ class Duration:
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        return {"type": "string", "pattern": f"^{_DURATION.pattern}$", "examples": ["90 epochs", "10k steps"]}
+        most = "at most " + " or ".join(str(cls(amount, unit)) for unit, amount in MOST.items())
+        examples = ["90 epochs", "10k steps"]
+        return {"type": "string", "pattern": f"^{_DURATION.pattern}$", "$comment": most, "examples": examples}
 
 
 def _some(length: Duration) -> Duration:

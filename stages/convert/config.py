@@ -3,8 +3,9 @@
 from collections.abc import Collection
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from stages.bounds import Epsilon, Side, Width
 from stages.settings import Place, Settings, TaskResources
 
 Format = Literal["native", "timm", "huggingface", "torchvision", "google", "google_big_vision", "onnx"]
@@ -16,6 +17,11 @@ WITHOUT_PICKLES = (
     "where you trust it, read it with torch.load(FILE, weights_only=True), write the state dict with "
     "safetensors.torch.save_file, and name that file"
 )
+
+
+Mean = Annotated[float, Field(ge=-1_000, le=1_000)]
+Spread = Annotated[float, Field(ge=1e-6, le=1_000)]
+"""Of pixels in [0, 1]: of another scale, such as 0 to 255, too."""
 
 
 class ForeignSource(Settings):
@@ -30,16 +36,16 @@ class ForeignSource(Settings):
     gelu: Literal["tanh", "erf"] | None = None
     """Approximation of the GELU it was trained with; its config's when left out, else tanh for Google's, erf for
     others."""
-    norm_eps: PositiveFloat | None = None
+    norm_eps: Epsilon | None = None
     """LayerNorm epsilon; its config's when left out, else 1e-12 for Hugging Face, 1e-6 for others."""
-    heads: PositiveInt | None = None
+    heads: Width | None = None
     """Attention heads, for explicit sizes of a file that does not say them."""
-    image_px: PositiveInt | None = None
+    image_px: Side | None = None
     """Side of its images, pixels, where neither a position table nor a config shows it, as of a ResNet."""
-    mean: tuple[float, float, float] | None = None
+    mean: tuple[Mean, Mean, Mean] | None = None
     """What its images are reduced by, of pixels in [0, 1]; its config's when left out, else ImageNet's for torchvision,
     0.5 for others. Folded into the first layer, as native weights take images in [-1, 1]."""
-    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None
+    std: tuple[Spread, Spread, Spread] | None = None
     """What they are then divided by; likewise."""
     sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
     """SHA-256 that the publisher gives for a single file; another one found is an integrity error."""
@@ -88,7 +94,7 @@ class ConvertConfig(Settings):
 class ConvertResources(TaskResources):
     """What the converting task gets; it streams, so little is enough."""
 
-    gpus_per_task: float | None = 0
+    gpus_per_task: float | None = Field(default=0, ge=0, le=1_024)
     """GPUs of the task; none is needed."""
 
 

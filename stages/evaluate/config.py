@@ -3,8 +3,9 @@
 from collections.abc import Collection
 from typing import Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from stages.bounds import BatchImages, Images, Penalty, Seed, Side
 from stages.settings import Settings, TaskResources
 
 
@@ -19,24 +20,24 @@ class EvaluateConfig(Settings):
     features: Literal["weights", "untrained", "raw_pixels"] = "weights"
     """fewshot, linear and knn: the model's pre-logits; those of the same architecture at random, by seed; or the
     pixels themselves. The last two are the baselines that a reader asks for."""
-    shots: tuple[PositiveInt, ...] | None = None
+    shots: tuple[Images, ...] | None = None
     """Training images per class, drawn by seed. The first is the score's value, the others stand beside it. Left out:
     5, 1, 10 and 25 for fewshot, all training images for linear and knn."""
-    l2: PositiveFloat = 1024.0
+    l2: Penalty = 1024.0
     """fewshot: the ridge penalty; 2^10 in the authors' code."""
-    l2_shared: tuple[PositiveFloat, ...] = ()
+    l2_shared: tuple[Penalty, ...] = ()
     """fewshot: penalties to compare on training images that no support has. The report then shows, beside `l2`, the
     one that is best over all data sets together, as the paper's few-shot scores had it, e.g. [0.001, 1, 1024]."""
-    l2_sweep: tuple[PositiveFloat, ...] = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0)
+    l2_sweep: tuple[Penalty, ...] = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0)
     """linear: penalties on the weights beside the mean cross-entropy. A fifth of the training images, held out by
     seed, chooses; the chosen one is fitted on all of them."""
-    neighbours: PositiveInt = 20
+    neighbours: Images = 20
     """knn: how many vote, weighted by exp(cosine / temperature) (DINO's eval_knn.py)."""
-    temperature: PositiveFloat = 0.07
-    """knn: of that weight."""
-    seeds: tuple[int, ...] = Field(default=(0, 1, 2))
+    temperature: float = Field(default=0.07, ge=0.0125, le=1_000)
+    """knn: of that weight; below 1/80 the exponential leaves the range of fp32."""
+    seeds: tuple[Seed, ...] = (0, 1, 2)
     """One draw of training images, or of held out ones, each. knn on all images needs none and scores once."""
-    image_px: PositiveInt | None = None
+    image_px: Side | None = None
     """Side of the input image, pixels; the weights' own when left out."""
     eval_resize: Literal["squash", "resize_crop", "resmall_crop"] = "resize_crop"
     """How an image reaches `image_px`: squashed; or resized by 8/7, as a square (the authors' few-shot: 256, then
@@ -87,7 +88,7 @@ class EvaluateConfig(Settings):
 class EvaluateResources(TaskResources):
     """Where features are extracted; one task per split and set of weights."""
 
-    batch_images: PositiveInt = 64
+    batch_images: BatchImages = 64
     """Images per forward pass."""
 
 

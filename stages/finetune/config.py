@@ -1,11 +1,12 @@
 """What a fine-tuning takes: the protocol of the paper's section 4.1 and B.1.1, every choice a field. No torch."""
 
 from collections.abc import Collection
-from typing import Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
-from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from infra.errors import UsageError
+from stages.bounds import AnySeed, BatchImages, Cores, Few, Images, Rate, Side
 from stages.images.config import AugmentSettings
 from stages.settings import Duration, PositiveDuration, Settings, TaskResources
 from stages.training.config import Ema
@@ -18,35 +19,35 @@ T = TypeVar("T")
 class FinetuneConfig(Settings):
     """Tune on a dev split held out of train, retrain on all of train, test once per seed."""
 
-    batch_images: PositiveInt
+    batch_images: BatchImages
     """Images per step; 512 in the paper (section 4.1)."""
     total: PositiveDuration
     """Length of one training, e.g. `500 steps` (Table 4); an epoch is the part of train that a trial sees."""
-    peak_lr: PositiveFloat | tuple[PositiveFloat, ...]
+    peak_lr: Rate | tuple[Rate, ...]
     """Learning rate after warm-up. Several are a sweep: the dev split chooses, ties go to the lower dev loss."""
-    image_px: PositiveInt | None = None
+    image_px: Side | None = None
     """Side of the input image, pixels; the weights' own when left out. Another size resizes the position embedding."""
     warmup: Duration = Duration(0, "steps")
     """Linear warm-up, within `total`; the authors' code uses 500 steps, 100 for the short schedules."""
-    seeds: tuple[int, ...] = (0, 1, 2)
+    seeds: tuple[AnySeed, ...] = (0, 1, 2)
     """One test result each. A seed decides sample order, crops, dropout, the random start without weights, and the
     subset of `train_per_class`."""
-    sweep_seeds: PositiveInt = 1
+    sweep_seeds: Few = 1
     """Seeds that the sweep runs per rate, the first of `seeds`; more of them steady the choice on a small dev split."""
-    dev: float | PositiveInt = Field(default=0.1, gt=0)
+    dev: Annotated[float, Field(gt=0, le=1_000_000_000_000)] | Images = 0.1
     """Part of train held out while sweeping: a fraction below 1, or a number of images; classes keep their shares."""
     stop_hopeless: float | None = Field(default=None, gt=0, lt=1)
     """Only when asked: end a trial of the sweep after this share of its steps, e.g. 0.25, if until then it learned
     nothing: its mean loss over the last tenth of them not a hundredth below that of guessing. The rate then failed."""
-    train_per_class: PositiveInt | None = None
+    train_per_class: Images | None = None
     """Keep only so many training images of each class. Drawn by seed and data alone, so two nodes with equal seeds
     compare on the same images."""
-    clip_norm: PositiveFloat | None = 1.0
+    clip_norm: float | None = Field(default=1.0, gt=0, le=1e12)
     """Global gradient norm above which gradients are scaled down (section B.1.1)."""
     crop: Literal["random_resized", "inception", "resmall", "resize", "none"] = "inception"
     """Training crop: random area and aspect as torchvision or as TensorFlow samples it; a random square after resizing
     the shorter side (resmall) or both sides (resize) to `crop_px`; or the whole image, squashed."""
-    crop_px: PositiveInt | None = None
+    crop_px: Side | None = None
     """Side that resmall and resize bring an image to before cropping; `image_px` x 8/7 when left out (448 for 384)."""
     antialias: bool = True
     """Low-pass before shrinking, as torchvision and PIL do; the authors' TensorFlow code did not."""
@@ -104,7 +105,7 @@ class FinetuneConfig(Settings):
 
     @field_validator("seeds")
     @classmethod
-    def _seeds_differ(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+    def _seeds_differ(cls, seeds: tuple[AnySeed, ...]) -> tuple[int, ...]:
         return _distinct("seeds", seeds)
 
     @field_validator("peak_lr")
@@ -133,9 +134,9 @@ class FinetuneConfig(Settings):
 class FinetuneResources(TaskResources):
     """Where a trial runs; a trial is one task."""
 
-    micro_batch: PositiveInt | None = None
+    micro_batch: BatchImages | None = None
     """Images per forward and backward pass; must divide `batch_images`. The largest divisor up to 64 when left out."""
-    threads: PositiveInt = 2
+    threads: Cores = 2
     """Threads that decode images beside the training of a trial."""
 
 

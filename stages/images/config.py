@@ -2,15 +2,16 @@
 
 from typing import Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveInt
+from pydantic import Field
 
+from stages.bounds import Concentration, Side
 from stages.settings import Settings
 
 
 class RandAugmentSettings(Settings):
     """RandAugment (Cubuk et al. 2019) with torchvision's operations."""
 
-    layers: PositiveInt = 2
+    layers: int = Field(default=2, ge=1, le=100)
     """Operations applied one after another."""
     magnitude: float = Field(default=10, ge=0, le=30)
     """Strength on the scale of 0 to 30 of the AugReg paper."""
@@ -25,7 +26,7 @@ class AugmentSettings(Settings):
     `resize_px`, then a random crop. none: squashed to `image_px` where it has another size."""
     min_area: float | None = Field(default=None, gt=0, le=1)
     """Smallest share of the image that random_resized and inception may cut; left out, 0.08 and 0.05."""
-    resize_px: PositiveInt | None = None
+    resize_px: Side | None = None
     """Side before the random crop of resmall and resize, pixels; left out, as `before_crop_px` says."""
     antialias: bool = True
     """Low-pass before shrinking, as Pillow does; the authors' TensorFlow pipeline did not."""
@@ -33,9 +34,9 @@ class AugmentSettings(Settings):
     """Mirror left-right with probability 1/2."""
     randaugment: RandAugmentSettings | None = None
     """Random photometric and geometric operations after the crop (AugReg paper, section 3)."""
-    mixup: NonNegativeFloat = 0.0
+    mixup: Concentration = 0.0
     """Alpha of the Beta distribution that blends images 2k and 2k+1 of the sequence; 0 is off."""
-    cutmix: NonNegativeFloat = 0.0
+    cutmix: Concentration = 0.0
     """Alpha of the Beta distribution for the share of a pasted box, within the same pairs; 0 is off. With mixup too,
     each pair draws one of the two."""
 

@@ -5,15 +5,9 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    Field,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, field_validator, model_validator
 
+from stages.bounds import AnySeed, Bytes, Few, Images, ImagesOrNone, Share, Side
 from stages.ingest.benchmarks.registry import REGISTRY
 from stages.ingest.files_config import ParquetSource, SourceSettings, WebdatasetSource
 from stages.settings import Place, Settings, TaskResources
@@ -67,13 +61,13 @@ class GlyphsSource(SourceSettings):
     """Characters of many scripts rendered from fonts bundled with installed packages (DejaVu, STIX); no digits."""
 
     kind: Literal["glyphs"]
-    classes: int = Field(ge=2)
+    classes: int = Field(ge=2, le=100_000)
     """Number of classes; a class is an outline, characters drawn alike are one."""
-    images_per_class: PositiveInt
+    images_per_class: Few
     """Images drawn per class."""
     image_px: int = Field(ge=8, le=1024)
     """Side of an image, pixels."""
-    seed: int = 0
+    seed: AnySeed = 0
     """Which classes are taken, and every draw of style, place and noise."""
 
 
@@ -104,7 +98,7 @@ class Deduplicate(Settings):
 class Reencode(Settings):
     """Other bytes than the source has: upright RGB without metadata, counted in the manifest."""
 
-    shorter_px: PositiveInt | None = None
+    shorter_px: Side | None = None
     """Shrink what is larger until its shorter side has so many pixels; nothing is enlarged."""
     format: Literal["jpeg", "png", "webp"] | None = None
     """Of all images; left out, each keeps its own."""
@@ -126,7 +120,7 @@ class Reencode(Settings):
 class Budget(Settings):
     """How many bad images are bearable: the larger of the two."""
 
-    images: NonNegativeInt = 10
+    images: ImagesOrNone = 10
     """A number of images."""
     fraction: float = Field(default=0.001, ge=0, le=1)
     """A share of all images."""
@@ -138,16 +132,14 @@ class IngestConfig(Settings):
     source: Source
     """Where images come from: `kind` is folder, webdataset, parquet, benchmark, digits or
     glyphs."""
-    images_per_shard: PositiveInt | None = None
+    images_per_shard: Images | None = None
     """Images of a full shard; left out, shards are cut by `shard_bytes`."""
-    shard_bytes: PositiveInt | None = None
+    shard_bytes: Bytes | None = None
     """Bytes of a full shard; left out, 256 MB, unless `images_per_shard` decides."""
-    splits: dict[str, PositiveFloat] | Literal["folders", "official"] = Field(
-        default={"train": 1.0}, validate_default=True
-    )
+    splits: dict[str, Share] | Literal["folders", "official"] = Field(default={"train": 1.0}, validate_default=True)
     """Share of each split, cut by content hash so that equal images never straddle; or `folders`: `root/split/class/`;
     or `official`: a benchmark's own, its default. The digits are cut 0.8 train, 0.2 test unless said otherwise."""
-    shuffle_seed: int = 0
+    shuffle_seed: AnySeed = 0
     """Seed of the global order in which images are written."""
     deduplicate: Deduplicate = Deduplicate()
     """What to do about equal images. A benchmark keeps them unless said otherwise: its test set is what it is."""
@@ -159,7 +151,7 @@ class IngestConfig(Settings):
     """Change images on their way; left out, bytes pass as they are."""
     on_bad_image: Literal["quarantine", "fail"] = "quarantine"
     """Set a damaged image aside with its reason, or stop at the first."""
-    bad_image_budget: NonNegativeInt | Annotated[float, Field(ge=0, lt=1)] | Budget = Budget()
+    bad_image_budget: ImagesOrNone | Annotated[float, Field(ge=0, lt=1)] | Budget = Budget()
     """Bad images beyond this fail the stage: a number of images, a share below 1, or `{images, fraction}` of which the
     larger counts."""
     restart_intervals: bool = False
@@ -232,5 +224,5 @@ def check_inputs(config: IngestConfig, given: Mapping[str, int]) -> list[str]:
 class IngestResources(TaskResources):
     """Where the work of an ingest runs; no GPUs by default. Never changes a byte of the shards."""
 
-    gpus_per_task: float | None = 0.0
+    gpus_per_task: float | None = Field(default=0.0, ge=0, le=1_024)
     """Ingest needs none."""

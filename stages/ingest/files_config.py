@@ -2,8 +2,9 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from stages.bounds import AnySeed, Few, Images
 from stages.settings import Place, Settings
 
 
@@ -12,14 +13,14 @@ class Subset(Settings):
 
     fraction: float = Field(gt=0, le=1)
     """Share of the images to keep; larger fractions contain smaller ones."""
-    seed: int = 0
+    seed: AnySeed = 0
     """Which part."""
 
 
 class SourceSettings(Settings):
     """What every source takes."""
 
-    limit: PositiveInt | None = None
+    limit: Images | None = None
     """Keep at most this many images, drawn by hash from the whole source; smaller limits lie inside larger ones."""
     subset: Subset | None = None
     """Keep a random share of the images."""
@@ -50,7 +51,7 @@ class FilesSource(SourceSettings):
     urls: Urls
     """One pattern or several: names, braces as in `train-{000000..000099}.tar`, globs, or folders; local or `s3://`.
     Names of local files are part of the recipe, their folder is not."""
-    classes: PositiveInt | None = None
+    classes: Few | None = None
     """Number of classes; a number of this or above is a bad label. Left out, the classes are those that occur."""
     class_names: Annotated[str | None, Place()] = None
     """A file of all class names, one a line or a JSON list; numbers are places in it."""

@@ -3,9 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from infra.errors import UsageError
+from stages.bounds import BatchImages, Bytes, Cores, Few, FewOrNone, Proportion, Seed, Workers
 from stages.images.config import AugmentSettings
 from stages.images.shares import block_counts
 from stages.settings import PositiveDuration, Settings
@@ -28,11 +29,11 @@ class PretrainConfig(Settings):
     """The update rule and its peak learning rate."""
     schedule: ScheduleSettings = ScheduleSettings()
     """The learning rate over the run."""
-    batch_images: PositiveInt
+    batch_images: BatchImages
     """Images per step over all workers; the paper's 4096 (Table 3)."""
     total: PositiveDuration
     """Length of the run, such as `90 epochs`; only the last partial batch is dropped."""
-    mix: tuple[PositiveFloat, ...] = ()
+    mix: tuple[Proportion, ...] = ()
     """Where `shards` names several sets: how many images of each there are in any stretch of the sequence, such as
     `[3, 1]`. An epoch is then as many images as the sets have together."""
     augment: AugmentSettings = AugmentSettings()
@@ -44,7 +45,7 @@ class PretrainConfig(Settings):
     evaluate: EvaluateSettings | None = None
     """Measure the model while it trains: loss and accuracy on the split `test` of the shards, or `val`, and few-shot
     accuracy on each of `needs.probes`."""
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
     """Decides initial weights, sample order, augmentation and dropout."""
 
     @model_validator(mode="after")
@@ -70,13 +71,13 @@ class PretrainConfig(Settings):
 class PretrainResources(Settings):
     """Where and how fast. Nothing here changes the data or the recipe; `micro_batch` changes dropout masks."""
 
-    workers: PositiveInt | tuple[PositiveInt, PositiveInt] = 1
+    workers: Workers | tuple[Workers, Workers] = 1
     """Ranks that train in lockstep; `[least, most]` goes on with as many as there are machines for."""
     gpus_per_worker: int | None = Field(default=None, ge=0, le=1)
     """GPUs of one rank; by default 1 where the cluster has GPUs, else 0."""
-    cpus_per_worker: PositiveInt = 1
+    cpus_per_worker: Cores = 1
     """CPU cores of one rank, used for decoding and, without a GPU, for the model."""
-    micro_batch: PositiveInt | None = None
+    micro_batch: BatchImages | None = None
     """Images of one forward pass; by default the largest divisor of `batch_images` up to 64."""
     zero: Literal[0, 1, 2, 3] = 1
     """DeepSpeed ZeRO stage: what is split over the ranks. 0 nothing, 1 optimiser, 2 gradients too, 3 weights too."""
@@ -88,16 +89,16 @@ class PretrainResources(Settings):
     """Compile the model's blocks with torch.compile on a GPU; on a CPU it has no effect."""
     checkpoint_every: PositiveDuration | None = None
     """Steps between checkpoints; by default a tenth of the run, at most 1k steps. The last step always is one."""
-    keep: PositiveInt = 2
+    keep: Few = 2
     """Newest checkpoints kept while the run goes on; older ones of this recipe are deleted."""
     milestone_every: PositiveDuration | None = None
     """Also save at each multiple of this length, and keep these checkpoints for good; by default none are."""
-    cache_bytes: PositiveInt | None = None
+    cache_bytes: Bytes | None = None
     """Bytes of shards kept on each machine's local disk; left out, all it has but 1 GB. What finds no room is read
     from the store image by image."""
-    max_failures: int = Field(default=3, ge=0)
+    max_failures: FewOrNone = 3
     """How often the gang may be restarted after losing a rank before the node fails."""
-    hang_timeout_s: PositiveInt = 600
+    hang_timeout_s: int = Field(default=600, ge=1, le=604_800)
     """Seconds for which a rank may be silent or keep the others waiting before it counts as lost: the stacks of all
     ranks go to their logs, and the gang is restarted. A process that does not even answer Ray has 120 at most."""
     ledger: bool = False

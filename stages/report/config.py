@@ -3,8 +3,9 @@
 from collections.abc import Collection
 from typing import Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field
 
+from stages.bounds import Few, FewOrNone, Step
 from stages.settings import Settings, TaskResources
 
 
@@ -13,17 +14,17 @@ class ReportConfig(Settings):
 
     title: str | None = Field(default=None, max_length=200)
     """Heading of the page; the run's name when left out."""
-    samples: PositiveInt = 4
+    samples: Few = 4
     """Sample images per class and data set, as far as the page's budget of images reaches."""
-    max_classes: PositiveInt = 60
+    max_classes: Few = 60
     """Classes of a data set that are shown as images, evenly spread over all of them."""
-    step: PositiveInt | None = None
+    step: Step | None = None
     """Look into this step of `checkpoint`, its last or one that was kept. Left out: into `weights`, else the newest
     converted ones behind the scores, else the checkpoint's last step."""
-    attention_images: NonNegativeInt = 128
+    attention_images: FewOrNone = 128
     """Images over which the distance of attention is averaged (appendix D.7), from the test split of `shards` where it
     has one; 0 leaves attention out."""
-    rollout_images: NonNegativeInt = 8
+    rollout_images: FewOrNone = 8
     """So many of them are shown with their attention rollout (Figures 6 and 14)."""
     rollout: Literal["residual", "plain"] = "residual"
     """residual: half of each layer goes to its residual connection, as Abnar and Zuidema (2020) define rollout; plain:

@@ -2,8 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, model_validator
 
+from stages.bounds import Images, Penalty, Rate, Seed
 from stages.settings import PositiveDuration, Settings
 
 PatchTarget = Literal["mean_rgb_3bit", "rgb_4x4_3bit", "l2"]
@@ -14,7 +15,7 @@ NUM_COLOURS = 512
 BUCKET_ELEMENTS = 25_000_000
 """Gradients reduced, and weights gathered, at a time: 50 MB in bf16, past the size where a link's latency counts."""
 
-Rate = Annotated[float, Field(ge=0, lt=1)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
 """Share of a running average that a step keeps."""
 
 MASKED_PARAMETERS = frozenset({"mask_token", "predictor.weight", "predictor.bias"})
@@ -32,7 +33,7 @@ class ObjectiveSettings(Settings):
     rgb_4x4_3bit: that of each of its 4 x 4 parts; l2: all its pixels, by squared error."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     """Share of the target mass spread evenly over all classes."""
-    head_bias: float | None = None
+    head_bias: float | None = Field(default=None, ge=-1_000, le=1_000)
     """Initial bias of the head; by default 0 for softmax and -10 for sigmoid (big_vision)."""
 
     @property
@@ -70,11 +71,11 @@ class Ema(Settings):
 class FewshotSettings(Settings):
     """The authors' few-shot score of frozen features (section 4.1), as `evaluate` has it."""
 
-    shots: tuple[PositiveInt, ...] = Field(default=(5, 10), min_length=1)
+    shots: tuple[Images, ...] = Field(default=(5, 10), min_length=1)
     """Training images of each class of a probe; the paper reports 5 mostly, big_vision shows ImageNet's 10."""
-    l2: PositiveFloat = 1024.0
+    l2: Penalty = 1024.0
     """The ridge penalty; 2^10 in the authors' code."""
-    seeds: tuple[int, ...] = Field(default=(0, 1, 2), min_length=1)
+    seeds: tuple[Seed, ...] = Field(default=(0, 1, 2), min_length=1)
     """Draws of these images; the score is the mean over them."""
     eval_resize: Literal["squash", "resize_crop", "resmall_crop"] = "resize_crop"
     """How an image reaches the model's size, as in `evaluate`: squared at 256 px, then the central 224, for one."""
@@ -96,18 +97,18 @@ class OptimizerSettings(Settings):
 
     kind: Literal["adamw", "adam", "sgd"] = "adamw"
     """adamw and adam are one rule here, as the paper means it; sgd has momentum."""
-    peak_lr: float = Field(default=1e-3, gt=0)
+    peak_lr: Rate = 1e-3
     """Highest learning rate; Table 3: 1e-3 on ImageNet-21k, 3e-3 on ImageNet-1k."""
-    betas: tuple[Rate, Rate] = (0.9, 0.999)
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
     """Decay rates of Adam's moments (section 4.1)."""
     momentum: float = Field(default=0.9, ge=0, lt=1)
     """Of sgd (section 4.1, fine-tuning)."""
-    weight_decay: float = Field(default=0.1, ge=0)
+    weight_decay: float = Field(default=0.1, ge=0, le=10_000)
     """Each update shrinks kernels by learning rate x this: the paper's 0.1 on JFT, 0.03 on ImageNet-21k, 0.3 on
     ImageNet-1k (Table 3). big_vision writes it already multiplied by the peak rate."""
     state_dtype: Literal["fp32", "bf16"] = "fp32"
     """Type that the first moment (sgd: the momentum) is kept in; bf16 as big_vision does. The second is fp32 always."""
-    clip_norm: float | None = Field(default=1.0, gt=0)
+    clip_norm: float | None = Field(default=1.0, gt=0, le=1e12)
     """Global gradient norm above which gradients are scaled down; null for none. The paper states 1 for ImageNet-1k
     and for fine-tuning, big_vision uses it everywhere."""
 

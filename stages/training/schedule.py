@@ -6,8 +6,9 @@ Knows no optimiser and no torch: a plan on a laptop evaluates them too.
 import math
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
+from stages.bounds import RateOrNone
 from stages.settings import Duration, PositiveDuration, Settings
 
 PAPER_WARMUP_STEPS = 10_000  # paper, Table 3
@@ -20,7 +21,7 @@ class ScheduleSettings(Settings):
     """Decay after the warm-up: linear or cosine to `end_lr`, reciprocal square root, or none (Table 3)."""
     warmup: Duration | None = None
     """Linear rise from 0; by default the paper's 10k steps, but at most a twentieth of the run."""
-    end_lr: float = Field(default=0.0, ge=0)
+    end_lr: RateOrNone = 0.0
     """Learning rate at the last step, for linear and cosine; vision_transformer ends linear ones at 1e-5."""
     cooldown: Duration | None = None
     """Final linear fall to 0, multiplied on the decay; rsqrt must state it."""
@@ -48,6 +49,7 @@ def in_steps(settings: ScheduleSettings, total_steps: int, batch_images: int, ep
     default = Duration(min(PAPER_WARMUP_STEPS, total_steps // 20), "steps")
     lengths = {"warmup": settings.warmup or default, "cooldown": settings.cooldown, "timescale": settings.timescale}
     steps = {name: length.steps(batch_images, epoch_images) for name, length in lengths.items() if length is not None}
+    steps["timescale"] = max(1, steps["timescale"])  # it divides
     warmup, cooldown = steps["warmup"], steps.get("cooldown", 0)
     if warmup + cooldown > total_steps:
         raise ValueError(

@@ -2,8 +2,9 @@
 
 from typing import Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from stages.bounds import Classes, Epsilon, Side, Width
 from stages.settings import Settings
 from stages.vit.variants import Family, ResNet, Sizes, Variant, find_variant, reduced
 
@@ -14,12 +15,12 @@ class ModelSettings(Settings):
     variant: str | Sizes
     """A name of the paper's family: a ViT such as `L/16`, a hybrid such as `R50+B/16`, a BiT ResNet such as `R152x2`;
     or a ViT by its numbers, `{layers, width, mlp, heads, patch_px}`."""
-    image_px: PositiveInt
+    image_px: Side
     """Side of the square input image, pixels. Not a multiple of the patch: the rest is dropped, as Google's VALID
     convolution does."""
-    classes: NonNegativeInt | None = None
+    classes: Classes | None = None
     """Size of the head; from the shards when left out. 0: an encoder without one, as masked patches leave it."""
-    representation: Literal["none", "width"] | PositiveInt = "none"
+    representation: Literal["none", "width"] | Width = "none"
     """Hidden tanh layer between the pooled token and the head: none, the model's width, or a size (section 3.1)."""
     pool: Literal["cls", "gap", "map"] = "cls"
     """Class token, mean over tokens after the final norm, or attention pooling."""
@@ -31,7 +32,7 @@ class ModelSettings(Settings):
     """Drop rate of the last block's branches, growing linearly from 0 at the first."""
     gelu: Literal["tanh", "erf"] = "erf"
     """The authors' JAX code uses the tanh approximation; timm, transformers and torchvision the exact erf."""
-    norm_eps: float = Field(default=1e-6, gt=0)
+    norm_eps: Epsilon = 1e-6
     """LayerNorm epsilon; 1e-6 in the authors' code, 1e-12 in transformers."""
 
     @property

@@ -5,8 +5,9 @@ import functools
 from dataclasses import dataclass
 from typing import Literal
 
-from pydantic import PositiveInt, model_validator
+from pydantic import model_validator
 
+from stages.bounds import Layers, Side, Width
 from stages.settings import Settings
 
 Family = Literal["vit", "hybrid", "resnet"]
@@ -15,15 +16,15 @@ Family = Literal["vit", "hybrid", "resnet"]
 class Sizes(Settings):
     """An encoder by its numbers (paper, Table 1)."""
 
-    layers: PositiveInt
+    layers: Layers
     """Encoder blocks."""
-    width: PositiveInt
+    width: Width
     """Hidden size (D in the paper)."""
-    mlp: PositiveInt
+    mlp: Width
     """Hidden size of the MLP block."""
-    heads: PositiveInt
+    heads: Width
     """Attention heads; must divide the width."""
-    patch_px: PositiveInt
+    patch_px: Side
     """Side of a square patch (P in the paper), pixels."""
 
     @model_validator(mode="after")
