@@ -1,6 +1,7 @@
 """Bytes of a JPEG, PNG or WebP to upright 8-bit RGB pixels. One rule for each odd kind; no torch.
 
 - size: more than 50 megapixels, by the header, are refused before a decoder runs; so is a side of 0
+- a JPEG of more than 500 scans is refused before a decoder runs
 - grey, 1-bit and palette images become RGB of the same look; an alpha channel is dropped, the stored colour stays
   (what Pillow's and torchvision's loaders give)
 - 16-bit grey keeps its upper 8 bits, as libpng's strip does for 16-bit RGB
@@ -22,6 +23,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from stages.images.crops import Box
 from stages.images.header import FORMATS, BadImage, Header, read_header
 from stages.images.parts import ExifFirst, jpeg_part
+from stages.images.scans import refuse_many_scans
 
 MAX_PIXELS = 50_000_000
 MAX_FILE_BYTES = 100_000_000
@@ -37,7 +39,7 @@ DECODE_FAILURES = (
 
 
 def check_header(data: bytes) -> Header:
-    """Judge size and format without decoding. BadImage for what is not accepted."""
+    """Judge size, format and scans without decoding. BadImage for what is not accepted."""
     if len(data) > MAX_FILE_BYTES:
         raise BadImage(f"a file of {len(data)} bytes is over the cap of {MAX_FILE_BYTES}")
     header = read_header(data)
@@ -45,6 +47,8 @@ def check_header(data: bytes) -> Header:
         raise BadImage(f"{header.width} x {header.height} pixels are over the cap of {MAX_PIXELS}")
     if not (header.width and header.height):
         raise BadImage(f"{header.width} x {header.height} pixels")
+    if header.ext == "jpg":
+        refuse_many_scans(data)
     return header
 
 

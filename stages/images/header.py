@@ -20,7 +20,8 @@ class Header:
 FORMATS = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}
 """Accepted formats: member name and Pillow's name."""
 
-_SIZED = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # JPEG frame headers, among them no DHT, JPG, DAC
+SIZED = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # JPEG frame headers, among them no DHT, JPG, DAC
+PROGRESSIVE = frozenset((0xC2, 0xC6, 0xCA, 0xCE))
 BARE = frozenset((0x01, *range(0xD0, 0xD8)))  # JPEG markers without a length
 
 
@@ -47,7 +48,7 @@ def _jpeg_size(data: bytes) -> tuple[int, int]:
             at += 1
         elif marker in BARE:
             at += 2
-        elif marker in _SIZED:
+        elif marker in SIZED:
             height, width = struct.unpack_from(">HH", data, at + 5)
             return width, height
         elif marker in (0xD9, 0xDA):

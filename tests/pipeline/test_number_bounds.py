@@ -132,7 +132,7 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
 def test_every_number_says_its_bounds(node: str, section: str) -> None:
     cls = class_of(node, section)
     for place in number_places(cls):
-        assert place.unbounded == [], f"{place.path} says neither its {' nor its '.join(place.unbounded)}: {DO}"
+        assert place.unbounded == [], f"{place.path} does not say its {' and its '.join(place.unbounded)}: {DO}"
 
 
 def accepted(node: str, section: str, place: Place) -> Iterator[Any]:

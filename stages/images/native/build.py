@@ -1,11 +1,13 @@
 """The reader's C extension: where it lies, what it lacks, and its compilation. Knows no image. No torch.
 
-It is linked to the very libjpeg that Pillow uses, so that both decode to the same pixels; its name is a digest of the
-sources and of that library, so that a new Pillow is never met by an old extension.
+It is linked to the very libjpeg that Pillow uses, so that both decode to the same pixels. Its name is a digest of the
+sources and of that library, so that a new Pillow is never met by an old extension, and what the CPU can of what the
+code asks for: it and libjpeg choose by that when they run, and one home may be shared by machines that differ.
 """
 
 import ctypes
 import hashlib
+import logging
 import os
 import platform
 import shutil
@@ -17,6 +19,8 @@ from tempfile import TemporaryDirectory
 
 from PIL import _imaging
 
+log = logging.getLogger(__name__)
+
 PACKAGE = "libjpeg62-turbo-dev"
 """Debian's package of the headers."""
 DO = f"Debian: apt-get install gcc {PACKAGE}; then python -m stages.images.native.prebuild"
@@ -24,6 +28,8 @@ DO = f"Debian: apt-get install gcc {PACKAGE}; then python -m stages.images.nativ
 _SOURCES = ("contents.c", "decoder.c", "decoder.h", "huffman.c", "huffman.h", "jpeg.h", "mirror.c", "part.c",
             "segments.c", "sha256.c", "sha256.h", "sha256_pair.c", "sha256_wide.c", "tables.c", "tables.h",
             "tile.c")  # fmt: skip
+_ASKED_FOR = ("avx", "avx2", "avx512bw", "avx512f", "sha_ni")
+"""Instructions by which the sources and libjpeg-turbo choose between ways, as the kernel names them."""
 _FLAGS = ("-std=gnu11", "-O3", "-Wall", "-Wextra", "-shared", "-fPIC")
 
 
@@ -32,10 +38,16 @@ class NotBuilt(Exception):
 
 
 def extension() -> Path | None:
-    """The compiled extension, or None where it was not built for these sources and this libjpeg."""
+    """The compiled extension, or None where it was not built for these sources and this libjpeg.
+
+    One that was built where the CPU is of another kind is proved here before it is taken, once where the folder can be
+    written, else once in each process.
+    """
     libjpeg = _libjpeg()
-    path = None if libjpeg is None else _folder() / f"{_digest(libjpeg)}.so"
-    return path if path is not None and path.exists() else None
+    if libjpeg is None:
+        return None
+    target = _target(libjpeg)
+    return target if target.exists() else _proved_here(target)
 
 
 def build() -> Path:
@@ -45,7 +57,7 @@ def build() -> Path:
         return found
     if libjpeg is None or compiler is None:
         raise NotBuilt("Pillow has its libjpeg inside" if libjpeg is None else "no C compiler `cc`")
-    target = _folder() / f"{_digest(libjpeg)}.so"
+    target = _target(libjpeg)
     target.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=target.parent) as made:
         sources = [str(_here() / name) for name in _SOURCES if name.endswith(".c")]
@@ -54,12 +66,34 @@ def build() -> Path:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise NotBuilt(next((line for line in done.stderr.splitlines() if "error" in line), done.stderr[-200:]))
-        proof = [sys.executable, "-m", "stages.images.native.proof", str(output)]
-        done = subprocess.run(proof, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise NotBuilt(f"its proof ended with {done.returncode}: {done.stderr.strip()[-200:]}")
+        if failed := _failed_proof(output):
+            raise NotBuilt(failed)
         os.replace(output, target)
     return target
+
+
+@cache
+def _proved_here(target: Path) -> Path | None:
+    """One of the same sources and libjpeg under another CPU's name, if its proof holds on this one."""
+    for other in sorted(target.parent.glob(f"{target.name.partition('-')[0]}-*.so")):
+        if failed := _failed_proof(other):
+            log.warning("%s was built on another kind of CPU and is not taken on this one: %s", other, failed)
+            continue
+        try:
+            os.link(other, target)
+        except FileExistsError:
+            pass  # another process did the same
+        except OSError:
+            return other  # proved, and nowhere to note it
+        return target
+    return None
+
+
+def _failed_proof(extension: Path) -> str | None:
+    """How its proof ended, in words, unless well. A process of its own: it may crash."""
+    proof = [sys.executable, "-m", "stages.images.native.proof", str(extension)]
+    done = subprocess.run(proof, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[3])
+    return f"its proof ended with {done.returncode}: {done.stderr.strip()[-200:]}" if done.returncode else None
 
 
 @cache
@@ -88,6 +122,18 @@ def _folder() -> Path:
     if beside.exists() or os.access(sys.prefix, os.W_OK):
         return beside
     return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "vitpipe_extensions"
+
+
+def _target(libjpeg: Path) -> Path:
+    return _folder() / f"{_digest(libjpeg)}-{_features()}.so"
+
+
+@cache
+def _features() -> str:
+    """What this CPU can of `_ASKED_FOR`."""
+    with Path("/proc/cpuinfo").open() as file:  # as long as there are cores: the first says it
+        flags = next((line for line in file if line.startswith(("flags", "Features"))), "").split()
+    return "-".join(name for name in _ASKED_FOR if name in flags) or "plain"
 
 
 @cache

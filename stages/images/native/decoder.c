@@ -6,6 +6,11 @@
 
 void refuse_jpeg(j_common_ptr info) { longjmp(((struct decoder *)info)->refused, 1); }
 
+void bound_scans(j_common_ptr info) {
+    if (((j_decompress_ptr)info)->input_scan_number > MAX_SCANS)
+        (*info->err->error_exit)(info);
+}
+
 static void remark(j_common_ptr info, int level) {
     if (level < 0) /* corrupt data: libjpeg would go on with grey */
         refuse_jpeg(info);
@@ -35,6 +40,8 @@ int open_jpeg(struct decoder *d, struct huffman *huffman, const unsigned char *d
         return 1;
     }
     jpeg_create_decompress(info);
+    d->progress.progress_monitor = bound_scans;
+    info->progress = &d->progress;
     jpeg_mem_src(info, data, size);
     jpeg_read_header(info, TRUE);
     if (!plain(info) || (int)info->image_width != width || (int)info->image_height != height)

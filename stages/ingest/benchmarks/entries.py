@@ -16,6 +16,7 @@ from PIL import Image
 
 from infra.errors import IntegrityError
 from stages.images.header import BadImage
+from stages.images.scans import refuse_many_scans
 from stages.ingest.benchmarks.registry import Benchmark
 from stages.ingest.listing import Item
 
@@ -78,8 +79,10 @@ def read_file(benchmark: Benchmark, root: Path, item: Item) -> bytes:
 
 def decoded(benchmark: Benchmark, root: Path, item: Item) -> Image.Image:
     """An image file of any format Pillow knows, as RGB. BadImage where it is none."""
+    data = read_file(benchmark, root, item)
+    refuse_many_scans(data)
     try:
-        with Image.open(io.BytesIO(read_file(benchmark, root, item))) as image:
+        with Image.open(io.BytesIO(data)) as image:
             return image.convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise BadImage(f"it cannot be decoded: {error}") from error

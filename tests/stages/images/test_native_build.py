@@ -1,8 +1,13 @@
 """The reader's extension is compiled where it can be, proved before it is trusted, and its lack is no failure."""
 
+import os
+import re
 import shutil
+import signal
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -20,7 +25,17 @@ needs_avx512 = pytest.mark.skipif(
 @pytest.fixture
 def folder(tmp_path, monkeypatch) -> Path:
     monkeypatch.setattr(build, "_folder", lambda: tmp_path / "extensions")
+    build._proved_here.cache_clear()
     return tmp_path / "extensions"
+
+
+BUILT = build.extension()
+
+
+def built_here(folder: Path) -> Path:
+    """As if it had been built in that folder."""
+    folder.mkdir()
+    return shutil.copy(BUILT, folder / BUILT.name)
 
 
 @needs_extension
@@ -30,6 +45,44 @@ def test_processes_may_build_at_once(folder):
         first, second = pool.map(lambda _: build.build(), range(2))
     assert first == second == build.extension()
     assert list(folder.iterdir()) == [first]
+
+
+@needs_extension
+def test_the_name_holds_what_the_cpu_can_and_another_cpu_proves_it_anew(folder, monkeypatch):
+    built = built_here(folder)
+    assert build.extension() == built and built.stem.endswith(f"-{build._features()}")
+    proved = []
+    monkeypatch.setattr(build, "_failed_proof", lambda path: proved.append(path))
+    monkeypatch.setattr(build, "_features", lambda: "another")
+    other = build.extension()
+    assert other is not None and other.stem.endswith("-another") and other.samefile(built)
+    assert build.extension() == build.build() == other and proved == [built], "proved once, compiled never"
+
+    build._proved_here.cache_clear()
+    monkeypatch.setattr(build, "_features", lambda: "a-third")
+    monkeypatch.setattr(os, "link", mock.Mock(side_effect=PermissionError))
+    assert build.extension() == build.extension() == other and len(proved) == 2, "a folder that cannot be written"
+
+
+@needs_extension
+def test_one_that_another_cpu_could_run_and_this_one_cannot_is_not_taken(folder, monkeypatch, caplog):
+    built = built_here(folder)
+    elsewhere = built.with_name(built.name.replace(build._features(), "elsewhere"))
+    built.unlink()
+    source = folder / "unknown.c"
+    source.write_text("__attribute__((constructor)) static void unknown(void) { __builtin_trap(); }")
+    subprocess.run(["cc", "-shared", "-fPIC", source, "-o", elsewhere], check=True)
+    assert build.extension() is None
+    assert "built on another kind of CPU" in caplog.text and f"ended with {-signal.SIGILL}" in caplog.text
+
+
+def test_the_name_holds_every_instruction_that_the_sources_ask_for():
+    asked = set()
+    for path in build._here().glob("*.c"):
+        for names in re.findall(r'(?:cpu_supports|target|target_clones)\(("[^)]*")\)', path.read_text()):
+            asked |= set(re.findall(r"[a-z0-9_]+", names)) - {"default"}
+    assert {"avx2", "sha"} < asked
+    assert {{"sha": "sha_ni"}.get(name, name) for name in asked} == set(build._ASKED_FOR)
 
 
 @needs_extension

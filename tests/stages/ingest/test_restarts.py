@@ -1,7 +1,10 @@
 """Restart markers written at ingest: other bytes, the same pixels, for readers that skip what they do not need."""
 
+import ctypes
 import io
 import json
+import resource
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +18,7 @@ from infra.errors import UsageError
 from stages.images.decode import decode
 from stages.images.index import parse_index
 from stages.images.native import build
+from stages.images.parts import loaded
 from stages.ingest import restarts
 from stages.ingest.config import IngestConfig
 from stages.ingest.restarts import with_restarts
@@ -62,6 +66,47 @@ def test_other_files_pass_unchanged(form):
         "noise": bytes(range(256)),
     }.get(form) or encoded(image, form)
     assert with_restarts(file) == file
+
+
+def refused_late() -> bytes:
+    """A JPEG that is read whole and refused while it is written: a coefficient of 15 bits, behind 1 MB of comments."""
+
+    def segment(marker: int, body: bytes) -> bytes:
+        return bytes((0xFF, marker)) + (len(body) + 2).to_bytes(2, "big") + body
+
+    zero, largest = b"\x01" + bytes(15) + b"\0", bytes((1, 1, *[0] * 14)) + b"\x0f\0"  # 15 bits, or the block's end
+    return b"".join((
+        b"\xff\xd8", *[segment(0xFE, bytes(65_000))] * 16, segment(0xDB, b"\0" + b"\x10" * 64),
+        segment(0xC0, b"\x08\0\x08\0\x08\x01\x01\x11\0"), segment(0xC4, b"\0" + zero), segment(0xC4, b"\x10" + largest),
+        segment(0xDA, b"\x01\x01\0\0\x3f\0"), bytes((0b00111111, 0b11111111, 0, 0b11011111)), b"\xff\xd9",
+    ))  # fmt: skip
+
+
+@needs_extension
+def test_a_late_refusal_leaves_no_memory_behind():
+    """Called with less room than the file takes, as after a caller who reckoned wrong."""
+    library, written = ctypes.CDLL(str(build.extension())), ctypes.c_size_t()
+    room, sizes = ctypes.create_string_buffer(4096), [ctypes.c_size_t(4096), ctypes.byref(written)]
+
+    def rewrite(file: bytes, times: int) -> float:
+        """MB by which this process grows."""
+        before = resident()
+        for _ in range(times):
+            assert library.vitpipe_tile(file, ctypes.c_size_t(len(file)), room, *sizes) == 1
+        return resident() - before
+
+    rewrite(refused_late(), 3)
+    assert rewrite(refused_late(), 60) < 20  # a megabyte each, if it stayed
+    assert loaded().tile(np.frombuffer(refused_late(), dtype=np.uint8)) is None, "where there is room too: it is late"
+    whole = encoded(textured(64, 64, 2), "JPEG", comment=bytes(60_000))
+    assert library.vitpipe_tile(whole, ctypes.c_size_t(len(whole)), room, *sizes) == 1, "there is no room"
+    large = ctypes.create_string_buffer(len(whole) + 4096)
+    assert library.vitpipe_tile(whole, ctypes.c_size_t(len(whole)), large, ctypes.c_size_t(len(large)), sizes[1]) == 0
+    assert np.array_equal(decode(large.raw[: written.value]), decode(whole))
+
+
+def resident() -> float:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
 
 
 @needs_extension
