@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError
 from infra.errors import IntegrityError, UsageError
 from infra.storage.store import Digest, Store
 from stages.artifacts import File, Frozen
+from stages.seal import seal_of
 
 SCHEMA = 2
 """1 was DeepSpeed's own files, at the world size and ZeRO stage that wrote them."""
@@ -72,8 +73,7 @@ class StepManifest(Frozen):
         return (json.dumps(self.model_dump(mode="json", by_alias=True), indent=1, sort_keys=True) + "\n").encode()
 
     def _digest(self) -> str:
-        content = self.model_dump(mode="json", by_alias=True, exclude={"sha256"})
-        return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+        return seal_of(self.model_dump(mode="json", by_alias=True))
 
     @classmethod
     def parse(cls, data: bytes, name: str) -> Self:

@@ -2,6 +2,7 @@
 
 import json
 import os
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -38,7 +39,10 @@ def commit(run: Store, node: str, at: list[str], by: str, fingerprint: str = "f"
     record = Record(
         schema=1, node=node, stage="ingest", fingerprint=fingerprint, recipe={}, config={}, inputs={"shards": (ref,)},
         output=Report(headline="").facts(), code="c", versions={}, started="now", seconds=1, attempt=by,
-        files=tuple(File(path=place.partition("/")[2], at=place, bytes=1, sha256="0") for place in at),
+        files=tuple(
+            File(path=place.partition("/")[2], at=place, bytes=len(place), sha256=sha256(place.encode()).hexdigest())
+            for place in at
+        ),
     )  # fmt: skip
     run.child(node).write(name, record.model_dump_json(by_alias=True).encode())
 
