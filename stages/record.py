@@ -99,10 +99,10 @@ def parse_record(data: bytes, uri: str, node: str = "", name: str = "record.json
 
 
 def damaged(uri: str, found: str, node: str, name: str = "record.json") -> IntegrityError:
-    """What to say of a record that is not the one that was committed. Nothing of what it names need be lost by it."""
+    """What to say of a result, or of its record, that is not what was committed. Following it loses nothing."""
     check = f"`vitpipe artifacts verify {uri.removesuffix(f'/{node}')} {node}`"
     do = f"restore it from a copy ({check} tells when it is right again), or run under another `name`"
-    return IntegrityError(f"read {uri}/{name}", f"it is damaged: {found}", do)
+    return IntegrityError(f"read {uri}/{name}".rstrip("/"), f"it is damaged: {found}", do)
 
 
 def _node_of(data: bytes, uri: str) -> str:
