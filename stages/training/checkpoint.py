@@ -26,7 +26,7 @@ from stages.training.engine import Engine
 from stages.training.restore import Restore, Resumed
 from stages.training.snapshot import Snapshot
 from stages.training.state_files import LAYOUT, Layout, Run
-from stages.training.steps import STATE, Keep, Place, StepFile, StepManifest, committed
+from stages.training.steps import STATE, Keep, Place, StepFile, StepManifest, committed, unmarked
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +83,12 @@ class Checkpoints:
 
     def resume(self) -> Resumed | None:
         """Load the newest step that is whole, of this attempt and the earlier ones. See `Restore.newest`."""
-        return self.restore.newest(self._out.node, (self._out.attempt, *self._out.earlier))
+        agree.on_first(self._mark, self._rank.rank)
+        return self.restore.newest(self._out.node, self._attempts)
+
+    @property
+    def _attempts(self) -> tuple[str, ...]:
+        return (self._out.attempt, *self._out.earlier)
 
     @property
     def restore(self) -> Restore:
@@ -208,22 +213,28 @@ class Checkpoints:
         return manifest
 
     def _tell_and_prune(self, place: Place, manifest: StepManifest) -> None:
-        """Mark the step as committed and delete what is kept no longer: first what makes it true, then its files.
+        """Mark what is committed and delete what is kept no longer: first what makes it true, then its files.
 
         Later steps, which this run refused when it began, are not counted among the newest.
         """
         size = sum(file.bytes for file in manifest.files)
         text = f"step {manifest.step}: {len(manifest.files)} files, {size} bytes in {place.folder}"
         self._events.emit("checkpoint_committed", text)
-        self._out.put(place.mark, b"")
+        self._mark()
         node = self._out.node
-        places = committed(node, (self._out.attempt, *self._out.earlier), lost=True)
+        places = committed(node, self._attempts, lost=True)
         for old in self._keep.surplus([one for one in places if one.step <= place.step]):
             first = (f"{old.attempt}/{old.mark}", f"{old.folder}/manifest.json")
             paths = [entry.path for entry in node.list(f"{old.folder}/")]
             for path in (*first, *(path for path in paths if path not in first)):
                 self._out.fence.check()
                 node.delete(path)
+
+    def _mark(self) -> None:
+        """On rank 0: say beside each committed step that it was there, also beside those that a killed driver made."""
+        for place in unmarked(self._out.node, self._attempts):
+            self._out.fence.check()
+            self._out.node.write(f"{place.attempt}/{place.mark}", b"")
 
 
 def _prefix(path: Path) -> _Prefix:
