@@ -12,11 +12,10 @@ from typing import Any
 from infra.errors import IntegrityError, NotFound
 from infra.storage.store import Store
 from pipeline.graph import Node
-from stages.record import InputRef, Record, parse_record
+from stages.record import InputRef, Record, records_in
 from stages.seal import SEAL, broken, sealed
 
 HEADER = "attempt.json"
-_RECORD = re.compile(r"record(?:\.\d+)?\.json")
 _NAME = re.compile(r"a(\d+)(?:\.(\d+))?")
 _FILE = re.compile(rf"({_NAME.pattern})/(.+)")
 
@@ -130,11 +129,9 @@ def _read(node: Store, name: str, order: tuple[int, int], pieces: int) -> Attemp
 
 def _naming(node: Store, name: str) -> Record | None:
     """A record of the node that names a file of this attempt. IntegrityError for a damaged record."""
-    for entry in node.list("record"):
-        if _RECORD.fullmatch(entry.path):
-            record = parse_record(node.read(entry.path), node.uri, name=entry.path)
-            if any(file.at.startswith(f"{name}/") for file in record.files):
-                return record
+    for record in records_in(node):
+        if any(file.at.startswith(f"{name}/") for file in record.files):
+            return record
     return None
 
 

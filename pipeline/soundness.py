@@ -55,7 +55,7 @@ def examine(run: Store, nodes: Mapping[str, NodeContents]) -> tuple[Records, lis
             flaws.append(Flaw(id, name, found.found if found else "is missing"))
     flaws += _lost(run, nodes, read)
     for id, node in nodes.items():
-        flaws += [Flaw(id, file.at, problem) for file, problem in absent(_files(read[id].values()), node.sizes())]
+        flaws += [Flaw(id, file.at, problem) for file, problem in absent(files_of(read[id].values()), node.sizes())]
     flaws += _other_manifests(run, nodes, read)
     flaws += _not_what_was_taken(run, nodes, read)
     return read, flaws
@@ -98,7 +98,7 @@ def _read(run: Store, id: str, name: str) -> Committed | IntegrityError | None:
         return error
 
 
-def _files(records: Iterable[Committed]) -> list[File]:
+def files_of(records: Iterable[Committed]) -> list[File]:
     """Every file that they name, once."""
     return list({(file.at, file.bytes): file for one in records for file in one.record.files}.values())
 
@@ -130,7 +130,7 @@ def _other_manifests(run: Store, nodes: Mapping[str, NodeContents], read: Record
     wanted = [
         (id, file)
         for id, node in nodes.items()
-        for file in _files(read[id].values())
+        for file in files_of(read[id].values())
         if file.at.rpartition("/")[2] == _MANIFEST and node.sizes().get(file.at) == file.bytes
     ]
     for (id, file), found in zip(wanted, _at_once(lambda one: _digest(run, *one), wanted), strict=True):

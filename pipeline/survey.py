@@ -13,6 +13,7 @@ from pipeline.graph import Graph
 from pipeline.planned import Facts
 from pipeline.records import Committed, read_committed, read_external
 from pipeline.soundness import absent
+from stages.record import damaged
 
 T = TypeVar("T")
 
@@ -48,7 +49,7 @@ def _external(uri: str) -> Committed | VitpipeError:
     except (UsageError, IntegrityError) as error:
         return error  # the plan says which node it blocks
     if hashlib.sha256(encode(found.record.recipe)).hexdigest() != found.record.fingerprint:
-        return IntegrityError(f"use {uri}", "its record's recipe and fingerprint do not agree", "restore its record")
+        return damaged(uri, "its recipe and fingerprint do not agree", found.record.node)
     return found
 
 

@@ -10,11 +10,14 @@ from pydantic import ConfigDict, Field
 from infra.errors import IntegrityError, UsageError
 from infra.storage.names import checked
 from infra.storage.opening import open_store
+from infra.storage.store import Store
 from stages.artifacts import ARTIFACTS, Artifact, File, Frozen, Origin
 from stages.seal import SEAL, broken
 
 RECORD_SCHEMA: Final = 2
 """From 2 on a record carries its seal; one of 1 has nothing to be held against but who took it."""
+RECORDS: Final = r"record(?:\.\d+)?\.json"
+"""Names of a node's record, and of those that it replaced and which still hold."""
 _NODE = re.compile(rb'"node":\s*"([a-z0-9/-]+)"')
 
 
@@ -116,6 +119,12 @@ def _inside(file: File) -> None:
         checked(file.at)
     except UsageError as error:
         raise ValueError(f"it names {file.path} at {file.at!r}: {error.found}") from error
+
+
+def records_in(node: Store) -> list[Record]:
+    """The record in a node's folder and those that it replaced, `record.{fence}.json`. Errors as `read_record`."""
+    names = (entry.path for entry in node.list("record"))
+    return [parse_record(node.read(name), node.uri, name=name) for name in names if re.fullmatch(RECORDS, name)]
 
 
 def load_artifact(uri: str) -> Artifact:
