@@ -125,7 +125,7 @@ def gc(
     unfinished: Annotated[
         bool, typer.Option("--unfinished", help="Also what an unfinished node might have resumed from.")
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and why; remove nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go, and why.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Remove what neither a record nor a possible resume names; nothing where anything is not as it was committed."""
