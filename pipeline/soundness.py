@@ -3,6 +3,7 @@
 Goes by one listing and small files alone: reads no tensor and no tar, knows no spec, changes nothing.
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -84,7 +85,8 @@ def later(record: Record, than: Record) -> bool:
 
 
 def _fence(record: Record) -> int:
-    return int(record.attempt.removeprefix("a").partition(".")[0])
+    match = re.fullmatch(r"a(\d+)(?:\.\d+)?", record.attempt)
+    return int(match[1]) if match else 0
 
 
 def _difference(file: File, size: int | None) -> str:

@@ -94,10 +94,11 @@ def parse_record(data: bytes, uri: str, node: str = "", name: str = "record.json
                 "update vitpipe",
             )
         record = Record.model_validate({key: value for key, value in fields.items() if key != SEAL})
+        record.model_copy(update={"files": ()}).artifact(uri, "")  # its facts are those of a kind that there is
         for file in record.files:
             _inside(file)
         return record
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, KeyError) as error:
         raise damaged(uri, str(error), node or _node_of(data, uri), name) from error
 
 
