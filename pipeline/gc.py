@@ -110,9 +110,8 @@ class _Left:
             if _family(name) in spared:
                 continue
             reason = self._reason(name)
-            for entry in sorted(
-                entries, key=lambda one: one.path == f"{name}/{HEADER}"
-            ):  # pieces without it are damage
+            header_last = sorted(entries, key=lambda one: one.path == f"{name}/{HEADER}")
+            for entry in header_last:  # pieces without it are damage
                 if entry.path not in self.named and not self._explains(name, entry):
                     yield Garbage(f"{self.node.id}/{entry.path}", entry.bytes, reason)
 

@@ -102,7 +102,7 @@ def _read(run: Store, id: str, name: str) -> Committed | IntegrityError | None:
 
 def files_of(records: Iterable[Committed]) -> list[File]:
     """Every file that they name, once."""
-    return list({(file.at, file.bytes): file for one in records for file in one.record.files}.values())
+    return list({(file.at, file.digest): file for one in records for file in one.record.files}.values())
 
 
 def _lost(run: Store, nodes: Mapping[str, NodeContents], read: Records) -> Iterator[Flaw]:
