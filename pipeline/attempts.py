@@ -12,7 +12,8 @@ from typing import Any
 from infra.errors import IntegrityError, NotFound
 from infra.storage.store import Store
 from pipeline.graph import Node
-from stages.record import InputRef
+from stages.record import InputRef, Record, records_in
+from stages.seal import SEAL, broken, sealed
 
 HEADER = "attempt.json"
 _NAME = re.compile(r"a(\d+)(?:\.(\d+))?")
@@ -56,14 +57,13 @@ def header(node: Node, fingerprint: str, recipe: Mapping[str, Any], inputs: Refs
         "inputs": {name: [ref.model_dump() for ref in refs] for name, refs in inputs.items()},
         **facts,
     }
-    return json.dumps(fields, indent=1).encode()
+    return sealed(fields)
 
 
 def read_attempt(node: Store, name: str) -> Attempt | None:
     """One attempt by its name, its pieces not counted; None when it is not there."""
-    match = _NAME.fullmatch(name)
     try:
-        return _read(node, name, (int(match[1]), int(match[2] or 0)), 0) if match else None
+        return _read(node, name, _order(name), 0) if _NAME.fullmatch(name) else None
     except NotFound:
         return None
 
@@ -71,19 +71,17 @@ def read_attempt(node: Store, name: str) -> Attempt | None:
 def list_attempts(node: Store, pieces: str | None) -> tuple[Attempt, ...]:
     """Every attempt in the node's folder, newest first. IntegrityError for a damaged `attempt.json`, or a lost one."""
     files: dict[str, list[str]] = {}
-    order: dict[str, tuple[int, int]] = {}
     for entry in node.list("a"):
         if match := _FILE.fullmatch(entry.path):
-            name, fence, restart, path = match.groups()
-            files.setdefault(name, []).append(path)
-            order[name] = (int(fence), int(restart or 0))
-    for name, paths in files.items():
-        if HEADER not in paths and (lost := _count(paths, pieces)):  # it is written before all else, and deleted last
-            found = f"it is lost, and beside it are {lost} finished pieces"
-            do = f"restore it from a copy, or remove {node.uri}/{name} to do without them"
-            raise IntegrityError(f"read {node.uri}/{name}/{HEADER}", found, do)
-    begun = sorted((name for name in files if HEADER in files[name]), key=lambda name: order[name], reverse=True)
-    return tuple(_read(node, name, order[name], _count(files[name], pieces)) for name in begun)
+            files.setdefault(match[1], []).append(match[4])
+    return attempts_of(node, files, pieces)
+
+
+def attempts_of(node: Store, files: Mapping[str, Sequence[str]], pieces: str | None) -> tuple[Attempt, ...]:
+    """`list_attempts` of what was listed already: the paths in each attempt's folder, by its name."""
+    found = (_attempt(node, name, paths, _count(paths, pieces)) for name, paths in files.items())
+    begun = (attempt for attempt in found if attempt is not None)
+    return tuple(sorted(begun, key=lambda one: (one.fence, one.restart), reverse=True))
 
 
 def earlier(attempts: Sequence[Attempt], fingerprint: str, inputs: Refs) -> tuple[str, ...]:
@@ -91,17 +89,54 @@ def earlier(attempts: Sequence[Attempt], fingerprint: str, inputs: Refs) -> tupl
     return tuple(attempt.name for attempt in attempts if attempt.fits(fingerprint, inputs))
 
 
+def _attempt(node: Store, name: str, paths: Sequence[str], pieces: int) -> Attempt | None:
+    """One attempt; None for one that was never begun."""
+    order = _order(name)
+    if HEADER in paths:
+        return _read(node, name, order, pieces)
+    if not pieces:
+        return None
+    if record := _naming(node, name):  # a record that has some of its files is of the same recipe and inputs
+        return Attempt(name, *order, record.fingerprint, record.recipe, record.inputs, pieces)
+    found = f"it is lost, and beside it are {pieces} finished pieces"  # it is written before all else, deleted last
+    raise IntegrityError(f"read {node.uri}/{name}/{HEADER}", found, _remedy(node, name))
+
+
+def _order(name: str) -> tuple[int, int]:
+    fence, _, restart = name.removeprefix("a").partition(".")
+    return int(fence), int(restart or 0)
+
+
 def _count(paths: Sequence[str], pieces: str | None) -> int:
-    return sum(re.fullmatch(pieces, path) is not None for path in paths) if pieces else 0
+    """How many pieces; what a regular expression with groups tells by them alone counts once."""
+    found = (re.fullmatch(pieces, path) for path in paths) if pieces else ()
+    return len({match[match.lastindex or 0] for match in found if match})
 
 
 def _read(node: Store, name: str, order: tuple[int, int], pieces: int) -> Attempt:
     where = f"{name}/{HEADER}"
     try:
-        fields = json.loads(node.read(where))
+        data = node.read(where)
+        fields = json.loads(data)
+        if SEAL in fields and (found := broken(data, fields)):
+            raise ValueError(found)
         inputs = {key: tuple(InputRef(**ref) for ref in refs) for key, refs in fields["inputs"].items()}
         return Attempt(name, *order, fields["fingerprint"], fields["recipe"], inputs, pieces)
-    except (ValueError, KeyError, TypeError) as error:
-        raise IntegrityError(
-            f"read {node.uri}/{where}", f"it is damaged: {error!r}", f"remove {node.uri}/{name} and run again"
-        ) from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        found = str(error) if isinstance(error, ValueError) else repr(error)
+        raise IntegrityError(f"read {node.uri}/{where}", f"it is damaged: {found}", _remedy(node, name)) from error
+
+
+def _naming(node: Store, name: str) -> Record | None:
+    """A record of the node that names a file of this attempt. IntegrityError for a damaged record."""
+    for record in records_in(node):
+        if any(file.at.startswith(f"{name}/") for file in record.files):
+            return record
+    return None
+
+
+def _remedy(node: Store, name: str) -> str:
+    """What to do without a readable `attempt.json`, and lose nothing: a record may name files beside it."""
+    if _naming(node, name):
+        return f"restore it from a copy, or remove {node.uri}/{name}/{HEADER} alone: the node's record says the same"
+    return f"restore it from a copy, or move {node.uri}/{name} out of the run: no record names what is in it"

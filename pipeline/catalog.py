@@ -39,7 +39,10 @@ class Stage:
     run: str
     estimate: str
     pieces: str | None = None
-    """Regular expression of the files that are finished pieces of an attempt, which a later attempt may adopt."""
+    """Regular expression of the files that are finished pieces of an attempt, which a later attempt may adopt.
+
+    Where several files tell of one piece, a group in it says of which.
+    """
     carries_weights: bool = False
     """Its output has `native/` weights in it, though it is not called Weights."""
 
@@ -106,7 +109,7 @@ _STAGES = (
         resources="stages.pretrain.config:PretrainResources",
         run="stages.pretrain.run:run",
         estimate="stages.pretrain.estimate:estimate",
-        pieces=r"step-\d+/manifest\.json",
+        pieces=r"step-(\d+)/manifest\.json|committed/step-(\d+)",  # a mark alone tells of a step that was lost
     ),
     Stage(
         "convert",

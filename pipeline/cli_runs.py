@@ -125,20 +125,25 @@ def gc(
     unfinished: Annotated[
         bool, typer.Option("--unfinished", help="Also what an unfinished node might have resumed from.")
     ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go, and why.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Remove what neither a record nor a possible resume names."""
+    """Remove what neither a record nor a possible resume names; nothing where anything is not as it was committed."""
+    from dataclasses import asdict
+
     from pipeline.gc import gc as collect
     from pipeline.runs import find_run
 
     uri = find_run(run).uri
-    removed = collect(uri, unfinished)
+    found = collect(uri, unfinished, dry_run=dry_run)
     if as_json:
-        print_json({"run": uri, "removed": removed.paths, "bytes": removed.bytes})
+        would = {"would_remove": [asdict(one) for one in found.garbage]} if dry_run else {}
+        print_json({"run": uri, "removed": [] if dry_run else found.paths, **would, "bytes": found.bytes})
         return
-    for path in removed.paths:
-        say(f"removed {path}")
-    say(f"{uri}: {len(removed.paths)} files and {removed.bytes:,} bytes removed")
+    for one in found.garbage:
+        say(f"would remove {one.path}: {one.reason}" if dry_run else f"removed {one.path}")
+    would_be = "would be " if dry_run else ""
+    say(f"{uri}: {len(found.garbage)} files and {found.bytes:,} bytes {would_be}removed")
 
 
 @runs.command()

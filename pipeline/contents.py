@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from infra.errors import UsageError
 from infra.storage.opening import open_store
 from infra.storage.store import Entry, Store
+from stages.record import RECORDS
 
 _NAME = r"[a-z0-9][a-z0-9-]{0,62}"
 _ATTEMPT = r"a\d+(?:\.\d+)?"
-_RECORD = r"record(?:\.\d+)?\.json"
 _OBJECT = re.compile(
-    rf"(?P<node>{_NAME}(?:/(?!{_ATTEMPT}/){_NAME})?)/(?:(?P<record>{_RECORD})|(?P<attempt>{_ATTEMPT})/(?P<path>.+))"
+    rf"(?P<node>{_NAME}(?:/(?!{_ATTEMPT}/){_NAME})?)/(?:(?P<record>{RECORDS})|(?P<attempt>{_ATTEMPT})/(?P<path>.+))"
 )
 _RUN_MARKS = ("spec.yaml", "lease.json")
 _LOOK_AT = 5_000
@@ -39,6 +39,11 @@ class NodeContents:
     def sizes(self) -> dict[str, int]:
         """Bytes of every attempt file by its place in the node's folder."""
         return {entry.path: entry.bytes for entries in self.attempts.values() for entry in entries}
+
+
+def is_record(path: str) -> bool:
+    """Whether a file in a node's folder is its record, or one that was replaced and kept."""
+    return re.fullmatch(RECORDS, path) is not None
 
 
 def open_run(uri: str, asked: str) -> Store:

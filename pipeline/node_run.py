@@ -20,7 +20,7 @@ from pipeline.graph import Node
 from pipeline.node_log import PATH, node_log
 from pipeline.planned import Planned
 from pipeline.provenance import code_version, package_versions
-from pipeline.records import Committed, commit, read_committed
+from pipeline.records import COMMITTED, Committed, commit, read_committed
 from pipeline.shared import SharedPieces
 from stages.artifacts import Artifact
 from stages.contract import Inputs, Out, StageContext
@@ -55,7 +55,7 @@ class NodeRun:
 
         Errors: any VitpipeError of the stage as it is; everything else wrapped into one.
         """
-        found = read_committed(self.store)
+        found = read_committed(self.store, self.node.id)
         if found and found.answers(self.wanted.sha256, self.refs):
             return found  # what it takes was computed again and came out the same
         try:
@@ -110,7 +110,16 @@ class NodeRun:
         started, began = _now(), time.monotonic()
         artifact = self.node.stage.run_fn()(self.node.config, self._inputs(), self._context(out))
         record = self._record(out, artifact, started, time.monotonic() - began)
-        return commit(self.store, record, self.driver.lease, replace=self.planned.replaces)
+        committed = commit(self.store, record, self.driver.lease, replace=self.planned.replaces)
+        if committed.record.attempt == out.attempt:
+            self._mark(out, committed)
+        return committed
+
+    def _mark(self, out: Out, committed: Committed) -> None:
+        try:
+            out.put(COMMITTED, committed.sha256.encode())
+        except StorageError as error:  # the record stands, and says more
+            log.warning("%s is committed, but its mark could not be written: %s", self.node.id, error)
 
     def _inputs(self) -> Inputs:
         return Inputs({name: [one.artifact() for one in many] for name, many in self.given.items()})

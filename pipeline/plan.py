@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from infra.errors import DriftError, IntegrityError, UsageError, VitpipeError
 from pipeline.attempts import Attempt, Refs, digests
 from pipeline.catalog import accepts
+from pipeline.damage import damage
 from pipeline.fingerprint import Fingerprint, differences
 from pipeline.graph import Graph, Node, is_uri
 from pipeline.planned import Action, Facts, Plan, Planned
@@ -90,7 +91,7 @@ class _Case:
     permitted: bool
 
     def decide(self) -> Planned:
-        if problem := _problem(self.node, self.facts):
+        if problem := _problem(self.node, self.facts) or damage(self.node, self.graph, self.facts, self.permitted):
             return self._planned("blocked", str(problem), problem=problem)
         upstream = [self.decided[id] for id in self.graph.upstream(self.node.id)]
         waits = tuple(one.node for one in upstream if one.action != "reuse")

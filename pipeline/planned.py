@@ -26,6 +26,8 @@ class Facts:
     """By node, newest first; those of nodes that can simply be reused may be left out."""
     external: Mapping[str, Committed | VitpipeError] = field(default_factory=dict)
     """By URI: another run's artifact, or why it cannot be used."""
+    absent: Mapping[str, str] = field(default_factory=dict)
+    """By node: which files that its record names are missing, or of another size."""
 
     def given(self, ref: str) -> Committed:
         """The artifact that a need names. KeyError while it is not committed, or cannot be used."""

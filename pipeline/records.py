@@ -4,6 +4,7 @@ Knows what makes two records the same result; plans nothing.
 """
 
 import hashlib
+import json
 from dataclasses import dataclass
 
 from infra.errors import AlreadyExists, Changed, DriftError, IntegrityError, NotFound, UsageError
@@ -13,8 +14,11 @@ from pipeline.attempts import Refs, digests
 from stages.artifacts import Artifact
 from stages.contract import Fence
 from stages.record import InputRef, Record, parse_record
+from stages.seal import sealed
 
 RECORD = "record.json"
+COMMITTED = "committed/done"
+"""In an attempt, what tells that its record was committed: of one that is lost it is seen that it was there."""
 
 
 @dataclass(frozen=True)
@@ -44,13 +48,13 @@ class Committed:
         return self.record.fingerprint == fingerprint and digests(self.record.inputs) == digests(inputs)
 
 
-def read_committed(node: Store) -> Committed | None:
-    """The record in the node's folder, or None. UsageError for a newer schema, IntegrityError for a damaged one."""
+def read_committed(node: Store, id: str = "", name: str = RECORD) -> Committed | None:
+    """The record in the folder of the node `id`, or None. UsageError for a newer schema, IntegrityError for damage."""
     try:
-        data, version = node.read_version(RECORD)
+        data, version = node.read_version(name)
     except NotFound:
         return None
-    return Committed(node.uri, parse_record(data, node.uri), data, version)
+    return Committed(node.uri, parse_record(data, node.uri, id, name), data, version)
 
 
 def read_external(uri: str) -> Committed:
@@ -71,7 +75,7 @@ def commit(node: Store, record: Record, fence: Fence, replace: bool = False) -> 
     """
     data = encode(record)
     fence.check()
-    old = read_committed(node)
+    old = read_committed(node, record.node)
     try:
         if old is None:
             return Committed(node.uri, record, data, node.create(RECORD, data))
@@ -85,18 +89,21 @@ def commit(node: Store, record: Record, fence: Fence, replace: bool = False) -> 
 
 
 def encode(record: Record) -> bytes:
-    return record.model_dump_json(by_alias=True, indent=1).encode()
+    """The bytes to commit, with their seal."""
+    fields = record.model_dump(mode="json", by_alias=True)
+    return sealed(fields) if record.is_sealed else json.dumps(fields, indent=1).encode()
 
 
 def _accept(node: Store, record: Record) -> Committed:
     """Adopt what stands there: our own, whose answer was lost, or another's with the same result."""
-    found = read_committed(node)
-    if found is not None and found.answers(record.fingerprint, record.inputs):
+    found = read_committed(node, record.node)
+    if found is None:
+        raise DriftError(f"commit {node.uri}/{RECORD}", "it was removed meanwhile", "run the same command again")
+    if found.answers(record.fingerprint, record.inputs):
         return found
-    what = f"that of another recipe stands there, from {found.record.attempt}" if found else "it was removed meanwhile"
     raise DriftError(
         f"commit {node.uri}/{RECORD}",
-        what,
+        f"that of another recipe stands there, from {found.record.attempt}",
         f"choose another `name`, or run again with --replace {record.node}",
     )
 
@@ -108,5 +115,7 @@ def _keep(node: Store, old: Committed) -> None:
     except AlreadyExists:
         if node.read(name) != old.data:  # the same is our own copy, made before we were killed
             raise IntegrityError(
-                f"keep the old record as {node.uri}/{name}", "another record stands there", "move it away by hand"
+                f"keep the old record as {node.uri}/{name}",
+                "another record stands there",
+                "leave both where they are, `gc` spares what they name, and run under another `name`",
             ) from None

@@ -12,8 +12,9 @@ from infra.errors import IntegrityError, NotFound, UsageError
 from infra.storage import traffic
 from infra.storage.names import checked
 from infra.storage.store import Digest, Store
-from pipeline.contents import committed_nodes, open_run
+from pipeline.contents import committed_nodes, contents, is_record, open_run
 from pipeline.records import Committed, read_committed
+from pipeline.soundness import examine, files_of
 from stages.artifacts import File
 
 _FILES_AT_ONCE = 4
@@ -84,10 +85,18 @@ def get(run_uri: str, node: str, folder: Path, progress: Progress = lambda done,
 def verify(run_uri: str, node: str | None = None, progress: Progress = lambda done, total, path: None) -> list[Finding]:
     """Read every byte of every committed node, or of one, and compare it with the records. `fault` judges the result.
 
-    Errors: UsageError for an unknown run or node; IntegrityError for a damaged record; StorageError.
+    A record that is damaged, lost, or not the one that another node took is a finding too; kept ones are records.
+    Errors: UsageError for an unknown run or node; StorageError.
     """
     run = open_run(run_uri, "verify")
-    work = [(id, file) for id, found in _committed(run_uri, "verify", node) for file in found.record.files]
+    wanted = checked(node) if node else ""
+    nodes = contents(run)
+    records, flaws = examine(run, nodes)
+    mine = {id for id in nodes if not wanted or f"{id}/".startswith(f"{wanted}/")}
+    wrong = [flaw for flaw in flaws if flaw.node in mine and is_record(flaw.path)]
+    if not wrong:
+        committed_nodes(run, "verify", node)  # for who asks for one that there is none of
+    work = [(id, file) for id in sorted(mine) for file in files_of(records[id].values())]
     with _watched(progress, [file for _, file in work]) as finished, ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
 
         def check(one: tuple[str, File]) -> Finding:
@@ -96,7 +105,7 @@ def verify(run_uri: str, node: str | None = None, progress: Progress = lambda do
             finished(file)
             return Finding(id, file.path, file.at, file.bytes, problem)
 
-        return list(pool.map(check, work))
+        return [*(Finding(one.node, one.path, one.path, 0, one.problem) for one in wrong), *pool.map(check, work)]
 
 
 def fault(run_uri: str, findings: Sequence[Finding]) -> IntegrityError | None:
@@ -116,7 +125,7 @@ def fault(run_uri: str, findings: Sequence[Finding]) -> IntegrityError | None:
 def _committed(run_uri: str, asked: str, node: str | None) -> Iterator[tuple[str, Committed]]:
     run = open_run(run_uri, asked)
     for id in committed_nodes(run, asked, checked(node) if node else None):
-        found = read_committed(run.child(id))
+        found = read_committed(run.child(id), id)
         if found is not None:
             yield id, found
 

@@ -12,6 +12,8 @@ from pipeline.fingerprint import Fingerprint, encode, fingerprints
 from pipeline.graph import Graph
 from pipeline.planned import Facts
 from pipeline.records import Committed, read_committed, read_external
+from pipeline.soundness import absent
+from stages.record import damaged
 
 T = TypeVar("T")
 
@@ -20,12 +22,21 @@ _READERS = 16
 
 def survey(run: Store, graph: Graph) -> Facts:
     """Ask the store about every node of the graph in the run's folder. StorageError when it does not answer."""
-    records = {id: found for id, found in _each(graph.nodes, lambda id: read_committed(run.child(id))).items() if found}
+    records = {
+        id: found for id, found in _each(graph.nodes, lambda id: read_committed(run.child(id), id)).items() if found
+    }
     external = _each(graph.uris(), _external)
     wanted = fingerprints(graph, {uri: _fingerprint(found) for uri, found in external.items()})
     open_nodes = [id for id in graph.nodes if not _settled(records.get(id), wanted[id])]
     attempts = _each(open_nodes, lambda id: list_attempts(run.child(id), graph.nodes[id].stage.pieces))
-    return Facts(wanted, records, attempts, external)
+    gone = {id: told for id, told in _each(records, lambda id: _absent(run.child(id), records[id])).items() if told}
+    return Facts(wanted, records, attempts, external, gone)
+
+
+def _absent(node: Store, committed: Committed) -> str:
+    """Which files of the node are missing, or of another size, in words."""
+    found = absent(committed.record.files, {entry.path: entry.bytes for entry in node.list("a")})
+    return "; ".join(f"{file.at} {problem}" for file, problem in found[:5]) + (", and more" if len(found) > 5 else "")
 
 
 def _settled(committed: Committed | None, wanted: Fingerprint) -> bool:
@@ -38,7 +49,7 @@ def _external(uri: str) -> Committed | VitpipeError:
     except (UsageError, IntegrityError) as error:
         return error  # the plan says which node it blocks
     if hashlib.sha256(encode(found.record.recipe)).hexdigest() != found.record.fingerprint:
-        return IntegrityError(f"use {uri}", "its record's recipe and fingerprint do not agree", "restore its record")
+        return damaged(uri, "its recipe and fingerprint do not agree", found.record.node)
     return found
 
 

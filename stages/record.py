@@ -2,15 +2,23 @@
 
 import hashlib
 import json
+import re
 from typing import Any, Final, Literal
 
 from pydantic import ConfigDict, Field
 
 from infra.errors import IntegrityError, UsageError
+from infra.storage.names import checked
 from infra.storage.opening import open_store
+from infra.storage.store import Store
 from stages.artifacts import ARTIFACTS, Artifact, File, Frozen, Origin
+from stages.seal import SEAL, broken
 
-RECORD_SCHEMA: Final = 1
+RECORD_SCHEMA: Final = 2
+"""From 2 on a record carries its seal; one of 1 has nothing to be held against but who took it."""
+RECORDS: Final = r"record(?:\.\d+)?\.json"
+"""Names of a node's record, and of those that it replaced and which still hold."""
+_NODE = re.compile(rb'"node":\s*"([a-z0-9/-]+)"')
 
 
 class InputRef(Frozen):
@@ -24,7 +32,7 @@ class InputRef(Frozen):
 class Record(Frozen):
     """`record.json`: its presence means done. Written last, created conditionally."""
 
-    schema_: Literal[1] = Field(default=RECORD_SCHEMA, alias="schema")
+    schema_: Literal[1, 2] = Field(default=RECORD_SCHEMA, alias="schema")
     node: str
     stage: str
     fingerprint: str
@@ -47,6 +55,11 @@ class Record(Frozen):
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
+    @property
+    def is_sealed(self) -> bool:
+        """Whether a changed bit in it would have been told when it was read."""
+        return self.schema_ >= 2
+
     def artifact(self, uri: str, record_sha256: str) -> Artifact:
         """The typed artifact this record vouches for; `uri` is the node's folder."""
         facts = dict(self.output)
@@ -64,18 +77,55 @@ def read_record(uri: str) -> tuple[Record, str]:
     return parse_record(data, uri), hashlib.sha256(data).hexdigest()
 
 
-def parse_record(data: bytes, uri: str) -> Record:
+def parse_record(data: bytes, uri: str, node: str = "", name: str = "record.json") -> Record:
+    """The record that `{uri}/{name}` holds; `node` is the node's id, where the caller knows it. Errors: `read_record`.
+
+    Where each file lies must be inside the node's folder: whoever deletes or copies goes by it.
+    """
     try:
-        fields = json.loads(data)
-        if fields.get("schema", RECORD_SCHEMA) > RECORD_SCHEMA:
+        fields = {"schema": 1, **json.loads(data)}
+        schema = fields["schema"]
+        if (SEAL in fields or 1 < schema <= RECORD_SCHEMA) and (found := broken(data, fields)):
+            raise ValueError(found)
+        if schema > RECORD_SCHEMA:
             raise UsageError(
-                f"read {uri}/record.json",
-                f"schema {fields['schema']} was written by a newer vitpipe; this one reads up to {RECORD_SCHEMA}",
+                f"read {uri}/{name}",
+                f"schema {schema} was written by a newer vitpipe; this one reads up to {RECORD_SCHEMA}",
                 "update vitpipe",
             )
-        return Record.model_validate(fields)
-    except ValueError as error:
-        raise IntegrityError(f"read {uri}/record.json", f"it is damaged: {error}", "restore the object") from error
+        record = Record.model_validate({key: value for key, value in fields.items() if key != SEAL})
+        record.model_copy(update={"files": ()}).artifact(uri, "")  # its facts are those of a kind that there is
+        for file in record.files:
+            _inside(file)
+        return record
+    except (ValueError, TypeError, KeyError) as error:
+        raise damaged(uri, str(error), node or _node_of(data, uri), name) from error
+
+
+def damaged(uri: str, found: str, node: str, name: str = "record.json") -> IntegrityError:
+    """What to say of a result, or of its record, that is not what was committed. Following it loses nothing."""
+    check = f"`vitpipe artifacts verify {uri.removesuffix(f'/{node}')} {node}`"
+    do = f"restore it from a copy ({check} tells when it is right again), or run under another `name`"
+    return IntegrityError(f"read {uri}/{name}".rstrip("/"), f"it is damaged: {found}", do)
+
+
+def _node_of(data: bytes, uri: str) -> str:
+    """The node that a damaged record is of: as it says itself, if its folder says so too, else the folder's name."""
+    told = match[1].decode() if (match := _NODE.search(data)) else ""
+    return told if told and uri.endswith(f"/{told}") else uri.rpartition("/")[2]
+
+
+def _inside(file: File) -> None:
+    try:
+        checked(file.at)
+    except UsageError as error:
+        raise ValueError(f"it names {file.path} at {file.at!r}: {error.found}") from error
+
+
+def records_in(node: Store) -> list[Record]:
+    """The record in a node's folder and those that it replaced, `record.{fence}.json`. Errors as `read_record`."""
+    names = (entry.path for entry in node.list("record"))
+    return [parse_record(node.read(name), node.uri, name=name) for name in names if re.fullmatch(RECORDS, name)]
 
 
 def load_artifact(uri: str) -> Artifact:

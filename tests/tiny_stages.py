@@ -1,6 +1,7 @@
-"""Two real stages of a few bytes, and runs made of them: for tests of what surrounds a stage.
+"""Three real stages of a few bytes, and runs made of them: for tests of what surrounds a stage.
 
-`make` writes pieces, which a later attempt adopts, then a manifest that makes them true; `add` sums what it is given.
+`make` writes pieces, which a later attempt adopts, then a manifest that makes them true; `train` goes on from its
+newest step that is whole, as `pretrain` does and under that name; `add` sums what it is given.
 """
 
 import hashlib
@@ -12,15 +13,17 @@ from typing import Any
 
 from inprocess import InProcessCluster
 
-from infra.errors import NotFound, Stopped
+from infra.errors import IntegrityError, NotFound, Stopped
 from infra.lease_state import CLOCK, TIMING, Clock, Timing
-from pipeline.catalog import Need, Stage
+from infra.storage.store import Store
+from pipeline.catalog import CATALOG, Need, Stage
 from pipeline.driver import Clusters, Ways
 from pipeline.graph import Graph, Node
 from pipeline.spec import PipelineSpec
 from stages.artifacts import Artifact, File, Score, ShardSet
 from stages.contract import Estimate, Events, Fence, Inputs, Known, StageContext, TaskContext
 from stages.settings import Settings, TaskResources
+from stages.training.steps import Place, StepFile, StepManifest, committed
 
 HOOKS: dict[str, Callable[[StageContext], None]] = {}
 """By node: called in the middle of its work."""
@@ -30,6 +33,11 @@ class MakeConfig(Settings):
     value: int = 1
     """What is written into each piece."""
     pieces: int = 2
+    """How many."""
+
+
+class TrainConfig(Settings):
+    steps: int = 3
     """How many."""
 
 
@@ -43,6 +51,11 @@ STAGES = {
         "make", 1, {"sources": Need("ShardSet", many=True)}, "ShardSet",
         "tiny_stages:MakeConfig", "stages.contract:TaskResources", "tiny_stages:make", "tiny_stages:estimate",
         pieces=r"piece-\d+\.json",
+    ),
+    "train": Stage(
+        "pretrain", 1, {"shards": Need("ShardSet", required=True)}, "ShardSet",
+        "tiny_stages:TrainConfig", "stages.contract:TaskResources", "tiny_stages:train", "tiny_stages:estimate",
+        pieces=CATALOG["pretrain"].pieces,
     ),
     "add": Stage(
         "add", 1, {"shards": Need("ShardSet", required=True, many=True)}, "Score",
@@ -66,6 +79,40 @@ def make(config: MakeConfig, inputs: Inputs, ctx: StageContext) -> Artifact:
         files=(*files, manifest), manifest_sha256=manifest.sha256, num_classes=config.value,
         splits={"train": config.pieces},
     )  # fmt: skip
+
+
+def train(config: TrainConfig, inputs: Inputs, ctx: StageContext) -> Artifact:
+    """Each step adds what the shards sum to. IntegrityError when steps were committed and none is whole."""
+    node, begun = ctx.out.node, committed(ctx.out.node, (ctx.out.attempt, *ctx.out.earlier), lost=True)
+    whole = next((place for place in begun if _whole(node, place)), None)
+    if begun and whole is None:
+        raise IntegrityError(f"resume {ctx.node}", "no step is whole", "restore the objects")
+    state = json.loads(node.read(f"{whole.folder}/state.json")) if whole else 0
+    for step in range(whole.step + 1 if whole else 1, config.steps + 1):
+        state += _sum(inputs.one("shards", ShardSet))
+        file = ctx.out.put(f"step-{step}/state.json", json.dumps(state).encode())
+        listed = (StepFile(path=file.path, bytes=file.bytes, sha256=file.sha256),)
+        manifest = StepManifest(
+            step=step, samples_seen=step, world_size=1, zero=0, precision="fp32", micro_batch=1, files=listed
+        ).sealed()
+        ctx.out.commit(f"step-{step}/manifest.json", manifest.encoded())
+        whole = Place(attempt=ctx.out.attempt, step=step)
+        ctx.out.put(whole.mark, b"")
+        _pause(ctx)
+    assert whole is not None
+    files = whole.files(whole.read(node))
+    piece = files[1].model_copy(update={"path": "piece-0.json"})
+    return ShardSet(
+        files=(*files, piece, ctx.out.put("labels.json", b"{}")), manifest_sha256="", num_classes=1, splits={"train": 1}
+    )
+
+
+def _whole(node: Store, place: Place) -> bool:
+    try:
+        digests = {file.at: file.sha256 for file in place.files(place.read(node))}
+        return all(hashlib.sha256(node.read(at)).hexdigest() == digest for at, digest in digests.items())
+    except (IntegrityError, NotFound):
+        return False
 
 
 def add(config: AddConfig, inputs: Inputs, ctx: StageContext) -> Artifact:

@@ -14,6 +14,7 @@ from infra.errors import StageError
 from stages.artifacts import File, Frozen, Score, ShardSet, Weights
 from stages.contract import Out, TaskContext
 from stages.finetune.config import FinetuneConfig
+from stages.seal import SEAL, seal_of
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ def write_piece(out: Out, trial: Trial, outcome: Outcome) -> File:
     """Leave a finished trial behind, with the digest of its own content; the same bytes in any attempt."""
     content = {"schema": 1, "trial": str(trial), **outcome.model_dump(mode="json")}
     content["weights"] = [{**file, "at": file["path"]} for file in content["weights"]]
-    return out.put(trial.path, json.dumps({"sha256": _digest(content), **content}, indent=1).encode())
+    return out.put(trial.path, json.dumps({SEAL: seal_of(content), **content}, indent=1).encode())
 
 
 def finished(out: Out, trials: Iterable[Trial], choice_sha256: str | None) -> dict[Trial, tuple[Outcome, File]]:
@@ -161,8 +162,8 @@ def finished(out: Out, trials: Iterable[Trial], choice_sha256: str | None) -> di
 def _parse(data: bytes, trial: Trial, attempt: str) -> Outcome | None:
     try:
         content = json.loads(data)
-        signed, name = content.pop("sha256"), content["trial"]
-        if signed != _digest(content) or name != str(trial) or content.pop("schema") != 1:
+        signed, name = content.pop(SEAL), content["trial"]
+        if signed != seal_of(content) or name != str(trial) or content.pop("schema") != 1:
             return None
         del content["trial"]
         content["weights"] = [{**file, "at": f"{attempt}/{file['path']}"} for file in content["weights"]]
@@ -173,10 +174,6 @@ def _parse(data: bytes, trial: Trial, attempt: str) -> Outcome | None:
 
 def _all_there(out: Out, files: Sequence[File]) -> bool:
     return all(out.node.size(file.at) == file.bytes for file in files)
-
-
-def _digest(content: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def _mean(values: Sequence[float]) -> float:

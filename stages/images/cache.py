@@ -121,7 +121,7 @@ def expected(shards: ShardSet, entry: ShardEntry) -> File:
         raise IntegrityError(
             f"read {entry.path} of {shards.uri}",
             f"the record says {file.bytes} bytes, {file.sha256}; the manifest {entry.bytes} bytes, {entry.sha256}",
-            "run the node again with --replace",
+            "restore both from a copy, or ingest again under another `name`",
         )
     return file
 

@@ -93,7 +93,7 @@ def load_manifest(shards: ShardSet) -> Manifest:
         raise IntegrityError(
             f"read {MANIFEST} of {shards.uri}",
             f"SHA-256 {found}, the artifact says {shards.manifest_sha256}",
-            "restore the object, or run the node again with --replace",
+            "restore it from a copy, or ingest again under another `name`",
         )
     fields = json.loads(data)
     if fields.get("schema", 0) > MANIFEST_SCHEMA:

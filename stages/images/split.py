@@ -215,5 +215,5 @@ def _check(index: ShardIndex, entry: ShardEntry, manifest: Manifest, shards: Sha
         raise IntegrityError(
             f"read {entry.index} of {shards.uri}",
             f"labels {(wrong or several)[0]} with {classes} classes" if facts else "it is of another shard",
-            "run the node again with --replace",
+            "restore both from a copy, or ingest again under another `name`",
         )

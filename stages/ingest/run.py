@@ -177,7 +177,7 @@ def _over_budget(bad: Sequence[tuple[Item, str]], findings: Sequence[Finding], a
     return StageError(
         f"ingest {total} images with at most {allowed} bad ones",
         f"{found}: {_first([*map(_as_bad, findings), *bad])}",
-        "repair or remove them, or raise `bad_image_budget`",
+        "repair them, keep them elsewhere, or raise `bad_image_budget`",
     )
 
 

@@ -20,13 +20,14 @@ from infra.faults import reach
 from infra.work import Rank
 from stages.artifacts import File
 from stages.contract import Events, Out
+from stages.record import records_in
 from stages.training import agree
 from stages.training.background import Background
 from stages.training.engine import Engine
 from stages.training.restore import Restore, Resumed
 from stages.training.snapshot import Snapshot
 from stages.training.state_files import LAYOUT, Layout, Run
-from stages.training.steps import STATE, Keep, Place, StepFile, StepManifest, committed
+from stages.training.steps import STATE, Keep, Place, StepFile, StepManifest, committed, unmarked
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +74,7 @@ class Checkpoints:
 
     def __init__(self, engine: Engine, out: Out, scratch: Path, events: Events, rank: Rank, keep: Keep) -> None:
         self._engine, self._out, self._scratch, self._events, self._rank = engine, out, scratch, events, rank
-        self._keep = keep
+        self._keep, self._attempts = keep, (out.attempt, *out.earlier)
         group = dist.new_group(backend="gloo", timeout=timedelta(seconds=_COMMIT_TIMEOUT_S))
         assert isinstance(group, dist.ProcessGroup)  # all ranks are members
         self._group = group
@@ -83,7 +84,8 @@ class Checkpoints:
 
     def resume(self) -> Resumed | None:
         """Load the newest step that is whole, of this attempt and the earlier ones. See `Restore.newest`."""
-        return self.restore.newest(self._out.node, (self._out.attempt, *self._out.earlier))
+        agree.on_first(self._mark, self._rank.rank)
+        return self.restore.newest(self._out.node, self._attempts)
 
     @property
     def restore(self) -> Restore:
@@ -203,27 +205,35 @@ class Checkpoints:
         reach("save:committed", place.step, self._rank.rank)
         try:
             self._tell_and_prune(place, manifest)
-        except StorageError as error:  # this one stands, and the next commit prunes again
+        except _BEARABLE as error:  # this one stands, and the next commit prunes again
             log.warning("step %s is committed, but: %s", place.step, error)
         return manifest
 
     def _tell_and_prune(self, place: Place, manifest: StepManifest) -> None:
-        """Mark the step as committed and delete what is kept no longer: first what makes it true, then its files.
+        """Mark what is committed and delete what is kept no longer: first what makes it true, then its files.
 
-        Later steps, which this run refused when it began, are not counted among the newest.
+        Later steps, which this run refused when it began, are not counted among the newest; what a record names stays.
         """
         size = sum(file.bytes for file in manifest.files)
         text = f"step {manifest.step}: {len(manifest.files)} files, {size} bytes in {place.folder}"
         self._events.emit("checkpoint_committed", text)
-        self._out.put(place.mark, b"")
+        self._mark()
         node = self._out.node
-        places = committed(node, (self._out.attempt, *self._out.earlier), lost=True)
-        for old in self._keep.surplus([one for one in places if one.step <= place.step]):
+        places = committed(node, self._attempts, lost=True)
+        surplus = self._keep.surplus([one for one in places if one.step <= place.step])
+        named = {file.at for record in records_in(node) for file in record.files} if surplus else set()
+        for old in (one for one in surplus if f"{one.folder}/manifest.json" not in named):
             first = (f"{old.attempt}/{old.mark}", f"{old.folder}/manifest.json")
             paths = [entry.path for entry in node.list(f"{old.folder}/")]
             for path in (*first, *(path for path in paths if path not in first)):
                 self._out.fence.check()
                 node.delete(path)
+
+    def _mark(self) -> None:
+        """On rank 0: say beside each committed step that it was there, also beside those that a killed driver made."""
+        for place in unmarked(self._out.node, self._attempts):
+            self._out.fence.check()
+            self._out.node.write(f"{place.attempt}/{place.mark}", b"")
 
 
 def _prefix(path: Path) -> _Prefix:

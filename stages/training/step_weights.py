@@ -10,6 +10,7 @@ from pathlib import Path
 from infra.errors import IntegrityError, NotFound, UsageError
 from infra.storage.store import Store
 from stages.artifacts import Checkpoint, File
+from stages.seal import SEAL, broken
 from stages.training.config import MASKED_PARAMETERS
 from stages.training.state_files import AVERAGE, LAYOUT, WEIGHTS, StateFiles
 from stages.training.steps import STATE, Place, StepManifest, average_files, committed, no_average
@@ -43,10 +44,15 @@ def open_step(checkpoint: Checkpoint, scratch: Path, step: int | None = None, av
 
 
 def kept_steps(checkpoint: Checkpoint) -> dict[int, Place]:
-    """Every committed step of the same recipe that still lies in the node's folder, ascending; the last one too."""
+    """Every committed step of the same recipe that still lies in the node's folder, ascending; the last one too.
+
+    Of a step that two attempts made it is the newer's, which all after it came from.
+    """
     node = checkpoint.store()
-    places = committed(node, _attempts(checkpoint, node))
-    return {place.step: place for place in sorted(places, key=lambda place: place.step)}
+    found: dict[int, Place] = {}
+    for place in committed(node, _attempts(checkpoint, node)):
+        found.setdefault(place.step, place)
+    return dict(sorted(found.items()))
 
 
 def _at(checkpoint: Checkpoint, step: int) -> Checkpoint:
@@ -64,19 +70,27 @@ def _at(checkpoint: Checkpoint, step: int) -> Checkpoint:
 
 
 def _attempts(checkpoint: Checkpoint, node: Store) -> list[str]:
-    """Attempts with the recipe and the inputs of the one that was committed."""
+    """Attempts with the recipe and the inputs of the one that was committed, the newest first."""
     own = checkpoint.file(f"{checkpoint.folder}/manifest.json").at.partition("/")[0]
     wanted = _recipe(node, own)
     named = (_ATTEMPT.fullmatch(entry.path) for entry in node.list("a"))
     others = [match[1] for match in named if match and match[1] != own]
-    return [own, *(name for name in others if wanted is not None and _recipe(node, name) == wanted)]
+    same = [own, *(name for name in others if wanted is not None and _recipe(node, name) == wanted)]
+    return sorted(same, key=lambda name: [int(part) for part in name[1:].split(".")], reverse=True)
 
 
 def _recipe(node: Store, attempt: str) -> tuple[str, list[list[str]]] | None:
-    """Fingerprint and digests of the inputs; None where the attempt does not tell."""
+    """Fingerprint and digests of the inputs; None where the attempt does not tell. IntegrityError for damage."""
+    name = f"{attempt}/attempt.json"
     try:
-        header = json.loads(node.read(f"{attempt}/attempt.json"))
+        data = node.read(name)
+        header = json.loads(data)
+        if SEAL in header and (found := broken(data, header)):
+            raise ValueError(found)
         inputs = [[ref["record_sha256"] for ref in refs] for _, refs in sorted(header["inputs"].items())]
         return header["fingerprint"], inputs
-    except (NotFound, ValueError, KeyError, TypeError, AttributeError):
+    except ValueError as error:
+        do = "restore it from a copy, or use the last step, which the node's record names"
+        raise IntegrityError(f"read {node.uri}/{name}", f"it is damaged: {error}", do) from error
+    except (NotFound, KeyError, TypeError, AttributeError):
         return None

@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError
 from infra.errors import IntegrityError, UsageError
 from infra.storage.store import Digest, Store
 from stages.artifacts import File, Frozen
+from stages.seal import seal_of
 
 SCHEMA = 2
 """1 was DeepSpeed's own files, at the world size and ZeRO stage that wrote them."""
@@ -72,8 +73,7 @@ class StepManifest(Frozen):
         return (json.dumps(self.model_dump(mode="json", by_alias=True), indent=1, sort_keys=True) + "\n").encode()
 
     def _digest(self) -> str:
-        content = self.model_dump(mode="json", by_alias=True, exclude={"sha256"})
-        return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+        return seal_of(self.model_dump(mode="json", by_alias=True))
 
     @classmethod
     def parse(cls, data: bytes, name: str) -> Self:
@@ -167,9 +167,26 @@ def committed(node: Store, attempts: Sequence[str], *, lost: bool = False) -> li
 
     Those deleted by `keep` are not among them; those whose manifest is lost are, if `lost` ones are asked for too.
     """
-    places = set()
-    for attempt in attempts:
-        manifests = (_MANIFEST.fullmatch(entry.path) for entry in node.list(f"{attempt}/step-"))
-        marks = (_MARK.fullmatch(entry.path) for entry in (node.list(f"{attempt}/committed/") if lost else ()))
-        places |= {Place(attempt=attempt, step=int(match[2])) for match in (*manifests, *marks) if match}
+    return _in_order(_listed(node, attempts, *((_MANIFEST, _MARK) if lost else (_MANIFEST,))), attempts)
+
+
+def unmarked(node: Store, attempts: Sequence[str]) -> list[Place]:
+    """Committed steps without their mark: whoever made them was killed, or refused by the store, between the two."""
+    return _in_order(_listed(node, attempts, _MANIFEST) - _listed(node, attempts, _MARK), attempts)
+
+
+def _listed(node: Store, attempts: Sequence[str], *patterns: re.Pattern[str]) -> set[Place]:
+    """The steps of which a file tells that is named so."""
+    folders = {_MANIFEST: "step-", _MARK: "committed/"}
+    names = (
+        (pattern, entry.path)
+        for one in attempts
+        for pattern in patterns
+        for entry in node.list(f"{one}/{folders[pattern]}")
+    )
+    matches = (pattern.fullmatch(path) for pattern, path in names)
+    return {Place(attempt=match[1], step=int(match[2])) for match in matches if match}
+
+
+def _in_order(places: set[Place], attempts: Sequence[str]) -> list[Place]:
     return sorted(places, key=lambda place: (-place.step, attempts.index(place.attempt)))

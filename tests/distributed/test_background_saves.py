@@ -17,8 +17,11 @@ from infra.errors import StorageError
 from infra.storage.local import LocalStore
 from infra.storage.store import Digest
 from infra.work import Rank
+from pipeline.records import encode
+from stages.artifacts import Checkpoint
 from stages.contract import Out
 from stages.pretrain.config import PretrainResources
+from stages.record import Record
 from stages.training.checkpoint import Checkpoints
 from stages.training.engine import Engine
 from stages.training.loop import Facts
@@ -137,6 +140,25 @@ def keeps(scene: Scene) -> None:
     assert scene.steps == [3, 5, 6]  # the newest two, and the milestones
 
 
-@pytest.mark.parametrize("what", [goes_on, waits, bears, keeps])
+def spares(scene: Scene) -> None:
+    """A step that went into a record stays, also when the record was replaced and its recipe is run once more."""
+    scene.save()
+    scene.checkpoints.settle()
+    (made,) = scene.checkpoints.news()
+    files = made.place.files(made.manifest)
+    facts = Checkpoint(folder="step-1", step=1, samples_seen=1, model={}, shards_sha256=()).facts()
+    record = Record(
+        node="n", stage="pretrain", fingerprint="f", recipe={}, config={}, inputs={}, output=facts, files=files,
+        code="c", versions={}, started="now", seconds=1, attempt="a1",
+    )  # fmt: skip
+    scene.store.write("record.1.json", encode(record))
+    for _ in range(4):
+        scene.save()
+    scene.checkpoints.settle()
+    assert scene.steps == [1, 3, 4, 5]
+    assert all(scene.store.size(file.at) == file.bytes for file in files)
+
+
+@pytest.mark.parametrize("what", [goes_on, waits, bears, keeps, spares])
 def test_saves(tmp_path: Path, what: Any) -> None:
     play(tmp_path, what)

@@ -153,6 +153,33 @@ def test_stop_and_gc_of_a_run_that_nobody_runs(vitpipe: Vitpipe) -> None:
     assert json.loads(vitpipe("gc", "tiny.yaml", "--json")[1])["removed"] == []
 
 
+def test_gc_says_what_it_would_remove_and_why(vitpipe: Vitpipe, tmp_path: Path) -> None:
+    vitpipe("run", "tiny.yaml")
+    scrap = tmp_path / "runs/tiny/a/a1/scrap"
+    scrap.write_text("xyz")
+
+    code, out, _ = vitpipe("gc", "tiny.yaml", "--dry-run")
+    would = json.loads(vitpipe("gc", "tiny.yaml", "--dry-run", "--json")[1])
+
+    assert code == 0 and "would remove a/a1/scrap: its node is committed, and no record names it" in out
+    assert would["removed"] == [] and would["bytes"] == 3
+    (one,) = would["would_remove"]
+    assert one == {"path": "a/a1/scrap", "bytes": 3, "reason": "its node is committed, and no record names it"}
+    assert scrap.exists()
+    assert json.loads(vitpipe("gc", "tiny.yaml", "--json")[1])["removed"] == ["a/a1/scrap"] and not scrap.exists()
+
+
+def test_gc_of_a_damaged_run_removes_nothing(vitpipe: Vitpipe, tmp_path: Path) -> None:
+    vitpipe("run", "tiny.yaml")
+    (tmp_path / "runs/tiny/a/a1/scrap").write_text("xyz")
+    record = tmp_path / "runs/tiny/b/record.json"
+    record.write_bytes(record.read_bytes().replace(b"a1/piece-0.json", b"a1/qiece-0.json"))
+    for verb in (("gc", "tiny.yaml"), ("gc", "tiny.yaml", "--dry-run"), ("plan", "tiny.yaml"), ("run", "tiny.yaml")):
+        code, _, err = vitpipe(*verb)
+        assert code == 8 and "damaged" in err and "artifacts verify" in err and "--replace" not in err
+    assert (tmp_path / "runs/tiny/a/a1/scrap").exists()
+
+
 def test_a_run_without_a_report_has_none_to_show(vitpipe: Vitpipe) -> None:
     vitpipe("run", "tiny.yaml")
 

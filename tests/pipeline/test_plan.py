@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 from tiny_stages import tiny_spec
 
-from infra.errors import DriftError, UsageError
+from infra.errors import DriftError, IntegrityError, UsageError
 from pipeline.attempts import Attempt
 from pipeline.fingerprint import fingerprints
 from pipeline.graph import Graph
 from pipeline.plan import make_plan, refusal
 from pipeline.planned import Facts
 from pipeline.records import Committed, encode
-from stages.artifacts import ShardSet
+from stages.artifacts import File, ShardSet
 from stages.record import Record
 
 NODES: dict[str, Any] = {
@@ -126,6 +126,60 @@ def test_another_record_of_an_input_is_drift() -> None:
     assert [planned.action for planned in plan.nodes.values()] == ["reuse", "drifted", "blocked", "reuse"]
     assert plan.nodes["b"].differences[0].startswith("inputs.sources record ")
     assert actions(facts, NODES, ("a",)) == ["reuse", "run", "run", "reuse"]
+
+
+def as_before_seals(facts: Facts, *nodes: str, **changes: Any) -> Facts:
+    """Those nodes' records as an earlier version wrote them, each taken by who needs it; then changed."""
+    records = dict(facts.records)
+    for id, node in graph_of().nodes.items():
+        if id in records:
+            inputs = {name: tuple(records[ref].ref for ref in refs) for name, refs in node.needs.items()}
+            schema = 1 if id in nodes else 2
+            record = records[id].record.model_copy(update={"schema_": schema, "inputs": inputs})
+            records[id] = replace(records[id], record=record, data=encode(record))
+    for id in nodes if changes else ():
+        record = records[id].record.model_copy(update=changes)
+        records[id] = replace(records[id], record=record, data=encode(record))
+    return replace(facts, records=records)
+
+
+def test_an_old_record_whose_bytes_alone_differ_is_damaged_and_never_to_be_replaced() -> None:
+    assert actions(as_before_seals(facts_of("a b c other"), "a")) == ["reuse"] * 4
+    plan = make_plan(graph_of(), as_before_seals(facts_of("a b c other"), "a", started="than"))
+    assert [planned.action for planned in plan.nodes.values()] == ["blocked", "blocked", "blocked", "reuse"]
+    error = refusal(plan, "file:///nowhere")
+    assert isinstance(error, IntegrityError) and "damaged" in error.found and "b took" in error.found
+    assert "`vitpipe artifacts verify file:///nowhere a`" in error.do and "--replace" not in str(error)
+    assert refusal(make_plan(graph_of(), as_before_seals(facts_of("a b c"), "a", started="x"), ("a",)), "x").code == 8  # type: ignore[union-attr]
+    recipe = {"stage": "make", "version": 2}
+    plan = make_plan(graph_of(), as_before_seals(facts_of("other"), "other", recipe=recipe))
+    assert "recipe and its fingerprint do not agree" in plan.nodes["other"].reason
+
+
+def test_an_old_record_that_was_computed_again_is_drift() -> None:
+    facts = as_before_seals(facts_of("a b c other"), "a", attempt="a2")
+    assert make_plan(graph_of(), facts).nodes["b"].action == "drifted"
+    files = (File(path="x", at="a1/x", bytes=1, sha256="0"),)  # none of a2: its name was changed, not its content
+    facts = as_before_seals(facts_of("a b c other"), "a", attempt="a2", files=files)
+    assert make_plan(graph_of(), facts).nodes["a"].action == "blocked"
+
+
+def test_a_lost_record_is_damage_where_it_was_taken_and_its_files_are_there() -> None:
+    facts = facts_of("a b c other", attempts={"a": (attempt("a1"),)})
+    facts = replace(facts, records={id: record for id, record in facts.records.items() if id != "a"})
+    error = refusal(make_plan(graph_of(), facts), "file:///nowhere")
+    assert isinstance(error, IntegrityError) and "is lost, and b took one" in error.found
+    assert "/nowhere a`" in error.do and "--replace" not in str(error)
+    assert actions(facts, NODES, ("a",))[0] == "resume", "who knows of no copy may make it anew"
+
+
+def test_a_missing_file_is_damage_of_what_would_be_used() -> None:
+    facts = facts_of("a b c other", absent={"b": "a1/x is missing"})
+    plan = make_plan(graph_of(), facts)
+    assert [planned.action for planned in plan.nodes.values()] == ["reuse", "blocked", "blocked", "reuse"]
+    assert "a1/x is missing" in plan.nodes["b"].reason and refusal(plan, "x").code == 8  # type: ignore[union-attr]
+    wanted = changed(b={"value": 5})
+    assert actions(facts_of("a b c other", wanted, absent=facts.absent), wanted, ("b",))[1] == "run"
 
 
 def test_a_result_whose_input_is_computed_again_is_drift() -> None:

@@ -1,17 +1,22 @@
 """The commit of a node: once, adopted when equal, refused when not, replaced on request with the old one kept."""
 
+import json
+import random
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny_stages import tiny_spec
 
 from infra.errors import AlreadyExists, Changed, DriftError, IntegrityError, LeaseLost, UsageError
 from infra.storage.local import LocalStore
-from pipeline.attempts import earlier, list_attempts
+from pipeline.attempts import earlier, header, list_attempts
+from pipeline.catalog import CATALOG
 from pipeline.provenance import code_version, package_versions
 from pipeline.records import commit, encode, read_committed, read_external
-from stages.artifacts import ShardSet
-from stages.record import InputRef, Record
+from stages.artifacts import File, ShardSet
+from stages.record import InputRef, Record, parse_record
+from stages.seal import sealed
 
 
 class Held:
@@ -48,6 +53,39 @@ def test_the_first_commit_is_the_record(node: LocalStore) -> None:
     done = commit(node, record(), Held())
     assert node.read("record.json") == done.data == encode(record())
     assert read_committed(node) == done and done.artifact().origin.record_sha256 == done.sha256  # type: ignore[union-attr]
+
+
+def test_no_flipped_bit_and_no_cut_of_a_record_is_believed(node: LocalStore) -> None:
+    data = encode(record(inputs=taking("1" * 64)))
+    for at in range(len(data)):
+        for changed in (data[:at], *(data[:at] + bytes([data[at] ^ (1 << bit)]) + data[at + 1 :] for bit in range(8))):
+            with pytest.raises(IntegrityError):
+                parse_record(changed, f"{node.uri}/n", "n")
+
+
+def test_a_damaged_record_names_who_checks_it_and_advises_no_replacement(node: LocalStore) -> None:
+    store = node.child("r/transfer/b-16")
+    data = encode(record().model_copy(update={"node": "transfer/b-16"}))
+    for changed in (data.replace(b'"seconds": 1.0', b'"seconds": 1.5'), data[:99], data[:10]):
+        store.write("record.json", changed)
+        with pytest.raises(IntegrityError) as told:
+            read_committed(store, "transfer/b-16")
+        assert f"`vitpipe artifacts verify {node.uri}/r transfer/b-16`" in told.value.do
+        assert "damaged" in told.value.found and "--replace" not in str(told.value)
+    store.write("record.json", data[:99])
+    with pytest.raises(IntegrityError, match="r transfer/b-16`"):
+        read_committed(store)  # by what is left of its own words
+
+
+def test_records_of_earlier_versions_carry_no_seal_and_newer_ones_are_refused_by_name(node: LocalStore) -> None:
+    old = record().model_copy(update={"schema_": 1})
+    node.write("record.json", old.model_dump_json(by_alias=True, indent=1).encode())
+    assert read_committed(node).record == old and b'"sha256"' not in encode(old)  # type: ignore[union-attr]
+    for content in ({**json.loads(encode(record())), "schema": 99, "more": 1}, {"schema": 99}):
+        fields = {key: value for key, value in content.items() if key != "sha256"}
+        node.write("record.json", sealed(fields) if len(fields) > 1 else json.dumps(fields).encode())
+        with pytest.raises(UsageError, match="Schema 99 was written by a newer vitpipe"):
+            read_committed(node)
 
 
 def test_an_equal_result_is_adopted(node: LocalStore) -> None:
@@ -147,6 +185,36 @@ def test_a_damaged_attempt_is_named(node: LocalStore) -> None:
     node.write("a1/attempt.json", b"{")
     with pytest.raises(IntegrityError, match=r"a1/attempt\.json"):
         list_attempts(node, None)
+
+
+def test_no_flipped_bit_of_an_attempt_makes_a_resume_forget_it(node: LocalStore) -> None:
+    net = tiny_spec(Path("/nowhere"), {"n": {}}).graph.nodes["n"]
+    data = header(net, "f", {"stage": "make"}, taking("1"), code="c")
+    node.write("a1/attempt.json", data)
+    assert [one.fingerprint for one in list_attempts(node, None)] == ["f"]
+    rng = random.Random(3)
+    for at in range(0, len(data), 3):
+        node.write("a1/attempt.json", data[:at] + bytes([data[at] ^ (1 << rng.randrange(8))]) + data[at + 1 :])
+        try:
+            (found,) = list_attempts(node, None)
+        except IntegrityError:
+            continue
+        assert found.fits("f", taking("1")), data[at - 20 : at + 20]  # the name of the seal itself, and nothing else
+
+
+def test_an_attempt_whose_header_is_lost_is_told_by_a_record_that_names_its_files(node: LocalStore) -> None:
+    node.write("a1/step-1/manifest.json", b"")
+    files = (File(path="step-1/manifest.json", at="a1/step-1/manifest.json", bytes=0, sha256="0"),)
+    node.write("record.1.json", encode(record("a2", "g", taking("2")).model_copy(update={"files": files})))
+    (found,) = list_attempts(node, r"step-\d+/manifest\.json")
+    assert (found.name, found.pieces) == ("a1", 1) and found.fits("g", taking("2"))
+
+
+def test_a_step_and_its_mark_are_one_piece_and_a_mark_alone_is_one_too(node: LocalStore) -> None:
+    begin(node, "a1")
+    for path in ("step-1/manifest.json", "committed/step-1", "committed/step-2", "committed/done"):
+        node.write(f"a1/{path}", b"")
+    assert [one.pieces for one in list_attempts(node, CATALOG["pretrain"].pieces)] == [2]
 
 
 def test_an_attempt_that_lost_its_header_is_named_where_pieces_are(node: LocalStore) -> None:

@@ -1,6 +1,7 @@
 """Artifacts are fetched whole and right, or not at all; what was damaged behind a record's back is named."""
 
 import hashlib
+import json
 import os
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from infra.storage.store import Store
 from pipeline.retrieval import fault, get, list_files, verify
 from stages.artifacts import File, ShardSet
 from stages.record import Record
+from stages.seal import sealed
 
 CONTENT = {"train-000000.tar": os.urandom(300_000), "manifest.json": b"{}", "sub/empty.txt": b""}
 
@@ -99,6 +101,31 @@ def test_damage_is_found_and_named(run, tmp_path, how, says):
     with pytest.raises(IntegrityError, match=r"train-000000\.tar"):
         get(run.uri, "glyphs", tmp_path / "out")
     assert not (tmp_path / "out" / "train-000000.tar").exists()
+
+
+@pytest.mark.parametrize("how", ["cut", "flipped", "lost", "kept"])
+def test_verify_tells_damaged_and_lost_records_and_goes_on(run, how):
+    fields = json.loads(run.read("glyphs/record.json"))
+    fields = {key: value for key, value in fields.items() if key != "sha256"} | {"schema": 2}
+    data, ref = sealed(fields), {"uri": f"{run.uri}/glyphs", "fingerprint": "f"}
+    taker = json.loads(run.read("transfer/b-16/record.json"))
+    taker["inputs"] = {"data": [{**ref, "record_sha256": hashlib.sha256(data).hexdigest()}]}
+    run.write("transfer/b-16/record.json", json.dumps(taker).encode())
+    run.write("glyphs/record.json", data)
+    assert fault(run.uri, verify(run.uri)) is None
+    if how == "lost":
+        run.delete("glyphs/record.json")
+    elif how == "kept":
+        run.write("glyphs/record.1.json", data.replace(b'"a1/manifest.json"', b'"a1/manifest.jsom"'))
+    else:
+        run.write(
+            "glyphs/record.json", data[:-9] if how == "cut" else data.replace(b'"started": "now"', b'"started": "not"')
+        )
+    for node in (None, "glyphs"):
+        wrong = fault(run.uri, verify(run.uri, node))
+        name = "record.1.json" if how == "kept" else "record.json"
+        assert wrong is not None and f"glyphs/{name}" in str(wrong) and "--replace" not in str(wrong)
+    assert fault(run.uri, verify(run.uri, "transfer")) is None
 
 
 @pytest.mark.parametrize("ask", [list_files, lambda run, node: get(run, node, Path("/x")), verify])

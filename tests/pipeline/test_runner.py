@@ -83,7 +83,7 @@ def test_a_run_commits_every_node_and_gives_the_run_up(tmp_path: Path) -> None:
     assert [ref["record_sha256"] for ref in record["inputs"]["shards"]] == [
         outcome.committed[node].sha256 for node in "ab"
     ]
-    assert record["schema"] == 1 and record["attempt"] == "a1" and record["estimate"] == {"notes": [], "steps": 1}
+    assert record["schema"] == 2 and record["attempt"] == "a1" and record["estimate"] == {"notes": [], "steps": 1}
     assert record["code"] and record["versions"]["torch"]
     assert read_lease(store(tmp_path)).holder is None  # type: ignore[union-attr]
     assert YAML(typ="safe").load(store(tmp_path).read("spec.yaml")).keys() == CHAIN.keys()

@@ -123,11 +123,13 @@ def test_a_stop_commits_and_the_next_attempt_goes_on_as_if_nothing_was(tmp_path:
 def test_a_finished_run_without_a_record_only_builds_its_artifact(tmp_path: Path, shards: ShardSet) -> None:
     first = context(tmp_path)
     wanted = curve(first, pretrain(recipe(), first, shards))
+    first.out.node.delete("a1/committed/step-10")  # killed between the manifest and its mark
     again = context(tmp_path, "a2", ("a1",))
     made = pretrain(recipe(), again, shards)
     assert curve(again, made) == wanted
     assert made.file("step-10/manifest.json").at.startswith("a1/")
     assert not list(again.out.node.list("a2/step-"))
+    assert first.out.node.size("a1/committed/step-10") is not None, "it would not be missed if it were lost"
 
 
 def test_a_lost_lease_ends_training_without_a_checkpoint(tmp_path: Path, shards: ShardSet) -> None:

@@ -7,7 +7,7 @@ import pytest
 from infra.errors import IntegrityError, UsageError
 from infra.storage.opening import open_store
 from stages.training.seeds import key
-from stages.training.steps import Keep, Place, StepFile, StepManifest, committed
+from stages.training.steps import Keep, Place, StepFile, StepManifest, committed, unmarked
 
 MANIFEST = StepManifest(
     step=4, samples_seen=64, world_size=2, zero=1, precision="fp32", micro_batch=8,
@@ -50,6 +50,19 @@ def test_a_step_that_was_marked_is_found_without_its_manifest(tmp_path: Path) ->
     found = committed(node, ("a2", "a1"), lost=True)
     assert [(place.attempt, place.step) for place in found] == [("a1", 20), ("a1", 4)]
     assert [place.step for place in committed(node, ("a2", "a1"))] == [4]
+    assert unmarked(node, ("a2", "a1")) == []
+
+
+def test_steps_that_lack_their_mark_are_found(tmp_path: Path) -> None:
+    node = open_store(f"file://{tmp_path}")
+    for path in (
+        "a1/step-4/manifest.json",
+        "a1/committed/step-4",
+        "a1/step-8/manifest.json",
+        "a2/step-4/manifest.json",
+    ):
+        node.write(path, b"")
+    assert [(place.attempt, place.step) for place in unmarked(node, ("a2", "a1"))] == [("a1", 8), ("a2", 4)]
 
 
 def test_what_is_kept_no_longer() -> None:

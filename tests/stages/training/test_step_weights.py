@@ -38,6 +38,26 @@ def test_a_step_of_another_recipe_is_none_of_ours(trained: Checkpoint, tmp_path:
     assert list(kept_steps(trained)) == [3, 4, 5], "the recipe alone kept it out"
 
 
+def test_of_a_step_that_two_attempts_made_the_newer_one_counts(tmp_path: Path) -> None:
+    """a2 refused step 4 of a1 and made it again; by their names a10 would come before a2."""
+    for attempt, seed in (("a1", 1), ("a2", 2), ("a2.1", 3), ("a10", 4)):
+        put_step(tmp_path, tiny(), attempt, 4, seed)
+    trained = commit_steps(*put_step(tmp_path, tiny(), "a11", 5, seed=5), tiny(), 5)
+    assert {step: place.attempt for step, place in kept_steps(trained).items()} == {4: "a10", 5: "a11"}
+    found, wanted = open_step(trained, tmp_path / "scratch", 4), random_state(tiny(), 4)
+    assert all(torch.equal(torch.from_numpy(found.array(name)), wanted[name]) for name in wanted)
+
+
+@pytest.mark.parametrize("content", ['{"finger', '{"fingerprint": "f", "inputs": {}, "sha256": "0"}'])
+def test_a_damaged_attempt_is_told_and_its_steps_are_not_forgotten(
+    trained: Checkpoint, tmp_path: Path, content: str
+) -> None:
+    (tmp_path / "store/test/net/a1/attempt.json").write_text(content)
+    with pytest.raises(IntegrityError, match=r"a1/attempt\.json.*Restore it from a copy"):
+        open_step(trained, tmp_path / "scratch", 3)
+    assert open_step(trained, tmp_path / "scratch").shapes, "the last step, which its record names, needs no attempt"
+
+
 def test_a_flipped_byte_of_a_kept_step_is_found(trained: Checkpoint, tmp_path: Path) -> None:
     path = tmp_path / "store/test/net/a1/step-3/state/weights-00000.safetensors"
     data = bytearray(path.read_bytes())
