@@ -141,10 +141,10 @@ def read_lease(run: Store) -> LeaseState | None:
 def read_stop(run: Store, fence: int) -> str | None:
     """Why the driver with that fence is asked to end, or None."""
     try:
-        fields: dict[str, Any] = json.loads(run.read(STOP))
+        fields: dict[str, Any] = dict(json.loads(run.read(STOP)))
     except NotFound:
         return None
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise IntegrityError(f"read {run.uri}/{STOP}", f"it is damaged: {error}", "stop the run again") from error
     return str(fields.get("reason", "stop")) if fields.get("fence") == fence else None
 
