@@ -99,7 +99,7 @@ def _read(node: Store, name: str, order: tuple[int, int], pieces: int) -> Attemp
     where = f"{name}/{HEADER}"
     try:
         fields = json.loads(node.read(where))
-        inputs = {key: tuple(InputRef(**ref) for ref in refs) for key, refs in {**fields["inputs"]}.items()}
+        inputs = {key: tuple(InputRef(**ref) for ref in refs) for key, refs in fields["inputs"].items()}
         return Attempt(name, *order, fields["fingerprint"], fields["recipe"], inputs, pieces)
     except (ValueError, KeyError, TypeError) as error:
         raise IntegrityError(

@@ -13,8 +13,8 @@ PROBE = "probe.json"
 """Lies beside a run's lease and stays: a run may not delete there. No record and no listing names it."""
 SECOND_CREATE = "its server takes a second `If-None-Match: *` create of one name"
 REMEDY = (
-    "use another bucket, server (AWS S3, Ceph, MinIO) or a folder; if the bucket keeps versions, suspend that: Ceph 16 "
-    "then heeds no condition"
+    "if the bucket keeps versions, suspend that (in such buckets Ceph 16 heeds no condition), or use another bucket, "
+    "server (AWS S3, Ceph, MinIO) or a folder"
 )
 
 
