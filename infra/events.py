@@ -4,6 +4,7 @@ Knows no kinds: who emits names them.
 """
 
 import json
+import re
 import secrets
 import time
 from collections.abc import Iterator
@@ -11,10 +12,12 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from infra.errors import IntegrityError, NotFound
+from infra.at_once import answers
+from infra.errors import NotFound
 from infra.storage.store import Store
 
 FOLDER = "events/"
+_NAME = re.compile(r"(\d{20})-(\d+)-.*\.json")
 
 
 @dataclass(frozen=True)
@@ -49,8 +52,7 @@ class StoreEvents:
     def write(self, kind: str, text: str) -> Event:
         """Write one event under a name that no other has; what was written."""
         now_ns = time.time_ns()
-        stamp = datetime.fromtimestamp(now_ns / 1e9, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        event = Event(stamp, self.fence, self.node, kind, text)
+        event = Event(_stamp(now_ns), self.fence, self.node, kind, text)
         name = f"{now_ns:020d}-{self.fence}-{secrets.token_hex(4)}.json"
         self.run.write(FOLDER + name, json.dumps(event.to_json()).encode())
         return replace(event, name=name)
@@ -59,14 +61,45 @@ class StoreEvents:
         return replace(self, node=node)
 
 
-def read_events(run: Store, after: str = "") -> Iterator[Event]:
-    """Events of the run in that folder, oldest first, those up to the one named `after` left out."""
-    for entry in run.list(FOLDER):
-        name = entry.path.removeprefix(FOLDER)
-        if name > after and name.endswith(".json"):
-            try:
-                yield Event(**json.loads(run.read(entry.path)), name=name)
-            except NotFound:
-                continue  # collected as garbage since it was listed
-            except (ValueError, TypeError) as error:
-                raise IntegrityError(f"read {run.uri}/{entry.path}", f"damaged: {error}", "delete it") from error
+def read_events(run: Store, after: str = "", tail: int | None = None) -> Iterator[Event]:
+    """Events of the run in that folder, oldest first, those up to the one named `after` left out.
+
+    With `tail`, the last so many alone; no others are read. One that cannot be understood is given in its place as an
+    event of kind `damaged`.
+    """
+    listed = (entry.path.removeprefix(FOLDER) for entry in run.list(FOLDER))
+    names = [name for name in listed if name > after and name.endswith(".json")]
+    for event in answers(lambda name: _read(run, name), names if tail is None else names[max(0, len(names) - tail) :]):
+        if event is not None:
+            yield event
+
+
+def _read(run: Store, name: str) -> Event | None:
+    """The event; None when it was collected as garbage since it was listed."""
+    try:
+        data = run.read(FOLDER + name)
+    except NotFound:
+        return None
+    try:
+        fields = json.loads(data)
+        return _event(fields["time"], fields["fence"], fields["node"], fields["kind"], fields["text"], name)
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        return _damaged(name, repr(error))
+
+
+def _event(time: Any, fence: Any, node: Any, kind: Any, text: Any, name: str) -> Event:
+    for value, wanted in ((time, str), (fence, int), (node, str), (kind, str), (text, str)):
+        if not isinstance(value, wanted):
+            raise TypeError(f"{value!r:.60} is not {wanted.__name__}")
+    return Event(time, fence, node, kind, text, name)
+
+
+def _damaged(name: str, why: str) -> Event:
+    """Where the event's name tells when and under which fence it was written, that is kept."""
+    match = _NAME.fullmatch(name)
+    time, fence = (_stamp(int(match[1])), int(match[2])) if match else ("", 0)
+    return Event(time, fence, "", "damaged", f"damaged event: {name} ({why})", name)
+
+
+def _stamp(now_ns: int) -> str:
+    return datetime.fromtimestamp(now_ns / 1e9, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

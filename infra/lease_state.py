@@ -141,12 +141,12 @@ def read_lease(run: Store) -> LeaseState | None:
 def read_stop(run: Store, fence: int) -> str | None:
     """Why the driver with that fence is asked to end, or None."""
     try:
-        fields: dict[str, Any] = json.loads(run.read(STOP))
+        fields: dict[str, Any] = {**json.loads(run.read(STOP))}
+        return str(fields.get("reason", "stop")) if fields["fence"] == fence else None
     except NotFound:
         return None
-    except ValueError as error:
-        raise IntegrityError(f"read {run.uri}/{STOP}", f"it is damaged: {error}", "stop the run again") from error
-    return str(fields.get("reason", "stop")) if fields.get("fence") == fence else None
+    except (ValueError, TypeError, KeyError) as error:
+        raise IntegrityError(f"read {run.uri}/{STOP}", f"it is damaged: {error!r}", "stop the run again") from error
 
 
 def write_stop(run: Store, fence: int, reason: str) -> None:

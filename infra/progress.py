@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from infra.errors import NotFound, StorageError
+from infra.errors import IntegrityError, NotFound, StorageError
 from infra.storage.store import Store
 
 PROGRESS = "progress.json"
@@ -104,12 +104,31 @@ class _Writer:
 
 
 def read_progress(node: Store) -> dict[str, Any] | None:
-    """The newest written progress of a node, or None. Callers compare its `fence` with the lease's."""
+    """The newest written progress of a node, or None. Callers compare its `fence` with the lease's.
+
+    IntegrityError for one that no vitpipe wrote: it is information only, and whoever runs the node writes it anew.
+    """
     try:
-        fields: dict[str, Any] = json.loads(node.read(PROGRESS))
-    except (NotFound, ValueError):
-        return None  # not there, or half a thought of somebody's: it is information only
-    return fields
+        fields: Any = json.loads(node.read(PROGRESS))
+    except NotFound:
+        return None
+    except (ValueError, RecursionError) as error:
+        raise _damaged(node, repr(error)) from error
+    for name, kind in _KINDS.items():
+        if not isinstance(fields, dict) or not isinstance(fields.get(name), kind):
+            raise _damaged(node, f"{name} is missing or of another type")
+    if not all(isinstance(rank, dict) and "rank" in rank for rank in fields.get("ranks") or ()):
+        raise _damaged(node, "ranks are not as they should be")
+    return dict(fields)
+
+
+_KINDS = {
+    "attempt": str, "fence": int, "step": int | None, "total": int | None, "ranks": list | None, "metrics": dict | None,
+}  # fmt: skip
+
+
+def _damaged(node: Store, why: str) -> IntegrityError:
+    return IntegrityError(f"read {node.uri}/{PROGRESS}", f"it is damaged: {why}", "run the same command again")
 
 
 _lock = threading.Lock()

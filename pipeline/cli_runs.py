@@ -45,12 +45,16 @@ def status(
 
 
 @runs.command()
-def events(run: RunName, as_json: AsJson = False) -> None:
+def events(
+    run: RunName,
+    tail: Annotated[int | None, typer.Option(metavar="N", min=1, help="Only the last N.", show_default=False)] = None,
+    as_json: AsJson = False,
+) -> None:
     """List what happened, oldest first."""
     from infra.events import read_events
     from pipeline.runs import known_run
 
-    for event in read_events(known_run(run, "list the events of").store):
+    for event in read_events(known_run(run, "list the events of").store, tail=tail):
         print_json(event.to_json()) if as_json else say(
             f"{event.time} {event.node or 'run'} {event.kind}: {event.text}"
         )

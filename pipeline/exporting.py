@@ -4,8 +4,10 @@ import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
-from infra.errors import StorageError, VitpipeError
+from infra.at_once import by_key
+from infra.errors import IntegrityError, StorageError, VitpipeError
 from infra.metrics import Exporter, count_storage, publish_progress
 from infra.progress import read_progress
 from infra.storage.store import Store
@@ -44,9 +46,17 @@ def exporting(name: str, run: Store, plan: Plan, ways: Ways) -> Iterator[None]:
 
 def _copy(name: str, run: Store, plan: Plan, end: threading.Event) -> None:
     while not end.wait(EVERY_S):
-        for planned in plan.due:
-            try:
-                if progress := read_progress(run.child(planned.node)):
-                    publish_progress(name, planned.node, progress)
-            except VitpipeError as error:
-                log.warning("numbers of %s are not exported: %s", planned.node, error)
+        nodes = [planned.node for planned in plan.due]
+        for node, progress in by_key(lambda node: _progress(run, node), nodes).items():
+            if progress:
+                publish_progress(name, node, progress)
+
+
+def _progress(run: Store, node: str) -> dict[str, Any] | None:
+    try:
+        return read_progress(run.child(node))
+    except IntegrityError:
+        return None  # `status` says so; whoever runs the node writes it anew in a moment
+    except VitpipeError as error:
+        log.warning("numbers of %s are not exported: %s", node, error)
+        return None

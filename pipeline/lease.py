@@ -26,7 +26,9 @@ from infra.lease_state import (
     read_stop,
     write_stop,
 )
+from infra.storage import conditions
 from infra.storage.store import Store
+from pipeline.places import is_local
 
 log = logging.getLogger(__name__)
 
@@ -162,8 +164,11 @@ class Lease:
 def hold(run: Store, tell: Tell | None = None, timing: Timing = TIMING, clock: Clock = CLOCK) -> Iterator[Lease]:
     """Take the run in that folder, keep it while the block lasts, give it up.
 
-    Errors: LeaseLost when another driver is alive (known within `watch_s`), StorageError.
+    Errors: LeaseLost when another driver is alive (known within `watch_s`), StorageError, also for a bucket whose
+    server heeds no conditional writes.
     """
+    if not is_local(run.uri):
+        conditions.require(run)
     lease = acquire(run, timing, clock)
     lease.keep(tell or (lambda error: log.warning("%s", error)))
     try:

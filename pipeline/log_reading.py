@@ -4,10 +4,14 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from infra.at_once import answers, by_key
 from infra.errors import NotFound
 from infra.storage.store import Store
 
 _LOG = re.compile(r"a(?P<fence>\d+)(?:\.(?P<restart>\d+))?/logs/[^/]+")
+
+_LOGS_AT_ONCE = 4
+"""What is read of them is held in memory."""
 
 
 @dataclass(frozen=True)
@@ -30,13 +34,14 @@ class Logs:
 
     def gained(self, nodes: tuple[str, ...]) -> Iterator[Piece]:
         """What is new in the newest attempt of each node, restarts of its gang included."""
-        for node in nodes:
-            folder = self.run.child(node)
-            for path, size in _newest(folder):
-                begin = self.read.get((node, path), 0)
-                if size > begin and (text := _text(folder, path, begin)):
-                    self.read[node, path] = begin + len(text)
-                    yield Piece(node, path, text.decode(errors="replace"))
+        sizes = by_key(lambda node: _newest(self.run.child(node)), nodes)
+        logs = [(node, path, size) for node, found in sizes.items() for path, size in found]
+        grown = [(node, path) for node, path, size in logs if size > self.read.get((node, path), 0)]
+        texts = answers(lambda log: _text(self.run.child(log[0]), log[1], self.read.get(log, 0)), grown, _LOGS_AT_ONCE)
+        for (node, path), text in zip(grown, texts, strict=True):
+            if text:
+                self.read[node, path] = self.read.get((node, path), 0) + len(text)
+                yield Piece(node, path, text.decode(errors="replace"))
 
 
 def _newest(node: Store) -> list[tuple[str, int]]:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from infra.at_once import by_key
 from infra.errors import IntegrityError, NotFound, UsageError
 from infra.storage import traffic
 from infra.storage.names import checked
@@ -124,8 +125,8 @@ def fault(run_uri: str, findings: Sequence[Finding]) -> IntegrityError | None:
 
 def _committed(run_uri: str, asked: str, node: str | None) -> Iterator[tuple[str, Committed]]:
     run = open_run(run_uri, asked)
-    for id in committed_nodes(run, asked, checked(node) if node else None):
-        found = read_committed(run.child(id), id)
+    nodes = committed_nodes(run, asked, checked(node) if node else None)
+    for id, found in by_key(lambda id: read_committed(run.child(id), id), nodes).items():
         if found is not None:
             yield id, found
 

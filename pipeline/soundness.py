@@ -4,12 +4,11 @@ Goes by one listing and small files alone: reads no tensor and no tar, knows no 
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import TypeVar
 
+from infra.at_once import answers
 from infra.errors import IntegrityError, NotFound
 from infra.storage.store import Store
 from pipeline.attempts import read_attempt
@@ -18,11 +17,7 @@ from pipeline.records import COMMITTED, RECORD, Committed, read_committed
 from stages.artifacts import File
 from stages.record import Record
 
-T = TypeVar("T")
-R = TypeVar("R")
-
 _MANIFEST = "manifest.json"
-_READERS = 16
 
 Records = Mapping[str, Mapping[str, Committed]]
 """By node and name: `record.json` and kept ones."""
@@ -49,7 +44,7 @@ def examine(run: Store, nodes: Mapping[str, NodeContents]) -> tuple[Records, lis
     read: dict[str, dict[str, Committed]] = {id: {} for id in nodes}
     flaws = []
     wanted = [(id, name) for id, node in nodes.items() for name in node.records]
-    for (id, name), found in zip(wanted, _at_once(lambda one: _read(run, *one), wanted), strict=True):
+    for (id, name), found in zip(wanted, answers(lambda one: _read(run, *one), wanted), strict=True):
         if isinstance(found, Committed):
             read[id][name] = found
         else:
@@ -135,7 +130,7 @@ def _other_manifests(run: Store, nodes: Mapping[str, NodeContents], read: Record
         for file in files_of(read[id].values())
         if file.at.rpartition("/")[2] == _MANIFEST and node.sizes().get(file.at) == file.bytes
     ]
-    for (id, file), found in zip(wanted, _at_once(lambda one: _digest(run, *one), wanted), strict=True):
+    for (id, file), found in zip(wanted, answers(lambda one: _digest(run, *one), wanted), strict=True):
         if found != file.sha256:
             yield Flaw(id, file.at, f"has SHA-256 {found}, the record says {file.sha256}")
 
@@ -163,8 +158,3 @@ def _not_what_was_taken(run: Store, nodes: Mapping[str, NodeContents], read: Rec
                 yield Flaw(id, RECORD, f"is lost: {taker} took one of SHA-256 {ref.record_sha256}")
             elif taken and not later(now.record, taken):
                 yield Flaw(id, RECORD, f"has SHA-256 {now.sha256}, {taker} took one of {ref.record_sha256}")
-
-
-def _at_once(ask: Callable[[T], R], of: list[T]) -> list[R]:
-    with ThreadPoolExecutor(_READERS) as pool:
-        return list(pool.map(ask, of))

@@ -5,12 +5,12 @@ Knows the files that a driver leaves (spec, lease, records, progress, errors); a
 
 import json
 import time
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, TypeVar
 
-from infra.errors import NotFound, Stopped, UsageError, VitpipeError
+from infra.at_once import by_key
+from infra.errors import IntegrityError, NotFound, Stopped, UsageError, VitpipeError
 from infra.lease_state import LeaseState, read_lease, read_stop
 from infra.progress import read_progress
 from infra.storage.store import Store
@@ -21,12 +21,11 @@ from pipeline.records import Committed, read_committed
 from pipeline.runner import SPEC
 from pipeline.spec import load
 
+T = TypeVar("T")
 State = Literal["committed", "running", "waiting", "failed", "blocked"]
 
 SILENT_S = 30.0
 """A holder that has not beaten for so long is not believed to be alive (machines' clocks may differ a little)."""
-
-_READERS = 16
 
 
 @dataclass(frozen=True)
@@ -67,12 +66,13 @@ def read_status(run: Store) -> RunStatus:
 def status_of(run: Store, graph: Graph) -> RunStatus:
     """The status of a graph's nodes in that folder."""
     lease = read_lease(run)
-    with ThreadPoolExecutor(_READERS) as pool:
-        left = dict(zip(graph.nodes, pool.map(lambda id: _left(run.child(id)), graph.nodes), strict=True))
-    view = _View(lease, _alive(lease), left, (lease is not None and read_stop(run, lease.fence)) or "")
+    left = by_key(lambda id: _left(run.child(id)), graph.nodes)
+    view = _View(lease, _alive(lease), left, _stop(run, lease))
     nodes: dict[str, NodeStatus] = {}
     for id, node in graph.nodes.items():
-        nodes[id] = view.node(node, [nodes[up] for up in graph.upstream(id)])
+        found = view.node(node, [nodes[up] for up in graph.upstream(id)])
+        notes = [str(error) for error in left[id].damaged if str(error) != found.why]
+        nodes[id] = replace(found, why=" ".join([f"{found.why};" if notes else found.why, *notes]))
     return RunStatus(run.uri, view.overall(tuple(nodes.values())), tuple(nodes.values()))
 
 
@@ -84,7 +84,12 @@ class _Left:
     progress: Mapping[str, Any] | None
     attempt: Attempt | None
     """The one that the progress speaks of, where it is newer than the record."""
-    error: Mapping[str, Any] | None
+    error: VitpipeError | None
+    """With which that attempt ended."""
+    damaged: tuple[IntegrityError, ...] = ()
+    """What is there and tells nothing: one such file of one node does not keep the others from being shown."""
+    unreadable: IntegrityError | None = None
+    """Of these, the record's: no run goes on before it is mended."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +101,8 @@ class _View:
 
     def node(self, node: Node, upstream: Sequence[NodeStatus]) -> NodeStatus:
         left = self.left[node.id]
+        if left.unreadable:
+            return NodeStatus(node.id, "failed", str(left.unreadable))
         missing = [up.node for up in upstream if up.state != "committed"]
         if left.committed and not missing and self._stands(node, left):
             return NodeStatus(
@@ -103,8 +110,8 @@ class _View:
             )
         current = left.progress is not None and self.lease is not None and left.progress["fence"] == self.lease.fence
         error = left.error if left.error and (current or not self.alive) else None
-        if error and error["code"] != Stopped.code:
-            return NodeStatus(node.id, "failed", str(VitpipeError(error["asked"], error["found"], error["do"])))
+        if error and not isinstance(error, Stopped):
+            return NodeStatus(node.id, "failed", str(error))
         if self.alive and current and left.progress and not error:
             return _running(node.id, left.progress)
         broken = [up.node for up in upstream if up.state in ("failed", "blocked")]
@@ -164,15 +171,45 @@ def _alive(lease: LeaseState | None) -> bool:
     return time.time() - lease.time < SILENT_S
 
 
+def _stop(run: Store, lease: LeaseState | None) -> str:
+    """Why its holder was asked to end, where that is known."""
+    try:
+        return (lease is not None and read_stop(run, lease.fence)) or ""
+    except IntegrityError as error:
+        return f"why is not known: {error.asked}: {error.found}"
+
+
 def _left(node: Store) -> _Left:
-    committed, progress = read_committed(node), read_progress(node)
+    damaged: list[IntegrityError] = []
+
+    def sound(read: Callable[[], T | None]) -> T | None:
+        try:
+            return read()
+        except IntegrityError as error:
+            damaged.append(error)
+            return None
+
+    committed = sound(lambda: read_committed(node))
+    unreadable = damaged[0] if damaged else None
+    progress = sound(lambda: read_progress(node))
     if progress is None:
-        return _Left(committed, None, None, None)
+        return _Left(committed, None, None, None, tuple(damaged), unreadable)
     name = str(progress["attempt"]).partition(".")[0]  # of a gang's restarts the driver writes beside the first
     superseded = committed is not None and committed.record.attempt.partition(".")[0] == name
-    attempt = None if superseded else read_attempt(node, name)
+    attempt = None if superseded else sound(lambda: read_attempt(node, name))
+    error = sound(lambda: _read_error(node, name))
+    return _Left(committed, progress, attempt, error, tuple(damaged), unreadable)
+
+
+def _read_error(node: Store, attempt: str) -> VitpipeError | None:
+    """With what an attempt ended, as its driver left it. IntegrityError when that cannot be read."""
+    where = f"{attempt}/{ERROR}"
     try:
-        error = json.loads(node.read(f"{name}/{ERROR}"))
+        fields = json.loads(node.read(where))
+        said = (str(fields["asked"]), str(fields["found"]), str(fields["do"]))
+        return Stopped(*said) if fields["code"] == Stopped.code else VitpipeError(*said)
     except NotFound:
-        error = None
-    return _Left(committed, progress, attempt, error)
+        return None
+    except (ValueError, TypeError, KeyError) as error:
+        do = "run the same command again: what is wrong comes again, or is gone"
+        raise IntegrityError(f"read {node.uri}/{where}", f"it is damaged: {error!r}", do) from error

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from hashlib import sha256
 from operator import methodcaller
@@ -25,7 +24,7 @@ from infra.retry import Patience, persist
 from infra.storage import traffic
 from infra.storage.landing import Landing
 from infra.storage.names import checked, checked_prefix
-from infra.storage.s3_errors import ERRORS, Doubtful, explained, passes, status_of, told
+from infra.storage.s3_errors import ERRORS, Doubtful, dated_s, explained, passes, status_of, told
 from infra.storage.s3_transfer import Piece, get_piece, pieces, send, settled
 from infra.storage.store import Digest, Entry
 
@@ -149,8 +148,10 @@ class S3Store:
         """Seconds by which the server's clock is ahead of this machine's (its answer has whole seconds)."""
         before = time.time()
         answer = self._call("look for", "", methodcaller("head_bucket", Bucket=self.bucket), bucket_wanted=True)
-        date = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
-        return date.timestamp() + 0.5 - (before + time.time()) / 2
+        server_s = dated_s(answer)
+        if server_s is None:
+            raise StorageError(f"ask {self.uri} for its time", "its answer has no date", "use another server")
+        return server_s - (before + time.time()) / 2
 
     @property
     def _root(self) -> str:

@@ -3,6 +3,10 @@
 Knows botocore's exceptions; calls nothing.
 """
 
+import time
+from email.utils import parsedate_to_datetime
+from typing import Any
+
 from botocore import exceptions as boto
 from botocore.parsers import ResponseParserError
 from urllib3.exceptions import HTTPError
@@ -38,9 +42,12 @@ _REFUSED = {
     "InvalidAccessKeyId": "the access key is not known there: check AWS_ACCESS_KEY_ID or AWS_PROFILE, and the endpoint",
     "SignatureDoesNotMatch": "the secret key is wrong: check AWS_SECRET_ACCESS_KEY or AWS_PROFILE",
     "ExpiredToken": "the credentials have expired: renew them, then run the same command again",
-    "RequestTimeTooSkewed": "this machine's clock is wrong: set it, then run the same command again",
-    "RequestExpired": "this machine's clock is wrong: set it, then run the same command again",
+    "RequestTimeTooSkewed": "set this machine's clock (NTP), then run the same command again",
+    "RequestExpired": "set this machine's clock (NTP), then run the same command again",
+    "AuthorizationHeaderMalformed": "check AWS_DEFAULT_REGION: the bucket lies in another region",
 }
+_CLOCK_OFF_S = 14 * 60
+"""S3 refuses what was signed 15 minutes before or after its own time; a `Date` is a little older."""
 
 
 def code_of(error: BaseException) -> str:
@@ -52,6 +59,15 @@ def status_of(error: BaseException) -> int:
     if not isinstance(error, boto.ClientError):
         return 0
     return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
+def dated_s(answer: Any) -> float | None:
+    """The server's time of an answer, an error's too, in seconds of the epoch; None where it says none."""
+    headers = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    try:
+        return parsedate_to_datetime(headers["date"]).timestamp() + 0.5  # of whole seconds, the middle
+    except (KeyError, ValueError, TypeError):
+        return None
 
 
 def passes(error: BaseException) -> bool:
@@ -80,13 +96,14 @@ def explained(error: Exception, asked: str, bucket: str, bucket_wanted: bool = F
         return NotFound(asked, "no object of that name")
     if status == 412:
         return replaced(asked)
-    if status in (401, 403):
-        remedy = _REFUSED.get(code, "check the credentials, and that they may do this there (`vitpipe doctor`)")
-        return StorageError(asked, f"S3 refused it: {status} {code if code != str(status) else ''}".rstrip(), remedy)
+    if status in (401, 403) or code in _REFUSED:
+        return _refused(error, asked)
     if isinstance(error, _CREDENTIALS):
         return StorageError(asked, f"no usable AWS credentials: {error}", _WHERE)
     if isinstance(error, boto.SSLError):
-        return StorageError(asked, f"no trusted connection: {error}", "set AWS_CA_BUNDLE to the server's authority")
+        dated = "not yet valid" in str(error) or "has expired" in str(error)
+        remedy = "look at this machine's clock, then at" if dated else "set AWS_CA_BUNDLE to"
+        return StorageError(asked, f"no trusted connection: {error}", f"{remedy} the server's authority")
     if passes(error):
         return StorageError(
             asked,
@@ -94,3 +111,23 @@ def explained(error: Exception, asked: str, bucket: str, bucket_wanted: bool = F
             "check the network and AWS_ENDPOINT_URL; the same command goes on where it ended",
         )
     return StorageError(asked, f"S3 answered {told(error)}", "`vitpipe doctor` checks the store step by step")
+
+
+def _refused(error: Exception, asked: str) -> StorageError:
+    """Told as the clock where it is the clock: a wrong one makes every signature wrong, and a HEAD answers no word."""
+    code, status = code_of(error), status_of(error)
+    found = f"S3 refused it: {status} {code if code != str(status) else ''}".rstrip()
+    remedy = _REFUSED.get(code, "check the credentials, and that they may do this there (`vitpipe doctor`)")
+    server_s = dated_s(error.response) if isinstance(error, boto.ClientError) else None
+    ahead_s = 0.0 if server_s is None else time.time() - server_s
+    if abs(ahead_s) > _CLOCK_OFF_S:
+        found = f"this machine's clock is {_spoken(ahead_s)} the server's; {found}"
+        remedy = _REFUSED["RequestTimeTooSkewed"]
+    return StorageError(asked, found, remedy)
+
+
+def _spoken(ahead_s: float) -> str:
+    """`20 minutes ahead of` or `3 days behind`."""
+    size = abs(ahead_s)
+    unit, seconds = next((pair for pair in (("days", 86400), ("hours", 3600)) if size >= 2 * pair[1]), ("minutes", 60))
+    return f"{size / seconds:.0f} {unit} {'ahead of' if ahead_s > 0 else 'behind'}"

@@ -1,10 +1,10 @@
 """Reading many images in order: one by one where that is quick, a few at once where each read waits. No torch."""
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import TypeVar
 
+from infra.at_once import answers
 from stages.images.header import BadImage
 
 T = TypeVar("T")
@@ -20,14 +20,7 @@ def one_by_one(read: Callable[[T], bytes], items: Iterable[T]) -> Iterator[bytes
 
 def ahead(read: Callable[[T], bytes], items: Iterable[T], at_once: int = REMOTE_READS) -> Iterator[bytes | BadImage]:
     """As `one_by_one`, in the same order, with up to `at_once` reads under way or waiting to be taken."""
-    waiting: deque[Future[bytes | BadImage]] = deque()
-    with ThreadPoolExecutor(at_once) as pool:
-        for item in items:
-            waiting.append(pool.submit(_tried, read, item))
-            if len(waiting) == at_once:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+    return answers(partial(_tried, read), items, at_once)
 
 
 def _tried(read: Callable[[T], bytes], item: T) -> bytes | BadImage:

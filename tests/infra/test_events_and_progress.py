@@ -2,15 +2,22 @@
 
 import json
 import pickle
+import threading
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from faults.s3_proxy import Proxy
+from s3_server import S3Server
 
+from infra.at_once import READERS, answers
 from infra.errors import IntegrityError, StorageError
 from infra.events import StoreEvents, read_events
 from infra.progress import PROGRESS, StoreProgress, read_progress
+from infra.storage import s3
 from infra.storage.local import LocalStore
+from infra.storage.opening import open_store
 
 
 def test_events_come_in_order_and_on_from_the_last_one_seen(tmp_path: Path) -> None:
@@ -23,9 +30,93 @@ def test_events_come_in_order_and_on_from_the_last_one_seen(tmp_path: Path) -> N
     assert found[0].to_json().keys() == {"time", "fence", "node", "kind", "text"} and found[0].time.endswith("Z")
     assert [event.kind for event in read_events(run, after=found[1].name)] == ["committed"]
     assert list(read_events(run, after=found[2].name)) == []
-    run.write("events/99999999999999999999-1-x.json", b"[")
-    with pytest.raises(IntegrityError, match="99999"):
-        list(read_events(run))
+
+
+GOOD = {"time": "2026-01-01T00:00:00.000Z", "fence": 1, "node": "net", "kind": "failed", "text": "it is so"}
+
+
+def test_a_damaged_event_is_told_in_its_place_and_the_others_are_too(tmp_path: Path) -> None:
+    run, whole = LocalStore(tmp_path), json.dumps(GOOD).encode()
+    others = [{**GOOD, name: wrong} for name in GOOD for wrong in (None, [1], {"a": 1})]
+    without = [{key: value for key, value in GOOD.items() if key != name} for name in GOOD]
+    damaged = [b"", b"[", b"[]", b"5", b"null", b"\xff\xfe", b"[" * 100_000, whole[:-1], whole + b"}"]
+    damaged += [json.dumps(one).encode() for one in (*others, *without)]
+    for place, content in enumerate(damaged):
+        (tmp_path / "events").mkdir(exist_ok=True)
+        (tmp_path / f"events/{2 * place:020}-7-x.json").write_bytes(content)
+        (tmp_path / f"events/{2 * place + 1:020}-1-x.json").write_bytes(whole)
+    (tmp_path / "events/no-name-of-ours.json").write_bytes(b"")
+    found = list(read_events(run))
+    assert [event.kind for event in found] == ["damaged", "failed"] * len(damaged) + ["damaged"]
+    for place, event in enumerate(found[:-1:2]):
+        name = f"{2 * place:020}-7-x.json"
+        assert event.text.startswith(f"damaged event: {name} (") and (event.name, event.fence) == (name, 7)
+        assert event.to_json().keys() == GOOD.keys() and event.time == "1970-01-01T00:00:00.000Z"
+    assert (found[-1].time, found[-1].fence) == ("", 0)
+    newer = {**GOOD, "more": "of a later version"}
+    (tmp_path / "events/zz-1-x.json").write_bytes(json.dumps(newer).encode())
+    assert [event.kind for event in read_events(run, tail=1)] == ["failed"]
+
+
+def test_any_changed_byte_of_an_event_is_one_event(tmp_path: Path) -> None:
+    run, whole = LocalStore(tmp_path), json.dumps(GOOD).encode()
+    (tmp_path / "events").mkdir()
+    for place in range(len(whole)):
+        for bit in (0, 3, 7):
+            changed = whole[:place] + bytes([whole[place] ^ 1 << bit]) + whole[place + 1 :]
+            (tmp_path / f"events/{8 * place + bit:020}-1-x.json").write_bytes(changed)
+    assert len(list(read_events(run))) == 3 * len(whole)
+
+
+@pytest.mark.s3
+def test_the_tail_of_many_costs_their_names_and_what_is_shown(
+    proxy: Proxy, s3_server: S3Server, s3_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(s3, "PAGE_KEYS", 100)
+    client, (bucket, prefix) = s3_server.client(), s3_uri.removeprefix("s3://").split("/", 1)
+    texts = [str(number) for number in range(150)]
+
+    def put(text: str) -> None:
+        body = json.dumps({**GOOD, "text": text}).encode()
+        client.put_object(Bucket=bucket, Key=f"{prefix}/events/{int(text):020}-1-x.json", Body=body)
+
+    list(answers(put, texts))
+    run = open_store(s3_uri)
+    assert [event.text for event in read_events(run, tail=20)] == texts[-20:]
+    reads = [request for request, _ in proxy.requests if request.endswith(".json")]
+    assert len(reads) == 20 and len(proxy.requests) - len(reads) == 2, "and two pages of names"
+    assert [event.text for event in read_events(run, after=f"{140:020}-1-x.json", tail=20)] == texts[141:]
+    assert list(read_events(run, tail=0)) == []
+
+
+class Meeting(LocalStore):
+    """Reads of it end only when so many are under way."""
+
+    met = threading.Barrier(READERS)
+
+    def read(self, path: str, *where: Any, **more: Any) -> bytes:
+        self.met.wait(timeout=20)
+        return super().read(path, *where, **more)
+
+
+def test_events_are_read_many_at_once_and_come_in_order(tmp_path: Path) -> None:
+    (tmp_path / "events").mkdir()
+    for number in range(4 * READERS):
+        content = json.dumps({**GOOD, "text": str(number)})
+        (tmp_path / f"events/{number:020}-1-x.json").write_text(content)
+    assert [event.text for event in read_events(Meeting(tmp_path))] == [str(number) for number in range(4 * READERS)]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"[]", b"{}", b"\xff", b'{"attempt": "a1", "fence": "1"}', b'{"attempt": "a1", "fence": 1, "ranks": [1]}',
+     b'{"attempt": "a1", "fence": 1, "step": "many"}', b'{"attempt": "a1", "fence": 1, "metrics": []}'],
+)  # fmt: skip
+def test_damaged_progress_is_said(tmp_path: Path, content: bytes) -> None:
+    node = LocalStore(tmp_path)
+    node.write(PROGRESS, content)
+    with pytest.raises(IntegrityError, match=r"progress\.json"):
+        read_progress(node)
 
 
 class Counting(LocalStore):

@@ -2,13 +2,20 @@
 
 import multiprocessing
 import os
+import time
+from datetime import timedelta
+from types import SimpleNamespace
 
+import botocore.auth
 import pytest
+from botocore.exceptions import ClientError
 from s3_server import BUCKET
 
 from infra.errors import NotFound, StorageError
 from infra.storage import s3
 from infra.storage.opening import open_store
+from infra.storage.s3_errors import explained
+from pipeline.doctor import checks
 
 pytestmark = pytest.mark.s3
 
@@ -121,3 +128,63 @@ def test_whole_bucket_as_a_store(s3_uri):
 def test_boto3_is_imported_only_where_s3_is_used():
     code = "import sys, infra.storage.opening as o; o.open_store('file:///tmp'); sys.exit('boto3' in sys.modules)"
     assert os.spawnl(os.P_WAIT, os.sys.executable, "python", "-c", code) == 0
+
+
+@pytest.fixture
+def clock_off(monkeypatch):
+    """Sets this machine's clock wrong by so many seconds: what requests are signed with, and what we look at."""
+    signing = botocore.auth.get_current_datetime
+
+    def set_wrong(ahead_s):
+        monkeypatch.setattr("botocore.auth.get_current_datetime", lambda: signing() + timedelta(seconds=ahead_s))
+        monkeypatch.setattr("infra.storage.s3_errors.time", SimpleNamespace(time=lambda: time.time() + ahead_s))
+
+    return set_wrong
+
+
+@pytest.mark.parametrize(
+    ("ahead_s", "says"),
+    [
+        (20 * 60, "clock is 20 minutes ahead of the server's"),
+        (-20 * 60, "clock is 20 minutes behind the server's"),
+        (30 * 86400, "clock is 30 days ahead of the server's"),
+    ],
+)
+def test_a_wrong_clock_is_told_and_not_as_wrong_credentials(s3_uri, clock_off, tmp_path, ahead_s, says):
+    store = open_store(s3_uri)
+    (tmp_path / "up").write_bytes(b"1")
+    clock_off(ahead_s)
+    for ask in (*asks(store), lambda: store.upload(tmp_path / "up", "x"), lambda: store.download("x", tmp_path / "d")):
+        with pytest.raises(StorageError) as refused:
+            ask()
+        assert says in refused.value.found and "NTP" in refused.value.do and refused.value.code == 7
+        assert "credentials" not in str(refused.value) and "AWS_" not in str(refused.value)
+    store_check = next(check for check in checks(s3_uri) if check.name.startswith("store"))
+    assert not store_check.ok and says in store_check.found
+
+
+def test_a_clock_that_s3_bears_is_not_blamed(s3_uri, clock_off, monkeypatch):
+    clock_off(13 * 60)
+    open_store(s3_uri).write("x", b"1")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    for ask in (lambda: open_store(s3_uri).read("x"), lambda: open_store(s3_uri).size("x")):
+        with pytest.raises(StorageError, match=r"credentials|AWS_SECRET_ACCESS_KEY") as refused:
+            ask()
+        assert "clock" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "date", "says"),
+    [
+        (400, "AuthorizationHeaderMalformed", None, "AWS_DEFAULT_REGION"),
+        (400, "ExpiredToken", None, "have expired"),
+        (400, "AuthorizationHeaderMalformed", "Sat, 01 Jan 2000 00:00:00 GMT", "days ahead"),
+        (403, "403", "Sat, 01 Jan 2000 00:00:00 GMT", "days ahead"),
+        (403, "SignatureDoesNotMatch", "yesterday", "secret key is wrong"),
+        (500, "InternalError", "Sat, 01 Jan 2000 00:00:00 GMT", "No answer to rely on"),
+    ],
+)
+def test_what_other_servers_answer_is_understood(status, code, date, says):
+    metadata = {"HTTPStatusCode": status, "HTTPHeaders": {"date": date} if date else {}}
+    error = ClientError({"Error": {"Code": code}, "ResponseMetadata": metadata}, "HeadObject")
+    assert says in str(explained(error, "read x", "bucket"))

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from tiny_stages import HOOKS, STAGES, in_process
 
+from infra.at_once import READERS
 from infra.errors import StageError, StorageError
 from infra.lease_state import Timing
 from infra.storage.local import LocalStore
@@ -116,6 +118,51 @@ def test_events_are_one_object_a_line(vitpipe: Vitpipe) -> None:
     assert set(found[0]) == {"time", "fence", "node", "kind", "text"}
     assert {"started", "committed"} <= {event["kind"] for event in found}
     assert "sum committed: " in vitpipe("events", "tiny.yaml")[1]
+
+
+def test_the_last_events_and_one_that_is_damaged(vitpipe: Vitpipe, tmp_path: Path) -> None:
+    vitpipe("run", "tiny.yaml")
+    every = vitpipe("events", "tiny.yaml")[1].splitlines()
+    assert vitpipe("events", "tiny.yaml", "--tail", "2") == (0, "\n".join(every[-2:]) + "\n", "")
+    assert vitpipe("events", "tiny.yaml", "--tail", "99")[1].splitlines() == every
+    assert vitpipe("events", "tiny.yaml", "--tail", "0")[0] == 2
+
+    damaged = sorted((tmp_path / "runs/tiny/events").iterdir())[2]
+    damaged.write_bytes(damaged.read_bytes()[:-9])
+    code, out, err = vitpipe("events", "tiny.yaml")
+    lines = out.splitlines()
+    assert (code, err) == (0, "") and f"damaged event: {damaged.name} (" in lines.pop(2)
+    assert lines == every[:2] + every[3:]
+    found = [json.loads(line) for line in vitpipe("events", "tiny.yaml", "--tail", "4", "--json")[1].splitlines()]
+    assert [event["kind"] for event in found].count("damaged") == 1
+    assert all(set(event) == {"time", "fence", "node", "kind", "text"} for event in found)
+
+
+def test_what_many_nodes_left_is_read_at_once(
+    vitpipe: Vitpipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each read waits for fifteen others to be under way: asked one after the other, none would ever end."""
+    names = [f"n{number:02}" for number in range(READERS)]
+    nodes = "".join(f"  {name}: {{stage: make, config: {{pieces: 1}}}}\n" for name in names)
+    (tmp_path / "many.yaml").write_text(f"version: 1\nname: many\nstore: file://./runs\nnodes:\n{nodes}")
+    vitpipe("run", "many.yaml")
+    once = {
+        ("status", "--json"): ("read", "record.json"),
+        ("plan", "--json"): ("read", "record.json"),
+        ("artifacts", "ls", "--json"): ("read", "record.json"),
+        ("logs", "--json"): ("list", "a"),
+    }
+    for verb, (method, path) in once.items():
+        plain, real, met = vitpipe(*verb, "many.yaml"), getattr(LocalStore, method), threading.Barrier(READERS)
+
+        def meet(store: LocalStore, asked: str, *more: Any, real=real, met=met, path=path, **other: Any) -> Any:
+            if asked == path:
+                met.wait(timeout=20)
+            return real(store, asked, *more, **other)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(LocalStore, method, meet)
+            assert vitpipe(*verb, "many.yaml") == plain and plain[0] == 0, verb
 
 
 def test_logs_of_a_node_and_of_an_unknown_one(vitpipe: Vitpipe) -> None:

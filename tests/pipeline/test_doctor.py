@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from infra.storage.conditions import SECOND_CREATE
 from infra.storage.local import LocalStore
 from pipeline.doctor import Check, checks, failure
 from stages.images.native import build
@@ -44,7 +45,7 @@ def test_wrong_credentials_are_said(s3_uri, monkeypatch):
 def test_a_store_that_forgets_to_compare_is_found(here, monkeypatch):
     monkeypatch.setattr(LocalStore, "create", lambda self, path, data: self.write(path, data).sha256)
     check = look(here, "store")
-    assert not check.ok and "a second create is refused" in check.found
+    assert not check.ok and SECOND_CREATE in check.found
 
 
 def test_an_unwritable_store_is_said():

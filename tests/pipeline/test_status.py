@@ -143,3 +143,71 @@ def test_the_graph_is_read_from_the_store(tmp_path: Path) -> None:
         "digits": {"stage": "ingest", "config": {"source": {"kind": "digits"}}}}}  # fmt: skip
     store(tmp_path).write("spec.yaml", json.dumps(spec).encode())
     assert states(read_status(store(tmp_path))) == {"digits": "waiting"}
+
+
+DAMAGED = (b"", b"[", b"{}", b"\xff", b'{"time": 1}')
+NO_MAPPING = (b"[]", b"null", b'"a"', b"5")
+IDLE = "nobody runs it (night falls); run it again"
+
+
+def test_one_damaged_file_is_told_and_hides_nothing(tmp_path: Path) -> None:
+    def fail(ctx: Any) -> None:
+        raise StageError("run b", "it is broken", "mend it")
+
+    HOOKS["b"] = fail
+    with pytest.raises(StageError):
+        go(tmp_path)
+    run = store(tmp_path)
+    run.write("stop.json", json.dumps({"fence": 1, "reason": "night falls"}).encode())
+    whole = status(tmp_path).nodes
+    for path, contents, state, why in (
+        ("b/progress.json", (*DAMAGED, *NO_MAPPING, b'{"attempt": 1, "fence": 1}'), "waiting", IDLE),
+        ("b/a1/attempt.json", (*DAMAGED, *NO_MAPPING), "failed", "It is broken."),
+        ("b/a1/error.json", (*DAMAGED, *NO_MAPPING), "waiting", IDLE),
+        ("a/record.json", DAMAGED, "failed", "It is damaged"),
+        ("a/progress.json", (*DAMAGED, *NO_MAPPING), "committed", "by a1"),
+    ):
+        there = run.read(path)
+        for content in contents:
+            run.write(path, content)
+            found = {node.node: node for node in status(tmp_path).nodes}
+            node = found[path.partition("/")[0]]
+            assert node.state == state and why in node.why and path in node.why and "damaged" in node.why, content
+            reached = ("sum", "more") if path == "a/record.json" else ("sum",)
+            assert [found[one.node] for one in whole if one.node not in (node.node, *reached)] == [
+                one for one in whole if one.node not in (node.node, *reached)
+            ]
+        run.write(path, there)
+    assert status(tmp_path).nodes == whole
+
+
+@pytest.mark.parametrize("content", [*DAMAGED, *NO_MAPPING])
+def test_a_damaged_wish_to_stop_is_told(tmp_path: Path, content: bytes) -> None:
+    def stop(ctx: Any) -> None:
+        request_stop(store(tmp_path), "night falls")
+        while not ctx.fence.stopping():
+            time.sleep(0.01)
+
+    HOOKS["a"] = stop
+    with pytest.raises(Stopped):
+        go(tmp_path)
+    store(tmp_path).write("stop.json", content)
+    found = status(tmp_path)
+    assert found.state == "stopped" and "stop.json: it is damaged" in found.nodes[0].why
+
+
+def test_a_damaged_wish_to_stop_ends_no_beat_and_a_later_one_is_heard(tmp_path: Path) -> None:
+    def beats_on(ctx: Any) -> None:
+        for content in NO_MAPPING:
+            store(tmp_path).write("stop.json", content)
+            lease = read_lease(store(tmp_path))
+            while (now := read_lease(store(tmp_path))) and lease and now.beat < lease.beat + 3:
+                assert ctx.fence.stopping() is None
+                time.sleep(0.01)
+        request_stop(store(tmp_path), "night falls")
+        while not ctx.fence.stopping():
+            time.sleep(0.01)
+
+    HOOKS["a"] = beats_on
+    with pytest.raises(Stopped, match="Night falls"):
+        go(tmp_path)
