@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from hashlib import sha256
@@ -137,9 +137,10 @@ class S3Store:
     def sweep(self, older_than_s: float) -> int:
         """Abort uploads in parts that were never completed; how many."""
         query = methodcaller("list_multipart_uploads", Bucket=self.bucket, Prefix=self._root)
-        found = self._call("sweep", "", query).get("Uploads", ())
-        now = datetime.now(UTC)
-        old = [part for part in found if (now - part["Initiated"]).total_seconds() >= older_than_s]
+        found = self._call("sweep", "", query)
+        now = _date(found)  # by the clock that the uploads' times are by
+        begun = found.get("Uploads", ())
+        old = [part for part in begun if (now - part["Initiated"]).total_seconds() >= older_than_s]
         for part in old:
             where = {"Bucket": self.bucket, "Key": part["Key"], "UploadId": part["UploadId"]}
             self._call("sweep", part["Key"], methodcaller("abort_multipart_upload", **where))
@@ -149,8 +150,7 @@ class S3Store:
         """Seconds by which the server's clock is ahead of this machine's (its answer has whole seconds)."""
         before = time.time()
         answer = self._call("look for", "", methodcaller("head_bucket", Bucket=self.bucket), bucket_wanted=True)
-        date = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
-        return date.timestamp() + 0.5 - (before + time.time()) / 2
+        return _date(answer).timestamp() + 0.5 - (before + time.time()) / 2
 
     @property
     def _root(self) -> str:
@@ -211,6 +211,11 @@ class S3Store:
     def _again(self, asked: str, error: BaseException, tries: int) -> None:
         traffic.count("retries")
         log.warning("%s: try %d ended with %s; trying again", asked, tries, told(error))
+
+
+def _date(answer: dict[str, Any]) -> datetime:
+    """When the server answered, by its own clock."""
+    return parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
 
 
 def client(parts: bool = False) -> Any:
