@@ -41,6 +41,8 @@ class Draft:
     folder: int
     number: int
     stem: str
+    file: os.stat_result
+    """Of `.next`: a generation that is this very file is ours, though another may have taken the name away since."""
     undecided: bool = False
     """Linked, or perhaps, and not readable yet: `.next` stays and says so, whatever becomes of us."""
 
@@ -51,10 +53,16 @@ class Draft:
             link_new(self.stem + NEXT, called(self.number), self.folder)
         except FileExistsError:
             # an NFS server that is asked again after a lost answer refuses what it has done itself
-            self.undecided = _same(self.folder, self.stem + NEXT, called(self.number))
+            self.undecided = self._stands()
         except FileNotFoundError:
             self.undecided = False  # a later writer has taken our `.next` away: we have lost long ago
         return self.undecided
+
+    def _stands(self) -> bool:
+        try:
+            return os.path.samestat(self.file, os.stat(called(self.number), dir_fd=self.folder))
+        except FileNotFoundError:
+            return False
 
 
 @contextmanager
@@ -63,15 +71,15 @@ def draft(folder: int, number: int, data: bytes, suffixes: tuple[str, ...] = (NE
 
     They are made before anything is looked at: a client that has changed a folder sees it as the server has it.
     """
-    new = Draft(folder, number, f"{called(number)}-{secrets.token_hex(8)}")
+    stem, new = f"{called(number)}-{secrets.token_hex(8)}", None
     try:
-        for suffix in suffixes:
-            _write(folder, new.stem + suffix, data)
+        files = [_write(folder, stem + suffix, data) for suffix in suffixes]
+        new = Draft(folder, number, stem, files[0])
         yield new
     finally:
-        remove(folder, new.stem + NAME)
-        if not new.undecided:
-            remove(folder, new.stem + NEXT)
+        remove(folder, stem + NAME)
+        if new is None or not new.undecided:
+            remove(folder, stem + NEXT)
 
 
 def content(folder: int | None, name: str) -> bytes:
@@ -107,19 +115,13 @@ def target(temporary: str) -> int:
     return int(temporary.partition("-")[0])
 
 
-def _write(folder: int, name: str, data: bytes) -> None:
+def _write(folder: int, name: str, data: bytes) -> os.stat_result:
     handle = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666, dir_fd=folder)
     try:
         rest = memoryview(data)
         while rest:
             rest = rest[os.write(handle, rest) :]
         os.fsync(handle)
+        return os.fstat(handle)
     finally:
         os.close(handle)
-
-
-def _same(folder: int, ours: str, theirs: str) -> bool:
-    try:
-        return os.path.samestat(os.stat(ours, dir_fd=folder), os.stat(theirs, dir_fd=folder))
-    except FileNotFoundError:
-        return False
