@@ -43,10 +43,13 @@ def exporting(name: str, run: Store, plan: Plan, ways: Ways) -> Iterator[None]:
 
 
 def _copy(name: str, run: Store, plan: Plan, end: threading.Event) -> None:
+    told: dict[str, object] = {}
     while not end.wait(EVERY_S):
         for planned in plan.due:
             try:
-                if progress := read_progress(run.child(planned.node)):
+                progress = read_progress(run.child(planned.node))
+                if progress and progress != told.get(planned.node):  # what is old already grows older by itself
                     publish_progress(name, planned.node, progress)
+                    told[planned.node] = progress
             except VitpipeError as error:
                 log.warning("numbers of %s are not exported: %s", planned.node, error)

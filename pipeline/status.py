@@ -4,27 +4,24 @@ Knows the files that a driver leaves (spec, lease, records, progress, errors); a
 """
 
 import json
-import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from infra.errors import NotFound, Stopped, UsageError, VitpipeError
-from infra.lease_state import LeaseState, read_lease, read_stop
+from infra.lease_state import LeaseState, read_stop
 from infra.progress import read_progress
 from infra.storage.store import Store
 from pipeline.attempts import Attempt, digests, read_attempt
 from pipeline.graph import Graph, Node, is_uri
 from pipeline.node_run import ERROR
+from pipeline.pulse import Pulse
 from pipeline.records import Committed, read_committed
 from pipeline.runner import SPEC
 from pipeline.spec import load
 
 State = Literal["committed", "running", "waiting", "failed", "blocked"]
-
-SILENT_S = 30.0
-"""A holder that has not beaten for so long is not believed to be alive (machines' clocks may differ a little)."""
 
 _READERS = 16
 
@@ -53,23 +50,27 @@ class RunStatus:
         return {"run": self.run, "state": self.state, "nodes": nodes}
 
 
-def read_status(run: Store) -> RunStatus:
-    """The status of the run in that folder. UsageError when no run was ever accepted there."""
+def read_status(run: Store, pulse: Pulse | None = None) -> RunStatus:
+    """The status of the run in that folder, whose driver `pulse` has perhaps watched before.
+
+    UsageError when no run was ever accepted there.
+    """
     try:
         text = run.read(SPEC).decode()
     except NotFound:
         raise UsageError(
             f"show the status of {run.uri}", "no run was ever started there", "check the store and the name"
         ) from None
-    return status_of(run, load(text, env={}).graph)
+    return status_of(run, load(text, env={}).graph, pulse)
 
 
-def status_of(run: Store, graph: Graph) -> RunStatus:
-    """The status of a graph's nodes in that folder."""
-    lease = read_lease(run)
+def status_of(run: Store, graph: Graph, pulse: Pulse | None = None) -> RunStatus:
+    """The status of a graph's nodes in that folder; may wait for a beat of another machine's driver."""
+    sign = (pulse or Pulse(run)).look()
+    lease = sign.lease
     with ThreadPoolExecutor(_READERS) as pool:
         left = dict(zip(graph.nodes, pool.map(lambda id: _left(run.child(id)), graph.nodes), strict=True))
-    view = _View(lease, _alive(lease), left, (lease is not None and read_stop(run, lease.fence)) or "")
+    view = _View(lease, sign.alive, sign.silence, left, (lease is not None and read_stop(run, lease.fence)) or "")
     nodes: dict[str, NodeStatus] = {}
     for id, node in graph.nodes.items():
         nodes[id] = view.node(node, [nodes[up] for up in graph.upstream(id)])
@@ -91,6 +92,7 @@ class _Left:
 class _View:
     lease: LeaseState | None
     alive: bool
+    silence: str
     left: Mapping[str, _Left]
     stop: str
 
@@ -140,8 +142,7 @@ class _View:
 
     def _idle(self) -> str:
         if self.lease and self.lease.holder:
-            silent_s = time.time() - self.lease.time
-            return f"nobody runs it: {self.lease.holder} was last heard of {silent_s:.0f} s ago; run it again to go on"
+            return f"nobody runs it: {self.lease.holder} {self.silence}; run it again to go on"
         return f"nobody runs it{f' ({self.stop})' if self.stop else ''}; run it again to go on"
 
 
@@ -156,12 +157,6 @@ def _running(id: str, progress: Mapping[str, Any]) -> NodeStatus:
     step, total = progress.get("step"), progress.get("total")
     why = str(progress.get("note") or (f"{progress.get('unit', 'steps')} {step} of {total}" if total else "begins"))
     return NodeStatus(id, "running", why, step, total, tuple(progress.get("ranks") or ()), progress)
-
-
-def _alive(lease: LeaseState | None) -> bool:
-    if lease is None or lease.holder is None or lease.holder.provably_dead():
-        return False
-    return time.time() - lease.time < SILENT_S
 
 
 def _left(node: Store) -> _Left:

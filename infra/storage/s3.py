@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from hashlib import sha256
@@ -138,7 +138,7 @@ class S3Store:
         """Abort uploads in parts that were never completed; how many."""
         query = methodcaller("list_multipart_uploads", Bucket=self.bucket, Prefix=self._root)
         found = self._call("sweep", "", query)
-        now = _date(found)  # by the clock that the uploads' times are by
+        now = _date(found) + timedelta(seconds=1)  # by the clock of the uploads' times; it tells whole seconds
         begun = found.get("Uploads", ())
         old = [part for part in begun if (now - part["Initiated"]).total_seconds() >= older_than_s]
         for part in old:

@@ -2,11 +2,13 @@
 
 import json
 import pickle
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from infra import events
 from infra.errors import IntegrityError, StorageError
 from infra.events import StoreEvents, read_events
 from infra.progress import PROGRESS, StoreProgress, read_progress
@@ -26,6 +28,16 @@ def test_events_come_in_order_and_on_from_the_last_one_seen(tmp_path: Path) -> N
     run.write("events/99999999999999999999-1-x.json", b"[")
     with pytest.raises(IntegrityError, match="99999"):
         list(read_events(run))
+
+
+def test_a_driver_with_a_slow_clock_comes_after_the_one_it_took_over_from(tmp_path: Path, monkeypatch) -> None:
+    run, now_ns = LocalStore(tmp_path), time.time_ns()
+    StoreEvents(run, 1).emit("started", "")
+    monkeypatch.setattr(events, "time", SimpleNamespace(time_ns=lambda: now_ns - 2_400 * 10**9))
+    StoreEvents(run, 2).emit("takeover", "")
+    found = list(read_events(run))
+    assert [event.kind for event in found] == ["started", "takeover"]
+    assert [event.kind for event in read_events(run, after=found[0].name)] == ["takeover"]
 
 
 class Counting(LocalStore):
