@@ -140,7 +140,7 @@ def _disk() -> Check:
     folder = tempfile.gettempdir()
     try:
         with tempfile.NamedTemporaryFile() as file:
-            flock(file)  # type: ignore[arg-type]  # a wrapper that is a BinaryIO in all but its class
+            flock(file.file)
     except (OSError, StorageError) as error:
         return Check("disk", False, f"{folder}: {getattr(error, 'found', error)}", "set TMPDIR to a local disk")
     free = shutil.disk_usage(folder).free

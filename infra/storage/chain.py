@@ -15,7 +15,7 @@ from pathlib import Path
 
 from infra.errors import StorageError
 from infra.storage.folders import sync_folder
-from infra.storage.generations import NAME, Draft, Listed, called, content, draft, has, listed, remove, target
+from infra.storage.generations import NAME, Draft, Listed, NoRoom, called, content, draft, has, listed, remove, target
 from infra.storage.names import HIDDEN
 
 _FOLDER = HIDDEN + "lock-"
@@ -66,14 +66,25 @@ class Chain:
         generation, _, sha256 = version.partition("-")
         if not generation.isdecimal() or not sha256:
             return None
-        with self._opened() as folder, draft(folder, int(generation) + 1, data) as new:
+        number = int(generation) + 1
+        with self._opened() as folder:
+            try:
+                won = self._advance(folder, number, data, version)
+            except NoRoom:
+                if not _freed(folder):
+                    raise
+                won = self._advance(folder, number, data, version)
+        return State(number, data).version if won else None
+
+    def _advance(self, folder: int, number: int, data: bytes, version: str) -> bool:
+        with draft(folder, number, data) as new:
             if not listed(folder).numbers:
                 self._begin(folder)
             if self._look(folder).version != version or not new.link():
-                return None
+                return False
             os.fsync(folder)
             self._settle(new)
-        return State(new.number, data).version
+        return True
 
     def put(self, data: bytes) -> bool:
         """Replace the file whatever it holds; False where it was never swapped, and plain writing does."""
@@ -142,9 +153,7 @@ class Chain:
     def _settle(self, new: Draft) -> None:
         """After a swap: show it under the readable name, and remove what nobody can want any more."""
         found = listed(new.folder)
-        for name in found.temporary:
-            if target(name) < new.number:  # its writer has lost or died: what it has not done by now it never will
-                remove(new.folder, name)
+        _revoke(new.folder, found, new.number)
         if self._place(new):
             for old in found.numbers:
                 if old <= new.number - KEEP:
@@ -184,6 +193,27 @@ class Chain:
             yield folder
         finally:
             os.close(folder)
+
+
+def _revoke(folder: int, found: Listed, number: int) -> None:
+    """Take the files of earlier writers away, dead or late: what they have not linked or renamed, they never will.
+
+    Only then may an old generation go: its name could be linked again.
+    """
+    for name in found.temporary:
+        if target(name) < number:
+            remove(folder, name)
+
+
+def _freed(folder: int) -> bool:
+    """On a full disk old generations are the room for the next, so that a lease can still be given back."""
+    found = listed(folder)
+    if len(found.numbers) < 3:
+        return False
+    _revoke(folder, found, found.numbers[-1])
+    for old in found.numbers[:-1]:
+        remove(folder, called(old))
+    return True
 
 
 def _judged(folder: int, found: Listed, readable: bytes) -> State | None:

@@ -8,7 +8,7 @@ import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, Any, BinaryIO
 
 from infra.errors import StorageError
 from infra.storage.names import HIDDEN
@@ -60,7 +60,7 @@ def link_new(source: Path | str, target: Path | str, folder: int | None = None) 
         ) from error
 
 
-def flock(file: BinaryIO, how: int = fcntl.LOCK_EX) -> None:
+def flock(file: IO[Any], how: int = fcntl.LOCK_EX) -> None:
     """Lock a file among the processes of this machine. BlockingIOError with LOCK_NB where another holds it.
 
     StorageError where the file system cannot do that.

@@ -34,6 +34,10 @@ def listed(folder: int) -> Listed:
     return Listed(tuple(numbers), tuple(sorted(name for name in names if name.endswith((NEXT, NAME)))))
 
 
+class NoRoom(OSError):
+    """The disk is full, or the quota, and nothing was decided."""
+
+
 @dataclass
 class Draft:
     """A generation that is being written: `{stem}.next` to link, `{stem}.name` to rename over the readable name."""
@@ -73,7 +77,12 @@ def draft(folder: int, number: int, data: bytes, suffixes: tuple[str, ...] = (NE
     """
     stem, new = f"{called(number)}-{secrets.token_hex(8)}", None
     try:
-        files = [_write(folder, stem + suffix, data) for suffix in suffixes]
+        try:
+            files = [_write(folder, stem + suffix, data) for suffix in suffixes]
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise NoRoom(*error.args) from error
+            raise
         new = Draft(folder, number, stem, files[0])
         yield new
     finally:
@@ -85,7 +94,7 @@ def draft(folder: int, number: int, data: bytes, suffixes: tuple[str, ...] = (NE
 def content(folder: int | None, name: str) -> bytes:
     """The bytes of a file. FileNotFoundError also where it was removed on the server since this client looked it up."""
     try:
-        with os.fdopen(os.open(name, os.O_RDONLY, dir_fd=folder), "rb") as file:
+        with open(name, "rb", opener=lambda path, flags: os.open(path, flags, dir_fd=folder)) as file:
             return file.read()
     except OSError as error:
         if error.errno == errno.ESTALE:

@@ -1,5 +1,6 @@
 """Any interleaving of writers and readers of one file, with deaths at any call and old listings: one line of values."""
 
+import errno
 import functools
 import itertools
 import os
@@ -241,6 +242,31 @@ def test_an_earlier_version_swaps_nothing_any_more(where):
     assert Chain(where).swap(b"second", Chain(where).read().version)
     with pytest.raises(IsADirectoryError):
         where.with_name(".vitpipe-lock-lease.json").open("a+b")
+
+
+def test_on_a_full_disk_old_generations_make_room(where, monkeypatch):
+    """A store that is full can still be told that the run is given up."""
+    for number in range(5):
+        assert Chain(where).swap(b"%d" % number, Chain(where).read().version)
+    full, real = [True], (os.write, os.unlink)
+
+    def write(handle, data):
+        if full[0]:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real[0](handle, data)
+
+    def unlink(name, **kwargs):
+        real[1](name, **kwargs)
+        full[0] = full[0] and not str(name).isdecimal()
+
+    monkeypatch.setattr(generations.os, "write", write)
+    monkeypatch.setattr(generations.os, "unlink", unlink)
+    state = Chain(where).read()
+    assert Chain(where).swap(b"given back", state.version) and where.read_bytes() == b"given back"
+    full[0] = True
+    with pytest.raises(OSError, match="No space"):
+        Chain(where).swap(b"more", Chain(where).read().version)
+    assert Chain(where).read().data == b"given back" and len(os.listdir(Chain(where).folder)) == 2
 
 
 def test_a_removed_file_of_another_machine_is_absent(where, monkeypatch):
