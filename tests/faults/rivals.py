@@ -76,7 +76,7 @@ def rivals(folder: Path) -> Iterator[tuple[Rival, Rival]]:
     """Both, ready to be asked."""
     (folder / "noflock.c").write_text(LIBRARY)
     library = folder / "noflock.so"
-    subprocess.run(["gcc", "-shared", "-fPIC", "-o", library, folder / "noflock.c"], check=True)
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, folder / "noflock.c"], check=True)
     pair = Rival(library, 1), Rival(library, 2)
     try:
         for rival in pair:

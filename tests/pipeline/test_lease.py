@@ -99,7 +99,7 @@ def test_a_beat_that_a_cached_view_hides_is_seen_by_the_swap(tmp_path: Path, tim
 
     first = acquire(LocalStore(tmp_path), clock=time.clock)
     shown = [LocalStore(tmp_path).read_version(LEASE)]
-    time.meanwhile = itertools.repeat(first.renew)
+    time.meanwhile = itertools.repeat(first.renew, 20)
     with pytest.raises(LeaseLost, match="is alive"):
         acquire(Cached(tmp_path), clock=time.clock)
     first.check()
