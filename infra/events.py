@@ -67,11 +67,17 @@ def read_events(run: Store, after: str = "", tail: int | None = None) -> Iterato
     With `tail`, the last so many alone; no others are read. One that cannot be understood is given in its place as an
     event of kind `damaged`.
     """
-    listed = (entry.path.removeprefix(FOLDER) for entry in run.list(FOLDER))
-    names = [name for name in listed if name > after and name.endswith(".json")]
+    listed = sorted((entry.path.removeprefix(FOLDER) for entry in run.list(FOLDER)), key=_order)
+    names = [name for name in listed if name.endswith(".json") and (not after or _order(name) > _order(after))]
     for event in answers(lambda name: _read(run, name), names if tail is None else names[max(0, len(names) - tail) :]):
         if event is not None:
             yield event
+
+
+def _order(name: str) -> tuple[int, str]:
+    """Drivers follow each other by their fences; only within one driver's time are clocks asked."""
+    match = _NAME.fullmatch(name)
+    return (int(match[2]) if match else 0, name)
 
 
 def _read(run: Store, name: str) -> Event | None:

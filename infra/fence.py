@@ -91,7 +91,7 @@ class Watch:
                 if state and state.holder is None:
                     self.lost = f"our driver gave it up (fence {self.of.fence}, now {state.fence})"
                 raise _lost(self.run, self.lost)
-            if self._beat is not None and state.beat != self._beat:
+            if self._beat is not None and state.beat > self._beat:  # fewer: a listing that is older than the last
                 self.confirmed_at = max(self.confirmed_at, self._looked_at)
             if state.clock == clock_id():
                 self.confirmed_at = max(self.confirmed_at, state.at)

@@ -109,6 +109,10 @@ class LeaseState:
     def held_by(self, fence: int, id: str) -> bool:
         return self.fence == fence and self.holder is not None and self.holder.id == id
 
+    def moved(self, before: Self) -> bool:
+        """Whether the holder of before has beaten since."""
+        return before.holder is not None and self != before and self.held_by(before.fence, before.holder.id)
+
     def encode(self) -> bytes:
         renewed = {"clock": self.clock, "at": self.at, "time": self.time}
         holder = asdict(self.holder) if self.holder else None

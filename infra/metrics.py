@@ -164,6 +164,9 @@ def publish(run: str, node: str, metrics: Mapping[str, float], **labels: str) ->
         _sink.set(name, value, {"run": run, "node": node, **labels})
 
 
+_AGE = "last_commit_age_seconds"
+
+
 def publish_progress(run: str, node: str, progress: Mapping[str, Any]) -> None:
     """Take over what a node's progress file says: its own `metrics`, and the fields every node has."""
     named = {"step": "step", "total": "target_steps", "loss": "loss", "eta_seconds": "eta_seconds"}
@@ -171,7 +174,10 @@ def publish_progress(run: str, node: str, progress: Mapping[str, Any]) -> None:
     values = {metric: progress[field] for field, metric in named.items() if progress.get(field) is not None}
     if progress.get("ranks"):
         values["ranks"] = len(progress["ranks"])
-    publish(run, node, {**values, **progress.get("metrics", {})})
+    values |= progress.get("metrics", {})
+    if (committed := values.get("last_commit_timestamp_seconds")) is not None and "time" in progress:
+        values[_AGE] = max(0.0, progress["time"] - committed)  # both by the clock of that rank
+    publish(run, node, values)
     for rank in progress.get("ranks") or ():
         own = {f"rank_{name}": rank[name] for name in ("forward_seconds", "data_wait_seconds") if name in rank}
         publish(run, node, own, rank=str(rank["rank"]))
@@ -213,8 +219,9 @@ class Exporter:
         self.close()
 
     def set(self, name: str, value: float, labels: Mapping[str, str]) -> None:
+        since = time.monotonic() if name == _AGE else 0.0  # it grows by our clock until the next is heard
         with self._lock:
-            self._values.setdefault(name, {})[_key(labels)] = float(value)
+            self._values.setdefault(name, {})[_key(labels)] = float(value) - since
 
     def inc(self, name: str, amount: float, labels: Mapping[str, str]) -> None:
         with self._lock:
@@ -225,8 +232,8 @@ class Exporter:
         """Called by prometheus_client at each scrape."""
         with self._lock:
             values = {name: dict(series) for name, series in self._values.items()}
-        if commits := values.get("last_commit_timestamp_seconds"):
-            values["last_commit_age_seconds"] = {key: time.time() - at for key, at in commits.items()}
+        if ages := values.get(_AGE):
+            values[_AGE] = {key: time.monotonic() + age for key, age in ages.items()}
         for name, series in values.items():
             known = KNOWN[name]
             family = CounterMetricFamily if known.kind == "counter" else GaugeMetricFamily

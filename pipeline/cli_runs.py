@@ -26,12 +26,14 @@ def status(
 ) -> None:
     """Say of each node its state, how far it is, and why it waits."""
     from pipeline import display
+    from pipeline.pulse import Pulse
     from pipeline.runs import known_run
     from pipeline.status import read_status
 
     store = known_run(run, "show the status of").store
+    pulse = Pulse(store, patient=not watch)
     while True:
-        found = read_status(store)
+        found = read_status(store, pulse)
         if as_json:
             print_json(found.to_json())
         elif is_terminal():
@@ -69,13 +71,14 @@ def logs(
 ) -> None:
     """Print the logs of the newest attempt of each node, or of one."""
     from pipeline.log_reading import Logs
+    from pipeline.pulse import Pulse
     from pipeline.runs import known_run, nodes_of
     from pipeline.status import read_status
 
     found = known_run(run, "show the logs of")
-    reader, names = Logs(found.store), nodes_of(found, node)
+    reader, names, pulse = Logs(found.store), nodes_of(found, node), Pulse(found.store, patient=False)
     while True:
-        lasts = follow and read_status(found.store).state == "running"
+        lasts = follow and read_status(found.store, pulse).state == "running"
         for piece in reader.gained(names):
             if as_json:
                 print_json({"node": piece.node, "path": piece.path, "text": piece.text})

@@ -20,7 +20,10 @@ from pathlib import Path
 from infra import ray_auth
 from infra.cluster import RAY_SETTINGS
 from infra.errors import StorageError, VitpipeError
+from infra.storage import mounts
 from infra.storage.conditions import REMEDY, broken
+from infra.storage.folders import flock
+from infra.storage.local import LocalStore
 from infra.storage.opening import open_store
 from infra.storage.store import Store
 from stages.images.native import build
@@ -136,6 +139,11 @@ def _gpus() -> Check:
 def _disk() -> Check:
     """Scratch is where shards are cached and checkpoints are written before they are uploaded."""
     folder = tempfile.gettempdir()
+    try:
+        with tempfile.NamedTemporaryFile() as file:
+            flock(file.file)
+    except (OSError, StorageError) as error:
+        return Check("disk", False, f"{folder}: {getattr(error, 'found', error)}", "set TMPDIR to a local disk")
     free = shutil.disk_usage(folder).free
     return Check("disk", free >= MIN_FREE_BYTES, f"{free / 2**30:.1f} GiB free in {folder}",
                  f"free some space, or set TMPDIR to a larger disk (at least {MIN_FREE_BYTES >> 30} GiB)")  # fmt: skip
@@ -144,6 +152,9 @@ def _disk() -> Check:
 def _store_checks(uri: str) -> Iterator[Check]:
     try:
         store = open_store(uri)
+        if isinstance(store, LocalStore) and (mount := mounts.mount_of(store.root)):
+            warnings = [f"warning: {remark}" for remark in mounts.remarks(mount)]
+            yield Check("file system", True, "; ".join([f"{mount.kind} at {mount.point}", *warnings]))
         yield _round_trip(store)
         ahead = store.clock_ahead_s()
     except VitpipeError as error:

@@ -45,11 +45,13 @@ def exporting(name: str, run: Store, plan: Plan, ways: Ways) -> Iterator[None]:
 
 
 def _copy(name: str, run: Store, plan: Plan, end: threading.Event) -> None:
+    told: dict[str, object] = {}
     while not end.wait(EVERY_S):
         nodes = [planned.node for planned in plan.due]
         for node, progress in by_key(lambda node: _progress(run, node), nodes).items():
-            if progress:
+            if progress and progress != told.get(node):  # what is old already grows older by itself
                 publish_progress(name, node, progress)
+                told[node] = progress
 
 
 def _progress(run: Store, node: str) -> dict[str, Any] | None:

@@ -181,8 +181,11 @@ def acquire(run: Store, timing: Timing = TIMING, clock: Clock = CLOCK) -> Lease:
     """Take the lease under the next fence number, after watching a holder that may be alive. Errors as `hold`."""
     me = Holder.me()
     overtaken: Holder | None = None
+    watched: LeaseState | None = None
     while True:
         found, version = _read(run)
+        if found and watched and found.moved(watched):
+            raise _alive(run, found)  # only our swap saw it beat: an NFS client may show what is a minute old
         if found is None or not found.held_by(found.fence, me.id):
             overtaken = found.holder if found else None
             if found and overtaken and not _silent(run, found, timing, clock):
@@ -191,6 +194,7 @@ def acquire(run: Store, timing: Timing = TIMING, clock: Clock = CLOCK) -> Lease:
             try:
                 version = run.swap(LEASE, state.encode(), version) if found else run.create(LEASE, state.encode())
             except (AlreadyExists, Changed):
+                watched = found
                 continue  # another was quicker, or it was us and the answer was lost
             found = state
         if overtaken:
@@ -220,11 +224,15 @@ def _silent(run: Store, first: LeaseState, timing: Timing, clock: Clock) -> bool
         if state is None or state.holder is None:
             return False
         if state != first:
-            found = f"{state.holder} holds it under fence {state.fence} and is alive"
-            raise LeaseLost(f"run {run.uri}", found, "wait for it to end, or end it with `vitpipe stop`")
+            raise _alive(run, state)
         if now - began >= timing.watch_s:
             return True
     return True
+
+
+def _alive(run: Store, state: LeaseState) -> LeaseLost:
+    found = f"{state.holder} holds it under fence {state.fence} and is alive"
+    return LeaseLost(f"run {run.uri}", found, "wait for it to end, or end it with `vitpipe stop`")
 
 
 def _read(run: Store) -> tuple[LeaseState | None, str]:

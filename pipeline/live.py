@@ -19,6 +19,7 @@ from infra.events import Event
 from infra.storage.opening import open_store
 from pipeline.display import progress_line, status_table
 from pipeline.driver import Ways
+from pipeline.pulse import Pulse
 from pipeline.spec import PipelineSpec
 from pipeline.status import RunStatus, status_of
 from pipeline.terminal import is_terminal, say
@@ -38,6 +39,7 @@ class LiveRun:
     recent: deque[str] = field(default_factory=lambda: deque(maxlen=5))
     _end: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
+    _pulse: Pulse | None = None
 
     def ways(self) -> Ways:
         """A runner's ways that tell this display."""
@@ -73,7 +75,8 @@ class LiveRun:
 
     def _look(self) -> RunStatus | None:
         try:
-            return status_of(open_store(self.spec.uri), self.spec.graph)
+            self._pulse = self._pulse or Pulse(open_store(self.spec.uri), patient=False)
+            return status_of(open_store(self.spec.uri), self.spec.graph, self._pulse)
         except VitpipeError:
             return None  # the runner meets the same trouble and says so; a display has nothing to add
 

@@ -83,11 +83,11 @@ class NodeRun:
 
     def _out(self) -> Out:
         adopt = earlier(list_attempts(self.store, self.node.stage.pieces), self.wanted.sha256, self.refs)
+        lease = self.driver.lease
         about = header(
             self.node, self.wanted.sha256, self.wanted.recipe, self.refs,
-            code=code_version(), versions=package_versions(), started=_now(),
+            code=code_version(), versions=package_versions(), started=_now(), holder=lease.holder.id,
         )  # fmt: skip
-        lease = self.driver.lease
         return Out(self.store, self.attempt, lease.fence_for_tasks(), about, adopt)
 
     def _logged(self, out: Out) -> Committed:

@@ -4,28 +4,25 @@ Knows the files that a driver leaves (spec, lease, records, progress, errors); a
 """
 
 import json
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, TypeVar
 
 from infra.at_once import by_key
 from infra.errors import IntegrityError, NotFound, Stopped, UsageError, VitpipeError
-from infra.lease_state import LeaseState, read_lease, read_stop
+from infra.lease_state import LeaseState, read_stop
 from infra.progress import read_progress
 from infra.storage.store import Store
 from pipeline.attempts import Attempt, digests, read_attempt
 from pipeline.graph import Graph, Node, is_uri
 from pipeline.node_run import ERROR
+from pipeline.pulse import Pulse
 from pipeline.records import Committed, read_committed
 from pipeline.runner import SPEC
 from pipeline.spec import load
 
 T = TypeVar("T")
 State = Literal["committed", "running", "waiting", "failed", "blocked"]
-
-SILENT_S = 30.0
-"""A holder that has not beaten for so long is not believed to be alive (machines' clocks may differ a little)."""
 
 
 @dataclass(frozen=True)
@@ -52,22 +49,25 @@ class RunStatus:
         return {"run": self.run, "state": self.state, "nodes": nodes}
 
 
-def read_status(run: Store) -> RunStatus:
-    """The status of the run in that folder. UsageError when no run was ever accepted there."""
+def read_status(run: Store, pulse: Pulse | None = None) -> RunStatus:
+    """The status of the run in that folder, whose driver `pulse` has perhaps watched before.
+
+    UsageError when no run was ever accepted there.
+    """
     try:
         text = run.read(SPEC).decode()
     except NotFound:
         raise UsageError(
             f"show the status of {run.uri}", "no run was ever started there", "check the store and the name"
         ) from None
-    return status_of(run, load(text, env={}).graph)
+    return status_of(run, load(text, env={}).graph, pulse)
 
 
-def status_of(run: Store, graph: Graph) -> RunStatus:
-    """The status of a graph's nodes in that folder."""
-    lease = read_lease(run)
+def status_of(run: Store, graph: Graph, pulse: Pulse | None = None) -> RunStatus:
+    """The status of a graph's nodes in that folder; may wait for a beat of another machine's driver."""
+    sign = (pulse or Pulse(run)).look()
     left = by_key(lambda id: _left(run.child(id)), graph.nodes)
-    view = _View(lease, _alive(lease), left, _stop(run, lease))
+    view = _View(sign.lease, sign.alive, sign.silence, left, _stop(run, sign.lease))
     nodes: dict[str, NodeStatus] = {}
     for id, node in graph.nodes.items():
         found = view.node(node, [nodes[up] for up in graph.upstream(id)])
@@ -96,6 +96,7 @@ class _Left:
 class _View:
     lease: LeaseState | None
     alive: bool
+    silence: str
     left: Mapping[str, _Left]
     stop: str
 
@@ -147,8 +148,7 @@ class _View:
 
     def _idle(self) -> str:
         if self.lease and self.lease.holder:
-            silent_s = time.time() - self.lease.time
-            return f"nobody runs it: {self.lease.holder} was last heard of {silent_s:.0f} s ago; run it again to go on"
+            return f"nobody runs it: {self.lease.holder} {self.silence}; run it again to go on"
         return f"nobody runs it{f' ({self.stop})' if self.stop else ''}; run it again to go on"
 
 
@@ -163,12 +163,6 @@ def _running(id: str, progress: Mapping[str, Any]) -> NodeStatus:
     step, total = progress.get("step"), progress.get("total")
     why = str(progress.get("note") or (f"{progress.get('unit', 'steps')} {step} of {total}" if total else "begins"))
     return NodeStatus(id, "running", why, step, total, tuple(progress.get("ranks") or ()), progress)
-
-
-def _alive(lease: LeaseState | None) -> bool:
-    if lease is None or lease.holder is None or lease.holder.provably_dead():
-        return False
-    return time.time() - lease.time < SILENT_S
 
 
 def _stop(run: Store, lease: LeaseState | None) -> str:

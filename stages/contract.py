@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar
 
 from pydantic import Field
 
-from infra.errors import AlreadyExists, IntegrityError, StageError
+from infra.errors import AlreadyExists, IntegrityError, LeaseLost, StageError
 from infra.storage.store import Digest, Store
 from infra.work import Done, Item, Rank, Result, unknown
 from stages.artifacts import Artifact, File
@@ -76,8 +76,15 @@ class Out:
         return f"{self.attempt}/{path}"
 
     def begin(self) -> None:
-        """Write `attempt.json` unless it stands there already, the same."""
-        self._create(self.at("attempt.json"), self.header)
+        """Write `attempt.json` unless it stands there already, the same.
+
+        LeaseLost when another content stands there: it names its driver, and a fence is one driver's alone.
+        """
+        try:
+            self._create(self.at("attempt.json"), self.header)
+        except IntegrityError as error:
+            found = f"another driver has begun {self.attempt} under the same fence"
+            raise LeaseLost(error.asked, found, "run the same command again: it takes the next fence") from error
 
     def restarted(self, restart: int) -> "Out":
         """The folder after the gang's `restart`-th restart; this one and those between become earlier ones."""

@@ -1,16 +1,20 @@
-"""What a store in a folder needs of the file system: durable new names, locks, and a walk.
+"""What a store in a folder needs of the file system: durable new names, links, locks, and a walk.
 
 Knows nothing of stores.
 """
 
+import errno
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, Any, BinaryIO
 
+from infra.errors import StorageError
 from infra.storage.names import HIDDEN
+
+_UNABLE = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EPERM, errno.ENOLCK)
+"""How file systems say that they lack hard links or locks, rather than refuse them this once."""
 
 
 def open_new(path: Path) -> BinaryIO:
@@ -39,22 +43,38 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-@contextmanager
-def locked(lock: Path) -> Iterator[None]:
-    """Hold an exclusive lock, a file because NFS locks no folder, among threads and processes alike."""
-    while True:
-        with lock.open("a+b") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            if _is_still(file, lock):  # else its object was deleted, and the lock with it, while we waited
-                yield
-                return
+def link_new(source: Path | str, target: Path | str, folder: int | None = None) -> None:
+    """Give a file a second name that nobody has (relative to the folder of that handle). FileExistsError for the loser.
 
-
-def _is_still(file: BinaryIO, path: Path) -> bool:
+    StorageError where the file system cannot do that.
+    """
     try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except FileNotFoundError:
-        return False
+        os.link(source, target, src_dir_fd=folder, dst_dir_fd=folder)
+    except OSError as error:
+        if error.errno not in _UNABLE:
+            raise
+        raise StorageError(
+            f"link {source} as {target}",
+            f"its file system has no hard links ({error.strerror}), and a run commits by them",
+            "keep runs on one that has: ext4, XFS, NFS, Lustre, GPFS, CephFS, BeeGFS; or on S3",
+        ) from error
+
+
+def flock(file: IO[Any], how: int = fcntl.LOCK_EX) -> None:
+    """Lock a file among the processes of this machine. BlockingIOError with LOCK_NB where another holds it.
+
+    StorageError where the file system cannot do that.
+    """
+    try:
+        fcntl.flock(file, how)
+    except OSError as error:
+        if error.errno not in _UNABLE:
+            raise
+        raise StorageError(
+            f"lock {file.name}",
+            f"its file system gives no locks ({error.strerror})",
+            "set TMPDIR to a local disk; Lustre gives locks when it is mounted with `flock`",
+        ) from error
 
 
 def state_of(file: os.stat_result) -> str:

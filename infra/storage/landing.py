@@ -3,7 +3,6 @@
 Safe for several processes that want one file. Knows nothing of where the bytes come from.
 """
 
-import fcntl
 import hashlib
 import os
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from infra.errors import IntegrityError, StorageError
+from infra.storage.folders import flock
 from infra.storage.store import Digest
 
 CHUNK_BYTES = 1 << 20
@@ -57,7 +57,7 @@ class Landing:
         """The part, ours alone: of two processes that want one file, the second waits and finds it landed."""
         while True:
             with os.fdopen(os.open(self._part, os.O_RDWR | os.O_CREAT, 0o666), "r+b") as part:
-                fcntl.flock(part, fcntl.LOCK_EX)
+                flock(part)
                 if _stands_at(part, self._part):
                     yield part
                     return

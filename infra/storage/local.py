@@ -9,20 +9,20 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Self
 
 from infra.errors import AlreadyExists, Changed, NotFound, StorageError
 from infra.storage import traffic
-from infra.storage.folders import locked, open_new, state_of, sync_folder, walk
+from infra.storage.chain import Chain, State
+from infra.storage.folders import link_new, open_new, state_of, sync_folder, walk
 from infra.storage.landing import CHUNK_BYTES, Landing
 from infra.storage.names import HIDDEN, checked, checked_prefix
 from infra.storage.store import Digest, Entry, replaced
 
 _TEMPORARY = HIDDEN + "tmp-"
-_LOCK = HIDDEN + "lock-"
 _ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
 
@@ -40,6 +40,8 @@ class LocalStore:
         return type(self)(self.root / checked(prefix))
 
     def read(self, path: str, start: int = 0, length: int | None = None, version: str | None = None) -> bytes:
+        if (start, length, version) == (0, None, None):
+            return self._state(path).data
         with self._reading(path) as file:
             if version not in (None, state_of(os.fstat(file.fileno()))):
                 raise replaced(f"read {self.uri}/{path}")
@@ -49,8 +51,11 @@ class LocalStore:
         return data
 
     def read_version(self, path: str) -> tuple[bytes, str]:
-        data = self.read(path)
-        return data, _version(data)
+        state = self._state(path)
+        if state.behind:
+            with suppress(OSError):  # who may only read leaves that to others
+                self._chain(path).mend(state)
+        return state.data, state.version
 
     def size(self, path: str) -> int | None:
         try:
@@ -60,26 +65,30 @@ class LocalStore:
             return None
 
     def write(self, path: str, data: bytes) -> Digest:
-        self._place(path, lambda file: _write_all(file, data), os.replace)
+        with self._said("write", path):
+            swapped = self._chain(path).put(data)
+        if not swapped:
+            self._place(path, lambda file: file.write(data), os.replace)
         return Digest(len(data), hashlib.sha256(data).hexdigest())
 
     def create(self, path: str, data: bytes) -> str:
         try:
-            self._place(path, lambda file: _write_all(file, data), _link)
+            self._place(path, lambda file: file.write(data), link_new)
         except FileExistsError:
             raise AlreadyExists(f"create {self.uri}/{path}", "an object of that name is there already") from None
-        return _version(data)
+        return State(1, data).version
 
     def swap(self, path: str, data: bytes, version: str) -> str:
-        with self._locked(path):
+        chain = self._chain(path)
+        with self._said("replace", path):
             try:
-                unchanged = _version(self.read(path)) == version
-            except NotFound:
-                unchanged = False
-            if not unchanged:
-                raise Changed(f"replace {self.uri}/{path}", "it was changed or removed since it was read")
-            self.write(path, data)
-        return _version(data)
+                swapped = chain.swap(data, version)
+            except _ABSENT:
+                swapped = None
+        if swapped is None:
+            raise Changed(f"replace {self.uri}/{path}", "it was changed or removed since it was read")
+        traffic.count("written_bytes", len(data))
+        return swapped
 
     def list(self, prefix: str = "") -> Iterator[Entry]:
         folder, _, _ = checked_prefix(prefix).rpartition("/")
@@ -89,14 +98,10 @@ class LocalStore:
         yield from sorted(found, key=lambda entry: entry.path)
 
     def delete(self, path: str) -> None:
-        where = self._where(path)
-        with self._said("delete", path):
-            try:
-                where.unlink()
-            except _ABSENT:
-                return
-            where.with_name(_LOCK + where.name).unlink(missing_ok=True)
-            self._prune(where.parent)
+        chain = self._chain(path)
+        with self._said("delete", path), suppress(*_ABSENT):
+            chain.delete()
+            self._prune(chain.where.parent)
 
     def upload(self, local: Path, path: str, given: Digest | None = None) -> Digest:
         if given is not None and self._moved(local, path, given.bytes):
@@ -121,7 +126,7 @@ class LocalStore:
 
     def sweep(self, older_than_s: float) -> int:
         """Remove temporary files that interrupted writers left; how many."""
-        limit = time.time() - older_than_s
+        limit = time.time() + self.clock_ahead_s() - older_than_s  # files bear the times of the store's clock
         removed = 0
         with self._said("sweep", ""):
             for left in self.root.rglob(f"{_TEMPORARY}*"):
@@ -136,7 +141,7 @@ class LocalStore:
         def stamp(temporary: Path, where: Path) -> None:
             now.append((temporary.stat().st_mtime, time.time()))
 
-        self._place("clock", lambda file: _write_all(file, b"?"), stamp)
+        self._place("clock", lambda file: file.write(b"?"), stamp)
         return now[0][0] - now[0][1]
 
     def _where(self, path: str) -> Path:
@@ -149,6 +154,19 @@ class LocalStore:
                 traffic.count("read_bytes", len(chunk))
                 yield chunk
 
+    def _chain(self, path: str) -> Chain:
+        return Chain(self._where(path))
+
+    def _state(self, path: str) -> State:
+        chain = self._chain(path)
+        with self._said("read", path):
+            try:
+                state = chain.read()
+            except _ABSENT:
+                raise self._absent(path) from None
+        traffic.count("read_bytes", len(state.data))
+        return state
+
     @contextmanager
     def _reading(self, path: str) -> Iterator[BinaryIO]:
         where = self._where(path)
@@ -157,7 +175,10 @@ class LocalStore:
                 with where.open("rb") as file:
                     yield file
             except _ABSENT:
-                raise NotFound(f"read {self.uri}/{path}", "no object of that name") from None
+                raise self._absent(path) from None
+
+    def _absent(self, path: str) -> NotFound:
+        return NotFound(f"read {self.uri}/{path}", "no object of that name")
 
     @contextmanager
     def _said(self, verb: str, path: str) -> Iterator[None]:
@@ -172,7 +193,7 @@ class LocalStore:
                 f"{verb} {self.uri}/{path}", f"{where}: {error.strerror or error}", _REMEDY.get(error.errno or 0, "")
             ) from error
 
-    def _place(self, path: str, fill: Callable[[BinaryIO], None], put: Callable[[Path, Path], None]) -> None:
+    def _place(self, path: str, fill: Callable[[BinaryIO], object], put: Callable[[Path, Path], None]) -> None:
         """Fill a temporary file beside `path`, then put it there in one step."""
         where = self._where(path)
         temporary = where.with_name(_TEMPORARY + secrets.token_hex(8))
@@ -208,15 +229,6 @@ class LocalStore:
         traffic.count("written_bytes", size)
         return True
 
-    @contextmanager
-    def _locked(self, path: str) -> Iterator[None]:
-        """Hold the lock of one name; a file beside it, because NFS locks no folder."""
-        where = self._where(path)
-        if not where.parent.is_dir():
-            raise Changed(f"replace {self.uri}/{path}", "it was removed since it was read")
-        with self._said("lock", path), locked(where.with_name(_LOCK + where.name)):
-            yield
-
     def _prune(self, folder: Path) -> None:
         """Remove folders that became empty, as they would on S3; never the root."""
         while folder != self.root:
@@ -234,15 +246,3 @@ _REMEDY = {
     errno.EPERM: "give this user the right to it, or choose another store",
     errno.EROFS: "choose a store that can be written",
 }
-
-
-def _version(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
-def _write_all(file: BinaryIO, data: bytes) -> None:
-    file.write(data)
-
-
-def _link(temporary: Path, where: Path) -> None:
-    os.link(temporary, where)

@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from hashlib import sha256
 from operator import methodcaller
@@ -136,9 +136,11 @@ class S3Store:
     def sweep(self, older_than_s: float) -> int:
         """Abort uploads in parts that were never completed; how many."""
         query = methodcaller("list_multipart_uploads", Bucket=self.bucket, Prefix=self._root)
-        found = self._call("sweep", "", query).get("Uploads", ())
-        now = datetime.now(UTC)
-        old = [part for part in found if (now - part["Initiated"]).total_seconds() >= older_than_s]
+        found = self._call("sweep", "", query)
+        # by the clock of the uploads' times, which tells whole seconds
+        now = datetime.fromtimestamp(self._server_s(found), UTC) + timedelta(seconds=0.5)
+        begun = found.get("Uploads", ())
+        old = [part for part in begun if (now - part["Initiated"]).total_seconds() >= older_than_s]
         for part in old:
             where = {"Bucket": self.bucket, "Key": part["Key"], "UploadId": part["UploadId"]}
             self._call("sweep", part["Key"], methodcaller("abort_multipart_upload", **where))
@@ -148,10 +150,14 @@ class S3Store:
         """Seconds by which the server's clock is ahead of this machine's (its answer has whole seconds)."""
         before = time.time()
         answer = self._call("look for", "", methodcaller("head_bucket", Bucket=self.bucket), bucket_wanted=True)
+        return self._server_s(answer) - (before + time.time()) / 2
+
+    def _server_s(self, answer: Any) -> float:
+        """When the server gave that answer, by its own clock, in seconds of the epoch."""
         server_s = dated_s(answer)
         if server_s is None:
             raise StorageError(f"ask {self.uri} for its time", "its answer has no date", "use another server")
-        return server_s - (before + time.time()) / 2
+        return server_s
 
     @property
     def _root(self) -> str:

@@ -70,7 +70,10 @@ class Store(Protocol):
         """
 
     def swap(self, path: str, data: bytes, version: str) -> str:
-        """Replace an object only if it still has `version`; the new version. Changed for the loser."""
+        """Replace a small object only if it still has `version`; the new version. Changed for the loser.
+
+        Such objects are read whole: a range of one may be of the version before.
+        """
 
     def list(self, prefix: str = "") -> Iterator[Entry]:
         """Every object whose path begins with `prefix` (a plain string prefix), sorted by path."""

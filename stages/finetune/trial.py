@@ -3,7 +3,6 @@
 A pure function of its task, so that it may run anywhere and be run again. Knows no other trial.
 """
 
-import fcntl
 import math
 from collections.abc import Iterator, Sequence
 
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 
 from infra.errors import StageError, Stopped
+from infra.storage.folders import flock
 from stages.artifacts import File
 from stages.finetune.protocol import Outcome, TrialTask, write_piece
 from stages.finetune.steps import Average, Recipe, score, train_steps
@@ -89,7 +89,7 @@ def starting_model(task: TrialTask) -> Model:
     folder = task.context.scratch / "weights"
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:  # trials of one machine share the copy: the first one fetches it
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        flock(lock)
         old, state = load_weights(task.weights, folder)
     settings = config.architecture(old, task.data.num_classes)
     model = build_model(settings)

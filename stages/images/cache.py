@@ -17,6 +17,7 @@ from typing import BinaryIO
 
 from infra.errors import IntegrityError, StorageError
 from infra.storage import traffic
+from infra.storage.folders import flock
 from stages.artifacts import File, ShardSet
 from stages.images.manifest import ShardEntry
 from stages.images.watch import UNWATCHED, ReaderWatch
@@ -130,7 +131,7 @@ def _held(local: Path, size: int) -> mmap.mmap | None:
     """A map of the tar if it is there. Its lock is the map's: both end together."""
     try:
         with local.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH)
+            flock(file, fcntl.LOCK_SH)
             found = os.fstat(file.fileno())
             if found.st_nlink == 0 or found.st_size != size:  # removed by another process meanwhile, or cut
                 return None
@@ -152,8 +153,8 @@ def _removed(tar: Path) -> bool:
     """Remove a tar that no process has mapped or is about to map; whether it is gone."""
     try:
         with tar.with_suffix(".lock").open("ab") as lock, tar.open("rb") as file:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             tar.unlink(missing_ok=True)
     except BlockingIOError:
         return False
@@ -169,7 +170,7 @@ def _reserved(lock: Path) -> int:
             return 0
     with suppress(FileNotFoundError), lock.open("rb") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return os.fstat(file.fileno()).st_size
     return 0
@@ -178,7 +179,7 @@ def _reserved(lock: Path) -> int:
 @contextmanager
 def _locked(path: Path) -> Iterator[BinaryIO]:
     with path.open("ab") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        flock(lock)
         yield lock
 
 

@@ -32,7 +32,7 @@ class Watch:
         """The clock of this start begins with the driver's, or when the gang was started again, now."""
         self._start = job.begun if rank.restart == 0 else time.time()
         account = Account(job.begun)
-        account.spend("restarts", self._start - job.begun)
+        account.spend("restarts", max(0.0, self._start - job.begun))  # two machines' clocks may differ
         self._job, self._first = job, rank.rank == 0
         self._notes = Notes(scratch, job.course.config.batch_images, keys, account, ledger=job.course.resources.ledger)
         self._reporter = Reporter(job, rank, agree.each(lambda: _whereabouts(rank)), keys)

@@ -55,7 +55,8 @@ class Account:
 
         What no cause explains is `seconds_other`: writing curves, asking the store.
         """
-        total = max(now - self.began - self.stopped, 1e-9)
-        other = max(0.0, total - sum(self.seconds.values()))
+        known = sum(self.seconds.values())
+        total = max(now - self.began - self.stopped, known, 1e-9)  # `began` may be by another machine's clock
+        other = total - known
         named = {f"seconds_{cause}": round(seconds, 3) for cause, seconds in self.seconds.items()}
         return {"goodput": self.seconds["productive"] / total, **named, "seconds_other": round(other, 3)}

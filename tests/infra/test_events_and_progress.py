@@ -3,6 +3,7 @@
 import json
 import pickle
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from faults.s3_proxy import Proxy
 from s3_server import S3Server
 
+from infra import events
 from infra.at_once import READERS, answers
 from infra.errors import IntegrityError, StorageError
 from infra.events import StoreEvents, read_events
@@ -44,17 +46,17 @@ def test_a_damaged_event_is_told_in_its_place_and_the_others_are_too(tmp_path: P
     for place, content in enumerate(damaged):
         (tmp_path / "events").mkdir(exist_ok=True)
         (tmp_path / f"events/{2 * place:020}-7-x.json").write_bytes(content)
-        (tmp_path / f"events/{2 * place + 1:020}-1-x.json").write_bytes(whole)
+        (tmp_path / f"events/{2 * place + 1:020}-7-x.json").write_bytes(whole)
     (tmp_path / "events/no-name-of-ours.json").write_bytes(b"")
-    found = list(read_events(run))
-    assert [event.kind for event in found] == ["damaged", "failed"] * len(damaged) + ["damaged"]
-    for place, event in enumerate(found[:-1:2]):
+    nameless, *found = read_events(run)
+    assert nameless.kind == "damaged" and (nameless.time, nameless.fence) == ("", 0)
+    assert [event.kind for event in found] == ["damaged", "failed"] * len(damaged)
+    for place, event in enumerate(found[::2]):
         name = f"{2 * place:020}-7-x.json"
         assert event.text.startswith(f"damaged event: {name} (") and (event.name, event.fence) == (name, 7)
         assert event.to_json().keys() == GOOD.keys() and event.time == "1970-01-01T00:00:00.000Z"
-    assert (found[-1].time, found[-1].fence) == ("", 0)
     newer = {**GOOD, "more": "of a later version"}
-    (tmp_path / "events/zz-1-x.json").write_bytes(json.dumps(newer).encode())
+    (tmp_path / f"events/{10**19:020}-7-x.json").write_bytes(json.dumps(newer).encode())
     assert [event.kind for event in read_events(run, tail=1)] == ["failed"]
 
 
@@ -117,6 +119,16 @@ def test_damaged_progress_is_said(tmp_path: Path, content: bytes) -> None:
     node.write(PROGRESS, content)
     with pytest.raises(IntegrityError, match=r"progress\.json"):
         read_progress(node)
+
+
+def test_a_driver_with_a_slow_clock_comes_after_the_one_it_took_over_from(tmp_path: Path, monkeypatch) -> None:
+    run, now_ns = LocalStore(tmp_path), time.time_ns()
+    StoreEvents(run, 1).emit("started", "")
+    monkeypatch.setattr(events, "time", SimpleNamespace(time_ns=lambda: now_ns - 2_400 * 10**9))
+    StoreEvents(run, 2).emit("takeover", "")
+    found = list(read_events(run))
+    assert [event.kind for event in found] == ["started", "takeover"]
+    assert [event.kind for event in read_events(run, after=found[0].name)] == ["takeover"]
 
 
 class Counting(LocalStore):

@@ -6,10 +6,12 @@ import os
 import resource
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from infra.errors import Changed, StorageError
+from infra.storage import local
 from infra.storage.local import LocalStore
 from infra.storage.opening import open_store
 
@@ -117,6 +119,15 @@ def test_what_a_killed_writer_left_is_hidden_and_swept(store):
     assert [entry.path for entry in store.list()] == ["a/x"]
     assert store.sweep(3600) == 1
     assert not old.exists() and fresh.exists()
+
+
+def test_what_is_old_is_told_by_the_stores_clock(store, monkeypatch):
+    """A machine whose clock is a day ahead sweeps nobody's write away."""
+    store.write("x", b"1")
+    (store.root / ".vitpipe-tmp-fresh").write_bytes(b"half")
+    real = time.time
+    monkeypatch.setattr(local, "time", SimpleNamespace(time=lambda: real() + 86400))
+    assert store.sweep(3600) == 0 and store.sweep(-1) == 1
 
 
 def test_links_are_followed_but_never_in_circles(store, tmp_path):

@@ -4,6 +4,7 @@ import pickle
 import re
 import urllib.request
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -57,9 +58,15 @@ def test_progress_files_feed_the_same_exporter(exporter: metrics.Exporter) -> No
 def test_the_age_of_the_last_commit_grows_until_it_is_scraped(
     exporter: metrics.Exporter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    metrics.publish("demo", "backbone", {"last_commit_timestamp_seconds": 1000.0})
-    monkeypatch.setattr(metrics.time, "time", lambda: 1060.0)
-    assert scrape(exporter)["vitpipe_last_commit_age_seconds", "backbone", ""] == 60.0
+    """Whatever the rank's clock shows: it tells by it how old the commit was, and what passes since we measure."""
+    now = 50.0
+    monkeypatch.setattr(metrics, "time", SimpleNamespace(monotonic=lambda: now))
+    told = {"step": 1, "time": 1005.0, "metrics": {"last_commit_timestamp_seconds": 1000.0}}
+    metrics.publish_progress("demo", "backbone", told)
+    now += 60
+    assert scrape(exporter)["vitpipe_last_commit_age_seconds", "backbone", ""] == pytest.approx(65.0)
+    metrics.publish_progress("demo", "backbone", {**told, "time": 1066.0})
+    assert scrape(exporter)["vitpipe_last_commit_age_seconds", "backbone", ""] == pytest.approx(66.0)
 
 
 def test_a_second_exporter_takes_another_port_and_gives_the_numbers_back(exporter: metrics.Exporter) -> None:

@@ -3,7 +3,7 @@
 import multiprocessing
 import os
 import time
-from datetime import timedelta
+from datetime import datetime, timedelta
 from types import SimpleNamespace
 
 import botocore.auth
@@ -86,8 +86,17 @@ def test_lists_beyond_one_page(s3_uri, monkeypatch):
     assert [entry.path for entry in store.list()] == names
 
 
-def test_an_upload_left_half_done_is_swept(s3_uri, s3_server):
+class ADayAhead(datetime):
+    """This machine's clock, wrong."""
+
+    @classmethod
+    def now(cls, zone=None):
+        return super().now(zone) + timedelta(days=1)
+
+
+def test_an_upload_left_half_done_is_swept(s3_uri, s3_server, monkeypatch):
     key = s3_uri.removeprefix(f"s3://{BUCKET}/") + "/big"
+    monkeypatch.setattr(s3, "datetime", ADayAhead)
     s3_server.client().create_multipart_upload(Bucket=BUCKET, Key=key)
     store = open_store(s3_uri)
     assert store.sweep(3600) == 0

@@ -1,14 +1,19 @@
 """The doctor says what is wrong and what to do, and keeps answering when Ray and torch would not import."""
 
+import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from infra.errors import StorageError
+from infra.storage import folders, mounts
 from infra.storage.conditions import SECOND_CREATE
 from infra.storage.local import LocalStore
 from pipeline.doctor import Check, checks, failure
+from pipeline.lease import acquire
 from stages.images.native import build
 
 
@@ -46,6 +51,36 @@ def test_a_store_that_forgets_to_compare_is_found(here, monkeypatch):
     monkeypatch.setattr(LocalStore, "create", lambda self, path, data: self.write(path, data).sha256)
     check = look(here, "store")
     assert not check.ok and SECOND_CREATE in check.found
+
+
+def test_mount_options_are_warned_of_by_name(here, monkeypatch, tmp_path):
+    assert look(here, "file system").ok and "warning" not in look(here, "file system").found
+    (tmp_path / "mountinfo").write_text(f"42 22 0:42 / {tmp_path} rw - lustre a@tcp:/x rw,localflock\n")
+    monkeypatch.setattr(mounts.mount_of, "__defaults__", (tmp_path / "mountinfo",))
+    assert "lustre at" in look(here, "file system").found and "warning: localflock" in look(here, "file system").found
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_file_system_without_hard_links_is_named(here, monkeypatch, number):
+    def refuse(*args, **kwargs):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(folders.os, "link", refuse)
+    check = look(here, "store")
+    assert not check.ok and "no hard links" in check.found and "XFS" in check.do
+    with pytest.raises(StorageError, match="no hard links"):
+        acquire(LocalStore(Path(here.removeprefix("file://"))))
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK])
+def test_scratch_without_locks_is_named(here, monkeypatch, number):
+    def refuse(*args):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(folders.fcntl, "flock", refuse)
+    check = look(here, "disk")
+    assert not check.ok and "gives no locks" in check.found and "TMPDIR" in check.do
+    assert look(here, "store").ok, "commits need none"
 
 
 def test_an_unwritable_store_is_said():

@@ -86,6 +86,26 @@ def test_a_lease_given_up_during_the_watch_is_taken_at_once(run: Store, time: Fa
     assert list(read_events(run)) == []
 
 
+def test_a_beat_that_a_cached_view_hides_is_seen_by_the_swap(tmp_path: Path, time: FakeClock) -> None:
+    class Cached(LocalStore):
+        """An NFS client that shows what it saw first, until a change of its own goes to the server."""
+
+        def read_version(self, path: str) -> tuple[bytes, str]:
+            return shown[0] if shown else super().read_version(path)
+
+        def swap(self, path: str, data: bytes, version: str) -> str:
+            shown.clear()
+            return super().swap(path, data, version)
+
+    first = acquire(LocalStore(tmp_path), clock=time.clock)
+    shown = [LocalStore(tmp_path).read_version(LEASE)]
+    time.meanwhile = itertools.repeat(first.renew, 20)
+    with pytest.raises(LeaseLost, match="is alive"):
+        acquire(Cached(tmp_path), clock=time.clock)
+    first.check()
+    assert TIMING.watch_s <= sum(time.slept) < TIMING.watch_s + 2, "one watch, and no takeover"
+
+
 @pytest.fixture(scope="module")
 def dead() -> Iterator[Holder]:
     """A process of this machine that is no more, though nobody has waited for it yet."""

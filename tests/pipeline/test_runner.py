@@ -226,6 +226,21 @@ def test_an_overtaken_driver_commits_nothing(tmp_path: Path) -> None:
     assert records(tmp_path) == {} and read_lease(store(tmp_path)).fence == 2  # type: ignore[union-attr]
 
 
+def test_two_drivers_of_one_fence_meet_at_the_attempt(tmp_path: Path) -> None:
+    """Whatever let both take the run: the second one's header names another holder, and it ends."""
+
+    def double(ctx: Any) -> None:
+        header = json.loads(store(tmp_path).read("a/a1/attempt.json"))
+        assert header["holder"] == json.loads(store(tmp_path).read("lease.json"))["holder"]["id"]
+        store(tmp_path).write("sum/a1/attempt.json", json.dumps({**header, "holder": "another"}).encode())
+
+    HOOKS["a"] = double
+    with pytest.raises(LeaseLost, match="same fence"):
+        go(tmp_path)
+    assert "sum/record.json" not in records(tmp_path)
+    assert go(tmp_path).committed["sum"].record.attempt == "a2"
+
+
 def wait_for_stop(ctx: Any) -> None:
     pause = threading.Event()
     while not ctx.fence.stopping():

@@ -1,5 +1,6 @@
 """What a run's folder tells of it, at every moment of its life and after."""
 
+import itertools
 import json
 import time
 from collections.abc import Iterator
@@ -8,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_clock import FakeClock
 from tiny_stages import HOOKS, tiny_spec, tiny_ways
 
 from infra.errors import StageError, Stopped, UsageError, VitpipeError
-from infra.lease_state import LEASE, Timing, read_lease
+from infra.lease_state import LEASE, Holder, LeaseState, Timing, boottime, clock_id, read_lease
 from infra.storage.local import LocalStore
 from pipeline.lease import request_stop
+from pipeline.pulse import LOOKED_S, SILENT_S, Pulse
 from pipeline.runner import run
 from pipeline.status import RunStatus, read_status, status_of
 
@@ -115,12 +118,52 @@ def test_a_driver_that_fell_silent(tmp_path: Path) -> None:
     assert status(tmp_path).state == "running"
     lease = read_lease(store(tmp_path))
     assert lease and lease.holder
-    store(tmp_path).write(LEASE, replace(lease, time=time.time() - 100).encode())
+    store(tmp_path).write(LEASE, replace(lease, at=boottime() - 100).encode())
     found = status(tmp_path)
     assert found.state == "interrupted" and "last heard of 100 s ago" in found.nodes[0].why
     dead = replace(lease.holder, start_time=0)
     store(tmp_path).write(LEASE, replace(lease, holder=dead).encode())
     assert status(tmp_path).state == "interrupted"
+
+
+@pytest.mark.parametrize("ahead_s", [-2400, 2400])
+@pytest.mark.parametrize("beats", [True, False])
+def test_no_wall_clock_of_another_machine_is_believed(tmp_path: Path, ahead_s: float, beats: bool) -> None:
+    """A driver whose clock is 40 minutes slow runs, one that died with a clock 40 minutes ahead does not."""
+    fake, run = FakeClock(), store(tmp_path)
+    lease = LeaseState(1, 0, replace(Holder.me(), boot_id="another"), "another", 1.0, time.time() + ahead_s)
+    run.create(LEASE, lease.encode())
+    if beats:
+        beat = replace(lease, beat=1, at=6.0)
+        fake.meanwhile = itertools.chain([lambda: None] * 3, [lambda: run.write(LEASE, beat.encode())])
+    graph = tiny_spec(tmp_path, NODES).graph
+    found = status_of(run, graph, Pulse(run, clock=fake.clock))
+    assert found.state == ("running" if beats else "interrupted")
+    assert sum(fake.slept) == (4 if beats else LOOKED_S)
+    assert beats or "gave no sign of life for 15 s; run it again" in found.nodes[0].why
+
+
+def test_who_keeps_looking_waits_for_nothing(tmp_path: Path) -> None:
+    fake, run = FakeClock(), store(tmp_path)
+    lease = LeaseState(1, 0, replace(Holder.me(), boot_id="another"), "another", 1.0, 0.0)
+    run.create(LEASE, lease.encode())
+    pulse = Pulse(run, patient=False, clock=fake.clock)
+    seen = []
+    for second in range(40):
+        if second == 10:
+            run.write(LEASE, replace(lease, beat=1).encode())
+        seen.append(pulse.look().alive)
+        fake.now += 1
+    assert seen == [True] * 25 + [False] * 15 and fake.slept == []
+
+
+def test_on_the_drivers_machine_nothing_is_waited_for(tmp_path: Path) -> None:
+    fake, run = FakeClock(now=boottime()), store(tmp_path)
+    lease = LeaseState(1, 0, replace(Holder.me(), pid_ns="another"), clock_id(), fake.now - 5, 0.0)
+    run.create(LEASE, lease.encode())
+    assert Pulse(run, clock=fake.clock).look().alive
+    fake.now += SILENT_S
+    assert not Pulse(run, clock=fake.clock).look().alive and fake.slept == []
 
 
 def test_while_a_node_is_replaced(tmp_path: Path) -> None:

@@ -5,6 +5,13 @@ import pytest
 from stages.training.account import CAUSES, Account
 
 
+def test_a_clock_that_is_behind_makes_no_share_above_one():
+    account = Account(began=5000.0)  # by the clock of the machine before
+    account.step(40.0, 0.0, skipped=False)
+    totals = account.totals(now=4000.0)
+    assert totals["goodput"] == 1.0 and totals["seconds_other"] == 0.0
+
+
 def test_every_second_has_a_cause() -> None:
     account = Account(began=100.0)
     account.spend("startup", 10)

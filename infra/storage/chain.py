@@ -1,0 +1,232 @@
+"""Compare-and-swap of one small file by exclusive creation alone: no lock, on any file system with hard links.
+
+Beside NAME, `.vitpipe-lock-NAME/` holds its generations, whole files with a number for a name. Who links the next
+number has swapped; NAME is a copy of the newest, for people. docs/decisions/0013 says why each step stands where it
+does. Knows nothing of stores or of what the file says.
+"""
+
+import hashlib
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from infra.errors import StorageError
+from infra.storage.folders import sync_folder
+from infra.storage.generations import NAME, Draft, Listed, NoRoom, called, content, draft, has, listed, remove, target
+from infra.storage.names import HIDDEN
+
+_FOLDER = HIDDEN + "lock-"
+"""Where earlier versions keep a lock file: a folder of that name makes their swaps fail, rather than miss ours."""
+KEEP = 16
+"""Generations that stay: at a beat every 5 s, 80 s of them, longer than an NFS client keeps an old listing (60 s)."""
+_LOOKS = 200
+_AT_ONCE = 100
+"""Looks without a pause: what moved meanwhile was moved by a writer that went on."""
+_PAUSE_S = 0.05
+
+
+@dataclass(frozen=True)
+class State:
+    """What the file holds."""
+
+    generation: int
+    """1 for a file that was never swapped."""
+    data: bytes
+    behind: bool = False
+    """Its readable name still shows an earlier generation: who swapped died just then, or is about to go on."""
+
+    @property
+    def version(self) -> str:
+        return f"{self.generation}-{hashlib.sha256(self.data).hexdigest()}"
+
+
+class Chain:
+    """The generations of one file. FileNotFoundError from `read` and `swap` where it is absent."""
+
+    def __init__(self, where: Path) -> None:
+        self.where = where
+        self.folder = where.with_name(_FOLDER + where.name)
+
+    def read(self) -> State:
+        """The file as it stands; one that was never swapped costs one look for its generations more."""
+        folder = self._open()
+        if folder is None:
+            return State(1, self._readable())
+        try:
+            return self._look(folder)
+        finally:
+            os.close(folder)
+
+    def swap(self, data: bytes, version: str) -> str | None:
+        """Replace the file if it still has `version`; the new version, or None for the loser."""
+        self._readable()
+        generation, _, sha256 = version.partition("-")
+        if not generation.isdecimal() or not sha256:
+            return None
+        number = int(generation) + 1
+        with self._opened() as folder:
+            try:
+                won = self._advance(folder, number, data, version)
+            except NoRoom:
+                if not _freed(folder):
+                    raise
+                won = self._advance(folder, number, data, version)
+        return State(number, data).version if won else None
+
+    def _advance(self, folder: int, number: int, data: bytes, version: str) -> bool:
+        with draft(folder, number, data) as new:
+            if not listed(folder).numbers:
+                self._begin(folder)
+            if self._look(folder).version != version or not new.link():
+                return False
+            os.fsync(folder)
+            self._settle(new)
+        return True
+
+    def put(self, data: bytes) -> bool:
+        """Replace the file whatever it holds; False where it was never swapped, and plain writing does."""
+        with suppress(FileNotFoundError):
+            while self.folder.is_dir():
+                if self.swap(data, self.read().version):
+                    return True
+        return False
+
+    def mend(self, state: State) -> None:
+        """Let the readable name show a generation whose writer did not get so far."""
+        with self._opened() as folder, draft(folder, state.generation, state.data, (NAME,)) as copy:
+            left = listed(folder).next_of(state.generation)
+            if self._look(folder) == state and self._place(copy):
+                for name in left:
+                    remove(folder, name)
+
+    def delete(self) -> None:
+        """Remove the file, and the generations it had; absent is fine."""
+        folder = self._open()
+        if folder is None:
+            with suppress(FileNotFoundError):
+                os.unlink(self.where)
+            with suppress(FileNotFoundError):
+                os.unlink(self.folder)  # the lock file of an earlier version
+            return
+        try:
+            found = listed(folder)
+            for name in found.temporary:  # before the name goes: nobody who began earlier may bring it back
+                remove(folder, name)
+            with suppress(FileNotFoundError):
+                os.unlink(self.where)
+            for number in found.numbers:
+                remove(folder, called(number))
+        finally:
+            os.close(folder)
+        with suppress(OSError):  # somebody creates and swaps it anew
+            os.rmdir(self.folder)
+
+    def _look(self, folder: int) -> State:
+        for tries in range(_LOOKS):
+            if tries >= _AT_ONCE:
+                time.sleep(_PAUSE_S)  # a cached listing is older than the files it names
+            found, readable = listed(folder), self._readable()
+            try:
+                state = _judged(folder, found, readable)
+            except FileNotFoundError:
+                continue
+            if state is not None:
+                return state
+            if listed(folder) == found:  # nobody swapped while we looked: it was written by hand, and that counts
+                return State(found.numbers[-1] if found.numbers else 1, readable)
+        raise StorageError(
+            f"read {self.where}",
+            f"the listing of {self.folder} stays older than its files",
+            "mount the file system with a shorter attribute cache (`acdirmax`), then run the same command again",
+        )
+
+    def _begin(self, folder: int) -> None:
+        """Make what the file holds its first generation."""
+        with draft(folder, 1, self._readable()) as first:
+            if not listed(folder).numbers:  # looked at again now that others see us
+                first.link()
+            first.undecided = False  # it is readable already
+
+    def _settle(self, new: Draft) -> None:
+        """After a swap: show it under the readable name, and remove what nobody can want any more."""
+        found = listed(new.folder)
+        _revoke(new.folder, found, new.number)
+        if self._place(new):
+            for old in found.numbers:
+                if old <= new.number - KEEP:
+                    remove(new.folder, called(old))
+        new.undecided = False
+
+    def _place(self, new: Draft) -> bool:
+        """Rename a copy over the readable name; False when a later swap has taken that right away."""
+        try:
+            os.rename(new.stem + NAME, self.where, src_dir_fd=new.folder)
+        except FileNotFoundError:
+            return False
+        sync_folder(self.where.parent)
+        return True
+
+    def _readable(self) -> bytes:
+        return content(None, str(self.where))
+
+    def _open(self) -> int | None:
+        """A handle on the folder of the generations: one that is removed stays removed for us. None: there is none."""
+        try:
+            return os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    @contextmanager
+    def _opened(self) -> Iterator[int]:
+        while True:
+            with suppress(FileExistsError):
+                os.mkdir(self.folder)
+            folder = self._open()
+            if folder is not None:
+                break
+            with suppress(FileNotFoundError, IsADirectoryError):
+                os.unlink(self.folder)  # the lock file of an earlier version; else it was removed just now
+        try:
+            yield folder
+        finally:
+            os.close(folder)
+
+
+def _revoke(folder: int, found: Listed, number: int) -> None:
+    """Take the files of earlier writers away, dead or late: what they have not linked or renamed, they never will.
+
+    Only then may an old generation go: its name could be linked again.
+    """
+    for name in found.temporary:
+        if target(name) < number:
+            remove(folder, name)
+
+
+def _freed(folder: int) -> bool:
+    """On a full disk old generations are the room for the next, so that a lease can still be given back."""
+    found = listed(folder)
+    if len(found.numbers) < 3:
+        return False
+    _revoke(folder, found, found.numbers[-1])
+    for old in found.numbers[:-1]:
+        remove(folder, called(old))
+    return True
+
+
+def _judged(folder: int, found: Listed, readable: bytes) -> State | None:
+    """The newest generation, or None where the readable name has another content that no swap explains.
+
+    A writer's `.next` goes when its generation is readable: where it stands, the name may be behind. FileNotFoundError
+    when the newest of the listing is gone.
+    """
+    if not found.numbers:
+        return None
+    number = found.numbers[-1]
+    newest = content(folder, called(number))
+    if newest == readable:
+        return State(number, newest)
+    unfinished = any(has(folder, name, newest) for name in found.next_of(number))
+    return State(number, newest, behind=True) if unfinished else None
