@@ -34,15 +34,17 @@ class LiveRun:
 
     spec: PipelineSpec
     notes: list[str] = field(default_factory=list)
-    """Addresses worth knowing while the run lasts."""
+    """What is worth knowing while the run lasts: addresses, and sources that could not be compared."""
     recent: deque[str] = field(default_factory=lambda: deque(maxlen=5))
     _end: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
 
-    def ways(self) -> Ways:
+    def ways(self, verify_sources: bool = False) -> Ways:
         """A runner's ways that tell this display."""
         return Ways(
+            verify_sources=verify_sources,
             on_event=self._heard,
+            on_note=self._note,
             on_cluster=lambda url: self._note(f"Ray dashboard {url}"),
             on_metrics=lambda url: self._note(f"metrics {url}"),
         )
@@ -88,7 +90,7 @@ class LiveRun:
             live.update(self._frame(self._look() or status))
 
     def _frame(self, status: RunStatus | None) -> RenderableType:
-        notes = [Text(" · ".join(self.notes), style="dim")] if self.notes else []
+        notes = [Text(note, style="dim") for note in self.notes]
         events = [Text(line, style="dim", no_wrap=True, overflow="ellipsis") for line in tuple(self.recent)]
         return Group(*([status_table(status)] if status else []), *notes, *events)
 

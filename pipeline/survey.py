@@ -1,7 +1,7 @@
 """Gather from the store what a plan needs to know: records, attempts, artifacts of other runs. Writes nothing."""
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -12,20 +12,45 @@ from pipeline.fingerprint import Fingerprint, encode, fingerprints
 from pipeline.graph import Graph
 from pipeline.planned import Facts
 from pipeline.records import Committed, read_committed, read_external
+from stages.sighting import Sighted
 
 T = TypeVar("T")
 
 _READERS = 16
 
 
-def survey(run: Store, graph: Graph) -> Facts:
-    """Ask the store about every node of the graph in the run's folder. StorageError when it does not answer."""
+def survey(run: Store, graph: Graph, digests: bool = False, sighted: Mapping[str, Sighted] | None = None) -> Facts:
+    """Ask the store about every node of the graph in the run's folder. StorageError when it does not answer.
+
+    Sources of what is committed are looked at, with their `digests` when asked, unless `sighted` says what they are.
+    """
     records = {id: found for id, found in _each(graph.nodes, lambda id: read_committed(run.child(id))).items() if found}
     external = _each(graph.uris(), _external)
     wanted = fingerprints(graph, {uri: _fingerprint(found) for uri, found in external.items()})
     open_nodes = [id for id in graph.nodes if not _settled(records.get(id), wanted[id])]
     attempts = _each(open_nodes, lambda id: list_attempts(run.child(id), graph.nodes[id].stage.pieces))
-    return Facts(wanted, records, attempts, external)
+    return Facts(wanted, records, attempts, external, _sighted(graph, records, wanted, digests, sighted or {}))
+
+
+def _sighted(
+    graph: Graph,
+    records: Mapping[str, Committed],
+    wanted: Mapping[str, Fingerprint],
+    digests: bool,
+    known: Mapping[str, Sighted],
+) -> dict[str, Sighted]:
+    """What lies at the sources now, of nodes whose record answers to the recipe. `known` are not looked at again."""
+
+    def look(id: str) -> Sighted:
+        if id in known:
+            return known[id]
+        node, committed = graph.nodes[id], records[id]
+        looks = node.stage.look_fn()
+        assert looks is not None
+        return looks(node.config, node.resources, committed.artifact(), committed.record.config, digests)
+
+    settled = [id for id in graph.nodes if graph.nodes[id].stage.look and _settled(records.get(id), wanted[id])]
+    return _each(settled, look)
 
 
 def _settled(committed: Committed | None, wanted: Fingerprint) -> bool:

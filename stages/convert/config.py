@@ -90,6 +90,8 @@ class ConvertResources(TaskResources):
 
     gpus_per_task: float | None = 0
     """GPUs of the task; none is needed."""
+    trust_source: bool = False
+    """Do not compare foreign weights with what was converted, at every plan and run."""
 
 
 def check_inputs(config: ConvertConfig, given: Collection[str]) -> list[str]:

@@ -18,6 +18,7 @@ from stages.images.header import BadImage
 from stages.ingest.labels_file import read_labels
 from stages.ingest.listing import Item, Items, Listing, some
 from stages.ingest.reading import ahead, one_by_one
+from stages.sighting import etag_mark
 
 _ACCEPTED = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp")
 _OTHERS = (".gif", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".ppm")
@@ -31,10 +32,12 @@ class Found:
 
     name: str
     size: int
+    mark: int = 0
+    """When it was written: another after it was replaced."""
 
     @property
     def is_candidate(self) -> bool:
-        return PurePosixPath(self.name).suffix.lower() in IMAGE_SUFFIXES
+        return os.path.splitext(self.name)[1].lower() in IMAGE_SUFFIXES
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,17 @@ class FolderTree:
         sizes = {file.name: file.size for file in files if file.is_candidate}
         if not sizes:
             raise self._empty(len(files))
-        return read_labels(self.labels, self.root, sizes, _left_aside(len(files) - len(sizes)))
+        found = read_labels(self.labels, self.root, sizes, _left_aside(len(files) - len(sizes)))
+        found.items.mark({file.name: file.mark for file in files})
+        return found
+
+    def candidates(self) -> Items:
+        """All files that could be images, wherever they stand and whatever their classes, by name.
+
+        UsageError where there is no such folder.
+        """
+        found = (Item(file.name, (), None, file.size, mark=file.mark) for file in self._walk() if file.is_candidate)
+        return Items(found).by_name()
 
     def read(self, item: Item) -> bytes:
         if item.size > MAX_FILE_BYTES:
@@ -86,8 +99,8 @@ class FolderTree:
 
     def _walk(self) -> Iterator[Found]:
         if not self._is_local:
-            there = ((entry.path, entry.bytes) for entry in _store(self.root).list())
-            return (Found(path, size) for path, size in there if not _is_hidden(path))
+            there = (entry for entry in _store(self.root).list() if not _is_hidden(entry.path))
+            return (Found(entry.path, entry.bytes, etag_mark(entry.version)) for entry in there)
         if not os.path.isdir(self.root):
             raise self._wrong("there is no such folder on this machine", "correct `root`, or mount it")
         return _files(Path(self.root), "", (os.path.realpath(self.root),))
@@ -105,7 +118,8 @@ class FolderTree:
             else:
                 parents.add(parts[:depth])
                 label = number.setdefault(parts[depth - 1], len(number))
-                items.append(Item(file.name, (label,), parts[0] if self.split_folders else None, file.size))
+                split = parts[0] if self.split_folders else None
+                items.append(Item(file.name, (label,), split, file.size, mark=file.mark))
         if not items and not astray:
             raise self._empty(others)
         if astray:
@@ -158,7 +172,8 @@ def _files(folder: Path, prefix: str, above: tuple[str, ...]) -> Iterator[Found]
     for name, entry in sorted(named, key=itemgetter(0)):
         if not name.endswith("/"):
             if entry.is_file():
-                yield Found(prefix + name, entry.stat().st_size)
+                state = entry.stat()
+                yield Found(prefix + name, state.st_size, state.st_mtime_ns)
         elif (real := os.path.realpath(entry.path)) not in above:
             yield from _files(Path(entry.path), prefix + name, (*above, real))
 

@@ -1,0 +1,97 @@
+"""Compare what lies at the source now with what was ingested: for a plan, before anything runs. No torch.
+
+By names and sizes; a time that differs is a hint; digests are compared when they are asked for.
+"""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from infra.errors import IntegrityError, UsageError, VitpipeError
+from stages.artifacts import ShardSet
+from stages.ingest.config import BenchmarkSource, FolderSource, IngestConfig, IngestResources
+from stages.ingest.digest_check import compared_by_digest, listed
+from stages.ingest.files_config import FilesSource
+from stages.ingest.inventory import INVENTORY, compare, parse_inventory
+from stages.ingest.source_files import must_be_there, place, present
+from stages.ingest.source_folder import FolderTree
+from stages.sighting import Sighted
+
+VERIFY = "`--verify-sources` compares digests"
+
+
+def look(
+    config: IngestConfig, resources: IngestResources, shards: ShardSet, before: Mapping[str, Any], digests: bool
+) -> Sighted:
+    """What became of the source; never raises for what cannot be reached or read."""
+    if resources.trust_source and not digests:
+        return Sighted(note="the source was not looked at: resources.trust_source")
+    try:
+        found = _by_names(config, shards, before) if shards.has(INVENTORY) else _by_listing(config, shards, digests)
+        if not digests or found.changes:
+            return found
+        return _by_digests(config, shards)
+    except (UsageError, IntegrityError) as error:
+        return Sighted.unseen(f"{place(config)}: {error.found}")
+    except VitpipeError as error:
+        return Sighted.unseen(f"{place(config)}: {error.found or error}")
+    except OSError as error:
+        return Sighted.unseen(f"{error.filename or place(config)}: {error.strerror or error}")
+
+
+def _by_names(config: IngestConfig, shards: ShardSet, before: Mapping[str, Any]) -> Sighted:
+    was = parse_inventory(shards.read(INVENTORY), f"{INVENTORY} of {shards.uri}")
+    now, closed = present(config, was)
+    found = compare(was, now, closed)
+    what = f"{len(was)} {was.unit} of {place(config)}"
+    if found.differs:
+        return Sighted.other(found.text(what))
+    moved = _moved(config, before)
+    if found.touched:
+        note = f"{found.touched} of {what} have the size they had and another time{moved}: {VERIFY}"
+        return Sighted(note=f"the source may have changed: {note}", is_loud=True)
+    return Sighted(note=f"the source is as it was ingested, {what}{moved}")
+
+
+def _moved(config: IngestConfig, before: Mapping[str, Any]) -> str:
+    """Where it lay when it was ingested, if that was elsewhere."""
+    source = before.get("source", {})
+    was = source.get("root") or source.get("urls") or ""
+    was = ", ".join(was) if isinstance(was, list) else was
+    return f", ingested from {was}" if was and was != place(config) else ""
+
+
+def _by_listing(config: IngestConfig, shards: ShardSet, digests: bool) -> Sighted:
+    """Of shards of earlier versions, which kept a digest of names, sizes and classes alone, no names."""
+    source = config.source
+    if isinstance(source, FolderSource) and shards.listing_sha256:
+        tree = FolderTree(source.root, source.labels, config.splits == "folders")
+        try:
+            listing = tree.listing().part(source.limit, source.subset)
+        except UsageError as error:
+            if not os.path.isdir(source.root) or not len(tree.candidates()):
+                raise
+            return Sighted.other(f"it can no longer be listed: {error.found}")
+        if listing.sha256 == shards.listing_sha256:
+            return Sighted(note=f"the source is as it was ingested, {len(listing.items)} images of {source.root}")
+        return Sighted.other(f"other names, sizes or classes below {source.root}; an earlier version kept no counts")
+    if isinstance(source, FilesSource | BenchmarkSource):
+        if digests:
+            must_be_there(config)
+        return Sighted(note=f"the source was not looked at: an earlier version kept no names of its files; {VERIFY}")
+    return Sighted()
+
+
+def _by_digests(config: IngestConfig, shards: ShardSet) -> Sighted:
+    try:
+        listing = listed(config)
+    except (UsageError, IntegrityError) as error:
+        return Sighted.other(f"it can no longer be ingested: {error.found}")
+    checked = compared_by_digest(config, listing, shards)
+    what = f"{checked.images} images of {place(config)} by digest"
+    if checked.difference.differs:
+        return Sighted.other(checked.difference.text(what))
+    if checked.other_classes:
+        return Sighted.other(f"the classes of its images are others, of {what}")
+    unknown = f", but {checked.unknown} that the shards do not hold" if checked.unknown else ""
+    return Sighted(note=f"the source is as it was ingested, {what}{unknown}", is_loud=bool(checked.unknown))

@@ -1,0 +1,70 @@
+"""What a look at a node's source finds beside what was taken from it: words and counts, for a plan. Knows no source."""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+EXAMPLES = 3
+"""Names that a difference gives."""
+OF_SOURCE = "source: "
+"""How a change of the source begins, among the others that make a node drift."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How the files that lie there now differ from those that were taken."""
+
+    added: int = 0
+    gone: int = 0
+    changed: int = 0
+    """Of one name and another size, or another digest where digests were compared."""
+    touched: int = 0
+    """Of one name and size, but written at another time: they may have other content."""
+    examples: tuple[str, ...] = ()
+
+    @property
+    def differs(self) -> bool:
+        return bool(self.added or self.gone or self.changed)
+
+    def text(self, what: str) -> str:
+        """`1 added, 2 gone, 0 changed of 24 images: 'a.png', 'b.png'`; `what` is `24 images`."""
+        named = ", ".join(map(repr, self.examples[:EXAMPLES]))
+        more = ", ..." if self.added + self.gone + self.changed > EXAMPLES else ""
+        return f"{self.added} added, {self.gone} gone, {self.changed} changed of {what}: {named}{more}"
+
+
+@dataclass(frozen=True)
+class Sighted:
+    """One node's source as it is now. Without `changes` what was committed is used."""
+
+    changes: tuple[str, ...] = ()
+    """How it is other data than was taken, each beginning with `source: `."""
+    note: str = ""
+    """What was seen, or why nothing could be."""
+    is_loud: bool = False
+    """Whether the note is for whoever only runs the pipeline, too."""
+
+    @classmethod
+    def other(cls, *found: str) -> "Sighted":
+        return cls(tuple(OF_SOURCE + one for one in found))
+
+    @classmethod
+    def unseen(cls, why: str) -> "Sighted":
+        return cls(note=f"the source was not looked at: {why}; what was taken from it is used", is_loud=True)
+
+
+LookFn = Callable[[Any, Any, Any, Mapping[str, Any], bool], Sighted]
+"""Config, resources, the committed artifact, the config of its record, and whether digests are compared too.
+
+Never raises for a source that is gone, unreachable or unreadable: it says so.
+"""
+
+
+def etag_mark(version: str | None) -> int:
+    """What tells whether an object was replaced, as a number: 63 bits of its ETag's digest.
+
+    A mark of a file is the time of its last write in nanoseconds; 0 stands for what nothing tells.
+    """
+    digest = hashlib.sha256((version or "").encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1 if version else 0
