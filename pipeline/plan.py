@@ -74,7 +74,9 @@ def refusal(plan: Plan, uri: str) -> VitpipeError | None:
     if not drifted:
         return None
     found = "; ".join(f"{one.node}: {', '.join(one.differences)}" for one in drifted)
-    do = f"give the run another `name`, or run with {' '.join(f'--replace {one.node}' for one in drifted)}"
+    words = [f"--replace {one.node}" for one in drifted]
+    words += ["--verify-sources"] if any(one.source and one.source.by_digest for one in drifted) else []
+    do = f"give the run another `name`, or run with {' '.join(words)}"
     changes = [change for one in drifted for change in one.differences]
     of_source = [change for change in changes if change.startswith(OF_SOURCE)]
     if of_source:

@@ -1,6 +1,7 @@
 """What a look at a node's source finds beside what was taken from it: words and counts, for a plan. Knows no source."""
 
 import hashlib
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -44,10 +45,12 @@ class Sighted:
     """What was seen, or why nothing could be."""
     is_loud: bool = False
     """Whether the note is for whoever only runs the pipeline, too."""
+    by_digest: bool = False
+    """Whether the changes show in digests alone: whoever lets them replace a result has to ask for digests again."""
 
     @classmethod
-    def other(cls, *found: str) -> "Sighted":
-        return cls(tuple(OF_SOURCE + one for one in found))
+    def other(cls, found: str, by_digest: bool = False) -> "Sighted":
+        return cls((OF_SOURCE + found,), by_digest=by_digest)
 
     @classmethod
     def unseen(cls, why: str) -> "Sighted":
@@ -61,10 +64,12 @@ Never raises for a source that is gone, unreachable or unreadable: it says so.
 """
 
 
-def etag_mark(version: str | None) -> int:
-    """What tells whether an object was replaced, as a number: 63 bits of its ETag's digest.
+def time_mark(state: os.stat_result) -> int:
+    """What tells whether a file was written again, as 63 bits: nanoseconds of its last write; 0 tells nothing."""
+    return state.st_mtime_ns % 2**63  # a damaged file system has times of any size
 
-    A mark of a file is the time of its last write in nanoseconds; 0 stands for what nothing tells.
-    """
+
+def etag_mark(version: str | None) -> int:
+    """The same of an object, by the digest of its ETag."""
     digest = hashlib.sha256((version or "").encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1 if version else 0

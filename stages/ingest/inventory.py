@@ -31,7 +31,7 @@ class Inventory:
     names: Texts
     sizes: Numbers
     marks: Numbers
-    """When each was written: nanoseconds of its file system, or of an object's ETag 63 bits; 0 where nothing tells."""
+    """Another after a file was written again, as `stages.sighting` makes them; 0 where nothing tells."""
     texts: Mapping[str, str] = field(default_factory=dict)
     """SHA-256 of the small files that say what the others mean: labels, class names, fonts."""
     unit: str = "images"
@@ -79,7 +79,7 @@ def parse_inventory(data: bytes, where: str) -> Inventory:
             found = Inventory(names, held["sizes"], held["marks"], about["texts"], about["unit"])
         if not len(found.names) == len(found.sizes) == len(found.marks):
             raise ValueError("columns of unequal lengths")
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise IntegrityError(f"read {where}", f"it is damaged: {error}", "restore the object from a copy") from error
     return found
 

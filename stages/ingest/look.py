@@ -31,12 +31,10 @@ def look(
         if not digests or found.changes:
             return found
         return _by_digests(config, shards)
-    except (UsageError, IntegrityError) as error:
-        return Sighted.unseen(f"{place(config)}: {error.found}")
     except VitpipeError as error:
-        return Sighted.unseen(f"{place(config)}: {error.found or error}")
+        return Sighted.unseen(f"{place(config)}{_moved(config, before)}: {error.found or error}")
     except OSError as error:
-        return Sighted.unseen(f"{error.filename or place(config)}: {error.strerror or error}")
+        return Sighted.unseen(f"{place(config)}{_moved(config, before)}: {error}")
 
 
 def _by_names(config: IngestConfig, shards: ShardSet, before: Mapping[str, Any]) -> Sighted:
@@ -86,12 +84,12 @@ def _by_digests(config: IngestConfig, shards: ShardSet) -> Sighted:
     try:
         listing = listed(config)
     except (UsageError, IntegrityError) as error:
-        return Sighted.other(f"it can no longer be ingested: {error.found}")
+        return Sighted.other(f"it can no longer be ingested: {error.found}", by_digest=True)
     checked = compared_by_digest(config, listing, shards)
     what = f"{checked.images} images of {place(config)} by digest"
     if checked.difference.differs:
-        return Sighted.other(checked.difference.text(what))
+        return Sighted.other(checked.difference.text(what), by_digest=True)
     if checked.other_classes:
-        return Sighted.other(f"the classes of its images are others, of {what}")
+        return Sighted.other(f"its images or their classes are read otherwise, of {what}", by_digest=True)
     unknown = f", but {checked.unknown} that the shards do not hold" if checked.unknown else ""
     return Sighted(note=f"the source is as it was ingested, {what}{unknown}", is_loud=bool(checked.unknown))

@@ -23,7 +23,7 @@ from stages.ingest.parts import PartedSource
 from stages.ingest.patterns import Part, find_parts
 from stages.ingest.source_folder import FolderTree
 from stages.settings import Settings
-from stages.sighting import etag_mark
+from stages.sighting import etag_mark, time_mark
 
 
 def taken(config: IngestConfig, source: Source, listing: Listing) -> Inventory:
@@ -102,7 +102,7 @@ def _of_parts(parts: Iterable[Part], texts: dict[str, str]) -> Inventory:
 def _mark(part: Part) -> int:
     if not part.is_local:
         return etag_mark(part.version)
-    return os.stat(part.uri.removeprefix("file://")).st_mtime_ns
+    return time_mark(os.stat(part.uri.removeprefix("file://")))
 
 
 def _of_paths(root: Path, names: Iterable[str], texts: dict[str, str]) -> Inventory:
@@ -114,7 +114,7 @@ def _of_paths(root: Path, names: Iterable[str], texts: dict[str, str]) -> Invent
                 state = os.stat(root / name)
             except (FileNotFoundError, NotADirectoryError):
                 continue
-            yield name, state.st_size, state.st_mtime_ns
+            yield name, state.st_size, time_mark(state)
 
     return Inventory.of(rows(), texts)
 

@@ -18,7 +18,7 @@ from stages.images.header import BadImage
 from stages.ingest.labels_file import read_labels
 from stages.ingest.listing import Item, Items, Listing, some
 from stages.ingest.reading import ahead, one_by_one
-from stages.sighting import etag_mark
+from stages.sighting import etag_mark, time_mark
 
 _ACCEPTED = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp")
 _OTHERS = (".gif", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".ppm")
@@ -37,7 +37,7 @@ class Found:
 
     @property
     def is_candidate(self) -> bool:
-        return os.path.splitext(self.name)[1].lower() in IMAGE_SUFFIXES
+        return self.name[self.name.rfind(".") :].lower() in IMAGE_SUFFIXES
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,7 @@ def _files(folder: Path, prefix: str, above: tuple[str, ...]) -> Iterator[Found]
         if not name.endswith("/"):
             if entry.is_file():
                 state = entry.stat()
-                yield Found(prefix + name, state.st_size, state.st_mtime_ns)
+                yield Found(prefix + name, state.st_size, time_mark(state))
         elif (real := os.path.realpath(entry.path)) not in above:
             yield from _files(Path(entry.path), prefix + name, (*above, real))
 

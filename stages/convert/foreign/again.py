@@ -47,12 +47,13 @@ def _compared(path: str, folder: str, names: Mapping[str, str], told: Mapping[st
     gone = [name for name, now in names.items() if now not in there]
     added = sorted(there.keys() - set(names.values()))
     changed = [name for name, now in names.items() if now in there and there[now][0] != was[name]["bytes"]]
-    if digests and not (gone or added or changed):
+    by_digest = digests and not (gone or added or changed)
+    if by_digest:
         changed = [name for name, now in names.items() if _sha256(folder, now) != was[name]["sha256"]]
     found = Difference(len(added), len(gone), len(changed), examples=(*added, *gone, *changed))
     what = f"{len(was)} files of {path}"
     if found.differs:
-        return Sighted.other(found.text(what))
+        return Sighted.other(found.text(what), by_digest)
     touched = [name for name, now in names.items() if marks.get(name) and marks[name] != there[now][1]]
     if touched and not digests:
         note = f"{len(touched)} of {what} have the size they had and another time: `--verify-sources` compares digests"

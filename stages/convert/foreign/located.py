@@ -14,7 +14,7 @@ from infra.storage.opening import open_store
 from infra.storage.store import Digest, Store
 from stages.convert.config import PICKLES, WITHOUT_PICKLES
 from stages.convert.foreign.safetensors_reader import read_index
-from stages.sighting import etag_mark
+from stages.sighting import etag_mark, time_mark
 
 INDEX = "model.safetensors.index.json"
 COMPANIONS = ("config.json", "preprocessor_config.json", "model.json", "labels.json")
@@ -100,7 +100,7 @@ def states(folder: str, names: Iterable[str]) -> dict[str, tuple[int, int]]:
         return {entry.path: (entry.bytes, etag_mark(entry.version)) for entry in entries}
     paths = {name: Path(folder, name) for name in names}
     there = {name: path.stat() for name, path in paths.items() if path.is_file()}
-    return {name: (state.st_size, state.st_mtime_ns) for name, state in there.items()}
+    return {name: (state.st_size, time_mark(state)) for name, state in there.items()}
 
 
 def refuse_unopenable(path: Path) -> None:
