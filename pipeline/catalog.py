@@ -40,7 +40,8 @@ class Stage:
     run: str
     estimate: str
     look: str | None = None
-    """What compares its source, where it has one outside of the store, with what was taken from it."""
+    """What compares its source, where it has one outside of the store, with what was taken from it. Its pieces are then
+    adopted by what they hold, for the fingerprint does not know the data."""
     pieces: str | None = None
     """Regular expression of the files that are finished pieces of an attempt, which a later attempt may adopt."""
     carries_weights: bool = False

@@ -6,6 +6,7 @@ The manifest says what the data are; this says only what lay there, so that a la
 import io
 import json
 import zipfile
+from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain, islice
@@ -41,12 +42,15 @@ class Inventory:
         cls, rows: Iterable[tuple[str, int, int]], texts: Mapping[str, str] | None = None, unit: str = "files"
     ) -> "Inventory":
         """Of names, sizes and marks in any order."""
-        names, sizes, marks = Texts(), list[int](), list[int]()
-        for name, size, mark in sorted(rows):
+        names, sizes, marks = Texts(), array("q"), array("q")
+        last, is_sorted = "", True
+        for name, size, mark in rows:
+            is_sorted, last = is_sorted and last <= name, name
             names.append(name)
             sizes.append(size)
             marks.append(mark)
-        return cls(names, np.array(sizes, dtype=np.int64), np.array(marks, dtype=np.int64), texts or {}, unit)
+        found = cls(names, np.array(sizes, dtype=np.int64), np.array(marks, dtype=np.int64), texts or {}, unit)
+        return found if is_sorted else cls.of(sorted(found), texts, unit)
 
     @classmethod
     def of_items(cls, items: Items, texts: Mapping[str, str]) -> "Inventory":

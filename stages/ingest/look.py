@@ -67,7 +67,7 @@ def _by_listing(config: IngestConfig, shards: ShardSet, digests: bool) -> Sighte
         try:
             listing = tree.listing().part(source.limit, source.subset)
         except UsageError as error:
-            if not os.path.isdir(source.root) or not len(tree.candidates()):
+            if not os.path.isdir(source.root) or not any(tree.candidates()):
                 raise
             return Sighted.other(f"it can no longer be listed: {error.found}")
         if listing.sha256 == shards.listing_sha256:

@@ -5,7 +5,7 @@ Looks at names, sizes and times; of the small files that say what others mean, a
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -18,10 +18,10 @@ from stages.ingest.files_config import FilesSource, ParquetSource
 from stages.ingest.glyph_classes import FONTS, font_path
 from stages.ingest.inventory import Inventory
 from stages.ingest.labels_file import read_text
-from stages.ingest.listing import Item, Listing, Source
+from stages.ingest.listing import Item, Items, Listing, Source
 from stages.ingest.parts import PartedSource
 from stages.ingest.patterns import Part, find_parts
-from stages.ingest.source_folder import FolderTree
+from stages.ingest.source_folder import FolderTree, Found
 from stages.settings import Settings
 from stages.sighting import etag_mark, time_mark
 
@@ -47,10 +47,10 @@ def present(config: IngestConfig, was: Inventory) -> tuple[Inventory, bool]:
     source, texts = config.source, _texts(config.source)
     match source:
         case FolderSource(root=root, labels=labels):
-            items = FolderTree(root, labels).candidates()
-            if labels is None:  # whichever of these would be drawn
-                items = Listing(items, ()).part(source.limit, source.subset).items
-            found, closed = Inventory.of_items(items, texts), labels is not None
+            files: Iterable[Found] = FolderTree(root, labels).candidates()
+            if labels is None and (source.limit or source.subset):
+                files = _drawn(list(files), source)
+            found, closed = Inventory.of(files, texts, "images"), labels is not None
         case FilesSource(patterns=urls):
             found, closed = _of_parts(find_parts(urls, _suffix(source), all_there=False), texts), False
         case BenchmarkSource(name=name, root=root):
@@ -93,6 +93,13 @@ def place(config: IngestConfig) -> str:
             return ", ".join(urls)
         case source:
             return f"the {source.kind} of the installed packages"
+
+
+def _drawn(files: Sequence[Found], source: FolderSource) -> list[Found]:
+    """Those that an ingest of a part would take."""
+    items = Items(Item(file.name, (), None, file.size) for file in files)
+    names = {item.name for item in Listing(items, ()).part(source.limit, source.subset).items}
+    return [file for file in files if file.name in names]
 
 
 def _of_parts(parts: Iterable[Part], texts: dict[str, str]) -> Inventory:

@@ -7,8 +7,9 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from infra.errors import NotFound, StorageError, UsageError
 from infra.storage.opening import open_store
@@ -26,8 +27,7 @@ IMAGE_SUFFIXES = frozenset(_ACCEPTED + _OTHERS)
 """Files a person would call an image; those of formats that are not accepted are set aside with that reason."""
 
 
-@dataclass(frozen=True)
-class Found:
+class Found(NamedTuple):
     """One file below the root."""
 
     name: str
@@ -63,13 +63,12 @@ class FolderTree:
         found.items.mark({file.name: file.mark for file in files})
         return found
 
-    def candidates(self) -> Items:
-        """All files that could be images, wherever they stand and whatever their classes, by name.
+    def candidates(self) -> Iterator[Found]:
+        """All files that could be images, wherever they stand and whatever their classes.
 
         UsageError where there is no such folder.
         """
-        found = (Item(file.name, (), None, file.size, mark=file.mark) for file in self._walk() if file.is_candidate)
-        return Items(found).by_name()
+        return filter(attrgetter("is_candidate"), self._walk())
 
     def read(self, item: Item) -> bytes:
         if item.size > MAX_FILE_BYTES:
