@@ -25,6 +25,9 @@ from stages.ingest.source_folder import FolderTree, Found
 from stages.settings import Settings
 from stages.sighting import etag_mark, time_mark
 
+SCIKIT_LEARN_DIGITS = "datasets/data/digits.csv.gz"
+"""Where the package has them."""
+
 
 def taken(config: IngestConfig, source: Source, listing: Listing) -> Inventory:
     """The files of what was just listed."""
@@ -156,7 +159,7 @@ def _texts(source: Settings) -> dict[str, str]:
 
 def _digits_path() -> Path:
     spec = find_spec("sklearn")  # found, not imported: only its file is needed
-    path = Path(spec.origin if spec and spec.origin else "").parent / "datasets" / "data" / "digits.csv.gz"
+    path = Path(spec.origin if spec and spec.origin else "").parent / SCIKIT_LEARN_DIGITS
     if not path.is_file():
         raise UsageError("look at the digits", f"scikit-learn, which brings them as {path.name}, is not installed here")
     return path

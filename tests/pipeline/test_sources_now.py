@@ -219,8 +219,8 @@ def mnist(tmp_path: Path) -> str:
     return "{kind: benchmark, name: mnist, root: ./user}"
 
 
-def glyphs(tmp_path: Path) -> str:
-    return "{kind: glyphs, classes: 2, images_per_class: 3, image_px: 8}"
+def digits(tmp_path: Path) -> str:
+    return "{kind: digits, limit: 20}"
 
 
 LATER: list[tuple[str, Callable[[Path], str], Callable[[Path], Any], str, str]] = [
@@ -239,7 +239,8 @@ LATER: list[tuple[str, Callable[[Path], str], Callable[[Path], Any], str, str]] 
      "0 added, 0 gone, 1 changed of 4 files"),
     ("an official file gone", mnist, lambda at: (at / "user/train-labels-idx1-ubyte.gz").unlink(), "drifted", "1 gone"),
     ("a file beside the official", mnist, lambda at: write(at / "user/readme.txt", b"x"), "reuse", "4 files"),
-    ("a font", glyphs, lambda at: (at / "DejaVuSans.ttf").write_bytes(b"another"), "drifted", "'DejaVuSans.ttf'"),
+    ("other digits", digits, lambda at: write(at / "digits.csv.gz", b"another"), "drifted", "'digits.csv.gz'"),
+    ("no digits", digits, lambda at: None, "reuse", "which brings them"),
 ]  # fmt: skip
 
 
@@ -252,11 +253,8 @@ def test_what_became_of_other_sources(
     if make is mnist:
         official(monkeypatch, "mnist", tmp_path / "user", {"train": 20, "test": 10})
     assert vitpipe("run", "tiny.yaml")[0] == 0
-    if make is glyphs:
-        real = source_files.font_path
-        monkeypatch.setattr(
-            source_files, "font_path", lambda font: tmp_path / "DejaVuSans.ttf" if font == "DejaVuSans" else real(font)
-        )
+    if make is digits:
+        monkeypatch.setattr(source_files, "SCIKIT_LEARN_DIGITS", (tmp_path / "digits.csv.gz").as_posix())
     change(tmp_path)
 
     shards = planned(vitpipe)["shards"]
@@ -267,7 +265,7 @@ def test_what_became_of_other_sources(
         assert code == 3 and "1 changed of 18 images" in err
 
 
-@pytest.mark.parametrize("make", [lambda at: photo_folder(at / "user") and FOLDER, packed, mnist, glyphs])
+@pytest.mark.parametrize("make", [lambda at: photo_folder(at / "user") and FOLDER, packed, mnist, digits])
 def test_shards_of_earlier_versions_are_compared_as_far_as_they_tell(
     make: Callable[[Path], str], tmp_path: Path, vitpipe: Vitpipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -283,7 +281,7 @@ def test_shards_of_earlier_versions_are_compared_as_far_as_they_tell(
     assert planned(vitpipe)["shards"]["action"] == "reuse"
     found = planned(vitpipe, "--verify-sources")["shards"]
     assert found["action"] == "reuse" and "by digest" in found["source"]
-    if make is glyphs:
+    if make is digits:
         return
     victim = next(path for folder in ("user", "in") for path in sorted((tmp_path / folder).rglob("*.*")) if path)
     if "class" in str(victim):

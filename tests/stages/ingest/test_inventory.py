@@ -6,7 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from infra.errors import IntegrityError
+from stages.ingest import source_files
+from stages.ingest.config import IngestConfig
 from stages.ingest.inventory import Inventory, compare, parse_inventory
+from stages.ingest.source_files import present
 
 names = st.text(st.sampled_from("ab/\n\udcff\U0001f600"), max_size=3)
 files = st.dictionaries(names, st.tuples(st.integers(0, 3), st.integers(0, 2)), max_size=8)
@@ -58,3 +61,17 @@ def test_names_like_imagenets_take_few_bytes_each():
     sizes, marks = np.random.default_rng(0).integers(10_000, 300_000, count), np.arange(count) * 40_000 + 1_700 * 10**15
     rows = ((f"n{n // 1300:08d}/n{n // 1300:08d}_{n % 1300}.JPEG", int(sizes[n]), int(marks[n])) for n in range(count))
     assert len(Inventory.of(rows).encode()) / count < 12
+
+
+def test_glyphs_are_known_by_their_fonts(monkeypatch, tmp_path):
+    config = IngestConfig.model_validate({
+        "source": {"kind": "glyphs", "classes": 2, "images_per_class": 3, "image_px": 8}
+    })  # fmt: skip
+    was, _ = present(config, inventory({}, {}))
+    assert len(was.texts) == 16 and not compare(was, present(config, was)[0]).differs
+    real = source_files.font_path
+    (tmp_path / "other.ttf").write_bytes(b"another")
+    monkeypatch.setattr(
+        source_files, "font_path", lambda name: tmp_path / "other.ttf" if name == "STIXGeneral" else real(name)
+    )
+    assert compare(was, present(config, was)[0]).examples == ("STIXGeneral.ttf",)
