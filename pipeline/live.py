@@ -34,7 +34,8 @@ class LiveRun:
 
     spec: PipelineSpec
     notes: list[str] = field(default_factory=list)
-    """What is worth knowing while the run lasts: addresses, and sources that could not be compared."""
+    """Addresses worth knowing while the run lasts."""
+    warnings: list[str] = field(default_factory=list)
     recent: deque[str] = field(default_factory=lambda: deque(maxlen=5))
     _end: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
@@ -44,7 +45,7 @@ class LiveRun:
         return Ways(
             verify_sources=verify_sources,
             on_event=self._heard,
-            on_note=self._note,
+            on_note=self._warn,
             on_cluster=lambda url: self._note(f"Ray dashboard {url}"),
             on_metrics=lambda url: self._note(f"metrics {url}"),
         )
@@ -73,6 +74,11 @@ class LiveRun:
         if not is_terminal():
             say(text)
 
+    def _warn(self, text: str) -> None:
+        self.warnings.append(text)
+        if not is_terminal():
+            say(text)
+
     def _look(self) -> RunStatus | None:
         try:
             return status_of(open_store(self.spec.uri), self.spec.graph)
@@ -90,7 +96,8 @@ class LiveRun:
             live.update(self._frame(self._look() or status))
 
     def _frame(self, status: RunStatus | None) -> RenderableType:
-        notes = [Text(note, style="dim") for note in self.notes]
+        notes = [Text(" · ".join(self.notes), style="dim")] if self.notes else []
+        notes += [Text(warning, style="yellow") for warning in self.warnings]
         events = [Text(line, style="dim", no_wrap=True, overflow="ellipsis") for line in tuple(self.recent)]
         return Group(*([status_table(status)] if status else []), *notes, *events)
 

@@ -31,6 +31,8 @@ def look(
         if not digests or found.changes:
             return found
         return _by_digests(config, shards)
+    except IntegrityError as error:
+        return Sighted.unseen(f"{error.asked}: {error.found}; `vitpipe artifacts verify` tells what else is damaged")
     except VitpipeError as error:
         return Sighted.unseen(f"{place(config)}{_moved(config, before)}: {error.found or error}")
     except OSError as error:

@@ -46,7 +46,7 @@ def run(config: IngestConfig, inputs: Inputs, ctx: StageContext) -> ShardSet:
     listing = list_source(source, ctx).part(config.source.limit, config.source.subset)
     if not listing.items:
         raise UsageError("ingest a part of the source", "no image is in it", "raise `limit` or `subset.fraction`")
-    inventory = taken(config, source, listing)
+    beside = [ctx.out.put(INVENTORY, taken(config, source, listing).encode())]
     source = as_written(source, config)
     for note in listing.notes:
         ctx.events.emit("note", note)
@@ -62,9 +62,8 @@ def run(config: IngestConfig, inputs: Inputs, ctx: StageContext) -> ShardSet:
         raise StageError("ingest a source", f"none of its {len(listing.items)} images is left", _first(bad))
     shards = _write(source, plan_shards(images, config), spool, listing.multi_label, ctx, tally)
     found = _shard_set(config, listing, shards, bad, duplicates, ctx, tally)
-    beside = {INVENTORY: inventory.encode()} | ({DUPLICATES_SHEET: sheet} if sheet else {})
-    files = (*found.files, *(ctx.out.put(path, data) for path, data in beside.items()))
-    return found.model_copy(update={"files": files})
+    beside += [ctx.out.put(DUPLICATES_SHEET, sheet)] if sheet else []
+    return found.model_copy(update={"files": (*found.files, *beside)})
 
 
 def _look(

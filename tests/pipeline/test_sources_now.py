@@ -294,3 +294,13 @@ def test_shards_of_earlier_versions_are_compared_as_far_as_they_tell(
     assert planned(vitpipe, "--verify-sources")["shards"]["action"] == "drifted"
     shutil.rmtree(victim.parent.parent if "class" in str(victim) else victim.parent)
     assert "not looked at" in planned(vitpipe, "--verify-sources")["shards"]["source"]
+
+
+def test_an_inventory_that_is_damaged_says_so_and_nothing_is_replaced(tmp_path: Path, vitpipe: Vitpipe) -> None:
+    photo_folder(tmp_path / "user", per_class=2)
+    written(tmp_path, FOLDER)
+    assert vitpipe("run", "tiny.yaml")[0] == 0
+    (tmp_path / f"runs/tiny/shards/a1/{INVENTORY}").write_bytes(b"cut")
+    code, out, _ = vitpipe("run", "tiny.yaml")
+    assert code == 0 and "0 of 2 nodes run" in out and "the record says" in out and "artifacts verify" in out
+    assert vitpipe("artifacts", "verify", "tiny.yaml")[0] == 8
