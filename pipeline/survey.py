@@ -47,7 +47,7 @@ def _sighted(
         node, committed = graph.nodes[id], records[id]
         looks = node.stage.look_fn()
         assert looks is not None
-        return looks(node.config, node.resources, committed.artifact(), committed.record.config, digests)
+        return looks(node.config, node.resources, committed.artifact(), committed.record, digests)
 
     settled = [id for id in graph.nodes if graph.nodes[id].stage.look and _settled(records.get(id), wanted[id])]
     return _each(settled, look)

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,8 +57,8 @@ class Sighted:
         return cls(note=f"the source was not looked at: {why}; what was taken from it is used", is_loud=True)
 
 
-LookFn = Callable[[Any, Any, Any, Mapping[str, Any], bool], Sighted]
-"""Config, resources, the committed artifact, the config of its record, and whether digests are compared too.
+LookFn = Callable[[Any, Any, Any, Any, bool], Sighted]
+"""Config, resources, the committed artifact, its record, and whether digests are compared too.
 
 Never raises for a source that is gone, unreachable or unreadable: it says so.
 """

@@ -12,7 +12,6 @@ from stages.artifacts import ShardSet
 from stages.contract import Cluster, Inputs
 from stages.images.split import Split
 from stages.ingest.config import IngestConfig, IngestResources
-from stages.ingest.inventory import INVENTORY
 from stages.ingest.run import run
 
 
@@ -63,9 +62,9 @@ def ingest(
 
 
 def contents(shards: ShardSet) -> dict[str, bytes]:
-    """All files of an artifact by name, but the one that says when those of the source were written."""
+    """All files of an artifact by name."""
     store = shards.store()
-    return {file.path: store.read(file.at) for file in shards.files if file.path != INVENTORY}
+    return {file.path: store.read(file.at) for file in shards.files}
 
 
 def read_split(shards: ShardSet, cache: Path) -> None:

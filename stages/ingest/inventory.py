@@ -1,14 +1,16 @@
-"""Which files a source had: names, sizes, and when each was written, kept beside the shards. No torch.
+"""Which files a source had, kept beside the shards: names and sizes, and apart from them when each was written.
 
-The manifest says what the data are; this says only what lay there, so that a later look can tell what changed.
+The manifest says what the data are; this says only what lay there, so that a later look can tell what changed. Times
+are no part of the artifact: a copy of the source gives the same bytes. No torch.
 """
 
 import io
 import json
 import zipfile
+import zlib
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 
 import numpy as np
@@ -20,7 +22,12 @@ from stages.ingest.table import Texts
 from stages.sighting import EXAMPLES, Difference
 
 INVENTORY = "inventory.npz"
-"""Its name in a ShardSet: `names` end to end as bytes, `ends` of each, `sizes`, `marks`, and `about` as JSON."""
+"""Its name in a ShardSet: `names` end to end as bytes, `ends` of each, `sizes`, and `about` as JSON."""
+MARKS = "logs/source/marks.npz"
+"""Its name in the attempt that listed the source: `marks`."""
+
+DAMAGE = (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error)
+"""What a damaged npz raises."""
 
 Numbers = npt.NDArray[np.int64]
 
@@ -68,24 +75,41 @@ class Inventory:
         about = json.dumps({"schema": 1, "unit": self.unit, "texts": dict(sorted(self.texts.items()))}).encode()
         names, ends = self.names.columns()
         file = io.BytesIO()
-        np.savez_compressed(
-            file, names=names, ends=ends, sizes=self.sizes, marks=self.marks, about=np.frombuffer(about, dtype=np.uint8)
-        )
+        about_bytes = np.frombuffer(about, dtype=np.uint8)
+        np.savez_compressed(file, names=names, ends=ends, sizes=self.sizes, about=about_bytes)
+        return file.getvalue()
+
+    def encode_marks(self) -> bytes:
+        """What `encode` leaves out."""
+        file = io.BytesIO()
+        np.savez_compressed(file, marks=self.marks)
         return file.getvalue()
 
 
 def parse_inventory(data: bytes, where: str) -> Inventory:
-    """IntegrityError naming `where` when it is damaged."""
+    """Without marks. IntegrityError naming `where` when it is damaged."""
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as held:
             about = json.loads(held["about"].tobytes())
             names = Texts.of(held["names"], held["ends"])
-            found = Inventory(names, held["sizes"], held["marks"], about["texts"], about["unit"])
-        if not len(found.names) == len(found.sizes) == len(found.marks):
+            sizes = held["sizes"]
+        if len(names) != len(sizes):
             raise ValueError("columns of unequal lengths")
-    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        return Inventory(names, sizes, np.zeros_like(sizes), about["texts"], about["unit"])
+    except DAMAGE as error:
         raise IntegrityError(f"read {where}", f"it is damaged: {error}", "restore the object from a copy") from error
-    return found
+
+
+def with_marks(of: Inventory, data: bytes) -> Inventory:
+    """The inventory with what `encode_marks` gave. ValueError when that is damaged, or of other files."""
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as held:
+            marks = held["marks"].astype(np.int64)
+    except DAMAGE as error:
+        raise ValueError(f"damaged: {error}") from error
+    if marks.shape != of.sizes.shape:
+        raise ValueError(f"of {len(marks)} files instead of {len(of)}")
+    return replace(of, marks=marks)
 
 
 def compare(was: Inventory, now: Inventory, closed: bool = False) -> Difference:

@@ -15,7 +15,7 @@ from stages.ingest.config import IngestConfig
 from stages.ingest.deduplicate import deduplicated
 from stages.ingest.exclude import excluded_contents
 from stages.ingest.image import Image, Images
-from stages.ingest.inventory import INVENTORY
+from stages.ingest.inventory import INVENTORY, MARKS, Inventory
 from stages.ingest.listing import Finding, Item, Listing, Source
 from stages.ingest.parts import list_source
 from stages.ingest.scan import CHUNK_IMAGES, Bad, ScanTask, Spool, scan
@@ -46,7 +46,7 @@ def run(config: IngestConfig, inputs: Inputs, ctx: StageContext) -> ShardSet:
     listing = list_source(source, ctx).part(config.source.limit, config.source.subset)
     if not listing.items:
         raise UsageError("ingest a part of the source", "no image is in it", "raise `limit` or `subset.fraction`")
-    beside = [ctx.out.put(INVENTORY, taken(config, source, listing).encode())]
+    beside = [_keep_inventory(taken(config, source, listing), ctx)]
     source = as_written(source, config)
     for note in listing.notes:
         ctx.events.emit("note", note)
@@ -64,6 +64,12 @@ def run(config: IngestConfig, inputs: Inputs, ctx: StageContext) -> ShardSet:
     found = _shard_set(config, listing, shards, bad, duplicates, ctx, tally)
     beside += [ctx.out.put(DUPLICATES_SHEET, sheet)] if sheet else []
     return found.model_copy(update={"files": (*found.files, *beside)})
+
+
+def _keep_inventory(inventory: Inventory, ctx: StageContext) -> File:
+    """What the source is made of; and, for hints alone, when that was written."""
+    ctx.out.put(MARKS, inventory.encode_marks())
+    return ctx.out.put(INVENTORY, inventory.encode())
 
 
 def _look(

@@ -18,7 +18,7 @@ from infra.storage.local import LocalStore
 from pipeline import cli, runner
 from pipeline.catalog import CATALOG
 from stages.ingest import source_files
-from stages.ingest.inventory import INVENTORY
+from stages.ingest.inventory import INVENTORY, MARKS
 
 Vitpipe = Callable[..., tuple[int, str, str]]
 Change = Callable[[Path], None]
@@ -296,11 +296,18 @@ def test_shards_of_earlier_versions_are_compared_as_far_as_they_tell(
     assert "not looked at" in planned(vitpipe, "--verify-sources")["shards"]["source"]
 
 
-def test_an_inventory_that_is_damaged_says_so_and_nothing_is_replaced(tmp_path: Path, vitpipe: Vitpipe) -> None:
+def test_what_is_damaged_or_lost_of_an_inventory_is_told(tmp_path: Path, vitpipe: Vitpipe) -> None:
     photo_folder(tmp_path / "user", per_class=2)
     written(tmp_path, FOLDER)
     assert vitpipe("run", "tiny.yaml")[0] == 0
-    (tmp_path / f"runs/tiny/shards/a1/{INVENTORY}").write_bytes(b"cut")
-    code, out, _ = vitpipe("run", "tiny.yaml")
-    assert code == 0 and "0 of 2 nodes run" in out and "the record says" in out and "artifacts verify" in out
+    attempt = tmp_path / "runs/tiny/shards/a1"
+    assert vitpipe("gc", "tiny.yaml")[0] == 0 and (attempt / MARKS).is_file()
+    for damage, words in (
+        (lambda: (attempt / MARKS).write_bytes(b"cut"), "the times that they had are damaged"),
+        (lambda: (attempt / MARKS).unlink(), "the times that they had are lost"),
+        (lambda: (attempt / INVENTORY).write_bytes(b"cut"), "the record says"),
+    ):
+        damage()
+        code, out, _ = vitpipe("run", "tiny.yaml")
+        assert code == 0 and "0 of 2 nodes run" in out and words in out
     assert vitpipe("artifacts", "verify", "tiny.yaml")[0] == 8

@@ -18,9 +18,7 @@ from stages.sighting import Difference, Sighted
 SOURCE = "source.json"
 
 
-def look(
-    config: ConvertConfig, resources: ConvertResources, weights: Weights, before: Mapping[str, Any], digests: bool
-) -> Sighted:
+def look(config: ConvertConfig, resources: ConvertResources, weights: Weights, record: Any, digests: bool) -> Sighted:
     """What became of the weights of `config.source`; never raises for what cannot be reached or read."""
     if config.source is None or not weights.has(SOURCE):
         return Sighted()

@@ -7,6 +7,7 @@ from infra.errors import UsageError
 from infra.storage.opening import open_store
 from stages.ingest.config import IngestConfig, IngestResources
 from stages.ingest.look import look
+from stages.record import read_record
 
 pytestmark = pytest.mark.s3
 
@@ -34,8 +35,10 @@ def test_what_became_of_a_prefix(s3_uri, tmp_path):
     there = {"source": {"kind": "folder", "root": f"{s3_uri}/photos"}}
     shards, config = ingest(tmp_path, there), IngestConfig.model_validate(there)
 
+    record, _ = read_record(shards.uri)
+
     def seen(digests=False):
-        return look(config, IngestResources(), shards, there, digests)
+        return look(config, IngestResources(), shards, record, digests)
 
     assert seen().note == f"the source is as it was ingested, 5 images of {s3_uri}/photos"
     data = bytearray(store.read("class-1/3.png"))

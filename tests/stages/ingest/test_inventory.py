@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from infra.errors import IntegrityError
 from stages.ingest import source_files
 from stages.ingest.config import IngestConfig
-from stages.ingest.inventory import Inventory, compare, parse_inventory
+from stages.ingest.inventory import Inventory, compare, parse_inventory, with_marks
 from stages.ingest.source_files import present
 
 names = st.text(st.sampled_from("ab/\n\udcff\U0001f600"), max_size=3)
@@ -42,9 +42,12 @@ def test_counts_are_those_of_plain_sets(was, now, texts_was, texts_now, same_nam
 def test_it_comes_back_and_its_bytes_are_those_of_its_content(was, beside):
     kept = inventory(was, beside)
     data = kept.encode()
-    back = parse_inventory(data, "here")
+    back = with_marks(parse_inventory(data, "here"), kept.encode_marks())
     assert (list(back), back.texts, back.unit) == (list(kept), beside, "files")
     assert inventory(dict(reversed(was.items())), beside).encode() == data
+    assert inventory({name: (size, 9) for name, (size, _) in was.items()}, beside).encode() == data  # without times
+    with pytest.raises(ValueError, match="files instead of"):
+        with_marks(back, inventory({**was, "more": (1, 1)}, {}).encode_marks())
 
 
 @pytest.mark.parametrize(
@@ -60,7 +63,8 @@ def test_names_like_imagenets_take_few_bytes_each():
     count = 100_000
     sizes, marks = np.random.default_rng(0).integers(10_000, 300_000, count), np.arange(count) * 40_000 + 1_700 * 10**15
     rows = ((f"n{n // 1300:08d}/n{n // 1300:08d}_{n % 1300}.JPEG", int(sizes[n]), int(marks[n])) for n in range(count))
-    assert len(Inventory.of(rows).encode()) / count < 12
+    kept = Inventory.of(rows)
+    assert (len(kept.encode()) + len(kept.encode_marks())) / count < 12
 
 
 def test_glyphs_are_known_by_their_fonts(monkeypatch, tmp_path):
