@@ -12,6 +12,7 @@ from stages.settings import Settings
 
 if TYPE_CHECKING:  # reading a YAML needs neither artifacts nor stores
     from stages.contract import EstimateFn, RunFn
+    from stages.sighting import LookFn
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,9 @@ class Stage:
     resources: str
     run: str
     estimate: str
+    look: str | None = None
+    """What compares its source, where it has one outside of the store, with what was taken from it. Its pieces are then
+    adopted by what they hold, for the fingerprint does not know the data."""
     pieces: str | None = None
     """Regular expression of the files that are finished pieces of an attempt, which a later attempt may adopt.
 
@@ -57,6 +61,9 @@ class Stage:
 
     def estimate_fn(self) -> "EstimateFn":
         return cast("EstimateFn", _load(self.estimate))
+
+    def look_fn(self) -> "LookFn | None":
+        return cast("LookFn", _load(self.look)) if self.look else None
 
     def check(self, config: Settings, resources: Settings, given: Mapping[str, int]) -> list[str]:
         """What is wrong with config, resources and the given inputs (how many of each name) together, in words.
@@ -93,6 +100,7 @@ _STAGES = (
         resources="stages.ingest.config:IngestResources",
         run="stages.ingest.run:run",
         estimate="stages.ingest.estimate:estimate",
+        look="stages.ingest.look:look",
         pieces=r".*\.index",
     ),
     Stage(
@@ -120,6 +128,7 @@ _STAGES = (
         resources="stages.convert.config:ConvertResources",
         run="stages.convert.run:run",
         estimate="stages.convert.estimate:estimate",
+        look="stages.convert.foreign.again:look",
     ),
     Stage(
         "finetune",

@@ -18,7 +18,7 @@ import typer
 
 from infra import faults
 from infra.errors import Stopped, StorageError, UsageError, VitpipeError
-from pipeline.cli_plan import looks
+from pipeline.cli_plan import VerifySources, looks
 from pipeline.cli_predict import predictions
 from pipeline.cli_runs import artifacts, runs
 from pipeline.terminal import LOGGED, log_path, print_json, say, show_error, with_traceback
@@ -135,6 +135,7 @@ def run(
         list[str] | None,
         typer.Option(metavar="NODE", help="Allow this drifted node, and what depends on it, to be replaced."),
     ] = None,
+    verify_sources: VerifySources = False,
     as_json: AsJson = False,
 ) -> None:
     """Run or resume, on this machine or on the Ray cluster of RAY_ADDRESS."""
@@ -149,10 +150,10 @@ def run(
     handler = logs.configure(path)
     try:
         if as_json:
-            outcome = runner.run(found, replace or (), Ways())
+            outcome = runner.run(found, replace or (), Ways(verify_sources=verify_sources))
         else:
             with LiveRun(found) as live:
-                outcome = runner.run(found, replace or (), live.ways())
+                outcome = runner.run(found, replace or (), live.ways(verify_sources))
     finally:
         handler.flush()
         if path.stat().st_size == 0:

@@ -18,6 +18,12 @@ Overrides = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")]
 
 
+VerifySources = Annotated[
+    bool,
+    typer.Option("--verify-sources", help="Compare sources by digest with what was taken, not by names and sizes."),
+]
+
+
 @looks.command()
 def plan(
     spec: Spec,
@@ -29,6 +35,7 @@ def plan(
     price: Annotated[
         float | None, typer.Option("--price-per-gpu-hour", min=0, max=1e9, help="In any currency.")
     ] = None,
+    verify_sources: VerifySources = False,
     as_json: AsJson = False,
 ) -> None:
     """Say of each node what would be done and why, what it will cost, and how it deviates from the paper.
@@ -46,7 +53,7 @@ def plan(
     found = load(spec, overrides or ())
     machine = prices.machine(found.graph, gpu, gpus, price)
     data = conforming.claimed_data(found.vars)
-    facts = survey(open_store(found.uri), found.graph)
+    facts = survey(open_store(found.uri), found.graph, verify_sources)
     made = make_plan(found.graph, facts, known=machine.known, assumed=assumed_sizes(found.graph, data))
     made = prices.priced(made, found.graph, machine)
     made = conforming.with_deviations(made, conforming.conform(found.graph, data))

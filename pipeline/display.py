@@ -160,7 +160,8 @@ def _costs(one: Planned) -> dict[str, str]:
 
 def _because(one: Planned) -> str:
     paper = f"{one.paper} (vitpipe conform)" if one.deviations else one.paper
-    return "; ".join(filter(None, (one.reason, *one.estimate.notes, paper)))
+    source = one.source.note if one.source and one.source.is_loud else ""
+    return "; ".join(filter(None, (one.reason, source, *one.estimate.notes, paper)))
 
 
 def _pace(facts: Mapping[str, Any]) -> tuple[str, str, str]:

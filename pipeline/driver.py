@@ -62,10 +62,14 @@ class Ways:
     """Raises what `connect` would raise for want of a cluster: asked before anything is written."""
     on_event: Callable[[Event], None] = ignore
     """Hears every event that the driver itself writes, from any of its threads."""
+    on_note: Callable[[str], None] = ignore
+    """Hears what a person should know of a run though it goes on."""
     on_cluster: Callable[[str], None] = ignore
     """Hears the dashboard's address once the cluster is there."""
     on_metrics: Callable[[str], None] = ignore
     """Hears the address of the metrics that Prometheus may scrape."""
+    verify_sources: bool = False
+    """Whether sources are compared by digest with what was taken from them, not by names and sizes alone."""
     metrics_port: int | None = 9464
     """Port of the exporter on 127.0.0.1, or a free one when it is taken; None for no exporter."""
     timing: Timing = TIMING

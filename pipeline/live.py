@@ -36,15 +36,18 @@ class LiveRun:
     spec: PipelineSpec
     notes: list[str] = field(default_factory=list)
     """Addresses worth knowing while the run lasts."""
+    warnings: list[str] = field(default_factory=list)
     recent: deque[str] = field(default_factory=lambda: deque(maxlen=5))
     _end: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
     _pulse: Pulse | None = None
 
-    def ways(self) -> Ways:
+    def ways(self, verify_sources: bool = False) -> Ways:
         """A runner's ways that tell this display."""
         return Ways(
+            verify_sources=verify_sources,
             on_event=self._heard,
+            on_note=self._warn,
             on_cluster=lambda url: self._note(f"Ray dashboard {url}"),
             on_metrics=lambda url: self._note(f"metrics {url}"),
         )
@@ -73,6 +76,11 @@ class LiveRun:
         if not is_terminal():
             say(text)
 
+    def _warn(self, text: str) -> None:
+        self.warnings.append(text)
+        if not is_terminal():
+            say(text)
+
     def _look(self) -> RunStatus | None:
         try:
             self._pulse = self._pulse or Pulse(open_store(self.spec.uri), patient=False)
@@ -92,6 +100,7 @@ class LiveRun:
 
     def _frame(self, status: RunStatus | None) -> RenderableType:
         notes = [Text(" · ".join(self.notes), style="dim")] if self.notes else []
+        notes += [Text(warning, style="yellow") for warning in self.warnings]
         events = [Text(line, style="dim", no_wrap=True, overflow="ellipsis") for line in tuple(self.recent)]
         return Group(*([status_table(status)] if status else []), *notes, *events)
 

@@ -56,7 +56,7 @@ class NodeRun:
         Errors: any VitpipeError of the stage as it is; everything else wrapped into one.
         """
         found = read_committed(self.store, self.node.id)
-        if found and found.answers(self.wanted.sha256, self.refs):
+        if found and found.answers(self.wanted.sha256, self.refs) and not self.planned.of_other_data:
             return found  # what it takes was computed again and came out the same
         try:
             return self._attempt()
@@ -110,7 +110,8 @@ class NodeRun:
         started, began = _now(), time.monotonic()
         artifact = self.node.stage.run_fn()(self.node.config, self._inputs(), self._context(out))
         record = self._record(out, artifact, started, time.monotonic() - began)
-        committed = commit(self.store, record, self.driver.lease, replace=self.planned.replaces)
+        replaces, anew = self.planned.replaces, self.planned.of_other_data
+        committed = commit(self.store, record, self.driver.lease, replace=replaces, anew=anew)
         if committed.record.attempt == out.attempt:
             self._mark(out, committed)
         return committed

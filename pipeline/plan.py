@@ -17,6 +17,7 @@ from pipeline.planned import Action, Facts, Plan, Planned
 from pipeline.records import Committed
 from stages.artifacts import Artifact
 from stages.contract import Estimate, Known
+from stages.sighting import OF_SOURCE, Sighted
 
 KNOWN = Known()
 NOTHING: Mapping[str, Estimate] = {}
@@ -74,10 +75,17 @@ def refusal(plan: Plan, uri: str) -> VitpipeError | None:
     if not drifted:
         return None
     found = "; ".join(f"{one.node}: {', '.join(one.differences)}" for one in drifted)
-    do = f"give the run another `name`, or run with {' '.join(f'--replace {one.node}' for one in drifted)}"
-    if any(change.startswith("config.total ") for one in drifted for change in one.differences):
+    words = [f"--replace {one.node}" for one in drifted]
+    words += ["--verify-sources"] if any(one.source and one.source.by_digest for one in drifted) else []
+    do = f"give the run another `name`, or run with {' '.join(words)}"
+    changes = [change for one in drifted for change in one.differences]
+    of_source = [change for change in changes if change.startswith(OF_SOURCE)]
+    if of_source:
+        do += ", or put the files back, or set `resources.trust_source: true` to keep what was taken from them"
+    if any(change.startswith("config.total ") for change in changes):
         do += ", or train on in a new node with `needs: {continue: ...}`"
-    return DriftError(f"run {uri}", f"the recipe differs from what is committed: {found}", do)
+    what = "the source is other data than" if len(of_source) == len(changes) else "the recipe differs from"
+    return DriftError(f"run {uri}", f"{what} what is committed: {found}", do)
 
 
 @dataclass(frozen=True)
@@ -97,7 +105,7 @@ class _Case:
         waits = tuple(one.node for one in upstream if one.action != "reuse")
         inputs = None if waits else self.facts.inputs(self.node)
         committed = self.facts.records.get(self.node.id)
-        if committed and inputs is not None and committed.answers(self.wanted.sha256, inputs):
+        if committed and inputs is not None and self._answers(committed, inputs):
             return self._planned("reuse", f"committed {committed.record.started} by {committed.record.attempt}")
         adopt = self._resumable(inputs)
         changes = self._changes(committed, inputs, waits, bool(adopt))
@@ -112,6 +120,14 @@ class _Case:
             reason += f"; replaces {committed.record.attempt if committed else 'what was begun'}: {'; '.join(changes)}"
         return self._planned("resume" if adopt else "run", reason, changes)
 
+    def _answers(self, committed: Committed, inputs: Refs) -> bool:
+        """Whether it is what is wanted, made of the data that lie at its source, as far as one can see."""
+        return committed.answers(self.wanted.sha256, inputs) and not (self.sighted and self.sighted.changes)
+
+    @property
+    def sighted(self) -> Sighted | None:
+        return self.facts.sighted.get(self.node.id)
+
     @property
     def wanted(self) -> Fingerprint:
         return self.facts.wanted[self.node.id]
@@ -123,7 +139,9 @@ class _Case:
     def _planned(
         self, action: Action, reason: str, changes: tuple[str, ...] = (), problem: VitpipeError | None = None
     ) -> Planned:
-        return Planned(self.node.id, self.node.stage.name, action, reason, changes, self.permitted, problem)
+        return Planned(
+            self.node.id, self.node.stage.name, action, reason, changes, self.permitted, self.sighted, problem
+        )
 
     def _resumable(self, inputs: Refs | None) -> list[Attempt]:
         if inputs is None:
@@ -140,10 +158,11 @@ class _Case:
         old = committed.record if committed else begun[0]
         if found := differences(old.recipe, self.wanted.recipe):
             return tuple(found)
+        source = self.sighted.changes if committed and self.sighted else ()
         if inputs is None:
-            return tuple(f"inputs: {name} is computed again" for name in waits)
+            return source + tuple(f"inputs: {name} is computed again" for name in waits)
         before, now = digests(old.inputs), digests(inputs)
-        return tuple(
+        return source + tuple(
             f"inputs.{name} record {_short(before.get(name))} -> {_short(now.get(name))}"
             for name in sorted({*before, *now})
             if before.get(name) != now.get(name)

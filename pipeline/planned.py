@@ -10,6 +10,7 @@ from pipeline.fingerprint import Fingerprint
 from pipeline.graph import Node, is_uri
 from pipeline.records import Committed
 from stages.contract import Estimate
+from stages.sighting import Sighted
 
 Action = Literal["run", "resume", "reuse", "drifted", "blocked"]
 
@@ -28,6 +29,9 @@ class Facts:
     """By URI: another run's artifact, or why it cannot be used."""
     absent: Mapping[str, str] = field(default_factory=dict)
     """By node: which files that its record names are missing, or of another size."""
+
+    sighted: Mapping[str, Sighted] = field(default_factory=dict)
+    """By node: what lies at its source now, where one was taken and the record answers to the recipe."""
 
     def given(self, ref: str) -> Committed:
         """The artifact that a need names. KeyError while it is not committed, or cannot be used."""
@@ -53,6 +57,8 @@ class Planned:
     """What drifted, or what is replaced: `config.optimizer.peak_lr 0.001 -> 0.003`."""
     replaces: bool = False
     """Whether another result of the node may give way."""
+    source: Sighted | None = None
+    """What lies at its source now; with changes, a record that answers to the recipe is of other data."""
     problem: VitpipeError | None = None
     """Why the node cannot even begin: a missing root, or artifact of another run."""
     estimate: Estimate = field(default_factory=Estimate)
@@ -65,6 +71,11 @@ class Planned:
     deviations: tuple[str, ...] = ()
     """Each of them with both values and its table or section."""
 
+    @property
+    def of_other_data(self) -> bool:
+        """Whether what is committed was made of other data than lie there now, whatever its fingerprint says."""
+        return bool(self.source and self.source.changes)
+
     def to_json(self) -> dict[str, Any]:
         return {
             "node": self.node,
@@ -72,6 +83,7 @@ class Planned:
             "action": self.action,
             "reason": self.reason,
             "differences": list(self.differences),
+            "source": "; ".join(filter(None, (*self.source.changes, self.source.note))) if self.source else "",
             "estimate": self.estimate.model_dump(mode="json", exclude_none=True),
             "gpu_hours": self.gpu_hours,
             "price": self.price,

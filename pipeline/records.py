@@ -67,10 +67,11 @@ def read_external(uri: str) -> Committed:
     return found
 
 
-def commit(node: Store, record: Record, fence: Fence, replace: bool = False) -> Committed:
+def commit(node: Store, record: Record, fence: Fence, replace: bool = False, anew: bool = False) -> Committed:
     """Make the record true, once; what the store then holds, ours or an equal one that was quicker.
 
-    With `replace` another result's record is kept as `record.{its fence}.json` and ours swapped in.
+    With `replace` another result's record is kept as `record.{its fence}.json` and ours swapped in; with `anew` also
+    one of the same recipe, which was made of other data.
     Errors: LeaseLost; DriftError when another result stands there and may not be replaced.
     """
     data = encode(record)
@@ -79,7 +80,7 @@ def commit(node: Store, record: Record, fence: Fence, replace: bool = False) -> 
     try:
         if old is None:
             return Committed(node.uri, record, data, node.create(RECORD, data))
-        if old.answers(record.fingerprint, record.inputs) or not replace:
+        if not replace or (old.answers(record.fingerprint, record.inputs) and not anew):
             return _accept(node, record)
         _keep(node, old)
         fence.check()

@@ -19,6 +19,7 @@ from pipeline.signals import NoSignals, Signals
 from pipeline.spec import PipelineSpec
 from pipeline.survey import survey
 from pipeline.walk import Asked, Inbox, Walk
+from stages.sighting import Sighted
 
 SPEC = "spec.yaml"
 WAYS = Ways()
@@ -43,14 +44,17 @@ def run(spec: PipelineSpec, replacing: Sequence[str] = (), ways: Ways = WAYS) ->
     failed; Stopped after SIGTERM, SIGINT or `stop`.
     """
     run = open_store(spec.uri)
-    facts, plan = _accepted(run, spec, replacing)
+    facts, plan = _accepted(run, spec, replacing, ways)
+    for planned in plan.nodes.values():
+        if planned.source and planned.source.is_loud:
+            ways.on_note(f"{planned.node}: {planned.source.note}")
     if not plan.due:
         return Outcome(plan, facts.records)
     ways.probe()
     inbox: Inbox = Inbox()
     main = threading.current_thread() is threading.main_thread()
     with Signals() if main else NoSignals() as signals, hold(run, inbox.put, ways.timing, ways.clock) as lease:
-        facts, plan = _accepted(run, spec, replacing)  # another driver may have gone on until a moment ago
+        facts, plan = _accepted(run, spec, replacing, ways, facts.sighted)  # another may have gone on until just now
         if not plan.due:
             return Outcome(plan, facts.records)
         lease.check()
@@ -70,9 +74,11 @@ def _walk(
         return Outcome(plan, Walk(driver, spec.graph, facts, plan, inbox).run())
 
 
-def _accepted(run: Store, spec: PipelineSpec, replacing: Sequence[str]) -> tuple[Facts, Plan]:
+def _accepted(
+    run: Store, spec: PipelineSpec, replacing: Sequence[str], ways: Ways, sighted: Mapping[str, Sighted] | None = None
+) -> tuple[Facts, Plan]:
     """The facts and a plan that may start. DriftError or UsageError otherwise; the drift is also an event."""
-    facts = survey(run, spec.graph)
+    facts = survey(run, spec.graph, ways.verify_sources, sighted)
     plan = make_plan(spec.graph, facts, replacing)
     if error := refusal(plan, run.uri):
         lease = read_lease(run)

@@ -109,7 +109,7 @@ class _View:
             return NodeStatus(
                 node.id, "committed", f"{left.committed.record.started} by {left.committed.record.attempt}"
             )
-        current = left.progress is not None and self.lease is not None and left.progress["fence"] == self.lease.fence
+        current = self._is_current(left)
         error = left.error if left.error and (current or not self.alive) else None
         if error and not isinstance(error, Stopped):
             return NodeStatus(node.id, "failed", str(error))
@@ -136,6 +136,8 @@ class _View:
         """Whether the record is the last word: nothing newer was begun, and its inputs are still those it had."""
         assert left.committed
         record = left.committed.record
+        if left.attempt and self.alive and self._is_current(left):
+            return False  # a driver makes it anew, of other data
         if left.attempt and not left.attempt.fits(record.fingerprint, record.inputs):
             return False
         given = {
@@ -145,6 +147,10 @@ class _View:
         }
         taken = {name: refs for name, refs in record.inputs.items() if name in given}
         return digests(given) == digests(taken)
+
+    def _is_current(self, left: _Left) -> bool:
+        """Whether what was last heard of the node is of the driver that holds, or last held, the run."""
+        return left.progress is not None and self.lease is not None and left.progress["fence"] == self.lease.fence
 
     def _idle(self) -> str:
         if self.lease and self.lease.holder:

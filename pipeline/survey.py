@@ -1,6 +1,7 @@
 """Gather from the store what a plan needs to know: records, attempts, artifacts of other runs. Writes nothing."""
 
 import hashlib
+from collections.abc import Mapping
 
 from infra.at_once import by_key
 from infra.errors import IntegrityError, UsageError, VitpipeError
@@ -12,10 +13,14 @@ from pipeline.planned import Facts
 from pipeline.records import Committed, read_committed, read_external
 from pipeline.soundness import absent
 from stages.record import damaged
+from stages.sighting import Sighted
 
 
-def survey(run: Store, graph: Graph) -> Facts:
-    """Ask the store about every node of the graph in the run's folder. StorageError when it does not answer."""
+def survey(run: Store, graph: Graph, digests: bool = False, sighted: Mapping[str, Sighted] | None = None) -> Facts:
+    """Ask the store about every node of the graph in the run's folder. StorageError when it does not answer.
+
+    Sources of what is committed are looked at, with their `digests` when asked, unless `sighted` says what they are.
+    """
     there = by_key(lambda id: read_committed(run.child(id), id), graph.nodes)
     records = {id: found for id, found in there.items() if found}
     external = by_key(_external, graph.uris())
@@ -23,13 +28,35 @@ def survey(run: Store, graph: Graph) -> Facts:
     open_nodes = [id for id in graph.nodes if not _settled(records.get(id), wanted[id])]
     attempts = by_key(lambda id: list_attempts(run.child(id), graph.nodes[id].stage.pieces), open_nodes)
     absences = by_key(lambda id: _absent(run.child(id), records[id]), records)
-    return Facts(wanted, records, attempts, external, {id: told for id, told in absences.items() if told})
+    gone = {id: told for id, told in absences.items() if told}
+    return Facts(wanted, records, attempts, external, gone, _sighted(graph, records, wanted, digests, sighted or {}))
 
 
 def _absent(node: Store, committed: Committed) -> str:
     """Which files of the node are missing, or of another size, in words."""
     found = absent(committed.record.files, {entry.path: entry.bytes for entry in node.list("a")})
     return "; ".join(f"{file.at} {problem}" for file, problem in found[:5]) + (", and more" if len(found) > 5 else "")
+
+
+def _sighted(
+    graph: Graph,
+    records: Mapping[str, Committed],
+    wanted: Mapping[str, Fingerprint],
+    digests: bool,
+    known: Mapping[str, Sighted],
+) -> dict[str, Sighted]:
+    """What lies at the sources now, of nodes whose record answers to the recipe. `known` are not looked at again."""
+
+    def look(id: str) -> Sighted:
+        if id in known:
+            return known[id]
+        node, committed = graph.nodes[id], records[id]
+        looks = node.stage.look_fn()
+        assert looks is not None
+        return looks(node.config, node.resources, committed.artifact(), committed.record, digests)
+
+    settled = [id for id in graph.nodes if graph.nodes[id].stage.look and _settled(records.get(id), wanted[id])]
+    return by_key(look, settled)
 
 
 def _settled(committed: Committed | None, wanted: Fingerprint) -> bool:

@@ -96,6 +96,8 @@ class ConvertResources(TaskResources):
 
     gpus_per_task: float | None = Field(default=0, ge=0, le=1_024)
     """GPUs of the task; none is needed."""
+    trust_source: bool = False
+    """Do not compare foreign weights with what was converted, at every plan and run."""
 
 
 def check_inputs(config: ConvertConfig, given: Collection[str]) -> list[str]:

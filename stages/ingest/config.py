@@ -226,3 +226,6 @@ class IngestResources(TaskResources):
 
     gpus_per_task: float | None = Field(default=0.0, ge=0, le=1_024)
     """Ingest needs none."""
+    trust_source: bool = False
+    """Do not compare the source with what was ingested, at every plan and run: for sources too large to list. Other
+    files under the same names then go unseen."""

@@ -6,7 +6,7 @@ Knows nothing of where images come from: sources fill it.
 import hashlib
 import json
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol, overload
 
@@ -37,6 +37,8 @@ class Item(NamedTuple):
     """Where the source finds it, where a file holds many: the number of the file, then its own way."""
     fault: str = ""
     """Why it is set aside without a look."""
+    mark: int = 0
+    """When its file was written, where the source is files: another after it was replaced. No part of the data."""
 
 
 class Items(Sequence[Item]):
@@ -48,6 +50,7 @@ class Items(Sequence[Item]):
         self._splits, self._split_names = array("B"), list[str | None]()
         self._sizes = array("q")
         self._places: list[array[int]] = []
+        self._marks = array("q")  # as long as the others, or empty while there are none
         self._is_sorted, self._last = True, ""
         for item in items:
             self.append(item)
@@ -81,13 +84,18 @@ class Items(Sequence[Item]):
             place.append(item.place[column] if column < len(item.place) else _NONE)
         if item.fault:
             self._faults[number] = item.fault
+        if item.mark and not self._marks:
+            self._marks.extend([0] * number)
+        if item.mark or self._marks:
+            self._marks.append(item.mark)
 
     def row(self, number: int) -> Item:
         labels = tuple(self._labels[self._label_ends[number] : self._label_ends[number + 1]])
         columns = self._places
         place = tuple([column[number] for column in columns if column[number] != _NONE]) if columns else ()
         split = self._split_names[self._splits[number]]
-        return Item(self._names[number], labels, split, self._sizes[number], place, self._faults.get(number, ""))
+        mark = self._marks[number] if self._marks else 0
+        return Item(self._names[number], labels, split, self._sizes[number], place, self._faults.get(number, ""), mark)
 
     def name(self, number: int) -> str:
         return self._names[number]
@@ -104,10 +112,19 @@ class Items(Sequence[Item]):
         codes = [names.index(name) if name in names else _NONE for name in self._split_names]
         return np.array([*codes, _NONE], dtype=np.int16)[np.frombuffer(self._splits, dtype=np.uint8)]
 
+    def mark(self, marks: Mapping[str, int]) -> None:
+        """Set when each was written, by name."""
+        self._marks = array("q", (marks[self.name(number)] for number in range(len(self))))
+
     def relabel(self, numbers: Sequence[int]) -> None:
         """Put `numbers[label]` in the place of each label."""
         for place, label in enumerate(self._labels):
             self._labels[place] = numbers[label]
+
+    def files(self) -> tuple[Texts, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Names, sizes and marks in columns."""
+        sizes = np.array(self._sizes, dtype=np.int64)
+        return self._names, sizes, np.array(self._marks, dtype=np.int64) if self._marks else np.zeros_like(sizes)
 
     @property
     def splits(self) -> tuple[str | None, ...]:
@@ -116,7 +133,7 @@ class Items(Sequence[Item]):
 
     @property
     def nbytes(self) -> int:
-        columns = (self._labels, self._label_ends, self._splits, self._sizes, *self._places)
+        columns = (self._labels, self._label_ends, self._splits, self._sizes, self._marks, *self._places)
         return self._names.nbytes + sum(column.itemsize * len(column) for column in columns)
 
 

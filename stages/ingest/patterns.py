@@ -51,14 +51,15 @@ class Part:
         return self.folder.startswith("file://")
 
 
-def find_parts(urls: Sequence[str], suffix: str) -> tuple[Part, ...]:
+def find_parts(urls: Sequence[str], suffix: str, all_there: bool = True) -> tuple[Part, ...]:
     """The files that `urls` name, sorted by URI. A folder or prefix stands for all below it that end in `suffix`.
 
-    UsageError naming the pattern that nothing answers to, and the files missing of one in braces.
+    UsageError naming the pattern that nothing answers to, and the files missing of one in braces; unless `all_there`
+    is false: then those that are there.
     """
     found: dict[str, tuple[int, str | None]] = {}
     for url in urls:
-        for uri, size, version in _files(url, suffix):
+        for uri, size, version in _files(url, suffix, all_there):
             if uri in found:
                 raise UsageError(f"read {url!r}", f"{uri} is named twice by `urls`", "name each file once")
             found[uri] = size, version
@@ -92,7 +93,7 @@ def _choices(inside: str) -> list[str]:
     return [f"{number:0{width}d}" for number in range(first, last + 1)]
 
 
-def _files(url: str, suffix: str) -> list["Named"]:
+def _files(url: str, suffix: str, all_there: bool) -> list["Named"]:
     """Each file that one pattern names."""
     pattern, look = _in_bucket(url, suffix) if url.startswith("s3://") else _on_disk(url, suffix)
     as_it_stands = look(pattern)  # a name that is there is meant, whatever characters it has
@@ -101,9 +102,9 @@ def _files(url: str, suffix: str) -> list["Named"]:
     names = expand(pattern)
     found = [look(name) for name in names]
     missing = [name for name, files in zip(names, found, strict=True) if not files]
-    if missing and len(names) > 1:
+    if missing and all_there and len(names) > 1:
         raise UsageError(f"read {url!r}", f"{len(missing)} of {len(names)} are not there: {some(missing)}", _REMEDY)
-    if missing:
+    if missing and all_there:
         raise UsageError(f"read {url!r}", f"no file of that name or pattern, nor one below it with {suffix}", _REMEDY)
     return [file for files in found for file in files]
 

@@ -15,14 +15,14 @@ from stages.ingest.config import IngestConfig
 from stages.ingest.deduplicate import deduplicated
 from stages.ingest.exclude import excluded_contents
 from stages.ingest.image import Image, Images
+from stages.ingest.inventory import INVENTORY, MARKS, Inventory
 from stages.ingest.listing import Finding, Item, Listing, Source
 from stages.ingest.parts import list_source
-from stages.ingest.reencode import ReencodingSource
-from stages.ingest.restarts import WithRestarts
 from stages.ingest.scan import CHUNK_IMAGES, Bad, ScanTask, Spool, scan
 from stages.ingest.select import Duplicate, ShardPlan, lines, plan_shards
 from stages.ingest.shard import Shard, ShardTask
-from stages.ingest.sources import open_source
+from stages.ingest.source_files import taken
+from stages.ingest.sources import as_written, open_source
 from stages.ingest.table import View
 from stages.ingest.tally import Tally
 from stages.ingest.writer import write_shard
@@ -46,13 +46,11 @@ def run(config: IngestConfig, inputs: Inputs, ctx: StageContext) -> ShardSet:
     listing = list_source(source, ctx).part(config.source.limit, config.source.subset)
     if not listing.items:
         raise UsageError("ingest a part of the source", "no image is in it", "raise `limit` or `subset.fraction`")
-    if config.reencode is not None:
-        source = ReencodingSource(source, config.reencode)
+    beside = [_keep_inventory(taken(config, source, listing), ctx)]
+    source = as_written(source, config)
     for note in listing.notes:
         ctx.events.emit("note", note)
     _tell_quarantined([*map(_as_bad, listing.findings)], len(listing.findings), ctx)
-    if config.restart_intervals:
-        source = WithRestarts(source)
     tally = Tally(ctx, len(listing.items))
     spool = Spool(ctx.scratch / "spool")
     images, bad = _look(source, listing, spool, config, ctx, tally)
@@ -64,7 +62,14 @@ def run(config: IngestConfig, inputs: Inputs, ctx: StageContext) -> ShardSet:
         raise StageError("ingest a source", f"none of its {len(listing.items)} images is left", _first(bad))
     shards = _write(source, plan_shards(images, config), spool, listing.multi_label, ctx, tally)
     found = _shard_set(config, listing, shards, bad, duplicates, ctx, tally)
-    return found.model_copy(update={"files": (*found.files, ctx.out.put(DUPLICATES_SHEET, sheet))}) if sheet else found
+    beside += [ctx.out.put(DUPLICATES_SHEET, sheet)] if sheet else []
+    return found.model_copy(update={"files": (*found.files, *beside)})
+
+
+def _keep_inventory(inventory: Inventory, ctx: StageContext) -> File:
+    """What the source is made of; and, for hints alone, when that was written."""
+    ctx.out.put(MARKS, inventory.encode_marks())
+    return ctx.out.put(INVENTORY, inventory.encode())
 
 
 def _look(

@@ -7,8 +7,9 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from infra.errors import NotFound, StorageError, UsageError
 from infra.storage.opening import open_store
@@ -18,6 +19,7 @@ from stages.images.header import BadImage
 from stages.ingest.labels_file import read_labels
 from stages.ingest.listing import Item, Items, Listing, some
 from stages.ingest.reading import ahead, one_by_one
+from stages.sighting import etag_mark, time_mark
 
 _ACCEPTED = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp")
 _OTHERS = (".gif", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".ppm")
@@ -25,16 +27,17 @@ IMAGE_SUFFIXES = frozenset(_ACCEPTED + _OTHERS)
 """Files a person would call an image; those of formats that are not accepted are set aside with that reason."""
 
 
-@dataclass(frozen=True)
-class Found:
+class Found(NamedTuple):
     """One file below the root."""
 
     name: str
     size: int
+    mark: int = 0
+    """When it was written: another after it was replaced."""
 
     @property
     def is_candidate(self) -> bool:
-        return PurePosixPath(self.name).suffix.lower() in IMAGE_SUFFIXES
+        return self.name[self.name.rfind(".") :].lower() in IMAGE_SUFFIXES
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,16 @@ class FolderTree:
         sizes = {file.name: file.size for file in files if file.is_candidate}
         if not sizes:
             raise self._empty(len(files))
-        return read_labels(self.labels, self.root, sizes, _left_aside(len(files) - len(sizes)))
+        found = read_labels(self.labels, self.root, sizes, _left_aside(len(files) - len(sizes)))
+        found.items.mark({file.name: file.mark for file in files})
+        return found
+
+    def candidates(self) -> Iterator[Found]:
+        """All files that could be images, wherever they stand and whatever their classes.
+
+        UsageError where there is no such folder.
+        """
+        return filter(attrgetter("is_candidate"), self._walk())
 
     def read(self, item: Item) -> bytes:
         if item.size > MAX_FILE_BYTES:
@@ -86,8 +98,8 @@ class FolderTree:
 
     def _walk(self) -> Iterator[Found]:
         if not self._is_local:
-            there = ((entry.path, entry.bytes) for entry in _store(self.root).list())
-            return (Found(path, size) for path, size in there if not _is_hidden(path))
+            there = (entry for entry in _store(self.root).list() if not _is_hidden(entry.path))
+            return (Found(entry.path, entry.bytes, etag_mark(entry.version)) for entry in there)
         if not os.path.isdir(self.root):
             raise self._wrong("there is no such folder on this machine", "correct `root`, or mount it")
         return _files(Path(self.root), "", (os.path.realpath(self.root),))
@@ -105,7 +117,8 @@ class FolderTree:
             else:
                 parents.add(parts[:depth])
                 label = number.setdefault(parts[depth - 1], len(number))
-                items.append(Item(file.name, (label,), parts[0] if self.split_folders else None, file.size))
+                split = parts[0] if self.split_folders else None
+                items.append(Item(file.name, (label,), split, file.size, mark=file.mark))
         if not items and not astray:
             raise self._empty(others)
         if astray:
@@ -158,7 +171,8 @@ def _files(folder: Path, prefix: str, above: tuple[str, ...]) -> Iterator[Found]
     for name, entry in sorted(named, key=itemgetter(0)):
         if not name.endswith("/"):
             if entry.is_file():
-                yield Found(prefix + name, entry.stat().st_size)
+                state = entry.stat()
+                yield Found(prefix + name, state.st_size, time_mark(state))
         elif (real := os.path.realpath(entry.path)) not in above:
             yield from _files(Path(entry.path), prefix + name, (*above, real))
 

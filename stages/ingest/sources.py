@@ -12,6 +12,8 @@ from stages.ingest.config import (
 from stages.ingest.files_config import ParquetSource, WebdatasetSource
 from stages.ingest.labels_file import read_text
 from stages.ingest.listing import Source
+from stages.ingest.reencode import ReencodingSource
+from stages.ingest.restarts import WithRestarts
 from stages.ingest.source_benchmark import BenchmarkFiles
 from stages.ingest.source_digits import Digits
 from stages.ingest.source_folder import FolderTree
@@ -35,6 +37,13 @@ def open_source(config: IngestConfig) -> Source:
             return Digits()
         case GlyphsSource() as glyphs:
             return Glyphs.choose(glyphs)
+
+
+def as_written(source: Source, config: IngestConfig) -> Source:
+    """The source with its images changed as the config asks, before they are looked at and written."""
+    if config.reencode is not None:
+        source = ReencodingSource(source, config.reencode)
+    return WithRestarts(source) if config.restart_intervals else source
 
 
 def _classes(count: int | None, where: str | None) -> Classes | None:

@@ -71,6 +71,24 @@ class Texts:
     def __getitem__(self, number: int) -> str:
         return self._bytes[self._ends[number] : self._ends[number + 1]].decode("utf-8", "surrogateescape")
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Texts) and self._ends == other._ends and self._bytes == other._bytes
+
+    __hash__ = None  # type: ignore[assignment]  # they grow
+
+    @classmethod
+    def of(cls, data: npt.NDArray[np.uint8], ends: npt.NDArray[np.uint64]) -> "Texts":
+        """From what `columns` gave. ValueError where the two contradict each other."""
+        if not len(ends) or ends[0] != 0 or ends[-1] != len(data) or (ends[1:] < ends[:-1]).any():
+            raise ValueError("texts that do not end where they should")
+        found = cls()
+        found._bytes, found._ends = bytearray(data.tobytes()), array("Q", ends.astype(np.uint64).tobytes())
+        return found
+
+    def columns(self) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint64]]:
+        """All bytes, and where each text ends, after a first 0."""
+        return np.frombuffer(bytes(self._bytes), dtype=np.uint8), np.array(self._ends, dtype=np.uint64)
+
     @property
     def nbytes(self) -> int:
         return len(self._bytes) + self._ends.itemsize * len(self._ends)

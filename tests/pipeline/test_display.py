@@ -76,10 +76,11 @@ def test_a_watched_run_moves_and_ends_with_its_last_state(
     with LiveRun(tiny_spec(tmp_path, {"a": {}})) as watched:
         ways = watched.ways()
         ways.on_cluster("http://127.0.0.1:8265")
+        ways.on_note("a: the source was not looked at")
         ways.on_event(Event("2026-01-01T10:00:00.000Z", 1, "a", "started", "make as a1"))
 
     out = capsys.readouterr().out
-    for words in ("http://127.0.0.1:8265", "10:00:00 a started: make as a1", "waiting"):
+    for words in ("http://127.0.0.1:8265", "10:00:00 a started: make as a1", "waiting", "not looked at"):
         assert words in out
 
 

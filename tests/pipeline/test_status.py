@@ -10,15 +10,16 @@ from typing import Any
 
 import pytest
 from fake_clock import FakeClock
-from tiny_stages import HOOKS, tiny_spec, tiny_ways
+from tiny_stages import HOOKS, STAGES, tiny_spec, tiny_ways
 
-from infra.errors import StageError, Stopped, UsageError, VitpipeError
+from infra.errors import DriftError, StageError, Stopped, UsageError, VitpipeError
 from infra.lease_state import LEASE, Holder, LeaseState, Timing, boottime, clock_id, read_lease
 from infra.storage.local import LocalStore
 from pipeline.lease import request_stop
 from pipeline.pulse import LOOKED_S, SILENT_S, Pulse
 from pipeline.runner import run
 from pipeline.status import RunStatus, read_status, status_of
+from stages.sighting import Sighted
 
 QUICK = Timing(renew_s=0.02, watch_s=0.5, commit_s=100, poll_s=0.02, look_s=0.02)
 NODES: dict[str, Any] = {
@@ -174,6 +175,22 @@ def test_while_a_node_is_replaced(tmp_path: Path) -> None:
     go(tmp_path, changed, ("a",))
     assert states(seen[0]) == {"a": "running", "b": "committed", "sum": "waiting", "more": "waiting"}
     assert status(tmp_path, changed).state == "committed"
+
+
+def other_data(config: Any, resources: Any, taken: Any, before: Any, digests: bool) -> Sighted:
+    return Sighted.other("1 added")
+
+
+def test_while_a_node_is_made_anew_of_other_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    go(tmp_path)
+    monkeypatch.setitem(STAGES, "add", replace(STAGES["add"], look=f"{__name__}:other_data"))
+    with pytest.raises(DriftError, match="source: 1 added"):
+        go(tmp_path)
+    seen: list[RunStatus] = []
+    HOOKS["sum"] = lambda ctx: seen.append(status(tmp_path))
+    go(tmp_path, replacing=("sum",))
+    assert states(seen[0]) == {"a": "committed", "b": "committed", "sum": "running", "more": "committed"}
+    assert status(tmp_path).state == "committed"
 
 
 def test_an_unknown_run_is_bad_usage(tmp_path: Path) -> None:

@@ -14,12 +14,14 @@ from infra.storage.opening import open_store
 from infra.storage.store import Digest, Store
 from stages.convert.config import PICKLES, WITHOUT_PICKLES
 from stages.convert.foreign.safetensors_reader import read_index
+from stages.sighting import etag_mark, time_mark
 from stages.vit.file_kind import file_kind
 
 INDEX = "model.safetensors.index.json"
 COMPANIONS = ("config.json", "preprocessor_config.json", "model.json", "labels.json")
 """What may stand beside the tensors and say what they are."""
-_TENSORS = (".safetensors", ".npz")
+TENSORS = (".safetensors", ".npz")
+"""Endings of the files that hold them."""
 
 
 @dataclass(frozen=True)
@@ -72,14 +74,14 @@ def locate(path: str, scratch: Path) -> Located:
     suffix = PurePosixPath(path).suffix.lower()
     if suffix in PICKLES:
         raise _pickle(path, path)
-    if suffix in _TENSORS:
+    if suffix in TENSORS:
         folder, _, name = path.rpartition("/")
         return _one(path, folder or "/", name)
     names = _names(path)
     if INDEX in names:
         index, _ = Located(path, (), INDEX, ()).fetch(INDEX, scratch)
         return _complete(path, Located(path, read_index(index), INDEX, _companions(names)), names)
-    tensors = sorted(name for name in names if name.endswith(_TENSORS))
+    tensors = sorted(name for name in names if name.endswith(TENSORS))
     chosen = "model.safetensors" if "model.safetensors" in tensors else tensors[0] if len(tensors) == 1 else None
     if chosen is None:
         raise _not_one(path, names, tensors)
@@ -89,6 +91,17 @@ def locate(path: str, scratch: Path) -> Located:
 def is_local(path: str) -> bool:
     """Whether a path means this machine's disk."""
     return "://" not in path or path.startswith("file://")
+
+
+def states(folder: str, names: Iterable[str]) -> dict[str, tuple[int, int]]:
+    """Size and mark (`stages.sighting`) of those of the names that are files there. StorageError, OSError."""
+    if not is_local(folder):
+        store = open_store(folder)
+        entries = (entry for name in names for entry in store.list(name) if entry.path == name)
+        return {entry.path: (entry.bytes, etag_mark(entry.version)) for entry in entries}
+    paths = {name: Path(folder, name) for name in names}
+    there = {name: path.stat() for name, path in paths.items() if path.is_file()}
+    return {name: (state.st_size, time_mark(state)) for name, state in there.items()}
 
 
 def refuse_unopenable(path: Path) -> None:

@@ -4,7 +4,7 @@ What is found travels to the tasks that read the numbers; each verifies the file
 """
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from infra.errors import IntegrityError, StorageError, UsageError
@@ -12,7 +12,7 @@ from infra.storage.store import Digest
 from stages.convert.config import ForeignFormat, ForeignSource
 from stages.convert.foreign.arrays import Arrays
 from stages.convert.foreign.beside import HALF, IMAGENET_MEAN, IMAGENET_STD, Described, Triple, read_described
-from stages.convert.foreign.located import Located, is_npz, locate, refuse_unopenable
+from stages.convert.foreign.located import Located, is_npz, locate, refuse_unopenable, states
 from stages.convert.foreign.naming import Named, named
 from stages.convert.foreign.npz_reader import open_npz
 from stages.convert.foreign.recognise import recognise
@@ -36,6 +36,8 @@ class Foreign:
     labels: tuple[str, ...]
     notes: tuple[str, ...]
     all_bf16: bool = False
+    marks: tuple[tuple[str, int], ...] = ()
+    """When each of its files was written (`stages.sighting`)."""
     is_overruled: bool = False
     """Whether the recipe asks for another function than the files beside the tensors say."""
 
@@ -63,10 +65,12 @@ def look(source: ForeignSource, scratch: Path) -> Foreign:
     """
     located = locate(source.path, scratch)
     _need_room(located, scratch)
+    marks = tuple((name, mark) for name, (_, mark) in sorted(states(located.folder, located.names).items()))
     fetched = {name: located.fetch(name, scratch) for name in located.names}
     digests = tuple((name, digest) for name, (_, digest) in fetched.items())
     _compare_sha256(source, located, dict(digests))
-    return _foreign(source, located, {name: path for name, (path, _) in fetched.items()}, digests)
+    found = _foreign(source, located, {name: path for name, (path, _) in fetched.items()}, digests)
+    return replace(found, marks=marks)
 
 
 def glance(source: ForeignSource) -> Foreign:

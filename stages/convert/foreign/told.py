@@ -25,6 +25,7 @@ def source_json(foreign: Foreign) -> dict[str, Any]:
         "format": foreign.format,
         "files": _files(foreign),
         "sha256": listing_sha256(foreign),
+        "marks": dict(foreign.marks),
         "model": foreign.settings.model_dump(mode="json"),
         "mean": list(foreign.mean),
         "std": list(foreign.std),

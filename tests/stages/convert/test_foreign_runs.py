@@ -20,6 +20,7 @@ from stages.artifacts import Artifact
 from stages.contract import Inputs, Known
 from stages.convert.config import ConvertConfig, ConvertResources, ForeignSource
 from stages.convert.estimate import estimate
+from stages.convert.foreign.again import look as look_again
 from stages.convert.foreign.look import look
 from stages.convert.run import run as convert
 from stages.record import load_artifact
@@ -207,6 +208,14 @@ def test_weights_on_s3_are_copied_and_verified(s3_uri: str, tmp_path: Path, name
     assert weights.read_json("parity.json")["source"]["error"] <= 1e-5
     told = weights.read_json("source.json")
     assert told["path"] == f"{s3_uri}/weights/{name}" and len(told["files"]) == (7 if name == "folder" else 1)
+    for digests in (False, True):
+        assert "is as it was converted" in look_again(config, ConvertResources(), weights, {}, digests).note
+    changed = "m.npz" if name == "m.npz" else "folder/config.json"
+    data = bytearray(store.read(changed))
+    data[-1] ^= 1
+    store.write(changed, bytes(data))
+    assert look_again(config, ConvertResources(), weights, {}, False).is_loud
+    assert "1 changed" in look_again(config, ConvertResources(), weights, {}, True).changes[0]
     with pytest.raises(UsageError, match="no such file"):
         look(ForeignSource(path=f"{s3_uri}/weights/other.npz"), tmp_path / "scratch")
     with pytest.raises(UsageError, match="No tensors there, but nothing"):

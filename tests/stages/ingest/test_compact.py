@@ -58,6 +58,7 @@ items = st.builds(
     Item, names, st.lists(st.integers(0, 30_000), max_size=3).map(tuple),
     st.sampled_from([None, "train", "test", "val"]),
     st.integers(0, 2**40), st.lists(st.integers(0, 2**40), max_size=3).map(tuple), st.sampled_from(["", "no label"]),
+    st.integers(0, 2**63 - 1),
 )  # fmt: skip
 seen = st.builds(
     checked, st.integers(0, 9), size=st.integers(1, 10**8), ext=st.sampled_from(["jpg", "png", "webp"]),

@@ -1,0 +1,95 @@
+"""Read a whole source again and compare every image with the digest that its shard has of it. No torch."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from stages.artifacts import ShardSet
+from stages.images.header import BadImage
+from stages.images.index import parse_index
+from stages.images.manifest import load_manifest
+from stages.ingest.config import IngestConfig
+from stages.ingest.listing import Item, Listing, Source
+from stages.ingest.sources import as_written, open_source
+from stages.sighting import EXAMPLES, Difference
+
+READERS = 8
+CHUNK_IMAGES = 256
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What the comparison found."""
+
+    images: int
+    """Images that the source has now."""
+    difference: Difference
+    other_classes: bool = False
+    """Whether nothing else differs."""
+    unknown: int = 0
+    """Images of the source that were left out of the shards, whose digests nobody kept."""
+
+
+def listed(config: IngestConfig) -> Listing:
+    """What an ingest would take now. UsageError, and for a benchmark IntegrityError, where it would refuse to."""
+    return open_source(config).listing().part(config.source.limit, config.source.subset)
+
+
+def compared_by_digest(config: IngestConfig, listing: Listing, shards: ShardSet) -> Checked:
+    """Read every image of the listing. Errors: IntegrityError for damaged shards; StorageError."""
+    source = as_written(open_source(config), config)
+    known, left_out = _digests(shards)
+    added: list[str] = []
+    changed: list[str] = []
+    unknown = 0
+    there: set[str] = set()
+    for item, digest in _read(source, listing.items):
+        there.add(item.name)
+        wanted = known.get(item.name)
+        if wanted is None:
+            unknown += item.name in left_out
+            added += [] if item.name in left_out else [item.name]
+        elif digest != wanted:
+            changed.append(item.name)
+    gone = sorted(known.keys() - there)
+    examples = (*added[:EXAMPLES], *gone[:EXAMPLES], *changed[:EXAMPLES])
+    found = Difference(len(added), len(gone), len(changed), examples=examples)
+    return Checked(len(listing.items), found, listing.sha256 != shards.listing_sha256, unknown)
+
+
+def _digests(shards: ShardSet) -> tuple[dict[str, str], set[str]]:
+    """The digest of each image that was ingested, by its name in the source; the names of those set aside or alike."""
+    known: dict[str, str] = {}
+    for entry in load_manifest(shards).shards:
+        index = parse_index(shards.read(entry.index), f"{entry.index} of {shards.uri}")
+        known.update(zip(index.source, index.sha256s, strict=True))
+    left_out = {str(row["source"]) for row in _rows(shards, "quarantine.jsonl")}
+    for row in _rows(shards, "duplicates.jsonl"):
+        if row["equal"] == "bytes" and row["of"] in known:
+            known[row["source"]] = known[row["of"]]
+        else:
+            left_out.add(row["source"])
+    return known, left_out
+
+
+def _rows(shards: ShardSet, path: str) -> Iterator[dict[str, str]]:
+    return map(json.loads, shards.read(path).splitlines())
+
+
+def _read(source: Source, items: Sequence[Item]) -> Iterator[tuple[Item, str]]:
+    """Each image with the digest of its bytes; an empty one for what cannot be read."""
+    chunks = [items[start : start + CHUNK_IMAGES] for start in range(0, len(items), CHUNK_IMAGES)]
+
+    def hashed(chunk: Sequence[Item]) -> list[str]:
+        read = source.reads([item for item in chunk if not item.fault])
+        return ["" if item.fault else _sha256(next(read)) for item in chunk]
+
+    with ThreadPoolExecutor(READERS) as pool:
+        for chunk, digests in zip(chunks, pool.map(hashed, chunks), strict=True):
+            yield from zip(chunk, digests, strict=True)
+
+
+def _sha256(data: bytes | BadImage) -> str:
+    return "" if isinstance(data, BadImage) else hashlib.sha256(data).hexdigest()

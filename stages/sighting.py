@@ -1,0 +1,75 @@
+"""What a look at a node's source finds beside what was taken from it: words and counts, for a plan. Knows no source."""
+
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+EXAMPLES = 3
+"""Names that a difference gives."""
+OF_SOURCE = "source: "
+"""How a change of the source begins, among the others that make a node drift."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How the files that lie there now differ from those that were taken."""
+
+    added: int = 0
+    gone: int = 0
+    changed: int = 0
+    """Of one name and another size, or another digest where digests were compared."""
+    touched: int = 0
+    """Of one name and size, but written at another time: they may have other content."""
+    examples: tuple[str, ...] = ()
+
+    @property
+    def differs(self) -> bool:
+        return bool(self.added or self.gone or self.changed)
+
+    def text(self, what: str) -> str:
+        """`1 added, 2 gone, 0 changed of 24 images: 'a.png', 'b.png'`; `what` is `24 images`."""
+        named = ", ".join(map(repr, self.examples[:EXAMPLES]))
+        more = ", ..." if self.added + self.gone + self.changed > EXAMPLES else ""
+        return f"{self.added} added, {self.gone} gone, {self.changed} changed of {what}: {named}{more}"
+
+
+@dataclass(frozen=True)
+class Sighted:
+    """One node's source as it is now. Without `changes` what was committed is used."""
+
+    changes: tuple[str, ...] = ()
+    """How it is other data than was taken, each beginning with `source: `."""
+    note: str = ""
+    """What was seen, or why nothing could be."""
+    is_loud: bool = False
+    """Whether the note is for whoever only runs the pipeline, too."""
+    by_digest: bool = False
+    """Whether the changes show in digests alone: whoever lets them replace a result has to ask for digests again."""
+
+    @classmethod
+    def other(cls, found: str, by_digest: bool = False) -> "Sighted":
+        return cls((OF_SOURCE + found,), by_digest=by_digest)
+
+    @classmethod
+    def unseen(cls, why: str) -> "Sighted":
+        return cls(note=f"the source was not looked at: {why}; what was taken from it is used", is_loud=True)
+
+
+LookFn = Callable[[Any, Any, Any, Any, bool], Sighted]
+"""Config, resources, the committed artifact, its record, and whether digests are compared too.
+
+Never raises for a source that is gone, unreachable or unreadable: it says so.
+"""
+
+
+def time_mark(state: os.stat_result) -> int:
+    """What tells whether a file was written again, as 63 bits: nanoseconds of its last write; 0 tells nothing."""
+    return state.st_mtime_ns % 2**63  # a damaged file system has times of any size
+
+
+def etag_mark(version: str | None) -> int:
+    """The same of an object, by the digest of its ETag."""
+    digest = hashlib.sha256((version or "").encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1 if version else 0

@@ -1,0 +1,313 @@
+"""Sources that changed after they were ingested: what `plan` and `run` say of each change, through the command line."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from official_files import official, write_mnist
+from photos import encoded, photo_folder, picture, write
+from tars import samples, tar, tars
+from tiny_stages import STAGES, in_process
+
+from infra.storage.local import LocalStore
+from pipeline import cli, runner
+from pipeline.catalog import CATALOG
+from stages.ingest import source_files
+from stages.ingest.inventory import INVENTORY, MARKS
+
+Vitpipe = Callable[..., tuple[int, str, str]]
+Change = Callable[[Path], None]
+
+SPEC = """\
+version: 1
+name: tiny
+store: file://./runs
+nodes:
+  shards: {stage: ingest, config: {source: SOURCE}}
+  sum: {stage: add, needs: {shards: shards}}
+"""
+FOLDER = "{kind: folder, root: ./user}"
+
+
+@pytest.fixture
+def vitpipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Vitpipe]:
+    """Runs a command beside `tiny.yaml`, in this process; its exit code, output and errors."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setitem(CATALOG, "add", STAGES["add"])
+    real = runner.run
+
+    def here(spec: Any, replacing: Any, ways: Any) -> runner.Outcome:
+        return real(spec, replacing, replace(ways, connect=in_process, metrics_port=None))
+
+    monkeypatch.setattr(runner, "run", here)
+
+    def run(*args: object) -> tuple[int, str, str]:
+        code = cli.invoke([str(arg) for arg in args])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    yield run
+
+
+def written(tmp_path: Path, source: str) -> None:
+    (tmp_path / "tiny.yaml").write_text(SPEC.replace("SOURCE", source))
+
+
+def planned(vitpipe: Vitpipe, *more: str) -> dict[str, Any]:
+    code, out, err = vitpipe("plan", "tiny.yaml", "--json", *more)
+    assert (code, err) == (0, "")
+    return {node["node"]: node for node in json.loads(out)["nodes"]}
+
+
+def records(tmp_path: Path) -> dict[str, bytes]:
+    return {node: (tmp_path / "runs/tiny" / node / "record.json").read_bytes() for node in ("shards", "sum")}
+
+
+def png(number: int) -> bytes:
+    return encoded(picture(number), "PNG")
+
+
+def same_size(path: Path) -> None:
+    """Other content of the same length; the file's time moves on whatever the clock's step."""
+    data = bytearray(path.read_bytes())
+    data[min(600, len(data) - 1)] ^= 1
+    before = path.stat()
+    path.write_bytes(bytes(data))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1_000_000))
+
+
+def moved(user: Path) -> None:
+    user.rename(user.with_name("there"))
+    text = user.with_name("tiny.yaml").read_text()
+    user.with_name("tiny.yaml").write_text(text.replace("./user", "./there"))
+
+
+CHANGES: list[tuple[str, Change, str, str]] = [
+    ("nothing", lambda user: None, "reuse", "is as it was ingested, 12 images"),
+    ("the root moved", moved, "reuse", "is as it was ingested, 12 images"),
+    ("another kind of file", lambda user: user.joinpath("class-0/notes.txt").write_text("x") and None, "reuse", ""),
+    ("added", lambda user: write(user / "class-0/more.png", png(90)) and None, "drifted",
+     "1 added, 0 gone, 0 changed of 12 images"),
+    ("added outside the classes", lambda user: write(user / "stray.png", png(90)) and None, "drifted", "1 added"),
+    ("removed", lambda user: (user / "class-1/002.png").unlink(), "drifted", "0 added, 1 gone, 0 changed"),
+    ("replaced", lambda user: write(user / "class-1/002.png", png(90) + b"longer") and None, "drifted",
+     "0 added, 0 gone, 1 changed of 12 images"),
+    ("renamed", lambda user: (user / "class-1/002.png").rename(user / "class-1/x.png") and None, "drifted",
+     "1 added, 1 gone, 0 changed"),
+    ("class folder renamed", lambda user: (user / "class-1").rename(user / "class-9") and None, "drifted",
+     "4 added, 4 gone, 0 changed"),
+    ("replaced, of the same size", lambda user: same_size(user / "class-1/002.png"), "reuse",
+     "1 of 12 images of"),
+    ("the root is gone", lambda user: shutil.rmtree(user), "reuse", "was not looked at"),
+    ("the root is empty", lambda user: [shutil.rmtree(path) for path in user.iterdir()] and None, "reuse",
+     "was not looked at"),
+]  # fmt: skip
+LOUD = {"replaced, of the same size", "the root is gone", "the root is empty"}
+
+
+@pytest.mark.parametrize(("name", "change", "action", "told"), CHANGES, ids=[name for name, *_ in CHANGES])
+def test_what_became_of_a_folder(
+    name: str, change: Change, action: str, told: str, tmp_path: Path, vitpipe: Vitpipe
+) -> None:
+    photo_folder(tmp_path / "user", per_class=4)
+    written(tmp_path, FOLDER)
+    assert vitpipe("run", "tiny.yaml")[0] == 0
+    before = records(tmp_path)
+    change(tmp_path / "user")
+
+    shards = planned(vitpipe)["shards"]
+    assert shards["action"] == action and told in shards["source"]
+    code, out, err = vitpipe("run", "tiny.yaml")
+    assert records(tmp_path) == before
+    if action == "reuse":
+        assert (code, err) == (0, "") and "0 of 2 nodes run" in out
+        assert (shards["source"] in out) == (name in LOUD)
+        return
+    assert code == 3 and told in err
+    assert all(remedy in err for remedy in ("another `name`", "--replace shards", "trust_source", "put the files back"))
+    assert vitpipe("run", "tiny.yaml", "nodes.shards.resources.trust_source=true")[0] == 0
+    assert records(tmp_path) == before
+    if name == "added outside the classes":  # an ingest would not take it
+        assert vitpipe("run", "tiny.yaml", "--replace", "shards")[0] == 2 and records(tmp_path) == before
+        return
+    code, out, err = vitpipe("run", "tiny.yaml", "--replace", "shards")
+    assert (code, err) == (0, "") and "2 of 2 nodes run" in out
+    kept = {node: (tmp_path / "runs/tiny" / node / "record.1.json").read_bytes() for node in before}
+    assert kept == before and vitpipe("artifacts", "verify", "tiny.yaml")[0] == 0
+    assert "0 of 2 nodes run" in vitpipe("run", "tiny.yaml", "--replace", "shards")[1]  # they agree now
+
+
+def test_digests_tell_what_sizes_do_not(tmp_path: Path, vitpipe: Vitpipe) -> None:
+    user = photo_folder(tmp_path / "user", per_class=4)
+    write(user / "class-2/copy.png", (user / "class-0/000.png").read_bytes())
+    write(user / "class-2/bad.png", b"no image")
+    written(tmp_path, FOLDER)
+    assert vitpipe("run", "tiny.yaml")[0] == 0
+
+    shutil.copytree(user, tmp_path / "copied", copy_function=shutil.copy)  # another time for every file
+    source = planned(vitpipe, "nodes.shards.config.source.root=./copied")["shards"]["source"]
+    assert f"14 of 14 images of {tmp_path}/copied have the size they had and another time" in source
+    assert f"ingested from {user}" in source
+    found = planned(vitpipe, "nodes.shards.config.source.root=./copied", "--verify-sources")["shards"]
+    assert found["action"] == "reuse" and "14 images of" in found["source"] and "by digest" in found["source"]
+
+    same_size(user / "class-1/002.png")
+    code, out, _ = vitpipe("run", "tiny.yaml", "--json")
+    assert code == 0 and "1 of 14 images" in json.loads(out)["nodes"][0]["source"]
+    code, out, err = vitpipe("run", "tiny.yaml", "--verify-sources")
+    assert code == 3 and "0 added, 0 gone, 1 changed of 14 images" in err and "'class-1/002.png'" in err
+    assert "--replace shards --verify-sources" in err
+    code, out, err = vitpipe("run", "tiny.yaml", "--replace", "shards", "--verify-sources")
+    assert (code, err) == (0, "") and "2 of 2 nodes run" in out
+    same_size(user / "class-2/copy.png")  # left out as equal: its digest is known all the same
+    assert vitpipe("run", "tiny.yaml", "--verify-sources")[0] == 3
+
+
+def labelled(tmp_path: Path) -> str:
+    for number in range(6):
+        write(tmp_path / f"user/{number}.png", png(number))
+    (tmp_path / "labels.csv").write_text("path,label\n" + "".join(f"{n}.png,{'ab'[n % 2]}\n" for n in range(5)))
+    return "{kind: folder, root: ./user, labels: ./labels.csv}"
+
+
+def relabelled(tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text(path.read_text().replace("4.png,a", "4.png,b"))
+
+
+def limited(tmp_path: Path) -> str:
+    photo_folder(tmp_path / "user", per_class=4)
+    return "{kind: folder, root: ./user, limit: 5, subset: {fraction: 0.9}}"
+
+
+def drawn(tmp_path: Path, wanted: bool) -> Path:
+    """An image that is, or is not, in the part that was ingested."""
+    store = LocalStore(tmp_path / "runs/tiny/shards")
+    index = json.loads(store.read("a1/train-000000.index"))
+    assert len(index["source"]) == 5
+    return next(
+        path for path in sorted((tmp_path / "user").rglob("*.png"))
+        if (path.relative_to(tmp_path / "user").as_posix() in index["source"]) == wanted
+    )  # fmt: skip
+
+
+def packed(tmp_path: Path) -> str:
+    tars(tmp_path / "in")
+    return "{kind: webdataset, urls: './in/in-{000000..000002}.tar', classes: 3}"
+
+
+def tables(tmp_path: Path) -> str:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    for number in range(2):
+        images = [encoded(picture(10 * number + row), "JPEG") for row in range(4)]
+        (tmp_path / "in").mkdir(exist_ok=True)
+        pq.write_table(pa.table({"image": images, "label": [0, 1, 0, 1]}), tmp_path / f"in/{number}.parquet")
+    return "{kind: parquet, urls: ./in}"
+
+
+def mnist(tmp_path: Path) -> str:
+    (tmp_path / "user").mkdir()
+    write_mnist(tmp_path / "user", 20, 10)
+    return "{kind: benchmark, name: mnist, root: ./user}"
+
+
+def digits(tmp_path: Path) -> str:
+    return "{kind: digits, limit: 20}"
+
+
+LATER: list[tuple[str, Callable[[Path], str], Callable[[Path], Any], str, str]] = [
+    ("a label", labelled, relabelled, "drifted", "0 added, 0 gone, 1 changed of 5 images"),
+    ("an image without a label", labelled, lambda at: write(at / "user/9.png", png(9)), "reuse", "5 images"),
+    ("a labelled image gone", labelled, lambda at: (at / "user/0.png").unlink(), "drifted", "0 added, 1 gone"),
+    ("an image beside the part", limited, lambda at: drawn(at, False).unlink(), "reuse", "5 images"),
+    ("an image of the part", limited, lambda at: drawn(at, True).unlink(), "drifted", "1 added, 1 gone"),
+    ("a tar more", packed, lambda at: tar(at / "in/in-000003.tar", samples(90, 2)), "reuse", "3 files"),
+    ("a tar gone", packed, lambda at: (at / "in/in-000001.tar").unlink(), "drifted", "0 added, 1 gone, 0 changed of 3"),
+    ("another tar", packed, lambda at: tar(at / "in/in-000001.tar", samples(90, 9)), "drifted", "1 changed of 3 files"),
+    ("all tars gone", packed, lambda at: shutil.rmtree(at / "in"), "reuse", "not looked at"),
+    ("a tar of the same size", packed, lambda at: same_size(at / "in/in-000001.tar"), "reuse", "1 of 3 files"),
+    ("a table more", tables, lambda at: shutil.copy(at / "in/0.parquet", at / "in/2.parquet"), "drifted", "1 added"),
+    ("an official file", mnist, lambda at: (at / "user/train-labels-idx1-ubyte.gz").write_bytes(b"x"), "drifted",
+     "0 added, 0 gone, 1 changed of 4 files"),
+    ("an official file gone", mnist, lambda at: (at / "user/train-labels-idx1-ubyte.gz").unlink(), "drifted", "1 gone"),
+    ("a file beside the official", mnist, lambda at: write(at / "user/readme.txt", b"x"), "reuse", "4 files"),
+    ("other digits", digits, lambda at: write(at / "digits.csv.gz", b"another"), "drifted", "'digits.csv.gz'"),
+    ("no digits", digits, lambda at: None, "reuse", "which brings them"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "make", "change", "action", "told"), LATER, ids=[name for name, *_ in LATER])
+def test_what_became_of_other_sources(
+    name: str, make: Callable[[Path], str], change: Callable[[Path], Any], action: str, told: str,
+    tmp_path: Path, vitpipe: Vitpipe, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    written(tmp_path, make(tmp_path))
+    if make is mnist:
+        official(monkeypatch, "mnist", tmp_path / "user", {"train": 20, "test": 10})
+    assert vitpipe("run", "tiny.yaml")[0] == 0
+    if make is digits:
+        monkeypatch.setattr(source_files, "SCIKIT_LEARN_DIGITS", (tmp_path / "digits.csv.gz").as_posix())
+    change(tmp_path)
+
+    shards = planned(vitpipe)["shards"]
+    assert shards["action"] == action and told in shards["source"]
+    assert vitpipe("run", "tiny.yaml")[0] == (3 if action == "drifted" else 0)
+    if "same size" in name:
+        code, _, err = vitpipe("run", "tiny.yaml", "--verify-sources")
+        assert code == 3 and "1 changed of 18 images" in err
+
+
+@pytest.mark.parametrize("make", [lambda at: photo_folder(at / "user") and FOLDER, packed, mnist, digits])
+def test_shards_of_earlier_versions_are_compared_as_far_as_they_tell(
+    make: Callable[[Path], str], tmp_path: Path, vitpipe: Vitpipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written(tmp_path, make(tmp_path))
+    if make is mnist:
+        official(monkeypatch, "mnist", tmp_path / "user", {"train": 20, "test": 10})
+    assert vitpipe("run", "tiny.yaml")[0] == 0
+    path = tmp_path / "runs/tiny/shards/record.json"
+    fields = json.loads(path.read_text())
+    fields["files"] = [file for file in fields["files"] if file["path"] != INVENTORY]
+    path.write_text(json.dumps(fields))
+
+    assert planned(vitpipe)["shards"]["action"] == "reuse"
+    found = planned(vitpipe, "--verify-sources")["shards"]
+    assert found["action"] == "reuse" and "by digest" in found["source"]
+    if make is digits:
+        return
+    victim = next(path for folder in ("user", "in") for path in sorted((tmp_path / folder).rglob("*.*")) if path)
+    if "class" in str(victim):
+        victim.unlink()
+        found = planned(vitpipe)["shards"]
+        assert found["action"] == "drifted" and "other names, sizes or classes" in found["source"]
+    else:
+        same_size(victim)
+        assert planned(vitpipe)["shards"]["action"] == "reuse"
+    assert planned(vitpipe, "--verify-sources")["shards"]["action"] == "drifted"
+    shutil.rmtree(victim.parent.parent if "class" in str(victim) else victim.parent)
+    assert "not looked at" in planned(vitpipe, "--verify-sources")["shards"]["source"]
+
+
+def test_what_is_damaged_or_lost_of_an_inventory_is_told(tmp_path: Path, vitpipe: Vitpipe) -> None:
+    photo_folder(tmp_path / "user", per_class=2)
+    written(tmp_path, FOLDER)
+    assert vitpipe("run", "tiny.yaml")[0] == 0
+    attempt = tmp_path / "runs/tiny/shards/a1"
+    assert vitpipe("gc", "tiny.yaml")[0] == 0 and (attempt / MARKS).is_file()
+    for damage, words in (
+        (lambda: (attempt / MARKS).write_bytes(b"cut"), "the times that they had are damaged"),
+        (lambda: (attempt / MARKS).unlink(), "the times that they had are lost"),
+        (lambda: (attempt / INVENTORY).write_bytes(b"cut"), "the record says"),
+    ):
+        damage()
+        code, out, _ = vitpipe("run", "tiny.yaml")
+        assert code == 0 and "0 of 2 nodes run" in out and words in out
+    assert vitpipe("artifacts", "verify", "tiny.yaml")[0] == 8
