@@ -47,6 +47,9 @@ class Place:
     move, its content is what counts.
     """
 
+    separator: str = ""
+    """Between several places in one text, where the field takes them."""
+
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([kM]?)\s*(epochs?|steps?|images?)")
 
