@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from itertools import zip_longest
 from threading import Lock
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
-from infra.errors import IntegrityError
+from infra.errors import IntegrityError, VitpipeError
 from stages.images.digests import sha256_each
 from stages.images.index import ShardIndex
 
@@ -27,7 +27,13 @@ _loading = Lock()
 Sample = Mapping[str, Any]
 
 
-def read_back(tar: IO[bytes], index: ShardIndex, multi_label: bool, of: str) -> None:
+class Readable(Protocol):
+    """An open file, or whatever gives its bytes one after the other."""
+
+    def read(self, size: int, /) -> bytes: ...
+
+
+def read_back(tar: Readable, index: ShardIndex, multi_label: bool, of: str) -> None:
     """Go over a whole tar, opened by the caller, as `wds.WebDataset` does. IntegrityError naming the shard.
 
     Keys, members, sizes, digests and labels have to be the index's, in its order, each key once, and nothing besides;
@@ -42,7 +48,7 @@ def read_back(tar: IO[bytes], index: ShardIndex, multi_label: bool, of: str) -> 
 class _Stream:
     """What webdataset reads from; it keeps what was read since the last image that was compared."""
 
-    def __init__(self, tar: IO[bytes]) -> None:
+    def __init__(self, tar: Readable) -> None:
         self._tar, self._begins, self._kept = tar, 0, bytearray()
 
     def read(self, size: int) -> bytes:
@@ -123,6 +129,8 @@ def _samples(tar: _Stream, index: ShardIndex, of: str) -> Iterator[Sample]:
         for sample in webdataset.grouped(webdataset.expanded([{"url": index.path, "stream": tar}])):
             so_far += 1
             yield sample
+    except VitpipeError:  # of who gives the bytes
+        raise
     except Exception as error:  # whatever it is that a damaged tar sets off in there
         told = error.args[0] if error.args else error
         raise _fault(index, of, f"webdataset gives up after {so_far} of {index.count} samples: {told}") from error
