@@ -41,7 +41,7 @@ class ShardStream(IterableDataset[tuple[Tensor, Tensor]]):
     """Images of the global batch, over all ranks."""
     image_px: int | None = None
     """Side of the decoded images; `samples` decodes none."""
-    cache: Path = field(kw_only=True)
+    cache: Path | str = field(kw_only=True)
     """Local folder for verified copies of shards; processes may share it."""
     split: str = "train"
     augment: AugmentSettings = field(default_factory=AugmentSettings)
@@ -87,7 +87,7 @@ class ShardStream(IterableDataset[tuple[Tensor, Tensor]]):
         if self.image_px is None:
             raise UsageError("stream decoded images", "no size is given", "give `image_px`, or use `samples()`")
         images = TrainImages(
-            self._sets, self.split, self.image_px, self.augment, self.seed, self.cache, shares=self.shares
+            self._sets, self.split, self.image_px, self.augment, self.seed, Path(self.cache), shares=self.shares
         )
         for start, count in self.turns():
             batch = images.micro_batch(start, count)
@@ -105,7 +105,7 @@ class ShardStream(IterableDataset[tuple[Tensor, Tensor]]):
 
     def numbered(self) -> Iterator[dict[str, str | bytes]]:
         """What `samples` is a source of."""
-        split = Split(self._sets, self.split, self.cache)
+        split = Split(self._sets, self.split, Path(self.cache))
         order = order_of(split, None, self.seed, self.shares)
         for start, count in self.turns():
             numbers = order.lookup(np.arange(start, start + count))[1].tolist()

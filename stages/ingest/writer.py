@@ -36,7 +36,7 @@ def write_shard(task: ShardTask) -> Shard:
             offsets, digest = _write_tar(task, file)
         index = shard_index(task.plan, digest, offsets)
         if task.is_read_back:
-            with local.open("rb") as file:
+            with local.open("rb", buffering=0) as file:  # it is read once, in pieces of its own size
                 read_back(file, index, task.multi_label, task.context.out.node.uri)
         tar = task.context.out.upload(local, task.plan.path, given=digest)
     beside = task.context.out.put(index_path(task.plan.path), index.encode())

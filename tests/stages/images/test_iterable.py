@@ -135,7 +135,7 @@ def test_samples_are_those_that_webdataset_reads(photos, stream):
 def test_a_set_is_named_as_it_is_told(photos, stream, tmp_path):
     for place in (photos, photos.uri, photos.uri.removeprefix("file://"), Path(photos.uri.removeprefix("file://"))):
         assert ShardStream(place, 6, 12, cache=tmp_path / "cache") == stream
-    unsized = ShardStream(photos, 6, cache=tmp_path / "cache")
+    unsized = ShardStream(photos, 6, cache=str(tmp_path / "cache"))
     assert next(iter(unsized.samples()))["__key__"].startswith("train-")
     with pytest.raises(UsageError, match="Give `image_px`, or use `samples"):
         next(iter(unsized))
