@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 from webdataset import FluidWrapper
 
-from infra.errors import UsageError
+from infra.errors import NotFound, UsageError
 from stages.artifacts import ShardSet
 from stages.images.config import AugmentSettings
 from stages.images.ordering import order_of
@@ -133,7 +133,11 @@ def _found(place: ShardSet | str | Path) -> ShardSet:
     if isinstance(place, ShardSet):
         return place
     uri = str(place) if "://" in str(place) else f"file://{os.path.abspath(place)}"
-    found = load_artifact(uri)
+    try:
+        found = load_artifact(uri)
+    except NotFound as error:
+        do = "name the folder of an ingest that is done, as STORE/RUN/NODE"
+        raise UsageError(f"stream images of {uri}", "nothing is committed there: no record.json", do) from error
     if not isinstance(found, ShardSet):
         raise UsageError(f"stream images of {uri}", f"it is a {found.kind}", "name the node of an ingest")
     return found

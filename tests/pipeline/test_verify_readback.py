@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from photos import ingest, photo_folder
 
-from pipeline import cli
+from infra.storage.opening import open_store
+from pipeline import cli, readback
 from stages.ingest import run as run_module
 from stages.ingest import writer as writer_module
 
@@ -66,3 +67,17 @@ def test_a_false_label_that_the_record_vouches_for_is_8(
     err = capsys.readouterr().err
     assert "1 of 3 files" in err and "shards/train-000001.tar (shards/a1/train-000001.tar)" in err
     assert "is to webdataset not what its index says: the label of 'train-000000005' is [7], the index says [" in err
+
+
+@pytest.mark.s3
+def test_objects_are_read_a_piece_at_a_time(
+    config: dict[str, Any], run: str, tmp_path: Path, s3_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ingest(tmp_path, config)
+    bucket = open_store(f"{s3_uri}/test")
+    for path in (tmp_path / "store/test").rglob("*.*"):
+        bucket.write(str(path.relative_to(tmp_path / "store/test")), path.read_bytes())
+    monkeypatch.setattr(readback, "READ_BYTES", 3000)
+
+    found = readback.read_shards_back(bucket.uri, "shards", lambda *told: None)
+    assert len(found) == 3 and {one.problem for one in found} == {None}

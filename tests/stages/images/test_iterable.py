@@ -75,6 +75,8 @@ def test_only_shards_stream(tmp_path):
 
     with pytest.raises(UsageError, match="It is a Weights"):
         ShardStream.open(weights(tmp_path).uri, 6, 12, tmp_path / "cache")
+    with pytest.raises(UsageError, match="Nothing is committed there"):
+        ShardStream(tmp_path / "nothing", 6, cache=tmp_path / "cache")
 
 
 def width(picture) -> int:
