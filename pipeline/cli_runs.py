@@ -212,21 +212,36 @@ def get(
 
 
 @artifacts.command("verify")
-def verify(run: RunName, node: NodeName = None, as_json: AsJson = False) -> None:
+def verify(
+    run: RunName,
+    node: NodeName = None,
+    readback: Annotated[
+        bool, typer.Option("--readback", help="Read each shard with webdataset, too: all has to be as its index says.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Read every byte of every committed node, or of one, and compare it with the records."""
     from dataclasses import asdict
 
     from pipeline.bars import transfer_bar
+    from pipeline.readback import read_shards_back
     from pipeline.retrieval import fault
     from pipeline.retrieval import verify as check
     from pipeline.runs import find_run
 
     uri = find_run(run).uri
-    with transfer_bar("verify", hidden=as_json) as progress:
-        findings = check(uri, node, progress)
-    if error := fault(uri, findings):
-        raise error
-    total = sum(one.bytes for one in findings)
-    print_json({"files": [asdict(one) for one in findings]}) if as_json else say(
-        f"{uri}: {len(findings)} files, {total:,} bytes, all as recorded"
-    )
+    steps = {"verify": check, **({"read back": read_shards_back} if readback else {})}
+    found = {}
+    for name, step in steps.items():
+        with transfer_bar(name, hidden=as_json) as progress:
+            found[name] = step(uri, node, progress)
+        if error := fault(uri, found[name]):
+            raise error
+    if as_json:
+        print_json({{"verify": "files", "read back": "read_back"}[name]: [asdict(one) for one in findings]
+                    for name, findings in found.items()})  # fmt: skip
+        return
+    total = sum(one.bytes for one in found["verify"])
+    say(f"{uri}: {len(found['verify'])} files, {total:,} bytes, all as recorded")
+    if readback:
+        say(f"{uri}: {len(found['read back'])} shards, read by webdataset as their indexes say")

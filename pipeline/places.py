@@ -40,15 +40,20 @@ def absolute_place(place: str, folder: Path) -> str:
     return place if "://" in place or not place else os.path.abspath(folder / Path(place).expanduser())
 
 
-def place_paths(settings: type[Settings]) -> set[tuple[str, ...]]:
+def place_paths(settings: type[Settings]) -> dict[tuple[str, ...], Place]:
     """Paths of the fields that are marked as places, whichever alternative of a union they stand in."""
-    found: set[tuple[str, ...]] = set()
+    found: dict[tuple[str, ...], Place] = {}
     for name, field in settings.model_fields.items():
-        if any(isinstance(mark, Place) for mark in field.metadata):
-            found.add((field.alias or name,))
+        marks = [mark for mark in field.metadata if isinstance(mark, Place)]
+        found |= {(field.alias or name,): marks[0]} if marks else {}
         for inner in models_in(field):
-            found |= {(field.alias or name, *path) for path in place_paths(inner)}
+            found |= {(field.alias or name, *path): mark for path, mark in place_paths(inner).items()}
     return found
+
+
+def places_in(text: str, mark: Place) -> list[str]:
+    """The places that one text names."""
+    return text.split(mark.separator) if mark.separator else [text]
 
 
 def models_in(field: FieldInfo | Any) -> Iterator[type[Settings]]:

@@ -18,8 +18,8 @@ from pipeline.records import Committed, read_committed
 from pipeline.soundness import examine, files_of
 from stages.artifacts import File
 
-_FILES_AT_ONCE = 4
-_READ_BYTES = 8 << 20
+FILES_AT_ONCE = 4
+READ_BYTES = 8 << 20
 
 Progress = Callable[[int, int, str], None]
 """Hears (bytes done, bytes in all, the file just finished or an empty text); called from several threads, in turn."""
@@ -53,7 +53,7 @@ def list_files(run_uri: str, node: str | None = None) -> list[Listed]:
     """Every file of every committed node, or of one and its siblings. UsageError for an unknown run or node."""
     return [
         Listed(id, committed.record.output["kind"], file.path, file.bytes, file.sha256)
-        for id, committed in _committed(run_uri, "list the artifacts of", node)
+        for id, committed in committed_artifacts(run_uri, "list the artifacts of", node)
         for file in committed.record.files
     ]
 
@@ -64,14 +64,14 @@ def get(run_uri: str, node: str, folder: Path, progress: Progress = lambda done,
     Errors: UsageError for an unknown run or node, or a node with siblings; IntegrityError for a missing or changed
     object; StorageError for a disk or a store that fails.
     """
-    found = dict(_committed(run_uri, "get", node))
+    found = dict(committed_artifacts(run_uri, "get", node))
     if len(found) > 1:
         raise UsageError(f"get {node!r} of {run_uri}", f"it stands for {len(found)} siblings",
                          f"name one of them: {', '.join(found)}")  # fmt: skip
     ((id, committed),) = found.items()
     run = open_run(run_uri, "get")
     files = committed.record.files
-    with _watched(progress, files) as finished, ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
+    with watched(progress, files) as finished, ThreadPoolExecutor(FILES_AT_ONCE) as pool:
 
         def fetch(file: File) -> Path:
             local = folder / _inside(file, id, run)
@@ -98,7 +98,7 @@ def verify(run_uri: str, node: str | None = None, progress: Progress = lambda do
     if not wrong:
         committed_nodes(run, "verify", node)  # for who asks for one that there is none of
     work = [(id, file) for id in sorted(mine) for file in files_of(records[id].values())]
-    with _watched(progress, [file for _, file in work]) as finished, ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
+    with watched(progress, [file for _, file in work]) as finished, ThreadPoolExecutor(FILES_AT_ONCE) as pool:
 
         def check(one: tuple[str, File]) -> Finding:
             id, file = one
@@ -123,7 +123,8 @@ def fault(run_uri: str, findings: Sequence[Finding]) -> IntegrityError | None:
     )
 
 
-def _committed(run_uri: str, asked: str, node: str | None) -> Iterator[tuple[str, Committed]]:
+def committed_artifacts(run_uri: str, asked: str, node: str | None) -> Iterator[tuple[str, Committed]]:
+    """The records of all committed nodes, or of one and its siblings. UsageError for an unknown run or node."""
     run = open_run(run_uri, asked)
     nodes = committed_nodes(run, asked, checked(node) if node else None)
     for id, found in by_key(lambda id: read_committed(run.child(id), id), nodes).items():
@@ -174,7 +175,7 @@ def _digest(node: Store, file: File) -> Digest | None:
         if size is None or size != file.bytes:
             return None if size is None else Digest(size, "")
         while read < size:
-            piece = node.read(file.at, read, _READ_BYTES)
+            piece = node.read(file.at, read, READ_BYTES)
             if not piece:
                 break
             digest.update(piece)
@@ -185,7 +186,7 @@ def _digest(node: Store, file: File) -> Digest | None:
 
 
 @contextmanager
-def _watched(progress: Progress, files: Iterable[File]) -> Iterator[Callable[[File], None]]:
+def watched(progress: Progress, files: Iterable[File]) -> Iterator[Callable[[File], None]]:
     """Report bytes as they come; the block calls what it is given with each file that is finished."""
     total = sum(file.bytes for file in files)
     lock, moved, done = threading.Lock(), 0, 0

@@ -68,6 +68,9 @@ class Place:
     move, its content is what counts.
     """
 
+    separator: str = ""
+    """Between several places in one text, where the field takes them."""
+
 
 MOST = {"epochs": 1e6, "steps": 1e12, "images": 1e15}
 """Of each unit of a duration: beyond any training, and with any set and model still a number."""

@@ -4,26 +4,27 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.places import absolute_place, place_paths
+from pipeline.places import absolute_place, place_paths, places_in
 from pipeline.text.yaml_source import Value
-from stages.settings import Settings
+from stages.settings import Place, Settings
 
 
 def with_places(config: Value, cls: type[Settings], folder: Path) -> Value:
     """The config with every relative path of source data starting from `folder`."""
-    for path in place_paths(cls):
-        config = _place_at(config, path, folder)
+    for path, mark in place_paths(cls).items():
+        config = _place_at(config, path, mark, folder)
     return config
 
 
 def still_relative(config: Value, cls: type[Settings]) -> Iterator[tuple[str, Value]]:
     """Paths that began with a reference and turned out relative: nothing was there to put the folder before."""
-    for path in place_paths(cls):
+    for path, mark in place_paths(cls).items():
         here: Value | None = config
         for step in path:
             here = here.data.get(step) if here and isinstance(here.data, Mapping) else None
         for one in _each(here):
-            if isinstance(one.data, str) and "://" not in one.data and not one.data.startswith("/"):
+            places = places_in(one.data, mark) if isinstance(one.data, str) else []
+            if any("://" not in place and not place.startswith("/") for place in places):
                 yield ".".join(path), one
 
 
@@ -34,12 +35,16 @@ def _each(value: Value | None) -> tuple[Value, ...]:
     return value.data if isinstance(value.data, tuple) else (value,)
 
 
-def _place_at(value: Value, path: Sequence[str], folder: Path) -> Value:
+def _place_at(value: Value, path: Sequence[str], mark: Place, folder: Path) -> Value:
     if not path and isinstance(value.data, tuple):
-        return replace(value, data=tuple(_place_at(one, path, folder) for one in value.data))
+        return replace(value, data=tuple(_place_at(one, path, mark, folder) for one in value.data))
     if not path:
-        is_path = isinstance(value.data, str) and not value.data.startswith("${")
-        return replace(value, data=absolute_place(str(value.data), folder)) if is_path else value
+        return replace(value, data=_placed(value.data, mark, folder)) if isinstance(value.data, str) else value
     if not isinstance(value.data, Mapping) or path[0] not in value.data:
         return value
-    return replace(value, data={**value.data, path[0]: _place_at(value.data[path[0]], path[1:], folder)})
+    return replace(value, data={**value.data, path[0]: _place_at(value.data[path[0]], path[1:], mark, folder)})
+
+
+def _placed(text: str, mark: Place, folder: Path) -> str:
+    places = (one if one.startswith("${") else absolute_place(one, folder) for one in places_in(text, mark))
+    return mark.separator.join(places)

@@ -1,39 +1,51 @@
-"""Our order for anybody's training loop: a dataset for torch's DataLoader, or webdataset's WebLoader.
+"""Our order for anybody's training loop: batches for torch's DataLoader, or samples for a pipeline of webdataset's.
 
-Batches come in the order of `stages.images.order` at any number of ranks and loader workers; the whole state is one
+Both come in the order of `stages.images.order` at any number of ranks and loader workers; the whole state is one
 integer, the samples seen.
 """
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
+from webdataset import FluidWrapper
 
-from infra.errors import UsageError
+from infra.errors import NotFound, UsageError
 from stages.artifacts import ShardSet
 from stages.images.config import AugmentSettings
+from stages.images.ordering import order_of
+from stages.images.split import Split
 from stages.images.train import TrainImages
 from stages.record import load_artifact
+
+TOGETHER = 256
+"""Images of which the shards are fetched at once, several beside each other."""
 
 
 @dataclass(frozen=True)
 class ShardStream(IterableDataset[tuple[Tensor, Tensor]]):
-    """Endless batches of a committed ShardSet: images uint8 (B/W, 3, image_px, image_px) and their labels.
+    """The endless order of a committed ShardSet, dealt in turns: of each global batch, W ranks get their share.
 
-    To be given to a loader with `batch_size=None`. Of the global batch each of the W ranks gets its share, in order.
+    To iterate it gives decoded batches, uint8 (B/W, 3, image_px, image_px) with their labels, for a loader with
+    `batch_size=None`; `samples` gives what webdataset reads. Each time it is iterated it begins at `samples_seen`.
     """
 
-    shards: ShardSet | tuple[ShardSet, ...]
-    """Several sets need `shares` too."""
+    shards: ShardSet | str | Path | tuple[ShardSet | str | Path, ...]
+    """A ShardSet, or where one was committed: `runs/quickstart/glyphs`, `s3://bucket/runs/i21k/shards`. Several sets
+    need `shares` too."""
     batch_images: int
     """Images of the global batch, over all ranks."""
-    image_px: int
-    cache: Path
+    image_px: int | None = None
+    """Side of the decoded images; `samples` decodes none."""
+    cache: Path | str = field(kw_only=True)
     """Local folder for verified copies of shards; processes may share it."""
     split: str = "train"
     augment: AugmentSettings = field(default_factory=AugmentSettings)
+    """Of the decoded batches."""
     shares: tuple[float, ...] = ()
     """How many images of each of several sets there are in any stretch of the stream."""
     seed: int = 0
@@ -49,28 +61,83 @@ class ShardStream(IterableDataset[tuple[Tensor, Tensor]]):
                 f"{self.world_size} ranks cannot share them equally, or there is no such rank",
                 "give a batch that is a multiple of the ranks, and a rank from 0 on",
             )
+        places = self.shards if isinstance(self.shards, tuple) else (self.shards,)
+        object.__setattr__(self, "shards", tuple(map(_found, places)))  # found once, not by every worker
 
     @classmethod
     def open(cls, uri: str, batch_images: int, image_px: int, cache: Path) -> "ShardStream":
-        """Of the ShardSet committed at `uri`, such as `s3://bucket/runs/i21k/shards`; the rest by `with_`."""
-        found = load_artifact(uri)
-        if not isinstance(found, ShardSet):
-            raise UsageError(f"stream images of {uri}", f"it is a {found.kind}", "name the node of an ingest")
-        return cls(found, batch_images, image_px, cache)
+        """Decoded batches of the ShardSet committed at `uri`; the rest by `with_`."""
+        return cls(uri, batch_images, image_px, cache=cache)
 
     def with_(self, **fields: object) -> "ShardStream":
         """The same stream with other fields; `samples_seen` resumes it."""
         return replace(self, **fields)  # type: ignore[arg-type]
 
+    def samples(self) -> FluidWrapper:
+        """A source for `wds.DataPipeline` that has the methods of `wds.WebDataset` (`decode`, `map`, `batched`, ...).
+
+        Endless dicts of `__key__`, `__url__`, the image's bytes under its extension, and its `cls` or `json`. A loader
+        asks its workers in turn, so what it gets of a worker at a time has to be one turn: with `.batched(share)`,
+        where share is batch_images / world_size, workers make whole batches; with batch_images = world_size they make
+        single samples, to be batched behind the loader.
+        """
+        return FluidWrapper(_Samples(self))
+
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        worker = get_worker_info()
-        first, apart = (worker.id, worker.num_workers) if worker else (0, 1)  # a loader asks its workers in turn
+        if self.image_px is None:
+            raise UsageError("stream decoded images", "no size is given", "give `image_px`, or use `samples()`")
         images = TrainImages(
-            self.shards, self.split, self.image_px, self.augment, self.seed, self.cache, shares=self.shares
+            self._sets, self.split, self.image_px, self.augment, self.seed, Path(self.cache), shares=self.shares
         )
+        for start, count in self.turns():
+            batch = images.micro_batch(start, count)
+            yield batch.images_BCHW, batch.labels
+
+    def turns(self) -> Iterator[tuple[int, int]]:
+        """First position and number of the images of each turn that this loader worker makes for its rank."""
+        worker = get_worker_info()
+        first, apart = (worker.id, worker.num_workers) if worker else (0, 1)
         share = self.batch_images // self.world_size
         start = self.samples_seen + first * self.batch_images + self.rank * share
         while True:
-            batch = images.micro_batch(start, share)
-            yield batch.images_BCHW, batch.labels
+            yield start, share
             start += apart * self.batch_images
+
+    def numbered(self) -> Iterator[dict[str, str | bytes]]:
+        """What `samples` is a source of."""
+        split = Split(self._sets, self.split, Path(self.cache))
+        order = order_of(split, None, self.seed, self.shares)
+        for start, count in self.turns():
+            numbers = order.lookup(np.arange(start, start + count))[1].tolist()
+            for begin in range(0, count, TOGETHER):
+                split.gather(numbers[begin : begin + TOGETHER])
+                yield from map(split.sample, numbers[begin : begin + TOGETHER])
+
+    @property
+    def _sets(self) -> tuple[ShardSet, ...]:
+        assert isinstance(self.shards, tuple)
+        return tuple(one for one in self.shards if isinstance(one, ShardSet))
+
+
+@dataclass(frozen=True)
+class _Samples(IterableDataset[dict[str, str | bytes]]):
+    """What webdataset takes as a pipeline's first stage."""
+
+    stream: ShardStream
+
+    def __iter__(self) -> Iterator[dict[str, str | bytes]]:
+        return self.stream.numbered()
+
+
+def _found(place: ShardSet | str | Path) -> ShardSet:
+    if isinstance(place, ShardSet):
+        return place
+    uri = str(place) if "://" in str(place) else f"file://{os.path.abspath(place)}"
+    try:
+        found = load_artifact(uri)
+    except NotFound as error:
+        do = "name the folder of an ingest that is done, as STORE/RUN/NODE"
+        raise UsageError(f"stream images of {uri}", "nothing is committed there: no record.json", do) from error
+    if not isinstance(found, ShardSet):
+        raise UsageError(f"stream images of {uri}", f"it is a {found.kind}", "name the node of an ingest")
+    return found

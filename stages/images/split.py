@@ -21,6 +21,7 @@ from stages.images.header import BadImage
 from stages.images.index import ShardIndex, parse_index
 from stages.images.keys import Ints
 from stages.images.manifest import Manifest, ShardEntry
+from stages.images.members import label_member
 from stages.images.order import MAX_STREAMS
 from stages.images.tars import Tars
 from stages.images.united import united
@@ -55,6 +56,7 @@ class Split:
         self._starts = np.concatenate(([0], self.counts.cumsum()[:-1]))
         self._tars = Tars(cache if isinstance(cache, ShardCache) else ShardCache(cache))
         self._index = lru_cache(maxsize=INDEXES)(self._read_index)
+        self._url = lru_cache(maxsize=INDEXES)(self._find_url)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -152,6 +154,14 @@ class Split:
         shard, row = self.locate(number)
         return self._index(shard).key[row]
 
+    def sample(self, number: int) -> dict[str, str | bytes]:
+        """One image's two members as webdataset gives them: its bytes, and its label not yet decoded."""
+        shard, row = self.locate(number)
+        index = self._index(shard)
+        form, label = label_member(index.labels[row], self.manifests[self.owners[shard]].multi_label)
+        image = self._bytes(shard, row).tobytes()
+        return {"__key__": index.key[row], "__url__": self._url(shard), index.ext[row]: image, form: label}
+
     def _bytes(self, shard: int, row: int) -> npt.NDArray[np.uint8]:
         """Where they are mapped, not copied."""
         return self._tars.read(self._set(shard), self.entries[shard], self._index(shard), row)
@@ -161,6 +171,10 @@ class Split:
         index = parse_index(shards.read(entry.index), f"{entry.index} of {shards.uri}")
         _check(index, entry, self.manifests[self.owners[shard]], shards)
         return index
+
+    def _find_url(self, shard: int) -> str:
+        shards = self._set(shard)
+        return f"{shards.uri}/{shards.file(self.entries[shard].path).at}"
 
     def _set(self, shard: int) -> ShardSet:
         return self.sets[self.owners[shard]]

@@ -31,26 +31,31 @@ def _frozen(urls: Any) -> Any:
     return tuple(urls) if isinstance(urls, list) else urls
 
 
+SEPARATOR = "::"
+"""Between patterns in one text, as webdataset has it."""
+
+
 def _several(urls: str | tuple[str, ...]) -> tuple[str, ...]:
-    patterns = (urls,) if isinstance(urls, str) else urls
+    patterns = tuple(part for url in ((urls,) if isinstance(urls, str) else urls) for part in url.split(SEPARATOR))
     if not patterns or not all(patterns):
         raise ValueError("`urls` names nothing")
     for url in patterns:
         scheme, separator, _ = url.partition("://")
-        if url.startswith("pipe:") or "::" in url or (separator and scheme not in ("file", "s3")):
+        if url.lower().startswith("pipe:") or (separator and scheme not in ("file", "s3")):
             raise ValueError(f"{url!r} is neither a local path nor s3://bucket/...; nothing else is opened")
     return patterns
 
 
-Urls = Annotated[str | tuple[str, ...], BeforeValidator(_frozen), AfterValidator(_several), Place()]
+Urls = Annotated[str | tuple[str, ...], BeforeValidator(_frozen), AfterValidator(_several), Place(SEPARATOR)]
 
 
 class FilesSource(SourceSettings):
     """A source that is a list of files, its classes found in them."""
 
     urls: Urls
-    """One pattern or several: names, braces as in `train-{000000..000099}.tar`, globs, or folders; local or `s3://`.
-    Names of local files are part of the recipe, their folder is not."""
+    """One pattern or several, in a list or joined by `::`: names, braces as webdataset has them
+    (`{train,val}-{000000..000099}.tar`), globs, or folders; local or `s3://`. Names of local files are part of the
+    recipe, their folder is not."""
     classes: Few | None = None
     """Number of classes; a number of this or above is a bad label. Left out, the classes are those that occur."""
     class_names: Annotated[str | None, Place()] = None

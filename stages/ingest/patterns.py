@@ -1,6 +1,6 @@
-"""From `urls` to the files that they name: braces, globs and folders, local or on S3. No torch.
+"""From `urls` to the files that they name: braces as webdataset's, globs and folders, local or on S3. No torch.
 
-Knows names and sizes, not what is in the files.
+Knows names and sizes, not what is in the files. Nothing is opened by name but by our own stores.
 """
 
 import glob
@@ -9,8 +9,10 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import product, takewhile
+from itertools import takewhile
 from pathlib import Path
+
+from braceexpand import braceexpand
 
 from infra.errors import UsageError
 from infra.storage.folders import state_of
@@ -19,8 +21,11 @@ from stages.ingest.listing import some
 
 MAX_NAMES = 1_000_000
 """Names that one pattern may stand for."""
-_RANGE = re.compile(r"(\d+)\.\.(\d+)")
-_BRACES = re.compile(r"\{([^{}]*)\}")
+SHOWN = 200
+"""Characters of a pattern in a message."""
+_NUMBERS = re.compile(r"\{(-?\d+)\.\.(-?\d+)(?:\.\.-?(\d+))?\}")
+_OF_BRACES = re.compile(r"\\.|\{(?:-?\d+\.\.-?\d+|[A-Za-z]\.\.[A-Za-z])(?:\.\.-?\d+)?\}|[{},]", re.DOTALL)
+"""What a pattern is made of: an escaped character, a range, or a mark of a list."""
 _WILD = re.compile(r"[*?\[]")
 _SPECIAL = re.compile(r"[*?\[{]")
 _TOKENS = re.compile(r"\*\*/|\*\*|\*|\?|\[[^\]/]+\]|.")
@@ -71,26 +76,37 @@ def find_parts(urls: Sequence[str], suffix: str, all_there: bool = True) -> tupl
 
 
 def expand(pattern: str) -> list[str]:
-    """`a-{00..02}.{x,y}` as all its names, in order. UsageError for too many of them."""
-    texts = _BRACES.split(pattern)  # literals at even places, what stood in braces at odd ones
-    choices = [[text] if place % 2 == 0 else _choices(text) for place, text in enumerate(texts)]
-    count = 1
-    for choice in choices:
-        count *= len(choice)
-    if count > MAX_NAMES:
-        raise UsageError(f"read {pattern!r}", f"it stands for {count} names, the most is {MAX_NAMES}", "use a glob")
-    return ["".join(parts) for parts in product(*choices)]
+    """`a-{00..02}.{x,y}` as all its names, in order, as webdataset has them: by the function that it calls itself.
+
+    UsageError for too many of them, told before they are made, and for braces that do not close.
+    """
+    asked = f"read {pattern if len(pattern) <= SHOWN else pattern[:SHOWN] + '...'!r}"
+    try:
+        count = count_names(pattern)
+        if count > MAX_NAMES:
+            raise UsageError(asked, f"it stands for {count} names, the most is {MAX_NAMES}", "use a glob")
+        return list(braceexpand(pattern))
+    except (ValueError, RecursionError) as error:
+        raise UsageError(asked, f"its braces cannot be meant: {error}", _REMEDY) from error
 
 
-def _choices(inside: str) -> list[str]:
-    numbers = _RANGE.fullmatch(inside)
-    if numbers is None:
-        return inside.split(",") if "," in inside else [f"{{{inside}}}"]
-    first, last = int(numbers[1]), int(numbers[2])
-    if last - first >= MAX_NAMES:
-        return [""] * (last - first + 1)
-    width = len(numbers[1]) if numbers[1].startswith("0") or len(numbers[1]) == len(numbers[2]) else 0
-    return [f"{number:0{width}d}" for number in range(first, last + 1)]
+def count_names(pattern: str) -> int:
+    """How many names a pattern stands for. ValueError where a number is too long."""
+    open_braces = [[1, 0]]  # of each: names of the alternative under way, and of those before it
+    for token in _OF_BRACES.findall(pattern):
+        if token == "{":
+            open_braces.append([1, 0])
+        elif token == "," and len(open_braces) > 1:
+            here = open_braces[-1]
+            open_braces[-1] = [1, here[0] + here[1]]
+        elif token == "}" and len(open_braces) > 1:
+            open_braces[-2][0] *= sum(open_braces.pop())
+        elif numbers := _NUMBERS.fullmatch(token):
+            first, last, step = int(numbers[1]), int(numbers[2]), int(numbers[3] or 1) or 1
+            open_braces[-1][0] *= abs(last - first) // step + 1
+        elif token.startswith("{"):
+            open_braces[-1][0] *= len(list(braceexpand(token)))
+    return open_braces[0][0]
 
 
 def _files(url: str, suffix: str, all_there: bool) -> list["Named"]:

@@ -20,7 +20,7 @@ from stages.ingest.listing import Finding, Item, Listing, Source
 from stages.ingest.parts import list_source
 from stages.ingest.scan import CHUNK_IMAGES, Bad, ScanTask, Spool, scan
 from stages.ingest.select import Duplicate, ShardPlan, lines, plan_shards
-from stages.ingest.shard import Shard, ShardTask
+from stages.ingest.shard import Shard, ShardTask, read_back_paths
 from stages.ingest.source_files import taken
 from stages.ingest.sources import as_written, open_source
 from stages.ingest.table import View
@@ -60,7 +60,7 @@ def run(config: IngestConfig, inputs: Inputs, ctx: StageContext) -> ShardSet:
     images, duplicates, sheet = deduplicated(images, source, excluded, config, inputs, ctx)
     if not images:
         raise StageError("ingest a source", f"none of its {len(listing.items)} images is left", _first(bad))
-    shards = _write(source, plan_shards(images, config), spool, listing.multi_label, ctx, tally)
+    shards = _write(source, plan_shards(images, config), spool, listing.multi_label, config, ctx, tally)
     found = _shard_set(config, listing, shards, bad, duplicates, ctx, tally)
     beside += [ctx.out.put(DUPLICATES_SHEET, sheet)] if sheet else []
     return found.model_copy(update={"files": (*found.files, *beside)})
@@ -101,7 +101,13 @@ def _look(
 
 
 def _write(
-    source: Source, plans: Sequence[ShardPlan], spool: Spool, multi_label: bool, ctx: StageContext, tally: Tally
+    source: Source,
+    plans: Sequence[ShardPlan],
+    spool: Spool,
+    multi_label: bool,
+    config: IngestConfig,
+    ctx: StageContext,
+    tally: Tally,
 ) -> list[Shard]:
     """All shards, in the order of the plans; those of earlier attempts are taken over."""
     shards = find_shards(plans, ctx.out)
@@ -109,14 +115,16 @@ def _write(
     tally.written = tally.adopted = sum(shard.entry.count for shard in shards.values())
     if shards:
         ctx.events.emit("resumed", f"{len(shards)} of {len(plans)} shards stand from an earlier attempt")
-    tasks = [ShardTask(ctx.task, source, spool, plan, multi_label) for plan in plans if plan.path not in shards]
+    checked = read_back_paths(plans, config.check == "decode", config.shuffle_seed)
+    missing = [plan for plan in plans if plan.path not in shards]
+    tasks = [ShardTask(ctx.task, source, spool, plan, multi_label, plan.path in checked) for plan in missing]
     errors: list[VitpipeError] = []
     for done in ctx.cluster.fan(write_shard, tasks, resources=ctx.resources, label=lambda task: task.plan.path):
         if isinstance(done.error, VitpipeError):
             errors.append(done.error)  # the others go on: what they finish need not be written again
             continue
         shards[done.item.plan.path] = done.value()
-        tally.wrote(done.item.plan)
+        tally.wrote(done.item.plan, done.item.is_read_back)
         _end_if_asked(ctx)
     if errors:
         raise gravest(errors)
@@ -155,6 +163,7 @@ def _shard_set(
             "duplicates": float(len(duplicates)),
             "reencoded": float(tally.reencoded),
             "structure_checked": float(tally.looked),
+            "read_back": float(tally.read_back),
             "decoded": float(tally.looked if config.check == "decode" else 0),
             "images_per_second": tally.images_per_second(tally.total),
         },

@@ -1,14 +1,19 @@
 """What a shard is before and after it is written: the task, the index, its line in the manifest. No torch."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from infra.storage.store import Digest
 from stages.artifacts import File
 from stages.contract import TaskContext
 from stages.images.index import ShardIndex
 from stages.images.manifest import ShardEntry
-from stages.ingest.listing import Source
+from stages.ingest.listing import Source, unit_hash
 from stages.ingest.scan import Spool
 from stages.ingest.select import ShardPlan
+
+READ_BACK_SHARE = 1 / 8
+"""Of the shards of a set whose images are not decoded: reading all back would take as long again as writing them."""
 
 
 @dataclass(frozen=True)
@@ -20,6 +25,8 @@ class ShardTask:
     spool: Spool
     plan: ShardPlan
     multi_label: bool
+    is_read_back: bool = True
+    """Whether webdataset has to read what was written before it is committed."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +38,20 @@ class Shard:
     index: File
 
 
-def shard_index(plan: ShardPlan, tar: File, offsets: list[int]) -> ShardIndex:
+def read_back_paths(plans: Sequence[ShardPlan], all_of_them: bool, seed: int) -> set[str]:
+    """The shards that webdataset has to read: all, or the first and the last of each split and a drawn share.
+
+    Which are drawn depends on the seed and their names alone.
+    """
+    if all_of_them:
+        return {plan.path for plan in plans}
+    ends = {plan.split: plan.path for plan in plans}
+    begins = {plan.split: plan.path for plan in reversed(plans)}
+    drawn = {plan.path for plan in plans if unit_hash("read back", seed, plan.path) < READ_BACK_SHARE}
+    return {*begins.values(), *ends.values(), *drawn}
+
+
+def shard_index(plan: ShardPlan, tar: Digest, offsets: list[int]) -> ShardIndex:
     """The index of a written plan."""
     seen = [image.seen for image in plan.images]
     return ShardIndex(

@@ -22,6 +22,8 @@ class Tally:
     quarantined: int = 0
     duplicates: int = 0
     reencoded: int = 0
+    read_back: int = 0
+    """Of those written by this attempt, in shards that webdataset has read."""
     moved_bytes: int = 0
     """Read at the first look and written into shards, by this attempt."""
     started: float = field(default_factory=time.monotonic)
@@ -35,9 +37,10 @@ class Tally:
         self.moved_bytes += sum(one.size for one in sound)
         self.tell()
 
-    def wrote(self, plan: ShardPlan) -> None:
+    def wrote(self, plan: ShardPlan, is_read_back: bool) -> None:
         """A shard was written."""
         self.written += len(plan.images)
+        self.read_back += len(plan.images) if is_read_back else 0
         self.moved_bytes += plan.image_bytes
         self.tell()
 

@@ -4,7 +4,6 @@ Any `wds.WebDataset(...).decode("pil").to_tuple("jpg;jpeg;png;webp", "cls;json")
 """
 
 import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +15,8 @@ from infra.storage.store import Digest
 from stages.images.digests import Running
 from stages.images.header import BadImage
 from stages.images.manifest import index_path
+from stages.images.members import label_member
+from stages.images.readback import read_back
 from stages.ingest.image import Image
 from stages.ingest.shard import Shard, ShardTask, shard_entry, shard_index
 from stages.ingest.ustar import BLOCK, end, header, padding
@@ -24,7 +25,8 @@ from stages.ingest.ustar import BLOCK, end, header, padding
 def write_shard(task: ShardTask) -> Shard:
     """Write the tar here, send it to the store, then its index: the sign that the shard is whole.
 
-    StageError when an image is no longer what it was at the first look.
+    Errors: StageError when an image is no longer what it was at the first look; IntegrityError when webdataset reads
+    something else than the index says: nothing of such a shard reaches the store.
     """
     task = replace(task, plan=task.plan.in_hand())
     task.context.scratch.mkdir(parents=True, exist_ok=True)
@@ -32,8 +34,11 @@ def write_shard(task: ShardTask) -> Shard:
         local = Path(made, task.plan.path)
         with local.open("xb") as file:
             offsets, digest = _write_tar(task, file)
+        index = shard_index(task.plan, digest, offsets)
+        if task.is_read_back:
+            with local.open("rb", buffering=0) as file:  # it is read once, in pieces of its own size
+                read_back(file, index, task.multi_label, task.context.out.node.uri)
         tar = task.context.out.upload(local, task.plan.path, given=digest)
-    index = shard_index(task.plan, tar, offsets)
     beside = task.context.out.put(index_path(task.plan.path), index.encode())
     return Shard(shard_entry(index), tar, beside)
 
@@ -43,10 +48,8 @@ def _write_tar(task: ShardTask, file: IO[bytes]) -> tuple[list[int], Digest]:
     offsets: list[int] = []
     size, sha256 = 0, Running()
     for key, image, data in zip(task.plan.keys, task.plan.images, _contents(task), strict=True):
-        labels = image.item.labels
-        label = (json.dumps({"labels": labels}) if task.multi_label else str(labels[0])).encode()
-        name = f"{key}.{'json' if task.multi_label else 'cls'}"
-        behind = padding(len(data)) + header(name, len(label)) + label + padding(len(label))
+        form, label = label_member(image.item.labels, task.multi_label)
+        behind = padding(len(data)) + header(f"{key}.{form}", len(label)) + label + padding(len(label))
         members = b"".join((header(f"{key}.{image.seen.ext}", len(data)), data, behind))
         found = sha256.add(members, BLOCK, len(data))
         if found != image.seen.sha256:

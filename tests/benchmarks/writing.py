@@ -20,6 +20,8 @@ from PIL import Image
 
 from stages.images.decode import decode
 from stages.images.header import BadImage
+from stages.images.index import parse_index
+from stages.images.readback import read_back
 from stages.ingest.config import IngestConfig, IngestResources
 from stages.ingest.image import Images
 from stages.ingest.listing import Item, Items, Listing
@@ -33,6 +35,11 @@ from tests.benchmarks.reading import MOVED, calibration
 
 ROUNDS = 7
 SHARD_WRITER = "webdataset ShardWriter: neither check, digest nor index"
+WRITING = "vitpipe: structure checked, hashed, indexed, uploaded"
+STRUCTURE = "vitpipe: the same in two passes, as ingest has them; bytes hashed in each"
+DECODED = "vitpipe: each image decoded too, digest of its pixels"
+DEFAULT = "vitpipe: that, and read back by webdataset: what check: decode does"
+READ_BACK = "webdataset reads a shard back, compared with its index"
 
 
 @dataclass(frozen=True)
@@ -65,6 +72,9 @@ def main(folder: str | None = None) -> None:
           f"minimum of {ROUNDS} passes in turns")  # fmt: skip
     for name, rate in sorted(best.items(), key=lambda item: item[1]):
         print(f"  {name:72} {rate:7.0f} images per CPU second  {rate / best[SHARD_WRITER]:5.2f} of ShardWriter")
+    cost = 1 / best[READ_BACK]
+    print(f"  reading back: {cost * best[WRITING]:.0%} of writing, {cost * best[DECODED]:.0%} of ingest that decodes; "
+          f"an eighth of it {cost / 8 * best[STRUCTURE]:.0%} of ingest that does not")  # fmt: skip
     print(f"  calibration moved {moved:.1%}{': VOID, run it again on a quiet machine' if moved > MOVED else ''}")
 
 
@@ -81,10 +91,19 @@ def ways(source: Memory, root: Path) -> dict[str, Callable[[], object]]:
     (plan,) = plan_shards(chosen, config)
     pairs = [(key, source.read(image.item)) for key, image in zip(plan.keys, plan.images, strict=True)]
 
-    def shard() -> None:
+    def shard(is_read_back: bool = False) -> None:
         ctx = make_context(root / "ours", "shards", IngestResources())
-        write_shard(ShardTask(ctx.task, source, spool, plan, False))
+        write_shard(ShardTask(ctx.task, source, spool, plan, False, is_read_back))
         shutil.rmtree(root / "ours")
+
+    kept = make_context(root / "kept", "shards", IngestResources()).task
+    made = write_shard(ShardTask(kept, source, spool, plan, False))
+    index = parse_index(kept.out.node.read(made.index.at), made.index.path)
+    tar = io.BytesIO(kept.out.node.read(made.tar.at))
+
+    def back() -> None:
+        tar.seek(0)
+        read_back(tar, index, False, "memory")
 
     def structure_checked() -> None:
         for _, data in pairs:
@@ -95,9 +114,9 @@ def ways(source: Memory, root: Path) -> dict[str, Callable[[], object]]:
         look(decodes=False)
         shard()
 
-    def decoded() -> None:
+    def decoded(is_read_back: bool = False) -> None:
         look()
-        shard()
+        shard(is_read_back)
 
     def shard_writer() -> None:
         with wds.ShardWriter(str(root / "theirs-%06d.tar"), maxsize=1e12, verbose=0) as writer:
@@ -121,9 +140,11 @@ def ways(source: Memory, root: Path) -> dict[str, Callable[[], object]]:
 
     return {
         SHARD_WRITER: shard_writer,
-        "vitpipe: structure checked, hashed, indexed, uploaded": structure_checked,
-        "vitpipe: the same in two passes, as ingest has them; bytes hashed in each": looked_at,
-        "vitpipe: each image decoded too, digest of its pixels": decoded,
+        WRITING: structure_checked,
+        STRUCTURE: looked_at,
+        DECODED: decoded,
+        DEFAULT: lambda: decoded(is_read_back=True),
+        READ_BACK: back,
         "decoding alone, Pillow": each(lambda data: Image.open(io.BytesIO(data)).load()),
         "decoding alone, vitpipe": each(decode),
         "limit: writev of blocks and data": raw,

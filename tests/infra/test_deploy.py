@@ -125,6 +125,8 @@ def test_the_image_is_locked_by_hash_and_runs_without_root() -> None:
         if line.startswith("COPY") and "--from" not in line:
             for source in line.split()[1:-1]:
                 assert (REPOSITORY / source).exists(), f"{line}: {source}"
+    copied = {source for line in lines if line.startswith("COPY") for source in line.split()[1:-1]}
+    assert {"pyproject.toml", "vitpipe.py", "pipeline", "stages", "infra", "configs"} <= copied
 
 
 def test_the_lock_is_that_of_the_constraints() -> None:

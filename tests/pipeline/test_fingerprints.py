@@ -70,6 +70,7 @@ def test_files_may_move_but_which_are_meant_is_the_recipe() -> None:
         return of(f"nodes.data.config.source={{kind: webdataset, urls: {list(urls)}}}")["data"].sha256
 
     assert tars("./in/{00..09}.tar") == tars("/moved/{00..09}.tar") != tars("/moved/{00..08}.tar")
+    assert tars("./a.tar::b.tar") == tars("/moved/a.tar", "/b.tar") != tars("/moved/a.tar")
     assert tars("/a/in") == tars("/b")
     assert tars("s3://bucket/a/x.tar") != tars("s3://bucket/b/x.tar")
 

@@ -115,6 +115,7 @@ def test_relative_places_become_absolute_where_the_command_is_typed(tmp_path: Pa
     ("urls", "found"),
     [
         ("in/*.tar", ("{here}/in/*.tar",)),
+        ("'in/a.tar::s3://bucket/x.tar::b.tar'", ("{here}/in/a.tar", "s3://bucket/x.tar", "{here}/b.tar")),
         ("[in/*.tar, 's3://bucket/x.tar', /abs.tar]", ("{here}/in/*.tar", "s3://bucket/x.tar", "/abs.tar")),
     ],
 )

@@ -1,6 +1,7 @@
 """Labels from a file: one class or several, and each way such a file is wrong."""
 
 import json
+from itertools import islice
 
 import pytest
 import webdataset as wds
@@ -8,6 +9,7 @@ from photos import ingest, photo_folder
 
 from infra.errors import UsageError
 from stages.images.config import AugmentSettings
+from stages.images.iterable import ShardStream
 from stages.images.manifest import load_manifest
 from stages.images.split import Split
 from stages.images.train import TrainImages
@@ -45,6 +47,9 @@ def test_several_classes_each(root, tmp_path, form):
     tar = shards.fetch("train-000000.tar", tmp_path / "plain")
     plain = wds.WebDataset(str(tar), shardshuffle=False).decode("pil").to_tuple("jpg;jpeg;png;webp", "cls;json")
     assert sorted(label["labels"] for _, label in plain) == [[0, 1], [1, 2], [2]]
+    stream = ShardStream(shards, 3, cache=tmp_path / "cache").samples().to_tuple("__key__", "png", "json")
+    whole = wds.WebDataset(str(tar), shardshuffle=False).to_tuple("__key__", "png", "json")
+    assert sorted(islice(stream, 3)) == sorted(whole)
     train = TrainImages(shards, "train", 12, AugmentSettings(), 0, tmp_path / "cache")
     labels = train.micro_batch(0, 3).labels
     assert labels.shape == (3, 3) and sorted(labels.sum(dim=1).tolist()) == [1, 2, 2]

@@ -236,7 +236,10 @@ def test_tars_that_cannot_be_meant(tmp_path, arrange, found):
         ingest(tmp_path, config(tmp_path / "in.tar"))
 
 
-@pytest.mark.parametrize("url", ["pipe:cat x.tar", "http://host/x.tar", "x.tar::y.tar", "gs://b/x.tar", "", []])
+@pytest.mark.parametrize(
+    "url",
+    ["pipe:cat x.tar", "x.tar::PIPE:cat y.tar", ["x.tar::http://host/x.tar"], "gs://b/x.tar", "x.tar::", "", []],
+)
 def test_nothing_but_files_and_s3_is_opened(url):
     with pytest.raises(ValueError, match="urls"):
         IngestConfig.model_validate({"source": {"kind": "webdataset", "urls": url}})

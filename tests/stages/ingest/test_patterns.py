@@ -1,10 +1,14 @@
 """Which files `urls` name, and what is said when they name none."""
 
 import pytest
+from braceexpand import braceexpand
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from photos import write
+from webdataset.shardlists import expand_urls
 
 from infra.errors import UsageError
-from stages.ingest.patterns import expand, find_parts
+from stages.ingest.patterns import count_names, expand, find_parts
 
 
 @pytest.mark.parametrize(
@@ -13,18 +17,67 @@ from stages.ingest.patterns import expand, find_parts
         ("a.tar", ["a.tar"]),
         ("a-{08..11}.tar", ["a-08.tar", "a-09.tar", "a-10.tar", "a-11.tar"]),
         ("{8..10}", ["8", "9", "10"]),
+        ("{0..8..4}{b..a}", ["0b", "0a", "4b", "4a", "8b", "8a"]),
         ("{000..001}-{x,yy}", ["000-x", "000-yy", "001-x", "001-yy"]),
-        ("{one}", ["{one}"]),
-        ("{5..4}", []),
+        ("{train-{0..1},val,}.tar", ["train-0.tar", "train-1.tar", "val.tar", ".tar"]),
+        ("{one}{}", ["{one}{}"]),
+        ("{5..4}", ["5", "4"]),
+        (r"\{1,2\}", ["{1,2}"]),
     ],
 )
 def test_braces(pattern, names):
     assert expand(pattern) == names
 
 
-def test_too_many_names_are_refused_before_they_are_made():
-    with pytest.raises(UsageError, match="1000000000000 names"):
-        expand("{000000..999999}-{000000..999999}")
+WORDS = st.text("ab.-", max_size=3)
+RANGES = st.from_regex(r"\{(-?[0-9]{1,2}\.\.-?[0-9]{1,2}|[a-fX]\.\.[a-fZ])(\.\.-?[0-3])?\}", fullmatch=True)
+BRACES = st.recursive(
+    WORDS | RANGES,
+    lambda inner: (
+        st.lists(inner, max_size=3).map("".join)
+        | st.lists(inner, min_size=1, max_size=3).map(lambda parts: "{" + ",".join(parts) + "}")
+    ),
+    max_leaves=6,
+)
+
+
+@settings(deadline=None)
+@given(st.lists(BRACES, min_size=1, max_size=3))
+def test_lists_and_braces_mean_what_they_mean_to_webdataset(patterns):
+    assume(sum(map(count_names, patterns)) < 20_000)
+    text = "::".join(patterns)
+    assert [name for pattern in text.split("::") for name in expand(pattern)] == expand_urls(text)
+    assert [count_names(pattern) for pattern in patterns] == [len(list(braceexpand(one))) for one in patterns]
+
+
+@settings(deadline=None)
+@given(st.text("{},.\\019ab", max_size=14))
+def test_any_text_means_the_same_or_is_refused_and_is_never_counted_short(text):
+    assume(count_names(text) < 20_000)
+    try:
+        theirs = expand_urls(text)
+    except ValueError:
+        with pytest.raises(UsageError, match="Its braces cannot be meant"):
+            expand(text)
+    else:
+        assert expand(text) == theirs and count_names(text) >= len(theirs)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "found"),
+    [
+        ("{000000..999999}-{000000..999999}", "1000000000000 names"),
+        ("{x{0..999999}{0..999999},{1..10000000}}", "1000010000000 names"),
+        ("{a..z}" * 9, f"{26**9} names"),
+        ("{1..2", "Unbalanced braces"),
+        ("{" * 700 + "}" * 700, "Its braces cannot be meant"),
+        ("{1.." + "9" * 5000 + "}", "Its braces cannot be meant"),
+    ],
+    ids=range(6),
+)
+def test_too_many_names_and_broken_braces_are_refused_before_they_are_made(pattern, found):
+    with pytest.raises(UsageError, match=found):
+        expand(pattern)
 
 
 @pytest.fixture

@@ -1,0 +1,178 @@
+"""What everybody else reads of a shard: webdataset's own expansion and grouping, compared with the index. No torch.
+
+Knows an open tar and its index, not how either was written. webdataset passes over much damage in silence, so it is
+never asked whether a tar is sound: what it gives has to be the whole index, image by image, and to fill the whole tar.
+"""
+
+import sys
+import tarfile
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from itertools import zip_longest
+from threading import Lock
+from typing import Any, NamedTuple, Protocol
+
+from infra.errors import IntegrityError, VitpipeError
+from stages.images.digests import sha256_each
+from stages.images.index import ShardIndex
+
+_BLOCK = tarfile.BLOCKSIZE
+_TOGETHER = 16
+"""Images whose digests are taken at once."""
+_LABEL = {False: "cls", True: "json"}
+_OURS = ("__key__", "__url__")
+"""What webdataset puts beside the members."""
+_loading = Lock()
+
+Sample = Mapping[str, Any]
+
+
+class Readable(Protocol):
+    """An open file, or whatever gives its bytes one after the other."""
+
+    def read(self, size: int, /) -> bytes: ...
+
+
+def read_back(tar: Readable, index: ShardIndex, multi_label: bool, of: str) -> None:
+    """Go over a whole tar, opened by the caller, as `wds.WebDataset` does. IntegrityError naming the shard.
+
+    Keys, members, sizes, digests and labels have to be the index's, in its order, each key once, and nothing besides;
+    and each image has to begin where the index says.
+    """
+    stream = _Stream(tar)
+    found = next(_differences(_samples(stream, index, of), stream, index, multi_label), None)
+    if found is not None:
+        raise _fault(index, of, found)
+
+
+class _Stream:
+    """What webdataset reads from; it keeps what was read since the last image that was compared."""
+
+    def __init__(self, tar: Readable) -> None:
+        self._tar, self._begins, self._kept = tar, 0, bytearray()
+
+    def read(self, size: int) -> bytes:
+        data = self._tar.read(size)
+        self._kept += data
+        return data
+
+    def has(self, data: bytes, at: int) -> bool:
+        """Whether these bytes stand there in the tar; what is before them is forgotten."""
+        del self._kept[: at - self._begins]
+        self._begins = at
+        return self._kept.startswith(data)
+
+    def rest(self, at: int) -> bytes:
+        """All from there on."""
+        while self.read(1 << 20):
+            pass
+        return bytes(self._kept[at - self._begins :])
+
+
+def _differences(samples: Iterator[Sample], stream: _Stream, index: ShardIndex, multi_label: bool) -> Iterator[str]:
+    """In what the samples are not what the index says, in words, as they come."""
+    if len(set(index.key)) < index.count:
+        yield f"the index has the key {max(index.key, key=list(index.key).count)!r} more than once"
+    end, images = 0, list[bytes]()
+    for sample, row in zip_longest(samples, range(index.count)):
+        if row is None:
+            yield f"a sample {sample['__key__']!r} stands behind the last of {index.count}"
+        elif sample is None:
+            yield f"it has {row} samples, the index {index.count}: {index.key[row]!r} is the first that is missing"
+        else:
+            yield from _wrong_members(sample, index, row, multi_label)
+            if index.offset[row] != end + _BLOCK:
+                yield f"the image {index.key[row]!r} begins at byte {end + _BLOCK}, the index says {index.offset[row]}"
+            if not stream.has(sample[index.ext[row]], index.offset[row]):
+                yield f"the image {index.key[row]!r} does not begin at byte {index.offset[row]}, as the index says"
+            end += sum(_room(data) for name, data in sample.items() if name not in _OURS)
+            images.append(sample[index.ext[row]])
+            if len(images) == _TOGETHER or row == index.count - 1:
+                yield from _wrong_digests(images, index, row + 1 - len(images))
+                images = []
+    rest = stream.rest(end)
+    if end + len(rest) != index.tar_bytes:
+        yield f"it has {end + len(rest)} bytes, the index says {index.tar_bytes}"
+    if rest != bytes(-(-(end + 2 * _BLOCK) // tarfile.RECORDSIZE) * tarfile.RECORDSIZE - end):
+        yield f"something else than the end of a tar stands behind its last sample, at byte {end}"
+
+
+def _wrong_members(sample: Sample, index: ShardIndex, row: int, multi_label: bool) -> Iterator[str]:
+    key, ext, label = index.key[row], index.ext[row], _LABEL[multi_label]
+    if sample["__key__"] != key:
+        yield f"sample {row} is {sample['__key__']!r}, the index says {key!r}"
+    members = sorted(name for name in sample if name not in _OURS)
+    if members != sorted((ext, label)):
+        yield f"{key!r} has the members {', '.join(members)}; it should have {ext} and {label}"
+    if len(sample[ext]) != index.size[row]:
+        yield f"the image {key!r} has {len(sample[ext])} bytes, the index says {index.size[row]}"
+    try:
+        told = _webdataset().decoded(label, sample[label])
+        labels = told["labels"] if multi_label else [told]
+    except (ValueError, TypeError, KeyError) as error:
+        yield f"the label of {key!r} is {bytes(sample[label][:40])!r}: {error}"
+    else:
+        if labels != list(index.labels[row]):
+            yield f"the label of {key!r} is {labels}, the index says {list(index.labels[row])}"
+
+
+def _wrong_digests(images: Sequence[bytes], index: ShardIndex, first: int) -> Iterator[str]:
+    for row, found in enumerate(sha256_each([(b"", image) for image in images]), first):
+        if found != index.sha256s[row]:
+            yield f"the SHA-256 of the image {index.key[row]!r} is {found}, the index says {index.sha256s[row]}"
+
+
+def _samples(tar: _Stream, index: ShardIndex, of: str) -> Iterator[Sample]:
+    """What webdataset makes of the tar; it is never given a name to open."""
+    webdataset, so_far = _webdataset(), 0
+    try:
+        for sample in webdataset.grouped(webdataset.expanded([{"url": index.path, "stream": tar}])):
+            so_far += 1
+            yield sample
+    except VitpipeError:  # of who gives the bytes
+        raise
+    except Exception as error:  # whatever it is that a damaged tar sets off in there
+        told = error.args[0] if error.args else error
+        raise _fault(index, of, f"webdataset gives up after {so_far} of {index.count} samples: {told}") from error
+
+
+def _room(data: bytes) -> int:
+    """Bytes that a member takes in a plain tar: one header, and its data in whole blocks."""
+    return _BLOCK + len(data) + -len(data) % _BLOCK
+
+
+def _fault(index: ShardIndex, of: str, found: str) -> IntegrityError:
+    return IntegrityError(
+        f"read {index.path} of {of} back with webdataset", found,
+        "do not use this shard; where it was just written, its writer or this machine's memory is at fault",
+    )  # fmt: skip
+
+
+class _Webdataset(NamedTuple):
+    """The functions by which `wds.WebDataset` reads a tar, and by which `.decode()` reads a label."""
+
+    expanded: Any
+    grouped: Any
+    decoded: Any
+
+
+def _webdataset() -> _Webdataset:
+    with _loading:
+        return _loaded()
+
+
+@cache
+def _loaded() -> _Webdataset:
+    """Without torch where this process has none: what is used here needs it not, and a worker of ingest has 54 MB of
+    memory where torch takes 280 MB more. Such a webdataset is kept from whoever imports it later, with torch."""
+    bare = "torch" not in sys.modules and "webdataset" not in sys.modules
+    if bare:
+        sys.modules["torch"] = None  # type: ignore[assignment]  # webdataset goes on without what is not installed
+    try:
+        from webdataset import autodecode, tariterators  # in a function: see above
+    finally:
+        if bare:
+            del sys.modules["torch"]
+            for name in [name for name in sys.modules if name.partition(".")[0] == "webdataset"]:
+                del sys.modules[name]
+    return _Webdataset(tariterators.tar_file_expander, tariterators.group_by_keys, autodecode.basichandlers)
