@@ -90,7 +90,7 @@ def _by_first(source: PartedSource) -> tuple[int, int | None, tuple[str, ...]]:
     first = source.list_part(source.files[0])
     if len(source.files) == 1:
         source.joined([first])  # refuses a source without an image
-    classes = source.classes or first.classes
+    classes = source.known_classes()
     total = sum(part.size for part in source.files)
     count = round(len(first.images) * total / max(source.files[0].size, 1))
     several = f"reckoned from the first of {len(source.files)} files"

@@ -10,6 +10,7 @@ from infra.errors import UsageError
 from infra.storage.opening import open_store
 from stages.ingest.class_names import class_name, sorted_classes
 from stages.ingest.listing import Item, Items, Listing, some
+from stages.ingest.vocabulary import odd_names
 
 SEPARATOR = ";"
 
@@ -33,6 +34,7 @@ def read_labels(where: str, root: str, sizes: Mapping[str, int], notes: tuple[st
     if unlisted:
         notes = (*notes, f"{unlisted} images without a line in {where} were left aside")
     classes = sorted_classes({label for labels in rows.values() for label in labels})
+    notes = (*notes, *odd_names(classes))
     number = {name: place for place, name in enumerate(classes)}
     items = Items(
         Item(path, tuple(sorted(number[label] for label in labels)), None, sizes[path])
@@ -63,8 +65,8 @@ def read_text(where: str) -> str:
     try:
         if "://" in where:
             folder, _, name = where.rpartition("/")
-            return open_store(folder).read(name).decode()
-        return Path(where).read_text(encoding="utf-8")
+            return open_store(folder).read(name).decode("utf-8-sig")
+        return Path(where).read_text(encoding="utf-8-sig")
     except OSError as error:
         raise _wrong(where, error.strerror or str(error)) from error
     except UnicodeDecodeError as error:
