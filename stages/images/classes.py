@@ -1,6 +1,6 @@
 """Lists of class names: how two differ, in words, which names are nearly one, and the names that stand beside a model.
 
-Knows only names and their places; who asks decides whether to unite, to say or to refuse. No torch.
+Knows names and their places; who asks decides whether to unite, to say or to refuse. No torch.
 """
 
 import difflib
@@ -9,6 +9,10 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from infra.errors import IntegrityError
+from stages.artifacts import Artifact
+
+LABELS = "labels.json"
 NAMED = 3
 _NUMBER = re.compile(r"0|[1-9][0-9]*")
 _DIGITS = re.compile(r"[0-9]+")
@@ -20,17 +24,19 @@ def difference(one: Sequence[str], other: Sequence[str], which: tuple[str, str] 
     told = [f"only {whose} has {some_names(names)}" for whose, names in zip(which, only, strict=True) if names]
     if not told:
         place = next(place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
-        return f"the same {len(one)} names in another order, from number {place} on: {one[place]!r} and {other[place]!r}"
+        told = [f"the same {len(one)} names in another order", f"{one[place]!r} and {other[place]!r}"]
+        return f", from number {place} on: ".join(told)
     near = nearly(*only)
     return f"{len(one)} and {len(other)}; {'; '.join(told)}{f' ({near})' if near else ''}"
 
 
 def nearly(names: Iterable[str], others: Iterable[str]) -> str:
     """Which of `names` is nearly one of `others`, in words; empty when none is."""
-    forms = {alike(other): other for other in others}
+    forms, names = {alike(other): other for other in others}, list(names)
     for name in names:
         if (found := forms.get(alike(name))) is not None:
             return _nearly(name, found)
+    for name in names[:NAMED]:  # this look takes a while for each
         if close := difflib.get_close_matches(name, forms.values(), n=1, cutoff=0.8):
             return f"{name!r} is near {close[0]!r}"
     return ""
@@ -65,7 +71,7 @@ def same_to_the_eye(names: Iterable[str]) -> list[tuple[str, str]]:
 
 def _nearly(name: str, other: str) -> str:
     if unicodedata.normalize("NFC", name) == unicodedata.normalize("NFC", other):
-        return f"{ascii(name)} and {ascii(other)} are one name in two Unicode forms"
+        return f"{name!a} and {other!a} are one name in two Unicode forms"
     return f"{name!r} is nearly {other!r}"
 
 
@@ -78,24 +84,37 @@ def names_by_number(labels: Mapping[str, Any]) -> dict[int, str]:
 
 
 def names_in_order(labels: Mapping[str, Any]) -> tuple[str, ...]:
-    """The same as a list, a name's place its number. ValueError in words when a number has none."""
+    """The same as a list, a name's place its number. ValueError in words when one below the highest has none."""
     names = names_by_number(labels)
     if names and max(names) != len(names) - 1:
         lacking = next(number for number in range(max(names)) if number not in names)
-        found = f"{len(names)} names for the numbers {min(names)} to {max(names)}"
-        raise ValueError(f"it has {found}, and none for {lacking}: classes are numbered from 0, without gaps")
+        raise ValueError(f"{len(names)} names for the classes {min(names)} to {max(names)}: none for class {lacking}")
     return tuple(names.values())
 
 
-def names_differ(names: Mapping[int, str], others: Mapping[int, str], which: tuple[str, str]) -> str:
-    """How two lists differ where both name a number; empty when they agree. A list without names disagrees with none."""
-    both = sorted(names.keys() & others.keys())
-    if all(names[number] == others[number] for number in both):
-        return ""
-    return difference([names[number] for number in both], [others[number] for number in both], which)
+def moved_name(names: Mapping[int, str], others: Mapping[int, str]) -> str | None:
+    """A name that both lists have, under different numbers: a number of the one is then another class in the other."""
+    numbers = {name: number for number, name in names.items()}
+    for number, name in others.items():
+        if name in numbers and names.get(number) != name:
+            return name
+    return None
 
 
 def some_names(names: Sequence[str]) -> str:
     """The first few, for a message."""
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     return ", ".join(map(repr, names[:NAMED])) + more
+
+
+def names_of(weights: Artifact) -> dict[int, str]:
+    """What the `labels.json` of a model's artifact calls its head's classes; empty where it names none.
+
+    IntegrityError for names that are no list of classes.
+    """
+    if not weights.has(LABELS):
+        return {}
+    try:
+        return names_by_number(weights.read_json(LABELS).get("id2label") or {})
+    except ValueError as error:
+        raise IntegrityError(f"read {LABELS} of {weights.uri}", str(error), "fetch or convert it again") from error

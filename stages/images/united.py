@@ -15,12 +15,18 @@ def united(sets: Sequence[ShardSet], labelled: bool = True) -> tuple[Manifest, .
     for those who look at no labels.
     """
     manifests = tuple(load_manifest(one) for one in sets)
-    first = manifests[0].classes
-    for one, manifest in zip(sets[1:], manifests[1:], strict=True):
-        if labelled and manifest.classes != first:
+    if labelled:
+        refuse_other_classes([(one.uri, manifest.classes) for one, manifest in zip(sets, manifests, strict=True)])
+    return manifests
+
+
+def refuse_other_classes(sets: Sequence[tuple[str, Sequence[str]]]) -> None:
+    """UsageError naming the differences between the classes of the first of these sets and of another."""
+    for uri, classes in sets[1:]:
+        first, names = sets[0]
+        if tuple(classes) != tuple(names):
             raise UsageError(
-                f"read {sets[0].uri} and {one.uri} as one",
-                f"their classes differ: {difference(first, manifest.classes)}",
+                f"read {first} and {uri} as one",
+                f"their classes differ: {difference(names, classes)}",
                 "ingest both with the same `class_names` or folders, so that a label means one class",
             )
-    return manifests

@@ -1,4 +1,4 @@
-"""What is a class: a label as a number or a name, names in order, and what one file of a source says of them. No torch."""
+"""What is a class: a label as number or name, names in order, and what one file of a source says of them. No torch."""
 
 import json
 import re

@@ -41,7 +41,7 @@ def list_source(source: Source, ctx: StageContext) -> Listing:
         return source.listing()
     tasks = [ListTask(source, part) for part in source.files]
     found: dict[int, PartListing] = {}
-    lists: dict[tuple[str, ...], tuple[str, ...]] = {}  # of class names: one object for the thousand files that repeat it
+    lists: dict[tuple[str, ...], tuple[str, ...]] = {}  # class names, once for the thousand files that repeat them
     for done in ctx.cluster.fan(_list, tasks, resources=ctx.resources, label=lambda task: f"list-{task.part.number}"):
         part = done.value()
         found[done.item.part.number] = replace(part, names=lists.setdefault(part.names, part.names))

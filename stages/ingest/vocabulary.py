@@ -1,4 +1,4 @@
-"""Where the numbers of a source's classes get their names, and what becomes of files that name them otherwise. No torch.
+"""Where the numbers of a source's classes get their names, and what where its files name them otherwise. No torch.
 
 Files are united by name: each file's numbers mean what that file calls them. What cannot be united is refused with both
 lists.
@@ -75,11 +75,18 @@ def odd_names(names: Sequence[str]) -> list[str]:
     """What a person should know of names that are nearly one. UsageError for two that are one to every eye."""
     if same := same_to_the_eye(names):
         one, other = same[0]
-        found = f"{ascii(one)} and {ascii(other)} are one name in two Unicode forms, and would be two classes"
+        found = f"{one!a} and {other!a} are one name in two Unicode forms, and would be two classes"
         raise UsageError("tell the classes apart", found, "write it in one form (NFC): `convmv -f utf8 -t utf8 --nfc`")
     near = pairs_alike(names)
     more = f", and {len(near) - TOLD} more pairs" if len(near) > TOLD else ""
     return [f"classes whose names are nearly one stay apart: {'; '.join(near[:TOLD])}{more}"] if near else []
+
+
+def mixed_names(file: str, names: Sequence[str]) -> list[str]:
+    """What a person should know where numbers stand among the names of one file."""
+    numbers, words = [name for name in names if is_number(name)], [name for name in names if not is_number(name)]
+    told = f"{file} has numbers beside names, and each is a class by itself: {some_names(numbers)}; {some_names(words)}"
+    return [told] if numbers and words else []
 
 
 def _united(files: Sequence[Vocabulary], listed: Sequence[Vocabulary]) -> tuple[Classes, list[str]]:
@@ -139,16 +146,16 @@ def _mixed(files: Sequence[Vocabulary]) -> Iterator[str]:
     words = next((one for one in files if one.words and not one.unnamed(())), None)
     both = next((one for one in files if one.words and one.unnamed(())), None)
     if both is not None:
-        yield (f"{both.file} has numbers beside names, which are taken for names: {some_names(both.unnamed(()))}; "
-               f"{some_names(both.words)}")  # fmt: skip
+        yield from mixed_names(both.file, [*both.unnamed(()), *both.words])
     elif numbers is not None and words is not None:
         found = f"{numbers.file} has the numbers {some_names(numbers.unnamed(()))}, {words.file} the names "
         raise UsageError("number the classes of a source's files", found + some_names(words.words), _NAMED)
 
 
 def _numbered(part: PartListing, own: Classes | None, classes: Classes, places: bool) -> Iterator[Item]:
-    """Its images, labels as numbers of classes; set aside where one is none. `own` are the classes as the file has them,
-    `places` says whether a number is one of them rather than a name."""
+    """Its images, labels as numbers of classes; set aside where one is none. `own` are the classes as the file has
+    them, `places` says whether a number is one of them rather than a name.
+    """
     numbers = [_number(label if places else str(label), own, classes) for label in part.labels]
     for image in part.images:
         found = [numbers[label] for label in image.labels]

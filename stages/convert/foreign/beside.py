@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from infra.errors import IntegrityError, UsageError
+from stages.images.classes import names_in_order
 
 Triple = tuple[float, float, float]
 HALF: Triple = (0.5, 0.5, 0.5)
@@ -48,7 +49,7 @@ def read_described(files: Mapping[str, Path], asked: str) -> Described:
     content = {name: _json(path) for name, path in files.items()}
     try:
         if "model.json" in content:
-            return _native(content["model.json"], content.get("labels.json", {}))
+            return _native(content["model.json"], content.get("labels.json", {}), asked)
         config = content.get("config.json", {})
         if "architecture" in config or "pretrained_cfg" in config:
             return _timm(config, asked)
@@ -59,11 +60,11 @@ def read_described(files: Mapping[str, Path], asked: str) -> Described:
         ) from error
 
 
-def _native(model: Mapping[str, Any], labels: Mapping[str, Any]) -> Described:
+def _native(model: Mapping[str, Any], labels: Mapping[str, Any], asked: str) -> Described:
     if model["schema"] > 1:
         found = f"its model.json has schema {model['schema']}, written by a newer vitpipe; this one reads up to 1"
         raise UsageError("read native weights", found, "update vitpipe")
-    return Described(labels=_ordered(labels.get("id2label", {})), model=model["model"])
+    return Described(labels=_ordered(labels, "labels.json", asked), model=model["model"])
 
 
 def _timm(config: Mapping[str, Any], asked: str) -> Described:
@@ -92,7 +93,7 @@ def _huggingface(config: Mapping[str, Any], images: Mapping[str, Any] | None, as
         mean = (0.0, 0.0, 0.0) if plain else _triple(images.get("image_mean"))
         std = (1.0, 1.0, 1.0) if plain else _triple(images.get("image_std"))
     act = config.get("hidden_act", "gelu") if config else None
-    labels = _ordered(config.get("id2label", {}))
+    labels = _ordered(config, "config.json", asked)
     placeholders = all(label == f"LABEL_{number}" for number, label in enumerate(labels))
     return Described(
         heads=config.get("num_attention_heads"),
@@ -119,8 +120,21 @@ def _triple(value: Any) -> Triple | None:
     return red, green, blue
 
 
-def _ordered(id2label: Mapping[str, Any]) -> tuple[str, ...]:
-    return tuple(str(id2label[str(number)]) for number in range(len(id2label)))
+def _ordered(said: Mapping[str, Any], file: str, asked: str) -> tuple[str, ...]:
+    """The names of `id2label` in the order of its numbers, whatever the order in which they stand there.
+
+    UsageError where it has gaps, or where `label2id` beside it gives a name to another number.
+    """
+    try:
+        names = names_in_order(said.get("id2label") or {})
+        numbers = {name: int(number) for name, number in (said.get("label2id") or {}).items()}
+        for name, number in numbers.items():
+            if name in names and names[number : number + 1] != (name,):
+                raise ValueError(f"label2id says {name!r} is class {number}, id2label {names.index(name)}")
+    except ValueError as error:
+        do = f"correct id2label in {file}, or take it out: its classes then have numbers alone"
+        raise UsageError(asked, f"{file} beside it does not say which class is which: {error}", do) from error
+    return names
 
 
 def _json(path: Path) -> dict[str, Any]:
