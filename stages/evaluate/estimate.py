@@ -7,8 +7,7 @@ from infra.errors import UsageError
 from stages.artifacts import Artifact
 from stages.contract import Estimate, Known
 from stages.evaluate.config import EvaluateConfig, EvaluateResources
-from stages.evaluate.names import matched
-from stages.images.manifest import known_names
+from stages.evaluate.names import join
 from stages.vit.config import ModelSettings
 from stages.vit.flops import activation_bytes, forward_macs, num_parameters
 
@@ -27,7 +26,7 @@ def estimate(config: EvaluateConfig, resources: EvaluateResources, inputs: Given
     if facts is not None:
         check_head(config, facts)
     if facts is not None and not config.probes:
-        _check_names(inputs["data"][0], given[0])
+        join(inputs["data"][0], given[0])  # refuses what cannot be matched
     if splits is None or classes is None:
         return Estimate(notes=("sizes follow from the data, once it is ingested",))
     drawn = splits.get("train", 0) if config.probes else 0
@@ -51,14 +50,6 @@ def estimate(config: EvaluateConfig, resources: EvaluateResources, inputs: Given
         memory_bytes=4 * num_parameters(model) + features_bytes,
         hours=flops / speed / 3600,
     )
-
-
-def _check_names(data: Artifact | Estimate, weights: Artifact | Estimate) -> None:
-    """UsageError as `matched`, where the names of both are known."""
-    names, known = known_names(data), known_names(weights)
-    if names is not None and known is not None:
-        uri, theirs = getattr(data, "uri", "data of this run"), getattr(weights, "uri", "weights of this run")
-        matched(uri, tuple(names.values()), theirs, known)
 
 
 def task_bytes(config: EvaluateConfig, resources: EvaluateResources, model: dict[str, Any] | None) -> float:

@@ -18,10 +18,8 @@ from stages.contract import Inputs, StageContext
 from stages.evaluate import frozen
 from stages.evaluate.config import EvaluateConfig
 from stages.evaluate.estimate import check_head, task_bytes
-from stages.evaluate.names import matched
+from stages.evaluate.names import join
 from stages.evaluate.task import Draws, EvaluateTask, ExtractTask, Features, FitTask, HeadTask, Indices, Piece
-from stages.images.classes import names_of
-from stages.images.manifest import load_manifest
 
 if TYPE_CHECKING:
     from stages.evaluate.score import Fitted
@@ -34,8 +32,8 @@ def run(config: EvaluateConfig, inputs: Inputs, ctx: StageContext) -> Score:
     if weights is not None:
         check_head(config, weights.model)
     if weights is not None and not config.probes:  # now, not when the features are there
-        match = matched(data.uri, load_manifest(data).classes, weights.uri, names_of(weights))
-        if match.note:
+        match = join(data, weights)
+        if match and match.note:
             ctx.events.emit("note", match.note)
     memory = task_bytes(config, ctx.resources, weights.model if weights else None)
     resources = ctx.resources.on_gpus(ctx.cluster.gpus(), memory)

@@ -10,13 +10,11 @@ import numpy as np
 import torch
 
 from stages.evaluate.features import Floats, device, pretrained, read
-from stages.evaluate.names import matched
+from stages.evaluate.names import join
 from stages.evaluate.probes import choose_l2, linear, nearest
 from stages.evaluate.quality import quality, real_accuracy
 from stages.evaluate.task import Draws, EvaluateTask, FitTask, HeadTask, Indices
-from stages.images.classes import names_of
 from stages.images.evaluate import EvalImages
-from stages.images.manifest import load_manifest
 from stages.training.fewshot import draw, left_over
 from stages.training.ridge import Ridge
 
@@ -100,8 +98,8 @@ def head(task: HeadTask) -> tuple[float, dict[str, Any]]:
     """
     about = task.about
     assert about.weights is not None
-    data, weights = about.data, about.weights
-    match = matched(data.uri, load_manifest(data).classes, weights.uri, names_of(weights))
+    match = join(about.data, about.weights)
+    assert match is not None, "both are committed"
     theirs = np.array(match.outputs, dtype=np.int64)
     labels = EvalImages.labels_of(about.data, "test", about.cache)
     features_MD = read(task.test, np.arange(len(labels)), about)

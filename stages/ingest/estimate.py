@@ -47,7 +47,8 @@ def estimate(
             each_bytes, each_seconds = glyphs.image_px**2 * GLYPH_BYTES_PER_PIXEL, GLYPH_SECONDS
         case BenchmarkSource(name=name):
             benchmark = REGISTRY[name]
-            listed, classes, names = benchmark.splits, benchmark.num_classes, benchmark.classes or None
+            listed, classes = benchmark.splits, benchmark.num_classes
+            names = None if all(name.isdecimal() for name in benchmark.classes) else benchmark.classes
             count = sum(listed.values())
             each_bytes, each_seconds = float(benchmark.image_bytes), LOOK_SECONDS
         case DigitsSource():

@@ -18,8 +18,9 @@ from stages.ingest.listing import Finding, Item, Listing, some
 from stages.ingest.member_labels import member_labels
 from stages.ingest.patterns import Part, find_parts
 from stages.ingest.reading import ahead, one_by_one
+from stages.ingest.shard_lists import other_lists
 from stages.ingest.tar_walk import Damage, Member, packed_as, walk
-from stages.ingest.vocabulary import joined
+from stages.ingest.vocabulary import Vocabulary, agreed, joined
 from stages.ingest.window import Window, store_of
 
 MAX_LABEL_BYTES = 1_000_000
@@ -49,7 +50,10 @@ class Tars:
         return False
 
     def known_classes(self) -> Classes | None:
-        return self.fixed  # what a tar calls its classes stands in its samples
+        """Those of the config; what else a tar calls its classes stands in its samples."""
+        lists = other_lists({part.folder for part in self.files})
+        said = [Vocabulary(part.name, lists[part.folder]) for part in self.files] if lists else []
+        return agreed(said, self.fixed)[0] if said else self.fixed
 
     def listing(self) -> Listing:
         return self.joined([self.list_part(part) for part in self.files])
@@ -80,6 +84,9 @@ class Tars:
         """One listing; a damaged tar weighs as many images as it is short of what is usual here."""
         whole = [len(part.images) for part in parts if not part.findings]
         usual = median_low(whole) if whole else 0
+        lists = other_lists({part.folder for part in self.files})
+        if lists:
+            parts = [replace(part, names=lists[file.folder]) for part, file in zip(parts, self.files, strict=True)]
         listing = joined((_weighed(part, usual) for part in parts), self.fixed)
         if not listing.items:
             why = "".join(f"; {one.name}: {one.reason}" for one in listing.findings[:DAMAGE_TOLD])
