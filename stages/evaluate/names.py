@@ -58,10 +58,10 @@ def matched(data: str, names: Sequence[str], weights: str, known: Mapping[int, s
         found = f"the weights name none of their classes, the data have {len(names)}: {some_names(names)}"
         raise UsageError(asked, found, do)
     if unknown := [name for name in names if name not in numbers]:
-        found = f"{len(unknown)} of {len(names)} classes are unknown to the weights: {some_names(unknown)}"
-        theirs = some_names([name for name in numbers if name not in set(names)])
-        found += f"; only the weights have {theirs}" if theirs else ""
-        near = nearly(unknown, numbers)
+        theirs, near = [name for name in numbers if name not in set(names)], nearly(unknown, numbers)
+        found = f"{len(unknown)} of {len(names)} classes are unknown to the weights, {unknown[0]!r} for one"
+        found += f"; only the data have {some_names(unknown)}"
+        found += f", only the weights {some_names(theirs)}" if theirs else ""
         raise UsageError(asked, f"{found}{f' ({near})' if near else ''}", do)
     if twice := [name for number, name in known.items() if numbers[name] != number and name in set(names)]:
         both = [number for number, name in known.items() if name == twice[0]]

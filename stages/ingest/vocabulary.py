@@ -95,9 +95,9 @@ def _united(files: Sequence[Vocabulary], listed: Sequence[Vocabulary]) -> tuple[
     for one in files:
         numbers = one.unnamed(union)
         if numbers or (one.only_numbers and not one.names):
-            found = f"{listed[0].file} names {len(listed[0].names)} classes, {some_names(listed[0].names)}; {one.file} "
-            found += f"has {f'the numbers {some_names(numbers)}' if numbers else 'numbers'} without names"
-            raise UsageError("number the classes of a source's files", found, _NAMED)
+            named, has = listed[0], f"the numbers {some_names(numbers)}" if numbers else "numbers"
+            found = f"the file {named.file} names {len(named.names)} classes, {some_names(named.names)}; {one.file} has"
+            raise UsageError("number the classes of a source's files", f"{found} {has} without names", _NAMED)
     first, others = listed[0], [one for one in listed if one.names != listed[0].names]
     notes = []
     if others:
@@ -148,7 +148,7 @@ def _mixed(files: Sequence[Vocabulary]) -> Iterator[str]:
     if both is not None:
         yield from mixed_names(both.file, [*both.unnamed(()), *both.words])
     elif numbers is not None and words is not None:
-        found = f"{numbers.file} has the numbers {some_names(numbers.unnamed(()))}, {words.file} the names "
+        found = f"the file {numbers.file} has the numbers {some_names(numbers.unnamed(()))}, {words.file} the names "
         raise UsageError("number the classes of a source's files", found + some_names(words.words), _NAMED)
 
 

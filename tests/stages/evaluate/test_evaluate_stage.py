@@ -134,7 +134,7 @@ def test_classify_matches_classes_by_name(world):
 
 def test_bad_requests_say_what_is_missing(world):
     path, _, _ = world
-    with pytest.raises(UsageError, match="3 of 3 classes are unknown to the weights: 'red', 'green', 'blue'"):
+    with pytest.raises(UsageError, match="3 of 3 classes are unknown to the weights, 'red' for one"):
         evaluate(world, "unknown", method="classify")
     with pytest.raises(StageError, match="fewer"):
         evaluate(world, "greedy", shots=(1000,))
