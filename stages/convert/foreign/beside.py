@@ -39,6 +39,8 @@ class Described:
     """timm's `global_pool`."""
     model: Mapping[str, Any] | None = None
     """Our own settings, from `model.json`."""
+    notes: tuple[str, ...] = ()
+    """What a person should know of them."""
 
 
 def read_described(files: Mapping[str, Path], asked: str) -> Described:
@@ -103,6 +105,7 @@ def _huggingface(config: Mapping[str, Any], images: Mapping[str, Any] | None, as
         mean=mean,
         std=std,
         labels=() if placeholders else labels,
+        notes=_contradicted(labels, config.get("label2id") or {}),
     )
 
 
@@ -123,18 +126,23 @@ def _triple(value: Any) -> Triple | None:
 def _ordered(said: Mapping[str, Any], file: str, asked: str) -> tuple[str, ...]:
     """The names of `id2label` in the order of its numbers, whatever the order in which they stand there.
 
-    UsageError where it has gaps, or where `label2id` beside it gives a name to another number.
+    UsageError where it has gaps.
     """
     try:
-        names = names_in_order(said.get("id2label") or {})
-        numbers = {name: int(number) for name, number in (said.get("label2id") or {}).items()}
-        for name, number in numbers.items():
-            if name in names and names[number : number + 1] != (name,):
-                raise ValueError(f"label2id says {name!r} is class {number}, id2label {names.index(name)}")
+        return names_in_order(said.get("id2label") or {})
     except ValueError as error:
         do = f"correct id2label in {file}, or take it out: its classes then have numbers alone"
-        raise UsageError(asked, f"{file} beside it does not say which class is which: {error}", do) from error
-    return names
+        raise UsageError(asked, f"the file {file} beside it does not say which class is which: {error}", do) from error
+
+
+def _contradicted(names: tuple[str, ...], label2id: Mapping[str, Any]) -> tuple[str, ...]:
+    """Where `label2id` gives a name another number, in words; of a name that stands twice it can have one."""
+    numbers = {name: number for number, name in enumerate(names)}
+    for name, number in label2id.items():
+        if name in numbers and names[int(number) : int(number) + 1] != (name,):
+            told = f"label2id says {name!r} is class {number}, id2label {numbers[name]}"
+            return (f"config.json contradicts itself: {told}, which stands, as it does for transformers",)
+    return ()
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -98,7 +98,7 @@ def _foreign(
     if settings.family != "vit" and (mean, std) != (HALF, HALF):
         do = "its first convolution is standardised and cannot take it in: give config.source.mean and std of 0.5"
         raise UsageError(asked, f"its images are normalised by mean {mean} and std {std}", do)
-    notes = found.notes + (() if settings.classes else ("it has no head: fine-tuning gives it one",))
+    notes = found.notes + described.notes + (() if settings.classes else ("it has no head: fine-tuning gives it one",))
     if named and not labels and classes:
         notes += (f"the files beside it name {named} classes, its head has {classes}: the names are left out",)
     if assumed:
