@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -53,7 +53,7 @@ class Parquet:
         """All rows of one file, of which only the labels are read. UsageError naming the columns that there are."""
         with _opened(part) as file:
             several = self._check_columns(part, file.schema_arrow)
-            names = label_names(file.schema_arrow.metadata or {}, self.settings.label)
+            names = label_names(file.schema_arrow, self.settings.label)
             images: list[Labelled] = []
             for group in range(file.num_row_groups):
                 for row, label in enumerate(self._labels(file, group)):
@@ -92,7 +92,7 @@ class Parquet:
         with _opened(part) as file:
             schema, rows = file.schema_arrow, file.metadata.num_rows
             self._check_columns(part, schema)
-            names = label_names(schema.metadata or {}, self.settings.label)
+            names = label_names(schema, self.settings.label)
         kind = str(schema.field(self.settings.label).type)
         return Vocabulary(part.name, names, only_numbers=bool(rows) and _INTEGER.fullmatch(kind) is not None)
 
@@ -168,10 +168,16 @@ def _image_bytes(value: Any) -> bytes | BadImage:
     return BadImage(f"the row has no bytes, only the path {path!r}" if path else "the row has no image")
 
 
-def label_names(metadata: Mapping[bytes, bytes], column: str) -> tuple[str, ...]:
-    """Class names that Hugging Face's `datasets` wrote beside the schema; none when there are none."""
+def label_names(schema: Any, column: str) -> tuple[str, ...]:
+    """Class names that Hugging Face's `datasets` wrote beside a schema; none when there are none."""
+    return _parsed((schema.metadata or {}).get(b"huggingface", b""), column)
+
+
+@lru_cache(maxsize=8)
+def _parsed(metadata: bytes, column: str) -> tuple[str, ...]:
+    """The names are mostly the same, to the byte, in a thousand files."""
     try:
-        feature = json.loads(metadata[b"huggingface"])["info"]["features"][column]
+        feature = json.loads(metadata)["info"]["features"][column]
     except (KeyError, TypeError, ValueError):
         return ()
     while isinstance(feature, list) or (isinstance(feature, dict) and "feature" in feature):  # a sequence of labels

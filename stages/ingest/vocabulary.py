@@ -51,7 +51,7 @@ def joined(parts: Iterable[PartListing], fixed: Classes | None) -> Listing:
     notes = [note for part in parts for note in part.notes]
     said = [Vocabulary(part.file, part.names, part.labels) for part in parts]
     classes, told = agreed(said, fixed)
-    lists = {one.names: Classes.of(one.names, one.file) for one in said if one.names}  # mostly one for all files
+    lists = {names: Classes.of(names) for names in dict.fromkeys(one.names for one in said if one.names)}
     places = fixed is not None or bool(lists)
     findings = tuple(sorted((one for part in parts for one in part.findings), key=lambda one: one.name))
     items = Items(item for part in parts for item in _numbered(part, lists.get(part.names), classes, places))
@@ -76,7 +76,7 @@ def odd_names(names: Sequence[str]) -> list[str]:
     if same := same_to_the_eye(names):
         one, other = same[0]
         found = f"{one!a} and {other!a} are one name in two Unicode forms, and would be two classes"
-        raise UsageError("tell the classes apart", found, "write it in one form (NFC): `convmv -f utf8 -t utf8 --nfc`")
+        raise UsageError("tell the classes apart", found, "write both in one form, as `convmv --nfc` does for folders")
     near = pairs_alike(names)
     more = f", and {len(near) - TOLD} more pairs" if len(near) > TOLD else ""
     return [f"classes whose names are nearly one stay apart: {'; '.join(near[:TOLD])}{more}"] if near else []
@@ -91,7 +91,8 @@ def mixed_names(file: str, names: Sequence[str]) -> list[str]:
 
 def _united(files: Sequence[Vocabulary], listed: Sequence[Vocabulary]) -> tuple[Classes, list[str]]:
     """By name, in the order in which names first come; names of files without a list behind them."""
-    union = list(dict.fromkeys(name for one in listed for name in one.names))
+    lists = dict.fromkeys(one.names for one in listed)  # mostly one, in a thousand files
+    union = list(dict.fromkeys(name for names in lists for name in names))
     for one in files:
         numbers = one.unnamed(union)
         if numbers or (one.only_numbers and not one.names):

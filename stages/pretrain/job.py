@@ -141,10 +141,10 @@ def check_init_names(uri: str, head: Mapping[int, str], shards: str, classes: Ma
         told = difference(tuple(head.values()), tuple(classes.values()), ("its head", "the set"))
         do = "give shards with the same `class_names`, weights without a head, or fine-tune these"
         raise UsageError(f"begin from {uri} on {shards}", f"their classes differ: {told}", do)
-    told = [f"calls class {number} {head[number]!r}, the shards {name!r}" for number, name in classes.items()
+    others = [f"calls class {number} {head[number]!r}, the shards {name!r}" for number, name in classes.items()
             if head.get(number, name) != name]  # fmt: skip
-    told += [] if head else ["names no class"]
-    return f"the head of {uri} {told[0]}: its rows are taken by number" if told and classes else ""
+    others += [] if head else ["names no class"]
+    return f"the head of {uri} {others[0]}: its rows are taken by number" if others and classes else ""
 
 
 def check_shards(uri: str, splits: Mapping[str, int], multi_label: bool, config: PretrainConfig) -> None:

@@ -159,8 +159,8 @@ REFUSED = [
     (samples, {"a.tar": CLS, "b.tar": TEXT}, {}, "a.tar has the numbers '0', '1', b.tar the names 'ant', 'cat'", False),
     (samples, {"a.tar": CLS}, {"class_names": "ant\n\nbee\n"}, "Line 2 is blank", True),
     (samples, {"a.tar": CLS}, {"class_names": {"0": "bee", "1": "ant"}}, "JSON object", True),
-    (tree, ["caf\u00e9", "cafe\u0301"], {}, "are one name in two Unicode forms", True),
-    (tree, ["train/caf\u00e9", "test/cafe\u0301"], FOLDERS, "one name in two Unicode forms", True),
+    (tree, ["ros\u00e9", "rose\u0301"], {}, "are one name in two Unicode forms", True),
+    (tree, ["train/ros\u00e9", "test/rose\u0301"], FOLDERS, "one name in two Unicode forms", True),
 ]  # fmt: skip
 
 
