@@ -232,6 +232,8 @@ class Estimate(Settings):
     splits: dict[str, int] | None = None
     """ShardSets only: images per split, for who comes after."""
     num_classes: int | None = None
+    class_names: tuple[str, ...] | None = Field(default=None, exclude=True)
+    """In the order of their numbers, where they are known before anything runs: of images, and of a head."""
     model: dict[str, Any] | None = None
     """Checkpoints and Weights: the architecture, for who comes after."""
     averaged: bool | None = None

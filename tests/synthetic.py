@@ -65,8 +65,9 @@ def weights(
     seed: int = 0,
     classes: int = 5,
     inputs: Mapping[str, Sequence[Artifact]] | None = None,
+    names: Sequence[str] | None = None,
 ) -> Weights:
-    """Random native weights with a head of `classes`."""
+    """Random native weights with a head of `classes`, called `names`, or else `class 0` and so on."""
     ctx = make_context(tmp_path, name, TaskResources())
     settings = settings.model_copy(update={"classes": classes})
     model = build_model(settings)
@@ -77,7 +78,8 @@ def weights(
     files = [
         ctx.out.upload(ctx.scratch / "native" / file, f"native/{file}") for file in ("model.safetensors", "model.json")
     ]
-    labels = {"id2label": {str(number): f"class {number}" for number in range(classes)}}
+    names = [f"class {number}" for number in range(classes)] if names is None else names
+    labels = {"id2label": {str(number): name for number, name in enumerate(names)}}
     files.append(ctx.out.put("labels.json", json.dumps(labels).encode()))
     made = Weights(files=tuple(files), formats=("native",), model=settings.model_dump(mode="json"))
     return commit(ctx, made, stage="convert", inputs=inputs)

@@ -9,6 +9,7 @@ from stages.convert.foreign.located import is_local
 from stages.convert.foreign.look import glance
 from stages.convert.limits import unsaid
 from stages.convert.task import refuse
+from stages.images.manifest import known_names
 from stages.training.steps import average_files, no_average
 from stages.vit.config import ModelSettings
 from stages.vit.flops import num_parameters
@@ -30,7 +31,8 @@ def estimate(
     """Bytes written and hours. UsageError when a format cannot hold the model, or an average is wanted and not kept."""
     if config.source is not None and not is_local(config.source.path):
         return Estimate(notes=(f"the model is recognised once {config.source.path} is fetched",))
-    settings = glance(config.source).settings if config.source else _given(inputs)
+    foreign = glance(config.source) if config.source else None
+    settings = foreign.settings if foreign else _given(inputs)
     if settings is None:
         return Estimate(notes=("the model is not known yet",))
     refuse(config.formats, settings)
@@ -43,6 +45,7 @@ def estimate(
         memory_bytes=_TASK_BYTES + (_GRAPH if "onnx" in config.formats else _PROOF) * 4 * parameters,
         hours=(4 * parameters + written) / _BYTES_PER_SECOND / 3600,
         num_classes=settings.classes,
+        class_names=foreign.labels if foreign else _names(inputs),
         model=settings.model_dump(mode="json"),
         notes=tuple(f"{name}: {note}" for name in config.formats if (note := unsaid(name, settings))),
     )
@@ -52,6 +55,11 @@ def _given(inputs: Mapping[str, Sequence[Artifact | Estimate]]) -> ModelSettings
     source = (*inputs.get("checkpoint", ()), *inputs.get("weights", ()))[0]
     model = getattr(source, "model", None)
     return ModelSettings.model_validate(model) if model is not None else None
+
+
+def _names(inputs: Mapping[str, Sequence[Artifact | Estimate]]) -> tuple[str, ...] | None:
+    names = known_names((*inputs.get("checkpoint", ()), *inputs.get("weights", ()))[0])
+    return None if names is None else tuple(names.values())
 
 
 def _need_average(given: Sequence[Artifact | Estimate]) -> None:

@@ -22,8 +22,8 @@ def run(config: ConvertConfig, inputs: Inputs, ctx: StageContext) -> Weights:
     """Errors: UsageError for what a format cannot hold; StageError when a written file is not the checkpoint."""
     source = _source(config, inputs, ctx)
     refuse(config.formats, settings_of(source))
-    labels = labels_of(source)
-    names = tuple(labels["id2label"][str(number)] for number in range(len(labels["id2label"])))
+    labels = labels_of(source, settings_of(source).classes or 0)
+    names = tuple(labels["id2label"].values())
     sigmoid = str(labels.get("objective")) == "sigmoid"
     written = _write(WriteTask(config, source, names, ctx.task, sigmoid), ctx)
     proofs = _check(config, source, written, ctx)

@@ -7,6 +7,7 @@ from infra.errors import UsageError
 from stages.artifacts import Artifact
 from stages.contract import Estimate, Known
 from stages.evaluate.config import EvaluateConfig, EvaluateResources
+from stages.evaluate.names import join
 from stages.vit.config import ModelSettings
 from stages.vit.flops import activation_bytes, forward_macs, num_parameters
 
@@ -24,6 +25,8 @@ def estimate(config: EvaluateConfig, resources: EvaluateResources, inputs: Given
     facts = getattr(given[0], "model", None) if given else None
     if facts is not None:
         check_head(config, facts)
+    if facts is not None and not config.probes:
+        join(inputs["data"][0], given[0])  # refuses what cannot be matched
     if splits is None or classes is None:
         return Estimate(notes=("sizes follow from the data, once it is ingested",))
     drawn = splits.get("train", 0) if config.probes else 0

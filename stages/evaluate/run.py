@@ -18,6 +18,7 @@ from stages.contract import Inputs, StageContext
 from stages.evaluate import frozen
 from stages.evaluate.config import EvaluateConfig
 from stages.evaluate.estimate import check_head, task_bytes
+from stages.evaluate.names import join
 from stages.evaluate.task import Draws, EvaluateTask, ExtractTask, Features, FitTask, HeadTask, Indices, Piece
 
 if TYPE_CHECKING:
@@ -30,6 +31,10 @@ def run(config: EvaluateConfig, inputs: Inputs, ctx: StageContext) -> Score:
     _check(config, data)
     if weights is not None:
         check_head(config, weights.model)
+    if weights is not None and not config.probes:  # now, not when the features are there
+        match = join(data, weights)
+        if match and match.note:
+            ctx.events.emit("note", match.note)
     memory = task_bytes(config, ctx.resources, weights.model if weights else None)
     resources = ctx.resources.on_gpus(ctx.cluster.gpus(), memory)
     about = EvaluateTask(config, data, weights, resources.batch_images, max(1, int(resources.cpus_per_task)), ctx.task)

@@ -3,21 +3,18 @@
 A pure function of its task. Shapes: N training images, M test images, D features, K classes.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
-from infra.errors import UsageError
 from stages.evaluate.features import Floats, device, pretrained, read
+from stages.evaluate.names import join
 from stages.evaluate.probes import choose_l2, linear, nearest
 from stages.evaluate.quality import quality, real_accuracy
 from stages.evaluate.task import Draws, EvaluateTask, FitTask, HeadTask, Indices
 from stages.images.evaluate import EvalImages
-from stages.images.manifest import load_manifest
 from stages.training.fewshot import draw, left_over
 from stages.training.ridge import Ridge
 
@@ -100,7 +97,10 @@ def head(task: HeadTask) -> tuple[float, dict[str, Any]]:
     UsageError when the data has a class that the weights do not know.
     """
     about = task.about
-    theirs, names, known = _numbers(about)
+    assert about.weights is not None
+    match = join(about.data, about.weights)
+    assert match is not None, "both are committed"
+    theirs = np.array(match.outputs, dtype=np.int64)
     labels = EvalImages.labels_of(about.data, "test", about.cache)
     features_MD = read(task.test, np.arange(len(labels)), about)
     model = pretrained(about)
@@ -108,30 +108,14 @@ def head(task: HeadTask) -> tuple[float, dict[str, Any]]:
         logits_MK = model.head(torch.as_tensor(features_MD, device=device())).float().cpu().numpy()
     if about.config.method == "real":
         right_MK = np.zeros(logits_MK.shape, dtype=np.float32)
-        right_MK[:, theirs] = labels if labels.ndim == 2 else np.eye(len(names))[np.asarray(labels, dtype=np.int64)]
+        right_MK[:, theirs] = labels if labels.ndim == 2 else np.eye(len(theirs))[np.asarray(labels, dtype=np.int64)]
         value, counted = real_accuracy(logits_MK.argmax(axis=1), right_MK)
         return value, {"counted": counted}
     labels_M: Indices = theirs[np.asarray(labels, dtype=np.int64)]
     found = quality(logits_MK, labels_M) | {
-        "classes": [known.get(str(number), "") for number in range(logits_MK.shape[1])]
+        "classes": [match.known.get(number, "") for number in range(logits_MK.shape[1])]
     }
     return float((logits_MK.argmax(axis=1) == labels_M).mean()), found
-
-
-def _numbers(about: EvaluateTask) -> tuple[npt.NDArray[np.int64], tuple[str, ...], Mapping[str, str]]:
-    """The weights' number of each of the data's classes, the data's names, and the weights' names by number."""
-    assert about.weights is not None
-    known: Mapping[str, str] = about.weights.read_json("labels.json")["id2label"]
-    numbers = {name: int(number) for number, name in known.items()}
-    names = load_manifest(about.data).classes
-    unknown = [name for name in names if name not in numbers]
-    if unknown:
-        raise UsageError(
-            f"classify {about.data.uri} with {about.weights.uri}",
-            f"{len(unknown)} of {len(names)} classes are unknown to the weights, {unknown[0]!r} for one",
-            "fine-tune on these classes, or use method fewshot",
-        )
-    return np.array([numbers[name] for name in names]), names, known
 
 
 def _share(named_M: Indices, labels_M: Indices) -> float:

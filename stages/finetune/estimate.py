@@ -8,6 +8,7 @@ from stages.artifacts import Artifact, ShardSet
 from stages.contract import Estimate, Known
 from stages.finetune.config import FinetuneConfig, FinetuneResources
 from stages.finetune.protocol import final_trials, sweep_trials
+from stages.images.manifest import known_names
 from stages.vit.config import ModelSettings
 from stages.vit.flops import activation_bytes, forward_macs, num_parameters, train_flops_per_image
 
@@ -40,6 +41,7 @@ def estimate(config: FinetuneConfig, resources: FinetuneResources, inputs: Given
         memory_bytes=memory_bytes(model, 64),
         hours=_hours(flops, sweep, final, resources, known),
         num_classes=classes,
+        class_names=tuple(names.values()) if (names := known_names(inputs["data"][0])) is not None else None,
         model=model.model_dump(mode="json"),
         notes=(f"{sweep} trials choose the rate, {final} are tested",),
     )

@@ -6,7 +6,9 @@ import json
 from pydantic import Field
 
 from infra.errors import IntegrityError, UsageError
-from stages.artifacts import Frozen, ShardSet
+from stages.artifacts import Artifact, Frozen, ShardSet
+from stages.contract import Estimate
+from stages.images.classes import names_of
 
 MANIFEST = "manifest.json"
 MANIFEST_SCHEMA = 1
@@ -103,3 +105,12 @@ def load_manifest(shards: ShardSet) -> Manifest:
             "update vitpipe",
         )
     return Manifest.model_validate(fields)
+
+
+def known_names(given: Artifact | Estimate) -> dict[int, str] | None:
+    """Names of classes by number: of a set's images, or of a model's head. None where they are not known yet."""
+    if isinstance(given, ShardSet):
+        return dict(enumerate(load_manifest(given).classes))
+    if isinstance(given, Artifact):
+        return names_of(given)
+    return None if given.class_names is None else dict(enumerate(given.class_names))

@@ -1,13 +1,17 @@
-"""What is a class: the text of a label as its name, names in order, and labels as places among them. No torch."""
+"""What is a class: a label as number or name, names in order, and what one file of a source says of them. No torch."""
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from infra.errors import UsageError
-from stages.ingest.listing import Finding, Item, Items, Listing, some
+from stages.ingest.listing import Finding, Item, Items, some
+
+Label = int | str
+"""As a source writes it: the number of a class, or its name."""
 
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?")
 _PLAIN = re.compile(r"\d+")
@@ -23,12 +27,23 @@ def class_name(label: Any) -> str:
     return text
 
 
-def class_number(label: Any) -> str:
-    """As `class_name`, of what must be a number: without leading zeros."""
+def class_label(label: Any) -> Label:
+    """As `class_name`; what is written as a number stays one, whatever the classes are called."""
     text = class_name(label)
-    if not _PLAIN.fullmatch(text):
+    return label if isinstance(label, int) else text
+
+
+def class_number(label: Any) -> int:
+    """As `class_name`, of what must be a number."""
+    text = class_name(label)
+    if not is_number(text):
         raise ValueError(f"the label {label!r}, which is no number of a class")
-    return str(int(text))
+    return int(text)
+
+
+def is_number(label: Label) -> bool:
+    """Whether it is a number, be it as text."""
+    return isinstance(label, int) or _PLAIN.fullmatch(label) is not None
 
 
 def sorted_classes(names: set[str]) -> tuple[str, ...]:
@@ -43,7 +58,7 @@ class Labelled:
     """One image of a source with its classes as the source writes them, or with the reason that it is set aside."""
 
     name: str
-    labels: tuple[str, ...]
+    labels: tuple[Label, ...]
     size: int = 0
     place: tuple[int, ...] = ()
     fault: str = ""
@@ -51,27 +66,33 @@ class Labelled:
 
 @dataclass(frozen=True)
 class Classes:
-    """The classes that a config or a schema fixes beforehand; labels are their names or their places."""
+    """A list of classes; a number is a place in it, a text a name, or a number where no class is called so."""
 
     names: tuple[str, ...]
     numbers: dict[str, int] = field(default_factory=dict)
+    """Of each name, and of what else a class is called."""
 
     @classmethod
-    def of(cls, names: Sequence[str]) -> "Classes":
+    def of(cls, names: Sequence[str], whose: str = "") -> "Classes":
         """UsageError for a name that stands twice."""
-        twice = sorted({name for name in names if list(names).count(name) > 1}) if len(set(names)) < len(names) else []
-        if twice:
-            raise UsageError("number the classes", f"{some(twice)} stand more than once", "give each class one name")
+        if len(set(names)) < len(names):
+            twice = [name for name, count in Counter(names).items() if count > 1]
+            asked = f"number the classes{whose and f' of {whose}'}"
+            raise UsageError(asked, f"{some(sorted(twice))} stand more than once", "give each class one name")
         return cls(tuple(names), {name: number for number, name in enumerate(names)})
 
-    def number(self, label: str) -> int:
+    def number(self, label: Label) -> int:
         """ValueError in words for a label that is no class."""
-        if label in self.numbers:
-            return self.numbers[label]
-        if _PLAIN.fullmatch(label) and int(label) < len(self.names):
+        if label in self.numbers:  # a name: no number is a key
+            return self.numbers[str(label)]
+        if is_number(label) and int(label) < len(self.names):
             return int(label)
-        most = len(self.names) - 1
-        raise ValueError(f"the label {label!r} is none of the {len(self.names)} classes (0 to {most}, or their names)")
+        raise self.unknown(label)
+
+    def unknown(self, label: Label) -> ValueError:
+        """The label is no class."""
+        count = len(self.names)
+        return ValueError(f"the label {str(label)!r} is none of the {count} classes (0 to {count - 1}, or their names)")
 
 
 @dataclass(frozen=True)
@@ -80,14 +101,16 @@ class PartListing:
 
     images: Items
     """Their labels are places in `labels`."""
-    labels: tuple[str, ...]
+    labels: tuple[Label, ...]
     """Those that occur, as the source writes them."""
     several: bool = False
     """Whether its images may have several classes."""
     findings: tuple[Finding, ...] = ()
     notes: tuple[str, ...] = ()
-    classes: Classes | None = None
-    """Where the file itself fixes them."""
+    file: str = ""
+    """Its name in the source."""
+    names: tuple[str, ...] = ()
+    """What the file itself calls the classes 0, 1, ...; empty where it does not say."""
 
     @classmethod
     def of(
@@ -96,55 +119,27 @@ class PartListing:
         several: bool,
         findings: tuple[Finding, ...] = (),
         notes: tuple[str, ...] = (),
+        file: str = "",
+        names: tuple[str, ...] = (),
     ) -> "PartListing":
         """With the labels put aside."""
-        places: dict[str, int] = {}
+        places: dict[Label, int] = {}
         items = Items(
             Item(one.name, tuple(places.setdefault(label, len(places)) for label in one.labels), None, one.size,
                  one.place, one.fault)
             for one in images
         )  # fmt: skip
-        return cls(items, tuple(places), several, findings, notes)
+        return cls(items, tuple(places), several, findings, notes, file, names)
 
 
 def parse_names(text: str) -> tuple[str, ...]:
-    """Class names of a file: a JSON list, or one a line. ValueError for other JSON."""
-    if text.lstrip().startswith("["):
-        return tuple(class_name(name) for name in json.loads(text))
-    return tuple(line.strip() for line in text.splitlines() if line.strip())
-
-
-def joined(parts: Iterable[PartListing], classes: Classes | None) -> Listing:
-    """One listing of all files. Without `classes` they are the labels that occur, by number or by name."""
-    parts = list(parts)
-    notes = [note for part in parts for note in part.notes]
-    if classes is None:
-        classes = Classes.of(sorted_classes({label for part in parts for label in part.labels}))
-        notes += _renumbered(classes.names)
-    findings = tuple(sorted((one for part in parts for one in part.findings), key=lambda one: one.name))
-    items = Items(item for part in parts for item in _numbered(part, classes)).by_name()
-    return Listing(items, classes.names, any(part.several for part in parts), tuple(notes), findings)
-
-
-def _numbered(part: PartListing, classes: Classes) -> Iterator[Item]:
-    """Its images, labels as numbers of classes; set aside where one is none."""
-    numbers = [_number(label, classes) for label in part.labels]
-    for image in part.images:
-        found = [numbers[label] for label in image.labels]
-        faults = [str(one) for one in found if isinstance(one, ValueError)]
-        labels = () if faults else tuple(sorted({one for one in found if isinstance(one, int)}))
-        yield image._replace(labels=labels, fault=faults[0] if faults else image.fault)
-
-
-def _number(label: str, classes: Classes) -> int | ValueError:
-    try:
-        return classes.number(label)
-    except ValueError as error:
-        return error
-
-
-def _renumbered(names: Sequence[str]) -> list[str]:
-    if not names or not all(_PLAIN.fullmatch(name) for name in names) or int(names[-1]) == len(names) - 1:
-        return []
-    found = f"the labels 0 to {names[-1]} have {len(names)} classes that occur: they were numbered anew, in order"
-    return [f"{found}; give `classes: {int(names[-1]) + 1}` to keep the numbers"]
+    """Class names of a file: a JSON list, or one a line. ValueError in words for other JSON, and for a blank line."""
+    if text.lstrip().startswith(("[", "{")):
+        content = json.loads(text)
+        if not isinstance(content, list):
+            raise ValueError("it holds a JSON object, whose order is no numbering")
+        return tuple(class_name(name) for name in content)
+    lines = text.rstrip().splitlines()
+    if blank := [number for number, line in enumerate(lines, 1) if not line.strip()]:
+        raise ValueError(f"line {blank[0]} is blank: every name below it would be that of another number")
+    return tuple(line.strip() for line in lines)

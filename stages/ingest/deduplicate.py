@@ -42,4 +42,6 @@ def _told(duplicates: Sequence[Duplicate]) -> str:
     counts = ", ".join(f"{kinds[kind]} {kind}" for kind in ("bytes", "pixels", "near") if kinds[kind])
     held_out = sum("://" in one.of for one in duplicates)
     of_others = f"; {held_out} of them are test images of the excluded sets" if held_out else ""
-    return f"{len(duplicates)} duplicates were left out, by what is equal: {counts}{of_others}"
+    others = sum(not one.same_labels for one in duplicates)
+    contradict = f"; {others} of them bear other classes than the image that stays" if others else ""
+    return f"{len(duplicates)} duplicates were left out, by what is equal: {counts}{of_others}{contradict}"

@@ -18,7 +18,7 @@ from stages.ingest.files_config import ParquetSource, WebdatasetSource
 from stages.ingest.glyph_classes import choose_glyphs
 from stages.ingest.listing import some
 from stages.ingest.parts import PartedSource
-from stages.ingest.source_digits import NUM_DIGITS
+from stages.ingest.source_digits import DIGIT_NAMES, NUM_DIGITS
 from stages.ingest.source_folder import FolderTree
 from stages.ingest.sources import open_source
 
@@ -37,6 +37,7 @@ def estimate(
     """Images, classes and bytes; of local files by their listing. UsageError when there is nothing to ingest."""
     notes: tuple[str, ...] = ()
     classes: int | None
+    names: tuple[str, ...] | None = None
     listed: Mapping[str, int] = {}
     match config.source:
         case GlyphsSource() as glyphs:
@@ -47,15 +48,17 @@ def estimate(
         case BenchmarkSource(name=name):
             benchmark = REGISTRY[name]
             listed, classes = benchmark.splits, benchmark.num_classes
+            names = None if all(name.isdecimal() for name in benchmark.classes) else benchmark.classes
             count = sum(listed.values())
             each_bytes, each_seconds = float(benchmark.image_bytes), LOOK_SECONDS
         case DigitsSource():
             count, classes, each_bytes, each_seconds = NUM_DIGITS, 10, 100.0, GLYPH_SECONDS
+            names = DIGIT_NAMES
         case FolderSource(root=root, labels=labels):
             if "://" in root:
                 return Estimate(notes=(f"counted when {root} is listed",))
             listing = FolderTree(root, labels, config.splits == "folders").listing()
-            count, classes = len(listing.items), len(listing.classes)
+            count, classes, names, notes = len(listing.items), len(listing.classes), listing.classes, listing.notes
             listed = Counter(item.split for item in listing.items if item.split is not None)
             each_bytes, each_seconds = sum(item.size for item in listing.items) / count, LOOK_SECONDS
         case WebdatasetSource(patterns=urls) | ParquetSource(patterns=urls):
@@ -63,7 +66,8 @@ def estimate(
                 return Estimate(notes=(f"counted when {some(urls)} are listed",))
             source = open_source(config)
             assert isinstance(source, PartedSource)
-            count, classes, notes = _by_first(source)
+            count, names, notes = _by_first(source)
+            classes = None if names is None else len(names)
             each_bytes, each_seconds = sum(part.size for part in source.files) / max(count, 1), LOOK_SECONDS
     kept = _part(count, config)
     if isinstance(config.splits, dict) and len(config.splits) > 1:
@@ -74,6 +78,7 @@ def estimate(
         hours=kept * each_seconds / 3600,
         splits=_splits(config, kept, listed),
         num_classes=classes,
+        class_names=names,
         notes=notes,
     )
 
@@ -85,16 +90,16 @@ def _splits(config: IngestConfig, kept: int, listed: Mapping[str, int]) -> dict[
     return {name: round(kept * count / sum(listed.values())) for name, count in sorted(listed.items())} or None
 
 
-def _by_first(source: PartedSource) -> tuple[int, int | None, tuple[str, ...]]:
+def _by_first(source: PartedSource) -> tuple[int, tuple[str, ...] | None, tuple[str, ...]]:
     """Images, classes where they are fixed, and a note: the first file is opened, the others count by their size."""
     first = source.list_part(source.files[0])
     if len(source.files) == 1:
         source.joined([first])  # refuses a source without an image
-    classes = source.classes or first.classes
+    classes = source.known_classes()
     total = sum(part.size for part in source.files)
     count = round(len(first.images) * total / max(source.files[0].size, 1))
     several = f"reckoned from the first of {len(source.files)} files"
-    return count, len(classes.names) if classes else None, (several,) if len(source.files) > 1 else ()
+    return count, classes.names if classes else None, (several,) if len(source.files) > 1 else ()
 
 
 def _part(count: int, config: IngestConfig) -> int:

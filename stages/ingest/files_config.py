@@ -59,7 +59,8 @@ class FilesSource(SourceSettings):
     classes: Few | None = None
     """Number of classes; a number of this or above is a bad label. Left out, the classes are those that occur."""
     class_names: Annotated[str | None, Place()] = None
-    """A file of all class names, one a line or a JSON list; numbers are places in it."""
+    """A file of all class names, one a line or a JSON list; numbers are places in it, and names that the data bring
+    with them are looked up in it."""
 
     @property
     def patterns(self) -> tuple[str, ...]:
@@ -92,4 +93,5 @@ class ParquetSource(FilesSource):
     image: str = "image"
     """Column of the images: encoded bytes, or a struct with a field `bytes`."""
     label: str = "label"
-    """Column of the classes: a number, a name, or a list of either. Names of a ClassLabel in the schema are used."""
+    """Column of the classes: a number, a name, or a list of either. A number is what the ClassLabel in its own
+    file's schema calls it; files are united by these names."""

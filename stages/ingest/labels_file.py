@@ -10,6 +10,7 @@ from infra.errors import UsageError
 from infra.storage.opening import open_store
 from stages.ingest.class_names import class_name, sorted_classes
 from stages.ingest.listing import Item, Items, Listing, some
+from stages.ingest.vocabulary import mixed_names, odd_names
 
 SEPARATOR = ";"
 
@@ -33,6 +34,7 @@ def read_labels(where: str, root: str, sizes: Mapping[str, int], notes: tuple[st
     if unlisted:
         notes = (*notes, f"{unlisted} images without a line in {where} were left aside")
     classes = sorted_classes({label for labels in rows.values() for label in labels})
+    notes = (*notes, *mixed_names(where, classes), *odd_names(classes))
     number = {name: place for place, name in enumerate(classes)}
     items = Items(
         Item(path, tuple(sorted(number[label] for label in labels)), None, sizes[path])
@@ -63,8 +65,8 @@ def read_text(where: str) -> str:
     try:
         if "://" in where:
             folder, _, name = where.rpartition("/")
-            return open_store(folder).read(name).decode()
-        return Path(where).read_text(encoding="utf-8")
+            return open_store(folder).read(name).decode("utf-8-sig")
+        return Path(where).read_text(encoding="utf-8-sig")
     except OSError as error:
         raise _wrong(where, error.strerror or str(error)) from error
     except UnicodeDecodeError as error:
@@ -90,6 +92,9 @@ def _row(where: str, line: int, fields: Mapping[str, Any]) -> tuple[str, tuple[s
     labels = (given or [None]) if isinstance(given, list) else [given]
     try:
         names = tuple(dict.fromkeys(class_name(label) for label in labels))
+        alone = fields.get("label") if many else None
+        if alone not in (None, "") and class_name(alone) not in names:
+            raise ValueError(f"the label {alone!r}, which is none of its labels {some(names)}")
     except ValueError as error:
         raise _wrong(where, f"line {line} has {error}") from None
     path = fields.get("path")

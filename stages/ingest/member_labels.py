@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from stages.ingest.class_names import class_name, class_number
+from stages.ingest.class_names import Label, class_label, class_name, class_number
 
 JSON_FIELDS = ("labels", "label", "cls")
 """Where a json member is looked at when the config names no field."""
@@ -12,9 +12,9 @@ JSON_FIELDS = ("labels", "label", "cls")
 
 @dataclass(frozen=True)
 class MemberLabels:
-    """Class names, or the reason why there are none."""
+    """Numbers or names of classes, or the reason why there are none."""
 
-    names: tuple[str, ...] = ()
+    labels: tuple[Label, ...] = ()
     several: bool = False
     """Whether it may be more than one: a list."""
     fault: str = ""
@@ -46,7 +46,7 @@ def _of_json(content: Any, field: str | None) -> MemberLabels:
             raise ValueError(f"no field {' or '.join(fields)}; its fields are {has}")
         content = content[present[0]]
     if not isinstance(content, list):
-        return MemberLabels((class_name(content),))
+        return MemberLabels((class_label(content),))
     if not content:
         raise ValueError("no label: []")
-    return MemberLabels(tuple(dict.fromkeys(class_name(label) for label in content)), several=True)
+    return MemberLabels(tuple(dict.fromkeys(class_label(label) for label in content)), several=True)

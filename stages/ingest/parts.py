@@ -1,7 +1,7 @@
 """Listing a source of many files: one task each, joined in order. Knows no format."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 from stages.contract import StageContext
@@ -17,9 +17,8 @@ class PartedSource(Protocol):
     @property
     def files(self) -> tuple[Part, ...]: ...
 
-    @property
-    def classes(self) -> Classes | None:
-        """Those that the config fixes."""
+    def known_classes(self) -> Classes | None:
+        """Those that are known before rows and samples are read. UsageError as `joined`."""
 
     def list_part(self, part: Part) -> PartListing:
         """What one file holds: names, places, sizes and labels, no bytes of images."""
@@ -42,8 +41,10 @@ def list_source(source: Source, ctx: StageContext) -> Listing:
         return source.listing()
     tasks = [ListTask(source, part) for part in source.files]
     found: dict[int, PartListing] = {}
+    lists: dict[tuple[str, ...], tuple[str, ...]] = {}  # class names, once for the thousand files that repeat them
     for done in ctx.cluster.fan(_list, tasks, resources=ctx.resources, label=lambda task: f"list-{task.part.number}"):
-        found[done.item.part.number] = done.value()
+        part = done.value()
+        found[done.item.part.number] = replace(part, names=lists.setdefault(part.names, part.names))
     return source.joined([found[part.number] for part in source.files])
 
 

@@ -43,6 +43,7 @@ class BenchmarkFiles:
         self._verify()
         listed = READERS[self.benchmark.reader].listed(self.benchmark, Path(self.root))
         self._count(listed)
+        self._refuse_other_classes(listed)
         found = divided(self.benchmark, listed.entries, Path(self.root))
         self._refuse_one_class(found)
         items = [
@@ -80,6 +81,18 @@ class BenchmarkFiles:
             f"{self.benchmark.num_classes}: {_first_difference(found, wanted)}",
             self.benchmark.obtain,
         )
+
+    def _refuse_other_classes(self, listed: Listed) -> None:
+        """A list with a class too many, or one name for two: another version of the files than these."""
+        classes = range(len(listed.classes))
+        strange = next((one for one in listed.entries if any(label not in classes for label in one.labels)), None)
+        twice = sorted(name for name, count in Counter(listed.classes).items() if count > 1)
+        if strange is not None:
+            found = f"{strange.name!r} has the classes {strange.labels}, numbers end at {len(classes) - 1}"
+            raise IntegrityError(self._asked, found, self.benchmark.obtain)
+        if twice:
+            found = f"two of its classes have one name: {some(twice)}"
+            raise IntegrityError(self._asked, found, self.benchmark.obtain)
 
     def _sizes(self, found: Divided) -> list[int]:
         """Bytes of each image, where they are known. UsageError for images that are listed and not there."""

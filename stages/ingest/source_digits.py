@@ -17,6 +17,7 @@ from stages.ingest.listing import Item, Items, Listing
 from stages.ingest.reading import one_by_one
 
 NUM_DIGITS = 1797
+DIGIT_NAMES = tuple(str(digit) for digit in range(10))
 LEVELS = 16
 """Grey levels run from 0 to 16."""
 
@@ -31,7 +32,7 @@ class Digits:
 
     def listing(self) -> Listing:
         items = (Item(f"{number:04d}", (label,)) for number, label in enumerate(_digits()[1].tolist()))
-        return Listing(Items(items), tuple(str(digit) for digit in range(10)))
+        return Listing(Items(items), DIGIT_NAMES)
 
     def reads(self, items: Sequence[Item]) -> Iterator[bytes | BadImage]:
         return one_by_one(self.read, items)

@@ -14,11 +14,13 @@ from typing import NamedTuple
 from infra.errors import NotFound, StorageError, UsageError
 from infra.storage.opening import open_store
 from infra.storage.store import Store
+from stages.images.classes import difference
 from stages.images.decode import MAX_FILE_BYTES
 from stages.images.header import BadImage
 from stages.ingest.labels_file import read_labels
 from stages.ingest.listing import Item, Items, Listing, some
 from stages.ingest.reading import ahead, one_by_one
+from stages.ingest.vocabulary import odd_names
 from stages.sighting import etag_mark, time_mark
 
 _ACCEPTED = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp")
@@ -129,7 +131,8 @@ class FolderTree:
         classes = tuple(sorted(number))
         places = {name: place for place, name in enumerate(classes)}
         items.relabel([places[name] for name in number])
-        return Listing(items.by_name(), classes, notes=_left_aside(others))
+        notes = (*_left_aside(others), *odd_names(classes), *_of_one_split(parents if self.split_folders else ()))
+        return Listing(items.by_name(), classes, notes=notes)
 
     def _refuse_empty(self, parents: Iterable[tuple[str, ...]], depth: int) -> None:
         """An empty class folder would silently become a class less. S3 knows no empty folders."""
@@ -162,6 +165,18 @@ def _is_hidden(path: str) -> bool:
 
 def _left_aside(others: int) -> tuple[str, ...]:
     return (f"{others} files that are no images by their suffix were left aside",) if others else ()
+
+
+def _of_one_split(parents: Iterable[tuple[str, ...]]) -> Iterator[str]:
+    """Which classes a split lacks that another has: nobody learns what is in `test` alone."""
+    splits: dict[str, set[str]] = {}
+    for split, name in sorted(parents):
+        splits.setdefault(split, set()).add(name)
+    train = "train" if "train" in splits else min(splits, default="")
+    for split, names in splits.items():
+        if names != splits[train]:
+            told = difference(sorted(splits[train]), sorted(names), (train, split))
+            yield f"the class folders of {train} and {split} differ: {told}"
 
 
 def _files(folder: Path, prefix: str, above: tuple[str, ...]) -> Iterator[Found]:

@@ -1,18 +1,20 @@
 """Parquet files in the layout of Hugging Face image data sets, local or on S3, row group by row group. No torch."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Any
 
 from infra.errors import UsageError
 from stages.images.header import BadImage
-from stages.ingest.class_names import Classes, Labelled, PartListing, class_name, joined
+from stages.ingest.class_names import Classes, Labelled, PartListing, class_label
 from stages.ingest.files_config import ParquetSource
 from stages.ingest.listing import Item, Listing, some
 from stages.ingest.patterns import Part, find_parts
+from stages.ingest.vocabulary import Vocabulary, agreed, joined
 from stages.ingest.window import Window, WindowFile
 
 BATCH_ROWS = 64
@@ -39,14 +41,10 @@ class Parquet:
     def costly(self) -> bool:
         return True  # a row alone costs its whole row group
 
-    @cached_property
-    def classes(self) -> Classes | None:
-        """Those of the config, else the names of a ClassLabel in the first file's schema."""
-        if self.fixed is not None:
-            return self.fixed
-        with _opened(self.files[0]) as file:
-            names = label_names(file.schema_arrow.metadata or {}, self.settings.label)
-        return Classes.of(names) if names else None
+    def known_classes(self) -> Classes | None:
+        """Those of the config, or the names of a ClassLabel in the files' schemas, united; None where rows say them."""
+        said = [self._schema(part) for part in self.files]
+        return agreed(said, self.fixed)[0] if self.fixed or any(one.names for one in said) else None
 
     def listing(self) -> Listing:
         return self.joined([self.list_part(part) for part in self.files])
@@ -55,15 +53,16 @@ class Parquet:
         """All rows of one file, of which only the labels are read. UsageError naming the columns that there are."""
         with _opened(part) as file:
             several = self._check_columns(part, file.schema_arrow)
+            names = label_names(file.schema_arrow, self.settings.label)
             images: list[Labelled] = []
             for group in range(file.num_row_groups):
                 for row, label in enumerate(self._labels(file, group)):
                     name = f"{part.name}#{len(images):09d}"
                     images.append(_labelled(name, label, (part.number, group, row)))
-        return PartListing.of(images, several)
+        return PartListing.of(images, several, file=part.name, names=names)
 
     def joined(self, parts: Sequence[PartListing]) -> Listing:
-        listing = joined(parts, self.classes)
+        listing = joined(parts, self.fixed)
         if not listing.items:
             asked = f"ingest the parquet files {some(self.settings.patterns)}"
             raise UsageError(asked, f"{len(parts)} files without a row", "check `urls`")
@@ -87,6 +86,15 @@ class Parquet:
                 for row, found in self._group(self.files[number], group, rows[number, group]):
                     waiting[number, group, row] = found
             yield waiting.pop(item.place)
+
+    def _schema(self, part: Part) -> Vocabulary:
+        """What a file says of its classes without a look at its rows."""
+        with _opened(part) as file:
+            schema, rows = file.schema_arrow, file.metadata.num_rows
+            self._check_columns(part, schema)
+            names = label_names(schema, self.settings.label)
+        kind = str(schema.field(self.settings.label).type)
+        return Vocabulary(part.name, names, only_numbers=bool(rows) and _INTEGER.fullmatch(kind) is not None)
 
     def _labels(self, file: Any, group: int) -> list[Any]:
         """The labels of a row group; of a damaged one as many BadImages as it has rows."""
@@ -128,6 +136,8 @@ class Parquet:
 
 
 _BYTES = ("binary", "large_binary")
+_INTEGER = re.compile(r"(?:(?:large_|fixed_size_)?list<\w+: )?u?int\d+(?: not null)?(?:>(?:\[\d+\])?)?")
+"""Types of a column that holds nothing but numbers of classes."""
 
 
 def _has_bytes(struct: Any) -> bool:
@@ -145,7 +155,7 @@ def _labelled(name: str, label: Any, place: tuple[int, int, int]) -> Labelled:
         labels = label if isinstance(label, list) else [label]
         if not labels:
             raise ValueError("no label: []")
-        return Labelled(name, tuple(dict.fromkeys(map(class_name, labels))), 0, place)
+        return Labelled(name, tuple(dict.fromkeys(map(class_label, labels))), 0, place)
     except ValueError as error:
         return Labelled(name, (), 0, place, f"it has {error}")
 
@@ -158,10 +168,16 @@ def _image_bytes(value: Any) -> bytes | BadImage:
     return BadImage(f"the row has no bytes, only the path {path!r}" if path else "the row has no image")
 
 
-def label_names(metadata: Mapping[bytes, bytes], column: str) -> tuple[str, ...]:
-    """Class names that Hugging Face's `datasets` wrote beside the schema; none when there are none."""
+def label_names(schema: Any, column: str) -> tuple[str, ...]:
+    """Class names that Hugging Face's `datasets` wrote beside a schema; none when there are none."""
+    return _parsed((schema.metadata or {}).get(b"huggingface", b""), column)
+
+
+@lru_cache(maxsize=8)
+def _parsed(metadata: bytes, column: str) -> tuple[str, ...]:
+    """The names are mostly the same, to the byte, in a thousand files."""
     try:
-        feature = json.loads(metadata[b"huggingface"])["info"]["features"][column]
+        feature = json.loads(metadata)["info"]["features"][column]
     except (KeyError, TypeError, ValueError):
         return ()
     while isinstance(feature, list) or (isinstance(feature, dict) and "feature" in feature):  # a sequence of labels

@@ -12,13 +12,15 @@ from statistics import median_low
 from infra.errors import UsageError
 from stages.images.decode import MAX_FILE_BYTES
 from stages.images.header import BadImage
-from stages.ingest.class_names import Classes, Labelled, PartListing, joined
+from stages.ingest.class_names import Classes, Labelled, PartListing
 from stages.ingest.files_config import WebdatasetSource
 from stages.ingest.listing import Finding, Item, Listing, some
 from stages.ingest.member_labels import member_labels
 from stages.ingest.patterns import Part, find_parts
 from stages.ingest.reading import ahead, one_by_one
+from stages.ingest.shard_lists import other_lists
 from stages.ingest.tar_walk import Damage, Member, packed_as, walk
+from stages.ingest.vocabulary import Vocabulary, agreed, joined
 from stages.ingest.window import Window, store_of
 
 MAX_LABEL_BYTES = 1_000_000
@@ -35,7 +37,8 @@ class Tars:
     """Satisfies `listing.Source` and `parts.PartedSource`."""
 
     settings: WebdatasetSource
-    classes: Classes | None
+    fixed: Classes | None
+    """Classes that the config fixes."""
     files: tuple[Part, ...]
 
     @classmethod
@@ -45,6 +48,12 @@ class Tars:
     @property
     def costly(self) -> bool:
         return False
+
+    def known_classes(self) -> Classes | None:
+        """Those of the config; what else a tar calls its classes stands in its samples."""
+        lists = other_lists({part.folder for part in self.files})
+        said = [Vocabulary(part.name, lists[part.folder]) for part in self.files] if lists else []
+        return agreed(said, self.fixed)[0] if said else self.fixed
 
     def listing(self) -> Listing:
         return self.joined([self.list_part(part) for part in self.files])
@@ -69,13 +78,16 @@ class Tars:
         notes = (f"{part.name}: {aside} members without a key and an extension were left aside",) if aside else ()
         findings = (_finding(part, damage, sum(not image.fault for image in images)),) if damage else ()
         several = any(sample.several for sample in samples.values())
-        return PartListing.of(images, several, findings, notes)
+        return PartListing.of(images, several, findings, notes, part.name)
 
     def joined(self, parts: Sequence[PartListing]) -> Listing:
         """One listing; a damaged tar weighs as many images as it is short of what is usual here."""
         whole = [len(part.images) for part in parts if not part.findings]
         usual = median_low(whole) if whole else 0
-        listing = joined((_weighed(part, usual) for part in parts), self.classes)
+        lists = other_lists({part.folder for part in self.files})
+        if lists:
+            parts = [replace(part, names=lists[file.folder]) for part, file in zip(parts, self.files, strict=True)]
+        listing = joined((_weighed(part, usual) for part in parts), self.fixed)
         if not listing.items:
             why = "".join(f"; {one.name}: {one.reason}" for one in listing.findings[:DAMAGE_TOLD])
             asked = f"ingest the tars {some(self.settings.patterns)}"
@@ -136,8 +148,8 @@ class Tars:
             fault = image.fault or ("" if labels else f"no label: it has {has}, none of {self.settings.label}")
             found = member_labels(*labels[0], self.settings.label_field) if labels else None
             sample.several = found is not None and found.several
-            names, wrong = (found.names, found.fault) if found else ((), "")
-            yield Labelled(name, names, image.size, (part.number, image.offset), fault or wrong)
+            classes, wrong = (found.labels, found.fault) if found else ((), "")
+            yield Labelled(name, classes, image.size, (part.number, image.offset), fault or wrong)
 
 
 @dataclass

@@ -58,4 +58,4 @@ def _classes(count: int | None, where: str | None) -> Classes | None:
         raise UsageError(f"read the class names {where}", str(error), "one name a line, or a JSON list") from error
     if not names:
         raise UsageError(f"read the class names {where}", "it is empty", "one name a line, or a JSON list")
-    return Classes.of(names)
+    return Classes.of(names, where)

@@ -10,6 +10,7 @@ import torch
 
 from infra.errors import IntegrityError, UsageError
 from stages.artifacts import Score, Weights
+from stages.images.classes import LABELS, names_in_order
 from stages.images.evaluate import Fit
 from stages.vit.build import Model, build_model
 from stages.vit.native import load_native, load_weights
@@ -17,7 +18,7 @@ from stages.vit.native import load_native, load_weights
 Head = Literal["softmax", "sigmoid"]
 
 FITS: tuple[Fit, ...] = get_args(Fit)
-LABELS, SCORE = "labels.json", "score.json"
+SCORE = "score.json"
 
 
 @dataclass(frozen=True)
@@ -82,10 +83,13 @@ def _names(labels: Mapping[str, Any], classes: int, where: str) -> tuple[str, ..
     if not known:
         return tuple(f"class {number}" for number in range(classes))
     try:
-        return tuple(str(known[str(number)]) for number in range(max(classes, len(known))))[:classes]
-    except KeyError as error:
-        found = f"{len(known)} names for {classes} classes: none for class {error.args[0]}"
-        raise IntegrityError(f"read the labels of {where}", found, "fetch or convert it again") from error
+        names = names_in_order(known)
+        if len(names) != classes:
+            told = f"{len(names)} names for {classes} classes"
+            raise ValueError(told + (f": none for class {len(names)}" if len(names) < classes else ""))
+    except ValueError as error:
+        raise IntegrityError(f"read the labels of {where}", str(error), "fetch or convert it again") from error
+    return names
 
 
 def _head(labels: Mapping[str, Any]) -> Head:

@@ -5,10 +5,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from infra.errors import UsageError
 from stages.artifacts import Artifact, Checkpoint, ShardSet
 from stages.contract import Estimate, Known
-from stages.images.united import united
+from stages.images.manifest import known_names
+from stages.images.united import refuse_other_classes
 from stages.pretrain.config import PretrainConfig, PretrainResources, micro_batch_of, validation_split
 from stages.pretrain.going_on import changed_fields, refuse, refuse_change, refuse_end
-from stages.pretrain.job import SPLIT, Course, check_init, check_probe, check_shards, model_of
+from stages.pretrain.job import SPLIT, Course, check_init, check_init_names, check_probe, check_shards, model_of
 from stages.pretrain.memory import saved_bytes, terms
 from stages.vit.config import ModelSettings
 from stages.vit.flops import num_parameters, train_flops_per_image
@@ -33,8 +34,8 @@ def estimate(
     validation_split(config, splits, bool(inputs.get("probes")))
     course = Course(config, resources, num_images)
     model = model_of(config, num_classes[0] or 0)
-    for init in inputs.get("init", ()):
-        check_init(getattr(init, "model", None), model, getattr(init, "uri", "the weights of this run"))
+    names = known_names(inputs["shards"][0]) if model.classes else {}
+    _check_init(inputs, model, names)
     steps = course.total_steps - _steps_before(config, course, inputs)
     images = steps * config.batch_images
     flops = float(images * train_flops(config, model))
@@ -49,6 +50,7 @@ def estimate(
         memory_bytes=memory,
         hours=flops / _speed(config, resources, known) / 3600,
         num_classes=num_classes[0],
+        class_names=None if names is None else tuple(names.values()),
         model=model.model_dump(mode="json"),
         averaged=config.ema is not None,
         recipe=config.model_dump(mode="json"),
@@ -111,6 +113,18 @@ def _check_probes(inputs: Mapping[str, Sequence[Artifact | Estimate]]) -> None:
             check_probe(*_told(probe, "a probe of this run"))
 
 
+def _check_init(
+    inputs: Mapping[str, Sequence[Artifact | Estimate]], model: ModelSettings, names: Mapping[int, str] | None
+) -> None:
+    """`names` are those of the shards, where they are known."""
+    for init in inputs.get("init", ()):
+        facts, uri = getattr(init, "model", None), getattr(init, "uri", "the weights of this run")
+        check_init(facts, model, uri)
+        head = known_names(init) if facts and facts["classes"] else None
+        if names and head:
+            check_init_names(uri, head, _uri(inputs["shards"][0]), names)
+
+
 def _check_classes(
     config: PretrainConfig, inputs: Mapping[str, Sequence[Artifact | Estimate]], num_classes: Sequence[int | None]
 ) -> None:
@@ -119,8 +133,13 @@ def _check_classes(
     if labelled and len(set(known)) > 1:
         asked, found = "pretrain on several sets of shards", f"they have {_listed(known)} classes"
         raise UsageError(asked, found, "ingest them with the same classes in the same order")
-    if committed := [one for one in inputs.get("shards", ()) if isinstance(one, ShardSet)]:
-        united(committed, labelled)
+    sets = [(_uri(one), names) for one in inputs.get("shards", ()) if (names := known_names(one)) is not None]
+    if labelled:
+        refuse_other_classes([(uri, tuple(names.values())) for uri, names in sets])
+
+
+def _uri(shards: Artifact | Estimate) -> str:
+    return shards.uri if isinstance(shards, Artifact) else "a set of this run"
 
 
 def _told(shards: ShardSet | Estimate, name: str) -> tuple[str, Mapping[str, int], bool]:

@@ -8,6 +8,7 @@ from typing import Any
 from infra.errors import UsageError
 from stages.artifacts import Checkpoint, Score, ShardSet, Weights
 from stages.contract import TaskContext
+from stages.images.classes import difference, moved_name
 from stages.pretrain.config import PretrainConfig, PretrainResources, check, micro_batch_of
 from stages.training.schedule import ScheduleSettings, in_steps, lr_at
 from stages.vit.config import ModelSettings
@@ -121,7 +122,7 @@ def model_of(config: PretrainConfig, num_classes: int) -> ModelSettings:
 
 
 def check_init(init: Mapping[str, Any] | None, model: ModelSettings, uri: str) -> None:
-    """UsageError for weights to begin from whose head names other classes. An encoder without one fits any."""
+    """UsageError for weights to begin from whose head has other classes. An encoder without one fits any."""
     classes = init["classes"] if init else 0
     if classes and model.classes and classes != model.classes:
         raise UsageError(
@@ -129,6 +130,21 @@ def check_init(init: Mapping[str, Any] | None, model: ModelSettings, uri: str) -
             f"its head has {classes} classes, the shards and config.model make {model.classes}",
             "give shards of the same classes, weights without a head, or fine-tune these",
         )
+
+
+def check_init_names(uri: str, head: Mapping[int, str], shards: str, classes: Mapping[int, str]) -> str:
+    """What a person should know of a head whose rows are taken by number; empty where both name the classes alike.
+
+    UsageError where a class of both has another number in the head than in the shards.
+    """
+    if moved_name(head, classes) is not None:
+        told = difference(tuple(head.values()), tuple(classes.values()), ("its head", "the set"))
+        do = "give shards with the same `class_names`, weights without a head, or fine-tune these"
+        raise UsageError(f"begin from {uri} on {shards}", f"their classes differ: {told}", do)
+    others = [f"calls class {number} {head[number]!r}, the shards {name!r}" for number, name in classes.items()
+            if head.get(number, name) != name]  # fmt: skip
+    others += [] if head else ["names no class"]
+    return f"the head of {uri} {others[0]}: its rows are taken by number" if others and classes else ""
 
 
 def check_shards(uri: str, splits: Mapping[str, int], multi_label: bool, config: PretrainConfig) -> None:

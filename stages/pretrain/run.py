@@ -12,12 +12,23 @@ from infra.errors import StageError, UsageError
 from infra.work import Rank
 from stages.artifacts import Artifact, Checkpoint, File, Score, ShardSet, Weights
 from stages.contract import Inputs, Out, StageContext
-from stages.images.manifest import load_manifest
+from stages.images.classes import names_of
+from stages.images.manifest import Manifest, load_manifest
 from stages.images.split import Split
 from stages.images.united import united
 from stages.pretrain.config import PretrainConfig, validation_split
 from stages.pretrain.going_on import refuse_change, refuse_end
-from stages.pretrain.job import FINISHED, SPLIT, Course, Job, check_init, check_probe, check_shards, model_of
+from stages.pretrain.job import (
+    FINISHED,
+    SPLIT,
+    Course,
+    Job,
+    check_init,
+    check_init_names,
+    check_probe,
+    check_shards,
+    model_of,
+)
 from stages.training.fewshot import draw
 from stages.training.steps import EVALUATION, LEDGER, METRICS, Place
 
@@ -33,7 +44,7 @@ def run(config: PretrainConfig, inputs: Inputs, ctx: StageContext) -> Checkpoint
     for one in shards:
         check_shards(one.uri, one.splits, one.multi_label, config)
     course = Course(config, ctx.resources, sum(one.splits[SPLIT] for one in shards))
-    united(shards, course.labelled)
+    manifests = united(shards, course.labelled)
     job = Job(
         course=course,
         model=model_of(config, shards[0].num_classes),
@@ -47,7 +58,7 @@ def run(config: PretrainConfig, inputs: Inputs, ctx: StageContext) -> Checkpoint
         refuse_end(course.total_steps, job.continued.step, job.continued.uri)
     validation_split(config, [one.splits for one in shards], bool(job.probes))
     if job.init is not None:
-        check_init(job.init.model, job.model, job.init.uri)
+        _check_head(job.init, job, manifests[0], ctx)
     note = f"waits for {ctx.resources.least_workers} workers to have their machines and start"
     ctx.progress.update(0, job.course.total_steps, note=note)
     ctx.cluster.gang(functools.partial(_on_rank, job), resources=ctx.resources)
@@ -59,6 +70,16 @@ def _init(inputs: Inputs) -> Weights | Score | None:
     if given is None or isinstance(given, (Weights, Score)):
         return given
     raise UsageError(f"begin from {given.uri}", f"a {given.kind}", "give Weights, or a finetune's Score")
+
+
+def _check_head(init: Weights | Score, job: Job, manifest: Manifest, ctx: StageContext) -> None:
+    """UsageError where the head that is taken over calls a number otherwise than the shards."""
+    check_init(init.model, job.model, init.uri)
+    if job.model.classes and init.model and init.model["classes"]:
+        classes = dict(enumerate(manifest.classes))
+        note = check_init_names(init.uri, names_of(init), job.shards[0].uri, classes)
+        if note:
+            ctx.events.emit("note", note)
 
 
 def _continued(config: PretrainConfig, inputs: Inputs) -> Checkpoint | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from infra.errors import IntegrityError, UsageError
+from stages.images.classes import names_in_order
 
 Triple = tuple[float, float, float]
 HALF: Triple = (0.5, 0.5, 0.5)
@@ -38,6 +39,8 @@ class Described:
     """timm's `global_pool`."""
     model: Mapping[str, Any] | None = None
     """Our own settings, from `model.json`."""
+    notes: tuple[str, ...] = ()
+    """What a person should know of them."""
 
 
 def read_described(files: Mapping[str, Path], asked: str) -> Described:
@@ -48,7 +51,7 @@ def read_described(files: Mapping[str, Path], asked: str) -> Described:
     content = {name: _json(path) for name, path in files.items()}
     try:
         if "model.json" in content:
-            return _native(content["model.json"], content.get("labels.json", {}))
+            return _native(content["model.json"], content.get("labels.json", {}), asked)
         config = content.get("config.json", {})
         if "architecture" in config or "pretrained_cfg" in config:
             return _timm(config, asked)
@@ -59,11 +62,11 @@ def read_described(files: Mapping[str, Path], asked: str) -> Described:
         ) from error
 
 
-def _native(model: Mapping[str, Any], labels: Mapping[str, Any]) -> Described:
+def _native(model: Mapping[str, Any], labels: Mapping[str, Any], asked: str) -> Described:
     if model["schema"] > 1:
         found = f"its model.json has schema {model['schema']}, written by a newer vitpipe; this one reads up to 1"
         raise UsageError("read native weights", found, "update vitpipe")
-    return Described(labels=_ordered(labels.get("id2label", {})), model=model["model"])
+    return Described(labels=_ordered(labels, "labels.json", asked), model=model["model"])
 
 
 def _timm(config: Mapping[str, Any], asked: str) -> Described:
@@ -92,7 +95,7 @@ def _huggingface(config: Mapping[str, Any], images: Mapping[str, Any] | None, as
         mean = (0.0, 0.0, 0.0) if plain else _triple(images.get("image_mean"))
         std = (1.0, 1.0, 1.0) if plain else _triple(images.get("image_std"))
     act = config.get("hidden_act", "gelu") if config else None
-    labels = _ordered(config.get("id2label", {}))
+    labels = _ordered(config, "config.json", asked)
     placeholders = all(label == f"LABEL_{number}" for number, label in enumerate(labels))
     return Described(
         heads=config.get("num_attention_heads"),
@@ -102,6 +105,7 @@ def _huggingface(config: Mapping[str, Any], images: Mapping[str, Any] | None, as
         mean=mean,
         std=std,
         labels=() if placeholders else labels,
+        notes=_contradicted(labels, config.get("label2id") or {}),
     )
 
 
@@ -119,8 +123,26 @@ def _triple(value: Any) -> Triple | None:
     return red, green, blue
 
 
-def _ordered(id2label: Mapping[str, Any]) -> tuple[str, ...]:
-    return tuple(str(id2label[str(number)]) for number in range(len(id2label)))
+def _ordered(said: Mapping[str, Any], file: str, asked: str) -> tuple[str, ...]:
+    """The names of `id2label` in the order of its numbers, whatever the order in which they stand there.
+
+    UsageError where it has gaps.
+    """
+    try:
+        return names_in_order(said.get("id2label") or {})
+    except ValueError as error:
+        do = f"correct id2label in {file}, or take it out: its classes then have numbers alone"
+        raise UsageError(asked, f"the file {file} beside it does not say which class is which: {error}", do) from error
+
+
+def _contradicted(names: tuple[str, ...], label2id: Mapping[str, Any]) -> tuple[str, ...]:
+    """Where `label2id` gives a name another number, in words; of a name that stands twice it can have one."""
+    numbers = {name: number for number, name in enumerate(names)}
+    for name, number in label2id.items():
+        if name in numbers and names[int(number) : int(number) + 1] != (name,):
+            told = f"label2id says {name!r} is class {number}, id2label {numbers[name]}"
+            return (f"config.json contradicts itself: {told}, which stands, as it does for transformers",)
+    return ()
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -97,11 +97,14 @@ def _foreign(
     settings = recognise(found, described, source, asked)
     overruled = _overruled(described, settings)
     mean, std, assumed = _normalisation(source, described, found.format)
-    labels = described.labels if len(described.labels) == settings.classes else ()
+    named, classes = len(described.labels), settings.classes
+    labels = described.labels if named == classes else ()
     if settings.family != "vit" and (mean, std) != (HALF, HALF):
         do = "its first convolution is standardised and cannot take it in: give config.source.mean and std of 0.5"
         raise UsageError(asked, f"its images are normalised by mean {mean} and std {std}", do)
-    notes = found.notes + (() if settings.classes else ("it has no head: fine-tuning gives it one",))
+    notes = found.notes + described.notes + (() if settings.classes else ("it has no head: fine-tuning gives it one",))
+    if named and not labels and classes:
+        notes += (f"the files beside it name {named} classes, its head has {classes}: the names are left out",)
     if assumed:
         notes += ("nothing says how its images are normalised: taken as [-1, 1]; config.source.mean and std say else",)
     if overruled:

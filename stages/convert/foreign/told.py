@@ -4,18 +4,30 @@ import hashlib
 import json
 from typing import Any
 
+from infra.errors import IntegrityError
 from stages.artifacts import Artifact
 from stages.convert.foreign.look import Foreign
+from stages.images.classes import LABELS, names_in_order
 
 
-def labels_of(source: Artifact | Foreign) -> dict[str, dict[str, str]]:
-    """Content of `labels.json`; of a source without labels empty."""
+def labels_of(source: Artifact | Foreign, classes: int) -> dict[str, dict[str, str]]:
+    """Content of `labels.json`, its names in the order of the head's `classes`; of a source without labels empty.
+
+    Outputs beyond the names that a larger head has are called as Hugging Face calls them. IntegrityError for names
+    that are not this head's.
+    """
     if isinstance(source, Foreign):
         return {"id2label": {str(number): label for number, label in enumerate(source.labels)}}
-    labels: dict[str, dict[str, str]] = (
-        source.read_json("labels.json") if source.has("labels.json") else {"id2label": {}}
-    )
-    return labels
+    told: dict[str, Any] = source.read_json(LABELS) if source.has(LABELS) else {"id2label": {}}
+    try:
+        names = names_in_order(told["id2label"])
+        if len(names) > classes:
+            raise ValueError(f"{len(names)} names for a head of {classes} classes")
+    except ValueError as error:
+        raise IntegrityError(f"read {LABELS} of {source.uri}", str(error), "fetch or make it again") from error
+    if names:
+        names += tuple(f"LABEL_{number}" for number in range(len(names), classes))
+    return told | {"id2label": {str(number): name for number, name in enumerate(names)}}
 
 
 def source_json(foreign: Foreign) -> dict[str, Any]:

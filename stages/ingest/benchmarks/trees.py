@@ -22,15 +22,16 @@ _SUN397_LEFT_OUT = {"/c/church/outdoor/sun_bhenjvsvrtumjuri.jpg", "/t/track/outd
 
 def _pets(benchmark: Benchmark, root: Path) -> Listed:
     """Lines `Abyssinian_100 1 1 1`: the image, the class from 1, cat or dog, the breed within it."""
-    entries, names = [], {}
+    entries, names = [], dict[int, str]()
     for split, file in (("train", "trainval"), ("test", "test")):
         path = root / "annotations" / f"{file}.txt"
         for line in lines_of(path):
             parts = line.split()
             if len(parts) != 4 or not parts[1].isdigit():
                 raise damaged(path, f"a line says {line!r}")
-            label = int(parts[1]) - 1
-            names[label] = parts[0].rsplit("_", 1)[0].replace("_", " ")
+            label, name = int(parts[1]) - 1, parts[0].rsplit("_", 1)[0].replace("_", " ")
+            if names.setdefault(label, name) != name:
+                raise damaged(path, f"class {parts[1]} is {name!r} there, and {names[label]!r} before")
             entries.append(Entry(f"images/{parts[0]}.jpg", split, (label,), key=f"{parts[0]}.jpg"))
     return Listed(entries, tuple(names.get(label, str(label)) for label in range(max(names, default=-1) + 1)))
 
@@ -128,7 +129,9 @@ def _birds(benchmark: Benchmark, root: Path) -> Listed:
               key=f"CUB_200_2011/images/{path}")
         for number, path in paths.items()
     ]  # fmt: skip
-    return Listed(entries, tuple(classes[number] for number in sorted(classes, key=int)))
+    if sorted(classes, key=int) != [str(number) for number in range(1, len(classes) + 1)]:
+        raise damaged(root / "classes.txt", f"its {len(classes)} classes are not numbered from 1 without gaps")
+    return Listed(entries, tuple(classes[str(number)] for number in range(1, len(classes) + 1)))
 
 
 def _by_number(path: Path) -> dict[str, str]:

@@ -23,8 +23,10 @@ def commit_checkpoint(
     state: dict[str, Tensor] | None = None,
     node: str = "backbone",
     objective: str = "softmax",
+    named: int | None = None,
 ) -> Checkpoint:
-    """A Checkpoint artifact of step 3 in the store that `make_context(tmp_path, ...)` makes."""
+    """A Checkpoint artifact of step 3 in the store that `make_context(tmp_path, ...)` makes; `named` classes of its
+    head, or all, have names."""
     ctx = make_context(tmp_path, node, TaskResources())
     local = write_weights(tmp_path / "state", state or random_state(settings))
     states = [ctx.out.upload(path, f"step-3/state/{path.name}") for path in local]
@@ -32,7 +34,7 @@ def commit_checkpoint(
     manifest = StepManifest(
         step=3, samples_seen=12, world_size=1, zero=0, precision="fp32", micro_batch=4, files=listed, schema=2
     ).sealed()
-    labels = {"id2label": {str(number): f"class {number}" for number in range(settings.classes or 0)}}
+    labels = {"id2label": {str(number): f"class {number}" for number in range(named or settings.classes or 0)}}
     told = labels | ({} if objective == "softmax" else {"objective": objective})
     files = (
         *states,

@@ -94,3 +94,48 @@ def test_a_probe_with_too_few_images_is_found_before_any_rank_starts(
     inputs = Inputs({"shards": [synthetic.shards(tmp_path)], "probes": [few]})
     with pytest.raises(UsageError, match=r"few: draw 5 training images of each class. 1 of 2 classes have fewer"):
         run(recipe(**MEASURED), inputs, context(tmp_path))
+
+
+RGB, MOVED = ("red", "green", "blue"), ("blue", "red", "green")
+
+
+def test_a_head_that_numbers_the_classes_otherwise_is_refused_and_one_of_other_names_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(InProcessCluster, "gang", lambda *_, **__: pytest.fail("ranks were started"))
+    shards = synthetic.shards(tmp_path)
+    settings = recipe().model
+    moved = synthetic.weights(tmp_path, "moved", settings, classes=3, names=MOVED)
+    planned = Estimate(splits={"train": 60}, num_classes=3, class_names=RGB)
+    words = "Their classes differ: the same 3 names in another order, from number 0 on: 'blue' and 'red'"
+    for given in (shards, planned):
+        with pytest.raises(UsageError, match=words):
+            estimate(recipe(), PretrainResources(), {"shards": [given], "init": [moved]}, Known())
+    with pytest.raises(UsageError, match=words):
+        run(recipe(), Inputs({"shards": [shards], "init": [moved]}), context(tmp_path))
+    for names, told in (
+        (RGB, None),
+        (("rot", "green", "blau"), "calls class 0 'rot', the shards 'red'"),
+        ((), "no class"),
+    ):
+        given = synthetic.weights(tmp_path, f"w{len(names)}{told is None}", settings, classes=3, names=names)
+        monkeypatch.setattr(InProcessCluster, "gang", began)
+        ctx = context(tmp_path, node=f"n{len(names)}{told is None}")
+        with pytest.raises(Began):
+            run(recipe(), Inputs({"shards": [shards], "init": [given]}), ctx)
+        assert any(told in note for note in ctx.events.of("note")) if told else not ctx.events.of("note")
+
+
+class Began(Exception):
+    """Ranks would start now."""
+
+
+def began(*_: object, **__: object) -> None:
+    raise Began
+
+
+def test_planned_sets_of_other_classes_are_refused_by_their_names() -> None:
+    one, other = (Estimate(splits={"train": 60}, num_classes=3, class_names=names) for names in (RGB, MOVED))
+    with pytest.raises(UsageError, match="Their classes differ: the same 3 names in another order"):
+        plan(recipe(mix=[1, 1]), [one, other], [])
+    assert plan(recipe(mix=[1, 1]), [one, one], []).class_names == RGB

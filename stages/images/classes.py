@@ -1,0 +1,120 @@
+"""Lists of class names: how two differ, in words, which names are nearly one, and the names that stand beside a model.
+
+Knows names and their places; who asks decides whether to unite, to say or to refuse. No torch.
+"""
+
+import difflib
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from infra.errors import IntegrityError
+from stages.artifacts import Artifact
+
+LABELS = "labels.json"
+NAMED = 3
+_NUMBER = re.compile(r"0|[1-9][0-9]*")
+_DIGITS = re.compile(r"[0-9]+")
+
+
+def difference(one: Sequence[str], other: Sequence[str], which: tuple[str, str] = ("the first", "the second")) -> str:
+    """How two lists that are not equal differ: names of one alone, else the place from which their order does."""
+    only = [sorted(set(here) - set(there)) for here, there in ((one, other), (other, one))]
+    told = [f"only {whose} has {some_names(names)}" for whose, names in zip(which, only, strict=True) if names]
+    if not told:
+        place = next(place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
+        told = [f"the same {len(one)} names in another order", f"{one[place]!r} and {other[place]!r}"]
+        return f", from number {place} on: ".join(told)
+    near = nearly(*only)
+    return f"{len(one)} and {len(other)}; {'; '.join(told)}{f' ({near})' if near else ''}"
+
+
+def nearly(names: Iterable[str], others: Iterable[str]) -> str:
+    """Which of `names` is nearly one of `others`, in words; empty when none is."""
+    forms, names = {alike(other): other for other in others}, list(names)
+    for name in names:
+        if (found := forms.get(alike(name))) is not None:
+            return _nearly(name, found)
+    for name in names[:NAMED]:  # this look takes a while for each
+        if close := difflib.get_close_matches(name, forms.values(), n=1, cutoff=0.8):
+            return f"{name!r} is near {close[0]!r}"
+    return ""
+
+
+def alike(name: str) -> str:
+    """What names have in common that differ in capitals, spaces, underscores, leading zeros or Unicode form alone."""
+    if name.isascii():
+        folded = name.lower()
+    else:
+        folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+    folded = " ".join(folded.replace("_", " ").split())
+    return str(int(folded)) if _DIGITS.fullmatch(folded) else folded
+
+
+def pairs_alike(names: Iterable[str]) -> list[str]:
+    """Of each two names of one list that are nearly one, how, in words."""
+    first: dict[str, str] = {}
+    return [
+        _nearly(other, name)
+        for name in names
+        if (other := first.setdefault(alike(name), name)) is not name and other != name
+    ]
+
+
+def same_to_the_eye(names: Iterable[str]) -> list[tuple[str, str]]:
+    """Different names that are one text in two Unicode forms, as a Mac and other machines write it."""
+    first: dict[str, str] = {}
+    odd = ((name, unicodedata.normalize("NFC", name)) for name in names if not name.isascii())
+    return [(other, name) for name, form in odd if (other := first.setdefault(form, name)) != name]
+
+
+def _nearly(name: str, other: str) -> str:
+    if unicodedata.normalize("NFC", name) == unicodedata.normalize("NFC", other):
+        return f"{name!a} and {other!a} are one name in two Unicode forms"
+    return f"{name!r} is nearly {other!r}"
+
+
+def names_by_number(labels: Mapping[str, Any]) -> dict[int, str]:
+    """Names by class number of an `id2label`, in the order of the numbers. ValueError in words for other keys."""
+    wrong = [key for key in labels if not _NUMBER.fullmatch(str(key))]
+    if wrong:
+        raise ValueError(f"the key {wrong[0]!r} of its names is no number of a class")
+    return {number: str(labels[str(number)]) for number in sorted(int(key) for key in labels)}
+
+
+def names_in_order(labels: Mapping[str, Any]) -> tuple[str, ...]:
+    """The same as a list, a name's place its number. ValueError in words when one below the highest has none."""
+    names = names_by_number(labels)
+    if names and max(names) != len(names) - 1:
+        lacking = next(number for number in range(max(names)) if number not in names)
+        raise ValueError(f"{len(names)} names for the classes {min(names)} to {max(names)}: none for class {lacking}")
+    return tuple(names.values())
+
+
+def moved_name(names: Mapping[int, str], others: Mapping[int, str]) -> str | None:
+    """A name that both lists have, under different numbers: a number of the one is then another class in the other."""
+    numbers = {name: number for number, name in names.items()}
+    for number, name in others.items():
+        if name in numbers and names.get(number) != name:
+            return name
+    return None
+
+
+def some_names(names: Sequence[str]) -> str:
+    """The first few, for a message."""
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(map(repr, names[:NAMED])) + more
+
+
+def names_of(weights: Artifact) -> dict[int, str]:
+    """What the `labels.json` of a model's artifact calls its head's classes; empty where it names none.
+
+    IntegrityError for names that are no list of classes.
+    """
+    if not weights.has(LABELS):
+        return {}
+    try:
+        return names_by_number(weights.read_json(LABELS).get("id2label") or {})
+    except ValueError as error:
+        raise IntegrityError(f"read {LABELS} of {weights.uri}", str(error), "fetch or convert it again") from error
