@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from infra.at_once import by_key
+from infra.at_once import answers, by_key
 from infra.errors import IntegrityError, NotFound, UsageError
 from infra.storage import traffic
 from infra.storage.names import checked
@@ -89,7 +89,7 @@ def verify(run_uri: str, node: str | None = None, progress: Progress = lambda do
     """
     run = open_run(run_uri, "verify")
     work = [(id, file) for id, found in _committed(run_uri, "verify", node) for file in found.record.files]
-    with _watched(progress, [file for _, file in work]) as finished, ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
+    with _watched(progress, [file for _, file in work]) as finished:
 
         def check(one: tuple[str, File]) -> Finding:
             id, file = one
@@ -97,7 +97,7 @@ def verify(run_uri: str, node: str | None = None, progress: Progress = lambda do
             finished(file)
             return Finding(id, file.path, file.at, file.bytes, problem)
 
-        return list(pool.map(check, work))
+        return list(answers(check, work))
 
 
 def fault(run_uri: str, findings: Sequence[Finding]) -> IntegrityError | None:
