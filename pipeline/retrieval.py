@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from infra.at_once import by_key
+from infra.at_once import answers, by_key
 from infra.errors import IntegrityError, NotFound, UsageError
 from infra.storage import traffic
 from infra.storage.names import checked
@@ -98,7 +98,7 @@ def verify(run_uri: str, node: str | None = None, progress: Progress = lambda do
     if not wrong:
         committed_nodes(run, "verify", node)  # for who asks for one that there is none of
     work = [(id, file) for id in sorted(mine) for file in files_of(records[id].values())]
-    with watched(progress, [file for _, file in work]) as finished, ThreadPoolExecutor(FILES_AT_ONCE) as pool:
+    with watched(progress, [file for _, file in work]) as finished:
 
         def check(one: tuple[str, File]) -> Finding:
             id, file = one
@@ -106,7 +106,7 @@ def verify(run_uri: str, node: str | None = None, progress: Progress = lambda do
             finished(file)
             return Finding(id, file.path, file.at, file.bytes, problem)
 
-        return [*(Finding(one.node, one.path, one.path, 0, one.problem) for one in wrong), *pool.map(check, work)]
+        return [*(Finding(one.node, one.path, one.path, 0, one.problem) for one in wrong), *answers(check, work)]
 
 
 def fault(run_uri: str, findings: Sequence[Finding]) -> IntegrityError | None:

@@ -25,7 +25,7 @@ def require(run: Store) -> None:
     """
     # what was last written while a bucket kept versions refuses every swap ever after: then another object is asked
     if broken(run, PROBE) and (wrong := broken(run, f"probe-{secrets.token_hex(4)}.json")):
-        raise StorageError(f"run {run.uri}", f"{'; '.join(wrong)}: two drivers could hold one run", REMEDY)
+        raise StorageError(f"hold {run.uri}", f"{'; '.join(wrong)}: two drivers could hold one run", REMEDY)
 
 
 def broken(store: Store, path: str) -> list[str]:
