@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from infra.at_once import by_key
 from infra.lease_state import CLOCK, TIMING, Clock, Timing
 from infra.storage.store import Entry, Store
 from pipeline.attempts import HEADER, Attempt, attempts_of
@@ -79,7 +80,8 @@ def _garbage(run: Store, unfinished: bool) -> list[Garbage]:
     read, flaws = examine(run, nodes)
     if flaws:
         raise refusal(run, "collect the garbage of", flaws)
-    left = [_Left(node, [one.record for one in read[id].values()], _begun(run, node)) for id, node in nodes.items()]
+    begun = by_key(lambda id: _begun(run, nodes[id]), nodes)
+    left = [_Left(node, [one.record for one in read[id].values()], begun[id]) for id, node in nodes.items()]
     garbage = [one for node in left for one in node.garbage(unfinished)]
     if unfinished or not any(node.resumable for node in left):
         reason = "shared between nodes, and no node is left that could go on with it"
