@@ -94,7 +94,8 @@ def parse_record(data: bytes, uri: str, node: str = "", name: str = "record.json
                 "update vitpipe",
             )
         record = Record.model_validate({key: value for key, value in fields.items() if key != SEAL})
-        record.model_copy(update={"files": ()}).artifact(uri, "")  # its facts are those of a kind that there is
+        if not record.is_sealed:
+            record.model_copy(update={"files": ()}).artifact(uri, "")  # its facts are those of a kind that there is
         for file in record.files:
             _inside(file)
         return record

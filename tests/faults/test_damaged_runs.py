@@ -70,7 +70,12 @@ def play(case: Case, rng: random.Random) -> None:
 def play_all(tmp_path: Path, folder: Path, specs: Specs, seed: int, share: float = 1.0) -> int:
     """Damage each file in each way, or a share of them; how many cases that were."""
     rng, pristine = random.Random(seed), Pristine.of(folder)
-    cases = [(path, damage) for path in files_of(folder) for damage in DAMAGES]
+    cases = [
+        (path, damage)
+        for path in files_of(folder)
+        for damage in DAMAGES
+        if damage == "removed" or (folder / path).stat().st_size  # of nothing, nothing can be changed
+    ]
     chosen = rng.sample(cases, round(len(cases) * share))
     for number, (path, damage) in enumerate(chosen):
         play(Case(pristine, specs(tmp_path / str(number)), path, damage), rng)
@@ -96,7 +101,7 @@ def finished(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("share", [0.2, pytest.param(1.0, marks=pytest.mark.drill)])
 def test_every_file_of_a_finished_run_in_every_way(tmp_path: Path, finished: Path, share: float) -> None:
-    assert play_all(tmp_path, finished, lambda folder: tiny_spec(folder, NODES), seed=1, share=share) > 120 * share
+    assert play_all(tmp_path, finished, lambda folder: tiny_spec(folder, NODES), seed=1, share=share) > 110 * share
 
 
 def as_before_seals(folder: Path) -> None:
@@ -105,7 +110,7 @@ def as_before_seals(folder: Path) -> None:
     for path in sorted(folder.rglob("record*.json"), key=lambda path: ("data", "net", "sum").index(path.parent.name)):
         old = path.read_bytes()
         fields = {**json.loads(old), "schema": 1}
-        del fields["sha256"]
+        fields.pop("sha256", None)
         for ref in (ref for refs in fields["inputs"].values() for ref in refs):
             ref["record_sha256"] = digests[ref["record_sha256"]]
         new = json.dumps(fields, indent=1).encode()
@@ -121,7 +126,7 @@ def test_a_flipped_bit_of_a_record_of_an_earlier_version_costs_nothing(tmp_path:
     untouched = Case(pristine, tiny_spec(tmp_path / "whole", NODES), "data/progress.json", "removed")
     untouched.begin(rng)
     assert [error for _, error in untouched.ends()] == [None] * 4
-    for number in range(18):
+    for number in range(36):
         path = f"{('data', 'net', 'sum')[number % 3]}/record.json"
         case = Case(pristine, tiny_spec(tmp_path / str(number), NODES), path, "flipped")
         case.begin(rng)
