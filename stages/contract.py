@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar
 
 from pydantic import Field
 
-from infra.errors import AlreadyExists, IntegrityError, LeaseLost, StageError
+from infra.errors import AlreadyExists, IntegrityError, LeaseLost, StageError, VitpipeError
 from infra.storage.store import Digest, Store
 from infra.work import Done, Item, Rank, Result, unknown
 from stages.artifacts import Artifact, File
@@ -76,15 +76,9 @@ class Out:
         return f"{self.attempt}/{path}"
 
     def begin(self) -> None:
-        """Write `attempt.json` unless it stands there already, the same.
-
-        LeaseLost when another content stands there: it names its driver, and a fence is one driver's alone.
-        """
-        try:
-            self._create(self.at("attempt.json"), self.header)
-        except IntegrityError as error:
-            found = f"another driver has begun {self.attempt} under the same fence"
-            raise LeaseLost(error.asked, found, "run the same command again: it takes the next fence") from error
+        """Write `attempt.json` unless it stands there, the same. LeaseLost for another: each names its own driver."""
+        asked, found = f"begin {self.node.uri}/{self.attempt}", "another driver began it under the same fence"
+        self._create(self.at("attempt.json"), self.header, LeaseLost(asked, found, "run the same command again"))
 
     def restarted(self, restart: int) -> "Out":
         """The folder after the gang's `restart`-th restart; this one and those between become earlier ones."""
@@ -114,17 +108,16 @@ class Out:
         LeaseLost when we do not; IntegrityError when another content stands there.
         """
         self.fence.check()
-        self._create(self.at(path), data)
+        found, do = "another content stands there", "do not write into a run by hand"
+        self._create(self.at(path), data, IntegrityError(f"create {self.node.uri}/{self.at(path)}", found, do))
         return File(path=path, at=self.at(path), bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
 
-    def _create(self, at: str, data: bytes) -> None:
+    def _create(self, at: str, data: bytes, refusal: VitpipeError) -> None:
         try:
             self.node.create(at, data)
         except AlreadyExists:
             if self.node.read(at) != data:  # the same content is our own create whose answer was lost
-                raise IntegrityError(
-                    f"create {self.node.uri}/{at}", "another content stands there", "do not write into a run by hand"
-                ) from None
+                raise refusal from None
 
 
 class Cluster(Protocol):

@@ -242,7 +242,7 @@ class LocalStore:
 _REMEDY = {
     errno.ENOSPC: "free some disk space, then run the same command again",
     errno.EDQUOT: "free some of your quota, then run the same command again",
-    errno.EACCES: "give this user the right to it, or choose another store",
-    errno.EPERM: "give this user the right to it, or choose another store",
     errno.EROFS: "choose a store that can be written",
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "give this user the right to it, or choose another store"),
+    **dict.fromkeys((errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK), "its file system lacks that: choose another store"),
 }

@@ -21,7 +21,8 @@ Act = Callable[[Actor], None]
 
 
 @pytest.fixture
-def where(tmp_path: Path) -> Path:
+def where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(os, "fsync", lambda handle: None)  # processes die here, not machines
     (tmp_path / "lease.json").write_bytes(b"first")
     return tmp_path / "lease.json"
 
