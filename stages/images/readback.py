@@ -144,7 +144,7 @@ def _room(data: bytes) -> int:
 def _fault(index: ShardIndex, of: str, found: str) -> IntegrityError:
     return IntegrityError(
         f"read {index.path} of {of} back with webdataset", found,
-        "do not use this shard; where it was just written, its writer or this machine's memory is at fault",
+        "run again; the same once more is a fault of the writer or of this machine's memory: report it",
     )  # fmt: skip
 
 
