@@ -8,6 +8,7 @@ from typing import Any
 
 EXAMPLES = 3
 """Names that a difference gives."""
+VERIFY = "`--verify-sources` compares digests"
 OF_SOURCE = "source: "
 """How a change of the source begins, among the others that make a node drift."""
 
@@ -23,6 +24,8 @@ class Difference:
     touched: int = 0
     """Of one name and size, but written at another time: they may have other content."""
     examples: tuple[str, ...] = ()
+    """Names of what was added, is gone or changed."""
+    touched_examples: tuple[str, ...] = ()
 
     @property
     def differs(self) -> bool:
@@ -30,9 +33,17 @@ class Difference:
 
     def text(self, what: str) -> str:
         """`1 added, 2 gone, 0 changed of 24 images: 'a.png', 'b.png'`; `what` is `24 images`."""
-        named = ", ".join(map(repr, self.examples[:EXAMPLES]))
-        more = ", ..." if self.added + self.gone + self.changed > EXAMPLES else ""
-        return f"{self.added} added, {self.gone} gone, {self.changed} changed of {what}: {named}{more}"
+        named = _some(self.examples, self.added + self.gone + self.changed)
+        return f"{self.added} added, {self.gone} gone, {self.changed} changed of {what}: {named}"
+
+    def hint(self, what: str) -> str:
+        """The same of what was touched."""
+        named = _some(self.touched_examples, self.touched)
+        return f"{self.touched} of {what} have the size they had and another time: {named}; {VERIFY}"
+
+
+def _some(names: tuple[str, ...], count: int) -> str:
+    return ", ".join(map(repr, names[:EXAMPLES])) + (", ..." if count > EXAMPLES else "")
 
 
 @dataclass(frozen=True)

@@ -116,16 +116,16 @@ def compare(was: Inventory, now: Inventory, closed: bool = False) -> Difference:
     """What became of the files; with `closed`, files that were not there before mean nothing."""
     if was.names == now.names:
         others = np.flatnonzero(was.sizes != now.sizes)
-        touched = np.count_nonzero(_touched(was.sizes, was.marks, now.sizes, now.marks))
-        examples = tuple(now.names[row] for row in others[:EXAMPLES].tolist())
-        found = Difference(changed=len(others), touched=int(touched), examples=examples)
+        touched = np.flatnonzero(_touched(was.sizes, was.marks, now.sizes, now.marks))
+        examples, hints = (tuple(now.names[row] for row in rows[:EXAMPLES].tolist()) for rows in (others, touched))
+        found = Difference(0, 0, len(others), len(touched), examples, hints)
     else:
         found = _merged(iter(was), iter(now), closed)
     others_now = [name for name in sorted({*was.texts, *now.texts}) if was.texts.get(name) != now.texts.get(name)]
     if not others_now:
         return found
     named = tuple(islice(chain(others_now, found.examples), EXAMPLES))
-    return Difference(found.added, found.gone, found.changed + len(others_now), found.touched, named)
+    return replace(found, changed=found.changed + len(others_now), examples=named)
 
 
 def _touched(sizes: Numbers, marks: Numbers, sizes_now: Numbers, marks_now: Numbers) -> npt.NDArray[np.bool_]:
@@ -139,7 +139,7 @@ _Row = tuple[str, int, int]
 def _merged(was: Iterator[_Row], now: Iterator[_Row], closed: bool) -> Difference:
     """Side by side in the order of names, so that nothing but the counts is held."""
     added = gone = changed = touched = 0
-    examples: list[str] = []
+    examples, hints = list[str](), list[str]()
     old, new = next(was, None), next(now, None)
     while old is not None or new is not None:
         if old is None or (new is not None and new[0] < old[0]):
@@ -151,8 +151,10 @@ def _merged(was: Iterator[_Row], now: Iterator[_Row], closed: bool) -> Differenc
         else:
             other, name = old[1] != new[1], old[0]
             changed += other
-            touched += not other and old[2] != new[2] and bool(old[2] and new[2])
+            if not other and old[2] != new[2] and old[2] and new[2]:
+                touched += 1
+                hints += [name] if len(hints) < EXAMPLES else []
             old, new = next(was, None), next(now, None)
         if other and len(examples) < EXAMPLES:
             examples.append(name)
-    return Difference(added, gone, changed, touched, tuple(examples))
+    return Difference(added, gone, changed, touched, tuple(examples), tuple(hints))

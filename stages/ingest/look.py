@@ -14,9 +14,7 @@ from stages.ingest.inventory import INVENTORY, MARKS, Inventory, compare, parse_
 from stages.ingest.source_files import must_be_there, place, present
 from stages.ingest.source_folder import FolderTree
 from stages.record import Record
-from stages.sighting import Sighted
-
-VERIFY = "`--verify-sources` compares digests"
+from stages.sighting import VERIFY, Sighted
 
 
 def look(config: IngestConfig, resources: IngestResources, shards: ShardSet, record: Record, digests: bool) -> Sighted:
@@ -45,8 +43,7 @@ def _by_names(config: IngestConfig, shards: ShardSet, record: Record) -> Sighted
         return Sighted.other(found.text(what))
     moved = _moved(config, record)
     if found.touched:
-        note = f"{found.touched} of {what} have the size they had and another time{moved}: {VERIFY}"
-        return Sighted(note=f"the source may have changed: {note}", is_loud=True)
+        return Sighted(note=f"the source may have changed: {found.hint(what + moved)}", is_loud=True)
     return Sighted(note=f"the source is as it was ingested, {what}{moved}{no_times}", is_loud=bool(no_times))
 
 

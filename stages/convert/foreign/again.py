@@ -54,8 +54,8 @@ def _compared(path: str, folder: str, names: Mapping[str, str], told: Mapping[st
         return Sighted.other(found.text(what), by_digest)
     touched = [name for name, now in names.items() if marks.get(name) and marks[name] != there[now][1]]
     if touched and not digests:
-        note = f"{len(touched)} of {what} have the size they had and another time: `--verify-sources` compares digests"
-        return Sighted(note=f"the source may have changed: {note}", is_loud=True)
+        hint = Difference(touched=len(touched), touched_examples=tuple(touched)).hint(what)
+        return Sighted(note=f"the source may have changed: {hint}", is_loud=True)
     return Sighted(note=f"the source is as it was converted, {what}")
 
 

@@ -10,7 +10,7 @@ from inprocess import commit, make_context
 from tiny_stages import tiny_ways
 from tiny_vit import random_images, random_state, tiny
 
-from infra.errors import IntegrityError, UsageError, VitpipeError
+from infra.errors import DriftError, IntegrityError, UsageError, VitpipeError
 from infra.lease_state import Timing
 from infra.storage.opening import open_store
 from pipeline import spec
@@ -176,6 +176,22 @@ def test_a_plan_recognises_a_local_file_by_its_headers(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(IntegrityError, match="damaged"):
         estimate(config, ConvertResources(), {}, Known())
+
+
+def test_a_run_tells_other_weights_than_it_converted(tmp_path: Path) -> None:
+    huggingface_folder(tmp_path / "hf")
+    nodes = "\n  weights: {stage: convert, config: {source: {path: ./hf}, formats: [native]}}\n"
+    go(tmp_path, nodes)
+    assert not go(tmp_path, nodes).plan.due
+    text = (tmp_path / "hf/config.json").read_text()
+    (tmp_path / "hf/config.json").write_text(f"{text} ")
+    with pytest.raises(DriftError, match="0 added, 0 gone, 1 changed of 2 files") as caught:
+        go(tmp_path, nodes)
+    assert caught.value.code == 3 and "--replace weights" in caught.value.do
+    assert not go(tmp_path, nodes.replace("]}}", "]}, resources: {trust_source: true}}")).plan.due
+    (tmp_path / "hf").rename(tmp_path / "away")
+    found = go(tmp_path, nodes).plan
+    assert not found.due and "not looked at" in found.to_json()["nodes"][0]["source"]
 
 
 def test_a_plan_says_that_a_file_elsewhere_is_not_known_yet() -> None:

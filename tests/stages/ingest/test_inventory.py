@@ -33,7 +33,8 @@ def test_counts_are_those_of_plain_sets(was, now, texts_was, texts_now, same_nam
     assert found.changed == sum(was[name][0] != now[name][0] for name in both) + len(others)
     same_size = [(was[name][1], now[name][1]) for name in both if was[name][0] == now[name][0]]
     assert found.touched == sum(0 != old != new != 0 for old, new in same_size)
-    assert found.differs == bool(found.examples)
+    assert found.differs == bool(found.examples) and bool(found.touched) == bool(found.touched_examples)
+    assert all(0 != was[name][1] != now[name][1] != 0 for name in found.touched_examples)
     assert set(found.examples) <= was.keys() | now.keys() | others
 
 
