@@ -4,6 +4,7 @@ Knows no kinds: who emits names them.
 """
 
 import json
+import logging
 import secrets
 import time
 from collections.abc import Iterator
@@ -11,10 +12,12 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from infra.errors import IntegrityError, NotFound
+from infra.errors import IntegrityError, NotFound, StorageError
 from infra.storage.store import Store
 
 FOLDER = "events/"
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -44,10 +47,14 @@ class StoreEvents:
     node: str = ""
 
     def emit(self, kind: str, text: str) -> None:
-        self.write(kind, text)
+        """Write one event; the log alone has it when the store does not take it: no work ends for what is told."""
+        try:
+            self.write(kind, text)
+        except StorageError as error:
+            log.warning("%s: %s (not in the store: %s)", kind, text, error)
 
     def write(self, kind: str, text: str) -> Event:
-        """Write one event under a name that no other has; what was written."""
+        """Write one event under a name that no other has; what was written. StorageError."""
         now_ns = time.time_ns()
         stamp = datetime.fromtimestamp(now_ns / 1e9, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         event = Event(stamp, self.fence, self.node, kind, text)

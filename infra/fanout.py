@@ -91,8 +91,11 @@ def _next(inbox: "SimpleQueue[Any]") -> Any:
 def _run(fn: Callable[[Item], Result], job: Job, item: Item) -> Result:
     """In the worker."""
     on_worker.prepare(job)
-    with on_worker.named_errors(f"run a task of {job.node}"):
-        return fn(item)
+    try:
+        with on_worker.named_errors(f"run a task of {job.node}"):
+            return fn(item)
+    finally:
+        on_worker.tell_dropped(job)
 
 
 def _collect(reference: Any, task: Ticket, job: Job, max_failures: int, name: str) -> Done[Item, Result] | None:

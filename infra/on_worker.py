@@ -3,7 +3,6 @@
 Runs inside Ray's workers. Knows no stage.
 """
 
-import errno
 import faulthandler
 import logging
 import os
@@ -19,6 +18,7 @@ from ray.util.metrics import Counter, Gauge
 
 from infra import logs, metrics
 from infra.errors import StageError, StorageError, VitpipeError
+from infra.full_disk import full_path, is_full
 from infra.work import Job
 
 log = logging.getLogger(__name__)
@@ -26,19 +26,24 @@ log = logging.getLogger(__name__)
 LAST_WORDS_S = 1.0
 
 _ready = threading.Lock()
-_prepared = False
+_log: list[logs.Counting] = []
+"""The handler of this process, once it is prepared."""
 
 
 def prepare(job: Job, **facts: object) -> None:
     """Log to this worker's own file with the node's name on each line; send metrics through Ray."""
-    global _prepared
     with _ready:
-        if not _prepared:
-            logs.configure()
+        if not _log:
+            _log.append(logs.configure())
             metrics.use(RaySink())
-            _prepared = True
     metrics.count_storage(job.run, job.node)
     logs.bind(run=job.run, node=job.node, **facts)
+
+
+def tell_dropped(job: Job) -> None:
+    """Say how many lines of this worker's log its disk did not take, if any, since the last time."""
+    for told in filter(None, (handler.told() for handler in _log)):
+        job.tell("log_dropped", told)
 
 
 class RaySink:
@@ -139,7 +144,11 @@ def out_of_memory(error: BaseException) -> bool:
 
 def _step_note(pid: int) -> Path:
     """In the folder of this machine's Ray, and gone with it."""
-    return Path(ray._private.worker._global_node.get_session_dir_path(), f"vitpipe-{pid}.step")
+    return Path(_session_folder(), f"vitpipe-{pid}.step")
+
+
+def _session_folder() -> str:
+    return str(ray._private.worker._global_node.get_session_dir_path())
 
 
 def _tags(labels: Mapping[str, str]) -> dict[str, str]:
@@ -149,9 +158,9 @@ def _tags(labels: Mapping[str, str]) -> dict[str, str]:
 def _named(error: Exception, what: str) -> VitpipeError | None:
     if isinstance(error, VitpipeError):
         return None
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        place = error.filename or os.getcwd()
-        return StorageError(f"{what}: write {place}", f"the disk is full: {error.strerror}", "free space and go on")
+    if is_full(error):
+        place = full_path(error, _session_folder())
+        return StorageError(f"{what}: write {place}", f"the disk is full: {error}", "free space there, then run again")
     if out_of_memory(error):
         return StageError(what, f"out of memory: {error}", "lower micro_batch, use more workers, or a larger machine")
     return None

@@ -12,7 +12,7 @@ from pathlib import Path
 import structlog
 
 from infra.errors import LeaseLost, StorageError
-from infra.logs import formatter
+from infra.logs import Lines, formatter
 from stages.contract import Out
 
 PATH = "logs/driver.log"
@@ -24,10 +24,9 @@ log = logging.getLogger(__name__)
 @contextmanager
 def node_log(node: str, out: Out, folder: Path) -> Iterator[None]:
     """Collect this thread's log lines for as long as the block lasts; nothing is copied up once the run is lost."""
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / "driver.log"
     structlog.contextvars.bind_contextvars(node=node)
-    handler = logging.FileHandler(path, encoding="utf-8", delay=False)
+    handler = Lines(path)
     handler.setFormatter(formatter())
     handler.addFilter(lambda record: structlog.contextvars.get_contextvars().get("node") == node)
     logging.getLogger().addHandler(handler)

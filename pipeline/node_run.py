@@ -1,6 +1,5 @@
 """One node from its inputs to its record, in a thread of its own. Knows no other node and no order."""
 
-import errno
 import json
 import logging
 import shutil
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from infra.errors import LeaseLost, Lost, StageError, Stopped, StorageError, VitpipeError
+from infra.full_disk import full_path, is_full
 from infra.metrics import node_metrics
 from infra.progress import StoreProgress
 from infra.storage.store import Store
@@ -180,8 +180,8 @@ def as_vitpipe_error(error: BaseException, node: str, where: str) -> VitpipeErro
         return Lost(f"run {node}", "this process left the cluster meanwhile", "run the same command again to go on")
     if isinstance(error, MemoryError):
         return StageError(f"run {node}", "the driver ran out of memory", "use a machine with more, or smaller pieces")
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return StorageError(f"run {node}", f"{error.filename or 'a disk'}: {error.strerror}", "free some disk space")
+    if is_full(error):
+        return StorageError(f"run {node}", f"{full_path(error)} is full: {error}", "free space there, then run again")
     found = f"{type(error).__name__}: {error}"
     return VitpipeError(f"run {node}", found, f"this is a bug in vitpipe; the traceback is in {where}")
 
