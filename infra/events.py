@@ -7,7 +7,8 @@ import json
 import logging
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -36,6 +37,10 @@ class Event:
     def to_json(self) -> dict[str, Any]:
         return {key: value for key, value in asdict(self).items() if key != "name"}
 
+    def write(self, run: Store) -> None:
+        """Into the run's folder. StorageError."""
+        run.write(FOLDER + self.name, json.dumps(self.to_json()).encode())
+
 
 @dataclass(frozen=True)
 class StoreEvents:
@@ -49,18 +54,16 @@ class StoreEvents:
     def emit(self, kind: str, text: str) -> None:
         """Write one event; the log alone has it when the store does not take it: no work ends for what is told."""
         try:
-            self.write(kind, text)
+            self.event(kind, text).write(self.run)
         except StorageError as error:
             log.warning("%s: %s (not in the store: %s)", kind, text, error)
 
-    def write(self, kind: str, text: str) -> Event:
-        """Write one event under a name that no other has; what was written. StorageError."""
+    def event(self, kind: str, text: str) -> Event:
+        """An event of now, under a name that no other has; not written yet."""
         now_ns = time.time_ns()
         stamp = datetime.fromtimestamp(now_ns / 1e9, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        event = Event(stamp, self.fence, self.node, kind, text)
         name = f"{now_ns:020d}-{self.fence}-{secrets.token_hex(4)}.json"
-        self.run.write(FOLDER + name, json.dumps(event.to_json()).encode())
-        return replace(event, name=name)
+        return Event(stamp, self.fence, self.node, kind, text, name)
 
     def of(self, node: str) -> "StoreEvents":
         return replace(self, node=node)
@@ -77,3 +80,13 @@ def read_events(run: Store, after: str = "") -> Iterator[Event]:
                 continue  # collected as garbage since it was listed
             except (ValueError, TypeError) as error:
                 raise IntegrityError(f"read {run.uri}/{entry.path}", f"damaged: {error}", "delete it") from error
+
+
+def new_events(run: Store, fence: int, seen: Container[str]) -> Iterator[Event]:
+    """Events under one fence whose names are not among `seen`, oldest first; machines' clocks differ, so one may come
+    with a name before theirs. One that is damaged is left out: `read_events` names it."""
+    for entry in run.list(FOLDER):
+        name = entry.path.removeprefix(FOLDER)
+        if name not in seen and name.partition("-")[2].startswith(f"{fence}-"):
+            with suppress(NotFound, ValueError, TypeError):
+                yield Event(**json.loads(run.read(entry.path)), name=name)

@@ -17,13 +17,17 @@ import ray
 from ray.util.metrics import Counter, Gauge
 
 from infra import logs, metrics
+from infra.deaths import out_of_memory
 from infra.errors import StageError, StorageError, VitpipeError
 from infra.full_disk import full_path, is_full
+from infra.lease_state import Holder
 from infra.work import Job
 
 log = logging.getLogger(__name__)
 
 LAST_WORDS_S = 1.0
+END_S = 30.0
+LOOK_S = 0.1
 
 _ready = threading.Lock()
 _log: list[logs.Counting] = []
@@ -115,6 +119,22 @@ def end_silent(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
+def end(who: Holder) -> None:
+    """On the machine of a process: kill it, and return once it is gone. StageError when it does not go."""
+    for _ in range(int(END_S / LOOK_S)):
+        if who.provably_dead():
+            return
+        with suppress(ProcessLookupError):
+            process = os.pidfd_open(who.pid)
+            try:
+                if not who.provably_dead():  # else its number is another's now
+                    signal.pidfd_send_signal(process, signal.SIGKILL)
+            finally:
+                os.close(process)
+        time.sleep(LOOK_S)
+    raise StageError(f"end {who}", f"it did not go within {END_S:g} s", "end it by hand, then run again")
+
+
 @contextmanager
 def named_errors(what: str) -> Iterator[None]:
     """Log what `what` fails with; exhausted memory and disks leave under their name, everything else as it is."""
@@ -126,20 +146,6 @@ def named_errors(what: str) -> Iterator[None]:
         if known is None:
             raise
         raise known from error
-
-
-def cause_of_death(error: BaseException) -> BaseException:
-    """What Ray says of a rank's process, which Ray Train wraps; any other error as it is."""
-    return getattr(error, "health_check_failure", error)
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Python's, torch's (CPU and GPU) and Ray's ways to say it."""
-    error = cause_of_death(error)
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return True
-    text = str(error)
-    return isinstance(error, RuntimeError) and ("can't allocate memory" in text or "out of memory" in text)
 
 
 def _step_note(pid: int) -> Path:

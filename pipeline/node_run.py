@@ -76,10 +76,13 @@ class NodeRun:
         scratch = self.driver.scratch(self.node.id)
         shutil.rmtree(scratch, ignore_errors=True)  # what killed drivers left; ours is the only one that holds the run
         try:
-            with node_log(self.node.id, out, scratch / "log"):
+            with node_log(self.node.id, out, scratch / "log", self._tell_dropped):
                 return self._logged(out)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
+
+    def _tell_dropped(self, text: str) -> None:
+        self.driver.emit(self.node.id, "log_dropped", text)
 
     def _out(self) -> Out:
         adopt = earlier(list_attempts(self.store, self.node.stage.pieces), self.wanted.sha256, self.refs)
@@ -165,11 +168,20 @@ class NodeRun:
     def _tell_failure(self, failure: VitpipeError) -> None:
         """Leave the reason beside the attempt, for `status`; the store may be what failed."""
         kind = "preempted" if isinstance(failure, Stopped) else "failed"
+        reason = json.dumps({**failure.to_json(), "time": _now()}).encode()
         try:
-            self.store.write(f"{self.attempt}/{ERROR}", json.dumps({**failure.to_json(), "time": _now()}).encode())
-            self.driver.emit(self.node.id, kind, str(failure))
+            self._leave(reason)
         except StorageError as error:
             log.warning("the reason could not be written to the store: %s", error)
+        self.driver.emit(self.node.id, kind, str(failure))
+
+    def _leave(self, reason: bytes) -> None:
+        try:
+            self.store.write(f"{self.attempt}/{ERROR}", reason)
+        except StorageError:
+            if not self.driver.spare.give_back():
+                raise
+            self.store.write(f"{self.attempt}/{ERROR}", reason)
 
 
 def as_vitpipe_error(error: BaseException, node: str, where: str) -> VitpipeError:

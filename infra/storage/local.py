@@ -21,7 +21,7 @@ from infra.storage.landing import CHUNK_BYTES, Landing
 from infra.storage.names import HIDDEN, checked, checked_prefix
 from infra.storage.store import Digest, Entry, replaced
 
-_TEMPORARY = HIDDEN + "tmp-"
+TEMPORARY = HIDDEN + "tmp-"
 _LOCK = HIDDEN + "lock-"
 _ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
@@ -124,7 +124,7 @@ class LocalStore:
         limit = time.time() - older_than_s
         removed = 0
         with self._said("sweep", ""):
-            for left in self.root.rglob(f"{_TEMPORARY}*"):
+            for left in self.root.rglob(f"{TEMPORARY}*"):
                 if left.stat().st_mtime < limit:
                     left.unlink(missing_ok=True)
                     removed += 1
@@ -175,7 +175,7 @@ class LocalStore:
     def _place(self, path: str, fill: Callable[[BinaryIO], None], put: Callable[[Path, Path], None]) -> None:
         """Fill a temporary file beside `path`, then put it there in one step."""
         where = self._where(path)
-        temporary = where.with_name(_TEMPORARY + secrets.token_hex(8))
+        temporary = where.with_name(TEMPORARY + secrets.token_hex(8))
         with self._said("write", path):
             try:
                 with open_new(temporary) as file:

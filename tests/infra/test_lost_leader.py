@@ -1,0 +1,148 @@
+"""The process that leads a gang is lost: counted like another loss, told as what it was, nobody of before lives on."""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from ray.exceptions import OutOfMemoryError
+from test_cluster import Told
+from test_hung_ranks import failed, gang_watch
+
+from infra import on_worker
+from infra.deaths import in_words
+from infra.errors import Lost, StageError
+from infra.gang_notes import GangNotes, Process, State
+from infra.gang_watch import GangWatch
+from infra.lease_state import Holder
+from infra.work import Job
+
+PAIR = SimpleNamespace(workers=2, cpus_per_worker=1, gpus_per_worker=None, max_failures=2, hang_timeout_s=600)
+
+
+def leader() -> int:
+    """Process id of the only controller that lives."""
+    from ray._private import state
+
+    (found,) = [
+        actor["Pid"] for actor in state.actors().values()
+        if actor["State"] == "ALIVE" and "TrainController" in actor["ActorClassName"]
+    ]  # fmt: skip
+    return int(found)
+
+
+@dataclass(frozen=True)
+class DiesUnpacked:
+    """Kills the first rank that it comes to, before that one has begun with anything."""
+
+    folder: Path
+
+    def __reduce__(self) -> tuple[Callable[[Path], "DiesUnpacked"], tuple[Path]]:
+        return unpack, (self.folder,)
+
+
+def unpack(folder: Path) -> DiesUnpacked:
+    if "RANK" in os.environ and not (folder / "died").exists():
+        (folder / "died").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return DiesUnpacked(folder)
+
+
+def lose(first: DiesUnpacked, rank) -> None:
+    """In its first start rank 0 kills its leader, and the others go on as if nothing was."""
+    import torch.distributed as dist
+
+    folder = first.folder
+    living = [path.name for path in folder.glob("pid-*") if Path("/proc", path.read_text()).exists()]
+    assert [name for name in living if not name.endswith(str(rank.restart))] == [], "ranks of before live"
+    (folder / f"pid-{rank.rank}-{rank.restart}").write_text(str(os.getpid()))
+    dist.barrier()
+    if rank.restart == 1:
+        if rank.rank == 0:
+            os.kill(leader(), signal.SIGKILL)
+        time.sleep(600)
+
+
+@pytest.mark.ray
+def test_a_rank_lost_at_its_start_and_a_lost_leader_restart_the_gang(ray_session, tmp_path: Path) -> None:
+    """Each start has a number of its own, and the losses are one count, whoever counted them."""
+    told = Told(tmp_path / "events")
+    ray_session.named("led", events=told).gang(partial(lose, DiesUnpacked(tmp_path)), resources=PAIR)
+    assert {path.name for path in tmp_path.glob("pid-*")} == {f"pid-{rank}-{k}" for rank in (0, 1) for k in (1, 2)}
+    first, second = told.lines()
+    assert first.startswith("rank_lost a process of the gang, before its first step, was lost: ActorDiedError")
+    assert second.startswith("rank_lost the process that leads the ranks was lost: ActorDiedError")
+    assert first.endswith("(failure 1 of 3)") and second.endswith("(failure 2 of 3)")
+
+
+@pytest.mark.ray
+@pytest.mark.drill
+def test_losses_of_a_leader_are_spent_too(ray_session, tmp_path: Path) -> None:
+    once = SimpleNamespace(**{**vars(PAIR), "max_failures": 1})
+    with pytest.raises(Lost, match="lost 2 times, last the process that leads the ranks"):
+        ray_session.named("unled").gang(partial(lose, DiesUnpacked(tmp_path)), resources=once)
+
+
+def test_what_an_earlier_leader_counted_is_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(GangWatch, "_end_hung", lambda *_: None)
+    told = Told(tmp_path / "events")
+    for text in ("1 of 4", "2 of 4"):
+        watch = gang_watch(Job("run", "node", events=told), tmp_path)
+        watch.after_worker_group_poll_status(failed(f"in step {text[0]}", port=4711))
+        assert f"(failure {text})" in told.lines()[-1]
+    with pytest.raises(StageError, match=r"same failure twice.*step 2"):
+        gang_watch(Job("run", "node"), tmp_path).after_worker_group_poll_status(failed("in step 2", port=4712))
+
+
+def test_a_process_is_ended_and_a_stranger_with_its_number_is_not() -> None:
+    child = subprocess.Popen(["sleep", "600"])
+    try:
+        stranger = replace(Holder.me(), pid=child.pid)  # began when we did: not this one
+        on_worker.end(stranger)
+        assert child.poll() is None
+        began = int(Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()[19])
+        on_worker.end(replace(stranger, start_time=began))
+        assert child.wait(10) == -signal.SIGKILL
+    finally:
+        child.kill()
+
+
+CROWDED = """1 worker(s) were killed due to the node running low on memory. Memory on the node (IP: 10.0.0.7, ID: a1) \
+was 31.20GB used / 32.00GB limit (0.975). OOM kill reason: above the threshold. Top 10 memory users: \
+PID\tMEM(GB)\tCOMMAND
+4711\t25.10\tpython hog.py --much
+12\t0.90\tray::RayTrainWorker
+Refer to the documentation"""
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OutOfMemoryError(CROWDED), "out of memory on 10.0.0.7 (31.20 of 32.00 GB used), ended by Ray's memory "
+                                    "monitor; most of it by process 4711, 25.10 GB: python hog.py --much"),
+        (OutOfMemoryError("low on memory"), "out of memory: low on memory"),
+        (ValueError("\n  a bug\nmore"), "ValueError: a bug"),
+        (ValueError(), "ValueError"),
+    ],
+)  # fmt: skip
+def test_a_death_in_words(error: Exception, words: str) -> None:
+    assert in_words(error) == words
+
+
+def test_notes_outlive_their_writer_and_need_no_more_room(tmp_path: Path) -> None:
+    notes = GangNotes(tmp_path / "gang.json")
+    notes.begin()
+    assert notes.read() == State()
+    size = notes.path.stat().st_size
+    rank = Process("node", Holder.me())
+    notes.note(starts=1, ranks=(rank,))
+    notes.note(failures=2, reasons=("ValueError: a bug (in step 7)",))
+    assert GangNotes(notes.path).read() == State(1, 2, ("ValueError: a bug (in step 7)",), (rank,))
+    notes.note(ranks=())
+    assert notes.read().ranks == () and notes.path.stat().st_size == size
