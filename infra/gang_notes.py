@@ -37,6 +37,8 @@ class State:
     """Of the last failure, as far as they would come again."""
     ranks: tuple[Process, ...] = ()
     """Of the last start."""
+    places: str = ""
+    """Ray's id of the placement group that they are in."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class GangNotes:
     def read(self) -> State:
         fields: dict[str, Any] = json.loads(self.path.read_bytes().rstrip(b"\0 "))
         ranks = tuple(Process(one["node"], Holder(**one["who"])) for one in fields["ranks"])
-        return State(fields["starts"], fields["failures"], tuple(fields["reasons"]), ranks)
+        return State(fields["starts"], fields["failures"], tuple(fields["reasons"]), ranks, fields["places"])
 
     def note(self, **changes: Any) -> State:
         """Change some fields of what is noted; all of them."""

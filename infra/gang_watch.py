@@ -27,6 +27,7 @@ from infra.capacity import Patience
 from infra.deaths import in_words, out_of_memory
 from infra.errors import StageError, VitpipeError, gravest
 from infra.gang_notes import GangNotes
+from infra.lost_controller import free
 from infra.work import Job
 
 log = logging.getLogger(__name__)
@@ -162,6 +163,7 @@ class GangWatch(WorkerGroupCallback, ControllerCallback):  # type: ignore[misc] 
         """Waiting for busy machines may take for ever; a start that breaks may not."""
         if "Timeout" in type(error).__name__:
             return
+        free(self.notes.read().places)
         self._bad_starts += 1
         if self._bad_starts > self.max_failures:
             raise StageError(f"start the ranks of {self.job.node}", f"failed {self._bad_starts} times: {error}",

@@ -6,7 +6,9 @@ Ray Train has one such process a gang, and does not start it again when a signal
 from dataclasses import dataclass
 
 import ray
+from ray import PlacementGroupID
 from ray.exceptions import RayError
+from ray.util.placement_group import PlacementGroup, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from infra import metrics, on_worker, ray_auth
@@ -53,6 +55,7 @@ class Losses:
             raise Lost(self.asked, f"the cluster is gone ({gone}): {found}", _GO_ON) from loss.error
         self.job.ask_to_stop()
         state = self.notes.read()
+        free(state.places)
         for rank in state.ranks:
             self._end(rank)
         failures = self.notes.note(failures=state.failures + 1, reasons=(), ranks=()).failures
@@ -73,6 +76,13 @@ class Losses:
             if rank.node in _machines():
                 found = f"{rank.who}, a rank whose leader is lost, may still live: {in_words(error)}"
                 raise Lost(self.asked, found, "end it, then run the same command again") from error
+
+
+def free(places: str) -> None:
+    """Give up what a gang held that is led no more, and end whoever is in it. Ray Train leaves it taken, and the next
+    start waiting for ever, when a rank was lost between its own first and its training's first step."""
+    if places:
+        remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(places))))
 
 
 def _machines() -> set[str]:

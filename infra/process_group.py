@@ -61,7 +61,8 @@ class _Start(Backend):  # type: ignore[misc]
 
     def on_start(self, worker_group: Any, backend_config: ProcessGroup) -> None:
         notes = backend_config.notes
-        restart = notes.note(starts=notes.read().starts + 1, ranks=()).starts - 1
+        places = worker_group.get_worker_group_state().placement_group_handle.placement_group.id.hex()
+        restart = notes.note(starts=notes.read().starts + 1, ranks=(), places=places).starts - 1
         try:
             address, port = worker_group.execute_single(0, _open_store)
             ranks = worker_group.execute(_set_environment, address, port, restart, backend_config.backend == "gloo")

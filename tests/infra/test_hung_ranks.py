@@ -165,7 +165,7 @@ def gang_watch(job: Job, folder: Path) -> GangWatch:
     notes = GangNotes(folder / "gang.json")
     if not notes.path.exists():
         notes.begin()
-    return GangWatch(job, Patience({}, 1, 0.0, "run"), 3, 60, notes)
+    return GangWatch(job, Patience({}, 0, 0.0, "run"), 3, 60, notes)
 
 
 def failed(note: str, port: int) -> SimpleNamespace:
