@@ -41,6 +41,9 @@ _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"\b(?:gh[pousr]_|hf_|xox[abp]-|sk-)[\w-]{16,}"), HIDDEN),
 )
 
+RAISES = False
+"""Whether a wrong log call is complained about on standard error, in the middle of a user's terminal; tests want it."""
+
 _hidden: set[str] = set()
 _OURS = ("pipeline", "stages", "infra")
 
@@ -66,7 +69,7 @@ def configure(to: Path | TextIO | None = None, level: str = "INFO") -> "Counting
     Ours from `level` on, others' from WARNING on. A second call replaces the first. Returns the handler, which counts
     the lines that its disk did not take. From here on no failure to log prints a traceback between our lines.
     """
-    logging.raiseExceptions = False
+    logging.raiseExceptions = RAISES
     handler = Lines(to) if isinstance(to, Path) else _Stream(to or sys.stderr)
     handler.setFormatter(formatter())
     handler.set_name("vitpipe")
