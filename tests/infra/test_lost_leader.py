@@ -18,12 +18,13 @@ from ray.train.v2._internal.execution.controller.state import ReschedulingState,
 from test_cluster import Told
 from test_hung_ranks import failed, gang_watch
 
-from infra import on_worker
+from infra import fanout, on_worker
 from infra.deaths import in_words
 from infra.errors import Lost, StageError
 from infra.gang_notes import GangNotes, Process, State
 from infra.gang_watch import GangWatch
 from infra.lease_state import Holder
+from infra.one_queue import Ticket
 from infra.work import Job
 
 PAIR = SimpleNamespace(workers=2, cpus_per_worker=1, gpus_per_worker=None, max_failures=2, hang_timeout_s=600)
@@ -139,19 +140,23 @@ def test_a_process_is_ended_and_a_stranger_with_its_number_is_not() -> None:
         child.kill()
 
 
-CROWDED = """1 worker(s) were killed due to the node running low on memory. Memory on the node (IP: 10.0.0.7, ID: a1) \
-was 31.20GB used / 32.00GB limit (0.975). OOM kill reason: above the threshold. Top 10 memory users: \
-PID\tMEM(GB)\tCOMMAND
-4711\t25.10\tpython hog.py --much
-12\t0.90\tray::RayTrainWorker
-Refer to the documentation"""
+CROWDED = """1 worker(s) were killed due to the node running low on memory. Memory on the node (IP: 10.0.0.7, ID: c555) \
+was 11.77GB used / 23.54GB limit (0.500073)
+OOM kill reason: Memory usage 12567658496B exceeded threshold of 12560617472B (49.7% of 25276502016B limit)
+Object store memory usage: [- objects spillable: 1
+]
+Top 10 memory users: PID\tMEM(GB)\tCOMMAND
+5240\t5.88\tpython hog.py --much
+4190\t0.38\tray::RayTrainWorker
+"""
+"""As Ray 2.60 said it when a neighbour filled the memory."""
 
 
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (OutOfMemoryError(CROWDED), "out of memory on 10.0.0.7 (31.20 of 32.00 GB used), ended by Ray's memory "
-                                    "monitor; most of it by process 4711, 25.10 GB: python hog.py --much"),
+        (OutOfMemoryError(CROWDED), "out of memory on 10.0.0.7 (11.77 of 23.54 GB used), ended by Ray's memory "
+                                    "monitor; most of it by process 5240, 5.88 GB: python hog.py --much"),
         (OutOfMemoryError("low on memory"), "out of memory: low on memory"),
         (ValueError("\n  a bug\nmore"), "ValueError: a bug"),
         (ValueError(), "ValueError"),
@@ -159,6 +164,22 @@ Refer to the documentation"""
 )  # fmt: skip
 def test_a_death_in_words(error: Exception, words: str) -> None:
     assert in_words(error) == words
+
+
+def test_a_task_that_the_memory_monitor_ended_is_counted_and_runs_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def crowded(reference: object) -> None:
+        raise OutOfMemoryError(CROWDED)
+
+    monkeypatch.setattr(fanout.ray, "get", crowded)
+    told, ticket = Told(tmp_path / "events"), Ticket(7, {}, None, lambda ticket: None)
+    job = Job("run", "shards", events=told)
+    assert fanout._collect("reference", ticket, job, 1, "seven") is None, "it runs again"
+    done = fanout._collect("reference", ticket, job, 1, "seven")
+    assert done is not None and isinstance(done.error, Lost) and "lost 2 times" in str(done.error)
+    first, second = told.lines()
+    assert "task shards/seven was lost (1 of 2): out of memory on 10.0.0.7" in first and "(2 of 2)" in second
 
 
 def test_notes_outlive_their_writer_and_need_no_more_room(tmp_path: Path) -> None:
