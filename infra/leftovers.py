@@ -12,7 +12,6 @@ import re
 import secrets
 import shutil
 import stat
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -45,7 +44,7 @@ class DriverFolder:
 def driver_folder() -> DriverFolder:
     """Make one, its note in it before it has its name."""
     home = _home()
-    home.mkdir(exist_ok=True)
+    home.mkdir(parents=True, exist_ok=True)
     who = Holder.me()
     made = DriverFolder(home / f".new-{secrets.token_hex(4)}", who)
     made.path.mkdir(mode=0o700)
@@ -84,7 +83,9 @@ def _swept(folder: Path) -> list[Path]:
 
 
 def _home() -> Path:
-    return Path(tempfile.gettempdir()) / f"vitpipe-{os.getuid()}"
+    """Beside the sessions: where Ray's sockets have names that are short enough, those of our folder are."""
+    root = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"  # as Ray chooses
+    return Path(root) / f"vitpipe-{os.getuid()}"
 
 
 def _ours(folder: Path) -> bool:

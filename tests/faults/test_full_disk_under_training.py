@@ -81,7 +81,7 @@ def test_what_a_killed_driver_left_is_gone_after_the_next(
     """The next one leaves its own, for the one after it: as much as before, whoever was killed how often."""
 
     def left() -> set[str]:
-        folders = [*Path(env["RAY_TMPDIR"], "ray").glob("session_2*"), *disk.path.rglob("pymp-*")]
+        folders = [*Path(env["RAY_TMPDIR"], "ray").glob("session_2*"), *Path(env["RAY_TMPDIR"]).rglob("pymp-*")]
         return {str(path) for path in folders}
 
     first = rough.begin(env)
@@ -92,3 +92,4 @@ def test_what_a_killed_driver_left_is_gone_after_the_next(
     second = start("run", rough.spec, cwd=rough.folder, env=env)
     finish(second)
     assert not before & left() and len(left()) <= len(before)
+    assert not [path for path in disk.path.rglob("*") if "pymp-" in path.name]

@@ -140,7 +140,7 @@ def test_a_process_is_ended_and_a_stranger_with_its_number_is_not() -> None:
         child.kill()
 
 
-CROWDED = """1 worker(s) were killed due to the node running low on memory. Memory on the node (IP: 10.0.0.7, ID: c555) \
+CROWDED = """1 worker(s) were killed due to the node running low on memory. Memory on the node (IP: 10.0.0.7, ID: c5) \
 was 11.77GB used / 23.54GB limit (0.500073)
 OOM kill reason: Memory usage 12567658496B exceeded threshold of 12560617472B (49.7% of 25276502016B limit)
 Object store memory usage: [- objects spillable: 1
