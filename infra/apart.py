@@ -4,23 +4,29 @@
 at once, and the ranks with them, while we want them to commit. They still end with this process, whatever ends it.
 """
 
+import os
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from ray._private import services
 
+_DASHBOARD = "dashboard/dashboard.py"
+
 
 @contextmanager
-def apart() -> Iterator[None]:
+def apart(temporary: Path) -> Iterator[None]:
     """Around `ray.init`: what it starts has a process group of its own and never hears SIGTERM, nor do its workers.
 
     Ray does the same for SIGINT, and has no public door for either: the one class it starts them with is replaced.
+    Ray's dashboard leaves folders of Python's multiprocessing behind when it is killed, in `temporary`.
     """
     before = services.ConsolePopen
-    services.ConsolePopen = _Apart
+    services.ConsolePopen = partial(_Apart, temporary)
     try:
         yield
     finally:
@@ -30,13 +36,16 @@ def apart() -> Iterator[None]:
 class _Apart(subprocess.Popen):  # type: ignore[type-arg]
     """A process that is ended by SIGKILL alone; its workers see that it is gone and leave."""
 
-    def __init__(self, *args: Any, preexec_fn: Callable[[], None], **options: Any) -> None:
+    def __init__(
+        self, temporary: Path, command: Sequence[str], *, preexec_fn: Callable[[], None], **options: Any
+    ) -> None:
         def prepare() -> None:
             preexec_fn()
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # inherited by what it starts
 
-        options |= {"preexec_fn": prepare, "process_group": 0}
-        super().__init__(*args, **options)
+        if any(str(part).endswith(_DASHBOARD) for part in command):
+            options["env"] = {**(options.get("env") or os.environ), "TMPDIR": str(temporary)}
+        super().__init__(command, preexec_fn=prepare, process_group=0, **options)
 
     def terminate(self) -> None:
         self.kill()

@@ -6,6 +6,8 @@ Imports no Ray itself: Ray reads its environment when it is imported, and a comm
 import os
 from typing import TYPE_CHECKING
 
+from infra import leftovers
+
 if TYPE_CHECKING:
     from infra.ray_cluster import RayCluster
 
@@ -36,6 +38,7 @@ def connect(run: str, cpus_wanted: float = 1, address: str | None = None, wait_s
     from infra import ray_cluster  # not before the line above
 
     if address in (None, "", "local"):
+        leftovers.sweep()
         return ray_cluster.embed(run, cpus_wanted, wait_s or 0.0)
     return ray_cluster.join(run, address, ray_cluster.WAIT_S if wait_s is None else wait_s)
 

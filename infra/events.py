@@ -4,20 +4,23 @@ Knows no kinds: who emits names them.
 """
 
 import json
+import logging
 import re
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from infra.at_once import answers
-from infra.errors import NotFound
+from infra.errors import NotFound, StorageError
 from infra.storage.store import Store
 
 FOLDER = "events/"
 _NAME = re.compile(r"(\d{20})-(\d+)-.*\.json")
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,10 @@ class Event:
     def to_json(self) -> dict[str, Any]:
         return {key: value for key, value in asdict(self).items() if key != "name"}
 
+    def write(self, run: Store) -> None:
+        """Into the run's folder. StorageError."""
+        run.write(FOLDER + self.name, json.dumps(self.to_json()).encode())
+
 
 @dataclass(frozen=True)
 class StoreEvents:
@@ -47,15 +54,17 @@ class StoreEvents:
     node: str = ""
 
     def emit(self, kind: str, text: str) -> None:
-        self.write(kind, text)
+        """Write one event; the log alone has it when the store does not take it: no work ends for what is told."""
+        try:
+            self.event(kind, text).write(self.run)
+        except StorageError as error:
+            log.warning("%s: %s (not in the store: %s)", kind, text, error)
 
-    def write(self, kind: str, text: str) -> Event:
-        """Write one event under a name that no other has; what was written."""
+    def event(self, kind: str, text: str) -> Event:
+        """An event of now, under a name that no other has; not written yet."""
         now_ns = time.time_ns()
-        event = Event(_stamp(now_ns), self.fence, self.node, kind, text)
         name = f"{now_ns:020d}-{self.fence}-{secrets.token_hex(4)}.json"
-        self.run.write(FOLDER + name, json.dumps(event.to_json()).encode())
-        return replace(event, name=name)
+        return Event(_stamp(now_ns), self.fence, self.node, kind, text, name)
 
     def of(self, node: str) -> "StoreEvents":
         return replace(self, node=node)
@@ -109,3 +118,11 @@ def _damaged(name: str, why: str) -> Event:
 
 def _stamp(now_ns: int) -> str:
     return datetime.fromtimestamp(now_ns / 1e9, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def new_events(run: Store, fence: int, seen: Container[str]) -> Iterator[Event]:
+    """Events under one fence whose names are not among `seen`, oldest first; machines' clocks differ, so one may come
+    with a name before theirs."""
+    names = sorted(entry.path.removeprefix(FOLDER) for entry in run.list(FOLDER))
+    wanted = [name for name in names if name not in seen and name.endswith(".json") and _order(name)[0] == fence]
+    yield from (event for event in answers(lambda name: _read(run, name), wanted) if event is not None)

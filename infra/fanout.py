@@ -18,6 +18,7 @@ from ray.exceptions import (
 
 from infra import on_worker
 from infra.capacity import Patience
+from infra.deaths import in_words
 from infra.errors import Lost, StageError
 from infra.one_queue import OneQueue, Ticket
 from infra.work import Done, Item, Job, Result
@@ -91,8 +92,11 @@ def _next(inbox: "SimpleQueue[Any]") -> Any:
 def _run(fn: Callable[[Item], Result], job: Job, item: Item) -> Result:
     """In the worker."""
     on_worker.prepare(job)
-    with on_worker.named_errors(f"run a task of {job.node}"):
-        return fn(item)
+    try:
+        with on_worker.named_errors(f"run a task of {job.node}"):
+            return fn(item)
+    finally:
+        on_worker.tell_dropped(job)
 
 
 def _collect(reference: Any, task: Ticket, job: Job, max_failures: int, name: str) -> Done[Item, Result] | None:
@@ -103,7 +107,7 @@ def _collect(reference: Any, task: Ticket, job: Job, max_failures: int, name: st
         return Done(task.item, error=_cause(error))
     except LOST as error:
         task.losses += 1
-        reason = _reason(error)
+        reason = in_words(error)
         job.tell("rank_lost", f"task {job.node}/{name} was lost ({task.losses} of {max_failures + 1}): {reason}")
         if task.losses <= max_failures:
             return None
@@ -118,12 +122,6 @@ def _cause(error: RayTaskError) -> Exception:
     cause = error.cause if isinstance(error.cause, Exception) else StageError("run a task", str(error), "see the log")
     cause.add_note(str(error))
     return cause
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, OutOfMemoryError):
-        return "out of memory, ended by Ray before the machine was"
-    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}".strip(": ")
 
 
 def _cancel(references: list[Any]) -> None:

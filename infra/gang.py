@@ -7,20 +7,24 @@ nor Ray's controller imports torch. Only ranks do.
 import logging
 import math
 import time
+import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from pathlib import Path
 
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
 
 from infra import on_worker
 from infra.capacity import Patience
+from infra.deaths import in_words
 from infra.errors import Lost, StageError, Stopped, VitpipeError
-from infra.gang_watch import GangWatch, in_words
+from infra.gang_notes import GangNotes
+from infra.gang_size import Size
+from infra.gang_watch import GangWatch
+from infra.lost_controller import Loss, Losses
 from infra.process_group import ProcessGroup, close_together, here
 from infra.work import Job, Rank
 
@@ -29,29 +33,6 @@ log = logging.getLogger(__name__)
 PREEMPTION_WAIT_S = 900.0
 """How long a rank that has committed waits for Ray to take its gang down: to leave by itself would count as a failure.
 Ray does it when the machine goes, at its deadline."""
-
-_GO_ON = "run the same command again, on a new cluster if this one lost its head: it goes on from the last commit"
-
-
-@dataclass(frozen=True)
-class Size:
-    """How many ranks, and what each asks for."""
-
-    least: int
-    most: int
-    cpus: int
-    gpus: float
-
-    @property
-    def bundle(self) -> dict[str, float]:
-        return {"CPU": float(self.cpus), **({"GPU": float(self.gpus)} if self.gpus else {})}
-
-    @property
-    def workers(self) -> int | tuple[int, int]:
-        return self.most if self.least == self.most else (self.least, self.most)
-
-    def __str__(self) -> str:
-        return str(self.most) if self.least == self.most else f"{self.least} to {self.most}"
 
 
 def gang(
@@ -62,31 +43,49 @@ def gang(
 
     Errors: a rank's VitpipeError as it was raised; Stopped; Lost when `max_failures` losses are spent or Ray is
     gone; StageError when the same exception or lack of memory came twice in a row at the same step, or when too few
-    machines are there for `wait_s`. A rank that is silent or lets others wait for `hang_timeout_s` is lost.
-    `folder` is for Ray's notes.
+    machines are there for `wait_s`. A rank that is silent or lets others wait for `hang_timeout_s` is lost, and so are
+    all with Ray's own process that leads them. `folder` is for notes, Ray's and ours, on the driver's machine.
     """
     patience = Patience(size.bundle, size.least, wait_s, f"run {size} ranks of {job.node}")
     patience.check()
+    notes = GangNotes(Path(folder) / f"gang-{uuid.uuid4().hex}.json")
+    notes.begin()
+    try:
+        losses = Losses(job, f"run {size} ranks of {job.node}", max_failures, notes)
+        while (loss := _led(fn, job, size, max_failures, hang_timeout_s, folder, patience, notes)) is not None:
+            losses.count(loss)
+    finally:
+        notes.end()
+
+
+def _led(
+    fn: Callable[[Rank], None], job: Job, size: Size, max_failures: int, hang_timeout_s: float, folder: str,
+    patience: Patience, notes: GangNotes,
+) -> Loss | None:  # fmt: skip
+    """Have a controller of Ray Train lead the ranks to their end: None, or a loss that it does not count itself."""
     trainer = DataParallelTrainer(
         partial(_run_rank, fn, job, size),
-        backend_config=ProcessGroup(timeout_s=math.ceil(hang_timeout_s), backend="nccl" if size.gpus else "gloo"),
+        backend_config=ProcessGroup(math.ceil(hang_timeout_s), "nccl" if size.gpus else "gloo", notes),
         scaling_config=ScalingConfig(
             num_workers=size.workers, use_gpu=bool(size.gpus), resources_per_worker=size.bundle
         ),
         run_config=RunConfig(
             name=f"{job.run}/{job.node}",
             storage_path=folder,
-            failure_config=FailureConfig(max_failures=max_failures),
-            callbacks=[GangWatch(job, patience, max_failures, hang_timeout_s)],
+            failure_config=FailureConfig(max_failures=max_failures - notes.read().failures),
+            callbacks=[GangWatch(job, patience, max_failures, hang_timeout_s, notes)],
         ),
     )
     try:
         trainer.fit()
     except TrainingFailedError as error:
-        raise _reason(error, job, size, max_failures) from error
+        cause = error.controller_failure if isinstance(error, ControllerError) else error
+        if isinstance(cause, RayError) and not isinstance(cause, RayTaskError):
+            return Loss("a process of the gang, before its first step,", cause)
+        raise _reason(cause, job, size, max_failures) from error
     except RayError as error:
-        found = f"the cluster is gone, or its part that leads these ranks: {_first_line(error)}"
-        raise Lost(f"run {size} ranks of {job.node}", found, _GO_ON) from error
+        return Loss("the process that leads the ranks", error)
+    return None
 
 
 def _run_rank(fn: Callable[[Rank], None], job: Job, size: Size) -> None:
@@ -104,19 +103,16 @@ def _run_rank(fn: Callable[[Rank], None], job: Job, size: Size) -> None:
                 log.info("stopped for a preemption; waiting to be ended and started again elsewhere")
                 time.sleep(PREEMPTION_WAIT_S)
             raise
+        finally:
+            on_worker.tell_dropped(job)
 
 
-def _reason(error: TrainingFailedError, job: Job, size: Size, max_failures: int) -> VitpipeError:
+def _reason(cause: Exception, job: Job, size: Size, max_failures: int) -> VitpipeError:
     """The VitpipeError that ended the gang, or what Ray says in one."""
-    cause: Any = error.controller_failure if isinstance(error, ControllerError) else error
     if isinstance(cause, VitpipeError):
         return cause
     asked = f"run {size} ranks of {job.node}"
     if isinstance(cause, WorkerGroupError):
         ranks = "; ".join(f"rank {rank}: {in_words(failure)}" for rank, failure in cause.worker_failures.items())
         return Lost(asked, f"lost {max_failures + 1} times, last: {ranks}", "look at the machines, then run again")
-    return StageError(asked, f"Ray Train ended with {type(cause).__name__}: {_first_line(cause)}", "see the log")
-
-
-def _first_line(error: BaseException) -> str:
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return StageError(asked, f"Ray Train ended with {in_words(cause)}", "see the log")

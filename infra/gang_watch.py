@@ -1,6 +1,7 @@
 """What Ray Train's controller is told about our gangs: which errors are final, and when waiting is over.
 
-Runs inside the controller and lives there over all restarts of the gang. Uses Ray Train's internal callback classes,
+Runs inside the controller and lives there over all restarts of the gang, until the controller itself is lost: what has
+to outlive it is in `gang_notes`. Uses Ray Train's internal callback classes,
 which it accepts in `RunConfig(callbacks=...)`; a hook that raises ends the run with that error.
 """
 
@@ -23,7 +24,10 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from infra import metrics, on_worker
 from infra.capacity import Patience
+from infra.deaths import in_words, out_of_memory
 from infra.errors import StageError, VitpipeError, gravest
+from infra.gang_notes import GangNotes
+from infra.lost_controller import free
 from infra.work import Job
 
 log = logging.getLogger(__name__)
@@ -39,14 +43,16 @@ END_S = 60.0
 class GangWatch(WorkerGroupCallback, ControllerCallback):  # type: ignore[misc]  # Ray's classes are untyped
     """Ends a gang at once when trying again cannot help."""
 
-    def __init__(self, job: Job, patience: Patience, max_failures: int, hang_timeout_s: float) -> None:
+    def __init__(
+        self, job: Job, patience: Patience, max_failures: int, hang_timeout_s: float, notes: GangNotes
+    ) -> None:
         self.job, self.patience, self.max_failures = job, patience, max_failures
         self.hang_timeout_s = hang_timeout_s
+        self.notes = notes
+        """What an earlier controller of the gang had counted, and what a later one has to know."""
         self._group: Any = None
         self._processes: dict[int, Any] = {}
-        self._failures = 0
         self._bad_starts = 0
-        self._last_reasons: frozenset[str] = frozenset()
 
     def after_worker_group_training_start(self, worker_group: Any) -> None:
         self._group = worker_group
@@ -71,12 +77,14 @@ class GangWatch(WorkerGroupCallback, ControllerCallback):  # type: ignore[misc] 
         self._count(errors, worker_group_status.has_preempted_worker())
         lost = {rank for rank, error in errors.items() if _gone(error)}
         reasons = self._lack_of_memory(errors) if lost else frozenset(map(_reason, errors.values()))
-        if again := reasons & self._last_reasons:  # the others' complaints about it name another port every time
+        if again := reasons & frozenset(
+            self.notes.read().reasons
+        ):  # the others' complaints about it name another port every time
             repeated = StageError(f"run {self.job.node}", f"the same failure twice: {'; '.join(sorted(again))}",
                                   _SMALLER if lost else _LOOK)  # fmt: skip
             repeated.add_note(traces)
             raise repeated
-        self._last_reasons = reasons
+        self.notes.note(reasons=tuple(sorted(reasons)))
         silent = {rank for rank in lost if isinstance(errors[rank], WorkerHealthCheckTimeoutError)}
         self._end_hung(set(statuses) - lost, silent)
 
@@ -121,7 +129,7 @@ class GangWatch(WorkerGroupCallback, ControllerCallback):  # type: ignore[misc] 
         Other losses are never the same twice. Ray has one text for a crash by SIGSEGV, the kernel's out-of-memory
         killer, SIGKILL and an exit, also on a machine on its way down: two at one step may be chance.
         """
-        ended = [rank for rank, error in errors.items() if _gone(error) and on_worker.out_of_memory(error)]
+        ended = [rank for rank, error in errors.items() if _gone(error) and out_of_memory(error)]
         places = {place for rank in ended if (place := self._place_of_death(rank))}
         return frozenset(f"out of memory, ended by Ray before its machine was ({place})" for place in places)
 
@@ -137,10 +145,12 @@ class GangWatch(WorkerGroupCallback, ControllerCallback):  # type: ignore[misc] 
             return None
 
     def _count(self, errors: dict[int, Exception], preempted: bool) -> None:
-        self._failures += 0 if preempted else 1
+        failures = self.notes.read().failures
+        if not preempted:
+            failures = self.notes.note(failures=failures + 1).failures
         numbers = metrics.node_metrics(self.job.run, self.job.node)
         numbers.inc("preemptions_total" if preempted else "restarts_total")
-        charge = "a preemption, not charged" if preempted else f"failure {self._failures} of {self.max_failures + 1}"
+        charge = "a preemption, not charged" if preempted else f"failure {failures} of {self.max_failures + 1}"
         ranks = "; ".join(f"rank {rank} ({self._place(rank)}): {in_words(error)}"
                           for rank, error in errors.items())  # fmt: skip
         self.job.tell("preempted" if preempted else "rank_lost", f"{ranks} ({charge})")
@@ -153,6 +163,7 @@ class GangWatch(WorkerGroupCallback, ControllerCallback):  # type: ignore[misc] 
         """Waiting for busy machines may take for ever; a start that breaks may not."""
         if "Timeout" in type(error).__name__:
             return
+        free(self.notes.read().places)
         self._bad_starts += 1
         if self._bad_starts > self.max_failures:
             raise StageError(f"start the ranks of {self.job.node}", f"failed {self._bad_starts} times: {error}",
@@ -174,10 +185,3 @@ def _reason(error: Exception) -> str:
     """What it says, and what was noted on it: the step in which it came."""
     notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
     return f"{type(error).__name__}: {error}{notes}"
-
-
-def in_words(error: BaseException) -> str:
-    """The first line of what ended a rank, after its kind."""
-    error = on_worker.cause_of_death(error)
-    text = next((line for line in str(error).splitlines() if line.strip()), "")
-    return f"{type(error).__name__}: {text}" if not on_worker.out_of_memory(error) else f"out of memory: {text}"

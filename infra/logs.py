@@ -16,6 +16,8 @@ from urllib.parse import quote
 import structlog
 from structlog.typing import EventDict, Processor
 
+from infra.full_disk import is_full
+
 HIDDEN = "[hidden]"
 
 _SECRET_NAME = re.compile(r"SECRET|TOKEN|PASSW|CREDENTIAL|API_?KEY|ACCESS_?KEY|PRIVATE_?KEY|AUTHORIZATION", re.I)
@@ -39,6 +41,9 @@ _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"\b(?:gh[pousr]_|hf_|xox[abp]-|sk-)[\w-]{16,}"), HIDDEN),
 )
 
+RAISES = False
+"""Whether a wrong log call is complained about on standard error, in the middle of a user's terminal; tests want it."""
+
 _hidden: set[str] = set()
 _OURS = ("pipeline", "stages", "infra")
 
@@ -58,17 +63,14 @@ def redact(text: str) -> str:
     return text
 
 
-def configure(to: Path | TextIO | None = None, level: str = "INFO") -> logging.Handler:
+def configure(to: Path | TextIO | None = None, level: str = "INFO") -> "Counting":
     """Send all logging of this process to a file (appending) or a stream, standard error by default.
 
-    Ours from `level` on, others' from WARNING on. A second call replaces the first. Returns the handler, to flush.
+    Ours from `level` on, others' from WARNING on. A second call replaces the first. Returns the handler, which counts
+    the lines that its disk did not take. From here on no failure to log prints a traceback between our lines.
     """
-    handler: logging.Handler
-    if isinstance(to, Path):
-        to.parent.mkdir(parents=True, exist_ok=True)
-        handler = logging.FileHandler(to, encoding="utf-8")
-    else:
-        handler = logging.StreamHandler(to or sys.stderr)
+    logging.raiseExceptions = RAISES
+    handler = Lines(to) if isinstance(to, Path) else _Stream(to or sys.stderr)
     handler.setFormatter(formatter())
     handler.set_name("vitpipe")
     root = logging.getLogger()
@@ -97,6 +99,74 @@ def formatter() -> logging.Formatter:
 def bind(**facts: Any) -> None:
     """Put facts (run, node, rank) on every later line of this thread or task."""
     structlog.contextvars.bind_contextvars(**facts)
+
+
+class Counting(logging.Handler):
+    """A handler that drops what its disk does not take, and counts it."""
+
+    path = "standard error"
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.dropped = 0
+        self._reason: OSError | None = None
+
+    def told(self) -> str | None:
+        """`12 log lines dropped: /path is full`, of those since it was last asked, or None."""
+        dropped, reason = self.dropped, self._reason
+        self.dropped, self._reason = 0, None
+        if reason is None:
+            return None
+        state = "is full" if is_full(reason) else f"does not take them ({reason.strerror})"
+        return f"{dropped} log line{'s' if dropped > 1 else ''} dropped: {self.path} {state}"
+
+    def _drop(self, reason: OSError) -> None:
+        self.dropped, self._reason = self.dropped + 1, reason
+
+
+class Lines(Counting):
+    """Appends to a file, made with its first line. Nothing is kept back, so what was dropped does not come late."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = str(path)
+        self._file: int | None = None
+        self._torn = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            line = self.format(record) + "\n"
+        except Exception:  # a wrong log call: tests raise it, a user's run does without that line
+            self.handleError(record)
+            return
+        try:
+            self._append(line.encode(errors="backslashreplace"))
+        except OSError as error:
+            self._drop(error)
+
+    def close(self) -> None:
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+        super().close()
+
+    def _append(self, data: bytes) -> None:
+        if self._file is None:
+            Path(self.path).parent.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        left = memoryview(b"\n" + data if self._torn else data)
+        while left:
+            left = left[os.write(self._file, left) :]
+            self._torn = bool(left)
+
+
+class _Stream(Counting, logging.StreamHandler):  # type: ignore[type-arg]
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # logging's name
+        error = sys.exc_info()[1]
+        if isinstance(error, OSError):
+            self._drop(error)
+        else:
+            super().handleError(record)
 
 
 class _RedactingFormatter(structlog.stdlib.ProcessorFormatter):

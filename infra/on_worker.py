@@ -3,7 +3,6 @@
 Runs inside Ray's workers. Knows no stage.
 """
 
-import errno
 import faulthandler
 import logging
 import os
@@ -18,27 +17,37 @@ import ray
 from ray.util.metrics import Counter, Gauge
 
 from infra import logs, metrics
+from infra.deaths import out_of_memory
 from infra.errors import StageError, StorageError, VitpipeError
+from infra.full_disk import full_path, is_full
+from infra.lease_state import Holder
 from infra.work import Job
 
 log = logging.getLogger(__name__)
 
 LAST_WORDS_S = 1.0
+END_S = 30.0
+LOOK_S = 0.1
 
 _ready = threading.Lock()
-_prepared = False
+_log: list[logs.Counting] = []
+"""The handler of this process, once it is prepared."""
 
 
 def prepare(job: Job, **facts: object) -> None:
     """Log to this worker's own file with the node's name on each line; send metrics through Ray."""
-    global _prepared
     with _ready:
-        if not _prepared:
-            logs.configure()
+        if not _log:
+            _log.append(logs.configure())
             metrics.use(RaySink())
-            _prepared = True
     metrics.count_storage(job.run, job.node)
     logs.bind(run=job.run, node=job.node, **facts)
+
+
+def tell_dropped(job: Job) -> None:
+    """Say how many lines of this worker's log its disk did not take, if any, since the last time."""
+    for told in filter(None, (handler.told() for handler in _log)):
+        job.tell("log_dropped", told)
 
 
 class RaySink:
@@ -110,6 +119,22 @@ def end_silent(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
+def end(who: Holder) -> None:
+    """On the machine of a process: kill it, and return once it is gone. StageError when it does not go."""
+    for _ in range(int(END_S / LOOK_S)):
+        if who.provably_dead():
+            return
+        with suppress(ProcessLookupError):
+            process = os.pidfd_open(who.pid)
+            try:
+                if not who.provably_dead():  # else its number is another's now
+                    signal.pidfd_send_signal(process, signal.SIGKILL)
+            finally:
+                os.close(process)
+        time.sleep(LOOK_S)
+    raise StageError(f"end {who}", f"it did not go within {END_S:g} s", "end it by hand, then run again")
+
+
 @contextmanager
 def named_errors(what: str) -> Iterator[None]:
     """Log what `what` fails with; exhausted memory and disks leave under their name, everything else as it is."""
@@ -123,23 +148,13 @@ def named_errors(what: str) -> Iterator[None]:
         raise known from error
 
 
-def cause_of_death(error: BaseException) -> BaseException:
-    """What Ray says of a rank's process, which Ray Train wraps; any other error as it is."""
-    return getattr(error, "health_check_failure", error)
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Python's, torch's (CPU and GPU) and Ray's ways to say it."""
-    error = cause_of_death(error)
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return True
-    text = str(error)
-    return isinstance(error, RuntimeError) and ("can't allocate memory" in text or "out of memory" in text)
-
-
 def _step_note(pid: int) -> Path:
     """In the folder of this machine's Ray, and gone with it."""
-    return Path(ray._private.worker._global_node.get_session_dir_path(), f"vitpipe-{pid}.step")
+    return Path(_session_folder(), f"vitpipe-{pid}.step")
+
+
+def _session_folder() -> str:
+    return str(ray._private.worker._global_node.get_session_dir_path())
 
 
 def _tags(labels: Mapping[str, str]) -> dict[str, str]:
@@ -149,9 +164,9 @@ def _tags(labels: Mapping[str, str]) -> dict[str, str]:
 def _named(error: Exception, what: str) -> VitpipeError | None:
     if isinstance(error, VitpipeError):
         return None
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        place = error.filename or os.getcwd()
-        return StorageError(f"{what}: write {place}", f"the disk is full: {error.strerror}", "free space and go on")
+    if is_full(error):
+        place = full_path(error, _session_folder())
+        return StorageError(f"{what}: write {place}", f"the disk is full: {error}", "free space there, then run again")
     if out_of_memory(error):
         return StageError(what, f"out of memory: {error}", "lower micro_batch, use more workers, or a larger machine")
     return None

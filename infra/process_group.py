@@ -16,6 +16,8 @@ from ray.train.v2._internal.exceptions import WorkerGroupStartupFailedError
 from ray.train.v2._internal.execution.context import get_train_context
 
 from infra import on_worker
+from infra.gang_notes import GangNotes, Process
+from infra.lease_state import Holder
 from infra.work import Rank
 
 RESTART = "VITPIPE_RESTART"
@@ -44,6 +46,8 @@ class ProcessGroup(BackendConfig):  # type: ignore[misc]  # Ray's classes are un
     """A collective that takes longer fails on every rank, whoever made its group: a hung peer is found."""
     backend: str
     """`gloo` or `nccl`."""
+    notes: GangNotes
+    """Where starts are counted, and who the ranks are."""
 
     @property
     def backend_cls(self) -> type[Backend]:
@@ -51,16 +55,18 @@ class ProcessGroup(BackendConfig):  # type: ignore[misc]  # Ray's classes are un
 
 
 class _Start(Backend):  # type: ignore[misc]
-    """Lives in the controller, over all restarts of one gang."""
+    """Lives in the controller, over all restarts of one gang until the controller is lost."""
 
     share_cuda_visible_devices = True  # as with torchrun: local rank k uses device k of its node
-    starts = 0
 
-    def on_start(self, worker_group: Any, backend_config: BackendConfig) -> None:
-        restart, self.starts = self.starts, self.starts + 1
+    def on_start(self, worker_group: Any, backend_config: ProcessGroup) -> None:
+        notes = backend_config.notes
+        places = worker_group.get_worker_group_state().placement_group_handle.placement_group.id.hex()
+        restart = notes.note(starts=notes.read().starts + 1, ranks=(), places=places).starts - 1
         try:
             address, port = worker_group.execute_single(0, _open_store)
-            worker_group.execute(_set_environment, address, port, restart, backend_config.backend == "gloo")
+            ranks = worker_group.execute(_set_environment, address, port, restart, backend_config.backend == "gloo")
+            notes.note(ranks=tuple(ranks))  # before they train: whoever may commit is known
             worker_group.execute(_join, backend_config.backend, backend_config.timeout_s)
         except RayActorError as error:  # of a machine that just went: Ray Train tries again only what has this name
             raise WorkerGroupStartupFailedError(f"a rank was lost while the gang met: {error}") from error
@@ -116,8 +122,8 @@ def _open_store() -> tuple[str, int]:
     return address, int(_opened[-1].port)
 
 
-def _set_environment(address: str, port: int, restart: int, on_cpu: bool) -> None:
-    """What torch, DeepSpeed and we read in a rank."""
+def _set_environment(address: str, port: int, restart: int, on_cpu: bool) -> Process:
+    """What torch, DeepSpeed and we read in a rank; which process it is."""
     context = ray.train.get_context()
     os.environ.update(
         MASTER_ADDR=address,
@@ -135,6 +141,8 @@ def _set_environment(address: str, port: int, restart: int, on_cpu: bool) -> Non
     if on_cpu:
         os.environ["DS_ACCELERATOR"] = "cpu"
     import torch.distributed  # noqa: F401  # seconds of it: now, before the ranks wait for each other
+
+    return Process(ray.get_runtime_context().get_node_id(), Holder.me())
 
 
 def _join(backend: str, timeout_s: int) -> None:

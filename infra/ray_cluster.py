@@ -1,7 +1,8 @@
 """Ray, as the rest of the house sees it: `fan` for tasks, `gang` for ranks.
 
 Satisfies `stages.contract.Cluster`. Imported by `infra.cluster.connect` once Ray's environment is prepared; only this
-file and apart, fanout, gang, gang_watch, process_group, on_worker, worker_output, capacity and submit import ray.
+file and apart, fanout, gang, gang_watch, lost_controller, process_group, on_worker, worker_output, capacity and submit
+import ray.
 """
 
 import logging
@@ -22,6 +23,8 @@ from infra import capacity, ray_auth, worker_output
 from infra.apart import apart
 from infra.errors import StorageError, UsageError
 from infra.fanout import fan
+from infra.gang_size import Size
+from infra.leftovers import driver_folder
 from infra.one_queue import OneQueue
 from infra.work import Done, Emit, Item, Job, Rank, Result, Stop, unknown
 
@@ -77,7 +80,7 @@ class RayCluster:
 
     def gang(self, fn: Callable[[Rank], None], *, resources: Any) -> None:
         """N ranks in lockstep. See `infra.gang.gang`."""
-        from infra.gang import Size, gang  # Ray Train takes 3 s to import; only pretraining needs it
+        from infra.gang import gang  # Ray Train takes 3 s to import; only pretraining needs it
 
         workers, gpus = resources.workers, resources.gpus_per_worker
         least, most = (workers, workers) if isinstance(workers, int) else workers
@@ -105,10 +108,10 @@ def embed(
 ) -> RayCluster:
     """A Ray of our own on this machine, gone with this process. Tries once for each wished port (0: any free one)."""
     ray_auth.ensure_token()
-    port = _free_port(dashboard_ports[0])
+    port, folder = _free_port(dashboard_ports[0]), driver_folder()
     # Ray Train's helpers ask a dashboard whether their gang's controller lives. Unless told which, they ask that of the
     # newest Ray on this machine, perhaps a neighbour's, and end a gang that it does not know.
-    with _environment(RAY_API_SERVER_ADDRESS=f"http://127.0.0.1:{port}"), apart():
+    with _environment(RAY_API_SERVER_ADDRESS=f"http://127.0.0.1:{port}"), apart(folder.path):
         try:
             context = _init(
                 address="local", num_cpus=max(os.cpu_count() or 1, math.ceil(cpus_wanted)),
@@ -120,6 +123,7 @@ def embed(
                 raise
             log.warning("starting Ray once more: %s", error)
             return embed(run, cpus_wanted, wait_s, dashboard_ports[1:])
+    folder.names(context.address_info["session_dir"])
     return _cluster(run, context, wait_s)
 
 

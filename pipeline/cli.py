@@ -3,7 +3,6 @@
 Each verb imports what it calls when it is called, so that `--help` and `validate` need neither Ray, torch nor boto3.
 """
 
-import errno
 import logging
 import os
 import signal
@@ -18,10 +17,11 @@ import typer
 
 from infra import faults
 from infra.errors import Stopped, StorageError, UsageError, VitpipeError
+from infra.full_disk import full_path, is_full
 from pipeline.cli_plan import VerifySources, looks
 from pipeline.cli_predict import predictions
 from pipeline.cli_runs import artifacts, runs
-from pipeline.terminal import LOGGED, log_path, print_json, say, show_error, with_traceback
+from pipeline.terminal import LOGGED, complain, log_path, print_json, say, show_error, with_traceback
 
 app = typer.Typer(
     name="vitpipe",
@@ -83,8 +83,8 @@ def _known(error: Exception) -> VitpipeError:
     if isinstance(error, typer.TyperException):
         asked = "read the command line"
         return UsageError(asked, getattr(error, "format_message", error.__str__)(), "see vitpipe --help")
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return StorageError("write to disk", f"{error.filename or 'the disk'}: {error.strerror}", "make room")
+    if is_full(error):
+        return StorageError("write to disk", f"{full_path(error)} is full: {error}", "make room there, then run again")
     return VitpipeError("do this", f"a bug in vitpipe: {type(error).__name__}: {error}", "please report it")
 
 
@@ -155,9 +155,8 @@ def run(
             with LiveRun(found) as live:
                 outcome = runner.run(found, replace or (), live.ways(verify_sources))
     finally:
-        handler.flush()
-        if path.stat().st_size == 0:
-            path.unlink()
+        if told := handler.told():
+            complain(told)
     if as_json:
         print_json({"run": found.uri, **outcome.plan.to_json()})
     else:

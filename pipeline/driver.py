@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Protocol
 
 from infra import ray_auth
+from infra.errors import StorageError
 from infra.events import Event, StoreEvents
 from infra.lease_state import CLOCK, TIMING, Clock, Timing
+from infra.storage.spare import SpareRoom
 from infra.storage.store import Store
 from pipeline.lease import Lease
 from pipeline.shared import Turns
@@ -60,6 +62,8 @@ class Ways:
     connect: Callable[[str, float], AbstractContextManager[Clusters]] = connect_ray
     probe: Callable[[], None] = ray_answers
     """Raises what `connect` would raise for want of a cluster: asked before anything is written."""
+    on_lease: Callable[[int], None] = ignore
+    """Hears the fence number once the run is ours."""
     on_event: Callable[[Event], None] = ignore
     """Hears every event that the driver itself writes, from any of its threads."""
     on_note: Callable[[str], None] = ignore
@@ -87,12 +91,18 @@ class Driver:
     lease: Lease
     clusters: Clusters
     ways: Ways
+    spare: SpareRoom
     turns: Turns = field(default_factory=Turns)
 
     def emit(self, node: str, kind: str, text: str) -> None:
-        """Write an event, and tell the log and whoever listens here."""
+        """Write an event, and tell the log and whoever listens here; they hear it too when the store refuses it."""
         log.info("%s %s: %s", node, kind, text)
-        self.ways.on_event(self.events(node).write(kind, text))
+        event = self.events(node).event(kind, text)
+        self.ways.on_event(event)  # before others can see it: who listens here has heard of all that it finds there
+        try:
+            event.write(self.run)
+        except StorageError as error:
+            log.warning("this event is not in the store: %s", error)
 
     def events(self, node: str) -> StoreEvents:
         return StoreEvents(self.run, self.lease.fence, node)

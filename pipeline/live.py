@@ -6,6 +6,7 @@ Looks at the store like any other process; nothing in the run depends on it.
 import threading
 import time
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
@@ -19,10 +20,11 @@ from infra.events import Event
 from infra.storage.opening import open_store
 from pipeline.display import progress_line, status_table
 from pipeline.driver import Ways
+from pipeline.following import Following, line
 from pipeline.pulse import Pulse
 from pipeline.spec import PipelineSpec
 from pipeline.status import RunStatus, status_of
-from pipeline.terminal import is_terminal, say
+from pipeline.terminal import is_terminal, printable, say
 
 LOOK_S = 2.0
 LINE_S = 30.0
@@ -41,11 +43,16 @@ class LiveRun:
     _end: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
     _pulse: Pulse | None = None
+    _following: Following = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._following = Following(open_store(self.spec.uri))
 
     def ways(self, verify_sources: bool = False) -> Ways:
         """A runner's ways that tell this display."""
         return Ways(
             verify_sources=verify_sources,
+            on_lease=self._following.begin,
             on_event=self._heard,
             on_note=self._warn,
             on_cluster=lambda url: self._note(f"Ray dashboard {url}"),
@@ -66,10 +73,10 @@ class LiveRun:
             self._thread.join(timeout=10)  # a store that hangs must not keep the command from ending
 
     def _heard(self, event: Event) -> None:
-        line = f"{event.time[11:19]} {event.node or 'run'} {event.kind}: {event.text}"
-        self.recent.append(line)
+        self._following.heard(event)
+        self.recent.append(line(event))
         if not is_terminal():
-            say(line)
+            say(line(event))
 
     def _note(self, text: str) -> None:
         self.notes.append(text)
@@ -95,8 +102,15 @@ class LiveRun:
                 began = time.monotonic()
                 status = self._look() or status
                 live.update(self._frame(status))
+                self._show(live, self._following.news())
                 pause_s = max(LOOK_S, 5 * (time.monotonic() - began))  # a far store is not asked all the time
             live.update(self._frame(self._look() or status))
+            self._show(live, self._following.rest())
+
+    def _show(self, live: Live, lines: Iterable[str]) -> None:
+        """Above the table, where they stay."""
+        for text in lines:
+            live.console.print(Text(printable(text)))
 
     def _frame(self, status: RunStatus | None) -> RenderableType:
         notes = [Text(" · ".join(self.notes), style="dim")] if self.notes else []
@@ -107,9 +121,15 @@ class LiveRun:
     def _lines(self) -> None:
         said: dict[str, float] = {}
         while not self._end.wait(LOOK_S):
+            self._say(self._following.news())
             status = self._look()
             for node in status.nodes if status else ():
                 now = time.monotonic()
                 if node.state == "running" and now - said.setdefault(node.node, now) >= LINE_S:
                     said[node.node] = now
                     say(f"{time.strftime('%H:%M:%S')} {node.node}: {progress_line(node)}")
+        self._say(self._following.rest())
+
+    def _say(self, lines: Iterable[str]) -> None:
+        for text in lines:
+            say(text)

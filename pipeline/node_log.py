@@ -5,14 +5,14 @@ Lines are told apart by the thread they come from; the thread of each node is bo
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import structlog
 
 from infra.errors import LeaseLost, StorageError
-from infra.logs import formatter
+from infra.logs import Lines, formatter
 from stages.contract import Out
 
 PATH = "logs/driver.log"
@@ -22,12 +22,14 @@ log = logging.getLogger(__name__)
 
 
 @contextmanager
-def node_log(node: str, out: Out, folder: Path) -> Iterator[None]:
-    """Collect this thread's log lines for as long as the block lasts; nothing is copied up once the run is lost."""
-    folder.mkdir(parents=True, exist_ok=True)
+def node_log(node: str, out: Out, folder: Path, tell: Callable[[str], None]) -> Iterator[None]:
+    """Collect this thread's log lines for as long as the block lasts; nothing is copied up once the run is lost.
+
+    `tell` hears at the end how many lines the disk did not take, if any.
+    """
     path = folder / "driver.log"
     structlog.contextvars.bind_contextvars(node=node)
-    handler = logging.FileHandler(path, encoding="utf-8", delay=False)
+    handler = Lines(path)
     handler.setFormatter(formatter())
     handler.addFilter(lambda record: structlog.contextvars.get_contextvars().get("node") == node)
     logging.getLogger().addHandler(handler)
@@ -43,6 +45,8 @@ def node_log(node: str, out: Out, folder: Path) -> Iterator[None]:
         logging.getLogger().removeHandler(handler)
         handler.close()
         copier.stop(copy=not lost)
+        if (told := handler.told()) and not lost:
+            tell(told)
         structlog.contextvars.unbind_contextvars("node")
 
 

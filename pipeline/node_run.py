@@ -1,6 +1,5 @@
 """One node from its inputs to its record, in a thread of its own. Knows no other node and no order."""
 
-import errno
 import json
 import logging
 import shutil
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from infra.errors import LeaseLost, Lost, StageError, Stopped, StorageError, VitpipeError
+from infra.full_disk import full_path, is_full
 from infra.metrics import node_metrics
 from infra.progress import StoreProgress
 from infra.storage.store import Store
@@ -76,10 +76,13 @@ class NodeRun:
         scratch = self.driver.scratch(self.node.id)
         shutil.rmtree(scratch, ignore_errors=True)  # what killed drivers left; ours is the only one that holds the run
         try:
-            with node_log(self.node.id, out, scratch / "log"):
+            with node_log(self.node.id, out, scratch / "log", self._tell_dropped):
                 return self._logged(out)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
+
+    def _tell_dropped(self, text: str) -> None:
+        self.driver.emit(self.node.id, "log_dropped", text)
 
     def _out(self) -> Out:
         adopt = earlier(list_attempts(self.store, self.node.stage.pieces), self.wanted.sha256, self.refs)
@@ -175,11 +178,20 @@ class NodeRun:
     def _tell_failure(self, failure: VitpipeError) -> None:
         """Leave the reason beside the attempt, for `status`; the store may be what failed."""
         kind = "preempted" if isinstance(failure, Stopped) else "failed"
+        reason = json.dumps({**failure.to_json(), "time": _now()}).encode()
         try:
-            self.store.write(f"{self.attempt}/{ERROR}", json.dumps({**failure.to_json(), "time": _now()}).encode())
-            self.driver.emit(self.node.id, kind, str(failure))
+            self._leave(reason)
         except StorageError as error:
             log.warning("the reason could not be written to the store: %s", error)
+        self.driver.emit(self.node.id, kind, str(failure))
+
+    def _leave(self, reason: bytes) -> None:
+        try:
+            self.store.write(f"{self.attempt}/{ERROR}", reason)
+        except StorageError:
+            if not self.driver.spare.give_back():
+                raise
+            self.store.write(f"{self.attempt}/{ERROR}", reason)
 
 
 def as_vitpipe_error(error: BaseException, node: str, where: str) -> VitpipeError:
@@ -190,8 +202,8 @@ def as_vitpipe_error(error: BaseException, node: str, where: str) -> VitpipeErro
         return Lost(f"run {node}", "this process left the cluster meanwhile", "run the same command again to go on")
     if isinstance(error, MemoryError):
         return StageError(f"run {node}", "the driver ran out of memory", "use a machine with more, or smaller pieces")
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return StorageError(f"run {node}", f"{error.filename or 'a disk'}: {error.strerror}", "free some disk space")
+    if is_full(error):
+        return StorageError(f"run {node}", f"{full_path(error)} is full: {error}", "free space there, then run again")
     found = f"{type(error).__name__}: {error}"
     return VitpipeError(f"run {node}", found, f"this is a bug in vitpipe; the traceback is in {where}")
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from infra.events import StoreEvents
 from infra.lease_state import read_lease
 from infra.storage.opening import open_store
+from infra.storage.spare import SpareRoom, spare_room
 from infra.storage.store import Store
 from pipeline.driver import Driver, Ways
 from pipeline.exporting import exporting
@@ -53,24 +54,38 @@ def run(spec: PipelineSpec, replacing: Sequence[str] = (), ways: Ways = WAYS) ->
     ways.probe()
     inbox: Inbox = Inbox()
     main = threading.current_thread() is threading.main_thread()
-    with Signals() if main else NoSignals() as signals, hold(run, inbox.put, ways.timing, ways.clock) as lease:
+    with (
+        Signals() if main else NoSignals() as signals,
+        hold(run, inbox.put, ways.timing, ways.clock) as lease,
+        spare_room(run) as spare,  # given back before the lease is
+    ):
+        ways.on_lease(lease.fence)
         facts, plan = _accepted(run, spec, replacing, ways, facts.sighted)  # another may have gone on until just now
         if not plan.due:
             return Outcome(plan, facts.records)
         lease.check()
         run.write(SPEC, spec.text.encode())
-        return _walk(spec, run, lease, facts, plan, inbox, signals, ways)
+        return _walk(spec, Held(run, lease, spare), facts, plan, inbox, signals, ways)
+
+
+@dataclass(frozen=True)
+class Held:
+    """A run that is ours."""
+
+    run: Store
+    lease: Lease
+    spare: SpareRoom
 
 
 def _walk(
-    spec: PipelineSpec, run: Store, lease: Lease, facts: Facts, plan: Plan, inbox: Inbox, signals: Signals, ways: Ways
+    spec: PipelineSpec, held: Held, facts: Facts, plan: Plan, inbox: Inbox, signals: Signals, ways: Ways
 ) -> Outcome:
-    with ways.connect(spec.name, _cpus_wanted(spec, plan)) as clusters, exporting(spec.name, run, plan, ways):
+    with ways.connect(spec.name, _cpus_wanted(spec, plan)) as clusters, exporting(spec.name, held.run, plan, ways):
         signals.install()  # ray.init sets its own
         signals.tell(lambda name: inbox.put(Asked(name)))
         if clusters.dashboard_url:
             ways.on_cluster(clusters.dashboard_url)
-        driver = Driver(spec.name, run, lease, clusters, ways)
+        driver = Driver(spec.name, held.run, held.lease, clusters, ways, held.spare)
         return Outcome(plan, Walk(driver, spec.graph, facts, plan, inbox).run())
 
 

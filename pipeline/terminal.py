@@ -27,6 +27,12 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
+def complain(text: str) -> None:
+    """One plain line on standard error, where it is in no JSON's way."""
+    sys.stderr.write(printable(text) + "\n")
+    sys.stderr.flush()
+
+
 def show_error(error: VitpipeError, as_json: bool) -> None:
     """A paragraph on standard error, red where that is a terminal; with `--json` an object on standard output."""
     if as_json:

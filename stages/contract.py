@@ -38,7 +38,7 @@ class Fence(Protocol):
 
 
 class Events(Protocol):
-    """Facts for people, one object in the store each. Picklable."""
+    """Facts for people, one object in the store each; a store that refuses one ends no work. Picklable."""
 
     def emit(self, kind: str, text: str) -> None: ...
 

@@ -22,7 +22,7 @@ from infra.storage.landing import CHUNK_BYTES, Landing
 from infra.storage.names import HIDDEN, checked, checked_prefix
 from infra.storage.store import Digest, Entry, replaced
 
-_TEMPORARY = HIDDEN + "tmp-"
+TEMPORARY = HIDDEN + "tmp-"
 _ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
 
@@ -129,7 +129,7 @@ class LocalStore:
         limit = time.time() + self.clock_ahead_s() - older_than_s  # files bear the times of the store's clock
         removed = 0
         with self._said("sweep", ""):
-            for left in self.root.rglob(f"{_TEMPORARY}*"):
+            for left in self.root.rglob(f"{TEMPORARY}*"):
                 if left.stat().st_mtime < limit:
                     left.unlink(missing_ok=True)
                     removed += 1
@@ -196,7 +196,7 @@ class LocalStore:
     def _place(self, path: str, fill: Callable[[BinaryIO], object], put: Callable[[Path, Path], None]) -> None:
         """Fill a temporary file beside `path`, then put it there in one step."""
         where = self._where(path)
-        temporary = where.with_name(_TEMPORARY + secrets.token_hex(8))
+        temporary = where.with_name(TEMPORARY + secrets.token_hex(8))
         with self._said("write", path):
             try:
                 with open_new(temporary) as file:

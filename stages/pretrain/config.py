@@ -101,6 +101,9 @@ class PretrainResources(Settings):
     hang_timeout_s: int = Field(default=600, ge=1, le=604_800)
     """Seconds for which a rank may be silent or keep the others waiting before it counts as lost: the stacks of all
     ranks go to their logs, and the gang is restarted. A process that does not even answer Ray has 120 at most."""
+    last_save_wait_s: int = Field(default=600, ge=0, le=86400)
+    """Seconds for which the last step's save, and what follows it, is tried again where a full disk or the store
+    refuses it; then the node fails with 7 and names the path. Earlier saves are tried again at the next interval."""
     ledger: bool = False
     """Also write `ledger.jsonl`: the keys of the images that each committed step consumed."""
 

@@ -12,7 +12,7 @@ from typing import Any
 from stages.training import metrics_log
 from stages.training.account import Account
 from stages.training.loop import Facts
-from stages.training.metrics_log import MetricsLog
+from stages.training.metrics_log import Grown, MetricsLog
 from stages.training.steps import EVALUATION, LEDGER, METRICS, TIME
 
 Keys = Callable[[Iterable[int]], list[str]]
@@ -40,11 +40,11 @@ class Notes:
             self.account = Account.resumed(beside[TIME], start)
         if EVALUATION in beside:
             self._evaluation.continue_from(beside[EVALUATION])
-            self._evaluated = max(one["step"] for one in metrics_log.read(self._evaluation.path))
+            self._evaluated = max(one["step"] for one in metrics_log.read(self._evaluation.now))
         if self._ledger is not None and LEDGER in beside:
             self._ledger.continue_from(beside[LEDGER])
         elif self._ledger is not None:
-            for line in metrics_log.read(self.curve.path):
+            for line in metrics_log.read(self.curve.now):
                 self._note_keys(line["step"], "skipped" in line)
 
     def step(self, facts: Facts) -> None:
@@ -61,18 +61,18 @@ class Notes:
     def has_evaluated(self, step: int) -> bool:
         return self._evaluated >= step
 
-    def beside(self, *, stops: bool) -> dict[str, bytes | Path]:
-        """The files to commit; `stops` when training was asked to end here. Those on disk only grow."""
-        files: dict[str, bytes | Path] = {METRICS: self.curve.path, TIME: self.account.encoded(time.time(), stops)}
+    def beside(self, *, stops: bool) -> dict[str, bytes | Grown]:
+        """The files to commit; `stops` when training was asked to end here."""
+        files: dict[str, bytes | Grown] = {METRICS: self.curve.now, TIME: self.account.encoded(time.time(), stops)}
         if self._ledger is not None:
-            files[LEDGER] = self._ledger.path
+            files[LEDGER] = self._ledger.now
         if self._evaluated:
-            files[EVALUATION] = self._evaluation.path
+            files[EVALUATION] = self._evaluation.now
         return files
 
     @property
-    def evaluations(self) -> Path:
-        return self._evaluation.path
+    def evaluations(self) -> Grown:
+        return self._evaluation.now
 
     def _note_keys(self, step: int, skipped: bool) -> None:
         if self._ledger is not None:

@@ -5,7 +5,8 @@ Torch lives here; DeepSpeed, the store's layout and the sample order live behind
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,14 +14,14 @@ from torch import Tensor
 
 from infra.errors import Stopped
 from infra.work import Rank
-from stages.artifacts import File
 from stages.contract import Out
 from stages.images.batch import Batch
 from stages.images.cache import ShardCache
 from stages.images.prefetch import in_order
 from stages.images.train import TrainImages
 from stages.images.watch import ReaderWatch
-from stages.pretrain.job import FINISHED, SPLIT, Job
+from stages.pretrain.finishing import finish, insist
+from stages.pretrain.job import SPLIT, Job
 from stages.pretrain.watch import Watch
 from stages.training import agree, loop
 from stages.training.checkpoint import Checkpoints
@@ -29,6 +30,7 @@ from stages.training.deal import Deal
 from stages.training.engine import Engine, EngineSettings
 from stages.training.losses import loss_fn
 from stages.training.masked import MaskedPatchViT
+from stages.training.metrics_log import Grown
 from stages.training.optimisers import build
 from stages.training.restore import Resumed
 from stages.training.steps import Keep, Place
@@ -47,6 +49,7 @@ def train_rank(job: Job, rank: Rank) -> None:
     """
     out = job.task.out.restarted(rank.restart)
     scratch = job.task.scratch / out.attempt / f"rank-{rank.rank}"  # ranks of one machine share its disk
+    _clear(job.task.scratch, out.earlier, rank)
     try:
         _train(job, rank, out, scratch)
     finally:
@@ -65,6 +68,7 @@ def _train(job: Job, rank: Rank, out: Out, scratch: Path) -> None:
     watch = Watch(job, rank, engine, scratch, images.keys)
     resumed = checkpoints.resume()
     place = _begin(job, rank, resumed, watch)
+    stopping = partial(_stopping, job, rank)
     first_step = resumed.manifest.step if resumed else _continued(job, checkpoints, rank)
     watch.ready()
     rank.reached(first_step)
@@ -76,7 +80,9 @@ def _train(job: Job, rank: Rank, out: Out, scratch: Path) -> None:
                 if facts.settled and _is_saved(facts, job, watch):
                     checkpoints.save(facts.step, facts.samples_seen, watch.beside(facts) | _model(job))
                     place = Place(attempt=out.attempt, step=facts.step)
-                if facts.stop or facts.step == course.total_steps:
+                if facts.step == course.total_steps:
+                    checkpoints.settle(course.resources.last_save_wait_s, stopping)
+                elif facts.stop:
                     checkpoints.settle()
             for saved in checkpoints.news():
                 watch.saved(saved)
@@ -85,7 +91,7 @@ def _train(job: Job, rank: Rank, out: Out, scratch: Path) -> None:
     finally:
         checkpoints.close()
     if rank.rank == 0:
-        _finish(out, scratch, place, watch)
+        insist(partial(finish, out, scratch, place, watch), course.resources.last_save_wait_s, stopping)
 
 
 _AGAIN = "type the same command again to go on"
@@ -95,6 +101,16 @@ def _is_saved(facts: loop.Facts, job: Job, watch: Watch) -> bool:
     """Whether a settled step is a checkpoint: it may only be one that is measured."""
     due = facts.stop is not None or job.course.is_saved_after(facts.step)
     return due and watch.worth_saving(facts)
+
+
+def _clear(scratch: Path, earlier: Sequence[str], rank: Rank) -> None:
+    """Remove what killed ranks of earlier attempts left on this machine's disk; the images stay for all restarts."""
+    if rank.local_rank:
+        return
+    for attempt in earlier:
+        for left in (scratch / attempt, scratch.parent / attempt):
+            if left != scratch:
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def _set_up(job: Job, rank: Rank) -> None:
@@ -177,10 +193,14 @@ def _facts(
         total_steps=course.total_steps,
         lr=course.lr,
         settle_at=lambda step: course.is_saved_after(step) or course.is_evaluated_after(step),
-        stopping=lambda: job.task.fence.stopping() or rank.notice(),
+        stopping=partial(_stopping, job, rank),
         skips=watch.skips,
     )
     return loop.train(engine, _batches(job, engine, images, first_step), loss_fn(course.config.objective), steps)
+
+
+def _stopping(job: Job, rank: Rank) -> str | None:
+    return job.task.fence.stopping() or rank.notice()
 
 
 def _images(job: Job, engine: Engine) -> TrainImages:
@@ -205,7 +225,7 @@ def _batches(job: Job, engine: Engine, images: TrainImages, first_step: int) -> 
     return images.stream(ranges, threads=resources.cpus_per_worker, prefetch=ahead)
 
 
-def _model(job: Job) -> dict[str, bytes | Path]:
+def _model(job: Job) -> dict[str, bytes | Grown]:
     """The architecture, to stand beside the state."""
     model = {"settings": job.model.model_dump(mode="json"), "parameters": _shapes(job)}
     return {"model.json": json.dumps(model, indent=1).encode()}
@@ -215,18 +235,3 @@ def _shapes(job: Job) -> dict[str, list[int]]:
     with torch.device("meta"):  # under ZeRO 3 the engine's own parameters have no shape between passes
         model = _built(job)
     return {name: list(parameter.shape) for name, parameter in model.named_parameters()}
-
-
-def _finish(out: Out, scratch: Path, place: Place | None, watch: Watch) -> None:
-    """Leave the driver what it builds the artifact from."""
-    assert place is not None  # a run has at least one step, and its last is a checkpoint
-    curves: list[File] = [
-        out.upload(path, f"tensorboard/{path.name}") for path in watch.write_tensorboard(scratch / "tensorboard")
-    ]
-    finished = {
-        "attempt": place.attempt,
-        "step": place.step,
-        "files": [file.model_dump() for file in curves],
-        "metrics": watch.totals(),
-    }
-    out.put(FINISHED, json.dumps(finished, indent=1).encode())

@@ -3,17 +3,14 @@
 Rank 0 speaks for all; nothing here touches what is computed.
 """
 
-import logging
 import math
 import resource
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from infra.errors import StorageError
 from infra.work import Rank
 from stages.pretrain.estimate import train_flops
 from stages.pretrain.job import Job
@@ -23,10 +20,8 @@ from stages.pretrain.stragglers import Stragglers
 from stages.training.account import Account
 from stages.training.checkpoint import Saved
 from stages.training.loop import Facts
-from stages.training.metrics_log import read
+from stages.training.metrics_log import Grown, read
 from stages.training.spikes import Spikes
-
-log = logging.getLogger(__name__)
 
 EVERY_S = 1.0
 """Numbers go out at most this often: a step of a small model is shorter than their way out."""
@@ -96,9 +91,9 @@ class Reporter:
             f"{probe} {', '.join(f'{shots}-shot {100 * value:.1f} %' for shots, value in accuracies.items())}"
             for probe, accuracies in found.get("fewshot", {}).items()
         ]
-        self._emit("evaluated", f"step {found['step']}: {'; '.join(words)}")
+        self._job.task.events.emit("evaluated", f"step {found['step']}: {'; '.join(words)}")
 
-    def totals(self, metrics: Path) -> dict[str, float]:
+    def totals(self, metrics: Grown) -> dict[str, float]:
         """Numbers worth a line in the record, over all committed steps."""
         seconds, loss, steps, skipped = 0.0, 0.0, 0, 0
         for fields in read(metrics):
@@ -121,18 +116,18 @@ class Reporter:
         """What a person should know of a step by itself."""
         metrics = self._job.task.metrics
         for rank, words in self._stragglers.add(facts.paces, facts.seconds):
-            self._emit("straggler", f"rank {rank} ({self._ranks[rank]['host']}) is slow: {words}")
+            self._job.task.events.emit("straggler", f"rank {rank} ({self._ranks[rank]['host']}) is slow: {words}")
         if facts.skipped is not None:
             keys = self._keys(facts.skipped.positions[:NAMED_KEYS])
             more = len(facts.skipped.positions) - len(keys)
             names = ", ".join(keys) + (f" and {more} more" if more else "")
-            self._emit("step_skipped", f"step {facts.step}: {facts.skipped}; {names}")
+            self._job.task.events.emit("step_skipped", f"step {facts.step}: {facts.skipped}; {names}")
             metrics.inc("skipped_steps_total")
         elif usual := self._spikes.add(facts.loss):
             batch = self._job.course.config.batch_images
             text = f"step {facts.step}: a loss of {facts.loss:.4g} where {usual:.4g} is usual, for images at positions"
             span = f"{facts.samples_seen - batch}..{facts.samples_seen - 1}"
-            self._emit("loss_spike", f"{text} {span} of the sample order")
+            self._job.task.events.emit("loss_spike", f"{text} {span} of the sample order")
             metrics.inc("loss_spikes_total")
 
     def _tell_time(self, account: Account) -> None:
@@ -148,13 +143,6 @@ class Reporter:
             rank |= {"forward_seconds": pace.forward_seconds, "data_wait_seconds": pace.data_wait_seconds}
             for name in ("forward_seconds", "data_wait_seconds"):
                 self._job.task.metrics.set(f"rank_{name}", rank[name], rank=str(rank["rank"]))
-
-    def _emit(self, kind: str, text: str) -> None:
-        """An event that the store does not take is in the log: the other ranks train on and must not wait for it."""
-        try:
-            self._job.task.events.emit(kind, text)
-        except StorageError as error:
-            log.warning("%s: %s (not in the store: %s)", kind, text, error)
 
     def _set(self, **values: float) -> None:
         """Numbers that are not finite are left at their last value: events tell of them."""

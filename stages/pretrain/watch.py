@@ -20,6 +20,7 @@ from stages.training.account import Account, Cause
 from stages.training.checkpoint import Saved
 from stages.training.engine import Engine
 from stages.training.loop import Facts
+from stages.training.metrics_log import Grown
 from stages.training.restore import Resumed
 from stages.training.skipping import Skips
 from stages.training.steps import METRICS
@@ -71,7 +72,7 @@ class Watch:
         """While steps are being skipped the good checkpoints of before are not to be pushed out by more of the same."""
         return facts.skipped is None or facts.stop is not None or facts.step == self._job.course.total_steps
 
-    def beside(self, facts: Facts) -> dict[str, bytes | Path]:
+    def beside(self, facts: Facts) -> dict[str, bytes | Grown]:
         """The files to commit with a checkpoint."""
         return self._notes.beside(stops=facts.stop is not None)
 
@@ -89,10 +90,10 @@ class Watch:
 
     def totals(self) -> dict[str, float]:
         """Numbers worth a line in the record, over all committed steps."""
-        return self._reporter.totals(self._notes.curve.path) | self._notes.account.totals(time.time())
+        return self._reporter.totals(self._notes.curve.now) | self._notes.account.totals(time.time())
 
     def write_tensorboard(self, folder: Path) -> list[Path]:
-        return metrics_log.write_tensorboard(self._notes.curve.path, folder, self._notes.evaluations)
+        return metrics_log.write_tensorboard(self._notes.curve.now, folder, self._notes.evaluations)
 
     def _measure(self, step: int, samples_seen: int) -> None:
         with self.spending("evaluation"):

@@ -7,16 +7,18 @@ the ranks meet in a process group of their own, so that nothing they do comes be
 import logging
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import torch.distributed as dist
 
-from infra.errors import IntegrityError, StorageError
+from infra.errors import IntegrityError, Stopped, StorageError
 from infra.faults import reach
+from infra.full_disk import full_path
 from infra.work import Rank
 from stages.artifacts import File
 from stages.contract import Events, Out
@@ -24,6 +26,7 @@ from stages.record import records_in
 from stages.training import agree
 from stages.training.background import Background
 from stages.training.engine import Engine
+from stages.training.metrics_log import Grown
 from stages.training.restore import Restore, Resumed
 from stages.training.snapshot import Snapshot
 from stages.training.state_files import LAYOUT, Layout, Run
@@ -34,6 +37,8 @@ log = logging.getLogger(__name__)
 _UPLOADS = 4
 _BEARABLE = (StorageError, IntegrityError)
 """Errors of a save after which training goes on."""
+AGAIN_S = 5.0
+"""Between two tries of a save that is insisted on."""
 _COMMIT_TIMEOUT_S = 3600.0
 """How long one rank's upload may make the others' threads wait; a rank that died ends the wait at once."""
 
@@ -51,11 +56,15 @@ class Saved:
 
 
 @dataclass(frozen=True)
-class _Prefix:
-    """The bytes of a growing file that were there when the step was taken."""
+class _Step:
+    """What is saved beside the state, and since when."""
 
-    path: Path
-    bytes: int
+    step: int
+    samples_seen: int
+    beside: Mapping[str, bytes | Grown]
+    """Of rank 0."""
+    start: float
+    stall: float
 
 
 @dataclass(frozen=True)
@@ -80,6 +89,7 @@ class Checkpoints:
         self._group = group
         self._snapshot = Snapshot(engine, rank.rank)
         self._flight: Background[Saved] | None = None
+        self._last: _Step | None = None
         self._news: list[Saved] = []
 
     def resume(self) -> Resumed | None:
@@ -91,26 +101,39 @@ class Checkpoints:
     def restore(self) -> Restore:
         return Restore(self._engine, self._scratch, self._events, self._rank)
 
-    def save(self, step: int, samples_seen: int, beside: Mapping[str, bytes | Path]) -> None:
+    def save(self, step: int, samples_seen: int, beside: Mapping[str, bytes | Grown]) -> None:
         """Copy the state and leave the rest to a thread: `step-{step}`, with rank 0's files `beside` it.
 
-        Those are name -> content, or a local file that only grows. Waits first for a save that is still under way; one
-        that the store or a disk would not take has cost that step alone, any other error of it is raised here.
+        Waits first for a save that is still under way; one that the store or a disk would not take has cost that step
+        alone, any other error of it is raised here.
         """
         start = time.monotonic()
         self._land()
         self._snapshot.take(step)
         stall = time.monotonic() - start
-        extras: dict[str, bytes | _Prefix] = {}
-        if self._rank.rank == 0:
-            extras = {name: one if isinstance(one, bytes) else _prefix(one) for name, one in beside.items()}
-        self._flight = Background(lambda: self._commit(step, samples_seen, extras, start, stall))
+        self._last = _Step(step, samples_seen, beside if self._rank.rank == 0 else {}, start, stall)
+        self._flight = Background(partial(self._commit, self._last))
 
-    def settle(self) -> None:
-        """Wait until the last save is committed. Raises why it could not be, the same on all ranks."""
-        failed = self._land()
-        if failed is not None:
-            raise failed
+    def settle(self, insist_s: float = 0.0, stopping: Callable[[], str | None] = lambda: None) -> None:
+        """Wait until the last save is committed; one that fails is tried again for `insist_s`, the state unchanged.
+
+        Raises why it could not be, the same on all ranks; Stopped when `stopping` has a reason to end meanwhile.
+        """
+        until = time.monotonic() + insist_s
+        while (failed := self._land()) is not None:
+            if not agree.on_first(partial(self._is_tried_again, failed, until, stopping), self._rank.rank, self._group):
+                raise failed
+            time.sleep(AGAIN_S)
+            assert self._last is not None  # it failed
+            self._flight = Background(partial(self._commit, self._last, again=True))
+
+    def _is_tried_again(self, failed: Exception, until: float, stopping: Callable[[], str | None]) -> bool:
+        if time.monotonic() + AGAIN_S > until:
+            return False
+        if reason := stopping():
+            found = f"asked to end: {reason}; it could not be saved: {failed}"
+            raise Stopped("save the last step", found, "run the same command again: it goes on from the one before")
+        return True
 
     def close(self, wait_s: float = 60.0) -> None:
         """Let a save that is under way end, as well as it can."""
@@ -136,27 +159,24 @@ class Checkpoints:
         self._news.append(flight.result())
         return None
 
-    def _commit(
-        self, step: int, samples_seen: int, extras: Mapping[str, bytes | _Prefix], start: float, stall: float
-    ) -> Saved:
+    def _commit(self, taken: _Step, again: bool = False) -> Saved:
         """In the thread: all of a save that training does not wait for."""
-        place = Place(attempt=self._out.attempt, step=step)
+        step, place = taken.step, Place(attempt=self._out.attempt, step=taken.step)
         try:
-            written = agree.each(lambda: self._upload(step, extras), self._group)
-            manifest = agree.on_first(lambda: self._publish(place, samples_seen, written), self._rank.rank, self._group)
+            written = agree.each(lambda: self._upload(step, taken.beside), self._group)
+            publish = partial(self._publish, place, taken.samples_seen, written)
+            manifest = agree.on_first(publish, self._rank.rank, self._group)
         except _BEARABLE as error:
-            if self._rank.rank == 0:
+            if self._rank.rank == 0 and not again:
                 text = f"step {step} was not saved, training goes on; the next one is tried: {error}"
                 self._events.emit("checkpoint_failed", text)
             raise
-        return Saved(place, manifest, stall, time.monotonic() - start)
+        return Saved(place, manifest, taken.stall, time.monotonic() - taken.start)
 
-    def _upload(self, step: int, extras: Mapping[str, bytes | _Prefix]) -> _Written:
+    def _upload(self, step: int, beside: Mapping[str, bytes | Grown]) -> _Written:
         folder = self._scratch / "save" / f"step-{step}"
-        shutil.rmtree(folder, ignore_errors=True)  # what a failed try left; absent is the rule
-        folder.mkdir(parents=True)
 
-        def put(name: str, content: bytes | _Prefix | None) -> File:
+        def put(name: str, content: bytes | Grown | None) -> File:
             path = f"step-{step}/{name}"
             if isinstance(content, bytes):
                 return self._out.put(path, content)
@@ -164,7 +184,8 @@ class Checkpoints:
             if content is None:
                 digest = self._snapshot.write(local.name, local)
             else:
-                _copy_prefix(content, local)
+                with local.open("wb") as target:
+                    content.copy(target)
                 digest = None
             reach("save:write", step, self._rank.rank)
             file = self._out.upload(local, path)
@@ -174,15 +195,18 @@ class Checkpoints:
             reach("save:upload", step, self._rank.rank)
             return file
 
-        contents: dict[str, bytes | _Prefix | None] = {f"{STATE}/{name}": None for name in self._snapshot.files}
-        contents |= extras
+        contents: dict[str, bytes | Grown | None] = {f"{STATE}/{name}": None for name in self._snapshot.files}
+        contents |= beside
         try:
+            shutil.rmtree(folder, ignore_errors=True)  # what a killed process left; absent is the rule
+            folder.mkdir(parents=True)
             with ThreadPoolExecutor(_UPLOADS) as pool:
                 files = list(pool.map(put, contents.keys(), contents.values()))
         except OSError as error:
-            raise StorageError(f"save step {step} by way of {folder}", str(error), "free space on its disk") from error
+            asked, found = f"save step {step} by way of {folder}", f"{full_path(error, folder)}: {error.strerror}"
+            raise StorageError(asked, found, "free space on its disk") from error
         finally:
-            shutil.rmtree(folder)
+            shutil.rmtree(folder, ignore_errors=True)
         reach("save:uploaded", step, self._rank.rank)
         return _Written(files, self._snapshot.runs)
 
@@ -234,15 +258,3 @@ class Checkpoints:
         for place in unmarked(self._out.node, self._attempts):
             self._out.fence.check()
             self._out.node.write(f"{place.attempt}/{place.mark}", b"")
-
-
-def _prefix(path: Path) -> _Prefix:
-    return _Prefix(path, path.stat().st_size)
-
-
-def _copy_prefix(prefix: _Prefix, local: Path) -> None:
-    with prefix.path.open("rb") as source, local.open("wb") as target:
-        data = source.read(prefix.bytes)
-        if len(data) != prefix.bytes:
-            raise IntegrityError(f"save {prefix.path}", f"{len(data)} of {prefix.bytes} bytes are there", "")
-        target.write(data)

@@ -1,14 +1,60 @@
-"""The training curve: one JSON line per finished step, kept locally and committed with every checkpoint."""
+"""The training curve: one JSON line per finished step, kept locally and committed with every checkpoint.
+
+A disk without room ends no training: lines then wait in memory, and are written once there is room again.
+"""
 
 import json
 import math
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+from infra.errors import IntegrityError, StorageError
+from infra.full_disk import full_path, is_full
 from stages.training.loop import Facts
 from stages.training.measured import measured
 from stages.training.skipping import Skips
+
+WAITING_BYTES = 64 * 2**20
+"""Of one file, at most: some hundred thousand steps of a curve, or a thousand of a ledger with large batches."""
+
+
+@dataclass(frozen=True)
+class Grown:
+    """What a growing file held at one moment: its first bytes, and behind them what waited for room."""
+
+    path: Path
+    size_bytes: int
+    waiting: bytes = b""
+
+    def lines(self) -> Iterator[bytes]:
+        """Each line with its end, also one of which only the beginning had room."""
+        left = self.size_bytes
+        torn = b""
+        if left:
+            with self.path.open("rb") as file:
+                while left and (text := file.readline(left)):
+                    left -= len(text)
+                    torn = text if not left and not text.endswith(b"\n") else b""
+                    if not torn:
+                        yield text
+        if left:
+            raise self._short(left)
+        yield from (torn + self.waiting).splitlines(keepends=True)
+
+    def copy(self, target: BinaryIO) -> None:
+        """Write it to another file. IntegrityError when its beginning is no longer there."""
+        if self.size_bytes:
+            with self.path.open("rb") as file:
+                data = file.read(self.size_bytes)
+            if len(data) != self.size_bytes:
+                raise self._short(self.size_bytes - len(data))
+            target.write(data)
+        target.write(self.waiting)
+
+    def _short(self, missing: int) -> IntegrityError:
+        return IntegrityError(f"read {self.path}", f"{missing} of its {self.size_bytes} bytes are gone", "run again")
 
 
 class MetricsLog:
@@ -17,16 +63,41 @@ class MetricsLog:
     def __init__(self, path: Path) -> None:
         """Begin an empty file; with `continue_from` it goes on from a checkpoint's."""
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"")
+        self._begin()
 
     def continue_from(self, lines: bytes) -> None:
         """Take over the lines of the checkpoint that training resumes from."""
-        self.path.write_bytes(lines)
+        self._begin()
+        self._add(lines)
 
     def add(self, text: str) -> None:
-        with self.path.open("a") as file:
-            file.write(text)
+        """Append, now or when there is room. StorageError when more than `WAITING_BYTES` wait."""
+        self._add(text.encode())
+
+    @property
+    def now(self) -> Grown:
+        """All of it, whether it had room or not."""
+        return Grown(self.path, self._bytes, bytes(self._waiting))
+
+    def _begin(self) -> None:
+        self._bytes = 0
+        self._waiting = bytearray()
+        self.path.unlink(missing_ok=True)
+
+    def _add(self, data: bytes) -> None:
+        self._waiting += data
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("ab", buffering=0) as file:
+                while self._waiting:
+                    written = file.write(self._waiting)
+                    self._bytes += written
+                    del self._waiting[:written]
+        except OSError as error:
+            if not is_full(error) or len(self._waiting) > WAITING_BYTES:
+                found = f"{full_path(error, self.path)}: {error}; {len(self._waiting)} bytes wait to be written"
+                do = "free space there, then run the same command again: it goes on from the last checkpoint"
+                raise StorageError(f"write {self.path}", found, do) from error
 
 
 def line(facts: Facts) -> str:
@@ -62,14 +133,12 @@ def skips(lines: Iterable[bytes]) -> Skips:
     return counted
 
 
-def read(path: Path) -> Iterator[dict[str, Any]]:
+def read(grown: Grown) -> Iterator[dict[str, Any]]:
     """The lines of a `metrics.jsonl`."""
-    with path.open() as file:
-        for text in file:
-            yield json.loads(text)
+    return map(json.loads, grown.lines())
 
 
-def write_tensorboard(metrics: Path, folder: Path, evaluation: Path) -> list[Path]:
+def write_tensorboard(metrics: Grown, folder: Path, evaluation: Grown) -> list[Path]:
     """Write the curves as TensorBoard event files; x is the step, the clock is training time from 0."""
     # tensorboard takes a second to import, and only this needs it
     from torch.utils.tensorboard import SummaryWriter

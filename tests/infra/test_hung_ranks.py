@@ -17,6 +17,7 @@ from test_cluster import Told
 from infra import on_worker
 from infra.capacity import Patience
 from infra.errors import StageError
+from infra.gang_notes import GangNotes
 from infra.gang_watch import GangWatch
 from infra.work import Job
 
@@ -61,11 +62,11 @@ def test_a_hung_rank_is_seen_and_replaced(how: str, ray_session, tmp_path: Path,
 
 @pytest.mark.parametrize(("then", "ends"), [("in step 7", True), ("in step 8", False)])
 def test_the_same_words_are_the_same_failure_at_the_same_step_alone(
-    then: str, ends: bool, monkeypatch: pytest.MonkeyPatch
+    then: str, ends: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Whatever the other rank says about it."""
     monkeypatch.setattr(GangWatch, "_end_hung", lambda *_: None)
-    watch = GangWatch(Job("run", "node"), Patience({}, 1, 0.0, "run"), max_failures=3, hang_timeout_s=60)
+    watch = gang_watch(Job("run", "node"), tmp_path)
     watch.after_worker_group_poll_status(failed("in step 7", port=4711))
     with pytest.raises(StageError, match=r"a bug \(in step 7\)") if ends else nullcontext():
         watch.after_worker_group_poll_status(failed(then, port=4712))
@@ -96,7 +97,7 @@ def test_lack_of_memory_twice_at_one_step_ends_and_losses_do_not(
     events, answers = Told(tmp_path / "events"), iter(places)
     monkeypatch.setattr(GangWatch, "_end_hung", lambda *_: None)
     monkeypatch.setattr(GangWatch, "_place_of_death", lambda *_: next(answers))
-    watch = GangWatch(Job("run", "node", events=events), Patience({}, 1, 0.0, "run"), 3, hang_timeout_s=60)
+    watch = gang_watch(Job("run", "node", events=events), tmp_path)
     watch.after_worker_group_poll_status(died(deaths[0], port=4711))
     with pytest.raises(StageError, match=r"same failure twice: out of memory.*step 7") if ends else nullcontext():
         watch.after_worker_group_poll_status(died(deaths[1], port=4712))
@@ -153,10 +154,18 @@ def test_the_step_of_a_killed_rank_is_still_told(ray_session, tmp_path: Path) ->
 def test_another_number_of_ranks_is_told(before: int, after: int, told: bool, tmp_path: Path) -> None:
     """A gang's first start is none, and neither is one on as many ranks."""
     events = Told(tmp_path / "events")
-    watch = GangWatch(Job("run", "node", events=events), Patience({}, 1, 0.0, "run"), 3, hang_timeout_s=60)
+    watch = gang_watch(Job("run", "node", events=events), tmp_path)
     watch._processes = dict.fromkeys(range(before))
     watch.before_controller_execute_resize_decision(SimpleNamespace(num_workers=after))
     assert [line.startswith(f"resized {before} ranks become {after}") for line in events.lines()] == [True] * told
+
+
+def gang_watch(job: Job, folder: Path) -> GangWatch:
+    """One that goes on with what was counted in this folder before."""
+    notes = GangNotes(folder / "gang.json")
+    if not notes.path.exists():
+        notes.begin()
+    return GangWatch(job, Patience({}, 0, 0.0, "run"), 3, 60, notes)
 
 
 def failed(note: str, port: int) -> SimpleNamespace:

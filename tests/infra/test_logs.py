@@ -1,11 +1,13 @@
 """The log loses no fact and keeps no secret."""
 
 import logging
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 import structlog
+from small_disk import small_disk
 
 from infra import logs
 
@@ -22,13 +24,14 @@ def log_file(tmp_path, restored_logging):
 @pytest.fixture
 def restored_logging():
     root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
+    handlers, level, raising = root.handlers[:], root.level, logging.raiseExceptions
     yield
     for handler in root.handlers[:]:
         if handler not in handlers:
             root.removeHandler(handler)
             handler.close()
     root.setLevel(level)
+    logging.raiseExceptions = raising
     logging.captureWarnings(False)
     structlog.reset_defaults()
     structlog.contextvars.clear_contextvars()
@@ -104,3 +107,56 @@ def test_a_value_can_be_hidden_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "ray-cookie-value" in logs.redact("ray-cookie-value")
     logs.hide("ray-cookie-value")
     assert "ray-cookie-value" not in logs.redact("ray-cookie-value")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_lines_that_a_full_disk_does_not_take_are_counted_not_complained_about(
+    stream: bool, restored_logging: None, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """`/dev/full` is a disk without room."""
+    to = Path("/dev/full").open("w", buffering=1) if stream else Path("/dev/full")  # noqa: SIM115
+    handler = logs.configure(to)
+    for number in range(3):
+        logging.getLogger("infra.test").info("line %d", number)
+    where = "standard error" if stream else "/dev/full"
+    assert handler.told() == f"3 log lines dropped: {where} is full"
+    assert handler.told() is None, "each is told once"
+    if not isinstance(to, Path):
+        with suppress(OSError):  # what Python keeps of the last line
+            to.close()
+    assert capfd.readouterr().err == ""
+
+
+def test_what_was_dropped_does_not_come_late_and_no_line_is_joined_to_a_torn_one(
+    tmp_path: Path, restored_logging: None
+) -> None:
+    with small_disk(tmp_path / "disk", "64k") as disk:
+        path = disk.path / "run.log"
+        handler = logs.configure(path)
+        log = logging.getLogger("infra.test")
+        log.info("before")
+        disk.fill()
+        for _ in range(3):
+            log.info("x" * 5000)
+        disk.make_room()
+        log.info("after")
+        assert handler.told() == f"3 log lines dropped: {path} is full"
+        lines = path.read_text().splitlines()
+        assert "before" in lines[0] and lines[-1].endswith("after [infra.test]") and "x after" not in lines[-1]
+        assert path.stat().st_size < 5000, "nothing that was dropped is written later"
+
+
+@pytest.mark.parametrize("of_a_user", [True, False])
+def test_a_wrong_log_call_costs_a_user_its_line_and_fails_a_test(
+    of_a_user: bool, tmp_path: Path, restored_logging: None, monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """Nothing is printed between a user's lines, and no bug of ours is hidden from these tests."""
+    assert logs.RAISES, "as the tests are set up"
+    monkeypatch.setattr(logs, "RAISES", not of_a_user)
+    handler = logs.configure(tmp_path / "run.log")
+    with nullcontext() if of_a_user else pytest.raises(TypeError, match="not all arguments converted"):
+        logging.getLogger("infra.test").info("no place for it", "argument")
+    logging.getLogger("infra.test").info("the log goes on")
+    assert (tmp_path / "run.log").read_text().count("\n") == 1 and handler.told() is None
+    assert capfd.readouterr().err == "" or not of_a_user

@@ -14,6 +14,7 @@ def test_nccl_settings_give_way_to_the_operators(theirs: str | None, monkeypatch
     context = SimpleNamespace(**{f"get_{name}": lambda number=number: number for name, number in numbers.items()})
     environment = {} if theirs is None else {"NCCL_DEBUG": theirs}
     monkeypatch.setattr(ray.train, "get_context", lambda: context)
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(get_node_id=lambda: "a machine"))
     monkeypatch.setattr(process_group.os, "environ", environment)
     process_group._set_environment("127.0.0.1", 4711, 0, on_cpu=True)
     assert environment["NCCL_DEBUG"] == (theirs or "WARN")

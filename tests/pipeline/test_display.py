@@ -1,6 +1,7 @@
 """What a person sees: tables that move, and the job of a cluster followed to its end."""
 
 import io
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,15 @@ from rich.console import Console
 from tiny_stages import tiny_spec
 
 from infra.errors import Stopped, StorageError
-from infra.events import Event
+from infra.events import Event, StoreEvents
+from infra.storage.opening import open_store
 from infra.submit import JobState
-from pipeline import live
+from pipeline import following, live
 from pipeline.display import duration, plan_lines, plan_table, short, status_lines, status_table
+from pipeline.following import TOLD, Following
 from pipeline.live import LiveRun
 from pipeline.planned import Plan, Planned
+from pipeline.spec import PipelineSpec
 from pipeline.status import NodeStatus, RunStatus
 from pipeline.submission import watch
 from stages.contract import Estimate
@@ -89,6 +93,68 @@ def test_a_log_gets_plain_lines(tmp_path: Path, capsys: pytest.CaptureFixture[st
         watched.ways().on_event(Event("2026-01-01T10:00:00.000Z", 1, "", "takeover", "from another"))
 
     assert capsys.readouterr().out == "10:00:00 run takeover: from another\n"
+
+
+@pytest.fixture
+def at_work(tmp_path: Path) -> PipelineSpec:
+    """A run whose earlier driver left an event of each kind that the terminal shows."""
+    spec = tiny_spec(tmp_path, {"a": {}})
+    for kind in TOLD:
+        StoreEvents(open_store(spec.uri), 1, "a").emit(kind, "of an earlier driver")
+    return spec
+
+
+@pytest.mark.parametrize("person", [True, False], ids=["terminal", "log"])
+def test_what_ranks_and_tasks_tell_is_shown_once_each(
+    person: bool, at_work: PipelineSpec, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever wrote it, while it runs, and in no other driver's name; what the driver told itself not a second time."""
+    monkeypatch.setattr(live, "is_terminal", lambda: person)
+    monkeypatch.setattr(live, "LOOK_S", 0.05)
+    run = open_store(at_work.uri)
+    with LiveRun(at_work) as watched:
+        ways = watched.ways()
+        ways.on_lease(2)
+        for kind in sorted(TOLD):
+            StoreEvents(run, 2, "a").emit(kind, f"{kind} happened")
+        StoreEvents(run, 2, "a").emit("checkpoint_committed", "chatter")
+        own = StoreEvents(run, 2, "a").event("takeover", "heard already")
+        ways.on_event(own)
+        own.write(run)
+        shown = ""
+        for _ in range(200):
+            shown += capsys.readouterr().out
+            if all(f"a {kind}: {kind} happened" in shown for kind in TOLD):
+                break
+            time.sleep(0.05)
+    for kind in TOLD:
+        assert shown.count(f"a {kind}: {kind} happened") == 1, f"{kind}: while it ran, in\n{shown}"
+    everything = shown + capsys.readouterr().out
+    assert "chatter" not in everything and "of an earlier driver" not in everything
+    if not person:  # the table of a person is drawn again and again
+        assert everything.count("heard already") == 1
+
+
+def test_many_of_a_kind_become_one_line(at_work: PipelineSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first at once, the others together, a single one in full; a damaged one is passed over."""
+    run = open_store(at_work.uri)
+    follow = Following(run)
+    follow.begin(2)
+    monkeypatch.setattr(following, "SHARE", 0)
+    for step in range(1, 6):
+        StoreEvents(run, 2, "a").emit("step_skipped", f"step {step}")
+    StoreEvents(run, 2, "b").emit("checkpoint_failed", "step 6")
+    StoreEvents(run, 2, "b").emit("checkpoint_failed", "step 7")
+    run.write("events/99999999999999999999-2-x.json", b"[")
+    assert [text.split(" ", 1)[1] for text in follow.news()] == [
+        "a step_skipped: step 1",
+        "b checkpoint_failed: step 6",
+    ]
+    assert list(follow.news()) == []
+    monkeypatch.setattr(following, "HOLD_S", 0.0)
+    rest = [text.split(" ", 1)[1] for text in follow.news()]
+    assert rest == ["a step_skipped: 4 more, last step 5", "b checkpoint_failed: step 7"]
+    assert list(follow.rest()) == []
 
 
 class FakeJobs:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
+from small_disk import small_disk
 from tiny_stages import HOOKS, in_process, tiny_spec, tiny_ways
 
 from infra.errors import (
@@ -399,3 +400,29 @@ def test_two_drivers_at_once_end_in_one_result(tmp_path: Path) -> None:
         thread.join()
     won = {end for end in ends if end != 5}
     assert len(ends) == 3 and len(won) == 1
+
+
+@pytest.mark.parametrize("spare", [True, False])
+def test_a_store_that_stays_full_leaves_its_reason_and_the_run(
+    spare: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the room that is held for it. Negative control: without, there is none, and the run is left held."""
+    if not spare:
+        monkeypatch.setattr("infra.storage.spare.SpareRoom.take", lambda self: None)
+    heard: list[str] = []
+    with small_disk(tmp_path / "runs", "2m") as disk:
+        HOOKS["sum"] = lambda ctx: disk.fill()
+        with pytest.raises(StorageError, match="No space left") as ended:
+            go(tmp_path, on_event=lambda event: heard.append(f"{event.node} {event.kind}"))
+        assert ended.value.code == 7 and str(disk.path) in str(ended.value)
+        assert "sum failed" in heard, "the terminal is told, whatever the store takes"
+        lease = read_lease(store(tmp_path))
+        assert lease and (lease.holder is None) is spare
+        assert ("failed" in kinds(tmp_path, "sum")) is spare
+        assert store(tmp_path).size("sum/a1/error.json") is not None or not spare
+        if not spare:
+            return
+        disk.make_room()
+        HOOKS.clear()
+        assert go(tmp_path).committed["sum"].record.attempt == "a2"
+        assert not [path for path in disk.path.rglob(".*") if path.is_file() and "lock" not in path.name]

@@ -1,0 +1,43 @@
+"""What ended a process of Ray, in words: whose memory, which machine. Knows no gang and no task."""
+
+import re
+
+_CROWDED = re.compile(
+    r"Memory on the node \(IP: (?P<host>[^,)]+).*?was (?P<used>[\d.]+)GB used / (?P<all>[\d.]+)GB", re.IGNORECASE
+)
+_LARGEST = re.compile(r"PID\s+MEM\(GB\)\s+COMMAND\s*\n\s*(?P<pid>\d+)\s+(?P<gb>[\d.]+)\s+(?P<command>[^\n]+)")
+_COMMAND_CHARS = 60
+
+
+def cause_of_death(error: BaseException) -> BaseException:
+    """What Ray says of a rank's process, which Ray Train wraps; any other error as it is."""
+    return getattr(error, "health_check_failure", error)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Python's, torch's (CPU and GPU) and Ray's ways to say it."""
+    error = cause_of_death(error)
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and ("can't allocate memory" in text or "out of memory" in text)
+
+
+def in_words(error: BaseException) -> str:
+    """One line: kind and first line of what ended a process; of a full memory also where, and who took most of it."""
+    error = cause_of_death(error)
+    text = str(error)
+    first = next((line.strip() for line in text.splitlines() if line.strip()), "")
+    if not out_of_memory(error):
+        return f"{type(error).__name__}: {first}" if first else type(error).__name__
+    where, largest = _CROWDED.search(text), _LARGEST.search(text)
+    if where is None:
+        return f"out of memory: {first}"
+    words = (
+        f"out of memory on {where['host']} ({where['used']} of {where['all']} GB used), ended by Ray's memory monitor"
+    )
+    if largest is None:
+        return words
+    command = largest["command"].strip()
+    short = command if len(command) <= _COMMAND_CHARS else command[:_COMMAND_CHARS] + "..."
+    return f"{words}; most of it by process {largest['pid']}, {largest['gb']} GB: {short}"
