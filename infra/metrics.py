@@ -23,6 +23,7 @@ LABELS = ("run", "node", "rank", "benchmark")
 STATES = ("waiting", "running", "committed", "failed", "blocked")
 """Values of `stage_state`: the position in this list."""
 PORT = 9464
+_AGE = "last_commit_age_seconds"
 
 
 @dataclass(frozen=True)
@@ -162,9 +163,6 @@ def publish(run: str, node: str, metrics: Mapping[str, float], **labels: str) ->
     for name, value in metrics.items():
         check(name, labels)
         _sink.set(name, value, {"run": run, "node": node, **labels})
-
-
-_AGE = "last_commit_age_seconds"
 
 
 def publish_progress(run: str, node: str, progress: Mapping[str, Any]) -> None:

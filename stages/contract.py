@@ -108,8 +108,8 @@ class Out:
         LeaseLost when we do not; IntegrityError when another content stands there.
         """
         self.fence.check()
-        found, do = "another content stands there", "do not write into a run by hand"
-        self._create(self.at(path), data, IntegrityError(f"create {self.node.uri}/{self.at(path)}", found, do))
+        asked, found = f"create {self.node.uri}/{self.at(path)}", "another content stands there"
+        self._create(self.at(path), data, IntegrityError(asked, found, "do not write into a run by hand"))
         return File(path=path, at=self.at(path), bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
 
     def _create(self, at: str, data: bytes, refusal: VitpipeError) -> None:
@@ -182,8 +182,7 @@ class StageContext(TaskContext):
 
     @property
     def task(self) -> TaskContext:
-        fields = {name: getattr(self, name) for name in TaskContext.__dataclass_fields__}
-        return TaskContext(**fields)
+        return TaskContext(**{name: getattr(self, name) for name in TaskContext.__dataclass_fields__})
 
 
 class Inputs:
@@ -200,8 +199,7 @@ class Inputs:
         return found  # type: ignore[return-value]
 
     def maybe(self, name: str, kind: type[A]) -> A | None:
-        found = self.many(name, kind)
-        return found[0] if found else None
+        return next(iter(self.many(name, kind)), None)
 
     def one(self, name: str, kind: type[A]) -> A:
         return self.many(name, kind)[0]

@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import lru_cache
 from hashlib import sha256
 from operator import methodcaller
@@ -137,8 +137,7 @@ class S3Store:
         """Abort uploads in parts that were never completed; how many."""
         query = methodcaller("list_multipart_uploads", Bucket=self.bucket, Prefix=self._root)
         found = self._call("sweep", "", query)
-        # by the clock of the uploads' times, which tells whole seconds
-        now = datetime.fromtimestamp(self._server_s(found), UTC) + timedelta(seconds=0.5)
+        now = datetime.fromtimestamp(self._server_s(found) + 0.5, UTC)  # the uploads' clock, which tells whole seconds
         begun = found.get("Uploads", ())
         old = [part for part in begun if (now - part["Initiated"]).total_seconds() >= older_than_s]
         for part in old:

@@ -30,7 +30,7 @@ from stages.training.metrics_log import Grown
 from stages.training.restore import Restore, Resumed
 from stages.training.snapshot import Snapshot
 from stages.training.state_files import LAYOUT, Layout, Run
-from stages.training.steps import STATE, Keep, Place, StepFile, StepManifest, committed, unmarked
+from stages.training.steps import STATE, Keep, Place, StepFile, StepManifest, committed, discard, mark_committed
 
 log = logging.getLogger(__name__)
 
@@ -241,20 +241,10 @@ class Checkpoints:
         size = sum(file.bytes for file in manifest.files)
         text = f"step {manifest.step}: {len(manifest.files)} files, {size} bytes in {place.folder}"
         self._events.emit("checkpoint_committed", text)
-        self._mark()
         node = self._out.node
+        mark_committed(self._out, self._attempts)
         places = committed(node, self._attempts, lost=True)
         surplus = self._keep.surplus([one for one in places if one.step <= place.step])
         named = {file.at for record in records_in(node) for file in record.files} if surplus else set()
         for old in (one for one in surplus if f"{one.folder}/manifest.json" not in named):
-            first = (f"{old.attempt}/{old.mark}", f"{old.folder}/manifest.json")
-            paths = [entry.path for entry in node.list(f"{old.folder}/")]
-            for path in (*first, *(path for path in paths if path not in first)):
-                self._out.fence.check()
-                node.delete(path)
-
-    def _mark(self) -> None:
-        """On rank 0: say beside each committed step that it was there, also beside those that a killed driver made."""
-        for place in unmarked(self._out.node, self._attempts):
-            self._out.fence.check()
-            self._out.node.write(f"{place.attempt}/{place.mark}", b"")
+            discard(self._out, old)

@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError
 from infra.errors import IntegrityError, UsageError
 from infra.storage.store import Digest, Store
 from stages.artifacts import File, Frozen
+from stages.contract import Out
 from stages.seal import seal_of
 
 SCHEMA = 2
@@ -168,6 +169,22 @@ def committed(node: Store, attempts: Sequence[str], *, lost: bool = False) -> li
     Those deleted by `keep` are not among them; those whose manifest is lost are, if `lost` ones are asked for too.
     """
     return _in_order(_listed(node, attempts, *((_MANIFEST, _MARK) if lost else (_MANIFEST,))), attempts)
+
+
+def mark_committed(out: Out, attempts: Sequence[str]) -> None:
+    """Say beside each committed step that it was there, also beside those that a killed driver made. LeaseLost."""
+    for place in unmarked(out.node, attempts):
+        out.fence.check()
+        out.node.write(f"{place.attempt}/{place.mark}", b"")
+
+
+def discard(out: Out, place: Place) -> None:
+    """Delete a step: first what makes it true, then its files. LeaseLost when we hold the run no longer."""
+    first = (f"{place.attempt}/{place.mark}", f"{place.folder}/manifest.json")
+    paths = [entry.path for entry in out.node.list(f"{place.folder}/")]
+    for path in (*first, *(path for path in paths if path not in first)):
+        out.fence.check()
+        out.node.delete(path)
 
 
 def unmarked(node: Store, attempts: Sequence[str]) -> list[Place]:
