@@ -94,7 +94,7 @@ class Checkpoints:
 
     def resume(self) -> Resumed | None:
         """Load the newest step that is whole, of this attempt and the earlier ones. See `Restore.newest`."""
-        agree.on_first(self._mark, self._rank.rank)
+        agree.on_first(partial(mark_committed, self._out, self._attempts), self._rank.rank)
         return self.restore.newest(self._out.node, self._attempts)
 
     @property
