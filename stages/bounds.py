@@ -39,12 +39,12 @@ Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
 Rate = Annotated[float, Field(gt=0, le=10_000)]
 """A learning rate; SGD's are 0.01 to 10, those of layer-wise optimisers up to some dozens."""
 RateOrNone = Annotated[float, Field(ge=0, le=10_000)]
-Penalty = Annotated[float, Field(gt=0, le=1e12)]
-"""On squared weights; 2^10 and 2^30 are usual ends of a sweep."""
+Penalty = Annotated[float, Field(ge=1e-12, le=1e12)]
+"""On squared weights; 2^-10 and 2^30 are usual ends of a sweep, and double precision sees no smaller one."""
 Share = Annotated[float, Field(gt=0, le=1)]
 Proportion = Annotated[float, Field(gt=0, le=1e12)]
 """Of a mixture: what counts is how many times another's it is."""
 Concentration = Annotated[float, Field(ge=0, le=1_000)]
 """Alpha of a Beta distribution, 0 for none; at 1000 all draws are a half."""
-Epsilon = Annotated[float, Field(gt=0, le=1)]
-"""What keeps a division by a small number bounded."""
+Epsilon = Annotated[float, Field(ge=1e-30, le=1)]
+"""What keeps a division by a small number bounded, in fp32 too."""

@@ -7,7 +7,7 @@ from pydantic import Field, field_validator, model_validator
 
 from infra.errors import UsageError
 from stages.bounds import AnySeed, BatchImages, Cores, Few, Images, Rate, Side
-from stages.images.config import AugmentSettings
+from stages.images.config import AugmentSettings, too_small
 from stages.settings import Duration, PositiveDuration, Settings, TaskResources
 from stages.training.config import Ema
 from stages.training.schedule import ScheduleSettings, in_steps
@@ -89,6 +89,8 @@ class FinetuneConfig(Settings):
             raise UsageError("fine-tune a model", "neither weights nor config.model are given", "give one of them")
         changed = {"classes": classes, "representation": "none", "dropout": self.dropout}
         size = {"image_px": self.image_px or model.image_px}
+        if reason := too_small(self.crop_px, size["image_px"]):
+            raise UsageError(f"fine-tune at {size['image_px']} px", reason, "raise crop_px, or leave it out")
         try:
             return ModelSettings.model_validate({**model.model_dump(), **changed, **size})
         except ValueError as error:
@@ -128,6 +130,8 @@ class FinetuneConfig(Settings):
             raise ValueError(
                 f"crop_px {self.crop_px} has no meaning for crop {self.crop!r}; it belongs to resmall and resize"
             )
+        if reason := too_small(self.crop_px, self.image_px):
+            raise ValueError(f"crop_px: {reason}")
         return self
 
 

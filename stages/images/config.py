@@ -46,6 +46,13 @@ class AugmentSettings(Settings):
         return self.mixup > 0 or self.cutmix > 0
 
 
+def too_small(resize_px: int | None, image_px: int | None) -> str | None:
+    """Why a crop of `image_px` cannot be cut from a side of `resize_px`; None where it can or is not known."""
+    if resize_px is None or image_px is None or resize_px >= image_px:
+        return None
+    return f"a crop of {image_px} px cannot be cut from a side of {resize_px} px"
+
+
 def before_crop_px(image_px: int) -> int:
     """Side to resize to before a crop of `image_px`: the authors' 256 for 224 (8/7) and 448 for 384."""
     return 448 if image_px == 384 else round(image_px * 8 / 7)

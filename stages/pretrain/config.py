@@ -7,7 +7,7 @@ from pydantic import Field, field_validator, model_validator
 
 from infra.errors import UsageError
 from stages.bounds import BatchImages, Bytes, Cores, Few, FewOrNone, Proportion, Seed, Workers
-from stages.images.config import AugmentSettings
+from stages.images.config import AugmentSettings, too_small
 from stages.images.shares import block_counts
 from stages.settings import PositiveDuration, Settings
 from stages.training.config import Ema, EvaluateSettings, ObjectiveSettings, OptimizerSettings
@@ -162,6 +162,10 @@ def check(config: PretrainConfig, resources: PretrainResources) -> list[str]:
         wrong.append(f"workers [{resources.least_workers}, {resources.most_workers}]: the first is the least of them")
     if resources.offload == "cpu" and resources.zero == 0:
         wrong.append("offload cpu moves what ZeRO splits, and zero is 0: set zero to 1 or more")
+    if config.augment.crop in ("resmall", "resize") and (
+        reason := too_small(config.augment.resize_px, config.model.image_px)
+    ):
+        wrong.append(f"augment.resize_px: {reason}")
     return (
         wrong
         + _too_long(config)

@@ -9,59 +9,23 @@ from typing import Any
 
 import pytest
 from number_places import Place, completed, number_places
+from one_of_each import NODES, Nodes, beside, changed
 from photos import encoded, picture
 from safetensors.torch import save_file
 from tars import samples, tar
 from tiny_vit import random_state, tiny
 
+from infra.errors import UsageError
 from pipeline import cli
 from pipeline.catalog import CATALOG
 from pipeline.text.problems import Mark, Problems
 from pipeline.text.typed import settings
 from pipeline.text.yaml_source import Value
 from stages.contract import Estimate
-from stages.finetune.config import FinetuneResources
+from stages.finetune.config import FinetuneConfig, FinetuneResources
 from stages.settings import MOST, Duration, Settings
 from stages.training.schedule import ScheduleSettings, in_steps, lr_at
 
-NODES: dict[str, dict[str, Any]] = {
-    "data": {
-        "stage": "ingest",
-        "config": {
-            "source": {"kind": "glyphs", "classes": 4, "images_per_class": 20, "image_px": 8},
-            "splits": {"train": 0.8, "test": 0.2},
-        },
-    },
-    "backbone": {
-        "stage": "pretrain",
-        "needs": {"shards": "data", "probes": "data"},
-        "config": {
-            "model": {"variant": {"layers": 1, "width": 8, "mlp": 8, "heads": 1, "patch_px": 4}, "image_px": 8},
-            "batch_images": 8,
-            "total": "50 epochs",
-            "evaluate": {"every": "5 epochs"},
-        },
-    },
-    "weights": {"stage": "convert", "needs": {"checkpoint": "backbone"}, "config": {}},
-    "foreign": {"stage": "convert", "config": {"source": {"path": "model.safetensors", "heads": 4}}},
-    "transfer": {
-        "stage": "finetune",
-        "needs": {"data": "data", "weights": "weights"},
-        "config": {"batch_images": 8, "total": "50 epochs", "peak_lr": 0.1},
-    },
-    "scratch": {
-        "stage": "finetune",
-        "needs": {"data": "data"},
-        "config": {
-            "batch_images": 8,
-            "total": "50 epochs",
-            "peak_lr": 0.1,
-            "model": {"variant": {"layers": 1, "width": 8, "mlp": 8, "heads": 1, "patch_px": 4}, "image_px": 8},
-        },
-    },
-    "probe": {"stage": "evaluate", "needs": {"data": "data", "weights": "weights"}, "config": {"method": "fewshot"}},
-    "table": {"stage": "report", "needs": {"scores": "probe", "checkpoint": "backbone"}, "config": {}},
-}
 SECTIONS = [(node, section) for node in NODES for section in ("config", "resources")]
 ABSURD = (-1, 0, 10**18, 1e18, 1e308, -1e308, 5e-324, math.nan, math.inf, -math.inf, ".nan", ".inf", "nan")
 DO = "give it a type of stages/bounds.py, or Field(ge=..., le=...) where its meaning is its own"
@@ -70,35 +34,6 @@ DO = "give it a type of stages/bounds.py, or Field(ge=..., le=...) where its mea
 def class_of(node: str, section: str) -> type[Settings]:
     stage = CATALOG[NODES[node]["stage"]]
     return stage.config_class() if section == "config" else stage.resources_class()
-
-
-Nodes = dict[str, dict[str, Any]]
-
-
-def changed(node: str, **sections: Any) -> Nodes:
-    return {**NODES, node: {**NODES[node], **sections}}
-
-
-def beside(node: str, section: str, filled: list[Any]) -> Nodes:
-    """The node once for each of these sections, and each time all that depends on it."""
-    chain = {node}
-    for name, one in NODES.items():
-        if chain.intersection(_named(one.get("needs", {}))):
-            chain.add(name)
-    nodes = dict(NODES)
-    for number, content in enumerate(filled):
-        for name in NODES:
-            if name in chain:
-                needs = {
-                    key: f"{ref}-{number}" if ref in chain else ref for key, ref in NODES[name].get("needs", {}).items()
-                }
-                nodes[f"{name}-{number}"] = {**NODES[name], **({"needs": needs} if needs else {})}
-        nodes[f"{node}-{number}"][section] = content
-    return nodes
-
-
-def _named(needs: dict[str, str]) -> set[str]:
-    return set(needs.values())
 
 
 @pytest.fixture
@@ -179,6 +114,13 @@ def test_no_number_that_is_accepted_crashes_a_plan(node: str, section: str, plan
         ("backbone", "config", "total", "1000000000000 epochs", "at most 1000000 epochs, not '1000000000000 epochs'"),
         ("backbone", "config", "optimizer", {"peak_lr": 1e308}, "should be less than or equal to 10000, not 1e+308"),
         ("probe", "config", "image_px", 10**18, "should be less than or equal to 16384, not 1000000000000000000"),
+        (
+            "backbone",
+            "config",
+            "augment",
+            {"crop": "resize", "resize_px": 7},
+            "of 8 px cannot be cut from a side of 7 px",
+        ),
         ("probe", "config", "seeds", [-1], "should be greater than or equal to 0, not -1"),
     ],
 )
@@ -220,6 +162,15 @@ def test_numbers_that_are_absurd_together_are_planned_or_refused(plan: Callable[
     ]
     for one, other in itertools.combinations_with_replacement(most, 2):
         assert plan({name: {**node, **one.get(name, {}), **other.get(name, {})} for name, node in NODES.items()}) == ""
+
+
+def test_a_crop_larger_than_the_side_it_is_cut_from_is_told_before_a_training(plan: Callable[..., str]) -> None:
+    crop = {**NODES["scratch"]["config"], "crop": "resmall", "crop_px": 7}
+    said = plan(changed("scratch", config={**crop, "image_px": 8}))
+    assert "crop_px: a crop of 8 px cannot be cut from a side of 7 px" in json.loads(said)["error"]["found"]
+    config = FinetuneConfig.model_validate(crop)
+    with pytest.raises(UsageError, match="A crop of 8 px cannot be cut from a side of 7 px"):
+        config.architecture(None, 4)
 
 
 def test_a_length_that_rounds_to_no_step_divides_nothing() -> None:
