@@ -3,7 +3,7 @@
 By names and sizes; a time that differs is a hint; digests are compared when they are asked for.
 """
 
-import os
+from importlib.metadata import version
 
 from infra.errors import IntegrityError, NotFound, UsageError, VitpipeError
 from stages.artifacts import ShardSet
@@ -25,7 +25,7 @@ def look(config: IngestConfig, resources: IngestResources, shards: ShardSet, rec
         found = _by_names(config, shards, record) if shards.has(INVENTORY) else _by_listing(config, shards, digests)
         if not digests or found.changes:
             return found
-        return _by_digests(config, shards)
+        return _by_digests(config, shards, record)
     except IntegrityError as error:
         return Sighted.unseen(f"{error.asked}: {error.found}; `vitpipe artifacts verify` tells what else is damaged")
     except VitpipeError as error:
@@ -75,7 +75,7 @@ def _by_listing(config: IngestConfig, shards: ShardSet, digests: bool) -> Sighte
         try:
             listing = tree.listing().part(source.limit, source.subset)
         except UsageError as error:
-            if not os.path.isdir(source.root) or not any(tree.candidates()):
+            if not any(tree.candidates()):  # raises for a root that is not there
                 raise
             return Sighted.other(f"it can no longer be listed: {error.found}")
         if listing.sha256 == shards.listing_sha256:
@@ -88,7 +88,7 @@ def _by_listing(config: IngestConfig, shards: ShardSet, digests: bool) -> Sighte
     return Sighted()
 
 
-def _by_digests(config: IngestConfig, shards: ShardSet) -> Sighted:
+def _by_digests(config: IngestConfig, shards: ShardSet, record: Record) -> Sighted:
     try:
         listing = listed(config)
     except (UsageError, IntegrityError) as error:
@@ -96,8 +96,15 @@ def _by_digests(config: IngestConfig, shards: ShardSet) -> Sighted:
     checked = compared_by_digest(config, listing, shards)
     what = f"{checked.images} images of {place(config)} by digest"
     if checked.difference.differs:
-        return Sighted.other(checked.difference.text(what), by_digest=True)
+        return Sighted.other(checked.difference.text(what) + _made_otherwise(config, record), by_digest=True)
     if checked.other_classes:
         return Sighted.other(f"its images or their classes are read otherwise, of {what}", by_digest=True)
     unknown = f", but {checked.unknown} that the shards do not hold" if checked.unknown else ""
     return Sighted(note=f"the source is as it was ingested, {what}{unknown}", is_loud=bool(checked.unknown))
+
+
+def _made_otherwise(config: IngestConfig, record: Record) -> str:
+    """Where Pillow makes the bytes that are compared, and it is another than it was: words about that."""
+    makes = config.reencode or config.restart_intervals or not isinstance(config.source, FolderSource | FilesSource)
+    then, now = record.versions.get("pillow", ""), version("pillow")
+    return f"; they were made by pillow {then}, here is {now}" if makes and then != now else ""

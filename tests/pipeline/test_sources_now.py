@@ -17,7 +17,7 @@ from tiny_stages import STAGES, in_process
 from infra.storage.local import LocalStore
 from pipeline import cli, runner
 from pipeline.catalog import CATALOG
-from stages.ingest import source_files
+from stages.ingest import source_digits, source_files
 from stages.ingest.inventory import INVENTORY, MARKS
 
 Vitpipe = Callable[..., tuple[int, str, str]]
@@ -282,6 +282,13 @@ def test_shards_of_earlier_versions_are_compared_as_far_as_they_tell(
     found = planned(vitpipe, "--verify-sources")["shards"]
     assert found["action"] == "reuse" and "by digest" in found["source"]
     if make is digits:
+        monkeypatch.setattr(source_digits, "LEVELS", 15)
+        fields["versions"]["pillow"] = "1.0"
+        path.write_text(json.dumps(fields))
+        found = planned(vitpipe, "--verify-sources")["shards"]
+        assert (
+            "0 added, 0 gone, 20 changed of 20 images" in found["source"] and "pillow 1.0, here is" in found["source"]
+        )
         return
     victim = next(path for folder in ("user", "in") for path in sorted((tmp_path / folder).rglob("*.*")) if path)
     if "class" in str(victim):
