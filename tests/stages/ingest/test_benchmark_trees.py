@@ -176,3 +176,30 @@ def test_caltech101_trains_on_thirty_of_a_class(tmp_path, monkeypatch):
     drawn = {name for name, told in found.items() if told[0] == "test"}
     assert len({name.rsplit("/", 1)[1] for name in drawn}) > 10, "not the same number of every class"
     assert drawn == {name for name, told in found_in(source).items() if told[0] == "test"}
+
+
+BIRDS = {
+    "images": "1 001.A/a.jpg\n2 002.S/b.jpg\n",
+    "image_class_labels": "1 1\n2 2\n",
+    "train_test_split": "1 1\n2 0\n",
+    "classes": "1 001.A\n2 002.S\n",
+}
+PETS = {"annotations__trainval": "Bengal_7 1 1 1\n", "annotations__test": "great_dane_1 2 2 1\n"}
+
+
+@pytest.mark.parametrize(
+    ("name", "lists", "found"),
+    [
+        ("oxford_iiit_pet", PETS | {"annotations__test": "great_dane_1 1 2 1\n"},
+         "class 1 is 'great dane' there, and 'Bengal' before"),
+        ("caltech_birds2011", BIRDS | {"classes": "1 001.A\n3 002.S\n"}, "not numbered from 1 without gaps"),
+        ("caltech_birds2011", BIRDS | {"image_class_labels": "1 1\n2 3\n"}, r"classes \(2,\), numbers end at 1"),
+        ("caltech_birds2011", BIRDS | {"classes": "1 001.A\n2 001.A\n"}, "two of its classes have one name: '001.A'"),
+    ],
+)  # fmt: skip
+def test_lists_that_name_a_number_twice_or_not_at_all(tmp_path, monkeypatch, name, lists, found):
+    write_text(tmp_path, **lists)
+    write_images(tmp_path, "images/001.A/a.jpg", "images/002.S/b.jpg", "images/Bengal_7.jpg", "images/great_dane_1.jpg")
+    source = official(monkeypatch, name, tmp_path, {"train": 1, "test": 1}, num_classes=2)
+    with pytest.raises(IntegrityError, match=f"(?i){found}"):
+        source.listing()
