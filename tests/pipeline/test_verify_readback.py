@@ -42,7 +42,7 @@ def test_sound_shards_are_read_back_without_torch(config: dict[str, Any], run: s
     assert "all as recorded" in out and "3 shards, read by webdataset as their indexes say" in out
     found = json.loads(verify("--readback", "--json"))
     assert [one["path"] for one in found["read_back"]] == [f"train-{number:06d}.tar" for number in range(3)]
-    assert {one["problem"] for one in found["read_back"]} == {None} and len(found["files"]) == 9
+    assert {one["problem"] for one in found["read_back"]} == {None} and len(found["files"]) == 10
 
 
 def test_a_false_label_that_the_record_vouches_for_is_8(
