@@ -31,10 +31,7 @@ class Fence(Protocol):
         """
 
     def stopping(self) -> str | None:
-        """Why someone wants us to end (SIGTERM, `stop`, preemption), or None. Cheap: polled every step.
-
-        LeaseLost when another driver holds the run.
-        """
+        """Why we are to end (SIGTERM, `stop`, preemption), or None; polled every step. LeaseLost to another driver."""
 
 
 class Events(Protocol):
