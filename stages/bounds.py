@@ -27,7 +27,7 @@ FewOrNone = Annotated[int, Field(ge=0, le=1_000_000)]
 Step = Annotated[int, Field(ge=1, le=1_000_000_000_000)]
 Bytes = Annotated[int, Field(ge=1, le=1_000_000_000_000_000)]
 """A petabyte."""
-Workers = Annotated[int, Field(ge=1, le=100_000)]
+Workers = Annotated[int, Field(ge=1, le=1_048_576)]
 Cores = Annotated[int, Field(ge=1, le=4_096)]
 """CPU cores, or threads, of one machine."""
 
@@ -36,9 +36,9 @@ AnySeed = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
 Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
 """A seed that numpy takes as it is: no negative one."""
 
-Rate = Annotated[float, Field(gt=0, le=10_000)]
-"""A learning rate; SGD's are 0.01 to 10, those of layer-wise optimisers up to some dozens."""
-RateOrNone = Annotated[float, Field(ge=0, le=10_000)]
+Rate = Annotated[float, Field(gt=0, le=1e30)]
+"""A learning rate that fp32 holds, whatever it is multiplied by. One that diverges is an outcome, not a mistake."""
+RateOrNone = Annotated[float, Field(ge=0, le=1e30)]
 Penalty = Annotated[float, Field(ge=1e-12, le=1e12)]
 """On squared weights; 2^-10 and 2^30 are usual ends of a sweep, and double precision sees no smaller one."""
 Share = Annotated[float, Field(gt=0, le=1)]

@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, get_args
 
@@ -92,6 +93,7 @@ def _explain(error: ErrorDetails, steps: Steps, value: Value, cls: type[Settings
 
 def _words(error: ErrorDetails) -> str:
     text = error["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
+    text = re.sub(r"\d{20,}", lambda digits: f"{float(digits[0]):g}", text)  # 1e30 is written out
     return text.replace("a valid array", "a list").replace("a valid tuple", "a list").replace("an object", "a mapping")
 
 
