@@ -34,6 +34,7 @@ from infra.storage.local import LocalStore
 from pipeline import runner
 from pipeline.lease import hold, request_stop
 from pipeline.runner import Outcome, run
+from stages.seal import sealed
 
 QUICK = Timing(renew_s=0.02, watch_s=0.5, commit_s=100, poll_s=0.02, look_s=0.02)
 CHAIN = {"a": {"value": 2}, "b": {"value": 3}, "sum": {"stage": "add", "needs": {"shards": ("a", "b")}}}
@@ -233,7 +234,7 @@ def test_two_drivers_of_one_fence_meet_at_the_attempt(tmp_path: Path) -> None:
     def double(ctx: Any) -> None:
         header = json.loads(store(tmp_path).read("a/a1/attempt.json"))
         assert header["holder"] == json.loads(store(tmp_path).read("lease.json"))["holder"]["id"]
-        store(tmp_path).write("sum/a1/attempt.json", json.dumps({**header, "holder": "another"}).encode())
+        store(tmp_path).write("sum/a1/attempt.json", sealed({**header, "holder": "another"}))
 
     HOOKS["a"] = double
     with pytest.raises(LeaseLost, match="same fence"):

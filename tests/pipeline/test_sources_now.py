@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from pipeline import cli, runner
 from pipeline.catalog import CATALOG
 from stages.ingest import source_digits, source_files
 from stages.ingest.inventory import INVENTORY, MARKS
+from stages.seal import SEAL
 
 Vitpipe = Callable[..., tuple[int, str, str]]
 Change = Callable[[Path], None]
@@ -265,6 +267,19 @@ def test_what_became_of_other_sources(
         assert code == 3 and "1 changed of 18 images" in err
 
 
+def of_an_earlier_version(tmp_path: Path, **changed: object) -> None:
+    """The records as a version wrote them that knew neither seals nor inventories."""
+    shards, taker = (tmp_path / "runs/tiny" / node / "record.json" for node in ("shards", "sum"))
+    fields = {**json.loads(shards.read_text()), "schema": 1, **changed}
+    fields.pop(SEAL, None)
+    fields["files"] = [file for file in fields["files"] if file["path"] != INVENTORY]
+    shards.write_text(json.dumps(fields))
+    took = {**json.loads(taker.read_text()), "schema": 1}
+    took.pop(SEAL, None)
+    took["inputs"]["shards"][0]["record_sha256"] = sha256(shards.read_bytes()).hexdigest()
+    taker.write_text(json.dumps(took))
+
+
 @pytest.mark.parametrize("make", [lambda at: photo_folder(at / "user") and FOLDER, packed, mnist, digits])
 def test_shards_of_earlier_versions_are_compared_as_far_as_they_tell(
     make: Callable[[Path], str], tmp_path: Path, vitpipe: Vitpipe, monkeypatch: pytest.MonkeyPatch
@@ -273,18 +288,13 @@ def test_shards_of_earlier_versions_are_compared_as_far_as_they_tell(
     if make is mnist:
         official(monkeypatch, "mnist", tmp_path / "user", {"train": 20, "test": 10})
     assert vitpipe("run", "tiny.yaml")[0] == 0
-    path = tmp_path / "runs/tiny/shards/record.json"
-    fields = json.loads(path.read_text())
-    fields["files"] = [file for file in fields["files"] if file["path"] != INVENTORY]
-    path.write_text(json.dumps(fields))
-
+    of_an_earlier_version(tmp_path)
     assert planned(vitpipe)["shards"]["action"] == "reuse"
     found = planned(vitpipe, "--verify-sources")["shards"]
     assert found["action"] == "reuse" and "by digest" in found["source"]
     if make is digits:
         monkeypatch.setattr(source_digits, "LEVELS", 15)
-        fields["versions"]["pillow"] = "1.0"
-        path.write_text(json.dumps(fields))
+        of_an_earlier_version(tmp_path, versions={"pillow": "1.0"})
         found = planned(vitpipe, "--verify-sources")["shards"]
         assert (
             "0 added, 0 gone, 20 changed of 20 images" in found["source"] and "pillow 1.0, here is" in found["source"]
@@ -312,9 +322,12 @@ def test_what_is_damaged_or_lost_of_an_inventory_is_told(tmp_path: Path, vitpipe
     for damage, words in (
         (lambda: (attempt / MARKS).write_bytes(b"cut"), "the times that they had are damaged"),
         (lambda: (attempt / MARKS).unlink(), "the times that they had are lost"),
-        (lambda: (attempt / INVENTORY).write_bytes(b"cut"), "the record says"),
+        (lambda: (attempt / INVENTORY).write_bytes(bytes((attempt / INVENTORY).stat().st_size)), "the record says"),
     ):
         damage()
         code, out, _ = vitpipe("run", "tiny.yaml")
         assert code == 0 and "0 of 2 nodes run" in out and words in out
     assert vitpipe("artifacts", "verify", "tiny.yaml")[0] == 8
+    (attempt / INVENTORY).write_bytes(b"cut")
+    code, _, err = vitpipe("run", "tiny.yaml")
+    assert code == 8 and INVENTORY in err and "the record says" in err
