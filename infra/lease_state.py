@@ -130,7 +130,7 @@ class LeaseState:
             raise IntegrityError(
                 f"read {run}/{LEASE}",
                 f"it is damaged: {error!r}",
-                "make sure that no driver runs, then write its `holder` as null",
+                "make sure that no driver runs, then delete that file: the next run takes a fence above all attempts",
             ) from error
 
 

@@ -82,6 +82,7 @@ def refusal(plan: Plan, uri: str) -> VitpipeError | None:
     of_source = [change for change in changes if change.startswith(OF_SOURCE)]
     if of_source:
         do += ", or put the files back, or set `resources.trust_source: true` to keep what was taken from them"
+        do += " (`--verify-sources` looks all the same)"
     if any(change.startswith("config.total ") for change in changes):
         do += ", or train on in a new node with `needs: {continue: ...}`"
     what = "the source is other data than" if len(of_source) == len(changes) else "the recipe differs from"

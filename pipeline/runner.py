@@ -49,6 +49,9 @@ def run(spec: PipelineSpec, replacing: Sequence[str] = (), ways: Ways = WAYS) ->
     for planned in plan.nodes.values():
         if planned.source and planned.source.is_loud:
             ways.on_note(f"{planned.node}: {planned.source.note}")
+    for name in replacing:
+        if all(plan.nodes[id].action == "reuse" for id in spec.graph.named(name)):
+            ways.on_note(f"{name}: nothing to replace, what is committed is what is asked for")
     if not plan.due:
         return Outcome(plan, facts.records)
     ways.probe()

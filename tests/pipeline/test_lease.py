@@ -58,6 +58,20 @@ def test_the_fence_grows_and_the_file_stays(run: Store, time: FakeClock) -> None
     assert time.slept == []
 
 
+@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"holder": null}', b'{"fence": "x", "beat": 1, "holder": null}'])
+def test_a_lost_lease_is_taken_above_all_attempts_and_that_is_the_remedy_for_a_damaged_one(
+    run: Store, time: FakeClock, damage: bytes
+) -> None:
+    for path in ("net/a3/attempt.json", "net/a12.2/metrics.jsonl", "fan/one/a7/attempt.json", "net/record.9.json"):
+        run.write(path, b"{}")
+    acquire(run, clock=time.clock).end()
+    run.write(LEASE, damage)
+    with pytest.raises(IntegrityError, match="delete that file"):
+        acquire(run, clock=time.clock)
+    run.delete(LEASE)
+    assert acquire(run, clock=time.clock).fence == 13
+
+
 def test_a_moving_lease_is_left_alone(run: Store, time: FakeClock) -> None:
     first = acquire(run, clock=time.clock)
     time.meanwhile = itertools.chain([lambda: None] * 4, [first.renew])

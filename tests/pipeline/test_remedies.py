@@ -24,6 +24,11 @@ from stages.images.split import Split
 ROOT = Path(__file__).parents[2]
 NAMES_ONE = re.compile(r"(?:^|\b(?:or|and|then) |[,;] )(?:remove|delete|discard|erase|wipe|move|overwrite)\b|--replace")
 KNOWN = {
+    "infra/lease_state.py": {
+        "make sure that no driver runs, then delete that file: the next run takes a fence above all attempts": (
+            "test_a_lost_lease_is_taken_above_all_attempts_and_that_is_the_remedy_for_a_damaged_one"
+        )
+    },
     "pipeline/attempts.py": {
         "restore it from a copy, or move ": "an attempt that no record names: the drill",
         "restore it from a copy, or remove ": "attempt.json alone, where a record says the same: the drill",

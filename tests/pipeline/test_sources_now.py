@@ -134,6 +134,9 @@ def test_what_became_of_a_folder(
     assert code == 3 and told in err
     assert all(remedy in err for remedy in ("another `name`", "--replace shards", "trust_source", "put the files back"))
     assert vitpipe("run", "tiny.yaml", "nodes.shards.resources.trust_source=true")[0] == 0
+    trusting = ("run", "tiny.yaml", "nodes.shards.resources.trust_source=true")
+    assert "shards: nothing to replace" in vitpipe(*trusting, "--replace", "shards")[1]
+    assert "`--verify-sources` looks all the same" in vitpipe(*trusting, "--verify-sources")[2]
     assert records(tmp_path) == before
     if name == "added outside the classes":  # an ingest would not take it
         assert vitpipe("run", "tiny.yaml", "--replace", "shards")[0] == 2 and records(tmp_path) == before
