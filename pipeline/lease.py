@@ -206,7 +206,7 @@ def acquire(run: Store, timing: Timing = TIMING, clock: Clock = CLOCK) -> Lease:
 
 
 def _highest_fence(run: Store) -> int:
-    """Of the attempts in a run without a lease: none in a new one, else its lease was lost, and its numbers count on."""
+    """Of the attempts in a run without a lease: none in a new one, else its lease was lost and its numbers go on."""
     attempts = (name for node in contents(run).values() for name in node.attempts)
     return max((int(name.removeprefix("a").partition(".")[0]) for name in attempts), default=0)
 

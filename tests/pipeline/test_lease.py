@@ -58,7 +58,9 @@ def test_the_fence_grows_and_the_file_stays(run: Store, time: FakeClock) -> None
     assert time.slept == []
 
 
-@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"holder": null}', b'{"fence": "x", "beat": 1, "holder": null}'])
+@pytest.mark.parametrize(
+    "damage", [b"", b"{", b"[]", b'{"holder": null}', b'{"fence": "x", "beat": 1, "holder": null}']
+)
 def test_a_lost_lease_is_taken_above_all_attempts_and_that_is_the_remedy_for_a_damaged_one(
     run: Store, time: FakeClock, damage: bytes
 ) -> None:
