@@ -82,6 +82,10 @@ class Ways:
     """Nodes that were asked to end have this long before they are abandoned; a second signal cuts it short."""
 
 
+_LAST_WORDS = ("failed", "preempted")
+"""Kinds of events for which room is held on the disk of a run."""
+
+
 @dataclass(frozen=True)
 class Driver:
     """One driver's hold on one run."""
@@ -100,9 +104,17 @@ class Driver:
         event = self.events(node).event(kind, text)
         self.ways.on_event(event)  # before others can see it: who listens here has heard of all that it finds there
         try:
-            event.write(self.run)
+            self._write(event)
         except StorageError as error:
             log.warning("this event is not in the store: %s", error)
+
+    def _write(self, event: Event) -> None:
+        try:
+            event.write(self.run)
+        except StorageError:
+            if event.kind not in _LAST_WORDS or not self.spare.give_back():
+                raise
+            event.write(self.run)
 
     def events(self, node: str) -> StoreEvents:
         return StoreEvents(self.run, self.lease.fence, node)

@@ -37,7 +37,15 @@ def is_local(place: str) -> bool:
 
 def absolute_place(place: str, folder: Path) -> str:
     """A local folder or file of source data as an absolute path; addresses stay."""
-    return place if "://" in place or not place else os.path.abspath(folder / Path(place).expanduser())
+    return place if "://" in place or not place else os.path.abspath(folder / _at_home(place))
+
+
+def _at_home(place: str) -> str:
+    """With `~` and `~user` put in; as it stands where there is no such user."""
+    try:
+        return os.path.expanduser(place)
+    except ValueError:  # what follows the `~` can be nobody's name
+        return place
 
 
 def place_paths(settings: type[Settings]) -> dict[tuple[str, ...], Place]:

@@ -14,7 +14,7 @@ _VALUE = re.compile(
     r"|-----BEGIN [A-Z ]*PRIVATE KEY"
     r"|\bhf_[A-Za-z0-9]{20,}|\bgh[pousr]_[A-Za-z0-9]{20,}|\bgithub_pat_\w{20,}|\bsk-[A-Za-z0-9_-]{20,}"
     r"|\bxox[abprs]-[\w-]{10,}|\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]+|\bBearer\s+\S{8,}"
-    r"|[a-z0-9+]+://[^/\s@]*:[^/\s@]*@",  # user:password@host
+    r"|(?<=[a-z0-9+])://[^/\s@:]*:[^/\s@]*@",  # user:password@host
     re.IGNORECASE,
 )
 _OPAQUE = re.compile(r"(?<![A-Za-z0-9/+=])[A-Za-z0-9/+]{40}(?![A-Za-z0-9/+=])")

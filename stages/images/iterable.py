@@ -7,6 +7,7 @@ integer, the samples seen.
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
@@ -55,13 +56,22 @@ class ShardStream(IterableDataset[tuple[Tensor, Tensor]]):
     world_size: int = 1
 
     def __post_init__(self) -> None:
-        if self.batch_images % self.world_size or not 0 <= self.rank < self.world_size:
+        for name, least in (("batch_images", 1), ("world_size", 1), ("rank", 0), ("samples_seen", 0)):
+            value = getattr(self, name)
+            if not isinstance(value, Integral) or value < least:
+                raise UsageError(
+                    f"stream images with {name} {value!r}", "it is no such number", f"give {least} or more"
+                )
+        if self.batch_images % self.world_size or not self.rank < self.world_size:
             raise UsageError(
                 f"stream batches of {self.batch_images} images for rank {self.rank}",
                 f"{self.world_size} ranks cannot share them equally, or there is no such rank",
                 "give a batch that is a multiple of the ranks, and a rank from 0 on",
             )
         places = self.shards if isinstance(self.shards, tuple) else (self.shards,)
+        if len(self.shares) != (len(places) if len(places) > 1 else 0):
+            found = f"{len(places)} sets and {len(self.shares)} shares"
+            raise UsageError("stream images", found, "give each of several sets its share, and one set none")
         object.__setattr__(self, "shards", tuple(map(_found, places)))  # found once, not by every worker
 
     @classmethod

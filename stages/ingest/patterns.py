@@ -4,6 +4,7 @@ Knows names and sizes, not what is in the files. Nothing is opened by name but b
 """
 
 import glob
+import math
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -82,7 +83,7 @@ def expand(pattern: str) -> list[str]:
     """
     asked = f"read {pattern if len(pattern) <= SHOWN else pattern[:SHOWN] + '...'!r}"
     try:
-        count = count_names(pattern)
+        count = count_names(pattern) if _in_pairs(pattern) else _at_most(pattern)
         if count > MAX_NAMES:
             raise UsageError(asked, f"it stands for {count} names, the most is {MAX_NAMES}", "use a glob")
         return list(braceexpand(pattern))
@@ -107,6 +108,23 @@ def count_names(pattern: str) -> int:
         elif token.startswith("{"):
             open_braces[-1][0] *= len(list(braceexpand(token)))
     return open_braces[0][0]
+
+
+def _in_pairs(pattern: str) -> bool:
+    """Whether every brace has its other; what one without is to braceexpand depends on all around it."""
+    depth = 0
+    for token in _OF_BRACES.findall(pattern):
+        depth += (token == "{") - (token == "}")
+        if depth < 0:
+            return False
+    return depth == 0
+
+
+def _at_most(pattern: str) -> int:
+    """No fewer names than a pattern stands for, however its braces are read."""
+    tokens = _OF_BRACES.findall(pattern)
+    ranges = (count_names(token) for token in tokens if len(token) > 1 and token.startswith("{"))
+    return math.prod(ranges) << tokens.count(",")
 
 
 def _files(url: str, suffix: str, all_there: bool) -> list["Named"]:

@@ -3,12 +3,13 @@
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from small_spec import GOOD, problems, with_node
 
 from infra.errors import VitpipeError
 from pipeline.spec import load
+from pipeline.text.secret_shapes import secret_text
 
 ANCHORS = "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 30))
 BOMBS = {
@@ -107,6 +108,8 @@ PLACES = st.sampled_from(
 
 
 @settings(max_examples=200, deadline=None)
+@example("nodes.data.config.source.root", "~0")
+@example("nodes.data.config.source.root", "~\ud800\udc00")
 @given(PLACES, JSON)
 def test_no_override_ends_in_a_traceback(place: str, value: object) -> None:
 
@@ -114,3 +117,9 @@ def test_no_override_ends_in_a_traceback(place: str, value: object) -> None:
         load(GOOD, [f"{place}={json.dumps(value)}"], env={})
     except VitpipeError as error:
         assert error.code == 2
+
+
+@pytest.mark.parametrize("text", ["x" * 300_000, "x://" + ":" * 300_000, "x://" * 100_000, "eyJ" * 100_000])
+def test_looking_for_credentials_takes_time_in_proportion(text: str) -> None:
+    assert not secret_text(text)  # in milliseconds; looking anew from each letter took hours
+    assert secret_text(f"{text} postgres://me:hunter2@host/db")

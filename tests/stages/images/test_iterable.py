@@ -62,6 +62,10 @@ def test_ranks_share_each_batch(stream):
     assert equal(joined, whole)
     with pytest.raises(UsageError, match="cannot share"):
         stream.with_(world_size=4)
+    for wrong in ({"batch_images": 0}, {"batch_images": -8}, {"batch_images": 8.0}, {"world_size": 0}, {"rank": -1},
+                  {"samples_seen": -1}, {"samples_seen": 1.5}, {"shares": (1, 2)}, {"shares": (1,)}):  # fmt: skip
+        with pytest.raises(UsageError, match=r"(?i)stream"):
+            stream.with_(**wrong)
 
 
 def test_an_epoch_is_every_image_once(stream):

@@ -144,3 +144,10 @@ def test_patterns_in_a_bucket(s3_uri):
             named(url)
     with pytest.raises(UsageError, match=r"1 of 3 are not there: '.*a-2\.tar'"):
         named("a-{0..2}.tar")
+
+
+@pytest.mark.parametrize("odd", ["}{,{0..99}{0..99}{0..99}{0..99}", "{{{0..9999}{0..9999}", "01}{,{0..999}{0..9999}"])
+def test_odd_braces_are_not_expanded_without_bound(odd: str) -> None:
+    with pytest.raises(UsageError, match="the most is"):
+        expand(odd)
+    assert expand("a}{b,c") == list(braceexpand("a}{b,c"))
