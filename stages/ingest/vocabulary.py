@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from infra.errors import UsageError
-from stages.images.classes import difference, pairs_alike, same_to_the_eye, some_names
+from stages.images.classes import difference, look_alike, pairs_alike, same_to_the_eye, some_names
 from stages.ingest.class_names import Classes, Label, PartListing, is_number, sorted_classes
 from stages.ingest.listing import Item, Items, Listing
 
@@ -74,9 +74,8 @@ def agreed(files: Sequence[Vocabulary], fixed: Classes | None) -> tuple[Classes,
 def odd_names(names: Sequence[str]) -> list[str]:
     """What a person should know of names that are nearly one. UsageError for two that are one to every eye."""
     if same := same_to_the_eye(names):
-        one, other = same[0]
-        found = f"{one!a} and {other!a} are one name in two Unicode forms, and would be two classes"
-        raise UsageError("tell the classes apart", found, "write both in one form, as `convmv --nfc` does for folders")
+        do = "write both in one form and without unseen characters; `convmv --nfc` does the first for folders"
+        raise UsageError("tell the classes apart", f"{look_alike(*same[0])}, and would be two classes", do)
     near = pairs_alike(names)
     more = f", and {len(near) - TOLD} more pairs" if len(near) > TOLD else ""
     return [f"classes whose names are nearly one stay apart: {'; '.join(near[:TOLD])}{more}"] if near else []
