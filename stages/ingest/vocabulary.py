@@ -123,7 +123,9 @@ def _renamed(fixed: Classes, listed: Sequence[Vocabulary]) -> tuple[Classes, lis
         if one.names != longest.names[: len(one.names)]:
             raise _clash(one, longest.file, longest.names, _NAMED.replace("all", "all the files'"))
     reached = longest.names[: len(fixed.names)]
-    if any(fixed.numbers.get(name, place) != place for place, name in enumerate(longest.names)):
+    shared = {name: place for place, name in enumerate(longest.names) if name in fixed.numbers}
+    renamed = not shared or len(longest.names) == len(fixed.names)  # else `z` of b, z is hardly the `a` of b, a, c
+    if not renamed or any(fixed.numbers[name] != place for name, place in shared.items()):
         do = "leave `classes` and `class_names` out, or give the files' own names in the order that you want"
         raise _clash(longest, "the config", fixed.names, do)
     place = next(place for place, name in enumerate(reached) if name != fixed.names[place])

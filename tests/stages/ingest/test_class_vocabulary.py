@@ -151,6 +151,7 @@ REFUSED = [
      True),
     (tables, UNITED["another order in the second"], {"classes": 3}, "Their lists differ: .* in another order", True),
     (tables, {"a.parquet": (ANTS, [0])}, {"class_names": ["bee", "ant", "dog"]}, "only a.parquet has 'cat'", True),
+    (tables, {"a.parquet": (["b", "z"], [1])}, {"class_names": ["b", "a", "c"]}, "only a.parquet has 'z'", True),
     (samples, {"a.tar": CLS, "b.tar": TEXT}, {}, "a.tar has the numbers '0', '1', b.tar the names 'ant', 'cat'", False),
     (samples, {"a.tar": CLS}, {"class_names": "ant\n\nbee\n"}, "Line 2 is blank", True),
     (samples, {"a.tar": CLS}, {"class_names": {"0": "bee", "1": "ant"}}, "JSON object", True),
