@@ -10,7 +10,7 @@ from typing import Any
 
 from infra.errors import UsageError
 from stages.images.header import BadImage
-from stages.ingest.class_names import Classes, Labelled, PartListing, class_label, class_name
+from stages.ingest.class_names import Classes, Labelled, PartListing, class_label
 from stages.ingest.files_config import ParquetSource
 from stages.ingest.listing import Item, Listing, some
 from stages.ingest.patterns import Part, find_parts
@@ -192,7 +192,12 @@ def _parsed(metadata: bytes, column: str) -> tuple[str, ...]:
     while isinstance(feature, list) or (isinstance(feature, dict) and "feature" in feature):  # a sequence of labels
         feature = feature[0] if isinstance(feature, list) and feature else dict(feature or {}).get("feature")
     names = feature.get("names") if isinstance(feature, dict) else None
-    return tuple(map(class_name, names)) if isinstance(names, list) else ()
+    if not isinstance(names, list):
+        return ()
+    for name in names:
+        if not isinstance(name, str) or not name.strip():
+            raise ValueError(f"{name!r} among its {len(names)} names, which is no name")
+    return tuple(names)
 
 
 @contextmanager

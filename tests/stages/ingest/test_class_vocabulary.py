@@ -98,6 +98,7 @@ UNITED = {
     "lists of other classes": {"a.parquet": (["ant", "bee"], [0, 1]), "b.parquet": (["dog", "ant"], [0, 1])},
     "names as text beside a list": {"a.parquet": (ANTS, [2, 0]), "b.parquet": (None, ["bee", "dog"])},
     "text sorts first": {"a.parquet": (None, ["bee", "cat"]), "b.parquet": (ANTS, [2, 0])},
+    "names that would be wrong as numbers": {"a.parquet": (["-1", "1.5"], [0, 1]), "b.parquet": (["1.5"], [0])},
     "names that are numbers": {"a.parquet": (["1", "2", "3"], [0, 1, 2]), "b.parquet": (["3", "2", "1"], [0, 1, 2])},
 }
 
@@ -158,8 +159,8 @@ REFUSED = [
     (tree, ["ros\u00e9", "rose\u0301"], {}, "are one name in two Unicode forms", True),
     (tree, ["train/ros\u00e9", "test/rose\u0301"], FOLDERS, "one name in two Unicode forms", True),
     (tree, ["cat", "cat\u200b"], {}, "'cat' and 'cat.u200b' look the same", True),
-    (tables, {"a.parquet": (["ant", None], [0])}, {}, "Its ClassLabel has no label: None", True),
-    (tables, {"a.parquet": (["ant", ""], [0])}, {}, "Its ClassLabel has no label: ''", True),
+    (tables, {"a.parquet": (["ant", None], [0])}, {}, "Its ClassLabel has None among its 2 names", True),
+    (tables, {"a.parquet": (["ant", ""], [0])}, {}, "Its ClassLabel has '' among", True),
 ]  # fmt: skip
 
 
