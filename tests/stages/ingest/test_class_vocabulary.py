@@ -244,6 +244,10 @@ def test_a_shard_set_beside_tars_without_a_list(tmp_path):
         ingest(tmp_path, {"source": both("named")}, node="refused")
     found = names_of(ingest(tmp_path, {"source": both("numbered")}, node="same"), tmp_path / "cache")
     assert sorted(found.values()) == [("0",), ("0",), ("1",)]
+    write(tmp_path / "others/z.tar", tar(tmp_path / "cat.tar", [("a.png", image(7)), ("a.txt", b"cat")]).read_bytes())
+    named = both("named") | {"label": "cls;json;txt"}
+    assert plan(named).class_names is None, "what the others have is not known before they are read"
+    assert load_manifest(ingest(tmp_path, {"source": named}, node="more")).classes == ("ant", "bee", "cat")
     manifest = sets["named"] / "manifest.json"
     manifest.write_bytes(manifest.read_bytes()[:40])
     with pytest.raises(UsageError, match=r"named/a1/manifest\.json.*not JSON"):
