@@ -47,7 +47,7 @@ def alike(name: str) -> str:
     if name.isascii():
         folded = name.lower()
     else:
-        folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+        folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", _seen(name)).casefold())
     folded = " ".join(folded.replace("_", " ").split())
     return str(int(folded)) if _DIGITS.fullmatch(folded) else folded
 
@@ -63,15 +63,28 @@ def pairs_alike(names: Iterable[str]) -> list[str]:
 
 
 def same_to_the_eye(names: Iterable[str]) -> list[tuple[str, str]]:
-    """Different names that are one text in two Unicode forms, as a Mac and other machines write it."""
+    """Different names that look the same: one text in two Unicode forms, or with characters that no eye sees."""
     first: dict[str, str] = {}
-    odd = ((name, unicodedata.normalize("NFC", name)) for name in names if not name.isascii())
-    return [(other, name) for name, form in odd if (other := first.setdefault(form, name)) != name]
+    return [(other, name) for name in names if (other := first.setdefault(_seen(name), name)) != name]
+
+
+def look_alike(name: str, other: str) -> str:
+    """Why two different names that look the same do, in words."""
+    if unicodedata.normalize("NFC", name) == unicodedata.normalize("NFC", other):
+        return f"{name!a} and {other!a} are one name in two Unicode forms"
+    return f"{name!a} and {other!a} look the same, but for characters that are not seen"
+
+
+def _seen(name: str) -> str:
+    """What an eye sees of it: composed as Unicode has it, without format characters such as U+200B or U+FEFF."""
+    if name.isascii():
+        return name
+    return unicodedata.normalize("NFC", "".join(one for one in name if unicodedata.category(one) != "Cf"))
 
 
 def _nearly(name: str, other: str) -> str:
-    if unicodedata.normalize("NFC", name) == unicodedata.normalize("NFC", other):
-        return f"{name!a} and {other!a} are one name in two Unicode forms"
+    if name != other and _seen(name) == _seen(other):
+        return look_alike(name, other)
     return f"{name!r} is nearly {other!r}"
 
 

@@ -1,6 +1,7 @@
 """What is a class: a label as number or name, names in order, and what one file of a source says of them. No torch."""
 
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -18,7 +19,12 @@ _PLAIN = re.compile(r"\d+")
 
 
 def class_name(label: Any) -> str:
-    """A class name. A number is taken only as a plain one: -1 or 1.0 is a mistake, not a class. ValueError in words."""
+    """A class name. A number is taken only as a plain one: -1 or 1.0 is a mistake, not a class. ValueError in words.
+
+    NaN is how tables write that there is none; as a text it is a name like any other.
+    """
+    if isinstance(label, float) and not math.isfinite(label):
+        raise ValueError(f"no label: {label!r}")
     text = str(label).strip() if isinstance(label, str | int | float) and not isinstance(label, bool) else ""
     if not text:
         raise ValueError(f"no label: {label!r}")
@@ -132,6 +138,12 @@ class PartListing:
         return cls(items, tuple(places), several, findings, notes, file, names)
 
 
+def lines_of(text: str) -> list[str]:
+    """Ended by a line feed, with or without a carriage return: `str.splitlines` cuts names in two, as at U+2028."""
+    lines = [line.removesuffix("\r") for line in text.split("\n")]
+    return lines if lines[-1] else lines[:-1]
+
+
 def parse_names(text: str) -> tuple[str, ...]:
     """Class names of a file: a JSON list, or one a line. ValueError in words for other JSON, and for a blank line."""
     if text.lstrip().startswith(("[", "{")):
@@ -139,7 +151,7 @@ def parse_names(text: str) -> tuple[str, ...]:
         if not isinstance(content, list):
             raise ValueError("it holds a JSON object, whose order is no numbering")
         return tuple(class_name(name) for name in content)
-    lines = text.rstrip().splitlines()
+    lines = lines_of(text.rstrip())
     if blank := [number for number, line in enumerate(lines, 1) if not line.strip()]:
         raise ValueError(f"line {blank[0]} is blank: every name below it would be that of another number")
     return tuple(line.strip() for line in lines)

@@ -1,6 +1,7 @@
 """A csv or jsonl file that says which classes each image has. No torch."""
 
 import csv
+import io
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 
 from infra.errors import UsageError
 from infra.storage.opening import open_store
-from stages.ingest.class_names import class_name, sorted_classes
+from stages.ingest.class_names import class_name, lines_of, sorted_classes
 from stages.ingest.listing import Item, Items, Listing, some
 from stages.ingest.vocabulary import mixed_names, odd_names
 
@@ -46,18 +47,35 @@ def read_labels(where: str, root: str, sizes: Mapping[str, int], notes: tuple[st
 def _rows(where: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
     text = read_text(where)
     if where.endswith(".jsonl"):
-        for line, row in enumerate(text.splitlines(), 1):
+        for line, row in enumerate(lines_of(text), 1):
             if row.strip():
                 yield line, _json(where, line, row)
     elif where.endswith(".csv"):
-        reader = csv.DictReader(text.splitlines())
-        has = set(reader.fieldnames or ())
-        if "path" not in has or not has & {"label", "labels"}:
-            raise _wrong(where, f"its columns are {', '.join(reader.fieldnames or ()) or 'missing'}")
-        for columns in reader:
-            yield reader.line_num, columns
+        yield from _csv_rows(where, text)
     else:
         raise _wrong(where, "its name ends neither in .csv nor in .jsonl")
+
+
+def _csv_rows(where: str, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Rows by column. UsageError for a row with another number of fields than there are columns, and for odd quotes."""
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        columns = next(reader, [])
+        if "path" not in columns or not {"label", "labels"} & set(columns):
+            raise _wrong(where, f"its columns are {', '.join(columns) or 'missing'}")
+        if twice := sorted({name for name in columns if name and columns.count(name) > 1}):
+            raise _wrong(where, f"the columns {some(twice)} stand in it more than once", "give each column one name")
+        line = reader.line_num + 1
+        for row in reader:
+            if row and len(row) != len(columns):
+                found = f"line {line} has {len(row)} fields, and the file {len(columns)} columns"
+                raise _wrong(where, found, 'put text with a comma in quotes, as "crane, bird"')
+            if row:
+                yield line, dict(zip(columns, row, strict=True))
+            line = reader.line_num + 1
+    except csv.Error as error:
+        do = 'close each quote, and write one within quotes twice: "a ""b"" c"'
+        raise _wrong(where, f"the row that ends in line {reader.line_num} is no csv: {error}", do) from error
 
 
 def read_text(where: str) -> str:
@@ -103,5 +121,5 @@ def _row(where: str, line: int, fields: Mapping[str, Any]) -> tuple[str, tuple[s
     return path, names, many
 
 
-def _wrong(where: str, found: str) -> UsageError:
-    return UsageError(f"read the labels {where}", found, "each line needs `path` and `label` (or `labels`)")
+def _wrong(where: str, found: str, do: str = "each line needs `path` and `label` (or `labels`)") -> UsageError:
+    return UsageError(f"read the labels {where}", found, do)

@@ -23,7 +23,7 @@ class MemberLabels:
 def member_labels(suffix: str, data: bytes, field: str | None) -> MemberLabels:
     """Read a label member by its extension: `json` a field, `cls` a number, any other a name."""
     try:
-        text = data.decode()
+        text = data.decode("utf-8-sig")
         last = suffix.rpartition(".")[2]
         if last == "json":
             return _of_json(json.loads(text), field)

@@ -6,25 +6,32 @@ A ShardSet's tars have numbers alone; what they mean stands in the `manifest.jso
 import json
 from collections.abc import Iterable
 
-from infra.errors import StorageError
+from infra.errors import NotFound, UsageError
 from stages.images.manifest import MANIFEST
 from stages.ingest.window import store_of
 
 
 def other_lists(folders: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """By folder the class names of its ShardSet, empty where it is none; nothing at all unless two sets differ.
+    """By folder the class names of its ShardSet, empty where it is none; nothing at all where all have one list.
 
-    Tars of one set, and of sets with one list, keep their numbers.
+    Tars of one set, and of sets with one list, keep their numbers; so do a set whose classes are called 0, 1, ... and
+    tars without names, where a number is its own name. UsageError for a manifest that cannot be read.
     """
     several = sorted(set(folders))
     lists = {folder: _classes(folder) for folder in several} if len(several) > 1 else {}
-    return lists if len(set(filter(None, lists.values()))) > 1 else {}
+    found = set(lists.values())
+    own_names = () in found and all(names == tuple(map(str, range(len(names)))) for names in found)
+    return lists if len(found) > 1 and not own_names else {}
 
 
 def _classes(folder: str) -> tuple[str, ...]:
+    """Of no ShardSet where no manifest lies, or a file of that name that says nothing of shards."""
     try:
         content = json.loads(store_of(folder).read(MANIFEST))
-    except (StorageError, ValueError):  # none there, not to be read, or another's file of that name: tars alone count
+    except NotFound:
         return ()
+    except ValueError as error:
+        do = "restore it: it says what the numbers in the tars beside it mean; or move it away if it is no ShardSet's"
+        raise UsageError(f"read {folder}/{MANIFEST}", f"it is not JSON: {error}", do) from error
     classes = content.get("classes") if isinstance(content, dict) and "shards" in content else None
     return tuple(map(str, classes)) if isinstance(classes, list) else ()

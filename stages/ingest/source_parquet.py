@@ -169,8 +169,17 @@ def _image_bytes(value: Any) -> bytes | BadImage:
 
 
 def label_names(schema: Any, column: str) -> tuple[str, ...]:
-    """Class names that Hugging Face's `datasets` wrote beside a schema; none when there are none."""
-    return _parsed((schema.metadata or {}).get(b"huggingface", b""), column)
+    """Class names that Hugging Face's `datasets` wrote beside a schema; none when there are none.
+
+    UsageError for a list in which one is no name.
+    """
+    try:
+        return _parsed((schema.metadata or {}).get(b"huggingface", b""), column)
+    except ValueError as error:
+        asked = f"read the class names of the column {column!r} in a file's schema"
+        raise UsageError(
+            asked, f"its ClassLabel has {error}", "write the file again with a name for each class"
+        ) from error
 
 
 @lru_cache(maxsize=8)
@@ -183,7 +192,12 @@ def _parsed(metadata: bytes, column: str) -> tuple[str, ...]:
     while isinstance(feature, list) or (isinstance(feature, dict) and "feature" in feature):  # a sequence of labels
         feature = feature[0] if isinstance(feature, list) and feature else dict(feature or {}).get("feature")
     names = feature.get("names") if isinstance(feature, dict) else None
-    return tuple(map(str, names)) if isinstance(names, list) else ()
+    if not isinstance(names, list):
+        return ()
+    for name in names:
+        if not isinstance(name, str) or not name.strip():
+            raise ValueError(f"{name!r} among its {len(names)} names, which is no name")
+    return tuple(names)
 
 
 @contextmanager

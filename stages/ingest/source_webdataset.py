@@ -53,7 +53,8 @@ class Tars:
         """Those of the config; what else a tar calls its classes stands in its samples."""
         lists = other_lists({part.folder for part in self.files})
         said = [Vocabulary(part.name, lists[part.folder]) for part in self.files] if lists else []
-        return agreed(said, self.fixed)[0] if said else self.fixed
+        found = agreed(said, self.fixed)[0] if said else self.fixed
+        return found if self.fixed or all(one.names for one in said) else None  # tars without a list may have more
 
     def listing(self) -> Listing:
         return self.joined([self.list_part(part) for part in self.files])

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from infra.errors import UsageError
-from stages.images.classes import difference, pairs_alike, same_to_the_eye, some_names
+from stages.images.classes import difference, look_alike, pairs_alike, same_to_the_eye, some_names
 from stages.ingest.class_names import Classes, Label, PartListing, is_number, sorted_classes
 from stages.ingest.listing import Item, Items, Listing
 
@@ -74,9 +74,8 @@ def agreed(files: Sequence[Vocabulary], fixed: Classes | None) -> tuple[Classes,
 def odd_names(names: Sequence[str]) -> list[str]:
     """What a person should know of names that are nearly one. UsageError for two that are one to every eye."""
     if same := same_to_the_eye(names):
-        one, other = same[0]
-        found = f"{one!a} and {other!a} are one name in two Unicode forms, and would be two classes"
-        raise UsageError("tell the classes apart", found, "write both in one form, as `convmv --nfc` does for folders")
+        do = "write both in one form and without unseen characters; `convmv --nfc` does the first for folders"
+        raise UsageError("tell the classes apart", f"{look_alike(*same[0])}, and would be two classes", do)
     near = pairs_alike(names)
     more = f", and {len(near) - TOLD} more pairs" if len(near) > TOLD else ""
     return [f"classes whose names are nearly one stay apart: {'; '.join(near[:TOLD])}{more}"] if near else []
@@ -124,7 +123,9 @@ def _renamed(fixed: Classes, listed: Sequence[Vocabulary]) -> tuple[Classes, lis
         if one.names != longest.names[: len(one.names)]:
             raise _clash(one, longest.file, longest.names, _NAMED.replace("all", "all the files'"))
     reached = longest.names[: len(fixed.names)]
-    if any(fixed.numbers.get(name, place) != place for place, name in enumerate(longest.names)):
+    shared = {name: place for place, name in enumerate(longest.names) if name in fixed.numbers}
+    renamed = not shared or len(longest.names) == len(fixed.names)  # else `z` of b, z is hardly the `a` of b, a, c
+    if not renamed or any(fixed.numbers[name] != place for name, place in shared.items()):
         do = "leave `classes` and `class_names` out, or give the files' own names in the order that you want"
         raise _clash(longest, "the config", fixed.names, do)
     place = next(place for place, name in enumerate(reached) if name != fixed.names[place])

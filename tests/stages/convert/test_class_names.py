@@ -14,7 +14,7 @@ from tiny_vit import tiny
 from infra.errors import IntegrityError, UsageError
 from stages.convert.config import ForeignSource
 from stages.convert.foreign.look import Foreign, glance
-from stages.images.classes import alike, difference, names_by_number, pairs_alike, same_to_the_eye
+from stages.images.classes import alike, difference, names_by_number, nearly, pairs_alike, same_to_the_eye
 from stages.predict.source import open_weights
 
 TWELVE = [f"class {number}" for number in range(12)]
@@ -104,6 +104,9 @@ def test_differences_in_words() -> None:
     composed, apart = "ros\u00e9", "rose\u0301"
     assert "'ros\\xe9' and 'rose\\u0301' are one name in two Unicode forms" in difference([composed], [apart])
     assert same_to_the_eye([composed, "a", apart]) == [(composed, apart)] and not same_to_the_eye(["a", "A", composed])
+    for unseen in ("\ufeffcat", "cat\u200b", "c\u00adat"):
+        assert same_to_the_eye(["cat", unseen]) == [("cat", unseen)] and same_to_the_eye([unseen, "cat"])
+        assert "look the same, but for characters that are not seen" in nearly([unseen], ["cat"])
     assert pairs_alike(["golden_retriever", "Golden  Retriever", "x"]) == [
         "'golden_retriever' is nearly 'Golden  Retriever'"
     ]

@@ -98,6 +98,7 @@ UNITED = {
     "lists of other classes": {"a.parquet": (["ant", "bee"], [0, 1]), "b.parquet": (["dog", "ant"], [0, 1])},
     "names as text beside a list": {"a.parquet": (ANTS, [2, 0]), "b.parquet": (None, ["bee", "dog"])},
     "text sorts first": {"a.parquet": (None, ["bee", "cat"]), "b.parquet": (ANTS, [2, 0])},
+    "names that would be wrong as numbers": {"a.parquet": (["-1", "1.5"], [0, 1]), "b.parquet": (["1.5"], [0])},
     "names that are numbers": {"a.parquet": (["1", "2", "3"], [0, 1, 2]), "b.parquet": (["3", "2", "1"], [0, 1, 2])},
 }
 
@@ -151,11 +152,15 @@ REFUSED = [
      True),
     (tables, UNITED["another order in the second"], {"classes": 3}, "Their lists differ: .* in another order", True),
     (tables, {"a.parquet": (ANTS, [0])}, {"class_names": ["bee", "ant", "dog"]}, "only a.parquet has 'cat'", True),
+    (tables, {"a.parquet": (["b", "z"], [1])}, {"class_names": ["b", "a", "c"]}, "only a.parquet has 'z'", True),
     (samples, {"a.tar": CLS, "b.tar": TEXT}, {}, "a.tar has the numbers '0', '1', b.tar the names 'ant', 'cat'", False),
     (samples, {"a.tar": CLS}, {"class_names": "ant\n\nbee\n"}, "Line 2 is blank", True),
     (samples, {"a.tar": CLS}, {"class_names": {"0": "bee", "1": "ant"}}, "JSON object", True),
     (tree, ["ros\u00e9", "rose\u0301"], {}, "are one name in two Unicode forms", True),
     (tree, ["train/ros\u00e9", "test/rose\u0301"], FOLDERS, "one name in two Unicode forms", True),
+    (tree, ["cat", "cat\u200b"], {}, "'cat' and 'cat.u200b' look the same", True),
+    (tables, {"a.parquet": (["ant", None], [0])}, {}, "Its ClassLabel has None among its 2 names", True),
+    (tables, {"a.parquet": (["ant", ""], [0])}, {}, "Its ClassLabel has '' among", True),
 ]  # fmt: skip
 
 
@@ -187,6 +192,8 @@ CONFIGURED = [
      ["2", "3", "1"], None),
     # a schema's names are found among the config's by name, in whatever order these stand
     (tables, {"a.parquet": (ANTS, [0, 1, 2])}, ["dog", "cat", "bee", "ant"], ANTS, "matched by name"),
+    # a byte order mark is of the file, not of the name in it
+    (samples, {"a.tar": [("txt", b"\xef\xbb\xbfcat"), ("txt", b"cat")]}, ["ant", "cat"], ["cat", "cat"], None),
     # the same classes, called otherwise by the config: by number, and told
     (tables, {"a.parquet": (["n01", "n02"], [0, 1])}, ["tench", "shark"], ["tench", "shark"],
      "a.parquet calls class 0 'n01', the config 'tench'"),
@@ -221,6 +228,30 @@ def test_numbers_of_two_shard_sets_are_united_by_their_names(tmp_path):
     tar(tmp_path / "others/z.tar", [("a.png", image(7)), ("a.cls", b"0")])
     with pytest.raises(UsageError, match=r"z\.tar has .*numbers.* without names"):
         ingest(tmp_path, {"source": {**source, "urls": [*tars, str(tmp_path / "others")]}}, node="third")
+
+
+def test_a_shard_set_beside_tars_without_a_list(tmp_path):
+    """Their numbers are not the set's; where the set's classes are called by their numbers, they are."""
+    ingest(tmp_path, {"source": tree(tmp_path / "x", ["ant", "bee"])}, node="named")
+    ingest(tmp_path, {"source": tree(tmp_path / "y", ["0", "1"])}, node="numbered")
+    sets = {node: tmp_path / "store/test" / node / "a1" for node in ("named", "numbered")}
+    others = tar(tmp_path / "others/z.tar", [("a.png", image(7)), ("a.cls", b"0")])
+
+    def both(node):
+        return {"kind": "webdataset", "urls": [str(sets[node] / "*.tar"), str(others)]}
+
+    with pytest.raises(UsageError, match=r"'ant', 'bee'; .*z\.tar has the numbers '0' without names"):
+        ingest(tmp_path, {"source": both("named")}, node="refused")
+    found = names_of(ingest(tmp_path, {"source": both("numbered")}, node="same"), tmp_path / "cache")
+    assert sorted(found.values()) == [("0",), ("0",), ("1",)]
+    write(tmp_path / "others/z.tar", tar(tmp_path / "cat.tar", [("a.png", image(7)), ("a.txt", b"cat")]).read_bytes())
+    named = both("named") | {"label": "cls;json;txt"}
+    assert plan(named).class_names is None, "what the others have is not known before they are read"
+    assert load_manifest(ingest(tmp_path, {"source": named}, node="more")).classes == ("ant", "bee", "cat")
+    manifest = sets["named"] / "manifest.json"
+    manifest.write_bytes(manifest.read_bytes()[:40])
+    with pytest.raises(UsageError, match=r"named/a1/manifest\.json.*not JSON"):
+        ingest(tmp_path, {"source": both("named")}, node="cut")
 
 
 SAID = [

@@ -55,6 +55,21 @@ def test_several_classes_each(root, tmp_path, form):
     assert labels.shape == (3, 3) and sorted(labels.sum(dim=1).tolist()) == [1, 2, 2]
 
 
+def test_a_name_is_read_whole(root, tmp_path):
+    """Commas and line ends in quotes, and what Unicode calls a line end, are of the name."""
+    file = tmp_path / "labels.csv"
+    file.write_bytes(
+        b'path,label\r\nclass-0/000.png,"crane, bird"\r\n\r\nclass-0/001.png,"a\nb"\r\nclass-0/002.png,"c ""d"""\r\n'
+    )
+    shards = ingest(tmp_path, config(root, file), node="csv")
+    assert load_manifest(shards).classes == ("a\nb", 'c "d"', "crane, bird")
+    file = tmp_path / "labels.jsonl"
+    rows = [{"path": "class-0/000.png", "label": "a\u2028b"}, {"path": "class-0/001.png", "label": "nan"}]
+    file.write_text("\r\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8")
+    shards = ingest(tmp_path, config(root, file), node="jsonl")
+    assert load_manifest(shards).classes == ("a\u2028b", "nan")
+
+
 @pytest.mark.parametrize(
     ("name", "text", "found"),
     [
@@ -66,6 +81,18 @@ def test_several_classes_each(root, tmp_path, form):
         ("a.csv", "path,label\n../../etc/passwd.png,cat\n", "1 of 1 listed images are not below"),
         ("a.csv", "path,label\nclass-0/000.png,a\nclass-0/000.png,b\n", "line 3: 'class-0/000.png' is listed twice"),
         ("a.csv", "path,label\n", "lists no images"),
+        (
+            "a.csv",
+            "path,label\nx.png,cow\n0.png,crane, bird\n",
+            "line 3 has 3 fields, and the file 2 columns.*in quotes",
+        ),
+        ("a.csv", "path,label,note\nx.png,cow\n", "line 2 has 2 fields, and the file 3 columns"),
+        ("a.csv", 'path,label\nx.png,"cow\ny.png,cat\n', "ends in line 3 is no csv: unexpected end.*close each quote"),
+        ("a.csv", f'path,label\nx.png,"cow\n{"y.png,cat" * 20_000}\n', "is no csv: field larger than"),
+        ("a.csv", 'path,label\nx.png,"cow" boy\n', "ends in line 2 is no csv"),
+        ("a.csv", "path,label,label\nx.png,cow,cat\n", "the columns 'label' stand in it more than once"),
+        ("a.jsonl", '{"path": "class-0/000.png", "label": NaN}', "line 1 has no label: nan"),
+        ("a.jsonl", '{"path": "class-0/000.png", "labels": ["x", -Infinity]}', "line 1 has no label: -inf"),
         ("a.jsonl", '{"path": "class-0/000.png", "label": -1}', "label -1"),
         ("a.jsonl", '{"path": "class-0/000.png", "labels": []}', "line 1 has no label"),
         ("a.jsonl", '{"path": "class-0/000.png", "label": true}', "line 1 has no label"),

@@ -91,6 +91,9 @@ def test_class_names_from_a_file(tmp_path):
     names = write(tmp_path / "names.txt", b"tench\ngoldfish\nshark\n")
     shards = ingest(tmp_path, config(tars(tmp_path / "in"), {"class_names": str(names)}))
     assert load_manifest(shards).classes == ("tench", "goldfish", "shark")
+    write(tmp_path / "names.txt", "tench\r\ngold\u2028fish\x85\r\nshark\r\n".encode())
+    shards = ingest(tmp_path, config(tars(tmp_path / "in"), {"class_names": str(names)}), node="odd")
+    assert load_manifest(shards).classes == ("tench", "gold\u2028fish", "shark"), "no name is cut in two"
     for text, found in ((b"", "it is empty"), (b"a\na", "'a' stand more than once"), (b"[1", "Expecting")):
         write(tmp_path / "names.txt", text)
         with pytest.raises(UsageError, match=f"(?i){found}"):
@@ -115,6 +118,7 @@ JPEG = encoded(picture(500), "JPEG")
         ([("x.jpg", JPEG), ("x.json", b"{")], ["its .json is not JSON"]),
         ([("x.jpg", JPEG), ("x.json", b'{"a": 1}')], ["no field labels or label or cls; its fields are a"]),
         ([("x.jpg", JPEG), ("x.json", b"[]")], ["no label: []"]),
+        ([("x.jpg", JPEG), ("x.json", b'{"label": NaN}')], ["its .json has no label: nan"]),
         ([("x.jpg", JPEG[:300]), ("x.cls", b"1")], ["JPEG damaged"]),
         (
             [("x.jpg", JPEG), ("x.cls", b"1"), ("x.jpg", encoded(picture(501), "JPEG")), ("x.cls", b"2")],
