@@ -23,6 +23,8 @@ def damage(node: Node, graph: Graph, facts: Facts, permitted: bool) -> Integrity
         return None if permitted else _lost(node, graph, facts)
     if (absent := facts.absent.get(node.id)) and committed.record.fingerprint == facts.wanted[node.id].sha256:
         return damaged(committed.uri, absent, node.id, "")
+    if node.id in facts.damaged:
+        return facts.damaged[node.id]
     if not committed.record.is_sealed and not _agrees(committed):
         return damaged(committed.uri, "its recipe and its fingerprint do not agree", node.id)
     return _not_taken(node, committed, graph, facts) or _other_given(node, committed, facts)

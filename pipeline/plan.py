@@ -7,7 +7,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from infra.errors import DriftError, IntegrityError, UsageError, VitpipeError
+from infra.errors import DriftError, IntegrityError, StorageError, UsageError, VitpipeError
 from pipeline.attempts import Attempt, Refs, digests
 from pipeline.catalog import accepts
 from pipeline.damage import damage
@@ -204,7 +204,7 @@ def _estimated(
     }
     try:
         return replace(one, estimate=node.stage.estimate_fn()(node.config, node.resources, given, known))
-    except (UsageError, DriftError, IntegrityError) as error:
+    except (UsageError, DriftError, StorageError, IntegrityError) as error:
         if one.action not in ("run", "resume"):
             return replace(one, estimate=Estimate(notes=(str(error),)))
         return replace(one, action="blocked", reason=str(error), problem=error)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from infra.errors import VitpipeError
+from infra.errors import IntegrityError, VitpipeError
 from pipeline.attempts import Attempt, Refs
 from pipeline.fingerprint import Fingerprint
 from pipeline.graph import Node, is_uri
@@ -32,6 +32,8 @@ class Facts:
 
     sighted: Mapping[str, Sighted] = field(default_factory=dict)
     """By node: what lies at its source now, where one was taken and the record answers to the recipe."""
+    damaged: Mapping[str, IntegrityError] = field(default_factory=dict)
+    """By node: what of its files, that say what was taken from the source, is not what was committed."""
 
     def given(self, ref: str) -> Committed:
         """The artifact that a need names. KeyError while it is not committed, or cannot be used."""

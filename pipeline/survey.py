@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping
 
 from infra.at_once import by_key
-from infra.errors import IntegrityError, UsageError, VitpipeError
+from infra.errors import IntegrityError, NotFound, UsageError, VitpipeError
 from infra.storage.store import Store
 from pipeline.attempts import list_attempts
 from pipeline.fingerprint import Fingerprint, encode, fingerprints
@@ -29,7 +29,10 @@ def survey(run: Store, graph: Graph, digests: bool = False, sighted: Mapping[str
     attempts = by_key(lambda id: list_attempts(run.child(id), graph.nodes[id].stage.pieces), open_nodes)
     absences = by_key(lambda id: _absent(run.child(id), records[id]), records)
     gone = {id: told for id, told in absences.items() if told}
-    return Facts(wanted, records, attempts, external, gone, _sighted(graph, records, wanted, digests, sighted or {}))
+    looked = _sighted(graph, records, wanted, digests, sighted or {})
+    seen = {id: found for id, found in looked.items() if isinstance(found, Sighted)}
+    bad = {id: found for id, found in looked.items() if isinstance(found, IntegrityError)}
+    return Facts(wanted, records, attempts, external, gone, seen, bad)
 
 
 def _absent(node: Store, committed: Committed) -> str:
@@ -44,16 +47,22 @@ def _sighted(
     wanted: Mapping[str, Fingerprint],
     digests: bool,
     known: Mapping[str, Sighted],
-) -> dict[str, Sighted]:
-    """What lies at the sources now, of nodes whose record answers to the recipe. `known` are not looked at again."""
+) -> dict[str, Sighted | IntegrityError]:
+    """What lies at the sources now, of nodes whose record answers to the recipe; or what is damaged of what was taken.
 
-    def look(id: str) -> Sighted:
+    `known` are not looked at again.
+    """
+
+    def look(id: str) -> Sighted | IntegrityError:
         if id in known:
             return known[id]
         node, committed = graph.nodes[id], records[id]
         looks = node.stage.look_fn()
         assert looks is not None
-        return looks(node.config, node.resources, committed.artifact(), committed.record, digests)
+        try:
+            return looks(node.config, node.resources, committed.artifact(), committed.record, digests)
+        except (IntegrityError, NotFound) as error:
+            return damaged(committed.uri, f"{error.asked}: {error.found}", id, "")
 
     settled = [id for id in graph.nodes if graph.nodes[id].stage.look and _settled(records.get(id), wanted[id])]
     return by_key(look, settled)

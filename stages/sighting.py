@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+GONE = ": gone"
+"""How the words about a file that is gone end."""
 EXAMPLES = 3
 """Names that a difference gives."""
 VERIFY = "`--verify-sources` compares digests"
@@ -26,15 +28,22 @@ class Difference:
     examples: tuple[str, ...] = ()
     """Names of what was added, is gone or changed."""
     touched_examples: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
+    """What became of the files that say what these mean: `the labels file: gone`."""
 
     @property
     def differs(self) -> bool:
-        return bool(self.added or self.gone or self.changed)
+        return bool(self.counts or self.others)
+
+    @property
+    def counts(self) -> int:
+        return self.added + self.gone + self.changed
 
     def text(self, what: str) -> str:
         """`1 added, 2 gone, 0 changed of 24 images: 'a.png', 'b.png'`; `what` is `24 images`."""
-        named = _some(self.examples, self.added + self.gone + self.changed)
-        return f"{self.added} added, {self.gone} gone, {self.changed} changed of {what}: {named}"
+        counted = f"{self.added} added, {self.gone} gone, {self.changed} changed of {what}"
+        counted += f": {_some(self.examples, self.counts)}" if self.counts else ""
+        return "; ".join((*self.others, counted))
 
     def hint(self, what: str) -> str:
         """The same of what was touched."""
@@ -71,7 +80,8 @@ class Sighted:
 LookFn = Callable[[Any, Any, Any, Any, bool], Sighted]
 """Config, resources, the committed artifact, its record, and whether digests are compared too.
 
-Never raises for a source that is gone, unreachable or unreadable: it says so.
+Never raises for a source that is gone, unreachable or unreadable: it says so. IntegrityError, or NotFound, for a file
+of the artifact that is damaged or lost, StorageError where its store does not answer.
 """
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -12,6 +12,7 @@ from stages.images.index import parse_index
 from stages.images.manifest import load_manifest
 from stages.ingest.config import IngestConfig
 from stages.ingest.listing import Item, Listing, Source
+from stages.ingest.reading import KeptBack
 from stages.ingest.sources import as_written, open_source
 from stages.sighting import EXAMPLES, Difference
 
@@ -30,6 +31,19 @@ class Checked:
     """Whether nothing else differs."""
     unknown: int = 0
     """Images of the source that were left out of the shards, whose digests nobody kept."""
+    kept_back: int = 0
+    """Images whose bytes could not be had: nothing is said of them."""
+    kept_back_examples: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What the shards say of the images that were ingested."""
+
+    digests: Mapping[str, str]
+    """Of each image, by its name in the source."""
+    left_out: Container[str]
+    """Names of those set aside or alike."""
 
 
 def listed(config: IngestConfig) -> Listing:
@@ -37,12 +51,11 @@ def listed(config: IngestConfig) -> Listing:
     return open_source(config).listing().part(config.source.limit, config.source.subset)
 
 
-def compared_by_digest(config: IngestConfig, listing: Listing, shards: ShardSet) -> Checked:
-    """Read every image of the listing. Errors: IntegrityError for damaged shards; StorageError."""
+def compared_by_digest(config: IngestConfig, listing: Listing, kept: Kept, listing_sha256: str) -> Checked:
+    """Read every image of the listing; `listing_sha256` is that of what was ingested. Errors: StorageError."""
     source = as_written(open_source(config), config)
-    known, left_out = _digests(shards)
-    added: list[str] = []
-    changed: list[str] = []
+    known, left_out = kept.digests, kept.left_out
+    added, changed, kept_back = list[str](), list[str](), list[str]()
     unknown = 0
     there: set[str] = set()
     for item, digest in _read(source, listing.items):
@@ -51,16 +64,19 @@ def compared_by_digest(config: IngestConfig, listing: Listing, shards: ShardSet)
         if wanted is None:
             unknown += item.name in left_out
             added += [] if item.name in left_out else [item.name]
+        elif digest is None:
+            kept_back.append(item.name)
         elif digest != wanted:
             changed.append(item.name)
     gone = sorted(known.keys() - there)
     examples = (*added[:EXAMPLES], *gone[:EXAMPLES], *changed[:EXAMPLES])
     found = Difference(len(added), len(gone), len(changed), examples=examples)
-    return Checked(len(listing.items), found, listing.sha256 != shards.listing_sha256, unknown)
+    is_other = listing.sha256 != listing_sha256
+    return Checked(len(listing.items), found, is_other, unknown, len(kept_back), tuple(kept_back[:EXAMPLES]))
 
 
-def _digests(shards: ShardSet) -> tuple[dict[str, str], set[str]]:
-    """The digest of each image that was ingested, by its name in the source; the names of those set aside or alike."""
+def kept_digests(shards: ShardSet) -> Kept:
+    """Errors: IntegrityError for damaged shards; StorageError."""
     known: dict[str, str] = {}
     for entry in load_manifest(shards).shards:
         index = parse_index(shards.read(entry.index), f"{entry.index} of {shards.uri}")
@@ -71,18 +87,18 @@ def _digests(shards: ShardSet) -> tuple[dict[str, str], set[str]]:
             known[row["source"]] = known[row["of"]]
         else:
             left_out.add(row["source"])
-    return known, left_out
+    return Kept(known, left_out)
 
 
 def _rows(shards: ShardSet, path: str) -> Iterator[dict[str, str]]:
     return map(json.loads, shards.read(path).splitlines())
 
 
-def _read(source: Source, items: Sequence[Item]) -> Iterator[tuple[Item, str]]:
-    """Each image with the digest of its bytes; an empty one for what cannot be read."""
+def _read(source: Source, items: Sequence[Item]) -> Iterator[tuple[Item, str | None]]:
+    """Each image with the digest of its bytes; an empty one for what is no image, None for what is kept back."""
     chunks = [items[start : start + CHUNK_IMAGES] for start in range(0, len(items), CHUNK_IMAGES)]
 
-    def hashed(chunk: Sequence[Item]) -> list[str]:
+    def hashed(chunk: Sequence[Item]) -> list[str | None]:
         read = source.reads([item for item in chunk if not item.fault])
         return ["" if item.fault else _sha256(next(read)) for item in chunk]
 
@@ -91,5 +107,7 @@ def _read(source: Source, items: Sequence[Item]) -> Iterator[tuple[Item, str]]:
             yield from zip(chunk, digests, strict=True)
 
 
-def _sha256(data: bytes | BadImage) -> str:
+def _sha256(data: bytes | BadImage) -> str | None:
+    if isinstance(data, KeptBack):
+        return None
     return "" if isinstance(data, BadImage) else hashlib.sha256(data).hexdigest()

@@ -11,7 +11,6 @@ import zlib
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from itertools import chain, islice
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +18,7 @@ import numpy.typing as npt
 from infra.errors import IntegrityError
 from stages.ingest.listing import Items
 from stages.ingest.table import Texts
-from stages.sighting import EXAMPLES, Difference
+from stages.sighting import EXAMPLES, GONE, Difference
 
 INVENTORY = "inventory.npz"
 """Its name in a ShardSet: `names` end to end as bytes, `ends` of each, `sizes`, and `about` as JSON."""
@@ -121,11 +120,8 @@ def compare(was: Inventory, now: Inventory, closed: bool = False) -> Difference:
         found = Difference(0, 0, len(others), len(touched), examples, hints)
     else:
         found = _merged(iter(was), iter(now), closed)
-    others_now = [name for name in sorted({*was.texts, *now.texts}) if was.texts.get(name) != now.texts.get(name)]
-    if not others_now:
-        return found
-    named = tuple(islice(chain(others_now, found.examples), EXAMPLES))
-    return replace(found, changed=found.changed + len(others_now), examples=named)
+    about = [name for name in sorted({*was.texts, *now.texts}) if was.texts.get(name) != now.texts.get(name)]
+    return replace(found, others=tuple(f"{name}{': changed' if name in now.texts else GONE}" for name in about))
 
 
 def _touched(sizes: Numbers, marks: Numbers, sizes_now: Numbers, marks_now: Numbers) -> npt.NDArray[np.bool_]:

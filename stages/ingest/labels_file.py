@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from infra.errors import UsageError
+from infra.errors import NotFound, StorageError, UsageError
 from infra.storage.opening import open_store
 from stages.ingest.class_names import class_name, lines_of, sorted_classes
 from stages.ingest.listing import Item, Items, Listing, some
@@ -79,16 +79,20 @@ def _csv_rows(where: str, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
 
 
 def read_text(where: str) -> str:
-    """A small text file, local or on S3. UsageError when it cannot be read."""
+    """A small text file, local or on S3. UsageError when it is not there or none; StorageError when it is kept back."""
     try:
         if "://" in where:
             folder, _, name = where.rpartition("/")
             return open_store(folder).read(name).decode("utf-8-sig")
         return Path(where).read_text(encoding="utf-8-sig")
+    except NotFound as error:
+        raise UsageError(f"read {where}", "no object of that name", "put it back, or correct its name") from error
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+        raise UsageError(f"read {where}", str(error.strerror), "put it back, or correct its name") from error
     except OSError as error:
-        raise _wrong(where, error.strerror or str(error)) from error
+        raise StorageError(f"read {where}", error.strerror or str(error), "let it be read, then run again") from error
     except UnicodeDecodeError as error:
-        raise _wrong(where, f"it is not UTF-8: {error}") from error
+        raise UsageError(f"read {where}", f"it is not UTF-8: {error}", "save it as UTF-8") from error
 
 
 def _json(where: str, line: int, row: str) -> Mapping[str, Any]:

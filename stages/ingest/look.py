@@ -5,46 +5,76 @@ By names and sizes; a time that differs is a hint; digests are compared when the
 
 from importlib.metadata import version
 
-from infra.errors import IntegrityError, NotFound, UsageError, VitpipeError
+from infra.errors import IntegrityError, NotFound, StorageError, UsageError, VitpipeError
 from stages.artifacts import ShardSet
 from stages.ingest.config import BenchmarkSource, FolderSource, IngestConfig, IngestResources
-from stages.ingest.digest_check import compared_by_digest, listed
+from stages.ingest.digest_check import Kept, compared_by_digest, kept_digests, listed
 from stages.ingest.files_config import FilesSource
 from stages.ingest.inventory import INVENTORY, MARKS, Inventory, compare, parse_inventory, with_marks
+from stages.ingest.listing import MAX_NAMED, some
 from stages.ingest.source_files import must_be_there, place, present
 from stages.ingest.source_folder import FolderTree
 from stages.record import Record
-from stages.sighting import VERIFY, Sighted
+from stages.sighting import GONE, VERIFY, Sighted
 
 
 def look(config: IngestConfig, resources: IngestResources, shards: ShardSet, record: Record, digests: bool) -> Sighted:
-    """What became of the source; never raises for what cannot be reached or read."""
+    """What became of the source; never raises for what cannot be reached or read of it.
+
+    Errors: IntegrityError, NotFound and StorageError for the files of `shards` themselves.
+    """
     if resources.trust_source and not digests:
         return Sighted(note="the source was not looked at: resources.trust_source")
+    was, no_times = _inventory(shards, record) if shards.has(INVENTORY) else (None, "")
+    kept = kept_digests(shards) if digests else None
     try:
-        found = _by_names(config, shards, record) if shards.has(INVENTORY) else _by_listing(config, shards, digests)
-        if not digests or found.changes:
-            return found
-        return _by_digests(config, shards, record)
-    except IntegrityError as error:
-        return Sighted.unseen(f"{error.asked}: {error.found}; `vitpipe artifacts verify` tells what else is damaged")
+        if was is None:
+            found = _by_listing(config, shards, digests)
+        else:
+            found = _by_names(config, shards, record, was, no_times, digests)
+        if found is None and kept is not None:
+            return _by_digests(config, shards, record, kept)
+        return found or Sighted()
     except VitpipeError as error:
-        return Sighted.unseen(f"{place(config)}{_moved(config, record)}: {error.found or error}")
+        where = place(config)
+        asked = "" if where in error.asked else f"{error.asked}: "
+        return Sighted.unseen(f"{where}{_moved(config, record)}: {asked}{error.found or error}")
     except OSError as error:
         return Sighted.unseen(f"{place(config)}{_moved(config, record)}: {error}")
 
 
-def _by_names(config: IngestConfig, shards: ShardSet, record: Record) -> Sighted:
-    was, no_times = _inventory(shards, record)
-    now, closed = present(config, was)
-    found = compare(was, now, closed)
+def _by_names(
+    config: IngestConfig, shards: ShardSet, record: Record, was: Inventory, no_times: str, digests: bool
+) -> Sighted | None:
+    """None where digests have to tell."""
+    there = present(config, was)
+    found = compare(was, there.now, there.closed)
     what = f"{len(was)} {was.unit} of {place(config)}"
-    if found.differs:
-        return Sighted.other(found.text(what))
-    moved = _moved(config, record)
+    kept_back = f"; not looked at: {', '.join(there.kept_back[:MAX_NAMED])}" if there.kept_back else ""
+    of_texts = found.others and not found.counts and not any(one.endswith(GONE) for one in found.others)
+    if found.differs and not (of_texts and ((digests and not kept_back) or _means_the_same(config, shards))):
+        return Sighted.other(found.text(what) + kept_back)
+    if digests and not kept_back:
+        return None
+    what += _moved(config, record)
     if found.touched:
-        return Sighted(note=f"the source may have changed: {found.hint(what + moved)}", is_loud=True)
-    return Sighted(note=f"the source is as it was ingested, {what}{moved}{no_times}", is_loud=bool(no_times))
+        return Sighted(note=f"the source may have changed: {found.hint(what)}{kept_back}", is_loud=True)
+    beside = f"; {', '.join(found.others)}, but means the same" if of_texts else ""
+    if kept_back:
+        return Sighted(
+            note=f"the source is as it was ingested as far as it can be seen, {what}{beside}{kept_back}", is_loud=True
+        )
+    return Sighted(note=f"the source is as it was ingested, {what}{beside}{no_times}", is_loud=bool(no_times))
+
+
+def _means_the_same(config: IngestConfig, shards: ShardSet) -> bool:
+    """Whether other labels files give the same images the same classes; asked where that costs a listing alone."""
+    if not isinstance(config.source, FolderSource) or not shards.listing_sha256:
+        return False
+    try:
+        return listed(config).sha256 == shards.listing_sha256
+    except (UsageError, StorageError):
+        return False
 
 
 def _inventory(shards: ShardSet, record: Record) -> tuple[Inventory, str]:
@@ -67,7 +97,7 @@ def _moved(config: IngestConfig, record: Record) -> str:
     return f", ingested from {was}" if was and was != place(config) else ""
 
 
-def _by_listing(config: IngestConfig, shards: ShardSet, digests: bool) -> Sighted:
+def _by_listing(config: IngestConfig, shards: ShardSet, digests: bool) -> Sighted | None:
     """Of shards of earlier versions, which kept a digest of names, sizes and classes alone, no names."""
     source = config.source
     if isinstance(source, FolderSource) and shards.listing_sha256:
@@ -75,30 +105,45 @@ def _by_listing(config: IngestConfig, shards: ShardSet, digests: bool) -> Sighte
         try:
             listing = tree.listing().part(source.limit, source.subset)
         except UsageError as error:
-            if not any(tree.candidates()):  # raises for a root that is not there
+            if not any(tree.candidates({})):  # raises for a root that is not there
                 raise
             return Sighted.other(f"it can no longer be listed: {error.found}")
         if listing.sha256 == shards.listing_sha256:
-            return Sighted(note=f"the source is as it was ingested, {len(listing.items)} images of {source.root}")
+            return (
+                None
+                if digests
+                else Sighted(note=f"the source is as it was ingested, {len(listing.items)} images of {source.root}")
+            )
         return Sighted.other(f"other names, sizes or classes below {source.root}; an earlier version kept no counts")
     if isinstance(source, FilesSource | BenchmarkSource):
         if digests:
             must_be_there(config)
+            return None
         return Sighted(note=f"the source was not looked at: an earlier version kept no names of its files; {VERIFY}")
-    return Sighted()
+    return None
 
 
-def _by_digests(config: IngestConfig, shards: ShardSet, record: Record) -> Sighted:
+def _by_digests(config: IngestConfig, shards: ShardSet, record: Record, kept: Kept) -> Sighted:
     try:
         listing = listed(config)
     except (UsageError, IntegrityError) as error:
         return Sighted.other(f"it can no longer be ingested: {error.found}", by_digest=True)
-    checked = compared_by_digest(config, listing, shards)
+    checked = compared_by_digest(config, listing, kept, shards.listing_sha256)
     what = f"{checked.images} images of {place(config)} by digest"
+    kept_back = (
+        f"; {checked.kept_back} could not be read: {some(checked.kept_back_examples)}" if checked.kept_back else ""
+    )
     if checked.difference.differs:
-        return Sighted.other(checked.difference.text(what) + _made_otherwise(config, record), by_digest=True)
+        return Sighted.other(
+            checked.difference.text(what) + kept_back + _made_otherwise(config, record), by_digest=True
+        )
     if checked.other_classes:
         return Sighted.other(f"its images or their classes are read otherwise, of {what}", by_digest=True)
+    if kept_back:
+        seen = checked.images - checked.kept_back
+        return Sighted(
+            note=f"the source is as it was ingested as far as it can be read, {seen} of {what}{kept_back}", is_loud=True
+        )
     unknown = f", but {checked.unknown} that the shards do not hold" if checked.unknown else ""
     return Sighted(note=f"the source is as it was ingested, {what}{unknown}", is_loud=bool(checked.unknown))
 

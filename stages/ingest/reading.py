@@ -9,6 +9,11 @@ from stages.images.header import BadImage
 
 T = TypeVar("T")
 
+
+class KeptBack(BadImage):
+    """An image whose bytes could not be had: nothing is known of them."""
+
+
 REMOTE_READS = 8
 """Reads at once where each one is a request to a server."""
 

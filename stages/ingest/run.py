@@ -110,7 +110,7 @@ def _write(
     tally: Tally,
 ) -> list[Shard]:
     """All shards, in the order of the plans; those of earlier attempts are taken over."""
-    shards = find_shards(plans, ctx.out)
+    shards = find_shards(plans, multi_label, ctx)
     tally.duplicates = tally.total - tally.quarantined - sum(len(plan.images) for plan in plans)
     tally.written = tally.adopted = sum(shard.entry.count for shard in shards.values())
     if shards:

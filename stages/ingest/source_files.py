@@ -3,13 +3,15 @@
 Looks at names, sizes and times; of the small files that say what others mean, at the content.
 """
 
+import errno
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
-from infra.errors import UsageError
+from infra.errors import StorageError, UsageError
 from stages.ingest.benchmarks.division import list_path
 from stages.ingest.benchmarks.readers import READERS
 from stages.ingest.benchmarks.registry import REGISTRY, Benchmark
@@ -29,6 +31,17 @@ SCIKIT_LEARN_DIGITS = "datasets/data/digits.csv.gz"
 """Where the package has them."""
 
 
+@dataclass(frozen=True)
+class Present:
+    """What lies at a source now."""
+
+    now: Inventory
+    closed: bool
+    """Whether only the files that were there before count."""
+    kept_back: tuple[str, ...] = ()
+    """What could not be looked at, each with the reason; `now` has it as it was."""
+
+
 def taken(config: IngestConfig, source: Source, listing: Listing) -> Inventory:
     """The files of what was just listed."""
     texts = _texts(config.source)
@@ -42,28 +55,49 @@ def taken(config: IngestConfig, source: Source, listing: Listing) -> Inventory:
     return Inventory.of((), texts)
 
 
-def present(config: IngestConfig, was: Inventory) -> tuple[Inventory, bool]:
-    """The same files now, and whether only those that were there before count.
+def present(config: IngestConfig, was: Inventory) -> Present:
+    """The same files now.
 
     UsageError where the source, or all of its files, are gone or out of reach; StorageError and OSError likewise.
     """
-    source, texts = config.source, _texts(config.source)
+    source, closed, kept_back = config.source, False, dict[str, str]()
     match source:
         case FolderSource(root=root, labels=labels):
-            files: Iterable[Found] = FolderTree(root, labels).candidates()
+            files = _with_kept_back(FolderTree(root, labels).candidates(kept_back), kept_back, was)
             if labels is None and (source.limit or source.subset):
-                files = _drawn(list(files), source)
-            found, closed = Inventory.of(files, texts, "images"), labels is not None
+                files = iter(_drawn(list(files), source))
+            found, closed = Inventory.of(files, None, "images"), labels is not None
         case FilesSource(patterns=urls):
-            found, closed = _of_parts(find_parts(urls, _suffix(source), all_there=False), texts), False
+            found = _of_parts(find_parts(urls, _suffix(source), all_there=False), {})
         case BenchmarkSource(name=name, root=root):
             names = {name for name, _, _ in was} | set(_lists(REGISTRY[name], Path(root)))
-            found, closed = _of_paths(Path(root), names, texts), False
+            rows = _with_kept_back(_stated(Path(root), names, kept_back), kept_back, was)
+            found = Inventory.of(rows)
         case _:
-            return Inventory.of((), texts), True
+            return Present(Inventory.of((), _texts(source)), True)
     if len(was) and not len(found):
         raise _nothing(config)
-    return found, closed
+    texts, unread = _texts_now(source, was.texts)
+    words = (*(f"{name}: {why}" for name, why in sorted(kept_back.items())), *unread)
+    return Present(replace(found, texts=texts), closed, words)
+
+
+def _with_kept_back(files: Iterable[Found], kept_back: Mapping[str, str], was: Inventory) -> Iterator[Found]:
+    """What cannot be seen is taken to be as it was."""
+    yield from files
+    if kept_back:
+        yield from (Found(*row) for row in was if f"{row[0]}/".startswith(tuple(kept_back)))
+
+
+def _texts_now(source: Settings, was: Mapping[str, str]) -> tuple[Mapping[str, str], tuple[str, ...]]:
+    """As `_texts`, without one that is gone; and what is kept back, as it was."""
+    try:
+        return _texts(source), ()
+    except UsageError as error:
+        is_there = isinstance(error.__cause__, UnicodeDecodeError | IsADirectoryError)
+        return {name: error.found for name in was if is_there}, ()
+    except StorageError as error:
+        return was, tuple(f"{name}: {error.found}" for name in was)
 
 
 def must_be_there(config: IngestConfig) -> None:
@@ -117,16 +151,22 @@ def _mark(part: Part) -> int:
 
 def _of_paths(root: Path, names: Iterable[str], texts: dict[str, str]) -> Inventory:
     """Those of the names below the root that are files."""
+    return Inventory.of(_stated(root, names, None), texts)
 
-    def rows() -> Iterator[tuple[str, int, int]]:
-        for name in names:
-            try:
-                state = os.stat(root / name)
-            except (FileNotFoundError, NotADirectoryError):
-                continue
-            yield name, state.st_size, time_mark(state)
 
-    return Inventory.of(rows(), texts)
+def _stated(root: Path, names: Iterable[str], kept_back: dict[str, str] | None) -> Iterator[Found]:
+    for name in names:
+        try:
+            state = os.stat(root / name)
+        except PermissionError as error:
+            if kept_back is None:
+                raise
+            kept_back[f"{name}/"] = str(error.strerror)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                raise
+        else:
+            yield Found(name, state.st_size, time_mark(state))
 
 
 def _used(benchmark: Benchmark, root: Path, items: Iterable[Item]) -> set[str]:

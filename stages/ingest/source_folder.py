@@ -3,8 +3,9 @@
 Files are candidates by their suffix; whether they are images, their bytes decide.
 """
 
+import errno
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from operator import attrgetter, itemgetter
@@ -19,7 +20,7 @@ from stages.images.decode import MAX_FILE_BYTES
 from stages.images.header import BadImage
 from stages.ingest.labels_file import read_labels
 from stages.ingest.listing import Item, Items, Listing, some
-from stages.ingest.reading import ahead, one_by_one
+from stages.ingest.reading import KeptBack, ahead, one_by_one
 from stages.ingest.vocabulary import odd_names
 from stages.sighting import etag_mark, time_mark
 
@@ -65,12 +66,13 @@ class FolderTree:
         found.items.mark({file.name: file.mark for file in files})
         return found
 
-    def candidates(self) -> Iterator[Found]:
+    def candidates(self, kept_back: dict[str, str]) -> Iterator[Found]:
         """All files that could be images, wherever they stand and whatever their classes.
 
-        UsageError where there is no such folder.
+        What cannot be listed below the root goes to `kept_back`: its name, with a slash, and why. UsageError where
+        there is no such folder, StorageError where it cannot be listed itself.
         """
-        return filter(attrgetter("is_candidate"), self._walk())
+        return filter(attrgetter("is_candidate"), self._walk(kept_back))
 
     def read(self, item: Item) -> bytes:
         if item.size > MAX_FILE_BYTES:
@@ -81,7 +83,7 @@ class FolderTree:
         try:
             return path.read_bytes()
         except (FileNotFoundError, PermissionError) as error:
-            raise BadImage(f"it cannot be read: {error.strerror}") from error
+            raise KeptBack(f"it cannot be read: {error.strerror}") from error
         except OSError as error:
             raise StorageError(f"read {path}", str(error), "check the disk, then run again") from error
 
@@ -92,19 +94,29 @@ class FolderTree:
         try:
             return _store(self.root).read(name)
         except NotFound as error:
-            raise BadImage("it cannot be read: no object of that name") from error
+            raise KeptBack("it cannot be read: no object of that name") from error
 
     @property
     def _is_local(self) -> bool:
         return "://" not in self.root
 
-    def _walk(self) -> Iterator[Found]:
+    def _walk(self, kept_back: dict[str, str] | None = None) -> Iterator[Found]:
         if not self._is_local:
             there = (entry for entry in _store(self.root).list() if not _is_hidden(entry.path))
             return (Found(entry.path, entry.bytes, etag_mark(entry.version)) for entry in there)
         if not os.path.isdir(self.root):
             raise self._wrong("there is no such folder on this machine", "correct `root`, or mount it")
-        return _files(Path(self.root), "", (os.path.realpath(self.root),))
+
+        def refuse(name: str, error: OSError) -> None:
+            found = error.strerror or str(error)
+            if kept_back is None or not name:
+                do = "let it be listed, or take it out of the folder"
+                raise StorageError(
+                    f"ingest the folder {self.root}", f"{self.root}/{name} cannot be listed: {found}", do
+                )
+            kept_back[name] = found
+
+        return _files(Path(self.root), "", (os.path.realpath(self.root),), refuse)
 
     def _by_folders(self) -> Listing:
         depth = 2 if self.split_folders else 1
@@ -179,23 +191,45 @@ def _of_one_split(parents: Iterable[tuple[str, ...]]) -> Iterator[str]:
             yield f"the class folders of {train} and {split} differ: {told}"
 
 
-def _files(folder: Path, prefix: str, above: tuple[str, ...]) -> Iterator[Found]:
+def _files(
+    folder: Path, prefix: str, above: tuple[str, ...], refuse: Callable[[str, OSError], None]
+) -> Iterator[Found]:
     """All files below by name, hidden ones aside; linked folders are followed, but not back into themselves."""
-    with os.scandir(folder) as entries:
-        named = [(f"{one.name}/" if one.is_dir() else one.name, one) for one in entries if one.name[0] != "."]
+    named: list[tuple[str, os.DirEntry[str]]] = []
+    try:
+        with os.scandir(folder) as entries:
+            there = [one for one in entries if one.name[0] != "."]
+    except OSError as error:
+        refuse(prefix, error)
+        return
+    for one in there:
+        try:
+            named.append((f"{one.name}/" if _is(one.is_dir) else one.name, one))
+        except OSError as error:  # a link to where one may not look
+            refuse(f"{prefix}{one.name}/", error)
     for name, entry in sorted(named, key=itemgetter(0)):
         if not name.endswith("/"):
-            if entry.is_file():
+            if _is(entry.is_file):
                 state = entry.stat()
                 yield Found(prefix + name, state.st_size, time_mark(state))
         elif (real := os.path.realpath(entry.path)) not in above:
-            yield from _files(Path(entry.path), prefix + name, (*above, real))
+            yield from _files(Path(entry.path), prefix + name, (*above, real), refuse)
+
+
+def _is(kind: Callable[[], bool]) -> bool:
+    """What `kind` says; a link that goes round in a circle leads to nothing, as one that dangles."""
+    try:
+        return kind()
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return False
+        raise
 
 
 def _folders(root: Path, depth: int) -> Iterator[tuple[str, ...]]:
     """Folders exactly `depth` levels below the root, hidden ones aside."""
     for entry in os.scandir(root):
-        if entry.is_dir() and not entry.name.startswith("."):
+        if _is(entry.is_dir) and not entry.name.startswith("."):
             if depth == 1:
                 yield (entry.name,)
             else:

@@ -1,5 +1,6 @@
 """Sources that changed after they were ingested: what `plan` and `run` say of each change, through the command line."""
 
+import errno
 import json
 import os
 import shutil
@@ -186,6 +187,26 @@ def relabelled(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace("4.png,a", "4.png,b"))
 
 
+def line_more(tmp_path: Path) -> None:
+    with (tmp_path / "labels.csv").open("a") as file:
+        file.write("\n")
+
+
+def folder_of_labels(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").unlink()
+    (tmp_path / "labels.csv").mkdir()
+
+
+def labels_and_image_gone(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").unlink()
+    (tmp_path / "user/0.png").unlink()
+
+
+def in_a_circle(tmp_path: Path) -> None:
+    os.symlink("loop", tmp_path / "user/class-0/loop")
+    (tmp_path / "user/class-1/000.png").unlink()
+
+
 def limited(tmp_path: Path) -> str:
     photo_folder(tmp_path / "user", per_class=4)
     return "{kind: folder, root: ./user, limit: 5, subset: {fraction: 0.9}}"
@@ -229,7 +250,18 @@ def digits(tmp_path: Path) -> str:
 
 
 LATER: list[tuple[str, Callable[[Path], str], Callable[[Path], Any], str, str]] = [
-    ("a label", labelled, relabelled, "drifted", "0 added, 0 gone, 1 changed of 5 images"),
+    ("a label", labelled, relabelled, "drifted", "source: the labels file: changed; 0 added, 0 gone, 0 changed of 5"),
+    ("a line's end", labelled, line_more, "reuse", "the labels file: changed, but means the same"),
+    ("labels gone", labelled, lambda at: shutil.move(at / "labels.csv", at / "x.csv"), "drifted",
+     "the labels file: gone; 0 added, 0 gone, 0 changed of 5"),
+    ("labels gone, and an image", labelled, labels_and_image_gone,
+     "drifted", "the labels file: gone; 0 added, 1 gone, 0 changed of 5 images"),
+    ("labels in another code", labelled, lambda at: (at / "labels.csv").write_bytes(b"path,label\n0.png,\xff\n"),
+     "drifted", "the labels file: changed; 0 added"),
+    ("labels a folder", labelled, folder_of_labels, "drifted", "the labels file: changed; 0 added"),
+    ("links in a circle", lambda at: photo_folder(at / "user") and FOLDER,
+     in_a_circle, "drifted",
+     "0 added, 1 gone, 0 changed of 24 images"),
     ("an image without a label", labelled, lambda at: write(at / "user/9.png", png(9)), "reuse", "5 images"),
     ("a labelled image gone", labelled, lambda at: (at / "user/0.png").unlink(), "drifted", "0 added, 1 gone"),
     ("an image beside the part", limited, lambda at: drawn(at, False).unlink(), "reuse", "5 images"),
@@ -244,7 +276,7 @@ LATER: list[tuple[str, Callable[[Path], str], Callable[[Path], Any], str, str]] 
      "0 added, 0 gone, 1 changed of 4 files"),
     ("an official file gone", mnist, lambda at: (at / "user/train-labels-idx1-ubyte.gz").unlink(), "drifted", "1 gone"),
     ("a file beside the official", mnist, lambda at: write(at / "user/readme.txt", b"x"), "reuse", "4 files"),
-    ("other digits", digits, lambda at: write(at / "digits.csv.gz", b"another"), "drifted", "'digits.csv.gz'"),
+    ("other digits", digits, lambda at: write(at / "digits.csv.gz", b"another"), "drifted", "digits.csv.gz: changed"),
     ("no digits", digits, lambda at: None, "reuse", "which brings them"),
 ]  # fmt: skip
 
@@ -325,12 +357,76 @@ def test_what_is_damaged_or_lost_of_an_inventory_is_told(tmp_path: Path, vitpipe
     for damage, words in (
         (lambda: (attempt / MARKS).write_bytes(b"cut"), "the times that they had are damaged"),
         (lambda: (attempt / MARKS).unlink(), "the times that they had are lost"),
-        (lambda: (attempt / INVENTORY).write_bytes(bytes((attempt / INVENTORY).stat().st_size)), "the record says"),
     ):
         damage()
         code, out, _ = vitpipe("run", "tiny.yaml")
         assert code == 0 and "0 of 2 nodes run" in out and words in out
-    assert vitpipe("artifacts", "verify", "tiny.yaml")[0] == 8
-    (attempt / INVENTORY).write_bytes(b"cut")
+    whole = (attempt / INVENTORY).read_bytes()
+    for data in (whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:], b"cut", None):
+        (attempt / INVENTORY).write_bytes(data) if data else (attempt / INVENTORY).unlink()
+        assert planned(vitpipe)["shards"]["action"] == "blocked"
+        for more in ((), ("--replace", "shards")):
+            code, _, err = vitpipe("run", "tiny.yaml", *more)
+            assert code == 8 and INVENTORY in err and "runs/tiny/shards" in err and "vitpipe artifacts verify" in err
+        assert vitpipe("artifacts", "verify", "tiny.yaml")[0] == 8
+    (attempt / INVENTORY).write_bytes(whole)
+    index = attempt / "train-000000.index"
+    index.write_bytes(index.read_bytes().replace(b'"width":[20', b'"width":[21'))
+    assert vitpipe("run", "tiny.yaml", "--verify-sources")[0] == 8
+
+
+def kept_back(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """For the superuser, who runs tests too, no mode keeps anything back."""
+    real = os.scandir
+
+    def scandir(path: Any) -> Any:
+        if Path(path) == folder:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+
+
+@pytest.mark.parametrize("more", ["", ", limit: 10"])
+def test_what_can_be_compared_is_where_a_folder_is_kept_back(
+    more: str, tmp_path: Path, vitpipe: Vitpipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user = photo_folder(tmp_path / "user", per_class=4)
+    written(tmp_path, FOLDER.replace("}", more + "}"))
+    assert vitpipe("run", "tiny.yaml")[0] == 0
+    kept_back(monkeypatch, user / "class-1")
+    for options in ((), ("--verify-sources",)):
+        code, out, err = vitpipe("run", "tiny.yaml", *options)
+        assert (code, err) == (0, "") and "as far as it can be seen" in out
+        assert "not looked at: class-1/: Permission denied" in out and "--replace" not in out
+    write(user / "class-0/000.png", png(90) + b"longer")
+    write(user / "class-2/000.png", png(91) + b"longer")
     code, _, err = vitpipe("run", "tiny.yaml")
-    assert code == 8 and INVENTORY in err and "the record says" in err
+    assert code == 3 and "not looked at: class-1/: Permission denied" in err and " 0 gone, " in err
+    (tmp_path / "tiny.yaml").write_text((tmp_path / "tiny.yaml").read_text().replace("name: tiny", "name: other"))
+    code, _, err = vitpipe("run", "tiny.yaml")
+    assert code == 7 and "user/class-1/ cannot be listed: Permission denied" in err
+
+
+def test_an_image_that_cannot_be_read_is_not_called_changed(
+    tmp_path: Path, vitpipe: Vitpipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user = photo_folder(tmp_path / "user", per_class=4)
+    written(tmp_path, FOLDER)
+    assert vitpipe("run", "tiny.yaml")[0] == 0
+    real = Path.read_bytes
+
+    def read_bytes(path: Path) -> bytes:
+        if path == user / "class-1/002.png":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return real(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    code, out, err = vitpipe("run", "tiny.yaml", "--verify-sources")
+    assert (code, err) == (0, "") and "11 of 12 images of" in out
+    assert "1 could not be read: 'class-1/002.png'" in out
+    data = bytearray(real(user / "class-0/000.png"))
+    data[60] ^= 1
+    (user / "class-0/000.png").write_bytes(bytes(data))
+    code, _, err = vitpipe("run", "tiny.yaml", "--verify-sources")
+    assert code == 3 and "0 added, 0 gone, 1 changed of 12" in err and "1 could not be read: 'class-1/002.png'" in err

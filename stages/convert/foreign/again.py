@@ -19,14 +19,17 @@ SOURCE = "source.json"
 
 
 def look(config: ConvertConfig, resources: ConvertResources, weights: Weights, record: Any, digests: bool) -> Sighted:
-    """What became of the weights of `config.source`; never raises for what cannot be reached or read."""
+    """What became of the weights of `config.source`; never raises for what cannot be reached or read of it.
+
+    Errors: IntegrityError, NotFound and StorageError for the file of `weights` that says what was taken.
+    """
     if config.source is None or not weights.has(SOURCE):
         return Sighted()
     if resources.trust_source and not digests:
         return Sighted(note="the source was not looked at: resources.trust_source")
     path = config.source.path
+    told = weights.read_json(SOURCE)
     try:
-        told = weights.read_json(SOURCE)
         folder, names = _where(path, [str(file["path"]) for file in told["files"]])
         return _compared(path, folder, names, told, digests)
     except VitpipeError as error:

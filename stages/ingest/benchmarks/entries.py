@@ -19,6 +19,7 @@ from stages.images.header import BadImage
 from stages.images.scans import refuse_many_scans
 from stages.ingest.benchmarks.registry import Benchmark
 from stages.ingest.listing import Item
+from stages.ingest.reading import KeptBack
 
 UNREADABLE = (
     OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, ImportError, NotImplementedError,
@@ -74,7 +75,7 @@ def read_file(benchmark: Benchmark, root: Path, item: Item) -> bytes:
     try:
         return (root / item.name).read_bytes()
     except OSError as error:
-        raise BadImage(f"it cannot be read: {error.strerror}") from error
+        raise KeptBack(f"it cannot be read: {error.strerror}") from error
 
 
 def decoded(benchmark: Benchmark, root: Path, item: Item) -> Image.Image:

@@ -17,6 +17,7 @@ from stages.ingest.benchmarks.arrays import read_mat
 from stages.ingest.benchmarks.entries import UNREADABLE, Entry, Listed, Reader, damaged, lines_of, read_file
 from stages.ingest.benchmarks.registry import Benchmark
 from stages.ingest.listing import Item
+from stages.ingest.reading import KeptBack
 
 DEVKIT = Path("ILSVRC2012_devkit_t12", "data")
 NUM_VAL = 50_000
@@ -102,7 +103,7 @@ def _read(benchmark: Benchmark, root: Path, item: Item) -> bytes:
             file.seek(place)
             data = file.read(size)
     except OSError as error:
-        raise BadImage(f"its tar cannot be read: {error.strerror}") from error
+        raise KeptBack(f"its tar cannot be read: {error.strerror}") from error
     if len(data) < size:
         raise BadImage("its tar ends before it")
     return data

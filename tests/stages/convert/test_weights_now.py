@@ -9,6 +9,7 @@ import pytest
 from foreign_files import huggingface_folder
 from inprocess import commit, make_context
 
+from infra.errors import IntegrityError
 from stages.artifacts import Weights
 from stages.contract import Inputs
 from stages.convert.config import ConvertConfig, ConvertResources
@@ -82,6 +83,18 @@ def test_other_numbers_of_one_size_are_hinted_at_and_digests_tell_them(
     shutil.rmtree(moved)
     gone = seen(weights, moved, digests=True)
     assert not gone.changes and gone.is_loud and "not looked at" in gone.note
+
+
+def test_what_is_damaged_of_the_result_is_not_blamed_on_the_source(taken: tuple[Weights, Path], tmp_path: Path) -> None:
+    weights, folder = taken
+    run = tmp_path / "run"
+    shutil.copytree(str(weights.uri).removeprefix("file://"), run)
+    told = run / weights.file("source.json").at
+    told.write_bytes(told.read_bytes().replace(b"config.json", b"config.jsom"))
+    assert weights.origin is not None
+    copied = weights.model_copy(update={"origin": weights.origin.model_copy(update={"uri": f"file://{run}"})})
+    with pytest.raises(IntegrityError, match=f"source.json of file://{run}"):
+        seen(copied, folder)
 
 
 def test_earlier_versions_kept_no_times(taken: tuple[Weights, Path]) -> None:

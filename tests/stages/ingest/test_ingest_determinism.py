@@ -4,7 +4,7 @@ import random
 import shutil
 
 import pytest
-from inprocess import InProcessCluster, make_context
+from inprocess import CollectedEvents, InProcessCluster, make_context
 from photos import contents, encoded, ingest, photo_folder, picture, write
 
 from infra.errors import StageError, Stopped
@@ -128,3 +128,27 @@ def test_shards_are_cut_by_bytes(config, tmp_path):
     assert len(entries) > 3
     assert all(entry.bytes <= 10_000 + 10_240 for entry in entries)  # a tar is padded to 10240
     assert len(load_manifest(ingest(tmp_path, {**config, "splits": {"train": 1.0}}, node="one")).shards) == 1
+
+
+def test_a_damaged_earlier_shard_is_not_taken_over(config, tmp_path):
+    plain = contents(ingest(tmp_path, config))
+    a1 = tmp_path / "store/test/shards/a1"
+    first, second, third, fourth = sorted(a1.glob("*.index"))[:4]
+    tar = first.with_suffix(".tar")
+    for path, change in (
+        (tar, lambda data: data[:600] + bytes([data[600] ^ 1]) + data[601:]),
+        (second, lambda data: b"\x7b\xff" + data[2:]),  # no UTF-8
+        (third, lambda data: data.replace(b'"width":[20', b'"width":[21')),  # reads well
+        (fourth.with_suffix(".tar"), lambda data: data[:-512]),
+    ):
+        was = path.read_bytes()
+        path.write_bytes(change(was))
+        assert path.read_bytes() != was
+    (a1.parent / "record.json").unlink()
+    resumed = ingest(tmp_path, config, attempt="a2", earlier=("a1",))
+    assert contents(resumed) == plain
+    anew = {file.path for file in resumed.files if file.path.endswith(".tar") and file.at.startswith("a2/")}
+    assert anew == {path.with_suffix(".tar").name for path in (first, second, third, fourth)}
+    events = CollectedEvents(tmp_path / "local/shards/events.jsonl")
+    notes = [text for text in events.of("note") if text.startswith("not taken over, but written anew: ")]
+    assert len(notes) == 4 and f"a1/{tar.name} has SHA-256" in "".join(notes)

@@ -30,12 +30,15 @@ def test_counts_are_those_of_plain_sets(was, now, texts_was, texts_now, same_nam
     others = {name for name in texts_was.keys() | texts_now.keys() if texts_was.get(name) != texts_now.get(name)}
     assert found.added == (0 if closed else len(now.keys() - was.keys()))
     assert found.gone == len(was.keys() - now.keys())
-    assert found.changed == sum(was[name][0] != now[name][0] for name in both) + len(others)
+    assert found.changed == sum(was[name][0] != now[name][0] for name in both)
+    assert {one.partition(": ")[0]: one.endswith("gone") for one in found.others} == {
+        name: name not in texts_now for name in others
+    }
     same_size = [(was[name][1], now[name][1]) for name in both if was[name][0] == now[name][0]]
     assert found.touched == sum(0 != old != new != 0 for old, new in same_size)
-    assert found.differs == bool(found.examples) and bool(found.touched) == bool(found.touched_examples)
+    assert found.differs == bool(found.examples or found.others) and bool(found.touched) == bool(found.touched_examples)
     assert all(0 != was[name][1] != now[name][1] != 0 for name in found.touched_examples)
-    assert set(found.examples) <= was.keys() | now.keys() | others
+    assert set(found.examples) <= was.keys() | now.keys()
 
 
 @settings(deadline=None, max_examples=50)
@@ -72,11 +75,11 @@ def test_glyphs_are_known_by_their_fonts(monkeypatch, tmp_path):
     config = IngestConfig.model_validate({
         "source": {"kind": "glyphs", "classes": 2, "images_per_class": 3, "image_px": 8}
     })  # fmt: skip
-    was, _ = present(config, inventory({}, {}))
-    assert len(was.texts) == 16 and not compare(was, present(config, was)[0]).differs
+    was = present(config, inventory({}, {})).now
+    assert len(was.texts) == 16 and not compare(was, present(config, was).now).differs
     real = source_files.font_path
     (tmp_path / "other.ttf").write_bytes(b"another")
     monkeypatch.setattr(
         source_files, "font_path", lambda name: tmp_path / "other.ttf" if name == "STIXGeneral" else real(name)
     )
-    assert compare(was, present(config, was)[0]).examples == ("STIXGeneral.ttf",)
+    assert compare(was, present(config, was).now).others == ("STIXGeneral.ttf: changed",)
