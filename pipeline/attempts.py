@@ -3,13 +3,13 @@
 Knows the layout of attempts, not what a piece is: the catalog's regular expression says so.
 """
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from infra.errors import IntegrityError, NotFound
+from infra.json_object import parse_object
 from infra.storage.store import Store
 from pipeline.graph import Node
 from stages.record import InputRef, Record, records_in
@@ -117,7 +117,7 @@ def _read(node: Store, name: str, order: tuple[int, int], pieces: int) -> Attemp
     where = f"{name}/{HEADER}"
     try:
         data = node.read(where)
-        fields = json.loads(data)
+        fields = parse_object(data)
         if SEAL in fields and (found := broken(data, fields)):
             raise ValueError(found)
         inputs = {key: tuple(InputRef(**ref) for ref in refs) for key, refs in fields["inputs"].items()}

@@ -3,23 +3,22 @@
 Knows the files that a driver leaves (spec, lease, records, progress, errors); asks no process.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, TypeVar
 
 from infra.at_once import by_key
-from infra.errors import IntegrityError, NotFound, Stopped, UsageError, VitpipeError
+from infra.errors import IntegrityError, NotFound, Stopped, VitpipeError
+from infra.json_object import parse_object
 from infra.lease_state import LeaseState, read_stop
 from infra.progress import read_progress
 from infra.storage.store import Store
+from pipeline.accepted import accepted_graph
 from pipeline.attempts import Attempt, digests, read_attempt
 from pipeline.graph import Graph, Node, is_uri
 from pipeline.node_run import ERROR
 from pipeline.pulse import Pulse
 from pipeline.records import Committed, read_committed
-from pipeline.runner import SPEC
-from pipeline.spec import load
 
 T = TypeVar("T")
 State = Literal["committed", "running", "waiting", "failed", "blocked"]
@@ -52,15 +51,9 @@ class RunStatus:
 def read_status(run: Store, pulse: Pulse | None = None) -> RunStatus:
     """The status of the run in that folder, whose driver `pulse` has perhaps watched before.
 
-    UsageError when no run was ever accepted there.
+    UsageError when no run was ever accepted there; IntegrityError when its spec or its lease is damaged.
     """
-    try:
-        text = run.read(SPEC).decode()
-    except NotFound:
-        raise UsageError(
-            f"show the status of {run.uri}", "no run was ever started there", "check the store and the name"
-        ) from None
-    return status_of(run, load(text, env={}).graph, pulse)
+    return status_of(run, accepted_graph(run, "show the status of"), pulse)
 
 
 def status_of(run: Store, graph: Graph, pulse: Pulse | None = None) -> RunStatus:
@@ -205,7 +198,7 @@ def _read_error(node: Store, attempt: str) -> VitpipeError | None:
     """With what an attempt ended, as its driver left it. IntegrityError when that cannot be read."""
     where = f"{attempt}/{ERROR}"
     try:
-        fields = json.loads(node.read(where))
+        fields = parse_object(node.read(where))
         said = (str(fields["asked"]), str(fields["found"]), str(fields["do"]))
         return Stopped(*said) if fields["code"] == Stopped.code else VitpipeError(*said)
     except NotFound:

@@ -3,10 +3,10 @@
 A ShardSet's tars have numbers alone; what they mean stands in the `manifest.json` beside them.
 """
 
-import json
 from collections.abc import Iterable
 
 from infra.errors import StorageError
+from infra.json_object import parse_object
 from stages.images.manifest import MANIFEST
 from stages.ingest.window import store_of
 
@@ -23,8 +23,8 @@ def other_lists(folders: Iterable[str]) -> dict[str, tuple[str, ...]]:
 
 def _classes(folder: str) -> tuple[str, ...]:
     try:
-        content = json.loads(store_of(folder).read(MANIFEST))
+        content = parse_object(store_of(folder).read(MANIFEST))
     except (StorageError, ValueError):  # none there, not to be read, or another's file of that name: tars alone count
         return ()
-    classes = content.get("classes") if isinstance(content, dict) and "shards" in content else None
+    classes = content.get("classes") if "shards" in content else None
     return tuple(map(str, classes)) if isinstance(classes, list) else ()

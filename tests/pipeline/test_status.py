@@ -12,7 +12,7 @@ import pytest
 from fake_clock import FakeClock
 from tiny_stages import HOOKS, STAGES, tiny_spec, tiny_ways
 
-from infra.errors import DriftError, StageError, Stopped, UsageError, VitpipeError
+from infra.errors import DriftError, IntegrityError, StageError, Stopped, UsageError, VitpipeError
 from infra.lease_state import LEASE, Holder, LeaseState, Timing, boottime, clock_id, read_lease
 from infra.storage.local import LocalStore
 from pipeline.lease import request_stop
@@ -205,7 +205,8 @@ def test_the_graph_is_read_from_the_store(tmp_path: Path) -> None:
     assert states(read_status(store(tmp_path))) == {"digits": "waiting"}
 
 
-DAMAGED = (b"", b"[", b"{}", b"\xff", b'{"time": 1}')
+DEEP = (b"[" * 100_000, b'{"a":' + b"[" * 300 + b"]" * 300 + b"}")
+DAMAGED = (b"", b"[", b"{}", b"\xff", b'{"time": 1}', *DEEP)
 NO_MAPPING = (b"[]", b"null", b'"a"', b"5")
 IDLE = "nobody runs it (night falls); run it again"
 
@@ -254,6 +255,14 @@ def test_a_damaged_wish_to_stop_is_told(tmp_path: Path, content: bytes) -> None:
     store(tmp_path).write("stop.json", content)
     found = status(tmp_path)
     assert found.state == "stopped" and "stop.json: it is damaged" in found.nodes[0].why
+
+
+@pytest.mark.parametrize("content", [*DAMAGED, *NO_MAPPING, b'{"fence": 1e999, "beat": 0, "holder": null}'])
+def test_a_damaged_lease_is_told_by_whoever_goes_by_it(tmp_path: Path, content: bytes) -> None:
+    store(tmp_path).write(LEASE, content)
+    for ask in (lambda: status(tmp_path), lambda: request_stop(store(tmp_path), "night falls")):
+        with pytest.raises(IntegrityError, match=r"lease\.json. It is damaged"):
+            ask()
 
 
 def test_a_damaged_wish_to_stop_ends_no_beat_and_a_later_one_is_heard(tmp_path: Path) -> None:
