@@ -32,6 +32,8 @@ class Facts:
 
     sighted: Mapping[str, Sighted] = field(default_factory=dict)
     """By node: what lies at its source now, where one was taken and the record answers to the recipe."""
+    run: str = ""
+    """URI of the run's folder."""
 
     def given(self, ref: str) -> Committed:
         """The artifact that a need names. KeyError while it is not committed, or cannot be used."""

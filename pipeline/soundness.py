@@ -11,9 +11,9 @@ from hashlib import sha256
 from infra.at_once import answers
 from infra.errors import IntegrityError, NotFound
 from infra.storage.store import Store
-from pipeline.attempts import read_attempt
+from pipeline.attempts import COMMITTED, read_attempt
 from pipeline.contents import NodeContents
-from pipeline.records import COMMITTED, RECORD, Committed, read_committed
+from pipeline.records import RECORD, Committed, read_committed
 from stages.artifacts import File
 from stages.record import Record
 
@@ -76,10 +76,11 @@ def later(record: Record, than: Record) -> bool:
     A record none of whose files lie in the attempt that it names does not know when it was made.
     """
     own = not record.files or any(file.at.startswith(f"{record.attempt}/") for file in record.files)
-    return own and _fence(record) > _fence(than)
+    return own and fence_of(record) > fence_of(than)
 
 
-def _fence(record: Record) -> int:
+def fence_of(record: Record) -> int:
+    """Of the driver that committed it; 0 where its attempt has no such name."""
     match = re.fullmatch(r"a(\d+)(?:\.\d+)?", record.attempt)
     return int(match[1]) if match else 0
 
