@@ -15,6 +15,7 @@ from typing import Any
 
 from infra.at_once import answers
 from infra.errors import NotFound, StorageError
+from infra.json_object import parse_object
 from infra.storage.store import Store
 
 FOLDER = "events/"
@@ -96,9 +97,9 @@ def _read(run: Store, name: str) -> Event | None:
     except NotFound:
         return None
     try:
-        fields = json.loads(data)
+        fields = parse_object(data)
         return _event(fields["time"], fields["fence"], fields["node"], fields["kind"], fields["text"], name)
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError) as error:
         return _damaged(name, repr(error))
 
 

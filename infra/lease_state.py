@@ -11,9 +11,10 @@ import uuid
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from infra.errors import IntegrityError, NotFound
+from infra.json_object import parse_object
 from infra.storage.store import Store
 
 LEASE = "lease.json"
@@ -123,10 +124,10 @@ class LeaseState:
     def decode(cls, data: bytes, run: str) -> Self:
         """IntegrityError for anything that no vitpipe wrote."""
         try:
-            fields = json.loads(data)
+            fields = parse_object(data)
             holder = Holder(**fields["holder"]) if fields["holder"] else None
             return cls(int(fields["fence"]), int(fields["beat"]), holder, **fields["renewed"])
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, OverflowError) as error:
             raise IntegrityError(
                 f"read {run}/{LEASE}",
                 f"it is damaged: {error!r}",
@@ -145,7 +146,7 @@ def read_lease(run: Store) -> LeaseState | None:
 def read_stop(run: Store, fence: int) -> str | None:
     """Why the driver with that fence is asked to end, or None."""
     try:
-        fields: dict[str, Any] = {**json.loads(run.read(STOP))}
+        fields = parse_object(run.read(STOP))
         return str(fields.get("reason", "stop")) if fields["fence"] == fence else None
     except NotFound:
         return None

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from infra.errors import IntegrityError, NotFound, StorageError
+from infra.json_object import parse_object
 from infra.storage.store import Store
 
 PROGRESS = "progress.json"
@@ -109,17 +110,17 @@ def read_progress(node: Store) -> dict[str, Any] | None:
     IntegrityError for one that no vitpipe wrote: it is information only, and whoever runs the node writes it anew.
     """
     try:
-        fields: Any = json.loads(node.read(PROGRESS))
+        fields = parse_object(node.read(PROGRESS))
     except NotFound:
         return None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise _damaged(node, repr(error)) from error
     for name, kind in _KINDS.items():
-        if not isinstance(fields, dict) or not isinstance(fields.get(name), kind):
+        if not isinstance(fields.get(name), kind):
             raise _damaged(node, f"{name} is missing or of another type")
     if not all(isinstance(rank, dict) and "rank" in rank for rank in fields.get("ranks") or ()):
         raise _damaged(node, "ranks are not as they should be")
-    return dict(fields)
+    return fields
 
 
 _KINDS = {

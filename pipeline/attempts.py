@@ -3,19 +3,21 @@
 Knows the layout of attempts, not what a piece is: the catalog's regular expression says so.
 """
 
-import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from infra.errors import IntegrityError, NotFound
+from infra.json_object import parse_object
 from infra.storage.store import Store
 from pipeline.graph import Node
 from stages.record import InputRef, Record, records_in
 from stages.seal import SEAL, broken, sealed
 
 HEADER = "attempt.json"
+COMMITTED = "committed/done"
+"""In an attempt, what tells that its record was committed: of one that is lost it is seen that it was there."""
 _NAME = re.compile(r"a(\d+)(?:\.(\d+))?")
 _FILE = re.compile(rf"({_NAME.pattern})/(.+)")
 
@@ -34,6 +36,8 @@ class Attempt:
     inputs: Refs
     pieces: int
     """Finished pieces in its folder that another attempt may adopt."""
+    committed: bool = False
+    """Whether it says that its record was committed, or one that it found."""
 
     def fits(self, fingerprint: str, inputs: Refs) -> bool:
         """Whether it computed the very thing that is wanted now."""
@@ -62,10 +66,13 @@ def header(node: Node, fingerprint: str, recipe: Mapping[str, Any], inputs: Refs
 
 def read_attempt(node: Store, name: str) -> Attempt | None:
     """One attempt by its name, its pieces not counted; None when it is not there."""
+    if not _NAME.fullmatch(name):
+        return None
     try:
-        return _read(node, name, _order(name), 0) if _NAME.fullmatch(name) else None
+        found = _read(node, name, _order(name), 0)
     except NotFound:
         return None
+    return replace(found, committed=node.size(f"{name}/{COMMITTED}") is not None)
 
 
 def list_attempts(node: Store, pieces: str | None) -> tuple[Attempt, ...]:
@@ -80,7 +87,7 @@ def list_attempts(node: Store, pieces: str | None) -> tuple[Attempt, ...]:
 def attempts_of(node: Store, files: Mapping[str, Sequence[str]], pieces: str | None) -> tuple[Attempt, ...]:
     """`list_attempts` of what was listed already: the paths in each attempt's folder, by its name."""
     found = (_attempt(node, name, paths, _count(paths, pieces)) for name, paths in files.items())
-    begun = (attempt for attempt in found if attempt is not None)
+    begun = (replace(one, committed=COMMITTED in files[one.name]) for one in found if one is not None)
     return tuple(sorted(begun, key=lambda one: (one.fence, one.restart), reverse=True))
 
 
@@ -117,7 +124,7 @@ def _read(node: Store, name: str, order: tuple[int, int], pieces: int) -> Attemp
     where = f"{name}/{HEADER}"
     try:
         data = node.read(where)
-        fields = json.loads(data)
+        fields = parse_object(data)
         if SEAL in fields and (found := broken(data, fields)):
             raise ValueError(found)
         inputs = {key: tuple(InputRef(**ref) for ref in refs) for key, refs in fields["inputs"].items()}

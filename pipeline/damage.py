@@ -35,8 +35,11 @@ def _agrees(committed: Committed) -> bool:
 
 
 def _lost(node: Node, graph: Graph, facts: Facts) -> IntegrityError | None:
-    """Its record, where its files still lie there and a node took it."""
+    """Its record, where an attempt committed one, or its files still lie there and a node took it."""
     wanted = facts.wanted[node.id].sha256
+    attempts = facts.attempts.get(node.id, ())
+    if marked := next((one for one in attempts if one.committed), None):
+        return damaged(f"{facts.run}/{node.id}", f"it is lost, and {marked.name} committed one", node.id)
     if any(attempt.fingerprint == wanted for attempt in facts.attempts.get(node.id, ())):
         for taker, other, refs in _takers(node, graph, facts):
             for ref in (ref for ref in refs if ref.fingerprint == wanted):

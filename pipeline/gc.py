@@ -11,11 +11,10 @@ from functools import cached_property
 from infra.at_once import by_key
 from infra.lease_state import CLOCK, TIMING, Clock, Timing
 from infra.storage.store import Entry, Store
-from pipeline.attempts import HEADER, Attempt, attempts_of
+from pipeline.attempts import COMMITTED, HEADER, Attempt, attempts_of
 from pipeline.catalog import CATALOG
 from pipeline.contents import NodeContents, contents, open_run
 from pipeline.lease import hold
-from pipeline.records import COMMITTED
 from pipeline.shared import FOLDER
 from pipeline.soundness import examine, refusal
 from stages.record import Record

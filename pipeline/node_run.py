@@ -13,14 +13,14 @@ from infra.full_disk import full_path, is_full
 from infra.metrics import node_metrics
 from infra.progress import StoreProgress
 from infra.storage.store import Store
-from pipeline.attempts import Refs, earlier, header, list_attempts
+from pipeline.attempts import COMMITTED, Refs, earlier, header, list_attempts
 from pipeline.driver import Driver
 from pipeline.fingerprint import Fingerprint
 from pipeline.graph import Node
 from pipeline.node_log import PATH, node_log
 from pipeline.planned import Planned
 from pipeline.provenance import code_version, package_versions
-from pipeline.records import COMMITTED, Committed, commit, read_committed
+from pipeline.records import Committed, commit, read_committed
 from pipeline.shared import SharedPieces
 from stages.artifacts import Artifact
 from stages.contract import Inputs, Out, StageContext
@@ -115,11 +115,11 @@ class NodeRun:
         record = self._record(out, artifact, started, time.monotonic() - began)
         replaces, anew = self.planned.replaces, self.planned.of_other_data
         committed = commit(self.store, record, self.driver.lease, replace=replaces, anew=anew)
-        if committed.record.attempt == out.attempt:
-            self._mark(out, committed)
+        self._mark(out, committed)
         return committed
 
     def _mark(self, out: Out, committed: Committed) -> None:
+        """Leave word that the attempt came to its end: in our record, or in an equal one that was quicker."""
         try:
             out.put(COMMITTED, committed.sha256.encode())
         except StorageError as error:  # the record stands, and says more

@@ -14,7 +14,7 @@ def fetch_reports(run: Run, folder: Path | None = None) -> list[Path]:
 
     UsageError when the run has no report, or none is committed yet.
     """
-    nodes = [node.id for node in graph_of(run).nodes.values() if node.stage.output == "Report"]
+    nodes = [node.id for node in graph_of(run, "show the report of").nodes.values() if node.stage.output == "Report"]
     if not nodes:
         raise UsageError(f"show the report of {run.uri}", "it has no node of stage report", "add one to the YAML")
     found = []

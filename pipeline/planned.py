@@ -34,6 +34,8 @@ class Facts:
     """By node: what lies at its source now, where one was taken and the record answers to the recipe."""
     damaged: Mapping[str, IntegrityError] = field(default_factory=dict)
     """By node: what of its files, that say what was taken from the source, is not what was committed."""
+    run: str = ""
+    """URI of the run's folder."""
 
     def given(self, ref: str) -> Committed:
         """The artifact that a need names. KeyError while it is not committed, or cannot be used."""

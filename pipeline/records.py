@@ -17,8 +17,6 @@ from stages.record import InputRef, Record, parse_record
 from stages.seal import sealed
 
 RECORD = "record.json"
-COMMITTED = "committed/done"
-"""In an attempt, what tells that its record was committed: of one that is lost it is seen that it was there."""
 
 
 @dataclass(frozen=True)

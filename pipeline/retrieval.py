@@ -15,8 +15,9 @@ from infra.storage.names import checked
 from infra.storage.store import Digest, Store
 from pipeline.contents import committed_nodes, contents, is_record, open_run
 from pipeline.records import Committed, read_committed
-from pipeline.soundness import examine, files_of
+from pipeline.soundness import examine, files_of, lost_records
 from stages.artifacts import File
+from stages.record import damaged
 
 FILES_AT_ONCE = 4
 READ_BYTES = 8 << 20
@@ -50,7 +51,7 @@ class Finding:
 
 
 def list_files(run_uri: str, node: str | None = None) -> list[Listed]:
-    """Every file of every committed node, or of one and its siblings. UsageError for an unknown run or node."""
+    """Every file of every committed node, or of one and its siblings. Errors as `committed_artifacts`."""
     return [
         Listed(id, committed.record.output["kind"], file.path, file.bytes, file.sha256)
         for id, committed in committed_artifacts(run_uri, "list the artifacts of", node)
@@ -114,19 +115,32 @@ def fault(run_uri: str, findings: Sequence[Finding]) -> IntegrityError | None:
     wrong = [one for one in findings if one.problem]
     if not wrong:
         return None
-    named = "; ".join(f"{one.node}/{one.path} ({one.node}/{one.at}) {one.problem}" for one in wrong[:5])
-    more = f"; and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+    records = [one for one in wrong if is_record(one.at)]
+    found = [f"{one.node}/{one.path} {one.problem}" for one in records[:5]] + _more(len(records))
+    if files := [one for one in wrong if not is_record(one.at)]:
+        compared = sum(not is_record(one.at) for one in findings)
+        named = [f"{one.node}/{one.path} ({one.node}/{one.at}) {one.problem}" for one in files[:5]] + _more(len(files))
+        found.append(f"{len(files)} of {compared} files are not what the records say: {'; '.join(named)}")
     return IntegrityError(
         f"verify {run_uri}",
-        f"{len(wrong)} of {len(findings)} files are not what the records say: {named}{more}",
+        f"it is damaged: {'; '.join(found)}",
         "restore them from a copy, or run under another `name`",
     )
 
 
+def _more(named: int) -> list[str]:
+    return [f"and {named - 5} more"] if named > 5 else []
+
+
 def committed_artifacts(run_uri: str, asked: str, node: str | None) -> Iterator[tuple[str, Committed]]:
-    """The records of all committed nodes, or of one and its siblings. UsageError for an unknown run or node."""
+    """The records of all committed nodes, or of one and its siblings.
+
+    Errors: UsageError for an unknown run or node; IntegrityError for a damaged record, or a lost one.
+    """
     run = open_run(run_uri, asked)
-    nodes = committed_nodes(run, asked, checked(node) if node else None)
+    if lost := lost_records(run, contents(run, checked(node) if node else "")):
+        raise damaged(f"{run.uri}/{lost[0].node}", f"it {lost[0].problem}", lost[0].node)
+    nodes = committed_nodes(run, asked, node)
     for id, found in by_key(lambda id: read_committed(run.child(id), id), nodes).items():
         if found is not None:
             yield id, found

@@ -10,6 +10,7 @@ from infra.lease_state import read_lease
 from infra.storage.opening import open_store
 from infra.storage.spare import SpareRoom, spare_room
 from infra.storage.store import Store
+from pipeline.accepted import SPEC, is_kept
 from pipeline.driver import Driver, Ways
 from pipeline.exporting import exporting
 from pipeline.lease import Lease, hold
@@ -22,7 +23,6 @@ from pipeline.survey import survey
 from pipeline.walk import Asked, Inbox, Walk
 from stages.sighting import Sighted
 
-SPEC = "spec.yaml"
 WAYS = Ways()
 RANKS_PER_CORE = 4
 """Of an embedded Ray, at most: CPUs it lends to tasks and ranks, where it has fewer than they ask for."""
@@ -52,7 +52,7 @@ def run(spec: PipelineSpec, replacing: Sequence[str] = (), ways: Ways = WAYS) ->
     for name in replacing:
         if all(plan.nodes[id].action == "reuse" for id in spec.graph.named(name)):
             ways.on_note(f"{name}: nothing to replace, what is committed is what is asked for")
-    if not plan.due:
+    if not plan.due and is_kept(run, spec.text):
         return Outcome(plan, facts.records)
     ways.probe()
     inbox: Inbox = Inbox()
@@ -64,10 +64,11 @@ def run(spec: PipelineSpec, replacing: Sequence[str] = (), ways: Ways = WAYS) ->
     ):
         ways.on_lease(lease.fence)
         facts, plan = _accepted(run, spec, replacing, ways, facts.sighted)  # another may have gone on until just now
+        if plan.due or not is_kept(run, spec.text):
+            lease.check()
+            run.write(SPEC, spec.text.encode())
         if not plan.due:
             return Outcome(plan, facts.records)
-        lease.check()
-        run.write(SPEC, spec.text.encode())
         return _walk(spec, Held(run, lease, spare), facts, plan, inbox, signals, ways)
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 from infra.errors import UsageError
 from infra.storage.opening import open_store
 from infra.storage.store import Store
+from pipeline.accepted import accepted_graph
 from pipeline.contents import open_run
 from pipeline.graph import Graph
 from pipeline.places import absolute_uri
-from pipeline.runner import SPEC
 from pipeline.spec import load
 from pipeline.text.problems import shown, unknown
 from pipeline.written import NAME
@@ -51,14 +51,14 @@ def known_run(text: str, asked: str) -> Run:
     return Run(run.name, open_run(run.uri, asked))
 
 
-def graph_of(run: Run) -> Graph:
-    """The graph of the last spec that was accepted there."""
-    return load(run.store.read(SPEC).decode(), env={}).graph
+def graph_of(run: Run, asked: str) -> Graph:
+    """The graph of the last spec that was accepted there. Errors as `accepted_graph`."""
+    return accepted_graph(run.store, asked)
 
 
 def nodes_of(run: Run, name: str | None) -> tuple[str, ...]:
     """Ids of the nodes that NODE means: all when left out, a node with its siblings, or one. UsageError for none."""
-    graph = graph_of(run)
+    graph = graph_of(run, "find the nodes of")
     found = graph.named(name) if name else tuple(graph.nodes)
     if name and not found:
         names = {known for node in graph.nodes.values() for known in (node.id, node.name)}

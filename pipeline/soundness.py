@@ -11,9 +11,9 @@ from hashlib import sha256
 from infra.at_once import answers
 from infra.errors import IntegrityError, NotFound
 from infra.storage.store import Store
-from pipeline.attempts import read_attempt
+from pipeline.attempts import COMMITTED, read_attempt
 from pipeline.contents import NodeContents
-from pipeline.records import COMMITTED, RECORD, Committed, read_committed
+from pipeline.records import RECORD, Committed, read_committed
 from stages.artifacts import File
 from stages.record import Record
 
@@ -41,6 +41,26 @@ def examine(run: Store, nodes: Mapping[str, NodeContents]) -> tuple[Records, lis
 
     Errors: UsageError for a record of a newer schema; StorageError.
     """
+    read, flaws = _records(run, nodes)
+    taken = list(_not_what_was_taken(run, nodes, read))
+    flaws += _lost(run, nodes, read, taken)
+    for id, node in nodes.items():
+        flaws += [Flaw(id, file.at, problem) for file, problem in absent(files_of(read[id].values()), node.sizes())]
+    flaws += _other_manifests(run, nodes, read)
+    flaws += _once(one for one in taken if nodes[one.node].committed)
+    return read, flaws
+
+
+def lost_records(run: Store, nodes: Mapping[str, NodeContents]) -> list[Flaw]:
+    """Records that are no more, as far as the listed nodes tell. Errors as `examine`."""
+    if all(node.committed or not node.attempts for node in nodes.values()):
+        return []
+    read, _ = _records(run, nodes)
+    return _lost(run, nodes, read, _not_what_was_taken(run, nodes, read))
+
+
+def _records(run: Store, nodes: Mapping[str, NodeContents]) -> tuple[dict[str, dict[str, Committed]], list[Flaw]]:
+    """Every record that can be read, and those that cannot."""
     read: dict[str, dict[str, Committed]] = {id: {} for id in nodes}
     flaws = []
     wanted = [(id, name) for id, node in nodes.items() for name in node.records]
@@ -48,12 +68,7 @@ def examine(run: Store, nodes: Mapping[str, NodeContents]) -> tuple[Records, lis
         if isinstance(found, Committed):
             read[id][name] = found
         else:
-            flaws.append(Flaw(id, name, found.found if found else "is missing"))
-    flaws += _lost(run, nodes, read)
-    for id, node in nodes.items():
-        flaws += [Flaw(id, file.at, problem) for file, problem in absent(files_of(read[id].values()), node.sizes())]
-    flaws += _other_manifests(run, nodes, read)
-    flaws += _not_what_was_taken(run, nodes, read)
+            flaws.append(Flaw(id, name, _said(found) if found else "is missing"))
     return read, flaws
 
 
@@ -62,7 +77,7 @@ def refusal(run: Store, asked: str, flaws: Sequence[Flaw]) -> IntegrityError:
     named = "; ".join(map(str, flaws[:5])) + (f"; and {len(flaws) - 5} more" if len(flaws) > 5 else "")
     checks = (f"`vitpipe artifacts verify {run.uri} {node}`" for node in sorted({one.node for one in flaws}))
     do = f"restore them from a copy ({', '.join(checks)} tell when they are right again)"
-    return IntegrityError(f"{asked} {run.uri}", f"nothing was removed, because it is damaged: {named}", do)
+    return IntegrityError(f"{asked} {run.uri}", f"nothing was removed, because of what is not as it was: {named}", do)
 
 
 def absent(files: Iterable[File], sizes: Mapping[str, int]) -> list[tuple[File, str]]:
@@ -76,10 +91,11 @@ def later(record: Record, than: Record) -> bool:
     A record none of whose files lie in the attempt that it names does not know when it was made.
     """
     own = not record.files or any(file.at.startswith(f"{record.attempt}/") for file in record.files)
-    return own and _fence(record) > _fence(than)
+    return own and fence_of(record) > fence_of(than)
 
 
-def _fence(record: Record) -> int:
+def fence_of(record: Record) -> int:
+    """Of the driver that committed it; 0 where its attempt has no such name."""
     match = re.fullmatch(r"a(\d+)(?:\.\d+)?", record.attempt)
     return int(match[1]) if match else 0
 
@@ -100,8 +116,26 @@ def files_of(records: Iterable[Committed]) -> list[File]:
     return list({(file.at, file.digest): file for one in records for file in one.record.files}.values())
 
 
-def _lost(run: Store, nodes: Mapping[str, NodeContents], read: Records) -> Iterator[Flaw]:
-    """Nodes that were committed, as kept records or an attempt's mark say, and have no record of it any more."""
+def _said(error: IntegrityError) -> str:
+    """What was found, as it goes on after the name of the file."""
+    return f"is damaged: {error.found.removeprefix('it is damaged: ')}"
+
+
+def _lost(run: Store, nodes: Mapping[str, NodeContents], read: Records, taken: Iterable[Flaw]) -> list[Flaw]:
+    """Nodes that were committed and have no record of it any more."""
+    return _once([*_missed(run, nodes, read), *(one for one in taken if not nodes[one.node].committed)])
+
+
+def _once(flaws: Iterable[Flaw]) -> list[Flaw]:
+    """The first of each node: several may tell of one record."""
+    found: dict[str, Flaw] = {}
+    for one in flaws:
+        found.setdefault(one.node, one)
+    return list(found.values())
+
+
+def _missed(run: Store, nodes: Mapping[str, NodeContents], read: Records) -> Iterator[Flaw]:
+    """As kept records or an attempt's mark say."""
     for id, node in nodes.items():
         if not node.committed and node.records:
             yield Flaw(id, RECORD, "is lost: the records that it replaced lie beside it")

@@ -3,23 +3,24 @@
 Knows the files that a driver leaves (spec, lease, records, progress, errors); asks no process.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, TypeVar
 
 from infra.at_once import by_key
-from infra.errors import IntegrityError, NotFound, Stopped, UsageError, VitpipeError
+from infra.errors import IntegrityError, NotFound, Stopped, VitpipeError
+from infra.json_object import parse_object
 from infra.lease_state import LeaseState, read_stop
 from infra.progress import read_progress
 from infra.storage.store import Store
+from pipeline.accepted import accepted_graph
 from pipeline.attempts import Attempt, digests, read_attempt
 from pipeline.graph import Graph, Node, is_uri
 from pipeline.node_run import ERROR
 from pipeline.pulse import Pulse
 from pipeline.records import Committed, read_committed
-from pipeline.runner import SPEC
-from pipeline.spec import load
+from pipeline.soundness import fence_of
+from stages.record import damaged
 
 T = TypeVar("T")
 State = Literal["committed", "running", "waiting", "failed", "blocked"]
@@ -52,15 +53,9 @@ class RunStatus:
 def read_status(run: Store, pulse: Pulse | None = None) -> RunStatus:
     """The status of the run in that folder, whose driver `pulse` has perhaps watched before.
 
-    UsageError when no run was ever accepted there.
+    UsageError when no run was ever accepted there; IntegrityError when its spec or its lease is damaged.
     """
-    try:
-        text = run.read(SPEC).decode()
-    except NotFound:
-        raise UsageError(
-            f"show the status of {run.uri}", "no run was ever started there", "check the store and the name"
-        ) from None
-    return status_of(run, load(text, env={}).graph, pulse)
+    return status_of(run, accepted_graph(run, "show the status of"), pulse)
 
 
 def status_of(run: Store, graph: Graph, pulse: Pulse | None = None) -> RunStatus:
@@ -80,6 +75,7 @@ def status_of(run: Store, graph: Graph, pulse: Pulse | None = None) -> RunStatus
 class _Left:
     """What drivers left in a node's folder."""
 
+    uri: str
     committed: Committed | None
     progress: Mapping[str, Any] | None
     attempt: Attempt | None
@@ -109,6 +105,8 @@ class _View:
             return NodeStatus(
                 node.id, "committed", f"{left.committed.record.started} by {left.committed.record.attempt}"
             )
+        if lost := self._lost(node, left):
+            return NodeStatus(node.id, "failed", str(lost))
         current = self._is_current(left)
         error = left.error if left.error and (current or not self.alive) else None
         if error and not isinstance(error, Stopped):
@@ -120,7 +118,26 @@ class _View:
             return NodeStatus(node.id, "blocked", f"needs {', '.join(broken)}, which failed")
         if missing:
             return NodeStatus(node.id, "waiting", f"needs {', '.join(missing)} first")
-        return NodeStatus(node.id, "waiting", "its turn comes" if self.alive else self._idle())
+        return NodeStatus(node.id, "waiting", "its turn comes" if self.alive else self._idle(left))
+
+    def _lost(self, node: Node, left: _Left) -> IntegrityError | None:
+        """Its record, where its attempt says that it was committed, or a node took it; not while it is made anew."""
+        if left.committed or not left.attempt or (self.alive and self._is_current(left) and not left.attempt.committed):
+            return None
+        takers = [
+            id
+            for id, other in self.left.items()
+            for refs in (other.committed.record.inputs.values() if other.committed else ())
+            if any(ref.uri == left.uri and ref.fingerprint == left.attempt.fingerprint for ref in refs)
+        ]
+        by = (
+            f"{left.attempt.name} committed one"
+            if left.attempt.committed
+            else f"{takers[0]} took one"
+            if takers
+            else ""
+        )
+        return damaged(left.uri, f"it is lost, and {by}", node.id) if by else None
 
     def overall(self, nodes: Sequence[NodeStatus]) -> str:
         states = {node.state for node in nodes}
@@ -140,6 +157,8 @@ class _View:
             return False  # a driver makes it anew, of other data
         if left.attempt and not left.attempt.fits(record.fingerprint, record.inputs):
             return False
+        if left.attempt and not self.alive and left.attempt.fence > fence_of(record) and not left.attempt.committed:
+            return False  # one of other data, which failed or was killed: who finds an equal record marks that
         given = {
             name: tuple(found.ref for ref in refs if not is_uri(ref) and (found := self.left[ref].committed))
             for name, refs in node.needs.items()
@@ -152,10 +171,13 @@ class _View:
         """Whether what was last heard of the node is of the driver that holds, or last held, the run."""
         return left.progress is not None and self.lease is not None and left.progress["fence"] == self.lease.fence
 
-    def _idle(self) -> str:
+    def _idle(self, left: _Left) -> str:
+        do = "run it again to go on"
+        if left.committed and left.attempt:
+            do = f"{left.attempt.name} was to replace {left.committed.record.attempt} and came to no end; {do}"
         if self.lease and self.lease.holder:
-            return f"nobody runs it: {self.lease.holder} {self.silence}; run it again to go on"
-        return f"nobody runs it{f' ({self.stop})' if self.stop else ''}; run it again to go on"
+            return f"nobody runs it: {self.lease.holder} {self.silence}; {do}"
+        return f"nobody runs it{f' ({self.stop})' if self.stop else ''}; {do}"
 
 
 def _committed(id: str, committed: Committed, progress: Mapping[str, Any] | None) -> NodeStatus:
@@ -180,32 +202,34 @@ def _stop(run: Store, lease: LeaseState | None) -> str:
 
 
 def _left(node: Store) -> _Left:
-    damaged: list[IntegrityError] = []
+    flaws: list[IntegrityError] = []
 
     def sound(read: Callable[[], T | None]) -> T | None:
         try:
             return read()
         except IntegrityError as error:
-            damaged.append(error)
+            flaws.append(error)
             return None
 
     committed = sound(lambda: read_committed(node))
-    unreadable = damaged[0] if damaged else None
+    unreadable = flaws[0] if flaws else None
     progress = sound(lambda: read_progress(node))
     if progress is None:
-        return _Left(committed, None, None, None, tuple(damaged), unreadable)
+        return _Left(node.uri, committed, None, None, None, tuple(flaws), unreadable)
     name = str(progress["attempt"]).partition(".")[0]  # of a gang's restarts the driver writes beside the first
     superseded = committed is not None and committed.record.attempt.partition(".")[0] == name
     attempt = None if superseded else sound(lambda: read_attempt(node, name))
     error = sound(lambda: _read_error(node, name))
-    return _Left(committed, progress, attempt, error, tuple(damaged), unreadable)
+    if committed is None and attempt is not None and attempt.committed:
+        committed = sound(lambda: read_committed(node))  # a mark is written after its record
+    return _Left(node.uri, committed, progress, attempt, error, tuple(flaws), unreadable)
 
 
 def _read_error(node: Store, attempt: str) -> VitpipeError | None:
     """With what an attempt ended, as its driver left it. IntegrityError when that cannot be read."""
     where = f"{attempt}/{ERROR}"
     try:
-        fields = json.loads(node.read(where))
+        fields = parse_object(node.read(where))
         said = (str(fields["asked"]), str(fields["found"]), str(fields["do"]))
         return Stopped(*said) if fields["code"] == Stopped.code else VitpipeError(*said)
     except NotFound:

@@ -27,12 +27,15 @@ def survey(run: Store, graph: Graph, digests: bool = False, sighted: Mapping[str
     wanted = fingerprints(graph, {uri: _fingerprint(found) for uri, found in external.items()})
     open_nodes = [id for id in graph.nodes if not _settled(records.get(id), wanted[id])]
     attempts = by_key(lambda id: list_attempts(run.child(id), graph.nodes[id].stage.pieces), open_nodes)
+    marked = [id for id in open_nodes if id not in records and any(one.committed for one in attempts[id])]
+    meanwhile = by_key(lambda id: read_committed(run.child(id), id), marked)  # a mark is written after its record
+    records |= {id: found for id, found in meanwhile.items() if found}
     absences = by_key(lambda id: _absent(run.child(id), records[id]), records)
     gone = {id: told for id, told in absences.items() if told}
     looked = _sighted(graph, records, wanted, digests, sighted or {})
     seen = {id: found for id, found in looked.items() if isinstance(found, Sighted)}
     bad = {id: found for id, found in looked.items() if isinstance(found, IntegrityError)}
-    return Facts(wanted, records, attempts, external, gone, seen, bad)
+    return Facts(wanted, records, attempts, external, gone, seen, bad, run.uri)
 
 
 def _absent(node: Store, committed: Committed) -> str:

@@ -1,13 +1,13 @@
 """The record that makes an artifact true: what `record.json` says, and how a node's artifact is read through it."""
 
 import hashlib
-import json
 import re
 from typing import Any, Final, Literal
 
 from pydantic import ConfigDict, Field
 
 from infra.errors import IntegrityError, UsageError
+from infra.json_object import parse_object
 from infra.storage.names import checked
 from infra.storage.opening import open_store
 from infra.storage.store import Store
@@ -83,7 +83,7 @@ def parse_record(data: bytes, uri: str, node: str = "", name: str = "record.json
     Where each file lies must be inside the node's folder: whoever deletes or copies goes by it.
     """
     try:
-        fields = {"schema": 1, **json.loads(data)}
+        fields = {"schema": 1, **parse_object(data)}
         schema = fields["schema"]
         if (SEAL in fields or 1 < schema <= RECORD_SCHEMA) and (found := broken(data, fields)):
             raise ValueError(found)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from infra.errors import UsageError, VitpipeError, gravest
+from infra.json_object import parse_object
 from infra.work import unknown
 from stages.artifacts import File, ShardSet
 from stages.contract import Known, Out, StageContext
@@ -124,7 +125,7 @@ def _commit(out: Out, piece: Piece) -> None:
 
 def _parse(out: Out, at: str) -> Piece | None:
     try:
-        content = json.loads(out.node.read(at))
+        content = parse_object(out.node.read(at))
         if content.pop("sha256") != _digest(content):
             return None
         file = File.model_validate(content["file"])

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from infra.errors import StageError
+from infra.json_object import parse_object
 from stages.artifacts import File, Frozen, Score, ShardSet, Weights
 from stages.contract import Out, TaskContext
 from stages.finetune.config import FinetuneConfig
@@ -161,7 +162,7 @@ def finished(out: Out, trials: Iterable[Trial], choice_sha256: str | None) -> di
 
 def _parse(data: bytes, trial: Trial, attempt: str) -> Outcome | None:
     try:
-        content = json.loads(data)
+        content = parse_object(data)
         signed, name = content.pop(SEAL), content["trial"]
         if signed != seal_of(content) or name != str(trial) or content.pop("schema") != 1:
             return None

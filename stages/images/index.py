@@ -80,6 +80,6 @@ def parse_index(data: bytes, name: str) -> ShardIndex:
         ends = (offset + size for offset, size in zip(index.offset, index.size, strict=True))
         if any(offset < 0 for offset in index.offset) or max(ends, default=0) > index.tar_bytes:
             raise ValueError("an image beyond the end of the shard")
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise IntegrityError(f"read the index {name}", f"it is damaged: {error}", "restore the object") from error
     return index

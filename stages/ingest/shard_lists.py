@@ -3,10 +3,10 @@
 A ShardSet's tars have numbers alone; what they mean stands in the `manifest.json` beside them.
 """
 
-import json
 from collections.abc import Iterable
 
 from infra.errors import NotFound, UsageError
+from infra.json_object import parse_object
 from stages.images.manifest import MANIFEST
 from stages.ingest.window import store_of
 
@@ -27,11 +27,11 @@ def other_lists(folders: Iterable[str]) -> dict[str, tuple[str, ...]]:
 def _classes(folder: str) -> tuple[str, ...]:
     """Of no ShardSet where no manifest lies, or a file of that name that says nothing of shards."""
     try:
-        content = json.loads(store_of(folder).read(MANIFEST))
+        content = parse_object(store_of(folder).read(MANIFEST))
     except NotFound:
         return ()
     except ValueError as error:
         do = "restore it: it says what the numbers in the tars beside it mean; or move it away if it is no ShardSet's"
         raise UsageError(f"read {folder}/{MANIFEST}", f"it is not JSON: {error}", do) from error
-    classes = content.get("classes") if isinstance(content, dict) and "shards" in content else None
+    classes = content.get("classes") if "shards" in content else None
     return tuple(map(str, classes)) if isinstance(classes, list) else ()

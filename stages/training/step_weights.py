@@ -3,11 +3,11 @@
 A Checkpoint's record vouches for its last step; an earlier one that was kept vouches for itself by its sealed manifest.
 """
 
-import json
 import re
 from pathlib import Path
 
 from infra.errors import IntegrityError, NotFound, UsageError
+from infra.json_object import parse_object
 from infra.storage.store import Store
 from stages.artifacts import Checkpoint, File
 from stages.seal import SEAL, broken
@@ -84,7 +84,7 @@ def _recipe(node: Store, attempt: str) -> tuple[str, list[list[str]]] | None:
     name = f"{attempt}/attempt.json"
     try:
         data = node.read(name)
-        header = json.loads(data)
+        header = parse_object(data)
         if SEAL in header and (found := broken(data, header)):
             raise ValueError(found)
         inputs = [[ref["record_sha256"] for ref in refs] for _, refs in sorted(header["inputs"].items())]

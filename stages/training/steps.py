@@ -13,6 +13,7 @@ from typing import Literal, Self
 from pydantic import Field, ValidationError
 
 from infra.errors import IntegrityError, UsageError
+from infra.json_object import parse_object
 from infra.storage.store import Digest, Store
 from stages.artifacts import File, Frozen
 from stages.contract import Out
@@ -80,7 +81,7 @@ class StepManifest(Frozen):
     def parse(cls, data: bytes, name: str) -> Self:
         """Read a manifest. Errors: IntegrityError when damaged, UsageError when of another schema."""
         try:
-            schema = json.loads(data)["schema"]
+            schema = parse_object(data)["schema"]
             if isinstance(schema, int) and schema > SCHEMA:
                 found = f"schema {schema} was written by a newer vitpipe; this one reads schema {SCHEMA}"
                 raise UsageError(f"read {name}", found, "update vitpipe")

@@ -48,8 +48,6 @@ class Pristine:
     """Records and the files that they name, relative to the run."""
     kept: frozenset[str]
     """Those of them that only replaced records name."""
-    taken: frozenset[str]
-    """Nodes whose records others took."""
 
     @classmethod
     def of(cls, folder: Path) -> "Pristine":
@@ -58,11 +56,8 @@ class Pristine:
         for path, record in records.items():
             files = (path, *(path.parent / file["at"] for file in record["files"]))
             named[path.name == "record.json"] |= {str(file.relative_to(folder)) for file in files}
-        uris = [ref["uri"] for record in records.values() for refs in record["inputs"].values() for ref in refs]
-        nodes = {str(path.parent.relative_to(folder)) for path in records}
-        taken = {node for node in nodes if any(uri.endswith(f"/{node}") for uri in uris)}
         every = frozenset(named[True] | named[False])
-        return cls(folder, every, every - named[True], frozenset(taken))
+        return cls(folder, every, every - named[True])
 
 
 @dataclass(frozen=True)

@@ -39,8 +39,7 @@ def expected(case: Case, verb: str) -> set[int]:
     if case.path in EITHER or (name in EITHER and node == name):
         return {0, 8}
     if name == "record.json":
-        made_anew = case.damage == "removed" and node not in case.pristine.taken and not verb.startswith("gc")
-        return {0} if made_anew else {8}
+        return {8}
     if case.path in case.pristine.named:
         if verb.startswith("gc"):
             return {8} if case.damage != "flipped" or name == "manifest.json" or name.startswith("record.") else {0}

@@ -128,7 +128,8 @@ class Training:
         shutil.copytree(self.run, folder / "runs" / "tiny")
         before = replace(self, folder=folder, workers=workers)
         shutil.rmtree(before.run / "backbone" / self._at("metrics.jsonl").split("/")[0])
-        (before.run / "backbone" / "record.json").unlink()
+        for path in ("record.json", *before.run.glob("backbone/a*/committed/done")):
+            (before.run / "backbone" / path).unlink()
         return before
 
     def _at(self, path: str) -> str:

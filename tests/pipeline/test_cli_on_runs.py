@@ -64,6 +64,21 @@ def test_a_run_says_what_it_did_and_then_that_nothing_is_left(vitpipe: Vitpipe) 
     assert (code, err) == (0, "") and "0 of 3 nodes run" in out
 
 
+@pytest.mark.parametrize("damage", [b"\xff", b"[" * 3_000, b"", b"nodes: {a: {}}\n"])
+def test_a_damaged_spec_of_a_run_is_named_and_written_anew(damage: bytes, vitpipe: Vitpipe, tmp_path: Path) -> None:
+    vitpipe("run", "tiny.yaml")
+    kept = tmp_path / "runs/tiny/spec.yaml"
+    whole = kept.read_bytes()
+    kept.write_bytes(damage)
+    for verb in ("status", "logs", "report"):
+        code, _, err = vitpipe(verb, "tiny.yaml")
+        assert code == 8 and "runs/tiny/spec.yaml. It is damaged" in err and "`vitpipe run YOUR.yaml`" in err
+
+    code, out, err = vitpipe("run", "tiny.yaml")
+    assert (code, err) == (0, "") and "0 of 3 nodes run" in out and kept.read_bytes() == whole
+    assert vitpipe("status", "tiny.yaml")[0] == 0
+
+
 def test_run_as_json_prints_one_object(vitpipe: Vitpipe) -> None:
     _, out, err = vitpipe("run", "tiny.yaml", "--json")
 

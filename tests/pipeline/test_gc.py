@@ -116,8 +116,9 @@ def test_damage_stops_it_before_anything_is_removed(run):
     attempt(run, "a", "a1", ["scrap"])
     attempt(run, "a", "a2", [])
     run.write("b/record.json", b'{"schema": 1')
-    with pytest.raises(IntegrityError, match=r"b/record\.json"):
+    with pytest.raises(IntegrityError, match=r"not as it was: b/record\.json is damaged: \w") as told:
         gc(run.uri, unfinished=True)
+    assert str(told.value).count("is damaged") == 1
     assert left(run, "a") == {"a1/attempt.json", "a1/scrap", "a2/attempt.json"}
 
 

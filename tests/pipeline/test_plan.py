@@ -173,6 +173,17 @@ def test_a_lost_record_is_damage_where_it_was_taken_and_its_files_are_there() ->
     assert actions(facts, NODES, ("a",))[0] == "resume", "who knows of no copy may make it anew"
 
 
+def test_a_lost_record_is_missed_by_its_mark_whoever_took_it() -> None:
+    for wanted in (NODES, changed(other={"value": 5})):
+        facts = facts_of("a b c", wanted, attempts={"other": (attempt("a1", node="other", pieces=0, committed=True),)})
+        error = refusal(make_plan(graph_of(wanted), replace(facts, run="file:///nowhere")), "file:///nowhere")
+        assert isinstance(error, IntegrityError) and error.asked == "read file:///nowhere/other/record.json"
+        assert "is lost, and a1 committed one" in error.found and "--replace" not in str(error)
+        assert actions(facts, wanted, ("other",))[3] == "run", "who knows of no copy may make it anew"
+    unfinished = {"other": (attempt("a1", node="other", pieces=0),)}
+    assert actions(facts_of("a b c", attempts=unfinished))[3] == "run"
+
+
 def test_a_missing_file_is_damage_of_what_would_be_used() -> None:
     facts = facts_of("a b c other", absent={"b": "a1/x is missing"})
     plan = make_plan(graph_of(), facts)

@@ -125,7 +125,32 @@ def test_verify_tells_damaged_and_lost_records_and_goes_on(run, how):
         wrong = fault(run.uri, verify(run.uri, node))
         name = "record.1.json" if how == "kept" else "record.json"
         assert wrong is not None and f"glyphs/{name}" in str(wrong) and "--replace" not in str(wrong)
+        if how == "lost":
+            assert str(wrong).count("glyphs/record.json") == 1 and " files " not in str(wrong)
     assert fault(run.uri, verify(run.uri, "transfer")) is None
+
+
+def test_a_lost_record_is_told_once_by_whoever_lists_or_fetches(run, tmp_path):
+    attempt = {"fingerprint": "f", "recipe": {}, "inputs": {}}
+    run.write("glyphs/a1/attempt.json", json.dumps(attempt).encode())
+    run.write("table/a1/attempt.json", json.dumps(attempt).encode())
+    run.write("glyphs/a1/committed/done", b"")
+    assert len(list_files(run.uri)) == 9
+    run.delete("glyphs/record.json")
+    for ask in (lambda: list_files(run.uri), lambda: list_files(run.uri, "glyphs"),
+                lambda: get(run.uri, "glyphs", tmp_path)):  # fmt: skip
+        with pytest.raises(IntegrityError, match=r"glyphs/record\.json. It is damaged: it is lost: a1 committed one"):
+            ask()
+    assert len(list_files(run.uri, "transfer")) == 6
+    taker = json.loads(run.read("transfer/b-16/record.json"))
+    taker["inputs"] = {"data": [{"uri": f"{run.uri}/glyphs", "fingerprint": "f", "record_sha256": "0"}]}
+    run.write("transfer/b-16/record.json", json.dumps(taker).encode())
+    damage(run, "missing")
+    run.delete("transfer/b-16/a1/train-000000.tar")
+    wrong = fault(run.uri, verify(run.uri))
+    assert wrong and wrong.found.startswith(
+        "it is damaged: glyphs/record.json is lost: a1 committed one; 1 of 6 files are not what"
+    )
 
 
 @pytest.mark.parametrize("ask", [list_files, lambda run, node: get(run, node, Path("/x")), verify])

@@ -12,13 +12,15 @@ import pytest
 from fake_clock import FakeClock
 from tiny_stages import HOOKS, STAGES, tiny_spec, tiny_ways
 
-from infra.errors import DriftError, StageError, Stopped, UsageError, VitpipeError
+from infra.errors import DriftError, IntegrityError, StageError, Stopped, UsageError, VitpipeError
 from infra.lease_state import LEASE, Holder, LeaseState, Timing, boottime, clock_id, read_lease
 from infra.storage.local import LocalStore
 from pipeline.lease import request_stop
+from pipeline.plan import make_plan
 from pipeline.pulse import LOOKED_S, SILENT_S, Pulse
 from pipeline.runner import run
 from pipeline.status import RunStatus, read_status, status_of
+from pipeline.survey import survey
 from stages.sighting import Sighted
 
 QUICK = Timing(renew_s=0.02, watch_s=0.5, commit_s=100, poll_s=0.02, look_s=0.02)
@@ -193,6 +195,86 @@ def test_while_a_node_is_made_anew_of_other_data(tmp_path: Path, monkeypatch: py
     assert status(tmp_path).state == "committed"
 
 
+def test_a_replacement_of_other_data_that_came_to_no_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(ctx: Any) -> None:
+        seen.append(store(tmp_path).read(LEASE))
+        raise StageError("run sum", "it is broken", "mend it")
+
+    seen: list[bytes] = []
+    go(tmp_path)
+    monkeypatch.setitem(STAGES, "add", replace(STAGES["add"], look=f"{__name__}:other_data"))
+    HOOKS["sum"] = fail
+    with pytest.raises(StageError):
+        go(tmp_path, replacing=("sum",))
+    found = status(tmp_path)
+    assert found.state == "failed" and "It is broken" in found.nodes[2].why
+    assert states(found) == {"a": "committed", "b": "committed", "sum": "failed", "more": "committed"}
+
+    store(tmp_path).delete("sum/a2/error.json")  # a killed driver leaves none, and its lease
+    lease = LeaseState.decode(seen[0], "")
+    assert lease.holder
+    store(tmp_path).write(LEASE, replace(lease, holder=replace(lease.holder, start_time=0)).encode())
+    found = status(tmp_path)
+    assert found.state == "interrupted" and states(found)["sum"] == "waiting"
+    assert "a2 was to replace a1" in found.nodes[2].why
+
+    HOOKS.clear()
+    go(tmp_path, replacing=("sum",))
+    assert status(tmp_path).state == "committed"
+
+
+def test_an_attempt_that_found_an_equal_record_leaves_its_node_committed(tmp_path: Path) -> None:
+    go(tmp_path)
+    run = store(tmp_path)
+    record = run.read("sum/record.json")
+    run.delete("sum/record.json")
+    HOOKS["sum"] = lambda ctx: run.write("sum/record.json", record)
+    go(tmp_path, replacing=("sum",))
+    found = status(tmp_path)
+    assert found.state == "committed" and "by a1" in found.nodes[2].why
+    assert run.size("sum/a2/attempt.json") and run.read("sum/a2/committed/done") == run.read("sum/a1/committed/done")
+
+
+def test_a_lost_record_is_told(tmp_path: Path) -> None:
+    go(tmp_path)
+    run, graph = store(tmp_path), tiny_spec(tmp_path, NODES).graph
+    for id, marked, says in (("more", True, "a1 committed one"), ("a", True, "a1 committed one"), ("a", False, "took")):
+        kept, mark = run.read(f"{id}/record.json"), run.read(f"{id}/a1/committed/done")
+        run.delete(f"{id}/record.json")
+        if not marked:
+            run.delete(f"{id}/a1/committed/done")
+        found = status(tmp_path)
+        node = next(node for node in found.nodes if node.node == id)
+        assert found.state == node.state == "failed" and says in node.why
+        assert f"{id}/record.json. It is damaged: it is lost" in node.why and "verify" in node.why
+        planned = make_plan(graph, survey(run, graph)).nodes[id]
+        assert (planned.action, planned.reason) == ("blocked", node.why) or not marked
+        run.write(f"{id}/record.json", kept)
+        run.write(f"{id}/a1/committed/done", mark)
+        assert status(tmp_path).state == "committed"
+
+
+@pytest.mark.parametrize("door", ["list", "size"])
+def test_a_record_that_comes_while_one_looks_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, door: str
+) -> None:
+    go(tmp_path)
+    run, graph = store(tmp_path), tiny_spec(tmp_path, NODES).graph
+    record, real = run.read("sum/record.json"), getattr(LocalStore, door)
+    run.delete("sum/record.json")
+
+    def meanwhile(self: LocalStore, *args: Any) -> Any:
+        if self.uri.endswith("/sum"):
+            self.write("record.json", record)
+        return real(self, *args)
+
+    monkeypatch.setattr(LocalStore, door, meanwhile)
+    if door == "list":
+        assert make_plan(graph, survey(run, graph)).nodes["sum"].action == "reuse"
+    else:
+        assert status(tmp_path).state == "committed"
+
+
 def test_an_unknown_run_is_bad_usage(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="No run"):
         read_status(store(tmp_path))
@@ -205,7 +287,8 @@ def test_the_graph_is_read_from_the_store(tmp_path: Path) -> None:
     assert states(read_status(store(tmp_path))) == {"digits": "waiting"}
 
 
-DAMAGED = (b"", b"[", b"{}", b"\xff", b'{"time": 1}')
+DEEP = (b"[" * 100_000, b'{"a":' + b"[" * 300 + b"]" * 300 + b"}")
+DAMAGED = (b"", b"[", b"{}", b"\xff", b'{"time": 1}', *DEEP)
 NO_MAPPING = (b"[]", b"null", b'"a"', b"5")
 IDLE = "nobody runs it (night falls); run it again"
 
@@ -254,6 +337,14 @@ def test_a_damaged_wish_to_stop_is_told(tmp_path: Path, content: bytes) -> None:
     store(tmp_path).write("stop.json", content)
     found = status(tmp_path)
     assert found.state == "stopped" and "stop.json: it is damaged" in found.nodes[0].why
+
+
+@pytest.mark.parametrize("content", [*DAMAGED, *NO_MAPPING, b'{"fence": 1e999, "beat": 0, "holder": null}'])
+def test_a_damaged_lease_is_told_by_whoever_goes_by_it(tmp_path: Path, content: bytes) -> None:
+    store(tmp_path).write(LEASE, content)
+    for ask in (lambda: status(tmp_path), lambda: request_stop(store(tmp_path), "night falls")):
+        with pytest.raises(IntegrityError, match=r"lease\.json. It is damaged"):
+            ask()
 
 
 def test_a_damaged_wish_to_stop_ends_no_beat_and_a_later_one_is_heard(tmp_path: Path) -> None:
