@@ -14,7 +14,11 @@ VitpipeError            1  a bug in vitpipe, when raised as itself
 └── IntegrityError      8  a digest, size or count does not match
 """
 
+import re
 from typing import Any
+
+_WORD = re.compile(r"^[a-z]+(?:[-'][a-z]+)*[,;.!?]?(?!\S)")
+"""A plain word that opens a sentence; a path, a URI, a quoted or dotted name or one before a colon is said as it is."""
 
 
 class VitpipeError(Exception):
@@ -33,7 +37,7 @@ class VitpipeError(Exception):
         """The three as sentences, each with one full stop or mark of its own."""
         parts = (part.strip() for part in (self.asked, self.found, self.do))
         sentences = (part if part[-1] in ".!?" else f"{part}." for part in parts if part)
-        return " ".join(sentence[:1].upper() + sentence[1:] for sentence in sentences)
+        return " ".join(_WORD.sub(lambda word: word[0].capitalize(), sentence) for sentence in sentences)
 
     def to_json(self) -> dict[str, Any]:
         return {"code": self.code, "asked": self.asked, "found": self.found, "do": self.do}

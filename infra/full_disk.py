@@ -7,6 +7,7 @@ import errno
 import os
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 TIGHT_BYTES = 1 << 20
@@ -24,11 +25,11 @@ def is_full(error: BaseException) -> bool:
 
 def full_path(error: BaseException, *candidates: str | Path) -> str:
     """The path that has no room: the one that the error or a cause of it names, else the first of `candidates` and of
-    this process's own folders whose file system is full; all of them where room was made meanwhile."""
+    this process's own places whose file system is full; all of them where room was made meanwhile."""
     for one in _causes(error):
         if isinstance(one, OSError) and one.filename is not None and _says_full(one):
             return os.fsdecode(one.filename)
-    places = dict.fromkeys(str(place) for place in (*candidates, *_own_folders()))
+    places = dict.fromkeys(str(place) for place in (*candidates, *_own_places()))
     return next((place for place in places if _is_tight(place)), " or ".join(places))
 
 
@@ -47,9 +48,14 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         one = one.__cause__ or one.__context__
 
 
-def _own_folders() -> tuple[str, ...]:
-    """Where this process writes what it was given no path for."""
-    return os.environ.get("TMPDIR") or tempfile.gettempdir(), os.getcwd(), os.path.expanduser("~")
+def _own_places() -> Iterator[str]:
+    """Where this process writes what it was given no path for: what it says, then its folders."""
+    for number in (1, 2):
+        with suppress(OSError):
+            behind = os.readlink(f"/proc/self/fd/{number}")
+            if os.path.isfile(behind):
+                yield behind
+    yield from (os.environ.get("TMPDIR") or tempfile.gettempdir(), os.getcwd(), os.path.expanduser("~"))
 
 
 def _is_tight(place: str) -> bool:

@@ -21,7 +21,19 @@ from infra.full_disk import full_path, is_full
 from pipeline.cli_plan import VerifySources, looks
 from pipeline.cli_predict import predictions
 from pipeline.cli_runs import artifacts, runs
-from pipeline.terminal import LOGGED, complain, log_path, print_json, say, show_error, with_traceback
+from pipeline.terminal import (
+    LOGGED,
+    ReaderGone,
+    complain,
+    dropped,
+    let_go,
+    log_path,
+    print_json,
+    say,
+    show_error,
+    tell,
+    with_traceback,
+)
 
 app = typer.Typer(
     name="vitpipe",
@@ -54,14 +66,16 @@ def invoke(args: list[str]) -> int:
     try:
         faults.refuse()
         code = app(args=args, standalone_mode=False, prog_name="vitpipe")
+        if told := dropped.told():
+            complain(told)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
-    except BrokenPipeError:  # whoever read our lines has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except ReaderGone:
         return 0
     except Exception as error:
         return _ended_by(error, args)
     finally:
+        let_go()
         logging.getLogger().removeHandler(quiet)
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -72,6 +86,8 @@ def _ended_by(error: Exception, args: list[str]) -> int:
     verb = next((arg for arg in args if arg.isalpha()), "vitpipe")
     if known.code in LOGGED:
         known = with_traceback(error, known, verb)
+    if told := dropped.told():
+        complain(told)
     show_error(known, "--json" in args)
     return known.code
 
@@ -161,9 +177,9 @@ def run(
         print_json({"run": found.uri, **outcome.plan.to_json()})
     else:
         seconds = time.monotonic() - began
-        say(f"{found.uri}: done. {len(outcome.plan.due)} of {len(outcome.plan.nodes)} nodes run in {seconds:.1f} s")
+        tell(f"{found.uri}: done. {len(outcome.plan.due)} of {len(outcome.plan.nodes)} nodes run in {seconds:.1f} s")
         if any(node.stage.output == "Report" for node in found.graph.nodes.values()):
-            say(f"the report: vitpipe report {found.uri} --open")
+            tell(f"the report: vitpipe report {found.uri} --open")
 
 
 @app.command()
@@ -185,10 +201,10 @@ def submit(
     if as_json:
         print_json({"job": submitted.job, "run": found.uri, "dashboard": submitted.dashboard_url})
     else:
-        say(f"job {submitted.job} runs {found.uri}\n{submitted.dashboard_url}")
+        tell(f"job {submitted.job} runs {found.uri}\n{submitted.dashboard_url}")
     if not watch:
         return 0
-    code = submission.watch(jobs, submitted.job, ignore if as_json else lambda lines: say(lines.rstrip("\n")))
+    code = submission.watch(jobs, submitted.job, ignore if as_json else lambda lines: tell(lines.rstrip("\n")))
     if as_json:
         print_json({"job": submitted.job, "code": code})
     return code

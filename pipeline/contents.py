@@ -82,6 +82,12 @@ def contents(run: Store, node: str = "") -> dict[str, NodeContents]:
     return found
 
 
+def highest_fence(run: Store) -> int:
+    """Of the attempts in a run without a lease: none in a new one, else its lease was lost and its numbers go on."""
+    attempts = (name for node in contents(run).values() for name in node.attempts)
+    return max((int(name.removeprefix("a").partition(".")[0]) for name in attempts), default=0)
+
+
 def committed_nodes(run: Store, asked: str, node: str | None) -> dict[str, NodeContents]:
     """The nodes that are done: all, or `node` and its siblings. UsageError when there is none of that name."""
     found = {id: here for id, here in contents(run, node or "").items() if here.committed}

@@ -28,7 +28,7 @@ from infra.lease_state import (
 )
 from infra.storage import conditions
 from infra.storage.store import Store
-from pipeline.contents import contents
+from pipeline.contents import highest_fence
 from pipeline.places import is_local
 
 log = logging.getLogger(__name__)
@@ -191,7 +191,7 @@ def acquire(run: Store, timing: Timing = TIMING, clock: Clock = CLOCK) -> Lease:
             overtaken = found.holder if found else None
             if found and overtaken and not _silent(run, found, timing, clock):
                 continue  # it was given up meanwhile
-            fence = 1 + (found.fence if found else _highest_fence(run))
+            fence = 1 + (found.fence if found else highest_fence(run))
             state = LeaseState(fence, 0, me, clock_id(), clock.boottime(), time.time())
             try:
                 version = run.swap(LEASE, state.encode(), version) if found else run.create(LEASE, state.encode())
@@ -203,12 +203,6 @@ def acquire(run: Store, timing: Timing = TIMING, clock: Clock = CLOCK) -> Lease:
             text = f"took the run over from {overtaken}, dead or silent under fence {found.fence - 1}"
             StoreEvents(run, found.fence).emit("takeover", text)
         return Lease(run, found, version, timing, clock)
-
-
-def _highest_fence(run: Store) -> int:
-    """Of the attempts in a run without a lease: none in a new one, else its lease was lost and its numbers go on."""
-    attempts = (name for node in contents(run).values() for name in node.attempts)
-    return max((int(name.removeprefix("a").partition(".")[0]) for name in attempts), default=0)
 
 
 def request_stop(run: Store, reason: str) -> int | None:

@@ -3,6 +3,7 @@
 Looks at the store like any other process; nothing in the run depends on it.
 """
 
+import sys
 import threading
 import time
 from collections import deque
@@ -24,7 +25,7 @@ from pipeline.following import Following, line
 from pipeline.pulse import Pulse
 from pipeline.spec import PipelineSpec
 from pipeline.status import RunStatus, status_of
-from pipeline.terminal import is_terminal, printable, say
+from pipeline.terminal import dropped, is_terminal, printable, tell
 
 LOOK_S = 2.0
 LINE_S = 30.0
@@ -60,7 +61,7 @@ class LiveRun:
         )
 
     def __enter__(self) -> Self:
-        target = self._table if is_terminal() else self._lines
+        target = self._shown if is_terminal() else self._lines
         self._thread = threading.Thread(target=target, name="vitpipe-display", daemon=True)
         self._thread.start()
         return self
@@ -76,17 +77,17 @@ class LiveRun:
         self._following.heard(event)
         self.recent.append(line(event))
         if not is_terminal():
-            say(line(event))
+            tell(line(event))
 
     def _note(self, text: str) -> None:
         self.notes.append(text)
         if not is_terminal():
-            say(text)
+            tell(text)
 
     def _warn(self, text: str) -> None:
         self.warnings.append(text)
         if not is_terminal():
-            say(text)
+            tell(text)
 
     def _look(self) -> RunStatus | None:
         try:
@@ -94,6 +95,12 @@ class LiveRun:
             return status_of(open_store(self.spec.uri), self.spec.graph, self._pulse)
         except VitpipeError:
             return None  # the runner meets the same trouble and says so; a display has nothing to add
+
+    def _shown(self) -> None:
+        try:
+            self._table()
+        except OSError as error:  # a terminal that is closed ends its table, not the run
+            dropped.add(sys.stdout, error)
 
     def _table(self) -> None:
         with Live(refresh_per_second=4, transient=False) as live:
@@ -127,9 +134,9 @@ class LiveRun:
                 now = time.monotonic()
                 if node.state == "running" and now - said.setdefault(node.node, now) >= LINE_S:
                     said[node.node] = now
-                    say(f"{time.strftime('%H:%M:%S')} {node.node}: {progress_line(node)}")
+                    tell(f"{time.strftime('%H:%M:%S')} {node.node}: {progress_line(node)}")
         self._say(self._following.rest())
 
     def _say(self, lines: Iterable[str]) -> None:
         for text in lines:
-            say(text)
+            tell(text)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from small_disk import small_disk
 from small_spec import GOOD as SPEC
 
 from infra.errors import IntegrityError, LeaseLost, StageError, Stopped, StorageError, UsageError
@@ -216,3 +217,64 @@ def test_looking_imports_nothing_heavy(args: list[str], tmp_path: Path) -> None:
 
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
+
+
+def main_of(args: tuple[str, ...], cwd: Path, stdout: Any, stderr: Any) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-c", "from pipeline.cli import main; main()", *args]
+    env = {**os.environ, "PYTHONPATH": str(Path.cwd()), "XDG_STATE_HOME": str(cwd / "state")}
+    return subprocess.run(command, cwd=cwd, env=env, stdout=stdout, stderr=stderr, text=True, check=False)
+
+
+FULL = {
+    "an answer": (("plan", "my.yaml"), True, False, 7, "/dev/full"),
+    "an answer as JSON": (("validate", "my.yaml", "--json"), True, False, 7, "/dev/full"),
+    "an error as JSON": (("validate", "nope.yaml", "--json"), True, False, 2, "nope.yaml"),
+    "an error": (("validate", "nope.yaml"), False, True, 2, ""),
+    "an error, nowhere to say it": (("validate", "nope.yaml", "--json"), True, True, 2, ""),
+}
+
+
+@pytest.mark.parametrize(("args", "out", "err", "code", "said"), FULL.values(), ids=FULL.keys())
+def test_a_full_disk_under_what_is_said_changes_no_exit_code(
+    args: tuple[str, ...], out: bool, err: bool, code: int, said: str, tmp_path: Path
+) -> None:
+    (tmp_path / "my.yaml").write_text(SPEC)
+    with Path("/dev/full").open("w") as full:
+        done = main_of(args, tmp_path, full if out else subprocess.PIPE, full if err else subprocess.PIPE)
+
+    told = done.stderr or ""
+    assert done.returncode == code and said in told and "Traceback" not in told and "Exception ignored" not in told
+    if said:
+        assert told.count("\n") == 1 and str(Path.cwd()) not in told
+
+
+def test_help_onto_a_full_disk_names_its_file(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "full", "1m") as full, (full.path / "help.txt").open("w") as file:
+        full.fill()
+        done = main_of(("run", "--help"), tmp_path, file, subprocess.PIPE)
+    assert done.returncode == 7 and done.stderr.startswith(f"Write to disk. {full.path}/help.txt is full: ")
+
+
+def test_whoever_reads_no_more_ends_an_answer_without_fault(vitpipe: Vitpipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "w") as gone:
+        monkeypatch.setattr(sys, "stdout", gone)
+        assert vitpipe("schema")[0] == 0
+        assert vitpipe("validate", "nope.yaml", "--json")[0] == 2
+
+
+def test_an_error_says_a_path_as_it_is() -> None:
+    said = {
+        "w2/q/native: no room": "w2/q/native: no room.",
+        "no.yaml: No such file": "no.yaml: No such file.",
+        "file:///tmp/x is gone": "file:///tmp/x is gone.",
+        "'cow' is no label": "'cow' is no label.",
+        "data: no room": "data: no room.",
+        "image_px is small": "image_px is small.",
+        "line 3 is blank": "Line 3 is blank.",
+        "fine-tune it": "Fine-tune it.",
+        "preempted": "Preempted.",
+        "its disk, a full one": "Its disk, a full one.",
+    }
+    assert {found: str(UsageError("", found)) for found in said} == said

@@ -2,6 +2,9 @@
 
 import json
 import logging
+import os
+import re
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -56,6 +59,10 @@ def vitpipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     HOOKS.clear()
 
 
+def fails(ctx: Any) -> None:
+    raise StageError("make it", "it broke", "mend it")
+
+
 def test_a_run_says_what_it_did_and_then_that_nothing_is_left(vitpipe: Vitpipe) -> None:
     code, out, err = vitpipe("run", "tiny.yaml")
     assert (code, err) == (0, "") and "sum committed: " in out and "3 of 3 nodes run" in out
@@ -79,6 +86,25 @@ def test_a_damaged_spec_of_a_run_is_named_and_written_anew(damage: bytes, vitpip
     assert vitpipe("status", "tiny.yaml")[0] == 0
 
 
+@pytest.mark.parametrize("closed", [False, True])
+def test_a_run_goes_on_without_a_log_that_takes_no_lines(
+    closed: bool, vitpipe: Vitpipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with Path("/dev/full").open("w") as full, open(writing, "w") as pipe, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", pipe if closed else full)
+        code, _, err = vitpipe("run", "tiny.yaml")
+        why = "standard output does not take them (Broken pipe)" if closed else "/dev/full is full"
+        assert code == 0 and re.fullmatch(rf"\d+ terminal lines dropped: {re.escape(why)}\n", err)
+        HOOKS["a"] = fails
+        again = vitpipe("run", "tiny.yaml", "name=other")
+        assert again[0] == 4 and "terminal lines dropped" in again[2] and "It broke" in again[2]
+
+    events = [json.loads(line) for line in vitpipe("events", "tiny.yaml", "--json")[1].splitlines()]
+    assert {event["node"] for event in events if event["kind"] == "committed"} == {"a", "b", "sum"}
+
+
 def test_run_as_json_prints_one_object(vitpipe: Vitpipe) -> None:
     _, out, err = vitpipe("run", "tiny.yaml", "--json")
 
@@ -100,10 +126,7 @@ def test_a_drift_is_3_and_names_old_and_new(vitpipe: Vitpipe) -> None:
 
 
 def test_a_failed_stage_is_4_and_status_says_what_waits_for_it(vitpipe: Vitpipe) -> None:
-    def fail(ctx: Any) -> None:
-        raise StageError("make it", "it broke", "mend it")
-
-    HOOKS["a"] = fail
+    HOOKS["a"] = fails
     code, _, err = vitpipe("run", "tiny.yaml")
     assert code == 4 and "It broke" in err
 

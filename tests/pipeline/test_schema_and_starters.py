@@ -6,8 +6,9 @@ from typing import Any
 
 import jsonschema
 import pytest
+from small_disk import small_disk
 
-from infra.errors import UsageError
+from infra.errors import StorageError, UsageError
 from pipeline.schema import json_schema
 from pipeline.spec import load
 from pipeline.starters import presets, write_starter
@@ -96,3 +97,12 @@ def test_an_unknown_preset_or_place_is_bad_usage(tmp_path: Path) -> None:
         write_starter(tmp_path / "a.yaml", "fodler")
     with pytest.raises(UsageError, match="No such file"):
         write_starter(tmp_path / "nowhere" / "a.yaml")
+
+
+def test_a_full_disk_is_named_and_keeps_no_part_of_a_starter(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "full", "1m") as full:
+        full.fill()
+        path = full.path / "mine.yaml"
+        with pytest.raises(StorageError, match=r"Write \S+/full/mine\.yaml\. No space left.*Make room") as raised:
+            write_starter(path)
+        assert raised.value.code == 7 and not path.exists()
