@@ -36,9 +36,7 @@ def look(config: IngestConfig, resources: IngestResources, shards: ShardSet, rec
             return _by_digests(config, shards, record, kept)
         return found or Sighted()
     except VitpipeError as error:
-        where = place(config)
-        asked = "" if where in error.asked else f"{error.asked}: "
-        return Sighted.unseen(f"{where}{_moved(config, record)}: {asked}{error.found or error}")
+        return Sighted.unseen(f"{place(config)}{_moved(config, record)}: {_why(config, error)}")
     except OSError as error:
         return Sighted.unseen(f"{place(config)}{_moved(config, record)}: {error}")
 
@@ -65,6 +63,11 @@ def _by_names(
             note=f"the source is as it was ingested as far as it can be seen, {what}{beside}{kept_back}", is_loud=True
         )
     return Sighted(note=f"the source is as it was ingested, {what}{beside}{no_times}", is_loud=bool(no_times))
+
+
+def _why(config: IngestConfig, error: VitpipeError) -> str:
+    """What was found, and of what, where that is not the whole source."""
+    return error.found or str(error) if place(config) in error.asked else f"{error.asked}: {error.found}"
 
 
 def _means_the_same(config: IngestConfig, shards: ShardSet) -> bool:
@@ -107,7 +110,7 @@ def _by_listing(config: IngestConfig, shards: ShardSet, digests: bool) -> Sighte
         except UsageError as error:
             if not any(tree.candidates({})):  # raises for a root that is not there
                 raise
-            return Sighted.other(f"it can no longer be listed: {error.found}")
+            return Sighted.other(f"it can no longer be listed: {_why(config, error)}")
         if listing.sha256 == shards.listing_sha256:
             return (
                 None
@@ -127,7 +130,7 @@ def _by_digests(config: IngestConfig, shards: ShardSet, record: Record, kept: Ke
     try:
         listing = listed(config)
     except (UsageError, IntegrityError) as error:
-        return Sighted.other(f"it can no longer be ingested: {error.found}", by_digest=True)
+        return Sighted.other(f"it can no longer be ingested: {_why(config, error)}", by_digest=True)
     checked = compared_by_digest(config, listing, kept, shards.listing_sha256)
     what = f"{checked.images} images of {place(config)} by digest"
     kept_back = (

@@ -404,6 +404,7 @@ def test_what_can_be_compared_is_where_a_folder_is_kept_back(
     code, _, err = vitpipe("run", "tiny.yaml")
     assert code == 3 and "not looked at: class-1/: Permission denied" in err and " 0 gone, " in err
     (tmp_path / "tiny.yaml").write_text((tmp_path / "tiny.yaml").read_text().replace("name: tiny", "name: other"))
+    assert planned(vitpipe)["shards"]["action"] == "blocked"
     code, _, err = vitpipe("run", "tiny.yaml")
     assert code == 7 and "user/class-1/ cannot be listed: Permission denied" in err
 

@@ -33,9 +33,10 @@ def look(config: ConvertConfig, resources: ConvertResources, weights: Weights, r
         folder, names = _where(path, [str(file["path"]) for file in told["files"]])
         return _compared(path, folder, names, told, digests)
     except VitpipeError as error:
-        return Sighted.unseen(f"{path}: {error.found or error}")
+        asked = f"{error.asked}: " if error.asked.startswith("read ") else ""
+        return Sighted.unseen(f"{path}: {asked}{error.found or error}")
     except OSError as error:
-        return Sighted.unseen(f"{path}: {error.strerror or error}")
+        return Sighted.unseen(f"{error.filename or path}: {error.strerror or error}")
 
 
 def _compared(path: str, folder: str, names: Mapping[str, str], told: Mapping[str, Any], digests: bool) -> Sighted:
