@@ -83,7 +83,7 @@ def expand(pattern: str) -> list[str]:
     """
     asked = f"read {pattern if len(pattern) <= SHOWN else pattern[:SHOWN] + '...'!r}"
     try:
-        count = count_names(pattern) if _in_pairs(pattern) else _at_most(pattern)
+        count = count_names(pattern)
         if count > MAX_NAMES:
             raise UsageError(asked, f"it stands for {count} names, the most is {MAX_NAMES}", "use a glob")
         return list(braceexpand(pattern))
@@ -92,7 +92,11 @@ def expand(pattern: str) -> list[str]:
 
 
 def count_names(pattern: str) -> int:
-    """How many names a pattern stands for. ValueError where a number is too long."""
+    """How many names a pattern stands for, or no fewer where a brace lacks its other. ValueError for too long a number."""
+    return _in_pairs(pattern) if _is_paired(pattern) else _at_most(pattern)
+
+
+def _in_pairs(pattern: str) -> int:
     open_braces = [[1, 0]]  # of each: names of the alternative under way, and of those before it
     for token in _OF_BRACES.findall(pattern):
         if token == "{":
@@ -110,7 +114,7 @@ def count_names(pattern: str) -> int:
     return open_braces[0][0]
 
 
-def _in_pairs(pattern: str) -> bool:
+def _is_paired(pattern: str) -> bool:
     """Whether every brace has its other; what one without is to braceexpand depends on all around it."""
     depth = 0
     for token in _OF_BRACES.findall(pattern):
@@ -123,7 +127,7 @@ def _in_pairs(pattern: str) -> bool:
 def _at_most(pattern: str) -> int:
     """No fewer names than a pattern stands for, however its braces are read."""
     tokens = _OF_BRACES.findall(pattern)
-    ranges = (count_names(token) for token in tokens if len(token) > 1 and token.startswith("{"))
+    ranges = (_in_pairs(token) for token in tokens if len(token) > 1 and token.startswith("{"))
     return math.prod(ranges) << tokens.count(",")
 
 

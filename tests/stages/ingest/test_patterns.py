@@ -2,7 +2,7 @@
 
 import pytest
 from braceexpand import braceexpand
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from photos import write
 from webdataset.shardlists import expand_urls
@@ -51,6 +51,8 @@ def test_lists_and_braces_mean_what_they_mean_to_webdataset(patterns):
 
 
 @settings(deadline=None)
+@example("}{{,}")
+@example("}{,{0..3}{0..3}")
 @given(st.text("{},.\\019ab", max_size=14))
 def test_any_text_means_the_same_or_is_refused_and_is_never_counted_short(text):
     assume(count_names(text) < 20_000)
