@@ -92,7 +92,7 @@ def expand(pattern: str) -> list[str]:
 
 
 def count_names(pattern: str) -> int:
-    """How many names a pattern stands for, or no fewer where a brace lacks its other. ValueError for too long a number."""
+    """How many names a pattern stands for, no fewer where a brace lacks its other. ValueError for too long a number."""
     return _in_pairs(pattern) if _is_paired(pattern) else _at_most(pattern)
 
 
