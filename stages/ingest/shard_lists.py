@@ -31,7 +31,7 @@ def _classes(folder: str) -> tuple[str, ...]:
     except NotFound:
         return ()
     except ValueError as error:
-        do = "restore it: it says what the numbers in the tars beside it mean; or move it away if it is no ShardSet's"
+        do = "restore it: it says what the numbers beside it mean; or ingest that folder apart"
         raise UsageError(f"read {folder}/{MANIFEST}", f"it is not JSON: {error}", do) from error
     classes = content.get("classes") if "shards" in content else None
     return tuple(map(str, classes)) if isinstance(classes, list) else ()

@@ -12,6 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from infra.errors import AlreadyExists, Changed, LeaseLost, NotFound, StorageError
 from infra.lease_state import TIMING, read_lease
+from infra.storage.store import Entry
 from pipeline.lease import Lease, acquire
 from pipeline.records import Committed, commit, read_committed
 from stages.record import Record
@@ -36,6 +37,9 @@ class Shaky:
     def read_version(self, path: str) -> tuple[bytes, str]:
         data = self.read(path)
         return data, hashlib.sha256(data).hexdigest()
+
+    def list(self, prefix: str = "") -> list[Entry]:
+        return [Entry(path, len(data)) for path, data in sorted(self.objects.items()) if path.startswith(prefix)]
 
     def write(self, path: str, data: bytes) -> None:
         self.objects[path] = data
