@@ -17,6 +17,7 @@ from tiny_stages import HOOKS, tiny_spec, tiny_ways
 from infra.errors import StageError
 from pipeline.runner import run
 from pipeline.spec import load
+from stages.ingest.inventory import INVENTORY
 
 NODES: dict[str, Any] = {
     "data": {"value": 2},
