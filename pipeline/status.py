@@ -180,13 +180,6 @@ class _View:
         return f"nobody runs it{f' ({self.stop})' if self.stop else ''}; {do}"
 
 
-def _committed(id: str, committed: Committed, progress: Mapping[str, Any] | None) -> NodeStatus:
-    record, last = committed.record, progress or {}
-    ours = str(last.get("attempt", "")).partition(".")[0] == record.attempt.partition(".")[0]
-    done = (last.get("step"), last.get("total")) if ours and last.get("total") else (None, None)
-    return NodeStatus(id, "committed", f"{record.started} by {record.attempt}", *done)
-
-
 def _running(id: str, progress: Mapping[str, Any]) -> NodeStatus:
     step, total = progress.get("step"), progress.get("total")
     why = str(progress.get("note") or (f"{progress.get('unit', 'steps')} {step} of {total}" if total else "begins"))
