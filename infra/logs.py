@@ -45,7 +45,7 @@ RAISES = False
 """Whether a wrong log call is complained about on standard error, in the middle of a user's terminal; tests want it."""
 
 _hidden: set[str] = set()
-_OURS = ("pipeline", "stages", "infra")
+_OURS = ("vitpipe",)
 
 
 def hide(value: str) -> None:

@@ -1,21 +1,28 @@
-"""The library: `import vitpipe`. What stands here is promised, where it lies is not. It is imported when first used."""
+"""The library: `import vitpipe`. What stands here is promised, where it lies is not. It is imported when first used.
 
-from importlib import import_module, metadata
+`pipeline`, `stages` and `infra` beside this file are links to the repository's folders; installed, they are folders.
+"""
+
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vitpipe.stages.images.iterable import ShardStream as ShardStream
 
-__version__ = metadata.version("vitpipe")
+    __version__: str
 _HOMES = {"ShardStream": "vitpipe.stages.images.iterable"}
 __all__ = ["ShardStream", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib import metadata  # 20 ms that `vitpipe --help` need not spend
+
+        return metadata.version("vitpipe")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:
-    return [*globals(), *_HOMES]
+    return [*globals(), "__version__", *_HOMES]

@@ -1,8 +1,6 @@
 """Ray, as the rest of the house sees it: `fan` for tasks, `gang` for ranks.
 
-Satisfies `stages.contract.Cluster`. Imported by `infra.ray.connect.connect` once Ray's environment is prepared; only this
-file and apart, fanout, gang, gang_watch, lost_controller, process_group, on_worker, worker_output, capacity and submit
-import ray.
+Satisfies `stages.contract.Cluster`. Imported by `infra.ray.connect` once Ray's environment is prepared.
 """
 
 import logging

@@ -35,7 +35,7 @@ def connect(run: str, cpus_wanted: float = 1, address: str | None = None, wait_s
     StorageError when the cluster does not answer within seconds, wants another token, or is open to everyone.
     """
     prepare_environment()
-    from vitpipe.infra import ray_cluster  # not before the line above
+    from vitpipe.infra.ray import cluster as ray_cluster  # not before the line above
 
     if address in (None, "", "local"):
         leftovers.sweep()

@@ -26,8 +26,7 @@ from vitpipe.infra.storage.opening import open_store
 
 log = logging.getLogger(__name__)
 
-REPOSITORY = Path(__file__).parents[1]
-SHIPPED = ("pipeline", "stages", "infra", "configs")
+PACKAGE = Path(__file__).parents[2]
 _NOT_SHIPPED = shutil.ignore_patterns("__pycache__", "*.pyc")
 PROBE_S = 180.0
 """A probe job starts Python on every node; on a busy cluster that takes its time."""
@@ -85,7 +84,7 @@ class Jobs:
 
     def submit(self, arguments: Sequence[str], files: Mapping[str, str], name: str) -> Submitted:
         """Run `vitpipe *arguments` on the head node, in a folder with the code and `files` (name -> text)."""
-        return self._run(["pipeline", *arguments], files, name)
+        return self._run(["vitpipe.pipeline", *arguments], files, name)
 
     def require_shared(self, store_uri: str) -> None:
         """StorageError unless this machine and all nodes of the cluster see one and the same `file://` store."""
@@ -154,8 +153,7 @@ class Jobs:
     def _run(self, module: Sequence[str], files: Mapping[str, str], name: str) -> Submitted:
         job = f"{name}-{secrets.token_hex(4)}"
         with tempfile.TemporaryDirectory(prefix="vitpipe-submit-") as folder, self._errors(f"submit {name}"):
-            for package in SHIPPED:
-                shutil.copytree(REPOSITORY / package, Path(folder, package), ignore=_NOT_SHIPPED)
+            shutil.copytree(PACKAGE, Path(folder, PACKAGE.name), ignore=_NOT_SHIPPED)
             for path, text in files.items():
                 Path(folder, path).write_text(text)
             persist(

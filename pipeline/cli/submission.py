@@ -1,4 +1,4 @@
-"""Hand a whole run to a cluster as one job, and stay with it when asked. Knows the jobs API by `infra.ray.jobs` only."""
+"""Hand a whole run to a cluster as one job, and stay with it when asked. Knows `infra.ray.jobs` alone of Ray."""
 
 from collections.abc import Callable, Sequence
 

@@ -20,13 +20,11 @@ from vitpipe.pipeline.drive.shared_pieces import SharedPieces
 from vitpipe.pipeline.plan.fingerprint import Fingerprint
 from vitpipe.pipeline.plan.planned import Planned
 from vitpipe.pipeline.spec.graph import Node
-from vitpipe.pipeline.store.attempts import COMMITTED, Refs, earlier, header, list_attempts
+from vitpipe.pipeline.store.attempts import COMMITTED, ERROR, Refs, earlier, header, list_attempts
 from vitpipe.pipeline.store.records import Committed, commit, read_committed
 from vitpipe.stages.artifacts import Artifact
 from vitpipe.stages.contract import Inputs, Out, StageContext
 from vitpipe.stages.record import Record
-
-ERROR = "error.json"
 
 log = logging.getLogger(__name__)
 

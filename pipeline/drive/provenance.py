@@ -15,7 +15,7 @@ _PACKAGES = (
 @functools.cache
 def code_version() -> str:
     """Git commit of this program, with `+dirty` when the tree differs; the installed version outside a checkout."""
-    root = Path(__file__).parent.parent
+    root = Path(__file__).resolve().parents[2]
     commit = _git(root, "rev-parse", "HEAD")
     if commit is None:
         return f"vitpipe {_version('vitpipe') or 'unknown'}"

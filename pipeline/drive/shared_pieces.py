@@ -15,9 +15,9 @@ from typing import Any
 
 from vitpipe.infra.errors import Stopped
 from vitpipe.infra.storage.store import Store
+from vitpipe.pipeline.store.contents import SHARED
 from vitpipe.stages.contract import Fence, Out
 
-FOLDER = "_shared"
 LOOK_S = 0.5
 """How often who waits looks whether someone wants it to stop."""
 _ATTEMPT = re.compile(r"(a(\d+))/")
@@ -51,9 +51,9 @@ class SharedPieces:
         lock = self.turns.lock(name)
         while not lock.acquire(timeout=LOOK_S):
             if reason := self.fence.stopping():
-                raise Stopped(f"wait for what another node computes in {FOLDER}/{name}", reason)
+                raise Stopped(f"wait for what another node computes in {SHARED}/{name}", reason)
         try:
-            store = self.run.child(f"{FOLDER}/{name}")
+            store = self.run.child(f"{SHARED}/{name}")
             earlier = {int(match[2]): match[1] for entry in store.list("a") if (match := _ATTEMPT.match(entry.path))}
             fences = sorted(earlier, reverse=True)
             others = tuple(earlier[fence] for fence in fences if earlier[fence] != self.attempt)

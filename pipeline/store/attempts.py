@@ -16,6 +16,7 @@ from vitpipe.stages.record import InputRef, Record, records_in
 from vitpipe.stages.seal import SEAL, broken, sealed
 
 HEADER = "attempt.json"
+ERROR = "error.json"
 COMMITTED = "committed/done"
 """In an attempt, what tells that its record was committed: of one that is lost it is seen that it was there."""
 _NAME = re.compile(r"a(\d+)(?:\.(\d+))?")

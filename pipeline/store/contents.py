@@ -18,6 +18,8 @@ _ATTEMPT = r"a\d+(?:\.\d+)?"
 _OBJECT = re.compile(
     rf"(?P<node>{_NAME}(?:/(?!{_ATTEMPT}/){_NAME})?)/(?:(?P<record>{RECORDS})|(?P<attempt>{_ATTEMPT})/(?P<path>.+))"
 )
+SHARED = "_shared"
+"""Where what several nodes need lies; no node has such a name."""
 _RUN_MARKS = ("spec.yaml", "lease.json")
 _LOOK_AT = 5_000
 

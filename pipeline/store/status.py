@@ -13,10 +13,9 @@ from vitpipe.infra.json_object import parse_object
 from vitpipe.infra.lease_state import LeaseState, read_stop
 from vitpipe.infra.progress import read_progress
 from vitpipe.infra.storage.store import Store
-from vitpipe.pipeline.drive.node_run import ERROR
 from vitpipe.pipeline.spec.graph import Graph, Node, is_uri
 from vitpipe.pipeline.store.accepted_spec import accepted_graph
-from vitpipe.pipeline.store.attempts import Attempt, digests, read_attempt
+from vitpipe.pipeline.store.attempts import ERROR, Attempt, digests, read_attempt
 from vitpipe.pipeline.store.pulse import Pulse
 from vitpipe.pipeline.store.records import Committed, read_committed
 from vitpipe.pipeline.store.soundness import fence_of

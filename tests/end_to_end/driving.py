@@ -76,7 +76,7 @@ def start(*args: object, cwd: Path, env: Mapping[str, str] | None = None) -> sub
     log = cwd / f"drive-{time.monotonic_ns()}"
     with log.with_suffix(".out").open("w") as out, log.with_suffix(".err").open("w") as err:
         process = subprocess.Popen(
-            [sys.executable, "-m", "pipeline", *map(str, args)],
+            [sys.executable, "-m", "vitpipe.pipeline", *map(str, args)],
             cwd=cwd,
             env={**ENV, "PYTHONPATH": str(Path(__file__).parents[2]), **(env or {})},
             stdout=out,

@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 from vitpipe.infra import metrics
 from vitpipe.infra.ray.connect import RAY_SETTINGS
 
-DEPLOY = Path(metrics.__file__).parent / "deploy"
+DEPLOY = Path(metrics.__file__).resolve().parent / "deploy"
 REPOSITORY = DEPLOY.parents[1]
 METRIC = re.compile(r"\bvitpipe_[a-z_]+")
 RULES = DEPLOY / "prometheus-rules.yaml"
@@ -126,7 +126,7 @@ def test_the_image_is_locked_by_hash_and_runs_without_root() -> None:
             for source in line.split()[1:-1]:
                 assert (REPOSITORY / source).exists(), f"{line}: {source}"
     copied = {source for line in lines if line.startswith("COPY") for source in line.split()[1:-1]}
-    assert {"pyproject.toml", "vitpipe.py", "pipeline", "stages", "infra", "configs"} <= copied
+    assert {"pyproject.toml", "vitpipe", "pipeline", "stages", "infra", "configs"} <= copied
 
 
 def test_the_lock_is_that_of_the_constraints() -> None:

@@ -121,7 +121,8 @@ def test_a_store_that_a_node_does_not_see_is_refused(jobs, tmp_path: Path, monke
 
 
 def test_another_token_is_refused(head: str) -> None:
-    script = f"from vitpipe.infra.ray.jobs import Jobs; Jobs({head!r})"  # in a process of its own: Ray keeps a process's token
+    # in a process of its own: Ray keeps a process's token
+    script = f"from vitpipe.infra.ray.jobs import Jobs; Jobs({head!r})"
     env = {**os.environ, "RAY_AUTH_TOKEN": "0" * 32}
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, env=env)
     assert done.returncode == 1 and "StorageError" in done.stderr and "It refused our token" in done.stderr

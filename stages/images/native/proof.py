@@ -1,4 +1,4 @@
-"""`python -m vitpipe.stages.images.native.proof EXTENSION`: whether it decodes as Pillow and digests as hashlib does here.
+"""`python -m vitpipe.stages.images.native.proof EXTENSION`: does it decode as Pillow and digest as hashlib does?
 
 Ends with 1, or in a crash, where it does not.
 The extension meets libjpeg's inside in one place (`huffman.c`): a process of its own tries it before it is trusted.

@@ -55,6 +55,7 @@ def test_formats_that_mean_nothing_are_refused(formats: tuple[str, ...]) -> None
 
 
 def test_planning_imports_no_torch() -> None:
-    code = "import sys, vitpipe.stages.convert.run, vitpipe.stages.convert.estimate, vitpipe.stages.vit.flops; print('torch' in sys.modules)"
+    modules = ", ".join(f"vitpipe.stages.{name}" for name in ("convert.run", "convert.estimate", "vit.flops"))
+    code = f"import sys, {modules}; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"

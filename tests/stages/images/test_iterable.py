@@ -151,5 +151,5 @@ def test_the_library_names_it_and_imports_nothing_before():
     assert vitpipe.ShardStream is ShardStream and set(vitpipe.__all__) <= set(dir(vitpipe))
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         vitpipe.nothing  # noqa: B018
-    code = "import sys, vitpipe; assert vitpipe.__version__ and not {'torch', 'stages'} & set(sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(vitpipe.__file__).parent)
+    code = "import sys, vitpipe; assert vitpipe.__version__ and not {'torch', 'vitpipe.stages'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(vitpipe.__file__).parents[1])

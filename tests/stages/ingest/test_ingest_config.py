@@ -77,7 +77,8 @@ def test_estimates_of_tars_go_by_the_first(tmp_path):
 
 
 def test_running_an_ingest_needs_no_torch():
-    code = "import sys, vitpipe.stages.ingest.run, vitpipe.stages.ingest.estimate; print([m for m in sys.modules if m in HEAVY])"
+    code = "import sys, vitpipe.stages.ingest.run, vitpipe.stages.ingest.estimate; "
+    code += "print([m for m in sys.modules if m in HEAVY])"
     heavy = "HEAVY = {'torch', 'torchvision', 'deepspeed', 'webdataset', 'ray', 'sklearn', 'matplotlib'}; "
     done = subprocess.run([sys.executable, "-c", heavy + code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
