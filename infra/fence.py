@@ -54,15 +54,15 @@ class StoreFence:
             raise _lost(self.run, watch.lost)
         return watch.stop
 
-    def _watch(self) -> "Watch":
+    def _watch(self) -> "LeaseWatch":
         key = (self.run.uri, self.fence, self.holder)
         with _registry:
             if key not in _watches:
-                _watches[key] = Watch(self)
+                _watches[key] = LeaseWatch(self)
             return _watches[key]
 
 
-class Watch:
+class LeaseWatch:
     """What this process has seen of one lease; one per process, however many fences were unpickled in it."""
 
     def __init__(self, fence: StoreFence) -> None:
@@ -127,7 +127,7 @@ def _lost(run: Store, found: str) -> LeaseLost:
 
 
 _registry = threading.Lock()
-_watches: dict[tuple[str, int, str], Watch] = {}
+_watches: dict[tuple[str, int, str], LeaseWatch] = {}
 
 
 def _forget() -> None:

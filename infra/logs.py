@@ -70,7 +70,7 @@ def configure(to: Path | TextIO | None = None, level: str = "INFO") -> "Counting
     the lines that its disk did not take. From here on no failure to log prints a traceback between our lines.
     """
     logging.raiseExceptions = RAISES
-    handler = Lines(to) if isinstance(to, Path) else _Stream(to or sys.stderr)
+    handler = LogFile(to) if isinstance(to, Path) else _Stream(to or sys.stderr)
     handler.setFormatter(formatter())
     handler.set_name("vitpipe")
     root = logging.getLogger()
@@ -124,7 +124,7 @@ class Counting(logging.Handler):
         self.dropped, self._reason = self.dropped + 1, reason
 
 
-class Lines(Counting):
+class LogFile(Counting):
     """Appends to a file, made with its first line. Nothing is kept back, so what was dropped does not come late."""
 
     def __init__(self, path: Path) -> None:

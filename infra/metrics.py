@@ -13,7 +13,8 @@ from types import TracebackType
 from typing import Any, Literal, Protocol, Self
 
 from prometheus_client import CollectorRegistry, start_http_server
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.core import Metric as MetricFamily
 
 from vitpipe.infra.errors import StorageError, VitpipeError
 from vitpipe.infra.storage import traffic
@@ -27,7 +28,7 @@ _AGE = "last_commit_age_seconds"
 
 
 @dataclass(frozen=True)
-class Known:
+class Metric:
     """One metric. Counters only grow and end in `_total`; a gauge is the newest value."""
 
     name: str
@@ -35,53 +36,53 @@ class Known:
     kind: Literal["gauge", "counter"] = "gauge"
 
 
-KNOWN: dict[str, Known] = {
+KNOWN: dict[str, Metric] = {
     known.name: known
     for known in (
-        Known("step", "Last finished step (optimiser steps in training, tasks elsewhere)."),
-        Known("target_steps", "Steps the node will take in all."),
-        Known("samples_seen", "Images consumed since the beginning of the recipe."),
-        Known("loss", "Training loss of the last step, mean over the global batch."),
-        Known("learning_rate", "Learning rate of the last step."),
-        Known("gradient_norm", "Global L2 norm of the gradient before clipping, last step."),
-        Known("images_per_second", "Images consumed per second, over all ranks."),
-        Known("model_flops_utilization_ratio", "Model FLOPs per second over the devices' peak, 0 to 1."),
-        Known("data_wait_seconds_total", "Seconds training has waited for its next batch.", "counter"),
-        Known("data_wait_ratio", "Share of step time spent waiting for data, 0 to 1, since the last report."),
-        Known("goodput_ratio", "Productive over total time of all attempts, 0 to 1."),
-        Known("productive_seconds_total", "Seconds of steps that updated weights, less waits for data.", "counter"),
-        Known("startup_seconds_total", "Seconds from the driver's or the gang's start to the first step.", "counter"),
-        Known("checkpoint_stall_seconds_total", "Seconds training stood still for checkpoints.", "counter"),
-        Known("evaluation_seconds_total", "Seconds training stood still to be measured.", "counter"),
-        Known("restart_lost_seconds_total", "Seconds from a checkpoint to the restart from it.", "counter"),
-        Known("rank_forward_seconds", "Seconds of a rank's own forward passes in a step."),
-        Known("rank_data_wait_seconds", "Seconds a rank waited for its data in a step."),
-        Known("validation_loss", "Loss on held-out images, measured while training."),
-        Known("validation_accuracy", "Accuracy on held-out images, a fraction, measured while training."),
-        Known("fewshot_accuracy", "Few-shot accuracy of frozen features, a fraction, measured while training."),
-        Known("shard_wait_seconds_total", "Seconds readers have waited for shards from the store.", "counter"),
-        Known("uncached_samples_total", "Images read from the store one by one: no room on the disk.", "counter"),
-        Known("step_seconds", "Wall time of the last step."),
-        Known("checkpoint_stall_seconds", "Seconds training stood still for the last checkpoint."),
-        Known("checkpoint_commit_seconds", "Seconds from the last checkpoint's begin to its commit in the store."),
-        Known("last_committed_step", "Step of the newest committed checkpoint."),
-        Known("last_commit_timestamp_seconds", "Unix time of the newest commit."),
-        Known("last_commit_age_seconds", "Seconds since the newest commit; computed when scraped."),
-        Known("storage_read_bytes_total", "Bytes read from the store.", "counter"),
-        Known("storage_written_bytes_total", "Bytes written to the store.", "counter"),
-        Known("storage_retries_total", "Store requests that were tried again.", "counter"),
-        Known("quarantined_samples_total", "Samples skipped and recorded with a reason.", "counter"),
-        Known("skipped_steps_total", "Steps without an update because of a non-finite gradient.", "counter"),
-        Known("loss_spikes_total", "Steps whose loss was far above that of the steps before.", "counter"),
-        Known("restarts_total", "Restarts of the node's gang, or of its tasks, after a loss.", "counter"),
-        Known("preemptions_total", "Restarts because a machine was reclaimed, not charged to the budget.", "counter"),
-        Known("ranks", "Ranks that train in lockstep now."),
-        Known("peak_memory_bytes", "Peak memory of a rank: of its GPU, or of its process without one."),
-        Known("eta_seconds", "Estimated seconds to the end of the node."),
-        Known("feature_images_total", "Images that passed through a frozen model for their features.", "counter"),
-        Known("feature_images_reused_total", "Images whose features another node or attempt had left.", "counter"),
-        Known("stage_state", f"State of the node: {', '.join(f'{i} {name}' for i, name in enumerate(STATES))}."),
-        Known("score", "Result on a benchmark, a fraction for accuracies."),
+        Metric("step", "Last finished step (optimiser steps in training, tasks elsewhere)."),
+        Metric("target_steps", "Steps the node will take in all."),
+        Metric("samples_seen", "Images consumed since the beginning of the recipe."),
+        Metric("loss", "Training loss of the last step, mean over the global batch."),
+        Metric("learning_rate", "Learning rate of the last step."),
+        Metric("gradient_norm", "Global L2 norm of the gradient before clipping, last step."),
+        Metric("images_per_second", "Images consumed per second, over all ranks."),
+        Metric("model_flops_utilization_ratio", "Model FLOPs per second over the devices' peak, 0 to 1."),
+        Metric("data_wait_seconds_total", "Seconds training has waited for its next batch.", "counter"),
+        Metric("data_wait_ratio", "Share of step time spent waiting for data, 0 to 1, since the last report."),
+        Metric("goodput_ratio", "Productive over total time of all attempts, 0 to 1."),
+        Metric("productive_seconds_total", "Seconds of steps that updated weights, less waits for data.", "counter"),
+        Metric("startup_seconds_total", "Seconds from the driver's or the gang's start to the first step.", "counter"),
+        Metric("checkpoint_stall_seconds_total", "Seconds training stood still for checkpoints.", "counter"),
+        Metric("evaluation_seconds_total", "Seconds training stood still to be measured.", "counter"),
+        Metric("restart_lost_seconds_total", "Seconds from a checkpoint to the restart from it.", "counter"),
+        Metric("rank_forward_seconds", "Seconds of a rank's own forward passes in a step."),
+        Metric("rank_data_wait_seconds", "Seconds a rank waited for its data in a step."),
+        Metric("validation_loss", "Loss on held-out images, measured while training."),
+        Metric("validation_accuracy", "Accuracy on held-out images, a fraction, measured while training."),
+        Metric("fewshot_accuracy", "Few-shot accuracy of frozen features, a fraction, measured while training."),
+        Metric("shard_wait_seconds_total", "Seconds readers have waited for shards from the store.", "counter"),
+        Metric("uncached_samples_total", "Images read from the store one by one: no room on the disk.", "counter"),
+        Metric("step_seconds", "Wall time of the last step."),
+        Metric("checkpoint_stall_seconds", "Seconds training stood still for the last checkpoint."),
+        Metric("checkpoint_commit_seconds", "Seconds from the last checkpoint's begin to its commit in the store."),
+        Metric("last_committed_step", "Step of the newest committed checkpoint."),
+        Metric("last_commit_timestamp_seconds", "Unix time of the newest commit."),
+        Metric("last_commit_age_seconds", "Seconds since the newest commit; computed when scraped."),
+        Metric("storage_read_bytes_total", "Bytes read from the store.", "counter"),
+        Metric("storage_written_bytes_total", "Bytes written to the store.", "counter"),
+        Metric("storage_retries_total", "Store requests that were tried again.", "counter"),
+        Metric("quarantined_samples_total", "Samples skipped and recorded with a reason.", "counter"),
+        Metric("skipped_steps_total", "Steps without an update because of a non-finite gradient.", "counter"),
+        Metric("loss_spikes_total", "Steps whose loss was far above that of the steps before.", "counter"),
+        Metric("restarts_total", "Restarts of the node's gang, or of its tasks, after a loss.", "counter"),
+        Metric("preemptions_total", "Restarts because a machine was reclaimed, not charged to the budget.", "counter"),
+        Metric("ranks", "Ranks that train in lockstep now."),
+        Metric("peak_memory_bytes", "Peak memory of a rank: of its GPU, or of its process without one."),
+        Metric("eta_seconds", "Estimated seconds to the end of the node."),
+        Metric("feature_images_total", "Images that passed through a frozen model for their features.", "counter"),
+        Metric("feature_images_reused_total", "Images whose features another node or attempt had left.", "counter"),
+        Metric("stage_state", f"State of the node: {', '.join(f'{i} {name}' for i, name in enumerate(STATES))}."),
+        Metric("score", "Result on a benchmark, a fraction for accuracies."),
     )
 }
 
@@ -226,7 +227,7 @@ class Exporter:
             series = self._values.setdefault(name, {})
             series[_key(labels)] = series.get(_key(labels), 0.0) + amount
 
-    def collect(self) -> Iterator[Metric]:
+    def collect(self) -> Iterator[MetricFamily]:
         """Called by prometheus_client at each scrape."""
         with self._lock:
             values = {name: dict(series) for name, series in self._values.items()}
@@ -240,7 +241,7 @@ class Exporter:
                 metric.add_metric(list(key), value)
             yield metric
 
-    def describe(self) -> Iterator[Metric]:
+    def describe(self) -> Iterator[MetricFamily]:
         """Nothing in advance: what there is depends on the run."""
         return iter(())
 

@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Patience:
+class RetryPolicy:
     """How much trouble to bear before giving up."""
 
     deadline_s: float = 60.0
@@ -40,7 +40,7 @@ def persist(
     call: Callable[[], T],
     *,
     passes: Callable[[BaseException], bool],
-    patience: Patience,
+    patience: RetryPolicy,
     noticed: Callable[[BaseException, int], None],
 ) -> T:
     """Call `call` until it succeeds; the last error as it is when patience ends.

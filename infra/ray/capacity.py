@@ -51,7 +51,7 @@ def missing(bundle: Bundle, count: int) -> str | None:
 
 
 @dataclass
-class Patience:
+class CapacityWait:
     """Waits `wait_s` for machines that may still come, and then says which are missing."""
 
     bundle: Bundle

@@ -18,7 +18,7 @@ from ray.exceptions import (
 
 from vitpipe.infra.errors import Lost, StageError
 from vitpipe.infra.ray import on_worker
-from vitpipe.infra.ray.capacity import Patience
+from vitpipe.infra.ray.capacity import CapacityWait
 from vitpipe.infra.ray.deaths import in_words
 from vitpipe.infra.ray.one_queue import OneQueue, Ticket
 from vitpipe.infra.work import Done, Item, Job, Result
@@ -46,7 +46,7 @@ def fan(
     A lost task runs again, at most `max_failures` times. Errors of tasks are inside their Done: a VitpipeError as it
     was raised. Raised here: Stopped, LeaseLost, and StageError when the cluster stays too small for one task.
     """
-    patience = Patience(bundle, 1, wait_s, f"run tasks of {job.node}")
+    patience = CapacityWait(bundle, 1, wait_s, f"run tasks of {job.node}")
     patience.check()
     inbox: SimpleQueue[Any] = SimpleQueue()
     tickets = [Ticket(item, bundle, seconds(item), inbox.put) for item in items]

@@ -19,7 +19,7 @@ from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, Wo
 
 from vitpipe.infra.errors import Lost, StageError, Stopped, VitpipeError
 from vitpipe.infra.ray import on_worker
-from vitpipe.infra.ray.capacity import Patience
+from vitpipe.infra.ray.capacity import CapacityWait
 from vitpipe.infra.ray.deaths import in_words
 from vitpipe.infra.ray.gang_notes import GangNotes
 from vitpipe.infra.ray.gang_size import Size
@@ -46,7 +46,7 @@ def gang(
     machines are there for `wait_s`. A rank that is silent or lets others wait for `hang_timeout_s` is lost, and so are
     all with Ray's own process that leads them. `folder` is for notes, Ray's and ours, on the driver's machine.
     """
-    patience = Patience(size.bundle, size.least, wait_s, f"run {size} ranks of {job.node}")
+    patience = CapacityWait(size.bundle, size.least, wait_s, f"run {size} ranks of {job.node}")
     patience.check()
     notes = GangNotes(Path(folder) / f"gang-{uuid.uuid4().hex}.json")
     notes.begin()
@@ -60,7 +60,7 @@ def gang(
 
 def _led(
     fn: Callable[[Rank], None], job: Job, size: Size, max_failures: int, hang_timeout_s: float, folder: str,
-    patience: Patience, notes: GangNotes,
+    patience: CapacityWait, notes: GangNotes,
 ) -> Loss | None:  # fmt: skip
     """Have a controller of Ray Train lead the ranks to their end: None, or a loss that it does not count itself."""
     trainer = DataParallelTrainer(

@@ -26,7 +26,7 @@ class Process:
 
 
 @dataclass(frozen=True)
-class State:
+class GangState:
     """Of one gang under one driver, all its controllers together."""
 
     starts: int = 0
@@ -52,23 +52,23 @@ class GangNotes:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("wb") as file:
             os.posix_fallocate(file.fileno(), 0, _SIZE_BYTES)
-        self._write(State())
+        self._write(GangState())
 
-    def read(self) -> State:
+    def read(self) -> GangState:
         fields: dict[str, Any] = json.loads(self.path.read_bytes().rstrip(b"\0 "))
         ranks = tuple(Process(one["node"], Holder(**one["who"])) for one in fields["ranks"])
-        return State(fields["starts"], fields["failures"], tuple(fields["reasons"]), ranks, fields["places"])
+        return GangState(fields["starts"], fields["failures"], tuple(fields["reasons"]), ranks, fields["places"])
 
-    def note(self, **changes: Any) -> State:
+    def note(self, **changes: Any) -> GangState:
         """Change some fields of what is noted; all of them."""
-        state = State(**{**vars(self.read()), **changes})
+        state = GangState(**{**vars(self.read()), **changes})
         self._write(state)
         return state
 
     def end(self) -> None:
         self.path.unlink(missing_ok=True)
 
-    def _write(self, state: State) -> None:
+    def _write(self, state: GangState) -> None:
         data = json.dumps(asdict(state)).encode()
         if len(data) > _SIZE_BYTES:  # the room was taken for fewer ranks: a disk that is not full has more
             raise ValueError(f"{len(state.ranks)} ranks do not fit into {self.path}")

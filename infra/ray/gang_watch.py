@@ -25,7 +25,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from vitpipe.infra import metrics
 from vitpipe.infra.errors import StageError, VitpipeError, gravest
 from vitpipe.infra.ray import on_worker
-from vitpipe.infra.ray.capacity import Patience
+from vitpipe.infra.ray.capacity import CapacityWait
 from vitpipe.infra.ray.deaths import in_words, out_of_memory
 from vitpipe.infra.ray.gang_notes import GangNotes
 from vitpipe.infra.ray.lost_controller import free
@@ -45,7 +45,7 @@ class GangWatch(WorkerGroupCallback, ControllerCallback):  # type: ignore[misc] 
     """Ends a gang at once when trying again cannot help."""
 
     def __init__(
-        self, job: Job, patience: Patience, max_failures: int, hang_timeout_s: float, notes: GangNotes
+        self, job: Job, patience: CapacityWait, max_failures: int, hang_timeout_s: float, notes: GangNotes
     ) -> None:
         self.job, self.patience, self.max_failures = job, patience, max_failures
         self.hang_timeout_s = hang_timeout_s

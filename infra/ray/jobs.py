@@ -21,7 +21,7 @@ from typing import Any
 from vitpipe.infra.errors import NotFound, StorageError
 from vitpipe.infra.ray import auth as ray_auth
 from vitpipe.infra.ray.connect import prepare_environment
-from vitpipe.infra.retry import Patience, persist
+from vitpipe.infra.retry import RetryPolicy, persist
 from vitpipe.infra.storage.opening import open_store
 
 log = logging.getLogger(__name__)
@@ -163,7 +163,7 @@ class Jobs:
                     runtime_env={"working_dir": folder},
                 ),
                 passes=lambda error: "No available agent" in str(error),  # a head answers before its nodes can run
-                patience=Patience(),
+                patience=RetryPolicy(),
                 noticed=lambda error, tries: log.info("the cluster is still starting (%d tries): %s", tries, error),
             )
         return Submitted(job, self._link(job))

@@ -18,7 +18,7 @@ from vitpipe.infra.storage.folders import sync_folder
 from vitpipe.infra.storage.generations import (
     NAME,
     Draft,
-    Listed,
+    GenerationFiles,
     NoRoom,
     called,
     content,
@@ -41,7 +41,7 @@ _PAUSE_S = 0.05
 
 
 @dataclass(frozen=True)
-class State:
+class ChainState:
     """What the file holds."""
 
     generation: int
@@ -62,11 +62,11 @@ class Chain:
         self.where = where
         self.folder = where.with_name(_FOLDER + where.name)
 
-    def read(self) -> State:
+    def read(self) -> ChainState:
         """The file as it stands; one that was never swapped costs one look for its generations more."""
         folder = self._open()
         if folder is None:
-            return State(1, self._readable())
+            return ChainState(1, self._readable())
         try:
             return self._look(folder)
         finally:
@@ -86,7 +86,7 @@ class Chain:
                 if not _freed(folder):
                     raise
                 won = self._advance(folder, number, data, version)
-        return State(number, data).version if won else None
+        return ChainState(number, data).version if won else None
 
     def _advance(self, folder: int, number: int, data: bytes, version: str) -> bool:
         with draft(folder, number, data) as new:
@@ -106,7 +106,7 @@ class Chain:
                     return True
         return False
 
-    def mend(self, state: State) -> None:
+    def mend(self, state: ChainState) -> None:
         """Let the readable name show a generation whose writer did not get so far."""
         with self._opened() as folder, draft(folder, state.generation, state.data, (NAME,)) as copy:
             left = listed(folder).next_of(state.generation)
@@ -136,7 +136,7 @@ class Chain:
         with suppress(OSError):  # somebody creates and swaps it anew
             os.rmdir(self.folder)
 
-    def _look(self, folder: int) -> State:
+    def _look(self, folder: int) -> ChainState:
         for tries in range(_LOOKS):
             if tries >= _AT_ONCE:
                 time.sleep(_PAUSE_S)  # a cached listing is older than the files it names
@@ -148,7 +148,7 @@ class Chain:
             if state is not None:
                 return state
             if listed(folder) == found:  # nobody swapped while we looked: it was written by hand, and that counts
-                return State(found.numbers[-1] if found.numbers else 1, readable)
+                return ChainState(found.numbers[-1] if found.numbers else 1, readable)
         raise StorageError(
             f"read {self.where}",
             f"the listing of {self.folder} stays older than its files",
@@ -207,7 +207,7 @@ class Chain:
             os.close(folder)
 
 
-def _revoke(folder: int, found: Listed, number: int) -> None:
+def _revoke(folder: int, found: GenerationFiles, number: int) -> None:
     """Take the files of earlier writers away, dead or late: what they have not linked or renamed, they never will.
 
     Only then may an old generation go: its name could be linked again.
@@ -228,7 +228,7 @@ def _freed(folder: int) -> bool:
     return True
 
 
-def _judged(folder: int, found: Listed, readable: bytes) -> State | None:
+def _judged(folder: int, found: GenerationFiles, readable: bytes) -> ChainState | None:
     """The newest generation, or None where the readable name has another content that no swap explains.
 
     A writer's `.next` goes when its generation is readable: where it stands, the name may be behind. FileNotFoundError
@@ -239,6 +239,6 @@ def _judged(folder: int, found: Listed, readable: bytes) -> State | None:
     number = found.numbers[-1]
     newest = content(folder, called(number))
     if newest == readable:
-        return State(number, newest)
+        return ChainState(number, newest)
     unfinished = any(has(folder, name, newest) for name in found.next_of(number))
-    return State(number, newest, behind=True) if unfinished else None
+    return ChainState(number, newest, behind=True) if unfinished else None

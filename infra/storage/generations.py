@@ -16,7 +16,7 @@ NEXT, NAME = ".next", ".name"
 
 
 @dataclass(frozen=True)
-class Listed:
+class GenerationFiles:
     """The names in the folder at one moment."""
 
     numbers: tuple[int, ...]
@@ -28,10 +28,10 @@ class Listed:
         return [name for name in self.temporary if name.endswith(NEXT) and target(name) == number]
 
 
-def listed(folder: int) -> Listed:
+def listed(folder: int) -> GenerationFiles:
     names = os.listdir(folder)
     numbers = sorted(int(name) for name in names if name.isdecimal())
-    return Listed(tuple(numbers), tuple(sorted(name for name in names if name.endswith((NEXT, NAME)))))
+    return GenerationFiles(tuple(numbers), tuple(sorted(name for name in names if name.endswith((NEXT, NAME)))))
 
 
 class NoRoom(OSError):

@@ -16,7 +16,7 @@ from typing import BinaryIO, Self
 
 from vitpipe.infra.errors import AlreadyExists, Changed, NotFound, StorageError
 from vitpipe.infra.storage import traffic
-from vitpipe.infra.storage.chain import Chain, State
+from vitpipe.infra.storage.chain import Chain, ChainState
 from vitpipe.infra.storage.folders import link_new, open_new, state_of, sync_folder, walk
 from vitpipe.infra.storage.landing import CHUNK_BYTES, Landing
 from vitpipe.infra.storage.names import HIDDEN, checked, checked_prefix
@@ -76,7 +76,7 @@ class LocalStore:
             self._place(path, lambda file: file.write(data), link_new)
         except FileExistsError:
             raise AlreadyExists(f"create {self.uri}/{path}", "an object of that name is there already") from None
-        return State(1, data).version
+        return ChainState(1, data).version
 
     def swap(self, path: str, data: bytes, version: str) -> str:
         chain = self._chain(path)
@@ -157,7 +157,7 @@ class LocalStore:
     def _chain(self, path: str) -> Chain:
         return Chain(self._where(path))
 
-    def _state(self, path: str) -> State:
+    def _state(self, path: str) -> ChainState:
         chain = self._chain(path)
         with self._said("read", path):
             try:

@@ -20,12 +20,12 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError
 
 from vitpipe.infra.errors import AlreadyExists, Changed, NotFound, StorageError
-from vitpipe.infra.retry import Patience, persist
+from vitpipe.infra.retry import RetryPolicy, persist
 from vitpipe.infra.storage import traffic
 from vitpipe.infra.storage.landing import Landing
 from vitpipe.infra.storage.names import checked, checked_prefix
 from vitpipe.infra.storage.s3_errors import ERRORS, Doubtful, dated_s, explained, passes, status_of, told
-from vitpipe.infra.storage.s3_transfer import Piece, get_piece, pieces, send, settled
+from vitpipe.infra.storage.s3_transfer import ObjectRange, get_piece, pieces, send, settled
 from vitpipe.infra.storage.store import Digest, Entry
 
 T = TypeVar("T")
@@ -168,7 +168,7 @@ class S3Store:
     def _at(self, path: str) -> dict[str, str]:
         return {"Bucket": self.bucket, "Key": self._key(path)}
 
-    def _piece(self, path: str, start: int, length: int | None, etag: str | None = None) -> Piece:
+    def _piece(self, path: str, start: int, length: int | None, etag: str | None = None) -> ObjectRange:
         piece = self._call("read", path, lambda s3: get_piece(s3, self._at(path), start, length, etag))
         traffic.count("read_bytes", len(piece.data))
         return piece
@@ -208,7 +208,7 @@ class S3Store:
             return persist(
                 lambda: fn(client()),
                 passes=passes,
-                patience=Patience.from_environment(),
+                patience=RetryPolicy.from_environment(),
                 noticed=lambda error, tries: self._again(asked, error, tries),
             )
         except ERRORS as error:
@@ -237,7 +237,7 @@ def client(parts: bool = False) -> Any:
 def _client(settings: frozenset[tuple[str, str]], pid: int, parts: bool) -> Any:
     config = Config(
         connect_timeout=5,
-        read_timeout=Patience.from_environment().stall_s,
+        read_timeout=RetryPolicy.from_environment().stall_s,
         retries={"mode": "standard", "total_max_attempts": _PART_TRIES if parts else 1},
         max_pool_connections=_CONNECTIONS,
         tcp_keepalive=True,

@@ -3,13 +3,13 @@
 import time
 from typing import Any
 
-from vitpipe.infra.retry import Patience
+from vitpipe.infra.retry import RetryPolicy
 from vitpipe.infra.storage.s3_errors import Doubtful
 
 _READ_BYTES = 256 * 1024
 
 
-def body_of(answer: Any, patience: Patience) -> bytes:
+def body_of(answer: Any, patience: RetryPolicy) -> bytes:
     """Read a GetObject's body whole. Doubtful when it is shorter than announced or comes too slowly.
 
     botocore checks neither the pace nor, read in pieces, the length.

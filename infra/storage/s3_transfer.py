@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, cast
 
 from s3transfer.manager import TransferConfig, TransferManager
 
-from vitpipe.infra.retry import Patience
+from vitpipe.infra.retry import RetryPolicy
 from vitpipe.infra.storage.s3_body import body_of
 from vitpipe.infra.storage.s3_errors import Doubtful, code_of, status_of
 from vitpipe.infra.storage.store import Digest
@@ -27,7 +27,7 @@ THREADS = 8
 
 
 @dataclass(frozen=True)
-class Piece:
+class ObjectRange:
     """Some bytes of an object, and what the answer says of the whole."""
 
     data: bytes
@@ -37,7 +37,7 @@ class Piece:
     """The ETag is an MD5 and agrees with the data (whole objects only)."""
 
 
-def get_piece(s3: Any, at: dict[str, str], start: int, length: int | None, etag: str | None) -> Piece:
+def get_piece(s3: Any, at: dict[str, str], start: int, length: int | None, etag: str | None) -> ObjectRange:
     """Get `length` bytes from `start`, fewer only where the object ends. Doubtful when the answer is not that."""
     whole = start == 0 and length is None
     query: dict[str, Any] = dict(at)
@@ -49,15 +49,17 @@ def get_piece(s3: Any, at: dict[str, str], start: int, length: int | None, etag:
         answer = s3.get_object(**query)
     except s3.exceptions.ClientError as error:
         if status_of(error) == 416 or code_of(error) == "InvalidRange":  # begins at or after the end
-            return Piece(b"", "", start)
+            return ObjectRange(b"", "", start)
         raise
-    data = body_of(answer, Patience.from_environment())
+    data = body_of(answer, RetryPolicy.from_environment())
     if "ETag" not in answer:
         raise Doubtful("the answer to a read has no ETag")
     found_etag = answer["ETag"].strip('"')
     if whole:
-        return Piece(data, found_etag, len(data), hashlib.md5(data, usedforsecurity=False).hexdigest() == found_etag)
-    return Piece(data, found_etag, _total(answer, start, length, len(data)))
+        return ObjectRange(
+            data, found_etag, len(data), hashlib.md5(data, usedforsecurity=False).hexdigest() == found_etag
+        )
+    return ObjectRange(data, found_etag, _total(answer, start, length, len(data)))
 
 
 def _total(answer: Any, start: int, length: int | None, received: int) -> int:
@@ -71,7 +73,7 @@ def _total(answer: Any, start: int, length: int | None, received: int) -> int:
     return total
 
 
-def settled(get: Callable[[], Piece]) -> Piece | None:
+def settled(get: Callable[[], ObjectRange]) -> ObjectRange | None:
     """Believe a whole object whose ETag is its MD5; else read until two readings agree, for no flip comes twice.
 
     (The ETag is no MD5 for large uploads, under KMS encryption, or on some servers.) None when none ever agree.
@@ -86,12 +88,12 @@ def settled(get: Callable[[], Piece]) -> Piece | None:
     return None
 
 
-def pieces(get: Callable[[int, int, str | None], Piece], start: int) -> Iterator[bytes]:
+def pieces(get: Callable[[int, int, str | None], ObjectRange], start: int) -> Iterator[bytes]:
     """The bytes of one object from `start`, in order, several ranges under way at once, all of one version of it."""
     first = get(start, PART_BYTES, None)
     yield first.data
     starts = iter(range(start + PART_BYTES, first.total, PART_BYTES))
-    under_way: deque[Future[Piece]] = deque()
+    under_way: deque[Future[ObjectRange]] = deque()
     with ThreadPoolExecutor(THREADS, thread_name_prefix="download") as pool:
         try:
             for at in starts:

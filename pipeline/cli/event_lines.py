@@ -30,7 +30,7 @@ class _Held:
     events: list[Event] = field(default_factory=list)
 
 
-class Following:
+class EventFollower:
     """Of one run, from the moment on that it is ours."""
 
     def __init__(self, run: Store) -> None:

@@ -20,7 +20,7 @@ from vitpipe.infra.errors import VitpipeError
 from vitpipe.infra.events import Event
 from vitpipe.infra.storage.opening import open_store
 from vitpipe.pipeline.cli.display import progress_line, status_table
-from vitpipe.pipeline.cli.event_lines import Following, line
+from vitpipe.pipeline.cli.event_lines import EventFollower, line
 from vitpipe.pipeline.cli.terminal import dropped, is_terminal, printable, tell
 from vitpipe.pipeline.drive.driver import Ways
 from vitpipe.pipeline.spec.load import PipelineSpec
@@ -44,10 +44,10 @@ class LiveRun:
     _end: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
     _pulse: Pulse | None = None
-    _following: Following = field(init=False)
+    _following: EventFollower = field(init=False)
 
     def __post_init__(self) -> None:
-        self._following = Following(open_store(self.spec.uri))
+        self._following = EventFollower(open_store(self.spec.uri))
 
     def ways(self, verify_sources: bool = False) -> Ways:
         """A runner's ways that tell this display."""

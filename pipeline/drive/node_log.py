@@ -1,6 +1,6 @@
 """The driver's log of one node: `{attempt}/logs/driver.log`, written on local disk and copied up now and then.
 
-Lines are told apart by the thread they come from; the thread of each node is bound to it.
+LogFile are told apart by the thread they come from; the thread of each node is bound to it.
 """
 
 import logging
@@ -12,7 +12,7 @@ from pathlib import Path
 import structlog
 
 from vitpipe.infra.errors import LeaseLost, StorageError
-from vitpipe.infra.logs import Lines, formatter
+from vitpipe.infra.logs import LogFile, formatter
 from vitpipe.stages.contract import Out
 
 PATH = "logs/driver.log"
@@ -29,7 +29,7 @@ def node_log(node: str, out: Out, folder: Path, tell: Callable[[str], None]) -> 
     """
     path = folder / "driver.log"
     structlog.contextvars.bind_contextvars(node=node)
-    handler = Lines(path)
+    handler = LogFile(path)
     handler.setFormatter(formatter())
     handler.addFilter(lambda record: structlog.contextvars.get_contextvars().get("node") == node)
     logging.getLogger().addHandler(handler)

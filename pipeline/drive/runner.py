@@ -16,7 +16,7 @@ from vitpipe.pipeline.drive.lease import Lease, hold
 from vitpipe.pipeline.drive.signals import NoSignals, Signals
 from vitpipe.pipeline.drive.walk import Asked, Inbox, Walk
 from vitpipe.pipeline.plan.decide import make_plan, refusal
-from vitpipe.pipeline.plan.planned import Facts, Plan
+from vitpipe.pipeline.plan.planned import Plan, StoreFacts
 from vitpipe.pipeline.plan.survey import survey
 from vitpipe.pipeline.spec.load import PipelineSpec
 from vitpipe.pipeline.store.accepted_spec import SPEC, is_kept
@@ -82,7 +82,7 @@ class Held:
 
 
 def _walk(
-    spec: PipelineSpec, held: Held, facts: Facts, plan: Plan, inbox: Inbox, signals: Signals, ways: Ways
+    spec: PipelineSpec, held: Held, facts: StoreFacts, plan: Plan, inbox: Inbox, signals: Signals, ways: Ways
 ) -> Outcome:
     with ways.connect(spec.name, _cpus_wanted(spec, plan)) as clusters, exporting(spec.name, held.run, plan, ways):
         signals.install()  # ray.init sets its own
@@ -95,7 +95,7 @@ def _walk(
 
 def _accepted(
     run: Store, spec: PipelineSpec, replacing: Sequence[str], ways: Ways, sighted: Mapping[str, Sighted] | None = None
-) -> tuple[Facts, Plan]:
+) -> tuple[StoreFacts, Plan]:
     """The facts and a plan that may start. DriftError or UsageError otherwise; the drift is also an event."""
     facts = survey(run, spec.graph, ways.verify_sources, sighted)
     plan = make_plan(spec.graph, facts, replacing)

@@ -15,7 +15,7 @@ from vitpipe.infra.errors import LeaseLost, Stopped, StorageError, VitpipeError,
 from vitpipe.infra.metrics import STATES, node_metrics
 from vitpipe.pipeline.drive.driver import Driver
 from vitpipe.pipeline.drive.node_run import NodeRun, as_vitpipe_error
-from vitpipe.pipeline.plan.planned import Facts, Plan
+from vitpipe.pipeline.plan.planned import Plan, StoreFacts
 from vitpipe.pipeline.spec.graph import Graph, is_uri
 from vitpipe.pipeline.store.records import Committed
 
@@ -51,7 +51,7 @@ class Walk:
 
     driver: Driver
     graph: Graph
-    facts: Facts
+    facts: StoreFacts
     plan: Plan
     inbox: Inbox
     committed: dict[str, Committed] = field(default_factory=dict)

@@ -9,14 +9,14 @@ from collections.abc import Iterator
 
 from vitpipe.infra.errors import IntegrityError
 from vitpipe.pipeline.plan.fingerprint import encode
-from vitpipe.pipeline.plan.planned import Facts
+from vitpipe.pipeline.plan.planned import StoreFacts
 from vitpipe.pipeline.spec.graph import Graph, Node, is_uri
 from vitpipe.pipeline.store.records import RECORD, Committed
 from vitpipe.pipeline.store.soundness import later
 from vitpipe.stages.record import InputRef, damaged
 
 
-def damage(node: Node, graph: Graph, facts: Facts, permitted: bool) -> IntegrityError | None:
+def damage(node: Node, graph: Graph, facts: StoreFacts, permitted: bool) -> IntegrityError | None:
     """What is damaged of the node's result, or lost, or None. A lost record of one that is `permitted` is made anew."""
     committed = facts.records.get(node.id)
     if committed is None:
@@ -34,7 +34,7 @@ def _agrees(committed: Committed) -> bool:
     return hashlib.sha256(encode(committed.record.recipe)).hexdigest() == committed.record.fingerprint
 
 
-def _lost(node: Node, graph: Graph, facts: Facts) -> IntegrityError | None:
+def _lost(node: Node, graph: Graph, facts: StoreFacts) -> IntegrityError | None:
     """Its record, where an attempt committed one, or its files still lie there and a node took it."""
     wanted = facts.wanted[node.id].sha256
     attempts = facts.attempts.get(node.id, ())
@@ -48,7 +48,7 @@ def _lost(node: Node, graph: Graph, facts: Facts) -> IntegrityError | None:
     return None
 
 
-def _not_taken(node: Node, committed: Committed, graph: Graph, facts: Facts) -> IntegrityError | None:
+def _not_taken(node: Node, committed: Committed, graph: Graph, facts: StoreFacts) -> IntegrityError | None:
     """Another record than those took who took it, though it was not computed again."""
     for taker, other, refs in _takers(node, graph, facts):
         taken = {ref.record_sha256 for ref in refs if ref.fingerprint == committed.record.fingerprint}
@@ -59,7 +59,7 @@ def _not_taken(node: Node, committed: Committed, graph: Graph, facts: Facts) -> 
     return None
 
 
-def _other_given(node: Node, committed: Committed, facts: Facts) -> IntegrityError | None:
+def _other_given(node: Node, committed: Committed, facts: StoreFacts) -> IntegrityError | None:
     """An artifact of another run whose record is not the one it took, though that is not younger."""
     for name, refs in node.needs.items():
         for uri in filter(is_uri, refs):
@@ -77,7 +77,7 @@ def _other_given(node: Node, committed: Committed, facts: Facts) -> IntegrityErr
     return None
 
 
-def _takers(node: Node, graph: Graph, facts: Facts) -> Iterator[tuple[str, Committed, tuple[InputRef, ...]]]:
+def _takers(node: Node, graph: Graph, facts: StoreFacts) -> Iterator[tuple[str, Committed, tuple[InputRef, ...]]]:
     """Committed nodes of the graph that take this one, with what they took under those names."""
     for id, other in graph.nodes.items():
         for name, refs in other.needs.items():

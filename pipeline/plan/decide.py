@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from vitpipe.infra.errors import DriftError, IntegrityError, StorageError, UsageError, VitpipeError
 from vitpipe.pipeline.plan.damage import damage
 from vitpipe.pipeline.plan.fingerprint import Fingerprint, differences
-from vitpipe.pipeline.plan.planned import Action, Facts, Plan, Planned
+from vitpipe.pipeline.plan.planned import Action, Plan, Planned, StoreFacts
 from vitpipe.pipeline.spec.catalog import accepts
 from vitpipe.pipeline.spec.graph import Graph, Node, is_uri
 from vitpipe.pipeline.store.attempts import Attempt, Refs, digests
@@ -25,7 +25,7 @@ NOTHING: Mapping[str, Estimate] = {}
 
 def make_plan(
     graph: Graph,
-    facts: Facts,
+    facts: StoreFacts,
     replacing: Sequence[str] = (),
     known: Known = KNOWN,
     assumed: Mapping[str, Estimate] = NOTHING,
@@ -95,7 +95,7 @@ class _Case:
 
     node: Node
     graph: Graph
-    facts: Facts
+    facts: StoreFacts
     decided: Mapping[str, Planned]
     permitted: bool
 
@@ -174,7 +174,7 @@ def _short(shas: list[str] | None) -> str:
     return ",".join(sha[:12] for sha in shas) if shas else "none"
 
 
-def _problem(node: Node, facts: Facts) -> VitpipeError | None:
+def _problem(node: Node, facts: StoreFacts) -> VitpipeError | None:
     """What is wrong with an artifact of another run that the node names."""
     for name, refs in node.needs.items():
         for ref in filter(is_uri, refs):
@@ -193,7 +193,7 @@ def _problem(node: Node, facts: Facts) -> VitpipeError | None:
 
 
 def _estimated(
-    one: Planned, node: Node, facts: Facts, outputs: Mapping[str, Artifact | Estimate], known: Known
+    one: Planned, node: Node, facts: StoreFacts, outputs: Mapping[str, Artifact | Estimate], known: Known
 ) -> Planned:
     """The decision with what the node will cost; `blocked` when its stage says that it cannot begin."""
     if one.problem:

@@ -16,7 +16,7 @@ Action = Literal["run", "resume", "reuse", "drifted", "blocked"]
 
 
 @dataclass(frozen=True)
-class Facts:
+class StoreFacts:
     """What the store says about a graph's nodes."""
 
     wanted: Mapping[str, Fingerprint]

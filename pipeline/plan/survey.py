@@ -7,7 +7,7 @@ from vitpipe.infra.at_once import by_key
 from vitpipe.infra.errors import IntegrityError, NotFound, UsageError, VitpipeError
 from vitpipe.infra.storage.store import Store
 from vitpipe.pipeline.plan.fingerprint import Fingerprint, encode, fingerprints
-from vitpipe.pipeline.plan.planned import Facts
+from vitpipe.pipeline.plan.planned import StoreFacts
 from vitpipe.pipeline.spec.graph import Graph
 from vitpipe.pipeline.store.attempts import list_attempts
 from vitpipe.pipeline.store.records import Committed, read_committed, read_external
@@ -16,7 +16,7 @@ from vitpipe.stages.record import damaged
 from vitpipe.stages.sighting import Sighted
 
 
-def survey(run: Store, graph: Graph, digests: bool = False, sighted: Mapping[str, Sighted] | None = None) -> Facts:
+def survey(run: Store, graph: Graph, digests: bool = False, sighted: Mapping[str, Sighted] | None = None) -> StoreFacts:
     """Ask the store about every node of the graph in the run's folder. StorageError when it does not answer.
 
     Sources of what is committed are looked at, with their `digests` when asked, unless `sighted` says what they are.
@@ -35,7 +35,7 @@ def survey(run: Store, graph: Graph, digests: bool = False, sighted: Mapping[str
     looked = _sighted(graph, records, wanted, digests, sighted or {})
     seen = {id: found for id, found in looked.items() if isinstance(found, Sighted)}
     bad = {id: found for id, found in looked.items() if isinstance(found, IntegrityError)}
-    return Facts(wanted, records, attempts, external, gone, seen, bad, run.uri)
+    return StoreFacts(wanted, records, attempts, external, gone, seen, bad, run.uri)
 
 
 def _absent(node: Store, committed: Committed) -> str:

@@ -15,7 +15,7 @@ _LOGS_AT_ONCE = 4
 
 
 @dataclass(frozen=True)
-class Piece:
+class LogPiece:
     """What a log gained since it was last read."""
 
     node: str
@@ -32,7 +32,7 @@ class Logs:
     read: dict[tuple[str, str], int] = field(default_factory=dict)
     """Bytes read so far, by node and path."""
 
-    def gained(self, nodes: tuple[str, ...]) -> Iterator[Piece]:
+    def gained(self, nodes: tuple[str, ...]) -> Iterator[LogPiece]:
         """What is new in the newest attempt of each node, restarts of its gang included."""
         sizes = by_key(lambda node: _newest(self.run.child(node)), nodes)
         logs = [(node, path, size) for node, found in sizes.items() for path, size in found]
@@ -41,7 +41,7 @@ class Logs:
         for (node, path), text in zip(grown, texts, strict=True):
             if text:
                 self.read[node, path] = self.read.get((node, path), 0) + len(text)
-                yield Piece(node, path, text.decode(errors="replace"))
+                yield LogPiece(node, path, text.decode(errors="replace"))
 
 
 def _newest(node: Store) -> list[tuple[str, int]]:

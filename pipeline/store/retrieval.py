@@ -27,7 +27,7 @@ Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)
-class Listed:
+class CommittedFile:
     """One file of a committed artifact."""
 
     node: str
@@ -39,7 +39,7 @@ class Listed:
 
 
 @dataclass(frozen=True)
-class Finding:
+class CheckedFile:
     """What came of checking one file."""
 
     node: str
@@ -50,10 +50,10 @@ class Finding:
     """None when it is what the record says."""
 
 
-def list_files(run_uri: str, node: str | None = None) -> list[Listed]:
+def list_files(run_uri: str, node: str | None = None) -> list[CommittedFile]:
     """Every file of every committed node, or of one and its siblings. Errors as `committed_artifacts`."""
     return [
-        Listed(id, committed.record.output["kind"], file.path, file.bytes, file.sha256)
+        CommittedFile(id, committed.record.output["kind"], file.path, file.bytes, file.sha256)
         for id, committed in committed_artifacts(run_uri, "list the artifacts of", node)
         for file in committed.record.files
     ]
@@ -84,7 +84,9 @@ def get(run_uri: str, node: str, folder: Path, progress: Progress = lambda done,
         return list(pool.map(fetch, files))
 
 
-def verify(run_uri: str, node: str | None = None, progress: Progress = lambda done, total, path: None) -> list[Finding]:
+def verify(
+    run_uri: str, node: str | None = None, progress: Progress = lambda done, total, path: None
+) -> list[CheckedFile]:
     """Read every byte of every committed node, or of one, and compare it with the records. `fault` judges the result.
 
     A record that is damaged, lost, or not the one that another node took is a finding too; kept ones are records.
@@ -101,16 +103,16 @@ def verify(run_uri: str, node: str | None = None, progress: Progress = lambda do
     work = [(id, file) for id in sorted(mine) for file in files_of(records[id].values())]
     with watched(progress, [file for _, file in work]) as finished:
 
-        def check(one: tuple[str, File]) -> Finding:
+        def check(one: tuple[str, File]) -> CheckedFile:
             id, file = one
             problem = _problem(run.child(id), file)
             finished(file)
-            return Finding(id, file.path, file.at, file.bytes, problem)
+            return CheckedFile(id, file.path, file.at, file.bytes, problem)
 
-        return [*(Finding(one.node, one.path, one.path, 0, one.problem) for one in wrong), *answers(check, work)]
+        return [*(CheckedFile(one.node, one.path, one.path, 0, one.problem) for one in wrong), *answers(check, work)]
 
 
-def fault(run_uri: str, findings: Sequence[Finding]) -> IntegrityError | None:
+def fault(run_uri: str, findings: Sequence[CheckedFile]) -> IntegrityError | None:
     """The error that names what `verify` found wrong, or None."""
     wrong = [one for one in findings if one.problem]
     if not wrong:

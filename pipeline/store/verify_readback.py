@@ -9,14 +9,21 @@ from concurrent.futures import ThreadPoolExecutor
 from vitpipe.infra.errors import IntegrityError
 from vitpipe.infra.storage.store import Store
 from vitpipe.pipeline.store.contents import open_run
-from vitpipe.pipeline.store.retrieval import FILES_AT_ONCE, READ_BYTES, Finding, Progress, committed_artifacts, watched
+from vitpipe.pipeline.store.retrieval import (
+    FILES_AT_ONCE,
+    READ_BYTES,
+    CheckedFile,
+    Progress,
+    committed_artifacts,
+    watched,
+)
 from vitpipe.stages.artifacts import File, ShardSet
 from vitpipe.stages.images.index import parse_index
 from vitpipe.stages.images.manifest import ShardEntry, load_manifest
 from vitpipe.stages.images.readback import read_back
 
 
-def read_shards_back(run_uri: str, node: str | None, progress: Progress) -> list[Finding]:
+def read_shards_back(run_uri: str, node: str | None, progress: Progress) -> list[CheckedFile]:
     """Read every shard of every committed ShardSet, or of one node's; `retrieval.fault` judges the result.
 
     Errors: UsageError for an unknown run or node; IntegrityError for a damaged record, manifest or index; StorageError.
@@ -31,12 +38,12 @@ def read_shards_back(run_uri: str, node: str | None, progress: Progress) -> list
     files = [shards.file(entry.path) for _, shards, entry in work]
     with watched(progress, files) as finished, ThreadPoolExecutor(FILES_AT_ONCE) as pool:
 
-        def check(one: tuple[str, ShardSet, ShardEntry]) -> Finding:
+        def check(one: tuple[str, ShardSet, ShardEntry]) -> CheckedFile:
             id, shards, entry = one
             file = shards.file(entry.path)
             problem = _problem(shards, entry, file, run.child(id))
             finished(file)
-            return Finding(id, file.path, file.at, file.bytes, problem)
+            return CheckedFile(id, file.path, file.at, file.bytes, problem)
 
         return list(pool.map(check, work))
 

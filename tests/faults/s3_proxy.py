@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from vitpipe.infra.retry import Patience
+from vitpipe.infra.retry import RetryPolicy
 from vitpipe.infra.storage import traffic
 
 XML_ERROR = '<?xml version="1.0"?><Error><Code>{}</Code><Message>made by the test</Message></Error>'
@@ -73,8 +73,8 @@ def proxy(one_proxy: "Proxy", s3_uri: str, monkeypatch: pytest.MonkeyPatch) -> "
     monkeypatch.setenv("AWS_ENDPOINT_URL", one_proxy.endpoint)
     monkeypatch.setenv("VITPIPE_STORAGE_DEADLINE_S", "20")
     monkeypatch.setenv("VITPIPE_STORAGE_STALL_S", "0.5")
-    patience = Patience.from_environment
-    monkeypatch.setattr(Patience, "from_environment", lambda: replace(patience(), pause_s=0.05, longest_pause_s=0.4))
+    patience = RetryPolicy.from_environment
+    monkeypatch.setattr(RetryPolicy, "from_environment", lambda: replace(patience(), pause_s=0.05, longest_pause_s=0.4))
     one_proxy.faults.clear()
     one_proxy.requests.clear()
     return one_proxy

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from stepping import Actor, World, stepping
 
 from vitpipe.infra.storage import chain, generations
-from vitpipe.infra.storage.chain import Chain, State
+from vitpipe.infra.storage.chain import Chain, ChainState
 from vitpipe.infra.storage.local import LocalStore
 
 Act = Callable[[Actor], None]
@@ -41,7 +41,7 @@ def writer(where: Path, who: str, swaps: int) -> Act:
                     assert data == unheard or data not in linked.values(), "refused, and yet it was done"
                     continue
                 number = int(version.partition("-")[0])
-                assert version == State(number, data).version and linked[number] == data
+                assert version == ChainState(number, data).version and linked[number] == data
                 assert linked[number - 1] == before.data, "it replaced what it had not read"
                 break
 

@@ -16,7 +16,7 @@ from test_cluster import Told
 
 from vitpipe.infra.errors import StageError
 from vitpipe.infra.ray import on_worker
-from vitpipe.infra.ray.capacity import Patience
+from vitpipe.infra.ray.capacity import CapacityWait
 from vitpipe.infra.ray.gang_notes import GangNotes
 from vitpipe.infra.ray.gang_watch import GangWatch
 from vitpipe.infra.work import Job
@@ -165,7 +165,7 @@ def gang_watch(job: Job, folder: Path) -> GangWatch:
     notes = GangNotes(folder / "gang.json")
     if not notes.path.exists():
         notes.begin()
-    return GangWatch(job, Patience({}, 0, 0.0, "run"), 3, 60, notes)
+    return GangWatch(job, CapacityWait({}, 0, 0.0, "run"), 3, 60, notes)
 
 
 def failed(note: str, port: int) -> SimpleNamespace:

@@ -22,7 +22,7 @@ from vitpipe.infra.errors import Lost, StageError
 from vitpipe.infra.lease_state import Holder
 from vitpipe.infra.ray import fanout, on_worker
 from vitpipe.infra.ray.deaths import in_words
-from vitpipe.infra.ray.gang_notes import GangNotes, Process, State
+from vitpipe.infra.ray.gang_notes import GangNotes, GangState, Process
 from vitpipe.infra.ray.gang_watch import GangWatch
 from vitpipe.infra.ray.one_queue import Ticket
 from vitpipe.infra.work import Job
@@ -36,7 +36,7 @@ def leader() -> int:
 
     (found,) = [
         actor["Pid"] for actor in state.actors().values()
-        if actor["State"] == "ALIVE" and "TrainController" in actor["ActorClassName"]
+        if actor["GangState"] == "ALIVE" and "TrainController" in actor["ActorClassName"]
     ]  # fmt: skip
     return int(found)
 
@@ -185,12 +185,12 @@ def test_a_task_that_the_memory_monitor_ended_is_counted_and_runs_again(
 def test_notes_outlive_their_writer_and_need_no_more_room(tmp_path: Path) -> None:
     notes = GangNotes(tmp_path / "gang.json")
     notes.begin()
-    assert notes.read() == State()
+    assert notes.read() == GangState()
     size = notes.path.stat().st_size
     rank = Process("node", Holder.me())
     notes.note(starts=1, ranks=(rank,))
     notes.note(failures=2, reasons=("ValueError: a bug (in step 7)",))
     notes.note(places="ab12")
-    assert GangNotes(notes.path).read() == State(1, 2, ("ValueError: a bug (in step 7)",), (rank,), "ab12")
+    assert GangNotes(notes.path).read() == GangState(1, 2, ("ValueError: a bug (in step 7)",), (rank,), "ab12")
     notes.note(ranks=())
     assert notes.read().ranks == () and notes.path.stat().st_size == size

@@ -17,7 +17,7 @@ from vitpipe.infra.storage.opening import open_store
 from vitpipe.pipeline.cli import event_lines as following
 from vitpipe.pipeline.cli import live
 from vitpipe.pipeline.cli.display import duration, plan_lines, plan_table, short, status_lines, status_table
-from vitpipe.pipeline.cli.event_lines import TOLD, Following
+from vitpipe.pipeline.cli.event_lines import TOLD, EventFollower
 from vitpipe.pipeline.cli.live import LiveRun
 from vitpipe.pipeline.cli.submission import watch
 from vitpipe.pipeline.plan.planned import Plan, Planned
@@ -139,7 +139,7 @@ def test_what_ranks_and_tasks_tell_is_shown_once_each(
 def test_many_of_a_kind_become_one_line(at_work: PipelineSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first at once, the others together, a single one in full; a damaged one is passed over."""
     run = open_store(at_work.uri)
-    follow = Following(run)
+    follow = EventFollower(run)
     follow.begin(2)
     monkeypatch.setattr(following, "SHARE", 0)
     for step in range(1, 6):

@@ -10,7 +10,7 @@ from tiny_stages import tiny_spec
 from vitpipe.infra.errors import DriftError, IntegrityError, UsageError
 from vitpipe.pipeline.plan.decide import make_plan, refusal
 from vitpipe.pipeline.plan.fingerprint import fingerprints
-from vitpipe.pipeline.plan.planned import Facts
+from vitpipe.pipeline.plan.planned import StoreFacts
 from vitpipe.pipeline.spec.graph import Graph
 from vitpipe.pipeline.store.attempts import Attempt
 from vitpipe.pipeline.store.records import Committed, encode
@@ -29,7 +29,7 @@ def graph_of(nodes: dict[str, Any] = NODES) -> Graph:
     return tiny_spec(Path("/nowhere"), nodes).graph
 
 
-def facts_of(committed: str, wanted: dict[str, Any] = NODES, was: dict[str, Any] = NODES, **more: Any) -> Facts:
+def facts_of(committed: str, wanted: dict[str, Any] = NODES, was: dict[str, Any] = NODES, **more: Any) -> StoreFacts:
     """A run of `was` in which those nodes are committed, asked for `wanted`."""
     recipes, records = fingerprints(graph_of(was), {}), {}
     for id, node in graph_of(was).nodes.items():
@@ -43,7 +43,7 @@ def facts_of(committed: str, wanted: dict[str, Any] = NODES, was: dict[str, Any]
             attempt="a1",
         )  # fmt: skip
         records[id] = Committed(f"file:///nowhere/{id}", record, encode(record), "v")
-    return Facts(fingerprints(graph_of(wanted), {}), records, **more)
+    return StoreFacts(fingerprints(graph_of(wanted), {}), records, **more)
 
 
 def attempt(name: str, of: dict[str, Any] = NODES, node: str = "a", pieces: int = 1, **changes: Any) -> Attempt:
@@ -52,7 +52,7 @@ def attempt(name: str, of: dict[str, Any] = NODES, node: str = "a", pieces: int 
     return Attempt(name=name, fingerprint=wanted.sha256, recipe=wanted.recipe, pieces=pieces, **fields)
 
 
-def actions(facts: Facts, wanted: dict[str, Any] = NODES, replacing: tuple[str, ...] = ()) -> list[str]:
+def actions(facts: StoreFacts, wanted: dict[str, Any] = NODES, replacing: tuple[str, ...] = ()) -> list[str]:
     return [planned.action for planned in make_plan(graph_of(wanted), facts, replacing).nodes.values()]
 
 
@@ -128,7 +128,7 @@ def test_another_record_of_an_input_is_drift() -> None:
     assert actions(facts, NODES, ("a",)) == ["reuse", "run", "run", "reuse"]
 
 
-def as_before_seals(facts: Facts, *nodes: str, **changes: Any) -> Facts:
+def as_before_seals(facts: StoreFacts, *nodes: str, **changes: Any) -> StoreFacts:
     """Those nodes' records as an earlier version wrote them, each taken by who needs it; then changed."""
     records = dict(facts.records)
     for id, node in graph_of().nodes.items():
