@@ -40,50 +40,65 @@ class VitpipeError(Exception):
         return " ".join(_WORD.sub(lambda word: word[0].capitalize(), sentence) for sentence in sentences)
 
     def to_json(self) -> dict[str, Any]:
+        """The error as `--json` prints it."""
         return {"code": self.code, "asked": self.asked, "found": self.found, "do": self.do}
 
 
 class UsageError(VitpipeError):
+    """Wrong usage or spec, an unknown run or node, a named path that is missing, a file that may not be opened."""
+
     code = 2
 
 
 class DriftError(VitpipeError):
+    """The recipe, or its source's data, differs from what is committed."""
+
     code = 3
 
 
 class StageError(VitpipeError):
+    """A stage failed."""
+
     code = 4
 
 
 class Lost(StageError):
-    pass
+    """A process or machine was lost, as often as is borne."""
 
 
 class LeaseLost(VitpipeError):
+    """Another driver holds the run."""
+
     code = 5
 
 
 class Stopped(VitpipeError):
+    """Somebody asked it to end; it can be resumed."""
+
     code = 6
 
 
 class StorageError(VitpipeError):
+    """Storage, credentials, network, disk or cluster."""
+
     code = 7
 
 
 class NotFound(StorageError):
-    pass
+    """No object of that name."""
 
 
 class AlreadyExists(StorageError):
-    pass
+    """A conditional create found an object."""
 
 
 class Changed(StorageError):
-    pass
+    """A conditional swap found another version."""
 
 
 class IntegrityError(VitpipeError):
+    """A digest, size or count does not match."""
+
     code = 8
 
 

@@ -38,6 +38,7 @@ class Event:
     """Its object's name: hand the newest back to `read_events` to read on from there."""
 
     def to_json(self) -> dict[str, Any]:
+        """One line of `events --json`."""
         return {key: value for key, value in asdict(self).items() if key != "name"}
 
     def write(self, run: Store) -> None:
@@ -68,6 +69,7 @@ class StoreEvents:
         return Event(_stamp(now_ns), self.fence, self.node, kind, text, name)
 
     def of(self, node: str) -> "StoreEvents":
+        """The same door for another node."""
         return replace(self, node=node)
 
 

@@ -98,6 +98,7 @@ class LeaseWatch:
             self._beat, self._looked_at = state.beat, now
 
     def look_for_stop(self) -> None:
+        """Read whether somebody asked this driver to stop; once asked, it stays so."""
         self.stop = self.stop or read_stop(self.run, self.of.fence)
 
     def keep_polling(self) -> None:

@@ -108,6 +108,7 @@ class LeaseState:
     """The same moment in seconds of the epoch: for people only."""
 
     def held_by(self, fence: int, id: str) -> bool:
+        """Whether that driver holds it under that fence."""
         return self.fence == fence and self.holder is not None and self.holder.id == id
 
     def moved(self, before: Self) -> bool:
@@ -115,6 +116,7 @@ class LeaseState:
         return before.holder is not None and self != before and self.held_by(before.fence, before.holder.id)
 
     def encode(self) -> bytes:
+        """The bytes of `lease.json`."""
         renewed = {"clock": self.clock, "at": self.at, "time": self.time}
         holder = asdict(self.holder) if self.holder else None
         fields = {"fence": self.fence, "beat": self.beat, "holder": holder, "renewed": renewed}

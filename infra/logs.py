@@ -134,6 +134,7 @@ class LogFile(Counting):
         self._torn = False
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Append one line; one that the disk does not take is counted and dropped."""
         try:
             line = self.format(record) + "\n"
         except Exception:  # a wrong log call: tests raise it, a user's run does without that line
@@ -145,6 +146,7 @@ class LogFile(Counting):
             self._drop(error)
 
     def close(self) -> None:
+        """Close the file. What was dropped stays known."""
         if self._file is not None:
             os.close(self._file)
             self._file = None

@@ -90,9 +90,11 @@ KNOWN: dict[str, Metric] = {
 class Sink(Protocol):
     """Where numbers go; `name` is known and `labels` are complete."""
 
-    def set(self, name: str, value: float, labels: Mapping[str, str]) -> None: ...
+    def set(self, name: str, value: float, labels: Mapping[str, str]) -> None:
+        """Take a gauge's newest value."""
 
-    def inc(self, name: str, amount: float, labels: Mapping[str, str]) -> None: ...
+    def inc(self, name: str, amount: float, labels: Mapping[str, str]) -> None:
+        """Let a counter grow by `amount`."""
 
 
 class Nowhere:
@@ -133,15 +135,18 @@ class NodeMetrics:
     node: str
 
     def set(self, name: str, value: float, **labels: str) -> None:
+        """Set a gauge. VitpipeError for an unknown name or label."""
         check(name, labels)
         _sink.set(name, value, {"run": self.run, "node": self.node, **labels})
 
     def inc(self, name: str, amount: float = 1.0, **labels: str) -> None:
+        """Let a counter grow by `amount`. VitpipeError for an unknown name or label."""
         check(name, labels)
         _sink.inc(name, amount, {"run": self.run, "node": self.node, **labels})
 
 
 def node_metrics(run: str, node: str) -> NodeMetrics:
+    """The door for one node's numbers."""
     return NodeMetrics(run, node)
 
 
@@ -204,6 +209,7 @@ class Exporter:
             return self._serve(0, host)
 
     def close(self) -> None:
+        """Stop serving; numbers go again where they went before."""
         use(self._before)
         self._server.shutdown()
         self._server.server_close()

@@ -25,6 +25,7 @@ class Done(Generic[Item, Result]):
     error: Exception | None = None
 
     def value(self) -> Result:
+        """The result, or the error it ended with, raised."""
         if self.error is not None:
             raise self.error
         return self.result  # type: ignore[return-value]
@@ -60,13 +61,15 @@ class Rank:
 class Stop(Protocol):
     """As much of a fence as waiting for work needs."""
 
-    def stopping(self) -> str | None: ...
+    def stopping(self) -> str | None:
+        """Why this work is to end, or None."""
 
 
 class Emit(Protocol):
     """As much of the events as losing work needs."""
 
-    def emit(self, kind: str, text: str) -> None: ...
+    def emit(self, kind: str, text: str) -> None:
+        """Tell a fact of that kind."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,7 @@ class Job:
             raise Stopped(f"run node {self.node}", f"asked to end: {reason}", "the same command goes on from here")
 
     def tell(self, kind: str, text: str) -> None:
+        """Log a fact, and emit it as an event where there is somebody to hear."""
         log.info("%s: %s", kind, text)
         if self.events:
             self.events.emit(kind, text)

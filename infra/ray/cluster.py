@@ -58,6 +58,7 @@ class RayCluster:
         return replace(self, job=replace(self.job, node=node, fence=fence, events=events))
 
     def gpus(self) -> int:
+        """GPUs of the whole cluster now."""
         return int(ray.cluster_resources().get("GPU", 0))
 
     def fan(

@@ -27,7 +27,7 @@ class Process:
 
 @dataclass(frozen=True)
 class GangState:
-    """Of one gang under one driver, all its controllers together."""
+    """What happened to one gang under one driver, over all its controllers."""
 
     starts: int = 0
     """Begun ones: the next has this number, and writes under a name that no other had."""
@@ -55,6 +55,7 @@ class GangNotes:
         self._write(GangState())
 
     def read(self) -> GangState:
+        """The newest note."""
         fields: dict[str, Any] = json.loads(self.path.read_bytes().rstrip(b"\0 "))
         ranks = tuple(Process(one["node"], Holder(**one["who"])) for one in fields["ranks"])
         return GangState(fields["starts"], fields["failures"], tuple(fields["reasons"]), ranks, fields["places"])
@@ -66,6 +67,7 @@ class GangNotes:
         return state
 
     def end(self) -> None:
+        """Remove the file: the gang has ended."""
         self.path.unlink(missing_ok=True)
 
     def _write(self, state: GangState) -> None:

@@ -14,10 +14,12 @@ class Size:
 
     @property
     def bundle(self) -> dict[str, float]:
+        """What one rank asks of a machine, in Ray's words."""
         return {"CPU": float(self.cpus), **({"GPU": float(self.gpus)} if self.gpus else {})}
 
     @property
     def workers(self) -> int | tuple[int, int]:
+        """Number of ranks, or the fewest and the most."""
         return self.most if self.least == self.most else (self.least, self.most)
 
     def __str__(self) -> str:

@@ -56,6 +56,7 @@ class GangWatch(WorkerGroupCallback, ControllerCallback):  # type: ignore[misc] 
         self._bad_starts = 0
 
     def after_worker_group_training_start(self, worker_group: Any) -> None:
+        """Know the group that runs now, and have Ray miss a silent rank as soon as this gang wants it."""
         self._group = worker_group
         silence_s = min(worker_group._worker_health_check_timeout_s, self.hang_timeout_s)
         worker_group._worker_health_check_timeout_s = silence_s  # Ray reads it from an environment all gangs share

@@ -58,6 +58,7 @@ class JobState:
 
     @property
     def ended(self) -> bool:
+        """Whether it will not change any more."""
         return self.status in ("STOPPED", "SUCCEEDED", "FAILED")
 
 
@@ -109,6 +110,7 @@ class Jobs:
             )
 
     def state(self, job: str) -> JobState:
+        """How a job stands now. StorageError."""
         with self._errors(f"ask for job {job}"):
             info = self._client.get_job_info(job)
         return JobState(str(info.status.value), info.driver_exit_code, info.message or "")

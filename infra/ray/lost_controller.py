@@ -38,7 +38,7 @@ class Loss:
 
 @dataclass(frozen=True)
 class Losses:
-    """Of one gang, those that its driver counts."""
+    """Losses of one gang's controller, which its driver counts."""
 
     job: Job
     asked: str

@@ -104,7 +104,7 @@ def last_reached(pid: int) -> str:
 
 
 def forget_steps() -> None:
-    """Of an earlier process with this one's id, or of an earlier gang in this process."""
+    """Remove the step note of an earlier process with this one's id, or of an earlier gang in this process."""
     while _note:
         os.close(_note.pop())
     _step_note(os.getpid()).unlink(missing_ok=True)

@@ -35,6 +35,7 @@ class Ticket:
 
     @property
     def place(self) -> tuple[float, int]:
+        """Its place in the queue: the longest first, then the order of arrival."""
         return (-math.inf if self.seconds is None else -self.seconds, self.order)
 
 

@@ -51,6 +51,7 @@ class ProcessGroup(BackendConfig):  # type: ignore[misc]  # Ray's classes are un
 
     @property
     def backend_cls(self) -> type[Backend]:
+        """The class that Ray Train sets the ranks up with."""
         return _Start
 
 

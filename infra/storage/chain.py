@@ -52,6 +52,7 @@ class ChainState:
 
     @property
     def version(self) -> str:
+        """What a swap must name to follow this state."""
         return f"{self.generation}-{hashlib.sha256(self.data).hexdigest()}"
 
 

@@ -25,10 +25,12 @@ class GenerationFiles:
     """`{generation}-{random}.next` and `.name`: of writers at work, or dead."""
 
     def next_of(self, number: int) -> list[str]:
+        """Unfinished files of writers that want to follow `number`."""
         return [name for name in self.temporary if name.endswith(NEXT) and target(name) == number]
 
 
 def listed(folder: int) -> GenerationFiles:
+    """List the folder's generations and temporary files."""
     names = os.listdir(folder)
     numbers = sorted(int(name) for name in names if name.isdecimal())
     return GenerationFiles(tuple(numbers), tuple(sorted(name for name in names if name.endswith((NEXT, NAME)))))
@@ -111,11 +113,13 @@ def has(folder: int, name: str, data: bytes) -> bool:
 
 
 def remove(folder: int, name: str) -> None:
+    """Remove a file, whether it is still there or not."""
     with suppress(FileNotFoundError):
         os.unlink(name, dir_fd=folder)
 
 
 def called(number: int) -> str:
+    """The file name of a generation."""
     return f"{number:012d}"
 
 

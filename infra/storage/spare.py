@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 class SpareRoom:
-    """Of one driver over one run. Safe to use from several threads."""
+    """Room on the store's disk kept by one driver for one run's last words. Safe to use from several threads."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path

@@ -31,7 +31,7 @@ class _Held:
 
 
 class EventFollower:
-    """Of one run, from the moment on that it is ours."""
+    """Events of one run as lines, from the moment at which this driver holds it."""
 
     def __init__(self, run: Store) -> None:
         self._run = run

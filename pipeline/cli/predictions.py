@@ -54,6 +54,7 @@ class Answers:
 
     @property
     def unreadable(self) -> list[tuple[Path, str]]:
+        """Images that gave no answer, each with the reason."""
         return [(one.image, one.reason) for one in self.given if one.reason is not None]
 
     def to_json(self) -> dict[str, Any]:

@@ -33,6 +33,7 @@ class Dropped:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def add(self, stream: TextIO, error: OSError) -> None:
+        """Note a line that `stream` did not take."""
         state = "is full" if is_full(error) else f"does not take them ({error.strerror})"
         with self._lock:
             self.count, self._why = self.count + 1, f"{_file_behind(stream)} {state}"

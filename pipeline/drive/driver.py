@@ -117,6 +117,7 @@ class Driver:
             event.write(self.run)
 
     def events(self, node: str) -> StoreEvents:
+        """The door by which a node's events reach the store."""
         return StoreEvents(self.run, self.lease.fence, node)
 
     def scratch(self, node: str) -> Path:

@@ -24,10 +24,12 @@ class Removed:
 
     @property
     def paths(self) -> tuple[str, ...]:
+        """The removed files, relative to the run's folder."""
         return tuple(one.path for one in self.garbage)
 
     @property
     def bytes(self) -> int:
+        """Bytes of the removed files together."""
         return sum(one.bytes for one in self.garbage)
 
 

@@ -42,10 +42,12 @@ class NodeRun:
 
     @property
     def store(self) -> Store:
+        """The node's folder."""
         return self.driver.run.child(self.node.id)
 
     @property
     def refs(self) -> Refs:
+        """Each input's artifacts as the record will name them."""
         return {name: tuple(one.ref for one in many) for name, many in self.given.items()}
 
     def run(self) -> Committed:
@@ -66,6 +68,7 @@ class NodeRun:
 
     @property
     def attempt(self) -> str:
+        """Name of this driver's attempt: `a{fence}`."""
         return f"a{self.driver.lease.fence}"
 
     def _attempt(self) -> Committed:

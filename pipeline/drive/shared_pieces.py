@@ -31,6 +31,7 @@ class Turns:
     _alone: threading.Lock = field(default_factory=threading.Lock)
 
     def lock(self, name: str) -> threading.Lock:
+        """The lock of the piece of that name."""
         with self._alone:
             return self._locks.setdefault(name, threading.Lock())
 
@@ -46,6 +47,7 @@ class SharedPieces:
 
     @contextmanager
     def alone(self, what: Mapping[str, Any]) -> Iterator[Out]:
+        """Hold the folder of what `what` describes, for this node alone. Stopped while waiting for it."""
         header = json.dumps(what, indent=1, sort_keys=True).encode()
         name = hashlib.sha256(header).hexdigest()[:20]
         lock = self.turns.lock(name)

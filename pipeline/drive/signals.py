@@ -51,4 +51,5 @@ class NoSignals(Signals):
         return self
 
     def install(self) -> None:
+        """Leave the process's handlers as they are."""
         return None

@@ -44,10 +44,12 @@ class Conformity:
 
     @property
     def title(self) -> str:
+        """The recipe it is compared with, said to be the nearest where none was claimed."""
         row = self.compared.row
         return row.title if self.claimed or not row.data else f"the nearest recipe, {row.title}"
 
     def to_json(self) -> dict[str, Any]:
+        """The comparison as `conform --json` prints it."""
         return {
             "node": self.node,
             "row": self.compared.row.title,

@@ -81,6 +81,7 @@ class Planned:
         return bool(self.source and self.source.changes)
 
     def to_json(self) -> dict[str, Any]:
+        """One node of `plan --json`."""
         return {
             "node": self.node,
             "stage": self.stage,
@@ -103,6 +104,7 @@ class Plan:
     nodes: Mapping[str, Planned]
 
     def having(self, *actions: Action) -> tuple[Planned, ...]:
+        """The nodes with one of these actions."""
         return tuple(planned for planned in self.nodes.values() if planned.action in actions)
 
     @property
@@ -111,4 +113,5 @@ class Plan:
         return self.having("run", "resume")
 
     def to_json(self) -> dict[str, Any]:
+        """What `plan --json` prints."""
         return {"nodes": [planned.to_json() for planned in self.nodes.values()]}

@@ -23,6 +23,7 @@ class Gpu:
 
     @property
     def flops(self) -> float:
+        """FLOP/s that a model is assumed to reach on one such GPU."""
         return self.peak_flops * self.utilisation
 
 
@@ -42,6 +43,7 @@ class Machine:
 
     @property
     def known(self) -> Known:
+        """The same as estimates take it."""
         return Known(gpu_flops=self.gpu.flops, gpus=self.num_gpus, gpu_bytes=self.gpu.memory_bytes)
 
     @property

@@ -51,18 +51,23 @@ class Stage:
     """Its output has `native/` weights in it, though it is not called Weights."""
 
     def config_class(self) -> type[Settings]:
+        """The Settings class of the node's `config`, imported now."""
         return cast(type[Settings], _load(self.config))
 
     def resources_class(self) -> type[Settings]:
+        """The Settings class of the node's `resources`, imported now."""
         return cast(type[Settings], _load(self.resources))
 
     def run_fn(self) -> "RunFn":
+        """The function that does the stage's work, imported now."""
         return cast("RunFn", _load(self.run))
 
     def estimate_fn(self) -> "EstimateFn":
+        """The function that foretells its work, imported now."""
         return cast("EstimateFn", _load(self.estimate))
 
     def look_fn(self) -> "LookFn | None":
+        """The function that compares its sources with what was taken; None for a stage that takes none."""
         return cast("LookFn", _load(self.look)) if self.look else None
 
     def check(self, config: Settings, resources: Settings, given: Mapping[str, int]) -> list[str]:

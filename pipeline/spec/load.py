@@ -38,6 +38,7 @@ class PipelineSpec:
 
     @property
     def uri(self) -> str:
+        """Where the run lies: `{store}/{name}`."""
         return f"{self.store}/{self.name}"
 
     @property

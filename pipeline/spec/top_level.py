@@ -28,6 +28,7 @@ class Written:
 
     @property
     def path(self) -> str:
+        """Where the node stands in the spec, for messages."""
         return f"nodes.{self.name}"
 
 

@@ -36,6 +36,7 @@ class NodeContents:
 
     @property
     def committed(self) -> bool:
+        """Whether a record lies in its folder."""
         return "record.json" in self.records
 
     def sizes(self) -> dict[str, int]:
@@ -85,7 +86,7 @@ def contents(run: Store, node: str = "") -> dict[str, NodeContents]:
 
 
 def highest_fence(run: Store) -> int:
-    """Of the attempts in a run without a lease: none in a new one, else its lease was lost and its numbers go on."""
+    """The highest fence of a run's attempts, where its lease was lost and numbers go on; 0 in a new run."""
     attempts = (name for node in contents(run).values() for name in node.attempts)
     return max((int(name.removeprefix("a").partition(".")[0]) for name in attempts), default=0)
 

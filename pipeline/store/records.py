@@ -31,6 +31,7 @@ class Committed:
 
     @property
     def sha256(self) -> str:
+        """The record's own digest, by which others name what they took."""
         return hashlib.sha256(self.data).hexdigest()
 
     @property
@@ -39,6 +40,7 @@ class Committed:
         return InputRef(uri=self.uri, fingerprint=self.record.fingerprint, record_sha256=self.sha256)
 
     def artifact(self) -> Artifact:
+        """What the node made, as later stages take it."""
         return self.record.artifact(self.uri, self.sha256)
 
     def answers(self, fingerprint: str, inputs: Refs) -> bool:

@@ -24,6 +24,7 @@ class Run:
 
     @property
     def uri(self) -> str:
+        """Where the run lies: `{store}/{name}`."""
         return self.store.uri
 
 

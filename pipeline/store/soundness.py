@@ -95,7 +95,7 @@ def later(record: Record, than: Record) -> bool:
 
 
 def fence_of(record: Record) -> int:
-    """Of the driver that committed it; 0 where its attempt has no such name."""
+    """The fence of the driver that committed it; 0 where its attempt has no such name."""
     match = re.fullmatch(r"a(\d+)(?:\.\d+)?", record.attempt)
     return int(match[1]) if match else 0
 

@@ -27,6 +27,8 @@ State = Literal["committed", "running", "waiting", "failed", "blocked"]
 
 @dataclass(frozen=True)
 class NodeStatus:
+    """How one node stands, and why."""
+
     node: str
     state: State
     why: str
@@ -39,12 +41,15 @@ class NodeStatus:
 
 @dataclass(frozen=True)
 class RunStatus:
+    """How a run and each of its nodes stand."""
+
     run: str
     state: str
     """`committed`, `running`, `failed`, `stopped` (resumable) or `interrupted` (its driver fell silent)."""
     nodes: tuple[NodeStatus, ...]
 
     def to_json(self) -> dict[str, Any]:
+        """What `status --json` prints."""
         nodes = [{key: value for key, value in asdict(node).items() if key != "progress"} for node in self.nodes]
         return {"run": self.run, "state": self.state, "nodes": nodes}
 

@@ -23,6 +23,8 @@ class Mark:
 
 @dataclass(frozen=True, order=True)
 class Problem:
+    """One thing that is wrong in a spec, and where it is written."""
+
     mark: Mark
     path: str
     """Where in the spec, e.g. `nodes.backbone.config.optimizer`; empty for the whole."""
@@ -50,6 +52,7 @@ class SpecError(UsageError):
         return type(self), (self.asked, self.problems)
 
     def to_json(self) -> dict[str, Any]:
+        """The error with a list of all problems beside it."""
         places = [
             {"file": p.mark.file, "line": p.mark.line, "column": p.mark.column, "path": p.path, "text": p.text}
             for p in self.problems
@@ -65,6 +68,7 @@ class Problems:
     found: list[Problem] = field(default_factory=list)
 
     def add(self, mark: Mark, path: str, text: str) -> None:
+        """Note a problem and go on."""
         self.found.append(Problem(mark, path, text))
 
     def error(self) -> SpecError:
