@@ -180,8 +180,11 @@ def _line(_logger: Any, _method: str, event: EventDict) -> str:
     """`2026-11-23T07:20:01.123456Z info event key=value`, then the traceback on lines of its own."""
     head = (event.pop("timestamp", ""), event.pop("level", ""), str(event.pop("event", "")))
     origin, stack = event.pop("logger", ""), [event.pop(key) for key in ("exception", "stack") if key in event]
-    facts = [f"{key}={value!r}" if isinstance(value, str) and " " in value else f"{key}={value}" for key, value in
-             event.items() if not key.startswith("_")]  # fmt: skip
+    facts = [
+        f"{key}={value!r}" if isinstance(value, str) and " " in value else f"{key}={value}"
+        for key, value in event.items()
+        if not key.startswith("_")
+    ]
     line = " ".join(part for part in (*head, *facts, f"[{origin}]" if origin else "") if part)
     return "\n".join((line, *map(str, stack)))
 

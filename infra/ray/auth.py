@@ -48,8 +48,11 @@ def answers(address: str) -> None:
         try:
             grpc.channel_ready_future(channel).result(timeout=PROBE_S)
         except grpc.FutureTimeoutError:
-            raise StorageError(f"connect to Ray at {address}", f"no Ray answered within {PROBE_S:g} s",
-                               "check the address, and that the cluster is up") from None  # fmt: skip
+            raise StorageError(
+                f"connect to Ray at {address}",
+                f"no Ray answered within {PROBE_S:g} s",
+                "check the address, and that the cluster is up",
+            ) from None
 
 
 def refuse_open(dashboard: str) -> None:
@@ -67,10 +70,16 @@ def refuse_open(dashboard: str) -> None:
             return
         found = f"it answered {error.code} to a request without a token"
     except OSError as error:
-        raise StorageError(f"reach the Ray dashboard at {dashboard}", f"no answer: {error}",
-                           "check the address, and that the cluster is up") from error  # fmt: skip
-    raise StorageError(f"use the Ray cluster at {dashboard}", f"{found}: anyone may run code on it",
-                       "start every node with RAY_AUTH_MODE=token")  # fmt: skip
+        raise StorageError(
+            f"reach the Ray dashboard at {dashboard}",
+            f"no answer: {error}",
+            "check the address, and that the cluster is up",
+        ) from error
+    raise StorageError(
+        f"use the Ray cluster at {dashboard}",
+        f"{found}: anyone may run code on it",
+        "start every node with RAY_AUTH_MODE=token",
+    )
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):

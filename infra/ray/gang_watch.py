@@ -82,8 +82,11 @@ class GangWatch(WorkerGroupCallback, ControllerCallback):  # type: ignore[misc] 
         if again := reasons & frozenset(
             self.notes.read().reasons
         ):  # the others' complaints about it name another port every time
-            repeated = StageError(f"run {self.job.node}", f"the same failure twice: {'; '.join(sorted(again))}",
-                                  _SMALLER if lost else _LOOK)  # fmt: skip
+            repeated = StageError(
+                f"run {self.job.node}",
+                f"the same failure twice: {'; '.join(sorted(again))}",
+                _SMALLER if lost else _LOOK,
+            )
             repeated.add_note(traces)
             raise repeated
         self.notes.note(reasons=tuple(sorted(reasons)))
@@ -153,8 +156,7 @@ class GangWatch(WorkerGroupCallback, ControllerCallback):  # type: ignore[misc] 
         numbers = metrics.node_metrics(self.job.run, self.job.node)
         numbers.inc("preemptions_total" if preempted else "restarts_total")
         charge = "a preemption, not charged" if preempted else f"failure {failures} of {self.max_failures + 1}"
-        ranks = "; ".join(f"rank {rank} ({self._place(rank)}): {in_words(error)}"
-                          for rank, error in errors.items())  # fmt: skip
+        ranks = "; ".join(f"rank {rank} ({self._place(rank)}): {in_words(error)}" for rank, error in errors.items())
         self.job.tell("preempted" if preempted else "rank_lost", f"{ranks} ({charge})")
 
     def _place(self, rank: int) -> str:
@@ -168,8 +170,11 @@ class GangWatch(WorkerGroupCallback, ControllerCallback):  # type: ignore[misc] 
         free(self.notes.read().places)
         self._bad_starts += 1
         if self._bad_starts > self.max_failures:
-            raise StageError(f"start the ranks of {self.job.node}", f"failed {self._bad_starts} times: {error}",
-                             "see the workers' logs") from error  # fmt: skip
+            raise StageError(
+                f"start the ranks of {self.job.node}",
+                f"failed {self._bad_starts} times: {error}",
+                "see the workers' logs",
+            ) from error
 
 
 def _beside(process: Any, fn: Callable[[int], Any]) -> Any:

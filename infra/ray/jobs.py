@@ -147,8 +147,9 @@ class Jobs:
         while not (state := self.state(job)).ended:
             if time.monotonic() > deadline:
                 self.stop(job)
-                raise StorageError(f"wait for job {job}", f"still {state.status} after {timeout_s:g} s",
-                                   f"look at {self._link(job)}")  # fmt: skip
+                raise StorageError(
+                    f"wait for job {job}", f"still {state.status} after {timeout_s:g} s", f"look at {self._link(job)}"
+                )
             time.sleep(every_s)
         return state
 

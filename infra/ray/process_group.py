@@ -90,10 +90,15 @@ def here(threads: int, gpus: float) -> Rank:
         device = str(get_device())
         torch.cuda.set_device(device)
     return Rank(
-        rank=context.get_world_rank(), world_size=context.get_world_size(), local_rank=context.get_local_rank(),
-        local_world_size=context.get_local_world_size(), restart=int(os.environ[RESTART]), device=device,
-        notice=preemption_notice, reached=on_worker.reached,
-    )  # fmt: skip
+        rank=context.get_world_rank(),
+        world_size=context.get_world_size(),
+        local_rank=context.get_local_rank(),
+        local_world_size=context.get_local_world_size(),
+        restart=int(os.environ[RESTART]),
+        device=device,
+        notice=preemption_notice,
+        reached=on_worker.reached,
+    )
 
 
 def preemption_notice() -> str | None:

@@ -238,8 +238,12 @@ def verify(
         if error := fault(uri, found[name]):
             raise error
     if as_json:
-        print_json({{"verify": "files", "read back": "read_back"}[name]: [asdict(one) for one in findings]
-                    for name, findings in found.items()})  # fmt: skip
+        print_json(
+            {
+                {"verify": "files", "read back": "read_back"}[name]: [asdict(one) for one in findings]
+                for name, findings in found.items()
+            }
+        )
         return
     total = sum(one.bytes for one in found["verify"])
     say(f"{uri}: {len(found['verify'])} files, {total:,} bytes, all as recorded")

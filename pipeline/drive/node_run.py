@@ -89,9 +89,15 @@ class NodeRun:
         adopt = earlier(list_attempts(self.store, self.node.stage.pieces), self.wanted.sha256, self.refs)
         lease = self.driver.lease
         about = header(
-            self.node, self.wanted.sha256, self.wanted.recipe, self.refs,
-            code=code_version(), versions=package_versions(), started=_now(), holder=lease.holder.id,
-        )  # fmt: skip
+            self.node,
+            self.wanted.sha256,
+            self.wanted.recipe,
+            self.refs,
+            code=code_version(),
+            versions=package_versions(),
+            started=_now(),
+            holder=lease.holder.id,
+        )
         return Out(self.store, self.attempt, lease.fence_for_tasks(), about, adopt)
 
     def _logged(self, out: Out) -> Committed:

@@ -67,8 +67,11 @@ def get(run_uri: str, node: str, folder: Path, progress: Progress = lambda done,
     """
     found = dict(committed_artifacts(run_uri, "get", node))
     if len(found) > 1:
-        raise UsageError(f"get {node!r} of {run_uri}", f"it stands for {len(found)} siblings",
-                         f"name one of them: {', '.join(found)}")  # fmt: skip
+        raise UsageError(
+            f"get {node!r} of {run_uri}",
+            f"it stands for {len(found)} siblings",
+            f"name one of them: {', '.join(found)}",
+        )
     ((id, committed),) = found.items()
     run = open_run(run_uri, "get")
     files = committed.record.files
@@ -153,8 +156,11 @@ def _inside(file: File, node: str, run: Store) -> str:
     try:
         return checked(file.path)
     except UsageError as error:
-        raise IntegrityError(f"get {node} of {run.uri}", f"its record names {file.path!r}: {error.found}",
-                             "do not trust this run: no vitpipe writes such a name") from error  # fmt: skip
+        raise IntegrityError(
+            f"get {node} of {run.uri}",
+            f"its record names {file.path!r}: {error.found}",
+            "do not trust this run: no vitpipe writes such a name",
+        ) from error
 
 
 @contextmanager
