@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
-from vitpipe.infra.errors import IntegrityError, NotFound
+from vitpipe.infra.errors import IntegrityError, NotFound, UsageError
 from vitpipe.infra.json_object import parse_object
 from vitpipe.infra.storage.store import Store
 
@@ -154,6 +154,17 @@ def read_stop(run: Store, fence: int) -> str | None:
         return None
     except (ValueError, TypeError, KeyError) as error:
         raise IntegrityError(f"read {run.uri}/{STOP}", f"it is damaged: {error!r}", "stop the run again") from error
+
+
+def request_stop(run: Store, reason: str) -> int | None:
+    """Ask whoever holds the run to end; its fence, or None when nobody does. UsageError for an unknown run."""
+    state = read_lease(run)
+    if state is None:
+        raise UsageError(f"stop {run.uri}", "no run of that name was ever started", "check the store and the name")
+    if state.holder is None or state.holder.provably_dead():
+        return None
+    write_stop(run, state.fence, reason)
+    return state.fence
 
 
 def write_stop(run: Store, fence: int, reason: str) -> None:

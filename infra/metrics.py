@@ -1,30 +1,22 @@
-"""Every number we export: one list of names with unit and help, one exporter, and where the numbers go.
+"""Every number we export: one list of names with unit and help, and where the numbers go.
 
 Knows nothing of what they measure. Names here are without the prefix `vitpipe_`; base units; labels only run, node,
 rank and benchmark.
 """
 
 import difflib
-import threading
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Literal, Protocol
 
-from prometheus_client import CollectorRegistry, start_http_server
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
-from prometheus_client.core import Metric as MetricFamily
-
-from vitpipe.infra.errors import StorageError, VitpipeError
+from vitpipe.infra.errors import VitpipeError
 from vitpipe.infra.storage import traffic
 
 PREFIX = "vitpipe_"
 LABELS = ("run", "node", "rank", "benchmark")
 STATES = ("waiting", "running", "committed", "failed", "blocked")
 """Values of `stage_state`: the position in this list."""
-PORT = 9464
-_AGE = "last_commit_age_seconds"
+AGE = "last_commit_age_seconds"
 
 
 @dataclass(frozen=True)
@@ -123,7 +115,7 @@ def check(name: str, labels: Mapping[str, str]) -> None:
         if value not in known:
             near = difflib.get_close_matches(value, known, n=1, cutoff=0.0)
             raise VitpipeError(
-                f"export {what} {value!r}", "no such name in vitpipe.infra.metrics", f"did you mean {near[0]!r}?"
+                f"export {what} {value!r}", "no such name in infra/metrics.py", f"did you mean {near[0]!r}?"
             )
 
 
@@ -180,77 +172,8 @@ def publish_progress(run: str, node: str, progress: Mapping[str, Any]) -> None:
         values["ranks"] = len(progress["ranks"])
     values |= progress.get("metrics", {})
     if (committed := values.get("last_commit_timestamp_seconds")) is not None and "time" in progress:
-        values[_AGE] = max(0.0, progress["time"] - committed)  # both by the clock of that rank
+        values[AGE] = max(0.0, progress["time"] - committed)  # both by the clock of that rank
     publish(run, node, values)
     for rank in progress.get("ranks") or ():
         own = {f"rank_{name}": rank[name] for name in ("forward_seconds", "data_wait_seconds") if name in rank}
         publish(run, node, own, rank=str(rank["rank"]))
-
-
-class Exporter:
-    """Serves the newest values at `http://127.0.0.1:{port}/metrics` until closed. A Sink; thread-safe."""
-
-    def __init__(self, port: int = PORT, host: str = "127.0.0.1") -> None:
-        """Take `port`, or any free one when another run has it. StorageError when none can be bound."""
-        self._values: dict[str, dict[tuple[str, ...], float]] = {}
-        self._lock = threading.Lock()
-        self._server, self._thread = self._serve(port, host)
-        self.url = f"http://{host}:{self._server.server_port}/metrics"
-        self._before = use(self)
-
-    def _serve(self, port: int, host: str) -> tuple[Any, threading.Thread]:
-        registry = CollectorRegistry()
-        registry.register(self)
-        try:
-            return start_http_server(port, host, registry)
-        except OSError as error:
-            if port == 0:
-                raise StorageError(f"serve metrics on {host}", str(error), "free a port") from error
-            return self._serve(0, host)
-
-    def close(self) -> None:
-        """Stop serving; numbers go again where they went before."""
-        use(self._before)
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def set(self, name: str, value: float, labels: Mapping[str, str]) -> None:
-        since = time.monotonic() if name == _AGE else 0.0  # it grows by our clock until the next is heard
-        with self._lock:
-            self._values.setdefault(name, {})[_key(labels)] = float(value) - since
-
-    def inc(self, name: str, amount: float, labels: Mapping[str, str]) -> None:
-        with self._lock:
-            series = self._values.setdefault(name, {})
-            series[_key(labels)] = series.get(_key(labels), 0.0) + amount
-
-    def collect(self) -> Iterator[MetricFamily]:
-        """Called by prometheus_client at each scrape."""
-        with self._lock:
-            values = {name: dict(series) for name, series in self._values.items()}
-        if ages := values.get(_AGE):
-            values[_AGE] = {key: time.monotonic() + age for key, age in ages.items()}
-        for name, series in values.items():
-            known = KNOWN[name]
-            family = CounterMetricFamily if known.kind == "counter" else GaugeMetricFamily
-            metric = family(PREFIX + name, known.help, labels=LABELS)
-            for key, value in series.items():
-                metric.add_metric(list(key), value)
-            yield metric
-
-    def describe(self) -> Iterator[MetricFamily]:
-        """Nothing in advance: what there is depends on the run."""
-        return iter(())
-
-
-def _key(labels: Mapping[str, str]) -> tuple[str, ...]:
-    return tuple(str(labels.get(label, "")) for label in LABELS)

@@ -16,7 +16,7 @@ from inprocess import InProcessCluster
 from vitpipe.infra.errors import IntegrityError, NotFound, Stopped
 from vitpipe.infra.lease_state import CLOCK, TIMING, Clock, Timing
 from vitpipe.infra.storage.store import Store
-from vitpipe.pipeline.drive.driver import Clusters, Ways
+from vitpipe.pipeline.drive.driver import Clusters, DriverOptions
 from vitpipe.pipeline.spec.catalog import CATALOG, Need, Stage
 from vitpipe.pipeline.spec.graph import Graph, Node
 from vitpipe.pipeline.spec.load import PipelineSpec
@@ -179,7 +179,7 @@ def in_process(run: str, cpus_wanted: float) -> Iterator[Clusters]:
     yield _Here()
 
 
-def tiny_ways(timing: Timing = TIMING, clock: Clock = CLOCK, **more: Any) -> Ways:
+def tiny_ways(timing: Timing = TIMING, clock: Clock = CLOCK, **more: Any) -> DriverOptions:
     """In this process, without metrics, asking no cluster."""
     mine: dict[str, Any] = {"connect": in_process, "probe": lambda: None, "metrics_port": None}
-    return Ways(timing=timing, clock=clock, **{**mine, **more})
+    return DriverOptions(timing=timing, clock=clock, **{**mine, **more})

@@ -22,7 +22,7 @@ from vitpipe.infra.storage.opening import open_store
 from vitpipe.pipeline.cli.display import progress_line, status_table
 from vitpipe.pipeline.cli.event_lines import EventFollower, line
 from vitpipe.pipeline.cli.terminal import dropped, is_terminal, printable, tell
-from vitpipe.pipeline.drive.driver import Ways
+from vitpipe.pipeline.drive.driver import DriverOptions
 from vitpipe.pipeline.spec.load import PipelineSpec
 from vitpipe.pipeline.store.pulse import Pulse
 from vitpipe.pipeline.store.status import RunStatus, status_of
@@ -44,16 +44,16 @@ class LiveRun:
     _end: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
     _pulse: Pulse | None = None
-    _following: EventFollower = field(init=False)
+    _follower: EventFollower = field(init=False)
 
     def __post_init__(self) -> None:
-        self._following = EventFollower(open_store(self.spec.uri))
+        self._follower = EventFollower(open_store(self.spec.uri))
 
-    def ways(self, verify_sources: bool = False) -> Ways:
-        """A runner's ways that tell this display."""
-        return Ways(
+    def options(self, verify_sources: bool = False) -> DriverOptions:
+        """Options by which a runner tells this display."""
+        return DriverOptions(
             verify_sources=verify_sources,
-            on_lease=self._following.begin,
+            on_lease=self._follower.begin,
             on_event=self._heard,
             on_note=self._warn,
             on_cluster=lambda url: self._note(f"Ray dashboard {url}"),
@@ -74,7 +74,7 @@ class LiveRun:
             self._thread.join(timeout=10)  # a store that hangs must not keep the command from ending
 
     def _heard(self, event: Event) -> None:
-        self._following.heard(event)
+        self._follower.heard(event)
         self.recent.append(line(event))
         if not is_terminal():
             tell(line(event))
@@ -109,10 +109,10 @@ class LiveRun:
                 began = time.monotonic()
                 status = self._look() or status
                 live.update(self._frame(status))
-                self._show(live, self._following.news())
+                self._show(live, self._follower.news())
                 pause_s = max(LOOK_S, 5 * (time.monotonic() - began))  # a far store is not asked all the time
             live.update(self._frame(self._look() or status))
-            self._show(live, self._following.rest())
+            self._show(live, self._follower.rest())
 
     def _show(self, live: Live, lines: Iterable[str]) -> None:
         """Above the table, where they stay."""
@@ -128,14 +128,14 @@ class LiveRun:
     def _lines(self) -> None:
         said: dict[str, float] = {}
         while not self._end.wait(LOOK_S):
-            self._say(self._following.news())
+            self._say(self._follower.news())
             status = self._look()
             for node in status.nodes if status else ():
                 now = time.monotonic()
                 if node.state == "running" and now - said.setdefault(node.node, now) >= LINE_S:
                     said[node.node] = now
                     tell(f"{time.strftime('%H:%M:%S')} {node.node}: {progress_line(node)}")
-        self._say(self._following.rest())
+        self._say(self._follower.rest())
 
     def _say(self, lines: Iterable[str]) -> None:
         for text in lines:

@@ -158,7 +158,7 @@ def run(
     from vitpipe.infra import logs
     from vitpipe.pipeline.cli.live import LiveRun
     from vitpipe.pipeline.drive import runner
-    from vitpipe.pipeline.drive.driver import Ways
+    from vitpipe.pipeline.drive.driver import DriverOptions
     from vitpipe.pipeline.spec.load import load
 
     found = load(spec, overrides or ())
@@ -166,10 +166,10 @@ def run(
     handler = logs.configure(path)
     try:
         if as_json:
-            outcome = runner.run(found, replace or (), Ways(verify_sources=verify_sources))
+            outcome = runner.run(found, replace or (), DriverOptions(verify_sources=verify_sources))
         else:
             with LiveRun(found) as live:
-                outcome = runner.run(found, replace or (), live.ways(verify_sources))
+                outcome = runner.run(found, replace or (), live.options(verify_sources))
     finally:
         if told := handler.told():
             complain(told)

@@ -95,7 +95,7 @@ def stop(run: RunName, as_json: AsJson = False) -> None:
     import getpass
     import socket
 
-    from vitpipe.pipeline.drive.lease import request_stop
+    from vitpipe.infra.lease_state import request_stop
     from vitpipe.pipeline.store.runs import find_run
 
     found = find_run(run)

@@ -1,4 +1,4 @@
-"""What all nodes of a run share while this driver holds it, and the ways by which it reaches the world.
+"""What all nodes of a run share while this driver holds it, and the options that say how it reaches the world.
 
 Knows no graph and no plan.
 """
@@ -56,7 +56,7 @@ def ignore(_: object) -> None:
 
 
 @dataclass(frozen=True)
-class Ways:
+class DriverOptions:
     """How a driver reaches the world; tests and the terminal bring their own."""
 
     connect: Callable[[str, float], AbstractContextManager[Clusters]] = connect_ray
@@ -94,7 +94,7 @@ class Driver:
     run: Store
     lease: Lease
     clusters: Clusters
-    ways: Ways
+    options: DriverOptions
     spare: SpareRoom
     turns: Turns = field(default_factory=Turns)
 
@@ -102,7 +102,7 @@ class Driver:
         """Write an event, and tell the log and whoever listens here; they hear it too when the store refuses it."""
         log.info("%s %s: %s", node, kind, text)
         event = self.events(node).event(kind, text)
-        self.ways.on_event(event)  # before others can see it: who listens here has heard of all that it finds there
+        self.options.on_event(event)  # before others can see it: who listens here has heard of all that it finds there
         try:
             self._write(event)
         except StorageError as error:

@@ -8,10 +8,11 @@ from typing import Any
 
 from vitpipe.infra.at_once import by_key
 from vitpipe.infra.errors import IntegrityError, StorageError, VitpipeError
-from vitpipe.infra.metrics import Exporter, count_storage, publish_progress
+from vitpipe.infra.exporter import Exporter
+from vitpipe.infra.metrics import count_storage, publish_progress
 from vitpipe.infra.progress import read_progress
 from vitpipe.infra.storage.store import Store
-from vitpipe.pipeline.drive.driver import Ways
+from vitpipe.pipeline.drive.driver import DriverOptions
 from vitpipe.pipeline.plan.planned import Plan
 
 EVERY_S = 2.0
@@ -20,13 +21,13 @@ log = logging.getLogger(__name__)
 
 
 @contextmanager
-def exporting(name: str, run: Store, plan: Plan, ways: Ways) -> Iterator[None]:
+def exporting(name: str, run: Store, plan: Plan, options: DriverOptions) -> Iterator[None]:
     """Export until the block ends. A port that cannot be bound is a warning: the run does not depend on it."""
-    if ways.metrics_port is None:
+    if options.metrics_port is None:
         yield
         return
     try:
-        exporter = Exporter(ways.metrics_port)
+        exporter = Exporter(options.metrics_port)
     except StorageError as error:
         log.warning("no metrics are served: %s", error)
         yield
@@ -34,7 +35,7 @@ def exporting(name: str, run: Store, plan: Plan, ways: Ways) -> Iterator[None]:
     end = threading.Event()
     thread = threading.Thread(target=_copy, args=(name, run, plan, end), name="vitpipe-exporting", daemon=True)
     with exporter:
-        ways.on_metrics(exporter.url)
+        options.on_metrics(exporter.url)
         count_storage(name, "")
         thread.start()
         try:

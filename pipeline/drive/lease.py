@@ -17,7 +17,6 @@ from vitpipe.infra.errors import (
     NotFound,
     Stopped,
     StorageError,
-    UsageError,
     VitpipeError,
 )
 from vitpipe.infra.events import StoreEvents
@@ -212,17 +211,6 @@ def acquire(run: Store, timing: Timing = TIMING, clock: Clock = CLOCK) -> Lease:
             text = f"took the run over from {overtaken}, dead or silent under fence {found.fence - 1}"
             StoreEvents(run, found.fence).emit("takeover", text)
         return Lease(run, found, version, timing, clock)
-
-
-def request_stop(run: Store, reason: str) -> int | None:
-    """Ask whoever holds the run to end; its fence, or None when nobody does. UsageError for an unknown run."""
-    state = read_lease(run)
-    if state is None:
-        raise UsageError(f"stop {run.uri}", "no run of that name was ever started", "check the store and the name")
-    if state.holder is None or state.holder.provably_dead():
-        return None
-    write_stop(run, state.fence, reason)
-    return state.fence
 
 
 def _silent(run: Store, first: LeaseState, timing: Timing, clock: Clock) -> bool:

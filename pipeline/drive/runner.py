@@ -10,11 +10,11 @@ from vitpipe.infra.lease_state import read_lease
 from vitpipe.infra.storage.opening import open_store
 from vitpipe.infra.storage.spare import SpareRoom, spare_room
 from vitpipe.infra.storage.store import Store
-from vitpipe.pipeline.drive.driver import Driver, Ways
+from vitpipe.pipeline.drive.driver import Driver, DriverOptions
 from vitpipe.pipeline.drive.exporting import exporting
 from vitpipe.pipeline.drive.lease import Lease, hold
 from vitpipe.pipeline.drive.signals import NoSignals, Signals
-from vitpipe.pipeline.drive.walk import Asked, Inbox, Walk
+from vitpipe.pipeline.drive.walk import Inbox, StopRequested, Walk
 from vitpipe.pipeline.plan.decide import make_plan, refusal
 from vitpipe.pipeline.plan.planned import Plan, StoreFacts
 from vitpipe.pipeline.plan.survey import survey
@@ -23,7 +23,7 @@ from vitpipe.pipeline.store.accepted_spec import SPEC, is_kept
 from vitpipe.pipeline.store.records import Committed
 from vitpipe.stages.sighting import Sighted
 
-WAYS = Ways()
+OPTIONS = DriverOptions()
 RANKS_PER_CORE = 4
 """Of an embedded Ray, at most: CPUs it lends to tasks and ranks, where it has fewer than they ask for."""
 
@@ -37,7 +37,7 @@ class Outcome:
     committed: Mapping[str, Committed]
 
 
-def run(spec: PipelineSpec, replacing: Sequence[str] = (), ways: Ways = WAYS) -> Outcome:
+def run(spec: PipelineSpec, replacing: Sequence[str] = (), options: DriverOptions = OPTIONS) -> Outcome:
     """Run or resume every node that is not committed yet.
 
     `replacing` names nodes whose drifted results may give way, with all that depends on them. Errors: DriftError and
@@ -45,31 +45,31 @@ def run(spec: PipelineSpec, replacing: Sequence[str] = (), ways: Ways = WAYS) ->
     failed; Stopped after SIGTERM, SIGINT or `stop`.
     """
     run = open_store(spec.uri)
-    facts, plan = _accepted(run, spec, replacing, ways)
+    facts, plan = _accepted(run, spec, replacing, options)
     for planned in plan.nodes.values():
         if planned.source and planned.source.is_loud:
-            ways.on_note(f"{planned.node}: {planned.source.note}")
+            options.on_note(f"{planned.node}: {planned.source.note}")
     for name in replacing:
         if all(plan.nodes[id].action == "reuse" for id in spec.graph.named(name)):
-            ways.on_note(f"{name}: nothing to replace, what is committed is what is asked for")
+            options.on_note(f"{name}: nothing to replace, what is committed is what is asked for")
     if not plan.due and is_kept(run, spec.text):
         return Outcome(plan, facts.records)
-    ways.probe()
+    options.probe()
     inbox: Inbox = Inbox()
     main = threading.current_thread() is threading.main_thread()
     with (
         Signals() if main else NoSignals() as signals,
-        hold(run, inbox.put, ways.timing, ways.clock) as lease,
+        hold(run, inbox.put, options.timing, options.clock) as lease,
         spare_room(run) as spare,  # given back before the lease is
     ):
-        ways.on_lease(lease.fence)
-        facts, plan = _accepted(run, spec, replacing, ways, facts.sighted)  # another may have gone on until just now
+        options.on_lease(lease.fence)
+        facts, plan = _accepted(run, spec, replacing, options, facts.sighted)  # another may have gone on until just now
         if plan.due or not is_kept(run, spec.text):
             lease.check()
             run.write(SPEC, spec.text.encode())
         if not plan.due:
             return Outcome(plan, facts.records)
-        return _walk(spec, Held(run, lease, spare), facts, plan, inbox, signals, ways)
+        return _walk(spec, Held(run, lease, spare), facts, plan, inbox, signals, options)
 
 
 @dataclass(frozen=True)
@@ -82,22 +82,35 @@ class Held:
 
 
 def _walk(
-    spec: PipelineSpec, held: Held, facts: StoreFacts, plan: Plan, inbox: Inbox, signals: Signals, ways: Ways
+    spec: PipelineSpec,
+    held: Held,
+    facts: StoreFacts,
+    plan: Plan,
+    inbox: Inbox,
+    signals: Signals,
+    options: DriverOptions,
 ) -> Outcome:
-    with ways.connect(spec.name, _cpus_wanted(spec, plan)) as clusters, exporting(spec.name, held.run, plan, ways):
+    with (
+        options.connect(spec.name, _cpus_wanted(spec, plan)) as clusters,
+        exporting(spec.name, held.run, plan, options),
+    ):
         signals.install()  # ray.init sets its own
-        signals.tell(lambda name: inbox.put(Asked(name)))
+        signals.tell(lambda name: inbox.put(StopRequested(name)))
         if clusters.dashboard_url:
-            ways.on_cluster(clusters.dashboard_url)
-        driver = Driver(spec.name, held.run, held.lease, clusters, ways, held.spare)
+            options.on_cluster(clusters.dashboard_url)
+        driver = Driver(spec.name, held.run, held.lease, clusters, options, held.spare)
         return Outcome(plan, Walk(driver, spec.graph, facts, plan, inbox).run())
 
 
 def _accepted(
-    run: Store, spec: PipelineSpec, replacing: Sequence[str], ways: Ways, sighted: Mapping[str, Sighted] | None = None
+    run: Store,
+    spec: PipelineSpec,
+    replacing: Sequence[str],
+    options: DriverOptions,
+    sighted: Mapping[str, Sighted] | None = None,
 ) -> tuple[StoreFacts, Plan]:
     """The facts and a plan that may start. DriftError or UsageError otherwise; the drift is also an event."""
-    facts = survey(run, spec.graph, ways.verify_sources, sighted)
+    facts = survey(run, spec.graph, options.verify_sources, sighted)
     plan = make_plan(spec.graph, facts, replacing)
     if error := refusal(plan, run.uri):
         lease = read_lease(run)

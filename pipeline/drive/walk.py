@@ -35,13 +35,13 @@ class Ended:
 
 
 @dataclass(frozen=True)
-class Asked:
+class StopRequested:
     """Somebody wants us to end: a signal's name."""
 
     reason: str
 
 
-Inbox = SimpleQueue[Ended | Asked | VitpipeError]
+Inbox = SimpleQueue[Ended | StopRequested | VitpipeError]
 """What the main thread waits for. Reentrant, so that a signal handler may put into it."""
 
 
@@ -78,20 +78,20 @@ class Walk:
             raise self._stopped()
         return self.committed
 
-    def _next(self) -> Ended | Asked | VitpipeError:
+    def _next(self) -> Ended | StopRequested | VitpipeError:
         while (left := self._deadline - time.monotonic()) > 0:
             try:
                 return self.inbox.get(timeout=min(left, _HEAR_S))
             except Empty:
                 continue
         waiting = ", ".join(sorted(self._running))
-        log.warning("%s did not end within %g s of being asked to", waiting, self.driver.ways.stop_grace_s)
+        log.warning("%s did not end within %g s of being asked to", waiting, self.driver.options.stop_grace_s)
         raise self._stopped()
 
-    def _hear(self, message: Ended | Asked | VitpipeError) -> None:
+    def _hear(self, message: Ended | StopRequested | VitpipeError) -> None:
         if isinstance(message, Ended):
             self._ended(message)
-        elif isinstance(message, Asked):
+        elif isinstance(message, StopRequested):
             self._asked(message.reason)
         elif isinstance(message, Stopped):
             self._stop(message.found)
@@ -127,7 +127,7 @@ class Walk:
 
     def _stop(self, reason: str) -> None:
         self._stopping = reason
-        self._deadline = time.monotonic() + self.driver.ways.stop_grace_s
+        self._deadline = time.monotonic() + self.driver.options.stop_grace_s
 
     def _stopped(self) -> Stopped:
         found = self._stopping or "stopped"

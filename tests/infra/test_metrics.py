@@ -13,17 +13,18 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from vitpipe.infra import metrics
 from vitpipe.infra.errors import VitpipeError
+from vitpipe.infra.exporter import Exporter
 from vitpipe.infra.storage import traffic
 from vitpipe.infra.storage.opening import open_store
 
 
 @pytest.fixture
 def exporter():
-    with metrics.Exporter(port=0) as exporter:
+    with Exporter(port=0) as exporter:
         yield exporter
 
 
-def scrape(exporter: metrics.Exporter) -> dict[tuple[str, str, str], float]:
+def scrape(exporter: Exporter) -> dict[tuple[str, str, str], float]:
     with urllib.request.urlopen(exporter.url, timeout=5) as answer:
         text = answer.read().decode()
     return {
@@ -33,7 +34,7 @@ def scrape(exporter: metrics.Exporter) -> dict[tuple[str, str, str], float]:
     }
 
 
-def test_numbers_of_a_node_are_served_with_their_labels(exporter: metrics.Exporter) -> None:
+def test_numbers_of_a_node_are_served_with_their_labels(exporter: Exporter) -> None:
     door = pickle.loads(pickle.dumps(metrics.node_metrics("demo", "backbone")))
     door.set("loss", 2.5)
     door.set("loss", 2.25)
@@ -46,7 +47,7 @@ def test_numbers_of_a_node_are_served_with_their_labels(exporter: metrics.Export
     assert served["vitpipe_score", "backbone", "digits"] == 0.75
 
 
-def test_progress_files_feed_the_same_exporter(exporter: metrics.Exporter) -> None:
+def test_progress_files_feed_the_same_exporter(exporter: Exporter) -> None:
     progress = {"step": 3, "total": 9, "loss": None, "images_per_second": 100.0, "ranks": [{"rank": 0}, {"rank": 1}]}
     metrics.publish_progress("demo", "backbone", {**progress, "metrics": {"data_wait_seconds_total": 1.5}})
     served = scrape(exporter)
@@ -58,11 +59,11 @@ def test_progress_files_feed_the_same_exporter(exporter: metrics.Exporter) -> No
 
 
 def test_the_age_of_the_last_commit_grows_until_it_is_scraped(
-    exporter: metrics.Exporter, monkeypatch: pytest.MonkeyPatch
+    exporter: Exporter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever the rank's clock shows: it tells by it how old the commit was, and what passes since we measure."""
     now = 50.0
-    monkeypatch.setattr(metrics, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr("vitpipe.infra.exporter.time", SimpleNamespace(monotonic=lambda: now))
     told = {"step": 1, "time": 1005.0, "metrics": {"last_commit_timestamp_seconds": 1000.0}}
     metrics.publish_progress("demo", "backbone", told)
     now += 60
@@ -71,9 +72,9 @@ def test_the_age_of_the_last_commit_grows_until_it_is_scraped(
     assert scrape(exporter)["vitpipe_last_commit_age_seconds", "backbone", ""] == pytest.approx(66.0)
 
 
-def test_a_second_exporter_takes_another_port_and_gives_the_numbers_back(exporter: metrics.Exporter) -> None:
+def test_a_second_exporter_takes_another_port_and_gives_the_numbers_back(exporter: Exporter) -> None:
     port = int(exporter.url.split(":")[2].split("/")[0])
-    with metrics.Exporter(port=port) as second:
+    with Exporter(port=port) as second:
         assert second.url != exporter.url
         metrics.publish("demo", "inner", {"step": 1})
     metrics.publish("demo", "outer", {"step": 2})
@@ -111,7 +112,7 @@ def test_what_storage_moves_is_counted(tmp_path):
 
 
 def move_bytes(uri: str) -> dict[tuple[str, str, str], float]:
-    with metrics.Exporter(port=0) as exporter:
+    with Exporter(port=0) as exporter:
         metrics.count_storage("run", "node")
         metrics.count_storage("run", "node")  # a second task of the process: nothing counts twice
         store = open_store(uri)

@@ -79,7 +79,7 @@ def test_a_watched_run_moves_and_ends_with_its_last_state(
 ) -> None:
     monkeypatch.setattr(live, "is_terminal", lambda: True)
     with LiveRun(tiny_spec(tmp_path, {"a": {}})) as watched:
-        ways = watched.ways()
+        ways = watched.options()
         ways.on_cluster("http://127.0.0.1:8265")
         ways.on_note("a: the source was not looked at")
         ways.on_event(Event("2026-01-01T10:00:00.000Z", 1, "a", "started", "make as a1"))
@@ -91,7 +91,7 @@ def test_a_watched_run_moves_and_ends_with_its_last_state(
 
 def test_a_log_gets_plain_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with LiveRun(tiny_spec(tmp_path, {"a": {}})) as watched:
-        watched.ways().on_event(Event("2026-01-01T10:00:00.000Z", 1, "", "takeover", "from another"))
+        watched.options().on_event(Event("2026-01-01T10:00:00.000Z", 1, "", "takeover", "from another"))
 
     assert capsys.readouterr().out == "10:00:00 run takeover: from another\n"
 
@@ -114,7 +114,7 @@ def test_what_ranks_and_tasks_tell_is_shown_once_each(
     monkeypatch.setattr(live, "LOOK_S", 0.05)
     run = open_store(at_work.uri)
     with LiveRun(at_work) as watched:
-        ways = watched.ways()
+        ways = watched.options()
         ways.on_lease(2)
         for kind in sorted(TOLD):
             StoreEvents(run, 2, "a").emit(kind, f"{kind} happened")

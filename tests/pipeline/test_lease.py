@@ -17,10 +17,10 @@ from fake_clock import FakeClock
 from vitpipe.infra.errors import Changed, IntegrityError, LeaseLost, Stopped, StorageError, UsageError
 from vitpipe.infra.events import read_events
 from vitpipe.infra.fence import StoreFence
-from vitpipe.infra.lease_state import LEASE, TIMING, Holder, LeaseState, Timing, read_lease, read_stop
+from vitpipe.infra.lease_state import LEASE, TIMING, Holder, LeaseState, Timing, read_lease, read_stop, request_stop
 from vitpipe.infra.storage.local import LocalStore
 from vitpipe.infra.storage.store import Store
-from vitpipe.pipeline.drive.lease import Lease, acquire, hold, request_stop
+from vitpipe.pipeline.drive.lease import Lease, acquire, hold
 
 QUICK = Timing(renew_s=0.01, commit_s=5.0, watch_s=10.0, poll_s=0.01, look_s=0.01)
 

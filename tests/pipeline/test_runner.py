@@ -29,10 +29,10 @@ from vitpipe.infra.errors import (
     VitpipeError,
 )
 from vitpipe.infra.events import read_events
-from vitpipe.infra.lease_state import Timing, read_lease
+from vitpipe.infra.lease_state import Timing, read_lease, request_stop
 from vitpipe.infra.storage.local import LocalStore
 from vitpipe.pipeline.drive import runner
-from vitpipe.pipeline.drive.lease import hold, request_stop
+from vitpipe.pipeline.drive.lease import hold
 from vitpipe.pipeline.drive.runner import Outcome, run
 from vitpipe.stages.seal import sealed
 

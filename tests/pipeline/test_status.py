@@ -13,9 +13,8 @@ from fake_clock import FakeClock
 from tiny_stages import HOOKS, STAGES, tiny_spec, tiny_ways
 
 from vitpipe.infra.errors import DriftError, IntegrityError, StageError, Stopped, UsageError, VitpipeError
-from vitpipe.infra.lease_state import LEASE, Holder, LeaseState, Timing, boottime, clock_id, read_lease
+from vitpipe.infra.lease_state import LEASE, Holder, LeaseState, Timing, boottime, clock_id, read_lease, request_stop
 from vitpipe.infra.storage.local import LocalStore
-from vitpipe.pipeline.drive.lease import request_stop
 from vitpipe.pipeline.drive.runner import run
 from vitpipe.pipeline.plan.decide import make_plan
 from vitpipe.pipeline.plan.survey import survey
