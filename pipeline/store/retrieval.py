@@ -3,7 +3,6 @@
 import hashlib
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,7 +74,7 @@ def get(run_uri: str, node: str, folder: Path, progress: Progress = lambda done,
     ((id, committed),) = found.items()
     run = open_run(run_uri, "get")
     files = committed.record.files
-    with watched(progress, files) as finished, ThreadPoolExecutor(FILES_AT_ONCE) as pool:
+    with watched(progress, files) as finished:
 
         def fetch(file: File) -> Path:
             local = folder / _inside(file, id, run)
@@ -84,7 +83,7 @@ def get(run_uri: str, node: str, folder: Path, progress: Progress = lambda done,
             finished(file)
             return local
 
-        return list(pool.map(fetch, files))
+        return list(answers(fetch, files, FILES_AT_ONCE))
 
 
 def verify(

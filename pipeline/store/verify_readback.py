@@ -4,8 +4,8 @@ Believes records and indexes, whose digests `verify` has compared before. Nothin
 """
 
 import io
-from concurrent.futures import ThreadPoolExecutor
 
+from vitpipe.infra.at_once import answers
 from vitpipe.infra.errors import IntegrityError
 from vitpipe.infra.storage.store import Store
 from vitpipe.pipeline.store.contents import open_run
@@ -36,7 +36,7 @@ def read_shards_back(run_uri: str, node: str | None, progress: Progress) -> list
     ]
     work = [(id, shards, entry) for id, shards in sets for entry in load_manifest(shards).shards]
     files = [shards.file(entry.path) for _, shards, entry in work]
-    with watched(progress, files) as finished, ThreadPoolExecutor(FILES_AT_ONCE) as pool:
+    with watched(progress, files) as finished:
 
         def check(one: tuple[str, ShardSet, ShardEntry]) -> CheckedFile:
             id, shards, entry = one
@@ -45,7 +45,7 @@ def read_shards_back(run_uri: str, node: str | None, progress: Progress) -> list
             finished(file)
             return CheckedFile(id, file.path, file.at, file.bytes, problem)
 
-        return list(pool.map(check, work))
+        return list(answers(check, work, FILES_AT_ONCE))
 
 
 def _problem(shards: ShardSet, entry: ShardEntry, file: File, store: Store) -> str | None:
