@@ -26,7 +26,7 @@ from vitpipe.stages.paper.tables import tables
 from vitpipe.stages.pretrain.config import PretrainConfig
 from vitpipe.stages.vit.variants import HYBRIDS, RESNETS, ResNet
 
-ROOT = Path(__file__).parents[2] / "configs"
+ROOT = Path(__file__).parents[3] / "configs"
 FILES = {str(path.relative_to(ROOT)): path for path in sorted(ROOT.rglob("*.yaml"))}
 PAPER = [name for name in FILES if name.startswith("paper/")]
 TRAINED = [name for name in FILES if name.startswith(("paper/", "recipes/", "scaling"))]

@@ -21,7 +21,7 @@ from vitpipe.pipeline.drive.gc import gc
 from vitpipe.pipeline.drive.runner import run
 from vitpipe.stages.images.split import Split
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 NAMES_ONE = re.compile(r"(?:^|\b(?:or|and|then) |[,;] )(?:remove|delete|discard|erase|wipe|move|overwrite)\b|--replace")
 KNOWN = {
     "infra/lease_state.py": {
