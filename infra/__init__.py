@@ -1,0 +1,2 @@
+if __name__ != "vitpipe.infra":  # the same modules under two names would be two classes of everything
+    raise ImportError("import it as vitpipe.infra")
