@@ -15,7 +15,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "Installing into $(VENV) (about 6 GB; a few minutes on a good line)"
 	@$(BIN)/pip install --quiet --disable-pip-version-check --upgrade pip
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,parity]'
-	@$(BIN)/python -m stages.images.native.prebuild
+	@$(BIN)/python -m vitpipe.stages.images.native.prebuild
 	@touch $@
 
 demo: install

@@ -13,10 +13,10 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from infra.at_once import answers
-from infra.errors import NotFound, StorageError
-from infra.json_object import parse_object
-from infra.storage.store import Store
+from vitpipe.infra.at_once import answers
+from vitpipe.infra.errors import NotFound, StorageError
+from vitpipe.infra.json_object import parse_object
+from vitpipe.infra.storage.store import Store
 
 FOLDER = "events/"
 _NAME = re.compile(r"(\d{20})-(\d+)-.*\.json")

@@ -10,7 +10,7 @@ import signal
 import time
 from pathlib import Path
 
-from infra.errors import StorageError, UsageError
+from vitpipe.infra.errors import StorageError, UsageError
 
 SETTING = "VITPIPE_TEST_FAULTS"
 

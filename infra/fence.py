@@ -8,9 +8,9 @@ import os
 import threading
 from dataclasses import dataclass
 
-from infra.errors import IntegrityError, LeaseLost, StorageError
-from infra.lease_state import CLOCK, TIMING, Clock, Timing, clock_id, read_lease, read_stop
-from infra.storage.store import Store
+from vitpipe.infra.errors import IntegrityError, LeaseLost, StorageError
+from vitpipe.infra.lease_state import CLOCK, TIMING, Clock, Timing, clock_id, read_lease, read_stop
+from vitpipe.infra.storage.store import Store
 
 log = logging.getLogger(__name__)
 

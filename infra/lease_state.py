@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
-from infra.errors import IntegrityError, NotFound
-from infra.json_object import parse_object
-from infra.storage.store import Store
+from vitpipe.infra.errors import IntegrityError, NotFound
+from vitpipe.infra.json_object import parse_object
+from vitpipe.infra.storage.store import Store
 
 LEASE = "lease.json"
 STOP = "stop.json"

@@ -16,7 +16,7 @@ from urllib.parse import quote
 import structlog
 from structlog.typing import EventDict, Processor
 
-from infra.full_disk import is_full
+from vitpipe.infra.full_disk import is_full
 
 HIDDEN = "[hidden]"
 

@@ -15,8 +15,8 @@ from typing import Any, Literal, Protocol, Self
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from infra.errors import StorageError, VitpipeError
-from infra.storage import traffic
+from vitpipe.infra.errors import StorageError, VitpipeError
+from vitpipe.infra.storage import traffic
 
 PREFIX = "vitpipe_"
 LABELS = ("run", "node", "rank", "benchmark")
@@ -120,7 +120,7 @@ def check(name: str, labels: Mapping[str, str]) -> None:
         if value not in known:
             near = difflib.get_close_matches(value, known, n=1, cutoff=0.0)
             raise VitpipeError(
-                f"export {what} {value!r}", "no such name in infra.metrics", f"did you mean {near[0]!r}?"
+                f"export {what} {value!r}", "no such name in vitpipe.infra.metrics", f"did you mean {near[0]!r}?"
             )
 
 

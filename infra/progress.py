@@ -12,9 +12,9 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from infra.errors import IntegrityError, NotFound, StorageError
-from infra.json_object import parse_object
-from infra.storage.store import Store
+from vitpipe.infra.errors import IntegrityError, NotFound, StorageError
+from vitpipe.infra.json_object import parse_object
+from vitpipe.infra.storage.store import Store
 
 PROGRESS = "progress.json"
 EVERY_S = 2.0

@@ -1,6 +1,6 @@
 """What a piece of heavy work is given and gives back, wherever it runs, and for whom it is done.
 
-`stages.contract` passes `Done` and `Rank` on; they live here because `infra.cluster` makes them. Knows no Ray.
+`stages.contract` passes `Done` and `Rank` on; they live here because `infra.ray.connect` makes them. Knows no Ray.
 """
 
 import logging
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-from infra.errors import Stopped
+from vitpipe.infra.errors import Stopped
 
 log = logging.getLogger(__name__)
 

@@ -1,5 +1,5 @@
 """`python -m pipeline` is `vitpipe`."""
 
-from pipeline.cli import main
+from vitpipe.pipeline.cli.main import main
 
 main()

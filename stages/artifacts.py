@@ -11,9 +11,9 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from infra.errors import IntegrityError, UsageError
-from infra.storage.opening import open_store
-from infra.storage.store import Digest, Store
+from vitpipe.infra.errors import IntegrityError, UsageError
+from vitpipe.infra.storage.opening import open_store
+from vitpipe.infra.storage.store import Digest, Store
 
 
 class Frozen(BaseModel):

@@ -12,11 +12,11 @@ from typing import Any, Protocol, TypeVar
 
 from pydantic import Field
 
-from infra.errors import AlreadyExists, IntegrityError, LeaseLost, StageError, VitpipeError
-from infra.storage.store import Digest, Store
-from infra.work import Done, Item, Rank, Result, unknown
-from stages.artifacts import Artifact, File
-from stages.settings import Settings, TaskResources
+from vitpipe.infra.errors import AlreadyExists, IntegrityError, LeaseLost, StageError, VitpipeError
+from vitpipe.infra.storage.store import Digest, Store
+from vitpipe.infra.work import Done, Item, Rank, Result, unknown
+from vitpipe.stages.artifacts import Artifact, File
+from vitpipe.stages.settings import Settings, TaskResources
 
 A = TypeVar("A", bound=Artifact)
 

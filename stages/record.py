@@ -6,13 +6,13 @@ from typing import Any, Final, Literal
 
 from pydantic import ConfigDict, Field
 
-from infra.errors import IntegrityError, UsageError
-from infra.json_object import parse_object
-from infra.storage.names import checked
-from infra.storage.opening import open_store
-from infra.storage.store import Store
-from stages.artifacts import ARTIFACTS, Artifact, File, Frozen, Origin
-from stages.seal import SEAL, broken
+from vitpipe.infra.errors import IntegrityError, UsageError
+from vitpipe.infra.json_object import parse_object
+from vitpipe.infra.storage.names import checked
+from vitpipe.infra.storage.opening import open_store
+from vitpipe.infra.storage.store import Store
+from vitpipe.stages.artifacts import ARTIFACTS, Artifact, File, Frozen, Origin
+from vitpipe.stages.seal import SEAL, broken
 
 RECORD_SCHEMA: Final = 2
 """From 2 on a record carries its seal; one of 1 has nothing to be held against but who took it."""

@@ -15,13 +15,13 @@ from pydantic import (
 )  # fmt: skip
 from pydantic_core import CoreSchema, core_schema
 
-from stages.bounds import FewOrNone
+from vitpipe.stages.bounds import FewOrNone
 
 
 class Settings(BaseModel):
     """Base of every config and resources section: frozen, finite, unknown keys refused, defaults validated.
 
-    Each field has its sentence below it; `pipeline.schema` reads them from the source, as importing need not.
+    Each field has its sentence below it; `pipeline.spec.schema` reads them from the source, as importing need not.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)

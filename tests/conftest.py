@@ -2,7 +2,7 @@
 
 import pytest
 
-from infra import logs
+from vitpipe.infra import logs
 
 pytest_plugins = ["s3_server", "faults.s3_proxy", "ray_session"]
 

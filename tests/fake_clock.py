@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from infra.lease_state import Clock
+from vitpipe.infra.lease_state import Clock
 
 
 @dataclass

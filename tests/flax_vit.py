@@ -15,9 +15,9 @@ import torch
 from same_weights import random_everywhere
 from torch import Tensor
 
-from stages.convert.links import outward
-from stages.convert.names_google import google_links
-from stages.vit.config import ModelSettings
+from vitpipe.stages.convert.links import outward
+from vitpipe.stages.convert.names_google import google_links
+from vitpipe.stages.vit.config import ModelSettings
 
 
 class StdConv(nn.Conv):

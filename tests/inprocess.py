@@ -16,15 +16,15 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from infra.errors import VitpipeError
-from infra.storage.opening import open_store
-from infra.work import Done, Item, Rank, Result, unknown
-from pipeline.fingerprint import encode
-from pipeline.shared import SharedPieces, Turns
-from stages.artifacts import Artifact
-from stages.contract import Cluster, Out, StageContext
-from stages.record import InputRef, Record, load_artifact
-from stages.settings import TaskResources
+from vitpipe.infra.errors import VitpipeError
+from vitpipe.infra.storage.opening import open_store
+from vitpipe.infra.work import Done, Item, Rank, Result, unknown
+from vitpipe.pipeline.drive.shared_pieces import SharedPieces, Turns
+from vitpipe.pipeline.plan.fingerprint import encode
+from vitpipe.stages.artifacts import Artifact
+from vitpipe.stages.contract import Cluster, Out, StageContext
+from vitpipe.stages.record import InputRef, Record, load_artifact
+from vitpipe.stages.settings import TaskResources
 
 
 class InProcessCluster:
@@ -213,7 +213,7 @@ def _rank_process(
 def _server() -> Any:
     """Ranks are forked off a process that has imported what takes seconds, and has done nothing else."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["deepspeed", "stages.pretrain.rank", "torch.utils.tensorboard"])
+    context.set_forkserver_preload(["deepspeed", "vitpipe.stages.pretrain.rank", "torch.utils.tensorboard"])
     with mock.patch.dict(os.environ, DS_ACCELERATOR="cpu", OMP_NUM_THREADS="1"):
         forkserver.ensure_running()
     return context

@@ -19,9 +19,9 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from stages.ingest import source_benchmark
-from stages.ingest.benchmarks.registry import REGISTRY, OfficialFile
-from stages.ingest.source_benchmark import BenchmarkFiles
+from vitpipe.stages.ingest import source_benchmark
+from vitpipe.stages.ingest.benchmarks.registry import REGISTRY, OfficialFile
+from vitpipe.stages.ingest.source_benchmark import BenchmarkFiles
 
 RNG = np.random.default_rng(0)
 

@@ -8,11 +8,11 @@ import numpy as np
 from inprocess import InProcessCluster, commit, make_context
 from PIL import Image
 
-from stages.artifacts import ShardSet
-from stages.contract import Cluster, Inputs
-from stages.images.split import Split
-from stages.ingest.config import IngestConfig, IngestResources
-from stages.ingest.run import run
+from vitpipe.stages.artifacts import ShardSet
+from vitpipe.stages.contract import Cluster, Inputs
+from vitpipe.stages.images.split import Split
+from vitpipe.stages.ingest.config import IngestConfig, IngestResources
+from vitpipe.stages.ingest.run import run
 
 
 def picture(number: int, width: int = 20, height: int = 16) -> Image.Image:

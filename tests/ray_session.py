@@ -8,7 +8,7 @@ from unittest import mock
 
 import pytest
 
-from infra import cluster
+from vitpipe.infra.ray import connect as cluster
 
 cluster.prepare_environment()  # before any test module imports ray
 

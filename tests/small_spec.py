@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.spec import SpecError, load
+from vitpipe.pipeline.spec.load import SpecError, load
 
 GOOD = """\
 version: 1

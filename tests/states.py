@@ -7,14 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stages.artifacts import Checkpoint
-from stages.contract import StageContext
-from stages.training import agree
-from stages.training.engine import Engine
-from stages.training.restore import Restore
-from stages.training.snapshot import Snapshot
-from stages.training.state_files import AVERAGE, LAYOUT, WEIGHT, Layout, StateFiles
-from stages.training.steps import STATE
+from vitpipe.stages.artifacts import Checkpoint
+from vitpipe.stages.contract import StageContext
+from vitpipe.stages.training import agree
+from vitpipe.stages.training.engine import Engine
+from vitpipe.stages.training.restore import Restore
+from vitpipe.stages.training.snapshot import Snapshot
+from vitpipe.stages.training.state_files import AVERAGE, LAYOUT, WEIGHT, Layout, StateFiles
+from vitpipe.stages.training.steps import STATE
 
 
 def write_state(engine: Engine, folder: Path, rank: int) -> None:

@@ -15,14 +15,14 @@ import torch
 from inprocess import commit, make_context
 from PIL import Image
 
-from stages.artifacts import Artifact, Checkpoint, ShardSet, Weights
-from stages.images.index import ShardIndex
-from stages.images.manifest import Manifest, ShardEntry, SourceFacts
-from stages.settings import TaskResources
-from stages.vit.build import build_model
-from stages.vit.config import ModelSettings, Sizes
-from stages.vit.init import init_weights
-from stages.vit.native import save_native
+from vitpipe.stages.artifacts import Artifact, Checkpoint, ShardSet, Weights
+from vitpipe.stages.images.index import ShardIndex
+from vitpipe.stages.images.manifest import Manifest, ShardEntry, SourceFacts
+from vitpipe.stages.settings import TaskResources
+from vitpipe.stages.vit.build import build_model
+from vitpipe.stages.vit.config import ModelSettings, Sizes
+from vitpipe.stages.vit.init import init_weights
+from vitpipe.stages.vit.native import save_native
 
 TINY = ModelSettings(variant=Sizes(layers=2, width=32, mlp=64, heads=2, patch_px=4), image_px=16)
 

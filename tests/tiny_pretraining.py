@@ -8,10 +8,10 @@ from typing import Any
 
 from inprocess import InProcessCluster, make_context
 
-from stages.artifacts import Artifact, Checkpoint
-from stages.contract import Fence, Inputs, StageContext
-from stages.pretrain.config import PretrainConfig, PretrainResources
-from stages.pretrain.run import run
+from vitpipe.stages.artifacts import Artifact, Checkpoint
+from vitpipe.stages.contract import Fence, Inputs, StageContext
+from vitpipe.stages.pretrain.config import PretrainConfig, PretrainResources
+from vitpipe.stages.pretrain.run import run
 
 RECIPE: dict[str, Any] = {
     "model": {"variant": {"layers": 2, "width": 32, "mlp": 64, "heads": 2, "patch_px": 8}, "image_px": 16,

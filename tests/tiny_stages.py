@@ -13,17 +13,17 @@ from typing import Any
 
 from inprocess import InProcessCluster
 
-from infra.errors import IntegrityError, NotFound, Stopped
-from infra.lease_state import CLOCK, TIMING, Clock, Timing
-from infra.storage.store import Store
-from pipeline.catalog import CATALOG, Need, Stage
-from pipeline.driver import Clusters, Ways
-from pipeline.graph import Graph, Node
-from pipeline.spec import PipelineSpec
-from stages.artifacts import Artifact, File, Score, ShardSet
-from stages.contract import Estimate, Events, Fence, Inputs, Known, StageContext, TaskContext
-from stages.settings import Settings, TaskResources
-from stages.training.steps import Place, StepFile, StepManifest, committed
+from vitpipe.infra.errors import IntegrityError, NotFound, Stopped
+from vitpipe.infra.lease_state import CLOCK, TIMING, Clock, Timing
+from vitpipe.infra.storage.store import Store
+from vitpipe.pipeline.drive.driver import Clusters, Ways
+from vitpipe.pipeline.spec.catalog import CATALOG, Need, Stage
+from vitpipe.pipeline.spec.graph import Graph, Node
+from vitpipe.pipeline.spec.load import PipelineSpec
+from vitpipe.stages.artifacts import Artifact, File, Score, ShardSet
+from vitpipe.stages.contract import Estimate, Events, Fence, Inputs, Known, StageContext, TaskContext
+from vitpipe.stages.settings import Settings, TaskResources
+from vitpipe.stages.training.steps import Place, StepFile, StepManifest, committed
 
 HOOKS: dict[str, Callable[[StageContext], None]] = {}
 """By node: called in the middle of its work."""
@@ -49,17 +49,17 @@ class AddConfig(Settings):
 STAGES = {
     "make": Stage(
         "make", 1, {"sources": Need("ShardSet", many=True)}, "ShardSet",
-        "tiny_stages:MakeConfig", "stages.contract:TaskResources", "tiny_stages:make", "tiny_stages:estimate",
+        "tiny_stages:MakeConfig", "vitpipe.stages.contract:TaskResources", "tiny_stages:make", "tiny_stages:estimate",
         pieces=r"piece-\d+\.json",
     ),
     "train": Stage(
         "pretrain", 1, {"shards": Need("ShardSet", required=True)}, "ShardSet",
-        "tiny_stages:TrainConfig", "stages.contract:TaskResources", "tiny_stages:train", "tiny_stages:estimate",
+        "tiny_stages:TrainConfig", "vitpipe.stages.contract:TaskResources", "tiny_stages:train", "tiny_stages:estimate",
         pieces=CATALOG["pretrain"].pieces,
     ),
     "add": Stage(
         "add", 1, {"shards": Need("ShardSet", required=True, many=True)}, "Score",
-        "tiny_stages:AddConfig", "stages.contract:TaskResources", "tiny_stages:add", "tiny_stages:estimate",
+        "tiny_stages:AddConfig", "vitpipe.stages.contract:TaskResources", "tiny_stages:add", "tiny_stages:estimate",
     ),
 }  # fmt: skip
 

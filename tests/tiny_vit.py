@@ -5,10 +5,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stages.vit.config import ModelSettings, Sizes
-from stages.vit.init import initial_value
-from stages.vit.model import ViT
-from stages.vit.shapes import parameter_shapes
+from vitpipe.stages.vit.config import ModelSettings, Sizes
+from vitpipe.stages.vit.init import initial_value
+from vitpipe.stages.vit.model import ViT
+from vitpipe.stages.vit.shapes import parameter_shapes
 
 TINY = Sizes(layers=2, width=32, mlp=48, heads=4, patch_px=8)
 KINDS = [

@@ -13,10 +13,22 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from infra.errors import StorageError
-from infra.storage.folders import sync_folder
-from infra.storage.generations import NAME, Draft, Listed, NoRoom, called, content, draft, has, listed, remove, target
-from infra.storage.names import HIDDEN
+from vitpipe.infra.errors import StorageError
+from vitpipe.infra.storage.folders import sync_folder
+from vitpipe.infra.storage.generations import (
+    NAME,
+    Draft,
+    Listed,
+    NoRoom,
+    called,
+    content,
+    draft,
+    has,
+    listed,
+    remove,
+    target,
+)
+from vitpipe.infra.storage.names import HIDDEN
 
 _FOLDER = HIDDEN + "lock-"
 """Where earlier versions keep a lock file: a folder of that name makes their swaps fail, rather than miss ours."""

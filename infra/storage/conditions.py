@@ -6,8 +6,8 @@ import secrets
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from infra.errors import AlreadyExists, Changed, NotFound, StorageError
-from infra.storage.store import Store
+from vitpipe.infra.errors import AlreadyExists, Changed, NotFound, StorageError
+from vitpipe.infra.storage.store import Store
 
 PROBE = "probe.json"
 """Lies beside a run's lease and stays: a run may not delete there. No record and no listing names it."""

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
-from infra.errors import StorageError
-from infra.storage.names import HIDDEN
+from vitpipe.infra.errors import StorageError
+from vitpipe.infra.storage.names import HIDDEN
 
 _UNABLE = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EPERM, errno.ENOLCK)
 """How file systems say that they lack hard links or locks, rather than refuse them this once."""

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-from infra.storage.folders import link_new
+from vitpipe.infra.storage.folders import link_new
 
 NEXT, NAME = ".next", ".name"
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from infra.errors import IntegrityError, StorageError
-from infra.storage.folders import flock
-from infra.storage.store import Digest
+from vitpipe.infra.errors import IntegrityError, StorageError
+from vitpipe.infra.storage.folders import flock
+from vitpipe.infra.storage.store import Digest
 
 CHUNK_BYTES = 1 << 20
 

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Self
 
-from infra.errors import AlreadyExists, Changed, NotFound, StorageError
-from infra.storage import traffic
-from infra.storage.chain import Chain, State
-from infra.storage.folders import link_new, open_new, state_of, sync_folder, walk
-from infra.storage.landing import CHUNK_BYTES, Landing
-from infra.storage.names import HIDDEN, checked, checked_prefix
-from infra.storage.store import Digest, Entry, replaced
+from vitpipe.infra.errors import AlreadyExists, Changed, NotFound, StorageError
+from vitpipe.infra.storage import traffic
+from vitpipe.infra.storage.chain import Chain, State
+from vitpipe.infra.storage.folders import link_new, open_new, state_of, sync_folder, walk
+from vitpipe.infra.storage.landing import CHUNK_BYTES, Landing
+from vitpipe.infra.storage.names import HIDDEN, checked, checked_prefix
+from vitpipe.infra.storage.store import Digest, Entry, replaced
 
 TEMPORARY = HIDDEN + "tmp-"
 _ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)

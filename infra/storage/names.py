@@ -3,7 +3,7 @@
 Knows nothing of any kind of store.
 """
 
-from infra.errors import UsageError
+from vitpipe.infra.errors import UsageError
 
 HIDDEN = ".vitpipe-"
 """Names that begin so are a store's own (temporary files, locks): never listed, never given by a caller."""

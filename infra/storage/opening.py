@@ -4,10 +4,10 @@ import os
 import re
 from pathlib import Path
 
-from infra.errors import UsageError
-from infra.storage.local import LocalStore
-from infra.storage.names import checked
-from infra.storage.store import Store
+from vitpipe.infra.errors import UsageError
+from vitpipe.infra.storage.local import LocalStore
+from vitpipe.infra.storage.names import checked
+from vitpipe.infra.storage.store import Store
 
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]")
 
@@ -24,7 +24,7 @@ def open_store(uri: str) -> Store:
         return LocalStore(Path(os.path.abspath(rest)))
     if separator and scheme == "s3":
         # boto3 takes a third of a second to import: only where S3 is used
-        from infra.storage.s3 import S3Store
+        from vitpipe.infra.storage.s3 import S3Store
 
         bucket, _, prefix = rest.rstrip("/").partition("/")
         if "@" in bucket or ":" in bucket:

@@ -19,14 +19,14 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError
 
-from infra.errors import AlreadyExists, Changed, NotFound, StorageError
-from infra.retry import Patience, persist
-from infra.storage import traffic
-from infra.storage.landing import Landing
-from infra.storage.names import checked, checked_prefix
-from infra.storage.s3_errors import ERRORS, Doubtful, dated_s, explained, passes, status_of, told
-from infra.storage.s3_transfer import Piece, get_piece, pieces, send, settled
-from infra.storage.store import Digest, Entry
+from vitpipe.infra.errors import AlreadyExists, Changed, NotFound, StorageError
+from vitpipe.infra.retry import Patience, persist
+from vitpipe.infra.storage import traffic
+from vitpipe.infra.storage.landing import Landing
+from vitpipe.infra.storage.names import checked, checked_prefix
+from vitpipe.infra.storage.s3_errors import ERRORS, Doubtful, dated_s, explained, passes, status_of, told
+from vitpipe.infra.storage.s3_transfer import Piece, get_piece, pieces, send, settled
+from vitpipe.infra.storage.store import Digest, Entry
 
 T = TypeVar("T")
 

@@ -3,8 +3,8 @@
 import time
 from typing import Any
 
-from infra.retry import Patience
-from infra.storage.s3_errors import Doubtful
+from vitpipe.infra.retry import Patience
+from vitpipe.infra.storage.s3_errors import Doubtful
 
 _READ_BYTES = 256 * 1024
 

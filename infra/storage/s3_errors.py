@@ -11,8 +11,8 @@ from botocore import exceptions as boto
 from botocore.parsers import ResponseParserError
 from urllib3.exceptions import HTTPError
 
-from infra.errors import NotFound, StorageError, VitpipeError
-from infra.storage.store import replaced
+from vitpipe.infra.errors import NotFound, StorageError, VitpipeError
+from vitpipe.infra.storage.store import replaced
 
 
 class Doubtful(Exception):

@@ -15,10 +15,10 @@ from typing import Any, BinaryIO, cast
 
 from s3transfer.manager import TransferConfig, TransferManager
 
-from infra.retry import Patience
-from infra.storage.s3_body import body_of
-from infra.storage.s3_errors import Doubtful, code_of, status_of
-from infra.storage.store import Digest
+from vitpipe.infra.retry import Patience
+from vitpipe.infra.storage.s3_body import body_of
+from vitpipe.infra.storage.s3_errors import Doubtful, code_of, status_of
+from vitpipe.infra.storage.store import Digest
 
 PART_BYTES = 8 << 20
 MAX_PARTS = 9_000

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from infra.storage.local import TEMPORARY, LocalStore
-from infra.storage.store import Store
+from vitpipe.infra.storage.local import TEMPORARY, LocalStore
+from vitpipe.infra.storage.store import Store
 
 SPARE_BYTES = 256 * 2**10
 """For the reason beside each failed attempt, the events and the lease."""

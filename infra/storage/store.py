@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, Self
 
-from infra.errors import IntegrityError
+from vitpipe.infra.errors import IntegrityError
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stages.convert.check_torch import see_timm
-from stages.convert.described import NPZ
-from stages.convert.proof import Absent, Given, Outputs
-from stages.convert.round_trip import array_to_tensor
-from stages.convert.timm_config import timm_architecture, timm_arguments
+from vitpipe.stages.convert.check_torch import see_timm
+from vitpipe.stages.convert.described import NPZ
+from vitpipe.stages.convert.proof import Absent, Given, Outputs
+from vitpipe.stages.convert.round_trip import array_to_tensor
+from vitpipe.stages.convert.timm_config import timm_architecture, timm_arguments
 
 
 def npz_outputs(given: Given, big_vision: bool = False) -> tuple[str, Outputs]:

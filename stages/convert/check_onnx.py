@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 
-from stages.convert.described import ONNX
-from stages.convert.proof import Absent, Given, Outputs
+from vitpipe.stages.convert.described import ONNX
+from vitpipe.stages.convert.proof import Absent, Given, Outputs
 
 _FEATURES = "features.onnx"
 

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stages.convert.described import FILES
-from stages.convert.limits import TORCHVISION
-from stages.convert.names_torchvision import MEAN, STD
-from stages.convert.proof import Absent, Given, Outputs
+from vitpipe.stages.convert.described import FILES
+from vitpipe.stages.convert.limits import TORCHVISION
+from vitpipe.stages.convert.names_torchvision import MEAN, STD
+from vitpipe.stages.convert.proof import Absent, Given, Outputs
 
 
 def timm_outputs(given: Given) -> tuple[str, Outputs]:

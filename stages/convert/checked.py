@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from infra.errors import StageError
-from stages.convert.config import Dtype
-from stages.convert.foreign.arrays import Array
+from vitpipe.infra.errors import StageError
+from vitpipe.stages.convert.config import Dtype
+from vitpipe.stages.convert.foreign.arrays import Array
 
 Read = Callable[[str], Array]
 _PART_NUMBERS = 2**20

@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from stages.bounds import Epsilon, Side, Width
-from stages.settings import Place, Settings, TaskResources
+from vitpipe.stages.bounds import Epsilon, Side, Width
+from vitpipe.stages.settings import Place, Settings, TaskResources
 
 Format = Literal["native", "timm", "huggingface", "torchvision", "google", "google_big_vision", "onnx"]
 ForeignFormat = Literal["native", "timm", "huggingface", "torchvision", "google", "google_big_vision"]

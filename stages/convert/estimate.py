@@ -2,17 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 
-from stages.artifacts import Artifact, Checkpoint
-from stages.contract import Estimate, Known
-from stages.convert.config import ConvertConfig, ConvertResources
-from stages.convert.foreign.located import is_local
-from stages.convert.foreign.look import glance
-from stages.convert.limits import unsaid
-from stages.convert.task import refuse
-from stages.images.manifest import known_names
-from stages.training.steps import average_files, no_average
-from stages.vit.config import ModelSettings
-from stages.vit.flops import num_parameters
+from vitpipe.stages.artifacts import Artifact, Checkpoint
+from vitpipe.stages.contract import Estimate, Known
+from vitpipe.stages.convert.config import ConvertConfig, ConvertResources
+from vitpipe.stages.convert.foreign.located import is_local
+from vitpipe.stages.convert.foreign.look import glance
+from vitpipe.stages.convert.limits import unsaid
+from vitpipe.stages.convert.task import refuse
+from vitpipe.stages.images.manifest import known_names
+from vitpipe.stages.training.steps import average_files, no_average
+from vitpipe.stages.vit.config import ModelSettings
+from vitpipe.stages.vit.flops import num_parameters
 
 _BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 _BYTES_PER_SECOND = 100e6  # read, written, hashed and read again for the proof, on one core

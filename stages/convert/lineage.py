@@ -1,8 +1,8 @@
 """Where the weights come from, in words that stay with them into other people's hands. No torch."""
 
-from stages.artifacts import Checkpoint, Weights
-from stages.convert.foreign.look import Foreign
-from stages.convert.task import Source
+from vitpipe.stages.artifacts import Checkpoint, Weights
+from vitpipe.stages.convert.foreign.look import Foreign
+from vitpipe.stages.convert.task import Source
 
 
 def lineage_of(source: Source) -> dict[str, str]:

@@ -6,8 +6,8 @@ its token is the sum of ours and its position's row, and its table has no such r
 
 from typing import NamedTuple
 
-from stages.convert.foreign.arrays import Array
-from stages.convert.links import (
+from vitpipe.stages.convert.foreign.arrays import Array
+from vitpipe.stages.convert.links import (
     Link,
     conv,
     dense,
@@ -16,9 +16,9 @@ from stages.convert.links import (
     stacked_biases,
     stacked_kernels,
 )
-from stages.convert.positions_out import below_zeros, position_link
-from stages.vit.config import ModelSettings
-from stages.vit.variants import ResNet
+from vitpipe.stages.convert.positions_out import below_zeros, position_link
+from vitpipe.stages.vit.config import ModelSettings
+from vitpipe.stages.vit.variants import ResNet
 
 
 class Naming(NamedTuple):

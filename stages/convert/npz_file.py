@@ -13,10 +13,10 @@ from typing import Self
 
 from numpy.lib import format as npy
 
-from infra.storage.store import Digest
-from stages.convert.config import Dtype
-from stages.convert.foreign.arrays import Array
-from stages.convert.hashed_file import HashedFile, pieces
+from vitpipe.infra.storage.store import Digest
+from vitpipe.stages.convert.config import Dtype
+from vitpipe.stages.convert.foreign.arrays import Array
+from vitpipe.stages.convert.hashed_file import HashedFile, pieces
 
 _DESCR: Mapping[Dtype, str] = {"fp32": "<f4", "bf16": "|V2", "fp16": "<f2"}
 

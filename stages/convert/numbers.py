@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.convert.config import Dtype
-from stages.convert.foreign.arrays import Array
+from vitpipe.stages.convert.config import Dtype
+from vitpipe.stages.convert.foreign.arrays import Array
 
 ITEM_BYTES: Mapping[Dtype, int] = {"fp32": 4, "bf16": 2, "fp16": 2}
 _NAN = 0x7FC0

@@ -12,16 +12,16 @@ import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from infra.errors import UsageError
-from stages.artifacts import File
-from stages.convert.checked import checked
-from stages.convert.described import ONNX, about_of, header
-from stages.convert.hashed_file import need_room
-from stages.convert.proof import DTYPES, load_model
-from stages.convert.safetensors_file import file_bytes
-from stages.convert.source import open_source
-from stages.convert.task import WriteTask
-from stages.vit.config import ModelSettings
+from vitpipe.infra.errors import UsageError
+from vitpipe.stages.artifacts import File
+from vitpipe.stages.convert.checked import checked
+from vitpipe.stages.convert.described import ONNX, about_of, header
+from vitpipe.stages.convert.hashed_file import need_room
+from vitpipe.stages.convert.proof import DTYPES, load_model
+from vitpipe.stages.convert.safetensors_file import file_bytes
+from vitpipe.stages.convert.source import open_source
+from vitpipe.stages.convert.task import WriteTask
+from vitpipe.stages.vit.config import ModelSettings
 
 
 def write_onnx(task: WriteTask) -> tuple[File, ...]:

@@ -10,17 +10,26 @@ from typing import Any
 
 import torch
 
-from infra.errors import IntegrityError
-from stages.convert.check_npz import npz_outputs
-from stages.convert.check_onnx import onnx_outputs
-from stages.convert.check_torch import timm_outputs, torchvision_outputs, transformers_outputs
-from stages.convert.config import Dtype, Format
-from stages.convert.limits import unsaid
-from stages.convert.proof import Absent, Given, Outputs, compare, load_model, load_rounded, own_outputs, parity_images
-from stages.convert.round_trip import round_trip
-from stages.convert.source import Tensors, open_source
-from stages.convert.task import CheckTask
-from stages.vit.config import ModelSettings
+from vitpipe.infra.errors import IntegrityError
+from vitpipe.stages.convert.check_npz import npz_outputs
+from vitpipe.stages.convert.check_onnx import onnx_outputs
+from vitpipe.stages.convert.check_torch import timm_outputs, torchvision_outputs, transformers_outputs
+from vitpipe.stages.convert.config import Dtype, Format
+from vitpipe.stages.convert.limits import unsaid
+from vitpipe.stages.convert.proof import (
+    Absent,
+    Given,
+    Outputs,
+    compare,
+    load_model,
+    load_rounded,
+    own_outputs,
+    parity_images,
+)
+from vitpipe.stages.convert.round_trip import round_trip
+from vitpipe.stages.convert.source import Tensors, open_source
+from vitpipe.stages.convert.task import CheckTask
+from vitpipe.stages.vit.config import ModelSettings
 
 CONSUMERS: Mapping[Format, Callable[[Given], tuple[str, Outputs]]] = {
     "timm": timm_outputs,

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from stages.convert.foreign.arrays import Array
-from stages.convert.links import Link, same
-from stages.vit.config import ModelSettings
-from stages.vit.sincos import sincos_2d
+from vitpipe.stages.convert.foreign.arrays import Array
+from vitpipe.stages.convert.links import Link, same
+from vitpipe.stages.vit.config import ModelSettings
+from vitpipe.stages.vit.sincos import sincos_2d
 
 
 def position_link(settings: ModelSettings, foreign: str) -> Link:

@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stages.convert.config import Dtype, Format
-from stages.convert.foreign.arrays import widened
-from stages.convert.layouts import links_of
-from stages.convert.numbers import stored
-from stages.convert.source import Tensors
-from stages.vit.build import Model, build_model
-from stages.vit.config import ModelSettings
-from stages.vit.model import ViT
+from vitpipe.stages.convert.config import Dtype, Format
+from vitpipe.stages.convert.foreign.arrays import widened
+from vitpipe.stages.convert.layouts import links_of
+from vitpipe.stages.convert.numbers import stored
+from vitpipe.stages.convert.source import Tensors
+from vitpipe.stages.vit.build import Model, build_model
+from vitpipe.stages.vit.config import ModelSettings
+from vitpipe.stages.vit.model import ViT
 
 NUM_IMAGES = 4
 DTYPES: Mapping[Dtype, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

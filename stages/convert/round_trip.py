@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from torch import Tensor
 
-from stages.convert.config import Dtype, Format
-from stages.convert.described import FILES, NPZ
-from stages.convert.layouts import links_of
-from stages.convert.numbers import stored
-from stages.convert.source import Tensors
+from vitpipe.stages.convert.config import Dtype, Format
+from vitpipe.stages.convert.described import FILES, NPZ
+from vitpipe.stages.convert.layouts import links_of
+from vitpipe.stages.convert.numbers import stored
+from vitpipe.stages.convert.source import Tensors
 
 
 def round_trip(name: Format, source: Tensors, folder: Path, dtype: Dtype) -> dict[str, Any]:

@@ -8,14 +8,14 @@ import json
 from dataclasses import replace
 from typing import Any
 
-from infra.errors import StageError
-from stages.artifacts import Artifact, Checkpoint, File, Weights
-from stages.contract import Inputs, StageContext
-from stages.convert.config import ConvertConfig
-from stages.convert.foreign.look import Foreign, look
-from stages.convert.foreign.told import labels_of, listing_sha256, source_json
-from stages.convert.lineage import lineage_of
-from stages.convert.task import CheckTask, LookTask, ProveTask, Source, WriteTask, refuse, settings_of
+from vitpipe.infra.errors import StageError
+from vitpipe.stages.artifacts import Artifact, Checkpoint, File, Weights
+from vitpipe.stages.contract import Inputs, StageContext
+from vitpipe.stages.convert.config import ConvertConfig
+from vitpipe.stages.convert.foreign.look import Foreign, look
+from vitpipe.stages.convert.foreign.told import labels_of, listing_sha256, source_json
+from vitpipe.stages.convert.lineage import lineage_of
+from vitpipe.stages.convert.task import CheckTask, LookTask, ProveTask, Source, WriteTask, refuse, settings_of
 
 
 def run(config: ConvertConfig, inputs: Inputs, ctx: StageContext) -> Weights:
@@ -84,10 +84,10 @@ def _check(
 
 def _write_task(task: WriteTask) -> tuple[File, ...]:
     if task.graph:
-        from stages.convert.onnx_file import write_onnx  # torch is imported only where the work runs
+        from vitpipe.stages.convert.onnx_file import write_onnx  # torch is imported only where the work runs
 
         return write_onnx(task)
-    from stages.convert.write import write  # likewise
+    from vitpipe.stages.convert.write import write  # likewise
 
     return write(task)
 
@@ -97,13 +97,13 @@ def _look_task(task: LookTask) -> Foreign:
 
 
 def _prove_task(task: ProveTask) -> dict[str, Any]:
-    from stages.convert.foreign.parity import prove  # torch is imported only where the work runs
+    from vitpipe.stages.convert.foreign.parity import prove  # torch is imported only where the work runs
 
     return prove(task)
 
 
 def _check_task(task: CheckTask) -> dict[str, Any]:
-    from stages.convert.parity import check  # torch is imported only where the work runs
+    from vitpipe.stages.convert.parity import check  # torch is imported only where the work runs
 
     return check(task)
 

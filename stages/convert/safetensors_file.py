@@ -10,11 +10,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from infra.storage.store import Digest
-from stages.convert.config import Dtype
-from stages.convert.foreign.arrays import Array
-from stages.convert.hashed_file import HashedFile, pieces
-from stages.convert.numbers import ITEM_BYTES
+from vitpipe.infra.storage.store import Digest
+from vitpipe.stages.convert.config import Dtype
+from vitpipe.stages.convert.foreign.arrays import Array
+from vitpipe.stages.convert.hashed_file import HashedFile, pieces
+from vitpipe.stages.convert.numbers import ITEM_BYTES
 
 _NAMES: Mapping[Dtype, str] = {"fp32": "F32", "bf16": "BF16", "fp16": "F16"}
 

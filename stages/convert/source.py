@@ -5,17 +5,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from infra.errors import IntegrityError, UsageError
-from stages.artifacts import Checkpoint, Score, Weights
-from stages.convert.foreign.arrays import Array
-from stages.convert.foreign.back import native_reader
-from stages.convert.foreign.look import Foreign, reopen
-from stages.convert.foreign.safetensors_reader import open_safetensors
-from stages.convert.task import Source, settings_of
-from stages.training.step_weights import open_step
-from stages.vit.config import ModelSettings
-from stages.vit.settings_file import TENSORS
-from stages.vit.shapes import difference, parameter_shapes
+from vitpipe.infra.errors import IntegrityError, UsageError
+from vitpipe.stages.artifacts import Checkpoint, Score, Weights
+from vitpipe.stages.convert.foreign.arrays import Array
+from vitpipe.stages.convert.foreign.back import native_reader
+from vitpipe.stages.convert.foreign.look import Foreign, reopen
+from vitpipe.stages.convert.foreign.safetensors_reader import open_safetensors
+from vitpipe.stages.convert.task import Source, settings_of
+from vitpipe.stages.training.step_weights import open_step
+from vitpipe.stages.vit.config import ModelSettings
+from vitpipe.stages.vit.settings_file import TENSORS
+from vitpipe.stages.vit.shapes import difference, parameter_shapes
 
 Use = Literal["params", "ema"]
 Found = tuple[dict[str, tuple[int, ...]], Callable[[str], Array]]

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from infra.errors import UsageError
-from stages.artifacts import Artifact, Checkpoint, File, Score, Weights
-from stages.contract import TaskContext
-from stages.convert.config import ConvertConfig, ForeignSource, Format
-from stages.convert.foreign.look import Foreign
-from stages.convert.limits import problems
-from stages.vit.config import ModelSettings
+from vitpipe.infra.errors import UsageError
+from vitpipe.stages.artifacts import Artifact, Checkpoint, File, Score, Weights
+from vitpipe.stages.contract import TaskContext
+from vitpipe.stages.convert.config import ConvertConfig, ForeignSource, Format
+from vitpipe.stages.convert.foreign.look import Foreign
+from vitpipe.stages.convert.limits import problems
+from vitpipe.stages.vit.config import ModelSettings
 
 Source = Checkpoint | Weights | Score | Foreign
 

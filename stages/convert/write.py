@@ -8,19 +8,19 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
-from infra.errors import Stopped
-from stages.artifacts import File
-from stages.contract import TaskContext
-from stages.convert.checked import finite, in_range
-from stages.convert.config import Dtype, Format
-from stages.convert.described import FILES, NPZ, About, about_of, companions, header
-from stages.convert.hashed_file import need_room
-from stages.convert.layouts import Target, layout
-from stages.convert.npz_file import NpzFile
-from stages.convert.safetensors_file import SafetensorsFile, file_bytes
-from stages.convert.source import Tensors, open_source
-from stages.convert.task import WriteTask
-from stages.vit.settings_file import SETTINGS, settings_json
+from vitpipe.infra.errors import Stopped
+from vitpipe.stages.artifacts import File
+from vitpipe.stages.contract import TaskContext
+from vitpipe.stages.convert.checked import finite, in_range
+from vitpipe.stages.convert.config import Dtype, Format
+from vitpipe.stages.convert.described import FILES, NPZ, About, about_of, companions, header
+from vitpipe.stages.convert.hashed_file import need_room
+from vitpipe.stages.convert.layouts import Target, layout
+from vitpipe.stages.convert.npz_file import NpzFile
+from vitpipe.stages.convert.safetensors_file import SafetensorsFile, file_bytes
+from vitpipe.stages.convert.source import Tensors, open_source
+from vitpipe.stages.convert.task import WriteTask
+from vitpipe.stages.vit.settings_file import SETTINGS, settings_json
 
 Layouts = Mapping[Format, list[Target]]
 Writer = SafetensorsFile | NpzFile

@@ -5,8 +5,8 @@ from typing import Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from stages.bounds import BatchImages, Images, Penalty, Seed, Side
-from stages.settings import Settings, TaskResources
+from vitpipe.stages.bounds import BatchImages, Images, Penalty, Seed, Side
+from vitpipe.stages.settings import Settings, TaskResources
 
 
 class EvaluateConfig(Settings):

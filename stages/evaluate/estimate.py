@@ -3,13 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from infra.errors import UsageError
-from stages.artifacts import Artifact
-from stages.contract import Estimate, Known
-from stages.evaluate.config import EvaluateConfig, EvaluateResources
-from stages.evaluate.names import join
-from stages.vit.config import ModelSettings
-from stages.vit.flops import activation_bytes, forward_macs, num_parameters
+from vitpipe.infra.errors import UsageError
+from vitpipe.stages.artifacts import Artifact
+from vitpipe.stages.contract import Estimate, Known
+from vitpipe.stages.evaluate.config import EvaluateConfig, EvaluateResources
+from vitpipe.stages.evaluate.names import join
+from vitpipe.stages.vit.config import ModelSettings
+from vitpipe.stages.vit.flops import activation_bytes, forward_macs, num_parameters
 
 Given = Mapping[str, Sequence[Artifact | Estimate]]
 

@@ -13,15 +13,15 @@ import safetensors.numpy
 import torch
 from torch import Tensor
 
-from infra.errors import IntegrityError, Stopped
-from infra.storage.opening import open_store
-from stages.evaluate.task import EvaluateTask, ExtractTask, Features, Indices, Piece
-from stages.images.evaluate import EvalImages
-from stages.vit.adapt import adapt_state
-from stages.vit.build import Model, build_model
-from stages.vit.config import ModelSettings
-from stages.vit.init import init_weights
-from stages.vit.native import load_weights
+from vitpipe.infra.errors import IntegrityError, Stopped
+from vitpipe.infra.storage.opening import open_store
+from vitpipe.stages.evaluate.task import EvaluateTask, ExtractTask, Features, Indices, Piece
+from vitpipe.stages.images.evaluate import EvalImages
+from vitpipe.stages.vit.adapt import adapt_state
+from vitpipe.stages.vit.build import Model, build_model
+from vitpipe.stages.vit.config import ModelSettings
+from vitpipe.stages.vit.init import init_weights
+from vitpipe.stages.vit.native import load_weights
 
 Floats = npt.NDArray[np.float32]
 

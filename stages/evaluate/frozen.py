@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from infra.errors import UsageError, VitpipeError, gravest
-from infra.json_object import parse_object
-from infra.work import unknown
-from stages.artifacts import File, ShardSet
-from stages.contract import Known, Out, StageContext
-from stages.evaluate.task import EvaluateTask, ExtractTask, Features, Indices, Piece
-from stages.vit.config import ModelSettings
-from stages.vit.flops import forward_macs
+from vitpipe.infra.errors import UsageError, VitpipeError, gravest
+from vitpipe.infra.json_object import parse_object
+from vitpipe.infra.work import unknown
+from vitpipe.stages.artifacts import File, ShardSet
+from vitpipe.stages.contract import Known, Out, StageContext
+from vitpipe.stages.evaluate.task import EvaluateTask, ExtractTask, Features, Indices, Piece
+from vitpipe.stages.vit.config import ModelSettings
+from vitpipe.stages.vit.flops import forward_macs
 
 VERSION = 1
 """Raised when the same weights and images give other features."""

@@ -4,12 +4,12 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from infra.errors import UsageError
-from stages.artifacts import Artifact, ShardSet
-from stages.contract import Estimate
-from stages.images.classes import nearly, some_names
-from stages.images.manifest import known_names
-from stages.record import read_record
+from vitpipe.infra.errors import UsageError
+from vitpipe.stages.artifacts import Artifact, ShardSet
+from vitpipe.stages.contract import Estimate
+from vitpipe.stages.images.classes import nearly, some_names
+from vitpipe.stages.images.manifest import known_names
+from vitpipe.stages.record import read_record
 
 WORDNET_ORDER = ("imagenet-real", "imagenet-v2")
 """Benchmarks whose files number ImageNet's classes, in the order of their WordNet ids, by which ImageNet's own files

@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from infra.errors import UsageError
-from stages.artifacts import Artifact, File, Score, ShardSet, Weights
-from stages.contract import Inputs, StageContext
-from stages.evaluate import frozen
-from stages.evaluate.config import EvaluateConfig
-from stages.evaluate.estimate import check_head, task_bytes
-from stages.evaluate.names import join
-from stages.evaluate.task import Draws, EvaluateTask, ExtractTask, Features, FitTask, HeadTask, Indices, Piece
+from vitpipe.infra.errors import UsageError
+from vitpipe.stages.artifacts import Artifact, File, Score, ShardSet, Weights
+from vitpipe.stages.contract import Inputs, StageContext
+from vitpipe.stages.evaluate import frozen
+from vitpipe.stages.evaluate.config import EvaluateConfig
+from vitpipe.stages.evaluate.estimate import check_head, task_bytes
+from vitpipe.stages.evaluate.names import join
+from vitpipe.stages.evaluate.task import Draws, EvaluateTask, ExtractTask, Features, FitTask, HeadTask, Indices, Piece
 
 if TYPE_CHECKING:
-    from stages.evaluate.score import Fitted
+    from vitpipe.stages.evaluate.score import Fitted
 
 
 def run(config: EvaluateConfig, inputs: Inputs, ctx: StageContext) -> Score:
@@ -115,25 +115,25 @@ def _told(piece: Piece) -> dict[str, Any]:
 
 
 def _draw(task: EvaluateTask) -> tuple[Draws, dict[int, Indices]]:
-    from stages.evaluate.score import draws
+    from vitpipe.stages.evaluate.score import draws
 
     return draws(task)
 
 
 def _extract(task: ExtractTask) -> Piece:
-    from stages.evaluate.features import extract
+    from vitpipe.stages.evaluate.features import extract
 
     return extract(task)
 
 
 def _fit(task: FitTask) -> "Fitted":
-    from stages.evaluate.score import fit
+    from vitpipe.stages.evaluate.score import fit
 
     return fit(task)
 
 
 def _head(task: HeadTask) -> tuple[float, dict[str, Any]]:
-    from stages.evaluate.score import head
+    from vitpipe.stages.evaluate.score import head
 
     return head(task)
 

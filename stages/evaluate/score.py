@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from stages.evaluate.features import Floats, device, pretrained, read
-from stages.evaluate.names import join
-from stages.evaluate.probes import choose_l2, linear, nearest
-from stages.evaluate.quality import quality, real_accuracy
-from stages.evaluate.task import Draws, EvaluateTask, FitTask, HeadTask, Indices
-from stages.images.evaluate import EvalImages
-from stages.training.fewshot import draw, left_over
-from stages.training.ridge import Ridge
+from vitpipe.stages.evaluate.features import Floats, device, pretrained, read
+from vitpipe.stages.evaluate.names import join
+from vitpipe.stages.evaluate.probes import choose_l2, linear, nearest
+from vitpipe.stages.evaluate.quality import quality, real_accuracy
+from vitpipe.stages.evaluate.task import Draws, EvaluateTask, FitTask, HeadTask, Indices
+from vitpipe.stages.images.evaluate import EvalImages
+from vitpipe.stages.training.fewshot import draw, left_over
+from vitpipe.stages.training.ridge import Ridge
 
 
 @dataclass(frozen=True)

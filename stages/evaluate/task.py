@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from stages.artifacts import File, Score, ShardSet, Weights
-from stages.contract import Out, TaskContext
-from stages.evaluate.config import EvaluateConfig
+from vitpipe.stages.artifacts import File, Score, ShardSet, Weights
+from vitpipe.stages.contract import Out, TaskContext
+from vitpipe.stages.evaluate.config import EvaluateConfig
 
 Indices = npt.NDArray[np.int64]
 Draws = Mapping[int, Mapping[int, Indices]]

@@ -5,13 +5,13 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field, field_validator, model_validator
 
-from infra.errors import UsageError
-from stages.bounds import AnySeed, BatchImages, Cores, Few, Images, Rate, Side
-from stages.images.config import AugmentSettings, too_small
-from stages.settings import Duration, PositiveDuration, Settings, TaskResources
-from stages.training.config import Ema
-from stages.training.schedule import ScheduleSettings, in_steps
-from stages.vit.config import ModelSettings
+from vitpipe.infra.errors import UsageError
+from vitpipe.stages.bounds import AnySeed, BatchImages, Cores, Few, Images, Rate, Side
+from vitpipe.stages.images.config import AugmentSettings, too_small
+from vitpipe.stages.settings import Duration, PositiveDuration, Settings, TaskResources
+from vitpipe.stages.training.config import Ema
+from vitpipe.stages.training.schedule import ScheduleSettings, in_steps
+from vitpipe.stages.vit.config import ModelSettings
 
 T = TypeVar("T")
 

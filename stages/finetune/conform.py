@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from stages.finetune.config import FinetuneConfig
-from stages.images.config import before_crop_px
-from stages.paper.conform import Compared, compare
-from stages.paper.recipes import finetuning_row
+from vitpipe.stages.finetune.config import FinetuneConfig
+from vitpipe.stages.images.config import before_crop_px
+from vitpipe.stages.paper.conform import Compared, compare
+from vitpipe.stages.paper.recipes import finetuning_row
 
 FIXED = {"optimizer": "SGD with momentum 0.9", "schedule": "cosine", "weight_decay": 0.0}
 """What `steps.py` does whatever the config says."""

@@ -3,14 +3,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from infra.errors import UsageError
-from stages.artifacts import Artifact, ShardSet
-from stages.contract import Estimate, Known
-from stages.finetune.config import FinetuneConfig, FinetuneResources
-from stages.finetune.protocol import final_trials, sweep_trials
-from stages.images.manifest import known_names
-from stages.vit.config import ModelSettings
-from stages.vit.flops import activation_bytes, forward_macs, num_parameters, train_flops_per_image
+from vitpipe.infra.errors import UsageError
+from vitpipe.stages.artifacts import Artifact, ShardSet
+from vitpipe.stages.contract import Estimate, Known
+from vitpipe.stages.finetune.config import FinetuneConfig, FinetuneResources
+from vitpipe.stages.finetune.protocol import final_trials, sweep_trials
+from vitpipe.stages.images.manifest import known_names
+from vitpipe.stages.vit.config import ModelSettings
+from vitpipe.stages.vit.flops import activation_bytes, forward_macs, num_parameters, train_flops_per_image
 
 Given = Mapping[str, Sequence[Artifact | Estimate]]
 

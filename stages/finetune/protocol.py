@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from infra.errors import StageError
-from infra.json_object import parse_object
-from stages.artifacts import File, Frozen, Score, ShardSet, Weights
-from stages.contract import Out, TaskContext
-from stages.finetune.config import FinetuneConfig
-from stages.seal import SEAL, seal_of
+from vitpipe.infra.errors import StageError
+from vitpipe.infra.json_object import parse_object
+from vitpipe.stages.artifacts import File, Frozen, Score, ShardSet, Weights
+from vitpipe.stages.contract import Out, TaskContext
+from vitpipe.stages.finetune.config import FinetuneConfig
+from vitpipe.stages.seal import SEAL, seal_of
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,14 @@ import statistics
 from collections.abc import Callable
 from typing import Any
 
-from infra.errors import StageError, UsageError, VitpipeError, gravest
-from stages.artifacts import Artifact, File, Score, ShardSet, Weights
-from stages.contract import Inputs, Known, StageContext
-from stages.finetune.config import FinetuneConfig, FinetuneResources, micro_batch
-from stages.finetune.estimate import memory_bytes, trial_work
-from stages.finetune.protocol import Outcome, Trial, TrialTask, choose, final_trials, finished, sweep_trials
-from stages.images.manifest import load_manifest
-from stages.vit.config import ModelSettings
+from vitpipe.infra.errors import StageError, UsageError, VitpipeError, gravest
+from vitpipe.stages.artifacts import Artifact, File, Score, ShardSet, Weights
+from vitpipe.stages.contract import Inputs, Known, StageContext
+from vitpipe.stages.finetune.config import FinetuneConfig, FinetuneResources, micro_batch
+from vitpipe.stages.finetune.estimate import memory_bytes, trial_work
+from vitpipe.stages.finetune.protocol import Outcome, Trial, TrialTask, choose, final_trials, finished, sweep_trials
+from vitpipe.stages.images.manifest import load_manifest
+from vitpipe.stages.vit.config import ModelSettings
 
 _TOLD = {"batch_images", "crop", "crop_px", "antialias", "flip", "eval_resize", "seeds", "precision"}
 """Fields of the config that stand in the score's protocol: what a comparison, or who predicts with it, must know."""
@@ -98,7 +98,7 @@ def _task(trial: Trial, config: FinetuneConfig, inputs: Inputs, ctx: StageContex
 
 
 def _run_trial(task: TrialTask) -> tuple[Outcome, File]:
-    from stages.finetune.trial import run_trial  # torch is imported only where the work runs
+    from vitpipe.stages.finetune.trial import run_trial  # torch is imported only where the work runs
 
     return run_trial(task)
 

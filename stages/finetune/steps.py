@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stages.images.batch import Batch
-from stages.training.schedule import ScheduleSettings, lr_at
-from stages.training.seeds import key
+from vitpipe.stages.images.batch import Batch
+from vitpipe.stages.training.schedule import ScheduleSettings, lr_at
+from vitpipe.stages.training.seeds import key
 
 M = TypeVar("M", bound=nn.Module)
 

@@ -7,8 +7,8 @@ nested, and two nodes with the same data and seed train on the same images whate
 import numpy as np
 import numpy.typing as npt
 
-from infra.errors import StageError
-from stages.training.seeds import key
+from vitpipe.infra.errors import StageError
+from vitpipe.stages.training.seeds import key
 
 Indices = npt.NDArray[np.int64]
 

@@ -9,19 +9,19 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 
-from infra.errors import StageError, Stopped
-from infra.storage.folders import flock
-from stages.artifacts import File
-from stages.finetune.protocol import Outcome, TrialTask, write_piece
-from stages.finetune.steps import Average, Recipe, score, train_steps
-from stages.finetune.subsets import Indices, dev_split, training_subset
-from stages.images.evaluate import EvalImages
-from stages.images.train import TrainImages
-from stages.vit.adapt import adapt_state
-from stages.vit.build import Model, build_model
-from stages.vit.init import init_weights
-from stages.vit.native import load_weights, save_native
-from stages.vit.settings_file import SETTINGS, TENSORS
+from vitpipe.infra.errors import StageError, Stopped
+from vitpipe.infra.storage.folders import flock
+from vitpipe.stages.artifacts import File
+from vitpipe.stages.finetune.protocol import Outcome, TrialTask, write_piece
+from vitpipe.stages.finetune.steps import Average, Recipe, score, train_steps
+from vitpipe.stages.finetune.subsets import Indices, dev_split, training_subset
+from vitpipe.stages.images.evaluate import EvalImages
+from vitpipe.stages.images.train import TrainImages
+from vitpipe.stages.vit.adapt import adapt_state
+from vitpipe.stages.vit.build import Model, build_model
+from vitpipe.stages.vit.init import init_weights
+from vitpipe.stages.vit.native import load_weights, save_native
+from vitpipe.stages.vit.settings_file import SETTINGS, TENSORS
 
 
 def run_trial(task: TrialTask) -> tuple[Outcome, File]:

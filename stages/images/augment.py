@@ -12,13 +12,20 @@ import numpy.typing as npt
 import torch
 from scipy.special import betaincinv
 
-from stages.images.config import AugmentSettings, RandAugmentSettings, before_crop_px
-from stages.images.crops import INCEPTION_MIN_AREA, TORCHVISION_MIN_AREA, Box, crop_tries, inception, random_resized
-from stages.images.decode import Pixels
-from stages.images.keys import Ints, uniforms
-from stages.images.parts import mirror
-from stages.images.randaugment import DRAWS_PER_LAYER, rand_augment
-from stages.images.resize import resize, resize_small
+from vitpipe.stages.images.config import AugmentSettings, RandAugmentSettings, before_crop_px
+from vitpipe.stages.images.crops import (
+    INCEPTION_MIN_AREA,
+    TORCHVISION_MIN_AREA,
+    Box,
+    crop_tries,
+    inception,
+    random_resized,
+)
+from vitpipe.stages.images.decode import Pixels
+from vitpipe.stages.images.keys import Ints, uniforms
+from vitpipe.stages.images.parts import mirror
+from vitpipe.stages.images.randaugment import DRAWS_PER_LAYER, rand_augment
+from vitpipe.stages.images.resize import resize, resize_small
 
 Shares = npt.NDArray[np.float32]
 """(B, K) share of each class."""

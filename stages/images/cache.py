@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from infra.errors import IntegrityError, StorageError
-from infra.storage import traffic
-from infra.storage.folders import flock
-from stages.artifacts import File, ShardSet
-from stages.images.manifest import ShardEntry
-from stages.images.watch import UNWATCHED, ReaderWatch
+from vitpipe.infra.errors import IntegrityError, StorageError
+from vitpipe.infra.storage import traffic
+from vitpipe.infra.storage.folders import flock
+from vitpipe.stages.artifacts import File, ShardSet
+from vitpipe.stages.images.manifest import ShardEntry
+from vitpipe.stages.images.watch import UNWATCHED, ReaderWatch
 
 SPARE_BYTES = 1_000_000_000
 """Left free on the disk for whatever else writes there."""

@@ -9,8 +9,8 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from infra.errors import IntegrityError
-from stages.artifacts import Artifact
+from vitpipe.infra.errors import IntegrityError
+from vitpipe.stages.artifacts import Artifact
 
 LABELS = "labels.json"
 NAMED = 3

@@ -4,8 +4,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from stages.bounds import Concentration, Side
-from stages.settings import Settings
+from vitpipe.stages.bounds import Concentration, Side
+from vitpipe.stages.settings import Settings
 
 
 class RandAugmentSettings(Settings):

@@ -8,10 +8,10 @@ import ctypes
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from stages.images.decode import check_header, decode, is_upright
-from stages.images.digests import able, sha256_each
-from stages.images.header import BadImage, Header
-from stages.images.parts import Extension
+from vitpipe.stages.images.decode import check_header, decode, is_upright
+from vitpipe.stages.images.digests import able, sha256_each
+from vitpipe.stages.images.header import BadImage, Header
+from vitpipe.stages.images.parts import Extension
 
 _FOUND, _REFUSED, _EXIF_FIRST = range(3)
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from stages.images.keys import Ints, uniforms
+from vitpipe.stages.images.keys import Ints, uniforms
 
 TORCHVISION_MIN_AREA = 0.08
 INCEPTION_MIN_AREA = 0.05

@@ -20,10 +20,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from stages.images.crops import Box
-from stages.images.header import FORMATS, BadImage, Header, read_header
-from stages.images.parts import ExifFirst, jpeg_part
-from stages.images.scans import refuse_many_scans
+from vitpipe.stages.images.crops import Box
+from vitpipe.stages.images.header import FORMATS, BadImage, Header, read_header
+from vitpipe.stages.images.parts import ExifFirst, jpeg_part
+from vitpipe.stages.images.scans import refuse_many_scans
 
 MAX_PIXELS = 50_000_000
 MAX_FILE_BYTES = 100_000_000

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from stages.images.parts import Extension, loaded
+from vitpipe.stages.images.parts import Extension, loaded
 
 Content = bytes | npt.NDArray[np.uint8]
 """Bytes, or an array whose elements lie together."""

@@ -7,16 +7,16 @@ from typing import Literal
 import numpy as np
 import torch
 
-from stages.artifacts import ShardSet
-from stages.images.augment import Shares
-from stages.images.batch import Batch
-from stages.images.config import before_crop_px
-from stages.images.decode import Pixels
-from stages.images.keys import Ints
-from stages.images.prefetch import in_order
-from stages.images.resize import centre, resize, resize_small
-from stages.images.split import Split, open_pixels
-from stages.images.train import to_batch
+from vitpipe.stages.artifacts import ShardSet
+from vitpipe.stages.images.augment import Shares
+from vitpipe.stages.images.batch import Batch
+from vitpipe.stages.images.config import before_crop_px
+from vitpipe.stages.images.decode import Pixels
+from vitpipe.stages.images.keys import Ints
+from vitpipe.stages.images.prefetch import in_order
+from vitpipe.stages.images.resize import centre, resize, resize_small
+from vitpipe.stages.images.split import Split, open_pixels
+from vitpipe.stages.images.train import to_batch
 
 Fit = Literal["squash", "resize_crop", "resmall_crop"]
 """How an image reaches image_px: squashed to a square; or squashed to `resize_px` and its centre cut; or its shorter

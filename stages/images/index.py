@@ -10,8 +10,8 @@ from functools import cached_property
 
 import numpy as np
 
-from infra.errors import IntegrityError
-from stages.images.keys import Ints
+from vitpipe.infra.errors import IntegrityError
+from vitpipe.stages.images.keys import Ints
 
 INDEX_SCHEMA = 1
 

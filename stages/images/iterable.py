@@ -15,13 +15,13 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 from webdataset import FluidWrapper
 
-from infra.errors import NotFound, UsageError
-from stages.artifacts import ShardSet
-from stages.images.config import AugmentSettings
-from stages.images.ordering import order_of
-from stages.images.split import Split
-from stages.images.train import TrainImages
-from stages.record import load_artifact
+from vitpipe.infra.errors import NotFound, UsageError
+from vitpipe.stages.artifacts import ShardSet
+from vitpipe.stages.images.config import AugmentSettings
+from vitpipe.stages.images.ordering import order_of
+from vitpipe.stages.images.split import Split
+from vitpipe.stages.images.train import TrainImages
+from vitpipe.stages.record import load_artifact
 
 TOGETHER = 256
 """Images of which the shards are fetched at once, several beside each other."""

@@ -5,10 +5,10 @@ import json
 
 from pydantic import Field
 
-from infra.errors import IntegrityError, UsageError
-from stages.artifacts import Artifact, Frozen, ShardSet
-from stages.contract import Estimate
-from stages.images.classes import names_of
+from vitpipe.infra.errors import IntegrityError, UsageError
+from vitpipe.stages.artifacts import Artifact, Frozen, ShardSet
+from vitpipe.stages.contract import Estimate
+from vitpipe.stages.images.classes import names_of
 
 MANIFEST = "manifest.json"
 MANIFEST_SCHEMA = 1

@@ -12,9 +12,9 @@ from functools import lru_cache
 
 import numpy as np
 
-from stages.images.keys import Ints, permutation
-from stages.images.order import Order
-from stages.images.shares import block_counts
+from vitpipe.stages.images.keys import Ints, permutation
+from vitpipe.stages.images.order import Order
+from vitpipe.stages.images.shares import block_counts
 
 
 class Mixture:

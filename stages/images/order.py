@@ -13,7 +13,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from stages.images.keys import Ints, permutation
+from vitpipe.stages.images.keys import Ints, permutation
 
 WINDOW = 65_536
 """Smallest number of samples shuffled together (an epoch with fewer is one window)."""

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from infra.errors import UsageError
-from stages.images.keys import Ints
-from stages.images.mixture import Mixture
-from stages.images.order import Order
-from stages.images.split import Split
+from vitpipe.infra.errors import UsageError
+from vitpipe.stages.images.keys import Ints
+from vitpipe.stages.images.mixture import Mixture
+from vitpipe.stages.images.order import Order
+from vitpipe.stages.images.split import Split
 
 
 def order_of(split: Split, keep: Ints | None, seed: int, shares: Sequence[float] = ()) -> Order | Mixture:

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stages.images.crops import Box
-from stages.images.native.build import DO, extension
+from vitpipe.stages.images.crops import Box
+from vitpipe.stages.images.native.build import DO, extension
 
 log = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ import torchvision.transforms.v2.functional as v2
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
 
-from stages.images.config import RandAugmentSettings
-from stages.images.keys import Floats
+from vitpipe.stages.images.config import RandAugmentSettings
+from vitpipe.stages.images.keys import Floats
 
 DRAWS_PER_LAYER = 2
 MOST = 30.0

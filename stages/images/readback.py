@@ -12,9 +12,9 @@ from itertools import zip_longest
 from threading import Lock
 from typing import Any, NamedTuple, Protocol
 
-from infra.errors import IntegrityError, VitpipeError
-from stages.images.digests import sha256_each
-from stages.images.index import ShardIndex
+from vitpipe.infra.errors import IntegrityError, VitpipeError
+from vitpipe.stages.images.digests import sha256_each
+from vitpipe.stages.images.index import ShardIndex
 
 _BLOCK = tarfile.BLOCKSIZE
 _TOGETHER = 16

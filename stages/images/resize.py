@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-from stages.images.decode import Pixels
+from vitpipe.stages.images.decode import Pixels
 
 LONGEST = 8
 """An image longer than so many times its short side loses its far ends before its short side is brought to a size."""

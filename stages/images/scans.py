@@ -6,7 +6,7 @@ bound is that of libjpeg-turbo's own fuzz targets (`TJPARAM_SCANLIMIT`, 500), wh
 
 import re
 
-from stages.images.header import BARE, PROGRESSIVE, SIZED, BadImage
+from vitpipe.stages.images.header import BARE, PROGRESSIVE, SIZED, BadImage
 
 MAX_SCANS = 500
 """As `native/decoder.h` has it. So many empty ones of a grey image of 49 megapixels take 130 KB, and took 2 CPU

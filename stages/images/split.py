@@ -12,19 +12,19 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from infra.errors import IntegrityError
-from stages.artifacts import ShardSet
-from stages.images.cache import ShardCache
-from stages.images.crops import Box
-from stages.images.decode import Pixels, decode, decode_part
-from stages.images.header import BadImage
-from stages.images.index import ShardIndex, parse_index
-from stages.images.keys import Ints
-from stages.images.manifest import Manifest, ShardEntry
-from stages.images.members import label_member
-from stages.images.order import MAX_STREAMS
-from stages.images.tars import Tars
-from stages.images.united import united
+from vitpipe.infra.errors import IntegrityError
+from vitpipe.stages.artifacts import ShardSet
+from vitpipe.stages.images.cache import ShardCache
+from vitpipe.stages.images.crops import Box
+from vitpipe.stages.images.decode import Pixels, decode, decode_part
+from vitpipe.stages.images.header import BadImage
+from vitpipe.stages.images.index import ShardIndex, parse_index
+from vitpipe.stages.images.keys import Ints
+from vitpipe.stages.images.manifest import Manifest, ShardEntry
+from vitpipe.stages.images.members import label_member
+from vitpipe.stages.images.order import MAX_STREAMS
+from vitpipe.stages.images.tars import Tars
+from vitpipe.stages.images.united import united
 
 DECODED_BYTES = 512_000_000
 """A split whose pixels take no more than this together is kept decoded in memory, filled as images are first read."""

@@ -10,12 +10,12 @@ import time
 import numpy as np
 import numpy.typing as npt
 
-from infra.errors import IntegrityError
-from infra.storage import traffic
-from stages.artifacts import ShardSet
-from stages.images.cache import ShardCache, expected
-from stages.images.index import ShardIndex
-from stages.images.manifest import ShardEntry
+from vitpipe.infra.errors import IntegrityError
+from vitpipe.infra.storage import traffic
+from vitpipe.stages.artifacts import ShardSet
+from vitpipe.stages.images.cache import ShardCache, expected
+from vitpipe.stages.images.index import ShardIndex
+from vitpipe.stages.images.manifest import ShardEntry
 
 Bytes = npt.NDArray[np.uint8]
 """Of a tar or of one image; a view keeps the map that it looks into."""

@@ -10,16 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stages.artifacts import ShardSet
-from stages.images.augment import Shares, cut, mix
-from stages.images.batch import Batch
-from stages.images.cache import ShardCache
-from stages.images.config import AugmentSettings
-from stages.images.decode import Pixels
-from stages.images.keys import Ints
-from stages.images.ordering import order_of
-from stages.images.prefetch import in_order, most_ahead
-from stages.images.split import Split, open_pixels
+from vitpipe.stages.artifacts import ShardSet
+from vitpipe.stages.images.augment import Shares, cut, mix
+from vitpipe.stages.images.batch import Batch
+from vitpipe.stages.images.cache import ShardCache
+from vitpipe.stages.images.config import AugmentSettings
+from vitpipe.stages.images.decode import Pixels
+from vitpipe.stages.images.keys import Ints
+from vitpipe.stages.images.ordering import order_of
+from vitpipe.stages.images.prefetch import in_order, most_ahead
+from vitpipe.stages.images.split import Split, open_pixels
 
 
 class TrainImages:

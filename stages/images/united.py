@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from infra.errors import UsageError
-from stages.artifacts import ShardSet
-from stages.images.classes import difference
-from stages.images.manifest import Manifest, load_manifest
+from vitpipe.infra.errors import UsageError
+from vitpipe.stages.artifacts import ShardSet
+from vitpipe.stages.images.classes import difference
+from vitpipe.stages.images.manifest import Manifest, load_manifest
 
 
 def united(sets: Sequence[ShardSet], labelled: bool = True) -> tuple[Manifest, ...]:

@@ -3,7 +3,7 @@
 import logging
 from dataclasses import dataclass
 
-from stages.contract import Events, Metrics
+from vitpipe.stages.contract import Events, Metrics
 
 LONG_S = 10.0
 """A wait for one shard that is an event."""

@@ -7,16 +7,16 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from infra.errors import IntegrityError, NotFound
-from infra.storage.store import Digest, Store
-from stages.artifacts import File
-from stages.contract import StageContext
-from stages.images.index import ShardIndex, parse_index
-from stages.images.manifest import index_path
-from stages.images.members import label_member
-from stages.ingest.select import ShardPlan
-from stages.ingest.shard import Shard, shard_entry, shard_index
-from stages.ingest.ustar import BLOCK, padding
+from vitpipe.infra.errors import IntegrityError, NotFound
+from vitpipe.infra.storage.store import Digest, Store
+from vitpipe.stages.artifacts import File
+from vitpipe.stages.contract import StageContext
+from vitpipe.stages.images.index import ShardIndex, parse_index
+from vitpipe.stages.images.manifest import index_path
+from vitpipe.stages.images.members import label_member
+from vitpipe.stages.ingest.select import ShardPlan
+from vitpipe.stages.ingest.shard import Shard, shard_entry, shard_index
+from vitpipe.stages.ingest.ustar import BLOCK, padding
 
 PIECE_BYTES = 8_000_000
 """Read at a time."""

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from infra.errors import UsageError
-from stages.ingest.listing import Finding, Item, Items, some
+from vitpipe.infra.errors import UsageError
+from vitpipe.stages.ingest.listing import Finding, Item, Items, some
 
 Label = int | str
 """As a source writes it: the number of a class, or its name."""

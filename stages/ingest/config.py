@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from stages.bounds import AnySeed, Bytes, Few, Images, ImagesOrNone, Share, Side
-from stages.ingest.benchmarks.registry import REGISTRY
-from stages.ingest.files_config import ParquetSource, SourceSettings, WebdatasetSource
-from stages.settings import Place, Settings, TaskResources
+from vitpipe.stages.bounds import AnySeed, Bytes, Few, Images, ImagesOrNone, Share, Side
+from vitpipe.stages.ingest.benchmarks.registry import REGISTRY
+from vitpipe.stages.ingest.files_config import ParquetSource, SourceSettings, WebdatasetSource
+from vitpipe.stages.settings import Place, Settings, TaskResources
 
 SHARD_BYTES = 256_000_000
 """Default size of a shard: large enough to stream at full speed, small enough to place and retry."""
@@ -186,7 +186,7 @@ class IngestConfig(Settings):
     @classmethod
     def _extension_is_there(cls, wanted: bool) -> bool:
         if wanted:
-            from stages.images.native import build  # Pillow, only where it is needed
+            from vitpipe.stages.images.native import build  # Pillow, only where it is needed
 
             if build.extension() is None:
                 raise ValueError(f"restart_intervals needs the reader's C extension, not built here. {build.DO}")

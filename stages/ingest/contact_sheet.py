@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from PIL import Image as Picture
 from PIL import ImageDraw
 
-from stages.artifacts import ShardSet
-from stages.contract import Inputs, StageContext
-from stages.images.decode import decode
-from stages.images.header import BadImage
-from stages.images.index import parse_index
-from stages.images.manifest import load_manifest
-from stages.ingest.image import Image
-from stages.ingest.listing import Item, Source
-from stages.ingest.select import Duplicate
-from stages.ingest.table import View
+from vitpipe.stages.artifacts import ShardSet
+from vitpipe.stages.contract import Inputs, StageContext
+from vitpipe.stages.images.decode import decode
+from vitpipe.stages.images.header import BadImage
+from vitpipe.stages.images.index import parse_index
+from vitpipe.stages.images.manifest import load_manifest
+from vitpipe.stages.ingest.image import Image
+from vitpipe.stages.ingest.listing import Item, Source
+from vitpipe.stages.ingest.select import Duplicate
+from vitpipe.stages.ingest.table import View
 
 PAIRS = 24
 PER_ROW = 4

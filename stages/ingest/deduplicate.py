@@ -3,15 +3,15 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from stages.contract import Inputs, StageContext
-from stages.ingest.config import IngestConfig
-from stages.ingest.contact_sheet import near_sheet
-from stages.ingest.exclude import excluded_looks
-from stages.ingest.image import Image
-from stages.ingest.listing import Source
-from stages.ingest.near import without_near
-from stages.ingest.select import Duplicate, without_duplicates
-from stages.ingest.table import View
+from vitpipe.stages.contract import Inputs, StageContext
+from vitpipe.stages.ingest.config import IngestConfig
+from vitpipe.stages.ingest.contact_sheet import near_sheet
+from vitpipe.stages.ingest.exclude import excluded_looks
+from vitpipe.stages.ingest.image import Image
+from vitpipe.stages.ingest.listing import Source
+from vitpipe.stages.ingest.near import without_near
+from vitpipe.stages.ingest.select import Duplicate, without_duplicates
+from vitpipe.stages.ingest.table import View
 
 
 def deduplicated(

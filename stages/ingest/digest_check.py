@@ -6,15 +6,15 @@ from collections.abc import Container, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from stages.artifacts import ShardSet
-from stages.images.header import BadImage
-from stages.images.index import parse_index
-from stages.images.manifest import load_manifest
-from stages.ingest.config import IngestConfig
-from stages.ingest.listing import Item, Listing, Source
-from stages.ingest.reading import KeptBack
-from stages.ingest.sources import as_written, open_source
-from stages.sighting import EXAMPLES, Difference
+from vitpipe.stages.artifacts import ShardSet
+from vitpipe.stages.images.header import BadImage
+from vitpipe.stages.images.index import parse_index
+from vitpipe.stages.images.manifest import load_manifest
+from vitpipe.stages.ingest.config import IngestConfig
+from vitpipe.stages.ingest.listing import Item, Listing, Source
+from vitpipe.stages.ingest.reading import KeptBack
+from vitpipe.stages.ingest.sources import as_written, open_source
+from vitpipe.stages.sighting import EXAMPLES, Difference
 
 READERS = 8
 CHUNK_IMAGES = 256

@@ -3,10 +3,10 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from stages.artifacts import Artifact
-from stages.contract import Estimate, Known
-from stages.ingest.benchmarks.registry import REGISTRY
-from stages.ingest.config import (
+from vitpipe.stages.artifacts import Artifact
+from vitpipe.stages.contract import Estimate, Known
+from vitpipe.stages.ingest.benchmarks.registry import REGISTRY
+from vitpipe.stages.ingest.config import (
     BenchmarkSource,
     DigitsSource,
     FolderSource,
@@ -14,13 +14,13 @@ from stages.ingest.config import (
     IngestConfig,
     IngestResources,
 )
-from stages.ingest.files_config import ParquetSource, WebdatasetSource
-from stages.ingest.glyph_classes import choose_glyphs
-from stages.ingest.listing import some
-from stages.ingest.parts import PartedSource
-from stages.ingest.source_digits import DIGIT_NAMES, NUM_DIGITS
-from stages.ingest.source_folder import FolderTree
-from stages.ingest.sources import open_source
+from vitpipe.stages.ingest.files_config import ParquetSource, WebdatasetSource
+from vitpipe.stages.ingest.glyph_classes import choose_glyphs
+from vitpipe.stages.ingest.listing import some
+from vitpipe.stages.ingest.parts import PartedSource
+from vitpipe.stages.ingest.source_digits import DIGIT_NAMES, NUM_DIGITS
+from vitpipe.stages.ingest.source_folder import FolderTree
+from vitpipe.stages.ingest.sources import open_source
 
 LOOK_SECONDS = 0.004
 """One core's time to read, decode and write a photo of 100 KB."""

@@ -4,14 +4,14 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from infra.errors import IntegrityError
-from stages.artifacts import ShardSet
-from stages.contract import Inputs, StageContext
-from stages.images.index import parse_index
-from stages.images.manifest import ShardEntry, load_manifest
-from stages.ingest.likeness import views
-from stages.ingest.near import Excluded
-from stages.ingest.reading import ahead, one_by_one
+from vitpipe.infra.errors import IntegrityError
+from vitpipe.stages.artifacts import ShardSet
+from vitpipe.stages.contract import Inputs, StageContext
+from vitpipe.stages.images.index import parse_index
+from vitpipe.stages.images.manifest import ShardEntry, load_manifest
+from vitpipe.stages.ingest.likeness import views
+from vitpipe.stages.ingest.near import Excluded
+from vitpipe.stages.ingest.reading import ahead, one_by_one
 
 
 def excluded_contents(inputs: Inputs) -> dict[str, str]:

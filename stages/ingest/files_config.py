@@ -4,8 +4,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from stages.bounds import AnySeed, Few, Images
-from stages.settings import Place, Settings
+from vitpipe.stages.bounds import AnySeed, Few, Images
+from vitpipe.stages.settings import Place, Settings
 
 
 class Subset(Settings):

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from fontTools.ttLib import TTFont
 
-from infra.errors import UsageError
-from stages.ingest.listing import unit_hash
+from vitpipe.infra.errors import UsageError
+from vitpipe.stages.ingest.listing import unit_hash
 
 FONTS = (
     *(f"DejaVuSans{style}" for style in ("", "-Bold", "-Oblique", "-BoldOblique")),

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from stages.images.header import FORMATS
-from stages.ingest.listing import Item, Items
-from stages.ingest.scan import Bad, Checked
-from stages.ingest.table import Rows, View
+from vitpipe.stages.images.header import FORMATS
+from vitpipe.stages.ingest.listing import Item, Items
+from vitpipe.stages.ingest.scan import Bad, Checked
+from vitpipe.stages.ingest.table import Rows, View
 
 Digests = npt.NDArray[np.bytes_]
 Numbers = npt.NDArray[np.int64]

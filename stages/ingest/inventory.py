@@ -15,10 +15,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
-from infra.errors import IntegrityError
-from stages.ingest.listing import Items
-from stages.ingest.table import Texts
-from stages.sighting import EXAMPLES, GONE, Difference
+from vitpipe.infra.errors import IntegrityError
+from vitpipe.stages.ingest.listing import Items
+from vitpipe.stages.ingest.table import Texts
+from vitpipe.stages.sighting import EXAMPLES, GONE, Difference
 
 INVENTORY = "inventory.npz"
 """Its name in a ShardSet: `names` end to end as bytes, `ends` of each, `sizes`, and `about` as JSON."""

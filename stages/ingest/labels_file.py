@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from infra.errors import NotFound, StorageError, UsageError
-from infra.storage.opening import open_store
-from stages.ingest.class_names import class_name, lines_of, sorted_classes
-from stages.ingest.listing import Item, Items, Listing, some
-from stages.ingest.vocabulary import mixed_names, odd_names
+from vitpipe.infra.errors import NotFound, StorageError, UsageError
+from vitpipe.infra.storage.opening import open_store
+from vitpipe.stages.ingest.class_names import class_name, lines_of, sorted_classes
+from vitpipe.stages.ingest.listing import Item, Items, Listing, some
+from vitpipe.stages.ingest.vocabulary import mixed_names, odd_names
 
 SEPARATOR = ";"
 

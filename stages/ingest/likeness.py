@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
-from stages.images.decode import DECODE_FAILURES, check_header, damaged
-from stages.images.header import FORMATS
+from vitpipe.stages.images.decode import DECODE_FAILURES, check_header, damaged
+from vitpipe.stages.images.header import FORMATS
 
 FIRST_BITS = 64
 SECOND_BITS = 192

@@ -13,9 +13,9 @@ from typing import NamedTuple, Protocol, overload
 import numpy as np
 import numpy.typing as npt
 
-from stages.images.header import BadImage
-from stages.ingest.files_config import Subset
-from stages.ingest.table import Rows, Texts, View
+from vitpipe.stages.images.header import BadImage
+from vitpipe.stages.ingest.files_config import Subset
+from vitpipe.stages.ingest.table import Rows, Texts, View
 
 MAX_NAMED = 5
 """Examples an error message gives."""

@@ -5,17 +5,17 @@ By names and sizes; a time that differs is a hint; digests are compared when the
 
 from importlib.metadata import version
 
-from infra.errors import IntegrityError, NotFound, StorageError, UsageError, VitpipeError
-from stages.artifacts import ShardSet
-from stages.ingest.config import BenchmarkSource, FolderSource, IngestConfig, IngestResources
-from stages.ingest.digest_check import Kept, compared_by_digest, kept_digests, listed
-from stages.ingest.files_config import FilesSource
-from stages.ingest.inventory import INVENTORY, MARKS, Inventory, compare, parse_inventory, with_marks
-from stages.ingest.listing import MAX_NAMED, some
-from stages.ingest.source_files import must_be_there, place, present
-from stages.ingest.source_folder import FolderTree
-from stages.record import Record
-from stages.sighting import GONE, VERIFY, Sighted
+from vitpipe.infra.errors import IntegrityError, NotFound, StorageError, UsageError, VitpipeError
+from vitpipe.stages.artifacts import ShardSet
+from vitpipe.stages.ingest.config import BenchmarkSource, FolderSource, IngestConfig, IngestResources
+from vitpipe.stages.ingest.digest_check import Kept, compared_by_digest, kept_digests, listed
+from vitpipe.stages.ingest.files_config import FilesSource
+from vitpipe.stages.ingest.inventory import INVENTORY, MARKS, Inventory, compare, parse_inventory, with_marks
+from vitpipe.stages.ingest.listing import MAX_NAMED, some
+from vitpipe.stages.ingest.source_files import must_be_there, place, present
+from vitpipe.stages.ingest.source_folder import FolderTree
+from vitpipe.stages.record import Record
+from vitpipe.stages.sighting import GONE, VERIFY, Sighted
 
 
 def look(config: IngestConfig, resources: IngestResources, shards: ShardSet, record: Record, digests: bool) -> Sighted:

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
-from stages.contract import StageContext
-from stages.ingest.class_names import Classes, PartListing
-from stages.ingest.listing import Listing, Source
-from stages.ingest.patterns import Part
+from vitpipe.stages.contract import StageContext
+from vitpipe.stages.ingest.class_names import Classes, PartListing
+from vitpipe.stages.ingest.listing import Listing, Source
+from vitpipe.stages.ingest.patterns import Part
 
 
 @runtime_checkable

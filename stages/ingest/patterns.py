@@ -15,10 +15,10 @@ from pathlib import Path
 
 from braceexpand import braceexpand
 
-from infra.errors import UsageError
-from infra.storage.folders import state_of
-from infra.storage.opening import open_store
-from stages.ingest.listing import some
+from vitpipe.infra.errors import UsageError
+from vitpipe.infra.storage.folders import state_of
+from vitpipe.infra.storage.opening import open_store
+from vitpipe.stages.ingest.listing import some
 
 MAX_NAMES = 1_000_000
 """Names that one pattern may stand for."""

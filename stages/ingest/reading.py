@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import TypeVar
 
-from infra.at_once import answers
-from stages.images.header import BadImage
+from vitpipe.infra.at_once import answers
+from vitpipe.stages.images.header import BadImage
 
 T = TypeVar("T")
 

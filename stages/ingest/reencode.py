@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from stages.images.decode import decode
-from stages.images.header import FORMATS, BadImage, read_header
-from stages.ingest.config import Reencode
-from stages.ingest.listing import Item, Listing, Source
+from vitpipe.stages.images.decode import decode
+from vitpipe.stages.images.header import FORMATS, BadImage, read_header
+from vitpipe.stages.ingest.config import Reencode
+from vitpipe.stages.ingest.listing import Item, Listing, Source
 
 
 class Reencoded(bytes):

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from infra.errors import UsageError
-from stages.images.decode import decode
-from stages.images.header import BadImage
-from stages.images.native.build import DO
-from stages.images.parts import loaded
-from stages.ingest.listing import Item, Listing, Source
+from vitpipe.infra.errors import UsageError
+from vitpipe.stages.images.decode import decode
+from vitpipe.stages.images.header import BadImage
+from vitpipe.stages.images.native.build import DO
+from vitpipe.stages.images.parts import loaded
+from vitpipe.stages.ingest.listing import Item, Listing, Source
 
 
 @dataclass(frozen=True)

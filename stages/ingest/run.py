@@ -6,26 +6,26 @@ Only orchestrates: images are read in tasks. Knows no torch.
 import hashlib
 from collections.abc import Sequence
 
-from infra.errors import StageError, Stopped, UsageError, VitpipeError, gravest
-from stages.artifacts import File, ShardSet
-from stages.contract import Inputs, StageContext
-from stages.images.manifest import MANIFEST, Manifest, SourceFacts
-from stages.ingest.adopt import find_shards
-from stages.ingest.config import IngestConfig
-from stages.ingest.deduplicate import deduplicated
-from stages.ingest.exclude import excluded_contents
-from stages.ingest.image import Image, Images
-from stages.ingest.inventory import INVENTORY, MARKS, Inventory
-from stages.ingest.listing import Finding, Item, Listing, Source
-from stages.ingest.parts import list_source
-from stages.ingest.scan import CHUNK_IMAGES, Bad, ScanTask, Spool, scan
-from stages.ingest.select import Duplicate, ShardPlan, lines, plan_shards
-from stages.ingest.shard import Shard, ShardTask, read_back_paths
-from stages.ingest.source_files import taken
-from stages.ingest.sources import as_written, open_source
-from stages.ingest.table import View
-from stages.ingest.tally import Tally
-from stages.ingest.writer import write_shard
+from vitpipe.infra.errors import StageError, Stopped, UsageError, VitpipeError, gravest
+from vitpipe.stages.artifacts import File, ShardSet
+from vitpipe.stages.contract import Inputs, StageContext
+from vitpipe.stages.images.manifest import MANIFEST, Manifest, SourceFacts
+from vitpipe.stages.ingest.adopt import find_shards
+from vitpipe.stages.ingest.config import IngestConfig
+from vitpipe.stages.ingest.deduplicate import deduplicated
+from vitpipe.stages.ingest.exclude import excluded_contents
+from vitpipe.stages.ingest.image import Image, Images
+from vitpipe.stages.ingest.inventory import INVENTORY, MARKS, Inventory
+from vitpipe.stages.ingest.listing import Finding, Item, Listing, Source
+from vitpipe.stages.ingest.parts import list_source
+from vitpipe.stages.ingest.scan import CHUNK_IMAGES, Bad, ScanTask, Spool, scan
+from vitpipe.stages.ingest.select import Duplicate, ShardPlan, lines, plan_shards
+from vitpipe.stages.ingest.shard import Shard, ShardTask, read_back_paths
+from vitpipe.stages.ingest.source_files import taken
+from vitpipe.stages.ingest.sources import as_written, open_source
+from vitpipe.stages.ingest.table import View
+from vitpipe.stages.ingest.tally import Tally
+from vitpipe.stages.ingest.writer import write_shard
 
 QUARANTINE = "quarantine.jsonl"
 DUPLICATES = "duplicates.jsonl"

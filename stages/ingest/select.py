@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stages.ingest.config import SHARD_BYTES, IngestConfig
-from stages.ingest.image import Digests, Image, Images, Numbers
-from stages.ingest.listing import unit_hash
-from stages.ingest.table import View
+from vitpipe.stages.ingest.config import SHARD_BYTES, IngestConfig
+from vitpipe.stages.ingest.image import Digests, Image, Images, Numbers
+from vitpipe.stages.ingest.listing import unit_hash
+from vitpipe.stages.ingest.table import View
 
 TAR_BLOCK = 512
 SORTED_APART = 16

@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from infra.storage.store import Digest
-from stages.artifacts import File
-from stages.contract import TaskContext
-from stages.images.index import ShardIndex
-from stages.images.manifest import ShardEntry
-from stages.ingest.listing import Source, unit_hash
-from stages.ingest.scan import Spool
-from stages.ingest.select import ShardPlan
+from vitpipe.infra.storage.store import Digest
+from vitpipe.stages.artifacts import File
+from vitpipe.stages.contract import TaskContext
+from vitpipe.stages.images.index import ShardIndex
+from vitpipe.stages.images.manifest import ShardEntry
+from vitpipe.stages.ingest.listing import Source, unit_hash
+from vitpipe.stages.ingest.scan import Spool
+from vitpipe.stages.ingest.select import ShardPlan
 
 READ_BACK_SHARE = 1 / 8
 """Of the shards of a set whose images are not decoded: reading all back would take as long again as writing them."""

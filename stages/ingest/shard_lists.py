@@ -5,10 +5,10 @@ A ShardSet's tars have numbers alone; what they mean stands in the `manifest.jso
 
 from collections.abc import Iterable
 
-from infra.errors import NotFound, UsageError
-from infra.json_object import parse_object
-from stages.images.manifest import MANIFEST
-from stages.ingest.window import store_of
+from vitpipe.infra.errors import NotFound, UsageError
+from vitpipe.infra.json_object import parse_object
+from vitpipe.stages.images.manifest import MANIFEST
+from vitpipe.stages.ingest.window import store_of
 
 
 def other_lists(folders: Iterable[str]) -> dict[str, tuple[str, ...]]:

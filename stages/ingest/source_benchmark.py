@@ -11,14 +11,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from infra.errors import IntegrityError, UsageError
-from stages.images.header import BadImage
-from stages.ingest.benchmarks.division import Divided, divided, list_path
-from stages.ingest.benchmarks.entries import Listed
-from stages.ingest.benchmarks.readers import READERS
-from stages.ingest.benchmarks.registry import REGISTRY, Benchmark, OfficialFile
-from stages.ingest.listing import Item, Items, Listing, some
-from stages.ingest.reading import one_by_one
+from vitpipe.infra.errors import IntegrityError, UsageError
+from vitpipe.stages.images.header import BadImage
+from vitpipe.stages.ingest.benchmarks.division import Divided, divided, list_path
+from vitpipe.stages.ingest.benchmarks.entries import Listed
+from vitpipe.stages.ingest.benchmarks.readers import READERS
+from vitpipe.stages.ingest.benchmarks.registry import REGISTRY, Benchmark, OfficialFile
+from vitpipe.stages.ingest.listing import Item, Items, Listing, some
+from vitpipe.stages.ingest.reading import one_by_one
 
 _BLOCK_BYTES = 1 << 20
 

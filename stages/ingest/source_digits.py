@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from stages.images.header import BadImage
-from stages.ingest.listing import Item, Items, Listing
-from stages.ingest.reading import one_by_one
+from vitpipe.stages.images.header import BadImage
+from vitpipe.stages.ingest.listing import Item, Items, Listing
+from vitpipe.stages.ingest.reading import one_by_one
 
 NUM_DIGITS = 1797
 DIGIT_NAMES = tuple(str(digit) for digit in range(10))

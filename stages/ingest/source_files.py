@@ -11,21 +11,21 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
-from infra.errors import StorageError, UsageError
-from stages.ingest.benchmarks.division import list_path
-from stages.ingest.benchmarks.readers import READERS
-from stages.ingest.benchmarks.registry import REGISTRY, Benchmark
-from stages.ingest.config import BenchmarkSource, DigitsSource, FolderSource, GlyphsSource, IngestConfig
-from stages.ingest.files_config import FilesSource, ParquetSource
-from stages.ingest.glyph_classes import FONTS, font_path
-from stages.ingest.inventory import Inventory
-from stages.ingest.labels_file import read_text
-from stages.ingest.listing import Item, Items, Listing, Source
-from stages.ingest.parts import PartedSource
-from stages.ingest.patterns import Part, find_parts
-from stages.ingest.source_folder import FolderTree, Found
-from stages.settings import Settings
-from stages.sighting import etag_mark, time_mark
+from vitpipe.infra.errors import StorageError, UsageError
+from vitpipe.stages.ingest.benchmarks.division import list_path
+from vitpipe.stages.ingest.benchmarks.readers import READERS
+from vitpipe.stages.ingest.benchmarks.registry import REGISTRY, Benchmark
+from vitpipe.stages.ingest.config import BenchmarkSource, DigitsSource, FolderSource, GlyphsSource, IngestConfig
+from vitpipe.stages.ingest.files_config import FilesSource, ParquetSource
+from vitpipe.stages.ingest.glyph_classes import FONTS, font_path
+from vitpipe.stages.ingest.inventory import Inventory
+from vitpipe.stages.ingest.labels_file import read_text
+from vitpipe.stages.ingest.listing import Item, Items, Listing, Source
+from vitpipe.stages.ingest.parts import PartedSource
+from vitpipe.stages.ingest.patterns import Part, find_parts
+from vitpipe.stages.ingest.source_folder import FolderTree, Found
+from vitpipe.stages.settings import Settings
+from vitpipe.stages.sighting import etag_mark, time_mark
 
 SCIKIT_LEARN_DIGITS = "datasets/data/digits.csv.gz"
 """Where the package has them."""

@@ -12,17 +12,17 @@ from operator import attrgetter, itemgetter
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from infra.errors import NotFound, StorageError, UsageError
-from infra.storage.opening import open_store
-from infra.storage.store import Store
-from stages.images.classes import difference
-from stages.images.decode import MAX_FILE_BYTES
-from stages.images.header import BadImage
-from stages.ingest.labels_file import read_labels
-from stages.ingest.listing import Item, Items, Listing, some
-from stages.ingest.reading import KeptBack, ahead, one_by_one
-from stages.ingest.vocabulary import odd_names
-from stages.sighting import etag_mark, time_mark
+from vitpipe.infra.errors import NotFound, StorageError, UsageError
+from vitpipe.infra.storage.opening import open_store
+from vitpipe.infra.storage.store import Store
+from vitpipe.stages.images.classes import difference
+from vitpipe.stages.images.decode import MAX_FILE_BYTES
+from vitpipe.stages.images.header import BadImage
+from vitpipe.stages.ingest.labels_file import read_labels
+from vitpipe.stages.ingest.listing import Item, Items, Listing, some
+from vitpipe.stages.ingest.reading import KeptBack, ahead, one_by_one
+from vitpipe.stages.ingest.vocabulary import odd_names
+from vitpipe.stages.sighting import etag_mark, time_mark
 
 _ACCEPTED = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp")
 _OTHERS = (".gif", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".ppm")

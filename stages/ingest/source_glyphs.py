@@ -15,12 +15,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from stages.images.header import BadImage
-from stages.images.keys import key
-from stages.ingest.config import GlyphsSource
-from stages.ingest.glyph_classes import Glyph, choose_glyphs, font_path
-from stages.ingest.listing import Item, Items, Listing
-from stages.ingest.reading import one_by_one
+from vitpipe.stages.images.header import BadImage
+from vitpipe.stages.images.keys import key
+from vitpipe.stages.ingest.config import GlyphsSource
+from vitpipe.stages.ingest.glyph_classes import Glyph, choose_glyphs, font_path
+from vitpipe.stages.ingest.listing import Item, Items, Listing
+from vitpipe.stages.ingest.reading import one_by_one
 
 Greys = npt.NDArray[np.uint8]
 

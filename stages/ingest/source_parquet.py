@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from infra.errors import UsageError
-from stages.images.header import BadImage
-from stages.ingest.class_names import Classes, Labelled, PartListing, class_label
-from stages.ingest.files_config import ParquetSource
-from stages.ingest.listing import Item, Listing, some
-from stages.ingest.patterns import Part, find_parts
-from stages.ingest.vocabulary import Vocabulary, agreed, joined
-from stages.ingest.window import Window, WindowFile
+from vitpipe.infra.errors import UsageError
+from vitpipe.stages.images.header import BadImage
+from vitpipe.stages.ingest.class_names import Classes, Labelled, PartListing, class_label
+from vitpipe.stages.ingest.files_config import ParquetSource
+from vitpipe.stages.ingest.listing import Item, Listing, some
+from vitpipe.stages.ingest.patterns import Part, find_parts
+from vitpipe.stages.ingest.vocabulary import Vocabulary, agreed, joined
+from vitpipe.stages.ingest.window import Window, WindowFile
 
 BATCH_ROWS = 64
 """Rows of images decompressed at once."""

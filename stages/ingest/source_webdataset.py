@@ -9,19 +9,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from statistics import median_low
 
-from infra.errors import UsageError
-from stages.images.decode import MAX_FILE_BYTES
-from stages.images.header import BadImage
-from stages.ingest.class_names import Classes, Labelled, PartListing
-from stages.ingest.files_config import WebdatasetSource
-from stages.ingest.listing import Finding, Item, Listing, some
-from stages.ingest.member_labels import member_labels
-from stages.ingest.patterns import Part, find_parts
-from stages.ingest.reading import ahead, one_by_one
-from stages.ingest.shard_lists import other_lists
-from stages.ingest.tar_walk import Damage, Member, packed_as, walk
-from stages.ingest.vocabulary import Vocabulary, agreed, joined
-from stages.ingest.window import Window, store_of
+from vitpipe.infra.errors import UsageError
+from vitpipe.stages.images.decode import MAX_FILE_BYTES
+from vitpipe.stages.images.header import BadImage
+from vitpipe.stages.ingest.class_names import Classes, Labelled, PartListing
+from vitpipe.stages.ingest.files_config import WebdatasetSource
+from vitpipe.stages.ingest.listing import Finding, Item, Listing, some
+from vitpipe.stages.ingest.member_labels import member_labels
+from vitpipe.stages.ingest.patterns import Part, find_parts
+from vitpipe.stages.ingest.reading import ahead, one_by_one
+from vitpipe.stages.ingest.shard_lists import other_lists
+from vitpipe.stages.ingest.tar_walk import Damage, Member, packed_as, walk
+from vitpipe.stages.ingest.vocabulary import Vocabulary, agreed, joined
+from vitpipe.stages.ingest.window import Window, store_of
 
 MAX_LABEL_BYTES = 1_000_000
 RUN_BYTES = 8_388_608

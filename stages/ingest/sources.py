@@ -1,25 +1,25 @@
 """From the config's `source` to what lists and reads it. No torch."""
 
-from infra.errors import UsageError
-from stages.ingest.class_names import Classes, parse_names
-from stages.ingest.config import (
+from vitpipe.infra.errors import UsageError
+from vitpipe.stages.ingest.class_names import Classes, parse_names
+from vitpipe.stages.ingest.config import (
     BenchmarkSource,
     DigitsSource,
     FolderSource,
     GlyphsSource,
     IngestConfig,
 )
-from stages.ingest.files_config import ParquetSource, WebdatasetSource
-from stages.ingest.labels_file import read_text
-from stages.ingest.listing import Source
-from stages.ingest.reencode import ReencodingSource
-from stages.ingest.restarts import WithRestarts
-from stages.ingest.source_benchmark import BenchmarkFiles
-from stages.ingest.source_digits import Digits
-from stages.ingest.source_folder import FolderTree
-from stages.ingest.source_glyphs import Glyphs
-from stages.ingest.source_parquet import Parquet
-from stages.ingest.source_webdataset import Tars
+from vitpipe.stages.ingest.files_config import ParquetSource, WebdatasetSource
+from vitpipe.stages.ingest.labels_file import read_text
+from vitpipe.stages.ingest.listing import Source
+from vitpipe.stages.ingest.reencode import ReencodingSource
+from vitpipe.stages.ingest.restarts import WithRestarts
+from vitpipe.stages.ingest.source_benchmark import BenchmarkFiles
+from vitpipe.stages.ingest.source_digits import Digits
+from vitpipe.stages.ingest.source_folder import FolderTree
+from vitpipe.stages.ingest.source_glyphs import Glyphs
+from vitpipe.stages.ingest.source_parquet import Parquet
+from vitpipe.stages.ingest.source_webdataset import Tars
 
 
 def open_source(config: IngestConfig) -> Source:

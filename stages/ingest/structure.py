@@ -8,9 +8,9 @@ import zlib
 
 from PIL import Image
 
-from stages.images.decode import DECODE_FAILURES, check_header, damaged
-from stages.images.header import BARE, FORMATS, BadImage, Header
-from stages.images.parts import loaded
+from vitpipe.stages.images.decode import DECODE_FAILURES, check_header, damaged
+from vitpipe.stages.images.header import BARE, FORMATS, BadImage, Header
+from vitpipe.stages.images.parts import loaded
 
 _ORIENTATION = 0x0112
 _TURNED = (5, 6, 7, 8)

@@ -4,9 +4,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from stages.contract import StageContext
-from stages.ingest.scan import Bad, Checked
-from stages.ingest.select import ShardPlan
+from vitpipe.stages.contract import StageContext
+from vitpipe.stages.ingest.scan import Bad, Checked
+from vitpipe.stages.ingest.select import ShardPlan
 
 
 @dataclass

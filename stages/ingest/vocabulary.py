@@ -7,10 +7,10 @@ lists.
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from infra.errors import UsageError
-from stages.images.classes import difference, look_alike, pairs_alike, same_to_the_eye, some_names
-from stages.ingest.class_names import Classes, Label, PartListing, is_number, sorted_classes
-from stages.ingest.listing import Item, Items, Listing
+from vitpipe.infra.errors import UsageError
+from vitpipe.stages.images.classes import difference, look_alike, pairs_alike, same_to_the_eye, some_names
+from vitpipe.stages.ingest.class_names import Classes, Label, PartListing, is_number, sorted_classes
+from vitpipe.stages.ingest.listing import Item, Items, Listing
 
 TOLD = 3
 _NAMED = "give `class_names`, a file of all names in the order of the numbers, or ingest these files apart"

@@ -3,9 +3,9 @@
 import io
 from functools import lru_cache
 
-from infra.storage.opening import open_store
-from infra.storage.store import Store
-from stages.ingest.patterns import Part
+from vitpipe.infra.storage.opening import open_store
+from vitpipe.infra.storage.store import Store
+from vitpipe.stages.ingest.patterns import Part
 
 LOCAL_BLOCK_BYTES = 16_384
 REMOTE_BLOCK_BYTES = 4_194_304

@@ -10,16 +10,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO
 
-from infra.errors import StageError
-from infra.storage.store import Digest
-from stages.images.digests import Running
-from stages.images.header import BadImage
-from stages.images.manifest import index_path
-from stages.images.members import label_member
-from stages.images.readback import read_back
-from stages.ingest.image import Image
-from stages.ingest.shard import Shard, ShardTask, shard_entry, shard_index
-from stages.ingest.ustar import BLOCK, end, header, padding
+from vitpipe.infra.errors import StageError
+from vitpipe.infra.storage.store import Digest
+from vitpipe.stages.images.digests import Running
+from vitpipe.stages.images.header import BadImage
+from vitpipe.stages.images.manifest import index_path
+from vitpipe.stages.images.members import label_member
+from vitpipe.stages.images.readback import read_back
+from vitpipe.stages.ingest.image import Image
+from vitpipe.stages.ingest.shard import Shard, ShardTask, shard_entry, shard_index
+from vitpipe.stages.ingest.ustar import BLOCK, end, header, padding
 
 
 def write_shard(task: ShardTask) -> Shard:

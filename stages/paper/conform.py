@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from stages.paper.recipes import Expected, Row
-from stages.settings import Duration
+from vitpipe.stages.paper.recipes import Expected, Row
+from vitpipe.stages.settings import Duration
 
 Status = Literal["equal", "differs", "unstated"]
 

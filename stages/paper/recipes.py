@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stages.paper.tables import tables, title, vtab_task
+from vitpipe.stages.paper.tables import tables, title, vtab_task
 
 NEAREST_FIRST = ("ImageNet-21k", "ImageNet", "JFT-300M")
 """Of rows with equally many deviations the first is the nearest."""

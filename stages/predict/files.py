@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from infra.errors import UsageError
+from vitpipe.infra.errors import UsageError
 
 SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp"))
 """Files of a folder that are taken for images; whether they are, their bytes decide. A named file needs none."""

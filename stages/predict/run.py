@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from infra.errors import IntegrityError
-from stages.images.decode import MAX_FILE_BYTES, Pixels, decode
-from stages.images.evaluate import fitted
-from stages.images.header import BadImage
-from stages.images.prefetch import in_order
-from stages.predict.source import Opened
+from vitpipe.infra.errors import IntegrityError
+from vitpipe.stages.images.decode import MAX_FILE_BYTES, Pixels, decode
+from vitpipe.stages.images.evaluate import fitted
+from vitpipe.stages.images.header import BadImage
+from vitpipe.stages.images.prefetch import in_order
+from vitpipe.stages.predict.source import Opened
 
 BATCH_IMAGES = 32
 

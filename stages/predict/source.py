@@ -8,12 +8,12 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from infra.errors import IntegrityError, UsageError
-from stages.artifacts import Score, Weights
-from stages.images.classes import LABELS, names_in_order
-from stages.images.evaluate import Fit
-from stages.vit.build import Model, build_model
-from stages.vit.native import load_native, load_weights
+from vitpipe.infra.errors import IntegrityError, UsageError
+from vitpipe.stages.artifacts import Score, Weights
+from vitpipe.stages.images.classes import LABELS, names_in_order
+from vitpipe.stages.images.evaluate import Fit
+from vitpipe.stages.vit.build import Model, build_model
+from vitpipe.stages.vit.native import load_native, load_weights
 
 Head = Literal["softmax", "sigmoid"]
 

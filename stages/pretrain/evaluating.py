@@ -4,15 +4,15 @@ import math
 from pathlib import Path
 from typing import Any
 
-from stages.artifacts import ShardSet
-from stages.images.batch import Batch
-from stages.images.evaluate import EvalImages
-from stages.pretrain.config import validation_split
-from stages.pretrain.job import Job
-from stages.training.corruption import corrupted
-from stages.training.engine import Engine
-from stages.training.evaluation import fewshot, validate
-from stages.training.losses import loss_fn
+from vitpipe.stages.artifacts import ShardSet
+from vitpipe.stages.images.batch import Batch
+from vitpipe.stages.images.evaluate import EvalImages
+from vitpipe.stages.pretrain.config import validation_split
+from vitpipe.stages.pretrain.job import Job
+from vitpipe.stages.training.corruption import corrupted
+from vitpipe.stages.training.engine import Engine
+from vitpipe.stages.training.evaluation import fewshot, validate
+from vitpipe.stages.training.losses import loss_fn
 
 
 class Evaluator:

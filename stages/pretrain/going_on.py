@@ -5,10 +5,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from infra.errors import DriftError, IntegrityError, UsageError
-from stages.artifacts import Checkpoint, ShardSet
-from stages.pretrain.config import PretrainConfig
-from stages.record import read_record
+from vitpipe.infra.errors import DriftError, IntegrityError, UsageError
+from vitpipe.stages.artifacts import Checkpoint, ShardSet
+from vitpipe.stages.pretrain.config import PretrainConfig
+from vitpipe.stages.record import read_record
 
 FREE = ("total", "schedule", "evaluate")
 """Fields of the config that may differ; all others decide what the optimiser's state means."""

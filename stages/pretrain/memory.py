@@ -6,10 +6,10 @@ All terms that can stand at once are added, so that the sum is a bound: what end
 
 from dataclasses import dataclass
 
-from stages.pretrain.config import PretrainConfig, PretrainResources, micro_batch_of
-from stages.training.config import BUCKET_ELEMENTS
-from stages.vit.config import ModelSettings
-from stages.vit.flops import activation_bytes
+from vitpipe.stages.pretrain.config import PretrainConfig, PretrainResources, micro_batch_of
+from vitpipe.stages.training.config import BUCKET_ELEMENTS
+from vitpipe.stages.vit.config import ModelSettings
+from vitpipe.stages.vit.flops import activation_bytes
 
 CPU_PROCESS_BYTES = 450_000_000
 """Anonymous memory of a rank once torch and DeepSpeed are imported: 421 MiB measured."""

@@ -12,33 +12,33 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from infra.errors import Stopped
-from infra.work import Rank
-from stages.contract import Out
-from stages.images.batch import Batch
-from stages.images.cache import ShardCache
-from stages.images.prefetch import in_order
-from stages.images.train import TrainImages
-from stages.images.watch import ReaderWatch
-from stages.pretrain.finishing import finish, insist
-from stages.pretrain.job import SPLIT, Job
-from stages.pretrain.watch import Watch
-from stages.training import agree, loop
-from stages.training.checkpoint import Checkpoints
-from stages.training.corruption import corrupted
-from stages.training.deal import Deal
-from stages.training.engine import Engine, EngineSettings
-from stages.training.losses import loss_fn
-from stages.training.masked import MaskedPatchViT
-from stages.training.metrics_log import Grown
-from stages.training.optimisers import build
-from stages.training.restore import Resumed
-from stages.training.steps import Keep, Place
-from stages.vit.adapt import adapt_state
-from stages.vit.build import Model, blocks_of, build_model, checkpoint_blocks
-from stages.vit.config import ModelSettings
-from stages.vit.init import init_weights
-from stages.vit.native import load_weights
+from vitpipe.infra.errors import Stopped
+from vitpipe.infra.work import Rank
+from vitpipe.stages.contract import Out
+from vitpipe.stages.images.batch import Batch
+from vitpipe.stages.images.cache import ShardCache
+from vitpipe.stages.images.prefetch import in_order
+from vitpipe.stages.images.train import TrainImages
+from vitpipe.stages.images.watch import ReaderWatch
+from vitpipe.stages.pretrain.finishing import finish, insist
+from vitpipe.stages.pretrain.job import SPLIT, Job
+from vitpipe.stages.pretrain.watch import Watch
+from vitpipe.stages.training import agree, loop
+from vitpipe.stages.training.checkpoint import Checkpoints
+from vitpipe.stages.training.corruption import corrupted
+from vitpipe.stages.training.deal import Deal
+from vitpipe.stages.training.engine import Engine, EngineSettings
+from vitpipe.stages.training.losses import loss_fn
+from vitpipe.stages.training.masked import MaskedPatchViT
+from vitpipe.stages.training.metrics_log import Grown
+from vitpipe.stages.training.optimisers import build
+from vitpipe.stages.training.restore import Resumed
+from vitpipe.stages.training.steps import Keep, Place
+from vitpipe.stages.vit.adapt import adapt_state
+from vitpipe.stages.vit.build import Model, blocks_of, build_model, checkpoint_blocks
+from vitpipe.stages.vit.config import ModelSettings
+from vitpipe.stages.vit.init import init_weights
+from vitpipe.stages.vit.native import load_weights
 
 
 def train_rank(job: Job, rank: Rank) -> None:

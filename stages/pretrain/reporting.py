@@ -11,17 +11,17 @@ from typing import Any
 
 import torch
 
-from infra.work import Rank
-from stages.pretrain.estimate import train_flops
-from stages.pretrain.job import Job
-from stages.pretrain.notes import Keys
-from stages.pretrain.peaks import peak_flops
-from stages.pretrain.stragglers import Stragglers
-from stages.training.account import Account
-from stages.training.checkpoint import Saved
-from stages.training.loop import Facts
-from stages.training.metrics_log import Grown, read
-from stages.training.spikes import Spikes
+from vitpipe.infra.work import Rank
+from vitpipe.stages.pretrain.estimate import train_flops
+from vitpipe.stages.pretrain.job import Job
+from vitpipe.stages.pretrain.notes import Keys
+from vitpipe.stages.pretrain.peaks import peak_flops
+from vitpipe.stages.pretrain.stragglers import Stragglers
+from vitpipe.stages.training.account import Account
+from vitpipe.stages.training.checkpoint import Saved
+from vitpipe.stages.training.loop import Facts
+from vitpipe.stages.training.metrics_log import Grown, read
+from vitpipe.stages.training.spikes import Spikes
 
 EVERY_S = 1.0
 """Numbers go out at most this often: a step of a small model is shorter than their way out."""

@@ -8,17 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from infra.errors import StageError, UsageError
-from infra.work import Rank
-from stages.artifacts import Artifact, Checkpoint, File, Score, ShardSet, Weights
-from stages.contract import Inputs, Out, StageContext
-from stages.images.classes import names_of
-from stages.images.manifest import Manifest, load_manifest
-from stages.images.split import Split
-from stages.images.united import united
-from stages.pretrain.config import PretrainConfig, validation_split
-from stages.pretrain.going_on import refuse_change, refuse_end
-from stages.pretrain.job import (
+from vitpipe.infra.errors import StageError, UsageError
+from vitpipe.infra.work import Rank
+from vitpipe.stages.artifacts import Artifact, Checkpoint, File, Score, ShardSet, Weights
+from vitpipe.stages.contract import Inputs, Out, StageContext
+from vitpipe.stages.images.classes import names_of
+from vitpipe.stages.images.manifest import Manifest, load_manifest
+from vitpipe.stages.images.split import Split
+from vitpipe.stages.images.united import united
+from vitpipe.stages.pretrain.config import PretrainConfig, validation_split
+from vitpipe.stages.pretrain.going_on import refuse_change, refuse_end
+from vitpipe.stages.pretrain.job import (
     FINISHED,
     SPLIT,
     Course,
@@ -29,8 +29,8 @@ from stages.pretrain.job import (
     check_shards,
     model_of,
 )
-from stages.training.fewshot import draw
-from stages.training.steps import EVALUATION, LEDGER, METRICS, Place
+from vitpipe.stages.training.fewshot import draw
+from vitpipe.stages.training.steps import EVALUATION, LEDGER, METRICS, Place
 
 
 def run(config: PretrainConfig, inputs: Inputs, ctx: StageContext) -> Checkpoint:
@@ -109,7 +109,7 @@ def _probes(config: PretrainConfig, inputs: Inputs, scratch: Path) -> tuple[Shar
 
 def _on_rank(job: Job, rank: Rank) -> None:
     # torch is imported only where the work runs
-    from stages.pretrain.rank import train_rank
+    from vitpipe.stages.pretrain.rank import train_rank
 
     train_rank(job, rank)
 

@@ -6,7 +6,7 @@ Knows only what each rank measured of its own time.
 import statistics
 from collections.abc import Sequence
 
-from stages.training.pace import Pace
+from vitpipe.stages.training.pace import Pace
 
 WINDOW = 30
 """Steps over which a rank is judged: one slow step is nobody's fault."""

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from stages.artifacts import ShardSet
-from stages.images.decode import Pixels
-from stages.images.manifest import load_manifest
-from stages.report.gallery import Album
-from stages.report.samples import MAX_INDEXES, Sample, read_image, read_index
-from stages.report.sheets import webp_uri
+from vitpipe.stages.artifacts import ShardSet
+from vitpipe.stages.images.decode import Pixels
+from vitpipe.stages.images.manifest import load_manifest
+from vitpipe.stages.report.gallery import Album
+from vitpipe.stages.report.samples import MAX_INDEXES, Sample, read_image, read_index
+from vitpipe.stages.report.sheets import webp_uri
 
 THUMBNAIL_PX = 64
 """Images are shown at their own size up to this, larger ones shrunk to it."""

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stages.paper.tables import benchmark_id, by_authors, tables, title, vtab_means, vtab_task
-from stages.report.growth import Pretraining
-from stages.report.results import Row
+from vitpipe.stages.paper.tables import benchmark_id, by_authors, tables, title, vtab_means, vtab_task
+from vitpipe.stages.report.growth import Pretraining
+from vitpipe.stages.report.results import Row
 
 
 @dataclass(frozen=True)

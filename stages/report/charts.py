@@ -10,7 +10,7 @@ from itertools import accumulate
 
 from markupsafe import Markup
 
-from stages.report.results import Row
+from vitpipe.stages.report.results import Row
 
 PLOT_WIDTH, PLOT_HEIGHT = 1000, 200
 MAX_POINTS = 400

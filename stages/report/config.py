@@ -5,8 +5,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from stages.bounds import Few, FewOrNone, Step
-from stages.settings import Settings, TaskResources
+from vitpipe.stages.bounds import Few, FewOrNone, Step
+from vitpipe.stages.settings import Settings, TaskResources
 
 
 class ReportConfig(Settings):

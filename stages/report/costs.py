@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from stages.artifacts import Checkpoint
-from stages.paper.tables import tables
-from stages.report.growth import Pretraining
-from stages.report.lineage import Link
+from vitpipe.stages.artifacts import Checkpoint
+from vitpipe.stages.paper.tables import tables
+from vitpipe.stages.report.growth import Pretraining
+from vitpipe.stages.report.lineage import Link
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from stages.artifacts import Checkpoint, Frozen, Score, ShardSet, Weights
-from stages.contract import TaskContext
-from stages.report.config import ReportConfig
+from vitpipe.stages.artifacts import Checkpoint, Frozen, Score, ShardSet, Weights
+from vitpipe.stages.contract import TaskContext
+from vitpipe.stages.report.config import ReportConfig
 
 Drawn = Weights | Score | Checkpoint
 

@@ -7,15 +7,15 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from stages.artifacts import Artifact, Checkpoint, ShardSet
-from stages.paper.tables import title
-from stages.report.background import variant
-from stages.report.lineage import Link
-from stages.report.lines import Lines, Point, Series
-from stages.report.results import Row
-from stages.report.wording import count, flops
-from stages.vit.config import ModelSettings
-from stages.vit.flops import train_flops_per_image
+from vitpipe.stages.artifacts import Artifact, Checkpoint, ShardSet
+from vitpipe.stages.paper.tables import title
+from vitpipe.stages.report.background import variant
+from vitpipe.stages.report.lineage import Link
+from vitpipe.stages.report.lines import Lines, Point, Series
+from vitpipe.stages.report.results import Row
+from vitpipe.stages.report.wording import count, flops
+from vitpipe.stages.vit.config import ModelSettings
+from vitpipe.stages.vit.flops import train_flops_per_image
 
 
 @dataclass(frozen=True)

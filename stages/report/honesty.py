@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from infra.errors import StorageError
-from infra.events import Event, read_events
-from infra.storage.opening import open_store
-from stages.artifacts import Score
-from stages.paper.tables import title
+from vitpipe.infra.errors import StorageError
+from vitpipe.infra.events import Event, read_events
+from vitpipe.infra.storage.opening import open_store
+from vitpipe.stages.artifacts import Score
+from vitpipe.stages.paper.tables import title
 
 SURVIVED = ("rank_lost", "preempted", "resumed", "takeover", "failed", "quarantined", "checkpoint_refused", "hopeless")
 """Kinds of events that tell of trouble and of its end."""

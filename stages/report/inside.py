@@ -8,8 +8,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from stages.report.charts import Axis, axis
-from stages.report.gallery import Distances, Filters, Inspection, Positions, Rollout
+from vitpipe.stages.report.charts import Axis, axis
+from vitpipe.stages.report.gallery import Distances, Filters, Inspection, Positions, Rollout
 
 _READER = {
     "cls": "the class token",

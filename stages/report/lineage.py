@@ -6,9 +6,9 @@ Knows records and nothing of any stage.
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from infra.errors import NotFound
-from stages.artifacts import Artifact, Origin
-from stages.record import InputRef, Record, read_record
+from vitpipe.infra.errors import NotFound
+from vitpipe.stages.artifacts import Artifact, Origin
+from vitpipe.stages.record import InputRef, Record, read_record
 
 
 @dataclass(frozen=True)

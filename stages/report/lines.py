@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from stages.report.charts import Axis, axis
+from vitpipe.stages.report.charts import Axis, axis
 
 MAX_SERIES = 10
 """More lines than the stylesheet has colours are drawn in colours that begin again."""

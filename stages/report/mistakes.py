@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stages.artifacts import Score
-from stages.paper.tables import title
+from vitpipe.stages.artifacts import Score
+from vitpipe.stages.paper.tables import title
 
 MAX_MATRIX = 20
 """More classes than this are told by their worst confusions, not by a matrix."""

@@ -9,9 +9,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from stages.artifacts import ShardSet
-from stages.paper.tables import benchmark_id, tables
-from stages.report.lineage import Link
+from vitpipe.stages.artifacts import ShardSet
+from vitpipe.stages.paper.tables import benchmark_id, tables
+from vitpipe.stages.report.lineage import Link
 
 ITSELF = ""
 MAX_SHEET_BYTES = 3_000_000

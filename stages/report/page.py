@@ -7,10 +7,10 @@ from typing import Any
 
 import jinja2
 
-from stages.paper.tables import title
-from stages.report import wording
-from stages.report.charts import dots, score_axis
-from stages.report.results import Row
+from vitpipe.stages.paper.tables import title
+from vitpipe.stages.report import wording
+from vitpipe.stages.report.charts import dots, score_axis
+from vitpipe.stages.report.results import Row
 
 MAX_FILES = 40
 """Files of a record that are listed; the rest is in record.json."""

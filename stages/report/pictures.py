@@ -10,20 +10,20 @@ import torch
 from matplotlib import colormaps
 from torch import Tensor
 
-from infra.errors import Stopped
-from stages.artifacts import Checkpoint, ShardSet
-from stages.images.decode import Pixels
-from stages.images.resize import centre, resize_small
-from stages.report.albums import THUMBNAIL_PX, album
-from stages.report.gallery import Distances, DrawTask, Filters, Inspection, Pictures, Positions, Rollout
-from stages.report.samples import one_each, read_image, spread
-from stages.report.sheets import mosaic, pairs, png_uri, webp_uri
-from stages.training.step_weights import open_step
-from stages.vit import inspect
-from stages.vit.build import Model, build_model
-from stages.vit.config import ModelSettings
-from stages.vit.model import ViT
-from stages.vit.native import load_weights
+from vitpipe.infra.errors import Stopped
+from vitpipe.stages.artifacts import Checkpoint, ShardSet
+from vitpipe.stages.images.decode import Pixels
+from vitpipe.stages.images.resize import centre, resize_small
+from vitpipe.stages.report.albums import THUMBNAIL_PX, album
+from vitpipe.stages.report.gallery import Distances, DrawTask, Filters, Inspection, Pictures, Positions, Rollout
+from vitpipe.stages.report.samples import one_each, read_image, spread
+from vitpipe.stages.report.sheets import mosaic, pairs, png_uri, webp_uri
+from vitpipe.stages.training.step_weights import open_step
+from vitpipe.stages.vit import inspect
+from vitpipe.stages.vit.build import Model, build_model
+from vitpipe.stages.vit.config import ModelSettings
+from vitpipe.stages.vit.model import ViT
+from vitpipe.stages.vit.native import load_weights
 
 FILTER_COLUMNS = 7  # paper, Figure 7 left: four rows of seven
 IMAGES_AT_ONCE = 16

@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stages.artifacts import Checkpoint
-from stages.report.charts import Curve
-from stages.training.account import CAUSES
-from stages.training.measured import measured
+from vitpipe.stages.artifacts import Checkpoint
+from vitpipe.stages.report.charts import Curve
+from vitpipe.stages.training.account import CAUSES
+from vitpipe.stages.training.measured import measured
 
 CURVES = (("loss", "Training loss", True), ("lr", "Learning rate", False),
           ("grad_norm", "Gradient norm before clipping", True))  # fmt: skip

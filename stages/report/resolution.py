@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from stages.report.results import ALIKE, Gain, Row
+from vitpipe.stages.report.results import ALIKE, Gain, Row
 
 
 @dataclass(frozen=True)

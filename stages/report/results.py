@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
-from stages.artifacts import Score
-from stages.paper.tables import title
+from vitpipe.stages.artifacts import Score
+from vitpipe.stages.paper.tables import title
 
 ALIKE = ("image_px", "batch_images", "steps", "train_per_class", "num_train", "crop", "flip", "eval_resize")
 """What two fine-tunings must share so that pretraining is their only difference."""

@@ -6,23 +6,23 @@ Everything is read through records: scores, what they rest on, and how long it t
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from stages.artifacts import Artifact, Checkpoint, Report, Score, ShardSet, Weights
-from stages.contract import Inputs, StageContext
-from stages.report import background, pretraining
-from stages.report.beside import grids
-from stages.report.card import model_card, report_json, results_csv
-from stages.report.config import ReportConfig
-from stages.report.costs import costs
-from stages.report.gallery import Drawn, DrawTask, Pictures
-from stages.report.growth import over_labels, over_pretraining, pretrainings
-from stages.report.honesty import shared_penalties, survived
-from stages.report.inside import told
-from stages.report.lineage import Link, benchmarks, walk
-from stages.report.mistakes import mistakes, speeds
-from stages.report.overlap import overlaps
-from stages.report.page import render, score_charts
-from stages.report.resolution import resolutions
-from stages.report.results import Gain, Row, gains, headline, percent, rows
+from vitpipe.stages.artifacts import Artifact, Checkpoint, Report, Score, ShardSet, Weights
+from vitpipe.stages.contract import Inputs, StageContext
+from vitpipe.stages.report import background, pretraining
+from vitpipe.stages.report.beside import grids
+from vitpipe.stages.report.card import model_card, report_json, results_csv
+from vitpipe.stages.report.config import ReportConfig
+from vitpipe.stages.report.costs import costs
+from vitpipe.stages.report.gallery import Drawn, DrawTask, Pictures
+from vitpipe.stages.report.growth import over_labels, over_pretraining, pretrainings
+from vitpipe.stages.report.honesty import shared_penalties, survived
+from vitpipe.stages.report.inside import told
+from vitpipe.stages.report.lineage import Link, benchmarks, walk
+from vitpipe.stages.report.mistakes import mistakes, speeds
+from vitpipe.stages.report.overlap import overlaps
+from vitpipe.stages.report.page import render, score_charts
+from vitpipe.stages.report.resolution import resolutions
+from vitpipe.stages.report.results import Gain, Row, gains, headline, percent, rows
 
 
 def run(config: ReportConfig, inputs: Inputs, ctx: StageContext) -> Report:
@@ -106,7 +106,7 @@ def _drawn(config: ReportConfig, inputs: Inputs, links: Sequence[Link]) -> Drawn
 
 
 def _draw_task(task: DrawTask) -> Pictures:
-    from stages.report.pictures import draw  # torch is imported only where the work runs
+    from vitpipe.stages.report.pictures import draw  # torch is imported only where the work runs
 
     return draw(task)
 

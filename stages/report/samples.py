@@ -3,11 +3,11 @@
 import hashlib
 from dataclasses import dataclass
 
-from infra.errors import IntegrityError
-from stages.artifacts import ShardSet
-from stages.images.decode import Pixels, decode
-from stages.images.index import ShardIndex, parse_index
-from stages.images.manifest import ShardEntry, load_manifest
+from vitpipe.infra.errors import IntegrityError
+from vitpipe.stages.artifacts import ShardSet
+from vitpipe.stages.images.decode import Pixels, decode
+from vitpipe.stages.images.index import ShardIndex, parse_index
+from vitpipe.stages.images.manifest import ShardEntry, load_manifest
 
 MAX_INDEXES = 40
 """Shards whose indexes are searched for samples."""

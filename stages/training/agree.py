@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import torch.distributed as dist
 
-from infra.errors import VitpipeError, gravest
+from vitpipe.infra.errors import VitpipeError, gravest
 
 T = TypeVar("T")
 

@@ -16,21 +16,21 @@ from pathlib import Path
 
 import torch.distributed as dist
 
-from infra.errors import IntegrityError, Stopped, StorageError
-from infra.faults import reach
-from infra.full_disk import full_path
-from infra.work import Rank
-from stages.artifacts import File
-from stages.contract import Events, Out
-from stages.record import records_in
-from stages.training import agree
-from stages.training.background import Background
-from stages.training.engine import Engine
-from stages.training.metrics_log import Grown
-from stages.training.restore import Restore, Resumed
-from stages.training.snapshot import Snapshot
-from stages.training.state_files import LAYOUT, Layout, Run
-from stages.training.steps import STATE, Keep, Place, StepFile, StepManifest, committed, discard, mark_committed
+from vitpipe.infra.errors import IntegrityError, Stopped, StorageError
+from vitpipe.infra.faults import reach
+from vitpipe.infra.full_disk import full_path
+from vitpipe.infra.work import Rank
+from vitpipe.stages.artifacts import File
+from vitpipe.stages.contract import Events, Out
+from vitpipe.stages.record import records_in
+from vitpipe.stages.training import agree
+from vitpipe.stages.training.background import Background
+from vitpipe.stages.training.engine import Engine
+from vitpipe.stages.training.metrics_log import Grown
+from vitpipe.stages.training.restore import Restore, Resumed
+from vitpipe.stages.training.snapshot import Snapshot
+from vitpipe.stages.training.state_files import LAYOUT, Layout, Run
+from vitpipe.stages.training.steps import STATE, Keep, Place, StepFile, StepManifest, committed, discard, mark_committed
 
 log = logging.getLogger(__name__)
 

@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from stages.bounds import Images, Penalty, Rate, Seed
-from stages.settings import PositiveDuration, Settings
+from vitpipe.stages.bounds import Images, Penalty, Rate, Seed
+from vitpipe.stages.settings import PositiveDuration, Settings
 
 PatchTarget = Literal["mean_rgb_3bit", "rgb_4x4_3bit", "l2"]
 CELLS = {"mean_rgb_3bit": 1, "rgb_4x4_3bit": 4}

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stages.images.batch import Batch
-from stages.images.keys import Ints, uniforms
-from stages.training.config import CELLS, PatchTarget
+from vitpipe.stages.images.batch import Batch
+from vitpipe.stages.images.keys import Ints, uniforms
+from vitpipe.stages.training.config import CELLS, PatchTarget
 
 MASKED, SWAPPED = 0.8, 0.1
 """Shares of the corrupted half that become the mask token, and another patch of the image; the rest stays as it is

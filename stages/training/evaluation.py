@@ -14,15 +14,15 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn import functional as F
 
-from stages.artifacts import ShardSet
-from stages.images.batch import Batch
-from stages.images.evaluate import EvalImages
-from stages.training import agree
-from stages.training.config import FewshotSettings
-from stages.training.engine import Engine
-from stages.training.fewshot import Indices, draw
-from stages.training.losses import Loss
-from stages.training.ridge import Ridge
+from vitpipe.stages.artifacts import ShardSet
+from vitpipe.stages.images.batch import Batch
+from vitpipe.stages.images.evaluate import EvalImages
+from vitpipe.stages.training import agree
+from vitpipe.stages.training.config import FewshotSettings
+from vitpipe.stages.training.engine import Engine
+from vitpipe.stages.training.fewshot import Indices, draw
+from vitpipe.stages.training.losses import Loss
+from vitpipe.stages.training.ridge import Ridge
 
 Prepare = Callable[[Batch], Batch]
 """What the objective makes of a batch before the model sees it."""

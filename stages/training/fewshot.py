@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from infra.errors import StageError
+from vitpipe.infra.errors import StageError
 
 Indices = npt.NDArray[np.int64]
 

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stages.training.optimisers import begin_state
-from stages.training.state_files import WEIGHT, Shapes
+from vitpipe.stages.training.optimisers import begin_state
+from vitpipe.stages.training.state_files import WEIGHT, Shapes
 
 _MASTERS = (("bit16_groups", "single_partition_of_fp32_groups"), ("bf16_groups", "fp32_groups_flat_partition"))
 """ZeRO 1 and 2, and ZeRO 1 in bf16: the parameters of each group, and this rank's part of their flat fp32 weights."""

@@ -13,14 +13,14 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from infra.errors import LeaseLost
-from stages.images.batch import Batch
-from stages.training.engine import Engine
-from stages.training.late import Late
-from stages.training.losses import Loss
-from stages.training.pace import Pace, Stopwatch
-from stages.training.seeds import key
-from stages.training.skipping import Skipped, Skips
+from vitpipe.infra.errors import LeaseLost
+from vitpipe.stages.images.batch import Batch
+from vitpipe.stages.training.engine import Engine
+from vitpipe.stages.training.late import Late
+from vitpipe.stages.training.losses import Loss
+from vitpipe.stages.training.pace import Pace, Stopwatch
+from vitpipe.stages.training.seeds import key
+from vitpipe.stages.training.skipping import Skipped, Skips
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stages.training.config import NUM_COLOURS
-from stages.vit.config import ModelSettings
-from stages.vit.model import ViT
+from vitpipe.stages.training.config import NUM_COLOURS
+from vitpipe.stages.vit.config import ModelSettings
+from vitpipe.stages.vit.model import ViT
 
 
 class MaskedPatchViT(ViT):

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from infra.errors import IntegrityError, StorageError
-from infra.full_disk import full_path, is_full
-from stages.training.loop import Facts
-from stages.training.measured import measured
-from stages.training.skipping import Skips
+from vitpipe.infra.errors import IntegrityError, StorageError
+from vitpipe.infra.full_disk import full_path, is_full
+from vitpipe.stages.training.loop import Facts
+from vitpipe.stages.training.measured import measured
+from vitpipe.stages.training.skipping import Skips
 
 WAITING_BYTES = 64 * 2**20
 """Of one file, at most: some hundred thousand steps of a curve, or a thousand of a ledger with large batches."""

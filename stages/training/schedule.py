@@ -8,8 +8,8 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from stages.bounds import RateOrNone
-from stages.settings import Duration, PositiveDuration, Settings
+from vitpipe.stages.bounds import RateOrNone
+from vitpipe.stages.settings import Duration, PositiveDuration, Settings
 
 PAPER_WARMUP_STEPS = 10_000  # paper, Table 3
 

@@ -5,7 +5,7 @@ Knows no device and no engine: that such a step changes nothing is the engine's 
 
 from dataclasses import dataclass
 
-from infra.errors import StageError
+from vitpipe.infra.errors import StageError
 
 MAX_IN_A_ROW = 8
 """Steps without an update, one after another: the weights themselves are then at fault, and no batch."""

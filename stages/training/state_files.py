@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 
-from infra.errors import IntegrityError
-from stages.artifacts import Frozen
+from vitpipe.infra.errors import IntegrityError
+from vitpipe.stages.artifacts import Frozen
 
 LAYOUT = "layout.json"
 WEIGHT = "weight"

@@ -12,12 +12,12 @@ from typing import Literal, Self
 
 from pydantic import Field, ValidationError
 
-from infra.errors import IntegrityError, UsageError
-from infra.json_object import parse_object
-from infra.storage.store import Digest, Store
-from stages.artifacts import File, Frozen
-from stages.contract import Out
-from stages.seal import seal_of
+from vitpipe.infra.errors import IntegrityError, UsageError
+from vitpipe.infra.json_object import parse_object
+from vitpipe.infra.storage.store import Digest, Store
+from vitpipe.stages.artifacts import File, Frozen
+from vitpipe.stages.contract import Out
+from vitpipe.stages.seal import seal_of
 
 SCHEMA = 2
 """1 was DeepSpeed's own files, at the world size and ZeRO stage that wrote them."""

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from infra.errors import UsageError
-from stages.vit.config import ModelSettings
-from stages.vit.init import initial_value
-from stages.vit.positions import ResizeMode, resize_positions, resize_rows
-from stages.vit.shapes import parameter_shapes
+from vitpipe.infra.errors import UsageError
+from vitpipe.stages.vit.config import ModelSettings
+from vitpipe.stages.vit.init import initial_value
+from vitpipe.stages.vit.positions import ResizeMode, resize_positions, resize_rows
+from vitpipe.stages.vit.shapes import parameter_shapes
 
 _FUNCTION = ("pool", "position", "gelu", "norm_eps")
 """Settings that must agree beside the variant, or it would be another function of the same weights."""

@@ -2,13 +2,13 @@
 
 from torch import nn
 
-from stages.vit.config import ModelSettings
-from stages.vit.hybrid import Stage as StemStage
-from stages.vit.hybrid import Unit as StemUnit
-from stages.vit.model import Block, ViT
-from stages.vit.resnet import BiTResNet
-from stages.vit.resnet import Stage as ResNetStage
-from stages.vit.resnet import Unit as ResNetUnit
+from vitpipe.stages.vit.config import ModelSettings
+from vitpipe.stages.vit.hybrid import Stage as StemStage
+from vitpipe.stages.vit.hybrid import Unit as StemUnit
+from vitpipe.stages.vit.model import Block, ViT
+from vitpipe.stages.vit.resnet import BiTResNet
+from vitpipe.stages.vit.resnet import Stage as ResNetStage
+from vitpipe.stages.vit.resnet import Unit as ResNetUnit
 
 Model = ViT | BiTResNet
 """All have `settings`, `features(images)` and `head`, and called on images they give logits."""

@@ -4,9 +4,9 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from stages.bounds import Classes, Epsilon, Side, Width
-from stages.settings import Settings
-from stages.vit.variants import Family, ResNet, Sizes, Variant, find_variant, reduced
+from vitpipe.stages.bounds import Classes, Epsilon, Side, Width
+from vitpipe.stages.settings import Settings
+from vitpipe.stages.vit.variants import Family, ResNet, Sizes, Variant, find_variant, reduced
 
 
 class ModelSettings(Settings):

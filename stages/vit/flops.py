@@ -5,9 +5,9 @@ Times 303M images x epochs, `train_flops_per_image` reproduces the paper's exaFL
 
 import math
 
-from stages.vit.config import ModelSettings
-from stages.vit.conv_costs import convolutions_of
-from stages.vit.shapes import parameter_shapes
+from vitpipe.stages.vit.config import ModelSettings
+from vitpipe.stages.vit.conv_costs import convolutions_of
+from vitpipe.stages.vit.shapes import parameter_shapes
 
 BLOCK_ACTIVATION_BYTES = 34
 """Of one encoder block, per token and unit of width, in bf16 with fused attention (Korthikanti et al. 2022)."""

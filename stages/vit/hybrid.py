@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stages.vit.config import ModelSettings
-from stages.vit.convolutions import GroupNorm, StdConv, pad_same
-from stages.vit.depth import through
-from stages.vit.patches import PatchProjection, pixels
-from stages.vit.variants import BASE_WIDTH
+from vitpipe.stages.vit.config import ModelSettings
+from vitpipe.stages.vit.convolutions import GroupNorm, StdConv, pad_same
+from vitpipe.stages.vit.depth import through
+from vitpipe.stages.vit.patches import PatchProjection, pixels
+from vitpipe.stages.vit.variants import BASE_WIDTH
 
 
 class HybridEmbed(nn.Module):

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from infra.errors import UsageError
-from stages.vit.config import ModelSettings
-from stages.vit.depth import drop_branch, dropout, rising, through
-from stages.vit.hybrid import HybridEmbed
-from stages.vit.patches import PatchEmbed
-from stages.vit.positions import join_axes
-from stages.vit.sincos import sincos_2d
+from vitpipe.infra.errors import UsageError
+from vitpipe.stages.vit.config import ModelSettings
+from vitpipe.stages.vit.depth import drop_branch, dropout, rising, through
+from vitpipe.stages.vit.hybrid import HybridEmbed
+from vitpipe.stages.vit.patches import PatchEmbed
+from vitpipe.stages.vit.positions import join_axes
+from vitpipe.stages.vit.sincos import sincos_2d
 
 
 class ViT(nn.Module):

@@ -10,12 +10,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from infra.errors import IntegrityError, UsageError
-from stages.artifacts import Score, Weights
-from stages.vit.config import ModelSettings
-from stages.vit.file_kind import file_kind
-from stages.vit.settings_file import SETTINGS, TENSORS, read_settings, settings_json
-from stages.vit.shapes import difference, parameter_shapes
+from vitpipe.infra.errors import IntegrityError, UsageError
+from vitpipe.stages.artifacts import Score, Weights
+from vitpipe.stages.vit.config import ModelSettings
+from vitpipe.stages.vit.file_kind import file_kind
+from vitpipe.stages.vit.settings_file import SETTINGS, TENSORS, read_settings, settings_json
+from vitpipe.stages.vit.shapes import difference, parameter_shapes
 
 
 def save_native(folder: Path, state: Mapping[str, Tensor], settings: ModelSettings) -> None:

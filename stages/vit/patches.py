@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from infra.errors import UsageError
-from stages.vit.config import ModelSettings
+from vitpipe.infra.errors import UsageError
+from vitpipe.stages.vit.config import ModelSettings
 
 
 class PatchEmbed(nn.Module):
@@ -45,7 +45,7 @@ def pixels(images: Tensor, image_px: int, dtype: torch.dtype) -> Tensor:
         raise UsageError(
             f"embed images of shape {tuple(images.shape)}",
             f"the model takes (B, 3, {image_px}, {image_px})",
-            "resize the images, or the positions with stages.vit.adapt",
+            "resize the images, or the positions with vitpipe.stages.vit.adapt",
         )
     if images.dtype == torch.uint8:
         images = images.float() / 127.5 - 1

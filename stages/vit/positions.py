@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from infra.errors import UsageError
+from vitpipe.infra.errors import UsageError
 
 ResizeMode = Literal["vit_paper", "timm", "huggingface", "torchvision"]
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from infra.errors import IntegrityError, UsageError
-from stages.vit.config import ModelSettings
+from vitpipe.infra.errors import IntegrityError, UsageError
+from vitpipe.stages.vit.config import ModelSettings
 
 TENSORS, SETTINGS = "model.safetensors", "model.json"
 _SCHEMA = 1

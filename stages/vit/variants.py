@@ -7,8 +7,8 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from stages.bounds import Layers, Side, Width
-from stages.settings import Settings
+from vitpipe.stages.bounds import Layers, Side, Width
+from vitpipe.stages.settings import Settings
 
 Family = Literal["vit", "hybrid", "resnet"]
 

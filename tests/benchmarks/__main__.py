@@ -13,11 +13,11 @@ from functools import partial
 import timm
 import torch
 
-from stages.vit.config import ModelSettings
-from stages.vit.flops import train_flops_per_image
-from stages.vit.init import init_weights
-from stages.vit.model import ViT
 from tests.benchmarks import checkpoints, reading, scaling, shuffling, streaming, watching, writing
+from vitpipe.stages.vit.config import ModelSettings
+from vitpipe.stages.vit.flops import train_flops_per_image
+from vitpipe.stages.vit.init import init_weights
+from vitpipe.stages.vit.model import ViT
 
 ROUNDS = 6
 STEPS = (("B/16", "vit_base_patch16_224", 4), ("L/16", "vit_large_patch16_224", 1))

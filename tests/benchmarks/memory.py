@@ -9,8 +9,8 @@ import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
-from stages.vit.flops import num_parameters
 from tests.step_memory import Case, measured
+from vitpipe.stages.vit.flops import num_parameters
 
 STAGES = [
     Case(variant, precision, zero, ranks)

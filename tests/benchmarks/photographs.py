@@ -11,8 +11,8 @@ import numpy as np
 from photos import ingest, write
 from PIL import Image
 
-from stages.artifacts import ShardSet
-from stages.record import load_artifact
+from vitpipe.stages.artifacts import ShardSet
+from vitpipe.stages.record import load_artifact
 
 QUALITY = 90
 GRAIN = 1.0

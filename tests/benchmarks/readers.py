@@ -57,10 +57,10 @@ def batches(make: Callable[[np.ndarray, torch.Tensor], None], folder: Path) -> P
 
 
 def vitpipe(folder: Path) -> Pass:
-    from stages.images import split
-    from stages.images.config import AugmentSettings
-    from stages.images.train import TrainImages
-    from stages.record import load_artifact
+    from vitpipe.stages.images import split
+    from vitpipe.stages.images.config import AugmentSettings
+    from vitpipe.stages.images.train import TrainImages
+    from vitpipe.stages.record import load_artifact
 
     split.DECODED_BYTES = 0  # as for a set that does not fit into memory
     images = TrainImages(load_artifact(f"file://{folder}"), "train", PX, AugmentSettings(), 0, folder.parent / "cache")

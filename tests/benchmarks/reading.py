@@ -15,12 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
-from stages.artifacts import ShardSet
-from stages.images.crops import Box
-from stages.images.split import Split
 from tests.benchmarks import peer_environment
 from tests.benchmarks.photographs import KINDS, Kind, photograph_shards
 from tests.benchmarks.readers import READERS
+from vitpipe.stages.artifacts import ShardSet
+from vitpipe.stages.images.crops import Box
+from vitpipe.stages.images.split import Split
 
 ROUNDS = 7
 CROPS = 200

@@ -15,15 +15,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from stages.artifacts import ShardSet
-from stages.images import split
-from stages.images.config import AugmentSettings
-from stages.images.crops import Box
-from stages.images.decode import decode_part
-from stages.images.order import Order
-from stages.images.train import TrainImages
 from tests.benchmarks import peer_environment
 from tests.benchmarks.photographs import KINDS, photograph_shards
+from vitpipe.stages.artifacts import ShardSet
+from vitpipe.stages.images import split
+from vitpipe.stages.images.config import AugmentSettings
+from vitpipe.stages.images.crops import Box
+from vitpipe.stages.images.decode import decode_part
+from vitpipe.stages.images.order import Order
+from vitpipe.stages.images.train import TrainImages
 
 ROUNDS, BATCHES, BATCH = 7, 12, 32
 IMAGENET_SHARDS = [1250] * 1025

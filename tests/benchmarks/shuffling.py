@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from webdataset import filters
 
-from stages.images.keys import Ints
-from stages.images.order import Order
+from vitpipe.stages.images.keys import Ints
+from vitpipe.stages.images.order import Order
 
 BATCH = 4096
 BATCHES = 40

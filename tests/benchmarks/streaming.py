@@ -24,15 +24,15 @@ from typing import Any
 
 from inprocess import commit, make_context
 
-from infra.work import Rank
-from stages.artifacts import Checkpoint
-from stages.convert.config import ConvertConfig, ConvertResources
-from stages.convert.task import WriteTask
-from stages.convert.write import write
-from stages.pretrain.config import PretrainResources
-from stages.record import load_artifact
-from stages.vit.config import ModelSettings
-from stages.vit.flops import num_parameters
+from vitpipe.infra.work import Rank
+from vitpipe.stages.artifacts import Checkpoint
+from vitpipe.stages.convert.config import ConvertConfig, ConvertResources
+from vitpipe.stages.convert.task import WriteTask
+from vitpipe.stages.convert.write import write
+from vitpipe.stages.pretrain.config import PretrainResources
+from vitpipe.stages.record import load_artifact
+from vitpipe.stages.vit.config import ModelSettings
+from vitpipe.stages.vit.flops import num_parameters
 
 FORMATS = ("native", "timm", "google")
 SAMPLE_S = 0.02
@@ -101,10 +101,10 @@ def _save_as_deepspeed(root: Path, variant: str) -> None:
 def _save_rank(root: Path, variant: str, rank: Rank) -> None:
     import torch
 
-    from stages.training.deal import Deal
-    from stages.training.engine import Engine, EngineSettings
-    from stages.vit.build import build_model
-    from stages.vit.init import init_weights
+    from vitpipe.stages.training.deal import Deal
+    from vitpipe.stages.training.engine import Engine, EngineSettings
+    from vitpipe.stages.vit.build import build_model
+    from vitpipe.stages.vit.init import init_weights
 
     vit = build_model(ModelSettings(variant=variant, image_px=224, classes=3))
     init_weights(vit, seed=0)

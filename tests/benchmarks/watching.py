@@ -12,19 +12,19 @@ from pathlib import Path
 import torch
 from inprocess import make_context
 
-from infra.work import Rank
-from stages.artifacts import ShardSet
-from stages.pretrain.config import PretrainConfig, PretrainResources
-from stages.pretrain.job import Course, Job
-from stages.pretrain.notes import Notes
-from stages.pretrain.reporting import Reporter
-from stages.training.account import Account
-from stages.training.loop import Facts
-from stages.training.pace import Pace
-from stages.vit.config import ModelSettings
-from stages.vit.flops import train_flops_per_image
-from stages.vit.init import init_weights
-from stages.vit.model import ViT
+from vitpipe.infra.work import Rank
+from vitpipe.stages.artifacts import ShardSet
+from vitpipe.stages.pretrain.config import PretrainConfig, PretrainResources
+from vitpipe.stages.pretrain.job import Course, Job
+from vitpipe.stages.pretrain.notes import Notes
+from vitpipe.stages.pretrain.reporting import Reporter
+from vitpipe.stages.training.account import Account
+from vitpipe.stages.training.loop import Facts
+from vitpipe.stages.training.pace import Pace
+from vitpipe.stages.vit.config import ModelSettings
+from vitpipe.stages.vit.flops import train_flops_per_image
+from vitpipe.stages.vit.init import init_weights
+from vitpipe.stages.vit.model import ViT
 
 STEPS, ROUNDS = 2000, 5
 RANKS = 64

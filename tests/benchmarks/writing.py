@@ -18,20 +18,20 @@ import webdataset as wds
 from inprocess import make_context
 from PIL import Image
 
-from stages.images.decode import decode
-from stages.images.header import BadImage
-from stages.images.index import parse_index
-from stages.images.readback import read_back
-from stages.ingest.config import IngestConfig, IngestResources
-from stages.ingest.image import Images
-from stages.ingest.listing import Item, Items, Listing
-from stages.ingest.scan import Checked, ScanTask, Spool, scan
-from stages.ingest.select import plan_shards
-from stages.ingest.shard import ShardTask
-from stages.ingest.structure import check_structure
-from stages.ingest.writer import write_shard
 from tests.benchmarks.photographs import KINDS, photograph_folder
 from tests.benchmarks.reading import MOVED, calibration
+from vitpipe.stages.images.decode import decode
+from vitpipe.stages.images.header import BadImage
+from vitpipe.stages.images.index import parse_index
+from vitpipe.stages.images.readback import read_back
+from vitpipe.stages.ingest.config import IngestConfig, IngestResources
+from vitpipe.stages.ingest.image import Images
+from vitpipe.stages.ingest.listing import Item, Items, Listing
+from vitpipe.stages.ingest.scan import Checked, ScanTask, Spool, scan
+from vitpipe.stages.ingest.select import plan_shards
+from vitpipe.stages.ingest.shard import ShardTask
+from vitpipe.stages.ingest.structure import check_structure
+from vitpipe.stages.ingest.writer import write_shard
 
 ROUNDS = 7
 SHARD_WRITER = "webdataset ShardWriter: neither check, digest nor index"

@@ -13,19 +13,19 @@ from inprocess import CollectedEvents, HeldFence, InProcessCluster
 from states import differing, numbers, write_state
 from tiny_training import course, engine, steps
 
-from infra.errors import StorageError
-from infra.storage.local import LocalStore
-from infra.storage.store import Digest
-from infra.work import Rank
-from pipeline.records import encode
-from stages.artifacts import Checkpoint
-from stages.contract import Out
-from stages.pretrain.config import PretrainResources
-from stages.record import Record
-from stages.training.checkpoint import Checkpoints
-from stages.training.engine import Engine
-from stages.training.loop import Facts
-from stages.training.steps import METRICS, STATE, Keep, Place, committed
+from vitpipe.infra.errors import StorageError
+from vitpipe.infra.storage.local import LocalStore
+from vitpipe.infra.storage.store import Digest
+from vitpipe.infra.work import Rank
+from vitpipe.pipeline.store.records import encode
+from vitpipe.stages.artifacts import Checkpoint
+from vitpipe.stages.contract import Out
+from vitpipe.stages.pretrain.config import PretrainResources
+from vitpipe.stages.record import Record
+from vitpipe.stages.training.checkpoint import Checkpoints
+from vitpipe.stages.training.engine import Engine
+from vitpipe.stages.training.loop import Facts
+from vitpipe.stages.training.steps import METRICS, STATE, Keep, Place, committed
 
 
 @dataclass(frozen=True)

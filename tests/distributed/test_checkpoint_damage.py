@@ -10,14 +10,14 @@ import pytest
 from inprocess import CollectedEvents, HeldFence, InProcessCluster
 from tiny_training import course, engine, steps
 
-from infra.errors import IntegrityError
-from infra.storage.opening import open_store
-from infra.work import Rank
-from stages.contract import Out
-from stages.pretrain.config import PretrainResources
-from stages.training import agree
-from stages.training.checkpoint import Checkpoints
-from stages.training.steps import METRICS, Keep, StepManifest
+from vitpipe.infra.errors import IntegrityError
+from vitpipe.infra.storage.opening import open_store
+from vitpipe.infra.work import Rank
+from vitpipe.stages.contract import Out
+from vitpipe.stages.pretrain.config import PretrainResources
+from vitpipe.stages.training import agree
+from vitpipe.stages.training.checkpoint import Checkpoints
+from vitpipe.stages.training.steps import METRICS, Keep, StepManifest
 
 FILES = (
     "manifest.json",

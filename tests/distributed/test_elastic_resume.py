@@ -14,11 +14,11 @@ from states import committed, curve
 from tiny_pretraining import StopsAt, context, pretrain, recipe
 from torch import Tensor
 
-from infra.errors import Stopped
-from stages.artifacts import ShardSet
-from stages.pretrain.config import PretrainConfig
-from stages.training.state_files import AVERAGE, WEIGHT
-from stages.vit.build import build_model
+from vitpipe.infra.errors import Stopped
+from vitpipe.stages.artifacts import ShardSet
+from vitpipe.stages.pretrain.config import PretrainConfig
+from vitpipe.stages.training.state_files import AVERAGE, WEIGHT
+from vitpipe.stages.vit.build import build_model
 
 WAYS = [(2, 1), (1, 3), (3, 0), (2, 2)]
 """(ranks, ZeRO stage) of the four parts."""

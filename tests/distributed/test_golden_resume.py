@@ -12,10 +12,10 @@ from states import committed, curve, differing
 from tiny_pretraining import KillsAt, StopsAt, context, pretrain, recipe
 from torch import Tensor
 
-from infra.errors import Stopped
-from infra.faults import SETTING
-from stages.artifacts import Artifact
-from stages.contract import StageContext
+from vitpipe.infra.errors import Stopped
+from vitpipe.infra.faults import SETTING
+from vitpipe.stages.artifacts import Artifact
+from vitpipe.stages.contract import StageContext
 
 MIXING = recipe(augment={"mixup": 0.2, "cutmix": 1.0}, ema={"decay": 0.9})
 STEP_FAULTS = {"kill at step 0": 1, "kill mid-step": 8, "kill at the last step": 10}

@@ -8,7 +8,7 @@ import torch
 from states import committed, differing
 from tiny_pretraining import StopsAt, context, pretrain, recipe
 
-from infra.errors import Stopped
+from vitpipe.infra.errors import Stopped
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ import pytest
 from inprocess import InProcessCluster
 from tiny_training import NO_DROPOUT, course, engine, plain_torch, steps
 
-from infra.work import Rank
-from stages.pretrain.config import PretrainResources
-from stages.vit.variants import RESNETS, ResNet
+from vitpipe.infra.work import Rank
+from vitpipe.stages.pretrain.config import PretrainResources
+from vitpipe.stages.vit.variants import RESNETS, ResNet
 
 VARIANTS = ("R+Ti/16", "R14x1")
 SHALLOW = ResNet((1, 1, 2), 1)

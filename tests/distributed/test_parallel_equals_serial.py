@@ -11,9 +11,9 @@ import pytest
 from inprocess import InProcessCluster
 from tiny_training import NO_DROPOUT, STEPS, course, engine, images, plain_torch, steps
 
-from infra.work import Rank
-from stages.images.batch import Batch
-from stages.pretrain.config import PretrainResources
+from vitpipe.infra.work import Rank
+from vitpipe.stages.images.batch import Batch
+from vitpipe.stages.pretrain.config import PretrainResources
 
 STAGES = (0, 1, 2, 3)
 SLOW_S = 0.2

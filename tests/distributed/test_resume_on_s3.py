@@ -7,7 +7,7 @@ import synthetic
 from states import curve
 from tiny_pretraining import KillsAt, context, pretrain, recipe
 
-from stages.artifacts import Checkpoint
+from vitpipe.stages.artifacts import Checkpoint
 
 
 @pytest.mark.s3

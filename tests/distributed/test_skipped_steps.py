@@ -14,16 +14,16 @@ from inprocess import InProcessCluster
 from tiny_training import BATCH, MICRO, NO_DROPOUT, OPTIMIZER, SCHEDULE, STEPS, course, engine, images, model
 from torch import Tensor
 
-from infra.errors import StageError
-from infra.work import Rank
-from stages.images.batch import Batch
-from stages.pretrain.config import PretrainResources
-from stages.training.ema import Average
-from stages.training.loop import Facts, train
-from stages.training.losses import softmax
-from stages.training.optimisers import build
-from stages.training.schedule import lr_at
-from stages.training.skipping import MAX_IN_A_ROW, Skips
+from vitpipe.infra.errors import StageError
+from vitpipe.infra.work import Rank
+from vitpipe.stages.images.batch import Batch
+from vitpipe.stages.pretrain.config import PretrainResources
+from vitpipe.stages.training.ema import Average
+from vitpipe.stages.training.loop import Facts, train
+from vitpipe.stages.training.losses import softmax
+from vitpipe.stages.training.optimisers import build
+from vitpipe.stages.training.schedule import lr_at
+from vitpipe.stages.training.skipping import MAX_IN_A_ROW, Skips
 
 BAD_STEP = 2
 """Updates before the one that goes wrong; the rate is above 0 then, and moments are not."""

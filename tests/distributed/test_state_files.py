@@ -13,17 +13,17 @@ from safetensors import safe_open
 from states import write_state
 from torch import Tensor
 
-from infra.errors import IntegrityError
-from infra.work import Rank
-from stages.training.config import OptimizerSettings
-from stages.training.deal import Deal
-from stages.training.engine import Engine, EngineSettings
-from stages.training.optimisers import build
-from stages.training.state_files import LAYOUT, Layout, StateFiles
-from stages.training.steps import STATE
-from stages.vit.config import ModelSettings, Sizes
-from stages.vit.init import init_weights
-from stages.vit.model import ViT
+from vitpipe.infra.errors import IntegrityError
+from vitpipe.infra.work import Rank
+from vitpipe.stages.training.config import OptimizerSettings
+from vitpipe.stages.training.deal import Deal
+from vitpipe.stages.training.engine import Engine, EngineSettings
+from vitpipe.stages.training.optimisers import build
+from vitpipe.stages.training.state_files import LAYOUT, Layout, StateFiles
+from vitpipe.stages.training.steps import STATE
+from vitpipe.stages.vit.config import ModelSettings, Sizes
+from vitpipe.stages.vit.init import init_weights
+from vitpipe.stages.vit.model import ViT
 
 RANKS = 3
 CASES = list(itertools.product((0, 1, 2, 3), ("fp32", "bf16")))

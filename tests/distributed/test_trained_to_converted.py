@@ -7,11 +7,11 @@ import torch
 from inprocess import commit, make_context
 from tiny_pretraining import context, pretrain, recipe
 
-from stages.contract import Inputs
-from stages.convert.config import ConvertConfig, ConvertResources
-from stages.convert.run import run
-from stages.vit.model import ViT
-from stages.vit.native import load_weights
+from vitpipe.stages.contract import Inputs
+from vitpipe.stages.convert.config import ConvertConfig, ConvertResources
+from vitpipe.stages.convert.run import run
+from vitpipe.stages.vit.model import ViT
+from vitpipe.stages.vit.native import load_weights
 
 
 def test_a_trained_checkpoint_converts_and_proves_itself(tmp_path: Path) -> None:

@@ -12,17 +12,17 @@ from test_state_files import gathered
 from tiny_training import MICRO, NO_DROPOUT, SOFTMAX, images, model, steps
 from torch import Tensor
 
-from infra.errors import IntegrityError
-from infra.work import Rank
-from stages.pretrain.config import PretrainResources
-from stages.training.config import OptimizerSettings
-from stages.training.deal import Deal
-from stages.training.engine import Engine, EngineSettings
-from stages.training.loop import Course
-from stages.training.losses import loss_fn
-from stages.training.optimisers import build
-from stages.training.state_files import StateFiles
-from stages.training.steps import STATE, average_files
+from vitpipe.infra.errors import IntegrityError
+from vitpipe.infra.work import Rank
+from vitpipe.stages.pretrain.config import PretrainResources
+from vitpipe.stages.training.config import OptimizerSettings
+from vitpipe.stages.training.deal import Deal
+from vitpipe.stages.training.engine import Engine, EngineSettings
+from vitpipe.stages.training.loop import Course
+from vitpipe.stages.training.losses import loss_fn
+from vitpipe.stages.training.optimisers import build
+from vitpipe.stages.training.state_files import StateFiles
+from vitpipe.stages.training.steps import STATE, average_files
 
 CASES = [(0, "fp32"), (1, "fp32"), (3, "fp32"), (0, "bf16"), (1, "bf16"), (3, "bf16")]
 STEPS = {"fp32": 20, "bf16": 8}

@@ -5,19 +5,19 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import nn
 
-from infra.work import Rank
-from stages.images.batch import Batch
-from stages.settings import Duration
-from stages.training.config import ObjectiveSettings, OptimizerSettings
-from stages.training.deal import Deal
-from stages.training.engine import Engine, EngineSettings
-from stages.training.loop import Course, Facts, train
-from stages.training.losses import loss_fn
-from stages.training.optimisers import build
-from stages.training.schedule import ScheduleSettings, lr_at
-from stages.vit.build import Model, build_model
-from stages.vit.config import ModelSettings, Sizes
-from stages.vit.init import init_weights
+from vitpipe.infra.work import Rank
+from vitpipe.stages.images.batch import Batch
+from vitpipe.stages.settings import Duration
+from vitpipe.stages.training.config import ObjectiveSettings, OptimizerSettings
+from vitpipe.stages.training.deal import Deal
+from vitpipe.stages.training.engine import Engine, EngineSettings
+from vitpipe.stages.training.loop import Course, Facts, train
+from vitpipe.stages.training.losses import loss_fn
+from vitpipe.stages.training.optimisers import build
+from vitpipe.stages.training.schedule import ScheduleSettings, lr_at
+from vitpipe.stages.vit.build import Model, build_model
+from vitpipe.stages.vit.config import ModelSettings, Sizes
+from vitpipe.stages.vit.init import init_weights
 
 MODEL = ModelSettings(
     variant=Sizes(layers=2, width=32, mlp=64, heads=2, patch_px=8), image_px=32, classes=5, dropout=0.1

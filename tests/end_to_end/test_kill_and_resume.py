@@ -12,8 +12,8 @@ import psutil
 import pytest
 from driving import finish, kill, losses, progress, start, state_digests, vitpipe, wait_for, write_spec
 
-from infra.events import read_events
-from infra.storage.local import LocalStore
+from vitpipe.infra.events import read_events
+from vitpipe.infra.storage.local import LocalStore
 
 STEPS = {0: 1500, 3: 400}
 """By ZeRO stage: a quiet machine does ninety a second at stage 0, and ranks have to be caught at work, twice there."""

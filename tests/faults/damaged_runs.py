@@ -14,14 +14,14 @@ from pathlib import Path
 from fake_clock import FakeClock
 from tiny_stages import tiny_ways
 
-from infra.errors import VitpipeError
-from infra.storage.opening import open_store
-from pipeline.gc import gc
-from pipeline.plan import make_plan, refusal
-from pipeline.retrieval import fault, verify
-from pipeline.runner import run
-from pipeline.spec import PipelineSpec
-from pipeline.survey import survey
+from vitpipe.infra.errors import VitpipeError
+from vitpipe.infra.storage.opening import open_store
+from vitpipe.pipeline.drive.gc import gc
+from vitpipe.pipeline.drive.runner import run
+from vitpipe.pipeline.plan.decide import make_plan, refusal
+from vitpipe.pipeline.plan.survey import survey
+from vitpipe.pipeline.spec.load import PipelineSpec
+from vitpipe.pipeline.store.retrieval import fault, verify
 
 DAMAGES = ("flipped", "cut", "removed")
 Specs = Callable[[Path], PipelineSpec]

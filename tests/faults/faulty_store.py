@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from infra.storage.local import LocalStore
-from infra.storage.store import Digest, Entry, Store
+from vitpipe.infra.storage.local import LocalStore
+from vitpipe.infra.storage.store import Digest, Entry, Store
 
 VERBS = (
     "read", "read_version", "size", "write", "create", "swap", "list", "delete", "upload", "download", "sweep",

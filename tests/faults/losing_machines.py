@@ -13,8 +13,8 @@ from typing import Any
 
 from machines import begin
 
-from infra import logs
-from infra.errors import Stopped, VitpipeError
+from vitpipe.infra import logs
+from vitpipe.infra.errors import Stopped, VitpipeError
 
 WAIT_S = 20.0
 TWO_CPUS = {"cpus_per_task": 2, "gpus_per_task": 0, "cpus_per_worker": 2, "gpus_per_worker": 0}
@@ -56,7 +56,7 @@ def noticing_rank_fn(folder: str, rank: Any) -> None:
 def main(what: str, comes_back: str, folder: str) -> None:
     logs.configure()
     machines = begin(head_cpus=1)
-    from infra.ray_cluster import join  # with the environment that is prepared now
+    from vitpipe.infra.ray.cluster import join  # with the environment that is prepared now
 
     large = machines.add_node(num_cpus=2)
     if what == "elastic":

@@ -7,7 +7,8 @@ import socket
 import sys
 from typing import Any
 
-from infra import cluster, ray_auth
+from vitpipe.infra.ray import auth as ray_auth
+from vitpipe.infra.ray import connect as cluster
 
 
 def main() -> None:

@@ -14,12 +14,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from infra import lease_state
-from infra.errors import Changed, LeaseLost, VitpipeError
-from infra.lease_state import LEASE, LeaseState, Timing
-from infra.storage.local import LocalStore
-from infra.storage.store import Store
-from pipeline.lease import acquire
+from vitpipe.infra import lease_state
+from vitpipe.infra.errors import Changed, LeaseLost, VitpipeError
+from vitpipe.infra.lease_state import LEASE, LeaseState, Timing
+from vitpipe.infra.storage.local import LocalStore
+from vitpipe.infra.storage.store import Store
+from vitpipe.pipeline.drive.lease import acquire
 
 LIBRARY = """
 #include <unistd.h>

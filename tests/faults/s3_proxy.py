@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from infra.retry import Patience
-from infra.storage import traffic
+from vitpipe.infra.retry import Patience
+from vitpipe.infra.storage import traffic
 
 XML_ERROR = '<?xml version="1.0"?><Error><Code>{}</Code><Message>made by the test</Message></Error>'
 

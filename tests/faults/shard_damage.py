@@ -15,10 +15,10 @@ import numpy as np
 import webdataset
 from photos import encoded, ingest, picture, write
 
-from infra.errors import IntegrityError
-from stages.artifacts import ShardSet
-from stages.images.manifest import load_manifest
-from stages.images.split import Split
+from vitpipe.infra.errors import IntegrityError
+from vitpipe.stages.artifacts import ShardSet
+from vitpipe.stages.images.manifest import load_manifest
+from vitpipe.stages.images.split import Split
 
 Samples = list[tuple[bytes, int]]
 Outcome = str

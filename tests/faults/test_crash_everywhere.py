@@ -15,10 +15,10 @@ from fake_clock import FakeClock
 from faulty_store import Crash, Fate, dying
 from tiny_stages import tiny_spec, tiny_ways
 
-from infra.lease_state import Timing
-from infra.storage.local import LocalStore
-from pipeline.runner import Outcome, run
-from pipeline.survey import survey
+from vitpipe.infra.lease_state import Timing
+from vitpipe.infra.storage.local import LocalStore
+from vitpipe.pipeline.drive.runner import Outcome, run
+from vitpipe.pipeline.plan.survey import survey
 
 # the threads of a dead process end without a word, whatever they were doing
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")

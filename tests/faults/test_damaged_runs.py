@@ -14,10 +14,10 @@ from damaged_runs import DAMAGES, Case, Pristine, Specs, files_of
 from fake_clock import FakeClock
 from tiny_stages import HOOKS, tiny_spec, tiny_ways
 
-from infra.errors import StageError
-from pipeline.runner import run
-from pipeline.spec import load
-from stages.ingest.inventory import INVENTORY
+from vitpipe.infra.errors import StageError
+from vitpipe.pipeline.drive.runner import run
+from vitpipe.pipeline.spec.load import load
+from vitpipe.stages.ingest.inventory import INVENTORY
 
 NODES: dict[str, Any] = {
     "data": {"value": 2},

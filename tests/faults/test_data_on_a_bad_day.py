@@ -10,16 +10,16 @@ from inprocess import CollectedEvents, make_context
 from photos import encoded, ingest, photo_folder, picture
 from tars import tars
 
-from infra.errors import IntegrityError, StageError, StorageError
-from infra.storage.opening import open_store
-from stages.contract import Inputs
-from stages.images.cache import ShardCache
-from stages.images.split import Split
-from stages.images.watch import ReaderWatch
-from stages.ingest import run as run_module
-from stages.ingest.config import IngestConfig, IngestResources
-from stages.ingest.run import run
-from stages.record import load_artifact
+from vitpipe.infra.errors import IntegrityError, StageError, StorageError
+from vitpipe.infra.storage.opening import open_store
+from vitpipe.stages.contract import Inputs
+from vitpipe.stages.images.cache import ShardCache
+from vitpipe.stages.images.split import Split
+from vitpipe.stages.images.watch import ReaderWatch
+from vitpipe.stages.ingest import run as run_module
+from vitpipe.stages.ingest.config import IngestConfig, IngestResources
+from vitpipe.stages.ingest.run import run
+from vitpipe.stages.record import load_artifact
 
 pytestmark = pytest.mark.s3
 
@@ -105,7 +105,7 @@ def test_what_does_not_pass_is_an_error_that_names_the_shard(
 
 
 def test_a_slow_shard_is_a_wait_that_is_counted_and_named(shards, proxy, tmp_path, monkeypatch):
-    monkeypatch.setattr("stages.images.watch.LONG_S", 0.3)
+    monkeypatch.setattr("vitpipe.stages.images.watch.LONG_S", 0.3)
     waits = []
 
     class Doors:

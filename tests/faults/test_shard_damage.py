@@ -9,9 +9,9 @@ import pytest
 from faults.shard_damage import EXACT, FEWER, NAMED, OTHER, damaged, small_shard, table, tar_of
 from photos import encoded, ingest, picture, write
 
-from infra.errors import IntegrityError
-from stages.images.cache import ShardCache
-from stages.images.manifest import load_manifest
+from vitpipe.infra.errors import IntegrityError
+from vitpipe.stages.images.cache import ShardCache
+from vitpipe.stages.images.manifest import load_manifest
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from unittest import mock
 
-from infra.storage import chain, folders, generations
+from vitpipe.infra.storage import chain, folders, generations
 
 STEPS = frozenset({"open", "write", "fsync", "link", "rename", "unlink", "listdir", "mkdir", "rmdir", "stat"})
 CHANGES = frozenset({"open", "link", "rename", "unlink"})

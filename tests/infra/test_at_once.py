@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from infra.at_once import answers, by_key
+from vitpipe.infra.at_once import answers, by_key
 
 
 def test_answers_come_in_the_order_of_the_questions_and_few_are_under_way() -> None:

@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from stepping import Actor, World, stepping
 
-from infra.storage import chain, generations
-from infra.storage.chain import Chain, State
-from infra.storage.local import LocalStore
+from vitpipe.infra.storage import chain, generations
+from vitpipe.infra.storage.chain import Chain, State
+from vitpipe.infra.storage.local import LocalStore
 
 Act = Callable[[Actor], None]
 

@@ -14,10 +14,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from infra import ray_auth
-from infra.errors import IntegrityError, StageError, Stopped, StorageError, UsageError, VitpipeError
-from infra.logs import redact
-from infra.metrics import node_metrics
+from vitpipe.infra.errors import IntegrityError, StageError, Stopped, StorageError, UsageError, VitpipeError
+from vitpipe.infra.logs import redact
+from vitpipe.infra.metrics import node_metrics
+from vitpipe.infra.ray import auth as ray_auth
 
 pytestmark = pytest.mark.ray
 
@@ -123,12 +123,12 @@ def test_a_fan_ends_when_asked_to(ray_session) -> None:
 
 
 def speak(item):
-    logging.getLogger("stages.test").info("read item %s", item)
+    logging.getLogger("vitpipe.stages.test").info("read item %s", item)
     print("a plain print")
 
 
 def test_what_workers_say_goes_to_the_log_not_to_stdout(ray_session, caplog, capfd) -> None:
-    caplog.set_level("INFO", "infra.worker_output")
+    caplog.set_level("INFO", "vitpipe.infra.ray.worker_output")
     list(ray_session.named("speaking").fan(speak, ["seventeen"], resources=TASK))
     for _ in range(100):
         if "a plain print" in caplog.text and "read item seventeen" in caplog.text:
@@ -276,7 +276,7 @@ def test_the_token_is_private(ray_session) -> None:
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:10001"])
 def test_an_address_that_does_not_answer(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from infra import ray_cluster
+    from vitpipe.infra.ray import cluster as ray_cluster
 
     monkeypatch.setattr(ray_auth, "PROBE_S", 1.0)
     with pytest.raises(VitpipeError, match=address) as caught:

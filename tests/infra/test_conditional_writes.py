@@ -11,16 +11,16 @@ from faults.s3_proxy import Proxy
 from s3_server import S3Server
 from tiny_stages import tiny_spec, tiny_ways
 
-from infra.errors import Changed, StorageError
-from infra.lease_state import LEASE
-from infra.storage.conditions import PROBE, SECOND_CREATE, broken
-from infra.storage.local import LocalStore
-from infra.storage.opening import open_store
-from pipeline.doctor import checks
-from pipeline.gc import gc
-from pipeline.retrieval import verify
-from pipeline.runner import run
-from pipeline.spec import PipelineSpec
+from vitpipe.infra.errors import Changed, StorageError
+from vitpipe.infra.lease_state import LEASE
+from vitpipe.infra.storage.conditions import PROBE, SECOND_CREATE, broken
+from vitpipe.infra.storage.local import LocalStore
+from vitpipe.infra.storage.opening import open_store
+from vitpipe.pipeline.cli.doctor import checks
+from vitpipe.pipeline.drive.gc import gc
+from vitpipe.pipeline.drive.runner import run
+from vitpipe.pipeline.spec.load import PipelineSpec
+from vitpipe.pipeline.store.retrieval import verify
 
 NODES = {"a": {"value": 2}, "sum": {"stage": "add", "needs": {"shards": ("a",)}}}
 

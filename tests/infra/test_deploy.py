@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from infra import metrics
-from infra.cluster import RAY_SETTINGS
+from vitpipe.infra import metrics
+from vitpipe.infra.ray.connect import RAY_SETTINGS
 
 DEPLOY = Path(metrics.__file__).parent / "deploy"
 REPOSITORY = DEPLOY.parents[1]

@@ -12,14 +12,14 @@ import pytest
 from faults.s3_proxy import Proxy
 from s3_server import S3Server
 
-from infra import events
-from infra.at_once import READERS, answers
-from infra.errors import IntegrityError, StorageError
-from infra.events import StoreEvents, read_events
-from infra.progress import PROGRESS, StoreProgress, read_progress
-from infra.storage import s3
-from infra.storage.local import LocalStore
-from infra.storage.opening import open_store
+from vitpipe.infra import events
+from vitpipe.infra.at_once import READERS, answers
+from vitpipe.infra.errors import IntegrityError, StorageError
+from vitpipe.infra.events import StoreEvents, read_events
+from vitpipe.infra.progress import PROGRESS, StoreProgress, read_progress
+from vitpipe.infra.storage import s3
+from vitpipe.infra.storage.local import LocalStore
+from vitpipe.infra.storage.opening import open_store
 
 
 def test_events_come_in_order_and_on_from_the_last_one_seen(tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ def test_a_store_that_is_down_is_a_warning(tmp_path: Path, caplog: pytest.LogCap
 @pytest.mark.parametrize(("first", "left"), [(1, 90.0), (4, None)])
 def test_time_to_go_counts_the_first_task_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first, left) -> None:
     clock = [100.0]
-    monkeypatch.setattr("infra.progress.time", SimpleNamespace(monotonic=lambda: clock[0], time=lambda: 0.0))
+    monkeypatch.setattr("vitpipe.infra.progress.time", SimpleNamespace(monotonic=lambda: clock[0], time=lambda: 0.0))
     progress = StoreProgress(LocalStore(tmp_path), "a1", 1, every_s=3600)
     progress.begin()
     clock[0] += 10

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from infra.errors import StorageError
-from infra.faults import SETTING, reach
-from pipeline.cli import invoke
+from vitpipe.infra.errors import StorageError
+from vitpipe.infra.faults import SETTING, reach
+from vitpipe.pipeline.cli.main import invoke
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from small_disk import small_disk
 
-from infra.full_disk import full_path, is_full
-from pipeline.node_run import as_vitpipe_error
+from vitpipe.infra.full_disk import full_path, is_full
+from vitpipe.pipeline.drive.node_run import as_vitpipe_error
 
 
 def caused(cause: BaseException) -> Exception:

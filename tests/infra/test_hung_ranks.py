@@ -14,12 +14,12 @@ from ray.exceptions import ActorUnavailableError, NodeDiedError, OutOfMemoryErro
 from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 from test_cluster import Told
 
-from infra import on_worker
-from infra.capacity import Patience
-from infra.errors import StageError
-from infra.gang_notes import GangNotes
-from infra.gang_watch import GangWatch
-from infra.work import Job
+from vitpipe.infra.errors import StageError
+from vitpipe.infra.ray import on_worker
+from vitpipe.infra.ray.capacity import Patience
+from vitpipe.infra.ray.gang_notes import GangNotes
+from vitpipe.infra.ray.gang_watch import GangWatch
+from vitpipe.infra.work import Job
 
 HANG_S = 6
 PAIR = SimpleNamespace(workers=2, cpus_per_worker=1, gpus_per_worker=None, max_failures=1, hang_timeout_s=HANG_S)
@@ -43,7 +43,7 @@ def stand_still(how: str, folder: Path, rank) -> None:
 @pytest.mark.ray
 @pytest.mark.parametrize("how", ["stopped", pytest.param("asleep", marks=pytest.mark.drill)])
 def test_a_hung_rank_is_seen_and_replaced(how: str, ray_session, tmp_path: Path, caplog) -> None:
-    caplog.set_level("INFO", "infra.worker_output")
+    caplog.set_level("INFO", "vitpipe.infra.ray.worker_output")
     told = Told(tmp_path / "events")
     ray_session.named(f"{how}-rank", events=told).gang(partial(stand_still, how, tmp_path), resources=PAIR)
     assert {path.name for path in tmp_path.glob("rank-*")} == {"rank-0-0", "rank-1-0", "rank-0-1", "rank-1-1"}
@@ -118,7 +118,7 @@ def wait_for_the_end() -> None:
 
 @pytest.mark.ray
 def test_a_rank_that_aborts_leaves_the_stacks_of_all_its_threads(ray_session, caplog) -> None:
-    caplog.set_level("INFO", "infra.worker_output")
+    caplog.set_level("INFO", "vitpipe.infra.ray.worker_output")
     ray_session.named("aborting").gang(abort_beside, resources=PAIR)
     for _ in range(100):
         if any("in wait_for_the_end" in text for text in caplog.messages):

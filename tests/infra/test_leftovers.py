@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from infra import leftovers
-from infra.lease_state import Holder
-from infra.leftovers import MARK, driver_folder, sweep
+from vitpipe.infra.lease_state import Holder
+from vitpipe.infra.ray import leftovers
+from vitpipe.infra.ray.leftovers import MARK, driver_folder, sweep
 
 DEAD = replace(Holder.me(), start_time=1)
 """This process's number, and a start time that it had not."""

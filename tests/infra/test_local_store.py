@@ -10,10 +10,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from infra.errors import Changed, StorageError
-from infra.storage import local
-from infra.storage.local import LocalStore
-from infra.storage.opening import open_store
+from vitpipe.infra.errors import Changed, StorageError
+from vitpipe.infra.storage import local
+from vitpipe.infra.storage.local import LocalStore
+from vitpipe.infra.storage.opening import open_store
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 import structlog
 from small_disk import small_disk
 
-from infra import logs
+from vitpipe.infra import logs
 
 CANARY = "cAn4ry/S3cr3t+Value=="
 
@@ -39,11 +39,11 @@ def restored_logging():
 
 def test_both_kinds_of_loggers_write_one_plain_line(log_file: Path) -> None:
     logs.bind(node="backbone")
-    logging.getLogger("infra.test").info("read %d bytes", 17)
-    structlog.get_logger("stages.test").warning("slow", seconds=1.5)
+    logging.getLogger("vitpipe.infra.test").info("read %d bytes", 17)
+    structlog.get_logger("vitpipe.stages.test").warning("slow", seconds=1.5)
     lines = log_file.read_text().splitlines()
     assert len(lines) == 2
-    assert "info read 17 bytes node=backbone [infra.test]" in lines[0]
+    assert "info read 17 bytes node=backbone [vitpipe.infra.test]" in lines[0]
     assert "warning slow seconds=1.5" in lines[1] or "warning slow node=backbone seconds=1.5" in lines[1]
 
 
@@ -56,10 +56,12 @@ def test_third_parties_are_heard_from_warning_on(log_file: Path) -> None:
 
 def test_a_canary_secret_is_found_nowhere(log_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", CANARY)
-    log = logging.getLogger("infra.canary")
+    log = logging.getLogger("vitpipe.infra.canary")
     log.info("message " + CANARY)
     log.info("arguments %s %r", CANARY, {"key": CANARY})
-    structlog.get_logger("infra.canary").info("structured", value=CANARY, url=f"https://host/?k={quote(CANARY, '')}")
+    structlog.get_logger("vitpipe.infra.canary").info(
+        "structured", value=CANARY, url=f"https://host/?k={quote(CANARY, '')}"
+    )
     try:
         raise ValueError(f"signing with {CANARY} failed")
     except ValueError:
@@ -71,7 +73,7 @@ def test_a_canary_secret_is_found_nowhere(log_file: Path, monkeypatch: pytest.Mo
 
 def test_the_canary_would_be_found_under_a_harmless_name(log_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HARMLESS", CANARY)
-    logging.getLogger("infra.canary").info("message %s", CANARY)
+    logging.getLogger("vitpipe.infra.canary").info("message %s", CANARY)
     assert CANARY in log_file.read_text()
 
 
@@ -117,7 +119,7 @@ def test_lines_that_a_full_disk_does_not_take_are_counted_not_complained_about(
     to = Path("/dev/full").open("w", buffering=1) if stream else Path("/dev/full")  # noqa: SIM115
     handler = logs.configure(to)
     for number in range(3):
-        logging.getLogger("infra.test").info("line %d", number)
+        logging.getLogger("vitpipe.infra.test").info("line %d", number)
     where = "standard error" if stream else "/dev/full"
     assert handler.told() == f"3 log lines dropped: {where} is full"
     assert handler.told() is None, "each is told once"
@@ -133,7 +135,7 @@ def test_what_was_dropped_does_not_come_late_and_no_line_is_joined_to_a_torn_one
     with small_disk(tmp_path / "disk", "64k") as disk:
         path = disk.path / "run.log"
         handler = logs.configure(path)
-        log = logging.getLogger("infra.test")
+        log = logging.getLogger("vitpipe.infra.test")
         log.info("before")
         disk.fill()
         for _ in range(3):
@@ -142,7 +144,7 @@ def test_what_was_dropped_does_not_come_late_and_no_line_is_joined_to_a_torn_one
         log.info("after")
         assert handler.told() == f"3 log lines dropped: {path} is full"
         lines = path.read_text().splitlines()
-        assert "before" in lines[0] and lines[-1].endswith("after [infra.test]") and "x after" not in lines[-1]
+        assert "before" in lines[0] and lines[-1].endswith("after [vitpipe.infra.test]") and "x after" not in lines[-1]
         assert path.stat().st_size < 5000, "nothing that was dropped is written later"
 
 
@@ -156,7 +158,7 @@ def test_a_wrong_log_call_costs_a_user_its_line_and_fails_a_test(
     monkeypatch.setattr(logs, "RAISES", not of_a_user)
     handler = logs.configure(tmp_path / "run.log")
     with nullcontext() if of_a_user else pytest.raises(TypeError, match="not all arguments converted"):
-        logging.getLogger("infra.test").info("no place for it", "argument")
-    logging.getLogger("infra.test").info("the log goes on")
+        logging.getLogger("vitpipe.infra.test").info("no place for it", "argument")
+    logging.getLogger("vitpipe.infra.test").info("the log goes on")
     assert (tmp_path / "run.log").read_text().count("\n") == 1 and handler.told() is None
     assert capfd.readouterr().err == "" or not of_a_user

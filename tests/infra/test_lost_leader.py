@@ -18,14 +18,14 @@ from ray.train.v2._internal.execution.controller.state import ReschedulingState,
 from test_cluster import Told
 from test_hung_ranks import failed, gang_watch
 
-from infra import fanout, on_worker
-from infra.deaths import in_words
-from infra.errors import Lost, StageError
-from infra.gang_notes import GangNotes, Process, State
-from infra.gang_watch import GangWatch
-from infra.lease_state import Holder
-from infra.one_queue import Ticket
-from infra.work import Job
+from vitpipe.infra.errors import Lost, StageError
+from vitpipe.infra.lease_state import Holder
+from vitpipe.infra.ray import fanout, on_worker
+from vitpipe.infra.ray.deaths import in_words
+from vitpipe.infra.ray.gang_notes import GangNotes, Process, State
+from vitpipe.infra.ray.gang_watch import GangWatch
+from vitpipe.infra.ray.one_queue import Ticket
+from vitpipe.infra.work import Job
 
 PAIR = SimpleNamespace(workers=2, cpus_per_worker=1, gpus_per_worker=None, max_failures=2, hang_timeout_s=600)
 
@@ -119,7 +119,7 @@ def test_a_start_that_broke_gives_its_places_back(
 ) -> None:
     """Ray Train keeps them: without, the next start waits for ever. Nothing was taken where the wait was too long."""
     given: list[str] = []
-    monkeypatch.setattr("infra.gang_watch.free", given.append)
+    monkeypatch.setattr("vitpipe.infra.ray.gang_watch.free", given.append)
     watch = gang_watch(Job("run", "node"), tmp_path)
     watch.notes.note(places="ab")
     state = ReschedulingState(training_failed_error=ControllerError(error))

@@ -9,10 +9,10 @@ from types import SimpleNamespace
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from infra import metrics
-from infra.errors import VitpipeError
-from infra.storage import traffic
-from infra.storage.opening import open_store
+from vitpipe.infra import metrics
+from vitpipe.infra.errors import VitpipeError
+from vitpipe.infra.storage import traffic
+from vitpipe.infra.storage.opening import open_store
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.storage.mounts import MOUNTINFO, Mount, mount_of, remarks
+from vitpipe.infra.storage.mounts import MOUNTINFO, Mount, mount_of, remarks
 
 LINES = r"""
 22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/vda rw

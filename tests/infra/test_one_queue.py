@@ -7,7 +7,7 @@ import threading
 import numpy as np
 import pytest
 
-from infra.one_queue import OneQueue, Ticket
+from vitpipe.infra.ray.one_queue import OneQueue, Ticket
 
 
 def makespan(

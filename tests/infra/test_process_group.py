@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import ray.train
 
-from infra import process_group
+from vitpipe.infra.ray import process_group
 
 
 @pytest.mark.parametrize("theirs", [None, "INFO"])

@@ -6,9 +6,9 @@ import os
 import pytest
 from faults.s3_proxy import Proxy
 
-from infra.errors import AlreadyExists, Changed, IntegrityError, StorageError
-from infra.storage.opening import open_store
-from infra.storage.store import Digest, Store
+from vitpipe.infra.errors import AlreadyExists, Changed, IntegrityError, StorageError
+from vitpipe.infra.storage.opening import open_store
+from vitpipe.infra.storage.store import Digest, Store
 
 pytestmark = pytest.mark.s3
 

@@ -11,11 +11,11 @@ import pytest
 from botocore.exceptions import ClientError
 from s3_server import BUCKET
 
-from infra.errors import NotFound, StorageError
-from infra.storage import s3
-from infra.storage.opening import open_store
-from infra.storage.s3_errors import explained
-from pipeline.doctor import checks
+from vitpipe.infra.errors import NotFound, StorageError
+from vitpipe.infra.storage import s3
+from vitpipe.infra.storage.opening import open_store
+from vitpipe.infra.storage.s3_errors import explained
+from vitpipe.pipeline.cli.doctor import checks
 
 pytestmark = pytest.mark.s3
 
@@ -135,7 +135,9 @@ def test_whole_bucket_as_a_store(s3_uri):
 
 
 def test_boto3_is_imported_only_where_s3_is_used():
-    code = "import sys, infra.storage.opening as o; o.open_store('file:///tmp'); sys.exit('boto3' in sys.modules)"
+    code = (
+        "import sys, vitpipe.infra.storage.opening as o; o.open_store('file:///tmp'); sys.exit('boto3' in sys.modules)"
+    )
     assert os.spawnl(os.P_WAIT, os.sys.executable, "python", "-c", code) == 0
 
 
@@ -146,7 +148,7 @@ def clock_off(monkeypatch):
 
     def set_wrong(ahead_s):
         monkeypatch.setattr("botocore.auth.get_current_datetime", lambda: signing() + timedelta(seconds=ahead_s))
-        monkeypatch.setattr("infra.storage.s3_errors.time", SimpleNamespace(time=lambda: time.time() + ahead_s))
+        monkeypatch.setattr("vitpipe.infra.storage.s3_errors.time", SimpleNamespace(time=lambda: time.time() + ahead_s))
 
     return set_wrong
 

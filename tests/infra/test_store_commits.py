@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from infra.errors import AlreadyExists, Changed, NotFound
-from infra.storage.opening import open_store
-from infra.storage.store import Store
+from vitpipe.infra.errors import AlreadyExists, Changed, NotFound
+from vitpipe.infra.storage.opening import open_store
+from vitpipe.infra.storage.store import Store
 
 PATHS = st.sampled_from(["lease.json", "node/record.json"])
 WRITERS = st.sampled_from("abc")

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from infra.errors import AlreadyExists, Changed, IntegrityError, NotFound, StorageError, UsageError
-from infra.storage import traffic
-from infra.storage.opening import open_store
-from infra.storage.store import Digest, Entry, Store
+from vitpipe.infra.errors import AlreadyExists, Changed, IntegrityError, NotFound, StorageError, UsageError
+from vitpipe.infra.storage import traffic
+from vitpipe.infra.storage.opening import open_store
+from vitpipe.infra.storage.store import Digest, Entry, Store
 
 PART = 8 << 20
 

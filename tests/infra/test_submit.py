@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from infra import ray_auth
-from infra.errors import StorageError
+from vitpipe.infra.errors import StorageError
+from vitpipe.infra.ray import auth as ray_auth
 
 pytestmark = pytest.mark.ray
 
@@ -69,7 +69,7 @@ def end_group(process: "subprocess.Popen[bytes]") -> None:
 
 @pytest.fixture
 def jobs(head: str):
-    from infra.submit import Jobs
+    from vitpipe.infra.ray.jobs import Jobs
 
     return Jobs(head)
 
@@ -121,7 +121,7 @@ def test_a_store_that_a_node_does_not_see_is_refused(jobs, tmp_path: Path, monke
 
 
 def test_another_token_is_refused(head: str) -> None:
-    script = f"from infra.submit import Jobs; Jobs({head!r})"  # in a process of its own: Ray keeps a process's token
+    script = f"from vitpipe.infra.ray.jobs import Jobs; Jobs({head!r})"  # in a process of its own: Ray keeps a process's token
     env = {**os.environ, "RAY_AUTH_TOKEN": "0" * 32}
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, env=env)
     assert done.returncode == 1 and "StorageError" in done.stderr and "It refused our token" in done.stderr
@@ -141,7 +141,7 @@ class _Open(http.server.BaseHTTPRequestHandler):
 
 @pytest.mark.parametrize("status", [200, 302, 404, 500])
 def test_a_cluster_that_asks_for_no_token_is_refused(status: int) -> None:
-    from infra.submit import Jobs
+    from vitpipe.infra.ray.jobs import Jobs
 
     handler = type("Handler", (_Open,), {"status": status})
     server = http.server.HTTPServer(("127.0.0.1", 0), handler)
@@ -155,7 +155,7 @@ def test_a_cluster_that_asks_for_no_token_is_refused(status: int) -> None:
 
 
 def test_an_address_that_does_not_answer_is_refused() -> None:
-    from infra.submit import Jobs
+    from vitpipe.infra.ray.jobs import Jobs
 
     with pytest.raises(StorageError, match="No answer"):
         Jobs("127.0.0.1:1")

@@ -7,15 +7,15 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from pipeline.places import models_in
-from stages.finetune.config import FinetuneConfig
-from stages.finetune.conform import FIXED
-from stages.finetune.conform import conform as conform_finetuning
-from stages.finetune.steps import MOMENTUM
-from stages.paper.recipes import dataset, finetuning_row, pretraining_rows, recipes
-from stages.paper.tables import tables
-from stages.pretrain.config import PretrainConfig
-from stages.pretrain.conform import conform
+from vitpipe.pipeline.spec.places import models_in
+from vitpipe.stages.finetune.config import FinetuneConfig
+from vitpipe.stages.finetune.conform import FIXED
+from vitpipe.stages.finetune.conform import conform as conform_finetuning
+from vitpipe.stages.finetune.steps import MOMENTUM
+from vitpipe.stages.paper.recipes import dataset, finetuning_row, pretraining_rows, recipes
+from vitpipe.stages.paper.tables import tables
+from vitpipe.stages.pretrain.config import PretrainConfig
+from vitpipe.stages.pretrain.conform import conform
 
 L16 = {
     "model": {"variant": "L/16", "image_px": 224, "representation": "width", "dropout": 0.1, "gelu": "tanh"},

@@ -2,8 +2,8 @@
 
 import pytest
 
-from stages.ingest.benchmarks.registry import REGISTRY
-from stages.paper.tables import benchmark_id, published, tables, title, vtab_means, vtab_task
+from vitpipe.stages.ingest.benchmarks.registry import REGISTRY
+from vitpipe.stages.paper.tables import benchmark_id, published, tables, title, vtab_means, vtab_task
 
 
 def test_headline_numbers():

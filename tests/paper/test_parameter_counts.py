@@ -4,9 +4,9 @@ import math
 
 import pytest
 
-from stages.vit.config import ModelSettings
-from stages.vit.flops import activation_bytes, forward_macs, num_parameters, train_flops_per_image
-from stages.vit.shapes import parameter_shapes
+from vitpipe.stages.vit.config import ModelSettings
+from vitpipe.stages.vit.flops import activation_bytes, forward_macs, num_parameters, train_flops_per_image
+from vitpipe.stages.vit.shapes import parameter_shapes
 
 # At 224 px with class token, learned 1-D positions and a linear head of 1000 classes. B and L equal torchvision's
 # published num_params; g/14 and G/14 are big_vision's.

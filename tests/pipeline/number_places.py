@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from stages.settings import Settings
+from vitpipe.stages.settings import Settings
 
 Schema = dict[str, Any]
 Build = Callable[[Any], Any]

@@ -13,9 +13,10 @@ import pytest
 from small_disk import small_disk
 from small_spec import GOOD as SPEC
 
-from infra.errors import IntegrityError, LeaseLost, StageError, Stopped, StorageError, UsageError
-from pipeline import cli, runner
-from pipeline.records import Committed
+from vitpipe.infra.errors import IntegrityError, LeaseLost, StageError, Stopped, StorageError, UsageError
+from vitpipe.pipeline.cli import main as cli
+from vitpipe.pipeline.drive import runner
+from vitpipe.pipeline.store.records import Committed
 
 Vitpipe = Callable[..., tuple[int, str, str]]
 
@@ -202,7 +203,7 @@ def test_a_text_cannot_steer_the_terminal(vitpipe: Vitpipe) -> None:
 def test_looking_imports_nothing_heavy(args: list[str], tmp_path: Path) -> None:
     (tmp_path / "my.yaml").write_text(SPEC)
     code = (
-        "import sys; from pipeline.cli import invoke; invoke(sys.argv[1:]); "
+        "import sys; from vitpipe.pipeline.cli.main import invoke; invoke(sys.argv[1:]); "
         "sys.exit(len({'torch', 'ray', 'deepspeed', 'webdataset', 'boto3', 'numpy', 'sklearn'} & set(sys.modules)))"
     )
 
@@ -220,7 +221,7 @@ def test_looking_imports_nothing_heavy(args: list[str], tmp_path: Path) -> None:
 
 
 def main_of(args: tuple[str, ...], cwd: Path, stdout: Any, stderr: Any) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-c", "from pipeline.cli import main; main()", *args]
+    command = [sys.executable, "-c", "from vitpipe.pipeline.cli.main import main; main()", *args]
     env = {**os.environ, "PYTHONPATH": str(Path.cwd()), "XDG_STATE_HOME": str(cwd / "state")}
     return subprocess.run(command, cwd=cwd, env=env, stdout=stdout, stderr=stderr, text=True, check=False)
 

@@ -14,13 +14,14 @@ from typing import Any
 import pytest
 from tiny_stages import HOOKS, STAGES, in_process
 
-from infra.at_once import READERS
-from infra.errors import StageError, StorageError
-from infra.lease_state import Timing
-from infra.storage.local import LocalStore
-from pipeline import cli, runner
-from pipeline.catalog import CATALOG
-from pipeline.log_reading import Logs
+from vitpipe.infra.at_once import READERS
+from vitpipe.infra.errors import StageError, StorageError
+from vitpipe.infra.lease_state import Timing
+from vitpipe.infra.storage.local import LocalStore
+from vitpipe.pipeline.cli import main as cli
+from vitpipe.pipeline.drive import runner
+from vitpipe.pipeline.spec.catalog import CATALOG
+from vitpipe.pipeline.store.log_reading import Logs
 
 SPEC = """\
 version: 1
@@ -275,10 +276,10 @@ def test_a_run_without_a_report_has_none_to_show(vitpipe: Vitpipe) -> None:
 
 def test_a_store_that_does_not_answer_is_7_in_one_paragraph(vitpipe: Vitpipe, monkeypatch: pytest.MonkeyPatch) -> None:
     def unreachable(uri: str) -> LocalStore:
-        logging.getLogger("infra.retry").warning("try 1 ended with no answer; trying again")
+        logging.getLogger("vitpipe.infra.retry").warning("try 1 ended with no answer; trying again")
         raise StorageError(f"look at {uri}", "no answer", "check the network")
 
-    monkeypatch.setattr("pipeline.runs.open_store", unreachable)
+    monkeypatch.setattr("vitpipe.pipeline.store.runs.open_store", unreachable)
 
     code, out, err = vitpipe("status", "s3://bucket/run")
 

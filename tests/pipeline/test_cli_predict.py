@@ -15,14 +15,14 @@ from inprocess import commit, make_context
 from PIL import Image
 from synthetic import TINY, shards, weights
 
-from infra.storage.opening import open_store
-from pipeline import cli
-from stages.artifacts import Score, Weights
-from stages.images.evaluate import EvalImages, fitted
-from stages.record import load_artifact
-from stages.settings import TaskResources
-from stages.vit.build import build_model
-from stages.vit.native import load_native, save_native
+from vitpipe.infra.storage.opening import open_store
+from vitpipe.pipeline.cli import main as cli
+from vitpipe.stages.artifacts import Score, Weights
+from vitpipe.stages.images.evaluate import EvalImages, fitted
+from vitpipe.stages.record import load_artifact
+from vitpipe.stages.settings import TaskResources
+from vitpipe.stages.vit.build import build_model
+from vitpipe.stages.vit.native import load_native, save_native
 
 Vitpipe = Callable[..., tuple[int, str, str]]
 
@@ -103,7 +103,7 @@ def test_plain_lines_for_a_log(vitpipe: Vitpipe, world: Path) -> None:
 
 
 def test_a_table_for_a_person(vitpipe: Vitpipe, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.cli_predict.is_terminal", lambda: True)
+    monkeypatch.setattr("vitpipe.pipeline.cli.predict_verb.is_terminal", lambda: True)
     code, out, _ = vitpipe("store/test/weights", "photos/a.jpg", "photos/b.png", "--top", "3")
     lines = out.splitlines()
     assert code == 0 and lines[0].split() == ["image", "class", "probability"]
@@ -306,7 +306,7 @@ def test_weights_that_name_no_classes_number_them(vitpipe: Vitpipe, world: Path)
 
 def test_asking_for_help_imports_no_torch() -> None:
     code = (
-        "import sys; from pipeline import cli; assert cli.invoke(['predict', '--help']) == 0;"
+        "import sys; from vitpipe.pipeline.cli import main as cli; assert cli.invoke(['predict', '--help']) == 0;"
         "cli.invoke(['predict', 'nowhere/weights', 'nowhere.jpg']);"
         "sys.exit(len({'torch', 'ray', 'numpy', 'PIL'} & set(sys.modules)))"
     )

@@ -16,15 +16,15 @@ from inprocess import make_context
 from synthetic import shards, weights
 from tiny_pretraining import context, pretrain
 
-from pipeline import cli
-from pipeline.spec import PipelineSpec, load
-from stages.artifacts import ShardSet
-from stages.finetune.config import FinetuneConfig
-from stages.finetune.protocol import Trial, TrialTask
-from stages.finetune.trial import run_trial
-from stages.paper.tables import tables
-from stages.pretrain.config import PretrainConfig
-from stages.vit.variants import HYBRIDS, RESNETS, ResNet
+from vitpipe.pipeline.cli import main as cli
+from vitpipe.pipeline.spec.load import PipelineSpec, load
+from vitpipe.stages.artifacts import ShardSet
+from vitpipe.stages.finetune.config import FinetuneConfig
+from vitpipe.stages.finetune.protocol import Trial, TrialTask
+from vitpipe.stages.finetune.trial import run_trial
+from vitpipe.stages.paper.tables import tables
+from vitpipe.stages.pretrain.config import PretrainConfig
+from vitpipe.stages.vit.variants import HYBRIDS, RESNETS, ResNet
 
 ROOT = Path(__file__).parents[2] / "configs"
 FILES = {str(path.relative_to(ROOT)): path for path in sorted(ROOT.rglob("*.yaml"))}

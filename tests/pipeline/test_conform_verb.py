@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import cli
-from stages.ingest.benchmarks.registry import REGISTRY
+from vitpipe.pipeline.cli import main as cli
+from vitpipe.stages.ingest.benchmarks.registry import REGISTRY
 
 Vitpipe = Callable[..., tuple[int, str, str]]
 SPEC = """\
@@ -119,8 +119,8 @@ def test_an_unknown_data_set_is_bad_usage(args: tuple[str, ...], vitpipe: Vitpip
 
 
 def test_the_claim_changes_no_fingerprint(vitpipe: Vitpipe) -> None:
-    from pipeline.fingerprint import fingerprints
-    from pipeline.spec import load
+    from vitpipe.pipeline.plan.fingerprint import fingerprints
+    from vitpipe.pipeline.spec.load import load
 
     specs = [load(Path("my.yaml"), overrides) for overrides in ([], ["vars.paper=ImageNet"])]
     first, second = ({id: one.sha256 for id, one in fingerprints(spec.graph, {}).items()} for spec in specs)
@@ -140,12 +140,12 @@ def test_a_spec_that_trains_nothing_has_nothing_to_compare(vitpipe: Vitpipe, tmp
     [
         (["conform", "my.yaml"], {"torch", "ray", "boto3", "deepspeed"}),
         (["plan", "my.yaml"], {"torch", "ray", "boto3", "deepspeed"}),
-        (["validate", "my.yaml"], {"torch", "stages.paper", "stages.pretrain.conform"}),
+        (["validate", "my.yaml"], {"torch", "vitpipe.stages.paper", "vitpipe.stages.pretrain.conform"}),
     ],
 )
 def test_looking_at_the_paper_is_cheap(args: list[str], absent: set[str], vitpipe: Vitpipe, tmp_path: Path) -> None:
     code = (
-        "import sys; from pipeline.cli import invoke; invoke(sys.argv[2:]); "
+        "import sys; from vitpipe.pipeline.cli.main import invoke; invoke(sys.argv[2:]); "
         "sys.exit(', '.join(set(sys.argv[1].split(',')) & set(sys.modules)) or 0)"
     )
     done = subprocess.run(

@@ -10,19 +10,20 @@ import pytest
 from rich.console import Console
 from tiny_stages import tiny_spec
 
-from infra.errors import Stopped, StorageError
-from infra.events import Event, StoreEvents
-from infra.storage.opening import open_store
-from infra.submit import JobState
-from pipeline import following, live
-from pipeline.display import duration, plan_lines, plan_table, short, status_lines, status_table
-from pipeline.following import TOLD, Following
-from pipeline.live import LiveRun
-from pipeline.planned import Plan, Planned
-from pipeline.spec import PipelineSpec
-from pipeline.status import NodeStatus, RunStatus
-from pipeline.submission import watch
-from stages.contract import Estimate
+from vitpipe.infra.errors import Stopped, StorageError
+from vitpipe.infra.events import Event, StoreEvents
+from vitpipe.infra.ray.jobs import JobState
+from vitpipe.infra.storage.opening import open_store
+from vitpipe.pipeline.cli import event_lines as following
+from vitpipe.pipeline.cli import live
+from vitpipe.pipeline.cli.display import duration, plan_lines, plan_table, short, status_lines, status_table
+from vitpipe.pipeline.cli.event_lines import TOLD, Following
+from vitpipe.pipeline.cli.live import LiveRun
+from vitpipe.pipeline.cli.submission import watch
+from vitpipe.pipeline.plan.planned import Plan, Planned
+from vitpipe.pipeline.spec.load import PipelineSpec
+from vitpipe.pipeline.store.status import NodeStatus, RunStatus
+from vitpipe.stages.contract import Estimate
 
 PROGRESS = {"images_per_second": 512.3, "loss": 1.2345, "eta_seconds": 185, "unit": "steps"}
 STATUS = RunStatus(

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from infra.errors import StorageError
-from infra.storage import folders, mounts
-from infra.storage.conditions import SECOND_CREATE
-from infra.storage.local import LocalStore
-from pipeline.doctor import Check, checks, failure
-from pipeline.lease import acquire
-from stages.images.native import build
+from vitpipe.infra.errors import StorageError
+from vitpipe.infra.storage import folders, mounts
+from vitpipe.infra.storage.conditions import SECOND_CREATE
+from vitpipe.infra.storage.local import LocalStore
+from vitpipe.pipeline.cli.doctor import Check, checks, failure
+from vitpipe.pipeline.drive.lease import acquire
+from vitpipe.stages.images.native import build
 
 
 def look(store: str, name: str) -> Check:
@@ -154,7 +154,7 @@ def test_what_is_wrong_ends_with_7():
 def test_imports_nothing_heavy(here):
     code = f"""if True:
         import sys
-        from pipeline.doctor import checks
+        from vitpipe.pipeline.cli.doctor import checks
         list(checks({here!r}))
         print(sorted({{"torch", "ray", "boto3", "deepspeed"}} & set(sys.modules)))
     """

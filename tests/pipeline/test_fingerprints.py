@@ -6,11 +6,11 @@ import pytest
 from pydantic import Field
 from small_spec import GOOD
 
-from pipeline import fingerprint
-from pipeline.catalog import CATALOG, Stage
-from pipeline.fingerprint import Fingerprint, canonical, differences, fingerprints
-from pipeline.spec import load
-from stages.settings import Settings
+from vitpipe.pipeline.plan import fingerprint
+from vitpipe.pipeline.plan.fingerprint import Fingerprint, canonical, differences, fingerprints
+from vitpipe.pipeline.spec.catalog import CATALOG, Stage
+from vitpipe.pipeline.spec.load import load
+from vitpipe.stages.settings import Settings
 
 SPEC = GOOD.replace("batch_images: 30", "batch_images: 32").replace(
     "total: 3 epochs}",

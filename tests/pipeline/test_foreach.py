@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.graph import Graph
-from pipeline.spec import SpecError, load
-from pipeline.written import NAME
+from vitpipe.pipeline.spec.graph import Graph
+from vitpipe.pipeline.spec.load import SpecError, load
+from vitpipe.pipeline.spec.top_level import NAME
 
 TOP = "version: 1\nname: run\nstore: file://./runs\nnodes:\n"
 DATA = "  data: {stage: ingest, config: {source: {kind: digits}}}\n"

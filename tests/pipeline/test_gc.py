@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from infra.errors import IntegrityError, LeaseLost, UsageError
-from infra.lease_state import Timing
-from infra.storage.opening import open_store
-from infra.storage.store import Store
-from pipeline.gc import gc
-from pipeline.lease import acquire
-from stages.artifacts import File, Report
-from stages.record import InputRef, Record
+from vitpipe.infra.errors import IntegrityError, LeaseLost, UsageError
+from vitpipe.infra.lease_state import Timing
+from vitpipe.infra.storage.opening import open_store
+from vitpipe.infra.storage.store import Store
+from vitpipe.pipeline.drive.gc import gc
+from vitpipe.pipeline.drive.lease import acquire
+from vitpipe.stages.artifacts import File, Report
+from vitpipe.stages.record import InputRef, Record
 
 QUICK = Timing(renew_s=0.05, look_s=0.02, watch_s=0.3)
 

@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 from fake_clock import FakeClock
 
-from infra.errors import Changed, IntegrityError, LeaseLost, Stopped, StorageError, UsageError
-from infra.events import read_events
-from infra.fence import StoreFence
-from infra.lease_state import LEASE, TIMING, Holder, LeaseState, Timing, read_lease, read_stop
-from infra.storage.local import LocalStore
-from infra.storage.store import Store
-from pipeline.lease import Lease, acquire, hold, request_stop
+from vitpipe.infra.errors import Changed, IntegrityError, LeaseLost, Stopped, StorageError, UsageError
+from vitpipe.infra.events import read_events
+from vitpipe.infra.fence import StoreFence
+from vitpipe.infra.lease_state import LEASE, TIMING, Holder, LeaseState, Timing, read_lease, read_stop
+from vitpipe.infra.storage.local import LocalStore
+from vitpipe.infra.storage.store import Store
+from vitpipe.pipeline.drive.lease import Lease, acquire, hold, request_stop
 
 QUICK = Timing(renew_s=0.01, commit_s=5.0, watch_s=10.0, poll_s=0.01, look_s=0.01)
 
@@ -125,7 +125,7 @@ def test_a_beat_that_a_cached_view_hides_is_seen_by_the_swap(tmp_path: Path, tim
 @pytest.fixture(scope="module")
 def dead() -> Iterator[Holder]:
     """A process of this machine that is no more, though nobody has waited for it yet."""
-    code = "from infra.lease_state import Holder; print(list(vars(Holder.me()).values()))"
+    code = "from vitpipe.infra.lease_state import Holder; print(list(vars(Holder.me()).values()))"
     child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert child.stdout
     with child.stdout as out:

@@ -10,12 +10,12 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from infra.errors import AlreadyExists, Changed, LeaseLost, NotFound, StorageError
-from infra.lease_state import TIMING, read_lease
-from infra.storage.store import Entry
-from pipeline.lease import Lease, acquire
-from pipeline.records import Committed, commit, read_committed
-from stages.record import Record
+from vitpipe.infra.errors import AlreadyExists, Changed, LeaseLost, NotFound, StorageError
+from vitpipe.infra.lease_state import TIMING, read_lease
+from vitpipe.infra.storage.store import Entry
+from vitpipe.pipeline.drive.lease import Lease, acquire
+from vitpipe.pipeline.store.records import Committed, commit, read_committed
+from vitpipe.stages.record import Record
 
 FAULTS = st.sampled_from(["fine", "fine", "fine", "lost", "refused twice", "unreachable"])
 DRIVERS = st.integers(0, 2)

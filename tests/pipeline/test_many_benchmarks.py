@@ -8,11 +8,11 @@ from inprocess import InProcessCluster
 from synthetic import shards, weights
 from tiny_stages import tiny_ways
 
-from infra.errors import StageError
-from infra.lease_state import Timing
-from infra.work import Done
-from pipeline.runner import Outcome, run
-from pipeline.spec import load
+from vitpipe.infra.errors import StageError
+from vitpipe.infra.lease_state import Timing
+from vitpipe.infra.work import Done
+from vitpipe.pipeline.drive.runner import Outcome, run
+from vitpipe.pipeline.spec.load import load
 
 QUICK = Timing(renew_s=0.02, watch_s=0.5, commit_s=100, poll_s=0.02, look_s=0.02)
 SETS = [f"set-{number}" for number in range(10)]

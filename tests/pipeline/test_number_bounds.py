@@ -15,16 +15,16 @@ from safetensors.torch import save_file
 from tars import samples, tar
 from tiny_vit import random_state, tiny
 
-from infra.errors import UsageError
-from pipeline import cli
-from pipeline.catalog import CATALOG
-from pipeline.text.problems import Mark, Problems
-from pipeline.text.typed import settings
-from pipeline.text.yaml_source import Value
-from stages.contract import Estimate
-from stages.finetune.config import FinetuneConfig, FinetuneResources
-from stages.settings import MOST, Duration, Settings
-from stages.training.schedule import ScheduleSettings, in_steps, lr_at
+from vitpipe.infra.errors import UsageError
+from vitpipe.pipeline.cli import main as cli
+from vitpipe.pipeline.spec.catalog import CATALOG
+from vitpipe.pipeline.spec.text.problems import Mark, Problems
+from vitpipe.pipeline.spec.text.typed import settings
+from vitpipe.pipeline.spec.text.yaml_source import Value
+from vitpipe.stages.contract import Estimate
+from vitpipe.stages.finetune.config import FinetuneConfig, FinetuneResources
+from vitpipe.stages.settings import MOST, Duration, Settings
+from vitpipe.stages.training.schedule import ScheduleSettings, in_steps, lr_at
 
 SECTIONS = [(node, section) for node in NODES for section in ("config", "resources")]
 ABSURD = (-1, 0, 10**18, 1e18, 1e308, -1e308, 5e-324, math.nan, math.inf, -math.inf, ".nan", ".inf", "nan")

@@ -7,15 +7,15 @@ from typing import Any
 import pytest
 from tiny_stages import tiny_spec
 
-from infra.errors import DriftError, IntegrityError, UsageError
-from pipeline.attempts import Attempt
-from pipeline.fingerprint import fingerprints
-from pipeline.graph import Graph
-from pipeline.plan import make_plan, refusal
-from pipeline.planned import Facts
-from pipeline.records import Committed, encode
-from stages.artifacts import File, ShardSet
-from stages.record import Record
+from vitpipe.infra.errors import DriftError, IntegrityError, UsageError
+from vitpipe.pipeline.plan.decide import make_plan, refusal
+from vitpipe.pipeline.plan.fingerprint import fingerprints
+from vitpipe.pipeline.plan.planned import Facts
+from vitpipe.pipeline.spec.graph import Graph
+from vitpipe.pipeline.store.attempts import Attempt
+from vitpipe.pipeline.store.records import Committed, encode
+from vitpipe.stages.artifacts import File, ShardSet
+from vitpipe.stages.record import Record
 
 NODES: dict[str, Any] = {
     "a": {"value": 2},

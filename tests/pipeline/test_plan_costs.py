@@ -9,7 +9,7 @@ import pytest
 from photos import photo_folder
 from test_conform_verb import SPEC
 
-from pipeline import cli
+from vitpipe.pipeline.cli import main as cli
 
 Plan = Callable[..., dict[str, Any]]
 ON_GPUS = ("nodes.backbone.resources.gpus_per_worker=1", "nodes.backbone.resources.workers=8")

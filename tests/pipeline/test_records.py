@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 from tiny_stages import tiny_spec
 
-from infra.errors import AlreadyExists, Changed, DriftError, IntegrityError, LeaseLost, UsageError
-from infra.storage.local import LocalStore
-from pipeline.attempts import earlier, header, list_attempts
-from pipeline.catalog import CATALOG
-from pipeline.provenance import code_version, package_versions
-from pipeline.records import commit, encode, read_committed, read_external
-from stages.artifacts import File, ShardSet
-from stages.record import InputRef, Record, parse_record
-from stages.seal import sealed
+from vitpipe.infra.errors import AlreadyExists, Changed, DriftError, IntegrityError, LeaseLost, UsageError
+from vitpipe.infra.storage.local import LocalStore
+from vitpipe.pipeline.drive.provenance import code_version, package_versions
+from vitpipe.pipeline.spec.catalog import CATALOG
+from vitpipe.pipeline.store.attempts import earlier, header, list_attempts
+from vitpipe.pipeline.store.records import commit, encode, read_committed, read_external
+from vitpipe.stages.artifacts import File, ShardSet
+from vitpipe.stages.record import InputRef, Record, parse_record
+from vitpipe.stages.seal import sealed
 
 
 class Held:

@@ -16,10 +16,10 @@ import synthetic
 from fake_clock import FakeClock
 from tiny_stages import tiny_spec, tiny_ways
 
-from infra.errors import DriftError, IntegrityError
-from pipeline.gc import gc
-from pipeline.runner import run
-from stages.images.split import Split
+from vitpipe.infra.errors import DriftError, IntegrityError
+from vitpipe.pipeline.drive.gc import gc
+from vitpipe.pipeline.drive.runner import run
+from vitpipe.stages.images.split import Split
 
 ROOT = Path(__file__).parents[2]
 NAMES_ONE = re.compile(r"(?:^|\b(?:or|and|then) |[,;] )(?:remove|delete|discard|erase|wipe|move|overwrite)\b|--replace")
@@ -29,12 +29,12 @@ KNOWN = {
             "test_a_lost_lease_is_taken_above_all_attempts_and_that_is_the_remedy_for_a_damaged_one"
         )
     },
-    "pipeline/attempts.py": {
+    "pipeline/store/attempts.py": {
         "restore it from a copy, or move ": "an attempt that no record names: the drill",
         "restore it from a copy, or remove ": "attempt.json alone, where a record says the same: the drill",
     },
-    "pipeline/plan.py": {"--replace ": "test_a_replacement_keeps_what_the_old_record_names"},
-    "pipeline/records.py": {
+    "pipeline/plan/decide.py": {"--replace ": "test_a_replacement_keeps_what_the_old_record_names"},
+    "pipeline/store/records.py": {
         "choose another `name`, or run again with --replace ": "as that of the plan; the old record is kept"
     },
     "stages/evaluate/features.py": {

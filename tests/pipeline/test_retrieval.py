@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from infra.errors import IntegrityError, UsageError
-from infra.storage.opening import open_store
-from infra.storage.store import Store
-from pipeline.retrieval import fault, get, list_files, verify
-from stages.artifacts import File, ShardSet
-from stages.record import Record
-from stages.seal import sealed
+from vitpipe.infra.errors import IntegrityError, UsageError
+from vitpipe.infra.storage.opening import open_store
+from vitpipe.infra.storage.store import Store
+from vitpipe.pipeline.store.retrieval import fault, get, list_files, verify
+from vitpipe.stages.artifacts import File, ShardSet
+from vitpipe.stages.record import Record
+from vitpipe.stages.seal import sealed
 
 CONTENT = {"train-000000.tar": os.urandom(300_000), "manifest.json": b"{}", "sub/empty.txt": b""}
 

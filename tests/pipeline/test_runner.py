@@ -17,7 +17,7 @@ from ruamel.yaml import YAML
 from small_disk import small_disk
 from tiny_stages import HOOKS, in_process, tiny_spec, tiny_ways
 
-from infra.errors import (
+from vitpipe.infra.errors import (
     DriftError,
     IntegrityError,
     LeaseLost,
@@ -28,13 +28,13 @@ from infra.errors import (
     UsageError,
     VitpipeError,
 )
-from infra.events import read_events
-from infra.lease_state import Timing, read_lease
-from infra.storage.local import LocalStore
-from pipeline import runner
-from pipeline.lease import hold, request_stop
-from pipeline.runner import Outcome, run
-from stages.seal import sealed
+from vitpipe.infra.events import read_events
+from vitpipe.infra.lease_state import Timing, read_lease
+from vitpipe.infra.storage.local import LocalStore
+from vitpipe.pipeline.drive import runner
+from vitpipe.pipeline.drive.lease import hold, request_stop
+from vitpipe.pipeline.drive.runner import Outcome, run
+from vitpipe.stages.seal import sealed
 
 QUICK = Timing(renew_s=0.02, watch_s=0.5, commit_s=100, poll_s=0.02, look_s=0.02)
 CHAIN = {"a": {"value": 2}, "b": {"value": 3}, "sum": {"stage": "add", "needs": {"shards": ("a", "b")}}}
@@ -102,7 +102,7 @@ def test_a_finished_run_does_nothing(tmp_path: Path) -> None:
 
 
 def test_planning_and_running_nothing_imports_nothing_heavy(tmp_path: Path) -> None:
-    code = "import sys, pipeline.runner, pipeline.status; print(*sys.modules)"
+    code = "import sys, vitpipe.pipeline.drive.runner, vitpipe.pipeline.store.status; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"ray", "torch", "deepspeed", "webdataset", "boto3"} & set(done.stdout.split())
     assert "pydantic" in done.stdout.split()
@@ -409,7 +409,7 @@ def test_a_store_that_stays_full_leaves_its_reason_and_the_run(
 ) -> None:
     """Of the room that is held for it. Negative control: without, there is none, and the run is left held."""
     if not spare:
-        monkeypatch.setattr("infra.storage.spare.SpareRoom.take", lambda self: None)
+        monkeypatch.setattr("vitpipe.infra.storage.spare.SpareRoom.take", lambda self: None)
     heard: list[str] = []
     with small_disk(tmp_path / "runs", "2m") as disk:
         HOOKS["sum"] = lambda ctx: disk.fill()

@@ -8,12 +8,12 @@ import jsonschema
 import pytest
 from small_disk import small_disk
 
-from infra.errors import StorageError, UsageError
-from pipeline.schema import json_schema
-from pipeline.spec import load
-from pipeline.starters import presets, write_starter
-from pipeline.text.problems import Problems
-from pipeline.text.yaml_source import parse, plain
+from vitpipe.infra.errors import StorageError, UsageError
+from vitpipe.pipeline.cli.starters import presets, write_starter
+from vitpipe.pipeline.spec.load import load
+from vitpipe.pipeline.spec.schema import json_schema
+from vitpipe.pipeline.spec.text.problems import Problems
+from vitpipe.pipeline.spec.text.yaml_source import parse, plain
 
 CONFIGS = sorted(Path("configs").rglob("*.yaml")) + sorted(Path("pipeline/presets").glob("*.yaml"))
 
@@ -49,14 +49,14 @@ def test_every_shipped_yaml_is_valid_and_says_what_it_is_for(path: Path, schema:
     ],
 )
 def test_an_editor_sees_a_mistake(schema: dict[str, Any], written: str, instead: str) -> None:
-    text = Path("pipeline/presets/folder.yaml").read_text()
+    text = Path("pipeline/cli/presets/folder.yaml").read_text()
     assert written in text
 
     assert mistakes(schema, text.replace(written, instead))
 
 
 def test_a_reference_may_stand_for_any_value(schema: dict[str, Any]) -> None:
-    text = Path("pipeline/presets/folder.yaml").read_text()
+    text = Path("pipeline/cli/presets/folder.yaml").read_text()
 
     assert mistakes(schema, text.replace("batch_images: 256", 'batch_images: "${vars.batch}"')) == []
 

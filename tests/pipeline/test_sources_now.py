@@ -16,12 +16,13 @@ from photos import encoded, photo_folder, picture, write
 from tars import samples, tar, tars
 from tiny_stages import STAGES, in_process
 
-from infra.storage.local import LocalStore
-from pipeline import cli, runner
-from pipeline.catalog import CATALOG
-from stages.ingest import source_digits, source_files
-from stages.ingest.inventory import INVENTORY, MARKS
-from stages.seal import SEAL
+from vitpipe.infra.storage.local import LocalStore
+from vitpipe.pipeline.cli import main as cli
+from vitpipe.pipeline.drive import runner
+from vitpipe.pipeline.spec.catalog import CATALOG
+from vitpipe.stages.ingest import source_digits, source_files
+from vitpipe.stages.ingest.inventory import INVENTORY, MARKS
+from vitpipe.stages.seal import SEAL
 
 Vitpipe = Callable[..., tuple[int, str, str]]
 Change = Callable[[Path], None]

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from small_spec import GOOD, problems, with_node
 
-from infra.errors import UsageError
-from pipeline.spec import SpecError, load
+from vitpipe.infra.errors import UsageError
+from vitpipe.pipeline.spec.load import SpecError, load
 
 CASES = {
     "unknown top key": (GOOD + "nods: {}", "spec:10:1: unknown key 'nods'; did you mean 'nodes'?"),

@@ -7,9 +7,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from small_spec import GOOD, problems, with_node
 
-from infra.errors import VitpipeError
-from pipeline.spec import load
-from pipeline.text.secret_shapes import secret_text
+from vitpipe.infra.errors import VitpipeError
+from vitpipe.pipeline.spec.load import load
+from vitpipe.pipeline.spec.text.secret_shapes import secret_text
 
 ANCHORS = "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 30))
 BOMBS = {

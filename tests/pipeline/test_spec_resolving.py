@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.graph import Graph
-from pipeline.spec import PipelineSpec, load
-from pipeline.text.problems import Problems
-from pipeline.text.yaml_source import parse, plain
+from vitpipe.pipeline.spec.graph import Graph
+from vitpipe.pipeline.spec.load import PipelineSpec, load
+from vitpipe.pipeline.spec.text.problems import Problems
+from vitpipe.pipeline.spec.text.yaml_source import parse, plain
 
 BASE = """\
 version: 1

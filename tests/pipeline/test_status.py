@@ -12,16 +12,16 @@ import pytest
 from fake_clock import FakeClock
 from tiny_stages import HOOKS, STAGES, tiny_spec, tiny_ways
 
-from infra.errors import DriftError, IntegrityError, StageError, Stopped, UsageError, VitpipeError
-from infra.lease_state import LEASE, Holder, LeaseState, Timing, boottime, clock_id, read_lease
-from infra.storage.local import LocalStore
-from pipeline.lease import request_stop
-from pipeline.plan import make_plan
-from pipeline.pulse import LOOKED_S, SILENT_S, Pulse
-from pipeline.runner import run
-from pipeline.status import RunStatus, read_status, status_of
-from pipeline.survey import survey
-from stages.sighting import Sighted
+from vitpipe.infra.errors import DriftError, IntegrityError, StageError, Stopped, UsageError, VitpipeError
+from vitpipe.infra.lease_state import LEASE, Holder, LeaseState, Timing, boottime, clock_id, read_lease
+from vitpipe.infra.storage.local import LocalStore
+from vitpipe.pipeline.drive.lease import request_stop
+from vitpipe.pipeline.drive.runner import run
+from vitpipe.pipeline.plan.decide import make_plan
+from vitpipe.pipeline.plan.survey import survey
+from vitpipe.pipeline.store.pulse import LOOKED_S, SILENT_S, Pulse
+from vitpipe.pipeline.store.status import RunStatus, read_status, status_of
+from vitpipe.stages.sighting import Sighted
 
 QUICK = Timing(renew_s=0.02, watch_s=0.5, commit_s=100, poll_s=0.02, look_s=0.02)
 NODES: dict[str, Any] = {

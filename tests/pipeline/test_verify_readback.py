@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from photos import ingest, photo_folder
 
-from infra.storage.opening import open_store
-from pipeline import cli, readback
-from stages.ingest import run as run_module
-from stages.ingest import writer as writer_module
+from vitpipe.infra.storage.opening import open_store
+from vitpipe.pipeline.cli import main as cli
+from vitpipe.pipeline.store import verify_readback as readback
+from vitpipe.stages.ingest import run as run_module
+from vitpipe.stages.ingest import writer as writer_module
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def run(tmp_path: Path) -> str:
 def test_sound_shards_are_read_back_without_torch(config: dict[str, Any], run: str, tmp_path: Path) -> None:
     ingest(tmp_path, config)
 
-    code = "import sys; from pipeline import cli; "
+    code = "import sys; from vitpipe.pipeline.cli import main as cli; "
     code += f"code = cli.invoke(['artifacts', 'verify', {run!r}, *sys.argv[1:]]); "
     code += "sys.exit(code or len({'torch', 'ray', 'webdataset'} & set(sys.modules)))"
 

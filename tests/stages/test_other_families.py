@@ -8,21 +8,21 @@ from inprocess import commit, make_context
 from synthetic import shards
 from tiny_pretraining import context, pretrain, recipe
 
-from stages.artifacts import Checkpoint
-from stages.contract import Inputs, Known
-from stages.convert.config import ConvertConfig, ConvertResources
-from stages.convert.run import run as convert
-from stages.evaluate.config import EvaluateConfig, EvaluateResources
-from stages.evaluate.estimate import estimate as estimate_evaluation
-from stages.evaluate.run import run as evaluate
-from stages.finetune.config import FinetuneConfig, FinetuneResources
-from stages.finetune.estimate import estimate as estimate_finetuning
-from stages.finetune.run import run as finetune
-from stages.pretrain.config import PretrainConfig, PretrainResources
-from stages.pretrain.estimate import estimate as estimate_pretraining
-from stages.vit.init import initial_value
-from stages.vit.native import load_weights
-from stages.vit.variants import RESNETS, ResNet
+from vitpipe.stages.artifacts import Checkpoint
+from vitpipe.stages.contract import Inputs, Known
+from vitpipe.stages.convert.config import ConvertConfig, ConvertResources
+from vitpipe.stages.convert.run import run as convert
+from vitpipe.stages.evaluate.config import EvaluateConfig, EvaluateResources
+from vitpipe.stages.evaluate.estimate import estimate as estimate_evaluation
+from vitpipe.stages.evaluate.run import run as evaluate
+from vitpipe.stages.finetune.config import FinetuneConfig, FinetuneResources
+from vitpipe.stages.finetune.estimate import estimate as estimate_finetuning
+from vitpipe.stages.finetune.run import run as finetune
+from vitpipe.stages.pretrain.config import PretrainConfig, PretrainResources
+from vitpipe.stages.pretrain.estimate import estimate as estimate_pretraining
+from vitpipe.stages.vit.init import initial_value
+from vitpipe.stages.vit.native import load_weights
+from vitpipe.stages.vit.variants import RESNETS, ResNet
 
 KNOWN = Known(gpus=0, gpu_flops=1e15, cpu_flops=1e11)
 

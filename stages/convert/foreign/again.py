@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from infra.errors import UsageError, VitpipeError
-from stages.artifacts import Weights
-from stages.convert.config import ConvertConfig, ConvertResources
-from stages.convert.foreign.located import COMPANIONS, INDEX, TENSORS, Located, is_local, states
-from stages.sighting import Difference, Sighted
+from vitpipe.infra.errors import UsageError, VitpipeError
+from vitpipe.stages.artifacts import Weights
+from vitpipe.stages.convert.config import ConvertConfig, ConvertResources
+from vitpipe.stages.convert.foreign.located import COMPANIONS, INDEX, TENSORS, Located, is_local, states
+from vitpipe.stages.sighting import Difference, Sighted
 
 SOURCE = "source.json"
 

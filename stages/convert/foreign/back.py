@@ -7,19 +7,19 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from infra.errors import UsageError
-from stages.convert.config import ForeignFormat
-from stages.convert.foreign.arrays import Array, Shape
-from stages.convert.foreign.beside import Triple
-from stages.convert.foreign.look import Foreign
-from stages.convert.foreign.naming import Named
-from stages.convert.links import Link, Made, foreign_shapes, inward, same, weight_and_bias
-from stages.convert.names_google import google_big_vision_links, google_links
-from stages.convert.names_huggingface import huggingface_links
-from stages.convert.names_timm import timm_links
-from stages.convert.names_torchvision import torchvision_links, unfold
-from stages.vit.config import ModelSettings
-from stages.vit.shapes import difference, parameter_shapes
+from vitpipe.infra.errors import UsageError
+from vitpipe.stages.convert.config import ForeignFormat
+from vitpipe.stages.convert.foreign.arrays import Array, Shape
+from vitpipe.stages.convert.foreign.beside import Triple
+from vitpipe.stages.convert.foreign.look import Foreign
+from vitpipe.stages.convert.foreign.naming import Named
+from vitpipe.stages.convert.links import Link, Made, foreign_shapes, inward, same, weight_and_bias
+from vitpipe.stages.convert.names_google import google_big_vision_links, google_links
+from vitpipe.stages.convert.names_huggingface import huggingface_links
+from vitpipe.stages.convert.names_timm import timm_links
+from vitpipe.stages.convert.names_torchvision import torchvision_links, unfold
+from vitpipe.stages.vit.config import ModelSettings
+from vitpipe.stages.vit.shapes import difference, parameter_shapes
 
 _LINES_SHOWN = 12
 _PATCHES = ("patch_embed.proj.weight", "patch_embed.proj.bias")

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from infra.errors import IntegrityError, UsageError
-from stages.images.classes import names_in_order
+from vitpipe.infra.errors import IntegrityError, UsageError
+from vitpipe.stages.images.classes import names_in_order
 
 Triple = tuple[float, float, float]
 HALF: Triple = (0.5, 0.5, 0.5)

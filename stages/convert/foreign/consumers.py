@@ -11,8 +11,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from stages.convert.foreign.look import Foreign
-from stages.convert.timm_config import timm_architecture, timm_arguments, timm_problems
+from vitpipe.stages.convert.foreign.look import Foreign
+from vitpipe.stages.convert.timm_config import timm_architecture, timm_arguments, timm_problems
 
 Seen = dict[str, Tensor]
 """What is compared: `pooled` (B, D), `logits` (B, K) of a model with a head, and `encoded`, the encoder's answer to

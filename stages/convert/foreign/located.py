@@ -9,13 +9,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from infra.errors import IntegrityError, NotFound, StorageError, UsageError
-from infra.storage.opening import open_store
-from infra.storage.store import Digest, Store
-from stages.convert.config import PICKLES, WITHOUT_PICKLES
-from stages.convert.foreign.safetensors_reader import read_index
-from stages.sighting import etag_mark, time_mark
-from stages.vit.file_kind import file_kind
+from vitpipe.infra.errors import IntegrityError, NotFound, StorageError, UsageError
+from vitpipe.infra.storage.opening import open_store
+from vitpipe.infra.storage.store import Digest, Store
+from vitpipe.stages.convert.config import PICKLES, WITHOUT_PICKLES
+from vitpipe.stages.convert.foreign.safetensors_reader import read_index
+from vitpipe.stages.sighting import etag_mark, time_mark
+from vitpipe.stages.vit.file_kind import file_kind
 
 INDEX = "model.safetensors.index.json"
 COMPANIONS = ("config.json", "preprocessor_config.json", "model.json", "labels.json")

@@ -7,17 +7,17 @@ import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from infra.errors import IntegrityError, StorageError, UsageError
-from infra.storage.store import Digest
-from stages.convert.config import ForeignFormat, ForeignSource
-from stages.convert.foreign.arrays import Arrays
-from stages.convert.foreign.beside import HALF, IMAGENET_MEAN, IMAGENET_STD, Described, Triple, read_described
-from stages.convert.foreign.located import Located, is_npz, locate, refuse_unopenable, states
-from stages.convert.foreign.naming import Named, named
-from stages.convert.foreign.npz_reader import open_npz
-from stages.convert.foreign.recognise import recognise
-from stages.convert.foreign.safetensors_reader import open_safetensors
-from stages.vit.config import ModelSettings
+from vitpipe.infra.errors import IntegrityError, StorageError, UsageError
+from vitpipe.infra.storage.store import Digest
+from vitpipe.stages.convert.config import ForeignFormat, ForeignSource
+from vitpipe.stages.convert.foreign.arrays import Arrays
+from vitpipe.stages.convert.foreign.beside import HALF, IMAGENET_MEAN, IMAGENET_STD, Described, Triple, read_described
+from vitpipe.stages.convert.foreign.located import Located, is_npz, locate, refuse_unopenable, states
+from vitpipe.stages.convert.foreign.naming import Named, named
+from vitpipe.stages.convert.foreign.npz_reader import open_npz
+from vitpipe.stages.convert.foreign.recognise import recognise
+from vitpipe.stages.convert.foreign.safetensors_reader import open_safetensors
+from vitpipe.stages.vit.config import ModelSettings
 
 
 @dataclass(frozen=True)

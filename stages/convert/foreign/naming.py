@@ -7,10 +7,10 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from infra.errors import UsageError
-from stages.convert.config import ForeignFormat
-from stages.convert.foreign.arrays import Array, Arrays, Shape
-from stages.convert.foreign.stems import GOOGLE_ROOT, TIMM_ROOT
+from vitpipe.infra.errors import UsageError
+from vitpipe.stages.convert.config import ForeignFormat
+from vitpipe.stages.convert.foreign.arrays import Array, Arrays, Shape
+from vitpipe.stages.convert.foreign.stems import GOOGLE_ROOT, TIMM_ROOT
 
 STACKED = "Transformer/encoderblock/"
 _KERNEL = "embedding/kernel"

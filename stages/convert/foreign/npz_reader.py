@@ -16,9 +16,9 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from infra.errors import IntegrityError, UsageError
-from stages.convert.config import WITHOUT_PICKLES
-from stages.convert.foreign.arrays import Array, Arrays, Shape, count, is_raw_bf16, widened
+from vitpipe.infra.errors import IntegrityError, UsageError
+from vitpipe.stages.convert.config import WITHOUT_PICKLES
+from vitpipe.stages.convert.foreign.arrays import Array, Arrays, Shape, count, is_raw_bf16, widened
 
 _DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError, OverflowError)
 _ENDING = ".npy"

@@ -10,16 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stages.convert.config import ForeignFormat
-from stages.convert.foreign import consumers
-from stages.convert.foreign.back import native_reader
-from stages.convert.foreign.consumers import Consumer, Paths, Seen
-from stages.convert.foreign.look import Foreign, reopen
-from stages.convert.proof import TOLERANCE, Given, load_model, parity_images
-from stages.convert.source import Tensors
-from stages.convert.task import ProveTask
-from stages.vit.build import Model
-from stages.vit.model import ViT
+from vitpipe.stages.convert.config import ForeignFormat
+from vitpipe.stages.convert.foreign import consumers
+from vitpipe.stages.convert.foreign.back import native_reader
+from vitpipe.stages.convert.foreign.consumers import Consumer, Paths, Seen
+from vitpipe.stages.convert.foreign.look import Foreign, reopen
+from vitpipe.stages.convert.proof import TOLERANCE, Given, load_model, parity_images
+from vitpipe.stages.convert.source import Tensors
+from vitpipe.stages.convert.task import ProveTask
+from vitpipe.stages.vit.build import Model
+from vitpipe.stages.vit.model import ViT
 
 
 def prove(task: ProveTask) -> dict[str, Any]:

@@ -10,14 +10,14 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from infra.errors import UsageError
-from stages.convert.config import ForeignFormat, ForeignSource
-from stages.convert.foreign.arrays import Shape
-from stages.convert.foreign.beside import Described
-from stages.convert.foreign.naming import Named
-from stages.convert.foreign.stems import HEADS, find_resnet, find_stem, name_of
-from stages.vit.config import ModelSettings
-from stages.vit.variants import VARIANTS, ResNet, find_variant, reduced
+from vitpipe.infra.errors import UsageError
+from vitpipe.stages.convert.config import ForeignFormat, ForeignSource
+from vitpipe.stages.convert.foreign.arrays import Shape
+from vitpipe.stages.convert.foreign.beside import Described
+from vitpipe.stages.convert.foreign.naming import Named
+from vitpipe.stages.convert.foreign.stems import HEADS, find_resnet, find_stem, name_of
+from vitpipe.stages.vit.config import ModelSettings
+from vitpipe.stages.vit.variants import VARIANTS, ResNet, find_variant, reduced
 
 
 class Landmarks(NamedTuple):

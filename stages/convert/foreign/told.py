@@ -4,10 +4,10 @@ import hashlib
 import json
 from typing import Any
 
-from infra.errors import IntegrityError
-from stages.artifacts import Artifact
-from stages.convert.foreign.look import Foreign
-from stages.images.classes import LABELS, names_in_order
+from vitpipe.infra.errors import IntegrityError
+from vitpipe.stages.artifacts import Artifact
+from vitpipe.stages.convert.foreign.look import Foreign
+from vitpipe.stages.images.classes import LABELS, names_in_order
 
 
 def labels_of(source: Artifact | Foreign, classes: int) -> dict[str, dict[str, str]]:

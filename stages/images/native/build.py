@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 PACKAGE = "libjpeg62-turbo-dev"
 """Debian's package of the headers."""
-DO = f"Debian: apt-get install gcc {PACKAGE}; then python -m stages.images.native.prebuild"
+DO = f"Debian: apt-get install gcc {PACKAGE}; then python -m vitpipe.stages.images.native.prebuild"
 
 _SOURCES = ("contents.c", "decoder.c", "decoder.h", "huffman.c", "huffman.h", "jpeg.h", "mirror.c", "part.c",
             "segments.c", "sha256.c", "sha256.h", "sha256_pair.c", "sha256_wide.c", "tables.c", "tables.h",
@@ -91,7 +91,7 @@ def _proved_here(target: Path) -> Path | None:
 
 def _failed_proof(extension: Path) -> str | None:
     """How its proof ended, in words, unless well. A process of its own: it may crash."""
-    proof = [sys.executable, "-m", "stages.images.native.proof", str(extension)]
+    proof = [sys.executable, "-m", "vitpipe.stages.images.native.proof", str(extension)]
     done = subprocess.run(proof, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[3])
     return f"its proof ended with {done.returncode}: {done.stderr.strip()[-200:]}" if done.returncode else None
 

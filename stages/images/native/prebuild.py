@@ -1,8 +1,8 @@
-"""`python -m stages.images.native.prebuild`: compile the reader's C extension, where its headers are there."""
+"""`python -m vitpipe.stages.images.native.prebuild`: compile the reader's C extension, where its headers are there."""
 
 import logging
 
-from stages.images.native.build import DO, NotBuilt, build
+from vitpipe.stages.images.native.build import DO, NotBuilt, build
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""`python -m stages.images.native.proof EXTENSION`: whether it decodes as Pillow and digests as hashlib does here.
+"""`python -m vitpipe.stages.images.native.proof EXTENSION`: whether it decodes as Pillow and digests as hashlib does here.
 
 Ends with 1, or in a crash, where it does not.
 The extension meets libjpeg's inside in one place (`huffman.c`): a process of its own tries it before it is trusted.
@@ -15,11 +15,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from stages.images.contents import by_extension as contents_by_extension
-from stages.images.crops import Box
-from stages.images.digests import BLOCK, Running, by_extension, can
-from stages.images.header import Header
-from stages.images.parts import Extension
+from vitpipe.stages.images.contents import by_extension as contents_by_extension
+from vitpipe.stages.images.crops import Box
+from vitpipe.stages.images.digests import BLOCK, Running, by_extension, can
+from vitpipe.stages.images.header import Header
+from vitpipe.stages.images.parts import Extension
 
 SIDE = 160
 

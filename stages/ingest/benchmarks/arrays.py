@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from infra.errors import UsageError
-from stages.ingest.benchmarks.entries import UNREADABLE, Entry, Listed, Reader, damaged, png
-from stages.ingest.benchmarks.registry import Benchmark
-from stages.ingest.listing import Item
+from vitpipe.infra.errors import UsageError
+from vitpipe.stages.ingest.benchmarks.entries import UNREADABLE, Entry, Listed, Reader, damaged, png
+from vitpipe.stages.ingest.benchmarks.registry import Benchmark
+from vitpipe.stages.ingest.listing import Item
 
 _ARRAY_MAKERS = {"_reconstruct", "ndarray", "dtype", "scalar", "encode"}
 

@@ -8,10 +8,10 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from infra.errors import UsageError
-from stages.ingest.benchmarks.entries import Entry, lines_of
-from stages.ingest.benchmarks.registry import Benchmark
-from stages.ingest.listing import some
+from vitpipe.infra.errors import UsageError
+from vitpipe.stages.ingest.benchmarks.entries import Entry, lines_of
+from vitpipe.stages.ingest.benchmarks.registry import Benchmark
+from vitpipe.stages.ingest.listing import some
 
 Divided = list[tuple[Entry, str]]
 """Each entry with its split in the shards."""

@@ -14,12 +14,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from infra.errors import IntegrityError
-from stages.images.header import BadImage
-from stages.images.scans import refuse_many_scans
-from stages.ingest.benchmarks.registry import Benchmark
-from stages.ingest.listing import Item
-from stages.ingest.reading import KeptBack
+from vitpipe.infra.errors import IntegrityError
+from vitpipe.stages.images.header import BadImage
+from vitpipe.stages.images.scans import refuse_many_scans
+from vitpipe.stages.ingest.benchmarks.registry import Benchmark
+from vitpipe.stages.ingest.listing import Item
+from vitpipe.stages.ingest.reading import KeptBack
 
 UNREADABLE = (
     OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, ImportError, NotImplementedError,

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from infra.errors import IntegrityError
-from stages.ingest.benchmarks.entries import Entry, Listed, Reader, decoded, png, read_file
-from stages.ingest.benchmarks.registry import Benchmark
-from stages.ingest.listing import Item, some
+from vitpipe.infra.errors import IntegrityError
+from vitpipe.stages.ingest.benchmarks.entries import Entry, Listed, Reader, decoded, png, read_file
+from vitpipe.stages.ingest.benchmarks.registry import Benchmark
+from vitpipe.stages.ingest.listing import Item, some
 
 CALTECH_TRAIN_PER_CLASS = 30
 CALTECH_SEED = 1234

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from infra.errors import UsageError
-from stages.images.header import BadImage
-from stages.ingest.benchmarks.arrays import read_mat
-from stages.ingest.benchmarks.entries import UNREADABLE, Entry, Listed, Reader, damaged, lines_of, read_file
-from stages.ingest.benchmarks.registry import Benchmark
-from stages.ingest.listing import Item
-from stages.ingest.reading import KeptBack
+from vitpipe.infra.errors import UsageError
+from vitpipe.stages.images.header import BadImage
+from vitpipe.stages.ingest.benchmarks.arrays import read_mat
+from vitpipe.stages.ingest.benchmarks.entries import UNREADABLE, Entry, Listed, Reader, damaged, lines_of, read_file
+from vitpipe.stages.ingest.benchmarks.registry import Benchmark
+from vitpipe.stages.ingest.listing import Item
+from vitpipe.stages.ingest.reading import KeptBack
 
 DEVKIT = Path("ILSVRC2012_devkit_t12", "data")
 NUM_VAL = 50_000

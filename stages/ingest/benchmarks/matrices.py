@@ -14,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib import format as npy
 
-from infra.errors import UsageError
-from stages.images.header import BadImage
-from stages.ingest.benchmarks.entries import UNREADABLE, Entry, Listed, Reader, damaged, png
-from stages.ingest.benchmarks.registry import Benchmark
-from stages.ingest.listing import Item
+from vitpipe.infra.errors import UsageError
+from vitpipe.stages.images.header import BadImage
+from vitpipe.stages.ingest.benchmarks.entries import UNREADABLE, Entry, Listed, Reader, damaged, png
+from vitpipe.stages.ingest.benchmarks.registry import Benchmark
+from vitpipe.stages.ingest.listing import Item
 
 _NORB_BYTES, _NORB_INTS = 0x1E3D4C55, 0x1E3D4C54
 _NORB_FILES = {"train": "5x46789x9x18x6x2x96x96-training", "test": "5x01235x9x18x6x2x96x96-testing"}

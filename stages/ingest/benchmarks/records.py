@@ -4,11 +4,11 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-from infra.errors import UsageError
-from stages.images.header import BadImage
-from stages.ingest.benchmarks.entries import UNREADABLE, Entry, Listed, Reader, damaged
-from stages.ingest.benchmarks.registry import Benchmark
-from stages.ingest.listing import Item
+from vitpipe.infra.errors import UsageError
+from vitpipe.stages.images.header import BadImage
+from vitpipe.stages.ingest.benchmarks.entries import UNREADABLE, Entry, Listed, Reader, damaged
+from vitpipe.stages.ingest.benchmarks.registry import Benchmark
+from vitpipe.stages.ingest.listing import Item
 
 _MAX_RECORD_BYTES = 1 << 30
 _SPLITS = ("train", "validation", "test")

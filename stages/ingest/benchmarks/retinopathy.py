@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from stages.ingest.benchmarks.entries import UNREADABLE, Entry, Listed, Reader, damaged, decoded
-from stages.ingest.benchmarks.opencv_like import Pixels, disc, less_local_average, resize_by
-from stages.ingest.benchmarks.registry import Benchmark
-from stages.ingest.listing import Item
+from vitpipe.stages.ingest.benchmarks.entries import UNREADABLE, Entry, Listed, Reader, damaged, decoded
+from vitpipe.stages.ingest.benchmarks.opencv_like import Pixels, disc, less_local_average, resize_by
+from vitpipe.stages.ingest.benchmarks.registry import Benchmark
+from vitpipe.stages.ingest.listing import Item
 
 RADIUS = 300
 KEPT_RADIUS = int(RADIUS * 0.9)

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from stages.ingest.benchmarks.entries import UNREADABLE, Entry, Listed, Reader, damaged, lines_of, read_file
-from stages.ingest.benchmarks.registry import Benchmark
+from vitpipe.stages.ingest.benchmarks.entries import UNREADABLE, Entry, Listed, Reader, damaged, lines_of, read_file
+from vitpipe.stages.ingest.benchmarks.registry import Benchmark
 
 CLEVR_DISTANCES = (8.0, 8.5, 9.0, 9.5, 10.0)
 """Edges between the classes of the closest object's distance, in the units of pixel_coords."""

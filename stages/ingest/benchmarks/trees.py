@@ -6,11 +6,20 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from stages.ingest.benchmarks.arrays import read_mat
-from stages.ingest.benchmarks.entries import UNREADABLE, Entry, Listed, Reader, damaged, decoded, lines_of, read_file
-from stages.ingest.benchmarks.opencv_like import resize_by
-from stages.ingest.benchmarks.registry import Benchmark
-from stages.ingest.listing import Item
+from vitpipe.stages.ingest.benchmarks.arrays import read_mat
+from vitpipe.stages.ingest.benchmarks.entries import (
+    UNREADABLE,
+    Entry,
+    Listed,
+    Reader,
+    damaged,
+    decoded,
+    lines_of,
+    read_file,
+)
+from vitpipe.stages.ingest.benchmarks.opencv_like import resize_by
+from vitpipe.stages.ingest.benchmarks.registry import Benchmark
+from vitpipe.stages.ingest.listing import Item
 
 SUN397_PIXELS = 120_000
 """TensorFlow Datasets shrinks larger images of Sun397 to so many pixels."""

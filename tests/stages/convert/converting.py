@@ -5,10 +5,10 @@ from typing import Any
 
 from inprocess import InProcessCluster, commit, make_context
 
-from stages.artifacts import Artifact, Weights
-from stages.contract import Inputs
-from stages.convert.config import ConvertConfig, ConvertResources, Format
-from stages.convert.run import run
+from vitpipe.stages.artifacts import Artifact, Weights
+from vitpipe.stages.contract import Inputs
+from vitpipe.stages.convert.config import ConvertConfig, ConvertResources, Format
+from vitpipe.stages.convert.run import run
 
 FORMATS: tuple[Format, ...] = ("native", "timm", "huggingface", "torchvision", "google", "google_big_vision", "onnx")
 

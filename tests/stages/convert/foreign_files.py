@@ -10,7 +10,7 @@ import transformers
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stages.vit.config import ModelSettings
+from vitpipe.stages.vit.config import ModelSettings
 
 Arrays = dict[str, NDArray[Any]]
 

@@ -15,13 +15,13 @@ from safetensors.torch import save_file
 from tiny_vit import random_state, tiny
 from torch import Tensor
 
-from infra.errors import IntegrityError, StorageError, UsageError
-from stages.convert.config import ForeignSource
-from stages.convert.foreign import look as look_module
-from stages.convert.foreign.back import native_reader
-from stages.convert.foreign.look import glance, look, reopen
-from stages.convert.foreign.npz_reader import open_npz
-from stages.convert.foreign.safetensors_reader import open_safetensors
+from vitpipe.infra.errors import IntegrityError, StorageError, UsageError
+from vitpipe.stages.convert.config import ForeignSource
+from vitpipe.stages.convert.foreign import look as look_module
+from vitpipe.stages.convert.foreign.back import native_reader
+from vitpipe.stages.convert.foreign.look import glance, look, reopen
+from vitpipe.stages.convert.foreign.npz_reader import open_npz
+from vitpipe.stages.convert.foreign.safetensors_reader import open_safetensors
 
 TINY = tiny()
 

@@ -11,11 +11,11 @@ from foreign_files import huggingface_folder
 from tiny_checkpoint import commit_checkpoint
 from tiny_vit import tiny
 
-from infra.errors import IntegrityError, UsageError
-from stages.convert.config import ForeignSource
-from stages.convert.foreign.look import Foreign, glance
-from stages.images.classes import alike, difference, names_by_number, nearly, pairs_alike, same_to_the_eye
-from stages.predict.source import open_weights
+from vitpipe.infra.errors import IntegrityError, UsageError
+from vitpipe.stages.convert.config import ForeignSource
+from vitpipe.stages.convert.foreign.look import Foreign, glance
+from vitpipe.stages.images.classes import alike, difference, names_by_number, nearly, pairs_alike, same_to_the_eye
+from vitpipe.stages.predict.source import open_weights
 
 TWELVE = [f"class {number}" for number in range(12)]
 

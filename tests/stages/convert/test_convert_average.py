@@ -11,14 +11,14 @@ from tiny_checkpoint import commit_checkpoint
 from tiny_pretraining import context, pretrain, recipe
 from tiny_vit import tiny
 
-from infra.errors import UsageError
-from stages.contract import Estimate, Inputs, Known
-from stages.convert.config import ConvertConfig, ConvertResources, check_inputs
-from stages.convert.estimate import estimate
-from stages.convert.run import run
-from stages.training.state_files import StateFiles
-from stages.training.steps import STATE
-from stages.vit.native import load_weights
+from vitpipe.infra.errors import UsageError
+from vitpipe.stages.contract import Estimate, Inputs, Known
+from vitpipe.stages.convert.config import ConvertConfig, ConvertResources, check_inputs
+from vitpipe.stages.convert.estimate import estimate
+from vitpipe.stages.convert.run import run
+from vitpipe.stages.training.state_files import StateFiles
+from vitpipe.stages.training.steps import STATE
+from vitpipe.stages.vit.native import load_weights
 
 AVERAGE = ConvertConfig(formats=("native", "timm"), use="ema")
 

@@ -7,11 +7,11 @@ import pytest
 from pydantic import ValidationError
 from tiny_vit import tiny
 
-from infra.errors import UsageError
-from stages.contract import Estimate, Known
-from stages.convert.config import ConvertConfig, ConvertResources, check_inputs
-from stages.convert.estimate import estimate
-from stages.vit.config import ModelSettings
+from vitpipe.infra.errors import UsageError
+from vitpipe.stages.contract import Estimate, Known
+from vitpipe.stages.convert.config import ConvertConfig, ConvertResources, check_inputs
+from vitpipe.stages.convert.estimate import estimate
+from vitpipe.stages.vit.config import ModelSettings
 
 L16 = ModelSettings(variant="L/16", image_px=224, classes=1000)
 
@@ -55,6 +55,6 @@ def test_formats_that_mean_nothing_are_refused(formats: tuple[str, ...]) -> None
 
 
 def test_planning_imports_no_torch() -> None:
-    code = "import sys, stages.convert.run, stages.convert.estimate, stages.vit.flops; print('torch' in sys.modules)"
+    code = "import sys, vitpipe.stages.convert.run, vitpipe.stages.convert.estimate, vitpipe.stages.vit.flops; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"

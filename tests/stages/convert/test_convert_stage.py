@@ -13,14 +13,14 @@ from safetensors.torch import load_file
 from tiny_checkpoint import STATE_FILE, commit_checkpoint
 from tiny_vit import random_state, tiny
 
-from infra.errors import IntegrityError, StageError, Stopped, StorageError, UsageError
-from stages.artifacts import Artifact, File, Weights
-from stages.convert import hashed_file
-from stages.convert import run as run_module
-from stages.convert.config import ConvertConfig, ConvertResources
-from stages.convert.run import run
-from stages.vit.model import ViT
-from stages.vit.native import load_native, load_weights
+from vitpipe.infra.errors import IntegrityError, StageError, Stopped, StorageError, UsageError
+from vitpipe.stages.artifacts import Artifact, File, Weights
+from vitpipe.stages.convert import hashed_file
+from vitpipe.stages.convert import run as run_module
+from vitpipe.stages.convert.config import ConvertConfig, ConvertResources
+from vitpipe.stages.convert.run import run
+from vitpipe.stages.vit.model import ViT
+from vitpipe.stages.vit.native import load_native, load_weights
 
 BOTH = ConvertConfig(formats=("native", "timm"))
 

@@ -10,9 +10,9 @@ from converting import FORMATS, convert, fetched, wanted
 from tiny_checkpoint import commit_checkpoint
 from tiny_vit import random_state, tiny
 
-from stages.convert.config import Format
-from stages.convert.described import NPZ
-from stages.convert.limits import problems
+from vitpipe.stages.convert.config import Format
+from vitpipe.stages.convert.described import NPZ
+from vitpipe.stages.convert.limits import problems
 
 pytestmark = pytest.mark.usefixtures("vit_tiny")
 

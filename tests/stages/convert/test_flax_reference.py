@@ -16,14 +16,14 @@ import torch
 from flax.traverse_util import unflatten_dict
 from tiny_vit import random_arrays, random_images, random_state, tiny
 
-from stages.convert.config import Format
-from stages.convert.described import NPZ
-from stages.convert.layouts import layout
-from stages.convert.names_google import BIG_VISION, ORIGINAL, Naming
-from stages.convert.npz_file import NpzFile
-from stages.convert.source import Tensors
-from stages.vit.build import build_model
-from stages.vit.config import ModelSettings
+from vitpipe.stages.convert.config import Format
+from vitpipe.stages.convert.described import NPZ
+from vitpipe.stages.convert.layouts import layout
+from vitpipe.stages.convert.names_google import BIG_VISION, ORIGINAL, Naming
+from vitpipe.stages.convert.npz_file import NpzFile
+from vitpipe.stages.convert.source import Tensors
+from vitpipe.stages.vit.build import build_model
+from vitpipe.stages.vit.config import ModelSettings
 
 
 class Mlp(nn.Module):

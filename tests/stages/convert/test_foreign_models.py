@@ -24,14 +24,14 @@ from safetensors.torch import load_file, save_file
 from tiny_vit import random_images, random_state, tiny
 from torch import Tensor
 
-from stages.convert.config import ConvertResources, ForeignSource
-from stages.convert.foreign import parity
-from stages.convert.foreign.back import native_reader
-from stages.convert.foreign.look import Foreign, look, reopen
-from stages.convert.foreign.parity import prove
-from stages.convert.task import ProveTask
-from stages.vit.build import Model, build_model
-from stages.vit.config import ModelSettings
+from vitpipe.stages.convert.config import ConvertResources, ForeignSource
+from vitpipe.stages.convert.foreign import parity
+from vitpipe.stages.convert.foreign.back import native_reader
+from vitpipe.stages.convert.foreign.look import Foreign, look, reopen
+from vitpipe.stages.convert.foreign.parity import prove
+from vitpipe.stages.convert.task import ProveTask
+from vitpipe.stages.vit.build import Model, build_model
+from vitpipe.stages.vit.config import ModelSettings
 
 GOOGLE = tiny(gelu="tanh")
 

@@ -10,23 +10,23 @@ from inprocess import commit, make_context
 from tiny_stages import tiny_ways
 from tiny_vit import random_images, random_state, tiny
 
-from infra.errors import DriftError, IntegrityError, UsageError, VitpipeError
-from infra.lease_state import Timing
-from infra.storage.opening import open_store
-from pipeline import spec
-from pipeline.fingerprint import fingerprints
-from pipeline.runner import Outcome, run
-from stages.artifacts import Artifact
-from stages.contract import Inputs, Known
-from stages.convert.config import ConvertConfig, ConvertResources, ForeignSource
-from stages.convert.estimate import estimate
-from stages.convert.foreign.again import look as look_again
-from stages.convert.foreign.look import look
-from stages.convert.run import run as convert
-from stages.record import load_artifact
-from stages.vit.build import build_model
-from stages.vit.flops import num_parameters
-from stages.vit.native import load_weights
+from vitpipe.infra.errors import DriftError, IntegrityError, UsageError, VitpipeError
+from vitpipe.infra.lease_state import Timing
+from vitpipe.infra.storage.opening import open_store
+from vitpipe.pipeline.drive.runner import Outcome, run
+from vitpipe.pipeline.plan.fingerprint import fingerprints
+from vitpipe.pipeline.spec import load as spec
+from vitpipe.stages.artifacts import Artifact
+from vitpipe.stages.contract import Inputs, Known
+from vitpipe.stages.convert.config import ConvertConfig, ConvertResources, ForeignSource
+from vitpipe.stages.convert.estimate import estimate
+from vitpipe.stages.convert.foreign.again import look as look_again
+from vitpipe.stages.convert.foreign.look import look
+from vitpipe.stages.convert.run import run as convert
+from vitpipe.stages.record import load_artifact
+from vitpipe.stages.vit.build import build_model
+from vitpipe.stages.vit.flops import num_parameters
+from vitpipe.stages.vit.native import load_weights
 
 QUICK = Timing(renew_s=0.02, watch_s=0.5, commit_s=100, poll_s=0.02, look_s=0.02)
 DIGITS = "{stage: ingest, config: {source: {kind: digits, limit: 150}}}"

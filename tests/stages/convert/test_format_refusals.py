@@ -8,10 +8,10 @@ from converting import convert, wanted
 from tiny_checkpoint import commit_checkpoint
 from tiny_vit import TINY, random_state, tiny
 
-from infra.errors import StageError, UsageError
-from stages.convert import limits
-from stages.convert.config import Format
-from stages.convert.task import refuse
+from vitpipe.infra.errors import StageError, UsageError
+from vitpipe.stages.convert import limits
+from vitpipe.stages.convert.config import Format
+from vitpipe.stages.convert.task import refuse
 
 pytestmark = pytest.mark.usefixtures("vit_tiny")
 

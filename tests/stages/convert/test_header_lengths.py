@@ -12,16 +12,16 @@ from synthetic import shards
 from tiny_checkpoint import commit_checkpoint
 from tiny_vit import TINY, random_state, tiny
 
-from stages.artifacts import Score
-from stages.contract import Inputs
-from stages.convert.config import ForeignSource
-from stages.convert.foreign.look import glance
-from stages.evaluate.config import EvaluateConfig, EvaluateResources
-from stages.evaluate.run import run as evaluate
-from stages.predict.source import open_weights
-from stages.vit.config import ModelSettings
-from stages.vit.native import load_native
-from stages.vit.shapes import parameter_shapes
+from vitpipe.stages.artifacts import Score
+from vitpipe.stages.contract import Inputs
+from vitpipe.stages.convert.config import ForeignSource
+from vitpipe.stages.convert.foreign.look import glance
+from vitpipe.stages.evaluate.config import EvaluateConfig, EvaluateResources
+from vitpipe.stages.evaluate.run import run as evaluate
+from vitpipe.stages.predict.source import open_weights
+from vitpipe.stages.vit.config import ModelSettings
+from vitpipe.stages.vit.native import load_native
+from vitpipe.stages.vit.shapes import parameter_shapes
 
 SETTINGS = tiny(variant=TINY.model_copy(update={"layers": 1, "width": 64}))
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from infra.errors import StorageError
-from stages.convert import hashed_file
-from stages.convert.config import Dtype
-from stages.convert.npz_file import NpzFile
+from vitpipe.infra.errors import StorageError
+from vitpipe.stages.convert import hashed_file
+from vitpipe.stages.convert.config import Dtype
+from vitpipe.stages.convert.npz_file import NpzFile
 
 SHAPES = [("a/kernel", (300, 17)), ("b", (3,)), ("scalar", ())]
 

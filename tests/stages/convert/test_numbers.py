@@ -8,11 +8,11 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from infra.errors import StageError
-from stages.convert.checked import checked
-from stages.convert.config import Dtype
-from stages.convert.hashed_file import HashedFile, pieces
-from stages.convert.numbers import stored
+from vitpipe.infra.errors import StageError
+from vitpipe.stages.convert.checked import checked
+from vitpipe.stages.convert.config import Dtype
+from vitpipe.stages.convert.hashed_file import HashedFile, pieces
+from vitpipe.stages.convert.numbers import stored
 
 LARGEST = np.finfo(np.float32).max
 

@@ -12,12 +12,12 @@ from tiny_checkpoint import commit_checkpoint
 from tiny_vit import tiny
 from torch import Tensor
 
-from infra.errors import StageError
-from stages.convert import onnx_file
-from stages.convert import task as task_module
-from stages.convert import write as write_module
-from stages.convert.config import Format
-from stages.convert.source import Tensors
+from vitpipe.infra.errors import StageError
+from vitpipe.stages.convert import onnx_file
+from vitpipe.stages.convert import task as task_module
+from vitpipe.stages.convert import write as write_module
+from vitpipe.stages.convert.config import Format
+from vitpipe.stages.convert.source import Tensors
 
 pytestmark = pytest.mark.usefixtures("vit_tiny")
 

@@ -14,21 +14,21 @@ from tiny_checkpoint import commit_checkpoint
 from tiny_vit import random_arrays, random_state, tiny
 from torch import Tensor
 
-from infra.errors import StageError, UsageError
-from infra.storage.opening import open_store
-from stages.artifacts import Weights
-from stages.contract import Inputs
-from stages.convert.config import ConvertConfig, ConvertResources, ForeignFormat, ForeignSource, Format
-from stages.convert.foreign import parity
-from stages.convert.foreign.back import links_of, native_reader
-from stages.convert.foreign.look import look, reopen
-from stages.convert.foreign.parity import prove
-from stages.convert.links import Link, outward
-from stages.convert.names_torchvision import fold, torchvision_links
-from stages.convert.run import run
-from stages.convert.task import ProveTask
-from stages.vit.config import ModelSettings
-from stages.vit.native import load_weights
+from vitpipe.infra.errors import StageError, UsageError
+from vitpipe.infra.storage.opening import open_store
+from vitpipe.stages.artifacts import Weights
+from vitpipe.stages.contract import Inputs
+from vitpipe.stages.convert.config import ConvertConfig, ConvertResources, ForeignFormat, ForeignSource, Format
+from vitpipe.stages.convert.foreign import parity
+from vitpipe.stages.convert.foreign.back import links_of, native_reader
+from vitpipe.stages.convert.foreign.look import look, reopen
+from vitpipe.stages.convert.foreign.parity import prove
+from vitpipe.stages.convert.links import Link, outward
+from vitpipe.stages.convert.names_torchvision import fold, torchvision_links
+from vitpipe.stages.convert.run import run
+from vitpipe.stages.convert.task import ProveTask
+from vitpipe.stages.vit.config import ModelSettings
+from vitpipe.stages.vit.native import load_weights
 
 
 def exported(tmp_path: Path, settings: ModelSettings, formats: tuple[Format, ...], **fields: Any) -> Path:

@@ -9,13 +9,13 @@ import pytest
 from foreign_files import huggingface_folder
 from inprocess import commit, make_context
 
-from infra.errors import IntegrityError
-from stages.artifacts import Weights
-from stages.contract import Inputs
-from stages.convert.config import ConvertConfig, ConvertResources
-from stages.convert.foreign.again import look
-from stages.convert.run import run as convert
-from stages.sighting import Sighted
+from vitpipe.infra.errors import IntegrityError
+from vitpipe.stages.artifacts import Weights
+from vitpipe.stages.contract import Inputs
+from vitpipe.stages.convert.config import ConvertConfig, ConvertResources
+from vitpipe.stages.convert.foreign.again import look
+from vitpipe.stages.convert.run import run as convert
+from vitpipe.stages.sighting import Sighted
 
 
 @pytest.fixture(scope="module")

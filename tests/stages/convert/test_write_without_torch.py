@@ -12,15 +12,15 @@ from inprocess import make_context
 from tiny_checkpoint import commit_checkpoint
 from tiny_vit import tiny
 
-from stages.convert.config import ConvertConfig, ConvertResources, ForeignSource
-from stages.convert.foreign.look import look
-from stages.convert.task import Source, WriteTask
+from vitpipe.stages.convert.config import ConvertConfig, ConvertResources, ForeignSource
+from vitpipe.stages.convert.foreign.look import look
+from vitpipe.stages.convert.task import Source, WriteTask
 
 FORMATS = ("native", "timm", "huggingface", "torchvision", "google", "google_big_vision")
 CHILD = """
 import pickle, sys
 for task in pickle.load(open(sys.argv[1], "rb")):
-    from stages.convert.write import write
+    from vitpipe.stages.convert.write import write
     print(len(write(task)), "files")
 sys.exit("torch was imported" if "torch" in sys.modules else 0)
 """

@@ -8,15 +8,15 @@ import synthetic
 from inprocess import InProcessCluster, commit, make_context
 from official_files import official, write_images
 
-from infra.errors import UsageError
-from stages.artifacts import Artifact, Score
-from stages.contract import Estimate, Inputs, Known
-from stages.evaluate.config import EvaluateConfig, EvaluateResources
-from stages.evaluate.estimate import estimate
-from stages.evaluate.names import ALL_NUMBERS, join, matched
-from stages.evaluate.run import run
-from stages.ingest.config import IngestConfig, IngestResources
-from stages.ingest.run import run as run_ingest
+from vitpipe.infra.errors import UsageError
+from vitpipe.stages.artifacts import Artifact, Score
+from vitpipe.stages.contract import Estimate, Inputs, Known
+from vitpipe.stages.evaluate.config import EvaluateConfig, EvaluateResources
+from vitpipe.stages.evaluate.estimate import estimate
+from vitpipe.stages.evaluate.names import ALL_NUMBERS, join, matched
+from vitpipe.stages.evaluate.run import run
+from vitpipe.stages.ingest.config import IngestConfig, IngestResources
+from vitpipe.stages.ingest.run import run as run_ingest
 
 CONFIG = EvaluateConfig(method="classify")
 HEAD = {0: "ant", 1: "crane", 2: "bee", 3: "crane", 4: "cat"}

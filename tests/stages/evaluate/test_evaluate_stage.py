@@ -8,17 +8,17 @@ import torch
 from inprocess import make_context
 from synthetic import TINY, shards, weights
 
-from infra.errors import StageError, Stopped, UsageError
-from stages.artifacts import Score
-from stages.contract import Inputs
-from stages.evaluate.config import EvaluateConfig, EvaluateResources, check_inputs
-from stages.evaluate.quality import quality, real_accuracy
-from stages.evaluate.run import run
-from stages.images.evaluate import EvalImages
-from stages.training.fewshot import draw
-from stages.training.ridge import Ridge
-from stages.vit.model import ViT
-from stages.vit.native import load_weights
+from vitpipe.infra.errors import StageError, Stopped, UsageError
+from vitpipe.stages.artifacts import Score
+from vitpipe.stages.contract import Inputs
+from vitpipe.stages.evaluate.config import EvaluateConfig, EvaluateResources, check_inputs
+from vitpipe.stages.evaluate.quality import quality, real_accuracy
+from vitpipe.stages.evaluate.run import run
+from vitpipe.stages.images.evaluate import EvalImages
+from vitpipe.stages.training.fewshot import draw
+from vitpipe.stages.training.ridge import Ridge
+from vitpipe.stages.vit.model import ViT
+from vitpipe.stages.vit.native import load_weights
 
 
 @pytest.fixture(scope="module")

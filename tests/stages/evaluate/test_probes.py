@@ -6,8 +6,8 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 
-from stages.evaluate.config import EvaluateConfig
-from stages.evaluate.probes import choose_l2, fit_logistic, held_out, linear, nearest
+from vitpipe.stages.evaluate.config import EvaluateConfig
+from vitpipe.stages.evaluate.probes import choose_l2, fit_logistic, held_out, linear, nearest
 
 CPU = torch.device("cpu")
 RNG = np.random.default_rng(0)

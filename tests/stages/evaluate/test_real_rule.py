@@ -7,12 +7,12 @@ import pytest
 from inprocess import commit, make_context
 from official_files import official, write_images
 
-from stages.contract import Inputs
-from stages.evaluate.quality import real_accuracy
-from stages.images.evaluate import EvalImages
-from stages.images.split import Split
-from stages.ingest.config import IngestConfig, IngestResources
-from stages.ingest.run import run
+from vitpipe.stages.contract import Inputs
+from vitpipe.stages.evaluate.quality import real_accuracy
+from vitpipe.stages.images.evaluate import EvalImages
+from vitpipe.stages.images.split import Split
+from vitpipe.stages.ingest.config import IngestConfig, IngestResources
+from vitpipe.stages.ingest.run import run
 
 IMAGES = 12
 

@@ -10,15 +10,15 @@ import torch
 from inprocess import HeldFence, InProcessCluster, make_context
 from synthetic import shards, weights
 
-from infra.errors import IntegrityError, LeaseLost, StageError, Stopped
-from infra.work import Done
-from pipeline.shared import FOLDER, SharedPieces, Turns
-from stages.contract import Inputs
-from stages.evaluate import features, frozen
-from stages.evaluate.config import EvaluateConfig, EvaluateResources
-from stages.evaluate.run import run
-from stages.evaluate.task import ExtractTask, FitTask
-from stages.vit.model import ViT
+from vitpipe.infra.errors import IntegrityError, LeaseLost, StageError, Stopped
+from vitpipe.infra.work import Done
+from vitpipe.pipeline.drive.shared_pieces import FOLDER, SharedPieces, Turns
+from vitpipe.stages.contract import Inputs
+from vitpipe.stages.evaluate import features, frozen
+from vitpipe.stages.evaluate.config import EvaluateConfig, EvaluateResources
+from vitpipe.stages.evaluate.run import run
+from vitpipe.stages.evaluate.task import ExtractTask, FitTask
+from vitpipe.stages.vit.model import ViT
 
 METHODS = {
     "fewshot": {"shots": (5, 1), "l2_shared": (1.0, 1024.0)},

@@ -6,13 +6,13 @@ import pytest
 from inprocess import make_context
 from synthetic import shards, weights
 
-from infra.errors import IntegrityError, StageError
-from stages.artifacts import Score
-from stages.contract import Inputs
-from stages.finetune import trial
-from stages.finetune.config import FinetuneConfig, FinetuneResources
-from stages.finetune.run import run
-from stages.images.evaluate import EvalImages
+from vitpipe.infra.errors import IntegrityError, StageError
+from vitpipe.stages.artifacts import Score
+from vitpipe.stages.contract import Inputs
+from vitpipe.stages.finetune import trial
+from vitpipe.stages.finetune.config import FinetuneConfig, FinetuneResources
+from vitpipe.stages.finetune.run import run
+from vitpipe.stages.images.evaluate import EvalImages
 
 RECIPE = {
     "batch_images": 12, "total": "8 steps", "peak_lr": [0.01, 0.03], "seeds": [0, 1], "dev": 0.25,

@@ -5,14 +5,14 @@ import sys
 
 import pytest
 
-from infra.errors import UsageError
-from stages.contract import Estimate, Known
-from stages.evaluate.config import EvaluateConfig, EvaluateResources
-from stages.evaluate.estimate import estimate as estimate_evaluation
-from stages.finetune.config import FinetuneConfig, FinetuneResources
-from stages.finetune.estimate import estimate, memory_bytes, trial_work
-from stages.vit.config import ModelSettings
-from stages.vit.flops import forward_macs, train_flops_per_image
+from vitpipe.infra.errors import UsageError
+from vitpipe.stages.contract import Estimate, Known
+from vitpipe.stages.evaluate.config import EvaluateConfig, EvaluateResources
+from vitpipe.stages.evaluate.estimate import estimate as estimate_evaluation
+from vitpipe.stages.finetune.config import FinetuneConfig, FinetuneResources
+from vitpipe.stages.finetune.estimate import estimate, memory_bytes, trial_work
+from vitpipe.stages.vit.config import ModelSettings
+from vitpipe.stages.vit.flops import forward_macs, train_flops_per_image
 
 B16 = ModelSettings(variant="B/16", image_px=224, classes=21843, representation="width")
 DATA = Estimate(splits={"train": 1000, "test": 500}, num_classes=10)

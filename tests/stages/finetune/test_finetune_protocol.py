@@ -6,16 +6,16 @@ import pytest
 from inprocess import InProcessCluster, commit, make_context
 from synthetic import TINY, shards, weights
 
-from infra.errors import IntegrityError, StageError, Stopped, UsageError
-from infra.work import Done
-from stages.contract import Inputs
-from stages.finetune import protocol
-from stages.finetune.config import FinetuneConfig, FinetuneResources, check, check_inputs
-from stages.finetune.protocol import Outcome, Trial, choose
-from stages.finetune.run import run
-from stages.finetune.trial import images_of
-from stages.images.evaluate import EvalImages
-from stages.vit.native import load_weights
+from vitpipe.infra.errors import IntegrityError, StageError, Stopped, UsageError
+from vitpipe.infra.work import Done
+from vitpipe.stages.contract import Inputs
+from vitpipe.stages.finetune import protocol
+from vitpipe.stages.finetune.config import FinetuneConfig, FinetuneResources, check, check_inputs
+from vitpipe.stages.finetune.protocol import Outcome, Trial, choose
+from vitpipe.stages.finetune.run import run
+from vitpipe.stages.finetune.trial import images_of
+from vitpipe.stages.images.evaluate import EvalImages
+from vitpipe.stages.vit.native import load_weights
 
 RECIPE = {
     "batch_images": 12, "total": "4 steps", "peak_lr": [0.01, 0.03], "seeds": [0, 1], "sweep_seeds": 2, "dev": 0.25,

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.errors import StageError
-from stages.finetune.subsets import dev_split, training_subset
+from vitpipe.infra.errors import StageError
+from vitpipe.stages.finetune.subsets import dev_split, training_subset
 
 LABELS = np.random.default_rng(0).permutation(np.repeat(np.arange(5), (40, 30, 20, 12, 8)))
 

@@ -9,15 +9,15 @@ from inprocess import make_context
 from synthetic import TINY, shards, weights
 from torch.nn import functional as F
 
-from stages.finetune.config import FinetuneConfig
-from stages.finetune.protocol import Trial, TrialTask
-from stages.finetune.subsets import training_subset
-from stages.finetune.trial import run_trial, starting_model
-from stages.images.config import AugmentSettings
-from stages.images.evaluate import EvalImages
-from stages.images.train import TrainImages
-from stages.vit.model import ViT
-from stages.vit.native import load_native, load_weights
+from vitpipe.stages.finetune.config import FinetuneConfig
+from vitpipe.stages.finetune.protocol import Trial, TrialTask
+from vitpipe.stages.finetune.subsets import training_subset
+from vitpipe.stages.finetune.trial import run_trial, starting_model
+from vitpipe.stages.images.config import AugmentSettings
+from vitpipe.stages.images.evaluate import EvalImages
+from vitpipe.stages.images.train import TrainImages
+from vitpipe.stages.vit.model import ViT
+from vitpipe.stages.vit.native import load_native, load_weights
 
 STEPS, WARMUP, BATCH, PEAK, SEED = 8, 2, 12, 0.05, 1
 

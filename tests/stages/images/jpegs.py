@@ -9,9 +9,9 @@ import pytest
 from hypothesis import strategies as st
 from PIL import Image
 
-from stages.images import parts
-from stages.images.decode import decode
-from stages.images.header import BadImage
+from vitpipe.stages.images import parts
+from vitpipe.stages.images.decode import decode
+from vitpipe.stages.images.header import BadImage
 
 SAMPLINGS = {"4:4:4": (0, None), "4:2:2": (1, None), "4:2:0": (2, None), "4:4:0": (1, 0x12), "4:1:1": (2, 0x41)}
 """Pillow's number, and the sampling to write in its place in a file of one scan: MCUs of as many blocks, laid out
@@ -19,7 +19,7 @@ otherwise."""
 
 needs_extension = pytest.mark.skipif(
     parts.loaded() is None and os.environ.get("VITPIPE_REQUIRE_SERVICES") != "1",
-    reason="the reader's C extension is not built: python -m stages.images.native.prebuild",
+    reason="the reader's C extension is not built: python -m vitpipe.stages.images.native.prebuild",
 )
 
 

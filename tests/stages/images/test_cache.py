@@ -12,18 +12,18 @@ from unittest import mock
 import pytest
 from photos import ingest, photo_folder, read_split
 
-from infra.errors import IntegrityError, StorageError
-from infra.storage import traffic
-from infra.storage.landing import Landing
-from infra.storage.local import LocalStore
-from stages.images import cache as cache_module
-from stages.images import tars as tars_module
-from stages.images.cache import ShardCache
-from stages.images.config import AugmentSettings
-from stages.images.manifest import load_manifest
-from stages.images.split import Split
-from stages.images.train import TrainImages
-from stages.images.watch import ReaderWatch
+from vitpipe.infra.errors import IntegrityError, StorageError
+from vitpipe.infra.storage import traffic
+from vitpipe.infra.storage.landing import Landing
+from vitpipe.infra.storage.local import LocalStore
+from vitpipe.stages.images import cache as cache_module
+from vitpipe.stages.images import tars as tars_module
+from vitpipe.stages.images.cache import ShardCache
+from vitpipe.stages.images.config import AugmentSettings
+from vitpipe.stages.images.manifest import load_manifest
+from vitpipe.stages.images.split import Split
+from vitpipe.stages.images.train import TrainImages
+from vitpipe.stages.images.watch import ReaderWatch
 
 
 @pytest.fixture(scope="module")
@@ -221,7 +221,7 @@ def test_many_processes_share_a_cache_that_is_too_small(shards, tmp_path, tar_by
 
 def test_a_reader_begins_anywhere_with_the_indexes_it_needs(shards, tmp_path, monkeypatch):
     """However large the set: not all indexes, nor all labels, are read before the first batch."""
-    monkeypatch.setattr("stages.images.split.DECODED_BYTES", 0)
+    monkeypatch.setattr("vitpipe.stages.images.split.DECODED_BYTES", 0)
     read = []
     original = type(shards).read
     monkeypatch.setattr(type(shards), "read", lambda self, path: read.append(path) or original(self, path))
@@ -249,7 +249,7 @@ def test_a_batch_fetches_several_at_once_and_each_thing_once(shards, tmp_path, t
         return chunks(self, name, start)
 
     cache = ShardCache(tmp_path, None if room is None else room * tar_bytes, ReaderWatch(told, told))
-    monkeypatch.setattr("stages.images.split.DECODED_BYTES", 0)
+    monkeypatch.setattr("vitpipe.stages.images.split.DECODED_BYTES", 0)
     train = TrainImages(shards, "train", 12, AugmentSettings(crop="none"), 0, cache)
     with (
         mock.patch.object(LocalStore, "read", lambda self, name, *a: meets(name) or read(self, name, *a)),

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from photos import encoded, picture
 from PIL import Image
 
-from stages.images import contents as module
-from stages.images.contents import contents
-from stages.images.decode import decode
-from stages.images.header import BadImage, Header
 from tests.stages.images.jpegs import jpeg, jpegs, needs_extension, textured
+from vitpipe.stages.images import contents as module
+from vitpipe.stages.images.contents import contents
+from vitpipe.stages.images.decode import decode
+from vitpipe.stages.images.header import BadImage, Header
 
 
 def wanted(data: bytes) -> tuple[Header, str, str] | str:

@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms import RandomResizedCrop
 
-from stages.images.config import RandAugmentSettings, before_crop_px
-from stages.images.crops import crop_tries, inception, random_resized
-from stages.images.keys import uniforms
-from stages.images.randaugment import OPERATIONS, rand_augment
-from stages.images.resize import resize, resize_small
+from vitpipe.stages.images.config import RandAugmentSettings, before_crop_px
+from vitpipe.stages.images.crops import crop_tries, inception, random_resized
+from vitpipe.stages.images.keys import uniforms
+from vitpipe.stages.images.randaugment import OPERATIONS, rand_augment
+from vitpipe.stages.images.resize import resize, resize_small
 
 SIZE = st.integers(1, 700)
 

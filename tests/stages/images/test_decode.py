@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from photos import encoded, picture
 from PIL import Image
 
-from stages.images.decode import check_header, decode
-from stages.images.header import BadImage, read_header
+from vitpipe.stages.images.decode import check_header, decode
+from vitpipe.stages.images.header import BadImage, read_header
 
 RGB = picture(1, width=30, height=20)
 SOUND = {

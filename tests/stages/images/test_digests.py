@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.images import digests
-from stages.images.digests import Running, sha256_each
+from vitpipe.stages.images import digests
+from vitpipe.stages.images.digests import Running, sha256_each
 
 CONTENTS = st.lists(st.tuples(st.binary(max_size=63), st.binary(max_size=400)), max_size=40)
 

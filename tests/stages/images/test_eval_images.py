@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from stages.images.evaluate import EvalImages
+from vitpipe.stages.images.evaluate import EvalImages
 
 
 @pytest.mark.parametrize("batch_images", [1, 4, 100])

@@ -13,12 +13,12 @@ import pytest
 from photos import contents, encoded, ingest, picture, write
 from PIL import Image
 
-from stages.images import decode as decode_module
-from stages.images.decode import decode
-from stages.images.header import BadImage
-from stages.ingest.listing import Item
-from stages.ingest.scan import ScanTask, Spool, scan
-from stages.ingest.source_folder import FolderTree
+from vitpipe.stages.images import decode as decode_module
+from vitpipe.stages.images.decode import decode
+from vitpipe.stages.images.header import BadImage
+from vitpipe.stages.ingest.listing import Item
+from vitpipe.stages.ingest.scan import ScanTask, Spool, scan
+from vitpipe.stages.ingest.source_folder import FolderTree
 
 RGB = picture(7, width=30, height=20)
 

@@ -15,11 +15,11 @@ import webdataset
 from torch.utils.data import DataLoader, IterableDataset
 
 import vitpipe
-from infra.errors import UsageError
-from stages.images.config import AugmentSettings
-from stages.images.iterable import ShardStream
-from stages.images.order import Order
-from stages.images.split import Split
+from vitpipe.infra.errors import UsageError
+from vitpipe.stages.images.config import AugmentSettings
+from vitpipe.stages.images.iterable import ShardStream
+from vitpipe.stages.images.order import Order
+from vitpipe.stages.images.split import Split
 
 PLAIN = AugmentSettings(crop="none", flip=False)
 ENDING = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore:This DataLoader will")
@@ -34,7 +34,7 @@ def stream(photos, tmp_path) -> ShardStream:
 def taken(stream: IterableDataset, count: int, workers: int = 0, loader=DataLoader):
     """The first batches of a loader whose workers, if any, are forked off a process that has no thread of these."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["stages.images.iterable"])
+    context.set_forkserver_preload(["vitpipe.stages.images.iterable"])
     more = {"num_workers": workers, "multiprocessing_context": context} if workers else {}
     return list(islice(loader(stream, batch_size=None, **more), count))
 

@@ -8,14 +8,14 @@ import pytest
 from photos import contents as files_of
 from photos import encoded, ingest, picture, write
 
-from stages.images.contents import contents
-from stages.images.crops import Box
-from stages.images.decode import check_header, decode
-from stages.images.header import BadImage
-from stages.images.parts import loaded
-from stages.images.scans import MAX_SCANS
-from stages.ingest.structure import check_structure
 from tests.stages.images.jpegs import by_pillow, needs_extension, textured
+from vitpipe.stages.images.contents import contents
+from vitpipe.stages.images.crops import Box
+from vitpipe.stages.images.decode import check_header, decode
+from vitpipe.stages.images.header import BadImage
+from vitpipe.stages.images.parts import loaded
+from vitpipe.stages.images.scans import MAX_SCANS
+from vitpipe.stages.ingest.structure import check_structure
 
 SIDE = 64
 EOB_RUN = 0xE0  # run length of 14 more bits, of blocks without another coefficient

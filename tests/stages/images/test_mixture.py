@@ -9,12 +9,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from infra.errors import UsageError
-from stages.images.config import AugmentSettings
-from stages.images.mixture import Mixture
-from stages.images.order import Order
-from stages.images.shares import BLOCK, FINEST, block_counts
-from stages.images.train import TrainImages
+from vitpipe.infra.errors import UsageError
+from vitpipe.stages.images.config import AugmentSettings
+from vitpipe.stages.images.mixture import Mixture
+from vitpipe.stages.images.order import Order
+from vitpipe.stages.images.shares import BLOCK, FINEST, block_counts
+from vitpipe.stages.images.train import TrainImages
 
 PLAIN = AugmentSettings(crop="none", flip=False)
 SHARES = st.lists(st.integers(1, 20).map(lambda n: n / 4), min_size=2, max_size=4)

@@ -11,9 +11,9 @@ from unittest import mock
 
 import pytest
 
-from stages.images import digests
-from stages.images.native import build, prebuild
 from tests.stages.images.jpegs import needs_extension
+from vitpipe.stages.images import digests
+from vitpipe.stages.images.native import build, prebuild
 
 needs_sha = pytest.mark.skipif(digests.able() is None, reason="this CPU has no instructions for SHA-256")
 needs_avx512 = pytest.mark.skipif(

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.images import order as order_module
-from stages.images.keys import permutation, uniforms
-from stages.images.order import Order
+from vitpipe.stages.images import order as order_module
+from vitpipe.stages.images.keys import permutation, uniforms
+from vitpipe.stages.images.order import Order
 
 GOLDEN_ORDER = [7, 5, 4, 9, 1, 11, 10, 3, 0, 8, 2, 6, 2, 0]
 GOLDEN_PERMUTATION = [2, 1, 4, 3, 0]

@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 from photos import encoded, ingest, picture, write
 from PIL import Image
 
-from stages.images import parts
-from stages.images import split as split_module
-from stages.images.config import AugmentSettings
-from stages.images.crops import Box
-from stages.images.decode import decode, decode_part
-from stages.images.header import BadImage
-from stages.images.train import TrainImages
 from tests.stages.images.jpegs import by_pillow, jpeg, jpegs, needs_extension, textured
+from vitpipe.stages.images import parts
+from vitpipe.stages.images import split as split_module
+from vitpipe.stages.images.config import AugmentSettings
+from vitpipe.stages.images.crops import Box
+from vitpipe.stages.images.decode import decode, decode_part
+from vitpipe.stages.images.header import BadImage
+from vitpipe.stages.images.train import TrainImages
 
 pytestmark = needs_extension
 

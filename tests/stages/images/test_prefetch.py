@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from stages.images.prefetch import in_order
+from vitpipe.stages.images.prefetch import in_order
 
 
 def threads() -> set[threading.Thread]:

@@ -9,10 +9,10 @@ from dataclasses import replace
 import pytest
 import webdataset as wds
 
-from infra.errors import IntegrityError
-from stages.images.index import parse_index
-from stages.images.readback import read_back
-from stages.ingest.ustar import BLOCK, end, header, padding
+from vitpipe.infra.errors import IntegrityError
+from vitpipe.stages.images.index import parse_index
+from vitpipe.stages.images.readback import read_back
+from vitpipe.stages.ingest.ustar import BLOCK, end, header, padding
 
 LAST_OF_SUM = 155
 """Place in a header."""
@@ -139,8 +139,8 @@ def test_a_worker_of_ingest_reads_back_without_torch(shard, tmp_path):
     (tmp_path / "x.index").write_bytes(index.encode())
     code = f"""
 import sys
-from stages.images.index import parse_index
-from stages.images.readback import read_back
+from vitpipe.stages.images.index import parse_index
+from vitpipe.stages.images.readback import read_back
 index = parse_index(open({str(tmp_path / "x.index")!r}, "rb").read(), "x")
 read_back(open({str(tmp_path / "x.tar")!r}, "rb"), index, False, "here")
 assert not {{"torch", "webdataset"}} & set(sys.modules), sorted(sys.modules)

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from photos import ingest, photo_folder, read_split
 
-from infra.errors import IntegrityError
-from stages.images.evaluate import EvalImages
-from stages.images.manifest import load_manifest
-from stages.images.split import Split
+from vitpipe.infra.errors import IntegrityError
+from vitpipe.stages.images.evaluate import EvalImages
+from vitpipe.stages.images.manifest import load_manifest
+from vitpipe.stages.images.split import Split
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ import torch
 from scipy.stats import beta, ks_2samp, kstest
 from torchvision.transforms import InterpolationMode, v2
 
-from stages.images.augment import mix
-from stages.images.config import AugmentSettings, RandAugmentSettings
-from stages.images.keys import uniforms
-from stages.images.randaugment import DRAWS_PER_LAYER, MOST, OPERATIONS, rand_augment
+from vitpipe.stages.images.augment import mix
+from vitpipe.stages.images.config import AugmentSettings, RandAugmentSettings
+from vitpipe.stages.images.keys import uniforms
+from vitpipe.stages.images.randaugment import DRAWS_PER_LAYER, MOST, OPERATIONS, rand_augment
 
 THEIRS = v2.RandAugment(num_magnitude_bins=int(MOST) + 1)
 NAMES = {re.sub(r"(?<!^)(?=[XY]$)", "_", name).lower(): name for name in THEIRS._AUGMENTATION_SPACE}

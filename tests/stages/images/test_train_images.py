@@ -6,10 +6,10 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from infra.errors import UsageError
-from stages.images import split as split_module
-from stages.images.config import AugmentSettings
-from stages.images.train import TrainImages
+from vitpipe.infra.errors import UsageError
+from vitpipe.stages.images import split as split_module
+from vitpipe.stages.images.config import AugmentSettings
+from vitpipe.stages.images.train import TrainImages
 
 FULL = {"crop": "random_resized", "randaugment": {"layers": 2, "magnitude": 15}, "mixup": 0.5, "cutmix": 1.0}
 RECIPES = [

@@ -22,12 +22,12 @@ from official_files import (
 from scipy.io import savemat
 from tf_records import write_dmlab
 
-from infra.errors import VitpipeError
-from stages.images.header import BadImage
-from stages.ingest import source_benchmark
-from stages.ingest.benchmarks import arrays, matrices
-from stages.ingest.benchmarks.registry import REGISTRY, OfficialFile
-from stages.ingest.source_benchmark import BenchmarkFiles
+from vitpipe.infra.errors import VitpipeError
+from vitpipe.stages.images.header import BadImage
+from vitpipe.stages.ingest import source_benchmark
+from vitpipe.stages.ingest.benchmarks import arrays, matrices
+from vitpipe.stages.ingest.benchmarks.registry import REGISTRY, OfficialFile
+from vitpipe.stages.ingest.source_benchmark import BenchmarkFiles
 
 SEEDS = 12
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from official_files import found_in, official, write_mnist
 
-from infra.errors import UsageError
-from stages.ingest.benchmarks.division import divided, tfds_place
-from stages.ingest.benchmarks.entries import Entry
-from stages.ingest.benchmarks.registry import REGISTRY, Benchmark, Piece
-from stages.ingest.source_benchmark import BenchmarkFiles
+from vitpipe.infra.errors import UsageError
+from vitpipe.stages.ingest.benchmarks.division import divided, tfds_place
+from vitpipe.stages.ingest.benchmarks.entries import Entry
+from vitpipe.stages.ingest.benchmarks.registry import REGISTRY, Benchmark, Piece
+from vitpipe.stages.ingest.source_benchmark import BenchmarkFiles
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 PARTS = {"train": (Piece("train", 0, 8), Piece("test", 0, 2)), "test": (Piece("test", 5),)}

@@ -27,13 +27,13 @@ from official_files import (
 from tf_records import tf_example, write_dmlab
 from torchvision.datasets import CIFAR100, PCAM, SVHN
 
-from infra.errors import IntegrityError, UsageError
-from stages.images.header import BadImage
-from stages.ingest.benchmarks import matrices
-from stages.ingest.benchmarks.arrays import read_idx, read_inert_pickle
-from stages.ingest.benchmarks.matrices import DSPRITES_FILE, read_norb
-from stages.ingest.benchmarks.records import example_features, tf_records
-from stages.ingest.benchmarks.registry import Piece
+from vitpipe.infra.errors import IntegrityError, UsageError
+from vitpipe.stages.images.header import BadImage
+from vitpipe.stages.ingest.benchmarks import matrices
+from vitpipe.stages.ingest.benchmarks.arrays import read_idx, read_inert_pickle
+from vitpipe.stages.ingest.benchmarks.matrices import DSPRITES_FILE, read_norb
+from vitpipe.stages.ingest.benchmarks.records import example_features, tf_records
+from vitpipe.stages.ingest.benchmarks.registry import Piece
 
 EVERY = {"parts": {}}
 """The official splits as they are: the files are too small for VTAB's cut."""

@@ -5,9 +5,9 @@ import pytest
 from official_files import found_in, official, pixels, read_named
 from PIL import Image, ImageDraw
 
-from infra.errors import IntegrityError
-from stages.ingest.benchmarks.opencv_like import disc, less_local_average, resize_by
-from stages.ingest.benchmarks.retinopathy import btgraham
+from vitpipe.infra.errors import IntegrityError
+from vitpipe.stages.ingest.benchmarks.opencv_like import disc, less_local_average, resize_by
+from vitpipe.stages.ingest.benchmarks.retinopathy import btgraham
 
 
 def eye(width: int, height: int, radius: int) -> Image.Image:

@@ -8,8 +8,8 @@ from official_files import found_in, official, read_named, write_clevr, write_im
 from scipy.io import savemat
 from torchvision.datasets import CLEVRClassification
 
-from infra.errors import IntegrityError, UsageError
-from stages.ingest.benchmarks.scenes import CLEVR_DISTANCES, KITTI_DISTANCES, kitti_splits, over, scenes
+from vitpipe.infra.errors import IntegrityError, UsageError
+from vitpipe.stages.ingest.benchmarks.scenes import CLEVR_DISTANCES, KITTI_DISTANCES, kitti_splits, over, scenes
 
 EVERY = {"parts": {}}
 

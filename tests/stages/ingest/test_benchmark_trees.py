@@ -15,8 +15,8 @@ from PIL import Image
 from scipy.io import savemat
 from torchvision.datasets import DTD, EuroSAT, Flowers102, OxfordIIITPet
 
-from infra.errors import IntegrityError, UsageError
-from stages.ingest.benchmarks.registry import REGISTRY
+from vitpipe.infra.errors import IntegrityError, UsageError
+from vitpipe.stages.ingest.benchmarks.registry import REGISTRY
 
 EVERY = {"parts": {}}
 

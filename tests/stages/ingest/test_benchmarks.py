@@ -11,14 +11,14 @@ from inprocess import make_context
 from official_files import damage, found_in, official, pixels, write_cifar10, write_idx, write_images, write_mnist
 from tf_records import write_dmlab
 
-from infra.errors import IntegrityError, StageError, UsageError
-from stages.contract import Inputs, Known
-from stages.ingest.benchmarks.arrays import read_idx
-from stages.ingest.benchmarks.registry import REGISTRY, Piece
-from stages.ingest.config import IngestConfig, IngestResources
-from stages.ingest.estimate import estimate
-from stages.ingest.run import run
-from stages.ingest.source_benchmark import BenchmarkFiles
+from vitpipe.infra.errors import IntegrityError, StageError, UsageError
+from vitpipe.stages.contract import Inputs, Known
+from vitpipe.stages.ingest.benchmarks.arrays import read_idx
+from vitpipe.stages.ingest.benchmarks.registry import REGISTRY, Piece
+from vitpipe.stages.ingest.config import IngestConfig, IngestResources
+from vitpipe.stages.ingest.estimate import estimate
+from vitpipe.stages.ingest.run import run
+from vitpipe.stages.ingest.source_benchmark import BenchmarkFiles
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 

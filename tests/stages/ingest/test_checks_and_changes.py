@@ -10,16 +10,16 @@ from PIL import Image
 from pydantic import ValidationError
 from test_ingest_determinism import Shuffled
 
-from stages.contract import Inputs
-from stages.images.decode import decode
-from stages.images.header import BadImage
-from stages.images.manifest import load_manifest
-from stages.ingest import run as run_module
-from stages.ingest import scan as scan_module
-from stages.ingest.config import IngestConfig, IngestResources, Reencode, check_inputs
-from stages.ingest.reencode import reencoded
-from stages.ingest.run import run
-from stages.ingest.structure import check_structure
+from vitpipe.stages.contract import Inputs
+from vitpipe.stages.images.decode import decode
+from vitpipe.stages.images.header import BadImage
+from vitpipe.stages.images.manifest import load_manifest
+from vitpipe.stages.ingest import run as run_module
+from vitpipe.stages.ingest import scan as scan_module
+from vitpipe.stages.ingest.config import IngestConfig, IngestResources, Reencode, check_inputs
+from vitpipe.stages.ingest.reencode import reencoded
+from vitpipe.stages.ingest.run import run
+from vitpipe.stages.ingest.structure import check_structure
 
 RGB = picture(3, 60, 40)
 WHOLE = {

@@ -12,13 +12,13 @@ from photos import ingest, write
 from tars import tar
 from test_ingest_parquet import feature, parquet
 
-from infra.errors import UsageError
-from stages.contract import Inputs, Known
-from stages.images.manifest import load_manifest
-from stages.images.split import Split
-from stages.ingest.config import IngestConfig, IngestResources
-from stages.ingest.estimate import estimate
-from stages.ingest.run import run
+from vitpipe.infra.errors import UsageError
+from vitpipe.stages.contract import Inputs, Known
+from vitpipe.stages.images.manifest import load_manifest
+from vitpipe.stages.images.split import Split
+from vitpipe.stages.ingest.config import IngestConfig, IngestResources
+from vitpipe.stages.ingest.estimate import estimate
+from vitpipe.stages.ingest.run import run
 
 
 def image(number):

@@ -7,11 +7,11 @@ import tracemalloc
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.ingest.config import IngestConfig
-from stages.ingest.image import Image, Images
-from stages.ingest.listing import Item, Items, Listing, unit_hash
-from stages.ingest.scan import Bad, Checked
-from stages.ingest.select import Duplicate, keep_order, plan_shards, tar_bytes, without_duplicates
+from vitpipe.stages.ingest.config import IngestConfig
+from vitpipe.stages.ingest.image import Image, Images
+from vitpipe.stages.ingest.listing import Item, Items, Listing, unit_hash
+from vitpipe.stages.ingest.scan import Bad, Checked
+from vitpipe.stages.ingest.select import Duplicate, keep_order, plan_shards, tar_bytes, without_duplicates
 
 BYTES_EACH = 150
 COUNT = 20_000

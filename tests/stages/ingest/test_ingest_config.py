@@ -8,10 +8,10 @@ from photos import photo_folder
 from pydantic import ValidationError
 from tars import tars
 
-from infra.errors import UsageError
-from stages.contract import Known
-from stages.ingest.config import IngestConfig, IngestResources
-from stages.ingest.estimate import estimate
+from vitpipe.infra.errors import UsageError
+from vitpipe.stages.contract import Known
+from vitpipe.stages.ingest.config import IngestConfig, IngestResources
+from vitpipe.stages.ingest.estimate import estimate
 
 DIGITS = {"kind": "digits"}
 GLYPHS = {"kind": "glyphs", "classes": 200, "images_per_class": 200, "image_px": 32}
@@ -77,7 +77,7 @@ def test_estimates_of_tars_go_by_the_first(tmp_path):
 
 
 def test_running_an_ingest_needs_no_torch():
-    code = "import sys, stages.ingest.run, stages.ingest.estimate; print([m for m in sys.modules if m in HEAVY])"
+    code = "import sys, vitpipe.stages.ingest.run, vitpipe.stages.ingest.estimate; print([m for m in sys.modules if m in HEAVY])"
     heavy = "HEAVY = {'torch', 'torchvision', 'deepspeed', 'webdataset', 'ray', 'sklearn', 'matplotlib'}; "
     done = subprocess.run([sys.executable, "-c", heavy + code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -7,12 +7,12 @@ import pytest
 from inprocess import CollectedEvents, InProcessCluster, make_context
 from photos import contents, encoded, ingest, photo_folder, picture, write
 
-from infra.errors import StageError, Stopped
-from stages.contract import Inputs
-from stages.images.manifest import load_manifest
-from stages.ingest import run as run_module
-from stages.ingest.config import IngestConfig, IngestResources
-from stages.ingest.run import run
+from vitpipe.infra.errors import StageError, Stopped
+from vitpipe.stages.contract import Inputs
+from vitpipe.stages.images.manifest import load_manifest
+from vitpipe.stages.ingest import run as run_module
+from vitpipe.stages.ingest.config import IngestConfig, IngestResources
+from vitpipe.stages.ingest.run import run
 
 
 class Shuffled(InProcessCluster):

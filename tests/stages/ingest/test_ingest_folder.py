@@ -8,13 +8,13 @@ import webdataset as wds
 from inprocess import make_context
 from photos import contents, encoded, ingest, photo_folder, picture, write
 
-from infra.errors import StageError, UsageError
-from stages.contract import Inputs
-from stages.images.decode import decode
-from stages.images.manifest import load_manifest
-from stages.images.split import Split
-from stages.ingest.config import IngestConfig, IngestResources
-from stages.ingest.run import run
+from vitpipe.infra.errors import StageError, UsageError
+from vitpipe.stages.contract import Inputs
+from vitpipe.stages.images.decode import decode
+from vitpipe.stages.images.manifest import load_manifest
+from vitpipe.stages.images.split import Split
+from vitpipe.stages.ingest.config import IngestConfig, IngestResources
+from vitpipe.stages.ingest.run import run
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # webdataset leaves its files to the collector
 

@@ -3,11 +3,11 @@
 import pytest
 from photos import contents, encoded, ingest, photo_folder, picture, write
 
-from infra.errors import UsageError
-from infra.storage.opening import open_store
-from stages.ingest.config import IngestConfig, IngestResources
-from stages.ingest.look import look
-from stages.record import read_record
+from vitpipe.infra.errors import UsageError
+from vitpipe.infra.storage.opening import open_store
+from vitpipe.stages.ingest.config import IngestConfig, IngestResources
+from vitpipe.stages.ingest.look import look
+from vitpipe.stages.record import read_record
 
 pytestmark = pytest.mark.s3
 

@@ -9,13 +9,13 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 import pytest
 from photos import contents, encoded, ingest, picture, write
 
-from infra.work import Done
-from stages.ingest import run as run_module
-from stages.ingest.writer import write_shard
-from stages.record import load_artifact
+from vitpipe.infra.work import Done
+from vitpipe.stages.ingest import run as run_module
+from vitpipe.stages.ingest.writer import write_shard
+from vitpipe.stages.record import load_artifact
 
 PROCESSES = multiprocessing.get_context("forkserver")  # children begin with everything imported
-PROCESSES.set_forkserver_preload(["photos", "stages.ingest.writer"])
+PROCESSES.set_forkserver_preload(["photos", "vitpipe.stages.ingest.writer"])
 KILLS, FEW = 5, 3
 """Of the 31 shards each killed driver writes about so many: some are always left for the last."""
 SLOW_S = 0.03

@@ -7,12 +7,12 @@ import pytest
 import webdataset as wds
 from photos import ingest, photo_folder
 
-from infra.errors import UsageError
-from stages.images.config import AugmentSettings
-from stages.images.iterable import ShardStream
-from stages.images.manifest import load_manifest
-from stages.images.split import Split
-from stages.images.train import TrainImages
+from vitpipe.infra.errors import UsageError
+from vitpipe.stages.images.config import AugmentSettings
+from vitpipe.stages.images.iterable import ShardStream
+from vitpipe.stages.images.manifest import load_manifest
+from vitpipe.stages.images.split import Split
+from vitpipe.stages.images.train import TrainImages
 
 
 @pytest.fixture

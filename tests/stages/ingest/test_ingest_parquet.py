@@ -9,14 +9,14 @@ from photos import contents, encoded, ingest, picture, write
 from test_ingest_determinism import Dying, Shuffled
 from test_ingest_webdataset import labelled, rows
 
-from infra.errors import StageError, UsageError
-from infra.storage.opening import open_store
-from stages.contract import Known
-from stages.images.manifest import load_manifest
-from stages.images.split import Split
-from stages.ingest import run as run_module
-from stages.ingest.config import IngestConfig, IngestResources
-from stages.ingest.estimate import estimate
+from vitpipe.infra.errors import StageError, UsageError
+from vitpipe.infra.storage.opening import open_store
+from vitpipe.stages.contract import Known
+from vitpipe.stages.images.manifest import load_manifest
+from vitpipe.stages.images.split import Split
+from vitpipe.stages.ingest import run as run_module
+from vitpipe.stages.ingest.config import IngestConfig, IngestResources
+from vitpipe.stages.ingest.estimate import estimate
 
 NAMES = ["ant", "bee", "cat"]
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -152,7 +152,7 @@ def test_workers_kills_places_and_the_spool_do_not_matter(folder, tmp_path, monk
             ingest(tmp_path, asked, node=f"killed-{after}", cluster=Dying(after))
         resumed = ingest(tmp_path, asked, node=f"killed-{after}", attempt="a2", earlier=("a1",))
         assert contents(resumed) == plain
-    monkeypatch.setattr("stages.ingest.scan.Spool.holds", lambda *args: False)
+    monkeypatch.setattr("vitpipe.stages.ingest.scan.Spool.holds", lambda *args: False)
     moved = config(folder.rename(tmp_path / "moved"))["source"]
     assert contents(ingest(tmp_path, {**asked, "source": moved}, node="moved")) == plain
 

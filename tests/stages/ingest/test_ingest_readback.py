@@ -7,16 +7,16 @@ import pytest
 from inprocess import make_context
 from photos import ingest, photo_folder
 
-from infra.errors import IntegrityError
-from stages.contract import Inputs
-from stages.images import readback as readback_module
-from stages.ingest import select as select_module
-from stages.ingest import writer as writer_module
-from stages.ingest.config import IngestConfig, IngestResources
-from stages.ingest.run import run
-from stages.ingest.select import ShardPlan
-from stages.ingest.shard import READ_BACK_SHARE, read_back_paths
-from stages.ingest.ustar import header
+from vitpipe.infra.errors import IntegrityError
+from vitpipe.stages.contract import Inputs
+from vitpipe.stages.images import readback as readback_module
+from vitpipe.stages.ingest import select as select_module
+from vitpipe.stages.ingest import writer as writer_module
+from vitpipe.stages.ingest.config import IngestConfig, IngestResources
+from vitpipe.stages.ingest.run import run
+from vitpipe.stages.ingest.select import ShardPlan
+from vitpipe.stages.ingest.shard import READ_BACK_SHARE, read_back_paths
+from vitpipe.stages.ingest.ustar import header
 
 SECOND = "train-000001.tar"
 

@@ -9,15 +9,15 @@ from photos import contents, encoded, ingest, picture, write
 from tars import samples, tar, tars
 from test_ingest_determinism import Dying, Shuffled
 
-from infra.errors import StageError, UsageError
-from infra.storage.opening import open_store
-from stages.contract import Inputs
-from stages.images.manifest import load_manifest
-from stages.images.split import Split
-from stages.ingest import run as run_module
-from stages.ingest import source_webdataset
-from stages.ingest.config import IngestConfig, IngestResources
-from stages.ingest.run import run
+from vitpipe.infra.errors import StageError, UsageError
+from vitpipe.infra.storage.opening import open_store
+from vitpipe.stages.contract import Inputs
+from vitpipe.stages.images.manifest import load_manifest
+from vitpipe.stages.images.split import Split
+from vitpipe.stages.ingest import run as run_module
+from vitpipe.stages.ingest import source_webdataset
+from vitpipe.stages.ingest.config import IngestConfig, IngestResources
+from vitpipe.stages.ingest.run import run
 
 
 def source(folder, **more):

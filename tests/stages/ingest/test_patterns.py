@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from photos import write
 from webdataset.shardlists import expand_urls
 
-from infra.errors import UsageError
-from stages.ingest.patterns import count_names, expand, find_parts
+from vitpipe.infra.errors import UsageError
+from vitpipe.stages.ingest.patterns import count_names, expand, find_parts
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_a_file_named_twice(folder):
 
 @pytest.mark.s3
 def test_patterns_in_a_bucket(s3_uri):
-    from infra.storage.opening import open_store
+    from vitpipe.infra.storage.opening import open_store
 
     store = open_store(s3_uri)
     for name in ("a-0.tar", "a-1.tar", "deep/b.tar", "notes.txt"):

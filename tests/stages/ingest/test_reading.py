@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from stages.images.header import BadImage
-from stages.ingest.reading import ahead, one_by_one
+from vitpipe.stages.images.header import BadImage
+from vitpipe.stages.ingest.reading import ahead, one_by_one
 
 
 def read(number: int) -> bytes:

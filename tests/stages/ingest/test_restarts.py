@@ -14,15 +14,15 @@ from photos import contents, encoded, ingest, picture, write
 from PIL import Image
 from pydantic import ValidationError
 
-from infra.errors import UsageError
-from stages.images.decode import decode
-from stages.images.index import parse_index
-from stages.images.native import build
-from stages.images.parts import loaded
-from stages.ingest import restarts
-from stages.ingest.config import IngestConfig
-from stages.ingest.restarts import with_restarts
 from tests.stages.images.jpegs import by_pillow, jpeg, jpegs, needs_extension, textured
+from vitpipe.infra.errors import UsageError
+from vitpipe.stages.images.decode import decode
+from vitpipe.stages.images.index import parse_index
+from vitpipe.stages.images.native import build
+from vitpipe.stages.images.parts import loaded
+from vitpipe.stages.ingest import restarts
+from vitpipe.stages.ingest.config import IngestConfig
+from vitpipe.stages.ingest.restarts import with_restarts
 
 
 @needs_extension

@@ -8,11 +8,11 @@ from inprocess import commit
 from states import committed, curve, differing
 from tiny_pretraining import context, pretrain, recipe
 
-from infra.errors import DriftError, UsageError
-from stages.artifacts import Checkpoint, ShardSet
-from stages.contract import Estimate, Known
-from stages.pretrain.config import PretrainConfig, PretrainResources, check_inputs
-from stages.pretrain.estimate import estimate
+from vitpipe.infra.errors import DriftError, UsageError
+from vitpipe.stages.artifacts import Checkpoint, ShardSet
+from vitpipe.stages.contract import Estimate, Known
+from vitpipe.stages.pretrain.config import PretrainConfig, PretrainResources, check_inputs
+from vitpipe.stages.pretrain.estimate import estimate
 
 CONSTANT = {"kind": "constant", "warmup": "2 steps"}
 """Of the two runs of 4 and of 10 steps the same rates in the first 4."""

@@ -8,12 +8,12 @@ import synthetic
 from inprocess import InProcessCluster
 from tiny_pretraining import context, recipe
 
-from infra.errors import UsageError
-from stages.artifacts import Artifact, ShardSet
-from stages.contract import Estimate, Inputs, Known
-from stages.pretrain.config import PretrainConfig, PretrainResources
-from stages.pretrain.estimate import estimate
-from stages.pretrain.run import run
+from vitpipe.infra.errors import UsageError
+from vitpipe.stages.artifacts import Artifact, ShardSet
+from vitpipe.stages.contract import Estimate, Inputs, Known
+from vitpipe.stages.pretrain.config import PretrainConfig, PretrainResources
+from vitpipe.stages.pretrain.estimate import estimate
+from vitpipe.stages.pretrain.run import run
 
 MEASURED = {"evaluate": {"every": "4 steps", "fewshot": {"shots": [2, 5]}}}
 Made = Callable[[Path], ShardSet]

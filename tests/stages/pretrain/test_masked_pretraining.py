@@ -11,20 +11,20 @@ from inprocess import commit, make_context
 from tiny_pretraining import RECIPE, StopsAt, context, pretrain, recipe
 from tiny_vit import tiny
 
-from infra.errors import Stopped, UsageError
-from stages.artifacts import Checkpoint, Weights
-from stages.contract import Estimate, Inputs, Known, StageContext
-from stages.convert.config import ConvertConfig, ConvertResources
-from stages.convert.run import run as convert
-from stages.evaluate.config import EvaluateConfig, EvaluateResources
-from stages.evaluate.estimate import estimate as estimate_evaluation
-from stages.evaluate.run import run as evaluate
-from stages.finetune.config import FinetuneConfig, FinetuneResources
-from stages.finetune.run import run as finetune
-from stages.pretrain.config import PretrainConfig, PretrainResources, check
-from stages.pretrain.estimate import estimate
-from stages.vit.build import build_model
-from stages.vit.native import load_weights
+from vitpipe.infra.errors import Stopped, UsageError
+from vitpipe.stages.artifacts import Checkpoint, Weights
+from vitpipe.stages.contract import Estimate, Inputs, Known, StageContext
+from vitpipe.stages.convert.config import ConvertConfig, ConvertResources
+from vitpipe.stages.convert.run import run as convert
+from vitpipe.stages.evaluate.config import EvaluateConfig, EvaluateResources
+from vitpipe.stages.evaluate.estimate import estimate as estimate_evaluation
+from vitpipe.stages.evaluate.run import run as evaluate
+from vitpipe.stages.finetune.config import FinetuneConfig, FinetuneResources
+from vitpipe.stages.finetune.run import run as finetune
+from vitpipe.stages.pretrain.config import PretrainConfig, PretrainResources, check
+from vitpipe.stages.pretrain.estimate import estimate
+from vitpipe.stages.vit.build import build_model
+from vitpipe.stages.vit.native import load_weights
 
 SMALL = {**RECIPE["model"], "variant": {**RECIPE["model"]["variant"], "patch_px": 4}}
 

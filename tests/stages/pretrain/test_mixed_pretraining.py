@@ -7,12 +7,12 @@ import synthetic
 from small_spec import GOOD, problems
 from tiny_pretraining import StopsAt, context, recipe
 
-from infra.errors import Stopped, UsageError
-from pipeline.spec import load
-from stages.contract import Estimate, Inputs, Known
-from stages.pretrain.config import PretrainResources
-from stages.pretrain.estimate import estimate
-from stages.pretrain.run import run
+from vitpipe.infra.errors import Stopped, UsageError
+from vitpipe.pipeline.spec.load import load
+from vitpipe.stages.contract import Estimate, Inputs, Known
+from vitpipe.stages.pretrain.config import PretrainResources
+from vitpipe.stages.pretrain.estimate import estimate
+from vitpipe.stages.pretrain.run import run
 
 TWO = GOOD.replace("shards: data", "shards: [data, other]") + (
     "  other: {stage: ingest, config: {source: {kind: digits}, shuffle_seed: 1}}\n"

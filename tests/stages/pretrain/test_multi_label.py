@@ -9,9 +9,9 @@ import pytest
 import synthetic
 from tiny_pretraining import RECIPE, context, pretrain, recipe
 
-from infra.errors import UsageError
-from stages.artifacts import Checkpoint, ShardSet
-from stages.contract import StageContext
+from vitpipe.infra.errors import UsageError
+from vitpipe.stages.artifacts import Checkpoint, ShardSet
+from vitpipe.stages.contract import StageContext
 
 CLASSES, BIAS = 3, -10.0
 

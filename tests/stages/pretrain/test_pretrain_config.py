@@ -5,12 +5,12 @@ from typing import Any
 import pytest
 from tiny_pretraining import RECIPE, recipe
 
-from infra.errors import UsageError
-from stages.contract import Estimate, Known
-from stages.pretrain.config import PretrainResources, check, micro_batch_of
-from stages.pretrain.estimate import estimate
-from stages.pretrain.job import Course
-from stages.settings import Duration
+from vitpipe.infra.errors import UsageError
+from vitpipe.stages.contract import Estimate, Known
+from vitpipe.stages.pretrain.config import PretrainResources, check, micro_batch_of
+from vitpipe.stages.pretrain.estimate import estimate
+from vitpipe.stages.pretrain.job import Course
+from vitpipe.stages.settings import Duration
 
 
 @pytest.mark.parametrize(("batch", "wanted"), [(4096, 64), (96, 48), (67, 1), (30, 30)])

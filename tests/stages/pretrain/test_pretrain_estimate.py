@@ -3,13 +3,13 @@
 import pytest
 from tiny_pretraining import recipe
 
-from stages.contract import Estimate, Known
-from stages.pretrain.config import PretrainConfig, PretrainResources
-from stages.pretrain.estimate import estimate
-from stages.pretrain.memory import terms
-from stages.training.config import BUCKET_ELEMENTS
-from stages.vit.config import ModelSettings
-from stages.vit.flops import num_parameters
+from vitpipe.stages.contract import Estimate, Known
+from vitpipe.stages.pretrain.config import PretrainConfig, PretrainResources
+from vitpipe.stages.pretrain.estimate import estimate
+from vitpipe.stages.pretrain.memory import terms
+from vitpipe.stages.training.config import BUCKET_ELEMENTS
+from vitpipe.stages.vit.config import ModelSettings
+from vitpipe.stages.vit.flops import num_parameters
 
 I21K = Estimate(splits={"train": 14_197_122}, num_classes=21_843)
 

@@ -13,12 +13,12 @@ from inprocess import commit, make_context
 from tiny_pretraining import context, pretrain, recipe
 from torch import Tensor
 
-from infra.errors import IntegrityError, LeaseLost, StageError, Stopped, UsageError
-from stages.artifacts import Checkpoint, ShardSet
-from stages.contract import Inputs, StageContext
-from stages.convert.config import ConvertConfig, ConvertResources
-from stages.convert.run import run as convert
-from stages.training.engine import Engine
+from vitpipe.infra.errors import IntegrityError, LeaseLost, StageError, Stopped, UsageError
+from vitpipe.stages.artifacts import Checkpoint, ShardSet
+from vitpipe.stages.contract import Inputs, StageContext
+from vitpipe.stages.convert.config import ConvertConfig, ConvertResources
+from vitpipe.stages.convert.run import run as convert
+from vitpipe.stages.training.engine import Engine
 
 
 @pytest.fixture

@@ -2,9 +2,9 @@
 
 import pytest
 
-from stages.pretrain.peaks import peak_flops
-from stages.pretrain.stragglers import WINDOW, Stragglers
-from stages.training.pace import Pace
+from vitpipe.stages.pretrain.peaks import peak_flops
+from vitpipe.stages.pretrain.stragglers import WINDOW, Stragglers
+from vitpipe.stages.training.pace import Pace
 
 USUAL = Pace(forward_seconds=0.1, data_wait_seconds=0.01)
 

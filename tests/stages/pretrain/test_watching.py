@@ -17,21 +17,21 @@ from inprocess import commit, make_context
 from tiny_pretraining import RECIPE, StopsAt, context, pretrain, recipe
 from torch.nn import functional as F
 
-from infra.errors import Stopped, UsageError
-from stages.artifacts import Artifact, Checkpoint, ShardSet
-from stages.contract import Inputs, StageContext
-from stages.convert.config import ConvertConfig, ConvertResources
-from stages.convert.run import run as convert
-from stages.evaluate.config import EvaluateConfig, EvaluateResources
-from stages.evaluate.run import run as evaluate
-from stages.images.evaluate import EvalImages
-from stages.pretrain.config import check_inputs
-from stages.training import metrics_log
-from stages.training.engine import Engine
-from stages.training.losses import softmax
-from stages.training.skipping import Skips
-from stages.vit.build import build_model
-from stages.vit.native import load_weights
+from vitpipe.infra.errors import Stopped, UsageError
+from vitpipe.stages.artifacts import Artifact, Checkpoint, ShardSet
+from vitpipe.stages.contract import Inputs, StageContext
+from vitpipe.stages.convert.config import ConvertConfig, ConvertResources
+from vitpipe.stages.convert.run import run as convert
+from vitpipe.stages.evaluate.config import EvaluateConfig, EvaluateResources
+from vitpipe.stages.evaluate.run import run as evaluate
+from vitpipe.stages.images.evaluate import EvalImages
+from vitpipe.stages.pretrain.config import check_inputs
+from vitpipe.stages.training import metrics_log
+from vitpipe.stages.training.engine import Engine
+from vitpipe.stages.training.losses import softmax
+from vitpipe.stages.training.skipping import Skips
+from vitpipe.stages.vit.build import build_model
+from vitpipe.stages.vit.native import load_weights
 
 MIXED = {"augment": {"crop": "none", "mixup": 0.2}, "model": {**RECIPE["model"], "pool": "gap"}}
 EVERY = {"evaluate": {"every": "4 steps", "fewshot": {"shots": [2, 5], "seeds": [0, 1], "eval_resize": "squash"},
@@ -203,7 +203,7 @@ def test_a_skipped_step_is_written_down_and_is_no_checkpoint(tmp_path: Path, sha
         return losses_B * math.nan if next(calls) == 7 else losses_B
 
     ctx = context(tmp_path, ledger=True)
-    with mock.patch("stages.pretrain.rank.loss_fn", lambda objective: spoiled):
+    with mock.patch("vitpipe.stages.pretrain.rank.loss_fn", lambda objective: spoiled):
         made = pretrain(recipe(), ctx, shards)
     curve, ledger = lines(ctx, made, "metrics.jsonl"), lines(ctx, made, "ledger.jsonl")
     assert [line["step"] for line in curve if "skipped" in line] == [3]

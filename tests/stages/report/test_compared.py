@@ -8,21 +8,21 @@ import pytest
 from inprocess import commit, make_context
 from synthetic import TINY, checkpoint, shards, weights
 
-from infra.events import StoreEvents
-from stages.artifacts import Score, ShardSet, Weights
-from stages.contract import Inputs
-from stages.evaluate.config import EvaluateConfig, EvaluateResources
-from stages.evaluate.run import run as evaluate
-from stages.paper.tables import by_authors, tables
-from stages.report.beside import grids
-from stages.report.config import ReportConfig, ReportResources
-from stages.report.growth import Pretraining, over_labels, over_pretraining, pretrainings
-from stages.report.honesty import shared_penalties
-from stages.report.lineage import walk
-from stages.report.lines import Lines, Point, Series
-from stages.report.overlap import overlaps
-from stages.report.results import rows
-from stages.report.run import run
+from vitpipe.infra.events import StoreEvents
+from vitpipe.stages.artifacts import Score, ShardSet, Weights
+from vitpipe.stages.contract import Inputs
+from vitpipe.stages.evaluate.config import EvaluateConfig, EvaluateResources
+from vitpipe.stages.evaluate.run import run as evaluate
+from vitpipe.stages.paper.tables import by_authors, tables
+from vitpipe.stages.report.beside import grids
+from vitpipe.stages.report.config import ReportConfig, ReportResources
+from vitpipe.stages.report.growth import Pretraining, over_labels, over_pretraining, pretrainings
+from vitpipe.stages.report.honesty import shared_penalties
+from vitpipe.stages.report.lineage import walk
+from vitpipe.stages.report.lines import Lines, Point, Series
+from vitpipe.stages.report.overlap import overlaps
+from vitpipe.stages.report.results import rows
+from vitpipe.stages.report.run import run
 
 TUNED = {"method": "finetune", "pretrained": True, "image_px": 384, "seeds": [0, 1, 2], "eval_resize": "squash"}
 
@@ -185,7 +185,7 @@ def test_the_page_tells_of_mistakes_and_trouble(world):
 
 def test_costs_name_the_papers_rows_of_the_same_model(world):
     made = Pretraining("backbone", "ViT-L/16", 1, 1e18, "own")
-    from stages.report.costs import _published
+    from vitpipe.stages.report.costs import _published
 
     published = {(one.data, one.exaflops) for one in _published({made.model})}
     assert ("JFT-300M, 7 epochs", 783.0) in published and ("JFT-300M, 14 epochs", 1567.0) in published

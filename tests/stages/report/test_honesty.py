@@ -3,9 +3,9 @@
 import json
 from pathlib import Path
 
-from infra.events import StoreEvents
-from infra.storage.local import LocalStore
-from stages.report.honesty import survived
+from vitpipe.infra.events import StoreEvents
+from vitpipe.infra.storage.local import LocalStore
+from vitpipe.stages.report.honesty import survived
 
 
 def test_trouble_is_told_though_an_event_is_damaged(tmp_path: Path) -> None:

@@ -16,18 +16,18 @@ from test_report_page import FINETUNE, score
 from tiny_steps import commit_steps, put_step
 from tiny_vit import random_state, tiny
 
-from infra.errors import Stopped, UsageError
-from stages.contract import Estimate, Inputs, Known
-from stages.report.config import ReportConfig, ReportResources, check_inputs
-from stages.report.estimate import estimate
-from stages.report.gallery import Distances, Positions
-from stages.report.inside import depth_chart, distance_words, position_words
-from stages.report.run import run
-from stages.report.samples import one_each, read_image, spread
-from stages.report.sheets import mosaic, pairs
-from stages.vit.build import build_model
-from stages.vit.config import ModelSettings
-from stages.vit.inspect import attention_distance, patch_filters
+from vitpipe.infra.errors import Stopped, UsageError
+from vitpipe.stages.contract import Estimate, Inputs, Known
+from vitpipe.stages.report.config import ReportConfig, ReportResources, check_inputs
+from vitpipe.stages.report.estimate import estimate
+from vitpipe.stages.report.gallery import Distances, Positions
+from vitpipe.stages.report.inside import depth_chart, distance_words, position_words
+from vitpipe.stages.report.run import run
+from vitpipe.stages.report.samples import one_each, read_image, spread
+from vitpipe.stages.report.sheets import mosaic, pairs
+from vitpipe.stages.vit.build import build_model
+from vitpipe.stages.vit.config import ModelSettings
+from vitpipe.stages.vit.inspect import attention_distance, patch_filters
 
 SMALL = tiny(image_px=16)
 

@@ -5,13 +5,13 @@ from lookalikes import copies, jpeg, scene
 from photos import write
 from synthetic import checkpoint, shards
 
-from stages.contract import Inputs
-from stages.ingest.config import IngestConfig, IngestResources
-from stages.ingest.run import run as run_ingest
-from stages.report.config import ReportConfig, ReportResources
-from stages.report.lineage import walk
-from stages.report.overlap import Overlap, overlaps
-from stages.report.run import run
+from vitpipe.stages.contract import Inputs
+from vitpipe.stages.ingest.config import IngestConfig, IngestResources
+from vitpipe.stages.ingest.run import run as run_ingest
+from vitpipe.stages.report.config import ReportConfig, ReportResources
+from vitpipe.stages.report.lineage import walk
+from vitpipe.stages.report.overlap import Overlap, overlaps
+from vitpipe.stages.report.run import run
 
 
 def ingested(path, node, config, **inputs):

@@ -6,11 +6,11 @@ import pytest
 from inprocess import make_context
 from synthetic import checkpoint
 
-from stages.artifacts import Score
-from stages.contract import Inputs
-from stages.report.config import ReportConfig, ReportResources
-from stages.report.pretraining import curves, spent
-from stages.report.run import run
+from vitpipe.stages.artifacts import Score
+from vitpipe.stages.contract import Inputs
+from vitpipe.stages.report.config import ReportConfig, ReportResources
+from vitpipe.stages.report.pretraining import curves, spent
+from vitpipe.stages.report.run import run
 
 EVALUATIONS = [
     {"step": step, "samples_seen": 1, "loss": 3 - step / 100, "accuracy": step / 400, "fewshot": {"pets": {"5": 0.4}}}

@@ -15,11 +15,11 @@ from inprocess import commit, make_context
 from PIL import Image
 from synthetic import checkpoint, shards, weights
 
-from infra.errors import IntegrityError
-from stages.artifacts import Score
-from stages.contract import Inputs
-from stages.report.config import ReportConfig, ReportResources
-from stages.report.run import run
+from vitpipe.infra.errors import IntegrityError
+from vitpipe.stages.artifacts import Score
+from vitpipe.stages.contract import Inputs
+from vitpipe.stages.report.config import ReportConfig, ReportResources
+from vitpipe.stages.report.run import run
 
 EVIL = "<script>alert(1)</script>"
 FINETUNE = {

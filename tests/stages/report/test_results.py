@@ -4,10 +4,10 @@ import dataclasses
 
 import pytest
 
-from stages.report.charts import MAX_POINTS, Curve, axis, score_axis
-from stages.report.resolution import resolutions
-from stages.report.results import Gain, Row, gains, headline
-from stages.report.wording import count, duration, flops, size
+from vitpipe.stages.report.charts import MAX_POINTS, Curve, axis, score_axis
+from vitpipe.stages.report.resolution import resolutions
+from vitpipe.stages.report.results import Gain, Row, gains, headline
+from vitpipe.stages.report.wording import count, duration, flops, size
 
 ARM = Row(
     node="transfer", benchmark="digits", arm="fine-tuned", kind="pretrained", value=0.75, std=0.01,

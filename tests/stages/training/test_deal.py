@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.training.deal import Deal
+from vitpipe.stages.training.deal import Deal
 
 
 @given(micro=st.integers(1, 8), num=st.integers(1, 20), world=st.integers(1, 9), step=st.integers(0, 10**9))

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from stages.training.config import OptimizerSettings
-from stages.training.optimisers import build, decay_groups
-from stages.vit.config import ModelSettings
-from stages.vit.init import init_weights
-from stages.vit.model import ViT
+from vitpipe.stages.training.config import OptimizerSettings
+from vitpipe.stages.training.optimisers import build, decay_groups
+from vitpipe.stages.vit.config import ModelSettings
+from vitpipe.stages.vit.init import init_weights
+from vitpipe.stages.vit.model import ViT
 
 
 def model(**fields: object) -> ViT:

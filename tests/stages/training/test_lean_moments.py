@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stages.training.config import OptimizerSettings
-from stages.training.optimisers import build
+from vitpipe.stages.training.config import OptimizerSettings
+from vitpipe.stages.training.optimisers import build
 
 LR, DECAY, BETAS, MOMENTUM, STEPS = 0.01, 0.1, (0.9, 0.99), 0.9, 20
 MOMENT = {"adamw": "exp_avg", "sgd": "momentum_buffer"}

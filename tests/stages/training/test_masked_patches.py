@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from stages.images.batch import Batch
-from stages.training.config import MASKED_PARAMETERS, ObjectiveSettings
-from stages.training.corruption import colours, corrupted, draw, patches
-from stages.training.losses import loss_fn
-from stages.training.masked import MaskedPatchViT
-from stages.vit.config import ModelSettings, Sizes
-from stages.vit.init import init_weights
-from stages.vit.shapes import parameter_shapes
+from vitpipe.stages.images.batch import Batch
+from vitpipe.stages.training.config import MASKED_PARAMETERS, ObjectiveSettings
+from vitpipe.stages.training.corruption import colours, corrupted, draw, patches
+from vitpipe.stages.training.losses import loss_fn
+from vitpipe.stages.training.masked import MaskedPatchViT
+from vitpipe.stages.vit.config import ModelSettings, Sizes
+from vitpipe.stages.vit.init import init_weights
+from vitpipe.stages.vit.shapes import parameter_shapes
 
 TARGETS = ("mean_rgb_3bit", "rgb_4x4_3bit", "l2")
 PATCH, SIDE = 8, 34  # 4 x 4 patches, and two pixels that belong to none

@@ -8,9 +8,9 @@ import torch
 from tiny_steps import RECIPE, commit_steps, put_step
 from tiny_vit import random_state, tiny
 
-from infra.errors import IntegrityError, UsageError
-from stages.artifacts import Checkpoint
-from stages.training.step_weights import kept_steps, open_step
+from vitpipe.infra.errors import IntegrityError, UsageError
+from vitpipe.stages.artifacts import Checkpoint
+from vitpipe.stages.training.step_weights import kept_steps, open_step
 
 
 @pytest.fixture

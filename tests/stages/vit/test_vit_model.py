@@ -10,10 +10,10 @@ from pydantic import ValidationError
 from tiny_vit import KINDS, TINY, random_images, random_model, random_state, tiny
 from torch import nn
 
-from infra.errors import UsageError
-from stages.vit.config import ModelSettings
-from stages.vit.depth import StochasticDepth
-from stages.vit.model import ViT
+from vitpipe.infra.errors import UsageError
+from vitpipe.stages.vit.config import ModelSettings
+from vitpipe.stages.vit.depth import StochasticDepth
+from vitpipe.stages.vit.model import ViT
 
 
 @pytest.mark.parametrize(("variant", "gelu"), [("Ti/16", "erf"), ("Ti/16", "tanh"), ("S/32", "erf"), ("B/16", "tanh")])

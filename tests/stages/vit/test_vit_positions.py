@@ -10,9 +10,9 @@ from torchvision.models.vision_transformer import interpolate_embeddings
 from transformers import ViTConfig
 from transformers.models.vit.modeling_vit import ViTEmbeddings
 
-from infra.errors import UsageError
-from stages.vit.positions import ResizeMode, resize_positions
-from stages.vit.sincos import sincos_2d
+from vitpipe.infra.errors import UsageError
+from vitpipe.stages.vit.positions import ResizeMode, resize_positions
+from vitpipe.stages.vit.sincos import sincos_2d
 
 GRIDS = [(14, 24), (14, 37), (16, 27), (7, 12), (24, 14)]
 

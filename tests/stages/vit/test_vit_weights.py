@@ -10,13 +10,13 @@ import torch
 from tiny_vit import KINDS, TINY, random_images, random_state, tiny
 from torch import Tensor
 
-from infra.errors import IntegrityError, UsageError
-from stages.vit.adapt import adapt_state
-from stages.vit.config import ModelSettings, Sizes
-from stages.vit.init import init_weights, initial_value
-from stages.vit.model import ViT
-from stages.vit.native import load_native, save_native
-from stages.vit.settings_file import SETTINGS, TENSORS
+from vitpipe.infra.errors import IntegrityError, UsageError
+from vitpipe.stages.vit.adapt import adapt_state
+from vitpipe.stages.vit.config import ModelSettings, Sizes
+from vitpipe.stages.vit.init import init_weights, initial_value
+from vitpipe.stages.vit.model import ViT
+from vitpipe.stages.vit.native import load_native, save_native
+from vitpipe.stages.vit.settings_file import SETTINGS, TENSORS
 
 WIDE = ModelSettings(
     variant=Sizes(layers=2, width=256, mlp=512, heads=4, patch_px=8), image_px=64, classes=9, representation=128

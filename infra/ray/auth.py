@@ -1,0 +1,78 @@
+"""Ray's token: there, private, and demanded by whatever cluster we give work to."""
+
+import contextlib
+import os
+import secrets
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from vitpipe.infra import logs
+from vitpipe.infra.errors import StorageError
+
+PROBE_S = 10.0
+
+
+def token_path() -> Path:
+    """Where Ray looks, in its own order after `RAY_AUTH_TOKEN`."""
+    return Path(os.environ.get("RAY_AUTH_TOKEN_PATH", "~/.ray/auth_token")).expanduser()
+
+
+def token() -> str | None:
+    """The token of this user, or None."""
+    if value := os.environ.get("RAY_AUTH_TOKEN"):
+        return value
+    path = token_path()
+    return path.read_text().strip() if path.exists() else None
+
+
+def ensure_token() -> None:
+    """Make a token unless there is one, readable by this user alone (Ray's own would be readable by all)."""
+    if os.environ.get("RAY_AUTH_TOKEN"):
+        return
+    path = token_path()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError):  # ours from an earlier run, or a run beside us was faster
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(secrets.token_hex(32))
+    path.chmod(0o600)
+    logs.hide(path.read_text().strip())
+
+
+def answers(address: str) -> None:
+    """Return if a Ray speaks at `host:port`. StorageError within seconds: Ray itself would try for two minutes."""
+    import grpc  # comes with Ray; only a cluster's address needs it
+
+    with grpc.insecure_channel(address) as channel:
+        try:
+            grpc.channel_ready_future(channel).result(timeout=PROBE_S)
+        except grpc.FutureTimeoutError:
+            raise StorageError(f"connect to Ray at {address}", f"no Ray answered within {PROBE_S:g} s",
+                               "check the address, and that the cluster is up") from None  # fmt: skip
+
+
+def refuse_open(dashboard: str) -> None:
+    """StorageError unless the cluster's dashboard turns away a request without a token.
+
+    Whoever can submit a job owns the cluster; one that asks nobody for a token is owned by everybody.
+    """
+    request = urllib.request.Request(f"{dashboard.rstrip('/')}/api/jobs/")
+    opener = urllib.request.build_opener(_NoRedirect, urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(request, timeout=PROBE_S) as answer:
+            found = f"it answered {answer.status} to a request without a token"
+    except urllib.error.HTTPError as error:
+        if error.code == 401:
+            return
+        found = f"it answered {error.code} to a request without a token"
+    except OSError as error:
+        raise StorageError(f"reach the Ray dashboard at {dashboard}", f"no answer: {error}",
+                           "check the address, and that the cluster is up") from error  # fmt: skip
+    raise StorageError(f"use the Ray cluster at {dashboard}", f"{found}: anyone may run code on it",
+                       "start every node with RAY_AUTH_MODE=token")  # fmt: skip
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *_: object, **__: object) -> None:
+        return None

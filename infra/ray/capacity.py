@@ -1,0 +1,79 @@
+"""What the machines of a Ray cluster could hold if they were idle.
+
+Queueing is Ray's business, impossibility is ours.
+"""
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import ray
+
+from vitpipe.infra.errors import StageError
+
+Bundle = Mapping[str, float]
+"""What one task or rank asks for, as Ray writes it: `{"CPU": 4, "GPU": 1}`."""
+
+_FACE = ("CPU", "GPU", "memory")
+
+
+def alive() -> list[dict[str, float]]:
+    """Resources of each living node."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def totals() -> dict[str, float]:
+    """What all living nodes have together."""
+    nodes = alive()
+    return {name: sum(node.get(name, 0.0) for node in nodes) for name in {name for node in nodes for name in node}}
+
+
+def room(bundle: Bundle) -> int:
+    """How many of `bundle` fit on the living nodes together, were they idle; none straddles two nodes."""
+    asked = {name: amount for name, amount in bundle.items() if amount > 0}
+    if not asked:
+        return 1_000_000
+    slack = 1e-6  # fractions of a GPU: 1 / 0.1 is a hair under 10
+    return sum(
+        min(math.floor(node.get(name, 0.0) / amount + slack) for name, amount in asked.items()) for node in alive()
+    )
+
+
+def missing(bundle: Bundle, count: int) -> str | None:
+    """What the cluster lacks to hold `count` of `bundle` at once, in words, or None."""
+    fits = room(bundle)
+    if fits >= count:
+        return None
+    nodes = alive()
+    total = {name: sum(node.get(name, 0.0) for node in nodes) for name in _FACE if name in bundle or name == "CPU"}
+    return f"{count} x ({_words(bundle)}) asked for, room for {fits}: {len(nodes)} nodes with {_words(total)} in all"
+
+
+@dataclass
+class Patience:
+    """Waits `wait_s` for machines that may still come, and then says which are missing."""
+
+    bundle: Bundle
+    count: int
+    wait_s: float
+    what: str
+    """For the message: `run 2 ranks of backbone`."""
+    _since: float | None = field(default=None, init=False)
+
+    def check(self) -> None:
+        """StageError once the cluster has been too small for `wait_s` without a break."""
+        lack = missing(self.bundle, self.count)
+        if lack is None:
+            self._since = None
+            return
+        now = time.monotonic()
+        self._since = now if self._since is None else self._since
+        if now - self._since >= self.wait_s:
+            raise StageError(
+                self.what, f"workers unavailable after {self.wait_s:g} s: {lack}", "add machines or ask for less"
+            )
+
+
+def _words(bundle: Bundle) -> str:
+    return ", ".join(f"{amount:g} {name}" for name, amount in bundle.items() if amount > 0) or "nothing"

@@ -1,0 +1,200 @@
+"""Ray, as the rest of the house sees it: `fan` for tasks, `gang` for ranks.
+
+Satisfies `stages.contract.Cluster`. Imported by `infra.ray.connect.connect` once Ray's environment is prepared; only this
+file and apart, fanout, gang, gang_watch, lost_controller, process_group, on_worker, worker_output, capacity and submit
+import ray.
+"""
+
+import logging
+import math
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Any, Self
+
+import ray
+
+from vitpipe.infra.errors import StorageError, UsageError
+from vitpipe.infra.ray import auth as ray_auth
+from vitpipe.infra.ray import capacity, worker_output
+from vitpipe.infra.ray.embedded import apart
+from vitpipe.infra.ray.fanout import fan
+from vitpipe.infra.ray.gang_size import Size
+from vitpipe.infra.ray.leftovers import driver_folder
+from vitpipe.infra.ray.one_queue import OneQueue
+from vitpipe.infra.work import Done, Emit, Item, Job, Rank, Result, Stop, unknown
+
+log = logging.getLogger(__name__)
+
+WAIT_S = 300.0
+"""How long a cluster may lack machines that a node asks for, unless told otherwise."""
+AHEAD = 16
+"""Tasks handed to a Ray that may grow beyond what can run at once, so that an autoscaler sees the demand."""
+
+DASHBOARD_PORT = 8265
+
+OBJECT_STORE_BYTES = 512 * 2**20
+"""Of an embedded Ray: results are small, data goes through the store; Ray would take a third of the memory."""
+
+
+@dataclass(frozen=True)
+class RayCluster:
+    """A connected Ray. `named` gives the view of one node of the YAML; close it, or use it as a context manager."""
+
+    job: Job
+    dashboard_url: str
+    """`http://127.0.0.1:8265`; asks for the token that `ray get-auth-token` prints."""
+    session: str
+    """Folder of Ray's own logs and notes on this machine."""
+    wait_s: float
+    queue: OneQueue
+    """Of all nodes: their tasks go through it."""
+
+    def named(self, node: str, *, fence: Stop | None = None, events: Emit | None = None) -> Self:
+        """The view whose tasks, actors and training runs carry the node's name, and which ends when asked to."""
+        return replace(self, job=replace(self.job, node=node, fence=fence, events=events))
+
+    def gpus(self) -> int:
+        return int(ray.cluster_resources().get("GPU", 0))
+
+    def fan(
+        self,
+        fn: Callable[[Item], Result],
+        items: Sequence[Item],
+        *,
+        resources: Any,
+        label: Callable[[Item], str] = str,
+        seconds: Callable[[Item], float | None] = unknown,
+    ) -> Iterator[Done[Item, Result]]:
+        """Many independent tasks, the longest of all nodes first; results as they end. See `infra.ray.fanout.fan`."""
+        gpus = resources.gpus_per_task
+        bundle = {"CPU": float(resources.cpus_per_task), "GPU": float(min(1, self.gpus()) if gpus is None else gpus)}
+        return fan(
+            fn, items, job=self.job, queue=self.queue, bundle=bundle, max_failures=resources.max_failures,
+            wait_s=self.wait_s, label=label, seconds=seconds,
+        )  # fmt: skip
+
+    def gang(self, fn: Callable[[Rank], None], *, resources: Any) -> None:
+        """N ranks in lockstep. See `infra.ray.gang.gang`."""
+        from vitpipe.infra.ray.gang import gang  # Ray Train takes 3 s to import; only pretraining needs it
+
+        workers, gpus = resources.workers, resources.gpus_per_worker
+        least, most = (workers, workers) if isinstance(workers, int) else workers
+        size = Size(least, most, resources.cpus_per_worker, min(1, self.gpus()) if gpus is None else gpus)
+        gang(
+            fn, job=self.job, size=size, max_failures=resources.max_failures, wait_s=self.wait_s,
+            hang_timeout_s=resources.hang_timeout_s, folder=f"{self.session}/vitpipe",
+        )  # fmt: skip
+
+    def close(self) -> None:
+        """Leave the cluster; an embedded one ends with all its processes."""
+        ray.shutdown()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def embed(
+    run: str, cpus_wanted: float, wait_s: float, dashboard_ports: tuple[int, ...] = (DASHBOARD_PORT, 0, 0)
+) -> RayCluster:
+    """A Ray of our own on this machine, gone with this process. Tries once for each wished port (0: any free one)."""
+    ray_auth.ensure_token()
+    port, folder = _free_port(dashboard_ports[0]), driver_folder()
+    # Ray Train's helpers ask a dashboard whether their gang's controller lives. Unless told which, they ask that of the
+    # newest Ray on this machine, perhaps a neighbour's, and end a gang that it does not know.
+    with _environment(RAY_API_SERVER_ADDRESS=f"http://127.0.0.1:{port}"), apart(folder.path):
+        try:
+            context = _init(
+                address="local", num_cpus=max(os.cpu_count() or 1, math.ceil(cpus_wanted)),
+                include_dashboard=True, dashboard_host="127.0.0.1", dashboard_port=port,
+                object_store_memory=OBJECT_STORE_BYTES, namespace=run,
+            )  # fmt: skip
+        except StorageError as error:  # another took the port meanwhile, or the machine is too busy for Ray's 30 s
+            if len(dashboard_ports) == 1:
+                raise
+            log.warning("starting Ray once more: %s", error)
+            return embed(run, cpus_wanted, wait_s, dashboard_ports[1:])
+    folder.names(context.address_info["session_dir"])
+    return _cluster(run, context, wait_s)
+
+
+def join(run: str, address: str, wait_s: float) -> RayCluster:
+    """A cluster that others started; this machine is one of its nodes."""
+    if "://" in address or ":" not in address:
+        raise UsageError(f"connect to Ray at {address}", "a driver has to run inside the cluster",
+                         "give host:port on one of its machines, or use `vitpipe submit`")  # fmt: skip
+    ray_auth.answers(address)
+    environment = {"RAY_ADDRESS": address}  # for the same reason as above
+    cluster = _cluster(run, _init(address=address, namespace=run, runtime_env={"env_vars": environment}), wait_s)
+    try:
+        ray_auth.refuse_open(cluster.dashboard_url)
+    except StorageError:
+        cluster.close()
+        raise
+    return cluster
+
+
+def _cluster(run: str, context: Any, wait_s: float) -> RayCluster:
+    dashboard = f"http://{context.dashboard_url}"
+    log.info("Ray dashboard at %s", dashboard)
+    ray.remote(_open_train_page).options(num_cpus=0, name="open-train-page").remote()  # nobody waits for it
+    queue = OneQueue(capacity.totals, ahead=AHEAD if wait_s else 0)
+    return RayCluster(Job(run, run), dashboard, context.address_info["session_dir"], wait_s, queue)
+
+
+def _open_train_page() -> None:
+    """Have the actor that the dashboard's Train page asks; before a first gang makes it, the page is an error."""
+    from ray.train.v2._internal.state.state_actor import get_or_create_state_actor  # 3 s, in a worker
+
+    get_or_create_state_actor()
+
+
+def _free_port(wish: int) -> int:
+    """The wished port, or any free one."""
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", wish))
+        except OSError:
+            probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def _environment(**values: str) -> Iterator[None]:
+    """Set variables for the processes that are started meanwhile."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _init(**options: Any) -> Any:
+    """`ray.init` that leaves the signal handlers of this process as they were."""
+    main = threading.current_thread() is threading.main_thread()
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)} if main else {}
+    worker_output.into_the_log()
+    try:
+        return ray.init(log_to_driver=True, logging_level=logging.WARNING, configure_logging=False, **options)
+    except Exception as error:  # Ray raises bare Exceptions too
+        ray.shutdown()
+        do = "check that ~/.ray/auth_token is that cluster's token, and see `vitpipe doctor`"
+        raise StorageError(f"connect to Ray ({options['address']})", str(error), do) from error
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,49 @@
+"""The door to Ray: prepare its environment, connect, and hand out `infra.ray.cluster.RayCluster`.
+
+Imports no Ray itself: Ray reads its environment when it is imported, and a command that runs nothing needs none.
+"""
+
+import os
+from typing import TYPE_CHECKING
+
+from vitpipe.infra.ray import leftovers
+
+if TYPE_CHECKING:
+    from vitpipe.infra.ray.cluster import RayCluster
+
+RAY_SETTINGS = {
+    "RAY_AUTH_MODE": "token",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # would rebuild the environment in every worker
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # the coming default; without it Ray warns
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",  # or the dashboard's Train page answers 500
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "15",  # then gang_watch looks whether machines are missing
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1",
+    "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": "120",  # the default of 10 min is long for a stopped process
+    "RAY_TRAIN_COLLECTIVE_TIMEOUT_S": "600",  # the default is none
+}
+"""Set unless the operator's environment already says otherwise."""
+
+
+def connect(run: str, cpus_wanted: float = 1, address: str | None = None, wait_s: float | None = None) -> "RayCluster":
+    """Embed a Ray of this machine (no address, or `local`), or join the cluster at `address` as one of its nodes.
+
+    An address is `host:port` of the cluster's GCS. An embedded Ray offers at least `cpus_wanted` CPUs, so that two
+    ranks also run, slowly, on one core. `wait_s` is how long machines that a node asks for may be missing: by default
+    5 min on a cluster, 0 where none can come.
+    StorageError when the cluster does not answer within seconds, wants another token, or is open to everyone.
+    """
+    prepare_environment()
+    from vitpipe.infra import ray_cluster  # not before the line above
+
+    if address in (None, "", "local"):
+        leftovers.sweep()
+        return ray_cluster.embed(run, cpus_wanted, wait_s or 0.0)
+    return ray_cluster.join(run, address, ray_cluster.WAIT_S if wait_s is None else wait_s)
+
+
+def prepare_environment() -> None:
+    """Set what Ray reads when it is imported, here and in every process it starts."""
+    for name, value in RAY_SETTINGS.items():
+        os.environ.setdefault(name, value)

@@ -1,0 +1,132 @@
+"""Many independent Ray tasks: results as they end, machines may be lost, one failure stops no other."""
+
+from collections.abc import Callable, Iterator, Sequence
+from queue import Empty, SimpleQueue
+from typing import Any
+
+import ray
+from ray.exceptions import (
+    NodeDiedError,
+    ObjectLostError,
+    OutOfDiskError,
+    OutOfMemoryError,
+    OwnerDiedError,
+    RayError,
+    RayTaskError,
+    WorkerCrashedError,
+)
+
+from vitpipe.infra.errors import Lost, StageError
+from vitpipe.infra.ray import on_worker
+from vitpipe.infra.ray.capacity import Patience
+from vitpipe.infra.ray.deaths import in_words
+from vitpipe.infra.ray.one_queue import OneQueue, Ticket
+from vitpipe.infra.work import Done, Item, Job, Result
+
+LOST = (WorkerCrashedError, NodeDiedError, ObjectLostError, OwnerDiedError, OutOfMemoryError, OutOfDiskError)
+"""Not the task's own fault: worth another machine."""
+LOOK_S = 1.0
+"""How often a waiting driver looks whether someone wants it to stop."""
+
+
+def fan(
+    fn: Callable[[Item], Result],
+    items: Sequence[Item],
+    *,
+    job: Job,
+    queue: OneQueue,
+    bundle: dict[str, float],
+    max_failures: int,
+    wait_s: float,
+    label: Callable[[Item], str],
+    seconds: Callable[[Item], float | None],
+) -> Iterator[Done[Item, Result]]:
+    """Run `fn(item)` for each item as a task of its own, in the turn that the queue of all nodes gives it.
+
+    A lost task runs again, at most `max_failures` times. Errors of tasks are inside their Done: a VitpipeError as it
+    was raised. Raised here: Stopped, LeaseLost, and StageError when the cluster stays too small for one task.
+    """
+    patience = Patience(bundle, 1, wait_s, f"run tasks of {job.node}")
+    patience.check()
+    inbox: SimpleQueue[Any] = SimpleQueue()
+    tickets = [Ticket(item, bundle, seconds(item), inbox.put) for item in items]
+    running: dict[Any, Ticket] = {}
+    remote = ray.remote(_run)
+    options = {"num_cpus": bundle.get("CPU", 0), "num_gpus": bundle.get("GPU", 0), "max_retries": 0}
+    left = len(tickets)
+    try:
+        queue.join(tickets)
+        while left:
+            message = _next(inbox)
+            job.ask_to_stop()
+            if message is None:
+                queue.look()
+                patience.check()
+            elif isinstance(message, Ticket):
+                name = f"{job.node}/{label(message.item)}"
+                reference = remote.options(**options, name=name).remote(fn, job, message.item)
+                running[reference] = message
+                reference.future().add_done_callback(lambda _, ended=reference: inbox.put(ended))
+            else:
+                ticket = running.pop(message)
+                queue.leave([ticket])
+                done: Done[Item, Result] | None = _collect(message, ticket, job, max_failures, label(ticket.item))
+                if done is None:
+                    queue.join([ticket])
+                else:
+                    left -= 1
+                    yield done
+    finally:
+        queue.leave(tickets)
+        _cancel(list(running))
+
+
+def _next(inbox: "SimpleQueue[Any]") -> Any:
+    """A ticket whose turn it is, or the reference of a task that ended; None when nothing came for a while."""
+    try:
+        return inbox.get(timeout=LOOK_S)
+    except Empty:
+        return None
+
+
+def _run(fn: Callable[[Item], Result], job: Job, item: Item) -> Result:
+    """In the worker."""
+    on_worker.prepare(job)
+    try:
+        with on_worker.named_errors(f"run a task of {job.node}"):
+            return fn(item)
+    finally:
+        on_worker.tell_dropped(job)
+
+
+def _collect(reference: Any, task: Ticket, job: Job, max_failures: int, name: str) -> Done[Item, Result] | None:
+    """What became of a task, or None when it shall run again."""
+    try:
+        return Done(task.item, result=ray.get(reference))
+    except RayTaskError as error:
+        return Done(task.item, error=_cause(error))
+    except LOST as error:
+        task.losses += 1
+        reason = in_words(error)
+        job.tell("rank_lost", f"task {job.node}/{name} was lost ({task.losses} of {max_failures + 1}): {reason}")
+        if task.losses <= max_failures:
+            return None
+        found = f"it was lost {task.losses} times, last: {reason}"
+        return Done(task.item, error=Lost(f"run task {job.node}/{name}", found, "look at the machines' health"))
+    except RayError as error:
+        return Done(task.item, error=Lost(f"run task {job.node}/{name}", str(error), "see the log"))
+
+
+def _cause(error: RayTaskError) -> Exception:
+    """The task's own exception, with where it was raised as a note."""
+    cause = error.cause if isinstance(error.cause, Exception) else StageError("run a task", str(error), "see the log")
+    cause.add_note(str(error))
+    return cause
+
+
+def _cancel(references: list[Any]) -> None:
+    """End what still runs; whoever asks for results now has gone."""
+    for reference in references:
+        ray.cancel(reference, force=True)
+    if references:
+        ray.wait(references, num_returns=len(references), timeout=10)

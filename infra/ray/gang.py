@@ -1,0 +1,118 @@
+"""N ranks in lockstep through Ray Train: started, watched, restarted together, and ended with the right error.
+
+`DataParallelTrainer` with a process-group backend of our own rather than `TorchTrainer`: so that neither the driver
+nor Ray's controller imports torch. Only ranks do.
+"""
+
+import logging
+import math
+import time
+import uuid
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from ray.exceptions import RayError, RayTaskError
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
+
+from vitpipe.infra.errors import Lost, StageError, Stopped, VitpipeError
+from vitpipe.infra.ray import on_worker
+from vitpipe.infra.ray.capacity import Patience
+from vitpipe.infra.ray.deaths import in_words
+from vitpipe.infra.ray.gang_notes import GangNotes
+from vitpipe.infra.ray.gang_size import Size
+from vitpipe.infra.ray.gang_watch import GangWatch
+from vitpipe.infra.ray.lost_controller import Loss, Losses
+from vitpipe.infra.ray.process_group import ProcessGroup, close_together, here
+from vitpipe.infra.work import Job, Rank
+
+log = logging.getLogger(__name__)
+
+PREEMPTION_WAIT_S = 900.0
+"""How long a rank that has committed waits for Ray to take its gang down: to leave by itself would count as a failure.
+Ray does it when the machine goes, at its deadline."""
+
+
+def gang(
+    fn: Callable[[Rank], None], *, job: Job, size: Size, max_failures: int, wait_s: float, hang_timeout_s: float,
+    folder: str,
+) -> None:  # fmt: skip
+    """Run `fn(rank)` on all ranks until all return; restart them together after a loss.
+
+    Errors: a rank's VitpipeError as it was raised; Stopped; Lost when `max_failures` losses are spent or Ray is
+    gone; StageError when the same exception or lack of memory came twice in a row at the same step, or when too few
+    machines are there for `wait_s`. A rank that is silent or lets others wait for `hang_timeout_s` is lost, and so are
+    all with Ray's own process that leads them. `folder` is for notes, Ray's and ours, on the driver's machine.
+    """
+    patience = Patience(size.bundle, size.least, wait_s, f"run {size} ranks of {job.node}")
+    patience.check()
+    notes = GangNotes(Path(folder) / f"gang-{uuid.uuid4().hex}.json")
+    notes.begin()
+    try:
+        losses = Losses(job, f"run {size} ranks of {job.node}", max_failures, notes)
+        while (loss := _led(fn, job, size, max_failures, hang_timeout_s, folder, patience, notes)) is not None:
+            losses.count(loss)
+    finally:
+        notes.end()
+
+
+def _led(
+    fn: Callable[[Rank], None], job: Job, size: Size, max_failures: int, hang_timeout_s: float, folder: str,
+    patience: Patience, notes: GangNotes,
+) -> Loss | None:  # fmt: skip
+    """Have a controller of Ray Train lead the ranks to their end: None, or a loss that it does not count itself."""
+    trainer = DataParallelTrainer(
+        partial(_run_rank, fn, job, size),
+        backend_config=ProcessGroup(math.ceil(hang_timeout_s), "nccl" if size.gpus else "gloo", notes),
+        scaling_config=ScalingConfig(
+            num_workers=size.workers, use_gpu=bool(size.gpus), resources_per_worker=size.bundle
+        ),
+        run_config=RunConfig(
+            name=f"{job.run}/{job.node}",
+            storage_path=folder,
+            failure_config=FailureConfig(max_failures=max_failures - notes.read().failures),
+            callbacks=[GangWatch(job, patience, max_failures, hang_timeout_s, notes)],
+        ),
+    )
+    try:
+        trainer.fit()
+    except TrainingFailedError as error:
+        cause = error.controller_failure if isinstance(error, ControllerError) else error
+        if isinstance(cause, RayError) and not isinstance(cause, RayTaskError):
+            return Loss("a process of the gang, before its first step,", cause)
+        raise _reason(cause, job, size, max_failures) from error
+    except RayError as error:
+        return Loss("the process that leads the ranks", error)
+    return None
+
+
+def _run_rank(fn: Callable[[Rank], None], job: Job, size: Size) -> None:
+    """In the rank's process, in the thread that Ray Train keeps for it."""
+    rank = here(threads=size.cpus, gpus=size.gpus)
+    on_worker.prepare(job, rank=rank.rank)
+    on_worker.answer_with_stacks()
+    on_worker.forget_steps()
+    with on_worker.named_errors(f"run rank {rank.rank} of {job.node}"):
+        try:
+            fn(rank)
+        except Stopped:
+            # together: the first to leave would take the others with it, perhaps in the middle of a commit
+            if close_together(rank.notice() is not None):
+                log.info("stopped for a preemption; waiting to be ended and started again elsewhere")
+                time.sleep(PREEMPTION_WAIT_S)
+            raise
+        finally:
+            on_worker.tell_dropped(job)
+
+
+def _reason(cause: Exception, job: Job, size: Size, max_failures: int) -> VitpipeError:
+    """The VitpipeError that ended the gang, or what Ray says in one."""
+    if isinstance(cause, VitpipeError):
+        return cause
+    asked = f"run {size} ranks of {job.node}"
+    if isinstance(cause, WorkerGroupError):
+        ranks = "; ".join(f"rank {rank}: {in_words(failure)}" for rank, failure in cause.worker_failures.items())
+        return Lost(asked, f"lost {max_failures + 1} times, last: {ranks}", "look at the machines, then run again")
+    return StageError(asked, f"Ray Train ended with {in_words(cause)}", "see the log")

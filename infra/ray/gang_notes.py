@@ -1,0 +1,76 @@
+"""What must outlive the process that leads a gang: how often it started and failed, and which processes its ranks are.
+
+A file of fixed size on the driver's machine, where Ray Train's controller runs too; overwritten in place, so that a
+full disk cannot keep it from being written. Knows no Ray.
+"""
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from vitpipe.infra.lease_state import Holder
+
+_SIZE_BYTES = 2**20
+"""Room for the ranks of some thousand GPUs."""
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process of a rank, wherever it runs."""
+
+    node: str
+    """Ray's id of its machine."""
+    who: Holder
+
+
+@dataclass(frozen=True)
+class State:
+    """Of one gang under one driver, all its controllers together."""
+
+    starts: int = 0
+    """Begun ones: the next has this number, and writes under a name that no other had."""
+    failures: int = 0
+    """Charged to `max_failures`."""
+    reasons: tuple[str, ...] = ()
+    """Of the last failure, as far as they would come again."""
+    ranks: tuple[Process, ...] = ()
+    """Of the last start."""
+    places: str = ""
+    """Ray's id of the placement group that they are in."""
+
+
+@dataclass(frozen=True)
+class GangNotes:
+    """Written by whoever leads the gang, read by the driver when that one is lost. Picklable."""
+
+    path: Path
+
+    def begin(self) -> None:
+        """Take the room and note that nothing happened yet."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, _SIZE_BYTES)
+        self._write(State())
+
+    def read(self) -> State:
+        fields: dict[str, Any] = json.loads(self.path.read_bytes().rstrip(b"\0 "))
+        ranks = tuple(Process(one["node"], Holder(**one["who"])) for one in fields["ranks"])
+        return State(fields["starts"], fields["failures"], tuple(fields["reasons"]), ranks, fields["places"])
+
+    def note(self, **changes: Any) -> State:
+        """Change some fields of what is noted; all of them."""
+        state = State(**{**vars(self.read()), **changes})
+        self._write(state)
+        return state
+
+    def end(self) -> None:
+        self.path.unlink(missing_ok=True)
+
+    def _write(self, state: State) -> None:
+        data = json.dumps(asdict(state)).encode()
+        if len(data) > _SIZE_BYTES:  # the room was taken for fewer ranks: a disk that is not full has more
+            raise ValueError(f"{len(state.ranks)} ranks do not fit into {self.path}")
+        with self.path.open("r+b") as file:
+            file.write(data.ljust(_SIZE_BYTES))

@@ -1,0 +1,172 @@
+"""What every process that does heavy work for us does first and last: its log, its metrics, its errors' names.
+
+Runs inside Ray's workers. Knows no stage.
+"""
+
+import faulthandler
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import ray
+from ray.util.metrics import Counter, Gauge
+
+from vitpipe.infra import logs, metrics
+from vitpipe.infra.errors import StageError, StorageError, VitpipeError
+from vitpipe.infra.full_disk import full_path, is_full
+from vitpipe.infra.lease_state import Holder
+from vitpipe.infra.ray.deaths import out_of_memory
+from vitpipe.infra.work import Job
+
+log = logging.getLogger(__name__)
+
+LAST_WORDS_S = 1.0
+END_S = 30.0
+LOOK_S = 0.1
+
+_ready = threading.Lock()
+_log: list[logs.Counting] = []
+"""The handler of this process, once it is prepared."""
+
+
+def prepare(job: Job, **facts: object) -> None:
+    """Log to this worker's own file with the node's name on each line; send metrics through Ray."""
+    with _ready:
+        if not _log:
+            _log.append(logs.configure())
+            metrics.use(RaySink())
+    metrics.count_storage(job.run, job.node)
+    logs.bind(run=job.run, node=job.node, **facts)
+
+
+def tell_dropped(job: Job) -> None:
+    """Say how many lines of this worker's log its disk did not take, if any, since the last time."""
+    for told in filter(None, (handler.told() for handler in _log)):
+        job.tell("log_dropped", told)
+
+
+class RaySink:
+    """Sends numbers to Ray's own metrics; they appear as `ray_vitpipe_*` at each node's endpoint."""
+
+    def __init__(self) -> None:
+        self._gauges: dict[str, Gauge] = {}
+        self._counters: dict[str, Counter] = {}
+
+    def set(self, name: str, value: float, labels: Mapping[str, str]) -> None:
+        if name not in self._gauges:
+            self._gauges[name] = Gauge(metrics.PREFIX + name, metrics.KNOWN[name].help, tag_keys=metrics.LABELS)
+        self._gauges[name].set(value, _tags(labels))
+
+    def inc(self, name: str, amount: float, labels: Mapping[str, str]) -> None:
+        if name not in self._counters:
+            self._counters[name] = Counter(metrics.PREFIX + name, metrics.KNOWN[name].help, tag_keys=metrics.LABELS)
+        if amount > 0:  # Ray's counters refuse to grow by nothing
+            self._counters[name].inc(amount, _tags(labels))
+
+
+def dump_stacks() -> None:
+    """Write the stacks of all threads of this process into its log."""
+    faulthandler.dump_traceback(2)  # standard error, whatever Ray made of `sys.stderr`
+
+
+def answer_with_stacks() -> None:
+    """From now on a SIGUSR1 does the same, whatever this process is busy with, and so does a crash.
+
+    NCCL ends a rank that waited too long by SIGABRT, from a thread of its own: Ray would have that one's stack alone.
+    """
+    faulthandler.register(signal.SIGUSR1, file=2)
+    faulthandler.enable(file=2, all_threads=True)
+
+
+_note: list[int] = []
+"""The open file that this process notes its step in."""
+
+
+def reached(step: int) -> None:
+    """Note the step that this process is at where the note outlives it: a killed process says nothing."""
+    with suppress(OSError):  # a full disk stops no training
+        if not _note:
+            _note.append(os.open(_step_note(os.getpid()), os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600))
+        os.pwrite(_note[0], b"%20d" % step, 0)
+
+
+def last_reached(pid: int) -> str:
+    """In words, on the machine of a process that is gone."""
+    try:
+        return f"after step {int(_step_note(pid).read_text())}"
+    except (OSError, ValueError):
+        return "before a first step"
+
+
+def forget_steps() -> None:
+    """Of an earlier process with this one's id, or of an earlier gang in this process."""
+    while _note:
+        os.close(_note.pop())
+    _step_note(os.getpid()).unlink(missing_ok=True)
+
+
+def end_silent(pid: int) -> None:
+    """On the machine of a process that answers no more: have it write its stacks if it still can, then kill it."""
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGUSR1)
+        os.kill(pid, signal.SIGCONT)  # it may be stopped
+        time.sleep(LAST_WORDS_S)
+        os.kill(pid, signal.SIGKILL)
+
+
+def end(who: Holder) -> None:
+    """On the machine of a process: kill it, and return once it is gone. StageError when it does not go."""
+    for _ in range(int(END_S / LOOK_S)):
+        if who.provably_dead():
+            return
+        with suppress(ProcessLookupError):
+            process = os.pidfd_open(who.pid)
+            try:
+                if not who.provably_dead():  # else its number is another's now
+                    signal.pidfd_send_signal(process, signal.SIGKILL)
+            finally:
+                os.close(process)
+        time.sleep(LOOK_S)
+    raise StageError(f"end {who}", f"it did not go within {END_S:g} s", "end it by hand, then run again")
+
+
+@contextmanager
+def named_errors(what: str) -> Iterator[None]:
+    """Log what `what` fails with; exhausted memory and disks leave under their name, everything else as it is."""
+    try:
+        yield
+    except Exception as error:
+        log.exception("failed: %s", what)
+        known = _named(error, what)
+        if known is None:
+            raise
+        raise known from error
+
+
+def _step_note(pid: int) -> Path:
+    """In the folder of this machine's Ray, and gone with it."""
+    return Path(_session_folder(), f"vitpipe-{pid}.step")
+
+
+def _session_folder() -> str:
+    return str(ray._private.worker._global_node.get_session_dir_path())
+
+
+def _tags(labels: Mapping[str, str]) -> dict[str, str]:
+    return {label: str(labels.get(label, "")) for label in metrics.LABELS}
+
+
+def _named(error: Exception, what: str) -> VitpipeError | None:
+    if isinstance(error, VitpipeError):
+        return None
+    if is_full(error):
+        place = full_path(error, _session_folder())
+        return StorageError(f"{what}: write {place}", f"the disk is full: {error}", "free space there, then run again")
+    if out_of_memory(error):
+        return StageError(what, f"out of memory: {error}", "lower micro_batch, use more workers, or a larger machine")
+    return None

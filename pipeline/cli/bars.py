@@ -1,0 +1,49 @@
+"""Progress of a copy or a count: a bar for a person, nothing for a log."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+
+from vitpipe.pipeline.cli.terminal import is_terminal
+
+T = TypeVar("T")
+
+
+@contextmanager
+def transfer_bar(what: str, hidden: bool) -> Iterator[Callable[[int, int, str], None]]:
+    """Give the block a function that hears (bytes done, bytes in all, file just finished)."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, disable=hidden or not is_terminal()) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total, path: bar.update(task, completed=done, total=total)
+
+
+@contextmanager
+def counting_bar(what: str, total: int, hidden: bool) -> Iterator[Callable[[Iterable[T]], Iterator[T]]]:
+    """Give the block a function that hands things on, one by one, and counts them."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, transient=True, disable=hidden or not is_terminal()) as bar:
+        task = bar.add_task(what, total=total)
+
+        def count(things: Iterable[T]) -> Iterator[T]:
+            for thing in things:
+                yield thing
+                bar.advance(task)
+
+        yield count

@@ -1,0 +1,185 @@
+"""What a run needs of this machine and its store, each tried or looked up: found, and what to do where it lacks.
+
+Imports neither Ray nor torch: it has to answer where they are broken.
+"""
+
+import importlib.metadata
+import os
+import platform
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from vitpipe.infra.errors import StorageError, VitpipeError
+from vitpipe.infra.ray import auth as ray_auth
+from vitpipe.infra.ray.connect import RAY_SETTINGS
+from vitpipe.infra.storage import mounts
+from vitpipe.infra.storage.conditions import REMEDY, broken
+from vitpipe.infra.storage.folders import flock
+from vitpipe.infra.storage.local import LocalStore
+from vitpipe.infra.storage.opening import open_store
+from vitpipe.infra.storage.store import Store
+from vitpipe.stages.images.native import build
+
+MIN_RAY = (2, 60)
+MIN_FREE_BYTES = 2 << 30
+MAX_SKEW_S = 10.0
+"""Machines whose clocks differ more make `status` and the times of events misleading; S3 refuses at 15 minutes."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing looked at."""
+
+    name: str
+    ok: bool
+    found: str
+    do: str = ""
+    """What to do; empty when it is ok."""
+
+
+def checks(store_uri: str = "file://./runs") -> Iterator[Check]:
+    """Every check, as soon as it is done; `store_uri` is where runs are to be kept. Any that is not ok means exit 7."""
+    for look in (_python, _ray, _token, _address, _gpus, _compiler, _reader, _disk):
+        yield _settled(look())
+    for check in _store_checks(store_uri):
+        yield _settled(check)
+
+
+def failure(found: list[Check]) -> StorageError | None:
+    """The error that a doctor who found something ends with, or None."""
+    bad = [check for check in found if not check.ok]
+    if not bad:
+        return None
+    return StorageError("doctor", f"not ok: {', '.join(check.name for check in bad)}", bad[0].do)
+
+
+def _settled(check: Check) -> Check:
+    return replace(check, do="") if check.ok else check
+
+
+def _python() -> Check:
+    return Check("python", sys.version_info >= (3, 11), platform.python_version(), "use Python 3.11 or newer")
+
+
+def _ray() -> Check:
+    try:
+        version = importlib.metadata.version("ray")
+    except importlib.metadata.PackageNotFoundError:
+        return Check("ray", False, "not installed", "run `make install`, and use .venv/bin/vitpipe")
+    recent = tuple(int(part) for part in version.split(".")[:2]) >= MIN_RAY
+    mode = os.environ.get("RAY_AUTH_MODE", RAY_SETTINGS["RAY_AUTH_MODE"])
+    if not recent:
+        return Check("ray", False, f"version {version}", "install ray >= 2.60: older ones run anyone's jobs")
+    return Check("ray", mode == "token", f"version {version}, RAY_AUTH_MODE={mode}", "unset RAY_AUTH_MODE")
+
+
+def _token() -> Check:
+    if os.environ.get("RAY_AUTH_TOKEN"):
+        return Check("token", True, "in RAY_AUTH_TOKEN")
+    path = ray_auth.token_path()
+    if not path.exists():
+        if os.environ.get("RAY_ADDRESS"):
+            return Check("token", False, f"no {path}", "copy the cluster's token there, readable by you alone")
+        return Check("token", True, "none yet: the first run makes one")
+    private = path.stat().st_mode & 0o077 == 0
+    return Check("token", private, f"{path}{'' if private else ' is readable by others'}", f"chmod 600 {path}")
+
+
+def _address() -> Check:
+    address = os.environ.get("RAY_ADDRESS", "")
+    if address in ("", "local"):
+        return Check("cluster", True, "Ray runs embedded, on this machine (no RAY_ADDRESS)")
+    host, _, port = address.removeprefix("ray://").removeprefix("http://").rpartition(":")
+    try:
+        with socket.create_connection((host, int(port)), timeout=5):
+            return Check("cluster", True, f"{address} answers")
+    except (OSError, ValueError) as error:
+        return Check("cluster", False, f"RAY_ADDRESS {address}: {error}", "correct RAY_ADDRESS, or start the cluster")
+
+
+def _compiler() -> Check:
+    """Triton compiles a launcher for each kernel of torch.compile, which runs on GPUs alone."""
+    found, headers = shutil.which("cc"), Path(sysconfig.get_path("include")) / "Python.h"
+    lacking = "no C compiler `cc`" if found is None else "" if headers.exists() else f"no {headers}"
+    return Check(
+        "compiler", not lacking or shutil.which("nvidia-smi") is None, lacking or str(found),
+        "for `compile: true`; Debian: apt-get install gcc libc6-dev python3-dev",
+    )  # fmt: skip
+
+
+def _reader() -> Check:
+    """A missing one is no fault: images are then decoded whole, with the same pixels."""
+    found = build.extension()
+    return Check("reader", True, str(found) if found else f"no C extension: images are decoded whole. {build.DO}")
+
+
+def _gpus() -> Check:
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return Check("GPUs", True, "none (no nvidia-smi): training runs on CPUs")
+    query = [program, "--query-gpu=name,memory.total", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(query, capture_output=True, text=True, timeout=20, check=False)
+    except subprocess.TimeoutExpired:
+        return Check("GPUs", False, "nvidia-smi gave no answer in 20 s", "look at the driver: `dmesg`, then reboot")
+    lines = done.stdout.strip().splitlines()
+    if done.returncode or not lines:
+        return Check("GPUs", False, f"nvidia-smi: {(done.stderr or done.stdout).strip()}", "repair the NVIDIA driver")
+    return Check("GPUs", True, "; ".join(lines))
+
+
+def _disk() -> Check:
+    """Scratch is where shards are cached and checkpoints are written before they are uploaded."""
+    folder = tempfile.gettempdir()
+    try:
+        with tempfile.NamedTemporaryFile() as file:
+            flock(file.file)
+    except (OSError, StorageError) as error:
+        return Check("disk", False, f"{folder}: {getattr(error, 'found', error)}", "set TMPDIR to a local disk")
+    free = shutil.disk_usage(folder).free
+    return Check("disk", free >= MIN_FREE_BYTES, f"{free / 2**30:.1f} GiB free in {folder}",
+                 f"free some space, or set TMPDIR to a larger disk (at least {MIN_FREE_BYTES >> 30} GiB)")  # fmt: skip
+
+
+def _store_checks(uri: str) -> Iterator[Check]:
+    try:
+        store = open_store(uri)
+        if isinstance(store, LocalStore) and (mount := mounts.mount_of(store.root)):
+            warnings = [f"warning: {remark}" for remark in mounts.remarks(mount)]
+            yield Check("file system", True, "; ".join([f"{mount.kind} at {mount.point}", *warnings]))
+        yield _round_trip(store)
+        ahead = store.clock_ahead_s()
+    except VitpipeError as error:
+        yield Check(f"store {uri}", False, error.found or str(error), error.do or "check the store's URI")
+        return
+    yield Check("clock", abs(ahead) <= MAX_SKEW_S, f"the store's is {ahead:+.1f} s ahead of ours",
+                "set this machine's clock (NTP)")  # fmt: skip
+
+
+def _round_trip(store: Store) -> Check:
+    """Write, read, commit and delete as a run does. The name is one that the shipped S3 policy lets a run delete."""
+    name = f"doctor-{secrets.token_hex(4)}/node/a0/step-0/probe"
+    try:
+        wrong = list(_broken_promises(store, name))
+    finally:
+        store.delete(name)
+    if wrong:
+        return Check(f"store {store.uri}", False, f"it breaks a promise: {'; '.join(wrong)}", REMEDY)
+    return Check(f"store {store.uri}", True, "wrote, read, swapped, listed and deleted a probe")
+
+
+def _broken_promises(store: Store, name: str) -> Iterator[str]:
+    yield from broken(store, name)
+    store.write(name, b"first")
+    if store.read(name) != b"first" or store.read(name, 1, 3) != b"irs":
+        yield "what is written does not read back"
+    if [entry.path for entry in store.list(name)] != [name]:
+        yield "what is written is not listed"

@@ -1,0 +1,214 @@
+"""The command line: one verb, one call into a module below. What happens to its errors is in `main`.
+
+Each verb imports what it calls when it is called, so that `--help` and `validate` need neither Ray, torch nor boto3.
+"""
+
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, NoReturn
+
+import typer
+
+from vitpipe.infra import faults
+from vitpipe.infra.errors import Stopped, StorageError, UsageError, VitpipeError
+from vitpipe.infra.full_disk import full_path, is_full
+from vitpipe.pipeline.cli.plan_verbs import VerifySources, looks
+from vitpipe.pipeline.cli.predict_verb import predictions
+from vitpipe.pipeline.cli.run_verbs import artifacts, runs
+from vitpipe.pipeline.cli.terminal import (
+    LOGGED,
+    ReaderGone,
+    complain,
+    dropped,
+    let_go,
+    log_path,
+    print_json,
+    say,
+    show_error,
+    tell,
+    with_traceback,
+)
+
+app = typer.Typer(
+    name="vitpipe",
+    help="From raw images to the ViT paper's transfer table: one YAML, exact resume, every number traceable to bytes.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Spec = Annotated[Path, typer.Argument(help="The YAML.", show_default=False)]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[a.b=c ...]", help="nodes.backbone.config.seed=1", show_default=False)
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")]
+
+
+def main(args: Sequence[str] | None = None) -> NoReturn:
+    """Run one command and end with its exit code."""
+    sys.exit(invoke(list(sys.argv[1:] if args is None else args)))
+
+
+def invoke(args: list[str]) -> int:
+    """Run one command; its exit code. An error is one paragraph, or JSON when `--json` is among the arguments."""
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # it would read every installed package's metadata
+    quiet = logging.NullHandler()  # a person sees that a store is asked again; a log gets the outcome alone
+    if not sys.stderr.isatty():
+        logging.getLogger().addHandler(quiet)
+    before = {number: signal.signal(number, _asked_to_end) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        faults.refuse()
+        code = app(args=args, standalone_mode=False, prog_name="vitpipe")
+        if told := dropped.told():
+            complain(told)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except ReaderGone:
+        return 0
+    except Exception as error:
+        return _ended_by(error, args)
+    finally:
+        let_go()
+        logging.getLogger().removeHandler(quiet)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _ended_by(error: Exception, args: list[str]) -> int:
+    known = _known(error)
+    verb = next((arg for arg in args if arg.isalpha()), "vitpipe")
+    if known.code in LOGGED:
+        known = with_traceback(error, known, verb)
+    if told := dropped.told():
+        complain(told)
+    show_error(known, "--json" in args)
+    return known.code
+
+
+def _known(error: Exception) -> VitpipeError:
+    """Any error as one of ours; what nobody foresaw is a bug."""
+    if isinstance(error, VitpipeError):
+        return error
+    if isinstance(error, typer.TyperException):
+        asked = "read the command line"
+        return UsageError(asked, getattr(error, "format_message", error.__str__)(), "see vitpipe --help")
+    if is_full(error):
+        return StorageError("write to disk", f"{full_path(error)} is full: {error}", "make room there, then run again")
+    return VitpipeError("do this", f"a bug in vitpipe: {type(error).__name__}: {error}", "please report it")
+
+
+def _asked_to_end(number: int, frame: FrameType | None) -> None:
+    raise Stopped("run the command", signal.Signals(number).name, "run it again")
+
+
+@app.command()
+def init(
+    path: Annotated[Path, typer.Argument(help="The file to write.", show_default=False)],
+    preset: Annotated[str, typer.Option(help="folder, transfer, compare or benchmarks.")] = "folder",
+    as_json: AsJson = False,
+) -> None:
+    """Write a commented starter YAML."""
+    from vitpipe.pipeline.cli.starters import write_starter
+
+    write_starter(path, preset)
+    print_json({"path": str(path.resolve()), "preset": preset}) if as_json else say(
+        f"{path} is written. Edit it, then: vitpipe validate {path}"
+    )
+
+
+@app.command()
+def schema(as_json: AsJson = False) -> None:
+    """Print the JSON Schema of the YAML, for editors."""
+    import json
+
+    from vitpipe.pipeline.spec.schema import json_schema
+
+    print_json(json_schema()) if as_json else say(json.dumps(json_schema(), indent=1))
+
+
+@app.command()
+def validate(spec: Spec, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Check everything that needs no data and no cluster; lists every error."""
+    from vitpipe.pipeline.spec.load import load
+
+    found = load(spec, overrides or ())
+    nodes = [{"node": node.id, "stage": node.stage.name} for node in found.graph.nodes.values()]
+    print_json({"run": found.uri, "nodes": nodes}) if as_json else say(f"{spec}: ok, {len(nodes)} nodes")
+
+
+@app.command()
+def run(
+    spec: Spec,
+    overrides: Overrides = None,
+    replace: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NODE", help="Allow this drifted node, and what depends on it, to be replaced."),
+    ] = None,
+    verify_sources: VerifySources = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run or resume, on this machine or on the Ray cluster of RAY_ADDRESS."""
+    from vitpipe.infra import logs
+    from vitpipe.pipeline.cli.live import LiveRun
+    from vitpipe.pipeline.drive import runner
+    from vitpipe.pipeline.drive.driver import Ways
+    from vitpipe.pipeline.spec.load import load
+
+    found = load(spec, overrides or ())
+    began, path = time.monotonic(), log_path(f"run-{found.name}")
+    handler = logs.configure(path)
+    try:
+        if as_json:
+            outcome = runner.run(found, replace or (), Ways(verify_sources=verify_sources))
+        else:
+            with LiveRun(found) as live:
+                outcome = runner.run(found, replace or (), live.ways(verify_sources))
+    finally:
+        if told := handler.told():
+            complain(told)
+    if as_json:
+        print_json({"run": found.uri, **outcome.plan.to_json()})
+    else:
+        seconds = time.monotonic() - began
+        tell(f"{found.uri}: done. {len(outcome.plan.due)} of {len(outcome.plan.nodes)} nodes run in {seconds:.1f} s")
+        if any(node.stage.output == "Report" for node in found.graph.nodes.values()):
+            tell(f"the report: vitpipe report {found.uri} --open")
+
+
+@app.command()
+def submit(
+    spec: Spec,
+    address: Annotated[str, typer.Option(help="The cluster's jobs API, such as http://head:8265.", show_default=False)],
+    overrides: Overrides = None,
+    replace: Annotated[list[str] | None, typer.Option(metavar="NODE", help="As for run.")] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Stay until the job ends, and end with its code.")] = False,
+    as_json: AsJson = False,
+) -> int:
+    """Run as a Ray job on a cluster."""
+    from vitpipe.pipeline.cli import submission
+    from vitpipe.pipeline.drive.driver import ignore
+    from vitpipe.pipeline.spec.load import load
+
+    found = load(spec, overrides or ())
+    jobs, submitted = submission.submit_spec(found, address, replace or ())
+    if as_json:
+        print_json({"job": submitted.job, "run": found.uri, "dashboard": submitted.dashboard_url})
+    else:
+        tell(f"job {submitted.job} runs {found.uri}\n{submitted.dashboard_url}")
+    if not watch:
+        return 0
+    code = submission.watch(jobs, submitted.job, ignore if as_json else lambda lines: tell(lines.rstrip("\n")))
+    if as_json:
+        print_json({"job": submitted.job, "code": code})
+    return code
+
+
+app.registered_commands += looks.registered_commands + runs.registered_commands + predictions.registered_commands
+app.add_typer(artifacts, name="artifacts")

@@ -1,0 +1,105 @@
+"""The verbs that look at a spec before anything runs: what it would do and cost, and how it compares with the paper."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vitpipe.pipeline.cli.terminal import is_terminal, print_json, say
+
+looks = typer.Typer()
+
+DEVIATES = 3
+
+Spec = Annotated[Path, typer.Argument(help="The YAML.", show_default=False)]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[a.b=c ...]", help="nodes.backbone.config.seed=1", show_default=False)
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")]
+
+
+VerifySources = Annotated[
+    bool,
+    typer.Option("--verify-sources", help="Compare sources by digest with what was taken, not by names and sizes."),
+]
+
+
+@looks.command()
+def plan(
+    spec: Spec,
+    overrides: Overrides = None,
+    gpu: Annotated[str | None, typer.Option(metavar="NAME", help="A100, H100 or H200; hours are for it.")] = None,
+    gpus: Annotated[
+        int | None, typer.Option(min=1, max=1_000_000, help="GPUs of the cluster; else as many as the YAML asks.")
+    ] = None,
+    price: Annotated[
+        float | None, typer.Option("--price-per-gpu-hour", min=0, max=1e9, help="In any currency.")
+    ] = None,
+    verify_sources: VerifySources = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say of each node what would be done and why, what it will cost, and how it deviates from the paper.
+
+    Images that lie elsewhere are taken to be as many as in the data set that `vars.paper` names (see conform).
+    """
+    from vitpipe.infra.storage.opening import open_store
+    from vitpipe.pipeline.cli import display
+    from vitpipe.pipeline.plan import conform as conforming
+    from vitpipe.pipeline.plan import prices
+    from vitpipe.pipeline.plan.assumed_sizes import assumed_sizes
+    from vitpipe.pipeline.plan.decide import make_plan
+    from vitpipe.pipeline.plan.survey import survey
+    from vitpipe.pipeline.spec.load import load
+
+    found = load(spec, overrides or ())
+    machine = prices.machine(found.graph, gpu, gpus, price)
+    data = conforming.claimed_data(found.vars)
+    facts = survey(open_store(found.uri), found.graph, verify_sources)
+    made = make_plan(found.graph, facts, known=machine.known, assumed=assumed_sizes(found.graph, data))
+    made = prices.priced(made, found.graph, machine)
+    made = conforming.with_deviations(made, conforming.conform(found.graph, data))
+    total = prices.total(made, machine)
+    if as_json:
+        print_json({"run": found.uri, **made.to_json(), "total": total, "assumes": machine.assumption})
+        return
+    if is_terminal():
+        display.show(display.plan_table(made, found.uri))
+    else:
+        for line in display.plan_lines(made):
+            say(line)
+    if total["flops"]:
+        say(f"{display.total_line(total, machine.gpu.name)}; {machine.assumption}")
+
+
+@looks.command()
+def conform(
+    spec: Spec,
+    overrides: Overrides = None,
+    data: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="ImageNet-21k, ImageNet or JFT-300M, instead of `vars.paper`."),
+    ] = None,
+    as_json: AsJson = False,
+) -> int:
+    """Compare each recipe with the paper's, field by field: equal, differs, or unstated with our assumption.
+
+    A pretraining is held against the row of Table 3 that has its variant and the data set named by
+    `vars: {paper: ImageNet-21k}` in the YAML (no fingerprint sees it) or by the name of its data
+    (`needs: {shards: imagenet-21k}`); without either, against the nearest row.
+    A fine-tuning is held against Table 4 by the name of its data: `needs: {data: cifar10}`.
+    Ends with 3 when a field differs.
+    """
+    from vitpipe.pipeline.plan import conform as conforming
+    from vitpipe.pipeline.spec.load import load
+
+    found = load(spec, overrides or ())
+    compared = conforming.conform(found.graph, conforming.claimed_data(found.vars, data))
+    deviations = sum(len(one.compared.deviations) for one in compared)
+    if as_json:
+        print_json({"run": found.uri, "deviations": deviations, "nodes": [one.to_json() for one in compared]})
+    else:
+        for one in compared:
+            say("\n".join(one.lines()))
+        if not compared:
+            say(f"{spec}: no node pretrains, or fine-tunes from weights; the paper has no recipe for the rest")
+    return DEVIATES if deviations else 0

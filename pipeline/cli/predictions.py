@@ -1,0 +1,70 @@
+"""Predictions as a command gives them: weights found and opened, images answered one by one. Torch only when run."""
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from vitpipe.pipeline.store.named_weights import find_weights
+from vitpipe.stages.artifacts import Score, Weights
+from vitpipe.stages.predict.files import find_images
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One image with its classes and their probabilities, the best first; or with the reason why there are none."""
+
+    image: Path
+    classes: tuple[tuple[str, float], ...] = ()
+    reason: str | None = None
+
+
+@dataclass
+class Answers:
+    """Iterate once: each image's answer as it comes; afterwards all of them are here."""
+
+    weights: Weights | Score | Path
+    images: list[Path]
+    top: int
+    head: str = ""
+    """softmax or sigmoid, known once the weights are open."""
+    given: list[Answer] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, weights: str, images: Sequence[Path], top: int) -> Self:
+        """Find what is named. UsageError for what is not there."""
+        return cls(find_weights(weights), find_images(images), top)
+
+    def __iter__(self) -> Iterator[Answer]:
+        # torch is imported only where something is predicted
+        from vitpipe.stages.predict.run import Unreadable, predict
+        from vitpipe.stages.predict.source import open_weights
+
+        with tempfile.TemporaryDirectory(prefix="vitpipe-predict-") as scratch:
+            opened = open_weights(self.weights, Path(scratch))
+        self.head = opened.head
+        for one in predict(opened, self.images, self.top):
+            if isinstance(one, Unreadable):
+                answer = Answer(one.image, reason=one.reason)
+            else:
+                answer = Answer(one.image, classes=one.classes)
+            self.given.append(answer)
+            yield answer
+
+    @property
+    def unreadable(self) -> list[tuple[Path, str]]:
+        return [(one.image, one.reason) for one in self.given if one.reason is not None]
+
+    def to_json(self) -> dict[str, Any]:
+        """`predictions`, those that could be made, and how probabilities are meant; `unreadable` apart."""
+        made = [
+            {
+                "image": str(one.image),
+                "classes": [{"label": label, "probability": probability} for label, probability in one.classes],
+            }
+            for one in self.given
+            if one.reason is None
+        ]
+        unreadable = [{"image": str(path), "reason": reason} for path, reason in self.unreadable]
+        return {"predictions": made, "head": self.head, **({"unreadable": unreadable} if unreadable else {})}

@@ -1,0 +1,247 @@
+"""The verbs that look at a run, or act on it, wherever its driver is: everything from the store."""
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vitpipe.infra.errors import UsageError
+from vitpipe.pipeline.cli.terminal import is_terminal, print_json, say
+
+runs = typer.Typer()
+artifacts = typer.Typer(help="List, fetch and verify what a run made.", no_args_is_help=True, rich_markup_mode=None)
+
+RunName = Annotated[str, typer.Argument(metavar="RUN", help="STORE/NAME, or the YAML.", show_default=False)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")]
+NodeName = Annotated[str | None, typer.Argument(metavar="[NODE]", help="NODE or NODE/ID.", show_default=False)]
+LOOK_S = 2.0
+
+
+@runs.command()
+def status(
+    run: RunName,
+    watch: Annotated[bool, typer.Option("--watch", help="Keep looking until nothing runs.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say of each node its state, how far it is, and why it waits."""
+    from vitpipe.pipeline.cli import display
+    from vitpipe.pipeline.store.pulse import Pulse
+    from vitpipe.pipeline.store.runs import known_run
+    from vitpipe.pipeline.store.status import read_status
+
+    store = known_run(run, "show the status of").store
+    pulse = Pulse(store, patient=not watch)
+    while True:
+        found = read_status(store, pulse)
+        if as_json:
+            print_json(found.to_json())
+        elif is_terminal():
+            display.show(display.status_table(found))
+        else:
+            for line in display.status_lines(found):
+                say(line)
+        if not watch or found.state != "running":
+            return
+        time.sleep(LOOK_S)
+
+
+@runs.command()
+def events(
+    run: RunName,
+    tail: Annotated[int | None, typer.Option(metavar="N", min=1, help="Only the last N.", show_default=False)] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List what happened, oldest first."""
+    from vitpipe.infra.events import read_events
+    from vitpipe.pipeline.store.runs import known_run
+
+    for event in read_events(known_run(run, "list the events of").store, tail=tail):
+        print_json(event.to_json()) if as_json else say(
+            f"{event.time} {event.node or 'run'} {event.kind}: {event.text}"
+        )
+
+
+@runs.command()
+def logs(
+    run: RunName,
+    node: NodeName = None,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Keep reading while the run lasts.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Print the logs of the newest attempt of each node, or of one."""
+    from vitpipe.pipeline.store.log_reading import Logs
+    from vitpipe.pipeline.store.pulse import Pulse
+    from vitpipe.pipeline.store.runs import known_run, nodes_of
+    from vitpipe.pipeline.store.status import read_status
+
+    found = known_run(run, "show the logs of")
+    reader, names, pulse = Logs(found.store), nodes_of(found, node), Pulse(found.store, patient=False)
+    while True:
+        lasts = follow and read_status(found.store, pulse).state == "running"
+        for piece in reader.gained(names):
+            if as_json:
+                print_json({"node": piece.node, "path": piece.path, "text": piece.text})
+            else:
+                say(f"== {piece.node}/{piece.path}\n{piece.text.rstrip()}")
+        if not lasts:
+            return
+        time.sleep(LOOK_S)
+
+
+@runs.command()
+def stop(run: RunName, as_json: AsJson = False) -> None:
+    """Ask the driver that holds the run to commit what it can and end, resumable."""
+    import getpass
+    import socket
+
+    from vitpipe.pipeline.drive.lease import request_stop
+    from vitpipe.pipeline.store.runs import find_run
+
+    found = find_run(run)
+    fence = request_stop(found.store, f"`vitpipe stop` by {getpass.getuser()}@{socket.gethostname()}")
+    if as_json:
+        print_json({"run": found.uri, "fence": fence})
+    elif fence is None:
+        say(f"{found.uri}: nobody runs it")
+    else:
+        say(f"{found.uri}: its driver (fence {fence}) will end at its next look at the store, within seconds")
+
+
+@runs.command()
+def report(
+    run: RunName,
+    open_it: Annotated[bool, typer.Option("--open", help="Show it in a browser.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Fetch the run's one-file HTML page and print where it is."""
+    import webbrowser
+
+    from vitpipe.pipeline.cli.report_pages import fetch_reports
+    from vitpipe.pipeline.store.runs import known_run
+
+    paths = fetch_reports(known_run(run, "show the report of"))
+    print_json({"paths": [str(path) for path in paths]}) if as_json else say("\n".join(str(path) for path in paths))
+    if open_it and not webbrowser.open(paths[0].as_uri()):
+        raise UsageError(f"open {paths[0]}", "there is no browser here", "copy the file to a machine that has one")
+
+
+@runs.command()
+def gc(
+    run: RunName,
+    unfinished: Annotated[
+        bool, typer.Option("--unfinished", help="Also what an unfinished node might have resumed from.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go, and why.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Remove what neither a record nor a possible resume names; nothing where anything is not as it was committed."""
+    from dataclasses import asdict
+
+    from vitpipe.pipeline.drive.gc import gc as collect
+    from vitpipe.pipeline.store.runs import find_run
+
+    uri = find_run(run).uri
+    found = collect(uri, unfinished, dry_run=dry_run)
+    if as_json:
+        would = {"would_remove": [asdict(one) for one in found.garbage]} if dry_run else {}
+        print_json({"run": uri, "removed": [] if dry_run else found.paths, **would, "bytes": found.bytes})
+        return
+    for one in found.garbage:
+        say(f"would remove {one.path}: {one.reason}" if dry_run else f"removed {one.path}")
+    would_be = "would be " if dry_run else ""
+    say(f"{uri}: {len(found.garbage)} files and {found.bytes:,} bytes {would_be}removed")
+
+
+@runs.command()
+def doctor(
+    store: Annotated[str, typer.Option(help="Where runs are to be kept.")] = "file://./runs", as_json: AsJson = False
+) -> int:
+    """Look at Ray, token, store, clock, disk, compiler and GPUs: each ok, or what to do."""
+    from dataclasses import asdict
+
+    from vitpipe.pipeline.cli.doctor import checks, failure
+
+    found = []
+    for check in checks(store):
+        found.append(check)
+        if not as_json:
+            say(f"{'ok ' if check.ok else 'BAD'} {check.name}: {check.found}" + (f"; {check.do}" if check.do else ""))
+    error = failure(found)
+    if as_json:
+        wrong = {"error": error.to_json()} if error else {}
+        print_json({"checks": [asdict(check) for check in found], **wrong})
+    elif error:
+        raise error
+    return error.code if error else 0
+
+
+@artifacts.command("ls")
+def ls(run: RunName, node: NodeName = None, as_json: AsJson = False) -> None:
+    """List the files of every committed node, or of one."""
+    from dataclasses import asdict
+
+    from vitpipe.pipeline.store.retrieval import list_files
+    from vitpipe.pipeline.store.runs import find_run
+
+    found = list_files(find_run(run).uri, node)
+    if as_json:
+        print_json({"files": [asdict(one) for one in found]})
+        return
+    for one in found:
+        say(f"{one.bytes:>14,}  {one.sha256[:12]}  {one.node}/{one.path}")
+
+
+@artifacts.command("get")
+def get(
+    run: RunName,
+    node: Annotated[str, typer.Argument(help="NODE or NODE/ID.", show_default=False)],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the files go.", show_default=False)],
+    as_json: AsJson = False,
+) -> None:
+    """Copy a node's files here, resuming what was begun, every byte checked against the record."""
+    from vitpipe.pipeline.cli.bars import transfer_bar
+    from vitpipe.pipeline.store.retrieval import get as fetch
+    from vitpipe.pipeline.store.runs import find_run
+
+    with transfer_bar(f"get {node}", hidden=as_json) as progress:
+        paths = fetch(find_run(run).uri, node, folder, progress)
+    print_json({"paths": [str(path) for path in paths]}) if as_json else say(
+        f"{len(paths)} files in {folder}, verified"
+    )
+
+
+@artifacts.command("verify")
+def verify(
+    run: RunName,
+    node: NodeName = None,
+    readback: Annotated[
+        bool, typer.Option("--readback", help="Read each shard with webdataset, too: all has to be as its index says.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Read every byte of every committed node, or of one, and compare it with the records."""
+    from dataclasses import asdict
+
+    from vitpipe.pipeline.cli.bars import transfer_bar
+    from vitpipe.pipeline.store.retrieval import fault
+    from vitpipe.pipeline.store.retrieval import verify as check
+    from vitpipe.pipeline.store.runs import find_run
+    from vitpipe.pipeline.store.verify_readback import read_shards_back
+
+    uri = find_run(run).uri
+    steps = {"verify": check, **({"read back": read_shards_back} if readback else {})}
+    found = {}
+    for name, step in steps.items():
+        with transfer_bar(name, hidden=as_json) as progress:
+            found[name] = step(uri, node, progress)
+        if error := fault(uri, found[name]):
+            raise error
+    if as_json:
+        print_json({{"verify": "files", "read back": "read_back"}[name]: [asdict(one) for one in findings]
+                    for name, findings in found.items()})  # fmt: skip
+        return
+    total = sum(one.bytes for one in found["verify"])
+    say(f"{uri}: {len(found['verify'])} files, {total:,} bytes, all as recorded")
+    if readback:
+        say(f"{uri}: {len(found['read back'])} shards, read by webdataset as their indexes say")

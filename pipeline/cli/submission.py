@@ -1,0 +1,38 @@
+"""Hand a whole run to a cluster as one job, and stay with it when asked. Knows the jobs API by `infra.ray.jobs` only."""
+
+from collections.abc import Callable, Sequence
+
+from vitpipe.infra.errors import Stopped, StorageError
+from vitpipe.infra.ray.jobs import Jobs, Submitted
+from vitpipe.pipeline.spec.load import PipelineSpec
+from vitpipe.pipeline.spec.places import is_local
+
+FILE = "spec.yaml"
+
+
+def submit_spec(spec: PipelineSpec, address: str, replacing: Sequence[str] = ()) -> tuple[Jobs, Submitted]:
+    """Start `vitpipe run` of this spec on the cluster at `address`; the job, and where to ask about it.
+
+    StorageError (7) when the cluster does not answer, refuses our token, asks for none, or has a node that does not see
+    the store.
+    """
+    jobs = Jobs(address)
+    if is_local(spec.store):
+        jobs.require_shared(spec.store)
+    replace = [word for node in replacing for word in ("--replace", node)]
+    return jobs, jobs.submit(["run", FILE, *replace], {FILE: spec.text}, spec.name)
+
+
+def watch(jobs: Jobs, job: str, hear: Callable[[str], None]) -> int:
+    """Pass on what the job prints until it ends; its exit code.
+
+    Stopped (6) when somebody stopped it; StorageError (7) when it ended without a code of its own.
+    """
+    for lines in jobs.follow(job):
+        hear(lines)
+    state = jobs.wait(job)
+    if state.exit_code is not None:
+        return state.exit_code
+    if state.status == "STOPPED":
+        raise Stopped(f"watch job {job}", "somebody stopped it", "submit the same spec again to go on")
+    raise StorageError(f"watch job {job}", f"it ended as {state.status}: {state.message}", "look at its log")

@@ -1,0 +1,180 @@
+"""What a person or a script sees of a command: lines, JSON, one red paragraph for an error. Knows no verb."""
+
+import errno
+import io
+import json
+import os
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TextIO
+
+from vitpipe.infra.errors import StorageError, VitpipeError
+from vitpipe.infra.full_disk import is_full
+
+LOGGED = (1, 4, 7, 8)
+"""Exit codes whose traceback is worth keeping; the others are answers, not failures of ours."""
+
+
+class ReaderGone(Exception):
+    """Whoever read standard output has seen enough; no OSError, of which the library that parses options ends us."""
+
+
+@dataclass
+class Dropped:
+    """The lines beside a command's work that no file took; from any thread."""
+
+    count: int = 0
+    _why: str = ""
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def add(self, stream: TextIO, error: OSError) -> None:
+        state = "is full" if is_full(error) else f"does not take them ({error.strerror})"
+        with self._lock:
+            self.count, self._why = self.count + 1, f"{_file_behind(stream)} {state}"
+
+    def told(self) -> str | None:
+        """`12 terminal lines dropped: /path is full`, of those since it was last asked, or None."""
+        with self._lock:
+            count, self.count = self.count, 0
+        return f"{count} terminal line{'s' if count > 1 else ''} dropped: {self._why}" if count else None
+
+
+dropped = Dropped()
+
+
+def print_json(value: Any) -> None:
+    """One value on one line of standard output. StorageError when its disk is full, ReaderGone when nobody reads."""
+    _answer(json.dumps(value, default=str) + "\n")
+
+
+def say(text: str) -> None:
+    """One plain line that was asked for. StorageError when its disk is full, ReaderGone when nobody reads."""
+    _answer(printable(text) + "\n")
+
+
+def tell(text: str) -> None:
+    """One plain line beside the work, which goes on without it: dropped and counted where standard output is full."""
+    _or_drop(sys.stdout, printable(text) + "\n")
+
+
+def complain(text: str) -> None:
+    """One plain line on standard error, where it is in no JSON's way; dropped and counted like what is told."""
+    _or_drop(sys.stderr, printable(text) + "\n")
+
+
+def show_error(error: VitpipeError, as_json: bool) -> None:
+    """A paragraph on standard error, red where that is a terminal; with `--json` an object on standard output.
+
+    The paragraph also where standard output does not take the object. Raises nothing for want of a place to say it.
+    """
+    if as_json and not _refused(sys.stdout, json.dumps({"error": error.to_json()}, default=str) + "\n"):
+        return
+    text = printable(str(error))
+    _refused(sys.stderr, f"\x1b[31m{text}\x1b[0m\n" if _coloured() else f"{text}\n")
+
+
+def let_go() -> None:
+    """Give up what a stream holds back and cannot write, or Python would try again at its exit and end with 120."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _answer(text: str) -> None:
+    try:
+        _put(sys.stdout, text)
+    except BrokenPipeError as error:
+        raise ReaderGone from error
+    except OSError as error:
+        asked, found = "write to standard output", f"{_file_behind(sys.stdout)}: {error.strerror}"
+        raise StorageError(asked, found, "make room there, then run again") from error
+
+
+def _or_drop(stream: TextIO, text: str) -> None:
+    if error := _refused(stream, text):
+        dropped.add(stream, error)
+
+
+def _refused(stream: TextIO, text: str) -> OSError | None:
+    try:
+        _put(stream, text)
+    except OSError as error:
+        return error
+    return None
+
+
+def _put(stream: TextIO, text: str) -> None:
+    """Past the buffer of a real file: what it keeps after an error would fail again, or come late."""
+    stream.flush()
+    raw = getattr(stream.buffer, "raw", None) if isinstance(stream, io.TextIOWrapper) else None
+    if raw is None:
+        stream.write(text)
+        stream.flush()
+        return
+    left = memoryview(text.encode(stream.encoding, "backslashreplace"))
+    while left:
+        if (written := raw.write(left)) is None:
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        left = left[written:]
+
+
+def _file_behind(stream: TextIO) -> str:
+    name = "standard error" if stream is sys.stderr else "standard output"
+    try:
+        path = os.readlink(f"/proc/self/fd/{stream.fileno()}")
+    except (OSError, ValueError):
+        return name
+    return path if path.startswith("/") else name
+
+
+def printable(text: str) -> str:
+    """The text without characters that would steer the terminal."""
+    return "".join(char if char.isprintable() or char in "\n\t" else "�" for char in text)
+
+
+def log_path(what: str) -> Path:
+    """A new log file for this command; nothing is created yet."""
+    base = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "vitpipe"
+    if not _writable(base):
+        base = Path(tempfile.gettempdir()) / f"vitpipe-{os.getuid()}" / "log"
+    return base / f"{time.strftime('%Y%m%d-%H%M%S')}-{what}-{os.getpid()}.log"
+
+
+def with_traceback(error: BaseException, known: VitpipeError, what: str) -> VitpipeError:
+    """Keep the traceback of `error` in a log file; what to tell a person, both without secrets."""
+    # structlog, which the redaction stands beside, is not needed to say that all is well
+    from vitpipe.infra.logs import redact
+
+    path = log_path(what)
+    do = known.do
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(redact("".join(traceback.format_exception(error))), encoding="utf-8")
+        if known.code == 1:
+            do = f"please report it with {path}, which has the traceback"
+    except OSError:
+        do = known.do  # a full disk is often the very thing to be told
+    told = type(known)(redact(known.asked), redact(known.found), redact(do))
+    return told
+
+
+def is_terminal() -> bool:
+    """Whether a person watches: tables and bars for them, plain lines for a log."""
+    return sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def _coloured() -> bool:
+    return sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def _writable(folder: Path) -> bool:
+    while not folder.exists():
+        folder = folder.parent
+    return os.access(folder, os.W_OK)

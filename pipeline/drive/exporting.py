@@ -1,0 +1,64 @@
+"""Serve the run's numbers while it lasts: what each running node's progress file says goes to the exporter."""
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from vitpipe.infra.at_once import by_key
+from vitpipe.infra.errors import IntegrityError, StorageError, VitpipeError
+from vitpipe.infra.metrics import Exporter, count_storage, publish_progress
+from vitpipe.infra.progress import read_progress
+from vitpipe.infra.storage.store import Store
+from vitpipe.pipeline.drive.driver import Ways
+from vitpipe.pipeline.plan.planned import Plan
+
+EVERY_S = 2.0
+
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def exporting(name: str, run: Store, plan: Plan, ways: Ways) -> Iterator[None]:
+    """Export until the block ends. A port that cannot be bound is a warning: the run does not depend on it."""
+    if ways.metrics_port is None:
+        yield
+        return
+    try:
+        exporter = Exporter(ways.metrics_port)
+    except StorageError as error:
+        log.warning("no metrics are served: %s", error)
+        yield
+        return
+    end = threading.Event()
+    thread = threading.Thread(target=_copy, args=(name, run, plan, end), name="vitpipe-exporting", daemon=True)
+    with exporter:
+        ways.on_metrics(exporter.url)
+        count_storage(name, "")
+        thread.start()
+        try:
+            yield
+        finally:
+            end.set()
+            thread.join()
+
+
+def _copy(name: str, run: Store, plan: Plan, end: threading.Event) -> None:
+    told: dict[str, object] = {}
+    while not end.wait(EVERY_S):
+        nodes = [planned.node for planned in plan.due]
+        for node, progress in by_key(lambda node: _progress(run, node), nodes).items():
+            if progress and progress != told.get(node):  # what is old already grows older by itself
+                publish_progress(name, node, progress)
+                told[node] = progress
+
+
+def _progress(run: Store, node: str) -> dict[str, Any] | None:
+    try:
+        return read_progress(run.child(node))
+    except IntegrityError:
+        return None  # `status` says so; whoever runs the node writes it anew in a moment
+    except VitpipeError as error:
+        log.warning("numbers of %s are not exported: %s", node, error)
+        return None

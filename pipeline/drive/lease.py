@@ -1,0 +1,258 @@
+"""One writer per run: take `lease.json`, keep it by beating, give it up; and the right to commit that it gives.
+
+Knows the lease's rules (docs/design.md) and nothing of what its holder does meanwhile.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from vitpipe.infra.errors import (
+    AlreadyExists,
+    Changed,
+    LeaseLost,
+    NotFound,
+    Stopped,
+    StorageError,
+    UsageError,
+    VitpipeError,
+)
+from vitpipe.infra.events import StoreEvents
+from vitpipe.infra.fence import StoreFence
+from vitpipe.infra.lease_state import (
+    CLOCK,
+    LEASE,
+    TIMING,
+    Clock,
+    Holder,
+    LeaseState,
+    Timing,
+    clock_id,
+    read_lease,
+    read_stop,
+    write_stop,
+)
+from vitpipe.infra.storage import conditions
+from vitpipe.infra.storage.store import Store
+from vitpipe.pipeline.spec.places import is_local
+from vitpipe.pipeline.store.contents import highest_fence
+
+log = logging.getLogger(__name__)
+
+Tell = Callable[[VitpipeError], None]
+"""Hears once of LeaseLost, and once of Stopped when somebody asked us to end. Called from the beating thread."""
+
+_TRIES = 5
+
+
+class Lease:
+    """A run this process holds. Satisfies `stages.contract.Fence` for the driver; safe to use from several threads."""
+
+    def __init__(self, run: Store, state: LeaseState, version: str, timing: Timing, clock: Clock) -> None:
+        assert state.holder is not None
+        self.run, self.fence, self.holder = run, state.fence, state.holder
+        self.confirmed_at = state.at
+        """Boot time just before the write of the last beat that certainly took effect."""
+        self._state, self._version, self._timing, self._clock = state, version, timing, clock
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        self._lost: LeaseLost | None = None
+        self._stop: str | None = None
+
+    def fence_for_tasks(self) -> StoreFence:
+        """The same right for ranks and tasks, which ask the store themselves."""
+        return StoreFence(self.run, self.fence, self.holder.id, self._timing, self._clock)
+
+    def check(self) -> None:
+        """Read the lease and return only if it is ours, with a beat confirmed within `commit_s`.
+
+        After a pause it first beats again, which fails if we were overtaken. Errors: LeaseLost; StorageError.
+        """
+        for _ in range(_TRIES):
+            self._read_ours()
+            if self._clock.boottime() - self.confirmed_at <= self._timing.commit_s:
+                return
+            self.renew()
+        raise StorageError(
+            f"confirm the lease of {self.run.uri}",
+            f"each try took longer than {self._timing.commit_s:g} s",
+            "find out why the store is slow, then run the same command again",
+        )
+
+    def stopping(self) -> str | None:
+        """Why we are asked to end, or None, as of the last beat. LeaseLost when the run is no longer ours."""
+        if self._lost:
+            raise self._lost
+        return self._stop
+
+    def renew(self) -> None:
+        """Write the next beat. LeaseLost when another holder is found; a refusal caused by our own id is success."""
+        with self._lock:
+            for _ in range(_TRIES):
+                if self._lost or self._ended.is_set():
+                    raise self._lost or _lost(self.run, f"we gave it up under fence {self.fence}")
+                now = self._clock.boottime()
+                wanted = replace(self._state, beat=self._state.beat + 1, at=now, time=time.time())
+                if self._swap(wanted):
+                    self.confirmed_at = now
+                    return
+        raise StorageError(f"renew the lease of {self.run.uri}", f"refused {_TRIES} times although it is ours")
+
+    def request_stop(self, reason: str) -> None:
+        """Tell our ranks and tasks, wherever they run, to end."""
+        self._stop = reason
+        write_stop(self.run, self.fence, reason)
+
+    def keep(self, tell: Tell) -> threading.Thread:
+        """Beat in the background until the lease is lost or ended."""
+        thread = threading.Thread(target=self._beat, args=(tell,), name="vitpipe-lease", daemon=True)
+        thread.start()
+        return thread
+
+    def end(self) -> None:
+        """Give the run up; the fence number stays. Another's lease is left alone."""
+        self._ended.set()
+        with self._lock:
+            if self._lost:
+                return
+            try:
+                for _ in range(_TRIES):
+                    if self._swap(replace(self._state, beat=self._state.beat + 1, holder=None)):
+                        return
+            except (LeaseLost, StorageError) as error:
+                log.warning("the lease was not given back, who comes next waits for it: %s", error)
+
+    def _beat(self, tell: Tell) -> None:
+        pause = self._timing.renew_s
+        while not self._ended.wait(pause):
+            pause = self._timing.renew_s
+            try:
+                self.renew()
+                asked = self._stop is None and read_stop(self.run, self.fence)
+            except LeaseLost as error:
+                if not self._ended.is_set():
+                    tell(error)
+                return
+            except VitpipeError as error:
+                log.warning("the lease could not be renewed, trying again: %s", error)
+                pause = self._timing.look_s
+                continue
+            if asked:
+                self._stop = asked
+                tell(Stopped(f"run {self.run.uri}", asked, "run the same command again to go on"))
+
+    def _swap(self, wanted: LeaseState) -> bool:
+        """Whether `wanted` is in the store now; when not, what is there is ours, and known from here on."""
+        try:
+            self._version = self.run.swap(LEASE, wanted.encode(), self._version)
+        except Changed:
+            found, version = _read(self.run)
+            if found != wanted:
+                self._state = self._ours(found)  # before the version: with that of another's we would overwrite it
+                self._version = version
+                return False
+            self._version = version
+        self._state = wanted
+        return True
+
+    def _read_ours(self) -> None:
+        self._ours(read_lease(self.run))
+
+    def _ours(self, state: LeaseState | None) -> LeaseState:
+        if self._lost is None and (state is None or not state.held_by(self.fence, self.holder.id)):
+            found = f"{state.holder or 'nobody'} holds it under fence {state.fence}" if state else "its lease is gone"
+            self._lost = _lost(self.run, f"we held fence {self.fence}, now {found}")
+        if self._lost or state is None:
+            raise self._lost or _lost(self.run, "its lease is gone")
+        return state
+
+
+@contextmanager
+def hold(run: Store, tell: Tell | None = None, timing: Timing = TIMING, clock: Clock = CLOCK) -> Iterator[Lease]:
+    """Take the run in that folder, keep it while the block lasts, give it up.
+
+    Errors: LeaseLost when another driver is alive (known within `watch_s`), StorageError, also for a bucket whose
+    server heeds no conditional writes.
+    """
+    if not is_local(run.uri):
+        conditions.require(run)
+    lease = acquire(run, timing, clock)
+    lease.keep(tell or (lambda error: log.warning("%s", error)))
+    try:
+        yield lease
+    finally:
+        lease.end()
+
+
+def acquire(run: Store, timing: Timing = TIMING, clock: Clock = CLOCK) -> Lease:
+    """Take the lease under the next fence number, after watching a holder that may be alive. Errors as `hold`."""
+    me = Holder.me()
+    overtaken: Holder | None = None
+    watched: LeaseState | None = None
+    while True:
+        found, version = _read(run)
+        if found and watched and found.moved(watched):
+            raise _alive(run, found)  # only our swap saw it beat: an NFS client may show what is a minute old
+        if found is None or not found.held_by(found.fence, me.id):
+            overtaken = found.holder if found else None
+            if found and overtaken and not _silent(run, found, timing, clock):
+                continue  # it was given up meanwhile
+            fence = 1 + (found.fence if found else highest_fence(run))
+            state = LeaseState(fence, 0, me, clock_id(), clock.boottime(), time.time())
+            try:
+                version = run.swap(LEASE, state.encode(), version) if found else run.create(LEASE, state.encode())
+            except (AlreadyExists, Changed):
+                watched = found
+                continue  # another was quicker, or it was us and the answer was lost
+            found = state
+        if overtaken:
+            text = f"took the run over from {overtaken}, dead or silent under fence {found.fence - 1}"
+            StoreEvents(run, found.fence).emit("takeover", text)
+        return Lease(run, found, version, timing, clock)
+
+
+def request_stop(run: Store, reason: str) -> int | None:
+    """Ask whoever holds the run to end; its fence, or None when nobody does. UsageError for an unknown run."""
+    state = read_lease(run)
+    if state is None:
+        raise UsageError(f"stop {run.uri}", "no run of that name was ever started", "check the store and the name")
+    if state.holder is None or state.holder.provably_dead():
+        return None
+    write_stop(run, state.fence, reason)
+    return state.fence
+
+
+def _silent(run: Store, first: LeaseState, timing: Timing, clock: Clock) -> bool:
+    """Watch a held lease: True when it is silent or its holder dead, False when given up; LeaseLost when it moves."""
+    began = clock.monotonic()
+    while not (first.holder and first.holder.provably_dead()):
+        clock.sleep(timing.look_s)
+        now = clock.monotonic()
+        state, _ = _read(run)
+        if state is None or state.holder is None:
+            return False
+        if state != first:
+            raise _alive(run, state)
+        if now - began >= timing.watch_s:
+            return True
+    return True
+
+
+def _alive(run: Store, state: LeaseState) -> LeaseLost:
+    found = f"{state.holder} holds it under fence {state.fence} and is alive"
+    return LeaseLost(f"run {run.uri}", found, "wait for it to end, or end it with `vitpipe stop`")
+
+
+def _read(run: Store) -> tuple[LeaseState | None, str]:
+    try:
+        data, version = run.read_version(LEASE)
+    except NotFound:
+        return None, ""
+    return LeaseState.decode(data, run.uri), version
+
+
+def _lost(run: Store, found: str) -> LeaseLost:
+    return LeaseLost(f"go on with {run.uri}", found, "this driver commits nothing more; look with `vitpipe status`")

@@ -1,0 +1,212 @@
+"""One node from its inputs to its record, in a thread of its own. Knows no other node and no order."""
+
+import json
+import logging
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from vitpipe.infra.errors import LeaseLost, Lost, StageError, Stopped, StorageError, VitpipeError
+from vitpipe.infra.full_disk import full_path, is_full
+from vitpipe.infra.metrics import node_metrics
+from vitpipe.infra.progress import StoreProgress
+from vitpipe.infra.storage.store import Store
+from vitpipe.pipeline.drive.driver import Driver
+from vitpipe.pipeline.drive.node_log import PATH, node_log
+from vitpipe.pipeline.drive.provenance import code_version, package_versions
+from vitpipe.pipeline.drive.shared_pieces import SharedPieces
+from vitpipe.pipeline.plan.fingerprint import Fingerprint
+from vitpipe.pipeline.plan.planned import Planned
+from vitpipe.pipeline.spec.graph import Node
+from vitpipe.pipeline.store.attempts import COMMITTED, Refs, earlier, header, list_attempts
+from vitpipe.pipeline.store.records import Committed, commit, read_committed
+from vitpipe.stages.artifacts import Artifact
+from vitpipe.stages.contract import Inputs, Out, StageContext
+from vitpipe.stages.record import Record
+
+ERROR = "error.json"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class NodeRun:
+    """Everything one node needs to run under this driver."""
+
+    driver: Driver
+    node: Node
+    planned: Planned
+    wanted: Fingerprint
+    given: Mapping[str, tuple[Committed, ...]]
+    """By input name."""
+
+    @property
+    def store(self) -> Store:
+        return self.driver.run.child(self.node.id)
+
+    @property
+    def refs(self) -> Refs:
+        return {name: tuple(one.ref for one in many) for name, many in self.given.items()}
+
+    def run(self) -> Committed:
+        """Do the work and commit it; what the store then holds.
+
+        Errors: any VitpipeError of the stage as it is; everything else wrapped into one.
+        """
+        found = read_committed(self.store, self.node.id)
+        if found and found.answers(self.wanted.sha256, self.refs) and not self.planned.of_other_data:
+            return found  # what it takes was computed again and came out the same
+        try:
+            return self._attempt()
+        except BaseException as error:
+            failure = self._failure(error)
+            if not isinstance(failure, LeaseLost):
+                self._tell_failure(failure)
+            raise failure from error
+
+    @property
+    def attempt(self) -> str:
+        return f"a{self.driver.lease.fence}"
+
+    def _attempt(self) -> Committed:
+        out = self._out()
+        out.begin()
+        scratch = self.driver.scratch(self.node.id)
+        shutil.rmtree(scratch, ignore_errors=True)  # what killed drivers left; ours is the only one that holds the run
+        try:
+            with node_log(self.node.id, out, scratch / "log", self._tell_dropped):
+                return self._logged(out)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+    def _tell_dropped(self, text: str) -> None:
+        self.driver.emit(self.node.id, "log_dropped", text)
+
+    def _out(self) -> Out:
+        adopt = earlier(list_attempts(self.store, self.node.stage.pieces), self.wanted.sha256, self.refs)
+        lease = self.driver.lease
+        about = header(
+            self.node, self.wanted.sha256, self.wanted.recipe, self.refs,
+            code=code_version(), versions=package_versions(), started=_now(), holder=lease.holder.id,
+        )  # fmt: skip
+        return Out(self.store, self.attempt, lease.fence_for_tasks(), about, adopt)
+
+    def _logged(self, out: Out) -> Committed:
+        node, driver = self.node.id, self.driver
+        kind = "resumed" if self.planned.action == "resume" else "started"
+        driver.emit(node, kind, f"{self.planned.stage} as {out.attempt}: {self.planned.reason}")
+        try:
+            committed = self._commit(out)
+        except Stopped as error:
+            log.info("%s was stopped: %s", node, error)
+            raise
+        except BaseException as error:
+            log.error("%s ended with %r", node, error, exc_info=error)
+            raise
+        seconds = committed.record.seconds
+        driver.emit(node, "committed", f"{out.attempt} after {seconds:.0f} s, {len(committed.record.files)} files")
+        return committed
+
+    def _commit(self, out: Out) -> Committed:
+        started, began = _now(), time.monotonic()
+        artifact = self.node.stage.run_fn()(self.node.config, self._inputs(), self._context(out))
+        record = self._record(out, artifact, started, time.monotonic() - began)
+        replaces, anew = self.planned.replaces, self.planned.of_other_data
+        committed = commit(self.store, record, self.driver.lease, replace=replaces, anew=anew)
+        self._mark(out, committed)
+        return committed
+
+    def _mark(self, out: Out, committed: Committed) -> None:
+        """Leave word that the attempt came to its end: in our record, or in an equal one that was quicker."""
+        try:
+            out.put(COMMITTED, committed.sha256.encode())
+        except StorageError as error:  # the record stands, and says more
+            log.warning("%s is committed, but its mark could not be written: %s", self.node.id, error)
+
+    def _inputs(self) -> Inputs:
+        return Inputs({name: [one.artifact() for one in many] for name, many in self.given.items()})
+
+    def _context(self, out: Out) -> StageContext:
+        driver, node = self.driver, self.node.id
+        events = driver.events(node)
+        progress = StoreProgress(self.store, out.attempt, driver.lease.fence)
+        progress.begin()
+        return StageContext(
+            run=driver.name,
+            node=node,
+            out=out,
+            scratch=driver.scratch(node) / out.attempt,
+            fence=out.fence,
+            metrics=node_metrics(driver.name, node),
+            events=events,
+            progress=progress,
+            cluster=driver.clusters.named(node, fence=out.fence, events=events),
+            shared=SharedPieces(driver.run, out.attempt, out.fence, driver.turns),
+            resources=self.node.resources,
+        )
+
+    def _record(self, out: Out, artifact: Artifact, started: str, seconds: float) -> Record:
+        return Record(
+            node=self.node.id,
+            stage=self.node.stage.name,
+            fingerprint=self.wanted.sha256,
+            recipe=dict(self.wanted.recipe),
+            config=self.node.config.model_dump(mode="json"),
+            resources=self.node.resources.model_dump(mode="json"),
+            inputs=self.refs,
+            output=artifact.facts(),
+            files=artifact.files,
+            metrics=artifact.metrics,
+            estimate=self.planned.estimate.model_dump(mode="json", exclude_none=True),
+            code=code_version(),
+            versions=package_versions(),
+            started=started,
+            seconds=round(seconds, 3),
+            attempt=out.attempt,
+        )
+
+    def _failure(self, error: BaseException) -> VitpipeError:
+        """Its name. LeaseLost when the run is no longer ours."""
+        failure = as_vitpipe_error(error, self.node.id, f"{self.store.uri}/{self.attempt}/{PATH}")
+        if isinstance(failure, Lost) and (reason := self.driver.lease.stopping()):
+            found = f"asked to end: {reason}; {failure.found}"  # whoever wants us to end may have begun with them
+            return Stopped(failure.asked, found, "run the same command again to go on")
+        return failure
+
+    def _tell_failure(self, failure: VitpipeError) -> None:
+        """Leave the reason beside the attempt, for `status`; the store may be what failed."""
+        kind = "preempted" if isinstance(failure, Stopped) else "failed"
+        reason = json.dumps({**failure.to_json(), "time": _now()}).encode()
+        try:
+            self._leave(reason)
+        except StorageError as error:
+            log.warning("the reason could not be written to the store: %s", error)
+        self.driver.emit(self.node.id, kind, str(failure))
+
+    def _leave(self, reason: bytes) -> None:
+        try:
+            self.store.write(f"{self.attempt}/{ERROR}", reason)
+        except StorageError:
+            if not self.driver.spare.give_back():
+                raise
+            self.store.write(f"{self.attempt}/{ERROR}", reason)
+
+
+def as_vitpipe_error(error: BaseException, node: str, where: str) -> VitpipeError:
+    """The error as one of our tree: a full disk, exhausted memory, or a bug whose traceback lies at `where`."""
+    if isinstance(error, VitpipeError):
+        return error
+    if isinstance(error, SystemExit):  # Ray's, in a thread that waits for it while this process leaves the cluster
+        return Lost(f"run {node}", "this process left the cluster meanwhile", "run the same command again to go on")
+    if isinstance(error, MemoryError):
+        return StageError(f"run {node}", "the driver ran out of memory", "use a machine with more, or smaller pieces")
+    if is_full(error):
+        return StorageError(f"run {node}", f"{full_path(error)} is full: {error}", "free space there, then run again")
+    found = f"{type(error).__name__}: {error}"
+    return VitpipeError(f"run {node}", found, f"this is a bug in vitpipe; the traceback is in {where}")
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -1,0 +1,163 @@
+"""Walk the plan: a thread for every ready node, siblings go on when a branch fails, nobody starts after a stop.
+
+Knows order and endings; what a node does is in `node_run`.
+"""
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
+
+from vitpipe.infra.errors import LeaseLost, Stopped, StorageError, VitpipeError, gravest
+from vitpipe.infra.metrics import STATES, node_metrics
+from vitpipe.pipeline.drive.driver import Driver
+from vitpipe.pipeline.drive.node_run import NodeRun, as_vitpipe_error
+from vitpipe.pipeline.plan.planned import Facts, Plan
+from vitpipe.pipeline.spec.graph import Graph, is_uri
+from vitpipe.pipeline.store.records import Committed
+
+log = logging.getLogger(__name__)
+
+_HEAR_S = 0.5
+"""A signal that comes just before the main thread falls asleep does not wake it: it looks this often."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A node's thread is done."""
+
+    node: str
+    committed: Committed | None = None
+    error: VitpipeError | None = None
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Somebody wants us to end: a signal's name."""
+
+    reason: str
+
+
+Inbox = SimpleQueue[Ended | Asked | VitpipeError]
+"""What the main thread waits for. Reentrant, so that a signal handler may put into it."""
+
+
+@dataclass
+class Walk:
+    """The walk of one driver over one accepted plan."""
+
+    driver: Driver
+    graph: Graph
+    facts: Facts
+    plan: Plan
+    inbox: Inbox
+    committed: dict[str, Committed] = field(default_factory=dict)
+    errors: dict[str, VitpipeError] = field(default_factory=dict)
+    _running: set[str] = field(default_factory=set)
+    _stopping: str | None = None
+    _deadline: float = math.inf
+
+    def run(self) -> Mapping[str, Committed]:
+        """Run everything due; all records of the graph.
+
+        Raises the gravest error of the nodes that failed, LeaseLost at once, Stopped when it was asked to end.
+        """
+        self.committed = {one.node: self.facts.records[one.node] for one in self.plan.having("reuse")}
+        for node in self.graph.nodes:
+            self._show(node, "committed" if node in self.committed else "waiting")
+        self._start_ready()
+        while self._running:
+            self._hear(self._next())
+        worst = gravest(list(self.errors.values())) if self.errors else None
+        if worst and not (self._stopping and isinstance(worst, Stopped)):
+            raise worst
+        if len(self.committed) < len(self.graph.nodes):
+            raise self._stopped()
+        return self.committed
+
+    def _next(self) -> Ended | Asked | VitpipeError:
+        while (left := self._deadline - time.monotonic()) > 0:
+            try:
+                return self.inbox.get(timeout=min(left, _HEAR_S))
+            except Empty:
+                continue
+        waiting = ", ".join(sorted(self._running))
+        log.warning("%s did not end within %g s of being asked to", waiting, self.driver.ways.stop_grace_s)
+        raise self._stopped()
+
+    def _hear(self, message: Ended | Asked | VitpipeError) -> None:
+        if isinstance(message, Ended):
+            self._ended(message)
+        elif isinstance(message, Asked):
+            self._asked(message.reason)
+        elif isinstance(message, Stopped):
+            self._stop(message.found)
+        else:
+            raise message  # the lease is lost: leave everything as it is
+
+    def _ended(self, message: Ended) -> None:
+        self._running.discard(message.node)
+        if message.committed:
+            self.committed[message.node] = message.committed
+            self._show(message.node, "committed")
+        elif message.error:
+            if isinstance(message.error, LeaseLost):
+                raise message.error
+            self._failed(message.node, message.error)
+        self._start_ready()
+
+    def _failed(self, node: str, error: VitpipeError) -> None:
+        self.errors[node] = error
+        self._show(node, "waiting" if isinstance(error, Stopped) else "failed")
+        for id in self.graph.downstream({node}) - {node}:
+            self._show(id, "blocked")
+
+    def _asked(self, reason: str) -> None:
+        if self._stopping:
+            raise self._stopped()  # asked twice: abandon what runs
+        self._stop(reason)
+        try:
+            self.driver.lease.request_stop(reason)
+        except StorageError as error:
+            log.warning("ranks and tasks cannot be told to end: %s", error)
+            raise self._stopped() from error
+
+    def _stop(self, reason: str) -> None:
+        self._stopping = reason
+        self._deadline = time.monotonic() + self.driver.ways.stop_grace_s
+
+    def _stopped(self) -> Stopped:
+        found = self._stopping or "stopped"
+        return Stopped(f"run {self.driver.run.uri}", found, "run the same command again to go on")
+
+    def _start_ready(self) -> None:
+        for planned in self.plan.due:
+            id = planned.node
+            begun = id in self._running or id in self.committed or id in self.errors
+            if self._stopping or begun or any(up not in self.committed for up in self.graph.upstream(id)):
+                continue
+            self._running.add(id)
+            self._show(id, "running")
+            threading.Thread(target=self._thread, args=(self._node_run(id),), name=f"node-{id}", daemon=True).start()
+
+    def _node_run(self, id: str) -> NodeRun:
+        node = self.graph.nodes[id]
+        given = {
+            name: tuple(self.facts.given(ref) if is_uri(ref) else self.committed[ref] for ref in refs)
+            for name, refs in node.needs.items()
+        }
+        return NodeRun(self.driver, node, self.plan.nodes[id], self.facts.wanted[id], given)
+
+    def _thread(self, work: NodeRun) -> None:
+        try:
+            self.inbox.put(Ended(work.node.id, committed=work.run()))
+        except BaseException as error:  # whatever it is, the main thread has to hear of it
+            if not isinstance(error, VitpipeError):
+                log.error("the thread of %s ended with %r", work.node.id, error, exc_info=error)
+            self.inbox.put(Ended(work.node.id, error=as_vitpipe_error(error, work.node.id, "the log")))
+
+    def _show(self, node: str, state: str) -> None:
+        node_metrics(self.driver.name, node).set("stage_state", STATES.index(state))

@@ -1,0 +1,148 @@
+"""Each pretraining and fine-tuning of a spec beside the paper's recipe for it. Knows no store; starts nothing.
+
+Which of the paper's data sets a pretraining means is said by `vars: {paper: ImageNet-21k}` of the YAML, which no
+fingerprint sees, or by the name of its data: `needs: {shards: imagenet-21k}`. Likewise a fine-tuning's benchmark:
+`needs: {data: cifar10}`.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from vitpipe.infra.errors import UsageError
+from vitpipe.pipeline.plan.planned import Plan
+from vitpipe.pipeline.spec.graph import Graph, Node, is_uri
+from vitpipe.stages.finetune.config import FinetuneConfig
+from vitpipe.stages.finetune.conform import conform as conform_finetuning
+from vitpipe.stages.paper.conform import Compared
+from vitpipe.stages.paper.recipes import dataset, recipes
+from vitpipe.stages.paper.tables import benchmark_id, vtab_task
+from vitpipe.stages.pretrain.config import PretrainConfig
+from vitpipe.stages.pretrain.conform import conform as conform_pretraining
+from vitpipe.stages.pretrain.conform import variant_name
+
+VAR = "paper"
+STATUSES = ("equal", "differs", "unstated")
+
+
+@dataclass(frozen=True)
+class Conformity:
+    """One node beside the paper."""
+
+    node: str
+    compared: Compared
+    claimed: bool
+    """Whether the spec says which row it means; else it is the nearest."""
+
+    @property
+    def summary(self) -> str:
+        """`14 equal, 1 differs, 19 unstated (2 not as we assume)`."""
+        findings = self.compared.findings
+        words = [f"{sum(one.status == status for one in findings)} {status}" for status in STATUSES]
+        unlike = sum(not one.as_assumed for one in findings if one.status == "unstated")
+        return ", ".join(words) + (f" ({unlike} not as we assume)" if unlike else "")
+
+    @property
+    def title(self) -> str:
+        row = self.compared.row
+        return row.title if self.claimed or not row.data else f"the nearest recipe, {row.title}"
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "node": self.node,
+            "row": self.compared.row.title,
+            "claimed": self.claimed,
+            "deviations": len(self.compared.deviations),
+            "findings": [one.to_json() for one in self.compared.findings],
+        }
+
+    def lines(self) -> Iterator[str]:
+        """For a person: what differs first, then what the paper leaves open, then what is equal."""
+        yield f"{self.node}: {self.title}: {self.summary}"
+        for status in ("differs", "unstated", "equal"):
+            for one in self.compared.findings:
+                if one.status == status:
+                    yield f"  {status:8} {one}"
+
+
+def with_deviations(plan: Plan, found: Sequence[Conformity]) -> Plan:
+    """The plan with each node's deviations from the paper's recipe."""
+    nodes = dict(plan.nodes)
+    for one in found:
+        count = len(one.compared.deviations)
+        recipe = one.title if one.title == one.compared.row.title else "the paper's nearest recipe"
+        words = f"{count} deviation{'s' * (count != 1)} from {recipe}"
+        told = tuple(str(each) for each in one.compared.deviations)
+        nodes[one.node] = replace(nodes[one.node], paper=words, deviations=told)
+    return Plan(nodes)
+
+
+def claimed_data(vars: Mapping[str, Any], asked: str | None = None) -> str | None:
+    """The paper's data set that a spec says its pretrainings mean, or None. UsageError for a name it does not have."""
+    name = asked if asked is not None else vars.get(VAR)
+    if name is None:
+        return None
+    found = dataset(str(name))
+    if found is None:
+        known = ", ".join(recipes()["datasets"])
+        where = "--data" if asked is not None else f"vars.{VAR}"
+        raise UsageError(
+            "compare with the paper", f"{where} is {name!r}; its data sets are {known}", "name one of them"
+        )
+    return found
+
+
+def conform(graph: Graph, data: str | None) -> list[Conformity]:
+    """Every node that the paper has a recipe for: pretrainings, and fine-tunings that start from weights.
+
+    `data` is what the spec claims for all its pretrainings; where it claims nothing, the names of their data do.
+    """
+    found = []
+    for node in graph.nodes.values():
+        if isinstance(node.config, PretrainConfig):
+            meant = data or data_of(node)
+            found.append(Conformity(node.id, conform_pretraining(node.config, meant), claimed=meant is not None))
+        elif isinstance(node.config, FinetuneConfig) and node.needs.get("weights"):
+            benchmark, model = benchmark_of(graph, node), _pretrained(graph, node)
+            variant, image_px = (variant_name(model), model.image_px) if model else (None, None)
+            compared = conform_finetuning(node.config, benchmark, variant, image_px)
+            found.append(Conformity(node.id, compared, claimed=benchmark is not None))
+    return found
+
+
+def data_of(node: Node) -> str | None:
+    """The paper's data set whose name a pretraining's shards bear."""
+    for ref in node.needs.get("shards", ()):
+        for part in _parts(ref):
+            if found := dataset(part):
+                return found
+    return None
+
+
+def benchmark_of(graph: Graph, node: Node) -> str | None:
+    """The benchmark of Table 4 whose name the node's data bears, or else the node itself."""
+    for ref in (*node.needs.get("data", ()), node.id):
+        source = None if is_uri(ref) or ref == node.id else getattr(graph.nodes[ref].config, "source", None)
+        for part in (str(getattr(source, "name", "")), *_parts(ref)):
+            found = vtab_task(part) or ("vtab" if part.startswith("vtab") else benchmark_id(part))
+            if found and found != "imagenet-real":
+                return found
+    return None
+
+
+def _parts(ref: str) -> list[str]:
+    """Words of a node's id or an artifact's URI, the last one first."""
+    return list(reversed(ref.replace("--", "/").split("/")))
+
+
+def _pretrained(graph: Graph, node: Node) -> Any:
+    """The architecture that the node's weights have, where this spec says."""
+    for name in ("weights", "checkpoint"):
+        for ref in node.needs.get(name, ()):
+            if is_uri(ref):
+                continue
+            above = graph.nodes[ref]
+            if isinstance(above.config, PretrainConfig):
+                return above.config.model
+            return _pretrained(graph, above)
+    return None

@@ -1,0 +1,170 @@
+"""The identity of a result: canonical JSON of everything that decides it, hashed, and two of them told apart by field.
+
+Fields equal to their default are left out, so that a field added later drifts nothing. Knows no store.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args, get_origin
+
+from vitpipe.pipeline.spec.catalog import CATALOG
+from vitpipe.pipeline.spec.graph import Graph, Node
+from vitpipe.pipeline.spec.places import is_local, models_in, place_paths
+from vitpipe.stages.settings import Settings
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """What a node's result answers to."""
+
+    sha256: str
+    recipe: Mapping[str, Any]
+    """What was hashed: stage, version, config without defaults, and the fingerprints of the inputs."""
+
+
+def fingerprints(graph: Graph, external: Mapping[str, str]) -> dict[str, Fingerprint]:
+    """The fingerprint of every node. `external` gives those of other runs' artifacts by URI; KeyError without."""
+    known = dict(external)
+    found: dict[str, Fingerprint] = {}
+    for id, node in graph.nodes.items():
+        found[id] = fingerprint(node, known)
+        known[id] = found[id].sha256
+    return found
+
+
+def fingerprint(node: Node, known: Mapping[str, str]) -> Fingerprint:
+    """The fingerprint of one node, given those of everything that it needs."""
+    recipe = {
+        "stage": node.stage.name,
+        "version": node.stage.version,
+        "config": canonical(node.config),
+        "inputs": {name: [known[ref] for ref in refs] for name, refs in sorted(node.needs.items()) if refs},
+    }
+    return Fingerprint(hashlib.sha256(encode(recipe)).hexdigest(), recipe)
+
+
+def encode(recipe: Mapping[str, Any]) -> bytes:
+    """Canonical JSON: sorted keys, no spaces, no infinities."""
+    return json.dumps(recipe, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode()
+
+
+def canonical(config: Settings) -> dict[str, Any]:
+    """The fields that differ from their defaults, and every `kind` that says which alternative was chosen.
+
+    Local places of source data are left out: a folder may move. Of a list of them the file names stay.
+    """
+    fields: dict[str, Any] = _without_defaults(config, config.model_dump(mode="json", by_alias=True))
+    for path in place_paths(type(config)):
+        _drop_local(fields, path)
+    return fields
+
+
+def _without_defaults(value: Any, dumped: Any) -> Any:
+    """`value` is typed and knows its defaults; `dumped` is the same as JSON."""
+    if isinstance(value, Settings):
+        kept = {}
+        for name, field in type(value).model_fields.items():
+            key = field.alias or name
+            part = _without_defaults(getattr(value, name), dumped[key])
+            if (name == "kind" and _says_which(field.annotation)) or not _same(part, _default(type(value), name)):
+                kept[key] = part
+        return kept
+    if isinstance(value, (list, tuple)) and isinstance(dumped, list):
+        return [_without_defaults(one, json) for one, json in zip(value, dumped, strict=True)]
+    if isinstance(value, Mapping) and isinstance(dumped, dict):
+        return {key: _without_defaults(value[key], json) for key, json in dumped.items()}
+    # 1 and 1.0 are one number; true is none
+    return int(dumped) if isinstance(dumped, float) and dumped.is_integer() else dumped
+
+
+def _says_which(annotation: Any) -> bool:
+    """A field with one possible word tells alternatives of a union apart: its default is not everyone's."""
+    return get_origin(annotation) is Literal and len(get_args(annotation)) == 1
+
+
+_MISSING = object()
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Equal as JSON: for Python true is 1."""
+    if one is _MISSING or other is _MISSING:
+        return one is other
+    return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
+
+
+def _default(settings: type[Settings], name: str) -> Any:
+    field = settings.model_fields[name]
+    if field.is_required():
+        return _MISSING
+    default = field.get_default(call_default_factory=True)
+    only = settings.model_construct(**{name: default})
+    dumped = only.model_dump(mode="json", include={name}, warnings=False)
+    return _without_defaults(default, dumped[name])
+
+
+def _drop_local(fields: dict[str, Any], path: tuple[str, ...]) -> None:
+    *parents, last = path
+    inner: Any = fields
+    for name in parents:
+        inner = inner.get(name) if isinstance(inner, dict) else None
+    given = inner.get(last) if isinstance(inner, dict) else None
+    if isinstance(given, str) and is_local(given):
+        del inner[last]
+    if isinstance(given, list):  # patterns of files: the folder may move, which files are meant is the recipe
+        inner[last] = [_file_name(one) if is_local(one) else one for one in given]
+
+
+def _file_name(place: str) -> str:
+    """The last part of a path when it names files; nothing of a folder."""
+    name = os.path.basename(place)
+    return name if "." in name else ""
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """What differs between two recipes, one line a field: `config.optimizer.peak_lr 0.001 -> 0.003`.
+
+    A field that only one of them states is shown with its default on the other side.
+    """
+    if old.get("stage") != new.get("stage"):
+        return [f"stage {old.get('stage')} -> {new.get('stage')}"]
+    stage = CATALOG.get(str(new.get("stage")))
+    rows = _changes((), old, new, stage.config_class() if stage else None)
+    lines = [f"{'.'.join(path)} {_word(was, path)} -> {_word(now, path)}" for path, was, now in rows]
+    return sorted(lines, key=lambda line: not line.startswith("config."))
+
+
+Path = tuple[str, ...]
+
+
+def _changes(path: Path, old: Any, new: Any, config: type[Settings] | None) -> Iterator[tuple[Path, Any, Any]]:
+    """Leaves that differ; a list is one leaf. What one side leaves out is its default."""
+    if old is _MISSING or new is _MISSING:
+        default = _default_at(config, path[1:]) if config and path[0] == "config" else _MISSING
+        old, new = (default if side is _MISSING else side for side in (old, new))
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for key in sorted({*old, *new}):
+            yield from _changes((*path, key), old.get(key, _MISSING), new.get(key, _MISSING), config)
+    elif not _same(old, new):
+        yield path, old, new
+
+
+def _default_at(settings: type[Settings], path: Path) -> Any:
+    """The default at a path of a config; `_MISSING` where there is none, or alternatives differ."""
+    names = {field.alias or name: name for name, field in settings.model_fields.items()}
+    if not path or path[0] not in names:
+        return _MISSING
+    if len(path) == 1:
+        return _default(settings, names[path[0]])
+    inner = list(models_in(settings.model_fields[names[path[0]]]))
+    return _default_at(inner[0], path[1:]) if len(inner) == 1 else _MISSING
+
+
+def _word(value: Any, path: Path) -> str:
+    if value is _MISSING:
+        return "(not given)"
+    if path[:1] == ("inputs",) and isinstance(value, list):  # fingerprints: the first digits tell them apart
+        return ",".join(str(one)[:12] for one in value)
+    return value if isinstance(value, str) else json.dumps(value, sort_keys=True)

@@ -1,0 +1,114 @@
+"""The vocabulary of a plan: what the store says of each node, and what was decided. Plain data."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from vitpipe.infra.errors import IntegrityError, VitpipeError
+from vitpipe.pipeline.plan.fingerprint import Fingerprint
+from vitpipe.pipeline.spec.graph import Node, is_uri
+from vitpipe.pipeline.store.attempts import Attempt, Refs
+from vitpipe.pipeline.store.records import Committed
+from vitpipe.stages.contract import Estimate
+from vitpipe.stages.sighting import Sighted
+
+Action = Literal["run", "resume", "reuse", "drifted", "blocked"]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the store says about a graph's nodes."""
+
+    wanted: Mapping[str, Fingerprint]
+    """By node: what the recipe asks for."""
+    records: Mapping[str, Committed] = field(default_factory=dict)
+    """By node, where one is committed."""
+    attempts: Mapping[str, Sequence[Attempt]] = field(default_factory=dict)
+    """By node, newest first; those of nodes that can simply be reused may be left out."""
+    external: Mapping[str, Committed | VitpipeError] = field(default_factory=dict)
+    """By URI: another run's artifact, or why it cannot be used."""
+    absent: Mapping[str, str] = field(default_factory=dict)
+    """By node: which files that its record names are missing, or of another size."""
+
+    sighted: Mapping[str, Sighted] = field(default_factory=dict)
+    """By node: what lies at its source now, where one was taken and the record answers to the recipe."""
+    damaged: Mapping[str, IntegrityError] = field(default_factory=dict)
+    """By node: what of its files, that say what was taken from the source, is not what was committed."""
+    run: str = ""
+    """URI of the run's folder."""
+
+    def given(self, ref: str) -> Committed:
+        """The artifact that a need names. KeyError while it is not committed, or cannot be used."""
+        found = self.external[ref] if is_uri(ref) else self.records[ref]
+        if isinstance(found, VitpipeError):
+            raise KeyError(ref)
+        return found
+
+    def inputs(self, node: Node) -> Refs:
+        """Every input of the node as it is now. KeyError as `given`."""
+        return {name: tuple(self.given(ref).ref for ref in refs) for name, refs in node.needs.items()}
+
+
+@dataclass(frozen=True)
+class Planned:
+    """The decision on one node."""
+
+    node: str
+    stage: str
+    action: Action
+    reason: str
+    differences: tuple[str, ...] = ()
+    """What drifted, or what is replaced: `config.optimizer.peak_lr 0.001 -> 0.003`."""
+    replaces: bool = False
+    """Whether another result of the node may give way."""
+    source: Sighted | None = None
+    """What lies at its source now; with changes, a record that answers to the recipe is of other data."""
+    problem: VitpipeError | None = None
+    """Why the node cannot even begin: a missing root, or artifact of another run."""
+    estimate: Estimate = field(default_factory=Estimate)
+    gpu_hours: float | None = None
+    """Hours of one GPU of the kind that the plan is for; None where the node computes on CPU cores."""
+    price: float | None = None
+    """Of those hours, in the currency that the price of one was given in."""
+    paper: str = ""
+    """How many fields deviate from which of the paper's recipes; empty where it has none."""
+    deviations: tuple[str, ...] = ()
+    """Each of them with both values and its table or section."""
+
+    @property
+    def of_other_data(self) -> bool:
+        """Whether what is committed was made of other data than lie there now, whatever its fingerprint says."""
+        return bool(self.source and self.source.changes)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "node": self.node,
+            "stage": self.stage,
+            "action": self.action,
+            "reason": self.reason,
+            "differences": list(self.differences),
+            "source": "; ".join(filter(None, (*self.source.changes, self.source.note))) if self.source else "",
+            "estimate": self.estimate.model_dump(mode="json", exclude_none=True),
+            "gpu_hours": self.gpu_hours,
+            "price": self.price,
+            "paper": self.paper,
+            "deviations": list(self.deviations),
+        }
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All decisions, in the graph's order."""
+
+    nodes: Mapping[str, Planned]
+
+    def having(self, *actions: Action) -> tuple[Planned, ...]:
+        return tuple(planned for planned in self.nodes.values() if planned.action in actions)
+
+    @property
+    def due(self) -> tuple[Planned, ...]:
+        """What there is to run."""
+        return self.having("run", "resume")
+
+    def to_json(self) -> dict[str, Any]:
+        return {"nodes": [planned.to_json() for planned in self.nodes.values()]}

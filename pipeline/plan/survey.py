@@ -1,0 +1,89 @@
+"""Gather from the store what a plan needs to know: records, attempts, artifacts of other runs. Writes nothing."""
+
+import hashlib
+from collections.abc import Mapping
+
+from vitpipe.infra.at_once import by_key
+from vitpipe.infra.errors import IntegrityError, NotFound, UsageError, VitpipeError
+from vitpipe.infra.storage.store import Store
+from vitpipe.pipeline.plan.fingerprint import Fingerprint, encode, fingerprints
+from vitpipe.pipeline.plan.planned import Facts
+from vitpipe.pipeline.spec.graph import Graph
+from vitpipe.pipeline.store.attempts import list_attempts
+from vitpipe.pipeline.store.records import Committed, read_committed, read_external
+from vitpipe.pipeline.store.soundness import absent
+from vitpipe.stages.record import damaged
+from vitpipe.stages.sighting import Sighted
+
+
+def survey(run: Store, graph: Graph, digests: bool = False, sighted: Mapping[str, Sighted] | None = None) -> Facts:
+    """Ask the store about every node of the graph in the run's folder. StorageError when it does not answer.
+
+    Sources of what is committed are looked at, with their `digests` when asked, unless `sighted` says what they are.
+    """
+    there = by_key(lambda id: read_committed(run.child(id), id), graph.nodes)
+    records = {id: found for id, found in there.items() if found}
+    external = by_key(_external, graph.uris())
+    wanted = fingerprints(graph, {uri: _fingerprint(found) for uri, found in external.items()})
+    open_nodes = [id for id in graph.nodes if not _settled(records.get(id), wanted[id])]
+    attempts = by_key(lambda id: list_attempts(run.child(id), graph.nodes[id].stage.pieces), open_nodes)
+    marked = [id for id in open_nodes if id not in records and any(one.committed for one in attempts[id])]
+    meanwhile = by_key(lambda id: read_committed(run.child(id), id), marked)  # a mark is written after its record
+    records |= {id: found for id, found in meanwhile.items() if found}
+    absences = by_key(lambda id: _absent(run.child(id), records[id]), records)
+    gone = {id: told for id, told in absences.items() if told}
+    looked = _sighted(graph, records, wanted, digests, sighted or {})
+    seen = {id: found for id, found in looked.items() if isinstance(found, Sighted)}
+    bad = {id: found for id, found in looked.items() if isinstance(found, IntegrityError)}
+    return Facts(wanted, records, attempts, external, gone, seen, bad, run.uri)
+
+
+def _absent(node: Store, committed: Committed) -> str:
+    """Which files of the node are missing, or of another size, in words."""
+    found = absent(committed.record.files, {entry.path: entry.bytes for entry in node.list("a")})
+    return "; ".join(f"{file.at} {problem}" for file, problem in found[:5]) + (", and more" if len(found) > 5 else "")
+
+
+def _sighted(
+    graph: Graph,
+    records: Mapping[str, Committed],
+    wanted: Mapping[str, Fingerprint],
+    digests: bool,
+    known: Mapping[str, Sighted],
+) -> dict[str, Sighted | IntegrityError]:
+    """What lies at the sources now, of nodes whose record answers to the recipe; or what is damaged of what was taken.
+
+    `known` are not looked at again.
+    """
+
+    def look(id: str) -> Sighted | IntegrityError:
+        if id in known:
+            return known[id]
+        node, committed = graph.nodes[id], records[id]
+        looks = node.stage.look_fn()
+        assert looks is not None
+        try:
+            return looks(node.config, node.resources, committed.artifact(), committed.record, digests)
+        except (IntegrityError, NotFound) as error:
+            return damaged(committed.uri, f"{error.asked}: {error.found}", id, "")
+
+    settled = [id for id in graph.nodes if graph.nodes[id].stage.look and _settled(records.get(id), wanted[id])]
+    return by_key(look, settled)
+
+
+def _settled(committed: Committed | None, wanted: Fingerprint) -> bool:
+    return committed is not None and committed.record.fingerprint == wanted.sha256
+
+
+def _external(uri: str) -> Committed | VitpipeError:
+    try:
+        found = read_external(uri)
+    except (UsageError, IntegrityError) as error:
+        return error  # the plan says which node it blocks
+    if hashlib.sha256(encode(found.record.recipe)).hexdigest() != found.record.fingerprint:
+        return damaged(uri, "its recipe and fingerprint do not agree", found.record.node)
+    return found
+
+
+def _fingerprint(found: Committed | VitpipeError) -> str:
+    return "unknown" if isinstance(found, VitpipeError) else found.record.fingerprint

@@ -1,0 +1,149 @@
+"""What earlier drivers left of a node: `{node}/a{fence}[.{restart}]/attempt.json` and the finished pieces beside it.
+
+Knows the layout of attempts, not what a piece is: the catalog's regular expression says so.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from vitpipe.infra.errors import IntegrityError, NotFound
+from vitpipe.infra.json_object import parse_object
+from vitpipe.infra.storage.store import Store
+from vitpipe.pipeline.spec.graph import Node
+from vitpipe.stages.record import InputRef, Record, records_in
+from vitpipe.stages.seal import SEAL, broken, sealed
+
+HEADER = "attempt.json"
+COMMITTED = "committed/done"
+"""In an attempt, what tells that its record was committed: of one that is lost it is seen that it was there."""
+_NAME = re.compile(r"a(\d+)(?:\.(\d+))?")
+_FILE = re.compile(rf"({_NAME.pattern})/(.+)")
+
+Refs = Mapping[str, tuple[InputRef, ...]]
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One try at a node, as its `attempt.json` describes it."""
+
+    name: str
+    fence: int
+    restart: int
+    fingerprint: str
+    recipe: Mapping[str, Any]
+    inputs: Refs
+    pieces: int
+    """Finished pieces in its folder that another attempt may adopt."""
+    committed: bool = False
+    """Whether it says that its record was committed, or one that it found."""
+
+    def fits(self, fingerprint: str, inputs: Refs) -> bool:
+        """Whether it computed the very thing that is wanted now."""
+        return self.fingerprint == fingerprint and digests(self.inputs) == digests(inputs)
+
+
+def digests(inputs: Refs) -> dict[str, list[str]]:
+    """Record digests of all inputs: what makes two runs of one recipe the same."""
+    return {name: [ref.record_sha256 for ref in refs] for name, refs in inputs.items() if refs}
+
+
+def header(node: Node, fingerprint: str, recipe: Mapping[str, Any], inputs: Refs, **facts: Any) -> bytes:
+    """The content of `attempt.json`."""
+    fields = {
+        "node": node.id,
+        "stage": node.stage.name,
+        "fingerprint": fingerprint,
+        "recipe": recipe,
+        "config": node.config.model_dump(mode="json"),
+        "resources": node.resources.model_dump(mode="json"),
+        "inputs": {name: [ref.model_dump() for ref in refs] for name, refs in inputs.items()},
+        **facts,
+    }
+    return sealed(fields)
+
+
+def read_attempt(node: Store, name: str) -> Attempt | None:
+    """One attempt by its name, its pieces not counted; None when it is not there."""
+    if not _NAME.fullmatch(name):
+        return None
+    try:
+        found = _read(node, name, _order(name), 0)
+    except NotFound:
+        return None
+    return replace(found, committed=node.size(f"{name}/{COMMITTED}") is not None)
+
+
+def list_attempts(node: Store, pieces: str | None) -> tuple[Attempt, ...]:
+    """Every attempt in the node's folder, newest first. IntegrityError for a damaged `attempt.json`, or a lost one."""
+    files: dict[str, list[str]] = {}
+    for entry in node.list("a"):
+        if match := _FILE.fullmatch(entry.path):
+            files.setdefault(match[1], []).append(match[4])
+    return attempts_of(node, files, pieces)
+
+
+def attempts_of(node: Store, files: Mapping[str, Sequence[str]], pieces: str | None) -> tuple[Attempt, ...]:
+    """`list_attempts` of what was listed already: the paths in each attempt's folder, by its name."""
+    found = (_attempt(node, name, paths, _count(paths, pieces)) for name, paths in files.items())
+    begun = (replace(one, committed=COMMITTED in files[one.name]) for one in found if one is not None)
+    return tuple(sorted(begun, key=lambda one: (one.fence, one.restart), reverse=True))
+
+
+def earlier(attempts: Sequence[Attempt], fingerprint: str, inputs: Refs) -> tuple[str, ...]:
+    """Names of the attempts whose finished pieces may be adopted, newest first."""
+    return tuple(attempt.name for attempt in attempts if attempt.fits(fingerprint, inputs))
+
+
+def _attempt(node: Store, name: str, paths: Sequence[str], pieces: int) -> Attempt | None:
+    """One attempt; None for one that was never begun."""
+    order = _order(name)
+    if HEADER in paths:
+        return _read(node, name, order, pieces)
+    if not pieces:
+        return None
+    if record := _naming(node, name):  # a record that has some of its files is of the same recipe and inputs
+        return Attempt(name, *order, record.fingerprint, record.recipe, record.inputs, pieces)
+    found = f"it is lost, and beside it are {pieces} finished pieces"  # it is written before all else, deleted last
+    raise IntegrityError(f"read {node.uri}/{name}/{HEADER}", found, _remedy(node, name))
+
+
+def _order(name: str) -> tuple[int, int]:
+    fence, _, restart = name.removeprefix("a").partition(".")
+    return int(fence), int(restart or 0)
+
+
+def _count(paths: Sequence[str], pieces: str | None) -> int:
+    """How many pieces; what a regular expression with groups tells by them alone counts once."""
+    found = (re.fullmatch(pieces, path) for path in paths) if pieces else ()
+    return len({match[match.lastindex or 0] for match in found if match})
+
+
+def _read(node: Store, name: str, order: tuple[int, int], pieces: int) -> Attempt:
+    where = f"{name}/{HEADER}"
+    try:
+        data = node.read(where)
+        fields = parse_object(data)
+        if SEAL in fields and (found := broken(data, fields)):
+            raise ValueError(found)
+        inputs = {key: tuple(InputRef(**ref) for ref in refs) for key, refs in fields["inputs"].items()}
+        return Attempt(name, *order, fields["fingerprint"], fields["recipe"], inputs, pieces)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        found = str(error) if isinstance(error, ValueError) else repr(error)
+        raise IntegrityError(f"read {node.uri}/{where}", f"it is damaged: {found}", _remedy(node, name)) from error
+
+
+def _naming(node: Store, name: str) -> Record | None:
+    """A record of the node that names a file of this attempt. IntegrityError for a damaged record."""
+    for record in records_in(node):
+        if any(file.at.startswith(f"{name}/") for file in record.files):
+            return record
+    return None
+
+
+def _remedy(node: Store, name: str) -> str:
+    """What to do without a readable `attempt.json`, and lose nothing: a record may name files beside it."""
+    if _naming(node, name):
+        return f"restore it from a copy, or remove {node.uri}/{name}/{HEADER} alone: the node's record says the same"
+    return f"restore it from a copy, or move {node.uri}/{name} out of the run: no record names what is in it"

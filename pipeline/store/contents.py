@@ -1,0 +1,106 @@
+"""What lies in a run's folder, from one listing: nodes, their records, their attempts' files.
+
+Goes by names alone; knows no spec, so that nodes which left the YAML are seen too.
+"""
+
+import difflib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from vitpipe.infra.errors import UsageError
+from vitpipe.infra.storage.opening import open_store
+from vitpipe.infra.storage.store import Entry, Store
+from vitpipe.stages.record import RECORDS
+
+_NAME = r"[a-z0-9][a-z0-9-]{0,62}"
+_ATTEMPT = r"a\d+(?:\.\d+)?"
+_OBJECT = re.compile(
+    rf"(?P<node>{_NAME}(?:/(?!{_ATTEMPT}/){_NAME})?)/(?:(?P<record>{RECORDS})|(?P<attempt>{_ATTEMPT})/(?P<path>.+))"
+)
+_RUN_MARKS = ("spec.yaml", "lease.json")
+_LOOK_AT = 5_000
+
+
+@dataclass
+class NodeContents:
+    """One node's folder. Paths of entries are relative to it."""
+
+    id: str
+    records: list[str] = field(default_factory=list)
+    """`record.json` and kept ones."""
+    attempts: dict[str, list[Entry]] = field(default_factory=dict)
+    """By attempt: every file below it."""
+
+    @property
+    def committed(self) -> bool:
+        return "record.json" in self.records
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes of every attempt file by its place in the node's folder."""
+        return {entry.path: entry.bytes for entries in self.attempts.values() for entry in entries}
+
+
+def is_record(path: str) -> bool:
+    """Whether a file in a node's folder is its record, or one that was replaced and kept."""
+    return re.fullmatch(RECORDS, path) is not None
+
+
+def open_run(uri: str, asked: str) -> Store:
+    """The folder of a run that exists. UsageError with the nearest name for any other."""
+    run = open_store(uri)
+    if any(run.size(mark) is not None for mark in _RUN_MARKS):
+        return run
+    parent, _, name = run.uri.rpartition("/")
+    known = set() if parent.count("/") < 2 else _runs(open_store(parent))
+    raise UsageError(f"{asked} {run.uri}", "no run was ever started there", near(name, known))
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """What a person may have meant, as a remedy."""
+    names = sorted(known)
+    if not names:
+        return "check the store and the name"
+    close = difflib.get_close_matches(name, names, n=1)
+    listed = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
+    return f"did you mean {close[0]!r}? There are: {listed}" if close else f"there are: {listed}"
+
+
+def contents(run: Store, node: str = "") -> dict[str, NodeContents]:
+    """Every node with a record or an attempt, by id; with `node`, only that one and its siblings."""
+    found: dict[str, NodeContents] = {}
+    for entry in run.list(f"{node}/" if node else ""):
+        match = _OBJECT.fullmatch(entry.path)
+        if not match:
+            continue
+        here = found.setdefault(match["node"], NodeContents(match["node"]))
+        if match["record"]:
+            here.records.append(match["record"])
+        else:
+            inside = Entry(f"{match['attempt']}/{match['path']}", entry.bytes)
+            here.attempts.setdefault(match["attempt"], []).append(inside)
+    return found
+
+
+def highest_fence(run: Store) -> int:
+    """Of the attempts in a run without a lease: none in a new one, else its lease was lost and its numbers go on."""
+    attempts = (name for node in contents(run).values() for name in node.attempts)
+    return max((int(name.removeprefix("a").partition(".")[0]) for name in attempts), default=0)
+
+
+def committed_nodes(run: Store, asked: str, node: str | None) -> dict[str, NodeContents]:
+    """The nodes that are done: all, or `node` and its siblings. UsageError when there is none of that name."""
+    found = {id: here for id, here in contents(run, node or "").items() if here.committed}
+    if node and not found:
+        known = {id for id, here in contents(run).items() if here.committed}
+        raise UsageError(f"{asked} {node!r} of {run.uri}", "no node of that name is committed", near(node, known))
+    return found
+
+
+def _runs(store: Store) -> set[str]:
+    """Names of the runs in a store, as far as a short look tells."""
+    try:
+        paths = [entry.path for _, entry in zip(range(_LOOK_AT), store.list(), strict=False)]
+    except UsageError:
+        return set()
+    return {path.partition("/")[0] for path in paths if path.partition("/")[2] in _RUN_MARKS}

@@ -1,0 +1,228 @@
+"""Look at, fetch and verify what a run committed. Believes only records; every byte is checked against them."""
+
+import hashlib
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from vitpipe.infra.at_once import answers, by_key
+from vitpipe.infra.errors import IntegrityError, NotFound, UsageError
+from vitpipe.infra.storage import traffic
+from vitpipe.infra.storage.names import checked
+from vitpipe.infra.storage.store import Digest, Store
+from vitpipe.pipeline.store.contents import committed_nodes, contents, is_record, open_run
+from vitpipe.pipeline.store.records import Committed, read_committed
+from vitpipe.pipeline.store.soundness import examine, files_of, lost_records
+from vitpipe.stages.artifacts import File
+from vitpipe.stages.record import damaged
+
+FILES_AT_ONCE = 4
+READ_BYTES = 8 << 20
+
+Progress = Callable[[int, int, str], None]
+"""Hears (bytes done, bytes in all, the file just finished or an empty text); called from several threads, in turn."""
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One file of a committed artifact."""
+
+    node: str
+    kind: str
+    """Of the artifact: ShardSet, Checkpoint, Weights, Score, Report."""
+    path: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What came of checking one file."""
+
+    node: str
+    path: str
+    at: str
+    bytes: int
+    problem: str | None
+    """None when it is what the record says."""
+
+
+def list_files(run_uri: str, node: str | None = None) -> list[Listed]:
+    """Every file of every committed node, or of one and its siblings. Errors as `committed_artifacts`."""
+    return [
+        Listed(id, committed.record.output["kind"], file.path, file.bytes, file.sha256)
+        for id, committed in committed_artifacts(run_uri, "list the artifacts of", node)
+        for file in committed.record.files
+    ]
+
+
+def get(run_uri: str, node: str, folder: Path, progress: Progress = lambda done, total, path: None) -> list[Path]:
+    """Copy an artifact's files to `folder/{path}`, verified; what is there and right is kept, what is begun goes on.
+
+    Errors: UsageError for an unknown run or node, or a node with siblings; IntegrityError for a missing or changed
+    object; StorageError for a disk or a store that fails.
+    """
+    found = dict(committed_artifacts(run_uri, "get", node))
+    if len(found) > 1:
+        raise UsageError(f"get {node!r} of {run_uri}", f"it stands for {len(found)} siblings",
+                         f"name one of them: {', '.join(found)}")  # fmt: skip
+    ((id, committed),) = found.items()
+    run = open_run(run_uri, "get")
+    files = committed.record.files
+    with watched(progress, files) as finished, ThreadPoolExecutor(FILES_AT_ONCE) as pool:
+
+        def fetch(file: File) -> Path:
+            local = folder / _inside(file, id, run)
+            with _named(run, id, file):
+                run.child(id).download(file.at, local, expect=file.digest)
+            finished(file)
+            return local
+
+        return list(pool.map(fetch, files))
+
+
+def verify(run_uri: str, node: str | None = None, progress: Progress = lambda done, total, path: None) -> list[Finding]:
+    """Read every byte of every committed node, or of one, and compare it with the records. `fault` judges the result.
+
+    A record that is damaged, lost, or not the one that another node took is a finding too; kept ones are records.
+    Errors: UsageError for an unknown run or node; StorageError.
+    """
+    run = open_run(run_uri, "verify")
+    wanted = checked(node) if node else ""
+    nodes = contents(run)
+    records, flaws = examine(run, nodes)
+    mine = {id for id in nodes if not wanted or f"{id}/".startswith(f"{wanted}/")}
+    wrong = [flaw for flaw in flaws if flaw.node in mine and is_record(flaw.path)]
+    if not wrong:
+        committed_nodes(run, "verify", node)  # for who asks for one that there is none of
+    work = [(id, file) for id in sorted(mine) for file in files_of(records[id].values())]
+    with watched(progress, [file for _, file in work]) as finished:
+
+        def check(one: tuple[str, File]) -> Finding:
+            id, file = one
+            problem = _problem(run.child(id), file)
+            finished(file)
+            return Finding(id, file.path, file.at, file.bytes, problem)
+
+        return [*(Finding(one.node, one.path, one.path, 0, one.problem) for one in wrong), *answers(check, work)]
+
+
+def fault(run_uri: str, findings: Sequence[Finding]) -> IntegrityError | None:
+    """The error that names what `verify` found wrong, or None."""
+    wrong = [one for one in findings if one.problem]
+    if not wrong:
+        return None
+    records = [one for one in wrong if is_record(one.at)]
+    found = [f"{one.node}/{one.path} {one.problem}" for one in records[:5]] + _more(len(records))
+    if files := [one for one in wrong if not is_record(one.at)]:
+        compared = sum(not is_record(one.at) for one in findings)
+        named = [f"{one.node}/{one.path} ({one.node}/{one.at}) {one.problem}" for one in files[:5]] + _more(len(files))
+        found.append(f"{len(files)} of {compared} files are not what the records say: {'; '.join(named)}")
+    return IntegrityError(
+        f"verify {run_uri}",
+        f"it is damaged: {'; '.join(found)}",
+        "restore them from a copy, or run under another `name`",
+    )
+
+
+def _more(named: int) -> list[str]:
+    return [f"and {named - 5} more"] if named > 5 else []
+
+
+def committed_artifacts(run_uri: str, asked: str, node: str | None) -> Iterator[tuple[str, Committed]]:
+    """The records of all committed nodes, or of one and its siblings.
+
+    Errors: UsageError for an unknown run or node; IntegrityError for a damaged record, or a lost one.
+    """
+    run = open_run(run_uri, asked)
+    if lost := lost_records(run, contents(run, checked(node) if node else "")):
+        raise damaged(f"{run.uri}/{lost[0].node}", f"it {lost[0].problem}", lost[0].node)
+    nodes = committed_nodes(run, asked, node)
+    for id, found in by_key(lambda id: read_committed(run.child(id), id), nodes).items():
+        if found is not None:
+            yield id, found
+
+
+def _inside(file: File, node: str, run: Store) -> str:
+    """The file's path, proved not to lead out of the folder that it is copied to."""
+    try:
+        return checked(file.path)
+    except UsageError as error:
+        raise IntegrityError(f"get {node} of {run.uri}", f"its record names {file.path!r}: {error.found}",
+                             "do not trust this run: no vitpipe writes such a name") from error  # fmt: skip
+
+
+@contextmanager
+def _named(run: Store, node: str, file: File) -> Iterator[None]:
+    """A missing object is a broken promise of the record, not a wrong question."""
+    try:
+        yield
+    except NotFound as error:
+        raise IntegrityError(
+            f"read {file.path} of {run.uri}/{node}",
+            f"the record lists it at {file.at}, and there is no such object",
+            "restore it from a copy, or run under another `name`",
+        ) from error
+
+
+def _problem(node: Store, file: File) -> str | None:
+    found = _digest(node, file)
+    if found is not None and found != file.digest:
+        found = _digest(node, file)  # a bit may flip on the way; the object is judged by what comes twice
+    if found is None:
+        return "is missing"
+    if found.bytes != file.bytes:
+        return f"has {found.bytes} bytes, the record says {file.bytes}"
+    if found.sha256 != file.sha256:
+        return f"has SHA-256 {found.sha256}, the record says {file.sha256}"
+    return None
+
+
+def _digest(node: Store, file: File) -> Digest | None:
+    """Size and SHA-256 of the object as it is now, read in pieces; None when it is missing."""
+    digest, read = hashlib.sha256(), 0
+    try:
+        size = node.size(file.at)
+        if size is None or size != file.bytes:
+            return None if size is None else Digest(size, "")
+        while read < size:
+            piece = node.read(file.at, read, READ_BYTES)
+            if not piece:
+                break
+            digest.update(piece)
+            read += len(piece)
+    except NotFound:
+        return None
+    return Digest(read, digest.hexdigest())
+
+
+@contextmanager
+def watched(progress: Progress, files: Iterable[File]) -> Iterator[Callable[[File], None]]:
+    """Report bytes as they come; the block calls what it is given with each file that is finished."""
+    total = sum(file.bytes for file in files)
+    lock, moved, done = threading.Lock(), 0, 0
+
+    def tell(path: str) -> None:
+        progress(min(total, max(moved, done)), total, path)
+
+    def on_traffic(kind: traffic.Kind, amount: float) -> None:
+        nonlocal moved
+        if kind == "read_bytes":
+            with lock:
+                moved += int(amount)
+                tell("")
+
+    def finished(file: File) -> None:
+        nonlocal done
+        with lock:
+            done += file.bytes
+            tell(file.path)
+
+    traffic.listen(on_traffic)
+    try:
+        yield finished
+    finally:
+        traffic.unlisten(on_traffic)

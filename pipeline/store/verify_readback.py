@@ -1,0 +1,67 @@
+"""`artifacts verify --readback`: the committed shards of a run as webdataset reads them, compared with their indexes.
+
+Believes records and indexes, whose digests `verify` has compared before. Nothing but the store is opened.
+"""
+
+import io
+from concurrent.futures import ThreadPoolExecutor
+
+from vitpipe.infra.errors import IntegrityError
+from vitpipe.infra.storage.store import Store
+from vitpipe.pipeline.store.contents import open_run
+from vitpipe.pipeline.store.retrieval import FILES_AT_ONCE, READ_BYTES, Finding, Progress, committed_artifacts, watched
+from vitpipe.stages.artifacts import File, ShardSet
+from vitpipe.stages.images.index import parse_index
+from vitpipe.stages.images.manifest import ShardEntry, load_manifest
+from vitpipe.stages.images.readback import read_back
+
+
+def read_shards_back(run_uri: str, node: str | None, progress: Progress) -> list[Finding]:
+    """Read every shard of every committed ShardSet, or of one node's; `retrieval.fault` judges the result.
+
+    Errors: UsageError for an unknown run or node; IntegrityError for a damaged record, manifest or index; StorageError.
+    """
+    run = open_run(run_uri, "verify")
+    sets = [
+        (id, artifact)
+        for id, found in committed_artifacts(run_uri, "verify", node)
+        if isinstance(artifact := found.artifact(), ShardSet)
+    ]
+    work = [(id, shards, entry) for id, shards in sets for entry in load_manifest(shards).shards]
+    files = [shards.file(entry.path) for _, shards, entry in work]
+    with watched(progress, files) as finished, ThreadPoolExecutor(FILES_AT_ONCE) as pool:
+
+        def check(one: tuple[str, ShardSet, ShardEntry]) -> Finding:
+            id, shards, entry = one
+            file = shards.file(entry.path)
+            problem = _problem(shards, entry, file, run.child(id))
+            finished(file)
+            return Finding(id, file.path, file.at, file.bytes, problem)
+
+        return list(pool.map(check, work))
+
+
+def _problem(shards: ShardSet, entry: ShardEntry, file: File, store: Store) -> str | None:
+    index = parse_index(shards.read(entry.index), f"{entry.index} of {shards.uri}")
+    if (index.tar_bytes, index.sha256) != (file.bytes, file.sha256):
+        return "is another tar than its index is of"
+    try:
+        read_back(_Object(store, file), index, shards.multi_label, shards.uri)
+    except IntegrityError as error:
+        return f"is to webdataset not what its index says: {error.found}"
+    return None
+
+
+class _Object:
+    """A file of the store as a stream, fetched a piece at a time."""
+
+    def __init__(self, store: Store, file: File) -> None:
+        self._store, self._file, self._piece, self._next = store, file, io.BytesIO(), 0
+
+    def read(self, size: int) -> bytes:
+        data = self._piece.read(size)
+        if not data and self._next < self._file.bytes:
+            self._piece = io.BytesIO(self._store.read(self._file.at, self._next, READ_BYTES))
+            self._next += READ_BYTES
+            data = self._piece.read(size)
+        return data
