@@ -6,9 +6,9 @@ from typing import Any
 from vitpipe.infra.errors import UsageError
 from vitpipe.stages.artifacts import Artifact
 from vitpipe.stages.contract import Estimate, Known
+from vitpipe.stages.evaluate.class_match import join
 from vitpipe.stages.evaluate.config import EvaluateConfig, EvaluateResources
-from vitpipe.stages.evaluate.names import join
-from vitpipe.stages.vit.config import ModelSettings
+from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.vit.flops import activation_bytes, forward_macs, num_parameters
 
 Given = Mapping[str, Sequence[Artifact | Estimate]]

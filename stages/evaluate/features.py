@@ -15,11 +15,11 @@ from torch import Tensor
 
 from vitpipe.infra.errors import IntegrityError, Stopped
 from vitpipe.infra.storage.opening import open_store
-from vitpipe.stages.evaluate.task import EvaluateTask, ExtractTask, Features, Indices, Piece
+from vitpipe.stages.evaluate.work_items import EvaluateTask, ExtractTask, Features, Indices, Piece
 from vitpipe.stages.images.evaluate import EvalImages
+from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.vit.adapt import adapt_state
 from vitpipe.stages.vit.build import Model, build_model
-from vitpipe.stages.vit.config import ModelSettings
 from vitpipe.stages.vit.init import init_weights
 from vitpipe.stages.vit.native import load_weights
 

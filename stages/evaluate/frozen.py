@@ -15,8 +15,8 @@ from vitpipe.infra.json_object import parse_object
 from vitpipe.infra.work import unknown
 from vitpipe.stages.artifacts import File, ShardSet
 from vitpipe.stages.contract import Known, Out, StageContext
-from vitpipe.stages.evaluate.task import EvaluateTask, ExtractTask, Features, Indices, Piece
-from vitpipe.stages.vit.config import ModelSettings
+from vitpipe.stages.evaluate.work_items import EvaluateTask, ExtractTask, Features, Indices, Piece
+from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.vit.flops import forward_macs
 
 VERSION = 1

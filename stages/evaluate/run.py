@@ -16,10 +16,19 @@ from vitpipe.infra.errors import UsageError
 from vitpipe.stages.artifacts import Artifact, File, Score, ShardSet, Weights
 from vitpipe.stages.contract import Inputs, StageContext
 from vitpipe.stages.evaluate import frozen
+from vitpipe.stages.evaluate.class_match import join
 from vitpipe.stages.evaluate.config import EvaluateConfig
 from vitpipe.stages.evaluate.estimate import check_head, task_bytes
-from vitpipe.stages.evaluate.names import join
-from vitpipe.stages.evaluate.task import Draws, EvaluateTask, ExtractTask, Features, FitTask, HeadTask, Indices, Piece
+from vitpipe.stages.evaluate.work_items import (
+    Draws,
+    EvaluateTask,
+    ExtractTask,
+    Features,
+    FitTask,
+    HeadTask,
+    Indices,
+    Piece,
+)
 
 if TYPE_CHECKING:
     from vitpipe.stages.evaluate.score import Fitted

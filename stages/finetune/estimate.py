@@ -9,7 +9,7 @@ from vitpipe.stages.contract import Estimate, Known
 from vitpipe.stages.finetune.config import FinetuneConfig, FinetuneResources
 from vitpipe.stages.finetune.protocol import final_trials, sweep_trials
 from vitpipe.stages.images.manifest import known_names
-from vitpipe.stages.vit.config import ModelSettings
+from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.vit.flops import activation_bytes, forward_macs, num_parameters, train_flops_per_image
 
 Given = Mapping[str, Sequence[Artifact | Estimate]]

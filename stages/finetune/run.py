@@ -16,7 +16,7 @@ from vitpipe.stages.finetune.config import FinetuneConfig, FinetuneResources, mi
 from vitpipe.stages.finetune.estimate import memory_bytes, trial_work
 from vitpipe.stages.finetune.protocol import Outcome, Trial, TrialTask, choose, final_trials, finished, sweep_trials
 from vitpipe.stages.images.manifest import load_manifest
-from vitpipe.stages.vit.config import ModelSettings
+from vitpipe.stages.model_settings import ModelSettings
 
 _TOLD = {"batch_images", "crop", "crop_px", "antialias", "flip", "eval_resize", "seeds", "precision"}
 """Fields of the config that stand in the score's protocol: what a comparison, or who predicts with it, must know."""

@@ -13,8 +13,8 @@ from vitpipe.infra.errors import StageError, Stopped
 from vitpipe.infra.storage.folders import flock
 from vitpipe.stages.artifacts import File
 from vitpipe.stages.finetune.protocol import Outcome, TrialTask, write_piece
-from vitpipe.stages.finetune.steps import Average, Recipe, score, train_steps
 from vitpipe.stages.finetune.subsets import Indices, dev_split, training_subset
+from vitpipe.stages.finetune.tuning import Average, Recipe, score, train_steps
 from vitpipe.stages.images.evaluate import EvalImages
 from vitpipe.stages.images.train import TrainImages
 from vitpipe.stages.vit.adapt import adapt_state

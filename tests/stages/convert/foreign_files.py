@@ -9,7 +9,6 @@ import torch
 import transformers
 from numpy.typing import NDArray
 from torch import Tensor
-
 from vitpipe.stages.vit.config import ModelSettings
 
 Arrays = dict[str, NDArray[Any]]

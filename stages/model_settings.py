@@ -6,7 +6,7 @@ from pydantic import Field, field_validator, model_validator
 
 from vitpipe.stages.bounds import Classes, Epsilon, Side, Width
 from vitpipe.stages.settings import Settings
-from vitpipe.stages.vit.variants import Family, ResNet, Sizes, Variant, find_variant, reduced
+from vitpipe.stages.variants import Family, ResNet, Sizes, Variant, find_variant, reduced
 
 
 class ModelSettings(Settings):
