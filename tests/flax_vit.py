@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from same_weights import random_everywhere
 from torch import Tensor
-from vitpipe.stages.vit.config import ModelSettings
 
 from vitpipe.stages.convert.links import outward
 from vitpipe.stages.convert.names_google import google_links
+from vitpipe.stages.vit.config import ModelSettings
 
 
 class StdConv(nn.Conv):

@@ -5,14 +5,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from vitpipe.stages.vit.config import ModelSettings
-
 from vitpipe.stages.convert.config import Format
 from vitpipe.stages.convert.huggingface_config import huggingface_config, model_card, preprocessor_config
 from vitpipe.stages.convert.limits import TORCHVISION
 from vitpipe.stages.convert.lineage import lineage_of
 from vitpipe.stages.convert.task import WriteTask
 from vitpipe.stages.convert.timm_config import timm_architecture, timm_config
+from vitpipe.stages.vit.config import ModelSettings
 
 SAFETENSORS, NPZ, ONNX = "model.safetensors", "model.npz", "model.onnx"
 FILES: Mapping[Format, str] = {

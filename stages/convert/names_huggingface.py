@@ -4,10 +4,9 @@ transformers 5 renames its modules (`vit.layers.0.attention.q_proj`) but reads a
 every version before it.
 """
 
-from vitpipe.stages.vit.config import ModelSettings
-
 from vitpipe.stages.convert.links import Link, same, stacked, weight_and_bias
 from vitpipe.stages.convert.positions_out import position_link
+from vitpipe.stages.vit.config import ModelSettings
 
 _BLOCK = {
     "norm1": "layernorm_before",

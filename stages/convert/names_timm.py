@@ -1,9 +1,8 @@
 """The tensors of timm's models beside ours, which have its names; only a ResNet's head and other positions differ."""
 
-from vitpipe.stages.vit.config import ModelSettings
-
 from vitpipe.stages.convert.links import Link, same
 from vitpipe.stages.convert.positions_out import position_link
+from vitpipe.stages.vit.config import ModelSettings
 from vitpipe.stages.vit.shapes import parameter_shapes
 
 _POSITIONS = ("pos_embed_x", "pos_embed_y")

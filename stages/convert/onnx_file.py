@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from vitpipe.stages.vit.config import ModelSettings
 
 from vitpipe.infra.errors import UsageError
 from vitpipe.stages.artifacts import File
@@ -22,6 +21,7 @@ from vitpipe.stages.convert.proof import DTYPES, load_model
 from vitpipe.stages.convert.safetensors_file import file_bytes
 from vitpipe.stages.convert.source import open_source
 from vitpipe.stages.convert.task import WriteTask
+from vitpipe.stages.vit.config import ModelSettings
 
 
 def write_onnx(task: WriteTask) -> tuple[File, ...]:

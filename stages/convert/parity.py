@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from vitpipe.stages.vit.config import ModelSettings
 
 from vitpipe.infra.errors import IntegrityError
 from vitpipe.stages.convert.check_npz import npz_outputs
@@ -30,6 +29,7 @@ from vitpipe.stages.convert.proof import (
 from vitpipe.stages.convert.round_trip import round_trip
 from vitpipe.stages.convert.source import Tensors, open_source
 from vitpipe.stages.convert.task import CheckTask
+from vitpipe.stages.vit.config import ModelSettings
 
 CONSUMERS: Mapping[Format, Callable[[Given], tuple[str, Outputs]]] = {
     "timm": timm_outputs,

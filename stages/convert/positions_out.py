@@ -1,10 +1,10 @@
 """Position tables for formats that know them only as one learned table (1, T, D), the class token's row first."""
 
 import numpy as np
-from vitpipe.stages.vit.config import ModelSettings
 
 from vitpipe.stages.convert.foreign.arrays import Array
 from vitpipe.stages.convert.links import Link, same
+from vitpipe.stages.vit.config import ModelSettings
 from vitpipe.stages.vit.sincos import sincos_2d
 
 

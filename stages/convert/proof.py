@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from vitpipe.stages.vit.config import ModelSettings
 
 from vitpipe.stages.convert.config import Dtype, Format
 from vitpipe.stages.convert.foreign.arrays import widened
@@ -18,6 +17,7 @@ from vitpipe.stages.convert.layouts import links_of
 from vitpipe.stages.convert.numbers import stored
 from vitpipe.stages.convert.source import Tensors
 from vitpipe.stages.vit.build import Model, build_model
+from vitpipe.stages.vit.config import ModelSettings
 from vitpipe.stages.vit.model import ViT
 
 NUM_IMAGES = 4

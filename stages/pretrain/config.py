@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
-from vitpipe.stages.vit.config import ModelSettings
 
 from vitpipe.infra.errors import UsageError
 from vitpipe.stages.bounds import BatchImages, Bytes, Cores, Few, FewOrNone, Proportion, Seed, Workers
@@ -13,6 +12,7 @@ from vitpipe.stages.images.shares import block_counts
 from vitpipe.stages.settings import PositiveDuration, Settings
 from vitpipe.stages.training.config import Ema, EvaluateSettings, ObjectiveSettings, OptimizerSettings
 from vitpipe.stages.training.schedule import ScheduleSettings
+from vitpipe.stages.vit.config import ModelSettings
 
 VALIDATION = ("test", "val")
 """Splits whose images are held out of training; the first that the shards have is measured."""

@@ -2,8 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from vitpipe.stages.vit.config import ModelSettings
-
 from vitpipe.infra.errors import UsageError
 from vitpipe.stages.artifacts import Artifact, Checkpoint, ShardSet
 from vitpipe.stages.contract import Estimate, Known
@@ -13,6 +11,7 @@ from vitpipe.stages.pretrain.config import PretrainConfig, PretrainResources, mi
 from vitpipe.stages.pretrain.going_on import changed_fields, refuse, refuse_change, refuse_end
 from vitpipe.stages.pretrain.job import SPLIT, Course, check_init, check_init_names, check_probe, check_shards, model_of
 from vitpipe.stages.pretrain.memory import saved_bytes, terms
+from vitpipe.stages.vit.config import ModelSettings
 from vitpipe.stages.vit.flops import num_parameters, train_flops_per_image
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from vitpipe.stages.vit.config import ModelSettings
 
 from vitpipe.infra.errors import Stopped
 from vitpipe.infra.work import Rank
@@ -37,6 +36,7 @@ from vitpipe.stages.training.restore import Resumed
 from vitpipe.stages.training.steps import Keep, Place
 from vitpipe.stages.vit.adapt import adapt_state
 from vitpipe.stages.vit.build import Model, blocks_of, build_model, checkpoint_blocks
+from vitpipe.stages.vit.config import ModelSettings
 from vitpipe.stages.vit.init import init_weights
 from vitpipe.stages.vit.native import load_weights
 

@@ -6,11 +6,10 @@ Reads small files of artifacts; knows no page.
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-from vitpipe.stages.vit.config import ModelSettings
-
 from vitpipe.stages.artifacts import Artifact, Checkpoint, Weights
 from vitpipe.stages.report.lineage import Link
 from vitpipe.stages.report.wording import count, duration, flops
+from vitpipe.stages.vit.config import ModelSettings
 from vitpipe.stages.vit.flops import num_parameters
 
 A = TypeVar("A", bound=Artifact)

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
-from vitpipe.stages.vit.config import ModelSettings
 
 from vitpipe.stages.paper.tables import published, title
 from vitpipe.stages.report.gallery import Inspection
 from vitpipe.stages.report.lineage import Link
 from vitpipe.stages.report.results import Gain, Row
+from vitpipe.stages.vit.config import ModelSettings
 from vitpipe.stages.vit.flops import num_parameters
 
 _PIXELS = {"filters": {"uri"}, "positions": {"uri"}, "rollout": {"uri"}}

@@ -2,11 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 
-from vitpipe.stages.vit.config import ModelSettings
-
 from vitpipe.stages.artifacts import Artifact
 from vitpipe.stages.contract import Estimate, Known
 from vitpipe.stages.report.config import ReportConfig, ReportResources
+from vitpipe.stages.vit.config import ModelSettings
 from vitpipe.stages.vit.flops import forward_macs, num_parameters
 
 

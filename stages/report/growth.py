@@ -7,8 +7,6 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from vitpipe.stages.vit.config import ModelSettings
-
 from vitpipe.stages.artifacts import Artifact, Checkpoint, ShardSet
 from vitpipe.stages.paper.tables import title
 from vitpipe.stages.report.background import variant
@@ -16,6 +14,7 @@ from vitpipe.stages.report.lineage import Link
 from vitpipe.stages.report.lines import Lines, Point, Series
 from vitpipe.stages.report.results import Row
 from vitpipe.stages.report.wording import count, flops
+from vitpipe.stages.vit.config import ModelSettings
 from vitpipe.stages.vit.flops import train_flops_per_image
 
 

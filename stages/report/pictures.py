@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from matplotlib import colormaps
 from torch import Tensor
-from vitpipe.stages.vit.config import ModelSettings
 
 from vitpipe.infra.errors import Stopped
 from vitpipe.stages.artifacts import Checkpoint, ShardSet
@@ -22,6 +21,7 @@ from vitpipe.stages.report.sheets import mosaic, pairs, png_uri, webp_uri
 from vitpipe.stages.training.step_weights import open_step
 from vitpipe.stages.vit import inspect
 from vitpipe.stages.vit.build import Model, build_model
+from vitpipe.stages.vit.config import ModelSettings
 from vitpipe.stages.vit.model import ViT
 from vitpipe.stages.vit.native import load_weights
 

@@ -7,9 +7,9 @@ Shapes: B images, N patches, C corrupted ones, T tokens, D width, O outputs a pa
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from vitpipe.stages.vit.config import ModelSettings
 
 from vitpipe.stages.training.config import NUM_COLOURS
+from vitpipe.stages.vit.config import ModelSettings
 from vitpipe.stages.vit.model import ViT
 
 

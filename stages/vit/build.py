@@ -1,8 +1,8 @@
 """The model that a set of settings names. Knows no weights: `init.py` or a file fills them."""
 
 from torch import nn
-from vitpipe.stages.vit.config import ModelSettings
 
+from vitpipe.stages.vit.config import ModelSettings
 from vitpipe.stages.vit.hybrid import Stage as StemStage
 from vitpipe.stages.vit.hybrid import Unit as StemUnit
 from vitpipe.stages.vit.model import Block, ViT

@@ -9,10 +9,10 @@ from pathlib import Path
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from vitpipe.stages.vit.config import ModelSettings
 
 from vitpipe.infra.errors import IntegrityError, UsageError
 from vitpipe.stages.artifacts import Score, Weights
+from vitpipe.stages.vit.config import ModelSettings
 from vitpipe.stages.vit.file_kind import file_kind
 from vitpipe.stages.vit.settings_file import SETTINGS, TENSORS, read_settings, settings_json
 from vitpipe.stages.vit.shapes import difference, parameter_shapes

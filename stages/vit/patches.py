@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from vitpipe.stages.vit.config import ModelSettings
 
 from vitpipe.infra.errors import UsageError
+from vitpipe.stages.vit.config import ModelSettings
 
 
 class PatchEmbed(nn.Module):

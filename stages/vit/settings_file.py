@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 
 from pydantic import ValidationError
-from vitpipe.stages.vit.config import ModelSettings
 
 from vitpipe.infra.errors import IntegrityError, UsageError
+from vitpipe.stages.vit.config import ModelSettings
 
 TENSORS, SETTINGS = "model.safetensors", "model.json"
 _SCHEMA = 1

@@ -6,10 +6,9 @@ The order is that of the modules in `model.py`, `hybrid.py` and `resnet.py`; a t
 import difflib
 from collections.abc import Iterator, Mapping
 
+from vitpipe.infra.errors import UsageError
 from vitpipe.stages.vit.config import ModelSettings
 from vitpipe.stages.vit.variants import BASE_WIDTH
-
-from vitpipe.infra.errors import UsageError
 
 Shape = tuple[int, ...]
 Named = Iterator[tuple[str, Shape]]

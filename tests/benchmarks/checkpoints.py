@@ -17,7 +17,6 @@ from pathlib import Path
 import torch
 from inprocess import CollectedEvents, HeldFence, InProcessCluster
 from torch import Tensor
-from vitpipe.stages.vit.config import ModelSettings
 
 from vitpipe.infra.storage.opening import open_store
 from vitpipe.infra.work import Rank
@@ -35,6 +34,7 @@ from vitpipe.stages.training.optimisers import build
 from vitpipe.stages.training.snapshot import Snapshot
 from vitpipe.stages.training.steps import Keep
 from vitpipe.stages.vit.build import Model, build_model
+from vitpipe.stages.vit.config import ModelSettings
 from vitpipe.stages.vit.init import init_weights
 
 ROUNDS = 6

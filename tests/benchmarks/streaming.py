@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 from inprocess import commit, make_context
-from vitpipe.stages.vit.config import ModelSettings
 
 from vitpipe.infra.work import Rank
 from vitpipe.stages.artifacts import Checkpoint
@@ -32,6 +31,7 @@ from vitpipe.stages.convert.task import WriteTask
 from vitpipe.stages.convert.write import write
 from vitpipe.stages.pretrain.config import PretrainResources
 from vitpipe.stages.record import load_artifact
+from vitpipe.stages.vit.config import ModelSettings
 from vitpipe.stages.vit.flops import num_parameters
 
 FORMATS = ("native", "timm", "google")

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import torch
 from inprocess import make_context
-from vitpipe.stages.vit.config import ModelSettings
 
 from vitpipe.infra.work import Rank
 from vitpipe.stages.artifacts import ShardSet
@@ -22,6 +21,7 @@ from vitpipe.stages.pretrain.reporting import Reporter
 from vitpipe.stages.training.account import Account
 from vitpipe.stages.training.loop import Facts
 from vitpipe.stages.training.pace import Pace
+from vitpipe.stages.vit.config import ModelSettings
 from vitpipe.stages.vit.flops import train_flops_per_image
 from vitpipe.stages.vit.init import init_weights
 from vitpipe.stages.vit.model import ViT

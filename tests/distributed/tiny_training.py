@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 
 import torch
 from torch import nn
-from vitpipe.stages.vit.config import ModelSettings, Sizes
 
 from vitpipe.infra.work import Rank
 from vitpipe.stages.images.batch import Batch
@@ -17,6 +16,7 @@ from vitpipe.stages.training.losses import loss_fn
 from vitpipe.stages.training.optimisers import build
 from vitpipe.stages.training.schedule import ScheduleSettings, lr_at
 from vitpipe.stages.vit.build import Model, build_model
+from vitpipe.stages.vit.config import ModelSettings, Sizes
 from vitpipe.stages.vit.init import init_weights
 
 MODEL = ModelSettings(

@@ -15,7 +15,6 @@ import pytest
 from inprocess import make_context
 from synthetic import shards, weights
 from tiny_pretraining import context, pretrain
-from vitpipe.stages.vit.variants import HYBRIDS, RESNETS, ResNet
 
 from vitpipe.pipeline.cli import main as cli
 from vitpipe.pipeline.spec.load import PipelineSpec, load
@@ -25,6 +24,7 @@ from vitpipe.stages.finetune.protocol import Trial, TrialTask
 from vitpipe.stages.finetune.trial import run_trial
 from vitpipe.stages.paper.tables import tables
 from vitpipe.stages.pretrain.config import PretrainConfig
+from vitpipe.stages.vit.variants import HYBRIDS, RESNETS, ResNet
 
 ROOT = Path(__file__).parents[2] / "configs"
 FILES = {str(path.relative_to(ROOT)): path for path in sorted(ROOT.rglob("*.yaml"))}

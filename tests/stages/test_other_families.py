@@ -7,7 +7,6 @@ import torch
 from inprocess import commit, make_context
 from synthetic import shards
 from tiny_pretraining import context, pretrain, recipe
-from vitpipe.stages.vit.variants import RESNETS, ResNet
 
 from vitpipe.stages.artifacts import Checkpoint
 from vitpipe.stages.contract import Inputs, Known
@@ -23,6 +22,7 @@ from vitpipe.stages.pretrain.config import PretrainConfig, PretrainResources
 from vitpipe.stages.pretrain.estimate import estimate as estimate_pretraining
 from vitpipe.stages.vit.init import initial_value
 from vitpipe.stages.vit.native import load_weights
+from vitpipe.stages.vit.variants import RESNETS, ResNet
 
 KNOWN = Known(gpus=0, gpu_flops=1e15, cpu_flops=1e11)
 

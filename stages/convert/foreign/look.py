@@ -7,8 +7,6 @@ import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vitpipe.stages.vit.config import ModelSettings
-
 from vitpipe.infra.errors import IntegrityError, StorageError, UsageError
 from vitpipe.infra.storage.store import Digest
 from vitpipe.stages.convert.config import ForeignFormat, ForeignSource
@@ -19,6 +17,7 @@ from vitpipe.stages.convert.foreign.naming import Named, named
 from vitpipe.stages.convert.foreign.npz_reader import open_npz
 from vitpipe.stages.convert.foreign.recognise import recognise
 from vitpipe.stages.convert.foreign.safetensors_reader import open_safetensors
+from vitpipe.stages.vit.config import ModelSettings
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
-from vitpipe.stages.vit.config import ModelSettings
-from vitpipe.stages.vit.variants import VARIANTS, ResNet, find_variant, reduced
 
 from vitpipe.infra.errors import UsageError
 from vitpipe.stages.convert.config import ForeignFormat, ForeignSource
@@ -18,6 +16,8 @@ from vitpipe.stages.convert.foreign.arrays import Shape
 from vitpipe.stages.convert.foreign.beside import Described
 from vitpipe.stages.convert.foreign.naming import Named
 from vitpipe.stages.convert.foreign.stems import HEADS, find_resnet, find_stem, name_of
+from vitpipe.stages.vit.config import ModelSettings
+from vitpipe.stages.vit.variants import VARIANTS, ResNet, find_variant, reduced
 
 
 class Landmarks(NamedTuple):

@@ -9,6 +9,7 @@ import torch
 import transformers
 from numpy.typing import NDArray
 from torch import Tensor
+
 from vitpipe.stages.vit.config import ModelSettings
 
 Arrays = dict[str, NDArray[Any]]

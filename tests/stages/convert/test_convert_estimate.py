@@ -6,12 +6,12 @@ import sys
 import pytest
 from pydantic import ValidationError
 from tiny_vit import tiny
-from vitpipe.stages.vit.config import ModelSettings
 
 from vitpipe.infra.errors import UsageError
 from vitpipe.stages.contract import Estimate, Known
 from vitpipe.stages.convert.config import ConvertConfig, ConvertResources, check_inputs
 from vitpipe.stages.convert.estimate import estimate
+from vitpipe.stages.vit.config import ModelSettings
 
 L16 = ModelSettings(variant="L/16", image_px=224, classes=1000)
 

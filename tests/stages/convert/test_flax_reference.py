@@ -15,7 +15,6 @@ import pytest
 import torch
 from flax.traverse_util import unflatten_dict
 from tiny_vit import random_arrays, random_images, random_state, tiny
-from vitpipe.stages.vit.config import ModelSettings
 
 from vitpipe.stages.convert.config import Format
 from vitpipe.stages.convert.described import NPZ
@@ -24,6 +23,7 @@ from vitpipe.stages.convert.names_google import BIG_VISION, ORIGINAL, Naming
 from vitpipe.stages.convert.npz_file import NpzFile
 from vitpipe.stages.convert.source import Tensors
 from vitpipe.stages.vit.build import build_model
+from vitpipe.stages.vit.config import ModelSettings
 
 
 class Mlp(nn.Module):

@@ -23,7 +23,6 @@ from inprocess import make_context
 from safetensors.torch import load_file, save_file
 from tiny_vit import random_images, random_state, tiny
 from torch import Tensor
-from vitpipe.stages.vit.config import ModelSettings
 
 from vitpipe.stages.convert.config import ConvertResources, ForeignSource
 from vitpipe.stages.convert.foreign import parity
@@ -32,6 +31,7 @@ from vitpipe.stages.convert.foreign.look import Foreign, look, reopen
 from vitpipe.stages.convert.foreign.parity import prove
 from vitpipe.stages.convert.task import ProveTask
 from vitpipe.stages.vit.build import Model, build_model
+from vitpipe.stages.vit.config import ModelSettings
 
 GOOGLE = tiny(gelu="tanh")
 

@@ -11,7 +11,6 @@ from inprocess import make_context
 from synthetic import shards
 from tiny_checkpoint import commit_checkpoint
 from tiny_vit import TINY, random_state, tiny
-from vitpipe.stages.vit.config import ModelSettings
 
 from vitpipe.stages.artifacts import Score
 from vitpipe.stages.contract import Inputs
@@ -20,6 +19,7 @@ from vitpipe.stages.convert.foreign.look import glance
 from vitpipe.stages.evaluate.config import EvaluateConfig, EvaluateResources
 from vitpipe.stages.evaluate.run import run as evaluate
 from vitpipe.stages.predict.source import open_weights
+from vitpipe.stages.vit.config import ModelSettings
 from vitpipe.stages.vit.native import load_native
 from vitpipe.stages.vit.shapes import parameter_shapes
 

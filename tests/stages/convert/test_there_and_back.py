@@ -13,7 +13,6 @@ from safetensors.numpy import save_file
 from tiny_checkpoint import commit_checkpoint
 from tiny_vit import random_arrays, random_state, tiny
 from torch import Tensor
-from vitpipe.stages.vit.config import ModelSettings
 
 from vitpipe.infra.errors import StageError, UsageError
 from vitpipe.infra.storage.opening import open_store
@@ -28,6 +27,7 @@ from vitpipe.stages.convert.links import Link, outward
 from vitpipe.stages.convert.names_torchvision import fold, torchvision_links
 from vitpipe.stages.convert.run import run
 from vitpipe.stages.convert.task import ProveTask
+from vitpipe.stages.vit.config import ModelSettings
 from vitpipe.stages.vit.native import load_weights
 
 

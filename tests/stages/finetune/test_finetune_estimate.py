@@ -4,7 +4,6 @@ import subprocess
 import sys
 
 import pytest
-from vitpipe.stages.vit.config import ModelSettings
 
 from vitpipe.infra.errors import UsageError
 from vitpipe.stages.contract import Estimate, Known
@@ -12,6 +11,7 @@ from vitpipe.stages.evaluate.config import EvaluateConfig, EvaluateResources
 from vitpipe.stages.evaluate.estimate import estimate as estimate_evaluation
 from vitpipe.stages.finetune.config import FinetuneConfig, FinetuneResources
 from vitpipe.stages.finetune.estimate import estimate, memory_bytes, trial_work
+from vitpipe.stages.vit.config import ModelSettings
 from vitpipe.stages.vit.flops import forward_macs, train_flops_per_image
 
 B16 = ModelSettings(variant="B/16", image_px=224, classes=21843, representation="width")

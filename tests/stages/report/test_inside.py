@@ -15,7 +15,6 @@ from synthetic import TINY, shards, weights
 from test_report_page import FINETUNE, score
 from tiny_steps import commit_steps, put_step
 from tiny_vit import random_state, tiny
-from vitpipe.stages.vit.config import ModelSettings
 
 from vitpipe.infra.errors import Stopped, UsageError
 from vitpipe.stages.contract import Estimate, Inputs, Known
@@ -27,6 +26,7 @@ from vitpipe.stages.report.run import run
 from vitpipe.stages.report.samples import one_each, read_image, spread
 from vitpipe.stages.report.sheets import mosaic, pairs
 from vitpipe.stages.vit.build import build_model
+from vitpipe.stages.vit.config import ModelSettings
 from vitpipe.stages.vit.inspect import attention_distance, patch_filters
 
 SMALL = tiny(image_px=16)

@@ -9,9 +9,9 @@ import torch
 from pydantic import ValidationError
 from tiny_vit import KINDS, TINY, random_images, random_model, random_state, tiny
 from torch import nn
-from vitpipe.stages.vit.config import ModelSettings
 
 from vitpipe.infra.errors import UsageError
+from vitpipe.stages.vit.config import ModelSettings
 from vitpipe.stages.vit.depth import StochasticDepth
 from vitpipe.stages.vit.model import ViT
 

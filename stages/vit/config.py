@@ -1,0 +1,3 @@
+"""Transitional: `ModelSettings` lives in `stages.model_settings`."""
+
+from vitpipe.stages.model_settings import ModelSettings as ModelSettings
