@@ -69,6 +69,47 @@ class Emit(Protocol):
     def emit(self, kind: str, text: str) -> None: ...
 
 
+class TaskNeeds(Protocol):
+    """What a fan-out has to know of its tasks' resources."""
+
+    @property
+    def cpus_per_task(self) -> float: ...
+
+    @property
+    def gpus_per_task(self) -> float | None: ...
+
+    @property
+    def max_failures(self) -> int: ...
+
+
+class GangNeeds(Protocol):
+    """What a gang has to know of its ranks' resources."""
+
+    @property
+    def workers(self) -> int | tuple[int, int]: ...
+
+    @property
+    def gpus_per_worker(self) -> int | None: ...
+
+    @property
+    def cpus_per_worker(self) -> int: ...
+
+    @property
+    def max_failures(self) -> int: ...
+
+    @property
+    def hang_timeout_s(self) -> int: ...
+
+
+def stop_if_asked(fence: Stop, asked: str, so_far: str = "") -> None:
+    """Raise Stopped once someone wants the work `asked` to end; LeaseLost to another driver.
+
+    `so_far` says how far the work came: `after step 3 of 9`. What is committed until then is kept.
+    """
+    if reason := fence.stopping():
+        raise Stopped(asked, f"{so_far}: {reason}" if so_far else reason, "the same command goes on from here")
+
+
 @dataclass(frozen=True)
 class Job:
     """For whom heavy work is done: what its names in the dashboard, its logs and its metrics carry. Picklable."""
@@ -80,9 +121,8 @@ class Job:
 
     def ask_to_stop(self) -> None:
         """Raise Stopped (or LeaseLost) once someone wants this work to end."""
-        reason = self.fence.stopping() if self.fence else None
-        if reason:
-            raise Stopped(f"run node {self.node}", f"asked to end: {reason}", "the same command goes on from here")
+        if self.fence:
+            stop_if_asked(self.fence, f"run node {self.node}", "asked to end")
 
     def tell(self, kind: str, text: str) -> None:
         log.info("%s: %s", kind, text)

@@ -7,13 +7,14 @@ Knows the store's protocol and nothing of how any stage works.
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeGuard
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from vitpipe.infra.errors import IntegrityError, UsageError
 from vitpipe.infra.storage.opening import open_store
 from vitpipe.infra.storage.store import Digest, Store
+from vitpipe.stages.model_settings import ModelSettings
 
 
 class Frozen(BaseModel):
@@ -132,8 +133,8 @@ class Checkpoint(Artifact):
     """`step-{n}` of the newest step."""
     step: int
     samples_seen: int
-    model: dict[str, Any]
-    """The architecture as `stages.vit.config.ModelSettings`, number of classes filled in."""
+    model: ModelSettings
+    """The architecture, number of classes filled in."""
     shards_sha256: tuple[str, ...]
     """Manifest digests of the ShardSets it was trained on."""
 
@@ -144,7 +145,7 @@ class Weights(Artifact):
     kind: ClassVar[str] = "Weights"
 
     formats: tuple[str, ...]
-    model: dict[str, Any]
+    model: ModelSettings
     """As in Checkpoint."""
     pretrained_on: tuple[str, ...] = ()
     lineage: dict[str, str] = Field(default_factory=dict)
@@ -169,7 +170,7 @@ class Score(Artifact):
     protocol: dict[str, Any] = Field(default_factory=dict)
     """How it was measured: method, pretrained or not, shots, steps, crop."""
     num_test: int
-    model: dict[str, Any] | None = None
+    model: ModelSettings | None = None
     """Present when the score carries weights."""
 
 
@@ -179,6 +180,11 @@ class Report(Artifact):
     kind: ClassVar[str] = "Report"
 
     headline: str
+
+
+def carries_weights(artifact: Artifact) -> TypeGuard[Weights | Score]:
+    """Whether there are parameters in it that a model can be built from: Weights, and the Score of a fine-tuning."""
+    return isinstance(artifact, Weights) or (isinstance(artifact, Score) and artifact.model is not None)
 
 
 ARTIFACTS: dict[str, type[Artifact]] = {kind.kind: kind for kind in (ShardSet, Checkpoint, Weights, Score, Report)}

@@ -8,17 +8,25 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Generic, Protocol
 
-from pydantic import Field
+from pydantic import Field, field_serializer
+from typing_extensions import TypeVar
 
 from vitpipe.infra.errors import AlreadyExists, IntegrityError, LeaseLost, StageError, VitpipeError
 from vitpipe.infra.storage.store import Digest, Store
-from vitpipe.infra.work import Done, Item, Rank, Result, unknown
+from vitpipe.infra.work import Done, GangNeeds, Item, Rank, Result, unknown
 from vitpipe.stages.artifacts import Artifact, File
+from vitpipe.stages.model_settings import ModelSettings
+from vitpipe.stages.record import Record
 from vitpipe.stages.settings import Settings, TaskResources
+from vitpipe.stages.sighting import Sighted
 
 A = TypeVar("A", bound=Artifact)
+C = TypeVar("C", bound=Settings)
+"""A stage's config."""
+R = TypeVar("R", bound=Settings, covariant=True, default=TaskResources)
+"""A stage's resources section; `StageContext` by itself is that of a stage whose work is tasks."""
 
 
 class Fence(Protocol):
@@ -135,11 +143,11 @@ class Cluster(Protocol):
         will take by the estimate; what is unknown goes first.
         """
 
-    def gang(self, fn: Callable[[Rank], None], *, resources: Any) -> None:
+    def gang(self, fn: Callable[[Rank], None], *, resources: GangNeeds) -> None:
         """N ranks in lockstep, restarted together from the top of `fn`.
 
-        `resources` has workers, gpus_per_worker, cpus_per_worker and max_failures. A VitpipeError of a rank is
-        raised as it is and not retried; StageError once `max_failures` losses are spent or workers stay missing.
+        A VitpipeError of a rank is raised as it is and not retried; StageError once `max_failures` losses are spent or
+        workers stay missing.
         """
 
     def gpus(self) -> int:
@@ -169,12 +177,12 @@ class TaskContext:
 
 
 @dataclass(frozen=True)
-class StageContext(TaskContext):
+class StageContext(TaskContext, Generic[R]):
     """All doors of a stage. `ctx.task` is what may be sent elsewhere."""
 
     cluster: Cluster
     shared: Shared
-    resources: Any
+    resources: R
     """The node's resources section, as the Settings class that the catalog names for the stage."""
 
     @property
@@ -222,13 +230,17 @@ class Estimate(Settings):
     num_classes: int | None = None
     class_names: tuple[str, ...] | None = Field(default=None, exclude=True)
     """In the order of their numbers, where they are known before anything runs: of images, and of a head."""
-    model: dict[str, Any] | None = None
+    model: ModelSettings | None = None
     """Checkpoints and Weights: the architecture, for who comes after."""
     averaged: bool | None = None
     """Checkpoints: whether they will hold a running average of the weights."""
     recipe: dict[str, Any] | None = Field(default=None, exclude=True)
     """Checkpoints: the config, for who goes on from them."""
     notes: tuple[str, ...] = ()
+
+    @field_serializer("model")
+    def _whole(self, model: ModelSettings | None) -> dict[str, Any] | None:
+        return model.model_dump(mode="json") if model else None  # its own None says something: see `exclude_none`
 
 
 class Known(Settings):
@@ -242,6 +254,22 @@ class Known(Settings):
     gpu_bytes: float = 80e9
     """Memory of one GPU."""
 
+    def task_flops(self, resources: TaskResources) -> float:
+        """Sustained FLOP/s of one task of a fan-out: of its part of a GPU, or of its cores where there is none."""
+        if self.gpus:
+            return self.gpu_flops * (resources.gpus_per_task or 1)
+        return self.cpu_flops * resources.cpus_per_task
 
-RunFn = Callable[[Any, Inputs, StageContext], Artifact]
-EstimateFn = Callable[[Any, Any, Mapping[str, Sequence[Artifact | Estimate]], Known], Estimate]
+
+Given = Mapping[str, Sequence[Artifact | Estimate]]
+"""A node's inputs as a plan knows them: committed, or only estimated."""
+RunFn = Callable[[C, Inputs, StageContext[R]], Artifact]
+"""What a stage does."""
+EstimateFn = Callable[[C, R, Given, Known], Estimate]
+"""What it will cost. UsageError for a config that cannot work with these inputs."""
+LookFn = Callable[[C, R, Artifact, Record, bool], Sighted]
+"""Compares its source with the committed artifact and its record; the last says whether by digests too.
+
+Never raises for a source that is gone, unreachable or unreadable: it says so. IntegrityError, or NotFound, for a file
+of the artifact that is damaged or lost, StorageError where its store does not answer.
+"""

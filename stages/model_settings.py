@@ -1,6 +1,6 @@
 """What a model is, in a config: the variant's name or its sizes, and the paper's choices around it. No torch."""
 
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -34,6 +34,10 @@ class ModelSettings(Settings):
     """The authors' JAX code uses the tanh approximation; timm, transformers and torchvision the exact erf."""
     norm_eps: Epsilon = 1e-6
     """LayerNorm epsilon; 1e-6 in the authors' code, 1e-12 in transformers."""
+
+    def at(self, image_px: int | None) -> Self:
+        """The same for another side of the input image, where one is given; not validated."""
+        return self.model_copy(update={"image_px": image_px or self.image_px})
 
     @property
     def family(self) -> Family:

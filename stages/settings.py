@@ -42,6 +42,11 @@ class TaskResources(Settings):
     max_failures: FewOrNone = 3
     """Times one task may be lost to its machine before it counts as failed."""
 
+    @property
+    def whole_cpus(self) -> int:
+        """CPU cores of one task as a number of threads: at least one."""
+        return max(1, int(self.cpus_per_task))
+
     @field_validator("gpus_per_task")
     @classmethod
     def _divides_a_gpu(cls, gpus: float | None) -> float | None:

@@ -2,9 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 GONE = ": gone"
 """How the words about a file that is gone end."""
@@ -75,14 +73,6 @@ class Sighted:
     @classmethod
     def unseen(cls, why: str) -> "Sighted":
         return cls(note=f"the source was not looked at: {why}; what was taken from it is used", is_loud=True)
-
-
-LookFn = Callable[[Any, Any, Any, Any, bool], Sighted]
-"""Config, resources, the committed artifact, its record, and whether digests are compared too.
-
-Never raises for a source that is gone, unreachable or unreadable: it says so. IntegrityError, or NotFound, for a file
-of the artifact that is damaged or lost, StorageError where its store does not answer.
-"""
 
 
 def time_mark(state: os.stat_result) -> int:

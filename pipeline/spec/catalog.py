@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from vitpipe.stages.settings import Settings
 
 if TYPE_CHECKING:  # reading a YAML needs neither artifacts nor stores
-    from vitpipe.stages.contract import EstimateFn, RunFn
-    from vitpipe.stages.sighting import LookFn
+    from vitpipe.stages.contract import EstimateFn, LookFn, RunFn
 
 
 @dataclass(frozen=True)
@@ -56,14 +55,14 @@ class Stage:
     def resources_class(self) -> type[Settings]:
         return cast(type[Settings], _load(self.resources))
 
-    def run_fn(self) -> "RunFn":
-        return cast("RunFn", _load(self.run))
+    def run_fn(self) -> "RunFn[Settings, Settings]":
+        return cast("RunFn[Settings, Settings]", _load(self.run))
 
-    def estimate_fn(self) -> "EstimateFn":
-        return cast("EstimateFn", _load(self.estimate))
+    def estimate_fn(self) -> "EstimateFn[Settings, Settings]":
+        return cast("EstimateFn[Settings, Settings]", _load(self.estimate))
 
-    def look_fn(self) -> "LookFn | None":
-        return cast("LookFn", _load(self.look)) if self.look else None
+    def look_fn(self) -> "LookFn[Settings, Settings] | None":
+        return cast("LookFn[Settings, Settings]", _load(self.look)) if self.look else None
 
     def check(self, config: Settings, resources: Settings, given: Mapping[str, int]) -> list[str]:
         """What is wrong with config, resources and the given inputs (how many of each name) together, in words.

@@ -120,7 +120,7 @@ def _check_init(
     for init in inputs.get("init", ()):
         facts, uri = getattr(init, "model", None), getattr(init, "uri", "the weights of this run")
         check_init(facts, model, uri)
-        head = known_names(init) if facts and facts["classes"] else None
+        head = known_names(init) if facts and facts.classes else None
         if names and head:
             check_init_names(uri, head, _uri(inputs["shards"][0]), names)
 

@@ -81,7 +81,7 @@ def results_csv(table: Sequence[Row]) -> bytes:
     writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
     writer.writeheader()
     for row in table:
-        model = ModelSettings.model_validate(row.model) if row.model else None
+        model = row.model
         writer.writerow({
             "model": model_name(model) if model else row.node,
             "img_size": row.protocol.get("image_px", ""),

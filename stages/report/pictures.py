@@ -10,7 +10,7 @@ import torch
 from matplotlib import colormaps
 from torch import Tensor
 
-from vitpipe.infra.errors import Stopped
+from vitpipe.infra.work import stop_if_asked
 from vitpipe.stages.artifacts import Checkpoint, ShardSet
 from vitpipe.stages.images.decode import Pixels
 from vitpipe.stages.images.resize import centre, resize_small
@@ -71,7 +71,7 @@ def _model(task: DrawTask) -> tuple[Model, str]:
     assert weights is not None
     name = weights.uri.rstrip("/").rpartition("/")[2]
     if isinstance(weights, Checkpoint):
-        settings = ModelSettings.model_validate(weights.model)
+        settings = weights.model
         opened = open_step(weights, scratch, task.config.step)
         state = {name: torch.from_numpy(array) for name, array in opened}
         source = f"{name} at step {task.config.step or weights.step:,}"
@@ -147,8 +147,7 @@ def _distances(model: Model, images: Tensor, task: DrawTask) -> Tensor:
     """Mean attention distance (L, H), a few images at a time. Stopped when someone wants us to end."""
     done, total = 0, torch.zeros(())
     for part in torch.split(images, IMAGES_AT_ONCE):
-        if reason := task.context.fence.stopping():
-            raise Stopped("look into the model", f"after {done} of {len(images)} images: {reason}")
+        stop_if_asked(task.context.fence, "look into the model", f"after {done} of {len(images)} images")
         total = total + inspect.attention_distance(model, part) * len(part)
         done += len(part)
         task.context.progress.update(done, len(images), unit="images")

@@ -40,7 +40,7 @@ def test_every_stage_takes_it(tmp_path: Path, variant: str, monkeypatch: pytest.
     config = recipe_of(variant)
     ctx = context(tmp_path, micro_batch=4, checkpoint_every="2 steps", activation_checkpointing="blocks")
     planned = estimate_pretraining(config, ctx.resources, {"shards": (data,)}, KNOWN)
-    assert planned.flops and planned.memory_bytes and planned.model and planned.model["variant"] == variant
+    assert planned.flops and planned.memory_bytes and planned.model and planned.model.variant == variant
     checkpoint = commit(ctx, pretrain(config, ctx, data), stage="pretrain")
     assert isinstance(checkpoint, Checkpoint) and checkpoint.step == 2
 
