@@ -85,8 +85,10 @@ def _fit_one(
     elif config.method == "linear":
         assert task.l2 is not None, "the choice is committed before the test split is opened"
         named_M = linear(x_ND, y_N, held_MD, classes, task.l2[seed][shots], device())
-    else:
+    elif config.method == "knn":
         named_M = nearest(x_ND, y_N, held_MD, classes, config.neighbours, config.temperature, device())
+    else:
+        raise AssertionError(f"{config.method} fits nothing")
     if task.test is not None:
         result.accuracy.setdefault(seed, {})[shots] = _share(named_M, labels_M)
 
