@@ -1,7 +1,4 @@
-"""What a piece of heavy work is given and gives back, wherever it runs, and for whom it is done.
-
-`stages.contract` passes `Done` and `Rank` on; they live here because `infra.ray.connect` makes them. Knows no Ray.
-"""
+"""What heavy work is given and gives back, wherever it runs, what it needs, and for which node it is done. No Ray."""
 
 import logging
 from collections.abc import Callable
@@ -25,6 +22,7 @@ class Done(Generic[Item, Result]):
     error: Exception | None = None
 
     def value(self) -> Result:
+        """The result; raises the error it ended with."""
         if self.error is not None:
             raise self.error
         return self.result  # type: ignore[return-value]
@@ -54,51 +52,61 @@ class Rank:
     """Why a machine of this gang will be taken away soon, or None. Whoever then commits and raises Stopped is started
     again with the machines that are left. Cheap: asked every step."""
     reached: Callable[[int], None] = _untold
-    """Told every step, so that the same death at the same step is known to be the same. Cheap."""
+    """Called every step, so that the same death at the same step is known to be the same. Cheap."""
 
 
 class Stop(Protocol):
-    """As much of a fence as waiting for work needs."""
+    """The part of a fence that waiting for work needs."""
 
-    def stopping(self) -> str | None: ...
+    def stopping(self) -> str | None:
+        """Why the work is to end, or None."""
 
 
 class Emit(Protocol):
-    """As much of the events as losing work needs."""
+    """The part of the events that losing work needs."""
 
-    def emit(self, kind: str, text: str) -> None: ...
+    def emit(self, kind: str, text: str) -> None:
+        """Say one fact: its kind in a word, and a sentence."""
 
 
 class TaskNeeds(Protocol):
     """What a fan-out has to know of its tasks' resources."""
 
     @property
-    def cpus_per_task(self) -> float: ...
+    def cpus_per_task(self) -> float:
+        """CPU cores of one task, fractions allowed."""
 
     @property
-    def gpus_per_task(self) -> float | None: ...
+    def gpus_per_task(self) -> float | None:
+        """GPUs of one task; None for one where the cluster has any."""
 
     @property
-    def max_failures(self) -> int: ...
+    def max_failures(self) -> int:
+        """Times one task may be lost before it counts as failed."""
 
 
 class GangNeeds(Protocol):
     """What a gang has to know of its ranks' resources."""
 
     @property
-    def workers(self) -> int | tuple[int, int]: ...
+    def workers(self) -> int | tuple[int, int]:
+        """How many ranks, or the least and the most."""
 
     @property
-    def gpus_per_worker(self) -> int | None: ...
+    def gpus_per_worker(self) -> int | None:
+        """GPUs of one rank; None for one where the cluster has any."""
 
     @property
-    def cpus_per_worker(self) -> int: ...
+    def cpus_per_worker(self) -> int:
+        """CPU cores of one rank."""
 
     @property
-    def max_failures(self) -> int: ...
+    def max_failures(self) -> int:
+        """Times the gang may be lost before the node fails."""
 
     @property
-    def hang_timeout_s(self) -> int: ...
+    def hang_timeout_s(self) -> int:
+        """Seconds for which a rank may be silent before it counts as lost."""
 
 
 def stop_if_asked(fence: Stop, asked: str, so_far: str = "") -> None:
@@ -112,7 +120,7 @@ def stop_if_asked(fence: Stop, asked: str, so_far: str = "") -> None:
 
 @dataclass(frozen=True)
 class Job:
-    """For whom heavy work is done: what its names in the dashboard, its logs and its metrics carry. Picklable."""
+    """The node that heavy work is done for: its names in the dashboard, logs and metrics carry it. Picklable."""
 
     run: str
     node: str
@@ -125,6 +133,7 @@ class Job:
             stop_if_asked(self.fence, f"run node {self.node}", "asked to end")
 
     def tell(self, kind: str, text: str) -> None:
+        """Say one fact in the log, and as an event where there are events."""
         log.info("%s: %s", kind, text)
         if self.events:
             self.events.emit(kind, text)

@@ -1,6 +1,6 @@
-"""The frozen facts that pass from stage to stage, and the record that makes them true.
+"""Artifacts: the frozen facts that pass from stage to stage, with their files and digests.
 
-An artifact is facts plus files with digests. Stages meet only through artifacts; a reader believes only records.
+Stages meet only through artifacts; a reader believes only records.
 Knows the store's protocol and nothing of how any stage works.
 """
 
@@ -33,6 +33,7 @@ class File(Frozen):
 
     @property
     def digest(self) -> Digest:
+        """Size and SHA-256, as the store compares them."""
         return Digest(self.bytes, self.sha256)
 
 
@@ -60,6 +61,7 @@ class Artifact(Frozen):
         return {"kind": self.kind, **self.model_dump(mode="json", exclude={"files", "metrics", "origin"})}
 
     def has(self, path: str) -> bool:
+        """Whether there is a file of that name inside the artifact."""
         return any(file.path == path for file in self.files)
 
     def file(self, path: str) -> File:
@@ -75,6 +77,7 @@ class Artifact(Frozen):
 
     @property
     def uri(self) -> str:
+        """The node's folder, or a word for an artifact that was not committed yet."""
         return self.origin.uri if self.origin else "(not committed)"
 
     def store(self) -> Store:
@@ -97,6 +100,7 @@ class Artifact(Frozen):
         return data
 
     def read_json(self, path: str) -> Any:
+        """Read a small JSON file, verified as by `read`."""
         return json.loads(self.read(path))
 
     def fetch(self, path: str, folder: Path) -> Path:
@@ -151,7 +155,7 @@ class Weights(Artifact):
     lineage: dict[str, str] = Field(default_factory=dict)
     """Where the parameters come from, in words that stand in the files too."""
     source_sha256: str = ""
-    """Of foreign weights, the digest of their files' names and digests."""
+    """Digest of the files' names and digests, for foreign weights; else empty."""
 
 
 class Score(Artifact):

@@ -45,15 +45,18 @@ class Fence(Protocol):
 class Events(Protocol):
     """Facts for people, one object in the store each; a store that refuses one ends no work. Picklable."""
 
-    def emit(self, kind: str, text: str) -> None: ...
+    def emit(self, kind: str, text: str) -> None:
+        """Say one fact: its kind in a word, and a sentence."""
 
 
 class Metrics(Protocol):
     """Numbers for Prometheus; names from `infra.metrics`, labels run and node already on them. Picklable."""
 
-    def set(self, name: str, value: float, **labels: str) -> None: ...
+    def set(self, name: str, value: float, **labels: str) -> None:
+        """Give a gauge its value."""
 
-    def inc(self, name: str, amount: float = 1.0, **labels: str) -> None: ...
+    def inc(self, name: str, amount: float = 1.0, **labels: str) -> None:
+        """Raise a counter."""
 
 
 class Progress(Protocol):
@@ -78,6 +81,7 @@ class Out:
     """Attempts with the same fingerprint and inputs, newest first: their finished pieces may be adopted."""
 
     def at(self, path: str) -> str:
+        """Where a file of this attempt lies in the node's folder."""
         return f"{self.attempt}/{path}"
 
     def begin(self) -> None:
@@ -178,7 +182,7 @@ class TaskContext:
 
 @dataclass(frozen=True)
 class StageContext(TaskContext, Generic[R]):
-    """All doors of a stage. `ctx.task` is what may be sent elsewhere."""
+    """All doors of a stage."""
 
     cluster: Cluster
     shared: Shared
@@ -187,6 +191,7 @@ class StageContext(TaskContext, Generic[R]):
 
     @property
     def task(self) -> TaskContext:
+        """The doors that may be sent elsewhere."""
         return TaskContext(**{name: getattr(self, name) for name in TaskContext.__dataclass_fields__})
 
 
@@ -197,6 +202,7 @@ class Inputs:
         self._named = {name: tuple(artifacts) for name, artifacts in named.items()}
 
     def many(self, name: str, kind: type[A]) -> tuple[A, ...]:
+        """All artifacts of an input, none where it was not given. StageError for one of another kind."""
         found = self._named.get(name, ())
         for artifact in found:
             if not isinstance(artifact, kind):
@@ -204,12 +210,15 @@ class Inputs:
         return found  # type: ignore[return-value]
 
     def maybe(self, name: str, kind: type[A]) -> A | None:
+        """The artifact of an input that need not be given. Errors as `many`."""
         return next(iter(self.many(name, kind)), None)
 
     def one(self, name: str, kind: type[A]) -> A:
+        """The artifact of an input that is always given. Errors as `many`."""
         return self.many(name, kind)[0]
 
     def names(self) -> tuple[str, ...]:
+        """Names of the inputs that the spec gives, in its order."""
         return tuple(self._named)
 
 
@@ -244,7 +253,7 @@ class Estimate(Settings):
 
 
 class Known(Settings):
-    """What an estimate may assume of the machine: it is not asked, only told."""
+    """What an estimate may assume of the machine, which it cannot look at."""
 
     gpu_flops: float = 400e12
     """Sustained FLOP/s of one GPU in bf16 (about 40 % of an H100's 989 TFLOP/s)."""

@@ -12,7 +12,7 @@ from pydantic import (
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
     field_validator,
-)  # fmt: skip
+)
 from pydantic_core import CoreSchema, core_schema
 
 from vitpipe.stages.bounds import FewOrNone

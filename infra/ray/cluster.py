@@ -60,6 +60,7 @@ class RayCluster:
         return replace(self, job=replace(self.job, node=node, fence=fence, events=events))
 
     def gpus(self) -> int:
+        """GPUs of the whole cluster."""
         return int(ray.cluster_resources().get("GPU", 0))
 
     def fan(
@@ -75,9 +76,16 @@ class RayCluster:
         gpus = resources.gpus_per_task
         bundle = {"CPU": float(resources.cpus_per_task), "GPU": float(min(1, self.gpus()) if gpus is None else gpus)}
         return fan(
-            fn, items, job=self.job, queue=self.queue, bundle=bundle, max_failures=resources.max_failures,
-            wait_s=self.wait_s, label=label, seconds=seconds,
-        )  # fmt: skip
+            fn,
+            items,
+            job=self.job,
+            queue=self.queue,
+            bundle=bundle,
+            max_failures=resources.max_failures,
+            wait_s=self.wait_s,
+            label=label,
+            seconds=seconds,
+        )
 
     def gang(self, fn: Callable[[Rank], None], *, resources: GangNeeds) -> None:
         """N ranks in lockstep. See `infra.ray.gang.gang`."""
@@ -87,9 +95,14 @@ class RayCluster:
         least, most = (workers, workers) if isinstance(workers, int) else workers
         size = Size(least, most, resources.cpus_per_worker, min(1, self.gpus()) if gpus is None else gpus)
         gang(
-            fn, job=self.job, size=size, max_failures=resources.max_failures, wait_s=self.wait_s,
-            hang_timeout_s=resources.hang_timeout_s, folder=f"{self.session}/vitpipe",
-        )  # fmt: skip
+            fn,
+            job=self.job,
+            size=size,
+            max_failures=resources.max_failures,
+            wait_s=self.wait_s,
+            hang_timeout_s=resources.hang_timeout_s,
+            folder=f"{self.session}/vitpipe",
+        )
 
     def close(self) -> None:
         """Leave the cluster; an embedded one ends with all its processes."""
@@ -115,10 +128,14 @@ def embed(
     with _environment(RAY_API_SERVER_ADDRESS=f"http://127.0.0.1:{port}"), apart(folder.path):
         try:
             context = _init(
-                address="local", num_cpus=max(os.cpu_count() or 1, math.ceil(cpus_wanted)),
-                include_dashboard=True, dashboard_host="127.0.0.1", dashboard_port=port,
-                object_store_memory=OBJECT_STORE_BYTES, namespace=run,
-            )  # fmt: skip
+                address="local",
+                num_cpus=max(os.cpu_count() or 1, math.ceil(cpus_wanted)),
+                include_dashboard=True,
+                dashboard_host="127.0.0.1",
+                dashboard_port=port,
+                object_store_memory=OBJECT_STORE_BYTES,
+                namespace=run,
+            )
         except StorageError as error:  # another took the port meanwhile, or the machine is too busy for Ray's 30 s
             if len(dashboard_ports) == 1:
                 raise
@@ -131,8 +148,11 @@ def embed(
 def join(run: str, address: str, wait_s: float) -> RayCluster:
     """A cluster that others started; this machine is one of its nodes."""
     if "://" in address or ":" not in address:
-        raise UsageError(f"connect to Ray at {address}", "a driver has to run inside the cluster",
-                         "give host:port on one of its machines, or use `vitpipe submit`")  # fmt: skip
+        raise UsageError(
+            f"connect to Ray at {address}",
+            "a driver has to run inside the cluster",
+            "give host:port on one of its machines, or use `vitpipe submit`",
+        )
     ray_auth.answers(address)
     environment = {"RAY_ADDRESS": address}  # for the same reason as above
     cluster = _cluster(run, _init(address=address, namespace=run, runtime_env={"env_vars": environment}), wait_s)

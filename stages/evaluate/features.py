@@ -81,6 +81,7 @@ def settings_of(about: EvaluateTask) -> ModelSettings:
 
 
 def device() -> torch.device:
+    """The GPU where there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 

@@ -23,9 +23,14 @@ _ROWS = 1024
 
 
 def nearest(
-    train_ND: Floats, train_labels_N: Labels, test_MD: Floats, num_classes: int, neighbours: int, temperature: float,
+    train_ND: Floats,
+    train_labels_N: Labels,
+    test_MD: Floats,
+    num_classes: int,
+    neighbours: int,
+    temperature: float,
     device: torch.device,
-) -> Labels:  # fmt: skip
+) -> Labels:
     """The class (M,) with the greatest vote of the nearest by cosine, each worth exp(cosine / temperature).
 
     As DINO's `eval_knn.py`; with fewer training images than neighbours all of them vote.
@@ -89,8 +94,13 @@ def fit_logistic(x_ND: Tensor, labels_N: Tensor, num_classes: int, l2: float) ->
     """
     weight_KD = torch.zeros(num_classes, x_ND.shape[1], device=x_ND.device, requires_grad=True)
     bias_K = torch.zeros(num_classes, device=x_ND.device, requires_grad=True)
-    optimiser = torch.optim.LBFGS([weight_KD, bias_K], max_iter=MAX_ROUNDS, tolerance_grad=1e-6,
-                                  tolerance_change=1e-9, line_search_fn="strong_wolfe")  # fmt: skip
+    optimiser = torch.optim.LBFGS(
+        [weight_KD, bias_K],
+        max_iter=MAX_ROUNDS,
+        tolerance_grad=1e-6,
+        tolerance_change=1e-9,
+        line_search_fn="strong_wolfe",
+    )
 
     def loss() -> Tensor:
         optimiser.zero_grad()

@@ -67,9 +67,14 @@ def fit(task: FitTask) -> Fitted:
 
 
 def _fit_one(
-    task: FitTask, seed: int, shots: int, x_ND: Floats, y_N: Indices, held: tuple[Floats, Indices] | None,
+    task: FitTask,
+    seed: int,
+    shots: int,
+    x_ND: Floats,
+    y_N: Indices,
+    held: tuple[Floats, Indices] | None,
     result: Fitted,
-) -> None:  # fmt: skip
+) -> None:
     config, classes = task.about.config, task.about.data.num_classes
     if task.test is None and config.method == "linear":
         result.l2.setdefault(seed, {})[shots] = choose_l2(x_ND, y_N, classes, config.l2_sweep, seed, device())

@@ -32,6 +32,7 @@ class Trial:
 
     @property
     def path(self) -> str:
+        """Name of the file that it leaves when it is finished."""
         return f"trials/{self}.json"
 
 
@@ -83,6 +84,7 @@ class TrialOutcome(Frozen):
 
     @property
     def failed(self) -> bool:
+        """Whether it diverged or was ended: its rate cannot be chosen."""
         return self.diverged_at is not None or self.hopeless_at is not None
 
 
@@ -94,6 +96,7 @@ def sweep_trials(config: FinetuneConfig) -> list[Trial]:
 
 
 def final_trials(config: FinetuneConfig, peak_lr: float) -> list[Trial]:
+    """One test trial per seed, all with the chosen rate."""
     return [Trial("test", peak_lr, seed) for seed in config.seeds]
 
 

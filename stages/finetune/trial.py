@@ -135,9 +135,15 @@ def images_of(task: TrialTask, image_px: int) -> tuple[TrainImages, EvalImages]:
         kept, held = dev_split(labels_N, kept, sha256, config.dev)
     train = TrainImages(task.data, "train", image_px, config.augment, trial.seed, task.cache, keep=kept)
     scored = EvalImages(
-        task.data, "test" if held is None else "train", image_px, config.eval_resize, task.cache,
-        keep=held, resize_px=config.crop_px, antialias=config.antialias,
-    )  # fmt: skip
+        task.data,
+        "test" if held is None else "train",
+        image_px,
+        config.eval_resize,
+        task.cache,
+        keep=held,
+        resize_px=config.crop_px,
+        antialias=config.antialias,
+    )
     return train, scored
 
 
