@@ -162,7 +162,7 @@ class Shared(Protocol):
     """Finished pieces that several nodes of a run need: computed once, by whichever node comes first."""
 
     def alone(self, what: Mapping[str, Any]) -> AbstractContextManager[Out]:
-        """The place of what depends on `what` alone, this node's until it leaves. Stopped when asked to end."""
+        """Lend this node the folder of what depends on `what` alone, until it leaves. Stopped when asked to end."""
 
 
 @dataclass(frozen=True)

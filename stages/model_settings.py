@@ -1,4 +1,4 @@
-"""What a model is, in a config: the variant's name or its sizes, and the paper's choices around it. No torch."""
+"""An architecture in a config or an artifact: the variant's name or sizes, and the paper's choices. No torch."""
 
 from typing import Literal, Self
 
@@ -36,7 +36,7 @@ class ModelSettings(Settings):
     """LayerNorm epsilon; 1e-6 in the authors' code, 1e-12 in transformers."""
 
     def at(self, image_px: int | None) -> Self:
-        """The same for another side of the input image, where one is given; not validated."""
+        """Change the side of the input image, where one is given; not validated."""
         return self.model_copy(update={"image_px": image_px or self.image_px})
 
     @property

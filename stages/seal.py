@@ -13,13 +13,15 @@ SEAL = "sha256"
 
 
 def canonical(content: Mapping[str, Any], *, allow_nan: bool = True) -> bytes:
-    """The one form in which JSON is hashed: sorted keys, no spaces, ASCII. ValueError for NaN and infinities, unless
-    `allow_nan`: a loss may be neither."""
+    """Encode JSON as it is hashed: sorted keys, no spaces, ASCII. ValueError for NaN and infinities unless `allow_nan`.
+
+    A diverged loss in a record is NaN; nothing in a config is.
+    """
     return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=allow_nan).encode()
 
 
 def seal_of(content: Mapping[str, Any]) -> str:
-    """The seal that belongs to this content; one that is in it already does not count."""
+    """Compute the seal of this content; one that is in it already does not count."""
     return hashlib.sha256(canonical({key: value for key, value in content.items() if key != SEAL})).hexdigest()
 
 
@@ -34,7 +36,7 @@ def sealed(content: Mapping[str, Any]) -> bytes:
 
 
 def broken(data: bytes, fields: Mapping[str, Any]) -> str | None:
-    """How a file that `sealed` wrote, and `fields` were read from, is no longer that file; None while it is."""
+    """Say how a file that `sealed` wrote has changed since; None while it is the same. `fields` are what it holds."""
     if fields.get(SEAL) != seal_of(fields):
         return "its content and its seal do not agree"
     return None if data == sealed(fields) else "its bytes were changed after it was sealed"

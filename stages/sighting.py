@@ -20,9 +20,9 @@ class Difference:
     added: int = 0
     gone: int = 0
     changed: int = 0
-    """Of one name and another size, or another digest where digests were compared."""
+    """Files with the same name and another size, or another digest where digests were compared."""
     touched: int = 0
-    """Of one name and size, but written at another time: they may have other content."""
+    """Files with the same name and size, but written at another time: they may have other content."""
     examples: tuple[str, ...] = ()
     """Names of what was added, is gone or changed."""
     touched_examples: tuple[str, ...] = ()

@@ -45,7 +45,7 @@ def weights_in(inputs: Inputs, asked: str, name: str = "weights") -> Weights | S
 def check_data(
     asked: str, splits: Mapping[str, int], needed: Collection[str], *, multi_label: bool, classes: int | None = None
 ) -> None:
-    """UsageError for a set that has no image in a needed split, a single class, or several labels per image.
+    """UsageError for a set that has no image in a needed split, a single class, or several classes per image.
 
     `splits` counts images; `classes` is None, and `multi_label` False, where they do not matter.
     """
@@ -56,7 +56,7 @@ def check_data(
     if classes is not None and classes < 2:
         raise UsageError(asked, f"it has a single class: {classes}", "give a data set with two or more")
     if multi_label:
-        raise UsageError(asked, "it has several labels per image", "give one of single labels")
+        raise UsageError(asked, "its images have several classes each", "give a data set with one class per image")
 
 
 def without_test(data: ShardSet) -> ShardSet:

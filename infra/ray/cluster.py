@@ -39,7 +39,7 @@ AHEAD = 16
 DASHBOARD_PORT = 8265
 
 OBJECT_STORE_BYTES = 512 * 2**20
-"""Of an embedded Ray: results are small, data goes through the store; Ray would take a third of the memory."""
+"""Object store of an embedded Ray: results are small, data goes through the store; else it takes a third of memory."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class RayCluster:
     """Folder of Ray's own logs and notes on this machine."""
     wait_s: float
     queue: OneQueue
-    """Of all nodes: their tasks go through it."""
+    """The one queue that the tasks of all nodes go through."""
 
     def named(self, node: str, *, fence: Stop | None = None, events: Emit | None = None) -> Self:
         """The view whose tasks, actors and training runs carry the node's name, and which ends when asked to."""

@@ -42,7 +42,7 @@ class Ticket(Generic[Item]):
 
 
 AnyTicket = Ticket[Any]
-"""Of whatever item: the queue of all nodes looks at none."""
+"""A ticket for any item: the queue of all nodes looks at none."""
 
 
 @dataclass

@@ -37,7 +37,10 @@ if TYPE_CHECKING:
 
 
 def run(config: EvaluateConfig, inputs: Inputs, ctx: StageContext[EvaluateResources]) -> Score:
-    """Errors: UsageError for data or weights that do not fit the method; those of the tasks, the gravest of several."""
+    """Score frozen weights on the test split of a data set.
+
+    Errors: UsageError for data or weights that do not fit the method; those of the tasks, the gravest of several.
+    """
     data, weights = inputs.one("data", ShardSet), _weights(config, inputs)
     check_data(
         f"evaluate on {data.uri}",
@@ -70,7 +73,7 @@ def run(config: EvaluateConfig, inputs: Inputs, ctx: StageContext[EvaluateResour
 def _probed(
     about: EvaluateTask, ctx: StageContext, resources: TaskResources
 ) -> tuple[tuple[float, ...], dict[str, Any], tuple[File, ...], tuple[Features, ...]]:
-    """Values by seed, what stands beside them in score.json, the committed choice, and the features they rest on."""
+    """Values by seed, details for score.json, the committed choice, and the features they rest on."""
     config = about.config
     blind = replace(about, data=without_test(about.data))
     ((draws, dev),) = frozen.run_all(_draw, [blind], ctx, resources)

@@ -99,7 +99,7 @@ def _fit_one(
 
 
 def head(task: HeadTask) -> tuple[float, dict[str, Any]]:
-    """The share of the test split that the weights' own head names right, classes matched by name; what stands beside.
+    """Score the weights' own head on the test split, classes matched by name: the share it names right, and details.
 
     UsageError when the data has a class that the weights do not know.
     """

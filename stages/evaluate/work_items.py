@@ -68,7 +68,7 @@ class FeaturePart:
     rows: Indices
     """Numbers of the images in the split."""
     images_per_second: float
-    """Of the model alone, images already decoded."""
+    """Speed of the model alone, images already decoded."""
 
 
 @dataclass(frozen=True)

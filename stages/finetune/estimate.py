@@ -98,7 +98,7 @@ def memory_bytes(model: ModelSettings, micro_batch: int) -> int:
 
 
 def _hours(flops: float, sweep: int, final: int, resources: FinetuneResources, known: Known) -> float:
-    """As if all trials of a phase ran at once on the GPUs there are, or one after another on one task's cores."""
+    """Hours if all trials of a phase run at once on the GPUs there are, or one after another on one task's cores."""
     if known.gpus:
         share = resources.gpus_per_task or 1.0
         return flops / (known.gpu_flops * min(known.gpus, max(sweep, final) * share)) / 3600

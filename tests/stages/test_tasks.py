@@ -205,7 +205,7 @@ def test_data_that_fit_no_score_are_refused_with_what_they_have():
         check_data("score it", {"test": 0}, ("test",), multi_label=False)
     with pytest.raises(UsageError, match="single class"):
         check_data("score it", DATA.splits, ("test",), multi_label=False, classes=1)
-    with pytest.raises(UsageError, match="several labels"):
+    with pytest.raises(UsageError, match="several classes each"):
         check_data("score it", DATA.splits, ("test",), multi_label=True)
 
 
