@@ -1,4 +1,7 @@
-"""What heavy work is given and gives back, wherever it runs, what it needs, and for which node it is done. No Ray."""
+"""What a piece of heavy work is given and gives back, wherever it runs, and for whom it is done.
+
+`stages.contract` passes `Done` and `Rank` on; they live here because `infra.ray.connect` makes them. Knows no Ray.
+"""
 
 import logging
 from collections.abc import Callable
@@ -22,7 +25,6 @@ class Done(Generic[Item, Result]):
     error: Exception | None = None
 
     def value(self) -> Result:
-        """The result; raises the error it ended with."""
         if self.error is not None:
             raise self.error
         return self.result  # type: ignore[return-value]
@@ -52,21 +54,19 @@ class Rank:
     """Why a machine of this gang will be taken away soon, or None. Whoever then commits and raises Stopped is started
     again with the machines that are left. Cheap: asked every step."""
     reached: Callable[[int], None] = _untold
-    """Called every step, so that the same death at the same step is known to be the same. Cheap."""
+    """Told every step, so that the same death at the same step is known to be the same. Cheap."""
 
 
 class Stop(Protocol):
-    """The part of a fence that waiting for work needs."""
+    """As much of a fence as waiting for work needs."""
 
-    def stopping(self) -> str | None:
-        """Why the work is to end, or None."""
+    def stopping(self) -> str | None: ...
 
 
 class Emit(Protocol):
-    """The part of the events that losing work needs."""
+    """As much of the events as losing work needs."""
 
-    def emit(self, kind: str, text: str) -> None:
-        """Say one fact: its kind in a word, and a sentence."""
+    def emit(self, kind: str, text: str) -> None: ...
 
 
 class TaskNeeds(Protocol):
@@ -120,7 +120,7 @@ def stop_if_asked(fence: Stop, asked: str, so_far: str = "") -> None:
 
 @dataclass(frozen=True)
 class Job:
-    """The node that heavy work is done for: its names in the dashboard, logs and metrics carry it. Picklable."""
+    """For whom heavy work is done: what its names in the dashboard, its logs and its metrics carry. Picklable."""
 
     run: str
     node: str
@@ -133,7 +133,6 @@ class Job:
             stop_if_asked(self.fence, f"run node {self.node}", "asked to end")
 
     def tell(self, kind: str, text: str) -> None:
-        """Say one fact in the log, and as an event where there are events."""
         log.info("%s: %s", kind, text)
         if self.events:
             self.events.emit(kind, text)

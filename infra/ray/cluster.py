@@ -39,7 +39,7 @@ AHEAD = 16
 DASHBOARD_PORT = 8265
 
 OBJECT_STORE_BYTES = 512 * 2**20
-"""Object store of an embedded Ray: results are small, data goes through the store; else it takes a third of memory."""
+"""Of an embedded Ray: results are small, data goes through the store; Ray would take a third of the memory."""
 
 
 @dataclass(frozen=True)
@@ -53,14 +53,13 @@ class RayCluster:
     """Folder of Ray's own logs and notes on this machine."""
     wait_s: float
     queue: OneQueue
-    """The one queue that the tasks of all nodes go through."""
+    """Of all nodes: their tasks go through it."""
 
     def named(self, node: str, *, fence: Stop | None = None, events: Emit | None = None) -> Self:
         """The view whose tasks, actors and training runs carry the node's name, and which ends when asked to."""
         return replace(self, job=replace(self.job, node=node, fence=fence, events=events))
 
     def gpus(self) -> int:
-        """GPUs of the whole cluster."""
         return int(ray.cluster_resources().get("GPU", 0))
 
     def fan(
@@ -76,16 +75,9 @@ class RayCluster:
         gpus = resources.gpus_per_task
         bundle = {"CPU": float(resources.cpus_per_task), "GPU": float(min(1, self.gpus()) if gpus is None else gpus)}
         return fan(
-            fn,
-            items,
-            job=self.job,
-            queue=self.queue,
-            bundle=bundle,
-            max_failures=resources.max_failures,
-            wait_s=self.wait_s,
-            label=label,
-            seconds=seconds,
-        )
+            fn, items, job=self.job, queue=self.queue, bundle=bundle, max_failures=resources.max_failures,
+            wait_s=self.wait_s, label=label, seconds=seconds,
+        )  # fmt: skip
 
     def gang(self, fn: Callable[[Rank], None], *, resources: GangNeeds) -> None:
         """N ranks in lockstep. See `infra.ray.gang.gang`."""
@@ -95,14 +87,9 @@ class RayCluster:
         least, most = (workers, workers) if isinstance(workers, int) else workers
         size = Size(least, most, resources.cpus_per_worker, min(1, self.gpus()) if gpus is None else gpus)
         gang(
-            fn,
-            job=self.job,
-            size=size,
-            max_failures=resources.max_failures,
-            wait_s=self.wait_s,
-            hang_timeout_s=resources.hang_timeout_s,
-            folder=f"{self.session}/vitpipe",
-        )
+            fn, job=self.job, size=size, max_failures=resources.max_failures, wait_s=self.wait_s,
+            hang_timeout_s=resources.hang_timeout_s, folder=f"{self.session}/vitpipe",
+        )  # fmt: skip
 
     def close(self) -> None:
         """Leave the cluster; an embedded one ends with all its processes."""
@@ -128,14 +115,10 @@ def embed(
     with _environment(RAY_API_SERVER_ADDRESS=f"http://127.0.0.1:{port}"), apart(folder.path):
         try:
             context = _init(
-                address="local",
-                num_cpus=max(os.cpu_count() or 1, math.ceil(cpus_wanted)),
-                include_dashboard=True,
-                dashboard_host="127.0.0.1",
-                dashboard_port=port,
-                object_store_memory=OBJECT_STORE_BYTES,
-                namespace=run,
-            )
+                address="local", num_cpus=max(os.cpu_count() or 1, math.ceil(cpus_wanted)),
+                include_dashboard=True, dashboard_host="127.0.0.1", dashboard_port=port,
+                object_store_memory=OBJECT_STORE_BYTES, namespace=run,
+            )  # fmt: skip
         except StorageError as error:  # another took the port meanwhile, or the machine is too busy for Ray's 30 s
             if len(dashboard_ports) == 1:
                 raise
@@ -148,11 +131,8 @@ def embed(
 def join(run: str, address: str, wait_s: float) -> RayCluster:
     """A cluster that others started; this machine is one of its nodes."""
     if "://" in address or ":" not in address:
-        raise UsageError(
-            f"connect to Ray at {address}",
-            "a driver has to run inside the cluster",
-            "give host:port on one of its machines, or use `vitpipe submit`",
-        )
+        raise UsageError(f"connect to Ray at {address}", "a driver has to run inside the cluster",
+                         "give host:port on one of its machines, or use `vitpipe submit`")  # fmt: skip
     ray_auth.answers(address)
     environment = {"RAY_ADDRESS": address}  # for the same reason as above
     cluster = _cluster(run, _init(address=address, namespace=run, runtime_env={"env_vars": environment}), wait_s)

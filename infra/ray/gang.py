@@ -36,15 +36,9 @@ Ray does it when the machine goes, at its deadline."""
 
 
 def gang(
-    fn: Callable[[Rank], None],
-    *,
-    job: Job,
-    size: Size,
-    max_failures: int,
-    wait_s: float,
-    hang_timeout_s: float,
+    fn: Callable[[Rank], None], *, job: Job, size: Size, max_failures: int, wait_s: float, hang_timeout_s: float,
     folder: str,
-) -> None:
+) -> None:  # fmt: skip
     """Run `fn(rank)` on all ranks until all return; restart them together after a loss.
 
     Errors: a rank's VitpipeError as it was raised; Stopped; Lost when `max_failures` losses are spent or Ray is
@@ -65,15 +59,9 @@ def gang(
 
 
 def _led(
-    fn: Callable[[Rank], None],
-    job: Job,
-    size: Size,
-    max_failures: int,
-    hang_timeout_s: float,
-    folder: str,
-    patience: Patience,
-    notes: GangNotes,
-) -> Loss | None:
+    fn: Callable[[Rank], None], job: Job, size: Size, max_failures: int, hang_timeout_s: float, folder: str,
+    patience: Patience, notes: GangNotes,
+) -> Loss | None:  # fmt: skip
     """Have a controller of Ray Train lead the ranks to their end: None, or a loss that it does not count itself."""
     trainer = DataParallelTrainer(
         partial(_run_rank, fn, job, size),

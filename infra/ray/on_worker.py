@@ -58,13 +58,11 @@ class RaySink:
         self._counters: dict[str, Counter] = {}
 
     def set(self, name: str, value: float, labels: Mapping[str, str]) -> None:
-        """Give a gauge its value."""
         if name not in self._gauges:
             self._gauges[name] = Gauge(metrics.PREFIX + name, metrics.KNOWN[name].help, tag_keys=metrics.LABELS)
         self._gauges[name].set(value, _tags(labels))
 
     def inc(self, name: str, amount: float, labels: Mapping[str, str]) -> None:
-        """Raise a counter."""
         if name not in self._counters:
             self._counters[name] = Counter(metrics.PREFIX + name, metrics.KNOWN[name].help, tag_keys=metrics.LABELS)
         if amount > 0:  # Ray's counters refuse to grow by nothing
@@ -106,7 +104,7 @@ def last_reached(pid: int) -> str:
 
 
 def forget_steps() -> None:
-    """Drop the note of an earlier process with this one's id, or of an earlier gang in this process."""
+    """Of an earlier process with this one's id, or of an earlier gang in this process."""
     while _note:
         os.close(_note.pop())
     _step_note(os.getpid()).unlink(missing_ok=True)

@@ -37,7 +37,6 @@ class Ticket(Generic[Item]):
 
     @property
     def place(self) -> tuple[float, int]:
-        """By which tickets are sorted: the longest first, then the earliest."""
         return (-math.inf if self.seconds is None else -self.seconds, self.order)
 
 

@@ -16,7 +16,6 @@ from vitpipe.stages.artifacts import File
 from vitpipe.stages.contract import Known, Out, StageContext
 from vitpipe.stages.evaluate.work_items import EvaluateTask, ExtractTask, FeaturePart, Features, Indices
 from vitpipe.stages.seal import SEAL, seal_of
-from vitpipe.stages.settings import TaskResources
 from vitpipe.stages.tasks import gather
 from vitpipe.stages.vit.flops import forward_macs
 
@@ -29,13 +28,7 @@ Extract = Callable[[ExtractTask], FeaturePart]
 
 
 def features(
-    about: EvaluateTask,
-    split: str,
-    seed: int,
-    rows: Indices,
-    extract: Extract,
-    ctx: StageContext[TaskResources],
-    resources: TaskResources,
+    about: EvaluateTask, split: str, seed: int, rows: Indices, extract: Extract, ctx: StageContext
 ) -> Features:
     """Features of the images `rows` (ascending) of a split; only what nobody has extracted yet is computed.
 
@@ -47,7 +40,7 @@ def features(
         missing = np.setdiff1d(rows, known)
         parts = np.array_split(missing, -(-len(missing) // PART_IMAGES)) if len(missing) else []
         tasks = [ExtractTask(about, split, seed, part, out) for part in parts]
-        made = run_all(extract, tasks, ctx, resources, lambda piece: _commit(out, piece), _seconds(about, ctx))
+        made = run_all(extract, tasks, ctx, lambda piece: _commit(out, piece), _seconds(about, ctx))
     reused = len(rows) - len(missing)
     ctx.metrics.inc("feature_images_total", len(missing))
     ctx.metrics.inc("feature_images_reused_total", reused)
@@ -59,13 +52,12 @@ def run_all(
     fn: Callable[[Item], Result],
     tasks: Sequence[Item],
     ctx: StageContext,
-    resources: TaskResources,
     on_end: Callable[[Result], None] = lambda result: None,
     seconds: Callable[[Item], float | None] = unknown,
 ) -> list[Result]:
     """Results in the order of the tasks, each handed to `on_end` at once. Errors as `gather`."""
     results: dict[int, Result] = {}
-    for task, result in gather(ctx.cluster.fan(fn, tasks, resources=resources, seconds=seconds)):
+    for task, result in gather(ctx.cluster.fan(fn, tasks, resources=ctx.resources, seconds=seconds)):
         on_end(result)
         results[id(task)] = result
         ctx.progress.update(len(results), len(tasks), unit="tasks", note=f"last: {task}")

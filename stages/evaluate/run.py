@@ -29,7 +29,6 @@ from vitpipe.stages.evaluate.work_items import (
     Indices,
 )
 from vitpipe.stages.seal import readable
-from vitpipe.stages.settings import TaskResources
 from vitpipe.stages.tasks import check_data, weights_in, without_test
 
 if TYPE_CHECKING:
@@ -42,13 +41,9 @@ def run(config: EvaluateConfig, inputs: Inputs, ctx: StageContext[EvaluateResour
     Errors: UsageError for data or weights that do not fit the method; those of the tasks, the gravest of several.
     """
     data, weights = inputs.one("data", ShardSet), _weights(config, inputs)
-    check_data(
-        f"evaluate on {data.uri}",
-        data.splits,
-        ("train", "test") if config.probes else ("test",),
-        multi_label=data.multi_label and config.method != "real",
-        classes=data.num_classes if config.probes else None,
-    )
+    needed, classes = (("train", "test"), data.num_classes) if config.probes else (("test",), None)
+    several = data.multi_label and config.method != "real"
+    check_data(f"evaluate on {data.uri}", data.splits, needed, multi_label=several, classes=classes)
     if weights is not None:
         check_head(config, weights.model)
     if weights is not None and not config.probes:  # now, not when the features are there
@@ -56,13 +51,13 @@ def run(config: EvaluateConfig, inputs: Inputs, ctx: StageContext[EvaluateResour
         if match and match.note:
             ctx.events.emit("note", match.note)
     memory = task_bytes(config, ctx.resources, weights.model if weights else None)
-    resources = ctx.resources.on_gpus(ctx.cluster.gpus(), memory)
-    about = EvaluateTask(config, data, weights, resources.batch_images, resources.whole_cpus, ctx.task)
+    ctx = replace(ctx, resources=ctx.resources.on_gpus(ctx.cluster.gpus(), memory))
+    about = EvaluateTask(config, data, weights, ctx.resources.batch_images, ctx.resources.whole_cpus, ctx.task)
     if config.probes:
-        per_seed, details, files, used = _probed(about, ctx, resources)
+        per_seed, details, files, used = _probed(about, ctx)
     else:
-        test = _test(about, config.seeds[0], ctx, resources)
-        ((value, details),) = frozen.run_all(_head, [HeadTask(about, test)], ctx, resources)
+        test = _test(about, config.seeds[0], ctx)
+        ((value, details),) = frozen.run_all(_head, [HeadTask(about, test)], ctx)
         per_seed, files, used = (value,), (), (test,)
     score = _score(about, per_seed, used)
     ctx.metrics.set("score", score.value, benchmark=score.benchmark)
@@ -71,27 +66,27 @@ def run(config: EvaluateConfig, inputs: Inputs, ctx: StageContext[EvaluateResour
 
 
 def _probed(
-    about: EvaluateTask, ctx: StageContext, resources: TaskResources
+    about: EvaluateTask, ctx: StageContext
 ) -> tuple[tuple[float, ...], dict[str, Any], tuple[File, ...], tuple[Features, ...]]:
     """Values by seed, details for score.json, the committed choice, and the features they rest on."""
     config = about.config
     blind = replace(about, data=without_test(about.data))
-    ((draws, dev),) = frozen.run_all(_draw, [blind], ctx, resources)
+    ((draws, dev),) = frozen.run_all(_draw, [blind], ctx)
     fits = []
     for seeds in _seeds(config):
         rows = np.unique(np.concatenate([rows for seed in seeds for rows in _rows(draws, dev, seed)]))
-        train = frozen.features(blind, "train", seeds[0], rows, _extract, ctx, resources)
+        train = frozen.features(blind, "train", seeds[0], rows, _extract, ctx)
         fits.append(FitTask(blind, seeds, {seed: draws[seed] for seed in seeds}, dev, train))
     files: tuple[File, ...] = ()
     details: dict[str, Any] = {"seeds": config.scored_seeds}
     if config.method == "linear" or config.l2_shared:
-        chosen = frozen.run_all(_fit, fits, ctx, resources)
+        chosen = frozen.run_all(_fit, fits, ctx)
         choice = {"l2": _by_shots(config, chosen, "l2"), "dev_by_l2": _by_shots(config, chosen, "by_l2")}
         files = (ctx.out.commit("choice.json", readable(choice)),)
         details |= {"chosen_l2": choice["l2"]} if config.method == "linear" else {"dev_by_l2": choice["dev_by_l2"]}
         fits = [replace(task, l2=part.l2) for task, part in zip(fits, chosen, strict=True)]
-    fits = [replace(task, about=about, test=_test(about, task.seeds[0], ctx, resources)) for task in fits]
-    scored = frozen.run_all(_fit, fits, ctx, resources)
+    fits = [replace(task, about=about, test=_test(about, task.seeds[0], ctx)) for task in fits]
+    scored = frozen.run_all(_fit, fits, ctx)
     details["by_shots"] = _by_shots(config, scored, "accuracy")
     if config.l2_shared:
         details["by_l2"] = _by_shots(config, scored, "by_l2")
@@ -103,13 +98,13 @@ def _rows(draws: Draws, dev: dict[int, Indices], seed: int) -> list[Indices]:
     return [*draws[seed].values(), *([dev[seed]] if seed in dev else [])]
 
 
-def _test(about: EvaluateTask, seed: int, ctx: StageContext, resources: TaskResources) -> Features:
+def _test(about: EvaluateTask, seed: int, ctx: StageContext) -> Features:
     rows = np.arange(about.data.splits["test"])
-    return frozen.features(about, "test", seed, rows, _extract, ctx, resources)
+    return frozen.features(about, "test", seed, rows, _extract, ctx)
 
 
 def _by_shots(config: EvaluateConfig, parts: Sequence["Fitted"], field: str) -> dict[str, list[Any]]:
-    """One field of all parts: by number of shots, in the order asked for, the seeds' values; empty where it is."""
+    """One field of all parts: the seeds' values by number of shots, in the config's order; empty where the field is."""
     by_seed = {seed: found for part in parts for seed, found in getattr(part, field).items()}
     shots = config.drawn or (0,)
     if not by_seed:
