@@ -52,16 +52,16 @@ def _train_and_score(task: TrialTask, device: torch.device) -> TrialOutcome:
     batches = train.stream(micro_ranges(recipe), threads=task.threads, prefetch=train.ahead(task.micro_batch))
     losses: list[float] = []
     facts = {"num_scored": scored.num_images, "num_train": train.num_images, "choice_sha256": task.choice_sha256}
+
+    def failed(**at: int) -> TrialOutcome:
+        return TrialOutcome(accuracy=0, loss=None, steps=len(losses), losses=losses, **facts, **at)
+
     for loss in train_steps(model, batches, recipe, device):
         if math.isnan(loss):
-            return TrialOutcome(
-                accuracy=0, loss=None, steps=len(losses), losses=losses, diverged_at=len(losses), **facts
-            )
+            return failed(diverged_at=len(losses))
         losses.append(loss)
         if hopeless(task, losses, recipe.total_steps):
-            return TrialOutcome(
-                accuracy=0, loss=None, steps=len(losses), losses=losses, hopeless_at=len(losses), **facts
-            )
+            return failed(hopeless_at=len(losses))
         if average:
             average.update(model)
         stop_if_asked(task.context.fence, f"run {task.trial}", f"after step {len(losses)} of {recipe.total_steps}")
