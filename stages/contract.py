@@ -249,7 +249,9 @@ class Estimate(Settings):
 
     @field_serializer("model")
     def _whole(self, model: ModelSettings | None) -> dict[str, Any] | None:
-        return model.model_dump(mode="json") if model else None  # its own None says something: see `exclude_none`
+        return (
+            model.model_dump(mode="json") if model else None
+        )  # `classes: null` stays where all other None are left out
 
 
 class Known(Settings):
