@@ -249,9 +249,7 @@ class Estimate(Settings):
 
     @field_serializer("model")
     def _whole(self, model: ModelSettings | None) -> dict[str, Any] | None:
-        return (
-            model.model_dump(mode="json") if model else None
-        )  # `classes: null` stays where all other None are left out
+        return model.model_dump(mode="json") if model else None  # in a dump without None, `classes: null` stays
 
 
 class Known(Settings):
