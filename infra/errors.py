@@ -15,7 +15,10 @@ VitpipeError            1  a bug in vitpipe, when raised as itself
 """
 
 import re
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+Failure = TypeVar("Failure", bound=Exception)
 
 _WORD = re.compile(r"^[a-z]+(?:[-'][a-z]+)*[,;.!?]?(?!\S)")
 """A plain word that opens a sentence; a path, a URI, a quoted or dotted name or one before a colon is said as it is."""
@@ -106,7 +109,7 @@ GRAVITY = (5, 8, 7, 6, 4)
 """With several failures the gravest cause decides the exit code, in this order."""
 
 
-def gravest(errors: list[VitpipeError]) -> VitpipeError:
-    """Pick the error whose exit code the command ends with."""
+def gravest(errors: Sequence[Failure]) -> Failure:
+    """Pick the error whose exit code the command ends with; before all others one that is a bug, no VitpipeError."""
     order = {code: rank for rank, code in enumerate(GRAVITY)}
-    return min(errors, key=lambda error: order.get(error.code, -1))
+    return min(errors, key=lambda error: order.get(error.code, -1) if isinstance(error, VitpipeError) else -2)

@@ -72,6 +72,55 @@ class Emit(Protocol):
         """Tell a fact of that kind."""
 
 
+class TaskNeeds(Protocol):
+    """What a fan-out has to know of its tasks' resources."""
+
+    @property
+    def cpus_per_task(self) -> float:
+        """CPU cores of one task, fractions allowed."""
+
+    @property
+    def gpus_per_task(self) -> float | None:
+        """GPUs of one task; None for one where the cluster has any."""
+
+    @property
+    def max_failures(self) -> int:
+        """Times one task may be lost before it counts as failed."""
+
+
+class GangNeeds(Protocol):
+    """What a gang has to know of its ranks' resources."""
+
+    @property
+    def workers(self) -> int | tuple[int, int]:
+        """How many ranks, or the least and the most."""
+
+    @property
+    def gpus_per_worker(self) -> int | None:
+        """GPUs of one rank; None for one where the cluster has any."""
+
+    @property
+    def cpus_per_worker(self) -> int:
+        """CPU cores of one rank."""
+
+    @property
+    def max_failures(self) -> int:
+        """Times the gang may be lost before the node fails."""
+
+    @property
+    def hang_timeout_s(self) -> int:
+        """Seconds for which a rank may be silent before it counts as lost."""
+
+
+def stop_if_asked(fence: Stop, asked: str, so_far: str = "") -> None:
+    """Raise Stopped once someone wants the work `asked` to end; LeaseLost to another driver.
+
+    `so_far` says how far the work came: `after step 3 of 9`. What is committed until then is kept.
+    """
+    if reason := fence.stopping():
+        raise Stopped(asked, f"{so_far}: {reason}" if so_far else reason, "the same command goes on from here")
+
+
 @dataclass(frozen=True)
 class Job:
     """For whom heavy work is done: what its names in the dashboard, its logs and its metrics carry. Picklable."""
@@ -83,9 +132,8 @@ class Job:
 
     def ask_to_stop(self) -> None:
         """Raise Stopped (or LeaseLost) once someone wants this work to end."""
-        reason = self.fence.stopping() if self.fence else None
-        if reason:
-            raise Stopped(f"run node {self.node}", f"asked to end: {reason}", "the same command goes on from here")
+        if self.fence:
+            stop_if_asked(self.fence, f"run node {self.node}", "asked to end")
 
     def tell(self, kind: str, text: str) -> None:
         """Log a fact, and emit it as an event where there is somebody to hear."""

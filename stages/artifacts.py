@@ -1,19 +1,20 @@
-"""The frozen facts that pass from stage to stage, and the record that makes them true.
+"""Artifacts: the frozen facts that pass from stage to stage, with their files and digests.
 
-An artifact is facts plus files with digests. Stages meet only through artifacts; a reader believes only records.
+Stages meet only through artifacts; a reader believes only records.
 Knows the store's protocol and nothing of how any stage works.
 """
 
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeGuard
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from vitpipe.infra.errors import IntegrityError, UsageError
 from vitpipe.infra.storage.opening import open_store
 from vitpipe.infra.storage.store import Digest, Store
+from vitpipe.stages.model_settings import ModelSettings
 
 
 class Frozen(BaseModel):
@@ -32,6 +33,7 @@ class File(Frozen):
 
     @property
     def digest(self) -> Digest:
+        """Size and SHA-256, as the store compares them."""
         return Digest(self.bytes, self.sha256)
 
 
@@ -59,6 +61,7 @@ class Artifact(Frozen):
         return {"kind": self.kind, **self.model_dump(mode="json", exclude={"files", "metrics", "origin"})}
 
     def has(self, path: str) -> bool:
+        """Whether there is a file of that name inside the artifact."""
         return any(file.path == path for file in self.files)
 
     def file(self, path: str) -> File:
@@ -74,6 +77,7 @@ class Artifact(Frozen):
 
     @property
     def uri(self) -> str:
+        """The node's folder, or a word for an artifact that was not committed yet."""
         return self.origin.uri if self.origin else "(not committed)"
 
     def store(self) -> Store:
@@ -96,6 +100,7 @@ class Artifact(Frozen):
         return data
 
     def read_json(self, path: str) -> Any:
+        """Read a small JSON file, verified as by `read`."""
         return json.loads(self.read(path))
 
     def fetch(self, path: str, folder: Path) -> Path:
@@ -132,8 +137,8 @@ class Checkpoint(Artifact):
     """`step-{n}` of the newest step."""
     step: int
     samples_seen: int
-    model: dict[str, Any]
-    """The architecture as `stages.vit.config.ModelSettings`, number of classes filled in."""
+    model: ModelSettings
+    """The architecture, number of classes filled in."""
     shards_sha256: tuple[str, ...]
     """Manifest digests of the ShardSets it was trained on."""
 
@@ -144,13 +149,13 @@ class Weights(Artifact):
     kind: ClassVar[str] = "Weights"
 
     formats: tuple[str, ...]
-    model: dict[str, Any]
+    model: ModelSettings
     """As in Checkpoint."""
     pretrained_on: tuple[str, ...] = ()
     lineage: dict[str, str] = Field(default_factory=dict)
     """Where the parameters come from, in words that stand in the files too."""
     source_sha256: str = ""
-    """Of foreign weights, the digest of their files' names and digests."""
+    """Digest of the files' names and digests, for foreign weights; else empty."""
 
 
 class Score(Artifact):
@@ -169,7 +174,7 @@ class Score(Artifact):
     protocol: dict[str, Any] = Field(default_factory=dict)
     """How it was measured: method, pretrained or not, shots, steps, crop."""
     num_test: int
-    model: dict[str, Any] | None = None
+    model: ModelSettings | None = None
     """Present when the score carries weights."""
 
 
@@ -179,6 +184,11 @@ class Report(Artifact):
     kind: ClassVar[str] = "Report"
 
     headline: str
+
+
+def carries_weights(artifact: Artifact) -> TypeGuard[Weights | Score]:
+    """Whether there are parameters in it that a model can be built from: Weights, and the Score of a fine-tuning."""
+    return isinstance(artifact, Weights) or (isinstance(artifact, Score) and artifact.model is not None)
 
 
 ARTIFACTS: dict[str, type[Artifact]] = {kind.kind: kind for kind in (ShardSet, Checkpoint, Weights, Score, Report)}

@@ -20,7 +20,7 @@ Classes = Annotated[int, Field(ge=0, le=10_000_000)]
 Layers = Annotated[int, Field(ge=1, le=1_000)]
 """Encoder blocks; each is counted when a plan is made."""
 Width = Annotated[int, Field(ge=1, le=262_144)]
-"""Of a hidden layer; also attention heads, of which there are no more."""
+"""Size of a hidden layer; also a number of attention heads, of which there are no more."""
 Few = Annotated[int, Field(ge=1, le=1_000_000)]
 """Things that are made, kept or shown one by one."""
 FewOrNone = Annotated[int, Field(ge=0, le=1_000_000)]
@@ -43,7 +43,7 @@ Penalty = Annotated[float, Field(ge=1e-12, le=1e12)]
 """On squared weights; 2^-10 and 2^30 are usual ends of a sweep, and double precision sees no smaller one."""
 Share = Annotated[float, Field(gt=0, le=1)]
 Proportion = Annotated[float, Field(gt=0, le=1e12)]
-"""Of a mixture: what counts is how many times another's it is."""
+"""Share of a set in a mixture: only the ratio to the others' counts."""
 Concentration = Annotated[float, Field(ge=0, le=1_000)]
 """Alpha of a Beta distribution, 0 for none; at 1000 all draws are a half."""
 Epsilon = Annotated[float, Field(ge=1e-30, le=1)]

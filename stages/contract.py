@@ -8,17 +8,25 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Generic, Protocol
 
-from pydantic import Field
+from pydantic import Field, field_serializer
+from typing_extensions import TypeVar
 
 from vitpipe.infra.errors import AlreadyExists, IntegrityError, LeaseLost, StageError, VitpipeError
 from vitpipe.infra.storage.store import Digest, Store
-from vitpipe.infra.work import Done, Item, Rank, Result, unknown
+from vitpipe.infra.work import Done, GangNeeds, Item, Rank, Result, unknown
 from vitpipe.stages.artifacts import Artifact, File
+from vitpipe.stages.model_settings import ModelSettings
+from vitpipe.stages.record import Record
 from vitpipe.stages.settings import Settings, TaskResources
+from vitpipe.stages.sighting import Sighted
 
 A = TypeVar("A", bound=Artifact)
+C = TypeVar("C", bound=Settings)
+"""A stage's config."""
+R = TypeVar("R", bound=Settings, covariant=True, default=TaskResources)
+"""A stage's resources section; `StageContext` by itself is that of a stage whose work is tasks."""
 
 
 class Fence(Protocol):
@@ -37,15 +45,18 @@ class Fence(Protocol):
 class Events(Protocol):
     """Facts for people, one object in the store each; a store that refuses one ends no work. Picklable."""
 
-    def emit(self, kind: str, text: str) -> None: ...
+    def emit(self, kind: str, text: str) -> None:
+        """Say one fact: its kind in a word, and a sentence."""
 
 
 class Metrics(Protocol):
     """Numbers for Prometheus; names from `infra.metrics`, labels run and node already on them. Picklable."""
 
-    def set(self, name: str, value: float, **labels: str) -> None: ...
+    def set(self, name: str, value: float, **labels: str) -> None:
+        """Give a gauge its value."""
 
-    def inc(self, name: str, amount: float = 1.0, **labels: str) -> None: ...
+    def inc(self, name: str, amount: float = 1.0, **labels: str) -> None:
+        """Raise a counter."""
 
 
 class Progress(Protocol):
@@ -70,6 +81,7 @@ class Out:
     """Attempts with the same fingerprint and inputs, newest first: their finished pieces may be adopted."""
 
     def at(self, path: str) -> str:
+        """Where a file of this attempt lies in the node's folder."""
         return f"{self.attempt}/{path}"
 
     def begin(self) -> None:
@@ -135,11 +147,11 @@ class Cluster(Protocol):
         will take by the estimate; what is unknown goes first.
         """
 
-    def gang(self, fn: Callable[[Rank], None], *, resources: Any) -> None:
+    def gang(self, fn: Callable[[Rank], None], *, resources: GangNeeds) -> None:
         """N ranks in lockstep, restarted together from the top of `fn`.
 
-        `resources` has workers, gpus_per_worker, cpus_per_worker and max_failures. A VitpipeError of a rank is
-        raised as it is and not retried; StageError once `max_failures` losses are spent or workers stay missing.
+        A VitpipeError of a rank is raised as it is and not retried; StageError once `max_failures` losses are spent or
+        workers stay missing.
         """
 
     def gpus(self) -> int:
@@ -150,7 +162,7 @@ class Shared(Protocol):
     """Finished pieces that several nodes of a run need: computed once, by whichever node comes first."""
 
     def alone(self, what: Mapping[str, Any]) -> AbstractContextManager[Out]:
-        """The place of what depends on `what` alone, this node's until it leaves. Stopped when asked to end."""
+        """Lend this node the folder of what depends on `what` alone, until it leaves. Stopped when asked to end."""
 
 
 @dataclass(frozen=True)
@@ -169,16 +181,17 @@ class TaskContext:
 
 
 @dataclass(frozen=True)
-class StageContext(TaskContext):
-    """All doors of a stage. `ctx.task` is what may be sent elsewhere."""
+class StageContext(TaskContext, Generic[R]):
+    """All doors of a stage."""
 
     cluster: Cluster
     shared: Shared
-    resources: Any
+    resources: R
     """The node's resources section, as the Settings class that the catalog names for the stage."""
 
     @property
     def task(self) -> TaskContext:
+        """The doors that may be sent elsewhere."""
         return TaskContext(**{name: getattr(self, name) for name in TaskContext.__dataclass_fields__})
 
 
@@ -189,6 +202,7 @@ class Inputs:
         self._named = {name: tuple(artifacts) for name, artifacts in named.items()}
 
     def many(self, name: str, kind: type[A]) -> tuple[A, ...]:
+        """All artifacts of an input, none where it was not given. StageError for one of another kind."""
         found = self._named.get(name, ())
         for artifact in found:
             if not isinstance(artifact, kind):
@@ -196,12 +210,15 @@ class Inputs:
         return found  # type: ignore[return-value]
 
     def maybe(self, name: str, kind: type[A]) -> A | None:
+        """The artifact of an input that need not be given. Errors as `many`."""
         return next(iter(self.many(name, kind)), None)
 
     def one(self, name: str, kind: type[A]) -> A:
+        """The artifact of an input that is always given. Errors as `many`."""
         return self.many(name, kind)[0]
 
     def names(self) -> tuple[str, ...]:
+        """Names of the inputs that the spec gives, in its order."""
         return tuple(self._named)
 
 
@@ -222,7 +239,7 @@ class Estimate(Settings):
     num_classes: int | None = None
     class_names: tuple[str, ...] | None = Field(default=None, exclude=True)
     """In the order of their numbers, where they are known before anything runs: of images, and of a head."""
-    model: dict[str, Any] | None = None
+    model: ModelSettings | None = None
     """Checkpoints and Weights: the architecture, for who comes after."""
     averaged: bool | None = None
     """Checkpoints: whether they will hold a running average of the weights."""
@@ -230,9 +247,13 @@ class Estimate(Settings):
     """Checkpoints: the config, for who goes on from them."""
     notes: tuple[str, ...] = ()
 
+    @field_serializer("model")
+    def _whole(self, model: ModelSettings | None) -> dict[str, Any] | None:
+        return model.model_dump(mode="json") if model else None  # in a dump without None, `classes: null` stays
+
 
 class Known(Settings):
-    """What an estimate may assume of the machine: it is not asked, only told."""
+    """What an estimate may assume of the machine, which it cannot look at."""
 
     gpu_flops: float = 400e12
     """Sustained FLOP/s of one GPU in bf16 (about 40 % of an H100's 989 TFLOP/s)."""
@@ -242,6 +263,22 @@ class Known(Settings):
     gpu_bytes: float = 80e9
     """Memory of one GPU."""
 
+    def task_flops(self, resources: TaskResources) -> float:
+        """Sustained FLOP/s of one task of a fan-out: of its part of a GPU, or of its cores where there is none."""
+        if self.gpus:
+            return self.gpu_flops * (resources.gpus_per_task or 1)
+        return self.cpu_flops * resources.cpus_per_task
 
-RunFn = Callable[[Any, Inputs, StageContext], Artifact]
-EstimateFn = Callable[[Any, Any, Mapping[str, Sequence[Artifact | Estimate]], Known], Estimate]
+
+Given = Mapping[str, Sequence[Artifact | Estimate]]
+"""A node's inputs as a plan knows them: committed, or only estimated."""
+RunFn = Callable[[C, Inputs, StageContext[R]], Artifact]
+"""What a stage does."""
+EstimateFn = Callable[[C, R, Given, Known], Estimate]
+"""What it will cost. UsageError for a config that cannot work with these inputs."""
+LookFn = Callable[[C, R, Artifact, Record, bool], Sighted]
+"""Compares its source with the committed artifact and its record; the last says whether by digests too.
+
+Never raises for a source that is gone, unreachable or unreadable: it says so. IntegrityError, or NotFound, for a file
+of the artifact that is damaged or lost, StorageError where its store does not answer.
+"""

@@ -57,7 +57,7 @@ class Record(Frozen):
 
     @property
     def is_sealed(self) -> bool:
-        """Whether a changed bit in it would have been told when it was read."""
+        """Whether it carries a seal: a changed bit in it is then noticed whenever it is read."""
         return self.schema_ >= 2
 
     def artifact(self, uri: str, record_sha256: str) -> Artifact:
@@ -95,7 +95,7 @@ def parse_record(data: bytes, uri: str, node: str = "", name: str = "record.json
             )
         record = Record.model_validate({key: value for key, value in fields.items() if key != SEAL})
         if not record.is_sealed:
-            record.model_copy(update={"files": ()}).artifact(uri, "")  # its facts are those of a kind that there is
+            record.model_copy(update={"files": ()}).artifact(uri, "")  # its facts must be those of a known kind
         for file in record.files:
             _inside(file)
         return record
@@ -104,16 +104,16 @@ def parse_record(data: bytes, uri: str, node: str = "", name: str = "record.json
 
 
 def damaged(uri: str, found: str, node: str, name: str = "record.json") -> IntegrityError:
-    """What to say of a result, or of its record, that is not what was committed. Following it loses nothing."""
+    """Make the error for a result, or its record, that is not what was committed. Its remedy loses nothing."""
     check = f"`vitpipe artifacts verify {uri.removesuffix(f'/{node}')} {node}`"
     do = f"restore it from a copy ({check} tells when it is right again), or run under another `name`"
     return IntegrityError(f"read {uri}/{name}".rstrip("/"), f"it is damaged: {found}", do)
 
 
 def _node_of(data: bytes, uri: str) -> str:
-    """The node that a damaged record is of: as it says itself, if its folder says so too, else the folder's name."""
-    told = match[1].decode() if (match := _NODE.search(data)) else ""
-    return told if told and uri.endswith(f"/{told}") else uri.rpartition("/")[2]
+    """The node of a damaged record: the one it names, if its folder has that name too; else the folder's name."""
+    named = match[1].decode() if (match := _NODE.search(data)) else ""
+    return named if named and uri.endswith(f"/{named}") else uri.rpartition("/")[2]
 
 
 def _inside(file: File) -> None:

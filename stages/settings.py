@@ -12,7 +12,7 @@ from pydantic import (
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
     field_validator,
-)  # fmt: skip
+)
 from pydantic_core import CoreSchema, core_schema
 
 from vitpipe.stages.bounds import FewOrNone
@@ -42,6 +42,11 @@ class TaskResources(Settings):
     max_failures: FewOrNone = 3
     """Times one task may be lost to its machine before it counts as failed."""
 
+    @property
+    def whole_cpus(self) -> int:
+        """CPU cores of one task as a number of threads: at least one."""
+        return max(1, int(self.cpus_per_task))
+
     @field_validator("gpus_per_task")
     @classmethod
     def _divides_a_gpu(cls, gpus: float | None) -> float | None:
@@ -50,7 +55,7 @@ class TaskResources(Settings):
         return gpus
 
     def on_gpus(self, gpus: int, task_bytes: float) -> Self:
-        """The same with a part of a GPU, where there are any and nobody said how much, by the memory one task takes.
+        """Give each task a part of a GPU by the memory it takes, where there are GPUs and nobody said how much.
 
         Reckoned for a GPU of 16 GB, so that tasks which share one fit on any; half a GB of each goes to CUDA itself.
         """
@@ -73,7 +78,7 @@ class Place:
 
 
 MOST = {"epochs": 1e6, "steps": 1e12, "images": 1e15}
-"""Of each unit of a duration: beyond any training, and with any set and model still a number."""
+"""The most of each unit: longer than any training, and whatever is computed from it stays a number."""
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([kM]?)\s*(epochs?|steps?|images?)")
 
 
@@ -131,4 +136,4 @@ def _some(length: Duration) -> Duration:
 
 
 PositiveDuration = Annotated[Duration, AfterValidator(_some)]
-"""Of what must last: a run, or the time between two checkpoints."""
+"""The length of a run, or between two checkpoints: more than nothing."""

@@ -1,10 +1,8 @@
-"""What a look at a node's source finds beside what was taken from it: words and counts, for a plan. Knows no source."""
+"""How a node's source now compares with what was taken from it, in words and counts for a plan. Knows no source."""
 
 import hashlib
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 GONE = ": gone"
 """How the words about a file that is gone end."""
@@ -17,14 +15,14 @@ OF_SOURCE = "source: "
 
 @dataclass(frozen=True)
 class Difference:
-    """How the files that lie there now differ from those that were taken."""
+    """Differences between the files that are there now and those that were taken."""
 
     added: int = 0
     gone: int = 0
     changed: int = 0
-    """Of one name and another size, or another digest where digests were compared."""
+    """Files with the same name and another size, or another digest where digests were compared."""
     touched: int = 0
-    """Of one name and size, but written at another time: they may have other content."""
+    """Files with the same name and size, but written at another time: they may have other content."""
     examples: tuple[str, ...] = ()
     """Names of what was added, is gone or changed."""
     touched_examples: tuple[str, ...] = ()
@@ -33,10 +31,12 @@ class Difference:
 
     @property
     def differs(self) -> bool:
+        """Whether it is other data; files that were only touched do not count."""
         return bool(self.counts or self.others)
 
     @property
     def counts(self) -> int:
+        """How many files were added, are gone or changed."""
         return self.added + self.gone + self.changed
 
     def text(self, what: str) -> str:
@@ -46,7 +46,7 @@ class Difference:
         return "; ".join((*self.others, counted))
 
     def hint(self, what: str) -> str:
-        """The same of what was touched."""
+        """Words about the files that were touched: `2 of 24 images have the size they had and another time: ...`."""
         named = _some(self.touched_examples, self.touched)
         return f"{self.touched} of {what} have the size they had and another time: {named}; {VERIFY}"
 
@@ -57,40 +57,34 @@ def _some(names: tuple[str, ...], count: int) -> str:
 
 @dataclass(frozen=True)
 class Sighted:
-    """One node's source as it is now. Without `changes` what was committed is used."""
+    """What was found of one node's source. Without `changes`, what was committed is used."""
 
     changes: tuple[str, ...] = ()
     """How it is other data than was taken, each beginning with `source: `."""
     note: str = ""
-    """What was seen, or why nothing could be."""
+    """What was found, or why the source could not be looked at."""
     is_loud: bool = False
-    """Whether the note is for whoever only runs the pipeline, too."""
+    """Whether the note is shown when the pipeline is run, not only when it is planned."""
     by_digest: bool = False
-    """Whether the changes show in digests alone: whoever lets them replace a result has to ask for digests again."""
+    """Whether the changes show in digests alone: to replace a result by them, digests must be compared again."""
 
     @classmethod
     def other(cls, found: str, by_digest: bool = False) -> "Sighted":
+        """The source holds other data now; `found` says how."""
         return cls((OF_SOURCE + found,), by_digest=by_digest)
 
     @classmethod
     def unseen(cls, why: str) -> "Sighted":
+        """The source could not be looked at."""
         return cls(note=f"the source was not looked at: {why}; what was taken from it is used", is_loud=True)
 
 
-LookFn = Callable[[Any, Any, Any, Any, bool], Sighted]
-"""Config, resources, the committed artifact, its record, and whether digests are compared too.
-
-Never raises for a source that is gone, unreachable or unreadable: it says so. IntegrityError, or NotFound, for a file
-of the artifact that is damaged or lost, StorageError where its store does not answer.
-"""
-
-
 def time_mark(state: os.stat_result) -> int:
-    """What tells whether a file was written again, as 63 bits: nanoseconds of its last write; 0 tells nothing."""
+    """A number of 63 bits that changes when a file is written again: nanoseconds of its last write; 0 if unknown."""
     return state.st_mtime_ns % 2**63  # a damaged file system has times of any size
 
 
 def etag_mark(version: str | None) -> int:
-    """The same of an object, by the digest of its ETag."""
+    """A number of 63 bits that changes when an object is written again: the digest of its ETag; 0 if unknown."""
     digest = hashlib.sha256((version or "").encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1 if version else 0

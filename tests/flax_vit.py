@@ -17,7 +17,7 @@ from torch import Tensor
 
 from vitpipe.stages.convert.links import outward
 from vitpipe.stages.convert.names_google import google_links
-from vitpipe.stages.vit.config import ModelSettings
+from vitpipe.stages.model_settings import ModelSettings
 
 
 class StdConv(nn.Conv):

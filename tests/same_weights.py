@@ -7,8 +7,8 @@ import torch
 from timm.models import resnetv2, vision_transformer_hybrid
 from torch import Tensor, nn
 
+from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.vit.build import Model, build_model
-from vitpipe.stages.vit.config import ModelSettings
 from vitpipe.stages.vit.shapes import parameter_shapes
 
 _PERIOD = 999_983  # a prime: no two rows of any parameter are alike

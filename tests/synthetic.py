@@ -18,9 +18,10 @@ from PIL import Image
 from vitpipe.stages.artifacts import Artifact, Checkpoint, ShardSet, Weights
 from vitpipe.stages.images.index import ShardIndex
 from vitpipe.stages.images.manifest import Manifest, ShardEntry, SourceFacts
+from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.settings import TaskResources
+from vitpipe.stages.variants import Sizes
 from vitpipe.stages.vit.build import build_model
-from vitpipe.stages.vit.config import ModelSettings, Sizes
 from vitpipe.stages.vit.init import init_weights
 from vitpipe.stages.vit.native import save_native
 

@@ -5,7 +5,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vitpipe.stages.vit.config import ModelSettings, Sizes
+from vitpipe.stages.model_settings import ModelSettings
+from vitpipe.stages.variants import Sizes
 from vitpipe.stages.vit.init import initial_value
 from vitpipe.stages.vit.model import ViT
 from vitpipe.stages.vit.shapes import parameter_shapes

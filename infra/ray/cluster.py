@@ -25,7 +25,7 @@ from vitpipe.infra.ray.fanout import fan
 from vitpipe.infra.ray.gang_size import Size
 from vitpipe.infra.ray.leftovers import driver_folder
 from vitpipe.infra.ray.one_queue import OneQueue
-from vitpipe.infra.work import Done, Emit, Item, Job, Rank, Result, Stop, unknown
+from vitpipe.infra.work import Done, Emit, GangNeeds, Item, Job, Rank, Result, Stop, TaskNeeds, unknown
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ class RayCluster:
         fn: Callable[[Item], Result],
         items: Sequence[Item],
         *,
-        resources: Any,
+        resources: TaskNeeds,
         label: Callable[[Item], str] = str,
         seconds: Callable[[Item], float | None] = unknown,
     ) -> Iterator[Done[Item, Result]]:
@@ -85,7 +85,7 @@ class RayCluster:
             seconds=seconds,
         )
 
-    def gang(self, fn: Callable[[Rank], None], *, resources: Any) -> None:
+    def gang(self, fn: Callable[[Rank], None], *, resources: GangNeeds) -> None:
         """N ranks in lockstep. See `infra.ray.gang.gang`."""
         from vitpipe.infra.ray.gang import gang  # Ray Train takes 3 s to import; only pretraining needs it
 

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import TypeVar
 
 import ray
+from ray import ObjectRef
 from ray.exceptions import (
     NodeDiedError,
     ObjectLostError,
@@ -22,6 +23,8 @@ from vitpipe.infra.ray.capacity import CapacityWait
 from vitpipe.infra.ray.deaths import in_words
 from vitpipe.infra.ray.one_queue import OneQueue, Ticket
 from vitpipe.infra.work import Done, Item, Job, Result
+
+T = TypeVar("T")
 
 LOST = (WorkerCrashedError, NodeDiedError, ObjectLostError, OwnerDiedError, OutOfMemoryError, OutOfDiskError)
 """Not the task's own fault: worth another machine."""
@@ -48,9 +51,10 @@ def fan(
     """
     patience = CapacityWait(bundle, 1, wait_s, f"run tasks of {job.node}")
     patience.check()
-    inbox: SimpleQueue[Any] = SimpleQueue()
+    # a ticket whose turn it is, or the reference of a task that ended
+    inbox: SimpleQueue[Ticket[Item] | ObjectRef] = SimpleQueue()
     tickets = [Ticket(item, bundle, seconds(item), inbox.put) for item in items]
-    running: dict[Any, Ticket] = {}
+    running: dict[ObjectRef, Ticket[Item]] = {}
     remote = ray.remote(_run)
     options = {"num_cpus": bundle.get("CPU", 0), "num_gpus": bundle.get("GPU", 0), "max_retries": 0}
     left = len(tickets)
@@ -81,8 +85,8 @@ def fan(
         _cancel(list(running))
 
 
-def _next(inbox: "SimpleQueue[Any]") -> Any:
-    """A ticket whose turn it is, or the reference of a task that ended; None when nothing came for a while."""
+def _next(inbox: "SimpleQueue[T]") -> T | None:
+    """The next message; None when nothing came for a while."""
     try:
         return inbox.get(timeout=LOOK_S)
     except Empty:
@@ -99,7 +103,9 @@ def _run(fn: Callable[[Item], Result], job: Job, item: Item) -> Result:
         on_worker.tell_dropped(job)
 
 
-def _collect(reference: Any, task: Ticket, job: Job, max_failures: int, name: str) -> Done[Item, Result] | None:
+def _collect(
+    reference: ObjectRef, task: Ticket[Item], job: Job, max_failures: int, name: str
+) -> Done[Item, Result] | None:
     """What became of a task, or None when it shall run again."""
     try:
         return Done(task.item, result=ray.get(reference))
@@ -124,7 +130,7 @@ def _cause(error: RayTaskError) -> Exception:
     return cause
 
 
-def _cancel(references: list[Any]) -> None:
+def _cancel(references: list[ObjectRef]) -> None:
     """End what still runs; whoever asks for results now has gone."""
     for reference in references:
         ray.cancel(reference, force=True)

@@ -7,9 +7,11 @@ knows neither Ray nor time, so that a test may drive it by a clock of its own.
 import itertools
 import math
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic
+
+from vitpipe.infra.work import Item
 
 _SLACK = 1e-6
 """Fractions of a GPU: ten tenths are a hair over 1."""
@@ -19,15 +21,15 @@ Sizes = Mapping[str, float]
 
 
 @dataclass(eq=False)
-class Ticket:
+class Ticket(Generic[Item]):
     """One task that waits its turn."""
 
-    item: Any
+    item: Item
     bundle: Sizes
     seconds: float | None
     """How long it and what can only begin after it will take, by the estimate; None goes before all others: who knows
     nothing assumes that it is long."""
-    go: Callable[["Ticket"], None]
+    go: Callable[["Ticket[Item]"], None]
     """Called once it is its turn; must neither block nor call the queue."""
     losses: int = 0
     order: int = -1
@@ -37,6 +39,10 @@ class Ticket:
     def place(self) -> tuple[float, int]:
         """Its place in the queue: the longest first, then the order of arrival."""
         return (-math.inf if self.seconds is None else -self.seconds, self.order)
+
+
+AnyTicket = Ticket[Any]
+"""A ticket for any item: the queue of all nodes looks at none."""
 
 
 @dataclass
@@ -50,14 +56,14 @@ class OneQueue:
     totals: Callable[[], Sizes]
     """What the whole cluster has; asked by `look`."""
     ahead: int = 0
-    _waiting: list[Ticket] = field(default_factory=list)
-    _out: dict[Ticket, bool] = field(default_factory=dict)
+    _waiting: list[AnyTicket] = field(default_factory=list)
+    _out: dict[AnyTicket, bool] = field(default_factory=dict)
     """Handed on, and whether it fitted."""
     _has: Sizes = field(default_factory=dict)
-    _numbers: Any = field(default_factory=itertools.count)
+    _numbers: Iterator[int] = field(default_factory=itertools.count)
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
-    def join(self, tickets: Iterable[Ticket]) -> None:
+    def join(self, tickets: Iterable[AnyTicket]) -> None:
         """Take tickets in, all before any of them goes; one that comes again keeps its place."""
         with self._lock:
             for ticket in tickets:
@@ -68,7 +74,7 @@ class OneQueue:
                 self._has = self.totals()
             self._hand_on()
 
-    def leave(self, tickets: Sequence[Ticket]) -> None:
+    def leave(self, tickets: Sequence[AnyTicket]) -> None:
         """These have ended, or nobody wants them any more: others may have what they held."""
         with self._lock:
             gone = set(tickets)

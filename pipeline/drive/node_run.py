@@ -25,6 +25,7 @@ from vitpipe.pipeline.store.records import Committed, commit, read_committed
 from vitpipe.stages.artifacts import Artifact
 from vitpipe.stages.contract import Inputs, Out, StageContext
 from vitpipe.stages.record import Record
+from vitpipe.stages.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -135,7 +136,7 @@ class NodeRun:
     def _inputs(self) -> Inputs:
         return Inputs({name: [one.artifact() for one in many] for name, many in self.given.items()})
 
-    def _context(self, out: Out) -> StageContext:
+    def _context(self, out: Out) -> StageContext[Settings]:
         driver, node = self.driver, self.node.id
         events = driver.events(node)
         progress = StoreProgress(self.store, out.attempt, driver.lease.fence)

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from vitpipe.infra.errors import Stopped
 from vitpipe.infra.storage.store import Store
+from vitpipe.infra.work import stop_if_asked
 from vitpipe.pipeline.store.contents import SHARED
 from vitpipe.stages.contract import Fence, Out
 
@@ -52,8 +52,7 @@ class SharedPieces:
         name = hashlib.sha256(header).hexdigest()[:20]
         lock = self.turns.lock(name)
         while not lock.acquire(timeout=LOOK_S):
-            if reason := self.fence.stopping():
-                raise Stopped(f"wait for what another node computes in {SHARED}/{name}", reason)
+            stop_if_asked(self.fence, f"wait for what another node computes in {SHARED}/{name}")
         try:
             store = self.run.child(f"{SHARED}/{name}")
             earlier = {int(match[2]): match[1] for entry in store.list("a") if (match := _ATTEMPT.match(entry.path))}

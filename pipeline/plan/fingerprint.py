@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args, get_origin
 from vitpipe.pipeline.spec.catalog import CATALOG
 from vitpipe.pipeline.spec.graph import Graph, Node
 from vitpipe.pipeline.spec.places import is_local, models_in, place_paths
+from vitpipe.stages import seal
 from vitpipe.stages.settings import Settings
 
 
@@ -48,7 +49,7 @@ def fingerprint(node: Node, known: Mapping[str, str]) -> Fingerprint:
 
 def encode(recipe: Mapping[str, Any]) -> bytes:
     """Canonical JSON: sorted keys, no spaces, no infinities."""
-    return json.dumps(recipe, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode()
+    return seal.canonical(recipe, allow_nan=False)
 
 
 def canonical(config: Settings) -> dict[str, Any]:

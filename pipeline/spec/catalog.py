@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from vitpipe.stages.settings import Settings
 
 if TYPE_CHECKING:  # reading a YAML needs neither artifacts nor stores
-    from vitpipe.stages.contract import EstimateFn, RunFn
-    from vitpipe.stages.sighting import LookFn
+    from vitpipe.stages.contract import EstimateFn, LookFn, RunFn
 
 
 @dataclass(frozen=True)
@@ -58,17 +57,17 @@ class Stage:
         """The Settings class of the node's `resources`, imported now."""
         return cast(type[Settings], _load(self.resources))
 
-    def run_fn(self) -> "RunFn":
+    def run_fn(self) -> "RunFn[Settings, Settings]":
         """The function that does the stage's work, imported now."""
-        return cast("RunFn", _load(self.run))
+        return cast("RunFn[Settings, Settings]", _load(self.run))
 
-    def estimate_fn(self) -> "EstimateFn":
+    def estimate_fn(self) -> "EstimateFn[Settings, Settings]":
         """The function that foretells its work, imported now."""
-        return cast("EstimateFn", _load(self.estimate))
+        return cast("EstimateFn[Settings, Settings]", _load(self.estimate))
 
-    def look_fn(self) -> "LookFn | None":
+    def look_fn(self) -> "LookFn[Settings, Settings] | None":
         """The function that compares its sources with what was taken; None for a stage that takes none."""
-        return cast("LookFn", _load(self.look)) if self.look else None
+        return cast("LookFn[Settings, Settings]", _load(self.look)) if self.look else None
 
     def check(self, config: Settings, resources: Settings, given: Mapping[str, int]) -> list[str]:
         """What is wrong with config, resources and the given inputs (how many of each name) together, in words.

@@ -142,4 +142,6 @@ def _sentences(cls: type[Settings]) -> dict[str, str]:
                 match field, words:
                     case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
                         found[name] = " ".join(text.split())
+                    case _:
+                        pass
     return found

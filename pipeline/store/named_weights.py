@@ -8,7 +8,7 @@ from vitpipe.pipeline.spec.places import absolute_uri
 from vitpipe.pipeline.store.contents import committed_nodes, open_run
 from vitpipe.pipeline.store.records import RECORD
 from vitpipe.pipeline.store.runs import find_run
-from vitpipe.stages.artifacts import Artifact, Checkpoint, Score, Weights
+from vitpipe.stages.artifacts import Checkpoint, Score, Weights, carries_weights
 from vitpipe.stages.record import load_artifact
 
 TENSORS = "model.safetensors"
@@ -47,7 +47,7 @@ def _of_node(uri: str) -> Weights | Score:
         artifact = load_artifact(uri)
     except NotFound:
         raise _nothing_there(uri) from None
-    if isinstance(artifact, Weights) or (isinstance(artifact, Score) and artifact.model):
+    if carries_weights(artifact):
         return artifact
     do = "convert it, and predict with the result" if isinstance(artifact, Checkpoint) else _DO
     raise UsageError(f"predict with {uri}", f"it is a {artifact.kind} without weights", do)
@@ -83,5 +83,4 @@ def _cut(uri: str, levels: int) -> tuple[str, str]:
 
 
 def _carries(uri: str) -> bool:
-    artifact: Artifact = load_artifact(uri)
-    return isinstance(artifact, Weights) or (isinstance(artifact, Score) and artifact.model is not None)
+    return carries_weights(load_artifact(uri))

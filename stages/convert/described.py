@@ -11,7 +11,7 @@ from vitpipe.stages.convert.limits import TORCHVISION
 from vitpipe.stages.convert.lineage import lineage_of
 from vitpipe.stages.convert.task import WriteTask
 from vitpipe.stages.convert.timm_config import timm_architecture, timm_config
-from vitpipe.stages.vit.config import ModelSettings
+from vitpipe.stages.model_settings import ModelSettings
 
 SAFETENSORS, NPZ, ONNX = "model.safetensors", "model.npz", "model.onnx"
 FILES: Mapping[Format, str] = {

@@ -11,7 +11,7 @@ from vitpipe.stages.convert.names_huggingface import huggingface_links
 from vitpipe.stages.convert.names_timm import timm_links
 from vitpipe.stages.convert.names_torchvision import torchvision_links
 from vitpipe.stages.convert.source import Tensors
-from vitpipe.stages.vit.config import ModelSettings
+from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.vit.shapes import parameter_shapes
 
 

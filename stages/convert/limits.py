@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping
 
 from vitpipe.stages.convert.config import Format
 from vitpipe.stages.convert.timm_config import timm_problems
-from vitpipe.stages.vit.config import ModelSettings
-from vitpipe.stages.vit.variants import Sizes, find_variant
+from vitpipe.stages.model_settings import ModelSettings
+from vitpipe.stages.variants import Sizes, find_variant
 
 _FLAX_EPS = 1e-6  # flax.linen.LayerNorm; neither vision_transformer nor big_vision sets another
 _TORCHVISION_EPS = 1e-6

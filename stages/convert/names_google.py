@@ -17,8 +17,8 @@ from vitpipe.stages.convert.links import (
     stacked_kernels,
 )
 from vitpipe.stages.convert.positions_out import below_zeros, position_link
-from vitpipe.stages.vit.config import ModelSettings
-from vitpipe.stages.vit.variants import ResNet
+from vitpipe.stages.model_settings import ModelSettings
+from vitpipe.stages.variants import ResNet
 
 
 class Naming(NamedTuple):

@@ -6,7 +6,7 @@ every version before it.
 
 from vitpipe.stages.convert.links import Link, same, stacked, weight_and_bias
 from vitpipe.stages.convert.positions_out import position_link
-from vitpipe.stages.vit.config import ModelSettings
+from vitpipe.stages.model_settings import ModelSettings
 
 _BLOCK = {
     "norm1": "layernorm_before",

@@ -2,7 +2,7 @@
 
 from vitpipe.stages.convert.links import Link, same
 from vitpipe.stages.convert.positions_out import position_link
-from vitpipe.stages.vit.config import ModelSettings
+from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.vit.shapes import parameter_shapes
 
 _POSITIONS = ("pos_embed_x", "pos_embed_y")

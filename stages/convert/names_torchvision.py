@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from vitpipe.stages.convert.foreign.arrays import Array
 from vitpipe.stages.convert.links import Link, same, weight_and_bias
 from vitpipe.stages.convert.positions_out import position_link
-from vitpipe.stages.vit.config import ModelSettings
+from vitpipe.stages.model_settings import ModelSettings
 
 Three = tuple[float, float, float]
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

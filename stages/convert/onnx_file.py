@@ -21,7 +21,7 @@ from vitpipe.stages.convert.proof import DTYPES, load_model
 from vitpipe.stages.convert.safetensors_file import file_bytes
 from vitpipe.stages.convert.source import open_source
 from vitpipe.stages.convert.task import WriteTask
-from vitpipe.stages.vit.config import ModelSettings
+from vitpipe.stages.model_settings import ModelSettings
 
 
 def write_onnx(task: WriteTask) -> tuple[File, ...]:

@@ -29,7 +29,7 @@ from vitpipe.stages.convert.proof import (
 from vitpipe.stages.convert.round_trip import round_trip
 from vitpipe.stages.convert.source import Tensors, open_source
 from vitpipe.stages.convert.task import CheckTask
-from vitpipe.stages.vit.config import ModelSettings
+from vitpipe.stages.model_settings import ModelSettings
 
 CONSUMERS: Mapping[Format, Callable[[Given], tuple[str, Outputs]]] = {
     "timm": timm_outputs,

@@ -4,7 +4,7 @@ import numpy as np
 
 from vitpipe.stages.convert.foreign.arrays import Array
 from vitpipe.stages.convert.links import Link, same
-from vitpipe.stages.vit.config import ModelSettings
+from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.vit.sincos import sincos_2d
 
 

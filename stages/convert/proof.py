@@ -16,8 +16,8 @@ from vitpipe.stages.convert.foreign.arrays import widened
 from vitpipe.stages.convert.layouts import links_of
 from vitpipe.stages.convert.numbers import stored
 from vitpipe.stages.convert.source import Tensors
+from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.vit.build import Model, build_model
-from vitpipe.stages.vit.config import ModelSettings
 from vitpipe.stages.vit.model import ViT
 
 NUM_IMAGES = 4

@@ -16,6 +16,7 @@ from vitpipe.stages.convert.foreign.look import Foreign, look
 from vitpipe.stages.convert.foreign.told import labels_of, listing_sha256, source_json
 from vitpipe.stages.convert.lineage import lineage_of
 from vitpipe.stages.convert.task import CheckTask, LookTask, ProveTask, Source, WriteTask, refuse, settings_of
+from vitpipe.stages.tasks import gather
 
 
 def run(config: ConvertConfig, inputs: Inputs, ctx: StageContext) -> Weights:
@@ -44,10 +45,8 @@ def run(config: ConvertConfig, inputs: Inputs, ctx: StageContext) -> Weights:
 
 def _source(config: ConvertConfig, inputs: Inputs, ctx: StageContext) -> Source:
     if config.source:
-        done = list(
-            ctx.cluster.fan(_look_task, [LookTask(config.source, ctx.task)], resources=ctx.resources, label=str)
-        )
-        foreign = done[0].value()
+        looks = [LookTask(config.source, ctx.task)]
+        ((_, foreign),) = gather(ctx.cluster.fan(_look_task, looks, resources=ctx.resources))
         for note in (f"{foreign.uri} is {foreign.architecture}, by {foreign.format}'s names", *foreign.notes):
             ctx.events.emit("note", note)
         return foreign
@@ -59,8 +58,8 @@ def _source(config: ConvertConfig, inputs: Inputs, ctx: StageContext) -> Source:
 def _write(task: WriteTask, ctx: StageContext) -> tuple[File, ...]:
     """One task streams; the graph of ONNX, which needs the whole model, is built by another beside it."""
     tasks = [replace(task, graph=graph) for graph in (False, True) if _has_work(task.config, graph)]
-    done = {end.item.graph: end for end in ctx.cluster.fan(_write_task, tasks, resources=ctx.resources, label=str)}
-    return tuple(file for graph in sorted(done) for file in done[graph].value())
+    done = {task.graph: files for task, files in gather(ctx.cluster.fan(_write_task, tasks, resources=ctx.resources))}
+    return tuple(file for graph in sorted(done) for file in done[graph])
 
 
 def _has_work(config: ConvertConfig, graph: bool) -> bool:
@@ -74,11 +73,12 @@ def _check(
         CheckTask(name, config, source, tuple(file for file in written if file.path.startswith(f"{name}/")), ctx.task)
         for name in config.formats
     ]
-    done = {end.item.format: end for end in ctx.cluster.fan(_check_task, tasks, resources=ctx.resources, label=str)}
-    proofs: dict[str, dict[str, Any]] = {name: done[name].value() for name in config.formats}
+    ended = gather(ctx.cluster.fan(_check_task, tasks, resources=ctx.resources))
+    done = {task.format: proof for task, proof in ended}
+    proofs: dict[str, dict[str, Any]] = {name: done[name] for name in config.formats}
     if isinstance(source, Foreign):
-        task = ProveTask(source, ctx.task)
-        proofs["source"] = next(iter(ctx.cluster.fan(_prove_task, [task], resources=ctx.resources, label=str))).value()
+        ((_, proof),) = gather(ctx.cluster.fan(_prove_task, [ProveTask(source, ctx.task)], resources=ctx.resources))
+        proofs["source"] = proof
     return proofs
 
 

@@ -10,7 +10,7 @@ from vitpipe.stages.contract import TaskContext
 from vitpipe.stages.convert.config import ConvertConfig, ForeignSource, Format
 from vitpipe.stages.convert.foreign.look import Foreign
 from vitpipe.stages.convert.limits import problems
-from vitpipe.stages.vit.config import ModelSettings
+from vitpipe.stages.model_settings import ModelSettings
 
 Source = Checkpoint | Weights | Score | Foreign
 

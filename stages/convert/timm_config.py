@@ -4,8 +4,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vitpipe.stages.vit.config import ModelSettings
-from vitpipe.stages.vit.variants import PLAIN, find_variant
+from vitpipe.stages.model_settings import ModelSettings
+from vitpipe.stages.variants import PLAIN, find_variant
 
 _SIZES = {"Ti": "tiny", "S": "small", "B": "base", "L": "large", "H": "huge", "g": "giant", "G": "gigantic"}
 _HYBRIDS = {

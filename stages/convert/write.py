@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
-from vitpipe.infra.errors import Stopped
+from vitpipe.infra.work import stop_if_asked
 from vitpipe.stages.artifacts import File
 from vitpipe.stages.contract import TaskContext
 from vitpipe.stages.convert.checked import finite, in_range
@@ -68,9 +68,7 @@ def _stream(source: Tensors, layouts: Layouts, writers: Mapping[Format, Writer],
     read = finite(functools.lru_cache(maxsize=2)(source.read))
     waiting = {name: list(reversed(targets)) for name, targets in layouts.items()}
     for place in range(len(source.shapes)):
-        reason = ctx.fence.stopping()
-        if reason is not None:
-            raise Stopped("convert", reason, "run the same command again")
+        stop_if_asked(ctx.fence, "convert")
         for name, targets in waiting.items():
             while targets and targets[-1].place == place:
                 target = targets.pop()

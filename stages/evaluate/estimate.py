@@ -1,17 +1,11 @@
 """What an evaluation will cost: forward passes over the test split and the drawn images. No torch."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
 from vitpipe.infra.errors import UsageError
-from vitpipe.stages.artifacts import Artifact
-from vitpipe.stages.contract import Estimate, Known
+from vitpipe.stages.contract import Estimate, Given, Known
+from vitpipe.stages.evaluate.class_match import join
 from vitpipe.stages.evaluate.config import EvaluateConfig, EvaluateResources
-from vitpipe.stages.evaluate.names import join
-from vitpipe.stages.vit.config import ModelSettings
+from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.vit.flops import activation_bytes, forward_macs, num_parameters
-
-Given = Mapping[str, Sequence[Artifact | Estimate]]
 
 
 def estimate(config: EvaluateConfig, resources: EvaluateResources, inputs: Given, known: Known) -> Estimate:
@@ -22,10 +16,10 @@ def estimate(config: EvaluateConfig, resources: EvaluateResources, inputs: Given
     splits = getattr(inputs["data"][0], "splits", None)
     classes = getattr(inputs["data"][0], "num_classes", None)
     given = inputs.get("weights") or ()
-    facts = getattr(given[0], "model", None) if given else None
-    if facts is not None:
-        check_head(config, facts)
-    if facts is not None and not config.probes:
+    model: ModelSettings | None = getattr(given[0], "model", None) if given else None
+    if model is not None:
+        check_head(config, model)
+    if model is not None and not config.probes:
         join(inputs["data"][0], given[0])  # refuses what cannot be matched
     if splits is None or classes is None:
         return Estimate(notes=("sizes follow from the data, once it is ingested",))
@@ -34,36 +28,31 @@ def estimate(config: EvaluateConfig, resources: EvaluateResources, inputs: Given
         drawn = min(drawn, max(config.drawn) * classes * len(config.seeds))
     models = len(config.seeds) if config.features == "untrained" else 1
     images = models * (splits.get("test", 0) + drawn)
-    if facts is None or config.features == "raw_pixels":
+    if model is None or config.features == "raw_pixels":
         return Estimate(images=images, bytes=4096)
-    model = ModelSettings.model_validate(facts)
-    model = model.model_copy(update={"image_px": config.image_px or model.image_px})
+    model = model.at(config.image_px)
     flops = images * 2 * forward_macs(model)
-    speed = (
-        known.gpu_flops * (resources.gpus_per_task or 1) if known.gpus else known.cpu_flops * resources.cpus_per_task
-    )
     features_bytes = 4 * (splits.get("test", 0) + drawn) * model.feature_width
     return Estimate(
         images=images,
         flops=flops,
         bytes=4096,
         memory_bytes=4 * num_parameters(model) + features_bytes,
-        hours=flops / speed / 3600,
+        hours=flops / known.task_flops(resources) / 3600,
     )
 
 
-def task_bytes(config: EvaluateConfig, resources: EvaluateResources, model: dict[str, Any] | None) -> float:
+def task_bytes(config: EvaluateConfig, resources: EvaluateResources, model: ModelSettings | None) -> float:
     """Memory of one task on a GPU: the model and a batch's activations, which inference keeps one block at a time."""
     if model is None or config.features == "raw_pixels":
         return 0.0
-    settings = ModelSettings.model_validate(model)
-    settings = settings.model_copy(update={"image_px": config.image_px or settings.image_px})
+    settings = model.at(config.image_px)
     return 4.0 * num_parameters(settings) + resources.batch_images * activation_bytes(settings, recompute=True)
 
 
-def check_head(config: EvaluateConfig, model: dict[str, Any] | None) -> None:
+def check_head(config: EvaluateConfig, model: ModelSettings | None) -> None:
     """UsageError for an encoder without classes where its own head is to name them."""
-    if not config.probes and model is not None and model["classes"] == 0:
+    if not config.probes and model is not None and model.classes == 0:
         raise UsageError(
             f"evaluate weights by {config.method}",
             "they have no head: they were pretrained on masked patches",

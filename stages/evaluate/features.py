@@ -13,20 +13,21 @@ import safetensors.numpy
 import torch
 from torch import Tensor
 
-from vitpipe.infra.errors import IntegrityError, Stopped
+from vitpipe.infra.errors import IntegrityError
 from vitpipe.infra.storage.opening import open_store
-from vitpipe.stages.evaluate.task import EvaluateTask, ExtractTask, Features, Indices, Piece
+from vitpipe.infra.work import stop_if_asked
+from vitpipe.stages.evaluate.work_items import EvaluateTask, ExtractTask, FeaturePart, Features, Indices
 from vitpipe.stages.images.evaluate import EvalImages
+from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.vit.adapt import adapt_state
 from vitpipe.stages.vit.build import Model, build_model
-from vitpipe.stages.vit.config import ModelSettings
 from vitpipe.stages.vit.init import init_weights
 from vitpipe.stages.vit.native import load_weights
 
 Floats = npt.NDArray[np.float32]
 
 
-def extract(task: ExtractTask) -> Piece:
+def extract(task: ExtractTask) -> FeaturePart:
     """Features of the task's images, uploaded under their digest: a task that runs again harms nobody's copy.
 
     Stopped when someone wants us to end.
@@ -35,7 +36,7 @@ def extract(task: ExtractTask) -> Piece:
     content = safetensors.numpy.save({"features": rows_ND, "rows": task.rows})
     sha256 = hashlib.sha256(content).hexdigest()
     file = task.out.put(f"part-{sha256[:16]}.safetensors", content)
-    return Piece(task.out.node.uri, file, task.rows, images_per_second)
+    return FeaturePart(task.out.node.uri, file, task.rows, images_per_second)
 
 
 def read(features: Features, rows: Indices, about: EvaluateTask) -> Floats:
@@ -74,13 +75,13 @@ def pretrained(about: EvaluateTask) -> Model:
 
 
 def settings_of(about: EvaluateTask) -> ModelSettings:
-    """The weights' architecture at the size of image that is asked for."""
-    assert about.weights is not None
-    facts = ModelSettings.model_validate(about.weights.model).model_dump()
-    return ModelSettings.model_validate({**facts, "image_px": about.config.image_px or facts["image_px"]})
+    """The weights' architecture at the size of image that is asked for. ValidationError for one it cannot have."""
+    assert about.weights is not None and about.weights.model is not None
+    return ModelSettings.model_validate({**about.weights.model.model_dump(), "image_px": about.image_px})
 
 
 def device() -> torch.device:
+    """The GPU where there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -112,7 +113,7 @@ def _run_over(task: ExtractTask) -> tuple[Floats, float]:
         with torch.autocast(on.type, torch.bfloat16, enabled=about.config.precision == "bf16"):
             rows.append(model(batch.images_BCHW.to(on)).float().cpu().numpy())
         seconds.append(time.perf_counter() - began)
-        if reason := about.context.fence.stopping():
-            raise Stopped(f"extract features of the split {task.split}", f"after {len(rows)} batches: {reason}")
+        asked = f"extract features of the split {task.split}"
+        stop_if_asked(about.context.fence, asked, f"after {len(rows)} batches")
     warm = slice(1, None) if len(rows) > 1 else slice(None)
     return np.concatenate(rows), sum(map(len, rows[warm])) / max(sum(seconds[warm]), 1e-9)

@@ -1,6 +1,6 @@
-"""Classifiers on frozen features beside the ridge: logistic regression, and a vote of the nearest neighbours.
+"""Classifiers on frozen features other than the ridge: logistic regression, and a vote of the nearest neighbours.
 
-Know no model: features come as arrays, on whatever device is asked for. N points, M test points, D features, K classes.
+Knows no model: features are arrays, and the caller chooses the device. N points, M test points, D features, K classes.
 """
 
 from collections.abc import Sequence
@@ -14,8 +14,8 @@ from torch.nn import functional as F
 Floats = npt.NDArray[np.floating]
 Labels = npt.NDArray[np.int64]
 
-MAX_ROUNDS = 500
-"""Of L-BFGS; it ends by itself when the loss stands still."""
+MAX_ITERATIONS = 500
+"""Iterations of L-BFGS at most; it ends by itself when the loss stands still."""
 DEV_SHARE = 5
 """One training image of so many chooses the penalty."""
 MIN_STD = 1e-6
@@ -23,9 +23,14 @@ _ROWS = 1024
 
 
 def nearest(
-    train_ND: Floats, train_labels_N: Labels, test_MD: Floats, num_classes: int, neighbours: int, temperature: float,
+    train_ND: Floats,
+    train_labels_N: Labels,
+    test_MD: Floats,
+    num_classes: int,
+    neighbours: int,
+    temperature: float,
     device: torch.device,
-) -> Labels:  # fmt: skip
+) -> Labels:
     """The class (M,) with the greatest vote of the nearest by cosine, each worth exp(cosine / temperature).
 
     As DINO's `eval_knn.py`; with fewer training images than neighbours all of them vote.
@@ -56,7 +61,10 @@ def linear(
 def choose_l2(
     train_ND: Floats, train_labels_N: Labels, num_classes: int, sweep: Sequence[float], seed: int, device: torch.device
 ) -> float:
-    """The penalty whose fit on the rest names most held-out images; of equals the strongest. No image, the middle."""
+    """Choose the penalty whose fit on the rest names most held-out images right; the strongest of equals.
+
+    Where no image is held out, the middle one of the sweep.
+    """
     held_out_M = held_out(train_labels_N, seed)
     if len(sweep) == 1 or not len(held_out_M):
         return sorted(sweep)[len(sweep) // 2]
@@ -89,8 +97,13 @@ def fit_logistic(x_ND: Tensor, labels_N: Tensor, num_classes: int, l2: float) ->
     """
     weight_KD = torch.zeros(num_classes, x_ND.shape[1], device=x_ND.device, requires_grad=True)
     bias_K = torch.zeros(num_classes, device=x_ND.device, requires_grad=True)
-    optimiser = torch.optim.LBFGS([weight_KD, bias_K], max_iter=MAX_ROUNDS, tolerance_grad=1e-6,
-                                  tolerance_change=1e-9, line_search_fn="strong_wolfe")  # fmt: skip
+    optimiser = torch.optim.LBFGS(
+        [weight_KD, bias_K],
+        max_iter=MAX_ITERATIONS,
+        tolerance_grad=1e-6,
+        tolerance_change=1e-9,
+        line_search_fn="strong_wolfe",
+    )
 
     def loss() -> Tensor:
         optimiser.zero_grad()

@@ -31,7 +31,7 @@ def real_accuracy(named_N: npt.NDArray[np.int64], right_NK: npt.NDArray[np.float
 
 
 def quality(logits_NK: npt.NDArray[np.floating], labels_N: npt.NDArray[np.int64]) -> dict[str, Any]:
-    """What stands beside the accuracy: top 5, mean over classes, accuracy by class, calibration error, confusions.
+    """Measures beside the accuracy: top 5, mean over classes, accuracy by class, calibration error, confusions.
 
     A class without images has None. The calibration error is the expected one over 15 bins of confidence.
     """

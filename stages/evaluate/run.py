@@ -4,7 +4,6 @@ Only arranges tasks and puts their scores together. Penalties are chosen by task
 the choice is committed before anything of that split is computed.
 """
 
-import json
 import statistics
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,22 +12,38 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vitpipe.infra.errors import UsageError
-from vitpipe.stages.artifacts import Artifact, File, Score, ShardSet, Weights
+from vitpipe.stages.artifacts import File, Score, ShardSet, Weights
 from vitpipe.stages.contract import Inputs, StageContext
 from vitpipe.stages.evaluate import frozen
-from vitpipe.stages.evaluate.config import EvaluateConfig
+from vitpipe.stages.evaluate.class_match import join
+from vitpipe.stages.evaluate.config import EvaluateConfig, EvaluateResources
 from vitpipe.stages.evaluate.estimate import check_head, task_bytes
-from vitpipe.stages.evaluate.names import join
-from vitpipe.stages.evaluate.task import Draws, EvaluateTask, ExtractTask, Features, FitTask, HeadTask, Indices, Piece
+from vitpipe.stages.evaluate.work_items import (
+    Draws,
+    EvaluateTask,
+    ExtractTask,
+    FeaturePart,
+    Features,
+    FitTask,
+    HeadTask,
+    Indices,
+)
+from vitpipe.stages.seal import readable
+from vitpipe.stages.tasks import check_data, weights_in, without_test
 
 if TYPE_CHECKING:
     from vitpipe.stages.evaluate.score import Fitted
 
 
-def run(config: EvaluateConfig, inputs: Inputs, ctx: StageContext) -> Score:
-    """Errors: UsageError for data or weights that do not fit the method; those of the tasks, the gravest of several."""
+def run(config: EvaluateConfig, inputs: Inputs, ctx: StageContext[EvaluateResources]) -> Score:
+    """Score frozen weights on the test split of a data set.
+
+    Errors: UsageError for data or weights that do not fit the method; those of the tasks, the gravest of several.
+    """
     data, weights = inputs.one("data", ShardSet), _weights(config, inputs)
-    _check(config, data)
+    needed, classes = (("train", "test"), data.num_classes) if config.probes else (("test",), None)
+    several = data.multi_label and config.method != "real"
+    check_data(f"evaluate on {data.uri}", data.splits, needed, multi_label=several, classes=classes)
     if weights is not None:
         check_head(config, weights.model)
     if weights is not None and not config.probes:  # now, not when the features are there
@@ -36,43 +51,42 @@ def run(config: EvaluateConfig, inputs: Inputs, ctx: StageContext) -> Score:
         if match and match.note:
             ctx.events.emit("note", match.note)
     memory = task_bytes(config, ctx.resources, weights.model if weights else None)
-    resources = ctx.resources.on_gpus(ctx.cluster.gpus(), memory)
-    about = EvaluateTask(config, data, weights, resources.batch_images, max(1, int(resources.cpus_per_task)), ctx.task)
+    ctx = replace(ctx, resources=ctx.resources.on_gpus(ctx.cluster.gpus(), memory))
+    about = EvaluateTask(config, data, weights, ctx.resources.batch_images, ctx.resources.whole_cpus, ctx.task)
     if config.probes:
-        per_seed, details, files, used = _probed(about, ctx, resources)
+        per_seed, details, files, used = _probed(about, ctx)
     else:
-        test = _test(about, config.seeds[0], ctx, resources)
-        ((value, details),) = frozen.run_all(_head, [HeadTask(about, test)], ctx, resources)
+        test = _test(about, config.seeds[0], ctx)
+        ((value, details),) = frozen.run_all(_head, [HeadTask(about, test)], ctx)
         per_seed, files, used = (value,), (), (test,)
-    score = _score(config, data, weights, per_seed, used)
+    score = _score(about, per_seed, used)
     ctx.metrics.set("score", score.value, benchmark=score.benchmark)
-    details |= {"features": [_told(piece) for each in used for piece in each.pieces]}
-    content = json.dumps(score.facts() | details, indent=1, sort_keys=True) + "\n"
-    return score.model_copy(update={"files": (ctx.out.put("score.json", content.encode()), *files)})
+    details |= {"features": [_reference(part) for each in used for part in each.pieces]}
+    return score.model_copy(update={"files": (ctx.out.put("score.json", readable(score.facts() | details)), *files)})
 
 
 def _probed(
-    about: EvaluateTask, ctx: StageContext, resources: Any
+    about: EvaluateTask, ctx: StageContext
 ) -> tuple[tuple[float, ...], dict[str, Any], tuple[File, ...], tuple[Features, ...]]:
-    """Values by seed, what stands beside them in score.json, the committed choice, and the features they rest on."""
+    """Values by seed, details for score.json, the committed choice, and the features they rest on."""
     config = about.config
-    blind = replace(about, data=frozen.without_test(about.data))
-    ((draws, dev),) = frozen.run_all(_draw, [blind], ctx, resources)
+    blind = replace(about, data=without_test(about.data))
+    ((draws, dev),) = frozen.run_all(_draw, [blind], ctx)
     fits = []
     for seeds in _seeds(config):
         rows = np.unique(np.concatenate([rows for seed in seeds for rows in _rows(draws, dev, seed)]))
-        train = frozen.features(blind, "train", seeds[0], rows, _extract, ctx, resources)
+        train = frozen.features(blind, "train", seeds[0], rows, _extract, ctx)
         fits.append(FitTask(blind, seeds, {seed: draws[seed] for seed in seeds}, dev, train))
     files: tuple[File, ...] = ()
     details: dict[str, Any] = {"seeds": config.scored_seeds}
     if config.method == "linear" or config.l2_shared:
-        chosen = frozen.run_all(_fit, fits, ctx, resources)
+        chosen = frozen.run_all(_fit, fits, ctx)
         choice = {"l2": _by_shots(config, chosen, "l2"), "dev_by_l2": _by_shots(config, chosen, "by_l2")}
-        files = (ctx.out.commit("choice.json", (json.dumps(choice, indent=1, sort_keys=True) + "\n").encode()),)
+        files = (ctx.out.commit("choice.json", readable(choice)),)
         details |= {"chosen_l2": choice["l2"]} if config.method == "linear" else {"dev_by_l2": choice["dev_by_l2"]}
         fits = [replace(task, l2=part.l2) for task, part in zip(fits, chosen, strict=True)]
-    fits = [replace(task, about=about, test=_test(about, task.seeds[0], ctx, resources)) for task in fits]
-    scored = frozen.run_all(_fit, fits, ctx, resources)
+    fits = [replace(task, about=about, test=_test(about, task.seeds[0], ctx)) for task in fits]
+    scored = frozen.run_all(_fit, fits, ctx)
     details["by_shots"] = _by_shots(config, scored, "accuracy")
     if config.l2_shared:
         details["by_l2"] = _by_shots(config, scored, "by_l2")
@@ -84,13 +98,13 @@ def _rows(draws: Draws, dev: dict[int, Indices], seed: int) -> list[Indices]:
     return [*draws[seed].values(), *([dev[seed]] if seed in dev else [])]
 
 
-def _test(about: EvaluateTask, seed: int, ctx: StageContext, resources: Any) -> Features:
+def _test(about: EvaluateTask, seed: int, ctx: StageContext) -> Features:
     rows = np.arange(about.data.splits["test"])
-    return frozen.features(about, "test", seed, rows, _extract, ctx, resources)
+    return frozen.features(about, "test", seed, rows, _extract, ctx)
 
 
 def _by_shots(config: EvaluateConfig, parts: Sequence["Fitted"], field: str) -> dict[str, list[Any]]:
-    """One field of all parts: by number of shots, in the order asked for, the seeds' values; empty where it is."""
+    """One field of all parts: the seeds' values by number of shots, in the config's order; empty where the field is."""
     by_seed = {seed: found for part in parts for seed, found in getattr(part, field).items()}
     shots = config.drawn or (0,)
     if not by_seed:
@@ -107,8 +121,8 @@ def _seeds(config: EvaluateConfig) -> list[tuple[int, ...]]:
     return [config.scored_seeds]
 
 
-def _told(piece: Piece) -> dict[str, Any]:
-    return {"uri": piece.uri, "at": piece.file.at, "sha256": piece.file.sha256, "images": len(piece.rows)}
+def _reference(part: FeaturePart) -> dict[str, Any]:
+    return {"uri": part.uri, "at": part.file.at, "sha256": part.file.sha256, "images": len(part.rows)}
 
 
 # torch is imported only where the work runs
@@ -120,7 +134,7 @@ def _draw(task: EvaluateTask) -> tuple[Draws, dict[int, Indices]]:
     return draws(task)
 
 
-def _extract(task: ExtractTask) -> Piece:
+def _extract(task: ExtractTask) -> FeaturePart:
     from vitpipe.stages.evaluate.features import extract
 
     return extract(task)
@@ -139,39 +153,19 @@ def _head(task: HeadTask) -> tuple[float, dict[str, Any]]:
 
 
 def _weights(config: EvaluateConfig, inputs: Inputs) -> Weights | Score | None:
-    given = inputs.maybe("weights", Artifact)
-    if isinstance(given, Weights) or (isinstance(given, Score) and given.model):
-        return given
-    if given is None and config.features == "raw_pixels" and config.image_px:
-        return None
-    found = "none are given" if given is None else f"a {given.kind} without weights is given"
-    raise UsageError(f"evaluate weights by {config.method}", found, "give Weights, or the Score of a finetune")
+    weights = weights_in(inputs, f"evaluate by {config.method}")
+    if weights is None and not (config.features == "raw_pixels" and config.image_px):
+        do = "give Weights, or the Score of a finetune"
+        raise UsageError(f"evaluate weights by {config.method}", "none are given", do)
+    return weights
 
 
-def _check(config: EvaluateConfig, data: ShardSet) -> None:
-    wanted = ("train", "test") if config.probes else ("test",)
-    missing = [name for name in wanted if not data.splits.get(name)]
-    if missing:
-        found = ", ".join(f"{name} ({count})" for name, count in data.splits.items()) or "no split"
-        raise UsageError(f"evaluate on {data.uri}", f"it has {found}", f"ingest it with a split {missing[0]}")
-    if config.probes and data.num_classes < 2:
-        raise UsageError(f"evaluate on {data.uri}", "it has a single class", "give a data set with two or more")
-    if data.multi_label and config.method != "real":
-        raise UsageError(
-            f"evaluate on {data.uri}",
-            "it has several labels per image",
-            "give one of single labels, or use method real",
-        )
-
-
-def _score(
-    config: EvaluateConfig, data: ShardSet, weights: Weights | Score | None, per_seed: tuple[float, ...],
-    used: Sequence[Features],
-) -> Score:  # fmt: skip
+def _score(about: EvaluateTask, per_seed: tuple[float, ...], used: Sequence[Features]) -> Score:
+    config, data, weights = about.config, about.data, about.weights
     protocol: dict[str, Any] = {
         "method": config.method,
         "weights": weights.uri if weights else None,
-        "image_px": config.image_px or (weights.model["image_px"] if weights and weights.model else None),
+        "image_px": about.image_px,
         "eval_resize": config.eval_resize,
     }
     if config.probes:

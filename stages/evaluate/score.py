@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from vitpipe.stages.evaluate.class_match import join
 from vitpipe.stages.evaluate.features import Floats, device, pretrained, read
-from vitpipe.stages.evaluate.names import join
 from vitpipe.stages.evaluate.probes import choose_l2, linear, nearest
 from vitpipe.stages.evaluate.quality import quality, real_accuracy
-from vitpipe.stages.evaluate.task import Draws, EvaluateTask, FitTask, HeadTask, Indices
+from vitpipe.stages.evaluate.work_items import Draws, EvaluateTask, FitTask, HeadTask, Indices
 from vitpipe.stages.images.evaluate import EvalImages
 from vitpipe.stages.training.fewshot import draw, left_over
 from vitpipe.stages.training.ridge import Ridge
@@ -67,9 +67,14 @@ def fit(task: FitTask) -> Fitted:
 
 
 def _fit_one(
-    task: FitTask, seed: int, shots: int, x_ND: Floats, y_N: Indices, held: tuple[Floats, Indices] | None,
+    task: FitTask,
+    seed: int,
+    shots: int,
+    x_ND: Floats,
+    y_N: Indices,
+    held: tuple[Floats, Indices] | None,
     result: Fitted,
-) -> None:  # fmt: skip
+) -> None:
     config, classes = task.about.config, task.about.data.num_classes
     if task.test is None and config.method == "linear":
         result.l2.setdefault(seed, {})[shots] = choose_l2(x_ND, y_N, classes, config.l2_sweep, seed, device())
@@ -85,14 +90,16 @@ def _fit_one(
     elif config.method == "linear":
         assert task.l2 is not None, "the choice is committed before the test split is opened"
         named_M = linear(x_ND, y_N, held_MD, classes, task.l2[seed][shots], device())
-    else:
+    elif config.method == "knn":
         named_M = nearest(x_ND, y_N, held_MD, classes, config.neighbours, config.temperature, device())
+    else:
+        raise AssertionError(f"{config.method} fits nothing")
     if task.test is not None:
         result.accuracy.setdefault(seed, {})[shots] = _share(named_M, labels_M)
 
 
 def head(task: HeadTask) -> tuple[float, dict[str, Any]]:
-    """The share of the test split that the weights' own head names right, classes matched by name; what stands beside.
+    """Score the weights' own head on the test split, classes matched by name: the share it names right, and details.
 
     UsageError when the data has a class that the weights do not know.
     """

@@ -8,10 +8,10 @@ from pydantic import Field, field_validator, model_validator
 from vitpipe.infra.errors import UsageError
 from vitpipe.stages.bounds import AnySeed, BatchImages, Cores, Few, Images, Rate, Side
 from vitpipe.stages.images.config import AugmentSettings, too_small
+from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.settings import Duration, PositiveDuration, Settings, TaskResources
 from vitpipe.stages.training.config import Ema
 from vitpipe.stages.training.schedule import ScheduleSettings, in_steps
-from vitpipe.stages.vit.config import ModelSettings
 
 T = TypeVar("T")
 

@@ -1,18 +1,16 @@
 """What a fine-tuning will cost: the trials, their steps and FLOPs. No torch."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from vitpipe.infra.errors import UsageError
 from vitpipe.stages.artifacts import Artifact, ShardSet
-from vitpipe.stages.contract import Estimate, Known
+from vitpipe.stages.contract import Estimate, Given, Known
 from vitpipe.stages.finetune.config import FinetuneConfig, FinetuneResources
 from vitpipe.stages.finetune.protocol import final_trials, sweep_trials
 from vitpipe.stages.images.manifest import known_names
-from vitpipe.stages.vit.config import ModelSettings
+from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.vit.flops import activation_bytes, forward_macs, num_parameters, train_flops_per_image
-
-Given = Mapping[str, Sequence[Artifact | Estimate]]
 
 
 def estimate(config: FinetuneConfig, resources: FinetuneResources, inputs: Given, known: Known) -> Estimate:
@@ -42,7 +40,7 @@ def estimate(config: FinetuneConfig, resources: FinetuneResources, inputs: Given
         hours=_hours(flops, sweep, final, resources, known),
         num_classes=classes,
         class_names=tuple(names.values()) if (names := known_names(inputs["data"][0])) is not None else None,
-        model=model.model_dump(mode="json"),
+        model=model,
         notes=(f"{sweep} trials choose the rate, {final} are tested",),
     )
 
@@ -88,10 +86,9 @@ def _splits(data: Artifact | Estimate) -> tuple[dict[str, int] | None, int | Non
 
 def _model(config: FinetuneConfig, inputs: Given, classes: int | None) -> ModelSettings | None:
     given = inputs.get("weights") or ()
-    facts = getattr(given[0], "model", None) if given else None
-    if given and facts is None:
+    pretrained: ModelSettings | None = getattr(given[0], "model", None) if given else None
+    if given and pretrained is None:
         return None
-    pretrained = ModelSettings.model_validate(facts) if facts else None
     return config.architecture(pretrained, classes or 1)
 
 
@@ -101,7 +98,7 @@ def memory_bytes(model: ModelSettings, micro_batch: int) -> int:
 
 
 def _hours(flops: float, sweep: int, final: int, resources: FinetuneResources, known: Known) -> float:
-    """As if all trials of a phase ran at once on the GPUs there are, or one after another on one task's cores."""
+    """Hours if all trials of a phase run at once on the GPUs there are, or one after another on one task's cores."""
     if known.gpus:
         share = resources.gpus_per_task or 1.0
         return flops / (known.gpu_flops * min(known.gpus, max(sweep, final) * share)) / 3600

@@ -32,6 +32,7 @@ class Trial:
 
     @property
     def path(self) -> str:
+        """Name of the file that it leaves when it is finished."""
         return f"trials/{self}.json"
 
 
@@ -60,7 +61,7 @@ class TrialTask:
         return self.context.scratch / "shards"
 
 
-class Outcome(Frozen):
+class TrialOutcome(Frozen):
     """What a finished trial found."""
 
     accuracy: float
@@ -83,6 +84,7 @@ class Outcome(Frozen):
 
     @property
     def failed(self) -> bool:
+        """Whether it diverged or was ended: its rate cannot be chosen."""
         return self.diverged_at is not None or self.hopeless_at is not None
 
 
@@ -94,10 +96,11 @@ def sweep_trials(config: FinetuneConfig) -> list[Trial]:
 
 
 def final_trials(config: FinetuneConfig, peak_lr: float) -> list[Trial]:
+    """One test trial per seed, all with the chosen rate."""
     return [Trial("test", peak_lr, seed) for seed in config.seeds]
 
 
-def choose(config: FinetuneConfig, outcomes: dict[Trial, Outcome]) -> dict[str, Any]:
+def choose(config: FinetuneConfig, outcomes: dict[Trial, TrialOutcome]) -> dict[str, Any]:
     """The content of `choice.json`: the rate with the best mean dev accuracy, and all that it was chosen from.
 
     Equal accuracies go to the lower mean dev loss, then to the lower rate. StageError when every rate failed.
@@ -133,20 +136,20 @@ def _reason(usable: Sequence[float], best: float, dev_scores: dict[str, float]) 
     return "best mean accuracy on the dev split"
 
 
-def write_piece(out: Out, trial: Trial, outcome: Outcome) -> File:
+def write_piece(out: Out, trial: Trial, outcome: TrialOutcome) -> File:
     """Leave a finished trial behind, with the digest of its own content; the same bytes in any attempt."""
     content = {"schema": 1, "trial": str(trial), **outcome.model_dump(mode="json")}
     content["weights"] = [{**file, "at": file["path"]} for file in content["weights"]]
     return out.put(trial.path, json.dumps({SEAL: seal_of(content), **content}, indent=1).encode())
 
 
-def finished(out: Out, trials: Iterable[Trial], choice_sha256: str | None) -> dict[Trial, tuple[Outcome, File]]:
+def finished(out: Out, trials: Iterable[Trial], choice_sha256: str | None) -> dict[Trial, tuple[TrialOutcome, File]]:
     """Trials that this attempt or an earlier one of the same recipe has finished, the newest first.
 
     A piece that is damaged, that followed another choice, or whose weights are gone, does not count.
     """
     named = {trial.path: trial for trial in trials}
-    found: dict[Trial, tuple[Outcome, File]] = {}
+    found: dict[Trial, tuple[TrialOutcome, File]] = {}
     for attempt in (out.attempt, *out.earlier):
         for entry in out.node.list(f"{attempt}/trials/"):
             trial = named.get(entry.path.removeprefix(f"{attempt}/"))
@@ -160,7 +163,7 @@ def finished(out: Out, trials: Iterable[Trial], choice_sha256: str | None) -> di
     return found
 
 
-def _parse(data: bytes, trial: Trial, attempt: str) -> Outcome | None:
+def _parse(data: bytes, trial: Trial, attempt: str) -> TrialOutcome | None:
     try:
         content = parse_object(data)
         signed, name = content.pop(SEAL), content["trial"]
@@ -168,7 +171,7 @@ def _parse(data: bytes, trial: Trial, attempt: str) -> Outcome | None:
             return None
         del content["trial"]
         content["weights"] = [{**file, "at": f"{attempt}/{file['path']}"} for file in content["weights"]]
-        return Outcome.model_validate(content)
+        return TrialOutcome.model_validate(content)
     except (ValueError, KeyError, TypeError, AttributeError):
         return None  # a torn write: the trial runs again
 

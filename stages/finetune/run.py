@@ -4,41 +4,57 @@ Only arranges trials; each is a task of the cluster's one queue. The test split 
 are given data without those files, and the test trials name the committed choice that they follow. No torch.
 """
 
-import json
 import statistics
 from collections.abc import Callable
 from typing import Any
 
-from vitpipe.infra.errors import StageError, UsageError, VitpipeError, gravest
-from vitpipe.stages.artifacts import Artifact, File, Score, ShardSet, Weights
+from vitpipe.infra.errors import StageError
+from vitpipe.stages.artifacts import File, Score, ShardSet
 from vitpipe.stages.contract import Inputs, Known, StageContext
 from vitpipe.stages.finetune.config import FinetuneConfig, FinetuneResources, micro_batch
 from vitpipe.stages.finetune.estimate import memory_bytes, trial_work
-from vitpipe.stages.finetune.protocol import Outcome, Trial, TrialTask, choose, final_trials, finished, sweep_trials
+from vitpipe.stages.finetune.protocol import (
+    Trial,
+    TrialOutcome,
+    TrialTask,
+    choose,
+    final_trials,
+    finished,
+    sweep_trials,
+)
 from vitpipe.stages.images.manifest import load_manifest
-from vitpipe.stages.vit.config import ModelSettings
+from vitpipe.stages.model_settings import ModelSettings
+from vitpipe.stages.seal import readable
+from vitpipe.stages.tasks import check_data, gather, weights_in, without_test
 
-_TOLD = {"batch_images", "crop", "crop_px", "antialias", "flip", "eval_resize", "seeds", "precision"}
-"""Fields of the config that stand in the score's protocol: what a comparison, or who predicts with it, must know."""
+ASKED = "fine-tune"
+"""How an error about what the node was given begins."""
 
-Finished = dict[Trial, tuple[Outcome, File]]
+_IN_PROTOCOL = {"batch_images", "crop", "crop_px", "antialias", "flip", "eval_resize", "seeds", "precision"}
+"""Fields of the config that stand in the score's protocol: what a comparison, or a prediction with its model, needs."""
+
+Finished = dict[Trial, tuple[TrialOutcome, File]]
+Context = StageContext[FinetuneResources]
 
 
-def run(config: FinetuneConfig, inputs: Inputs, ctx: StageContext) -> Score:
-    """Errors: those of the trials, the gravest of several, once the others have finished and left their pieces."""
-    data = inputs.one("data", ShardSet)
-    _check(data)
+def run(config: FinetuneConfig, inputs: Inputs, ctx: Context) -> Score:
+    """Run both phases and put the score together.
+
+    Errors: those of the trials, the gravest of several, once the others have finished and left their pieces.
+    """
+    data, needed = inputs.one("data", ShardSet), ("train", "test")
+    check_data(f"{ASKED} on {data.uri}", data.splits, needed, multi_label=data.multi_label, classes=data.num_classes)
     sweep = _phase(sweep_trials(config), config, inputs, ctx, choice=None)
     choice = choose(config, {trial: outcome for trial, (outcome, _) in sweep.items()})
     for rate in choice.get("hopeless", ()):
         ctx.events.emit("hopeless", f"peak_lr {rate:g} had learned nothing when stop_hopeless looked; it was ended")
-    committed = ctx.out.commit("choice.json", _json(choice))
+    committed = ctx.out.commit("choice.json", readable(choice))
     tested = _phase(final_trials(config, choice["chosen"]["peak_lr"]), config, inputs, ctx, choice=committed)
     score = _score(config, inputs, choice, committed, [outcome for outcome, _ in tested.values()])
     labels = {"id2label": {str(number): name for number, name in enumerate(load_manifest(data).classes)}}
     files = (
-        ctx.out.put("score.json", _json(score.facts() | {"std": _std(score.per_seed), "seeds": config.seeds})),
-        ctx.out.put("labels.json", _json(labels)),
+        ctx.out.put("score.json", readable(score.facts() | {"std": _std(score.per_seed), "seeds": config.seeds})),
+        ctx.out.put("labels.json", readable(labels)),
         committed,
         *(file for _, file in (sweep | tested).values()),
         *(file for outcome, _ in tested.values() for file in outcome.weights),
@@ -47,9 +63,7 @@ def run(config: FinetuneConfig, inputs: Inputs, ctx: StageContext) -> Score:
     return score.model_copy(update={"files": files})
 
 
-def _phase(
-    trials: list[Trial], config: FinetuneConfig, inputs: Inputs, ctx: StageContext, choice: File | None
-) -> Finished:
+def _phase(trials: list[Trial], config: FinetuneConfig, inputs: Inputs, ctx: Context, choice: File | None) -> Finished:
     """Run what no attempt has finished yet, all at once; the outcomes in the trials' order."""
     done = finished(ctx.out, trials, choice.sha256 if choice else None)
     if done:
@@ -58,101 +72,71 @@ def _phase(
     if choice and tasks:
         seeds = ", ".join(str(task.trial.seed) for task in tasks)
         ctx.events.emit("test_opened", f"once each for the seeds {seeds}, after the choice {choice.sha256[:12]}")
-    errors: list[Exception] = []
-    resources, seconds = _means(config, inputs, ctx)
-    for end in ctx.cluster.fan(_run_trial, tasks, resources=resources, label=str, seconds=seconds):
-        if end.error is not None:
-            errors.append(end.error)
-        else:
-            done[end.item.trial] = end.value()
-        ctx.progress.update(len(done), len(trials), unit="trials", note=f"last: {end.item}")
-    _raise(errors)
+    resources, seconds = _resources(config, inputs, ctx)
+    for task, result in gather(ctx.cluster.fan(_run_trial, tasks, resources=resources, seconds=seconds)):
+        done[task.trial] = result
+        ctx.progress.update(len(done), len(trials), unit="trials", note=f"last: {task}")
     return {trial: done[trial] for trial in trials}
 
 
-def _means(
-    config: FinetuneConfig, inputs: Inputs, ctx: StageContext
+def _resources(
+    config: FinetuneConfig, inputs: Inputs, ctx: Context
 ) -> tuple[FinetuneResources, Callable[[TrialTask], float]]:
     """What one trial gets, and how long it will take, both by the estimate."""
     data, gpus = inputs.one("data", ShardSet), ctx.cluster.gpus()
-    model = config.architecture(_settings(_weights(inputs)), data.num_classes)
+    model = config.architecture(_pretrained(inputs), data.num_classes)
     work, known = trial_work(config, model, data.splits, data.num_classes), Known(gpus=gpus)
     memory = memory_bytes(model, micro_batch(config, ctx.resources))
     return ctx.resources.on_gpus(gpus, memory), lambda task: work.seconds(task.trial.phase, known)
 
 
-def _task(trial: Trial, config: FinetuneConfig, inputs: Inputs, ctx: StageContext, choice: File | None) -> TrialTask:
+def _task(trial: Trial, config: FinetuneConfig, inputs: Inputs, ctx: Context, choice: File | None) -> TrialTask:
     data = inputs.one("data", ShardSet)
     return TrialTask(
         trial=trial,
         config=config,
         micro_batch=micro_batch(config, ctx.resources),
         threads=ctx.resources.threads,
-        cpus=max(1, int(ctx.resources.cpus_per_task)),
-        data=data if choice else _without_test(data),
-        weights=_weights(inputs),
+        cpus=ctx.resources.whole_cpus,
+        data=data if choice else without_test(data),
+        weights=weights_in(inputs, ASKED),
         keep_weights=choice is not None and trial.seed == config.seeds[0],
         choice_sha256=choice.sha256 if choice else None,
         context=ctx.task,
     )
 
 
-def _run_trial(task: TrialTask) -> tuple[Outcome, File]:
+def _run_trial(task: TrialTask) -> tuple[TrialOutcome, File]:
     from vitpipe.stages.finetune.trial import run_trial  # torch is imported only where the work runs
 
     return run_trial(task)
 
 
-def _without_test(data: ShardSet) -> ShardSet:
-    return data.model_copy(update={"files": tuple(file for file in data.files if not file.path.startswith("test-"))})
-
-
-def _weights(inputs: Inputs) -> Weights | Score | None:
-    given = inputs.maybe("weights", Artifact)
-    if given is None or isinstance(given, Weights) or (isinstance(given, Score) and given.model):
-        return given
-    raise UsageError(
-        f"fine-tune from {given.uri}", f"a {given.kind} without weights", "give Weights, or a finetune's Score"
-    )
-
-
-def _check(data: ShardSet) -> None:
-    missing = [name for name in ("train", "test") if not data.splits.get(name)]
-    if missing:
-        found = ", ".join(f"{name} ({count})" for name, count in data.splits.items()) or "no split"
-        raise UsageError(f"fine-tune on {data.uri}", f"it has {found}", f"ingest it with a split {missing[0]}")
-    if data.multi_label or data.num_classes < 2:
-        found = "several labels per image" if data.multi_label else f"{data.num_classes} class"
-        raise UsageError(
-            f"fine-tune on {data.uri}", f"it has {found}", "give a data set with one of several classes per image"
-        )
-
-
 def _score(
-    config: FinetuneConfig, inputs: Inputs, choice: dict[str, Any], committed: File, tested: list[Outcome]
+    config: FinetuneConfig, inputs: Inputs, choice: dict[str, Any], committed: File, tested: list[TrialOutcome]
 ) -> Score:
-    data, weights = inputs.one("data", ShardSet), _weights(inputs)
+    data, weights = inputs.one("data", ShardSet), weights_in(inputs, ASKED)
     diverged = [seed for seed, outcome in zip(config.seeds, tested, strict=True) if outcome.diverged_at is not None]
     if diverged:
         rate = choice["chosen"]["peak_lr"]
         raise StageError(
             f"train on all of train with peak_lr {rate:g}", f"seed {diverged[0]} diverged", "lower peak_lr"
         )
-    old = _settings(weights)
-    pretrained = config.architecture(old, data.num_classes)
+    old = _pretrained(inputs)
+    model = config.architecture(old, data.num_classes)
     per_seed = tuple(outcome.accuracy for outcome in tested)
     protocol = {
         "method": "finetune",
         "pretrained": weights is not None,
         "weights": weights.uri if weights else None,
-        "image_px": pretrained.image_px,
+        "image_px": model.image_px,
         "train_per_class": config.train_per_class,
         "num_train": tested[0].num_train,
         "steps": tested[0].steps,
         "why": choice["reason"],
         "choice_sha256": committed.sha256,
-        "positions": _resized(old, pretrained, config.position_resize),
-        **config.model_dump(mode="json", include=_TOLD),
+        "positions": _resized(old, model, config.position_resize),
+        **config.model_dump(mode="json", include=_IN_PROTOCOL),
     }
     return Score(
         benchmark=data.uri.rsplit("/", 1)[-1],
@@ -163,7 +147,7 @@ def _score(
         dev_scores=choice["dev_scores"],
         protocol=protocol,
         num_test=tested[0].num_scored,
-        model=pretrained.model_dump(mode="json"),
+        model=model,
         metrics={"accuracy": statistics.fmean(per_seed), "accuracy_std": _std(per_seed)},
     )
 
@@ -175,22 +159,11 @@ def _resized(old: ModelSettings | None, new: ModelSettings, mode: str) -> str | 
     return f"{old.grid}x{old.grid} to {new.grid}x{new.grid} patches as {mode}"
 
 
-def _settings(weights: Weights | Score | None) -> ModelSettings | None:
-    return ModelSettings.model_validate(weights.model) if weights else None
+def _pretrained(inputs: Inputs) -> ModelSettings | None:
+    weights = weights_in(inputs, ASKED)
+    return weights.model if weights else None
 
 
 def _std(values: tuple[float, ...]) -> float:
     """Sample standard deviation over seeds; 0 for one."""
     return statistics.stdev(values) if len(values) > 1 else 0.0
-
-
-def _raise(errors: list[Exception]) -> None:
-    unexpected = [error for error in errors if not isinstance(error, VitpipeError)]
-    if unexpected:
-        raise unexpected[0]
-    if errors:
-        raise gravest([error for error in errors if isinstance(error, VitpipeError)])
-
-
-def _json(content: Any) -> bytes:
-    return (json.dumps(content, indent=1, sort_keys=True) + "\n").encode()

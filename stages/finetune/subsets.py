@@ -55,7 +55,7 @@ def _draws(num_images: int, *parts: str | int) -> npt.NDArray[np.uint64]:
 
 
 def _lowest(labels_N: Indices, among: Indices, draws_N: npt.NDArray[np.uint64], per_class: Indices) -> Indices:
-    """Of each class, the `per_class[class]` images with the lowest draws; ties go to the lower index."""
+    """The `per_class[class]` images of each class that have the lowest draws; ties go to the lower index."""
     ordered = among[np.argsort(draws_N[among], kind="stable")]
     grouped = ordered[np.argsort(labels_N[ordered], kind="stable")]
     labels = labels_N[grouped]

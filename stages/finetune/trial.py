@@ -9,12 +9,13 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 
-from vitpipe.infra.errors import StageError, Stopped
+from vitpipe.infra.errors import StageError
 from vitpipe.infra.storage.folders import flock
+from vitpipe.infra.work import stop_if_asked
 from vitpipe.stages.artifacts import File
-from vitpipe.stages.finetune.protocol import Outcome, TrialTask, write_piece
-from vitpipe.stages.finetune.steps import Average, Recipe, score, train_steps
+from vitpipe.stages.finetune.protocol import TrialOutcome, TrialTask, write_piece
 from vitpipe.stages.finetune.subsets import Indices, dev_split, training_subset
+from vitpipe.stages.finetune.tuning import Average, Recipe, score, train_steps
 from vitpipe.stages.images.evaluate import EvalImages
 from vitpipe.stages.images.train import TrainImages
 from vitpipe.stages.vit.adapt import adapt_state
@@ -24,7 +25,7 @@ from vitpipe.stages.vit.native import load_weights, save_native
 from vitpipe.stages.vit.settings_file import SETTINGS, TENSORS
 
 
-def run_trial(task: TrialTask) -> tuple[Outcome, File]:
+def run_trial(task: TrialTask) -> tuple[TrialOutcome, File]:
     """Train and score; the outcome and the piece it left.
 
     Errors: Stopped when someone wants us to end; StageError when the GPU's memory runs out.
@@ -42,7 +43,7 @@ def run_trial(task: TrialTask) -> tuple[Outcome, File]:
     return outcome, write_piece(task.context.out, task.trial, outcome)
 
 
-def _train_and_score(task: TrialTask, device: torch.device) -> Outcome:
+def _train_and_score(task: TrialTask, device: torch.device) -> TrialOutcome:
     config = task.config
     model = starting_model(task).to(device)
     train, scored = images_of(task, model.settings.image_px)
@@ -51,20 +52,23 @@ def _train_and_score(task: TrialTask, device: torch.device) -> Outcome:
     batches = train.stream(micro_ranges(recipe), threads=task.threads, prefetch=train.ahead(task.micro_batch))
     losses: list[float] = []
     facts = {"num_scored": scored.num_images, "num_train": train.num_images, "choice_sha256": task.choice_sha256}
+
+    def failed(**at: int) -> TrialOutcome:
+        return TrialOutcome(accuracy=0, loss=None, steps=len(losses), losses=losses, **facts, **at)
+
     for loss in train_steps(model, batches, recipe, device):
         if math.isnan(loss):
-            return Outcome(accuracy=0, loss=None, steps=len(losses), losses=losses, diverged_at=len(losses), **facts)
+            return failed(diverged_at=len(losses))
         losses.append(loss)
         if hopeless(task, losses, recipe.total_steps):
-            return Outcome(accuracy=0, loss=None, steps=len(losses), losses=losses, hopeless_at=len(losses), **facts)
+            return failed(hopeless_at=len(losses))
         if average:
             average.update(model)
-        if reason := task.context.fence.stopping():
-            raise Stopped(f"run {task.trial}", f"after step {len(losses)} of {recipe.total_steps}: {reason}")
+        stop_if_asked(task.context.fence, f"run {task.trial}", f"after step {len(losses)} of {recipe.total_steps}")
     final: Model = average.model if average else model
     accuracy, loss = score(final, scored.batches(task.micro_batch, threads=task.threads), device, config.precision)
     kept = _keep(task, final) if task.keep_weights else ()
-    return Outcome(accuracy=accuracy, loss=loss, steps=len(losses), losses=losses, weights=kept, **facts)
+    return TrialOutcome(accuracy=accuracy, loss=loss, steps=len(losses), losses=losses, weights=kept, **facts)
 
 
 def hopeless(task: TrialTask, losses: Sequence[float], total_steps: int) -> bool:
@@ -131,9 +135,15 @@ def images_of(task: TrialTask, image_px: int) -> tuple[TrainImages, EvalImages]:
         kept, held = dev_split(labels_N, kept, sha256, config.dev)
     train = TrainImages(task.data, "train", image_px, config.augment, trial.seed, task.cache, keep=kept)
     scored = EvalImages(
-        task.data, "test" if held is None else "train", image_px, config.eval_resize, task.cache,
-        keep=held, resize_px=config.crop_px, antialias=config.antialias,
-    )  # fmt: skip
+        task.data,
+        "test" if held is None else "train",
+        image_px,
+        config.eval_resize,
+        task.cache,
+        keep=held,
+        resize_px=config.crop_px,
+        antialias=config.antialias,
+    )
     return train, scored
 
 

@@ -5,7 +5,7 @@ Every draw is keyed by (seed, position in the endless sequence): a batch is the 
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import Protocol, assert_never
 
 import numpy as np
 import numpy.typing as npt
@@ -96,8 +96,10 @@ def _cropped(
     image, side = images.pixels(number), settings.resize_px or before_crop_px(image_px)
     if settings.crop == "resmall":
         image = resize_small(image, side, settings.antialias)
-    else:
+    elif settings.crop == "resize":
         image = resize(image, side, side, settings.antialias)
+    else:
+        assert_never(settings.crop)
     _, _, top, left = next(tries)
     room = (int(top * (image.shape[0] - image_px + 1)), int(left * (image.shape[1] - image_px + 1)))
     return Box(*room, image_px, image_px).of(image)

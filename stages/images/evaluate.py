@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Literal, assert_never
 
 import numpy as np
 import torch
@@ -88,5 +88,10 @@ def fitted(image: Pixels, image_px: int, fit: Fit, resize_px: int | None = None,
     if fit == "squash":
         return resize(image, image_px, image_px, antialias)
     before = resize_px or before_crop_px(image_px)
-    image = resize(image, before, before, antialias) if fit == "resize_crop" else resize_small(image, before, antialias)
+    if fit == "resize_crop":
+        image = resize(image, before, before, antialias)
+    elif fit == "resmall_crop":
+        image = resize_small(image, before, antialias)
+    else:
+        assert_never(fit)
     return centre(image, image_px, image_px)

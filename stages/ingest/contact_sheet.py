@@ -17,6 +17,7 @@ from vitpipe.stages.ingest.image import Image
 from vitpipe.stages.ingest.listing import Item, Source
 from vitpipe.stages.ingest.select import Duplicate
 from vitpipe.stages.ingest.table import View
+from vitpipe.stages.tasks import gather
 
 PAIRS = 24
 PER_ROW = 4
@@ -53,8 +54,9 @@ def near_sheet(
         Pair(items[one.source], _like(one.of, items, inputs), f"{one.distance} and {one.second} bits")
         for one in doubtful
     )
-    (done,) = ctx.cluster.fan(draw_sheet, [SheetTask(source, pairs)], resources=ctx.resources, label=lambda _: "pairs")
-    return done.value()
+    tasks = [SheetTask(source, pairs)]
+    ((_, sheet),) = gather(ctx.cluster.fan(draw_sheet, tasks, resources=ctx.resources, label=lambda _: "pairs"))
+    return sheet
 
 
 def _like(name: str, items: Mapping[str, Item], inputs: Inputs) -> Item | tuple[ShardSet, str]:

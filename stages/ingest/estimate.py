@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import assert_never
 
 from vitpipe.stages.artifacts import Artifact
 from vitpipe.stages.contract import Estimate, Known
@@ -69,6 +70,8 @@ def estimate(
             count, names, notes = _by_first(source)
             classes = None if names is None else len(names)
             each_bytes, each_seconds = sum(part.size for part in source.files) / max(count, 1), LOOK_SECONDS
+        case _:
+            assert_never(config.source)
     kept = _part(count, config)
     if isinstance(config.splits, dict) and len(config.splits) > 1:
         notes = (*notes, "splits are cut by content: their sizes are within the chance of a draw")

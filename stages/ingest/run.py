@@ -6,7 +6,8 @@ Only orchestrates: images are read in tasks. Knows no torch.
 import hashlib
 from collections.abc import Sequence
 
-from vitpipe.infra.errors import StageError, Stopped, UsageError, VitpipeError, gravest
+from vitpipe.infra.errors import StageError, UsageError
+from vitpipe.infra.work import stop_if_asked
 from vitpipe.stages.artifacts import File, ShardSet
 from vitpipe.stages.contract import Inputs, StageContext
 from vitpipe.stages.images.manifest import MANIFEST, Manifest, SourceFacts
@@ -26,6 +27,7 @@ from vitpipe.stages.ingest.sources import as_written, open_source
 from vitpipe.stages.ingest.table import View
 from vitpipe.stages.ingest.tally import Tally
 from vitpipe.stages.ingest.writer import write_shard
+from vitpipe.stages.tasks import gather
 
 QUARANTINE = "quarantine.jsonl"
 DUPLICATES = "duplicates.jsonl"
@@ -93,7 +95,7 @@ def _look(
         bad += found
         _tell_quarantined(found, len(bad), ctx)
         tally.saw(done.value())
-        _end_if_asked(ctx)
+        stop_if_asked(ctx.fence, f"ingest into {ctx.out.node.uri}")
     bad.sort(key=lambda one: one[0].name)
     if len(bad) + sum(one.images for one in listing.findings) > allowed:
         raise _over_budget(bad, listing.findings, allowed, len(listing.items))
@@ -118,16 +120,11 @@ def _write(
     checked = read_back_paths(plans, config.check == "decode", config.shuffle_seed)
     missing = [plan for plan in plans if plan.path not in shards]
     tasks = [ShardTask(ctx.task, source, spool, plan, multi_label, plan.path in checked) for plan in missing]
-    errors: list[VitpipeError] = []
-    for done in ctx.cluster.fan(write_shard, tasks, resources=ctx.resources, label=lambda task: task.plan.path):
-        if isinstance(done.error, VitpipeError):
-            errors.append(done.error)  # the others go on: what they finish need not be written again
-            continue
-        shards[done.item.plan.path] = done.value()
-        tally.wrote(done.item.plan, done.item.is_read_back)
-        _end_if_asked(ctx)
-    if errors:
-        raise gravest(errors)
+    ended = ctx.cluster.fan(write_shard, tasks, resources=ctx.resources, label=lambda task: task.plan.path)
+    for task, shard in gather(ended):
+        shards[task.plan.path] = shard
+        tally.wrote(task.plan, task.is_read_back)
+        stop_if_asked(ctx.fence, f"ingest into {ctx.out.node.uri}")
     return [shards[plan.path] for plan in plans]
 
 
@@ -210,9 +207,3 @@ def _as_bad(finding: Finding) -> tuple[Item, str]:
 def _first(bad: Sequence[tuple[Item, str]]) -> str:
     told = "; ".join(f"{item.name!r}: {reason}" for item, reason in bad[:REASONS_TOLD])
     return f"{told}; and {len(bad) - REASONS_TOLD} more" if len(bad) > REASONS_TOLD else told
-
-
-def _end_if_asked(ctx: StageContext) -> None:
-    reason = ctx.fence.stopping()
-    if reason:
-        raise Stopped(f"ingest into {ctx.out.node.uri}", reason, "the same command goes on with the shards that stand")

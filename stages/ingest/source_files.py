@@ -194,7 +194,8 @@ def _texts(source: Settings) -> dict[str, str]:
             return {path.name: _sha256(path.read_bytes())}
         case GlyphsSource():
             return {f"{font}.ttf": _sha256(font_path(font).read_bytes()) for font in FONTS}
-    return {}
+        case _:
+            return {}
 
 
 def _digits_path() -> Path:

@@ -9,10 +9,10 @@ from vitpipe.infra.errors import UsageError
 from vitpipe.stages.bounds import BatchImages, Bytes, Cores, Few, FewOrNone, Proportion, Seed, Workers
 from vitpipe.stages.images.config import AugmentSettings, too_small
 from vitpipe.stages.images.shares import block_counts
+from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.settings import PositiveDuration, Settings
 from vitpipe.stages.training.config import Ema, EvaluateSettings, ObjectiveSettings, OptimizerSettings
 from vitpipe.stages.training.schedule import ScheduleSettings
-from vitpipe.stages.vit.config import ModelSettings
 
 VALIDATION = ("test", "val")
 """Splits whose images are held out of training; the first that the shards have is measured."""

@@ -7,11 +7,11 @@ from vitpipe.stages.artifacts import Artifact, Checkpoint, ShardSet
 from vitpipe.stages.contract import Estimate, Known
 from vitpipe.stages.images.manifest import known_names
 from vitpipe.stages.images.united import refuse_other_classes
+from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.pretrain.config import PretrainConfig, PretrainResources, micro_batch_of, validation_split
 from vitpipe.stages.pretrain.going_on import changed_fields, refuse, refuse_change, refuse_end
 from vitpipe.stages.pretrain.job import SPLIT, Course, check_init, check_init_names, check_probe, check_shards, model_of
 from vitpipe.stages.pretrain.memory import saved_bytes, terms
-from vitpipe.stages.vit.config import ModelSettings
 from vitpipe.stages.vit.flops import num_parameters, train_flops_per_image
 
 
@@ -120,7 +120,7 @@ def _check_init(
     for init in inputs.get("init", ()):
         facts, uri = getattr(init, "model", None), getattr(init, "uri", "the weights of this run")
         check_init(facts, model, uri)
-        head = known_names(init) if facts and facts["classes"] else None
+        head = known_names(init) if facts and facts.classes else None
         if names and head:
             check_init_names(uri, head, _uri(inputs["shards"][0]), names)
 

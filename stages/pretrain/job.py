@@ -3,15 +3,15 @@
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from vitpipe.infra.errors import UsageError
 from vitpipe.stages.artifacts import Checkpoint, Score, ShardSet, Weights
 from vitpipe.stages.contract import TaskContext
 from vitpipe.stages.images.classes import difference, moved_name
+from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.pretrain.config import PretrainConfig, PretrainResources, check, micro_batch_of
+from vitpipe.stages.tasks import check_data
 from vitpipe.stages.training.schedule import ScheduleSettings, in_steps, lr_at
-from vitpipe.stages.vit.config import ModelSettings
 
 SPLIT = "train"
 FINISHED = "finished.json"
@@ -121,9 +121,9 @@ def model_of(config: PretrainConfig, num_classes: int) -> ModelSettings:
     return config.model.model_copy(update={"classes": classes})
 
 
-def check_init(init: Mapping[str, Any] | None, model: ModelSettings, uri: str) -> None:
+def check_init(init: ModelSettings | None, model: ModelSettings, uri: str) -> None:
     """UsageError for weights to begin from whose head has other classes. An encoder without one fits any."""
-    classes = init["classes"] if init else 0
+    classes = init.classes if init else 0
     if classes and model.classes and classes != model.classes:
         raise UsageError(
             f"begin from {uri}",
@@ -159,7 +159,4 @@ def check_shards(uri: str, splits: Mapping[str, int], multi_label: bool, config:
 
 def check_probe(uri: str, splits: Mapping[str, int], multi_label: bool) -> None:
     """UsageError for a set that no ridge can be fitted and tested on."""
-    missing = [name for name in (SPLIT, "test") if not splits.get(name)]
-    if missing or multi_label:
-        found = f"it has no split {missing[0]}" if missing else "its images have several classes each"
-        raise UsageError(f"score {uri} while training", found, "give one with train, test and single labels")
+    check_data(f"score {uri} while training", splits, (SPLIT, "test"), multi_label=multi_label)

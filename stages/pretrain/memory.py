@@ -6,9 +6,9 @@ All terms that can stand at once are added, so that the sum is a bound: what end
 
 from dataclasses import dataclass
 
+from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.pretrain.config import PretrainConfig, PretrainResources, micro_batch_of
 from vitpipe.stages.training.config import BUCKET_ELEMENTS
-from vitpipe.stages.vit.config import ModelSettings
 from vitpipe.stages.vit.flops import activation_bytes
 
 CPU_PROCESS_BYTES = 450_000_000

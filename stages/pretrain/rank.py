@@ -20,6 +20,7 @@ from vitpipe.stages.images.cache import ShardCache
 from vitpipe.stages.images.prefetch import in_order
 from vitpipe.stages.images.train import TrainImages
 from vitpipe.stages.images.watch import ReaderWatch
+from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.pretrain.finishing import finish, insist
 from vitpipe.stages.pretrain.job import SPLIT, Job
 from vitpipe.stages.pretrain.watch import Watch
@@ -36,7 +37,6 @@ from vitpipe.stages.training.restore import Resumed
 from vitpipe.stages.training.steps import Keep, Place
 from vitpipe.stages.vit.adapt import adapt_state
 from vitpipe.stages.vit.build import Model, blocks_of, build_model, checkpoint_blocks
-from vitpipe.stages.vit.config import ModelSettings
 from vitpipe.stages.vit.init import init_weights
 from vitpipe.stages.vit.native import load_weights
 

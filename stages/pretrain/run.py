@@ -10,13 +10,13 @@ import numpy as np
 
 from vitpipe.infra.errors import StageError, UsageError
 from vitpipe.infra.work import Rank
-from vitpipe.stages.artifacts import Artifact, Checkpoint, File, Score, ShardSet, Weights
-from vitpipe.stages.contract import Inputs, Out, StageContext
+from vitpipe.stages.artifacts import Checkpoint, File, Score, ShardSet, Weights
+from vitpipe.stages.contract import Events, Inputs, Out, StageContext
 from vitpipe.stages.images.classes import names_of
 from vitpipe.stages.images.manifest import Manifest, load_manifest
 from vitpipe.stages.images.split import Split
 from vitpipe.stages.images.united import united
-from vitpipe.stages.pretrain.config import PretrainConfig, validation_split
+from vitpipe.stages.pretrain.config import PretrainConfig, PretrainResources, validation_split
 from vitpipe.stages.pretrain.going_on import refuse_change, refuse_end
 from vitpipe.stages.pretrain.job import (
     FINISHED,
@@ -29,11 +29,12 @@ from vitpipe.stages.pretrain.job import (
     check_shards,
     model_of,
 )
+from vitpipe.stages.tasks import weights_in
 from vitpipe.stages.training.fewshot import draw
 from vitpipe.stages.training.steps import EVALUATION, LEDGER, METRICS, Place
 
 
-def run(config: PretrainConfig, inputs: Inputs, ctx: StageContext) -> Checkpoint:
+def run(config: PretrainConfig, inputs: Inputs, ctx: StageContext[PretrainResources]) -> Checkpoint:
     """Train to the last step, from the newest committed one where there is one.
 
     Errors: UsageError for shards that do not fit the recipe, DriftError for a recipe that is not the one it goes on
@@ -49,7 +50,7 @@ def run(config: PretrainConfig, inputs: Inputs, ctx: StageContext) -> Checkpoint
         course=course,
         model=model_of(config, shards[0].num_classes),
         shards=shards,
-        init=_init(inputs),
+        init=weights_in(inputs, "begin", "init"),
         task=ctx.task,
         probes=_probes(config, inputs, ctx.task.scratch),
         continued=_continued(config, inputs),
@@ -58,28 +59,21 @@ def run(config: PretrainConfig, inputs: Inputs, ctx: StageContext) -> Checkpoint
         refuse_end(course.total_steps, job.continued.step, job.continued.uri)
     validation_split(config, [one.splits for one in shards], bool(job.probes))
     if job.init is not None:
-        _check_head(job.init, job, manifests[0], ctx)
+        _check_head(job.init, job, manifests[0], ctx.events)
     note = f"waits for {ctx.resources.least_workers} workers to have their machines and start"
     ctx.progress.update(0, job.course.total_steps, note=note)
     ctx.cluster.gang(functools.partial(_on_rank, job), resources=ctx.resources)
     return _artifact(job, ctx.out)
 
 
-def _init(inputs: Inputs) -> Weights | Score | None:
-    given = inputs.maybe("init", Artifact)
-    if given is None or isinstance(given, (Weights, Score)):
-        return given
-    raise UsageError(f"begin from {given.uri}", f"a {given.kind}", "give Weights, or a finetune's Score")
-
-
-def _check_head(init: Weights | Score, job: Job, manifest: Manifest, ctx: StageContext) -> None:
+def _check_head(init: Weights | Score, job: Job, manifest: Manifest, events: Events) -> None:
     """UsageError where the head that is taken over calls a number otherwise than the shards."""
     check_init(init.model, job.model, init.uri)
-    if job.model.classes and init.model and init.model["classes"]:
+    if job.model.classes and init.model and init.model.classes:
         classes = dict(enumerate(manifest.classes))
         note = check_init_names(init.uri, names_of(init), job.shards[0].uri, classes)
         if note:
-            ctx.events.emit("note", note)
+            events.emit("note", note)
 
 
 def _continued(config: PretrainConfig, inputs: Inputs) -> Checkpoint | None:
@@ -128,7 +122,7 @@ def _artifact(job: Job, out: Out) -> Checkpoint:
         folder=manifest.folder,
         step=manifest.step,
         samples_seen=manifest.samples_seen,
-        model=job.model.model_dump(mode="json"),
+        model=job.model,
         shards_sha256=tuple(one.manifest_sha256 for one in job.shards),
         metrics=finished["metrics"],
         files=(

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from vitpipe.stages.artifacts import Artifact, Checkpoint, Weights
+from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.report.lineage import Link
 from vitpipe.stages.report.wording import count, duration, flops
-from vitpipe.stages.vit.config import ModelSettings
 from vitpipe.stages.vit.flops import num_parameters
 
 A = TypeVar("A", bound=Artifact)
@@ -30,7 +30,7 @@ def glance(checkpoints: Sequence[tuple[str, Checkpoint]], links: Sequence[Link])
     facts: list[Fact] = []
     if checkpoints:
         _, checkpoint = checkpoints[-1]
-        model = ModelSettings.model_validate(checkpoint.model)
+        model = checkpoint.model
         facts.append(("Model", variant(model), f"{model.image_px} px"))
         facts.append(("Parameters", count(num_parameters(model)), ""))
         facts.append(("Pretrained on", count(checkpoint.samples_seen), "images seen"))
@@ -58,7 +58,7 @@ def pretraining(checkpoints: Sequence[tuple[str, Checkpoint]]) -> str:
     if not checkpoints:
         return ""
     name, checkpoint = checkpoints[-1]
-    model = ModelSettings.model_validate(checkpoint.model)
+    model = checkpoint.model
     return (
         f"{name}: {_built(model)}, {checkpoint.step:,} steps, {checkpoint.samples_seen:,} images seen. "
         "The faint line is every step, the strong one a running mean."

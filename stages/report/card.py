@@ -8,11 +8,11 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.paper.tables import published, title
 from vitpipe.stages.report.gallery import Inspection
 from vitpipe.stages.report.lineage import Link
 from vitpipe.stages.report.results import Gain, Row
-from vitpipe.stages.vit.config import ModelSettings
 from vitpipe.stages.vit.flops import num_parameters
 
 _PIXELS = {"filters": {"uri"}, "positions": {"uri"}, "rollout": {"uri"}}
@@ -81,7 +81,7 @@ def results_csv(table: Sequence[Row]) -> bytes:
     writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
     writer.writeheader()
     for row in table:
-        model = ModelSettings.model_validate(row.model) if row.model else None
+        model = row.model
         writer.writerow({
             "model": model_name(model) if model else row.node,
             "img_size": row.protocol.get("image_px", ""),

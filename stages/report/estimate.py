@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 
 from vitpipe.stages.artifacts import Artifact
 from vitpipe.stages.contract import Estimate, Known
+from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.report.config import ReportConfig, ReportResources
-from vitpipe.stages.vit.config import ModelSettings
 from vitpipe.stages.vit.flops import forward_macs, num_parameters
 
 
@@ -21,22 +21,18 @@ def estimate(
     """
     page = Estimate(bytes=4_000_000, hours=0.5 / 60)
     given = [one for name in ("checkpoint", "weights") for one in inputs.get(name, ())]
-    facts = next((model for one in given[::-1] if (model := getattr(one, "model", None))), None)
-    if facts is None or not config.attention_images:
+    model: ModelSettings | None = next((found for one in given[::-1] if (found := getattr(one, "model", None))), None)
+    if model is None or not config.attention_images:
         return page
-    model = ModelSettings.model_validate(facts)
     if model.classes is None or model.family == "resnet":
         return page
     images = config.attention_images + min(config.rollout_images, config.attention_images)
     flops = float(images * 2 * forward_macs(model))
-    speed = (
-        known.gpu_flops * (resources.gpus_per_task or 1) if known.gpus else known.cpu_flops * resources.cpus_per_task
-    )
     return page.model_copy(
         update={
             "images": images,
             "flops": flops,
             "memory_bytes": 4 * num_parameters(model),
-            "hours": 0.5 / 60 + flops / speed / 3600,
+            "hours": 0.5 / 60 + flops / known.task_flops(resources) / 3600,
         }
     )

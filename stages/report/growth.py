@@ -14,7 +14,6 @@ from vitpipe.stages.report.lineage import Link
 from vitpipe.stages.report.lines import Lines, Point, Series
 from vitpipe.stages.report.results import Row
 from vitpipe.stages.report.wording import count, flops
-from vitpipe.stages.vit.config import ModelSettings
 from vitpipe.stages.vit.flops import train_flops_per_image
 
 
@@ -104,7 +103,7 @@ def _chart(named: str, labels: str, found: Iterable[tuple[Row, Pretraining]], ov
 
 
 def _pretraining(link: Link, checkpoint: Checkpoint, by_digest: Mapping[str, Link]) -> Pretraining:
-    model = ModelSettings.model_validate(checkpoint.model)
+    model = checkpoint.model
     refs = link.record.inputs.get("shards", ()) if link.record else ()
     data: list[Artifact | None] = [by_digest[ref.record_sha256].artifact() for ref in refs]
     shards = [one for one in data if isinstance(one, ShardSet)]

@@ -10,10 +10,11 @@ import torch
 from matplotlib import colormaps
 from torch import Tensor
 
-from vitpipe.infra.errors import Stopped
+from vitpipe.infra.work import stop_if_asked
 from vitpipe.stages.artifacts import Checkpoint, ShardSet
 from vitpipe.stages.images.decode import Pixels
 from vitpipe.stages.images.resize import centre, resize_small
+from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.report.albums import THUMBNAIL_PX, album
 from vitpipe.stages.report.gallery import Distances, DrawTask, Filters, Inspection, Pictures, Positions, Rollout
 from vitpipe.stages.report.samples import one_each, read_image, spread
@@ -21,7 +22,6 @@ from vitpipe.stages.report.sheets import mosaic, pairs, png_uri, webp_uri
 from vitpipe.stages.training.step_weights import open_step
 from vitpipe.stages.vit import inspect
 from vitpipe.stages.vit.build import Model, build_model
-from vitpipe.stages.vit.config import ModelSettings
 from vitpipe.stages.vit.model import ViT
 from vitpipe.stages.vit.native import load_weights
 
@@ -71,7 +71,7 @@ def _model(task: DrawTask) -> tuple[Model, str]:
     assert weights is not None
     name = weights.uri.rstrip("/").rpartition("/")[2]
     if isinstance(weights, Checkpoint):
-        settings = ModelSettings.model_validate(weights.model)
+        settings = weights.model
         opened = open_step(weights, scratch, task.config.step)
         state = {name: torch.from_numpy(array) for name, array in opened}
         source = f"{name} at step {task.config.step or weights.step:,}"
@@ -147,8 +147,7 @@ def _distances(model: Model, images: Tensor, task: DrawTask) -> Tensor:
     """Mean attention distance (L, H), a few images at a time. Stopped when someone wants us to end."""
     done, total = 0, torch.zeros(())
     for part in torch.split(images, IMAGES_AT_ONCE):
-        if reason := task.context.fence.stopping():
-            raise Stopped("look into the model", f"after {done} of {len(images)} images: {reason}")
+        stop_if_asked(task.context.fence, "look into the model", f"after {done} of {len(images)} images")
         total = total + inspect.attention_distance(model, part) * len(part)
         done += len(part)
         task.context.progress.update(done, len(images), unit="images")

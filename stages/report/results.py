@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from vitpipe.stages.artifacts import Score
+from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.paper.tables import title
 
 ALIKE = ("image_px", "batch_images", "steps", "train_per_class", "num_train", "crop", "flip", "eval_resize")
@@ -44,7 +45,7 @@ class Row:
     dev_scores: dict[str, float]
     num_test: int
     protocol: dict[str, Any]
-    model: dict[str, Any] | None
+    model: ModelSettings | None
     uri: str
     record_sha256: str
     more: tuple["Shots", ...] = ()

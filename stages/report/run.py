@@ -6,7 +6,7 @@ Everything is read through records: scores, what they rest on, and how long it t
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from vitpipe.stages.artifacts import Artifact, Checkpoint, Report, Score, ShardSet, Weights
+from vitpipe.stages.artifacts import Artifact, Checkpoint, Report, Score, ShardSet, Weights, carries_weights
 from vitpipe.stages.contract import Inputs, StageContext
 from vitpipe.stages.report import background, pretraining
 from vitpipe.stages.report.beside import grids
@@ -23,6 +23,7 @@ from vitpipe.stages.report.overlap import overlaps
 from vitpipe.stages.report.page import render, score_charts
 from vitpipe.stages.report.resolution import resolutions
 from vitpipe.stages.report.results import Gain, Row, gains, headline, percent, rows
+from vitpipe.stages.tasks import gather
 
 
 def run(config: ReportConfig, inputs: Inputs, ctx: StageContext) -> Report:
@@ -84,11 +85,11 @@ def _draw(config: ReportConfig, ctx: StageContext, inputs: Inputs, links: Sequen
         images=inputs.maybe("shards", ShardSet) or (data[0][1] if data else None),
         data=tuple(data),
         config=config,
-        cpus=max(1, int(ctx.resources.cpus_per_task)),
+        cpus=ctx.resources.whole_cpus,
         context=ctx.task,
     )
-    drawn = list(ctx.cluster.fan(_draw_task, [task], resources=ctx.resources, label=lambda _: "draw"))
-    return drawn[0].value()
+    ((_, drawn),) = gather(ctx.cluster.fan(_draw_task, [task], resources=ctx.resources, label=lambda _: "draw"))
+    return drawn
 
 
 def _drawn(config: ReportConfig, inputs: Inputs, links: Sequence[Link]) -> Drawn | None:
@@ -97,8 +98,8 @@ def _drawn(config: ReportConfig, inputs: Inputs, links: Sequence[Link]) -> Drawn
     if config.step is not None:
         return inputs.one("checkpoint", Checkpoint)
     known = [*inputs.many("weights", Artifact), *(weights for _, weights in background.behind(links, Weights)[::-1])]
-    known += [score for score in inputs.many("scores", Score) if score.model and score.protocol.get("pretrained")]
-    native = [one for one in known if isinstance(one, Weights | Score) and one.has("native/model.safetensors")]
+    known += [score for score in inputs.many("scores", Score) if score.protocol.get("pretrained")]
+    native: list[Drawn] = [one for one in known if carries_weights(one) and one.has("native/model.safetensors")]
     chosen = inputs.maybe("checkpoint", Checkpoint)
     steps = [one for _, one in background.behind(links, Checkpoint, chosen=chosen)]
     whole = [one for one in steps if one.has(f"{one.folder}/manifest.json")]

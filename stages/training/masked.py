@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.training.config import NUM_COLOURS
-from vitpipe.stages.vit.config import ModelSettings
 from vitpipe.stages.vit.model import ViT
 
 

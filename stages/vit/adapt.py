@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from vitpipe.infra.errors import UsageError
-from vitpipe.stages.vit.config import ModelSettings
+from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.vit.init import initial_value
 from vitpipe.stages.vit.positions import ResizeMode, resize_positions, resize_rows
 from vitpipe.stages.vit.shapes import parameter_shapes

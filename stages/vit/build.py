@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from vitpipe.stages.vit.config import ModelSettings
+from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.vit.hybrid import Stage as StemStage
 from vitpipe.stages.vit.hybrid import Unit as StemUnit
 from vitpipe.stages.vit.model import Block, ViT

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from vitpipe.stages.vit.config import ModelSettings
-from vitpipe.stages.vit.variants import BASE_WIDTH
+from vitpipe.stages.model_settings import ModelSettings
+from vitpipe.stages.variants import BASE_WIDTH
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ Times 303M images x epochs, `train_flops_per_image` reproduces the paper's exaFL
 
 import math
 
-from vitpipe.stages.vit.config import ModelSettings
+from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.vit.conv_costs import convolutions_of
 from vitpipe.stages.vit.shapes import parameter_shapes
 

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vitpipe.stages.vit.config import ModelSettings
+from vitpipe.stages.model_settings import ModelSettings
+from vitpipe.stages.variants import BASE_WIDTH
 from vitpipe.stages.vit.convolutions import GroupNorm, StdConv, pad_same
 from vitpipe.stages.vit.depth import through
 from vitpipe.stages.vit.patches import PatchProjection, pixels
-from vitpipe.stages.vit.variants import BASE_WIDTH
 
 
 class HybridEmbed(nn.Module):

@@ -11,8 +11,8 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import Tensor, nn
 
+from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.vit.build import Model
-from vitpipe.stages.vit.config import ModelSettings
 from vitpipe.stages.vit.model import Attention, Block, ViT, relative_logits
 
 NUM_FILTERS = 28

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vitpipe.infra.errors import UsageError
-from vitpipe.stages.vit.config import ModelSettings
+from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.vit.depth import drop_branch, dropout, rising, through
 from vitpipe.stages.vit.hybrid import HybridEmbed
 from vitpipe.stages.vit.patches import PatchEmbed

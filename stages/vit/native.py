@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vitpipe.infra.errors import IntegrityError, UsageError
 from vitpipe.stages.artifacts import Score, Weights
-from vitpipe.stages.vit.config import ModelSettings
+from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.vit.file_kind import file_kind
 from vitpipe.stages.vit.settings_file import SETTINGS, TENSORS, read_settings, settings_json
 from vitpipe.stages.vit.shapes import difference, parameter_shapes

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vitpipe.infra.errors import UsageError
-from vitpipe.stages.vit.config import ModelSettings
+from vitpipe.stages.model_settings import ModelSettings
+from vitpipe.stages.variants import BASE_WIDTH
 from vitpipe.stages.vit.convolutions import GroupNorm, StdConv
 from vitpipe.stages.vit.depth import drop_branch, rising, through
 from vitpipe.stages.vit.patches import pixels
-from vitpipe.stages.vit.variants import BASE_WIDTH
 
 
 class BiTResNet(nn.Module):

@@ -6,7 +6,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from vitpipe.infra.errors import IntegrityError, UsageError
-from vitpipe.stages.vit.config import ModelSettings
+from vitpipe.stages.model_settings import ModelSettings
 
 TENSORS, SETTINGS = "model.safetensors", "model.json"
 _SCHEMA = 1

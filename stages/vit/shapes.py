@@ -7,8 +7,8 @@ import difflib
 from collections.abc import Iterator, Mapping
 
 from vitpipe.infra.errors import UsageError
-from vitpipe.stages.vit.config import ModelSettings
-from vitpipe.stages.vit.variants import BASE_WIDTH
+from vitpipe.stages.model_settings import ModelSettings
+from vitpipe.stages.variants import BASE_WIDTH
 
 Shape = tuple[int, ...]
 Named = Iterator[tuple[str, Shape]]

@@ -14,7 +14,7 @@ import timm
 import torch
 
 from tests.benchmarks import checkpoints, reading, scaling, shuffling, streaming, watching, writing
-from vitpipe.stages.vit.config import ModelSettings
+from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.vit.flops import train_flops_per_image
 from vitpipe.stages.vit.init import init_weights
 from vitpipe.stages.vit.model import ViT

@@ -22,6 +22,7 @@ from vitpipe.infra.storage.opening import open_store
 from vitpipe.infra.work import Rank
 from vitpipe.stages.contract import Out
 from vitpipe.stages.images.batch import Batch
+from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.pretrain.config import PretrainResources
 from vitpipe.stages.training.checkpoint import Checkpoints
 from vitpipe.stages.training.config import ObjectiveSettings, OptimizerSettings
@@ -34,7 +35,6 @@ from vitpipe.stages.training.optimisers import build
 from vitpipe.stages.training.snapshot import Snapshot
 from vitpipe.stages.training.steps import Keep
 from vitpipe.stages.vit.build import Model, build_model
-from vitpipe.stages.vit.config import ModelSettings
 from vitpipe.stages.vit.init import init_weights
 
 ROUNDS = 6

@@ -29,9 +29,9 @@ from vitpipe.stages.artifacts import Checkpoint
 from vitpipe.stages.convert.config import ConvertConfig, ConvertResources
 from vitpipe.stages.convert.task import WriteTask
 from vitpipe.stages.convert.write import write
+from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.pretrain.config import PretrainResources
 from vitpipe.stages.record import load_artifact
-from vitpipe.stages.vit.config import ModelSettings
 from vitpipe.stages.vit.flops import num_parameters
 
 FORMATS = ("native", "timm", "google")

@@ -146,7 +146,9 @@ def spares(scene: Scene) -> None:
     scene.checkpoints.settle()
     (made,) = scene.checkpoints.news()
     files = made.place.files(made.manifest)
-    facts = Checkpoint(folder="step-1", step=1, samples_seen=1, model={}, shards_sha256=()).facts()
+    facts = Checkpoint(
+        folder="step-1", step=1, samples_seen=1, model={"variant": "B/16", "image_px": 224}, shards_sha256=()
+    ).facts()
     record = Record(
         node="n", stage="pretrain", fingerprint="f", recipe={}, config={}, inputs={}, output=facts, files=files,
         code="c", versions={}, started="now", seconds=1, attempt="a1",

@@ -10,7 +10,7 @@ from tiny_training import NO_DROPOUT, course, engine, plain_torch, steps
 
 from vitpipe.infra.work import Rank
 from vitpipe.stages.pretrain.config import PretrainResources
-from vitpipe.stages.vit.variants import RESNETS, ResNet
+from vitpipe.stages.variants import RESNETS, ResNet
 
 VARIANTS = ("R+Ti/16", "R14x1")
 SHALLOW = ResNet((1, 1, 2), 1)

@@ -9,9 +9,9 @@ from pydantic import BaseModel
 
 from vitpipe.pipeline.spec.places import models_in
 from vitpipe.stages.finetune.config import FinetuneConfig
-from vitpipe.stages.finetune.conform import FIXED
-from vitpipe.stages.finetune.conform import conform as conform_finetuning
-from vitpipe.stages.finetune.steps import MOMENTUM
+from vitpipe.stages.finetune.paper_fields import FIXED
+from vitpipe.stages.finetune.paper_fields import conform as conform_finetuning
+from vitpipe.stages.finetune.tuning import MOMENTUM
 from vitpipe.stages.paper.recipes import dataset, finetuning_row, pretraining_rows, recipes
 from vitpipe.stages.paper.tables import tables
 from vitpipe.stages.pretrain.config import PretrainConfig

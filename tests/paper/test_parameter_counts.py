@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from vitpipe.stages.vit.config import ModelSettings
+from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.vit.flops import activation_bytes, forward_macs, num_parameters, train_flops_per_image
 from vitpipe.stages.vit.shapes import parameter_shapes
 

@@ -20,9 +20,9 @@ from vitpipe.stages.finetune.estimate import estimate as estimate_finetuning
 from vitpipe.stages.finetune.run import run as finetune
 from vitpipe.stages.pretrain.config import PretrainConfig, PretrainResources
 from vitpipe.stages.pretrain.estimate import estimate as estimate_pretraining
+from vitpipe.stages.variants import RESNETS, ResNet
 from vitpipe.stages.vit.init import initial_value
 from vitpipe.stages.vit.native import load_weights
-from vitpipe.stages.vit.variants import RESNETS, ResNet
 
 KNOWN = Known(gpus=0, gpu_flops=1e15, cpu_flops=1e11)
 
@@ -40,7 +40,7 @@ def test_every_stage_takes_it(tmp_path: Path, variant: str, monkeypatch: pytest.
     config = recipe_of(variant)
     ctx = context(tmp_path, micro_batch=4, checkpoint_every="2 steps", activation_checkpointing="blocks")
     planned = estimate_pretraining(config, ctx.resources, {"shards": (data,)}, KNOWN)
-    assert planned.flops and planned.memory_bytes and planned.model and planned.model["variant"] == variant
+    assert planned.flops and planned.memory_bytes and planned.model and planned.model.variant == variant
     checkpoint = commit(ctx, pretrain(config, ctx, data), stage="pretrain")
     assert isinstance(checkpoint, Checkpoint) and checkpoint.step == 2
 

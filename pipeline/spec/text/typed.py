@@ -88,7 +88,7 @@ def _explain(error: ErrorDetails, steps: Steps, value: Value, cls: type[Settings
         words += f", not {shown(given)}" + (f"; did you mean {near[0]!r}?" if near else "")
     elif error["type"] != "value_error":
         words += f", not {shown(given)}"
-    return (here or parent).mark if here and not _is_mapping(here) else (here or parent).at, words
+    return here.mark if here is not None and not _is_mapping(here) else (here or parent).at, words
 
 
 def _words(error: ErrorDetails) -> str:

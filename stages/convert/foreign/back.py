@@ -18,7 +18,7 @@ from vitpipe.stages.convert.names_google import google_big_vision_links, google_
 from vitpipe.stages.convert.names_huggingface import huggingface_links
 from vitpipe.stages.convert.names_timm import timm_links
 from vitpipe.stages.convert.names_torchvision import torchvision_links, unfold
-from vitpipe.stages.vit.config import ModelSettings
+from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.vit.shapes import difference, parameter_shapes
 
 _LINES_SHOWN = 12

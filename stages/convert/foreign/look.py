@@ -17,7 +17,7 @@ from vitpipe.stages.convert.foreign.naming import Named, named
 from vitpipe.stages.convert.foreign.npz_reader import open_npz
 from vitpipe.stages.convert.foreign.recognise import recognise
 from vitpipe.stages.convert.foreign.safetensors_reader import open_safetensors
-from vitpipe.stages.vit.config import ModelSettings
+from vitpipe.stages.model_settings import ModelSettings
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from vitpipe.stages.convert.foreign.arrays import Shape
 from vitpipe.stages.convert.foreign.beside import Described
 from vitpipe.stages.convert.foreign.naming import Named
 from vitpipe.stages.convert.foreign.stems import HEADS, find_resnet, find_stem, name_of
-from vitpipe.stages.vit.config import ModelSettings
-from vitpipe.stages.vit.variants import VARIANTS, ResNet, find_variant, reduced
+from vitpipe.stages.model_settings import ModelSettings
+from vitpipe.stages.variants import VARIANTS, ResNet, find_variant, reduced
 
 
 class Landmarks(NamedTuple):

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 
 from vitpipe.stages.convert.config import ForeignFormat
 from vitpipe.stages.convert.foreign.arrays import Shape
-from vitpipe.stages.vit.variants import BASE_WIDTH, VARIANTS, ResNet, find_variant
+from vitpipe.stages.variants import BASE_WIDTH, VARIANTS, ResNet, find_variant
 
 TIMM_ROOT = "stem.conv.weight"
 GOOGLE_ROOT = "resnet/root_block/standardized_conv2d/kernel"

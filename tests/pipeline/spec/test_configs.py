@@ -24,7 +24,7 @@ from vitpipe.stages.finetune.protocol import Trial, TrialTask
 from vitpipe.stages.finetune.trial import run_trial
 from vitpipe.stages.paper.tables import tables
 from vitpipe.stages.pretrain.config import PretrainConfig
-from vitpipe.stages.vit.variants import HYBRIDS, RESNETS, ResNet
+from vitpipe.stages.variants import HYBRIDS, RESNETS, ResNet
 
 ROOT = Path(__file__).parents[3] / "configs"
 FILES = {str(path.relative_to(ROOT)): path for path in sorted(ROOT.rglob("*.yaml"))}

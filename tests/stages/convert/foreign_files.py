@@ -10,7 +10,7 @@ import transformers
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vitpipe.stages.vit.config import ModelSettings
+from vitpipe.stages.model_settings import ModelSettings
 
 Arrays = dict[str, NDArray[Any]]
 

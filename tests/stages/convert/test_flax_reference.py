@@ -22,8 +22,8 @@ from vitpipe.stages.convert.layouts import layout
 from vitpipe.stages.convert.names_google import BIG_VISION, ORIGINAL, Naming
 from vitpipe.stages.convert.npz_file import NpzFile
 from vitpipe.stages.convert.source import Tensors
+from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.vit.build import build_model
-from vitpipe.stages.vit.config import ModelSettings
 
 
 class Mlp(nn.Module):

@@ -30,8 +30,8 @@ from vitpipe.stages.convert.foreign.back import native_reader
 from vitpipe.stages.convert.foreign.look import Foreign, look, reopen
 from vitpipe.stages.convert.foreign.parity import prove
 from vitpipe.stages.convert.task import ProveTask
+from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.vit.build import Model, build_model
-from vitpipe.stages.vit.config import ModelSettings
 
 GOOGLE = tiny(gelu="tanh")
 

@@ -18,8 +18,8 @@ from vitpipe.stages.convert.config import ForeignSource
 from vitpipe.stages.convert.foreign.look import glance
 from vitpipe.stages.evaluate.config import EvaluateConfig, EvaluateResources
 from vitpipe.stages.evaluate.run import run as evaluate
+from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.predict.source import open_weights
-from vitpipe.stages.vit.config import ModelSettings
 from vitpipe.stages.vit.native import load_native
 from vitpipe.stages.vit.shapes import parameter_shapes
 

@@ -15,9 +15,9 @@ from vitpipe.stages.convert.names_huggingface import huggingface_links
 from vitpipe.stages.convert.names_timm import timm_links
 from vitpipe.stages.convert.names_torchvision import torchvision_links
 from vitpipe.stages.convert.timm_config import timm_architecture, timm_arguments
-from vitpipe.stages.vit.config import ModelSettings
+from vitpipe.stages.model_settings import ModelSettings
+from vitpipe.stages.variants import VARIANTS
 from vitpipe.stages.vit.shapes import parameter_shapes
-from vitpipe.stages.vit.variants import VARIANTS
 
 Table = Callable[[ModelSettings], list[Link]]
 CASES: list[tuple[Table, dict[str, Any]]] = [

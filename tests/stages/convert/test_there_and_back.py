@@ -27,7 +27,7 @@ from vitpipe.stages.convert.links import Link, outward
 from vitpipe.stages.convert.names_torchvision import fold, torchvision_links
 from vitpipe.stages.convert.run import run
 from vitpipe.stages.convert.task import ProveTask
-from vitpipe.stages.vit.config import ModelSettings
+from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.vit.native import load_weights
 
 

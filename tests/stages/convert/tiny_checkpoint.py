@@ -10,9 +10,9 @@ from tiny_vit import random_state
 from torch import Tensor
 
 from vitpipe.stages.artifacts import Checkpoint
+from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.settings import TaskResources
 from vitpipe.stages.training.steps import StepFile, StepManifest
-from vitpipe.stages.vit.config import ModelSettings
 
 STATE_FILE = "step-3/state/weights-00000.safetensors"
 

@@ -17,7 +17,7 @@ from vitpipe.stages.contract import Inputs
 from vitpipe.stages.evaluate import features, frozen
 from vitpipe.stages.evaluate.config import EvaluateConfig, EvaluateResources
 from vitpipe.stages.evaluate.run import run
-from vitpipe.stages.evaluate.task import ExtractTask, FitTask
+from vitpipe.stages.evaluate.work_items import ExtractTask, FitTask
 from vitpipe.stages.vit.model import ViT
 
 METHODS = {

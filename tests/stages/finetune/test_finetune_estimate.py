@@ -11,7 +11,7 @@ from vitpipe.stages.evaluate.config import EvaluateConfig, EvaluateResources
 from vitpipe.stages.evaluate.estimate import estimate as estimate_evaluation
 from vitpipe.stages.finetune.config import FinetuneConfig, FinetuneResources
 from vitpipe.stages.finetune.estimate import estimate, memory_bytes, trial_work
-from vitpipe.stages.vit.config import ModelSettings
+from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.vit.flops import forward_macs, train_flops_per_image
 
 B16 = ModelSettings(variant="B/16", image_px=224, classes=21843, representation="width")
@@ -35,7 +35,7 @@ def test_counts_both_phases():
     assert (found.steps, found.images) == (steps, 100 * steps + 2 * 100 + 3 * 500)
     assert found.flops == 100 * steps * train_flops_per_image(tuned) + 1700 * 2 * forward_macs(tuned)
     assert found.hours == pytest.approx(found.flops / (1e14 * 3) / 3600), "three of four GPUs have a trial"
-    assert found.model == tuned.model_dump(mode="json")
+    assert found.model == tuned
 
 
 def test_fewer_images_and_one_rate_cost_less():

@@ -11,7 +11,7 @@ from vitpipe.infra.work import Done
 from vitpipe.stages.contract import Inputs
 from vitpipe.stages.finetune import protocol
 from vitpipe.stages.finetune.config import FinetuneConfig, FinetuneResources, check, check_inputs
-from vitpipe.stages.finetune.protocol import Outcome, Trial, choose
+from vitpipe.stages.finetune.protocol import Trial, TrialOutcome, choose
 from vitpipe.stages.finetune.run import run
 from vitpipe.stages.finetune.trial import images_of
 from vitpipe.stages.images.evaluate import EvalImages
@@ -99,7 +99,7 @@ def test_the_score_carries_the_first_seeds_weights(world, undisturbed):
     score, ctx, _ = undisturbed
     kept = commit(ctx, score, stage="finetune")
     settings, state = load_weights(kept, world[0] / "kept")
-    assert settings.classes == 3 and settings.model_dump(mode="json") == score.model
+    assert settings.classes == 3 and settings == score.model
     assert state["head.weight"].abs().max() > 0, "trained from the zero head"
     assert kept.read_json("labels.json") == {"id2label": {"0": "red", "1": "green", "2": "blue"}}
 
@@ -189,7 +189,7 @@ def test_both_arms_of_a_comparison_see_the_same_images(world, undisturbed):
 
 def test_choose_breaks_ties_by_loss():
     trials = protocol.sweep_trials(config(sweep_seeds=1))
-    outcome = lambda accuracy, loss: Outcome(  # noqa: E731
+    outcome = lambda accuracy, loss: TrialOutcome(  # noqa: E731
         accuracy=accuracy, loss=loss, num_scored=6, num_train=18, steps=4, losses=()
     )
     tied = choose(config(), dict(zip(trials, (outcome(0.5, 1.0), outcome(0.5, 0.9)), strict=True)))

@@ -63,7 +63,7 @@ def test_an_encoder_comes_out_that_others_use(tmp_path: Path) -> None:
         {"batch_images": 6, "total": "2 steps", "peak_lr": 0.01, "seeds": (0,), "precision": "fp32"}
     )
     ctx = make_context(tmp_path, "tuned", FinetuneResources())
-    assert finetune(tuned, Inputs({"data": (shards,), "weights": (weights,)}), ctx).model["classes"] == 3  # type: ignore[index]
+    assert finetune(tuned, Inputs({"data": (shards,), "weights": (weights,)}), ctx).model.classes == 3
     named = EvaluateConfig(method="classify")
     with pytest.raises(UsageError, match="no head"):
         evaluate(

@@ -4,11 +4,11 @@ import pytest
 from tiny_pretraining import recipe
 
 from vitpipe.stages.contract import Estimate, Known
+from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.pretrain.config import PretrainConfig, PretrainResources
 from vitpipe.stages.pretrain.estimate import estimate
 from vitpipe.stages.pretrain.memory import terms
 from vitpipe.stages.training.config import BUCKET_ELEMENTS
-from vitpipe.stages.vit.config import ModelSettings
 from vitpipe.stages.vit.flops import num_parameters
 
 I21K = Estimate(splits={"train": 14_197_122}, num_classes=21_843)

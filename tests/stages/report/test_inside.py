@@ -18,6 +18,7 @@ from tiny_vit import random_state, tiny
 
 from vitpipe.infra.errors import Stopped, UsageError
 from vitpipe.stages.contract import Estimate, Inputs, Known
+from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.report.config import ReportConfig, ReportResources, check_inputs
 from vitpipe.stages.report.estimate import estimate
 from vitpipe.stages.report.gallery import Distances, Positions
@@ -26,7 +27,6 @@ from vitpipe.stages.report.run import run
 from vitpipe.stages.report.samples import one_each, read_image, spread
 from vitpipe.stages.report.sheets import mosaic, pairs
 from vitpipe.stages.vit.build import build_model
-from vitpipe.stages.vit.config import ModelSettings
 from vitpipe.stages.vit.inspect import attention_distance, patch_filters
 
 SMALL = tiny(image_px=16)

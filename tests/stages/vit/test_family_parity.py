@@ -11,14 +11,14 @@ import torch
 from same_weights import as_timm, ours, random_everywhere, theirs
 from torch import Tensor, nn
 
+from vitpipe.stages.model_settings import ModelSettings
+from vitpipe.stages.variants import VARIANTS, find_variant
 from vitpipe.stages.vit import convolutions, resnet
 from vitpipe.stages.vit.build import Model
-from vitpipe.stages.vit.config import ModelSettings
 from vitpipe.stages.vit.convolutions import GroupNorm, StdConv
 from vitpipe.stages.vit.flops import num_parameters
 from vitpipe.stages.vit.model import ViT
 from vitpipe.stages.vit.shapes import parameter_shapes
-from vitpipe.stages.vit.variants import VARIANTS, find_variant
 
 TOLERANCE = 1e-4
 """Of logits in fp32, as a share of the largest above 1. Rounding alone is up to 6e-5 in the deepest ResNets."""

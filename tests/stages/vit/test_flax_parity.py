@@ -12,8 +12,8 @@ import torch
 from same_weights import ours, random_everywhere
 from torch import Tensor
 
+from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.vit import convolutions
-from vitpipe.stages.vit.config import ModelSettings
 
 pytestmark = pytest.mark.skipif(find_spec("flax") is None, reason="flax is not installed")
 ROOT = Path(__file__).parents[3]

@@ -11,10 +11,11 @@ from same_weights import as_timm, random_everywhere, theirs
 from torch import Tensor
 
 from vitpipe.infra.errors import UsageError
+from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.training.optimisers import decay_groups
+from vitpipe.stages.variants import HYBRIDS, RESNETS, ResNet
 from vitpipe.stages.vit.adapt import adapt_state
 from vitpipe.stages.vit.build import Model, blocks_of, build_model, checkpoint_blocks
-from vitpipe.stages.vit.config import ModelSettings
 from vitpipe.stages.vit.convolutions import standardised
 from vitpipe.stages.vit.hybrid import Root
 from vitpipe.stages.vit.init import init_weights, initial_value
@@ -22,7 +23,6 @@ from vitpipe.stages.vit.native import load_native, save_native
 from vitpipe.stages.vit.positions import resize_positions
 from vitpipe.stages.vit.resnet import BiTResNet
 from vitpipe.stages.vit.shapes import parameter_shapes
-from vitpipe.stages.vit.variants import HYBRIDS, RESNETS, ResNet
 
 BOTH = ["R26+S/32", "R50x1"]
 

@@ -7,9 +7,9 @@ import torch
 from tiny_vit import KINDS, random_images, random_model, tiny
 from torch import Tensor
 
+from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.vit import inspect
 from vitpipe.stages.vit.build import build_model
-from vitpipe.stages.vit.config import ModelSettings
 from vitpipe.stages.vit.inspect import (
     attention_distance,
     mean_distance,

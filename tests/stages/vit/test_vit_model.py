@@ -11,7 +11,7 @@ from tiny_vit import KINDS, TINY, random_images, random_model, random_state, tin
 from torch import nn
 
 from vitpipe.infra.errors import UsageError
-from vitpipe.stages.vit.config import ModelSettings
+from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.vit.depth import StochasticDepth
 from vitpipe.stages.vit.model import ViT
 

@@ -7,10 +7,10 @@ import torch
 from tiny_vit import KINDS, tiny
 
 from vitpipe.infra.errors import UsageError
+from vitpipe.stages.model_settings import ModelSettings
+from vitpipe.stages.variants import VARIANTS
 from vitpipe.stages.vit.build import build_model
-from vitpipe.stages.vit.config import ModelSettings
 from vitpipe.stages.vit.shapes import parameter_shapes
-from vitpipe.stages.vit.variants import VARIANTS
 
 NAMED = [ModelSettings(variant=variant, image_px=64, classes=10) for variant in VARIANTS if variant != "B/8"]
 OTHERS = [tiny(**kind) for kind in KINDS] + [tiny(classes=0), tiny(variant="R50x1", image_px=64, classes=0)]

@@ -11,8 +11,9 @@ from tiny_vit import KINDS, TINY, random_images, random_state, tiny
 from torch import Tensor
 
 from vitpipe.infra.errors import IntegrityError, UsageError
+from vitpipe.stages.model_settings import ModelSettings
+from vitpipe.stages.variants import Sizes
 from vitpipe.stages.vit.adapt import adapt_state
-from vitpipe.stages.vit.config import ModelSettings, Sizes
 from vitpipe.stages.vit.init import init_weights, initial_value
 from vitpipe.stages.vit.model import ViT
 from vitpipe.stages.vit.native import load_native, save_native

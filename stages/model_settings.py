@@ -1,12 +1,12 @@
-"""What a model is, in a config: the variant's name or its sizes, and the paper's choices around it. No torch."""
+"""An architecture in a config or an artifact: the variant's name or sizes, and the paper's choices. No torch."""
 
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from vitpipe.stages.bounds import Classes, Epsilon, Side, Width
 from vitpipe.stages.settings import Settings
-from vitpipe.stages.vit.variants import Family, ResNet, Sizes, Variant, find_variant, reduced
+from vitpipe.stages.variants import Family, ResNet, Sizes, Variant, find_variant, reduced
 
 
 class ModelSettings(Settings):
@@ -34,6 +34,10 @@ class ModelSettings(Settings):
     """The authors' JAX code uses the tanh approximation; timm, transformers and torchvision the exact erf."""
     norm_eps: Epsilon = 1e-6
     """LayerNorm epsilon; 1e-6 in the authors' code, 1e-12 in transformers."""
+
+    def at(self, image_px: int | None) -> Self:
+        """Change the side of the input image, where one is given; not validated."""
+        return self.model_copy(update={"image_px": image_px or self.image_px})
 
     @property
     def family(self) -> Family:

@@ -31,6 +31,12 @@ class EvaluateTask:
         return f"draw-{self.config.method}"
 
     @property
+    def image_px(self) -> int | None:
+        """Side of the input image: the one asked for, else the weights' own; None where there is neither."""
+        model = self.weights.model if self.weights else None
+        return self.config.image_px or (model.image_px if model else None)
+
+    @property
     def cache(self) -> Path:
         """Local copies of shards, shared by all tasks on this machine."""
         return self.context.scratch / "shards"
@@ -53,7 +59,7 @@ class ExtractTask:
 
 
 @dataclass(frozen=True)
-class Piece:
+class FeaturePart:
     """Features of some images of one split, in the store."""
 
     uri: str
@@ -62,14 +68,14 @@ class Piece:
     rows: Indices
     """Numbers of the images in the split."""
     images_per_second: float
-    """Of the model alone, images already decoded."""
+    """Speed of the model alone, images already decoded."""
 
 
 @dataclass(frozen=True)
 class Features:
     """Everything that was extracted of one split of one data set by one model."""
 
-    pieces: tuple[Piece, ...]
+    pieces: tuple[FeaturePart, ...]
     computed: int
     """Images that passed through the model for this; the others had done so before."""
 

@@ -100,5 +100,6 @@ class Average(Generic[M]):
 
     @torch.no_grad()
     def update(self, model: M) -> None:
+        """Take the parameters of one more step in."""
         for kept, new in zip(self.model.parameters(), model.parameters(), strict=True):
             kept.lerp_(new, 1 - self.decay)

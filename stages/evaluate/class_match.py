@@ -1,4 +1,4 @@
-"""The join of a data set and a head: a class of the one is that class of the other which has its name. No torch."""
+"""Which output of a head each class of a data set is: the one that has its name. No torch."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -36,7 +36,10 @@ class Matched:
 
 
 def join(data: Artifact | Estimate, weights: Artifact | Estimate) -> Matched | None:
-    """As `matched`, of what is committed or only planned; None where the names of one are not known yet."""
+    """Match data to weights that are committed or only planned; None where the names of one are not known yet.
+
+    Errors as `matched`.
+    """
     names, known = known_names(data), known_names(weights)
     if names is None or known is None:
         return None
@@ -48,7 +51,7 @@ def join(data: Artifact | Estimate, weights: Artifact | Estimate) -> Matched | N
 
 
 def matched(data: str, names: Sequence[str], weights: str, known: Mapping[int, str]) -> Matched:
-    """Match the classes of `data` to the outputs of `weights` by name; both are told by their URIs.
+    """Match the classes of `data` to the outputs of `weights` by name; both URIs are for messages.
 
     UsageError for a class that the weights do not know, or know twice.
     """

@@ -65,6 +65,7 @@ class Variant:
 
     @property
     def family(self) -> Family:
+        """vit, hybrid or resnet."""
         if self.resnet is not None:
             return "resnet"
         return "vit" if self.stem is None else "hybrid"
