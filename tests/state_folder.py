@@ -5,7 +5,6 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 from torch import Tensor
-
 from vitpipe.stages.training.state_files import LAYOUT, WEIGHTS, Layout, file_name, key
 
 

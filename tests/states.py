@@ -6,15 +6,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from vitpipe.stages.training.restore import Restore
+from vitpipe.stages.training.snapshot import Snapshot
+from vitpipe.stages.training.state_files import AVERAGE, LAYOUT, WEIGHT, Layout, StateFiles
+from vitpipe.stages.training.steps import STATE
 
 from vitpipe.stages.artifacts import Checkpoint
 from vitpipe.stages.contract import StageContext
 from vitpipe.stages.training import agree
 from vitpipe.stages.training.engine import Engine
-from vitpipe.stages.training.restore import Restore
-from vitpipe.stages.training.snapshot import Snapshot
-from vitpipe.stages.training.state_files import AVERAGE, LAYOUT, WEIGHT, Layout, StateFiles
-from vitpipe.stages.training.steps import STATE
 
 
 def write_state(engine: Engine, folder: Path, rank: int) -> None:

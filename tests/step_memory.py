@@ -9,17 +9,17 @@ from typing import Any
 
 import inprocess
 import torch
+from vitpipe.stages.training.deal import Deal
+from vitpipe.stages.training.losses import loss_fn
+from vitpipe.stages.training.optimisers import build
+from vitpipe.stages.training.snapshot import Snapshot
 
 from vitpipe.infra.work import Rank
 from vitpipe.stages.images.batch import Batch
 from vitpipe.stages.pretrain.config import PretrainConfig, PretrainResources
 from vitpipe.stages.pretrain.memory import terms
-from vitpipe.stages.training.deal import Deal
 from vitpipe.stages.training.engine import Engine, EngineSettings
 from vitpipe.stages.training.loop import Course, train
-from vitpipe.stages.training.losses import loss_fn
-from vitpipe.stages.training.optimisers import build
-from vitpipe.stages.training.snapshot import Snapshot
 from vitpipe.stages.vit.build import build_model, checkpoint_blocks
 from vitpipe.stages.vit.flops import num_parameters
 from vitpipe.stages.vit.init import init_weights

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from inprocess import InProcessCluster
+from vitpipe.stages.training.steps import Place, StepFile, StepManifest, committed
 
 from vitpipe.infra.errors import IntegrityError, NotFound, Stopped
 from vitpipe.infra.lease_state import CLOCK, TIMING, Clock, Timing
@@ -23,7 +24,6 @@ from vitpipe.pipeline.spec.load import PipelineSpec
 from vitpipe.stages.artifacts import Artifact, File, Score, ShardSet
 from vitpipe.stages.contract import Estimate, Events, Fence, Inputs, Known, StageContext, TaskContext
 from vitpipe.stages.settings import Settings, TaskResources
-from vitpipe.stages.training.steps import Place, StepFile, StepManifest, committed
 
 HOOKS: dict[str, Callable[[StageContext], None]] = {}
 """By node: called in the middle of its work."""

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
+from vitpipe.stages.training.schedule import ScheduleSettings
 
 from vitpipe.infra.errors import UsageError
 from vitpipe.stages.bounds import BatchImages, Bytes, Cores, Few, FewOrNone, Proportion, Seed, Workers
@@ -11,7 +12,6 @@ from vitpipe.stages.images.config import AugmentSettings, too_small
 from vitpipe.stages.images.shares import block_counts
 from vitpipe.stages.settings import PositiveDuration, Settings
 from vitpipe.stages.training.config import Ema, EvaluateSettings, ObjectiveSettings, OptimizerSettings
-from vitpipe.stages.training.schedule import ScheduleSettings
 from vitpipe.stages.vit.config import ModelSettings
 
 VALIDATION = ("test", "val")

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from vitpipe.stages.pretrain.going_on import changed_fields, refuse, refuse_change, refuse_end
+
 from vitpipe.infra.errors import UsageError
 from vitpipe.stages.artifacts import Artifact, Checkpoint, ShardSet
 from vitpipe.stages.contract import Estimate, Known
 from vitpipe.stages.images.manifest import known_names
 from vitpipe.stages.images.united import refuse_other_classes
 from vitpipe.stages.pretrain.config import PretrainConfig, PretrainResources, micro_batch_of, validation_split
-from vitpipe.stages.pretrain.going_on import changed_fields, refuse, refuse_change, refuse_end
 from vitpipe.stages.pretrain.job import SPLIT, Course, check_init, check_init_names, check_probe, check_shards, model_of
 from vitpipe.stages.pretrain.memory import saved_bytes, terms
 from vitpipe.stages.vit.config import ModelSettings

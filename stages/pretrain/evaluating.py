@@ -4,15 +4,16 @@ import math
 from pathlib import Path
 from typing import Any
 
+from vitpipe.stages.training.corruption import corrupted
+from vitpipe.stages.training.evaluation import fewshot, validate
+from vitpipe.stages.training.losses import loss_fn
+
 from vitpipe.stages.artifacts import ShardSet
 from vitpipe.stages.images.batch import Batch
 from vitpipe.stages.images.evaluate import EvalImages
 from vitpipe.stages.pretrain.config import validation_split
 from vitpipe.stages.pretrain.job import Job
-from vitpipe.stages.training.corruption import corrupted
 from vitpipe.stages.training.engine import Engine
-from vitpipe.stages.training.evaluation import fewshot, validate
-from vitpipe.stages.training.losses import loss_fn
 
 
 class Evaluator:

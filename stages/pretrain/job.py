@@ -5,12 +5,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from vitpipe.stages.training.schedule import ScheduleSettings, in_steps, lr_at
+
 from vitpipe.infra.errors import UsageError
 from vitpipe.stages.artifacts import Checkpoint, Score, ShardSet, Weights
 from vitpipe.stages.contract import TaskContext
 from vitpipe.stages.images.classes import difference, moved_name
 from vitpipe.stages.pretrain.config import PretrainConfig, PretrainResources, check, micro_batch_of
-from vitpipe.stages.training.schedule import ScheduleSettings, in_steps, lr_at
 from vitpipe.stages.vit.config import ModelSettings
 
 SPLIT = "train"

@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from vitpipe.stages.training import metrics_log
 from vitpipe.stages.training.account import Account
-from vitpipe.stages.training.loop import Facts
 from vitpipe.stages.training.metrics_log import Grown, MetricsLog
 from vitpipe.stages.training.steps import EVALUATION, LEDGER, METRICS, TIME
+
+from vitpipe.stages.training import metrics_log
+from vitpipe.stages.training.loop import Facts
 
 Keys = Callable[[Iterable[int]], list[str]]
 """Names the images at positions of the sample order."""

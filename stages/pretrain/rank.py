@@ -11,6 +11,16 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from vitpipe.stages.pretrain.finishing import finish, insist
+from vitpipe.stages.pretrain.watch import Watch
+from vitpipe.stages.training.corruption import corrupted
+from vitpipe.stages.training.deal import Deal
+from vitpipe.stages.training.losses import loss_fn
+from vitpipe.stages.training.masked import MaskedPatchViT
+from vitpipe.stages.training.metrics_log import Grown
+from vitpipe.stages.training.optimisers import build
+from vitpipe.stages.training.restore import Resumed
+from vitpipe.stages.training.steps import Keep, Place
 
 from vitpipe.infra.errors import Stopped
 from vitpipe.infra.work import Rank
@@ -20,20 +30,10 @@ from vitpipe.stages.images.cache import ShardCache
 from vitpipe.stages.images.prefetch import in_order
 from vitpipe.stages.images.train import TrainImages
 from vitpipe.stages.images.watch import ReaderWatch
-from vitpipe.stages.pretrain.finishing import finish, insist
 from vitpipe.stages.pretrain.job import SPLIT, Job
-from vitpipe.stages.pretrain.watch import Watch
 from vitpipe.stages.training import agree, loop
 from vitpipe.stages.training.checkpoint import Checkpoints
-from vitpipe.stages.training.corruption import corrupted
-from vitpipe.stages.training.deal import Deal
 from vitpipe.stages.training.engine import Engine, EngineSettings
-from vitpipe.stages.training.losses import loss_fn
-from vitpipe.stages.training.masked import MaskedPatchViT
-from vitpipe.stages.training.metrics_log import Grown
-from vitpipe.stages.training.optimisers import build
-from vitpipe.stages.training.restore import Resumed
-from vitpipe.stages.training.steps import Keep, Place
 from vitpipe.stages.vit.adapt import adapt_state
 from vitpipe.stages.vit.build import Model, blocks_of, build_model, checkpoint_blocks
 from vitpipe.stages.vit.config import ModelSettings

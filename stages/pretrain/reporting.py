@@ -10,6 +10,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from vitpipe.stages.training.account import Account
+from vitpipe.stages.training.metrics_log import Grown, read
+from vitpipe.stages.training.spikes import Spikes
 
 from vitpipe.infra.work import Rank
 from vitpipe.stages.pretrain.estimate import train_flops
@@ -17,11 +20,8 @@ from vitpipe.stages.pretrain.job import Job
 from vitpipe.stages.pretrain.notes import Keys
 from vitpipe.stages.pretrain.peaks import peak_flops
 from vitpipe.stages.pretrain.stragglers import Stragglers
-from vitpipe.stages.training.account import Account
 from vitpipe.stages.training.checkpoint import Saved
 from vitpipe.stages.training.loop import Facts
-from vitpipe.stages.training.metrics_log import Grown, read
-from vitpipe.stages.training.spikes import Spikes
 
 EVERY_S = 1.0
 """Numbers go out at most this often: a step of a small model is shorter than their way out."""

@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from vitpipe.stages.pretrain.going_on import refuse_change, refuse_end
+from vitpipe.stages.training.fewshot import draw
+from vitpipe.stages.training.steps import EVALUATION, LEDGER, METRICS, Place
 
 from vitpipe.infra.errors import StageError, UsageError
 from vitpipe.infra.work import Rank
@@ -17,7 +20,6 @@ from vitpipe.stages.images.manifest import Manifest, load_manifest
 from vitpipe.stages.images.split import Split
 from vitpipe.stages.images.united import united
 from vitpipe.stages.pretrain.config import PretrainConfig, validation_split
-from vitpipe.stages.pretrain.going_on import refuse_change, refuse_end
 from vitpipe.stages.pretrain.job import (
     FINISHED,
     SPLIT,
@@ -29,8 +31,6 @@ from vitpipe.stages.pretrain.job import (
     check_shards,
     model_of,
 )
-from vitpipe.stages.training.fewshot import draw
-from vitpipe.stages.training.steps import EVALUATION, LEDGER, METRICS, Place
 
 
 def run(config: PretrainConfig, inputs: Inputs, ctx: StageContext) -> Checkpoint:

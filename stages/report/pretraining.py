@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from vitpipe.stages.training.account import CAUSES
+
 from vitpipe.stages.artifacts import Checkpoint
 from vitpipe.stages.report.charts import Curve
-from vitpipe.stages.training.account import CAUSES
 from vitpipe.stages.training.measured import measured
 
 CURVES = (("loss", "Training loss", True), ("lr", "Learning rate", False),

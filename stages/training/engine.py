@@ -11,13 +11,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-
-from vitpipe.infra.work import Rank
-from vitpipe.stages.training.config import BUCKET_ELEMENTS
 from vitpipe.stages.training.deal import Deal
 from vitpipe.stages.training.ema import Average
 from vitpipe.stages.training.holdings import Holdings
 from vitpipe.stages.training.state_files import WEIGHT
+
+from vitpipe.infra.work import Rank
+from vitpipe.stages.training.config import BUCKET_ELEMENTS
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,13 @@ from dataclasses import dataclass, field, replace
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from vitpipe.stages.training.late import Late
+from vitpipe.stages.training.losses import Loss
+from vitpipe.stages.training.pace import Pace, Stopwatch
 
 from vitpipe.infra.errors import LeaseLost
 from vitpipe.stages.images.batch import Batch
 from vitpipe.stages.training.engine import Engine
-from vitpipe.stages.training.late import Late
-from vitpipe.stages.training.losses import Loss
-from vitpipe.stages.training.pace import Pace, Stopwatch
 from vitpipe.stages.training.seeds import key
 from vitpipe.stages.training.skipping import Skipped, Skips
 

@@ -17,6 +17,12 @@ from pathlib import Path
 import torch
 from inprocess import CollectedEvents, HeldFence, InProcessCluster
 from torch import Tensor
+from vitpipe.stages.training.deal import Deal
+from vitpipe.stages.training.losses import loss_fn
+from vitpipe.stages.training.metrics_log import MetricsLog, line
+from vitpipe.stages.training.optimisers import build
+from vitpipe.stages.training.snapshot import Snapshot
+from vitpipe.stages.training.steps import Keep
 
 from vitpipe.infra.storage.opening import open_store
 from vitpipe.infra.work import Rank
@@ -25,14 +31,8 @@ from vitpipe.stages.images.batch import Batch
 from vitpipe.stages.pretrain.config import PretrainResources
 from vitpipe.stages.training.checkpoint import Checkpoints
 from vitpipe.stages.training.config import ObjectiveSettings, OptimizerSettings
-from vitpipe.stages.training.deal import Deal
 from vitpipe.stages.training.engine import Engine, EngineSettings, deepspeed_config
 from vitpipe.stages.training.loop import Course, Facts, train
-from vitpipe.stages.training.losses import loss_fn
-from vitpipe.stages.training.metrics_log import MetricsLog, line
-from vitpipe.stages.training.optimisers import build
-from vitpipe.stages.training.snapshot import Snapshot
-from vitpipe.stages.training.steps import Keep
 from vitpipe.stages.vit.build import Model, build_model
 from vitpipe.stages.vit.config import ModelSettings
 from vitpipe.stages.vit.init import init_weights

@@ -100,8 +100,8 @@ def _save_as_deepspeed(root: Path, variant: str) -> None:
 
 def _save_rank(root: Path, variant: str, rank: Rank) -> None:
     import torch
-
     from vitpipe.stages.training.deal import Deal
+
     from vitpipe.stages.training.engine import Engine, EngineSettings
     from vitpipe.stages.vit.build import build_model
     from vitpipe.stages.vit.init import init_weights

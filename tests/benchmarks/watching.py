@@ -11,6 +11,8 @@ from pathlib import Path
 
 import torch
 from inprocess import make_context
+from vitpipe.stages.training.account import Account
+from vitpipe.stages.training.pace import Pace
 
 from vitpipe.infra.work import Rank
 from vitpipe.stages.artifacts import ShardSet
@@ -18,9 +20,7 @@ from vitpipe.stages.pretrain.config import PretrainConfig, PretrainResources
 from vitpipe.stages.pretrain.job import Course, Job
 from vitpipe.stages.pretrain.notes import Notes
 from vitpipe.stages.pretrain.reporting import Reporter
-from vitpipe.stages.training.account import Account
 from vitpipe.stages.training.loop import Facts
-from vitpipe.stages.training.pace import Pace
 from vitpipe.stages.vit.config import ModelSettings
 from vitpipe.stages.vit.flops import train_flops_per_image
 from vitpipe.stages.vit.init import init_weights

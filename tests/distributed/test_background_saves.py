@@ -12,6 +12,7 @@ import pytest
 from inprocess import CollectedEvents, HeldFence, InProcessCluster
 from states import differing, numbers, write_state
 from tiny_training import course, engine, steps
+from vitpipe.stages.training.steps import METRICS, STATE, Keep, Place, committed
 
 from vitpipe.infra.errors import StorageError
 from vitpipe.infra.storage.local import LocalStore
@@ -25,7 +26,6 @@ from vitpipe.stages.record import Record
 from vitpipe.stages.training.checkpoint import Checkpoints
 from vitpipe.stages.training.engine import Engine
 from vitpipe.stages.training.loop import Facts
-from vitpipe.stages.training.steps import METRICS, STATE, Keep, Place, committed
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from inprocess import CollectedEvents, HeldFence, InProcessCluster
 from tiny_training import course, engine, steps
+from vitpipe.stages.training.steps import METRICS, Keep, StepManifest
 
 from vitpipe.infra.errors import IntegrityError
 from vitpipe.infra.storage.opening import open_store
@@ -17,7 +18,6 @@ from vitpipe.stages.contract import Out
 from vitpipe.stages.pretrain.config import PretrainResources
 from vitpipe.stages.training import agree
 from vitpipe.stages.training.checkpoint import Checkpoints
-from vitpipe.stages.training.steps import METRICS, Keep, StepManifest
 
 FILES = (
     "manifest.json",

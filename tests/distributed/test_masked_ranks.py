@@ -7,16 +7,16 @@ from pathlib import Path
 import pytest
 from inprocess import InProcessCluster
 from tiny_training import BATCH, MICRO, NO_DROPOUT, OPTIMIZER, course, images, plain_curve, steps
+from vitpipe.stages.training.corruption import corrupted
+from vitpipe.stages.training.deal import Deal
+from vitpipe.stages.training.masked import MaskedPatchViT
+from vitpipe.stages.training.optimisers import build
 
 from vitpipe.infra.work import Rank
 from vitpipe.stages.images.batch import Batch
 from vitpipe.stages.pretrain.config import PretrainResources
 from vitpipe.stages.training.config import ObjectiveSettings
-from vitpipe.stages.training.corruption import corrupted
-from vitpipe.stages.training.deal import Deal
 from vitpipe.stages.training.engine import Engine, EngineSettings
-from vitpipe.stages.training.masked import MaskedPatchViT
-from vitpipe.stages.training.optimisers import build
 from vitpipe.stages.vit.init import init_weights
 
 OBJECTIVE = ObjectiveSettings(kind="masked_patch", target="rgb_4x4_3bit")

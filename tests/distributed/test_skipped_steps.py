@@ -13,16 +13,16 @@ import torch
 from inprocess import InProcessCluster
 from tiny_training import BATCH, MICRO, NO_DROPOUT, OPTIMIZER, SCHEDULE, STEPS, course, engine, images, model
 from torch import Tensor
+from vitpipe.stages.training.ema import Average
+from vitpipe.stages.training.losses import softmax
+from vitpipe.stages.training.optimisers import build
+from vitpipe.stages.training.schedule import lr_at
 
 from vitpipe.infra.errors import StageError
 from vitpipe.infra.work import Rank
 from vitpipe.stages.images.batch import Batch
 from vitpipe.stages.pretrain.config import PretrainResources
-from vitpipe.stages.training.ema import Average
 from vitpipe.stages.training.loop import Facts, train
-from vitpipe.stages.training.losses import softmax
-from vitpipe.stages.training.optimisers import build
-from vitpipe.stages.training.schedule import lr_at
 from vitpipe.stages.training.skipping import MAX_IN_A_ROW, Skips
 
 BAD_STEP = 2

@@ -12,15 +12,15 @@ from inprocess import InProcessCluster
 from safetensors import safe_open
 from states import write_state
 from torch import Tensor
+from vitpipe.stages.training.deal import Deal
+from vitpipe.stages.training.optimisers import build
+from vitpipe.stages.training.state_files import LAYOUT, Layout, StateFiles
+from vitpipe.stages.training.steps import STATE
 
 from vitpipe.infra.errors import IntegrityError
 from vitpipe.infra.work import Rank
 from vitpipe.stages.training.config import OptimizerSettings
-from vitpipe.stages.training.deal import Deal
 from vitpipe.stages.training.engine import Engine, EngineSettings
-from vitpipe.stages.training.optimisers import build
-from vitpipe.stages.training.state_files import LAYOUT, Layout, StateFiles
-from vitpipe.stages.training.steps import STATE
 from vitpipe.stages.vit.config import ModelSettings, Sizes
 from vitpipe.stages.vit.init import init_weights
 from vitpipe.stages.vit.model import ViT

@@ -11,18 +11,18 @@ from states import read_state, write_state
 from test_state_files import gathered
 from tiny_training import MICRO, NO_DROPOUT, SOFTMAX, images, model, steps
 from torch import Tensor
+from vitpipe.stages.training.deal import Deal
+from vitpipe.stages.training.losses import loss_fn
+from vitpipe.stages.training.optimisers import build
+from vitpipe.stages.training.state_files import StateFiles
+from vitpipe.stages.training.steps import STATE, average_files
 
 from vitpipe.infra.errors import IntegrityError
 from vitpipe.infra.work import Rank
 from vitpipe.stages.pretrain.config import PretrainResources
 from vitpipe.stages.training.config import OptimizerSettings
-from vitpipe.stages.training.deal import Deal
 from vitpipe.stages.training.engine import Engine, EngineSettings
 from vitpipe.stages.training.loop import Course
-from vitpipe.stages.training.losses import loss_fn
-from vitpipe.stages.training.optimisers import build
-from vitpipe.stages.training.state_files import StateFiles
-from vitpipe.stages.training.steps import STATE, average_files
 
 CASES = [(0, "fp32"), (1, "fp32"), (3, "fp32"), (0, "bf16"), (1, "bf16"), (3, "bf16")]
 STEPS = {"fp32": 20, "bf16": 8}

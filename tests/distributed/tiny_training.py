@@ -4,17 +4,17 @@ from collections.abc import Callable, Iterator
 
 import torch
 from torch import nn
+from vitpipe.stages.training.deal import Deal
+from vitpipe.stages.training.losses import loss_fn
+from vitpipe.stages.training.optimisers import build
+from vitpipe.stages.training.schedule import ScheduleSettings, lr_at
 
 from vitpipe.infra.work import Rank
 from vitpipe.stages.images.batch import Batch
 from vitpipe.stages.settings import Duration
 from vitpipe.stages.training.config import ObjectiveSettings, OptimizerSettings
-from vitpipe.stages.training.deal import Deal
 from vitpipe.stages.training.engine import Engine, EngineSettings
 from vitpipe.stages.training.loop import Course, Facts, train
-from vitpipe.stages.training.losses import loss_fn
-from vitpipe.stages.training.optimisers import build
-from vitpipe.stages.training.schedule import ScheduleSettings, lr_at
 from vitpipe.stages.vit.build import Model, build_model
 from vitpipe.stages.vit.config import ModelSettings, Sizes
 from vitpipe.stages.vit.init import init_weights

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from vitpipe.stages.training.deal import Deal
 
 from vitpipe.stages.images import order as order_module
 from vitpipe.stages.images.mixture import Mixture
 from vitpipe.stages.images.order import Order
 from vitpipe.stages.images.ordering import order_of
-from vitpipe.stages.training.deal import Deal
 
 COUNTS = st.lists(st.integers(0, 40), min_size=1, max_size=8).filter(any)
 

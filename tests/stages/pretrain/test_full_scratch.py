@@ -12,13 +12,13 @@ import synthetic
 from small_disk import SmallDisk, small_disk
 from test_watching import lines, losses
 from tiny_pretraining import context, pretrain, recipe
+from vitpipe.stages.training.metrics_log import MetricsLog
 
 from vitpipe.infra.errors import IntegrityError, Stopped, StorageError
 from vitpipe.stages.artifacts import ShardSet
 from vitpipe.stages.contract import StageContext
 from vitpipe.stages.pretrain import finishing
 from vitpipe.stages.training import checkpoint, metrics_log
-from vitpipe.stages.training.metrics_log import MetricsLog
 
 STEPS = 10
 

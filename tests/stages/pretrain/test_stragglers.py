@@ -1,10 +1,10 @@
 """A rank that holds the others up is named once, and nobody else is; MFU where the device is known."""
 
 import pytest
+from vitpipe.stages.training.pace import Pace
 
 from vitpipe.stages.pretrain.peaks import peak_flops
 from vitpipe.stages.pretrain.stragglers import WINDOW, Stragglers
-from vitpipe.stages.training.pace import Pace
 
 USUAL = Pace(forward_seconds=0.1, data_wait_seconds=0.01)
 

@@ -1,7 +1,6 @@
 """Where the time went, over stops and restarts, on a clock of our own."""
 
 import pytest
-
 from vitpipe.stages.training.account import CAUSES, Account
 
 

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
+from vitpipe.stages.training.optimisers import build, decay_groups
 
 from vitpipe.stages.training.config import OptimizerSettings
-from vitpipe.stages.training.optimisers import build, decay_groups
 from vitpipe.stages.vit.config import ModelSettings
 from vitpipe.stages.vit.init import init_weights
 from vitpipe.stages.vit.model import ViT

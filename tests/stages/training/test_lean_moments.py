@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from vitpipe.stages.training.optimisers import build
 
 from vitpipe.stages.training.config import OptimizerSettings
-from vitpipe.stages.training.optimisers import build
 
 LR, DECAY, BETAS, MOMENTUM, STEPS = 0.01, 0.1, (0.9, 0.99), 0.9, 20
 MOMENT = {"adamw": "exp_avg", "sgd": "momentum_buffer"}

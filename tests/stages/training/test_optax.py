@@ -9,10 +9,10 @@ import optax
 import pytest
 import torch
 from torch import Tensor, nn
-
-from vitpipe.stages.training.config import OptimizerSettings
 from vitpipe.stages.training.optimisers import build
 from vitpipe.stages.training.schedule import ScheduleSettings, in_steps, lr_at
+
+from vitpipe.stages.training.config import OptimizerSettings
 
 STEPS, WARMUP, COOLDOWN, TIMESCALE = 50, 8, 10, 16
 PEAK = 0.05

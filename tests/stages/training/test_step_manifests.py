@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import pytest
+from vitpipe.stages.training.steps import Keep, Place, StepFile, StepManifest, committed, unmarked
 
 from vitpipe.infra.errors import IntegrityError, UsageError
 from vitpipe.infra.storage.opening import open_store
 from vitpipe.stages.training.seeds import key
-from vitpipe.stages.training.steps import Keep, Place, StepFile, StepManifest, committed, unmarked
 
 MANIFEST = StepManifest(
     step=4, samples_seen=64, world_size=2, zero=1, precision="fp32", micro_batch=8,

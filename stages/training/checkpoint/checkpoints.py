@@ -15,6 +15,12 @@ from functools import partial
 from pathlib import Path
 
 import torch.distributed as dist
+from vitpipe.stages.training.background import Background
+from vitpipe.stages.training.metrics_log import Grown
+from vitpipe.stages.training.restore import Restore, Resumed
+from vitpipe.stages.training.snapshot import Snapshot
+from vitpipe.stages.training.state_files import LAYOUT, Layout, Run
+from vitpipe.stages.training.steps import STATE, Keep, Place, StepFile, StepManifest, committed, discard, mark_committed
 
 from vitpipe.infra.errors import IntegrityError, Stopped, StorageError
 from vitpipe.infra.faults import reach
@@ -24,13 +30,7 @@ from vitpipe.stages.artifacts import File
 from vitpipe.stages.contract import Events, Out
 from vitpipe.stages.record import records_in
 from vitpipe.stages.training import agree
-from vitpipe.stages.training.background import Background
 from vitpipe.stages.training.engine import Engine
-from vitpipe.stages.training.metrics_log import Grown
-from vitpipe.stages.training.restore import Restore, Resumed
-from vitpipe.stages.training.snapshot import Snapshot
-from vitpipe.stages.training.state_files import LAYOUT, Layout, Run
-from vitpipe.stages.training.steps import STATE, Keep, Place, StepFile, StepManifest, committed, discard, mark_committed
 
 log = logging.getLogger(__name__)
 

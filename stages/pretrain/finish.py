@@ -10,14 +10,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from vitpipe.stages.pretrain.watch import Watch
+from vitpipe.stages.training.steps import Place
+
 from vitpipe.infra.errors import Stopped, StorageError
 from vitpipe.infra.full_disk import is_full
 from vitpipe.stages.artifacts import File
 from vitpipe.stages.contract import Out
 from vitpipe.stages.pretrain.job import FINISHED
-from vitpipe.stages.pretrain.watch import Watch
 from vitpipe.stages.training.checkpoint import AGAIN_S
-from vitpipe.stages.training.steps import Place
 
 T = TypeVar("T")
 

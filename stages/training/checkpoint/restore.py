@@ -8,14 +8,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from vitpipe.stages.training.state_files import AVERAGE, LAYOUT, WEIGHT, Layout, StateFiles
+from vitpipe.stages.training.steps import METRICS, STATE, Place, StepFile, StepManifest, committed
+
 from vitpipe.infra.errors import IntegrityError, NotFound
 from vitpipe.infra.storage.store import Store
 from vitpipe.infra.work import Rank
 from vitpipe.stages.contract import Events
 from vitpipe.stages.training import agree
 from vitpipe.stages.training.engine import Engine
-from vitpipe.stages.training.state_files import AVERAGE, LAYOUT, WEIGHT, Layout, StateFiles
-from vitpipe.stages.training.steps import METRICS, STATE, Place, StepFile, StepManifest, committed
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.nn import functional as F
+from vitpipe.stages.training.fewshot import Indices, draw
+from vitpipe.stages.training.losses import Loss
+from vitpipe.stages.training.ridge import Ridge
 
 from vitpipe.stages.artifacts import ShardSet
 from vitpipe.stages.images.batch import Batch
@@ -20,9 +23,6 @@ from vitpipe.stages.images.evaluate import EvalImages
 from vitpipe.stages.training import agree
 from vitpipe.stages.training.config import FewshotSettings
 from vitpipe.stages.training.engine import Engine
-from vitpipe.stages.training.fewshot import Indices, draw
-from vitpipe.stages.training.losses import Loss
-from vitpipe.stages.training.ridge import Ridge
 
 Prepare = Callable[[Batch], Batch]
 """What the objective makes of a batch before the model sees it."""

@@ -5,9 +5,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from vitpipe.stages.training.lean_moments import LeanAdamW, LeanSGD
 
 from vitpipe.stages.training.config import OptimizerSettings
-from vitpipe.stages.training.lean_moments import LeanAdamW, LeanSGD
 
 
 def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-
 from vitpipe.stages.training.optimisers import begin_state
 from vitpipe.stages.training.state_files import WEIGHT, Shapes
 

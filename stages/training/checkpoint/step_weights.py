@@ -6,14 +6,15 @@ A Checkpoint's record vouches for its last step; an earlier one that was kept vo
 import re
 from pathlib import Path
 
+from vitpipe.stages.training.state_files import AVERAGE, LAYOUT, WEIGHTS, StateFiles
+from vitpipe.stages.training.steps import STATE, Place, StepManifest, average_files, committed, no_average
+
 from vitpipe.infra.errors import IntegrityError, NotFound, UsageError
 from vitpipe.infra.json_object import parse_object
 from vitpipe.infra.storage.store import Store
 from vitpipe.stages.artifacts import Checkpoint, File
 from vitpipe.stages.seal import SEAL, broken
 from vitpipe.stages.training.config import MASKED_PARAMETERS
-from vitpipe.stages.training.state_files import AVERAGE, LAYOUT, WEIGHTS, StateFiles
-from vitpipe.stages.training.steps import STATE, Place, StepManifest, average_files, committed, no_average
 
 _ATTEMPT = re.compile(r"(a\d+(?:\.\d+)?)/attempt\.json")
 

@@ -10,20 +10,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from vitpipe.stages.training.account import Account, Cause
+from vitpipe.stages.training.metrics_log import Grown
+from vitpipe.stages.training.restore import Resumed
+from vitpipe.stages.training.steps import METRICS
+
 from vitpipe.infra.work import Rank
 from vitpipe.stages.pretrain.evaluating import Evaluator
 from vitpipe.stages.pretrain.job import Job
 from vitpipe.stages.pretrain.notes import Keys, Notes
 from vitpipe.stages.pretrain.reporting import Reporter
 from vitpipe.stages.training import agree, metrics_log
-from vitpipe.stages.training.account import Account, Cause
 from vitpipe.stages.training.checkpoint import Saved
 from vitpipe.stages.training.engine import Engine
 from vitpipe.stages.training.loop import Facts
-from vitpipe.stages.training.metrics_log import Grown
-from vitpipe.stages.training.restore import Resumed
 from vitpipe.stages.training.skipping import Skips
-from vitpipe.stages.training.steps import METRICS
 
 
 class Watch:

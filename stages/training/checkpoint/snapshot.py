@@ -10,12 +10,12 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from vitpipe.stages.training.state_files import AVERAGE, MOMENTS, WEIGHTS, Run, file_name, key
 
 from vitpipe.infra.errors import StorageError
 from vitpipe.infra.faults import reach
 from vitpipe.infra.storage.store import Digest
 from vitpipe.stages.training.engine import Engine
-from vitpipe.stages.training.state_files import AVERAGE, MOMENTS, WEIGHTS, Run, file_name, key
 
 _CHUNK_BYTES = 2**24
 
