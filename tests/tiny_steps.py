@@ -7,11 +7,11 @@ from typing import Any
 from inprocess import commit, make_context
 from state_folder import write_weights
 from tiny_vit import random_state
-from vitpipe.stages.training.steps import StepFile, StepManifest
 
 from vitpipe.stages.artifacts import Checkpoint, File
 from vitpipe.stages.contract import StageContext
 from vitpipe.stages.settings import TaskResources
+from vitpipe.stages.training.checkpoint.committed_steps import StepFile, StepManifest
 from vitpipe.stages.vit.config import ModelSettings
 
 RECIPE = {"fingerprint": "f" * 64, "inputs": {"shards": [{"record_sha256": "1" * 64}]}}

@@ -9,9 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from vitpipe.stages.pretrain.conform import conform as conform_pretraining
-from vitpipe.stages.pretrain.conform import variant_name
-
 from vitpipe.infra.errors import UsageError
 from vitpipe.pipeline.plan.planned import Plan
 from vitpipe.pipeline.spec.graph import Graph, Node, is_uri
@@ -21,6 +18,8 @@ from vitpipe.stages.paper.conform import Compared
 from vitpipe.stages.paper.recipes import dataset, recipes
 from vitpipe.stages.paper.tables import benchmark_id, vtab_task
 from vitpipe.stages.pretrain.config import PretrainConfig
+from vitpipe.stages.pretrain.paper_fields import conform as conform_pretraining
+from vitpipe.stages.pretrain.paper_fields import variant_name
 
 VAR = "paper"
 STATUSES = ("equal", "differs", "unstated")

@@ -2,8 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 
-from vitpipe.stages.training.steps import average_files, no_average
-
 from vitpipe.stages.artifacts import Artifact, Checkpoint
 from vitpipe.stages.contract import Estimate, Known
 from vitpipe.stages.convert.config import ConvertConfig, ConvertResources
@@ -12,6 +10,7 @@ from vitpipe.stages.convert.foreign.look import glance
 from vitpipe.stages.convert.limits import unsaid
 from vitpipe.stages.convert.task import refuse
 from vitpipe.stages.images.manifest import known_names
+from vitpipe.stages.training.checkpoint.committed_steps import average_files, no_average
 from vitpipe.stages.vit.config import ModelSettings
 from vitpipe.stages.vit.flops import num_parameters
 

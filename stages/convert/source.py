@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from vitpipe.stages.training.step_weights import open_step
-
 from vitpipe.infra.errors import IntegrityError, UsageError
 from vitpipe.stages.artifacts import Checkpoint, Score, Weights
 from vitpipe.stages.convert.foreign.arrays import Array
@@ -14,6 +12,7 @@ from vitpipe.stages.convert.foreign.back import native_reader
 from vitpipe.stages.convert.foreign.look import Foreign, reopen
 from vitpipe.stages.convert.foreign.safetensors_reader import open_safetensors
 from vitpipe.stages.convert.task import Source, settings_of
+from vitpipe.stages.training.checkpoint.step_weights import open_step
 from vitpipe.stages.vit.config import ModelSettings
 from vitpipe.stages.vit.settings_file import TENSORS
 from vitpipe.stages.vit.shapes import difference, parameter_shapes

@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from vitpipe.stages.training.fewshot import draw, left_over
-from vitpipe.stages.training.ridge import Ridge
 
 from vitpipe.stages.evaluate.features import Floats, device, pretrained, read
 from vitpipe.stages.evaluate.names import join
@@ -17,6 +15,8 @@ from vitpipe.stages.evaluate.probes import choose_l2, linear, nearest
 from vitpipe.stages.evaluate.quality import quality, real_accuracy
 from vitpipe.stages.evaluate.task import Draws, EvaluateTask, FitTask, HeadTask, Indices
 from vitpipe.stages.images.evaluate import EvalImages
+from vitpipe.stages.training.measure.fewshot import draw, left_over
+from vitpipe.stages.training.measure.ridge import Ridge
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,13 @@ from collections.abc import Collection
 from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field, field_validator, model_validator
-from vitpipe.stages.training.schedule import ScheduleSettings, in_steps
 
 from vitpipe.infra.errors import UsageError
 from vitpipe.stages.bounds import AnySeed, BatchImages, Cores, Few, Images, Rate, Side
 from vitpipe.stages.images.config import AugmentSettings, too_small
 from vitpipe.stages.settings import Duration, PositiveDuration, Settings, TaskResources
 from vitpipe.stages.training.config import Ema
+from vitpipe.stages.training.optim.schedule import ScheduleSettings, in_steps
 from vitpipe.stages.vit.config import ModelSettings
 
 T = TypeVar("T")

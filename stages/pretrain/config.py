@@ -4,14 +4,16 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
-from vitpipe.stages.training.schedule import ScheduleSettings
 
 from vitpipe.infra.errors import UsageError
 from vitpipe.stages.bounds import BatchImages, Bytes, Cores, Few, FewOrNone, Proportion, Seed, Workers
 from vitpipe.stages.images.config import AugmentSettings, too_small
 from vitpipe.stages.images.shares import block_counts
 from vitpipe.stages.settings import PositiveDuration, Settings
-from vitpipe.stages.training.config import Ema, EvaluateSettings, ObjectiveSettings, OptimizerSettings
+from vitpipe.stages.training.config import Ema, EvaluateSettings, ObjectiveSettings
+from vitpipe.stages.training.optim.kinds import AnyOptimizer
+from vitpipe.stages.training.optim.rules.adamw import AdamW
+from vitpipe.stages.training.optim.schedule import ScheduleSettings
 from vitpipe.stages.vit.config import ModelSettings
 
 VALIDATION = ("test", "val")
@@ -25,7 +27,7 @@ class PretrainConfig(Settings):
     """The architecture; `classes` comes from the shards when left out."""
     objective: ObjectiveSettings = ObjectiveSettings()
     """The loss."""
-    optimizer: OptimizerSettings = OptimizerSettings()
+    optimizer: AnyOptimizer = AdamW()
     """The update rule and its peak learning rate."""
     schedule: ScheduleSettings = ScheduleSettings()
     """The learning rate over the run."""

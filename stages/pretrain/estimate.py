@@ -2,15 +2,22 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from vitpipe.stages.pretrain.going_on import changed_fields, refuse, refuse_change, refuse_end
-
 from vitpipe.infra.errors import UsageError
 from vitpipe.stages.artifacts import Artifact, Checkpoint, ShardSet
 from vitpipe.stages.contract import Estimate, Known
 from vitpipe.stages.images.manifest import known_names
 from vitpipe.stages.images.united import refuse_other_classes
 from vitpipe.stages.pretrain.config import PretrainConfig, PretrainResources, micro_batch_of, validation_split
-from vitpipe.stages.pretrain.job import SPLIT, Course, check_init, check_init_names, check_probe, check_shards, model_of
+from vitpipe.stages.pretrain.continuation import changed_fields, refuse, refuse_change, refuse_end
+from vitpipe.stages.pretrain.job import (
+    SPLIT,
+    ResolvedRecipe,
+    check_init,
+    check_init_names,
+    check_probe,
+    check_shards,
+    model_of,
+)
 from vitpipe.stages.pretrain.memory import saved_bytes, terms
 from vitpipe.stages.vit.config import ModelSettings
 from vitpipe.stages.vit.flops import num_parameters, train_flops_per_image
@@ -33,11 +40,11 @@ def estimate(
         return Estimate(notes=("known once the shards are",))
     splits = [one.splits or {} for one in inputs["shards"] if isinstance(one, ShardSet | Estimate)]
     validation_split(config, splits, bool(inputs.get("probes")))
-    course = Course(config, resources, num_images)
+    recipe = ResolvedRecipe(config, resources, num_images)
     model = model_of(config, num_classes[0] or 0)
     names = known_names(inputs["shards"][0]) if model.classes else {}
     _check_init(inputs, model, names)
-    steps = course.total_steps - _steps_before(config, course, inputs)
+    steps = recipe.total_steps - _steps_before(config, recipe, inputs)
     images = steps * config.batch_images
     flops = float(images * train_flops(config, model))
     saved = (num_parameters(model) + _predictor(config, model)) * saved_bytes(config)
@@ -47,7 +54,7 @@ def estimate(
         steps=steps,
         images=images,
         flops=flops,
-        bytes=saved * _kept_steps(course),
+        bytes=saved * _kept_steps(recipe),
         memory_bytes=memory,
         hours=flops / _speed(config, resources, known) / 3600,
         num_classes=num_classes[0],
@@ -55,20 +62,22 @@ def estimate(
         model=model.model_dump(mode="json"),
         averaged=config.ema is not None,
         recipe=config.model_dump(mode="json"),
-        notes=(*_notes(course), *_too_large(config, resources, memory, known.gpu_bytes if gpus else None)),
+        notes=(*_notes(recipe), *_too_large(config, resources, memory, known.gpu_bytes if gpus else None)),
     )
 
 
-def _steps_before(config: PretrainConfig, course: Course, inputs: Mapping[str, Sequence[Artifact | Estimate]]) -> int:
+def _steps_before(
+    config: PretrainConfig, recipe: ResolvedRecipe, inputs: Mapping[str, Sequence[Artifact | Estimate]]
+) -> int:
     """Steps of the training that this one goes on with."""
     given = next(iter(inputs.get("continue", ())), None)
     if isinstance(given, Checkpoint):
         refuse_change(config, [one for one in inputs["shards"] if isinstance(one, ShardSet)], given)
-        refuse_end(course.total_steps, given.step, given.uri)
+        refuse_end(recipe.total_steps, given.step, given.uri)
         return given.step
     if isinstance(given, Estimate) and given.recipe is not None and given.steps is not None:
         refuse(changed_fields(PretrainConfig.model_validate(given.recipe), config), "the checkpoint it needs")
-        refuse_end(course.total_steps, given.steps, "the checkpoint it needs")
+        refuse_end(recipe.total_steps, given.steps, "the checkpoint it needs")
         return given.steps
     return 0
 
@@ -155,11 +164,11 @@ def _listed(counts: Sequence[int]) -> str:
     return " and ".join(map(str, counts))
 
 
-def _kept_steps(course: Course) -> int:
+def _kept_steps(recipe: ResolvedRecipe) -> int:
     """Checkpoints that the node leaves: the newest, and the milestones before them."""
-    resources, total = course.resources, course.total_steps
-    milestones = total // course.milestone_steps if course.milestone_steps else 0
-    return min(resources.keep + milestones, -(-total // course.checkpoint_steps) + milestones)
+    resources, total = recipe.resources, recipe.total_steps
+    milestones = total // recipe.milestone_steps if recipe.milestone_steps else 0
+    return min(resources.keep + milestones, -(-total // recipe.checkpoint_steps) + milestones)
 
 
 def _speed(config: PretrainConfig, resources: PretrainResources, known: Known) -> float:
@@ -169,14 +178,14 @@ def _speed(config: PretrainConfig, resources: PretrainResources, known: Known) -
     return each * resources.most_workers
 
 
-def _notes(course: Course) -> list[str]:
+def _notes(recipe: ResolvedRecipe) -> list[str]:
     """What is allowed and may be a slip."""
-    config, resources, notes = course.config, course.resources, []
-    micro = config.batch_images // course.micro_batch
+    config, resources, notes = recipe.config, recipe.resources, []
+    micro = config.batch_images // recipe.micro_batch
     if idle := -micro % resources.most_workers:
         slots = micro + idle
         notes.append(f"{micro} micro-batches on {resources.most_workers} workers: {idle} of {slots} passes are padding")
-    if course.checkpoint_steps > course.total_steps:
+    if recipe.checkpoint_steps > recipe.total_steps:
         notes.append(
             f"checkpoint_every {resources.checkpoint_every} is longer than the run: its last step alone is saved"
         )

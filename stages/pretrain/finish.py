@@ -10,15 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from vitpipe.stages.pretrain.watch import Watch
-from vitpipe.stages.training.steps import Place
-
 from vitpipe.infra.errors import Stopped, StorageError
 from vitpipe.infra.full_disk import is_full
 from vitpipe.stages.artifacts import File
 from vitpipe.stages.contract import Out
 from vitpipe.stages.pretrain.job import FINISHED
-from vitpipe.stages.training.checkpoint import AGAIN_S
+from vitpipe.stages.pretrain.recorder import Watch
+from vitpipe.stages.training.checkpoint.checkpoints import AGAIN_S
+from vitpipe.stages.training.checkpoint.committed_steps import StepPlace
 
 T = TypeVar("T")
 
@@ -42,7 +41,7 @@ def insist(work: Callable[[], T], wait_s: float, stopping: Callable[[], str | No
         time.sleep(AGAIN_S)
 
 
-def finish(out: Out, scratch: Path, place: Place | None, watch: Watch) -> None:
+def finish(out: Out, scratch: Path, place: StepPlace | None, watch: Watch) -> None:
     """Leave the driver what it builds the artifact from; may be called again after an error."""
     assert place is not None  # a run has at least one step, and its last is a checkpoint
     folder = scratch / "tensorboard"

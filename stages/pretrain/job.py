@@ -5,13 +5,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from vitpipe.stages.training.schedule import ScheduleSettings, in_steps, lr_at
-
 from vitpipe.infra.errors import UsageError
 from vitpipe.stages.artifacts import Checkpoint, Score, ShardSet, Weights
 from vitpipe.stages.contract import TaskContext
 from vitpipe.stages.images.classes import difference, moved_name
 from vitpipe.stages.pretrain.config import PretrainConfig, PretrainResources, check, micro_batch_of
+from vitpipe.stages.training.optim.schedule import ScheduleSettings, in_steps, lr_at
 from vitpipe.stages.vit.config import ModelSettings
 
 SPLIT = "train"
@@ -21,7 +20,7 @@ MAX_CHECKPOINT_STEPS = 1000
 
 
 @dataclass(frozen=True)
-class Course:
+class ResolvedRecipe:
     """How long a recipe is on so many images, and how it moves."""
 
     config: PretrainConfig
@@ -91,10 +90,10 @@ class Course:
 
 
 @dataclass(frozen=True)
-class Job:
+class PretrainJob:
     """What every rank is given. Picklable."""
 
-    course: Course
+    recipe: ResolvedRecipe
     model: ModelSettings
     shards: tuple[ShardSet, ...]
     """One, or several that `config.mix` mixes."""

@@ -9,12 +9,11 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from vitpipe.stages.training.account import Account
-from vitpipe.stages.training.metrics_log import Grown, MetricsLog
-from vitpipe.stages.training.steps import EVALUATION, LEDGER, METRICS, TIME
-
-from vitpipe.stages.training import metrics_log
-from vitpipe.stages.training.loop import Facts
+from vitpipe.stages.training.checkpoint.committed_steps import EVALUATION, LEDGER, METRICS, TIME
+from vitpipe.stages.training.measure import metrics_log
+from vitpipe.stages.training.measure.account import Account
+from vitpipe.stages.training.measure.metrics_log import LogSnapshot, MetricsLog
+from vitpipe.stages.training.measure.step_metrics import StepMetrics
 
 Keys = Callable[[Iterable[int]], list[str]]
 """Names the images at positions of the sample order."""
@@ -48,7 +47,7 @@ class Notes:
             for line in metrics_log.read(self.curve.now):
                 self._note_keys(line["step"], "skipped" in line)
 
-    def step(self, facts: Facts) -> None:
+    def step(self, facts: StepMetrics) -> None:
         """Write a finished step down."""
         self.curve.add(metrics_log.line(facts))
         self.account.step(facts.seconds, facts.data_wait_seconds, facts.skipped is not None)
@@ -62,9 +61,12 @@ class Notes:
     def has_evaluated(self, step: int) -> bool:
         return self._evaluated >= step
 
-    def beside(self, *, stops: bool) -> dict[str, bytes | Grown]:
+    def beside(self, *, stops: bool) -> dict[str, bytes | LogSnapshot]:
         """The files to commit; `stops` when training was asked to end here."""
-        files: dict[str, bytes | Grown] = {METRICS: self.curve.now, TIME: self.account.encoded(time.time(), stops)}
+        files: dict[str, bytes | LogSnapshot] = {
+            METRICS: self.curve.now,
+            TIME: self.account.encoded(time.time(), stops),
+        }
         if self._ledger is not None:
             files[LEDGER] = self._ledger.now
         if self._evaluated:
@@ -72,7 +74,7 @@ class Notes:
         return files
 
     @property
-    def evaluations(self) -> Grown:
+    def evaluations(self) -> LogSnapshot:
         return self._evaluation.now
 
     def _note_keys(self, step: int, skipped: bool) -> None:

@@ -2,11 +2,10 @@
 
 from typing import Any
 
-from vitpipe.stages.training.schedule import in_steps
-
 from vitpipe.stages.paper.conform import Compared, compare
 from vitpipe.stages.paper.recipes import Row, pretraining_rows, variant_of
 from vitpipe.stages.pretrain.config import PretrainConfig
+from vitpipe.stages.training.optim.schedule import in_steps
 
 DECAYS = "kernels alone, by lr x weight_decay"
 """What every optimiser here does, whatever the config says (`training/optimisers.py`)."""

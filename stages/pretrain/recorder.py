@@ -10,33 +10,33 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from vitpipe.stages.training.account import Account, Cause
-from vitpipe.stages.training.metrics_log import Grown
-from vitpipe.stages.training.restore import Resumed
-from vitpipe.stages.training.steps import METRICS
-
 from vitpipe.infra.work import Rank
 from vitpipe.stages.pretrain.evaluating import Evaluator
-from vitpipe.stages.pretrain.job import Job
+from vitpipe.stages.pretrain.job import PretrainJob
 from vitpipe.stages.pretrain.notes import Keys, Notes
 from vitpipe.stages.pretrain.reporting import Reporter
-from vitpipe.stages.training import agree, metrics_log
-from vitpipe.stages.training.checkpoint import Saved
+from vitpipe.stages.training import agree
+from vitpipe.stages.training.checkpoint.checkpoints import Saved
+from vitpipe.stages.training.checkpoint.committed_steps import METRICS
+from vitpipe.stages.training.checkpoint.restore import Resumed
 from vitpipe.stages.training.engine import Engine
-from vitpipe.stages.training.loop import Facts
+from vitpipe.stages.training.measure import metrics_log
+from vitpipe.stages.training.measure.account import Account, Cause
+from vitpipe.stages.training.measure.metrics_log import LogSnapshot
+from vitpipe.stages.training.measure.step_metrics import StepMetrics
 from vitpipe.stages.training.skipping import Skips
 
 
 class Watch:
     """Of one rank, from its start to its end."""
 
-    def __init__(self, job: Job, rank: Rank, engine: Engine, scratch: Path, keys: Keys) -> None:
+    def __init__(self, job: PretrainJob, rank: Rank, engine: Engine, scratch: Path, keys: Keys) -> None:
         """The clock of this start begins with the driver's, or when the gang was started again, now."""
         self._start = job.begun if rank.restart == 0 else time.time()
         account = Account(job.begun)
         account.spend("restarts", max(0.0, self._start - job.begun))  # two machines' clocks may differ
         self._job, self._first = job, rank.rank == 0
-        self._notes = Notes(scratch, job.course.config.batch_images, keys, account, ledger=job.course.resources.ledger)
+        self._notes = Notes(scratch, job.recipe.config.batch_images, keys, account, ledger=job.recipe.resources.ledger)
         self._reporter = Reporter(job, rank, agree.each(lambda: _whereabouts(rank)), keys)
         self._evaluator = Evaluator(job, engine)
         self.skips = Skips()
@@ -51,7 +51,7 @@ class Watch:
         step, curve = resumed.manifest.step, resumed.beside.get(METRICS, b"").splitlines()
         self.skips = agree.on_first(lambda: metrics_log.skips(curve), self._rank)
         known = agree.on_first(lambda: self._notes.has_evaluated(step), self._rank)
-        if self._job.course.is_evaluated_after(step) and not known:
+        if self._job.recipe.is_evaluated_after(step) and not known:
             self._missing = (step, resumed.manifest.samples_seen)
 
     def ready(self) -> None:
@@ -60,20 +60,20 @@ class Watch:
         if self._missing:
             self._measure(*self._missing)
 
-    def step(self, facts: Facts) -> None:
+    def step(self, facts: StepMetrics) -> None:
         """Take a finished step in; measure the model where it is time, unless we are to end before the last step."""
         if self._first:
             self._notes.step(facts)
             self._reporter.step(facts, self._notes.account)
-        hurried = facts.stop is not None and facts.step < self._job.course.total_steps
-        if facts.settled and not hurried and self._job.course.is_evaluated_after(facts.step):
+        hurried = facts.stop is not None and facts.step < self._job.recipe.total_steps
+        if facts.settled and not hurried and self._job.recipe.is_evaluated_after(facts.step):
             self._measure(facts.step, facts.samples_seen)
 
-    def worth_saving(self, facts: Facts) -> bool:
+    def worth_saving(self, facts: StepMetrics) -> bool:
         """While steps are being skipped the good checkpoints of before are not to be pushed out by more of the same."""
-        return facts.skipped is None or facts.stop is not None or facts.step == self._job.course.total_steps
+        return facts.skipped is None or facts.stop is not None or facts.step == self._job.recipe.total_steps
 
-    def beside(self, facts: Facts) -> dict[str, bytes | Grown]:
+    def beside(self, facts: StepMetrics) -> dict[str, bytes | LogSnapshot]:
         """The files to commit with a checkpoint."""
         return self._notes.beside(stops=facts.stop is not None)
 

@@ -10,18 +10,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from vitpipe.stages.training.account import Account
-from vitpipe.stages.training.metrics_log import Grown, read
-from vitpipe.stages.training.spikes import Spikes
 
 from vitpipe.infra.work import Rank
 from vitpipe.stages.pretrain.estimate import train_flops
-from vitpipe.stages.pretrain.job import Job
+from vitpipe.stages.pretrain.job import PretrainJob
 from vitpipe.stages.pretrain.notes import Keys
 from vitpipe.stages.pretrain.peaks import peak_flops
 from vitpipe.stages.pretrain.stragglers import Stragglers
-from vitpipe.stages.training.checkpoint import Saved
-from vitpipe.stages.training.loop import Facts
+from vitpipe.stages.training.checkpoint.checkpoints import Saved
+from vitpipe.stages.training.measure.account import Account
+from vitpipe.stages.training.measure.metrics_log import LogSnapshot, read
+from vitpipe.stages.training.measure.spikes import Spikes
+from vitpipe.stages.training.measure.step_metrics import StepMetrics
 
 EVERY_S = 1.0
 """Numbers go out at most this often: a step of a small model is shorter than their way out."""
@@ -35,7 +35,7 @@ _COUNTED = {"productive": "productive_seconds_total", "startup": "startup_second
 class Reporter:
     """Of one rank; only rank 0's is asked to report steps."""
 
-    def __init__(self, job: Job, rank: Rank, ranks: Sequence[dict[str, Any]], keys: Keys) -> None:
+    def __init__(self, job: PretrainJob, rank: Rank, ranks: Sequence[dict[str, Any]], keys: Keys) -> None:
         self._job, self._rank, self._ranks, self._keys = job, rank, [dict(one) for one in ranks], keys
         self._spikes, self._stragglers = Spikes(), Stragglers(len(self._ranks))
         self._sent = -EVERY_S
@@ -44,13 +44,13 @@ class Reporter:
         self._seconds = 0.0
         self._told: dict[str, float] = {}
         self._peak_flops = None if rank.device == "cpu" else peak_flops(torch.cuda.get_device_name(rank.device))
-        self._flops = train_flops(job.course.config, job.model)
-        self._metrics: dict[str, float] = {"target_steps": job.course.total_steps, "ranks": len(self._ranks)}
+        self._flops = train_flops(job.recipe.config, job.model)
+        self._metrics: dict[str, float] = {"target_steps": job.recipe.total_steps, "ranks": len(self._ranks)}
 
-    def step(self, facts: Facts, account: Account) -> None:
+    def step(self, facts: StepMetrics, account: Account) -> None:
         """Report a finished step, unless the last report is fresh."""
         self._waited += facts.data_wait_seconds
-        self._images += self._job.course.config.batch_images
+        self._images += self._job.recipe.config.batch_images
         self._seconds += facts.seconds
         self._tell(facts)
         now = time.monotonic()
@@ -66,7 +66,7 @@ class Reporter:
         self._tell_time(account)
         self._tell_ranks(facts)
         self._job.task.progress.update(
-            facts.step, self._job.course.total_steps, images_per_second=rate, loss=self._metrics.get("loss"),
+            facts.step, self._job.recipe.total_steps, images_per_second=rate, loss=self._metrics.get("loss"),
             ranks=self._ranks, metrics=dict(self._metrics),
         )  # fmt: skip
         self._sent, self._waited, self._images, self._seconds = now, 0.0, 0, 0.0
@@ -93,29 +93,29 @@ class Reporter:
         ]
         self._job.task.events.emit("evaluated", f"step {found['step']}: {'; '.join(words)}")
 
-    def totals(self, metrics: Grown) -> dict[str, float]:
+    def totals(self, metrics: LogSnapshot) -> dict[str, float]:
         """Numbers worth a line in the record, over all committed steps."""
         seconds, loss, steps, skipped = 0.0, 0.0, 0, 0
         for fields in read(metrics):
             seconds, steps = seconds + fields["seconds"], steps + 1
             skipped += "skipped" in fields
             loss = loss if fields["loss"] is None else fields["loss"]
-        images = steps * self._job.course.config.batch_images
+        images = steps * self._job.recipe.config.batch_images
         rate = images / max(seconds, 1e-9)
         totals = {"loss": loss, "train_seconds": seconds, "images_per_second": rate, "skipped_steps": skipped}
         return totals | self._utilization(rate)
 
     def _utilization(self, images_per_second: float) -> dict[str, float]:
         """MFU of all ranks; of bf16 on a GPU alone, whose peak is known."""
-        if not self._peak_flops or self._job.course.config.precision != "bf16":
+        if not self._peak_flops or self._job.recipe.config.precision != "bf16":
             return {}
         peak = self._peak_flops * self._rank.world_size
         return {"model_flops_utilization_ratio": images_per_second * self._flops / peak}
 
-    def _tell(self, facts: Facts) -> None:
+    def _tell(self, facts: StepMetrics) -> None:
         """What a person should know of a step by itself."""
         metrics = self._job.task.metrics
-        for rank, words in self._stragglers.add(facts.paces, facts.seconds):
+        for rank, words in self._stragglers.add(facts.rank_times, facts.seconds):
             self._job.task.events.emit("straggler", f"rank {rank} ({self._ranks[rank]['host']}) is slow: {words}")
         if facts.skipped is not None:
             keys = self._keys(facts.skipped.positions[:NAMED_KEYS])
@@ -124,7 +124,7 @@ class Reporter:
             self._job.task.events.emit("step_skipped", f"step {facts.step}: {facts.skipped}; {names}")
             metrics.inc("skipped_steps_total")
         elif usual := self._spikes.add(facts.loss):
-            batch = self._job.course.config.batch_images
+            batch = self._job.recipe.config.batch_images
             text = f"step {facts.step}: a loss of {facts.loss:.4g} where {usual:.4g} is usual, for images at positions"
             span = f"{facts.samples_seen - batch}..{facts.samples_seen - 1}"
             self._job.task.events.emit("loss_spike", f"{text} {span} of the sample order")
@@ -138,8 +138,8 @@ class Reporter:
             self._told[name] = self._metrics[name] = total
         self._set(goodput_ratio=account.totals(time.time())["goodput"])
 
-    def _tell_ranks(self, facts: Facts) -> None:
-        for rank, pace in zip(self._ranks, facts.paces, strict=True):
+    def _tell_ranks(self, facts: StepMetrics) -> None:
+        for rank, pace in zip(self._ranks, facts.rank_times, strict=True):
             rank |= {"forward_seconds": pace.forward_seconds, "data_wait_seconds": pace.data_wait_seconds}
             for name in ("forward_seconds", "data_wait_seconds"):
                 self._job.task.metrics.set(f"rank_{name}", rank[name], rank=str(rank["rank"]))

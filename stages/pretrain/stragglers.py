@@ -6,7 +6,7 @@ Knows only what each rank measured of its own time.
 import statistics
 from collections.abc import Sequence
 
-from vitpipe.stages.training.pace import Pace
+from vitpipe.stages.training.measure.step_metrics import RankTimes
 
 WINDOW = 30
 """Steps over which a rank is judged: one slow step is nobody's fault."""
@@ -24,9 +24,9 @@ class Stragglers:
         self._step_seconds, self._steps = 0.0, 0
         self._named: frozenset[int] = frozenset()
 
-    def add(self, paces: Sequence[Pace], step_seconds: float) -> list[tuple[int, str]]:
+    def add(self, rank_times: Sequence[RankTimes], step_seconds: float) -> list[tuple[int, str]]:
         """Take a step in; at the end of a window the ranks that have become stragglers, with what they are like."""
-        for sums, pace in zip(self._sums, paces, strict=True):
+        for sums, pace in zip(self._sums, rank_times, strict=True):
             sums[0] += pace.forward_seconds
             sums[1] += pace.data_wait_seconds
         self._step_seconds, self._steps = self._step_seconds + step_seconds, self._steps + 1

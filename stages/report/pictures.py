@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from matplotlib import colormaps
 from torch import Tensor
-from vitpipe.stages.training.step_weights import open_step
 
 from vitpipe.infra.errors import Stopped
 from vitpipe.stages.artifacts import Checkpoint, ShardSet
@@ -19,6 +18,7 @@ from vitpipe.stages.report.albums import THUMBNAIL_PX, album
 from vitpipe.stages.report.gallery import Distances, DrawTask, Filters, Inspection, Pictures, Positions, Rollout
 from vitpipe.stages.report.samples import one_each, read_image, spread
 from vitpipe.stages.report.sheets import mosaic, pairs, png_uri, webp_uri
+from vitpipe.stages.training.checkpoint.step_weights import open_step
 from vitpipe.stages.vit import inspect
 from vitpipe.stages.vit.build import Model, build_model
 from vitpipe.stages.vit.config import ModelSettings

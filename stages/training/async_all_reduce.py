@@ -5,7 +5,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 
-class Late:
+class AsyncAllReduce:
     """The sum over all ranks of `summed`, and this rank's `own`, to be read when the next step is under way.
 
     Both are flat fp64 tensors on the rank's device; all ranks make and read them in the same order.

@@ -1,6 +1,6 @@
 """Which micro-batches of a step a rank computes. Pure arithmetic: no torch, no data.
 
-A step's batch is cut into micro-batches 0..n-1, dealt round by round to the ranks. When n does not divide by the
+A step's batch is cut into micro-batches 0..n-1, dealt in turn to the ranks. When n does not divide by the
 ranks, the last round is filled up with padding, so that all ranks make the same number of passes.
 """
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Deal:
+class DataParallelSampler:
     """One rank's share of every step."""
 
     batch_images: int
@@ -23,13 +23,13 @@ class Deal:
         return self.batch_images // self.micro_batch
 
     @property
-    def rounds(self) -> int:
+    def accumulation_steps(self) -> int:
         """Passes every rank makes in a step, padding included."""
         return -(-self.num_micro // self.world_size)
 
     def numbers(self) -> list[int]:
         """The numbers of this rank's micro-batches; those from `num_micro` on are padding."""
-        return [turn * self.world_size + self.rank for turn in range(self.rounds)]
+        return [turn * self.world_size + self.rank for turn in range(self.accumulation_steps)]
 
     def is_padding(self, number: int) -> bool:
         return number >= self.num_micro

@@ -10,9 +10,9 @@ import torch
 from inprocess import InProcessCluster
 from states import differing, numbers, read_state, write_state
 from tiny_training import course, engine, images, steps
-from vitpipe.stages.training.steps import STATE
 
 from vitpipe.infra.work import Rank
+from vitpipe.stages.training.checkpoint.committed_steps import STATE
 
 STAGES = [(zero, False) for zero in (0, 1, 2, 3)]
 OFFLOADED = [(zero, True) for zero in (1, 2, 3)]

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from inprocess import CollectedEvents, HeldFence, InProcessCluster
 from tiny_training import course, engine, steps
-from vitpipe.stages.training.steps import METRICS, Keep, StepManifest
 
 from vitpipe.infra.errors import IntegrityError
 from vitpipe.infra.storage.opening import open_store
@@ -17,7 +16,8 @@ from vitpipe.infra.work import Rank
 from vitpipe.stages.contract import Out
 from vitpipe.stages.pretrain.config import PretrainResources
 from vitpipe.stages.training import agree
-from vitpipe.stages.training.checkpoint import Checkpoints
+from vitpipe.stages.training.checkpoint.checkpoints import Checkpoints
+from vitpipe.stages.training.checkpoint.committed_steps import METRICS, Keep, StepManifest
 
 FILES = (
     "manifest.json",

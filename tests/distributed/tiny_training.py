@@ -4,17 +4,19 @@ from collections.abc import Callable, Iterator
 
 import torch
 from torch import nn
-from vitpipe.stages.training.deal import Deal
-from vitpipe.stages.training.losses import loss_fn
-from vitpipe.stages.training.optimisers import build
-from vitpipe.stages.training.schedule import ScheduleSettings, lr_at
 
 from vitpipe.infra.work import Rank
 from vitpipe.stages.images.batch import Batch
 from vitpipe.stages.settings import Duration
-from vitpipe.stages.training.config import ObjectiveSettings, OptimizerSettings
+from vitpipe.stages.training.config import ObjectiveSettings
 from vitpipe.stages.training.engine import Engine, EngineSettings
-from vitpipe.stages.training.loop import Course, Facts, train
+from vitpipe.stages.training.loop import LoopPlan, train
+from vitpipe.stages.training.measure.step_metrics import StepMetrics
+from vitpipe.stages.training.objective.losses import loss_fn
+from vitpipe.stages.training.optim.build import build
+from vitpipe.stages.training.optim.rules.adamw import AdamW
+from vitpipe.stages.training.optim.schedule import ScheduleSettings, lr_at
+from vitpipe.stages.training.sampler import DataParallelSampler
 from vitpipe.stages.vit.build import Model, build_model
 from vitpipe.stages.vit.config import ModelSettings, Sizes
 from vitpipe.stages.vit.init import init_weights
@@ -23,7 +25,7 @@ MODEL = ModelSettings(
     variant=Sizes(layers=2, width=32, mlp=64, heads=2, patch_px=8), image_px=32, classes=5, dropout=0.1
 )
 NO_DROPOUT = MODEL.model_copy(update={"dropout": 0.0})
-OPTIMIZER = OptimizerSettings(peak_lr=3e-3, weight_decay=0.1, clip_norm=1.0)
+OPTIMIZER = AdamW(peak_lr=3e-3, weight_decay=0.1, clip_norm=1.0)
 SOFTMAX = ObjectiveSettings()
 SCHEDULE = ScheduleSettings(warmup=Duration(2, "steps"))
 BATCH, MICRO, STEPS = 20, 4, 6  # 5 micro-batches: two ranks pad the last round
@@ -54,9 +56,9 @@ def engine(
     offload: bool = False,
 ) -> Engine:
     vit = model(settings)
-    deal = Deal(batch, MICRO, rank.rank, rank.world_size)
+    sampler = DataParallelSampler(batch, MICRO, rank.rank, rank.world_size)
     told = EngineSettings(zero, precision, OPTIMIZER.clip_norm, settings.image_px, ema_decay, offload)
-    return Engine(vit, build(vit, OPTIMIZER), told, deal, rank)
+    return Engine(vit, OPTIMIZER, told, sampler, rank)
 
 
 def course(
@@ -64,8 +66,8 @@ def course(
     total_steps: int = STEPS,
     settle_at: Callable[[int], bool] = lambda step: False,
     stopping: Callable[[], str | None] = lambda: None,
-) -> Course:
-    return Course(
+) -> LoopPlan:
+    return LoopPlan(
         seed=3,
         first_step=first_step,
         total_steps=total_steps,
@@ -77,11 +79,11 @@ def course(
 
 def steps(
     made: Engine,
-    way: Course,
+    way: LoopPlan,
     read: Callable[[int, int], Batch] = images,
     objective: ObjectiveSettings = SOFTMAX,
-) -> Iterator[Facts]:
-    batches = (read(start, count) for start, count in made.deal.ranges(way.first_step, way.total_steps))
+) -> Iterator[StepMetrics]:
+    batches = (read(start, count) for start, count in made.sampler.ranges(way.first_step, way.total_steps))
     return train(made, batches, loss_fn(objective), way)
 
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 from pydantic import BaseModel
-from vitpipe.stages.pretrain.conform import conform
 
 from vitpipe.pipeline.spec.places import models_in
 from vitpipe.stages.finetune.config import FinetuneConfig
@@ -16,6 +15,7 @@ from vitpipe.stages.finetune.steps import MOMENTUM
 from vitpipe.stages.paper.recipes import dataset, finetuning_row, pretraining_rows, recipes
 from vitpipe.stages.paper.tables import tables
 from vitpipe.stages.pretrain.config import PretrainConfig
+from vitpipe.stages.pretrain.paper_fields import conform
 
 L16 = {
     "model": {"variant": "L/16", "image_px": 224, "representation": "width", "dropout": 0.1, "gelu": "tanh"},

@@ -14,7 +14,6 @@ from photos import encoded, picture
 from safetensors.torch import save_file
 from tars import samples, tar
 from tiny_vit import random_state, tiny
-from vitpipe.stages.training.schedule import ScheduleSettings, in_steps, lr_at
 
 from vitpipe.infra.errors import UsageError
 from vitpipe.pipeline.cli import main as cli
@@ -25,6 +24,7 @@ from vitpipe.pipeline.spec.text.yaml_source import Value
 from vitpipe.stages.contract import Estimate
 from vitpipe.stages.finetune.config import FinetuneConfig, FinetuneResources
 from vitpipe.stages.settings import MOST, Duration, Settings
+from vitpipe.stages.training.optim.schedule import ScheduleSettings, in_steps, lr_at
 
 SECTIONS = [(node, section) for node in NODES for section in ("config", "resources")]
 ABSURD = (-1, 0, 10**18, 1e18, 1e308, -1e308, 5e-324, math.nan, math.inf, -math.inf, ".nan", ".inf", "nan")

@@ -15,12 +15,6 @@ from functools import partial
 from pathlib import Path
 
 import torch.distributed as dist
-from vitpipe.stages.training.background import Background
-from vitpipe.stages.training.metrics_log import Grown
-from vitpipe.stages.training.restore import Restore, Resumed
-from vitpipe.stages.training.snapshot import Snapshot
-from vitpipe.stages.training.state_files import LAYOUT, Layout, Run
-from vitpipe.stages.training.steps import STATE, Keep, Place, StepFile, StepManifest, committed, discard, mark_committed
 
 from vitpipe.infra.errors import IntegrityError, Stopped, StorageError
 from vitpipe.infra.faults import reach
@@ -30,7 +24,22 @@ from vitpipe.stages.artifacts import File
 from vitpipe.stages.contract import Events, Out
 from vitpipe.stages.record import records_in
 from vitpipe.stages.training import agree
+from vitpipe.stages.training.checkpoint.committed_steps import (
+    STATE,
+    Keep,
+    StepFile,
+    StepManifest,
+    StepPlace,
+    committed,
+    discard,
+    mark_committed,
+)
+from vitpipe.stages.training.checkpoint.restore import Restore, Resumed
+from vitpipe.stages.training.checkpoint.snapshot import Snapshot
+from vitpipe.stages.training.checkpoint.state_files import LAYOUT, Layout, Run
+from vitpipe.stages.training.checkpoint.writer_thread import WriterThread
 from vitpipe.stages.training.engine import Engine
+from vitpipe.stages.training.measure.metrics_log import LogSnapshot
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +56,7 @@ _COMMIT_TIMEOUT_S = 3600.0
 class Saved:
     """A committed step, and what it cost."""
 
-    place: Place
+    place: StepPlace
     manifest: StepManifest
     stall_seconds: float
     """Training stood still: the copy, and before it the wait for a save that was still under way."""
@@ -61,7 +70,7 @@ class _Step:
 
     step: int
     samples_seen: int
-    beside: Mapping[str, bytes | Grown]
+    beside: Mapping[str, bytes | LogSnapshot]
     """Of rank 0."""
     start: float
     stall: float
@@ -88,7 +97,7 @@ class Checkpoints:
         assert isinstance(group, dist.ProcessGroup)  # all ranks are members
         self._group = group
         self._snapshot = Snapshot(engine, rank.rank)
-        self._flight: Background[Saved] | None = None
+        self._flight: WriterThread[Saved] | None = None
         self._last: _Step | None = None
         self._news: list[Saved] = []
 
@@ -101,7 +110,7 @@ class Checkpoints:
     def restore(self) -> Restore:
         return Restore(self._engine, self._scratch, self._events, self._rank)
 
-    def save(self, step: int, samples_seen: int, beside: Mapping[str, bytes | Grown]) -> None:
+    def save(self, step: int, samples_seen: int, beside: Mapping[str, bytes | LogSnapshot]) -> None:
         """Copy the state and leave the rest to a thread: `step-{step}`, with rank 0's files `beside` it.
 
         Waits first for a save that is still under way; one that the store or a disk would not take has cost that step
@@ -112,7 +121,7 @@ class Checkpoints:
         self._snapshot.take(step)
         stall = time.monotonic() - start
         self._last = _Step(step, samples_seen, beside if self._rank.rank == 0 else {}, start, stall)
-        self._flight = Background(partial(self._commit, self._last))
+        self._flight = WriterThread(partial(self._commit, self._last))
 
     def settle(self, insist_s: float = 0.0, stopping: Callable[[], str | None] = lambda: None) -> None:
         """Wait until the last save is committed; one that fails is tried again for `insist_s`, the state unchanged.
@@ -125,7 +134,7 @@ class Checkpoints:
                 raise failed
             time.sleep(AGAIN_S)
             assert self._last is not None  # it failed
-            self._flight = Background(partial(self._commit, self._last, again=True))
+            self._flight = WriterThread(partial(self._commit, self._last, again=True))
 
     def _is_tried_again(self, failed: Exception, until: float, stopping: Callable[[], str | None]) -> bool:
         if time.monotonic() + AGAIN_S > until:
@@ -161,7 +170,7 @@ class Checkpoints:
 
     def _commit(self, taken: _Step, again: bool = False) -> Saved:
         """In the thread: all of a save that training does not wait for."""
-        step, place = taken.step, Place(attempt=self._out.attempt, step=taken.step)
+        step, place = taken.step, StepPlace(attempt=self._out.attempt, step=taken.step)
         try:
             written = agree.each(lambda: self._upload(step, taken.beside), self._group)
             publish = partial(self._publish, place, taken.samples_seen, written)
@@ -173,10 +182,10 @@ class Checkpoints:
             raise
         return Saved(place, manifest, taken.stall, time.monotonic() - taken.start)
 
-    def _upload(self, step: int, beside: Mapping[str, bytes | Grown]) -> _Written:
+    def _upload(self, step: int, beside: Mapping[str, bytes | LogSnapshot]) -> _Written:
         folder = self._scratch / "save" / f"step-{step}"
 
-        def put(name: str, content: bytes | Grown | None) -> File:
+        def put(name: str, content: bytes | LogSnapshot | None) -> File:
             path = f"step-{step}/{name}"
             if isinstance(content, bytes):
                 return self._out.put(path, content)
@@ -195,7 +204,7 @@ class Checkpoints:
             reach("save:upload", step, self._rank.rank)
             return file
 
-        contents: dict[str, bytes | Grown | None] = {f"{STATE}/{name}": None for name in self._snapshot.files}
+        contents: dict[str, bytes | LogSnapshot | None] = {f"{STATE}/{name}": None for name in self._snapshot.files}
         contents |= beside
         try:
             shutil.rmtree(folder, ignore_errors=True)  # what a killed process left; absent is the rule
@@ -210,11 +219,11 @@ class Checkpoints:
         reach("save:uploaded", step, self._rank.rank)
         return _Written(files, self._snapshot.runs)
 
-    def _publish(self, place: Place, samples_seen: int, written: list[_Written]) -> StepManifest:
+    def _publish(self, place: StepPlace, samples_seen: int, written: list[_Written]) -> StepManifest:
         """On rank 0: the layout, then the manifest that makes the step true, then what is kept no longer."""
-        holdings, settings = self._engine.holdings, self._engine.settings
+        state, settings = self._engine.state, self._engine.settings
         layout = Layout(
-            updates=self._snapshot.updates, shapes=holdings.shapes, moments=holdings.moments,
+            updates=self._snapshot.updates, shapes=state.shapes, moments=state.moments,
             average=self._engine.average is not None, runs=tuple(one.runs for one in written),
         )  # fmt: skip
         files = [self._out.put(f"step-{place.step}/{STATE}/{LAYOUT}", layout.encoded())]
@@ -222,7 +231,7 @@ class Checkpoints:
         listed = (StepFile(path=file.path, bytes=file.bytes, sha256=file.sha256) for file in files)
         manifest = StepManifest(
             step=place.step, samples_seen=samples_seen, world_size=self._rank.world_size, zero=settings.zero,
-            precision=settings.precision, micro_batch=self._engine.deal.micro_batch,
+            precision=settings.precision, micro_batch=self._engine.sampler.micro_batch,
             files=tuple(sorted(listed, key=lambda file: file.path)),
         ).sealed()  # fmt: skip
         self._out.commit(f"{manifest.folder}/manifest.json", manifest.encoded())
@@ -233,7 +242,7 @@ class Checkpoints:
             log.warning("step %s is committed, but: %s", place.step, error)
         return manifest
 
-    def _tell_and_prune(self, place: Place, manifest: StepManifest) -> None:
+    def _tell_and_prune(self, place: StepPlace, manifest: StepManifest) -> None:
         """Mark what is committed and delete what is kept no longer: first what makes it true, then its files.
 
         Later steps, which this run refused when it began, are not counted among the newest; what a record names stays.

@@ -96,7 +96,7 @@ class StepManifest(Frozen):
         return manifest
 
 
-class Place(Frozen):
+class StepPlace(Frozen):
     """Where a step claims to stand."""
 
     attempt: str
@@ -140,9 +140,9 @@ class Keep:
     milestone_steps: int | None = None
     """Multiples of it stay for good."""
 
-    def surplus(self, places: list[Place]) -> list[Place]:
+    def surplus(self, places: list[StepPlace]) -> list[StepPlace]:
         """Of all, the newest first, those to delete. A step made again counts once: the newest attempt's stays."""
-        newest: dict[int, Place] = {}
+        newest: dict[int, StepPlace] = {}
         for one in places:
             newest.setdefault(one.step, one)
         kept = list(newest.values())[: self.newest]
@@ -164,7 +164,7 @@ def no_average(uri: str) -> UsageError:
     return UsageError(f"read the average of the weights of {uri}", found, "pretrain with `ema`, or use params")
 
 
-def committed(node: Store, attempts: Sequence[str], *, lost: bool = False) -> list[Place]:
+def committed(node: Store, attempts: Sequence[str], *, lost: bool = False) -> list[StepPlace]:
     """Every step that was committed in these attempts (newest attempt first), the newest step first.
 
     Those deleted by `keep` are not among them; those whose manifest is lost are, if `lost` ones are asked for too.
@@ -179,7 +179,7 @@ def mark_committed(out: Out, attempts: Sequence[str]) -> None:
         out.node.write(f"{place.attempt}/{place.mark}", b"")
 
 
-def discard(out: Out, place: Place) -> None:
+def discard(out: Out, place: StepPlace) -> None:
     """Delete a step: first what makes it true, then its files. LeaseLost when we hold the run no longer."""
     first = (f"{place.attempt}/{place.mark}", f"{place.folder}/manifest.json")
     paths = [entry.path for entry in out.node.list(f"{place.folder}/")]
@@ -188,12 +188,12 @@ def discard(out: Out, place: Place) -> None:
         out.node.delete(path)
 
 
-def unmarked(node: Store, attempts: Sequence[str]) -> list[Place]:
+def unmarked(node: Store, attempts: Sequence[str]) -> list[StepPlace]:
     """Committed steps without their mark: whoever made them was killed, or refused by the store, between the two."""
     return _in_order(_listed(node, attempts, _MANIFEST) - _listed(node, attempts, _MARK), attempts)
 
 
-def _listed(node: Store, attempts: Sequence[str], *patterns: re.Pattern[str]) -> set[Place]:
+def _listed(node: Store, attempts: Sequence[str], *patterns: re.Pattern[str]) -> set[StepPlace]:
     """The steps of which a file tells that is named so."""
     folders = {_MANIFEST: "step-", _MARK: "committed/"}
     names = (
@@ -203,8 +203,8 @@ def _listed(node: Store, attempts: Sequence[str], *patterns: re.Pattern[str]) ->
         for entry in node.list(f"{one}/{folders[pattern]}")
     )
     matches = (pattern.fullmatch(path) for pattern, path in names)
-    return {Place(attempt=match[1], step=int(match[2])) for match in matches if match}
+    return {StepPlace(attempt=match[1], step=int(match[2])) for match in matches if match}
 
 
-def _in_order(places: set[Place], attempts: Sequence[str]) -> list[Place]:
+def _in_order(places: set[StepPlace], attempts: Sequence[str]) -> list[StepPlace]:
     return sorted(places, key=lambda place: (-place.step, attempts.index(place.attempt)))

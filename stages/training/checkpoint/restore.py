@@ -8,14 +8,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vitpipe.stages.training.state_files import AVERAGE, LAYOUT, WEIGHT, Layout, StateFiles
-from vitpipe.stages.training.steps import METRICS, STATE, Place, StepFile, StepManifest, committed
-
 from vitpipe.infra.errors import IntegrityError, NotFound
 from vitpipe.infra.storage.store import Store
 from vitpipe.infra.work import Rank
 from vitpipe.stages.contract import Events
 from vitpipe.stages.training import agree
+from vitpipe.stages.training.checkpoint.committed_steps import (
+    METRICS,
+    STATE,
+    StepFile,
+    StepManifest,
+    StepPlace,
+    committed,
+)
+from vitpipe.stages.training.checkpoint.state_files import AVERAGE, LAYOUT, Layout, StateFiles
+from vitpipe.stages.training.config import WEIGHT
 from vitpipe.stages.training.engine import Engine
 
 
@@ -23,7 +30,7 @@ from vitpipe.stages.training.engine import Engine
 class Resumed:
     """Where training goes on."""
 
-    place: Place
+    place: StepPlace
     manifest: StepManifest
     beside: dict[str, bytes]
     """On rank 0, the files that the step holds beside its state, the curve of all steps before among them."""
@@ -69,7 +76,7 @@ class Restore:
             )
         return None
 
-    def exactly(self, node: Store, place: Place) -> Resumed:
+    def exactly(self, node: Store, place: StepPlace) -> Resumed:
         """Load this very step. IntegrityError, the same on all ranks, when it is not whole."""
         found = self._load(node, place)
         if isinstance(found, Resumed):
@@ -77,7 +84,7 @@ class Restore:
         told = "; ".join(f"{damage.file}: {damage.reason}" for damage in found)
         raise IntegrityError(f"go on from {node.uri}/{place.folder}", told, "restore the objects it names from a copy")
 
-    def _load(self, node: Store, place: Place) -> Resumed | list[_Damage]:
+    def _load(self, node: Store, place: StepPlace) -> Resumed | list[_Damage]:
         folder = self.scratch / "load" / f"step-{place.step}"
         shutil.rmtree(folder, ignore_errors=True)  # what an interrupted try left; absent is the rule
         (folder / STATE).mkdir(parents=True)
@@ -96,7 +103,7 @@ class Restore:
                 self.events.emit("checkpoint_refused", text)
         return damages
 
-    def _fetch(self, node: Store, place: Place, manifest: StepManifest, folder: Path) -> _Damage | None:
+    def _fetch(self, node: Store, place: StepPlace, manifest: StepManifest, folder: Path) -> _Damage | None:
         """Copy what this rank reads into `folder`, verified; the first file that is not what the manifest says."""
         listed = {file.path.removeprefix(f"{manifest.folder}/"): file for file in manifest.files}
         damage = _copy(node, place, listed, f"{STATE}/{LAYOUT}", folder)
@@ -108,8 +115,8 @@ class Restore:
             return _Damage(f"{STATE}/{LAYOUT}", str(error))
         if not self._fits(layout):
             return _Damage(f"{STATE}/{LAYOUT}", "its parameters and moments are not those of this recipe")
-        holdings = self.engine.holdings
-        names = layout.needed(holdings.held, holdings.share, average=self.engine.average is not None)
+        state = self.engine.state
+        names = layout.needed(state.held, state.share, average=self.engine.average is not None)
         wanted = [f"{STATE}/{name}" for name in names]
         if self.rank.rank == 0:
             wanted += [name for name in listed if not name.startswith(f"{STATE}/")]
@@ -117,20 +124,20 @@ class Restore:
         return next((damage for damage in damages if damage is not None), None)
 
     def _fits(self, layout: Layout) -> bool:
-        holdings = self.engine.holdings
-        mine = (holdings.shapes, self.engine.average is not None)
-        same_moments = not holdings.held or holdings.moments == layout.moments
+        state = self.engine.state
+        mine = (state.shapes, self.engine.average is not None)
+        same_moments = not state.held or state.moments == layout.moments
         return mine == (layout.shapes, layout.average) and same_moments
 
     def _take(self, files: StateFiles) -> None:
-        holdings = self.engine.holdings
-        for kind in (WEIGHT, *holdings.moments):
-            for part, numbers in zip(holdings.held, holdings.numbers(kind, holdings.held), strict=True):
+        state = self.engine.state
+        for kind in (WEIGHT, *state.moments):
+            for part, numbers in zip(state.held, state.numbers(kind, state.held), strict=True):
                 files.copy(kind, part.name, part.start, numbers)
         if self.engine.average is not None:
-            for part, kept in zip(holdings.share, self.engine.average.kept, strict=True):
+            for part, kept in zip(state.share, self.engine.average.kept, strict=True):
                 files.copy(AVERAGE, part.name, part.start, kept)
-        holdings.loaded(files.layout.updates)
+        state.loaded(files.layout.updates)
 
     def _beside(self, folder: Path) -> dict[str, bytes]:
         if self.rank.rank:
@@ -138,14 +145,14 @@ class Restore:
         return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
-def _manifest(node: Store, place: Place) -> StepManifest | _Damage:
+def _manifest(node: Store, place: StepPlace) -> StepManifest | _Damage:
     try:
         return place.read(node)
     except (IntegrityError, NotFound) as error:
         return _Damage("manifest.json", str(error))
 
 
-def _copy(node: Store, place: Place, listed: dict[str, StepFile], name: str, folder: Path) -> _Damage | None:
+def _copy(node: Store, place: StepPlace, listed: dict[str, StepFile], name: str, folder: Path) -> _Damage | None:
     if name not in listed:
         return _Damage(name, "the manifest does not list it")
     try:

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from vitpipe.stages.training.state_files import AVERAGE, MOMENTS, WEIGHTS, Run, file_name, key
 
 from vitpipe.infra.errors import StorageError
 from vitpipe.infra.faults import reach
 from vitpipe.infra.storage.store import Digest
+from vitpipe.stages.training.checkpoint.state_files import AVERAGE, MOMENTS, WEIGHTS, Run, file_name, key
 from vitpipe.stages.training.engine import Engine
 
 _CHUNK_BYTES = 2**24
@@ -38,9 +38,9 @@ class Snapshot:
                 self._pairs.append((self._kept[file][start:stop].view(tensor.dtype), tensor))
                 start = stop
         self.files = tuple(self._kept)
-        self.runs: tuple[Run, ...] = tuple((part.name, part.start, part.count) for part in engine.holdings.share)
+        self.runs: tuple[Run, ...] = tuple((part.name, part.start, part.count) for part in engine.state.share)
         self.updates = 0
-        self._holdings, self._pinned = engine.holdings, pinned
+        self._holdings, self._pinned = engine.state, pinned
 
     def take(self, step: int) -> None:
         """Copy the state as it is now."""
@@ -72,16 +72,16 @@ class Snapshot:
 
 def _runs(engine: Engine) -> dict[str, dict[str, Tensor]]:
     """This rank's share by sort of file, wider types first so that all lie aligned."""
-    holdings, found = engine.holdings, {}
-    for sort, kinds in ((WEIGHTS, ("weight",)), (MOMENTS, holdings.moments)):
+    state, found = engine.state, {}
+    for sort, kinds in ((WEIGHTS, ("weight",)), (MOMENTS, state.moments)):
         runs = [
             (key(kind, part.name, part.start), tensor)
             for kind in kinds
-            for part, tensor in zip(holdings.share, holdings.numbers(kind, holdings.share), strict=True)
+            for part, tensor in zip(state.share, state.numbers(kind, state.share), strict=True)
         ]
         found[sort] = dict(sorted(runs, key=lambda run: -run[1].element_size()))
     if engine.average is not None:
-        pairs = zip(holdings.share, engine.average.kept, strict=True)
+        pairs = zip(state.share, engine.average.kept, strict=True)
         found[AVERAGE] = {key(AVERAGE, part.name, part.start): tensor for part, tensor in pairs}
     return found
 

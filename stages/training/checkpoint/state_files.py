@@ -18,16 +18,16 @@ from safetensors import SafetensorError, safe_open
 
 from vitpipe.infra.errors import IntegrityError
 from vitpipe.stages.artifacts import Frozen
+from vitpipe.stages.training.config import WEIGHT
 
 LAYOUT = "layout.json"
-WEIGHT = "weight"
 WEIGHTS, MOMENTS, AVERAGE = "weights", "moments", "average"
 Shapes = dict[str, tuple[int, ...]]
 Run = tuple[str, int, int]
 """Parameter, first number, how many."""
 
 
-class Stretch(Protocol):
+class ParameterRange(Protocol):
     """Numbers [start, start + count) of a parameter."""
 
     @property
@@ -88,7 +88,7 @@ class Layout(Frozen):
             if low < high:
                 yield rank, first, low, high
 
-    def needed(self, held: Iterable[Stretch], share: Iterable[Stretch], average: bool) -> list[str]:
+    def needed(self, held: Iterable[ParameterRange], share: Iterable[ParameterRange], average: bool) -> list[str]:
         """Files that hold the weights and moments of some parts, and with `average` that of others."""
         mine = {rank for part in held for rank, *_ in self.overlaps(part.name, part.start, part.count)}
         names = {file_name(sort, rank) for rank in mine for sort in (WEIGHTS, *([MOMENTS] if self.moments else []))}

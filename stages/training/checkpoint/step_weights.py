@@ -6,14 +6,20 @@ A Checkpoint's record vouches for its last step; an earlier one that was kept vo
 import re
 from pathlib import Path
 
-from vitpipe.stages.training.state_files import AVERAGE, LAYOUT, WEIGHTS, StateFiles
-from vitpipe.stages.training.steps import STATE, Place, StepManifest, average_files, committed, no_average
-
 from vitpipe.infra.errors import IntegrityError, NotFound, UsageError
 from vitpipe.infra.json_object import parse_object
 from vitpipe.infra.storage.store import Store
 from vitpipe.stages.artifacts import Checkpoint, File
 from vitpipe.stages.seal import SEAL, broken
+from vitpipe.stages.training.checkpoint.committed_steps import (
+    STATE,
+    StepManifest,
+    StepPlace,
+    average_files,
+    committed,
+    no_average,
+)
+from vitpipe.stages.training.checkpoint.state_files import AVERAGE, LAYOUT, WEIGHTS, StateFiles
 from vitpipe.stages.training.config import MASKED_PARAMETERS
 
 _ATTEMPT = re.compile(r"(a\d+(?:\.\d+)?)/attempt\.json")
@@ -44,13 +50,13 @@ def open_step(checkpoint: Checkpoint, scratch: Path, step: int | None = None, av
     return StateFiles(scratch / state, leave_out=MASKED_PARAMETERS, average=average)
 
 
-def kept_steps(checkpoint: Checkpoint) -> dict[int, Place]:
+def kept_steps(checkpoint: Checkpoint) -> dict[int, StepPlace]:
     """Every committed step of the same recipe that still lies in the node's folder, ascending; the last one too.
 
     Of a step that two attempts made it is the newer's, which all after it came from.
     """
     node = checkpoint.store()
-    found: dict[int, Place] = {}
+    found: dict[int, StepPlace] = {}
     for place in committed(node, _attempts(checkpoint, node)):
         found.setdefault(place.step, place)
     return dict(sorted(found.items()))

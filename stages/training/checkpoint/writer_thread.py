@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class Background(Generic[T]):
+class WriterThread(Generic[T]):
     """Begins at once. A process that ends does not wait for it."""
 
     def __init__(self, work: Callable[[], T]) -> None:

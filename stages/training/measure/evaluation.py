@@ -13,9 +13,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.nn import functional as F
-from vitpipe.stages.training.fewshot import Indices, draw
-from vitpipe.stages.training.losses import Loss
-from vitpipe.stages.training.ridge import Ridge
 
 from vitpipe.stages.artifacts import ShardSet
 from vitpipe.stages.images.batch import Batch
@@ -23,6 +20,9 @@ from vitpipe.stages.images.evaluate import EvalImages
 from vitpipe.stages.training import agree
 from vitpipe.stages.training.config import FewshotSettings
 from vitpipe.stages.training.engine import Engine
+from vitpipe.stages.training.measure.fewshot import Indices, draw
+from vitpipe.stages.training.measure.ridge import Ridge
+from vitpipe.stages.training.objective.losses import Loss
 
 Prepare = Callable[[Batch], Batch]
 """What the objective makes of a batch before the model sees it."""
@@ -82,15 +82,15 @@ def answers(
 
     A rank whose share is a batch shorter makes a pass of zeros for the others to meet under ZeRO 3.
     """
-    deal, passes = engine.deal, 0
-    most = -(-images.num_images // deal.world_size)
+    sampler, passes = engine.sampler, 0
+    most = -(-images.num_images // sampler.world_size)
     with engine.evaluating(method):
-        for batch in images.batches(deal.micro_batch, deal.rank, deal.world_size, threads):
+        for batch in images.batches(sampler.micro_batch, sampler.rank, sampler.world_size, threads):
             asked = prepare(batch)
             hints = (hint.to(engine.device) for hint in asked.hints)
             yield asked, engine.forward(asked.images_BCHW.to(engine.device), *hints)
             passes += 1
-        for _ in range(-(-most // deal.micro_batch) - passes):
+        for _ in range(-(-most // sampler.micro_batch) - passes):
             engine.forward(torch.zeros(1, 3, images.image_px, images.image_px, dtype=torch.uint8).to(engine.device))
 
 

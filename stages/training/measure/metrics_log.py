@@ -5,15 +5,14 @@ A disk without room ends no training: lines then wait in memory, and are written
 
 import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from vitpipe.infra.errors import IntegrityError, StorageError
 from vitpipe.infra.full_disk import full_path, is_full
-from vitpipe.stages.training.loop import Facts
-from vitpipe.stages.training.measured import measured
+from vitpipe.stages.training.measure.step_metrics import StepMetrics
 from vitpipe.stages.training.skipping import Skips
 
 WAITING_BYTES = 64 * 2**20
@@ -21,7 +20,7 @@ WAITING_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
-class Grown:
+class LogSnapshot:
     """What a growing file held at one moment: its first bytes, and behind them what waited for room."""
 
     path: Path
@@ -75,9 +74,9 @@ class MetricsLog:
         self._add(text.encode())
 
     @property
-    def now(self) -> Grown:
+    def now(self) -> LogSnapshot:
         """All of it, whether it had room or not."""
-        return Grown(self.path, self._bytes, bytes(self._waiting))
+        return LogSnapshot(self.path, self._bytes, bytes(self._waiting))
 
     def _begin(self) -> None:
         self._bytes = 0
@@ -100,7 +99,7 @@ class MetricsLog:
                 raise StorageError(f"write {self.path}", found, do) from error
 
 
-def line(facts: Facts) -> str:
+def line(facts: StepMetrics) -> str:
     """One step as the artifact promises it; `loss_hex` is the loss without rounding.
 
     JSON has no NaN: a loss or norm that is not finite is null, and a step that updated nothing says why in `skipped`,
@@ -133,12 +132,20 @@ def skips(lines: Iterable[bytes]) -> Skips:
     return counted
 
 
-def read(grown: Grown) -> Iterator[dict[str, Any]]:
+def read(grown: LogSnapshot) -> Iterator[dict[str, Any]]:
     """The lines of a `metrics.jsonl`."""
     return map(json.loads, grown.lines())
 
 
-def write_tensorboard(metrics: Grown, folder: Path, evaluation: Grown) -> list[Path]:
+def measured(fields: Mapping[str, Any]) -> dict[str, float]:
+    """`validation/loss`, `validation/accuracy`, `fewshot/cifar10/5`: those that the line has."""
+    found = {f"validation/{name}": fields.get(name) for name in ("loss", "accuracy")}
+    for probe, accuracies in fields.get("fewshot", {}).items():
+        found |= {f"fewshot/{probe}/{shots}": accuracy for shots, accuracy in accuracies.items()}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def write_tensorboard(metrics: LogSnapshot, folder: Path, evaluation: LogSnapshot) -> list[Path]:
     """Write the curves as TensorBoard event files; x is the step, the clock is training time from 0."""
     # tensorboard takes a second to import, and only this needs it
     from torch.utils.tensorboard import SummaryWriter

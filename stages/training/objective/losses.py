@@ -8,9 +8,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from vitpipe.stages.training.masked import colour_loss, pixel_loss
 
 from vitpipe.stages.training.config import ObjectiveSettings
+from vitpipe.stages.training.objective.masked_patches import colour_loss, pixel_loss
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """(outputs in any float type, labels) -> fp32 loss (B,). Outputs are logits (B, K), or as `masked.py` says."""

@@ -1,13 +1,18 @@
-"""Torch's own optimisers, with the paper's weight decay: decoupled, and on kernels only. Knows no DeepSpeed."""
+"""The optimiser of a model, as its rule declares it: torch's own where there is one, else one that calls the rule.
+
+With the paper's weight decay: decoupled, and on kernels only. Knows no rule by name and no DeepSpeed.
+"""
 
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from vitpipe.stages.training.lean_moments import LeanAdamW, LeanSGD
 
-from vitpipe.stages.training.config import OptimizerSettings
+from vitpipe.stages.training.optim.rule import Dtype, OptimizerSettings
+
+STEP = "step"
+"""How many updates were made, in an optimiser's state, where the rule counts them; torch's name for it."""
 
 
 def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -28,53 +33,74 @@ def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     return [group for group in groups if group["params"]]
 
 
-def build(model: nn.Module, settings: OptimizerSettings) -> torch.optim.Optimizer:
-    """The optimiser a config names, over the model's parameters where they lie.
+def build(model: nn.Module, rule: OptimizerSettings) -> torch.optim.Optimizer:
+    """The optimiser that a config describes, over the model's parameters where they lie.
 
     Fused kernels on a CPU too: DeepSpeed hands over one flat tensor, of which torch's plain step makes two copies.
-
-    Each update first shrinks kernels by lr x weight_decay, as torch's AdamW does. With `state_dtype` bf16 they are
-    ours, which differ in that alone.
     """
-    groups = decay_groups(model, settings.weight_decay)
-    if settings.state_dtype == "bf16":
-        if settings.kind == "sgd":
-            return LeanSGD(groups, settings.peak_lr, settings.momentum)
-        return LeanAdamW(groups, settings.peak_lr, settings.betas, eps=1e-8)
-    if settings.kind == "sgd":
-        return DecoupledSGD(groups, lr=settings.peak_lr, momentum=settings.momentum, fused=True)
-    return torch.optim.AdamW(groups, lr=settings.peak_lr, betas=settings.betas, eps=1e-8, fused=True)
+    groups, fused = decay_groups(model, rule.weight_decay), rule.fused
+    if fused is None:
+        return RuleOptimizer(groups, rule)
+    made: torch.optim.Optimizer = getattr(torch.optim, fused.name)(groups, lr=rule.peak_lr, fused=True, **fused.options)
+    if not fused.decouples:
+        for group in made.param_groups:
+            group["decoupled_decay"], group["weight_decay"] = group["weight_decay"], 0.0
+        made.register_step_pre_hook(_decay)
+    return made
 
 
-class DecoupledSGD(torch.optim.SGD):
-    """torch's SGD whose decay is no part of the gradient, and so never of the momentum (big_vision `optax.py`)."""
+class RuleOptimizer(torch.optim.Optimizer):
+    """Makes the update that a rule declares, with the moments that it declares, in their types.
+
+    All arithmetic is in the type of the weights, and a bf16 moment is rounded once, where it is stored: the update of
+    a step does not see its own rounding.
+    """
+
+    def __init__(self, groups: list[dict[str, Any]], rule: OptimizerSettings) -> None:
+        super().__init__(groups, {"lr": rule.peak_lr, "weight_decay": 0.0})
+        self._rule = rule
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        decays = [group["weight_decay"] for group in self.param_groups]
+        """Update every weight that has a gradient."""
         for group in self.param_groups:
             for weight in group["params"]:
                 if weight.grad is not None:
-                    weight.mul_(1 - group["lr"] * group["weight_decay"])
-            group["weight_decay"] = 0.0
-        try:
-            super().step()
-        finally:
-            for group, decay in zip(self.param_groups, decays, strict=True):
-                group["weight_decay"] = decay
+                    self._update(weight, group)
+
+    def _update(self, weight: Tensor, group: dict[str, Any]) -> None:
+        state: dict[str, Tensor] = self.state[weight] or begin_state(self, self._rule, weight)
+        updates = 0
+        if STEP in state:
+            state[STEP] += 1
+            updates = int(state[STEP])
+        moments = {name: state[name].to(weight.dtype) for name in self._rule.moments}
+        assert weight.grad is not None
+        weight.mul_(1 - group["lr"] * group["weight_decay"])
+        self._rule.update(weight, weight.grad, moments, group["lr"], updates)
+        for name, moment in moments.items():
+            if moment is not state[name]:
+                state[name].copy_(moment)  # in place, as torch's: a checkpoint keeps hold of the tensor
 
 
-def begin_state(optimizer: torch.optim.Optimizer, weights: Tensor) -> tuple[str, ...]:
-    """Give a tensor of weights the state that its first update would make, all zeros; the names of its moments."""
+def begin_state(optimizer: torch.optim.Optimizer, rule: OptimizerSettings, weights: Tensor) -> dict[str, Tensor]:
+    """Give a tensor of weights the state that its first update would make, all zeros: a rule's moments, its count."""
     state: dict[str, Tensor] = optimizer.state[weights]
-    kept = torch.bfloat16 if isinstance(optimizer, LeanAdamW | LeanSGD) else weights.dtype
-    if isinstance(optimizer, torch.optim.SGD | LeanSGD):
-        if not optimizer.param_groups[0]["momentum"] and not isinstance(optimizer, LeanSGD):
-            return ()
-        state["momentum_buffer"] = torch.zeros_like(weights, dtype=kept)
-        return ("momentum_buffer",)
-    fused = bool(optimizer.param_groups[0].get("fused"))
-    state["step"] = torch.zeros((), device=weights.device if fused else "cpu")
-    state["exp_avg"] = torch.zeros_like(weights, dtype=kept)
-    state["exp_avg_sq"] = torch.zeros_like(weights)
-    return ("exp_avg", "exp_avg_sq")
+    if rule.counts_updates:
+        state[STEP] = torch.zeros((), device=weights.device if rule.fused else "cpu")  # where torch's kernel wants it
+    for name, dtype in rule.moments.items():
+        state[name] = torch.zeros_like(weights, dtype=_torch_dtype(dtype, weights))
+    return state
+
+
+def _torch_dtype(dtype: Dtype, weights: Tensor) -> torch.dtype:
+    """What is not made smaller has the weights' own type, which is fp32 in every training."""
+    return torch.bfloat16 if dtype == "bf16" else weights.dtype
+
+
+def _decay(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+    """Shrink the weights before a step whose own decay would be a part of the gradient, and so of the momentum."""
+    for group in optimizer.param_groups:
+        for weight in group["params"]:
+            if weight.grad is not None:
+                weight.detach().mul_(1 - group["lr"] * group["decoupled_decay"])

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 
-class Average:
+class WeightAverage:
     """Of the weights of one rank's share, which are updated in place: `kept` has the same order. May be of none."""
 
     def __init__(self, weights: Sequence[Tensor], decay: float) -> None:

@@ -8,10 +8,10 @@ from inprocess import commit, make_context
 from state_folder import write_weights
 from tiny_vit import random_state
 from torch import Tensor
-from vitpipe.stages.training.steps import StepFile, StepManifest
 
 from vitpipe.stages.artifacts import Checkpoint
 from vitpipe.stages.settings import TaskResources
+from vitpipe.stages.training.checkpoint.committed_steps import StepFile, StepManifest
 from vitpipe.stages.vit.config import ModelSettings
 
 STATE_FILE = "step-3/state/weights-00000.safetensors"

@@ -8,11 +8,11 @@ import numpy as np
 import optax
 import pytest
 import torch
+from optimizers import optimizer as read
 from torch import Tensor, nn
-from vitpipe.stages.training.optimisers import build
-from vitpipe.stages.training.schedule import ScheduleSettings, in_steps, lr_at
 
-from vitpipe.stages.training.config import OptimizerSettings
+from vitpipe.stages.training.optim.build import build
+from vitpipe.stages.training.optim.schedule import ScheduleSettings, in_steps, lr_at
 
 STEPS, WARMUP, COOLDOWN, TIMESCALE = 50, 8, 10, 16
 PEAK = 0.05
@@ -52,7 +52,7 @@ def batch(step: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def ours(optimizer: dict[str, Any], schedule: dict[str, Any]) -> Arrays:
-    settings, net = OptimizerSettings.model_validate({"peak_lr": PEAK, **optimizer}), made()
+    settings, net = read(**{"peak_lr": PEAK, **optimizer}), made()
     way = in_steps(ScheduleSettings.model_validate({"warmup": f"{WARMUP} steps", **schedule}), STEPS, 8, 8)
     rule = build(net, settings)
     for step in range(STEPS):

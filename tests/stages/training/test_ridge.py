@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 from sklearn.linear_model import Ridge as TheirRidge
-from vitpipe.stages.training.fewshot import draw
-from vitpipe.stages.training.ridge import BIAS, MIN_STD, Ridge
 
 from vitpipe.infra.errors import StageError
+from vitpipe.stages.training.measure.fewshot import draw
+from vitpipe.stages.training.measure.ridge import BIAS, MIN_STD, Ridge
 
 L2 = 1024.0
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from tiny_steps import RECIPE, commit_steps, put_step
 from tiny_vit import random_state, tiny
-from vitpipe.stages.training.step_weights import kept_steps, open_step
 
 from vitpipe.infra.errors import IntegrityError, UsageError
 from vitpipe.stages.artifacts import Checkpoint
+from vitpipe.stages.training.checkpoint.step_weights import kept_steps, open_step
 
 
 @pytest.fixture

@@ -1,66 +1,41 @@
-"""AdamW and SGD whose first moment is kept in bfloat16, as big_vision's `mu_dtype`: 2 bytes a parameter less.
+"""AdamW (Loshchilov and Hutter 2019), without decay Adam (Kingma and Ba 2015); torch's own, or with a bf16 moment."""
 
-All arithmetic is in the type of the weights, and the moment is rounded once, where it is stored: the update of a step
-does not see its own rounding. Knows no DeepSpeed.
-"""
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from collections.abc import Callable
-from typing import Any
+from vitpipe.stages.training.optim.rule import Dtype, Fused, OptimizerSettings
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
-
-class LeanAdamW(torch.optim.Optimizer):
-    """torch's AdamW, but for the moment's type."""
-
-    def __init__(self, params: Any, lr: float, betas: tuple[float, float], eps: float) -> None:
-        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": 0.0})
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        for group in self.param_groups:
-            for weight in group["params"]:
-                if weight.grad is not None:
-                    self._update(weight, group)
-
-    def _update(self, weight: Tensor, group: dict[str, Any]) -> None:
-        state, (first, second) = self.state[weight], group["betas"]
-        if not state:
-            state["step"] = torch.zeros((), dtype=torch.float32)
-            state["exp_avg"], state["exp_avg_sq"] = _empty_moment(weight), torch.zeros_like(weight)
-        state["step"] += 1
-        steps = float(state["step"])
-        moment = state["exp_avg"].to(weight.dtype).lerp_(weight.grad, 1 - first)
-        state["exp_avg_sq"].mul_(second).addcmul_(weight.grad, weight.grad, value=1 - second)
-        size = (state["exp_avg_sq"] / (1 - second**steps)).sqrt_().add_(group["eps"])
-        weight.mul_(1 - group["lr"] * group["weight_decay"])
-        weight.addcdiv_(moment, size, value=-group["lr"] / (1 - first**steps))
-        state["exp_avg"].copy_(moment)  # in place, as torch's: a checkpoint keeps hold of the tensor
+EPS = 1e-8
 
 
-class LeanSGD(torch.optim.Optimizer):
-    """`DecoupledSGD`, but for the momentum's type."""
+class AdamW(OptimizerSettings):
+    """Steps of about the learning rate: the running mean of gradients by the root of that of their squares."""
 
-    def __init__(self, params: Any, lr: float, momentum: float) -> None:
-        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": 0.0})
+    kind: Literal["adamw", "adam"] = "adamw"
+    """adamw and adam are one rule here, as the paper means it."""
+    uses: ClassVar[frozenset[str]] = frozenset({"betas"})
+    counts_updates: ClassVar[bool] = True
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        for group in self.param_groups:
-            for weight in group["params"]:
-                if weight.grad is not None:
-                    self._update(weight, group)
+    @property
+    def moments(self) -> Mapping[str, Dtype]:
+        """The mean, which may be bf16 as big_vision's `mu_dtype`, and the mean square."""
+        return {"exp_avg": self.state_dtype, "exp_avg_sq": "fp32"}
 
-    def _update(self, weight: Tensor, group: dict[str, Any]) -> None:
-        state = self.state[weight]
-        if not state:
-            state["momentum_buffer"] = _empty_moment(weight)
-        moment = state["momentum_buffer"].to(weight.dtype).mul_(group["momentum"]).add_(weight.grad)
-        weight.mul_(1 - group["lr"] * group["weight_decay"])
-        weight.add_(moment, alpha=-group["lr"])
-        state["momentum_buffer"].copy_(moment)
+    @property
+    def fused(self) -> Fused | None:
+        """torch's AdamW, which keeps both moments in the type of the weights."""
+        return Fused("AdamW", {"betas": self.betas, "eps": EPS}, decouples=True) if self.state_dtype == "fp32" else None
 
-
-def _empty_moment(weight: Tensor) -> Tensor:
-    return torch.zeros_like(weight, dtype=torch.bfloat16)
+    def update(
+        self, weight: "Tensor", grad: "Tensor", moments: Mapping[str, "Tensor"], lr: float, updates: int
+    ) -> None:
+        """As torch's AdamW, with both bias corrections."""
+        first, second = self.betas
+        mean, square = moments["exp_avg"], moments["exp_avg_sq"]
+        mean.lerp_(grad, 1 - first)
+        square.mul_(second).addcmul_(grad, grad, value=1 - second)
+        size = (square / (1 - second**updates)).sqrt_().add_(EPS)
+        weight.addcdiv_(mean, size, value=-lr / (1 - first**updates))

@@ -8,24 +8,11 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import torch
 
 
-@dataclass(frozen=True)
-class Pace:
-    """Of one rank in one step."""
-
-    forward_seconds: float
-    data_wait_seconds: float
-
-    @property
-    def seconds(self) -> float:
-        return self.forward_seconds + self.data_wait_seconds
-
-
-class Stopwatch:
+class ForwardTimer:
     """Of a rank's forward passes, by the device's own clock on a GPU."""
 
     LATE = 2
