@@ -77,7 +77,7 @@ def _explain(error: ErrorDetails, steps: Steps, value: Value, cls: type[Settings
     context = error.get("ctx", {})
     if error["type"] == "union_tag_invalid":
         words = unknown(
-            str(context["discriminator"]).strip("'"), str(context["tag"]), _listed(context["expected_tags"])
+            str(context["discriminator"]).strip("'()"), str(context["tag"]), _listed(context["expected_tags"])
         )
         return (_walk(value, (*steps, "kind")) or here or parent).mark, words
     if error["type"] == "union_tag_not_found":
