@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from vitpipe.infra.work import Rank
 from vitpipe.stages.training.config import BUCKET_ELEMENTS, WEIGHT
-from vitpipe.stages.training.optim.build import build
 from vitpipe.stages.training.optim.ema import WeightAverage
 from vitpipe.stages.training.optim.rule import OptimizerSettings
+from vitpipe.stages.training.optim.torch_optimizer import build_optimizer
 from vitpipe.stages.training.rank_state import RankState
 from vitpipe.stages.training.sampler import DataParallelSampler
 
@@ -63,7 +63,7 @@ class Engine:
         groups._release_process_group_references()  # of an earlier gang in this process, whose world is gone
         logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
         self.settings, self.sampler, self.device = settings, sampler, torch.device(rank.device)
-        optimizer = build(model, rule)
+        optimizer = build_optimizer(model, rule)
         for group in optimizer.param_groups:
             group["lr"] = 0.0  # every step sets its own; at ZeRO 0 in bf16 DeepSpeed makes one before the first
         self._engine, *_ = deepspeed.initialize(

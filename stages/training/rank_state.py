@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from vitpipe.stages.training.config import WEIGHT
-from vitpipe.stages.training.optim.build import STEP, begin_state
 from vitpipe.stages.training.optim.rule import OptimizerSettings
+from vitpipe.stages.training.optim.torch_optimizer import STEP, begin_state
 
 _MASTERS = (("bit16_groups", "single_partition_of_fp32_groups"), ("bf16_groups", "fp32_groups_flat_partition"))
 """ZeRO 1 and 2, and ZeRO 1 in bf16: the parameters of each group, and this rank's part of their flat fp32 weights."""

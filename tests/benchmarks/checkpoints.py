@@ -32,8 +32,8 @@ from vitpipe.stages.training.loop import LoopPlan, train
 from vitpipe.stages.training.measure.metrics_log import MetricsLog, line
 from vitpipe.stages.training.measure.step_metrics import StepMetrics
 from vitpipe.stages.training.objective.losses import loss_fn
-from vitpipe.stages.training.optim.build import build
 from vitpipe.stages.training.optim.rules.adamw import AdamW
+from vitpipe.stages.training.optim.torch_optimizer import build_optimizer
 from vitpipe.stages.training.sampler import DataParallelSampler
 from vitpipe.stages.vit.build import Model, build_model
 from vitpipe.stages.vit.config import ModelSettings
@@ -119,7 +119,7 @@ def _deepspeed(variant: str, rank: Rank, batch: Batch) -> Callable[[], None]:
     vit = _model(variant)
     settings = EngineSettings(1, "fp32", OPTIMIZER.clip_norm, 224)
     config = deepspeed_config(settings, DataParallelSampler(BATCH, BATCH), torch.device("cpu"))
-    engine, *_ = deepspeed.initialize(model=vit, optimizer=build(vit, OPTIMIZER), config=config)
+    engine, *_ = deepspeed.initialize(model=vit, optimizer=build_optimizer(vit, OPTIMIZER), config=config)
 
     def step() -> None:
         loss = torch.nn.functional.cross_entropy(engine(batch.images_BCHW), batch.labels)
@@ -132,7 +132,7 @@ def _deepspeed(variant: str, rank: Rank, batch: Batch) -> Callable[[], None]:
 
 def _torch(variant: str, batch: Batch) -> Callable[[], None]:
     vit = _model(variant)
-    optimizer = build(vit, OPTIMIZER)
+    optimizer = build_optimizer(vit, OPTIMIZER)
 
     def step() -> None:
         loss: Tensor = torch.nn.functional.cross_entropy(vit(batch.images_BCHW), batch.labels)

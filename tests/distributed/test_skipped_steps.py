@@ -21,9 +21,9 @@ from vitpipe.stages.pretrain.config import PretrainResources
 from vitpipe.stages.training.loop import train
 from vitpipe.stages.training.measure.step_metrics import StepMetrics
 from vitpipe.stages.training.objective.losses import softmax
-from vitpipe.stages.training.optim.build import build
 from vitpipe.stages.training.optim.ema import WeightAverage
 from vitpipe.stages.training.optim.schedule import lr_at
+from vitpipe.stages.training.optim.torch_optimizer import build_optimizer
 from vitpipe.stages.training.skipping import MAX_IN_A_ROW, Skips
 
 BAD_STEP = 2
@@ -97,7 +97,7 @@ def read(trained: Path, zero: int, precision: str, case: str, rank: int = 0) -> 
 def without_the_bad_step() -> list[tuple[float, float]]:
     """(loss, gradient norm) of plain torch that computes the bad step's numbers and makes no update."""
     vit = model(NO_DROPOUT)
-    optimizer, curve = build(vit, OPTIMIZER), []
+    optimizer, curve = build_optimizer(vit, OPTIMIZER), []
     for step in range(STEPS):
         parts = [images(step * BATCH + start, MICRO) for start in range(0, BATCH, MICRO)]
         mean = softmax(

@@ -20,8 +20,8 @@ from vitpipe.stages.training.checkpoint.state_files import StateFiles
 from vitpipe.stages.training.engine import Engine, EngineSettings
 from vitpipe.stages.training.loop import LoopPlan
 from vitpipe.stages.training.objective.losses import loss_fn
-from vitpipe.stages.training.optim.build import build
 from vitpipe.stages.training.optim.rules.sgd import Sgd
+from vitpipe.stages.training.optim.torch_optimizer import build_optimizer
 from vitpipe.stages.training.sampler import DataParallelSampler
 
 CASES = [(0, "fp32"), (1, "fp32"), (3, "fp32"), (0, "bf16"), (1, "bf16"), (3, "bf16")]
@@ -81,7 +81,7 @@ def train_all(folder: Path, rank: Rank) -> None:
 def plain_torch() -> dict[str, Tensor]:
     """One process, whole batches, no DeepSpeed."""
     vit = model(NO_DROPOUT)
-    optimizer, loss, followed = build(vit, SGD), loss_fn(SOFTMAX), Followed(dict(vit.named_parameters()))
+    optimizer, loss, followed = build_optimizer(vit, SGD), loss_fn(SOFTMAX), Followed(dict(vit.named_parameters()))
     for step in range(STEPS["fp32"]):
         parts = [images(step * BATCH + start, MICRO) for start in range(0, BATCH, MICRO)]
         optimizer.zero_grad()

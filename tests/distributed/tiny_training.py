@@ -13,9 +13,9 @@ from vitpipe.stages.training.engine import Engine, EngineSettings
 from vitpipe.stages.training.loop import LoopPlan, train
 from vitpipe.stages.training.measure.step_metrics import StepMetrics
 from vitpipe.stages.training.objective.losses import loss_fn
-from vitpipe.stages.training.optim.build import build
 from vitpipe.stages.training.optim.rules.adamw import AdamW
 from vitpipe.stages.training.optim.schedule import ScheduleSettings, lr_at
+from vitpipe.stages.training.optim.torch_optimizer import build_optimizer
 from vitpipe.stages.training.sampler import DataParallelSampler
 from vitpipe.stages.vit.build import Model, build_model
 from vitpipe.stages.vit.config import ModelSettings, Sizes
@@ -96,7 +96,7 @@ def plain_curve(
     vit: nn.Module, read: Callable[[int, int], Batch], objective: ObjectiveSettings
 ) -> list[tuple[float, float]]:
     """As `plain_torch`, of any model."""
-    optimizer, loss, curve = build(vit, OPTIMIZER), loss_fn(objective), []
+    optimizer, loss, curve = build_optimizer(vit, OPTIMIZER), loss_fn(objective), []
     for step in range(STEPS):
         parts = [read(step * BATCH + start, MICRO) for start in range(0, BATCH, MICRO)]
         hints = (torch.cat(together) for together in zip(*(part.hints for part in parts), strict=True))

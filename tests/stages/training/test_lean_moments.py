@@ -7,7 +7,7 @@ import torch
 from optimizers import optimizer as settings
 from torch import Tensor, nn
 
-from vitpipe.stages.training.optim.build import build
+from vitpipe.stages.training.optim.torch_optimizer import build_optimizer
 
 LR, DECAY, BETAS, MOMENTUM, STEPS = 0.01, 0.1, (0.9, 0.99), 0.9, 20
 MOMENT = {"adamw": "exp_avg", "sgd": "momentum_buffer"}
@@ -18,7 +18,7 @@ def made(kind: str, state_dtype: str = "bf16") -> tuple[nn.Linear, torch.optim.O
     layer = nn.Linear(4, 3).double()
     own = {"momentum": MOMENTUM} if kind == "sgd" else {"betas": BETAS}
     fields = {"kind": kind, "peak_lr": LR, "weight_decay": DECAY, "state_dtype": state_dtype, **own}
-    return layer, build(layer, settings(**fields))
+    return layer, build_optimizer(layer, settings(**fields))
 
 
 def gradient(step: int, shape: Any) -> Tensor:

@@ -11,8 +11,8 @@ import torch
 from optimizers import optimizer as read
 from torch import Tensor, nn
 
-from vitpipe.stages.training.optim.build import build
 from vitpipe.stages.training.optim.schedule import ScheduleSettings, in_steps, lr_at
+from vitpipe.stages.training.optim.torch_optimizer import build_optimizer
 
 STEPS, WARMUP, COOLDOWN, TIMESCALE = 50, 8, 10, 16
 PEAK = 0.05
@@ -54,7 +54,7 @@ def batch(step: int) -> tuple[np.ndarray, np.ndarray]:
 def ours(optimizer: dict[str, Any], schedule: dict[str, Any]) -> Arrays:
     settings, net = read(**{"peak_lr": PEAK, **optimizer}), made()
     way = in_steps(ScheduleSettings.model_validate({"warmup": f"{WARMUP} steps", **schedule}), STEPS, 8, 8)
-    rule = build(net, settings)
+    rule = build_optimizer(net, settings)
     for step in range(STEPS):
         x_BI, y_B = (torch.from_numpy(part) for part in batch(step))
         rule.zero_grad()

@@ -11,7 +11,7 @@ from same_weights import as_timm, random_everywhere, theirs
 from torch import Tensor
 
 from vitpipe.infra.errors import UsageError
-from vitpipe.stages.training.optim.build import decay_groups
+from vitpipe.stages.training.optim.torch_optimizer import decay_groups
 from vitpipe.stages.vit.adapt import adapt_state
 from vitpipe.stages.vit.build import Model, blocks_of, build_model, checkpoint_blocks
 from vitpipe.stages.vit.config import ModelSettings

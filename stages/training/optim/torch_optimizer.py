@@ -33,7 +33,7 @@ def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     return [group for group in groups if group["params"]]
 
 
-def build(model: nn.Module, rule: OptimizerSettings) -> torch.optim.Optimizer:
+def build_optimizer(model: nn.Module, rule: OptimizerSettings) -> torch.optim.Optimizer:
     """The optimiser that a config describes, over the model's parameters where they lie.
 
     Fused kernels on a CPU too: DeepSpeed hands over one flat tensor, of which torch's plain step makes two copies.
