@@ -111,10 +111,12 @@ class PretrainResources(Settings):
 
     @property
     def least_workers(self) -> int:
+        """Ranks that must have their machines before training starts or goes on."""
         return self.workers if isinstance(self.workers, int) else self.workers[0]
 
     @property
     def most_workers(self) -> int:
+        """Ranks that train where there are machines for all."""
         return self.workers if isinstance(self.workers, int) else self.workers[1]
 
 
@@ -209,7 +211,7 @@ def _too_long(config: PretrainConfig) -> list[str]:
 
 
 def _not_maskable(config: PretrainConfig) -> list[str]:
-    """What keeps the model's patches from being corrupted and told."""
+    """What keeps the model's patches from being corrupted and predicted."""
     model, wrong = config.model, []
     if model.family != "vit":
         return [f"objective masked_patch corrupts image patches, which a {model.family} has not: choose a plain ViT"]

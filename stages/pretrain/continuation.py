@@ -17,7 +17,7 @@ FREE = ("total", "schedule", "evaluate")
 def refuse_change(config: PretrainConfig, shards: Sequence[ShardSet], given: Checkpoint) -> None:
     """DriftError naming the fields where the recipe is not that of the checkpoint, or its data are others.
 
-    Also IntegrityError for a record that does not tell its recipe, StorageError.
+    Also IntegrityError for a record without a recipe of ours, StorageError.
     """
     record, _ = read_record(given.uri)
     try:

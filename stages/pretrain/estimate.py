@@ -89,7 +89,7 @@ def memory_bytes(config: PretrainConfig, resources: PretrainResources, model: Mo
 
 
 def train_flops(config: PretrainConfig, model: ModelSettings) -> int:
-    """Of one image's forward and backward pass; masked patches predict half of theirs."""
+    """FLOPs of one image's forward and backward pass; masked patches predict half of theirs."""
     if config.objective.kind != "masked_patch":
         return train_flops_per_image(model)
     return train_flops_per_image(model) + 3 * model.grid**2 * _predictor(config, model)
@@ -111,7 +111,7 @@ def _shards(
         if not isinstance(shards, ShardSet | Estimate):
             raise UsageError("estimate a pretraining", f"its shards are a {shards.kind}", "name a node that ingests")
         if shards.splits is not None:
-            check_shards(*_told(shards, "the shards of this run"), config)
+            check_shards(*_facts(shards, "the shards of this run"), config)
         found.append(shards)
     counts = [(shards.splits or {}).get(SPLIT, 0) for shards in found]
     return sum(counts) if all(counts) else 0, [shards.num_classes for shards in found]
@@ -120,7 +120,7 @@ def _shards(
 def _check_probes(inputs: Mapping[str, Sequence[Artifact | Estimate]]) -> None:
     for probe in inputs.get("probes", ()):
         if isinstance(probe, ShardSet | Estimate) and probe.splits is not None:
-            check_probe(*_told(probe, "a probe of this run"))
+            check_probe(*_facts(probe, "a probe of this run"))
 
 
 def _check_init(
@@ -138,7 +138,7 @@ def _check_init(
 def _check_classes(
     config: PretrainConfig, inputs: Mapping[str, Sequence[Artifact | Estimate]], num_classes: Sequence[int | None]
 ) -> None:
-    """Of the sets that are known, whatever is not known of the others."""
+    """UsageError for sets of other classes, among those that are known already."""
     labelled, known = config.objective.kind != "masked_patch", [count for count in num_classes if count is not None]
     if labelled and len(set(known)) > 1:
         asked, found = "pretrain on several sets of shards", f"they have {_listed(known)} classes"
@@ -152,7 +152,7 @@ def _uri(shards: Artifact | Estimate) -> str:
     return shards.uri if isinstance(shards, Artifact) else "a set of this run"
 
 
-def _told(shards: ShardSet | Estimate, name: str) -> tuple[str, Mapping[str, int], bool]:
+def _facts(shards: ShardSet | Estimate, name: str) -> tuple[str, Mapping[str, int], bool]:
     """Where it lies, its splits, and whether it is known to be multi-label."""
     if isinstance(shards, ShardSet):
         return shards.uri, shards.splits, shards.multi_label

@@ -35,9 +35,8 @@ class Evaluator:
         if self._held_out:
             objective = self._job.recipe.config.objective
             classes = objective.kind != "masked_patch"
-            values = validate(
-                self._engine, self._held_out, loss_fn(objective), self._prepare, threads, classes=classes
-            )  # fmt: skip
+            loss = loss_fn(objective)
+            values = validate(self._engine, self._held_out, loss, self._prepare, threads, classes=classes)
             found |= {name: value if math.isfinite(value) else None for name, value in values.items()}
         if self._job.probes:
             found["fewshot"] = {

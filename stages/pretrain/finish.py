@@ -15,7 +15,7 @@ from vitpipe.infra.full_disk import is_full
 from vitpipe.stages.artifacts import File
 from vitpipe.stages.contract import Out
 from vitpipe.stages.pretrain.job import FINISHED
-from vitpipe.stages.pretrain.recorder import Watch
+from vitpipe.stages.pretrain.recorder import Recorder
 from vitpipe.stages.training.checkpoint.checkpoints import AGAIN_S
 from vitpipe.stages.training.checkpoint.committed_steps import StepPlace
 
@@ -41,16 +41,16 @@ def insist(work: Callable[[], T], wait_s: float, stopping: Callable[[], str | No
         time.sleep(AGAIN_S)
 
 
-def finish(out: Out, scratch: Path, place: StepPlace | None, watch: Watch) -> None:
+def finish(out: Out, scratch: Path, place: StepPlace | None, recorder: Recorder) -> None:
     """Leave the driver what it builds the artifact from; may be called again after an error."""
     assert place is not None  # a run has at least one step, and its last is a checkpoint
     folder = scratch / "tensorboard"
     shutil.rmtree(folder, ignore_errors=True)  # what a disk without room took of an earlier try
-    curves: list[File] = [out.upload(path, f"tensorboard/{path.name}") for path in watch.write_tensorboard(folder)]
+    curves: list[File] = [out.upload(path, f"tensorboard/{path.name}") for path in recorder.write_tensorboard(folder)]
     finished = {
         "attempt": place.attempt,
         "step": place.step,
         "files": [file.model_dump() for file in curves],
-        "metrics": watch.totals(),
+        "metrics": recorder.totals(),
     }
     out.put(FINISHED, json.dumps(finished, indent=1).encode())

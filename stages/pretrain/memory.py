@@ -34,6 +34,7 @@ class Worker:
 
     @property
     def bf16(self) -> bool:
+        """Whether the model computes in bfloat16."""
         return self.config.precision == "bf16"
 
     @property
@@ -43,6 +44,7 @@ class Worker:
 
     @property
     def zero(self) -> int:
+        """ZeRO stage."""
         return self.resources.zero
 
     @property
@@ -57,6 +59,7 @@ class Worker:
 
     @property
     def offloaded(self) -> bool:
+        """Whether weights and moments lie in the host's memory."""
         return self.resources.offload == "cpu"
 
     @property
@@ -170,7 +173,7 @@ def freed(worker: Worker) -> float:
 
 
 def activations(worker: Worker, model: ModelSettings) -> float:
-    """Of one micro-batch, kept for the backward pass."""
+    """What one micro-batch leaves for the backward pass."""
     recompute = worker.resources.activation_checkpointing == "blocks"
     scale = 1 if worker.bf16 else 2
     return scale * activation_bytes(model, recompute) * micro_batch_of(worker.config, worker.resources)

@@ -22,7 +22,7 @@ from vitpipe.stages.images.train import TrainImages
 from vitpipe.stages.images.watch import ReaderWatch
 from vitpipe.stages.pretrain.finish import finish, insist
 from vitpipe.stages.pretrain.job import SPLIT, PretrainJob
-from vitpipe.stages.pretrain.recorder import Watch
+from vitpipe.stages.pretrain.recorder import Recorder
 from vitpipe.stages.training import agree, loop
 from vitpipe.stages.training.checkpoint.checkpoints import Checkpoints
 from vitpipe.stages.training.checkpoint.committed_steps import Keep, StepPlace
@@ -65,42 +65,42 @@ def _train(job: PretrainJob, rank: Rank, out: Out, scratch: Path) -> None:
     keep = Keep(recipe.resources.keep, recipe.milestone_steps)
     checkpoints = Checkpoints(engine, out, scratch, job.task.events, rank, keep)
     images = _images(job, engine)
-    watch = Watch(job, rank, engine, scratch, images.keys)
+    recorder = Recorder(job, rank, engine, scratch, images.keys)
     resumed = checkpoints.resume()
-    place = _begin(job, rank, resumed, watch)
+    place = _begin(job, rank, resumed, recorder)
     stopping = partial(_stopping, job, rank)
     first_step = resumed.manifest.step if resumed else _continued(job, checkpoints, rank)
-    watch.ready()
+    recorder.ready()
     rank.reached(first_step)
     try:
-        for facts in _facts(job, rank, engine, images, first_step, watch):
-            rank.reached(facts.step)
-            watch.step(facts)
-            with watch.spending("checkpoint"):
-                if facts.settled and _is_saved(facts, job, watch):
-                    checkpoints.save(facts.step, facts.samples_seen, watch.beside(facts) | _model(job))
-                    place = StepPlace(attempt=out.attempt, step=facts.step)
-                if facts.step == recipe.total_steps:
+        for metrics in _metrics(job, rank, engine, images, first_step, recorder):
+            rank.reached(metrics.step)
+            recorder.step(metrics)
+            with recorder.spending("checkpoint"):
+                if metrics.settled and _is_saved(metrics, job, recorder):
+                    checkpoints.save(metrics.step, metrics.samples_seen, recorder.extra_files(metrics) | _model(job))
+                    place = StepPlace(attempt=out.attempt, step=metrics.step)
+                if metrics.step == recipe.total_steps:
                     checkpoints.settle(recipe.resources.last_save_wait_s, stopping)
-                elif facts.stop:
+                elif metrics.stop:
                     checkpoints.settle()
             for saved in checkpoints.news():
-                watch.saved(saved)
-            if facts.stop and facts.step < recipe.total_steps:
-                raise Stopped(f"pretrain {job.task.node}", f"{facts.stop}; step {facts.step} is committed", _AGAIN)
+                recorder.saved(saved)
+            if metrics.stop and metrics.step < recipe.total_steps:
+                raise Stopped(f"pretrain {job.task.node}", f"{metrics.stop}; step {metrics.step} is committed", _AGAIN)
     finally:
         checkpoints.close()
     if rank.rank == 0:
-        insist(partial(finish, out, scratch, place, watch), recipe.resources.last_save_wait_s, stopping)
+        insist(partial(finish, out, scratch, place, recorder), recipe.resources.last_save_wait_s, stopping)
 
 
 _AGAIN = "type the same command again to go on"
 
 
-def _is_saved(facts: StepMetrics, job: PretrainJob, watch: Watch) -> bool:
+def _is_saved(metrics: StepMetrics, job: PretrainJob, recorder: Recorder) -> bool:
     """Whether a settled step is a checkpoint: it may only be one that is measured."""
-    due = facts.stop is not None or job.recipe.is_saved_after(facts.step)
-    return due and watch.worth_saving(facts)
+    due = metrics.stop is not None or job.recipe.is_saved_after(metrics.step)
+    return due and recorder.worth_saving(metrics)
 
 
 def _clear(scratch: Path, earlier: Sequence[str], rank: Rank) -> None:
@@ -134,9 +134,13 @@ def _engine(job: PretrainJob, rank: Rank, sampler: DataParallelSampler, scratch:
         for block in blocks_of(model):
             block.compile()
     settings = EngineSettings(
-        resources.zero, config.precision, config.optimizer.clip_norm, job.model.image_px,
-        ema_decay=config.ema.decay if config.ema else None, offload=resources.offload == "cpu",
-    )  # fmt: skip
+        resources.zero,
+        config.precision,
+        config.optimizer.clip_norm,
+        job.model.image_px,
+        ema_decay=config.ema.decay if config.ema else None,
+        offload=resources.offload == "cpu",
+    )
     return Engine(model, config.optimizer, settings, sampler, rank)
 
 
@@ -153,11 +157,11 @@ def _given(state: dict[str, Tensor], old: ModelSettings, job: PretrainJob) -> di
     return {name: tensor for name, tensor in adapted.items() if old.classes or not name.startswith("head.")}
 
 
-def _begin(job: PretrainJob, rank: Rank, resumed: Resumed | None, watch: Watch) -> StepPlace | None:
+def _begin(job: PretrainJob, rank: Rank, resumed: Resumed | None, recorder: Recorder) -> StepPlace | None:
     """Take over what stands beside the checkpoint and say where training goes on."""
     if resumed is None:
         return None
-    watch.resumed(resumed)
+    recorder.resumed(resumed)
     if rank.rank == 0:
         manifest = resumed.manifest
         text = f"from step {manifest.step} of attempt {resumed.place.attempt}, {manifest.samples_seen} images seen"
@@ -183,8 +187,8 @@ def _continued(job: PretrainJob, checkpoints: Checkpoints, rank: Rank) -> int:
     return given.step
 
 
-def _facts(
-    job: PretrainJob, rank: Rank, engine: Engine, images: TrainImages, first_step: int, watch: Watch
+def _metrics(
+    job: PretrainJob, rank: Rank, engine: Engine, images: TrainImages, first_step: int, recorder: Recorder
 ) -> Iterator[StepMetrics]:
     recipe = job.recipe
     steps = loop.LoopPlan(
@@ -194,7 +198,7 @@ def _facts(
         lr=recipe.lr,
         settle_at=lambda step: recipe.is_saved_after(step) or recipe.is_evaluated_after(step),
         stopping=partial(_stopping, job, rank),
-        skips=watch.skips,
+        skips=recorder.skips,
     )
     return loop.train(engine, _batches(job, engine, images, first_step), loss_fn(recipe.config.objective), steps)
 
@@ -206,11 +210,17 @@ def _stopping(job: PretrainJob, rank: Rank) -> str | None:
 def _images(job: PretrainJob, engine: Engine) -> TrainImages:
     config, resources, task = job.recipe.config, job.recipe.resources, job.task
     return TrainImages(
-        job.shards, SPLIT, job.model.image_px, config.augment, config.seed,
+        job.shards,
+        SPLIT,
+        job.model.image_px,
+        config.augment,
+        config.seed,
         cache=ShardCache(task.scratch / "images", resources.cache_bytes, ReaderWatch(task.metrics, task.events)),
         multi_hot=job.model.classes if any(one.multi_label for one in job.shards) or config.augment.mixes else None,
-        shares=config.mix, labelled=job.recipe.labelled, pinned=engine.device.type == "cuda",
-    )  # fmt: skip
+        shares=config.mix,
+        labelled=job.recipe.labelled,
+        pinned=engine.device.type == "cuda",
+    )
 
 
 def _batches(job: PretrainJob, engine: Engine, images: TrainImages, first_step: int) -> Iterator[Batch]:
@@ -220,8 +230,10 @@ def _batches(job: PretrainJob, engine: Engine, images: TrainImages, first_step: 
         patch_px, target = job.model.sizes.patch_px, config.objective.patch_target
         return in_order(
             lambda asked: corrupted(images.micro_batch(*asked), patch_px, target, config.seed),
-            ranges, resources.cpus_per_worker, ahead,
-        )  # fmt: skip
+            ranges,
+            resources.cpus_per_worker,
+            ahead,
+        )
     return images.stream(ranges, threads=resources.cpus_per_worker, prefetch=ahead)
 
 

@@ -1,4 +1,4 @@
-"""Everything a rank does beside training: notes, numbers, measurements, and where the time went.
+"""Everything that a rank does besides training: notes, numbers, measurements, and where the time went.
 
 All ranks make the same calls; rank 0 alone writes and tells. Nothing here changes what is computed.
 """
@@ -27,8 +27,8 @@ from vitpipe.stages.training.measure.step_metrics import StepMetrics
 from vitpipe.stages.training.skipping import Skips
 
 
-class Watch:
-    """Of one rank, from its start to its end."""
+class Recorder:
+    """Records one rank's training, from its start to its end."""
 
     def __init__(self, job: PretrainJob, rank: Rank, engine: Engine, scratch: Path, keys: Keys) -> None:
         """The clock of this start begins with the driver's, or when the gang was started again, now."""
@@ -47,8 +47,8 @@ class Watch:
     def resumed(self, resumed: Resumed) -> None:
         """Go on from what stood beside a checkpoint; `ready` makes up for a measurement that it misses."""
         if self._first:
-            self._notes.continue_from(resumed.beside, self._start)
-        step, curve = resumed.manifest.step, resumed.beside.get(METRICS, b"").splitlines()
+            self._notes.continue_from(resumed.extra_files, self._start)
+        step, curve = resumed.manifest.step, resumed.extra_files.get(METRICS, b"").splitlines()
         self.skips = agree.on_first(lambda: metrics_log.skips(curve), self._rank)
         known = agree.on_first(lambda: self._notes.has_evaluated(step), self._rank)
         if self._job.recipe.is_evaluated_after(step) and not known:
@@ -60,22 +60,22 @@ class Watch:
         if self._missing:
             self._measure(*self._missing)
 
-    def step(self, facts: StepMetrics) -> None:
+    def step(self, metrics: StepMetrics) -> None:
         """Take a finished step in; measure the model where it is time, unless we are to end before the last step."""
         if self._first:
-            self._notes.step(facts)
-            self._reporter.step(facts, self._notes.account)
-        hurried = facts.stop is not None and facts.step < self._job.recipe.total_steps
-        if facts.settled and not hurried and self._job.recipe.is_evaluated_after(facts.step):
-            self._measure(facts.step, facts.samples_seen)
+            self._notes.step(metrics)
+            self._reporter.step(metrics, self._notes.account)
+        hurried = metrics.stop is not None and metrics.step < self._job.recipe.total_steps
+        if metrics.settled and not hurried and self._job.recipe.is_evaluated_after(metrics.step):
+            self._measure(metrics.step, metrics.samples_seen)
 
-    def worth_saving(self, facts: StepMetrics) -> bool:
+    def worth_saving(self, metrics: StepMetrics) -> bool:
         """While steps are being skipped the good checkpoints of before are not to be pushed out by more of the same."""
-        return facts.skipped is None or facts.stop is not None or facts.step == self._job.recipe.total_steps
+        return metrics.skipped is None or metrics.stop is not None or metrics.step == self._job.recipe.total_steps
 
-    def beside(self, facts: StepMetrics) -> dict[str, bytes | LogSnapshot]:
+    def extra_files(self, metrics: StepMetrics) -> dict[str, bytes | LogSnapshot]:
         """The files to commit with a checkpoint."""
-        return self._notes.beside(stops=facts.stop is not None)
+        return self._notes.extra_files(stops=metrics.stop is not None)
 
     @contextmanager
     def spending(self, cause: Cause) -> Iterator[None]:
@@ -87,6 +87,7 @@ class Watch:
             self._notes.account.spend(cause, time.monotonic() - start)
 
     def saved(self, saved: Saved) -> None:
+        """Report a committed checkpoint."""
         self._reporter.saved(saved)
 
     def totals(self) -> dict[str, float]:
@@ -94,6 +95,7 @@ class Watch:
         return self._reporter.totals(self._notes.curve.now) | self._notes.account.totals(time.time())
 
     def write_tensorboard(self, folder: Path) -> list[Path]:
+        """Write the curves as TensorBoard event files, and return them."""
         return metrics_log.write_tensorboard(self._notes.curve.now, folder, self._notes.evaluations)
 
     def _measure(self, step: int, samples_seen: int) -> None:

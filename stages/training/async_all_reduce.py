@@ -1,4 +1,4 @@
-"""Numbers on their way from all ranks to this host, without making it wait. Knows no training."""
+"""Sums over all ranks that reach the host without making it wait. Knows no training."""
 
 import torch
 import torch.distributed as dist

@@ -26,10 +26,10 @@ class ObjectiveSettings(Settings):
 
     kind: Literal["softmax", "sigmoid", "masked_patch"] = "softmax"
     """softmax cross-entropy, or sigmoid cross-entropy summed over the classes (big_vision's ImageNet-21k recipe); or
-    masked_patch, which ignores labels: half of the patches are corrupted, and told by the others (section B.1.2)."""
+    masked_patch, which ignores labels: half of the patches are corrupted, and predicted from the others (B.1.2)."""
     target: PatchTarget | None = None
-    """masked_patch only: what is told of a corrupted patch. mean_rgb_3bit, the default: its mean colour as one of 512;
-    rgb_4x4_3bit: that of each of its 4 x 4 parts; l2: all its pixels, by squared error."""
+    """masked_patch only: what is predicted of a corrupted patch. mean_rgb_3bit, the default: its mean colour as one of
+    512; rgb_4x4_3bit: that of each of its 4 x 4 parts; l2: all its pixels, by squared error."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     """Share of the target mass spread evenly over all classes."""
     head_bias: float | None = Field(default=None, ge=-1_000, le=1_000)
@@ -37,10 +37,12 @@ class ObjectiveSettings(Settings):
 
     @property
     def patch_target(self) -> PatchTarget:
+        """What masked_patch predicts, the default put in."""
         return self.target or "mean_rgb_3bit"
 
     @property
     def initial_head_bias(self) -> float:
+        """Bias that the head begins with, the objective's default put in."""
         if self.head_bias is not None:
             return self.head_bias
         return -10.0 if self.kind == "sigmoid" else 0.0

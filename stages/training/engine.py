@@ -23,7 +23,7 @@ from vitpipe.stages.training.sampler import DataParallelSampler
 
 @dataclass(frozen=True)
 class EngineSettings:
-    """What DeepSpeed is told."""
+    """How the state is split, and in which precision it is trained."""
 
     zero: int
     precision: str
@@ -31,7 +31,7 @@ class EngineSettings:
     image_px: int
     """Side of the images, to make padding up."""
     ema_decay: float | None = None
-    """Of a running average of the parameters; None keeps none."""
+    """Decay of a running average of the parameters; None keeps none."""
     offload: bool = False
     """Keep fp32 weights and moments in the host's memory, and update them there (ZeRO-Offload); not at ZeRO 0."""
 
@@ -112,7 +112,7 @@ class Engine:
         return loss.detach().double()
 
     def pad(self) -> None:
-        """Make a pass that adds nothing: ranks without a micro-batch in this round must still meet the others.
+        """Make a pass that adds nothing: a rank without a micro-batch left must still meet the others.
 
         The model must use all of its parameters without hints too.
         """

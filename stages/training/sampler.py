@@ -32,6 +32,7 @@ class DataParallelSampler:
         return [turn * self.world_size + self.rank for turn in range(self.accumulation_steps)]
 
     def is_padding(self, number: int) -> bool:
+        """Whether there is no such micro-batch in a step's batch."""
         return number >= self.num_micro
 
     def start(self, step: int, number: int) -> int:

@@ -70,8 +70,8 @@ class _Step:
 
     step: int
     samples_seen: int
-    beside: Mapping[str, bytes | LogSnapshot]
-    """Of rank 0."""
+    extra_files: Mapping[str, bytes | LogSnapshot]
+    """Files of rank 0 that are committed with the state."""
     start: float
     stall: float
 
@@ -108,10 +108,11 @@ class Checkpoints:
 
     @property
     def restore(self) -> Restore:
+        """Loads steps into this engine, on all ranks together."""
         return Restore(self._engine, self._scratch, self._events, self._rank)
 
-    def save(self, step: int, samples_seen: int, beside: Mapping[str, bytes | LogSnapshot]) -> None:
-        """Copy the state and leave the rest to a thread: `step-{step}`, with rank 0's files `beside` it.
+    def save(self, step: int, samples_seen: int, extra_files: Mapping[str, bytes | LogSnapshot]) -> None:
+        """Copy the state and leave the rest to a thread: `step-{step}`, with rank 0's `extra_files` in it.
 
         Waits first for a save that is still under way; one that the store or a disk would not take has cost that step
         alone, any other error of it is raised here.
@@ -120,7 +121,7 @@ class Checkpoints:
         self._land()
         self._snapshot.take(step)
         stall = time.monotonic() - start
-        self._last = _Step(step, samples_seen, beside if self._rank.rank == 0 else {}, start, stall)
+        self._last = _Step(step, samples_seen, extra_files if self._rank.rank == 0 else {}, start, stall)
         self._flight = WriterThread(partial(self._commit, self._last))
 
     def settle(self, insist_s: float = 0.0, stopping: Callable[[], str | None] = lambda: None) -> None:
@@ -172,7 +173,7 @@ class Checkpoints:
         """In the thread: all of a save that training does not wait for."""
         step, place = taken.step, StepPlace(attempt=self._out.attempt, step=taken.step)
         try:
-            written = agree.each(lambda: self._upload(step, taken.beside), self._group)
+            written = agree.each(lambda: self._upload(step, taken.extra_files), self._group)
             publish = partial(self._publish, place, taken.samples_seen, written)
             manifest = agree.on_first(publish, self._rank.rank, self._group)
         except _BEARABLE as error:
@@ -182,7 +183,7 @@ class Checkpoints:
             raise
         return Saved(place, manifest, taken.stall, time.monotonic() - taken.start)
 
-    def _upload(self, step: int, beside: Mapping[str, bytes | LogSnapshot]) -> _Written:
+    def _upload(self, step: int, extra_files: Mapping[str, bytes | LogSnapshot]) -> _Written:
         folder = self._scratch / "save" / f"step-{step}"
 
         def put(name: str, content: bytes | LogSnapshot | None) -> File:
@@ -205,7 +206,7 @@ class Checkpoints:
             return file
 
         contents: dict[str, bytes | LogSnapshot | None] = {f"{STATE}/{name}": None for name in self._snapshot.files}
-        contents |= beside
+        contents |= extra_files
         try:
             shutil.rmtree(folder, ignore_errors=True)  # what a killed process left; absent is the rule
             folder.mkdir(parents=True)
@@ -223,17 +224,24 @@ class Checkpoints:
         """On rank 0: the layout, then the manifest that makes the step true, then what is kept no longer."""
         state, settings = self._engine.state, self._engine.settings
         layout = Layout(
-            updates=self._snapshot.updates, shapes=state.shapes, moments=state.moments,
-            average=self._engine.average is not None, runs=tuple(one.runs for one in written),
-        )  # fmt: skip
+            updates=self._snapshot.updates,
+            shapes=state.shapes,
+            moments=state.moments,
+            average=self._engine.average is not None,
+            runs=tuple(one.runs for one in written),
+        )
         files = [self._out.put(f"step-{place.step}/{STATE}/{LAYOUT}", layout.encoded())]
         files += [file for one in written for file in one.files]
         listed = (StepFile(path=file.path, bytes=file.bytes, sha256=file.sha256) for file in files)
         manifest = StepManifest(
-            step=place.step, samples_seen=samples_seen, world_size=self._rank.world_size, zero=settings.zero,
-            precision=settings.precision, micro_batch=self._engine.sampler.micro_batch,
+            step=place.step,
+            samples_seen=samples_seen,
+            world_size=self._rank.world_size,
+            zero=settings.zero,
+            precision=settings.precision,
+            micro_batch=self._engine.sampler.micro_batch,
             files=tuple(sorted(listed, key=lambda file: file.path)),
-        ).sealed()  # fmt: skip
+        ).sealed()
         self._out.commit(f"{manifest.folder}/manifest.json", manifest.encoded())
         reach("save:committed", place.step, self._rank.rank)
         try:

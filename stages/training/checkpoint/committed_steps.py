@@ -44,6 +44,7 @@ class StepFile(Frozen):
 
     @property
     def digest(self) -> Digest:
+        """Size and SHA-256, as a store compares them."""
         return Digest(self.bytes, self.sha256)
 
 
@@ -60,10 +61,11 @@ class StepManifest(Frozen):
     micro_batch: int
     files: tuple[StepFile, ...]
     sha256: str = ""
-    """Of this manifest's canonical content without this field."""
+    """Digest of this manifest's canonical content without this field."""
 
     @property
     def folder(self) -> str:
+        """Name of the step's folder inside the attempt's."""
         return f"step-{self.step}"
 
     def sealed(self) -> Self:
@@ -97,7 +99,7 @@ class StepManifest(Frozen):
 
 
 class StepPlace(Frozen):
-    """Where a step claims to stand."""
+    """Where a step lies: its attempt and number."""
 
     attempt: str
     step: int
@@ -109,7 +111,7 @@ class StepPlace(Frozen):
 
     @property
     def mark(self) -> str:
-        """What tells, beside the folder, that it was committed: of one that is lost it is seen that it was there."""
+        """An empty object beside the folder that says the step was committed, even after its folder is lost."""
         return f"committed/step-{self.step}"
 
     def read(self, node: Store) -> StepManifest:
@@ -141,7 +143,7 @@ class Keep:
     """Multiples of it stay for good."""
 
     def surplus(self, places: list[StepPlace]) -> list[StepPlace]:
-        """Of all, the newest first, those to delete. A step made again counts once: the newest attempt's stays."""
+        """Those to delete, given all, the newest first. A step made again counts once: the newest attempt's stays."""
         newest: dict[int, StepPlace] = {}
         for one in places:
             newest.setdefault(one.step, one)
@@ -159,7 +161,7 @@ def average_files(names: Iterable[str]) -> list[str]:
 
 
 def no_average(uri: str) -> UsageError:
-    """What to say to who asks for the average of a training that kept none."""
+    """The error for a request for the average of a training that kept none."""
     found = "its training kept none"
     return UsageError(f"read the average of the weights of {uri}", found, "pretrain with `ema`, or use params")
 
@@ -173,7 +175,7 @@ def committed(node: Store, attempts: Sequence[str], *, lost: bool = False) -> li
 
 
 def mark_committed(out: Out, attempts: Sequence[str]) -> None:
-    """Say beside each committed step that it was there, also beside those that a killed driver made. LeaseLost."""
+    """Mark each committed step, those that a killed driver made too. LeaseLost when we hold the run no longer."""
     for place in unmarked(out.node, attempts):
         out.fence.check()
         out.node.write(f"{place.attempt}/{place.mark}", b"")
@@ -194,7 +196,7 @@ def unmarked(node: Store, attempts: Sequence[str]) -> list[StepPlace]:
 
 
 def _listed(node: Store, attempts: Sequence[str], *patterns: re.Pattern[str]) -> set[StepPlace]:
-    """The steps of which a file tells that is named so."""
+    """The steps that have a file whose name matches one of the patterns."""
     folders = {_MANIFEST: "step-", _MARK: "committed/"}
     names = (
         (pattern, entry.path)

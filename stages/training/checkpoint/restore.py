@@ -13,14 +13,7 @@ from vitpipe.infra.storage.store import Store
 from vitpipe.infra.work import Rank
 from vitpipe.stages.contract import Events
 from vitpipe.stages.training import agree
-from vitpipe.stages.training.checkpoint.committed_steps import (
-    METRICS,
-    STATE,
-    StepFile,
-    StepManifest,
-    StepPlace,
-    committed,
-)
+from vitpipe.stages.training.checkpoint.committed_steps import STATE, StepFile, StepManifest, StepPlace, committed
 from vitpipe.stages.training.checkpoint.state_files import AVERAGE, LAYOUT, Layout, StateFiles
 from vitpipe.stages.training.config import WEIGHT
 from vitpipe.stages.training.engine import Engine
@@ -28,16 +21,12 @@ from vitpipe.stages.training.engine import Engine
 
 @dataclass(frozen=True)
 class Resumed:
-    """Where training goes on."""
+    """The committed step that training goes on from."""
 
     place: StepPlace
     manifest: StepManifest
-    beside: dict[str, bytes]
+    extra_files: dict[str, bytes]
     """On rank 0, the files that the step holds beside its state, the curve of all steps before among them."""
-
-    @property
-    def metrics(self) -> bytes:
-        return self.beside[METRICS]
 
 
 @dataclass(frozen=True)
@@ -94,7 +83,7 @@ class Restore:
             damages = list(dict.fromkeys(one for one in found if one is not None))
             if not damages and isinstance(read, StepManifest):
                 self._take(StateFiles(folder / STATE))
-                return Resumed(place, read, self._beside(folder))
+                return Resumed(place, read, self._extra_files(folder))
         finally:
             shutil.rmtree(folder)
         if self.rank.rank == 0:
@@ -139,7 +128,7 @@ class Restore:
                 files.copy(AVERAGE, part.name, part.start, kept)
         state.loaded(files.layout.updates)
 
-    def _beside(self, folder: Path) -> dict[str, bytes]:
+    def _extra_files(self, folder: Path) -> dict[str, bytes]:
         if self.rank.rank:
             return {}
         return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}

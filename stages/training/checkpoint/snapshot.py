@@ -21,7 +21,7 @@ _CHUNK_BYTES = 2**24
 
 
 class Snapshot:
-    """Of one engine; `take` and `write` are called in turns."""
+    """Host copy of one engine's state; `take` and `write` are called in turns."""
 
     def __init__(self, engine: Engine, rank: int) -> None:
         self._rank = rank

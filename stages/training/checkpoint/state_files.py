@@ -31,13 +31,16 @@ class ParameterRange(Protocol):
     """Numbers [start, start + count) of a parameter."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The parameter's name."""
 
     @property
-    def start(self) -> int: ...
+    def start(self) -> int:
+        """Place of the first number in the flattened parameter."""
 
     @property
-    def count(self) -> int: ...
+    def count(self) -> int:
+        """How many numbers."""
 
 
 class Layout(Frozen):
@@ -46,7 +49,7 @@ class Layout(Frozen):
     updates: int
     """What the optimiser's bias corrections count."""
     shapes: Shapes
-    """Of all parameters, in the model's order."""
+    """Shape of every parameter, in the model's order."""
     moments: tuple[str, ...]
     """Kinds of numbers in the files `moments`."""
     average: bool
@@ -55,6 +58,7 @@ class Layout(Frozen):
     """What each rank wrote, of every kind alike; a rank without any has no file."""
 
     def encoded(self) -> bytes:
+        """The bytes of the file."""
         return self.model_dump_json().encode()
 
     @classmethod
@@ -74,7 +78,7 @@ class Layout(Frozen):
 
     @cached_property
     def placed(self) -> dict[str, list[tuple[int, int, int]]]:
-        """Of each parameter, (start, count, rank) of its runs in order."""
+        """(start, count, rank) of each parameter's runs in order, by its name."""
         found: dict[str, list[tuple[int, int, int]]] = {}
         for rank, runs in enumerate(self.runs):
             for name, start, count in runs:

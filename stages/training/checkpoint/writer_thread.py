@@ -1,4 +1,4 @@
-"""One piece of work in a thread of its own, and how it ended. Knows no training."""
+"""A save that runs in a thread of its own, and how it ended. Knows no training."""
 
 import threading
 from collections.abc import Callable
@@ -8,7 +8,7 @@ T = TypeVar("T")
 
 
 class WriterThread(Generic[T]):
-    """Begins at once. A process that ends does not wait for it."""
+    """Does its work from now on. A process that ends does not wait for it."""
 
     def __init__(self, work: Callable[[], T]) -> None:
         self._work = work
@@ -20,6 +20,7 @@ class WriterThread(Generic[T]):
 
     @property
     def ended(self) -> bool:
+        """Whether there is a result or an error."""
         return not self._thread.is_alive()
 
     def join(self, wait_s: float | None = None) -> None:
@@ -27,7 +28,7 @@ class WriterThread(Generic[T]):
         self._thread.join(wait_s)
 
     def result(self) -> T:
-        """Of work that has ended; what it raised is raised here."""
+        """What the work returned, once it has ended; what it raised is raised here."""
         if self.error is not None:
             raise self.error
         return self._result[0]

@@ -1,6 +1,6 @@
 """Where the time of a training went, over all its attempts: what was productive, and what was lost to which cause.
 
-One small JSON beside every step. Knows no clock: who spends says how much. No torch.
+One small JSON beside every step. Knows no clock: callers say how much. No torch.
 """
 
 import json
@@ -16,7 +16,7 @@ next start, rolled-back steps and time without machines."""
 
 @dataclass
 class Account:
-    """Of one training until now, all its attempts together."""
+    """Seconds of one training until now by cause, all its attempts together."""
 
     began: float
     """Unix time of the first attempt's start."""
@@ -25,6 +25,7 @@ class Account:
     """Seconds between an end that was asked for and the next start: nobody's loss."""
 
     def spend(self, cause: Cause, seconds: float) -> None:
+        """Add time to a cause."""
         self.seconds[cause] += seconds
 
     def step(self, seconds: float, data_wait_seconds: float, skipped: bool) -> None:

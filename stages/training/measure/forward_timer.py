@@ -13,7 +13,7 @@ import torch
 
 
 class ForwardTimer:
-    """Of a rank's forward passes, by the device's own clock on a GPU."""
+    """Measures a rank's forward passes, by the device's own clock on a GPU."""
 
     LATE = 2
     """Steps until a GPU has surely passed a step's marks: the loop reads each step one step late."""

@@ -16,7 +16,7 @@ from vitpipe.stages.training.measure.step_metrics import StepMetrics
 from vitpipe.stages.training.skipping import Skips
 
 WAITING_BYTES = 64 * 2**20
-"""Of one file, at most: some hundred thousand steps of a curve, or a thousand of a ledger with large batches."""
+"""Bytes of one file, at most: some hundred thousand steps of a curve, or a thousand of a ledger with large batches."""
 
 
 @dataclass(frozen=True)
@@ -99,23 +99,23 @@ class MetricsLog:
                 raise StorageError(f"write {self.path}", found, do) from error
 
 
-def line(facts: StepMetrics) -> str:
+def line(metrics: StepMetrics) -> str:
     """One step as the artifact promises it; `loss_hex` is the loss without rounding.
 
     JSON has no NaN: a loss or norm that is not finite is null, and a step that updated nothing says why in `skipped`,
     with the positions of the images in the sample order.
     """
     fields: dict[str, Any] = {
-        "step": facts.step,
-        "samples_seen": facts.samples_seen,
-        "loss": _finite(facts.loss),
-        "loss_hex": facts.loss.hex(),
-        "lr": facts.lr,
-        "grad_norm": _finite(facts.grad_norm),
-        "seconds": round(facts.seconds, 6),
+        "step": metrics.step,
+        "samples_seen": metrics.samples_seen,
+        "loss": _finite(metrics.loss),
+        "loss_hex": metrics.loss.hex(),
+        "lr": metrics.lr,
+        "grad_norm": _finite(metrics.grad_norm),
+        "seconds": round(metrics.seconds, 6),
     }
-    if facts.skipped is not None:
-        fields |= {"skipped": facts.skipped.reason, "positions": list(facts.skipped.positions)}
+    if metrics.skipped is not None:
+        fields |= {"skipped": metrics.skipped.reason, "positions": list(metrics.skipped.positions)}
     return json.dumps(fields, allow_nan=False) + "\n"
 
 

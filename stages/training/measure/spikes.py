@@ -1,4 +1,4 @@
-"""Losses far above those of the steps before, told to people and not acted upon. Knows nothing but the numbers."""
+"""Losses far above those of the steps before: people hear of them, training goes on. Knows nothing but the numbers."""
 
 import statistics
 from collections import deque
@@ -14,7 +14,7 @@ SHARE = 0.25
 
 
 class Spikes:
-    """Of one training, steps in order."""
+    """Watches one training's losses, step after step."""
 
     def __init__(self) -> None:
         self._losses: deque[float] = deque(maxlen=WINDOW)

@@ -18,7 +18,7 @@ MASKED, SWAPPED = 0.8, 0.1
 """Shares of the corrupted half that become the mask token, and another patch of the image; the rest stays as it is
 (section B.1.2)."""
 LEVELS = 8
-"""Of a colour channel: 3 bits."""
+"""Levels of a colour channel: 3 bits."""
 
 
 def corrupted(batch: Batch, patch_px: int, target: PatchTarget, seed: int) -> Batch:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 class WeightAverage:
-    """Of the weights of one rank's share, which are updated in place: `kept` has the same order. May be of none."""
+    """Running average of one rank's weights, which are updated in place; `kept` has their order. May be of none."""
 
     def __init__(self, weights: Sequence[Tensor], decay: float) -> None:
         """Begin with the weights as they are."""

@@ -29,7 +29,7 @@ class Fused:
     """An optimiser of torch's own that makes the same update in one kernel."""
 
     name: str
-    """Of its class in `torch.optim`."""
+    """Name of its class in `torch.optim`."""
     options: Mapping[str, Any]
     decouples: bool
     """Whether its weight decay is no part of the gradient; where it is, decay is applied before its step."""
@@ -48,7 +48,7 @@ class OptimizerSettings(Settings, ABC):
     betas: tuple[Decay, Decay] = (0.9, 0.999)
     """Decay rates of Adam's moments (section 4.1)."""
     momentum: float = Field(default=0.9, ge=0, lt=1)
-    """Of sgd (section 4.1, fine-tuning)."""
+    """Decay of sgd's momentum (section 4.1, fine-tuning)."""
     weight_decay: float = Field(default=0.1, ge=0, le=10_000)
     """Each update shrinks kernels by learning rate x this: the paper's 0.1 on JFT, 0.03 on ImageNet-21k, 0.3 on
     ImageNet-1k (Table 3). big_vision writes it already multiplied by the peak rate."""

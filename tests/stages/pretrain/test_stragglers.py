@@ -2,7 +2,7 @@
 
 import pytest
 
-from vitpipe.stages.pretrain.peaks import peak_flops
+from vitpipe.stages.pretrain.reporting import peak_flops
 from vitpipe.stages.pretrain.stragglers import WINDOW, Stragglers
 from vitpipe.stages.training.measure.step_metrics import RankTimes
 
