@@ -13,7 +13,7 @@ from vitpipe.stages.training import agree
 from vitpipe.stages.training.checkpoint.committed_steps import STATE
 from vitpipe.stages.training.checkpoint.restore import Restore
 from vitpipe.stages.training.checkpoint.snapshot import Snapshot
-from vitpipe.stages.training.checkpoint.state_files import AVERAGE, LAYOUT, Layout, StateFiles
+from vitpipe.stages.training.checkpoint.state_files import AVERAGE, LAYOUT, StateFiles
 from vitpipe.stages.training.config import WEIGHT
 from vitpipe.stages.training.engine import Engine
 
@@ -27,11 +27,7 @@ def write_state(engine: Engine, folder: Path, rank: int) -> None:
     for file in snapshot.files:
         snapshot.write(file, state / file)
     runs = agree.each(lambda: snapshot.runs)
-    layout = Layout(
-        updates=snapshot.updates, shapes=engine.state.shapes, moments=engine.state.moments,
-        average=engine.average is not None, runs=tuple(runs),
-    )  # fmt: skip
-    agree.on_first(lambda: (state / LAYOUT).write_bytes(layout.encoded()), rank)
+    agree.on_first(lambda: (state / LAYOUT).write_bytes(snapshot.layout(runs).encoded()), rank)
 
 
 def read_state(engine: Engine, folder: Path) -> None:

@@ -22,7 +22,6 @@ from vitpipe.infra.full_disk import full_path
 from vitpipe.infra.work import Rank
 from vitpipe.stages.artifacts import File
 from vitpipe.stages.contract import Events, Out
-from vitpipe.stages.record import records_in
 from vitpipe.stages.training import agree
 from vitpipe.stages.training.checkpoint.committed_steps import (
     STATE,
@@ -30,13 +29,12 @@ from vitpipe.stages.training.checkpoint.committed_steps import (
     StepFile,
     StepManifest,
     StepPlace,
-    committed,
-    discard,
     mark_committed,
+    prune,
 )
 from vitpipe.stages.training.checkpoint.restore import Restore, Resumed
 from vitpipe.stages.training.checkpoint.snapshot import Snapshot
-from vitpipe.stages.training.checkpoint.state_files import LAYOUT, Layout, Run
+from vitpipe.stages.training.checkpoint.state_files import LAYOUT, Run
 from vitpipe.stages.training.checkpoint.writer_thread import WriterThread
 from vitpipe.stages.training.engine import Engine
 from vitpipe.stages.training.measure.metrics_log import LogSnapshot
@@ -222,14 +220,7 @@ class Checkpoints:
 
     def _publish(self, place: StepPlace, samples_seen: int, written: list[_Written]) -> StepManifest:
         """On rank 0: the layout, then the manifest that makes the step true, then what is kept no longer."""
-        state, settings = self._engine.state, self._engine.settings
-        layout = Layout(
-            updates=self._snapshot.updates,
-            shapes=state.shapes,
-            moments=state.moments,
-            average=self._engine.average is not None,
-            runs=tuple(one.runs for one in written),
-        )
+        settings, layout = self._engine.settings, self._snapshot.layout(one.runs for one in written)
         files = [self._out.put(f"step-{place.step}/{STATE}/{LAYOUT}", layout.encoded())]
         files += [file for one in written for file in one.files]
         listed = (StepFile(path=file.path, bytes=file.bytes, sha256=file.sha256) for file in files)
@@ -245,23 +236,10 @@ class Checkpoints:
         self._out.commit(f"{manifest.folder}/manifest.json", manifest.encoded())
         reach("save:committed", place.step, self._rank.rank)
         try:
-            self._tell_and_prune(place, manifest)
+            size = sum(file.bytes for file in manifest.files)
+            text = f"step {manifest.step}: {len(manifest.files)} files, {size} bytes in {place.folder}"
+            self._events.emit("checkpoint_committed", text)
+            prune(self._out, self._attempts, self._keep, place.step)
         except _BEARABLE as error:  # this one stands, and the next commit prunes again
             log.warning("step %s is committed, but: %s", place.step, error)
         return manifest
-
-    def _tell_and_prune(self, place: StepPlace, manifest: StepManifest) -> None:
-        """Mark what is committed and delete what is kept no longer: first what makes it true, then its files.
-
-        Later steps, which this run refused when it began, are not counted among the newest; what a record names stays.
-        """
-        size = sum(file.bytes for file in manifest.files)
-        text = f"step {manifest.step}: {len(manifest.files)} files, {size} bytes in {place.folder}"
-        self._events.emit("checkpoint_committed", text)
-        node = self._out.node
-        mark_committed(self._out, self._attempts)
-        places = committed(node, self._attempts, lost=True)
-        surplus = self._keep.surplus([one for one in places if one.step <= place.step])
-        named = {file.at for record in records_in(node) for file in record.files} if surplus else set()
-        for old in (one for one in surplus if f"{one.folder}/manifest.json" not in named):
-            discard(self._out, old)

@@ -17,6 +17,7 @@ from vitpipe.infra.json_object import parse_object
 from vitpipe.infra.storage.store import Digest, Store
 from vitpipe.stages.artifacts import File, Frozen
 from vitpipe.stages.contract import Out
+from vitpipe.stages.record import records_in
 from vitpipe.stages.seal import seal_of
 
 SCHEMA = 2
@@ -181,13 +182,21 @@ def mark_committed(out: Out, attempts: Sequence[str]) -> None:
         out.node.write(f"{place.attempt}/{place.mark}", b"")
 
 
-def discard(out: Out, place: StepPlace) -> None:
-    """Delete a step: first what makes it true, then its files. LeaseLost when we hold the run no longer."""
-    first = (f"{place.attempt}/{place.mark}", f"{place.folder}/manifest.json")
-    paths = [entry.path for entry in out.node.list(f"{place.folder}/")]
-    for path in (*first, *(path for path in paths if path not in first)):
-        out.fence.check()
-        out.node.delete(path)
+def prune(out: Out, attempts: Sequence[str], keep: Keep, newest: int) -> None:
+    """Mark what is committed and delete what is kept no longer, once the step `newest` is committed.
+
+    Later steps, which this run refused when it began, are not counted; what a record names stays. Of a step goes first
+    what makes it true. LeaseLost when we hold the run no longer.
+    """
+    mark_committed(out, attempts)
+    surplus = keep.surplus([one for one in committed(out.node, attempts, lost=True) if one.step <= newest])
+    named = {file.at for record in records_in(out.node) for file in record.files} if surplus else set()
+    for place in (one for one in surplus if f"{one.folder}/manifest.json" not in named):
+        first = (f"{place.attempt}/{place.mark}", f"{place.folder}/manifest.json")
+        paths = [entry.path for entry in out.node.list(f"{place.folder}/")]
+        for path in (*first, *(path for path in paths if path not in first)):
+            out.fence.check()
+            out.node.delete(path)
 
 
 def unmarked(node: Store, attempts: Sequence[str]) -> list[StepPlace]:

@@ -6,6 +6,7 @@ the copy runs at the bus's speed.
 
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 from vitpipe.infra.errors import StorageError
 from vitpipe.infra.faults import reach
 from vitpipe.infra.storage.store import Digest
-from vitpipe.stages.training.checkpoint.state_files import AVERAGE, MOMENTS, WEIGHTS, Run, file_name, key
+from vitpipe.stages.training.checkpoint.state_files import AVERAGE, MOMENTS, WEIGHTS, Layout, Run, file_name, key
 from vitpipe.stages.training.engine import Engine
 
 _CHUNK_BYTES = 2**24
@@ -40,7 +41,7 @@ class Snapshot:
         self.files = tuple(self._kept)
         self.runs: tuple[Run, ...] = tuple((part.name, part.start, part.count) for part in engine.state.share)
         self.updates = 0
-        self._holdings, self._pinned = engine.state, pinned
+        self._engine, self._pinned = engine, pinned
 
     def take(self, step: int) -> None:
         """Copy the state as it is now."""
@@ -49,9 +50,16 @@ class Snapshot:
             if number == half:
                 reach("save:copy", step, self._rank)
             kept.copy_(live, non_blocking=self._pinned)
-        self.updates = self._holdings.updates
+        self.updates = self._engine.state.updates
         if self._pinned:
             torch.cuda.current_stream().synchronize()
+
+    def layout(self, runs: Iterable[tuple[Run, ...]]) -> Layout:
+        """Describe the files that all ranks together have written, given the `runs` of each, in order."""
+        state, average = self._engine.state, self._engine.average is not None
+        return Layout(
+            updates=self.updates, shapes=state.shapes, moments=state.moments, average=average, runs=tuple(runs)
+        )
 
     def write(self, file: str, path: Path) -> Digest:
         """Write one of `files` as it was taken, hashed on the way. StorageError when the disk will not have it."""
