@@ -162,7 +162,7 @@ def _default_at(settings: type[Settings], path: Path, config: Any) -> Any:
         return _MISSING
     if len(path) == 1:
         return _default(settings, names[path[0]])
-    inner, part = list(models_in(settings.model_fields[names[path[0]]])), (config or {}).get(path[0])
+    inner, part = set(models_in(settings.model_fields[names[path[0]]])), (config or {}).get(path[0])
     kind = part.get("kind") if isinstance(part, Mapping) else None
     chosen = [one for one in inner if len(inner) == 1 or _is_of(one, kind)]
     return _default_at(chosen[0], path[1:], part) if len(chosen) == 1 else _MISSING

@@ -111,7 +111,7 @@ def _fields_at(cls: type[Settings], loc: Iterable[str | int]) -> list[str]:
             models = list(models_in(fields[str(step)]))
         else:  # an alternative, by its class name or its tag
             models = [model for model in models if step in (model.__name__, *_tags(model))] or models
-    return [field.alias or name for model in models for name, field in model.model_fields.items()]
+    return list(dict.fromkeys(field.alias or name for model in models for name, field in model.model_fields.items()))
 
 
 def _tags(model: type[Settings]) -> tuple[Any, ...]:

@@ -132,7 +132,7 @@ def test_an_impossible_decay_is_refused(decay: float) -> None:
 
 @pytest.mark.parametrize("betas", [(0.9, 1.5), (1.0, 0.999), (-0.1, 0.9)])
 def test_an_impossible_beta_is_refused(betas: tuple[float, float]) -> None:
-    with pytest.raises(ValueError, match=r"optimizer\.betas"):
+    with pytest.raises(ValueError, match=r"optimizer\.adamw\.betas"):
         recipe(optimizer={"betas": betas})
 
 
