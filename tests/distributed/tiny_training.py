@@ -13,6 +13,7 @@ from vitpipe.stages.training.engine import Engine, EngineSettings
 from vitpipe.stages.training.loop import LoopPlan, train
 from vitpipe.stages.training.measure.step_metrics import StepMetrics
 from vitpipe.stages.training.objective.losses import loss_fn
+from vitpipe.stages.training.optim.rule import OptimizerSettings
 from vitpipe.stages.training.optim.rules.adamw import AdamW
 from vitpipe.stages.training.optim.schedule import ScheduleSettings, lr_at
 from vitpipe.stages.training.optim.torch_optimizer import build_optimizer
@@ -54,11 +55,12 @@ def engine(
     batch: int = BATCH,
     ema_decay: float | None = None,
     offload: bool = False,
+    rule: OptimizerSettings = OPTIMIZER,
 ) -> Engine:
     vit = model(settings)
     sampler = DataParallelSampler(batch, MICRO, rank.rank, rank.world_size)
-    told = EngineSettings(zero, precision, OPTIMIZER.clip_norm, settings.image_px, ema_decay, offload)
-    return Engine(vit, OPTIMIZER, told, sampler, rank)
+    told = EngineSettings(zero, precision, rule.clip_norm, settings.image_px, ema_decay, offload)
+    return Engine(vit, rule, told, sampler, rank)
 
 
 def course(
