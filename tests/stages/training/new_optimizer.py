@@ -49,14 +49,14 @@ def planned(optimizer: dict[str, Any]) -> tuple[int, dict[str, Any]]:
 
 
 def trained(folder: Path) -> dict[str, Any]:
-    """Two ranks, undisturbed, and stopped and resumed: what differs, and what the checkpoint holds."""
-    shards, config = synthetic.shards(folder), recipe(optimizer=SIGNUM)
-    whole = context(folder, node="whole", workers=2)
+    """Undisturbed, and stopped and resumed: what differs, and what the checkpoint holds."""
+    shards, config = synthetic.shards(folder), recipe(optimizer=SIGNUM, total="4 steps")
+    whole = context(folder, node="whole")
     made = pretrain(config, whole, shards)
     wanted = committed(whole, made)
     with contextlib.suppress(Stopped):
-        pretrain(config, context(folder, workers=2, fence=StopsAt(4)), shards)
-    again = context(folder, "a2", ("a1",), workers=2)
+        pretrain(config, context(folder, fence=StopsAt(2)), shards)
+    again = context(folder, "a2", ("a1",))
     found = committed(again, pretrain(config, again, shards))
     moments = [file.bytes for file in made.files if "/moments-" in file.path]
     weights = [file.bytes for file in made.files if "/weights-" in file.path]
