@@ -19,11 +19,9 @@ from vitpipe.stages.training.optim.rule import OptimizerSettings
 
 STAGES = {0: 3, 1: 0, 2: 1, 3: 2}
 """ZeRO stage that writes a state, and the one that loads it."""
-CASES = [
-    (kinds_of(rule)[0], state_dtype, zero, precision)
-    for rule in RULES
-    for state_dtype, zero, precision in (("fp32", 0, "fp32"), ("bf16", 1, "bf16"), ("bf16", 2, "fp32"), ("fp32", 3, "bf16"))
-]  # fmt: skip
+WAYS = (("fp32", 0, "fp32"), ("bf16", 1, "bf16"), ("bf16", 2, "fp32"), ("fp32", 3, "bf16"))
+"""Type of the first moment, ZeRO stage and precision."""
+CASES = [(kinds_of(rule)[0], *way) for rule in RULES for way in WAYS]
 
 
 @dataclass(frozen=True)
