@@ -1,4 +1,4 @@
-"""Going on from another training's checkpoint: what may differ from its recipe, and what may not. No torch."""
+"""Continuing another training from its checkpoint: what may differ from its recipe, and what may not. No torch."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -27,8 +27,8 @@ def refuse_change(config: PretrainConfig, shards: Sequence[ShardSet], given: Che
     found = changed_fields(before, config)
     data = tuple(one.manifest_sha256 for one in shards)
     if data != given.shards_sha256:
-        told = (", ".join(digest[:12] for digest in digests) for digests in (given.shards_sha256, data))
-        found.append("needs.shards, manifest SHA-256 " + " -> ".join(told))
+        digests = (", ".join(digest[:12] for digest in one) for one in (given.shards_sha256, data))
+        found.append("needs.shards, manifest SHA-256 " + " -> ".join(digests))
     refuse(found, given.uri)
 
 

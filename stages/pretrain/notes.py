@@ -1,4 +1,4 @@
-"""What rank 0 writes down while it trains: files that are committed beside every step.
+"""What rank 0 writes down while it trains: files that are committed with every checkpoint.
 
 After a resume they go on from those of the checkpoint, so that each committed step stands in them once.
 """
@@ -31,7 +31,7 @@ class Notes:
         self._evaluated = 0
 
     def continue_from(self, extra_files: Mapping[str, bytes], start: float) -> None:
-        """Take over what stood beside the checkpoint that training goes on from at `start`.
+        """Take over the files of the checkpoint that training goes on from at `start`.
 
         A ledger that was not kept until now is filled in: which images a step has is a function of its number.
         """

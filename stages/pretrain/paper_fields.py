@@ -1,4 +1,4 @@
-"""A pretraining beside the paper's Table 3 and section B.1. No torch."""
+"""A pretraining's recipe as fields to compare with the paper's Table 3 and section B.1. No torch."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from vitpipe.stages.pretrain.config import PretrainConfig
 from vitpipe.stages.training.optim.schedule import in_steps
 
 DECAYS = "kernels alone, by lr x weight_decay"
-"""What every optimiser here does, whatever the config says (`training/optimisers.py`)."""
+"""What every optimiser here does, whatever the config says (`training/optim/torch_optimizer.py`)."""
 CROP_MIN_AREA = {"inception": 0.05, "random_resized": 0.08}
 """What `augment.min_area` is when left out."""
 

@@ -158,7 +158,7 @@ def _given(state: dict[str, Tensor], old: ModelSettings, job: PretrainJob) -> di
 
 
 def _begin(job: PretrainJob, rank: Rank, resumed: Resumed | None, recorder: Recorder) -> StepPlace | None:
-    """Take over what stands beside the checkpoint and say where training goes on."""
+    """Take over the files that were committed with the checkpoint and say where training goes on."""
     if resumed is None:
         return None
     recorder.resumed(resumed)
@@ -238,7 +238,7 @@ def _batches(job: PretrainJob, engine: Engine, images: TrainImages, first_step: 
 
 
 def _model(job: PretrainJob) -> dict[str, bytes | LogSnapshot]:
-    """The architecture, to stand beside the state."""
+    """The architecture, to be committed with the state."""
     model = {"settings": job.model.model_dump(mode="json"), "parameters": _shapes(job)}
     return {"model.json": json.dumps(model, indent=1).encode()}
 

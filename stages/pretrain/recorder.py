@@ -45,7 +45,7 @@ class Recorder:
         self._missing: tuple[int, int] | None = None
 
     def resumed(self, resumed: Resumed) -> None:
-        """Go on from what stood beside a checkpoint; `ready` makes up for a measurement that it misses."""
+        """Take over the files of a checkpoint; `ready` makes up for a measurement that it misses."""
         if self._first:
             self._notes.continue_from(resumed.extra_files, self._start)
         step, curve = resumed.manifest.step, resumed.extra_files.get(METRICS, b"").splitlines()

@@ -18,7 +18,7 @@ BUCKET_ELEMENTS = 25_000_000
 WEIGHT = "weight"
 """Name of the weights, beside those of their moments, in a training state."""
 MASKED_PARAMETERS = frozenset({"mask_token", "predictor.weight", "predictor.bias"})
-"""Those that masked patch prediction has beside a plain ViT's; of no use once the encoder is trained."""
+"""Parameters that masked patch prediction adds to a plain ViT's; of no use once the encoder is trained."""
 
 
 class ObjectiveSettings(Settings):

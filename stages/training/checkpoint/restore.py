@@ -70,8 +70,10 @@ class Restore:
         found = self._load(node, place)
         if isinstance(found, Resumed):
             return found
-        told = "; ".join(f"{damage.file}: {damage.reason}" for damage in found)
-        raise IntegrityError(f"go on from {node.uri}/{place.folder}", told, "restore the objects it names from a copy")
+        damages = "; ".join(f"{damage.file}: {damage.reason}" for damage in found)
+        raise IntegrityError(
+            f"go on from {node.uri}/{place.folder}", damages, "restore the objects it names from a copy"
+        )
 
     def _load(self, node: Store, place: StepPlace) -> Resumed | list[_Damage]:
         folder = self.scratch / "load" / f"step-{place.step}"

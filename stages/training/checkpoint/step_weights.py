@@ -42,8 +42,8 @@ def open_step(checkpoint: Checkpoint, scratch: Path, step: int | None = None, av
     wanted = (f"{state}/{LAYOUT}", f"{state}/{AVERAGE if average else WEIGHTS}-")
     for path in (path for path in listed if path.startswith(wanted)):
         if found.file(path).digest != listed[path]:
-            told = f"its record says {found.file(path).digest} of {path}, the step's manifest {listed[path]}"
-            raise IntegrityError(f"read {checkpoint.uri}", told, "use another step")
+            found_at = f"its record says {found.file(path).digest} of {path}, the step's manifest {listed[path]}"
+            raise IntegrityError(f"read {checkpoint.uri}", found_at, "use another step")
         found.fetch(path, scratch)
     if not (scratch / state / LAYOUT).exists():
         raise IntegrityError(f"read {checkpoint.uri}", f"step {found.step} lists no {LAYOUT}", "use another step")

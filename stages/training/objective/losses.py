@@ -4,6 +4,8 @@ Knows no batch mean: the engine divides by the global batch, so that every cut i
 """
 
 from collections.abc import Callable
+from functools import partial
+from typing import assert_never
 
 import torch
 from torch import Tensor
@@ -19,11 +21,15 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 def loss_fn(objective: ObjectiveSettings) -> Loss:
     """The loss a config names."""
     smoothing = objective.label_smoothing
-    if objective.kind == "masked_patch":
-        return pixel_loss if objective.patch_target == "l2" else colour_loss
-    if objective.kind == "sigmoid":
-        return lambda logits_BK, labels: sigmoid(logits_BK, labels, smoothing)
-    return lambda logits_BK, labels: softmax(logits_BK, labels, smoothing)
+    match objective.kind:
+        case "masked_patch":
+            return pixel_loss if objective.patch_target == "l2" else colour_loss
+        case "sigmoid":
+            return partial(sigmoid, smoothing=smoothing)
+        case "softmax":
+            return partial(softmax, smoothing=smoothing)
+        case unknown:
+            assert_never(unknown)
 
 
 def softmax(logits_BK: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:

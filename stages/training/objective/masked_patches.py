@@ -22,7 +22,7 @@ class MaskedPatchViT(ViT):
         self.predictor = nn.Linear(settings.sizes.width, num_outputs)
 
     def forward(self, images: Tensor, source_BN: Tensor | None = None, corrupted_BC: Tensor | None = None) -> Tensor:
-        """Predict the corrupted patches, told as `corruption.draw` does; without, all are masked and predicted."""
+        """Predict the corrupted patches that `corruption.draw` gives; without them, all are masked and predicted."""
         x_BND: Tensor = self.patch_embed(images)
         if source_BN is None or corrupted_BC is None:
             corrupted_BC = torch.arange(x_BND.shape[1], device=x_BND.device).expand(len(x_BND), -1)

@@ -4,7 +4,7 @@ Knows no optimiser and no torch: a plan on a laptop evaluates them too.
 """
 
 import math
-from typing import Literal
+from typing import Literal, assert_never
 
 from pydantic import model_validator
 
@@ -67,15 +67,18 @@ def lr_at(step: int, total_steps: int, settings: ScheduleSettings, peak_lr: floa
     warmup = _steps(settings.warmup, default=0)
     cooldown = _steps(settings.cooldown, default=0)
     progress = min(1.0, max(0.0, (step - warmup) / max(1, total_steps - warmup)))
-    if settings.kind == "linear":
-        lr = settings.end_lr + (peak_lr - settings.end_lr) * (1 - progress)
-    elif settings.kind == "cosine":
-        lr = settings.end_lr + (peak_lr - settings.end_lr) * 0.5 * (1 + math.cos(math.pi * progress))
-    elif settings.kind == "rsqrt":
-        timescale = _steps(settings.timescale, default=PAPER_WARMUP_STEPS)
-        lr = peak_lr / math.sqrt(1 + max(0, step - warmup) / timescale)
-    else:
-        lr = peak_lr
+    match settings.kind:
+        case "linear":
+            lr = settings.end_lr + (peak_lr - settings.end_lr) * (1 - progress)
+        case "cosine":
+            lr = settings.end_lr + (peak_lr - settings.end_lr) * 0.5 * (1 + math.cos(math.pi * progress))
+        case "rsqrt":
+            timescale = _steps(settings.timescale, default=PAPER_WARMUP_STEPS)
+            lr = peak_lr / math.sqrt(1 + max(0, step - warmup) / timescale)
+        case "constant":
+            lr = peak_lr
+        case unknown:
+            assert_never(unknown)
     rise = min(1.0, step / warmup) if warmup else 1.0
     fall = min(1.0, (total_steps - step) / cooldown) if cooldown else 1.0
     return lr * rise * fall
