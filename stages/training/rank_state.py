@@ -30,6 +30,11 @@ class Fragment:
     """The fp32 tensor that the optimiser updates, of which they are [at, at + count)."""
     at: int
 
+    @property
+    def run(self) -> tuple[str, int, int]:
+        """Parameter, first number and how many, as a checkpoint's layout lists them."""
+        return self.name, self.start, self.count
+
     def within(self, tensor: Tensor) -> Tensor:
         """These numbers in a tensor that is laid out as `weights`, as a flat view."""
         return tensor.detach().view(-1)[self.at : self.at + self.count]

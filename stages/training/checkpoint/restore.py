@@ -107,7 +107,8 @@ class Restore:
         if not self._fits(layout):
             return _Damage(f"{STATE}/{LAYOUT}", "its parameters and moments are not those of this recipe")
         state = self.engine.state
-        names = layout.needed(state.held, state.share, average=self.engine.average is not None)
+        held, share = ([part.run for part in parts] for parts in (state.held, state.share))
+        names = layout.needed(held, share, average=self.engine.average is not None)
         wanted = [f"{STATE}/{name}" for name in names]
         if self.rank.rank == 0:
             wanted += [name for name in listed if not name.startswith(f"{STATE}/")]

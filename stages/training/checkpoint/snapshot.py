@@ -39,7 +39,7 @@ class Snapshot:
                 self._pairs.append((self._kept[file][start:stop].view(tensor.dtype), tensor))
                 start = stop
         self.files = tuple(self._kept)
-        self.runs: tuple[Run, ...] = tuple((part.name, part.start, part.count) for part in engine.state.share)
+        self.runs: tuple[Run, ...] = tuple(part.run for part in engine.state.share)
         self.updates = 0
         self._engine, self._pinned = engine, pinned
 

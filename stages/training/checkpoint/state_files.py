@@ -9,7 +9,7 @@ import math
 from collections.abc import Container, Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,22 +25,6 @@ WEIGHTS, MOMENTS, AVERAGE = "weights", "moments", "average"
 Shapes = dict[str, tuple[int, ...]]
 Run = tuple[str, int, int]
 """Parameter, first number, how many."""
-
-
-class ParameterRange(Protocol):
-    """Numbers [start, start + count) of a parameter."""
-
-    @property
-    def name(self) -> str:
-        """The parameter's name."""
-
-    @property
-    def start(self) -> int:
-        """Place of the first number in the flattened parameter."""
-
-    @property
-    def count(self) -> int:
-        """How many numbers."""
 
 
 class Layout(Frozen):
@@ -92,12 +76,12 @@ class Layout(Frozen):
             if low < high:
                 yield rank, first, low, high
 
-    def needed(self, held: Iterable[ParameterRange], share: Iterable[ParameterRange], average: bool) -> list[str]:
-        """Files that hold the weights and moments of some parts, and with `average` that of others."""
-        mine = {rank for part in held for rank, *_ in self.overlaps(part.name, part.start, part.count)}
+    def needed(self, held: Iterable[Run], share: Iterable[Run], average: bool) -> list[str]:
+        """Files that hold the weights and moments of some runs, and with `average` that of others."""
+        mine = {rank for run in held for rank, *_ in self.overlaps(*run)}
         names = {file_name(sort, rank) for rank in mine for sort in (WEIGHTS, *([MOMENTS] if self.moments else []))}
         if average:
-            shared = {rank for part in share for rank, *_ in self.overlaps(part.name, part.start, part.count)}
+            shared = {rank for run in share for rank, *_ in self.overlaps(*run)}
             names |= {file_name(AVERAGE, rank) for rank in shared}
         return sorted(names)
 
