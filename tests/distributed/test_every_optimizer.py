@@ -1,4 +1,4 @@
-"""Every optimiser there is, at every ZeRO stage: what the plan says a parameter's moments take is what a run holds and
+"""Every optimiser there is: what the plan says a parameter's moments take is what a run holds and
 saves, and a state that 2 ranks wrote is what 3 ranks load at another stage and write again."""
 
 import functools
@@ -17,9 +17,9 @@ from vitpipe.stages.training.checkpoint.committed_steps import STATE
 from vitpipe.stages.training.optim.kinds import RULES, kinds_of
 from vitpipe.stages.training.optim.rule import OptimizerSettings
 
-STAGES = {0: 3, 1: 0, 2: 1, 3: 2}
+STAGES = {1: 3, 3: 0}
 """ZeRO stage that writes a state, and the one that loads it."""
-WAYS = (("fp32", 0, "fp32"), ("bf16", 1, "bf16"), ("bf16", 2, "fp32"), ("fp32", 3, "bf16"))
+WAYS = (("bf16", 1, "bf16"), ("fp32", 3, "fp32"))
 """Type of the first moment, ZeRO stage and precision."""
 CASES = [(kinds_of(rule)[0], *way) for rule in RULES for way in WAYS]
 
