@@ -33,7 +33,7 @@ class Case:
     zero: int = 1
     ranks: int = 1
     micro_batch: int = 1
-    rounds: int = 1
+    accumulation_steps: int = 1
     """Micro-batches of a rank in one step."""
     ema: bool = False
     saves: bool = False
@@ -48,7 +48,7 @@ class Case:
     def config(self) -> PretrainConfig:
         fields: dict[str, Any] = {
             "model": {"variant": self.variant, "image_px": 224, "classes": self.classes}, "total": "3 steps",
-            "batch_images": self.micro_batch * self.ranks * self.rounds, "precision": self.precision,
+            "batch_images": self.micro_batch * self.ranks * self.accumulation_steps, "precision": self.precision,
             "optimizer": {"kind": self.kind, "state_dtype": self.state_dtype},
             **({"ema": {"decay": 0.999}} if self.ema else {}),
         }  # fmt: skip
