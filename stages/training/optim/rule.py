@@ -74,7 +74,7 @@ class OptimizerSettings(Settings, ABC):
     ) -> None:
         """Change a weight and its moments in place, all of one shape and in the weight's own type.
 
-        Weight decay was applied before. `updates` counts this one in. The plan allows for one more tensor of the shape.
+        Weight decay was applied before. `updates` counts this one in. The plan allows for 8 bytes a weight of copies.
         """
 
     @property
@@ -89,8 +89,8 @@ class OptimizerSettings(Settings, ABC):
 
     @property
     def update_bytes(self) -> int:
-        """Bytes a weight that pass while `update` runs: moments of less than fp32 as such, and one tensor more."""
-        return 0 if self.fused else 4 + sum(4 for dtype in self.moments.values() if dtype != "fp32")
+        """Bytes a weight of copies that pass while `update` runs: a bf16 moment as fp32, and one tensor, or two."""
+        return 0 if self.fused else 8
 
     @model_validator(mode="after")
     def _fits(self) -> "OptimizerSettings":
