@@ -6,7 +6,7 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import Tensor
 
-from vitpipe.stages.training.state_files import LAYOUT, WEIGHTS, Layout, file_name, key
+from vitpipe.stages.training.checkpoint.state_files import LAYOUT, WEIGHTS, Layout, file_name, key
 
 
 def write_weights(folder: Path, state: Mapping[str, Tensor]) -> list[Path]:

@@ -10,11 +10,12 @@ from torch import Tensor
 from vitpipe.stages.artifacts import Checkpoint
 from vitpipe.stages.contract import StageContext
 from vitpipe.stages.training import agree
+from vitpipe.stages.training.checkpoint.committed_steps import STATE
+from vitpipe.stages.training.checkpoint.restore import Restore
+from vitpipe.stages.training.checkpoint.snapshot import Snapshot
+from vitpipe.stages.training.checkpoint.state_files import AVERAGE, LAYOUT, StateFiles
+from vitpipe.stages.training.config import WEIGHT
 from vitpipe.stages.training.engine import Engine
-from vitpipe.stages.training.restore import Restore
-from vitpipe.stages.training.snapshot import Snapshot
-from vitpipe.stages.training.state_files import AVERAGE, LAYOUT, WEIGHT, Layout, StateFiles
-from vitpipe.stages.training.steps import STATE
 
 
 def write_state(engine: Engine, folder: Path, rank: int) -> None:
@@ -26,11 +27,7 @@ def write_state(engine: Engine, folder: Path, rank: int) -> None:
     for file in snapshot.files:
         snapshot.write(file, state / file)
     runs = agree.each(lambda: snapshot.runs)
-    layout = Layout(
-        updates=snapshot.updates, shapes=engine.holdings.shapes, moments=engine.holdings.moments,
-        average=engine.average is not None, runs=tuple(runs),
-    )  # fmt: skip
-    agree.on_first(lambda: (state / LAYOUT).write_bytes(layout.encoded()), rank)
+    agree.on_first(lambda: (state / LAYOUT).write_bytes(snapshot.layout(runs).encoded()), rank)
 
 
 def read_state(engine: Engine, folder: Path) -> None:
@@ -44,7 +41,7 @@ def numbers(folder: Path) -> dict[str, Tensor]:
     layout, found = files.layout, {}
     for kind in (WEIGHT, *layout.moments, *([AVERAGE] if layout.average else [])):
         for name, shape in layout.shapes.items():
-            lean = kind in ("exp_avg", "momentum_buffer") and _is_lean(folder, kind, name)
+            lean = kind in layout.moments and _is_lean(folder, kind, name)
             whole = torch.empty(shape, dtype=torch.bfloat16 if lean else torch.float32)
             files.copy(kind, name, 0, whole.view(-1))
             found[f"{kind}/{name}"] = whole

@@ -14,12 +14,11 @@ from vitpipe.infra.work import Rank
 from vitpipe.stages.images.batch import Batch
 from vitpipe.stages.pretrain.config import PretrainConfig, PretrainResources
 from vitpipe.stages.pretrain.memory import terms
-from vitpipe.stages.training.deal import Deal
+from vitpipe.stages.training.checkpoint.snapshot import Snapshot
 from vitpipe.stages.training.engine import Engine, EngineSettings
-from vitpipe.stages.training.loop import Course, train
-from vitpipe.stages.training.losses import loss_fn
-from vitpipe.stages.training.optimisers import build
-from vitpipe.stages.training.snapshot import Snapshot
+from vitpipe.stages.training.loop import LoopPlan, train
+from vitpipe.stages.training.objective.losses import loss_fn
+from vitpipe.stages.training.sampler import DataParallelSampler
 from vitpipe.stages.vit.build import build_model, checkpoint_blocks
 from vitpipe.stages.vit.flops import num_parameters
 from vitpipe.stages.vit.init import init_weights
@@ -34,7 +33,7 @@ class Case:
     zero: int = 1
     ranks: int = 1
     micro_batch: int = 1
-    rounds: int = 1
+    accumulation_steps: int = 1
     """Micro-batches of a rank in one step."""
     ema: bool = False
     saves: bool = False
@@ -49,7 +48,7 @@ class Case:
     def config(self) -> PretrainConfig:
         fields: dict[str, Any] = {
             "model": {"variant": self.variant, "image_px": 224, "classes": self.classes}, "total": "3 steps",
-            "batch_images": self.micro_batch * self.ranks * self.rounds, "precision": self.precision,
+            "batch_images": self.micro_batch * self.ranks * self.accumulation_steps, "precision": self.precision,
             "optimizer": {"kind": self.kind, "state_dtype": self.state_dtype},
             **({"ema": {"decay": 0.999}} if self.ema else {}),
         }  # fmt: skip
@@ -105,14 +104,14 @@ def _steps(folder: Path, case: Case, steps: int, rank: Rank) -> None:
     settings = EngineSettings(
         case.zero, case.precision, 1.0, 224, ema_decay=config.ema.decay if config.ema else None, offload=case.offload
     )
-    deal = Deal(config.batch_images, resources.micro_batch or 1, rank.rank, rank.world_size)
-    made = Engine(vit.train(), build(vit, config.optimizer), settings, deal, rank)
+    sampler = DataParallelSampler(config.batch_images, resources.micro_batch or 1, rank.rank, rank.world_size)
+    made = Engine(vit.train(), config.optimizer, settings, sampler, rank)
     snapshot = Snapshot(made, rank.rank) if case.saves else None
-    watched = made.holdings.numbers("weight", made.holdings.share)
+    watched = made.state.numbers("weight", made.state.share)
     first = [one.flatten()[:1].clone() for one in watched]
-    course = Course(0, 0, steps, lambda step: 1e-3, lambda step: True, lambda: None)
+    course = LoopPlan(0, 0, steps, lambda step: 1e-3, lambda step: True, lambda: None)
     losses, norms = [], []
-    for facts in train(made, _images(deal, steps), loss_fn(config.objective), course):
+    for facts in train(made, _images(sampler, steps), loss_fn(config.objective), course):
         losses.append(facts.loss)
         norms.append(facts.grad_norm)
         if snapshot is not None and facts.settled:
@@ -123,8 +122,8 @@ def _steps(folder: Path, case: Case, steps: int, rank: Rank) -> None:
     (folder / f"found-{rank.rank}.json").write_text(json.dumps(asdict(found)))
 
 
-def _images(deal: Deal, steps: int) -> Iterator[Batch]:
-    for start, count in deal.ranges(0, steps):
+def _images(sampler: DataParallelSampler, steps: int) -> Iterator[Batch]:
+    for start, count in sampler.ranges(0, steps):
         made = torch.Generator().manual_seed(start)
         images = torch.randint(0, 256, (count, 3, 224, 224), generator=made, dtype=torch.uint8)
         places = torch.arange(start, start + count)

@@ -23,7 +23,7 @@ from vitpipe.pipeline.spec.load import PipelineSpec
 from vitpipe.stages.artifacts import Artifact, File, Score, ShardSet
 from vitpipe.stages.contract import Estimate, Events, Fence, Inputs, Known, StageContext, TaskContext
 from vitpipe.stages.settings import Settings, TaskResources
-from vitpipe.stages.training.steps import Place, StepFile, StepManifest, committed
+from vitpipe.stages.training.checkpoint.committed_steps import StepFile, StepManifest, StepPlace, committed
 
 HOOKS: dict[str, Callable[[StageContext], None]] = {}
 """By node: called in the middle of its work."""
@@ -96,7 +96,7 @@ def train(config: TrainConfig, inputs: Inputs, ctx: StageContext) -> Artifact:
             step=step, samples_seen=step, world_size=1, zero=0, precision="fp32", micro_batch=1, files=listed
         ).sealed()
         ctx.out.commit(f"step-{step}/manifest.json", manifest.encoded())
-        whole = Place(attempt=ctx.out.attempt, step=step)
+        whole = StepPlace(attempt=ctx.out.attempt, step=step)
         ctx.out.put(whole.mark, b"")
         _pause(ctx)
     assert whole is not None
@@ -107,7 +107,7 @@ def train(config: TrainConfig, inputs: Inputs, ctx: StageContext) -> Artifact:
     )
 
 
-def _whole(node: Store, place: Place) -> bool:
+def _whole(node: Store, place: StepPlace) -> bool:
     try:
         digests = {file.at: file.sha256 for file in place.files(place.read(node))}
         return all(hashlib.sha256(node.read(at)).hexdigest() == digest for at, digest in digests.items())

@@ -12,7 +12,7 @@ from vitpipe.stages.artifacts import Checkpoint, File
 from vitpipe.stages.contract import StageContext
 from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.settings import TaskResources
-from vitpipe.stages.training.steps import StepFile, StepManifest
+from vitpipe.stages.training.checkpoint.committed_steps import StepFile, StepManifest
 
 RECIPE = {"fingerprint": "f" * 64, "inputs": {"shards": [{"record_sha256": "1" * 64}]}}
 

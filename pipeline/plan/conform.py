@@ -18,8 +18,8 @@ from vitpipe.stages.paper.conform import Compared
 from vitpipe.stages.paper.recipes import dataset, recipes
 from vitpipe.stages.paper.tables import benchmark_id, vtab_task
 from vitpipe.stages.pretrain.config import PretrainConfig
-from vitpipe.stages.pretrain.conform import conform as conform_pretraining
-from vitpipe.stages.pretrain.conform import variant_name
+from vitpipe.stages.pretrain.paper_fields import conform as conform_pretraining
+from vitpipe.stages.pretrain.paper_fields import variant_name
 
 VAR = "paper"
 STATUSES = ("equal", "differs", "unstated")

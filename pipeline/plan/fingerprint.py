@@ -132,7 +132,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     if old.get("stage") != new.get("stage"):
         return [f"stage {old.get('stage')} -> {new.get('stage')}"]
     stage = CATALOG.get(str(new.get("stage")))
-    rows = _changes((), old, new, stage.config_class() if stage else None)
+    rows = _changes((), old, new, (old, new), stage.config_class() if stage else None)
     lines = [f"{'.'.join(path)} {_word(was, path)} -> {_word(now, path)}" for path, was, now in rows]
     return sorted(lines, key=lambda line: not line.startswith("config."))
 
@@ -140,27 +140,39 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 Path = tuple[str, ...]
 
 
-def _changes(path: Path, old: Any, new: Any, config: type[Settings] | None) -> Iterator[tuple[Path, Any, Any]]:
+def _changes(
+    path: Path, old: Any, new: Any, recipes: tuple[Any, Any], config: type[Settings] | None
+) -> Iterator[tuple[Path, Any, Any]]:
     """Leaves that differ; a list is one leaf. What one side leaves out is its default."""
-    if old is _MISSING or new is _MISSING:
-        default = _default_at(config, path[1:]) if config and path[0] == "config" else _MISSING
-        old, new = (default if side is _MISSING else side for side in (old, new))
+    if config and path[:1] == ("config",):
+        old, new = (
+            _default_at(config, path[1:], recipe.get("config")) if side is _MISSING else side
+            for side, recipe in zip((old, new), recipes, strict=True)
+        )
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         for key in sorted({*old, *new}):
-            yield from _changes((*path, key), old.get(key, _MISSING), new.get(key, _MISSING), config)
+            yield from _changes((*path, key), old.get(key, _MISSING), new.get(key, _MISSING), recipes, config)
     elif not _same(old, new):
         yield path, old, new
 
 
-def _default_at(settings: type[Settings], path: Path) -> Any:
-    """The default at a path of a config; `_MISSING` where there is none, or alternatives differ."""
+def _default_at(settings: type[Settings], path: Path, config: Any) -> Any:
+    """The default at a path of a config, of the alternative that it chose; `_MISSING` where there is none."""
     names = {field.alias or name: name for name, field in settings.model_fields.items()}
     if not path or path[0] not in names:
         return _MISSING
     if len(path) == 1:
         return _default(settings, names[path[0]])
-    inner = list(models_in(settings.model_fields[names[path[0]]]))
-    return _default_at(inner[0], path[1:]) if len(inner) == 1 else _MISSING
+    inner, part = set(models_in(settings.model_fields[names[path[0]]])), (config or {}).get(path[0])
+    kind = part.get("kind") if isinstance(part, Mapping) else None
+    chosen = [one for one in inner if len(inner) == 1 or _is_of(one, kind)]
+    return _default_at(chosen[0], path[1:], part) if len(chosen) == 1 else _MISSING
+
+
+def _is_of(alternative: type[Settings], kind: Any) -> bool:
+    """Whether an alternative of a union is what a section of this `kind` means; None is one that names no kind."""
+    field = alternative.model_fields.get("kind")
+    return field is not None and (kind in get_args(field.annotation) or (kind is None and not field.is_required()))
 
 
 def _word(value: Any, path: Path) -> str:

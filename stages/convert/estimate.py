@@ -11,7 +11,7 @@ from vitpipe.stages.convert.limits import unsaid
 from vitpipe.stages.convert.task import refuse
 from vitpipe.stages.images.manifest import known_names
 from vitpipe.stages.model_settings import ModelSettings
-from vitpipe.stages.training.steps import average_files, no_average
+from vitpipe.stages.training.checkpoint.committed_steps import average_files, no_average
 from vitpipe.stages.vit.flops import num_parameters
 
 _BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}

@@ -13,7 +13,7 @@ from vitpipe.stages.convert.foreign.look import Foreign, reopen
 from vitpipe.stages.convert.foreign.safetensors_reader import open_safetensors
 from vitpipe.stages.convert.task import Source, settings_of
 from vitpipe.stages.model_settings import ModelSettings
-from vitpipe.stages.training.step_weights import open_step
+from vitpipe.stages.training.checkpoint.step_weights import open_step
 from vitpipe.stages.vit.settings_file import TENSORS
 from vitpipe.stages.vit.shapes import difference, parameter_shapes
 

@@ -15,8 +15,8 @@ from vitpipe.stages.evaluate.probes import choose_l2, linear, nearest
 from vitpipe.stages.evaluate.quality import quality, real_accuracy
 from vitpipe.stages.evaluate.work_items import Draws, EvaluateTask, FitTask, HeadTask, Indices
 from vitpipe.stages.images.evaluate import EvalImages
-from vitpipe.stages.training.fewshot import draw, left_over
-from vitpipe.stages.training.ridge import Ridge
+from vitpipe.stages.training.measure.fewshot import draw, left_over
+from vitpipe.stages.training.measure.ridge import Ridge
 
 
 @dataclass(frozen=True)

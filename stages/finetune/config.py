@@ -11,7 +11,7 @@ from vitpipe.stages.images.config import AugmentSettings, too_small
 from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.settings import Duration, PositiveDuration, Settings, TaskResources
 from vitpipe.stages.training.config import Ema
-from vitpipe.stages.training.schedule import ScheduleSettings, in_steps
+from vitpipe.stages.training.optim.schedule import ScheduleSettings, in_steps
 
 T = TypeVar("T")
 

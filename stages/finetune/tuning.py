@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vitpipe.stages.images.batch import Batch
-from vitpipe.stages.training.schedule import ScheduleSettings, lr_at
+from vitpipe.stages.training.optim.schedule import ScheduleSettings, lr_at
 from vitpipe.stages.training.seeds import key
 
 M = TypeVar("M", bound=nn.Module)

@@ -11,8 +11,10 @@ from vitpipe.stages.images.config import AugmentSettings, too_small
 from vitpipe.stages.images.shares import block_counts
 from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.settings import PositiveDuration, Settings
-from vitpipe.stages.training.config import Ema, EvaluateSettings, ObjectiveSettings, OptimizerSettings
-from vitpipe.stages.training.schedule import ScheduleSettings
+from vitpipe.stages.training.config import Ema, EvaluateSettings, ObjectiveSettings
+from vitpipe.stages.training.optim.kinds import AnyOptimizer
+from vitpipe.stages.training.optim.rules.adamw import AdamW
+from vitpipe.stages.training.optim.schedule import ScheduleSettings
 
 VALIDATION = ("test", "val")
 """Splits whose images are held out of training; the first that the shards have is measured."""
@@ -25,7 +27,7 @@ class PretrainConfig(Settings):
     """The architecture; `classes` comes from the shards when left out."""
     objective: ObjectiveSettings = ObjectiveSettings()
     """The loss."""
-    optimizer: OptimizerSettings = OptimizerSettings()
+    optimizer: AnyOptimizer = AdamW()
     """The update rule and its peak learning rate."""
     schedule: ScheduleSettings = ScheduleSettings()
     """The learning rate over the run."""
@@ -109,10 +111,12 @@ class PretrainResources(Settings):
 
     @property
     def least_workers(self) -> int:
+        """Ranks that must have their machines before training starts or goes on."""
         return self.workers if isinstance(self.workers, int) else self.workers[0]
 
     @property
     def most_workers(self) -> int:
+        """Ranks that train where there are machines for all."""
         return self.workers if isinstance(self.workers, int) else self.workers[1]
 
 
@@ -207,7 +211,7 @@ def _too_long(config: PretrainConfig) -> list[str]:
 
 
 def _not_maskable(config: PretrainConfig) -> list[str]:
-    """What keeps the model's patches from being corrupted and told."""
+    """What keeps the model's patches from being corrupted and predicted."""
     model, wrong = config.model, []
     if model.family != "vit":
         return [f"objective masked_patch corrupts image patches, which a {model.family} has not: choose a plain ViT"]

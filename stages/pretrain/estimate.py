@@ -9,8 +9,16 @@ from vitpipe.stages.images.manifest import known_names
 from vitpipe.stages.images.united import refuse_other_classes
 from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.pretrain.config import PretrainConfig, PretrainResources, micro_batch_of, validation_split
-from vitpipe.stages.pretrain.going_on import changed_fields, refuse, refuse_change, refuse_end
-from vitpipe.stages.pretrain.job import SPLIT, Course, check_init, check_init_names, check_probe, check_shards, model_of
+from vitpipe.stages.pretrain.continuation import changed_fields, refuse, refuse_change, refuse_end
+from vitpipe.stages.pretrain.job import (
+    SPLIT,
+    ResolvedRecipe,
+    check_init,
+    check_init_names,
+    check_probe,
+    check_shards,
+    model_of,
+)
 from vitpipe.stages.pretrain.memory import saved_bytes, terms
 from vitpipe.stages.vit.flops import num_parameters, train_flops_per_image
 
@@ -32,11 +40,11 @@ def estimate(
         return Estimate(notes=("known once the shards are",))
     splits = [one.splits or {} for one in inputs["shards"] if isinstance(one, ShardSet | Estimate)]
     validation_split(config, splits, bool(inputs.get("probes")))
-    course = Course(config, resources, num_images)
+    recipe = ResolvedRecipe(config, resources, num_images)
     model = model_of(config, num_classes[0] or 0)
     names = known_names(inputs["shards"][0]) if model.classes else {}
     _check_init(inputs, model, names)
-    steps = course.total_steps - _steps_before(config, course, inputs)
+    steps = recipe.total_steps - _steps_before(config, recipe, inputs)
     images = steps * config.batch_images
     flops = float(images * train_flops(config, model))
     saved = (num_parameters(model) + _predictor(config, model)) * saved_bytes(config)
@@ -46,7 +54,7 @@ def estimate(
         steps=steps,
         images=images,
         flops=flops,
-        bytes=saved * _kept_steps(course),
+        bytes=saved * _kept_steps(recipe),
         memory_bytes=memory,
         hours=flops / _speed(config, resources, known) / 3600,
         num_classes=num_classes[0],
@@ -54,20 +62,22 @@ def estimate(
         model=model.model_dump(mode="json"),
         averaged=config.ema is not None,
         recipe=config.model_dump(mode="json"),
-        notes=(*_notes(course), *_too_large(config, resources, memory, known.gpu_bytes if gpus else None)),
+        notes=(*_notes(recipe), *_too_large(config, resources, memory, known.gpu_bytes if gpus else None)),
     )
 
 
-def _steps_before(config: PretrainConfig, course: Course, inputs: Mapping[str, Sequence[Artifact | Estimate]]) -> int:
+def _steps_before(
+    config: PretrainConfig, recipe: ResolvedRecipe, inputs: Mapping[str, Sequence[Artifact | Estimate]]
+) -> int:
     """Steps of the training that this one goes on with."""
     given = next(iter(inputs.get("continue", ())), None)
     if isinstance(given, Checkpoint):
         refuse_change(config, [one for one in inputs["shards"] if isinstance(one, ShardSet)], given)
-        refuse_end(course.total_steps, given.step, given.uri)
+        refuse_end(recipe.total_steps, given.step, given.uri)
         return given.step
     if isinstance(given, Estimate) and given.recipe is not None and given.steps is not None:
         refuse(changed_fields(PretrainConfig.model_validate(given.recipe), config), "the checkpoint it needs")
-        refuse_end(course.total_steps, given.steps, "the checkpoint it needs")
+        refuse_end(recipe.total_steps, given.steps, "the checkpoint it needs")
         return given.steps
     return 0
 
@@ -79,7 +89,7 @@ def memory_bytes(config: PretrainConfig, resources: PretrainResources, model: Mo
 
 
 def train_flops(config: PretrainConfig, model: ModelSettings) -> int:
-    """Of one image's forward and backward pass; masked patches predict half of theirs."""
+    """FLOPs of one image's forward and backward pass; masked patches predict half of theirs."""
     if config.objective.kind != "masked_patch":
         return train_flops_per_image(model)
     return train_flops_per_image(model) + 3 * model.grid**2 * _predictor(config, model)
@@ -101,7 +111,7 @@ def _shards(
         if not isinstance(shards, ShardSet | Estimate):
             raise UsageError("estimate a pretraining", f"its shards are a {shards.kind}", "name a node that ingests")
         if shards.splits is not None:
-            check_shards(*_told(shards, "the shards of this run"), config)
+            check_shards(*_facts(shards, "the shards of this run"), config)
         found.append(shards)
     counts = [(shards.splits or {}).get(SPLIT, 0) for shards in found]
     return sum(counts) if all(counts) else 0, [shards.num_classes for shards in found]
@@ -110,7 +120,7 @@ def _shards(
 def _check_probes(inputs: Mapping[str, Sequence[Artifact | Estimate]]) -> None:
     for probe in inputs.get("probes", ()):
         if isinstance(probe, ShardSet | Estimate) and probe.splits is not None:
-            check_probe(*_told(probe, "a probe of this run"))
+            check_probe(*_facts(probe, "a probe of this run"))
 
 
 def _check_init(
@@ -128,7 +138,7 @@ def _check_init(
 def _check_classes(
     config: PretrainConfig, inputs: Mapping[str, Sequence[Artifact | Estimate]], num_classes: Sequence[int | None]
 ) -> None:
-    """Of the sets that are known, whatever is not known of the others."""
+    """UsageError for sets of other classes, among those that are known already."""
     labelled, known = config.objective.kind != "masked_patch", [count for count in num_classes if count is not None]
     if labelled and len(set(known)) > 1:
         asked, found = "pretrain on several sets of shards", f"they have {_listed(known)} classes"
@@ -142,7 +152,7 @@ def _uri(shards: Artifact | Estimate) -> str:
     return shards.uri if isinstance(shards, Artifact) else "a set of this run"
 
 
-def _told(shards: ShardSet | Estimate, name: str) -> tuple[str, Mapping[str, int], bool]:
+def _facts(shards: ShardSet | Estimate, name: str) -> tuple[str, Mapping[str, int], bool]:
     """Where it lies, its splits, and whether it is known to be multi-label."""
     if isinstance(shards, ShardSet):
         return shards.uri, shards.splits, shards.multi_label
@@ -154,11 +164,11 @@ def _listed(counts: Sequence[int]) -> str:
     return " and ".join(map(str, counts))
 
 
-def _kept_steps(course: Course) -> int:
+def _kept_steps(recipe: ResolvedRecipe) -> int:
     """Checkpoints that the node leaves: the newest, and the milestones before them."""
-    resources, total = course.resources, course.total_steps
-    milestones = total // course.milestone_steps if course.milestone_steps else 0
-    return min(resources.keep + milestones, -(-total // course.checkpoint_steps) + milestones)
+    resources, total = recipe.resources, recipe.total_steps
+    milestones = total // recipe.milestone_steps if recipe.milestone_steps else 0
+    return min(resources.keep + milestones, -(-total // recipe.checkpoint_steps) + milestones)
 
 
 def _speed(config: PretrainConfig, resources: PretrainResources, known: Known) -> float:
@@ -168,14 +178,14 @@ def _speed(config: PretrainConfig, resources: PretrainResources, known: Known) -
     return each * resources.most_workers
 
 
-def _notes(course: Course) -> list[str]:
+def _notes(recipe: ResolvedRecipe) -> list[str]:
     """What is allowed and may be a slip."""
-    config, resources, notes = course.config, course.resources, []
-    micro = config.batch_images // course.micro_batch
+    config, resources, notes = recipe.config, recipe.resources, []
+    micro = config.batch_images // recipe.micro_batch
     if idle := -micro % resources.most_workers:
         slots = micro + idle
         notes.append(f"{micro} micro-batches on {resources.most_workers} workers: {idle} of {slots} passes are padding")
-    if course.checkpoint_steps > course.total_steps:
+    if recipe.checkpoint_steps > recipe.total_steps:
         notes.append(
             f"checkpoint_every {resources.checkpoint_every} is longer than the run: its last step alone is saved"
         )

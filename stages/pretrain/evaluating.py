@@ -8,17 +8,17 @@ from vitpipe.stages.artifacts import ShardSet
 from vitpipe.stages.images.batch import Batch
 from vitpipe.stages.images.evaluate import EvalImages
 from vitpipe.stages.pretrain.config import validation_split
-from vitpipe.stages.pretrain.job import Job
-from vitpipe.stages.training.corruption import corrupted
+from vitpipe.stages.pretrain.job import PretrainJob
 from vitpipe.stages.training.engine import Engine
-from vitpipe.stages.training.evaluation import fewshot, validate
-from vitpipe.stages.training.losses import loss_fn
+from vitpipe.stages.training.measure.evaluation import fewshot, validate
+from vitpipe.stages.training.objective.corruption import corrupted
+from vitpipe.stages.training.objective.losses import loss_fn
 
 
 class Evaluator:
     """What `config.evaluate` asks for. All ranks call it together."""
 
-    def __init__(self, job: Job, engine: Engine) -> None:
+    def __init__(self, job: PretrainJob, engine: Engine) -> None:
         self._job, self._engine = job, engine
         self._cache: Path = job.task.scratch / "images"
         self._held_out: list[EvalImages] | None = None
@@ -26,18 +26,17 @@ class Evaluator:
     def measure(self, step: int, samples_seen: int) -> dict[str, Any]:
         """A line of `evaluation.jsonl`: `step, samples_seen`, of the held-out split `loss` and `accuracy`, and
         `fewshot` with accuracies by probe and shots."""
-        settings = self._job.course.config.evaluate
+        settings = self._job.recipe.config.evaluate
         assert settings is not None  # who asks has found that it is time
         found: dict[str, Any] = {"step": step, "samples_seen": samples_seen}
-        threads = self._job.course.resources.cpus_per_worker
+        threads = self._job.recipe.resources.cpus_per_worker
         if self._held_out is None:
             self._held_out = self._open()
         if self._held_out:
-            objective = self._job.course.config.objective
+            objective = self._job.recipe.config.objective
             classes = objective.kind != "masked_patch"
-            values = validate(
-                self._engine, self._held_out, loss_fn(objective), self._prepare, threads, classes=classes
-            )  # fmt: skip
+            loss = loss_fn(objective)
+            values = validate(self._engine, self._held_out, loss, self._prepare, threads, classes=classes)
             found |= {name: value if math.isfinite(value) else None for name, value in values.items()}
         if self._job.probes:
             found["fewshot"] = {
@@ -53,7 +52,7 @@ class Evaluator:
 
     def _open(self) -> list[EvalImages]:
         job = self._job
-        settings, config = job.course.config.evaluate, job.course.config
+        settings, config = job.recipe.config.evaluate, job.recipe.config
         assert settings is not None
         split = validation_split(config, [one.splits for one in job.shards], bool(job.probes))
         if split is None:
@@ -62,7 +61,7 @@ class Evaluator:
         return [EvalImages(one, split, job.model.image_px, settings.eval_resize, self._cache) for one in sets]
 
     def _prepare(self, batch: Batch) -> Batch:
-        config = self._job.course.config
+        config = self._job.recipe.config
         if config.objective.kind != "masked_patch":
             return batch
         return corrupted(batch, self._job.model.sizes.patch_px, config.objective.patch_target, config.seed)

@@ -1,4 +1,4 @@
-"""One pretraining, resolved: steps, schedule, model, in numbers that plan, driver and ranks share. No torch."""
+"""One pretraining, resolved: steps, schedule and model, as plan, driver and ranks share them. No torch."""
 
 import time
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from vitpipe.stages.images.classes import difference, moved_name
 from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.pretrain.config import PretrainConfig, PretrainResources, check, micro_batch_of
 from vitpipe.stages.tasks import check_data
-from vitpipe.stages.training.schedule import ScheduleSettings, in_steps, lr_at
+from vitpipe.stages.training.optim.schedule import ScheduleSettings, in_steps, lr_at
 
 SPLIT = "train"
 FINISHED = "finished.json"
@@ -20,8 +20,8 @@ MAX_CHECKPOINT_STEPS = 1000
 
 
 @dataclass(frozen=True)
-class Course:
-    """How long a recipe is on so many images, and how it moves."""
+class ResolvedRecipe:
+    """A recipe on so many images: its length and schedule in steps, and what follows which step."""
 
     config: PretrainConfig
     resources: PretrainResources
@@ -56,6 +56,7 @@ class Course:
 
     @property
     def micro_batch(self) -> int:
+        """Images of one forward pass."""
         return micro_batch_of(self.config, self.resources)
 
     @property
@@ -90,10 +91,10 @@ class Course:
 
 
 @dataclass(frozen=True)
-class Job:
+class PretrainJob:
     """What every rank is given. Picklable."""
 
-    course: Course
+    recipe: ResolvedRecipe
     model: ModelSettings
     shards: tuple[ShardSet, ...]
     """One, or several that `config.mix` mixes."""
@@ -138,11 +139,14 @@ def check_init_names(uri: str, head: Mapping[int, str], shards: str, classes: Ma
     UsageError where a class of both has another number in the head than in the shards.
     """
     if moved_name(head, classes) is not None:
-        told = difference(tuple(head.values()), tuple(classes.values()), ("its head", "the set"))
+        words = difference(tuple(head.values()), tuple(classes.values()), ("its head", "the set"))
         do = "give shards with the same `class_names`, weights without a head, or fine-tune these"
-        raise UsageError(f"begin from {uri} on {shards}", f"their classes differ: {told}", do)
-    others = [f"calls class {number} {head[number]!r}, the shards {name!r}" for number, name in classes.items()
-            if head.get(number, name) != name]  # fmt: skip
+        raise UsageError(f"begin from {uri} on {shards}", f"their classes differ: {words}", do)
+    others = [
+        f"calls class {number} {head[number]!r}, the shards {name!r}"
+        for number, name in classes.items()
+        if head.get(number, name) != name
+    ]
     others += [] if head else ["names no class"]
     return f"the head of {uri} {others[0]}: its rows are taken by number" if others and classes else ""
 

@@ -34,6 +34,7 @@ class Worker:
 
     @property
     def bf16(self) -> bool:
+        """Whether the model computes in bfloat16."""
         return self.config.precision == "bf16"
 
     @property
@@ -43,6 +44,7 @@ class Worker:
 
     @property
     def zero(self) -> int:
+        """ZeRO stage."""
         return self.resources.zero
 
     @property
@@ -57,6 +59,7 @@ class Worker:
 
     @property
     def offloaded(self) -> bool:
+        """Whether weights and moments lie in the host's memory."""
         return self.resources.offload == "cpu"
 
     @property
@@ -91,12 +94,7 @@ def terms(
 
 def saved_bytes(config: PretrainConfig) -> int:
     """Bytes of a checkpoint per parameter, and of the copy that it is written from: fp32 weights, moments, average."""
-    return 4 + moments(config) + (4 if config.ema else 0)
-
-
-def moments(config: PretrainConfig) -> int:
-    """Bytes per parameter; the first one may be bf16."""
-    return (4 if config.optimizer.kind == "sgd" else 8) - (2 if config.optimizer.state_dtype == "bf16" else 0)
+    return 4 + config.optimizer.moment_bytes + (4 if config.ema else 0)
 
 
 def weights(worker: Worker) -> float:
@@ -111,7 +109,7 @@ def optimiser(worker: Worker) -> float:
     """Moments and fp32 weights; fp32 at ZeRO 0 updates the model's own, at ZeRO 1 to 3 a copy (stage_1_and_2.py,
     single_partition_of_fp32_groups; stage3.py, _create_fp32_partitions)."""
     copy = 0 if worker.zero == 0 and not worker.bf16 else 4
-    return (copy + moments(worker.config)) * (worker.share if worker.zero else worker.parameters)
+    return (copy + worker.config.optimizer.moment_bytes) * (worker.share if worker.zero else worker.parameters)
 
 
 def gradients(worker: Worker) -> float:
@@ -160,8 +158,8 @@ def update(worker: Worker) -> float:
         found = 4 * own if worker.bf16 else 0.0  # unfused_optimizer.py: fp32 gradients
     elif worker.zero == 3 or not worker.bf16:
         found = 4 * own  # flatten(averaged_gradients); ZeRO 2 in bf16 sums into a flat tensor
-    if worker.config.optimizer.state_dtype == "bf16" and worker.zero:
-        found += 8 * own  # lean_moments.py: the moment and the size of the update in fp32, of the whole flat tensor
+    if worker.zero:
+        found += worker.config.optimizer.update_bytes * own  # at ZeRO 0 of one parameter, else of the whole flat tensor
     return found
 
 
@@ -175,7 +173,7 @@ def freed(worker: Worker) -> float:
 
 
 def activations(worker: Worker, model: ModelSettings) -> float:
-    """Of one micro-batch, kept for the backward pass."""
+    """What one micro-batch leaves for the backward pass."""
     recompute = worker.resources.activation_checkpointing == "blocks"
     scale = 1 if worker.bf16 else 2
     return scale * activation_bytes(model, recompute) * micro_batch_of(worker.config, worker.resources)

@@ -1,4 +1,4 @@
-"""What rank 0 writes down while it trains: files that are committed beside every step.
+"""What rank 0 writes down while it trains: files that are committed with every checkpoint.
 
 After a resume they go on from those of the checkpoint, so that each committed step stands in them once.
 """
@@ -9,18 +9,18 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from vitpipe.stages.training import metrics_log
-from vitpipe.stages.training.account import Account
-from vitpipe.stages.training.loop import Facts
-from vitpipe.stages.training.metrics_log import Grown, MetricsLog
-from vitpipe.stages.training.steps import EVALUATION, LEDGER, METRICS, TIME
+from vitpipe.stages.training.checkpoint.committed_steps import EVALUATION, LEDGER, METRICS, TIME
+from vitpipe.stages.training.measure import metrics_log
+from vitpipe.stages.training.measure.account import Account
+from vitpipe.stages.training.measure.metrics_log import LogSnapshot, MetricsLog
+from vitpipe.stages.training.measure.step_metrics import StepMetrics
 
 Keys = Callable[[Iterable[int]], list[str]]
 """Names the images at positions of the sample order."""
 
 
 class Notes:
-    """Of one node, on the local disk of rank 0."""
+    """The files of one node, on the local disk of rank 0."""
 
     def __init__(self, folder: Path, batch_images: int, keys: Keys, account: Account, *, ledger: bool) -> None:
         self.curve = MetricsLog(folder / METRICS)
@@ -30,28 +30,28 @@ class Notes:
         self._evaluation = MetricsLog(folder / EVALUATION)
         self._evaluated = 0
 
-    def continue_from(self, beside: Mapping[str, bytes], start: float) -> None:
-        """Take over what stood beside the checkpoint that training goes on from at `start`.
+    def continue_from(self, extra_files: Mapping[str, bytes], start: float) -> None:
+        """Take over the files of the checkpoint that training goes on from at `start`.
 
         A ledger that was not kept until now is filled in: which images a step has is a function of its number.
         """
-        self.curve.continue_from(beside[METRICS])
-        if TIME in beside:
-            self.account = Account.resumed(beside[TIME], start)
-        if EVALUATION in beside:
-            self._evaluation.continue_from(beside[EVALUATION])
+        self.curve.continue_from(extra_files[METRICS])
+        if TIME in extra_files:
+            self.account = Account.resumed(extra_files[TIME], start)
+        if EVALUATION in extra_files:
+            self._evaluation.continue_from(extra_files[EVALUATION])
             self._evaluated = max(one["step"] for one in metrics_log.read(self._evaluation.now))
-        if self._ledger is not None and LEDGER in beside:
-            self._ledger.continue_from(beside[LEDGER])
+        if self._ledger is not None and LEDGER in extra_files:
+            self._ledger.continue_from(extra_files[LEDGER])
         elif self._ledger is not None:
             for line in metrics_log.read(self.curve.now):
                 self._note_keys(line["step"], "skipped" in line)
 
-    def step(self, facts: Facts) -> None:
+    def step(self, metrics: StepMetrics) -> None:
         """Write a finished step down."""
-        self.curve.add(metrics_log.line(facts))
-        self.account.step(facts.seconds, facts.data_wait_seconds, facts.skipped is not None)
-        self._note_keys(facts.step, facts.skipped is not None)
+        self.curve.add(metrics_log.line(metrics))
+        self.account.step(metrics.seconds, metrics.data_wait_seconds, metrics.skipped is not None)
+        self._note_keys(metrics.step, metrics.skipped is not None)
 
     def evaluated(self, found: Mapping[str, Any]) -> None:
         """Write down what was measured after a step."""
@@ -59,11 +59,15 @@ class Notes:
         self._evaluated = found["step"]
 
     def has_evaluated(self, step: int) -> bool:
+        """Whether a measurement after this step, or after a later one, is written down."""
         return self._evaluated >= step
 
-    def beside(self, *, stops: bool) -> dict[str, bytes | Grown]:
+    def extra_files(self, *, stops: bool) -> dict[str, bytes | LogSnapshot]:
         """The files to commit; `stops` when training was asked to end here."""
-        files: dict[str, bytes | Grown] = {METRICS: self.curve.now, TIME: self.account.encoded(time.time(), stops)}
+        files: dict[str, bytes | LogSnapshot] = {
+            METRICS: self.curve.now,
+            TIME: self.account.encoded(time.time(), stops),
+        }
         if self._ledger is not None:
             files[LEDGER] = self._ledger.now
         if self._evaluated:
@@ -71,7 +75,8 @@ class Notes:
         return files
 
     @property
-    def evaluations(self) -> Grown:
+    def evaluations(self) -> LogSnapshot:
+        """All measurements until now."""
         return self._evaluation.now
 
     def _note_keys(self, step: int, skipped: bool) -> None:

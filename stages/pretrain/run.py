@@ -17,12 +17,12 @@ from vitpipe.stages.images.manifest import Manifest, load_manifest
 from vitpipe.stages.images.split import Split
 from vitpipe.stages.images.united import united
 from vitpipe.stages.pretrain.config import PretrainConfig, PretrainResources, validation_split
-from vitpipe.stages.pretrain.going_on import refuse_change, refuse_end
+from vitpipe.stages.pretrain.continuation import refuse_change, refuse_end
 from vitpipe.stages.pretrain.job import (
     FINISHED,
     SPLIT,
-    Course,
-    Job,
+    PretrainJob,
+    ResolvedRecipe,
     check_init,
     check_init_names,
     check_probe,
@@ -30,8 +30,8 @@ from vitpipe.stages.pretrain.job import (
     model_of,
 )
 from vitpipe.stages.tasks import weights_in
-from vitpipe.stages.training.fewshot import draw
-from vitpipe.stages.training.steps import EVALUATION, LEDGER, METRICS, Place
+from vitpipe.stages.training.checkpoint.committed_steps import EVALUATION, LEDGER, METRICS, StepPlace
+from vitpipe.stages.training.measure.fewshot import draw
 
 
 def run(config: PretrainConfig, inputs: Inputs, ctx: StageContext[PretrainResources]) -> Checkpoint:
@@ -44,10 +44,10 @@ def run(config: PretrainConfig, inputs: Inputs, ctx: StageContext[PretrainResour
     shards = inputs.many("shards", ShardSet)
     for one in shards:
         check_shards(one.uri, one.splits, one.multi_label, config)
-    course = Course(config, ctx.resources, sum(one.splits[SPLIT] for one in shards))
-    manifests = united(shards, course.labelled)
-    job = Job(
-        course=course,
+    recipe = ResolvedRecipe(config, ctx.resources, sum(one.splits[SPLIT] for one in shards))
+    manifests = united(shards, recipe.labelled)
+    job = PretrainJob(
+        recipe=recipe,
         model=model_of(config, shards[0].num_classes),
         shards=shards,
         init=weights_in(inputs, "begin", "init"),
@@ -56,17 +56,17 @@ def run(config: PretrainConfig, inputs: Inputs, ctx: StageContext[PretrainResour
         continued=_continued(config, inputs),
     )
     if job.continued is not None:
-        refuse_end(course.total_steps, job.continued.step, job.continued.uri)
+        refuse_end(recipe.total_steps, job.continued.step, job.continued.uri)
     validation_split(config, [one.splits for one in shards], bool(job.probes))
     if job.init is not None:
         _check_head(job.init, job, manifests[0], ctx.events)
     note = f"waits for {ctx.resources.least_workers} workers to have their machines and start"
-    ctx.progress.update(0, job.course.total_steps, note=note)
+    ctx.progress.update(0, job.recipe.total_steps, note=note)
     ctx.cluster.gang(functools.partial(_on_rank, job), resources=ctx.resources)
     return _artifact(job, ctx.out)
 
 
-def _check_head(init: Weights | Score, job: Job, manifest: Manifest, events: Events) -> None:
+def _check_head(init: Weights | Score, job: PretrainJob, manifest: Manifest, events: Events) -> None:
     """UsageError where the head that is taken over calls a number otherwise than the shards."""
     check_init(init.model, job.model, init.uri)
     if job.model.classes and init.model and init.model.classes:
@@ -101,22 +101,22 @@ def _probes(config: PretrainConfig, inputs: Inputs, scratch: Path) -> tuple[Shar
     return probes
 
 
-def _on_rank(job: Job, rank: Rank) -> None:
+def _on_rank(job: PretrainJob, rank: Rank) -> None:
     # torch is imported only where the work runs
     from vitpipe.stages.pretrain.rank import train_rank
 
     train_rank(job, rank)
 
 
-def _artifact(job: Job, out: Out) -> Checkpoint:
+def _artifact(job: PretrainJob, out: Out) -> Checkpoint:
     finished = _finished(out)
-    place = Place(attempt=finished["attempt"], step=finished["step"])
+    place = StepPlace(attempt=finished["attempt"], step=finished["step"])
     manifest = place.read(out.node)
     files = place.files(manifest)
     curves = {f"{manifest.folder}/{name}": name for name in (METRICS, LEDGER, EVALUATION)}
     classes = load_manifest(job.shards[0]).classes if job.model.classes else ()
     labels: dict[str, Any] = {"id2label": {str(index): name for index, name in enumerate(classes)}}
-    if job.course.config.objective.kind == "sigmoid":
+    if job.recipe.config.objective.kind == "sigmoid":
         labels["objective"] = "sigmoid"  # who predicts takes each class by itself
     return Checkpoint(
         folder=manifest.folder,

@@ -6,7 +6,7 @@ Knows only what each rank measured of its own time.
 import statistics
 from collections.abc import Sequence
 
-from vitpipe.stages.training.pace import Pace
+from vitpipe.stages.training.measure.step_metrics import RankTimes
 
 WINDOW = 30
 """Steps over which a rank is judged: one slow step is nobody's fault."""
@@ -17,18 +17,18 @@ SHARE = 0.05
 
 
 class Stragglers:
-    """Of one gang. Two ranks have no median that one of them could differ from: the faster one is the measure."""
+    """Finds the slow ranks of one gang. Of two ranks there is no median: the faster one is the measure."""
 
     def __init__(self, num_ranks: int) -> None:
         self._sums = [[0.0, 0.0] for _ in range(num_ranks)]
         self._step_seconds, self._steps = 0.0, 0
         self._named: frozenset[int] = frozenset()
 
-    def add(self, paces: Sequence[Pace], step_seconds: float) -> list[tuple[int, str]]:
+    def add(self, rank_times: Sequence[RankTimes], step_seconds: float) -> list[tuple[int, str]]:
         """Take a step in; at the end of a window the ranks that have become stragglers, with what they are like."""
-        for sums, pace in zip(self._sums, paces, strict=True):
-            sums[0] += pace.forward_seconds
-            sums[1] += pace.data_wait_seconds
+        for sums, times in zip(self._sums, rank_times, strict=True):
+            sums[0] += times.forward_seconds
+            sums[1] += times.data_wait_seconds
         self._step_seconds, self._steps = self._step_seconds + step_seconds, self._steps + 1
         if self._steps < WINDOW:
             return []

@@ -19,7 +19,7 @@ from vitpipe.stages.report.albums import THUMBNAIL_PX, album
 from vitpipe.stages.report.gallery import Distances, DrawTask, Filters, Inspection, Pictures, Positions, Rollout
 from vitpipe.stages.report.samples import one_each, read_image, spread
 from vitpipe.stages.report.sheets import mosaic, pairs, png_uri, webp_uri
-from vitpipe.stages.training.step_weights import open_step
+from vitpipe.stages.training.checkpoint.step_weights import open_step
 from vitpipe.stages.vit import inspect
 from vitpipe.stages.vit.build import Model, build_model
 from vitpipe.stages.vit.model import ViT

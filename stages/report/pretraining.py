@@ -7,8 +7,8 @@ from typing import Any
 
 from vitpipe.stages.artifacts import Checkpoint
 from vitpipe.stages.report.charts import Curve
-from vitpipe.stages.training.account import CAUSES
-from vitpipe.stages.training.measured import measured
+from vitpipe.stages.training.measure.account import CAUSES
+from vitpipe.stages.training.measure.metrics_log import measured
 
 CURVES = (("loss", "Training loss", True), ("lr", "Learning rate", False),
           ("grad_norm", "Gradient norm before clipping", True))  # fmt: skip

@@ -1,10 +1,10 @@
-"""What a training run is made of, in a config: the objective and the optimiser. Knows no stage and no torch."""
+"""What a training run is made of, in a config: the objective and what is measured. Knows no stage and no torch."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
-from vitpipe.stages.bounds import Images, Penalty, Rate, Seed
+from vitpipe.stages.bounds import Images, Penalty, Seed
 from vitpipe.stages.settings import PositiveDuration, Settings
 
 PatchTarget = Literal["mean_rgb_3bit", "rgb_4x4_3bit", "l2"]
@@ -15,11 +15,10 @@ NUM_COLOURS = 512
 BUCKET_ELEMENTS = 25_000_000
 """Gradients reduced, and weights gathered, at a time: 50 MB in bf16, past the size where a link's latency counts."""
 
-Decay = Annotated[float, Field(ge=0, lt=1)]
-"""Share of a running average that a step keeps."""
-
+WEIGHT = "weight"
+"""Name of the weights, beside those of their moments, in a training state."""
 MASKED_PARAMETERS = frozenset({"mask_token", "predictor.weight", "predictor.bias"})
-"""Those that masked patch prediction has beside a plain ViT's; of no use once the encoder is trained."""
+"""Parameters that masked patch prediction adds to a plain ViT's; of no use once the encoder is trained."""
 
 
 class ObjectiveSettings(Settings):
@@ -27,10 +26,10 @@ class ObjectiveSettings(Settings):
 
     kind: Literal["softmax", "sigmoid", "masked_patch"] = "softmax"
     """softmax cross-entropy, or sigmoid cross-entropy summed over the classes (big_vision's ImageNet-21k recipe); or
-    masked_patch, which ignores labels: half of the patches are corrupted, and told by the others (section B.1.2)."""
+    masked_patch, which ignores labels: half of the patches are corrupted, and predicted from the others (B.1.2)."""
     target: PatchTarget | None = None
-    """masked_patch only: what is told of a corrupted patch. mean_rgb_3bit, the default: its mean colour as one of 512;
-    rgb_4x4_3bit: that of each of its 4 x 4 parts; l2: all its pixels, by squared error."""
+    """masked_patch only: what is predicted of a corrupted patch. mean_rgb_3bit, the default: its mean colour as one of
+    512; rgb_4x4_3bit: that of each of its 4 x 4 parts; l2: all its pixels, by squared error."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     """Share of the target mass spread evenly over all classes."""
     head_bias: float | None = Field(default=None, ge=-1_000, le=1_000)
@@ -38,10 +37,12 @@ class ObjectiveSettings(Settings):
 
     @property
     def patch_target(self) -> PatchTarget:
+        """What masked_patch predicts, the default put in."""
         return self.target or "mean_rgb_3bit"
 
     @property
     def initial_head_bias(self) -> float:
+        """Bias that the head begins with, the objective's default put in."""
         if self.head_bias is not None:
             return self.head_bias
         return -10.0 if self.kind == "sigmoid" else 0.0
@@ -90,31 +91,3 @@ class EvaluateSettings(Settings):
     """On each of the node's `probes`."""
     eval_resize: Literal["squash", "resize_crop", "resmall_crop"] = "resmall_crop"
     """How a held-out image reaches the model's size: its shorter side at 256 px, then the central 224 (big_vision)."""
-
-
-class OptimizerSettings(Settings):
-    """The update rule. Weight decay is decoupled, of sgd too, and touches kernels only (big_vision `optax.py`)."""
-
-    kind: Literal["adamw", "adam", "sgd"] = "adamw"
-    """adamw and adam are one rule here, as the paper means it; sgd has momentum."""
-    peak_lr: Rate = 1e-3
-    """Highest learning rate; Table 3: 1e-3 on ImageNet-21k, 3e-3 on ImageNet-1k."""
-    betas: tuple[Decay, Decay] = (0.9, 0.999)
-    """Decay rates of Adam's moments (section 4.1)."""
-    momentum: float = Field(default=0.9, ge=0, lt=1)
-    """Of sgd (section 4.1, fine-tuning)."""
-    weight_decay: float = Field(default=0.1, ge=0, le=10_000)
-    """Each update shrinks kernels by learning rate x this: the paper's 0.1 on JFT, 0.03 on ImageNet-21k, 0.3 on
-    ImageNet-1k (Table 3). big_vision writes it already multiplied by the peak rate."""
-    state_dtype: Literal["fp32", "bf16"] = "fp32"
-    """Type that the first moment (sgd: the momentum) is kept in; bf16 as big_vision does. The second is fp32 always."""
-    clip_norm: float | None = Field(default=1.0, gt=0, le=1e12)
-    """Global gradient norm above which gradients are scaled down; null for none. The paper states 1 for ImageNet-1k
-    and for fine-tuning, big_vision uses it everywhere."""
-
-    @model_validator(mode="after")
-    def _fits(self) -> "OptimizerSettings":
-        idle = "betas" if self.kind == "sgd" else "momentum"
-        if getattr(self, idle) != type(self).model_fields[idle].default:  # a record states defaults too
-            raise ValueError(f"{self.kind} has no {idle}: leave it out")
-        return self

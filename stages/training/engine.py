@@ -13,16 +13,17 @@ import torch
 from torch import Tensor, nn
 
 from vitpipe.infra.work import Rank
-from vitpipe.stages.training.config import BUCKET_ELEMENTS
-from vitpipe.stages.training.deal import Deal
-from vitpipe.stages.training.ema import Average
-from vitpipe.stages.training.holdings import Holdings
-from vitpipe.stages.training.state_files import WEIGHT
+from vitpipe.stages.training.config import BUCKET_ELEMENTS, WEIGHT
+from vitpipe.stages.training.optim.ema import WeightAverage
+from vitpipe.stages.training.optim.rule import OptimizerSettings
+from vitpipe.stages.training.optim.torch_optimizer import build_optimizer
+from vitpipe.stages.training.rank_state import RankState
+from vitpipe.stages.training.sampler import DataParallelSampler
 
 
 @dataclass(frozen=True)
 class EngineSettings:
-    """What DeepSpeed is told."""
+    """How the state is split, and in which precision it is trained."""
 
     zero: int
     precision: str
@@ -30,7 +31,7 @@ class EngineSettings:
     image_px: int
     """Side of the images, to make padding up."""
     ema_decay: float | None = None
-    """Of a running average of the parameters; None keeps none."""
+    """Decay of a running average of the parameters; None keeps none."""
     offload: bool = False
     """Keep fp32 weights and moments in the host's memory, and update them there (ZeRO-Offload); not at ZeRO 0."""
 
@@ -44,7 +45,12 @@ class Engine:
     """A model with its optimiser on all ranks."""
 
     def __init__(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, settings: EngineSettings, deal: Deal, rank: Rank
+        self,
+        model: nn.Module,
+        rule: OptimizerSettings,
+        settings: EngineSettings,
+        sampler: DataParallelSampler,
+        rank: Rank,
     ) -> None:
         # deepspeed is imported only on a rank: its import takes seconds, and fails where no accelerator is chosen
         import deepspeed
@@ -56,18 +62,19 @@ class Engine:
         deepspeed.ops.__compatible_ops__ = {}
         groups._release_process_group_references()  # of an earlier gang in this process, whose world is gone
         logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
-        self.settings, self.deal, self.device = settings, deal, torch.device(rank.device)
+        self.settings, self.sampler, self.device = settings, sampler, torch.device(rank.device)
+        optimizer = build_optimizer(model, rule)
         for group in optimizer.param_groups:
             group["lr"] = 0.0  # every step sets its own; at ZeRO 0 in bf16 DeepSpeed makes one before the first
         self._engine, *_ = deepspeed.initialize(
-            model=model, optimizer=optimizer, config=deepspeed_config(settings, deal, self.device)
+            model=model, optimizer=optimizer, config=deepspeed_config(settings, sampler, self.device)
         )
         self._parameters = list(self._engine.module.parameters())
-        self.holdings = Holdings(self._engine, optimizer, settings.zero, rank.rank, rank.world_size)
-        self.average: Average | None = None
+        self.state = RankState(self._engine, optimizer, rule, settings.zero, rank.rank, rank.world_size)
+        self.average: WeightAverage | None = None
         """Of this rank's share of the weights."""
         if settings.ema_decay is not None:
-            self.average = Average(self.holdings.numbers(WEIGHT, self.holdings.share), settings.ema_decay)
+            self.average = WeightAverage(self.state.numbers(WEIGHT, self.state.share), settings.ema_decay)
 
     def forward(self, images: Tensor, *hints: Tensor) -> Tensor:
         """The model's outputs for a micro-batch, in the engine's precision."""
@@ -99,16 +106,18 @@ class Engine:
         loss = (losses_B * weights_B).sum()
         sane = torch.where(loss.detach().isfinite(), 1.0, torch.nan)
         # DeepSpeed averages gradients over the ranks, so its mean times the world size is the sum that we divide.
-        self._engine.backward(loss * (sane * (self.deal.world_size / self.deal.batch_images)), scale_wrt_gas=False)
+        self._engine.backward(
+            loss * (sane * (self.sampler.world_size / self.sampler.batch_images)), scale_wrt_gas=False
+        )
         return loss.detach().double()
 
     def pad(self) -> None:
-        """Make a pass that adds nothing: ranks without a micro-batch in this round must still meet the others.
+        """Make a pass that adds nothing: a rank without a micro-batch left must still meet the others.
 
         The model must use all of its parameters without hints too.
         """
         side = self.settings.image_px
-        images = torch.zeros(self.deal.micro_batch, 3, side, side, dtype=torch.uint8, device=self.device)
+        images = torch.zeros(self.sampler.micro_batch, 3, side, side, dtype=torch.uint8, device=self.device)
         self._engine.backward(self.forward(images).float().sum() * 0.0, scale_wrt_gas=False)
 
     def end_pass(self) -> None:
@@ -143,12 +152,12 @@ class Engine:
         return norm
 
 
-def deepspeed_config(settings: EngineSettings, deal: Deal, device: torch.device) -> dict[str, Any]:
+def deepspeed_config(settings: EngineSettings, sampler: DataParallelSampler, device: torch.device) -> dict[str, Any]:
     """DeepSpeed's configuration: only what differs from its defaults, with the reason."""
     bf16, cuda = settings.precision == "bf16", device.type == "cuda"
     config: dict[str, Any] = {
-        "train_micro_batch_size_per_gpu": deal.micro_batch,
-        "gradient_accumulation_steps": deal.rounds,
+        "train_micro_batch_size_per_gpu": sampler.micro_batch,
+        "gradient_accumulation_steps": sampler.accumulation_steps,
         "gradient_clipping": 0.0 if settings.own_clipping or settings.clip_norm is None else settings.clip_norm,
         "bf16": {"enabled": bf16},
         "zero_optimization": {

@@ -1,6 +1,6 @@
-"""The step loop: batches in, facts about finished steps out, one step late so that no device is waited for.
+"""The step loop: batches in, metrics of finished steps out, one step late so that no device is waited for.
 
-Knows no files, no checkpoints and no stage: its caller acts on facts, and on settled ones it may save.
+Knows no files, no checkpoints and no stage: its caller acts on metrics, and after a settled step it may save.
 """
 
 import math
@@ -15,17 +15,18 @@ from torch import Tensor
 
 from vitpipe.infra.errors import LeaseLost
 from vitpipe.stages.images.batch import Batch
+from vitpipe.stages.training.async_all_reduce import AsyncAllReduce
 from vitpipe.stages.training.engine import Engine
-from vitpipe.stages.training.late import Late
-from vitpipe.stages.training.losses import Loss
-from vitpipe.stages.training.pace import Pace, Stopwatch
+from vitpipe.stages.training.measure.forward_timer import ForwardTimer
+from vitpipe.stages.training.measure.step_metrics import RankTimes, StepMetrics
+from vitpipe.stages.training.objective.losses import Loss
 from vitpipe.stages.training.seeds import key
 from vitpipe.stages.training.skipping import Skipped, Skips
 
 
 @dataclass(frozen=True)
-class Course:
-    """From where to where, and how."""
+class LoopPlan:
+    """Which steps to make, at which learning rates, and when to pause or end."""
 
     seed: int
     first_step: int
@@ -41,55 +42,28 @@ class Course:
     """Steps that were left out before `first_step`."""
 
 
-@dataclass(frozen=True)
-class Facts:
-    """One finished step, the same on every rank but for the times."""
+def train(engine: Engine, batches: Iterator[Batch], loss: Loss, plan: LoopPlan) -> Iterator[StepMetrics]:
+    """Make the steps of a plan and yield the metrics of each, in order.
 
-    step: int
-    """Updates finished, this one included."""
-    samples_seen: int
-    loss: float
-    """Mean over the global batch, before the update."""
-    lr: float
-    grad_norm: float
-    seconds: float
-    paces: tuple[Pace, ...] = ()
-    """Of every rank, in order of rank."""
-    skipped: Skipped | None = None
-    """Why nothing was updated, or None; `loss` and `grad_norm` may then not be finite."""
-    settled: bool = False
-    """Nothing was computed since: the weights are those after `step`."""
-    stop: str | None = None
-    """All ranks end here; only with a settled step."""
-
-    @property
-    def data_wait_seconds(self) -> float:
-        """Of the rank that waited longest: the others wait for it."""
-        return max((pace.data_wait_seconds for pace in self.paces), default=0.0)
-
-
-def train(engine: Engine, batches: Iterator[Batch], loss: Loss, course: Course) -> Iterator[Facts]:
-    """Make the steps of a course; the facts of each, in order.
-
-    `batches` are this rank's real micro-batches from `course.first_step` on, as `Deal.ranges` numbers them. A step
-    whose loss or gradient is not finite updates nothing and says so in its facts.
+    `batches` are this rank's real micro-batches from `plan.first_step` on, as `DataParallelSampler.ranges` numbers
+    them. A step whose loss or gradient is not finite updates nothing and says so in its metrics.
     Errors, raised by all ranks at the same step: StageError when too many steps were such; LeaseLost when a rank saw
     that another driver holds the run. The weights are then not to be saved.
     """
     before: _Step | None = None
-    watch, skips = Stopwatch(engine.device), course.skips
-    for step in range(course.first_step, course.total_steps):
+    timer, skips = ForwardTimer(engine.device), plan.skips
+    for step in range(plan.first_step, plan.total_steps):
         start = time.monotonic()
         with _noted(step):
-            made = _make(engine, batches, loss, course, step, watch)
-        facts = before.read() if before else None
+            made = _make(engine, batches, loss, plan, step, timer)
+        metrics = before.read() if before else None
         made.seconds = time.monotonic() - start
-        stop = facts.stop if facts else None
-        if facts is not None:
-            skips = skips.after(facts.step, facts.skipped)
-            yield replace(facts, stop=None)
+        stop = metrics.stop if metrics else None
+        if metrics is not None:
+            skips = skips.after(metrics.step, metrics.skipped)
+            yield replace(metrics, stop=None)
         before = made
-        if stop or step + 1 == course.total_steps or course.settle_at(step + 1):
+        if stop or step + 1 == plan.total_steps or plan.settle_at(step + 1):
             last = made.read()
             skips = skips.after(last.step, last.skipped)
             made.seconds = time.monotonic() - start
@@ -107,86 +81,90 @@ class _Step:
     engine: Engine
     step: int
     lr: float
-    late: Late
+    reduced: AsyncAllReduce
     asked: str | None
     losses: dict[int, Tensor] = field(repr=False)
-    """Of this rank's images by number of micro-batch, on the device."""
+    """(B,) of each micro-batch of this rank by its number, on the device."""
     seconds: float = 0.0
 
-    def read(self) -> Facts:
+    def read(self) -> StepMetrics:
         with _noted(self.step):  # a device says late what went wrong
             return self._read()
 
-    def _read(self) -> Facts:
-        (stop, lost, bad, *numbers), (norm,) = self.late.read()
-        deal = self.engine.deal
-        losses, times = numbers[: deal.num_micro], numbers[deal.num_micro :]
+    def _read(self) -> StepMetrics:
+        (stop, lost, bad, *numbers), (norm,) = self.reduced.read()
+        sampler = self.engine.sampler
+        losses, times = numbers[: sampler.num_micro], numbers[sampler.num_micro :]
         if lost:
             raise LeaseLost("go on training", "another driver holds the run", "let it finish, or stop it first")
-        loss = sum(losses) / deal.batch_images
-        return Facts(
-            step=self.step + 1, samples_seen=(self.step + 1) * deal.batch_images, loss=loss, lr=self.lr,
-            grad_norm=norm, seconds=self.seconds,
-            paces=tuple(Pace(*pair) for pair in zip(times[::2], times[1::2], strict=True)),
+        loss = sum(losses) / sampler.batch_images
+        return StepMetrics(
+            step=self.step + 1,
+            samples_seen=(self.step + 1) * sampler.batch_images,
+            loss=loss,
+            lr=self.lr,
+            grad_norm=norm,
+            seconds=self.seconds,
+            rank_times=tuple(RankTimes(*pair) for pair in zip(times[::2], times[1::2], strict=True)),
             skipped=self._skipped(loss, norm) if bad or not math.isfinite(loss) else None,
             stop=(self.asked or "another rank was asked to end") if stop else None,
-        )  # fmt: skip
+        )
 
     def _skipped(self, loss: float, norm: float) -> Skipped:
         """Ask all ranks which images they were; all have read the same numbers, so all ask."""
-        deal = self.engine.deal
+        sampler = self.engine.sampler
         guilty = [
-            deal.start(self.step, number) + place
+            sampler.start(self.step, number) + place
             for number, losses_B in self.losses.items()
             for place, fine in enumerate(losses_B.isfinite().tolist())
             if not fine
         ]
-        found: list[list[int]] = [[]] * deal.world_size
+        found: list[list[int]] = [[]] * sampler.world_size
         dist.all_gather_object(found, guilty)
         positions = tuple(sorted(position for rank in found for position in rank))
         if positions:
             return Skipped(f"a loss of {loss}", positions)
-        batch = range(self.step * deal.batch_images, (self.step + 1) * deal.batch_images)
+        batch = range(self.step * sampler.batch_images, (self.step + 1) * sampler.batch_images)
         return Skipped(f"a gradient norm of {norm} with finite losses", tuple(batch))
 
 
 def _make(
-    engine: Engine, batches: Iterator[Batch], loss: Loss, course: Course, step: int, watch: Stopwatch
-) -> _Step:  # fmt: skip
-    deal, device = engine.deal, engine.device
-    sums = torch.zeros(deal.num_micro, dtype=torch.float64, device=device)
-    waited, numbers, losses = 0.0, deal.numbers(), {}
+    engine: Engine, batches: Iterator[Batch], loss: Loss, plan: LoopPlan, step: int, timer: ForwardTimer
+) -> _Step:
+    sampler, device = engine.sampler, engine.device
+    sums = torch.zeros(sampler.num_micro, dtype=torch.float64, device=device)
+    waited, numbers, losses = 0.0, sampler.numbers(), {}
     for number in numbers:
-        torch.manual_seed(key("dropout", course.seed, step, number))
-        if deal.is_padding(number):
+        torch.manual_seed(key("dropout", plan.seed, step, number))
+        if sampler.is_padding(number):
             engine.pad()
         else:
             start = time.monotonic()
             batch = next(batches)
             waited += time.monotonic() - start
             hints = (hint.to(device, non_blocking=True) for hint in batch.hints)
-            with watch.running():
+            with timer.running():
                 outputs = engine.forward(batch.images_BCHW.to(device, non_blocking=True), *hints)
             losses_B = loss(outputs, batch.labels.to(device, non_blocking=True))
             sums[number] = engine.accumulate(losses_B, batch.weights_B.to(device, non_blocking=True))
             losses[number] = losses_B.detach()
         if number != numbers[-1]:
             engine.end_pass()
-    lr = course.lr(step)
+    lr = plan.lr(step)
     norm = engine.step(lr).double()
-    asked, lost = _ask(course)
+    asked, lost = _ask(plan)
     flags = [float(asked is not None), float(lost)]
-    times = [0.0] * (2 * deal.world_size)
-    times[2 * deal.rank : 2 * deal.rank + 2] = watch.lap(), waited
-    told = torch.tensor([*flags, *times], dtype=torch.float64).to(device, non_blocking=True)
+    times = [0.0] * (2 * sampler.world_size)
+    times[2 * sampler.rank : 2 * sampler.rank + 2] = timer.lap(), waited
+    own = torch.tensor([*flags, *times], dtype=torch.float64).to(device, non_blocking=True)
     bad = (~torch.isfinite(norm)).double().reshape(1)
-    summed = torch.cat([told[:2], bad, sums, told[2:]])
-    return _Step(engine, step, lr, Late(summed, norm.reshape(1)), asked, losses)
+    summed = torch.cat([own[:2], bad, sums, own[2:]])
+    return _Step(engine, step, lr, AsyncAllReduce(summed, norm.reshape(1)), asked, losses)
 
 
 @contextmanager
 def _noted(step: int) -> Iterator[None]:
-    """Note on what goes wrong in which step it did: a bug comes back at the same one, bad luck does not."""
+    """Add the step's number to any error: a bug comes back at the same step, bad luck does not."""
     try:
         yield
     except Exception as error:
@@ -194,9 +172,9 @@ def _noted(step: int) -> Iterator[None]:
         raise
 
 
-def _ask(course: Course) -> tuple[str | None, bool]:
+def _ask(plan: LoopPlan) -> tuple[str | None, bool]:
     """Ask this rank's fence; a lost lease becomes a flag, so that no rank leaves the others in a collective."""
     try:
-        return course.stopping(), False
+        return plan.stopping(), False
     except LeaseLost:
         return None, True

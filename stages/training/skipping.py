@@ -1,4 +1,4 @@
-"""Steps that were left out because their loss or gradient is not finite: what is told of one, and how many may be.
+"""Steps that were left out because their loss or gradient is not finite: what to say of one, and how many may be.
 
 Knows no device and no engine: that such a step changes nothing is the engine's part.
 """
@@ -10,8 +10,8 @@ from vitpipe.infra.errors import StageError
 MAX_IN_A_ROW = 8
 """Steps without an update, one after another: the weights themselves are then at fault, and no batch."""
 MAX_IN_ALL = 100
-"""Of a run, its resumes included: PaLM skipped 200 to 500 batches at each of some 20 spikes by hand (Chowdhery et al.
-2022, section 5.1); more than this by itself asks for a look."""
+"""Steps of a run, its resumes included: PaLM skipped 200 to 500 batches at each of some 20 spikes by hand (Chowdhery et
+al. 2022, section 5.1); more than this by itself asks for a look."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Skipped:
     reason: str
     """`a loss of nan` or `a gradient norm of inf with finite losses`."""
     positions: tuple[int, ...]
-    """Of the images whose loss is not finite; of the whole batch when the gradient alone is not."""
+    """Those of the images whose loss is not finite; of the whole batch when the gradient alone is not."""
 
     def __str__(self) -> str:
         return f"{self.reason} for images at positions {spans(self.positions)} of the sample order"
@@ -43,10 +43,8 @@ class Skips:
             return found
         row = found.in_a_row >= MAX_IN_A_ROW
         many = f"{found.in_a_row} steps in a row" if row else f"{found.in_all} steps of this run"
-        raise StageError(
-            f"make step {step}", f"{skipped}; {many} had to be skipped",
-            "lower optimizer.peak_lr, lengthen the warm-up or set clip_norm; the last good checkpoint stands",
-        )  # fmt: skip
+        do = "lower optimizer.peak_lr, lengthen the warm-up or set clip_norm; the last good checkpoint stands"
+        raise StageError(f"make step {step}", f"{skipped}; {many} had to be skipped", do)
 
 
 def spans(positions: tuple[int, ...], most: int = 8) -> str:
@@ -57,6 +55,6 @@ def spans(positions: tuple[int, ...], most: int = 8) -> str:
             stretches[-1][1] = position
         else:
             stretches.append([position, position])
-    told = ", ".join(str(first) if first == last else f"{first}..{last}" for first, last in stretches[:most])
+    text = ", ".join(str(first) if first == last else f"{first}..{last}" for first, last in stretches[:most])
     rest = sum(last - first + 1 for first, last in stretches[most:])
-    return f"{told} and {rest} more" if rest else told
+    return f"{text} and {rest} more" if rest else text

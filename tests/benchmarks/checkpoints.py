@@ -24,22 +24,24 @@ from vitpipe.stages.contract import Out
 from vitpipe.stages.images.batch import Batch
 from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.pretrain.config import PretrainResources
-from vitpipe.stages.training.checkpoint import Checkpoints
-from vitpipe.stages.training.config import ObjectiveSettings, OptimizerSettings
-from vitpipe.stages.training.deal import Deal
+from vitpipe.stages.training.checkpoint.checkpoints import Checkpoints
+from vitpipe.stages.training.checkpoint.committed_steps import Keep
+from vitpipe.stages.training.checkpoint.snapshot import Snapshot
+from vitpipe.stages.training.config import ObjectiveSettings
 from vitpipe.stages.training.engine import Engine, EngineSettings, deepspeed_config
-from vitpipe.stages.training.loop import Course, Facts, train
-from vitpipe.stages.training.losses import loss_fn
-from vitpipe.stages.training.metrics_log import MetricsLog, line
-from vitpipe.stages.training.optimisers import build
-from vitpipe.stages.training.snapshot import Snapshot
-from vitpipe.stages.training.steps import Keep
+from vitpipe.stages.training.loop import LoopPlan, train
+from vitpipe.stages.training.measure.metrics_log import MetricsLog, line
+from vitpipe.stages.training.measure.step_metrics import StepMetrics
+from vitpipe.stages.training.objective.losses import loss_fn
+from vitpipe.stages.training.optim.rules.adamw import AdamW
+from vitpipe.stages.training.optim.torch_optimizer import build_optimizer
+from vitpipe.stages.training.sampler import DataParallelSampler
 from vitpipe.stages.vit.build import Model, build_model
 from vitpipe.stages.vit.init import init_weights
 
 ROUNDS = 6
 BATCH = 4
-OPTIMIZER = OptimizerSettings(clip_norm=1.0)
+OPTIMIZER = AdamW(clip_norm=1.0)
 
 
 def main(variant: str = "B/16", folder: str | None = None) -> None:
@@ -98,9 +100,9 @@ def loops(variant: str, folder: Path, rank: Rank) -> None:
         print(f"  {cpu:6.3f} s ({wall:.3f})  {name}: {of}")
 
 
-def _ours(variant: str, folder: Path, rank: Rank, batch: Batch) -> Iterator[Facts]:
+def _ours(variant: str, folder: Path, rank: Rank, batch: Batch) -> Iterator[StepMetrics]:
     engine, log = _engine(variant, rank, zero=1), MetricsLog(folder / "metrics.jsonl")
-    course = Course(
+    course = LoopPlan(
         seed=0, first_step=0, total_steps=1000, lr=lambda step: 1e-3, settle_at=lambda step: False,
         stopping=HeldFence(folder).stopping,
     )  # fmt: skip
@@ -116,8 +118,8 @@ def _deepspeed(variant: str, rank: Rank, batch: Batch) -> Callable[[], None]:
     groups._release_process_group_references()  # of the other benchmark's gang
     vit = _model(variant)
     settings = EngineSettings(1, "fp32", OPTIMIZER.clip_norm, 224)
-    config = deepspeed_config(settings, Deal(BATCH, BATCH), torch.device("cpu"))
-    engine, *_ = deepspeed.initialize(model=vit, optimizer=build(vit, OPTIMIZER), config=config)
+    config = deepspeed_config(settings, DataParallelSampler(BATCH, BATCH), torch.device("cpu"))
+    engine, *_ = deepspeed.initialize(model=vit, optimizer=build_optimizer(vit, OPTIMIZER), config=config)
 
     def step() -> None:
         loss = torch.nn.functional.cross_entropy(engine(batch.images_BCHW), batch.labels)
@@ -130,7 +132,7 @@ def _deepspeed(variant: str, rank: Rank, batch: Batch) -> Callable[[], None]:
 
 def _torch(variant: str, batch: Batch) -> Callable[[], None]:
     vit = _model(variant)
-    optimizer = build(vit, OPTIMIZER)
+    optimizer = build_optimizer(vit, OPTIMIZER)
 
     def step() -> None:
         loss: Tensor = torch.nn.functional.cross_entropy(vit(batch.images_BCHW), batch.labels)
@@ -146,7 +148,7 @@ def _torch(variant: str, batch: Batch) -> Callable[[], None]:
 def _engine(variant: str, rank: Rank, zero: int) -> Engine:
     vit = _model(variant)
     settings = EngineSettings(zero, "fp32", OPTIMIZER.clip_norm, 224)
-    return Engine(vit, build(vit, OPTIMIZER), settings, Deal(BATCH, BATCH), rank)
+    return Engine(vit, OPTIMIZER, settings, DataParallelSampler(BATCH, BATCH), rank)
 
 
 def _model(variant: str) -> Model:

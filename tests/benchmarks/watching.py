@@ -16,12 +16,11 @@ from vitpipe.infra.work import Rank
 from vitpipe.stages.artifacts import ShardSet
 from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.pretrain.config import PretrainConfig, PretrainResources
-from vitpipe.stages.pretrain.job import Course, Job
+from vitpipe.stages.pretrain.job import PretrainJob, ResolvedRecipe
 from vitpipe.stages.pretrain.notes import Notes
 from vitpipe.stages.pretrain.reporting import Reporter
-from vitpipe.stages.training.account import Account
-from vitpipe.stages.training.loop import Facts
-from vitpipe.stages.training.pace import Pace
+from vitpipe.stages.training.measure.account import Account
+from vitpipe.stages.training.measure.step_metrics import RankTimes, StepMetrics
 from vitpipe.stages.vit.flops import train_flops_per_image
 from vitpipe.stages.vit.init import init_weights
 from vitpipe.stages.vit.model import ViT
@@ -47,14 +46,14 @@ def noted(ledger: bool) -> float:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         ctx = make_context(folder, "backbone", PretrainResources())
-        course = Course(PretrainConfig.model_validate(RECIPE), PretrainResources(workers=RANKS), 1_281_167)
+        course = ResolvedRecipe(PretrainConfig.model_validate(RECIPE), PretrainResources(workers=RANKS), 1_281_167)
         shards = ShardSet(manifest_sha256="", num_classes=1000, splits={"train": 1_281_167})
-        job = Job(course, ModelSettings.model_validate(MODEL), shards, None, ctx.task)
+        job = PretrainJob(course, ModelSettings.model_validate(MODEL), shards, None, ctx.task)
         keys = [f"{number:09d}" for number in range(4096)]
         ranks = [{"rank": number, "host": "node", "pid": number} for number in range(RANKS)]
         reporter = Reporter(job, Rank(0, RANKS, 0, 8, 0, "cpu"), ranks, lambda positions: keys)
         notes = Notes(folder, 4096, lambda positions: keys, Account(time.time()), ledger=ledger)
-        facts = Facts(1, 4096, 6.9, 1e-3, 1.0, 0.3, (Pace(0.1, 0.001),) * RANKS)
+        facts = StepMetrics(1, 4096, 6.9, 1e-3, 1.0, 0.3, (RankTimes(0.1, 0.001),) * RANKS)
         start = time.process_time()
         for number in range(STEPS):
             one = replace(facts, step=number + 1, samples_seen=4096 * (number + 1))

@@ -12,7 +12,7 @@ from states import differing, numbers, read_state, write_state
 from tiny_training import course, engine, images, steps
 
 from vitpipe.infra.work import Rank
-from vitpipe.stages.training.steps import STATE
+from vitpipe.stages.training.checkpoint.committed_steps import STATE
 
 STAGES = [(zero, False) for zero in (0, 1, 2, 3)]
 OFFLOADED = [(zero, True) for zero in (1, 2, 3)]

@@ -22,10 +22,10 @@ from vitpipe.stages.artifacts import Checkpoint
 from vitpipe.stages.contract import Out
 from vitpipe.stages.pretrain.config import PretrainResources
 from vitpipe.stages.record import Record
-from vitpipe.stages.training.checkpoint import Checkpoints
+from vitpipe.stages.training.checkpoint.checkpoints import Checkpoints
+from vitpipe.stages.training.checkpoint.committed_steps import METRICS, STATE, Keep, StepPlace, committed
 from vitpipe.stages.training.engine import Engine
-from vitpipe.stages.training.loop import Facts
-from vitpipe.stages.training.steps import METRICS, STATE, Keep, Place, committed
+from vitpipe.stages.training.measure.step_metrics import StepMetrics
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Scene:
     store: GatedStore
     engine: Engine
     checkpoints: Checkpoints
-    facts: Iterator[Facts]
+    facts: Iterator[StepMetrics]
 
     @property
     def events(self) -> CollectedEvents:
@@ -90,7 +90,7 @@ def goes_on(scene: Scene) -> None:
     scene.store.gate.set()
     scene.checkpoints.settle()
     (saved,) = scene.checkpoints.news()
-    assert saved.place == Place(attempt="a1", step=1) and saved.stall_seconds <= saved.commit_seconds
+    assert saved.place == StepPlace(attempt="a1", step=1) and saved.stall_seconds <= saved.commit_seconds
     wrote = numbers(scene.folder / "store" / "a1" / "step-1" / STATE)
     assert differing(wrote, numbers(scene.folder / "then" / STATE)) == []
     assert differing(wrote, numbers(scene.folder / "now" / STATE))

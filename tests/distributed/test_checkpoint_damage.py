@@ -16,8 +16,8 @@ from vitpipe.infra.work import Rank
 from vitpipe.stages.contract import Out
 from vitpipe.stages.pretrain.config import PretrainResources
 from vitpipe.stages.training import agree
-from vitpipe.stages.training.checkpoint import Checkpoints
-from vitpipe.stages.training.steps import METRICS, Keep, StepManifest
+from vitpipe.stages.training.checkpoint.checkpoints import Checkpoints
+from vitpipe.stages.training.checkpoint.committed_steps import METRICS, Keep, StepManifest
 
 FILES = (
     "manifest.json",

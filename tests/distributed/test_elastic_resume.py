@@ -17,7 +17,8 @@ from torch import Tensor
 from vitpipe.infra.errors import Stopped
 from vitpipe.stages.artifacts import ShardSet
 from vitpipe.stages.pretrain.config import PretrainConfig
-from vitpipe.stages.training.state_files import AVERAGE, WEIGHT
+from vitpipe.stages.training.checkpoint.state_files import AVERAGE
+from vitpipe.stages.training.config import WEIGHT
 from vitpipe.stages.vit.build import build_model
 
 WAYS = [(2, 1), (1, 3), (3, 0), (2, 2)]

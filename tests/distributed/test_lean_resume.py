@@ -13,7 +13,15 @@ from vitpipe.infra.errors import Stopped
 
 @pytest.mark.parametrize(
     ("zero", "precision", "kind"),
-    [(0, "fp32", "adamw"), (0, "bf16", "adamw"), (1, "bf16", "adamw"), (2, "fp32", "sgd"), (3, "bf16", "adamw")],
+    [
+        (0, "fp32", "adamw"),
+        (0, "bf16", "adamw"),
+        (1, "bf16", "adamw"),
+        (2, "fp32", "sgd"),
+        (3, "bf16", "adamw"),
+        (1, "fp32", "lion"),
+        (3, "bf16", "lion"),
+    ],
 )
 def test_a_resume_is_the_undisturbed_run(tmp_path: Path, zero: int, precision: str, kind: str) -> None:
     lean = recipe(

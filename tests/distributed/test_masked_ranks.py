@@ -12,11 +12,10 @@ from vitpipe.infra.work import Rank
 from vitpipe.stages.images.batch import Batch
 from vitpipe.stages.pretrain.config import PretrainResources
 from vitpipe.stages.training.config import ObjectiveSettings
-from vitpipe.stages.training.corruption import corrupted
-from vitpipe.stages.training.deal import Deal
 from vitpipe.stages.training.engine import Engine, EngineSettings
-from vitpipe.stages.training.masked import MaskedPatchViT
-from vitpipe.stages.training.optimisers import build
+from vitpipe.stages.training.objective.corruption import corrupted
+from vitpipe.stages.training.objective.masked_patches import MaskedPatchViT
+from vitpipe.stages.training.sampler import DataParallelSampler
 from vitpipe.stages.vit.init import init_weights
 
 OBJECTIVE = ObjectiveSettings(kind="masked_patch", target="rgb_4x4_3bit")
@@ -38,9 +37,9 @@ def read(start: int, count: int) -> Batch:
 
 def curves(folder: Path, rank: Rank) -> None:
     for zero, precision in CELLS:
-        vit, deal = model(), Deal(BATCH, MICRO, rank.rank, rank.world_size)
+        vit, sampler = model(), DataParallelSampler(BATCH, MICRO, rank.rank, rank.world_size)
         settings = EngineSettings(zero, precision, OPTIMIZER.clip_norm, NO_DROPOUT.image_px)
-        engine = Engine(vit, build(vit, OPTIMIZER), settings, deal, rank)
+        engine = Engine(vit, OPTIMIZER, settings, sampler, rank)
         curve = [(one.loss, one.grad_norm) for one in steps(engine, course(), read, OBJECTIVE)]
         (folder / f"{zero}-{precision}-{rank.rank}.json").write_text(json.dumps(curve))
     (folder / f"mapped-{rank.rank}").write_text(Path("/proc/self/maps").read_text())

@@ -31,8 +31,8 @@ def curves(folder: Path, cells: list[tuple[int, str]], rank: Rank) -> None:
         name = f"{zero}-{precision}-{rank.world_size}-{rank.rank}.json"
         (folder / name).write_text(json.dumps([(one.loss, one.grad_norm) for one in facts]))
     slow = list(steps(engine(rank, 1, "fp32", NO_DROPOUT), course(), functools.partial(reading, rank.rank)))
-    paces = [[asdict(pace) for pace in one.paces] for one in slow]
-    (folder / f"paces-{rank.rank}.json").write_text(json.dumps(paces))
+    rank_times = [[asdict(pace) for pace in one.rank_times] for one in slow]
+    (folder / f"rank_times-{rank.rank}.json").write_text(json.dumps(rank_times))
 
 
 def reading(rank: int, start: int, count: int) -> Batch:
@@ -81,7 +81,7 @@ def test_all_ranks_see_the_same_facts(trained: Path, zero: int) -> None:
 
 
 def test_every_rank_knows_which_one_waits_for_its_data(trained: Path) -> None:
-    by_rank = [json.loads((trained / f"paces-{rank}.json").read_text()) for rank in (0, 1)]
+    by_rank = [json.loads((trained / f"rank_times-{rank}.json").read_text()) for rank in (0, 1)]
     assert by_rank[0] == by_rank[1] and len(by_rank[0]) == STEPS
     for first, second in by_rank[0]:
         assert second["data_wait_seconds"] >= 2 * SLOW_S  # of its two real micro-batches

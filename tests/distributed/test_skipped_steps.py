@@ -18,11 +18,12 @@ from vitpipe.infra.errors import StageError
 from vitpipe.infra.work import Rank
 from vitpipe.stages.images.batch import Batch
 from vitpipe.stages.pretrain.config import PretrainResources
-from vitpipe.stages.training.ema import Average
-from vitpipe.stages.training.loop import Facts, train
-from vitpipe.stages.training.losses import softmax
-from vitpipe.stages.training.optimisers import build
-from vitpipe.stages.training.schedule import lr_at
+from vitpipe.stages.training.loop import train
+from vitpipe.stages.training.measure.step_metrics import StepMetrics
+from vitpipe.stages.training.objective.losses import softmax
+from vitpipe.stages.training.optim.ema import WeightAverage
+from vitpipe.stages.training.optim.schedule import lr_at
+from vitpipe.stages.training.optim.torch_optimizer import build_optimizer
 from vitpipe.stages.training.skipping import MAX_IN_A_ROW, Skips
 
 BAD_STEP = 2
@@ -58,11 +59,11 @@ CASES: dict[str, tuple[int, Callable[[Tensor, Tensor], Tensor]]] = {
 }
 
 
-def facts_of(rank: Rank, zero: int, precision: str, case: str) -> Iterator[tuple[Facts, bool]]:
+def facts_of(rank: Rank, zero: int, precision: str, case: str) -> Iterator[tuple[StepMetrics, bool]]:
     """Each step's facts, and whether the weights are those before it."""
     at, loss = CASES[case]
     made, way = engine(rank, zero, precision, NO_DROPOUT), course(settle_at=lambda step: True)
-    batches = (spoiled(at, *asked) for asked in made.deal.ranges(0, STEPS))
+    batches = (spoiled(at, *asked) for asked in made.sampler.ranges(0, STEPS))
     parameters = list(made._engine.module.parameters())
     before = [one.detach().clone() for one in parameters]
     for facts in train(made, batches, loss, way):
@@ -96,7 +97,7 @@ def read(trained: Path, zero: int, precision: str, case: str, rank: int = 0) -> 
 def without_the_bad_step() -> list[tuple[float, float]]:
     """(loss, gradient norm) of plain torch that computes the bad step's numbers and makes no update."""
     vit = model(NO_DROPOUT)
-    optimizer, curve = build(vit, OPTIMIZER), []
+    optimizer, curve = build_optimizer(vit, OPTIMIZER), []
     for step in range(STEPS):
         parts = [images(step * BATCH + start, MICRO) for start in range(0, BATCH, MICRO)]
         mean = softmax(
@@ -154,7 +155,7 @@ def test_the_comparison_can_fail() -> None:
 
 
 def test_the_average_passes_over_it(tmp_path: Path) -> None:
-    with mock.patch.object(Average, "update", autospec=True) as update:
+    with mock.patch.object(WeightAverage, "update", autospec=True) as update:
         InProcessCluster(1).gang(functools.partial(averaged, tmp_path), resources=PretrainResources())
     assert update.call_count == STEPS - 1
 
@@ -162,17 +163,15 @@ def test_the_average_passes_over_it(tmp_path: Path) -> None:
 def averaged(folder: Path, rank: Rank) -> None:
     at, loss = CASES["loss"]
     made = engine(rank, 1, "fp32", NO_DROPOUT)
-    with_average = type(made)(
-        vit := model(NO_DROPOUT), build(vit, OPTIMIZER), replace(made.settings, ema_decay=0.9), made.deal, rank
-    )
-    batches = (spoiled(at, *asked) for asked in made.deal.ranges(0, STEPS))
+    with_average = type(made)(model(NO_DROPOUT), OPTIMIZER, replace(made.settings, ema_decay=0.9), made.sampler, rank)
+    batches = (spoiled(at, *asked) for asked in made.sampler.ranges(0, STEPS))
     assert len(list(train(with_average, batches, loss, course()))) == STEPS
 
 
 def endless(rank: Rank) -> None:
     """All images are bad."""
     made = engine(rank, 0, "fp32", NO_DROPOUT)
-    batches = (images(*asked) for asked in made.deal.ranges(0, 99))
+    batches = (images(*asked) for asked in made.sampler.ranges(0, 99))
     list(train(made, batches, lambda outputs, labels: softmax(outputs, labels) * math.nan, course(total_steps=99)))
 
 

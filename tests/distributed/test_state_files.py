@@ -16,12 +16,11 @@ from torch import Tensor
 from vitpipe.infra.errors import IntegrityError
 from vitpipe.infra.work import Rank
 from vitpipe.stages.model_settings import ModelSettings
-from vitpipe.stages.training.config import OptimizerSettings
-from vitpipe.stages.training.deal import Deal
+from vitpipe.stages.training.checkpoint.committed_steps import STATE
+from vitpipe.stages.training.checkpoint.state_files import LAYOUT, Layout, StateFiles
 from vitpipe.stages.training.engine import Engine, EngineSettings
-from vitpipe.stages.training.optimisers import build
-from vitpipe.stages.training.state_files import LAYOUT, Layout, StateFiles
-from vitpipe.stages.training.steps import STATE
+from vitpipe.stages.training.optim.rules.adamw import AdamW
+from vitpipe.stages.training.sampler import DataParallelSampler
 from vitpipe.stages.variants import Sizes
 from vitpipe.stages.vit.init import init_weights
 from vitpipe.stages.vit.model import ViT
@@ -43,10 +42,15 @@ def train_all(folder: Path, rank: Rank) -> None:
     for zero, precision in CASES:
         model = ViT(MODEL)
         init_weights(model, seed=0)
-        deal = Deal(batch_images=4 * rank.world_size, micro_batch=4, rank=rank.rank, world_size=rank.world_size)
-        optimizer = build(model, OptimizerSettings(peak_lr=1e-2))
+        sampler = DataParallelSampler(
+            batch_images=4 * rank.world_size, micro_batch=4, rank=rank.rank, world_size=rank.world_size
+        )
         engine = Engine(
-            model, optimizer, EngineSettings(zero=zero, precision=precision, clip_norm=1.0, image_px=21), deal, rank
+            model,
+            AdamW(peak_lr=1e-2),
+            EngineSettings(zero=zero, precision=precision, clip_norm=1.0, image_px=21),
+            sampler,
+            rank,
         )
         generator = torch.Generator().manual_seed(rank.rank)
         for _ in range(3):

@@ -15,31 +15,31 @@ from torch import Tensor
 from vitpipe.infra.errors import IntegrityError
 from vitpipe.infra.work import Rank
 from vitpipe.stages.pretrain.config import PretrainResources
-from vitpipe.stages.training.config import OptimizerSettings
-from vitpipe.stages.training.deal import Deal
+from vitpipe.stages.training.checkpoint.committed_steps import STATE, average_files
+from vitpipe.stages.training.checkpoint.state_files import StateFiles
 from vitpipe.stages.training.engine import Engine, EngineSettings
-from vitpipe.stages.training.loop import Course
-from vitpipe.stages.training.losses import loss_fn
-from vitpipe.stages.training.optimisers import build
-from vitpipe.stages.training.state_files import StateFiles
-from vitpipe.stages.training.steps import STATE, average_files
+from vitpipe.stages.training.loop import LoopPlan
+from vitpipe.stages.training.objective.losses import loss_fn
+from vitpipe.stages.training.optim.rules.sgd import Sgd
+from vitpipe.stages.training.optim.torch_optimizer import build_optimizer
+from vitpipe.stages.training.sampler import DataParallelSampler
 
 CASES = [(0, "fp32"), (1, "fp32"), (3, "fp32"), (0, "bf16"), (1, "bf16"), (3, "bf16")]
 STEPS = {"fp32": 20, "bf16": 8}
 BATCH, HALF = 2 * MICRO, 4
 DECAY, LR = 0.9, 0.05
-SGD = OptimizerSettings(kind="sgd", peak_lr=LR, weight_decay=0.0, clip_norm=1.0)
+SGD = Sgd(kind="sgd", peak_lr=LR, weight_decay=0.0, clip_norm=1.0)
 
 
 def engine_of(rank: Rank, zero: int, precision: str, decay: float | None = DECAY) -> Engine:
-    vit, deal = model(NO_DROPOUT), Deal(BATCH, MICRO, rank.rank, rank.world_size)
+    vit, sampler = model(NO_DROPOUT), DataParallelSampler(BATCH, MICRO, rank.rank, rank.world_size)
     settings = EngineSettings(zero, precision, SGD.clip_norm, NO_DROPOUT.image_px, decay)
-    return Engine(vit, build(vit, SGD), settings, deal, rank)
+    return Engine(vit, SGD, settings, sampler, rank)
 
 
-def way(first_step: int, total_steps: int) -> Course:
+def way(first_step: int, total_steps: int) -> LoopPlan:
     """Settled after every step, so that what is gathered then is what the step left."""
-    return Course(
+    return LoopPlan(
         seed=3, first_step=first_step, total_steps=total_steps, lr=lambda step: LR, settle_at=lambda step: True,
         stopping=lambda: None,
     )  # fmt: skip
@@ -81,7 +81,7 @@ def train_all(folder: Path, rank: Rank) -> None:
 def plain_torch() -> dict[str, Tensor]:
     """One process, whole batches, no DeepSpeed."""
     vit = model(NO_DROPOUT)
-    optimizer, loss, followed = build(vit, SGD), loss_fn(SOFTMAX), Followed(dict(vit.named_parameters()))
+    optimizer, loss, followed = build_optimizer(vit, SGD), loss_fn(SOFTMAX), Followed(dict(vit.named_parameters()))
     for step in range(STEPS["fp32"]):
         parts = [images(step * BATCH + start, MICRO) for start in range(0, BATCH, MICRO)]
         optimizer.zero_grad()

@@ -9,13 +9,16 @@ from vitpipe.infra.work import Rank
 from vitpipe.stages.images.batch import Batch
 from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.settings import Duration
-from vitpipe.stages.training.config import ObjectiveSettings, OptimizerSettings
-from vitpipe.stages.training.deal import Deal
+from vitpipe.stages.training.config import ObjectiveSettings
 from vitpipe.stages.training.engine import Engine, EngineSettings
-from vitpipe.stages.training.loop import Course, Facts, train
-from vitpipe.stages.training.losses import loss_fn
-from vitpipe.stages.training.optimisers import build
-from vitpipe.stages.training.schedule import ScheduleSettings, lr_at
+from vitpipe.stages.training.loop import LoopPlan, train
+from vitpipe.stages.training.measure.step_metrics import StepMetrics
+from vitpipe.stages.training.objective.losses import loss_fn
+from vitpipe.stages.training.optim.rule import OptimizerSettings
+from vitpipe.stages.training.optim.rules.adamw import AdamW
+from vitpipe.stages.training.optim.schedule import ScheduleSettings, lr_at
+from vitpipe.stages.training.optim.torch_optimizer import build_optimizer
+from vitpipe.stages.training.sampler import DataParallelSampler
 from vitpipe.stages.variants import Sizes
 from vitpipe.stages.vit.build import Model, build_model
 from vitpipe.stages.vit.init import init_weights
@@ -24,7 +27,7 @@ MODEL = ModelSettings(
     variant=Sizes(layers=2, width=32, mlp=64, heads=2, patch_px=8), image_px=32, classes=5, dropout=0.1
 )
 NO_DROPOUT = MODEL.model_copy(update={"dropout": 0.0})
-OPTIMIZER = OptimizerSettings(peak_lr=3e-3, weight_decay=0.1, clip_norm=1.0)
+OPTIMIZER = AdamW(peak_lr=3e-3, weight_decay=0.1, clip_norm=1.0)
 SOFTMAX = ObjectiveSettings()
 SCHEDULE = ScheduleSettings(warmup=Duration(2, "steps"))
 BATCH, MICRO, STEPS = 20, 4, 6  # 5 micro-batches: two ranks pad the last round
@@ -53,11 +56,12 @@ def engine(
     batch: int = BATCH,
     ema_decay: float | None = None,
     offload: bool = False,
+    rule: OptimizerSettings = OPTIMIZER,
 ) -> Engine:
     vit = model(settings)
-    deal = Deal(batch, MICRO, rank.rank, rank.world_size)
-    told = EngineSettings(zero, precision, OPTIMIZER.clip_norm, settings.image_px, ema_decay, offload)
-    return Engine(vit, build(vit, OPTIMIZER), told, deal, rank)
+    sampler = DataParallelSampler(batch, MICRO, rank.rank, rank.world_size)
+    told = EngineSettings(zero, precision, rule.clip_norm, settings.image_px, ema_decay, offload)
+    return Engine(vit, rule, told, sampler, rank)
 
 
 def course(
@@ -65,8 +69,8 @@ def course(
     total_steps: int = STEPS,
     settle_at: Callable[[int], bool] = lambda step: False,
     stopping: Callable[[], str | None] = lambda: None,
-) -> Course:
-    return Course(
+) -> LoopPlan:
+    return LoopPlan(
         seed=3,
         first_step=first_step,
         total_steps=total_steps,
@@ -78,11 +82,11 @@ def course(
 
 def steps(
     made: Engine,
-    way: Course,
+    way: LoopPlan,
     read: Callable[[int, int], Batch] = images,
     objective: ObjectiveSettings = SOFTMAX,
-) -> Iterator[Facts]:
-    batches = (read(start, count) for start, count in made.deal.ranges(way.first_step, way.total_steps))
+) -> Iterator[StepMetrics]:
+    batches = (read(start, count) for start, count in made.sampler.ranges(way.first_step, way.total_steps))
     return train(made, batches, loss_fn(objective), way)
 
 
@@ -95,7 +99,7 @@ def plain_curve(
     vit: nn.Module, read: Callable[[int, int], Batch], objective: ObjectiveSettings
 ) -> list[tuple[float, float]]:
     """As `plain_torch`, of any model."""
-    optimizer, loss, curve = build(vit, OPTIMIZER), loss_fn(objective), []
+    optimizer, loss, curve = build_optimizer(vit, OPTIMIZER), loss_fn(objective), []
     for step in range(STEPS):
         parts = [read(step * BATCH + start, MICRO) for start in range(0, BATCH, MICRO)]
         hints = (torch.cat(together) for together in zip(*(part.hints for part in parts), strict=True))

@@ -15,7 +15,7 @@ from vitpipe.stages.finetune.tuning import MOMENTUM
 from vitpipe.stages.paper.recipes import dataset, finetuning_row, pretraining_rows, recipes
 from vitpipe.stages.paper.tables import tables
 from vitpipe.stages.pretrain.config import PretrainConfig
-from vitpipe.stages.pretrain.conform import conform
+from vitpipe.stages.pretrain.paper_fields import conform
 
 L16 = {
     "model": {"variant": "L/16", "image_px": 224, "representation": "width", "dropout": 0.1, "gelu": "tanh"},

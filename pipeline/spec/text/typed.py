@@ -77,7 +77,7 @@ def _explain(error: ErrorDetails, steps: Steps, value: Value, cls: type[Settings
     context = error.get("ctx", {})
     if error["type"] == "union_tag_invalid":
         words = unknown(
-            str(context["discriminator"]).strip("'"), str(context["tag"]), _listed(context["expected_tags"])
+            str(context["discriminator"]).strip("'()"), str(context["tag"]), _listed(context["expected_tags"])
         )
         return (_walk(value, (*steps, "kind")) or here or parent).mark, words
     if error["type"] == "union_tag_not_found":
@@ -111,7 +111,7 @@ def _fields_at(cls: type[Settings], loc: Iterable[str | int]) -> list[str]:
             models = list(models_in(fields[str(step)]))
         else:  # an alternative, by its class name or its tag
             models = [model for model in models if step in (model.__name__, *_tags(model))] or models
-    return [field.alias or name for model in models for name, field in model.model_fields.items()]
+    return list(dict.fromkeys(field.alias or name for model in models for name, field in model.model_fields.items()))
 
 
 def _tags(model: type[Settings]) -> tuple[Any, ...]:

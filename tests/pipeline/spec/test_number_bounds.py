@@ -24,7 +24,7 @@ from vitpipe.pipeline.spec.text.yaml_source import Value
 from vitpipe.stages.contract import Estimate
 from vitpipe.stages.finetune.config import FinetuneConfig, FinetuneResources
 from vitpipe.stages.settings import MOST, Duration, Settings
-from vitpipe.stages.training.schedule import ScheduleSettings, in_steps, lr_at
+from vitpipe.stages.training.optim.schedule import ScheduleSettings, in_steps, lr_at
 
 SECTIONS = [(node, section) for node in NODES for section in ("config", "resources")]
 ABSURD = (-1, 0, 10**18, 1e18, 1e308, -1e308, 5e-324, math.nan, math.inf, -math.inf, ".nan", ".inf", "nan")

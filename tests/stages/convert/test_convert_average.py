@@ -16,8 +16,8 @@ from vitpipe.stages.contract import Estimate, Inputs, Known
 from vitpipe.stages.convert.config import ConvertConfig, ConvertResources, check_inputs
 from vitpipe.stages.convert.estimate import estimate
 from vitpipe.stages.convert.run import run
-from vitpipe.stages.training.state_files import StateFiles
-from vitpipe.stages.training.steps import STATE
+from vitpipe.stages.training.checkpoint.committed_steps import STATE
+from vitpipe.stages.training.checkpoint.state_files import StateFiles
 from vitpipe.stages.vit.native import load_weights
 
 AVERAGE = ConvertConfig(formats=("native", "timm"), use="ema")

@@ -12,7 +12,7 @@ from torch import Tensor
 from vitpipe.stages.artifacts import Checkpoint
 from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.settings import TaskResources
-from vitpipe.stages.training.steps import StepFile, StepManifest
+from vitpipe.stages.training.checkpoint.committed_steps import StepFile, StepManifest
 
 STATE_FILE = "step-3/state/weights-00000.safetensors"
 

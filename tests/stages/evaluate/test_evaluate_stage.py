@@ -15,8 +15,8 @@ from vitpipe.stages.evaluate.config import EvaluateConfig, EvaluateResources, ch
 from vitpipe.stages.evaluate.quality import quality, real_accuracy
 from vitpipe.stages.evaluate.run import run
 from vitpipe.stages.images.evaluate import EvalImages
-from vitpipe.stages.training.fewshot import draw
-from vitpipe.stages.training.ridge import Ridge
+from vitpipe.stages.training.measure.fewshot import draw
+from vitpipe.stages.training.measure.ridge import Ridge
 from vitpipe.stages.vit.model import ViT
 from vitpipe.stages.vit.native import load_weights
 

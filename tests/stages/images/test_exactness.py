@@ -13,7 +13,7 @@ from vitpipe.stages.images import order as order_module
 from vitpipe.stages.images.mixture import Mixture
 from vitpipe.stages.images.order import Order
 from vitpipe.stages.images.ordering import order_of
-from vitpipe.stages.training.deal import Deal
+from vitpipe.stages.training.sampler import DataParallelSampler
 
 COUNTS = st.lists(st.integers(0, 40), min_size=1, max_size=8).filter(any)
 
@@ -45,15 +45,18 @@ def committed(order, micro_batch, micros, total_steps, every, lives, last_world_
         first = len(steps) // every * every if len(steps) < total_steps else len(steps)
         del steps[first:]  # executed after the checkpoint, and rolled back
         end = total_steps if life.steps is None else min(total_steps, first + life.steps)
-        deals = [Deal(micro_batch * micros, micro_batch, rank, life.world_size) for rank in range(life.world_size)]
+        samplers = [
+            DataParallelSampler(micro_batch * micros, micro_batch, rank, life.world_size)
+            for rank in range(life.world_size)
+        ]
         for step in range(first, end):
             slots: dict[int, int] = {}
-            for deal in deals:
-                for start, count in deal.ranges(step, step + 1):
+            for sampler in samplers:
+                for start, count in sampler.ranges(step, step + 1):
                     ids = order.lookup(np.arange(start, start + count))[1].tolist()
                     slots.update(zip(range(start, start + count), ids, strict=True))
             assert (
-                len(slots) == sum(len(list(deal.ranges(step, step + 1))) for deal in deals) * micro_batch
+                len(slots) == sum(len(list(sampler.ranges(step, step + 1))) for sampler in samplers) * micro_batch
             )  # none twice
             steps.append([slots[slot] for slot in sorted(slots)])
     return steps

@@ -16,9 +16,10 @@ from tiny_pretraining import context, pretrain, recipe
 from vitpipe.infra.errors import IntegrityError, Stopped, StorageError
 from vitpipe.stages.artifacts import ShardSet
 from vitpipe.stages.contract import StageContext
-from vitpipe.stages.pretrain import finishing
-from vitpipe.stages.training import checkpoint, metrics_log
-from vitpipe.stages.training.metrics_log import MetricsLog
+from vitpipe.stages.pretrain import finish
+from vitpipe.stages.training.checkpoint import checkpoints
+from vitpipe.stages.training.measure import metrics_log
+from vitpipe.stages.training.measure.metrics_log import MetricsLog
 
 STEPS = 10
 
@@ -53,7 +54,7 @@ def shards(tmp_path: Path) -> ShardSet:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (checkpoint, finishing):
+    for module in (checkpoints, finish):
         monkeypatch.setattr(module, "AGAIN_S", 0.1)
 
 

@@ -9,7 +9,7 @@ from vitpipe.infra.errors import UsageError
 from vitpipe.stages.contract import Estimate, Known
 from vitpipe.stages.pretrain.config import PretrainResources, check, micro_batch_of
 from vitpipe.stages.pretrain.estimate import estimate
-from vitpipe.stages.pretrain.job import Course
+from vitpipe.stages.pretrain.job import ResolvedRecipe
 from vitpipe.stages.settings import Duration
 
 
@@ -106,9 +106,9 @@ def test_what_fits_is_not_refused() -> None:
 
 
 def test_checkpoints_come_ten_times_a_run_but_every_thousand_steps() -> None:
-    short = Course(recipe(total="50 steps"), PretrainResources(), 100)
-    long = Course(recipe(total="300k steps"), PretrainResources(), 100)
-    said = Course(recipe(), PretrainResources(checkpoint_every=Duration(2, "epochs")), 120)
+    short = ResolvedRecipe(recipe(total="50 steps"), PretrainResources(), 100)
+    long = ResolvedRecipe(recipe(total="300k steps"), PretrainResources(), 100)
+    said = ResolvedRecipe(recipe(), PretrainResources(checkpoint_every=Duration(2, "epochs")), 120)
     assert (short.checkpoint_steps, long.checkpoint_steps, said.checkpoint_steps) == (5, 1000, 10)
 
 
@@ -132,7 +132,7 @@ def test_an_impossible_decay_is_refused(decay: float) -> None:
 
 @pytest.mark.parametrize("betas", [(0.9, 1.5), (1.0, 0.999), (-0.1, 0.9)])
 def test_an_impossible_beta_is_refused(betas: tuple[float, float]) -> None:
-    with pytest.raises(ValueError, match=r"optimizer\.betas"):
+    with pytest.raises(ValueError, match=r"optimizer\.adamw\.betas"):
         recipe(optimizer={"betas": betas})
 
 

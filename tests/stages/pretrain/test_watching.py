@@ -26,9 +26,9 @@ from vitpipe.stages.evaluate.config import EvaluateConfig, EvaluateResources
 from vitpipe.stages.evaluate.run import run as evaluate
 from vitpipe.stages.images.evaluate import EvalImages
 from vitpipe.stages.pretrain.config import check_inputs
-from vitpipe.stages.training import metrics_log
 from vitpipe.stages.training.engine import Engine
-from vitpipe.stages.training.losses import softmax
+from vitpipe.stages.training.measure import metrics_log
+from vitpipe.stages.training.objective.losses import softmax
 from vitpipe.stages.training.skipping import Skips
 from vitpipe.stages.vit.build import build_model
 from vitpipe.stages.vit.native import load_weights

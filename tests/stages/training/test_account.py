@@ -2,7 +2,7 @@
 
 import pytest
 
-from vitpipe.stages.training.account import CAUSES, Account
+from vitpipe.stages.training.measure.account import CAUSES, Account
 
 
 def test_a_clock_that_is_behind_makes_no_share_above_one():

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+from optimizers import optimizer as settings
 
 from vitpipe.stages.model_settings import ModelSettings
-from vitpipe.stages.training.config import OptimizerSettings
-from vitpipe.stages.training.optimisers import build, decay_groups
+from vitpipe.stages.training.optim.torch_optimizer import build_optimizer, decay_groups
 from vitpipe.stages.vit.init import init_weights
 from vitpipe.stages.vit.model import ViT
 
@@ -45,7 +45,7 @@ def test_no_parameter_is_left_out_or_taken_twice() -> None:
 def test_decay_is_decoupled_for_adam_and_adamw_alike(kind: str) -> None:
     vit = model()
     before = {name: parameter.detach().clone() for name, parameter in vit.named_parameters()}
-    optimizer = build(vit, OptimizerSettings.model_validate({"kind": kind, "peak_lr": 0.5, "weight_decay": 0.2}))
+    optimizer = build_optimizer(vit, settings(kind=kind, peak_lr=0.5, weight_decay=0.2))
     for parameter in vit.parameters():
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from vitpipe.stages.training.config import ObjectiveSettings
-from vitpipe.stages.training.losses import loss_fn
+from vitpipe.stages.training.objective.losses import loss_fn
 
 LOGITS_BK = torch.tensor([[2.0, -1.0, 0.5], [0.0, 3.0, -2.0]])
 LABELS_B = torch.tensor([0, 2])

@@ -10,9 +10,9 @@ from torch import Tensor
 from vitpipe.stages.images.batch import Batch
 from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.training.config import MASKED_PARAMETERS, ObjectiveSettings
-from vitpipe.stages.training.corruption import colours, corrupted, draw, patches
-from vitpipe.stages.training.losses import loss_fn
-from vitpipe.stages.training.masked import MaskedPatchViT
+from vitpipe.stages.training.objective.corruption import colours, corrupted, draw, patches
+from vitpipe.stages.training.objective.losses import loss_fn
+from vitpipe.stages.training.objective.masked_patches import MaskedPatchViT
 from vitpipe.stages.variants import Sizes
 from vitpipe.stages.vit.init import init_weights
 from vitpipe.stages.vit.shapes import parameter_shapes

@@ -8,11 +8,11 @@ import numpy as np
 import optax
 import pytest
 import torch
+from optimizers import optimizer as read
 from torch import Tensor, nn
 
-from vitpipe.stages.training.config import OptimizerSettings
-from vitpipe.stages.training.optimisers import build
-from vitpipe.stages.training.schedule import ScheduleSettings, in_steps, lr_at
+from vitpipe.stages.training.optim.schedule import ScheduleSettings, in_steps, lr_at
+from vitpipe.stages.training.optim.torch_optimizer import build_optimizer
 
 STEPS, WARMUP, COOLDOWN, TIMESCALE = 50, 8, 10, 16
 PEAK = 0.05
@@ -52,9 +52,9 @@ def batch(step: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def ours(optimizer: dict[str, Any], schedule: dict[str, Any]) -> Arrays:
-    settings, net = OptimizerSettings.model_validate({"peak_lr": PEAK, **optimizer}), made()
+    settings, net = read(**{"peak_lr": PEAK, **optimizer}), made()
     way = in_steps(ScheduleSettings.model_validate({"warmup": f"{WARMUP} steps", **schedule}), STEPS, 8, 8)
-    rule = build(net, settings)
+    rule = build_optimizer(net, settings)
     for step in range(STEPS):
         x_BI, y_B = (torch.from_numpy(part) for part in batch(step))
         rule.zero_grad()
@@ -119,6 +119,10 @@ def sgd(rate: Any) -> Any:
     return optax.chain(optax.trace(0.9), decay, optax.scale_by_learning_rate(rate))
 
 
+def lion(rate: Any, **options: Any) -> Any:
+    return optax.lion(rate, **{"b1": 0.9, "b2": 0.99, "weight_decay": 0.1, "mask": kernels, **options})
+
+
 DECAY = {"weight_decay": 0.1, "clip_norm": None}
 ADAMW = {"kind": "adamw", "betas": (0.9, 0.99), **DECAY}
 
@@ -143,6 +147,16 @@ def test_adam_without_decay_is_adam() -> None:
 
 def test_sgd_follows_optax() -> None:
     assert distance(ours({"kind": "sgd", **DECAY}, COSINE[0]), theirs(sgd, COSINE[1])) < ROUNDING
+
+
+def test_lion_follows_optax() -> None:
+    assert distance(ours({"kind": "lion", **DECAY}, COSINE[0]), theirs(lion, COSINE[1])) < ROUNDING
+
+
+@pytest.mark.parametrize("options", [{"b1": 0.99, "b2": 0.9}, {"mask": None}], ids=["betas", "mask"])
+def test_another_lion_is_seen(options: dict[str, Any]) -> None:
+    other = theirs(lambda rate: lion(rate, **options), LINEAR[1])
+    assert distance(ours({"kind": "lion", **DECAY}, LINEAR[0]), other) > 1000 * ROUNDING
 
 
 def test_decay_in_the_momentum_would_be_seen() -> None:

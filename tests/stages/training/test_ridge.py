@@ -5,8 +5,8 @@ import pytest
 from sklearn.linear_model import Ridge as TheirRidge
 
 from vitpipe.infra.errors import StageError
-from vitpipe.stages.training.fewshot import draw
-from vitpipe.stages.training.ridge import BIAS, MIN_STD, Ridge
+from vitpipe.stages.training.measure.fewshot import draw
+from vitpipe.stages.training.measure.ridge import BIAS, MIN_STD, Ridge
 
 L2 = 1024.0
 

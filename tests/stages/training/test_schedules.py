@@ -5,7 +5,7 @@ import math
 import pytest
 
 from vitpipe.stages.settings import Duration
-from vitpipe.stages.training.schedule import ScheduleSettings, in_steps, lr_at
+from vitpipe.stages.training.optim.schedule import ScheduleSettings, in_steps, lr_at
 
 PAPER_STEPS = 311_936  # 90 epochs of ImageNet-21k at batch 4096
 

@@ -3,7 +3,7 @@
 import math
 import random
 
-from vitpipe.stages.training.spikes import LEAST, Spikes
+from vitpipe.stages.training.measure.spikes import LEAST, Spikes
 
 
 def found(losses: list[float]) -> list[int]:

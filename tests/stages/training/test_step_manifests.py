@@ -6,8 +6,15 @@ import pytest
 
 from vitpipe.infra.errors import IntegrityError, UsageError
 from vitpipe.infra.storage.opening import open_store
+from vitpipe.stages.training.checkpoint.committed_steps import (
+    Keep,
+    StepFile,
+    StepManifest,
+    StepPlace,
+    committed,
+    unmarked,
+)
 from vitpipe.stages.training.seeds import key
-from vitpipe.stages.training.steps import Keep, Place, StepFile, StepManifest, committed, unmarked
 
 MANIFEST = StepManifest(
     step=4, samples_seen=64, world_size=2, zero=1, precision="fp32", micro_batch=8,
@@ -40,7 +47,7 @@ def test_steps_are_found_newest_first_and_only_where_a_manifest_stands(tmp_path:
     assert [(place.attempt, place.step) for place in places] == [("a1", 20), ("a2", 4), ("a1", 4)]
     assert places[1].read(node) == MANIFEST
     with pytest.raises(IntegrityError, match="step 4"):
-        Place(attempt="a1", step=20).read(node)
+        StepPlace(attempt="a1", step=20).read(node)
 
 
 def test_a_step_that_was_marked_is_found_without_its_manifest(tmp_path: Path) -> None:
@@ -67,7 +74,7 @@ def test_steps_that_lack_their_mark_are_found(tmp_path: Path) -> None:
 
 def test_what_is_kept_no_longer() -> None:
     def surplus(keep: Keep, *places: tuple[str, int]) -> list[tuple[str, int]]:
-        found = keep.surplus([Place(attempt=attempt, step=step) for attempt, step in places])
+        found = keep.surplus([StepPlace(attempt=attempt, step=step) for attempt, step in places])
         return [(one.attempt, one.step) for one in found]
 
     newest = (("a2", 40), ("a2", 30), ("a1", 30), ("a1", 20), ("a1", 10))
@@ -77,7 +84,7 @@ def test_what_is_kept_no_longer() -> None:
 
 
 def test_files_of_a_step_lie_in_its_attempt() -> None:
-    files = Place(attempt="a3.1", step=4).files(MANIFEST)
+    files = StepPlace(attempt="a3.1", step=4).files(MANIFEST)
     assert [(file.path, file.at) for file in files] == [
         ("step-4/manifest.json", "a3.1/step-4/manifest.json"),
         ("step-4/state/a.pt", "a3.1/step-4/state/a.pt"),

@@ -10,7 +10,7 @@ from tiny_vit import random_state, tiny
 
 from vitpipe.infra.errors import IntegrityError, UsageError
 from vitpipe.stages.artifacts import Checkpoint
-from vitpipe.stages.training.step_weights import kept_steps, open_step
+from vitpipe.stages.training.checkpoint.step_weights import kept_steps, open_step
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vitpipe.infra.errors import UsageError
 from vitpipe.stages.model_settings import ModelSettings
-from vitpipe.stages.training.optimisers import decay_groups
+from vitpipe.stages.training.optim.torch_optimizer import decay_groups
 from vitpipe.stages.variants import HYBRIDS, RESNETS, ResNet
 from vitpipe.stages.vit.adapt import adapt_state
 from vitpipe.stages.vit.build import Model, blocks_of, build_model, checkpoint_blocks

@@ -1,0 +1,75 @@
+"""A pretraining's recipe as fields to compare with the paper's Table 3 and section B.1. No torch."""
+
+from typing import Any
+
+from vitpipe.stages.paper.conform import Compared, compare
+from vitpipe.stages.paper.recipes import Row, pretraining_rows, variant_of
+from vitpipe.stages.pretrain.config import PretrainConfig
+from vitpipe.stages.training.optim.schedule import in_steps
+
+DECAYS = "kernels alone, by lr x weight_decay"
+"""What every optimiser here does, whatever the config says (`training/optim/torch_optimizer.py`)."""
+CROP_MIN_AREA = {"inception": 0.05, "random_resized": 0.08}
+"""What `augment.min_area` is when left out."""
+
+
+def conform(config: PretrainConfig, data: str | None) -> Compared:
+    """Compare with the row of this variant on `data`, one of the paper's data sets; without it, with the nearest row.
+
+    The nearest is the one with the fewest deviations.
+    """
+    variant = _variant(config)
+    rows = pretraining_rows(variant, data, masked=config.objective.kind == "masked_patch")
+    return min(
+        (compare(_values(config, row, variant), row, config.batch_images) for row in rows),
+        key=lambda one: len(one.deviations),
+    )
+
+
+def variant_name(model: Any) -> str | None:
+    """A variant's name in the paper, also where it is given by its numbers; None when the paper has none."""
+    if isinstance(model.variant, str):
+        return model.variant
+    return variant_of(model.variant.model_dump())
+
+
+def _variant(config: PretrainConfig) -> str | None:
+    return variant_name(config.model)
+
+
+def _values(config: PretrainConfig, row: Row, variant: str | None) -> dict[str, Any]:
+    """The recipe by dotted names, with what a default stands for in its place."""
+    values = dict(_leaves("", config.model_dump(mode="json")))
+    objective, optimizer, augment = config.objective, config.optimizer, config.augment
+    values["total"] = config.total
+    values["schedule.warmup"] = _warmup(config, row)
+    values["model.variant"] = variant or config.model.sizes.model_dump()
+    values["optimizer.kind"] = "adam" if optimizer.kind == "adamw" else optimizer.kind  # one rule here
+    values["optimizer.decays"] = DECAYS
+    values["objective.head_bias"] = objective.initial_head_bias
+    values["objective.target"] = objective.patch_target if objective.kind == "masked_patch" else None
+    values["augment.min_area"] = augment.min_area or CROP_MIN_AREA.get(augment.crop)
+    values["augment.randaugment"] = augment.randaugment and augment.randaugment.model_dump()
+    values["ema"] = config.ema.decay if config.ema else None
+    if config.model.resnet is None and config.model.representation == config.model.sizes.width:
+        values["model.representation"] = "width"
+    return values
+
+
+def _warmup(config: PretrainConfig, row: Row) -> Any:
+    """The warm-up in steps of the paper's data set."""
+    images = row.images or 0
+    total_steps = config.total.steps(config.batch_images, images)
+    schedule = config.schedule.model_copy(update={"cooldown": None, "kind": "constant"})
+    try:
+        return in_steps(schedule, total_steps, config.batch_images, images).warmup
+    except ValueError:  # longer than the run itself, which `validate` tells
+        return config.schedule.warmup
+
+
+def _leaves(path: str, value: Any) -> Any:
+    if isinstance(value, dict):
+        for name, part in value.items():
+            yield from _leaves(f"{path}.{name}" if path else name, part)
+    else:
+        yield path, value

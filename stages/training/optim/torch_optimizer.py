@@ -1,0 +1,106 @@
+"""The optimiser of a model, as its rule declares it: torch's own where there is one, else one that calls the rule.
+
+With the paper's weight decay: decoupled, and on kernels only. Knows no rule by name and no DeepSpeed.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vitpipe.stages.training.optim.rule import Dtype, OptimizerSettings
+
+STEP = "step"
+"""How many updates were made, in an optimiser's state, where the rule counts them; torch's name for it."""
+
+
+def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Split the trained parameters into kernels, which decay, and all others, which do not.
+
+    As big_vision's mask `.*/kernel`: matrices named `weight`. Biases, norms, class token and position tables are out.
+    """
+    kernels: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            is_kernel = name.rpartition(".")[2] == "weight" and parameter.ndim >= 2
+            (kernels if is_kernel else others).append(parameter)
+    groups: list[dict[str, Any]] = [
+        {"params": kernels, "weight_decay": weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def build_optimizer(model: nn.Module, rule: OptimizerSettings) -> torch.optim.Optimizer:
+    """The optimiser that a config describes, over the model's parameters where they lie.
+
+    Fused kernels on a CPU too: DeepSpeed hands over one flat tensor, of which torch's plain step makes two copies.
+    """
+    groups, fused = decay_groups(model, rule.weight_decay), rule.fused
+    if fused is None:
+        return RuleOptimizer(groups, rule)
+    made: torch.optim.Optimizer = getattr(torch.optim, fused.name)(groups, lr=rule.peak_lr, fused=True, **fused.options)
+    if not fused.decouples:
+        for group in made.param_groups:
+            group["decoupled_decay"], group["weight_decay"] = group["weight_decay"], 0.0
+        made.register_step_pre_hook(_decay)
+    return made
+
+
+class RuleOptimizer(torch.optim.Optimizer):
+    """Makes the update that a rule declares, with the moments that it declares, in their types.
+
+    All arithmetic is in the type of the weights, and a bf16 moment is rounded once, where it is stored: the update of
+    a step does not see its own rounding.
+    """
+
+    def __init__(self, groups: list[dict[str, Any]], rule: OptimizerSettings) -> None:
+        super().__init__(groups, {"lr": rule.peak_lr, "weight_decay": 0.0})
+        self._rule = rule
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """Update every weight that has a gradient."""
+        for group in self.param_groups:
+            for weight in group["params"]:
+                if weight.grad is not None:
+                    self._update(weight, group)
+
+    def _update(self, weight: Tensor, group: dict[str, Any]) -> None:
+        state: dict[str, Tensor] = self.state[weight] or begin_state(self, self._rule, weight)
+        updates = 0
+        if STEP in state:
+            state[STEP] += 1
+            updates = int(state[STEP])
+        moments = {name: state[name].to(weight.dtype) for name in self._rule.moments}
+        assert weight.grad is not None
+        weight.mul_(1 - group["lr"] * group["weight_decay"])
+        self._rule.update(weight, weight.grad, moments, group["lr"], updates)
+        for name, moment in moments.items():
+            if moment is not state[name]:
+                state[name].copy_(moment)  # in place, as torch's: a checkpoint keeps hold of the tensor
+
+
+def begin_state(optimizer: torch.optim.Optimizer, rule: OptimizerSettings, weights: Tensor) -> dict[str, Tensor]:
+    """Give a tensor of weights the state that its first update would make, all zeros: a rule's moments, its count."""
+    state: dict[str, Tensor] = optimizer.state[weights]
+    if rule.counts_updates:
+        state[STEP] = torch.zeros((), device=weights.device if rule.fused else "cpu")  # where torch's kernel wants it
+    for name, dtype in rule.moments.items():
+        state[name] = torch.zeros_like(weights, dtype=_torch_dtype(dtype, weights))
+    return state
+
+
+def _torch_dtype(dtype: Dtype, weights: Tensor) -> torch.dtype:
+    """What is not made smaller has the weights' own type, which is fp32 in every training."""
+    return torch.bfloat16 if dtype == "bf16" else weights.dtype
+
+
+def _decay(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+    """Shrink the weights before a step whose own decay would be a part of the gradient, and so of the momentum."""
+    for group in optimizer.param_groups:
+        for weight in group["params"]:
+            if weight.grad is not None:
+                weight.detach().mul_(1 - group["lr"] * group["decoupled_decay"])
