@@ -4,7 +4,7 @@ from typing import Any
 
 from vitpipe.stages.finetune.config import FinetuneConfig
 from vitpipe.stages.images.config import before_crop_px
-from vitpipe.stages.paper.conform import Compared, compare
+from vitpipe.stages.paper.recipe_comparison import Compared, compare
 from vitpipe.stages.paper.recipes import finetuning_row
 
 FIXED = {"optimizer": "SGD with momentum 0.9", "schedule": "cosine", "weight_decay": 0.0}

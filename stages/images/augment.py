@@ -22,8 +22,8 @@ from vitpipe.stages.images.crops import (
     random_resized,
 )
 from vitpipe.stages.images.decode import Pixels
+from vitpipe.stages.images.extension import mirror
 from vitpipe.stages.images.keys import Ints, uniforms
-from vitpipe.stages.images.parts import mirror
 from vitpipe.stages.images.randaugment import DRAWS_PER_LAYER, rand_augment
 from vitpipe.stages.images.resize import resize, resize_small
 
@@ -31,7 +31,7 @@ Shares = npt.NDArray[np.float32]
 """(B, K) share of each class."""
 
 
-class Images(Protocol):
+class PixelSource(Protocol):
     """Where images come from, by number."""
 
     def shape(self, number: int) -> tuple[int, int]:
@@ -45,14 +45,19 @@ class Images(Protocol):
 
 
 def cut(
-    images: Images, numbers: Sequence[int], positions_B: Ints, settings: AugmentSettings, seed: int, cut_BCHW: Pixels
+    source: PixelSource,
+    numbers: Sequence[int],
+    positions_B: Ints,
+    settings: AugmentSettings,
+    seed: int,
+    cut_BCHW: Pixels,
 ) -> None:
     """Crop, resize and flip each image into its row of a (B, 3, image_px, image_px) uint8 array."""
     image_px = cut_BCHW.shape[2]
     flipped = (uniforms(positions_B, 1, "flip", seed)[:, 0] < 0.5).tolist() if settings.flip else [False] * len(numbers)
     tries = crop_tries(positions_B, seed) if settings.crop != "none" else [iter(())] * len(numbers)
     for b, number in enumerate(numbers):
-        cut_HWC = _cropped(images, number, settings, image_px, tries[b])
+        cut_HWC = _cropped(source, number, settings, image_px, tries[b])
         if flipped[b]:
             mirror(np.ascontiguousarray(cut_HWC.transpose(2, 0, 1)), cut_BCHW[b])
         else:
@@ -82,18 +87,18 @@ def mix(cut_BCHW: Pixels, labels_BK: Shares, positions_B: Ints, settings: Augmen
 
 
 def _cropped(
-    images: Images, number: int, settings: AugmentSettings, image_px: int, tries: Iterator[Sequence[float]]
+    source: PixelSource, number: int, settings: AugmentSettings, image_px: int, tries: Iterator[Sequence[float]]
 ) -> Pixels:
     """(image_px, image_px, 3)"""
     if settings.crop == "none":
-        return resize(images.pixels(number), image_px, image_px, settings.antialias)
+        return resize(source.pixels(number), image_px, image_px, settings.antialias)
     if settings.crop == "random_resized":
-        box = random_resized(*images.shape(number), settings.min_area or TORCHVISION_MIN_AREA, tries)
-        return resize(images.part(number, box), image_px, image_px, settings.antialias)
+        box = random_resized(*source.shape(number), settings.min_area or TORCHVISION_MIN_AREA, tries)
+        return resize(source.part(number, box), image_px, image_px, settings.antialias)
     if settings.crop == "inception":
-        box = inception(*images.shape(number), settings.min_area or INCEPTION_MIN_AREA, tries)
-        return resize(images.part(number, box), image_px, image_px, settings.antialias)
-    image, side = images.pixels(number), settings.resize_px or before_crop_px(image_px)
+        box = inception(*source.shape(number), settings.min_area or INCEPTION_MIN_AREA, tries)
+        return resize(source.part(number, box), image_px, image_px, settings.antialias)
+    image, side = source.pixels(number), settings.resize_px or before_crop_px(image_px)
     if settings.crop == "resmall":
         image = resize_small(image, side, settings.antialias)
     else:

@@ -20,7 +20,7 @@ from vitpipe.infra.storage import traffic
 from vitpipe.infra.storage.folders import flock
 from vitpipe.stages.artifacts import File, ShardSet
 from vitpipe.stages.images.manifest import ShardEntry
-from vitpipe.stages.images.watch import UNWATCHED, ReaderWatch
+from vitpipe.stages.images.reader_watch import UNWATCHED, ReaderWatch
 
 SPARE_BYTES = 1_000_000_000
 """Left free on the disk for whatever else writes there."""

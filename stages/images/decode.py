@@ -21,8 +21,8 @@ import numpy.typing as npt
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from vitpipe.stages.images.crops import Box
+from vitpipe.stages.images.extension import ExifFirst, jpeg_part
 from vitpipe.stages.images.header import FORMATS, BadImage, Header, read_header
-from vitpipe.stages.images.parts import ExifFirst, jpeg_part
 from vitpipe.stages.images.scans import refuse_many_scans
 
 MAX_PIXELS = 50_000_000

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from vitpipe.stages.images.parts import Extension, loaded
+from vitpipe.stages.images.extension import Extension, loaded_extension
 
-Content = bytes | npt.NDArray[np.uint8]
+Bytes = bytes | npt.NDArray[np.uint8]
 """Bytes, or an array whose elements lie together."""
 
 BLOCK = 64
@@ -21,37 +21,37 @@ BLOCK = 64
 _START = (0x6A09E667, 0xBB67AE85, 0x3C6EF372, 0xA54FF53A, 0x510E527F, 0x9B05688C, 0x1F83D9AB, 0x5BE0CD19)
 
 
-def sha256_each(contents: Sequence[tuple[bytes, Content]]) -> list[str]:
+def sha256_each(contents: Sequence[tuple[bytes, Bytes]]) -> list[str]:
     """The digest of each head, shorter than a block, with its body behind it."""
-    extension = able()
+    extension = sha256_extension()
     if extension is None:
         return [_by_hashlib(head, body) for head, body in contents]
-    return by_extension(extension, contents)
+    return sha256_by_extension(extension, contents)
 
 
-def by_extension(extension: Extension, contents: Sequence[tuple[bytes, Content]]) -> list[str]:
+def sha256_by_extension(extension: Extension, contents: Sequence[tuple[bytes, Bytes]]) -> list[str]:
     """As `sha256_each`, on a CPU that can."""
     messages = (_Message * len(contents))(*(_message(head, body) for head, body in contents))
     extension.sha256(messages)
     return [_hex(message.state) for message in messages]
 
 
-def can(extension: Extension) -> bool:
+def has_instructions(extension: Extension) -> bool:
     """Whether this CPU has the instructions."""
     return extension.sha256((_Message * 0)())
 
 
-def able() -> Extension | None:
+def sha256_extension() -> Extension | None:
     """The extension where it is built and this CPU has the instructions."""
-    extension = loaded()
-    return extension if extension is not None and can(extension) else None
+    extension = loaded_extension()
+    return extension if extension is not None and has_instructions(extension) else None
 
 
-class Running:
+class RunningDigest:
     """The digest of whole blocks as they come, and, at little cost, that of a part of them each time."""
 
     def __init__(self, extension: Extension | None = None) -> None:
-        self._extension = extension or able()
+        self._extension = extension or sha256_extension()
         self._by_hashlib = hashlib.sha256()
         self._both = (_Message * 2)(_message(b"", b"", goes_on=1))
         self._running, self._beside = self._both
@@ -100,9 +100,7 @@ _MESSAGE_WORDS, _BODY_WORD = ctypes.sizeof(_Message) // 8, _Message.body.offset 
 """Words of 8 bytes in a message, and which of them is the address of its body."""
 
 
-def _message(
-    head: bytes, body: Content, state: tuple[int, ...] = _START, before: int = 0, goes_on: int = 0
-) -> _Message:
+def _message(head: bytes, body: Bytes, state: tuple[int, ...] = _START, before: int = 0, goes_on: int = 0) -> _Message:
     """Who makes one keeps `head` and `body` until it is digested."""
     if len(head) >= BLOCK:
         raise ValueError(f"a head of {len(head)} bytes is not shorter than {BLOCK}")
@@ -116,7 +114,7 @@ def _hex(state: "ctypes.Array[ctypes.c_uint32]") -> str:
     return struct.pack(">8I", *state).hex()
 
 
-def _by_hashlib(head: bytes, body: Content) -> str:
+def _by_hashlib(head: bytes, body: Bytes) -> str:
     digest = hashlib.sha256(head)
     digest.update(body if isinstance(body, bytes) else body.data)
     return digest.hexdigest()

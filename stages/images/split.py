@@ -23,7 +23,7 @@ from vitpipe.stages.images.keys import Ints
 from vitpipe.stages.images.manifest import Manifest, ShardEntry
 from vitpipe.stages.images.members import label_member
 from vitpipe.stages.images.order import MAX_STREAMS
-from vitpipe.stages.images.tars import Tars
+from vitpipe.stages.images.tars import ShardReader
 from vitpipe.stages.images.united import united
 
 DECODED_BYTES = 512_000_000
@@ -54,7 +54,7 @@ class Split:
         self.counts = np.array([entry.count for entry in self.entries], dtype=np.int64)
         self.num_images = int(self.counts.sum())
         self._starts = np.concatenate(([0], self.counts.cumsum()[:-1]))
-        self._tars = Tars(cache if isinstance(cache, ShardCache) else ShardCache(cache))
+        self._tars = ShardReader(cache if isinstance(cache, ShardCache) else ShardCache(cache))
         self._index = lru_cache(maxsize=INDEXES)(self._read_index)
         self._url = lru_cache(maxsize=INDEXES)(self._find_url)
 

@@ -26,7 +26,7 @@ RETRY_S = 30.0
 """A shard for which there was no room is asked for again after so long."""
 
 
-class Tars:
+class ShardReader:
     """Safe for threads; one for each process."""
 
     def __init__(self, cache: ShardCache) -> None:

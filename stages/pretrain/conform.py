@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from vitpipe.stages.paper.conform import Compared, compare
+from vitpipe.stages.paper.recipe_comparison import Compared, compare
 from vitpipe.stages.paper.recipes import Row, pretraining_rows, variant_of
 from vitpipe.stages.pretrain.config import PretrainConfig
 from vitpipe.stages.training.schedule import in_steps

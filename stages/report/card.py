@@ -10,7 +10,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from vitpipe.stages.paper.tables import published, title
 from vitpipe.stages.report.gallery import Inspection
-from vitpipe.stages.report.lineage import Link
+from vitpipe.stages.report.record_lineage import Link
 from vitpipe.stages.report.results import Gain, Row
 from vitpipe.stages.vit.config import ModelSettings
 from vitpipe.stages.vit.flops import num_parameters

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from vitpipe.stages.artifacts import Checkpoint
 from vitpipe.stages.paper.tables import tables
-from vitpipe.stages.report.growth import Pretraining
-from vitpipe.stages.report.lineage import Link
+from vitpipe.stages.report.record_lineage import Link
+from vitpipe.stages.report.scaling import Pretraining
 
 
 @dataclass(frozen=True)

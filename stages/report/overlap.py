@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from vitpipe.stages.artifacts import ShardSet
 from vitpipe.stages.paper.tables import benchmark_id, tables
-from vitpipe.stages.report.lineage import Link
+from vitpipe.stages.report.record_lineage import Link
 
 ITSELF = ""
 MAX_SHEET_BYTES = 3_000_000

@@ -8,28 +8,28 @@ from datetime import UTC, datetime
 
 from vitpipe.stages.artifacts import Artifact, Checkpoint, Report, Score, ShardSet, Weights
 from vitpipe.stages.contract import Inputs, StageContext
-from vitpipe.stages.report import background, pretraining
-from vitpipe.stages.report.beside import grids
+from vitpipe.stages.report import overview, pretraining
+from vitpipe.stages.report.captions import told
 from vitpipe.stages.report.card import model_card, report_json, results_csv
+from vitpipe.stages.report.caveats import shared_penalties, survived
 from vitpipe.stages.report.config import ReportConfig
 from vitpipe.stages.report.costs import costs
 from vitpipe.stages.report.gallery import Drawn, DrawTask, Pictures
-from vitpipe.stages.report.growth import over_labels, over_pretraining, pretrainings
-from vitpipe.stages.report.honesty import shared_penalties, survived
-from vitpipe.stages.report.inside import told
-from vitpipe.stages.report.lineage import Link, benchmarks, walk
 from vitpipe.stages.report.mistakes import mistakes, speeds
 from vitpipe.stages.report.overlap import overlaps
 from vitpipe.stages.report.page import render, score_charts
+from vitpipe.stages.report.paper_comparison import grids
+from vitpipe.stages.report.record_lineage import Link, benchmarks, walk
 from vitpipe.stages.report.resolution import resolutions
 from vitpipe.stages.report.results import Gain, Row, gains, headline, percent, rows
+from vitpipe.stages.report.scaling import over_labels, over_pretraining, pretrainings
 
 
 def run(config: ReportConfig, inputs: Inputs, ctx: StageContext) -> Report:
     """Errors: IntegrityError when a file behind the page is not what its record says."""
     links = walk(artifact for name in inputs.names() for artifact in inputs.many(name, Artifact))
-    checkpoints = background.behind(links, Checkpoint, chosen=inputs.maybe("checkpoint", Checkpoint))
-    exported = background.behind(links, Weights)
+    checkpoints = overview.behind(links, Checkpoint, chosen=inputs.maybe("checkpoint", Checkpoint))
+    exported = overview.behind(links, Weights)
     scores = inputs.many("scores", Score)
     nodes = {link.uri: link.name for link in links}
     table, known = rows(scores, benchmarks(links), nodes), pretrainings(links)
@@ -49,7 +49,7 @@ def run(config: ReportConfig, inputs: Inputs, ctx: StageContext) -> Report:
         rows=table,
         gains=found,
         resolutions=resolutions(table),
-        glance=background.glance(checkpoints, links),
+        glance=overview.glance(checkpoints, links),
         grids=grids(table, known),
         labels_charts=over_labels(table),
         pretraining_charts=over_pretraining(table, known),
@@ -60,13 +60,13 @@ def run(config: ReportConfig, inputs: Inputs, ctx: StageContext) -> Report:
         troubles=survived(run_uri),
         curves=pretraining.curves(checkpoints),
         spent=pretraining.spent(checkpoints),
-        pretraining=background.pretraining(checkpoints),
+        pretraining=overview.pretraining(checkpoints),
         pictures=pictures,
         told=told(pictures.inside) if pictures.inside else {},
         overlaps=overlaps(links),
         links=links,
-        parity=background.parity(exported),
-        versions=background.versions(links),
+        parity=overview.parity(exported),
+        versions=overview.versions(links),
     )
     files = (
         ctx.out.put("index.html", page.encode()),
@@ -78,7 +78,7 @@ def run(config: ReportConfig, inputs: Inputs, ctx: StageContext) -> Report:
 
 
 def _draw(config: ReportConfig, ctx: StageContext, inputs: Inputs, links: Sequence[Link]) -> Pictures:
-    data = background.behind(links, ShardSet)
+    data = overview.behind(links, ShardSet)
     task = DrawTask(
         weights=_drawn(config, inputs, links),
         images=inputs.maybe("shards", ShardSet) or (data[0][1] if data else None),
@@ -96,11 +96,11 @@ def _drawn(config: ReportConfig, inputs: Inputs, links: Sequence[Link]) -> Drawn
     newest checkpoint."""
     if config.step is not None:
         return inputs.one("checkpoint", Checkpoint)
-    known = [*inputs.many("weights", Artifact), *(weights for _, weights in background.behind(links, Weights)[::-1])]
+    known = [*inputs.many("weights", Artifact), *(weights for _, weights in overview.behind(links, Weights)[::-1])]
     known += [score for score in inputs.many("scores", Score) if score.model and score.protocol.get("pretrained")]
     native = [one for one in known if isinstance(one, Weights | Score) and one.has("native/model.safetensors")]
     chosen = inputs.maybe("checkpoint", Checkpoint)
-    steps = [one for _, one in background.behind(links, Checkpoint, chosen=chosen)]
+    steps = [one for _, one in overview.behind(links, Checkpoint, chosen=chosen)]
     whole = [one for one in steps if one.has(f"{one.folder}/manifest.json")]
     return next(iter([*native, *whole[::-1]]), None)
 

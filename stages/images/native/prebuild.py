@@ -2,7 +2,7 @@
 
 import logging
 
-from vitpipe.stages.images.native.build import DO, NotBuilt, build
+from vitpipe.stages.images.native.compilation import DO, NotBuilt, build
 
 
 def main() -> None:

@@ -15,11 +15,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from vitpipe.stages.images.contents import by_extension as contents_by_extension
 from vitpipe.stages.images.crops import Box
-from vitpipe.stages.images.digests import BLOCK, Running, by_extension, can
+from vitpipe.stages.images.digests import BLOCK, RunningDigest, has_instructions, sha256_by_extension
+from vitpipe.stages.images.extension import Extension
 from vitpipe.stages.images.header import Header
-from vitpipe.stages.images.parts import Extension
+from vitpipe.stages.images.image_digests import digests_by_extension
 
 SIDE = 160
 
@@ -28,7 +28,7 @@ def main() -> None:
     """Pixels first."""
     extension = Extension.load(Path(sys.argv[1]))
     compare_pixels(extension)
-    if can(extension):
+    if has_instructions(extension):
         compare_digests(extension)
         compare_contents(extension)
 
@@ -46,7 +46,7 @@ def compare_pixels(extension: Extension) -> None:
 def compare_contents(extension: Extension) -> None:
     """The same pictures twice beside each other."""
     names, files, wholes = zip(*_pictures(), *_pictures(), strict=True)
-    found = contents_by_extension(extension, files, [Header("jpg", SIDE, SIDE)] * len(files))
+    found = digests_by_extension(extension, files, [Header("jpg", SIDE, SIDE)] * len(files))
     for place, (name, whole) in enumerate(zip(names, wholes, strict=True)):
         of_pixels = hashlib.sha256(b"%dx%d" % (SIDE, SIDE) + whole.tobytes()).hexdigest()
         wanted = (hashlib.sha256(files[place]).hexdigest(), of_pixels)
@@ -70,10 +70,10 @@ def compare_digests(extension: Extension) -> None:
     """Contents of all lengths up to some blocks, beside each other in many ways."""
     data = np.random.default_rng(0).integers(0, 256, 5 * BLOCK, dtype=np.uint8)
     contents = [(data[length:][: length % BLOCK].tobytes(), data[:length]) for length in range(4 * BLOCK)]
-    for (head, body), found in zip(contents, by_extension(extension, contents), strict=True):
+    for (head, body), found in zip(contents, sha256_by_extension(extension, contents), strict=True):
         if found != hashlib.sha256(head + body.tobytes()).hexdigest():
             raise SystemExit(f"{len(head)} and {len(body)} bytes: not the digest that hashlib gives")
-    running, blocks = Running(extension), data.tobytes()
+    running, blocks = RunningDigest(extension), data.tobytes()
     for start in (0, 1, BLOCK, 2 * BLOCK):
         for size in (0, BLOCK - 1, 2 * BLOCK, 3 * BLOCK):
             if running.add(blocks, start, size) != hashlib.sha256(blocks[start : start + size]).hexdigest():

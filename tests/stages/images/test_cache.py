@@ -21,9 +21,9 @@ from vitpipe.stages.images import tars as tars_module
 from vitpipe.stages.images.cache import ShardCache
 from vitpipe.stages.images.config import AugmentSettings
 from vitpipe.stages.images.manifest import load_manifest
+from vitpipe.stages.images.reader_watch import ReaderWatch
 from vitpipe.stages.images.split import Split
 from vitpipe.stages.images.train import TrainImages
-from vitpipe.stages.images.watch import ReaderWatch
 
 
 @pytest.fixture(scope="module")

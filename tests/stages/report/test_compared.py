@@ -14,15 +14,15 @@ from vitpipe.stages.contract import Inputs
 from vitpipe.stages.evaluate.config import EvaluateConfig, EvaluateResources
 from vitpipe.stages.evaluate.run import run as evaluate
 from vitpipe.stages.paper.tables import by_authors, tables
-from vitpipe.stages.report.beside import grids
+from vitpipe.stages.report.caveats import shared_penalties
 from vitpipe.stages.report.config import ReportConfig, ReportResources
-from vitpipe.stages.report.growth import Pretraining, over_labels, over_pretraining, pretrainings
-from vitpipe.stages.report.honesty import shared_penalties
-from vitpipe.stages.report.lineage import walk
 from vitpipe.stages.report.lines import Lines, Point, Series
 from vitpipe.stages.report.overlap import overlaps
+from vitpipe.stages.report.paper_comparison import grids
+from vitpipe.stages.report.record_lineage import walk
 from vitpipe.stages.report.results import rows
 from vitpipe.stages.report.run import run
+from vitpipe.stages.report.scaling import Pretraining, over_labels, over_pretraining, pretrainings
 
 TUNED = {"method": "finetune", "pretrained": True, "image_px": 384, "seeds": [0, 1, 2], "eval_resize": "squash"}
 

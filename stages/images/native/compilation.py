@@ -37,7 +37,7 @@ class NotBuilt(Exception):
     """The extension cannot be compiled here, with the reason."""
 
 
-def extension() -> Path | None:
+def compiled_extension() -> Path | None:
     """The compiled extension, or None where it was not built for these sources and this libjpeg.
 
     One that was built where the CPU is of another kind is proved here before it is taken, once where the folder can be
@@ -52,7 +52,7 @@ def extension() -> Path | None:
 
 def build() -> Path:
     """Compile it, if it is not there. NotBuilt with the compiler's words; processes may do it at once."""
-    found, libjpeg, compiler = extension(), _libjpeg(), shutil.which("cc")
+    found, libjpeg, compiler = compiled_extension(), _libjpeg(), shutil.which("cc")
     if found is not None:
         return found
     if libjpeg is None or compiler is None:

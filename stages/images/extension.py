@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vitpipe.stages.images.crops import Box
-from vitpipe.stages.images.native.build import DO, extension
+from vitpipe.stages.images.native.compilation import DO, compiled_extension
 
 log = logging.getLogger(__name__)
 
@@ -30,13 +30,13 @@ def jpeg_part(data: Bytes, height: int, width: int, box: Box, upright: bool = Fa
 
     ExifFirst, unless it is known to be `upright`. Damage outside the box may go unseen: digests are for that.
     """
-    found = loaded()
+    found = loaded_extension()
     return None if found is None else found.decode_part(data, height, width, box, upright)
 
 
 def mirror(planes_CHW: Bytes, to_CHW: Bytes) -> None:
     """Copy contiguous planes, left for right."""
-    found = loaded()
+    found = loaded_extension()
     if found is None:
         to_CHW[...] = planes_CHW[:, :, ::-1]
     else:
@@ -44,9 +44,9 @@ def mirror(planes_CHW: Bytes, to_CHW: Bytes) -> None:
 
 
 @cache
-def loaded() -> "Extension | None":
+def loaded_extension() -> "Extension | None":
     """The extension; told once in the log when it is missing."""
-    path = extension()
+    path = compiled_extension()
     if path is None:
         log.warning("the reader's C extension is not built: images are decoded whole, which is slower. %s", DO)
     return None if path is None else Extension.load(path)

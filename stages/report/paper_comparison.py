@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from vitpipe.stages.paper.tables import benchmark_id, by_authors, tables, title, vtab_means, vtab_task
-from vitpipe.stages.report.growth import Pretraining
 from vitpipe.stages.report.results import Row
+from vitpipe.stages.report.scaling import Pretraining
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from vitpipe.stages.artifacts import Artifact, Checkpoint, Weights
-from vitpipe.stages.report.lineage import Link
+from vitpipe.stages.report.record_lineage import Link
 from vitpipe.stages.report.wording import count, duration, flops
 from vitpipe.stages.vit.config import ModelSettings
 from vitpipe.stages.vit.flops import num_parameters

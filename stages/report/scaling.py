@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from vitpipe.stages.artifacts import Artifact, Checkpoint, ShardSet
 from vitpipe.stages.paper.tables import title
-from vitpipe.stages.report.background import variant
-from vitpipe.stages.report.lineage import Link
 from vitpipe.stages.report.lines import Lines, Point, Series
+from vitpipe.stages.report.overview import variant
+from vitpipe.stages.report.record_lineage import Link
 from vitpipe.stages.report.results import Row
 from vitpipe.stages.report.wording import count, flops
 from vitpipe.stages.vit.config import ModelSettings

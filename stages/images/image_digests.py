@@ -9,14 +9,14 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from vitpipe.stages.images.decode import check_header, decode, is_upright
-from vitpipe.stages.images.digests import able, sha256_each
+from vitpipe.stages.images.digests import sha256_each, sha256_extension
+from vitpipe.stages.images.extension import Extension
 from vitpipe.stages.images.header import BadImage, Header
-from vitpipe.stages.images.parts import Extension
 
 _FOUND, _REFUSED, _EXIF_FIRST = range(3)
 
 
-class Content(NamedTuple):
+class ImageDigests(NamedTuple):
     """A sound image."""
 
     header: Header
@@ -27,20 +27,20 @@ class Content(NamedTuple):
     """Of `HEIGHTxWIDTH` and its decoded pixels, upright."""
 
 
-def contents(files: Sequence[bytes]) -> list[Content | BadImage]:
+def digest_images(files: Sequence[bytes]) -> list[ImageDigests | BadImage]:
     """What each file is, or why it is not accepted."""
     headers = [_header(data) for data in files]
-    extension = able()
-    quick = {} if extension is None else by_extension(extension, files, headers)
+    extension = sha256_extension()
+    quick = {} if extension is None else digests_by_extension(extension, files, headers)
     return [
         header if isinstance(header, BadImage) else quick.get(place) or _decoded(data, header)
         for place, (data, header) in enumerate(zip(files, headers, strict=True))
     ]
 
 
-def by_extension(
+def digests_by_extension(
     extension: Extension, files: Sequence[bytes], headers: Sequence[Header | BadImage]
-) -> dict[int, Content]:
+) -> dict[int, ImageDigests]:
     """Those, by place, that the extension takes, on a CPU that can."""
     jpegs = {
         place: header for place, header in enumerate(headers) if isinstance(header, Header) and header.ext == "jpg"
@@ -59,14 +59,14 @@ def _header(data: bytes) -> Header | BadImage:
         return error
 
 
-def _decoded(data: bytes, header: Header) -> Content | BadImage:
+def _decoded(data: bytes, header: Header) -> ImageDigests | BadImage:
     try:
         pixels = decode(data)
     except BadImage as error:
         return error
     height, width = pixels.shape[:2]
     of_pixels, of_bytes = sha256_each([(_head(height, width), pixels), (b"", data)])
-    return Content(Header(header.ext, width, height), of_bytes, of_pixels)
+    return ImageDigests(Header(header.ext, width, height), of_bytes, of_pixels)
 
 
 def _head(height: int, width: int) -> bytes:
@@ -86,14 +86,14 @@ class _Content(ctypes.Structure):
 
 def _digested(
     extension: Extension, files: Sequence[bytes], headers: dict[int, Header], upright: bool
-) -> Iterator[tuple[int, Content | None]]:
+) -> Iterator[tuple[int, ImageDigests | None]]:
     """The places that are not refused, with what is there; with None where the Exif must be read first."""
     asked = (_Content * len(headers))(*(_content(files[place], one, upright) for place, one in headers.items()))
     if not extension.contents(asked):
         return
     for (place, header), one in zip(headers.items(), asked, strict=True):
         if one.found == _FOUND:
-            yield place, Content(header, bytes(one.bytes).hex(), bytes(one.pixels).hex())
+            yield place, ImageDigests(header, bytes(one.bytes).hex(), bytes(one.pixels).hex())
         elif one.found == _EXIF_FIRST:
             yield place, None
 
