@@ -1,7 +1,7 @@
-"""What image files are: their upright size, the digest of their bytes and that of their decoded pixels. No torch.
+"""The identity of image files: their upright size, and the digests of their bytes and of their pixels. No torch.
 
-Plain JPEGs are decoded and digested by our extension row by row, so that no image's pixels are ever held; all others
-are decoded one at a time. Which way is never seen in the digests.
+Our extension decodes and digests plain JPEGs row by row, so that no image's pixels are ever held; all others are
+decoded one at a time. The digests are the same either way.
 """
 
 import ctypes
@@ -17,18 +17,18 @@ _FOUND, _REFUSED, _EXIF_FIRST = range(3)
 
 
 class ImageDigests(NamedTuple):
-    """A sound image."""
+    """Size and digests of a sound image."""
 
     header: Header
-    """Of the upright image."""
+    """Format, and size of the upright image."""
     sha256: str
-    """Of its bytes."""
+    """Digest of its bytes."""
     pixels_sha256: str
-    """Of `HEIGHTxWIDTH` and its decoded pixels, upright."""
+    """Digest of `HEIGHTxWIDTH` and its decoded pixels, upright."""
 
 
 def digest_images(files: Sequence[bytes]) -> list[ImageDigests | BadImage]:
-    """What each file is, or why it is not accepted."""
+    """Digest each file, or say why it is not accepted."""
     headers = [_header(data) for data in files]
     extension = sha256_extension()
     quick = {} if extension is None else digests_by_extension(extension, files, headers)
@@ -41,7 +41,7 @@ def digest_images(files: Sequence[bytes]) -> list[ImageDigests | BadImage]:
 def digests_by_extension(
     extension: Extension, files: Sequence[bytes], headers: Sequence[Header | BadImage]
 ) -> dict[int, ImageDigests]:
-    """Those, by place, that the extension takes, on a CPU that can."""
+    """Digest the files that the extension takes, by their place; the CPU must have its instructions."""
     jpegs = {
         place: header for place, header in enumerate(headers) if isinstance(header, Header) and header.ext == "jpg"
     }
@@ -77,21 +77,21 @@ class _Content(ctypes.Structure):
     """`struct content` of native/contents.c."""
 
     _fields_ = (
-        ("data", ctypes.c_char_p), ("head", ctypes.c_char_p), ("size", ctypes.c_uint64),
-        ("head_size", ctypes.c_uint64), ("width", ctypes.c_uint32), ("height", ctypes.c_uint32),
-        ("upright", ctypes.c_uint32), ("found", ctypes.c_uint32), ("pixels", ctypes.c_ubyte * 32),
-        ("bytes", ctypes.c_ubyte * 32),
-    )  # fmt: skip
+        *((name, ctypes.c_char_p) for name in ("data", "head")),
+        *((name, ctypes.c_uint64) for name in ("size", "head_size")),
+        *((name, ctypes.c_uint32) for name in ("width", "height", "upright", "found")),
+        *((name, ctypes.c_ubyte * 32) for name in ("pixels", "bytes")),
+    )
 
 
 def _digested(
     extension: Extension, files: Sequence[bytes], headers: dict[int, Header], upright: bool
 ) -> Iterator[tuple[int, ImageDigests | None]]:
-    """The places that are not refused, with what is there; with None where the Exif must be read first."""
-    asked = (_Content * len(headers))(*(_content(files[place], one, upright) for place, one in headers.items()))
-    if not extension.contents(asked):
+    """The places of files that are not refused, with their digests, or None where the Exif must be read first."""
+    contents = (_Content * len(headers))(*(_content(files[place], one, upright) for place, one in headers.items()))
+    if not extension.contents(contents):
         return
-    for (place, header), one in zip(headers.items(), asked, strict=True):
+    for (place, header), one in zip(headers.items(), contents, strict=True):
         if one.found == _FOUND:
             yield place, ImageDigests(header, bytes(one.bytes).hex(), bytes(one.pixels).hex())
         elif one.found == _EXIF_FIRST:

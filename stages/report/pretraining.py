@@ -1,4 +1,4 @@
-"""How the newest pretraining went: its curves, what was measured on the way, and where its time went. No torch."""
+"""How the newest pretraining went: its curves, what was measured meanwhile, and where its time went. No torch."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -10,8 +10,11 @@ from vitpipe.stages.report.charts import Curve
 from vitpipe.stages.training.account import CAUSES
 from vitpipe.stages.training.measured import measured
 
-CURVES = (("loss", "Training loss", True), ("lr", "Learning rate", False),
-          ("grad_norm", "Gradient norm before clipping", True))  # fmt: skip
+CURVES = (
+    ("loss", "Training loss", True),
+    ("lr", "Learning rate", False),
+    ("grad_norm", "Gradient norm before clipping", True),
+)
 """Field of metrics.jsonl, title, whether it is noisy."""
 WORDS = {
     "productive": "steps that updated weights, less waits for data", "startup": "from each start to its first step",
@@ -23,17 +26,17 @@ WORDS = {
 
 @dataclass(frozen=True)
 class Spent:
-    """One cause."""
+    """The time that one cause took."""
 
     cause: str
     words: str
     seconds: float
     share: float
-    """Of all time that was not asked to pass."""
+    """Share of all time but that between a stop that was asked for and the next start."""
 
 
 def curves(checkpoints: Sequence[tuple[str, Checkpoint]]) -> list[Curve]:
-    """Loss, learning rate and gradient norm step by step, and held-out and few-shot numbers where there are any."""
+    """Draw loss, learning rate and gradient norm step by step, and held-out and few-shot numbers if there are any."""
     drawn = []
     lines = _lines(checkpoints, "metrics.jsonl")
     for field, title, noisy in CURVES:
@@ -49,7 +52,7 @@ def curves(checkpoints: Sequence[tuple[str, Checkpoint]]) -> list[Curve]:
 
 
 def spent(checkpoints: Sequence[tuple[str, Checkpoint]]) -> list[Spent]:
-    """Where the time went, the most expensive first after what was productive."""
+    """List where the time went: productive first, then the most expensive cause."""
     if not checkpoints:
         return []
     metrics: Mapping[str, float] = checkpoints[-1][1].metrics

@@ -1,7 +1,7 @@
-"""`python -m vitpipe.stages.images.native.proof EXTENSION`: whether it decodes as Pillow and digests as hashlib does here.
+"""`python -m vitpipe.stages.images.native.proof EXTENSION`: prove that it decodes as Pillow and digests as hashlib does here.
 
-Ends with 1, or in a crash, where it does not.
-The extension meets libjpeg's inside in one place (`huffman.c`): a process of its own tries it before it is trusted.
+Exits with 1, or crashes, where it does not. The extension reaches into libjpeg's internals in one place (`huffman.c`),
+so a process of its own tries it before it is trusted.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ SIDE = 160
 
 
 def main() -> None:
-    """Pixels first."""
+    """Prove pixels first, then digests where this CPU has the instructions."""
     extension = Extension.load(Path(sys.argv[1]))
     compare_pixels(extension)
     if has_instructions(extension):
@@ -34,7 +34,7 @@ def main() -> None:
 
 
 def compare_pixels(extension: Extension) -> None:
-    """Parts of pictures with and without restart markers, coloured and grey."""
+    """Compare parts of pictures with and without restart markers, in colour and grey. SystemExit where they differ."""
     for name, file, whole in _pictures():
         data = np.frombuffer(file, dtype=np.uint8)
         for box in (Box(0, 0, SIDE, SIDE), Box(41, 97, 60, 50), Box(48, 64, 32, 48)):
@@ -44,7 +44,7 @@ def compare_pixels(extension: Extension) -> None:
 
 
 def compare_contents(extension: Extension) -> None:
-    """The same pictures twice beside each other."""
+    """Compare digests of the same pictures, each given twice in one call. SystemExit where they differ."""
     names, files, wholes = zip(*_pictures(), *_pictures(), strict=True)
     found = digests_by_extension(extension, files, [Header("jpg", SIDE, SIDE)] * len(files))
     for place, (name, whole) in enumerate(zip(names, wholes, strict=True)):
@@ -55,7 +55,7 @@ def compare_contents(extension: Extension) -> None:
 
 
 def _pictures() -> Iterator[tuple[str, bytes, npt.NDArray[np.uint8]]]:
-    """What it is, the file, and its pixels."""
+    """Description, file and pixels of each picture."""
     noise = np.random.default_rng(0).normal(0, 40, (SIDE, SIDE, 3)).cumsum(axis=0).cumsum(axis=1)
     picture = Image.fromarray((np.sin(noise / 300) * 90 + 128).astype(np.uint8))
     for mode, restarts, own_tables in product(("RGB", "L"), (0, 5), (False, True)):
@@ -67,7 +67,7 @@ def _pictures() -> Iterator[tuple[str, bytes, npt.NDArray[np.uint8]]]:
 
 
 def compare_digests(extension: Extension) -> None:
-    """Contents of all lengths up to some blocks, beside each other in many ways."""
+    """Compare digests of contents of all lengths up to some blocks. SystemExit where they differ."""
     data = np.random.default_rng(0).integers(0, 256, 5 * BLOCK, dtype=np.uint8)
     contents = [(data[length:][: length % BLOCK].tobytes(), data[:length]) for length in range(4 * BLOCK)]
     for (head, body), found in zip(contents, sha256_by_extension(extension, contents), strict=True):
