@@ -77,10 +77,7 @@ def damaged(ext: str, error: Exception) -> BadImage:
 
 
 def decode_part(data: npt.NDArray[np.uint8], height: int, width: int, box: Box) -> Pixels | None:
-    """Decode a box of an upright JPEG of that size; None where the image has to be decoded whole.
-
-    The pixels are those of the whole image, cut.
-    """
+    """Decode a box of an upright JPEG of that size, as the whole image cut; None where it has to be decoded whole."""
     try:
         return jpeg_part(data, height, width, box)
     except ExifFirst:

@@ -28,8 +28,7 @@ _ROOM_FOR_TABLES = 65_536
 def jpeg_part(data: Bytes, height: int, width: int, box: Box, upright: bool = False) -> Bytes | None:
     """Decode `box` of a JPEG stored at that size, as the whole image would be, cut; None when the extension refuses.
 
-    ExifFirst for a file with Exif, unless it is known to be `upright`. Damage outside the box may go unseen: digests
-    find it.
+    ExifFirst for a file with Exif, unless it is known to be `upright`. Damage outside the box is left to digests.
     """
     found = loaded_extension()
     return None if found is None else found.decode_part(data, height, width, box, upright)

@@ -13,10 +13,9 @@ from vitpipe.stages.images.split import Split
 
 
 def order_of(split: Split, keep: Ints | None, seed: int, shares: Sequence[float] = ()) -> Order | Mixture:
-    """Make the order of a split, keyed by manifests, split and subset.
+    """Make the order of a split, named by manifests, split and subset. UsageError for sets without a share each.
 
-    `keep` has ascending numbers in a single set; `shares` has one share for each of several sets. UsageError for
-    several sets with `keep` or without their shares.
+    `keep` has ascending numbers in a single set; `shares` has one share for each of several sets.
     """
     names = [f"{one.manifest_sha256}/{split.split}" for one in split.sets]
     if len(names) == 1:

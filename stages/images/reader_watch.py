@@ -13,10 +13,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ReaderWatch:
-    """Counts waits and uncached reads, and reports what is remarkable; without metrics and events to the log alone.
-
-    Picklable.
-    """
+    """Counts waits and uncached reads, and reports trouble; without metrics and events to the log alone. Picklable."""
 
     metrics: Metrics | None = None
     events: Events | None = None

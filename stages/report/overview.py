@@ -26,11 +26,10 @@ def upstream(lineage: Sequence[LineageNode], kind: type[A], chosen: A | None = N
     return sorted(found, key=lambda one: chosen is not None and one[1].uri == chosen.uri)
 
 
-def key_figures(checkpoints: Sequence[tuple[str, Checkpoint]], lineage: Sequence[LineageNode]) -> list[Fact]:
-    """Sum the run up in a handful of figures."""
+def key_figures(checkpoint: Checkpoint | None, lineage: Sequence[LineageNode]) -> list[Fact]:
+    """Sum the run, and its pretraining if it has one, up in a handful of figures."""
     facts: list[Fact] = []
-    if checkpoints:
-        _, checkpoint = checkpoints[-1]
+    if checkpoint is not None:
         model = ModelSettings.model_validate(checkpoint.model)
         facts.append(("Model", variant(model), f"{model.image_px} px"))
         facts.append(("Parameters", count(num_parameters(model)), ""))
@@ -52,11 +51,8 @@ def variant(model: ModelSettings) -> str:
     return f"ViT {model.sizes.layers}×{model.sizes.width}/{model.sizes.patch_px}"
 
 
-def pretraining(checkpoints: Sequence[tuple[str, Checkpoint]]) -> str:
-    """Describe the newest pretraining in one sentence; empty where there is none."""
-    if not checkpoints:
-        return ""
-    name, checkpoint = checkpoints[-1]
+def pretraining(name: str, checkpoint: Checkpoint) -> str:
+    """Describe a pretraining in a sentence."""
     model = ModelSettings.model_validate(checkpoint.model)
     return (
         f"{name}: {_built(model)}, {checkpoint.step:,} steps, {checkpoint.samples_seen:,} images seen. "

@@ -1,4 +1,4 @@
-"""How the newest pretraining went: its curves, what was measured meanwhile, and where its time went. No torch."""
+"""How a pretraining went: its curves, what was measured meanwhile, and where its time went. No torch."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -35,14 +35,14 @@ class Spent:
     """Share of all time but that between a stop that was asked for and the next start."""
 
 
-def curves(checkpoints: Sequence[tuple[str, Checkpoint]]) -> list[Curve]:
+def curves(checkpoint: Checkpoint) -> list[Curve]:
     """Draw loss, learning rate and gradient norm step by step, and held-out and few-shot numbers if there are any."""
     drawn = []
-    lines = _lines(checkpoints, "metrics.jsonl")
+    lines = _lines(checkpoint, "metrics.jsonl")
     for field, title, noisy in CURVES:
         drawn += _curve(title, "", lines, field, smooth=noisy, zero=field != "loss")
     rows: list[dict[str, Any]] = [
-        {"step": line["step"]} | measured(line) for line in _lines(checkpoints, "evaluation.jsonl")
+        {"step": line["step"]} | measured(line) for line in _lines(checkpoint, "evaluation.jsonl")
     ]
     for name in dict.fromkeys(name for row in rows for name in row if name != "step"):
         accuracy = name != "validation/loss"
@@ -51,11 +51,9 @@ def curves(checkpoints: Sequence[tuple[str, Checkpoint]]) -> list[Curve]:
     return drawn
 
 
-def spent(checkpoints: Sequence[tuple[str, Checkpoint]]) -> list[Spent]:
+def spent(checkpoint: Checkpoint) -> list[Spent]:
     """List where the time went: productive first, then the most expensive cause."""
-    if not checkpoints:
-        return []
-    metrics: Mapping[str, float] = checkpoints[-1][1].metrics
+    metrics = checkpoint.metrics
     seconds = {cause: metrics[f"seconds_{cause}"] for cause in (*CAUSES, "other") if f"seconds_{cause}" in metrics}
     total = sum(seconds.values())
     found = [Spent(cause, WORDS[cause], one, one / total) for cause, one in seconds.items() if one > 0]
@@ -78,7 +76,5 @@ def _title(name: str) -> str:
     return f"Held-out {rest[0]}" if kind == "validation" else f"{rest[1]}-shot accuracy on {rest[0]}"
 
 
-def _lines(checkpoints: Sequence[tuple[str, Checkpoint]], name: str) -> list[dict[str, Any]]:
-    if not checkpoints or not checkpoints[-1][1].has(name):
-        return []
-    return [json.loads(line) for line in checkpoints[-1][1].read(name).splitlines()]
+def _lines(checkpoint: Checkpoint, name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in checkpoint.read(name).splitlines()] if checkpoint.has(name) else []

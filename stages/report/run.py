@@ -29,7 +29,7 @@ def run(config: ReportConfig, inputs: Inputs, ctx: StageContext) -> Report:
     """Write the page and its companions. IntegrityError when a file that it rests on is not what its record says."""
     lineage = walk(artifact for name in inputs.names() for artifact in inputs.many(name, Artifact))
     checkpoints = overview.upstream(lineage, Checkpoint, chosen=inputs.maybe("checkpoint", Checkpoint))
-    exported = overview.upstream(lineage, Weights)
+    newest = checkpoints[-1] if checkpoints else None
     scores = inputs.many("scores", Score)
     nodes = {node.uri: node.name for node in lineage}
     table, known = rows(scores, benchmarks(lineage), nodes), pretrainings(lineage)
@@ -49,7 +49,7 @@ def run(config: ReportConfig, inputs: Inputs, ctx: StageContext) -> Report:
         rows=table,
         gains=found,
         resolutions=resolutions(table),
-        glance=overview.key_figures(checkpoints, lineage),
+        glance=overview.key_figures(newest[1] if newest else None, lineage),
         grids=grids(table, known),
         labels_charts=over_labels(table),
         pretraining_charts=over_pretraining(table, known),
@@ -58,14 +58,14 @@ def run(config: ReportConfig, inputs: Inputs, ctx: StageContext) -> Report:
         mistakes=mistakes(scores, nodes),
         speeds=speeds(scores, nodes),
         troubles=survived(run_uri),
-        curves=pretraining.curves(checkpoints),
-        spent=pretraining.spent(checkpoints),
-        pretraining=overview.pretraining(checkpoints),
+        curves=pretraining.curves(newest[1]) if newest else [],
+        spent=pretraining.spent(newest[1]) if newest else [],
+        pretraining=overview.pretraining(*newest) if newest else "",
         pictures=pictures,
         captions=captions(pictures.inside) if pictures.inside else {},
         overlaps=overlaps(lineage),
         lineage=lineage,
-        parity=overview.parity(exported),
+        parity=overview.parity(overview.upstream(lineage, Weights)),
         versions=overview.versions(lineage),
     )
     files = (

@@ -1,4 +1,4 @@
-"""The convolutions of a hybrid's stem or a ResNet, one by one, with what each costs. No torch."""
+"""The convolutions of a hybrid's stem or a ResNet, one by one, and what each costs. No torch."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from vitpipe.stages.vit.variants import BASE_WIDTH
 
 @dataclass(frozen=True)
 class Convolution:
-    """A kernel without bias, and the side of the square map it gives."""
+    """A convolution without bias: kernel side, channels in and out, and the side of its square output."""
 
     kernel: int
     channels: int
@@ -19,15 +19,17 @@ class Convolution:
 
     @property
     def outputs(self) -> int:
+        """Numbers of its output for one image."""
         return self.out * self.side**2
 
     @property
     def macs(self) -> int:
+        """Multiply-adds for one image."""
         return self.kernel**2 * self.channels * self.outputs
 
 
 def convolutions_of(settings: ModelSettings) -> Iterator[Convolution]:
-    """All but a patch embedding's; none for a plain ViT."""
+    """List the convolutions in order, except the patch embedding's; none for a plain ViT."""
     if settings.resnet is not None:
         yield from _network(settings.image_px, settings.resnet.blocks, settings.resnet.width_factor)
     elif settings.stem is not None:

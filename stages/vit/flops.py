@@ -1,6 +1,6 @@
 """What a model costs, counted from its settings alone: operations, parameters, activations. No torch.
 
-Times 303M images x epochs, `train_flops_per_image` reproduces the paper's exaFLOPs (Table 6): see the test of it.
+`train_flops_per_image` times 303M images times epochs gives the paper's exaFLOPs (Table 6), which a test checks.
 """
 
 import math
@@ -10,15 +10,15 @@ from vitpipe.stages.vit.conv_costs import convolutions_of
 from vitpipe.stages.vit.shapes import parameter_shapes
 
 BLOCK_ACTIVATION_BYTES = 34
-"""Of one encoder block, per token and unit of width, in bf16 with fused attention (Korthikanti et al. 2022)."""
+"""Bytes of one encoder block per token and unit of width, in bf16 with fused attention (Korthikanti et al. 2022)."""
 CONVOLUTION_ACTIVATION_BYTES = 6
-"""Of one convolution with its norm and ReLU, per output, in bf16: the input of each is kept."""
+"""Bytes of one convolution with its norm and ReLU per output, in bf16: the input of each is kept."""
 
 
 def forward_macs(settings: ModelSettings) -> int:
-    """Multiply-adds of one image's forward pass: matrix products only, as the paper's Table 6 counts.
+    """Count the multiply-adds of one image's forward pass: matrix products only, as the paper's Table 6 does.
 
-    Convolutions are such products too: kernel elements times places of the output.
+    A convolution is such a product too: kernel elements times outputs.
     """
     convolutions = sum(one.macs for one in convolutions_of(settings))
     encoder = 0 if settings.resnet is not None else _encoder_macs(settings)
@@ -26,18 +26,18 @@ def forward_macs(settings: ModelSettings) -> int:
 
 
 def train_flops_per_image(settings: ModelSettings) -> int:
-    """FLOPs of one image's forward and backward pass: 2 a multiply-add, and the backward twice the forward."""
+    """Count the FLOPs of one image's forward and backward pass: 2 a multiply-add, the backward twice the forward."""
     return 6 * forward_macs(settings)
 
 
 def num_parameters(settings: ModelSettings) -> int:
-    """Trained parameters of the whole model, head included where `classes` is set."""
+    """Count the trained parameters of the whole model, head included where `classes` is set."""
     shapes = parameter_shapes(settings.model_copy(update={"classes": settings.classes or 0}))
     return sum(math.prod(shape) for shape in shapes.values())
 
 
 def activation_bytes(settings: ModelSettings, recompute: bool = False) -> int:
-    """What the backward pass of one image needs kept, in bf16; with `recompute` each block's input and one block."""
+    """Count bytes kept for one image's backward pass, in bf16; with `recompute` each block's input and one block."""
     units = _unit_outputs(settings)
     kept = CONVOLUTION_ACTIVATION_BYTES * sum(map(sum, units))
     if recompute:
@@ -61,7 +61,7 @@ def _unit_outputs(settings: ModelSettings) -> list[list[int]]:
 
 
 def _encoder_macs(settings: ModelSettings) -> int:
-    """T tokens, D width, F MLP size, L layers, P patch, C channels: L(4D^2 + 2DF)T + 2LT^2D + N C P^2 D."""
+    """L(4D^2 + 2DF)T + 2LT^2D + N C P^2 D: T tokens, D width, F MLP size, L layers, N patches of side P, C channels."""
     sizes, tokens = settings.sizes, settings.tokens
     width, mlp, layers = sizes.width, sizes.mlp, sizes.layers
     block = (4 * width**2 + 2 * width * mlp) * tokens + 2 * tokens**2 * width

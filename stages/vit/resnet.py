@@ -1,7 +1,7 @@
 """The paper's ResNets: BiT's pre-activation ResNets with group norms and standardised kernels (section 4.1).
 
-As big_vision's models/bit_paper.py, with timm's names but for the head, which is linear here as in every model. The
-root's pooling pads with zeros as BiT's released code and timm do, where bit_paper.py pads with minus infinity.
+As big_vision's models/bit_paper.py, with timm's names except for the head, which is linear here as in every model. The
+root's pooling pads with zeros like BiT's released code and timm, where bit_paper.py pads with minus infinity.
 B images, C channels, H and W sides of a feature map, R features, K classes.
 """
 
@@ -42,7 +42,7 @@ class BiTResNet(nn.Module):
         return logits_BK
 
     def features(self, images: Tensor) -> Tensor:
-        """What the head sees (B, R): the mean over the last feature map."""
+        """Images to what the head sees (B, R): the mean over the last feature map."""
         x_BCHW = self.stem(pixels(images, self.settings.image_px, self.stem.conv.weight.dtype))
         for stage in self.stages:
             x_BCHW = stage(x_BCHW)
