@@ -42,8 +42,7 @@ class EvalImages:
     ) -> None:
         self._split = Split(shards, split, cache)
         self._pixels = open_pixels(self._split)
-        self.image_px, self._fit, self._antialias = image_px, resize, antialias
-        self._resize_px = resize_px
+        self.image_px, self._preparation = image_px, (resize, resize_px, antialias)
         self._keep = np.arange(self._split.num_images) if keep is None else np.asarray(keep, dtype=np.int64)
 
     @staticmethod
@@ -77,11 +76,9 @@ class EvalImages:
         images_BCHW = np.empty((len(numbers_B), 3, self.image_px, self.image_px), dtype=np.uint8)
         self._pixels.gather(numbers_B.tolist())
         for row_CHW, number in zip(images_BCHW, numbers_B.tolist(), strict=True):
-            row_CHW[...] = self._fitted(self._pixels.pixels(number)).transpose(2, 0, 1)
+            image = fitted(self._pixels.pixels(number), self.image_px, *self._preparation)
+            row_CHW[...] = image.transpose(2, 0, 1)
         return to_batch(torch.from_numpy(images_BCHW), self._split.labels[numbers_B], numbers_B)
-
-    def _fitted(self, image: Pixels) -> Pixels:
-        return fitted(image, self.image_px, self._fit, self._resize_px, self._antialias)
 
 
 def fitted(image: Pixels, image_px: int, fit: Fit, resize_px: int | None = None, antialias: bool = True) -> Pixels:

@@ -10,10 +10,7 @@ from vitpipe.stages.vit.flops import forward_macs, num_parameters
 
 
 def estimate(
-    config: ReportConfig,
-    resources: ReportResources,
-    inputs: Mapping[str, Sequence[Artifact | Estimate]],
-    known: Known,
+    config: ReportConfig, resources: ReportResources, inputs: Mapping[str, Sequence[Artifact | Estimate]], known: Known
 ) -> Estimate:
     """Price a page of a few megabytes, mostly images, within a minute; and the model's passes over its images.
 

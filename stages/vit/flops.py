@@ -4,10 +4,12 @@
 """
 
 import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 from vitpipe.stages.vit.config import ModelSettings
-from vitpipe.stages.vit.conv_costs import convolutions_of
-from vitpipe.stages.vit.shapes import parameter_shapes
+from vitpipe.stages.vit.shapes import Shape, parameter_shapes
 
 BLOCK_ACTIVATION_BYTES = 34
 """Bytes of one encoder block per token and unit of width, in bf16 with fused attention (Korthikanti et al. 2022)."""
@@ -15,12 +17,36 @@ CONVOLUTION_ACTIVATION_BYTES = 6
 """Bytes of one convolution with its norm and ReLU per output, in bf16: the input of each is kept."""
 
 
+_UNIT = re.compile(r"stages\.(\d+)\.blocks\.(\d+)\.(\w+)\.")
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """A convolution without bias: kernel side, channels in and out, and the side of its square output."""
+
+    kernel: int
+    channels: int
+    out: int
+    side: int
+    ends_unit: bool
+
+    @property
+    def outputs(self) -> int:
+        """Numbers of its output for one image."""
+        return self.out * self.side**2
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds for one image."""
+        return self.kernel**2 * self.channels * self.outputs
+
+
 def forward_macs(settings: ModelSettings) -> int:
     """Count the multiply-adds of one image's forward pass: matrix products only, as the paper's Table 6 does.
 
     A convolution is such a product too: kernel elements times outputs.
     """
-    convolutions = sum(one.macs for one in convolutions_of(settings))
+    convolutions = sum(one.macs for one in _convolutions(settings))
     encoder = 0 if settings.resnet is not None else _encoder_macs(settings)
     return convolutions + encoder + _head_weights(settings)
 
@@ -32,8 +58,7 @@ def train_flops_per_image(settings: ModelSettings) -> int:
 
 def num_parameters(settings: ModelSettings) -> int:
     """Count the trained parameters of the whole model, head included where `classes` is set."""
-    shapes = parameter_shapes(settings.model_copy(update={"classes": settings.classes or 0}))
-    return sum(math.prod(shape) for shape in shapes.values())
+    return sum(map(math.prod, _shapes(settings).values()))
 
 
 def activation_bytes(settings: ModelSettings, recompute: bool = False) -> int:
@@ -50,10 +75,26 @@ def activation_bytes(settings: ModelSettings, recompute: bool = False) -> int:
     return kept + BLOCK_ACTIVATION_BYTES * unit * layers
 
 
+def _shapes(settings: ModelSettings) -> dict[str, Shape]:
+    return parameter_shapes(settings.model_copy(update={"classes": settings.classes or 0}))
+
+
+def _convolutions(settings: ModelSettings) -> Iterator[Convolution]:
+    """All convolutions in order, except the patch embedding's; none for a plain ViT."""
+    for name, shape in _shapes(settings).items() if settings.family != "vit" else ():
+        if len(shape) == 4 and name != "patch_embed.proj.weight":
+            out, channels, kernel, _ = shape
+            unit = _UNIT.search(name)
+            stage, part = (int(unit[1]), unit[3]) if unit else (-1, "conv3")  # the root halves once before its pooling
+            before_stride = unit is not None and unit[2] == "0" and part == "conv1" and stage > 0
+            side = -(-settings.image_px >> 2 + stage - before_stride)
+            yield Convolution(kernel, channels, out, side, ends_unit=part == "conv3")
+
+
 def _unit_outputs(settings: ModelSettings) -> list[list[int]]:
     """Outputs of each convolution, unit by unit; a root counts as one."""
     units: list[list[int]] = [[]]
-    for one in convolutions_of(settings):
+    for one in _convolutions(settings):
         units[-1].append(one.outputs)
         if one.ends_unit:
             units.append([])
