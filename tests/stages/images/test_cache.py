@@ -81,7 +81,7 @@ def test_what_is_read_stays_within_the_bound_and_is_the_same(shards, tmp_path, t
         assert everything(split) == whole
         assert len(kept(tmp_path / f"room-{room}")) == room
         assert told.counts.pop("uncached_samples_total") == 4 * (6 - room)
-        assert "no room in" in told.notes.pop() and not told.notes  # told once, counted each time
+        assert "no room in" in told.notes.pop() and not told.notes  # reported once, counted each time
     assert told.counts["shard_wait_seconds_total"] > 0
 
 

@@ -1,4 +1,4 @@
-"""Digests taken several at once are hashlib's, however contents lie beside each other, and with no extension at all."""
+"""Digests taken several at once are hashlib's, however contents are combined, and with no extension at all."""
 
 import hashlib
 

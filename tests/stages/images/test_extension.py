@@ -1,4 +1,4 @@
-"""A part of a JPEG has the pixels of the whole, whoever decodes it; damage is never pixels of its own."""
+"""A part of a JPEG has the pixels of the whole, whichever decoder makes it; damage never becomes other pixels."""
 
 import tracemalloc
 from unittest import mock

@@ -1,4 +1,4 @@
-"""What a file is, is the same whoever decodes it: digests of rows as they come are those of the whole image."""
+"""A file has the same digests whichever decoder reads it, row by row or the whole image at once."""
 
 import hashlib
 
@@ -17,7 +17,7 @@ from vitpipe.stages.images.image_digests import digest_images
 
 
 def wanted(data: bytes) -> tuple[Header, str, str] | str:
-    """By decoding whole; the reason of one that is refused."""
+    """Digests by decoding the whole image; for a refused one, the reason."""
     try:
         pixels = decode(data)
     except BadImage as error:

@@ -137,5 +137,5 @@ def test_classes_have_to_be_the_same(two, tmp_path, classes, found):
     other = synthetic.shards(tmp_path, "other", classes=classes, counts={"train": 6})
     with pytest.raises(UsageError, match=found):
         images_of((two[0], other), tmp_path, shares=[1, 1])
-    unlabelled = images_of((two[0], other), tmp_path, shares=[1, 1], labelled=False)  # who looks at none may mix them
+    unlabelled = images_of((two[0], other), tmp_path, shares=[1, 1], labelled=False)  # fine without labels
     assert unlabelled.micro_batch(0, 40).labels.tolist() == [0] * 40

@@ -1,4 +1,4 @@
-"""The page beside the paper: its tables with our column, scaling, cost, mistakes, overlaps, and what went wrong."""
+"""The page compared with the paper: its tables with our column, scaling, cost, mistakes, overlaps, and failures."""
 
 import json
 import re
@@ -36,7 +36,7 @@ def score(path, node, benchmark, per_seed, protocol, inputs=None, content=None, 
 
 
 def pretrained(path, name: str, of_each: int, steps: int) -> tuple[ShardSet, Weights]:
-    """Weights whose lineage goes down to a data set."""
+    """Weights whose lineage reaches a data set."""
     data = shards(path, f"{name}-data", counts={"train": of_each, "test": 3})
     backbone = checkpoint(path, f"{name}-backbone", steps, {"shards": [data]})
     return data, weights(path, name, classes=3, inputs={"checkpoint": [backbone]})

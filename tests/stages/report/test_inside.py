@@ -1,4 +1,4 @@
-"""What the page shows of a model's inside: whose weights, which pictures, and the sentences beside them."""
+"""What the page shows of a model's inside: which weights, which pictures, and their captions."""
 
 import base64
 import io

@@ -1,4 +1,4 @@
-"""What hybrids and ResNets are beside their logits: starts, gradients, depth, memory, sizes, decay and refusals."""
+"""Hybrids and ResNets apart from their logits: starts, gradients, depth, memory, sizes, decay and refusals."""
 
 import copy
 from pathlib import Path
