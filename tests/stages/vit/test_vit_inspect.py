@@ -119,7 +119,7 @@ def test_images_are_seen_in_parts_without_a_difference(monkeypatch):
     settings = tiny(pool="map")
     model, images = random_model(settings).eval(), random_images(settings, 5)
     whole = attention_distance(model, images), rollout(model, images)
-    monkeypatch.setattr(inspect, "_NUMBERS_AT_ONCE", 2 * 4 * settings.tokens**2)
+    monkeypatch.setattr(inspect, "_WEIGHTS_AT_ONCE", 2 * 4 * settings.tokens**2)
     parts = attention_distance(model, images), rollout(model, images)
     for mine, theirs in zip(parts, whole, strict=True):
         torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=0)
