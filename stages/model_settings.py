@@ -10,7 +10,7 @@ from vitpipe.stages.variants import Family, ResNet, Sizes, Variant, find_variant
 
 
 class ModelSettings(Settings):
-    """An architecture. Parameters depend on nothing else."""
+    """A model's architecture. Names and shapes of its parameters depend on nothing else."""
 
     variant: str | Sizes
     """A name of the paper's family: a ViT such as `L/16`, a hybrid such as `R50+B/16`, a BiT ResNet such as `R152x2`;
@@ -41,7 +41,7 @@ class ModelSettings(Settings):
 
     @property
     def family(self) -> Family:
-        """vit, hybrid or resnet."""
+        """`vit`, `hybrid` or `resnet`."""
         return self.numbers.family
 
     @property
@@ -64,12 +64,12 @@ class ModelSettings(Settings):
 
     @property
     def grid(self) -> int:
-        """Patches along one side; of a ResNet pixels of its last feature map."""
+        """Patches along one side; for a ResNet, pixels of its last feature map."""
         return self.numbers.grid(self.image_px)
 
     @property
     def tokens(self) -> int:
-        """Patches, and the class token where the model pools by it."""
+        """Number of patches, and the class token where the model has one."""
         return self.grid**2 + (1 if self.pool == "cls" and self.resnet is None else 0)
 
     @property
@@ -86,7 +86,7 @@ class ModelSettings(Settings):
 
     @property
     def numbers(self) -> Variant:
-        """What `variant` stands for."""
+        """The numbers that `variant` stands for."""
         return Variant(sizes=self.variant) if isinstance(self.variant, Sizes) else find_variant(self.variant)
 
     @field_validator("variant")
@@ -110,9 +110,9 @@ class ModelSettings(Settings):
         return self
 
     def _checked_resnet(self) -> "ModelSettings":
-        """A ResNet takes nothing of the encoder's choices: said, rather than ignored."""
-        asked = {name: getattr(self, name) for name in type(self).model_fields if name not in _OF_ALL_FAMILIES}
-        meaningless = [f"{name} {value}" for name, value in asked.items() if value != _default(name)]
+        """Refuse, rather than ignore, choices of an encoder that mean nothing for a ResNet."""
+        given = {name: getattr(self, name) for name in type(self).model_fields if name not in _OF_ALL_FAMILIES}
+        meaningless = [f"{name} {value}" for name, value in given.items() if value != _default(name)]
         if meaningless:
             raise ValueError(
                 f"{self.variant} is a ResNet, without tokens, GELU or LayerNorm, and always averages its last feature "

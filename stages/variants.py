@@ -1,4 +1,4 @@
-"""The family by name: plain ViTs, hybrids and BiT ResNets, each with its numbers. No torch."""
+"""The model variants by name: plain ViTs, hybrids and BiT ResNets, each with its numbers. No torch."""
 
 import difflib
 import functools
@@ -40,7 +40,7 @@ class Sizes(Settings):
 
 @dataclass(frozen=True)
 class ResNet:
-    """A BiT ResNet by its numbers: bottleneck units in each stage, and what its width of 64 is multiplied by."""
+    """A BiT ResNet by its numbers: bottleneck units in each stage, and the factor of its width of 64."""
 
     blocks: tuple[int, ...]
     width_factor: int
@@ -53,10 +53,10 @@ class ResNet:
 
 @dataclass(frozen=True)
 class Variant:
-    """What a name stands for: an encoder, perhaps on a convolutional stem, or a ResNet.
+    """A model variant: an encoder, perhaps on a convolutional stem, or a ResNet.
 
-    `stem` counts the units of each stage and is empty for a root alone; a hybrid's `sizes.patch_px` is the side of a
-    patch on the stem's feature map.
+    `stem` has the number of units of each stage and is empty for a root alone; a hybrid's `sizes.patch_px` is the side
+    of a patch on the stem's feature map.
     """
 
     sizes: Sizes | None = None
@@ -65,20 +65,20 @@ class Variant:
 
     @property
     def family(self) -> Family:
-        """vit, hybrid or resnet."""
+        """`vit`, `hybrid` or `resnet`."""
         if self.resnet is not None:
             return "resnet"
         return "vit" if self.stem is None else "hybrid"
 
     @property
     def patch_channels(self) -> int:
-        """Channels of what is cut into patches: 3 of an image, those of a stem's last stage or of its root."""
+        """Channels of what is cut into patches: an image's 3, or those of the stem's last stage or of its root."""
         if self.stem is None:
             return 3
         return 4 * BASE_WIDTH << (len(self.stem) - 1) if self.stem else BASE_WIDTH
 
     def grid(self, image_px: int) -> int:
-        """Patches, or pixels of a ResNet's last feature map, along one side of an image."""
+        """Count patches, or pixels of a ResNet's last feature map, along one side of an image."""
         if self.sizes is None:
             assert self.resnet is not None
             return reduced(image_px, self.resnet.blocks)
@@ -87,7 +87,7 @@ class Variant:
 
 
 BASE_WIDTH = 64
-"""Channels of a root, and of the narrow convolutions of the first stage, at a width factor of 1."""
+"""Channels of the root, and of the narrow convolutions of the first stage, at a width factor of 1."""
 _ENCODERS: dict[str, tuple[int, int, int, int]] = {  # layers, width, MLP, heads
     "Ti": (12, 192, 768, 3),  # vision_transformer configs/models.py; not in the paper
     "S": (12, 384, 1536, 6),  # likewise
@@ -118,9 +118,9 @@ VARIANTS = (*PLAIN, *HYBRIDS, *RESNETS)
 
 
 def reduced(image_px: int, stages: tuple[int, ...]) -> int:
-    """Side of the feature map behind a root (two halvings) and its stages (one each but the first).
+    """Compute the side of the feature map after a root (two halvings) and stages (one each, but for the first).
 
-    Rounds up at each, as SAME padding does, and as the ResNets' own symmetric padding.
+    Each halving rounds up, as SAME padding does, and the ResNets' symmetric padding too.
     """
     halvings = 2 + max(0, len(stages) - 1)
     return -(-image_px >> halvings)
@@ -128,7 +128,7 @@ def reduced(image_px: int, stages: tuple[int, ...]) -> int:
 
 @functools.cache
 def find_variant(name: str) -> Variant:
-    """Look a paper name up. ValueError naming the nearest and all known variants for any other."""
+    """Look up a variant by its name. ValueError naming the nearest and all known variants for an unknown one."""
     if name in RESNETS:
         return Variant(resnet=RESNETS[name])
     if name in HYBRIDS:

@@ -26,7 +26,7 @@ from vitpipe.infra.storage.folders import flock
 from vitpipe.infra.storage.local import LocalStore
 from vitpipe.infra.storage.opening import open_store
 from vitpipe.infra.storage.store import Store
-from vitpipe.stages.images.native import build
+from vitpipe.stages.images.native import compilation
 
 MIN_RAY = (2, 60)
 MIN_FREE_BYTES = 2 << 30
@@ -119,8 +119,8 @@ def _compiler() -> Check:
 
 def _reader() -> Check:
     """A missing one is no fault: images are then decoded whole, with the same pixels."""
-    found = build.extension()
-    return Check("reader", True, str(found) if found else f"no C extension: images are decoded whole. {build.DO}")
+    found = compilation.compiled_extension()
+    return Check("reader", True, str(found) if found else f"no C extension: images are decoded whole. {compilation.DO}")
 
 
 def _gpus() -> Check:

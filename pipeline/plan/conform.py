@@ -14,7 +14,7 @@ from vitpipe.pipeline.plan.planned import Plan
 from vitpipe.pipeline.spec.graph import Graph, Node, is_uri
 from vitpipe.stages.finetune.config import FinetuneConfig
 from vitpipe.stages.finetune.paper_fields import conform as conform_finetuning
-from vitpipe.stages.paper.conform import Compared
+from vitpipe.stages.paper.recipe_comparison import RecipeComparison
 from vitpipe.stages.paper.recipes import dataset, recipes
 from vitpipe.stages.paper.tables import benchmark_id, vtab_task
 from vitpipe.stages.pretrain.config import PretrainConfig
@@ -30,7 +30,7 @@ class Conformity:
     """One node beside the paper."""
 
     node: str
-    compared: Compared
+    compared: RecipeComparison
     claimed: bool
     """Whether the spec says which row it means; else it is the nearest."""
 

@@ -4,14 +4,16 @@ from typing import Any
 
 from vitpipe.stages.finetune.config import FinetuneConfig
 from vitpipe.stages.images.config import before_crop_px
-from vitpipe.stages.paper.conform import Compared, compare
+from vitpipe.stages.paper.recipe_comparison import RecipeComparison, compare
 from vitpipe.stages.paper.recipes import finetuning_row
 
 FIXED = {"optimizer": "SGD with momentum 0.9", "schedule": "cosine", "weight_decay": 0.0}
 """What `steps.py` does whatever the config says."""
 
 
-def conform(config: FinetuneConfig, benchmark: str | None, variant: str | None, image_px: int | None) -> Compared:
+def conform(
+    config: FinetuneConfig, benchmark: str | None, variant: str | None, image_px: int | None
+) -> RecipeComparison:
     """Compare with what the paper did on a benchmark of Table 4, or on all of them where it is none of those.
 
     `variant` names the pretrained model and `image_px` is its own input size, where they are known.

@@ -1,6 +1,7 @@
 """From decoded images to the pixels of a batch: crop, flip, RandAugment, and Mixup or CutMix of neighbours.
 
-Every draw is keyed by (seed, position in the endless sequence): a batch is the same however it is cut or dealt.
+Every draw is keyed by (seed, position in the endless sequence), so an image is the same in whatever batch and on
+whatever rank it comes.
 """
 
 import math
@@ -22,37 +23,42 @@ from vitpipe.stages.images.crops import (
     random_resized,
 )
 from vitpipe.stages.images.decode import Pixels
+from vitpipe.stages.images.extension import mirror
 from vitpipe.stages.images.keys import Ints, uniforms
-from vitpipe.stages.images.parts import mirror
 from vitpipe.stages.images.randaugment import DRAWS_PER_LAYER, rand_augment
 from vitpipe.stages.images.resize import resize, resize_small
 
-Shares = npt.NDArray[np.float32]
-"""(B, K) share of each class."""
+SoftLabels = npt.NDArray[np.float32]
+"""(B, K): the share of each class in each image."""
 
 
-class Images(Protocol):
-    """Where images come from, by number."""
+class PixelSource(Protocol):
+    """Whatever gives images by number: a split, or a split kept decoded."""
 
     def shape(self, number: int) -> tuple[int, int]:
-        """Height and width."""
+        """Height and width of one image, upright."""
 
     def pixels(self, number: int) -> Pixels:
-        """One image, not to be written to."""
+        """One image (height, width, 3), not to be written to."""
 
     def part(self, number: int, box: Box) -> Pixels:
-        """What `pixels` has in `box`, at less cost if it can be."""
+        """What `pixels` has in `box`, decoding no more than needed where the format allows it."""
 
 
 def cut(
-    images: Images, numbers: Sequence[int], positions_B: Ints, settings: AugmentSettings, seed: int, cut_BCHW: Pixels
+    source: PixelSource,
+    numbers: Sequence[int],
+    positions_B: Ints,
+    settings: AugmentSettings,
+    seed: int,
+    cut_BCHW: Pixels,
 ) -> None:
     """Crop, resize and flip each image into its row of a (B, 3, image_px, image_px) uint8 array."""
     image_px = cut_BCHW.shape[2]
     flipped = (uniforms(positions_B, 1, "flip", seed)[:, 0] < 0.5).tolist() if settings.flip else [False] * len(numbers)
     tries = crop_tries(positions_B, seed) if settings.crop != "none" else [iter(())] * len(numbers)
     for b, number in enumerate(numbers):
-        cut_HWC = _cropped(images, number, settings, image_px, tries[b])
+        cut_HWC = _cropped(source, number, settings, image_px, tries[b])
         if flipped[b]:
             mirror(np.ascontiguousarray(cut_HWC.transpose(2, 0, 1)), cut_BCHW[b])
         else:
@@ -61,10 +67,10 @@ def cut(
         _vary(cut_BCHW, positions_B, settings.randaugment, seed)
 
 
-def mix(cut_BCHW: Pixels, labels_BK: Shares, positions_B: Ints, settings: AugmentSettings, seed: int) -> None:
-    """Blend or paste rows 2k and 2k+1 into each other, in place; `positions_B` begins at an even one.
+def mix(cut_BCHW: Pixels, labels_BK: SoftLabels, positions_B: Ints, settings: AugmentSettings, seed: int) -> None:
+    """Blend or paste rows 2k and 2k+1 into each other, in place; `positions_B` begins at an even position.
 
-    Both rows of a pair keep the share lam >= 1/2 of their own (AugReg takes the larger part as well) and labels follow.
+    Each row of a pair keeps a share of at least 1/2 of itself (AugReg takes the larger part as well); labels follow.
     """
     draws_P4 = uniforms(positions_B[::2] // 2, 4, "mix", seed)
     for pair, (kind, share, top, left) in enumerate(draws_P4.tolist()):
@@ -82,18 +88,18 @@ def mix(cut_BCHW: Pixels, labels_BK: Shares, positions_B: Ints, settings: Augmen
 
 
 def _cropped(
-    images: Images, number: int, settings: AugmentSettings, image_px: int, tries: Iterator[Sequence[float]]
+    source: PixelSource, number: int, settings: AugmentSettings, image_px: int, tries: Iterator[Sequence[float]]
 ) -> Pixels:
-    """(image_px, image_px, 3)"""
+    """One image cropped and resized to (image_px, image_px, 3)."""
     if settings.crop == "none":
-        return resize(images.pixels(number), image_px, image_px, settings.antialias)
+        return resize(source.pixels(number), image_px, image_px, settings.antialias)
     if settings.crop == "random_resized":
-        box = random_resized(*images.shape(number), settings.min_area or TORCHVISION_MIN_AREA, tries)
-        return resize(images.part(number, box), image_px, image_px, settings.antialias)
+        box = random_resized(*source.shape(number), settings.min_area or TORCHVISION_MIN_AREA, tries)
+        return resize(source.part(number, box), image_px, image_px, settings.antialias)
     if settings.crop == "inception":
-        box = inception(*images.shape(number), settings.min_area or INCEPTION_MIN_AREA, tries)
-        return resize(images.part(number, box), image_px, image_px, settings.antialias)
-    image, side = images.pixels(number), settings.resize_px or before_crop_px(image_px)
+        box = inception(*source.shape(number), settings.min_area or INCEPTION_MIN_AREA, tries)
+        return resize(source.part(number, box), image_px, image_px, settings.antialias)
+    image, side = source.pixels(number), settings.resize_px or before_crop_px(image_px)
     if settings.crop == "resmall":
         image = resize_small(image, side, settings.antialias)
     elif settings.crop == "resize":
@@ -112,7 +118,7 @@ def _vary(cut_BCHW: Pixels, positions_B: Ints, settings: RandAugmentSettings, se
 
 
 def _paste(pair_2CHW: Pixels, own: float, top: float, left: float) -> float:
-    """Swap one box of about 1 - own of the area between two images (CutMix, Yun et al. 2019); the share really kept."""
+    """Swap a box of about 1 - own of the area between two images (CutMix, Yun et al. 2019). Returns the share kept."""
     side = pair_2CHW.shape[2]
     half = math.sqrt(1 - own) * side / 2
     y0, y1 = (round(min(max(top * side + edge, 0), side)) for edge in (-half, half))

@@ -1,7 +1,7 @@
 """Shards on this machine's disk, keyed by digest: fetched once, verified once, shared by all processes. No torch.
 
-Bounded: what was used longest ago makes room, except what some process has mapped. Where there is no room, or the disk
-is full, nothing fails: who asks is told so, and reads from the store.
+Bounded: the least recently used tars make room, except those that some process has mapped. Where there is no room, or
+the disk is full, nothing fails: the caller gets None, and reads from the store.
 """
 
 import errno
@@ -20,7 +20,7 @@ from vitpipe.infra.storage import traffic
 from vitpipe.infra.storage.folders import flock
 from vitpipe.stages.artifacts import File, ShardSet
 from vitpipe.stages.images.manifest import ShardEntry
-from vitpipe.stages.images.watch import UNWATCHED, ReaderWatch
+from vitpipe.stages.images.reader_watch import UNWATCHED, ReaderWatch
 
 SPARE_BYTES = 1_000_000_000
 """Left free on the disk for whatever else writes there."""
@@ -29,19 +29,19 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 @dataclass(frozen=True)
 class ShardCache:
-    """Tars under their digest on this machine's disk. Safe for many processes: one fetches, the others wait.
+    """A folder of tars named by their digest. Safe for many processes: one fetches, the others wait.
 
-    What stands under a name was verified whole when it was put there.
+    Every tar in it was verified whole when it was put there.
     """
 
     folder: Path
     max_bytes: int | None = None
-    """Of all shards kept; left out, as much as the disk has but `SPARE_BYTES`."""
+    """Limit for all shards together; left out, all of the disk but `SPARE_BYTES`."""
     watch: ReaderWatch = UNWATCHED
-    """Who is told of waits and of what could not be kept."""
+    """Where waits are counted, and shards that could not be kept reported."""
 
     def mapped(self, shards: ShardSet, entry: ShardEntry) -> mmap.mmap | None:
-        """The tar, mapped, fetched first if need be; None where there is no room for it.
+        """Map a tar, fetching it first if need be; None where there is no room for it.
 
         While the map lives, the tar counts as used and stays. IntegrityError when its digest is not the manifest's.
         """
@@ -64,7 +64,7 @@ class ShardCache:
                 raise StorageError(f"keep a shard in {self.folder}", str(error), "make room there") from error
 
     def _fetch(self, shards: ShardSet, file: File, local: Path, reservation: BinaryIO) -> bool:
-        """Whether there was room."""
+        """Fetch a tar whose lock is held; returns whether there was room."""
         local.unlink(missing_ok=True)  # cut since it was verified: its size is wrong
         if not self._make_room(file.bytes, reservation):
             return False
@@ -79,7 +79,7 @@ class ShardCache:
         return True
 
     def _download(self, shards: ShardSet, file: File, local: Path) -> None:
-        """Twice, where the first came damaged: a bit that flips on the way does so once."""
+        """Download a tar, a second time if the first arrived damaged: a bit that flips on the way does so once."""
         try:
             shards.store().download(file.at, local, expect=file.digest)
         except IntegrityError:
@@ -87,12 +87,12 @@ class ShardCache:
             shards.store().download(file.at, local, expect=file.digest)
 
     def _make_room(self, wanted: int, reservation: BinaryIO) -> bool:
-        """Reserve `wanted` bytes, removing what was used longest ago and is not mapped; whether that was enough."""
+        """Reserve `wanted` bytes, removing the least recently used tars that nobody has mapped; returns success."""
         with _locked(self.folder / "room.lock"):
             fetching = [lock for lock in self._files("lock") if not lock.with_suffix(".tar").exists()]
             reserved, tars = sum(map(_reserved, fetching)), sorted(map(_used, self._files("tar")))
             written = sum(size for _, size, _ in tars)
-            most = written + shutil.disk_usage(self.folder).free  # removing what is written frees as much
+            most = written + shutil.disk_usage(self.folder).free  # removing tars frees their bytes
             most = most - SPARE_BYTES if self.max_bytes is None else min(most, self.max_bytes)
             for _, size, tar in tars:
                 if written + reserved + wanted <= most:
@@ -108,7 +108,7 @@ class ShardCache:
 
     @contextmanager
     def _fetching(self, local: Path) -> Iterator[BinaryIO]:
-        """Hold the lock of one shard on this machine; its length is the room that is reserved for it."""
+        """Hold the lock file of one shard; its length is the room that is reserved for the shard."""
         local.parent.mkdir(parents=True, exist_ok=True)
         with _locked(local.with_suffix(".lock")) as lock:
             yield lock
@@ -116,7 +116,7 @@ class ShardCache:
 
 
 def expected(shards: ShardSet, entry: ShardEntry) -> File:
-    """The tar as the record has it. IntegrityError when the manifest says otherwise."""
+    """Find the tar in the record. IntegrityError when the manifest gives another size or digest."""
     file = shards.file(entry.path)
     if (file.bytes, file.sha256) != (entry.bytes, entry.sha256):
         raise IntegrityError(
@@ -128,7 +128,7 @@ def expected(shards: ShardSet, entry: ShardEntry) -> File:
 
 
 def _held(local: Path, size: int) -> mmap.mmap | None:
-    """A map of the tar if it is there. Its lock is the map's: both end together."""
+    """Map the tar if it is there; the shared lock on it ends with the map."""
     try:
         with local.open("rb") as file:
             flock(file, fcntl.LOCK_SH)
@@ -142,7 +142,7 @@ def _held(local: Path, size: int) -> mmap.mmap | None:
 
 
 def _used(tar: Path) -> tuple[int, int, Path]:
-    """When it was last mapped, its size, and itself; nothing of what is gone meanwhile."""
+    """When a tar was last mapped, its size, and its path; zeros for one that was removed meanwhile."""
     with suppress(FileNotFoundError):
         found = tar.stat()
         return found.st_mtime_ns, found.st_size, tar
@@ -150,7 +150,7 @@ def _used(tar: Path) -> tuple[int, int, Path]:
 
 
 def _removed(tar: Path) -> bool:
-    """Remove a tar that no process has mapped or is about to map; whether it is gone."""
+    """Remove a tar unless some process has mapped it or is about to; returns whether it is gone."""
     try:
         with tar.with_suffix(".lock").open("ab") as lock, tar.open("rb") as file:
             flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -164,9 +164,9 @@ def _removed(tar: Path) -> bool:
 
 
 def _reserved(lock: Path) -> int:
-    """Bytes that a process is fetching now; what one that died had reserved is free again."""
+    """Bytes reserved by a living process that is fetching; a reservation ends with its process."""
     with suppress(FileNotFoundError):
-        if lock.stat().st_size == 0:  # nearly all
+        if lock.stat().st_size == 0:  # true for nearly all
             return 0
     with suppress(FileNotFoundError), lock.open("rb") as file:
         try:

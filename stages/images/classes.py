@@ -1,6 +1,6 @@
-"""Lists of class names: how two differ, in words, which names are nearly one, and the names that stand beside a model.
+"""Lists of class names: how two lists differ, in words; which names are nearly the same; and the names of a model.
 
-Knows names and their places; who asks decides whether to unite, to say or to refuse. No torch.
+Knows names and their numbers; whether to unite, report or refuse lists is up to the caller. No torch.
 """
 
 import difflib
@@ -14,36 +14,38 @@ from vitpipe.stages.artifacts import Artifact
 
 LABELS = "labels.json"
 NAMED = 3
+"""Names that a message lists."""
 _NUMBER = re.compile(r"0|[1-9][0-9]*")
 _DIGITS = re.compile(r"[0-9]+")
 
 
 def difference(one: Sequence[str], other: Sequence[str], which: tuple[str, str] = ("the first", "the second")) -> str:
-    """How two lists that are not equal differ: names of one alone, else the place from which their order does."""
+    """Say how two unequal lists differ: names that only one has, else the number from which their order differs."""
     only = [sorted(set(here) - set(there)) for here, there in ((one, other), (other, one))]
-    told = [f"only {whose} has {some_names(names)}" for whose, names in zip(which, only, strict=True) if names]
-    if not told:
+    differences = [f"only {whose} has {some_names(names)}" for whose, names in zip(which, only, strict=True) if names]
+    if not differences:
         place = next(place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
-        told = [f"the same {len(one)} names in another order", f"{one[place]!r} and {other[place]!r}"]
-        return f", from number {place} on: ".join(told)
+        return (
+            f"the same {len(one)} names in another order, from number {place} on: {one[place]!r} and {other[place]!r}"
+        )
     near = nearly(*only)
-    return f"{len(one)} and {len(other)}; {'; '.join(told)}{f' ({near})' if near else ''}"
+    return f"{len(one)} and {len(other)}; {'; '.join(differences)}{f' ({near})' if near else ''}"
 
 
 def nearly(names: Iterable[str], others: Iterable[str]) -> str:
-    """Which of `names` is nearly one of `others`, in words; empty when none is."""
+    """Find a name that is nearly one of `others`, in words; empty when none is."""
     forms, names = {alike(other): other for other in others}, list(names)
     for name in names:
         if (found := forms.get(alike(name))) is not None:
             return _nearly(name, found)
-    for name in names[:NAMED]:  # this look takes a while for each
+    for name in names[:NAMED]:  # comparing takes a while for each
         if close := difflib.get_close_matches(name, forms.values(), n=1, cutoff=0.8):
             return f"{name!r} is near {close[0]!r}"
     return ""
 
 
 def alike(name: str) -> str:
-    """What names have in common that differ in capitals, spaces, underscores, leading zeros or Unicode form alone."""
+    """Fold a name, so that names that differ only in case, spaces, underscores, leading zeros or Unicode form agree."""
     if name.isascii():
         folded = name.lower()
     else:
@@ -53,7 +55,7 @@ def alike(name: str) -> str:
 
 
 def pairs_alike(names: Iterable[str]) -> list[str]:
-    """Of each two names of one list that are nearly one, how, in words."""
+    """Find names of one list that are nearly the same, and say how each two differ."""
     first: dict[str, str] = {}
     return [
         _nearly(other, name)
@@ -63,20 +65,20 @@ def pairs_alike(names: Iterable[str]) -> list[str]:
 
 
 def same_to_the_eye(names: Iterable[str]) -> list[tuple[str, str]]:
-    """Different names that look the same: one text in two Unicode forms, or with characters that no eye sees."""
+    """Find different names that look the same: one text in two Unicode forms, or with invisible characters."""
     first: dict[str, str] = {}
     return [(other, name) for name in names if (other := first.setdefault(_seen(name), name)) != name]
 
 
 def look_alike(name: str, other: str) -> str:
-    """Why two different names that look the same do, in words."""
+    """Say why two different names look the same."""
     if unicodedata.normalize("NFC", name) == unicodedata.normalize("NFC", other):
         return f"{name!a} and {other!a} are one name in two Unicode forms"
     return f"{name!a} and {other!a} look the same, but for characters that are not seen"
 
 
 def _seen(name: str) -> str:
-    """What an eye sees of it: composed as Unicode has it, without format characters such as U+200B or U+FEFF."""
+    """A name as an eye sees it: in composed form (NFC), without format characters such as U+200B or U+FEFF."""
     if name.isascii():
         return name
     return unicodedata.normalize("NFC", "".join(one for one in name if unicodedata.category(one) != "Cf"))
@@ -89,7 +91,7 @@ def _nearly(name: str, other: str) -> str:
 
 
 def names_by_number(labels: Mapping[str, Any]) -> dict[int, str]:
-    """Names by class number of an `id2label`, in the order of the numbers. ValueError in words for other keys."""
+    """Read an `id2label` as names by class number, in the order of numbers. ValueError naming a key that is none."""
     wrong = [key for key in labels if not _NUMBER.fullmatch(str(key))]
     if wrong:
         raise ValueError(f"the key {wrong[0]!r} of its names is no number of a class")
@@ -97,7 +99,7 @@ def names_by_number(labels: Mapping[str, Any]) -> dict[int, str]:
 
 
 def names_in_order(labels: Mapping[str, Any]) -> tuple[str, ...]:
-    """The same as a list, a name's place its number. ValueError in words when one below the highest has none."""
+    """Read an `id2label` as a list; a name's place is its number. ValueError naming a number that has no name."""
     names = names_by_number(labels)
     if names and max(names) != len(names) - 1:
         lacking = next(number for number in range(max(names)) if number not in names)
@@ -106,7 +108,7 @@ def names_in_order(labels: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def moved_name(names: Mapping[int, str], others: Mapping[int, str]) -> str | None:
-    """A name that both lists have, under different numbers: a number of the one is then another class in the other."""
+    """Find a name that both lists have under different numbers, so that a number means another class in each."""
     numbers = {name: number for number, name in names.items()}
     for number, name in others.items():
         if name in numbers and names.get(number) != name:
@@ -115,13 +117,13 @@ def moved_name(names: Mapping[int, str], others: Mapping[int, str]) -> str | Non
 
 
 def some_names(names: Sequence[str]) -> str:
-    """The first few, for a message."""
+    """Quote the first few names for a message."""
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     return ", ".join(map(repr, names[:NAMED])) + more
 
 
 def names_of(weights: Artifact) -> dict[int, str]:
-    """What the `labels.json` of a model's artifact calls its head's classes; empty where it names none.
+    """Read the names of the head's classes from `labels.json` of a model's artifact; empty where it has none.
 
     IntegrityError for names that are no list of classes.
     """

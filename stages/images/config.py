@@ -18,7 +18,7 @@ class RandAugmentSettings(Settings):
 
 
 class AugmentSettings(Settings):
-    """What happens to an image between its file and the model. Every draw is keyed by (seed, position)."""
+    """Changes to an image between its file and the model. Every draw is keyed by (seed, position)."""
 
     crop: Literal["random_resized", "inception", "resmall", "resize", "none"] = "random_resized"
     """random_resized: torchvision's RandomResizedCrop. inception: TensorFlow's sample_distorted_bounding_box, what the
@@ -42,12 +42,12 @@ class AugmentSettings(Settings):
 
     @property
     def mixes(self) -> bool:
-        """Whether labels become mixtures."""
+        """Whether Mixup or CutMix is on, so that labels become mixtures."""
         return self.mixup > 0 or self.cutmix > 0
 
 
 def too_small(resize_px: int | None, image_px: int | None) -> str | None:
-    """Why a crop of `image_px` cannot be cut from a side of `resize_px`; None where it can or is not known."""
+    """Say why a crop of `image_px` cannot be cut from a side of `resize_px`; None where it can or is not known."""
     if resize_px is None or image_px is None or resize_px >= image_px:
         return None
     return f"a crop of {image_px} px cannot be cut from a side of {resize_px} px"

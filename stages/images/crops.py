@@ -1,6 +1,6 @@
 """Which part of an image a training crop takes: the distributions of torchvision and of TensorFlow.
 
-Knows no files. Draws are uniform in [0, 1) and come from who calls.
+Knows no files. The caller gives the draws, uniform in [0, 1).
 """
 
 import math
@@ -26,12 +26,12 @@ class Box(NamedTuple):
     width: int
 
     def of(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """The part of (height, width, 3): a view."""
+        """Cut the box from an image (height, width, 3): a view."""
         return image[self.top : self.top + self.height, self.left : self.left + self.width]
 
 
 def random_resized(height: int, width: int, min_area: float, tries: Iterator[Sequence[float]]) -> Box:
-    """As torchvision's RandomResizedCrop.get_params with ratio 3/4 to 4/3: ten tries, then the middle."""
+    """Choose a box as torchvision's RandomResizedCrop.get_params does, ratio 3/4 to 4/3: ten tries, then the middle."""
     low, high = math.log(3 / 4), math.log(4 / 3)
     for area, aspect, top, left in (next(tries) for _ in range(10)):
         target = height * width * (min_area + area * (1 - min_area))
@@ -48,9 +48,10 @@ def random_resized(height: int, width: int, min_area: float, tries: Iterator[Seq
 
 
 def inception(height: int, width: int, min_area: float, tries: Iterator[Sequence[float]]) -> Box:
-    """As TensorFlow's sample_distorted_bounding_box without boxes: ratio 0.75 to 1.33, 100 tries, then the whole.
+    """Choose a box as TensorFlow's sample_distorted_bounding_box does without given boxes.
 
-    Follows GenerateRandomCrop of core/kernels/image/sample_distorted_bounding_box_op.cc, its half-open offsets too.
+    Ratio 0.75 to 1.33, 100 tries, then the whole image. Follows GenerateRandomCrop of
+    core/kernels/image/sample_distorted_bounding_box_op.cc, its half-open offsets included.
     """
     for aspect, size, top, left in (next(tries) for _ in range(100)):
         shape = _inception_shape(height, width, min_area, 0.75 + aspect * (1.33 - 0.75), size)
@@ -80,7 +81,7 @@ def _inception_shape(height: int, width: int, min_area: float, ratio: float, dra
 
 
 def crop_tries(positions_B: Ints, seed: int) -> list[Iterator[Sequence[float]]]:
-    """For each position an endless supply of four draws; the first ten are made for all at once."""
+    """Make an endless supply of four draws for each position; the first ten are drawn for all positions at once."""
     first = uniforms(positions_B, 4 * _TRIES_AT_ONCE, "crop", seed).reshape(len(positions_B), _TRIES_AT_ONCE, 4)
     return [_tries(positions_B[b : b + 1], seed, first[b].tolist()) for b in range(len(positions_B))]
 

@@ -9,7 +9,7 @@
 - EXIF orientation is applied: the pixels stand as a person sees the photo
 - animations give their first frame; an image that ends early is refused, never filled with grey
 
-Plain JPEGs go by our own extension, everything else by Pillow; which way is never seen in the pixels.
+Our own extension decodes plain JPEGs, Pillow everything else; the pixels are the same either way.
 """
 
 import io
@@ -21,8 +21,8 @@ import numpy.typing as npt
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from vitpipe.stages.images.crops import Box
+from vitpipe.stages.images.extension import ExifFirst, jpeg_part
 from vitpipe.stages.images.header import FORMATS, BadImage, Header, read_header
-from vitpipe.stages.images.parts import ExifFirst, jpeg_part
 from vitpipe.stages.images.scans import refuse_many_scans
 
 MAX_PIXELS = 50_000_000
@@ -71,13 +71,13 @@ def decode(data: bytes) -> Pixels:
 
 
 def damaged(ext: str, error: Exception) -> BadImage:
-    """What Pillow says of a file that it does not read, without the address at which that file stands in memory."""
+    """Turn Pillow's error into a reason, without the memory address that it would name."""
     said = "Pillow cannot identify it" if isinstance(error, UnidentifiedImageError) else error
     return BadImage(f"{FORMATS[ext]} damaged: {said}")
 
 
 def decode_part(data: npt.NDArray[np.uint8], height: int, width: int, box: Box) -> Pixels | None:
-    """A box of an upright JPEG of that size, equal to the whole image cut; None where it has to be decoded whole."""
+    """Decode a box of an upright JPEG of that size, as the whole image cut; None where it has to be decoded whole."""
     try:
         return jpeg_part(data, height, width, box)
     except ExifFirst:
@@ -85,7 +85,7 @@ def decode_part(data: npt.NDArray[np.uint8], height: int, width: int, box: Box) 
 
 
 def is_upright(data: bytes) -> bool:
-    """Whether the image stands as it is stored; of damaged Exif, Pillow has the word when it decodes."""
+    """Whether a JPEG is stored upright. False for damaged Exif, which Pillow judges when it decodes."""
     try:
         with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
             return image.getexif().get(ExifTags.Base.Orientation, 1) not in range(2, 9)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from vitpipe.stages.artifacts import ShardSet
-from vitpipe.stages.images.augment import Shares
+from vitpipe.stages.images.augment import SoftLabels
 from vitpipe.stages.images.batch import Batch
 from vitpipe.stages.images.config import before_crop_px
 from vitpipe.stages.images.decode import Pixels
@@ -19,14 +19,14 @@ from vitpipe.stages.images.split import Split, open_pixels
 from vitpipe.stages.images.train import to_batch
 
 Fit = Literal["squash", "resize_crop", "resmall_crop"]
-"""How an image reaches image_px: squashed to a square; or squashed to `resize_px` and its centre cut; or its shorter
-side brought to `resize_px` and its centre cut."""
+"""How an image gets to image_px: squashed to a square; squashed to `resize_px` and its centre cut; or its shorter side
+resized to `resize_px` and its centre cut."""
 
 
 class EvalImages:
-    """One split, or the numbers `keep` of it in their order. No randomness.
+    """One split, or its images `keep` in that order. No randomness.
 
-    `resize_px` is the side before the centre crop; left out, as `before_crop_px` says.
+    `resize_px` is the side before the centre crop; left out, `before_crop_px` chooses it.
     """
 
     def __init__(
@@ -42,28 +42,28 @@ class EvalImages:
     ) -> None:
         self._split = Split(shards, split, cache)
         self._pixels = open_pixels(self._split)
-        self.image_px, self._fit, self._antialias = image_px, resize, antialias
-        self._resize_px = resize_px
+        self.image_px, self._preparation = image_px, (resize, resize_px, antialias)
         self._keep = np.arange(self._split.num_images) if keep is None else np.asarray(keep, dtype=np.int64)
 
     @staticmethod
-    def labels_of(shards: ShardSet, split: str, cache: Path) -> Ints | Shares:
-        """Labels of a whole split without touching its images: (N,), or (N, K) of a multi-label set."""
+    def labels_of(shards: ShardSet, split: str, cache: Path) -> Ints | SoftLabels:
+        """Read the labels of a whole split without its images: (N,), or (N, K) of a multi-label set."""
         return Split(shards, split, cache).labels
 
     @property
     def num_images(self) -> int:
+        """Images over all ranks."""
         return len(self._keep)
 
     @property
-    def labels(self) -> Ints | Shares:
-        """Labels in the order of the batches of all ranks together."""
+    def labels(self) -> Ints | SoftLabels:
+        """Labels in the order of all ranks' batches together."""
         return self._split.labels[self._keep]
 
     def batches(self, batch_images: int, rank: int = 0, world_size: int = 1, threads: int = 1) -> Iterator[Batch]:
-        """The rank's contiguous share in batches; over all ranks each image comes exactly once.
+        """Yield the rank's contiguous share in batches; over all ranks each image comes exactly once.
 
-        `positions_B` are numbers in the split. Shares differ by at most one image, so a rank may have a batch less.
+        `positions_B` are numbers in the split. Shares differ by at most one image, so a rank may have one batch fewer.
         """
         begin, end = (edge * self.num_images // world_size for edge in (rank, rank + 1))
         starts = range(begin, end, batch_images)
@@ -76,15 +76,13 @@ class EvalImages:
         images_BCHW = np.empty((len(numbers_B), 3, self.image_px, self.image_px), dtype=np.uint8)
         self._pixels.gather(numbers_B.tolist())
         for row_CHW, number in zip(images_BCHW, numbers_B.tolist(), strict=True):
-            row_CHW[...] = self._fitted(self._pixels.pixels(number)).transpose(2, 0, 1)
+            image = fitted(self._pixels.pixels(number), self.image_px, *self._preparation)
+            row_CHW[...] = image.transpose(2, 0, 1)
         return to_batch(torch.from_numpy(images_BCHW), self._split.labels[numbers_B], numbers_B)
-
-    def _fitted(self, image: Pixels) -> Pixels:
-        return fitted(image, self.image_px, self._fit, self._resize_px, self._antialias)
 
 
 def fitted(image: Pixels, image_px: int, fit: Fit, resize_px: int | None = None, antialias: bool = True) -> Pixels:
-    """Bring one image to (image_px, image_px, 3); `resize_px` left out is as `before_crop_px` says."""
+    """Bring one image to (image_px, image_px, 3); without `resize_px`, `before_crop_px` chooses it."""
     if fit == "squash":
         return resize(image, image_px, image_px, antialias)
     before = resize_px or before_crop_px(image_px)

@@ -10,7 +10,7 @@ class BadImage(Exception):
 
 @dataclass(frozen=True)
 class Header:
-    """What the first bytes say; `ext` is the WebDataset member name of the format."""
+    """Format and size as the first bytes give them; `ext` is the extension of the format's WebDataset members."""
 
     ext: str
     width: int
@@ -18,15 +18,15 @@ class Header:
 
 
 FORMATS = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}
-"""Accepted formats: member name and Pillow's name."""
+"""Accepted formats: extension and Pillow's name."""
 
-SIZED = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # JPEG frame headers, among them no DHT, JPG, DAC
+SIZED = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # JPEG frame headers: all but DHT, JPG and DAC
 PROGRESSIVE = frozenset((0xC2, 0xC6, 0xCA, 0xCE))
 BARE = frozenset((0x01, *range(0xD0, 0xD8)))  # JPEG markers without a length
 
 
 def read_header(data: bytes) -> Header:
-    """Judge an image by its signature. BadImage naming what the bytes look like."""
+    """Read format and size. BadImage naming what the bytes look like, for anything but JPEG, PNG and WebP."""
     if not data:
         raise BadImage("the file is empty")
     if data[:3] == b"\xff\xd8\xff":

@@ -1,6 +1,6 @@
-"""The index beside each shard: where every image lies in the tar, what it is, and its digests. No torch.
+"""The index of a shard: where every image lies in the tar, what it is, and its digests. No torch.
 
-Knows the file's content, not how the tar was written nor where it is kept.
+Knows the content of the index file, not how the tar was written nor where it is kept.
 """
 
 import json
@@ -26,36 +26,38 @@ class ShardIndex:
     tar_bytes: int
     sha256: str
     plan_sha256: str
-    """Digest of what was to be written: a later attempt adopts the shard only for an equal plan."""
+    """Digest of what was to be written: a later attempt adopts the shard only if its plan is equal."""
     key: Sequence[str]
     """WebDataset key, unique in the whole set."""
     source: Sequence[str]
-    """Name in the source, for people: never used as a path."""
+    """Name of each image in the source, for people: never used as a path."""
     offset: Sequence[int]
-    """Where the image's bytes begin in the tar."""
+    """Where each image's bytes begin in the tar."""
     size: Sequence[int]
     ext: Sequence[str]
     labels: Sequence[Sequence[int]]
     """Classes of each image, ascending; one each unless the set is multi-label."""
     sha256s: Sequence[str]
-    """Of the image's bytes."""
+    """Digest of each image's bytes."""
     pixels_sha256: Sequence[str]
-    """Of its decoded pixels; of its bytes where ingest did not decode it."""
+    """Digest of its decoded pixels, or of its bytes where ingest did not decode it."""
     width: Sequence[int]
     height: Sequence[int]
-    """Of the decoded image, upright."""
+    """Height, like `width`, of the decoded image, upright."""
 
     @property
     def count(self) -> int:
+        """Images of the shard."""
         return len(self.key)
 
     @property
     def pixels(self) -> int:
+        """Pixels of all images together."""
         return sum(width * height for width, height in zip(self.width, self.height, strict=True))
 
     @cached_property
     def image_bytes(self) -> Ints:
-        """Bytes (count,) that each image takes decoded."""
+        """Bytes (count,) that each image takes when decoded."""
         return np.asarray(self.width, dtype=np.int64) * np.asarray(self.height, dtype=np.int64) * 3
 
     def encode(self) -> bytes:

@@ -1,4 +1,4 @@
-"""Our order for anybody's training loop: batches for torch's DataLoader, or samples for a pipeline of webdataset's.
+"""Our sample order for any training loop: batches for torch's DataLoader, or samples for a webdataset pipeline.
 
 Both come in the order of `stages.images.order` at any number of ranks and loader workers; the whole state is one
 integer, the samples seen.
@@ -24,15 +24,15 @@ from vitpipe.stages.images.train import TrainImages
 from vitpipe.stages.record import load_artifact
 
 TOGETHER = 256
-"""Images of which the shards are fetched at once, several beside each other."""
+"""Images whose shards are fetched together, several in parallel."""
 
 
 @dataclass(frozen=True)
 class ShardStream(IterableDataset[tuple[Tensor, Tensor]]):
-    """The endless order of a committed ShardSet, dealt in turns: of each global batch, W ranks get their share.
+    """A committed ShardSet in its endless order; each of W ranks gets its share of every global batch.
 
-    To iterate it gives decoded batches, uint8 (B/W, 3, image_px, image_px) with their labels, for a loader with
-    `batch_size=None`; `samples` gives what webdataset reads. Each time it is iterated it begins at `samples_seen`.
+    Iterating gives decoded batches, uint8 (B/W, 3, image_px, image_px) with their labels, for a loader with
+    `batch_size=None`; `samples` gives what webdataset reads. Each iteration begins at `samples_seen`.
     """
 
     shards: ShardSet | str | Path | tuple[ShardSet | str | Path, ...]
@@ -46,9 +46,9 @@ class ShardStream(IterableDataset[tuple[Tensor, Tensor]]):
     """Local folder for verified copies of shards; processes may share it."""
     split: str = "train"
     augment: AugmentSettings = field(default_factory=AugmentSettings)
-    """Of the decoded batches."""
+    """How the decoded batches are cut and varied."""
     shares: tuple[float, ...] = ()
-    """How many images of each of several sets there are in any stretch of the stream."""
+    """Share of each of several sets, which every block of the stream has exactly."""
     seed: int = 0
     samples_seen: int = 0
     """Where the stream begins, in images over all ranks."""
@@ -72,24 +72,24 @@ class ShardStream(IterableDataset[tuple[Tensor, Tensor]]):
         if len(self.shares) != (len(places) if len(places) > 1 else 0):
             found = f"{len(places)} sets and {len(self.shares)} shares"
             raise UsageError("stream images", found, "give each of several sets its share, and one set none")
-        object.__setattr__(self, "shards", tuple(map(_found, places)))  # found once, not by every worker
+        object.__setattr__(self, "shards", tuple(map(_found, places)))  # looked up once, not by every worker
 
     @classmethod
     def open(cls, uri: str, batch_images: int, image_px: int, cache: Path) -> "ShardStream":
-        """Decoded batches of the ShardSet committed at `uri`; the rest by `with_`."""
+        """Stream decoded batches of the ShardSet committed at `uri`; `with_` sets the other fields."""
         return cls(uri, batch_images, image_px, cache=cache)
 
     def with_(self, **fields: object) -> "ShardStream":
-        """The same stream with other fields; `samples_seen` resumes it."""
+        """Copy the stream with other fields; `samples_seen` resumes it."""
         return replace(self, **fields)  # type: ignore[arg-type]
 
     def samples(self) -> FluidWrapper:
-        """A source for `wds.DataPipeline` that has the methods of `wds.WebDataset` (`decode`, `map`, `batched`, ...).
+        """Make a source for `wds.DataPipeline` with the methods of `wds.WebDataset` (`decode`, `map`, `batched`, ...).
 
-        Endless dicts of `__key__`, `__url__`, the image's bytes under its extension, and its `cls` or `json`. A loader
-        asks its workers in turn, so what it gets of a worker at a time has to be one turn: with `.batched(share)`,
-        where share is batch_images / world_size, workers make whole batches; with batch_images = world_size they make
-        single samples, to be batched behind the loader.
+        It gives endless dicts of `__key__`, `__url__`, the image's bytes under its extension, and its `cls` or `json`.
+        A loader asks its workers in turn, so each worker has to give one turn at a time: with `.batched(share)`, where
+        share is batch_images / world_size, workers make whole batches; with batch_images = world_size they make single
+        samples, to be batched after the loader.
         """
         return FluidWrapper(_Samples(self))
 
@@ -104,7 +104,7 @@ class ShardStream(IterableDataset[tuple[Tensor, Tensor]]):
             yield batch.images_BCHW, batch.labels
 
     def turns(self) -> Iterator[tuple[int, int]]:
-        """First position and number of the images of each turn that this loader worker makes for its rank."""
+        """Yield first position and number of images of each turn that this loader worker makes for its rank."""
         worker = get_worker_info()
         first, apart = (worker.id, worker.num_workers) if worker else (0, 1)
         share = self.batch_images // self.world_size
@@ -114,7 +114,7 @@ class ShardStream(IterableDataset[tuple[Tensor, Tensor]]):
             start += apart * self.batch_images
 
     def numbered(self) -> Iterator[dict[str, str | bytes]]:
-        """What `samples` is a source of."""
+        """Yield the samples of all turns, as `samples` gives them."""
         split = Split(self._sets, self.split, Path(self.cache))
         order = order_of(split, None, self.seed, self.shares)
         for start, count in self.turns():

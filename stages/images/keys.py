@@ -18,7 +18,7 @@ _MIX_2 = np.uint64(0x94D049BB133111EB)
 
 
 def key(*parts: str | int) -> int:
-    """Hash what names a draw to an unsigned 128-bit number."""
+    """Hash the name of a draw to an unsigned 128-bit number."""
     text = json.dumps(parts, separators=(",", ":"))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:16], "big")
 

@@ -1,4 +1,4 @@
-"""What stands in a ShardSet's `manifest.json`: classes, and the shards in order. No torch."""
+"""The content of a ShardSet's `manifest.json`: classes, and the shards in order. No torch."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ MANIFEST_SCHEMA = 1
 
 
 class ShardEntry(Frozen):
-    """One tar, its index beside it as `index`."""
+    """One tar, and `index`, the name of its index."""
 
     path: str
     split: str
@@ -23,10 +23,11 @@ class ShardEntry(Frozen):
     bytes: int
     sha256: str
     pixels: int
-    """Pixels of all its images together: what keeping them decoded would take, times three."""
+    """Pixels of all its images together; kept decoded, they would take three bytes each."""
 
     @property
     def index(self) -> str:
+        """Name of the index inside the artifact."""
         return index_path(self.path)
 
 
@@ -46,7 +47,7 @@ class SourceFacts(Frozen):
 
 
 _LATER = ("reencoded", "restart_intervals")
-"""Facts that are left out while they say nothing."""
+"""Fields that are left out while they have their default."""
 
 
 class Manifest(Frozen):
@@ -54,14 +55,14 @@ class Manifest(Frozen):
 
     schema_: int = Field(default=MANIFEST_SCHEMA, alias="schema")
     classes: tuple[str, ...]
-    """Names; a label is a place in this list."""
+    """Names of the classes; a label is a place in this list."""
     multi_label: bool
     shards: tuple[ShardEntry, ...]
-    """In order; the samples of a split are those of its shards laid end to end."""
+    """The shards in order; a split's samples are those of its shards, one after another."""
     source: SourceFacts
 
     def of(self, split: str) -> tuple[ShardEntry, ...]:
-        """The shards of a split. UsageError naming the splits there are."""
+        """List the shards of a split. UsageError naming the splits that have images, for one that has none."""
         found = tuple(entry for entry in self.shards if entry.split == split)
         if not sum(entry.count for entry in found):
             sizes: dict[str, int] = {}
@@ -76,19 +77,19 @@ class Manifest(Frozen):
     def encode(self) -> bytes:
         """Canonical bytes of `manifest.json`."""
         fields = self.model_dump(mode="json", by_alias=True)
-        for name in _LATER:  # so that manifests of before such a field keep their digest
+        for name in _LATER:  # so that manifests older than the field keep their digest
             if not fields["source"][name]:
                 del fields["source"][name]
         return (json.dumps(fields, indent=1) + "\n").encode()
 
 
 def index_path(shard: str) -> str:
-    """Name of the index beside a shard."""
+    """Name the index of a shard."""
     return shard.removesuffix(".tar") + ".index"
 
 
 def load_manifest(shards: ShardSet) -> Manifest:
-    """Read and verify the manifest. IntegrityError when it is not the one the artifact names."""
+    """Read the manifest. IntegrityError when its digest is not the artifact's, UsageError for a newer schema."""
     data = shards.read(MANIFEST)
     found = hashlib.sha256(data).hexdigest()
     if found != shards.manifest_sha256:
@@ -108,7 +109,7 @@ def load_manifest(shards: ShardSet) -> Manifest:
 
 
 def known_names(given: Artifact | Estimate) -> dict[int, str] | None:
-    """Names of classes by number: of a set's images, or of a model's head. None where they are not known yet."""
+    """Find class names by number: of a set's images, or of a model's head. None where they are not known yet."""
     if isinstance(given, ShardSet):
         return dict(enumerate(load_manifest(given).classes))
     if isinstance(given, Artifact):

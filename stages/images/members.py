@@ -1,4 +1,4 @@
-"""What stands in a shard's tar for one image beside its bytes: the member that is its label. No torch.
+"""The member of a shard's tar that holds an image's label. No torch.
 
 Knows no tar. webdataset decodes both kinds by itself: `cls` to a number, `json` to what was dumped.
 """
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 
 def label_member(labels: Sequence[int], multi_label: bool) -> tuple[str, bytes]:
-    """Extension and bytes of the label: `cls` of the one class, or `json` with all of them under `labels`."""
+    """Encode a label as extension and bytes: `cls` with the one class, or `json` with all of them under `labels`."""
     if multi_label:
         return "json", json.dumps({"labels": list(labels)}).encode()
     return "cls", str(labels[0]).encode()

@@ -2,9 +2,8 @@
 
 Knows orders and shares; nothing of files, labels or ranks.
 
-The sequence is cut into blocks. Every block holds exactly its share of each set, shuffled, and a set's images come one
-after another as that set's own endless order has them. So the whole state is still one integer, and a small set is
-seen again while a large one has not ended.
+The sequence is cut into blocks. Every block holds exactly its share of each set, shuffled, and a set's images come in
+that set's own endless order. So the whole state is still one integer, and a small set repeats before a large one ends.
 """
 
 from collections.abc import Sequence
@@ -18,9 +17,9 @@ from vitpipe.stages.images.shares import block_counts
 
 
 class Mixture:
-    """Answers as `Order` does, for the images of all sets laid end to end; an epoch is as many as they have together.
+    """An order like `Order`, over the images of all sets one after another; an epoch is as many as they have together.
 
-    `name` names the data (of each set manifest and split).
+    `name` names the data (manifest and split of each set).
     """
 
     def __init__(self, orders: Sequence[Order], shares: Sequence[float], name: str, seed: int) -> None:
@@ -33,8 +32,8 @@ class Mixture:
         self._block = lru_cache(maxsize=256)(self._shuffled)
 
     def lookup(self, positions_B: Ints) -> tuple[Ints, Ints]:
-        """The epoch (B,) of the image's own set, and its number (B,) among the images of all sets."""
-        sets_B, places_B = self.deal(positions_B)
+        """Find the epoch (B,) within each image's own set, and its number (B,) among the images of all sets."""
+        sets_B, places_B = self.assign(positions_B)
         epochs_B, samples_B = np.empty_like(places_B), np.empty_like(places_B)
         for one in np.unique(sets_B).tolist():
             here = sets_B == one
@@ -42,8 +41,8 @@ class Mixture:
             samples_B[here] += self._starts[one]
         return epochs_B, samples_B
 
-    def deal(self, positions_B: Ints) -> tuple[Ints, Ints]:
-        """The set (B,) of each position, and the position (B,) in that set's own endless sequence."""
+    def assign(self, positions_B: Ints) -> tuple[Ints, Ints]:
+        """Find the set (B,) of each position, and the position (B,) in that set's own endless sequence."""
         blocks_B, offsets_B = np.divmod(positions_B, self._block_size)
         sets_B, places_B = np.empty_like(offsets_B), np.empty_like(offsets_B)
         for block in np.unique(blocks_B).tolist():
@@ -53,7 +52,7 @@ class Mixture:
         return sets_B, places_B
 
     def _shuffled(self, block: int) -> tuple[Ints, Ints]:
-        """Of each position in a block, its set and the place in the set's sequence."""
+        """The set of each position in a block, and the place in that set's sequence."""
         drawn = permutation(self._block_size, "mixture", *self._name, block)
         sets = np.searchsorted(np.cumsum(self.per_block), drawn, side="right")
         places = np.empty_like(sets)

@@ -2,9 +2,9 @@
 
 Knows counts per shard, a digest and a seed; nothing of files, ranks or batches. Any position costs the same.
 
-An epoch's shards are permuted and laid end to end; the line is cut into C equal streams, each stream into windows of
-at least 65536 samples, each window is permuted. Blocks of 32 positions are dealt to the streams in turn. So a reader of
-some blocks reads few shards at a time, and up to 131071 images are one window: a perfect global shuffle.
+An epoch's shards are permuted and put one after another; this line is cut into C equal streams, each stream into
+windows of at least 65536 samples, and each window is permuted. Blocks of 32 positions take from the streams in turn.
+So a reader of some blocks reads few shards at a time, and up to 131071 images are one window: a perfect global shuffle.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,10 @@ BLOCK = 32
 
 
 class Order:
-    """`counts` are samples per shard; `digest` names the data (manifest, split, subset). Bijective in every epoch."""
+    """The sample order of one set: every epoch has each image exactly once.
+
+    `counts` are samples per shard; `digest` names the data (manifest, split, subset). ValueError without an image.
+    """
 
     def __init__(self, counts: Sequence[int], digest: str, seed: int) -> None:
         self.counts = np.asarray(counts, dtype=np.int64)
@@ -35,12 +38,12 @@ class Order:
         wanted = min(MAX_STREAMS, max(1, self.num_images // WINDOW))
         self.streams = 1 << (wanted.bit_length() - 1)
         self._bounds = np.arange(self.streams + 1) * self.num_images // self.streams
-        self._dealt = self.num_images // self.streams // BLOCK * BLOCK  # per stream, in whole blocks
-        self._tails = self._bounds - np.arange(self.streams + 1) * self._dealt
+        self._whole_blocks = self.num_images // self.streams // BLOCK * BLOCK  # samples of each stream
+        self._tails = self._bounds - np.arange(self.streams + 1) * self._whole_blocks
         self._epoch_shards = lru_cache(maxsize=4)(self._shard_order)  # a batch may straddle two epochs
 
     def lookup(self, positions_B: Ints) -> tuple[Ints, Ints]:
-        """The epoch (B,) and the linear sample number (B,) in manifest order of each position."""
+        """Find the epoch (B,) and the sample number in manifest order (B,) of each position (B,)."""
         epochs_B, slots_B = np.divmod(positions_B, self.num_images)
         samples_B = np.empty_like(slots_B)
         for epoch in np.unique(epochs_B):
@@ -60,14 +63,14 @@ class Order:
         return shards, np.concatenate(([0], self.counts[shards].cumsum()[:-1]))
 
     def _place(self, slots: Ints) -> tuple[Ints, Ints]:
-        """Stream and place in the stream of each slot: blocks in turn, then what is left of each stream."""
+        """Stream and place in the stream of each slot: blocks in turn, then the rest of each stream."""
         blocks, offsets = np.divmod(slots, BLOCK)
-        rounds, streams = np.divmod(blocks, self.streams)
-        places = rounds * BLOCK + offsets
-        rest = slots - self._dealt * self.streams
+        turns, streams = np.divmod(blocks, self.streams)
+        places = turns * BLOCK + offsets
+        rest = slots - self._whole_blocks * self.streams
         left = rest >= 0
         streams[left] = np.searchsorted(self._tails, rest[left], side="right") - 1
-        places[left] = self._dealt + rest[left] - self._tails[streams[left]]
+        places[left] = self._whole_blocks + rest[left] - self._tails[streams[left]]
         return streams, places
 
     def _shuffled(self, epoch: int, streams: Ints, places: Ints) -> Ints:

@@ -1,4 +1,4 @@
-"""The order in which a split's images come: of one set, of a part of it, or of several sets mixed. No torch."""
+"""The sample order of a split: of one set, of a part of it, or of several sets mixed. No torch."""
 
 import hashlib
 from collections.abc import Sequence
@@ -13,7 +13,10 @@ from vitpipe.stages.images.split import Split
 
 
 def order_of(split: Split, keep: Ints | None, seed: int, shares: Sequence[float] = ()) -> Order | Mixture:
-    """Named by manifests, split and subset. `keep` are ascending numbers of one set; `shares` has one for each set."""
+    """Make the order of a split, named by manifests, split and subset. UsageError for sets without a share each.
+
+    `keep` has ascending numbers in a single set; `shares` has one share for each of several sets.
+    """
     names = [f"{one.manifest_sha256}/{split.split}" for one in split.sets]
     if len(names) == 1:
         return Order(split.counts.tolist(), names[0], seed) if keep is None else _part(split, keep, names[0], seed)
@@ -26,7 +29,7 @@ def order_of(split: Split, keep: Ints | None, seed: int, shares: Sequence[float]
 
 
 def _part(split: Split, keep: Ints, name: str, seed: int) -> Order:
-    """The order of the images kept, shard by shard."""
+    """The order of the images in `keep`, counted shard by shard."""
     kept = np.asarray(keep, dtype=np.int64)
     if not len(kept) or (np.diff(kept) <= 0).any() or kept[0] < 0 or kept[-1] >= split.num_images:
         raise ValueError(f"keep must be ascending numbers below {split.num_images}")

@@ -55,7 +55,7 @@ _NAMES = tuple(OPERATIONS)
 
 
 def rand_augment(image_CHW: Tensor, settings: RandAugmentSettings, draws: Floats) -> Tensor:
-    """Apply `layers` operations to a uint8 image; `draws` has two numbers in [0, 1) for each."""
+    """Apply `layers` operations to a uint8 image; `draws` has two numbers in [0, 1) for each operation."""
     for choice, side in draws.reshape(settings.layers, DRAWS_PER_LAYER):
         operation = OPERATIONS[_NAMES[int(choice * len(_NAMES))]]
         image_CHW = operation(image_CHW, settings.magnitude / MOST, 1.0 if side < 0.5 else -1.0)

@@ -1,7 +1,7 @@
-"""What everybody else reads of a shard: webdataset's own expansion and grouping, compared with the index. No torch.
+"""A shard as other people read it: webdataset's own expansion and grouping, compared with the index. No torch.
 
-Knows an open tar and its index, not how either was written. webdataset passes over much damage in silence, so it is
-never asked whether a tar is sound: what it gives has to be the whole index, image by image, and to fill the whole tar.
+Knows an open tar and its index, not how either was written. webdataset ignores much damage silently, so it is not asked
+whether a tar is sound: what it gives has to match the whole index, image by image, and to fill the whole tar.
 """
 
 import sys
@@ -18,26 +18,27 @@ from vitpipe.stages.images.index import ShardIndex
 
 _BLOCK = tarfile.BLOCKSIZE
 _TOGETHER = 16
-"""Images whose digests are taken at once."""
+"""Images that are digested together."""
 _LABEL = {False: "cls", True: "json"}
 _OURS = ("__key__", "__url__")
-"""What webdataset puts beside the members."""
+"""Keys that webdataset adds to the members."""
 _loading = Lock()
 
 Sample = Mapping[str, Any]
 
 
 class Readable(Protocol):
-    """An open file, or whatever gives its bytes one after the other."""
+    """An open file, or anything else that gives its bytes in order."""
 
-    def read(self, size: int, /) -> bytes: ...
+    def read(self, size: int, /) -> bytes:
+        """At most `size` further bytes; none at the end."""
 
 
 def read_back(tar: Readable, index: ShardIndex, multi_label: bool, of: str) -> None:
-    """Go over a whole tar, opened by the caller, as `wds.WebDataset` does. IntegrityError naming the shard.
+    """Read a whole tar, opened by the caller, as `wds.WebDataset` does. IntegrityError naming the shard.
 
-    Keys, members, sizes, digests and labels have to be the index's, in its order, each key once, and nothing besides;
-    and each image has to begin where the index says.
+    Keys, members, sizes, digests and labels have to be the index's, in its order, each key once, and nothing else; and
+    each image has to begin where the index says.
     """
     stream = _Stream(tar)
     found = next(_differences(_samples(stream, index, of), stream, index, multi_label), None)
@@ -46,7 +47,7 @@ def read_back(tar: Readable, index: ShardIndex, multi_label: bool, of: str) -> N
 
 
 class _Stream:
-    """What webdataset reads from; it keeps what was read since the last image that was compared."""
+    """The file that webdataset reads; it keeps the bytes since the last image that was compared."""
 
     def __init__(self, tar: Readable) -> None:
         self._tar, self._begins, self._kept = tar, 0, bytearray()
@@ -57,20 +58,20 @@ class _Stream:
         return data
 
     def has(self, data: bytes, at: int) -> bool:
-        """Whether these bytes stand there in the tar; what is before them is forgotten."""
+        """Whether these bytes are at that place in the tar; the bytes before them are dropped."""
         del self._kept[: at - self._begins]
         self._begins = at
         return self._kept.startswith(data)
 
     def rest(self, at: int) -> bytes:
-        """All from there on."""
+        """All bytes from there on."""
         while self.read(1 << 20):
             pass
         return bytes(self._kept[at - self._begins :])
 
 
 def _differences(samples: Iterator[Sample], stream: _Stream, index: ShardIndex, multi_label: bool) -> Iterator[str]:
-    """In what the samples are not what the index says, in words, as they come."""
+    """Say where the samples differ from the index, as they come."""
     if len(set(index.key)) < index.count:
         yield f"the index has the key {max(index.key, key=list(index.key).count)!r} more than once"
     end, images = 0, list[bytes]()
@@ -107,8 +108,8 @@ def _wrong_members(sample: Sample, index: ShardIndex, row: int, multi_label: boo
     if len(sample[ext]) != index.size[row]:
         yield f"the image {key!r} has {len(sample[ext])} bytes, the index says {index.size[row]}"
     try:
-        told = _webdataset().decoded(label, sample[label])
-        labels = told["labels"] if multi_label else [told]
+        decoded = _webdataset().decoded(label, sample[label])
+        labels = decoded["labels"] if multi_label else [decoded]
     except (ValueError, TypeError, KeyError) as error:
         yield f"the label of {key!r} is {bytes(sample[label][:40])!r}: {error}"
     else:
@@ -123,29 +124,27 @@ def _wrong_digests(images: Sequence[bytes], index: ShardIndex, first: int) -> It
 
 
 def _samples(tar: _Stream, index: ShardIndex, of: str) -> Iterator[Sample]:
-    """What webdataset makes of the tar; it is never given a name to open."""
+    """The samples that webdataset makes of the tar; it is given the open file, never a name to open."""
     webdataset, so_far = _webdataset(), 0
     try:
         for sample in webdataset.grouped(webdataset.expanded([{"url": index.path, "stream": tar}])):
             so_far += 1
             yield sample
-    except VitpipeError:  # of who gives the bytes
+    except VitpipeError:  # from the reader of the bytes
         raise
-    except Exception as error:  # whatever it is that a damaged tar sets off in there
-        told = error.args[0] if error.args else error
-        raise _fault(index, of, f"webdataset gives up after {so_far} of {index.count} samples: {told}") from error
+    except Exception as error:  # whatever a damaged tar raises in there
+        reason = error.args[0] if error.args else error
+        raise _fault(index, of, f"webdataset gives up after {so_far} of {index.count} samples: {reason}") from error
 
 
 def _room(data: bytes) -> int:
-    """Bytes that a member takes in a plain tar: one header, and its data in whole blocks."""
+    """Bytes that a member takes in a plain tar: one header, and its data padded to whole blocks."""
     return _BLOCK + len(data) + -len(data) % _BLOCK
 
 
 def _fault(index: ShardIndex, of: str, found: str) -> IntegrityError:
-    return IntegrityError(
-        f"read {index.path} of {of} back with webdataset", found,
-        "run again; the same once more is a fault of the writer or of this machine's memory: report it",
-    )  # fmt: skip
+    do = "run again; the same once more is a fault of the writer or of this machine's memory: report it"
+    return IntegrityError(f"read {index.path} of {of} back with webdataset", found, do)
 
 
 class _Webdataset(NamedTuple):
@@ -163,8 +162,11 @@ def _webdataset() -> _Webdataset:
 
 @cache
 def _loaded() -> _Webdataset:
-    """Without torch where this process has none: what is used here needs it not, and a worker of ingest has 54 MB of
-    memory where torch takes 280 MB more. Such a webdataset is kept from whoever imports it later, with torch."""
+    """Import webdataset without torch where this process has not imported torch.
+
+    These functions do not need it, and a worker of ingest with 54 MB of memory would take 280 MB more. A webdataset
+    without torch is taken out of `sys.modules`, so that a later import gets one with torch.
+    """
     bare = "torch" not in sys.modules and "webdataset" not in sys.modules
     if bare:
         sys.modules["torch"] = None  # type: ignore[assignment]  # webdataset goes on without what is not installed

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from vitpipe.stages.images.decode import Pixels
 
 LONGEST = 8
-"""An image longer than so many times its short side loses its far ends before its short side is brought to a size."""
+"""An image longer than so many times its short side is cut to its middle before it is resized by the short side."""
 
 
 def resize(image: Pixels, height: int, width: int, antialias: bool) -> Pixels:
@@ -32,6 +32,6 @@ def resize_small(image: Pixels, side: int, antialias: bool) -> Pixels:
 
 
 def centre(image: Pixels, height: int, width: int) -> Pixels:
-    """Cut the middle (height, width, 3)."""
+    """Cut the middle (height, width, 3) of an image: a view."""
     top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
     return image[top : top + height, left : left + width]

@@ -1,6 +1,6 @@
-"""Shares of a mixture as whole numbers of images in a block. No numpy: `validate` asks it.
+"""Shares of a mixture as whole numbers of images in a block. No numpy, for `validate` uses it.
 
-Knows nothing of what is mixed.
+Knows nothing about what is mixed.
 """
 
 from collections.abc import Sequence
@@ -8,15 +8,15 @@ from fractions import Fraction
 from math import lcm
 
 BLOCK = 1024
-"""Fewest positions of a block: so many that neighbours, which Mixup pairs, are of any two sets."""
+"""Fewest positions of a block: enough for neighbours, which Mixup pairs, to come from any two sets."""
 FINEST = 10_000
-"""Shares that are no whole numbers of so many parts are rounded to them."""
+"""Shares that need more parts than this are rounded to so many."""
 
 
 def block_counts(shares: Sequence[float]) -> tuple[int, ...]:
-    """Images of each set in a block: exactly in proportion, unless that needs more than `FINEST` parts.
+    """Count the images of each set in a block: exactly in proportion, unless that needs more than `FINEST` parts.
 
-    ValueError for a share that is not positive, or too small to be seen among so many.
+    ValueError for a share that is not positive, or below one in `FINEST`.
     """
     if not shares or min(shares) <= 0:
         raise ValueError(f"every share must be above 0: {', '.join(map(str, shares))}")
@@ -30,7 +30,7 @@ def block_counts(shares: Sequence[float]) -> tuple[int, ...]:
 
 
 def _rounded(parts: Sequence[Fraction], shares: Sequence[float]) -> tuple[int, ...]:
-    """`FINEST` dealt by largest remainder."""
+    """Share `FINEST` images by largest remainder."""
     counts = [int(part * FINEST) for part in parts]
     left = sorted(range(len(parts)), key=lambda one: (counts[one] - parts[one] * FINEST, one))
     for one in left[: FINEST - sum(counts)]:

@@ -1,6 +1,6 @@
 """The images of one split by number: mapped tars, read through their index.
 
-Knows manifest, index and cache; not the order, nor what becomes of the pixels. No torch.
+Knows manifest, index and cache; not the order, nor what the pixels are for. No torch.
 """
 
 import hashlib
@@ -23,20 +23,20 @@ from vitpipe.stages.images.keys import Ints
 from vitpipe.stages.images.manifest import Manifest, ShardEntry
 from vitpipe.stages.images.members import label_member
 from vitpipe.stages.images.order import MAX_STREAMS
-from vitpipe.stages.images.tars import Tars
+from vitpipe.stages.images.tars import ShardReader
 from vitpipe.stages.images.united import united
 
 DECODED_BYTES = 512_000_000
-"""A split whose pixels take no more than this together is kept decoded in memory, filled as images are first read."""
+"""A split whose pixels take no more than this together is kept decoded in memory, filled as images are read."""
 INDEXES = MAX_STREAMS + 64
-"""Indexes kept in memory: an order reads from so many shards at a time."""
+"""Indexes kept in memory: an order reads from at most so many shards at a time."""
 _FETCHES = 8
 
 
 class Split:
-    """Images 0..num_images-1 of a split, in manifest order; of several sets laid end to end. Safe for threads.
+    """Images 0..num_images-1 of a split, in manifest order; several sets follow one another. Safe for threads.
 
-    UsageError when the split has no images; IntegrityError when an index or a shard is not what the record vouches for.
+    UsageError when the split has no images; IntegrityError when an index or a shard is not what its record lists.
     """
 
     def __init__(
@@ -49,28 +49,29 @@ class Split:
         self.multi_label = labelled and any(manifest.multi_label for manifest in self.manifests)
         owned = [(place, entry) for place, one in enumerate(self.manifests) for entry in one.of(split)]
         self.owners = [place for place, _ in owned]
-        """Which set each shard is of."""
+        """The place in `sets` of the set that each shard belongs to."""
         self.entries = [entry for _, entry in owned]
         self.counts = np.array([entry.count for entry in self.entries], dtype=np.int64)
         self.num_images = int(self.counts.sum())
         self._starts = np.concatenate(([0], self.counts.cumsum()[:-1]))
-        self._tars = Tars(cache if isinstance(cache, ShardCache) else ShardCache(cache))
+        self._tars = ShardReader(cache if isinstance(cache, ShardCache) else ShardCache(cache))
         self._index = lru_cache(maxsize=INDEXES)(self._read_index)
         self._url = lru_cache(maxsize=INDEXES)(self._find_url)
 
     @property
     def classes(self) -> tuple[str, ...]:
+        """Class names, a label being a place in them."""
         return self.manifests[0].classes
 
     @cached_property
     def labels(self) -> Ints | npt.NDArray[np.float32]:
-        """Classes (N,) as int64, or for a multi-label set 0/1 as float32 (N, K); all 0 for those who look at none."""
+        """Classes (N,) as int64, or 0/1 as float32 (N, K) for a multi-label set; all 0 without `labelled`."""
         if not self.labelled:
             return np.zeros(self.num_images, dtype=np.int64)
         return self._array([labels for index in self.indexes for labels in index.labels])
 
     def labels_of(self, numbers_B: Ints) -> Ints | npt.NDArray[np.float32]:
-        """`labels` of some images: no index is read but those of their shards."""
+        """Labels of some images (B,), reading no index but those of their shards."""
         if not self.labelled:
             return np.zeros(len(numbers_B), dtype=np.int64)
         places = (self.locate(number) for number in numbers_B.tolist())
@@ -86,12 +87,12 @@ class Split:
 
     @cached_property
     def indexes(self) -> tuple[ShardIndex, ...]:
-        """All indexes of the split."""
+        """All indexes of the split, in order."""
         with ThreadPoolExecutor(_FETCHES) as pool:
             return tuple(pool.map(self._index, range(len(self.entries))))
 
     def gather(self, numbers: Iterable[int]) -> None:
-        """Have what these images are read from here: several shards at once, and past the cache several images."""
+        """Fetch what these images are read from: several shards at once, or single images where the cache is full."""
         rows: dict[int, list[int]] = {}
         for shard, row in map(self.locate, numbers):
             if not self._tars.is_mapped(self.entries[shard]):
@@ -135,7 +136,7 @@ class Split:
         return index.height[row], index.width[row]
 
     def part(self, number: int, box: Box) -> Pixels:
-        """What `pixels` has in `box`; of most JPEGs no more is decoded than that takes."""
+        """Decode what `pixels` has in `box`; of most JPEGs, no more than that takes."""
         shard, row = self.locate(number)
         index = self._index(shard)
         if index.ext[row] == "jpg":
@@ -145,7 +146,7 @@ class Split:
         return box.of(self.pixels(number))
 
     def locate(self, number: int) -> tuple[int, int]:
-        """Shard and row of an image."""
+        """Find shard and row of an image."""
         shard = int(np.searchsorted(self._starts, number, side="right")) - 1
         return shard, number - int(self._starts[shard])
 
@@ -155,7 +156,7 @@ class Split:
         return self._index(shard).key[row]
 
     def sample(self, number: int) -> dict[str, str | bytes]:
-        """One image's two members as webdataset gives them: its bytes, and its label not yet decoded."""
+        """Give one image's two members as webdataset does: its bytes, and its label not yet decoded."""
         shard, row = self.locate(number)
         index = self._index(shard)
         form, label = label_member(index.labels[row], self.manifests[self.owners[shard]].multi_label)
@@ -163,7 +164,7 @@ class Split:
         return {"__key__": index.key[row], "__url__": self._url(shard), index.ext[row]: image, form: label}
 
     def _bytes(self, shard: int, row: int) -> npt.NDArray[np.uint8]:
-        """Where they are mapped, not copied."""
+        """The bytes of an image; where its tar is mapped, a view of it."""
         return self._tars.read(self._set(shard), self.entries[shard], self._index(shard), row)
 
     def _read_index(self, shard: int) -> ShardIndex:
@@ -193,7 +194,7 @@ class DecodedSplit:
         self._filled = np.zeros(len(sizes), dtype=bool)
 
     def gather(self, numbers: Iterable[int]) -> None:
-        """As `Split.gather`, of what is not kept yet."""
+        """As `Split.gather`, for images that are not decoded yet."""
         self._split.gather(number for number in numbers if not self._filled[number])
 
     def pixels(self, number: int) -> Pixels:
@@ -215,7 +216,7 @@ class DecodedSplit:
 
 
 def open_pixels(split: Split) -> Split | DecodedSplit:
-    """The split itself, or kept decoded when all its pixels fit in `DECODED_BYTES`."""
+    """Open a split for reading pixels: kept decoded when all of them fit in `DECODED_BYTES`."""
     small = sum(entry.pixels for entry in split.entries) * 3 <= DECODED_BYTES
     return DecodedSplit(split) if small else split
 

@@ -1,6 +1,6 @@
 """The bytes of single images out of many shards: from mapped tars, or from the store where the cache has no room.
 
-Knows indexes and the cache, not what the bytes become. No torch.
+Knows indexes and the cache, not what the bytes are for. No torch.
 """
 
 import hashlib
@@ -8,26 +8,23 @@ import threading
 import time
 
 import numpy as np
-import numpy.typing as npt
 
 from vitpipe.infra.errors import IntegrityError
 from vitpipe.infra.storage import traffic
 from vitpipe.stages.artifacts import ShardSet
 from vitpipe.stages.images.cache import ShardCache, expected
+from vitpipe.stages.images.extension import Bytes
 from vitpipe.stages.images.index import ShardIndex
 from vitpipe.stages.images.manifest import ShardEntry
 
-Bytes = npt.NDArray[np.uint8]
-"""Of a tar or of one image; a view keeps the map that it looks into."""
-
 IDLE_S = 60.0
-"""A map that was not read for so long is let go, so that its tar may make room."""
+"""A map that was not read for so long is dropped, so that its tar may be removed from the cache."""
 RETRY_S = 30.0
-"""A shard for which there was no room is asked for again after so long."""
+"""A shard for which there was no room is tried again after so long."""
 
 
-class Tars:
-    """Safe for threads; one for each process."""
+class ShardReader:
+    """The bytes of single images by shard and row. Safe for threads; one for each process."""
 
     def __init__(self, cache: ShardCache) -> None:
         self.cache = cache
@@ -35,13 +32,13 @@ class Tars:
         self._used: dict[str, float] = {}
         self._no_room: dict[str, float] = {}
         self._read_ahead: dict[tuple[str, int], Bytes] = {}
-        self._told = False
+        self._warned = False
         self._lock = threading.Lock()
 
     def read(self, shards: ShardSet, entry: ShardEntry, index: ShardIndex, row: int) -> Bytes:
-        """One image's bytes: where a tar that was verified whole is mapped, not copied; or verified by themselves.
+        """Read one image's bytes: a view of a mapped tar, which was verified whole; or fetched and verified alone.
 
-        IntegrityError naming the shard; StorageError when the store does not give it.
+        A view keeps its map alive. IntegrityError naming the shard; StorageError when the store does not give it.
         """
         tar, ahead = self._map(shards, entry), self._read_ahead.pop((entry.sha256, row), None)
         if tar is None:
@@ -49,14 +46,15 @@ class Tars:
         return tar[index.offset[row] : index.offset[row] + index.size[row]]
 
     def is_mapped(self, entry: ShardEntry) -> bool:
+        """Whether the tar is mapped now; fetches nothing."""
         return entry.sha256 in self._maps
 
     def has_room(self, shards: ShardSet, entry: ShardEntry) -> bool:
-        """Whether the tar is mapped now, fetched if need be."""
+        """Map the tar, fetching it if need be; returns whether the cache has room for it."""
         return self._map(shards, entry) is not None
 
     def read_ahead(self, shards: ShardSet, entry: ShardEntry, index: ShardIndex, row: int) -> None:
-        """Keep one image's bytes until they are asked for, where its tar has no room."""
+        """Fetch one image's bytes for a later `read`, where its tar has no room."""
         self._read_ahead[entry.sha256, row] = self._ranged(shards, entry, index, row)
 
     def _map(self, shards: ShardSet, entry: ShardEntry) -> Bytes | None:
@@ -67,34 +65,34 @@ class Tars:
             return tar
         if now < self._no_room.get(entry.sha256, 0.0):
             return None
-        self._let_go(now)
+        self._drop_idle(now)
         mapped = self.cache.mapped(shards, entry)
         self.cache.watch.waited(f"{entry.path} of {shards.uri}", time.monotonic() - now)
         if mapped is None:
             self._no_room[entry.sha256] = time.monotonic() + RETRY_S
-            self._tell(shards, entry)
+            self._warn_once(shards, entry)
             return None
         with self._lock:
             self._used[entry.sha256] = time.monotonic()
             return self._maps.setdefault(entry.sha256, np.frombuffer(mapped, dtype=np.uint8))
 
-    def _let_go(self, now: float) -> None:
-        """Drop maps that nobody asks for any more; each lives on until the last view of it has gone."""
+    def _drop_idle(self, now: float) -> None:
+        """Drop maps that have not been read lately; each lives on until the last view of it is gone."""
         with self._lock:
             for idle in [name for name, used in list(self._used.items()) if now - used > IDLE_S]:
                 self._maps.pop(idle, None)
                 self._used.pop(idle, None)
 
-    def _tell(self, shards: ShardSet, entry: ShardEntry) -> None:
+    def _warn_once(self, shards: ShardSet, entry: ShardEntry) -> None:
         with self._lock:
-            first, self._told = not self._told, True
+            first, self._warned = not self._warned, True
         if first:
             bound = f", of which {self.cache.max_bytes} may be used" if self.cache.max_bytes is not None else ""
             what = f"no room in {self.cache.folder}{bound} for the {entry.bytes} bytes of {entry.path} of {shards.uri}"
             self.cache.watch.no_room(what)
 
     def _ranged(self, shards: ShardSet, entry: ShardEntry, index: ShardIndex, row: int) -> Bytes:
-        """Twice, where the first came damaged: a bit that flips on the way does so once."""
+        """Fetch one image, a second time if it arrived damaged: a bit that flips on the way does so once."""
         file, store = expected(shards, entry), shards.store()
         began = time.monotonic()
         for _ in range(2):

@@ -1,6 +1,6 @@
 """Training images as a pure function of the position in the endless sequence of epochs.
 
-`micro_batch(start, count)` gives the same bytes at any number of threads, ranks or resumes; the whole state is `start`.
+`micro_batch(start, count)` gives the same bytes at any number of threads, ranks or resumes; `start` is the state.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from vitpipe.stages.artifacts import ShardSet
-from vitpipe.stages.images.augment import Shares, cut, mix
+from vitpipe.stages.images.augment import SoftLabels, cut, mix
 from vitpipe.stages.images.batch import Batch
 from vitpipe.stages.images.cache import ShardCache
 from vitpipe.stages.images.config import AugmentSettings
@@ -23,11 +23,11 @@ from vitpipe.stages.images.split import Split, open_pixels
 
 
 class TrainImages:
-    """One split in shuffled order, augmented. `keep` (ascending numbers in the split) makes a subset the whole.
+    """One split in shuffled order, augmented. `keep` (ascending numbers in the split) restricts it to a subset.
 
-    Several sets are mixed: `shares` says how many images of each there are in any stretch of the sequence.
+    Several sets are mixed: `shares` are the parts of a block of the sequence that each set has.
     Labels are int64 classes; float32 (B, K) with Mixup, CutMix, a multi-label set, or `multi_hot` = K classes.
-    `pinned` batches can be copied to a GPU while it works; torch keeps their memory for the next ones.
+    `pinned` batches can be copied to a GPU while it computes; torch reuses their memory for the next ones.
     """
 
     def __init__(
@@ -58,22 +58,22 @@ class TrainImages:
         return self._order.num_images
 
     @property
-    def labels(self) -> Ints | Shares:
-        """Labels of all images kept, in manifest order: (N,) classes, or (N, K) of a multi-label set."""
+    def labels(self) -> Ints | SoftLabels:
+        """Labels of all images used, in manifest order: (N,) classes, or (N, K) of a multi-label set."""
         return self._split.labels if self._keep is None else self._split.labels[self._keep]
 
     def keys(self, positions: Iterable[int]) -> list[str]:
-        """The WebDataset key of the image at each position of the endless sequence."""
+        """Find the WebDataset key of the image at each position of the endless sequence."""
         numbers = self._numbers(np.fromiter(positions, dtype=np.int64))
         return [self._split.key(number) for number in numbers.tolist()]
 
     def _numbers(self, positions_B: Ints) -> Ints:
-        """Of the images in the split."""
+        """Numbers in the split of the images at these positions."""
         numbers_B = self._order.lookup(positions_B)[1]
         return numbers_B if self._keep is None else self._keep[numbers_B]
 
     def micro_batch(self, start: int, count: int) -> Batch:
-        """The images at positions start .. start + count - 1."""
+        """Make the batch of positions start .. start + count - 1."""
         first, last = (start // 2 * 2, -(-(start + count) // 2) * 2) if self._augment.mixes else (start, start + count)
         positions_B = np.arange(first, last)
         numbers_B = self._numbers(positions_B)
@@ -82,31 +82,31 @@ class TrainImages:
         images_BCHW = torch.empty(shape, dtype=torch.uint8, pin_memory=self._pinned)
         cut_BCHW: Pixels = images_BCHW.numpy()
         cut(self._pixels, numbers_B.tolist(), positions_B, self._augment, self._seed, cut_BCHW)
-        labels: Ints | Shares = self._split.labels_of(numbers_B)
+        labels: Ints | SoftLabels = self._split.labels_of(numbers_B)
         if self._num_classes is not None:
-            labels = _shares(labels, self._num_classes)
+            labels = _soft_labels(labels, self._num_classes)
             if self._augment.mixes:
                 mix(cut_BCHW, labels, positions_B, self._augment, self._seed)
-        asked = slice(start - first, start - first + count)
-        return to_batch(images_BCHW[asked], labels[asked], positions_B[asked])
+        wanted = slice(start - first, start - first + count)
+        return to_batch(images_BCHW[wanted], labels[wanted], positions_B[wanted])
 
     def ahead(self, count: int) -> int:
-        """How many micro-batches of `count` images to make ahead: by their bytes."""
+        """Choose by their bytes how many micro-batches of `count` images to make ahead."""
         return most_ahead(count * 3 * self._image_px**2)
 
     def stream(self, ranges: Iterable[tuple[int, int]], threads: int = 1, prefetch: int = 2) -> Iterator[Batch]:
-        """`micro_batch` of each (start, count), in their order, up to `prefetch` made ahead by `threads` threads."""
-        return in_order(lambda asked: self.micro_batch(*asked), ranges, threads, prefetch)
+        """Yield `micro_batch(start, count)` of each range in order, up to `prefetch` made ahead by `threads`."""
+        return in_order(lambda pair: self.micro_batch(*pair), ranges, threads, prefetch)
 
 
-def to_batch(images_BCHW: Tensor, labels: Ints | Shares, positions_B: Ints) -> Batch:
-    """Tensors, every image counted; the images keep their memory."""
+def to_batch(images_BCHW: Tensor, labels: Ints | SoftLabels, positions_B: Ints) -> Batch:
+    """Make a batch in which every image has weight 1; the images are not copied."""
     numbers = torch.from_numpy(positions_B)
     return Batch(images_BCHW, torch.from_numpy(labels.copy()), torch.ones(len(labels)), numbers)
 
 
-def _shares(labels: Ints | Shares, num_classes: int) -> Shares:
-    """One row per image: 1 for each of its classes. The model may have more classes than a multi-label set."""
+def _soft_labels(labels: Ints | SoftLabels, num_classes: int) -> SoftLabels:
+    """(B, num_classes): 1 for each class of an image. The model may have more classes than a multi-label set."""
     shares_BK = np.zeros((len(labels), num_classes), dtype=np.float32)
     if labels.ndim == 2:
         shares_BK[:, : labels.shape[1]] = labels

@@ -1,4 +1,4 @@
-"""Several ShardSets read as one: their classes have to be the same, in the same order. No torch."""
+"""Several ShardSets read as one set: their classes have to be the same, in the same order. No torch."""
 
 from collections.abc import Sequence
 
@@ -9,10 +9,10 @@ from vitpipe.stages.images.manifest import Manifest, load_manifest
 
 
 def united(sets: Sequence[ShardSet], labelled: bool = True) -> tuple[Manifest, ...]:
-    """The manifest of each set. UsageError naming the differences when a label would mean another class in one of them.
+    """Load the manifest of each set. UsageError naming the differences when their classes are not the same.
 
-    A set of one class an image and a multi-label set go together: both become shares of classes. `labelled=False` is
-    for those who look at no labels.
+    A single-label and a multi-label set go together: both become soft labels. `labelled=False` skips the comparison,
+    for readers that use no labels.
     """
     manifests = tuple(load_manifest(one) for one in sets)
     if labelled:
@@ -21,7 +21,7 @@ def united(sets: Sequence[ShardSet], labelled: bool = True) -> tuple[Manifest, .
 
 
 def refuse_other_classes(sets: Sequence[tuple[str, Sequence[str]]]) -> None:
-    """UsageError naming the differences between the classes of the first of these sets and of another."""
+    """Compare class names of sets, given as (URI, names). UsageError naming how one differs from the first."""
     for uri, classes in sets[1:]:
         first, names = sets[0]
         if tuple(classes) != tuple(names):

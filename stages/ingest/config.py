@@ -186,10 +186,10 @@ class IngestConfig(Settings):
     @classmethod
     def _extension_is_there(cls, wanted: bool) -> bool:
         if wanted:
-            from vitpipe.stages.images.native import build  # Pillow, only where it is needed
+            from vitpipe.stages.images.native import compilation  # Pillow, only where it is needed
 
-            if build.extension() is None:
-                raise ValueError(f"restart_intervals needs the reader's C extension, not built here. {build.DO}")
+            if compilation.compiled_extension() is None:
+                raise ValueError(f"restart_intervals needs the reader's C extension, not built here. {compilation.DO}")
         return wanted
 
     @model_validator(mode="after")

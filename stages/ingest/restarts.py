@@ -7,9 +7,9 @@ import numpy as np
 
 from vitpipe.infra.errors import UsageError
 from vitpipe.stages.images.decode import decode
+from vitpipe.stages.images.extension import loaded_extension
 from vitpipe.stages.images.header import BadImage
-from vitpipe.stages.images.native.build import DO
-from vitpipe.stages.images.parts import loaded
+from vitpipe.stages.images.native.compilation import DO
 from vitpipe.stages.ingest.listing import Item, Listing, Source
 
 
@@ -40,7 +40,7 @@ def with_restarts(data: bytes) -> bytes:
 
     Always the same bytes for the same file and libjpeg. UsageError where the extension was not built.
     """
-    extension = loaded()
+    extension = loaded_extension()
     if extension is None:
         raise UsageError("ingest with restart_intervals", "the reader's C extension is not built on this machine", DO)
     rewritten = extension.tile(np.frombuffer(data, dtype=np.uint8))

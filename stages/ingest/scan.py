@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from vitpipe.stages.images.contents import Content, contents
 from vitpipe.stages.images.digests import sha256_each
 from vitpipe.stages.images.header import BadImage
+from vitpipe.stages.images.image_digests import ImageDigests, digest_images
 from vitpipe.stages.ingest.likeness import views
 from vitpipe.stages.ingest.listing import Item, Source
 from vitpipe.stages.ingest.reencode import Reencoded
@@ -141,22 +141,22 @@ def _file(data: bytes, near: bool) -> _File:
         return _File(data, bad=error)
 
 
-def _contents(files: Sequence[_File], decodes: bool) -> Iterator[Content | BadImage]:
+def _contents(files: Sequence[_File], decodes: bool) -> Iterator[ImageDigests | BadImage]:
     sound = [file.data for file in files if file.bad is None]
-    found = iter(contents(sound) if decodes else _undecoded(sound))
+    found = iter(digest_images(sound) if decodes else _undecoded(sound))
     return (next(found) if file.bad is None else file.bad for file in files)
 
 
-def _undecoded(files: Sequence[bytes]) -> Iterator[Content | BadImage]:
+def _undecoded(files: Sequence[bytes]) -> Iterator[ImageDigests | BadImage]:
     """With the digest of the bytes in the place of the pixels'."""
     for data, sha256 in zip(files, sha256_each([(b"", data) for data in files]), strict=True):
         try:
-            yield Content(check_structure(data), sha256, sha256)
+            yield ImageDigests(check_structure(data), sha256, sha256)
         except BadImage as error:
             yield error
 
 
-def _checked(file: _File, content: Content, place: tuple[int, int]) -> Checked:
+def _checked(file: _File, content: ImageDigests, place: tuple[int, int]) -> Checked:
     return Checked(
         sha256=content.sha256,
         pixels_sha256=content.pixels_sha256,

@@ -9,8 +9,8 @@ import zlib
 from PIL import Image
 
 from vitpipe.stages.images.decode import DECODE_FAILURES, check_header, damaged
+from vitpipe.stages.images.extension import loaded_extension
 from vitpipe.stages.images.header import BARE, FORMATS, BadImage, Header
-from vitpipe.stages.images.parts import loaded
 
 _ORIENTATION = 0x0112
 _TURNED = (5, 6, 7, 8)
@@ -22,7 +22,7 @@ _END_OF_IMAGE = b"\xff\xd9"
 def check_structure(data: bytes) -> Header:
     """Format and upright size of a whole file. BadImage with the reason."""
     header = check_header(data)
-    extension = loaded()
+    extension = loaded_extension()
     if header.ext == "jpg" and extension is not None and extension.is_plain(data):
         return header
     {"jpg": _whole_jpeg, "png": _whole_png, "webp": _whole_webp}[header.ext](data)

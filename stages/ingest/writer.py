@@ -12,7 +12,7 @@ from typing import IO
 
 from vitpipe.infra.errors import StageError
 from vitpipe.infra.storage.store import Digest
-from vitpipe.stages.images.digests import Running
+from vitpipe.stages.images.digests import RunningDigest
 from vitpipe.stages.images.header import BadImage
 from vitpipe.stages.images.manifest import index_path
 from vitpipe.stages.images.members import label_member
@@ -46,7 +46,7 @@ def write_shard(task: ShardTask) -> Shard:
 def _write_tar(task: ShardTask, file: IO[bytes]) -> tuple[list[int], Digest]:
     """Write all members; where each image's bytes begin, and the digest of the whole."""
     offsets: list[int] = []
-    size, sha256 = 0, Running()
+    size, sha256 = 0, RunningDigest()
     for key, image, data in zip(task.plan.keys, task.plan.images, _contents(task), strict=True):
         form, label = label_member(image.item.labels, task.multi_label)
         behind = padding(len(data)) + header(f"{key}.{form}", len(label)) + label + padding(len(label))

@@ -1,6 +1,6 @@
 """The paper's recipes as rows of expectations, read from `recipes.json`: Table 3, Table 4 and section B.1.
 
-A row says of each field what the paper states and where, or what we assume where it is silent, and on whose word.
+A row says for each field what the paper states and where; where it is silent, what we assume and on whose word.
 Knows no config class: fields are dotted names, values plain.
 """
 
@@ -14,9 +14,9 @@ from typing import Any
 from vitpipe.stages.paper.tables import tables, title, vtab_task
 
 NEAREST_FIRST = ("ImageNet-21k", "ImageNet", "JFT-300M")
-"""Of rows with equally many deviations the first is the nearest."""
+"""Data sets by preference: among rows with equally many deviations, the first of these is the nearest."""
 
-ANY_DATA = "what all data sets have in common (Table 4)"
+_ANY_DATA = "what all data sets have in common (Table 4)"
 
 
 @dataclass(frozen=True)
@@ -25,30 +25,30 @@ class Expected:
 
     field: str
     wanted: tuple[Any, ...]
-    """Each of these is right."""
+    """Values of which each is right."""
     where: str
-    """Table or section of the paper; whose word the assumption is, where the paper says nothing."""
+    """Table or section of the paper; where it says nothing, the source of the assumption."""
     stated: bool
     """Whether the paper says so."""
 
 
 @dataclass(frozen=True)
-class Row:
+class RecipeRow:
     """One recipe of the paper."""
 
     title: str
     """`ViT-L/16 on ImageNet-21k (Table 3)`."""
     data: str
-    """Name of the data set; empty where the row is of no particular one."""
+    """Name of the data set; empty where the row is for none in particular."""
     images: int | None
     """Images of that data set, which turn epochs into steps."""
     expected: tuple[Expected, ...]
     assumed: bool = False
-    """The paper has no such row: what is particular to it is that of its nearest model."""
+    """Whether the paper has no such row, so that what is particular to it is taken from the nearest model."""
 
 
 def dataset(name: str) -> str | None:
-    """The paper's pretraining data set of that name, or None."""
+    """Find the paper's pretraining data set of that name, or None."""
     wanted = name.lower().replace("_", "-")
     known: dict[str, Any] = recipes()["datasets"]
     return next((one for one, facts in known.items() if wanted == one.lower() or wanted in facts["aliases"]), None)
@@ -61,7 +61,7 @@ def size(data: str) -> tuple[int, int]:
 
 
 def variant_of(sizes: Mapping[str, Any]) -> str | None:
-    """The name of an encoder that Table 1 gives by its numbers."""
+    """Name the encoder that has these numbers in Table 1, or None."""
     for letter, known in recipes()["table1"].items():
         if all(sizes.get(name) == number for name, number in known.items()):
             name = f"{letter}/{sizes.get('patch_px')}"
@@ -69,10 +69,15 @@ def variant_of(sizes: Mapping[str, Any]) -> str | None:
     return None
 
 
-def pretraining_rows(variant: str | None, data: str | None, masked: bool) -> list[Row]:
-    """The rows that a pretraining may mean: its own on `data`, or all of that variant when nobody says which data.
+def full_name(variant: str) -> str:
+    """A variant as the paper writes it: `ViT-L/16`, `R50+ViT-B/16`, `R152x2`."""
+    return variant.replace("+", "+ViT-") if variant.startswith("R") else f"ViT-{variant}"
 
-    `masked` asks for section B.1.2. A variant that the paper does not have gets the row of its nearest model, whose
+
+def pretraining_rows(variant: str | None, data: str | None, masked: bool) -> list[RecipeRow]:
+    """List the rows that a pretraining may follow: its own on `data`, or the variant's on each data set without one.
+
+    `masked` chooses section B.1.2. A variant that the paper does not have gets the row of its nearest model, whose
     particular values are then assumptions.
     """
     if masked:
@@ -83,10 +88,11 @@ def pretraining_rows(variant: str | None, data: str | None, masked: bool) -> lis
     return exact or found
 
 
-def finetuning_row(benchmark: str | None, variant: str | None, averaged: bool) -> Row:
-    """What Table 4 and section B.1.1 ask of a fine-tuning; `averaged` chooses Table 2's way with ImageNet.
+def finetuning_row(benchmark: str | None, variant: str | None, averaged: bool) -> RecipeRow:
+    """Make the row of a fine-tuning from Table 4 and section B.1.1; `averaged` adds Table 2's settings for ImageNet.
 
-    Without a benchmark of Table 4 only what holds for all of them. A task of VTAB has VTAB's row, and its exceptions.
+    Without a benchmark of Table 4 it has only what holds for all of them. A task of VTAB has VTAB's row, and its
+    exceptions.
     """
     facts = recipes()["finetune"]
     stated, assumed = dict(facts["stated"]), dict(facts["assumed"])
@@ -110,15 +116,13 @@ def finetuning_row(benchmark: str | None, variant: str | None, averaged: bool) -
             "ema": _entry("ema", facts["table2"]["ema"]),
             "image_px": Expected("image_px", tuple(sides), facts["table2"]["image_px"][1], True),
         }
-    named = (
-        f"{title(benchmark)} (Table 4, section B.1.1)" if benchmark else "what all data sets have in common (Table 4)"
-    )
-    return Row(named, benchmark or "", None, _merged(assumed, stated, second))
+    named = f"{title(benchmark)} (Table 4, section B.1.1)" if benchmark else _ANY_DATA
+    return RecipeRow(named, benchmark or "", None, _merged(assumed, stated, second))
 
 
 @functools.cache
 def recipes() -> dict[str, Any]:
-    """All of `recipes.json`."""
+    """Read all of `recipes.json`, once."""
     content: dict[str, Any] = json.loads(Path(__file__).with_name("recipes.json").read_text())
     return content
 
@@ -131,7 +135,7 @@ def _own(variant: str | None, data: str | None = None) -> dict[str, Any] | None:
     return None
 
 
-def _row(variant: str | None, data: str) -> Row:
+def _row(variant: str | None, data: str) -> RecipeRow:
     facts = recipes()
     own = _own(variant, data)
     nearest: str = facts["counterparts"].get(variant, "B/16")
@@ -139,7 +143,7 @@ def _row(variant: str | None, data: str) -> Row:
     row = own or _own(nearest, data)
     assert row is not None, f"every data set has a row of B/16: {data}"
     family = _family(variant, row)
-    where = row.get("section", "Table 3") if own else f"no row in Table 3; that of {_model(nearest)}"
+    where = row.get("section", "Table 3") if own else f"no row in Table 3; that of {full_name(nearest)}"
     particular = {
         "total": Expected("total", tuple(f"{epochs} epochs" for epochs in row["epochs"]), where, bool(own)),
         "optimizer.peak_lr": Expected("optimizer.peak_lr", (row["peak_lr"],), where, bool(own)),
@@ -152,26 +156,28 @@ def _row(variant: str | None, data: str) -> Row:
     if family != "resnet":
         stated |= facts["pretrain"]["vit"] | facts["pretrain"]["softmax or sigmoid"]
         assumed |= facts["assumed"]["vit"]
-    named = f"{_model(variant or 'B/16')} on {data} ({'Table 3' if own else 'no row in Table 3'})"
+    named = f"{full_name(variant or 'B/16')} on {data} ({'Table 3' if own else 'no row in Table 3'})"
     expected = _merged(assumed, stated, {"model.variant": _variant(variant), **particular})
-    return Row(named, data, facts["datasets"][data]["images"], expected, assumed=not own)
+    return RecipeRow(named, data, facts["datasets"][data]["images"], expected, assumed=not own)
 
 
-def _masked_row(variant: str | None) -> Row:
+def _masked_row(variant: str | None) -> RecipeRow:
     facts = recipes()
     row = facts["masked_patch"]
     own = variant in row["models"]
     stated = {**facts["pretrain"]["all"], **facts["pretrain"]["vit"], **row["stated"]}
     assumed = {**facts["assumed"]["all"], **facts["assumed"]["vit"], **row["assumed"]}
     wanted = {"model.variant": Expected("model.variant", tuple(row["models"]), row["section"], True)}
-    named = f"masked patch prediction with {_model(row['models'][0])} ({row['section']})"
-    return Row(named, row["data"], facts["datasets"][row["data"]]["images"], _merged(assumed, stated, wanted), not own)
+    named = f"masked patch prediction with {full_name(row['models'][0])} ({row['section']})"
+    return RecipeRow(
+        named, row["data"], facts["datasets"][row["data"]]["images"], _merged(assumed, stated, wanted), not own
+    )
 
 
 def _merged(
     assumed: Mapping[str, Sequence[Any]], stated: Mapping[str, Sequence[Any]], more: Mapping[str, Expected]
 ) -> tuple[Expected, ...]:
-    """One expectation a field; what is stated goes before what is assumed."""
+    """One expectation a field; what is stated replaces what is assumed."""
     found = {field: _entry(field, pair, stated=False) for field, pair in assumed.items()}
     found |= {field: _entry(field, pair) for field, pair in stated.items()}
     return tuple({**more, **found, **more}.values())
@@ -191,9 +197,3 @@ def _family(variant: str | None, row: Mapping[str, Any]) -> str:
     if variant and variant.startswith("R"):
         return "hybrid" if "+" in variant else "resnet"
     return str(row["family"])
-
-
-def _model(variant: str) -> str:
-    if variant.startswith("R"):
-        return variant.replace("+", "+ViT-")
-    return f"ViT-{variant}"

@@ -1,4 +1,4 @@
-"""The paper's tables, read from `tables.json`, and what they say of a benchmark. Knows no config and no result."""
+"""The paper's tables, read from `tables.json`, and what they say about a benchmark. Knows no config and no result."""
 
 import functools
 import json
@@ -22,20 +22,20 @@ class Published:
 
 
 def benchmark_id(name: str) -> str | None:
-    """The paper's benchmark that a node or data set is named after, or None."""
+    """Find the paper's benchmark that a node or data set is named after, or None."""
     wanted = name.lower().replace("_", "-")
     known: dict[str, Any] = tables()["benchmarks"]
     return next((one for one, facts in known.items() if wanted == one or wanted in facts["aliases"]), None)
 
 
 def vtab_task(name: str) -> str | None:
-    """The task of VTAB-1k that a node or data set is named after, or None."""
+    """Find the task of VTAB-1k that a node or data set is named after, or None."""
     wanted = name.lower().replace("_", "-")
     return wanted if wanted in tables()["table9"]["tasks"] else None
 
 
 def title(benchmark: str) -> str:
-    """How the paper writes a benchmark; any other name as it is."""
+    """Write a benchmark as the paper does; any other name as it is."""
     known, task = benchmark_id(benchmark), vtab_task(benchmark)
     if task:
         return f"{tables()['table9']['tasks'][task]['title']} (VTAB-1k)"
@@ -43,7 +43,7 @@ def title(benchmark: str) -> str:
 
 
 def vtab_means() -> dict[tuple[str, str], dict[str, float]]:
-    """By model and its data, the means of Table 9: `all` 19 tasks, and each of its three groups."""
+    """Compute the means of Table 9 by model and its data: over `all` 19 tasks, and over each of its three groups."""
     tasks = tables()["table9"]["tasks"].values()
     groups = {"all": list(tasks)}
     for task in tasks:
@@ -57,7 +57,7 @@ def vtab_means() -> dict[tuple[str, str], dict[str, float]]:
 
 
 def published(benchmark: str) -> list[Published]:
-    """What Tables 2, 5 and 9 report for a benchmark; nothing for one that the paper does not have."""
+    """List what Tables 2, 5 and 9 report for a benchmark; nothing for one that the paper does not have."""
     known, task = benchmark_id(benchmark), vtab_task(benchmark)
     if task:
         ninth = tables()["table9"]
@@ -79,7 +79,7 @@ def published(benchmark: str) -> list[Published]:
 
 
 def by_authors(benchmark: str) -> list[Published]:
-    """What the authors' own later code reaches on a benchmark, by their documentation."""
+    """List what the authors' own later code reaches on a benchmark, by their documentation."""
     known = benchmark_id(benchmark)
     return [
         Published(row["source"], row["model"], row["pretrained_on"], row["values"][known])
@@ -90,6 +90,6 @@ def by_authors(benchmark: str) -> list[Published]:
 
 @functools.cache
 def tables() -> dict[str, Any]:
-    """All of `tables.json`."""
+    """Read all of `tables.json`, once."""
     content: dict[str, Any] = json.loads(Path(__file__).with_name("tables.json").read_text())
     return content

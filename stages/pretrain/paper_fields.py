@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from vitpipe.stages.paper.conform import Compared, compare
-from vitpipe.stages.paper.recipes import Row, pretraining_rows, variant_of
+from vitpipe.stages.paper.recipe_comparison import RecipeComparison, compare
+from vitpipe.stages.paper.recipes import RecipeRow, pretraining_rows, variant_of
 from vitpipe.stages.pretrain.config import PretrainConfig
 from vitpipe.stages.training.optim.schedule import in_steps
 
@@ -13,7 +13,7 @@ CROP_MIN_AREA = {"inception": 0.05, "random_resized": 0.08}
 """What `augment.min_area` is when left out."""
 
 
-def conform(config: PretrainConfig, data: str | None) -> Compared:
+def conform(config: PretrainConfig, data: str | None) -> RecipeComparison:
     """Compare with the row of this variant on `data`, one of the paper's data sets; without it, with the nearest row.
 
     The nearest is the one with the fewest deviations.
@@ -37,7 +37,7 @@ def _variant(config: PretrainConfig) -> str | None:
     return variant_name(config.model)
 
 
-def _values(config: PretrainConfig, row: Row, variant: str | None) -> dict[str, Any]:
+def _values(config: PretrainConfig, row: RecipeRow, variant: str | None) -> dict[str, Any]:
     """The recipe by dotted names, with what a default stands for in its place."""
     values = dict(_leaves("", config.model_dump(mode="json")))
     objective, optimizer, augment = config.objective, config.optimizer, config.augment
@@ -56,7 +56,7 @@ def _values(config: PretrainConfig, row: Row, variant: str | None) -> dict[str, 
     return values
 
 
-def _warmup(config: PretrainConfig, row: Row) -> Any:
+def _warmup(config: PretrainConfig, row: RecipeRow) -> Any:
     """The warm-up in steps of the paper's data set."""
     images = row.images or 0
     total_steps = config.total.steps(config.batch_images, images)

@@ -18,8 +18,8 @@ from vitpipe.stages.contract import Out
 from vitpipe.stages.images.batch import Batch
 from vitpipe.stages.images.cache import ShardCache
 from vitpipe.stages.images.prefetch import in_order
+from vitpipe.stages.images.reader_watch import ReaderWatch
 from vitpipe.stages.images.train import TrainImages
-from vitpipe.stages.images.watch import ReaderWatch
 from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.pretrain.finish import finish, insist
 from vitpipe.stages.pretrain.job import SPLIT, PretrainJob

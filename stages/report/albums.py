@@ -17,7 +17,7 @@ THUMBNAIL_PX = 64
 
 
 def album(name: str, data: ShardSet, samples: int, max_classes: int) -> Album:
-    """A strip of training images for each class, or for evenly spread ones where there are many."""
+    """Make a strip of training images for each class, or for evenly spread classes where there are many."""
     manifest = load_manifest(data)
     number = len(manifest.classes)
     shown = sorted({round(place) for place in np.linspace(0, number - 1, min(number, max_classes)).tolist()})
@@ -37,7 +37,7 @@ def album(name: str, data: ShardSet, samples: int, max_classes: int) -> Album:
 
 
 def _find(data: ShardSet, labels: Sequence[int], samples: int) -> dict[int, list[Sample]]:
-    """The first images of each class in manifest order; of a set that is held out, those it has."""
+    """The first training images of each class in manifest order; of a held-out set, images of its largest split."""
     found: dict[int, list[Sample]] = {label: [] for label in labels}
     split = "train" if data.splits.get("train") else max(data.splits, key=lambda name: data.splits[name])
     for entry in load_manifest(data).of(split)[:MAX_INDEXES]:

@@ -11,8 +11,8 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.paper.tables import published, title
 from vitpipe.stages.report.gallery import Inspection
-from vitpipe.stages.report.lineage import Link
-from vitpipe.stages.report.results import Gain, Row
+from vitpipe.stages.report.record_lineage import LineageNode
+from vitpipe.stages.report.results import Gain, ScoreRow
 from vitpipe.stages.vit.flops import num_parameters
 
 _PIXELS = {"filters": {"uri"}, "positions": {"uri"}, "rollout": {"uri"}}
@@ -22,88 +22,69 @@ COLUMNS = (
 )  # fmt: skip
 """timm's `results-*.csv` columns that we have, then our own. Percent; parameters in millions."""
 
-
 LANDMARK = ("ViT-L/16", "ImageNet-21k")
 """Whose numbers stand in the card beside ours: the paper's best model on data that others have too."""
 
+_CARD = """---
+{metadata}
+---
+
+# {heading}
+
+{sentence}.
+
+| benchmark | arm | labels | top-1 | the paper's {landmark} |
+|---|---|---|---|---|
+{rows}
+A Vision Transformer (Dosovitskiy et al., 2021) trained by vitpipe. `index.html` beside this file tells how,
+down to the digest of every input; `results.csv` holds the numbers.
+
+Run: `{run_uri}`
+"""
+
 
 def report_json(
-    sentence: str, table: Sequence[Row], found: Sequence[Gain], links: Sequence[Link], inside: Inspection | None
+    sentence: str,
+    table: Sequence[ScoreRow],
+    found: Sequence[Gain],
+    lineage: Sequence[LineageNode],
+    inside: Inspection | None,
 ) -> bytes:
-    """The page's facts, for programs; of what was seen inside the model, the numbers."""
+    """Encode the page's facts for programs; of what was seen inside the model, the numbers without the pictures."""
     content: dict[str, Any] = {
         "schema": 1,
         "headline": sentence,
         "results": [
-            {
-                "node": row.node,
-                "benchmark": row.benchmark,
-                "arm": row.arm,
-                "value": row.value,
-                "std": row.std,
-                "per_seed": row.per_seed,
-                "by_shots": {str(one.shots): one.per_seed for one in row.more},
-                "chosen": row.chosen,
-                "dev_scores": row.dev_scores,
-                "num_test": row.num_test,
-                "protocol": row.protocol,
-                "record_sha256": row.record_sha256,
-            }
+            _fields(row, "node", "benchmark", "arm", "value", "std", "per_seed")
+            | {"by_shots": {str(one.shots): one.per_seed for one in row.more}}
+            | _fields(row, "chosen", "dev_scores", "num_test", "protocol", "record_sha256")
             for row in table
         ],
         "gains": [
-            {
-                "pretrained": gain.pretrained.node,
-                "scratch": gain.scratch.node,
-                "points": gain.points,
-                "std": gain.std,
-                "clear": gain.clear,
-            }
+            {"pretrained": gain.pretrained.node, "scratch": gain.scratch.node} | _fields(gain, "points", "std", "clear")
             for gain in found
         ],
         "lineage": [
-            {
-                "node": link.name,
-                "uri": link.uri,
-                "record_sha256": link.record_sha256,
-                "seconds": link.record.seconds if link.record else None,
-                "planned_seconds": link.planned_seconds,
-            }
-            for link in links
+            {"node": node.name, "uri": node.uri, "record_sha256": node.record_sha256}
+            | {"seconds": node.record.seconds if node.record else None, "planned_seconds": node.planned_seconds}
+            for node in lineage
         ],
         "inside": json.loads(inside.model_dump_json(exclude=_PIXELS)) if inside else None,
     }
     return (json.dumps(content, indent=1) + "\n").encode()
 
 
-def results_csv(table: Sequence[Row]) -> bytes:
+def results_csv(table: Sequence[ScoreRow]) -> bytes:
+    """Encode one line a score under `COLUMNS`."""
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
     writer.writeheader()
-    for row in table:
-        model = row.model
-        writer.writerow({
-            "model": model_name(model) if model else row.node,
-            "img_size": row.protocol.get("image_px", ""),
-            "top1": f"{100 * row.value:.3f}",
-            "top1_err": f"{100 - 100 * row.value:.3f}",
-            "param_count": f"{num_parameters(model) / 1e6:.2f}" if model else "",
-            "crop_pct": "1.0" if row.protocol.get("eval_resize") in ("squash", "none") else "0.875",
-            "interpolation": "bilinear",
-            "benchmark": row.benchmark,
-            "arm": row.arm,
-            "top1_std": f"{100 * row.std:.3f}" if row.std is not None else "",
-            "seeds": len(row.per_seed),
-            "num_test": row.num_test,
-            "labels": row.labels,
-            "chosen": " ".join(f"{name}={value}" for name, value in row.chosen.items()),
-            "record_sha256": row.record_sha256,
-        })  # fmt: skip
+    writer.writerows(map(_csv_line, table))
     return buffer.getvalue().encode()
 
 
-def model_card(heading: str, sentence: str, table: Sequence[Row], run_uri: str) -> bytes:
-    """README.md for the Hub: scores as `model-index`, prose and where to look."""
+def model_card(heading: str, sentence: str, table: Sequence[ScoreRow], run_uri: str) -> bytes:
+    """Write README.md for the Hub: scores as `model-index`, prose and where to look."""
     results = [
         EvalResult(
             task_type="image-classification",
@@ -123,26 +104,20 @@ def model_card(heading: str, sentence: str, table: Sequence[Row], run_uri: str) 
         model_name=heading,
         eval_results=results,
     )
-    lines = [f"| {title(row.benchmark)} | {row.arm} | {row.labels} | {row.text} | {_paper(row)} |" for row in table]
-    body = "\n".join([
-        "---", data.to_yaml(), "---", "", f"# {heading}", "", f"{sentence}.", "",
-        f"| benchmark | arm | labels | top-1 | the paper's {' on '.join(LANDMARK)} |", "|---|---|---|---|---|", *lines,
-        "",
-        "A Vision Transformer (Dosovitskiy et al., 2021) trained by vitpipe. `index.html` beside this file tells how,",
-        "down to the digest of every input; `results.csv` holds the numbers.", "", f"Run: `{run_uri}`", "",
-    ])  # fmt: skip
-    return str(ModelCard(body)).encode()
-
-
-def _paper(row: Row) -> str:
-    """The paper's number for its best model on public data, beside what was fine-tuned."""
-    numbers = published(row.benchmark) if row.kind == "pretrained" else []
-    found = next((one for one in numbers if (one.model, one.pretrained_on) == LANDMARK), None)
-    return f"{found.value:.2f} % ({found.table})" if found else ""
+    lines = [f"| {title(row.benchmark)} | {row.arm} | {row.labels} | {row.text} | {_paper(row)} |\n" for row in table]
+    card = _CARD.format(
+        metadata=data.to_yaml(),
+        heading=heading,
+        sentence=sentence,
+        landmark=" on ".join(LANDMARK),
+        rows="".join(lines),
+        run_uri=run_uri,
+    )
+    return str(ModelCard(card)).encode()
 
 
 def model_name(model: ModelSettings) -> str:
-    """timm's way of naming: `vit_base_patch16_224`; hybrids and ResNets by their own, explicit sizes by numbers."""
+    """Name a model as timm does: `vit_base_patch16_224`; hybrids and ResNets as we do, explicit sizes by numbers."""
     if not isinstance(model.variant, str):
         sizes = model.sizes
         return f"vit_l{sizes.layers}_w{sizes.width}_patch{sizes.patch_px}_{model.image_px}"
@@ -150,3 +125,30 @@ def model_name(model: ModelSettings) -> str:
         return f"{model.variant.lower().replace('+', '_').replace('/', '_')}_{model.image_px}"
     names = {"Ti": "tiny", "S": "small", "B": "base", "L": "large", "H": "huge", "g": "giant", "G": "gigantic"}
     return f"vit_{names[model.variant.split('/')[0]]}_patch{model.sizes.patch_px}_{model.image_px}"
+
+
+def _fields(facts: ScoreRow | Gain, *names: str) -> dict[str, Any]:
+    return {name: getattr(facts, name) for name in names}
+
+
+def _csv_line(row: ScoreRow) -> dict[str, Any]:
+    model = row.model
+    return {
+        "model": model_name(model) if model else row.node,
+        "img_size": row.protocol.get("image_px", ""),
+        "top1": f"{100 * row.value:.3f}",
+        "top1_err": f"{100 - 100 * row.value:.3f}",
+        "param_count": f"{num_parameters(model) / 1e6:.2f}" if model else "",
+        "crop_pct": "1.0" if row.protocol.get("eval_resize") in ("squash", "none") else "0.875",
+        "interpolation": "bilinear",
+        "top1_std": f"{100 * row.std:.3f}" if row.std is not None else "",
+        "seeds": len(row.per_seed),
+        "chosen": " ".join(f"{name}={value}" for name, value in row.chosen.items()),
+    } | _fields(row, "benchmark", "arm", "num_test", "labels", "record_sha256")
+
+
+def _paper(row: ScoreRow) -> str:
+    """The paper's number for its best model on public data, beside what was fine-tuned."""
+    numbers = published(row.benchmark) if row.kind == "pretrained" else []
+    found = next((one for one in numbers if (one.model, one.pretrained_on) == LANDMARK), None)
+    return f"{found.value:.2f} % ({found.table})" if found else ""

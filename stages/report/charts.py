@@ -1,6 +1,6 @@
 """Charts as small inline SVG whose colours come from the page's stylesheet, so that they follow dark mode and print.
 
-Horizontal places are percentages of whatever width there is; text stays HTML, so that it keeps its size on a phone.
+Horizontal places are percentages of the width there is; text stays HTML, so that it keeps its size on a phone.
 """
 
 import math
@@ -10,14 +10,14 @@ from itertools import accumulate
 
 from markupsafe import Markup
 
-from vitpipe.stages.report.results import Row
+from vitpipe.stages.report.results import ScoreRow
 
 PLOT_WIDTH, PLOT_HEIGHT = 1000, 200
 MAX_POINTS = 400
 MAX_ROWS = 12
-"""Of the table behind a curve."""
+"""Rows of the table below a curve."""
 FAR_POINTS = 15.0
-"""Scores further apart than this are drawn as bars from 0; closer ones without, on a scale that begins elsewhere."""
+"""Scores further apart than this are drawn as bars from 0; closer ones without bars, on a scale around them."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,18 @@ class Axis:
         """0 at the low end, 100 at the high one."""
         return 100 * (value - self.low) / (self.high - self.low)
 
+    def from_top(self, value: float) -> str:
+        """Where a value lies on a vertical axis, in percent from the top, as SVG and CSS want it."""
+        return f"{100 - self.place(value):.2f}%"
+
+    def grid_lines(self) -> list[str]:
+        """One horizontal line a tick, as SVG."""
+        places = (self.from_top(tick) for tick in self.ticks)
+        return [f'<line class="grid" x1="0" x2="100%" y1="{y}" y2="{y}"/>' for y in places]
+
 
 def axis(values: Sequence[float], num_ticks: int = 5, *, zero: bool = False) -> Axis:
-    """A scale whose ends are round and enclose all values (and 0 when asked)."""
+    """Make a scale whose ends are round and enclose all values, and 0 with `zero`."""
     low, high = min(values), max(values)
     low = min(low, 0.0) if zero else low
     step = _round_step((high - low) / num_ticks or abs(high) / num_ticks or 1.0)
@@ -43,20 +52,25 @@ def axis(values: Sequence[float], num_ticks: int = 5, *, zero: bool = False) -> 
     return Axis(first * step, last * step, tuple(round(place * step, 12) for place in range(first, last + 1)))
 
 
-def score_axis(rows: Sequence[Row]) -> Axis:
-    """In percent, for scores of one benchmark: from 0 when they lie far apart, else the part where they differ."""
-    values = [100 * value for row in rows for value in (row.low, row.high, *row.per_seed)]
-    far = max(values) - min(values) > FAR_POINTS or min(values) < FAR_POINTS
-    low, high = (0.0, min(100.0, max(values) + 5)) if far else (min(values) - 0.5, min(100.0, max(values) + 0.5))
-    scale = axis([low, high], 5)
+def percent_axis(low: float, high: float) -> Axis:
+    """Make a scale that encloses `low` and `high` and stays within 0 and 100."""
+    scale = axis([low, high])
     return Axis(max(0.0, scale.low), min(100.0, scale.high), tuple(tick for tick in scale.ticks if 0 <= tick <= 100))
 
 
-def dots(row: Row, scale: Axis) -> Markup:
-    """One score: a bar to the mean, a whisker of one standard deviation, a dot for each seed."""
+def score_axis(rows: Sequence[ScoreRow]) -> Axis:
+    """Make the scale of one benchmark's scores, percent: from 0 when they lie far apart, else where they differ."""
+    values = [100 * value for row in rows for value in (row.low, row.high, *row.per_seed)]
+    far = max(values) - min(values) > FAR_POINTS or min(values) < FAR_POINTS
+    low, high = (0.0, min(100.0, max(values) + 5)) if far else (min(values) - 0.5, min(100.0, max(values) + 0.5))
+    return percent_axis(low, high)
+
+
+def dots(row: ScoreRow, scale: Axis) -> Markup:
+    """Draw one score: a bar to the mean, a whisker of one standard deviation, a dot for each seed."""
     mean = scale.place(100 * row.value)
-    parts = [f'<line class="grid" x1="{scale.place(t):.2f}%" x2="{scale.place(t):.2f}%" y1="0" y2="100%"/>'
-             for t in scale.ticks]  # fmt: skip
+    ticks = (f"{scale.place(tick):.2f}%" for tick in scale.ticks)
+    parts = [f'<line class="grid" x1="{x}" x2="{x}" y1="0" y2="100%"/>' for x in ticks]
     if scale.low == 0:
         parts.append(f'<rect class="bar" x="0" width="{mean:.2f}%" y="8" height="18" rx="3"/>')
     if row.std is not None:
@@ -67,8 +81,8 @@ def dots(row: Row, scale: Axis) -> Markup:
         parts.append(f'<circle class="seed" cx="{scale.place(100 * value):.2f}%" cy="17" r="3.5"/>')
     parts.append(f'<line class="mean" x1="{mean:.2f}%" x2="{mean:.2f}%" y1="5" y2="29"/>')
     described = f"{row.arm}: {row.text}; seeds " + ", ".join(f"{100 * value:.1f} %" for value in row.per_seed)
-    return Markup('<svg class="dots {}" role="img" width="100%" height="34" aria-label="{}">').format(
-        row.kind, described) + Markup("".join(parts) + "</svg>")  # fmt: skip
+    opening = Markup('<svg class="dots {}" role="img" width="100%" height="34" aria-label="{}">')
+    return opening.format(row.kind, described) + Markup("".join(parts) + "</svg>")
 
 
 @dataclass(frozen=True)
@@ -84,13 +98,13 @@ class Curve:
     last: float
     smallest: float
     numbers: tuple[tuple[float, float], ...]
-    """The table behind it: evenly spaced steps and their values, the last among them."""
+    """The table below it: evenly spaced steps and their values, the last step among them."""
 
     @classmethod
     def draw(
         cls, title: str, unit: str, steps: Sequence[int], values: Sequence[float], smooth: bool, zero: bool = True
     ) -> "Curve":
-        """Draw finite values; with `smooth` every step is faint and a running mean is on top; `zero` begins at 0."""
+        """Draw finite values; with `smooth` every step faintly and a running mean on top; with `zero` from 0 on."""
         points = [(step, value) for step, value in zip(steps, values, strict=True) if math.isfinite(value)]
         x = axis([points[0][0], points[-1][0]], 4)
         y = axis([value for _, value in points], 4, zero=zero)
@@ -128,20 +142,20 @@ def _y(scale: Axis, value: float) -> float:
 
 
 def _thin(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """At most MAX_POINTS, keeping the lowest and highest of every stretch."""
+    """At most MAX_POINTS, keeping the lowest and highest of every group of neighbours."""
     if len(points) <= MAX_POINTS:
         return list(points)
     size = math.ceil(2 * len(points) / MAX_POINTS)
     kept = []
     for start in range(0, len(points), size):
-        stretch = points[start : start + size]
-        ends = {min(stretch, key=lambda point: point[1]), max(stretch, key=lambda point: point[1])}
+        group = points[start : start + size]
+        ends = {min(group, key=lambda point: point[1]), max(group, key=lambda point: point[1])}
         kept += sorted(ends)
     return kept
 
 
 def _running_mean(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Mean over a fortieth of the run, centred on each step and narrower towards the ends: it lags nowhere."""
+    """Mean over a fortieth of the run, centred on each step and narrower towards the ends, so that it never lags."""
     half, sums = max(1, len(points) // 80), [0.0, *accumulate(value for _, value in points)]
     smooth = []
     for place, (step, _) in enumerate(points):

@@ -1,4 +1,4 @@
-"""What a report takes beside the artifacts it tells of. No torch."""
+"""Settings of a report. No torch."""
 
 from collections.abc import Collection
 from typing import Literal
@@ -17,15 +17,15 @@ class ReportConfig(Settings):
     samples: Few = 4
     """Sample images per class and data set, as far as the page's budget of images reaches."""
     max_classes: Few = 60
-    """Classes of a data set that are shown as images, evenly spread over all of them."""
+    """Classes of a data set that are shown as images, evenly spread over all classes."""
     step: Step | None = None
     """Look into this step of `checkpoint`, its last or one that was kept. Left out: into `weights`, else the newest
-    converted ones behind the scores, else the checkpoint's last step."""
+    converted ones upstream of the scores, else the checkpoint's last step."""
     attention_images: FewOrNone = 128
     """Images over which the distance of attention is averaged (appendix D.7), from the test split of `shards` where it
     has one; 0 leaves attention out."""
     rollout_images: FewOrNone = 8
-    """So many of them are shown with their attention rollout (Figures 6 and 14)."""
+    """How many of these are shown with their attention rollout (Figures 6 and 14)."""
     rollout: Literal["residual", "plain"] = "residual"
     """residual: half of each layer goes to its residual connection, as Abnar and Zuidema (2020) define rollout; plain:
     the heads' mean weights multiplied as they are, as appendix D.8 puts it."""
@@ -36,7 +36,7 @@ class ReportResources(TaskResources):
 
 
 def check_inputs(config: ReportConfig, given: Collection[str]) -> list[str]:
-    """What the config misses, given the names of the node's inputs; asked by `validate`."""
+    """List what the config needs and the node's inputs, given by name, do not have; `validate` calls it."""
     if config.step is not None and "checkpoint" not in given:
         return [f"step {config.step} is looked for in a checkpoint, and none is given"]
     return []

@@ -1,4 +1,4 @@
-"""What a report will cost: next to nothing, unless a large model is shown images without a GPU. No torch."""
+"""What a report will cost: next to nothing, unless a large model is run over images without a GPU. No torch."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,14 +10,11 @@ from vitpipe.stages.vit.flops import forward_macs, num_parameters
 
 
 def estimate(
-    config: ReportConfig,
-    resources: ReportResources,
-    inputs: Mapping[str, Sequence[Artifact | Estimate]],
-    known: Known,
+    config: ReportConfig, resources: ReportResources, inputs: Mapping[str, Sequence[Artifact | Estimate]], known: Known
 ) -> Estimate:
-    """A page of a few megabytes, mostly images, within a minute; and the model's passes over the images it is shown.
+    """Price a page of a few megabytes, mostly images, within a minute; and the model's passes over its images.
 
-    Which weights that are found behind the scores is known when they are there; until then those named count.
+    Weights that are only found upstream of the scores are not known before the run: those named by an input count.
     """
     page = Estimate(bytes=4_000_000, hours=0.5 / 60)
     given = [one for name in ("checkpoint", "weights") for one in inputs.get(name, ())]

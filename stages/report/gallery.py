@@ -1,4 +1,4 @@
-"""What is drawn for the page and what came of it, as plain data. No torch."""
+"""The task that draws the page's pictures, and the pictures with their numbers, as plain data. No torch."""
 
 from dataclasses import dataclass
 
@@ -14,9 +14,9 @@ class DrawTask:
     """The report's heavy task on its way to a machine."""
 
     weights: Drawn | None
-    """What is looked into: native weights, or a checkpoint."""
+    """The model to look into: native weights, or a checkpoint."""
     images: ShardSet | None
-    """Whose images it is shown."""
+    """Images that are passed through it."""
     data: tuple[tuple[str, ShardSet], ...]
     """Name and data of each album."""
     config: ReportConfig
@@ -30,58 +30,58 @@ class Album(Frozen):
     name: str
     facts: str
     photos: bool
-    """Shown smoothly; small drawings are shown pixel by pixel."""
+    """Whether the page scales them smoothly; small drawings are scaled pixel by pixel."""
     classes: tuple[tuple[str, str], ...]
     """Class name and a strip of its training images as a data URI."""
 
 
 class Filters(Frozen):
-    """Figure 7, left."""
+    """Principal components of the patch embedding (Figure 7, left)."""
 
     uri: str
     number: int
     share: float
-    """Of the filters' variance, held by the components shown."""
+    """Share of the filters' variance that the components shown hold."""
 
 
 class Positions(Frozen):
-    """Figure 7, centre."""
+    """Similarity of the position embeddings (Figure 7, centre)."""
 
     uri: str
     grid: int
     fixed: bool
-    """A table that was never trained."""
+    """Whether the table is computed and was never trained."""
     lowest: float
     """The smallest similarity, the dark end of the colour ramp."""
     beside: float
     """Mean similarity of patches that touch along a side."""
     in_line: float | None
-    """Of patches further apart in one row or column; None in a grid too small to have any."""
+    """Mean of patches further apart in one row or column; None in a grid too small to have any."""
     elsewhere: float
-    """Of all other pairs."""
+    """Mean of all other pairs."""
 
 
 class Distances(Frozen):
-    """Figure 7, right."""
+    """Mean attention distance by layer and head (Figure 7, right)."""
 
     px_LH: tuple[tuple[float, ...], ...]
     """Mean attention distance of each layer's heads, pixels."""
     even_px: float
-    """What attention spread evenly would have."""
+    """The distance that evenly spread attention would have."""
     num_images: int
 
 
 class Rollout(Frozen):
-    """Figures 6 and 14."""
+    """Attention rollout on images (Figures 6 and 14)."""
 
     uri: str
     num_images: int
     photos: bool
     pool: str
     strongest: int
-    """So many patches, a tenth of them, that hold"""
+    """Number of the strongest patches, a tenth of all."""
     held: float
-    """this share of what comes from patches, mean over images."""
+    """Share of what comes from patches that these hold, mean over images."""
     num_patches: int
 
 
@@ -89,9 +89,9 @@ class Inspection(Frozen):
     """What was seen inside one model."""
 
     source: str
-    """Whose weights, in words."""
+    """Where the weights are from, in words."""
     images: str = ""
-    """Whose images, in words."""
+    """Where the images are from, in words."""
     filters: Filters | None = None
     positions: Positions | None = None
     distances: Distances | None = None

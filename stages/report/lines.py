@@ -1,6 +1,6 @@
-"""Accuracy over something that grows (labels, images, compute): one chart of several lines, and its numbers as a table.
+"""Accuracy over something that grows (labels, images, compute): a chart of several lines, and its numbers as a table.
 
-Places are percentages of whatever room there is, so that text and dots keep their size on a phone. Knows no score.
+Places are percentages of the room there is, so that text and dots keep their size on a phone. Knows no score.
 """
 
 import math
@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from vitpipe.stages.report.charts import Axis, axis
+from vitpipe.stages.report.charts import Axis, percent_axis
 
 MAX_SERIES = 10
-"""More lines than the stylesheet has colours are drawn in colours that begin again."""
+"""Colours of the stylesheet; with more lines they repeat."""
 WIDE = 5.0
-"""The largest over the smallest x from which the axis is logarithmic."""
+"""The axis is logarithmic when the largest x is at least so many times the smallest."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Lines:
     svg: Markup
     y: Axis
     x_ticks: tuple[tuple[float, str], ...]
-    """Place in percent and text."""
+    """Each tick's place in percent and its text."""
     series: tuple[Series, ...]
     write_x: Callable[[float], str]
 
@@ -57,10 +57,8 @@ class Lines:
         shown = tuple(one for one in series if one.points)
         xs = sorted({point.x for one in shown for point in one.points})
         ends = [value for one in shown for p in one.points for value in (p.y - (p.std or 0), p.y + (p.std or 0))]
-        scale = axis([max(0.0, min(ends)), min(100.0, max(ends))], 5)
-        scale = Axis(max(0.0, scale.low), min(100.0, scale.high), tuple(t for t in scale.ticks if 0 <= t <= 100))
-        place = _placed(xs)
-        parts = [f'<line class="grid" x1="0" x2="100%" y1="{_y(scale, t)}" y2="{_y(scale, t)}"/>' for t in scale.ticks]
+        scale = percent_axis(max(0.0, min(ends)), min(100.0, max(ends)))
+        place, parts = _placed(xs), scale.grid_lines()
         for number, one in enumerate(shown):
             parts.append(_one(one, f"s{number % MAX_SERIES}", place, scale))
         label = f"{title}: " + "; ".join(
@@ -72,10 +70,11 @@ class Lines:
 
     @property
     def xs(self) -> list[float]:
+        """Every x that some series has, ascending."""
         return sorted({point.x for one in self.series for point in one.points})
 
     def at(self, series: Series, x: float) -> str:
-        """One cell of the table behind the chart."""
+        """Write one cell of the table below the chart; a dash where the series has no such x."""
         found = [point for point in series.points if point.x == x]
         return ", ".join(f"{p.y:.1f}" + (f" ± {p.std:.1f}" if p.std is not None else "") for p in found) or "–"
 
@@ -84,20 +83,21 @@ def _one(series: Series, colour: str, place: Callable[[float], float], scale: Ax
     parts = []
     for before, after in zip(series.points, series.points[1:], strict=False):
         parts.append(
-            f'<line class="path" x1="{place(before.x):.2f}%" y1="{_y(scale, before.y)}" '
-            f'x2="{place(after.x):.2f}%" y2="{_y(scale, after.y)}"/>'
+            f'<line class="path" x1="{place(before.x):.2f}%" y1="{scale.from_top(before.y)}" '
+            f'x2="{place(after.x):.2f}%" y2="{scale.from_top(after.y)}"/>'
         )
     for point in series.points:
         x = f"{place(point.x):.2f}%"
         if point.std:
-            low, high = _y(scale, max(point.y - point.std, scale.low)), _y(scale, min(point.y + point.std, scale.high))
+            low = scale.from_top(max(point.y - point.std, scale.low))
+            high = scale.from_top(min(point.y + point.std, scale.high))
             parts.append(f'<line class="whisker" x1="{x}" x2="{x}" y1="{low}" y2="{high}"/>')
-        parts.append(f'<circle cx="{x}" cy="{_y(scale, point.y)}" r="4"/>')
+        parts.append(f'<circle cx="{x}" cy="{scale.from_top(point.y)}" r="4"/>')
     return f'<g class="{colour}">{"".join(parts)}</g>'
 
 
 def _placed(xs: Sequence[float]) -> Callable[[float], float]:
-    """From a value to percent, with room at both ends; logarithmic where the values span much."""
+    """A function from x to percent, with room at both ends; logarithmic where the values span much."""
     low, high = xs[0], xs[-1]
     if low == high:
         return lambda x: 50.0
@@ -109,14 +109,10 @@ def _placed(xs: Sequence[float]) -> Callable[[float], float]:
 def _ticks(
     xs: Sequence[float], place: Callable[[float], float], write: Callable[[float], str]
 ) -> tuple[tuple[float, str], ...]:
-    """As many as do not touch each other on a phone, where a letter takes two percent."""
+    """As many ticks as fit on a phone without touching: a letter there takes two percent."""
     kept: list[tuple[float, str]] = []
     for x in xs:
         text = write(x)
         if not kept or place(x) - kept[-1][0] >= 3 + len(text) + len(kept[-1][1]):
             kept.append((place(x), text))
     return tuple(kept)
-
-
-def _y(scale: Axis, value: float) -> str:
-    return f"{100 - scale.place(value):.2f}%"

@@ -1,4 +1,4 @@
-"""How a classifier is wrong: its classes, its confusions, how sure it is, and how fast; from `score.json` alone."""
+"""Where a classifier is wrong, what it confuses, how well it is calibrated, and how fast; from `score.json` alone."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from vitpipe.stages.artifacts import Score
 from vitpipe.stages.paper.tables import title
 
 MAX_MATRIX = 20
-"""More classes than this are told by their worst confusions, not by a matrix."""
+"""With more classes than this, the page has the worst confusions and no matrix."""
 WORST = 12
 
 
@@ -31,16 +31,16 @@ class Mistakes:
 
 @dataclass(frozen=True)
 class Speed:
-    """Inference as it was measured while features were computed."""
+    """The speed of inference, measured while features were computed."""
 
     weights: str
     image_px: int | None
     images_per_second: float
-    """The fastest of the nodes that measured it: others had the machine to share."""
+    """The fastest of the nodes that measured it: the others had to share the machine."""
 
 
 def mistakes(scores: Sequence[Score], nodes: Mapping[str, str]) -> list[Mistakes]:
-    """Of every score that was made by the weights' own head on single labels; `nodes` names them by URI."""
+    """Read every score that the weights' own head made on single labels; `nodes` names them by URI."""
     found = []
     for score in scores:
         if score.protocol.get("method") == "classify" and score.has("score.json"):
@@ -51,7 +51,7 @@ def mistakes(scores: Sequence[Score], nodes: Mapping[str, str]) -> list[Mistakes
 
 
 def speeds(scores: Sequence[Score], nodes: Mapping[str, str]) -> list[Speed]:
-    """One row for each set of weights and size of image whose features were computed."""
+    """List one speed for each set of weights and image size whose features were computed."""
     found: dict[tuple[str, int | None], float] = {}
     for score in scores:
         measured, protocol = score.metrics.get("inference_images_per_second"), score.protocol
@@ -66,16 +66,15 @@ def _read(node: str, score: Score, content: dict[str, Any]) -> Mistakes:
     names, by_class = content["classes"], content["per_class"]
     present = [number for number, value in enumerate(by_class) if value is not None]
     counts = content.get("confusion")
-    confused = [] if counts is None else [
-        (names[true], names[given], counts[true][given])
-        for true in present for given in range(len(names)) if true != given and counts[true][given]
-    ]  # fmt: skip
-    matrix = []
-    if counts is not None and len(present) <= MAX_MATRIX and len(names) <= MAX_MATRIX:
-        matrix = [
-            (names[true], tuple((count, count / max(1, sum(counts[true]))) for count in counts[true]))
-            for true in present
-        ]
+    rows = [] if counts is None else [(true, counts[true]) for true in present]
+    confused = [
+        (names[true], names[given], count)
+        for true, row in rows
+        for given, count in enumerate(row)
+        if true != given and count
+    ]
+    small = len(present) <= MAX_MATRIX and len(names) <= MAX_MATRIX
+    matrix = [(names[true], tuple((count, count / max(1, sum(row))) for count in row)) for true, row in rows if small]
     return Mistakes(
         node=node,
         benchmark=title(score.benchmark),

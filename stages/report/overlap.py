@@ -1,6 +1,6 @@
-"""What was left out of each data set because it is, or looks like, another image: a table and a sheet of the pairs.
+"""Images left out of each data set because they are, or look like, another image: a table and a sheet of the pairs.
 
-Above all the test images that stood among the training images. Reads duplicates.jsonl; decides nothing.
+Above all, test images that were found among the training images. Reads duplicates.jsonl; decides nothing.
 """
 
 import base64
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from vitpipe.stages.artifacts import ShardSet
 from vitpipe.stages.paper.tables import benchmark_id, tables
-from vitpipe.stages.report.lineage import Link
+from vitpipe.stages.report.record_lineage import LineageNode
 
 ITSELF = ""
 MAX_SHEET_BYTES = 3_000_000
@@ -20,7 +20,7 @@ MAX_SHEET_BYTES = 3_000_000
 
 @dataclass(frozen=True)
 class Overlap:
-    """Of one data set with itself, or with the test images of an excluded one."""
+    """The overlap of one data set with itself, or with the test images of an excluded one."""
 
     name: str
     other: str
@@ -29,13 +29,13 @@ class Overlap:
     equal_pixels: int
     near: int
     of: int
-    """How many different images of the other these are like."""
+    """How many different images of the other set these equal or resemble."""
     other_labels: int
-    """How many of them bear other classes than what they are like; of the set itself alone."""
+    """How many have other classes than the image they equal or resemble; counted within the set itself alone."""
 
     @property
     def published(self) -> str:
-        """What BiT's authors found of that test set in their pretraining sets; empty where they did not look."""
+        """How much of that test set BiT's authors found in their pretraining sets; empty where they did not look."""
         table, known = tables()["contamination"], benchmark_id(self.other.rsplit("/", 1)[-1])
         if known not in table["columns"]:
             return ""
@@ -45,25 +45,25 @@ class Overlap:
 
 @dataclass(frozen=True)
 class Overlaps:
-    """Everything the page says of overlaps."""
+    """All overlaps of the page."""
 
     rows: tuple[Overlap, ...]
     sheets: tuple[tuple[str, str], ...]
     """Name of a data set, and the sheet of its near pairs as a data URI."""
 
 
-def overlaps(links: Sequence[Link]) -> Overlaps:
-    """Of every data set behind the page that left anything out, or was compared with another."""
+def overlaps(lineage: Sequence[LineageNode]) -> Overlaps:
+    """Read the overlaps of every data set upstream that left images out, or was compared with another set."""
     rows: list[Overlap] = []
     sheets: list[tuple[str, str]] = []
-    for link in links:
-        shards = link.artifact()
+    for node in lineage:
+        shards = node.artifact()
         if isinstance(shards, ShardSet) and shards.has("duplicates.jsonl"):
-            excluded = [ref.uri for ref in link.record.inputs.get("exclude", ())] if link.record else []
-            rows += _rows(link.name, shards, excluded)
+            excluded = [ref.uri for ref in node.record.inputs.get("exclude", ())] if node.record else []
+            rows += _rows(node.name, shards, excluded)
             if shards.has("duplicates.png") and shards.file("duplicates.png").bytes <= MAX_SHEET_BYTES:
                 picture = base64.b64encode(shards.read("duplicates.png")).decode()
-                sheets.append((link.name, f"data:image/png;base64,{picture}"))
+                sheets.append((node.name, f"data:image/png;base64,{picture}"))
     return Overlaps(tuple(rows), tuple(sheets))
 
 
@@ -79,7 +79,5 @@ def _rows(name: str, shards: ShardSet, excluded: Sequence[str]) -> Iterator[Over
         images.setdefault(other, set()).add(row["of"])
     for other, counts in found.items():
         if counts or other != ITSELF:
-            yield Overlap(
-                name, other, counts["bytes"], counts["pixels"], counts["near"], len(images.get(other, ())),
-                counts["other labels"],
-            )  # fmt: skip
+            equal = (counts["bytes"], counts["pixels"], counts["near"])
+            yield Overlap(name, other, *equal, len(images.get(other, ())), counts["other labels"])

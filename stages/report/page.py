@@ -10,19 +10,19 @@ import jinja2
 from vitpipe.stages.paper.tables import title
 from vitpipe.stages.report import wording
 from vitpipe.stages.report.charts import dots, score_axis
-from vitpipe.stages.report.results import Row
+from vitpipe.stages.report.results import ScoreRow
 
 MAX_FILES = 40
 """Files of a record that are listed; the rest is in record.json."""
 
 MAX_CHARTS = 6
-"""Charts of one kind that are open; more are folded."""
+"""Charts of one kind that are shown; further ones are folded."""
 MAX_ROWS = 10
-"""Scores of one chart that stays open."""
+"""Scores of a chart above which it is folded."""
 
 
 def render(**facts: Any) -> str:
-    """Fill `page.html.j2`; `facts` are its variables. A missing one is an error, not an empty place."""
+    """Fill `page.html.j2` with `facts`, its variables. A missing one is an error, not a gap."""
     return (
         _environment()
         .get_template("page.html.j2")
@@ -30,8 +30,8 @@ def render(**facts: Any) -> str:
     )
 
 
-def score_charts(table: list[Row]) -> list[dict[str, Any]]:
-    """One chart a benchmark, each with a scale of its own."""
+def score_charts(table: list[ScoreRow]) -> list[dict[str, Any]]:
+    """Group the scores into one chart a benchmark, each with a scale of its own."""
     charts = []
     for benchmark in dict.fromkeys(row.benchmark for row in table):
         rows = [row for row in table if row.benchmark == benchmark]

@@ -19,6 +19,7 @@ from vitpipe.stages.report.albums import THUMBNAIL_PX, album
 from vitpipe.stages.report.gallery import Distances, DrawTask, Filters, Inspection, Pictures, Positions, Rollout
 from vitpipe.stages.report.samples import one_each, read_image, spread
 from vitpipe.stages.report.sheets import mosaic, pairs, png_uri, webp_uri
+from vitpipe.stages.report.wording import last_part
 from vitpipe.stages.training.checkpoint.step_weights import open_step
 from vitpipe.stages.vit import inspect
 from vitpipe.stages.vit.build import Model, build_model
@@ -30,14 +31,14 @@ IMAGES_AT_ONCE = 16
 
 
 def draw(task: DrawTask) -> Pictures:
-    """All pictures there is something to draw from."""
+    """Draw the albums, and the model's pictures where there are weights."""
     shown = task.config
     albums = tuple(album(name, data, shown.samples, shown.max_classes) for name, data in task.data)
     return Pictures(albums=albums, inside=look_into(task) if task.weights else None)
 
 
 def look_into(task: DrawTask) -> Inspection:
-    """Every picture of the model that has a meaning, and a sentence for each that has none."""
+    """Make every picture that has a meaning for this model, and a sentence for each that has none."""
     torch.set_num_threads(task.cpus)
     model, source = _model(task)
     settings = model.settings
@@ -66,10 +67,10 @@ def _no_images(task: DrawTask) -> str | None:
 
 
 def _model(task: DrawTask) -> tuple[Model, str]:
-    """The model to look into, on a GPU where there is one, and whose it is."""
+    """The model to look into, on a GPU where there is one, and where it is from."""
     weights, scratch = task.weights, task.context.scratch / "weights"
     assert weights is not None
-    name = weights.uri.rstrip("/").rpartition("/")[2]
+    name = last_part(weights.uri)
     if isinstance(weights, Checkpoint):
         settings = weights.model
         opened = open_step(weights, scratch, task.config.step)
@@ -107,7 +108,7 @@ def _positions(model: ViT) -> Positions:
 
 
 def _by_place(similar_NGG: Tensor) -> tuple[float, float | None, float]:
-    """Mean similarity of patches side by side, further apart in one row or column, and elsewhere."""
+    """Mean similarity of adjacent patches, of those further apart in one row or column, and of all others."""
     grid = similar_NGG.shape[-1]
     row, column = torch.meshgrid(torch.arange(grid), torch.arange(grid), indexing="ij")
     rows = (row.flatten()[:, None] - row.flatten()).abs()
@@ -120,7 +121,7 @@ def _by_place(similar_NGG: Tensor) -> tuple[float, float | None, float]:
 
 
 def _attention(model: Model, data: ShardSet, task: DrawTask) -> dict[str, object]:
-    """Distances and rollout over a few images; fields of an Inspection."""
+    """Attention distances and rollout over a few images: fields of an Inspection."""
     config, settings = task.config, model.settings
     split = "test" if data.splits.get("test") else "train"
     samples = spread(data, split, config.attention_images)
@@ -130,9 +131,8 @@ def _attention(model: Model, data: ShardSet, task: DrawTask) -> dict[str, object
     images = torch.from_numpy(np.stack(list(pixels.values()))).permute(0, 3, 1, 2).contiguous().to(device)
     distances = _distances(model, images, task)
     even = float(inspect.patch_distances(settings.grid, inspect.pitch_px(settings)).mean())
-    name = data.uri.rstrip("/").rpartition("/")[2]
     found: dict[str, object] = {
-        "images": f"{len(samples)} images of the split {split} of {name}",
+        "images": f"{len(samples)} images of the split {split} of {last_part(data.uri)}",
         "distances": Distances(px_LH=distances.tolist(), even_px=even, num_images=len(samples)),
     }
     if chosen:

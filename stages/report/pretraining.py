@@ -1,4 +1,4 @@
-"""How the newest pretraining went: its curves, what was measured on the way, and where its time went. No torch."""
+"""How a pretraining went: its curves, what was measured meanwhile, and where its time went. No torch."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -10,8 +10,11 @@ from vitpipe.stages.report.charts import Curve
 from vitpipe.stages.training.measure.account import CAUSES
 from vitpipe.stages.training.measure.metrics_log import measured
 
-CURVES = (("loss", "Training loss", True), ("lr", "Learning rate", False),
-          ("grad_norm", "Gradient norm before clipping", True))  # fmt: skip
+CURVES = (
+    ("loss", "Training loss", True),
+    ("lr", "Learning rate", False),
+    ("grad_norm", "Gradient norm before clipping", True),
+)
 """Field of metrics.jsonl, title, whether it is noisy."""
 WORDS = {
     "productive": "steps that updated weights, less waits for data", "startup": "from each start to its first step",
@@ -23,23 +26,23 @@ WORDS = {
 
 @dataclass(frozen=True)
 class Spent:
-    """One cause."""
+    """The time that one cause took."""
 
     cause: str
     words: str
     seconds: float
     share: float
-    """Of all time that was not asked to pass."""
+    """Share of all time but that between a stop that was asked for and the next start."""
 
 
-def curves(checkpoints: Sequence[tuple[str, Checkpoint]]) -> list[Curve]:
-    """Loss, learning rate and gradient norm step by step, and held-out and few-shot numbers where there are any."""
+def curves(checkpoint: Checkpoint) -> list[Curve]:
+    """Draw loss, learning rate and gradient norm step by step, and held-out and few-shot numbers if there are any."""
     drawn = []
-    lines = _lines(checkpoints, "metrics.jsonl")
+    lines = _lines(checkpoint, "metrics.jsonl")
     for field, title, noisy in CURVES:
         drawn += _curve(title, "", lines, field, smooth=noisy, zero=field != "loss")
     rows: list[dict[str, Any]] = [
-        {"step": line["step"]} | measured(line) for line in _lines(checkpoints, "evaluation.jsonl")
+        {"step": line["step"]} | measured(line) for line in _lines(checkpoint, "evaluation.jsonl")
     ]
     for name in dict.fromkeys(name for row in rows for name in row if name != "step"):
         accuracy = name != "validation/loss"
@@ -48,11 +51,9 @@ def curves(checkpoints: Sequence[tuple[str, Checkpoint]]) -> list[Curve]:
     return drawn
 
 
-def spent(checkpoints: Sequence[tuple[str, Checkpoint]]) -> list[Spent]:
-    """Where the time went, the most expensive first after what was productive."""
-    if not checkpoints:
-        return []
-    metrics: Mapping[str, float] = checkpoints[-1][1].metrics
+def spent(checkpoint: Checkpoint) -> list[Spent]:
+    """List where the time went: productive first, then the most expensive cause."""
+    metrics = checkpoint.metrics
     seconds = {cause: metrics[f"seconds_{cause}"] for cause in (*CAUSES, "other") if f"seconds_{cause}" in metrics}
     total = sum(seconds.values())
     found = [Spent(cause, WORDS[cause], one, one / total) for cause, one in seconds.items() if one > 0]
@@ -75,7 +76,5 @@ def _title(name: str) -> str:
     return f"Held-out {rest[0]}" if kind == "validation" else f"{rest[1]}-shot accuracy on {rest[0]}"
 
 
-def _lines(checkpoints: Sequence[tuple[str, Checkpoint]], name: str) -> list[dict[str, Any]]:
-    if not checkpoints or not checkpoints[-1][1].has(name):
-        return []
-    return [json.loads(line) for line in checkpoints[-1][1].read(name).splitlines()]
+def _lines(checkpoint: Checkpoint, name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in checkpoint.read(name).splitlines()] if checkpoint.has(name) else []

@@ -4,23 +4,24 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vitpipe.stages.report.results import ALIKE, Gain, Row
+from vitpipe.stages.report.results import ALIKE, Gain, ScoreRow
 
 
 @dataclass(frozen=True)
 class Resolution:
     """The same weights on the same images at two sizes."""
 
-    small: Row
-    large: Row
+    small: ScoreRow
+    large: ScoreRow
 
     @property
     def gain(self) -> Gain:
-        """Of the larger over the smaller."""
+        """The larger size compared with the smaller."""
         return Gain(self.large, self.small)
 
     @property
     def verdict(self) -> str:
+        """Whether the larger size gained, in words."""
         gain = self.gain
         if gain.clear:
             return "gains, beyond the seeds’ spread" if gain.points > 0 else "loses, beyond the seeds’ spread"
@@ -29,9 +30,9 @@ class Resolution:
         )
 
 
-def resolutions(table: Sequence[Row]) -> list[Resolution]:
-    """Every two neighbouring sizes of fine-tunings that are otherwise alike."""
-    groups: dict[tuple[str, ...], list[Row]] = {}
+def resolutions(table: Sequence[ScoreRow]) -> list[Resolution]:
+    """Pair every two neighbouring sizes of fine-tunings that are otherwise alike."""
+    groups: dict[tuple[str, ...], list[ScoreRow]] = {}
     for row in table:
         if row.kind == "pretrained" and row.protocol.get("image_px"):
             alike = [str(row.protocol.get(name)) for name in ("weights", *ALIKE) if name != "image_px"]

@@ -1,6 +1,6 @@
 """Scores as rows of one table, arms that differ only in pretraining as gains, and the sentence on top of the page.
 
-Knows scores' facts alone: no files, no page.
+Knows Score artifacts; opens `score.json` of few-shot scores, no other file, and knows no page.
 """
 
 import statistics
@@ -12,10 +12,12 @@ from typing import Any
 from vitpipe.stages.artifacts import Score
 from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.paper.tables import title
+from vitpipe.stages.report.wording import last_part
 
 ALIKE = ("image_px", "batch_images", "steps", "train_per_class", "num_train", "crop", "flip", "eval_resize")
 """What two fine-tunings must share so that pretraining is their only difference."""
 
+_NONE: Mapping[str, str] = MappingProxyType({})
 _PROBES = {"fewshot": "few-shot ridge", "linear": "linear probe", "knn": "nearest neighbours"}
 
 
@@ -28,7 +30,7 @@ class Shots:
 
 
 @dataclass(frozen=True)
-class Row:
+class ScoreRow:
     """One score, ready to print. Accuracies are fractions."""
 
     node: str
@@ -53,14 +55,17 @@ class Row:
 
     @property
     def low(self) -> float:
+        """One standard deviation below the mean."""
         return self.value - (self.std or 0.0)
 
     @property
     def high(self) -> float:
+        """One standard deviation above the mean."""
         return self.value + (self.std or 0.0)
 
     @property
     def text(self) -> str:
+        """The score in percent with its spread."""
         return percent(self.value, self.std)
 
     @property
@@ -75,21 +80,21 @@ class Row:
 
 @dataclass(frozen=True)
 class Gain:
-    """A pretrained arm beside its twin from scratch."""
+    """A pretrained arm and its twin from scratch."""
 
-    pretrained: Row
-    scratch: Row
+    pretrained: ScoreRow
+    scratch: ScoreRow
 
     @property
     def differences(self) -> tuple[float, ...]:
-        """Per seed where both ran the same seeds (they trained on the same images), else of the means."""
+        """Differences per seed where both ran the same seeds (they trained on the same images), else of the means."""
         if self.pretrained.protocol.get("seeds") == self.scratch.protocol.get("seeds"):
             return tuple(a - b for a, b in zip(self.pretrained.per_seed, self.scratch.per_seed, strict=True))
         return (self.pretrained.value - self.scratch.value,)
 
     @property
     def points(self) -> float:
-        """Percentage points."""
+        """Difference of the means, percentage points."""
         return 100 * (self.pretrained.value - self.scratch.value)
 
     @property
@@ -106,12 +111,12 @@ class Gain:
 
 
 def rows(
-    scores: Sequence[Score], benchmarks: Mapping[str, str] = MappingProxyType({}),
-    nodes: Mapping[str, str] = MappingProxyType({}),
-) -> list[Row]:  # fmt: skip
-    """One row a score, benchmarks together, in the order given. Reads `score.json` of few-shot scores.
+    scores: Sequence[Score], benchmarks: Mapping[str, str] = _NONE, nodes: Mapping[str, str] = _NONE
+) -> list[ScoreRow]:
+    """Make one row a score, grouped by benchmark, in the order given. Reads `score.json` of few-shot scores.
 
-    By URI, `benchmarks` names those that are known better than by the node of their data, `nodes` siblings in full.
+    Both mappings are by a score's URI: `benchmarks` names the benchmark better than the score itself can, `nodes` has
+    the full names of siblings.
     """
     found = [
         replace(row, benchmark=benchmarks.get(row.uri, row.benchmark), node=nodes.get(row.uri, row.node))
@@ -121,14 +126,14 @@ def rows(
     return sorted(found, key=lambda row: order[row.benchmark])
 
 
-def gains(table: Sequence[Row]) -> list[Gain]:
-    """Every pretrained fine-tuning with the one from scratch that is otherwise alike."""
+def gains(table: Sequence[ScoreRow]) -> list[Gain]:
+    """Pair every pretrained fine-tuning with the one from scratch that is otherwise alike."""
     twins = {_likeness(row): row for row in table if row.kind == "scratch"}
     return [Gain(row, twins[_likeness(row)]) for row in table if row.kind == "pretrained" and _likeness(row) in twins]
 
 
-def headline(table: Sequence[Row], found: Sequence[Gain]) -> str:
-    """What the run showed, in one sentence; says so when pretraining did not help."""
+def headline(table: Sequence[ScoreRow], found: Sequence[Gain]) -> str:
+    """Say in one sentence what the run showed, also when pretraining did not help."""
     if len(found) == 1:
         return _one_gain(found[0])
     if found:
@@ -145,7 +150,7 @@ def headline(table: Sequence[Row], found: Sequence[Gain]) -> str:
 
 
 def percent(value: float, std: float | None = None) -> str:
-    """`75.1 ± 1.2 %`."""
+    """Write a fraction as `75.1 ± 1.2 %`."""
     return f"{100 * value:.1f} ± {100 * std:.1f} %" if std is not None else f"{100 * value:.1f} %"
 
 
@@ -160,26 +165,26 @@ def _one_gain(gain: Gain) -> str:
     return f"Pretraining {verb} {name} from {theirs.text} to {ours.text}: {gain.points:+.1f} points{seeds}"
 
 
-def _several(tuned: Sequence[Row]) -> str:
+def _several(tuned: Sequence[ScoreRow]) -> str:
     low, high = min(tuned, key=lambda row: row.value), max(tuned, key=lambda row: row.value)
     number, mean = len({row.benchmark for row in tuned}), percent(statistics.fmean(row.value for row in tuned))
     ends = f"{percent(low.value)} on {title(low.benchmark)} to {percent(high.value)} on {title(high.benchmark)}"
     return f"Fine-tuned on {number} benchmarks: {mean} on average, from {ends}"
 
 
-def _over(row: Row) -> str:
+def _over(row: ScoreRow) -> str:
     return f" over {len(row.per_seed)} seeds" if len(row.per_seed) > 1 else ""
 
 
-def _likeness(row: Row) -> tuple[Any, ...]:
+def _likeness(row: ScoreRow) -> tuple[Any, ...]:
     return (row.benchmark, *(str(row.protocol.get(name)) for name in ALIKE))
 
 
-def _row(score: Score) -> Row:
+def _row(score: Score) -> ScoreRow:
     arm, kind = _arm(score.protocol)
     origin = score.origin
-    return Row(
-        node=score.uri.rstrip("/").rsplit("/", 1)[-1],
+    return ScoreRow(
+        node=last_part(score.uri),
         benchmark=score.benchmark,
         arm=arm,
         kind=kind,
@@ -198,7 +203,7 @@ def _row(score: Score) -> Row:
 
 
 def _more(score: Score) -> tuple[Shots, ...]:
-    """Only probes that draw some of the training images have a number of shots."""
+    """Scores at other numbers of shots; only probes that draw some of the training images have any."""
     first = score.protocol.get("shots")
     if first is None:
         return ()

@@ -1,4 +1,4 @@
-"""Report: one offline page of what a run found, and the same facts for machines beside it. No torch.
+"""Report: one offline page of what a run found, and the same facts for programs in files next to it. No torch.
 
 Everything is read through records: scores, what they rest on, and how long it took.
 """
@@ -8,36 +8,36 @@ from datetime import UTC, datetime
 
 from vitpipe.stages.artifacts import Artifact, Checkpoint, Report, Score, ShardSet, Weights, carries_weights
 from vitpipe.stages.contract import Inputs, StageContext
-from vitpipe.stages.report import background, pretraining
-from vitpipe.stages.report.beside import grids
+from vitpipe.stages.report import overview, pretraining
+from vitpipe.stages.report.captions import captions
 from vitpipe.stages.report.card import model_card, report_json, results_csv
+from vitpipe.stages.report.caveats import shared_penalties, survived
 from vitpipe.stages.report.config import ReportConfig
 from vitpipe.stages.report.costs import costs
 from vitpipe.stages.report.gallery import Drawn, DrawTask, Pictures
-from vitpipe.stages.report.growth import over_labels, over_pretraining, pretrainings
-from vitpipe.stages.report.honesty import shared_penalties, survived
-from vitpipe.stages.report.inside import told
-from vitpipe.stages.report.lineage import Link, benchmarks, walk
 from vitpipe.stages.report.mistakes import mistakes, speeds
 from vitpipe.stages.report.overlap import overlaps
 from vitpipe.stages.report.page import render, score_charts
+from vitpipe.stages.report.paper_comparison import grids
+from vitpipe.stages.report.record_lineage import LineageNode, benchmarks, walk
 from vitpipe.stages.report.resolution import resolutions
-from vitpipe.stages.report.results import Gain, Row, gains, headline, percent, rows
+from vitpipe.stages.report.results import Gain, ScoreRow, gains, headline, percent, rows
+from vitpipe.stages.report.scaling import over_labels, over_pretraining, pretrainings
 from vitpipe.stages.tasks import gather
 
 
 def run(config: ReportConfig, inputs: Inputs, ctx: StageContext) -> Report:
-    """Errors: IntegrityError when a file behind the page is not what its record says."""
-    links = walk(artifact for name in inputs.names() for artifact in inputs.many(name, Artifact))
-    checkpoints = background.behind(links, Checkpoint, chosen=inputs.maybe("checkpoint", Checkpoint))
-    exported = background.behind(links, Weights)
+    """Write the page and its companions. IntegrityError when a file that it rests on is not what its record says."""
+    lineage = walk(artifact for name in inputs.names() for artifact in inputs.many(name, Artifact))
+    checkpoints = overview.upstream(lineage, Checkpoint, chosen=inputs.maybe("checkpoint", Checkpoint))
+    newest = checkpoints[-1] if checkpoints else None
     scores = inputs.many("scores", Score)
-    nodes = {link.uri: link.name for link in links}
-    table, known = rows(scores, benchmarks(links), nodes), pretrainings(links)
+    nodes = {node.uri: node.name for node in lineage}
+    table, known = rows(scores, benchmarks(lineage), nodes), pretrainings(lineage)
     found = gains(table)
     sentence, heading = headline(table, found), config.title or ctx.run
     run_uri = ctx.out.node.uri.removesuffix(f"/{ctx.node}")
-    pictures = _draw(config, ctx, inputs, links)
+    pictures = _draw(config, ctx, inputs, lineage)
     page = render(
         title=heading,
         headline=sentence,
@@ -50,38 +50,38 @@ def run(config: ReportConfig, inputs: Inputs, ctx: StageContext) -> Report:
         rows=table,
         gains=found,
         resolutions=resolutions(table),
-        glance=background.glance(checkpoints, links),
+        glance=overview.key_figures(newest[1] if newest else None, lineage),
         grids=grids(table, known),
         labels_charts=over_labels(table),
         pretraining_charts=over_pretraining(table, known),
-        costs=costs(links, known),
+        costs=costs(lineage, known),
         penalties=shared_penalties(scores),
         mistakes=mistakes(scores, nodes),
         speeds=speeds(scores, nodes),
         troubles=survived(run_uri),
-        curves=pretraining.curves(checkpoints),
-        spent=pretraining.spent(checkpoints),
-        pretraining=background.pretraining(checkpoints),
+        curves=pretraining.curves(newest[1]) if newest else [],
+        spent=pretraining.spent(newest[1]) if newest else [],
+        pretraining=overview.pretraining(*newest) if newest else "",
         pictures=pictures,
-        told=told(pictures.inside) if pictures.inside else {},
-        overlaps=overlaps(links),
-        links=links,
-        parity=background.parity(exported),
-        versions=background.versions(links),
+        captions=captions(pictures.inside) if pictures.inside else {},
+        overlaps=overlaps(lineage),
+        lineage=lineage,
+        parity=overview.parity(overview.upstream(lineage, Weights)),
+        versions=overview.versions(lineage),
     )
     files = (
         ctx.out.put("index.html", page.encode()),
-        ctx.out.put("report.json", report_json(sentence, table, found, links, pictures.inside)),
+        ctx.out.put("report.json", report_json(sentence, table, found, lineage, pictures.inside)),
         ctx.out.put("results.csv", results_csv(table)),
         ctx.out.put("README.md", model_card(heading, sentence, table, run_uri)),
     )
     return Report(headline=sentence, files=files)
 
 
-def _draw(config: ReportConfig, ctx: StageContext, inputs: Inputs, links: Sequence[Link]) -> Pictures:
-    data = background.behind(links, ShardSet)
+def _draw(config: ReportConfig, ctx: StageContext, inputs: Inputs, lineage: Sequence[LineageNode]) -> Pictures:
+    data = overview.upstream(lineage, ShardSet)
     task = DrawTask(
-        weights=_drawn(config, inputs, links),
+        weights=_model_source(config, inputs, lineage),
         images=inputs.maybe("shards", ShardSet) or (data[0][1] if data else None),
         data=tuple(data),
         config=config,
@@ -92,16 +92,16 @@ def _draw(config: ReportConfig, ctx: StageContext, inputs: Inputs, links: Sequen
     return drawn
 
 
-def _drawn(config: ReportConfig, inputs: Inputs, links: Sequence[Link]) -> Drawn | None:
-    """The step asked for; else the given weights, the newest converted ones behind the scores, a score's own, or the
-    newest checkpoint."""
+def _model_source(config: ReportConfig, inputs: Inputs, lineage: Sequence[LineageNode]) -> Drawn | None:
+    """Choose what to look into: the step that the config names; else the weights given, the newest converted ones
+    upstream of the scores, a score's own, or the newest checkpoint."""
     if config.step is not None:
         return inputs.one("checkpoint", Checkpoint)
-    known = [*inputs.many("weights", Artifact), *(weights for _, weights in background.behind(links, Weights)[::-1])]
+    known = [*inputs.many("weights", Artifact), *(weights for _, weights in overview.upstream(lineage, Weights)[::-1])]
     known += [score for score in inputs.many("scores", Score) if score.protocol.get("pretrained")]
     native: list[Drawn] = [one for one in known if carries_weights(one) and one.has("native/model.safetensors")]
     chosen = inputs.maybe("checkpoint", Checkpoint)
-    steps = [one for _, one in background.behind(links, Checkpoint, chosen=chosen)]
+    steps = [one for _, one in overview.upstream(lineage, Checkpoint, chosen=chosen)]
     whole = [one for one in steps if one.has(f"{one.folder}/manifest.json")]
     return next(iter([*native, *whole[::-1]]), None)
 
@@ -112,8 +112,8 @@ def _draw_task(task: DrawTask) -> Pictures:
     return draw(task)
 
 
-def _lead(table: Sequence[Row], found: Sequence[Gain]) -> str:
-    """The second sentence, where there is one benchmark: how few labels it took, what frozen features make of it."""
+def _lead(table: Sequence[ScoreRow], found: Sequence[Gain]) -> str:
+    """The second sentence, where there is one benchmark: how few labels it took, what frozen features reach."""
     parts = []
     if len(found) == 1 and found[0].pretrained.labels:
         parts.append(f"Both arms saw the same {found[0].pretrained.labels}; ± is the standard deviation over seeds.")

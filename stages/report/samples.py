@@ -1,4 +1,4 @@
-"""Single images of a data set, read one by one out of the shards: no shard is copied for a thumbnail."""
+"""Single images of a data set, read one by one out of the shards, so that no shard is copied for a thumbnail."""
 
 import hashlib
 from dataclasses import dataclass
@@ -22,10 +22,12 @@ class Sample:
 
     @property
     def labels(self) -> tuple[int, ...]:
+        """Class numbers of the image, ascending."""
         return tuple(self.index.labels[self.place])
 
 
 def read_index(data: ShardSet, entry: ShardEntry) -> ShardIndex:
+    """Read the index of one shard. IntegrityError when it is damaged."""
     return parse_index(data.read(entry.index), entry.index)
 
 
@@ -40,7 +42,7 @@ def read_image(data: ShardSet, sample: Sample) -> Pixels:
 
 
 def spread(data: ShardSet, split: str, number: int) -> list[Sample]:
-    """`number` images of a split, evenly spread over its first shards, or all of them where there are fewer."""
+    """Choose `number` images of a split, evenly spread over its first shards, or all where there are fewer."""
     indexes = [read_index(data, entry) for entry in load_manifest(data).of(split)[:MAX_INDEXES]]
     every = [(index, place) for index in indexes for place in range(index.count)]
     kept = min(number, len(every))
@@ -48,7 +50,7 @@ def spread(data: ShardSet, split: str, number: int) -> list[Sample]:
 
 
 def one_each(samples: list[Sample], number: int) -> list[Sample]:
-    """At most `number` of the samples, of as many different classes as there are, in their order."""
+    """Choose at most `number` of the samples, in their order, of as many different classes as possible."""
     classes = set()
     ranked = []
     for rank, sample in enumerate(samples):

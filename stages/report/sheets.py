@@ -5,11 +5,10 @@ import io
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
-Pixels = npt.NDArray[np.uint8]
-Floats = npt.NDArray[np.float64]
+from vitpipe.stages.images.decode import Pixels
+from vitpipe.stages.images.keys import Floats
 
 SHEET_PX = 920
 """Width of a mosaic: twice what the page shows, for dense screens."""
@@ -18,7 +17,7 @@ WIDE_PX = 1840
 
 
 def mosaic(tiles_NHWC: Pixels, columns: int) -> Pixels:
-    """Tiles in rows, each enlarged by a whole factor, with transparent gaps: RGBA, about SHEET_PX wide."""
+    """Lay tiles (N, side, side, 3) out in rows, each enlarged by a whole factor: RGBA, about SHEET_PX wide."""
     number, side = tiles_NHWC.shape[:2]
     gap = max(4, SHEET_PX // columns // 14)
     factor = max(1, (SHEET_PX // columns - gap) // side)
@@ -33,7 +32,7 @@ def mosaic(tiles_NHWC: Pixels, columns: int) -> Pixels:
 
 
 def pairs(images: Sequence[Pixels], maps: Sequence[Floats], columns: int = 4) -> Pixels:
-    """Each image, and beside it the image as bright as its map (h, w) is there, relative to the map's largest value.
+    """Lay out each image next to itself lit by its map (h, w), relative to the map's largest value.
 
     RGBA with transparent gaps; a map is enlarged smoothly, a small image pixel by pixel.
     """
@@ -54,12 +53,12 @@ def pairs(images: Sequence[Pixels], maps: Sequence[Floats], columns: int = 4) ->
 
 
 def png_uri(pixels: Pixels) -> str:
-    """A picture inside the page, to the last bit."""
+    """Encode a picture as a data URI without loss."""
     return _uri(pixels, "PNG", optimize=True)
 
 
 def webp_uri(pixels: Pixels, photos: bool) -> str:
-    """A picture inside the page: photographs lossy, drawings not."""
+    """Encode a picture as a data URI: photographs lossy, drawings not."""
     return _uri(pixels, "WEBP", quality=82, lossless=not photos)
 
 

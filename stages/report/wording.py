@@ -1,11 +1,11 @@
-"""Numbers as a person reads them: durations, sizes, counts, digests. Knows nothing of what they measure."""
+"""Numbers and names as a person reads them: durations, sizes, counts, digests. Knows nothing of what they measure."""
 
 _SI = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 _BINARY = ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
 
 
 def duration(seconds: float | None) -> str:
-    """`4 min 36 s`; a dash for what is not known."""
+    """Write seconds as `4 min 36 s`; a dash for what is not known."""
     if seconds is None:
         return "–"
     if seconds < 60:
@@ -19,7 +19,7 @@ def duration(seconds: float | None) -> str:
 
 
 def size(num_bytes: float | None) -> str:
-    """`3.4 MiB`."""
+    """Write bytes as `3.4 MiB`."""
     if num_bytes is None:
         return "–"
     scale, unit = next(((scale, unit) for scale, unit in _BINARY if num_bytes >= scale), (1, "B"))
@@ -27,14 +27,14 @@ def size(num_bytes: float | None) -> str:
 
 
 def count(number: float | None) -> str:
-    """`40,000`, and from a million `86.6 M`."""
+    """Write a number as `40,000`, and from a million on as `86.6 M`."""
     if number is None:
         return "–"
     return f"{number:,.0f}" if number < 1e6 else f"{number / 1e6:,.1f} M"
 
 
 def flops(number: float | None) -> str:
-    """`1.27 PFLOP`."""
+    """Write operations as `1.27 PFLOP`."""
     if not number:
         return "–"
     scale, unit = next(((scale, unit) for scale, unit in _SI if number >= scale), (1, ""))
@@ -45,3 +45,8 @@ def flops(number: float | None) -> str:
 def short(digest: str) -> str:
     """The first 12 digits of a digest, enough to recognise it."""
     return digest[:12]
+
+
+def last_part(uri: str) -> str:
+    """The last part of a URI: the name of a node."""
+    return uri.rstrip("/").rsplit("/", 1)[-1]

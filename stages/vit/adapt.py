@@ -1,6 +1,6 @@
-"""Make one model's weights those of another size of image or set of classes (paper, sections 3.1 and 3.2).
+"""Adapt a model's weights to another image size or other classes (paper, sections 3.1 and 3.2).
 
-Knows no files; what has no counterpart in the old model is initialised, what does not fit is named.
+Knows no files. Parameters without a counterpart in the old model are initialised; those that do not fit are named.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from vitpipe.stages.vit.positions import ResizeMode, resize_positions, resize_ro
 from vitpipe.stages.vit.shapes import parameter_shapes
 
 _FUNCTION = ("pool", "position", "gelu", "norm_eps")
-"""Settings that must agree beside the variant, or it would be another function of the same weights."""
+"""Settings that must agree, like the variant: otherwise the same weights would be another function."""
 
 
 def adapt_state(
@@ -26,10 +26,10 @@ def adapt_state(
     *,
     new_head: bool = True,
 ) -> dict[str, Tensor]:
-    """The state of an `old` model as one of a `new` model, which may differ in image size, classes and head.
+    """Turn the state of an `old` model into one of a `new` model, which may differ in image size, classes and head.
 
-    With `new_head` the head is a zero linear layer and the old representation is dropped where `new` has none;
-    without, the head stays. UsageError naming the settings or tensors that do not fit.
+    With `new_head` the head becomes a zero linear layer, and the old representation is dropped where `new` has none;
+    without, the head is kept. UsageError naming the settings or tensors that do not fit.
     """
     differing = [name for name in _FUNCTION if getattr(old, name) != getattr(new, name)]
     if old.numbers != new.numbers:

@@ -3,15 +3,13 @@
 from torch import nn
 
 from vitpipe.stages.model_settings import ModelSettings
-from vitpipe.stages.vit.hybrid import Stage as StemStage
-from vitpipe.stages.vit.hybrid import Unit as StemUnit
+from vitpipe.stages.vit.convolutions import BottleneckStage
+from vitpipe.stages.vit.hybrid import Bottleneck
 from vitpipe.stages.vit.model import Block, ViT
-from vitpipe.stages.vit.resnet import BiTResNet
-from vitpipe.stages.vit.resnet import Stage as ResNetStage
-from vitpipe.stages.vit.resnet import Unit as ResNetUnit
+from vitpipe.stages.vit.resnet import BiTResNet, PreActBottleneck
 
 Model = ViT | BiTResNet
-"""All have `settings`, `features(images)` and `head`, and called on images they give logits."""
+"""Both have `settings`, `features(images)` and `head`, and give logits when called on images."""
 
 
 def build_model(settings: ModelSettings) -> Model:
@@ -20,12 +18,12 @@ def build_model(settings: ModelSettings) -> Model:
 
 
 def blocks_of(model: Model) -> list[nn.Module]:
-    """What a model repeats, in order: encoder blocks and bottleneck units, each fit to be compiled on its own."""
-    return [module for module in model.modules() if isinstance(module, Block | StemUnit | ResNetUnit)]
+    """List what a model repeats, in order: encoder blocks and bottleneck units, each fit to be compiled on its own."""
+    return [module for module in model.modules() if isinstance(module, Block | Bottleneck | PreActBottleneck)]
 
 
 def checkpoint_blocks(model: Model) -> None:
     """From now on keep only each block's input in training, and compute the rest again in the backward pass."""
     for module in model.modules():
-        if isinstance(module, ViT | StemStage | ResNetStage):
+        if isinstance(module, ViT | BottleneckStage):
             module.checkpoint_blocks = True

@@ -6,19 +6,19 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 
-def through(blocks: Iterable[nn.Module], x: Tensor, recompute: bool) -> Tensor:
-    """`x` through all blocks; with `recompute` only their inputs are kept for the backward pass."""
+def run_blocks(blocks: Iterable[nn.Module], x: Tensor, recompute: bool) -> Tensor:
+    """Pass `x` through all blocks; with `recompute` only their inputs are kept for the backward pass."""
     for block in blocks:
         x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
     return x
 
 
-def rising(last: float, count: int) -> list[float]:
+def drop_rates(last: float, count: int) -> list[float]:
     """Drop rates of `count` blocks, growing linearly from 0 at the first to `last`."""
     return [last * depth / max(1, count - 1) for depth in range(count)]
 
 
-def drop_branch(rate: float) -> nn.Module:
+def stochastic_depth(rate: float) -> nn.Module:
     """Stochastic depth, or nothing at rate 0, where a mask would still be drawn."""
     return StochasticDepth(rate) if rate else nn.Identity()
 
@@ -31,6 +31,7 @@ class StochasticDepth(nn.Module):
         self.rate = rate
 
     def forward(self, x: Tensor) -> Tensor:
+        """Scale or zero each image's branch (B, ...) in training; leave it alone in evaluation."""
         if not self.training:
             return x
         keep, one_each = 1 - self.rate, (x.shape[0], *[1] * (x.ndim - 1))

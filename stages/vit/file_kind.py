@@ -1,6 +1,6 @@
-"""What a file of weights is by its first bytes: each format has a frame, and a guess by one byte takes one for another.
+"""The kind of a file of weights by its first bytes. One byte is not enough: formats share it, so the frame is read.
 
-Opens nothing: which kinds may be opened is for who asks. No torch.
+Which kinds may be opened is up to the caller. No torch.
 """
 
 from pathlib import Path
@@ -9,26 +9,26 @@ from typing import Literal
 FileKind = Literal["safetensors", "zip", "pickle", "other"]
 
 MAX_HEADER_BYTES = 100_000_000
-"""Of a safetensors file, by the format's own library."""
+"""Longest header of a safetensors file, by the format's own library."""
 
 _LENGTH_BYTES = 8
-_ZIP = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")  # a file in it, none, a part of several
-_PICKLE = b"\x80"  # the opcode PROTO, with which every pickle since protocol 2 begins; torch's two old formats too
+_ZIP = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")  # with files, empty, one part of several
+_PICKLE = b"\x80"  # the opcode PROTO, which opens every pickle since protocol 2, and torch's two old formats
 _PROTOCOLS = range(2, 6)
 
 
 def file_kind(path: Path) -> FileKind:
-    """Look at the first bytes of a file. OSError as when it is opened."""
+    """Tell the kind of a file by its first bytes. OSError as `open` raises it."""
     with path.open("rb") as file:
         return kind_of(file.read(_LENGTH_BYTES + 1))
 
 
 def kind_of(start: bytes) -> FileKind:
-    """The kind of a file with these first bytes; nine of them are enough.
+    """Tell the kind of a file by its first nine bytes.
 
-    safetensors first: the length of its header is a number like any other, 0x80 at its end and 0x02 before it too, and
-    the brace behind it settles it. A header that claims more than the file has is a safetensors file that was cut, and
-    for its reader to refuse. Pickles of protocols 0 and 1 have no frame, so they are "other": damaged, to any reader.
+    safetensors is tried first: the length of its header may begin with any bytes, those of a pickle too, but the brace
+    after it is decisive. A file shorter than its header claims is a truncated safetensors file, which its reader
+    refuses. Pickles of protocols 0 and 1 have no frame, so they are "other": damaged, to any reader.
     """
     length = int.from_bytes(start[:_LENGTH_BYTES], "little")
     if start[_LENGTH_BYTES : _LENGTH_BYTES + 1] == b"{" and length <= MAX_HEADER_BYTES:

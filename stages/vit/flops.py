@@ -1,43 +1,68 @@
 """What a model costs, counted from its settings alone: operations, parameters, activations. No torch.
 
-Times 303M images x epochs, `train_flops_per_image` reproduces the paper's exaFLOPs (Table 6): see the test of it.
+`train_flops_per_image` times 303M images times epochs gives the paper's exaFLOPs (Table 6), which a test checks.
 """
 
 import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 from vitpipe.stages.model_settings import ModelSettings
-from vitpipe.stages.vit.conv_costs import convolutions_of
-from vitpipe.stages.vit.shapes import parameter_shapes
+from vitpipe.stages.vit.shapes import Shape, parameter_shapes
 
 BLOCK_ACTIVATION_BYTES = 34
-"""Of one encoder block, per token and unit of width, in bf16 with fused attention (Korthikanti et al. 2022)."""
+"""Bytes of one encoder block per token and unit of width, in bf16 with fused attention (Korthikanti et al. 2022)."""
 CONVOLUTION_ACTIVATION_BYTES = 6
-"""Of one convolution with its norm and ReLU, per output, in bf16: the input of each is kept."""
+"""Bytes of one convolution with its norm and ReLU per output, in bf16: the input of each is kept."""
+
+
+_UNIT = re.compile(r"stages\.(\d+)\.blocks\.(\d+)\.(\w+)\.")
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """A convolution without bias: kernel side, channels in and out, and the side of its square output."""
+
+    kernel: int
+    channels: int
+    out: int
+    side: int
+    ends_unit: bool
+
+    @property
+    def outputs(self) -> int:
+        """Numbers of its output for one image."""
+        return self.out * self.side**2
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds for one image."""
+        return self.kernel**2 * self.channels * self.outputs
 
 
 def forward_macs(settings: ModelSettings) -> int:
-    """Multiply-adds of one image's forward pass: matrix products only, as the paper's Table 6 counts.
+    """Count the multiply-adds of one image's forward pass: matrix products only, as the paper's Table 6 does.
 
-    Convolutions are such products too: kernel elements times places of the output.
+    A convolution is such a product too: kernel elements times outputs.
     """
-    convolutions = sum(one.macs for one in convolutions_of(settings))
+    convolutions = sum(one.macs for one in _convolutions(settings))
     encoder = 0 if settings.resnet is not None else _encoder_macs(settings)
     return convolutions + encoder + _head_weights(settings)
 
 
 def train_flops_per_image(settings: ModelSettings) -> int:
-    """FLOPs of one image's forward and backward pass: 2 a multiply-add, and the backward twice the forward."""
+    """Count the FLOPs of one image's forward and backward pass: 2 a multiply-add, the backward twice the forward."""
     return 6 * forward_macs(settings)
 
 
 def num_parameters(settings: ModelSettings) -> int:
-    """Trained parameters of the whole model, head included where `classes` is set."""
-    shapes = parameter_shapes(settings.model_copy(update={"classes": settings.classes or 0}))
-    return sum(math.prod(shape) for shape in shapes.values())
+    """Count the trained parameters of the whole model, head included where `classes` is set."""
+    return sum(map(math.prod, _shapes(settings).values()))
 
 
 def activation_bytes(settings: ModelSettings, recompute: bool = False) -> int:
-    """What the backward pass of one image needs kept, in bf16; with `recompute` each block's input and one block."""
+    """Count bytes kept for one image's backward pass, in bf16; with `recompute` each block's input and one block."""
     units = _unit_outputs(settings)
     kept = CONVOLUTION_ACTIVATION_BYTES * sum(map(sum, units))
     if recompute:
@@ -50,10 +75,26 @@ def activation_bytes(settings: ModelSettings, recompute: bool = False) -> int:
     return kept + BLOCK_ACTIVATION_BYTES * unit * layers
 
 
+def _shapes(settings: ModelSettings) -> dict[str, Shape]:
+    return parameter_shapes(settings.model_copy(update={"classes": settings.classes or 0}))
+
+
+def _convolutions(settings: ModelSettings) -> Iterator[Convolution]:
+    """All convolutions in order, except the patch embedding's; none for a plain ViT."""
+    for name, shape in _shapes(settings).items() if settings.family != "vit" else ():
+        if len(shape) == 4 and name != "patch_embed.proj.weight":
+            out, channels, kernel, _ = shape
+            unit = _UNIT.search(name)
+            stage, part = (int(unit[1]), unit[3]) if unit else (-1, "conv3")  # the root halves once before its pooling
+            before_stride = unit is not None and unit[2] == "0" and part == "conv1" and stage > 0
+            side = -(-settings.image_px >> 2 + stage - before_stride)
+            yield Convolution(kernel, channels, out, side, ends_unit=part == "conv3")
+
+
 def _unit_outputs(settings: ModelSettings) -> list[list[int]]:
     """Outputs of each convolution, unit by unit; a root counts as one."""
     units: list[list[int]] = [[]]
-    for one in convolutions_of(settings):
+    for one in _convolutions(settings):
         units[-1].append(one.outputs)
         if one.ends_unit:
             units.append([])
@@ -61,7 +102,7 @@ def _unit_outputs(settings: ModelSettings) -> list[list[int]]:
 
 
 def _encoder_macs(settings: ModelSettings) -> int:
-    """T tokens, D width, F MLP size, L layers, P patch, C channels: L(4D^2 + 2DF)T + 2LT^2D + N C P^2 D."""
+    """L(4D^2 + 2DF)T + 2LT^2D + N C P^2 D: T tokens, D width, F MLP size, L layers, N patches of side P, C channels."""
     sizes, tokens = settings.sizes, settings.tokens
     width, mlp, layers = sizes.width, sizes.mlp, sizes.layers
     block = (4 * width**2 + 2 * width * mlp) * tokens + 2 * tokens**2 * width

@@ -1,6 +1,6 @@
 """Initial weights as the authors' JAX code draws them, each parameter from (seed, its name) alone.
 
-So the values do not depend on the order of modules, on the device or on the number of ranks.
+The values therefore do not depend on the order of modules, the device or the number of ranks.
 """
 
 import hashlib
@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 FUSED = {"attn.qkv.weight": 3, "attn_pool.kv.weight": 2}
-"""Projections that are stacked in one tensor but drawn one by one, each with its own fan."""
+"""Projections stacked in one tensor but drawn one by one, each with its own fan-in and fan-out."""
 _TRUNCATED_STD = 0.87962566103423978  # of a standard normal cut at two sigma, as jax.nn.initializers divides by
 
 
 @torch.no_grad()
 def init_weights(model: nn.Module, seed: int, head_bias: float = 0.0) -> None:
-    """Fill all parameters of a model in place, drawn on the CPU in fp32 (vision_transformer models_vit.py)."""
+    """Fill all parameters of a model in place, drawn on the CPU in fp32 (as vision_transformer's models_vit.py)."""
     for name, parameter in model.named_parameters():
         parameter.copy_(initial_value(name, tuple(parameter.shape), seed, head_bias))
 
@@ -35,7 +35,7 @@ def initial_value(name: str, shape: tuple[int, ...], seed: int, head_bias: float
     if name.endswith(".bias"):
         return torch.randn(shape, generator=generator) * 1e-6 if ".mlp." in name else torch.zeros(shape)
     if name.startswith("patch_embed.backbone.") and name.endswith(".norm3.weight"):
-        return torch.zeros(shape)  # a unit of a hybrid's stem begins as its way around: models_resnet.py
+        return torch.zeros(shape)  # a unit of a hybrid's stem starts as its shortcut alone: models_resnet.py
     if "norm" in name:
         return torch.ones(shape)
     parts = next((count for ending, count in FUSED.items() if name.endswith(ending)), 1)
@@ -54,5 +54,5 @@ def _lecun_normal(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
 
 
 def _key(seed: int, name: str) -> int:
-    """63 bits, because torch generators take no more on every platform."""
+    """A seed of 63 bits, as many as torch generators take on every platform."""
     return int.from_bytes(hashlib.sha256(f"init/{seed}/{name}".encode()).digest()[:8], "big") >> 1

@@ -1,8 +1,8 @@
 """What a trained model looks like inside, as arrays (paper, section 4.5, appendices D.7 and D.8; Figures 6, 7, 14).
 
-Attention weights are computed beside the model's own pass, from the queries and keys its layers make: the model, and
-the fused attention it uses, stay as they are. Shapes as in `model.py`; L layers, M components, N patches, no class
-token. Knows no files and draws nothing.
+Forward hooks compute attention weights from the queries and keys that the layers make: the model and its fused
+attention stay as they are. Shapes as in `model.py`; L layers, M components, N patches without the class token.
+Knows no files and draws nothing.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,17 +16,18 @@ from vitpipe.stages.vit.build import Model
 from vitpipe.stages.vit.model import Attention, Block, ViT, relative_logits
 
 NUM_FILTERS = 28
-"""Components that Figure 7 (left) shows."""
-_NUMBERS_AT_ONCE = 1 << 25
-"""Attention weights of one layer that are held at a time: 128 MiB."""
+"""Principal components that Figure 7 (left) shows."""
+_WEIGHTS_AT_ONCE = 1 << 25
+"""Attention weights of one layer that are in memory at a time: 128 MiB."""
 
-See = Callable[[int, Tensor], None]
+OnAttention = Callable[[int, Tensor], None]
+"""Called with a layer's number and its attention weights (B, H, T, T)."""
 
 
 def patch_filters(weight_DCPP: Tensor, number: int = NUM_FILTERS) -> tuple[Tensor, Tensor]:
-    """The first principal components of the patch embedding's filters, and the share of their variance each holds.
+    """Compute principal components of the patch embedding's filters, and the share of their variance each holds.
 
-    (M, P, P, 3) in [-1, 1], each over its own full range, and (M,); M is less than `number` for a narrow model. A
+    Returns (M, P, P, 3) in [-1, 1], each scaled to its full range, and (M,); M is below `number` for a narrow model. A
     component has no sign of its own: its largest number is made positive.
     """
     width, channels, patch, _ = weight_DCPP.shape
@@ -41,7 +42,7 @@ def patch_filters(weight_DCPP: Tensor, number: int = NUM_FILTERS) -> tuple[Tenso
 
 
 def position_similarity(positions_1TD: Tensor, grid: int) -> Tensor:
-    """Cosine similarity (N, G, G) of each patch's position embedding to those of all; a class token is left out."""
+    """Compute the cosine similarity (N, G, G) of each patch's position embedding to all others; no class token."""
     patches_ND = positions_1TD.detach()[0, -(grid**2) :].double().cpu()
     unit_ND = patches_ND / patches_ND.norm(dim=1, keepdim=True).clamp_min(1e-12)
     similar_NGG: Tensor = (unit_ND @ unit_ND.T).reshape(-1, grid, grid)
@@ -49,16 +50,16 @@ def position_similarity(positions_1TD: Tensor, grid: int) -> Tensor:
 
 
 def patch_distances(grid: int, pitch_px: float) -> Tensor:
-    """Distance (N, N) between the centres of any two patches, pixels."""
+    """Compute the distances (N, N) between the centres of any two patches, pixels."""
     row = torch.arange(grid, dtype=torch.float64) * pitch_px
     centres_N2 = torch.cartesian_prod(row, row)
     return torch.cdist(centres_N2, centres_N2, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 def mean_distance(attn_BHTT: Tensor, distances_NN: Tensor) -> Tensor:
-    """Mean attention distance (H,) of one layer: from query to key, weighted by attention, over queries and images.
+    """Average the attention distance (H,) of one layer: query to key, weighted by attention, over queries and images.
 
-    Only patches have a place: what goes to a class token is left out, and each query's rest counts as one.
+    Only patches have a place: attention to a class token is left out, and each query's other weights are normalised.
     """
     patches = distances_NN.shape[0]
     attn_BHNN = attn_BHTT[..., -patches:, -patches:].double()
@@ -67,7 +68,7 @@ def mean_distance(attn_BHTT: Tensor, distances_NN: Tensor) -> Tensor:
 
 
 def roll(attn_BTT: Tensor, so_far_BTT: Tensor | None, residual: bool) -> Tensor:
-    """One step of attention rollout: this layer's weights, averaged over heads, on top of all layers below.
+    """Do one step of attention rollout: multiply this layer's weights, averaged over heads, with all layers below.
 
     Appendix D.8 multiplies the weights as they are; Abnar and Zuidema (2020) give half to the residual connection.
     Rows sum to 1 either way.
@@ -81,7 +82,7 @@ def roll(attn_BTT: Tensor, so_far_BTT: Tensor | None, residual: bool) -> Tensor:
 
 @torch.inference_mode()
 def attention_distance(model: Model, images: Tensor) -> Tensor:
-    """Mean attention distance (L, H) over the images (B, 3, H, W), pixels. ValueError as `no_attention` says."""
+    """Average the attention distance (L, H) over images (B, 3, H, W), pixels. ValueError as `no_attention` says."""
     vit, settings = _attending(model), model.settings
     distances = patch_distances(settings.grid, pitch_px(settings)).to(images.device)
     sums: dict[int, Tensor] = {}
@@ -91,17 +92,17 @@ def attention_distance(model: Model, images: Tensor) -> Tensor:
         sums[layer] = sums[layer] + seen if layer in sums else seen
 
     for part in _parts(images, settings):
-        with watched(vit, see):
+        with observed_attention(vit, see):
             vit.features(part)
     return torch.stack([sums[layer] for layer in sorted(sums)]).cpu() / len(images)
 
 
 @torch.inference_mode()
 def rollout(model: Model, images: Tensor, residual: bool = True) -> Tensor:
-    """How much of each patch (B, G, G) reaches what the head sees, by attention rollout through all layers.
+    """Compute how much of each patch (B, G, G) reaches what the head sees, by attention rollout through all layers.
 
-    The class token's row; with `gap` the mean of all rows, with `map` the rows weighed by the pooling's own attention.
-    Sums to 1 over patches and class token. ValueError as `no_attention` says.
+    It is the class token's row; with `gap` the mean of all rows, with `map` the rows weighted by the pooling's own
+    attention. Sums to 1 over patches and class token. ValueError as `no_attention` says.
     """
     vit, settings = _attending(model), model.settings
     maps = []
@@ -112,15 +113,15 @@ def rollout(model: Model, images: Tensor, residual: bool = True) -> Tensor:
             mean_BTT = attn_BHTT.double().mean(dim=1)
             rolled[:] = [roll(mean_BTT, rolled[0] if rolled else None, residual)]
 
-        with watched(vit, see):
+        with observed_attention(vit, see):
             final_BTD = vit.encode(vit.embed(part))
         maps.append((_pooled(vit, final_BTD) @ rolled[0])[:, 0, -(settings.grid**2) :])
     return torch.cat(maps).cpu().reshape(-1, settings.grid, settings.grid)
 
 
 @contextmanager
-def watched(model: ViT, see: See) -> Iterator[None]:
-    """While it lasts, every pass of the model also shows each layer's number and attention weights (B, H, T, T)."""
+def observed_attention(model: ViT, see: OnAttention) -> Iterator[None]:
+    """Within the context, every pass of the model also calls `see` for each layer."""
     with ExitStack() as stack:
         for layer, block in enumerate(model.blocks):
             assert isinstance(block, Block)
@@ -129,19 +130,19 @@ def watched(model: ViT, see: See) -> Iterator[None]:
 
 
 def pitch_px(settings: ModelSettings) -> float:
-    """Pixels from one patch to the next; of a hybrid, whose patches are cut from features, on the image below them."""
+    """Pixels from one patch to the next; for a hybrid, whose patches are cut from features, pixels of the image."""
     return settings.sizes.patch_px if settings.family == "vit" else settings.image_px / settings.grid
 
 
 def no_attention(settings: ModelSettings) -> str | None:
-    """Why there is no attention to look at, or None."""
+    """Say why there is no attention to look at, or None."""
     if settings.family == "resnet":
         return "a ResNet has no attention"
     return "the image is a single patch, which can only attend to itself" if settings.grid == 1 else None
 
 
 def no_positions(settings: ModelSettings) -> str | None:
-    """Why there are no position embeddings to compare patch by patch, or None."""
+    """Say why there are no position embeddings to compare patch by patch, or None."""
     if settings.family == "resnet":
         return "a ResNet has no position embedding"
     if settings.position == "none":
@@ -152,7 +153,7 @@ def no_positions(settings: ModelSettings) -> str | None:
 
 
 def no_filters(settings: ModelSettings) -> str | None:
-    """Why the patch embedding is no set of colour filters, or None."""
+    """Say why the patch embedding is no set of colour filters, or None."""
     if settings.family == "resnet":
         return "a ResNet has no patch embedding"
     return "a hybrid cuts its patches from a ResNet's features, not from colours" if settings.family != "vit" else None
@@ -167,10 +168,10 @@ def _attending(model: Model) -> ViT:
 
 def _parts(images: Tensor, settings: ModelSettings) -> Iterator[Tensor]:
     weights = settings.sizes.heads * settings.tokens**2
-    return iter(torch.split(images, max(1, _NUMBERS_AT_ONCE // weights)))
+    return iter(torch.split(images, max(1, _WEIGHTS_AT_ONCE // weights)))
 
 
-def _seen(layer: int, attn: Attention, see: See) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+def _seen(layer: int, attn: Attention, see: OnAttention) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
     heads, table = attn.heads, attn.relative
 
     def hook(module: nn.Module, given: tuple[Tensor, ...], qkv_BT3D: Tensor) -> None:
@@ -186,7 +187,7 @@ def _seen(layer: int, attn: Attention, see: See) -> Callable[[nn.Module, tuple[T
 
 
 def _pooled(model: ViT, final_BTD: Tensor) -> Tensor:
-    """Weights (B, 1, T) with which the pooling takes the tokens after the last layer."""
+    """Weights (B, 1, T) that the pooling gives to the tokens after the last layer."""
     batch, tokens, width = final_BTD.shape
     pool = model.attn_pool
     if pool is not None:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from vitpipe.infra.errors import UsageError
 from vitpipe.stages.model_settings import ModelSettings
-from vitpipe.stages.vit.depth import drop_branch, dropout, rising, through
+from vitpipe.stages.vit.depth import drop_rates, dropout, run_blocks, stochastic_depth
 from vitpipe.stages.vit.hybrid import HybridEmbed
 from vitpipe.stages.vit.patches import PatchEmbed
 from vitpipe.stages.vit.positions import join_axes
@@ -32,7 +32,7 @@ class ViT(nn.Module):
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width)) if settings.pool == "cls" else None
         self._add_positions(settings)
         self.pos_drop = dropout(settings.dropout)
-        self.blocks = nn.ModuleList(Block(settings, rate) for rate in rising(settings.stochastic_depth, layers))
+        self.blocks = nn.ModuleList(Block(settings, rate) for rate in drop_rates(settings.stochastic_depth, layers))
         self.norm = nn.LayerNorm(width, eps=settings.norm_eps)
         self.attn_pool = AttentionPool(settings) if settings.pool == "map" else None
         represented = settings.feature_width
@@ -56,16 +56,16 @@ class ViT(nn.Module):
         return logits_BK
 
     def features(self, images: Tensor) -> Tensor:
-        """What the head sees (B, R): the pooled token, after the tanh layer where there is one."""
+        """Images to what the head sees (B, R): the pooled token, after the tanh layer where there is one."""
         y_BD = self.pool(self.encode(self.embed(images)))
         return y_BD if self.pre_logits is None else torch.tanh(self.pre_logits(y_BD))
 
     def embed(self, images: Tensor) -> Tensor:
-        """Tokens (B, T, D) that enter the encoder (equation 1)."""
+        """Images to the tokens (B, T, D) that enter the encoder (equation 1)."""
         return self.place(self.patch_embed(images))
 
     def place(self, x_BTD: Tensor) -> Tensor:
-        """Embedded patches (B, N, D) behind the class token and at their positions: tokens (B, T, D)."""
+        """Put embedded patches (B, N, D) after the class token and add their positions: tokens (B, T, D)."""
         if self.cls_token is not None:
             x_BTD = torch.cat([self.cls_token.expand(x_BTD.shape[0], -1, -1), x_BTD], dim=1)
         position = self.settings.position
@@ -85,12 +85,12 @@ class ViT(nn.Module):
         return table_1ND if self.cls_token is None else F.pad(table_1ND, (0, 0, 1, 0))
 
     def encode(self, x_BTD: Tensor) -> Tensor:
-        """Tokens through all blocks and the final norm (equations 2 to 4)."""
-        y_BTD: Tensor = self.norm(through(self.blocks, x_BTD, self.checkpoint_blocks and self.training))
+        """Run tokens (B, T, D) through all blocks and the final norm (equations 2 to 4)."""
+        y_BTD: Tensor = self.norm(run_blocks(self.blocks, x_BTD, self.checkpoint_blocks and self.training))
         return y_BTD
 
     def pool(self, x_BTD: Tensor) -> Tensor:
-        """One vector (B, D) an image."""
+        """Reduce tokens (B, T, D) to one vector (B, D) for each image."""
         if self.attn_pool is not None:
             y_BD: Tensor = self.attn_pool(x_BTD)
             return y_BD
@@ -107,9 +107,10 @@ class Block(nn.Module):
         self.attn = Attention(settings)
         self.norm2 = nn.LayerNorm(width, eps=settings.norm_eps)
         self.mlp = Mlp(settings)
-        self.drop_path = drop_branch(drop_path)
+        self.drop_path = stochastic_depth(drop_path)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
+        """Tokens (B, T, D) to tokens of the same shape."""
         x_BTD = x_BTD + self.drop_path(self.attn(self.norm1(x_BTD)))
         y_BTD: Tensor = x_BTD + self.drop_path(self.mlp(self.norm2(x_BTD)))
         return y_BTD
@@ -129,6 +130,7 @@ class Attention(nn.Module):
         self.relative = nn.Parameter(torch.zeros(2 * tokens - 1, width // self.heads)) if relative else None
 
     def forward(self, x_BTD: Tensor) -> Tensor:
+        """Mix tokens (B, T, D) by attention; the shape stays."""
         batch, tokens, width = x_BTD.shape
         qkv_BT3HE = self.qkv(x_BTD).reshape(batch, tokens, 3, self.heads, width // self.heads)
         q_BHTE, k_BHTE, v_BHTE = qkv_BT3HE.permute(2, 0, 3, 1, 4).unbind(0)
@@ -150,6 +152,7 @@ class Mlp(nn.Module):
         self.drop2 = dropout(settings.dropout)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
+        """Transform each token (B, T, D) by itself."""
         y_BTD: Tensor = self.drop2(self.fc2(self.drop1(self.act(self.fc1(x_BTD)))))
         return y_BTD
 
@@ -168,6 +171,7 @@ class AttentionPool(nn.Module):
         self.mlp = Mlp(settings.model_copy(update={"dropout": 0.0}))
 
     def forward(self, x_BTD: Tensor) -> Tensor:
+        """Pool tokens (B, T, D) to (B, D)."""
         batch, tokens, width = x_BTD.shape
         head_width = width // self.heads
         q_BH1E = self.q(self.latent.expand(batch, -1, -1)).reshape(batch, 1, self.heads, head_width).transpose(1, 2)

@@ -19,7 +19,7 @@ from vitpipe.stages.vit.shapes import difference, parameter_shapes
 
 
 def save_native(folder: Path, state: Mapping[str, Tensor], settings: ModelSettings) -> None:
-    """Write both files into `folder`. UsageError when the state is not one of such a model."""
+    """Write both files into `folder`. UsageError when the state does not fit such a model."""
     _compare(f"save native weights to {folder}", {name: tuple(t.shape) for name, t in state.items()}, settings)
     folder.mkdir(parents=True, exist_ok=True)
     save_file({name: tensor.detach().contiguous() for name, tensor in state.items()}, folder / TENSORS)
@@ -27,7 +27,7 @@ def save_native(folder: Path, state: Mapping[str, Tensor], settings: ModelSettin
 
 
 def load_native(folder: Path) -> tuple[ModelSettings, dict[str, Tensor]]:
-    """Read what `save_native` wrote: the settings, and the tensors in the type they were saved in.
+    """Read what `save_native` wrote: the settings, and the tensors in the dtype in which they were saved.
 
     Errors: UsageError for pickles, missing files and shapes that do not fit; IntegrityError for damaged files.
     """
@@ -43,7 +43,10 @@ def load_native(folder: Path) -> tuple[ModelSettings, dict[str, Tensor]]:
 
 
 def load_weights(artifact: Weights | Score, scratch: Path) -> tuple[ModelSettings, dict[str, Tensor]]:
-    """Fetch an artifact's native files into `scratch`, verified against its record, and load them."""
+    """Fetch an artifact's native files into `scratch`, verified against its record, and load them.
+
+    UsageError when it has none, and as `load_native` says.
+    """
     if not artifact.has(f"native/{TENSORS}"):
         held = ", ".join(getattr(artifact, "formats", ())) or "no weights"
         raise UsageError(

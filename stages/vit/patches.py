@@ -9,7 +9,7 @@ from vitpipe.stages.model_settings import ModelSettings
 
 
 class PatchEmbed(nn.Module):
-    """Cut the image into patches and project each."""
+    """A layer that cuts images into patches and projects each."""
 
     def __init__(self, settings: ModelSettings) -> None:
         super().__init__()
@@ -17,6 +17,7 @@ class PatchEmbed(nn.Module):
         self.proj = PatchProjection(settings.sizes.width, settings.sizes.patch_px)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W) to embedded patches (B, N, D)."""
         x_BND: Tensor = self.proj(pixels(images, self.image_px, self.proj.weight.dtype))
         return x_BND
 
@@ -31,6 +32,7 @@ class PatchProjection(nn.Module):
         self.patch_px = patch_px
 
     def forward(self, images: Tensor) -> Tensor:
+        """Images or feature maps (B, C, H, W) to projected patches (B, N, D), in raster order."""
         patch, (batch, channels, height, width) = self.patch_px, images.shape
         rows, columns = height // patch, width // patch
         images = images[:, :, : rows * patch, : columns * patch]
@@ -40,7 +42,7 @@ class PatchProjection(nn.Module):
 
 
 def pixels(images: Tensor, image_px: int, dtype: torch.dtype) -> Tensor:
-    """Images (B, 3, image_px, image_px) in `dtype`, bytes scaled to [-1, 1]. UsageError for another shape."""
+    """Cast images (B, 3, image_px, image_px) to `dtype`, scaling bytes to [-1, 1]. UsageError for another shape."""
     if images.shape[1:] != (3, image_px, image_px):
         raise UsageError(
             f"embed images of shape {tuple(images.shape)}",

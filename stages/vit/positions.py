@@ -1,6 +1,6 @@
-"""Position embeddings as arrays: tables of two axes as one, and how a learned grid changes its resolution.
+"""Position embeddings as arrays: joining the tables of two axes, and resizing a learned grid.
 
-No two libraries resize alike, so each kernel has its origin's name. Knows nothing of models or files.
+No two libraries resize alike, so each kernel is named after its origin. Knows nothing of models or files.
 """
 
 from typing import Any, Literal
@@ -27,8 +27,8 @@ def resize_positions(
 ) -> Tensor:
     """Resize a position table (1, C + h*w, D) to another grid of patches; the C leading rows stay as they are.
 
-    Computed in the precision of the mode's origin (scipy's is float64), returned in the input's type. UsageError when
-    the table is not of `old_grid`.
+    Computed in the precision of the mode's origin (scipy's is float64), returned in the input's dtype. UsageError when
+    the table does not have the rows of `old_grid`.
     """
     old_hw, new_hw = _sides(old_grid), _sides(new_grid)
     leading = positions.shape[1] - old_hw[0] * old_hw[1]
@@ -49,13 +49,13 @@ def resize_positions(
 
 
 def resize_rows(table_GD: Tensor, new_rows: int, mode: ResizeMode) -> Tensor:
-    """Resize a table of one axis (G, D), as in learned 2-D positions, with the mode's kernel along that axis."""
+    """Resize the table of one axis (G, D) of learned 2-D positions, with the mode's kernel along that axis."""
     rows, width = table_GD.shape
     return resize_positions(table_GD[None], (rows, 1), (new_rows, 1), mode).reshape(new_rows, width)
 
 
 def join_axes(x_GD: Tensor, y_GD: Tensor) -> Tensor:
-    """Tables of the two axes as one (1, N, D): of each patch its column's row of `x_GD`, then its row's of `y_GD`."""
+    """Join the tables of two axes to (1, N, D): for each patch, `x_GD` of its column, then `y_GD` of its row."""
     columns_GGD = x_GD[None, :, :].expand(y_GD.shape[0], -1, -1)
     rows_GGD = y_GD[:, None, :].expand(-1, x_GD.shape[0], -1)
     return torch.cat([columns_GGD, rows_GGD], dim=2).flatten(0, 1)[None]

@@ -1,7 +1,7 @@
 """The paper's ResNets: BiT's pre-activation ResNets with group norms and standardised kernels (section 4.1).
 
-As big_vision's models/bit_paper.py, with timm's names but for the head, which is linear here as in every model. The
-root's pooling pads with zeros as BiT's released code and timm do, where bit_paper.py pads with minus infinity.
+As big_vision's models/bit_paper.py, with timm's names except for the head, which is linear here as in every model. The
+root's pooling pads with zeros like BiT's released code and timm, where bit_paper.py pads with minus infinity.
 B images, C channels, H and W sides of a feature map, R features, K classes.
 """
 
@@ -11,8 +11,8 @@ from torch.nn import functional as F
 from vitpipe.infra.errors import UsageError
 from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.variants import BASE_WIDTH
-from vitpipe.stages.vit.convolutions import GroupNorm, StdConv
-from vitpipe.stages.vit.depth import drop_branch, rising, through
+from vitpipe.stages.vit.convolutions import BottleneckStage, GroupNorm, Shortcut, StdConv
+from vitpipe.stages.vit.depth import drop_rates, stochastic_depth
 from vitpipe.stages.vit.patches import pixels
 
 
@@ -27,10 +27,10 @@ class BiTResNet(nn.Module):
             raise UsageError("build a ResNet", "its settings name no number of classes", "set model.classes")
         self.settings = settings
         width = BASE_WIDTH * numbers.width_factor
-        rates = iter(rising(settings.stochastic_depth, sum(numbers.blocks)))
-        self.stem = Root(width)
+        rates = iter(drop_rates(settings.stochastic_depth, sum(numbers.blocks)))
+        self.stem = BiTRoot(width)
         self.stages = nn.ModuleList(
-            Stage(width * 2**number, number, [next(rates) for _ in range(units)])
+            _stage(width * 2**number, number, [next(rates) for _ in range(units)])
             for number, units in enumerate(numbers.blocks)
         )
         self.norm = GroupNorm(settings.feature_width)
@@ -42,7 +42,7 @@ class BiTResNet(nn.Module):
         return logits_BK
 
     def features(self, images: Tensor) -> Tensor:
-        """What the head sees (B, R): the mean over the last feature map."""
+        """Images to what the head sees (B, R): the mean over the last feature map."""
         x_BCHW = self.stem(pixels(images, self.settings.image_px, self.stem.conv.weight.dtype))
         for stage in self.stages:
             x_BCHW = stage(x_BCHW)
@@ -50,45 +50,31 @@ class BiTResNet(nn.Module):
         return y_BR
 
 
-class Root(nn.Module):
-    """A 7x7 convolution and a pooling, each with stride 2; the first norm is the first unit's."""
+class BiTRoot(nn.Module):
+    """A 7x7 convolution and a max pooling, each with stride 2; the first norm is the first unit's."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.conv = StdConv(3, width, 7, 2)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
+        """Images (B, 3, H, W) to a feature map (B, width, H / 4, W / 4), rounded up."""
         return F.max_pool2d(F.pad(self.conv(x_BCHW), (1, 1, 1, 1)), kernel_size=3, stride=2)
 
 
-class Stage(nn.Module):
-    """Units on feature maps of one size; every stage but the first halves it."""
-
-    def __init__(self, narrow: int, number: int, drop_rates: list[float]) -> None:
-        super().__init__()
-        self.checkpoint_blocks = False
-        before = 2 * narrow if number else narrow
-        self.blocks = nn.ModuleList(
-            Unit(4 * narrow if place else before, narrow, 2 if number and not place else 1, rate, first=not place)
-            for place, rate in enumerate(drop_rates)
-        )
-
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        return through(self.blocks, x_BCHW, self.checkpoint_blocks and self.training)
-
-
-class Unit(nn.Module):
-    """A pre-activation bottleneck; its stride lies on the 3x3 convolution, and on the projection around it."""
+class PreActBottleneck(nn.Module):
+    """A pre-activation unit; its stride lies on the 3x3 convolution, and on the shortcut around it."""
 
     def __init__(self, channels: int, narrow: int, stride: int, drop_rate: float, first: bool) -> None:
         super().__init__()
-        self.downsample = Projection(channels, 4 * narrow, stride) if first else None
+        self.downsample = Shortcut(channels, 4 * narrow, stride, norm=False) if first else None
         self.norm1, self.conv1 = GroupNorm(channels), StdConv(channels, narrow, 1)
         self.norm2, self.conv2 = GroupNorm(narrow), StdConv(narrow, narrow, 3, stride)
         self.norm3, self.conv3 = GroupNorm(narrow), StdConv(narrow, 4 * narrow, 1)
-        self.drop_path = drop_branch(drop_rate)
+        self.drop_path = stochastic_depth(drop_rate)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, 4 x narrow, H / stride, W / stride)."""
         active_BCHW = self.norm1(x_BCHW)
         around_BCHW = x_BCHW if self.downsample is None else self.downsample(active_BCHW)
         y_BCHW: Tensor = self.conv3(self.norm3(self.conv2(self.norm2(self.conv1(active_BCHW)))))
@@ -96,13 +82,9 @@ class Unit(nn.Module):
         return y_BCHW
 
 
-class Projection(nn.Module):
-    """What stands around the first unit of a stage, where size or channels change."""
-
-    def __init__(self, channels: int, out: int, stride: int) -> None:
-        super().__init__()
-        self.conv = StdConv(channels, out, 1, stride)
-
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        y_BCHW: Tensor = self.conv(x_BCHW)
-        return y_BCHW
+def _stage(narrow: int, number: int, rates: list[float]) -> BottleneckStage:
+    before = 2 * narrow if number else narrow
+    return BottleneckStage(
+        PreActBottleneck(4 * narrow if unit else before, narrow, 2 if number and not unit else 1, rate, first=not unit)
+        for unit, rate in enumerate(rates)
+    )

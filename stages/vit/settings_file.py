@@ -1,4 +1,4 @@
-"""The settings beside native weights, `model.json`, and the names of both files. No torch."""
+"""`model.json`, the settings that accompany native weights, and the names of both files. No torch."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ _SCHEMA = 1
 
 
 def settings_json(settings: ModelSettings) -> bytes:
-    """Content of `model.json`."""
+    """Encode `model.json`."""
     content = {"schema": _SCHEMA, "format": "vitpipe-native", "model": settings.model_dump(mode="json")}
     return (json.dumps(content, indent=1) + "\n").encode()
 

@@ -1,6 +1,6 @@
 """Name and shape of every parameter of a model, from its settings alone. No torch.
 
-The order is that of the modules in `model.py`, `hybrid.py` and `resnet.py`; a test compares every kind of model.
+The order is that of the modules in `model.py`, `hybrid.py` and `resnet.py`; a test compares every family.
 """
 
 import difflib
@@ -15,7 +15,7 @@ Named = Iterator[tuple[str, Shape]]
 
 
 def parameter_shapes(settings: ModelSettings) -> dict[str, Shape]:
-    """Every parameter in the model's order. UsageError when `classes` is not set."""
+    """List every parameter in the model's order. UsageError when `classes` is not set."""
     if settings.classes is None:
         raise UsageError(
             "list the parameters of a model", "its settings name no number of classes", "set model.classes"
@@ -24,7 +24,7 @@ def parameter_shapes(settings: ModelSettings) -> dict[str, Shape]:
 
 
 def difference(found: Mapping[str, Shape], wanted: Mapping[str, Shape]) -> list[str]:
-    """Lines that tell two sets of named shapes apart: `-` wanted and absent, `+` found and unknown, `!` other shape."""
+    """Say how two sets of named shapes differ: `-` wanted and absent, `+` found and unknown, `!` another shape."""
     missing, unknown = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
     lines = [f"- {name} {_text(wanted[name])}{_nearest(name, unknown)}" for name in missing]
     lines += [f"+ {name} {_text(found[name])}" for name in unknown]
@@ -108,7 +108,7 @@ def _stages(name: str, channels: int, stages: tuple[int, ...], preact: bool) -> 
 
 
 def _unit(name: str, channels: int, narrow: int, preact: bool, first: bool) -> Named:
-    """A pre-activation unit norms what enters each convolution, a post-activation one what leaves it."""
+    """A pre-activation unit normalises the input of each convolution, a post-activation one its output."""
     out = 4 * narrow
     if first:
         yield f"{name}.downsample.conv.weight", (out, channels, 1, 1)

@@ -1,11 +1,11 @@
-"""The fixed position table, which is computed and not learned. No torch, so that files are written without it."""
+"""The position table that is computed, not learned. No torch, so that weights can be written without it."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 
 def sincos_2d(grid: int, width: int, temperature: float = 10_000.0) -> NDArray[np.float32]:
-    """The table (N, D) of MoCo v3 and big_vision: sin x, cos x, sin y, cos y, a quarter of the width each."""
+    """Compute the table (N, D) of MoCo v3 and big_vision: sin x, cos x, sin y, cos y, a quarter of the width each."""
     quarter = width // 4
     omega = 1 / temperature ** (np.arange(quarter, dtype=np.float64) / (quarter - 1))
     axis = np.arange(grid, dtype=np.float64)

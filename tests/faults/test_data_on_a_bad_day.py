@@ -14,8 +14,8 @@ from vitpipe.infra.errors import IntegrityError, StageError, StorageError
 from vitpipe.infra.storage.opening import open_store
 from vitpipe.stages.contract import Inputs
 from vitpipe.stages.images.cache import ShardCache
+from vitpipe.stages.images.reader_watch import ReaderWatch
 from vitpipe.stages.images.split import Split
-from vitpipe.stages.images.watch import ReaderWatch
 from vitpipe.stages.ingest import run as run_module
 from vitpipe.stages.ingest.config import IngestConfig, IngestResources
 from vitpipe.stages.ingest.run import run
@@ -105,7 +105,7 @@ def test_what_does_not_pass_is_an_error_that_names_the_shard(
 
 
 def test_a_slow_shard_is_a_wait_that_is_counted_and_named(shards, proxy, tmp_path, monkeypatch):
-    monkeypatch.setattr("vitpipe.stages.images.watch.LONG_S", 0.3)
+    monkeypatch.setattr("vitpipe.stages.images.reader_watch.LONG_S", 0.3)
     waits = []
 
     class Doors:

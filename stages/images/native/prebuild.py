@@ -1,12 +1,12 @@
-"""`python -m vitpipe.stages.images.native.prebuild`: compile the reader's C extension, where its headers are there."""
+"""`python -m vitpipe.stages.images.native.prebuild`: compile the extension where compiler and headers are."""
 
 import logging
 
-from vitpipe.stages.images.native.build import DO, NotBuilt, build
+from vitpipe.stages.images.native.compilation import DO, NotBuilt, build
 
 
 def main() -> None:
-    """Build it where it is missing. Without compiler or headers say so and go on: images are then decoded whole."""
+    """Build the extension if missing. Without compiler or headers say so and go on: images are decoded whole."""
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     try:
         logging.info("the reader's extension is %s", build())

@@ -1,7 +1,7 @@
 """`python -m vitpipe.stages.images.native.proof EXTENSION`: does it decode as Pillow and digest as hashlib does?
 
-Ends with 1, or in a crash, where it does not.
-The extension meets libjpeg's inside in one place (`huffman.c`): a process of its own tries it before it is trusted.
+Exits with 1, or crashes, where it does not. The extension reaches into libjpeg's internals in one place (`huffman.c`),
+so a process of its own tries it before it is trusted.
 """
 
 import hashlib
@@ -15,26 +15,26 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from vitpipe.stages.images.contents import by_extension as contents_by_extension
 from vitpipe.stages.images.crops import Box
-from vitpipe.stages.images.digests import BLOCK, Running, by_extension, can
+from vitpipe.stages.images.digests import BLOCK, RunningDigest, has_instructions, sha256_by_extension
+from vitpipe.stages.images.extension import Extension
 from vitpipe.stages.images.header import Header
-from vitpipe.stages.images.parts import Extension
+from vitpipe.stages.images.image_digests import digests_by_extension
 
 SIDE = 160
 
 
 def main() -> None:
-    """Pixels first."""
+    """Prove pixels first, then digests where this CPU has the instructions."""
     extension = Extension.load(Path(sys.argv[1]))
     compare_pixels(extension)
-    if can(extension):
+    if has_instructions(extension):
         compare_digests(extension)
         compare_contents(extension)
 
 
 def compare_pixels(extension: Extension) -> None:
-    """Parts of pictures with and without restart markers, coloured and grey."""
+    """Compare parts of pictures with and without restart markers, in colour and grey. SystemExit where they differ."""
     for name, file, whole in _pictures():
         data = np.frombuffer(file, dtype=np.uint8)
         for box in (Box(0, 0, SIDE, SIDE), Box(41, 97, 60, 50), Box(48, 64, 32, 48)):
@@ -44,9 +44,9 @@ def compare_pixels(extension: Extension) -> None:
 
 
 def compare_contents(extension: Extension) -> None:
-    """The same pictures twice beside each other."""
+    """Compare digests of the same pictures, each given twice in one call. SystemExit where they differ."""
     names, files, wholes = zip(*_pictures(), *_pictures(), strict=True)
-    found = contents_by_extension(extension, files, [Header("jpg", SIDE, SIDE)] * len(files))
+    found = digests_by_extension(extension, files, [Header("jpg", SIDE, SIDE)] * len(files))
     for place, (name, whole) in enumerate(zip(names, wholes, strict=True)):
         of_pixels = hashlib.sha256(b"%dx%d" % (SIDE, SIDE) + whole.tobytes()).hexdigest()
         wanted = (hashlib.sha256(files[place]).hexdigest(), of_pixels)
@@ -55,7 +55,7 @@ def compare_contents(extension: Extension) -> None:
 
 
 def _pictures() -> Iterator[tuple[str, bytes, npt.NDArray[np.uint8]]]:
-    """What it is, the file, and its pixels."""
+    """Description, file and pixels of each picture."""
     noise = np.random.default_rng(0).normal(0, 40, (SIDE, SIDE, 3)).cumsum(axis=0).cumsum(axis=1)
     picture = Image.fromarray((np.sin(noise / 300) * 90 + 128).astype(np.uint8))
     for mode, restarts, own_tables in product(("RGB", "L"), (0, 5), (False, True)):
@@ -67,13 +67,13 @@ def _pictures() -> Iterator[tuple[str, bytes, npt.NDArray[np.uint8]]]:
 
 
 def compare_digests(extension: Extension) -> None:
-    """Contents of all lengths up to some blocks, beside each other in many ways."""
+    """Compare digests of contents of all lengths up to some blocks. SystemExit where they differ."""
     data = np.random.default_rng(0).integers(0, 256, 5 * BLOCK, dtype=np.uint8)
     contents = [(data[length:][: length % BLOCK].tobytes(), data[:length]) for length in range(4 * BLOCK)]
-    for (head, body), found in zip(contents, by_extension(extension, contents), strict=True):
+    for (head, body), found in zip(contents, sha256_by_extension(extension, contents), strict=True):
         if found != hashlib.sha256(head + body.tobytes()).hexdigest():
             raise SystemExit(f"{len(head)} and {len(body)} bytes: not the digest that hashlib gives")
-    running, blocks = Running(extension), data.tobytes()
+    running, blocks = RunningDigest(extension), data.tobytes()
     for start in (0, 1, BLOCK, 2 * BLOCK):
         for size in (0, BLOCK - 1, 2 * BLOCK, 3 * BLOCK):
             if running.add(blocks, start, size) != hashlib.sha256(blocks[start : start + size]).hexdigest():

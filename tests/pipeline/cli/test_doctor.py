@@ -14,7 +14,7 @@ from vitpipe.infra.storage.conditions import SECOND_CREATE
 from vitpipe.infra.storage.local import LocalStore
 from vitpipe.pipeline.cli.doctor import Check, checks, failure
 from vitpipe.pipeline.drive.lease import acquire
-from vitpipe.stages.images.native import build
+from vitpipe.stages.images.native import compilation
 
 
 def look(store: str, name: str) -> Check:
@@ -103,10 +103,10 @@ def test_what_lacks_is_said_with_what_to_do(here, monkeypatch, name, variable, v
 
 
 def test_a_reader_without_its_extension_is_slower_not_broken(here, monkeypatch):
-    monkeypatch.setattr(build, "extension", lambda: None)
+    monkeypatch.setattr(compilation, "compiled_extension", lambda: None)
     check = look(here, "reader")
-    assert check.ok and "decoded whole" in check.found and build.PACKAGE in check.found
-    monkeypatch.setattr(build, "extension", lambda: Path("/made/here.so"))
+    assert check.ok and "decoded whole" in check.found and compilation.PACKAGE in check.found
+    monkeypatch.setattr(compilation, "compiled_extension", lambda: Path("/made/here.so"))
     assert look(here, "reader") == Check("reader", True, "/made/here.so")
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import strategies as st
 from PIL import Image
 
-from vitpipe.stages.images import parts
+from vitpipe.stages.images import extension
 from vitpipe.stages.images.decode import decode
 from vitpipe.stages.images.header import BadImage
 
@@ -18,7 +18,7 @@ SAMPLINGS = {"4:4:4": (0, None), "4:2:2": (1, None), "4:2:0": (2, None), "4:4:0"
 otherwise."""
 
 needs_extension = pytest.mark.skipif(
-    parts.loaded() is None and os.environ.get("VITPIPE_REQUIRE_SERVICES") != "1",
+    extension.loaded_extension() is None and os.environ.get("VITPIPE_REQUIRE_SERVICES") != "1",
     reason="the reader's C extension is not built: python -m vitpipe.stages.images.native.prebuild",
 )
 
@@ -48,7 +48,7 @@ def jpeg(image: Image.Image, sampling: str = "4:2:0", **options) -> bytes:
 
 def by_pillow(data: bytes) -> np.ndarray | None:
     """The pixels without the extension, None when they are refused."""
-    with mock.patch.object(parts, "loaded", lambda: None):
+    with mock.patch.object(extension, "loaded_extension", lambda: None):
         try:
             return decode(data)
         except BadImage:

@@ -21,9 +21,9 @@ from vitpipe.stages.images import tars as tars_module
 from vitpipe.stages.images.cache import ShardCache
 from vitpipe.stages.images.config import AugmentSettings
 from vitpipe.stages.images.manifest import load_manifest
+from vitpipe.stages.images.reader_watch import ReaderWatch
 from vitpipe.stages.images.split import Split
 from vitpipe.stages.images.train import TrainImages
-from vitpipe.stages.images.watch import ReaderWatch
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def test_what_is_read_stays_within_the_bound_and_is_the_same(shards, tmp_path, t
         assert everything(split) == whole
         assert len(kept(tmp_path / f"room-{room}")) == room
         assert told.counts.pop("uncached_samples_total") == 4 * (6 - room)
-        assert "no room in" in told.notes.pop() and not told.notes  # told once, counted each time
+        assert "no room in" in told.notes.pop() and not told.notes  # reported once, counted each time
     assert told.counts["shard_wait_seconds_total"] > 0
 
 

@@ -1,4 +1,4 @@
-"""Digests taken several at once are hashlib's, however contents lie beside each other, and with no extension at all."""
+"""Digests taken several at once are hashlib's, however contents are combined, and with no extension at all."""
 
 import hashlib
 
@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vitpipe.stages.images import digests
-from vitpipe.stages.images.digests import Running, sha256_each
+from vitpipe.stages.images.digests import RunningDigest, sha256_each
 
 CONTENTS = st.lists(st.tuples(st.binary(max_size=63), st.binary(max_size=400)), max_size=40)
 
@@ -16,7 +16,7 @@ CONTENTS = st.lists(st.tuples(st.binary(max_size=63), st.binary(max_size=400)), 
 @pytest.fixture(params=["as it is here", "without the extension"])
 def extension(request, monkeypatch):
     if request.param != "as it is here":
-        monkeypatch.setattr(digests, "loaded", lambda: None)
+        monkeypatch.setattr(digests, "loaded_extension", lambda: None)
 
 
 @pytest.mark.usefixtures("extension")
@@ -32,7 +32,7 @@ class TestDigests:
     @given(st.lists(st.tuples(st.binary(max_size=900), st.integers(0, 9), st.integers(0, 900)), max_size=6), st.data())
     @settings(max_examples=100)
     def test_a_running_one_and_a_part_of_what_comes(self, steps, data):
-        running, whole = Running(), b""
+        running, whole = RunningDigest(), b""
         for body, start, size in steps:
             blocks = body + bytes(-len(body) % 64)
             start = min(64 * start + data.draw(st.sampled_from([0, 0, 1])), len(blocks))
@@ -44,7 +44,7 @@ class TestDigests:
     def test_a_part_that_is_not_within_is_refused(self):
         for start, size in ((0, 65), (64, 1), (-64, 10)):
             with pytest.raises(ValueError, match="not within 64"):
-                Running().add(bytes(64), start, size)
+                RunningDigest().add(bytes(64), start, size)
 
     def test_large_ones_beside_small_ones(self):
         contents = [(b"375x500", bytes(562_500)), (b"", b"a"), (b"1x1", bytes(100_001))]
@@ -58,9 +58,9 @@ class TestDigests:
 
     def test_half_a_block_cannot_be_gone_on_with(self):
         with pytest.raises(ValueError, match="100 bytes are not a multiple of 64"):
-            Running().add(bytes(100))
+            RunningDigest().add(bytes(100))
 
 
 def test_a_head_of_a_block_is_refused():
     with pytest.raises(ValueError, match="64 bytes"):
-        digests.by_extension(None, [(bytes(64), b"")])
+        digests.sha256_by_extension(None, [(bytes(64), b"")])

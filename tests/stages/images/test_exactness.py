@@ -39,7 +39,7 @@ LIVES = st.lists(st.builds(Life, st.integers(1, 7), st.integers(0, 9)), max_size
 
 
 def committed(order, micro_batch, micros, total_steps, every, lives, last_world_size):
-    """Ids of each step in the committed log of a run that is killed and goes on from its newest checkpoint."""
+    """Ids of each step in the committed log of a run that is killed and continues from its newest checkpoint."""
     steps: list[list[int]] = []
     for life in [*lives, Life(last_world_size, None)]:
         first = len(steps) // every * every if len(steps) < total_steps else len(steps)

@@ -126,13 +126,13 @@ def test_what_is_refused_says_why(name):
 
 
 def test_kinds_of_one_picture_look_alike_and_other_pictures_do_not():
-    """The rules, told by their outcome: orientations apart, each of these is the same picture."""
+    """The rules by their outcome: but for orientation, each of these is the same picture."""
     straight = decode(ACCEPTED["png"]).astype(int)
     for name in ("jpeg", "jpeg-progressive", "jpeg-cmyk-adobe", "jpeg-much-exif", "png-alpha", "webp-lossless"):
         assert np.abs(decode(ACCEPTED[name]).astype(int) - straight).mean() < 12, name
     for name in ("png-animated", "webp-animated"):
         assert (decode(ACCEPTED[name]) == straight).all(), name  # the first frame
-    # as Pillow: four channels are taken as Adobe writes them, inverted, whether its marker stands there or not
+    # as Pillow: four channels are taken as Adobe writes them, inverted, whether its marker is there or not
     assert DIGESTS["jpeg-cmyk-plain"] == DIGESTS["jpeg-cmyk-adobe"]
     sizes = [decode(ACCEPTED[f"jpeg-orientation-{number}"]).shape[:2] for number in range(1, 9)]
     assert sizes == [(20, 30)] * 4 + [(30, 20)] * 4

@@ -32,7 +32,7 @@ def stream(photos, tmp_path) -> ShardStream:
 
 
 def taken(stream: IterableDataset, count: int, workers: int = 0, loader=DataLoader):
-    """The first batches of a loader whose workers, if any, are forked off a process that has no thread of these."""
+    """The first batches of a loader whose workers, if any, are forked from a process without other threads."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["vitpipe.stages.images.iterable"])
     more = {"num_workers": workers, "multiprocessing_context": context} if workers else {}

@@ -9,11 +9,11 @@ from photos import contents as files_of
 from photos import encoded, ingest, picture, write
 
 from tests.stages.images.jpegs import by_pillow, needs_extension, textured
-from vitpipe.stages.images.contents import contents
 from vitpipe.stages.images.crops import Box
 from vitpipe.stages.images.decode import check_header, decode
+from vitpipe.stages.images.extension import loaded_extension
 from vitpipe.stages.images.header import BadImage
-from vitpipe.stages.images.parts import loaded
+from vitpipe.stages.images.image_digests import digest_images
 from vitpipe.stages.images.scans import MAX_SCANS
 from vitpipe.stages.ingest.structure import check_structure
 
@@ -69,7 +69,7 @@ def test_as_many_as_are_accepted_have_their_pixels_and_one_more_is_refused_by_al
     for look in (check_header, check_structure, decode):
         with pytest.raises(BadImage, match="JPEG with more than 500 scans"):
             look(more)
-    good, bad = contents([most, more])
+    good, bad = digest_images([most, more])
     assert not isinstance(good, BadImage) and isinstance(bad, BadImage) and "scans" in str(bad)
 
 
@@ -77,7 +77,7 @@ def test_as_many_as_are_accepted_have_their_pixels_and_one_more_is_refused_by_al
 @pytest.mark.parametrize("make", [progressive, sequential])
 def test_the_extension_stops_by_itself(make) -> None:
     """A reader's crop asks it first, without a look at the headers."""
-    extension = loaded()
+    extension = loaded_extension()
     assert extension is not None
     for scans, is_taken in ((MAX_SCANS, True), (MAX_SCANS + 1, False), (100_000, False)):
         data = np.frombuffer(make(scans), dtype=np.uint8)

@@ -35,7 +35,7 @@ def test_each_block_holds_exactly_its_share_and_each_set_comes_in_its_own_order(
         count * sum(shares) == pytest.approx(share * size) for count, share in zip(mixed.per_block, shares, strict=True)
     )
     block = np.arange(first * size, (first + 1) * size)
-    sets, places = mixed.deal(block)
+    sets, places = mixed.assign(block)
     assert np.bincount(sets, minlength=len(shares)).tolist() == list(mixed.per_block)
     epochs, samples = mixed.lookup(block)
     starts = np.concatenate(([0], np.cumsum(sizes)[:-1]))
@@ -56,10 +56,10 @@ def test_any_cut_gives_the_same_sequence(shares, cuts):
 
 
 def test_neighbours_are_of_any_two_sets():
-    sets, _ = mixture([1000, 1000], [1, 1]).deal(np.arange(20 * BLOCK))
+    sets, _ = mixture([1000, 1000], [1, 1]).assign(np.arange(20 * BLOCK))
     pairs = np.bincount(sets[::2] * 2 + sets[1::2], minlength=4) / (10 * BLOCK)
     assert np.abs(pairs - 0.25).max() < 0.02
-    assert (sets[:BLOCK] != mixture([1000, 1000], [1, 1], seed=1).deal(np.arange(BLOCK))[0]).any()
+    assert (sets[:BLOCK] != mixture([1000, 1000], [1, 1], seed=1).assign(np.arange(BLOCK))[0]).any()
 
 
 @pytest.mark.parametrize(
@@ -137,5 +137,5 @@ def test_classes_have_to_be_the_same(two, tmp_path, classes, found):
     other = synthetic.shards(tmp_path, "other", classes=classes, counts={"train": 6})
     with pytest.raises(UsageError, match=found):
         images_of((two[0], other), tmp_path, shares=[1, 1])
-    unlabelled = images_of((two[0], other), tmp_path, shares=[1, 1], labelled=False)  # who looks at none may mix them
+    unlabelled = images_of((two[0], other), tmp_path, shares=[1, 1], labelled=False)  # fine without labels
     assert unlabelled.micro_batch(0, 40).labels.tolist() == [0] * 40

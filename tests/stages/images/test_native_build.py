@@ -13,9 +13,10 @@ import pytest
 
 from tests.stages.images.jpegs import needs_extension
 from vitpipe.stages.images import digests
-from vitpipe.stages.images.native import build, prebuild
+from vitpipe.stages.images.native import compilation, prebuild
+from vitpipe.stages.images.native.compilation import compiled_extension
 
-needs_sha = pytest.mark.skipif(digests.able() is None, reason="this CPU has no instructions for SHA-256")
+needs_sha = pytest.mark.skipif(digests.sha256_extension() is None, reason="this CPU has no instructions for SHA-256")
 needs_avx512 = pytest.mark.skipif(
     not {"avx512f", "avx512bw", "sha_ni"} <= set(Path("/proc/cpuinfo").read_text().split()),
     reason="sixteen at a time need AVX-512",
@@ -24,12 +25,12 @@ needs_avx512 = pytest.mark.skipif(
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch) -> Path:
-    monkeypatch.setattr(build, "_folder", lambda: tmp_path / "extensions")
-    build._proved_here.cache_clear()
+    monkeypatch.setattr(compilation, "_folder", lambda: tmp_path / "extensions")
+    compilation._proved_here.cache_clear()
     return tmp_path / "extensions"
 
 
-BUILT = build.extension()
+BUILT = compiled_extension()
 
 
 def built_here(folder: Path) -> Path:
@@ -40,49 +41,49 @@ def built_here(folder: Path) -> Path:
 
 @needs_extension
 def test_processes_may_build_at_once(folder):
-    assert build.extension() is None
+    assert compiled_extension() is None
     with ThreadPoolExecutor(2) as pool:
-        first, second = pool.map(lambda _: build.build(), range(2))
-    assert first == second == build.extension()
+        first, second = pool.map(lambda _: compilation.build(), range(2))
+    assert first == second == compiled_extension()
     assert list(folder.iterdir()) == [first]
 
 
 @needs_extension
 def test_the_name_holds_what_the_cpu_can_and_another_cpu_proves_it_anew(folder, monkeypatch):
     built = built_here(folder)
-    assert build.extension() == built and built.stem.endswith(f"-{build._features()}")
+    assert compiled_extension() == built and built.stem.endswith(f"-{compilation._features()}")
     proved = []
-    monkeypatch.setattr(build, "_failed_proof", lambda path: proved.append(path))
-    monkeypatch.setattr(build, "_features", lambda: "another")
-    other = build.extension()
+    monkeypatch.setattr(compilation, "_failed_proof", lambda path: proved.append(path))
+    monkeypatch.setattr(compilation, "_features", lambda: "another")
+    other = compiled_extension()
     assert other is not None and other.stem.endswith("-another") and other.samefile(built)
-    assert build.extension() == build.build() == other and proved == [built], "proved once, compiled never"
+    assert compiled_extension() == compilation.build() == other and proved == [built], "proved once, compiled never"
 
-    build._proved_here.cache_clear()
-    monkeypatch.setattr(build, "_features", lambda: "a-third")
+    compilation._proved_here.cache_clear()
+    monkeypatch.setattr(compilation, "_features", lambda: "a-third")
     monkeypatch.setattr(os, "link", mock.Mock(side_effect=PermissionError))
-    assert build.extension() == build.extension() == other and len(proved) == 2, "a folder that cannot be written"
+    assert compiled_extension() == compiled_extension() == other and len(proved) == 2, "a folder that cannot be written"
 
 
 @needs_extension
 def test_one_that_another_cpu_could_run_and_this_one_cannot_is_not_taken(folder, monkeypatch, caplog):
     built = built_here(folder)
-    elsewhere = built.with_name(built.name.replace(build._features(), "elsewhere"))
+    elsewhere = built.with_name(built.name.replace(compilation._features(), "elsewhere"))
     built.unlink()
     source = folder / "unknown.c"
     source.write_text("__attribute__((constructor)) static void unknown(void) { __builtin_trap(); }")
     subprocess.run(["cc", "-shared", "-fPIC", source, "-o", elsewhere], check=True)
-    assert build.extension() is None
+    assert compiled_extension() is None
     assert "built on another kind of CPU" in caplog.text and f"ended with {-signal.SIGILL}" in caplog.text
 
 
 def test_the_name_holds_every_instruction_that_the_sources_ask_for():
     asked = set()
-    for path in build._here().glob("*.c"):
+    for path in compilation._here().glob("*.c"):
         for names in re.findall(r'(?:cpu_supports|target|target_clones)\(("[^)]*")\)', path.read_text()):
             asked |= set(re.findall(r"[a-z0-9_]+", names)) - {"default"}
     assert {"avx2", "sha"} < asked
-    assert {{"sha": "sha_ni"}.get(name, name) for name in asked} == set(build._ASKED_FOR)
+    assert {{"sha": "sha_ni"}.get(name, name) for name in asked} == set(compilation._INSTRUCTIONS)
 
 
 @needs_extension
@@ -102,17 +103,17 @@ def test_the_name_holds_every_instruction_that_the_sources_ask_for():
     ],
 )
 def test_one_that_decodes_otherwise_or_crashes_is_not_kept(folder, tmp_path, monkeypatch, file, sound, broken):
-    sources = shutil.copytree(build._here(), tmp_path / "sources")
+    sources = shutil.copytree(compilation._here(), tmp_path / "sources")
     text = (sources / file).read_text()
     assert text.count(sound) == 1
     (sources / file).write_text(text.replace(sound, broken))
-    monkeypatch.setattr(build, "_here", lambda: sources)
-    build._digest.cache_clear()
+    monkeypatch.setattr(compilation, "_here", lambda: sources)
+    compilation._digest.cache_clear()
     try:
-        with pytest.raises(build.NotBuilt, match="its proof ended with"):
-            build.build()
+        with pytest.raises(compilation.NotBuilt, match="its proof ended with"):
+            compilation.build()
     finally:
-        build._digest.cache_clear()
+        compilation._digest.cache_clear()
     assert list(folder.iterdir()) == []
 
 
@@ -122,8 +123,8 @@ def test_without_headers_set_up_goes_on_and_says_what_to_install(folder, tmp_pat
     compiler.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     prebuild.main()
-    assert "No such file" in caplog.text and build.PACKAGE in caplog.text
-    assert build.extension() is None and list(folder.iterdir()) == []
+    assert "No such file" in caplog.text and compilation.PACKAGE in caplog.text
+    assert compiled_extension() is None and list(folder.iterdir()) == []
     monkeypatch.setenv("PATH", "/nowhere")
     prebuild.main()
     assert "no C compiler" in caplog.text

@@ -1,4 +1,4 @@
-"""webdataset's reading is compared with the whole index: whatever a tar or its index says falsely is told by name."""
+"""webdataset's reading is compared with the whole index: whatever is wrong in a tar or its index is named."""
 
 import io
 import re
@@ -133,7 +133,7 @@ def test_no_flip_and_no_cut_goes_unseen(shard):
 
 
 def test_a_worker_of_ingest_reads_back_without_torch(shard, tmp_path):
-    """And leaves the next one who imports webdataset the whole of it."""
+    """And a later import of webdataset gets all of it."""
     tar, index = shard
     (tmp_path / "x.tar").write_bytes(tar)
     (tmp_path / "x.index").write_bytes(index.encode())

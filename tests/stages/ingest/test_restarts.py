@@ -17,9 +17,9 @@ from pydantic import ValidationError
 from tests.stages.images.jpegs import by_pillow, jpeg, jpegs, needs_extension, textured
 from vitpipe.infra.errors import UsageError
 from vitpipe.stages.images.decode import decode
+from vitpipe.stages.images.extension import loaded_extension
 from vitpipe.stages.images.index import parse_index
-from vitpipe.stages.images.native import build
-from vitpipe.stages.images.parts import loaded
+from vitpipe.stages.images.native import compilation
 from vitpipe.stages.ingest import restarts
 from vitpipe.stages.ingest.config import IngestConfig
 from vitpipe.stages.ingest.restarts import with_restarts
@@ -85,7 +85,7 @@ def refused_late() -> bytes:
 @needs_extension
 def test_a_late_refusal_leaves_no_memory_behind():
     """Called with less room than the file takes, as after a caller who reckoned wrong."""
-    library, written = ctypes.CDLL(str(build.extension())), ctypes.c_size_t()
+    library, written = ctypes.CDLL(str(compilation.compiled_extension())), ctypes.c_size_t()
     room, sizes = ctypes.create_string_buffer(4096), [ctypes.c_size_t(4096), ctypes.byref(written)]
 
     def rewrite(file: bytes, times: int) -> float:
@@ -97,7 +97,9 @@ def test_a_late_refusal_leaves_no_memory_behind():
 
     rewrite(refused_late(), 3)
     assert rewrite(refused_late(), 60) < 20  # a megabyte each, if it stayed
-    assert loaded().tile(np.frombuffer(refused_late(), dtype=np.uint8)) is None, "where there is room too: it is late"
+    assert loaded_extension().tile(np.frombuffer(refused_late(), dtype=np.uint8)) is None, (
+        "where there is room too: it is late"
+    )
     whole = encoded(textured(64, 64, 2), "JPEG", comment=bytes(60_000))
     assert library.vitpipe_tile(whole, ctypes.c_size_t(len(whole)), room, *sizes) == 1, "there is no room"
     large = ctypes.create_string_buffer(len(whole) + 4096)
@@ -141,10 +143,10 @@ def _indexes(files: dict[str, bytes], names: list[str]):
 
 def test_without_the_extension_it_is_refused_where_it_is_asked(monkeypatch):
     fields = {"source": {"kind": "folder", "root": "/photos"}, "restart_intervals": True}
-    monkeypatch.setattr(build, "extension", lambda: None)
+    monkeypatch.setattr(compilation, "compiled_extension", lambda: None)
     with pytest.raises(ValidationError, match="libjpeg62-turbo-dev"):
         IngestConfig.model_validate(fields)
     assert IngestConfig.model_validate({**fields, "restart_intervals": False})
-    monkeypatch.setattr(restarts, "loaded", lambda: None)
+    monkeypatch.setattr(restarts, "loaded_extension", lambda: None)
     with pytest.raises(UsageError, match="not built on this machine"):
         with_restarts(encoded(picture(1), "JPEG"))

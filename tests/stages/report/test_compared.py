@@ -1,4 +1,4 @@
-"""The page beside the paper: its tables with our column, scaling, cost, mistakes, overlaps, and what went wrong."""
+"""The page compared with the paper: its tables with our column, scaling, cost, mistakes, overlaps, and failures."""
 
 import json
 import re
@@ -14,15 +14,15 @@ from vitpipe.stages.contract import Inputs
 from vitpipe.stages.evaluate.config import EvaluateConfig, EvaluateResources
 from vitpipe.stages.evaluate.run import run as evaluate
 from vitpipe.stages.paper.tables import by_authors, tables
-from vitpipe.stages.report.beside import grids
+from vitpipe.stages.report.caveats import shared_penalties
 from vitpipe.stages.report.config import ReportConfig, ReportResources
-from vitpipe.stages.report.growth import Pretraining, over_labels, over_pretraining, pretrainings
-from vitpipe.stages.report.honesty import shared_penalties
-from vitpipe.stages.report.lineage import walk
 from vitpipe.stages.report.lines import Lines, Point, Series
 from vitpipe.stages.report.overlap import overlaps
+from vitpipe.stages.report.paper_comparison import grids
+from vitpipe.stages.report.record_lineage import walk
 from vitpipe.stages.report.results import rows
 from vitpipe.stages.report.run import run
+from vitpipe.stages.report.scaling import Pretraining, over_labels, over_pretraining, pretrainings
 
 TUNED = {"method": "finetune", "pretrained": True, "image_px": 384, "seeds": [0, 1, 2], "eval_resize": "squash"}
 
@@ -36,7 +36,7 @@ def score(path, node, benchmark, per_seed, protocol, inputs=None, content=None, 
 
 
 def pretrained(path, name: str, of_each: int, steps: int) -> tuple[ShardSet, Weights]:
-    """Weights whose lineage goes down to a data set."""
+    """Weights whose lineage reaches a data set."""
     data = shards(path, f"{name}-data", counts={"train": of_each, "test": 3})
     backbone = checkpoint(path, f"{name}-backbone", steps, {"shards": [data]})
     return data, weights(path, name, classes=3, inputs={"checkpoint": [backbone]})

@@ -1,4 +1,4 @@
-"""What the page shows of a model's inside: whose weights, which pictures, and the sentences beside them."""
+"""What the page shows of a model's inside: which weights, which pictures, and their captions."""
 
 import base64
 import io
@@ -19,10 +19,10 @@ from tiny_vit import random_state, tiny
 from vitpipe.infra.errors import Stopped, UsageError
 from vitpipe.stages.contract import Estimate, Inputs, Known
 from vitpipe.stages.model_settings import ModelSettings
+from vitpipe.stages.report.captions import depth_chart, distance_words, position_words
 from vitpipe.stages.report.config import ReportConfig, ReportResources, check_inputs
 from vitpipe.stages.report.estimate import estimate
 from vitpipe.stages.report.gallery import Distances, Positions
-from vitpipe.stages.report.inside import depth_chart, distance_words, position_words
 from vitpipe.stages.report.run import run
 from vitpipe.stages.report.samples import one_each, read_image, spread
 from vitpipe.stages.report.sheets import mosaic, pairs

@@ -9,8 +9,8 @@ from vitpipe.stages.contract import Inputs
 from vitpipe.stages.ingest.config import IngestConfig, IngestResources
 from vitpipe.stages.ingest.run import run as run_ingest
 from vitpipe.stages.report.config import ReportConfig, ReportResources
-from vitpipe.stages.report.lineage import walk
 from vitpipe.stages.report.overlap import Overlap, overlaps
+from vitpipe.stages.report.record_lineage import walk
 from vitpipe.stages.report.run import run
 
 

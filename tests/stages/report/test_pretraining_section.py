@@ -21,19 +21,19 @@ TIMES = {"goodput": 0.8, "seconds_productive": 80.0, "seconds_startup": 12.0, "s
 
 
 def test_measurements_are_drawn_beside_the_training_loss(tmp_path: Path) -> None:
-    drawn = {one.title: one for one in curves([("backbone", checkpoint(tmp_path, evaluations=EVALUATIONS))])}
+    drawn = {one.title: one for one in curves(checkpoint(tmp_path, evaluations=EVALUATIONS))}
     assert list(drawn) == ["Training loss", "Learning rate", "Gradient norm before clipping", "Held-out loss",
                            "Held-out accuracy", "5-shot accuracy on pets"]  # fmt: skip
     assert (drawn["Held-out loss"].first, drawn["Held-out loss"].last) == (2.5, 1.0)
     assert (drawn["Held-out accuracy"].last, drawn["Held-out accuracy"].unit) == (50.0, "%")
-    assert "Held-out loss" not in {one.title for one in curves([("b", checkpoint(tmp_path, "without"))])}
+    assert "Held-out loss" not in {one.title for one in curves(checkpoint(tmp_path, "without"))}
 
 
 def test_time_is_told_by_cause(tmp_path: Path) -> None:
-    found = spent([("backbone", checkpoint(tmp_path, metrics=TIMES))])
+    found = spent(checkpoint(tmp_path, metrics=TIMES))
     assert [(one.cause, one.seconds) for one in found] == [("productive", 80.0), ("startup", 12.0), ("restarts", 8.0)]
     assert found[2].share == pytest.approx(0.08)
-    assert spent([("b", checkpoint(tmp_path, "older"))]) == [] == spent([])
+    assert spent(checkpoint(tmp_path, "older")) == []
 
 
 def test_the_page_shows_both(tmp_path: Path) -> None:

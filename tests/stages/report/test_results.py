@@ -6,17 +6,17 @@ import pytest
 
 from vitpipe.stages.report.charts import MAX_POINTS, Curve, axis, score_axis
 from vitpipe.stages.report.resolution import resolutions
-from vitpipe.stages.report.results import Gain, Row, gains, headline
+from vitpipe.stages.report.results import Gain, ScoreRow, gains, headline
 from vitpipe.stages.report.wording import count, duration, flops, size
 
-ARM = Row(
+ARM = ScoreRow(
     node="transfer", benchmark="digits", arm="fine-tuned", kind="pretrained", value=0.75, std=0.01,
     per_seed=(0.74, 0.76), chosen={}, dev_scores={}, num_test=100, protocol={"steps": 10, "seeds": [0, 1]},
     model=None, uri="", record_sha256="",
 )  # fmt: skip
 
 
-def arm(kind, per_seed, **changes) -> Row:
+def arm(kind, per_seed, **changes) -> ScoreRow:
     mean = sum(per_seed) / len(per_seed)
     std = abs(per_seed[0] - per_seed[-1]) / 2**0.5 if len(per_seed) == 2 else None
     name = "from scratch" if kind == "scratch" else "fine-tuned"

@@ -1,4 +1,4 @@
-"""What a file is by its first bytes: every length of a safetensors header, cut files, and real pickles beside them."""
+"""What a file is by its first bytes: every length of a safetensors header, cut files, and real pickles."""
 
 import io
 import pickle

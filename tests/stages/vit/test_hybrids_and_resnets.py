@@ -1,4 +1,4 @@
-"""What hybrids and ResNets are beside their logits: starts, gradients, depth, memory, sizes, decay and refusals."""
+"""Hybrids and ResNets apart from their logits: starts, gradients, depth, memory, sizes, decay and refusals."""
 
 import copy
 from pathlib import Path
@@ -17,7 +17,7 @@ from vitpipe.stages.variants import HYBRIDS, RESNETS, ResNet
 from vitpipe.stages.vit.adapt import adapt_state
 from vitpipe.stages.vit.build import Model, blocks_of, build_model, checkpoint_blocks
 from vitpipe.stages.vit.convolutions import standardised
-from vitpipe.stages.vit.hybrid import Root
+from vitpipe.stages.vit.hybrid import StemRoot
 from vitpipe.stages.vit.init import init_weights, initial_value
 from vitpipe.stages.vit.native import load_native, save_native
 from vitpipe.stages.vit.positions import resize_positions
@@ -139,7 +139,7 @@ def test_standard_kernels_are_standard_and_same_padding_is_tensorflows() -> None
     kernel = standardised(torch.randn(6, 5, 3, 3) * 0.01 + 7)
     assert kernel.mean(dim=(1, 2, 3)).abs().max() < 1e-4
     assert kernel.var(dim=(1, 2, 3), correction=0).sub(1).abs().max() < 1e-3
-    root = Root().eval()
+    root = StemRoot().eval()
     torch.nn.init.zeros_(root.conv.weight)
     for side, halved in ((8, 2), (9, 3), (13, 4), (14, 4)):
         assert root(torch.zeros(1, 3, side, side)).shape == (1, 64, halved, halved)

@@ -16,13 +16,13 @@ from vitpipe.stages.vit.inspect import (
     no_attention,
     no_filters,
     no_positions,
+    observed_attention,
     patch_distances,
     patch_filters,
     pitch_px,
     position_similarity,
     roll,
     rollout,
-    watched,
 )
 
 UNIFORM_2X2 = 8 * (0 + 1 + 1 + math.sqrt(2)) / 4
@@ -30,7 +30,7 @@ UNIFORM_2X2 = 8 * (0 + 1 + 1 + math.sqrt(2)) / 4
 
 
 def own_attention(model, images, kept):
-    """What each layer's fused attention gave, which the projection takes, beside what `watched` makes of it."""
+    """What each layer's fused attention gave, which the projection takes, and what `observed_attention` makes of it."""
 
     def of_projection(layer):
         return lambda module, given: kept.setdefault(("taken", layer), given[0])
@@ -42,7 +42,7 @@ def own_attention(model, images, kept):
     for layer, block in enumerate(model.blocks):
         handles.append(block.attn.proj.register_forward_pre_hook(of_projection(layer)))
         handles.append(block.attn.qkv.register_forward_hook(of_qkv(layer)))
-    with torch.inference_mode(), watched(model, lambda layer, attn: kept.setdefault(("seen", layer), attn)):
+    with torch.inference_mode(), observed_attention(model, lambda layer, attn: kept.setdefault(("seen", layer), attn)):
         output = model(images)
     for handle in handles:
         handle.remove()
@@ -71,10 +71,10 @@ def test_relative_positions_are_in_the_weights():
     model, images = random_model(settings).eval(), random_images(settings)
     torch.nn.init.normal_(model.blocks[0].attn.relative)
     with_bias, without = {}, {}
-    with torch.inference_mode(), watched(model, with_bias.setdefault):
+    with torch.inference_mode(), observed_attention(model, with_bias.setdefault):
         model(images)
     torch.nn.init.zeros_(model.blocks[0].attn.relative)
-    with torch.inference_mode(), watched(model, without.setdefault):
+    with torch.inference_mode(), observed_attention(model, without.setdefault):
         model(images)
     assert (with_bias[0] - without[0]).abs().max() > 0.05
 
@@ -119,7 +119,7 @@ def test_images_are_seen_in_parts_without_a_difference(monkeypatch):
     settings = tiny(pool="map")
     model, images = random_model(settings).eval(), random_images(settings, 5)
     whole = attention_distance(model, images), rollout(model, images)
-    monkeypatch.setattr(inspect, "_NUMBERS_AT_ONCE", 2 * 4 * settings.tokens**2)
+    monkeypatch.setattr(inspect, "_WEIGHTS_AT_ONCE", 2 * 4 * settings.tokens**2)
     parts = attention_distance(model, images), rollout(model, images)
     for mine, theirs in zip(parts, whole, strict=True):
         torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=0)
@@ -155,7 +155,7 @@ def test_rollout_of_a_model_is_the_product_of_its_layers(pool, residual):
     settings = tiny(pool=pool)
     model, images, seen = random_model(settings).eval(), random_images(settings), {}
     found = rollout(model, images, residual)
-    with torch.no_grad(), watched(model, seen.setdefault):
+    with torch.no_grad(), observed_attention(model, seen.setdefault):
         final = model.encode(model.embed(images))
     means = [seen[layer].double().mean(dim=1) for layer in range(2)]
     if residual:

@@ -1,4 +1,4 @@
-"""The table of parameters, made without torch, beside the modules themselves."""
+"""The table of parameters, made without torch, compared with the modules themselves."""
 
 import warnings
 

@@ -1,4 +1,4 @@
-"""What stands around the results: the model, how exports were proved, which software ran.
+"""What a page says around its results: the model, how exports were proved, which software ran.
 
 Reads small files of artifacts; knows no page.
 """
@@ -8,33 +8,33 @@ from typing import Any, TypeVar
 
 from vitpipe.stages.artifacts import Artifact, Checkpoint, Weights
 from vitpipe.stages.model_settings import ModelSettings
-from vitpipe.stages.report.lineage import Link
+from vitpipe.stages.paper.recipes import full_name
+from vitpipe.stages.report.record_lineage import LineageNode
 from vitpipe.stages.report.wording import count, duration, flops
 from vitpipe.stages.vit.flops import num_parameters
 
 A = TypeVar("A", bound=Artifact)
 
 Fact = tuple[str, str, str]
-"""Name, value, and what to add in small print."""
+"""Name, value, and an addition in small print."""
 
 
-def behind(links: Sequence[Link], kind: type[A], chosen: A | None = None) -> list[tuple[str, A]]:
-    """Every artifact of a kind that the page rests on, with its node's name; later ones later, `chosen` last."""
-    used = [(link.name, link.artifact()) for link in links]
+def upstream(lineage: Sequence[LineageNode], kind: type[A], chosen: A | None = None) -> list[tuple[str, A]]:
+    """List the artifacts of a kind that the page rests on, with their nodes' names, in their order, `chosen` last."""
+    used = [(node.name, node.artifact()) for node in lineage]
     found = [(name, artifact) for name, artifact in used if isinstance(artifact, kind)]
     return sorted(found, key=lambda one: chosen is not None and one[1].uri == chosen.uri)
 
 
-def glance(checkpoints: Sequence[tuple[str, Checkpoint]], links: Sequence[Link]) -> list[Fact]:
-    """The run in a handful of figures."""
+def key_figures(checkpoint: Checkpoint | None, lineage: Sequence[LineageNode]) -> list[Fact]:
+    """Sum the run, and its pretraining if it has one, up in a handful of figures."""
     facts: list[Fact] = []
-    if checkpoints:
-        _, checkpoint = checkpoints[-1]
+    if checkpoint is not None:
         model = checkpoint.model
         facts.append(("Model", variant(model), f"{model.image_px} px"))
         facts.append(("Parameters", count(num_parameters(model)), ""))
         facts.append(("Pretrained on", count(checkpoint.samples_seen), "images seen"))
-    recorded = [link.record for link in links if link.record]
+    recorded = [node.record for node in lineage if node.record]
     compute = sum(record.estimate.get("flops") or 0.0 for record in recorded)
     if compute:
         facts.append(("Compute", flops(compute), "by the plan"))
@@ -45,19 +45,14 @@ def glance(checkpoints: Sequence[tuple[str, Checkpoint]], links: Sequence[Link])
 
 
 def variant(model: ModelSettings) -> str:
-    """`ViT-L/16`, `R50+ViT-B/16`, `R152x2`, or explicit sizes."""
+    """A model as the paper writes it, or by explicit sizes."""
     if isinstance(model.variant, str):
-        if model.family == "vit":
-            return f"ViT-{model.variant}"
-        return model.variant.replace("+", "+ViT-")
+        return full_name(model.variant)
     return f"ViT {model.sizes.layers}×{model.sizes.width}/{model.sizes.patch_px}"
 
 
-def pretraining(checkpoints: Sequence[tuple[str, Checkpoint]]) -> str:
-    """One sentence about the newest pretraining."""
-    if not checkpoints:
-        return ""
-    name, checkpoint = checkpoints[-1]
+def pretraining(name: str, checkpoint: Checkpoint) -> str:
+    """Describe a pretraining in a sentence."""
     model = checkpoint.model
     return (
         f"{name}: {_built(model)}, {checkpoint.step:,} steps, {checkpoint.samples_seen:,} images seen. "
@@ -76,7 +71,7 @@ def _built(model: ModelSettings) -> str:
 
 
 def parity(exported: Sequence[tuple[str, Weights]]) -> list[tuple[str, str, dict[str, Any]]]:
-    """Node, format and proof of every export."""
+    """List node, format and proof of every export."""
     proofs = []
     for name, weights in exported:
         if weights.has("parity.json"):
@@ -84,10 +79,10 @@ def parity(exported: Sequence[tuple[str, Weights]]) -> list[tuple[str, str, dict
     return proofs
 
 
-def versions(links: Sequence[Link]) -> dict[str, str]:
-    """Code and packages that computed, the newest record's where several differ."""
+def versions(lineage: Sequence[LineageNode]) -> dict[str, str]:
+    """Versions of vitpipe and of the packages it ran with, the newest record's where several differ."""
     found: dict[str, str] = {}
-    for link in links:
-        if link.record:
-            found |= {"vitpipe": link.record.code, **link.record.versions}
+    for node in lineage:
+        if node.record:
+            found |= {"vitpipe": node.record.code, **node.record.versions}
     return found

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from vitpipe.infra.events import StoreEvents
 from vitpipe.infra.storage.local import LocalStore
-from vitpipe.stages.report.honesty import survived
+from vitpipe.stages.report.caveats import survived
 
 
 def test_trouble_is_told_though_an_event_is_damaged(tmp_path: Path) -> None:

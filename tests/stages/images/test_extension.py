@@ -1,4 +1,4 @@
-"""A part of a JPEG has the pixels of the whole, whoever decodes it; damage is never pixels of its own."""
+"""A part of a JPEG has the pixels of the whole, whichever decoder makes it; damage never becomes other pixels."""
 
 import tracemalloc
 from unittest import mock
@@ -12,7 +12,7 @@ from photos import encoded, ingest, picture, write
 from PIL import Image
 
 from tests.stages.images.jpegs import by_pillow, jpeg, jpegs, needs_extension, textured
-from vitpipe.stages.images import parts
+from vitpipe.stages.images import extension
 from vitpipe.stages.images import split as split_module
 from vitpipe.stages.images.config import AugmentSettings
 from vitpipe.stages.images.crops import Box
@@ -132,7 +132,7 @@ def test_batches_are_the_same_without_the_extension(snapshots, tmp_path, monkeyp
     monkeypatch.setattr(split_module, "DECODED_BYTES", 0)
     train = TrainImages(snapshots, "train", 32, AugmentSettings(crop=crop), 0, tmp_path)
     quick = train.micro_batch(0, 90)
-    monkeypatch.setattr(parts, "loaded", lambda: None)
+    monkeypatch.setattr(extension, "loaded_extension", lambda: None)
     assert torch.equal(train.micro_batch(0, 90).images_BCHW, quick.images_BCHW)
 
 
@@ -144,12 +144,12 @@ def test_a_crop_decodes_no_whole_image(snapshots, tmp_path, monkeypatch):
 
 
 def test_what_is_missing_is_said_once(monkeypatch, caplog):
-    parts.loaded.cache_clear()
-    monkeypatch.setattr(parts, "extension", lambda: None)
-    assert parts.loaded() is None and parts.loaded() is None
+    extension.loaded_extension.cache_clear()
+    monkeypatch.setattr(extension, "compiled_extension", lambda: None)
+    assert extension.loaded_extension() is None and extension.loaded_extension() is None
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "libjpeg62-turbo-dev" in caplog.text
-    parts.loaded.cache_clear()
+    extension.loaded_extension.cache_clear()
 
 
 def test_a_batch_holds_one_decoded_image_at_a_time(tmp_path):

@@ -1,8 +1,8 @@
 """The reader's C extension: where it lies, what it lacks, and its compilation. Knows no image. No torch.
 
-It is linked to the very libjpeg that Pillow uses, so that both decode to the same pixels. Its name is a digest of the
-sources and of that library, so that a new Pillow is never met by an old extension, and what the CPU can of what the
-code asks for: it and libjpeg choose by that when they run, and one home may be shared by machines that differ.
+It is linked to the very libjpeg that Pillow uses, so that both decode to the same pixels. Its file name is a digest of
+the sources and of that library, so that a new Pillow never meets an old extension, and the instructions of this CPU
+that the code can use: it and libjpeg choose by them at run time, and different machines may share one home folder.
 """
 
 import ctypes
@@ -22,26 +22,27 @@ from PIL import _imaging
 log = logging.getLogger(__name__)
 
 PACKAGE = "libjpeg62-turbo-dev"
-"""Debian's package of the headers."""
+"""Debian's package of libjpeg's headers."""
 DO = f"Debian: apt-get install gcc {PACKAGE}; then python -m vitpipe.stages.images.native.prebuild"
 
-_SOURCES = ("contents.c", "decoder.c", "decoder.h", "huffman.c", "huffman.h", "jpeg.h", "mirror.c", "part.c",
-            "segments.c", "sha256.c", "sha256.h", "sha256_pair.c", "sha256_wide.c", "tables.c", "tables.h",
-            "tile.c")  # fmt: skip
-_ASKED_FOR = ("avx", "avx2", "avx512bw", "avx512f", "sha_ni")
-"""Instructions by which the sources and libjpeg-turbo choose between ways, as the kernel names them."""
+_SOURCES = (
+    "contents.c", "decoder.c", "decoder.h", "huffman.c", "huffman.h", "jpeg.h", "mirror.c", "part.c", "segments.c",
+    "sha256.c", "sha256.h", "sha256_pair.c", "sha256_wide.c", "tables.c", "tables.h", "tile.c",
+)  # fmt: skip
+_INSTRUCTIONS = ("avx", "avx2", "avx512bw", "avx512f", "sha_ni")
+"""Instruction sets that the sources and libjpeg-turbo choose their code by, as the kernel names them."""
 _FLAGS = ("-std=gnu11", "-O3", "-Wall", "-Wextra", "-shared", "-fPIC")
 
 
 class NotBuilt(Exception):
-    """The extension cannot be compiled here, with the reason."""
+    """The extension cannot be compiled here; the text is the reason."""
 
 
-def extension() -> Path | None:
-    """The compiled extension, or None where it was not built for these sources and this libjpeg.
+def compiled_extension() -> Path | None:
+    """Find the compiled extension; None where it was not built for these sources and this libjpeg.
 
-    One that was built where the CPU is of another kind is proved here before it is taken, once where the folder can be
-    written, else once in each process.
+    One that was built on another kind of CPU is proved here before it is used: once if the folder can be written, else
+    once in each process.
     """
     libjpeg = _libjpeg()
     if libjpeg is None:
@@ -51,8 +52,8 @@ def extension() -> Path | None:
 
 
 def build() -> Path:
-    """Compile it, if it is not there. NotBuilt with the compiler's words; processes may do it at once."""
-    found, libjpeg, compiler = extension(), _libjpeg(), shutil.which("cc")
+    """Compile the extension if it is missing. NotBuilt with the compiler's message; processes may do it in parallel."""
+    found, libjpeg, compiler = compiled_extension(), _libjpeg(), shutil.which("cc")
     if found is not None:
         return found
     if libjpeg is None or compiler is None:
@@ -74,7 +75,7 @@ def build() -> Path:
 
 @cache
 def _proved_here(target: Path) -> Path | None:
-    """One of the same sources and libjpeg under another CPU's name, if its proof holds on this one."""
+    """An extension of the same sources and libjpeg for another kind of CPU, if its proof holds on this one."""
     for other in sorted(target.parent.glob(f"{target.name.partition('-')[0]}-*.so")):
         if failed := _failed_proof(other):
             log.warning("%s was built on another kind of CPU and is not taken on this one: %s", other, failed)
@@ -84,13 +85,13 @@ def _proved_here(target: Path) -> Path | None:
         except FileExistsError:
             pass  # another process did the same
         except OSError:
-            return other  # proved, and nowhere to note it
+            return other  # proved, but the folder cannot be written
         return target
     return None
 
 
 def _failed_proof(extension: Path) -> str | None:
-    """How its proof ended, in words, unless well. A process of its own: it may crash."""
+    """Say how the proof of an extension failed; None when it held. Run in a process of its own, for it may crash."""
     proof = [sys.executable, "-m", "vitpipe.stages.images.native.proof", str(extension)]
     done = subprocess.run(proof, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[4])
     return f"its proof ended with {done.returncode}: {done.stderr.strip()[-200:]}" if done.returncode else None
@@ -98,7 +99,7 @@ def _failed_proof(extension: Path) -> str | None:
 
 @cache
 def _libjpeg() -> Path | None:
-    """The libjpeg that Pillow's calls end in: that of its wheel, or the system's. None where it is no library."""
+    """The libjpeg that Pillow calls: that of its wheel, or the system's. None where it is linked statically."""
     try:
         function = ctypes.CDLL(_imaging.__file__).jpeg_std_error
     except AttributeError:
@@ -117,10 +118,10 @@ def _here() -> Path:
 
 
 def _folder() -> Path:
-    """Beside the virtual environment, where set-up may write and every later process looks."""
-    beside = Path(sys.prefix) / "vitpipe_extensions"
-    if beside.exists() or os.access(sys.prefix, os.W_OK):
-        return beside
+    """Inside the virtual environment, where set-up may write and every later process looks; else the user's cache."""
+    folder = Path(sys.prefix) / "vitpipe_extensions"
+    if folder.exists() or os.access(sys.prefix, os.W_OK):
+        return folder
     return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "vitpipe_extensions"
 
 
@@ -130,10 +131,10 @@ def _target(libjpeg: Path) -> Path:
 
 @cache
 def _features() -> str:
-    """What this CPU can of `_ASKED_FOR`."""
-    with Path("/proc/cpuinfo").open() as file:  # as long as there are cores: the first says it
+    """The `_INSTRUCTIONS` that this CPU has."""
+    with Path("/proc/cpuinfo").open() as file:  # one entry a core: the first is enough
         flags = next((line for line in file if line.startswith(("flags", "Features"))), "").split()
-    return "-".join(name for name in _ASKED_FOR if name in flags) or "plain"
+    return "-".join(name for name in _INSTRUCTIONS if name in flags) or "plain"
 
 
 @cache

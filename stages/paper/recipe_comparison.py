@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from vitpipe.stages.paper.recipes import Expected, Row
+from vitpipe.stages.paper.recipes import Expected, RecipeRow
 from vitpipe.stages.settings import Duration
 
 Status = Literal["equal", "differs", "unstated"]
@@ -13,61 +13,63 @@ Status = Literal["equal", "differs", "unstated"]
 
 @dataclass(frozen=True)
 class Finding:
-    """What became of one field."""
+    """How one field of a recipe compares with the paper."""
 
     field: str
     status: Status
-    """equal: as the paper states; differs: not so; unstated: the paper does not say, whatever the recipe has."""
+    """equal: as the paper states; differs: otherwise; unstated: the paper is silent, whatever the recipe has."""
     ours: Any
     """The recipe's value."""
     wanted: tuple[Any, ...]
-    """The paper's, each of them right; where it is silent, what we assume."""
+    """The paper's values, each of them right; where it is silent, what we assume."""
     where: str
-    """Table or section; the source of the assumption."""
+    """Table or section of the paper; where it is silent, the source of the assumption."""
     as_assumed: bool = True
-    """Unstated only: whether the recipe has what we assume."""
+    """Whether the recipe has what we assume; only meaningful for unstated fields."""
 
     def to_json(self) -> dict[str, Any]:
-        told = self.wanted[0] if len(self.wanted) == 1 else list(self.wanted)
+        """The finding as `conform --json` prints it."""
+        wanted = self.wanted[0] if len(self.wanted) == 1 else list(self.wanted)
         if self.status == "unstated":
-            more = {"assumed": told, "as_assumed": self.as_assumed, "source": self.where}
+            more = {"assumed": wanted, "as_assumed": self.as_assumed, "source": self.where}
         else:
-            more = {"paper": told, "section": self.where}
+            more = {"paper": wanted, "section": self.where}
         return {"field": self.field, "status": self.status, "config": self.ours, **more}
 
     def __str__(self) -> str:
-        told = " or ".join(shown(one) for one in self.wanted)
+        wanted = " or ".join(shown(one) for one in self.wanted)
         if self.status == "equal":
             return f"{self.field} {shown(self.ours)} ({self.where})"
         if self.status == "differs":
-            return f"{self.field} {shown(self.ours)}, the paper has {told} ({self.where})"
-        unlike = "" if self.as_assumed else f", we would assume {told}"
+            return f"{self.field} {shown(self.ours)}, the paper has {wanted} ({self.where})"
+        unlike = "" if self.as_assumed else f", we would assume {wanted}"
         return f"{self.field} {shown(self.ours)}{unlike} ({self.where})"
 
 
 @dataclass(frozen=True)
-class Compared:
-    """A node's recipe beside one row."""
+class RecipeComparison:
+    """A node's recipe compared with one of the paper's."""
 
-    row: Row
+    row: RecipeRow
     findings: tuple[Finding, ...]
     note: str = ""
 
     @property
     def deviations(self) -> tuple[Finding, ...]:
+        """The fields in which the recipe differs from what the paper states."""
         return tuple(one for one in self.findings if one.status == "differs")
 
 
-def compare(values: Mapping[str, Any], row: Row, batch_images: int) -> Compared:
-    """Every field of the row against the recipe's value; one that the recipe does not have counts as null.
+def compare(values: Mapping[str, Any], row: RecipeRow, batch_images: int) -> RecipeComparison:
+    """Compare every field of the row with the recipe's value; a field that the recipe does not have counts as null.
 
-    Lengths are durations; of different units they are compared as images, by `batch_images` and the row's data set.
+    Lengths are durations; in different units they are compared as steps of `batch_images` on the row's data set.
     """
-    return Compared(row, tuple(_find(values.get(one.field), one, row, batch_images) for one in row.expected))
+    return RecipeComparison(row, tuple(_find(values.get(one.field), one, row, batch_images) for one in row.expected))
 
 
 def shown(value: Any) -> str:
-    """A value as the YAML would have it."""
+    """Write a value as YAML would."""
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(map(shown, value))}]"
     if isinstance(value, dict):
@@ -79,7 +81,7 @@ def shown(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _find(ours: Any, expected: Expected, row: Row, batch_images: int) -> Finding:
+def _find(ours: Any, expected: Expected, row: RecipeRow, batch_images: int) -> Finding:
     same = any(_same(ours, wanted, row.images, batch_images) for wanted in expected.wanted)
     status: Status = "unstated" if not expected.stated else "equal" if same else "differs"
     value = str(ours) if isinstance(ours, Duration) else ours
@@ -99,7 +101,7 @@ def _same(ours: Any, wanted: Any, epoch_images: int | None, batch_images: int) -
 
 
 def _as_long(ours: Duration, wanted: Duration, epoch_images: int | None, batch_images: int) -> bool:
-    """Equal lengths; of different units, to within one step."""
+    """Whether two lengths are equal; in different units, to within one step."""
     if ours.unit == wanted.unit:
         return math.isclose(ours.amount, wanted.amount, rel_tol=1e-9)
     if epoch_images is None and "epochs" in (ours.unit, wanted.unit):

@@ -1,6 +1,6 @@
-"""What was seen inside the model, in words, and the chart of attention distance by depth. No torch.
+"""Captions for the pictures of a model's inside, and the chart of attention distance by depth. No torch.
 
-Sentences state measured numbers and what the paper saw in the same place.
+A caption states what was measured, and what the paper saw in the same place.
 """
 
 from dataclasses import dataclass
@@ -25,11 +25,11 @@ class Depth:
     svg: Markup
     y: Axis
     layers: tuple[tuple[int, float], ...]
-    """Number of a layer that is written below the chart, and its place in percent."""
+    """Layer numbers written below the chart, each with its place in percent."""
 
 
-def told(inside: Inspection) -> dict[str, Any]:
-    """A sentence for each picture there is, by its name, and the chart as `depth`."""
+def captions(inside: Inspection) -> dict[str, Any]:
+    """Write a caption for each picture there is, by its name; and the chart as `depth`."""
     found: dict[str, Any] = {"depth": None}
     if inside.filters:
         found["filters"] = filter_words(inside.filters)
@@ -43,6 +43,7 @@ def told(inside: Inspection) -> dict[str, Any]:
 
 
 def filter_words(filters: Filters) -> str:
+    """How much of the filters' variance the picture shows."""
     return (
         f"They hold {100 * filters.share:.0f} % of the variance of all filters. A trained model’s resemble plausible "
         "basis functions of the fine structure within a patch; an untrained one’s are noise."
@@ -50,6 +51,7 @@ def filter_words(filters: Filters) -> str:
 
 
 def position_words(positions: Positions) -> str:
+    """How alike the position embeddings of near and of far patches are."""
     kind = "The sine table was never trained. " if positions.fixed else ""
     line = "" if positions.in_line is None else f", further apart in one row or column {_number(positions.in_line)}"
     return (
@@ -60,6 +62,7 @@ def position_words(positions: Positions) -> str:
 
 
 def distance_words(distances: Distances) -> str:
+    """How far the heads of the first and the last layer attend, and how far even attention would."""
     (first_low, first_high), (last_low, last_high) = (
         (_px(min(heads)), _px(max(heads))) for heads in (distances.px_LH[0], distances.px_LH[-1])
     )
@@ -73,6 +76,7 @@ def distance_words(distances: Distances) -> str:
 
 
 def rollout_words(rollout: Rollout) -> str:
+    """How much of what the head sees comes from few patches."""
     even = rollout.strongest / rollout.num_patches
     return (
         f"Beside each image the same image, as bright as attention from there, rolled through all layers, reaches "
@@ -82,24 +86,19 @@ def rollout_words(rollout: Rollout) -> str:
 
 
 def depth_chart(distances: Distances) -> Depth:
-    """One column a layer, one dot a head, the even distance dashed."""
+    """Draw one column a layer, one dot a head, the even distance dashed."""
     layers = distances.px_LH
     y = axis([distances.even_px, *(px for heads in layers for px in heads)], 4, zero=True)
     places = [100 * (layer + 0.5) / len(layers) for layer in range(len(layers))]
-    lines = [f'<line class="grid" x1="0" x2="100%" y1="{_y(y, tick)}" y2="{_y(y, tick)}"/>' for tick in y.ticks]
-    even = _y(y, distances.even_px)
+    lines, even = y.grid_lines(), y.from_top(distances.even_px)
     lines.append(f'<line class="even" x1="0" x2="100%" y1="{even}" y2="{even}"/>')
     for place, heads in zip(places, layers, strict=True):
-        lines += [f'<circle class="head" cx="{place:.2f}%" cy="{_y(y, px)}" r="4.5"/>' for px in sorted(heads)]
+        lines += [f'<circle class="head" cx="{place:.2f}%" cy="{y.from_top(px)}" r="4.5"/>' for px in sorted(heads)]
     label = f"Mean attention distance of {len(layers[0])} heads in each of {len(layers)} layers"
     svg = Markup('<svg class="depth" role="img" width="100%" height="240" aria-label="{}">').format(label)
     step = -(-len(layers) // 16)
     written = tuple((layer + 1, places[layer]) for layer in range(0, len(layers), step))
     return Depth(svg + Markup("".join(lines) + "</svg>"), y, written)
-
-
-def _y(scale: Axis, value: float) -> str:
-    return f"{100 - scale.place(value):.2f}%"
 
 
 def _px(value: float) -> str:

@@ -1,4 +1,4 @@
-"""Where numbers come from: the records behind the scores, followed upstream to the raw data.
+"""Where numbers come from: the records that the scores rest on, followed upstream to the raw data.
 
 Knows records and nothing of any stage.
 """
@@ -9,29 +9,31 @@ from dataclasses import dataclass
 from vitpipe.infra.errors import NotFound
 from vitpipe.stages.artifacts import Artifact, Origin
 from vitpipe.stages.record import InputRef, Record, read_record
+from vitpipe.stages.report.wording import last_part
 
 
 @dataclass(frozen=True)
-class Link:
-    """One node of the lineage, as it was when it was used."""
+class LineageNode:
+    """One node upstream, as it was when it was used."""
 
     uri: str
     record: Record | None
     """None when it is not there any more."""
     record_sha256: str
-    """Of the record as it was used."""
+    """Digest of the record as it was used."""
     replaced: bool
-    """The record that stands there now is another one."""
+    """Whether another record stands there now."""
 
     @property
     def name(self) -> str:
-        return self.record.node if self.record else self.uri.rsplit("/", 1)[-1]
+        """The node's name; siblings in full, where the record is still there."""
+        return self.record.node if self.record else last_part(self.uri)
 
     @property
     def sources(self) -> list[str]:
         """Names of the nodes it was made from."""
         inputs = self.record.inputs.values() if self.record else ()
-        return [ref.uri.rsplit("/", 1)[-1] for refs in inputs for ref in refs]
+        return [last_part(ref.uri) for refs in inputs for ref in refs]
 
     @property
     def planned_seconds(self) -> float | None:
@@ -41,44 +43,45 @@ class Link:
 
     @property
     def num_bytes(self) -> int:
+        """Bytes of all files the record lists."""
         return sum(file.bytes for file in self.record.files) if self.record else 0
 
     def artifact(self) -> Artifact | None:
-        """What the node left, if its record is still the one that was used."""
+        """The node's artifact, if its record is still the one that was used."""
         return self.record.artifact(self.uri, self.record_sha256) if self.record and not self.replaced else None
 
 
-def benchmarks(links: Iterable[Link]) -> dict[str, str]:
-    """By a score's URI: the named benchmark that its data was ingested as, whatever its node is called."""
-    links = list(links)
+def benchmarks(lineage: Iterable[LineageNode]) -> dict[str, str]:
+    """Map a score's URI to the named benchmark that its data was ingested as, whatever its node is called."""
+    lineage = list(lineage)
     named = {}
-    for link in links:
-        source = link.record.config.get("source") if link.record else None
+    for node in lineage:
+        source = node.record.config.get("source") if node.record else None
         if isinstance(source, dict) and source.get("kind") == "benchmark":
-            named[link.record_sha256] = str(source["name"])
-    scored = [(link.uri, ref) for link in links if link.record for ref in link.record.inputs.get("data", ())]
+            named[node.record_sha256] = str(source["name"])
+    scored = [(node.uri, ref) for node in lineage if node.record for ref in node.record.inputs.get("data", ())]
     return {uri: named[ref.record_sha256] for uri, ref in scored if ref.record_sha256 in named}
 
 
-def walk(artifacts: Iterable[Artifact]) -> list[Link]:
-    """All nodes behind the artifacts, each once, what was needed before who needed it."""
-    found: dict[tuple[str, str], Link] = {}
+def walk(artifacts: Iterable[Artifact]) -> list[LineageNode]:
+    """List all nodes upstream of the artifacts, each once, and each after those it was made from."""
+    found: dict[tuple[str, str], LineageNode] = {}
     for artifact in artifacts:
         if artifact.origin is not None:
             _visit(artifact.origin, found)
     return list(found.values())
 
 
-def _visit(used: InputRef | Origin, found: dict[tuple[str, str], Link]) -> None:
+def _visit(used: InputRef | Origin, found: dict[tuple[str, str], LineageNode]) -> None:
     key = (used.uri, used.record_sha256)
     if key in found:
         return
     try:
         record, sha256 = read_record(used.uri)
     except NotFound:
-        found[key] = Link(used.uri, None, used.record_sha256, replaced=False)
+        found[key] = LineageNode(used.uri, None, used.record_sha256, replaced=False)
         return
     for refs in record.inputs.values():
         for ref in refs:
             _visit(ref, found)
-    found[key] = Link(used.uri, record, used.record_sha256, replaced=sha256 != used.record_sha256)
+    found[key] = LineageNode(used.uri, record, used.record_sha256, replaced=sha256 != used.record_sha256)

@@ -1,4 +1,4 @@
-"""What a file is, is the same whoever decodes it: digests of rows as they come are those of the whole image."""
+"""A file has the same digests whichever decoder reads it, row by row or the whole image at once."""
 
 import hashlib
 
@@ -10,14 +10,14 @@ from photos import encoded, picture
 from PIL import Image
 
 from tests.stages.images.jpegs import jpeg, jpegs, needs_extension, textured
-from vitpipe.stages.images import contents as module
-from vitpipe.stages.images.contents import contents
+from vitpipe.stages.images import image_digests as module
 from vitpipe.stages.images.decode import decode
 from vitpipe.stages.images.header import BadImage, Header
+from vitpipe.stages.images.image_digests import digest_images
 
 
 def wanted(data: bytes) -> tuple[Header, str, str] | str:
-    """By decoding whole; the reason of one that is refused."""
+    """Digests by decoding the whole image; for a refused one, the reason."""
     try:
         pixels = decode(data)
     except BadImage as error:
@@ -31,7 +31,7 @@ def wanted(data: bytes) -> tuple[Header, str, str] | str:
 def found(files: list[bytes]) -> list[tuple[Header, str, str] | str]:
     return [
         str(one) if isinstance(one, BadImage) else (one.header, one.sha256, one.pixels_sha256)
-        for one in contents(files)
+        for one in digest_images(files)
     ]
 
 
@@ -67,7 +67,7 @@ def test_kinds_beside_each_other(extension, monkeypatch):
     answers = [wanted(file) for file in files]
     assert sum(isinstance(one, str) for one in answers) == 3
     if extension == "none":
-        monkeypatch.setattr(module, "able", lambda: None)
+        monkeypatch.setattr(module, "sha256_extension", lambda: None)
     assert found(files) == answers
     assert found(files[::-1]) == answers[::-1]
     assert found([]) == []
@@ -87,7 +87,7 @@ def test_more_than_are_under_way_at_once():
 @needs_extension
 def test_a_plain_jpeg_is_never_held_whole(monkeypatch):
     monkeypatch.setattr(module, "decode", lambda data: pytest.fail("decoded whole"))
-    if module.able() is None:
+    if module.sha256_extension() is None:
         pytest.skip("this CPU has no instructions for SHA-256")
     upright = Image.Exif()
     upright[0x0112] = 1
@@ -97,5 +97,5 @@ def test_a_plain_jpeg_is_never_held_whole(monkeypatch):
 
 def test_the_size_stands_in_the_digest():
     wide, tall = (encoded(Image.fromarray(np.zeros(shape, np.uint8)), "PNG") for shape in ((2, 8, 3), (8, 2, 3)))
-    one, other = contents([wide, tall])
+    one, other = digest_images([wide, tall])
     assert one.pixels_sha256 != other.pixels_sha256

@@ -1,6 +1,6 @@
 """How scores grow with labels, with pretraining images and with pretraining compute (Figures 3 to 5).
 
-Knows rows of the table and the lineage behind them; draws by `lines`.
+Knows rows of the table and their lineage; draws with `lines`.
 """
 
 import statistics
@@ -9,46 +9,46 @@ from dataclasses import dataclass
 
 from vitpipe.stages.artifacts import Artifact, Checkpoint, ShardSet
 from vitpipe.stages.paper.tables import title
-from vitpipe.stages.report.background import variant
-from vitpipe.stages.report.lineage import Link
 from vitpipe.stages.report.lines import Lines, Point, Series
-from vitpipe.stages.report.results import Row
-from vitpipe.stages.report.wording import count, flops
+from vitpipe.stages.report.overview import variant
+from vitpipe.stages.report.record_lineage import LineageNode
+from vitpipe.stages.report.results import ScoreRow
+from vitpipe.stages.report.wording import count, flops, last_part
 from vitpipe.stages.vit.flops import train_flops_per_image
 
 
 @dataclass(frozen=True)
 class Pretraining:
-    """What lies behind one set of weights."""
+    """The pretraining that one set of weights comes from."""
 
     node: str
     model: str
     images: int
     """Training images of its data sets."""
     flops: float
-    """3 x forward x images seen, as Table 6 counts."""
+    """3 x forward x images seen, two operations a multiply-add, as Table 6 counts."""
     data: str
 
 
-def pretrainings(links: Sequence[Link]) -> dict[str, Pretraining]:
-    """By record digest of any node: the pretraining it comes from, where there is exactly one."""
+def pretrainings(lineage: Sequence[LineageNode]) -> dict[str, Pretraining]:
+    """Map the record digest of any node to the pretraining it comes from, where there is exactly one."""
     found: dict[str, Pretraining] = {}
-    by_digest = {link.record_sha256: link for link in links}
-    for link in links:  # what was needed comes before who needed it
-        artifact = link.artifact()
+    by_digest = {node.record_sha256: node for node in lineage}
+    for node in lineage:  # each after those it was made from
+        artifact = node.artifact()
         if isinstance(artifact, Checkpoint):
-            found[link.record_sha256] = _pretraining(link, artifact, by_digest)
-        elif link.record is not None:
+            found[node.record_sha256] = _pretraining(node, artifact, by_digest)
+        elif node.record is not None:
             names = ("weights", "checkpoint", "init")
-            behind = {ref.record_sha256 for name in names for ref in link.record.inputs.get(name, ())}
-            known = [found[sha256] for sha256 in behind if sha256 in found]
+            above = {ref.record_sha256 for name in names for ref in node.record.inputs.get(name, ())}
+            known = [found[sha256] for sha256 in above if sha256 in found]
             if len(known) == 1:
-                found[link.record_sha256] = known[0]
+                found[node.record_sha256] = known[0]
     return found
 
 
-def over_labels(rows: Sequence[Row]) -> list[Lines]:
-    """One chart a benchmark: every arm that was scored with several numbers of labels a class."""
+def over_labels(rows: Sequence[ScoreRow]) -> list[Lines]:
+    """Draw one chart a benchmark: every arm that was scored with several numbers of labels a class."""
     charts = []
     for benchmark in dict.fromkeys(row.benchmark for row in rows):
         points: dict[str, list[Point]] = {}
@@ -62,10 +62,10 @@ def over_labels(rows: Sequence[Row]) -> list[Lines]:
     return charts
 
 
-def over_pretraining(rows: Sequence[Row], known: Mapping[str, Pretraining]) -> list[Lines]:
-    """For each benchmark and arm with several pretrainings: accuracy over their images, and over their compute."""
+def over_pretraining(rows: Sequence[ScoreRow], known: Mapping[str, Pretraining]) -> list[Lines]:
+    """Draw accuracy over images and over compute, for each benchmark and arm with several pretrainings."""
     charts = []
-    groups: dict[tuple[str, str, str], list[tuple[Row, Pretraining]]] = {}
+    groups: dict[tuple[str, str, str], list[tuple[ScoreRow, Pretraining]]] = {}
     for row in rows:
         if (made := known.get(row.record_sha256)) is not None and row.kind in ("pretrained", "frozen"):
             groups.setdefault((row.benchmark, row.arm, row.labels), []).append((row, made))
@@ -92,7 +92,7 @@ _DATA = _Over("pretraining images", lambda made: made.images, lambda made: made.
 _COMPUTE = _Over("pretraining compute", lambda made: made.flops, lambda made: f"on {count(made.images)} images", flops)
 
 
-def _chart(named: str, labels: str, found: Iterable[tuple[Row, Pretraining]], over: _Over) -> Lines:
+def _chart(named: str, labels: str, found: Iterable[tuple[ScoreRow, Pretraining]], over: _Over) -> Lines:
     points: dict[str, list[Point]] = {}
     for row, made in found:
         points.setdefault(over.line(made), []).append(_point(over.x(made), row.per_seed))
@@ -102,28 +102,28 @@ def _chart(named: str, labels: str, found: Iterable[tuple[Row, Pretraining]], ov
     return Lines.draw(named, labels, over.name, series, over.write)
 
 
-def _pretraining(link: Link, checkpoint: Checkpoint, by_digest: Mapping[str, Link]) -> Pretraining:
+def _pretraining(node: LineageNode, checkpoint: Checkpoint, by_digest: Mapping[str, LineageNode]) -> Pretraining:
     model = checkpoint.model
-    refs = link.record.inputs.get("shards", ()) if link.record else ()
+    refs = node.record.inputs.get("shards", ()) if node.record else ()
     data: list[Artifact | None] = [by_digest[ref.record_sha256].artifact() for ref in refs]
     shards = [one for one in data if isinstance(one, ShardSet)]
     return Pretraining(
-        node=link.name,
+        node=node.name,
         model=variant(model),
         images=sum(one.splits.get("train", 0) for one in shards),
         flops=float(train_flops_per_image(model) * checkpoint.samples_seen),
-        data=", ".join(ref.uri.rsplit("/", 1)[-1] for ref in refs),
+        data=", ".join(last_part(ref.uri) for ref in refs),
     )
 
 
-def _arm_of(row: Row) -> str:
+def _arm_of(row: ScoreRow) -> str:
     """Arms of one chart differ in the method and in the weights they start from."""
-    start = str(row.protocol.get("weights") or "").rstrip("/").rsplit("/", 1)[-1]
+    start = last_part(str(row.protocol.get("weights") or ""))
     size = f", {row.protocol['image_px']} px" if row.protocol.get("image_px") else ""
     return f"{row.arm} ({start}{size})" if start else f"{row.arm}{size}"
 
 
-def _by_labels(row: Row) -> list[tuple[int, tuple[float, ...]]]:
+def _by_labels(row: ScoreRow) -> list[tuple[int, tuple[float, ...]]]:
     labels = row.protocol.get("train_per_class") or row.protocol.get("shots")
     own = [(int(labels), row.per_seed)] if labels else []
     return own + [(one.shots, one.per_seed) for one in row.more]

@@ -1,7 +1,7 @@
-"""What image files are: their upright size, the digest of their bytes and that of their decoded pixels. No torch.
+"""The identity of image files: their upright size, and the digests of their bytes and of their pixels. No torch.
 
-Plain JPEGs are decoded and digested by our extension row by row, so that no image's pixels are ever held; all others
-are decoded one at a time. Which way is never seen in the digests.
+Our extension decodes and digests plain JPEGs row by row, so that no image's pixels are ever held; all others are
+decoded one at a time. The digests are the same either way.
 """
 
 import ctypes
@@ -9,39 +9,39 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from vitpipe.stages.images.decode import check_header, decode, is_upright
-from vitpipe.stages.images.digests import able, sha256_each
+from vitpipe.stages.images.digests import sha256_each, sha256_extension
+from vitpipe.stages.images.extension import Extension
 from vitpipe.stages.images.header import BadImage, Header
-from vitpipe.stages.images.parts import Extension
 
 _FOUND, _REFUSED, _EXIF_FIRST = range(3)
 
 
-class Content(NamedTuple):
-    """A sound image."""
+class ImageDigests(NamedTuple):
+    """Size and digests of a sound image."""
 
     header: Header
-    """Of the upright image."""
+    """Format, and size of the upright image."""
     sha256: str
-    """Of its bytes."""
+    """Digest of its bytes."""
     pixels_sha256: str
-    """Of `HEIGHTxWIDTH` and its decoded pixels, upright."""
+    """Digest of `HEIGHTxWIDTH` and its decoded pixels, upright."""
 
 
-def contents(files: Sequence[bytes]) -> list[Content | BadImage]:
-    """What each file is, or why it is not accepted."""
+def digest_images(files: Sequence[bytes]) -> list[ImageDigests | BadImage]:
+    """Digest each file, or say why it is not accepted."""
     headers = [_header(data) for data in files]
-    extension = able()
-    quick = {} if extension is None else by_extension(extension, files, headers)
+    extension = sha256_extension()
+    quick = {} if extension is None else digests_by_extension(extension, files, headers)
     return [
         header if isinstance(header, BadImage) else quick.get(place) or _decoded(data, header)
         for place, (data, header) in enumerate(zip(files, headers, strict=True))
     ]
 
 
-def by_extension(
+def digests_by_extension(
     extension: Extension, files: Sequence[bytes], headers: Sequence[Header | BadImage]
-) -> dict[int, Content]:
-    """Those, by place, that the extension takes, on a CPU that can."""
+) -> dict[int, ImageDigests]:
+    """Digest the files that the extension takes, by their place; the CPU must have its instructions."""
     jpegs = {
         place: header for place, header in enumerate(headers) if isinstance(header, Header) and header.ext == "jpg"
     }
@@ -59,14 +59,14 @@ def _header(data: bytes) -> Header | BadImage:
         return error
 
 
-def _decoded(data: bytes, header: Header) -> Content | BadImage:
+def _decoded(data: bytes, header: Header) -> ImageDigests | BadImage:
     try:
         pixels = decode(data)
     except BadImage as error:
         return error
     height, width = pixels.shape[:2]
     of_pixels, of_bytes = sha256_each([(_head(height, width), pixels), (b"", data)])
-    return Content(Header(header.ext, width, height), of_bytes, of_pixels)
+    return ImageDigests(Header(header.ext, width, height), of_bytes, of_pixels)
 
 
 def _head(height: int, width: int) -> bytes:
@@ -77,23 +77,23 @@ class _Content(ctypes.Structure):
     """`struct content` of native/contents.c."""
 
     _fields_ = (
-        ("data", ctypes.c_char_p), ("head", ctypes.c_char_p), ("size", ctypes.c_uint64),
-        ("head_size", ctypes.c_uint64), ("width", ctypes.c_uint32), ("height", ctypes.c_uint32),
-        ("upright", ctypes.c_uint32), ("found", ctypes.c_uint32), ("pixels", ctypes.c_ubyte * 32),
-        ("bytes", ctypes.c_ubyte * 32),
-    )  # fmt: skip
+        *((name, ctypes.c_char_p) for name in ("data", "head")),
+        *((name, ctypes.c_uint64) for name in ("size", "head_size")),
+        *((name, ctypes.c_uint32) for name in ("width", "height", "upright", "found")),
+        *((name, ctypes.c_ubyte * 32) for name in ("pixels", "bytes")),
+    )
 
 
 def _digested(
     extension: Extension, files: Sequence[bytes], headers: dict[int, Header], upright: bool
-) -> Iterator[tuple[int, Content | None]]:
-    """The places that are not refused, with what is there; with None where the Exif must be read first."""
-    asked = (_Content * len(headers))(*(_content(files[place], one, upright) for place, one in headers.items()))
-    if not extension.contents(asked):
+) -> Iterator[tuple[int, ImageDigests | None]]:
+    """The places of files that are not refused, with their digests, or None where the Exif must be read first."""
+    contents = (_Content * len(headers))(*(_content(files[place], one, upright) for place, one in headers.items()))
+    if not extension.contents(contents):
         return
-    for (place, header), one in zip(headers.items(), asked, strict=True):
+    for (place, header), one in zip(headers.items(), contents, strict=True):
         if one.found == _FOUND:
-            yield place, Content(header, bytes(one.bytes).hex(), bytes(one.pixels).hex())
+            yield place, ImageDigests(header, bytes(one.bytes).hex(), bytes(one.pixels).hex())
         elif one.found == _EXIF_FIRST:
             yield place, None
 

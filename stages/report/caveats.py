@@ -1,4 +1,4 @@
-"""What a reader should know before believing a score: what broke on the way, and which penalty a few-shot score has.
+"""What a reader should know before believing a score: failures on the way, and the penalty of few-shot scores.
 
 Reads small files of artifacts and the run's events; knows no page.
 """
@@ -13,15 +13,16 @@ from vitpipe.infra.events import Event, read_events
 from vitpipe.infra.storage.opening import open_store
 from vitpipe.stages.artifacts import Score
 from vitpipe.stages.paper.tables import title
+from vitpipe.stages.report.wording import last_part
 
 SURVIVED = ("rank_lost", "preempted", "resumed", "takeover", "failed", "quarantined", "checkpoint_refused", "hopeless")
-"""Kinds of events that tell of trouble and of its end."""
+"""Kinds of events that report a failure, or how the run came through it."""
 MAX_EVENTS = 60
 
 
 @dataclass(frozen=True)
 class SharedPenalty:
-    """For one set of weights and number of shots: the penalty that is best over all data sets together."""
+    """The ridge penalty that is best over all data sets together, for one set of weights and number of shots."""
 
     weights: str
     shots: str
@@ -31,7 +32,7 @@ class SharedPenalty:
 
 
 def survived(run_uri: str) -> list[Event]:
-    """The run's events that tell of trouble, oldest first; none where the store does not keep them."""
+    """List the run's events of the kinds `SURVIVED`, oldest first; none where the store does not keep events."""
     try:
         return [event for event in read_events(open_store(run_uri)) if event.kind in SURVIVED][-MAX_EVENTS:]
     except StorageError:
@@ -39,7 +40,7 @@ def survived(run_uri: str) -> list[Event]:
 
 
 def shared_penalties(scores: Sequence[Score]) -> list[SharedPenalty]:
-    """The paper's way of few-shot scores, one penalty for all data sets: by mean rank, on dev images alone."""
+    """Choose one penalty for all data sets, as the paper does for few-shot scores: by mean rank on dev images alone."""
     groups: dict[str, list[tuple[Score, dict[str, Any]]]] = {}
     for score in scores:
         if score.protocol.get("method") == "fewshot" and score.has("choice.json"):
@@ -57,12 +58,11 @@ def shared_penalties(scores: Sequence[Score]) -> list[SharedPenalty]:
                     ranks.setdefault(l2, []).append(sum(other > value for other in means.values()))
             shared = {l2: statistics.fmean(each) for l2, each in ranks.items() if len(each) == len(members)}
             best = min(shared, key=lambda l2: (shared[l2], float(l2)))
-            told = tuple(
-                (title(score.benchmark), score.uri.rsplit("/", 1)[-1],
-                 100 * statistics.fmean(content["by_shots"][number]), 100 * _means(content["by_l2"][number])[best])
-                for score, content in members
-            )  # fmt: skip
-            found.append(SharedPenalty(weights.rsplit("/", 1)[-1], number, float(best), told))
+            rows = []
+            for score, content in members:
+                fixed, same = statistics.fmean(content["by_shots"][number]), _means(content["by_l2"][number])[best]
+                rows.append((title(score.benchmark), last_part(score.uri), 100 * fixed, 100 * same))
+            found.append(SharedPenalty(last_part(weights), number, float(best), tuple(rows)))
     return found
 
 
