@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vitpipe.stages.convert.check_torch import see_timm
+from vitpipe.stages.convert.consumers import see_timm
 from vitpipe.stages.convert.described import NPZ
-from vitpipe.stages.convert.proof import Absent, Given, Outputs
+from vitpipe.stages.convert.own_model import Absent, Given, Outputs
 from vitpipe.stages.convert.round_trip import array_to_tensor
 from vitpipe.stages.convert.timm_config import timm_architecture, timm_arguments
 

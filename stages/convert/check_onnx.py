@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from vitpipe.stages.convert.described import ONNX
-from vitpipe.stages.convert.proof import Absent, Given, Outputs
+from vitpipe.stages.convert.own_model import Absent, Given, Outputs
 
 _FEATURES = "features.onnx"
 

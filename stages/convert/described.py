@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vitpipe.stages.convert.config import Format
-from vitpipe.stages.convert.huggingface_config import huggingface_config, model_card, preprocessor_config
-from vitpipe.stages.convert.limits import TORCHVISION
+from vitpipe.stages.convert.formats.common import TORCHVISION
+from vitpipe.stages.convert.formats.huggingface import huggingface_config, model_card, preprocessor_config
 from vitpipe.stages.convert.lineage import lineage_of
 from vitpipe.stages.convert.task import WriteTask
 from vitpipe.stages.convert.timm_config import timm_architecture, timm_config

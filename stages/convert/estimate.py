@@ -6,8 +6,8 @@ from vitpipe.stages.artifacts import Artifact, Checkpoint
 from vitpipe.stages.contract import Estimate, Known
 from vitpipe.stages.convert.config import ConvertConfig, ConvertResources
 from vitpipe.stages.convert.foreign.located import is_local
-from vitpipe.stages.convert.foreign.look import glance
-from vitpipe.stages.convert.limits import unsaid
+from vitpipe.stages.convert.foreign.weights import glance
+from vitpipe.stages.convert.formats.common import unsaid
 from vitpipe.stages.convert.task import refuse
 from vitpipe.stages.images.manifest import known_names
 from vitpipe.stages.training.steps import average_files, no_average

@@ -4,13 +4,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from vitpipe.stages.convert.config import Format
-from vitpipe.stages.convert.foreign.arrays import Array
+from vitpipe.stages.convert.formats.google import google_big_vision_links, google_links
+from vitpipe.stages.convert.formats.timm import timm_links
+from vitpipe.stages.convert.formats.torchvision import torchvision_links
 from vitpipe.stages.convert.links import Link, foreign_shapes, outward, same
-from vitpipe.stages.convert.names_google import google_big_vision_links, google_links
 from vitpipe.stages.convert.names_huggingface import huggingface_links
-from vitpipe.stages.convert.names_timm import timm_links
-from vitpipe.stages.convert.names_torchvision import torchvision_links
-from vitpipe.stages.convert.source import Tensors
+from vitpipe.stages.convert.numbers import Array
+from vitpipe.stages.convert.tensors import Tensors
 from vitpipe.stages.vit.config import ModelSettings
 from vitpipe.stages.vit.shapes import parameter_shapes
 

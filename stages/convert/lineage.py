@@ -1,7 +1,7 @@
 """Where the weights come from, in words that stay with them into other people's hands. No torch."""
 
 from vitpipe.stages.artifacts import Checkpoint, Weights
-from vitpipe.stages.convert.foreign.look import Foreign
+from vitpipe.stages.convert.foreign.weights import Foreign
 from vitpipe.stages.convert.task import Source
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from vitpipe.stages.convert.foreign.arrays import Array, Shape
+from vitpipe.stages.convert.numbers import Array, Shape
 
 Many = tuple[Array, ...]
 

@@ -14,13 +14,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from vitpipe.infra.errors import UsageError
 from vitpipe.stages.artifacts import File
-from vitpipe.stages.convert.checked import checked
+from vitpipe.stages.convert.containers.hashed_file import need_room
+from vitpipe.stages.convert.containers.safetensors_file import file_bytes
 from vitpipe.stages.convert.described import ONNX, about_of, header
-from vitpipe.stages.convert.hashed_file import need_room
-from vitpipe.stages.convert.proof import DTYPES, load_model
-from vitpipe.stages.convert.safetensors_file import file_bytes
-from vitpipe.stages.convert.source import open_source
+from vitpipe.stages.convert.numbers import checked
+from vitpipe.stages.convert.own_model import DTYPES, load_model
 from vitpipe.stages.convert.task import WriteTask
+from vitpipe.stages.convert.tensors import open_source
 from vitpipe.stages.vit.config import ModelSettings
 
 

@@ -13,10 +13,10 @@ import torch
 from vitpipe.infra.errors import IntegrityError
 from vitpipe.stages.convert.check_npz import npz_outputs
 from vitpipe.stages.convert.check_onnx import onnx_outputs
-from vitpipe.stages.convert.check_torch import timm_outputs, torchvision_outputs, transformers_outputs
 from vitpipe.stages.convert.config import Dtype, Format
-from vitpipe.stages.convert.limits import unsaid
-from vitpipe.stages.convert.proof import (
+from vitpipe.stages.convert.consumers import timm_outputs, torchvision_outputs, transformers_outputs
+from vitpipe.stages.convert.formats.common import unsaid
+from vitpipe.stages.convert.own_model import (
     Absent,
     Given,
     Outputs,
@@ -27,8 +27,8 @@ from vitpipe.stages.convert.proof import (
     parity_images,
 )
 from vitpipe.stages.convert.round_trip import round_trip
-from vitpipe.stages.convert.source import Tensors, open_source
 from vitpipe.stages.convert.task import CheckTask
+from vitpipe.stages.convert.tensors import Tensors, open_source
 from vitpipe.stages.vit.config import ModelSettings
 
 CONSUMERS: Mapping[Format, Callable[[Given], tuple[str, Outputs]]] = {

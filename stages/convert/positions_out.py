@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from vitpipe.stages.convert.foreign.arrays import Array
 from vitpipe.stages.convert.links import Link, same
+from vitpipe.stages.convert.numbers import Array
 from vitpipe.stages.vit.config import ModelSettings
 from vitpipe.stages.vit.sincos import sincos_2d
 

@@ -15,7 +15,7 @@ from vitpipe.stages.convert.config import Dtype, Format
 from vitpipe.stages.convert.described import FILES, NPZ
 from vitpipe.stages.convert.layouts import links_of
 from vitpipe.stages.convert.numbers import stored
-from vitpipe.stages.convert.source import Tensors
+from vitpipe.stages.convert.tensors import Tensors
 
 
 def round_trip(name: Format, source: Tensors, folder: Path, dtype: Dtype) -> dict[str, Any]:

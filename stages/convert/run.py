@@ -12,9 +12,9 @@ from vitpipe.infra.errors import StageError
 from vitpipe.stages.artifacts import Artifact, Checkpoint, File, Weights
 from vitpipe.stages.contract import Inputs, StageContext
 from vitpipe.stages.convert.config import ConvertConfig
-from vitpipe.stages.convert.foreign.look import Foreign, look
-from vitpipe.stages.convert.foreign.told import labels_of, listing_sha256, source_json
+from vitpipe.stages.convert.foreign.weights import Foreign, look
 from vitpipe.stages.convert.lineage import lineage_of
+from vitpipe.stages.convert.origin import labels_of, listing_sha256, source_json
 from vitpipe.stages.convert.task import CheckTask, LookTask, ProveTask, Source, WriteTask, refuse, settings_of
 
 

@@ -8,8 +8,8 @@ from vitpipe.infra.errors import UsageError
 from vitpipe.stages.artifacts import Artifact, Checkpoint, File, Score, Weights
 from vitpipe.stages.contract import TaskContext
 from vitpipe.stages.convert.config import ConvertConfig, ForeignSource, Format
-from vitpipe.stages.convert.foreign.look import Foreign
-from vitpipe.stages.convert.limits import problems
+from vitpipe.stages.convert.foreign.weights import Foreign
+from vitpipe.stages.convert.formats.common import problems
 from vitpipe.stages.vit.config import ModelSettings
 
 Source = Checkpoint | Weights | Score | Foreign

@@ -11,15 +11,15 @@ from pathlib import Path
 from vitpipe.infra.errors import Stopped
 from vitpipe.stages.artifacts import File
 from vitpipe.stages.contract import TaskContext
-from vitpipe.stages.convert.checked import finite, in_range
 from vitpipe.stages.convert.config import Dtype, Format
+from vitpipe.stages.convert.containers.hashed_file import need_room
+from vitpipe.stages.convert.containers.npz_file import NpzFile
+from vitpipe.stages.convert.containers.safetensors_file import SafetensorsFile, file_bytes
 from vitpipe.stages.convert.described import FILES, NPZ, About, about_of, companions, header
-from vitpipe.stages.convert.hashed_file import need_room
 from vitpipe.stages.convert.layouts import Target, layout
-from vitpipe.stages.convert.npz_file import NpzFile
-from vitpipe.stages.convert.safetensors_file import SafetensorsFile, file_bytes
-from vitpipe.stages.convert.source import Tensors, open_source
+from vitpipe.stages.convert.numbers import finite, in_range
 from vitpipe.stages.convert.task import WriteTask
+from vitpipe.stages.convert.tensors import Tensors, open_source
 from vitpipe.stages.vit.settings_file import SETTINGS, settings_json
 
 Layouts = Mapping[Format, list[Target]]

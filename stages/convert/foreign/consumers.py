@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from vitpipe.stages.convert.foreign.look import Foreign
+from vitpipe.stages.convert.foreign.weights import Foreign
 from vitpipe.stages.convert.timm_config import timm_architecture, timm_arguments, timm_problems
 
 Seen = dict[str, Tensor]

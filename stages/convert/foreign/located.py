@@ -13,7 +13,7 @@ from vitpipe.infra.errors import IntegrityError, NotFound, StorageError, UsageEr
 from vitpipe.infra.storage.opening import open_store
 from vitpipe.infra.storage.store import Digest, Store
 from vitpipe.stages.convert.config import PICKLES, WITHOUT_PICKLES
-from vitpipe.stages.convert.foreign.safetensors_reader import read_index
+from vitpipe.stages.convert.containers.safetensors_reader import read_index
 from vitpipe.stages.sighting import etag_mark, time_mark
 from vitpipe.stages.vit.file_kind import file_kind
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from vitpipe.infra.errors import UsageError
 from vitpipe.stages.convert.config import ForeignFormat
-from vitpipe.stages.convert.foreign.arrays import Array, Arrays, Shape
 from vitpipe.stages.convert.foreign.stems import GOOGLE_ROOT, TIMM_ROOT
+from vitpipe.stages.convert.numbers import Array, Arrays, Shape
 
 STACKED = "Transformer/encoderblock/"
 _KERNEL = "embedding/kernel"

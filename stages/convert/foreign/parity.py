@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from vitpipe.stages.convert.config import ForeignFormat
 from vitpipe.stages.convert.foreign import consumers
-from vitpipe.stages.convert.foreign.back import native_reader
 from vitpipe.stages.convert.foreign.consumers import Consumer, Paths, Seen
-from vitpipe.stages.convert.foreign.look import Foreign, reopen
-from vitpipe.stages.convert.proof import TOLERANCE, Given, load_model, parity_images
-from vitpipe.stages.convert.source import Tensors
+from vitpipe.stages.convert.foreign.to_native import native_reader
+from vitpipe.stages.convert.foreign.weights import Foreign, reopen
+from vitpipe.stages.convert.own_model import TOLERANCE, Given, load_model, parity_images
 from vitpipe.stages.convert.task import ProveTask
+from vitpipe.stages.convert.tensors import Tensors
 from vitpipe.stages.vit.build import Model
 from vitpipe.stages.vit.model import ViT
 

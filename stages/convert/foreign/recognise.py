@@ -12,10 +12,10 @@ from pydantic import ValidationError
 
 from vitpipe.infra.errors import UsageError
 from vitpipe.stages.convert.config import ForeignFormat, ForeignSource
-from vitpipe.stages.convert.foreign.arrays import Shape
-from vitpipe.stages.convert.foreign.beside import Described
 from vitpipe.stages.convert.foreign.naming import Named
 from vitpipe.stages.convert.foreign.stems import HEADS, find_resnet, find_stem, name_of
+from vitpipe.stages.convert.formats.described import Described
+from vitpipe.stages.convert.numbers import Shape
 from vitpipe.stages.vit.config import ModelSettings
 from vitpipe.stages.vit.variants import VARIANTS, ResNet, find_variant, reduced
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 from vitpipe.stages.convert.config import ForeignFormat
-from vitpipe.stages.convert.foreign.arrays import Shape
+from vitpipe.stages.convert.numbers import Shape
 from vitpipe.stages.vit.variants import BASE_WIDTH, VARIANTS, ResNet, find_variant
 
 TIMM_ROOT = "stem.conv.weight"

@@ -7,7 +7,7 @@ import torchvision
 from tiny_vit import TINY
 from torchvision.models import VisionTransformer
 
-from vitpipe.stages.convert import limits
+from vitpipe.stages.convert.formats import common as limits
 
 
 @pytest.fixture

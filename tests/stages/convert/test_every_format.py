@@ -12,7 +12,7 @@ from tiny_vit import random_state, tiny
 
 from vitpipe.stages.convert.config import Format
 from vitpipe.stages.convert.described import NPZ
-from vitpipe.stages.convert.limits import problems
+from vitpipe.stages.convert.formats.common import problems
 
 pytestmark = pytest.mark.usefixtures("vit_tiny")
 

@@ -26,9 +26,9 @@ from torch import Tensor
 
 from vitpipe.stages.convert.config import ConvertResources, ForeignSource
 from vitpipe.stages.convert.foreign import parity
-from vitpipe.stages.convert.foreign.back import native_reader
-from vitpipe.stages.convert.foreign.look import Foreign, look, reopen
 from vitpipe.stages.convert.foreign.parity import prove
+from vitpipe.stages.convert.foreign.to_native import native_reader
+from vitpipe.stages.convert.foreign.weights import Foreign, look, reopen
 from vitpipe.stages.convert.task import ProveTask
 from vitpipe.stages.vit.build import Model, build_model
 from vitpipe.stages.vit.config import ModelSettings

@@ -9,8 +9,8 @@ from tiny_checkpoint import commit_checkpoint
 from tiny_vit import TINY, random_state, tiny
 
 from vitpipe.infra.errors import StageError, UsageError
-from vitpipe.stages.convert import limits
 from vitpipe.stages.convert.config import Format
+from vitpipe.stages.convert.formats import common as limits
 from vitpipe.stages.convert.task import refuse
 
 pytestmark = pytest.mark.usefixtures("vit_tiny")

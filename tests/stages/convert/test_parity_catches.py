@@ -17,7 +17,7 @@ from vitpipe.stages.convert import onnx_file
 from vitpipe.stages.convert import task as task_module
 from vitpipe.stages.convert import write as write_module
 from vitpipe.stages.convert.config import Format
-from vitpipe.stages.convert.source import Tensors
+from vitpipe.stages.convert.tensors import Tensors
 
 pytestmark = pytest.mark.usefixtures("vit_tiny")
 

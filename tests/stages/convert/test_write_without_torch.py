@@ -13,7 +13,7 @@ from tiny_checkpoint import commit_checkpoint
 from tiny_vit import tiny
 
 from vitpipe.stages.convert.config import ConvertConfig, ConvertResources, ForeignSource
-from vitpipe.stages.convert.foreign.look import look
+from vitpipe.stages.convert.foreign.weights import look
 from vitpipe.stages.convert.task import Source, WriteTask
 
 FORMATS = ("native", "timm", "huggingface", "torchvision", "google", "google_big_vision")

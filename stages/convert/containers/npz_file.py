@@ -15,8 +15,8 @@ from numpy.lib import format as npy
 
 from vitpipe.infra.storage.store import Digest
 from vitpipe.stages.convert.config import Dtype
-from vitpipe.stages.convert.foreign.arrays import Array
-from vitpipe.stages.convert.hashed_file import HashedFile, pieces
+from vitpipe.stages.convert.containers.hashed_file import HashedFile, pieces
+from vitpipe.stages.convert.numbers import Array
 
 _DESCR: Mapping[Dtype, str] = {"fp32": "<f4", "bf16": "|V2", "fp16": "<f2"}
 

@@ -14,8 +14,7 @@ import numpy as np
 from vitpipe.infra.errors import StorageError
 from vitpipe.infra.storage.store import Digest
 from vitpipe.stages.convert.config import Dtype
-from vitpipe.stages.convert.foreign.arrays import Array
-from vitpipe.stages.convert.numbers import stored
+from vitpipe.stages.convert.numbers import Array, stored
 
 _PIECE_NUMBERS = 2**17
 """Numbers cast at a time: a transposed head of 21k classes needs no copy as large as itself, and a piece is still in

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from vitpipe.infra.errors import IntegrityError, UsageError
 from vitpipe.stages.convert.config import WITHOUT_PICKLES
-from vitpipe.stages.convert.foreign.arrays import Array, Arrays, Shape, count, is_raw_bf16, widened
+from vitpipe.stages.convert.numbers import Array, Arrays, Shape, count, is_raw_bf16, widened
 
 _DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError, OverflowError)
 _ENDING = ".npy"

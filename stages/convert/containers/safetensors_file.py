@@ -12,9 +12,8 @@ from typing import Self
 
 from vitpipe.infra.storage.store import Digest
 from vitpipe.stages.convert.config import Dtype
-from vitpipe.stages.convert.foreign.arrays import Array
-from vitpipe.stages.convert.hashed_file import HashedFile, pieces
-from vitpipe.stages.convert.numbers import ITEM_BYTES
+from vitpipe.stages.convert.containers.hashed_file import HashedFile, pieces
+from vitpipe.stages.convert.numbers import ITEM_BYTES, Array
 
 _NAMES: Mapping[Dtype, str] = {"fp32": "F32", "bf16": "BF16", "fp16": "F16"}
 

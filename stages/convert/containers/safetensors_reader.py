@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from vitpipe.infra.errors import IntegrityError, UsageError
-from vitpipe.stages.convert.foreign.arrays import Array, Arrays, Shape, bf16_to_fp32, count, widened
+from vitpipe.stages.convert.numbers import Array, Arrays, Shape, bf16_to_fp32, count, widened
 from vitpipe.stages.vit.file_kind import MAX_HEADER_BYTES
 
 _TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}

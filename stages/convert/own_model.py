@@ -12,10 +12,9 @@ import torch
 from torch import Tensor
 
 from vitpipe.stages.convert.config import Dtype, Format
-from vitpipe.stages.convert.foreign.arrays import widened
 from vitpipe.stages.convert.layouts import links_of
-from vitpipe.stages.convert.numbers import stored
-from vitpipe.stages.convert.source import Tensors
+from vitpipe.stages.convert.numbers import stored, widened
+from vitpipe.stages.convert.tensors import Tensors
 from vitpipe.stages.vit.build import Model, build_model
 from vitpipe.stages.vit.config import ModelSettings
 from vitpipe.stages.vit.model import ViT

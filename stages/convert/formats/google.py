@@ -6,7 +6,6 @@ its token is the sum of ours and its position's row, and its table has no such r
 
 from typing import NamedTuple
 
-from vitpipe.stages.convert.foreign.arrays import Array
 from vitpipe.stages.convert.links import (
     Link,
     conv,
@@ -16,6 +15,7 @@ from vitpipe.stages.convert.links import (
     stacked_biases,
     stacked_kernels,
 )
+from vitpipe.stages.convert.numbers import Array
 from vitpipe.stages.convert.positions_out import below_zeros, position_link
 from vitpipe.stages.vit.config import ModelSettings
 from vitpipe.stages.vit.variants import ResNet

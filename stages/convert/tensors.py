@@ -7,10 +7,10 @@ from typing import Literal
 
 from vitpipe.infra.errors import IntegrityError, UsageError
 from vitpipe.stages.artifacts import Checkpoint, Score, Weights
-from vitpipe.stages.convert.foreign.arrays import Array
-from vitpipe.stages.convert.foreign.back import native_reader
-from vitpipe.stages.convert.foreign.look import Foreign, reopen
-from vitpipe.stages.convert.foreign.safetensors_reader import open_safetensors
+from vitpipe.stages.convert.containers.safetensors_reader import open_safetensors
+from vitpipe.stages.convert.foreign.to_native import native_reader
+from vitpipe.stages.convert.foreign.weights import Foreign, reopen
+from vitpipe.stages.convert.numbers import Array
 from vitpipe.stages.convert.task import Source, settings_of
 from vitpipe.stages.training.step_weights import open_step
 from vitpipe.stages.vit.config import ModelSettings

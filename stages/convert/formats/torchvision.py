@@ -7,8 +7,8 @@ holds the difference, and holds it rounded, so that it alone does not come back 
 import numpy as np
 from numpy.typing import NDArray
 
-from vitpipe.stages.convert.foreign.arrays import Array
 from vitpipe.stages.convert.links import Link, same, weight_and_bias
+from vitpipe.stages.convert.numbers import Array
 from vitpipe.stages.convert.positions_out import position_link
 from vitpipe.stages.vit.config import ModelSettings
 

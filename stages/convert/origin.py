@@ -6,7 +6,7 @@ from typing import Any
 
 from vitpipe.infra.errors import IntegrityError
 from vitpipe.stages.artifacts import Artifact
-from vitpipe.stages.convert.foreign.look import Foreign
+from vitpipe.stages.convert.foreign.weights import Foreign
 from vitpipe.stages.images.classes import LABELS, names_in_order
 
 

@@ -10,13 +10,20 @@ from pathlib import Path
 from vitpipe.infra.errors import IntegrityError, StorageError, UsageError
 from vitpipe.infra.storage.store import Digest
 from vitpipe.stages.convert.config import ForeignFormat, ForeignSource
-from vitpipe.stages.convert.foreign.arrays import Arrays
-from vitpipe.stages.convert.foreign.beside import HALF, IMAGENET_MEAN, IMAGENET_STD, Described, Triple, read_described
+from vitpipe.stages.convert.containers.npz_reader import open_npz
+from vitpipe.stages.convert.containers.safetensors_reader import open_safetensors
 from vitpipe.stages.convert.foreign.located import Located, is_npz, locate, refuse_unopenable, states
 from vitpipe.stages.convert.foreign.naming import Named, named
-from vitpipe.stages.convert.foreign.npz_reader import open_npz
 from vitpipe.stages.convert.foreign.recognise import recognise
-from vitpipe.stages.convert.foreign.safetensors_reader import open_safetensors
+from vitpipe.stages.convert.formats.described import (
+    HALF,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Described,
+    Triple,
+    read_described,
+)
+from vitpipe.stages.convert.numbers import Arrays
 from vitpipe.stages.vit.config import ModelSettings
 
 

@@ -14,7 +14,7 @@ from vitpipe.stages.images.decode import MAX_FILE_BYTES, Pixels, decode
 from vitpipe.stages.images.evaluate import fitted
 from vitpipe.stages.images.header import BadImage
 from vitpipe.stages.images.prefetch import in_order
-from vitpipe.stages.predict.source import Opened
+from vitpipe.stages.predict.opened_weights import Opened
 
 BATCH_IMAGES = 32
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from vitpipe.stages.convert.described import FILES
-from vitpipe.stages.convert.limits import TORCHVISION
-from vitpipe.stages.convert.names_torchvision import MEAN, STD
-from vitpipe.stages.convert.proof import Absent, Given, Outputs
+from vitpipe.stages.convert.formats.common import TORCHVISION
+from vitpipe.stages.convert.formats.torchvision import MEAN, STD
+from vitpipe.stages.convert.own_model import Absent, Given, Outputs
 
 
 def timm_outputs(given: Given) -> tuple[str, Outputs]:

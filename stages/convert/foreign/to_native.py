@@ -9,15 +9,15 @@ import numpy as np
 
 from vitpipe.infra.errors import UsageError
 from vitpipe.stages.convert.config import ForeignFormat
-from vitpipe.stages.convert.foreign.arrays import Array, Shape
-from vitpipe.stages.convert.foreign.beside import Triple
-from vitpipe.stages.convert.foreign.look import Foreign
 from vitpipe.stages.convert.foreign.naming import Named
+from vitpipe.stages.convert.foreign.weights import Foreign
+from vitpipe.stages.convert.formats.described import Triple
+from vitpipe.stages.convert.formats.google import google_big_vision_links, google_links
+from vitpipe.stages.convert.formats.timm import timm_links
+from vitpipe.stages.convert.formats.torchvision import torchvision_links, unfold
 from vitpipe.stages.convert.links import Link, Made, foreign_shapes, inward, same, weight_and_bias
-from vitpipe.stages.convert.names_google import google_big_vision_links, google_links
 from vitpipe.stages.convert.names_huggingface import huggingface_links
-from vitpipe.stages.convert.names_timm import timm_links
-from vitpipe.stages.convert.names_torchvision import torchvision_links, unfold
+from vitpipe.stages.convert.numbers import Array, Shape
 from vitpipe.stages.vit.config import ModelSettings
 from vitpipe.stages.vit.shapes import difference, parameter_shapes
 
