@@ -1,16 +1,15 @@
 """The tensors to convert, fetched, verified and opened lazily: a checkpoint's state, or native weights."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from vitpipe.infra.errors import IntegrityError, UsageError
 from vitpipe.stages.artifacts import Checkpoint, Score, Weights
-from vitpipe.stages.convert.containers.safetensors_reader import open_safetensors
+from vitpipe.stages.convert.containers.safetensors_file import open_safetensors
 from vitpipe.stages.convert.foreign.to_native import native_reader
-from vitpipe.stages.convert.foreign.weights import Foreign, reopen
-from vitpipe.stages.convert.numbers import Array
+from vitpipe.stages.convert.foreign.weights import ForeignWeights, reopen
+from vitpipe.stages.convert.numbers import ReadArray, Shape
 from vitpipe.stages.convert.task import Source, settings_of
 from vitpipe.stages.training.step_weights import open_step
 from vitpipe.stages.vit.config import ModelSettings
@@ -18,7 +17,7 @@ from vitpipe.stages.vit.settings_file import TENSORS
 from vitpipe.stages.vit.shapes import difference, parameter_shapes
 
 Use = Literal["params", "ema"]
-Found = tuple[dict[str, tuple[int, ...]], Callable[[str], Array]]
+Found = tuple[dict[str, Shape], ReadArray]
 
 
 @dataclass(frozen=True)
@@ -26,9 +25,9 @@ class Tensors:
     """A model's parameters by their native names, each read when asked for, in fp32."""
 
     settings: ModelSettings
-    shapes: dict[str, tuple[int, ...]]
+    shapes: dict[str, Shape]
     """In the model's order."""
-    read: Callable[[str], Array]
+    read: ReadArray
 
 
 def open_source(source: Source, scratch: Path, use: Use) -> Tensors:
@@ -38,7 +37,7 @@ def open_source(source: Source, scratch: Path, use: Use) -> Tensors:
     artifact's model.
     """
     settings = settings_of(source)
-    if isinstance(source, Foreign):
+    if isinstance(source, ForeignWeights):
         named, _ = reopen(source, scratch)
         return Tensors(settings, *native_reader(named, source))
     if isinstance(source, Checkpoint):

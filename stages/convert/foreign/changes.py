@@ -28,10 +28,10 @@ def look(config: ConvertConfig, resources: ConvertResources, weights: Weights, r
     if resources.trust_source and not digests:
         return Sighted(note="the source was not looked at: resources.trust_source")
     path = config.source.path
-    told = weights.read_json(SOURCE)
+    taken = weights.read_json(SOURCE)
     try:
-        folder, names = _where(path, [str(file["path"]) for file in told["files"]])
-        return _compared(path, folder, names, told, digests)
+        folder, names = _where(path, [str(file["path"]) for file in taken["files"]])
+        return _compared(path, folder, names, taken, digests)
     except VitpipeError as error:
         asked = f"{error.asked}: " if error.asked.startswith("read ") else ""
         return Sighted.unseen(f"{path}: {asked}{error.found or error}")
@@ -39,13 +39,13 @@ def look(config: ConvertConfig, resources: ConvertResources, weights: Weights, r
         return Sighted.unseen(f"{error.filename or path}: {error.strerror or error}")
 
 
-def _compared(path: str, folder: str, names: Mapping[str, str], told: Mapping[str, Any], digests: bool) -> Sighted:
+def _compared(path: str, folder: str, names: Mapping[str, str], taken: Mapping[str, Any], digests: bool) -> Sighted:
     """`names` are today's by yesterday's."""
     there = states(folder, {*names.values(), *COMPANIONS, INDEX})
     if not set(names.values()) & there.keys():
         raise UsageError(f"look at {path}", "nothing of it is there, or on this machine")
-    was = {str(file["path"]): file for file in told["files"]}
-    marks = told.get("marks", {})
+    was = {str(file["path"]): file for file in taken["files"]}
+    marks = taken.get("marks", {})
     gone = [name for name, now in names.items() if now not in there]
     added = sorted(there.keys() - set(names.values()))
     changed = [name for name, now in names.items() if now in there and there[now][0] != was[name]["bytes"]]

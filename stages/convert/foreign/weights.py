@@ -3,32 +3,28 @@
 What is found travels to the tasks that read the numbers; each verifies the files it opens against this look.
 """
 
+import json
 import shutil
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from vitpipe.infra.errors import IntegrityError, StorageError, UsageError
 from vitpipe.infra.storage.store import Digest
 from vitpipe.stages.convert.config import ForeignFormat, ForeignSource
-from vitpipe.stages.convert.containers.npz_reader import open_npz
-from vitpipe.stages.convert.containers.safetensors_reader import open_safetensors
+from vitpipe.stages.convert.containers.npz_file import open_npz
+from vitpipe.stages.convert.containers.safetensors_file import open_safetensors
 from vitpipe.stages.convert.foreign.located import Located, is_npz, locate, refuse_unopenable, states
-from vitpipe.stages.convert.foreign.naming import Named, named
 from vitpipe.stages.convert.foreign.recognise import recognise
-from vitpipe.stages.convert.formats.described import (
-    HALF,
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    Described,
-    Triple,
-    read_described,
-)
+from vitpipe.stages.convert.formats.common import HALF, Named, Pixels, format_of, readings
+from vitpipe.stages.convert.formats.described import Described
 from vitpipe.stages.convert.numbers import Arrays
 from vitpipe.stages.vit.config import ModelSettings
 
 
 @dataclass(frozen=True)
-class Foreign:
+class ForeignWeights:
     """Foreign weights as they were looked at: a source of a conversion. Plain data, picklable."""
 
     source: ForeignSource
@@ -37,9 +33,8 @@ class Foreign:
     """Of each file, by its name below the folder."""
     format: ForeignFormat
     settings: ModelSettings
-    mean: Triple
-    std: Triple
-    """What the file's images are reduced and divided by, of pixels in [0, 1]."""
+    pixels: Pixels
+    """How its images are normalised."""
     labels: tuple[str, ...]
     notes: tuple[str, ...]
     all_bf16: bool = False
@@ -50,6 +45,7 @@ class Foreign:
 
     @property
     def uri(self) -> str:
+        """Where they lie, as the recipe says it."""
         return self.source.path
 
     @property
@@ -61,10 +57,10 @@ class Foreign:
     @property
     def is_folded(self) -> bool:
         """Whether its images are others than ours in [-1, 1], so that the first layer has to change."""
-        return (self.mean, self.std) != (HALF, HALF)
+        return self.pixels != HALF
 
 
-def look(source: ForeignSource, scratch: Path) -> Foreign:
+def look(source: ForeignSource, scratch: Path) -> ForeignWeights:
     """Fetch what lies elsewhere to `scratch`, compute digests, and recognise the model.
 
     Errors: UsageError for what is missing, empty, a pickle or not a model of ours; IntegrityError for damaged files;
@@ -80,14 +76,14 @@ def look(source: ForeignSource, scratch: Path) -> Foreign:
     return replace(found, marks=marks)
 
 
-def glance(source: ForeignSource) -> Foreign:
+def glance(source: ForeignSource) -> ForeignWeights:
     """The same of a local source, reading only headers: no digests."""
     located = locate(source.path, Path("/nonexistent"))
     paths = {name: Path(located.folder, name) for name in located.names}
     return _foreign(source, located, paths, ())
 
 
-def reopen(foreign: Foreign, scratch: Path) -> tuple[Named, dict[str, Path]]:
+def reopen(foreign: ForeignWeights, scratch: Path) -> tuple[Named, dict[str, Path]]:
     """The tensors that were looked at, and where all files lie, each verified again."""
     expected = dict(foreign.digests)
     located = foreign.located
@@ -97,31 +93,47 @@ def reopen(foreign: Foreign, scratch: Path) -> tuple[Named, dict[str, Path]]:
 
 def _foreign(
     source: ForeignSource, located: Located, paths: dict[str, Path], digests: tuple[tuple[str, Digest], ...]
-) -> Foreign:
+) -> ForeignWeights:
     asked = f"convert the weights {source.path}"
     found = _named(source, located, paths)
-    described = read_described({name: paths[name] for name in located.companions}, asked)
+    described = _described({name: paths[name] for name in located.companions}, asked)
     settings = recognise(found, described, source, asked)
-    overruled = _overruled(described, settings)
-    mean, std, assumed = _normalisation(source, described, found.format)
-    named, classes = len(described.labels), settings.classes
-    labels = described.labels if named == classes else ()
-    if settings.family != "vit" and (mean, std) != (HALF, HALF):
+    pixels, assumed = _pixels(source, described, found.format)
+    if settings.family != "vit" and pixels != HALF:
         do = "its first convolution is standardised and cannot take it in: give config.source.mean and std of 0.5"
-        raise UsageError(asked, f"its images are normalised by mean {mean} and std {std}", do)
-    notes = found.notes + described.notes + (() if settings.classes else ("it has no head: fine-tuning gives it one",))
-    if named and not labels and classes:
-        notes += (f"the files beside it name {named} classes, its head has {classes}: the names are left out",)
-    if assumed:
-        notes += ("nothing says how its images are normalised: taken as [-1, 1]; config.source.mean and std say else",)
-    if overruled:
-        notes += (f"its config says {' and '.join(overruled)}, config.source overrules it",)
-    if (mean, std) != (HALF, HALF):
-        notes += (f"its images are normalised by mean {mean} and std {std}: folded into the first layer",)
-    return Foreign(
-        source, located, digests, found.format, settings, mean, std, labels, notes, found.arrays.all_bf16,
+        raise UsageError(asked, f"its images are normalised by mean {pixels.mean} and std {pixels.std}", do)
+    overruled = _overruled(described, settings)
+    labels = described.labels if len(described.labels) == settings.classes else ()
+    notes = (*found.notes, *described.notes, *_notes(described, settings, pixels, assumed, overruled))
+    return ForeignWeights(
+        source=source,
+        located=located,
+        digests=digests,
+        format=found.format,
+        settings=settings,
+        pixels=pixels,
+        labels=labels,
+        notes=notes,
+        all_bf16=found.arrays.all_bf16,
         is_overruled=bool(overruled),
-    )  # fmt: skip
+    )
+
+
+def _notes(
+    described: Described, settings: ModelSettings, pixels: Pixels, assumed: bool, overruled: list[str]
+) -> Iterator[str]:
+    """What a person should know of how they are taken."""
+    named, classes = len(described.labels), settings.classes
+    if not classes:
+        yield "it has no head: fine-tuning gives it one"
+    elif named not in (0, classes):
+        yield f"the files beside it name {named} classes, its head has {classes}: the names are left out"
+    if assumed:
+        yield "nothing says how its images are normalised: taken as [-1, 1]; config.source.mean and std say else"
+    if overruled:
+        yield f"its config says {' and '.join(overruled)}, config.source overrules it"
+    if pixels != HALF:
+        yield f"its images are normalised by mean {pixels.mean} and std {pixels.std}: folded into the first layer"
 
 
 def _overruled(described: Described, settings: ModelSettings) -> list[str]:
@@ -135,7 +147,14 @@ def _named(source: ForeignSource, located: Located, paths: dict[str, Path]) -> N
     tensors = [paths[name] for name in located.tensors]
     for path in tensors:
         refuse_unopenable(path)
-    return named(_open(located, tensors, paths), "model.json" in paths, f"convert the weights {source.path}")
+    arrays, asked = _open(located, tensors, paths), f"convert the weights {source.path}"
+    for reading in readings().values():
+        if named := reading.claim(arrays, paths.keys(), asked):
+            return named
+    shown = ", ".join(sorted(arrays.shapes)[:5]) or "none"
+    found = f"no Vision Transformer's patch embedding among its {len(arrays.shapes)} tensors ({shown})"
+    *first, last = readings()
+    raise UsageError(asked, found, f"name a file of {', '.join(first)} or {last}")
 
 
 def _open(located: Located, tensors: list[Path], paths: dict[str, Path]) -> Arrays:
@@ -144,14 +163,37 @@ def _open(located: Located, tensors: list[Path], paths: dict[str, Path]) -> Arra
     return open_safetensors(tensors, paths[located.index] if located.index else None)
 
 
-def _normalisation(source: ForeignSource, described: Described, format: ForeignFormat) -> tuple[Triple, Triple, bool]:
-    """Mean, std, and whether they are only assumed: those libraries have models of several kinds."""
-    if source.mean is not None and source.std is not None:
-        return source.mean, source.std, False
-    if described.mean is not None and described.std is not None:
-        return described.mean, described.std, False
-    mean, std = (IMAGENET_MEAN, IMAGENET_STD) if format == "torchvision" else (HALF, HALF)
-    return mean, std, format in ("timm", "huggingface")
+def _described(files: Mapping[str, Path], asked: str) -> Described:
+    """From the companions that there are, by name.
+
+    Errors: IntegrityError for a damaged one; UsageError for a function that we do not have.
+    """
+    content = {name: _json(path) for name, path in files.items()}
+    try:
+        found = (reading.describe(content, asked) for reading in readings().values())
+        return next((described for described in found if described), Described())
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise IntegrityError(
+            asked, f"the files beside it cannot be understood: {error!r}", "fetch them again"
+        ) from error
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
+        if not isinstance(content, dict):
+            raise ValueError("it holds no object")
+        return content
+    except (ValueError, RecursionError) as error:
+        raise IntegrityError(f"read {path}", f"it is damaged: {error}", "fetch it again") from error
+
+
+def _pixels(source: ForeignSource, described: Described, format: ForeignFormat) -> tuple[Pixels, bool]:
+    """How images are normalised, and whether that is only assumed: some libraries have models of several kinds."""
+    for said in (source, described):
+        if said.mean is not None and said.std is not None:
+            return Pixels(said.mean, said.std), False
+    return format_of(format).pixels, not readings()[format].is_pixels_certain
 
 
 def _compare_sha256(source: ForeignSource, located: Located, digests: dict[str, Digest]) -> None:

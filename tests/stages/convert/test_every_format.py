@@ -9,9 +9,9 @@ import torch
 from converting import FORMATS, convert, fetched, wanted
 from tiny_checkpoint import commit_checkpoint
 from tiny_vit import random_state, tiny
+from vitpipe.stages.convert.described import NPZ
 
 from vitpipe.stages.convert.config import Format
-from vitpipe.stages.convert.described import NPZ
 from vitpipe.stages.convert.formats.common import problems
 
 pytestmark = pytest.mark.usefixtures("vit_tiny")

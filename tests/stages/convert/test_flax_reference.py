@@ -15,12 +15,12 @@ import pytest
 import torch
 from flax.traverse_util import unflatten_dict
 from tiny_vit import random_arrays, random_images, random_state, tiny
+from vitpipe.stages.convert.described import NPZ
+from vitpipe.stages.convert.layouts import layout
 
 from vitpipe.stages.convert.config import Format
 from vitpipe.stages.convert.containers.npz_file import NpzFile
-from vitpipe.stages.convert.described import NPZ
 from vitpipe.stages.convert.formats.google import BIG_VISION, ORIGINAL, Naming
-from vitpipe.stages.convert.layouts import layout
 from vitpipe.stages.convert.tensors import Tensors
 from vitpipe.stages.vit.build import build_model
 from vitpipe.stages.vit.config import ModelSettings

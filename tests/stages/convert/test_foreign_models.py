@@ -23,10 +23,10 @@ from inprocess import make_context
 from safetensors.torch import load_file, save_file
 from tiny_vit import random_images, random_state, tiny
 from torch import Tensor
+from vitpipe.stages.convert.foreign.parity import prove
 
 from vitpipe.stages.convert.config import ConvertResources, ForeignSource
 from vitpipe.stages.convert.foreign import parity
-from vitpipe.stages.convert.foreign.parity import prove
 from vitpipe.stages.convert.foreign.to_native import native_reader
 from vitpipe.stages.convert.foreign.weights import Foreign, look, reopen
 from vitpipe.stages.convert.task import ProveTask

@@ -15,12 +15,12 @@ from safetensors import safe_open
 from timm.models.vision_transformer import _load_weights
 from tiny_checkpoint import commit_checkpoint
 from tiny_vit import TINY, random_images, random_model, random_state, tiny
-
 from vitpipe.stages.convert.described import NPZ, About, companions, header
+from vitpipe.stages.convert.timm_config import timm_architecture, timm_arguments
+
 from vitpipe.stages.convert.formats import common as limits
 from vitpipe.stages.convert.formats.torchvision import torchvision_links
 from vitpipe.stages.convert.links import foreign_shapes
-from vitpipe.stages.convert.timm_config import timm_architecture, timm_arguments
 from vitpipe.stages.vit.shapes import parameter_shapes
 
 pytestmark = pytest.mark.usefixtures("vit_tiny")
