@@ -1,4 +1,4 @@
-"""safetensors files: written tensor by tensor, the header from the shapes, the digest from the writing; read so too, one
+"""Safetensors, written tensor by tensor, the header from the shapes, the digest from the writing; read likewise, one
 file or a folder's shards. Knows nothing of models. No torch.
 
 Memory stays that of one tensor, which `safetensors.save_file` does not do. A header is checked against the file's size

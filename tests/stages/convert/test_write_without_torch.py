@@ -28,7 +28,7 @@ sys.exit("torch was imported" if "torch" in sys.modules else 0)
 
 def run(tmp_path: Path, *sources: Source, before: str = "") -> subprocess.CompletedProcess[str]:
     ctx = make_context(tmp_path, "alone", ConvertResources()).task
-    tasks = [WriteTask(ConvertConfig(formats=FORMATS), source, (), ctx) for source in sources]
+    tasks = [WriteTask(FORMATS, ConvertConfig(formats=FORMATS), source, (), ctx) for source in sources]
     (tmp_path / "tasks").write_bytes(pickle.dumps(tasks))
     command = [sys.executable, "-c", before + CHILD, str(tmp_path / "tasks")]
     paths = os.pathsep.join(path for path in sys.path if path)
