@@ -83,12 +83,10 @@ def _npz_outputs(question: Question, model: Any, prefix: str = "") -> Answer:
     """timm leaves out a representation layer and the head behind it: of our own files both are computed here from the
     arrays, of others' only what comes before is compared."""
     path, settings = question.tensors[0], question.settings
-    if question.is_ours:
-        model.load_pretrained(str(_as_fp32(path) if question.all_bf16 else path))
-    elif question.all_bf16:
+    if question.all_bf16 and not question.is_ours:
         _load_bf16(model, str(path))
     else:
-        model.load_pretrained(str(path))
+        model.load_pretrained(str(_as_fp32(path) if question.all_bf16 else path))
     outputs = _timm_outputs(model, question)
     if question.is_ours and settings.representation != "none":
         features = outputs["features"] = torch.tanh(_dense(path, f"{prefix}pre_logits", outputs["pooled"]))
@@ -182,24 +180,16 @@ def torchvision_file(question: Question) -> Answer:
     settings, sizes = question.settings, question.settings.sizes
     if not settings.classes:
         raise Unavailable("torchvision has no model without a head")
-    if sizes in FUNCTIONS:
-        build = getattr(torchvision.models, FUNCTIONS[sizes])
-    else:
-        build = partial(
-            torchvision.models.VisionTransformer,
-            patch_size=sizes.patch_px,
-            num_layers=sizes.layers,
-            num_heads=sizes.heads,
-            hidden_dim=sizes.width,
-            mlp_dim=sizes.mlp,
-        )
+    arguments: dict[str, Any] = {"num_classes": settings.classes, "image_size": settings.grid * sizes.patch_px}
+    if settings.representation != "none":
+        arguments["representation_size"] = settings.feature_width
+    if not question.is_ours:
+        arguments["norm_layer"] = partial(nn.LayerNorm, eps=settings.norm_eps)
+    if sizes not in FUNCTIONS:
+        arguments |= {"patch_size": sizes.patch_px, "num_layers": sizes.layers, "num_heads": sizes.heads}
+        arguments |= {"hidden_dim": sizes.width, "mlp_dim": sizes.mlp}
     with torch.device("meta"):
-        model = build(
-            num_classes=settings.classes,
-            image_size=settings.grid * sizes.patch_px,
-            representation_size=None if settings.representation == "none" else settings.feature_width,
-            **({} if question.is_ours else {"norm_layer": partial(nn.LayerNorm, eps=settings.norm_eps)}),
-        )
+        model = getattr(torchvision.models, FUNCTIONS.get(sizes, "VisionTransformer"))(**arguments)
     state = {name: tensor for path in question.tensors for name, tensor in load_file(path).items()}
     model.load_state_dict(state, assign=True)
     model = model.eval().float()

@@ -54,15 +54,8 @@ def build_onnx(
     batch = torch.export.Dim("batch", min=1)
     # the fused kernels' strides are those of a CPU, and torch cannot decompose them
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-        program: Any = torch.onnx.export(
-            model,
-            (images,),
-            input_names=["images"],
-            output_names=["logits"],
-            dynamic_shapes=({0: batch},),
-            dynamo=True,
-            verbose=False,
-        )
+        names: dict[str, Any] = {"input_names": ["images"], "output_names": ["logits"], "verbose": False}
+        program: Any = torch.onnx.export(model, (images,), dynamic_shapes=({0: batch},), dynamo=True, **names)
     _strip(program.model)
     if dtype != torch.float32:
         _narrow(program.model, dtype)

@@ -4,11 +4,15 @@ wrote them or others did.
 Runs in a process of its own, because it needs both models in memory. Of what was written it sees what was uploaded.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from safetensors import safe_open
 from torch import Tensor
 
 from vitpipe.infra.errors import IntegrityError
@@ -16,9 +20,10 @@ from vitpipe.stages.convert.config import Dtype
 from vitpipe.stages.convert.consumers import Answer, Outputs, Question, Unavailable, quiet_tokens
 from vitpipe.stages.convert.foreign.to_native import native_reader
 from vitpipe.stages.convert.foreign.weights import reopen
-from vitpipe.stages.convert.formats.common import HALF, Pixels, WeightsFormat, format_of, load
+from vitpipe.stages.convert.formats.common import HALF, NPZ, Pixels, WeightsFormat, format_of, load
+from vitpipe.stages.convert.links import Link
+from vitpipe.stages.convert.numbers import ReadArray, stored
 from vitpipe.stages.convert.own_model import load_model, load_rounded
-from vitpipe.stages.convert.round_trip import round_trip
 from vitpipe.stages.convert.task import CheckTask, ProveTask
 from vitpipe.stages.convert.tensors import Tensors, open_source
 from vitpipe.stages.vit.build import Model
@@ -43,7 +48,7 @@ def check(task: CheckTask) -> dict[str, Any]:
     source, folder = open_source(task.source, task.ctx.scratch / "source", task.config.use), scratch / format.name
     proof: dict[str, Any] = {"architecture": _architecture(source.settings), "dtype": dtype}
     if format.links:
-        proof |= round_trip(folder / format.file, format.links(source.settings), source.read, dtype)
+        proof |= _round_trip(folder / format.file, format.links(source.settings), source.read, dtype)
     if format.consumer is None:
         return _unchanged(proof, folder)
     note = format.unsaid(source.settings)
@@ -110,6 +115,48 @@ def _compare_written(
             rounded = _own_outputs(load_rounded(format.links, source, dtype), images)
     apart = {"max_abs_difference": _largest(ours["logits"] - theirs["logits"])}
     return _figures(_WRITTEN, rounded, theirs, scale=rounded) | apart | {"library": library}
+
+
+def _round_trip(path: Path, links: Iterable[Link], source: ReadArray, dtype: Dtype) -> dict[str, Any]:
+    """Read a written file back with its container's own library and undo every step: is it the source, bit by bit?
+
+    `round_trip`: `bit-identical`, perhaps but for named tensors that the format holds in another form; and
+    `differing`, the tensors that came back changed without such a reason."""
+    kept, changed, differing = 0, [], []
+    with _reader(path) as read:
+        for link in links:
+            if link.to_native is None or not link.exact:
+                changed += list(link.native or link.foreign)
+                continue
+            back = link.to_native(*(read(each) for each in link.foreign))
+            for native, array in zip(link.native, back, strict=True):
+                kept += 1
+                if not np.array_equal(array, stored(source(native), dtype)):
+                    differing.append(native)
+    but = f" but for {', '.join(changed)}, held in another form" if changed else ""
+    return {"round_trip": f"bit-identical{but}", "tensors": kept} | ({"differing": differing} if differing else {})
+
+
+@contextmanager
+def _reader(path: Path) -> Iterator[Callable[[str], NDArray[Any]]]:
+    """Numbers as they are stored: bf16, which NumPy has not, as its bits."""
+    if path.name != NPZ:
+        with safe_open(path, "pt") as file:  # for NumPy its library reads no bf16
+            yield lambda name: _bits_of_bf16(file.get_tensor(name)).numpy()
+        return
+    with np.load(path, allow_pickle=False) as arrays:
+        yield lambda name: _bits_of_bf16(_array_to_tensor(arrays[name])).numpy()
+
+
+def _bits_of_bf16(tensor: Tensor) -> Tensor:
+    return tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor
+
+
+def _array_to_tensor(array: NDArray[Any]) -> Tensor:
+    """An npz file's array as a tensor of its type; two raw bytes a number are bf16."""
+    if array.dtype.kind == "V":
+        return torch.from_numpy(array.view(np.uint16)).view(torch.bfloat16)
+    return torch.from_numpy(array)
 
 
 def _ask(consumer: str, question: Question) -> Answer:

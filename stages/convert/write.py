@@ -15,7 +15,7 @@ from vitpipe.stages.convert.config import Format
 from vitpipe.stages.convert.containers.hashed_file import need_room
 from vitpipe.stages.convert.containers.npz_file import NpzFile
 from vitpipe.stages.convert.containers.safetensors_file import SafetensorsFile, file_bytes
-from vitpipe.stages.convert.formats.common import NPZ, About, LinksOf, format_of
+from vitpipe.stages.convert.formats.common import NPZ, About, WeightsFormat, format_of
 from vitpipe.stages.convert.links import foreign_shapes, outward
 from vitpipe.stages.convert.numbers import Array, Shape, finite, in_range
 from vitpipe.stages.convert.origin import about_of
@@ -48,7 +48,7 @@ def write(task: WriteTask) -> tuple[File, ...]:
     source = open_source(task.source, scratch / "source", task.config.use)
     about, dtype = about_of(task, source.settings), task.config.dtype
     formats = [format_of(name) for name in task.formats]
-    layouts = {each.name: layout(each.links, source) for each in formats if each.links}
+    layouts = {each.name: layout(each, source) for each in formats}
     need_room(scratch, sum(file_bytes(_shapes(targets), dtype) for targets in layouts.values()))
     with ExitStack() as stack:
         writers: dict[Format, Writer] = {}
@@ -64,15 +64,18 @@ def write(task: WriteTask) -> tuple[File, ...]:
     return (*files, *(out.put(path, data) for path, data in small.items()))
 
 
-def layout(links_of: LinksOf, source: Tensors) -> list[Target]:
+def layout(format: WeightsFormat, source: Tensors) -> list[Target]:
     """All tensors of a format in the order they are written, which follows the native order.
 
     ValueError when a native tensor would be left out: `refuse` has said before what a format cannot hold.
     """
-    links, places = links_of(source.settings), {each: place for place, each in enumerate(source.shapes)}
+    links, places = (
+        format.links(source.settings) if format.links else [],
+        {each: place for place, each in enumerate(source.shapes)},
+    )
     left_out = source.shapes.keys() - {each for link in links for each in link.native}
     if left_out:
-        raise ValueError(f"the format has no place for {', '.join(sorted(left_out))}")
+        raise ValueError(f"{format.name} has no place for {', '.join(sorted(left_out))}")
     shapes = foreign_shapes(links, source.shapes)
     targets = [
         Target(

@@ -24,10 +24,8 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
     for path in paths:
         inside = dict.fromkeys(_below(path) if path.is_dir() else [path])
         if not inside:
-            raise UsageError(
-                f"predict the images in {path}", "no file below it has an image's suffix",
-                f"name a folder with {', '.join(sorted(SUFFIXES))}, or files one by one",
-            )  # fmt: skip
+            do = f"name a folder with {', '.join(sorted(SUFFIXES))}, or files one by one"
+            raise UsageError(f"predict the images in {path}", "no file below it has an image's suffix", do)
         found |= inside
     return list(found)
 

@@ -22,7 +22,7 @@ SCORE = "score.json"
 
 
 @dataclass(frozen=True)
-class Opened:
+class OpenedWeights:
     """A model in evaluation mode, on a GPU where there is one."""
 
     model: Model
@@ -36,10 +36,11 @@ class Opened:
 
     @property
     def device(self) -> torch.device:
+        """Where the model computes."""
         return next(self.model.parameters()).device
 
 
-def open_weights(given: Weights | Score | Path, scratch: Path) -> Opened:
+def open_weights(given: Weights | Score | Path, scratch: Path) -> OpenedWeights:
     """Load an artifact's native weights, fetched to `scratch` and verified against its record, or those of a folder.
 
     A folder is a `native` one or what holds one. Errors: UsageError for pickles, missing files and a model without a
@@ -48,8 +49,8 @@ def open_weights(given: Weights | Score | Path, scratch: Path) -> Opened:
     if isinstance(given, Path):
         native = given / "native" if (given / "native").is_dir() else given
         settings, state = load_native(native)
-        labels = _beside(native, LABELS)
-        protocol = _beside(native, SCORE).get("protocol", {})
+        labels = _read_json(native, LABELS)
+        protocol = _read_json(native, SCORE).get("protocol", {})
     else:
         settings, state = load_weights(given, scratch)
         labels = given.read_json(LABELS) if given.has(LABELS) else {}
@@ -62,10 +63,10 @@ def open_weights(given: Weights | Score | Path, scratch: Path) -> Opened:
     model.load_state_dict(state)
     model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu")).float().eval()
     names = _names(labels, settings.classes, where)
-    return Opened(model, names, _head(labels), *_preparation(protocol))
+    return OpenedWeights(model, names, _head(labels), *_preparation(protocol))
 
 
-def _beside(native: Path, name: str) -> dict[str, Any]:
+def _read_json(native: Path, name: str) -> dict[str, Any]:
     """A small JSON file in the folder of native weights or in the one around it; empty when there is none."""
     for path in (native / name, native.parent / name):
         if path.is_file():
@@ -85,8 +86,8 @@ def _names(labels: Mapping[str, Any], classes: int, where: str) -> tuple[str, ..
     try:
         names = names_in_order(known)
         if len(names) != classes:
-            told = f"{len(names)} names for {classes} classes"
-            raise ValueError(told + (f": none for class {len(names)}" if len(names) < classes else ""))
+            found = f"{len(names)} names for {classes} classes"
+            raise ValueError(found + (f": none for class {len(names)}" if len(names) < classes else ""))
     except ValueError as error:
         raise IntegrityError(f"read the labels of {where}", str(error), "fetch or convert it again") from error
     return names
@@ -98,6 +99,6 @@ def _head(labels: Mapping[str, Any]) -> Head:
 
 def _preparation(protocol: Mapping[str, Any]) -> tuple[Fit, int | None, bool]:
     """How the weights were tested; squashed to a square where nothing is told."""
-    told = protocol.get("eval_resize")
-    fit: Fit = next((known for known in FITS if known == told), "squash")
+    said = protocol.get("eval_resize")
+    fit: Fit = next((known for known in FITS if known == said), "squash")
     return fit, protocol.get("crop_px"), protocol.get("antialias", True)

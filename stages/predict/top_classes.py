@@ -14,7 +14,7 @@ from vitpipe.stages.images.decode import MAX_FILE_BYTES, Pixels, decode
 from vitpipe.stages.images.evaluate import fitted
 from vitpipe.stages.images.header import BadImage
 from vitpipe.stages.images.prefetch import in_order
-from vitpipe.stages.predict.opened_weights import Opened
+from vitpipe.stages.predict.opened_weights import OpenedWeights
 
 BATCH_IMAGES = 32
 
@@ -36,7 +36,7 @@ class Unreadable:
 
 
 def predict(
-    weights: Opened, images: Sequence[Path], top: int, batch_images: int = BATCH_IMAGES
+    weights: OpenedWeights, images: Sequence[Path], top: int, batch_images: int = BATCH_IMAGES
 ) -> Iterator[Prediction | Unreadable]:
     """One answer an image, in their order. IntegrityError when the model's answer is no number."""
     threads = min(8, os.cpu_count() or 1)
@@ -52,7 +52,7 @@ def predict(
 
 
 @torch.inference_mode()
-def _top_classes(weights: Opened, images_BHWC: Pixels, top: int) -> list[tuple[tuple[str, float], ...]]:
+def _top_classes(weights: OpenedWeights, images_BHWC: Pixels, top: int) -> list[tuple[tuple[str, float], ...]]:
     images_BCHW = torch.from_numpy(images_BHWC).permute(0, 3, 1, 2).contiguous().to(weights.device)
     logits_BK = weights.model(images_BCHW).float()
     if not torch.isfinite(logits_BK).all():
@@ -65,7 +65,7 @@ def _top_classes(weights: Opened, images_BHWC: Pixels, top: int) -> list[tuple[t
     return [tuple((weights.names[place], value) for value, place in zip(*row, strict=True)) for row in rows]
 
 
-def _read(weights: Opened, path: Path) -> tuple[Path, Pixels | BadImage]:
+def _read(weights: OpenedWeights, path: Path) -> tuple[Path, Pixels | BadImage]:
     try:
         size = path.stat().st_size
         if size > MAX_FILE_BYTES:

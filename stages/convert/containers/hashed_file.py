@@ -52,7 +52,7 @@ class HashedFile:
         """Do nothing: zipfile asks for it, and the end of the file does it."""
 
     def digest(self) -> Digest:
-        """Of what was written so far."""
+        """Size and SHA-256 of what was written so far."""
         while self._waiting:
             self._waiting.popleft().result()
         return Digest(self._bytes, self._hash.hexdigest())

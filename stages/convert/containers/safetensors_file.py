@@ -48,7 +48,7 @@ class SafetensorsFile:
             self._file.write(data)
 
     def digest(self) -> Digest:
-        """Of the whole file. ValueError while tensors are missing."""
+        """Size and SHA-256 of the whole file. ValueError while tensors are missing."""
         if self._expected:
             raise ValueError(f"{self.path}: {len(self._expected)} tensors were not written")
         return self._file.digest()

@@ -105,18 +105,8 @@ def _foreign(
     overruled = _overruled(described, settings)
     labels = described.labels if len(described.labels) == settings.classes else ()
     notes = (*found.notes, *described.notes, *_notes(described, settings, pixels, assumed, overruled))
-    return ForeignWeights(
-        source=source,
-        located=located,
-        digests=digests,
-        format=found.format,
-        settings=settings,
-        pixels=pixels,
-        labels=labels,
-        notes=notes,
-        all_bf16=found.arrays.all_bf16,
-        is_overruled=bool(overruled),
-    )
+    foreign = ForeignWeights(source, located, digests, found.format, settings, pixels, labels, notes)
+    return replace(foreign, all_bf16=found.arrays.all_bf16, is_overruled=bool(overruled))
 
 
 def _notes(

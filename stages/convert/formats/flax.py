@@ -3,10 +3,11 @@ and the dialects that such files come in.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import NamedTuple
 
 from vitpipe.infra.errors import UsageError
+from vitpipe.stages.convert.config import ForeignFormat
 from vitpipe.stages.convert.formats import common
 from vitpipe.stages.convert.links import Link, conv, dense, output_kernel, same, stacked_biases, stacked_kernels
 from vitpipe.stages.convert.numbers import Array, Arrays, Shape
@@ -42,7 +43,39 @@ def landmarks(naming: Naming, positions: str) -> common.Landmarks:
     )
 
 
-def gelu_unsaid(settings: ModelSettings) -> str | None:
+def npz_format(
+    name: ForeignFormat,
+    links: common.LinksOf,
+    limits: Callable[[ModelSettings], list[str]],
+    claim: Callable[[Arrays, Collection[str], str], common.Named | None],
+    landmarks: common.Landmarks,
+    consumer: str,
+) -> common.WeightsFormat:
+    """One of Google's formats, of what differs between them."""
+    return common.WeightsFormat(
+        name=name,
+        file=common.NPZ,
+        contents=common.Streamed(links),
+        limits=limits,
+        unsaid=_gelu_unsaid,
+        header=lambda about: {},
+        companions=lambda about: {},
+        pixels=common.HALF,
+        consumer=consumer,
+        reading=common.Reading(
+            claim=claim,
+            links=links,
+            landmarks=landmarks,
+            gelu="tanh",
+            norm_eps=EPS,
+            is_pixels_certain=True,
+            companions=(),
+            describe=lambda content, asked: None,
+        ),
+    )
+
+
+def _gelu_unsaid(settings: ModelSettings) -> str | None:
     """The files hold arrays alone, and both codes compute the tanh GELU."""
     if settings.family == "resnet" or settings.gelu == "tanh":
         return None

@@ -73,24 +73,6 @@ def _claim(arrays: Arrays, beside: Collection[str], asked: str) -> common.Named 
     return common.Named("google", *found) if found and flax.is_original(found[0].shapes) else None
 
 
-FORMAT = common.WeightsFormat(
-    name="google",
-    file=common.NPZ,
-    contents=common.Streamed(google_links),
-    limits=_limits,
-    unsaid=flax.gelu_unsaid,
-    header=lambda about: {},
-    companions=lambda about: {},
-    pixels=common.HALF,
-    consumer="vitpipe.stages.convert.consumers:timm_npz",
-    reading=common.Reading(
-        claim=_claim,
-        links=google_links,
-        landmarks=_LANDMARKS,
-        gelu="tanh",
-        norm_eps=flax.EPS,
-        is_pixels_certain=True,
-        companions=(),
-        describe=lambda content, asked: None,
-    ),
+FORMAT = flax.npz_format(
+    "google", google_links, _limits, _claim, _LANDMARKS, "vitpipe.stages.convert.consumers:timm_npz"
 )

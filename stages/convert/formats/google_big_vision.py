@@ -70,24 +70,5 @@ def _claim(arrays: Arrays, beside: Collection[str], asked: str) -> common.Named 
     )
 
 
-FORMAT = common.WeightsFormat(
-    name="google_big_vision",
-    file=common.NPZ,
-    contents=common.Streamed(google_big_vision_links),
-    limits=_limits,
-    unsaid=flax.gelu_unsaid,
-    header=lambda about: {},
-    companions=lambda about: {},
-    pixels=common.HALF,
-    consumer="vitpipe.stages.convert.consumers:big_vision_npz",
-    reading=common.Reading(
-        claim=_claim,
-        links=google_big_vision_links,
-        landmarks=_LANDMARKS,
-        gelu="tanh",
-        norm_eps=flax.EPS,
-        is_pixels_certain=True,
-        companions=(),
-        describe=lambda content, asked: None,
-    ),
-)
+_CONSUMER = "vitpipe.stages.convert.consumers:big_vision_npz"
+FORMAT = flax.npz_format("google_big_vision", google_big_vision_links, _limits, _claim, _LANDMARKS, _CONSUMER)

@@ -107,9 +107,7 @@ class Reference(nn.Module):
 def google_file(name: Format, settings: ModelSettings, path: Path) -> Path:
     state = random_arrays(settings)
     tensors = Tensors(settings, {key: value.shape for key, value in state.items()}, state.__getitem__)
-    links_of = format_of(name).links
-    assert links_of
-    targets = layout(links_of, tensors)
+    targets = layout(format_of(name), tensors)
     with NpzFile(path, [(target.name, target.shape) for target in targets], "fp32") as file:
         for target in targets:
             file.add(target.name, target.make(*(state[source] for source in target.sources)))
