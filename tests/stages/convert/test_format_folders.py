@@ -15,9 +15,9 @@ from safetensors import safe_open
 from timm.models.vision_transformer import _load_weights
 from tiny_checkpoint import commit_checkpoint
 from tiny_vit import TINY, random_images, random_model, random_state, tiny
-from vitpipe.stages.convert.timm_config import timm_architecture, timm_arguments
 
 from vitpipe.stages.convert.formats.common import NPZ, About, format_of
+from vitpipe.stages.convert.formats.timm import timm_architecture, timm_arguments
 from vitpipe.stages.convert.formats.torchvision import FUNCTIONS, torchvision_links
 from vitpipe.stages.convert.links import foreign_shapes
 from vitpipe.stages.vit.shapes import parameter_shapes
