@@ -20,7 +20,9 @@ from vitpipe.stages.convert.write import write
 
 
 def run(config: ConvertConfig, inputs: Inputs, ctx: StageContext) -> Weights:
-    """Errors: UsageError for what a format cannot hold; StageError when a written file is not the checkpoint."""
+    """Write all formats, prove each, and give what was written.
+
+    Errors: UsageError for what a format cannot hold; StageError when a written file is not the checkpoint."""
     source = _source(config, inputs, ctx)
     refuse(config.formats, settings_of(source))
     labels = labels_of(source, settings_of(source).classes or 0)
@@ -46,10 +48,9 @@ def run(config: ConvertConfig, inputs: Inputs, ctx: StageContext) -> Weights:
 
 def _source(config: ConvertConfig, inputs: Inputs, ctx: StageContext) -> Source:
     if config.source:
-        done = list(
-            ctx.cluster.fan(_look_task, [LookTask(config.source, ctx.task)], resources=ctx.resources, label=str)
-        )
-        foreign = done[0].value()
+        tasks = [LookTask(config.source, ctx.task)]
+        (done,) = ctx.cluster.fan(_look_task, tasks, resources=ctx.resources, label=str)
+        foreign = done.value()
         for note in (f"{foreign.uri} is {foreign.architecture}, by {foreign.format}'s names", *foreign.notes):
             ctx.events.emit("note", note)
         return foreign
