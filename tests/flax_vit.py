@@ -15,8 +15,8 @@ import torch
 from same_weights import random_everywhere
 from torch import Tensor
 
+from vitpipe.stages.convert.formats.google import google_links
 from vitpipe.stages.convert.links import outward
-from vitpipe.stages.convert.names_google import google_links
 from vitpipe.stages.model_settings import ModelSettings
 
 

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from vitpipe.pipeline.store.named_weights import find_weights
 from vitpipe.stages.artifacts import Score, Weights
-from vitpipe.stages.predict.files import find_images
+from vitpipe.stages.predict.image_files import find_images
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class Answers:
 
     def __iter__(self) -> Iterator[Answer]:
         # torch is imported only where something is predicted
-        from vitpipe.stages.predict.run import Unreadable, predict
-        from vitpipe.stages.predict.source import open_weights
+        from vitpipe.stages.predict.opened_weights import open_weights
+        from vitpipe.stages.predict.top_classes import Unreadable, predict
 
         with tempfile.TemporaryDirectory(prefix="vitpipe-predict-") as scratch:
             opened = open_weights(self.weights, Path(scratch))

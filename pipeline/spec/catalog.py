@@ -132,7 +132,7 @@ _STAGES = (
         resources="vitpipe.stages.convert.config:ConvertResources",
         run="vitpipe.stages.convert.run:run",
         estimate="vitpipe.stages.convert.estimate:estimate",
-        look="vitpipe.stages.convert.foreign.again:look",
+        look="vitpipe.stages.convert.foreign.changes:look",
     ),
     Stage(
         "finetune",

@@ -8,8 +8,10 @@ from pydantic import Field, field_validator, model_validator
 from vitpipe.stages.bounds import Epsilon, Side, Width
 from vitpipe.stages.settings import Place, Settings, TaskResources
 
-Format = Literal["native", "timm", "huggingface", "torchvision", "google", "google_big_vision", "onnx"]
 ForeignFormat = Literal["native", "timm", "huggingface", "torchvision", "google", "google_big_vision"]
+"""Formats that are written and taken in."""
+Format = Literal[ForeignFormat, "onnx"]
+"""All that are written: each is a file of this name in `stages/convert/formats`, which says all of it."""
 Dtype = Literal["fp32", "bf16", "fp16"]
 PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".tar", ".msgpack", ".h5")
 """Endings of files that are not opened."""

@@ -6,19 +6,19 @@ from vitpipe.stages.artifacts import Artifact, Checkpoint
 from vitpipe.stages.contract import Estimate, Known
 from vitpipe.stages.convert.config import ConvertConfig, ConvertResources
 from vitpipe.stages.convert.foreign.located import is_local
-from vitpipe.stages.convert.foreign.look import glance
-from vitpipe.stages.convert.limits import unsaid
+from vitpipe.stages.convert.foreign.weights import glance
+from vitpipe.stages.convert.formats.common import Traced, format_of
+from vitpipe.stages.convert.numbers import ITEM_BYTES
 from vitpipe.stages.convert.task import refuse
 from vitpipe.stages.images.manifest import known_names
 from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.training.checkpoint.committed_steps import average_files, no_average
 from vitpipe.stages.vit.flops import num_parameters
 
-_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 _BYTES_PER_SECOND = 100e6  # read, written, hashed and read again for the proof, on one core
 _TASK_BYTES = 600 * 2**20  # a torch process that maps its input
 _PROOF, _GRAPH = 3, 5
-"""Copies of the parameters in fp32: a proof holds both models and a state; ONNX the model, its graph, the folded
+"""Copies of the parameters in fp32: a proof holds both models and a state; a graph the model, its graph, the folded
 constants and the file."""
 
 
@@ -38,16 +38,17 @@ def estimate(
     refuse(config.formats, settings)
     if config.use == "ema":
         _need_average(inputs.get("checkpoint", ()))
-    parameters = num_parameters(settings)
-    written = parameters * _BYTES[config.dtype] * len(config.formats)
+    parameters, formats = num_parameters(settings), [format_of(name) for name in config.formats]
+    copies = _GRAPH if any(isinstance(each.contents, Traced) for each in formats) else _PROOF
+    written = parameters * ITEM_BYTES[config.dtype] * len(config.formats)
     return Estimate(
         bytes=written,
-        memory_bytes=_TASK_BYTES + (_GRAPH if "onnx" in config.formats else _PROOF) * 4 * parameters,
+        memory_bytes=_TASK_BYTES + copies * 4 * parameters,
         hours=(4 * parameters + written) / _BYTES_PER_SECOND / 3600,
         num_classes=settings.classes,
         class_names=foreign.labels if foreign else _names(inputs),
         model=settings.model_dump(mode="json"),
-        notes=tuple(f"{name}: {note}" for name in config.formats if (note := unsaid(name, settings))),
+        notes=tuple(f"{each.name}: {note}" for each in formats if (note := each.unsaid(settings))),
     )
 
 

@@ -14,13 +14,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from vitpipe.infra.errors import UsageError
 from vitpipe.stages.artifacts import File
-from vitpipe.stages.convert.checked import checked
-from vitpipe.stages.convert.described import ONNX, about_of, header
-from vitpipe.stages.convert.hashed_file import need_room
-from vitpipe.stages.convert.proof import DTYPES, load_model
-from vitpipe.stages.convert.safetensors_file import file_bytes
-from vitpipe.stages.convert.source import open_source
+from vitpipe.stages.convert.containers.hashed_file import need_room
+from vitpipe.stages.convert.containers.safetensors_file import file_bytes
+from vitpipe.stages.convert.formats.onnx import FORMAT
+from vitpipe.stages.convert.numbers import checked
+from vitpipe.stages.convert.origin import about_of
+from vitpipe.stages.convert.own_model import DTYPES, load_model
 from vitpipe.stages.convert.task import WriteTask
+from vitpipe.stages.convert.tensors import open_source
 from vitpipe.stages.model_settings import ModelSettings
 
 
@@ -37,8 +38,8 @@ def write_onnx(task: WriteTask) -> tuple[File, ...]:
     dtype = task.config.dtype
     need_room(folder, file_bytes(list(source.shapes.items()), dtype))
     model = load_model(replace(source, read=checked(source.read, dtype)), DTYPES[dtype])
-    build_onnx(model, source.settings, folder / ONNX, DTYPES[dtype], header("onnx", about))
-    return tuple(task.ctx.out.upload(path, f"onnx/{path.name}") for path in sorted(folder.iterdir()))
+    build_onnx(model, source.settings, folder / FORMAT.file, DTYPES[dtype], FORMAT.header(about))
+    return tuple(task.ctx.out.upload(path, f"{FORMAT.name}/{path.name}") for path in sorted(folder.iterdir()))
 
 
 def build_onnx(
@@ -53,10 +54,8 @@ def build_onnx(
     batch = torch.export.Dim("batch", min=1)
     # the fused kernels' strides are those of a CPU, and torch cannot decompose them
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-        program: Any = torch.onnx.export(
-            model, (images,), input_names=["images"], output_names=["logits"],
-            dynamic_shapes=({0: batch},), dynamo=True, verbose=False,
-        )  # fmt: skip
+        names: dict[str, Any] = {"input_names": ["images"], "output_names": ["logits"], "verbose": False}
+        program: Any = torch.onnx.export(model, (images,), dynamic_shapes=({0: batch},), dynamo=True, **names)
     _strip(program.model)
     if dtype != torch.float32:
         _narrow(program.model, dtype)

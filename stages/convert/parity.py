@@ -1,74 +1,202 @@
-"""Prove a written format: the same images through our model from the source and through the consumer's own library.
+"""Prove files of weights: the same images through our model and through the library that the files are for, whether we
+wrote them or others did.
 
-Runs in a process of its own, because it needs both models in memory. Sees only what was uploaded.
+Runs in a process of its own, because it needs both models in memory. Of what was written it sees what was uploaded.
 """
 
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from safetensors import safe_open
+from torch import Tensor
 
 from vitpipe.infra.errors import IntegrityError
-from vitpipe.stages.convert.check_npz import npz_outputs
-from vitpipe.stages.convert.check_onnx import onnx_outputs
-from vitpipe.stages.convert.check_torch import timm_outputs, torchvision_outputs, transformers_outputs
-from vitpipe.stages.convert.config import Dtype, Format
-from vitpipe.stages.convert.limits import unsaid
-from vitpipe.stages.convert.proof import (
-    Absent,
-    Given,
-    Outputs,
-    compare,
-    load_model,
-    load_rounded,
-    own_outputs,
-    parity_images,
-)
-from vitpipe.stages.convert.round_trip import round_trip
-from vitpipe.stages.convert.source import Tensors, open_source
-from vitpipe.stages.convert.task import CheckTask
+from vitpipe.stages.convert.config import Dtype
+from vitpipe.stages.convert.consumers import Answer, Outputs, Question, Unavailable, quiet_tokens
+from vitpipe.stages.convert.foreign.to_native import native_reader
+from vitpipe.stages.convert.foreign.weights import reopen
+from vitpipe.stages.convert.formats.common import HALF, NPZ, Pixels, WeightsFormat, format_of, load
+from vitpipe.stages.convert.links import Link
+from vitpipe.stages.convert.numbers import ReadArray, stored
+from vitpipe.stages.convert.own_model import load_model, load_rounded
+from vitpipe.stages.convert.task import CheckTask, ProveTask
+from vitpipe.stages.convert.tensors import Tensors, open_source
 from vitpipe.stages.model_settings import ModelSettings
+from vitpipe.stages.vit.build import Model
+from vitpipe.stages.vit.model import ViT
 
-CONSUMERS: Mapping[Format, Callable[[Given], tuple[str, Outputs]]] = {
-    "timm": timm_outputs,
-    "huggingface": transformers_outputs,
-    "torchvision": torchvision_outputs,
-    "google": npz_outputs,
-    "google_big_vision": partial(npz_outputs, big_vision=True),
-    "onnx": onnx_outputs,
-}
-"""What each format is proved by; native files are read back instead."""
+NUM_IMAGES = 4
+TOLERANCE = 1e-4
+"""Largest difference of any output in fp32, over the output's largest absolute value where that is above 1. Measured
+differences between equal models stay below 1e-5; another GELU, epsilon or order of q, k, v is above 1e-3."""
+_WRITTEN, _READ = ("logits", "features", "encoded"), ("pooled", "encoded", "logits")
+"""Outputs that are compared. Most libraries have no place for the representation layer of a file they only read."""
 
 
 def check(task: CheckTask) -> dict[str, Any]:
-    """The format's entry in parity.json."""
-    scratch, name, dtype = task.ctx.scratch / f"check-{task.format}", task.format, task.config.dtype
+    """A written format's entry in parity.json."""
+    scratch, format, dtype = task.ctx.scratch / f"check-{task.format}", format_of(task.format), task.config.dtype
     for file in task.files:
         local = scratch / file.path
         local.parent.mkdir(parents=True, exist_ok=True)
         task.ctx.out.node.download(file.at, local, expect=file.digest)
-    source = open_source(task.source, task.ctx.scratch / "source", task.config.use)
+    source, folder = open_source(task.source, task.ctx.scratch / "source", task.config.use), scratch / format.name
     proof: dict[str, Any] = {"architecture": _architecture(source.settings), "dtype": dtype}
-    if name != "onnx":  # its graph holds no parameters by name
-        proof |= round_trip(name, source, scratch / name, dtype)
-    if name == "native":
-        return _unchanged(proof, scratch / name)
-    note = unsaid(name, source.settings)
-    return proof | ({"note": note} if note else {}) | _ask(name, source, scratch / name, dtype)
+    if format.links:
+        proof |= _round_trip(folder / format.file, format.links(source.settings), source.read, dtype)
+    if format.consumer is None:
+        return _unchanged(proof, folder)
+    note = format.unsaid(source.settings)
+    return proof | ({"note": note} if note else {}) | _compare_written(format, format.consumer, source, folder, dtype)
 
 
-def _ask(name: Format, source: Tensors, folder: Path, dtype: Dtype) -> dict[str, Any]:
-    given = Given(source.settings, folder, dtype, parity_images(source.settings.image_px))
+def prove(task: ProveTask) -> dict[str, Any]:
+    """The entry `source` of parity.json: the largest difference, or why it could not be had."""
+    foreign = task.source
+    named, paths = reopen(foreign, task.ctx.scratch / "source")
+    facts = {"format": foreign.format, "architecture": foreign.architecture}
+    consumer = format_of(foreign.format).consumer
+    if consumer is None:
+        return facts | {"unchecked": f"{foreign.format} files are read as they stand, by no other library"}
+    images = parity_images(foreign.settings.image_px)
+    question = Question(
+        settings=foreign.settings,
+        tensors=tuple(paths[name] for name in foreign.located.tensors),
+        config=paths.get("config.json"),
+        images=_normalised(images, foreign.pixels),
+        all_bf16=foreign.all_bf16,
+        is_ours=False,
+        is_overruled=foreign.is_overruled,
+    )
     with torch.inference_mode():
         try:
-            library, theirs = CONSUMERS[name](given)
-        except Absent as error:
-            return {"unchecked": f"{error} is not installed: pip install 'vitpipe[parity]'"}
-        ours = own_outputs(load_model(source), given)
-        rounded = own_outputs(load_rounded(name, source, dtype), given) if dtype != "fp32" else ours
-    return compare(ours, rounded, theirs) | {"library": library}
+            library, theirs = _ask(consumer, question)
+        except Unavailable as error:
+            return facts | {"unchecked": str(error)}
+        ours = _own_outputs(load_model(Tensors(foreign.settings, *native_reader(named, foreign))), images)
+    compared = _READ if foreign.settings.classes else _READ[:-1]
+    return facts | _figures(compared, ours, theirs, scale=theirs) | {"library": library}
+
+
+def parity_images(image_px: int) -> Tensor:
+    """The images of every proof, uint8 (B, 3, H, W): noise over a slope, so that no patch is like another."""
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randint(0, 128, (NUM_IMAGES, 3, image_px, image_px), generator=generator)
+    slope = torch.arange(image_px) * 127 // max(1, image_px - 1)
+    return (noise + slope[:, None]).to(torch.uint8)
+
+
+def _compare_written(
+    format: WeightsFormat, consumer: str, source: Tensors, folder: Path, dtype: Dtype
+) -> dict[str, Any]:
+    """Errors are measured against our model with weights rounded as the file's: rounding was asked for, any other
+    difference was not. `max_abs_difference` is that of the logits to our unrounded model."""
+    images, config = parity_images(source.settings.image_px), folder / "config.json"
+    question = Question(
+        settings=source.settings,
+        tensors=(folder / format.file,),
+        config=config if config.is_file() else None,
+        images=images / 127.5 - 1 if format.pixels == HALF else _normalised(images, format.pixels),
+        all_bf16=dtype == "bf16",
+        is_ours=True,
+    )
+    with torch.inference_mode():
+        try:
+            library, theirs = _ask(consumer, question)
+        except Unavailable as error:
+            return {"unchecked": str(error)}
+        ours = rounded = _own_outputs(load_model(source), images)
+        if dtype != "fp32":
+            rounded = _own_outputs(load_rounded(format.links, source, dtype), images)
+    apart = {"max_abs_difference": _largest(ours["logits"] - theirs["logits"])}
+    return _figures(_WRITTEN, rounded, theirs, scale=rounded) | apart | {"library": library}
+
+
+def _round_trip(path: Path, links: Iterable[Link], source: ReadArray, dtype: Dtype) -> dict[str, Any]:
+    """Read a written file back with its container's own library and undo every step: is it the source, bit by bit?
+
+    `round_trip`: `bit-identical`, perhaps but for named tensors that the format holds in another form; and
+    `differing`, the tensors that came back changed without such a reason."""
+    kept, changed, differing = 0, [], []
+    with _reader(path) as read:
+        for link in links:
+            if link.to_native is None or not link.exact:
+                changed += list(link.native or link.foreign)
+                continue
+            back = link.to_native(*(read(each) for each in link.foreign))
+            for native, array in zip(link.native, back, strict=True):
+                kept += 1
+                if not np.array_equal(array, stored(source(native), dtype)):
+                    differing.append(native)
+    but = f" but for {', '.join(changed)}, held in another form" if changed else ""
+    return {"round_trip": f"bit-identical{but}", "tensors": kept} | ({"differing": differing} if differing else {})
+
+
+@contextmanager
+def _reader(path: Path) -> Iterator[Callable[[str], NDArray[Any]]]:
+    """Numbers as they are stored: bf16, which NumPy has not, as its bits."""
+    if path.name != NPZ:
+        with safe_open(path, "pt") as file:  # for NumPy its library reads no bf16
+            yield lambda name: _bits_of_bf16(file.get_tensor(name)).numpy()
+        return
+    with np.load(path, allow_pickle=False) as arrays:
+        yield lambda name: _bits_of_bf16(_array_to_tensor(arrays[name])).numpy()
+
+
+def _bits_of_bf16(tensor: Tensor) -> Tensor:
+    return tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor
+
+
+def _array_to_tensor(array: NDArray[Any]) -> Tensor:
+    """An npz file's array as a tensor of its type; two raw bytes a number are bf16."""
+    if array.dtype.kind == "V":
+        return torch.from_numpy(array.view(np.uint16)).view(torch.bfloat16)
+    return torch.from_numpy(array)
+
+
+def _ask(consumer: str, question: Question) -> Answer:
+    answer: Answer = load(consumer)(question)
+    return answer
+
+
+def _own_outputs(model: Model, images: Tensor) -> Outputs:
+    """Those of our own model; a ResNet has no encoder to feed tokens."""
+    features_BR = pooled_BD = model.features(images)
+    encoded = {}
+    if isinstance(model, ViT):
+        if model.pre_logits is not None:
+            pooled_BD = model.pool(model.encode(model.embed(images)))
+        encoded = {"encoded": model.encode(quiet_tokens(model.settings))}
+    return {"pooled": pooled_BD, "features": features_BR, "logits": model.head(features_BR)} | encoded
+
+
+def _figures(names: Sequence[str], ours: Outputs, theirs: Outputs, scale: Outputs) -> dict[str, Any]:
+    """The largest differences of outputs that both have: of the logits, or of pooled features where there are none; as
+    `error` that of any output, over the largest absolute value of `scale` where that is above 1."""
+    both = [name for name in names if name in ours and name in theirs]
+    apart = {name: _largest(ours[name] - theirs[name]) for name in both}
+    errors = [apart[name] / max(1.0, _largest(scale[name])) for name in both]
+    return {
+        "max_abs_difference": apart["logits" if "logits" in apart else "pooled"],
+        "error": max(errors, key=lambda error: (error != error, error)),  # one that is not a number is the worst
+        "tolerance": TOLERANCE,
+        "images": NUM_IMAGES,
+        "compared": both,
+    }
+
+
+def _largest(tensor: Tensor) -> float:
+    return float(tensor.abs().max())
+
+
+def _normalised(images: Tensor, pixels: Pixels) -> Tensor:
+    mean, std = (torch.tensor(three)[:, None, None] for three in pixels)
+    return (images / 255 - mean) / std
 
 
 def _unchanged(proof: dict[str, Any], folder: Path) -> dict[str, Any]:

@@ -5,31 +5,35 @@ what was written.
 """
 
 import json
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import Any
 
 from vitpipe.infra.errors import StageError
 from vitpipe.stages.artifacts import Artifact, Checkpoint, File, Weights
 from vitpipe.stages.contract import Inputs, StageContext
 from vitpipe.stages.convert.config import ConvertConfig
-from vitpipe.stages.convert.foreign.look import Foreign, look
-from vitpipe.stages.convert.foreign.told import labels_of, listing_sha256, source_json
-from vitpipe.stages.convert.lineage import lineage_of
-from vitpipe.stages.convert.task import CheckTask, LookTask, ProveTask, Source, WriteTask, refuse, settings_of
+from vitpipe.stages.convert.foreign.weights import ForeignWeights, look
+from vitpipe.stages.convert.formats.common import Traced, format_of, load
+from vitpipe.stages.convert.origin import labels_of, lineage_of, listing_sha256, source_json
+from vitpipe.stages.convert.task import CheckTask, LookTask, ProveTask, Source, WriteTask, refuse, settings_of, split
+from vitpipe.stages.convert.write import write
 from vitpipe.stages.tasks import gather
 
 
 def run(config: ConvertConfig, inputs: Inputs, ctx: StageContext) -> Weights:
-    """Errors: UsageError for what a format cannot hold; StageError when a written file is not the checkpoint."""
+    """Write all formats, prove each, and give what was written.
+
+    Errors: UsageError for what a format cannot hold; StageError when a written file is not the checkpoint."""
     source = _source(config, inputs, ctx)
     refuse(config.formats, settings_of(source))
     labels = labels_of(source, settings_of(source).classes or 0)
     names = tuple(labels["id2label"].values())
     sigmoid = str(labels.get("objective")) == "sigmoid"
-    written = _write(WriteTask(config, source, names, ctx.task, sigmoid), ctx)
+    tasks = [WriteTask(formats, config, source, names, ctx.task, sigmoid) for formats in split(config.formats)]
+    written = _write(tasks, ctx)
     proofs = _check(config, source, written, ctx)
     files = (*written, ctx.out.put("labels.json", _json(labels)), ctx.out.put("parity.json", _json(proofs)))
-    if isinstance(source, Foreign):
+    if isinstance(source, ForeignWeights):
         files += (ctx.out.put("source.json", _json(source_json(source))),)
     _raise(proofs)
     return Weights(
@@ -38,7 +42,7 @@ def run(config: ConvertConfig, inputs: Inputs, ctx: StageContext) -> Weights:
         model=settings_of(source).model_dump(mode="json"),
         lineage=lineage_of(source),
         pretrained_on=source.shards_sha256 if isinstance(source, Checkpoint) else getattr(source, "pretrained_on", ()),
-        source_sha256=listing_sha256(source) if isinstance(source, Foreign) else "",
+        source_sha256=listing_sha256(source) if isinstance(source, ForeignWeights) else "",
         metrics={f"parity_{name}": proof["max_abs_difference"] for name, proof in proofs.items() if _measured(proof)},
     )
 
@@ -55,15 +59,10 @@ def _source(config: ConvertConfig, inputs: Inputs, ctx: StageContext) -> Source:
     return given  # type: ignore[return-value]  # settings_of refuses any other kind
 
 
-def _write(task: WriteTask, ctx: StageContext) -> tuple[File, ...]:
-    """One task streams; the graph of ONNX, which needs the whole model, is built by another beside it."""
-    tasks = [replace(task, graph=graph) for graph in (False, True) if _has_work(task.config, graph)]
-    done = {task.graph: files for task, files in gather(ctx.cluster.fan(_write_task, tasks, resources=ctx.resources))}
-    return tuple(file for graph in sorted(done) for file in done[graph])
-
-
-def _has_work(config: ConvertConfig, graph: bool) -> bool:
-    return any((name == "onnx") == graph for name in config.formats)
+def _write(tasks: Sequence[WriteTask], ctx: StageContext) -> tuple[File, ...]:
+    """Have one task stream; a graph, which needs the whole model, is built by another beside it."""
+    done = {task.formats: files for task, files in gather(ctx.cluster.fan(_write_task, tasks, resources=ctx.resources))}
+    return tuple(file for task in tasks for file in done[task.formats])
 
 
 def _check(
@@ -76,28 +75,26 @@ def _check(
     ended = gather(ctx.cluster.fan(_check_task, tasks, resources=ctx.resources))
     done = {task.format: proof for task, proof in ended}
     proofs: dict[str, dict[str, Any]] = {name: done[name] for name in config.formats}
-    if isinstance(source, Foreign):
+    if isinstance(source, ForeignWeights):
         ((_, proof),) = gather(ctx.cluster.fan(_prove_task, [ProveTask(source, ctx.task)], resources=ctx.resources))
         proofs["source"] = proof
     return proofs
 
 
 def _write_task(task: WriteTask) -> tuple[File, ...]:
-    if task.graph:
-        from vitpipe.stages.convert.onnx_file import write_onnx  # torch is imported only where the work runs
-
-        return write_onnx(task)
-    from vitpipe.stages.convert.write import write  # likewise
-
+    contents = format_of(task.formats[0]).contents
+    if isinstance(contents, Traced):
+        files: tuple[File, ...] = load(contents.writer)(task)
+        return files
     return write(task)
 
 
-def _look_task(task: LookTask) -> Foreign:
+def _look_task(task: LookTask) -> ForeignWeights:
     return look(task.source, task.ctx.scratch / "source")
 
 
 def _prove_task(task: ProveTask) -> dict[str, Any]:
-    from vitpipe.stages.convert.foreign.parity import prove  # torch is imported only where the work runs
+    from vitpipe.stages.convert.parity import prove  # torch is imported only where the work runs
 
     return prove(task)
 
@@ -124,12 +121,12 @@ def _raise(proofs: dict[str, dict[str, Any]]) -> None:
         if _measured(proof) and not proof["error"] <= proof["tolerance"]
     ]
     if wrong:
-        told = (
+        do = (
             "compare config.source.gelu and norm_eps with what its makers say"
             if wrong[-1].startswith("source")
             else "report this"
         )
-        raise StageError("prove the written weights", "; ".join(wrong), f"{told}: parity.json has the figures")
+        raise StageError("prove the written weights", "; ".join(wrong), f"{do}: parity.json has the figures")
 
 
 def _json(content: Any) -> bytes:

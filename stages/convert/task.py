@@ -8,17 +8,18 @@ from vitpipe.infra.errors import UsageError
 from vitpipe.stages.artifacts import Artifact, Checkpoint, File, Score, Weights
 from vitpipe.stages.contract import TaskContext
 from vitpipe.stages.convert.config import ConvertConfig, ForeignSource, Format
-from vitpipe.stages.convert.foreign.look import Foreign
-from vitpipe.stages.convert.limits import problems
+from vitpipe.stages.convert.foreign.weights import ForeignWeights
+from vitpipe.stages.convert.formats.common import Streamed, format_of
 from vitpipe.stages.model_settings import ModelSettings
 
-Source = Checkpoint | Weights | Score | Foreign
+Source = Checkpoint | Weights | Score | ForeignWeights
 
 
 @dataclass(frozen=True)
 class WriteTask:
-    """Write all formats in one pass over the source's tensors."""
+    """Write all formats that stream, in one pass over the source's tensors, or one that needs the whole model."""
 
+    formats: tuple[Format, ...]
     config: ConvertConfig
     source: Source
     labels: tuple[str, ...]
@@ -26,11 +27,9 @@ class WriteTask:
     ctx: TaskContext
     sigmoid: bool = False
     """Whether each class was learned by itself: a reader then takes the sigmoid of a logit, not the softmax of all."""
-    graph: bool = False
-    """Build the ONNX graph, which needs the whole model at once, instead of streaming the others."""
 
     def __str__(self) -> str:
-        return f"write {'+'.join(name for name in self.config.formats if (name == 'onnx') == self.graph)}"
+        return f"write {'+'.join(self.formats)}"
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ class LookTask:
 class ProveTask:
     """Compare what was read of foreign weights with what their own library makes of them."""
 
-    source: Foreign
+    source: ForeignWeights
     ctx: TaskContext
 
     def __str__(self) -> str:
@@ -70,9 +69,9 @@ class CheckTask:
         return f"check {self.format}"
 
 
-def settings_of(source: Artifact | Foreign) -> ModelSettings:
+def settings_of(source: Artifact | ForeignWeights) -> ModelSettings:
     """The source's architecture. UsageError when it carries no weights."""
-    if isinstance(source, Foreign):
+    if isinstance(source, ForeignWeights):
         return source.settings
     model: dict[str, Any] | None = getattr(source, "model", None)
     if not isinstance(source, Source) or model is None:
@@ -82,6 +81,13 @@ def settings_of(source: Artifact | Foreign) -> ModelSettings:
 
 def refuse(formats: Sequence[Format], settings: ModelSettings) -> None:
     """UsageError that says what the wanted formats cannot hold, before anything is written."""
-    wrong = [f"{name} cannot hold {problem}" for name in formats for problem in problems(name, settings)]
+    wrong = [f"{name} cannot hold {limit}" for name in formats for limit in format_of(name).limits(settings)]
     if wrong:
         raise UsageError(f"convert to {', '.join(formats)}", "; ".join(wrong), "leave that format out")
+
+
+def split(formats: Sequence[Format]) -> list[tuple[Format, ...]]:
+    """The formats by the tasks that write them: all that stream in one, each graph in one of its own."""
+    streamed = tuple(name for name in formats if isinstance(format_of(name).contents, Streamed))
+    graphs: list[tuple[Format, ...]] = [(name,) for name in formats if name not in streamed]
+    return [streamed, *graphs] if streamed else graphs

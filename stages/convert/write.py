@@ -1,68 +1,102 @@
-"""Write all wanted formats in one pass over the source: each tensor is read once or twice, a few are held at a time.
-
-Imports no torch, whose libraries alone take more memory than the pass.
+"""Write all formats that stream in one pass over the source: each tensor is read once or twice, a few are held at a
+time. Imports no torch, whose libraries alone take more memory than the pass.
 """
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 from vitpipe.infra.work import stop_if_asked
 from vitpipe.stages.artifacts import File
 from vitpipe.stages.contract import TaskContext
-from vitpipe.stages.convert.checked import finite, in_range
-from vitpipe.stages.convert.config import Dtype, Format
-from vitpipe.stages.convert.described import FILES, NPZ, About, about_of, companions, header
-from vitpipe.stages.convert.hashed_file import need_room
-from vitpipe.stages.convert.layouts import Target, layout
-from vitpipe.stages.convert.npz_file import NpzFile
-from vitpipe.stages.convert.safetensors_file import SafetensorsFile, file_bytes
-from vitpipe.stages.convert.source import Tensors, open_source
+from vitpipe.stages.convert.config import Format
+from vitpipe.stages.convert.containers.hashed_file import need_room
+from vitpipe.stages.convert.containers.npz_file import NpzFile
+from vitpipe.stages.convert.containers.safetensors_file import SafetensorsFile, file_bytes
+from vitpipe.stages.convert.formats.common import NPZ, About, WeightsFormat, format_of
+from vitpipe.stages.convert.links import foreign_shapes, outward
+from vitpipe.stages.convert.numbers import Array, Shape, finite, in_range
+from vitpipe.stages.convert.origin import about_of
 from vitpipe.stages.convert.task import WriteTask
-from vitpipe.stages.vit.settings_file import SETTINGS, settings_json
+from vitpipe.stages.convert.tensors import Tensors, open_source
 
-Layouts = Mapping[Format, list[Target]]
 Writer = SafetensorsFile | NpzFile
 
 
+@dataclass(frozen=True)
+class Target:
+    """One tensor of a format: its name and shape there, and the native tensors it is made of."""
+
+    name: str
+    shape: Shape
+    sources: tuple[str, ...]
+    make: Callable[..., Array]
+    place: int
+    """Of its last source among the native tensors: the formats are written side by side in that order."""
+
+
 def write(task: WriteTask) -> tuple[File, ...]:
-    """Convert, upload, and give the files of all formats but ONNX, which cannot be written tensor by tensor.
+    """Convert, upload, and give the files of the task's formats.
 
     Errors: those of reading the source; StorageError for a full disk; StageError for numbers that are not finite;
     Stopped.
     """
     scratch, out = task.ctx.scratch, task.ctx.out
-    formats: list[Format] = [name for name in task.config.formats if name != "onnx"]
     written = scratch / "written"
     source = open_source(task.source, scratch / "source", task.config.use)
-    about = about_of(task, source.settings)
-    layouts: Layouts = {name: layout(name, source) for name in formats}
-    dtype = task.config.dtype
+    about, dtype = about_of(task, source.settings), task.config.dtype
+    formats = [format_of(name) for name in task.formats]
+    layouts = {each.name: layout(each, source) for each in formats}
     need_room(scratch, sum(file_bytes(_shapes(targets), dtype) for targets in layouts.values()))
     with ExitStack() as stack:
         writers: dict[Format, Writer] = {}
         for name, targets in layouts.items():
-            writers[name] = _open(name, written / name / FILES[name], _shapes(targets), dtype, about)
+            writers[name] = _open(name, written, targets, about)
             stack.push(writers[name])
         _stream(source, layouts, writers, task.ctx)
-        digests = {f"{name}/{FILES[name]}": writer.digest() for name, writer in writers.items()}
+        digests = {f"{name}/{writer.path.name}": writer.digest() for name, writer in writers.items()}
     # given away by their digests, so that a store of this disk takes them without a copy; what the store then holds is
     # read back and compared by the checks
-    files = [task.ctx.out.upload(written / at, at, digest) for at, digest in digests.items()]
-    small = {f"{name}/{path}": data for name in formats for path, data in companions(name, about).items()}
-    if "native" in formats:
-        small[f"native/{SETTINGS}"] = settings_json(source.settings)
+    files = [out.upload(written / at, at, digest) for at, digest in digests.items()]
+    small = {f"{each.name}/{path}": data for each in formats for path, data in each.companions(about).items()}
     return (*files, *(out.put(path, data) for path, data in small.items()))
 
 
-def _open(name: Format, path: Path, shapes: list[tuple[str, tuple[int, ...]]], dtype: Dtype, about: About) -> Writer:
-    if path.name == NPZ:
-        return NpzFile(path, shapes, dtype)
-    return SafetensorsFile(path, shapes, dtype, header(name, about))
+def layout(format: WeightsFormat, source: Tensors) -> list[Target]:
+    """All tensors of a format in the order they are written, which follows the native order.
+
+    ValueError when a native tensor would be left out: `refuse` has said before what a format cannot hold.
+    """
+    links, places = (
+        format.links(source.settings) if format.links else [],
+        {each: place for place, each in enumerate(source.shapes)},
+    )
+    left_out = source.shapes.keys() - {each for link in links for each in link.native}
+    if left_out:
+        raise ValueError(f"{format.name} has no place for {', '.join(sorted(left_out))}")
+    shapes = foreign_shapes(links, source.shapes)
+    targets = [
+        Target(
+            made.name, shapes[made.name], made.sources, made.make, max((places[one] for one in made.sources), default=0)
+        )
+        for made in outward(links)
+    ]
+    return sorted(targets, key=lambda target: target.place)
 
 
-def _stream(source: Tensors, layouts: Layouts, writers: Mapping[Format, Writer], ctx: TaskContext) -> None:
+def _open(name: Format, folder: Path, targets: list[Target], about: About) -> Writer:
+    format = format_of(name)
+    path, shapes = folder / name / format.file, _shapes(targets)
+    if format.file == NPZ:
+        return NpzFile(path, shapes, about.dtype)
+    return SafetensorsFile(path, shapes, about.dtype, format.header(about))
+
+
+def _stream(
+    source: Tensors, layouts: Mapping[Format, list[Target]], writers: Mapping[Format, Writer], ctx: TaskContext
+) -> None:
     """Walk the native tensors; after each, all formats write what is then complete. So a tensor read for one format is
     still there for the next."""
     read = finite(functools.lru_cache(maxsize=2)(source.read))
@@ -77,5 +111,5 @@ def _stream(source: Tensors, layouts: Layouts, writers: Mapping[Format, Writer],
         ctx.progress.update(place + 1, len(source.shapes), unit="tensors")
 
 
-def _shapes(targets: list[Target]) -> list[tuple[str, tuple[int, ...]]]:
+def _shapes(targets: list[Target]) -> list[tuple[str, Shape]]:
     return [(target.name, target.shape) for target in targets]

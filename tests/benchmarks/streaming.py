@@ -125,7 +125,7 @@ def _convert(root: Path, uri: str) -> None:
     checkpoint = load_artifact(uri)
     assert isinstance(checkpoint, Checkpoint)
     ctx = make_context(root, "weights", ConvertResources())
-    write(WriteTask(ConvertConfig(formats=FORMATS), checkpoint, ("red", "green", "blue"), ctx.task))
+    write(WriteTask(FORMATS, ConvertConfig(formats=FORMATS), checkpoint, ("red", "green", "blue"), ctx.task))
     assert "torch" not in sys.modules
 
 

@@ -13,13 +13,14 @@ from vitpipe.infra.errors import IntegrityError, NotFound, StorageError, UsageEr
 from vitpipe.infra.storage.opening import open_store
 from vitpipe.infra.storage.store import Digest, Store
 from vitpipe.stages.convert.config import PICKLES, WITHOUT_PICKLES
-from vitpipe.stages.convert.foreign.safetensors_reader import read_index
+from vitpipe.stages.convert.containers.safetensors_file import read_index
+from vitpipe.stages.convert.formats.common import SAFETENSORS, readings
 from vitpipe.stages.sighting import etag_mark, time_mark
 from vitpipe.stages.vit.file_kind import file_kind
 
 INDEX = "model.safetensors.index.json"
-COMPANIONS = ("config.json", "preprocessor_config.json", "model.json", "labels.json")
-"""What may stand beside the tensors and say what they are."""
+COMPANIONS = tuple(dict.fromkeys(name for reading in reversed(readings().values()) for name in reading.companions))
+"""What may stand beside the tensors and say what they are, in the order of `source.json`, over which a digest goes."""
 TENSORS = (".safetensors", ".npz")
 """Endings of the files that hold them."""
 
@@ -41,6 +42,7 @@ class Located:
 
     @property
     def is_local(self) -> bool:
+        """Whether they lie on this machine's disk."""
         return is_local(self.folder)
 
     def bytes_elsewhere(self) -> int:
@@ -82,7 +84,7 @@ def locate(path: str, scratch: Path) -> Located:
         index, _ = Located(path, (), INDEX, ()).fetch(INDEX, scratch)
         return _complete(path, Located(path, read_index(index), INDEX, _companions(names)), names)
     tensors = sorted(name for name in names if name.endswith(TENSORS))
-    chosen = "model.safetensors" if "model.safetensors" in tensors else tensors[0] if len(tensors) == 1 else None
+    chosen = SAFETENSORS if SAFETENSORS in tensors else tensors[0] if len(tensors) == 1 else None
     if chosen is None:
         raise _not_one(path, names, tensors)
     return Located(path, (chosen,), None, _companions(names))

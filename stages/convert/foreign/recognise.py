@@ -5,73 +5,18 @@ Nothing is guessed: what neither says has to be given in the config.
 
 import math
 import re
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from pydantic import ValidationError
 
 from vitpipe.infra.errors import UsageError
-from vitpipe.stages.convert.config import ForeignFormat, ForeignSource
-from vitpipe.stages.convert.foreign.arrays import Shape
-from vitpipe.stages.convert.foreign.beside import Described
-from vitpipe.stages.convert.foreign.naming import Named
-from vitpipe.stages.convert.foreign.stems import HEADS, find_resnet, find_stem, name_of
+from vitpipe.stages.convert.config import ForeignSource
+from vitpipe.stages.convert.formats.common import Landmarks, Named, readings
+from vitpipe.stages.convert.formats.described import Described
+from vitpipe.stages.convert.numbers import Shape
 from vitpipe.stages.model_settings import ModelSettings
-from vitpipe.stages.variants import VARIANTS, ResNet, find_variant, reduced
-
-
-class Landmarks(NamedTuple):
-    """Names of one format from which sizes are read; `{}` is the number of a block."""
-
-    patch: str
-    patch_axes: tuple[int, int]
-    """Axes of the patch kernel: its width, and a patch's side."""
-    token: str
-    positions: str
-    block: str
-    hidden: str
-    """Bias of a block's first dense layer, behind the block's name."""
-    head: str
-    representation: str
-    pool: str = "?"
-    query: str = "?"
-    """Bias of a block's queries (H, E), where the format shows heads."""
-    token_has_row: bool = True
-    """Whether a class token has a row of its own in the position table."""
-
-
-_GOOGLE = Landmarks(
-    patch="embedding/kernel", patch_axes=(3, 0), token="cls",
-    positions="Transformer/posembed_input/pos_embedding", block="Transformer/encoderblock_{}/",
-    hidden="MlpBlock_3/Dense_0/bias", head="head/bias", representation="pre_logits/bias",
-    query="MultiHeadDotProductAttention_1/query/bias",
-)  # fmt: skip
-_TIMM = Landmarks(
-    patch="patch_embed.proj.weight", patch_axes=(0, 2), token="cls_token", positions="pos_embed", block="blocks.{}.",
-    hidden="mlp.fc1.bias", head="head.bias", representation="pre_logits.bias", pool="attn_pool.latent",
-)  # fmt: skip
-LANDMARKS: Mapping[ForeignFormat, Landmarks] = {
-    "native": _TIMM,
-    "timm": _TIMM,
-    "huggingface": Landmarks(
-        patch="vit.embeddings.patch_embeddings.projection.weight", patch_axes=(0, 2),
-        token="vit.embeddings.cls_token", positions="vit.embeddings.position_embeddings",
-        block="vit.encoder.layer.{}.", hidden="intermediate.dense.bias", head="classifier.bias",
-        representation="vit.pooler.dense.bias",
-    ),
-    "torchvision": Landmarks(
-        patch="conv_proj.weight", patch_axes=(0, 2), token="class_token", positions="encoder.pos_embedding",
-        block="encoder.layers.encoder_layer_{}.", hidden="mlp.0.bias", head="heads.head.bias",
-        representation="heads.pre_logits.bias",
-    ),
-    "google": _GOOGLE,
-    "google_big_vision": _GOOGLE._replace(
-        patch="params/embedding/kernel", token="params/cls", positions="params/pos_embedding",
-        block="params/Transformer/encoderblock_{}/", hidden="MlpBlock_0/Dense_0/bias", head="params/head/bias",
-        representation="params/pre_logits/bias", pool="params/MAPHead_0/probe",
-        query="MultiHeadDotProductAttention_0/query/bias", token_has_row=False,
-    ),
-}  # fmt: skip
+from vitpipe.stages.variants import BASE_WIDTH, VARIANTS, ResNet, find_variant, reduced
 
 
 def recognise(named: Named, described: Described, source: ForeignSource, asked: str) -> ModelSettings:
@@ -90,15 +35,14 @@ def recognise(named: Named, described: Described, source: ForeignSource, asked: 
 
 
 def _fields(named: Named, described: Described, source: ForeignSource, asked: str) -> dict[str, Any]:
-    marks, shapes = LANDMARKS[named.format], named.arrays.shapes
-    image_px = described.image_px or source.image_px
-    if resnet := find_resnet(named.format, shapes):
-        return _resnet_fields(resnet, shapes, image_px, asked)
+    reading, shapes = readings()[named.format], named.arrays.shapes
+    marks, image_px = reading.landmarks, described.image_px or source.image_px
+    if marks.resnet in shapes:
+        return _resnet_fields(marks, shapes, image_px, asked)
     sizes = _sizes(marks, shapes, described.heads or source.heads, asked)
-    stem = find_stem(named.format, shapes)
+    stem = None if shapes.keys().isdisjoint(marks.stems) else _units(marks, shapes)
     pool = "map" if marks.pool in shapes else "cls" if marks.token in shapes else "gap"
     _refuse_other_pool(described.pooled, pool, asked)
-    google, hugging = named.format.startswith("google"), named.format == "huggingface"
     return {
         "variant": _name_of(sizes, stem, asked),
         "image_px": _image_px(marks, shapes, sizes["patch_px"], pool, image_px, stem, asked),
@@ -106,8 +50,8 @@ def _fields(named: Named, described: Described, source: ForeignSource, asked: st
         "representation": _representation(marks, shapes, sizes["width"]),
         "pool": pool,
         "position": "learned1d" if marks.positions in shapes else "none",
-        "gelu": described.gelu or ("tanh" if google else "erf"),
-        "norm_eps": described.norm_eps or (1e-12 if hugging else 1e-6),
+        "gelu": described.gelu or reading.gelu,
+        "norm_eps": described.norm_eps or reading.norm_eps,
     }
 
 
@@ -137,8 +81,8 @@ def _known_heads(sizes: Mapping[str, int], asked: str) -> int:
         known = find_variant(name).sizes
         if known and all(getattr(known, field) == value for field, value in sizes.items()):
             return known.heads
-    told = ", ".join(f"{field} {value}" for field, value in sizes.items())
-    raise UsageError(asked, f"nothing says its number of attention heads ({told})", "give config.source.heads")
+    shown = ", ".join(f"{field} {value}" for field, value in sizes.items())
+    raise UsageError(asked, f"nothing says its number of attention heads ({shown})", "give config.source.heads")
 
 
 def _name_of(sizes: Mapping[str, int], stem: tuple[int, ...] | None, asked: str) -> str | Mapping[str, int]:
@@ -183,13 +127,24 @@ def _said(image_px: int | None, asked: str) -> int:
     return image_px
 
 
-def _resnet_fields(resnet: ResNet, shapes: Mapping[str, Shape], image_px: int | None, asked: str) -> dict[str, Any]:
-    name = name_of(resnet)
+def _resnet_fields(marks: Landmarks, shapes: Mapping[str, Shape], image_px: int | None, asked: str) -> dict[str, Any]:
+    """By its units and the channels of its first kernel."""
+    resnet = ResNet(_units(marks, shapes), shapes[marks.resnet][marks.resnet_axis] // BASE_WIDTH)
+    name = next((name for name in VARIANTS if find_variant(name).resnet == resnet), None)
     if name is None:
         found = f"a ResNet with units {resnet.blocks} and width factor {resnet.width_factor} has no name here"
         raise UsageError(asked, found, "name another file")
-    classes = next((shapes[head][0] for head in HEADS if head in shapes), 0)
+    classes = next((shapes[head][0] for head in marks.resnet_heads if head in shapes), 0)
     return {"variant": name, "image_px": _said(image_px, asked), "classes": classes}
+
+
+def _units(marks: Landmarks, names: Iterable[str]) -> tuple[int, ...]:
+    """Units of convolutions by stage; () for a root alone."""
+    units: dict[int, set[int]] = {}
+    for name in names:
+        if match := re.match(marks.unit, name):
+            units.setdefault(int(match[1]), set()).add(int(match[2]))
+    return tuple(len(units[stage]) for stage in sorted(units))
 
 
 def _representation(marks: Landmarks, shapes: Mapping[str, Shape], width: int) -> str | int:

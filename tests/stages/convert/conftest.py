@@ -7,7 +7,7 @@ import torchvision
 from tiny_vit import TINY
 from torchvision.models import VisionTransformer
 
-from vitpipe.stages.convert import limits
+from vitpipe.stages.convert.formats.torchvision import FUNCTIONS
 
 
 @pytest.fixture
@@ -17,4 +17,4 @@ def vit_tiny(monkeypatch: pytest.MonkeyPatch) -> None:
         hidden_dim=TINY.width, mlp_dim=TINY.mlp,
     )  # fmt: skip
     monkeypatch.setattr(torchvision.models, "vit_tiny", build, raising=False)
-    monkeypatch.setitem(limits.TORCHVISION, TINY, "vit_tiny")  # type: ignore[arg-type]
+    monkeypatch.setitem(FUNCTIONS, TINY, "vit_tiny")  # type: ignore[arg-type]

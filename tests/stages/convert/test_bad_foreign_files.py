@@ -17,11 +17,11 @@ from torch import Tensor
 
 from vitpipe.infra.errors import IntegrityError, StorageError, UsageError
 from vitpipe.stages.convert.config import ForeignSource
-from vitpipe.stages.convert.foreign import look as look_module
-from vitpipe.stages.convert.foreign.back import native_reader
-from vitpipe.stages.convert.foreign.look import glance, look, reopen
-from vitpipe.stages.convert.foreign.npz_reader import open_npz
-from vitpipe.stages.convert.foreign.safetensors_reader import open_safetensors
+from vitpipe.stages.convert.containers.npz_file import open_npz
+from vitpipe.stages.convert.containers.safetensors_file import open_safetensors
+from vitpipe.stages.convert.foreign import weights as look_module
+from vitpipe.stages.convert.foreign.to_native import native_reader
+from vitpipe.stages.convert.foreign.weights import glance, look, reopen
 
 TINY = tiny()
 

@@ -13,9 +13,9 @@ from tiny_vit import tiny
 
 from vitpipe.infra.errors import IntegrityError, UsageError
 from vitpipe.stages.convert.config import ForeignSource
-from vitpipe.stages.convert.foreign.look import Foreign, glance
+from vitpipe.stages.convert.foreign.weights import ForeignWeights, glance
 from vitpipe.stages.images.classes import alike, difference, names_by_number, nearly, pairs_alike, same_to_the_eye
-from vitpipe.stages.predict.source import open_weights
+from vitpipe.stages.predict.opened_weights import open_weights
 
 TWELVE = [f"class {number}" for number in range(12)]
 
@@ -27,7 +27,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def looked_at(folder: Path, **config: Any) -> Foreign:
+def looked_at(folder: Path, **config: Any) -> ForeignWeights:
     path = folder / "config.json"
     before = path.read_bytes()
     try:

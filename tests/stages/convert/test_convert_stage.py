@@ -15,9 +15,9 @@ from tiny_vit import random_state, tiny
 
 from vitpipe.infra.errors import IntegrityError, StageError, Stopped, StorageError, UsageError
 from vitpipe.stages.artifacts import Artifact, File, Weights
-from vitpipe.stages.convert import hashed_file
 from vitpipe.stages.convert import run as run_module
 from vitpipe.stages.convert.config import ConvertConfig, ConvertResources
+from vitpipe.stages.convert.containers import hashed_file
 from vitpipe.stages.convert.run import run
 from vitpipe.stages.vit.model import ViT
 from vitpipe.stages.vit.native import load_native, load_weights

@@ -11,8 +11,7 @@ from tiny_checkpoint import commit_checkpoint
 from tiny_vit import random_state, tiny
 
 from vitpipe.stages.convert.config import Format
-from vitpipe.stages.convert.described import NPZ
-from vitpipe.stages.convert.limits import problems
+from vitpipe.stages.convert.formats.common import NPZ, format_of
 
 pytestmark = pytest.mark.usefixtures("vit_tiny")
 
@@ -30,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("vit_tiny")
 ])  # fmt: skip
 def test_each_format_that_holds_the_model_is_proved(tmp_path: Path, changes: dict[str, Any], with_onnx: bool) -> None:
     settings = tiny(**changes)
-    formats = tuple(name for name in FORMATS if not problems(name, settings) and (name != "onnx" or with_onnx))
+    formats = tuple(name for name in FORMATS if not format_of(name).limits(settings) and (name != "onnx" or with_onnx))
     assert formats[0] == "native"
     weights = convert(tmp_path, commit_checkpoint(tmp_path, settings), wanted(*formats))
     proofs = weights.read_json("parity.json")

@@ -17,11 +17,13 @@ from flax.traverse_util import unflatten_dict
 from tiny_vit import random_arrays, random_images, random_state, tiny
 
 from vitpipe.stages.convert.config import Format
-from vitpipe.stages.convert.described import NPZ
-from vitpipe.stages.convert.layouts import layout
-from vitpipe.stages.convert.names_google import BIG_VISION, ORIGINAL, Naming
-from vitpipe.stages.convert.npz_file import NpzFile
-from vitpipe.stages.convert.source import Tensors
+from vitpipe.stages.convert.containers.npz_file import NpzFile
+from vitpipe.stages.convert.formats.common import NPZ, format_of
+from vitpipe.stages.convert.formats.flax import Naming
+from vitpipe.stages.convert.formats.google import ORIGINAL
+from vitpipe.stages.convert.formats.google_big_vision import BIG_VISION
+from vitpipe.stages.convert.tensors import Tensors
+from vitpipe.stages.convert.write import layout
 from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.vit.build import build_model
 
@@ -104,7 +106,8 @@ class Reference(nn.Module):
 
 def google_file(name: Format, settings: ModelSettings, path: Path) -> Path:
     state = random_arrays(settings)
-    targets = layout(name, Tensors(settings, {key: value.shape for key, value in state.items()}, state.__getitem__))
+    tensors = Tensors(settings, {key: value.shape for key, value in state.items()}, state.__getitem__)
+    targets = layout(format_of(name), tensors)
     with NpzFile(path, [(target.name, target.shape) for target in targets], "fp32") as file:
         for target in targets:
             file.add(target.name, target.make(*(state[source] for source in target.sources)))

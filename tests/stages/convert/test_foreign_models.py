@@ -24,11 +24,11 @@ from safetensors.torch import load_file, save_file
 from tiny_vit import random_images, random_state, tiny
 from torch import Tensor
 
+from vitpipe.stages.convert import parity
 from vitpipe.stages.convert.config import ConvertResources, ForeignSource
-from vitpipe.stages.convert.foreign import parity
-from vitpipe.stages.convert.foreign.back import native_reader
-from vitpipe.stages.convert.foreign.look import Foreign, look, reopen
-from vitpipe.stages.convert.foreign.parity import prove
+from vitpipe.stages.convert.foreign.to_native import native_reader
+from vitpipe.stages.convert.foreign.weights import ForeignWeights, look, reopen
+from vitpipe.stages.convert.parity import prove
 from vitpipe.stages.convert.task import ProveTask
 from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.vit.build import Model, build_model
@@ -36,23 +36,23 @@ from vitpipe.stages.vit.build import Model, build_model
 GOOGLE = tiny(gelu="tanh")
 
 
-def looked(tmp_path: Path, path: Path, **fields: Any) -> Foreign:
+def looked(tmp_path: Path, path: Path, **fields: Any) -> ForeignWeights:
     return look(ForeignSource.model_validate({"path": str(path), **fields}), tmp_path / "scratch")
 
 
-def tensors(tmp_path: Path, foreign: Foreign) -> dict[str, Tensor]:
+def tensors(tmp_path: Path, foreign: ForeignWeights) -> dict[str, Tensor]:
     named, _ = reopen(foreign, tmp_path / "scratch")
     shapes, read = native_reader(named, foreign)
     return {name: torch.from_numpy(read(name)) for name in shapes}
 
 
-def model_of(tmp_path: Path, foreign: Foreign) -> Model:
+def model_of(tmp_path: Path, foreign: ForeignWeights) -> Model:
     model = build_model(foreign.settings)
     model.load_state_dict(tensors(tmp_path, foreign))
     return model.eval()
 
 
-def proof(tmp_path: Path, foreign: Foreign) -> dict[str, Any]:
+def proof(tmp_path: Path, foreign: ForeignWeights) -> dict[str, Any]:
     return prove(ProveTask(foreign, make_context(tmp_path, "proof", ConvertResources()).task))
 
 
@@ -224,7 +224,7 @@ def test_the_proof_catches_tensors_in_another_order(tmp_path: Path, monkeypatch:
     foreign = looked(tmp_path, tmp_path / "hf")
 
     def mistaken(name: str, change: Callable[[Tensor], Tensor]) -> dict[str, Any]:
-        def reader(named: Any, foreign: Foreign) -> Any:
+        def reader(named: Any, foreign: ForeignWeights) -> Any:
             shapes, read = native_reader(named, foreign)
             return shapes, lambda each: change(torch.from_numpy(read(each))).numpy() if each == name else read(each)
 

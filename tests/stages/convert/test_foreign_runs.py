@@ -20,8 +20,8 @@ from vitpipe.stages.artifacts import Artifact
 from vitpipe.stages.contract import Inputs, Known
 from vitpipe.stages.convert.config import ConvertConfig, ConvertResources, ForeignSource
 from vitpipe.stages.convert.estimate import estimate
-from vitpipe.stages.convert.foreign.again import look as look_again
-from vitpipe.stages.convert.foreign.look import look
+from vitpipe.stages.convert.foreign.changes import look as look_again
+from vitpipe.stages.convert.foreign.weights import look
 from vitpipe.stages.convert.run import run as convert
 from vitpipe.stages.record import load_artifact
 from vitpipe.stages.vit.build import build_model

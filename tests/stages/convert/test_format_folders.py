@@ -16,11 +16,10 @@ from timm.models.vision_transformer import _load_weights
 from tiny_checkpoint import commit_checkpoint
 from tiny_vit import TINY, random_images, random_model, random_state, tiny
 
-from vitpipe.stages.convert import limits
-from vitpipe.stages.convert.described import NPZ, About, companions, header
+from vitpipe.stages.convert.formats.common import NPZ, About, format_of
+from vitpipe.stages.convert.formats.timm import timm_architecture, timm_arguments
+from vitpipe.stages.convert.formats.torchvision import FUNCTIONS, torchvision_links
 from vitpipe.stages.convert.links import foreign_shapes
-from vitpipe.stages.convert.names_torchvision import torchvision_links
-from vitpipe.stages.convert.timm_config import timm_architecture, timm_arguments
 from vitpipe.stages.vit.shapes import parameter_shapes
 
 pytestmark = pytest.mark.usefixtures("vit_tiny")
@@ -54,11 +53,12 @@ def test_a_checkpoint_of_sigmoids_becomes_a_multi_label_folder(tmp_path: Path) -
 def test_a_sigmoid_head_is_said_to_be_one() -> None:
     for sigmoid, kind in ((True, "multi_label_classification"), (False, None)):
         about = About(tiny(), sigmoid=sigmoid)
-        assert json.loads(companions("huggingface", about)["config.json"]).get("problem_type") == kind
+        assert json.loads(format_of("huggingface").companions(about)["config.json"]).get("problem_type") == kind
         said = "sigmoid" if sigmoid else "softmax"
-        assert header("onnx", about)["probabilities"] == header("torchvision", about)["probabilities"] == said
+        assert all(format_of(name).header(about)["probabilities"] == said for name in ("onnx", "torchvision"))
         assert (
-            f"probabilities: {said}" in json.loads(companions("timm", about)["config.json"])["pretrained_cfg"]["notes"]
+            f"probabilities: {said}"
+            in json.loads(format_of("timm").companions(about)["config.json"])["pretrained_cfg"]["notes"]
         )
 
 
@@ -82,7 +82,7 @@ def test_torchvision_takes_the_state_dict_and_its_own_normalisation(tmp_path: Pa
 def test_torchvision_functions_have_these_tensors(name: str) -> None:
     settings = tiny(variant=name, image_px=224, classes=1000)
     with torch.device("meta"):
-        model = getattr(torchvision.models, limits.TORCHVISION[settings.sizes])()
+        model = getattr(torchvision.models, FUNCTIONS[settings.sizes])()
     shapes = foreign_shapes(torchvision_links(settings), parameter_shapes(settings))
     assert shapes == {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
 

@@ -9,8 +9,8 @@ from tiny_checkpoint import commit_checkpoint
 from tiny_vit import TINY, random_state, tiny
 
 from vitpipe.infra.errors import StageError, UsageError
-from vitpipe.stages.convert import limits
 from vitpipe.stages.convert.config import Format
+from vitpipe.stages.convert.formats.common import format_of
 from vitpipe.stages.convert.task import refuse
 
 pytestmark = pytest.mark.usefixtures("vit_tiny")
@@ -49,7 +49,7 @@ def test_a_refusal_leaves_no_file(tmp_path: Path) -> None:
 def test_what_a_google_file_cannot_say_is_said_beside_it(tmp_path: Path) -> None:
     proofs = convert(tmp_path, commit_checkpoint(tmp_path, tiny()), wanted("google")).read_json("parity.json")
     assert "erf" in proofs["google"]["note"]
-    assert limits.unsaid("google", tiny(gelu="tanh")) is None and limits.unsaid("timm", tiny()) is None
+    assert format_of("google").unsaid(tiny(gelu="tanh")) is None and format_of("timm").unsaid(tiny()) is None
 
 
 def test_numbers_beyond_fp16_are_refused(tmp_path: Path) -> None:

@@ -15,11 +15,11 @@ from tiny_vit import TINY, random_state, tiny
 from vitpipe.stages.artifacts import Score
 from vitpipe.stages.contract import Inputs
 from vitpipe.stages.convert.config import ForeignSource
-from vitpipe.stages.convert.foreign.look import glance
+from vitpipe.stages.convert.foreign.weights import glance
 from vitpipe.stages.evaluate.config import EvaluateConfig, EvaluateResources
 from vitpipe.stages.evaluate.run import run as evaluate
 from vitpipe.stages.model_settings import ModelSettings
-from vitpipe.stages.predict.source import open_weights
+from vitpipe.stages.predict.opened_weights import open_weights
 from vitpipe.stages.vit.native import load_native
 from vitpipe.stages.vit.shapes import parameter_shapes
 

@@ -9,12 +9,12 @@ import timm
 import torch
 from tiny_vit import random_arrays, tiny
 
+from vitpipe.stages.convert.formats.google import google_links
+from vitpipe.stages.convert.formats.google_big_vision import google_big_vision_links
+from vitpipe.stages.convert.formats.huggingface import huggingface_links
+from vitpipe.stages.convert.formats.timm import timm_architecture, timm_arguments, timm_links
+from vitpipe.stages.convert.formats.torchvision import torchvision_links
 from vitpipe.stages.convert.links import Link, foreign_shapes, inward, outward
-from vitpipe.stages.convert.names_google import google_big_vision_links, google_links
-from vitpipe.stages.convert.names_huggingface import huggingface_links
-from vitpipe.stages.convert.names_timm import timm_links
-from vitpipe.stages.convert.names_torchvision import torchvision_links
-from vitpipe.stages.convert.timm_config import timm_architecture, timm_arguments
 from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.variants import VARIANTS
 from vitpipe.stages.vit.shapes import parameter_shapes

@@ -10,9 +10,9 @@ import pytest
 from numpy.typing import NDArray
 
 from vitpipe.infra.errors import StorageError
-from vitpipe.stages.convert import hashed_file
 from vitpipe.stages.convert.config import Dtype
-from vitpipe.stages.convert.npz_file import NpzFile
+from vitpipe.stages.convert.containers import hashed_file
+from vitpipe.stages.convert.containers.npz_file import NpzFile
 
 SHAPES = [("a/kernel", (300, 17)), ("b", (3,)), ("scalar", ())]
 

@@ -9,10 +9,9 @@ import torch
 from numpy.typing import NDArray
 
 from vitpipe.infra.errors import StageError
-from vitpipe.stages.convert.checked import checked
 from vitpipe.stages.convert.config import Dtype
-from vitpipe.stages.convert.hashed_file import HashedFile, pieces
-from vitpipe.stages.convert.numbers import stored
+from vitpipe.stages.convert.containers.hashed_file import HashedFile, pieces
+from vitpipe.stages.convert.numbers import checked, stored
 
 LARGEST = np.finfo(np.float32).max
 

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from vitpipe.infra.errors import StageError
 from vitpipe.stages.convert import onnx_file
-from vitpipe.stages.convert import task as task_module
+from vitpipe.stages.convert import run as run_module
 from vitpipe.stages.convert import write as write_module
 from vitpipe.stages.convert.config import Format
-from vitpipe.stages.convert.source import Tensors
+from vitpipe.stages.convert.tensors import Tensors
 
 pytestmark = pytest.mark.usefixtures("vit_tiny")
 
@@ -72,7 +72,7 @@ def test_parity_catches_another_function(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, true: dict[str, Any], catching: tuple[Format, ...]
 ) -> None:
     """The files say, or their libraries compute, the exact GELU and an epsilon of 1e-6; the checkpoint's model not."""
-    monkeypatch.setattr(task_module, "problems", lambda name, settings: [])
+    monkeypatch.setattr(run_module, "refuse", lambda formats, settings: None)
     written_as(monkeypatch, lambda source: Tensors(tiny(), source.shapes, source.read))
     with pytest.raises(StageError) as caught:
         convert(tmp_path, commit_checkpoint(tmp_path, tiny(**true)), wanted(*catching))

@@ -18,13 +18,13 @@ from vitpipe.infra.errors import StageError, UsageError
 from vitpipe.infra.storage.opening import open_store
 from vitpipe.stages.artifacts import Weights
 from vitpipe.stages.contract import Inputs
+from vitpipe.stages.convert import parity
 from vitpipe.stages.convert.config import ConvertConfig, ConvertResources, ForeignFormat, ForeignSource, Format
-from vitpipe.stages.convert.foreign import parity
-from vitpipe.stages.convert.foreign.back import links_of, native_reader
-from vitpipe.stages.convert.foreign.look import look, reopen
-from vitpipe.stages.convert.foreign.parity import prove
+from vitpipe.stages.convert.foreign.to_native import links_of, native_reader
+from vitpipe.stages.convert.foreign.weights import look, reopen
+from vitpipe.stages.convert.formats.torchvision import fold, torchvision_links
 from vitpipe.stages.convert.links import Link, outward
-from vitpipe.stages.convert.names_torchvision import fold, torchvision_links
+from vitpipe.stages.convert.parity import prove
 from vitpipe.stages.convert.run import run
 from vitpipe.stages.convert.task import ProveTask
 from vitpipe.stages.model_settings import ModelSettings

@@ -13,7 +13,7 @@ from vitpipe.infra.errors import IntegrityError
 from vitpipe.stages.artifacts import Weights
 from vitpipe.stages.contract import Inputs
 from vitpipe.stages.convert.config import ConvertConfig, ConvertResources
-from vitpipe.stages.convert.foreign.again import look
+from vitpipe.stages.convert.foreign.changes import look
 from vitpipe.stages.convert.run import run as convert
 from vitpipe.stages.sighting import Sighted
 

@@ -13,7 +13,7 @@ from tiny_checkpoint import commit_checkpoint
 from tiny_vit import tiny
 
 from vitpipe.stages.convert.config import ConvertConfig, ConvertResources, ForeignSource
-from vitpipe.stages.convert.foreign.look import look
+from vitpipe.stages.convert.foreign.weights import look
 from vitpipe.stages.convert.task import Source, WriteTask
 
 FORMATS = ("native", "timm", "huggingface", "torchvision", "google", "google_big_vision")
@@ -28,7 +28,7 @@ sys.exit("torch was imported" if "torch" in sys.modules else 0)
 
 def run(tmp_path: Path, *sources: Source, before: str = "") -> subprocess.CompletedProcess[str]:
     ctx = make_context(tmp_path, "alone", ConvertResources()).task
-    tasks = [WriteTask(ConvertConfig(formats=FORMATS), source, (), ctx) for source in sources]
+    tasks = [WriteTask(FORMATS, ConvertConfig(formats=FORMATS), source, (), ctx) for source in sources]
     (tmp_path / "tasks").write_bytes(pickle.dumps(tasks))
     command = [sys.executable, "-c", before + CHILD, str(tmp_path / "tasks")]
     paths = os.pathsep.join(path for path in sys.path if path)

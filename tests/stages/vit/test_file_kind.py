@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vitpipe.infra.errors import IntegrityError, UsageError
-from vitpipe.stages.convert.foreign.safetensors_reader import open_safetensors
-from vitpipe.stages.convert.safetensors_file import SafetensorsFile
+from vitpipe.stages.convert.containers.safetensors_file import SafetensorsFile, open_safetensors
 from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.vit.file_kind import kind_of
 from vitpipe.stages.vit.native import read_tensors

@@ -1,0 +1,246 @@
+"""What other libraries' models answer, loaded by their own loaders from files that we wrote and from those of others.
+
+No library is needed to convert, only to prove; each is imported where it is asked. Shapes: B images, T tokens, D width.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from vitpipe.stages.convert.formats.timm import timm_architecture, timm_arguments, timm_limits
+from vitpipe.stages.convert.formats.torchvision import FUNCTIONS
+from vitpipe.stages.convert.numbers import widened
+from vitpipe.stages.model_settings import ModelSettings
+
+Outputs = Mapping[str, Tensor]
+"""`pooled` (B, D), before any representation layer; `features`, what enters the head, which a head of zeros would hide;
+`logits` (B, K); `encoded` (1, T, D), the encoder's answer to quiet tokens. Libraries give those that they have."""
+Answer = tuple[str, Outputs]
+"""The library's name and version, and what its model gives."""
+
+
+class Unavailable(Exception):
+    """No library can be asked; says why."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a library is given: files, and images to feed their model."""
+
+    settings: ModelSettings
+    tensors: tuple[Path, ...]
+    config: Path | None
+    """`config.json` beside them, in a folder that the library reads."""
+    images: Tensor
+    """(B, 3, H, W), normalised as the files' users do."""
+    all_bf16: bool
+    """Whether every array of an npz is raw bf16."""
+    is_ours: bool
+    """Whether we wrote them: what they do not say is then as the library usually has it, else as the settings say."""
+    is_overruled: bool = False
+    """Whether the recipe asks for another function than the config."""
+
+
+def quiet_tokens(settings: ModelSettings) -> Tensor:
+    """Tokens (1, T, D) of variance 1e-6, where another LayerNorm epsilon shows: trained ones are too large for it.
+    ValueError for a ResNet."""
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(1, settings.tokens, settings.sizes.width, generator=generator) * 1e-3
+
+
+def timm_folder(question: Question) -> Answer:
+    """By `timm.create_model('local-dir:DIR')`; without a config, the file into the architecture that was recognised."""
+    timm = _library("timm")
+    if question.config:
+        _refuse_overruled(question)
+        model = timm.create_model(f"local-dir:{question.config.parent}", pretrained=True)
+    else:
+        model = _timm_model(question)
+        _library("timm.models").load_checkpoint(model, str(question.tensors[0]))
+    return _version(timm), _timm_outputs(model, question)
+
+
+def timm_npz(question: Question) -> Answer:
+    """timm's own reader of vision_transformer's files."""
+    return _npz_outputs(question, _timm_model(question))
+
+
+def big_vision_npz(question: Question) -> Answer:
+    """timm's own reader of big_vision's files, whose position table has no row for the class token."""
+    model = _timm_model(question, no_embed_class=question.settings.pool == "cls")
+    return _npz_outputs(question, model, prefix="params/")
+
+
+def _npz_outputs(question: Question, model: Any, prefix: str = "") -> Answer:
+    """timm leaves out a representation layer and the head behind it: of our own files both are computed here from the
+    arrays, of others' only what comes before is compared."""
+    path, settings = question.tensors[0], question.settings
+    if question.all_bf16 and not question.is_ours:
+        _load_bf16(model, str(path))
+    else:
+        model.load_pretrained(str(_as_fp32(path) if question.all_bf16 else path))
+    outputs = _timm_outputs(model, question)
+    if question.is_ours and settings.representation != "none":
+        features = outputs["features"] = torch.tanh(_dense(path, f"{prefix}pre_logits", outputs["pooled"]))
+        outputs["logits"] = _dense(path, f"{prefix}head", features) if settings.classes else features
+    return _version(_library("timm")), outputs
+
+
+def _timm_model(question: Question, **arguments: Any) -> Any:
+    """A model of the settings' sizes, without what timm has no place for."""
+    timm, settings = _library("timm"), question.settings
+    if settings.representation != "none":
+        settings = settings.model_copy(update={"representation": "none", "classes": 0})
+    if settings.resnet is not None:
+        if not question.is_ours and timm_limits(settings):
+            raise Unavailable(f"timm has no function for {settings.variant}")
+        # its class rather than its functions, which have names for half of the paper's ResNets only
+        return _library("timm.models.resnetv2").ResNetV2(
+            layers=list(settings.resnet.blocks),
+            width_factor=settings.resnet.width_factor,
+            num_classes=settings.classes,
+            stem_type="fixed",
+            conv_layer=partial(_library("timm.layers").StdConv2d, eps=1e-8),
+        )
+    if question.is_ours:
+        arguments["pos_embed"] = "learn"  # whatever our model computes them from, they stand there as a table
+    else:
+        arguments["norm_layer"] = partial(nn.LayerNorm, eps=settings.norm_eps)
+    arguments = timm_arguments(settings) | arguments
+    return timm.create_model(timm_architecture(settings), num_classes=settings.classes, **arguments)
+
+
+def _timm_outputs(model: Any, question: Question) -> dict[str, Tensor]:
+    model, settings = model.eval().float(), question.settings
+    seen = model.forward_features(question.images)
+    pooled = model.forward_head(seen, pre_logits=True)
+    outputs = {"pooled": pooled, "features": pooled}
+    if model.num_classes or not settings.classes:
+        outputs["logits"] = model.forward_head(seen)
+    if settings.family != "resnet":
+        outputs["encoded"] = model.norm(model.blocks(quiet_tokens(settings)))
+    return outputs
+
+
+def _load_bf16(model: Any, path: str) -> None:
+    try:
+        _library("timm.models.vision_transformer")._load_weights(model, path, load_bfloat16=True)
+    except ImportError as error:
+        raise Unavailable(f"timm reads bf16 arrays through {error.name}, which is not installed") from error
+
+
+def _as_fp32(path: Path) -> Path:
+    """The file with its bf16 numbers as fp32: timm reads bf16 through jax alone, which a proof cannot ask for."""
+    wide = path.with_name("widened.npz")
+    with np.load(path, allow_pickle=False) as arrays:
+        named: dict[str, Any] = {name: widened(arrays[name]) for name in arrays.files}
+        np.savez(wide, **named)
+    return wide
+
+
+def _dense(path: Path, name: str, features_BR: Tensor) -> Tensor:
+    with np.load(path, allow_pickle=False) as arrays:
+        kernel, bias = (torch.from_numpy(widened(arrays[f"{name}/{part}"])) for part in ("kernel", "bias"))
+    return features_BR @ kernel + bias
+
+
+def transformers_folder(question: Question) -> Answer:
+    """By `ViTForImageClassification.from_pretrained(DIR)`; without a head by `ViTModel`."""
+    _refuse_overruled(question)
+    if question.config is None:
+        raise Unavailable("transformers needs a config.json beside the tensors, there is none")
+    transformers = _library("transformers")
+    folder, arguments = question.config.parent, {"local_files_only": True, "dtype": "float32"}
+    transformers.utils.logging.disable_progress_bar()  # it draws one for every model it loads, into logs too
+    if question.settings.classes:
+        model = transformers.ViTForImageClassification.from_pretrained(folder, **arguments).eval()
+        with _inputs_of(model.classifier) as seen:
+            logits = model(question.images).logits
+        body, outputs = model.vit, {"logits": logits, "features": seen[0], "pooled": seen[0]}
+    else:
+        body = transformers.ViTModel.from_pretrained(folder, add_pooling_layer=False, **arguments).eval()
+        outputs = {"pooled": body(question.images).last_hidden_state[:, 0]}
+    tokens_BTD = quiet_tokens(question.settings)
+    for layer in body.layers:
+        tokens_BTD = layer(tokens_BTD)
+    return _version(transformers), outputs | {"encoded": body.layernorm(tokens_BTD)}
+
+
+def torchvision_file(question: Question) -> Answer:
+    """By `load_state_dict` of its function's model, of its class where no function has these sizes."""
+    torchvision, load_file = _library("torchvision"), _library("safetensors.torch").load_file
+    settings, sizes = question.settings, question.settings.sizes
+    if not settings.classes:
+        raise Unavailable("torchvision has no model without a head")
+    arguments: dict[str, Any] = {"num_classes": settings.classes, "image_size": settings.grid * sizes.patch_px}
+    if settings.representation != "none":
+        arguments["representation_size"] = settings.feature_width
+    if not question.is_ours:
+        arguments["norm_layer"] = partial(nn.LayerNorm, eps=settings.norm_eps)
+    if sizes not in FUNCTIONS:
+        arguments |= {"patch_size": sizes.patch_px, "num_layers": sizes.layers, "num_heads": sizes.heads}
+        arguments |= {"hidden_dim": sizes.width, "mlp_dim": sizes.mlp}
+    with torch.device("meta"):
+        model = getattr(torchvision.models, FUNCTIONS.get(sizes, "VisionTransformer"))(**arguments)
+    state = {name: tensor for path in question.tensors for name, tensor in load_file(path).items()}
+    model.load_state_dict(state, assign=True)
+    model = model.eval().float()
+    with _inputs_of(model.heads) as pooled, _inputs_of(model.heads.head) as features:
+        logits = model(question.images)
+    encoded = model.encoder.ln(model.encoder.layers(quiet_tokens(settings)))
+    outputs = {"logits": logits, "features": features[0], "pooled": pooled[0], "encoded": encoded}
+    return _version(torchvision), outputs
+
+
+def onnx_graph(question: Question) -> Answer:
+    """By an InferenceSession on the CPU, once with all images and once with one: the batch is dynamic."""
+    onnx, onnxruntime = _library("onnx"), _library("onnxruntime")
+    path, images = question.tensors[0], question.images.numpy()
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors: it warns of each constant that it folds
+    written = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    logits = torch.from_numpy(written.run(["logits"], {"images": images})[0])
+    alone = torch.from_numpy(written.run(["logits"], {"images": images[:1]})[0])
+    # the same graph with one more output, what enters its last layer: a head of zeros would hide it
+    graph, opened = onnx.load(path, load_external_data=False), path.with_name("features.onnx")
+    head = next(node for node in graph.graph.node if "logits" in node.output)
+    graph.graph.output.append(onnx.helper.make_tensor_value_info(head.input[0], onnx.TensorProto.FLOAT, None))
+    onnx.save(graph, opened)
+    session = onnxruntime.InferenceSession(opened, options, providers=["CPUExecutionProvider"])
+    features = torch.from_numpy(session.run(None, {"images": images})[1])
+    return _version(onnxruntime), {"logits": torch.cat([alone, logits[1:]]), "features": features}
+
+
+def _refuse_overruled(question: Question) -> None:
+    if question.is_overruled:
+        raise Unavailable("config.source asks for another GELU or epsilon than the library reads from its config")
+
+
+def _library(name: str) -> Any:
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise Unavailable(f"{name.split('.')[0]} is not installed: pip install 'vitpipe[parity]'") from error
+
+
+def _version(library: Any) -> str:
+    return f"{library.__name__} {library.__version__}"
+
+
+@contextmanager
+def _inputs_of(module: nn.Module) -> Iterator[list[Tensor]]:
+    """What enters a module while it is used."""
+    seen: list[Tensor] = []
+    handle = module.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    try:
+        yield seen
+    finally:
+        handle.remove()

@@ -1,0 +1,77 @@
+"""Compare the foreign weights that lie there now with what was converted: sizes and times, or digests. No torch.
+
+Files are matched by name, a single file of tensors by its place: it may be called otherwise now.
+"""
+
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vitpipe.infra.errors import UsageError, VitpipeError
+from vitpipe.stages.artifacts import Weights
+from vitpipe.stages.convert.config import ConvertConfig, ConvertResources
+from vitpipe.stages.convert.foreign.located import COMPANIONS, INDEX, TENSORS, Located, is_local, states
+from vitpipe.stages.sighting import Difference, Sighted
+
+SOURCE = "source.json"
+
+
+def look(config: ConvertConfig, resources: ConvertResources, weights: Weights, record: Any, digests: bool) -> Sighted:
+    """What became of the weights of `config.source`; never raises for what cannot be reached or read of it.
+
+    Errors: IntegrityError, NotFound and StorageError for the file of `weights` that says what was taken.
+    """
+    if config.source is None or not weights.has(SOURCE):
+        return Sighted()
+    if resources.trust_source and not digests:
+        return Sighted(note="the source was not looked at: resources.trust_source")
+    path = config.source.path
+    taken = weights.read_json(SOURCE)
+    try:
+        folder, names = _where(path, [str(file["path"]) for file in taken["files"]])
+        return _compared(path, folder, names, taken, digests)
+    except VitpipeError as error:
+        asked = f"{error.asked}: " if error.asked.startswith("read ") else ""
+        return Sighted.unseen(f"{path}: {asked}{error.found or error}")
+    except OSError as error:
+        return Sighted.unseen(f"{error.filename or path}: {error.strerror or error}")
+
+
+def _compared(path: str, folder: str, names: Mapping[str, str], taken: Mapping[str, Any], digests: bool) -> Sighted:
+    """`names` are today's by yesterday's."""
+    there = states(folder, {*names.values(), *COMPANIONS, INDEX})
+    if not set(names.values()) & there.keys():
+        raise UsageError(f"look at {path}", "nothing of it is there, or on this machine")
+    was = {str(file["path"]): file for file in taken["files"]}
+    marks = taken.get("marks", {})
+    gone = [name for name, now in names.items() if now not in there]
+    added = sorted(there.keys() - set(names.values()))
+    changed = [name for name, now in names.items() if now in there and there[now][0] != was[name]["bytes"]]
+    by_digest = digests and not (gone or added or changed)
+    if by_digest:
+        changed = [name for name, now in names.items() if _sha256(folder, now) != was[name]["sha256"]]
+    found = Difference(len(added), len(gone), len(changed), examples=(*added, *gone, *changed))
+    what = f"{len(was)} files of {path}"
+    if found.differs:
+        return Sighted.other(found.text(what), by_digest)
+    touched = [name for name, now in names.items() if marks.get(name) and marks[name] != there[now][1]]
+    if touched and not digests:
+        hint = Difference(touched=len(touched), touched_examples=tuple(touched)).hint(what)
+        return Sighted(note=f"the source may have changed: {hint}", is_loud=True)
+    return Sighted(note=f"the source is as it was converted, {what}")
+
+
+def _where(path: str, was: list[str]) -> tuple[str, dict[str, str]]:
+    """The folder, and today's name of each of yesterday's files."""
+    place = os.path.abspath(path.removeprefix("file://")) if is_local(path) else path.rstrip("/")
+    if not place.lower().endswith(TENSORS):
+        return place, {name: name for name in was}
+    folder, _, today = place.rpartition("/")
+    return folder or "/", {name: today if name.endswith(TENSORS) else name for name in was}
+
+
+def _sha256(folder: str, name: str) -> str:
+    with tempfile.TemporaryDirectory() as scratch:
+        return Located(folder, (name,), None, ()).fetch(name, Path(scratch))[1].sha256

@@ -1,0 +1,208 @@
+"""Look at foreign weights without reading them: which files, which model, what has to be done to them. No torch.
+
+What is found travels to the tasks that read the numbers; each verifies the files it opens against this look.
+"""
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from vitpipe.infra.errors import IntegrityError, StorageError, UsageError
+from vitpipe.infra.storage.store import Digest
+from vitpipe.stages.convert.config import ForeignFormat, ForeignSource
+from vitpipe.stages.convert.containers.npz_file import open_npz
+from vitpipe.stages.convert.containers.safetensors_file import open_safetensors
+from vitpipe.stages.convert.foreign.located import Located, is_npz, locate, refuse_unopenable, states
+from vitpipe.stages.convert.foreign.recognise import recognise
+from vitpipe.stages.convert.formats.common import HALF, Named, Pixels, format_of, readings
+from vitpipe.stages.convert.formats.described import Described
+from vitpipe.stages.convert.numbers import Arrays
+from vitpipe.stages.model_settings import ModelSettings
+
+
+@dataclass(frozen=True)
+class ForeignWeights:
+    """Foreign weights as they were looked at: a source of a conversion. Plain data, picklable."""
+
+    source: ForeignSource
+    located: Located
+    digests: tuple[tuple[str, Digest], ...]
+    """Of each file, by its name below the folder."""
+    format: ForeignFormat
+    settings: ModelSettings
+    pixels: Pixels
+    """How its images are normalised."""
+    labels: tuple[str, ...]
+    notes: tuple[str, ...]
+    all_bf16: bool = False
+    marks: tuple[tuple[str, int], ...] = ()
+    """When each of its files was written (`stages.sighting`)."""
+    is_overruled: bool = False
+    """Whether the recipe asks for another function than the files beside the tensors say."""
+
+    @property
+    def uri(self) -> str:
+        """Where they lie, as the recipe says it."""
+        return self.source.path
+
+    @property
+    def architecture(self) -> str:
+        """The paper's name, or the sizes in words."""
+        variant = self.settings.variant
+        return variant if isinstance(variant, str) else ", ".join(f"{key} {value}" for key, value in variant)
+
+    @property
+    def is_folded(self) -> bool:
+        """Whether its images are others than ours in [-1, 1], so that the first layer has to change."""
+        return self.pixels != HALF
+
+
+def look(source: ForeignSource, scratch: Path) -> ForeignWeights:
+    """Fetch what lies elsewhere to `scratch`, compute digests, and recognise the model.
+
+    Errors: UsageError for what is missing, empty, a pickle or not a model of ours; IntegrityError for damaged files;
+    StorageError when there is no room for the copy.
+    """
+    located = locate(source.path, scratch)
+    _need_room(located, scratch)
+    marks = tuple((name, mark) for name, (_, mark) in sorted(states(located.folder, located.names).items()))
+    fetched = {name: located.fetch(name, scratch) for name in located.names}
+    digests = tuple((name, digest) for name, (_, digest) in fetched.items())
+    _compare_sha256(source, located, dict(digests))
+    found = _foreign(source, located, {name: path for name, (path, _) in fetched.items()}, digests)
+    return replace(found, marks=marks)
+
+
+def glance(source: ForeignSource) -> ForeignWeights:
+    """The same of a local source, reading only headers: no digests."""
+    located = locate(source.path, Path("/nonexistent"))
+    paths = {name: Path(located.folder, name) for name in located.names}
+    return _foreign(source, located, paths, ())
+
+
+def reopen(foreign: ForeignWeights, scratch: Path) -> tuple[Named, dict[str, Path]]:
+    """The tensors that were looked at, and where all files lie, each verified again."""
+    expected = dict(foreign.digests)
+    located = foreign.located
+    paths = {name: located.fetch(name, scratch, expected[name])[0] for name in located.names}
+    return _named(foreign.source, located, paths), paths
+
+
+def _foreign(
+    source: ForeignSource, located: Located, paths: dict[str, Path], digests: tuple[tuple[str, Digest], ...]
+) -> ForeignWeights:
+    asked = f"convert the weights {source.path}"
+    found = _named(source, located, paths)
+    described = _described({name: paths[name] for name in located.companions}, asked)
+    settings = recognise(found, described, source, asked)
+    pixels, assumed = _pixels(source, described, found.format)
+    if settings.family != "vit" and pixels != HALF:
+        do = "its first convolution is standardised and cannot take it in: give config.source.mean and std of 0.5"
+        raise UsageError(asked, f"its images are normalised by mean {pixels.mean} and std {pixels.std}", do)
+    overruled = _overruled(described, settings)
+    labels = described.labels if len(described.labels) == settings.classes else ()
+    notes = (*found.notes, *described.notes, *_notes(described, settings, pixels, assumed, overruled))
+    foreign = ForeignWeights(source, located, digests, found.format, settings, pixels, labels, notes)
+    return replace(foreign, all_bf16=found.arrays.all_bf16, is_overruled=bool(overruled))
+
+
+def _notes(
+    described: Described, settings: ModelSettings, pixels: Pixels, assumed: bool, overruled: list[str]
+) -> Iterator[str]:
+    """What a person should know of how they are taken."""
+    named, classes = len(described.labels), settings.classes
+    if not classes:
+        yield "it has no head: fine-tuning gives it one"
+    elif named not in (0, classes):
+        yield f"the files beside it name {named} classes, its head has {classes}: the names are left out"
+    if assumed:
+        yield "nothing says how its images are normalised: taken as [-1, 1]; config.source.mean and std say else"
+    if overruled:
+        yield f"its config says {' and '.join(overruled)}, config.source overrules it"
+    if pixels != HALF:
+        yield f"its images are normalised by mean {pixels.mean} and std {pixels.std}: folded into the first layer"
+
+
+def _overruled(described: Described, settings: ModelSettings) -> list[str]:
+    """What the files beside the tensors say of the function, where the recipe wants another."""
+    gelu, norm_eps = described.gelu, described.norm_eps
+    found = [f"gelu {gelu}"] if gelu not in (None, settings.gelu) else []
+    return found + ([f"norm_eps {norm_eps:g}"] if norm_eps not in (None, settings.norm_eps) else [])
+
+
+def _named(source: ForeignSource, located: Located, paths: dict[str, Path]) -> Named:
+    tensors = [paths[name] for name in located.tensors]
+    for path in tensors:
+        refuse_unopenable(path)
+    arrays, asked = _open(located, tensors, paths), f"convert the weights {source.path}"
+    for reading in readings().values():
+        if named := reading.claim(arrays, paths.keys(), asked):
+            return named
+    shown = ", ".join(sorted(arrays.shapes)[:5]) or "none"
+    found = f"no Vision Transformer's patch embedding among its {len(arrays.shapes)} tensors ({shown})"
+    *first, last = readings()
+    raise UsageError(asked, found, f"name a file of {', '.join(first)} or {last}")
+
+
+def _open(located: Located, tensors: list[Path], paths: dict[str, Path]) -> Arrays:
+    if is_npz(tensors[0].name):
+        return open_npz(tensors[0])
+    return open_safetensors(tensors, paths[located.index] if located.index else None)
+
+
+def _described(files: Mapping[str, Path], asked: str) -> Described:
+    """From the companions that there are, by name.
+
+    Errors: IntegrityError for a damaged one; UsageError for a function that we do not have.
+    """
+    content = {name: _json(path) for name, path in files.items()}
+    try:
+        found = (reading.describe(content, asked) for reading in readings().values())
+        return next((described for described in found if described), Described())
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise IntegrityError(
+            asked, f"the files beside it cannot be understood: {error!r}", "fetch them again"
+        ) from error
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
+        if not isinstance(content, dict):
+            raise ValueError("it holds no object")
+        return content
+    except (ValueError, RecursionError) as error:
+        raise IntegrityError(f"read {path}", f"it is damaged: {error}", "fetch it again") from error
+
+
+def _pixels(source: ForeignSource, described: Described, format: ForeignFormat) -> tuple[Pixels, bool]:
+    """How images are normalised, and whether that is only assumed: some libraries have models of several kinds."""
+    for said in (source, described):
+        if said.mean is not None and said.std is not None:
+            return Pixels(said.mean, said.std), False
+    return format_of(format).pixels, not readings()[format].is_pixels_certain
+
+
+def _compare_sha256(source: ForeignSource, located: Located, digests: dict[str, Digest]) -> None:
+    if source.sha256 is None:
+        return
+    found = [digests[name].sha256 for name in located.tensors]
+    if found != [source.sha256]:
+        raise IntegrityError(
+            f"convert the weights {source.path}",
+            f"config.source.sha256 is {source.sha256}, the tensors have {', '.join(found)}",
+            "fetch the file again, or correct the digest",
+        )
+
+
+def _need_room(located: Located, scratch: Path) -> None:
+    """Before a copy begins: a disk that fills up on the way stops others too."""
+    needed = located.bytes_elsewhere()
+    scratch.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(scratch).free
+    if free < needed:
+        found = f"{needed / 1e9:.2f} GB have to be copied, {free / 1e9:.2f} GB are free below {scratch}"
+        raise StorageError(f"fetch the weights {located.folder}", found, "make room")

@@ -1,0 +1,47 @@
+"""Which image files a person means: files as they are, folders with all that lies below them. No torch."""
+
+import difflib
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from vitpipe.infra.errors import UsageError
+
+SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp"))
+"""Files of a folder that are taken for images; whether they are, their bytes decide. A named file needs none."""
+
+
+def find_images(paths: Sequence[Path]) -> list[Path]:
+    """Every image, in the order of the paths; a folder's are sorted by name, level by level. None comes twice.
+
+    UsageError naming all paths that are missing, and folders without an image.
+    """
+    missing = [path for path in paths if not path.exists()]
+    if missing:
+        listed = ", ".join(str(path) for path in missing[:5]) + (", ..." if len(missing) > 5 else "")
+        raise UsageError(f"predict {listed}", f"there is no such file or folder{_near(missing[0])}", "check the path")
+    found: dict[Path, None] = {}
+    for path in paths:
+        inside = dict.fromkeys(_below(path) if path.is_dir() else [path])
+        if not inside:
+            do = f"name a folder with {', '.join(sorted(SUFFIXES))}, or files one by one"
+            raise UsageError(f"predict the images in {path}", "no file below it has an image's suffix", do)
+        found |= inside
+    return list(found)
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """Files first, then folders, each sorted; hidden ones and links back up are left aside."""
+    for where, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            if Path(name).suffix.lower() in SUFFIXES and not name.startswith("."):
+                yield Path(where, name)
+
+
+def _near(path: Path) -> str:
+    if not path.parent.is_dir():
+        return ""
+    names = [entry.name for entry in path.parent.iterdir()]
+    close = difflib.get_close_matches(path.name, names, n=1)
+    return f"; did you mean {path.parent / close[0]}?" if close else ""
