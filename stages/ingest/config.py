@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from vitpipe.stages.bounds import AnySeed, Bytes, Few, Images, ImagesOrNone, Share, Side
 from vitpipe.stages.ingest.benchmarks.registry import REGISTRY
-from vitpipe.stages.ingest.files_config import ParquetSource, SourceSettings, WebdatasetSource
+from vitpipe.stages.ingest.sources.files import ParquetSource, SourceSettings, WebdatasetSource
 from vitpipe.stages.settings import Place, Settings, TaskResources
 
 SHARD_BYTES = 256_000_000

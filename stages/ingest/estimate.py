@@ -14,13 +14,13 @@ from vitpipe.stages.ingest.config import (
     IngestConfig,
     IngestResources,
 )
-from vitpipe.stages.ingest.files_config import ParquetSource, WebdatasetSource
-from vitpipe.stages.ingest.glyph_classes import choose_glyphs
 from vitpipe.stages.ingest.listing import some
-from vitpipe.stages.ingest.parts import PartedSource
-from vitpipe.stages.ingest.source_digits import DIGIT_NAMES, NUM_DIGITS
-from vitpipe.stages.ingest.source_folder import FolderTree
-from vitpipe.stages.ingest.sources import open_source
+from vitpipe.stages.ingest.sources.digits import DIGIT_NAMES, NUM_DIGITS
+from vitpipe.stages.ingest.sources.files import ParquetSource, WebdatasetSource
+from vitpipe.stages.ingest.sources.folder_tree import FolderTree
+from vitpipe.stages.ingest.sources.glyph_classes import choose_glyphs
+from vitpipe.stages.ingest.sources.list_tasks import PartedSource
+from vitpipe.stages.ingest.sources.sources import open_source
 
 LOOK_SECONDS = 0.004
 """One core's time to read, decode and write a photo of 100 KB."""

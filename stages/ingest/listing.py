@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vitpipe.stages.images.header import BadImage
-from vitpipe.stages.ingest.files_config import Subset
+from vitpipe.stages.ingest.sources.files import Subset
 from vitpipe.stages.ingest.table import Rows, Texts, View
 
 MAX_NAMED = 5

@@ -10,22 +10,22 @@ from vitpipe.infra.errors import StageError, Stopped, UsageError, VitpipeError, 
 from vitpipe.stages.artifacts import File, ShardSet
 from vitpipe.stages.contract import Inputs, StageContext
 from vitpipe.stages.images.manifest import MANIFEST, Manifest, SourceFacts
-from vitpipe.stages.ingest.adopt import find_shards
+from vitpipe.stages.ingest.choose.deduplicate import deduplicated
+from vitpipe.stages.ingest.choose.exclude import excluded_contents
+from vitpipe.stages.ingest.choose.select import Duplicate, ShardPlan, lines, plan_shards
 from vitpipe.stages.ingest.config import IngestConfig
-from vitpipe.stages.ingest.deduplicate import deduplicated
-from vitpipe.stages.ingest.exclude import excluded_contents
-from vitpipe.stages.ingest.image import Image, Images
-from vitpipe.stages.ingest.inventory import INVENTORY, MARKS, Inventory
 from vitpipe.stages.ingest.listing import Finding, Item, Listing, Source
-from vitpipe.stages.ingest.parts import list_source
-from vitpipe.stages.ingest.scan import CHUNK_IMAGES, Bad, ScanTask, Spool, scan
-from vitpipe.stages.ingest.select import Duplicate, ShardPlan, lines, plan_shards
-from vitpipe.stages.ingest.shard import Shard, ShardTask, read_back_paths
-from vitpipe.stages.ingest.source_files import taken
-from vitpipe.stages.ingest.sources import as_written, open_source
+from vitpipe.stages.ingest.look.image import Image, Images
+from vitpipe.stages.ingest.look.scan import CHUNK_IMAGES, Bad, ScanTask, Spool, scan
+from vitpipe.stages.ingest.sources.inventory import INVENTORY, MARKS, Inventory
+from vitpipe.stages.ingest.sources.list_tasks import list_source
+from vitpipe.stages.ingest.sources.source_files import taken
+from vitpipe.stages.ingest.sources.sources import as_written, open_source
 from vitpipe.stages.ingest.table import View
-from vitpipe.stages.ingest.tally import Tally
-from vitpipe.stages.ingest.writer import write_shard
+from vitpipe.stages.ingest.write.adopt import find_shards
+from vitpipe.stages.ingest.write.shard import Shard, ShardTask, read_back_paths
+from vitpipe.stages.ingest.write.tally import Tally
+from vitpipe.stages.ingest.write.writer import write_shard
 
 QUARANTINE = "quarantine.jsonl"
 DUPLICATES = "duplicates.jsonl"

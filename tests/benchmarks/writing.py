@@ -24,14 +24,14 @@ from vitpipe.stages.images.decode import decode
 from vitpipe.stages.images.header import BadImage
 from vitpipe.stages.images.index import parse_index
 from vitpipe.stages.images.readback import read_back
+from vitpipe.stages.ingest.choose.select import plan_shards
 from vitpipe.stages.ingest.config import IngestConfig, IngestResources
-from vitpipe.stages.ingest.image import Images
 from vitpipe.stages.ingest.listing import Item, Items, Listing
-from vitpipe.stages.ingest.scan import Checked, ScanTask, Spool, scan
-from vitpipe.stages.ingest.select import plan_shards
-from vitpipe.stages.ingest.shard import ShardTask
-from vitpipe.stages.ingest.structure import check_structure
-from vitpipe.stages.ingest.writer import write_shard
+from vitpipe.stages.ingest.look.image import Images
+from vitpipe.stages.ingest.look.scan import Checked, ScanTask, Spool, scan
+from vitpipe.stages.ingest.look.structure import check_structure
+from vitpipe.stages.ingest.write.shard import ShardTask
+from vitpipe.stages.ingest.write.writer import write_shard
 
 ROUNDS = 7
 SHARD_WRITER = "webdataset ShardWriter: neither check, digest nor index"

@@ -1,14 +1,14 @@
 """Every official format by the name that the registry gives it."""
 
-from vitpipe.stages.ingest.benchmarks.arrays import ARRAYS
+from vitpipe.stages.ingest.benchmarks.array_files import ARRAYS
+from vitpipe.stages.ingest.benchmarks.class_trees import CALTECH101, EUROSAT, IMAGENET_V2, RESISC45, UC_MERCED
 from vitpipe.stages.ingest.benchmarks.entries import Reader
-from vitpipe.stages.ingest.benchmarks.folders import CALTECH101, EUROSAT, IMAGENET_V2, RESISC45, UC_MERCED
 from vitpipe.stages.ingest.benchmarks.imagenet import IMAGENET, IMAGENET_REAL
+from vitpipe.stages.ingest.benchmarks.listed_trees import BIRDS, CARS, DTD, FLOWERS, PETS, SUN397
 from vitpipe.stages.ingest.benchmarks.matrices import DSPRITES, PATCH_CAMELYON, SMALLNORB
-from vitpipe.stages.ingest.benchmarks.records import DMLAB
 from vitpipe.stages.ingest.benchmarks.retinopathy import RETINOPATHY
 from vitpipe.stages.ingest.benchmarks.scenes import CLEVR, KITTI
-from vitpipe.stages.ingest.benchmarks.trees import BIRDS, CARS, DTD, FLOWERS, PETS, SUN397
+from vitpipe.stages.ingest.benchmarks.tfrecord import DMLAB
 
 READERS: dict[str, Reader] = {
     "idx": ARRAYS, "cifar": ARRAYS, "svhn": ARRAYS,

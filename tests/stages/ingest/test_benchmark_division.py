@@ -11,7 +11,7 @@ from vitpipe.infra.errors import UsageError
 from vitpipe.stages.ingest.benchmarks.division import divided, tfds_place
 from vitpipe.stages.ingest.benchmarks.entries import Entry
 from vitpipe.stages.ingest.benchmarks.registry import REGISTRY, Benchmark, Piece
-from vitpipe.stages.ingest.source_benchmark import BenchmarkFiles
+from vitpipe.stages.ingest.sources.benchmark_files import BenchmarkFiles
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 PARTS = {"train": (Piece("train", 0, 8), Piece("test", 0, 2)), "test": (Piece("test", 5),)}

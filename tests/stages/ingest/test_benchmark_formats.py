@@ -30,10 +30,10 @@ from torchvision.datasets import CIFAR100, PCAM, SVHN
 from vitpipe.infra.errors import IntegrityError, UsageError
 from vitpipe.stages.images.header import BadImage
 from vitpipe.stages.ingest.benchmarks import matrices
-from vitpipe.stages.ingest.benchmarks.arrays import read_idx, read_inert_pickle
+from vitpipe.stages.ingest.benchmarks.array_files import read_idx, read_inert_pickle
 from vitpipe.stages.ingest.benchmarks.matrices import DSPRITES_FILE, read_norb
-from vitpipe.stages.ingest.benchmarks.records import example_features, tf_records
 from vitpipe.stages.ingest.benchmarks.registry import Piece
+from vitpipe.stages.ingest.benchmarks.tfrecord import example_features, tf_records
 
 EVERY = {"parts": {}}
 """The official splits as they are: the files are too small for VTAB's cut."""

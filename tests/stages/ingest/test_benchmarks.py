@@ -13,12 +13,12 @@ from tf_records import write_dmlab
 
 from vitpipe.infra.errors import IntegrityError, StageError, UsageError
 from vitpipe.stages.contract import Inputs, Known
-from vitpipe.stages.ingest.benchmarks.arrays import read_idx
+from vitpipe.stages.ingest.benchmarks.array_files import read_idx
 from vitpipe.stages.ingest.benchmarks.registry import REGISTRY, Piece
 from vitpipe.stages.ingest.config import IngestConfig, IngestResources
 from vitpipe.stages.ingest.estimate import estimate
 from vitpipe.stages.ingest.run import run
-from vitpipe.stages.ingest.source_benchmark import BenchmarkFiles
+from vitpipe.stages.ingest.sources.benchmark_files import BenchmarkFiles
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 

@@ -7,11 +7,11 @@ import tracemalloc
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vitpipe.stages.ingest.choose.select import Duplicate, keep_order, plan_shards, tar_bytes, without_duplicates
 from vitpipe.stages.ingest.config import IngestConfig
-from vitpipe.stages.ingest.image import Image, Images
 from vitpipe.stages.ingest.listing import Item, Items, Listing, unit_hash
-from vitpipe.stages.ingest.scan import Bad, Checked
-from vitpipe.stages.ingest.select import Duplicate, keep_order, plan_shards, tar_bytes, without_duplicates
+from vitpipe.stages.ingest.look.image import Image, Images
+from vitpipe.stages.ingest.look.scan import Bad, Checked
 
 BYTES_EACH = 150
 COUNT = 20_000

@@ -15,8 +15,15 @@ from vitpipe.stages.images.manifest import load_manifest
 from vitpipe.stages.images.split import Split
 from vitpipe.stages.ingest.config import GlyphsSource, IngestConfig, IngestResources
 from vitpipe.stages.ingest.estimate import SURE_CLASSES, estimate
-from vitpipe.stages.ingest.glyph_classes import FONTS, all_glyphs, choose_glyphs, font_path, is_digit_like, outlines
-from vitpipe.stages.ingest.source_glyphs import Glyphs, draw
+from vitpipe.stages.ingest.sources.glyph_classes import (
+    FONTS,
+    all_glyphs,
+    choose_glyphs,
+    font_path,
+    is_digit_like,
+    outlines,
+)
+from vitpipe.stages.ingest.sources.glyph_drawing import Glyphs, draw
 
 GLYPHS = {"kind": "glyphs", "classes": 12, "images_per_class": 6, "image_px": 32}
 
@@ -99,9 +106,9 @@ def test_glyphs_are_ingested_alike_with_and_without_the_spool(tmp_path, monkeypa
     shards = ingest(tmp_path, config)
     assert shards.splits == {"train": 72} and shards.num_classes == 12
     assert load_manifest(shards).classes[0].startswith("U+")
-    monkeypatch.setattr("vitpipe.stages.ingest.scan.Spool.find", lambda *args: None)
+    monkeypatch.setattr("vitpipe.stages.ingest.look.scan.Spool.find", lambda *args: None)
     assert contents(ingest(tmp_path, config, node="other")) == contents(shards)
-    monkeypatch.setattr("vitpipe.stages.ingest.scan.Spool.find", lambda *args: b"torn")
+    monkeypatch.setattr("vitpipe.stages.ingest.look.scan.Spool.find", lambda *args: b"torn")
     assert contents(ingest(tmp_path, config, node="torn")) == contents(shards)
 
 

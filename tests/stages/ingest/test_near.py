@@ -14,12 +14,12 @@ from test_ingest_determinism import Dying, Shuffled
 from vitpipe.infra.errors import IntegrityError
 from vitpipe.stages.images.manifest import load_manifest
 from vitpipe.stages.ingest import run as run_module
-from vitpipe.stages.ingest.exclude import LookTask, look_at_shard
-from vitpipe.stages.ingest.image import Image as Kept
-from vitpipe.stages.ingest.likeness import LIKENESS_BYTES, TRIMS, likeness, views
+from vitpipe.stages.ingest.choose.exclude import LookTask, look_at_shard
+from vitpipe.stages.ingest.choose.near import SECOND_MOST, Excluded, without_near
 from vitpipe.stages.ingest.listing import Item
-from vitpipe.stages.ingest.near import SECOND_MOST, Excluded, without_near
-from vitpipe.stages.ingest.scan import Checked
+from vitpipe.stages.ingest.look.image import Image as Kept
+from vitpipe.stages.ingest.look.likeness import LIKENESS_BYTES, TRIMS, likeness, views
+from vitpipe.stages.ingest.look.scan import Checked
 
 SCENES = 80
 THRESHOLDS = (0, 2, 4, 6, 8, 10, 12)

@@ -8,7 +8,7 @@ from photos import write
 from webdataset.shardlists import expand_urls
 
 from vitpipe.infra.errors import UsageError
-from vitpipe.stages.ingest.patterns import count_names, expand, find_parts
+from vitpipe.stages.ingest.sources.patterns import count_names, expand, find_parts
 
 
 @pytest.mark.parametrize(

@@ -20,9 +20,9 @@ from vitpipe.stages.images.decode import decode
 from vitpipe.stages.images.index import parse_index
 from vitpipe.stages.images.native import build
 from vitpipe.stages.images.parts import loaded
-from vitpipe.stages.ingest import restarts
 from vitpipe.stages.ingest.config import IngestConfig
-from vitpipe.stages.ingest.restarts import with_restarts
+from vitpipe.stages.ingest.look import restarts
+from vitpipe.stages.ingest.look.restarts import with_restarts
 
 
 @needs_extension

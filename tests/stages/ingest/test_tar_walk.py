@@ -7,9 +7,9 @@ import tarfile
 import pytest
 from tars import samples, tar
 
-from vitpipe.stages.ingest.patterns import find_parts
-from vitpipe.stages.ingest.tar_walk import Damage, Member, packed_as, walk
-from vitpipe.stages.ingest.window import Window
+from vitpipe.stages.ingest.sources.patterns import find_parts
+from vitpipe.stages.ingest.sources.tar_walk import Damage, Member, packed_as, walk
+from vitpipe.stages.ingest.sources.window import Window
 
 
 def look(path):

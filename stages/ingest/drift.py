@@ -8,12 +8,12 @@ from importlib.metadata import version
 from vitpipe.infra.errors import IntegrityError, NotFound, StorageError, UsageError, VitpipeError
 from vitpipe.stages.artifacts import ShardSet
 from vitpipe.stages.ingest.config import BenchmarkSource, FolderSource, IngestConfig, IngestResources
-from vitpipe.stages.ingest.digest_check import Kept, compared_by_digest, kept_digests, listed
-from vitpipe.stages.ingest.files_config import FilesSource
-from vitpipe.stages.ingest.inventory import INVENTORY, MARKS, Inventory, compare, parse_inventory, with_marks
+from vitpipe.stages.ingest.drift_by_digest import Kept, compared_by_digest, kept_digests, listed
 from vitpipe.stages.ingest.listing import MAX_NAMED, some
-from vitpipe.stages.ingest.source_files import must_be_there, place, present
-from vitpipe.stages.ingest.source_folder import FolderTree
+from vitpipe.stages.ingest.sources.files import FilesSource
+from vitpipe.stages.ingest.sources.folder_tree import FolderTree
+from vitpipe.stages.ingest.sources.inventory import INVENTORY, MARKS, Inventory, compare, parse_inventory, with_marks
+from vitpipe.stages.ingest.sources.source_files import must_be_there, place, present
 from vitpipe.stages.record import Record
 from vitpipe.stages.sighting import GONE, VERIFY, Sighted
 

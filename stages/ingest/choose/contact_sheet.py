@@ -13,9 +13,9 @@ from vitpipe.stages.images.decode import decode
 from vitpipe.stages.images.header import BadImage
 from vitpipe.stages.images.index import parse_index
 from vitpipe.stages.images.manifest import load_manifest
-from vitpipe.stages.ingest.image import Image
+from vitpipe.stages.ingest.choose.select import Duplicate
 from vitpipe.stages.ingest.listing import Item, Source
-from vitpipe.stages.ingest.select import Duplicate
+from vitpipe.stages.ingest.look.image import Image
 from vitpipe.stages.ingest.table import View
 
 PAIRS = 24

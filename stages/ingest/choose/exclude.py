@@ -9,8 +9,8 @@ from vitpipe.stages.artifacts import ShardSet
 from vitpipe.stages.contract import Inputs, StageContext
 from vitpipe.stages.images.index import parse_index
 from vitpipe.stages.images.manifest import ShardEntry, load_manifest
-from vitpipe.stages.ingest.likeness import views
-from vitpipe.stages.ingest.near import Excluded
+from vitpipe.stages.ingest.choose.near import Excluded
+from vitpipe.stages.ingest.look.likeness import views
 from vitpipe.stages.ingest.reading import ahead, one_by_one
 
 

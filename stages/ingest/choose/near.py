@@ -7,10 +7,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from vitpipe.stages.ingest.hamming import Places, near_across, near_pairs
-from vitpipe.stages.ingest.image import Image
-from vitpipe.stages.ingest.likeness import LIKENESS_BYTES
-from vitpipe.stages.ingest.select import Duplicate, keep_order
+from vitpipe.stages.ingest.choose.hamming import Places, near_across, near_pairs
+from vitpipe.stages.ingest.choose.select import Duplicate, keep_order
+from vitpipe.stages.ingest.look.image import Image
+from vitpipe.stages.ingest.look.likeness import LIKENESS_BYTES
 
 SECOND_MOST = 60
 """Bits of the 192 of the second look that copies may differ in; images with nothing in common differ in 96 +- 7."""

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from vitpipe.infra.errors import UsageError
 from vitpipe.stages.images.classes import difference, look_alike, pairs_alike, same_to_the_eye, some_names
-from vitpipe.stages.ingest.class_names import Classes, Label, PartListing, is_number, sorted_classes
 from vitpipe.stages.ingest.listing import Item, Items, Listing
+from vitpipe.stages.ingest.sources.class_names import Classes, Label, PartListing, is_number, sorted_classes
 
 TOLD = 3
 _NAMED = "give `class_names`, a file of all names in the order of the numbers, or ingest these files apart"

@@ -10,12 +10,12 @@ from typing import Any
 
 from vitpipe.infra.errors import UsageError
 from vitpipe.stages.images.header import BadImage
-from vitpipe.stages.ingest.class_names import Classes, Labelled, PartListing, class_label
-from vitpipe.stages.ingest.files_config import ParquetSource
 from vitpipe.stages.ingest.listing import Item, Listing, some
-from vitpipe.stages.ingest.patterns import Part, find_parts
-from vitpipe.stages.ingest.vocabulary import Vocabulary, agreed, joined
-from vitpipe.stages.ingest.window import Window, WindowFile
+from vitpipe.stages.ingest.sources.class_names import Classes, Labelled, PartListing, class_label
+from vitpipe.stages.ingest.sources.files import ParquetSource
+from vitpipe.stages.ingest.sources.patterns import Part, find_parts
+from vitpipe.stages.ingest.sources.vocabulary import Vocabulary, agreed, joined
+from vitpipe.stages.ingest.sources.window import Window, WindowFile
 
 BATCH_ROWS = 64
 """Rows of images decompressed at once."""

@@ -13,7 +13,7 @@ from vitpipe.stages.images.manifest import load_manifest
 from vitpipe.stages.ingest.config import IngestConfig
 from vitpipe.stages.ingest.listing import Item, Listing, Source
 from vitpipe.stages.ingest.reading import KeptBack
-from vitpipe.stages.ingest.sources import as_written, open_source
+from vitpipe.stages.ingest.sources.sources import as_written, open_source
 from vitpipe.stages.sighting import EXAMPLES, Difference
 
 READERS = 8

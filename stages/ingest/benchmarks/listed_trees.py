@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from vitpipe.stages.ingest.benchmarks.arrays import read_mat
+from vitpipe.stages.ingest.benchmarks.array_files import read_mat
 from vitpipe.stages.ingest.benchmarks.entries import (
     UNREADABLE,
     Entry,

@@ -18,9 +18,9 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from vitpipe.stages.images.header import BadImage
 from vitpipe.stages.images.keys import key
 from vitpipe.stages.ingest.config import GlyphsSource
-from vitpipe.stages.ingest.glyph_classes import Glyph, choose_glyphs, font_path
 from vitpipe.stages.ingest.listing import Item, Items, Listing
 from vitpipe.stages.ingest.reading import one_by_one
+from vitpipe.stages.ingest.sources.glyph_classes import Glyph, choose_glyphs, font_path
 
 Greys = npt.NDArray[np.uint8]
 

@@ -10,10 +10,10 @@ from typing import NamedTuple
 from vitpipe.stages.images.contents import Content, contents
 from vitpipe.stages.images.digests import sha256_each
 from vitpipe.stages.images.header import BadImage
-from vitpipe.stages.ingest.likeness import views
 from vitpipe.stages.ingest.listing import Item, Source
-from vitpipe.stages.ingest.reencode import Reencoded
-from vitpipe.stages.ingest.structure import check_structure
+from vitpipe.stages.ingest.look.likeness import views
+from vitpipe.stages.ingest.look.reencode import Reencoded
+from vitpipe.stages.ingest.look.structure import check_structure
 
 CHUNK_IMAGES = 512
 TOGETHER_IMAGES, TOGETHER_BYTES = 64, 32_000_000

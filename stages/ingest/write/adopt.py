@@ -14,9 +14,9 @@ from vitpipe.stages.contract import StageContext
 from vitpipe.stages.images.index import ShardIndex, parse_index
 from vitpipe.stages.images.manifest import index_path
 from vitpipe.stages.images.members import label_member
-from vitpipe.stages.ingest.select import ShardPlan
-from vitpipe.stages.ingest.shard import Shard, shard_entry, shard_index
-from vitpipe.stages.ingest.ustar import BLOCK, padding
+from vitpipe.stages.ingest.choose.select import ShardPlan
+from vitpipe.stages.ingest.write.shard import Shard, shard_entry, shard_index
+from vitpipe.stages.ingest.write.ustar import BLOCK, padding
 
 PIECE_BYTES = 8_000_000
 """Read at a time."""

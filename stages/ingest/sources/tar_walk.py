@@ -7,7 +7,7 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from vitpipe.stages.ingest.window import Window
+from vitpipe.stages.ingest.sources.window import Window
 
 BLOCK = tarfile.BLOCKSIZE
 SEARCH_BYTES = 1_048_576

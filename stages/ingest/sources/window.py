@@ -5,7 +5,7 @@ from functools import lru_cache
 
 from vitpipe.infra.storage.opening import open_store
 from vitpipe.infra.storage.store import Store
-from vitpipe.stages.ingest.patterns import Part
+from vitpipe.stages.ingest.sources.patterns import Part
 
 LOCAL_BLOCK_BYTES = 16_384
 REMOTE_BLOCK_BYTES = 4_194_304

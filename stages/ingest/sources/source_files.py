@@ -16,14 +16,14 @@ from vitpipe.stages.ingest.benchmarks.division import list_path
 from vitpipe.stages.ingest.benchmarks.readers import READERS
 from vitpipe.stages.ingest.benchmarks.registry import REGISTRY, Benchmark
 from vitpipe.stages.ingest.config import BenchmarkSource, DigitsSource, FolderSource, GlyphsSource, IngestConfig
-from vitpipe.stages.ingest.files_config import FilesSource, ParquetSource
-from vitpipe.stages.ingest.glyph_classes import FONTS, font_path
-from vitpipe.stages.ingest.inventory import Inventory
-from vitpipe.stages.ingest.labels_file import read_text
 from vitpipe.stages.ingest.listing import Item, Items, Listing, Source
-from vitpipe.stages.ingest.parts import PartedSource
-from vitpipe.stages.ingest.patterns import Part, find_parts
-from vitpipe.stages.ingest.source_folder import FolderTree, Found
+from vitpipe.stages.ingest.sources.files import FilesSource, ParquetSource
+from vitpipe.stages.ingest.sources.folder_tree import FolderTree, Found
+from vitpipe.stages.ingest.sources.glyph_classes import FONTS, font_path
+from vitpipe.stages.ingest.sources.inventory import Inventory
+from vitpipe.stages.ingest.sources.labels_file import read_text
+from vitpipe.stages.ingest.sources.list_tasks import PartedSource
+from vitpipe.stages.ingest.sources.patterns import Part, find_parts
 from vitpipe.stages.settings import Settings
 from vitpipe.stages.sighting import etag_mark, time_mark
 

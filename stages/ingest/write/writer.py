@@ -17,9 +17,9 @@ from vitpipe.stages.images.header import BadImage
 from vitpipe.stages.images.manifest import index_path
 from vitpipe.stages.images.members import label_member
 from vitpipe.stages.images.readback import read_back
-from vitpipe.stages.ingest.image import Image
-from vitpipe.stages.ingest.shard import Shard, ShardTask, shard_entry, shard_index
-from vitpipe.stages.ingest.ustar import BLOCK, end, header, padding
+from vitpipe.stages.ingest.look.image import Image
+from vitpipe.stages.ingest.write.shard import Shard, ShardTask, shard_entry, shard_index
+from vitpipe.stages.ingest.write.ustar import BLOCK, end, header, padding
 
 
 def write_shard(task: ShardTask) -> Shard:

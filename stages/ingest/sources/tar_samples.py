@@ -12,16 +12,16 @@ from statistics import median_low
 from vitpipe.infra.errors import UsageError
 from vitpipe.stages.images.decode import MAX_FILE_BYTES
 from vitpipe.stages.images.header import BadImage
-from vitpipe.stages.ingest.class_names import Classes, Labelled, PartListing
-from vitpipe.stages.ingest.files_config import WebdatasetSource
 from vitpipe.stages.ingest.listing import Finding, Item, Listing, some
-from vitpipe.stages.ingest.member_labels import member_labels
-from vitpipe.stages.ingest.patterns import Part, find_parts
 from vitpipe.stages.ingest.reading import ahead, one_by_one
-from vitpipe.stages.ingest.shard_lists import other_lists
-from vitpipe.stages.ingest.tar_walk import Damage, Member, packed_as, walk
-from vitpipe.stages.ingest.vocabulary import Vocabulary, agreed, joined
-from vitpipe.stages.ingest.window import Window, store_of
+from vitpipe.stages.ingest.sources.class_names import Classes, Labelled, PartListing
+from vitpipe.stages.ingest.sources.files import WebdatasetSource
+from vitpipe.stages.ingest.sources.member_labels import member_labels
+from vitpipe.stages.ingest.sources.patterns import Part, find_parts
+from vitpipe.stages.ingest.sources.shard_lists import other_lists
+from vitpipe.stages.ingest.sources.tar_walk import Damage, Member, packed_as, walk
+from vitpipe.stages.ingest.sources.vocabulary import Vocabulary, agreed, joined
+from vitpipe.stages.ingest.sources.window import Window, store_of
 
 MAX_LABEL_BYTES = 1_000_000
 RUN_BYTES = 8_388_608

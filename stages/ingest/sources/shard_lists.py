@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from vitpipe.infra.errors import NotFound, UsageError
 from vitpipe.infra.json_object import parse_object
 from vitpipe.stages.images.manifest import MANIFEST
-from vitpipe.stages.ingest.window import store_of
+from vitpipe.stages.ingest.sources.window import store_of
 
 
 def other_lists(folders: Iterable[str]) -> dict[str, tuple[str, ...]]:

@@ -9,9 +9,9 @@ from typing import Any
 
 from vitpipe.infra.errors import NotFound, StorageError, UsageError
 from vitpipe.infra.storage.opening import open_store
-from vitpipe.stages.ingest.class_names import class_name, lines_of, sorted_classes
 from vitpipe.stages.ingest.listing import Item, Items, Listing, some
-from vitpipe.stages.ingest.vocabulary import mixed_names, odd_names
+from vitpipe.stages.ingest.sources.class_names import class_name, lines_of, sorted_classes
+from vitpipe.stages.ingest.sources.vocabulary import mixed_names, odd_names
 
 SEPARATOR = ";"
 

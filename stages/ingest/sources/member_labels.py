@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from vitpipe.stages.ingest.class_names import Label, class_label, class_name, class_number
+from vitpipe.stages.ingest.sources.class_names import Label, class_label, class_name, class_number
 
 JSON_FIELDS = ("labels", "label", "cls")
 """Where a json member is looked at when the config names no field."""

@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 from vitpipe.stages.contract import StageContext
-from vitpipe.stages.ingest.class_names import Classes, PartListing
 from vitpipe.stages.ingest.listing import Listing, Source
-from vitpipe.stages.ingest.patterns import Part
+from vitpipe.stages.ingest.sources.class_names import Classes, PartListing
+from vitpipe.stages.ingest.sources.patterns import Part
 
 
 @runtime_checkable

@@ -18,10 +18,10 @@ from vitpipe.infra.storage.store import Store
 from vitpipe.stages.images.classes import difference
 from vitpipe.stages.images.decode import MAX_FILE_BYTES
 from vitpipe.stages.images.header import BadImage
-from vitpipe.stages.ingest.labels_file import read_labels
 from vitpipe.stages.ingest.listing import Item, Items, Listing, some
 from vitpipe.stages.ingest.reading import KeptBack, ahead, one_by_one
-from vitpipe.stages.ingest.vocabulary import odd_names
+from vitpipe.stages.ingest.sources.labels_file import read_labels
+from vitpipe.stages.ingest.sources.vocabulary import odd_names
 from vitpipe.stages.sighting import etag_mark, time_mark
 
 _ACCEPTED = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp")

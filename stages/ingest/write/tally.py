@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from vitpipe.stages.contract import StageContext
-from vitpipe.stages.ingest.scan import Bad, Checked
-from vitpipe.stages.ingest.select import ShardPlan
+from vitpipe.stages.ingest.choose.select import ShardPlan
+from vitpipe.stages.ingest.look.scan import Bad, Checked
 
 
 @dataclass

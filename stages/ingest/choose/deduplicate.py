@@ -4,13 +4,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from vitpipe.stages.contract import Inputs, StageContext
+from vitpipe.stages.ingest.choose.contact_sheet import near_sheet
+from vitpipe.stages.ingest.choose.exclude import excluded_looks
+from vitpipe.stages.ingest.choose.near import without_near
+from vitpipe.stages.ingest.choose.select import Duplicate, without_duplicates
 from vitpipe.stages.ingest.config import IngestConfig
-from vitpipe.stages.ingest.contact_sheet import near_sheet
-from vitpipe.stages.ingest.exclude import excluded_looks
-from vitpipe.stages.ingest.image import Image
 from vitpipe.stages.ingest.listing import Source
-from vitpipe.stages.ingest.near import without_near
-from vitpipe.stages.ingest.select import Duplicate, without_duplicates
+from vitpipe.stages.ingest.look.image import Image
 from vitpipe.stages.ingest.table import View
 
 

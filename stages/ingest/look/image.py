@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from vitpipe.stages.images.header import FORMATS
 from vitpipe.stages.ingest.listing import Item, Items
-from vitpipe.stages.ingest.scan import Bad, Checked
+from vitpipe.stages.ingest.look.scan import Bad, Checked
 from vitpipe.stages.ingest.table import Rows, View
 
 Digests = npt.NDArray[np.bytes_]

@@ -8,9 +8,9 @@ from vitpipe.stages.artifacts import File
 from vitpipe.stages.contract import TaskContext
 from vitpipe.stages.images.index import ShardIndex
 from vitpipe.stages.images.manifest import ShardEntry
+from vitpipe.stages.ingest.choose.select import ShardPlan
 from vitpipe.stages.ingest.listing import Source, unit_hash
-from vitpipe.stages.ingest.scan import Spool
-from vitpipe.stages.ingest.select import ShardPlan
+from vitpipe.stages.ingest.look.scan import Spool
 
 READ_BACK_SHARE = 1 / 8
 """Of the shards of a set whose images are not decoded: reading all back would take as long again as writing them."""

@@ -1,7 +1,6 @@
 """From the config's `source` to what lists and reads it. No torch."""
 
 from vitpipe.infra.errors import UsageError
-from vitpipe.stages.ingest.class_names import Classes, parse_names
 from vitpipe.stages.ingest.config import (
     BenchmarkSource,
     DigitsSource,
@@ -9,17 +8,18 @@ from vitpipe.stages.ingest.config import (
     GlyphsSource,
     IngestConfig,
 )
-from vitpipe.stages.ingest.files_config import ParquetSource, WebdatasetSource
-from vitpipe.stages.ingest.labels_file import read_text
 from vitpipe.stages.ingest.listing import Source
-from vitpipe.stages.ingest.reencode import ReencodingSource
-from vitpipe.stages.ingest.restarts import WithRestarts
-from vitpipe.stages.ingest.source_benchmark import BenchmarkFiles
-from vitpipe.stages.ingest.source_digits import Digits
-from vitpipe.stages.ingest.source_folder import FolderTree
-from vitpipe.stages.ingest.source_glyphs import Glyphs
-from vitpipe.stages.ingest.source_parquet import Parquet
-from vitpipe.stages.ingest.source_webdataset import Tars
+from vitpipe.stages.ingest.look.reencode import ReencodingSource
+from vitpipe.stages.ingest.look.restarts import WithRestarts
+from vitpipe.stages.ingest.sources.benchmark_files import BenchmarkFiles
+from vitpipe.stages.ingest.sources.class_names import Classes, parse_names
+from vitpipe.stages.ingest.sources.digits import Digits
+from vitpipe.stages.ingest.sources.files import ParquetSource, WebdatasetSource
+from vitpipe.stages.ingest.sources.folder_tree import FolderTree
+from vitpipe.stages.ingest.sources.glyph_drawing import Glyphs
+from vitpipe.stages.ingest.sources.labels_file import read_text
+from vitpipe.stages.ingest.sources.parquet_rows import Parquet
+from vitpipe.stages.ingest.sources.tar_samples import Tars
 
 
 def open_source(config: IngestConfig) -> Source:

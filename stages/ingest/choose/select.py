@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from vitpipe.stages.ingest.config import SHARD_BYTES, IngestConfig
-from vitpipe.stages.ingest.image import Digests, Image, Images, Numbers
 from vitpipe.stages.ingest.listing import unit_hash
+from vitpipe.stages.ingest.look.image import Digests, Image, Images, Numbers
 from vitpipe.stages.ingest.table import View
 
 TAR_BLOCK = 512
