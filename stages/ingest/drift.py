@@ -3,17 +3,27 @@
 By names and sizes; a time that differs is a hint; digests are compared when they are asked for.
 """
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
+
+from pydantic import ValidationError
 
 from vitpipe.infra.errors import IntegrityError, NotFound, StorageError, UsageError, VitpipeError
 from vitpipe.stages.artifacts import ShardSet
-from vitpipe.stages.ingest.config import BenchmarkSource, FolderSource, IngestConfig, IngestResources
+from vitpipe.stages.ingest.config import IngestConfig, IngestResources
 from vitpipe.stages.ingest.drift_by_digest import Kept, compared_by_digest, kept_digests, listed
 from vitpipe.stages.ingest.listing import MAX_NAMED, some
-from vitpipe.stages.ingest.sources.files import FilesSource
-from vitpipe.stages.ingest.sources.folder_tree import FolderTree
-from vitpipe.stages.ingest.sources.inventory import INVENTORY, MARKS, Inventory, compare, parse_inventory, with_marks
-from vitpipe.stages.ingest.sources.source_files import must_be_there, place, present
+from vitpipe.stages.ingest.sources.inventory import (
+    INVENTORY,
+    MARKS,
+    FilesNow,
+    Inventory,
+    compare,
+    parse_inventory,
+    with_marks,
+)
+from vitpipe.stages.ingest.sources.source import SourceSettings
 from vitpipe.stages.record import Record
 from vitpipe.stages.sighting import GONE, VERIFY, Sighted
 
@@ -36,19 +46,19 @@ def look(config: IngestConfig, resources: IngestResources, shards: ShardSet, rec
             return _by_digests(config, shards, record, kept)
         return found or Sighted()
     except VitpipeError as error:
-        return Sighted.unseen(f"{place(config)}{_moved(config, record)}: {_why(config, error)}")
+        return Sighted.unseen(f"{config.source.location}{_moved(config, record)}: {_why(config, error)}")
     except OSError as error:
-        return Sighted.unseen(f"{place(config)}{_moved(config, record)}: {error}")
+        return Sighted.unseen(f"{config.source.location}{_moved(config, record)}: {error}")
 
 
 def _by_names(
     config: IngestConfig, shards: ShardSet, record: Record, was: Inventory, no_times: str, digests: bool
 ) -> Sighted | None:
     """None where digests have to tell."""
-    there = present(config, was)
-    found = compare(was, there.now, there.closed)
-    what = f"{len(was)} {was.unit} of {place(config)}"
-    kept_back = f"; not looked at: {', '.join(there.kept_back[:MAX_NAMED])}" if there.kept_back else ""
+    now, kept = files_now(config.source, was)
+    found = compare(was, now.inventory, now.is_closed)
+    what = f"{len(was)} {was.unit} of {config.source.location}"
+    kept_back = f"; not looked at: {', '.join(kept[:MAX_NAMED])}" if kept else ""
     of_texts = found.others and not found.counts and not any(one.endswith(GONE) for one in found.others)
     if found.differs and not (of_texts and ((digests and not kept_back) or _means_the_same(config, shards))):
         return Sighted.other(found.text(what) + kept_back)
@@ -67,17 +77,42 @@ def _by_names(
 
 def _why(config: IngestConfig, error: VitpipeError) -> str:
     """What was found, and of what, where that is not the whole source."""
-    return error.found or str(error) if place(config) in error.asked else f"{error.asked}: {error.found}"
+    return error.found or str(error) if config.source.location in error.asked else f"{error.asked}: {error.found}"
 
 
 def _means_the_same(config: IngestConfig, shards: ShardSet) -> bool:
     """Whether other labels files give the same images the same classes; asked where that costs a listing alone."""
-    if not isinstance(config.source, FolderSource) or not shards.listing_sha256:
+    if not shards.listing_sha256:
         return False
     try:
-        return listed(config).sha256 == shards.listing_sha256
+        listing = config.source.list_unopened(config.splits)
     except (UsageError, StorageError):
         return False
+    return listing is not None and listing.sha256 == shards.listing_sha256
+
+
+def files_now(source: SourceSettings, was: Inventory) -> tuple[FilesNow, Sequence[str]]:
+    """What lies at the source now, its texts too; and what could not be looked at, which is taken to be as it was.
+
+    UsageError where the source, or all of its files, are gone or out of reach; StorageError and OSError likewise.
+    """
+    now = source.files_now(was)
+    if len(was) and not len(now.inventory):
+        raise source.nothing_there()
+    texts, unread = (now.inventory.texts, ()) if now.inventory.texts else _texts_now(source, was.texts)
+    kept = (*(f"{name}: {why}" for name, why in sorted(now.kept_back.items())), *unread)
+    return replace(now, inventory=replace(now.inventory, texts=texts)), kept
+
+
+def _texts_now(source: SourceSettings, was: Mapping[str, str]) -> tuple[Mapping[str, str], tuple[str, ...]]:
+    """Digests of the texts, without one that is gone; and what is kept back, as it was."""
+    try:
+        return source.text_digests(), ()
+    except UsageError as error:
+        is_there = isinstance(error.__cause__, UnicodeDecodeError | IsADirectoryError)
+        return {name: error.found for name in was if is_there}, ()
+    except StorageError as error:
+        return was, tuple(f"{name}: {error.found}" for name in was)
 
 
 def _inventory(shards: ShardSet, record: Record) -> tuple[Inventory, str]:
@@ -94,36 +129,35 @@ def _inventory(shards: ShardSet, record: Record) -> tuple[Inventory, str]:
 
 def _moved(config: IngestConfig, record: Record) -> str:
     """Where it lay when it was ingested, if that was elsewhere."""
-    source = record.config.get("source", {})
-    was = source.get("root") or source.get("urls") or ""
-    was = ", ".join(was) if isinstance(was, list) else was
-    return f", ingested from {was}" if was and was != place(config) else ""
+    try:
+        was = type(config.source).model_validate(record.config.get("source", {})).location
+    except ValidationError:  # of an earlier version, or of none
+        return ""
+    return f", ingested from {was}" if was != config.source.location else ""
 
 
 def _by_listing(config: IngestConfig, shards: ShardSet, digests: bool) -> Sighted | None:
-    """Of shards of earlier versions, which kept a digest of names, sizes and classes alone, no names."""
+    """What can be said of shards of earlier versions, which kept a digest of names, sizes and classes, no names."""
     source = config.source
-    if isinstance(source, FolderSource) and shards.listing_sha256:
-        tree = FolderTree(source.root, source.labels, config.splits == "folders")
-        try:
-            listing = tree.listing().part(source.limit, source.subset)
-        except UsageError as error:
-            if not any(tree.candidates({})):  # raises for a root that is not there
-                raise
-            return Sighted.other(f"it can no longer be listed: {_why(config, error)}")
-        if listing.sha256 == shards.listing_sha256:
-            return (
-                None
-                if digests
-                else Sighted(note=f"the source is as it was ingested, {len(listing.items)} images of {source.root}")
-            )
-        return Sighted.other(f"other names, sizes or classes below {source.root}; an earlier version kept no counts")
-    if isinstance(source, FilesSource | BenchmarkSource):
-        if digests:
-            must_be_there(config)
-            return None
-        return Sighted(note=f"the source was not looked at: an earlier version kept no names of its files; {VERIFY}")
-    return None
+    try:
+        listing = source.list_unopened(config.splits) if shards.listing_sha256 else None
+    except UsageError as error:
+        if not source.is_there():
+            raise
+        return Sighted.other(f"it can no longer be listed: {_why(config, error)}")
+    if listing is not None and listing.sha256 != shards.listing_sha256:
+        return Sighted.other(
+            f"other names, sizes or classes below {source.location}; an earlier version kept no counts"
+        )
+    if digests:
+        if not source.is_there():
+            raise source.nothing_there()
+        return None
+    if listing is not None:
+        return Sighted(note=f"the source is as it was ingested, {len(listing.items)} images of {source.location}")
+    if source.is_installed:
+        return None
+    return Sighted(note=f"the source was not looked at: an earlier version kept no names of its files; {VERIFY}")
 
 
 def _by_digests(config: IngestConfig, shards: ShardSet, record: Record, kept: Kept) -> Sighted:
@@ -132,7 +166,7 @@ def _by_digests(config: IngestConfig, shards: ShardSet, record: Record, kept: Ke
     except (UsageError, IntegrityError) as error:
         return Sighted.other(f"it can no longer be ingested: {_why(config, error)}", by_digest=True)
     checked = compared_by_digest(config, listing, kept, shards.listing_sha256)
-    what = f"{checked.images} images of {place(config)} by digest"
+    what = f"{checked.images} images of {config.source.location} by digest"
     kept_back = (
         f"; {checked.kept_back} could not be read: {some(checked.kept_back_examples)}" if checked.kept_back else ""
     )
@@ -152,7 +186,7 @@ def _by_digests(config: IngestConfig, shards: ShardSet, record: Record, kept: Ke
 
 
 def _made_otherwise(config: IngestConfig, record: Record) -> str:
-    """Where Pillow makes the bytes that are compared, and it is another than it was: words about that."""
-    makes = config.reencode or config.restart_intervals or not isinstance(config.source, FolderSource | FilesSource)
+    """Words about Pillow, where it makes the bytes that are compared and is another than it was."""
+    makes = config.reencode or config.restart_intervals or config.source.makes_bytes
     then, now = record.versions.get("pillow", ""), version("pillow")
     return f"; they were made by pillow {then}, here is {now}" if makes and then != now else ""

@@ -11,9 +11,9 @@ from vitpipe.stages.images.header import BadImage
 from vitpipe.stages.images.index import parse_index
 from vitpipe.stages.images.manifest import load_manifest
 from vitpipe.stages.ingest.config import IngestConfig
-from vitpipe.stages.ingest.listing import Item, Listing, Source
+from vitpipe.stages.ingest.listing import ImageReader, Item, Listing
+from vitpipe.stages.ingest.look.changes import as_written
 from vitpipe.stages.ingest.reading import KeptBack
-from vitpipe.stages.ingest.sources.sources import as_written, open_source
 from vitpipe.stages.sighting import EXAMPLES, Difference
 
 READERS = 8
@@ -21,7 +21,7 @@ CHUNK_IMAGES = 256
 
 
 @dataclass(frozen=True)
-class Checked:
+class DigestComparison:
     """What the comparison found."""
 
     images: int
@@ -48,12 +48,12 @@ class Kept:
 
 def listed(config: IngestConfig) -> Listing:
     """What an ingest would take now. UsageError, and for a benchmark IntegrityError, where it would refuse to."""
-    return open_source(config).listing().part(config.source.limit, config.source.subset)
+    return config.source.part(config.source.open(config.splits).listing())
 
 
-def compared_by_digest(config: IngestConfig, listing: Listing, kept: Kept, listing_sha256: str) -> Checked:
+def compared_by_digest(config: IngestConfig, listing: Listing, kept: Kept, listing_sha256: str) -> DigestComparison:
     """Read every image of the listing; `listing_sha256` is that of what was ingested. Errors: StorageError."""
-    source = as_written(open_source(config), config)
+    source = as_written(config.source.open(config.splits), config)
     known, left_out = kept.digests, kept.left_out
     added, changed, kept_back = list[str](), list[str](), list[str]()
     unknown = 0
@@ -72,7 +72,7 @@ def compared_by_digest(config: IngestConfig, listing: Listing, kept: Kept, listi
     examples = (*added[:EXAMPLES], *gone[:EXAMPLES], *changed[:EXAMPLES])
     found = Difference(len(added), len(gone), len(changed), examples=examples)
     is_other = listing.sha256 != listing_sha256
-    return Checked(len(listing.items), found, is_other, unknown, len(kept_back), tuple(kept_back[:EXAMPLES]))
+    return DigestComparison(len(listing.items), found, is_other, unknown, len(kept_back), tuple(kept_back[:EXAMPLES]))
 
 
 def kept_digests(shards: ShardSet) -> Kept:
@@ -94,7 +94,7 @@ def _rows(shards: ShardSet, path: str) -> Iterator[dict[str, str]]:
     return map(json.loads, shards.read(path).splitlines())
 
 
-def _read(source: Source, items: Sequence[Item]) -> Iterator[tuple[Item, str | None]]:
+def _read(source: ImageReader, items: Sequence[Item]) -> Iterator[tuple[Item, str | None]]:
     """Each image with the digest of its bytes; an empty one for what is no image, None for what is kept back."""
     chunks = [items[start : start + CHUNK_IMAGES] for start in range(0, len(items), CHUNK_IMAGES)]
 

@@ -7,14 +7,13 @@ import hashlib
 import json
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from vitpipe.stages.images.header import BadImage
-from vitpipe.stages.ingest.sources.files import Subset
 from vitpipe.stages.ingest.table import Rows, Texts, View
 
 MAX_NAMED = 5
@@ -138,7 +137,7 @@ class Items(Sequence[Item]):
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class FileDamage:
     """Damage that is not of one image: it stands whichever part of the source is wanted."""
 
     name: str
@@ -158,7 +157,7 @@ class Listing:
     multi_label: bool = False
     notes: tuple[str, ...] = ()
     """What was seen and left aside, for people."""
-    findings: tuple[Finding, ...] = ()
+    findings: tuple[FileDamage, ...] = ()
     """Sorted by name."""
 
     @property
@@ -173,27 +172,13 @@ class Listing:
             digest.update(json.dumps([[one.name, one.reason, one.images] for one in self.findings]).encode())
         return digest.hexdigest()
 
-    def part(self, limit: int | None, subset: Subset | None) -> "Listing":
-        """Keep a random share, then at most `limit` images, both by hash of the name: nested and stable."""
-        items, rows = self.items.by_name(), range(len(self.items))
-        kept: Sequence[int] = rows
-        if subset is not None:
-            kept = [row for row in rows if unit_hash("subset", subset.seed, items.name(row)) < subset.fraction]
-        if limit is not None:
-            seed = subset.seed if subset else 0
-            kept = sorted(sorted(kept, key=lambda row: (unit_hash("limit", seed, items.name(row)), row))[:limit])
-        return replace(self, items=items if kept is rows else items.take(kept))
 
-
-class Source(Protocol):
-    """Where images come from. Picklable: tasks read through it on any machine."""
+class ImageReader(Protocol):
+    """The bytes of what was listed. Picklable: tasks read through it on any machine."""
 
     @property
     def costly(self) -> bool:
         """Whether making the bytes twice is worse than keeping them a while."""
-
-    def listing(self) -> Listing:
-        """All images. UsageError when there is nothing to ingest, saying what was found."""
 
     def read(self, item: Item) -> bytes:
         """The bytes of one image. BadImage with the reason when this one cannot be had."""

@@ -5,6 +5,7 @@ Only orchestrates: images are read in tasks. Knows no torch.
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 
 from vitpipe.infra.errors import StageError, Stopped, UsageError, VitpipeError, gravest
 from vitpipe.stages.artifacts import File, ShardSet
@@ -14,13 +15,12 @@ from vitpipe.stages.ingest.choose.deduplicate import deduplicated
 from vitpipe.stages.ingest.choose.exclude import excluded_contents
 from vitpipe.stages.ingest.choose.select import Duplicate, ShardPlan, lines, plan_shards
 from vitpipe.stages.ingest.config import IngestConfig
-from vitpipe.stages.ingest.listing import Finding, Item, Listing, Source
-from vitpipe.stages.ingest.look.image import Image, Images
+from vitpipe.stages.ingest.listing import FileDamage, ImageReader, Item, Listing
+from vitpipe.stages.ingest.look.changes import as_written
+from vitpipe.stages.ingest.look.image import Image, ImageTable
 from vitpipe.stages.ingest.look.scan import CHUNK_IMAGES, Bad, ScanTask, Spool, scan
 from vitpipe.stages.ingest.sources.inventory import INVENTORY, MARKS, Inventory
-from vitpipe.stages.ingest.sources.list_tasks import list_source
-from vitpipe.stages.ingest.sources.source_files import taken
-from vitpipe.stages.ingest.sources.sources import as_written, open_source
+from vitpipe.stages.ingest.sources.opened import list_source
 from vitpipe.stages.ingest.table import View
 from vitpipe.stages.ingest.write.adopt import find_shards
 from vitpipe.stages.ingest.write.shard import Shard, ShardTask, read_back_paths
@@ -42,12 +42,12 @@ def run(config: IngestConfig, inputs: Inputs, ctx: StageContext) -> ShardSet:
     Errors: UsageError for a source with nothing to ingest; StageError over the budget of bad images; Stopped.
     """
     excluded = excluded_contents(inputs)  # first: a set without test images is told before the work
-    source = open_source(config)
-    listing = list_source(source, ctx).part(config.source.limit, config.source.subset)
+    opened = config.source.open(config.splits)
+    listing = config.source.part(list_source(opened, ctx))
     if not listing.items:
         raise UsageError("ingest a part of the source", "no image is in it", "raise `limit` or `subset.fraction`")
-    beside = [_keep_inventory(taken(config, source, listing), ctx)]
-    source = as_written(source, config)
+    beside = [_keep_inventory(replace(opened.inventory(listing), texts=config.source.text_digests()), ctx)]
+    source = as_written(opened, config)
     for note in listing.notes:
         ctx.events.emit("note", note)
     _tell_quarantined([*map(_as_bad, listing.findings)], len(listing.findings), ctx)
@@ -73,7 +73,7 @@ def _keep_inventory(inventory: Inventory, ctx: StageContext) -> File:
 
 
 def _look(
-    source: Source, listing: Listing, spool: Spool, config: IngestConfig, ctx: StageContext, tally: Tally
+    source: ImageReader, listing: Listing, spool: Spool, config: IngestConfig, ctx: StageContext, tally: Tally
 ) -> tuple[View[Image], list[tuple[Item, str]]]:
     """The sound images, and the others with their reasons, both by name. StageError over the budget."""
     near = config.deduplicate.near is not None
@@ -83,7 +83,7 @@ def _look(
         for number, start in enumerate(chunks)
     ]
     allowed = config.bad_images_allowed(len(listing.items)) if config.on_bad_image == "quarantine" else 0
-    images = Images(listing.items)
+    images = ImageTable(listing.items)
     bad: list[tuple[Item, str]] = []
     for done in ctx.cluster.fan(scan, tasks, resources=ctx.resources, label=lambda task: f"look-{task.number:06d}"):
         start = chunks[done.item.number]
@@ -101,7 +101,7 @@ def _look(
 
 
 def _write(
-    source: Source,
+    source: ImageReader,
     plans: Sequence[ShardPlan],
     spool: Spool,
     multi_label: bool,
@@ -184,7 +184,9 @@ def _tell_quarantined(found: Sequence[tuple[Item, str]], so_far: int, ctx: Stage
         ctx.events.emit("quarantined", f"{item.name}: {reason}")
 
 
-def _over_budget(bad: Sequence[tuple[Item, str]], findings: Sequence[Finding], allowed: int, total: int) -> StageError:
+def _over_budget(
+    bad: Sequence[tuple[Item, str]], findings: Sequence[FileDamage], allowed: int, total: int
+) -> StageError:
     found = f"{len(bad)} are bad"
     if findings:
         found += f", and damage in {len(findings)} files may have cost {sum(one.images for one in findings)} more"
@@ -203,7 +205,7 @@ def _refuse_short_test(bad: Sequence[tuple[Item, str]]) -> None:
         raise StageError("ingest a benchmark with its test split", found, "get those official files again")
 
 
-def _as_bad(finding: Finding) -> tuple[Item, str]:
+def _as_bad(finding: FileDamage) -> tuple[Item, str]:
     return Item(finding.name, ()), finding.reason
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vitpipe.infra.errors import UsageError
-from vitpipe.stages.ingest.benchmarks.entries import UNREADABLE, Entry, Listed, Reader, damaged, png
+from vitpipe.stages.ingest.benchmarks.entries import UNREADABLE, OfficialImage, OfficialListing, Reader, damaged, png
 from vitpipe.stages.ingest.benchmarks.registry import Benchmark
 from vitpipe.stages.ingest.listing import Item
 
@@ -129,17 +129,17 @@ def _split(benchmark: Benchmark, root: Path, split: str) -> ArraySplit:
     return _SPLITS[benchmark.reader](benchmark, root, split)
 
 
-def _listed(benchmark: Benchmark, root: Path) -> Listed:
+def _listed(benchmark: Benchmark, root: Path) -> OfficialListing:
     entries = list(_entries(benchmark, root))
     if benchmark.reader == "cifar":
-        return Listed(entries, _cifar_classes(benchmark, root))
-    return Listed(entries, benchmark.classes or tuple(map(str, range(benchmark.num_classes))))
+        return OfficialListing(entries, _cifar_classes(benchmark, root))
+    return OfficialListing(entries, benchmark.classes or tuple(map(str, range(benchmark.num_classes))))
 
 
-def _entries(benchmark: Benchmark, root: Path) -> Iterator[Entry]:
+def _entries(benchmark: Benchmark, root: Path) -> Iterator[OfficialImage]:
     for split in benchmark.images:
         for number, label in enumerate(_split(benchmark, root, split).labels.tolist()):
-            yield Entry(f"{split}/{number:06d}", split, (label,), key=str(number))
+            yield OfficialImage(f"{split}/{number:06d}", split, (label,), key=str(number))
 
 
 def _read(benchmark: Benchmark, root: Path, item: Item) -> bytes:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from vitpipe.infra.errors import IntegrityError
-from vitpipe.stages.ingest.benchmarks.entries import Entry, Listed, Reader, decoded, png, read_file
+from vitpipe.stages.ingest.benchmarks.entries import OfficialImage, OfficialListing, Reader, decoded, png, read_file
 from vitpipe.stages.ingest.benchmarks.registry import Benchmark
 from vitpipe.stages.ingest.listing import Item, some
 
@@ -32,13 +32,13 @@ def class_folders(benchmark: Benchmark, root: Path, folder: str, suffix: str) ->
 def _plain(folder: str, suffix: str, key: str, split: str = "train") -> Reader:
     """All images of one split; `key` is a pattern of `folder` and `file`."""
 
-    def listed(benchmark: Benchmark, root: Path) -> Listed:
+    def listed(benchmark: Benchmark, root: Path) -> OfficialListing:
         entries = [
-            Entry(f"{folder}/{name}/{file}", split, (label,), key=key.format(folder=name, file=file))
+            OfficialImage(f"{folder}/{name}/{file}", split, (label,), key=key.format(folder=name, file=file))
             for label, name, files in class_folders(benchmark, root, folder, suffix)
             for file in files
         ]
-        return Listed(entries, benchmark.classes)
+        return OfficialListing(entries, benchmark.classes)
 
     return Reader(listed, _as_png if suffix == ".tif" else read_file)
 
@@ -48,7 +48,7 @@ def _as_png(benchmark: Benchmark, root: Path, item: Item) -> bytes:
     return png(decoded(benchmark, root, item))
 
 
-def _caltech(benchmark: Benchmark, root: Path) -> Listed:
+def _caltech(benchmark: Benchmark, root: Path) -> OfficialListing:
     """30 images of each class train, the rest tests: numpy's choice with TensorFlow Datasets' seed, over sorted names.
 
     They draw over names in the order in which a file system listed them, which nobody can know any more.
@@ -62,11 +62,11 @@ def _caltech(benchmark: Benchmark, root: Path) -> Listed:
                                  "needed", benchmark.obtain)  # fmt: skip
         train = set(rng.choice(files, CALTECH_TRAIN_PER_CLASS, replace=False).tolist())
         entries += [
-            Entry(f"101_ObjectCategories/{name}/{file}", "train" if file in train else "test", (label,),
+            OfficialImage(f"101_ObjectCategories/{name}/{file}", "train" if file in train else "test", (label,),
                   key=f"{name}/{file}")
             for file in files
         ]  # fmt: skip
-    return Listed(entries, benchmark.classes)
+    return OfficialListing(entries, benchmark.classes)
 
 
 CALTECH101 = Reader(_caltech, read_file)

@@ -9,12 +9,12 @@ from PIL import Image
 from vitpipe.stages.ingest.benchmarks.array_files import read_mat
 from vitpipe.stages.ingest.benchmarks.entries import (
     UNREADABLE,
-    Entry,
-    Listed,
+    OfficialImage,
+    OfficialListing,
     Reader,
     damaged,
     decoded,
-    lines_of,
+    list_lines,
     read_file,
 )
 from vitpipe.stages.ingest.benchmarks.opencv_like import resize_by
@@ -29,23 +29,23 @@ _SUN397_LEFT_OUT = {"/c/church/outdoor/sun_bhenjvsvrtumjuri.jpg", "/t/track/outd
 """Broken files of the archive, in no list of TensorFlow Datasets' examples."""
 
 
-def _pets(benchmark: Benchmark, root: Path) -> Listed:
+def _pets(benchmark: Benchmark, root: Path) -> OfficialListing:
     """Lines `Abyssinian_100 1 1 1`: the image, the class from 1, cat or dog, the breed within it."""
     entries, names = [], dict[int, str]()
     for split, file in (("train", "trainval"), ("test", "test")):
         path = root / "annotations" / f"{file}.txt"
-        for line in lines_of(path):
+        for line in list_lines(path):
             parts = line.split()
             if len(parts) != 4 or not parts[1].isdigit():
                 raise damaged(path, f"a line says {line!r}")
             label, name = int(parts[1]) - 1, parts[0].rsplit("_", 1)[0].replace("_", " ")
             if names.setdefault(label, name) != name:
                 raise damaged(path, f"class {parts[1]} is {name!r} there, and {names[label]!r} before")
-            entries.append(Entry(f"images/{parts[0]}.jpg", split, (label,), key=f"{parts[0]}.jpg"))
-    return Listed(entries, tuple(names.get(label, str(label)) for label in range(max(names, default=-1) + 1)))
+            entries.append(OfficialImage(f"images/{parts[0]}.jpg", split, (label,), key=f"{parts[0]}.jpg"))
+    return OfficialListing(entries, tuple(names.get(label, str(label)) for label in range(max(names, default=-1) + 1)))
 
 
-def _flowers(benchmark: Benchmark, root: Path) -> Listed:
+def _flowers(benchmark: Benchmark, root: Path) -> OfficialListing:
     """Image numbers of each split in setid.mat, classes from 1 in imagelabels.mat; the authors name no class."""
     labels = _numbers(root / "imagelabels.mat", "labels") - 1
     entries = []
@@ -54,8 +54,8 @@ def _flowers(benchmark: Benchmark, root: Path) -> Listed:
             if not 0 < number <= len(labels):
                 raise damaged(root / "setid.mat", f"image {number} of {len(labels)}")
             name = f"image_{number:05d}.jpg"
-            entries.append(Entry(f"jpg/{name}", split, (int(labels[number - 1]),), key=name))
-    return Listed(entries, tuple(str(number) for number in range(1, int(labels.max()) + 2)))
+            entries.append(OfficialImage(f"jpg/{name}", split, (int(labels[number - 1]),), key=name))
+    return OfficialListing(entries, tuple(str(number) for number in range(1, int(labels.max()) + 2)))
 
 
 def _numbers(path: Path, key: str) -> np.ndarray:
@@ -65,32 +65,34 @@ def _numbers(path: Path, key: str) -> np.ndarray:
     return np.asarray(content[key], dtype=np.int64).ravel()
 
 
-def _dtd(benchmark: Benchmark, root: Path) -> Listed:
+def _dtd(benchmark: Benchmark, root: Path) -> OfficialListing:
     """Lines `banded/banded_0002.jpg`; the first division of ten."""
     found = [
         (line, split)
         for split, file in (("train", "train1"), ("validation", "val1"), ("test", "test1"))
-        for line in lines_of(root / "labels" / f"{file}.txt")
+        for line in list_lines(root / "labels" / f"{file}.txt")
     ]
     classes = tuple(sorted({line.split("/")[0] for line, _ in found}))
     number = {name: label for label, name in enumerate(classes)}
-    return Listed(
-        [Entry(f"images/{line}", split, (number[line.split("/")[0]],), key=line) for line, split in found], classes
+    return OfficialListing(
+        [OfficialImage(f"images/{line}", split, (number[line.split("/")[0]],), key=line) for line, split in found],
+        classes,
     )
 
 
-def _sun397(benchmark: Benchmark, root: Path) -> Listed:
+def _sun397(benchmark: Benchmark, root: Path) -> OfficialListing:
     """Lines `/a/abbey/sun_aaaulhwrhqgejnyt.jpg` of TensorFlow Datasets' own lists; the folder is the class."""
     found = [
         (line, split)
         for split, letters in (("train", "tr"), ("validation", "va"), ("test", "te"))
-        for line in lines_of(root / f"sun397_tfds_{letters}.txt")
+        for line in list_lines(root / f"sun397_tfds_{letters}.txt")
         if line not in _SUN397_LEFT_OUT
     ]
     classes = tuple(sorted({line.rsplit("/", 1)[0] for line, _ in found}))
     number = {name: label for label, name in enumerate(classes)}
-    return Listed(
-        [Entry(f"SUN397{line}", split, (number[line.rsplit("/", 1)[0]],), key=line) for line, split in found], classes
+    return OfficialListing(
+        [OfficialImage(f"SUN397{line}", split, (number[line.rsplit("/", 1)[0]],), key=line) for line, split in found],
+        classes,
     )
 
 
@@ -105,7 +107,7 @@ def _read_sun397(benchmark: Benchmark, root: Path, item: Item) -> bytes:
     return file.getvalue()
 
 
-def _cars(benchmark: Benchmark, root: Path) -> Listed:
+def _cars(benchmark: Benchmark, root: Path) -> OfficialListing:
     """Annotation structures of two mat files: `fname` and `class` from 1; names in cars_meta.mat."""
     entries = []
     for split, path in (
@@ -116,16 +118,16 @@ def _cars(benchmark: Benchmark, root: Path) -> Listed:
             rows = read_mat(path)["annotations"].ravel()
             for row in rows:
                 file, label = str(row["fname"].item()), int(row["class"].item()) - 1
-                entries.append(Entry(f"cars_{split}/{file}", split, (label,), key=file.split(".")[0]))
+                entries.append(OfficialImage(f"cars_{split}/{file}", split, (label,), key=file.split(".")[0]))
         except UNREADABLE as error:
             raise damaged(path, f"no annotations with fname and class: {error!r}") from error
     names = read_mat(root / "devkit/cars_meta.mat").get("class_names")
     if names is None:
         raise damaged(root / "devkit/cars_meta.mat", "it has no 'class_names'")
-    return Listed(entries, tuple(str(name.item()) for name in names.ravel()))
+    return OfficialListing(entries, tuple(str(name.item()) for name in names.ravel()))
 
 
-def _birds(benchmark: Benchmark, root: Path) -> Listed:
+def _birds(benchmark: Benchmark, root: Path) -> OfficialListing:
     """Four lists by image number: its path, its class from 1, whether it trains; and the classes' names."""
     paths, labels, trains = (
         _by_number(root / f"{name}.txt") for name in ("images", "image_class_labels", "train_test_split")
@@ -134,17 +136,17 @@ def _birds(benchmark: Benchmark, root: Path) -> Listed:
     if not paths.keys() == labels.keys() == trains.keys():
         raise damaged(root / "images.txt", f"the lists have {len(paths)}, {len(labels)} and {len(trains)} images")
     entries = [
-        Entry(f"images/{path}", "train" if trains[number] == "1" else "test", (int(labels[number]) - 1,),
+        OfficialImage(f"images/{path}", "train" if trains[number] == "1" else "test", (int(labels[number]) - 1,),
               key=f"CUB_200_2011/images/{path}")
         for number, path in paths.items()
     ]  # fmt: skip
     if sorted(classes, key=int) != [str(number) for number in range(1, len(classes) + 1)]:
         raise damaged(root / "classes.txt", f"its {len(classes)} classes are not numbered from 1 without gaps")
-    return Listed(entries, tuple(classes[str(number)] for number in range(1, len(classes) + 1)))
+    return OfficialListing(entries, tuple(classes[str(number)] for number in range(1, len(classes) + 1)))
 
 
 def _by_number(path: Path) -> dict[str, str]:
-    rows = [line.split(" ", 1) for line in lines_of(path)]
+    rows = [line.split(" ", 1) for line in list_lines(path)]
     if any(len(row) != 2 for row in rows):
         raise damaged(path, "a line has no number and value")
     return dict(rows)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from vitpipe.infra.errors import UsageError
 from vitpipe.stages.images.header import BadImage
-from vitpipe.stages.ingest.benchmarks.entries import UNREADABLE, Entry, Listed, Reader, damaged
+from vitpipe.stages.ingest.benchmarks.entries import UNREADABLE, OfficialImage, OfficialListing, Reader, damaged
 from vitpipe.stages.ingest.benchmarks.registry import Benchmark
 from vitpipe.stages.ingest.listing import Item
 
@@ -92,14 +92,14 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
     raise ValueError("a number leaves its message")
 
 
-def _dmlab(benchmark: Benchmark, root: Path) -> Listed:
+def _dmlab(benchmark: Benchmark, root: Path) -> OfficialListing:
     entries = []
     for split in _SPLITS:
         files = _files(root, split)
         for file_number, path in enumerate(files):
             for place, data in tf_records(path):
                 entries.append(_entry(path, split, file_number, place, data))
-    return Listed(entries, benchmark.classes)
+    return OfficialListing(entries, benchmark.classes)
 
 
 def _files(root: Path, split: str) -> list[Path]:
@@ -111,7 +111,7 @@ def _files(root: Path, split: str) -> list[Path]:
     return found
 
 
-def _entry(path: Path, split: str, file_number: int, place: int, data: bytes) -> Entry:
+def _entry(path: Path, split: str, file_number: int, place: int, data: bytes) -> OfficialImage:
     try:
         features = example_features(data)
         name, label, image = features["filename"], features["label"], features["image"]
@@ -122,7 +122,9 @@ def _entry(path: Path, split: str, file_number: int, place: int, data: bytes) ->
     if not (isinstance(name, bytes) and isinstance(label, int) and isinstance(image, bytes)):
         raise damaged(path, f"the record at byte {place} has features of other kinds")
     key = name.decode("utf-8", "replace")
-    return Entry(f"{split}/{key}", split, (label,), key=key, size=len(image), place=(file_number, place, len(data)))
+    return OfficialImage(
+        f"{split}/{key}", split, (label,), key=key, size=len(image), place=(file_number, place, len(data))
+    )
 
 
 def _read(benchmark: Benchmark, root: Path, item: Item) -> bytes:

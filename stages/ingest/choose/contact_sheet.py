@@ -14,7 +14,7 @@ from vitpipe.stages.images.header import BadImage
 from vitpipe.stages.images.index import parse_index
 from vitpipe.stages.images.manifest import load_manifest
 from vitpipe.stages.ingest.choose.select import Duplicate
-from vitpipe.stages.ingest.listing import Item, Source
+from vitpipe.stages.ingest.listing import ImageReader, Item
 from vitpipe.stages.ingest.look.image import Image
 from vitpipe.stages.ingest.table import View
 
@@ -38,12 +38,12 @@ class Pair:
 class SheetTask:
     """The pairs of one sheet."""
 
-    source: Source
+    source: ImageReader
     pairs: tuple[Pair, ...]
 
 
 def near_sheet(
-    near: Sequence[Duplicate], images: View[Image], source: Source, inputs: Inputs, ctx: StageContext
+    near: Sequence[Duplicate], images: View[Image], source: ImageReader, inputs: Inputs, ctx: StageContext
 ) -> bytes:
     """PNG of the pairs that differ most, left out and kept side by side, with the bits of both looks below."""
     doubtful = sorted(near, key=lambda one: (-(one.distance or 0), -(one.second or 0), one.source))[:PAIRS]
@@ -82,7 +82,7 @@ def draw_sheet(task: SheetTask) -> bytes:
     return file.getvalue()
 
 
-def _bytes(source: Source, image: Item | tuple[ShardSet, str]) -> bytes:
+def _bytes(source: ImageReader, image: Item | tuple[ShardSet, str]) -> bytes:
     if isinstance(image, Item):
         return source.read(image)
     shards, key = image

@@ -9,14 +9,14 @@ from vitpipe.stages.ingest.choose.exclude import excluded_looks
 from vitpipe.stages.ingest.choose.near import without_near
 from vitpipe.stages.ingest.choose.select import Duplicate, without_duplicates
 from vitpipe.stages.ingest.config import IngestConfig
-from vitpipe.stages.ingest.listing import Source
+from vitpipe.stages.ingest.listing import ImageReader
 from vitpipe.stages.ingest.look.image import Image
 from vitpipe.stages.ingest.table import View
 
 
 def deduplicated(
     images: View[Image],
-    source: Source,
+    source: ImageReader,
     excluded: Mapping[str, str],
     config: IngestConfig,
     inputs: Inputs,

@@ -26,7 +26,7 @@ def excluded_contents(inputs: Inputs) -> dict[str, str]:
 
 
 @dataclass(frozen=True)
-class LookTask:
+class ExcludedShardTask:
     """One shard of test images to look at."""
 
     shards: ShardSet
@@ -36,7 +36,7 @@ class LookTask:
 def excluded_looks(inputs: Inputs, ctx: StageContext) -> list[Excluded]:
     """How the test images that may not appear look, in the order of their sets; a task for each shard."""
     sets = inputs.many("exclude", ShardSet)
-    tasks = [LookTask(shards, entry) for shards in sets for entry in load_manifest(shards).of("test")]
+    tasks = [ExcludedShardTask(shards, entry) for shards in sets for entry in load_manifest(shards).of("test")]
     found: dict[int, Sequence[Excluded]] = {}
     places = {(task.shards.uri, task.entry.path): place for place, task in enumerate(tasks)}
     label = "exclude-{0.entry.path}".format
@@ -45,7 +45,7 @@ def excluded_looks(inputs: Inputs, ctx: StageContext) -> list[Excluded]:
     return [one for place in sorted(found) for one in found[place]]
 
 
-def look_at_shard(task: LookTask) -> Sequence[Excluded]:
+def look_at_shard(task: ExcludedShardTask) -> Sequence[Excluded]:
     """The looks of one shard's images, each checked against the index. IntegrityError when one is another."""
     shards, entry = task.shards, task.entry
     index = parse_index(shards.read(entry.index), f"{entry.index} of {shards.uri}")

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from vitpipe.stages.ingest.config import SHARD_BYTES, IngestConfig
 from vitpipe.stages.ingest.listing import unit_hash
-from vitpipe.stages.ingest.look.image import Digests, Image, Images, Numbers
+from vitpipe.stages.ingest.look.image import Digests, Image, ImageTable, Numbers
 from vitpipe.stages.ingest.table import View
 
 TAR_BLOCK = 512
@@ -109,8 +109,8 @@ def _duplicate(image: Image, other: Image, excluded: Mapping[str, str]) -> Dupli
     return Duplicate(image.item.name, other.item.name, equal, other.item.labels == image.item.labels)
 
 
-def _table(images: View[Image]) -> Images:
-    assert isinstance(images.table, Images)
+def _table(images: View[Image]) -> ImageTable:
+    assert isinstance(images.table, ImageTable)
     return images.table
 
 
@@ -164,7 +164,7 @@ def _lowest(content: Digests, digest: Digests) -> npt.NDArray[np.float64]:
     return places
 
 
-def _apart(table: Images, rows: Numbers) -> Iterator[Numbers]:
+def _apart(table: ImageTable, rows: Numbers) -> Iterator[Numbers]:
     """Places in `rows`, in order, some at a time; what is equal comes together. A bound on the memory of sorting."""
     beginning = np.ascontiguousarray(table.column("pixels_sha256").astype("S1")).view(np.uint8)[rows]
     for begin in range(0, 256, 256 // SORTED_APART):

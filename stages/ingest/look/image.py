@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from vitpipe.stages.images.header import FORMATS
 from vitpipe.stages.ingest.listing import Item, Items
-from vitpipe.stages.ingest.look.scan import Bad, Checked
+from vitpipe.stages.ingest.look.scan import Bad, SoundImage
 from vitpipe.stages.ingest.table import Rows, View
 
 Digests = npt.NDArray[np.bytes_]
@@ -28,10 +28,10 @@ class Image(NamedTuple):
     """A sound image of the listing with its content."""
 
     item: Item
-    seen: Checked
+    seen: SoundImage
 
 
-class Images:
+class ImageTable:
     """Satisfies `table.Table[Image]`: a row for each of `items`, filled as they are looked at, in any order."""
 
     def __init__(self, items: Items) -> None:
@@ -41,19 +41,19 @@ class Images:
         self._looks: dict[int, bytes] = {}
 
     @classmethod
-    def of(cls, items: Sequence[Item], seen: Sequence[Checked]) -> View[Image]:
+    def of(cls, items: Sequence[Item], seen: Sequence[SoundImage]) -> View[Image]:
         """All of them, sound."""
         images = cls(Items(items))
         images.put(range(len(items)), seen)
         return images.sound(range(len(items)))
 
-    def put(self, rows: Rows, seen: Sequence[Checked | Bad]) -> None:
+    def put(self, rows: Rows, seen: Sequence[SoundImage | Bad]) -> None:
         """What was seen in these rows."""
         for row, one in zip(rows, seen, strict=True):
-            if isinstance(one, Checked):
+            if isinstance(one, SoundImage):
                 self._put(int(row), one)
 
-    def _put(self, row: int, one: Checked) -> None:
+    def _put(self, row: int, one: SoundImage) -> None:
         chunk, offset = one.place
         self._rows[row] = (
             bytes.fromhex(one.sha256), bytes.fromhex(one.pixels_sha256), one.size, one.width, one.height, chunk,
@@ -69,7 +69,7 @@ class Images:
     def row(self, number: int) -> Image:
         sha256, pixels_sha256, size, width, height, chunk, ext, reencoded, _ = self._rows[number].item()
         offset = 0 if self._offset is None else int(self._offset[number])
-        seen = Checked(
+        seen = SoundImage(
             _hex(sha256), _hex(pixels_sha256), size, _EXTS[ext], width, height, (chunk, offset),
             self._looks.get(number), reencoded,
         )  # fmt: skip
@@ -78,8 +78,8 @@ class Images:
     def name(self, number: int) -> str:
         return self.items.name(number)
 
-    def take(self, rows: Rows) -> "Images":
-        taken, numbers = Images(self.items.take(rows)), np.asarray(rows, dtype=np.int64)
+    def take(self, rows: Rows) -> "ImageTable":
+        taken, numbers = ImageTable(self.items.take(rows)), np.asarray(rows, dtype=np.int64)
         taken._rows = self._rows[numbers]
         taken._offset = None if self._offset is None else self._offset[numbers]
         taken._looks = {

@@ -10,9 +10,9 @@ from typing import NamedTuple
 from vitpipe.stages.images.contents import Content, contents
 from vitpipe.stages.images.digests import sha256_each
 from vitpipe.stages.images.header import BadImage
-from vitpipe.stages.ingest.listing import Item, Source
+from vitpipe.stages.ingest.listing import ImageReader, Item
+from vitpipe.stages.ingest.look.changes import Reencoded
 from vitpipe.stages.ingest.look.likeness import views
-from vitpipe.stages.ingest.look.reencode import Reencoded
 from vitpipe.stages.ingest.look.structure import check_structure
 
 CHUNK_IMAGES = 512
@@ -20,7 +20,7 @@ TOGETHER_IMAGES, TOGETHER_BYTES = 64, 32_000_000
 """Files that are looked at together, at most, or until they are so long."""
 
 
-class Checked(NamedTuple):
+class SoundImage(NamedTuple):
     """A sound image."""
 
     sha256: str
@@ -84,7 +84,7 @@ class ScanTask:
     """A chunk of the listing."""
 
     number: int
-    source: Source
+    source: ImageReader
     items: Sequence[Item]
     spool: Spool
     near: bool = False
@@ -93,9 +93,9 @@ class ScanTask:
     """Whether to decode each image, or only to see that it is whole."""
 
 
-def scan(task: ScanTask) -> Sequence[Checked | Bad]:
+def scan(task: ScanTask) -> Sequence[SoundImage | Bad]:
     """Look at each image of the chunk, in order."""
-    seen: list[Checked | Bad] = []
+    seen: list[SoundImage | Bad] = []
     kept = bytearray()
     for files in _together(task):
         for file, content in zip(files, _contents(files, task.decodes), strict=True):
@@ -156,8 +156,8 @@ def _undecoded(files: Sequence[bytes]) -> Iterator[Content | BadImage]:
             yield error
 
 
-def _checked(file: _File, content: Content, place: tuple[int, int]) -> Checked:
-    return Checked(
+def _checked(file: _File, content: Content, place: tuple[int, int]) -> SoundImage:
+    return SoundImage(
         sha256=content.sha256,
         pixels_sha256=content.pixels_sha256,
         size=len(file.data),

@@ -3,45 +3,68 @@
 Images that are JPEG, PNG or WebP files stay as they are; those that come inside arrays become PNG, true to the pixel.
 """
 
-import gzip
-import hashlib
-import zlib
+import errno
+import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from vitpipe.infra.errors import IntegrityError, UsageError
 from vitpipe.stages.images.header import BadImage
+from vitpipe.stages.ingest.benchmarks.array_files import ARRAYS
+from vitpipe.stages.ingest.benchmarks.class_trees import CALTECH101, EUROSAT, IMAGENET_V2, RESISC45, UC_MERCED
 from vitpipe.stages.ingest.benchmarks.division import Divided, divided, list_path
-from vitpipe.stages.ingest.benchmarks.entries import Listed
-from vitpipe.stages.ingest.benchmarks.readers import READERS
-from vitpipe.stages.ingest.benchmarks.registry import REGISTRY, Benchmark, OfficialFile
+from vitpipe.stages.ingest.benchmarks.entries import OfficialListing, Reader
+from vitpipe.stages.ingest.benchmarks.imagenet import IMAGENET, IMAGENET_REAL
+from vitpipe.stages.ingest.benchmarks.listed_trees import BIRDS, CARS, DTD, FLOWERS, PETS, SUN397
+from vitpipe.stages.ingest.benchmarks.matrices import DSPRITES, PATCH_CAMELYON, SMALLNORB
+from vitpipe.stages.ingest.benchmarks.official_digests import check_digests
+from vitpipe.stages.ingest.benchmarks.registry import REGISTRY, Benchmark
+from vitpipe.stages.ingest.benchmarks.retinopathy import RETINOPATHY
+from vitpipe.stages.ingest.benchmarks.scenes import CLEVR, KITTI
+from vitpipe.stages.ingest.benchmarks.tfrecord import DMLAB
 from vitpipe.stages.ingest.listing import Item, Items, Listing, some
 from vitpipe.stages.ingest.reading import one_by_one
+from vitpipe.stages.ingest.sources.inventory import Inventory
+from vitpipe.stages.sighting import time_mark
 
-_BLOCK_BYTES = 1 << 20
+READERS: dict[str, Reader] = {
+    "idx": ARRAYS, "cifar": ARRAYS, "svhn": ARRAYS,
+    "pets": PETS, "flowers": FLOWERS, "dtd": DTD, "sun397": SUN397, "cars": CARS, "birds": BIRDS,
+    "caltech101": CALTECH101, "eurosat": EUROSAT, "resisc45": RESISC45, "uc_merced": UC_MERCED,
+    "smallnorb": SMALLNORB, "dsprites": DSPRITES, "patch_camelyon": PATCH_CAMELYON, "dmlab": DMLAB,
+    "retinopathy": RETINOPATHY, "clevr": CLEVR, "kitti": KITTI,
+    "imagenet": IMAGENET, "imagenet_real": IMAGENET_REAL, "imagenet_v2": IMAGENET_V2,
+}  # fmt: skip
+"""Every official format by the name that the registry gives it."""
 
 
 @dataclass(frozen=True)
 class BenchmarkFiles:
-    """Satisfies `listing.Source`. `root` is an absolute local path."""
+    """Satisfies `opened.Source`. `root` is an absolute local path."""
 
     name: str
     root: str
 
     @property
     def costly(self) -> bool:
-        return READERS[self.benchmark.reader].costly
+        """Whether its reader prepares images."""
+        return self._reader.costly
 
     @property
     def benchmark(self) -> Benchmark:
+        """Its entry."""
         return REGISTRY[self.name]
+
+    @property
+    def _reader(self) -> Reader:
+        return READERS[self.benchmark.reader]
 
     def listing(self) -> Listing:
         """All splits. UsageError for missing files, IntegrityError for altered ones or another number of images."""
         self._verify()
-        listed = READERS[self.benchmark.reader].listed(self.benchmark, Path(self.root))
+        listed = self._reader.listed(self.benchmark, Path(self.root))
         self._count(listed)
         self._refuse_other_classes(listed)
         found = divided(self.benchmark, listed.entries, Path(self.root))
@@ -54,11 +77,42 @@ class BenchmarkFiles:
         notes = (*_notes(self.benchmark, Path(self.root)), *_left_out(len(found) - len(items)))
         return Listing(Items(sorted(items, key=lambda item: item.name)), listed.classes, listed.multi_label, notes)
 
+    def inventory(self, listing: Listing) -> Inventory:
+        """The official files, the lists that fix a split, and the images or the tars that hold them."""
+        names = {file.path for file in self.benchmark.files} | set(self.split_lists())
+        if self._reader.files:
+            names |= {"/".join(item.name.split("/")[:2]) if item.place else item.name for item in listing.items}
+        elif not names:
+            names = {entry.name for entry in os.scandir(self.root) if entry.is_file() and entry.name[0] != "."}
+        return Inventory.of(self.stated(names, None))
+
+    def split_lists(self) -> list[str]:
+        """Names of the files by which somebody fixed a split."""
+        paths = [list_path(self.benchmark, split, Path(self.root)) for split in self.benchmark.parts]
+        return [path.name for path in paths if path.is_file()]
+
+    def stated(self, names: Iterable[str], kept_back: dict[str, str] | None) -> Iterator[tuple[str, int, int]]:
+        """Name, size and mark of those that are there. What may not be seen goes to `kept_back`, or is raised."""
+        for name in names:
+            try:
+                state = os.stat(Path(self.root, name))
+            except PermissionError as error:
+                if kept_back is None:
+                    raise
+                kept_back[f"{name}/"] = str(error.strerror)
+            except OSError as error:
+                if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                    raise
+            else:
+                yield name, state.st_size, time_mark(state)
+
     def reads(self, items: Sequence[Item]) -> Iterator[bytes | BadImage]:
+        """One by one."""
         return one_by_one(self.read, items)
 
     def read(self, item: Item) -> bytes:
-        return READERS[self.benchmark.reader].read(self.benchmark, Path(self.root), item)
+        """One image as its reader gives it. BadImage where it cannot be had."""
+        return self._reader.read(self.benchmark, Path(self.root), item)
 
     def _verify(self) -> None:
         if not Path(self.root).is_dir():
@@ -68,9 +122,9 @@ class BenchmarkFiles:
             raise UsageError(self._asked, f"{len(missing)} of {len(self.benchmark.files)} official files are missing: "
                                           f"{some(missing)}", self.benchmark.how_to_obtain)  # fmt: skip
         for file in self.benchmark.files:
-            _check(Path(self.root, file.path), file, self.benchmark)
+            check_digests(Path(self.root, file.path), file, self.benchmark)
 
-    def _count(self, listed: Listed) -> None:
+    def _count(self, listed: OfficialListing) -> None:
         """What the official files list, against what they officially are: another version has other numbers."""
         found, wanted = dict(Counter(entry.split for entry in listed.entries)), dict(self.benchmark.images)
         if found == wanted and len(listed.classes) == self.benchmark.num_classes:
@@ -82,7 +136,7 @@ class BenchmarkFiles:
             self.benchmark.obtain,
         )
 
-    def _refuse_other_classes(self, listed: Listed) -> None:
+    def _refuse_other_classes(self, listed: OfficialListing) -> None:
         """A list with a class too many, or one name for two: another version of the files than these."""
         classes = range(len(listed.classes))
         strange = next((one for one in listed.entries if any(label not in classes for label in one.labels)), None)
@@ -96,7 +150,7 @@ class BenchmarkFiles:
 
     def _sizes(self, found: Divided) -> list[int]:
         """Bytes of each image, where they are known. UsageError for images that are listed and not there."""
-        if not READERS[self.benchmark.reader].files:
+        if not self._reader.files:
             return [entry.size for entry, _ in found]
         sizes = [entry.size if entry.place else _file_size(Path(self.root, entry.name)) for entry, _ in found]
         missing = [entry.name for (entry, _), size in zip(found, sizes, strict=True) if size is None]
@@ -143,44 +197,3 @@ def _notes(benchmark: Benchmark, root: Path) -> Iterator[str]:
 def _left_out(count: int) -> Iterator[str]:
     if count:
         yield f"{count} images without a right label are left out: they count neither as right nor as wrong"
-
-
-def _check(path: Path, file: OfficialFile, benchmark: Benchmark) -> None:
-    """IntegrityError unless the file has one of its official digests, where there are any."""
-    if not file.digests:
-        return
-    size = path.stat().st_size
-    packed_anew = [digest for digest in file.digests if digest.startswith("content-")]
-    if file.bytes is not None and size != file.bytes and not packed_anew:
-        raise _altered(
-            path, benchmark, f"it has {size} bytes, officially {file.bytes} with {' or '.join(file.digests)}"
-        )
-    kinds = sorted({digest.partition(":")[0] for digest in file.digests} - {"content-sha256"})
-    found = {f"{kind}:{_digest(path, kind)}" for kind in kinds}
-    if not found & set(file.digests) and packed_anew:
-        found.add(f"content-sha256:{_content_sha256(path)}")
-    if not found & set(file.digests):
-        told = f"it has {' and '.join(sorted(found))}, official is {' or '.join(file.digests)}"
-        raise _altered(path, benchmark, told)
-
-
-def _altered(path: Path, benchmark: Benchmark, found: str) -> IntegrityError:
-    return IntegrityError(
-        f"ingest {benchmark.title}: read {path}", found, f"it is damaged or another version: {benchmark.obtain}"
-    )
-
-
-def _digest(path: Path, kind: str) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, kind).hexdigest()
-
-
-def _content_sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    try:
-        with gzip.open(path) as file:
-            while block := file.read(_BLOCK_BYTES):
-                digest.update(block)
-    except (OSError, EOFError, zlib.error):
-        return "(no gzip file)"
-    return digest.hexdigest()

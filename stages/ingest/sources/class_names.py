@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vitpipe.infra.errors import UsageError
-from vitpipe.stages.ingest.listing import Finding, Item, Items, some
+from vitpipe.stages.ingest.listing import FileDamage, Item, Items, some
 
 Label = int | str
 """As a source writes it: the number of a class, or its name."""
@@ -102,7 +102,7 @@ class Classes:
 
 
 @dataclass(frozen=True)
-class PartListing:
+class FileListing:
     """What one file of a source holds."""
 
     images: Items
@@ -111,7 +111,7 @@ class PartListing:
     """Those that occur, as the source writes them."""
     several: bool = False
     """Whether its images may have several classes."""
-    findings: tuple[Finding, ...] = ()
+    findings: tuple[FileDamage, ...] = ()
     notes: tuple[str, ...] = ()
     file: str = ""
     """Its name in the source."""
@@ -123,11 +123,11 @@ class PartListing:
         cls,
         images: Iterable[Labelled],
         several: bool,
-        findings: tuple[Finding, ...] = (),
+        findings: tuple[FileDamage, ...] = (),
         notes: tuple[str, ...] = (),
         file: str = "",
         names: tuple[str, ...] = (),
-    ) -> "PartListing":
+    ) -> "FileListing":
         """With the labels put aside."""
         places: dict[Label, int] = {}
         items = Items(
@@ -138,7 +138,7 @@ class PartListing:
         return cls(items, tuple(places), several, findings, notes, file, names)
 
 
-def lines_of(text: str) -> list[str]:
+def split_lines(text: str) -> list[str]:
     """Ended by a line feed, with or without a carriage return: `str.splitlines` cuts names in two, as at U+2028."""
     lines = [line.removesuffix("\r") for line in text.split("\n")]
     return lines if lines[-1] else lines[:-1]
@@ -151,7 +151,7 @@ def parse_names(text: str) -> tuple[str, ...]:
         if not isinstance(content, list):
             raise ValueError("it holds a JSON object, whose order is no numbering")
         return tuple(class_name(name) for name in content)
-    lines = lines_of(text.rstrip())
+    lines = split_lines(text.rstrip())
     if blank := [number for number, line in enumerate(lines, 1) if not line.strip()]:
         raise ValueError(f"line {blank[0]} is blank: every name below it would be that of another number")
     return tuple(line.strip() for line in lines)

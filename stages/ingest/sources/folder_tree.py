@@ -20,6 +20,7 @@ from vitpipe.stages.images.decode import MAX_FILE_BYTES
 from vitpipe.stages.images.header import BadImage
 from vitpipe.stages.ingest.listing import Item, Items, Listing, some
 from vitpipe.stages.ingest.reading import KeptBack, ahead, one_by_one
+from vitpipe.stages.ingest.sources.inventory import Inventory
 from vitpipe.stages.ingest.sources.labels_file import read_labels
 from vitpipe.stages.ingest.sources.vocabulary import odd_names
 from vitpipe.stages.sighting import etag_mark, time_mark
@@ -40,12 +41,13 @@ class Found(NamedTuple):
 
     @property
     def is_candidate(self) -> bool:
+        """Whether its name ends like an image's."""
         return self.name[self.name.rfind(".") :].lower() in IMAGE_SUFFIXES
 
 
 @dataclass(frozen=True)
 class FolderTree:
-    """Satisfies `listing.Source`. `root` is an absolute local path or an `s3://` URI."""
+    """Satisfies `opened.Source`. `root` is an absolute local path or an `s3://` URI."""
 
     root: str
     labels: str | None = None
@@ -53,9 +55,11 @@ class FolderTree:
 
     @property
     def costly(self) -> bool:
+        """No: a file is there to be read again."""
         return False
 
     def listing(self) -> Listing:
+        """All images by their folders, or by the labels file. UsageError naming what does not fit."""
         if self.labels is None:
             return self._by_folders()
         files = list(self._walk())
@@ -74,7 +78,12 @@ class FolderTree:
         """
         return filter(attrgetter("is_candidate"), self._walk(kept_back))
 
+    def inventory(self, listing: Listing) -> Inventory:
+        """The image files that are in the listing."""
+        return Inventory.of_images(listing.items)
+
     def read(self, item: Item) -> bytes:
+        """One file or object. BadImage for one that is too long or kept back, StorageError for a failing disk."""
         if item.size > MAX_FILE_BYTES:
             raise BadImage(f"a file of {item.size} bytes is over the cap of {MAX_FILE_BYTES}")
         if not self._is_local:
@@ -88,6 +97,7 @@ class FolderTree:
             raise StorageError(f"read {path}", str(error), "check the disk, then run again") from error
 
     def reads(self, items: Sequence[Item]) -> Iterator[bytes | BadImage]:
+        """Local files one by one, objects several at once."""
         return one_by_one(self.read, items) if self._is_local else ahead(self.read, items)
 
     def _object(self, name: str) -> bytes:

@@ -1,26 +1,16 @@
-"""Characters drawn with random style, size, place, rotation, shear, contrast, blur and noise. No torch.
-
-An image is a pure function of (seed, class, number): grey PNG bytes that any task on any machine draws alike with the
-same Pillow.
-"""
+"""One image of a glyph, its every draw of style, place and noise keyed by (seed, class, number); and its PNG."""
 
 import math
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from vitpipe.stages.images.header import BadImage
 from vitpipe.stages.images.keys import key
-from vitpipe.stages.ingest.config import GlyphsSource
-from vitpipe.stages.ingest.listing import Item, Items, Listing
-from vitpipe.stages.ingest.reading import one_by_one
-from vitpipe.stages.ingest.sources.glyph_classes import Glyph, choose_glyphs, font_path
+from vitpipe.stages.ingest.sources.glyph_classes import Glyph, font_path
 
 Greys = npt.NDArray[np.uint8]
 
@@ -39,39 +29,6 @@ BLUR_PX = 0.045
 """Largest radius of the blur, share of the image; half of the images have none."""
 NOISE = 0.08
 """Largest standard deviation of the noise, share of the grey scale."""
-
-
-@dataclass(frozen=True)
-class Glyphs:
-    """Satisfies `listing.Source`."""
-
-    settings: GlyphsSource
-    glyphs: tuple[Glyph, ...] = field(default=())
-
-    @classmethod
-    def choose(cls, settings: GlyphsSource) -> "Glyphs":
-        """With the classes drawn, so that tasks need not read all fonts again."""
-        return cls(settings, choose_glyphs(settings.classes, settings.seed))
-
-    @property
-    def costly(self) -> bool:
-        return True
-
-    def listing(self) -> Listing:
-        items = Items(
-            Item(f"u{glyph.codepoint:05x}-{number:06d}", (label,))
-            for label, glyph in enumerate(self.glyphs)
-            for number in range(self.settings.images_per_class)
-        )
-        return Listing(items, tuple(glyph.name for glyph in self.glyphs))
-
-    def reads(self, items: Sequence[Item]) -> Iterator[bytes | BadImage]:
-        return one_by_one(self.read, items)
-
-    def read(self, item: Item) -> bytes:
-        number = int(item.name.partition("-")[2])
-        grey = draw(self.glyphs[item.labels[0]], self.settings.image_px, self.settings.seed, number)
-        return grey_png(grey)
 
 
 def draw(glyph: Glyph, image_px: int, seed: int, number: int) -> Greys:

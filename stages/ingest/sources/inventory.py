@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from vitpipe.infra.errors import IntegrityError
 from vitpipe.stages.ingest.listing import Items
+from vitpipe.stages.ingest.sources.patterns import SourceFile
 from vitpipe.stages.ingest.table import Texts
 from vitpipe.stages.sighting import EXAMPLES, GONE, Difference
 
@@ -47,7 +48,7 @@ class Inventory:
     def of(
         cls, rows: Iterable[tuple[str, int, int]], texts: Mapping[str, str] | None = None, unit: str = "files"
     ) -> "Inventory":
-        """Of names, sizes and marks in any order."""
+        """From names, sizes and marks in any order."""
         names, sizes, marks = Texts(), array("q"), array("q")
         last, is_sorted = "", True
         for name, size, mark in rows:
@@ -59,9 +60,14 @@ class Inventory:
         return found if is_sorted else cls.of(sorted(found), texts, unit)
 
     @classmethod
-    def of_items(cls, items: Items, texts: Mapping[str, str]) -> "Inventory":
-        """Of images that are files of their own, sorted by name."""
-        return cls(*items.files(), texts, "images")
+    def of_images(cls, items: Items) -> "Inventory":
+        """The inventory of images that are files of their own, sorted by name."""
+        return cls(*items.files(), unit="images")
+
+    @classmethod
+    def of_files(cls, files: Iterable[SourceFile]) -> "Inventory":
+        """The inventory of files of many images. OSError for a local one that is gone."""
+        return cls.of((file.name, file.size, file.mark()) for file in files)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -83,6 +89,27 @@ class Inventory:
         file = io.BytesIO()
         np.savez_compressed(file, marks=self.marks)
         return file.getvalue()
+
+
+@dataclass(frozen=True)
+class FilesNow:
+    """What lies at a source now."""
+
+    inventory: Inventory
+    """Where it has texts already, they are not looked for again."""
+    is_closed: bool = False
+    """Whether only the files that were there before count."""
+    kept_back: Mapping[str, str] = field(default_factory=dict)
+    """What could not be looked at, each with the reason; the inventory has it as it was."""
+
+
+def with_kept_back(
+    rows: Iterable[tuple[str, int, int]], kept_back: Mapping[str, str], was: Inventory
+) -> Iterator[tuple[str, int, int]]:
+    """Names, sizes and marks that were found; what could not be looked at is taken to be as it was."""
+    yield from rows
+    if kept_back:
+        yield from (row for row in was if f"{row[0]}/".startswith(tuple(kept_back)))
 
 
 def parse_inventory(data: bytes, where: str) -> Inventory:

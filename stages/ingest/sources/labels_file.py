@@ -10,7 +10,7 @@ from typing import Any
 from vitpipe.infra.errors import NotFound, StorageError, UsageError
 from vitpipe.infra.storage.opening import open_store
 from vitpipe.stages.ingest.listing import Item, Items, Listing, some
-from vitpipe.stages.ingest.sources.class_names import class_name, lines_of, sorted_classes
+from vitpipe.stages.ingest.sources.class_names import class_name, sorted_classes, split_lines
 from vitpipe.stages.ingest.sources.vocabulary import mixed_names, odd_names
 
 SEPARATOR = ";"
@@ -47,7 +47,7 @@ def read_labels(where: str, root: str, sizes: Mapping[str, int], notes: tuple[st
 def _rows(where: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
     text = read_text(where)
     if where.endswith(".jsonl"):
-        for line, row in enumerate(lines_of(text), 1):
+        for line, row in enumerate(split_lines(text), 1):
             if row.strip():
                 yield line, _json(where, line, row)
     elif where.endswith(".csv"):

@@ -11,9 +11,9 @@ from typing import Any
 from vitpipe.infra.errors import UsageError
 from vitpipe.stages.images.header import BadImage
 from vitpipe.stages.ingest.listing import Item, Listing, some
-from vitpipe.stages.ingest.sources.class_names import Classes, Labelled, PartListing, class_label
-from vitpipe.stages.ingest.sources.files import ParquetSource
-from vitpipe.stages.ingest.sources.patterns import Part, find_parts
+from vitpipe.stages.ingest.sources.class_names import Classes, FileListing, Labelled, class_label
+from vitpipe.stages.ingest.sources.opened import SourceOfFiles
+from vitpipe.stages.ingest.sources.patterns import SourceFile
 from vitpipe.stages.ingest.sources.vocabulary import Vocabulary, agreed, joined
 from vitpipe.stages.ingest.sources.window import Window, WindowFile
 
@@ -25,50 +25,47 @@ DAMAGE = (OSError, ValueError)
 
 
 @dataclass(frozen=True)
-class Parquet:
-    """Satisfies `listing.Source` and `parts.PartedSource`. An item's place is (file, row group, row in it)."""
+class ParquetRows(SourceOfFiles):
+    """Satisfies `opened.Source`. An item's place is (file, row group, row in it)."""
 
-    settings: ParquetSource
-    fixed: Classes | None
-    """Classes that the config fixes."""
-    files: tuple[Part, ...]
-
-    @classmethod
-    def find(cls, settings: ParquetSource, classes: Classes | None) -> "Parquet":
-        return cls(settings, classes, find_parts(settings.patterns, ".parquet"))
+    patterns: tuple[str, ...]
+    """What named the files, for messages."""
+    image: str
+    label: str
+    """Columns, as in `parquet.ParquetSource`."""
 
     @property
     def costly(self) -> bool:
-        return True  # a row alone costs its whole row group
+        """Yes: a row alone costs its whole row group."""
+        return True
 
     def known_classes(self) -> Classes | None:
         """Those of the config, or the names of a ClassLabel in the files' schemas, united; None where rows say them."""
         said = [self._schema(part) for part in self.files]
         return agreed(said, self.fixed)[0] if self.fixed or any(one.names for one in said) else None
 
-    def listing(self) -> Listing:
-        return self.joined([self.list_part(part) for part in self.files])
-
-    def list_part(self, part: Part) -> PartListing:
+    def list_file(self, file: SourceFile) -> FileListing:
         """All rows of one file, of which only the labels are read. UsageError naming the columns that there are."""
-        with _opened(part) as file:
-            several = self._check_columns(part, file.schema_arrow)
-            names = label_names(file.schema_arrow, self.settings.label)
+        with _opened(file) as opened:
+            several = self._check_columns(file, opened.schema_arrow)
+            names = label_names(opened.schema_arrow, self.label)
             images: list[Labelled] = []
-            for group in range(file.num_row_groups):
-                for row, label in enumerate(self._labels(file, group)):
-                    name = f"{part.name}#{len(images):09d}"
-                    images.append(_labelled(name, label, (part.number, group, row)))
-        return PartListing.of(images, several, file=part.name, names=names)
+            for group in range(opened.num_row_groups):
+                for row, label in enumerate(self._labels(opened, group)):
+                    name = f"{file.name}#{len(images):09d}"
+                    images.append(_labelled(name, label, (file.number, group, row)))
+        return FileListing.of(images, several, file=file.name, names=names)
 
-    def joined(self, parts: Sequence[PartListing]) -> Listing:
+    def joined(self, parts: Sequence[FileListing]) -> Listing:
+        """One listing, its classes united by name. UsageError for no row at all, and where lists contradict."""
         listing = joined(parts, self.fixed)
         if not listing.items:
-            asked = f"ingest the parquet files {some(self.settings.patterns)}"
+            asked = f"ingest the parquet files {some(self.patterns)}"
             raise UsageError(asked, f"{len(parts)} files without a row", "check `urls`")
         return listing
 
     def read(self, item: Item) -> bytes:
+        """One row's bytes, for the price of its row group. BadImage where there are none."""
         found = next(self.reads([item]))
         if isinstance(found, BadImage):
             raise found
@@ -87,29 +84,29 @@ class Parquet:
                     waiting[number, group, row] = found
             yield waiting.pop(item.place)
 
-    def _schema(self, part: Part) -> Vocabulary:
+    def _schema(self, part: SourceFile) -> Vocabulary:
         """What a file says of its classes without a look at its rows."""
         with _opened(part) as file:
             schema, rows = file.schema_arrow, file.metadata.num_rows
             self._check_columns(part, schema)
-            names = label_names(schema, self.settings.label)
-        kind = str(schema.field(self.settings.label).type)
+            names = label_names(schema, self.label)
+        kind = str(schema.field(self.label).type)
         return Vocabulary(part.name, names, only_numbers=bool(rows) and _INTEGER.fullmatch(kind) is not None)
 
     def _labels(self, file: Any, group: int) -> list[Any]:
         """The labels of a row group; of a damaged one as many BadImages as it has rows."""
         try:
-            labels: list[Any] = file.read_row_group(group, columns=[self.settings.label]).column(0).to_pylist()
+            labels: list[Any] = file.read_row_group(group, columns=[self.label]).column(0).to_pylist()
         except DAMAGE as error:
             return [BadImage(_damaged(group, error))] * file.metadata.row_group(group).num_rows
         return labels
 
-    def _group(self, part: Part, group: int, rows: set[int]) -> Iterator[tuple[int, bytes | BadImage]]:
+    def _group(self, part: SourceFile, group: int, rows: set[int]) -> Iterator[tuple[int, bytes | BadImage]]:
         """The images at `rows` of a row group."""
         first, left = 0, sorted(rows, reverse=True)
         try:
             with _opened(part) as file:
-                for batch in file.iter_batches(BATCH_ROWS, row_groups=[group], columns=[self.settings.image]):
+                for batch in file.iter_batches(BATCH_ROWS, row_groups=[group], columns=[self.image]):
                     column = batch.column(0)
                     while left and left[-1] < first + len(column):
                         yield left[-1], _image_bytes(column[left.pop() - first].as_py())
@@ -119,18 +116,16 @@ class Parquet:
         except DAMAGE as error:
             yield from ((row, BadImage(_damaged(group, error))) for row in reversed(left))
 
-    def _check_columns(self, part: Part, schema: Any) -> bool:
+    def _check_columns(self, part: SourceFile, schema: Any) -> bool:
         """Whether the labels are lists. UsageError when the columns are not what the config says."""
         has = ", ".join(f"{field.name} ({field.type})" for field in schema)
-        missing = [name for name in (self.settings.image, self.settings.label) if name not in schema.names]
+        missing = [name for name in (self.image, self.label) if name not in schema.names]
         do = "name the columns with `source.image` and `source.label`"
         if missing:
             raise UsageError(f"read the columns {some(missing)} of {part.uri}", f"its columns are {has}", do)
-        image, label = str(schema.field(self.settings.image).type), str(schema.field(self.settings.label).type)
-        if not (
-            image in _BYTES or (image.startswith("struct<") and _has_bytes(schema.field(self.settings.image).type))
-        ):
-            asked = f"read images from the column {self.settings.image!r} of {part.uri}"
+        image, label = str(schema.field(self.image).type), str(schema.field(self.label).type)
+        if not (image in _BYTES or (image.startswith("struct<") and _has_bytes(schema.field(self.image).type))):
+            asked = f"read images from the column {self.image!r} of {part.uri}"
             raise UsageError(asked, f"it is {image}, neither bytes nor a struct with `bytes`; all columns: {has}", do)
         return label.startswith(("list<", "large_list<", "fixed_size_list<"))
 
@@ -201,7 +196,7 @@ def _parsed(metadata: bytes, column: str) -> tuple[str, ...]:
 
 
 @contextmanager
-def _opened(part: Part) -> Iterator[Any]:
+def _opened(part: SourceFile) -> Iterator[Any]:
     """A parquet file through our own store. UsageError when it is none."""
     arrow, parquet = _pyarrow()
     with WindowFile(Window(part)) as raw:

@@ -19,6 +19,7 @@ from vitpipe.infra.errors import UsageError
 from vitpipe.infra.storage.folders import state_of
 from vitpipe.infra.storage.opening import open_store
 from vitpipe.stages.ingest.listing import some
+from vitpipe.stages.sighting import etag_mark, time_mark
 
 MAX_NAMES = 1_000_000
 """Names that one pattern may stand for."""
@@ -34,7 +35,7 @@ _REMEDY = "correct `urls`: names, braces like {000..099}, globs or folders; loca
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class SourceFile:
     """One file of a source."""
 
     number: int
@@ -50,14 +51,20 @@ class Part:
 
     @property
     def uri(self) -> str:
+        """Where it lies, whole."""
         return f"{self.folder}/{self.path}"
 
     @property
     def is_local(self) -> bool:
+        """Whether it lies on a disk of this machine."""
         return self.folder.startswith("file://")
 
+    def mark(self) -> int:
+        """What is another after it was written again. OSError for a local file that is gone."""
+        return time_mark(os.stat(self.uri.removeprefix("file://"))) if self.is_local else etag_mark(self.version)
 
-def find_parts(urls: Sequence[str], suffix: str, all_there: bool = True) -> tuple[Part, ...]:
+
+def find_files(urls: Sequence[str], suffix: str, all_there: bool = True) -> tuple[SourceFile, ...]:
     """The files that `urls` name, sorted by URI. A folder or prefix stands for all below it that end in `suffix`.
 
     UsageError naming the pattern that nothing answers to, and the files missing of one in braces; unless `all_there`
@@ -71,7 +78,7 @@ def find_parts(urls: Sequence[str], suffix: str, all_there: bool = True) -> tupl
             found[uri] = size, version
     common = _common_folder(found)
     return tuple(
-        Part(number, uri.removeprefix(common), uri.rpartition("/")[0], uri.rpartition("/")[2], *facts)
+        SourceFile(number, uri.removeprefix(common), uri.rpartition("/")[0], uri.rpartition("/")[2], *facts)
         for number, (uri, facts) in enumerate(sorted(found.items()))
     )
 

@@ -12,12 +12,12 @@ from statistics import median_low
 from vitpipe.infra.errors import UsageError
 from vitpipe.stages.images.decode import MAX_FILE_BYTES
 from vitpipe.stages.images.header import BadImage
-from vitpipe.stages.ingest.listing import Finding, Item, Listing, some
+from vitpipe.stages.ingest.listing import FileDamage, Item, Listing, some
 from vitpipe.stages.ingest.reading import ahead, one_by_one
-from vitpipe.stages.ingest.sources.class_names import Classes, Labelled, PartListing
-from vitpipe.stages.ingest.sources.files import WebdatasetSource
+from vitpipe.stages.ingest.sources.class_names import Classes, FileListing, Labelled
 from vitpipe.stages.ingest.sources.member_labels import member_labels
-from vitpipe.stages.ingest.sources.patterns import Part, find_parts
+from vitpipe.stages.ingest.sources.opened import SourceOfFiles
+from vitpipe.stages.ingest.sources.patterns import SourceFile
 from vitpipe.stages.ingest.sources.shard_lists import other_lists
 from vitpipe.stages.ingest.sources.tar_walk import Damage, Member, packed_as, walk
 from vitpipe.stages.ingest.sources.vocabulary import Vocabulary, agreed, joined
@@ -33,20 +33,19 @@ _KEY_AND_SUFFIX = re.compile(r"((?:.*/)?(?!__)[^./]+)\.([^/]+)", re.DOTALL)
 
 
 @dataclass(frozen=True)
-class Tars:
-    """Satisfies `listing.Source` and `parts.PartedSource`."""
+class TarSamples(SourceOfFiles):
+    """Satisfies `opened.Source`. An item's place is (file, byte)."""
 
-    settings: WebdatasetSource
-    fixed: Classes | None
-    """Classes that the config fixes."""
-    files: tuple[Part, ...]
-
-    @classmethod
-    def find(cls, settings: WebdatasetSource, classes: Classes | None) -> "Tars":
-        return cls(settings, classes, find_parts(settings.patterns, ".tar"))
+    patterns: tuple[str, ...]
+    """What named the files, for messages."""
+    image: str
+    label: str
+    label_field: str | None
+    """As in `webdataset.WebdatasetSource`."""
 
     @property
     def costly(self) -> bool:
+        """No: a member is there to be read again."""
         return False
 
     def known_classes(self) -> Classes | None:
@@ -56,15 +55,12 @@ class Tars:
         found = agreed(said, self.fixed)[0] if said else self.fixed
         return found if self.fixed or all(one.names for one in said) else None  # tars without a list may have more
 
-    def listing(self) -> Listing:
-        return self.joined([self.list_part(part) for part in self.files])
-
-    def list_part(self, part: Part) -> PartListing:
+    def list_file(self, file: SourceFile) -> FileListing:
         """All samples of one tar. UsageError for a packed one."""
-        window = Window(part)
+        window = Window(file)
         packing = packed_as(window)
         if packing:
-            raise UsageError(f"read {part.uri}", f"it is packed with {packing}", "unpack it to a plain .tar first")
+            raise UsageError(f"read {file.uri}", f"it is packed with {packing}", "unpack it to a plain .tar first")
         samples: dict[str, _Sample] = {}
         damage: list[Damage] = []
         aside = 0
@@ -75,13 +71,13 @@ class Tars:
                 samples.setdefault(found[1], _Sample([], [])).take(one, found[2].lower(), self._wanted, window)
             else:
                 aside += 1
-        images = [image for key, sample in samples.items() for image in self._images(part, key, sample)]
-        notes = (f"{part.name}: {aside} members without a key and an extension were left aside",) if aside else ()
-        findings = (_finding(part, damage, sum(not image.fault for image in images)),) if damage else ()
+        images = [image for key, sample in samples.items() for image in self._images(file, key, sample)]
+        notes = (f"{file.name}: {aside} members without a key and an extension were left aside",) if aside else ()
+        findings = (_finding(file, damage, sum(not image.fault for image in images)),) if damage else ()
         several = any(sample.several for sample in samples.values())
-        return PartListing.of(images, several, findings, notes, part.name)
+        return FileListing.of(images, several, findings, notes, file.name)
 
-    def joined(self, parts: Sequence[PartListing]) -> Listing:
+    def joined(self, parts: Sequence[FileListing]) -> Listing:
         """One listing; a damaged tar weighs as many images as it is short of what is usual here."""
         whole = [len(part.images) for part in parts if not part.findings]
         usual = median_low(whole) if whole else 0
@@ -91,14 +87,16 @@ class Tars:
         listing = joined((_weighed(part, usual) for part in parts), self.fixed)
         if not listing.items:
             why = "".join(f"; {one.name}: {one.reason}" for one in listing.findings[:DAMAGE_TOLD])
-            asked = f"ingest the tars {some(self.settings.patterns)}"
+            asked = f"ingest the tars {some(self.patterns)}"
             raise UsageError(asked, f"{len(parts)} files without a sample{why}", "check `urls`")
         return listing
 
     def read(self, item: Item) -> bytes:
+        """One member's bytes. BadImage for one that is too long, IntegrityError for a tar that was written again."""
         return self._fetch((item,))
 
     def reads(self, items: Sequence[Item]) -> Iterator[bytes | BadImage]:
+        """Members on this machine one by one; of those on a server neighbours together."""
         if all(part.is_local for part in self.files):
             return one_by_one(self.read, items)
         return self._fetched_together(items)
@@ -125,11 +123,11 @@ class Tars:
 
     @property
     def _wanted(self) -> tuple[str, ...]:
-        return tuple(self.settings.label.lower().split(";"))
+        return tuple(self.label.lower().split(";"))
 
-    def _images(self, part: Part, key: str, sample: "_Sample") -> Iterator[Labelled]:
+    def _images(self, part: SourceFile, key: str, sample: "_Sample") -> Iterator[Labelled]:
         """The sample's image; of a key that is used twice all its images, set aside."""
-        forms = self.settings.image.lower().split(";")
+        forms = self.image.lower().split(";")
         images = sorted(
             ((suffix, one) for suffix, one in sample.members if suffix in forms),
             key=lambda found: forms.index(found[0]),
@@ -143,11 +141,11 @@ class Tars:
             for _, one in images or sample.members[:1]:
                 yield Labelled(f"{name}@{one.offset}", (), one.size, (part.number, one.offset), fault)
         elif not images:
-            yield Labelled(name, (), fault=f"no image: it has {has}, none of {self.settings.image}")
+            yield Labelled(name, (), fault=f"no image: it has {has}, none of {self.image}")
         else:
             _, image = images[0]
-            fault = image.fault or ("" if labels else f"no label: it has {has}, none of {self.settings.label}")
-            found = member_labels(*labels[0], self.settings.label_field) if labels else None
+            fault = image.fault or ("" if labels else f"no label: it has {has}, none of {self.label}")
+            found = member_labels(*labels[0], self.label_field) if labels else None
             sample.several = found is not None and found.several
             classes, wrong = (found.labels, found.fault) if found else ((), "")
             yield Labelled(name, classes, image.size, (part.number, image.offset), fault or wrong)
@@ -170,14 +168,14 @@ class _Sample:
         return sum(one == suffix for one, _ in self.members)
 
 
-def _finding(part: Part, damage: Sequence[Damage], whole: int) -> Finding:
+def _finding(part: SourceFile, damage: Sequence[Damage], whole: int) -> FileDamage:
     told = "; ".join(one.text for one in damage[:DAMAGE_TOLD])
     more = f"; and {len(damage) - DAMAGE_TOLD} more places" if len(damage) > DAMAGE_TOLD else ""
     reason = f"the tar is damaged: {told}{more}; {whole} images of it are whole"
-    return Finding(part.name, reason, len(damage), open_end=any(one.cut for one in damage))
+    return FileDamage(part.name, reason, len(damage), open_end=any(one.cut for one in damage))
 
 
-def _weighed(part: PartListing, usual: int) -> PartListing:
+def _weighed(part: FileListing, usual: int) -> FileListing:
     """With what its damage may have cost: what it is short of, or of a cut one without others to compare, its half."""
     if not part.findings:
         return part

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from vitpipe.infra.errors import UsageError
 from vitpipe.stages.images.classes import difference, look_alike, pairs_alike, same_to_the_eye, some_names
 from vitpipe.stages.ingest.listing import Item, Items, Listing
-from vitpipe.stages.ingest.sources.class_names import Classes, Label, PartListing, is_number, sorted_classes
+from vitpipe.stages.ingest.sources.class_names import Classes, FileListing, Label, is_number, sorted_classes
 
 TOLD = 3
 _NAMED = "give `class_names`, a file of all names in the order of the numbers, or ingest these files apart"
@@ -42,7 +42,7 @@ class Vocabulary:
         return [] if self.names else sorted(str(label) for label in self.labels if not is_number(label))
 
 
-def joined(parts: Iterable[PartListing], fixed: Classes | None) -> Listing:
+def joined(parts: Iterable[FileListing], fixed: Classes | None) -> Listing:
     """One listing of all files. `fixed` are the classes of the config.
 
     UsageError with both lists where a number has a name in one file and another or none in the next.
@@ -154,7 +154,7 @@ def _mixed(files: Sequence[Vocabulary]) -> Iterator[str]:
         raise UsageError("number the classes of a source's files", found + some_names(words.words), _NAMED)
 
 
-def _numbered(part: PartListing, own: Classes | None, classes: Classes, places: bool) -> Iterator[Item]:
+def _numbered(part: FileListing, own: Classes | None, classes: Classes, places: bool) -> Iterator[Item]:
     """Its images, labels as numbers of classes; set aside where one is none. `own` are the classes as the file has
     them, `places` says whether a number is one of them rather than a name.
     """

@@ -5,7 +5,7 @@ from functools import lru_cache
 
 from vitpipe.infra.storage.opening import open_store
 from vitpipe.infra.storage.store import Store
-from vitpipe.stages.ingest.sources.patterns import Part
+from vitpipe.stages.ingest.sources.patterns import SourceFile
 
 LOCAL_BLOCK_BYTES = 16_384
 REMOTE_BLOCK_BYTES = 4_194_304
@@ -19,7 +19,7 @@ class Window:
     IntegrityError when the file is no longer the one that was listed: its labels are not those of other images.
     """
 
-    def __init__(self, part: Part) -> None:
+    def __init__(self, part: SourceFile) -> None:
         self.size = part.size
         self._store, self._path, self._version = store_of(part.folder), part.path, part.version
         self._block_bytes = LOCAL_BLOCK_BYTES if part.is_local else REMOTE_BLOCK_BYTES

@@ -9,7 +9,7 @@ from vitpipe.stages.contract import TaskContext
 from vitpipe.stages.images.index import ShardIndex
 from vitpipe.stages.images.manifest import ShardEntry
 from vitpipe.stages.ingest.choose.select import ShardPlan
-from vitpipe.stages.ingest.listing import Source, unit_hash
+from vitpipe.stages.ingest.listing import ImageReader, unit_hash
 from vitpipe.stages.ingest.look.scan import Spool
 
 READ_BACK_SHARE = 1 / 8
@@ -21,7 +21,7 @@ class ShardTask:
     """One shard to write."""
 
     context: TaskContext
-    source: Source
+    source: ImageReader
     spool: Spool
     plan: ShardPlan
     multi_label: bool

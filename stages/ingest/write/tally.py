@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from vitpipe.stages.contract import StageContext
 from vitpipe.stages.ingest.choose.select import ShardPlan
-from vitpipe.stages.ingest.look.scan import Bad, Checked
+from vitpipe.stages.ingest.look.scan import Bad, SoundImage
 
 
 @dataclass
@@ -28,9 +28,9 @@ class Tally:
     """Read at the first look and written into shards, by this attempt."""
     started: float = field(default_factory=time.monotonic)
 
-    def saw(self, images: Sequence[Checked | Bad]) -> None:
+    def saw(self, images: Sequence[SoundImage | Bad]) -> None:
         """A chunk was looked at."""
-        sound = [one for one in images if isinstance(one, Checked)]
+        sound = [one for one in images if isinstance(one, SoundImage)]
         self.looked += len(images)
         self.quarantined += len(images) - len(sound)
         self.reencoded += sum(one.reencoded for one in sound)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 import torchvision.datasets as theirs
-
 from vitpipe.stages.ingest.benchmarks.readers import READERS
+
 from vitpipe.stages.ingest.benchmarks.registry import REGISTRY, Benchmark
 
 LENGTHS = {"md5": 32, "sha256": 64, "content-sha256": 64}

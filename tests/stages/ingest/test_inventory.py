@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from vitpipe.stages.ingest.sources.source_files import present
 
 from vitpipe.infra.errors import IntegrityError
 from vitpipe.stages.ingest.config import IngestConfig
 from vitpipe.stages.ingest.sources import source_files
 from vitpipe.stages.ingest.sources.inventory import Inventory, compare, parse_inventory, with_marks
-from vitpipe.stages.ingest.sources.source_files import present
 
 names = st.text(st.sampled_from("ab/\n\udcff\U0001f600"), max_size=3)
 files = st.dictionaries(names, st.tuples(st.integers(0, 3), st.integers(0, 2)), max_size=8)

@@ -13,6 +13,7 @@ from inprocess import InProcessCluster
 from photos import contents, encoded, ingest, picture, write
 from PIL import Image
 from pydantic import ValidationError
+from vitpipe.stages.ingest.look.restarts import with_restarts
 
 from tests.stages.images.jpegs import by_pillow, jpeg, jpegs, needs_extension, textured
 from vitpipe.infra.errors import UsageError
@@ -22,7 +23,6 @@ from vitpipe.stages.images.native import build
 from vitpipe.stages.images.parts import loaded
 from vitpipe.stages.ingest.config import IngestConfig
 from vitpipe.stages.ingest.look import restarts
-from vitpipe.stages.ingest.look.restarts import with_restarts
 
 
 @needs_extension
