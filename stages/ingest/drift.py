@@ -23,7 +23,7 @@ from vitpipe.stages.ingest.sources.inventory import (
     parse_inventory,
     with_marks,
 )
-from vitpipe.stages.ingest.sources.source import SourceSettings
+from vitpipe.stages.ingest.sources.source_settings import SourceSettings
 from vitpipe.stages.record import Record
 from vitpipe.stages.sighting import GONE, VERIFY, Sighted
 

@@ -141,9 +141,14 @@ def _shard_set(
     tally: Tally,
 ) -> ShardSet:
     facts = SourceFacts(
-        kind=config.source.kind, listing_sha256=listing.sha256, listed=len(listing.items), quarantined=len(bad),
-        duplicates=len(duplicates), restart_intervals=config.restart_intervals, reencoded=tally.reencoded,
-    )  # fmt: skip
+        kind=config.source.kind,
+        listing_sha256=listing.sha256,
+        listed=len(listing.items),
+        quarantined=len(bad),
+        duplicates=len(duplicates),
+        restart_intervals=config.restart_intervals,
+        reencoded=tally.reencoded,
+    )
     entries = tuple(shard.entry for shard in shards)
     data = Manifest(classes=listing.classes, multi_label=listing.multi_label, shards=entries, source=facts).encode()
     files: list[File] = [

@@ -21,7 +21,6 @@ from vitpipe.pipeline.cli import main as cli
 from vitpipe.pipeline.drive import runner
 from vitpipe.pipeline.spec.catalog import CATALOG
 from vitpipe.stages.ingest.sources import digits as digits_module
-from vitpipe.stages.ingest.sources import source_files
 from vitpipe.stages.ingest.sources.inventory import INVENTORY, MARKS
 from vitpipe.stages.seal import SEAL
 
@@ -293,7 +292,7 @@ def test_what_became_of_other_sources(
         official(monkeypatch, "mnist", tmp_path / "user", {"train": 20, "test": 10})
     assert vitpipe("run", "tiny.yaml")[0] == 0
     if make is digits:
-        monkeypatch.setattr(source_files, "SCIKIT_LEARN_DIGITS", (tmp_path / "digits.csv.gz").as_posix())
+        monkeypatch.setattr(digits_module, "SCIKIT_LEARN_DIGITS", (tmp_path / "digits.csv.gz").as_posix())
     change(tmp_path)
 
     shards = planned(vitpipe)["shards"]

@@ -57,15 +57,12 @@ def _caltech(benchmark: Benchmark, root: Path) -> OfficialListing:
     entries = []
     for label, name, files in class_folders(benchmark, root, "101_ObjectCategories", ".jpg"):
         if len(files) < CALTECH_TRAIN_PER_CLASS:
-            raise IntegrityError(f"ingest {benchmark.title} from {root}",
-                                 f"class {name!r} has {len(files)} images, at least {CALTECH_TRAIN_PER_CLASS} are "
-                                 "needed", benchmark.obtain)  # fmt: skip
+            found = f"class {name!r} has {len(files)} images, at least {CALTECH_TRAIN_PER_CLASS} are needed"
+            raise IntegrityError(f"ingest {benchmark.title} from {root}", found, benchmark.obtain)
         train = set(rng.choice(files, CALTECH_TRAIN_PER_CLASS, replace=False).tolist())
-        entries += [
-            OfficialImage(f"101_ObjectCategories/{name}/{file}", "train" if file in train else "test", (label,),
-                  key=f"{name}/{file}")
-            for file in files
-        ]  # fmt: skip
+        for file in files:
+            place, split = f"{name}/{file}", "train" if file in train else "test"
+            entries.append(OfficialImage(f"101_ObjectCategories/{place}", split, (label,), key=place))
     return OfficialListing(entries, benchmark.classes)
 
 

@@ -71,8 +71,9 @@ def _fixed(benchmark: Benchmark, split: str, entries: Sequence[OfficialImage], r
     wanted = list_lines(path)
     strange = [name for name in wanted if name not in known]
     if strange or len(set(wanted)) != len(wanted):
-        found = f"{len(strange)} of its {len(wanted)} lines name no image: {some(strange)}" if strange else (
-            f"it names {len(wanted) - len(set(wanted))} images twice")  # fmt: skip
-        raise UsageError(f"take the {split} split of {benchmark.title} from {path}", found,
-                         "write the place of one image below the root a line")  # fmt: skip
+        found = f"it names {len(wanted) - len(set(wanted))} images twice"
+        if strange:
+            found = f"{len(strange)} of its {len(wanted)} lines name no image: {some(strange)}"
+        asked = f"take the {split} split of {benchmark.title} from {path}"
+        raise UsageError(asked, found, "write the place of one image below the root a line")
     return [known[name] for name in wanted]

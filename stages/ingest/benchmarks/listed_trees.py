@@ -135,11 +135,10 @@ def _birds(benchmark: Benchmark, root: Path) -> OfficialListing:
     classes = _by_number(root / "classes.txt")
     if not paths.keys() == labels.keys() == trains.keys():
         raise damaged(root / "images.txt", f"the lists have {len(paths)}, {len(labels)} and {len(trains)} images")
-    entries = [
-        OfficialImage(f"images/{path}", "train" if trains[number] == "1" else "test", (int(labels[number]) - 1,),
-              key=f"CUB_200_2011/images/{path}")
-        for number, path in paths.items()
-    ]  # fmt: skip
+    entries = []
+    for number, path in paths.items():
+        split, label = "train" if trains[number] == "1" else "test", int(labels[number]) - 1
+        entries.append(OfficialImage(f"images/{path}", split, (label,), key=f"CUB_200_2011/images/{path}"))
     if sorted(classes, key=int) != [str(number) for number in range(1, len(classes) + 1)]:
         raise damaged(root / "classes.txt", f"its {len(classes)} classes are not numbered from 1 without gaps")
     return OfficialListing(entries, tuple(classes[str(number)] for number in range(1, len(classes) + 1)))

@@ -137,8 +137,8 @@ def _pcam(root: Path, split: str, part: str) -> Any:
     try:
         import h5py  # an extra: `pip install 'vitpipe[benchmarks]'`
     except ImportError as error:
-        raise UsageError("read PatchCamelyon's HDF5 files", "the package h5py is not installed",
-                         "pip install h5py, on the workers too") from error  # fmt: skip
+        do = "pip install h5py, on the workers too"
+        raise UsageError("read PatchCamelyon's HDF5 files", "the package h5py is not installed", do) from error
     path = root / f"camelyonpatch_level_2_split_{_PCAM_FILES[split]}_{part}.h5"
     try:
         return h5py.File(path, "r", rdcc_nbytes=_PCAM_CACHE_BYTES)[part]

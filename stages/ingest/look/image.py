@@ -55,10 +55,8 @@ class ImageTable:
 
     def _put(self, row: int, one: SoundImage) -> None:
         chunk, offset = one.place
-        self._rows[row] = (
-            bytes.fromhex(one.sha256), bytes.fromhex(one.pixels_sha256), one.size, one.width, one.height, chunk,
-            _EXTS.index(one.ext), one.reencoded, True,
-        )  # fmt: skip
+        digests, ext = (bytes.fromhex(one.sha256), bytes.fromhex(one.pixels_sha256)), _EXTS.index(one.ext)
+        self._rows[row] = (*digests, one.size, one.width, one.height, chunk, ext, one.reencoded, True)
         if offset and self._offset is None:
             self._offset = np.zeros(len(self.items), dtype=np.int64)
         if self._offset is not None:
@@ -69,10 +67,8 @@ class ImageTable:
     def row(self, number: int) -> Image:
         sha256, pixels_sha256, size, width, height, chunk, ext, reencoded, _ = self._rows[number].item()
         offset = 0 if self._offset is None else int(self._offset[number])
-        seen = SoundImage(
-            _hex(sha256), _hex(pixels_sha256), size, _EXTS[ext], width, height, (chunk, offset),
-            self._looks.get(number), reencoded,
-        )  # fmt: skip
+        digests, looks = (_hex(sha256), _hex(pixels_sha256)), self._looks.get(number)
+        seen = SoundImage(*digests, size, _EXTS[ext], width, height, (chunk, offset), looks, reencoded)
         return Image(self.items.row(number), seen)
 
     def name(self, number: int) -> str:

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import field_validator
 
 from vitpipe.stages.ingest.benchmarks.registry import REGISTRY
-from vitpipe.stages.ingest.sources.source import SourceCount, SourceSettings, Splits
+from vitpipe.stages.ingest.sources.source_settings import SourceCount, SourceSettings, Splits
 from vitpipe.stages.settings import Place
 
-if TYPE_CHECKING:  # as in `source.py`
+if TYPE_CHECKING:  # as in `source_settings.py`
     from vitpipe.stages.ingest.sources.benchmark_files import BenchmarkFiles
     from vitpipe.stages.ingest.sources.inventory import FilesNow, Inventory
 

@@ -119,8 +119,8 @@ class BenchmarkFiles:
             raise UsageError(self._asked, "there is no such folder", self.benchmark.how_to_obtain)
         missing = [file.path for file in self.benchmark.files if not Path(self.root, file.path).is_file()]
         if missing:
-            raise UsageError(self._asked, f"{len(missing)} of {len(self.benchmark.files)} official files are missing: "
-                                          f"{some(missing)}", self.benchmark.how_to_obtain)  # fmt: skip
+            told = f"{len(missing)} of {len(self.benchmark.files)} official files are missing: {some(missing)}"
+            raise UsageError(self._asked, told, self.benchmark.how_to_obtain)
         for file in self.benchmark.files:
             check_digests(Path(self.root, file.path), file, self.benchmark)
 
@@ -155,8 +155,8 @@ class BenchmarkFiles:
         sizes = [entry.size if entry.place else _file_size(Path(self.root, entry.name)) for entry, _ in found]
         missing = [entry.name for (entry, _), size in zip(found, sizes, strict=True) if size is None]
         if missing:
-            raise UsageError(self._asked, f"{len(missing)} of {len(found)} listed images are missing: {some(missing)}",
-                             self.benchmark.how_to_obtain)  # fmt: skip
+            told = f"{len(missing)} of {len(found)} listed images are missing: {some(missing)}"
+            raise UsageError(self._asked, told, self.benchmark.how_to_obtain)
         return [size or 0 for size in sizes]
 
     def _refuse_one_class(self, found: Divided) -> None:

@@ -130,11 +130,10 @@ class FileListing:
     ) -> "FileListing":
         """With the labels put aside."""
         places: dict[Label, int] = {}
-        items = Items(
-            Item(one.name, tuple(places.setdefault(label, len(places)) for label in one.labels), None, one.size,
-                 one.place, one.fault)
-            for one in images
-        )  # fmt: skip
+        items = Items()
+        for one in images:
+            labels = tuple(places.setdefault(label, len(places)) for label in one.labels)
+            items.append(Item(one.name, labels, None, one.size, one.place, one.fault))
         return cls(items, tuple(places), several, findings, notes, file, names)
 
 

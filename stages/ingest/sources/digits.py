@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from vitpipe.infra.errors import UsageError
 from vitpipe.stages.ingest.sources.packaged import PackagedSource
-from vitpipe.stages.ingest.sources.source import SourceCount, Splits
+from vitpipe.stages.ingest.sources.source_settings import SourceCount, Splits
 
-if TYPE_CHECKING:  # as in `source.py`
+if TYPE_CHECKING:  # as in `source_settings.py`
     import numpy as np
     import numpy.typing as npt
 

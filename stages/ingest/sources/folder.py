@@ -7,10 +7,10 @@ from collections import Counter
 from hashlib import sha256
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from vitpipe.stages.ingest.sources.source import SourceCount, SourceSettings, Splits
+from vitpipe.stages.ingest.sources.source_settings import SourceCount, SourceSettings, Splits
 from vitpipe.stages.settings import Place
 
-if TYPE_CHECKING:  # as in `source.py`
+if TYPE_CHECKING:  # as in `source_settings.py`
     from vitpipe.stages.ingest.listing import Listing
     from vitpipe.stages.ingest.sources.folder_tree import FolderTree
     from vitpipe.stages.ingest.sources.inventory import FilesNow, Inventory

@@ -13,9 +13,9 @@ from pydantic import Field
 
 from vitpipe.stages.bounds import AnySeed, Few
 from vitpipe.stages.ingest.sources.packaged import PackagedSource
-from vitpipe.stages.ingest.sources.source import SourceCount, Splits
+from vitpipe.stages.ingest.sources.source_settings import SourceCount, Splits
 
-if TYPE_CHECKING:  # as in `source.py`
+if TYPE_CHECKING:  # as in `source_settings.py`
     from vitpipe.stages.images.header import BadImage
     from vitpipe.stages.ingest.listing import Item, Listing
     from vitpipe.stages.ingest.sources.glyph_classes import Glyph

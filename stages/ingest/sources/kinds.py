@@ -10,7 +10,7 @@ from vitpipe.stages.ingest.sources.digits import DigitsSource
 from vitpipe.stages.ingest.sources.folder import FolderSource
 from vitpipe.stages.ingest.sources.glyphs import GlyphsSource
 from vitpipe.stages.ingest.sources.parquet import ParquetSource
-from vitpipe.stages.ingest.sources.source import SourceSettings
+from vitpipe.stages.ingest.sources.source_settings import SourceSettings
 from vitpipe.stages.ingest.sources.webdataset import WebdatasetSource
 
 # A list: for its items mypy tells which one lacks a part that every source declares.

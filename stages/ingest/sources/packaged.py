@@ -3,9 +3,9 @@
 from abc import ABC
 from typing import TYPE_CHECKING, ClassVar
 
-from vitpipe.stages.ingest.sources.source import SourceSettings
+from vitpipe.stages.ingest.sources.source_settings import SourceSettings
 
-if TYPE_CHECKING:  # as in `source.py`
+if TYPE_CHECKING:  # as in `source_settings.py`
     from vitpipe.stages.ingest.sources.inventory import FilesNow, Inventory
 
 

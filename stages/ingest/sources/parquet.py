@@ -2,9 +2,9 @@
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from vitpipe.stages.ingest.sources.files import FilesSource
+from vitpipe.stages.ingest.sources.file_list import FilesSource
 
-if TYPE_CHECKING:  # as in `source.py`
+if TYPE_CHECKING:  # as in `source_settings.py`
     from vitpipe.stages.ingest.sources.class_names import Classes
     from vitpipe.stages.ingest.sources.parquet_rows import ParquetRows
     from vitpipe.stages.ingest.sources.patterns import SourceFile

@@ -102,8 +102,9 @@ def _united(files: Sequence[Vocabulary], listed: Sequence[Vocabulary]) -> tuple[
     notes = []
     if others:
         told = difference(first.names, others[0].names, (first.file, others[0].file))
-        notes.append(f"{len(others)} of {len(listed)} files number the classes otherwise than {first.file}, as "
-                     f"{others[0].file}: {told}; they are united by name")  # fmt: skip
+        count = f"{len(others)} of {len(listed)} files"
+        other = f"otherwise than {first.file}, as {others[0].file}: {told}"
+        notes.append(f"{count} number the classes {other}; they are united by name")
     if new := sorted({word for one in files for word in one.words} - set(union)):
         notes.append(f"files without a list have {len(new)} names more: {some_names(new)}")
     names = (*union, *new)
@@ -129,8 +130,8 @@ def _renamed(fixed: Classes, listed: Sequence[Vocabulary]) -> tuple[Classes, lis
         do = "leave `classes` and `class_names` out, or give the files' own names in the order that you want"
         raise _clash(longest, "the config", fixed.names, do)
     place = next(place for place, name in enumerate(reached) if name != fixed.names[place])
-    notes.append(f"{strange[0].file} calls class {place} {reached[place]!r}, the config {fixed.names[place]!r}, which "
-                 "stands")  # fmt: skip
+    theirs, ours = reached[place], fixed.names[place]
+    notes.append(f"{strange[0].file} calls class {place} {theirs!r}, the config {ours!r}, which stands")
     return Classes(fixed.names, fixed.numbers | {name: place for place, name in enumerate(reached)}), notes
 
 

@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from vitpipe.stages.ingest.sources.files import FilesSource
+from vitpipe.stages.ingest.sources.file_list import FilesSource
 
-if TYPE_CHECKING:  # as in `source.py`
+if TYPE_CHECKING:  # as in `source_settings.py`
     from vitpipe.stages.ingest.sources.class_names import Classes
     from vitpipe.stages.ingest.sources.patterns import SourceFile
     from vitpipe.stages.ingest.sources.tar_samples import TarSamples

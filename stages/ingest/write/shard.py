@@ -76,6 +76,10 @@ def shard_index(plan: ShardPlan, tar: Digest, offsets: list[int]) -> ShardIndex:
 def shard_entry(index: ShardIndex) -> ShardEntry:
     """The shard's line in the manifest."""
     return ShardEntry(
-        path=index.path, split=index.split, count=index.count, bytes=index.tar_bytes, sha256=index.sha256,
+        path=index.path,
+        split=index.split,
+        count=index.count,
+        bytes=index.tar_bytes,
+        sha256=index.sha256,
         pixels=index.pixels,
-    )  # fmt: skip
+    )

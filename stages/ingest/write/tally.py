@@ -50,9 +50,13 @@ class Tally:
         told = [f"{self.moved_bytes / self.seconds / 1e6:.1f} MB/s"]
         told += [f"{self.quarantined} quarantined"] if self.quarantined else []
         self.ctx.progress.update(
-            done, self.total, "images", images_per_second=self.images_per_second(done), note=", ".join(told),
+            done,
+            self.total,
+            "images",
+            images_per_second=self.images_per_second(done),
+            note=", ".join(told),
             metrics={"quarantined_samples_total": float(self.quarantined)},
-        )  # fmt: skip
+        )
 
     def images_per_second(self, images: int) -> float:
         """Of this attempt, which has looked at those that were written before, too."""

@@ -9,7 +9,6 @@ from photos import contents, encoded, ingest, photo_folder, picture, write
 from PIL import Image
 from pydantic import ValidationError
 from test_ingest_determinism import Shuffled
-from vitpipe.stages.ingest.look.reencode import reencoded
 
 from vitpipe.stages.contract import Inputs
 from vitpipe.stages.images.decode import decode
@@ -18,6 +17,7 @@ from vitpipe.stages.images.manifest import load_manifest
 from vitpipe.stages.ingest import run as run_module
 from vitpipe.stages.ingest.config import IngestConfig, IngestResources, Reencode, check_inputs
 from vitpipe.stages.ingest.look import scan as scan_module
+from vitpipe.stages.ingest.look.changes import reencoded
 from vitpipe.stages.ingest.look.structure import check_structure
 from vitpipe.stages.ingest.run import run
 

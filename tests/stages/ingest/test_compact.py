@@ -37,7 +37,7 @@ def test_twenty_thousand_images_take_few_bytes_each():
             Item(f"n{number // 1300:08d}/n_{number:08d}.JPEG", (number // 1300,), None, 100_000)
             for number in range(COUNT)
         )
-        listing = Listing(items, ()).part(None, None)
+        listing = Listing(items.by_name(), ())
         images = ImageTable(listing.items)
         for start in range(0, COUNT, 512):
             rows = range(start, min(start + 512, COUNT))

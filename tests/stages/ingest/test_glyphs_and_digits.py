@@ -13,8 +13,8 @@ from vitpipe.stages.contract import Known
 from vitpipe.stages.images.decode import decode
 from vitpipe.stages.images.manifest import load_manifest
 from vitpipe.stages.images.split import Split
-from vitpipe.stages.ingest.config import GlyphsSource, IngestConfig, IngestResources
-from vitpipe.stages.ingest.estimate import SURE_CLASSES, estimate
+from vitpipe.stages.ingest.config import IngestConfig, IngestResources
+from vitpipe.stages.ingest.estimate import estimate
 from vitpipe.stages.ingest.sources.glyph_classes import (
     FONTS,
     all_glyphs,
@@ -23,7 +23,8 @@ from vitpipe.stages.ingest.sources.glyph_classes import (
     is_digit_like,
     outlines,
 )
-from vitpipe.stages.ingest.sources.glyph_drawing import Glyphs, draw
+from vitpipe.stages.ingest.sources.glyph_drawing import draw
+from vitpipe.stages.ingest.sources.glyphs import SURE_CLASSES, GlyphsSource
 
 GLYPHS = {"kind": "glyphs", "classes": 12, "images_per_class": 6, "image_px": 32}
 
@@ -75,10 +76,10 @@ def test_every_class_is_drawn_differently_each_time_and_never_blank():
 
 
 def test_an_image_is_a_function_of_seed_class_and_number():
-    source = Glyphs.choose(GlyphsSource.model_validate(GLYPHS))
+    source = GlyphsSource.model_validate(GLYPHS).open({})
     item = source.listing().items[17]
-    assert source.read(item) == Glyphs.choose(GlyphsSource.model_validate(GLYPHS)).read(item)
-    other = Glyphs.choose(GlyphsSource.model_validate({**GLYPHS, "seed": 1}))
+    assert source.read(item) == GlyphsSource.model_validate(GLYPHS).open({}).read(item)
+    other = GlyphsSource.model_validate({**GLYPHS, "seed": 1}).open({})
     assert source.read(item) != other.read(item)
     assert decode(source.read(item)).shape == (32, 32, 3)
 

@@ -13,7 +13,6 @@ from inprocess import InProcessCluster
 from photos import contents, encoded, ingest, picture, write
 from PIL import Image
 from pydantic import ValidationError
-from vitpipe.stages.ingest.look.restarts import with_restarts
 
 from tests.stages.images.jpegs import by_pillow, jpeg, jpegs, needs_extension, textured
 from vitpipe.infra.errors import UsageError
@@ -22,7 +21,8 @@ from vitpipe.stages.images.index import parse_index
 from vitpipe.stages.images.native import build
 from vitpipe.stages.images.parts import loaded
 from vitpipe.stages.ingest.config import IngestConfig
-from vitpipe.stages.ingest.look import restarts
+from vitpipe.stages.ingest.look import changes
+from vitpipe.stages.ingest.look.changes import with_restarts
 
 
 @needs_extension
@@ -145,6 +145,6 @@ def test_without_the_extension_it_is_refused_where_it_is_asked(monkeypatch):
     with pytest.raises(ValidationError, match="libjpeg62-turbo-dev"):
         IngestConfig.model_validate(fields)
     assert IngestConfig.model_validate({**fields, "restart_intervals": False})
-    monkeypatch.setattr(restarts, "loaded", lambda: None)
+    monkeypatch.setattr(changes, "loaded", lambda: None)
     with pytest.raises(UsageError, match="not built on this machine"):
         with_restarts(encoded(picture(1), "JPEG"))

@@ -8,10 +8,10 @@ from pydantic import AfterValidator, BeforeValidator, model_validator
 
 from vitpipe.infra.errors import UsageError
 from vitpipe.stages.bounds import Few
-from vitpipe.stages.ingest.sources.source import SourceCount, SourceSettings, Splits
+from vitpipe.stages.ingest.sources.source_settings import SourceCount, SourceSettings, Splits
 from vitpipe.stages.settings import Place
 
-if TYPE_CHECKING:  # as in `source.py`
+if TYPE_CHECKING:  # as in `source_settings.py`
     from vitpipe.stages.ingest.sources.class_names import Classes
     from vitpipe.stages.ingest.sources.inventory import FilesNow, Inventory
     from vitpipe.stages.ingest.sources.opened import SourceOfFiles
