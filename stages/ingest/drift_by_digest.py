@@ -41,7 +41,7 @@ class Kept:
     """What the shards say of the images that were ingested."""
 
     digests: Mapping[str, str]
-    """Of each image, by its name in the source."""
+    """SHA-256 of each image by its name in the source."""
     left_out: Container[str]
     """Names of those set aside or alike."""
 

@@ -68,6 +68,7 @@ class Items(Sequence[Item]):
         return self.row(rows) if isinstance(rows, int) else View(self, rows)
 
     def append(self, item: Item) -> None:
+        """Add one image behind the others."""
         number = len(self)
         self._is_sorted, self._last = self._is_sorted and self._last <= item.name, item.name
         self._names.append(item.name)
@@ -89,6 +90,7 @@ class Items(Sequence[Item]):
             self._marks.append(item.mark)
 
     def row(self, number: int) -> Item:
+        """One image, made of its columns."""
         labels = tuple(self._labels[self._label_ends[number] : self._label_ends[number + 1]])
         columns = self._places
         place = tuple([column[number] for column in columns if column[number] != _NONE]) if columns else ()
@@ -97,9 +99,11 @@ class Items(Sequence[Item]):
         return Item(self._names[number], labels, split, self._sizes[number], place, self._faults.get(number, ""), mark)
 
     def name(self, number: int) -> str:
+        """One image's name."""
         return self._names[number]
 
     def take(self, rows: Rows) -> "Items":
+        """A table of these rows alone, in their order."""
         return Items(self.row(int(number)) for number in rows)
 
     def by_name(self) -> "Items":
@@ -132,6 +136,7 @@ class Items(Sequence[Item]):
 
     @property
     def nbytes(self) -> int:
+        """Bytes that the columns take."""
         columns = (self._labels, self._label_ends, self._splits, self._sizes, self._marks, *self._places)
         return self._names.nbytes + sum(column.itemsize * len(column) for column in columns)
 

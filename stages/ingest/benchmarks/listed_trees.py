@@ -24,7 +24,7 @@ from vitpipe.stages.ingest.listing import Item
 SUN397_PIXELS = 120_000
 """TensorFlow Datasets shrinks larger images of Sun397 to so many pixels."""
 SUN397_QUALITY = 95
-"""Of the JPEG it keeps: OpenCV's default."""
+"""Quality of the JPEG that it keeps: OpenCV's default."""
 _SUN397_LEFT_OUT = {"/c/church/outdoor/sun_bhenjvsvrtumjuri.jpg", "/t/track/outdoor/sun_aophkoiosslinihb.jpg"}
 """Broken files of the archive, in no list of TensorFlow Datasets' examples."""
 

@@ -46,7 +46,7 @@ class Benchmark:
     """Images of each official split."""
     num_classes: int
     image_bytes: int
-    """Of one image, about: what a plan reckons with."""
+    """Bytes of one image, about: what a plan reckons with."""
     licence: str
     """To our knowledge: `home` has the terms that count."""
     home: str

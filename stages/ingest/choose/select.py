@@ -34,7 +34,7 @@ class Duplicate:
     """`bytes`, `pixels` or `near`."""
     same_labels: bool
     distance: int | None = None
-    """Of near ones: bits of 64 in which the first looks differ."""
+    """Bits of 64 in which the first looks of near ones differ."""
     second: int | None = None
     """Bits of 192 in which the second looks differ."""
 
@@ -60,6 +60,7 @@ class ShardPlan:
 
     @property
     def keys(self) -> list[str]:
+        """Names of its samples, in order: split and number."""
         return [f"{self.split}-{self.first + row:09d}" for row in range(len(self.images))]
 
     @property
@@ -73,7 +74,7 @@ class ShardPlan:
 
 
 def keep_order(image: Image) -> tuple[bool, str]:
-    """Of two alike the one that sorts first is kept: by name, what is outside the split `train` before the rest."""
+    """The order in which the first of two alike is kept: what is outside the split `train`, then by name."""
     return image.item.split == "train", image.item.name
 
 

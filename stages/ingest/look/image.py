@@ -65,6 +65,7 @@ class ImageTable:
             self._looks[row] = one.likeness
 
     def row(self, number: int) -> Image:
+        """One image; of one that was not put, or is not sound, an empty one."""
         sha256, pixels_sha256, size, width, height, chunk, ext, reencoded, _ = self._rows[number].item()
         offset = 0 if self._offset is None else int(self._offset[number])
         digests, looks = (_hex(sha256), _hex(pixels_sha256)), self._looks.get(number)
@@ -72,9 +73,11 @@ class ImageTable:
         return Image(self.items.row(number), seen)
 
     def name(self, number: int) -> str:
+        """One image's name in the source."""
         return self.items.name(number)
 
     def take(self, rows: Rows) -> "ImageTable":
+        """A table of these rows alone, in their order."""
         taken, numbers = ImageTable(self.items.take(rows)), np.asarray(rows, dtype=np.int64)
         taken._rows = self._rows[numbers]
         taken._offset = None if self._offset is None else self._offset[numbers]
@@ -89,11 +92,12 @@ class ImageTable:
         return View(self, numbers[self._rows["sound"][numbers]])
 
     def column(self, name: str) -> npt.NDArray[Any]:
-        """Of all rows: `sha256` and `pixels_sha256` as 32 bytes, `size` in bytes."""
+        """One column, all rows: `sha256` and `pixels_sha256` as 32 bytes, `size` in bytes."""
         return self._rows[name]
 
     @property
     def nbytes(self) -> int:
+        """Bytes that the columns take."""
         return self.items.nbytes + self._rows.nbytes + (0 if self._offset is None else self._offset.nbytes)
 
 

@@ -24,9 +24,9 @@ class SoundImage(NamedTuple):
     """A sound image."""
 
     sha256: str
-    """Of its bytes."""
+    """Digest of its bytes."""
     pixels_sha256: str
-    """Of its decoded pixels and their shape; of its bytes where it was not decoded."""
+    """Digest of its decoded pixels and their shape; of its bytes where it was not decoded."""
     size: int
     ext: str
     width: int

@@ -76,7 +76,7 @@ class Classes:
 
     names: tuple[str, ...]
     numbers: dict[str, int] = field(default_factory=dict)
-    """Of each name, and of what else a class is called."""
+    """The number of each name, and of what else a class is called."""
 
     @classmethod
     def of(cls, names: Sequence[str], whose: str = "") -> "Classes":

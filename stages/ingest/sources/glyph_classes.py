@@ -40,6 +40,7 @@ class Glyph:
 
     @property
     def name(self) -> str:
+        """The class name: codepoint and Unicode's name."""
         return f"U+{self.codepoint:04X} {unicodedata.name(chr(self.codepoint), 'unnamed')}"
 
 

@@ -25,7 +25,7 @@ def other_lists(folders: Iterable[str]) -> dict[str, tuple[str, ...]]:
 
 
 def _classes(folder: str) -> tuple[str, ...]:
-    """Of no ShardSet where no manifest lies, or a file of that name that says nothing of shards."""
+    """The classes of the ShardSet in a folder; none where no manifest lies, or one that says nothing of shards."""
     try:
         content = parse_object(store_of(folder).read(MANIFEST))
     except NotFound:

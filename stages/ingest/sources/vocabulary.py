@@ -141,7 +141,7 @@ def _clash(one: Vocabulary, whose: str, names: Sequence[str], do: str) -> UsageE
 
 
 def _mixed(files: Sequence[Vocabulary]) -> Iterator[str]:
-    """Of files without any list: numbers beside names are told. UsageError where one file has the ones, one the others.
+    """Notes on numbers beside names in files without any list. UsageError where one file has numbers and one names.
 
     A number is then taken for a name, which is right for a source that calls its classes so.
     """

@@ -52,19 +52,24 @@ class WindowFile(io.RawIOBase):
         self._window, self._at = window, 0
 
     def readable(self) -> bool:
+        """True."""
         return True
 
     def seekable(self) -> bool:
+        """True."""
         return True
 
     def tell(self) -> int:
+        """The byte that is read next."""
         return self._at
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Move to a byte; also beyond the end, where nothing is read."""
         self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._window.size}[whence]
         return self._at
 
     def read(self, size: int = -1) -> bytes:
+        """At most `size` bytes, all that are left by default."""
         length = self._window.size - self._at if size < 0 else size
         data = self._window.read(self._at, max(0, length))
         self._at += len(data)

@@ -13,7 +13,7 @@ from vitpipe.stages.ingest.listing import ImageReader, unit_hash
 from vitpipe.stages.ingest.look.scan import Spool
 
 READ_BACK_SHARE = 1 / 8
-"""Of the shards of a set whose images are not decoded: reading all back would take as long again as writing them."""
+"""Share of the shards of a set whose images are not decoded: reading all back would take as long as writing them."""
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,12 @@ class Tally:
     looked: int = 0
     written: int = 0
     adopted: int = 0
-    """Of those written, by earlier attempts."""
+    """Images of `written` that earlier attempts wrote."""
     quarantined: int = 0
     duplicates: int = 0
     reencoded: int = 0
     read_back: int = 0
-    """Of those written by this attempt, in shards that webdataset has read."""
+    """Images that this attempt wrote, in shards that webdataset has read."""
     moved_bytes: int = 0
     """Read at the first look and written into shards, by this attempt."""
     started: float = field(default_factory=time.monotonic)
@@ -59,9 +59,10 @@ class Tally:
         )
 
     def images_per_second(self, images: int) -> float:
-        """Of this attempt, which has looked at those that were written before, too."""
+        """The rate of this attempt, which has looked at the images that were written before, too."""
         return max(0, images - self.adopted // 2) / self.seconds
 
     @property
     def seconds(self) -> float:
+        """Since this attempt began, never 0."""
         return max(time.monotonic() - self.started, 1e-9)

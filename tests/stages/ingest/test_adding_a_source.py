@@ -1,13 +1,18 @@
 """A kind of source and a benchmark, added as CONTRIBUTING says: they work from `validate` to the report's table."""
 
+import ast
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import pytest
 from official_files import write_mnist
 from shadow_tree import ROOT, shadow_tree
+
+from vitpipe.stages.ingest.sources.source_settings import SourceSettings
 
 ADDED = ROOT / "tests/added"
 KINDS, BENCHMARKS = "stages/ingest/sources/kinds.py", "stages/ingest/benchmarks/official"
@@ -78,3 +83,39 @@ def test_a_new_kind_and_a_new_benchmark_reach_the_report(tmp_path: Path) -> None
     assert then["squares"]["action"] == "reuse" and "is as it was ingested, 1 files" in then["squares"]["source"]
     assert now["squares"]["action"] == "drifted" and "1 changed of 1 files" in now["squares"]["source"]
     assert refused[0] == 3
+
+
+def without(part: str) -> str:
+    """The added source, one of its parts forgotten."""
+    module = ast.parse((ADDED / "shades.py").read_text())
+    kind = next(node for node in module.body if isinstance(node, ast.ClassDef))
+    kind.body = [node for node in kind.body if not (isinstance(node, ast.FunctionDef) and node.name == part)]
+    return ast.unparse(module)
+
+
+def test_a_forgotten_part_is_an_error_of_mypy_and_of_whoever_validates(tmp_path: Path) -> None:
+    parts = sorted(SourceSettings.__abstractmethods__)
+    assert len(parts) == 7
+    names = ["nothing", *parts]
+    for name in names:
+        (tmp_path / f"without_{name}.py").write_text(without(name))
+    base = next(line for line in (ROOT / KINDS).read_text().splitlines() if line.endswith("import SourceSettings"))
+    imports = [f"from without_{name} import ShadesSource as S{number}" for number, name in enumerate(names)]
+    items = ["kinds: list[type[SourceSettings]] = [", *(f"    S{number}," for number in range(len(names))), "]"]
+    (tmp_path / "kinds_of_all.py").write_text("\n".join([base, *imports, *items]) + "\n")
+    options = ["--config-file", str(ROOT / "pyproject.toml"), "--cache-dir", str(tmp_path / "cache")]
+    mypy = [sys.executable, "-m", "mypy", *options, "--follow-imports", "silent", str(tmp_path / "kinds_of_all.py")]
+    environment = {**os.environ, "MYPYPATH": os.pathsep.join((str(ROOT), str(tmp_path)))}
+    done = subprocess.run(mypy, cwd=ROOT, env=environment, capture_output=True, text=True)
+    told = [line for line in done.stdout.splitlines() if "[type-abstract]" in line]
+    whole = items.index("    S0,") + len(imports) + 2  # its line: nothing is said of a kind that lacks nothing
+    assert [int(line.split(":")[1]) - whole for line in told] == list(range(1, len(names))), done.stdout
+
+
+@pytest.mark.parametrize("part", sorted(SourceSettings.__abstractmethods__))
+def test_a_kind_that_lacks_a_part_is_never_made(part: str) -> None:
+    found: dict[str, Any] = {"__name__": "added"}
+    exec(without(part), found)
+    found["ShadesSource"].model_rebuild(_types_namespace=found)
+    with pytest.raises(TypeError, match=part):
+        found["ShadesSource"].model_validate({"kind": "shades", "file": "x"})
