@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from vitpipe.infra.errors import IntegrityError, NotFound, StorageError, UsageError, VitpipeError
 from vitpipe.stages.artifacts import ShardSet
 from vitpipe.stages.ingest.config import IngestConfig, IngestResources
-from vitpipe.stages.ingest.drift_by_digest import Kept, compared_by_digest, kept_digests, listed
+from vitpipe.stages.ingest.drift_by_digest import KeptDigests, compared_by_digest, kept_digests, listed
 from vitpipe.stages.ingest.listing import MAX_NAMED, some
 from vitpipe.stages.ingest.sources.inventory import (
     INVENTORY,
@@ -58,21 +58,22 @@ def _by_names(
     now, kept = files_now(config.source, was)
     found = compare(was, now.inventory, now.is_closed)
     what = f"{len(was)} {was.unit} of {config.source.location}"
-    kept_back = f"; not looked at: {', '.join(kept[:MAX_NAMED])}" if kept else ""
+    unreadable = f"; not looked at: {', '.join(kept[:MAX_NAMED])}" if kept else ""
     of_texts = found.others and not found.counts and not any(one.endswith(GONE) for one in found.others)
-    if found.differs and not (of_texts and ((digests and not kept_back) or _means_the_same(config, shards))):
-        return Sighted.other(found.text(what) + kept_back)
-    if digests and not kept_back:
+    if found.differs and not (of_texts and ((digests and not unreadable) or _means_the_same(config, shards))):
+        return Sighted.other(found.text(what) + unreadable)
+    if digests and not unreadable:
         return None
     what += _moved(config, record)
     if found.touched:
-        return Sighted(note=f"the source may have changed: {found.hint(what)}{kept_back}", is_loud=True)
-    beside = f"; {', '.join(found.others)}, but means the same" if of_texts else ""
-    if kept_back:
+        return Sighted(note=f"the source may have changed: {found.hint(what)}{unreadable}", is_loud=True)
+    about_texts = f"; {', '.join(found.others)}, but means the same" if of_texts else ""
+    if unreadable:
         return Sighted(
-            note=f"the source is as it was ingested as far as it can be seen, {what}{beside}{kept_back}", is_loud=True
+            note=f"the source is as it was ingested as far as it can be seen, {what}{about_texts}{unreadable}",
+            is_loud=True,
         )
-    return Sighted(note=f"the source is as it was ingested, {what}{beside}{no_times}", is_loud=bool(no_times))
+    return Sighted(note=f"the source is as it was ingested, {what}{about_texts}{no_times}", is_loud=bool(no_times))
 
 
 def _why(config: IngestConfig, error: VitpipeError) -> str:
@@ -100,12 +101,12 @@ def files_now(source: SourceSettings, was: Inventory) -> tuple[FilesNow, Sequenc
     if len(was) and not len(now.inventory):
         raise source.nothing_there()
     texts, unread = (now.inventory.texts, ()) if now.inventory.texts else _texts_now(source, was.texts)
-    kept = (*(f"{name}: {why}" for name, why in sorted(now.kept_back.items())), *unread)
+    kept = (*(f"{name}: {why}" for name, why in sorted(now.unreadable.items())), *unread)
     return replace(now, inventory=replace(now.inventory, texts=texts)), kept
 
 
 def _texts_now(source: SourceSettings, was: Mapping[str, str]) -> tuple[Mapping[str, str], tuple[str, ...]]:
-    """Digests of the texts, without one that is gone; and what is kept back, as it was."""
+    """Digests of the texts, without one that is gone; what cannot be read is as it was, with the reason."""
     try:
         return source.text_digests(), ()
     except UsageError as error:
@@ -160,26 +161,27 @@ def _by_listing(config: IngestConfig, shards: ShardSet, digests: bool) -> Sighte
     return Sighted(note=f"the source was not looked at: an earlier version kept no names of its files; {VERIFY}")
 
 
-def _by_digests(config: IngestConfig, shards: ShardSet, record: Record, kept: Kept) -> Sighted:
+def _by_digests(config: IngestConfig, shards: ShardSet, record: Record, kept: KeptDigests) -> Sighted:
     try:
         listing = listed(config)
     except (UsageError, IntegrityError) as error:
         return Sighted.other(f"it can no longer be ingested: {_why(config, error)}", by_digest=True)
     checked = compared_by_digest(config, listing, kept, shards.listing_sha256)
     what = f"{checked.images} images of {config.source.location} by digest"
-    kept_back = (
-        f"; {checked.kept_back} could not be read: {some(checked.kept_back_examples)}" if checked.kept_back else ""
+    unreadable = (
+        f"; {checked.unreadable} could not be read: {some(checked.unreadable_examples)}" if checked.unreadable else ""
     )
     if checked.difference.differs:
         return Sighted.other(
-            checked.difference.text(what) + kept_back + _made_otherwise(config, record), by_digest=True
+            checked.difference.text(what) + unreadable + _made_otherwise(config, record), by_digest=True
         )
     if checked.other_classes:
         return Sighted.other(f"its images or their classes are read otherwise, of {what}", by_digest=True)
-    if kept_back:
-        seen = checked.images - checked.kept_back
+    if unreadable:
+        seen = checked.images - checked.unreadable
         return Sighted(
-            note=f"the source is as it was ingested as far as it can be read, {seen} of {what}{kept_back}", is_loud=True
+            note=f"the source is as it was ingested as far as it can be read, {seen} of {what}{unreadable}",
+            is_loud=True,
         )
     unknown = f", but {checked.unknown} that the shards do not hold" if checked.unknown else ""
     return Sighted(note=f"the source is as it was ingested, {what}{unknown}", is_loud=bool(checked.unknown))

@@ -13,7 +13,7 @@ from vitpipe.stages.images.manifest import load_manifest
 from vitpipe.stages.ingest.config import IngestConfig
 from vitpipe.stages.ingest.listing import ImageReader, Item, Listing
 from vitpipe.stages.ingest.look.changes import as_written
-from vitpipe.stages.ingest.reading import KeptBack
+from vitpipe.stages.ingest.reading import UnreadableImage
 from vitpipe.stages.sighting import EXAMPLES, Difference
 
 READERS = 8
@@ -31,13 +31,13 @@ class DigestComparison:
     """Whether nothing else differs."""
     unknown: int = 0
     """Images of the source that were left out of the shards, whose digests nobody kept."""
-    kept_back: int = 0
+    unreadable: int = 0
     """Images whose bytes could not be had: nothing is said of them."""
-    kept_back_examples: tuple[str, ...] = ()
+    unreadable_examples: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
-class Kept:
+class KeptDigests:
     """What the shards say of the images that were ingested."""
 
     digests: Mapping[str, str]
@@ -51,11 +51,13 @@ def listed(config: IngestConfig) -> Listing:
     return config.source.part(config.source.open(config.splits).listing())
 
 
-def compared_by_digest(config: IngestConfig, listing: Listing, kept: Kept, listing_sha256: str) -> DigestComparison:
+def compared_by_digest(
+    config: IngestConfig, listing: Listing, kept: KeptDigests, listing_sha256: str
+) -> DigestComparison:
     """Read every image of the listing; `listing_sha256` is that of what was ingested. Errors: StorageError."""
     source = as_written(config.source.open(config.splits), config)
     known, left_out = kept.digests, kept.left_out
-    added, changed, kept_back = list[str](), list[str](), list[str]()
+    added, changed, unreadable = list[str](), list[str](), list[str]()
     unknown = 0
     there: set[str] = set()
     for item, digest in _read(source, listing.items):
@@ -65,17 +67,17 @@ def compared_by_digest(config: IngestConfig, listing: Listing, kept: Kept, listi
             unknown += item.name in left_out
             added += [] if item.name in left_out else [item.name]
         elif digest is None:
-            kept_back.append(item.name)
+            unreadable.append(item.name)
         elif digest != wanted:
             changed.append(item.name)
     gone = sorted(known.keys() - there)
     examples = (*added[:EXAMPLES], *gone[:EXAMPLES], *changed[:EXAMPLES])
     found = Difference(len(added), len(gone), len(changed), examples=examples)
     is_other = listing.sha256 != listing_sha256
-    return DigestComparison(len(listing.items), found, is_other, unknown, len(kept_back), tuple(kept_back[:EXAMPLES]))
+    return DigestComparison(len(listing.items), found, is_other, unknown, len(unreadable), tuple(unreadable[:EXAMPLES]))
 
 
-def kept_digests(shards: ShardSet) -> Kept:
+def kept_digests(shards: ShardSet) -> KeptDigests:
     """Errors: IntegrityError for damaged shards; StorageError."""
     known: dict[str, str] = {}
     for entry in load_manifest(shards).shards:
@@ -87,7 +89,7 @@ def kept_digests(shards: ShardSet) -> Kept:
             known[row["source"]] = known[row["of"]]
         else:
             left_out.add(row["source"])
-    return Kept(known, left_out)
+    return KeptDigests(known, left_out)
 
 
 def _rows(shards: ShardSet, path: str) -> Iterator[dict[str, str]]:
@@ -95,7 +97,7 @@ def _rows(shards: ShardSet, path: str) -> Iterator[dict[str, str]]:
 
 
 def _read(source: ImageReader, items: Sequence[Item]) -> Iterator[tuple[Item, str | None]]:
-    """Each image with the digest of its bytes; an empty one for what is no image, None for what is kept back."""
+    """Each image with the digest of its bytes; an empty one for what is no image, None for what cannot be read."""
     chunks = [items[start : start + CHUNK_IMAGES] for start in range(0, len(items), CHUNK_IMAGES)]
 
     def hashed(chunk: Sequence[Item]) -> list[str | None]:
@@ -108,6 +110,6 @@ def _read(source: ImageReader, items: Sequence[Item]) -> Iterator[tuple[Item, st
 
 
 def _sha256(data: bytes | BadImage) -> str | None:
-    if isinstance(data, KeptBack):
+    if isinstance(data, UnreadableImage):
         return None
     return "" if isinstance(data, BadImage) else hashlib.sha256(data).hexdigest()

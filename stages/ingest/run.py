@@ -18,7 +18,7 @@ from vitpipe.stages.ingest.config import IngestConfig
 from vitpipe.stages.ingest.listing import FileDamage, ImageReader, Item, Listing
 from vitpipe.stages.ingest.look.changes import as_written
 from vitpipe.stages.ingest.look.image import Image, ImageTable
-from vitpipe.stages.ingest.look.scan import CHUNK_IMAGES, Bad, ScanTask, Spool, scan
+from vitpipe.stages.ingest.look.scan import CHUNK_IMAGES, RejectedImage, ScanTask, Spool, scan
 from vitpipe.stages.ingest.sources.inventory import INVENTORY, MARKS, Inventory
 from vitpipe.stages.ingest.sources.opened import list_source
 from vitpipe.stages.ingest.table import View
@@ -46,7 +46,7 @@ def run(config: IngestConfig, inputs: Inputs, ctx: StageContext) -> ShardSet:
     listing = config.source.part(list_source(opened, ctx))
     if not listing.items:
         raise UsageError("ingest a part of the source", "no image is in it", "raise `limit` or `subset.fraction`")
-    beside = [_keep_inventory(replace(opened.inventory(listing), texts=config.source.text_digests()), ctx)]
+    more_files = [_keep_inventory(replace(opened.inventory(listing), texts=config.source.text_digests()), ctx)]
     source = as_written(opened, config)
     for note in listing.notes:
         ctx.events.emit("note", note)
@@ -62,8 +62,8 @@ def run(config: IngestConfig, inputs: Inputs, ctx: StageContext) -> ShardSet:
         raise StageError("ingest a source", f"none of its {len(listing.items)} images is left", _first(bad))
     shards = _write(source, plan_shards(images, config), spool, listing.multi_label, config, ctx, tally)
     found = _shard_set(config, listing, shards, bad, duplicates, ctx, tally)
-    beside += [ctx.out.put(DUPLICATES_SHEET, sheet)] if sheet else []
-    return found.model_copy(update={"files": (*found.files, *beside)})
+    more_files += [ctx.out.put(DUPLICATES_SHEET, sheet)] if sheet else []
+    return found.model_copy(update={"files": (*found.files, *more_files)})
 
 
 def _keep_inventory(inventory: Inventory, ctx: StageContext) -> File:
@@ -89,7 +89,7 @@ def _look(
         start = chunks[done.item.number]
         images.put(range(start, start + len(done.item.items)), done.value())
         pairs = zip(done.item.items, done.value(), strict=True)
-        found = [(item, one.reason) for item, one in pairs if isinstance(one, Bad)]
+        found = [(item, one.reason) for item, one in pairs if isinstance(one, RejectedImage)]
         bad += found
         _tell_quarantined(found, len(bad), ctx)
         tally.saw(done.value())
@@ -184,8 +184,8 @@ def _shard_set(
 def _tell_quarantined(found: Sequence[tuple[Item, str]], so_far: int, ctx: StageContext) -> None:
     if found:
         ctx.metrics.inc("quarantined_samples_total", len(found))
-    told = so_far - len(found)
-    for item, reason in found[: max(0, EVENTS_AT_MOST - told)]:
+    shown = so_far - len(found)
+    for item, reason in found[: max(0, EVENTS_AT_MOST - shown)]:
         ctx.events.emit("quarantined", f"{item.name}: {reason}")
 
 
@@ -215,8 +215,8 @@ def _as_bad(finding: FileDamage) -> tuple[Item, str]:
 
 
 def _first(bad: Sequence[tuple[Item, str]]) -> str:
-    told = "; ".join(f"{item.name!r}: {reason}" for item, reason in bad[:REASONS_TOLD])
-    return f"{told}; and {len(bad) - REASONS_TOLD} more" if len(bad) > REASONS_TOLD else told
+    shown = "; ".join(f"{item.name!r}: {reason}" for item, reason in bad[:REASONS_TOLD])
+    return f"{shown}; and {len(bad) - REASONS_TOLD} more" if len(bad) > REASONS_TOLD else shown
 
 
 def _end_if_asked(ctx: StageContext) -> None:

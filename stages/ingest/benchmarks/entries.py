@@ -19,7 +19,7 @@ from vitpipe.stages.images.header import BadImage
 from vitpipe.stages.images.scans import refuse_many_scans
 from vitpipe.stages.ingest.benchmarks.registry import Benchmark
 from vitpipe.stages.ingest.listing import Item
-from vitpipe.stages.ingest.reading import KeptBack
+from vitpipe.stages.ingest.reading import UnreadableImage
 
 UNREADABLE = (
     OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, ImportError, NotImplementedError,
@@ -75,7 +75,7 @@ def read_file(benchmark: Benchmark, root: Path, item: Item) -> bytes:
     try:
         return (root / item.name).read_bytes()
     except OSError as error:
-        raise KeptBack(f"it cannot be read: {error.strerror}") from error
+        raise UnreadableImage(f"it cannot be read: {error.strerror}") from error
 
 
 def decoded(benchmark: Benchmark, root: Path, item: Item) -> Image.Image:

@@ -25,7 +25,7 @@ from vitpipe.stages.ingest.benchmarks.entries import (
 )
 from vitpipe.stages.ingest.benchmarks.registry import Benchmark
 from vitpipe.stages.ingest.listing import Item
-from vitpipe.stages.ingest.reading import KeptBack
+from vitpipe.stages.ingest.reading import UnreadableImage
 
 DEVKIT = Path("ILSVRC2012_devkit_t12", "data")
 NUM_VAL = 50_000
@@ -46,11 +46,11 @@ def _imagenet(benchmark: Benchmark, root: Path) -> OfficialListing:
     return OfficialListing(entries, classes)
 
 
-Found = tuple[str, int, tuple[int, ...]]
+_TrainImage = tuple[str, int, tuple[int, ...]]
 """Name, bytes where they are known, place in a tar."""
 
 
-def _train(benchmark: Benchmark, root: Path) -> Iterator[tuple[str, Found]]:
+def _train(benchmark: Benchmark, root: Path) -> Iterator[tuple[str, _TrainImage]]:
     """Class and image, of folders and tars alike."""
     for path in sorted((root / "train").iterdir()) if (root / "train").is_dir() else ():
         if path.is_dir():
@@ -59,7 +59,7 @@ def _train(benchmark: Benchmark, root: Path) -> Iterator[tuple[str, Found]]:
             yield from ((path.stem, found) for found in _members(path))
 
 
-def _members(path: Path) -> Iterator[Found]:
+def _members(path: Path) -> Iterator[_TrainImage]:
     """Images of one class's tar, by its headers alone."""
     try:
         with tarfile.open(path) as archive:
@@ -111,7 +111,7 @@ def _read(benchmark: Benchmark, root: Path, item: Item) -> bytes:
             file.seek(place)
             data = file.read(size)
     except OSError as error:
-        raise KeptBack(f"its tar cannot be read: {error.strerror}") from error
+        raise UnreadableImage(f"its tar cannot be read: {error.strerror}") from error
     if len(data) < size:
         raise BadImage("its tar ends before it")
     return data

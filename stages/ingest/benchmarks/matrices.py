@@ -148,12 +148,12 @@ def _pcam(root: Path, split: str, part: str) -> Any:
 
 def _patch_camelyon(benchmark: Benchmark, root: Path) -> OfficialListing:
     entries = []
-    for split, told in _PCAM_FILES.items():
+    for split, name in _PCAM_FILES.items():
         labels = np.asarray(_pcam(root, split, "y")[...]).ravel().tolist()
         if len(_pcam(root, split, "x")) != len(labels):
             raise damaged(root, f"{split} has {len(_pcam(root, split, 'x'))} images and {len(labels)} labels")
         entries += [
-            OfficialImage(f"{split}/{number:06d}", split, (label,), key=f"{told}_{number}")
+            OfficialImage(f"{split}/{number:06d}", split, (label,), key=f"{name}_{number}")
             for number, label in enumerate(labels)
         ]
     return OfficialListing(entries, benchmark.classes)

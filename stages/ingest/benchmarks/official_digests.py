@@ -26,8 +26,8 @@ def check_digests(path: Path, file: OfficialFile, benchmark: Benchmark) -> None:
     if not found & set(file.digests) and packed_anew:
         found.add(f"content-sha256:{_content_sha256(path)}")
     if not found & set(file.digests):
-        told = f"it has {' and '.join(sorted(found))}, official is {' or '.join(file.digests)}"
-        raise _altered(path, benchmark, told)
+        problem = f"it has {' and '.join(sorted(found))}, official is {' or '.join(file.digests)}"
+        raise _altered(path, benchmark, problem)
 
 
 def _altered(path: Path, benchmark: Benchmark, found: str) -> IntegrityError:

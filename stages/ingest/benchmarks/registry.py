@@ -69,8 +69,8 @@ class Benchmark:
     @property
     def how_to_obtain(self) -> str:
         """What to do, and the digests of what is downloaded."""
-        told = [f"{archive.path} {archive.digests[0]}" for archive in self.archives if archive.digests]
-        return f"{self.obtain} ({', '.join(told)})" if told else self.obtain
+        digests = [f"{archive.path} {archive.digests[0]}" for archive in self.archives if archive.digests]
+        return f"{self.obtain} ({', '.join(digests)})" if digests else self.obtain
 
     @property
     def splits(self) -> dict[str, int]:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from vitpipe.stages.images.header import FORMATS
 from vitpipe.stages.ingest.listing import Item, Items
-from vitpipe.stages.ingest.look.scan import Bad, SoundImage
+from vitpipe.stages.ingest.look.scan import RejectedImage, SoundImage
 from vitpipe.stages.ingest.table import Rows, View
 
 Digests = npt.NDArray[np.bytes_]
@@ -47,7 +47,7 @@ class ImageTable:
         images.put(range(len(items)), seen)
         return images.sound(range(len(items)))
 
-    def put(self, rows: Rows, seen: Sequence[SoundImage | Bad]) -> None:
+    def put(self, rows: Rows, seen: Sequence[SoundImage | RejectedImage]) -> None:
         """What was seen in these rows."""
         for row, one in zip(rows, seen, strict=True):
             if isinstance(one, SoundImage):

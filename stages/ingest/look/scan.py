@@ -40,7 +40,7 @@ class SoundImage(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Bad:
+class RejectedImage:
     """An image that is set aside."""
 
     reason: str
@@ -93,14 +93,14 @@ class ScanTask:
     """Whether to decode each image, or only to see that it is whole."""
 
 
-def scan(task: ScanTask) -> Sequence[SoundImage | Bad]:
+def scan(task: ScanTask) -> Sequence[SoundImage | RejectedImage]:
     """Look at each image of the chunk, in order."""
-    seen: list[SoundImage | Bad] = []
+    seen: list[SoundImage | RejectedImage] = []
     kept = bytearray()
     for files in _together(task):
         for file, content in zip(files, _contents(files, task.decodes), strict=True):
             if isinstance(content, BadImage):
-                seen.append(Bad(str(content)))
+                seen.append(RejectedImage(str(content)))
                 continue
             place = (task.number, len(kept))
             seen.append(_checked(file, content, place))

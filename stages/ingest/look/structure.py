@@ -73,8 +73,8 @@ def _whole_webp(data: bytes) -> None:
 
 
 def _orientation(data: bytes, header: Header) -> int:
-    beside = data[: _scans(data)] if header.ext == "jpg" else data  # a search through pixels costs more than the rest
-    if b"Exif" not in beside and b"EXIF" not in beside and b"eXIf" not in beside:
+    metadata = data[: _scans(data)] if header.ext == "jpg" else data  # a search through pixels costs more than the rest
+    if b"Exif" not in metadata and b"EXIF" not in metadata and b"eXIf" not in metadata:
         return 1
     try:
         with Image.open(io.BytesIO(data), formats=(FORMATS[header.ext],)) as image:

@@ -84,10 +84,10 @@ class BenchmarkSource(SourceSettings):
 
     def files_now(self, was: "Inventory") -> "FilesNow":
         """The files that it was made of, and lists that fix a split since."""
-        from vitpipe.stages.ingest.sources.inventory import FilesNow, Inventory, with_kept_back
+        from vitpipe.stages.ingest.sources.inventory import FilesNow, Inventory, with_unreadable
 
-        files, kept_back = self.open("official"), dict[str, str]()
+        files, unreadable = self.open("official"), dict[str, str]()
         names = {name for name, _, _ in was} | set(files.split_lists())
         return FilesNow(
-            Inventory.of(with_kept_back(files.stated(names, kept_back), kept_back, was)), kept_back=kept_back
+            Inventory.of(with_unreadable(files.stated(names, unreadable), unreadable, was)), unreadable=unreadable
         )

@@ -91,15 +91,15 @@ class BenchmarkFiles:
         paths = [list_path(self.benchmark, split, Path(self.root)) for split in self.benchmark.parts]
         return [path.name for path in paths if path.is_file()]
 
-    def stated(self, names: Iterable[str], kept_back: dict[str, str] | None) -> Iterator[tuple[str, int, int]]:
-        """Name, size and mark of those that are there. What may not be seen goes to `kept_back`, or is raised."""
+    def stated(self, names: Iterable[str], unreadable: dict[str, str] | None) -> Iterator[tuple[str, int, int]]:
+        """Name, size and mark of those that are there. What may not be seen goes to `unreadable`, or is raised."""
         for name in names:
             try:
                 state = os.stat(Path(self.root, name))
             except PermissionError as error:
-                if kept_back is None:
+                if unreadable is None:
                     raise
-                kept_back[f"{name}/"] = str(error.strerror)
+                unreadable[f"{name}/"] = str(error.strerror)
             except OSError as error:
                 if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
                     raise
@@ -119,8 +119,8 @@ class BenchmarkFiles:
             raise UsageError(self._asked, "there is no such folder", self.benchmark.how_to_obtain)
         missing = [file.path for file in self.benchmark.files if not Path(self.root, file.path).is_file()]
         if missing:
-            told = f"{len(missing)} of {len(self.benchmark.files)} official files are missing: {some(missing)}"
-            raise UsageError(self._asked, told, self.benchmark.how_to_obtain)
+            problem = f"{len(missing)} of {len(self.benchmark.files)} official files are missing: {some(missing)}"
+            raise UsageError(self._asked, problem, self.benchmark.how_to_obtain)
         for file in self.benchmark.files:
             check_digests(Path(self.root, file.path), file, self.benchmark)
 
@@ -155,15 +155,15 @@ class BenchmarkFiles:
         sizes = [entry.size if entry.place else _file_size(Path(self.root, entry.name)) for entry, _ in found]
         missing = [entry.name for (entry, _), size in zip(found, sizes, strict=True) if size is None]
         if missing:
-            told = f"{len(missing)} of {len(found)} listed images are missing: {some(missing)}"
-            raise UsageError(self._asked, told, self.benchmark.how_to_obtain)
+            problem = f"{len(missing)} of {len(found)} listed images are missing: {some(missing)}"
+            raise UsageError(self._asked, problem, self.benchmark.how_to_obtain)
         return [size or 0 for size in sizes]
 
     def _refuse_one_class(self, found: Divided) -> None:
         trains = [entry.labels for entry, split in found if split == "train" or "train" not in self.benchmark.splits]
         if len(set(trains)) < 2:
-            told = f"its {len(trains)} images have one label alone, so there is nothing to tell apart"
-            raise IntegrityError(self._asked, told, self.benchmark.obtain)
+            problem = f"its {len(trains)} images have one label alone, so there is nothing to tell apart"
+            raise IntegrityError(self._asked, problem, self.benchmark.obtain)
 
     @property
     def _asked(self) -> str:

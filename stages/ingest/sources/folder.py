@@ -84,13 +84,13 @@ class FolderSource(SourceSettings):
     def files_now(self, was: "Inventory") -> "FilesNow":
         """All candidates below the root; where a part was taken, those that a part would have now."""
         from vitpipe.stages.ingest.listing import Item, Items, Listing
-        from vitpipe.stages.ingest.sources.inventory import FilesNow, Inventory, with_kept_back
+        from vitpipe.stages.ingest.sources.inventory import FilesNow, Inventory, with_unreadable
 
-        kept_back: dict[str, str] = {}
-        files = with_kept_back(self.open({}).candidates(kept_back), kept_back, was)
+        unreadable: dict[str, str] = {}
+        files = with_unreadable(self.open({}).candidates(unreadable), unreadable, was)
         if self.labels is None and (self.limit or self.subset):
             there = list(files)
             items = Items(Item(name, (), None, size) for name, size, _ in there)
             names = {item.name for item in self.part(Listing(items, ())).items}
             files = (file for file in there if file[0] in names)
-        return FilesNow(Inventory.of(files, unit="images"), self.labels is not None, kept_back)
+        return FilesNow(Inventory.of(files, unit="images"), self.labels is not None, unreadable)

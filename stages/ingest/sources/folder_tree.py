@@ -19,7 +19,7 @@ from vitpipe.stages.images.classes import difference
 from vitpipe.stages.images.decode import MAX_FILE_BYTES
 from vitpipe.stages.images.header import BadImage
 from vitpipe.stages.ingest.listing import Item, Items, Listing, some
-from vitpipe.stages.ingest.reading import KeptBack, ahead, one_by_one
+from vitpipe.stages.ingest.reading import UnreadableImage, ahead, one_by_one
 from vitpipe.stages.ingest.sources.inventory import Inventory
 from vitpipe.stages.ingest.sources.labels_file import read_labels
 from vitpipe.stages.ingest.sources.vocabulary import odd_names
@@ -31,7 +31,7 @@ IMAGE_SUFFIXES = frozenset(_ACCEPTED + _OTHERS)
 """Files a person would call an image; those of formats that are not accepted are set aside with that reason."""
 
 
-class Found(NamedTuple):
+class FoundFile(NamedTuple):
     """One file below the root."""
 
     name: str
@@ -70,20 +70,20 @@ class FolderTree:
         found.items.mark({file.name: file.mark for file in files})
         return found
 
-    def candidates(self, kept_back: dict[str, str]) -> Iterator[Found]:
+    def candidates(self, unreadable: dict[str, str]) -> Iterator[FoundFile]:
         """All files that could be images, wherever they stand and whatever their classes.
 
-        What cannot be listed below the root goes to `kept_back`: its name, with a slash, and why. UsageError where
+        What cannot be listed below the root goes to `unreadable`: its name, with a slash, and why. UsageError where
         there is no such folder, StorageError where it cannot be listed itself.
         """
-        return filter(attrgetter("is_candidate"), self._walk(kept_back))
+        return filter(attrgetter("is_candidate"), self._walk(unreadable))
 
     def inventory(self, listing: Listing) -> Inventory:
         """The image files that are in the listing."""
         return Inventory.of_images(listing.items)
 
     def read(self, item: Item) -> bytes:
-        """One file or object. BadImage for one that is too long or kept back, StorageError for a failing disk."""
+        """One file or object. BadImage for one that is too long or cannot be read, StorageError for a failing disk."""
         if item.size > MAX_FILE_BYTES:
             raise BadImage(f"a file of {item.size} bytes is over the cap of {MAX_FILE_BYTES}")
         if not self._is_local:
@@ -92,7 +92,7 @@ class FolderTree:
         try:
             return path.read_bytes()
         except (FileNotFoundError, PermissionError) as error:
-            raise KeptBack(f"it cannot be read: {error.strerror}") from error
+            raise UnreadableImage(f"it cannot be read: {error.strerror}") from error
         except OSError as error:
             raise StorageError(f"read {path}", str(error), "check the disk, then run again") from error
 
@@ -104,27 +104,27 @@ class FolderTree:
         try:
             return _store(self.root).read(name)
         except NotFound as error:
-            raise KeptBack("it cannot be read: no object of that name") from error
+            raise UnreadableImage("it cannot be read: no object of that name") from error
 
     @property
     def _is_local(self) -> bool:
         return "://" not in self.root
 
-    def _walk(self, kept_back: dict[str, str] | None = None) -> Iterator[Found]:
+    def _walk(self, unreadable: dict[str, str] | None = None) -> Iterator[FoundFile]:
         if not self._is_local:
             there = (entry for entry in _store(self.root).list() if not _is_hidden(entry.path))
-            return (Found(entry.path, entry.bytes, etag_mark(entry.version)) for entry in there)
+            return (FoundFile(entry.path, entry.bytes, etag_mark(entry.version)) for entry in there)
         if not os.path.isdir(self.root):
             raise self._wrong("there is no such folder on this machine", "correct `root`, or mount it")
 
         def refuse(name: str, error: OSError) -> None:
             found = error.strerror or str(error)
-            if kept_back is None or not name:
+            if unreadable is None or not name:
                 do = "let it be listed, or take it out of the folder"
                 raise StorageError(
                     f"ingest the folder {self.root}", f"{self.root}/{name} cannot be listed: {found}", do
                 )
-            kept_back[name] = found
+            unreadable[name] = found
 
         return _files(Path(self.root), "", (os.path.realpath(self.root),), refuse)
 
@@ -197,13 +197,13 @@ def _of_one_split(parents: Iterable[tuple[str, ...]]) -> Iterator[str]:
     train = "train" if "train" in splits else min(splits, default="")
     for split, names in splits.items():
         if names != splits[train]:
-            told = difference(sorted(splits[train]), sorted(names), (train, split))
-            yield f"the class folders of {train} and {split} differ: {told}"
+            differs = difference(sorted(splits[train]), sorted(names), (train, split))
+            yield f"the class folders of {train} and {split} differ: {differs}"
 
 
 def _files(
     folder: Path, prefix: str, above: tuple[str, ...], refuse: Callable[[str, OSError], None]
-) -> Iterator[Found]:
+) -> Iterator[FoundFile]:
     """All files below by name, hidden ones aside; linked folders are followed, but not back into themselves."""
     named: list[tuple[str, os.DirEntry[str]]] = []
     try:
@@ -221,7 +221,7 @@ def _files(
         if not name.endswith("/"):
             if _is(entry.is_file):
                 state = entry.stat()
-                yield Found(prefix + name, state.st_size, time_mark(state))
+                yield FoundFile(prefix + name, state.st_size, time_mark(state))
         elif (real := os.path.realpath(entry.path)) not in above:
             yield from _files(Path(entry.path), prefix + name, (*above, real), refuse)
 

@@ -99,17 +99,17 @@ class FilesNow:
     """Where it has texts already, they are not looked for again."""
     is_closed: bool = False
     """Whether only the files that were there before count."""
-    kept_back: Mapping[str, str] = field(default_factory=dict)
+    unreadable: Mapping[str, str] = field(default_factory=dict)
     """What could not be looked at, each with the reason; the inventory has it as it was."""
 
 
-def with_kept_back(
-    rows: Iterable[tuple[str, int, int]], kept_back: Mapping[str, str], was: Inventory
+def with_unreadable(
+    rows: Iterable[tuple[str, int, int]], unreadable: Mapping[str, str], was: Inventory
 ) -> Iterator[tuple[str, int, int]]:
     """Names, sizes and marks that were found; what could not be looked at is taken to be as it was."""
     yield from rows
-    if kept_back:
-        yield from (row for row in was if f"{row[0]}/".startswith(tuple(kept_back)))
+    if unreadable:
+        yield from (row for row in was if f"{row[0]}/".startswith(tuple(unreadable)))
 
 
 def parse_inventory(data: bytes, where: str) -> Inventory:

@@ -138,7 +138,7 @@ def _at_most(pattern: str) -> int:
     return math.prod(ranges) << tokens.count(",")
 
 
-def _files(url: str, suffix: str, all_there: bool) -> list["Named"]:
+def _files(url: str, suffix: str, all_there: bool) -> list["_FoundFile"]:
     """Each file that one pattern names."""
     pattern, look = _in_bucket(url, suffix) if url.startswith("s3://") else _on_disk(url, suffix)
     as_it_stands = look(pattern)  # a name that is there is meant, whatever characters it has
@@ -154,13 +154,13 @@ def _files(url: str, suffix: str, all_there: bool) -> list["Named"]:
     return [file for files in found for file in files]
 
 
-Named = tuple[str, int, str | None]
+_FoundFile = tuple[str, int, str | None]
 """URI, size and version."""
-Look = Callable[[str], list[Named]]
+_Find = Callable[[str], list[_FoundFile]]
 
 
-def _on_disk(url: str, suffix: str) -> tuple[str, Look]:
-    def look(name: str) -> list[Named]:
+def _on_disk(url: str, suffix: str) -> tuple[str, _Find]:
+    def look(name: str) -> list[_FoundFile]:
         if os.path.isdir(name):
             names = [str(path) for path in Path(name).rglob(f"*{suffix}")]
         else:
@@ -171,12 +171,12 @@ def _on_disk(url: str, suffix: str) -> tuple[str, Look]:
     return os.path.abspath(url.removeprefix("file://")), look
 
 
-def _in_bucket(url: str, suffix: str) -> tuple[str, Look]:
+def _in_bucket(url: str, suffix: str) -> tuple[str, _Find]:
     bucket, _, pattern = url.removeprefix("s3://").partition("/")
     fixed = _SPECIAL.split(pattern)[0]
     there = {entry.path: entry for entry in open_store(f"s3://{bucket}").list(fixed)}
 
-    def look(name: str) -> list[Named]:
+    def look(name: str) -> list[_FoundFile]:
         folder = f"{name.rstrip('/')}/" if name else ""
         names = [name] if name in there else [one for one in there if one.startswith(folder) and one.endswith(suffix)]
         if not names and _WILD.search(name):

@@ -169,9 +169,9 @@ class _Sample:
 
 
 def _finding(part: SourceFile, damage: Sequence[Damage], whole: int) -> FileDamage:
-    told = "; ".join(one.text for one in damage[:DAMAGE_TOLD])
+    places = "; ".join(one.text for one in damage[:DAMAGE_TOLD])
     more = f"; and {len(damage) - DAMAGE_TOLD} more places" if len(damage) > DAMAGE_TOLD else ""
-    reason = f"the tar is damaged: {told}{more}; {whole} images of it are whole"
+    reason = f"the tar is damaged: {places}{more}; {whole} images of it are whole"
     return FileDamage(part.name, reason, len(damage), open_end=any(one.cut for one in damage))
 
 

@@ -73,8 +73,8 @@ def examine(candidate: Candidate) -> Shard | str:
         return f"{at}: {error.found}"
     if tar.sha256 != index.sha256:
         return f"{tar_at} has SHA-256 {tar.sha256}, its index says {index.sha256}"
-    beside = File(path=index_path(plan.path), at=at, bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
-    return Shard(shard_entry(index), File(path=plan.path, at=tar_at, bytes=tar.bytes, sha256=tar.sha256), beside)
+    index_file = File(path=index_path(plan.path), at=at, bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+    return Shard(shard_entry(index), File(path=plan.path, at=tar_at, bytes=tar.bytes, sha256=tar.sha256), index_file)
 
 
 def _problem(index: ShardIndex, data: bytes, candidate: Candidate, plan: ShardPlan) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from vitpipe.stages.contract import StageContext
 from vitpipe.stages.ingest.choose.select import ShardPlan
-from vitpipe.stages.ingest.look.scan import Bad, SoundImage
+from vitpipe.stages.ingest.look.scan import RejectedImage, SoundImage
 
 
 @dataclass
@@ -28,7 +28,7 @@ class Tally:
     """Read at the first look and written into shards, by this attempt."""
     started: float = field(default_factory=time.monotonic)
 
-    def saw(self, images: Sequence[SoundImage | Bad]) -> None:
+    def saw(self, images: Sequence[SoundImage | RejectedImage]) -> None:
         """A chunk was looked at."""
         sound = [one for one in images if isinstance(one, SoundImage)]
         self.looked += len(images)
@@ -47,14 +47,14 @@ class Tally:
     def tell(self) -> None:
         """Progress: images, their rate and bytes; the time to the end is reckoned by who writes it."""
         done = (self.looked + self.written + self.quarantined + self.duplicates) // 2
-        told = [f"{self.moved_bytes / self.seconds / 1e6:.1f} MB/s"]
-        told += [f"{self.quarantined} quarantined"] if self.quarantined else []
+        notes = [f"{self.moved_bytes / self.seconds / 1e6:.1f} MB/s"]
+        notes += [f"{self.quarantined} quarantined"] if self.quarantined else []
         self.ctx.progress.update(
             done,
             self.total,
             "images",
             images_per_second=self.images_per_second(done),
-            note=", ".join(told),
+            note=", ".join(notes),
             metrics={"quarantined_samples_total": float(self.quarantined)},
         )
 

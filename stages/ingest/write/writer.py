@@ -39,8 +39,8 @@ def write_shard(task: ShardTask) -> Shard:
             with local.open("rb", buffering=0) as file:  # it is read once, in pieces of its own size
                 read_back(file, index, task.multi_label, task.context.out.node.uri)
         tar = task.context.out.upload(local, task.plan.path, given=digest)
-    beside = task.context.out.put(index_path(task.plan.path), index.encode())
-    return Shard(shard_entry(index), tar, beside)
+    index_file = task.context.out.put(index_path(task.plan.path), index.encode())
+    return Shard(shard_entry(index), tar, index_file)
 
 
 def _write_tar(task: ShardTask, file: IO[bytes]) -> tuple[list[int], Digest]:

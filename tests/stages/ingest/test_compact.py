@@ -11,7 +11,7 @@ from vitpipe.stages.ingest.choose.select import Duplicate, keep_order, plan_shar
 from vitpipe.stages.ingest.config import IngestConfig
 from vitpipe.stages.ingest.listing import Item, Items, Listing, unit_hash
 from vitpipe.stages.ingest.look.image import Image, ImageTable
-from vitpipe.stages.ingest.look.scan import Bad, SoundImage
+from vitpipe.stages.ingest.look.scan import RejectedImage, SoundImage
 
 BYTES_EACH = 150
 COUNT = 20_000
@@ -92,7 +92,7 @@ def test_a_view_travels_without_the_rest():
 
 def test_the_bad_are_no_images():
     images = ImageTable(Items([Item(name, (0,)) for name in "abc"]))
-    images.put(range(1, 3), [Bad("cut"), checked(2)])
+    images.put(range(1, 3), [RejectedImage("cut"), checked(2)])
     assert [image.item.name for image in images.sound(range(3))] == ["c"]
 
 
