@@ -79,7 +79,7 @@ def _csv_rows(where: str, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
 
 
 def read_text(where: str) -> str:
-    """A small text file, local or on S3. UsageError when it is not there or none; StorageError when it cannot be read."""
+    """A small text file, local or on S3. UsageError when it is not there or no text; StorageError when unreadable."""
     try:
         if "://" in where:
             folder, _, name = where.rpartition("/")
