@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from vitpipe.infra.errors import UsageError
 from vitpipe.stages.bounds import AnySeed, Images
@@ -54,6 +54,7 @@ class SourceCount:
 class SourceSettings(Settings, ABC):
     """One kind of source. A subclass declares a field `kind` and each abstract part; `kinds.py` names it."""
 
+    model_config = ConfigDict(defer_build=True)  # within a config's own; by itself a source is hardly ever read
     if TYPE_CHECKING:
         kind: str
     ingest_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({})
