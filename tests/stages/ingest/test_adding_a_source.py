@@ -12,6 +12,7 @@ import pytest
 from official_files import write_mnist
 from shadow_tree import ROOT, shadow_tree
 
+from vitpipe.stages.ingest.benchmarks.registry import load_registry
 from vitpipe.stages.ingest.sources.source_settings import SourceSettings
 
 ADDED = ROOT / "tests/added"
@@ -119,3 +120,13 @@ def test_a_kind_that_lacks_a_part_is_never_made(part: str) -> None:
     found["ShadesSource"].model_rebuild(_types_namespace=found)
     with pytest.raises(TypeError, match=part):
         found["ShadesSource"].model_validate({"kind": "shades", "file": "x"})
+
+
+def test_an_entry_that_lacks_a_field_is_refused_by_its_name(tmp_path: Path) -> None:
+    (whole,) = json.loads((ADDED / "greys.json").read_text())
+    for field in ("title", "group", "reader", "images", "num_classes", "image_bytes", "licence", "home", "obtain"):
+        (tmp_path / "one.json").write_text(json.dumps([{name: whole[name] for name in whole if name != field}]))
+        with pytest.raises(TypeError, match=field):
+            load_registry(tmp_path)
+    (tmp_path / "one.json").write_text(json.dumps([whole]))
+    assert list(load_registry(tmp_path)) == ["greys"]
