@@ -19,9 +19,9 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from vitpipe.stages.ingest import source_benchmark
 from vitpipe.stages.ingest.benchmarks.registry import REGISTRY, OfficialFile
-from vitpipe.stages.ingest.source_benchmark import BenchmarkFiles
+from vitpipe.stages.ingest.sources import benchmark_files
+from vitpipe.stages.ingest.sources.benchmark_files import BenchmarkFiles
 
 RNG = np.random.default_rng(0)
 
@@ -180,7 +180,7 @@ def official(
         for file in known.files
     )
     made = replace(known, files=files, images=images, **changes)
-    monkeypatch.setitem(source_benchmark.REGISTRY, name, made)
+    monkeypatch.setitem(benchmark_files.REGISTRY, name, made)
     return BenchmarkFiles(name, str(root))
 
 

@@ -104,7 +104,7 @@ _STAGES = (
         resources="vitpipe.stages.ingest.config:IngestResources",
         run="vitpipe.stages.ingest.run:run",
         estimate="vitpipe.stages.ingest.estimate:estimate",
-        look="vitpipe.stages.ingest.look:look",
+        look="vitpipe.stages.ingest.drift:look",
         pieces=r".*\.index",
     ),
     Stage(

@@ -1,80 +1,19 @@
 """What an ingest takes: one source of images, and how it is cut into splits and shards. No torch."""
 
-import difflib
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from vitpipe.stages.bounds import AnySeed, Bytes, Few, Images, ImagesOrNone, Share, Side
-from vitpipe.stages.ingest.benchmarks.registry import REGISTRY
-from vitpipe.stages.ingest.files_config import ParquetSource, SourceSettings, WebdatasetSource
-from vitpipe.stages.settings import Place, Settings, TaskResources
+from vitpipe.stages.bounds import AnySeed, Bytes, Images, ImagesOrNone, Share, Side
+from vitpipe.stages.ingest.sources.kinds import AnySource, ingest_defaults
+from vitpipe.stages.settings import Settings, TaskResources
 
 SHARD_BYTES = 256_000_000
 """Default size of a shard: large enough to stream at full speed, small enough to place and retry."""
-DIGITS_SPLITS = {"train": 0.8, "test": 0.2}
-"""The fixed division of the digits source, by content hash."""
 
 _SPLIT_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
-
-
-class FolderSource(SourceSettings):
-    """Image files in a tree of folders, local or on S3: `root/class/*.jpg`."""
-
-    kind: Literal["folder"]
-    root: Annotated[str, Place()]
-    """Local folder or `s3://bucket/prefix`. Not part of the recipe: a folder may move, its listing is what counts, and
-    the shards are the same bytes wherever it lies. Files and folders whose name begins with a dot are left aside."""
-    labels: Annotated[str | None, Place()] = None
-    """A csv or jsonl file of `path` (relative to `root`) and `label`, or `labels` for several (in csv separated by
-    `;`); instead of one folder per class."""
-
-
-class BenchmarkSource(SourceSettings):
-    """A named downstream data set from its official files, with its official splits."""
-
-    kind: Literal["benchmark"]
-    name: str
-    """One of those of `stages/ingest/benchmarks/registry.py`; a wrong name lists them."""
-    root: Annotated[str, Place()]
-    """Local folder of the official files, unpacked. Not part of the recipe: their digests are checked."""
-
-    @field_validator("name")
-    @classmethod
-    def _known(cls, name: str) -> str:
-        if name not in REGISTRY:
-            near = difflib.get_close_matches(name, REGISTRY, n=1)
-            hint = f", the nearest is {near[0]!r}" if near else ""
-            raise ValueError(f"unknown benchmark {name!r}{hint}; known: {', '.join(sorted(REGISTRY))}")
-        return name
-
-
-class DigitsSource(SourceSettings):
-    """The 1797 real handwritten digits bundled with scikit-learn, 8 x 8 pixels each, kept at that size."""
-
-    kind: Literal["digits"]
-
-
-class GlyphsSource(SourceSettings):
-    """Characters of many scripts rendered from fonts bundled with installed packages (DejaVu, STIX); no digits."""
-
-    kind: Literal["glyphs"]
-    classes: int = Field(ge=2, le=100_000)
-    """Number of classes; a class is an outline, characters drawn alike are one."""
-    images_per_class: Few
-    """Images drawn per class."""
-    image_px: int = Field(ge=8, le=1024)
-    """Side of an image, pixels."""
-    seed: AnySeed = 0
-    """Which classes are taken, and every draw of style, place and noise."""
-
-
-Source = Annotated[
-    FolderSource | WebdatasetSource | ParquetSource | BenchmarkSource | DigitsSource | GlyphsSource,
-    Field(discriminator="kind"),
-]
 
 
 class Near(Settings):
@@ -129,7 +68,7 @@ class Budget(Settings):
 class IngestConfig(Settings):
     """Everything that decides which bytes end in which shard."""
 
-    source: Source
+    source: AnySource
     """Where images come from: `kind` is folder, webdataset, parquet, benchmark, digits or
     glyphs."""
     images_per_shard: Images | None = None
@@ -163,9 +102,7 @@ class IngestConfig(Settings):
     def _source_defaults(cls, fields: Any) -> Any:
         source = fields.get("source") if isinstance(fields, dict) else None
         kind = source.get("kind") if isinstance(source, dict) else getattr(source, "kind", None)
-        if kind == "benchmark":
-            return {"splits": "official", "deduplicate": {"exact": False}, **fields}
-        return {"splits": DIGITS_SPLITS, **fields} if kind == "digits" else fields
+        return fields if source is None else {**ingest_defaults(kind), **fields}
 
     @field_validator("splits")
     @classmethod
@@ -196,14 +133,7 @@ class IngestConfig(Settings):
     def _fields_agree(self) -> "IngestConfig":
         if self.images_per_shard is not None and self.shard_bytes is not None:
             raise ValueError("give images_per_shard or shard_bytes, not both")
-        if (self.splits == "official") != isinstance(self.source, BenchmarkSource):
-            raise ValueError(
-                f"splits: official belongs to a benchmark and to nothing else; the source is {self.source.kind}"
-            )
-        if self.splits == "folders" and not isinstance(self.source, FolderSource):
-            raise ValueError(f"splits: folders needs a folder source, not {self.source.kind}")
-        if self.splits == "folders" and isinstance(self.source, FolderSource) and self.source.labels:
-            raise ValueError("splits: folders and a labels file exclude each other: a listed path has no class folder")
+        self.source.check_splits(self.splits)
         return self
 
     def bad_images_allowed(self, num_images: int) -> int:

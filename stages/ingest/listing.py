@@ -7,14 +7,13 @@ import hashlib
 import json
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from vitpipe.stages.images.header import BadImage
-from vitpipe.stages.ingest.files_config import Subset
 from vitpipe.stages.ingest.table import Rows, Texts, View
 
 MAX_NAMED = 5
@@ -69,6 +68,7 @@ class Items(Sequence[Item]):
         return self.row(rows) if isinstance(rows, int) else View(self, rows)
 
     def append(self, item: Item) -> None:
+        """Add one image behind the others."""
         number = len(self)
         self._is_sorted, self._last = self._is_sorted and self._last <= item.name, item.name
         self._names.append(item.name)
@@ -90,6 +90,7 @@ class Items(Sequence[Item]):
             self._marks.append(item.mark)
 
     def row(self, number: int) -> Item:
+        """One image, made of its columns."""
         labels = tuple(self._labels[self._label_ends[number] : self._label_ends[number + 1]])
         columns = self._places
         place = tuple([column[number] for column in columns if column[number] != _NONE]) if columns else ()
@@ -98,9 +99,11 @@ class Items(Sequence[Item]):
         return Item(self._names[number], labels, split, self._sizes[number], place, self._faults.get(number, ""), mark)
 
     def name(self, number: int) -> str:
+        """One image's name."""
         return self._names[number]
 
     def take(self, rows: Rows) -> "Items":
+        """A table of these rows alone, in their order."""
         return Items(self.row(int(number)) for number in rows)
 
     def by_name(self) -> "Items":
@@ -133,12 +136,13 @@ class Items(Sequence[Item]):
 
     @property
     def nbytes(self) -> int:
+        """Bytes that the columns take."""
         columns = (self._labels, self._label_ends, self._splits, self._sizes, self._marks, *self._places)
         return self._names.nbytes + sum(column.itemsize * len(column) for column in columns)
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class FileDamage:
     """Damage that is not of one image: it stands whichever part of the source is wanted."""
 
     name: str
@@ -158,7 +162,7 @@ class Listing:
     multi_label: bool = False
     notes: tuple[str, ...] = ()
     """What was seen and left aside, for people."""
-    findings: tuple[Finding, ...] = ()
+    findings: tuple[FileDamage, ...] = ()
     """Sorted by name."""
 
     @property
@@ -173,27 +177,13 @@ class Listing:
             digest.update(json.dumps([[one.name, one.reason, one.images] for one in self.findings]).encode())
         return digest.hexdigest()
 
-    def part(self, limit: int | None, subset: Subset | None) -> "Listing":
-        """Keep a random share, then at most `limit` images, both by hash of the name: nested and stable."""
-        items, rows = self.items.by_name(), range(len(self.items))
-        kept: Sequence[int] = rows
-        if subset is not None:
-            kept = [row for row in rows if unit_hash("subset", subset.seed, items.name(row)) < subset.fraction]
-        if limit is not None:
-            seed = subset.seed if subset else 0
-            kept = sorted(sorted(kept, key=lambda row: (unit_hash("limit", seed, items.name(row)), row))[:limit])
-        return replace(self, items=items if kept is rows else items.take(kept))
 
-
-class Source(Protocol):
-    """Where images come from. Picklable: tasks read through it on any machine."""
+class ImageReader(Protocol):
+    """The bytes of what was listed. Picklable: tasks read through it on any machine."""
 
     @property
     def costly(self) -> bool:
         """Whether making the bytes twice is worse than keeping them a while."""
-
-    def listing(self) -> Listing:
-        """All images. UsageError when there is nothing to ingest, saying what was found."""
 
     def read(self, item: Item) -> bytes:
         """The bytes of one image. BadImage with the reason when this one cannot be had."""

@@ -10,7 +10,7 @@ from vitpipe.stages.images.header import BadImage
 T = TypeVar("T")
 
 
-class KeptBack(BadImage):
+class UnreadableImage(BadImage):
     """An image whose bytes could not be had: nothing is known of them."""
 
 

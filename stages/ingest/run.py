@@ -5,28 +5,28 @@ Only orchestrates: images are read in tasks. Knows no torch.
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 
 from vitpipe.infra.errors import StageError, UsageError
 from vitpipe.infra.work import stop_if_asked
 from vitpipe.stages.artifacts import File, ShardSet
 from vitpipe.stages.contract import Inputs, StageContext
 from vitpipe.stages.images.manifest import MANIFEST, Manifest, SourceFacts
-from vitpipe.stages.ingest.adopt import find_shards
+from vitpipe.stages.ingest.choose.deduplicate import deduplicated
+from vitpipe.stages.ingest.choose.exclude import excluded_contents
+from vitpipe.stages.ingest.choose.select import Duplicate, ShardPlan, lines, plan_shards
 from vitpipe.stages.ingest.config import IngestConfig
-from vitpipe.stages.ingest.deduplicate import deduplicated
-from vitpipe.stages.ingest.exclude import excluded_contents
-from vitpipe.stages.ingest.image import Image, Images
-from vitpipe.stages.ingest.inventory import INVENTORY, MARKS, Inventory
-from vitpipe.stages.ingest.listing import Finding, Item, Listing, Source
-from vitpipe.stages.ingest.parts import list_source
-from vitpipe.stages.ingest.scan import CHUNK_IMAGES, Bad, ScanTask, Spool, scan
-from vitpipe.stages.ingest.select import Duplicate, ShardPlan, lines, plan_shards
-from vitpipe.stages.ingest.shard import Shard, ShardTask, read_back_paths
-from vitpipe.stages.ingest.source_files import taken
-from vitpipe.stages.ingest.sources import as_written, open_source
+from vitpipe.stages.ingest.listing import FileDamage, ImageReader, Item, Listing
+from vitpipe.stages.ingest.look.changes import as_written
+from vitpipe.stages.ingest.look.image import Image, ImageTable
+from vitpipe.stages.ingest.look.scan import CHUNK_IMAGES, RejectedImage, ScanTask, Spool, scan
+from vitpipe.stages.ingest.sources.inventory import INVENTORY, MARKS, Inventory
+from vitpipe.stages.ingest.sources.opened import list_source
 from vitpipe.stages.ingest.table import View
-from vitpipe.stages.ingest.tally import Tally
-from vitpipe.stages.ingest.writer import write_shard
+from vitpipe.stages.ingest.write.adopt import find_shards
+from vitpipe.stages.ingest.write.shard import Shard, ShardTask, read_back_paths
+from vitpipe.stages.ingest.write.tally import Tally
+from vitpipe.stages.ingest.write.writer import write_shard
 from vitpipe.stages.tasks import gather
 
 QUARANTINE = "quarantine.jsonl"
@@ -44,12 +44,12 @@ def run(config: IngestConfig, inputs: Inputs, ctx: StageContext) -> ShardSet:
     Errors: UsageError for a source with nothing to ingest; StageError over the budget of bad images; Stopped.
     """
     excluded = excluded_contents(inputs)  # first: a set without test images is told before the work
-    source = open_source(config)
-    listing = list_source(source, ctx).part(config.source.limit, config.source.subset)
+    opened = config.source.open(config.splits)
+    listing = config.source.part(list_source(opened, ctx))
     if not listing.items:
         raise UsageError("ingest a part of the source", "no image is in it", "raise `limit` or `subset.fraction`")
-    beside = [_keep_inventory(taken(config, source, listing), ctx)]
-    source = as_written(source, config)
+    more_files = [_keep_inventory(replace(opened.inventory(listing), texts=config.source.text_digests()), ctx)]
+    source = as_written(opened, config)
     for note in listing.notes:
         ctx.events.emit("note", note)
     _tell_quarantined([*map(_as_bad, listing.findings)], len(listing.findings), ctx)
@@ -64,8 +64,8 @@ def run(config: IngestConfig, inputs: Inputs, ctx: StageContext) -> ShardSet:
         raise StageError("ingest a source", f"none of its {len(listing.items)} images is left", _first(bad))
     shards = _write(source, plan_shards(images, config), spool, listing.multi_label, config, ctx, tally)
     found = _shard_set(config, listing, shards, bad, duplicates, ctx, tally)
-    beside += [ctx.out.put(DUPLICATES_SHEET, sheet)] if sheet else []
-    return found.model_copy(update={"files": (*found.files, *beside)})
+    more_files += [ctx.out.put(DUPLICATES_SHEET, sheet)] if sheet else []
+    return found.model_copy(update={"files": (*found.files, *more_files)})
 
 
 def _keep_inventory(inventory: Inventory, ctx: StageContext) -> File:
@@ -75,7 +75,7 @@ def _keep_inventory(inventory: Inventory, ctx: StageContext) -> File:
 
 
 def _look(
-    source: Source, listing: Listing, spool: Spool, config: IngestConfig, ctx: StageContext, tally: Tally
+    source: ImageReader, listing: Listing, spool: Spool, config: IngestConfig, ctx: StageContext, tally: Tally
 ) -> tuple[View[Image], list[tuple[Item, str]]]:
     """The sound images, and the others with their reasons, both by name. StageError over the budget."""
     near = config.deduplicate.near is not None
@@ -85,13 +85,13 @@ def _look(
         for number, start in enumerate(chunks)
     ]
     allowed = config.bad_images_allowed(len(listing.items)) if config.on_bad_image == "quarantine" else 0
-    images = Images(listing.items)
+    images = ImageTable(listing.items)
     bad: list[tuple[Item, str]] = []
     for done in ctx.cluster.fan(scan, tasks, resources=ctx.resources, label=lambda task: f"look-{task.number:06d}"):
         start = chunks[done.item.number]
         images.put(range(start, start + len(done.item.items)), done.value())
         pairs = zip(done.item.items, done.value(), strict=True)
-        found = [(item, one.reason) for item, one in pairs if isinstance(one, Bad)]
+        found = [(item, one.reason) for item, one in pairs if isinstance(one, RejectedImage)]
         bad += found
         _tell_quarantined(found, len(bad), ctx)
         tally.saw(done.value())
@@ -103,7 +103,7 @@ def _look(
 
 
 def _write(
-    source: Source,
+    source: ImageReader,
     plans: Sequence[ShardPlan],
     spool: Spool,
     multi_label: bool,
@@ -138,9 +138,14 @@ def _shard_set(
     tally: Tally,
 ) -> ShardSet:
     facts = SourceFacts(
-        kind=config.source.kind, listing_sha256=listing.sha256, listed=len(listing.items), quarantined=len(bad),
-        duplicates=len(duplicates), restart_intervals=config.restart_intervals, reencoded=tally.reencoded,
-    )  # fmt: skip
+        kind=config.source.kind,
+        listing_sha256=listing.sha256,
+        listed=len(listing.items),
+        quarantined=len(bad),
+        duplicates=len(duplicates),
+        restart_intervals=config.restart_intervals,
+        reencoded=tally.reencoded,
+    )
     entries = tuple(shard.entry for shard in shards)
     data = Manifest(classes=listing.classes, multi_label=listing.multi_label, shards=entries, source=facts).encode()
     files: list[File] = [
@@ -176,12 +181,14 @@ def _shard_set(
 def _tell_quarantined(found: Sequence[tuple[Item, str]], so_far: int, ctx: StageContext) -> None:
     if found:
         ctx.metrics.inc("quarantined_samples_total", len(found))
-    told = so_far - len(found)
-    for item, reason in found[: max(0, EVENTS_AT_MOST - told)]:
+    shown = so_far - len(found)
+    for item, reason in found[: max(0, EVENTS_AT_MOST - shown)]:
         ctx.events.emit("quarantined", f"{item.name}: {reason}")
 
 
-def _over_budget(bad: Sequence[tuple[Item, str]], findings: Sequence[Finding], allowed: int, total: int) -> StageError:
+def _over_budget(
+    bad: Sequence[tuple[Item, str]], findings: Sequence[FileDamage], allowed: int, total: int
+) -> StageError:
     found = f"{len(bad)} are bad"
     if findings:
         found += f", and damage in {len(findings)} files may have cost {sum(one.images for one in findings)} more"
@@ -200,10 +207,10 @@ def _refuse_short_test(bad: Sequence[tuple[Item, str]]) -> None:
         raise StageError("ingest a benchmark with its test split", found, "get those official files again")
 
 
-def _as_bad(finding: Finding) -> tuple[Item, str]:
+def _as_bad(finding: FileDamage) -> tuple[Item, str]:
     return Item(finding.name, ()), finding.reason
 
 
 def _first(bad: Sequence[tuple[Item, str]]) -> str:
-    told = "; ".join(f"{item.name!r}: {reason}" for item, reason in bad[:REASONS_TOLD])
-    return f"{told}; and {len(bad) - REASONS_TOLD} more" if len(bad) > REASONS_TOLD else told
+    shown = "; ".join(f"{item.name!r}: {reason}" for item, reason in bad[:REASONS_TOLD])
+    return f"{shown}; and {len(bad) - REASONS_TOLD} more" if len(bad) > REASONS_TOLD else shown

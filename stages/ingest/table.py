@@ -17,7 +17,8 @@ Rows = Sequence[int] | npt.NDArray[np.integer[Any]]
 class Table(Protocol[Row]):
     """Rows by number."""
 
-    def row(self, number: int) -> Row: ...
+    def row(self, number: int) -> Row:
+        """One row, made of its columns."""
 
     def name(self, number: int) -> str:
         """The image's name in the source."""
@@ -65,6 +66,7 @@ class Texts:
         return len(self._ends) - 1
 
     def append(self, text: str) -> None:
+        """Add one behind the others; undecodable bytes, as in names of files, come back as they were."""
         self._bytes += text.encode("utf-8", "surrogateescape")
         self._ends.append(len(self._bytes))
 
@@ -91,4 +93,5 @@ class Texts:
 
     @property
     def nbytes(self) -> int:
+        """Bytes that the columns take."""
         return len(self._bytes) + self._ends.itemsize * len(self._ends)

@@ -24,14 +24,14 @@ from vitpipe.stages.images.decode import decode
 from vitpipe.stages.images.header import BadImage
 from vitpipe.stages.images.index import parse_index
 from vitpipe.stages.images.readback import read_back
+from vitpipe.stages.ingest.choose.select import plan_shards
 from vitpipe.stages.ingest.config import IngestConfig, IngestResources
-from vitpipe.stages.ingest.image import Images
 from vitpipe.stages.ingest.listing import Item, Items, Listing
-from vitpipe.stages.ingest.scan import Checked, ScanTask, Spool, scan
-from vitpipe.stages.ingest.select import plan_shards
-from vitpipe.stages.ingest.shard import ShardTask
-from vitpipe.stages.ingest.structure import check_structure
-from vitpipe.stages.ingest.writer import write_shard
+from vitpipe.stages.ingest.look.image import ImageTable
+from vitpipe.stages.ingest.look.scan import ScanTask, SoundImage, Spool, scan
+from vitpipe.stages.ingest.look.structure import check_structure
+from vitpipe.stages.ingest.write.shard import ShardTask
+from vitpipe.stages.ingest.write.writer import write_shard
 
 ROUNDS = 7
 SHARD_WRITER = "webdataset ShardWriter: neither check, digest nor index"
@@ -84,10 +84,10 @@ def ways(source: Memory, root: Path) -> dict[str, Callable[[], object]]:
     items = source.listing().items
     spool = Spool(root / "spool")
 
-    def look(decodes: bool = True) -> list[Checked]:
-        return [one for one in scan(ScanTask(0, source, items, spool, decodes=decodes)) if isinstance(one, Checked)]
+    def look(decodes: bool = True) -> list[SoundImage]:
+        return [one for one in scan(ScanTask(0, source, items, spool, decodes=decodes)) if isinstance(one, SoundImage)]
 
-    chosen = Images.of(items, look())
+    chosen = ImageTable.of(items, look())
     (plan,) = plan_shards(chosen, config)
     pairs = [(key, source.read(image.item)) for key, image in zip(plan.keys, plan.images, strict=True)]
 

@@ -17,7 +17,7 @@ from tiny_stages import HOOKS, tiny_spec, tiny_ways
 from vitpipe.infra.errors import StageError
 from vitpipe.pipeline.drive.runner import run
 from vitpipe.pipeline.spec.load import load
-from vitpipe.stages.ingest.inventory import INVENTORY
+from vitpipe.stages.ingest.sources.inventory import INVENTORY
 
 NODES: dict[str, Any] = {
     "data": {"value": 2},

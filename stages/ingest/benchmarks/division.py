@@ -9,15 +9,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vitpipe.infra.errors import UsageError
-from vitpipe.stages.ingest.benchmarks.entries import Entry, lines_of
+from vitpipe.stages.ingest.benchmarks.entries import OfficialImage, list_lines
 from vitpipe.stages.ingest.benchmarks.registry import Benchmark
 from vitpipe.stages.ingest.listing import some
 
-Divided = list[tuple[Entry, str]]
+Divided = list[tuple[OfficialImage, str]]
 """Each entry with its split in the shards."""
 
 
-def divided(benchmark: Benchmark, entries: Sequence[Entry], root: Path) -> Divided:
+def divided(benchmark: Benchmark, entries: Sequence[OfficialImage], root: Path) -> Divided:
     """Every entry that some split takes. A file `NAME.SPLIT.txt` below the root, the name of one entry a line, fixes
     the examples of that split; the others then leave those out. UsageError for lists that do not fit.
     """
@@ -44,9 +44,9 @@ def divided(benchmark: Benchmark, entries: Sequence[Entry], root: Path) -> Divid
     return made
 
 
-def _in_order(entries: Sequence[Entry]) -> dict[str, list[Entry]]:
+def _in_order(entries: Sequence[OfficialImage]) -> dict[str, list[OfficialImage]]:
     """The examples of each official split as TensorFlow Datasets deals them."""
-    by_split: dict[str, list[Entry]] = {}
+    by_split: dict[str, list[OfficialImage]] = {}
     for entry in entries:
         by_split.setdefault(entry.split, []).append(entry)
     return {
@@ -65,14 +65,15 @@ def list_path(benchmark: Benchmark, split: str, root: Path) -> Path:
     return root / f"{benchmark.name}.{split}.txt"
 
 
-def _fixed(benchmark: Benchmark, split: str, entries: Sequence[Entry], root: Path) -> list[Entry]:
+def _fixed(benchmark: Benchmark, split: str, entries: Sequence[OfficialImage], root: Path) -> list[OfficialImage]:
     path = list_path(benchmark, split, root)
     known = {entry.name: entry for entry in entries}
-    wanted = lines_of(path)
+    wanted = list_lines(path)
     strange = [name for name in wanted if name not in known]
     if strange or len(set(wanted)) != len(wanted):
-        found = f"{len(strange)} of its {len(wanted)} lines name no image: {some(strange)}" if strange else (
-            f"it names {len(wanted) - len(set(wanted))} images twice")  # fmt: skip
-        raise UsageError(f"take the {split} split of {benchmark.title} from {path}", found,
-                         "write the place of one image below the root a line")  # fmt: skip
+        found = f"it names {len(wanted) - len(set(wanted))} images twice"
+        if strange:
+            found = f"{len(strange)} of its {len(wanted)} lines name no image: {some(strange)}"
+        asked = f"take the {split} split of {benchmark.title} from {path}"
+        raise UsageError(asked, found, "write the place of one image below the root a line")
     return [known[name] for name in wanted]

@@ -19,7 +19,7 @@ from vitpipe.stages.images.header import BadImage
 from vitpipe.stages.images.scans import refuse_many_scans
 from vitpipe.stages.ingest.benchmarks.registry import Benchmark
 from vitpipe.stages.ingest.listing import Item
-from vitpipe.stages.ingest.reading import KeptBack
+from vitpipe.stages.ingest.reading import UnreadableImage
 
 UNREADABLE = (
     OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, ImportError, NotImplementedError,
@@ -30,7 +30,7 @@ UNREADABLE = (
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class OfficialImage:
     """One image of the official files."""
 
     name: str
@@ -48,10 +48,10 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Listed:
+class OfficialListing:
     """All images of the official files, in the files' own order."""
 
-    entries: Sequence[Entry]
+    entries: Sequence[OfficialImage]
     classes: tuple[str, ...]
     multi_label: bool = False
 
@@ -60,7 +60,7 @@ class Listed:
 class Reader:
     """One official format: what is there, and one image's bytes."""
 
-    listed: Callable[[Benchmark, Path], Listed]
+    listed: Callable[[Benchmark, Path], OfficialListing]
     """IntegrityError naming a file that is not what its format says."""
     read: Callable[[Benchmark, Path, Item], bytes]
     """BadImage where this one image cannot be had."""
@@ -75,7 +75,7 @@ def read_file(benchmark: Benchmark, root: Path, item: Item) -> bytes:
     try:
         return (root / item.name).read_bytes()
     except OSError as error:
-        raise KeptBack(f"it cannot be read: {error.strerror}") from error
+        raise UnreadableImage(f"it cannot be read: {error.strerror}") from error
 
 
 def decoded(benchmark: Benchmark, root: Path, item: Item) -> Image.Image:
@@ -101,7 +101,7 @@ def damaged(path: Path, found: str) -> IntegrityError:
     return IntegrityError(f"read {path}", found, "get the official file again")
 
 
-def lines_of(path: Path) -> list[str]:
+def list_lines(path: Path) -> list[str]:
     """Lines of an official list, blank ones and comments aside. IntegrityError where it is no text."""
     try:
         text = path.read_text(encoding="utf-8")

@@ -13,36 +13,44 @@ import numpy as np
 
 from vitpipe.infra.errors import UsageError
 from vitpipe.stages.images.header import BadImage
-from vitpipe.stages.ingest.benchmarks.arrays import read_mat
-from vitpipe.stages.ingest.benchmarks.entries import UNREADABLE, Entry, Listed, Reader, damaged, lines_of, read_file
+from vitpipe.stages.ingest.benchmarks.array_files import read_mat
+from vitpipe.stages.ingest.benchmarks.entries import (
+    UNREADABLE,
+    OfficialImage,
+    OfficialListing,
+    Reader,
+    damaged,
+    list_lines,
+    read_file,
+)
 from vitpipe.stages.ingest.benchmarks.registry import Benchmark
 from vitpipe.stages.ingest.listing import Item
-from vitpipe.stages.ingest.reading import KeptBack
+from vitpipe.stages.ingest.reading import UnreadableImage
 
 DEVKIT = Path("ILSVRC2012_devkit_t12", "data")
 NUM_VAL = 50_000
 
 
-def _imagenet(benchmark: Benchmark, root: Path) -> Listed:
+def _imagenet(benchmark: Benchmark, root: Path) -> OfficialListing:
     train = list(_train(benchmark, root))
     classes = tuple(sorted({wnid for wnid, _ in train}))
     number = {wnid: label for label, wnid in enumerate(classes)}
     entries = [
-        Entry(name, "train", (number[wnid],), key=name.rpartition("/")[2], size=size, place=place)
+        OfficialImage(name, "train", (number[wnid],), key=name.rpartition("/")[2], size=size, place=place)
         for wnid, (name, size, place) in train
     ]
     for file, wnid in _val(benchmark, root):
         if wnid not in number:
             raise damaged(root / "val", f"{file} is of {wnid}, a class without training images")
-        entries.append(Entry(f"val/{file}", "test", (number[wnid],), key=file.rpartition("/")[2]))
-    return Listed(entries, classes)
+        entries.append(OfficialImage(f"val/{file}", "test", (number[wnid],), key=file.rpartition("/")[2]))
+    return OfficialListing(entries, classes)
 
 
-Found = tuple[str, int, tuple[int, ...]]
+_TrainImage = tuple[str, int, tuple[int, ...]]
 """Name, bytes where they are known, place in a tar."""
 
 
-def _train(benchmark: Benchmark, root: Path) -> Iterator[tuple[str, Found]]:
+def _train(benchmark: Benchmark, root: Path) -> Iterator[tuple[str, _TrainImage]]:
     """Class and image, of folders and tars alike."""
     for path in sorted((root / "train").iterdir()) if (root / "train").is_dir() else ():
         if path.is_dir():
@@ -51,7 +59,7 @@ def _train(benchmark: Benchmark, root: Path) -> Iterator[tuple[str, Found]]:
             yield from ((path.stem, found) for found in _members(path))
 
 
-def _members(path: Path) -> Iterator[Found]:
+def _members(path: Path) -> Iterator[_TrainImage]:
     """Images of one class's tar, by its headers alone."""
     try:
         with tarfile.open(path) as archive:
@@ -75,7 +83,7 @@ def _val(benchmark: Benchmark, root: Path) -> Iterator[tuple[str, str]]:
         found = f"val has no class folders, and {', '.join(lacking)} is missing"
         raise UsageError(f"ingest {benchmark.title} from {root}", found, benchmark.obtain)
     wnids = devkit_classes(meta)
-    for number, line in enumerate(lines_of(truth), 1):
+    for number, line in enumerate(list_lines(truth), 1):
         if not line.isdigit() or int(line) not in wnids:
             raise damaged(truth, f"line {number} says {line!r}, which is no class of meta.mat")
         yield f"ILSVRC2012_val_{number:08d}.JPEG", wnids[int(line)]
@@ -103,13 +111,13 @@ def _read(benchmark: Benchmark, root: Path, item: Item) -> bytes:
             file.seek(place)
             data = file.read(size)
     except OSError as error:
-        raise KeptBack(f"its tar cannot be read: {error.strerror}") from error
+        raise UnreadableImage(f"its tar cannot be read: {error.strerror}") from error
     if len(data) < size:
         raise BadImage("its tar ends before it")
     return data
 
 
-def _real(benchmark: Benchmark, root: Path) -> Listed:
+def _real(benchmark: Benchmark, root: Path) -> OfficialListing:
     """A list of right classes, in sorted order of WordNet ids, for each validation image; those without are left out:
     the published script counts them neither as right nor as wrong."""
     path = root / "real.json"
@@ -124,8 +132,10 @@ def _real(benchmark: Benchmark, root: Path) -> Listed:
     for number, labels in enumerate(rows, 1):
         file = f"ILSVRC2012_val_{number:08d}.JPEG"
         name = str(places[file].relative_to(root)) if file in places else f"val/{file}"
-        entries.append(Entry(name, "test", tuple(sorted(set(labels))), key=file))
-    return Listed(entries, benchmark.classes or tuple(map(str, range(benchmark.num_classes))), multi_label=True)
+        entries.append(OfficialImage(name, "test", tuple(sorted(set(labels))), key=file))
+    return OfficialListing(
+        entries, benchmark.classes or tuple(map(str, range(benchmark.num_classes))), multi_label=True
+    )
 
 
 IMAGENET = Reader(_imagenet, _read)

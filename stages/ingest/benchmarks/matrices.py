@@ -16,7 +16,7 @@ from numpy.lib import format as npy
 
 from vitpipe.infra.errors import UsageError
 from vitpipe.stages.images.header import BadImage
-from vitpipe.stages.ingest.benchmarks.entries import UNREADABLE, Entry, Listed, Reader, damaged, png
+from vitpipe.stages.ingest.benchmarks.entries import UNREADABLE, OfficialImage, OfficialListing, Reader, damaged, png
 from vitpipe.stages.ingest.benchmarks.registry import Benchmark
 from vitpipe.stages.ingest.listing import Item
 
@@ -64,7 +64,7 @@ def _norb_path(root: Path, split: str, part: str) -> Path:
     return root / f"smallnorb-{_NORB_FILES[split]}-{part}.mat.gz"
 
 
-def _norb(benchmark: Benchmark, root: Path) -> Listed:
+def _norb(benchmark: Benchmark, root: Path) -> OfficialListing:
     """Columns of `info`: instance, elevation 0 to 8, azimuth 0, 2, ... 34, lighting."""
     column, step = {"elevation": (1, 1), "azimuth": (2, 2)}[benchmark.task]
     entries = []
@@ -74,9 +74,10 @@ def _norb(benchmark: Benchmark, root: Path) -> Listed:
             raise damaged(_norb_path(root, split, "info"), f"its shape is {info.shape}, not (images, 4)")
         labels = (info[:, column] // step).tolist()
         entries += [
-            Entry(f"{split}/{number:06d}", split, (label,), key=str(number)) for number, label in enumerate(labels)
+            OfficialImage(f"{split}/{number:06d}", split, (label,), key=str(number))
+            for number, label in enumerate(labels)
         ]
-    return Listed(entries, benchmark.classes or tuple(map(str, range(benchmark.num_classes))))
+    return OfficialListing(entries, benchmark.classes or tuple(map(str, range(benchmark.num_classes))))
 
 
 def _read_norb(benchmark: Benchmark, root: Path, item: Item) -> bytes:
@@ -87,7 +88,7 @@ def _read_norb(benchmark: Benchmark, root: Path, item: Item) -> bytes:
 DSPRITES_FILE = "dsprites_ndarray_co1sh3sc6or40x32y32_64x64.npz"
 
 
-def _dsprites(benchmark: Benchmark, root: Path) -> Listed:
+def _dsprites(benchmark: Benchmark, root: Path) -> OfficialListing:
     """Columns of `latents_classes`: colour, shape, scale, orientation of 40, x and y of 32; VTAB joins them to 16."""
     column, joined = {"location": (4, 2.0), "orientation": (3, 2.5)}[benchmark.task]
     try:
@@ -95,8 +96,10 @@ def _dsprites(benchmark: Benchmark, root: Path) -> Listed:
             labels = np.floor(held["latents_classes"][:, column] / joined).astype(int).tolist()
     except UNREADABLE as error:
         raise damaged(root / DSPRITES_FILE, str(error)) from error
-    entries = [Entry(f"train/{number:06d}", "train", (label,), key=str(number)) for number, label in enumerate(labels)]
-    return Listed(entries, tuple(map(str, range(benchmark.num_classes))))
+    entries = [
+        OfficialImage(f"train/{number:06d}", "train", (label,), key=str(number)) for number, label in enumerate(labels)
+    ]
+    return OfficialListing(entries, tuple(map(str, range(benchmark.num_classes))))
 
 
 @lru_cache(maxsize=1)
@@ -134,8 +137,8 @@ def _pcam(root: Path, split: str, part: str) -> Any:
     try:
         import h5py  # an extra: `pip install 'vitpipe[benchmarks]'`
     except ImportError as error:
-        raise UsageError("read PatchCamelyon's HDF5 files", "the package h5py is not installed",
-                         "pip install h5py, on the workers too") from error  # fmt: skip
+        do = "pip install h5py, on the workers too"
+        raise UsageError("read PatchCamelyon's HDF5 files", "the package h5py is not installed", do) from error
     path = root / f"camelyonpatch_level_2_split_{_PCAM_FILES[split]}_{part}.h5"
     try:
         return h5py.File(path, "r", rdcc_nbytes=_PCAM_CACHE_BYTES)[part]
@@ -143,17 +146,17 @@ def _pcam(root: Path, split: str, part: str) -> Any:
         raise damaged(path, str(error)) from error
 
 
-def _patch_camelyon(benchmark: Benchmark, root: Path) -> Listed:
+def _patch_camelyon(benchmark: Benchmark, root: Path) -> OfficialListing:
     entries = []
-    for split, told in _PCAM_FILES.items():
+    for split, name in _PCAM_FILES.items():
         labels = np.asarray(_pcam(root, split, "y")[...]).ravel().tolist()
         if len(_pcam(root, split, "x")) != len(labels):
             raise damaged(root, f"{split} has {len(_pcam(root, split, 'x'))} images and {len(labels)} labels")
         entries += [
-            Entry(f"{split}/{number:06d}", split, (label,), key=f"{told}_{number}")
+            OfficialImage(f"{split}/{number:06d}", split, (label,), key=f"{name}_{number}")
             for number, label in enumerate(labels)
         ]
-    return Listed(entries, benchmark.classes)
+    return OfficialListing(entries, benchmark.classes)
 
 
 def _read_patch(benchmark: Benchmark, root: Path, item: Item) -> bytes:

@@ -23,7 +23,7 @@ def resize_by(image: Pixels, factor: float) -> Pixels:
 def _between(
     before: int, after: int, factor: float
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    """Of each new pixel along an axis: the two old ones it lies between, and how far from the first."""
+    """The two old pixels that each new one along an axis lies between, and how far it is from the first."""
     place = np.clip((np.arange(after) + 0.5) / factor - 0.5, 0, before - 1)
     low = np.floor(place).astype(np.int64)
     return low, np.minimum(low + 1, before - 1), (place - low).astype(np.float32)

@@ -23,7 +23,7 @@ class OfficialFile:
 
 
 @dataclass(frozen=True)
-class Piece:
+class SplitSlice:
     """Examples `start` to `stop` of an official split, in the order of TensorFlow Datasets."""
 
     split: str
@@ -46,7 +46,7 @@ class Benchmark:
     """Images of each official split."""
     num_classes: int
     image_bytes: int
-    """Of one image, about: what a plan reckons with."""
+    """Bytes of one image, about: what a plan reckons with."""
     licence: str
     """To our knowledge: `home` has the terms that count."""
     home: str
@@ -60,7 +60,7 @@ class Benchmark:
     """Their names, where the files do not say."""
     task: str = ""
     """Which label rule of its reader makes the classes, where there are several."""
-    parts: Mapping[str, tuple[Piece, ...]] = field(default_factory=dict)
+    parts: Mapping[str, tuple[SplitSlice, ...]] = field(default_factory=dict)
     """The splits that are made of the official ones; empty where those are taken as they are."""
     metric: str = "top1"
     source: str = ""
@@ -69,8 +69,8 @@ class Benchmark:
     @property
     def how_to_obtain(self) -> str:
         """What to do, and the digests of what is downloaded."""
-        told = [f"{archive.path} {archive.digests[0]}" for archive in self.archives if archive.digests]
-        return f"{self.obtain} ({', '.join(told)})" if told else self.obtain
+        digests = [f"{archive.path} {archive.digests[0]}" for archive in self.archives if archive.digests]
+        return f"{self.obtain} ({', '.join(digests)})" if digests else self.obtain
 
     @property
     def splits(self) -> dict[str, int]:
@@ -79,7 +79,7 @@ class Benchmark:
             return dict(self.images)
         return {name: sum(self._length(piece) for piece in pieces) for name, pieces in self.parts.items()}
 
-    def _length(self, piece: Piece) -> int:
+    def _length(self, piece: SplitSlice) -> int:
         return (self.images[piece.split] if piece.stop is None else piece.stop) - piece.start
 
 
@@ -105,7 +105,7 @@ def _made(raw: Mapping[str, dict[str, Any]]) -> Iterator[Benchmark]:
             fields[listed] = tuple(_file(*one) for one in fields.get(listed, ()))
         fields["classes"] = tuple(fields.get("classes", ()))
         fields["parts"] = {
-            split: tuple(Piece(*piece) for piece in pieces) for split, pieces in fields.get("parts", {}).items()
+            split: tuple(SplitSlice(*piece) for piece in pieces) for split, pieces in fields.get("parts", {}).items()
         }
         yield Benchmark(**fields)
 

@@ -11,7 +11,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from vitpipe.stages.ingest.benchmarks.entries import UNREADABLE, Entry, Listed, Reader, damaged, decoded
+from vitpipe.stages.ingest.benchmarks.entries import (
+    UNREADABLE,
+    OfficialImage,
+    OfficialListing,
+    Reader,
+    damaged,
+    decoded,
+)
 from vitpipe.stages.ingest.benchmarks.opencv_like import Pixels, disc, less_local_average, resize_by
 from vitpipe.stages.ingest.benchmarks.registry import Benchmark
 from vitpipe.stages.ingest.listing import Item
@@ -21,15 +28,15 @@ KEPT_RADIUS = int(RADIUS * 0.9)
 QUALITY = 72
 
 
-def _listed(benchmark: Benchmark, root: Path) -> Listed:
+def _listed(benchmark: Benchmark, root: Path) -> OfficialListing:
     entries = [
         *_rows(root / "trainLabels.csv", "train", {None: "train"}),
         *_rows(root / "retinopathy_solution.csv", "test", {"Public": "validation", "Private": "test"}),
     ]
-    return Listed(entries, benchmark.classes)
+    return OfficialListing(entries, benchmark.classes)
 
 
-def _rows(path: Path, folder: str, splits: dict[str | None, str]) -> Iterator[Entry]:
+def _rows(path: Path, folder: str, splits: dict[str | None, str]) -> Iterator[OfficialImage]:
     """Rows `image,level`, of the test photographs also `Usage`: what Kaggle's public board scored validates."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
@@ -40,7 +47,7 @@ def _rows(path: Path, folder: str, splits: dict[str | None, str]) -> Iterator[En
         usage, level, name = row.get("Usage"), row.get("level"), row.get("image")
         if usage not in splits or level not in tuple("01234") or not name:
             raise damaged(path, f"a row says {row}")
-        yield Entry(f"{folder}/{name}.jpeg", splits[usage], (int(level),), key=name)
+        yield OfficialImage(f"{folder}/{name}.jpeg", splits[usage], (int(level),), key=name)
 
 
 def _read(benchmark: Benchmark, root: Path, item: Item) -> bytes:

@@ -8,7 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from vitpipe.stages.ingest.benchmarks.entries import UNREADABLE, Entry, Listed, Reader, damaged, lines_of, read_file
+from vitpipe.stages.ingest.benchmarks.entries import (
+    UNREADABLE,
+    OfficialImage,
+    OfficialListing,
+    Reader,
+    damaged,
+    list_lines,
+    read_file,
+)
 from vitpipe.stages.ingest.benchmarks.registry import Benchmark
 
 CLEVR_DISTANCES = (8.0, 8.5, 9.0, 9.5, 10.0)
@@ -19,7 +27,7 @@ KITTI_VEHICLES = ("Car", "Van", "Truck")
 KITTI_SEED = 123
 
 
-def _clevr(benchmark: Benchmark, root: Path) -> Listed:
+def _clevr(benchmark: Benchmark, root: Path) -> OfficialListing:
     """The n-th scene of a split's json belongs to its n-th image by name; `test` has no scenes."""
     entries = []
     for split, word in (("train", "train"), ("validation", "val")):
@@ -31,8 +39,8 @@ def _clevr(benchmark: Benchmark, root: Path) -> Listed:
             except UNREADABLE as error:
                 raise damaged(path, f"a scene is not as they are: {error!r}") from error
             label = len(objects) - 3 if benchmark.task == "count" else over(min(distances, default=0), CLEVR_DISTANCES)
-            entries.append(Entry(f"images/{word}/{file}", split, (label,), key=file))
-    return Listed(entries, benchmark.classes)
+            entries.append(OfficialImage(f"images/{word}/{file}", split, (label,), key=file))
+    return OfficialListing(entries, benchmark.classes)
 
 
 def scenes(path: Path) -> Iterator[dict[str, Any]]:
@@ -63,20 +71,20 @@ def over(value: float, edges: tuple[float, ...]) -> int:
     return bisect_left(edges, value)
 
 
-def _kitti(benchmark: Benchmark, root: Path) -> Listed:
+def _kitti(benchmark: Benchmark, root: Path) -> OfficialListing:
     split_of = kitti_splits(root / "mapping" / "train_rand.txt", root / "mapping" / "train_mapping.txt")
     entries = []
     for number, split in enumerate(split_of):
         path = root / "training" / "label_2" / f"{number:06d}.txt"
         nearest = min(_vehicles(path), default=1000.0)
         name = f"{number:06d}.png"
-        entries.append(Entry(f"training/image_2/{name}", split, (over(nearest, KITTI_DISTANCES),), key=name))
-    return Listed(entries, benchmark.classes)
+        entries.append(OfficialImage(f"training/image_2/{name}", split, (over(nearest, KITTI_DISTANCES),), key=name))
+    return OfficialListing(entries, benchmark.classes)
 
 
 def _vehicles(path: Path) -> Iterator[float]:
     """Distances ahead, metres: the 14th of 15 columns."""
-    for line in lines_of(path):
+    for line in list_lines(path):
         columns = line.split()
         try:
             if columns[0] in KITTI_VEHICLES:

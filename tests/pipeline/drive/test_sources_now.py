@@ -20,8 +20,8 @@ from vitpipe.infra.storage.local import LocalStore
 from vitpipe.pipeline.cli import main as cli
 from vitpipe.pipeline.drive import runner
 from vitpipe.pipeline.spec.catalog import CATALOG
-from vitpipe.stages.ingest import source_digits, source_files
-from vitpipe.stages.ingest.inventory import INVENTORY, MARKS
+from vitpipe.stages.ingest.sources import digits as digits_module
+from vitpipe.stages.ingest.sources.inventory import INVENTORY, MARKS
 from vitpipe.stages.seal import SEAL
 
 Vitpipe = Callable[..., tuple[int, str, str]]
@@ -292,7 +292,7 @@ def test_what_became_of_other_sources(
         official(monkeypatch, "mnist", tmp_path / "user", {"train": 20, "test": 10})
     assert vitpipe("run", "tiny.yaml")[0] == 0
     if make is digits:
-        monkeypatch.setattr(source_files, "SCIKIT_LEARN_DIGITS", (tmp_path / "digits.csv.gz").as_posix())
+        monkeypatch.setattr(digits_module, "SCIKIT_LEARN_DIGITS", (tmp_path / "digits.csv.gz").as_posix())
     change(tmp_path)
 
     shards = planned(vitpipe)["shards"]
@@ -329,7 +329,7 @@ def test_shards_of_earlier_versions_are_compared_as_far_as_they_tell(
     found = planned(vitpipe, "--verify-sources")["shards"]
     assert found["action"] == "reuse" and "by digest" in found["source"]
     if make is digits:
-        monkeypatch.setattr(source_digits, "LEVELS", 15)
+        monkeypatch.setattr(digits_module, "LEVELS", 15)
         of_an_earlier_version(tmp_path, versions={"pillow": "1.0"})
         found = planned(vitpipe, "--verify-sources")["shards"]
         assert (

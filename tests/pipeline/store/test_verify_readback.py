@@ -13,7 +13,7 @@ from vitpipe.infra.storage.opening import open_store
 from vitpipe.pipeline.cli import main as cli
 from vitpipe.pipeline.store import verify_readback as readback
 from vitpipe.stages.ingest import run as run_module
-from vitpipe.stages.ingest import writer as writer_module
+from vitpipe.stages.ingest.write import writer as writer_module
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from vitpipe.stages.images.extension import loaded_extension
 from vitpipe.stages.images.header import BadImage
 from vitpipe.stages.images.image_digests import digest_images
 from vitpipe.stages.images.scans import MAX_SCANS
-from vitpipe.stages.ingest.structure import check_structure
+from vitpipe.stages.ingest.look.structure import check_structure
 
 SIDE = 64
 EOB_RUN = 0xE0  # run length of 14 more bits, of blocks without another coefficient

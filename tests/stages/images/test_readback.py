@@ -12,7 +12,7 @@ import webdataset as wds
 from vitpipe.infra.errors import IntegrityError
 from vitpipe.stages.images.index import parse_index
 from vitpipe.stages.images.readback import read_back
-from vitpipe.stages.ingest.ustar import BLOCK, end, header, padding
+from vitpipe.stages.ingest.write.ustar import BLOCK, end, header, padding
 
 LAST_OF_SUM = 155
 """Place in a header."""

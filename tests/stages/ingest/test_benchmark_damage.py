@@ -24,10 +24,10 @@ from tf_records import write_dmlab
 
 from vitpipe.infra.errors import VitpipeError
 from vitpipe.stages.images.header import BadImage
-from vitpipe.stages.ingest import source_benchmark
-from vitpipe.stages.ingest.benchmarks import arrays, matrices
+from vitpipe.stages.ingest.benchmarks import array_files, matrices
 from vitpipe.stages.ingest.benchmarks.registry import REGISTRY, OfficialFile
-from vitpipe.stages.ingest.source_benchmark import BenchmarkFiles
+from vitpipe.stages.ingest.sources import benchmark_files
+from vitpipe.stages.ingest.sources.benchmark_files import BenchmarkFiles
 
 SEEDS = 12
 
@@ -93,7 +93,7 @@ LAYOUTS = [
 
 def everything(source: BenchmarkFiles) -> int:
     """List and read all; how many images could not be had. Whatever was opened before is opened anew."""
-    for kept in (arrays._split, matrices._norb_images, matrices._sprites, matrices._pcam):
+    for kept in (array_files._split, matrices._norb_images, matrices._sprites, matrices._pcam):
         kept.cache_clear()
     items = source.listing().items
     return sum(isinstance(data, BadImage) for data in source.reads(items))
@@ -126,7 +126,7 @@ def test_damage_is_told_in_words(tmp_path, monkeypatch, layout):
         OfficialFile(file.path, (md5_of(tmp_path / file.path),) if file in in_mat else ()) for file in known.files
     )
     made = replace(known, files=files, images=layout.images, num_classes=layout.classes, parts={})
-    monkeypatch.setitem(source_benchmark.REGISTRY, layout.name, made)
+    monkeypatch.setitem(benchmark_files.REGISTRY, layout.name, made)
     source = BenchmarkFiles(layout.name, str(tmp_path))
     assert everything(source) == 0, "undamaged it is read whole"
     paths = sorted(path for path in tmp_path.rglob("*") if path.is_file())

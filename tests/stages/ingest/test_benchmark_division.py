@@ -9,21 +9,23 @@ from official_files import found_in, official, write_mnist
 
 from vitpipe.infra.errors import UsageError
 from vitpipe.stages.ingest.benchmarks.division import divided, tfds_place
-from vitpipe.stages.ingest.benchmarks.entries import Entry
-from vitpipe.stages.ingest.benchmarks.registry import REGISTRY, Benchmark, Piece
-from vitpipe.stages.ingest.source_benchmark import BenchmarkFiles
+from vitpipe.stages.ingest.benchmarks.entries import OfficialImage
+from vitpipe.stages.ingest.benchmarks.registry import REGISTRY, Benchmark, SplitSlice
+from vitpipe.stages.ingest.sources.benchmark_files import BenchmarkFiles
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
-PARTS = {"train": (Piece("train", 0, 8), Piece("test", 0, 2)), "test": (Piece("test", 5),)}
+PARTS = {"train": (SplitSlice("train", 0, 8), SplitSlice("test", 0, 2)), "test": (SplitSlice("test", 5),)}
 
 
 def small(benchmark: str = "vtab-svhn", **images: int) -> Benchmark:
     return replace(REGISTRY[benchmark], images=images or {"train": 20, "test": 10}, parts=PARTS)
 
 
-def entries(**splits: int) -> list[Entry]:
+def entries(**splits: int) -> list[OfficialImage]:
     return [
-        Entry(f"{split}/{n}", split, (n % 10,), key=str(n)) for split, count in splits.items() for n in range(count)
+        OfficialImage(f"{split}/{n}", split, (n % 10,), key=str(n))
+        for split, count in splits.items()
+        for n in range(count)
     ]
 
 

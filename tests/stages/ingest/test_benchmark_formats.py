@@ -30,10 +30,10 @@ from torchvision.datasets import CIFAR100, PCAM, SVHN
 from vitpipe.infra.errors import IntegrityError, UsageError
 from vitpipe.stages.images.header import BadImage
 from vitpipe.stages.ingest.benchmarks import matrices
-from vitpipe.stages.ingest.benchmarks.arrays import read_idx, read_inert_pickle
+from vitpipe.stages.ingest.benchmarks.array_files import read_idx, read_inert_pickle
 from vitpipe.stages.ingest.benchmarks.matrices import DSPRITES_FILE, read_norb
-from vitpipe.stages.ingest.benchmarks.records import example_features, tf_records
-from vitpipe.stages.ingest.benchmarks.registry import Piece
+from vitpipe.stages.ingest.benchmarks.registry import SplitSlice
+from vitpipe.stages.ingest.benchmarks.tfrecord import example_features, tf_records
 
 EVERY = {"parts": {}}
 """The official splits as they are: the files are too small for VTAB's cut."""
@@ -134,7 +134,7 @@ def test_a_norb_file_that_is_none_or_too_short_or_too_long(tmp_path):
 def test_dsprites(tmp_path, monkeypatch, task, label):
     images = write_dsprites(tmp_path, 90)
     monkeypatch.setattr(matrices, "_ROWS_AT_ONCE", 32)
-    parts = {"train": (Piece("train", 0, 60),), "test": (Piece("train", 60),)}
+    parts = {"train": (SplitSlice("train", 0, 60),), "test": (SplitSlice("train", 60),)}
     source = official(monkeypatch, f"vtab-dsprites-{task}", tmp_path, {"train": 90}, parts=parts)
     found = found_in(source)
     assert [found[f"train/{n:06d}"][1][0] for n in range(90)] == [label(n) for n in range(90)]

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torchvision.datasets as theirs
 
-from vitpipe.stages.ingest.benchmarks.readers import READERS
 from vitpipe.stages.ingest.benchmarks.registry import REGISTRY, Benchmark
+from vitpipe.stages.ingest.sources.benchmark_files import READERS
 
 LENGTHS = {"md5": 32, "sha256": 64, "content-sha256": 64}
 VTAB = {name for name, benchmark in REGISTRY.items() if benchmark.group == "vtab"}

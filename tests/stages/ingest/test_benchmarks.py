@@ -13,12 +13,12 @@ from tf_records import write_dmlab
 
 from vitpipe.infra.errors import IntegrityError, StageError, UsageError
 from vitpipe.stages.contract import Inputs, Known
-from vitpipe.stages.ingest.benchmarks.arrays import read_idx
-from vitpipe.stages.ingest.benchmarks.registry import REGISTRY, Piece
+from vitpipe.stages.ingest.benchmarks.array_files import read_idx
+from vitpipe.stages.ingest.benchmarks.registry import REGISTRY, SplitSlice
 from vitpipe.stages.ingest.config import IngestConfig, IngestResources
 from vitpipe.stages.ingest.estimate import estimate
 from vitpipe.stages.ingest.run import run
-from vitpipe.stages.ingest.source_benchmark import BenchmarkFiles
+from vitpipe.stages.ingest.sources.benchmark_files import BenchmarkFiles
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 
@@ -149,7 +149,7 @@ def test_an_estimate_counts_what_the_shards_will_hold():
 
 def test_records_are_cut_as_vtab_cuts_them_and_reach_the_shards_whole(tmp_path, monkeypatch):
     kept = write_dmlab(tmp_path, 12)
-    parts = {"train": (Piece("train", 0, 8), Piece("validation", 0, 2)), "test": (Piece("test"),)}
+    parts = {"train": (SplitSlice("train", 0, 8), SplitSlice("validation", 0, 2)), "test": (SplitSlice("test"),)}
     counts = {"train": 24, "validation": 12, "test": 12}
     source = official(monkeypatch, "vtab-dmlab", tmp_path, counts, parts=parts)
     data = run(config_of("vtab-dmlab", tmp_path), Inputs({}), make_context(tmp_path, "shards", IngestResources()))

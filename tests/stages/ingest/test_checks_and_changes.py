@@ -15,11 +15,11 @@ from vitpipe.stages.images.decode import decode
 from vitpipe.stages.images.header import BadImage
 from vitpipe.stages.images.manifest import load_manifest
 from vitpipe.stages.ingest import run as run_module
-from vitpipe.stages.ingest import scan as scan_module
 from vitpipe.stages.ingest.config import IngestConfig, IngestResources, Reencode, check_inputs
-from vitpipe.stages.ingest.reencode import reencoded
+from vitpipe.stages.ingest.look import scan as scan_module
+from vitpipe.stages.ingest.look.changes import reencoded
+from vitpipe.stages.ingest.look.structure import check_structure
 from vitpipe.stages.ingest.run import run
-from vitpipe.stages.ingest.structure import check_structure
 
 RGB = picture(3, 60, 40)
 WHOLE = {

@@ -7,11 +7,11 @@ import tracemalloc
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vitpipe.stages.ingest.choose.select import Duplicate, keep_order, plan_shards, tar_bytes, without_duplicates
 from vitpipe.stages.ingest.config import IngestConfig
-from vitpipe.stages.ingest.image import Image, Images
 from vitpipe.stages.ingest.listing import Item, Items, Listing, unit_hash
-from vitpipe.stages.ingest.scan import Bad, Checked
-from vitpipe.stages.ingest.select import Duplicate, keep_order, plan_shards, tar_bytes, without_duplicates
+from vitpipe.stages.ingest.look.image import Image, ImageTable
+from vitpipe.stages.ingest.look.scan import RejectedImage, SoundImage
 
 BYTES_EACH = 150
 COUNT = 20_000
@@ -21,12 +21,12 @@ def digest(*parts: object) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
-def checked(number: int, **other: object) -> Checked:
+def checked(number: int, **other: object) -> SoundImage:
     facts = {
         "sha256": digest(number), "pixels_sha256": digest("pixels", number), "size": 100_000 + number, "ext": "jpg",
         "width": 500, "height": 375, "place": (number // 512, 0),
     }  # fmt: skip
-    return Checked(**{**facts, **other})
+    return SoundImage(**{**facts, **other})
 
 
 def test_twenty_thousand_images_take_few_bytes_each():
@@ -37,8 +37,8 @@ def test_twenty_thousand_images_take_few_bytes_each():
             Item(f"n{number // 1300:08d}/n_{number:08d}.JPEG", (number // 1300,), None, 100_000)
             for number in range(COUNT)
         )
-        listing = Listing(items, ()).part(None, None)
-        images = Images(listing.items)
+        listing = Listing(items.by_name(), ())
+        images = ImageTable(listing.items)
         for start in range(0, COUNT, 512):
             rows = range(start, min(start + 512, COUNT))
             images.put(rows, [checked(number) for number in rows])
@@ -77,20 +77,22 @@ def test_rows_come_back_as_they_went_in_also_from_afar(rows, data):
     start, stop = (data.draw(st.integers(0, len(rows))) for _ in range(2))
     assert list(pickle.loads(pickle.dumps(kept[start:stop]))) == rows[start:stop]
     found = data.draw(st.lists(seen, min_size=len(rows), max_size=len(rows)))
-    images = Images.of(rows, found)
+    images = ImageTable.of(rows, found)
     pairs = [Image(*pair) for pair in zip(rows, found, strict=True)]
     assert list(images) == pairs
     assert list(pickle.loads(pickle.dumps(images[start:stop]))) == pairs[start:stop]
 
 
 def test_a_view_travels_without_the_rest():
-    images = Images.of([Item(str(number), (0,)) for number in range(2000)], [checked(number) for number in range(2000)])
+    images = ImageTable.of(
+        [Item(str(number), (0,)) for number in range(2000)], [checked(number) for number in range(2000)]
+    )
     assert len(pickle.dumps(images[7:9])) < 3000 < len(pickle.dumps(images)) / 50
 
 
 def test_the_bad_are_no_images():
-    images = Images(Items([Item(name, (0,)) for name in "abc"]))
-    images.put(range(1, 3), [Bad("cut"), checked(2)])
+    images = ImageTable(Items([Item(name, (0,)) for name in "abc"]))
+    images.put(range(1, 3), [RejectedImage("cut"), checked(2)])
     assert [image.item.name for image in images.sound(range(3))] == ["c"]
 
 
@@ -116,7 +118,7 @@ def test_choices_are_those_of_plain_code(rows, barred, exact, splits, cut):
     source = {"kind": "folder", "root": "/nowhere"}
     config = IngestConfig.model_validate({"source": source, "splits": splits, "shuffle_seed": 3, **cut})
     excluded = {digest(one): f"uri#{one}" for one in barred}
-    images, plain = Images.of(listed, found), [Image(*pair) for pair in zip(listed, found, strict=True)]
+    images, plain = ImageTable.of(listed, found), [Image(*pair) for pair in zip(listed, found, strict=True)]
     if exact:
         images, dropped = without_duplicates(images, excluded)
         plain, wanted = plainly_without_duplicates(plain, excluded)
@@ -172,5 +174,5 @@ def plainly_split(image, images, config):
 
 
 def test_tars_are_reckoned_in_blocks():
-    images = Images.of([Item("a", (0,)), Item("b", (0,))], [checked(0, size=512), checked(1, size=513)])
+    images = ImageTable.of([Item("a", (0,)), Item("b", (0,))], [checked(0, size=512), checked(1, size=513)])
     assert tar_bytes(images.table.column("size")).tolist() == [2048, 2560]

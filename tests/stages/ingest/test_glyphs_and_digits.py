@@ -13,10 +13,18 @@ from vitpipe.stages.contract import Known
 from vitpipe.stages.images.decode import decode
 from vitpipe.stages.images.manifest import load_manifest
 from vitpipe.stages.images.split import Split
-from vitpipe.stages.ingest.config import GlyphsSource, IngestConfig, IngestResources
-from vitpipe.stages.ingest.estimate import SURE_CLASSES, estimate
-from vitpipe.stages.ingest.glyph_classes import FONTS, all_glyphs, choose_glyphs, font_path, is_digit_like, outlines
-from vitpipe.stages.ingest.source_glyphs import Glyphs, draw
+from vitpipe.stages.ingest.config import IngestConfig, IngestResources
+from vitpipe.stages.ingest.estimate import estimate
+from vitpipe.stages.ingest.sources.glyph_classes import (
+    FONTS,
+    all_glyphs,
+    choose_glyphs,
+    font_path,
+    is_digit_like,
+    outlines,
+)
+from vitpipe.stages.ingest.sources.glyph_drawing import draw
+from vitpipe.stages.ingest.sources.glyphs import SURE_CLASSES, GlyphsSource
 
 GLYPHS = {"kind": "glyphs", "classes": 12, "images_per_class": 6, "image_px": 32}
 
@@ -68,10 +76,10 @@ def test_every_class_is_drawn_differently_each_time_and_never_blank():
 
 
 def test_an_image_is_a_function_of_seed_class_and_number():
-    source = Glyphs.choose(GlyphsSource.model_validate(GLYPHS))
+    source = GlyphsSource.model_validate(GLYPHS).open({})
     item = source.listing().items[17]
-    assert source.read(item) == Glyphs.choose(GlyphsSource.model_validate(GLYPHS)).read(item)
-    other = Glyphs.choose(GlyphsSource.model_validate({**GLYPHS, "seed": 1}))
+    assert source.read(item) == GlyphsSource.model_validate(GLYPHS).open({}).read(item)
+    other = GlyphsSource.model_validate({**GLYPHS, "seed": 1}).open({})
     assert source.read(item) != other.read(item)
     assert decode(source.read(item)).shape == (32, 32, 3)
 
@@ -99,9 +107,9 @@ def test_glyphs_are_ingested_alike_with_and_without_the_spool(tmp_path, monkeypa
     shards = ingest(tmp_path, config)
     assert shards.splits == {"train": 72} and shards.num_classes == 12
     assert load_manifest(shards).classes[0].startswith("U+")
-    monkeypatch.setattr("vitpipe.stages.ingest.scan.Spool.find", lambda *args: None)
+    monkeypatch.setattr("vitpipe.stages.ingest.look.scan.Spool.find", lambda *args: None)
     assert contents(ingest(tmp_path, config, node="other")) == contents(shards)
-    monkeypatch.setattr("vitpipe.stages.ingest.scan.Spool.find", lambda *args: b"torn")
+    monkeypatch.setattr("vitpipe.stages.ingest.look.scan.Spool.find", lambda *args: b"torn")
     assert contents(ingest(tmp_path, config, node="torn")) == contents(shards)
 
 

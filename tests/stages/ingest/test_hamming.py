@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vitpipe.stages.ingest import hamming
-from vitpipe.stages.ingest.hamming import near_across, near_pairs
+from vitpipe.stages.ingest.choose import hamming
+from vitpipe.stages.ingest.choose.hamming import near_across, near_pairs
 
 
 def found(hashes, most):

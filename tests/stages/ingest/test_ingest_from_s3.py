@@ -6,7 +6,7 @@ from photos import contents, encoded, ingest, photo_folder, picture, write
 from vitpipe.infra.errors import UsageError
 from vitpipe.infra.storage.opening import open_store
 from vitpipe.stages.ingest.config import IngestConfig, IngestResources
-from vitpipe.stages.ingest.look import look
+from vitpipe.stages.ingest.drift import look
 from vitpipe.stages.record import read_record
 
 pytestmark = pytest.mark.s3

@@ -11,11 +11,11 @@ from photos import contents, encoded, ingest, picture, write
 
 from vitpipe.infra.work import Done
 from vitpipe.stages.ingest import run as run_module
-from vitpipe.stages.ingest.writer import write_shard
+from vitpipe.stages.ingest.write.writer import write_shard
 from vitpipe.stages.record import load_artifact
 
 PROCESSES = multiprocessing.get_context("forkserver")  # children begin with everything imported
-PROCESSES.set_forkserver_preload(["photos", "vitpipe.stages.ingest.writer"])
+PROCESSES.set_forkserver_preload(["photos", "vitpipe.stages.ingest.write.writer"])
 KILLS, FEW = 5, 3
 """Of the 31 shards each killed driver writes about so many: some are always left for the last."""
 SLOW_S = 0.03

@@ -10,13 +10,13 @@ from photos import ingest, photo_folder
 from vitpipe.infra.errors import IntegrityError
 from vitpipe.stages.contract import Inputs
 from vitpipe.stages.images import readback as readback_module
-from vitpipe.stages.ingest import select as select_module
-from vitpipe.stages.ingest import writer as writer_module
+from vitpipe.stages.ingest.choose import select as select_module
+from vitpipe.stages.ingest.choose.select import ShardPlan
 from vitpipe.stages.ingest.config import IngestConfig, IngestResources
 from vitpipe.stages.ingest.run import run
-from vitpipe.stages.ingest.select import ShardPlan
-from vitpipe.stages.ingest.shard import READ_BACK_SHARE, read_back_paths
-from vitpipe.stages.ingest.ustar import header
+from vitpipe.stages.ingest.write import writer as writer_module
+from vitpipe.stages.ingest.write.shard import READ_BACK_SHARE, read_back_paths
+from vitpipe.stages.ingest.write.ustar import header
 
 SECOND = "train-000001.tar"
 

@@ -15,9 +15,9 @@ from vitpipe.stages.contract import Inputs
 from vitpipe.stages.images.manifest import load_manifest
 from vitpipe.stages.images.split import Split
 from vitpipe.stages.ingest import run as run_module
-from vitpipe.stages.ingest import source_webdataset
 from vitpipe.stages.ingest.config import IngestConfig, IngestResources
 from vitpipe.stages.ingest.run import run
+from vitpipe.stages.ingest.sources import tar_samples
 
 
 def source(folder, **more):
@@ -290,7 +290,7 @@ def test_a_bucket_gives_what_the_same_folder_gives(s3_uri, tmp_path, monkeypatch
     here = contents(ingest(tmp_path, asked, node="here"))
     there = {**asked, "source": source(f"{s3_uri}/in/in-{{000000..000002}}.tar")}
     assert contents(ingest(tmp_path, there, node="there")) == here
-    monkeypatch.setattr(source_webdataset, "RUN_BYTES", 2000)
+    monkeypatch.setattr(tar_samples, "RUN_BYTES", 2000)
     assert contents(ingest(tmp_path, there, node="runs")) == here
     with pytest.raises(UsageError, match=r"none/\*\.tar'\. No file of that name or pattern"):
         ingest(tmp_path, {**asked, "source": source(f"{s3_uri}/none/*.tar")}, node="none")

@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vitpipe.infra.errors import IntegrityError
-from vitpipe.stages.ingest import source_files
 from vitpipe.stages.ingest.config import IngestConfig
-from vitpipe.stages.ingest.inventory import Inventory, compare, parse_inventory, with_marks
-from vitpipe.stages.ingest.source_files import present
+from vitpipe.stages.ingest.drift import files_now
+from vitpipe.stages.ingest.sources import glyph_classes
+from vitpipe.stages.ingest.sources.inventory import Inventory, compare, parse_inventory, with_marks
 
 names = st.text(st.sampled_from("ab/\n\udcff\U0001f600"), max_size=3)
 files = st.dictionaries(names, st.tuples(st.integers(0, 3), st.integers(0, 2)), max_size=8)
@@ -75,11 +75,11 @@ def test_glyphs_are_known_by_their_fonts(monkeypatch, tmp_path):
     config = IngestConfig.model_validate({
         "source": {"kind": "glyphs", "classes": 2, "images_per_class": 3, "image_px": 8}
     })  # fmt: skip
-    was = present(config, inventory({}, {})).now
-    assert len(was.texts) == 16 and not compare(was, present(config, was).now).differs
-    real = source_files.font_path
+    was = files_now(config.source, inventory({}, {}))[0].inventory
+    assert len(was.texts) == 16 and not compare(was, files_now(config.source, was)[0].inventory).differs
+    real = glyph_classes.font_path
     (tmp_path / "other.ttf").write_bytes(b"another")
     monkeypatch.setattr(
-        source_files, "font_path", lambda name: tmp_path / "other.ttf" if name == "STIXGeneral" else real(name)
+        glyph_classes, "font_path", lambda name: tmp_path / "other.ttf" if name == "STIXGeneral" else real(name)
     )
-    assert compare(was, present(config, was).now).others == ("STIXGeneral.ttf: changed",)
+    assert compare(was, files_now(config.source, was)[0].inventory).others == ("STIXGeneral.ttf: changed",)

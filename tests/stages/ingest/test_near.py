@@ -14,12 +14,12 @@ from test_ingest_determinism import Dying, Shuffled
 from vitpipe.infra.errors import IntegrityError
 from vitpipe.stages.images.manifest import load_manifest
 from vitpipe.stages.ingest import run as run_module
-from vitpipe.stages.ingest.exclude import LookTask, look_at_shard
-from vitpipe.stages.ingest.image import Image as Kept
-from vitpipe.stages.ingest.likeness import LIKENESS_BYTES, TRIMS, likeness, views
+from vitpipe.stages.ingest.choose.exclude import ExcludedShardTask, look_at_shard
+from vitpipe.stages.ingest.choose.near import SECOND_MOST, Excluded, without_near
 from vitpipe.stages.ingest.listing import Item
-from vitpipe.stages.ingest.near import SECOND_MOST, Excluded, without_near
-from vitpipe.stages.ingest.scan import Checked
+from vitpipe.stages.ingest.look.image import Image as Kept
+from vitpipe.stages.ingest.look.likeness import LIKENESS_BYTES, TRIMS, likeness, views
+from vitpipe.stages.ingest.look.scan import SoundImage
 
 SCENES = 80
 THRESHOLDS = (0, 2, 4, 6, 8, 10, 12)
@@ -126,7 +126,7 @@ def flipped(look, *bits):
 
 
 def kept(name, look, split=None, labels=(0,)):
-    return Kept(Item(name, labels, split), Checked(name, name, 1, "jpg", 1, 1, (0, 0), likeness=look))
+    return Kept(Item(name, labels, split), SoundImage(name, name, 1, "jpg", 1, 1, (0, 0), likeness=look))
 
 
 def outcome(images, excluded=(), most=4):
@@ -266,11 +266,11 @@ def test_workers_and_kills_do_not_matter(planted, tmp_path, monkeypatch):
 def test_a_damaged_excluded_image_is_named(planted, tmp_path):
     held = ingest(tmp_path, config(planted / "held", splits={"test": 1.0}), node="held")
     (entry,) = load_manifest(held).of("test")
-    assert len({one.name for one in look_at_shard(LookTask(held, entry))}) == 12
-    assert len(look_at_shard(LookTask(held, entry))) > 12 * (len(TRIMS) - 2)
+    assert len({one.name for one in look_at_shard(ExcludedShardTask(held, entry))}) == 12
+    assert len(look_at_shard(ExcludedShardTask(held, entry))) > 12 * (len(TRIMS) - 2)
     at = tmp_path / "store/test/held" / held.file(entry.path).at
     data = bytearray(at.read_bytes())
     data[3000] ^= 1
     at.write_bytes(data)
     with pytest.raises(IntegrityError, match=r"test-000000\.tar.*not those the index names"):
-        look_at_shard(LookTask(held, entry))
+        look_at_shard(ExcludedShardTask(held, entry))

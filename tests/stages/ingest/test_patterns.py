@@ -8,7 +8,7 @@ from photos import write
 from webdataset.shardlists import expand_urls
 
 from vitpipe.infra.errors import UsageError
-from vitpipe.stages.ingest.patterns import count_names, expand, find_parts
+from vitpipe.stages.ingest.sources.patterns import count_names, expand, find_files
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def folder(tmp_path):
     ],
 )
 def test_local_patterns(folder, urls, names):
-    parts = find_parts([f"{folder}/{url}" for url in urls], ".tar")
+    parts = find_files([f"{folder}/{url}" for url in urls], ".tar")
     assert [part.name for part in parts] == names
     assert [part.number for part in parts] == list(range(len(names)))
 
@@ -119,12 +119,12 @@ def test_local_patterns(folder, urls, names):
 )
 def test_a_pattern_that_names_nothing(folder, url, found):
     with pytest.raises(UsageError, match=found):
-        find_parts([f"{folder}/{url}"], ".tar")
+        find_files([f"{folder}/{url}"], ".tar")
 
 
 def test_a_file_named_twice(folder):
     with pytest.raises(UsageError, match=r"a-0\.tar is named twice"):
-        find_parts([f"{folder}/a-0.tar", f"{folder}/a-*.tar"], ".tar")
+        find_files([f"{folder}/a-0.tar", f"{folder}/a-*.tar"], ".tar")
 
 
 @pytest.mark.s3
@@ -136,7 +136,7 @@ def test_patterns_in_a_bucket(s3_uri):
         store.write(name, name.encode())
 
     def named(*urls):
-        return [part.name for part in find_parts([f"{s3_uri}/{url}" for url in urls], ".tar")]
+        return [part.name for part in find_files([f"{s3_uri}/{url}" for url in urls], ".tar")]
 
     assert named("a-{0..1}.tar") == named("a-*.tar") == named("?-[01].tar") == ["a-0.tar", "a-1.tar"]
     assert named("") == named("**/*.tar") == ["a-0.tar", "a-1.tar", "deep/b.tar"]

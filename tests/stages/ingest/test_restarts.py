@@ -20,9 +20,9 @@ from vitpipe.stages.images.decode import decode
 from vitpipe.stages.images.extension import loaded_extension
 from vitpipe.stages.images.index import parse_index
 from vitpipe.stages.images.native import compilation
-from vitpipe.stages.ingest import restarts
 from vitpipe.stages.ingest.config import IngestConfig
-from vitpipe.stages.ingest.restarts import with_restarts
+from vitpipe.stages.ingest.look import changes
+from vitpipe.stages.ingest.look.changes import with_restarts
 
 
 @needs_extension
@@ -147,6 +147,6 @@ def test_without_the_extension_it_is_refused_where_it_is_asked(monkeypatch):
     with pytest.raises(ValidationError, match="libjpeg62-turbo-dev"):
         IngestConfig.model_validate(fields)
     assert IngestConfig.model_validate({**fields, "restart_intervals": False})
-    monkeypatch.setattr(restarts, "loaded_extension", lambda: None)
+    monkeypatch.setattr(changes, "loaded_extension", lambda: None)
     with pytest.raises(UsageError, match="not built on this machine"):
         with_restarts(encoded(picture(1), "JPEG"))

@@ -7,13 +7,13 @@ import tarfile
 import pytest
 from tars import samples, tar
 
-from vitpipe.stages.ingest.patterns import find_parts
-from vitpipe.stages.ingest.tar_walk import Damage, Member, packed_as, walk
-from vitpipe.stages.ingest.window import Window
+from vitpipe.stages.ingest.sources.patterns import find_files
+from vitpipe.stages.ingest.sources.tar_walk import Damage, Member, packed_as, walk
+from vitpipe.stages.ingest.sources.window import Window
 
 
 def look(path):
-    window = Window(find_parts([str(path)], ".tar")[0])
+    window = Window(find_files([str(path)], ".tar")[0])
     return list(walk(window))
 
 
@@ -97,8 +97,8 @@ def test_links_folders_and_packed_files(tmp_path, whole):
     assert isinstance(found, Member) and found.fault == "it is a link to '/etc/passwd'"
     with tarfile.open(tmp_path / "packed.tar", "w:gz") as file:
         file.addfile(tarfile.TarInfo("a.jpg"))
-    assert packed_as(Window(find_parts([str(tmp_path / "packed.tar")], ".tar")[0])) == "gzip"
-    assert packed_as(Window(find_parts([str(whole)], ".tar")[0])) is None
+    assert packed_as(Window(find_files([str(tmp_path / "packed.tar")], ".tar")[0])) == "gzip"
+    assert packed_as(Window(find_files([str(whole)], ".tar")[0])) is None
 
 
 @pytest.mark.parametrize("way", ["gnu", "posix"])

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from webdataset import TarWriter
 
-from vitpipe.stages.ingest.ustar import end, header, padding
+from vitpipe.stages.ingest.write.ustar import end, header, padding
 
 KEYS = st.text(st.characters(codec="ascii", categories=["L", "N"], include_characters="-_"), min_size=1, max_size=90)
 

@@ -1,0 +1,108 @@
+"""A picture of the near-duplicates found, the most doubtful first, for a person to judge the threshold by. No torch."""
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from PIL import Image as Picture
+from PIL import ImageDraw
+
+from vitpipe.stages.artifacts import ShardSet
+from vitpipe.stages.contract import Inputs, StageContext
+from vitpipe.stages.images.decode import decode
+from vitpipe.stages.images.header import BadImage
+from vitpipe.stages.images.index import parse_index
+from vitpipe.stages.images.manifest import load_manifest
+from vitpipe.stages.ingest.choose.select import Duplicate
+from vitpipe.stages.ingest.listing import ImageReader, Item
+from vitpipe.stages.ingest.look.image import Image
+from vitpipe.stages.ingest.table import View
+from vitpipe.stages.tasks import gather
+
+PAIRS = 24
+PER_ROW = 4
+TILE_PX = 96
+GAP_PX = 4
+TEXT_PX = 14
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An image that was left out, and what it is like: of this source, or of an excluded set."""
+
+    left: Item
+    like: Item | tuple[ShardSet, str]
+    text: str
+
+
+@dataclass(frozen=True)
+class SheetTask:
+    """The pairs of one sheet."""
+
+    source: ImageReader
+    pairs: tuple[Pair, ...]
+
+
+def near_sheet(
+    near: Sequence[Duplicate], images: View[Image], source: ImageReader, inputs: Inputs, ctx: StageContext
+) -> bytes:
+    """PNG of the pairs that differ most, left out and kept side by side, with the bits of both looks below."""
+    doubtful = sorted(near, key=lambda one: (-(one.distance or 0), -(one.second or 0), one.source))[:PAIRS]
+    shown = images.named({name for one in doubtful for name in (one.source, one.of)})
+    items = {image.item.name: image.item for image in shown}
+    pairs = tuple(
+        Pair(items[one.source], _like(one.of, items, inputs), f"{one.distance} and {one.second} bits")
+        for one in doubtful
+    )
+    tasks = [SheetTask(source, pairs)]
+    ((_, sheet),) = gather(ctx.cluster.fan(draw_sheet, tasks, resources=ctx.resources, label=lambda _: "pairs"))
+    return sheet
+
+
+def _like(name: str, items: Mapping[str, Item], inputs: Inputs) -> Item | tuple[ShardSet, str]:
+    for shards in inputs.many("exclude", ShardSet):
+        uri, _, key = name.rpartition("#")
+        if shards.uri == uri:
+            return shards, key
+    return items[name]
+
+
+def draw_sheet(task: SheetTask) -> bytes:
+    """Read and draw."""
+    wide, high = 2 * TILE_PX + 3 * GAP_PX, TILE_PX + GAP_PX + TEXT_PX
+    rows = -(-len(task.pairs) // PER_ROW)
+    sheet = Picture.new("RGB", (PER_ROW * wide, rows * high + GAP_PX), "white")
+    write = ImageDraw.Draw(sheet)
+    for place, pair in enumerate(task.pairs):
+        x, y = place % PER_ROW * wide + GAP_PX, place // PER_ROW * high + GAP_PX
+        for column, image in enumerate((pair.left, pair.like)):
+            tile = _tile(_bytes(task.source, image))
+            sheet.paste(tile, (x + column * (TILE_PX + GAP_PX), y))
+        write.text((x, y + TILE_PX), pair.text, fill="black")
+    file = io.BytesIO()
+    sheet.save(file, "PNG")
+    return file.getvalue()
+
+
+def _bytes(source: ImageReader, image: Item | tuple[ShardSet, str]) -> bytes:
+    if isinstance(image, Item):
+        return source.read(image)
+    shards, key = image
+    for entry in load_manifest(shards).of("test"):
+        index = parse_index(shards.read(entry.index), f"{entry.index} of {shards.uri}")
+        if key in index.key:
+            row = list(index.key).index(key)
+            return shards.store().read(shards.file(entry.path).at, index.offset[row], index.size[row])
+    return b""
+
+
+def _tile(data: bytes) -> Picture.Image:
+    """Fitted into a square; a grey one for what is no longer there."""
+    tile = Picture.new("RGB", (TILE_PX, TILE_PX), "lightgrey")
+    try:
+        image = Picture.fromarray(decode(data))
+    except BadImage:
+        return tile
+    image.thumbnail((TILE_PX, TILE_PX), Picture.Resampling.BILINEAR)
+    tile.paste(image, ((TILE_PX - image.width) // 2, (TILE_PX - image.height) // 2))
+    return tile

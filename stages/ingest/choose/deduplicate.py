@@ -1,0 +1,47 @@
+"""Leaving out what is the same as, or looks like, an image that is kept or may not appear; and saying so. No torch."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from vitpipe.stages.contract import Inputs, StageContext
+from vitpipe.stages.ingest.choose.contact_sheet import near_sheet
+from vitpipe.stages.ingest.choose.exclude import excluded_looks
+from vitpipe.stages.ingest.choose.near import without_near
+from vitpipe.stages.ingest.choose.select import Duplicate, without_duplicates
+from vitpipe.stages.ingest.config import IngestConfig
+from vitpipe.stages.ingest.listing import ImageReader
+from vitpipe.stages.ingest.look.image import Image
+from vitpipe.stages.ingest.table import View
+
+
+def deduplicated(
+    images: View[Image],
+    source: ImageReader,
+    excluded: Mapping[str, str],
+    config: IngestConfig,
+    inputs: Inputs,
+    ctx: StageContext,
+) -> tuple[View[Image], list[Duplicate], bytes]:
+    """The images that stay, the others with what they equal, and a picture of the near ones if there are any."""
+    duplicates: list[Duplicate] = []
+    sheet = b""
+    if config.deduplicate.exact or excluded:
+        images, duplicates = without_duplicates(images, excluded)
+    if config.deduplicate.near is not None:
+        _, near = without_near(images, excluded_looks(inputs, ctx), config.deduplicate.near.hamming)
+        duplicates = sorted([*duplicates, *near], key=lambda one: one.source)
+        sheet = near_sheet(near, images, source, inputs, ctx) if near else b""
+        images = images.named({one.source for one in near}, are=False)
+    if duplicates:
+        ctx.events.emit("note", _told(duplicates))
+    return images, duplicates, sheet
+
+
+def _told(duplicates: Sequence[Duplicate]) -> str:
+    kinds = Counter(one.equal for one in duplicates)
+    counts = ", ".join(f"{kinds[kind]} {kind}" for kind in ("bytes", "pixels", "near") if kinds[kind])
+    held_out = sum("://" in one.of for one in duplicates)
+    of_others = f"; {held_out} of them are test images of the excluded sets" if held_out else ""
+    others = sum(not one.same_labels for one in duplicates)
+    contradict = f"; {others} of them bear other classes than the image that stays" if others else ""
+    return f"{len(duplicates)} duplicates were left out, by what is equal: {counts}{of_others}{contradict}"

@@ -1,0 +1,170 @@
+"""The first look at every image: is it sound, what is its content. One task takes a chunk of the listing. No torch."""
+
+import os
+import secrets
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from vitpipe.stages.images.digests import sha256_each
+from vitpipe.stages.images.header import BadImage
+from vitpipe.stages.images.image_digests import ImageDigests, digest_images
+from vitpipe.stages.ingest.listing import ImageReader, Item
+from vitpipe.stages.ingest.look.changes import Reencoded
+from vitpipe.stages.ingest.look.likeness import views
+from vitpipe.stages.ingest.look.structure import check_structure
+
+CHUNK_IMAGES = 512
+TOGETHER_IMAGES, TOGETHER_BYTES = 64, 32_000_000
+"""Files that are looked at together, at most, or until they are so long."""
+
+
+class SoundImage(NamedTuple):
+    """A sound image."""
+
+    sha256: str
+    """Digest of its bytes."""
+    pixels_sha256: str
+    """Digest of its decoded pixels and their shape; of its bytes where it was not decoded."""
+    size: int
+    ext: str
+    width: int
+    height: int
+    place: tuple[int, int]
+    """Chunk, and offset in what the chunk kept."""
+    likeness: bytes | None = None
+    """How it looks, when that is asked and it looks like anything: whole, then trimmed."""
+    reencoded: bool = False
+    """Whether its bytes are not the source's."""
+
+
+@dataclass(frozen=True, slots=True)
+class RejectedImage:
+    """An image that is set aside."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Spool:
+    """Bytes that were costly to make, kept on the local disk between the first look and the writing.
+
+    Only a shortcut: who finds nothing, or something else than the digest says, makes them again.
+    """
+
+    folder: Path
+
+    def keep(self, chunk: int, data: bytes) -> None:
+        """Store what the chunk's images take, end to end."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        temporary = self.folder / secrets.token_hex(8)
+        temporary.write_bytes(data)
+        os.replace(temporary, self._path(chunk))
+
+    def holds(self, place: tuple[int, int]) -> bool:
+        """Whether the chunk was made on this machine."""
+        return self._path(place[0]).is_file()
+
+    def find(self, place: tuple[int, int], size: int) -> bytes | None:
+        """What stands at (chunk, offset), or None when the chunk was made on another machine."""
+        chunk, offset = place
+        try:
+            with self._path(chunk).open("rb") as file:
+                return os.pread(file.fileno(), size, offset)
+        except FileNotFoundError:
+            return None
+
+    def _path(self, chunk: int) -> Path:
+        return self.folder / f"{chunk:06d}.spool"
+
+
+@dataclass(frozen=True)
+class ScanTask:
+    """A chunk of the listing."""
+
+    number: int
+    source: ImageReader
+    items: Sequence[Item]
+    spool: Spool
+    near: bool = False
+    """Whether to see how each image looks."""
+    decodes: bool = True
+    """Whether to decode each image, or only to see that it is whole."""
+
+
+def scan(task: ScanTask) -> Sequence[SoundImage | RejectedImage]:
+    """Look at each image of the chunk, in order."""
+    seen: list[SoundImage | RejectedImage] = []
+    kept = bytearray()
+    for files in _together(task):
+        for file, content in zip(files, _contents(files, task.decodes), strict=True):
+            if isinstance(content, BadImage):
+                seen.append(RejectedImage(str(content)))
+                continue
+            place = (task.number, len(kept))
+            seen.append(_checked(file, content, place))
+            if task.source.costly:
+                kept += file.data
+    if kept:
+        task.spool.keep(task.number, bytes(kept))
+    return seen
+
+
+class _File(NamedTuple):
+    """An image's bytes, and how it looks where that is asked; or why it is set aside."""
+
+    data: bytes
+    looks: bytes | None = None
+    bad: BadImage | None = None
+
+
+def _together(task: ScanTask) -> Iterator[list[_File]]:
+    """The chunk's files, in order, some at a time."""
+    read = task.source.reads([item for item in task.items if not item.fault])
+    files: list[_File] = []
+    size = 0
+    for item in task.items:
+        data = BadImage(item.fault) if item.fault else next(read)
+        files.append(_File(b"", bad=data) if isinstance(data, BadImage) else _file(data, task.near))
+        size += len(files[-1].data)
+        if len(files) == TOGETHER_IMAGES or size > TOGETHER_BYTES:
+            yield files
+            files, size = [], 0
+    yield files
+
+
+def _file(data: bytes, near: bool) -> _File:
+    try:
+        return _File(data, (b"".join(views(data)) or None) if near else None)
+    except BadImage as error:
+        return _File(data, bad=error)
+
+
+def _contents(files: Sequence[_File], decodes: bool) -> Iterator[ImageDigests | BadImage]:
+    sound = [file.data for file in files if file.bad is None]
+    found = iter(digest_images(sound) if decodes else _undecoded(sound))
+    return (next(found) if file.bad is None else file.bad for file in files)
+
+
+def _undecoded(files: Sequence[bytes]) -> Iterator[ImageDigests | BadImage]:
+    """With the digest of the bytes in the place of the pixels'."""
+    for data, sha256 in zip(files, sha256_each([(b"", data) for data in files]), strict=True):
+        try:
+            yield ImageDigests(check_structure(data), sha256, sha256)
+        except BadImage as error:
+            yield error
+
+
+def _checked(file: _File, content: ImageDigests, place: tuple[int, int]) -> SoundImage:
+    return SoundImage(
+        sha256=content.sha256,
+        pixels_sha256=content.pixels_sha256,
+        size=len(file.data),
+        ext=content.header.ext,
+        width=content.header.width,
+        height=content.header.height,
+        place=place,
+        likeness=file.looks,
+        reencoded=isinstance(file.data, Reencoded),
+    )

@@ -1,0 +1,96 @@
+"""Image files in a tree of folders, local or on S3: `root/class/*`, `root/split/class/*`, or any with a labels file.
+
+`folder_tree.py` walks, lists and reads the tree. No torch.
+"""
+
+from collections import Counter
+from hashlib import sha256
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from vitpipe.stages.ingest.sources.source_settings import SourceCount, SourceSettings, Splits
+from vitpipe.stages.settings import Place
+
+if TYPE_CHECKING:  # as in `source_settings.py`
+    from vitpipe.stages.ingest.listing import Listing
+    from vitpipe.stages.ingest.sources.folder_tree import FolderTree
+    from vitpipe.stages.ingest.sources.inventory import FilesNow, Inventory
+
+
+class FolderSource(SourceSettings):
+    """Image files in a tree of folders, local or on S3: `root/class/*.jpg`."""
+
+    kind: Literal["folder"]
+    root: Annotated[str, Place()]
+    """Local folder or `s3://bucket/prefix`. Not part of the recipe: a folder may move, its listing is what counts, and
+    the shards are the same bytes wherever it lies. Files and folders whose name begins with a dot are left aside."""
+    labels: Annotated[str | None, Place()] = None
+    """A csv or jsonl file of `path` (relative to `root`) and `label`, or `labels` for several (in csv separated by
+    `;`); instead of one folder per class."""
+
+    @property
+    def location(self) -> str:
+        """The root."""
+        return self.root
+
+    @property
+    def makes_bytes(self) -> bool:
+        """False: they stand in the files."""
+        return False
+
+    def check_splits(self, splits: Splits) -> None:
+        """`folders` is meant, unless a labels file says the classes."""
+        if splits != "folders":
+            super().check_splits(splits)
+        elif self.labels:
+            raise ValueError("splits: folders and a labels file exclude each other: a listed path has no class folder")
+
+    def open(self, splits: Splits) -> "FolderTree":
+        """The tree below the root; with splits `folders` its first level are the splits."""
+        from vitpipe.stages.ingest.sources.folder_tree import FolderTree
+
+        return FolderTree(self.root, self.labels, splits == "folders")
+
+    def count(self, splits: Splits) -> SourceCount | str:
+        """The whole listing of a local tree; of one on S3 nothing."""
+        if "://" in self.root:
+            return f"counted when {self.root} is listed"
+        listing = self.open(splits).listing()
+        count = len(listing.items)
+        return SourceCount(
+            count,
+            sum(item.size for item in listing.items) / count,
+            num_classes=len(listing.classes),
+            class_names=listing.classes,
+            splits=Counter(item.split for item in listing.items if item.split is not None),
+            notes=listing.notes,
+        )
+
+    def list_unopened(self, splits: Splits) -> "Listing":
+        """Names, sizes and a labels file are all that a listing needs."""
+        return self.part(self.open(splits).listing())
+
+    def is_there(self) -> bool:
+        """Whether a file that could be an image lies below the root. UsageError for a root that is not there."""
+        return any(self.open({}).candidates({}))
+
+    def text_digests(self) -> dict[str, str]:
+        """The labels file, if there is one."""
+        from vitpipe.stages.ingest.sources.labels_file import read_text
+
+        if self.labels is None:
+            return {}
+        return {"the labels file": sha256(read_text(self.labels).encode()).hexdigest()}
+
+    def files_now(self, was: "Inventory") -> "FilesNow":
+        """All candidates below the root; where a part was taken, those that a part would have now."""
+        from vitpipe.stages.ingest.listing import Item, Items, Listing
+        from vitpipe.stages.ingest.sources.inventory import FilesNow, Inventory, with_unreadable
+
+        unreadable: dict[str, str] = {}
+        files = with_unreadable(self.open({}).candidates(unreadable), unreadable, was)
+        if self.labels is None and (self.limit or self.subset):
+            there = list(files)
+            items = Items(Item(name, (), None, size) for name, size, _ in there)
+            names = {item.name for item in self.part(Listing(items, ())).items}
+            files = (file for file in there if file[0] in names)
+        return FilesNow(Inventory.of(files, unit="images"), self.labels is not None, unreadable)

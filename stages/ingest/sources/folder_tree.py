@@ -1,0 +1,246 @@
+"""Image files in a tree, local or on S3: `root/class/*`, `root/split/class/*`, or any with a labels file. No torch.
+
+Files are candidates by their suffix; whether they are images, their bytes decide.
+"""
+
+import errno
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from operator import attrgetter, itemgetter
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from vitpipe.infra.errors import NotFound, StorageError, UsageError
+from vitpipe.infra.storage.opening import open_store
+from vitpipe.infra.storage.store import Store
+from vitpipe.stages.images.classes import difference
+from vitpipe.stages.images.decode import MAX_FILE_BYTES
+from vitpipe.stages.images.header import BadImage
+from vitpipe.stages.ingest.listing import Item, Items, Listing, some
+from vitpipe.stages.ingest.reading import UnreadableImage, ahead, one_by_one
+from vitpipe.stages.ingest.sources.inventory import Inventory
+from vitpipe.stages.ingest.sources.labels_file import read_labels
+from vitpipe.stages.ingest.sources.vocabulary import odd_names
+from vitpipe.stages.sighting import etag_mark, time_mark
+
+_ACCEPTED = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp")
+_OTHERS = (".gif", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".ppm")
+IMAGE_SUFFIXES = frozenset(_ACCEPTED + _OTHERS)
+"""Files a person would call an image; those of formats that are not accepted are set aside with that reason."""
+
+
+class FoundFile(NamedTuple):
+    """One file below the root."""
+
+    name: str
+    size: int
+    mark: int = 0
+    """When it was written: another after it was replaced."""
+
+    @property
+    def is_candidate(self) -> bool:
+        """Whether its name ends like an image's."""
+        return self.name[self.name.rfind(".") :].lower() in IMAGE_SUFFIXES
+
+
+@dataclass(frozen=True)
+class FolderTree:
+    """Satisfies `opened.Source`. `root` is an absolute local path or an `s3://` URI."""
+
+    root: str
+    labels: str | None = None
+    split_folders: bool = False
+
+    @property
+    def costly(self) -> bool:
+        """No: a file is there to be read again."""
+        return False
+
+    def listing(self) -> Listing:
+        """All images by their folders, or by the labels file. UsageError naming what does not fit."""
+        if self.labels is None:
+            return self._by_folders()
+        files = list(self._walk())
+        sizes = {file.name: file.size for file in files if file.is_candidate}
+        if not sizes:
+            raise self._empty(len(files))
+        found = read_labels(self.labels, self.root, sizes, _left_aside(len(files) - len(sizes)))
+        found.items.mark({file.name: file.mark for file in files})
+        return found
+
+    def candidates(self, unreadable: dict[str, str]) -> Iterator[FoundFile]:
+        """All files that could be images, wherever they stand and whatever their classes.
+
+        What cannot be listed below the root goes to `unreadable`: its name, with a slash, and why. UsageError where
+        there is no such folder, StorageError where it cannot be listed itself.
+        """
+        return filter(attrgetter("is_candidate"), self._walk(unreadable))
+
+    def inventory(self, listing: Listing) -> Inventory:
+        """The image files that are in the listing."""
+        return Inventory.of_images(listing.items)
+
+    def read(self, item: Item) -> bytes:
+        """One file or object. BadImage for one that is too long or cannot be read, StorageError for a failing disk."""
+        if item.size > MAX_FILE_BYTES:
+            raise BadImage(f"a file of {item.size} bytes is over the cap of {MAX_FILE_BYTES}")
+        if not self._is_local:
+            return self._object(item.name)
+        path = Path(self.root, item.name)
+        try:
+            return path.read_bytes()
+        except (FileNotFoundError, PermissionError) as error:
+            raise UnreadableImage(f"it cannot be read: {error.strerror}") from error
+        except OSError as error:
+            raise StorageError(f"read {path}", str(error), "check the disk, then run again") from error
+
+    def reads(self, items: Sequence[Item]) -> Iterator[bytes | BadImage]:
+        """Local files one by one, objects several at once."""
+        return one_by_one(self.read, items) if self._is_local else ahead(self.read, items)
+
+    def _object(self, name: str) -> bytes:
+        try:
+            return _store(self.root).read(name)
+        except NotFound as error:
+            raise UnreadableImage("it cannot be read: no object of that name") from error
+
+    @property
+    def _is_local(self) -> bool:
+        return "://" not in self.root
+
+    def _walk(self, unreadable: dict[str, str] | None = None) -> Iterator[FoundFile]:
+        if not self._is_local:
+            there = (entry for entry in _store(self.root).list() if not _is_hidden(entry.path))
+            return (FoundFile(entry.path, entry.bytes, etag_mark(entry.version)) for entry in there)
+        if not os.path.isdir(self.root):
+            raise self._wrong("there is no such folder on this machine", "correct `root`, or mount it")
+
+        def refuse(name: str, error: OSError) -> None:
+            found = error.strerror or str(error)
+            if unreadable is None or not name:
+                do = "let it be listed, or take it out of the folder"
+                raise StorageError(
+                    f"ingest the folder {self.root}", f"{self.root}/{name} cannot be listed: {found}", do
+                )
+            unreadable[name] = found
+
+        return _files(Path(self.root), "", (os.path.realpath(self.root),), refuse)
+
+    def _by_folders(self) -> Listing:
+        depth = 2 if self.split_folders else 1
+        items, astray, others = Items(), list[str](), 0
+        parents, number = set[tuple[str, ...]](), dict[str, int]()
+        for file in self._walk():
+            parts = PurePosixPath(file.name).parts
+            if not file.is_candidate:
+                others += 1
+            elif len(parts) <= depth:
+                astray.append(file.name)
+            else:
+                parents.add(parts[:depth])
+                label = number.setdefault(parts[depth - 1], len(number))
+                split = parts[0] if self.split_folders else None
+                items.append(Item(file.name, (label,), split, file.size, mark=file.mark))
+        if not items and not astray:
+            raise self._empty(others)
+        if astray:
+            layout = "root/split/class/*" if self.split_folders else "root/class/*"
+            found = f"{len(astray)} images stand outside {layout}: {some(sorted(astray))}"
+            raise self._wrong(found, "move them, or name `labels`")
+        self._refuse_empty(parents, depth)
+        classes = tuple(sorted(number))
+        places = {name: place for place, name in enumerate(classes)}
+        items.relabel([places[name] for name in number])
+        notes = (*_left_aside(others), *odd_names(classes), *_of_one_split(parents if self.split_folders else ()))
+        return Listing(items.by_name(), classes, notes=notes)
+
+    def _refuse_empty(self, parents: Iterable[tuple[str, ...]], depth: int) -> None:
+        """An empty class folder would silently become a class less. S3 knows no empty folders."""
+        if not self._is_local:
+            return
+        empty = sorted(set(_folders(Path(self.root), depth)) - set(parents))
+        if empty:
+            names = ["/".join(parts) for parts in empty]
+            raise self._wrong(f"{len(names)} class folders hold no images: {some(names)}", "fill or remove them")
+
+    def _empty(self, files: int) -> UsageError:
+        nothing = f"no {'file' if self._is_local else 'object'} lies below it"
+        return self._wrong(
+            f"it has {files} files, none of them an image" if files else nothing, "name a folder of images"
+        )
+
+    def _wrong(self, found: str, do: str) -> UsageError:
+        return UsageError(f"ingest the folder {self.root}", found, do)
+
+
+@lru_cache(maxsize=8)
+def _store(root: str) -> Store:
+    """One client for all reads of a process."""
+    return open_store(root)
+
+
+def _is_hidden(path: str) -> bool:
+    return any(part.startswith(".") for part in path.split("/"))
+
+
+def _left_aside(others: int) -> tuple[str, ...]:
+    return (f"{others} files that are no images by their suffix were left aside",) if others else ()
+
+
+def _of_one_split(parents: Iterable[tuple[str, ...]]) -> Iterator[str]:
+    """Which classes a split lacks that another has: nobody learns what is in `test` alone."""
+    splits: dict[str, set[str]] = {}
+    for split, name in sorted(parents):
+        splits.setdefault(split, set()).add(name)
+    train = "train" if "train" in splits else min(splits, default="")
+    for split, names in splits.items():
+        if names != splits[train]:
+            differs = difference(sorted(splits[train]), sorted(names), (train, split))
+            yield f"the class folders of {train} and {split} differ: {differs}"
+
+
+def _files(
+    folder: Path, prefix: str, above: tuple[str, ...], refuse: Callable[[str, OSError], None]
+) -> Iterator[FoundFile]:
+    """All files below by name, hidden ones aside; linked folders are followed, but not back into themselves."""
+    named: list[tuple[str, os.DirEntry[str]]] = []
+    try:
+        with os.scandir(folder) as entries:
+            there = [one for one in entries if one.name[0] != "."]
+    except OSError as error:
+        refuse(prefix, error)
+        return
+    for one in there:
+        try:
+            named.append((f"{one.name}/" if _is(one.is_dir) else one.name, one))
+        except OSError as error:  # a link to where one may not look
+            refuse(f"{prefix}{one.name}/", error)
+    for name, entry in sorted(named, key=itemgetter(0)):
+        if not name.endswith("/"):
+            if _is(entry.is_file):
+                state = entry.stat()
+                yield FoundFile(prefix + name, state.st_size, time_mark(state))
+        elif (real := os.path.realpath(entry.path)) not in above:
+            yield from _files(Path(entry.path), prefix + name, (*above, real), refuse)
+
+
+def _is(kind: Callable[[], bool]) -> bool:
+    """What `kind` says; a link that goes round in a circle leads to nothing, as one that dangles."""
+    try:
+        return kind()
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return False
+        raise
+
+
+def _folders(root: Path, depth: int) -> Iterator[tuple[str, ...]]:
+    """Folders exactly `depth` levels below the root, hidden ones aside."""
+    for entry in os.scandir(root):
+        if _is(entry.is_dir) and not entry.name.startswith("."):
+            if depth == 1:
+                yield (entry.name,)
+            else:
+                yield from ((entry.name, *rest) for rest in _folders(Path(entry.path), depth - 1))

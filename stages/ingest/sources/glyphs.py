@@ -1,0 +1,104 @@
+"""Characters drawn with random style, size, place, rotation, shear, contrast, blur and noise. No torch.
+
+An image is a pure function of (seed, class, number): grey PNG bytes that any task on any machine draws alike with the
+same Pillow. `glyph_classes.py` says which characters are classes, `glyph_drawing.py` draws one.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from vitpipe.stages.bounds import AnySeed, Few
+from vitpipe.stages.ingest.sources.packaged import PackagedSource
+from vitpipe.stages.ingest.sources.source_settings import SourceCount, Splits
+
+if TYPE_CHECKING:  # as in `source_settings.py`
+    from vitpipe.stages.images.header import BadImage
+    from vitpipe.stages.ingest.listing import Item, Listing
+    from vitpipe.stages.ingest.sources.glyph_classes import Glyph
+    from vitpipe.stages.ingest.sources.inventory import Inventory
+
+GLYPH_SECONDS = 0.001
+"""One core's time to draw and write one."""
+GLYPH_BYTES_PER_PIXEL = 1.0
+SURE_CLASSES = 1000
+"""Glyphs that the fonts have, whatever their version."""
+
+
+class GlyphsSource(PackagedSource):
+    """Characters of many scripts rendered from fonts bundled with installed packages (DejaVu, STIX); no digits."""
+
+    kind: Literal["glyphs"]
+    classes: int = Field(ge=2, le=100_000)
+    """Number of classes; a class is an outline, characters drawn alike are one."""
+    images_per_class: Few
+    """Images drawn per class."""
+    image_px: int = Field(ge=8, le=1024)
+    """Side of an image, pixels."""
+    seed: AnySeed = 0
+    """Which classes are taken, and every draw of style, place and noise."""
+
+    def open(self, splits: Splits) -> "Glyphs":
+        """The source with its classes drawn, so that tasks need not read all fonts again."""
+        from vitpipe.stages.ingest.sources.glyph_classes import choose_glyphs
+
+        return Glyphs(self, choose_glyphs(self.classes, self.seed))
+
+    def count(self, splits: Splits) -> SourceCount:
+        """What the settings say. UsageError where the fonts have fewer classes."""
+        if self.classes > SURE_CLASSES:
+            self.open(splits)  # reads all fonts, in a second or two
+        each_bytes = self.image_px**2 * GLYPH_BYTES_PER_PIXEL
+        return SourceCount(self.classes * self.images_per_class, each_bytes, GLYPH_SECONDS, self.classes)
+
+    def text_digests(self) -> dict[str, str]:
+        """The fonts."""
+        from vitpipe.stages.ingest.sources.glyph_classes import FONTS, font_path
+
+        return {f"{font}.ttf": sha256(font_path(font).read_bytes()).hexdigest() for font in FONTS}
+
+
+@dataclass(frozen=True)
+class Glyphs:
+    """Satisfies `opened.Source`."""
+
+    settings: GlyphsSource
+    glyphs: "tuple[Glyph, ...]"
+
+    @property
+    def costly(self) -> bool:
+        """Yes: drawing one takes longer than reading it from a disk."""
+        return True
+
+    def listing(self) -> "Listing":
+        """`images_per_class` images of each glyph, named by codepoint and number."""
+        from vitpipe.stages.ingest.listing import Item, Items, Listing
+
+        items = Items(
+            Item(f"u{glyph.codepoint:05x}-{number:06d}", (label,))
+            for label, glyph in enumerate(self.glyphs)
+            for number in range(self.settings.images_per_class)
+        )
+        return Listing(items, tuple(glyph.name for glyph in self.glyphs))
+
+    def inventory(self, listing: "Listing") -> "Inventory":
+        """No files of their own."""
+        from vitpipe.stages.ingest.sources.inventory import Inventory
+
+        return Inventory.of(())
+
+    def reads(self, items: "Sequence[Item]") -> "Iterator[bytes | BadImage]":
+        """One by one."""
+        from vitpipe.stages.ingest.reading import one_by_one
+
+        return one_by_one(self.read, items)
+
+    def read(self, item: "Item") -> bytes:
+        """One image, drawn anew."""
+        from vitpipe.stages.ingest.sources.glyph_drawing import draw, grey_png
+
+        number = int(item.name.partition("-")[2])
+        return grey_png(draw(self.glyphs[item.labels[0]], self.settings.image_px, self.settings.seed, number))

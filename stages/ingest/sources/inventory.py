@@ -1,0 +1,183 @@
+"""Which files a source had, kept beside the shards: names and sizes, and apart from them when each was written.
+
+The manifest says what the data are; this says only what lay there, so that a later look can tell what changed. Times
+are no part of the artifact: a copy of the source gives the same bytes. No torch.
+"""
+
+import io
+import json
+import zipfile
+import zlib
+from array import array
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from vitpipe.infra.errors import IntegrityError
+from vitpipe.stages.ingest.listing import Items
+from vitpipe.stages.ingest.sources.patterns import SourceFile
+from vitpipe.stages.ingest.table import Texts
+from vitpipe.stages.sighting import EXAMPLES, GONE, Difference
+
+INVENTORY = "inventory.npz"
+"""Its name in a ShardSet: `names` end to end as bytes, `ends` of each, `sizes`, and `about` as JSON."""
+MARKS = "logs/source/marks.npz"
+"""Its name in the attempt that listed the source: `marks`."""
+
+DAMAGE = (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error)
+"""What a damaged npz raises."""
+
+Numbers = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """Files in the order of their names."""
+
+    names: Texts
+    sizes: Numbers
+    marks: Numbers
+    """Another after a file was written again, as `stages.sighting` makes them; 0 where nothing tells."""
+    texts: Mapping[str, str] = field(default_factory=dict)
+    """SHA-256 of the small files that say what the others mean: labels, class names, fonts."""
+    unit: str = "images"
+
+    @classmethod
+    def of(
+        cls, rows: Iterable[tuple[str, int, int]], texts: Mapping[str, str] | None = None, unit: str = "files"
+    ) -> "Inventory":
+        """From names, sizes and marks in any order."""
+        names, sizes, marks = Texts(), array("q"), array("q")
+        last, is_sorted = "", True
+        for name, size, mark in rows:
+            is_sorted, last = is_sorted and last <= name, name
+            names.append(name)
+            sizes.append(size)
+            marks.append(mark)
+        found = cls(names, np.array(sizes, dtype=np.int64), np.array(marks, dtype=np.int64), texts or {}, unit)
+        return found if is_sorted else cls.of(sorted(found), texts, unit)
+
+    @classmethod
+    def of_images(cls, items: Items) -> "Inventory":
+        """The inventory of images that are files of their own, sorted by name."""
+        return cls(*items.files(), unit="images")
+
+    @classmethod
+    def of_files(cls, files: Iterable[SourceFile]) -> "Inventory":
+        """The inventory of files of many images. OSError for a local one that is gone."""
+        return cls.of((file.name, file.size, file.mark()) for file in files)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __iter__(self) -> Iterator[tuple[str, int, int]]:
+        return zip(map(self.names.__getitem__, range(len(self))), self.sizes.tolist(), self.marks.tolist(), strict=True)
+
+    def encode(self) -> bytes:
+        """The same bytes for the same content."""
+        about = json.dumps({"schema": 1, "unit": self.unit, "texts": dict(sorted(self.texts.items()))}).encode()
+        names, ends = self.names.columns()
+        file = io.BytesIO()
+        about_bytes = np.frombuffer(about, dtype=np.uint8)
+        np.savez_compressed(file, names=names, ends=ends, sizes=self.sizes, about=about_bytes)
+        return file.getvalue()
+
+    def encode_marks(self) -> bytes:
+        """What `encode` leaves out."""
+        file = io.BytesIO()
+        np.savez_compressed(file, marks=self.marks)
+        return file.getvalue()
+
+
+@dataclass(frozen=True)
+class FilesNow:
+    """What lies at a source now."""
+
+    inventory: Inventory
+    """Where it has texts already, they are not looked for again."""
+    is_closed: bool = False
+    """Whether only the files that were there before count."""
+    unreadable: Mapping[str, str] = field(default_factory=dict)
+    """What could not be looked at, each with the reason; the inventory has it as it was."""
+
+
+def with_unreadable(
+    rows: Iterable[tuple[str, int, int]], unreadable: Mapping[str, str], was: Inventory
+) -> Iterator[tuple[str, int, int]]:
+    """Names, sizes and marks that were found; what could not be looked at is taken to be as it was."""
+    yield from rows
+    if unreadable:
+        yield from (row for row in was if f"{row[0]}/".startswith(tuple(unreadable)))
+
+
+def parse_inventory(data: bytes, where: str) -> Inventory:
+    """Without marks. IntegrityError naming `where` when it is damaged."""
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as held:
+            about = json.loads(held["about"].tobytes())
+            names = Texts.of(held["names"], held["ends"])
+            sizes = held["sizes"]
+        if len(names) != len(sizes):
+            raise ValueError("columns of unequal lengths")
+        return Inventory(names, sizes, np.zeros_like(sizes), about["texts"], about["unit"])
+    except DAMAGE as error:
+        raise IntegrityError(f"read {where}", f"it is damaged: {error}", "restore the object from a copy") from error
+
+
+def with_marks(of: Inventory, data: bytes) -> Inventory:
+    """The inventory with what `encode_marks` gave. ValueError when that is damaged, or of other files."""
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as held:
+            marks = held["marks"].astype(np.int64)
+    except DAMAGE as error:
+        raise ValueError(f"damaged: {error}") from error
+    if marks.shape != of.sizes.shape:
+        raise ValueError(f"of {len(marks)} files instead of {len(of)}")
+    return replace(of, marks=marks)
+
+
+def compare(was: Inventory, now: Inventory, closed: bool = False) -> Difference:
+    """What became of the files; with `closed`, files that were not there before mean nothing."""
+    if was.names == now.names:
+        others = np.flatnonzero(was.sizes != now.sizes)
+        touched = np.flatnonzero(_touched(was.sizes, was.marks, now.sizes, now.marks))
+        examples, hints = (tuple(now.names[row] for row in rows[:EXAMPLES].tolist()) for rows in (others, touched))
+        found = Difference(0, 0, len(others), len(touched), examples, hints)
+    else:
+        found = _merged(iter(was), iter(now), closed)
+    about = [name for name in sorted({*was.texts, *now.texts}) if was.texts.get(name) != now.texts.get(name)]
+    return replace(found, others=tuple(f"{name}{': changed' if name in now.texts else GONE}" for name in about))
+
+
+def _touched(sizes: Numbers, marks: Numbers, sizes_now: Numbers, marks_now: Numbers) -> npt.NDArray[np.bool_]:
+    found: npt.NDArray[np.bool_] = (sizes == sizes_now) & (marks != marks_now) & (marks != 0) & (marks_now != 0)
+    return found
+
+
+_Row = tuple[str, int, int]
+
+
+def _merged(was: Iterator[_Row], now: Iterator[_Row], closed: bool) -> Difference:
+    """Side by side in the order of names, so that nothing but the counts is held."""
+    added = gone = changed = touched = 0
+    examples, hints = list[str](), list[str]()
+    old, new = next(was, None), next(now, None)
+    while old is not None or new is not None:
+        if old is None or (new is not None and new[0] < old[0]):
+            assert new is not None
+            other = not closed
+            added, name, new = added + other, new[0], next(now, None)
+        elif new is None or old[0] < new[0]:
+            gone, name, old, other = gone + 1, old[0], next(was, None), True
+        else:
+            other, name = old[1] != new[1], old[0]
+            changed += other
+            if not other and old[2] != new[2] and old[2] and new[2]:
+                touched += 1
+                hints += [name] if len(hints) < EXAMPLES else []
+            old, new = next(was, None), next(now, None)
+        if other and len(examples) < EXAMPLES:
+            examples.append(name)
+    return Difference(added, gone, changed, touched, tuple(examples), tuple(hints))

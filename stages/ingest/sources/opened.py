@@ -1,0 +1,76 @@
+"""A source that was opened: what can be asked of it, and its listing, by a task for each file that has to be opened."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from vitpipe.stages.contract import StageContext
+from vitpipe.stages.ingest.listing import ImageReader, Listing
+from vitpipe.stages.ingest.sources.class_names import Classes, FileListing
+from vitpipe.stages.ingest.sources.inventory import Inventory
+from vitpipe.stages.ingest.sources.patterns import SourceFile
+
+
+class Source(ImageReader, Protocol):
+    """Where images come from."""
+
+    def listing(self) -> Listing:
+        """All images. UsageError when there is nothing to ingest, saying what was found."""
+
+    def inventory(self, listing: Listing) -> Inventory:
+        """The files that a part of its listing is made of, without the texts. OSError for one that is gone."""
+
+
+@dataclass(frozen=True)
+class SourceOfFiles(ImageReader, ABC):
+    """A `Source` whose files must be opened to be listed."""
+
+    files: tuple[SourceFile, ...]
+    fixed: Classes | None
+    """Classes that the config fixes."""
+
+    def listing(self) -> Listing:
+        """All images, the files opened one by one."""
+        return self.joined([self.list_file(file) for file in self.files])
+
+    def inventory(self, listing: Listing) -> Inventory:
+        """All files, whichever part of the listing is wanted."""
+        return Inventory.of_files(self.files)
+
+    @abstractmethod
+    def known_classes(self) -> Classes | None:
+        """Those that are known before rows and samples are read. UsageError as `joined`."""
+
+    @abstractmethod
+    def list_file(self, file: SourceFile) -> FileListing:
+        """What one file holds: names, places, sizes and labels, no bytes of images."""
+
+    @abstractmethod
+    def joined(self, parts: Sequence[FileListing]) -> Listing:
+        """The whole listing. UsageError when there is nothing to ingest."""
+
+
+@dataclass(frozen=True)
+class ListFileTask:
+    """One file to list."""
+
+    source: SourceOfFiles
+    file: SourceFile
+
+
+def list_source(source: Source, ctx: StageContext) -> Listing:
+    """All images of a source, its files opened by as many tasks as there are."""
+    if not isinstance(source, SourceOfFiles):
+        return source.listing()
+    tasks = [ListFileTask(source, file) for file in source.files]
+    found: dict[int, FileListing] = {}
+    lists: dict[tuple[str, ...], tuple[str, ...]] = {}  # class names, once for the thousand files that repeat them
+    for done in ctx.cluster.fan(_list, tasks, resources=ctx.resources, label=lambda task: f"list-{task.file.number}"):
+        part = done.value()
+        found[done.item.file.number] = replace(part, names=lists.setdefault(part.names, part.names))
+    return source.joined([found[file.number] for file in source.files])
+
+
+def _list(task: ListFileTask) -> FileListing:
+    return task.source.list_file(task.file)

@@ -1,0 +1,207 @@
+"""Tars of WebDataset samples, local or on S3, read by our own walk. No torch.
+
+webdataset's reader drops and mislabels in silence; here every member is accounted for, samples are joined by their key
+within a tar, and what is not certain is set aside with its reason.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from statistics import median_low
+
+from vitpipe.infra.errors import UsageError
+from vitpipe.stages.images.decode import MAX_FILE_BYTES
+from vitpipe.stages.images.header import BadImage
+from vitpipe.stages.ingest.listing import FileDamage, Item, Listing, some
+from vitpipe.stages.ingest.reading import ahead, one_by_one
+from vitpipe.stages.ingest.sources.class_names import Classes, FileListing, Labelled
+from vitpipe.stages.ingest.sources.member_labels import member_labels
+from vitpipe.stages.ingest.sources.opened import SourceOfFiles
+from vitpipe.stages.ingest.sources.patterns import SourceFile
+from vitpipe.stages.ingest.sources.shard_lists import other_lists
+from vitpipe.stages.ingest.sources.tar_walk import Damage, Member, packed_as, walk
+from vitpipe.stages.ingest.sources.vocabulary import Vocabulary, agreed, joined
+from vitpipe.stages.ingest.sources.window import Window, store_of
+
+MAX_LABEL_BYTES = 1_000_000
+RUN_BYTES = 8_388_608
+"""Neighbours in a tar on a server are fetched together up to this."""
+GAP_BYTES = 65_536
+DAMAGE_TOLD = 3
+_KEY_AND_SUFFIX = re.compile(r"((?:.*/)?(?!__)[^./]+)\.([^/]+)", re.DOTALL)
+"""As webdataset has it: up to the first dot of the base name. Names that begin with a dot or `__` are no samples."""
+
+
+@dataclass(frozen=True)
+class TarSamples(SourceOfFiles):
+    """Satisfies `opened.Source`. An item's place is (file, byte)."""
+
+    patterns: tuple[str, ...]
+    """What named the files, for messages."""
+    image: str
+    label: str
+    label_field: str | None
+    """As in `webdataset.WebdatasetSource`."""
+
+    @property
+    def costly(self) -> bool:
+        """No: a member is there to be read again."""
+        return False
+
+    def known_classes(self) -> Classes | None:
+        """Those of the config; what else a tar calls its classes stands in its samples."""
+        lists = other_lists({part.folder for part in self.files})
+        said = [Vocabulary(part.name, lists[part.folder]) for part in self.files] if lists else []
+        found = agreed(said, self.fixed)[0] if said else self.fixed
+        return found if self.fixed or all(one.names for one in said) else None  # tars without a list may have more
+
+    def list_file(self, file: SourceFile) -> FileListing:
+        """All samples of one tar. UsageError for a packed one."""
+        window = Window(file)
+        packing = packed_as(window)
+        if packing:
+            raise UsageError(f"read {file.uri}", f"it is packed with {packing}", "unpack it to a plain .tar first")
+        samples: dict[str, _Sample] = {}
+        damage: list[Damage] = []
+        aside = 0
+        for one in walk(window):
+            if isinstance(one, Damage):
+                damage.append(one)
+            elif found := _KEY_AND_SUFFIX.fullmatch(one.name):
+                samples.setdefault(found[1], _Sample([], [])).take(one, found[2].lower(), self._wanted, window)
+            else:
+                aside += 1
+        images = [image for key, sample in samples.items() for image in self._images(file, key, sample)]
+        notes = (f"{file.name}: {aside} members without a key and an extension were left aside",) if aside else ()
+        findings = (_finding(file, damage, sum(not image.fault for image in images)),) if damage else ()
+        several = any(sample.several for sample in samples.values())
+        return FileListing.of(images, several, findings, notes, file.name)
+
+    def joined(self, parts: Sequence[FileListing]) -> Listing:
+        """One listing; a damaged tar weighs as many images as it is short of what is usual here."""
+        whole = [len(part.images) for part in parts if not part.findings]
+        usual = median_low(whole) if whole else 0
+        lists = other_lists({part.folder for part in self.files})
+        if lists:
+            parts = [replace(part, names=lists[file.folder]) for part, file in zip(parts, self.files, strict=True)]
+        listing = joined((_weighed(part, usual) for part in parts), self.fixed)
+        if not listing.items:
+            why = "".join(f"; {one.name}: {one.reason}" for one in listing.findings[:DAMAGE_TOLD])
+            asked = f"ingest the tars {some(self.patterns)}"
+            raise UsageError(asked, f"{len(parts)} files without a sample{why}", "check `urls`")
+        return listing
+
+    def read(self, item: Item) -> bytes:
+        """One member's bytes. BadImage for one that is too long, IntegrityError for a tar that was written again."""
+        return self._fetch((item,))
+
+    def reads(self, items: Sequence[Item]) -> Iterator[bytes | BadImage]:
+        """Members on this machine one by one; of those on a server neighbours together."""
+        if all(part.is_local for part in self.files):
+            return one_by_one(self.read, items)
+        return self._fetched_together(items)
+
+    def _fetched_together(self, items: Sequence[Item]) -> Iterator[bytes | BadImage]:
+        runs = list(_runs(items))
+        for run, data in zip(runs, ahead(self._fetch, runs), strict=True):
+            start = run[0].place[1]
+            for item in run:
+                at = item.place[1] - start
+                yield data if isinstance(data, BadImage) else data[at : at + item.size]
+
+    def _fetch(self, run: Sequence[Item]) -> bytes:
+        """The bytes from the first to the last of some neighbours."""
+        (number, start), last = run[0].place, run[-1]
+        length = last.place[1] + last.size - start
+        if run[0].size > MAX_FILE_BYTES:
+            raise BadImage(f"a file of {run[0].size} bytes is over the cap of {MAX_FILE_BYTES}")
+        part = self.files[number]
+        data = store_of(part.folder).read(part.path, start, length, part.version)
+        if len(data) != length:
+            raise BadImage(f"{part.name} became shorter: {len(data)} of {length} bytes at byte {start}")
+        return data
+
+    @property
+    def _wanted(self) -> tuple[str, ...]:
+        return tuple(self.label.lower().split(";"))
+
+    def _images(self, part: SourceFile, key: str, sample: "_Sample") -> Iterator[Labelled]:
+        """The sample's image; of a key that is used twice all its images, set aside."""
+        forms = self.image.lower().split(";")
+        images = sorted(
+            ((suffix, one) for suffix, one in sample.members if suffix in forms),
+            key=lambda found: forms.index(found[0]),
+        )
+        labels = [(suffix, data) for wanted in self._wanted for suffix, data in sample.labels if suffix == wanted]
+        name = f"{part.name}#{key}"
+        twice = sorted({suffix for suffix, _ in sample.members if sample.count(suffix) > 1} & {*forms, *self._wanted})
+        has = ", ".join(sorted({suffix for suffix, _ in sample.members}))
+        if twice:
+            fault = f"the key {key!r} is used more than once in this tar ({has}): which label is whose is not certain"
+            for _, one in images or sample.members[:1]:
+                yield Labelled(f"{name}@{one.offset}", (), one.size, (part.number, one.offset), fault)
+        elif not images:
+            yield Labelled(name, (), fault=f"no image: it has {has}, none of {self.image}")
+        else:
+            _, image = images[0]
+            fault = image.fault or ("" if labels else f"no label: it has {has}, none of {self.label}")
+            found = member_labels(*labels[0], self.label_field) if labels else None
+            sample.several = found is not None and found.several
+            classes, wrong = (found.labels, found.fault) if found else ((), "")
+            yield Labelled(name, classes, image.size, (part.number, image.offset), fault or wrong)
+
+
+@dataclass
+class _Sample:
+    """The members of one key, and the bytes of those that are labels."""
+
+    members: list[tuple[str, Member]]
+    labels: list[tuple[str, bytes]]
+    several: bool = False
+
+    def take(self, member: Member, suffix: str, wanted: Sequence[str], window: Window) -> None:
+        self.members.append((suffix, member))
+        if suffix in wanted and not member.fault:
+            self.labels.append((suffix, window.read(member.offset, min(member.size, MAX_LABEL_BYTES))))
+
+    def count(self, suffix: str) -> int:
+        return sum(one == suffix for one, _ in self.members)
+
+
+def _finding(part: SourceFile, damage: Sequence[Damage], whole: int) -> FileDamage:
+    places = "; ".join(one.text for one in damage[:DAMAGE_TOLD])
+    more = f"; and {len(damage) - DAMAGE_TOLD} more places" if len(damage) > DAMAGE_TOLD else ""
+    reason = f"the tar is damaged: {places}{more}; {whole} images of it are whole"
+    return FileDamage(part.name, reason, len(damage), open_end=any(one.cut for one in damage))
+
+
+def _weighed(part: FileListing, usual: int) -> FileListing:
+    """With what its damage may have cost: what it is short of, or of a cut one without others to compare, its half."""
+    if not part.findings:
+        return part
+    (finding,) = part.findings
+    here = len(part.images)
+    if usual > here:
+        reason, images = f"{usual - here} fewer than is usual in this source", usual - here
+    elif finding.open_end and not usual:
+        reason, images = "no whole tar tells how many are missing: as many again are reckoned with", here
+    else:
+        return part
+    weighed = replace(finding, reason=f"{finding.reason}, {reason}", images=max(finding.images, images))
+    return replace(part, findings=(weighed,))
+
+
+def _runs(items: Sequence[Item]) -> Iterator[tuple[Item, ...]]:
+    """Neighbours in one tar, in order and together no longer than `RUN_BYTES`."""
+    run: list[Item] = []
+    for item in items:
+        if run:
+            (number, start), (_, last) = run[0].place, run[-1].place
+            gap = item.place[1] - (last + run[-1].size)
+            near = item.place[0] == number and 0 <= gap <= GAP_BYTES
+            if not near or item.place[1] + item.size - start > RUN_BYTES:
+                yield tuple(run)
+                run = []
+        run.append(item)
+    if run:
+        yield tuple(run)

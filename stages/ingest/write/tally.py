@@ -1,0 +1,68 @@
+"""How far an ingest is, told after every task. No torch."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from vitpipe.stages.contract import StageContext
+from vitpipe.stages.ingest.choose.select import ShardPlan
+from vitpipe.stages.ingest.look.scan import RejectedImage, SoundImage
+
+
+@dataclass
+class Tally:
+    """What the node's progress says: an image counts half when it was looked at, half when it is written."""
+
+    ctx: StageContext
+    total: int
+    looked: int = 0
+    written: int = 0
+    adopted: int = 0
+    """Images of `written` that earlier attempts wrote."""
+    quarantined: int = 0
+    duplicates: int = 0
+    reencoded: int = 0
+    read_back: int = 0
+    """Images that this attempt wrote, in shards that webdataset has read."""
+    moved_bytes: int = 0
+    """Read at the first look and written into shards, by this attempt."""
+    started: float = field(default_factory=time.monotonic)
+
+    def saw(self, images: Sequence[SoundImage | RejectedImage]) -> None:
+        """A chunk was looked at."""
+        sound = [one for one in images if isinstance(one, SoundImage)]
+        self.looked += len(images)
+        self.quarantined += len(images) - len(sound)
+        self.reencoded += sum(one.reencoded for one in sound)
+        self.moved_bytes += sum(one.size for one in sound)
+        self.tell()
+
+    def wrote(self, plan: ShardPlan, is_read_back: bool) -> None:
+        """A shard was written."""
+        self.written += len(plan.images)
+        self.read_back += len(plan.images) if is_read_back else 0
+        self.moved_bytes += plan.image_bytes
+        self.tell()
+
+    def tell(self) -> None:
+        """Progress: images, their rate and bytes; the time to the end is reckoned by who writes it."""
+        done = (self.looked + self.written + self.quarantined + self.duplicates) // 2
+        notes = [f"{self.moved_bytes / self.seconds / 1e6:.1f} MB/s"]
+        notes += [f"{self.quarantined} quarantined"] if self.quarantined else []
+        self.ctx.progress.update(
+            done,
+            self.total,
+            "images",
+            images_per_second=self.images_per_second(done),
+            note=", ".join(notes),
+            metrics={"quarantined_samples_total": float(self.quarantined)},
+        )
+
+    def images_per_second(self, images: int) -> float:
+        """The rate of this attempt, which has looked at the images that were written before, too."""
+        return max(0, images - self.adopted // 2) / self.seconds
+
+    @property
+    def seconds(self) -> float:
+        """Since this attempt began, never 0."""
+        return max(time.monotonic() - self.started, 1e-9)

@@ -1,0 +1,88 @@
+"""Writing one shard: a tar with nothing in it that could differ, and its index. One task each.
+
+Any `wds.WebDataset(...).decode("pil").to_tuple("jpg;jpeg;png;webp", "cls;json")` reads the tars.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import IO
+
+from vitpipe.infra.errors import StageError
+from vitpipe.infra.storage.store import Digest
+from vitpipe.stages.images.digests import RunningDigest
+from vitpipe.stages.images.header import BadImage
+from vitpipe.stages.images.manifest import index_path
+from vitpipe.stages.images.members import label_member
+from vitpipe.stages.images.readback import read_back
+from vitpipe.stages.ingest.look.image import Image
+from vitpipe.stages.ingest.write.shard import Shard, ShardTask, shard_entry, shard_index
+from vitpipe.stages.ingest.write.ustar import BLOCK, end, header, padding
+
+
+def write_shard(task: ShardTask) -> Shard:
+    """Write the tar here, send it to the store, then its index: the sign that the shard is whole.
+
+    Errors: StageError when an image is no longer what it was at the first look; IntegrityError when webdataset reads
+    something else than the index says: nothing of such a shard reaches the store.
+    """
+    task = replace(task, plan=task.plan.in_hand())
+    task.context.scratch.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=task.context.scratch) as made:  # a lost twin may still be writing its own
+        local = Path(made, task.plan.path)
+        with local.open("xb") as file:
+            offsets, digest = _write_tar(task, file)
+        index = shard_index(task.plan, digest, offsets)
+        if task.is_read_back:
+            with local.open("rb", buffering=0) as file:  # it is read once, in pieces of its own size
+                read_back(file, index, task.multi_label, task.context.out.node.uri)
+        tar = task.context.out.upload(local, task.plan.path, given=digest)
+    index_file = task.context.out.put(index_path(task.plan.path), index.encode())
+    return Shard(shard_entry(index), tar, index_file)
+
+
+def _write_tar(task: ShardTask, file: IO[bytes]) -> tuple[list[int], Digest]:
+    """Write all members; where each image's bytes begin, and the digest of the whole."""
+    offsets: list[int] = []
+    size, sha256 = 0, RunningDigest()
+    for key, image, data in zip(task.plan.keys, task.plan.images, _contents(task), strict=True):
+        form, label = label_member(image.item.labels, task.multi_label)
+        behind = padding(len(data)) + header(f"{key}.{form}", len(label)) + label + padding(len(label))
+        members = b"".join((header(f"{key}.{image.seen.ext}", len(data)), data, behind))
+        found = sha256.add(members, BLOCK, len(data))
+        if found != image.seen.sha256:
+            raise _changed(image, f"its SHA-256 is now {found}, it was {image.seen.sha256}")
+        file.write(members)
+        offsets.append(size + BLOCK)
+        size += len(members)
+    last = end(size)
+    sha256.add(last)
+    file.write(last)
+    return offsets, Digest(size + len(last), sha256.hexdigest())
+
+
+def _contents(task: ShardTask) -> Iterator[bytes]:
+    """The bytes of each image, in order: by their digest it will be seen whether they are still what was checked."""
+    images = task.plan.images
+    kept = [task.source.costly and task.spool.holds(image.seen.place) for image in images]
+    others = task.source.reads([image.item for image, is_kept in zip(images, kept, strict=True) if not is_kept])
+    for image, is_kept in zip(images, kept, strict=True):
+        data = _kept_or_made(task, image) if is_kept else next(others)
+        if isinstance(data, BadImage):
+            raise _changed(image, str(data)) from data
+        yield data
+
+
+def _kept_or_made(task: ShardTask, image: Image) -> bytes | BadImage:
+    kept = task.spool.find(image.seen.place, image.seen.size)
+    if kept is not None and hashlib.sha256(kept).hexdigest() == image.seen.sha256:
+        return kept
+    return next(task.source.reads([image.item]))
+
+
+def _changed(image: Image, found: str) -> StageError:
+    return StageError(
+        f"write {image.item.name!r}", f"it changed while it was ingested: {found}", "run again when the source is still"
+    )
