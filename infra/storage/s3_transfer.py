@@ -132,9 +132,7 @@ def send(s3: Any, local: Path, at: dict[str, str]) -> Digest:
     """
     part_bytes = max(PART_BYTES, math.ceil(local.stat().st_size / MAX_PARTS))
     config = TransferConfig(
-        multipart_threshold=part_bytes,
-        multipart_chunksize=part_bytes,
-        max_request_concurrency=THREADS,
+        multipart_threshold=part_bytes, multipart_chunksize=part_bytes, max_request_concurrency=THREADS
     )
     with local.open("rb") as file, TransferManager(s3, config) as manager:
         source = _Hashed(file)

@@ -76,8 +76,7 @@ def conform(
     spec: Spec,
     overrides: Overrides = None,
     data: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="ImageNet-21k, ImageNet or JFT-300M, instead of `vars.paper`."),
+        str | None, typer.Option(metavar="NAME", help="ImageNet-21k, ImageNet or JFT-300M, instead of `vars.paper`.")
     ] = None,
     as_json: AsJson = False,
 ) -> int:

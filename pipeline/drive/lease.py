@@ -10,15 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-from vitpipe.infra.errors import (
-    AlreadyExists,
-    Changed,
-    LeaseLost,
-    NotFound,
-    Stopped,
-    StorageError,
-    VitpipeError,
-)
+from vitpipe.infra.errors import AlreadyExists, Changed, LeaseLost, NotFound, Stopped, StorageError, VitpipeError
 from vitpipe.infra.events import StoreEvents
 from vitpipe.infra.fence import StoreFence
 from vitpipe.infra.lease_state import (

@@ -85,10 +85,7 @@ def _node(stage: Stage) -> dict[str, Any]:
     properties = {
         "stage": {"const": stage.name},
         "needs": {"type": "object", "additionalProperties": False, "properties": needs, "required": required},
-        "foreach": {
-            "type": "object",
-            "additionalProperties": {"anyOf": [{"type": "array", "minItems": 1}, REFERENCE]},
-        },
+        "foreach": {"type": "object", "additionalProperties": {"anyOf": [{"type": "array", "minItems": 1}, REFERENCE]}},
         "config": _reference(stage.config_class()),
         "resources": _reference(stage.resources_class()),
     }
