@@ -18,7 +18,8 @@ import re
 from typing import Any
 
 _WORD = re.compile(r"^[a-z]+(?:[-'][a-z]+)*[,;.!?]?(?!\S)")
-"""A plain word that opens a sentence; a path, a URI, a quoted or dotted name or one before a colon is said as it is."""
+"""A plain word that opens a sentence and gets a capital; paths, URIs, quoted or dotted names and words before a colon
+stay as they are."""
 
 
 class VitpipeError(Exception):
@@ -63,7 +64,7 @@ class StageError(VitpipeError):
 
 
 class Lost(StageError):
-    """A process or machine was lost, as often as is borne."""
+    """Processes, machines or Ray itself were lost, and trying again did not help."""
 
 
 class LeaseLost(VitpipeError):
@@ -73,7 +74,7 @@ class LeaseLost(VitpipeError):
 
 
 class Stopped(VitpipeError):
-    """Somebody asked it to end; it can be resumed."""
+    """The work was asked to end; it can be resumed."""
 
     code = 6
 

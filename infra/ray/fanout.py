@@ -24,7 +24,7 @@ from vitpipe.infra.ray.one_queue import OneQueue, Ticket
 from vitpipe.infra.work import Done, Item, Job, Result
 
 LOST = (WorkerCrashedError, NodeDiedError, ObjectLostError, OwnerDiedError, OutOfMemoryError, OutOfDiskError)
-"""Not the task's own fault: worth another machine."""
+"""Errors that are not the task's own fault: it is worth another try on another machine."""
 LOOK_S = 1.0
 """How often a waiting driver looks whether someone wants it to stop."""
 
@@ -82,7 +82,7 @@ def fan(
 
 
 def _next(inbox: "SimpleQueue[Any]") -> Any:
-    """A ticket whose turn it is, or the reference of a task that ended; None when nothing came for a while."""
+    """Take a ticket whose turn it is, or the reference of a task that ended; None when nothing came for a while."""
     try:
         return inbox.get(timeout=LOOK_S)
     except Empty:
@@ -90,7 +90,7 @@ def _next(inbox: "SimpleQueue[Any]") -> Any:
 
 
 def _run(fn: Callable[[Item], Result], job: Job, item: Item) -> Result:
-    """In the worker."""
+    """Run one task, in a worker's process."""
     on_worker.prepare(job)
     try:
         with on_worker.named_errors(f"run a task of {job.node}"):
@@ -100,7 +100,7 @@ def _run(fn: Callable[[Item], Result], job: Job, item: Item) -> Result:
 
 
 def _collect(reference: Any, task: Ticket, job: Job, max_failures: int, name: str) -> Done[Item, Result] | None:
-    """What became of a task, or None when it shall run again."""
+    """Return what became of a task, or None when it is to run again."""
     try:
         return Done(task.item, result=ray.get(reference))
     except RayTaskError as error:
@@ -118,14 +118,14 @@ def _collect(reference: Any, task: Ticket, job: Job, max_failures: int, name: st
 
 
 def _cause(error: RayTaskError) -> Exception:
-    """The task's own exception, with where it was raised as a note."""
+    """Return the task's own exception, with where it was raised as a note."""
     cause = error.cause if isinstance(error.cause, Exception) else StageError("run a task", str(error), "see the log")
     cause.add_note(str(error))
     return cause
 
 
 def _cancel(references: list[Any]) -> None:
-    """End what still runs; whoever asks for results now has gone."""
+    """End tasks that still run: nobody waits for their results any more."""
     for reference in references:
         ray.cancel(reference, force=True)
     if references:

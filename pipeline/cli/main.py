@@ -66,7 +66,7 @@ def invoke(args: list[str]) -> int:
     try:
         faults.refuse()
         code = app(args=args, standalone_mode=False, prog_name="vitpipe")
-        if told := dropped.told():
+        if told := dropped.take_dropped():
             complain(told)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
@@ -86,7 +86,7 @@ def _ended_by(error: Exception, args: list[str]) -> int:
     verb = next((arg for arg in args if arg.isalpha()), "vitpipe")
     if known.code in LOGGED:
         known = with_traceback(error, known, verb)
-    if told := dropped.told():
+    if told := dropped.take_dropped():
         complain(told)
     show_error(known, "--json" in args)
     return known.code
@@ -171,7 +171,7 @@ def run(
             with LiveRun(found) as live:
                 outcome = runner.run(found, replace or (), live.options(verify_sources))
     finally:
-        if told := handler.told():
+        if told := handler.take_dropped():
             complain(told)
     if as_json:
         print_json({"run": found.uri, **outcome.plan.to_json()})

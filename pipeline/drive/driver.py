@@ -48,7 +48,7 @@ def ray_answers() -> None:
     """Ask the cluster that `RAY_ADDRESS` names, if any, for a sign of life. StorageError within seconds."""
     address = os.environ.get("RAY_ADDRESS")
     if address and "://" not in address:  # joining refuses a URL in words of its own
-        ray_auth.answers(address)
+        ray_auth.require_answer(address)
 
 
 def ignore(_: object) -> None:

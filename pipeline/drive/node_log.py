@@ -45,7 +45,7 @@ def node_log(node: str, out: Out, folder: Path, tell: Callable[[str], None]) -> 
         logging.getLogger().removeHandler(handler)
         handler.close()
         copier.stop(copy=not lost)
-        if (told := handler.told()) and not lost:
+        if (told := handler.take_dropped()) and not lost:
             tell(told)
         structlog.contextvars.unbind_contextvars("node")
 

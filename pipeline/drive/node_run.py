@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 from vitpipe.infra.errors import LeaseLost, Lost, StageError, Stopped, StorageError, VitpipeError
 from vitpipe.infra.full_disk import full_path, is_full
-from vitpipe.infra.metrics import node_metrics
+from vitpipe.infra.metrics import NodeMetrics
 from vitpipe.infra.progress import StoreProgress
 from vitpipe.infra.storage.store import Store
 from vitpipe.pipeline.drive.driver import Driver
@@ -146,7 +146,7 @@ class NodeRun:
             out=out,
             scratch=driver.scratch(node) / out.attempt,
             fence=out.fence,
-            metrics=node_metrics(driver.name, node),
+            metrics=NodeMetrics(driver.name, node),
             events=events,
             progress=progress,
             cluster=driver.clusters.named(node, fence=out.fence, events=events),

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 
 from vitpipe.infra.errors import LeaseLost, Stopped, StorageError, VitpipeError, gravest
-from vitpipe.infra.metrics import STATES, node_metrics
+from vitpipe.infra.metrics import STATES, NodeMetrics
 from vitpipe.pipeline.drive.driver import Driver
 from vitpipe.pipeline.drive.node_run import NodeRun, as_vitpipe_error
 from vitpipe.pipeline.plan.planned import Plan, StoreFacts
@@ -160,4 +160,4 @@ class Walk:
             self.inbox.put(Ended(work.node.id, error=as_vitpipe_error(error, work.node.id, "the log")))
 
     def _show(self, node: str, state: str) -> None:
-        node_metrics(self.driver.name, node).set("stage_state", STATES.index(state))
+        NodeMetrics(self.driver.name, node).set("stage_state", STATES.index(state))
