@@ -1,4 +1,4 @@
-"""What a run needs of this machine and its store, each tried or looked up: found, and what to do where it lacks.
+"""What a run needs of this machine and its store, each tried or looked up, and what to do where it is missing.
 
 Imports neither Ray nor torch: it has to answer where they are broken.
 """
@@ -46,7 +46,7 @@ class Check:
 
 
 def checks(store_uri: str = "file://./runs") -> Iterator[Check]:
-    """Every check, as soon as it is done; `store_uri` is where runs are to be kept. Any that is not ok means exit 7."""
+    """Yield every check as it is done; `store_uri` is where runs are to be kept. One that is not ok means exit 7."""
     for look in (_python, _ray, _token, _address, _gpus, _compiler, _reader, _disk):
         yield _settled(look())
     for check in _store_checks(store_uri):
@@ -54,7 +54,7 @@ def checks(store_uri: str = "file://./runs") -> Iterator[Check]:
 
 
 def failure(found: list[Check]) -> StorageError | None:
-    """The error that a doctor who found something ends with, or None."""
+    """Make the error that names what is not ok; None when all is."""
     bad = [check for check in found if not check.ok]
     if not bad:
         return None
@@ -118,7 +118,7 @@ def _compiler() -> Check:
 
 
 def _reader() -> Check:
-    """A missing one is no fault: images are then decoded whole, with the same pixels."""
+    """Look for the C extension. A missing one is no fault: images are then decoded whole, with the same pixels."""
     found = build.extension()
     return Check("reader", True, str(found) if found else f"no C extension: images are decoded whole. {build.DO}")
 

@@ -16,8 +16,6 @@ Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[a.b=c ...]", help="nodes.backbone.config.seed=1", show_default=False)
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")]
-
-
 VerifySources = Annotated[
     bool,
     typer.Option("--verify-sources", help="Compare sources by digest with what was taken, not by names and sizes."),

@@ -1,4 +1,4 @@
-"""Where things lie: store URIs and source folders made absolute, once, where the command is typed. Contacts nothing."""
+"""Where stores and source data are: their URIs and paths are made absolute, once, where the command is typed."""
 
 import os
 from collections.abc import Iterator

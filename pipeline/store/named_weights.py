@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import TypeGuard
 
 from vitpipe.infra.errors import NotFound, UsageError
 from vitpipe.pipeline.spec.places import absolute_uri
@@ -17,7 +18,7 @@ _DO = "give a folder with native weights, a node's URI, or RUN/NODE"
 
 
 def find_weights(text: str) -> Weights | Score | Path:
-    """What WEIGHTS names. UsageError for what is not there or carries no weights, with the nearest that does."""
+    """Find what WEIGHTS names. UsageError for what is not there or has no weights, with the nearest that has."""
     match = _IN_YAML.fullmatch(text)
     if match and Path(match[1]).is_file():
         return _of_node(find_run(match[1]).uri + match[2])
@@ -47,14 +48,14 @@ def _of_node(uri: str) -> Weights | Score:
         artifact = load_artifact(uri)
     except NotFound:
         raise _nothing_there(uri) from None
-    if isinstance(artifact, Weights) or (isinstance(artifact, Score) and artifact.model):
+    if _has_weights(artifact):
         return artifact
     do = "convert it, and predict with the result" if isinstance(artifact, Checkpoint) else _DO
     raise UsageError(f"predict with {uri}", f"it is a {artifact.kind} without weights", do)
 
 
 def _nothing_there(uri: str) -> UsageError:
-    """Say which nodes there are, if it is a run or something in one; else that there is nothing."""
+    """Say which nodes there are, if the URI is a run's or of something in one; else that there is nothing."""
     asked, do = f"predict with {uri}", _DO
     for levels in (0, 1, 2):
         run_uri, node = _cut(uri, levels)
@@ -67,7 +68,7 @@ def _nothing_there(uri: str) -> UsageError:
             committed_nodes(run, "predict with", node or None)
         except UsageError as error:
             return error
-        carriers = [id for id in committed_nodes(run, asked, None) if _carries(f"{run_uri}/{id}")]
+        carriers = [id for id in committed_nodes(run, asked, None) if _has_weights(load_artifact(f"{run_uri}/{id}"))]
         there = f"there are {', '.join(carriers)}" if carriers else "none that is committed carries weights"
         return UsageError(asked, "it stands for siblings" if node else "it is a run: name one of its nodes", there)
     path = Path(uri.removeprefix("file://"))
@@ -82,6 +83,5 @@ def _cut(uri: str, levels: int) -> tuple[str, str]:
     return parts[0], "/".join(parts[1:])
 
 
-def _carries(uri: str) -> bool:
-    artifact: Artifact = load_artifact(uri)
+def _has_weights(artifact: Artifact) -> TypeGuard[Weights | Score]:
     return isinstance(artifact, Weights) or (isinstance(artifact, Score) and artifact.model is not None)
