@@ -62,15 +62,15 @@ def refuse_open(dashboard: str) -> None:
     opener = urllib.request.build_opener(_NoRedirect, urllib.request.ProxyHandler({}))
     try:
         with opener.open(request, timeout=PROBE_S) as answer:
-            found = f"it answered {answer.status} to a request without a token"
+            status = answer.status
     except urllib.error.HTTPError as error:
         if error.code == 401:
             return
-        found = f"it answered {error.code} to a request without a token"
+        status = error.code
     except OSError as error:
         raise StorageError(f"reach the Ray dashboard at {dashboard}", f"no answer: {error}", _CHECK) from error
-    asked, do = f"use the Ray cluster at {dashboard}", "start every node with RAY_AUTH_MODE=token"
-    raise StorageError(asked, f"{found}: anyone may run code on it", do)
+    found = f"it answered {status} to a request without a token: anyone may run code on it"
+    raise StorageError(f"use the Ray cluster at {dashboard}", found, "start every node with RAY_AUTH_MODE=token")
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):

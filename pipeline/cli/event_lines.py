@@ -12,9 +12,9 @@ from vitpipe.infra.errors import VitpipeError
 from vitpipe.infra.events import Event, new_events
 from vitpipe.infra.storage.store import Store
 
-AT_ONCE = frozenset(
-    ("takeover", "checkpoint_refused", "checkpoint_failed", "step_skipped", "log_dropped", "rank_lost", "preempted",
-     "resized", "resumed")
+AT_ONCE = (
+    "takeover", "checkpoint_refused", "checkpoint_failed", "step_skipped", "log_dropped", "rank_lost", "preempted",
+    "resized", "resumed",
 )  # fmt: skip
 """Kinds worth a line at once; the rest is for `vitpipe events`."""
 HOLD_S = 60.0

@@ -1,4 +1,4 @@
-"""Serve the run's numbers while it lasts: what each running node's progress file says goes to the exporter."""
+"""Serve a run's numbers while it lasts: the exporter gets what each running node's progress file says."""
 
 import logging
 import threading

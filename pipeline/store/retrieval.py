@@ -14,7 +14,7 @@ from vitpipe.infra.storage.names import checked
 from vitpipe.infra.storage.store import Digest, Store
 from vitpipe.pipeline.store.contents import committed_nodes, contents, is_record, open_run
 from vitpipe.pipeline.store.records import Committed, read_committed
-from vitpipe.pipeline.store.soundness import examine, files_of, lost_records
+from vitpipe.pipeline.store.soundness import difference, examine, files_of, lost_records
 from vitpipe.stages.artifacts import File
 from vitpipe.stages.record import damaged
 
@@ -171,10 +171,8 @@ def _problem(node: Store, file: File) -> str | None:
     found = _digest(node, file)
     if found is not None and found != file.digest:
         found = _digest(node, file)  # a bit may flip on the way; only what comes twice is held against the object
-    if found is None:
-        return "is missing"
-    if found.bytes != file.bytes:
-        return f"has {found.bytes} bytes, the record says {file.bytes}"
+    if found is None or found.bytes != file.bytes:
+        return difference(file, found.bytes if found else None)
     if found.sha256 != file.sha256:
         return f"has SHA-256 {found.sha256}, the record says {file.sha256}"
     return None

@@ -82,7 +82,12 @@ def refusal(run: Store, asked: str, flaws: Sequence[Flaw]) -> IntegrityError:
 
 def absent(files: Iterable[File], sizes: Mapping[str, int]) -> list[tuple[File, str]]:
     """Find the files that are missing, or of another size than their record says, in a listing of the node's folder."""
-    return [(file, _difference(file, sizes.get(file.at))) for file in files if sizes.get(file.at) != file.bytes]
+    return [(file, difference(file, sizes.get(file.at))) for file in files if sizes.get(file.at) != file.bytes]
+
+
+def difference(file: File, size: int | None) -> str:
+    """Say that a file is missing (no size), or has another size than its record says."""
+    return "is missing" if size is None else f"has {size} bytes, the record says {file.bytes}"
 
 
 def later(record: Record, than: Record) -> bool:
@@ -98,10 +103,6 @@ def fence_of(record: Record) -> int:
     """Tell the fence of the driver that committed it; 0 where its attempt's name has none."""
     match = re.fullmatch(r"a(\d+)(?:\.\d+)?", record.attempt)
     return int(match[1]) if match else 0
-
-
-def _difference(file: File, size: int | None) -> str:
-    return "is missing" if size is None else f"has {size} bytes, the record says {file.bytes}"
 
 
 def _read(run: Store, id: str, name: str) -> Committed | IntegrityError | None:

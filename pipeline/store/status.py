@@ -159,9 +159,7 @@ class _View:
         if left.attempt and not left.attempt.fits(record.fingerprint, record.inputs):
             return False
         if left.attempt and not self.alive and left.attempt.fence > fence_of(record) and not left.attempt.committed:
-            return (
-                False  # an attempt at other data that failed or was killed: one that finds an equal record marks that
-            )
+            return False  # it took other data, and failed or was killed: one that finds an equal record marks that
         given = {
             name: tuple(found.ref for ref in refs if not is_uri(ref) and (found := self.left[ref].committed))
             for name, refs in node.needs.items()
