@@ -1,5 +1,6 @@
-"""Many small questions at once, answered in the order in which they were asked: a store far away answers sixteen as
-fast as one. Knows nothing of what is asked.
+"""Ask many small questions at once and take the answers in order: a distant store answers sixteen as fast as one.
+
+Knows nothing of what is asked.
 """
 
 from collections import deque
@@ -11,13 +12,14 @@ T = TypeVar("T")
 Q = TypeVar("Q")
 
 READERS = 16
-"""Questions under way, or answered and not taken yet."""
+"""Questions in flight, or answered and not consumed yet."""
 
 
 def answers(ask: Callable[[Q], T], questions: Iterable[Q], at_once: int = READERS) -> Iterator[T]:
-    """The answer to each question, in their order, as soon as it and all before it are there.
+    """Yield the answer to each question, in order, as soon as it and all before it are there.
 
-    The first error, in that order, is raised in its place; who stops listening waits for what is under way alone.
+    The first error, in that order, is raised in its place. A caller that stops iterating waits only for questions in
+    flight.
     """
     waiting: deque[Future[T]] = deque()
     with ThreadPoolExecutor(at_once, thread_name_prefix="vitpipe-ask") as pool:
@@ -34,6 +36,6 @@ def answers(ask: Callable[[Q], T], questions: Iterable[Q], at_once: int = READER
 
 
 def by_key(ask: Callable[[Q], T], keys: Iterable[Q]) -> dict[Q, T]:
-    """The answer about each key."""
+    """Ask about each key; the answers by key."""
     listed = list(keys)
     return dict(zip(listed, answers(ask, listed), strict=True))

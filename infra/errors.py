@@ -21,7 +21,8 @@ from typing import Any, TypeVar
 Failure = TypeVar("Failure", bound=Exception)
 
 _WORD = re.compile(r"^[a-z]+(?:[-'][a-z]+)*[,;.!?]?(?!\S)")
-"""A plain word that opens a sentence; a path, a URI, a quoted or dotted name or one before a colon is said as it is."""
+"""A plain word that opens a sentence and gets a capital; paths, URIs, quoted or dotted names and words before a colon
+stay as they are."""
 
 
 class VitpipeError(Exception):
@@ -66,7 +67,7 @@ class StageError(VitpipeError):
 
 
 class Lost(StageError):
-    """A process or machine was lost, as often as is borne."""
+    """Processes, machines or Ray itself were lost, and trying again did not help."""
 
 
 class LeaseLost(VitpipeError):
@@ -76,7 +77,7 @@ class LeaseLost(VitpipeError):
 
 
 class Stopped(VitpipeError):
-    """Somebody asked it to end; it can be resumed."""
+    """The work was asked to end; it can be resumed."""
 
     code = 6
 

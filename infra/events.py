@@ -1,6 +1,6 @@
-"""Facts for people: one small object per event below `{run}/events/`, in the order of time.
+"""Events for people: one small object each below `{run}/events/`, in order of time.
 
-Knows no kinds: who emits names them.
+Knows no kinds of events: callers name them.
 """
 
 import json
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Event:
-    """One fact. `node` is empty for one about the whole run."""
+    """One event; `node` is empty when it is about the whole run."""
 
     time: str
     """UTC, ISO 8601 with milliseconds."""
@@ -35,14 +35,14 @@ class Event:
     kind: str
     text: str
     name: str = ""
-    """Its object's name: hand the newest back to `read_events` to read on from there."""
+    """Name of its object: pass the newest to `read_events` to read on from there."""
 
     def to_json(self) -> dict[str, Any]:
         """One line of `events --json`."""
         return {key: value for key, value in asdict(self).items() if key != "name"}
 
     def write(self, run: Store) -> None:
-        """Into the run's folder. StorageError."""
+        """Write it into the run's folder. StorageError."""
         run.write(FOLDER + self.name, json.dumps(self.to_json()).encode())
 
 
@@ -56,44 +56,57 @@ class StoreEvents:
     node: str = ""
 
     def emit(self, kind: str, text: str) -> None:
-        """Write one event; the log alone has it when the store does not take it: no work ends for what is told."""
+        """Write one event; when the store refuses it, only the log has it: no work ends because an event was lost."""
         try:
             self.event(kind, text).write(self.run)
         except StorageError as error:
             log.warning("%s: %s (not in the store: %s)", kind, text, error)
 
     def event(self, kind: str, text: str) -> Event:
-        """An event of now, under a name that no other has; not written yet."""
+        """Make an event of this moment, under a name that no other has; it is not written yet."""
         now_ns = time.time_ns()
         name = f"{now_ns:020d}-{self.fence}-{secrets.token_hex(4)}.json"
         return Event(_stamp(now_ns), self.fence, self.node, kind, text, name)
 
     def of(self, node: str) -> "StoreEvents":
-        """The same door for another node."""
+        """Return the same door for another node."""
         return replace(self, node=node)
 
 
 def read_events(run: Store, after: str = "", tail: int | None = None) -> Iterator[Event]:
-    """Events of the run in that folder, oldest first, those up to the one named `after` left out.
+    """Yield the run's events, oldest first, beginning after the one named `after`.
 
-    With `tail`, the last so many alone; no others are read. One that cannot be understood is given in its place as an
-    event of kind `damaged`.
+    With `tail`, only the last so many are read. One that cannot be parsed is yielded as an event of kind `damaged`.
     """
-    listed = sorted((entry.path.removeprefix(FOLDER) for entry in run.list(FOLDER)), key=_order)
-    names = [name for name in listed if name.endswith(".json") and (not after or _order(name) > _order(after))]
-    for event in answers(lambda name: _read(run, name), names if tail is None else names[max(0, len(names) - tail) :]):
-        if event is not None:
-            yield event
+    names = [name for name in _names(run) if not after or _order(name) > _order(after)]
+    yield from _read_all(run, names if tail is None else names[max(0, len(names) - tail) :])
+
+
+def new_events(run: Store, fence: int, seen: Container[str]) -> Iterator[Event]:
+    """Yield the events of one fence that are not in `seen`, oldest first.
+
+    Machines' clocks differ, so an event may appear whose name sorts before one that was seen.
+    """
+    yield from _read_all(run, [name for name in _names(run) if name not in seen and _order(name)[0] == fence])
+
+
+def _names(run: Store) -> list[str]:
+    listed = (entry.path.removeprefix(FOLDER) for entry in run.list(FOLDER))
+    return sorted((name for name in listed if name.endswith(".json")), key=_order)
 
 
 def _order(name: str) -> tuple[int, str]:
-    """Drivers follow each other by their fences; only within one driver's time are clocks asked."""
+    """Sort by fence, for drivers follow each other; clocks are compared only within one driver's time."""
     match = _NAME.fullmatch(name)
     return (int(match[2]) if match else 0, name)
 
 
+def _read_all(run: Store, names: list[str]) -> Iterator[Event]:
+    yield from (event for event in answers(lambda name: _read(run, name), names) if event is not None)
+
+
 def _read(run: Store, name: str) -> Event | None:
-    """The event; None when it was collected as garbage since it was listed."""
+    """Read one event; None when it was collected as garbage since it was listed."""
     try:
         data = run.read(FOLDER + name)
     except NotFound:
@@ -113,7 +126,7 @@ def _event(time: Any, fence: Any, node: Any, kind: Any, text: Any, name: str) ->
 
 
 def _damaged(name: str, why: str) -> Event:
-    """Where the event's name tells when and under which fence it was written, that is kept."""
+    """Keep the time and the fence, where the event's name tells them."""
     match = _NAME.fullmatch(name)
     time, fence = (_stamp(int(match[1])), int(match[2])) if match else ("", 0)
     return Event(time, fence, "", "damaged", f"damaged event: {name} ({why})", name)
@@ -121,11 +134,3 @@ def _damaged(name: str, why: str) -> Event:
 
 def _stamp(now_ns: int) -> str:
     return datetime.fromtimestamp(now_ns / 1e9, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def new_events(run: Store, fence: int, seen: Container[str]) -> Iterator[Event]:
-    """Events under one fence whose names are not among `seen`, oldest first; machines' clocks differ, so one may come
-    with a name before theirs."""
-    names = sorted(entry.path.removeprefix(FOLDER) for entry in run.list(FOLDER))
-    wanted = [name for name in names if name not in seen and name.endswith(".json") and _order(name)[0] == fence]
-    yield from (event for event in answers(lambda name: _read(run, name), wanted) if event is not None)

@@ -3,7 +3,6 @@
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from types import TracebackType
 from typing import Any, Self
 
 from prometheus_client import CollectorRegistry, start_http_server
@@ -16,7 +15,7 @@ PORT = 9464
 
 
 class Exporter:
-    """Serves the newest values at `http://127.0.0.1:{port}/metrics` until closed. A Sink; thread-safe."""
+    """A sink that serves the newest values at `http://127.0.0.1:{port}/metrics` until closed; thread-safe."""
 
     def __init__(self, port: int = PORT, host: str = "127.0.0.1") -> None:
         """Take `port`, or any free one when another run has it. StorageError when none can be bound."""
@@ -37,7 +36,7 @@ class Exporter:
             return self._serve(0, host)
 
     def close(self) -> None:
-        """Stop serving; numbers go again where they went before."""
+        """Stop serving; numbers go where they went before."""
         use(self._before)
         self._server.shutdown()
         self._server.server_close()
@@ -46,9 +45,7 @@ class Exporter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def set(self, name: str, value: float, labels: Mapping[str, str]) -> None:
@@ -76,7 +73,7 @@ class Exporter:
             yield metric
 
     def describe(self) -> Iterator[Metric]:
-        """Nothing in advance: what there is depends on the run."""
+        """Name no metric in advance: which ones there are depends on the run."""
         return iter(())
 
 

@@ -1,7 +1,7 @@
 """Named places where a test may have a process die, fail or stand still. Without `VITPIPE_TEST_FAULTS` they do nothing.
 
 The command line refuses to run with it. Its value is a JSON list of `{point, step, rank, do, once}`: `do` is kill,
-raise or stall, and `once` a path that the first to come makes, so that a restarted process passes.
+raise or stall, and `once` a path that the first process to get there creates, so that a restarted one passes.
 """
 
 import json
@@ -24,7 +24,7 @@ def reach(point: str, step: int, rank: int) -> None:
 
 
 def refuse() -> None:
-    """UsageError where the setting is made: nobody runs with faults by mistake."""
+    """Raise UsageError where that variable is set: nobody runs with faults by mistake."""
     if os.environ.get(SETTING):
         raise UsageError(f"run with {SETTING}", "it makes processes die for tests", f"unset {SETTING}")
 

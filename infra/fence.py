@@ -1,4 +1,4 @@
-"""The right to commit and the wish that we end, asked of the store from whatever process we are in.
+"""The right to commit, and requests to stop, as any process of a run reads them from the store.
 
 Knows `lease.json` and `stop.json` of a run's folder, and nothing of what is committed below it.
 """
@@ -23,12 +23,12 @@ class StoreFence:
     """The run's folder."""
     fence: int
     holder: str
-    """Id of the lease's holder that sent us."""
+    """Id of the lease's holder: the driver that this process works for."""
     timing: Timing = TIMING
     clock: Clock = CLOCK
 
     def check(self) -> None:
-        """Return only if our driver holds the run and a beat of the last `commit_s` is confirmed.
+        """Return only if our driver holds the run and a beat within the last `commit_s` is confirmed.
 
         A process that has not watched yet may wait for one beat. Errors: LeaseLost; StorageError when the store
         does not answer.
@@ -40,18 +40,18 @@ class StoreFence:
             if self.clock.boottime() - watch.confirmed_at <= self.timing.commit_s:
                 return
             if self.clock.boottime() - began > self.timing.watch_s:
-                raise _lost(self.run, f"no beat of its lease {self.fence} was seen for {self.timing.watch_s:g} s")
+                raise lease_lost(self.run, f"no beat of its lease {self.fence} was seen for {self.timing.watch_s:g} s")
             self.clock.sleep(self.timing.look_s)
 
     def stopping(self) -> str | None:
-        """Why we are asked to end, or None, as of at most `poll_s` ago. Costs nothing.
+        """Return why this work is asked to end, or None; at most `poll_s` old, and free of charge.
 
         LeaseLost when the run is no longer ours.
         """
         watch = self._watch()
         watch.keep_polling()
         if watch.lost:
-            raise _lost(self.run, watch.lost)
+            raise lease_lost(self.run, watch.lost)
         return watch.stop
 
     def _watch(self) -> "LeaseWatch":
@@ -63,14 +63,14 @@ class StoreFence:
 
 
 class LeaseWatch:
-    """What this process has seen of one lease; one per process, however many fences were unpickled in it."""
+    """What this process has seen of one lease: a single watch, however many copies of the fence were unpickled here."""
 
     def __init__(self, fence: StoreFence) -> None:
-        self.of, self.run, self.clock, self.timing = fence, fence.run, fence.clock, fence.timing
+        self.fence, self.run, self.clock, self.timing = fence, fence.run, fence.clock, fence.timing
         self.lost: str | None = None
         self.stop: str | None = None
         self.confirmed_at = float("-inf")
-        """Boot time of this machine at which the lease was certainly ours."""
+        """The last reading of this machine's boot clock at which the lease was certainly ours."""
         self._beat: int | None = None
         self._looked_at = float("-inf")
         self._reading = threading.Lock()
@@ -80,18 +80,18 @@ class LeaseWatch:
     def look(self) -> None:
         """Read the lease now. LeaseLost when it is not ours.
 
-        A beat that differs from the last one seen was written after that last look: the lease was ours then. The
-        holder's own time counts where we share its clock.
+        A higher beat than the one seen last was written after that look, so at that time the lease was ours. On the
+        holder's own machine the time of its writing counts.
         """
         with self._reading:
             now = self.clock.boottime()
             state = read_lease(self.run)
-            if state is None or not state.held_by(self.of.fence, self.of.holder):
+            if state is None or not state.held_by(self.fence.fence, self.fence.holder):
                 self.lost = f"{state.holder} holds it under fence {state.fence}" if state else "its lease is gone"
                 if state and state.holder is None:
-                    self.lost = f"our driver gave it up (fence {self.of.fence}, now {state.fence})"
-                raise _lost(self.run, self.lost)
-            if self._beat is not None and state.beat > self._beat:  # fewer: a listing that is older than the last
+                    self.lost = f"our driver gave it up (fence {self.fence.fence}, now {state.fence})"
+                raise lease_lost(self.run, self.lost)
+            if self._beat is not None and state.beat > self._beat:  # a lower one is an answer from an old cache
                 self.confirmed_at = max(self.confirmed_at, self._looked_at)
             if state.clock == clock_id():
                 self.confirmed_at = max(self.confirmed_at, state.at)
@@ -99,10 +99,10 @@ class LeaseWatch:
 
     def look_for_stop(self) -> None:
         """Read whether somebody asked this driver to stop; once asked, it stays so."""
-        self.stop = self.stop or read_stop(self.run, self.of.fence)
+        self.stop = self.stop or read_stop(self.run, self.fence.fence)
 
     def keep_polling(self) -> None:
-        """Have the thread run until nobody asked for `idle_s`."""
+        """Keep the polling thread alive until nobody has asked for `idle_s`."""
         self._asked_at = self.clock.boottime()
         if self._thread is None or not self._thread.is_alive():
             with _registry:
@@ -117,13 +117,14 @@ class LeaseWatch:
                 self.look()
                 self.look_for_stop()
             except LeaseLost:
-                return  # `lost` says it to whoever asks next
+                return  # whoever asks next reads it from `lost`
             except (StorageError, IntegrityError) as error:
                 log.warning("the lease could not be read, trying again: %s", error)
             pause.wait(self.timing.poll_s)
 
 
-def _lost(run: Store, found: str) -> LeaseLost:
+def lease_lost(run: Store, found: str) -> LeaseLost:
+    """Make the error of a driver, rank or task that no longer holds `run`."""
     return LeaseLost(f"go on with {run.uri}", found, "this driver commits nothing more; look with `vitpipe status`")
 
 
@@ -132,7 +133,7 @@ _watches: dict[tuple[str, int, str], LeaseWatch] = {}
 
 
 def _forget() -> None:
-    """A forked child has no thread of its parent's, and perhaps a lock that nobody will open: it begins anew."""
+    """Start afresh in a forked child: it lacks the parent's thread, and may inherit a lock that nobody will release."""
     global _registry
     _registry = threading.Lock()
     _watches.clear()

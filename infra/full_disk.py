@@ -18,14 +18,14 @@ _WORDS = ("No space left on device", "Disk quota exceeded")
 
 
 def is_full(error: BaseException) -> bool:
-    """Whether this, or what caused it, is a disk without room or a spent quota. Libraries in Rust and C++ say it in
-    words."""
+    """Whether an error, or a cause of it, means a full disk or a spent quota, which libraries in Rust and C++ only say
+    in words."""
     return any(_says_full(one) for one in _causes(error))
 
 
 def full_path(error: BaseException, *candidates: str | Path) -> str:
-    """The path that has no room: the one that the error or a cause of it names, else the first of `candidates` and of
-    this process's own places whose file system is full; all of them where room was made meanwhile."""
+    """Find the path that has no room: the one that the error or a cause of it names, else the first of `candidates`
+    and of this process's own places whose file system is full; all of them where room was made meanwhile."""
     for one in _causes(error):
         if isinstance(one, OSError) and one.filename is not None and _says_full(one):
             return os.fsdecode(one.filename)
@@ -49,7 +49,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _own_places() -> Iterator[str]:
-    """Where this process writes what it was given no path for: what it says, then its folders."""
+    """Yield where this process writes without being given a path: its output files, then its default folders."""
     for number in (1, 2):
         with suppress(OSError):
             behind = os.readlink(f"/proc/self/fd/{number}")

@@ -1,6 +1,6 @@
-"""What `lease.json` and `stop.json` say, who a holder is, and the clocks and times that judge them.
+"""What `lease.json` and `stop.json` say, who a holder is, and the clocks and limits they are judged by.
 
-Pure reading: whoever takes, renews or obeys a lease lives elsewhere.
+Takes, renews and obeys no lease.
 """
 
 import json
@@ -9,12 +9,13 @@ import socket
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
-from vitpipe.infra.errors import IntegrityError, NotFound, UsageError
-from vitpipe.infra.json_object import parse_object
+from vitpipe.infra.errors import NotFound, UsageError
+from vitpipe.infra.json_object import fields_of, parse_object
 from vitpipe.infra.storage.store import Store
 
 LEASE = "lease.json"
@@ -30,11 +31,11 @@ class Timing:
     commit_s: float = 10.0
     """No commit starts later than this after the last confirmed beat."""
     watch_s: float = 20.0
-    """A newcomer takes over what did not beat for this long; twice `commit_s`, for a commit under way."""
+    """A new driver takes over a lease that has not beaten for this long: twice `commit_s`, for a commit under way."""
     poll_s: float = 2.0
-    """Ranks and tasks read lease and stop this often."""
+    """Ranks and tasks read `lease.json` and `stop.json` this often."""
     look_s: float = 1.0
-    """Whoever waits for a beat reads this often."""
+    """Whoever waits for a beat reads the lease this often."""
     idle_s: float = 60.0
     """A process that asks nothing for this long stops polling until it asks again."""
 
@@ -53,7 +54,7 @@ class Clock:
 
     boottime: Callable[[], float] = boottime
     monotonic: Callable[[], float] = time.monotonic
-    """Does not count suspension: a laptop that slept with holder and newcomer on it proves nothing of the holder."""
+    """Does not count suspension: when a laptop slept, the silence of a holder on it proves nothing."""
     sleep: Callable[[float], None] = time.sleep
 
 
@@ -79,13 +80,13 @@ class Holder:
 
     @classmethod
     def me(cls) -> Self:
-        """This process under a fresh id: one per lease taken."""
+        """Describe this process, under a fresh id for each lease taken."""
         pid = os.getpid()
         start = _start_time(pid)
         return cls(uuid.uuid4().hex, socket.gethostname(), _boot_id(), pid, start or 0, _namespace("pid"))
 
     def provably_dead(self) -> bool:
-        """Whether this very machine and pid namespace have no such living process any more."""
+        """Whether this is the holder's machine and pid namespace, and no such process lives here any more."""
         here = bool(self.boot_id) and self.boot_id == _boot_id() and self.pid_ns == _namespace("pid")
         return here and _start_time(self.pid) != self.start_time
 
@@ -112,7 +113,7 @@ class LeaseState:
         return self.fence == fence and self.holder is not None and self.holder.id == id
 
     def moved(self, before: Self) -> bool:
-        """Whether the holder of before has beaten since."""
+        """Whether the holder in `before` has written another beat since."""
         return before.holder is not None and self != before and self.held_by(before.fence, before.holder.id)
 
     def encode(self) -> bytes:
@@ -124,21 +125,16 @@ class LeaseState:
 
     @classmethod
     def decode(cls, data: bytes, run: str) -> Self:
-        """IntegrityError for anything that no vitpipe wrote."""
-        try:
+        """Parse `lease.json`. IntegrityError for anything that vitpipe did not write."""
+        do = "make sure that no driver runs, then delete that file: the next run takes a fence above all attempts"
+        with fields_of(f"{run}/{LEASE}", do):
             fields = parse_object(data)
             holder = Holder(**fields["holder"]) if fields["holder"] else None
             return cls(int(fields["fence"]), int(fields["beat"]), holder, **fields["renewed"])
-        except (ValueError, TypeError, KeyError, OverflowError) as error:
-            raise IntegrityError(
-                f"read {run}/{LEASE}",
-                f"it is damaged: {error!r}",
-                "make sure that no driver runs, then delete that file: the next run takes a fence above all attempts",
-            ) from error
 
 
 def read_lease(run: Store) -> LeaseState | None:
-    """The lease of the run in that folder, or None for a run that never began."""
+    """Read the run's lease; None for a run that never began."""
     try:
         return LeaseState.decode(run.read(LEASE), run.uri)
     except NotFound:
@@ -146,18 +142,15 @@ def read_lease(run: Store) -> LeaseState | None:
 
 
 def read_stop(run: Store, fence: int) -> str | None:
-    """Why the driver with that fence is asked to end, or None."""
-    try:
+    """Read why the driver with that fence is asked to end; None when it is not."""
+    with suppress(NotFound), fields_of(f"{run.uri}/{STOP}", "stop the run again"):
         fields = parse_object(run.read(STOP))
         return str(fields.get("reason", "stop")) if fields["fence"] == fence else None
-    except NotFound:
-        return None
-    except (ValueError, TypeError, KeyError) as error:
-        raise IntegrityError(f"read {run.uri}/{STOP}", f"it is damaged: {error!r}", "stop the run again") from error
+    return None
 
 
 def request_stop(run: Store, reason: str) -> int | None:
-    """Ask whoever holds the run to end; its fence, or None when nobody does. UsageError for an unknown run."""
+    """Ask the run's driver to end; its fence, or None when nobody holds the run. UsageError for an unknown run."""
     state = read_lease(run)
     if state is None:
         raise UsageError(f"stop {run.uri}", "no run of that name was ever started", "check the store and the name")

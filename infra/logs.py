@@ -1,4 +1,4 @@
-"""The log: plain lines for machines and late evenings, with every secret struck out on the way.
+"""The log: plain lines for machines and people, with every secret struck out.
 
 `logging.getLogger(__name__)` and `structlog.get_logger()` end in the same lines. Redaction works on the finished line,
 so that messages, arguments, structured values and tracebacks all pass through it. Knows no run and no stage.
@@ -42,7 +42,7 @@ _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
 )
 
 RAISES = False
-"""Whether a wrong log call is complained about on standard error, in the middle of a user's terminal; tests want it."""
+"""Whether a faulty log call is reported on standard error, in the middle of a user's terminal; tests set it."""
 
 _hidden: set[str] = set()
 _OURS = ("vitpipe",)
@@ -63,11 +63,11 @@ def redact(text: str) -> str:
     return text
 
 
-def configure(to: Path | TextIO | None = None, level: str = "INFO") -> "Counting":
+def configure(to: Path | TextIO | None = None, level: str = "INFO") -> "DroppingHandler":
     """Send all logging of this process to a file (appending) or a stream, standard error by default.
 
     Ours from `level` on, others' from WARNING on. A second call replaces the first. Returns the handler, which counts
-    the lines that its disk did not take. From here on no failure to log prints a traceback between our lines.
+    the lines that its disk refused. From now on a failure to log prints no traceback between our lines.
     """
     logging.raiseExceptions = RAISES
     handler = LogFile(to) if isinstance(to, Path) else _Stream(to or sys.stderr)
@@ -92,17 +92,17 @@ def configure(to: Path | TextIO | None = None, level: str = "INFO") -> "Counting
 
 
 def formatter() -> logging.Formatter:
-    """Our lines, secrets struck out, for a handler of one's own."""
+    """Make the formatter of our lines, secrets struck out, for a caller's own handler."""
     return _RedactingFormatter(foreign_pre_chain=_CHAIN, processors=_RENDER)
 
 
 def bind(**facts: Any) -> None:
-    """Put facts (run, node, rank) on every later line of this thread or task."""
+    """Put fields (run, node, rank) on every later line of this thread or task."""
     structlog.contextvars.bind_contextvars(**facts)
 
 
-class Counting(logging.Handler):
-    """A handler that drops what its disk does not take, and counts it."""
+class DroppingHandler(logging.Handler):
+    """A handler that drops the lines that its disk refuses, and counts them."""
 
     path = "standard error"
 
@@ -111,8 +111,8 @@ class Counting(logging.Handler):
         self.dropped = 0
         self._reason: OSError | None = None
 
-    def told(self) -> str | None:
-        """`12 log lines dropped: /path is full`, of those since it was last asked, or None."""
+    def take_dropped(self) -> str | None:
+        """Say `12 log lines dropped: /path is full`, about those since the last call; None when there are none."""
         dropped, reason = self.dropped, self._reason
         self.dropped, self._reason = 0, None
         if reason is None:
@@ -124,8 +124,8 @@ class Counting(logging.Handler):
         self.dropped, self._reason = self.dropped + 1, reason
 
 
-class LogFile(Counting):
-    """Appends to a file, made with its first line. Nothing is kept back, so what was dropped does not come late."""
+class LogFile(DroppingHandler):
+    """Append to a file that its first line creates. Nothing is buffered, so no dropped line turns up late."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -134,10 +134,10 @@ class LogFile(Counting):
         self._torn = False
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Append one line; one that the disk does not take is counted and dropped."""
+        """Append one line; one that the disk refuses is counted and dropped."""
         try:
             line = self.format(record) + "\n"
-        except Exception:  # a wrong log call: tests raise it, a user's run does without that line
+        except Exception:  # a faulty log call: tests raise it, a user's run does without that line
             self.handleError(record)
             return
         try:
@@ -146,7 +146,7 @@ class LogFile(Counting):
             self._drop(error)
 
     def close(self) -> None:
-        """Close the file. What was dropped stays known."""
+        """Close the file; the count of dropped lines stays."""
         if self._file is not None:
             os.close(self._file)
             self._file = None
@@ -162,7 +162,7 @@ class LogFile(Counting):
             self._torn = bool(left)
 
 
-class _Stream(Counting, logging.StreamHandler):  # type: ignore[type-arg]
+class _Stream(DroppingHandler, logging.StreamHandler):  # type: ignore[type-arg]
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # logging's name
         error = sys.exc_info()[1]
         if isinstance(error, OSError):

@@ -90,7 +90,7 @@ class Sink(Protocol):
 
 
 class Nowhere:
-    """Drops everything: tests, and processes that nobody scrapes."""
+    """A sink that drops everything: for tests, and processes that nobody scrapes."""
 
     def set(self, name: str, value: float, labels: Mapping[str, str]) -> None:
         return None
@@ -103,7 +103,7 @@ _sink: Sink = Nowhere()
 
 
 def use(sink: Sink) -> Sink:
-    """Send this process's numbers to `sink` from now on; the one before."""
+    """Send this process's numbers to `sink` from now on; return the sink before."""
     global _sink
     before, _sink = _sink, sink
     return before
@@ -113,10 +113,8 @@ def check(name: str, labels: Mapping[str, str]) -> None:
     """Raise VitpipeError, naming the nearest, for a name or label that no list knows."""
     for what, value, known in (("metric", name, tuple(KNOWN)), *(("label", label, LABELS) for label in labels)):
         if value not in known:
-            near = difflib.get_close_matches(value, known, n=1, cutoff=0.0)
-            raise VitpipeError(
-                f"export {what} {value!r}", "no such name in infra/metrics.py", f"did you mean {near[0]!r}?"
-            )
+            do = f"did you mean {difflib.get_close_matches(value, known, n=1, cutoff=0.0)[0]!r}?"
+            raise VitpipeError(f"export {what} {value!r}", "no such name in infra/metrics.py", do)
 
 
 @dataclass(frozen=True)
@@ -137,18 +135,13 @@ class NodeMetrics:
         _sink.inc(name, amount, {"run": self.run, "node": self.node, **labels})
 
 
-def node_metrics(run: str, node: str) -> NodeMetrics:
-    """The door for one node's numbers."""
-    return NodeMetrics(run, node)
-
-
 _storage = NodeMetrics("", "")
 
 
 def count_storage(run: str, node: str) -> None:
-    """Count what storage moves and retries in this process for that node from now on (no node: for the driver)."""
+    """From now on count this process's storage traffic and retries for that node (an empty name: for the driver)."""
     global _storage
-    _storage = node_metrics(run, node)
+    _storage = NodeMetrics(run, node)
     traffic.listen(_count_storage)
 
 
@@ -157,14 +150,14 @@ def _count_storage(kind: traffic.Kind, amount: float) -> None:
 
 
 def publish(run: str, node: str, metrics: Mapping[str, float], **labels: str) -> None:
-    """Take over absolute values (counters too) that another process measured."""
+    """Publish absolute values (counters too) that another process measured."""
     for name, value in metrics.items():
         check(name, labels)
         _sink.set(name, value, {"run": run, "node": node, **labels})
 
 
 def publish_progress(run: str, node: str, progress: Mapping[str, Any]) -> None:
-    """Take over what a node's progress file says: its own `metrics`, and the fields every node has."""
+    """Publish what a node's progress file says: its own `metrics`, and the fields that every node has."""
     named = {"step": "step", "total": "target_steps", "loss": "loss", "eta_seconds": "eta_seconds"}
     named["images_per_second"] = "images_per_second"
     values = {metric: progress[field] for field, metric in named.items() if progress.get(field) is not None}

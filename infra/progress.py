@@ -20,7 +20,7 @@ PROGRESS = "progress.json"
 EVERY_S = 2.0
 """Writes are at least this far apart; readers may count on 5 s."""
 IDLE_ROUNDS = 30
-"""A writer with nothing to write for so many rounds ends its thread."""
+"""A writer that had nothing to write for so many rounds ends its thread."""
 
 log = logging.getLogger(__name__)
 
@@ -36,17 +36,17 @@ class StoreProgress:
     every_s: float = EVERY_S
 
     def begin(self) -> None:
-        """Say at once that this attempt runs now. StorageError when the store does not take it."""
+        """Write at once that this attempt runs now. StorageError when the store refuses it."""
         fields = {"attempt": self.attempt, "fence": self.fence, "time": time.time(), "step": 0, "total": None}
         self.node.write(PROGRESS, json.dumps(fields).encode())
         _writer(self).begun = time.monotonic()
 
     def update(self, step: int, total: int, unit: str = "steps", **facts: Any) -> None:
-        """Hand over the newest state. Does not wait: a thread writes it, the first and the last one at once."""
+        """Hand over the newest state. Does not wait: a thread writes it, the first and the last without delay."""
         _writer(self).offer(step, {"step": step, "total": total, "unit": unit, **facts})
 
     def flush(self) -> None:
-        """Have the newest update of this process in the store before returning, or a warning in the log."""
+        """Write the newest update of this process before returning; failing to is a warning in the log."""
         _writer(self).flush()
 
 
@@ -98,16 +98,16 @@ class _Writer:
         """Seconds to go at the mean pace of this process so far."""
         now = time.monotonic()
         if self._first is None or step < self._first[0]:
-            # a first task of many that ends tells how long one takes, not when the second will end
+            # the first task to end shows how long one takes, counted from the beginning of the attempt
             self._first = (0, self.begun) if step == 1 and self.begun is not None else (step, now)
         done, seconds = step - self._first[0], now - self._first[1]
         return round((total - step) * seconds / done, 1) if done else None
 
 
 def read_progress(node: Store) -> dict[str, Any] | None:
-    """The newest written progress of a node, or None. Callers compare its `fence` with the lease's.
+    """Read a node's newest progress, or None. Callers compare its `fence` with the lease's.
 
-    IntegrityError for one that no vitpipe wrote: it is information only, and whoever runs the node writes it anew.
+    IntegrityError for a file that vitpipe did not write; whoever runs the node soon writes it anew.
     """
     try:
         fields = parse_object(node.read(PROGRESS))

@@ -1,4 +1,4 @@
-"""How long we insist when something outside fails for a moment: jittered, growing pauses under one total deadline.
+"""How long to keep trying when something outside fails for a moment: jittered, growing pauses under one deadline.
 
 Knows nothing of what is called; the caller says which errors pass by themselves.
 """
@@ -43,10 +43,10 @@ def persist(
     patience: RetryPolicy,
     noticed: Callable[[BaseException, int], None],
 ) -> T:
-    """Call `call` until it succeeds; the last error as it is when patience ends.
+    """Call `call` until it succeeds; raise the last error, as it is, once the deadline is over.
 
-    `passes` tells whether an error may pass by itself; `noticed` is told each error that is followed by another try,
-    and how many tries there were.
+    `passes` says whether an error may pass by itself; `noticed` is called with each error that another try follows,
+    and with the number of tries so far.
     """
 
     def before_sleep(state: RetryCallState) -> None:

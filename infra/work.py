@@ -1,4 +1,4 @@
-"""What a piece of heavy work is given and gives back, wherever it runs, and for whom it is done.
+"""What a task or a rank is given and gives back, wherever it runs, and the node it works for.
 
 `stages.contract` passes `Done` and `Rank` on; they live here because `infra.ray.connect` makes them. Knows no Ray.
 """
@@ -25,7 +25,7 @@ class Done(Generic[Item, Result]):
     error: Exception | None = None
 
     def value(self) -> Result:
-        """The result, or the error it ended with, raised."""
+        """Return the result, or raise the error that the task ended with."""
         if self.error is not None:
             raise self.error
         return self.result  # type: ignore[return-value]
@@ -35,13 +35,13 @@ def _none() -> str | None:
     return None
 
 
-def _untold(step: int) -> None:
+def _ignore(step: int) -> None:
     pass
 
 
 @dataclass(frozen=True)
 class Rank:
-    """Where a function of a gang finds itself. torch.distributed is already initialised."""
+    """Where a gang's function runs. torch.distributed is already initialised."""
 
     rank: int
     world_size: int
@@ -52,24 +52,24 @@ class Rank:
     device: str
     """`cuda:0` or `cpu`: the one place where the device is chosen."""
     notice: Callable[[], str | None] = _none
-    """Why a machine of this gang will be taken away soon, or None. Whoever then commits and raises Stopped is started
-    again with the machines that are left. Cheap: asked every step."""
-    reached: Callable[[int], None] = _untold
-    """Told every step, so that the same death at the same step is known to be the same. Cheap."""
+    """Says why a machine of this gang will soon be taken away, or None. A rank that then commits and raises Stopped is
+    started again on the machines that are left. Cheap: called every step."""
+    reached: Callable[[int], None] = _ignore
+    """Called with every step, so that two crashes at one step are known to be the same. Cheap."""
 
 
 class Stop(Protocol):
-    """As much of a fence as waiting for work needs."""
+    """The part of a fence that waiting for work needs."""
 
     def stopping(self) -> str | None:
-        """Why this work is to end, or None."""
+        """Return why this work is to end, or None."""
 
 
 class Emit(Protocol):
-    """As much of the events as losing work needs."""
+    """The part of a run's events that losing work needs."""
 
     def emit(self, kind: str, text: str) -> None:
-        """Tell a fact of that kind."""
+        """Write an event of that kind."""
 
 
 class TaskNeeds(Protocol):
@@ -123,7 +123,7 @@ def stop_if_asked(fence: Stop, asked: str, so_far: str = "") -> None:
 
 @dataclass(frozen=True)
 class Job:
-    """For whom heavy work is done: what its names in the dashboard, its logs and its metrics carry. Picklable."""
+    """The node that heavy work is done for: its names in the dashboard, logs and metrics carry it. Picklable."""
 
     run: str
     node: str
@@ -131,17 +131,17 @@ class Job:
     events: Emit | None = None
 
     def ask_to_stop(self) -> None:
-        """Raise Stopped (or LeaseLost) once someone wants this work to end."""
+        """Raise Stopped (or LeaseLost) once someone has asked this work to end."""
         if self.fence:
             stop_if_asked(self.fence, f"run node {self.node}", "asked to end")
 
     def tell(self, kind: str, text: str) -> None:
-        """Log a fact, and emit it as an event where there is somebody to hear."""
+        """Log an event, and emit it where the job has a place for events."""
         log.info("%s: %s", kind, text)
         if self.events:
             self.events.emit(kind, text)
 
 
 def unknown(item: object) -> float | None:
-    """The length of a task that nobody estimated."""
+    """Give no length: nobody estimated that of the task."""
     return None

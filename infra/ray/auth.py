@@ -1,4 +1,4 @@
-"""Ray's token: there, private, and demanded by whatever cluster we give work to."""
+"""Ray's token: made when missing, kept private, and demanded by whatever cluster we give work to."""
 
 import contextlib
 import os
@@ -11,6 +11,7 @@ from vitpipe.infra import logs
 from vitpipe.infra.errors import StorageError
 
 PROBE_S = 10.0
+_CHECK = "check the address, and that the cluster is up"
 
 
 def token_path() -> Path:
@@ -19,7 +20,7 @@ def token_path() -> Path:
 
 
 def token() -> str | None:
-    """The token of this user, or None."""
+    """Read the token of this user, or None."""
     if value := os.environ.get("RAY_AUTH_TOKEN"):
         return value
     path = token_path()
@@ -27,7 +28,7 @@ def token() -> str | None:
 
 
 def ensure_token() -> None:
-    """Make a token unless there is one, readable by this user alone (Ray's own would be readable by all)."""
+    """Make a token unless there is one, readable by this user alone (one that Ray makes would be readable by all)."""
     if os.environ.get("RAY_AUTH_TOKEN"):
         return
     path = token_path()
@@ -40,46 +41,36 @@ def ensure_token() -> None:
     logs.hide(path.read_text().strip())
 
 
-def answers(address: str) -> None:
-    """Return if a Ray speaks at `host:port`. StorageError within seconds: Ray itself would try for two minutes."""
+def require_answer(address: str) -> None:
+    """Return if a Ray answers at `host:port`. StorageError within seconds: Ray itself would try for two minutes."""
     import grpc  # comes with Ray; only a cluster's address needs it
 
     with grpc.insecure_channel(address) as channel:
         try:
             grpc.channel_ready_future(channel).result(timeout=PROBE_S)
         except grpc.FutureTimeoutError:
-            raise StorageError(
-                f"connect to Ray at {address}",
-                f"no Ray answered within {PROBE_S:g} s",
-                "check the address, and that the cluster is up",
-            ) from None
+            found = f"no Ray answered within {PROBE_S:g} s"
+            raise StorageError(f"connect to Ray at {address}", found, _CHECK) from None
 
 
 def refuse_open(dashboard: str) -> None:
-    """StorageError unless the cluster's dashboard turns away a request without a token.
+    """Raise StorageError unless the cluster's dashboard turns away a request without a token.
 
-    Whoever can submit a job owns the cluster; one that asks nobody for a token is owned by everybody.
+    Whoever can submit a job owns the cluster; one that asks nobody for a token belongs to everybody.
     """
     request = urllib.request.Request(f"{dashboard.rstrip('/')}/api/jobs/")
     opener = urllib.request.build_opener(_NoRedirect, urllib.request.ProxyHandler({}))
     try:
         with opener.open(request, timeout=PROBE_S) as answer:
-            found = f"it answered {answer.status} to a request without a token"
+            status = answer.status
     except urllib.error.HTTPError as error:
         if error.code == 401:
             return
-        found = f"it answered {error.code} to a request without a token"
+        status = error.code
     except OSError as error:
-        raise StorageError(
-            f"reach the Ray dashboard at {dashboard}",
-            f"no answer: {error}",
-            "check the address, and that the cluster is up",
-        ) from error
-    raise StorageError(
-        f"use the Ray cluster at {dashboard}",
-        f"{found}: anyone may run code on it",
-        "start every node with RAY_AUTH_MODE=token",
-    )
+        raise StorageError(f"reach the Ray dashboard at {dashboard}", f"no answer: {error}", _CHECK) from error
+    found = f"it answered {status} to a request without a token: anyone may run code on it"
+    raise StorageError(f"use the Ray cluster at {dashboard}", found, "start every node with RAY_AUTH_MODE=token")
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):

@@ -1,6 +1,6 @@
 """What the machines of a Ray cluster could hold if they were idle.
 
-Queueing is Ray's business, impossibility is ours.
+Work that must wait is Ray's business; work that can never fit is ours.
 """
 
 import math
@@ -15,22 +15,22 @@ from vitpipe.infra.errors import StageError
 Bundle = Mapping[str, float]
 """What one task or rank asks for, as Ray writes it: `{"CPU": 4, "GPU": 1}`."""
 
-_FACE = ("CPU", "GPU", "memory")
+_SHOWN = ("CPU", "GPU", "memory")
 
 
 def alive() -> list[dict[str, float]]:
-    """Resources of each living node."""
+    """List the resources of each living node."""
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 def totals() -> dict[str, float]:
-    """What all living nodes have together."""
+    """Add up what all living nodes have."""
     nodes = alive()
     return {name: sum(node.get(name, 0.0) for node in nodes) for name in {name for node in nodes for name in node}}
 
 
 def room(bundle: Bundle) -> int:
-    """How many of `bundle` fit on the living nodes together, were they idle; none straddles two nodes."""
+    """Count how many of `bundle` would fit on the living nodes if those were idle; none straddles two nodes."""
     asked = {name: amount for name, amount in bundle.items() if amount > 0}
     if not asked:
         return 1_000_000
@@ -41,18 +41,18 @@ def room(bundle: Bundle) -> int:
 
 
 def missing(bundle: Bundle, count: int) -> str | None:
-    """What the cluster lacks to hold `count` of `bundle` at once, in words, or None."""
+    """Say what the cluster lacks to hold `count` of `bundle` at once; None when it lacks nothing."""
     fits = room(bundle)
     if fits >= count:
         return None
     nodes = alive()
-    total = {name: sum(node.get(name, 0.0) for node in nodes) for name in _FACE if name in bundle or name == "CPU"}
+    total = {name: sum(node.get(name, 0.0) for node in nodes) for name in _SHOWN if name in bundle or name == "CPU"}
     return f"{count} x ({_words(bundle)}) asked for, room for {fits}: {len(nodes)} nodes with {_words(total)} in all"
 
 
 @dataclass
 class CapacityWait:
-    """Waits `wait_s` for machines that may still come, and then says which are missing."""
+    """Tolerates for `wait_s` that a cluster is too small, and then says what is missing."""
 
     bundle: Bundle
     count: int
@@ -70,9 +70,8 @@ class CapacityWait:
         now = time.monotonic()
         self._since = now if self._since is None else self._since
         if now - self._since >= self.wait_s:
-            raise StageError(
-                self.what, f"workers unavailable after {self.wait_s:g} s: {lack}", "add machines or ask for less"
-            )
+            found = f"workers unavailable after {self.wait_s:g} s: {lack}"
+            raise StageError(self.what, found, "add machines or ask for less")
 
 
 def _words(bundle: Bundle) -> str:

@@ -1,4 +1,4 @@
-"""Ray, as the rest of the house sees it: `fan` for tasks, `gang` for ranks.
+"""Ray, as everything else sees it: `fan` for tasks, `gang` for ranks.
 
 Satisfies `stages.contract.Cluster`. Imported by `infra.ray.connect` once Ray's environment is prepared.
 """
@@ -12,7 +12,6 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from types import TracebackType
 from typing import Any, Self
 
 import ray
@@ -37,12 +36,12 @@ AHEAD = 16
 DASHBOARD_PORT = 8265
 
 OBJECT_STORE_BYTES = 512 * 2**20
-"""Of an embedded Ray: results are small, data goes through the store; Ray would take a third of the memory."""
+"""Of an embedded Ray. Results are small and data goes through the store; by default Ray takes a third of the memory."""
 
 
 @dataclass(frozen=True)
 class RayCluster:
-    """A connected Ray. `named` gives the view of one node of the YAML; close it, or use it as a context manager."""
+    """A connected Ray, and with `named` one node's view of it. Close it, or use it as a context manager."""
 
     job: Job
     dashboard_url: str
@@ -51,14 +50,14 @@ class RayCluster:
     """Folder of Ray's own logs and notes on this machine."""
     wait_s: float
     queue: OneQueue
-    """Of all nodes: their tasks go through it."""
+    """The tasks of all nodes go through it."""
 
     def named(self, node: str, *, fence: Stop | None = None, events: Emit | None = None) -> Self:
-        """The view whose tasks, actors and training runs carry the node's name, and which ends when asked to."""
+        """Return the view of one node: its tasks and ranks carry the node's name, and end when `fence` asks them to."""
         return replace(self, job=replace(self.job, node=node, fence=fence, events=events))
 
     def gpus(self) -> int:
-        """GPUs of the whole cluster now."""
+        """Count the GPUs of the whole cluster now."""
         return int(ray.cluster_resources().get("GPU", 0))
 
     def fan(
@@ -70,7 +69,7 @@ class RayCluster:
         label: Callable[[Item], str] = str,
         seconds: Callable[[Item], float | None] = unknown,
     ) -> Iterator[Done[Item, Result]]:
-        """Many independent tasks, the longest of all nodes first; results as they end. See `infra.ray.fanout.fan`."""
+        """Run many independent tasks, the longest of all nodes first. See `infra.ray.fanout.fan`."""
         gpus = resources.gpus_per_task
         bundle = {"CPU": float(resources.cpus_per_task), "GPU": float(min(1, self.gpus()) if gpus is None else gpus)}
         return fan(
@@ -86,7 +85,7 @@ class RayCluster:
         )
 
     def gang(self, fn: Callable[[Rank], None], *, resources: GangNeeds) -> None:
-        """N ranks in lockstep. See `infra.ray.gang.gang`."""
+        """Run N ranks in lockstep. See `infra.ray.gang.gang`."""
         from vitpipe.infra.ray.gang import gang  # Ray Train takes 3 s to import; only pretraining needs it
 
         workers, gpus = resources.workers, resources.gpus_per_worker
@@ -109,20 +108,18 @@ class RayCluster:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
 def embed(
     run: str, cpus_wanted: float, wait_s: float, dashboard_ports: tuple[int, ...] = (DASHBOARD_PORT, 0, 0)
 ) -> RayCluster:
-    """A Ray of our own on this machine, gone with this process. Tries once for each wished port (0: any free one)."""
+    """Start a Ray on this machine that ends with this process; one try for each dashboard port (0: any free one)."""
     ray_auth.ensure_token()
     port, folder = _free_port(dashboard_ports[0]), driver_folder()
     # Ray Train's helpers ask a dashboard whether their gang's controller lives. Unless told which, they ask that of the
-    # newest Ray on this machine, perhaps a neighbour's, and end a gang that it does not know.
+    # newest Ray on this machine, perhaps another user's, and end a gang that it does not know.
     with _environment(RAY_API_SERVER_ADDRESS=f"http://127.0.0.1:{port}"), apart(folder.path):
         try:
             context = _init(
@@ -144,14 +141,11 @@ def embed(
 
 
 def join(run: str, address: str, wait_s: float) -> RayCluster:
-    """A cluster that others started; this machine is one of its nodes."""
+    """Connect to a cluster that others started; this machine is one of its nodes."""
     if "://" in address or ":" not in address:
-        raise UsageError(
-            f"connect to Ray at {address}",
-            "a driver has to run inside the cluster",
-            "give host:port on one of its machines, or use `vitpipe submit`",
-        )
-    ray_auth.answers(address)
+        do = "give host:port on one of its machines, or use `vitpipe submit`"
+        raise UsageError(f"connect to Ray at {address}", "a driver has to run inside the cluster", do)
+    ray_auth.require_answer(address)
     environment = {"RAY_ADDRESS": address}  # for the same reason as above
     cluster = _cluster(run, _init(address=address, namespace=run, runtime_env={"env_vars": environment}), wait_s)
     try:
@@ -171,17 +165,17 @@ def _cluster(run: str, context: Any, wait_s: float) -> RayCluster:
 
 
 def _open_train_page() -> None:
-    """Have the actor that the dashboard's Train page asks; before a first gang makes it, the page is an error."""
+    """Make the actor that the dashboard's Train page asks; until the first gang makes it, the page is an error."""
     from ray.train.v2._internal.state.state_actor import get_or_create_state_actor  # 3 s, in a worker
 
     get_or_create_state_actor()
 
 
-def _free_port(wish: int) -> int:
-    """The wished port, or any free one."""
+def _free_port(wished: int) -> int:
+    """Return the wished port, or any free one when it is taken."""
     with socket.socket() as probe:
         try:
-            probe.bind(("127.0.0.1", wish))
+            probe.bind(("127.0.0.1", wished))
         except OSError:
             probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -203,7 +197,7 @@ def _environment(**values: str) -> Iterator[None]:
 
 
 def _init(**options: Any) -> Any:
-    """`ray.init` that leaves the signal handlers of this process as they were."""
+    """Call `ray.init`, and leave the signal handlers of this process as they were."""
     main = threading.current_thread() is threading.main_thread()
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)} if main else {}
     worker_output.into_the_log()

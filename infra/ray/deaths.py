@@ -1,4 +1,4 @@
-"""What ended a process of Ray, in words: whose memory, which machine. Knows no gang and no task."""
+"""Why a process of Ray ended, in words: whose memory, which machine. Knows no gang and no task."""
 
 import re
 
@@ -10,12 +10,12 @@ _COMMAND_CHARS = 60
 
 
 def cause_of_death(error: BaseException) -> BaseException:
-    """What Ray says of a rank's process, which Ray Train wraps; any other error as it is."""
+    """Unwrap what Ray says of a rank's process from Ray Train's error; any other error is returned as it is."""
     return getattr(error, "health_check_failure", error)
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Python's, torch's (CPU and GPU) and Ray's ways to say it."""
+    """Whether an error means exhausted memory, as Python, torch (CPU and GPU) and Ray say it."""
     error = cause_of_death(error)
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
@@ -24,7 +24,7 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def in_words(error: BaseException) -> str:
-    """One line: kind and first line of what ended a process; of a full memory also where, and who took most of it."""
+    """Describe in one line what ended a process; for exhausted memory also where, and which process had most of it."""
     error = cause_of_death(error)
     text = str(error)
     first = next((line.strip() for line in text.splitlines() if line.strip()), "")
@@ -33,9 +33,8 @@ def in_words(error: BaseException) -> str:
     where, largest = _CROWDED.search(text), _LARGEST.search(text)
     if where is None:
         return f"out of memory: {first}"
-    words = (
-        f"out of memory on {where['host']} ({where['used']} of {where['all']} GB used), ended by Ray's memory monitor"
-    )
+    used = f"{where['used']} of {where['all']} GB used"
+    words = f"out of memory on {where['host']} ({used}), ended by Ray's memory monitor"
     if largest is None:
         return words
     command = largest["command"].strip()

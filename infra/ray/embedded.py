@@ -1,4 +1,4 @@
-"""An embedded Ray, out of the way of signals that mean this program and everything it started.
+"""Keep an embedded Ray out of reach of signals that are sent to this program and everything it started.
 
 `timeout` and a terminal signal a process group, systemd and Slurm every process of a job. Ray's own processes would end
 at once, and the ranks with them, while we want them to commit. They still end with this process, whatever ends it.
@@ -20,10 +20,10 @@ _DASHBOARD = "dashboard/dashboard.py"
 
 @contextmanager
 def apart(temporary: Path) -> Iterator[None]:
-    """Around `ray.init`: what it starts has a process group of its own and never hears SIGTERM, nor do its workers.
+    """Wrap `ray.init`: what it starts has a process group of its own and never hears SIGTERM, nor do its workers.
 
-    Ray does the same for SIGINT, and has no public door for either: the one class it starts them with is replaced.
-    Ray's dashboard leaves folders of Python's multiprocessing behind when it is killed, in `temporary`.
+    Ray does the same for SIGINT, and has no public door for either: the one class that starts them is replaced.
+    `temporary` is for folders of Python's multiprocessing that Ray's dashboard leaves behind when it is killed.
     """
     before = services.ConsolePopen
     services.ConsolePopen = partial(_Apart, temporary)

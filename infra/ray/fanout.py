@@ -27,7 +27,7 @@ from vitpipe.infra.work import Done, Item, Job, Result
 T = TypeVar("T")
 
 LOST = (WorkerCrashedError, NodeDiedError, ObjectLostError, OwnerDiedError, OutOfMemoryError, OutOfDiskError)
-"""Not the task's own fault: worth another machine."""
+"""Errors that are not the task's own fault: it is worth another try on another machine."""
 LOOK_S = 1.0
 """How often a waiting driver looks whether someone wants it to stop."""
 
@@ -94,7 +94,7 @@ def _next(inbox: "SimpleQueue[T]") -> T | None:
 
 
 def _run(fn: Callable[[Item], Result], job: Job, item: Item) -> Result:
-    """In the worker."""
+    """Run one task, in a worker's process."""
     on_worker.prepare(job)
     try:
         with on_worker.named_errors(f"run a task of {job.node}"):
@@ -106,7 +106,7 @@ def _run(fn: Callable[[Item], Result], job: Job, item: Item) -> Result:
 def _collect(
     reference: ObjectRef, task: Ticket[Item], job: Job, max_failures: int, name: str
 ) -> Done[Item, Result] | None:
-    """What became of a task, or None when it shall run again."""
+    """Return what became of a task, or None when it is to run again."""
     try:
         return Done(task.item, result=ray.get(reference))
     except RayTaskError as error:
@@ -124,14 +124,14 @@ def _collect(
 
 
 def _cause(error: RayTaskError) -> Exception:
-    """The task's own exception, with where it was raised as a note."""
+    """Return the task's own exception, with where it was raised as a note."""
     cause = error.cause if isinstance(error.cause, Exception) else StageError("run a task", str(error), "see the log")
     cause.add_note(str(error))
     return cause
 
 
 def _cancel(references: list[ObjectRef]) -> None:
-    """End what still runs; whoever asks for results now has gone."""
+    """End tasks that still run: nobody waits for their results any more."""
     for reference in references:
         ray.cancel(reference, force=True)
     if references:

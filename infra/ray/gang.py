@@ -1,7 +1,7 @@
 """N ranks in lockstep through Ray Train: started, watched, restarted together, and ended with the right error.
 
-`DataParallelTrainer` with a process-group backend of our own rather than `TorchTrainer`: so that neither the driver
-nor Ray's controller imports torch. Only ranks do.
+Uses `DataParallelTrainer` with a process-group backend of our own rather than `TorchTrainer`, so that only ranks import
+torch, and neither the driver nor Ray's controller does.
 """
 
 import logging
@@ -31,8 +31,8 @@ from vitpipe.infra.work import Job, Rank
 log = logging.getLogger(__name__)
 
 PREEMPTION_WAIT_S = 900.0
-"""How long a rank that has committed waits for Ray to take its gang down: to leave by itself would count as a failure.
-Ray does it when the machine goes, at its deadline."""
+"""How long a rank that has committed waits for Ray to end its gang: leaving by itself would count as a failure. Ray
+ends it when the machine goes, at its deadline."""
 
 
 def gang(
@@ -49,34 +49,31 @@ def gang(
 
     Errors: a rank's VitpipeError as it was raised; Stopped; Lost when `max_failures` losses are spent or Ray is
     gone; StageError when the same exception or lack of memory came twice in a row at the same step, or when too few
-    machines are there for `wait_s`. A rank that is silent or lets others wait for `hang_timeout_s` is lost, and so are
-    all with Ray's own process that leads them. `folder` is for notes, Ray's and ours, on the driver's machine.
+    machines are there for `wait_s`. A rank that is silent or lets others wait for `hang_timeout_s` counts as lost, and
+    so do all ranks when Ray's process that leads them is lost. `folder`, on the driver's machine, is for Ray's notes
+    and ours.
     """
-    patience = CapacityWait(size.bundle, size.least, wait_s, f"run {size} ranks of {job.node}")
+    asked = f"run {size} ranks of {job.node}"
+    patience = CapacityWait(size.bundle, size.least, wait_s, asked)
     patience.check()
     notes = GangNotes(Path(folder) / f"gang-{uuid.uuid4().hex}.json")
     notes.begin()
+    losses = Losses(job, asked, max_failures, notes)
+    run_rank = partial(_run_rank, fn, job, size)
     try:
-        losses = Losses(job, f"run {size} ranks of {job.node}", max_failures, notes)
-        while (loss := _led(fn, job, size, max_failures, hang_timeout_s, folder, patience, notes)) is not None:
+        while (loss := _lead(run_rank, size, losses, patience, hang_timeout_s, folder)) is not None:
             losses.count(loss)
     finally:
         notes.end()
 
 
-def _led(
-    fn: Callable[[Rank], None],
-    job: Job,
-    size: Size,
-    max_failures: int,
-    hang_timeout_s: float,
-    folder: str,
-    patience: CapacityWait,
-    notes: GangNotes,
+def _lead(
+    run_rank: Callable[[], None], size: Size, losses: Losses, patience: CapacityWait, hang_timeout_s: float, folder: str
 ) -> Loss | None:
-    """Have a controller of Ray Train lead the ranks to their end: None, or a loss that it does not count itself."""
+    """Have one Ray Train controller lead the ranks to their end; None, or a loss that it does not count itself."""
+    job, notes, most = losses.job, losses.notes, losses.max_failures
     trainer = DataParallelTrainer(
-        partial(_run_rank, fn, job, size),
+        run_rank,
         backend_config=ProcessGroup(math.ceil(hang_timeout_s), "nccl" if size.gpus else "gloo", notes),
         scaling_config=ScalingConfig(
             num_workers=size.workers, use_gpu=bool(size.gpus), resources_per_worker=size.bundle
@@ -84,8 +81,8 @@ def _led(
         run_config=RunConfig(
             name=f"{job.run}/{job.node}",
             storage_path=folder,
-            failure_config=FailureConfig(max_failures=max_failures - notes.read().failures),
-            callbacks=[GangWatch(job, patience, max_failures, hang_timeout_s, notes)],
+            failure_config=FailureConfig(max_failures=most - notes.read().failures),
+            callbacks=[GangWatch(job, patience, most, hang_timeout_s, notes)],
         ),
     )
     try:
@@ -94,14 +91,14 @@ def _led(
         cause = error.controller_failure if isinstance(error, ControllerError) else error
         if isinstance(cause, RayError) and not isinstance(cause, RayTaskError):
             return Loss("a process of the gang, before its first step,", cause)
-        raise _reason(cause, job, size, max_failures) from error
+        raise _reason(cause, losses.asked, most) from error
     except RayError as error:
         return Loss("the process that leads the ranks", error)
     return None
 
 
 def _run_rank(fn: Callable[[Rank], None], job: Job, size: Size) -> None:
-    """In the rank's process, in the thread that Ray Train keeps for it."""
+    """Run one rank, in its process, in the thread that Ray Train keeps for it."""
     rank = here(threads=size.cpus, gpus=size.gpus)
     on_worker.prepare(job, rank=rank.rank)
     on_worker.answer_with_stacks()
@@ -119,11 +116,10 @@ def _run_rank(fn: Callable[[Rank], None], job: Job, size: Size) -> None:
             on_worker.tell_dropped(job)
 
 
-def _reason(cause: Exception, job: Job, size: Size, max_failures: int) -> VitpipeError:
-    """The VitpipeError that ended the gang, or what Ray says in one."""
+def _reason(cause: Exception, asked: str, max_failures: int) -> VitpipeError:
+    """Return the VitpipeError that ended the gang, or what Ray says as one."""
     if isinstance(cause, VitpipeError):
         return cause
-    asked = f"run {size} ranks of {job.node}"
     if isinstance(cause, WorkerGroupError):
         ranks = "; ".join(f"rank {rank}: {in_words(failure)}" for rank, failure in cause.worker_failures.items())
         return Lost(asked, f"lost {max_failures + 1} times, last: {ranks}", "look at the machines, then run again")

@@ -1,4 +1,4 @@
-"""What must outlive the process that leads a gang: how often it started and failed, and which processes its ranks are.
+"""What must outlive the process that leads a gang: how often the gang started and failed, and its ranks' processes.
 
 A file of fixed size on the driver's machine, where Ray Train's controller runs too; overwritten in place, so that a
 full disk cannot keep it from being written. Knows no Ray.
@@ -27,41 +27,41 @@ class Process:
 
 @dataclass(frozen=True)
 class GangState:
-    """What happened to one gang under one driver, over all its controllers."""
+    """What happened to one gang under one driver, whichever controllers led it."""
 
     starts: int = 0
-    """Begun ones: the next has this number, and writes under a name that no other had."""
+    """How often it was started: the next start has this number, and its attempt a name that no other had."""
     failures: int = 0
-    """Charged to `max_failures`."""
+    """How many failures were charged to `max_failures`."""
     reasons: tuple[str, ...] = ()
-    """Of the last failure, as far as they would come again."""
+    """Reasons of the last failure, as far as they would come again."""
     ranks: tuple[Process, ...] = ()
-    """Of the last start."""
+    """Processes of the last start."""
     places: str = ""
     """Ray's id of the placement group that they are in."""
 
 
 @dataclass(frozen=True)
 class GangNotes:
-    """Written by whoever leads the gang, read by the driver when that one is lost. Picklable."""
+    """A gang's file of notes: its leader writes it, and the driver reads it when the leader is lost. Picklable."""
 
     path: Path
 
     def begin(self) -> None:
-        """Take the room and note that nothing happened yet."""
+        """Reserve the room on disk, and note that nothing has happened yet."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("wb") as file:
             os.posix_fallocate(file.fileno(), 0, _SIZE_BYTES)
         self._write(GangState())
 
     def read(self) -> GangState:
-        """The newest note."""
+        """Read the newest note."""
         fields: dict[str, Any] = json.loads(self.path.read_bytes().rstrip(b"\0 "))
         ranks = tuple(Process(one["node"], Holder(**one["who"])) for one in fields["ranks"])
         return GangState(fields["starts"], fields["failures"], tuple(fields["reasons"]), ranks, fields["places"])
 
     def note(self, **changes: Any) -> GangState:
-        """Change some fields of what is noted; all of them."""
+        """Change some fields of the note; all of them, as they are now."""
         state = GangState(**{**vars(self.read()), **changes})
         self._write(state)
         return state

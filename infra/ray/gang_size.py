@@ -14,7 +14,7 @@ class Size:
 
     @property
     def bundle(self) -> dict[str, float]:
-        """What one rank asks of a machine, in Ray's words."""
+        """The resources that one rank asks of a machine, as Ray names them."""
         return {"CPU": float(self.cpus), **({"GPU": float(self.gpus)} if self.gpus else {})}
 
     @property

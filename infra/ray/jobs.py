@@ -48,12 +48,12 @@ class Submitted:
 
 @dataclass(frozen=True)
 class JobState:
-    """How a job stands."""
+    """The state of a job."""
 
     status: str
     """PENDING, RUNNING, STOPPED, SUCCEEDED or FAILED."""
     exit_code: int | None
-    """Of the command, once it has ended by itself."""
+    """What the command ended with, once it has ended by itself."""
     message: str
 
     @property
@@ -79,7 +79,7 @@ class Jobs:
 
         self._failures = (RuntimeError, OSError, RayError)
         for chatty in ("ray.dashboard", "ray._private.runtime_env"):
-            logging.getLogger(chatty).setLevel(logging.WARNING)  # they tell the terminal of every upload
+            logging.getLogger(chatty).setLevel(logging.WARNING)  # they print every upload to the terminal
         with self._errors("connect"):
             self._client = JobSubmissionClient(self.address)
 
@@ -88,7 +88,7 @@ class Jobs:
         return self._run(["vitpipe.pipeline", *arguments], files, name)
 
     def require_shared(self, store_uri: str) -> None:
-        """StorageError unless this machine and all nodes of the cluster see one and the same `file://` store."""
+        """Raise StorageError unless this machine and all nodes of the cluster see the same `file://` store."""
         nonce = secrets.token_hex(8)
         store, asked = open_store(store_uri), f".probe-{nonce}/asked"
         store.create(asked, nonce.encode())
@@ -103,25 +103,23 @@ class Jobs:
                     store.delete(entry.path)
         if state.exit_code != 0 or not answers:
             blind = [line for line in said.splitlines() if "does not see" in line]
-            raise StorageError(
-                f"use the store {store_uri} on the cluster at {self.address}",
-                "; ".join(blind) or f"no node answered through it: {state.status} {state.message}",
-                "use a store that this machine and all nodes see, such as s3://",
-            )
+            asked = f"use the store {store_uri} on the cluster at {self.address}"
+            found = "; ".join(blind) or f"no node answered through it: {state.status} {state.message}"
+            raise StorageError(asked, found, "use a store that this machine and all nodes see, such as s3://")
 
     def state(self, job: str) -> JobState:
-        """How a job stands now. StorageError."""
+        """Ask how a job stands now. StorageError."""
         with self._errors(f"ask for job {job}"):
             info = self._client.get_job_info(job)
         return JobState(str(info.status.value), info.driver_exit_code, info.message or "")
 
     def logs(self, job: str) -> str:
-        """All that the command has printed so far."""
+        """Read all that the command has printed so far."""
         with self._errors(f"read the log of job {job}"):
             return str(self._client.get_job_logs(job))
 
     def follow(self, job: str) -> Iterator[str]:
-        """What the command prints, as it comes, until it ends."""
+        """Yield what the command prints, as it comes, until it ends."""
         loop = asyncio.new_event_loop()
         lines: AsyncIterator[str] = self._client.tail_job_logs(job)
         try:
@@ -142,14 +140,13 @@ class Jobs:
             self._client.stop_job(job)
 
     def wait(self, job: str, timeout_s: float = float("inf"), every_s: float = 1.0) -> JobState:
-        """The state in which it ended. StorageError, and the job stopped, after `timeout_s`."""
+        """Wait until the job has ended; its state then. After `timeout_s` it is stopped, and that is a StorageError."""
         deadline = time.monotonic() + timeout_s
         while not (state := self.state(job)).ended:
             if time.monotonic() > deadline:
                 self.stop(job)
-                raise StorageError(
-                    f"wait for job {job}", f"still {state.status} after {timeout_s:g} s", f"look at {self._link(job)}"
-                )
+                found = f"still {state.status} after {timeout_s:g} s"
+                raise StorageError(f"wait for job {job}", found, f"look at {self._link(job)}")
             time.sleep(every_s)
         return state
 
@@ -176,7 +173,7 @@ class Jobs:
 
     @contextlib.contextmanager
     def _errors(self, what: str) -> Iterator[None]:
-        """Ray's errors, and those of the HTTP library below it, as ours."""
+        """Turn Ray's errors, and those of the HTTP library below it, into ours."""
         try:
             yield
         except self._failures as error:

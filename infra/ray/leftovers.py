@@ -1,8 +1,8 @@
-"""What killed drivers left in the temporary folder, removed by the next one: Ray's sessions, and what Ray put beside.
+"""Remove what killed drivers left in the temporary folder: Ray's sessions, and what Ray wrote outside of them.
 
-A killed driver removes nothing. So each writes down who it is before it starts a Ray of its own, and then which folder
-that Ray made. Removed is only what such a note names whose writer is provably dead: its machine, pid namespace, number
-and start time are known. Another user's, another program's and another machine's are never looked at.
+A killed driver removes nothing. So each notes who it is before it starts a Ray of its own, and then which folder that
+Ray made. Only what such a note names is removed, and only if the note's writer is provably dead: its machine, pid
+namespace, pid and start time are known. What belongs to another user, program or machine is never looked at.
 """
 
 import json
@@ -14,7 +14,6 @@ import shutil
 import stat
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from vitpipe.infra.lease_state import Holder
 
@@ -26,23 +25,20 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class DriverFolder:
-    """A short-named folder of this driver alone, for what its Ray writes outside of its session."""
+    """A folder with a short name, of this driver alone, for what its Ray writes outside of its session."""
 
     path: Path
     who: Holder
 
     def names(self, session: str) -> None:
         """Note the session that Ray made for this driver."""
-        self._write({"who": asdict(self.who), "session": session})
-
-    def _write(self, fields: dict[str, Any]) -> None:
         new = self.path / f"{MARK}.new"
-        new.write_text(json.dumps(fields))
+        new.write_text(json.dumps({"who": asdict(self.who), "session": session}))
         os.replace(new, self.path / MARK)
 
 
 def driver_folder() -> DriverFolder:
-    """Make one, its note in it before it has its name."""
+    """Make this driver's folder. Its note is in it before it has its final name."""
     home = _home()
     home.mkdir(parents=True, exist_ok=True)
     who = Holder.me()
@@ -55,7 +51,7 @@ def driver_folder() -> DriverFolder:
 
 
 def sweep() -> list[Path]:
-    """Remove what dead drivers of this user left; what was removed. Never fails: it is a courtesy."""
+    """Remove what dead drivers of this user left; the removed paths. Never fails: it is a courtesy."""
     removed: list[Path] = []
     for folder in sorted(_home().glob(".d*-*")):
         try:
@@ -83,13 +79,13 @@ def _swept(folder: Path) -> list[Path]:
 
 
 def _home() -> Path:
-    """Beside the sessions: where Ray's sockets have names that are short enough, those of our folder are."""
+    """A folder beside the sessions: where names of Ray's sockets are short enough, names in it are too."""
     root = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"  # as Ray chooses
     return Path(root) / f"vitpipe-{os.getuid()}"
 
 
 def _ours(folder: Path) -> bool:
-    """A real folder of this user: in a shared temporary folder anyone may make a link of any name."""
+    """Whether it is a real folder of this user: in a shared temporary folder anyone may make a link of any name."""
     try:
         facts = folder.lstat()
     except FileNotFoundError:
@@ -98,7 +94,7 @@ def _ours(folder: Path) -> bool:
 
 
 def _is_session(folder: Path, who: Holder) -> bool:
-    """Named by Ray after the driver that noted it."""
+    """Whether Ray named the folder after the driver that noted it."""
     match = _SESSION.fullmatch(folder.name)
     return folder.parent.name == "ray" and match is not None and int(match["pid"]) == who.pid
 

@@ -1,6 +1,6 @@
-"""When the process that leads a gang is lost: a loss like another, if the cluster lives and none of its ranks does.
+"""When the process that leads a gang is lost: a loss like any other, if the cluster lives and no rank of the gang does.
 
-Ray Train has one such process a gang, and does not start it again when a signal or Ray's memory monitor ends it.
+Ray Train has one such process for each gang, and does not restart it when a signal or Ray's memory monitor ends it.
 """
 
 from dataclasses import dataclass
@@ -20,16 +20,16 @@ from vitpipe.infra.ray.gang_notes import GangNotes, Process
 from vitpipe.infra.work import Job
 
 END_S = 90.0
-"""For a task of ours to start on a rank's machine and see its end."""
+"""Time for a task of ours to start on a rank's machine and see the rank's end."""
 TRIES = 3
-"""Of such a task: what ended the leader may end it too."""
+"""Tries of such a task: what ended the leader may end it too."""
 
 _GO_ON = "run the same command again, on a new cluster if this one lost its head: it goes on from the last commit"
 
 
 @dataclass(frozen=True)
 class Loss:
-    """What came to an end, of which Ray Train starts no gang again."""
+    """A loss after which Ray Train does not start the gang again."""
 
     what: str
     """`the process that leads the ranks`."""
@@ -47,7 +47,7 @@ class Losses:
     notes: GangNotes
 
     def count(self, loss: Loss) -> None:
-        """Charge it, and see that no rank of before lives: the gang that is started next is alone.
+        """Charge it, and make sure that no earlier rank lives: the gang that is started next must be alone.
 
         Errors: Stopped when someone wants us to end; Lost when the cluster is gone, a rank may live on, or the losses
         are spent.
@@ -61,7 +61,7 @@ class Losses:
         for rank in state.ranks:
             self._end(rank)
         failures = self.notes.note(failures=state.failures + 1, reasons=(), ranks=()).failures
-        metrics.node_metrics(self.job.run, self.job.node).inc("restarts_total")
+        metrics.NodeMetrics(self.job.run, self.job.node).inc("restarts_total")
         charge = f"failure {failures} of {self.max_failures + 1}"
         self.job.tell("rank_lost", f"{loss.what} was lost: {found} ({charge})")
         if failures > self.max_failures:
@@ -69,7 +69,7 @@ class Losses:
             raise Lost(self.asked, last, "look at the machines, then run again") from loss.error
 
     def _end(self, rank: Process) -> None:
-        """Return once it is gone, or its machine is."""
+        """End a rank; return once it is gone, or its machine is."""
         there = NodeAffinitySchedulingStrategy(rank.node, soft=False)
         task = ray.remote(on_worker.end).options(num_cpus=0, max_retries=TRIES, scheduling_strategy=there)
         try:
@@ -81,8 +81,11 @@ class Losses:
 
 
 def free(places: str) -> None:
-    """Give up what a gang held that is led no more, and end whoever is in it. Ray Train leaves it taken, and the next
-    start waiting for ever, when a rank was lost between its own first and its training's first step."""
+    """Give back the machines that a gang without a leader held, and end whatever runs there.
+
+    Ray Train leaves them taken, and the next start waiting for ever, when a rank was lost after its process had started
+    and before training had.
+    """
     if places:
         remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(places))))
 
@@ -92,10 +95,10 @@ def _machines() -> set[str]:
 
 
 def _gone() -> str | None:
-    """Why no other gang can be started here, in words, or None."""
+    """Say why no other gang can be started here, or None."""
     context = ray.get_runtime_context()
     try:
-        ray_auth.answers(context.gcs_address)
+        ray_auth.require_answer(context.gcs_address)
         return None if context.get_node_id() in _machines() else "this machine is no part of it any more"
     except (StorageError, RayError) as error:
         return getattr(error, "found", None) or in_words(error)

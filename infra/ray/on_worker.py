@@ -1,4 +1,4 @@
-"""What every process that does heavy work for us does first and last: its log, its metrics, its errors' names.
+"""What every worker process does first and last: set up its log and its metrics, and name its errors.
 
 Runs inside Ray's workers. Knows no stage.
 """
@@ -30,7 +30,7 @@ END_S = 30.0
 LOOK_S = 0.1
 
 _ready = threading.Lock()
-_log: list[logs.Counting] = []
+_log: list[logs.DroppingHandler] = []
 """The handler of this process, once it is prepared."""
 
 
@@ -45,13 +45,13 @@ def prepare(job: Job, **facts: object) -> None:
 
 
 def tell_dropped(job: Job) -> None:
-    """Say how many lines of this worker's log its disk did not take, if any, since the last time."""
-    for told in filter(None, (handler.told() for handler in _log)):
-        job.tell("log_dropped", told)
+    """Say how many lines of this worker's log its disk has refused since the last time, if any."""
+    for dropped in filter(None, (handler.take_dropped() for handler in _log)):
+        job.tell("log_dropped", dropped)
 
 
 class RaySink:
-    """Sends numbers to Ray's own metrics; they appear as `ray_vitpipe_*` at each node's endpoint."""
+    """A sink that sends numbers to Ray's own metrics; they appear as `ray_vitpipe_*` at each node's endpoint."""
 
     def __init__(self) -> None:
         self._gauges: dict[str, Gauge] = {}
@@ -75,9 +75,9 @@ def dump_stacks() -> None:
 
 
 def answer_with_stacks() -> None:
-    """From now on a SIGUSR1 does the same, whatever this process is busy with, and so does a crash.
+    """From now on write all stacks at a SIGUSR1, whatever this process is busy with, and at a crash.
 
-    NCCL ends a rank that waited too long by SIGABRT, from a thread of its own: Ray would have that one's stack alone.
+    NCCL ends a rank that waited too long by SIGABRT, from a thread of its own: Ray would show that stack alone.
     """
     faulthandler.register(signal.SIGUSR1, file=2)
     faulthandler.enable(file=2, all_threads=True)
@@ -88,7 +88,7 @@ _note: list[int] = []
 
 
 def reached(step: int) -> None:
-    """Note the step that this process is at where the note outlives it: a killed process says nothing."""
+    """Note the step that this process is at, in a file that outlives it: a killed process says nothing."""
     with suppress(OSError):  # a full disk stops no training
         if not _note:
             _note.append(os.open(_step_note(os.getpid()), os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600))
@@ -96,7 +96,7 @@ def reached(step: int) -> None:
 
 
 def last_reached(pid: int) -> str:
-    """In words, on the machine of a process that is gone."""
+    """Say which step a process of this machine that is gone had noted."""
     try:
         return f"after step {int(_step_note(pid).read_text())}"
     except (OSError, ValueError):
@@ -111,7 +111,7 @@ def forget_steps() -> None:
 
 
 def end_silent(pid: int) -> None:
-    """On the machine of a process that answers no more: have it write its stacks if it still can, then kill it."""
+    """Kill a process of this machine that answers no more, once it has written its stacks if it still can."""
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGUSR1)
         os.kill(pid, signal.SIGCONT)  # it may be stopped
@@ -120,14 +120,14 @@ def end_silent(pid: int) -> None:
 
 
 def end(who: Holder) -> None:
-    """On the machine of a process: kill it, and return once it is gone. StageError when it does not go."""
+    """Kill a process of this machine, and return once it is gone. StageError when it does not go."""
     for _ in range(int(END_S / LOOK_S)):
         if who.provably_dead():
             return
         with suppress(ProcessLookupError):
             process = os.pidfd_open(who.pid)
             try:
-                if not who.provably_dead():  # else its number is another's now
+                if not who.provably_dead():  # else its pid is another's now
                     signal.pidfd_send_signal(process, signal.SIGKILL)
             finally:
                 os.close(process)
@@ -137,7 +137,7 @@ def end(who: Holder) -> None:
 
 @contextmanager
 def named_errors(what: str) -> Iterator[None]:
-    """Log what `what` fails with; exhausted memory and disks leave under their name, everything else as it is."""
+    """Log what `what` fails with; raise exhausted memory and full disks as errors of ours, anything else as it is."""
     try:
         yield
     except Exception as error:
@@ -149,7 +149,7 @@ def named_errors(what: str) -> Iterator[None]:
 
 
 def _step_note(pid: int) -> Path:
-    """In the folder of this machine's Ray, and gone with it."""
+    """A file in the session folder of this machine's Ray, gone with it."""
     return Path(_session_folder(), f"vitpipe-{pid}.step")
 
 

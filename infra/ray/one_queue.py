@@ -1,7 +1,7 @@
 """The one queue of a driver: which task of which node is handed to Ray next, the longest first.
 
-Graham's rule: longest first ends at most a third later than any order could, and in practice a few percent. Pure:
-knows neither Ray nor time, so that a test may drive it by a clock of its own.
+Graham's rule: longest first ends at most a third later than the best order, and in practice a few percent. Pure: knows
+neither Ray nor time, so that a test may drive it by a clock of its own.
 """
 
 import itertools
@@ -22,18 +22,18 @@ Sizes = Mapping[str, float]
 
 @dataclass(eq=False)
 class Ticket(Generic[Item]):
-    """One task that waits its turn."""
+    """One task that waits for its turn."""
 
     item: Item
     bundle: Sizes
     seconds: float | None
-    """How long it and what can only begin after it will take, by the estimate; None goes before all others: who knows
-    nothing assumes that it is long."""
+    """Estimated seconds of the task and of what can only begin after it. None, for an unknown length, goes before all
+    others, for it may be long."""
     go: Callable[["Ticket[Item]"], None]
     """Called once it is its turn; must neither block nor call the queue."""
     losses: int = 0
     order: int = -1
-    """When it first came; of equals the earlier goes first."""
+    """Its number in the order of arrival; of equals the earlier goes first."""
 
     @property
     def place(self) -> tuple[float, int]:
@@ -50,7 +50,7 @@ class OneQueue:
     """Hands tickets on while what they ask for is free; thread-safe.
 
     A ticket that does not fit holds back those behind it that want what it lacks, so that small ones do not starve it;
-    others pass. `ahead` tickets more go than fit: a cluster that grows must see what is wanted.
+    others pass. `ahead` tickets more go than fit, so that an autoscaler sees the demand.
     """
 
     totals: Callable[[], Sizes]
@@ -58,7 +58,7 @@ class OneQueue:
     ahead: int = 0
     _waiting: list[AnyTicket] = field(default_factory=list)
     _out: dict[AnyTicket, bool] = field(default_factory=dict)
-    """Handed on, and whether it fitted."""
+    """Tickets that were handed on, each with whether it fitted."""
     _has: Sizes = field(default_factory=dict)
     _numbers: Iterator[int] = field(default_factory=itertools.count)
     _lock: threading.RLock = field(default_factory=threading.RLock)
@@ -75,7 +75,7 @@ class OneQueue:
             self._hand_on()
 
     def leave(self, tickets: Sequence[AnyTicket]) -> None:
-        """These have ended, or nobody wants them any more: others may have what they held."""
+        """Take tickets out that have ended or that nobody wants any more: others may have what they held."""
         with self._lock:
             gone = set(tickets)
             self._waiting = [ticket for ticket in self._waiting if ticket not in gone]

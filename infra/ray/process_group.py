@@ -29,9 +29,9 @@ NCCL_SETTINGS = {
 }
 """Set in every rank unless its environment already says otherwise. Which network NCCL takes is the cluster's to say.
 
-The flight recorder is on in torch as it comes (2000 events). The group's timeout is `hang_timeout_s`: it is what finds
-a rank that lets others wait. NCCL ends the waiting ranks then; each writes its stacks as it goes
-(`on_worker.answer_with_stacks`), and `gang_watch` asks those that still live for theirs.
+torch's flight recorder is on by default (2000 events). The group's timeout, `hang_timeout_s`, finds a rank that lets
+others wait: NCCL then ends the waiting ranks, each writes its stacks as it goes (`on_worker.answer_with_stacks`), and
+`gang_watch` asks those that still live for theirs.
 """
 
 _opened: list[Any] = []
@@ -67,9 +67,9 @@ class _Start(Backend):  # type: ignore[misc]
         try:
             address, port = worker_group.execute_single(0, _open_store)
             ranks = worker_group.execute(_set_environment, address, port, restart, backend_config.backend == "gloo")
-            notes.note(ranks=tuple(ranks))  # before they train: whoever may commit is known
+            notes.note(ranks=tuple(ranks))  # before they train: every process that may commit is known
             worker_group.execute(_join, backend_config.backend, backend_config.timeout_s)
-        except RayActorError as error:  # of a machine that just went: Ray Train tries again only what has this name
+        except RayActorError as error:  # its machine has just gone; Ray Train tries again only what has this name
             raise WorkerGroupStartupFailedError(f"a rank was lost while the gang met: {error}") from error
 
     def on_shutdown(self, worker_group: Any, backend_config: BackendConfig) -> None:
@@ -78,7 +78,7 @@ class _Start(Backend):  # type: ignore[misc]
 
 
 def here(threads: int, gpus: float) -> Rank:
-    """Where this process stands in its gang; torch gets `threads` threads and its device."""
+    """Say where this process stands in its gang; torch gets its device and `threads` threads."""
     import torch  # only ranks import torch
 
     torch.set_num_threads(threads)
@@ -102,7 +102,7 @@ def here(threads: int, gpus: float) -> Rank:
 
 
 def preemption_notice() -> str | None:
-    """What Ray told this rank of machines that are taken away soon. Its public function makes all ranks wait."""
+    """Say what Ray told this rank of machines that are taken away soon. Ray's public function makes all ranks wait."""
     info = get_train_context().preemption_context.preemption_info
     if info is None:
         return None
@@ -120,7 +120,7 @@ def close_together(noticed: bool) -> bool:
 
 
 def _open_store() -> tuple[str, int]:
-    """On rank 0: listen where the ranks meet. A port that was only looked up could be another's by then."""
+    """On rank 0, listen where the ranks meet. A port that was only looked up could be another's by then."""
     import torch.distributed as dist  # only ranks import torch
 
     address = ray.util.get_node_ip_address()
@@ -129,7 +129,7 @@ def _open_store() -> tuple[str, int]:
 
 
 def _set_environment(address: str, port: int, restart: int, on_cpu: bool) -> Process:
-    """What torch, DeepSpeed and we read in a rank; which process it is."""
+    """Set what torch, DeepSpeed and we read in a rank; return which process it is."""
     context = ray.train.get_context()
     os.environ.update(
         MASTER_ADDR=address,
@@ -156,7 +156,7 @@ def _join(backend: str, timeout_s: int) -> None:
     from torch.distributed import distributed_c10d as groups
 
     timeout = timedelta(seconds=timeout_s)
-    # of the groups that DeepSpeed makes, whose collectives would wait for 30 minutes (gloo)
+    # for the groups that DeepSpeed makes, whose collectives would wait for 30 minutes (gloo)
     groups.default_pg_timeout = timeout
     groups.default_pg_nccl_timeout = timeout  # type: ignore[attr-defined]  # torch keeps it to itself
     rank, ranks = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])

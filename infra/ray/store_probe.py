@@ -10,7 +10,7 @@ from vitpipe.infra.storage.opening import open_store
 
 
 def look(uri: str, nonce: str, node: str) -> str:
-    """On one node: read what the submitter wrote, leave an answer; what is wrong, or an empty text."""
+    """On one node, read what the submitter wrote and leave an answer; return what is wrong, or an empty text."""
     try:
         store = open_store(uri)
         if store.read(f".probe-{nonce}/asked") != nonce.encode():

@@ -1,4 +1,4 @@
-"""What Ray's workers write, as lines of the driver's log instead of print-outs between ours.
+"""Put what Ray's workers print into the driver's log, instead of between the lines that we print.
 
 Ray prints workers' lines, and its own complaints about them, to the driver's standard output, where they would end up
 in the middle of `--json`. There is no public door for that: the one function it prints with is replaced.
@@ -19,16 +19,16 @@ _NODE = re.compile(r"\bnode=([a-z0-9/-]+)")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 _nodes: dict[tuple[str, str], str] = {}
-"""The node that a process (host, pid) last named: tracebacks and other people's lines follow ours."""
+"""The node that a process (host, pid) last named: tracebacks and libraries' lines after it belong there too."""
 
 
 def into_the_log() -> None:
-    """To be called before `ray.init(log_to_driver=True)`."""
+    """Redirect workers' lines; call this before `ray.init(log_to_driver=True)`."""
     ray_worker.print_to_stdstream = take
 
 
 def take(data: Mapping[str, Any], ignore_prefix: bool = False) -> None:
-    """Called by Ray with a batch of lines of one process; each goes to the log of the node that it is about."""
+    """Log a batch of lines of one process, each for the node that it is about. Ray calls this."""
     if data.get("pid") == "autoscaler":  # its whole status every five seconds, on a machine that has none
         return
     process = str(data.get("ip", "")), str(data.get("pid", ""))

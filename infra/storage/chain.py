@@ -1,6 +1,6 @@
 """Compare-and-swap of one small file by exclusive creation alone: no lock, on any file system with hard links.
 
-Beside NAME, `.vitpipe-lock-NAME/` holds its generations, whole files with a number for a name. Who links the next
+Beside NAME, `.vitpipe-lock-NAME/` holds its generations, whole files with a number for a name. Whoever links the next
 number has swapped; NAME is a copy of the newest, for people. docs/decisions/0013 says why each step stands where it
 does. Knows nothing of stores or of what the file says.
 """
@@ -31,12 +31,12 @@ from vitpipe.infra.storage.generations import (
 from vitpipe.infra.storage.names import HIDDEN
 
 _FOLDER = HIDDEN + "lock-"
-"""Where earlier versions keep a lock file: a folder of that name makes their swaps fail, rather than miss ours."""
+"""Earlier versions keep a lock file of that name: a folder makes their swaps fail rather than miss ours."""
 KEEP = 16
 """Generations that stay: at a beat every 5 s, 80 s of them, longer than an NFS client keeps an old listing (60 s)."""
 _LOOKS = 200
 _AT_ONCE = 100
-"""Looks without a pause: what moved meanwhile was moved by a writer that went on."""
+"""Looks before the first pause: if something changed between two looks, a writer made progress."""
 _PAUSE_S = 0.05
 
 
@@ -48,7 +48,7 @@ class ChainState:
     """1 for a file that was never swapped."""
     data: bytes
     behind: bool = False
-    """Its readable name still shows an earlier generation: who swapped died just then, or is about to go on."""
+    """Whether the readable name still shows an earlier generation: the writer died just then, or has yet to go on."""
 
     @property
     def version(self) -> str:
@@ -64,7 +64,7 @@ class Chain:
         self.folder = where.with_name(_FOLDER + where.name)
 
     def read(self) -> ChainState:
-        """The file as it stands; one that was never swapped costs one look for its generations more."""
+        """Read the file as it stands; looking for the generations of one that was never swapped costs one call more."""
         folder = self._open()
         if folder is None:
             return ChainState(1, self._readable())
@@ -74,7 +74,7 @@ class Chain:
             os.close(folder)
 
     def swap(self, data: bytes, version: str) -> str | None:
-        """Replace the file if it still has `version`; the new version, or None for the loser."""
+        """Replace the file if it still has `version`; return the new version, or None to the loser."""
         self._readable()
         generation, _, sha256 = version.partition("-")
         if not generation.isdecimal() or not sha256:
@@ -108,7 +108,7 @@ class Chain:
         return False
 
     def mend(self, state: ChainState) -> None:
-        """Let the readable name show a generation whose writer did not get so far."""
+        """Bring the readable name up to a generation whose writer did not get that far."""
         with self._opened() as folder, draft(folder, state.generation, state.data, (NAME,)) as copy:
             left = listed(folder).next_of(state.generation)
             if self._look(folder) == state and self._place(copy):
@@ -150,21 +150,18 @@ class Chain:
                 return state
             if listed(folder) == found:  # nobody swapped while we looked: it was written by hand, and that counts
                 return ChainState(found.numbers[-1] if found.numbers else 1, readable)
-        raise StorageError(
-            f"read {self.where}",
-            f"the listing of {self.folder} stays older than its files",
-            "mount the file system with a shorter attribute cache (`acdirmax`), then run the same command again",
-        )
+        do = "mount the file system with a shorter attribute cache (`acdirmax`), then run the same command again"
+        raise StorageError(f"read {self.where}", f"the listing of {self.folder} stays older than its files", do)
 
     def _begin(self, folder: int) -> None:
-        """Make what the file holds its first generation."""
+        """Make the file's present content its first generation."""
         with draft(folder, 1, self._readable()) as first:
             if not listed(folder).numbers:  # looked at again now that others see us
                 first.link()
             first.undecided = False  # it is readable already
 
     def _settle(self, new: Draft) -> None:
-        """After a swap: show it under the readable name, and remove what nobody can want any more."""
+        """Finish a swap: show it under the readable name, and remove what nobody can need any more."""
         found = listed(new.folder)
         _revoke(new.folder, found, new.number)
         if self._place(new):
@@ -186,7 +183,7 @@ class Chain:
         return content(None, str(self.where))
 
     def _open(self) -> int | None:
-        """A handle on the folder of the generations: one that is removed stays removed for us. None: there is none."""
+        """Open the folder of the generations, None when absent. By a handle: a folder made anew is not taken for it."""
         try:
             return os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
         except (FileNotFoundError, NotADirectoryError):
@@ -209,7 +206,7 @@ class Chain:
 
 
 def _revoke(folder: int, found: GenerationFiles, number: int) -> None:
-    """Take the files of earlier writers away, dead or late: what they have not linked or renamed, they never will.
+    """Remove the files of earlier writers, dead or late: what they have not linked or renamed by now, they never will.
 
     Only then may an old generation go: its name could be linked again.
     """
@@ -219,7 +216,7 @@ def _revoke(folder: int, found: GenerationFiles, number: int) -> None:
 
 
 def _freed(folder: int) -> bool:
-    """On a full disk old generations are the room for the next, so that a lease can still be given back."""
+    """Remove old generations from a full disk: the next needs their room, so that a lease can still be given back."""
     found = listed(folder)
     if len(found.numbers) < 3:
         return False
@@ -230,10 +227,10 @@ def _freed(folder: int) -> bool:
 
 
 def _judged(folder: int, found: GenerationFiles, readable: bytes) -> ChainState | None:
-    """The newest generation, or None where the readable name has another content that no swap explains.
+    """Return the newest generation, or None where the readable name has another content that no swap explains.
 
-    A writer's `.next` goes when its generation is readable: where it stands, the name may be behind. FileNotFoundError
-    when the newest of the listing is gone.
+    A writer removes its `.next` once its generation is readable: while one is there, the name may be behind.
+    FileNotFoundError when the newest of the listing is gone.
     """
     if not found.numbers:
         return None

@@ -1,5 +1,5 @@
-"""Does a store keep its word on conditional writes? Without them two drivers hold one run, and one record replaces
-another in silence; some S3 servers take the headers and do not heed them. Knows the store's protocol, no server.
+"""Try whether a store honours conditional writes. Without them two drivers hold one run, and one record silently
+replaces another; some S3 servers accept the headers and ignore them. Knows the store's protocol, no server.
 """
 
 import secrets
@@ -10,7 +10,7 @@ from vitpipe.infra.errors import AlreadyExists, Changed, NotFound, StorageError
 from vitpipe.infra.storage.store import Store
 
 PROBE = "probe.json"
-"""Lies beside a run's lease and stays: a run may not delete there. No record and no listing names it."""
+"""An object beside a run's lease. It stays, for a run may not delete there; no record and no listing names it."""
 SECOND_CREATE = "its server takes a second `If-None-Match: *` create of one name"
 REMEDY = (
     "if the bucket keeps versions, suspend that (in such buckets Ceph 16 heeds no condition), or use another bucket, "
@@ -19,19 +19,19 @@ REMEDY = (
 
 
 def require(run: Store) -> None:
-    """StorageError unless the bucket of the run in that folder heeds the conditions of a write, tried there.
+    """Raise StorageError unless the run's bucket honours conditional writes, tried in the run's folder.
 
     Five requests of some bytes, one more the first time; nothing is deleted.
     """
-    # what was last written while a bucket kept versions refuses every swap ever after: then another object is asked
+    # an object last written while the bucket kept versions refuses every swap from then on: then another one is tried
     if broken(run, PROBE) and (wrong := broken(run, f"probe-{secrets.token_hex(4)}.json")):
         raise StorageError(f"hold {run.uri}", f"{'; '.join(wrong)}: two drivers could hold one run", REMEDY)
 
 
 def broken(store: Store, path: str) -> list[str]:
-    """What `store` does not keep of its word, tried at `path`, which stays; empty when all is well.
+    """List the promises that `store` breaks, tried at `path`, which stays; empty when all is well.
 
-    Several processes may try at one path at once, and it may be left from an earlier look.
+    Several processes may try at one path at once, and the object may be left from an earlier time.
     """
     return list(_broken(store, path))
 
@@ -57,7 +57,7 @@ def _broken(store: Store, path: str) -> Iterator[str]:
 
 
 def refused(ask: Callable[[], object], how: type[StorageError]) -> bool:
-    """Whether asking ends with that very refusal."""
+    """Whether `ask` raises that very error."""
     try:
         ask()
     except how:
@@ -66,7 +66,7 @@ def refused(ask: Callable[[], object], how: type[StorageError]) -> bool:
 
 
 def _swapped(store: Store, path: str) -> str | None:
-    """The version that a swap replaced; None when it was refused although no other process had been quicker."""
+    """Return the version that a swap replaced; None when it was refused although no other process was quicker."""
     version = store.read_version(path)[1]
     while refused(partial(store.swap, path, _token(), version), Changed):
         before, version = version, store.read_version(path)[1]

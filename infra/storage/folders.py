@@ -18,7 +18,7 @@ _UNABLE = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EPERM, errno.ENO
 
 
 def open_new(path: Path) -> BinaryIO:
-    """Open a new file; its folder is made, again when a deletion elsewhere has just pruned it."""
+    """Open a new file. Its folder is made, and made again when a deletion elsewhere has just pruned it."""
     for _ in range(100):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -44,7 +44,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def link_new(source: Path | str, target: Path | str, folder: int | None = None) -> None:
-    """Give a file a second name that nobody has (relative to the folder of that handle). FileExistsError for the loser.
+    """Give a file a second, unused name, both relative to `folder`, a handle. FileExistsError for the loser.
 
     StorageError where the file system cannot do that.
     """
@@ -53,11 +53,9 @@ def link_new(source: Path | str, target: Path | str, folder: int | None = None) 
     except OSError as error:
         if error.errno not in _UNABLE:
             raise
-        raise StorageError(
-            f"link {source} as {target}",
-            f"its file system has no hard links ({error.strerror}), and a run commits by them",
-            "keep runs on one that has: ext4, XFS, NFS, Lustre, GPFS, CephFS, BeeGFS; or on S3",
-        ) from error
+        found = f"its file system has no hard links ({error.strerror}), and a run commits by them"
+        do = "keep runs on one that has: ext4, XFS, NFS, Lustre, GPFS, CephFS, BeeGFS; or on S3"
+        raise StorageError(f"link {source} as {target}", found, do) from error
 
 
 def flock(file: IO[Any], how: int = fcntl.LOCK_EX) -> None:
@@ -70,20 +68,18 @@ def flock(file: IO[Any], how: int = fcntl.LOCK_EX) -> None:
     except OSError as error:
         if error.errno not in _UNABLE:
             raise
-        raise StorageError(
-            f"lock {file.name}",
-            f"its file system gives no locks ({error.strerror})",
-            "set TMPDIR to a local disk; Lustre gives locks when it is mounted with `flock`",
-        ) from error
+        found = f"its file system gives no locks ({error.strerror})"
+        do = "set TMPDIR to a local disk; Lustre gives locks when it is mounted with `flock`"
+        raise StorageError(f"lock {file.name}", found, do) from error
 
 
 def state_of(file: os.stat_result) -> str:
-    """Another after the file was written to or replaced."""
+    """Make a token that is another one once the file was written to or replaced."""
     return f"{file.st_ino}-{file.st_size}-{file.st_mtime_ns}"
 
 
 def walk(folder: Path, prefix: str, above: tuple[tuple[int, int], ...] = ()) -> Iterator[tuple[str, int]]:
-    """Every visible file below `folder` with its size. Links are followed, except back up into a folder above."""
+    """Yield every visible file below `folder` with its size. Links are followed, except back into a folder above."""
     try:
         entries = list(os.scandir(folder))
         here = folder.stat()

@@ -22,10 +22,10 @@ class GenerationFiles:
     numbers: tuple[int, ...]
     """Generations, oldest first."""
     temporary: tuple[str, ...]
-    """`{generation}-{random}.next` and `.name`: of writers at work, or dead."""
+    """`{generation}-{random}.next` and `.name`, of writers at work or dead."""
 
     def next_of(self, number: int) -> list[str]:
-        """Unfinished files of writers that want to follow `number`."""
+        """Names of the files that writers of generation `number` have not finished with."""
         return [name for name in self.temporary if name.endswith(NEXT) and target(name) == number]
 
 
@@ -48,20 +48,20 @@ class Draft:
     number: int
     stem: str
     file: os.stat_result
-    """Of `.next`: a generation that is this very file is ours, though another may have taken the name away since."""
+    """State of `.next`: a generation that is this very file is ours, even if another has removed `.next` since."""
     undecided: bool = False
-    """Linked, or perhaps, and not readable yet: `.next` stays and says so, whatever becomes of us."""
+    """Whether it is, or may be, linked and not readable yet: `.next` then stays to say so, whatever becomes of us."""
 
     def link(self) -> bool:
-        """Whether the generation is ours; the only step that decides."""
+        """Link the generation, the only step that decides; whether it is ours."""
         self.undecided = True
         try:
             link_new(self.stem + NEXT, called(self.number), self.folder)
         except FileExistsError:
-            # an NFS server that is asked again after a lost answer refuses what it has done itself
+            # an NFS server whose answer was lost refuses the repeated request, which it has already carried out
             self.undecided = self._stands()
         except FileNotFoundError:
-            self.undecided = False  # a later writer has taken our `.next` away: we have lost long ago
+            self.undecided = False  # a later writer has removed our `.next`: we lost long ago
         return self.undecided
 
     def _stands(self) -> bool:
@@ -73,9 +73,9 @@ class Draft:
 
 @contextmanager
 def draft(folder: int, number: int, data: bytes, suffixes: tuple[str, ...] = (NEXT, NAME)) -> Iterator[Draft]:
-    """Durable copies of what is to be a generation, for as long as the block lasts.
+    """Write durable copies of what is to be a generation; they last as long as the block.
 
-    They are made before anything is looked at: a client that has changed a folder sees it as the server has it.
+    They are made before anything is looked at: an NFS client that has just changed a folder sees it as the server does.
     """
     stem, new = f"{called(number)}-{secrets.token_hex(8)}", None
     try:
@@ -94,7 +94,7 @@ def draft(folder: int, number: int, data: bytes, suffixes: tuple[str, ...] = (NE
 
 
 def content(folder: int | None, name: str) -> bytes:
-    """The bytes of a file. FileNotFoundError also where it was removed on the server since this client looked it up."""
+    """Read a file. FileNotFoundError also where it was removed on the server since this client looked it up."""
     try:
         with open(name, "rb", opener=lambda path, flags: os.open(path, flags, dir_fd=folder)) as file:
             return file.read()

@@ -1,4 +1,4 @@
-"""How a file comes down: into `NAME.part` in order, hashed on the way, named only when complete and verified.
+"""How a file is downloaded: into `NAME.part` in order, hashed on the way, named only when complete and verified.
 
 Safe for several processes that want one file. Knows nothing of where the bytes come from.
 """
@@ -27,10 +27,10 @@ class Landing:
     expect: Digest | None = None
 
     def fetch(self, chunks: Callable[[int], Iterator[bytes]]) -> Digest:
-        """Bring the file down; `chunks(start)` gives its bytes in order from byte `start`.
+        """Download the file; `chunks(start)` yields its bytes in order from byte `start`.
 
-        What an earlier try left is gone on with, but only where `expect` can prove the whole. A whole that proves
-        wrong after such a resume is fetched once more from the beginning. IntegrityError when it is still wrong.
+        A part that an earlier try left is resumed, but only where `expect` can prove the whole. A whole that proves
+        wrong after that is fetched once more from the beginning. IntegrityError when it is still wrong.
         """
         if self._landed():
             return self.expect  # type: ignore[return-value]  # what has landed was expected
@@ -39,11 +39,9 @@ class Landing:
             with self._alone() as part:
                 return self._fetch(part, chunks)
         except OSError as error:
-            raise StorageError(
-                f"copy {self.source} to {self.local}",
-                f"{error.filename or self._part}: {error.strerror or error}",
-                "make room or give this user the right to it; the same command goes on where it ended",
-            ) from error
+            found = f"{error.filename or self._part}: {error.strerror or error}"
+            do = "make room or give this user the right to it; the same command goes on where it ended"
+            raise StorageError(f"copy {self.source} to {self.local}", found, do) from error
 
     @property
     def _part(self) -> Path:
@@ -54,7 +52,7 @@ class Landing:
 
     @contextmanager
     def _alone(self) -> Iterator[BinaryIO]:
-        """The part, ours alone: of two processes that want one file, the second waits and finds it landed."""
+        """Open the part for this process alone: a second one that wants the file waits, and finds it landed."""
         while True:
             with os.fdopen(os.open(self._part, os.O_RDWR | os.O_CREAT, 0o666), "r+b") as part:
                 flock(part)
@@ -77,11 +75,9 @@ class Landing:
         return found
 
     def _wrong(self, found: Digest, expect: Digest) -> IntegrityError:
-        return IntegrityError(
-            f"copy {self.source} to {self.local}",
-            f"{found.bytes} bytes with SHA-256 {found.sha256}, the record says {expect.bytes} bytes, {expect.sha256}",
-            "the object was damaged or replaced: restore it from a copy, or run under another `name`",
-        )
+        what = f"{found.bytes} bytes with SHA-256 {found.sha256}, the record says {expect.bytes} bytes, {expect.sha256}"
+        do = "the object was damaged or replaced: restore it from a copy, or run under another `name`"
+        return IntegrityError(f"copy {self.source} to {self.local}", what, do)
 
 
 def _append(part: BinaryIO, chunks: Callable[[int], Iterator[bytes]], keep: bool) -> Digest:
@@ -100,7 +96,7 @@ def _append(part: BinaryIO, chunks: Callable[[int], Iterator[bytes]], keep: bool
 
 
 def _stands_at(file: BinaryIO, path: Path) -> bool:
-    """Whether an open file is still the one of that name: who held it before us has renamed or removed it."""
+    """Whether an open file still has that name: whoever held it before us may have renamed or removed it."""
     try:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except FileNotFoundError:

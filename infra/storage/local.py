@@ -53,7 +53,7 @@ class LocalStore:
     def read_version(self, path: str) -> tuple[bytes, str]:
         state = self._state(path)
         if state.behind:
-            with suppress(OSError):  # who may only read leaves that to others
+            with suppress(OSError):  # a process that may only read leaves that to others
                 self._chain(path).mend(state)
         return state.data, state.version
 
@@ -182,16 +182,14 @@ class LocalStore:
 
     @contextmanager
     def _said(self, verb: str, path: str) -> Iterator[None]:
-        """Turn what the file system refuses into a StorageError that names the path."""
+        """Turn an error of the file system into a StorageError that names the path."""
         try:
             yield
         except FileExistsError:
             raise  # the loser of a create: the caller names it
         except OSError as error:
-            where = error.filename or self.root / path
-            raise StorageError(
-                f"{verb} {self.uri}/{path}", f"{where}: {error.strerror or error}", _REMEDY.get(error.errno or 0, "")
-            ) from error
+            found = f"{error.filename or self.root / path}: {error.strerror or error}"
+            raise StorageError(f"{verb} {self.uri}/{path}", found, _REMEDY.get(error.errno or 0, "")) from error
 
     def _place(self, path: str, fill: Callable[[BinaryIO], object], put: Callable[[Path, Path], None]) -> None:
         """Fill a temporary file beside `path`, then put it there in one step."""
@@ -214,7 +212,7 @@ class LocalStore:
             sync_folder(where.parent)
 
     def _moved(self, local: Path, path: str, size: int) -> bool:
-        """Move a file in; False where that cannot be done, such as from another disk."""
+        """Move a file in; False where that cannot be done, for instance from another disk."""
         where = self._where(path)
         try:
             with local.open("rb") as file:

@@ -1,4 +1,4 @@
-"""What file system a folder is on, and what of its mount options a run should know. Reads `/proc/self/mountinfo`.
+"""What file system a folder is on, and which of its mount options matter to a run. Reads `/proc/self/mountinfo`.
 
 Knows nothing of stores; what can be tried is better tried than concluded from a name.
 """
@@ -21,7 +21,7 @@ class Mount:
     kind: str
     """The file system's type: `ext4`, `nfs4`, `lustre`, `fuse.sshfs`."""
     options: frozenset[str]
-    """Of the mount and of its file system: `ro`, `nolock`, `acregmax=60`."""
+    """Options of the mount and of its file system: `ro`, `nolock`, `acregmax=60`."""
 
     def number(self, option: str) -> int | None:
         """The value of `option=value`, or None."""
@@ -30,7 +30,7 @@ class Mount:
 
 
 def mount_of(folder: Path, mountinfo: Path = MOUNTINFO) -> Mount | None:
-    """The mount that a folder, or the nearest one above it that exists, is on. None where that is not told."""
+    """Find the mount that a folder, or the nearest one above it that exists, is on; None where the system hides it."""
     try:
         lines = mountinfo.read_text(errors="surrogateescape").splitlines()
     except OSError:
@@ -42,7 +42,7 @@ def mount_of(folder: Path, mountinfo: Path = MOUNTINFO) -> Mount | None:
 
 
 def remarks(mount: Mount) -> Iterator[str]:
-    """What these options mean to a run whose store is there, each beginning with the option's name."""
+    """Yield what these options mean to a run whose store is there, each beginning with the option's name."""
     options, kind = mount.options, mount.kind
     if kind == "lustre":
         if "localflock" in options:
@@ -59,7 +59,7 @@ def remarks(mount: Mount) -> Iterator[str]:
 
 
 def _caching(mount: Mount) -> Iterator[str]:
-    """How old a view may be. Without options NFS keeps attributes of files for 3 to 60 s, of folders for 30 to 60 s."""
+    """Yield how stale a view may be. NFS by default keeps files' attributes for 3 to 60 s, folders' for 30 to 60 s."""
     if "noac" in mount.options:
         return
     every = mount.number("actimeo")
@@ -80,5 +80,5 @@ def _parsed(line: str) -> Mount | None:
 
 
 def _plain(escaped: str) -> str:
-    r"""Blanks, tabs, newlines and backslashes stand as `\040` and the like."""
+    r"""Undo the escapes of blanks, tabs, newlines and backslashes, `\040` and the like."""
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), escaped)

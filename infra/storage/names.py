@@ -1,9 +1,13 @@
-"""Which names inside a store are allowed: relative, `/`-separated, never leaving the root.
+"""Which names inside a store are allowed: relative, `/`-separated, never leaving the root; and names of buckets.
 
 Knows nothing of any kind of store.
 """
 
+import re
+
 from vitpipe.infra.errors import UsageError
+
+BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]")
 
 HIDDEN = ".vitpipe-"
 """Names that begin so are a store's own (temporary files, locks): never listed, never given by a caller."""
@@ -13,7 +17,7 @@ MAX_NAME_BYTES = 1024
 
 
 def checked(path: str) -> str:
-    """The path itself. UsageError when it is empty, absolute, too long, or has a part that is not a plain name."""
+    """Return the path. UsageError when it is empty, absolute, too long, or has a part that is not a plain name."""
     parts = path.split("/")
     _refuse(path, parts)
     if not all(parts):
@@ -24,7 +28,7 @@ def checked(path: str) -> str:
 
 
 def checked_prefix(prefix: str) -> str:
-    """A plain string prefix of paths; its last part may be cut anywhere or empty. UsageError as `checked`."""
+    """Return a plain string prefix of paths, whose last part may be cut or empty. UsageError as `checked`."""
     parts = prefix.split("/")
     _refuse(prefix, parts)
     if not all(parts[:-1]):

@@ -1,15 +1,12 @@
 """From a URI to a store. The only place that knows which schemes there are."""
 
 import os
-import re
 from pathlib import Path
 
 from vitpipe.infra.errors import UsageError
 from vitpipe.infra.storage.local import LocalStore
-from vitpipe.infra.storage.names import checked
+from vitpipe.infra.storage.names import BUCKET, checked
 from vitpipe.infra.storage.store import Store
-
-_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]")
 
 
 def open_store(uri: str) -> Store:
@@ -29,7 +26,7 @@ def open_store(uri: str) -> Store:
         bucket, _, prefix = rest.rstrip("/").partition("/")
         if "@" in bucket or ":" in bucket:
             raise _bad("s3://...", "a bucket's name has no `:` or `@`; credentials come from the AWS standard places")
-        if not _BUCKET.fullmatch(bucket):
+        if not BUCKET.fullmatch(bucket):
             raise _bad(uri, f"{bucket!r} is not a bucket's name")
         return S3Store(bucket, checked(prefix) if prefix else "")
     raise _bad(uri, "it is neither file:// nor s3://")

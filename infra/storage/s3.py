@@ -1,6 +1,6 @@
 """A store in an S3 bucket, on AWS or whatever speaks its protocol, for `s3://` URIs.
 
-Every call insists under a deadline (`infra.retry`); every answer is checked. Knows nothing of runs or records.
+Every call is repeated under a deadline (`infra.retry`); every answer is checked. Knows nothing of runs or records.
 """
 
 import logging
@@ -24,7 +24,7 @@ from vitpipe.infra.retry import RetryPolicy, persist
 from vitpipe.infra.storage import traffic
 from vitpipe.infra.storage.landing import Landing
 from vitpipe.infra.storage.names import checked, checked_prefix
-from vitpipe.infra.storage.s3_errors import ERRORS, Doubtful, dated_s, explained, passes, status_of, told
+from vitpipe.infra.storage.s3_errors import ERRORS, Doubtful, dated_s, explained, in_brief, passes, status_of
 from vitpipe.infra.storage.s3_transfer import ObjectRange, get_piece, pieces, send, settled
 from vitpipe.infra.storage.store import Digest, Entry
 
@@ -95,11 +95,8 @@ class S3Store:
         return etag
 
     def list(self, prefix: str = "") -> Iterator[Entry]:
-        query: dict[str, Any] = {
-            "Bucket": self.bucket,
-            "Prefix": self._root + checked_prefix(prefix),
-            "MaxKeys": PAGE_KEYS,
-        }
+        where = {"Bucket": self.bucket, "Prefix": self._root + checked_prefix(prefix)}
+        query: dict[str, Any] = {**where, "MaxKeys": PAGE_KEYS}
         while True:
             page = self._call("list", prefix, methodcaller("list_objects_v2", **query))
             for item in page.get("Contents", ()):
@@ -107,7 +104,7 @@ class S3Store:
                     yield Entry(item["Key"].removeprefix(self._root), int(item["Size"]), item["ETag"].strip('"'))
             if not page.get("IsTruncated"):
                 return
-            query = {**query, "ContinuationToken": page["NextContinuationToken"]}
+            query["ContinuationToken"] = page["NextContinuationToken"]
 
     def delete(self, path: str) -> None:
         self._call("delete", path, methodcaller("delete_object", **self._at(path)))
@@ -152,7 +149,7 @@ class S3Store:
         return self._server_s(answer) - (before + time.time()) / 2
 
     def _server_s(self, answer: Any) -> float:
-        """When the server gave that answer, by its own clock, in seconds of the epoch."""
+        """Return when the server gave that answer, by its own clock, in seconds of the epoch."""
         server_s = dated_s(answer)
         if server_s is None:
             raise StorageError(f"ask {self.uri} for its time", "its answer has no date", "use another server")
@@ -216,14 +213,14 @@ class S3Store:
 
     def _again(self, asked: str, error: BaseException, tries: int) -> None:
         traffic.count("retries")
-        log.warning("%s: try %d ended with %s; trying again", asked, tries, told(error))
+        log.warning("%s: try %d ended with %s; trying again", asked, tries, in_brief(error))
 
 
 def client(parts: bool = False) -> Any:
-    """The S3 client for this process and its present settings. With `parts`, one that itself tries a call again.
+    """Return the S3 client for this process and its present settings; with `parts`, one that retries calls by itself.
 
     Credentials, region, endpoint and checksum behaviour come from the AWS standard places only. It is made at first
-    use, so a store can be pickled, and anew after a fork or when the environment changes.
+    use, so that a store can be pickled, and anew after a fork or when the environment changes.
     """
     settings = frozenset(
         (name, value)

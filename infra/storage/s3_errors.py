@@ -1,4 +1,4 @@
-"""What S3's errors mean: which pass by themselves, and what a person should do about the others.
+"""What S3's errors mean: which ones pass by themselves, and what a person should do about the others.
 
 Knows botocore's exceptions; calls nothing.
 """
@@ -51,19 +51,19 @@ _CLOCK_OFF_S = 14 * 60
 
 
 def code_of(error: BaseException) -> str:
-    """S3's word for the error (`NoSuchKey`); the HTTP status where the answer had no body; empty for others."""
+    """Return S3's word for the error (`NoSuchKey`), the HTTP status where the answer had no body, else nothing."""
     return str(error.response.get("Error", {}).get("Code", "")) if isinstance(error, boto.ClientError) else ""
 
 
 def status_of(error: BaseException) -> int:
-    """The HTTP status of an answer that is an error; 0 when none came."""
+    """Return the HTTP status of an answer that is an error; 0 when none came."""
     if not isinstance(error, boto.ClientError):
         return 0
     return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 
 def dated_s(answer: Any) -> float | None:
-    """The server's time of an answer, an error's too, in seconds of the epoch; None where it says none."""
+    """Return the server's time in an answer, an error's too, in seconds of the epoch; None where it has no date."""
     headers = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
     try:
         return parsedate_to_datetime(headers["date"]).timestamp() + 0.5  # of whole seconds, the middle
@@ -78,8 +78,8 @@ def passes(error: BaseException) -> bool:
     return isinstance(error, _NETWORK) and not isinstance(error, boto.SSLError)
 
 
-def told(error: BaseException) -> str:
-    """The error in few words, without botocore's own."""
+def in_brief(error: BaseException) -> str:
+    """Describe the error in few words, without botocore's own."""
     if isinstance(error, boto.ClientError):
         message = error.response.get("Error", {}).get("Message")
         return f"{status_of(error)} {code_of(error)}" + (f": {message}" if message else "")
@@ -87,12 +87,11 @@ def told(error: BaseException) -> str:
 
 
 def explained(error: Exception, asked: str, bucket: str, bucket_wanted: bool = False) -> VitpipeError:
-    """The same as an error of ours, with what to do. With `bucket_wanted`, a 404 means the bucket."""
+    """Turn it into an error of ours, with what to do. With `bucket_wanted`, a 404 means the bucket."""
     code, status = code_of(error), status_of(error)
     if code == "NoSuchBucket" or (bucket_wanted and status == 404):
-        return StorageError(
-            asked, f"there is no bucket {bucket!r} there", "create it, or correct the store's URI or AWS_ENDPOINT_URL"
-        )
+        do = "create it, or correct the store's URI or AWS_ENDPOINT_URL"
+        return StorageError(asked, f"there is no bucket {bucket!r} there", do)
     if status == 404:
         return NotFound(asked, "no object of that name")
     if status == 412:
@@ -106,16 +105,13 @@ def explained(error: Exception, asked: str, bucket: str, bucket_wanted: bool = F
         remedy = "look at this machine's clock, then at" if dated else "set AWS_CA_BUNDLE to"
         return StorageError(asked, f"no trusted connection: {error}", f"{remedy} the server's authority")
     if passes(error):
-        return StorageError(
-            asked,
-            f"no answer to rely on, the last try ended with {told(error)}",
-            "check the network and AWS_ENDPOINT_URL; the same command goes on where it ended",
-        )
-    return StorageError(asked, f"S3 answered {told(error)}", "`vitpipe doctor` checks the store step by step")
+        do = "check the network and AWS_ENDPOINT_URL; the same command goes on where it ended"
+        return StorageError(asked, f"no answer to rely on, the last try ended with {in_brief(error)}", do)
+    return StorageError(asked, f"S3 answered {in_brief(error)}", "`vitpipe doctor` checks the store step by step")
 
 
 def _refused(error: Exception, asked: str) -> StorageError:
-    """Told as the clock where it is the clock: a wrong one makes every signature wrong, and a HEAD answers no word."""
+    """Blame this machine's clock where it is off: every signature is wrong then, and a HEAD's answer has no body."""
     code, status = code_of(error), status_of(error)
     found = f"S3 refused it: {status} {code if code != str(status) else ''}".rstrip()
     remedy = _REFUSED.get(code, "check the credentials, and that they may do this there (`vitpipe doctor`)")

@@ -6,15 +6,14 @@ Both ways the bytes pass once, in order, so that they are hashed as they go.
 import hashlib
 import math
 import re
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from s3transfer.manager import TransferConfig, TransferManager
 
+from vitpipe.infra.at_once import answers
 from vitpipe.infra.retry import RetryPolicy
 from vitpipe.infra.storage.s3_body import body_of
 from vitpipe.infra.storage.s3_errors import Doubtful, code_of, status_of
@@ -28,7 +27,7 @@ THREADS = 8
 
 @dataclass(frozen=True)
 class ObjectRange:
-    """Some bytes of an object, and what the answer says of the whole."""
+    """Some bytes of an object, and what the answer says about the whole."""
 
     data: bytes
     etag: str
@@ -56,9 +55,8 @@ def get_piece(s3: Any, at: dict[str, str], start: int, length: int | None, etag:
         raise Doubtful("the answer to a read has no ETag")
     found_etag = answer["ETag"].strip('"')
     if whole:
-        return ObjectRange(
-            data, found_etag, len(data), hashlib.md5(data, usedforsecurity=False).hexdigest() == found_etag
-        )
+        proven = hashlib.md5(data, usedforsecurity=False).hexdigest() == found_etag
+        return ObjectRange(data, found_etag, len(data), proven)
     return ObjectRange(data, found_etag, _total(answer, start, length, len(data)))
 
 
@@ -74,7 +72,7 @@ def _total(answer: Any, start: int, length: int | None, received: int) -> int:
 
 
 def settled(get: Callable[[], ObjectRange]) -> ObjectRange | None:
-    """Believe a whole object whose ETag is its MD5; else read until two readings agree, for no flip comes twice.
+    """Believe a whole object whose ETag is its MD5; else read until two readings agree, for no bit flip comes twice.
 
     (The ETag is no MD5 for large uploads, under KMS encryption, or on some servers.) None when none ever agree.
     """
@@ -89,22 +87,12 @@ def settled(get: Callable[[], ObjectRange]) -> ObjectRange | None:
 
 
 def pieces(get: Callable[[int, int, str | None], ObjectRange], start: int) -> Iterator[bytes]:
-    """The bytes of one object from `start`, in order, several ranges under way at once, all of one version of it."""
+    """Yield the bytes of one object from `start` in order, several ranges in flight at once, all of one version."""
     first = get(start, PART_BYTES, None)
     yield first.data
-    starts = iter(range(start + PART_BYTES, first.total, PART_BYTES))
-    under_way: deque[Future[ObjectRange]] = deque()
-    with ThreadPoolExecutor(THREADS, thread_name_prefix="download") as pool:
-        try:
-            for at in starts:
-                under_way.append(pool.submit(get, at, PART_BYTES, first.etag))
-                if len(under_way) >= THREADS:
-                    yield under_way.popleft().result().data
-            while under_way:
-                yield under_way.popleft().result().data
-        finally:
-            for waiting in under_way:
-                waiting.cancel()
+    starts = range(start + PART_BYTES, first.total, PART_BYTES)
+    for piece in answers(lambda at: get(at, PART_BYTES, first.etag), starts, THREADS):
+        yield piece.data
 
 
 class _Hashed:
@@ -132,9 +120,7 @@ def send(s3: Any, local: Path, at: dict[str, str]) -> Digest:
     """
     part_bytes = max(PART_BYTES, math.ceil(local.stat().st_size / MAX_PARTS))
     config = TransferConfig(
-        multipart_threshold=part_bytes,
-        multipart_chunksize=part_bytes,
-        max_request_concurrency=THREADS,
+        multipart_threshold=part_bytes, multipart_chunksize=part_bytes, max_request_concurrency=THREADS
     )
     with local.open("rb") as file, TransferManager(s3, config) as manager:
         source = _Hashed(file)

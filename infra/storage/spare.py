@@ -1,6 +1,6 @@
-"""A little room held on the disk of a `file://` run while it lasts: its end can then be written when the disk is full.
+"""A little room held on the disk of a `file://` run while it lasts, so that its end can be written on a full disk.
 
-Other writers of that disk may be quicker to fill what is given back: this helps, it promises nothing.
+Other writers may be quicker to fill what is given back: this helps, and promises nothing.
 """
 
 import logging
@@ -15,7 +15,7 @@ from vitpipe.infra.storage.local import TEMPORARY, LocalStore
 from vitpipe.infra.storage.store import Store
 
 SPARE_BYTES = 256 * 2**10
-"""For the reason beside each failed attempt, the events and the lease."""
+"""Enough for the reason beside each failed attempt, the last events and the lease."""
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ class SpareRoom:
         self._lock = threading.Lock()
 
     def take(self) -> None:
-        """Hold it, where the disk has it."""
+        """Hold the room, where the disk has it."""
         if self._path is None:
             return
         try:
@@ -39,7 +39,7 @@ class SpareRoom:
             log.warning("no room is held for the end of the run: %s", error)
 
     def give_back(self) -> bool:
-        """Let it go; whether there was any."""
+        """Free the room; whether there was any."""
         with self._lock, suppress(OSError):
             if self._path is not None:
                 self._path.unlink()
@@ -49,7 +49,7 @@ class SpareRoom:
 
 @contextmanager
 def spare_room(run: Store) -> Iterator[SpareRoom]:
-    """Held for as long as the block lasts; a killed driver's goes with the store's other temporary files."""
+    """Hold room for as long as the block lasts; a killed driver's is swept with the store's other temporary files."""
     room = SpareRoom(run.root / f"{TEMPORARY}{secrets.token_hex(8)}" if isinstance(run, LocalStore) else None)
     room.take()
     try:

@@ -1,4 +1,4 @@
-"""What the rest of the house may ask of a store, whatever it is made of.
+"""What everything else may ask of a store, whatever it is made of.
 
 A store is a root URI (`file:///abs/path` or `s3://bucket/prefix`) and relative, `/`-separated paths below it.
 It knows nothing of runs, nodes or records.
@@ -27,11 +27,11 @@ class Entry:
     path: str
     bytes: int
     version: str | None = field(default=None, compare=False)
-    """To hand to `read`; where the listing has it."""
+    """Version to pass to `read`, where the listing has one."""
 
 
 def replaced(asked: str) -> IntegrityError:
-    """What `read` raises for another version than it was asked for."""
+    """Make the error that `read` raises for another version than it was asked for."""
     return IntegrityError(asked, "the object was replaced while it was read", "run the same command again")
 
 

@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 @contextmanager
 def transfer_bar(what: str, hidden: bool) -> Iterator[Callable[[int, int, str], None]]:
-    """Give the block a function that hears (bytes done, bytes in all, file just finished)."""
+    """Give the block a function to call with (bytes done, bytes in all, file just finished)."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -36,7 +36,7 @@ def transfer_bar(what: str, hidden: bool) -> Iterator[Callable[[int, int, str], 
 
 @contextmanager
 def counting_bar(what: str, total: int, hidden: bool) -> Iterator[Callable[[Iterable[T]], Iterator[T]]]:
-    """Give the block a function that hands things on, one by one, and counts them."""
+    """Give the block a function that yields what it is given, one by one, and counts it."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, transient=True, disable=hidden or not is_terminal()) as bar:
         task = bar.add_task(what, total=total)

@@ -26,7 +26,7 @@ def show(what: RenderableType) -> None:
 
 
 def plan_table(plan: Plan, uri: str) -> RenderableType:
-    """Each node with what will be done and what it will cost."""
+    """Lay out each node with what will be done and what it will cost."""
     table = Table(title=f"plan of {uri}", title_justify="left", box=None, pad_edge=False, header_style="bold")
     for heading in ("node", "stage", "do"):
         table.add_column(heading, no_wrap=True)
@@ -41,7 +41,7 @@ def plan_table(plan: Plan, uri: str) -> RenderableType:
 
 
 def status_table(status: RunStatus) -> RenderableType:
-    """Each node with its state, how far it is and why it waits."""
+    """Lay out each node with its state, how far it is and why it waits."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("node", "state"):
         table.add_column(heading, no_wrap=True)
@@ -59,14 +59,14 @@ def status_table(status: RunStatus) -> RenderableType:
 
 
 def plan_lines(plan: Plan) -> Iterable[str]:
-    """The plan for a log."""
+    """Write the plan as lines for a log."""
     for one in plan.nodes.values():
         words = ", ".join(f"{name} {value}" for name, value in _costs(one).items() if value)
         yield f"{one.node}: {one.action} ({_because(one)})" + (f": {words}" if words else "")
 
 
 def total_line(total: Mapping[str, Any], gpu: str) -> str:
-    """All nodes still to run, in one line: `4.7e+20 FLOPs, 331 GPU-hours of H100, price 993`."""
+    """Sum up the nodes still to run in one line: `4.7e+20 FLOPs, 331 GPU-hours of H100, price 993`."""
     words = [f"in all {short(total['flops'])} FLOPs"]
     words += [f"{short(total['gpu_hours'])} GPU-hours of {gpu}"] if total["gpu_hours"] else []
     words += [f"price {short(total['price'])}"] if total["price"] is not None else []
@@ -75,14 +75,14 @@ def total_line(total: Mapping[str, Any], gpu: str) -> str:
 
 
 def status_lines(status: RunStatus) -> Iterable[str]:
-    """The status for a log."""
+    """Write the status as lines for a log."""
     yield f"{status.run}: {status.state}"
     for node in status.nodes:
         yield f"{node.node}: {node.state}: {progress_line(node) if node.state == 'running' else node.why}"
 
 
 def prediction_table(answers: Sequence[Answer], head: str) -> RenderableType:
-    """Each image with its most probable classes, one a line, or the reason why it has none."""
+    """Lay out each image with its most probable classes, one a line, or the reason why it has none."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("image", overflow="fold", max_width=48)
     table.add_column("class", overflow="fold", max_width=60)
@@ -100,24 +100,23 @@ def prediction_table(answers: Sequence[Answer], head: str) -> RenderableType:
             table.add_row(
                 image if place == 0 else "", Text(printable(label), style=style), Text(percent(probability), style), bar
             )
-    told = "each class by itself" if head == "sigmoid" else ""
-    return Group(table, Text(told, style="dim")) if told else table
+    return Group(table, Text("each class by itself", style="dim")) if head == "sigmoid" else table
 
 
 def prediction_line(answer: Answer) -> str:
-    """One image for a log."""
+    """Write one image as a line for a log."""
     if answer.reason is not None:
         return f"{answer.image}: not readable: {answer.reason}"
     return f"{answer.image}: " + ", ".join(f"{label} {percent(probability)}" for label, probability in answer.classes)
 
 
 def percent(share: float) -> str:
-    """`93.1 %`; what is not nothing is never shown as it."""
+    """Write `93.1 %`; a share above zero is never shown as zero."""
     return f"{100 * share:.1f} %" if share >= 0.0005 or share == 0 else "< 0.1 %"
 
 
 def progress_line(node: NodeStatus) -> str:
-    """How far a running node is, in words."""
+    """Say how far a running node is."""
     facts = node.progress or {}
     rate, loss, left = _pace(facts)
     words = [node.why, rate and f"{rate} images/s", loss and f"loss {loss}", left and f"{left} to go"]
@@ -125,7 +124,7 @@ def progress_line(node: NodeStatus) -> str:
 
 
 def duration(seconds: float) -> str:
-    """`1:02:03`, `4:05` or `12 s`."""
+    """Write `1:02:03`, `4:05` or `12 s`."""
     whole = int(seconds)
     hours, minutes = whole // 3600, whole % 3600 // 60
     if hours:
@@ -134,7 +133,7 @@ def duration(seconds: float) -> str:
 
 
 def short(number: float | None, unit: str = "") -> str:
-    """Three digits and a power: `1.28M`, `4.1e21`."""
+    """Write three digits and a power: `1.28M`, `4.1e21`."""
     if number is None:
         return ""
     for scale, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):

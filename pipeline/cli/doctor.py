@@ -1,4 +1,4 @@
-"""What a run needs of this machine and its store, each tried or looked up: found, and what to do where it lacks.
+"""What a run needs of this machine and its store, each tried or looked up, and what to do where it is missing.
 
 Imports neither Ray nor torch: it has to answer where they are broken.
 """
@@ -46,7 +46,7 @@ class Check:
 
 
 def checks(store_uri: str = "file://./runs") -> Iterator[Check]:
-    """Every check, as soon as it is done; `store_uri` is where runs are to be kept. Any that is not ok means exit 7."""
+    """Yield every check as it is done; `store_uri` is where runs are to be kept. One that is not ok means exit 7."""
     for look in (_python, _ray, _token, _address, _gpus, _compiler, _reader, _disk):
         yield _settled(look())
     for check in _store_checks(store_uri):
@@ -54,7 +54,7 @@ def checks(store_uri: str = "file://./runs") -> Iterator[Check]:
 
 
 def failure(found: list[Check]) -> StorageError | None:
-    """The error that a doctor who found something ends with, or None."""
+    """Make the error that names what is not ok; None when all is."""
     bad = [check for check in found if not check.ok]
     if not bad:
         return None
@@ -109,16 +109,13 @@ def _compiler() -> Check:
     """Triton compiles a launcher for each kernel of torch.compile, which runs on GPUs alone."""
     found, headers = shutil.which("cc"), Path(sysconfig.get_path("include")) / "Python.h"
     lacking = "no C compiler `cc`" if found is None else "" if headers.exists() else f"no {headers}"
-    return Check(
-        "compiler",
-        not lacking or shutil.which("nvidia-smi") is None,
-        lacking or str(found),
-        "for `compile: true`; Debian: apt-get install gcc libc6-dev python3-dev",
-    )
+    ok = not lacking or shutil.which("nvidia-smi") is None
+    do = "for `compile: true`; Debian: apt-get install gcc libc6-dev python3-dev"
+    return Check("compiler", ok, lacking or str(found), do)
 
 
 def _reader() -> Check:
-    """A missing one is no fault: images are then decoded whole, with the same pixels."""
+    """Look for the C extension. A missing one is no fault: images are then decoded whole, with the same pixels."""
     found = compilation.compiled_extension()
     return Check("reader", True, str(found) if found else f"no C extension: images are decoded whole. {compilation.DO}")
 
@@ -147,12 +144,8 @@ def _disk() -> Check:
     except (OSError, StorageError) as error:
         return Check("disk", False, f"{folder}: {getattr(error, 'found', error)}", "set TMPDIR to a local disk")
     free = shutil.disk_usage(folder).free
-    return Check(
-        "disk",
-        free >= MIN_FREE_BYTES,
-        f"{free / 2**30:.1f} GiB free in {folder}",
-        f"free some space, or set TMPDIR to a larger disk (at least {MIN_FREE_BYTES >> 30} GiB)",
-    )
+    do = f"free some space, or set TMPDIR to a larger disk (at least {MIN_FREE_BYTES >> 30} GiB)"
+    return Check("disk", free >= MIN_FREE_BYTES, f"{free / 2**30:.1f} GiB free in {folder}", do)
 
 
 def _store_checks(uri: str) -> Iterator[Check]:
@@ -166,12 +159,8 @@ def _store_checks(uri: str) -> Iterator[Check]:
     except VitpipeError as error:
         yield Check(f"store {uri}", False, error.found or str(error), error.do or "check the store's URI")
         return
-    yield Check(
-        "clock",
-        abs(ahead) <= MAX_SKEW_S,
-        f"the store's is {ahead:+.1f} s ahead of ours",
-        "set this machine's clock (NTP)",
-    )
+    found = f"the store's is {ahead:+.1f} s ahead of ours"
+    yield Check("clock", abs(ahead) <= MAX_SKEW_S, found, "set this machine's clock (NTP)")
 
 
 def _round_trip(store: Store) -> Check:

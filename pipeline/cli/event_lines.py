@@ -1,6 +1,7 @@
-"""What ranks, tasks and whoever leads them tell while a run lasts, as lines for the terminal: each event once.
+"""The events of a run while it lasts, as lines for the terminal, each once.
 
-Looks into the store, which is where they tell it; the driver's own events are heard as they are written.
+Ranks, tasks and the processes that lead them write events to the store, which is read here now and then; the driver's
+own are passed in as they are written.
 """
 
 import time
@@ -11,15 +12,15 @@ from vitpipe.infra.errors import VitpipeError
 from vitpipe.infra.events import Event, new_events
 from vitpipe.infra.storage.store import Store
 
-TOLD = frozenset(
-    ("takeover", "checkpoint_refused", "checkpoint_failed", "step_skipped", "log_dropped", "rank_lost", "preempted",
-     "resized", "resumed")
+AT_ONCE = (
+    "takeover", "checkpoint_refused", "checkpoint_failed", "step_skipped", "log_dropped", "rank_lost", "preempted",
+    "resized", "resumed",
 )  # fmt: skip
 """Kinds worth a line at once; the rest is for `vitpipe events`."""
 HOLD_S = 60.0
-"""After a line, more of its kind from its node are one line together, at most this much later."""
+"""After a line, further events of its kind and node share one line, at most this much later."""
 SHARE = 20
-"""Looking takes at most one part in so many of the time: a far store with many events is not asked all the time."""
+"""Reading takes at most one part in so many of the time: a distant store with many events is not read all the time."""
 
 
 @dataclass
@@ -41,15 +42,15 @@ class EventFollower:
         self._next_look = float("-inf")
 
     def begin(self, fence: int) -> None:
-        """Follow the events under this fence; earlier drivers' are not told again."""
+        """Follow the events under this fence; those of earlier drivers are not shown again."""
         self._fence = fence
 
     def heard(self, event: Event) -> None:
-        """Leave out an event that was told otherwise."""
+        """Leave out an event that was shown in another way."""
         self._seen.add(event.name)
 
     def news(self) -> Iterator[str]:
-        """Lines about what happened since it was last asked."""
+        """Yield lines about what happened since the last call."""
         now = time.monotonic()
         if now >= self._next_look:
             yield from self._look(now)
@@ -60,7 +61,7 @@ class EventFollower:
                 held.said_at = now
 
     def rest(self) -> Iterator[str]:
-        """The last lines, when the run has ended."""
+        """Yield the last lines, when the run has ended."""
         yield from self._look(time.monotonic())
         for held in self._held.values():
             yield from _together(held)
@@ -74,7 +75,7 @@ class EventFollower:
             return  # the runner meets the same trouble and says so
         for event in found:
             self._seen.add(event.name)
-            if event.kind not in TOLD:
+            if event.kind not in AT_ONCE:
                 continue
             place = event.node, event.kind
             if place in self._held and now - self._held[place].said_at < HOLD_S:
@@ -85,7 +86,7 @@ class EventFollower:
 
 
 def line(event: Event) -> str:
-    """One event for a person."""
+    """Write one event as a line for a person."""
     return f"{event.time[11:19]} {event.node or 'run'} {event.kind}: {event.text}"
 
 

@@ -1,15 +1,14 @@
-"""What is seen of a run while it lasts: a table that moves for a person, a line now and then for a log.
+"""Show a run while it lasts: a moving table for a person, a line now and then for a log.
 
-Looks at the store like any other process; nothing in the run depends on it.
+Reads the store like any other process; nothing in the run depends on it.
 """
 
 import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, MutableSequence
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Self
 
 from rich.console import Group, RenderableType
@@ -29,7 +28,7 @@ from vitpipe.pipeline.store.status import RunStatus, status_of
 
 LOOK_S = 2.0
 LINE_S = 30.0
-"""A log hears of a running node this often."""
+"""A log gets a line about a running node this often."""
 
 
 @dataclass
@@ -50,14 +49,14 @@ class LiveRun:
         self._follower = EventFollower(open_store(self.spec.uri))
 
     def options(self, verify_sources: bool = False) -> DriverOptions:
-        """Options by which a runner tells this display."""
+        """Make the options by which a runner keeps this display informed."""
         return DriverOptions(
             verify_sources=verify_sources,
             on_lease=self._follower.begin,
             on_event=self._heard,
-            on_note=self._warn,
-            on_cluster=lambda url: self._note(f"Ray dashboard {url}"),
-            on_metrics=lambda url: self._note(f"metrics {url}"),
+            on_note=lambda text: self._add(self.warnings, text),
+            on_cluster=lambda url: self._add(self.notes, f"Ray dashboard {url}"),
+            on_metrics=lambda url: self._add(self.notes, f"metrics {url}"),
         )
 
     def __enter__(self) -> Self:
@@ -66,26 +65,17 @@ class LiveRun:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._end.set()
         if self._thread is not None:
             self._thread.join(timeout=10)  # a store that hangs must not keep the command from ending
 
     def _heard(self, event: Event) -> None:
         self._follower.heard(event)
-        self.recent.append(line(event))
-        if not is_terminal():
-            tell(line(event))
+        self._add(self.recent, line(event))
 
-    def _note(self, text: str) -> None:
-        self.notes.append(text)
-        if not is_terminal():
-            tell(text)
-
-    def _warn(self, text: str) -> None:
-        self.warnings.append(text)
+    def _add(self, to: MutableSequence[str], text: str) -> None:
+        to.append(text)
         if not is_terminal():
             tell(text)
 
@@ -110,12 +100,12 @@ class LiveRun:
                 status = self._look() or status
                 live.update(self._frame(status))
                 self._show(live, self._follower.news())
-                pause_s = max(LOOK_S, 5 * (time.monotonic() - began))  # a far store is not asked all the time
+                pause_s = max(LOOK_S, 5 * (time.monotonic() - began))  # a distant store is not read all the time
             live.update(self._frame(self._look() or status))
             self._show(live, self._follower.rest())
 
     def _show(self, live: Live, lines: Iterable[str]) -> None:
-        """Above the table, where they stay."""
+        """Print lines above the table, where they stay."""
         for text in lines:
             live.console.print(Text(printable(text)))
 

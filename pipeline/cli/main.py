@@ -18,7 +18,7 @@ import typer
 from vitpipe.infra import faults
 from vitpipe.infra.errors import Stopped, StorageError, UsageError, VitpipeError
 from vitpipe.infra.full_disk import full_path, is_full
-from vitpipe.pipeline.cli.plan_verbs import VerifySources, looks
+from vitpipe.pipeline.cli.plan_verbs import AsJson, Overrides, Spec, VerifySources, looks
 from vitpipe.pipeline.cli.predict_verb import predictions
 from vitpipe.pipeline.cli.run_verbs import artifacts, runs
 from vitpipe.pipeline.cli.terminal import (
@@ -44,12 +44,6 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-Spec = Annotated[Path, typer.Argument(help="The YAML.", show_default=False)]
-Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[a.b=c ...]", help="nodes.backbone.config.seed=1", show_default=False)
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")]
-
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
     """Run one command and end with its exit code."""
@@ -57,17 +51,17 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
 
 
 def invoke(args: list[str]) -> int:
-    """Run one command; its exit code. An error is one paragraph, or JSON when `--json` is among the arguments."""
+    """Run one command; its exit code. An error is printed as one paragraph, or as JSON with `--json`."""
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # it would read every installed package's metadata
-    quiet = logging.NullHandler()  # a person sees that a store is asked again; a log gets the outcome alone
+    quiet = logging.NullHandler()  # a person sees that a request is tried again; a log gets the outcome alone
     if not sys.stderr.isatty():
         logging.getLogger().addHandler(quiet)
     before = {number: signal.signal(number, _asked_to_end) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         faults.refuse()
         code = app(args=args, standalone_mode=False, prog_name="vitpipe")
-        if told := dropped.told():
-            complain(told)
+        if loss := dropped.take():
+            complain(loss)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except ReaderGone:
@@ -86,14 +80,14 @@ def _ended_by(error: Exception, args: list[str]) -> int:
     verb = next((arg for arg in args if arg.isalpha()), "vitpipe")
     if known.code in LOGGED:
         known = with_traceback(error, known, verb)
-    if told := dropped.told():
-        complain(told)
+    if loss := dropped.take():
+        complain(loss)
     show_error(known, "--json" in args)
     return known.code
 
 
 def _known(error: Exception) -> VitpipeError:
-    """Any error as one of ours; what nobody foresaw is a bug."""
+    """Turn any error into one of ours; what nobody foresaw is a bug."""
     if isinstance(error, VitpipeError):
         return error
     if isinstance(error, typer.TyperException):
@@ -171,8 +165,8 @@ def run(
             with LiveRun(found) as live:
                 outcome = runner.run(found, replace or (), live.options(verify_sources))
     finally:
-        if told := handler.told():
-            complain(told)
+        if loss := handler.take_dropped():
+            complain(loss)
     if as_json:
         print_json({"run": found.uri, **outcome.plan.to_json()})
     else:

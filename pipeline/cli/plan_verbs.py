@@ -16,8 +16,6 @@ Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[a.b=c ...]", help="nodes.backbone.config.seed=1", show_default=False)
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")]
-
-
 VerifySources = Annotated[
     bool,
     typer.Option("--verify-sources", help="Compare sources by digest with what was taken, not by names and sizes."),
@@ -76,8 +74,7 @@ def conform(
     spec: Spec,
     overrides: Overrides = None,
     data: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="ImageNet-21k, ImageNet or JFT-300M, instead of `vars.paper`."),
+        str | None, typer.Option(metavar="NAME", help="ImageNet-21k, ImageNet or JFT-300M, instead of `vars.paper`.")
     ] = None,
     as_json: AsJson = False,
 ) -> int:

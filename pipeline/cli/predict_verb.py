@@ -1,4 +1,4 @@
-"""The verb that shows what weights make of images: here, without Ray, an image at a time as it is answered."""
+"""The verb that predicts: on this machine, without Ray, each image shown as soon as it is answered."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from vitpipe.infra.errors import UsageError
+from vitpipe.pipeline.cli.plan_verbs import AsJson
 from vitpipe.pipeline.cli.terminal import is_terminal, print_json, say
 
 predictions = typer.Typer()
@@ -23,7 +24,7 @@ def predict(
     ],
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Files or folders.", show_default=False)],
     top: Annotated[int, typer.Option(min=1, help="Classes shown of each image.")] = 5,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")] = False,
+    as_json: AsJson = False,
 ) -> int:
     """Name the top classes of images, or of all in a folder, with any Weights or Score."""
     from vitpipe.pipeline.cli import display

@@ -22,7 +22,7 @@ class Answer:
 
 @dataclass
 class Answers:
-    """Iterate once: each image's answer as it comes; afterwards all of them are here."""
+    """Iterate once to get each image's answer as it comes; afterwards all of them are in `given`."""
 
     weights: Weights | Score | Path
     images: list[Path]

@@ -14,9 +14,10 @@ def fetch_reports(run: Run, folder: Path | None = None) -> list[Path]:
 
     UsageError when the run has no report, or none is committed yet.
     """
+    asked = f"show the report of {run.uri}"
     nodes = [node.id for node in graph_of(run, "show the report of").nodes.values() if node.stage.output == "Report"]
     if not nodes:
-        raise UsageError(f"show the report of {run.uri}", "it has no node of stage report", "add one to the YAML")
+        raise UsageError(asked, "it has no node of stage report", "add one to the YAML")
     found = []
     for node in nodes:
         try:
@@ -26,6 +27,5 @@ def fetch_reports(run: Run, folder: Path | None = None) -> list[Path]:
         target = (folder or Path.cwd()) / f"{run.name}-{node.replace('/', '-')}"
         found.append(artifact.fetch(PAGE, target))
     if not found:
-        listed = ", ".join(nodes)
-        raise UsageError(f"show the report of {run.uri}", f"{listed} is not committed yet", "see vitpipe status")
+        raise UsageError(asked, f"{', '.join(nodes)} is not committed yet", "see vitpipe status")
     return found

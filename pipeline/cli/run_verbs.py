@@ -1,19 +1,20 @@
-"""The verbs that look at a run, or act on it, wherever its driver is: everything from the store."""
+"""The verbs that look at a run, or act on it, wherever its driver is: they read the store alone."""
 
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from vitpipe.infra.errors import UsageError
+from vitpipe.pipeline.cli.plan_verbs import AsJson
 from vitpipe.pipeline.cli.terminal import is_terminal, print_json, say
 
 runs = typer.Typer()
 artifacts = typer.Typer(help="List, fetch and verify what a run made.", no_args_is_help=True, rich_markup_mode=None)
 
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="STORE/NAME, or the YAML.", show_default=False)]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")]
 NodeName = Annotated[str | None, typer.Argument(metavar="[NODE]", help="NODE or NODE/ID.", show_default=False)]
 LOOK_S = 2.0
 
@@ -136,8 +137,6 @@ def gc(
     as_json: AsJson = False,
 ) -> None:
     """Remove what neither a record nor a possible resume names; nothing where anything is not as it was committed."""
-    from dataclasses import asdict
-
     from vitpipe.pipeline.drive.gc import gc as collect
     from vitpipe.pipeline.store.runs import find_run
 
@@ -158,8 +157,6 @@ def doctor(
     store: Annotated[str, typer.Option(help="Where runs are to be kept.")] = "file://./runs", as_json: AsJson = False
 ) -> int:
     """Look at Ray, token, store, clock, disk, compiler and GPUs: each ok, or what to do."""
-    from dataclasses import asdict
-
     from vitpipe.pipeline.cli.doctor import checks, failure
 
     found = []
@@ -179,8 +176,6 @@ def doctor(
 @artifacts.command("ls")
 def ls(run: RunName, node: NodeName = None, as_json: AsJson = False) -> None:
     """List the files of every committed node, or of one."""
-    from dataclasses import asdict
-
     from vitpipe.pipeline.store.retrieval import list_files
     from vitpipe.pipeline.store.runs import find_run
 
@@ -221,8 +216,6 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Read every byte of every committed node, or of one, and compare it with the records."""
-    from dataclasses import asdict
-
     from vitpipe.pipeline.cli.bars import transfer_bar
     from vitpipe.pipeline.store.retrieval import fault
     from vitpipe.pipeline.store.retrieval import verify as check
@@ -238,12 +231,8 @@ def verify(
         if error := fault(uri, found[name]):
             raise error
     if as_json:
-        print_json(
-            {
-                {"verify": "files", "read back": "read_back"}[name]: [asdict(one) for one in findings]
-                for name, findings in found.items()
-            }
-        )
+        keys = {"verify": "files", "read back": "read_back"}
+        print_json({keys[name]: [asdict(one) for one in findings] for name, findings in found.items()})
         return
     total = sum(one.bytes for one in found["verify"])
     say(f"{uri}: {len(found['verify'])} files, {total:,} bytes, all as recorded")

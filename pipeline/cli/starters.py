@@ -12,7 +12,7 @@ DEFAULT = "folder"
 
 
 def presets() -> dict[str, str]:
-    """Name -> the sentence that its file opens with."""
+    """List the presets: name -> the sentence that its file opens with."""
     return {path.stem: _sentence(path) for path in sorted(FOLDER.glob("*.yaml"))}
 
 

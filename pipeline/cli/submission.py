@@ -1,4 +1,4 @@
-"""Hand a whole run to a cluster as one job, and stay with it when asked. Knows `infra.ray.jobs` alone of Ray."""
+"""Hand a whole run to a cluster as one job, and follow it when asked. Of Ray it knows `infra.ray.jobs` alone."""
 
 from collections.abc import Callable, Sequence
 

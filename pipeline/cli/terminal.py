@@ -1,4 +1,4 @@
-"""What a person or a script sees of a command: lines, JSON, one red paragraph for an error. Knows no verb."""
+"""What a command prints for a person or a script: lines, JSON, one red paragraph for an error. Knows no verb."""
 
 import errno
 import io
@@ -21,25 +21,25 @@ LOGGED = (1, 4, 7, 8)
 
 
 class ReaderGone(Exception):
-    """Whoever read standard output has seen enough; no OSError, of which the library that parses options ends us."""
+    """Nobody reads standard output any more. No OSError, because at one typer would end this process by itself."""
 
 
 @dataclass
 class Dropped:
-    """The lines beside a command's work that no file took; from any thread."""
+    """The lines beside a command's work that their stream refused; counted from any thread."""
 
     count: int = 0
     _why: str = ""
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def add(self, stream: TextIO, error: OSError) -> None:
-        """Note a line that `stream` did not take."""
+        """Note a line that `stream` refused."""
         state = "is full" if is_full(error) else f"does not take them ({error.strerror})"
         with self._lock:
             self.count, self._why = self.count + 1, f"{_file_behind(stream)} {state}"
 
-    def told(self) -> str | None:
-        """`12 terminal lines dropped: /path is full`, of those since it was last asked, or None."""
+    def take(self) -> str | None:
+        """Say `12 terminal lines dropped: /path is full`, about those since the last call; None when there are none."""
         with self._lock:
             count, self.count = self.count, 0
         return f"{count} terminal line{'s' if count > 1 else ''} dropped: {self._why}" if count else None
@@ -49,29 +49,29 @@ dropped = Dropped()
 
 
 def print_json(value: Any) -> None:
-    """One value on one line of standard output. StorageError when its disk is full, ReaderGone when nobody reads."""
+    """Print one value on one line of standard output. StorageError when its disk is full, ReaderGone when unread."""
     _answer(json.dumps(value, default=str) + "\n")
 
 
 def say(text: str) -> None:
-    """One plain line that was asked for. StorageError when its disk is full, ReaderGone when nobody reads."""
+    """Print one plain line that was asked for. StorageError when its disk is full, ReaderGone when nobody reads."""
     _answer(printable(text) + "\n")
 
 
 def tell(text: str) -> None:
-    """One plain line beside the work, which goes on without it: dropped and counted where standard output is full."""
+    """Print one plain line beside the work, which goes on without it: dropped and counted where the disk is full."""
     _or_drop(sys.stdout, printable(text) + "\n")
 
 
 def complain(text: str) -> None:
-    """One plain line on standard error, where it is in no JSON's way; dropped and counted like what is told."""
+    """Print one plain line on standard error, out of the way of JSON; dropped and counted as by `tell`."""
     _or_drop(sys.stderr, printable(text) + "\n")
 
 
 def show_error(error: VitpipeError, as_json: bool) -> None:
-    """A paragraph on standard error, red where that is a terminal; with `--json` an object on standard output.
+    """Print a paragraph on standard error, red where that is a terminal; with `--json` an object on standard output.
 
-    The paragraph also where standard output does not take the object. Raises nothing for want of a place to say it.
+    The paragraph comes also where standard output refuses the object. Nothing is raised where neither can be written.
     """
     if as_json and not _refused(sys.stdout, json.dumps({"error": error.to_json()}, default=str) + "\n"):
         return
@@ -80,7 +80,7 @@ def show_error(error: VitpipeError, as_json: bool) -> None:
 
 
 def let_go() -> None:
-    """Give up what a stream holds back and cannot write, or Python would try again at its exit and end with 120."""
+    """Drop what a stream has buffered and cannot write, or Python would try again at its exit and end with 120."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -112,7 +112,7 @@ def _refused(stream: TextIO, text: str) -> OSError | None:
 
 
 def _put(stream: TextIO, text: str) -> None:
-    """Past the buffer of a real file: what it keeps after an error would fail again, or come late."""
+    """Write past the buffer of a real file: what a buffer keeps after an error would fail again, or come late."""
     stream.flush()
     raw = getattr(stream.buffer, "raw", None) if isinstance(stream, io.TextIOWrapper) else None
     if raw is None:
@@ -136,12 +136,12 @@ def _file_behind(stream: TextIO) -> str:
 
 
 def printable(text: str) -> str:
-    """The text without characters that would steer the terminal."""
+    """Replace the characters that would control the terminal."""
     return "".join(char if char.isprintable() or char in "\n\t" else "�" for char in text)
 
 
 def log_path(what: str) -> Path:
-    """A new log file for this command; nothing is created yet."""
+    """Choose a new log file for this command; nothing is created yet."""
     base = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "vitpipe"
     if not _writable(base):
         base = Path(tempfile.gettempdir()) / f"vitpipe-{os.getuid()}" / "log"
@@ -149,8 +149,8 @@ def log_path(what: str) -> Path:
 
 
 def with_traceback(error: BaseException, known: VitpipeError, what: str) -> VitpipeError:
-    """Keep the traceback of `error` in a log file; what to tell a person, both without secrets."""
-    # structlog, which the redaction stands beside, is not needed to say that all is well
+    """Keep the traceback of `error` in a log file; return what to tell a person. Both have no secrets in them."""
+    # imports structlog, which a command that succeeds does not need
     from vitpipe.infra.logs import redact
 
     path = log_path(what)
@@ -161,9 +161,8 @@ def with_traceback(error: BaseException, known: VitpipeError, what: str) -> Vitp
         if known.code == 1:
             do = f"please report it with {path}, which has the traceback"
     except OSError:
-        do = known.do  # a full disk is often the very thing to be told
-    told = type(known)(redact(known.asked), redact(known.found), redact(do))
-    return told
+        do = known.do  # a full disk is often the very thing to report
+    return type(known)(redact(known.asked), redact(known.found), redact(do))
 
 
 def is_terminal() -> bool:

@@ -1,4 +1,4 @@
-"""What all nodes of a run share while this driver holds it, and the options that say how it reaches the world.
+"""What all nodes of a run share while this driver holds it, and the options for how it reaches the outside.
 
 Knows no graph and no plan.
 """
@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -27,14 +28,14 @@ log = logging.getLogger(__name__)
 
 
 class Clusters(Protocol):
-    """Where the heavy work of all nodes goes."""
+    """A cluster that the heavy work of all nodes goes to."""
 
     @property
     def dashboard_url(self) -> str:
         """Where a person can watch it, or an empty text."""
 
     def named(self, node: str, *, fence: Fence, events: Events) -> Cluster:
-        """The cluster as one node sees it: its tasks and ranks carry the node's name, and end when asked to."""
+        """Return one node's view of it: tasks and ranks carry the node's name, and end when `fence` asks them to."""
 
 
 def connect_ray(run: str, cpus_wanted: float) -> AbstractContextManager[Clusters]:
@@ -45,33 +46,33 @@ def connect_ray(run: str, cpus_wanted: float) -> AbstractContextManager[Clusters
 
 
 def ray_answers() -> None:
-    """Ask the cluster that `RAY_ADDRESS` names, if any, for a sign of life. StorageError within seconds."""
+    """Check that the cluster that `RAY_ADDRESS` names, if any, answers. StorageError within seconds."""
     address = os.environ.get("RAY_ADDRESS")
-    if address and "://" not in address:  # joining refuses a URL in words of its own
-        ray_auth.answers(address)
+    if address and "://" not in address:  # `connect` refuses a URL with a message of its own
+        ray_auth.require_answer(address)
 
 
 def ignore(_: object) -> None:
-    """Tell nobody."""
+    """Do nothing."""
 
 
 @dataclass(frozen=True)
 class DriverOptions:
-    """How a driver reaches the world; tests and the terminal bring their own."""
+    """How a driver reaches the outside; tests and the terminal bring their own."""
 
     connect: Callable[[str, float], AbstractContextManager[Clusters]] = connect_ray
     probe: Callable[[], None] = ray_answers
-    """Raises what `connect` would raise for want of a cluster: asked before anything is written."""
+    """Called before anything is written: raises what `connect` would raise when there is no cluster."""
     on_lease: Callable[[int], None] = ignore
-    """Hears the fence number once the run is ours."""
+    """Called with the fence number once the run is ours."""
     on_event: Callable[[Event], None] = ignore
-    """Hears every event that the driver itself writes, from any of its threads."""
+    """Called with every event that the driver itself writes, from any of its threads."""
     on_note: Callable[[str], None] = ignore
-    """Hears what a person should know of a run though it goes on."""
+    """Called with what a person should know about a run that goes on all the same."""
     on_cluster: Callable[[str], None] = ignore
-    """Hears the dashboard's address once the cluster is there."""
+    """Called with the dashboard's address once the cluster is there."""
     on_metrics: Callable[[str], None] = ignore
-    """Hears the address of the metrics that Prometheus may scrape."""
+    """Called with the address of the metrics that Prometheus may scrape."""
     verify_sources: bool = False
     """Whether sources are compared by digest with what was taken from them, not by names and sizes alone."""
     metrics_port: int | None = 9464
@@ -79,11 +80,11 @@ class DriverOptions:
     timing: Timing = TIMING
     clock: Clock = CLOCK
     stop_grace_s: float = 120.0
-    """Nodes that were asked to end have this long before they are abandoned; a second signal cuts it short."""
+    """Nodes that were asked to end have this long before they are abandoned; a second signal abandons them at once."""
 
 
 _LAST_WORDS = ("failed", "preempted")
-"""Kinds of events for which room is held on the disk of a run."""
+"""Kinds of events that room is held for on the disk of a run."""
 
 
 @dataclass(frozen=True)
@@ -99,28 +100,30 @@ class Driver:
     turns: Turns = field(default_factory=Turns)
 
     def emit(self, node: str, kind: str, text: str) -> None:
-        """Write an event, and tell the log and whoever listens here; they hear it too when the store refuses it."""
+        """Log an event, pass it to `on_event` and write it to the store, which may refuse it."""
         log.info("%s %s: %s", node, kind, text)
         event = self.events(node).event(kind, text)
-        self.options.on_event(event)  # before others can see it: who listens here has heard of all that it finds there
+        self.options.on_event(event)  # before it is in the store, so that a listener knows what it finds there
+        write = partial(event.write, self.run)
         try:
-            self._write(event)
+            self.write_last_words(write) if kind in _LAST_WORDS else write()
         except StorageError as error:
             log.warning("this event is not in the store: %s", error)
 
-    def _write(self, event: Event) -> None:
+    def write_last_words(self, write: Callable[[], object]) -> None:
+        """Call `write`, and again in the room that is held for it when the store refuses. StorageError."""
         try:
-            event.write(self.run)
+            write()
         except StorageError:
-            if event.kind not in _LAST_WORDS or not self.spare.give_back():
+            if not self.spare.give_back():
                 raise
-            event.write(self.run)
+            write()
 
     def events(self, node: str) -> StoreEvents:
-        """The door by which a node's events reach the store."""
+        """Return the door by which a node's events reach the store."""
         return StoreEvents(self.run, self.lease.fence, node)
 
     def scratch(self, node: str) -> Path:
-        """Local folder of a node's attempts, the same on every machine, apart from those of other runs and users."""
+        """Name the local folder of a node's attempts: the same on every machine, apart from other runs' and users'."""
         run = f"{self.name}-{hashlib.sha256(self.run.uri.encode()).hexdigest()[:12]}"
         return Path(tempfile.gettempdir()) / f"vitpipe-{os.getuid()}" / run / node

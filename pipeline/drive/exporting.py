@@ -1,4 +1,4 @@
-"""Serve the run's numbers while it lasts: what each running node's progress file says goes to the exporter."""
+"""Serve a run's numbers while it lasts: the exporter gets what each running node's progress file says."""
 
 import logging
 import threading
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def exporting(name: str, run: Store, plan: Plan, options: DriverOptions) -> Iterator[None]:
-    """Export until the block ends. A port that cannot be bound is a warning: the run does not depend on it."""
+    """Export until the block ends. A port that cannot be bound is only a warning: the run does not depend on it."""
     if options.metrics_port is None:
         yield
         return
@@ -46,20 +46,20 @@ def exporting(name: str, run: Store, plan: Plan, options: DriverOptions) -> Iter
 
 
 def _copy(name: str, run: Store, plan: Plan, end: threading.Event) -> None:
-    told: dict[str, object] = {}
+    published: dict[str, object] = {}
     while not end.wait(EVERY_S):
         nodes = [planned.node for planned in plan.due]
         for node, progress in by_key(lambda node: _progress(run, node), nodes).items():
-            if progress and progress != told.get(node):  # what is old already grows older by itself
+            if progress and progress != published.get(node):  # the exporter ages an old commit by itself
                 publish_progress(name, node, progress)
-                told[node] = progress
+                published[node] = progress
 
 
 def _progress(run: Store, node: str) -> dict[str, Any] | None:
     try:
         return read_progress(run.child(node))
     except IntegrityError:
-        return None  # `status` says so; whoever runs the node writes it anew in a moment
+        return None  # `status` says so; the process that runs the node writes it anew in a moment
     except VitpipeError as error:
         log.warning("numbers of %s are not exported: %s", node, error)
         return None

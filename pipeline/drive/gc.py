@@ -1,6 +1,6 @@
 """Remove from a run what neither a record nor a possible resume names. The only deleter besides a stage's `keep`.
 
-Takes the run for as long as it deletes; what may go is said by `pipeline.store.garbage`.
+Holds the run's lease for as long as it deletes; `pipeline.store.garbage` says what may go.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from vitpipe.pipeline.store.contents import open_run
 from vitpipe.pipeline.store.garbage import Garbage, garbage
 
 ABANDONED_S = 3600.0
-"""Half-written uploads of this age have no writer any more."""
+"""Unfinished uploads of this age have no writer any more."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,10 @@ def gc(
 ) -> Removed:
     """Take the run's lease and remove its garbage; with `unfinished`, also what a resume might have gone on from.
 
-    Everything is read before anything is removed. With `dry_run` nothing is, no lease is taken, and who holds the run
-    is not asked. Errors: UsageError for an unknown run; LeaseLost when a driver is alive or takes over; IntegrityError
-    when a record or an attempt cannot be read, a file that a record names is missing or of another size, or a record
-    is not the one that another node took; StorageError.
+    Everything is read before anything is removed. With `dry_run` nothing is removed, and the lease is neither taken nor
+    read. Errors: UsageError for an unknown run; LeaseLost when a driver is alive or takes over; IntegrityError when a
+    record or an attempt cannot be read, a file that a record names is missing or of another size, or a record is not
+    the one that another node took; StorageError.
     """
     run = open_run(run_uri, "collect the garbage of")
     if dry_run:

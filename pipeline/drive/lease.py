@@ -1,4 +1,4 @@
-"""One writer per run: take `lease.json`, keep it by beating, give it up; and the right to commit that it gives.
+"""One writer per run: take `lease.json`, keep it by a heartbeat, give it up; and the right to commit that it gives.
 
 Knows the lease's rules (docs/design.md) and nothing of what its holder does meanwhile.
 """
@@ -10,17 +10,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-from vitpipe.infra.errors import (
-    AlreadyExists,
-    Changed,
-    LeaseLost,
-    NotFound,
-    Stopped,
-    StorageError,
-    VitpipeError,
-)
+from vitpipe.infra.errors import AlreadyExists, Changed, LeaseLost, NotFound, Stopped, StorageError, VitpipeError
 from vitpipe.infra.events import StoreEvents
-from vitpipe.infra.fence import StoreFence
+from vitpipe.infra.fence import StoreFence, lease_lost
 from vitpipe.infra.lease_state import (
     CLOCK,
     LEASE,
@@ -42,7 +34,7 @@ from vitpipe.pipeline.store.contents import highest_fence
 log = logging.getLogger(__name__)
 
 Tell = Callable[[VitpipeError], None]
-"""Hears once of LeaseLost, and once of Stopped when somebody asked us to end. Called from the beating thread."""
+"""Called once with LeaseLost, and once with Stopped when somebody asks us to end; from the heartbeat's thread."""
 
 _TRIES = 5
 
@@ -62,7 +54,7 @@ class Lease:
         self._stop: str | None = None
 
     def fence_for_tasks(self) -> StoreFence:
-        """The same right for ranks and tasks, which ask the store themselves."""
+        """Make the same right for ranks and tasks, which read the store themselves."""
         return StoreFence(self.run, self.fence, self.holder.id, self._timing, self._clock)
 
     def check(self) -> None:
@@ -71,18 +63,16 @@ class Lease:
         After a pause it first beats again, which fails if we were overtaken. Errors: LeaseLost; StorageError.
         """
         for _ in range(_TRIES):
-            self._read_ours()
+            self._ours(read_lease(self.run))
             if self._clock.boottime() - self.confirmed_at <= self._timing.commit_s:
                 return
             self.renew()
-        raise StorageError(
-            f"confirm the lease of {self.run.uri}",
-            f"each try took longer than {self._timing.commit_s:g} s",
-            "find out why the store is slow, then run the same command again",
-        )
+        found = f"each try took longer than {self._timing.commit_s:g} s"
+        do = "find out why the store is slow, then run the same command again"
+        raise StorageError(f"confirm the lease of {self.run.uri}", found, do)
 
     def stopping(self) -> str | None:
-        """Why we are asked to end, or None, as of the last beat. LeaseLost when the run is no longer ours."""
+        """Return why we are asked to end, or None, as of the last beat. LeaseLost when the run is no longer ours."""
         if self._lost:
             raise self._lost
         return self._stop
@@ -92,7 +82,7 @@ class Lease:
         with self._lock:
             for _ in range(_TRIES):
                 if self._lost or self._ended.is_set():
-                    raise self._lost or _lost(self.run, f"we gave it up under fence {self.fence}")
+                    raise self._lost or lease_lost(self.run, f"we gave it up under fence {self.fence}")
                 now = self._clock.boottime()
                 wanted = replace(self._state, beat=self._state.beat + 1, at=now, time=time.time())
                 if self._swap(wanted):
@@ -101,7 +91,7 @@ class Lease:
         raise StorageError(f"renew the lease of {self.run.uri}", f"refused {_TRIES} times although it is ours")
 
     def request_stop(self, reason: str) -> None:
-        """Tell our ranks and tasks, wherever they run, to end."""
+        """Ask our ranks and tasks, wherever they run, to end."""
         self._stop = reason
         write_stop(self.run, self.fence, reason)
 
@@ -144,28 +134,26 @@ class Lease:
                 tell(Stopped(f"run {self.run.uri}", asked, "run the same command again to go on"))
 
     def _swap(self, wanted: LeaseState) -> bool:
-        """Whether `wanted` is in the store now; when not, what is there is ours, and known from here on."""
+        """Swap `wanted` in; whether it is in the store now. When not, what is there is ours, and is our state now."""
         try:
             self._version = self.run.swap(LEASE, wanted.encode(), self._version)
         except Changed:
             found, version = _read(self.run)
             if found != wanted:
-                self._state = self._ours(found)  # before the version: with that of another's we would overwrite it
+                self._state = self._ours(found)  # before the version: by that of another's we would overwrite it
                 self._version = version
                 return False
             self._version = version
         self._state = wanted
         return True
 
-    def _read_ours(self) -> None:
-        self._ours(read_lease(self.run))
-
     def _ours(self, state: LeaseState | None) -> LeaseState:
+        """Return the state if it is ours. LeaseLost, from now on at each call, if it is not."""
         if self._lost is None and (state is None or not state.held_by(self.fence, self.holder.id)):
             found = f"{state.holder or 'nobody'} holds it under fence {state.fence}" if state else "its lease is gone"
-            self._lost = _lost(self.run, f"we held fence {self.fence}, now {found}")
+            self._lost = lease_lost(self.run, f"we held fence {self.fence}, now {found}")
         if self._lost or state is None:
-            raise self._lost or _lost(self.run, "its lease is gone")
+            raise self._lost or lease_lost(self.run, "its lease is gone")
         return state
 
 
@@ -173,8 +161,8 @@ class Lease:
 def hold(run: Store, tell: Tell | None = None, timing: Timing = TIMING, clock: Clock = CLOCK) -> Iterator[Lease]:
     """Take the run in that folder, keep it while the block lasts, give it up.
 
-    Errors: LeaseLost when another driver is alive (known within `watch_s`), StorageError, also for a bucket whose
-    server heeds no conditional writes.
+    Errors: LeaseLost when another driver is alive (known within `watch_s`); StorageError, also for a bucket whose
+    server ignores the conditions of writes.
     """
     if not is_local(run.uri):
         conditions.require(run)
@@ -194,7 +182,7 @@ def acquire(run: Store, timing: Timing = TIMING, clock: Clock = CLOCK) -> Lease:
     while True:
         found, version = _read(run)
         if found and watched and found.moved(watched):
-            raise _alive(run, found)  # only our swap saw it beat: an NFS client may show what is a minute old
+            raise _alive(run, found)  # only our swap saw it beat: an NFS client may show a state that is a minute old
         if found is None or not found.held_by(found.fence, me.id):
             overtaken = found.holder if found else None
             if found and overtaken and not _silent(run, found, timing, clock):
@@ -214,7 +202,7 @@ def acquire(run: Store, timing: Timing = TIMING, clock: Clock = CLOCK) -> Lease:
 
 
 def _silent(run: Store, first: LeaseState, timing: Timing, clock: Clock) -> bool:
-    """Watch a held lease: True when it is silent or its holder dead, False when given up; LeaseLost when it moves."""
+    """Watch a held lease: True when it is silent or its holder dead, False when given up; LeaseLost when it beats."""
     began = clock.monotonic()
     while not (first.holder and first.holder.provably_dead()):
         clock.sleep(timing.look_s)
@@ -240,7 +228,3 @@ def _read(run: Store) -> tuple[LeaseState | None, str]:
     except NotFound:
         return None, ""
     return LeaseState.decode(data, run.uri), version
-
-
-def _lost(run: Store, found: str) -> LeaseLost:
-    return LeaseLost(f"go on with {run.uri}", found, "this driver commits nothing more; look with `vitpipe status`")

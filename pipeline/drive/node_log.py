@@ -1,6 +1,6 @@
 """The driver's log of one node: `{attempt}/logs/driver.log`, written on local disk and copied up now and then.
 
-LogFile are told apart by the thread they come from; the thread of each node is bound to it.
+Lines are told apart by the thread they come from; the thread of each node is bound to it.
 """
 
 import logging
@@ -23,9 +23,9 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def node_log(node: str, out: Out, folder: Path, tell: Callable[[str], None]) -> Iterator[None]:
-    """Collect this thread's log lines for as long as the block lasts; nothing is copied up once the run is lost.
+    """Collect this thread's log lines for as long as the block lasts; nothing is uploaded once the lease is lost.
 
-    `tell` hears at the end how many lines the disk did not take, if any.
+    `tell` is called at the end with how many lines the disk refused, if any.
     """
     path = folder / "driver.log"
     structlog.contextvars.bind_contextvars(node=node)
@@ -45,8 +45,8 @@ def node_log(node: str, out: Out, folder: Path, tell: Callable[[str], None]) -> 
         logging.getLogger().removeHandler(handler)
         handler.close()
         copier.stop(copy=not lost)
-        if (told := handler.told()) and not lost:
-            tell(told)
+        if (dropped := handler.take_dropped()) and not lost:
+            tell(dropped)
         structlog.contextvars.unbind_contextvars("node")
 
 
@@ -66,11 +66,11 @@ class _Copier(threading.Thread):
             self._copy()
 
     def _copy(self) -> None:
-        """Copy what is there, if it grew. The log is for people: a store that fails does not fail the node here."""
+        """Upload what is there, if it grew. The log is for people: a store that fails does not fail the node here."""
         try:
             data = self._path.read_bytes()
         except FileNotFoundError:
-            return  # whoever overtook us on this machine has cleared our scratch
+            return  # a driver that overtook us on this machine has cleared our scratch
         if len(data) > self._copied:
             try:
                 self._out.put(PATH, data)

@@ -7,10 +7,11 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 
 from vitpipe.infra.errors import LeaseLost, Lost, StageError, Stopped, StorageError, VitpipeError
 from vitpipe.infra.full_disk import full_path, is_full
-from vitpipe.infra.metrics import node_metrics
+from vitpipe.infra.metrics import NodeMetrics
 from vitpipe.infra.progress import StoreProgress
 from vitpipe.infra.storage.store import Store
 from vitpipe.pipeline.drive.driver import Driver
@@ -39,7 +40,7 @@ class NodeRun:
     planned: Planned
     wanted: Fingerprint
     given: Mapping[str, tuple[Committed, ...]]
-    """By input name."""
+    """The artifacts that it takes, by input name."""
 
     @property
     def store(self) -> Store:
@@ -52,13 +53,13 @@ class NodeRun:
         return {name: tuple(one.ref for one in many) for name, many in self.given.items()}
 
     def run(self) -> Committed:
-        """Do the work and commit it; what the store then holds.
+        """Do the work and commit it; return what the store then holds.
 
         Errors: any VitpipeError of the stage as it is; everything else wrapped into one.
         """
         found = read_committed(self.store, self.node.id)
         if found and found.answers(self.wanted.sha256, self.refs) and not self.planned.of_other_data:
-            return found  # what it takes was computed again and came out the same
+            return found  # its inputs were computed again and came out the same
         try:
             return self._attempt()
         except BaseException as error:
@@ -76,15 +77,13 @@ class NodeRun:
         out = self._out()
         out.begin()
         scratch = self.driver.scratch(self.node.id)
-        shutil.rmtree(scratch, ignore_errors=True)  # what killed drivers left; ours is the only one that holds the run
+        shutil.rmtree(scratch, ignore_errors=True)  # what killed drivers left: we are the only one that holds the run
+        tell_dropped = partial(self.driver.emit, self.node.id, "log_dropped")
         try:
-            with node_log(self.node.id, out, scratch / "log", self._tell_dropped):
+            with node_log(self.node.id, out, scratch / "log", tell_dropped):
                 return self._logged(out)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
-
-    def _tell_dropped(self, text: str) -> None:
-        self.driver.emit(self.node.id, "log_dropped", text)
 
     def _out(self) -> Out:
         adopt = earlier(list_attempts(self.store, self.node.stage.pieces), self.wanted.sha256, self.refs)
@@ -127,10 +126,10 @@ class NodeRun:
         return committed
 
     def _mark(self, out: Out, committed: Committed) -> None:
-        """Leave word that the attempt came to its end: in our record, or in an equal one that was quicker."""
+        """Mark the attempt as committed: by our record, or by an equal one that was quicker."""
         try:
             out.put(COMMITTED, committed.sha256.encode())
-        except StorageError as error:  # the record stands, and says more
+        except StorageError as error:  # the record is there, and says more
             log.warning("%s is committed, but its mark could not be written: %s", self.node.id, error)
 
     def _inputs(self) -> Inputs:
@@ -147,7 +146,7 @@ class NodeRun:
             out=out,
             scratch=driver.scratch(node) / out.attempt,
             fence=out.fence,
-            metrics=node_metrics(driver.name, node),
+            metrics=NodeMetrics(driver.name, node),
             events=events,
             progress=progress,
             cluster=driver.clusters.named(node, fence=out.fence, events=events),
@@ -176,10 +175,10 @@ class NodeRun:
         )
 
     def _failure(self, error: BaseException) -> VitpipeError:
-        """Its name. LeaseLost when the run is no longer ours."""
+        """Turn what ended the node into one of our errors; LeaseLost when the run is no longer ours."""
         failure = as_vitpipe_error(error, self.node.id, f"{self.store.uri}/{self.attempt}/{PATH}")
         if isinstance(failure, Lost) and (reason := self.driver.lease.stopping()):
-            found = f"asked to end: {reason}; {failure.found}"  # whoever wants us to end may have begun with them
+            found = f"asked to end: {reason}; {failure.found}"  # whoever wants us to end may have ended ranks first
             return Stopped(failure.asked, found, "run the same command again to go on")
         return failure
 
@@ -188,22 +187,14 @@ class NodeRun:
         kind = "preempted" if isinstance(failure, Stopped) else "failed"
         reason = json.dumps({**failure.to_json(), "time": _now()}).encode()
         try:
-            self._leave(reason)
+            self.driver.write_last_words(lambda: self.store.write(f"{self.attempt}/{ERROR}", reason))
         except StorageError as error:
             log.warning("the reason could not be written to the store: %s", error)
         self.driver.emit(self.node.id, kind, str(failure))
 
-    def _leave(self, reason: bytes) -> None:
-        try:
-            self.store.write(f"{self.attempt}/{ERROR}", reason)
-        except StorageError:
-            if not self.driver.spare.give_back():
-                raise
-            self.store.write(f"{self.attempt}/{ERROR}", reason)
-
 
 def as_vitpipe_error(error: BaseException, node: str, where: str) -> VitpipeError:
-    """The error as one of our tree: a full disk, exhausted memory, or a bug whose traceback lies at `where`."""
+    """Turn any error into one of ours: a full disk, exhausted memory, or a bug whose traceback lies at `where`."""
     if isinstance(error, VitpipeError):
         return error
     if isinstance(error, SystemExit):  # Ray's, in a thread that waits for it while this process leaves the cluster

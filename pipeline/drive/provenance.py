@@ -14,7 +14,7 @@ _PACKAGES = (
 
 @functools.cache
 def code_version() -> str:
-    """Git commit of this program, with `+dirty` when the tree differs; the installed version outside a checkout."""
+    """Name the git commit of this program, with `+dirty` when the tree differs; outside a checkout, the version."""
     root = Path(__file__).resolve().parents[2]
     commit = _git(root, "rev-parse", "HEAD")
     if commit is None:
@@ -25,7 +25,7 @@ def code_version() -> str:
 
 @functools.cache
 def package_versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide results, as installed here."""
+    """List the versions of Python and of the packages that decide results, as installed here."""
     found = {name: _version(name) for name in _PACKAGES}
     return {"python": platform.python_version(), **{name: version for name, version in found.items() if version}}
 

@@ -25,7 +25,7 @@ from vitpipe.stages.sighting import Sighted
 
 OPTIONS = DriverOptions()
 RANKS_PER_CORE = 4
-"""Of an embedded Ray, at most: CPUs it lends to tasks and ranks, where it has fewer than they ask for."""
+"""CPUs for each real core that an embedded Ray offers at most, where tasks and ranks ask for more than there are."""
 
 
 @dataclass(frozen=True)
@@ -33,14 +33,14 @@ class Outcome:
     """A run that is complete: every node of the graph has its record."""
 
     plan: Plan
-    """What there was to do when it began; `plan.due` is empty when nothing ran."""
+    """What there was to do at the beginning; `plan.due` is empty when nothing ran."""
     committed: Mapping[str, Committed]
 
 
 def run(spec: PipelineSpec, replacing: Sequence[str] = (), options: DriverOptions = OPTIONS) -> Outcome:
     """Run or resume every node that is not committed yet.
 
-    `replacing` names nodes whose drifted results may give way, with all that depends on them. Errors: DriftError and
+    `replacing` names nodes whose drifted results may be replaced, with all that depends on them. Errors: DriftError and
     UsageError before anything is written; LeaseLost when another driver is alive; the gravest error of the nodes that
     failed; Stopped after SIGTERM, SIGINT or `stop`.
     """
@@ -63,7 +63,8 @@ def run(spec: PipelineSpec, replacing: Sequence[str] = (), options: DriverOption
         spare_room(run) as spare,  # given back before the lease is
     ):
         options.on_lease(lease.fence)
-        facts, plan = _accepted(run, spec, replacing, options, facts.sighted)  # another may have gone on until just now
+        # once more: another driver may have held the run until now
+        facts, plan = _accepted(run, spec, replacing, options, facts.sighted)
         if plan.due or not is_kept(run, spec.text):
             lease.check()
             run.write(SPEC, spec.text.encode())
@@ -74,7 +75,7 @@ def run(spec: PipelineSpec, replacing: Sequence[str] = (), options: DriverOption
 
 @dataclass(frozen=True)
 class Held:
-    """A run that is ours."""
+    """A run that this driver holds."""
 
     run: Store
     lease: Lease
@@ -109,7 +110,7 @@ def _accepted(
     options: DriverOptions,
     sighted: Mapping[str, Sighted] | None = None,
 ) -> tuple[StoreFacts, Plan]:
-    """The facts and a plan that may start. DriftError or UsageError otherwise; the drift is also an event."""
+    """Return the store's facts and a plan that may start. DriftError, also as an event, or UsageError otherwise."""
     facts = survey(run, spec.graph, options.verify_sources, sighted)
     plan = make_plan(spec.graph, facts, replacing)
     if error := refusal(plan, run.uri):
@@ -122,8 +123,10 @@ def _accepted(
 
 
 def _cpus_wanted(spec: PipelineSpec, plan: Plan) -> float:
-    """Most CPUs that one node asks for at once, so that a laptop with fewer cores can run it too, within reason: forty
-    ranks on two cores would take all of its memory, and are told to be too many instead."""
+    """Find the most CPUs that one node asks for at once, so that a laptop with fewer cores can run it too.
+
+    Within reason: forty ranks on two cores would take all of its memory, and are refused as too many instead.
+    """
     cores = os.cpu_count() or 1
     most = float(cores)
     for planned in plan.due:

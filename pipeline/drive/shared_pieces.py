@@ -1,7 +1,7 @@
 """What several nodes of a run need, computed by whichever comes first: `{run}/_shared/{digest}/`.
 
-No node has such a name. Pieces lie in attempts there as in a node's folder; one driver runs all nodes of a run, so
-that its locks make them take turns, and the fence keeps the pieces of a driver that lost the run uncommitted.
+No node has such a name. Pieces lie in attempts there as in a node's folder. One driver runs all nodes of a run, so its
+locks make them take turns; the fence keeps a driver that lost the run from committing pieces.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from vitpipe.pipeline.store.contents import SHARED
 from vitpipe.stages.contract import Fence, Out
 
 LOOK_S = 0.5
-"""How often who waits looks whether someone wants it to stop."""
+"""How often a waiting node looks whether someone wants it to stop."""
 _ATTEMPT = re.compile(r"(a(\d+))/")
 
 
@@ -31,7 +31,7 @@ class Turns:
     _alone: threading.Lock = field(default_factory=threading.Lock)
 
     def lock(self, name: str) -> threading.Lock:
-        """The lock of the piece of that name."""
+        """Return the lock of the piece of that name."""
         with self._alone:
             return self._locks.setdefault(name, threading.Lock())
 

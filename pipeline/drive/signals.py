@@ -1,8 +1,8 @@
-"""SIGTERM and Ctrl-C as a wish to end: an exception before the work begins, a message once somebody listens."""
+"""SIGTERM and Ctrl-C as requests to stop: an exception before the work begins, a message once somebody listens."""
 
 import signal
 from collections.abc import Callable
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any, Self
 
 from vitpipe.infra.errors import Stopped
@@ -22,9 +22,7 @@ class Signals:
         self.install()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
@@ -34,7 +32,7 @@ class Signals:
             signal.signal(number, self._handle)
 
     def tell(self, listener: Callable[[str], None]) -> None:
-        """Call `listener(name of the signal)` from now on. It runs inside the handler: it may only hand on."""
+        """Call `listener(name of the signal)` from now on. It runs in the handler: it may only pass the name on."""
         self._listener = listener
 
     def _handle(self, number: int, frame: FrameType | None) -> None:

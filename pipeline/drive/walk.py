@@ -1,6 +1,6 @@
 """Walk the plan: a thread for every ready node, siblings go on when a branch fails, nobody starts after a stop.
 
-Knows order and endings; what a node does is in `node_run`.
+Knows in which order nodes run and how they end; what a node does is in `node_run`.
 """
 
 import logging
@@ -10,9 +10,10 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
+from typing import assert_never
 
 from vitpipe.infra.errors import LeaseLost, Stopped, StorageError, VitpipeError, gravest
-from vitpipe.infra.metrics import STATES, node_metrics
+from vitpipe.infra.metrics import STATES, NodeMetrics
 from vitpipe.pipeline.drive.driver import Driver
 from vitpipe.pipeline.drive.node_run import NodeRun, as_vitpipe_error
 from vitpipe.pipeline.plan.planned import Plan, StoreFacts
@@ -22,7 +23,7 @@ from vitpipe.pipeline.store.records import Committed
 log = logging.getLogger(__name__)
 
 _HEAR_S = 0.5
-"""A signal that comes just before the main thread falls asleep does not wake it: it looks this often."""
+"""A signal that comes just before the main thread falls asleep does not wake it, so it looks this often."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Walk:
     _deadline: float = math.inf
 
     def run(self) -> Mapping[str, Committed]:
-        """Run everything due; all records of the graph.
+        """Run everything due; return all records of the graph.
 
         Raises the gravest error of the nodes that failed, LeaseLost at once, Stopped when it was asked to end.
         """
@@ -89,14 +90,17 @@ class Walk:
         raise self._stopped()
 
     def _hear(self, message: Ended | StopRequested | VitpipeError) -> None:
-        if isinstance(message, Ended):
-            self._ended(message)
-        elif isinstance(message, StopRequested):
-            self._asked(message.reason)
-        elif isinstance(message, Stopped):
-            self._stop(message.found)
-        else:
-            raise message  # the lease is lost: leave everything as it is
+        match message:
+            case Ended():
+                self._ended(message)
+            case StopRequested():
+                self._asked(message.reason)
+            case Stopped():
+                self._stop(message.found)
+            case VitpipeError():
+                raise message  # the lease is lost: leave everything as it is
+            case _:
+                assert_never(message)
 
     def _ended(self, message: Ended) -> None:
         self._running.discard(message.node)
@@ -160,4 +164,4 @@ class Walk:
             self.inbox.put(Ended(work.node.id, error=as_vitpipe_error(error, work.node.id, "the log")))
 
     def _show(self, node: str, state: str) -> None:
-        node_metrics(self.driver.name, node).set("stage_state", STATES.index(state))
+        NodeMetrics(self.driver.name, node).set("stage_state", STATES.index(state))

@@ -1,4 +1,4 @@
-"""Sizes of data that cannot be counted here, for a plan: the paper's own, where a spec says whose data it means.
+"""Sizes of data that cannot be counted here, for a plan: the paper's, where a spec says which data set it means.
 
 A laptop can then plan a run whose images lie elsewhere. A run assumes nothing: it counts.
 """
@@ -13,7 +13,7 @@ from vitpipe.stages.paper.tables import tables, title
 
 
 def assumed_sizes(graph: Graph, data: str | None) -> dict[str, Estimate]:
-    """By id of an ingest node: the images of the paper's data set that it stands for.
+    """Estimate, by id of an ingest node, the images of the paper's data set that it stands for.
 
     `data` is the pretraining data that the spec claims; other data sets are known by the names of their nodes.
     """
@@ -39,7 +39,7 @@ def _ingested(node: Node, need: str) -> list[str]:
 
 
 def _estimate(graph: Graph, ref: str, splits: Mapping[str, int], classes: int, name: str) -> Estimate:
-    """What is left of the data set once the node has taken its part, cut into the splits that it asks for."""
+    """Estimate what the node takes of the data set, cut into the splits that it asks for."""
     config = graph.nodes[ref].config
     source, asked = getattr(config, "source", None), getattr(config, "splits", None)
     subset, limit = getattr(source, "subset", None), getattr(source, "limit", None)

@@ -32,11 +32,11 @@ class Conformity:
     node: str
     compared: RecipeComparison
     claimed: bool
-    """Whether the spec says which row it means; else it is the nearest."""
+    """Whether the spec says which recipe it means; else it is compared with the nearest."""
 
     @property
     def summary(self) -> str:
-        """`14 equal, 1 differs, 19 unstated (2 not as we assume)`."""
+        """Counts in words: `14 equal, 1 differs, 19 unstated (2 not as we assume)`."""
         findings = self.compared.findings
         words = [f"{sum(one.status == status for one in findings)} {status}" for status in STATUSES]
         unlike = sum(not one.as_assumed for one in findings if one.status == "unstated")
@@ -59,7 +59,7 @@ class Conformity:
         }
 
     def lines(self) -> Iterator[str]:
-        """For a person: what differs first, then what the paper leaves open, then what is equal."""
+        """Yield lines for a person: what differs first, then what the paper leaves open, then what is equal."""
         yield f"{self.node}: {self.title}: {self.summary}"
         for status in ("differs", "unstated", "equal"):
             for one in self.compared.findings:
@@ -68,19 +68,19 @@ class Conformity:
 
 
 def with_deviations(plan: Plan, found: Sequence[Conformity]) -> Plan:
-    """The plan with each node's deviations from the paper's recipe."""
+    """Add each node's deviations from the paper's recipe to the plan."""
     nodes = dict(plan.nodes)
     for one in found:
         count = len(one.compared.deviations)
         recipe = one.title if one.title == one.compared.row.title else "the paper's nearest recipe"
         words = f"{count} deviation{'s' * (count != 1)} from {recipe}"
-        told = tuple(str(each) for each in one.compared.deviations)
-        nodes[one.node] = replace(nodes[one.node], paper=words, deviations=told)
+        deviations = tuple(str(each) for each in one.compared.deviations)
+        nodes[one.node] = replace(nodes[one.node], paper=words, deviations=deviations)
     return Plan(nodes)
 
 
 def claimed_data(vars: Mapping[str, Any], asked: str | None = None) -> str | None:
-    """The paper's data set that a spec says its pretrainings mean, or None. UsageError for a name it does not have."""
+    """Find the paper's data set that a spec says its pretrainings mean, or None. UsageError for an unknown name."""
     name = asked if asked is not None else vars.get(VAR)
     if name is None:
         return None
@@ -88,16 +88,15 @@ def claimed_data(vars: Mapping[str, Any], asked: str | None = None) -> str | Non
     if found is None:
         known = ", ".join(recipes()["datasets"])
         where = "--data" if asked is not None else f"vars.{VAR}"
-        raise UsageError(
-            "compare with the paper", f"{where} is {name!r}; its data sets are {known}", "name one of them"
-        )
+        words = f"{where} is {name!r}; its data sets are {known}"
+        raise UsageError("compare with the paper", words, "name one of them")
     return found
 
 
 def conform(graph: Graph, data: str | None) -> list[Conformity]:
-    """Every node that the paper has a recipe for: pretrainings, and fine-tunings that start from weights.
+    """Compare every node that the paper has a recipe for: pretrainings, and fine-tunings that start from weights.
 
-    `data` is what the spec claims for all its pretrainings; where it claims nothing, the names of their data do.
+    `data` is the data set that the spec claims for all its pretrainings; without it, the names of their data say it.
     """
     found = []
     for node in graph.nodes.values():
@@ -113,7 +112,7 @@ def conform(graph: Graph, data: str | None) -> list[Conformity]:
 
 
 def data_of(node: Node) -> str | None:
-    """The paper's data set whose name a pretraining's shards bear."""
+    """Find the paper's data set that a pretraining's shards are named after."""
     for ref in node.needs.get("shards", ()):
         for part in _parts(ref):
             if found := dataset(part):
@@ -122,7 +121,7 @@ def data_of(node: Node) -> str | None:
 
 
 def benchmark_of(graph: Graph, node: Node) -> str | None:
-    """The benchmark of Table 4 whose name the node's data bears, or else the node itself."""
+    """Find the benchmark of Table 4 that the node's data, or else the node itself, is named after."""
     for ref in (*node.needs.get("data", ()), node.id):
         source = None if is_uri(ref) or ref == node.id else getattr(graph.nodes[ref].config, "source", None)
         for part in (str(getattr(source, "name", "")), *_parts(ref)):
@@ -133,12 +132,12 @@ def benchmark_of(graph: Graph, node: Node) -> str | None:
 
 
 def _parts(ref: str) -> list[str]:
-    """Words of a node's id or an artifact's URI, the last one first."""
+    """Split a node's id or an artifact's URI into words, the last one first."""
     return list(reversed(ref.replace("--", "/").split("/")))
 
 
 def _pretrained(graph: Graph, node: Node) -> Any:
-    """The architecture that the node's weights have, where this spec says."""
+    """Find the architecture of the weights that the node takes, where this spec says it."""
     for name in ("weights", "checkpoint"):
         for ref in node.needs.get(name, ()):
             if is_uri(ref):

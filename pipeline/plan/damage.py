@@ -1,7 +1,7 @@
 """Which committed nodes of a graph are no longer what was committed. Pure: facts in, errors out.
 
-A result that was computed again is drift and may be replaced; one that was changed behind its record's back is damage,
-and replacing anything because of it would throw good work away.
+A result that was computed again is drift and may be replaced. A record or file that was changed after its commit is
+damage, and replacing anything because of it would throw good work away.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from vitpipe.stages.record import InputRef, damaged
 
 
 def damage(node: Node, graph: Graph, facts: StoreFacts, permitted: bool) -> IntegrityError | None:
-    """What is damaged of the node's result, or lost, or None. A lost record of one that is `permitted` is made anew."""
+    """Find what of the node's result is damaged or lost, or None. A lost record of a `permitted` node is made anew."""
     committed = facts.records.get(node.id)
     if committed is None:
         return None if permitted else _lost(node, graph, facts)
@@ -35,7 +35,7 @@ def _agrees(committed: Committed) -> bool:
 
 
 def _lost(node: Node, graph: Graph, facts: StoreFacts) -> IntegrityError | None:
-    """Its record, where an attempt committed one, or its files still lie there and a node took it."""
+    """The node's record is lost: an attempt committed one, or another node took it and its files are still there."""
     wanted = facts.wanted[node.id].sha256
     attempts = facts.attempts.get(node.id, ())
     if marked := next((one for one in attempts if one.committed), None):
@@ -49,7 +49,7 @@ def _lost(node: Node, graph: Graph, facts: StoreFacts) -> IntegrityError | None:
 
 
 def _not_taken(node: Node, committed: Committed, graph: Graph, facts: StoreFacts) -> IntegrityError | None:
-    """Another record than those took who took it, though it was not computed again."""
+    """The record is another one than other nodes took, though it was not computed again."""
     for taker, other, refs in _takers(node, graph, facts):
         taken = {ref.record_sha256 for ref in refs if ref.fingerprint == committed.record.fingerprint}
         both_sealed = committed.record.is_sealed and other.record.is_sealed
@@ -60,15 +60,13 @@ def _not_taken(node: Node, committed: Committed, graph: Graph, facts: StoreFacts
 
 
 def _other_given(node: Node, committed: Committed, facts: StoreFacts) -> IntegrityError | None:
-    """An artifact of another run whose record is not the one it took, though that is not younger."""
+    """An artifact of another run has another record than the one that the node took, though it is no younger."""
     for name, refs in node.needs.items():
         for uri in filter(is_uri, refs):
             given, taken = facts.external[uri], committed.record.inputs.get(name, ())
-            if (
-                not isinstance(given, Committed)
-                or given.record.is_sealed
-                or given.record.started > committed.record.started
-            ):
+            if not isinstance(given, Committed) or given.record.is_sealed:
+                continue
+            if given.record.started > committed.record.started:
                 continue
             digests = {ref.record_sha256 for ref in taken if ref.fingerprint == given.record.fingerprint}
             if digests and given.sha256 not in digests:
@@ -78,7 +76,7 @@ def _other_given(node: Node, committed: Committed, facts: StoreFacts) -> Integri
 
 
 def _takers(node: Node, graph: Graph, facts: StoreFacts) -> Iterator[tuple[str, Committed, tuple[InputRef, ...]]]:
-    """Committed nodes of the graph that take this one, with what they took under those names."""
+    """Yield the committed nodes of the graph that take this one, with what they took as those inputs."""
     for id, other in graph.nodes.items():
         for name, refs in other.needs.items():
             if node.id in refs and id in facts.records:

@@ -30,9 +30,9 @@ def make_plan(
     known: Known = KNOWN,
     assumed: Mapping[str, Estimate] = NOTHING,
 ) -> Plan:
-    """Decide on every node. `replacing` names nodes that may give way, with all that depends on them.
+    """Decide on every node. `replacing` names nodes that may be replaced, with all that depends on them.
 
-    `assumed` are sizes, by node, of data that cannot be counted here: they decide nothing, only estimates.
+    `assumed` are sizes, by node, of data that cannot be counted here: they affect estimates, not decisions.
     UsageError for a name in `replacing` that the graph does not have.
     """
     permitted = permit(graph, replacing)
@@ -55,7 +55,7 @@ def make_plan(
 
 
 def permit(graph: Graph, replacing: Sequence[str]) -> set[str]:
-    """Nodes that may give way: those named and everything that depends on them."""
+    """Find the nodes that may be replaced: those named and everything that depends on them."""
     named: set[str] = set()
     for name in replacing:
         found = graph.named(name)
@@ -67,7 +67,7 @@ def permit(graph: Graph, replacing: Sequence[str]) -> set[str]:
 
 
 def refusal(plan: Plan, uri: str) -> VitpipeError | None:
-    """Why nothing of this plan may start, or None: the first node that cannot begin, else all that drifted."""
+    """Say why nothing of this plan may start, or None: the first node that cannot begin, else all that drifted."""
     for planned in plan.nodes.values():
         if planned.problem:
             return planned.problem
@@ -122,7 +122,7 @@ class _Case:
         return self._planned("resume" if adopt else "run", reason, changes)
 
     def _answers(self, committed: Committed, inputs: Refs) -> bool:
-        """Whether it is what is wanted, made of the data that lie at its source, as far as one can see."""
+        """Whether the record is the wanted result, of the data that its source has now, as far as one can see."""
         return committed.answers(self.wanted.sha256, inputs) and not (self.sighted and self.sighted.changes)
 
     @property
@@ -152,7 +152,7 @@ class _Case:
     def _changes(
         self, committed: Committed | None, inputs: Refs | None, waits: Sequence[str], resumable: bool
     ) -> tuple[str, ...]:
-        """How what stands in the way differs from what is wanted; nothing when nothing does."""
+        """Say how the result or attempt that is there differs from what is wanted; empty when none is in the way."""
         begun = [one for one in self.attempts if one.pieces]
         if not committed and (resumable or not begun):
             return ()
@@ -175,7 +175,7 @@ def _short(shas: list[str] | None) -> str:
 
 
 def _problem(node: Node, facts: StoreFacts) -> VitpipeError | None:
-    """What is wrong with an artifact of another run that the node names."""
+    """Find what is wrong with an artifact of another run that the node names."""
     for name, refs in node.needs.items():
         for ref in filter(is_uri, refs):
             found = facts.external[ref]
@@ -184,18 +184,15 @@ def _problem(node: Node, facts: StoreFacts) -> VitpipeError | None:
             kind = found.record.output["kind"]
             carries_weights = any(file.path.startswith("native/") for file in found.record.files)
             if not accepts(node.stage.inputs[name], kind, carries_weights):
-                return UsageError(
-                    f"give {ref} to {node.id} as {name}",
-                    f"it is a {kind}, a {node.stage.inputs[name].kind} is needed",
-                    "name another artifact",
-                )
+                wrong = f"it is a {kind}, a {node.stage.inputs[name].kind} is needed"
+                return UsageError(f"give {ref} to {node.id} as {name}", wrong, "name another artifact")
     return None
 
 
 def _estimated(
     one: Planned, node: Node, facts: StoreFacts, outputs: Mapping[str, Artifact | Estimate], known: Known
 ) -> Planned:
-    """The decision with what the node will cost; `blocked` when its stage says that it cannot begin."""
+    """Add to the decision what the node will cost; `blocked` when its stage says that it cannot begin."""
     if one.problem:
         return one
     given = {

@@ -1,4 +1,4 @@
-"""The identity of a result: canonical JSON of everything that decides it, hashed, and two of them told apart by field.
+"""The identity of a result: a hash of the canonical JSON of everything that decides it, and how two of them differ.
 
 Fields equal to their default are left out, so that a field added later drifts nothing. Knows no store.
 """
@@ -19,7 +19,7 @@ from vitpipe.stages.settings import Settings
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What a node's result answers to."""
+    """The identity of a node's result."""
 
     sha256: str
     recipe: Mapping[str, Any]
@@ -27,7 +27,7 @@ class Fingerprint:
 
 
 def fingerprints(graph: Graph, external: Mapping[str, str]) -> dict[str, Fingerprint]:
-    """The fingerprint of every node. `external` gives those of other runs' artifacts by URI; KeyError without."""
+    """Take the fingerprint of every node. `external` has those of other runs' artifacts by URI; KeyError without."""
     known = dict(external)
     found: dict[str, Fingerprint] = {}
     for id, node in graph.nodes.items():
@@ -37,7 +37,7 @@ def fingerprints(graph: Graph, external: Mapping[str, str]) -> dict[str, Fingerp
 
 
 def fingerprint(node: Node, known: Mapping[str, str]) -> Fingerprint:
-    """The fingerprint of one node, given those of everything that it needs."""
+    """Take the fingerprint of one node, given those of everything that it needs."""
     recipe = {
         "stage": node.stage.name,
         "version": node.stage.version,
@@ -48,12 +48,12 @@ def fingerprint(node: Node, known: Mapping[str, str]) -> Fingerprint:
 
 
 def encode(recipe: Mapping[str, Any]) -> bytes:
-    """Canonical JSON: sorted keys, no spaces, no infinities."""
+    """Write canonical JSON: sorted keys, no spaces, no infinities."""
     return seal.canonical(recipe, allow_nan=False)
 
 
 def canonical(config: Settings) -> dict[str, Any]:
-    """The fields that differ from their defaults, and every `kind` that says which alternative was chosen.
+    """Keep the fields that differ from their defaults, and every `kind` that says which alternative was chosen.
 
     Local places of source data are left out: a folder may move. Of a list of them the file names stay.
     """
@@ -64,7 +64,7 @@ def canonical(config: Settings) -> dict[str, Any]:
 
 
 def _without_defaults(value: Any, dumped: Any) -> Any:
-    """`value` is typed and knows its defaults; `dumped` is the same as JSON."""
+    """Drop defaults from `dumped`, the JSON of `value`, which is typed and knows its defaults."""
     if isinstance(value, Settings):
         kept = {}
         for name, field in type(value).model_fields.items():
@@ -77,12 +77,12 @@ def _without_defaults(value: Any, dumped: Any) -> Any:
         return [_without_defaults(one, json) for one, json in zip(value, dumped, strict=True)]
     if isinstance(value, Mapping) and isinstance(dumped, dict):
         return {key: _without_defaults(value[key], json) for key, json in dumped.items()}
-    # 1 and 1.0 are one number; true is none
+    # 1 and 1.0 are the same number; true is no number
     return int(dumped) if isinstance(dumped, float) and dumped.is_integer() else dumped
 
 
 def _says_which(annotation: Any) -> bool:
-    """A field with one possible word tells alternatives of a union apart: its default is not everyone's."""
+    """Whether a field has one possible word, which tells alternatives of a union apart: its default says something."""
     return get_origin(annotation) is Literal and len(get_args(annotation)) == 1
 
 
@@ -90,7 +90,7 @@ _MISSING = object()
 
 
 def _same(one: Any, other: Any) -> bool:
-    """Equal as JSON: for Python true is 1."""
+    """Whether two values are equal as JSON: in Python true equals 1."""
     if one is _MISSING or other is _MISSING:
         return one is other
     return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
@@ -119,13 +119,13 @@ def _drop_local(fields: dict[str, Any], path: tuple[str, ...]) -> None:
 
 
 def _file_name(place: str) -> str:
-    """The last part of a path when it names files; nothing of a folder."""
+    """Keep the last part of a path when it names files; an empty text for a folder."""
     name = os.path.basename(place)
     return name if "." in name else ""
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """What differs between two recipes, one line a field: `config.optimizer.peak_lr 0.001 -> 0.003`.
+    """List what differs between two recipes, one line a field: `config.optimizer.peak_lr 0.001 -> 0.003`.
 
     A field that only one of them states is shown with its default on the other side.
     """
@@ -143,7 +143,7 @@ Path = tuple[str, ...]
 def _changes(
     path: Path, old: Any, new: Any, recipes: tuple[Any, Any], config: type[Settings] | None
 ) -> Iterator[tuple[Path, Any, Any]]:
-    """Leaves that differ; a list is one leaf. What one side leaves out is its default."""
+    """Yield the leaves that differ; a list is one leaf. What one side leaves out is its default."""
     if config and path[:1] == ("config",):
         old, new = (
             _default_at(config, path[1:], recipe.get("config")) if side is _MISSING else side

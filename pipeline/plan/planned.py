@@ -29,23 +29,22 @@ class StoreFacts:
     """By URI: another run's artifact, or why it cannot be used."""
     absent: Mapping[str, str] = field(default_factory=dict)
     """By node: which files that its record names are missing, or of another size."""
-
     sighted: Mapping[str, Sighted] = field(default_factory=dict)
-    """By node: what lies at its source now, where one was taken and the record answers to the recipe."""
+    """By node: what its source has now, where the node takes from one and its record has the wanted fingerprint."""
     damaged: Mapping[str, IntegrityError] = field(default_factory=dict)
-    """By node: what of its files, that say what was taken from the source, is not what was committed."""
+    """By node: which of the files that say what was taken from the source are not what was committed."""
     run: str = ""
     """URI of the run's folder."""
 
     def given(self, ref: str) -> Committed:
-        """The artifact that a need names. KeyError while it is not committed, or cannot be used."""
+        """Return the artifact that a need names. KeyError while it is not committed, or cannot be used."""
         found = self.external[ref] if is_uri(ref) else self.records[ref]
         if isinstance(found, VitpipeError):
             raise KeyError(ref)
         return found
 
     def inputs(self, node: Node) -> Refs:
-        """Every input of the node as it is now. KeyError as `given`."""
+        """Return every input of the node as it is now. KeyError as `given`."""
         return {name: tuple(self.given(ref).ref for ref in refs) for name, refs in node.needs.items()}
 
 
@@ -60,16 +59,16 @@ class Planned:
     differences: tuple[str, ...] = ()
     """What drifted, or what is replaced: `config.optimizer.peak_lr 0.001 -> 0.003`."""
     replaces: bool = False
-    """Whether another result of the node may give way."""
+    """Whether another result of the node may be replaced."""
     source: Sighted | None = None
-    """What lies at its source now; with changes, a record that answers to the recipe is of other data."""
+    """What its source has now; if that changed, the record is of other data even where its fingerprint is right."""
     problem: VitpipeError | None = None
     """Why the node cannot even begin: a missing root, or artifact of another run."""
     estimate: Estimate = field(default_factory=Estimate)
     gpu_hours: float | None = None
     """Hours of one GPU of the kind that the plan is for; None where the node computes on CPU cores."""
     price: float | None = None
-    """Of those hours, in the currency that the price of one was given in."""
+    """Price of those hours, in the currency that the price of one was given in."""
     paper: str = ""
     """How many fields deviate from which of the paper's recipes; empty where it has none."""
     deviations: tuple[str, ...] = ()
@@ -77,7 +76,7 @@ class Planned:
 
     @property
     def of_other_data(self) -> bool:
-        """Whether what is committed was made of other data than lie there now, whatever its fingerprint says."""
+        """Whether what is committed was made of other data than the source has now, whatever its fingerprint says."""
         return bool(self.source and self.source.changes)
 
     def to_json(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a plan's work takes on GPUs of a stated kind, and what that costs: a vendor's peak, an assumed share of it."""
+"""How long a plan's work takes on GPUs of a stated kind, and what it costs: by a vendor's peak and an assumed share."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,7 +19,7 @@ class Gpu:
     utilisation: float
     """Share of the peak that is assumed to become the model's FLOPs; measured runs are in docs/runs.md."""
     memory_bytes: float
-    """By its data sheet; of the A100 the larger kind."""
+    """By its data sheet; for the A100 the larger kind's."""
 
     @property
     def flops(self) -> float:
@@ -38,7 +38,7 @@ class Machine:
 
     gpu: Gpu
     num_gpus: int
-    """Of the whole cluster; with 0 the work is on CPU cores."""
+    """GPUs of the whole cluster; with 0 the work is on CPU cores."""
     price_per_gpu_hour: float | None = None
 
     @property
@@ -57,7 +57,7 @@ class Machine:
 
 
 def machine(graph: Graph, gpu: str | None, gpus: int | None, price: float | None) -> Machine:
-    """The cluster that a plan is for; what is left out follows from what the pretrainings ask for.
+    """Describe the cluster that a plan is for; what is left out follows from what the pretrainings ask for.
 
     UsageError for a GPU that is not in the table.
     """
@@ -69,7 +69,7 @@ def machine(graph: Graph, gpu: str | None, gpus: int | None, price: float | None
 
 
 def priced(plan: Plan, graph: Graph, machine: Machine) -> Plan:
-    """The plan with GPU-hours for every node that computes on GPUs, and their price where one is given."""
+    """Add GPU-hours to every node that computes on GPUs, and their price where one is given."""
     each = machine.price_per_gpu_hour
     nodes = dict(plan.nodes)
     for id, one in plan.nodes.items():
@@ -80,7 +80,7 @@ def priced(plan: Plan, graph: Graph, machine: Machine) -> Plan:
 
 
 def total(plan: Plan, machine: Machine) -> dict[str, Any]:
-    """All that is still to be run, for `plan --json`."""
+    """Add up all that is still to be run, for `plan --json`."""
     due = plan.having("run", "resume", "blocked")
     hours = [one.gpu_hours for one in due if one.gpu_hours is not None]
     flops = [one.estimate.flops for one in due if one.estimate.flops is not None]
@@ -99,7 +99,7 @@ def _on_gpus(node: Node, machine: Machine) -> bool:
 
 
 def _asked(node: Node) -> int:
-    """GPUs that a node asks for in so many words."""
+    """Count the GPUs that a node explicitly asks for."""
     workers, each = getattr(node.resources, "workers", None), getattr(node.resources, "gpus_per_worker", None)
     most = max(workers) if isinstance(workers, tuple) else workers
     return (most or 0) * (each or 0)

@@ -19,7 +19,7 @@ from vitpipe.stages.sighting import Sighted
 def survey(run: Store, graph: Graph, digests: bool = False, sighted: Mapping[str, Sighted] | None = None) -> StoreFacts:
     """Ask the store about every node of the graph in the run's folder. StorageError when it does not answer.
 
-    Sources of what is committed are looked at, with their `digests` when asked, unless `sighted` says what they are.
+    Sources of committed data are looked at, by digest when `digests` is set, unless `sighted` already has them.
     """
     there = by_key(lambda id: read_committed(run.child(id), id), graph.nodes)
     records = {id: found for id, found in there.items() if found}
@@ -31,7 +31,7 @@ def survey(run: Store, graph: Graph, digests: bool = False, sighted: Mapping[str
     meanwhile = by_key(lambda id: read_committed(run.child(id), id), marked)  # a mark is written after its record
     records |= {id: found for id, found in meanwhile.items() if found}
     absences = by_key(lambda id: _absent(run.child(id), records[id]), records)
-    gone = {id: told for id, told in absences.items() if told}
+    gone = {id: words for id, words in absences.items() if words}
     looked = _sighted(graph, records, wanted, digests, sighted or {})
     seen = {id: found for id, found in looked.items() if isinstance(found, Sighted)}
     bad = {id: found for id, found in looked.items() if isinstance(found, IntegrityError)}
@@ -39,7 +39,7 @@ def survey(run: Store, graph: Graph, digests: bool = False, sighted: Mapping[str
 
 
 def _absent(node: Store, committed: Committed) -> str:
-    """Which files of the node are missing, or of another size, in words."""
+    """Say which files of the node are missing, or of another size."""
     found = absent(committed.record.files, {entry.path: entry.bytes for entry in node.list("a")})
     return "; ".join(f"{file.at} {problem}" for file, problem in found[:5]) + (", and more" if len(found) > 5 else "")
 
@@ -51,9 +51,9 @@ def _sighted(
     digests: bool,
     known: Mapping[str, Sighted],
 ) -> dict[str, Sighted | IntegrityError]:
-    """What lies at the sources now, of nodes whose record answers to the recipe; or what is damaged of what was taken.
+    """Look at the sources of nodes whose record has the wanted fingerprint; `known` ones are not looked at again.
 
-    `known` are not looked at again.
+    An IntegrityError says which of the files that tell what was taken is damaged.
     """
 
     def look(id: str) -> Sighted | IntegrityError:

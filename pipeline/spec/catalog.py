@@ -1,6 +1,6 @@
-"""The table of stages: what each takes and gives, and where its code lives.
+"""The table of stages: what each takes and gives, and where its code is.
 
-Places are dotted paths, so that reading the table imports nothing. Knows no YAML and no store.
+Code is named by dotted paths, so that reading the table imports nothing. Knows no YAML and no store.
 """
 
 import importlib
@@ -19,7 +19,7 @@ class Need:
     """One input of a stage."""
 
     kind: str
-    """Artifact it must be; where Weights are taken, a Score that carries weights is too."""
+    """The artifact that it must be; for Weights, a Score that carries weights will do."""
     required: bool = False
     many: bool = False
     """Takes a list; an input that is not `many` refuses one, even of one."""
@@ -31,7 +31,7 @@ class Stage:
 
     name: str
     version: int
-    """Of the result: raise it when a default or what the code computes changes, so that old results drift."""
+    """The result's version: raise it when a default or what the code computes changes, so that old results drift."""
     inputs: Mapping[str, Need]
     output: str
     config: str
@@ -39,38 +39,38 @@ class Stage:
     run: str
     estimate: str
     look: str | None = None
-    """What compares its source, where it has one outside of the store, with what was taken from it. Its pieces are then
-    adopted by what they hold, for the fingerprint does not know the data."""
+    """Compares the stage's source, where it has one outside of the store, with what was taken from it. Pieces are then
+    adopted by what is in them, for the fingerprint does not cover the data."""
     pieces: str | None = None
     """Regular expression of the files that are finished pieces of an attempt, which a later attempt may adopt.
 
-    Where several files tell of one piece, a group in it says of which.
+    Where several files belong to one piece, a group in it names the piece.
     """
     carries_weights: bool = False
-    """Its output has `native/` weights in it, though it is not called Weights."""
+    """Whether its output has `native/` weights in it, though it is not called Weights."""
 
     def config_class(self) -> type[Settings]:
-        """The Settings class of the node's `config`, imported now."""
+        """Import the Settings class of the node's `config`."""
         return cast(type[Settings], _load(self.config))
 
     def resources_class(self) -> type[Settings]:
-        """The Settings class of the node's `resources`, imported now."""
+        """Import the Settings class of the node's `resources`."""
         return cast(type[Settings], _load(self.resources))
 
     def run_fn(self) -> "RunFn[Settings, Settings]":
-        """The function that does the stage's work, imported now."""
+        """Import the function that does the stage's work."""
         return cast("RunFn[Settings, Settings]", _load(self.run))
 
     def estimate_fn(self) -> "EstimateFn[Settings, Settings]":
-        """The function that foretells its work, imported now."""
+        """Import the function that estimates its work."""
         return cast("EstimateFn[Settings, Settings]", _load(self.estimate))
 
     def look_fn(self) -> "LookFn[Settings, Settings] | None":
-        """The function that compares its sources with what was taken; None for a stage that takes none."""
+        """Import the function that compares its source with what was taken; None for a stage without a source."""
         return cast("LookFn[Settings, Settings]", _load(self.look)) if self.look else None
 
     def check(self, config: Settings, resources: Settings, given: Mapping[str, int]) -> list[str]:
-        """What is wrong with config, resources and the given inputs (how many of each name) together, in words.
+        """Say what is wrong with config, resources and the given inputs (how many of each name) together.
 
         Asks the optional hooks of the stage's config module: `check(config, resources)` and
         `check_inputs(config, given)`.

@@ -13,7 +13,7 @@ from vitpipe.pipeline.spec.top_level import NAME, Written
 
 MAX_SIBLINGS = 1000
 MAX_EXPANDED = 200_000
-"""Values of all siblings of one node together."""
+"""Number of values in all siblings of one node together."""
 _ATTEMPT = re.compile(r"a\d+")
 
 
@@ -31,7 +31,7 @@ class Sibling:
 
 
 def expand(node: Written, problems: Problems) -> list[Sibling]:
-    """The siblings of a node in the order written, the last key changing fastest."""
+    """Make the siblings of a node in the order written, the last key changing fastest."""
     if node.foreach is None:
         return [Sibling(node.name, {}, node, node.needs, node.config, node.resources)]
     path = f"{node.path}.foreach"
@@ -43,9 +43,8 @@ def expand(node: Written, problems: Problems) -> list[Sibling]:
         total *= len(values)
     size = total * (node.needs.size + node.config.size + node.resources.size)
     if total > MAX_SIBLINGS or size > MAX_EXPANDED:
-        problems.add(
-            node.foreach.at, path, f"makes {total} siblings; at most {MAX_SIBLINGS} of moderate size are accepted"
-        )
+        words = f"makes {total} siblings; at most {MAX_SIBLINGS} of moderate size are accepted"
+        problems.add(node.foreach.at, path, words)
         return []
     combinations = [dict(zip(keys, values, strict=True)) for values in itertools.product(*keys.values())]
     siblings = [_sibling(node, each, problems) for each in combinations]
@@ -54,7 +53,7 @@ def expand(node: Written, problems: Problems) -> list[Sibling]:
 
 
 def _read_keys(foreach: Value, path: str, problems: Problems) -> dict[str, list[tuple[str, Value]]]:
-    """Key -> its values, each with its slug. Empty once something is wrong."""
+    """Read key -> its values, each with its slug; empty once something is wrong."""
     if not isinstance(foreach.data, Mapping) or not foreach.data:
         problems.add(foreach.at, path, "must map at least one key to a list of values")
         return {}
@@ -123,15 +122,15 @@ def _each_lookup(values: Mapping[str, Value], problems: Problems) -> Lookup:
 def _check_ids(siblings: list[Sibling], node: Written, problems: Problems) -> None:
     assert node.foreach is not None
     seen: set[str] = set()
-    advice = "give the values explicit `id`s: {id: name, ...}"
     for sibling in siblings:
-        own = sibling.id.partition("/")[2]
+        own, wrong = sibling.id.partition("/")[2], ""
         if own in seen:
-            problems.add(node.foreach.at, f"{node.path}.foreach", f"two siblings have the id {own!r}; {advice}")
+            wrong = f"two siblings have the id {own!r}"
         elif not NAME.fullmatch(own):
-            text = f"the id {shown(own, limit=80)} has {len(own)} characters, 63 at most; {advice}"
-            problems.add(node.foreach.at, f"{node.path}.foreach", text)
+            wrong = f"the id {shown(own, limit=80)} has {len(own)} characters, 63 at most"
         elif _ATTEMPT.fullmatch(own):
-            text = f"the id {own!r} is reserved (`a` and digits name attempts); {advice}"
-            problems.add(node.foreach.at, f"{node.path}.foreach", text)
+            wrong = f"the id {own!r} is reserved (`a` and digits name attempts)"
+        if wrong:
+            advice = "give the values explicit `id`s: {id: name, ...}"
+            problems.add(node.foreach.at, f"{node.path}.foreach", f"{wrong}; {advice}")
         seen.add(own)

@@ -30,7 +30,7 @@ class Node:
     needs: Mapping[str, tuple[str, ...]]
     """Input name -> ids of nodes of this run, or URIs of artifacts of others (`is_uri`), in the order written."""
     raw: Mapping[str, Any]
-    """The config mapping as written, references filled in, defaults not."""
+    """The config mapping as written, with references filled in and without defaults."""
 
     @property
     def name(self) -> str:
@@ -45,12 +45,12 @@ class Graph:
     nodes: Mapping[str, Node]
 
     def upstream(self, id: str) -> tuple[str, ...]:
-        """Ids of the nodes of this run that `id` needs directly, each once."""
+        """List the nodes of this run that `id` needs directly, each once."""
         named = (ref for refs in self.nodes[id].needs.values() for ref in refs)
         return tuple(dict.fromkeys(ref for ref in named if not is_uri(ref)))
 
     def downstream(self, ids: set[str]) -> set[str]:
-        """Those ids and everything that depends on them."""
+        """Add to the ids everything that depends on them."""
         reached = set(ids)
         for id in self.nodes:
             if reached.intersection(self.upstream(id)):
@@ -58,12 +58,12 @@ class Graph:
         return reached
 
     def uris(self) -> tuple[str, ...]:
-        """URIs of artifacts of other runs, each once, in order."""
+        """List the URIs of artifacts of other runs, each once, in order."""
         refs = (ref for node in self.nodes.values() for refs in node.needs.values() for ref in refs)
         return tuple(dict.fromkeys(ref for ref in refs if is_uri(ref)))
 
     def named(self, name: str) -> tuple[str, ...]:
-        """Ids meant by `node` (with all its siblings) or `node/id`; empty when there is none."""
+        """List the ids meant by `node` (with all its siblings) or `node/id`; empty when there is none."""
         return tuple(id for id, node in self.nodes.items() if name in (id, node.name))
 
 
@@ -103,7 +103,7 @@ def _node(sibling: Sibling, needs: Mapping[str, tuple[str, ...]], problems: Prob
 
 
 def _ordered(nodes: Mapping[str, Node], siblings: Mapping[str, Sibling], problems: Problems) -> Graph:
-    """Topological order, nodes that become ready together in the order written."""
+    """Order the nodes topologically, those that become ready together in the order written."""
     place = {id: index for index, id in enumerate(nodes)}
     graph = Graph(nodes)
     sorter = graphlib.TopologicalSorter({id: graph.upstream(id) for id in nodes})

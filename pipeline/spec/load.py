@@ -1,4 +1,4 @@
-"""YAML text to a frozen PipelineSpec, every error in it found at once. Knows no store and no cluster.
+"""From YAML text to a frozen PipelineSpec, with every error in it found at once. Knows no store and no cluster.
 
 In this order: `extends`, overrides, `vars`, `env`, then the nodes, their `foreach`, configs and needs.
 """
@@ -43,7 +43,7 @@ class PipelineSpec:
 
     @property
     def text(self) -> str:
-        """The resolved YAML as text: what the run keeps as `spec.yaml`. `load` reads it back to the same spec."""
+        """The resolved YAML as text, which the run keeps as `spec.yaml`. `load` reads it back to the same spec."""
         out = io.StringIO()
         yaml = YAML(typ="safe", pure=True)
         yaml.default_flow_style = False
@@ -79,7 +79,7 @@ def load(
 
 
 def _refuse_secrets(document: Value, problems: Problems) -> None:
-    """Stop at once where a credential stands in the text: any other message might repeat it."""
+    """Stop at once where there is a credential in the text: any other message might repeat it."""
     secrets = Problems(problems.asked)
     scan(document, "", secrets)
     secrets.stop()

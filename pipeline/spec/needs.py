@@ -1,4 +1,4 @@
-"""From the names under `needs` to node ids and URIs: which siblings are meant, and whether their output fits."""
+"""Turn the names under `needs` into node ids and URIs: which siblings are meant, and whether their output fits."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,10 +11,10 @@ from vitpipe.pipeline.spec.text.yaml_source import Value
 
 
 class Matcher:
-    """Knows all siblings of a run and answers what a need means to one of them."""
+    """Knows all siblings of a run, and finds what a need of one of them means."""
 
     def __init__(self, siblings: Sequence[Sibling], broken: frozenset[str], folder: Path, problems: Problems) -> None:
-        """`broken` are nodes that exist but could not be read: their problems are told elsewhere."""
+        """`broken` are nodes that exist but could not be read: their problems are reported elsewhere."""
         self.problems, self.folder, self.broken = problems, folder, broken
         self.by_node: dict[str, list[Sibling]] = {}
         for sibling in siblings:
@@ -22,7 +22,7 @@ class Matcher:
         self.by_id = {sibling.id: sibling for sibling in siblings}
 
     def match(self, sibling: Sibling) -> dict[str, tuple[str, ...]]:
-        """Every input of the sibling; what does not fit is reported."""
+        """Find every input of the sibling; what does not fit is reported."""
         node, path = sibling.written, f"{sibling.written.path}.needs"
         if not isinstance(sibling.needs.data, Mapping):
             self.problems.add(sibling.needs.at, path, "must map input names to nodes")
@@ -44,8 +44,7 @@ class Matcher:
         refs, is_list = self._resolve(sibling, value, path)
         if is_list and not need.many:
             listed = f": {', '.join(refs)}" if refs else ""
-            words = f"takes a single {need.kind}, and this is a list{listed}"
-            self.problems.add(value.at, path, words)
+            self.problems.add(value.at, path, f"takes a single {need.kind}, and this is a list{listed}")
         if twice := {ref for ref in refs if refs.count(ref) > 1}:
             self.problems.add(value.at, path, f"names {', '.join(sorted(twice))} more than once")
         if value.data == ():
@@ -59,7 +58,7 @@ class Matcher:
         return refs
 
     def _resolve(self, sibling: Sibling, value: Value, path: str) -> tuple[tuple[str, ...], bool]:
-        """What a need names, and whether it is a list, which it may be with one element too."""
+        """Find what a need names, and whether that is a list, even of one."""
         if isinstance(value.data, tuple):
             inner = [self._resolve(sibling, part, f"{path}[{index}]")[0] for index, part in enumerate(value.data)]
             return tuple(ref for refs in inner for ref in refs), True
@@ -91,7 +90,7 @@ class Matcher:
         return ()
 
     def _node(self, sibling: Sibling, value: Value, name: str, path: str) -> tuple[tuple[str, ...], bool]:
-        """All siblings of the named node that agree with this one on the `foreach` keys that both have."""
+        """Find all siblings of the named node that agree with this one on the `foreach` keys that both have."""
         if name not in self.by_node:
             if name not in self.broken:
                 self.problems.add(value.mark, path, unknown("node", name, self.by_node))

@@ -1,20 +1,18 @@
-"""Where things lie: store URIs and source folders made absolute, once, where the command is typed. Contacts nothing."""
+"""Where stores and source data are: their URIs and paths are made absolute, once, where the command is typed."""
 
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
 from pydantic.fields import FieldInfo
 
+from vitpipe.infra.storage.names import BUCKET
 from vitpipe.stages.settings import Place, Settings
-
-_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]")
 
 
 def absolute_uri(uri: str, folder: Path) -> str:
-    """A `file://` or `s3://` URI in its one absolute form. ValueError, never with the URI in it, for any other."""
+    """Bring a `file://` or `s3://` URI into its one absolute form. ValueError, without the URI in it, for any other."""
     scheme, separator, rest = uri.partition("://")
     if "\0" in uri:
         raise ValueError("it has a NUL character")
@@ -22,7 +20,7 @@ def absolute_uri(uri: str, folder: Path) -> str:
         return "file://" + os.path.abspath(folder / rest)
     if separator and scheme == "s3":
         bucket, _, prefix = rest.rstrip("/").partition("/")
-        if not _BUCKET.fullmatch(bucket):
+        if not BUCKET.fullmatch(bucket):
             raise ValueError("s3:// must be followed by a bucket's name, then a prefix; nothing else belongs there")
         if any(part in ("", ".", "..") for part in prefix.split("/")) and prefix:
             raise ValueError("the prefix has an empty, `.` or `..` part")
@@ -36,12 +34,12 @@ def is_local(place: str) -> bool:
 
 
 def absolute_place(place: str, folder: Path) -> str:
-    """A local folder or file of source data as an absolute path; addresses stay."""
+    """Make a local folder or file of source data an absolute path; addresses stay."""
     return place if "://" in place or not place else os.path.abspath(folder / _at_home(place))
 
 
 def _at_home(place: str) -> str:
-    """With `~` and `~user` put in; as it stands where there is no such user."""
+    """Expand `~` and `~user`; where there is no such user the text stays."""
     try:
         return os.path.expanduser(place)
     except ValueError:  # what follows the `~` can be nobody's name
@@ -49,7 +47,7 @@ def _at_home(place: str) -> str:
 
 
 def place_paths(settings: type[Settings]) -> dict[tuple[str, ...], Place]:
-    """Paths of the fields that are marked as places, whichever alternative of a union they stand in."""
+    """Find the fields that are marked as places, by their path, whichever alternative of a union they are in."""
     found: dict[tuple[str, ...], Place] = {}
     for name, field in settings.model_fields.items():
         marks = [mark for mark in field.metadata if isinstance(mark, Place)]
@@ -60,12 +58,12 @@ def place_paths(settings: type[Settings]) -> dict[tuple[str, ...], Place]:
 
 
 def places_in(text: str, mark: Place) -> list[str]:
-    """The places that one text names."""
+    """Split a text into the places that it names."""
     return text.split(mark.separator) if mark.separator else [text]
 
 
 def models_in(field: FieldInfo | Any) -> Iterator[type[Settings]]:
-    """The Settings classes that a field's type may hold, looked for through unions, lists and annotations."""
+    """Yield the Settings classes that a field's type may hold, inside unions, lists and annotations too."""
     annotation = field.annotation if isinstance(field, FieldInfo) else field
     if isinstance(annotation, type) and issubclass(annotation, Settings):
         yield annotation

@@ -13,12 +13,12 @@ from vitpipe.pipeline.spec.top_level import NAME
 from vitpipe.stages.settings import Settings
 
 REFERENCE = {"type": "string", "pattern": r"\$\{[^{}]+\}"}
-"""`${vars.x}`, `${env:VITPIPE_X}`, `${each.x}` may stand anywhere."""
+"""`${vars.x}`, `${env:VITPIPE_X}` or `${each.x}`, which are allowed for any value."""
 _NEED = {"type": "string", "minLength": 1, "description": "A node, node/id, or the URI of another run's artifact."}
 
 
 def json_schema() -> dict[str, Any]:
-    """The schema of a whole spec; a node's `config` and `resources` follow from its `stage`."""
+    """Make the schema of a whole spec; a node's `config` and `resources` follow from its `stage`."""
     definitions = _definitions()
     nodes = {stage.name: _node(stage) for stage in CATALOG.values()}
     node = {
@@ -55,7 +55,7 @@ def _nodes(definition: str) -> dict[str, Any]:
 
 
 def _part() -> dict[str, Any]:
-    """A node of a file that extends another: whole where it names its stage, else some fields of the other's."""
+    """Describe a node of a file that extends another: whole where it names its stage, else some of its fields."""
     sections = {name: {"type": "object"} for name in ("needs", "foreach", "config", "resources")}
     some = {"type": "object", "additionalProperties": False, "properties": sections}
     return {"if": {"required": ["stage"]}, "then": {"$ref": "#/$defs/node"}, "else": some}
@@ -85,10 +85,7 @@ def _node(stage: Stage) -> dict[str, Any]:
     properties = {
         "stage": {"const": stage.name},
         "needs": {"type": "object", "additionalProperties": False, "properties": needs, "required": required},
-        "foreach": {
-            "type": "object",
-            "additionalProperties": {"anyOf": [{"type": "array", "minItems": 1}, REFERENCE]},
-        },
+        "foreach": {"type": "object", "additionalProperties": {"anyOf": [{"type": "array", "minItems": 1}, REFERENCE]}},
         "config": _reference(stage.config_class()),
         "resources": _reference(stage.resources_class()),
     }
@@ -132,7 +129,7 @@ def _with_inner(cls: type[Settings]) -> set[type[Settings]]:
 
 
 def _sentences(cls: type[Settings]) -> dict[str, str]:
-    """Field -> the sentence that stands below it in the source, the bases' too."""
+    """Find the sentence below each field in the source, of the base classes too."""
     found: dict[str, str] = {}
     for base in reversed(cls.__mro__):
         if issubclass(base, Settings):

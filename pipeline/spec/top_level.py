@@ -28,12 +28,12 @@ class Written:
 
     @property
     def path(self) -> str:
-        """Where the node stands in the spec, for messages."""
+        """Where the node is in the spec, for messages."""
         return f"nodes.{self.name}"
 
 
 def check_top(document: Value, problems: Problems) -> Mapping[str, Value]:
-    """The document's keys, unknown ones reported. Raises SpecError when it is no mapping at all."""
+    """Return the document's keys, and report unknown ones. SpecError when it is no mapping at all."""
     if not isinstance(document.data, Mapping):
         problems.add(document.mark, "", "a spec is a mapping with `version`, `name`, `store` and `nodes`")
         raise problems.error()
@@ -50,7 +50,7 @@ def check_top(document: Value, problems: Problems) -> Mapping[str, Value]:
 
 
 def read_name(value: Value, path: str, problems: Problems) -> str:
-    """A name that is safe as a folder, a label and an object's key."""
+    """Read a name that is safe as a folder, a label and an object's key; empty once it is reported as wrong."""
     if not isinstance(value.data, str) or not NAME.fullmatch(value.data):
         given = shown(value.data) if not isinstance(value.data, (Mapping, tuple)) else "that"
         problems.add(value.mark, path, f"must match {NAME.pattern}, not {given}")
@@ -59,7 +59,7 @@ def read_name(value: Value, path: str, problems: Problems) -> str:
 
 
 def read_nodes(nodes: Value, problems: Problems) -> list[Written]:
-    """Every node whose stage is known; what is wrong with the others is reported."""
+    """Read every node whose stage is known; what is wrong with the others is reported."""
     if not isinstance(nodes.data, Mapping) or not nodes.data:
         problems.add(nodes.at, "nodes", "must map names to nodes, at least one")
         return []

@@ -1,4 +1,4 @@
-"""What earlier drivers left of a node: `{node}/a{fence}[.{restart}]/attempt.json` and the finished pieces beside it.
+"""What earlier drivers left of a node: `{node}/a{fence}[.{restart}]/attempt.json`, and finished pieces beside it.
 
 Knows the layout of attempts, not what a piece is: the catalog's regular expression says so.
 """
@@ -18,7 +18,7 @@ from vitpipe.stages.seal import SEAL, broken, sealed
 HEADER = "attempt.json"
 ERROR = "error.json"
 COMMITTED = "committed/done"
-"""In an attempt, what tells that its record was committed: of one that is lost it is seen that it was there."""
+"""Mark in an attempt that its record was committed: if the record is lost, the mark shows that there was one."""
 _NAME = re.compile(r"a(\d+)(?:\.(\d+))?")
 _FILE = re.compile(rf"({_NAME.pattern})/(.+)")
 
@@ -38,20 +38,20 @@ class Attempt:
     pieces: int
     """Finished pieces in its folder that another attempt may adopt."""
     committed: bool = False
-    """Whether it says that its record was committed, or one that it found."""
+    """Whether its mark says that a record was committed: its own, or an equal one that was quicker."""
 
     def fits(self, fingerprint: str, inputs: Refs) -> bool:
-        """Whether it computed the very thing that is wanted now."""
+        """Whether the attempt computed the result with this fingerprint from these inputs."""
         return self.fingerprint == fingerprint and digests(self.inputs) == digests(inputs)
 
 
 def digests(inputs: Refs) -> dict[str, list[str]]:
-    """Record digests of all inputs: what makes two runs of one recipe the same."""
+    """List the record digests of all inputs: two runs of one recipe are the same if these are."""
     return {name: [ref.record_sha256 for ref in refs] for name, refs in inputs.items() if refs}
 
 
 def header(node: Node, fingerprint: str, recipe: Mapping[str, Any], inputs: Refs, **facts: Any) -> bytes:
-    """The content of `attempt.json`."""
+    """Write the content of `attempt.json`, sealed."""
     fields = {
         "node": node.id,
         "stage": node.stage.name,
@@ -66,7 +66,7 @@ def header(node: Node, fingerprint: str, recipe: Mapping[str, Any], inputs: Refs
 
 
 def read_attempt(node: Store, name: str) -> Attempt | None:
-    """One attempt by its name, its pieces not counted; None when it is not there."""
+    """Read one attempt by its name, its pieces not counted; None when it is not there."""
     if not _NAME.fullmatch(name):
         return None
     try:
@@ -77,7 +77,7 @@ def read_attempt(node: Store, name: str) -> Attempt | None:
 
 
 def list_attempts(node: Store, pieces: str | None) -> tuple[Attempt, ...]:
-    """Every attempt in the node's folder, newest first. IntegrityError for a damaged `attempt.json`, or a lost one."""
+    """List every attempt in the node's folder, newest first. IntegrityError for a damaged or lost `attempt.json`."""
     files: dict[str, list[str]] = {}
     for entry in node.list("a"):
         if match := _FILE.fullmatch(entry.path):
@@ -86,25 +86,25 @@ def list_attempts(node: Store, pieces: str | None) -> tuple[Attempt, ...]:
 
 
 def attempts_of(node: Store, files: Mapping[str, Sequence[str]], pieces: str | None) -> tuple[Attempt, ...]:
-    """`list_attempts` of what was listed already: the paths in each attempt's folder, by its name."""
+    """Do as `list_attempts` from a listing: the paths in each attempt's folder, by the attempt's name."""
     found = (_attempt(node, name, paths, _count(paths, pieces)) for name, paths in files.items())
     begun = (replace(one, committed=COMMITTED in files[one.name]) for one in found if one is not None)
     return tuple(sorted(begun, key=lambda one: (one.fence, one.restart), reverse=True))
 
 
 def earlier(attempts: Sequence[Attempt], fingerprint: str, inputs: Refs) -> tuple[str, ...]:
-    """Names of the attempts whose finished pieces may be adopted, newest first."""
+    """Name the attempts whose finished pieces may be adopted, newest first."""
     return tuple(attempt.name for attempt in attempts if attempt.fits(fingerprint, inputs))
 
 
 def _attempt(node: Store, name: str, paths: Sequence[str], pieces: int) -> Attempt | None:
-    """One attempt; None for one that was never begun."""
+    """Read one attempt; None for one that was never begun."""
     order = _order(name)
     if HEADER in paths:
         return _read(node, name, order, pieces)
     if not pieces:
         return None
-    if record := _naming(node, name):  # a record that has some of its files is of the same recipe and inputs
+    if record := _naming(node, name):  # a record that names some of its files has the same recipe and inputs
         return Attempt(name, *order, record.fingerprint, record.recipe, record.inputs, pieces)
     found = f"it is lost, and beside it are {pieces} finished pieces"  # it is written before all else, deleted last
     raise IntegrityError(f"read {node.uri}/{name}/{HEADER}", found, _remedy(node, name))
@@ -116,7 +116,7 @@ def _order(name: str) -> tuple[int, int]:
 
 
 def _count(paths: Sequence[str], pieces: str | None) -> int:
-    """How many pieces; what a regular expression with groups tells by them alone counts once."""
+    """Count the pieces; with a regular expression that has groups, files whose groups are equal count once."""
     found = (re.fullmatch(pieces, path) for path in paths) if pieces else ()
     return len({match[match.lastindex or 0] for match in found if match})
 
@@ -136,7 +136,7 @@ def _read(node: Store, name: str, order: tuple[int, int], pieces: int) -> Attemp
 
 
 def _naming(node: Store, name: str) -> Record | None:
-    """A record of the node that names a file of this attempt. IntegrityError for a damaged record."""
+    """Find a record of the node that names a file of this attempt. IntegrityError for a damaged record."""
     for record in records_in(node):
         if any(file.at.startswith(f"{name}/") for file in record.files):
             return record
@@ -144,7 +144,7 @@ def _naming(node: Store, name: str) -> Record | None:
 
 
 def _remedy(node: Store, name: str) -> str:
-    """What to do without a readable `attempt.json`, and lose nothing: a record may name files beside it."""
+    """Say what to do without a readable `attempt.json` and lose nothing: a record may name files beside it."""
     if _naming(node, name):
         return f"restore it from a copy, or remove {node.uri}/{name}/{HEADER} alone: the node's record says the same"
     return f"restore it from a copy, or move {node.uri}/{name} out of the run: no record names what is in it"

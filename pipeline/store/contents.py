@@ -1,6 +1,6 @@
-"""What lies in a run's folder, from one listing: nodes, their records, their attempts' files.
+"""What a run's folder holds, from one listing: nodes, their records, their attempts' files.
 
-Goes by names alone; knows no spec, so that nodes which left the YAML are seen too.
+Goes by names alone; knows no spec, so that nodes which are no longer in the YAML are seen too.
 """
 
 import difflib
@@ -19,7 +19,7 @@ _OBJECT = re.compile(
     rf"(?P<node>{_NAME}(?:/(?!{_ATTEMPT}/){_NAME})?)/(?:(?P<record>{RECORDS})|(?P<attempt>{_ATTEMPT})/(?P<path>.+))"
 )
 SHARED = "_shared"
-"""Where what several nodes need lies; no node has such a name."""
+"""Folder of what several nodes need; no node has such a name."""
 _RUN_MARKS = ("spec.yaml", "lease.json")
 _LOOK_AT = 5_000
 
@@ -36,11 +36,11 @@ class NodeContents:
 
     @property
     def committed(self) -> bool:
-        """Whether a record lies in its folder."""
+        """Whether its folder has a record."""
         return "record.json" in self.records
 
     def sizes(self) -> dict[str, int]:
-        """Bytes of every attempt file by its place in the node's folder."""
+        """List the size in bytes of every attempt's files, by their place in the node's folder."""
         return {entry.path: entry.bytes for entries in self.attempts.values() for entry in entries}
 
 
@@ -50,7 +50,7 @@ def is_record(path: str) -> bool:
 
 
 def open_run(uri: str, asked: str) -> Store:
-    """The folder of a run that exists. UsageError with the nearest name for any other."""
+    """Open the folder of a run that exists. UsageError with the nearest name for any other."""
     run = open_store(uri)
     if any(run.size(mark) is not None for mark in _RUN_MARKS):
         return run
@@ -60,7 +60,7 @@ def open_run(uri: str, asked: str) -> Store:
 
 
 def near(name: str, known: Iterable[str]) -> str:
-    """What a person may have meant, as a remedy."""
+    """Say what a person may have meant, as a remedy."""
     names = sorted(known)
     if not names:
         return "check the store and the name"
@@ -70,7 +70,7 @@ def near(name: str, known: Iterable[str]) -> str:
 
 
 def contents(run: Store, node: str = "") -> dict[str, NodeContents]:
-    """Every node with a record or an attempt, by id; with `node`, only that one and its siblings."""
+    """List every node with a record or an attempt, by id; with `node`, only that one and its siblings."""
     found: dict[str, NodeContents] = {}
     for entry in run.list(f"{node}/" if node else ""):
         match = _OBJECT.fullmatch(entry.path)
@@ -86,13 +86,13 @@ def contents(run: Store, node: str = "") -> dict[str, NodeContents]:
 
 
 def highest_fence(run: Store) -> int:
-    """The highest fence of a run's attempts, where its lease was lost and numbers go on; 0 in a new run."""
+    """Find the highest fence of a run's attempts, from which numbers go on if its lease is lost; 0 in a new run."""
     attempts = (name for node in contents(run).values() for name in node.attempts)
     return max((int(name.removeprefix("a").partition(".")[0]) for name in attempts), default=0)
 
 
 def committed_nodes(run: Store, asked: str, node: str | None) -> dict[str, NodeContents]:
-    """The nodes that are done: all, or `node` and its siblings. UsageError when there is none of that name."""
+    """List the nodes that are done: all, or `node` and its siblings. UsageError when there is none of that name."""
     found = {id: here for id, here in contents(run, node or "").items() if here.committed}
     if node and not found:
         known = {id for id, here in contents(run).items() if here.committed}
@@ -101,7 +101,7 @@ def committed_nodes(run: Store, asked: str, node: str | None) -> dict[str, NodeC
 
 
 def _runs(store: Store) -> set[str]:
-    """Names of the runs in a store, as far as a short look tells."""
+    """Name the runs in a store, as far as the beginning of its listing shows."""
     try:
         paths = [entry.path for _, entry in zip(range(_LOOK_AT), store.list(), strict=False)]
     except UsageError:

@@ -1,6 +1,6 @@
-"""What of a run neither a record nor a possible resume names. Removes nothing.
+"""Find the files of a run that neither a record nor a possible resume names. Removes nothing.
 
-Knows the layout of a node's folder and the catalog's pieces; outside of attempts it looks at what nodes share alone.
+Knows the layout of a node's folder and the catalog's pieces; outside of attempts it looks only at what nodes share.
 """
 
 import re
@@ -21,7 +21,7 @@ _PIECES = tuple(stage.pieces for stage in CATALOG.values() if stage.pieces)
 
 @dataclass(frozen=True)
 class Garbage:
-    """One file that nobody can want."""
+    """One file that nobody can need."""
 
     path: str
     """Relative to the run's folder."""
@@ -32,7 +32,7 @@ class Garbage:
 def garbage(run: Store, unfinished: bool) -> tuple[Garbage, ...]:
     """List all that may go; with `unfinished`, also what a resume might have gone on from.
 
-    IntegrityError when something it would have to go by is not what it was.
+    IntegrityError when a record, or a file that one names, is not what was committed.
     """
     nodes = contents(run)
     read, flaws = examine(run, nodes)
@@ -48,7 +48,7 @@ def garbage(run: Store, unfinished: bool) -> tuple[Garbage, ...]:
 
 
 def _begun(run: Store, node: NodeContents) -> Sequence[Attempt]:
-    """The node's attempts. IntegrityError for a damaged `attempt.json`, and a lost one beside pieces of any stage."""
+    """Read the node's attempts. IntegrityError for a damaged `attempt.json`, and a lost one beside any pieces."""
     files = {
         name: [entry.path.removeprefix(f"{name}/") for entry in entries] for name, entries in node.attempts.items()
     }
@@ -64,14 +64,14 @@ class _Left:
     begun: Sequence[Attempt]
 
     def garbage(self, unfinished: bool) -> Iterator[Garbage]:
-        """The files of attempts that no record names and no resume may take, an attempt's header last of all."""
+        """Yield the files of attempts that no record names and no resume may take, an attempt's header last."""
         spared = set() if unfinished else self.resumable
         for name, entries in self.node.attempts.items():
             if _family(name) in spared:
                 continue
             reason = self._reason(name)
             header_last = sorted(entries, key=lambda one: one.path == f"{name}/{HEADER}")
-            for entry in header_last:  # pieces without it are damage
+            for entry in header_last:  # pieces without their header would count as damage
                 if entry.path not in self.named and not self._explains(name, entry):
                     yield Garbage(f"{self.node.id}/{entry.path}", entry.bytes, reason)
 
@@ -81,9 +81,9 @@ class _Left:
 
     @cached_property
     def resumable(self) -> set[str]:
-        """Attempts that may be gone on with: no record has their result, and they left a piece or are the newest.
+        """Attempts that may be resumed: no record has their result, and they left a piece or are the newest.
 
-        Also of other recipes than the present one: whoever returns to an old YAML resumes where it ended.
+        Those of other recipes than the present one too: whoever returns to an old YAML resumes where that ended.
         """
         newest = max((attempt.fence for attempt in self.begun), default=0)
         return {
@@ -96,7 +96,7 @@ class _Left:
         return any(attempt.fits(record.fingerprint, record.inputs) for record in self.records)
 
     def _reason(self, name: str) -> str:
-        """Why what is not named in an attempt may go."""
+        """Say why the files of an attempt that no record names may go."""
         found = next((one for one in self.begun if one.name == name), None)
         if found is None:
             return "of an attempt that was never begun"
@@ -107,7 +107,7 @@ class _Left:
         return "of an attempt that left no finished piece, and is not the newest"
 
     def _explains(self, name: str, entry: Entry) -> bool:
-        """Whether it tells of what a record keeps: an attempt's header, the mark and the log of the last one."""
+        """Whether a file explains what a record keeps: an attempt's header, and the last one's mark and log."""
         last = any(record.attempt == name for record in self.records)
         if entry.path.startswith(f"{name}/logs/") or entry.path == f"{name}/{COMMITTED}":
             return last
@@ -117,12 +117,12 @@ class _Left:
 def _has_pieces(attempt: Attempt, entries: Iterable[Entry]) -> bool:
     stage = CATALOG.get(str(attempt.recipe.get("stage")))
     if stage is None:
-        return True  # of a stage that this version does not know: not ours to judge
+        return True  # a stage that this version does not know is not ours to judge
     prefix = f"{attempt.name}/"
     pieces = stage.pieces
     return pieces is not None and any(re.fullmatch(pieces, entry.path.removeprefix(prefix)) for entry in entries)
 
 
 def _family(attempt: str) -> str:
-    """The attempt without the number of its gang's restart: these share one header and resume together."""
+    """Name the attempt without its gang's restart number: all restarts share one header and resume together."""
     return attempt.partition(".")[0]

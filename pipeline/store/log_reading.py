@@ -11,7 +11,7 @@ from vitpipe.infra.storage.store import Store
 _LOG = re.compile(r"a(?P<fence>\d+)(?:\.(?P<restart>\d+))?/logs/[^/]+")
 
 _LOGS_AT_ONCE = 4
-"""What is read of them is held in memory."""
+"""Few, because what is read of them is held in memory."""
 
 
 @dataclass(frozen=True)
@@ -26,14 +26,14 @@ class LogPiece:
 
 @dataclass
 class Logs:
-    """Reads on where it stopped."""
+    """A reader of logs that goes on where it stopped."""
 
     run: Store
     read: dict[tuple[str, str], int] = field(default_factory=dict)
     """Bytes read so far, by node and path."""
 
     def gained(self, nodes: tuple[str, ...]) -> Iterator[LogPiece]:
-        """What is new in the newest attempt of each node, restarts of its gang included."""
+        """Yield what is new in the newest attempt of each node, restarts of its gang included."""
         sizes = by_key(lambda node: _newest(self.run.child(node)), nodes)
         logs = [(node, path, size) for node, found in sizes.items() for path, size in found]
         grown = [(node, path) for node, path, size in logs if size > self.read.get((node, path), 0)]
@@ -54,7 +54,7 @@ def _newest(node: Store) -> list[tuple[str, int]]:
 
 
 def _text(node: Store, path: str, begin: int) -> bytes:
-    """Whole lines from `begin` on; what is cut in the middle waits for the next time."""
+    """Read whole lines from `begin` on; a line that is not complete yet waits for the next time."""
     try:
         data = node.read(path, begin)
     except NotFound:

@@ -17,7 +17,7 @@ _DO = "give a folder with native weights, a node's URI, or RUN/NODE"
 
 
 def find_weights(text: str) -> Weights | Score | Path:
-    """What WEIGHTS names. UsageError for what is not there or carries no weights, with the nearest that does."""
+    """Find what WEIGHTS names. UsageError for what is not there or has no weights, with the nearest that has."""
     match = _IN_YAML.fullmatch(text)
     if match and Path(match[1]).is_file():
         return _of_node(find_run(match[1]).uri + match[2])
@@ -54,7 +54,7 @@ def _of_node(uri: str) -> Weights | Score:
 
 
 def _nothing_there(uri: str) -> UsageError:
-    """Say which nodes there are, if it is a run or something in one; else that there is nothing."""
+    """Say which nodes there are, if the URI is a run's or of something in one; else that there is nothing."""
     asked, do = f"predict with {uri}", _DO
     for levels in (0, 1, 2):
         run_uri, node = _cut(uri, levels)
@@ -67,7 +67,7 @@ def _nothing_there(uri: str) -> UsageError:
             committed_nodes(run, "predict with", node or None)
         except UsageError as error:
             return error
-        carriers = [id for id in committed_nodes(run, asked, None) if _carries(f"{run_uri}/{id}")]
+        carriers = [id for id in committed_nodes(run, asked, None) if carries_weights(load_artifact(f"{run_uri}/{id}"))]
         there = f"there are {', '.join(carriers)}" if carriers else "none that is committed carries weights"
         return UsageError(asked, "it stands for siblings" if node else "it is a run: name one of its nodes", there)
     path = Path(uri.removeprefix("file://"))
@@ -80,7 +80,3 @@ def _nothing_there(uri: str) -> UsageError:
 def _cut(uri: str, levels: int) -> tuple[str, str]:
     parts = uri.rsplit("/", levels)
     return parts[0], "/".join(parts[1:])
-
-
-def _carries(uri: str) -> bool:
-    return carries_weights(load_artifact(uri))

@@ -1,6 +1,6 @@
-"""Whether a run's driver is alive, as seen from any machine. Compares no two machines' clocks.
+"""Whether a run's driver is alive, as seen from any machine, without comparing two machines' clocks.
 
-Where the lease was written by this machine's own boot clock its age is known; elsewhere it is watched for a beat.
+Where the lease was written by this machine's own boot clock, its age is known; elsewhere it is watched for a beat.
 """
 
 from dataclasses import dataclass
@@ -9,33 +9,33 @@ from vitpipe.infra.lease_state import CLOCK, Clock, LeaseState, clock_id, read_l
 from vitpipe.infra.storage.store import Store
 
 SILENT_S = 30.0
-"""On its own machine, a holder that has not beaten for so long is not believed to be alive."""
+"""Seen from its own machine, a holder that has not beaten for so long counts as dead."""
 LOOKED_S = 15.0
-"""Elsewhere, one that does not beat while it is watched for so long: three beats."""
+"""Seen from elsewhere, so does one that does not beat while it is watched for so long: three beats."""
 
 
 @dataclass(frozen=True)
 class Sign:
-    """What was seen of a run's holder."""
+    """What is known of a run's holder."""
 
     lease: LeaseState | None
     alive: bool
     silence: str = ""
-    """How it was missed, for a sentence about the holder."""
+    """What to say of a silent holder: `is dead`, `gave no sign of life for 15 s`."""
 
 
 class Pulse:
-    """Looks at one run's lease, once or again and again; what was seen before counts."""
+    """Looks at one run's lease, once or repeatedly, and remembers what it saw before."""
 
     def __init__(self, run: Store, patient: bool = True, clock: Clock = CLOCK) -> None:
-        """A `patient` one waits for a beat where it must; another believes the holder until it was watched in vain."""
+        """A `patient` look waits for a beat where it must; in another the holder is alive until watched in vain."""
         self._run, self._patient, self._clock = run, patient, clock
         self._last: LeaseState | None = None
         self._changed_at = 0.0
         self._moved = False
 
     def look(self) -> Sign:
-        """Look now; waits up to `LOOKED_S` when patient, and at once is known where that can be."""
+        """Look now; a patient look waits up to `LOOKED_S` for a beat, where the state is not known at once."""
         while True:
             lease = read_lease(self._run)
             if lease is None or lease.holder is None:
@@ -53,7 +53,7 @@ class Pulse:
             self._clock.sleep(1.0)
 
     def _watched_s(self, lease: LeaseState) -> float:
-        """Seconds since we first saw this very beat."""
+        """Count the seconds since this very beat was first seen."""
         now = self._clock.monotonic()
         if lease != self._last:
             self._moved = self._last is not None and lease.moved(self._last)

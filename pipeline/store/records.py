@@ -1,4 +1,4 @@
-"""The commit of a node: `record.json`, written last, created conditionally. Its presence means done.
+"""The commit of a node: `record.json`, written last and only if absent. Its presence means that the node is done.
 
 Knows what makes two records the same result; plans nothing.
 """
@@ -31,25 +31,25 @@ class Committed:
 
     @property
     def sha256(self) -> str:
-        """The record's own digest, by which others name what they took."""
+        """Digest of the record's bytes: nodes that take the artifact name it by this."""
         return hashlib.sha256(self.data).hexdigest()
 
     @property
     def ref(self) -> InputRef:
-        """What a node that takes this artifact remembers of it."""
+        """The reference that a node which takes this artifact keeps in its record."""
         return InputRef(uri=self.uri, fingerprint=self.record.fingerprint, record_sha256=self.sha256)
 
     def artifact(self) -> Artifact:
-        """What the node made, as later stages take it."""
+        """Return what the node made, as later stages take it."""
         return self.record.artifact(self.uri, self.sha256)
 
     def answers(self, fingerprint: str, inputs: Refs) -> bool:
-        """Whether it is the result that is wanted: same fingerprint, same digests of all inputs."""
+        """Whether it is the result of this fingerprint and these inputs, compared by their records' digests."""
         return self.record.fingerprint == fingerprint and digests(self.record.inputs) == digests(inputs)
 
 
 def read_committed(node: Store, id: str = "", name: str = RECORD) -> Committed | None:
-    """The record in the folder of the node `id`, or None. UsageError for a newer schema, IntegrityError for damage."""
+    """Read the record in the folder of node `id`, or None. UsageError for a newer schema, IntegrityError for damage."""
     try:
         data, version = node.read_version(name)
     except NotFound:
@@ -58,21 +58,19 @@ def read_committed(node: Store, id: str = "", name: str = RECORD) -> Committed |
 
 
 def read_external(uri: str) -> Committed:
-    """The record of another run's artifact. UsageError when there is none."""
-    found = read_committed(open_store(uri))
-    if found is None:
-        raise UsageError(
-            f"use {uri}", "there is no record.json: nothing is committed there", "check the URI, or run that run first"
-        )
-    return found
+    """Read the record of another run's artifact. UsageError when there is none."""
+    if found := read_committed(open_store(uri)):
+        return found
+    nothing = "there is no record.json: nothing is committed there"
+    raise UsageError(f"use {uri}", nothing, "check the URI, or run that run first")
 
 
 def commit(node: Store, record: Record, fence: Fence, replace: bool = False, anew: bool = False) -> Committed:
-    """Make the record true, once; what the store then holds, ours or an equal one that was quicker.
+    """Commit the record; return what the store then holds, ours or an equal one that was quicker.
 
-    With `replace` another result's record is kept as `record.{its fence}.json` and ours swapped in; with `anew` also
-    one of the same recipe, which was made of other data.
-    Errors: LeaseLost; DriftError when another result stands there and may not be replaced.
+    With `replace` another result's record is kept as `record.{its fence}.json` and ours is swapped in; with `anew` a
+    record of the same recipe is replaced too, for it was made of other data.
+    Errors: LeaseLost; DriftError when another result is there and may not be replaced.
     """
     data = encode(record)
     fence.check()
@@ -90,23 +88,21 @@ def commit(node: Store, record: Record, fence: Fence, replace: bool = False, ane
 
 
 def encode(record: Record) -> bytes:
-    """The bytes to commit, with their seal."""
+    """Write the bytes to commit, with their seal."""
     fields = record.model_dump(mode="json", by_alias=True)
     return sealed(fields) if record.is_sealed else json.dumps(fields, indent=1).encode()
 
 
 def _accept(node: Store, record: Record) -> Committed:
-    """Adopt what stands there: our own, whose answer was lost, or another's with the same result."""
+    """Adopt the record that is there: our own, if the answer to its write was lost, or another driver's equal one."""
     found = read_committed(node, record.node)
     if found is None:
         raise DriftError(f"commit {node.uri}/{RECORD}", "it was removed meanwhile", "run the same command again")
     if found.answers(record.fingerprint, record.inputs):
         return found
-    raise DriftError(
-        f"commit {node.uri}/{RECORD}",
-        f"that of another recipe stands there, from {found.record.attempt}",
-        f"choose another `name`, or run again with --replace {record.node}",
-    )
+    other = f"that of another recipe stands there, from {found.record.attempt}"
+    do = f"choose another `name`, or run again with --replace {record.node}"
+    raise DriftError(f"commit {node.uri}/{RECORD}", other, do)
 
 
 def _keep(node: Store, old: Committed) -> None:
@@ -114,9 +110,7 @@ def _keep(node: Store, old: Committed) -> None:
     try:
         node.create(name, old.data)
     except AlreadyExists:
-        if node.read(name) != old.data:  # the same is our own copy, made before we were killed
-            raise IntegrityError(
-                f"keep the old record as {node.uri}/{name}",
-                "another record stands there",
-                "leave both where they are, `gc` spares what they name, and run under another `name`",
-            ) from None
+        if node.read(name) != old.data:  # equal bytes are our own copy, made before we were killed
+            asked = f"keep the old record as {node.uri}/{name}"
+            do = "leave both where they are, `gc` spares what they name, and run under another `name`"
+            raise IntegrityError(asked, "another record stands there", do) from None

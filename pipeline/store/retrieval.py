@@ -1,4 +1,4 @@
-"""Look at, fetch and verify what a run committed. Believes only records; every byte is checked against them."""
+"""List, fetch and verify what a run committed. Believes only records; every byte is checked against them."""
 
 import hashlib
 import threading
@@ -14,7 +14,7 @@ from vitpipe.infra.storage.names import checked
 from vitpipe.infra.storage.store import Digest, Store
 from vitpipe.pipeline.store.contents import committed_nodes, contents, is_record, open_run
 from vitpipe.pipeline.store.records import Committed, read_committed
-from vitpipe.pipeline.store.soundness import examine, files_of, lost_records
+from vitpipe.pipeline.store.soundness import difference, examine, files_of, lost_records
 from vitpipe.stages.artifacts import File
 from vitpipe.stages.record import damaged
 
@@ -22,7 +22,11 @@ FILES_AT_ONCE = 4
 READ_BYTES = 8 << 20
 
 Progress = Callable[[int, int, str], None]
-"""Hears (bytes done, bytes in all, the file just finished or an empty text); called from several threads, in turn."""
+"""Called with (bytes done, bytes in all, the file just finished or an empty text), from several threads in turn."""
+
+
+def _nobody(done: int, total: int, path: str) -> None:
+    pass
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,7 @@ class CommittedFile:
 
     node: str
     kind: str
-    """Of the artifact: ShardSet, Checkpoint, Weights, Score, Report."""
+    """The artifact's: ShardSet, Checkpoint, Weights, Score, Report."""
     path: str
     bytes: int
     sha256: str
@@ -39,7 +43,7 @@ class CommittedFile:
 
 @dataclass(frozen=True)
 class CheckedFile:
-    """What came of checking one file."""
+    """The outcome of checking one file."""
 
     node: str
     path: str
@@ -50,7 +54,7 @@ class CheckedFile:
 
 
 def list_files(run_uri: str, node: str | None = None) -> list[CommittedFile]:
-    """Every file of every committed node, or of one and its siblings. Errors as `committed_artifacts`."""
+    """List every file of every committed node, or of one and its siblings. Errors as `committed_artifacts`."""
     return [
         CommittedFile(id, committed.record.output["kind"], file.path, file.bytes, file.sha256)
         for id, committed in committed_artifacts(run_uri, "list the artifacts of", node)
@@ -58,19 +62,16 @@ def list_files(run_uri: str, node: str | None = None) -> list[CommittedFile]:
     ]
 
 
-def get(run_uri: str, node: str, folder: Path, progress: Progress = lambda done, total, path: None) -> list[Path]:
-    """Copy an artifact's files to `folder/{path}`, verified; what is there and right is kept, what is begun goes on.
+def get(run_uri: str, node: str, folder: Path, progress: Progress = _nobody) -> list[Path]:
+    """Copy an artifact's files to `folder/{path}`, verified; right files there are kept, partial ones are resumed.
 
     Errors: UsageError for an unknown run or node, or a node with siblings; IntegrityError for a missing or changed
     object; StorageError for a disk or a store that fails.
     """
     found = dict(committed_artifacts(run_uri, "get", node))
     if len(found) > 1:
-        raise UsageError(
-            f"get {node!r} of {run_uri}",
-            f"it stands for {len(found)} siblings",
-            f"name one of them: {', '.join(found)}",
-        )
+        many = f"it stands for {len(found)} siblings"
+        raise UsageError(f"get {node!r} of {run_uri}", many, f"name one of them: {', '.join(found)}")
     ((id, committed),) = found.items()
     run = open_run(run_uri, "get")
     files = committed.record.files
@@ -86,13 +87,11 @@ def get(run_uri: str, node: str, folder: Path, progress: Progress = lambda done,
         return list(answers(fetch, files, FILES_AT_ONCE))
 
 
-def verify(
-    run_uri: str, node: str | None = None, progress: Progress = lambda done, total, path: None
-) -> list[CheckedFile]:
+def verify(run_uri: str, node: str | None = None, progress: Progress = _nobody) -> list[CheckedFile]:
     """Read every byte of every committed node, or of one, and compare it with the records. `fault` judges the result.
 
-    A record that is damaged, lost, or not the one that another node took is a finding too; kept ones are records.
-    Errors: UsageError for an unknown run or node; StorageError.
+    A record that is damaged, lost, or not the one that another node took is a finding too; replaced records that were
+    kept count as well. Errors: UsageError for an unknown run or node; StorageError.
     """
     run = open_run(run_uri, "verify")
     wanted = checked(node) if node else ""
@@ -101,7 +100,7 @@ def verify(
     mine = {id for id in nodes if not wanted or f"{id}/".startswith(f"{wanted}/")}
     wrong = [flaw for flaw in flaws if flaw.node in mine and is_record(flaw.path)]
     if not wrong:
-        committed_nodes(run, "verify", node)  # for who asks for one that there is none of
+        committed_nodes(run, "verify", node)  # raises UsageError where no such node is committed
     work = [(id, file) for id in sorted(mine) for file in files_of(records[id].values())]
     with watched(progress, [file for _, file in work]) as finished:
 
@@ -115,7 +114,7 @@ def verify(
 
 
 def fault(run_uri: str, findings: Sequence[CheckedFile]) -> IntegrityError | None:
-    """The error that names what `verify` found wrong, or None."""
+    """Make the error that names what `verify` found wrong; None when nothing is."""
     wrong = [one for one in findings if one.problem]
     if not wrong:
         return None
@@ -125,11 +124,8 @@ def fault(run_uri: str, findings: Sequence[CheckedFile]) -> IntegrityError | Non
         compared = sum(not is_record(one.at) for one in findings)
         named = [f"{one.node}/{one.path} ({one.node}/{one.at}) {one.problem}" for one in files[:5]] + _more(len(files))
         found.append(f"{len(files)} of {compared} files are not what the records say: {'; '.join(named)}")
-    return IntegrityError(
-        f"verify {run_uri}",
-        f"it is damaged: {'; '.join(found)}",
-        "restore them from a copy, or run under another `name`",
-    )
+    do = "restore them from a copy, or run under another `name`"
+    return IntegrityError(f"verify {run_uri}", f"it is damaged: {'; '.join(found)}", do)
 
 
 def _more(named: int) -> list[str]:
@@ -137,7 +133,7 @@ def _more(named: int) -> list[str]:
 
 
 def committed_artifacts(run_uri: str, asked: str, node: str | None) -> Iterator[tuple[str, Committed]]:
-    """The records of all committed nodes, or of one and its siblings.
+    """Yield the records of all committed nodes, or of one and its siblings.
 
     Errors: UsageError for an unknown run or node; IntegrityError for a damaged record, or a lost one.
     """
@@ -151,45 +147,39 @@ def committed_artifacts(run_uri: str, asked: str, node: str | None) -> Iterator[
 
 
 def _inside(file: File, node: str, run: Store) -> str:
-    """The file's path, proved not to lead out of the folder that it is copied to."""
+    """Return the file's path once it is proved not to lead out of the folder that it is copied to."""
     try:
         return checked(file.path)
     except UsageError as error:
-        raise IntegrityError(
-            f"get {node} of {run.uri}",
-            f"its record names {file.path!r}: {error.found}",
-            "do not trust this run: no vitpipe writes such a name",
-        ) from error
+        found = f"its record names {file.path!r}: {error.found}"
+        do = "do not trust this run: no vitpipe writes such a name"
+        raise IntegrityError(f"get {node} of {run.uri}", found, do) from error
 
 
 @contextmanager
 def _named(run: Store, node: str, file: File) -> Iterator[None]:
-    """A missing object is a broken promise of the record, not a wrong question."""
+    """Turn a missing object into an IntegrityError: the record says that it is there."""
     try:
         yield
     except NotFound as error:
-        raise IntegrityError(
-            f"read {file.path} of {run.uri}/{node}",
-            f"the record lists it at {file.at}, and there is no such object",
-            "restore it from a copy, or run under another `name`",
-        ) from error
+        found = f"the record lists it at {file.at}, and there is no such object"
+        do = "restore it from a copy, or run under another `name`"
+        raise IntegrityError(f"read {file.path} of {run.uri}/{node}", found, do) from error
 
 
 def _problem(node: Store, file: File) -> str | None:
     found = _digest(node, file)
     if found is not None and found != file.digest:
-        found = _digest(node, file)  # a bit may flip on the way; the object is judged by what comes twice
-    if found is None:
-        return "is missing"
-    if found.bytes != file.bytes:
-        return f"has {found.bytes} bytes, the record says {file.bytes}"
+        found = _digest(node, file)  # a bit may flip on the way; only what comes twice is held against the object
+    if found is None or found.bytes != file.bytes:
+        return difference(file, found.bytes if found else None)
     if found.sha256 != file.sha256:
         return f"has SHA-256 {found.sha256}, the record says {file.sha256}"
     return None
 
 
 def _digest(node: Store, file: File) -> Digest | None:
-    """Size and SHA-256 of the object as it is now, read in pieces; None when it is missing."""
+    """Read the object in pieces for its size and SHA-256; None when it is missing."""
     digest, read = hashlib.sha256(), 0
     try:
         size = node.size(file.at)
@@ -208,7 +198,7 @@ def _digest(node: Store, file: File) -> Digest | None:
 
 @contextmanager
 def watched(progress: Progress, files: Iterable[File]) -> Iterator[Callable[[File], None]]:
-    """Report bytes as they come; the block calls what it is given with each file that is finished."""
+    """Report bytes as they come; the block calls the function it is given with each file that is finished."""
     total = sum(file.bytes for file in files)
     lock, moved, done = threading.Lock(), 0, 0
 

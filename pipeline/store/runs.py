@@ -1,4 +1,4 @@
-"""The RUN of the command line: `STORE/NAME`, or the path of a YAML. Finds where a run lies; reads nothing of it."""
+"""The RUN of the command line, `STORE/NAME` or the path of a YAML: where that run lies, and its nodes."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,8 @@ from vitpipe.pipeline.spec.text.problems import shown, unknown
 from vitpipe.pipeline.spec.top_level import NAME
 from vitpipe.pipeline.store.accepted_spec import accepted_graph
 from vitpipe.pipeline.store.contents import open_run
+
+_WRITE = "write STORE/NAME or the path of a YAML"
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Run:
 
 
 def find_run(text: str) -> Run:
-    """What RUN names; a local folder may also be written as a plain path. Errors: UsageError; SpecError of a YAML."""
+    """Find what RUN names; a local folder may also be a plain path. Errors: UsageError; SpecError of a YAML."""
     if "://" not in text:
         if text.endswith((".yaml", ".yml")) or Path(text).is_file():
             spec = load(Path(text))
@@ -38,27 +40,26 @@ def find_run(text: str) -> Run:
     try:
         uri = absolute_uri(text, Path.cwd())
     except ValueError as error:
-        raise UsageError(f"find the run {shown(text)}", str(error), "write STORE/NAME or the path of a YAML") from None
+        raise UsageError(f"find the run {shown(text)}", str(error), _WRITE) from None
     name = uri.rpartition("/")[2]
     if not NAME.fullmatch(name) or uri.count("/") < 3:
-        found = f"{shown(name)} is not a run's name"
-        raise UsageError(f"find the run {shown(text)}", found, "write STORE/NAME or the path of a YAML")
+        raise UsageError(f"find the run {shown(text)}", f"{shown(name)} is not a run's name", _WRITE)
     return Run(name, open_store(uri))
 
 
 def known_run(text: str, asked: str) -> Run:
-    """As `find_run`, and UsageError with the nearest name when nothing was ever started there."""
+    """Do as `find_run`, with a UsageError that has the nearest name when nothing was ever started there."""
     run = find_run(text)
     return Run(run.name, open_run(run.uri, asked))
 
 
 def graph_of(run: Run, asked: str) -> Graph:
-    """The graph of the last spec that was accepted there. Errors as `accepted_graph`."""
+    """Read the graph of the last spec that was accepted there. Errors as `accepted_graph`."""
     return accepted_graph(run.store, asked)
 
 
 def nodes_of(run: Run, name: str | None) -> tuple[str, ...]:
-    """Ids of the nodes that NODE means: all when left out, a node with its siblings, or one. UsageError for none."""
+    """List the ids that NODE means: all when left out, a node with its siblings, or one. UsageError for none."""
     graph = graph_of(run, "find the nodes of")
     found = graph.named(name) if name else tuple(graph.nodes)
     if name and not found:

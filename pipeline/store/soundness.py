@@ -1,4 +1,4 @@
-"""Whether what lies in a run's folder agrees with itself: its records, what others took of them, the files they name.
+"""Whether a run's folder agrees with itself: its records, what other nodes took of them, and the files they name.
 
 Goes by one listing and small files alone: reads no tensor and no tar, knows no spec, changes nothing.
 """
@@ -29,7 +29,7 @@ class Flaw:
 
     node: str
     path: str
-    """In the node's folder."""
+    """Path in the node's folder."""
     problem: str
 
     def __str__(self) -> str:
@@ -37,7 +37,7 @@ class Flaw:
 
 
 def examine(run: Store, nodes: Mapping[str, NodeContents]) -> tuple[Records, list[Flaw]]:
-    """Every record of the listed nodes that can be read, and all that is wrong with them and with what they name.
+    """Read every record of the listed nodes; those that can be read, and all that is wrong with them or their files.
 
     Errors: UsageError for a record of a newer schema; StorageError.
     """
@@ -52,7 +52,7 @@ def examine(run: Store, nodes: Mapping[str, NodeContents]) -> tuple[Records, lis
 
 
 def lost_records(run: Store, nodes: Mapping[str, NodeContents]) -> list[Flaw]:
-    """Records that are no more, as far as the listed nodes tell. Errors as `examine`."""
+    """Find records that are lost, as far as the listed nodes show. Errors as `examine`."""
     if all(node.committed or not node.attempts for node in nodes.values()):
         return []
     read, _ = _records(run, nodes)
@@ -60,7 +60,7 @@ def lost_records(run: Store, nodes: Mapping[str, NodeContents]) -> list[Flaw]:
 
 
 def _records(run: Store, nodes: Mapping[str, NodeContents]) -> tuple[dict[str, dict[str, Committed]], list[Flaw]]:
-    """Every record that can be read, and those that cannot."""
+    """Read every record: those that can be read, and a flaw for each of the others."""
     read: dict[str, dict[str, Committed]] = {id: {} for id in nodes}
     flaws = []
     wanted = [(id, name) for id, node in nodes.items() for name in node.records]
@@ -73,7 +73,7 @@ def _records(run: Store, nodes: Mapping[str, NodeContents]) -> tuple[dict[str, d
 
 
 def refusal(run: Store, asked: str, flaws: Sequence[Flaw]) -> IntegrityError:
-    """Why nothing may be done that goes by these records."""
+    """Make the error that refuses what would have to go by these records."""
     named = "; ".join(map(str, flaws[:5])) + (f"; and {len(flaws) - 5} more" if len(flaws) > 5 else "")
     checks = (f"`vitpipe artifacts verify {run.uri} {node}`" for node in sorted({one.node for one in flaws}))
     do = f"restore them from a copy ({', '.join(checks)} tell when they are right again)"
@@ -81,27 +81,28 @@ def refusal(run: Store, asked: str, flaws: Sequence[Flaw]) -> IntegrityError:
 
 
 def absent(files: Iterable[File], sizes: Mapping[str, int]) -> list[tuple[File, str]]:
-    """The files that are missing, or of another size than their record says, in a listing of the node's folder."""
-    return [(file, _difference(file, sizes.get(file.at))) for file in files if sizes.get(file.at) != file.bytes]
+    """Find the files that are missing, or of another size than their record says, in a listing of the node's folder."""
+    return [(file, difference(file, sizes.get(file.at))) for file in files if sizes.get(file.at) != file.bytes]
+
+
+def difference(file: File, size: int | None) -> str:
+    """Say that a file is missing (no size), or has another size than its record says."""
+    return "is missing" if size is None else f"has {size} bytes, the record says {file.bytes}"
 
 
 def later(record: Record, than: Record) -> bool:
-    """Whether a later driver of the run committed `record`, so that `than` rightly knows another one.
+    """Whether a later driver of the run committed `record`, so that `than` rightly took an earlier one.
 
-    A record none of whose files lie in the attempt that it names does not know when it was made.
+    A record none of whose files lie in the attempt that it names does not say when it was made.
     """
     own = not record.files or any(file.at.startswith(f"{record.attempt}/") for file in record.files)
     return own and fence_of(record) > fence_of(than)
 
 
 def fence_of(record: Record) -> int:
-    """The fence of the driver that committed it; 0 where its attempt has no such name."""
+    """Tell the fence of the driver that committed it; 0 where its attempt's name has none."""
     match = re.fullmatch(r"a(\d+)(?:\.\d+)?", record.attempt)
     return int(match[1]) if match else 0
-
-
-def _difference(file: File, size: int | None) -> str:
-    return "is missing" if size is None else f"has {size} bytes, the record says {file.bytes}"
 
 
 def _read(run: Store, id: str, name: str) -> Committed | IntegrityError | None:
@@ -112,22 +113,22 @@ def _read(run: Store, id: str, name: str) -> Committed | IntegrityError | None:
 
 
 def files_of(records: Iterable[Committed]) -> list[File]:
-    """Every file that they name, once."""
+    """List every file that the records name, once."""
     return list({(file.at, file.digest): file for one in records for file in one.record.files}.values())
 
 
 def _said(error: IntegrityError) -> str:
-    """What was found, as it goes on after the name of the file."""
+    """Say what was found, in words that follow the name of the file."""
     return f"is damaged: {error.found.removeprefix('it is damaged: ')}"
 
 
 def _lost(run: Store, nodes: Mapping[str, NodeContents], read: Records, taken: Iterable[Flaw]) -> list[Flaw]:
-    """Nodes that were committed and have no record of it any more."""
+    """Find nodes that were committed and have no record of it any more."""
     return _once([*_missed(run, nodes, read), *(one for one in taken if not nodes[one.node].committed)])
 
 
 def _once(flaws: Iterable[Flaw]) -> list[Flaw]:
-    """The first of each node: several may tell of one record."""
+    """Keep the first flaw of each node: several may be about one record."""
     found: dict[str, Flaw] = {}
     for one in flaws:
         found.setdefault(one.node, one)
@@ -135,29 +136,30 @@ def _once(flaws: Iterable[Flaw]) -> list[Flaw]:
 
 
 def _missed(run: Store, nodes: Mapping[str, NodeContents], read: Records) -> Iterator[Flaw]:
-    """As kept records or an attempt's mark say."""
+    """Find nodes whose record is lost by what is left: records that were kept, or an attempt's mark."""
     for id, node in nodes.items():
         if not node.committed and node.records:
             yield Flaw(id, RECORD, "is lost: the records that it replaced lie beside it")
         for name, entries in node.attempts.items():
-            if any(entry.path == f"{name}/{COMMITTED}" for entry in entries) and not _told(run, id, name, node, read):
+            marked = any(entry.path == f"{name}/{COMMITTED}" for entry in entries)
+            if marked and not _has_record(run, id, name, node, read):
                 yield Flaw(id, RECORD, f"is lost: {name} committed one")
 
 
-def _told(run: Store, id: str, name: str, node: NodeContents, read: Records) -> bool:
-    """Whether a record tells what the attempt committed: its own, or one of the same recipe that came after it."""
+def _has_record(run: Store, id: str, name: str, node: NodeContents, read: Records) -> bool:
+    """Whether the record that the attempt committed is there, or one of the same recipe that came after it."""
     records = [one.record for one in read[id].values()]
     if len(records) < len(node.records) or any(record.attempt == name for record in records):
-        return True  # one that cannot be read may be it, and is told as damaged
+        return True  # one that cannot be read may be it, and is reported as damaged
     try:
         attempt = read_attempt(run.child(id), name)
     except IntegrityError:
-        return True  # told where attempts are looked at
+        return True  # reported where attempts are looked at
     return attempt is not None and any(attempt.fits(record.fingerprint, record.inputs) for record in records)
 
 
 def _other_manifests(run: Store, nodes: Mapping[str, NodeContents], read: Records) -> Iterator[Flaw]:
-    """Manifests, which other files are found by, whose bytes are not those that the record names."""
+    """Find manifests, by which other files are found, whose bytes are not those that the record names."""
     wanted = [
         (id, file)
         for id, node in nodes.items()
@@ -177,14 +179,14 @@ def _digest(run: Store, id: str, file: File) -> str:
 
 
 def _not_what_was_taken(run: Store, nodes: Mapping[str, NodeContents], read: Records) -> Iterator[Flaw]:
-    """Records that are not those which nodes of this run took, though nobody computed them again."""
+    """Find records that are not those which nodes of this run took, though nobody computed them again."""
     ours = f"/{run.uri.rpartition('/')[2]}/"  # the run's folder may have moved since
     for taker, records in read.items():
         taken = records[RECORD].record if RECORD in records else None
         for ref in (ref for refs in (taken.inputs.values() if taken else ()) for ref in refs):
             _, found, id = ref.uri.rpartition(ours)
             given = read.get(id, {})
-            readable = id in nodes and len(given) == len(nodes[id].records)  # one that is not may be it
+            readable = id in nodes and len(given) == len(nodes[id].records)  # one that cannot be read may be it
             if not found or not readable or any(one.sha256 == ref.record_sha256 for one in given.values()):
                 continue
             now = given.get(RECORD)

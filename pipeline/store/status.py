@@ -4,12 +4,13 @@ Knows the files that a driver leaves (spec, lease, records, progress, errors); a
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, TypeVar
 
 from vitpipe.infra.at_once import by_key
 from vitpipe.infra.errors import IntegrityError, NotFound, Stopped, VitpipeError
-from vitpipe.infra.json_object import parse_object
+from vitpipe.infra.json_object import fields_of, parse_object
 from vitpipe.infra.lease_state import LeaseState, read_stop
 from vitpipe.infra.progress import read_progress
 from vitpipe.infra.storage.store import Store
@@ -27,7 +28,7 @@ State = Literal["committed", "running", "waiting", "failed", "blocked"]
 
 @dataclass(frozen=True)
 class NodeStatus:
-    """How one node stands, and why."""
+    """The state of one node, and why."""
 
     node: str
     state: State
@@ -36,12 +37,12 @@ class NodeStatus:
     total_steps: int | None = None
     ranks: tuple[Mapping[str, Any], ...] = ()
     progress: Mapping[str, Any] | None = None
-    """All that the running attempt last said of itself."""
+    """All that the running attempt last reported."""
 
 
 @dataclass(frozen=True)
 class RunStatus:
-    """How a run and each of its nodes stand."""
+    """The state of a run and of each of its nodes."""
 
     run: str
     state: str
@@ -55,7 +56,7 @@ class RunStatus:
 
 
 def read_status(run: Store, pulse: Pulse | None = None) -> RunStatus:
-    """The status of the run in that folder, whose driver `pulse` has perhaps watched before.
+    """Read the status of the run in that folder; `pulse` may have watched its driver before.
 
     UsageError when no run was ever accepted there; IntegrityError when its spec or its lease is damaged.
     """
@@ -63,7 +64,7 @@ def read_status(run: Store, pulse: Pulse | None = None) -> RunStatus:
 
 
 def status_of(run: Store, graph: Graph, pulse: Pulse | None = None) -> RunStatus:
-    """The status of a graph's nodes in that folder; may wait for a beat of another machine's driver."""
+    """Read the status of a graph's nodes in that folder; may wait for a beat of another machine's driver."""
     sign = (pulse or Pulse(run)).look()
     left = by_key(lambda id: _left(run.child(id)), graph.nodes)
     view = _View(sign.lease, sign.alive, sign.silence, left, _stop(run, sign.lease))
@@ -83,13 +84,13 @@ class _Left:
     committed: Committed | None
     progress: Mapping[str, Any] | None
     attempt: Attempt | None
-    """The one that the progress speaks of, where it is newer than the record."""
+    """The attempt that the progress is of, where that is newer than the record."""
     error: VitpipeError | None
-    """With which that attempt ended."""
+    """The error that this attempt ended with."""
     damaged: tuple[IntegrityError, ...] = ()
-    """What is there and tells nothing: one such file of one node does not keep the others from being shown."""
+    """Files that cannot be read: one such file of one node does not keep the others from being shown."""
     unreadable: IntegrityError | None = None
-    """Of these, the record's: no run goes on before it is mended."""
+    """The record among these: no run goes on before it is mended."""
 
 
 @dataclass(frozen=True)
@@ -106,9 +107,8 @@ class _View:
             return NodeStatus(node.id, "failed", str(left.unreadable))
         missing = [up.node for up in upstream if up.state != "committed"]
         if left.committed and not missing and self._stands(node, left):
-            return NodeStatus(
-                node.id, "committed", f"{left.committed.record.started} by {left.committed.record.attempt}"
-            )
+            record = left.committed.record
+            return NodeStatus(node.id, "committed", f"{record.started} by {record.attempt}")
         if lost := self._lost(node, left):
             return NodeStatus(node.id, "failed", str(lost))
         current = self._is_current(left)
@@ -125,8 +125,12 @@ class _View:
         return NodeStatus(node.id, "waiting", "its turn comes" if self.alive else self._idle(left))
 
     def _lost(self, node: Node, left: _Left) -> IntegrityError | None:
-        """Its record, where its attempt says that it was committed, or a node took it; not while it is made anew."""
-        if left.committed or not left.attempt or (self.alive and self._is_current(left) and not left.attempt.committed):
+        """The node's record is lost: its attempt's mark or a node that took it says so. Not while it is made anew."""
+        if left.committed or not left.attempt:
+            return None
+        if left.attempt.committed:
+            return damaged(left.uri, f"it is lost, and {left.attempt.name} committed one", node.id)
+        if self.alive and self._is_current(left):
             return None
         takers = [
             id
@@ -134,14 +138,7 @@ class _View:
             for refs in (other.committed.record.inputs.values() if other.committed else ())
             if any(ref.uri == left.uri and ref.fingerprint == left.attempt.fingerprint for ref in refs)
         ]
-        by = (
-            f"{left.attempt.name} committed one"
-            if left.attempt.committed
-            else f"{takers[0]} took one"
-            if takers
-            else ""
-        )
-        return damaged(left.uri, f"it is lost, and {by}", node.id) if by else None
+        return damaged(left.uri, f"it is lost, and {takers[0]} took one", node.id) if takers else None
 
     def overall(self, nodes: Sequence[NodeStatus]) -> str:
         states = {node.state for node in nodes}
@@ -154,15 +151,15 @@ class _View:
         return "interrupted" if self.lease and self.lease.holder else "stopped"
 
     def _stands(self, node: Node, left: _Left) -> bool:
-        """Whether the record is the last word: nothing newer was begun, and its inputs are still those it had."""
+        """Whether the record is up to date: nothing newer was begun, and its inputs are still those it had."""
         assert left.committed
         record = left.committed.record
         if left.attempt and self.alive and self._is_current(left):
-            return False  # a driver makes it anew, of other data
+            return False  # a driver is making it anew, of other data
         if left.attempt and not left.attempt.fits(record.fingerprint, record.inputs):
             return False
         if left.attempt and not self.alive and left.attempt.fence > fence_of(record) and not left.attempt.committed:
-            return False  # one of other data, which failed or was killed: who finds an equal record marks that
+            return False  # it took other data, and failed or was killed: one that finds an equal record marks that
         given = {
             name: tuple(found.ref for ref in refs if not is_uri(ref) and (found := self.left[ref].committed))
             for name, refs in node.needs.items()
@@ -172,7 +169,7 @@ class _View:
         return digests(given) == digests(taken)
 
     def _is_current(self, left: _Left) -> bool:
-        """Whether what was last heard of the node is of the driver that holds, or last held, the run."""
+        """Whether the node's last progress is of the driver that holds, or last held, the run."""
         return left.progress is not None and self.lease is not None and left.progress["fence"] == self.lease.fence
 
     def _idle(self, left: _Left) -> str:
@@ -191,7 +188,7 @@ def _running(id: str, progress: Mapping[str, Any]) -> NodeStatus:
 
 
 def _stop(run: Store, lease: LeaseState | None) -> str:
-    """Why its holder was asked to end, where that is known."""
+    """Say why the run's holder was asked to end, where that is known."""
     try:
         return (lease is not None and read_stop(run, lease.fence)) or ""
     except IntegrityError as error:
@@ -213,7 +210,7 @@ def _left(node: Store) -> _Left:
     progress = sound(lambda: read_progress(node))
     if progress is None:
         return _Left(node.uri, committed, None, None, None, tuple(flaws), unreadable)
-    name = str(progress["attempt"]).partition(".")[0]  # of a gang's restarts the driver writes beside the first
+    name = str(progress["attempt"]).partition(".")[0]  # the driver writes beside the first of a gang's restarts
     superseded = committed is not None and committed.record.attempt.partition(".")[0] == name
     attempt = None if superseded else sound(lambda: read_attempt(node, name))
     error = sound(lambda: _read_error(node, name))
@@ -223,14 +220,10 @@ def _left(node: Store) -> _Left:
 
 
 def _read_error(node: Store, attempt: str) -> VitpipeError | None:
-    """With what an attempt ended, as its driver left it. IntegrityError when that cannot be read."""
-    where = f"{attempt}/{ERROR}"
-    try:
+    """Read what an attempt ended with, as its driver left it. IntegrityError when that cannot be read."""
+    where, do = f"{attempt}/{ERROR}", "run the same command again: what is wrong comes again, or is gone"
+    with suppress(NotFound), fields_of(f"{node.uri}/{where}", do):
         fields = parse_object(node.read(where))
         said = (str(fields["asked"]), str(fields["found"]), str(fields["do"]))
         return Stopped(*said) if fields["code"] == Stopped.code else VitpipeError(*said)
-    except NotFound:
-        return None
-    except (ValueError, TypeError, KeyError) as error:
-        do = "run the same command again: what is wrong comes again, or is gone"
-        raise IntegrityError(f"read {node.uri}/{where}", f"it is damaged: {error!r}", do) from error
+    return None

@@ -1,6 +1,6 @@
-"""`artifacts verify --readback`: the committed shards of a run as webdataset reads them, compared with their indexes.
+"""`artifacts verify --readback`: compare a run's committed shards, as webdataset reads them, with their indexes.
 
-Believes records and indexes, whose digests `verify` has compared before. Nothing but the store is opened.
+Believes records and indexes, whose digests `verify` has compared before. Opens nothing but the store.
 """
 
 import io
@@ -29,11 +29,8 @@ def read_shards_back(run_uri: str, node: str | None, progress: Progress) -> list
     Errors: UsageError for an unknown run or node; IntegrityError for a damaged record, manifest or index; StorageError.
     """
     run = open_run(run_uri, "verify")
-    sets = [
-        (id, artifact)
-        for id, found in committed_artifacts(run_uri, "verify", node)
-        if isinstance(artifact := found.artifact(), ShardSet)
-    ]
+    artifacts = ((id, found.artifact()) for id, found in committed_artifacts(run_uri, "verify", node))
+    sets = [(id, artifact) for id, artifact in artifacts if isinstance(artifact, ShardSet)]
     work = [(id, shards, entry) for id, shards in sets for entry in load_manifest(shards).shards]
     files = [shards.file(entry.path) for _, shards, entry in work]
     with watched(progress, files) as finished:

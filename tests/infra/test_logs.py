@@ -121,8 +121,8 @@ def test_lines_that_a_full_disk_does_not_take_are_counted_not_complained_about(
     for number in range(3):
         logging.getLogger("vitpipe.infra.test").info("line %d", number)
     where = "standard error" if stream else "/dev/full"
-    assert handler.told() == f"3 log lines dropped: {where} is full"
-    assert handler.told() is None, "each is told once"
+    assert handler.take_dropped() == f"3 log lines dropped: {where} is full"
+    assert handler.take_dropped() is None, "each is told once"
     if not isinstance(to, Path):
         with suppress(OSError):  # what Python keeps of the last line
             to.close()
@@ -142,7 +142,7 @@ def test_what_was_dropped_does_not_come_late_and_no_line_is_joined_to_a_torn_one
             log.info("x" * 5000)
         disk.make_room()
         log.info("after")
-        assert handler.told() == f"3 log lines dropped: {path} is full"
+        assert handler.take_dropped() == f"3 log lines dropped: {path} is full"
         lines = path.read_text().splitlines()
         assert "before" in lines[0] and lines[-1].endswith("after [vitpipe.infra.test]") and "x after" not in lines[-1]
         assert path.stat().st_size < 5000, "nothing that was dropped is written later"
@@ -160,5 +160,5 @@ def test_a_wrong_log_call_costs_a_user_its_line_and_fails_a_test(
     with nullcontext() if of_a_user else pytest.raises(TypeError, match="not all arguments converted"):
         logging.getLogger("vitpipe.infra.test").info("no place for it", "argument")
     logging.getLogger("vitpipe.infra.test").info("the log goes on")
-    assert (tmp_path / "run.log").read_text().count("\n") == 1 and handler.told() is None
+    assert (tmp_path / "run.log").read_text().count("\n") == 1 and handler.take_dropped() is None
     assert capfd.readouterr().err == "" or not of_a_user

@@ -35,7 +35,7 @@ def scrape(exporter: Exporter) -> dict[tuple[str, str, str], float]:
 
 
 def test_numbers_of_a_node_are_served_with_their_labels(exporter: Exporter) -> None:
-    door = pickle.loads(pickle.dumps(metrics.node_metrics("demo", "backbone")))
+    door = pickle.loads(pickle.dumps(metrics.NodeMetrics("demo", "backbone")))
     door.set("loss", 2.5)
     door.set("loss", 2.25)
     door.inc("quarantined_samples_total", 2)
@@ -83,7 +83,7 @@ def test_a_second_exporter_takes_another_port_and_gives_the_numbers_back(exporte
 
 
 def test_without_a_sink_numbers_are_dropped_but_names_are_checked() -> None:
-    door = metrics.node_metrics("demo", "backbone")
+    door = metrics.NodeMetrics("demo", "backbone")
     door.set("loss", 1.0)
     with pytest.raises(VitpipeError, match="'learning_rate'"):
         door.set("learn_rate", 1.0)

@@ -1,4 +1,4 @@
-"""Makes the paths of source data in a config absolute, before anyone else sees them."""
+"""Make the paths of source data in a config absolute, before anything else sees them."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -10,14 +10,14 @@ from vitpipe.stages.settings import Place, Settings
 
 
 def with_places(config: Value, cls: type[Settings], folder: Path) -> Value:
-    """The config with every relative path of source data starting from `folder`."""
+    """Make every relative path of source data in the config start from `folder`."""
     for path, mark in place_paths(cls).items():
         config = _place_at(config, path, mark, folder)
     return config
 
 
 def still_relative(config: Value, cls: type[Settings]) -> Iterator[tuple[str, Value]]:
-    """Paths that began with a reference and turned out relative: nothing was there to put the folder before."""
+    """Yield places that began with a reference and turned out relative: `with_places` had nothing to extend."""
     for path, mark in place_paths(cls).items():
         here: Value | None = config
         for step in path:
@@ -29,7 +29,7 @@ def still_relative(config: Value, cls: type[Settings]) -> Iterator[tuple[str, Va
 
 
 def _each(value: Value | None) -> tuple[Value, ...]:
-    """The places at a path: one, or several in a list."""
+    """List the places at a path: one, or several in a list."""
     if value is None:
         return ()
     return value.data if isinstance(value.data, tuple) else (value,)

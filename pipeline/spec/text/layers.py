@@ -1,4 +1,4 @@
-"""Puts a spec together before anything in it is looked at: a file, what it extends, what the command line overrides."""
+"""Assemble a spec before anything in it is checked: a file, what it extends, what the command line overrides."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -98,7 +98,7 @@ def _kind(value: Value) -> str:
 
 
 def _moved(value: Value, mark: Mark) -> Value:
-    """The same value, with the override as its only place."""
+    """Return the same value, with the override as its only place."""
     data = value.data
     if isinstance(data, Mapping):
         data = {key: _moved(part, mark) for key, part in data.items()}

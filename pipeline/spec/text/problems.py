@@ -1,4 +1,4 @@
-"""What is wrong with a text, each with its place, so that all of it is told at once. Knows no YAML and no stages."""
+"""What is wrong with a text, each problem with its place, so that all are reported at once. Knows no YAML, no stage."""
 
 import difflib
 from collections.abc import Iterable
@@ -39,10 +39,8 @@ class SpecError(UsageError):
 
     def __init__(self, asked: str, problems: tuple[Problem, ...]) -> None:
         lines = [str(problem) for problem in problems]
-        found = (
-            lines[0] if len(lines) == 1 else "\n".join([f"{len(lines)} problems:", *(f"  {line}" for line in lines)])
-        )
-        super().__init__(asked, found)
+        listed = "\n".join([f"{len(lines)} problems:", *(f"  {line}" for line in lines)])
+        super().__init__(asked, lines[0] if len(lines) == 1 else listed)
         self.problems = problems
 
     def __str__(self) -> str:
@@ -52,7 +50,7 @@ class SpecError(UsageError):
         return type(self), (self.asked, self.problems)
 
     def to_json(self) -> dict[str, Any]:
-        """The error with a list of all problems beside it."""
+        """The error as `--json` prints it, with a list of all problems."""
         places = [
             {"file": p.mark.file, "line": p.mark.line, "column": p.mark.column, "path": p.path, "text": p.text}
             for p in self.problems
@@ -72,11 +70,11 @@ class Problems:
         self.found.append(Problem(mark, path, text))
 
     def error(self) -> SpecError:
-        """All of them as one error, each once, in the order of the text."""
+        """Make one error of all of them, each once, in the order of the text."""
         return SpecError(self.asked, tuple(sorted(set(self.found))))
 
     def stop(self) -> None:
-        """Raise what was found so far, if anything was: what follows would only repeat it in other words."""
+        """Raise what was found so far, if anything was: reading on would only repeat it in other words."""
         if self.found:
             raise self.error()
 
@@ -91,7 +89,7 @@ def unknown(what: str, name: str, known: Iterable[str]) -> str:
 
 
 def shown(value: object, limit: int = 60) -> str:
-    """A value for a message: cut when long, withheld when it looks like a credential."""
+    """Show a value in a message: cut when long, withheld when it looks like a credential."""
     if secret_text(str(value)):
         return "(not shown)"
     text = repr(value) if isinstance(value, str) or value is None else str(value)

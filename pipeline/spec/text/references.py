@@ -1,4 +1,4 @@
-"""Fills `${vars.x}`, `${env:VITPIPE_X}` and `${each.x}`: what references look like, and what is wrong with them."""
+"""Fill in `${vars.x}`, `${env:VITPIPE_X}` and `${each.x}`, and report references that are wrong."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -12,12 +12,12 @@ MAX_TEXT = 8192
 _REFERENCE = re.compile(r"\$\{([^{}]*)\}")
 
 Lookup = Callable[[str, Value, str], Value | None]
-"""The value of a reference's inside, given the place that uses it and its path; None once it is reported as wrong,
-KeyError when the reference is not of this kind."""
+"""Finds the value of a reference by what is between its braces, the value that uses it and that value's path. None once
+it is reported as wrong, KeyError when the reference is not of this kind."""
 
 
 def fill(value: Value, path: str, lookup: Lookup, problems: Problems) -> Value:
-    """Replace the references that `lookup` knows. Alone in a string a reference keeps its type."""
+    """Replace the references that `lookup` knows. One that is alone in its string keeps its value's type."""
     if isinstance(value.data, Mapping):
         data = value.data.items()
         filled = {name: fill(part, f"{path}.{name}" if path else name, lookup, problems) for name, part in data}
@@ -62,12 +62,12 @@ def _ask(match: re.Match[str], value: Value, path: str, lookup: Lookup) -> Value
 
 
 def word(data: Scalar) -> str:
-    """A scalar as it stands inside a text: as YAML writes it."""
+    """Write a scalar inside a text, as YAML does."""
     return {None: "null", True: "true", False: "false"}[data] if data is None or isinstance(data, bool) else str(data)
 
 
 def vars_lookup(vars: Mapping[str, Value], problems: Problems) -> Lookup:
-    """`vars.x`, or `vars.x.y` into a mapping. A var may use other vars, not itself."""
+    """Look up `vars.x`, or `vars.x.y` in a mapping. A var may use other vars, not itself."""
     filled: dict[str, Value] = {}
     open: list[str] = []
 
@@ -92,7 +92,7 @@ def vars_lookup(vars: Mapping[str, Value], problems: Problems) -> Lookup:
 
 
 def env_lookup(env: Mapping[str, str], problems: Problems) -> Lookup:
-    """`env:VITPIPE_X`; its text means what it would mean unquoted in the YAML."""
+    """Look up `env:VITPIPE_X`; its text means what it would mean unquoted in the YAML."""
 
     def lookup(inside: str, user: Value, path: str) -> Value | None:
         kind, _, name = inside.partition(":")
@@ -110,7 +110,7 @@ def env_lookup(env: Mapping[str, str], problems: Problems) -> Lookup:
 
 
 def field_of(value: Value, name: str, fields: list[str], user: Value, path: str, problems: Problems) -> Value | None:
-    """Walk into a mapping by the rest of a reference; reports what is not there."""
+    """Walk into a mapping by the rest of a reference, and report what is not there."""
     for step in fields:
         if not isinstance(value.data, Mapping):
             problems.add(user.at, path, f"{name} is a single value and has no field {shown(step)}")
@@ -123,7 +123,7 @@ def field_of(value: Value, name: str, fields: list[str], user: Value, path: str,
 
 
 def refuse_rest(value: Value, path: str, problems: Problems) -> None:
-    """Report every `${` that is left: a reference of no known kind, `each` outside a `foreach`, or one cut short."""
+    """Report every `${` that is left: a reference of no known kind, `each` outside a `foreach`, or an unclosed one."""
 
     def left(inside: str, user: Value, place: str) -> Value | None:
         if inside.partition(".")[0] == "each":

@@ -1,4 +1,4 @@
-"""Finds what looks like a credential in a spec, and never repeats it."""
+"""Find what looks like a credential in a spec, and never repeat it."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""What credentials look like: names of keys, and shapes of tokens. Knows nothing of where they stand."""
+"""What credentials look like: names of keys, and shapes of tokens. Knows nothing of where they occur."""
 
 import math
 import re

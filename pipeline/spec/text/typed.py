@@ -1,4 +1,4 @@
-"""A mapping with lines to a typed Settings object, with every mismatch told at its line in plain words."""
+"""Turn a mapping that knows its lines into a Settings object, with every mismatch reported at its line."""
 
 import difflib
 import json
@@ -33,8 +33,8 @@ def settings(value: Value, cls: type[Settings], path: str, problems: Problems) -
 
 
 def _worth_telling(errors: list[ErrorDetails], value: Value) -> list[ErrorDetails]:
-    """Of a union's alternatives keep those that the value comes nearest to: a mapping was not meant as a number."""
-    told: list[ErrorDetails] = []
+    """Keep, of a union's alternatives, those that the value comes nearest to: a mapping was not meant as a number."""
+    kept: list[ErrorDetails] = []
     deep = {_steps(error, value) for error in errors}
     seen: dict[Steps, ErrorDetails] = {}
     for error in errors:
@@ -49,12 +49,12 @@ def _worth_telling(errors: list[ErrorDetails], value: Value) -> list[ErrorDetail
                 first["type"] = "joined"
             continue
         seen[steps] = error
-        told.append(error)
-    return told
+        kept.append(error)
+    return kept
 
 
 def _steps(error: ErrorDetails, value: Value) -> Steps:
-    """Where the user would look: pydantic's location without names of alternatives, with the missing field."""
+    """Find where a user would look: pydantic's location without names of alternatives, with the missing field."""
     steps: list[str | int] = []
     here: Value | None = value
     for step in error["loc"]:
@@ -76,10 +76,9 @@ def _explain(error: ErrorDetails, steps: Steps, value: Value, cls: type[Settings
     given = plain(here) if here else None
     context = error.get("ctx", {})
     if error["type"] == "union_tag_invalid":
-        words = unknown(
-            str(context["discriminator"]).strip("'()"), str(context["tag"]), _listed(context["expected_tags"])
-        )
-        return (_walk(value, (*steps, "kind")) or here or parent).mark, words
+        what, tags = str(context["discriminator"]).strip("'()"), _listed(context["expected_tags"])
+        mark = (_walk(value, (*steps, "kind")) or here or parent).mark
+        return mark, unknown(what, str(context["tag"]), tags)
     if error["type"] == "union_tag_not_found":
         return (here or parent).at, f"field {context['discriminator']} is missing: it says which kind this is"
     words = _words(error)
@@ -98,12 +97,12 @@ def _words(error: ErrorDetails) -> str:
 
 
 def _listed(names: str) -> list[str]:
-    """Pydantic's `'a', 'b' or 'c'` as names."""
+    """Split pydantic's `'a', 'b' or 'c'` into names."""
     return [name.strip().strip("'") for name in names.replace(" or ", ", ").split(",")]
 
 
 def _fields_at(cls: type[Settings], loc: Iterable[str | int]) -> list[str]:
-    """Names that are known where `loc` points."""
+    """List the field names that are known where `loc` points."""
     models: list[type[Settings]] = [cls]
     for step in loc:
         fields = {field.alias or name: field for model in models for name, field in model.model_fields.items()}

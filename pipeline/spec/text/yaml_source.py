@@ -1,4 +1,4 @@
-"""YAML text to plain values that know their line. Safe by construction: no tags, no classes, bounds on everything.
+"""Parse YAML into plain values that know their line. Safe by construction: no tags, no classes, bounds on everything.
 
 Built on ruamel's events, so that nothing is composed or expanded before it is counted. Knows nothing of pipelines.
 """
@@ -17,23 +17,23 @@ from vitpipe.pipeline.spec.text.problems import Mark, Problems, SpecError, shown
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 32
 MAX_VALUES = 20_000
-"""Values after aliases and references are followed: a bomb is told by its size before it is expanded."""
+"""Values once aliases and references are followed: a bomb is recognised by its size before it is expanded."""
 
 Scalar: TypeAlias = bool | int | float | str | None
 
 
 @dataclass(frozen=True)
 class Value:
-    """A value with its place. Shared freely: it never changes."""
+    """An immutable value with its place in the text."""
 
     data: "Scalar | tuple[Value, ...] | Mapping[str, Value]"
     mark: Mark
     key: Mark | None = None
-    """Where its key stands, for a value of a mapping."""
+    """Where its key is, for a value of a mapping."""
     size: int = field(init=False)
-    """Values in it, itself included."""
+    """Number of values in it, itself included."""
     depth: int = field(init=False)
-    """Levels in it, itself included."""
+    """Number of levels in it, itself included."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "size", 1 + sum(part.size for part in parts(self)))
@@ -41,7 +41,7 @@ class Value:
 
     @property
     def too_large(self) -> str | None:
-        """Which bound it breaks, if any; told without walking it."""
+        """The bound that it breaks, if any, known without walking it."""
         if self.size > MAX_VALUES:
             return f"more than {MAX_VALUES} values once aliases and references are followed"
         return f"nested deeper than {MAX_DEPTH} levels" if self.depth > MAX_DEPTH else None
@@ -53,21 +53,21 @@ class Value:
 
 
 def parts(value: Value) -> tuple[Value, ...]:
-    """The values directly inside."""
+    """List the values directly inside."""
     if isinstance(value.data, Mapping):
         return tuple(value.data.values())
     return value.data if isinstance(value.data, tuple) else ()
 
 
 def plain(value: Value) -> Any:
-    """The value without places: dict, list and scalars."""
+    """Strip the places: dict, list and scalars are left."""
     if isinstance(value.data, Mapping):
         return {key: plain(part) for key, part in value.data.items()}
     return [plain(part) for part in value.data] if isinstance(value.data, tuple) else value.data
 
 
 def parse(text: str, file: str, problems: Problems) -> Value:
-    """Read one YAML document. Raises SpecError when nothing can be made of it; else collects what is wrong."""
+    """Read one YAML document, and collect what is wrong with it. SpecError when nothing can be made of it."""
     if len(text.encode("utf-8", "surrogatepass")) > MAX_BYTES:
         problems.add(Mark(file), "", f"the text is larger than {MAX_BYTES // 1024} KiB")
         raise problems.error()
@@ -181,7 +181,7 @@ _WORDS: dict[str, Scalar] = {
 
 
 def scalar(text: str) -> Scalar:
-    """What an unquoted word means: YAML 1.2's core rules. `1e-3` is a number; `yes`, `on` and `.inf` are words."""
+    """Give an unquoted word its meaning by YAML 1.2's core rules. `1e-3` is a number; `yes`, `on`, `.inf` are words."""
     if text in _WORDS:
         return _WORDS[text]
     if _INT.fullmatch(text):

@@ -16,7 +16,7 @@ import pytest
 
 from vitpipe.infra.errors import IntegrityError, StageError, Stopped, StorageError, UsageError, VitpipeError
 from vitpipe.infra.logs import redact
-from vitpipe.infra.metrics import node_metrics
+from vitpipe.infra.metrics import NodeMetrics
 from vitpipe.infra.ray import auth as ray_auth
 
 pytestmark = pytest.mark.ray
@@ -140,9 +140,9 @@ def test_what_workers_say_goes_to_the_log_not_to_stdout(ray_session, caplog, cap
 
 
 def measure(item):
-    node_metrics("tests", "measured").set("loss", 2.5, rank="0")
-    node_metrics("tests", "measured").inc("quarantined_samples_total", 3.0)
-    node_metrics("tests", "measured").inc("quarantined_samples_total", 0.0)  # which Ray's own counters refuse
+    NodeMetrics("tests", "measured").set("loss", 2.5, rank="0")
+    NodeMetrics("tests", "measured").inc("quarantined_samples_total", 3.0)
+    NodeMetrics("tests", "measured").inc("quarantined_samples_total", 0.0)  # which Ray's own counters refuse
 
 
 def test_numbers_of_workers_come_out_of_rays_own_metrics(ray_session) -> None:

@@ -17,7 +17,7 @@ from vitpipe.infra.storage.opening import open_store
 from vitpipe.pipeline.cli import event_lines as following
 from vitpipe.pipeline.cli import live
 from vitpipe.pipeline.cli.display import duration, plan_lines, plan_table, short, status_lines, status_table
-from vitpipe.pipeline.cli.event_lines import TOLD, EventFollower
+from vitpipe.pipeline.cli.event_lines import AT_ONCE, EventFollower
 from vitpipe.pipeline.cli.live import LiveRun
 from vitpipe.pipeline.cli.submission import watch
 from vitpipe.pipeline.plan.planned import Plan, Planned
@@ -100,7 +100,7 @@ def test_a_log_gets_plain_lines(tmp_path: Path, capsys: pytest.CaptureFixture[st
 def at_work(tmp_path: Path) -> PipelineSpec:
     """A run whose earlier driver left an event of each kind that the terminal shows."""
     spec = tiny_spec(tmp_path, {"a": {}})
-    for kind in TOLD:
+    for kind in AT_ONCE:
         StoreEvents(open_store(spec.uri), 1, "a").emit(kind, "of an earlier driver")
     return spec
 
@@ -116,7 +116,7 @@ def test_what_ranks_and_tasks_tell_is_shown_once_each(
     with LiveRun(at_work) as watched:
         ways = watched.options()
         ways.on_lease(2)
-        for kind in sorted(TOLD):
+        for kind in sorted(AT_ONCE):
             StoreEvents(run, 2, "a").emit(kind, f"{kind} happened")
         StoreEvents(run, 2, "a").emit("checkpoint_committed", "chatter")
         own = StoreEvents(run, 2, "a").event("takeover", "heard already")
@@ -125,10 +125,10 @@ def test_what_ranks_and_tasks_tell_is_shown_once_each(
         shown = ""
         for _ in range(200):
             shown += capsys.readouterr().out
-            if all(f"a {kind}: {kind} happened" in shown for kind in TOLD):
+            if all(f"a {kind}: {kind} happened" in shown for kind in AT_ONCE):
                 break
             time.sleep(0.05)
-    for kind in TOLD:
+    for kind in AT_ONCE:
         assert shown.count(f"a {kind}: {kind} happened") == 1, f"{kind}: while it ran, in\n{shown}"
     everything = shown + capsys.readouterr().out
     assert "chatter" not in everything and "of an earlier driver" not in everything
