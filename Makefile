@@ -30,6 +30,7 @@ check: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/codespell
+	$(BIN)/python .ci/house
 
 bench: install
 	PYTHONPATH=.:tests $(BIN)/python -W ignore -m tests.benchmarks
