@@ -177,7 +177,7 @@ INSTALLED = {"ray": "2.60.3", "torch": "2.15.0+cu130", "packaging": "26.3", "tim
     [
         ({}, "each as asked for", ""),
         ({"ray": "2.61.0"}, "ray 2.61.0 is outside of <2.61,>=2.60", "pip install 'ray[default,train]<2.61,>=2.60'"),
-        ({"torch": "2.16.0.dev1"}, "", ""),
+        ({"torch": "2.15.1.dev1"}, "each as asked for", ""),
         ({"torch": "2.16.0"}, "torch 2.16.0 is outside of <2.16,>=2.14", "pip install 'torch<2.16,>=2.14'"),
         ({"timm": "1.1.0"}, "timm 1.1.0 is outside of <1.1,>=1.0", "pip install 'timm<1.1,>=1.0'"),
         ({"packaging": None}, "packaging is not installed", "pip install 'packaging>=20'"),
