@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: install demo test check bench drill lock clean
+.PHONY: install demo test unit check bench drill lock clean
 
 install: $(STAMP)
 
@@ -24,12 +24,17 @@ demo: install
 test: install
 	$(BIN)/python -m pytest -m "not drill"
 
+unit: install  # what runs without Ray, S3 and several processes that train
+	$(BIN)/python -m pytest -m "not drill and not slow and not ray and not s3" tests/test_house.py tests/infra \
+	  tests/paper tests/pipeline tests/stages/images tests/stages/ingest tests/stages/report tests/stages/vit
+
 check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/codespell
+	$(BIN)/python .ci/house
 
 bench: install
 	PYTHONPATH=.:tests $(BIN)/python -W ignore -m tests.benchmarks

@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from packaging.requirements import Requirement
+
 from vitpipe.infra.errors import StorageError, VitpipeError
 from vitpipe.infra.ray import auth as ray_auth
 from vitpipe.infra.ray.connect import RAY_SETTINGS
@@ -47,7 +49,7 @@ class Check:
 
 def checks(store_uri: str = "file://./runs") -> Iterator[Check]:
     """Yield every check as it is done; `store_uri` is where runs are to be kept. One that is not ok means exit 7."""
-    for look in (_python, _ray, _token, _address, _gpus, _compiler, _reader, _disk):
+    for look in (_python, _packages, _ray, _token, _address, _gpus, _compiler, _reader, _disk):
         yield _settled(look())
     for check in _store_checks(store_uri):
         yield _settled(check)
@@ -67,6 +69,34 @@ def _settled(check: Check) -> Check:
 
 def _python() -> Check:
     return Check("python", sys.version_info >= (3, 11), platform.python_version(), "use Python 3.11 or newer")
+
+
+def _packages() -> Check:
+    """What is installed against what this program asks for; other versions are untried, and may differ inside."""
+    outside = dict(_outside())
+    found = "; ".join(outside.values()) or "each as asked for"
+    wanted = " ".join(f"'{requirement}'" for requirement in outside)
+    return Check("packages", not outside, found, f"pip install {wanted}, or `make install`, which takes what was tried")
+
+
+def _outside() -> Iterator[tuple[str, str]]:
+    """Each requirement that is not met, and how; one of an extra counts only where it is installed."""
+    for text in importlib.metadata.requires("vitpipe") or []:
+        requirement = Requirement(text)
+        needed = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+        try:
+            version = importlib.metadata.version(requirement.name)
+        except importlib.metadata.PackageNotFoundError:
+            if needed:
+                yield _plain(requirement), f"{requirement.name} is not installed"
+            continue
+        if not requirement.specifier.contains(version, prereleases=True):
+            yield _plain(requirement), f"{requirement.name} {version} is outside of {requirement.specifier}"
+
+
+def _plain(requirement: Requirement) -> str:
+    extras = f"[{','.join(sorted(requirement.extras))}]" if requirement.extras else ""
+    return f"{requirement.name}{extras}{requirement.specifier}"
 
 
 def _ray() -> Check:

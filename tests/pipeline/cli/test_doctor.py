@@ -1,12 +1,15 @@
 """The doctor says what is wrong and what to do, and keeps answering when Ray and torch would not import."""
 
 import errno
+import importlib.metadata
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from vitpipe.infra.errors import StorageError
 from vitpipe.infra.storage import folders, mounts
@@ -160,3 +163,47 @@ def test_imports_nothing_heavy(here):
     """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+ASKED = [
+    "ray[default,train]>=2.60,<2.61", "torch>=2.14,<2.16", "packaging>=20",
+    'timm>=1.0,<1.1; extra == "parity"', 'h5py>=3; extra == "benchmarks"',
+]  # fmt: skip
+INSTALLED = {"ray": "2.60.3", "torch": "2.15.0+cu130", "packaging": "26.3", "timm": "1.0.31"}
+
+
+@pytest.mark.parametrize(
+    ("installed", "found", "do"),
+    [
+        ({}, "each as asked for", ""),
+        ({"ray": "2.61.0"}, "ray 2.61.0 is outside of <2.61,>=2.60", "pip install 'ray[default,train]<2.61,>=2.60'"),
+        ({"torch": "2.15.1.dev1"}, "each as asked for", ""),
+        ({"torch": "2.16.0"}, "torch 2.16.0 is outside of <2.16,>=2.14", "pip install 'torch<2.16,>=2.14'"),
+        ({"timm": "1.1.0"}, "timm 1.1.0 is outside of <1.1,>=1.0", "pip install 'timm<1.1,>=1.0'"),
+        ({"packaging": None}, "packaging is not installed", "pip install 'packaging>=20'"),
+    ],
+)
+def test_what_is_installed_is_held_against_what_is_asked_for(here, monkeypatch, installed, found, do):
+    """An extra that is not installed at all, as h5py here, is no fault."""
+    versions = INSTALLED | installed
+
+    def version(name):
+        if versions.get(name) is None:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return versions[name]
+
+    monkeypatch.setattr(importlib.metadata, "requires", lambda name: ASKED)
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    check = look(here, "packages")
+    assert check.ok is not bool(do) and found in check.found and check.do.startswith(do)
+    assert (failure([check]) is None) is check.ok
+
+
+def test_the_bounds_stand_where_private_parts_are_read():
+    """Those of this project's own file, for what is installed says what an older one asked for."""
+    project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"]
+    asked = {one.name: one.specifier for one in map(Requirement, project["dependencies"])}
+    for name in ("ray", "deepspeed", "torch", "webdataset", "s3transfer", "boto3", "pydantic", "pillow"):
+        installed = importlib.metadata.version(name)
+        assert any(bound.operator == "<" for bound in asked[name]), name
+        assert asked[name].contains(installed) and not asked[name].contains("99"), name
