@@ -15,7 +15,7 @@ PORT = 9464
 
 
 class Exporter:
-    """A sink that serves the newest values at `http://127.0.0.1:{port}/metrics` until closed; thread-safe."""
+    """Satisfies `infra.metrics.Sink`: serves the newest values at `http://127.0.0.1:{port}/metrics`; thread-safe."""
 
     def __init__(self, port: int = PORT, host: str = "127.0.0.1") -> None:
         """Take `port`, or any free one when another run has it. StorageError when none can be bound."""

@@ -90,7 +90,7 @@ class Sink(Protocol):
 
 
 class Nowhere:
-    """A sink that drops everything: for tests, and processes that nobody scrapes."""
+    """Satisfies `Sink` and drops everything: for tests, and processes that nobody scrapes."""
 
     def set(self, name: str, value: float, labels: Mapping[str, str]) -> None:
         return None

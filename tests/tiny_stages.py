@@ -21,7 +21,8 @@ from vitpipe.pipeline.spec.catalog import CATALOG, Need, Stage
 from vitpipe.pipeline.spec.graph import Graph, Node
 from vitpipe.pipeline.spec.load import PipelineSpec
 from vitpipe.stages.artifacts import Artifact, File, Score, ShardSet
-from vitpipe.stages.contract import Estimate, Events, Fence, Inputs, Known, StageContext, TaskContext
+from vitpipe.stages.contract import Events, Fence, Inputs, StageContext, TaskContext
+from vitpipe.stages.estimates import Estimate, Known
 from vitpipe.stages.settings import Settings, TaskResources
 from vitpipe.stages.training.checkpoint.committed_steps import StepFile, StepManifest, StepPlace, committed
 

@@ -55,9 +55,8 @@ def fan(
     inbox: SimpleQueue[Ticket[Item] | ObjectRef] = SimpleQueue()
     tickets = [Ticket(item, bundle, seconds(item), inbox.put) for item in items]
     running: dict[ObjectRef, Ticket[Item]] = {}
-    remote = ray.remote(_run)
     options = {"num_cpus": bundle.get("CPU", 0), "num_gpus": bundle.get("GPU", 0), "max_retries": 0}
-    left = len(tickets)
+    left, remote = len(tickets), ray.remote(_run)
     try:
         queue.join(tickets)
         while left:

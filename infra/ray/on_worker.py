@@ -51,7 +51,7 @@ def tell_dropped(job: Job) -> None:
 
 
 class RaySink:
-    """A sink that sends numbers to Ray's own metrics; they appear as `ray_vitpipe_*` at each node's endpoint."""
+    """Satisfies `infra.metrics.Sink`: Ray's own metrics, `ray_vitpipe_*` at each node's endpoint."""
 
     def __init__(self) -> None:
         self._gauges: dict[str, Gauge] = {}

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from vitpipe.pipeline.plan.conform import benchmark_of, data_of
 from vitpipe.pipeline.spec.graph import Graph, Node, is_uri
-from vitpipe.stages.contract import Estimate
+from vitpipe.stages.estimates import Estimate
 from vitpipe.stages.paper.recipes import size
 from vitpipe.stages.paper.tables import tables, title
 

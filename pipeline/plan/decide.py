@@ -16,7 +16,7 @@ from vitpipe.pipeline.spec.graph import Graph, Node, is_uri
 from vitpipe.pipeline.store.attempts import Attempt, Refs, digests
 from vitpipe.pipeline.store.records import Committed
 from vitpipe.stages.artifacts import Artifact
-from vitpipe.stages.contract import Estimate, Known
+from vitpipe.stages.estimates import Estimate, Known
 from vitpipe.stages.sighting import OF_SOURCE, Sighted
 
 KNOWN = Known()

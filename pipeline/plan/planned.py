@@ -9,7 +9,7 @@ from vitpipe.pipeline.plan.fingerprint import Fingerprint
 from vitpipe.pipeline.spec.graph import Node, is_uri
 from vitpipe.pipeline.store.attempts import Attempt, Refs
 from vitpipe.pipeline.store.records import Committed
-from vitpipe.stages.contract import Estimate
+from vitpipe.stages.estimates import Estimate
 from vitpipe.stages.sighting import Sighted
 
 Action = Literal["run", "resume", "reuse", "drifted", "blocked"]

@@ -6,7 +6,7 @@ from typing import Any
 from vitpipe.infra.errors import UsageError
 from vitpipe.pipeline.plan.planned import Plan
 from vitpipe.pipeline.spec.graph import Graph, Node
-from vitpipe.stages.contract import Known
+from vitpipe.stages.estimates import Known
 
 
 @dataclass(frozen=True)

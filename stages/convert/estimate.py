@@ -3,13 +3,13 @@
 from collections.abc import Mapping, Sequence
 
 from vitpipe.stages.artifacts import Artifact, Checkpoint
-from vitpipe.stages.contract import Estimate, Known
 from vitpipe.stages.convert.config import ConvertConfig, ConvertResources
 from vitpipe.stages.convert.foreign.located import is_local
 from vitpipe.stages.convert.foreign.weights import glance
 from vitpipe.stages.convert.formats.common import Traced, format_of
 from vitpipe.stages.convert.numbers import ITEM_BYTES
 from vitpipe.stages.convert.task import refuse
+from vitpipe.stages.estimates import Estimate, Known
 from vitpipe.stages.images.manifest import known_names
 from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.training.checkpoint.committed_steps import average_files, no_average

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from vitpipe.infra.errors import UsageError
 from vitpipe.stages.artifacts import Artifact, ShardSet
-from vitpipe.stages.contract import Estimate
+from vitpipe.stages.estimates import Estimate
 from vitpipe.stages.images.classes import nearly, some_names
 from vitpipe.stages.images.manifest import known_names
 from vitpipe.stages.record import read_record

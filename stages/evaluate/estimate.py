@@ -1,7 +1,7 @@
 """What an evaluation will cost: forward passes over the test split and the drawn images. No torch."""
 
 from vitpipe.infra.errors import UsageError
-from vitpipe.stages.contract import Estimate, Given, Known
+from vitpipe.stages.estimates import Estimate, Given, Known
 from vitpipe.stages.evaluate.class_match import join
 from vitpipe.stages.evaluate.config import EvaluateConfig, EvaluateResources
 from vitpipe.stages.model_settings import ModelSettings

@@ -13,7 +13,8 @@ from vitpipe.infra.errors import UsageError
 from vitpipe.infra.json_object import parse_object
 from vitpipe.infra.work import Item, Result, unknown
 from vitpipe.stages.artifacts import File
-from vitpipe.stages.contract import Known, Out, StageContext
+from vitpipe.stages.contract import Out, StageContext
+from vitpipe.stages.estimates import Known
 from vitpipe.stages.evaluate.work_items import EvaluateTask, ExtractTask, FeaturePart, Features, Indices
 from vitpipe.stages.seal import SEAL, seal_of
 from vitpipe.stages.tasks import gather

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from vitpipe.infra.errors import UsageError
 from vitpipe.stages.artifacts import Artifact, ShardSet
-from vitpipe.stages.contract import Estimate, Given, Known
+from vitpipe.stages.estimates import Estimate, Given, Known
 from vitpipe.stages.finetune.config import FinetuneConfig, FinetuneResources
 from vitpipe.stages.finetune.protocol import final_trials, sweep_trials
 from vitpipe.stages.images.manifest import known_names

@@ -10,7 +10,8 @@ from typing import Any
 
 from vitpipe.infra.errors import StageError
 from vitpipe.stages.artifacts import File, Score, ShardSet
-from vitpipe.stages.contract import Inputs, Known, StageContext
+from vitpipe.stages.contract import Inputs, StageContext
+from vitpipe.stages.estimates import Known
 from vitpipe.stages.finetune.config import FinetuneConfig, FinetuneResources, micro_batch
 from vitpipe.stages.finetune.estimate import memory_bytes, trial_work
 from vitpipe.stages.finetune.protocol import (

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from vitpipe.infra.errors import IntegrityError, UsageError
 from vitpipe.stages.artifacts import Artifact, Frozen, ShardSet
-from vitpipe.stages.contract import Estimate
+from vitpipe.stages.estimates import Estimate
 from vitpipe.stages.images.classes import names_of
 
 MANIFEST = "manifest.json"

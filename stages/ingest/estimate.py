@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from vitpipe.stages.artifacts import Artifact
-from vitpipe.stages.contract import Estimate, Known
+from vitpipe.stages.estimates import Estimate, Known
 from vitpipe.stages.ingest.config import IngestConfig, IngestResources
 
 TAR_OVERHEAD_BYTES = 2000

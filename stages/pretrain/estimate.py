@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from vitpipe.infra.errors import UsageError
 from vitpipe.stages.artifacts import Artifact, Checkpoint, ShardSet
-from vitpipe.stages.contract import Estimate, Known
+from vitpipe.stages.estimates import Estimate, Known
 from vitpipe.stages.images.manifest import known_names
 from vitpipe.stages.images.united import refuse_other_classes
 from vitpipe.stages.model_settings import ModelSettings

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from vitpipe.stages.artifacts import Artifact
-from vitpipe.stages.contract import Estimate, Known
+from vitpipe.stages.estimates import Estimate, Known
 from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.report.config import ReportConfig, ReportResources
 from vitpipe.stages.vit.flops import forward_macs, num_parameters

@@ -9,9 +9,10 @@ from synthetic import shards
 from tiny_pretraining import context, pretrain, recipe
 
 from vitpipe.stages.artifacts import Checkpoint
-from vitpipe.stages.contract import Inputs, Known
+from vitpipe.stages.contract import Inputs
 from vitpipe.stages.convert.config import ConvertConfig, ConvertResources
 from vitpipe.stages.convert.run import run as convert
+from vitpipe.stages.estimates import Known
 from vitpipe.stages.evaluate.config import EvaluateConfig, EvaluateResources
 from vitpipe.stages.evaluate.estimate import estimate as estimate_evaluation
 from vitpipe.stages.evaluate.run import run as evaluate

@@ -12,7 +12,8 @@ from vitpipe.infra.errors import IntegrityError, LeaseLost, StageError, Stopped,
 from vitpipe.infra.work import Done, Job, stop_if_asked
 from vitpipe.pipeline.plan.fingerprint import encode
 from vitpipe.stages.artifacts import Checkpoint, File, Report, Score, ShardSet, Weights, carries_weights
-from vitpipe.stages.contract import Estimate, Inputs
+from vitpipe.stages.contract import Inputs
+from vitpipe.stages.estimates import Estimate
 from vitpipe.stages.evaluate.config import EvaluateConfig
 from vitpipe.stages.evaluate.frozen import description
 from vitpipe.stages.evaluate.work_items import EvaluateTask

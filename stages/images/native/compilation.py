@@ -92,7 +92,7 @@ def _proved_here(target: Path) -> Path | None:
 
 def _failed_proof(extension: Path) -> str | None:
     """Say how the proof of an extension failed; None when it held. Run in a process of its own, for it may crash."""
-    proof = [sys.executable, "-m", "vitpipe.stages.images.native.proof", str(extension)]
+    proof = [sys.executable, "-m", "vitpipe.stages.images.extension_proof", str(extension)]
     done = subprocess.run(proof, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[4])
     return f"its proof ended with {done.returncode}: {done.stderr.strip()[-200:]}" if done.returncode else None
 

@@ -18,10 +18,11 @@ Digests = npt.NDArray[np.bytes_]
 Numbers = npt.NDArray[np.int64]
 
 _EXTS = tuple(FORMATS)
-_ROW = np.dtype([
+_FIELDS = [
     ("sha256", "S32"), ("pixels_sha256", "S32"), ("size", "i4"), ("width", "i4"), ("height", "i4"), ("chunk", "i4"),
     ("ext", "i1"), ("reencoded", "?"), ("sound", "?"),
-])  # fmt: skip
+]  # fmt: skip
+_ROW = np.dtype(_FIELDS)
 
 
 class Image(NamedTuple):

@@ -23,7 +23,7 @@ from vitpipe.pipeline.cli.submission import watch
 from vitpipe.pipeline.plan.planned import Plan, Planned
 from vitpipe.pipeline.spec.load import PipelineSpec
 from vitpipe.pipeline.store.status import NodeStatus, RunStatus
-from vitpipe.stages.contract import Estimate
+from vitpipe.stages.estimates import Estimate
 
 PROGRESS = {"images_per_second": 512.3, "loss": 1.2345, "eta_seconds": 185, "unit": "steps"}
 STATUS = RunStatus(

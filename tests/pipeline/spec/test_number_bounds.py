@@ -21,7 +21,7 @@ from vitpipe.pipeline.spec.catalog import CATALOG
 from vitpipe.pipeline.spec.text.problems import Mark, Problems
 from vitpipe.pipeline.spec.text.typed import settings
 from vitpipe.pipeline.spec.text.yaml_source import Value
-from vitpipe.stages.contract import Estimate
+from vitpipe.stages.estimates import Estimate
 from vitpipe.stages.finetune.config import FinetuneConfig, FinetuneResources
 from vitpipe.stages.settings import MOST, Duration, Settings
 from vitpipe.stages.training.optim.schedule import ScheduleSettings, in_steps, lr_at

@@ -12,10 +12,11 @@ from tiny_pretraining import context, pretrain, recipe
 from tiny_vit import tiny
 
 from vitpipe.infra.errors import UsageError
-from vitpipe.stages.contract import Estimate, Inputs, Known
+from vitpipe.stages.contract import Inputs
 from vitpipe.stages.convert.config import ConvertConfig, ConvertResources, check_inputs
 from vitpipe.stages.convert.estimate import estimate
 from vitpipe.stages.convert.run import run
+from vitpipe.stages.estimates import Estimate, Known
 from vitpipe.stages.training.checkpoint.committed_steps import STATE
 from vitpipe.stages.training.checkpoint.state_files import StateFiles
 from vitpipe.stages.vit.native import load_weights

@@ -8,9 +8,9 @@ from pydantic import ValidationError
 from tiny_vit import tiny
 
 from vitpipe.infra.errors import UsageError
-from vitpipe.stages.contract import Estimate, Known
 from vitpipe.stages.convert.config import ConvertConfig, ConvertResources, check_inputs
 from vitpipe.stages.convert.estimate import estimate
+from vitpipe.stages.estimates import Estimate, Known
 from vitpipe.stages.model_settings import ModelSettings
 
 L16 = ModelSettings(variant="L/16", image_px=224, classes=1000)

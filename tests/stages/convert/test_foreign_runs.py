@@ -17,12 +17,13 @@ from vitpipe.pipeline.drive.runner import Outcome, run
 from vitpipe.pipeline.plan.fingerprint import fingerprints
 from vitpipe.pipeline.spec import load as spec
 from vitpipe.stages.artifacts import Artifact
-from vitpipe.stages.contract import Inputs, Known
+from vitpipe.stages.contract import Inputs
 from vitpipe.stages.convert.config import ConvertConfig, ConvertResources, ForeignSource
 from vitpipe.stages.convert.estimate import estimate
 from vitpipe.stages.convert.foreign.changes import look as look_again
 from vitpipe.stages.convert.foreign.weights import look
 from vitpipe.stages.convert.run import run as convert
+from vitpipe.stages.estimates import Known
 from vitpipe.stages.record import load_artifact
 from vitpipe.stages.vit.build import build_model
 from vitpipe.stages.vit.flops import num_parameters

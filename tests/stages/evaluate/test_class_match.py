@@ -10,7 +10,8 @@ from official_files import official, write_images
 
 from vitpipe.infra.errors import UsageError
 from vitpipe.stages.artifacts import Artifact, Score
-from vitpipe.stages.contract import Estimate, Inputs, Known
+from vitpipe.stages.contract import Inputs
+from vitpipe.stages.estimates import Estimate, Known
 from vitpipe.stages.evaluate.class_match import ALL_NUMBERS, join, matched
 from vitpipe.stages.evaluate.config import EvaluateConfig, EvaluateResources
 from vitpipe.stages.evaluate.estimate import estimate

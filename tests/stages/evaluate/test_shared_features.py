@@ -12,7 +12,8 @@ from synthetic import shards, weights
 
 from vitpipe.infra.errors import IntegrityError, LeaseLost, StageError, Stopped
 from vitpipe.infra.work import Done
-from vitpipe.pipeline.drive.shared_pieces import FOLDER, SharedPieces, Turns
+from vitpipe.pipeline.drive.shared_pieces import SharedPieces, Turns
+from vitpipe.pipeline.store.contents import SHARED
 from vitpipe.stages.contract import Inputs
 from vitpipe.stages.evaluate import features, frozen
 from vitpipe.stages.evaluate.config import EvaluateConfig, EvaluateResources
@@ -151,7 +152,7 @@ def test_a_failed_part_leaves_the_others(world, passed, monkeypatch):
 def test_features_that_are_not_what_was_committed_are_refused(world):
     score, ctx = evaluate(world, "probe", "knn")
     piece = content(score, ctx)["features"][0]
-    store = ctx.shared.run.child(piece["uri"].partition(f"{FOLDER}/")[0][len(ctx.shared.run.uri) + 1 :] + FOLDER)
+    store = ctx.shared.run.child(piece["uri"].partition(f"{SHARED}/")[0][len(ctx.shared.run.uri) + 1 :] + SHARED)
     at = f"{piece['uri'].rsplit('/', 1)[-1]}/{piece['at']}"
     data = store.read(at)
     store.write(at, data[:-1] + bytes([data[-1] ^ 1]))
@@ -210,7 +211,7 @@ def test_who_waits_can_be_stopped(world):
         with pytest.raises(Stopped, match="Preempted"), second.alone({"what": "x"}):
             raise AssertionError("both were let in")
     with second.alone({"what": "x"}) as out:
-        assert out.header == first.run.child(f"{FOLDER}/{out.node.uri.rsplit('/', 1)[-1]}").read("a1/attempt.json")
+        assert out.header == first.run.child(f"{SHARED}/{out.node.uri.rsplit('/', 1)[-1]}").read("a1/attempt.json")
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from vitpipe.infra.errors import UsageError
-from vitpipe.stages.contract import Estimate, Known
+from vitpipe.stages.estimates import Estimate, Known
 from vitpipe.stages.evaluate.config import EvaluateConfig, EvaluateResources
 from vitpipe.stages.evaluate.estimate import estimate as estimate_evaluation
 from vitpipe.stages.finetune.config import FinetuneConfig, FinetuneResources

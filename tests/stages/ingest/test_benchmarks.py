@@ -12,7 +12,8 @@ from official_files import damage, found_in, official, pixels, write_cifar10, wr
 from tf_records import write_dmlab
 
 from vitpipe.infra.errors import IntegrityError, StageError, UsageError
-from vitpipe.stages.contract import Inputs, Known
+from vitpipe.stages.contract import Inputs
+from vitpipe.stages.estimates import Known
 from vitpipe.stages.ingest.benchmarks.array_files import read_idx
 from vitpipe.stages.ingest.benchmarks.registry import REGISTRY, SplitSlice
 from vitpipe.stages.ingest.config import IngestConfig, IngestResources

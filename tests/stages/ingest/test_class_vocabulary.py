@@ -13,7 +13,8 @@ from tars import tar
 from test_ingest_parquet import feature, parquet
 
 from vitpipe.infra.errors import UsageError
-from vitpipe.stages.contract import Inputs, Known
+from vitpipe.stages.contract import Inputs
+from vitpipe.stages.estimates import Known
 from vitpipe.stages.images.manifest import load_manifest
 from vitpipe.stages.images.split import Split
 from vitpipe.stages.ingest.config import IngestConfig, IngestResources

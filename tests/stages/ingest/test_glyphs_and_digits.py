@@ -9,7 +9,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from vitpipe.infra.errors import UsageError
-from vitpipe.stages.contract import Known
+from vitpipe.stages.estimates import Known
 from vitpipe.stages.images.decode import decode
 from vitpipe.stages.images.manifest import load_manifest
 from vitpipe.stages.images.split import Split

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from tars import tars
 
 from vitpipe.infra.errors import UsageError
-from vitpipe.stages.contract import Known
+from vitpipe.stages.estimates import Known
 from vitpipe.stages.ingest.config import IngestConfig, IngestResources
 from vitpipe.stages.ingest.estimate import estimate
 

@@ -11,7 +11,7 @@ from test_ingest_webdataset import labelled, rows
 
 from vitpipe.infra.errors import StageError, UsageError
 from vitpipe.infra.storage.opening import open_store
-from vitpipe.stages.contract import Known
+from vitpipe.stages.estimates import Known
 from vitpipe.stages.images.manifest import load_manifest
 from vitpipe.stages.images.split import Split
 from vitpipe.stages.ingest import run as run_module

@@ -10,7 +10,7 @@ from tiny_pretraining import context, pretrain, recipe
 
 from vitpipe.infra.errors import DriftError, UsageError
 from vitpipe.stages.artifacts import Checkpoint, ShardSet
-from vitpipe.stages.contract import Estimate, Known
+from vitpipe.stages.estimates import Estimate, Known
 from vitpipe.stages.pretrain.config import PretrainConfig, PretrainResources, check_inputs
 from vitpipe.stages.pretrain.estimate import estimate
 

@@ -10,7 +10,8 @@ from tiny_pretraining import context, recipe
 
 from vitpipe.infra.errors import UsageError
 from vitpipe.stages.artifacts import Artifact, ShardSet
-from vitpipe.stages.contract import Estimate, Inputs, Known
+from vitpipe.stages.contract import Inputs
+from vitpipe.stages.estimates import Estimate, Known
 from vitpipe.stages.pretrain.config import PretrainConfig, PretrainResources
 from vitpipe.stages.pretrain.estimate import estimate
 from vitpipe.stages.pretrain.run import run

@@ -13,9 +13,10 @@ from tiny_vit import tiny
 
 from vitpipe.infra.errors import Stopped, UsageError
 from vitpipe.stages.artifacts import Checkpoint, Weights
-from vitpipe.stages.contract import Estimate, Inputs, Known, StageContext
+from vitpipe.stages.contract import Inputs, StageContext
 from vitpipe.stages.convert.config import ConvertConfig, ConvertResources
 from vitpipe.stages.convert.run import run as convert
+from vitpipe.stages.estimates import Estimate, Known
 from vitpipe.stages.evaluate.config import EvaluateConfig, EvaluateResources
 from vitpipe.stages.evaluate.estimate import estimate as estimate_evaluation
 from vitpipe.stages.evaluate.run import run as evaluate

@@ -9,7 +9,8 @@ from tiny_pretraining import StopsAt, context, recipe
 
 from vitpipe.infra.errors import Stopped, UsageError
 from vitpipe.pipeline.spec.load import load
-from vitpipe.stages.contract import Estimate, Inputs, Known
+from vitpipe.stages.contract import Inputs
+from vitpipe.stages.estimates import Estimate, Known
 from vitpipe.stages.pretrain.config import PretrainResources
 from vitpipe.stages.pretrain.estimate import estimate
 from vitpipe.stages.pretrain.run import run

@@ -6,7 +6,7 @@ import pytest
 from tiny_pretraining import RECIPE, recipe
 
 from vitpipe.infra.errors import UsageError
-from vitpipe.stages.contract import Estimate, Known
+from vitpipe.stages.estimates import Estimate, Known
 from vitpipe.stages.pretrain.config import PretrainResources, check, micro_batch_of
 from vitpipe.stages.pretrain.estimate import estimate
 from vitpipe.stages.pretrain.job import ResolvedRecipe

@@ -3,7 +3,7 @@
 import pytest
 from tiny_pretraining import recipe
 
-from vitpipe.stages.contract import Estimate, Known
+from vitpipe.stages.estimates import Estimate, Known
 from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.pretrain.config import PretrainConfig, PretrainResources
 from vitpipe.stages.pretrain.estimate import estimate

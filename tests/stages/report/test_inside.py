@@ -17,7 +17,8 @@ from tiny_steps import commit_steps, put_step
 from tiny_vit import random_state, tiny
 
 from vitpipe.infra.errors import Stopped, UsageError
-from vitpipe.stages.contract import Estimate, Inputs, Known
+from vitpipe.stages.contract import Inputs
+from vitpipe.stages.estimates import Estimate, Known
 from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.report.captions import depth_chart, distance_words, position_words
 from vitpipe.stages.report.config import ReportConfig, ReportResources, check_inputs

@@ -1,4 +1,4 @@
-"""`python -m vitpipe.stages.images.native.proof EXTENSION`: does it decode as Pillow and digest as hashlib does?
+"""`python -m vitpipe.stages.images.extension_proof EXTENSION`: does it decode as Pillow and digest as hashlib does?
 
 Exits with 1, or crashes, where it does not. The extension reaches into libjpeg's internals in one place (`huffman.c`),
 so a process of its own tries it before it is trusted.
