@@ -36,7 +36,7 @@ def leader() -> int:
 
     (found,) = [
         actor["Pid"] for actor in state.actors().values()
-        if actor["GangState"] == "ALIVE" and "TrainController" in actor["ActorClassName"]
+        if actor["State"] == "ALIVE" and "TrainController" in actor["ActorClassName"]
     ]  # fmt: skip
     return int(found)
 
