@@ -1,4 +1,4 @@
-"""Commented YAML to begin with, one file a preset in `pipeline/presets`."""
+"""Commented YAML to begin with, one file a preset in `presets/`."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

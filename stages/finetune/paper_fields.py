@@ -8,7 +8,7 @@ from vitpipe.stages.paper.recipe_comparison import RecipeComparison, compare
 from vitpipe.stages.paper.recipes import finetuning_row
 
 FIXED = {"optimizer": "SGD with momentum 0.9", "schedule": "cosine", "weight_decay": 0.0}
-"""What `steps.py` does whatever the config says."""
+"""What `tuning.py` does whatever the config says."""
 
 
 def conform(

@@ -41,7 +41,7 @@ class Benchmark:
     group: str
     """paper, vtab, fewshot, or small."""
     reader: str
-    """Which official format it has: a name of `readers.READERS`."""
+    """Which official format it has: a name of `benchmark_files.READERS`."""
     images: Mapping[str, int]
     """Images of each official split."""
     num_classes: int

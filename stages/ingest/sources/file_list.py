@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from hashlib import sha256
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import AfterValidator, BeforeValidator, model_validator
 
@@ -44,9 +44,6 @@ Urls = Annotated[str | tuple[str, ...], BeforeValidator(_frozen), AfterValidator
 class FilesSource(SourceSettings):
     """A source that is a list of files, its classes found in them. A subclass says which files, and opens them."""
 
-    suffix: ClassVar[str]
-    """How the names of its files end, where `urls` names a folder."""
-
     urls: Urls
     """One pattern or several, in a list or joined by `::`: names, braces as webdataset has them
     (`{train,val}-{000000..000099}.tar`), globs, or folders; local or `s3://`. Names of local files are part of the
@@ -62,6 +59,11 @@ class FilesSource(SourceSettings):
         if self.classes is not None and self.class_names is not None:
             raise ValueError("give classes or class_names, not both: the file says how many there are")
         return self
+
+    @property
+    @abstractmethod
+    def suffix(self) -> str:
+        """How the names of its files end, where `urls` names a folder."""
 
     @abstractmethod
     def open_files(self, files: "tuple[SourceFile, ...]", fixed: "Classes | None") -> "SourceOfFiles":

@@ -15,7 +15,7 @@ from vitpipe.stages.training.config import ObjectiveSettings
 from vitpipe.stages.training.objective.masked_patches import colour_loss, pixel_loss
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-"""(outputs in any float type, labels) -> fp32 loss (B,). Outputs are logits (B, K), or as `masked.py` says."""
+"""(outputs in any float type, labels) -> fp32 loss (B,). Outputs are logits (B, K), or as `masked_patches.py` says."""
 
 
 def loss_fn(objective: ObjectiveSettings) -> Loss:

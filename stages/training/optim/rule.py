@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 Dtype = Literal["fp32", "bf16"]
 BYTES: Mapping[Dtype, int] = {"fp32": 4, "bf16": 2}
 
+TAKEN = frozenset({"weight", "average", "step"})
+"""What a state and its checkpoints call other numbers: no moment may have such a name, for it would not be saved."""
+
 Decay = Annotated[float, Field(ge=0, lt=1)]
 """Share of a running average that a step keeps."""
 
@@ -72,9 +75,11 @@ class OptimizerSettings(Settings, ABC):
     def update(
         self, weight: "Tensor", grad: "Tensor", moments: Mapping[str, "Tensor"], lr: float, updates: int
     ) -> None:
-        """Change a weight and its moments in place, all of one shape and in the weight's own type.
+        """Change a weight and its moments in place, number by number, all of one shape and in the weight's own type.
 
-        Weight decay was applied before. `updates` counts this one in. The plan allows for 8 bytes a weight of copies.
+        At ZeRO 1 to 3 they are flat, and parts of a parameter or of several: a rule that takes a norm or a row would
+        be another one there. Weight decay was applied before.
+        `updates` counts this one in, and is 0 without `counts_updates`. The plan allows for 8 bytes a weight of copies.
         """
 
     @property
@@ -97,4 +102,8 @@ class OptimizerSettings(Settings, ABC):
         for name in {"betas", "momentum"} - self.uses:
             if getattr(self, name) != OptimizerSettings.model_fields[name].default:  # a record states defaults too
                 raise ValueError(f"{self.kind} has no {name}: leave it out")
+        if self.state_dtype != "fp32" and self.state_dtype not in self.moments.values():
+            raise ValueError(f"{self.kind} keeps nothing in {self.state_dtype}: leave state_dtype out")
+        if taken := TAKEN & self.moments.keys():
+            raise TypeError(f"{self.kind} calls a moment {', '.join(sorted(taken))}: give it another name")
         return self

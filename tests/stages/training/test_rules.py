@@ -7,11 +7,14 @@ from types import ModuleType
 import pytest
 import torch
 from optimizers import optimizer
-from torch import nn
+from pydantic import ValidationError
+from torch import Tensor, nn
 
+from vitpipe.stages.training.checkpoint.state_files import AVERAGE
+from vitpipe.stages.training.config import WEIGHT
 from vitpipe.stages.training.optim.kinds import RULES, declared, kinds_of
-from vitpipe.stages.training.optim.rule import BYTES, Dtype
-from vitpipe.stages.training.optim.torch_optimizer import begin_state, build_optimizer
+from vitpipe.stages.training.optim.rule import TAKEN, Dtype, OptimizerSettings
+from vitpipe.stages.training.optim.torch_optimizer import STEP, begin_state, build_optimizer
 
 KINDS = [kind for rule in RULES for kind in kinds_of(rule)]
 DTYPES: dict[Dtype, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -50,9 +53,66 @@ def test_what_is_declared_is_what_is_kept(kind: str, state_dtype: Dtype) -> None
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_bf16_saves_two_bytes_of_one_moment(kind: str) -> None:
-    full, lean = (optimizer(kind=kind, state_dtype=dtype).moment_bytes for dtype in BYTES)
-    assert full - lean == 2
+def test_bf16_saves_bytes_or_is_refused(kind: str) -> None:
+    try:
+        lean = optimizer(kind=kind, state_dtype="bf16")
+    except ValidationError as error:
+        assert "keeps nothing in bf16" in str(error)
+    else:
+        assert lean.moment_bytes < optimizer(kind=kind).moment_bytes
+
+
+def test_the_first_moment_alone_is_lean() -> None:
+    assert [optimizer(kind=kind, state_dtype="bf16").moment_bytes for kind in ("adamw", "sgd", "lion")] == [6, 2, 2]
+
+
+def updated(rule: OptimizerSettings, cuts: tuple[int, ...], updates: int) -> list[Tensor]:
+    """Weights and moments of one tensor after an update, made in pieces of these lengths."""
+    made = torch.Generator().manual_seed(0)
+    weight, grad, *moments = (torch.rand(12, generator=made) + 0.1 for _ in range(2 + len(rule.moments)))
+    pieces = [one.split(cuts) for one in (weight, grad, *moments)]
+    for own, its, *kept in zip(*pieces, strict=True):
+        rule.update(own, its, dict(zip(rule.moments, kept, strict=True)), 0.01, updates)
+    return [weight, *moments]
+
+
+def is_cut_and_counted(rule: OptimizerSettings) -> tuple[bool, bool]:
+    """Whether any cut of a weight gives the same numbers; whether the count of updates changes them."""
+    whole, later = updated(rule, (12,), 3), updated(rule, (12,), 30)
+    same = all(map(torch.equal, whole, updated(rule, (1, 4, 7), 3)))
+    return same, not all(map(torch.equal, whole, later))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_update_is_number_by_number_and_counts_where_it_says_so(kind: str) -> None:
+    rule = optimizer(kind=kind)
+    assert is_cut_and_counted(rule) == (True, rule.counts_updates)
+
+
+def test_a_rule_of_a_norm_and_one_that_counts_unsaid_are_seen() -> None:
+    text, step = NEW.read_text(), "weight.add_(moment.sign(), alpha=-lr)"
+    for other, found in (
+        ("weight.add_(moment / moment.norm(), alpha=-lr)", (False, False)),
+        ("weight.add_(moment.sign(), alpha=-lr / updates)", (True, True)),
+    ):
+        rule = declared(module(text.replace(step, other)))
+        rule.model_rebuild()
+        assert is_cut_and_counted(rule(kind="signum")) == found and not rule.counts_updates
+
+
+@pytest.mark.parametrize("name", [WEIGHT, AVERAGE, STEP])
+def test_a_moment_that_has_the_name_of_something_else_is_refused(name: str) -> None:
+    assert name in TAKEN
+    rule = declared(module(NEW.read_text().replace("signum_momentum", name)))
+    with pytest.raises(TypeError, match=f"signum calls a moment {name}"):
+        rule(kind="signum")
+
+
+def test_a_rule_without_moments_refuses_a_type_for_them() -> None:
+    rule = declared(module(NEW.read_text().replace('{"signum_momentum": self.state_dtype}', "{}")))
+    assert rule(kind="signum").moment_bytes == 0
+    with pytest.raises(ValidationError, match="signum keeps nothing in bf16: leave state_dtype out"):
+        rule(kind="signum", state_dtype="bf16")
 
 
 def test_momentum_that_is_0_is_not_kept() -> None:
