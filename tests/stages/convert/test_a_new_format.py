@@ -37,7 +37,7 @@ from {PACKAGE}.formats import common
 from {PACKAGE}.formats.timm import LANDMARKS
 from {PACKAGE}.links import Link, same
 from {PACKAGE}.numbers import Arrays
-from {STAGES}vit.config import ModelSettings
+from {STAGES}model_settings import ModelSettings
 from {STAGES}vit.shapes import parameter_shapes
 
 
@@ -99,7 +99,7 @@ for name in ("{PACKAGE}", "{PACKAGE}.formats"):  # the two files of `here` stand
     package = importlib.import_module(name)
     package.__path__.insert(0, str(here / name.removeprefix("{PACKAGE}").lstrip(".")))
 
-from {PACKAGE.removesuffix("vitpipe.stages.convert")}pipeline.cli.main import invoke
+from vitpipe.pipeline.cli.main import invoke
 from {STAGES}contract import Inputs
 from {PACKAGE}.config import ConvertResources
 from {PACKAGE}.run import run
