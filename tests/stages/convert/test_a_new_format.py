@@ -37,7 +37,7 @@ from {PACKAGE}.formats import common
 from {PACKAGE}.formats.timm import LANDMARKS
 from {PACKAGE}.links import Link, same
 from {PACKAGE}.numbers import Arrays
-from {STAGES}vit.config import ModelSettings
+from {STAGES}model_settings import ModelSettings
 from {STAGES}vit.shapes import parameter_shapes
 
 

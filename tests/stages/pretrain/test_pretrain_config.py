@@ -155,7 +155,7 @@ def test_fp16_is_refused_with_the_reason() -> None:
 
 def test_a_head_of_other_classes_is_no_beginning() -> None:
     """At plan already, as soon as the shards are known; in `run` before any rank starts."""
-    given = {"classes": 1000, "variant": "B/16"}
+    given = {"classes": 1000, "variant": "B/16", "image_px": 224}
     known = {"shards": (Estimate(splits={"train": 100}, num_classes=5),), "init": (Estimate(model=given),)}
     with pytest.raises(UsageError, match=r"head has 1000 classes, the shards and config\.model make 5"):
         estimate(recipe(), PretrainResources(), known, Known())
