@@ -53,8 +53,6 @@ def task_bytes(config: EvaluateConfig, resources: EvaluateResources, model: Mode
 def check_head(config: EvaluateConfig, model: ModelSettings | None) -> None:
     """UsageError for an encoder without classes where its own head is to name them."""
     if not config.probes and model is not None and model.classes == 0:
-        raise UsageError(
-            f"evaluate weights by {config.method}",
-            "they have no head: they were pretrained on masked patches",
-            "fine-tune them first, or probe their features with method fewshot, linear or knn",
-        )
+        found = "they have no head: they were pretrained on masked patches"
+        do = "fine-tune them first, or probe their features with method fewshot, linear or knn"
+        raise UsageError(f"evaluate weights by {config.method}", found, do)

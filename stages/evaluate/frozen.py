@@ -25,12 +25,8 @@ VERSION = 1
 PART_IMAGES = 8192
 """Images of one task, so that a large split is spread over the cluster and a killed driver keeps what was done."""
 
-Extract = Callable[[ExtractTask], FeaturePart]
 
-
-def features(
-    about: EvaluateTask, split: str, seed: int, rows: Indices, extract: Extract, ctx: StageContext
-) -> Features:
+def features(about: EvaluateTask, split: str, seed: int, rows: Indices, ctx: StageContext) -> Features:
     """Features of the images `rows` (ascending) of a split; only what nobody has extracted yet is computed.
 
     Errors: those of the tasks, the gravest of several, once the others have left their pieces.
@@ -41,12 +37,18 @@ def features(
         missing = np.setdiff1d(rows, known)
         parts = np.array_split(missing, -(-len(missing) // PART_IMAGES)) if len(missing) else []
         tasks = [ExtractTask(about, split, seed, part, out) for part in parts]
-        made = run_all(extract, tasks, ctx, lambda piece: _commit(out, piece), _seconds(about, ctx))
+        made = run_all(_extract, tasks, ctx, lambda piece: _commit(out, piece), _seconds(about, ctx))
     reused = len(rows) - len(missing)
     ctx.metrics.inc("feature_images_total", len(missing))
     ctx.metrics.inc("feature_images_reused_total", reused)
     ctx.events.emit("features", f"{split}: {len(missing)} images through the model, {reused} had been through before")
-    return Features(tuple(piece for piece in (*there, *made) if np.isin(piece.rows, rows).any()), len(missing))
+    return tuple(piece for piece in (*there, *made) if np.isin(piece.rows, rows).any())
+
+
+def _extract(task: ExtractTask) -> FeaturePart:
+    from vitpipe.stages.evaluate.features import extract  # torch is imported only where the work runs
+
+    return extract(task)
 
 
 def run_all(

@@ -9,7 +9,8 @@ from vitpipe.stages.artifacts import Checkpoint, Score, ShardSet, Weights
 from vitpipe.stages.contract import TaskContext
 from vitpipe.stages.images.classes import difference, moved_name
 from vitpipe.stages.model_settings import ModelSettings
-from vitpipe.stages.pretrain.config import PretrainConfig, PretrainResources, check, micro_batch_of
+from vitpipe.stages.pretrain.config import PretrainConfig, PretrainResources, check
+from vitpipe.stages.settings import micro_batch_of
 from vitpipe.stages.tasks import check_data
 from vitpipe.stages.training.optim.schedule import ScheduleSettings, in_steps, lr_at
 
@@ -33,17 +34,15 @@ class ResolvedRecipe:
 
     def __post_init__(self) -> None:
         """UsageError for a run of no step, and for sections that do not fit each other."""
-        config, asked = self.config, f"pretrain for {self.config.total}"
+        config, images, asked = self.config, self.epoch_images, f"pretrain for {self.config.total}"
         wrong = check(config, self.resources)
-        steps = config.total.steps(config.batch_images, self.epoch_images)
+        steps = config.total.steps(config.batch_images, images)
         if steps < 1:
-            wrong.append(
-                f"{self.epoch_images} images an epoch make less than one step of batch_images {config.batch_images}"
-            )
+            wrong.append(f"{images} images an epoch make less than one step of batch_images {config.batch_images}")
         if wrong:
             raise UsageError(asked, f"its fields do not fit: {'; '.join(wrong)}", "change these fields of the node")
         try:
-            schedule = in_steps(config.schedule, steps, config.batch_images, self.epoch_images)
+            schedule = in_steps(config.schedule, steps, config.batch_images, images)
         except ValueError as error:
             raise UsageError(asked, str(error), "shorten config.schedule or lengthen config.total") from error
         object.__setattr__(self, "total_steps", steps)
@@ -57,7 +56,7 @@ class ResolvedRecipe:
     @property
     def micro_batch(self) -> int:
         """Images of one forward pass."""
-        return micro_batch_of(self.config, self.resources)
+        return micro_batch_of(self.config.batch_images, self.resources.micro_batch)
 
     @property
     def checkpoint_steps(self) -> int:
@@ -126,11 +125,9 @@ def check_init(init: ModelSettings | None, model: ModelSettings, uri: str) -> No
     """UsageError for weights to begin from whose head has other classes. An encoder without one fits any."""
     classes = init.classes if init else 0
     if classes and model.classes and classes != model.classes:
-        raise UsageError(
-            f"begin from {uri}",
-            f"its head has {classes} classes, the shards and config.model make {model.classes}",
-            "give shards of the same classes, weights without a head, or fine-tune these",
-        )
+        found = f"its head has {classes} classes, the shards and config.model make {model.classes}"
+        do = "give shards of the same classes, weights without a head, or fine-tune these"
+        raise UsageError(f"begin from {uri}", found, do)
 
 
 def check_init_names(uri: str, head: Mapping[int, str], shards: str, classes: Mapping[int, str]) -> str:

@@ -18,7 +18,7 @@ def conform(config: PretrainConfig, data: str | None) -> RecipeComparison:
 
     The nearest is the one with the fewest deviations.
     """
-    variant = _variant(config)
+    variant = variant_name(config.model)
     rows = pretraining_rows(variant, data, masked=config.objective.kind == "masked_patch")
     return min(
         (compare(_values(config, row, variant), row, config.batch_images) for row in rows),
@@ -31,10 +31,6 @@ def variant_name(model: Any) -> str | None:
     if isinstance(model.variant, str):
         return model.variant
     return variant_of(model.variant.model_dump())
-
-
-def _variant(config: PretrainConfig) -> str | None:
-    return variant_name(config.model)
 
 
 def _values(config: PretrainConfig, row: RecipeRow, variant: str | None) -> dict[str, Any]:
