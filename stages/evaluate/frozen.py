@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from vitpipe.infra.errors import UsageError
 from vitpipe.infra.json_object import parse_object
 from vitpipe.infra.work import Item, Result, unknown
 from vitpipe.stages.artifacts import File
@@ -19,6 +18,7 @@ from vitpipe.stages.evaluate.work_items import EvaluateTask, ExtractTask, Featur
 from vitpipe.stages.seal import SEAL, seal_of
 from vitpipe.stages.tasks import gather
 from vitpipe.stages.vit.flops import forward_macs
+from vitpipe.stages.vit.settings_file import native_files
 
 VERSION = 1
 """Raised when the same weights and images give other features."""
@@ -96,12 +96,7 @@ def description(about: EvaluateTask, split: str, seed: int) -> dict[str, Any]:
         assert weights.model is not None
         # the fields that its record has, no younger ones: what was extracted before these came is found again
         return facts | {"model": weights.model.model_dump(mode="json", exclude_unset=True), "seed": seed}
-    if not weights.has("native/model.safetensors"):
-        held = ", ".join(getattr(weights, "formats", ())) or "no weights"
-        raise UsageError(
-            f"load the weights of {weights.uri}", f"it holds {held}", "convert with `native` among the formats"
-        )
-    return facts | {"weights": [weights.file(f"native/{name}").sha256 for name in ("model.safetensors", "model.json")]}
+    return facts | {"weights": [file.sha256 for file in native_files(weights)]}
 
 
 def found(out: Out) -> list[FeaturePart]:

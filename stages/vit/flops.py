@@ -108,7 +108,7 @@ def _encoder_macs(settings: ModelSettings) -> int:
     block = (4 * width**2 + 2 * width * mlp) * tokens + 2 * tokens**2 * width
     if settings.position == "relative":
         block += tokens * (2 * tokens - 1) * width
-    patches = settings.grid**2 * settings.patch_channels * sizes.patch_px**2 * width
+    patches = settings.grid**2 * settings.numbers.patch_channels * sizes.patch_px**2 * width
     pool = 0
     if settings.pool == "map":
         pool = 2 * tokens * width**2 + 2 * width**2 + 2 * tokens * width + 2 * width * mlp

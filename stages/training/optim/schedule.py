@@ -35,9 +35,8 @@ class ScheduleSettings(Settings):
         if self.kind != "rsqrt" and self.timescale != type(self).model_fields["timescale"].default:
             raise ValueError(f"timescale belongs to rsqrt, the schedule is {self.kind}: leave it out")
         if self.kind == "rsqrt" and self.cooldown is None:
-            raise ValueError(
-                "schedule rsqrt never falls to 0 by itself: state its `cooldown`, for instance '10k steps'"
-            )
+            do = "state its `cooldown`, for instance '10k steps'"
+            raise ValueError(f"schedule rsqrt never falls to 0 by itself: {do}")
         return self
 
 
@@ -52,9 +51,8 @@ def in_steps(settings: ScheduleSettings, total_steps: int, batch_images: int, ep
     steps["timescale"] = max(1, steps["timescale"])  # it divides
     warmup, cooldown = steps["warmup"], steps.get("cooldown", 0)
     if warmup + cooldown > total_steps:
-        raise ValueError(
-            f"the schedule is longer than the run: warmup {warmup} + cooldown {cooldown} > {total_steps} steps"
-        )
+        sum_of_both = f"warmup {warmup} + cooldown {cooldown} > {total_steps} steps"
+        raise ValueError(f"the schedule is longer than the run: {sum_of_both}")
     return settings.model_copy(update={name: Duration(count, "steps") for name, count in steps.items()})
 
 
