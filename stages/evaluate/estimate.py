@@ -9,10 +9,7 @@ from vitpipe.stages.vit.flops import activation_bytes, forward_macs, num_paramet
 
 
 def estimate(config: EvaluateConfig, resources: EvaluateResources, inputs: Given, known: Known) -> Estimate:
-    """Unknown until the data's size and the model are known; raw pixels need no model.
-
-    UsageError when the method needs a head that the model has not.
-    """
+    """Unknown until data and model are; raw pixels need no model. UsageError when the method needs a missing head."""
     splits = getattr(inputs["data"][0], "splits", None)
     classes = getattr(inputs["data"][0], "num_classes", None)
     given = inputs.get("weights") or ()

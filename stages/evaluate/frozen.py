@@ -101,12 +101,9 @@ def description(about: EvaluateTask, split: str, seed: int) -> dict[str, Any]:
 
 def found(out: Out) -> list[FeaturePart]:
     """Pieces that this attempt or an earlier one committed. Torn ones do not count: their images are computed again."""
-    pieces = []
-    for attempt in (out.attempt, *out.earlier):
-        for entry in out.node.list(f"{attempt}/part-"):
-            if entry.path.endswith(".json") and (piece := _parse(out, entry.path)):
-                pieces.append(piece)
-    return pieces
+    attempts = (out.attempt, *out.earlier)
+    paths = [entry.path for attempt in attempts for entry in out.node.list(f"{attempt}/part-")]
+    return [piece for path in paths if path.endswith(".json") and (piece := _parse(out, path))]
 
 
 def _commit(out: Out, part: FeaturePart) -> None:

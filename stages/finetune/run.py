@@ -34,10 +34,7 @@ Context = StageContext[FinetuneResources]
 
 
 def run(config: FinetuneConfig, inputs: Inputs, ctx: Context) -> Score:
-    """Run both phases and put the score together.
-
-    Errors: those of the trials, the gravest of several, once the others have finished and left their pieces.
-    """
+    """Run both phases and put the score together. Errors: the trials' gravest, once all have left their pieces."""
     data, needed = inputs.one("data", ShardSet), ("train", "test")
     check_data(f"{ASKED} on {data.uri}", data.splits, needed, multi_label=data.multi_label, classes=data.num_classes)
     sweep = _phase(protocol.sweep_trials(config), config, inputs, ctx, choice=None)

@@ -27,10 +27,7 @@ from vitpipe.stages.vit.settings_file import SETTINGS, TENSORS
 
 
 def run_trial(task: TrialTask) -> tuple[TrialOutcome, File]:
-    """Train and score; the outcome and the piece it left.
-
-    Errors: Stopped when someone wants us to end; StageError when the GPU's memory runs out.
-    """
+    """Train and score; the outcome and its piece. Errors: Stopped, StageError when the GPU's memory runs out."""
     torch.set_num_threads(task.cpus)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

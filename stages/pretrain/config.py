@@ -165,10 +165,7 @@ def check(config: PretrainConfig, resources: PretrainResources) -> list[str]:
 
 
 def validation_split(config: PretrainConfig, splits: Sequence[Mapping[str, int]], probes: bool) -> str | None:
-    """The split that is measured while training, given those of each set of shards; None where probes alone are.
-
-    UsageError when there is nothing to measure.
-    """
+    """The split to measure while training; None where probes alone are. UsageError when there is nothing to measure."""
     if config.evaluate is None:
         return None
     found = next((name for name in VALIDATION if any(one.get(name) for one in splits)), None)

@@ -10,15 +10,8 @@ from vitpipe.stages.images.united import refuse_other_classes
 from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.pretrain.config import PretrainConfig, PretrainResources, validation_split
 from vitpipe.stages.pretrain.continuation import changed_fields, refuse, refuse_change, refuse_end
-from vitpipe.stages.pretrain.job import (
-    SPLIT,
-    ResolvedRecipe,
-    check_init,
-    check_init_names,
-    check_probe,
-    check_shards,
-    model_of,
-)
+from vitpipe.stages.pretrain.input_checks import check_init, check_init_names, check_probe, check_shards
+from vitpipe.stages.pretrain.job import SPLIT, ResolvedRecipe, model_of
 from vitpipe.stages.pretrain.memory import saved_bytes, terms
 from vitpipe.stages.settings import micro_batch_of
 from vitpipe.stages.vit.flops import num_parameters, train_flops_per_image

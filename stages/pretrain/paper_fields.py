@@ -14,10 +14,7 @@ CROP_MIN_AREA = {"inception": 0.05, "random_resized": 0.08}
 
 
 def conform(config: PretrainConfig, data: str | None) -> RecipeComparison:
-    """Compare with the row of this variant on `data`, one of the paper's data sets; without it, with the nearest row.
-
-    The nearest is the one with the fewest deviations.
-    """
+    """Compare with the variant's row on `data`, a set of the paper; without it, with the row of fewest deviations."""
     variant = variant_name(config.model)
     rows = pretraining_rows(variant, data, masked=config.objective.kind == "masked_patch")
     return min(

@@ -43,10 +43,7 @@ def load_native(folder: Path) -> tuple[ModelSettings, dict[str, Tensor]]:
 
 
 def load_weights(artifact: Weights | Score, scratch: Path) -> tuple[ModelSettings, dict[str, Tensor]]:
-    """Fetch an artifact's native files into `scratch`, verified against its record, and load them.
-
-    UsageError when it has none, and as `load_native` says.
-    """
+    """Fetch an artifact's native files into `scratch`, verified, and load them. Errors: those of both steps."""
     for file in native_files(artifact):
         artifact.fetch(file.path, scratch)
     return load_native(scratch / "native")

@@ -41,10 +41,7 @@ class ScheduleSettings(Settings):
 
 
 def in_steps(settings: ScheduleSettings, total_steps: int, batch_images: int, epoch_images: int) -> ScheduleSettings:
-    """State all lengths of the schedule in steps of this run.
-
-    ValueError when warm-up and cooldown together are longer than the run.
-    """
+    """State all lengths in steps of this run. ValueError when warm-up and cooldown together are longer than the run."""
     default = Duration(min(PAPER_WARMUP_STEPS, total_steps // 20), "steps")
     lengths = {"warmup": settings.warmup or default, "cooldown": settings.cooldown, "timescale": settings.timescale}
     steps = {name: length.steps(batch_images, epoch_images) for name, length in lengths.items() if length is not None}
