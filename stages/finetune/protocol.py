@@ -149,7 +149,9 @@ def finished(out: Out, trials: Iterable[Trial], choice_sha256: str | None) -> di
                 continue
             data = out.node.read(entry.path)
             outcome = _parse(data, trial, attempt)
-            if outcome and outcome.choice_sha256 == choice_sha256 and _all_there(out, outcome.weights):
+            if outcome is None or outcome.choice_sha256 != choice_sha256:
+                continue
+            if all(out.node.size(file.at) == file.bytes for file in outcome.weights):
                 sha256 = hashlib.sha256(data).hexdigest()
                 found[trial] = outcome, File(path=trial.path, at=entry.path, bytes=len(data), sha256=sha256)
     return found
@@ -165,10 +167,6 @@ def _parse(data: bytes, trial: Trial, attempt: str) -> TrialOutcome | None:
         return TrialOutcome.model_validate(content)
     except (ValueError, KeyError, TypeError, AttributeError):
         return None  # a torn write: the trial runs again
-
-
-def _all_there(out: Out, files: Sequence[File]) -> bool:
-    return all(out.node.size(file.at) == file.bytes for file in files)
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -4,7 +4,7 @@ A pure function of its task, so that it may run anywhere and be run again. Knows
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -45,7 +45,9 @@ def _train_and_score(task: TrialTask, device: torch.device) -> TrialOutcome:
     train, scored = images_of(task, model.settings.image_px)
     recipe = recipe_of(task, train.num_images)
     average = WeightAverage(list(model.parameters()), config.ema.decay) if config.ema else None
-    batches = train.stream(micro_ranges(recipe), threads=task.threads, prefetch=train.ahead(task.micro_batch))
+    starts = range(0, recipe.total_steps * recipe.batch_images, task.micro_batch)
+    ranges = ((start, task.micro_batch) for start in starts)
+    batches = train.stream(ranges, threads=task.threads, prefetch=train.ahead(task.micro_batch))
     losses: list[float] = []
     facts = {"num_scored": scored.num_images, "num_train": train.num_images, "choice_sha256": task.choice_sha256}
 
@@ -112,12 +114,6 @@ def recipe_of(task: TrialTask, num_train: int) -> Recipe:
         clip_norm=config.clip_norm,
         precision=config.precision,
     )
-
-
-def micro_ranges(recipe: Recipe) -> Iterator[tuple[int, int]]:
-    """(first position, count) of every micro-batch of the training, in order."""
-    size = recipe.micro_batch
-    return ((start, size) for start in range(0, recipe.total_steps * recipe.batch_images, size))
 
 
 def images_of(task: TrialTask, image_px: int) -> tuple[TrainImages, EvalImages]:
