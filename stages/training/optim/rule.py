@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 Dtype = Literal["fp32", "bf16"]
 BYTES: Mapping[Dtype, int] = {"fp32": 4, "bf16": 2}
 
+Moments = Mapping[str, "Tensor"]
+"""What is kept of one weight, by name."""
 Decay = Annotated[float, Field(ge=0, lt=1)]
 """Share of a running average that a step keeps."""
 
@@ -69,9 +71,7 @@ class OptimizerSettings(Settings, ABC):
         """What is kept of each weight between two steps: name, in checkpoints too, and type; all begin as zeros."""
 
     @abstractmethod
-    def update(
-        self, weight: "Tensor", grad: "Tensor", moments: Mapping[str, "Tensor"], lr: float, updates: int
-    ) -> None:
+    def update(self, weight: "Tensor", grad: "Tensor", moments: Moments, lr: float, updates: int) -> None:
         """Change a weight and its moments in place, all of one shape and in the weight's own type.
 
         Weight decay was applied before. `updates` counts this one in. The plan allows for 8 bytes a weight of copies.
