@@ -37,7 +37,7 @@ from {PACKAGE}.formats import common
 from {PACKAGE}.formats.timm import LANDMARKS
 from {PACKAGE}.links import Link, same
 from {PACKAGE}.numbers import Arrays
-from {STAGES}vit.config import ModelSettings
+from {STAGES}model_settings import ModelSettings
 from {STAGES}vit.shapes import parameter_shapes
 
 
@@ -65,7 +65,7 @@ def answers(question: Any) -> Any:
 FORMAT = common.WeightsFormat(
     name="made_up",  # type: ignore[arg-type]
     file=common.SAFETENSORS,
-    contents=common.Streamed(_links),
+    contents=_links,
     limits=common.headless,
     unsaid=lambda settings: None,
     header=lambda about: about.signed({{"format": "pt"}}),
