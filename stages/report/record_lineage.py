@@ -1,7 +1,4 @@
-"""Where numbers come from: the records that the scores rest on, followed upstream to the raw data.
-
-Knows records and nothing of any stage.
-"""
+"""Where numbers come from: the records that scores rest on, followed upstream to the raw data. Knows no stage."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
