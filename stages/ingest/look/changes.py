@@ -6,6 +6,7 @@ No torch. Restart markers let whoever reads a part of a JPEG skip the rest: othe
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from PIL import Image
@@ -37,10 +38,8 @@ class ReencodingReader:
     source: ImageReader
     how: Reencode
 
-    @property
-    def costly(self) -> bool:
-        """Yes: encoding takes longer than reading from a disk."""
-        return True
+    costly: ClassVar[bool] = True
+    """Encoding takes longer than reading from a disk."""
 
     def read(self, item: Item) -> bytes:
         """One image, changed. BadImage as decoding."""

@@ -99,12 +99,11 @@ class FilesSource(SourceSettings):
             return None
         try:
             names = parse_names(read_text(self.class_names))
+            if not names:
+                raise ValueError("it is empty")
         except ValueError as error:
             do = "one name a line, or a JSON list"
             raise UsageError(f"read the class names {self.class_names}", str(error), do) from error
-        if not names:
-            do = "one name a line, or a JSON list"
-            raise UsageError(f"read the class names {self.class_names}", "it is empty", do)
         return Classes.of(names, self.class_names)
 
     def count(self, splits: Splits) -> SourceCount | str:

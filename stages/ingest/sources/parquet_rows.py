@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 from vitpipe.infra.errors import UsageError
 from vitpipe.stages.images.header import BadImage
@@ -34,10 +34,8 @@ class ParquetRows(SourceOfFiles):
     label: str
     """Columns, as in `parquet.ParquetSource`."""
 
-    @property
-    def costly(self) -> bool:
-        """Yes: a row alone costs its whole row group."""
-        return True
+    costly: ClassVar[bool] = True
+    """A row alone costs its whole row group."""
 
     def known_classes(self) -> Classes | None:
         """Those of the config, or the names of a ClassLabel in the files' schemas, united; None where rows say them."""

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from statistics import median_low
+from typing import ClassVar
 
 from vitpipe.infra.errors import UsageError
 from vitpipe.stages.images.decode import MAX_FILE_BYTES
@@ -43,10 +44,8 @@ class TarSamples(SourceOfFiles):
     label_field: str | None
     """As in `webdataset.WebdatasetSource`."""
 
-    @property
-    def costly(self) -> bool:
-        """No: a member is there to be read again."""
-        return False
+    costly: ClassVar[bool] = False
+    """A member is there to be read again."""
 
     def known_classes(self) -> Classes | None:
         """Those of the config; what else a tar calls its classes stands in its samples."""
