@@ -189,14 +189,12 @@ def _tell_quarantined(found: Sequence[tuple[Item, str]], so_far: int, ctx: Stage
 def _over_budget(
     bad: Sequence[tuple[Item, str]], findings: Sequence[FileDamage], allowed: int, total: int
 ) -> StageError:
-    found = f"{len(bad)} are bad"
+    found, lost = f"{len(bad)} are bad", sum(one.images for one in findings)
     if findings:
-        found += f", and damage in {len(findings)} files may have cost {sum(one.images for one in findings)} more"
-    return StageError(
-        f"ingest {total} images with at most {allowed} bad ones",
-        f"{found}: {_first([*map(_as_bad, findings), *bad])}",
-        "repair them, keep them elsewhere, or raise `bad_image_budget`",
-    )
+        found += f", and damage in {len(findings)} files may have cost {lost} more"
+    found += f": {_first([*map(_as_bad, findings), *bad])}"
+    do = "repair them, keep them elsewhere, or raise `bad_image_budget`"
+    return StageError(f"ingest {total} images with at most {allowed} bad ones", found, do)
 
 
 def _refuse_short_test(bad: Sequence[tuple[Item, str]]) -> None:

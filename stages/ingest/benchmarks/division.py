@@ -32,11 +32,9 @@ def divided(benchmark: Benchmark, entries: Sequence[OfficialImage], root: Path) 
         dealt = [entry for piece in pieces for entry in order.get(piece.split, [])[piece.start : piece.stop]]
         pool = fixed.get(split) or [entry for entry in dealt if entry.name not in taken]
         if len(pool) != benchmark.splits[split]:
-            raise UsageError(
-                f"divide {benchmark.title} by the lists below {root}",
-                f"{split} has {len(pool)} images left, officially {benchmark.splits[split]}",
-                f"fix it too, by {lists[split].name}, or take the lists away",
-            )
+            found = f"{split} has {len(pool)} images left, officially {benchmark.splits[split]}"
+            do = f"fix it too, by {lists[split].name}, or take the lists away"
+            raise UsageError(f"divide {benchmark.title} by the lists below {root}", found, do)
         made += [(entry, split) for entry in pool]
     return made
 

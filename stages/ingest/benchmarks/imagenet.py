@@ -110,10 +110,9 @@ def _real(benchmark: Benchmark, root: Path) -> OfficialListing:
     path = root / "real.json"
     with official.reading(path):
         rows = [[int(label) for label in labels] for labels in json.loads(path.read_text(encoding="utf-8"))]
-    if len(rows) != sum(benchmark.images.values()) or any(label not in range(1000) for row in rows for label in row):
-        raise official.damaged(
-            path, f"it has {len(rows)} lists of classes, officially {sum(benchmark.images.values())}"
-        )
+    count = sum(benchmark.images.values())
+    if len(rows) != count or any(label not in range(1000) for row in rows for label in row):
+        raise official.damaged(path, f"it has {len(rows)} lists of classes, officially {count}")
     places = {path.name: path for path in (root / "val").rglob("*.JPEG")}
     entries = []
     for number, labels in enumerate(rows, 1):

@@ -68,9 +68,8 @@ def _sun397(benchmark: Benchmark, root: Path) -> OfficialListing:
     """Lines `/a/abbey/sun_aaaulhwrhqgejnyt.jpg` of TensorFlow Datasets' own lists; the folder is the class."""
     files = {"train": "tr", "validation": "va", "test": "te"}
     lines = {split: list_lines(root / f"sun397_tfds_{letters}.txt") for split, letters in files.items()}
-    return _by_folder(
-        "SUN397", {split: [one for one in found if one not in _SUN397_LEFT_OUT] for split, found in lines.items()}
-    )
+    whole = {split: [line for line in found if line not in _SUN397_LEFT_OUT] for split, found in lines.items()}
+    return _by_folder("SUN397", whole)
 
 
 def _by_folder(prefix: str, lines: Mapping[str, Sequence[str]]) -> OfficialListing:

@@ -76,7 +76,7 @@ class FolderTree:
 
     def inventory(self, listing: Listing) -> Inventory:
         """The image files that are in the listing."""
-        return Inventory.of_images(listing.items)
+        return Inventory(*listing.items.files(), unit="images")
 
     def read(self, item: Item) -> bytes:
         """One file or object. BadImage for one that is too long or cannot be read, StorageError for a failing disk."""

@@ -170,9 +170,8 @@ def label_names(schema: Any, column: str) -> tuple[str, ...]:
         return _parsed((schema.metadata or {}).get(b"huggingface", b""), column)
     except ValueError as error:
         asked = f"read the class names of the column {column!r} in a file's schema"
-        raise UsageError(
-            asked, f"its ClassLabel has {error}", "write the file again with a name for each class"
-        ) from error
+        do = "write the file again with a name for each class"
+        raise UsageError(asked, f"its ClassLabel has {error}", do) from error
 
 
 @lru_cache(maxsize=8)
@@ -199,12 +198,8 @@ def _opened(part: SourceFile) -> Iterator[Any]:
     arrow, parquet = _pyarrow()
     with WindowFile(Window(part)) as raw:
         try:
-            file = parquet.ParquetFile(
-                arrow.PythonFile(raw, mode="r"),
-                pre_buffer=False,
-                buffer_size=BUFFER_BYTES,
-                page_checksum_verification=True,
-            )
+            options = {"pre_buffer": False, "buffer_size": BUFFER_BYTES, "page_checksum_verification": True}
+            file = parquet.ParquetFile(arrow.PythonFile(raw, mode="r"), **options)
         except arrow.ArrowInvalid as error:
             raise UsageError(f"read {part.uri}", f"it is no parquet file: {error}", "correct `urls`") from error
         with file:
