@@ -122,10 +122,7 @@ def some_names(names: Sequence[str]) -> str:
 
 
 def names_of(weights: Artifact) -> dict[int, str]:
-    """Read the names of the head's classes from `labels.json` of a model's artifact; empty where it has none.
-
-    IntegrityError for names that are no list of classes.
-    """
+    """Read the names of a model's classes from `labels.json`, if it has one. IntegrityError for no list of classes."""
     if not weights.has(LABELS):
         return {}
     try:

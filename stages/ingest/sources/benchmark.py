@@ -1,7 +1,4 @@
-"""A named downstream data set from its official files: an entry of `benchmarks/official/*.json` by its name. No torch.
-
-`benchmark_files.py` checks, lists and reads the files.
-"""
+"""A named downstream data set, an entry of the registry: `benchmark_files.py` checks, lists and reads it. No torch."""
 
 import difflib
 from collections.abc import Mapping

@@ -1,7 +1,4 @@
-"""Image files in a tree of folders, local or on S3: `root/class/*`, `root/split/class/*`, or any with a labels file.
-
-`folder_tree.py` walks, lists and reads the tree. No torch.
-"""
+"""Image files in a tree of folders, local or on S3: `folder_tree.py` walks, lists and reads it. No torch."""
 
 from collections import Counter
 from hashlib import sha256

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from vitpipe.infra.errors import UsageError
 from vitpipe.stages.images.header import BadImage
 from vitpipe.stages.ingest.listing import Item, Listing, some
-from vitpipe.stages.ingest.sources.class_names import Classes, FileListing, Labelled, class_label
+from vitpipe.stages.ingest.sources.class_names import Classes, FileListing, Labelled, class_label, labels_apart
 from vitpipe.stages.ingest.sources.opened import SourceOfFiles
 from vitpipe.stages.ingest.sources.patterns import SourceFile
 from vitpipe.stages.ingest.sources.vocabulary import Vocabulary, agreed, joined
@@ -52,7 +52,7 @@ class ParquetRows(SourceOfFiles):
                 for row, label in enumerate(self._labels(opened, group)):
                     name = f"{file.name}#{len(images):09d}"
                     images.append(_labelled(name, label, (file.number, group, row)))
-        return FileListing.of(images, several, file=file.name, names=names)
+        return FileListing(*labels_apart(images), several, file=file.name, names=names)
 
     def joined(self, parts: Sequence[FileListing]) -> Listing:
         """One listing, its classes united by name. UsageError for no row at all, and where lists contradict."""
@@ -162,10 +162,7 @@ def _image_bytes(value: Any) -> bytes | BadImage:
 
 
 def label_names(schema: Any, column: str) -> tuple[str, ...]:
-    """Class names that Hugging Face's `datasets` wrote beside a schema; none when there are none.
-
-    UsageError for a list in which one is no name.
-    """
+    """Class names that Hugging Face's `datasets` wrote beside a schema, if any. UsageError where one is no name."""
     try:
         return _parsed((schema.metadata or {}).get(b"huggingface", b""), column)
     except ValueError as error:

@@ -5,6 +5,7 @@ within a tar, and what is not certain is set aside with its reason.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from statistics import median_low
@@ -15,7 +16,7 @@ from vitpipe.stages.images.decode import MAX_FILE_BYTES
 from vitpipe.stages.images.header import BadImage
 from vitpipe.stages.ingest.listing import FileDamage, Item, Listing, some
 from vitpipe.stages.ingest.reading import ahead, one_by_one
-from vitpipe.stages.ingest.sources.class_names import Classes, FileListing, Labelled
+from vitpipe.stages.ingest.sources.class_names import Classes, FileListing, Labelled, labels_apart
 from vitpipe.stages.ingest.sources.member_labels import member_labels
 from vitpipe.stages.ingest.sources.opened import SourceOfFiles
 from vitpipe.stages.ingest.sources.patterns import SourceFile
@@ -74,7 +75,7 @@ class TarSamples(SourceOfFiles):
         notes = (f"{file.name}: {aside} members without a key and an extension were left aside",) if aside else ()
         findings = (_finding(file, damage, sum(not image.fault for image in images)),) if damage else ()
         several = any(sample.several for sample in samples.values())
-        return FileListing.of(images, several, findings, notes, file.name)
+        return FileListing(*labels_apart(images), several, findings, notes, file.name)
 
     def joined(self, parts: Sequence[FileListing]) -> Listing:
         """One listing; a damaged tar weighs as many images as it is short of what is usual here."""
@@ -133,8 +134,9 @@ class TarSamples(SourceOfFiles):
         )
         labels = [(suffix, data) for wanted in self._wanted for suffix, data in sample.labels if suffix == wanted]
         name = f"{part.name}#{key}"
-        twice = sorted({suffix for suffix, _ in sample.members if sample.count(suffix) > 1} & {*forms, *self._wanted})
-        has = ", ".join(sorted({suffix for suffix, _ in sample.members}))
+        counts = Counter(suffix for suffix, _ in sample.members)
+        twice = any(counts[suffix] > 1 for suffix in (*forms, *self._wanted))
+        has = ", ".join(sorted(counts))
         if twice:
             fault = f"the key {key!r} is used more than once in this tar ({has}): which label is whose is not certain"
             for _, one in images or sample.members[:1]:
@@ -162,9 +164,6 @@ class _Sample:
         self.members.append((suffix, member))
         if suffix in wanted and not member.fault:
             self.labels.append((suffix, window.read(member.offset, min(member.size, MAX_LABEL_BYTES))))
-
-    def count(self, suffix: str) -> int:
-        return sum(one == suffix for one, _ in self.members)
 
 
 def _finding(part: SourceFile, damage: Sequence[Damage], whole: int) -> FileDamage:
