@@ -127,11 +127,8 @@ class TarSamples(SourceOfFiles):
 
     def _images(self, part: SourceFile, key: str, sample: "_Sample") -> Iterator[Labelled]:
         """The sample's image; of a key that is used twice all its images, set aside."""
-        forms = self.image.lower().split(";")
-        images = sorted(
-            ((suffix, one) for suffix, one in sample.members if suffix in forms),
-            key=lambda found: forms.index(found[0]),
-        )
+        forms = dict.fromkeys(self.image.lower().split(";"))
+        images = [one for form in forms for suffix, one in sample.members if suffix == form]
         labels = [(suffix, data) for wanted in self._wanted for suffix, data in sample.labels if suffix == wanted]
         name = f"{part.name}#{key}"
         counts = Counter(suffix for suffix, _ in sample.members)
@@ -139,12 +136,12 @@ class TarSamples(SourceOfFiles):
         has = ", ".join(sorted(counts))
         if twice:
             fault = f"the key {key!r} is used more than once in this tar ({has}): which label is whose is not certain"
-            for _, one in images or sample.members[:1]:
+            for one in images or [sample.members[0][1]]:
                 yield Labelled(f"{name}@{one.offset}", (), one.size, (part.number, one.offset), fault)
         elif not images:
             yield Labelled(name, (), fault=f"no image: it has {has}, none of {self.image}")
         else:
-            _, image = images[0]
+            image = images[0]
             fault = image.fault or ("" if labels else f"no label: it has {has}, none of {self.label}")
             found = member_labels(*labels[0], self.label_field) if labels else None
             sample.several = found is not None and found.several
