@@ -15,14 +15,17 @@ READERS = 16
 """Questions in flight, or answered and not consumed yet."""
 
 
-def answers(ask: Callable[[Q], T], questions: Iterable[Q], at_once: int = READERS) -> Iterator[T]:
+def answers(
+    ask: Callable[[Q], T], questions: Iterable[Q], at_once: int = READERS, threads: int = 0, name: str = "vitpipe-ask"
+) -> Iterator[T]:
     """Yield the answer to each question, in order, as soon as it and all before it are there.
 
+    `threads` of that name ask, as many as questions `at_once` unless it is given.
     The first error, in that order, is raised in its place. A caller that stops iterating waits only for questions in
     flight.
     """
     waiting: deque[Future[T]] = deque()
-    with ThreadPoolExecutor(at_once, thread_name_prefix="vitpipe-ask") as pool:
+    with ThreadPoolExecutor(threads or at_once, thread_name_prefix=name) as pool:
         try:
             for question in questions:
                 waiting.append(pool.submit(ask, question))

@@ -69,16 +69,19 @@ class Artifact(Frozen):
         for file in self.files:
             if file.path == path:
                 return file
-        raise IntegrityError(
-            f"read {path} of {self.kind} {self.uri}",
-            f"its record lists {len(self.files)} files, not this one",
-            "run `vitpipe artifacts ls` to see what it holds",
-        )
+        found = f"its record lists {len(self.files)} files, not this one"
+        do = "run `vitpipe artifacts ls` to see what it holds"
+        raise IntegrityError(f"read {path} of {self.kind} {self.uri}", found, do)
 
     @property
     def uri(self) -> str:
         """The node's folder, or a word for an artifact that was not committed yet."""
         return self.origin.uri if self.origin else "(not committed)"
+
+    @property
+    def name(self) -> str:
+        """The node's own name, the last part of its folder's."""
+        return self.uri.rsplit("/", 1)[-1]
 
     def store(self) -> Store:
         """Open the node's folder. UsageError for an artifact that no record vouches for."""
@@ -92,11 +95,10 @@ class Artifact(Frozen):
         data = self.store().read(file.at)
         found = Digest(len(data), hashlib.sha256(data).hexdigest())
         if found != file.digest:
-            raise IntegrityError(
-                f"read {path} of {self.uri}",
-                f"{found.bytes} bytes with SHA-256 {found.sha256}, the record says {file.bytes} bytes, {file.sha256}",
-                "the object was changed after its commit: restore it from a copy, or run under another `name`",
-            )
+            said = f"the record says {file.bytes} bytes, {file.sha256}"
+            do = "the object was changed after its commit: restore it from a copy, or run under another `name`"
+            asked, there = f"read {path} of {self.uri}", f"{found.bytes} bytes with SHA-256 {found.sha256}"
+            raise IntegrityError(asked, f"{there}, {said}", do)
         return data
 
     def read_json(self, path: str) -> Any:

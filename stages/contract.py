@@ -178,6 +178,11 @@ class TaskContext:
     events: Events
     progress: Progress
 
+    @property
+    def shards(self) -> Path:
+        """Local copies of shards, shared by all tasks of this attempt on this machine."""
+        return self.scratch / "shards"
+
 
 @dataclass(frozen=True)
 class StageContext(TaskContext, Generic[R]):

@@ -80,11 +80,6 @@ class ModelSettings(Settings):
         return self.representation if isinstance(self.representation, int) else self.sizes.width
 
     @property
-    def patch_channels(self) -> int:
-        """Channels of what is cut into patches: the image's 3, or those of a hybrid's feature map."""
-        return self.numbers.patch_channels
-
-    @property
     def numbers(self) -> Variant:
         """The numbers that `variant` stands for."""
         return Variant(sizes=self.variant) if isinstance(self.variant, Sizes) else find_variant(self.variant)
@@ -111,8 +106,9 @@ class ModelSettings(Settings):
 
     def _checked_resnet(self) -> "ModelSettings":
         """Refuse, rather than ignore, choices of an encoder that mean nothing for a ResNet."""
-        given = {name: getattr(self, name) for name in type(self).model_fields if name not in _OF_ALL_FAMILIES}
-        meaningless = [f"{name} {value}" for name, value in given.items() if value != _default(name)]
+        others = {name: field for name, field in type(self).model_fields.items() if name not in _OF_ALL_FAMILIES}
+        given = {name: getattr(self, name) for name, field in others.items() if getattr(self, name) != field.default}
+        meaningless = [f"{name} {value}" for name, value in given.items()]
         if meaningless:
             raise ValueError(
                 f"{self.variant} is a ResNet, without tokens, GELU or LayerNorm, and always averages its last feature "
@@ -122,7 +118,3 @@ class ModelSettings(Settings):
 
 
 _OF_ALL_FAMILIES = ("variant", "image_px", "classes", "stochastic_depth")
-
-
-def _default(name: str) -> object:
-    return ModelSettings.model_fields[name].default

@@ -21,14 +21,6 @@ RECORDS: Final = r"record(?:\.\d+)?\.json"
 _NODE = re.compile(rb'"node":\s*"([a-z0-9/-]+)"')
 
 
-class InputRef(Frozen):
-    """One artifact a node took, as it was when the node ran."""
-
-    uri: str
-    fingerprint: str
-    record_sha256: str
-
-
 class Record(Frozen):
     """`record.json`: its presence means done. Written last, created conditionally."""
 
@@ -40,7 +32,8 @@ class Record(Frozen):
     """The canonical content that the fingerprint hashes, so that two recipes can be compared field by field."""
     config: dict[str, Any]
     resources: dict[str, Any] = Field(default_factory=dict)
-    inputs: dict[str, tuple[InputRef, ...]]
+    inputs: dict[str, tuple[Origin, ...]]
+    """What the node took, as it was when the node ran."""
     output: dict[str, Any]
     files: tuple[File, ...]
     metrics: dict[str, float] = Field(default_factory=dict)
@@ -88,11 +81,8 @@ def parse_record(data: bytes, uri: str, node: str = "", name: str = "record.json
         if (SEAL in fields or 1 < schema <= RECORD_SCHEMA) and (found := broken(data, fields)):
             raise ValueError(found)
         if schema > RECORD_SCHEMA:
-            raise UsageError(
-                f"read {uri}/{name}",
-                f"schema {schema} was written by a newer vitpipe; this one reads up to {RECORD_SCHEMA}",
-                "update vitpipe",
-            )
+            found = f"schema {schema} was written by a newer vitpipe; this one reads up to {RECORD_SCHEMA}"
+            raise UsageError(f"read {uri}/{name}", found, "update vitpipe")
         record = Record.model_validate({key: value for key, value in fields.items() if key != SEAL})
         if not record.is_sealed:
             record.model_copy(update={"files": ()}).artifact(uri, "")  # its facts must be those of a known kind

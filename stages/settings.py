@@ -4,15 +4,8 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Any, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    GetCoreSchemaHandler,
-    GetJsonSchemaHandler,
-    field_validator,
-)
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+from pydantic.annotated_handlers import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
 from vitpipe.stages.bounds import FewOrNone
@@ -133,6 +126,11 @@ def _some(length: Duration) -> Duration:
     if not length.amount:
         raise ValueError(f"it should be longer than nothing, not {length}")
     return length
+
+
+def micro_batch_of(batch_images: int, asked: int | None) -> int:
+    """Images of one pass: as asked, or the largest divisor of the batch up to 64."""
+    return asked or max(size for size in range(1, 65) if batch_images % size == 0)
 
 
 PositiveDuration = Annotated[Duration, AfterValidator(_some)]

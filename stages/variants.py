@@ -29,12 +29,9 @@ class Sizes(Settings):
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> "Sizes":
-        if self.width % self.heads:
-            rest = self.width % self.heads
-            raise ValueError(
-                f"width {self.width} is not a multiple of heads {self.heads}: "
-                f"{self.width} = {self.width // self.heads} x {self.heads} + {rest}"
-            )
+        if rest := self.width % self.heads:
+            division = f"{self.width} = {self.width // self.heads} x {self.heads} + {rest}"
+            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}: {division}")
         return self
 
 

@@ -21,9 +21,9 @@ from vitpipe.infra.storage.opening import open_store
 from vitpipe.infra.work import Done, Item, Rank, Result, unknown
 from vitpipe.pipeline.drive.shared_pieces import SharedPieces, Turns
 from vitpipe.pipeline.plan.fingerprint import encode
-from vitpipe.stages.artifacts import Artifact
+from vitpipe.stages.artifacts import Artifact, Origin
 from vitpipe.stages.contract import Cluster, Out, StageContext
-from vitpipe.stages.record import InputRef, Record, load_artifact
+from vitpipe.stages.record import Record, load_artifact
 from vitpipe.stages.settings import TaskResources
 
 
@@ -167,7 +167,7 @@ def commit(
 ) -> Artifact:
     """Write the smallest valid record of this attempt; the artifact as the next stage receives it."""
     taken = {
-        name: tuple(InputRef(**one.origin.model_dump()) for one in many if one.origin)
+        name: tuple(Origin(**one.origin.model_dump()) for one in many if one.origin)
         for name, many in (inputs or {}).items()
     }
     recipe = {"stage": stage, "config": dict(config or {}), "node": ctx.node}

@@ -7,14 +7,17 @@ import logging
 import math
 import os
 import signal
+import site
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Self
 
 import ray
+from ray.job_config import JobConfig
 
 from vitpipe.infra.errors import StorageError, UsageError
 from vitpipe.infra.ray import auth as ray_auth
@@ -202,7 +205,8 @@ def _init(**options: Any) -> Any:
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)} if main else {}
     worker_output.into_the_log()
     try:
-        return ray.init(log_to_driver=True, logging_level=logging.WARNING, configure_logging=False, **options)
+        job, quiet = _OwnCode(_py_driver_sys_path=_code_paths()), logging.WARNING
+        return ray.init(log_to_driver=True, logging_level=quiet, configure_logging=False, job_config=job, **options)
     except Exception as error:  # Ray raises bare Exceptions too
         ray.shutdown()
         do = "check that ~/.ray/auth_token is that cluster's token, and see `vitpipe doctor`"
@@ -210,3 +214,19 @@ def _init(**options: Any) -> Any:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+class _OwnCode(JobConfig):  # type: ignore[misc]
+    """A job whose workers import what this process does, whatever lies in the folder where it was started.
+
+    Ray puts that folder first on their path, unless the job ships one: a `vitpipe` there would be taken for ours.
+    """
+
+    def _runtime_env_has_working_dir(self) -> bool:
+        return True
+
+
+def _code_paths() -> list[str]:
+    """Where this program lies, for the workers' path; nothing when it is installed, for they look there anyway."""
+    folder = str(Path(__file__).absolute().parents[3])
+    return [] if folder in (*site.getsitepackages(), site.getusersitepackages()) else [folder]

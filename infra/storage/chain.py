@@ -14,20 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vitpipe.infra.errors import StorageError
+from vitpipe.infra.storage import generations as files
 from vitpipe.infra.storage.folders import sync_folder
-from vitpipe.infra.storage.generations import (
-    NAME,
-    Draft,
-    GenerationFiles,
-    NoRoom,
-    called,
-    content,
-    draft,
-    has,
-    listed,
-    remove,
-    target,
-)
 from vitpipe.infra.storage.names import HIDDEN
 
 _FOLDER = HIDDEN + "lock-"
@@ -83,15 +71,15 @@ class Chain:
         with self._opened() as folder:
             try:
                 won = self._advance(folder, number, data, version)
-            except NoRoom:
+            except files.NoRoom:
                 if not _freed(folder):
                     raise
                 won = self._advance(folder, number, data, version)
         return ChainState(number, data).version if won else None
 
     def _advance(self, folder: int, number: int, data: bytes, version: str) -> bool:
-        with draft(folder, number, data) as new:
-            if not listed(folder).numbers:
+        with files.draft(folder, number, data) as new:
+            if not files.listed(folder).numbers:
                 self._begin(folder)
             if self._look(folder).version != version or not new.link():
                 return False
@@ -109,11 +97,11 @@ class Chain:
 
     def mend(self, state: ChainState) -> None:
         """Bring the readable name up to a generation whose writer did not get that far."""
-        with self._opened() as folder, draft(folder, state.generation, state.data, (NAME,)) as copy:
-            left = listed(folder).next_of(state.generation)
+        with self._opened() as folder, files.draft(folder, state.generation, state.data, (files.NAME,)) as copy:
+            left = files.listed(folder).next_of(state.generation)
             if self._look(folder) == state and self._place(copy):
                 for name in left:
-                    remove(folder, name)
+                    files.remove(folder, name)
 
     def delete(self) -> None:
         """Remove the file, and the generations it had; absent is fine."""
@@ -125,13 +113,13 @@ class Chain:
                 os.unlink(self.folder)  # the lock file of an earlier version
             return
         try:
-            found = listed(folder)
+            found = files.listed(folder)
             for name in found.temporary:  # before the name goes: nobody who began earlier may bring it back
-                remove(folder, name)
+                files.remove(folder, name)
             with suppress(FileNotFoundError):
                 os.unlink(self.where)
             for number in found.numbers:
-                remove(folder, called(number))
+                files.remove(folder, files.called(number))
         finally:
             os.close(folder)
         with suppress(OSError):  # somebody creates and swaps it anew
@@ -141,46 +129,46 @@ class Chain:
         for tries in range(_LOOKS):
             if tries >= _AT_ONCE:
                 time.sleep(_PAUSE_S)  # a cached listing is older than the files it names
-            found, readable = listed(folder), self._readable()
+            found, readable = files.listed(folder), self._readable()
             try:
                 state = _judged(folder, found, readable)
             except FileNotFoundError:
                 continue
             if state is not None:
                 return state
-            if listed(folder) == found:  # nobody swapped while we looked: it was written by hand, and that counts
+            if files.listed(folder) == found:  # nobody swapped while we looked: it was written by hand, and that counts
                 return ChainState(found.numbers[-1] if found.numbers else 1, readable)
         do = "mount the file system with a shorter attribute cache (`acdirmax`), then run the same command again"
         raise StorageError(f"read {self.where}", f"the listing of {self.folder} stays older than its files", do)
 
     def _begin(self, folder: int) -> None:
         """Make the file's present content its first generation."""
-        with draft(folder, 1, self._readable()) as first:
-            if not listed(folder).numbers:  # looked at again now that others see us
+        with files.draft(folder, 1, self._readable()) as first:
+            if not files.listed(folder).numbers:  # looked at again now that others see us
                 first.link()
             first.undecided = False  # it is readable already
 
-    def _settle(self, new: Draft) -> None:
+    def _settle(self, new: files.Draft) -> None:
         """Finish a swap: show it under the readable name, and remove what nobody can need any more."""
-        found = listed(new.folder)
+        found = files.listed(new.folder)
         _revoke(new.folder, found, new.number)
         if self._place(new):
             for old in found.numbers:
                 if old <= new.number - KEEP:
-                    remove(new.folder, called(old))
+                    files.remove(new.folder, files.called(old))
         new.undecided = False
 
-    def _place(self, new: Draft) -> bool:
+    def _place(self, new: files.Draft) -> bool:
         """Rename a copy over the readable name; False when a later swap has taken that right away."""
         try:
-            os.rename(new.stem + NAME, self.where, src_dir_fd=new.folder)
+            os.rename(new.stem + files.NAME, self.where, src_dir_fd=new.folder)
         except FileNotFoundError:
             return False
         sync_folder(self.where.parent)
         return True
 
     def _readable(self) -> bytes:
-        return content(None, str(self.where))
+        return files.content(None, str(self.where))
 
     def _open(self) -> int | None:
         """Open the folder of the generations, None when absent. By a handle: a folder made anew is not taken for it."""
@@ -205,28 +193,28 @@ class Chain:
             os.close(folder)
 
 
-def _revoke(folder: int, found: GenerationFiles, number: int) -> None:
+def _revoke(folder: int, found: files.GenerationFiles, number: int) -> None:
     """Remove the files of earlier writers, dead or late: what they have not linked or renamed by now, they never will.
 
     Only then may an old generation go: its name could be linked again.
     """
     for name in found.temporary:
-        if target(name) < number:
-            remove(folder, name)
+        if files.target(name) < number:
+            files.remove(folder, name)
 
 
 def _freed(folder: int) -> bool:
     """Remove old generations from a full disk: the next needs their room, so that a lease can still be given back."""
-    found = listed(folder)
+    found = files.listed(folder)
     if len(found.numbers) < 3:
         return False
     _revoke(folder, found, found.numbers[-1])
     for old in found.numbers[:-1]:
-        remove(folder, called(old))
+        files.remove(folder, files.called(old))
     return True
 
 
-def _judged(folder: int, found: GenerationFiles, readable: bytes) -> ChainState | None:
+def _judged(folder: int, found: files.GenerationFiles, readable: bytes) -> ChainState | None:
     """Return the newest generation, or None where the readable name has another content that no swap explains.
 
     A writer removes its `.next` once its generation is readable: while one is there, the name may be behind.
@@ -235,8 +223,8 @@ def _judged(folder: int, found: GenerationFiles, readable: bytes) -> ChainState 
     if not found.numbers:
         return None
     number = found.numbers[-1]
-    newest = content(folder, called(number))
+    newest = files.content(folder, files.called(number))
     if newest == readable:
         return ChainState(number, newest)
-    unfinished = any(has(folder, name, newest) for name in found.next_of(number))
+    unfinished = any(files.has(folder, name, newest) for name in found.next_of(number))
     return ChainState(number, newest, behind=True) if unfinished else None

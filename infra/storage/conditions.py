@@ -24,19 +24,16 @@ def require(run: Store) -> None:
     Five requests of some bytes, one more the first time; nothing is deleted.
     """
     # an object last written while the bucket kept versions refuses every swap from then on: then another one is tried
-    if broken(run, PROBE) and (wrong := broken(run, f"probe-{secrets.token_hex(4)}.json")):
+    if list(broken(run, PROBE)) and (wrong := list(broken(run, f"probe-{secrets.token_hex(4)}.json"))):
         raise StorageError(f"hold {run.uri}", f"{'; '.join(wrong)}: two drivers could hold one run", REMEDY)
 
 
-def broken(store: Store, path: str) -> list[str]:
-    """List the promises that `store` breaks, tried at `path`, which stays; empty when all is well.
+def broken(store: Store, path: str) -> Iterator[str]:
+    """Yield the promises that `store` breaks, tried at `path`, which stays; nothing when all is well.
 
     Several processes may try at one path at once, and the object may be left from an earlier time.
     """
-    return list(_broken(store, path))
 
-
-def _broken(store: Store, path: str) -> Iterator[str]:
     def create() -> str:
         return store.create(path, _token())
 

@@ -1,7 +1,4 @@
-"""What a store in a folder needs of the file system: durable new names, links, locks, and a walk.
-
-Knows nothing of stores.
-"""
+"""What a store in a folder needs of its file system: durable new names, links, locks, a walk. Knows no store."""
 
 import errno
 import fcntl

@@ -70,14 +70,12 @@ class Landing:
             found = _append(part, chunks, keep=False)
         if self.expect is not None and found != self.expect:
             self._part.unlink()
-            raise self._wrong(found, self.expect)
+            said = f"the record says {self.expect.bytes} bytes, {self.expect.sha256}"
+            what = f"{found.bytes} bytes with SHA-256 {found.sha256}, {said}"
+            do = "the object was damaged or replaced: restore it from a copy, or run under another `name`"
+            raise IntegrityError(f"copy {self.source} to {self.local}", what, do)
         os.replace(self._part, self.local)
         return found
-
-    def _wrong(self, found: Digest, expect: Digest) -> IntegrityError:
-        what = f"{found.bytes} bytes with SHA-256 {found.sha256}, the record says {expect.bytes} bytes, {expect.sha256}"
-        do = "the object was damaged or replaced: restore it from a copy, or run under another `name`"
-        return IntegrityError(f"copy {self.source} to {self.local}", what, do)
 
 
 def _append(part: BinaryIO, chunks: Callable[[int], Iterator[bytes]], keep: bool) -> Digest:

@@ -160,34 +160,26 @@ class LocalStore:
     def _state(self, path: str) -> ChainState:
         chain = self._chain(path)
         with self._said("read", path):
-            try:
-                state = chain.read()
-            except _ABSENT:
-                raise self._absent(path) from None
+            state = chain.read()
         traffic.count("read_bytes", len(state.data))
         return state
 
     @contextmanager
     def _reading(self, path: str) -> Iterator[BinaryIO]:
         where = self._where(path)
-        with self._said("read", path):
-            try:
-                with where.open("rb") as file:
-                    yield file
-            except _ABSENT:
-                raise self._absent(path) from None
-
-    def _absent(self, path: str) -> NotFound:
-        return NotFound(f"read {self.uri}/{path}", "no object of that name")
+        with self._said("read", path), where.open("rb") as file:
+            yield file
 
     @contextmanager
     def _said(self, verb: str, path: str) -> Iterator[None]:
-        """Turn an error of the file system into a StorageError that names the path."""
+        """Turn an error of the file system into a StorageError that names the path, NotFound for what is not there."""
         try:
             yield
         except FileExistsError:
             raise  # the loser of a create: the caller names it
         except OSError as error:
+            if verb == "read" and isinstance(error, _ABSENT):
+                raise NotFound(f"read {self.uri}/{path}", "no object of that name") from None
             found = f"{error.filename or self.root / path}: {error.strerror or error}"
             raise StorageError(f"{verb} {self.uri}/{path}", found, _REMEDY.get(error.errno or 0, "")) from error
 

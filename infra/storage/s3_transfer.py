@@ -1,11 +1,12 @@
 """How large objects move to and from S3: up through s3transfer in parallel parts, down in parallel ranges.
 
-Both ways the bytes pass once, in order, so that they are hashed as they go.
+Both ways the bytes pass once, in order, so that they are hashed as they go. No answer is trusted for pace or length.
 """
 
 import hashlib
 import math
 import re
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +16,10 @@ from s3transfer.manager import TransferConfig, TransferManager
 
 from vitpipe.infra.at_once import answers
 from vitpipe.infra.retry import RetryPolicy
-from vitpipe.infra.storage.s3_body import body_of
 from vitpipe.infra.storage.s3_errors import Doubtful, code_of, status_of
 from vitpipe.infra.storage.store import Digest
 
+_READ_BYTES = 256 * 1024
 PART_BYTES = 8 << 20
 MAX_PARTS = 9_000
 """S3 takes 10,000 parts; a larger file gets larger parts."""
@@ -50,7 +51,7 @@ def get_piece(s3: Any, at: dict[str, str], start: int, length: int | None, etag:
         if status_of(error) == 416 or code_of(error) == "InvalidRange":  # begins at or after the end
             return ObjectRange(b"", "", start)
         raise
-    data = body_of(answer, RetryPolicy.from_environment())
+    data = _body(answer, RetryPolicy.from_environment())
     if "ETag" not in answer:
         raise Doubtful("the answer to a read has no ETag")
     found_etag = answer["ETag"].strip('"')
@@ -58,6 +59,29 @@ def get_piece(s3: Any, at: dict[str, str], start: int, length: int | None, etag:
         proven = hashlib.md5(data, usedforsecurity=False).hexdigest() == found_etag
         return ObjectRange(data, found_etag, len(data), proven)
     return ObjectRange(data, found_etag, _total(answer, start, length, len(data)))
+
+
+def _body(answer: Any, patience: RetryPolicy) -> bytes:
+    """Read a GetObject's body whole. Doubtful when it is shorter than announced or comes too slowly.
+
+    botocore checks neither the pace nor, read in pieces, the length.
+    """
+    announced = int(answer["ContentLength"])
+    received = bytearray()
+    window_start, window_bytes = time.monotonic(), 0
+    with answer["Body"] as stream:
+        # read1 gives what has arrived; StreamingBody.read would wait for all of it, byte by byte if need be
+        while chunk := stream.read1(_READ_BYTES):
+            received += chunk
+            seconds = time.monotonic() - window_start
+            if seconds > patience.stall_s:
+                pace = (len(received) - window_bytes) / seconds
+                if pace < patience.floor_bytes_per_s:
+                    raise Doubtful(f"the body came at {pace:.0f} bytes/s")
+                window_start, window_bytes = time.monotonic(), len(received)
+    if len(received) != announced:
+        raise Doubtful(f"the body ended after {len(received)} of {announced} bytes")
+    return bytes(received)
 
 
 def _total(answer: Any, start: int, length: int | None, received: int) -> int:

@@ -4,32 +4,19 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
+from rich import progress
 
 from vitpipe.pipeline.cli.terminal import is_terminal
 
 T = TypeVar("T")
+_TASK = (progress.TextColumn("{task.description}"), progress.BarColumn())
 
 
 @contextmanager
 def transfer_bar(what: str, hidden: bool) -> Iterator[Callable[[int, int, str], None]]:
     """Give the block a function to call with (bytes done, bytes in all, file just finished)."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, disable=hidden or not is_terminal()) as bar:
+    columns = (progress.DownloadColumn(), progress.TransferSpeedColumn(), progress.TimeRemainingColumn())
+    with progress.Progress(*_TASK, *columns, disable=hidden or not is_terminal()) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total, path: bar.update(task, completed=done, total=total)
 
@@ -37,8 +24,8 @@ def transfer_bar(what: str, hidden: bool) -> Iterator[Callable[[int, int, str], 
 @contextmanager
 def counting_bar(what: str, total: int, hidden: bool) -> Iterator[Callable[[Iterable[T]], Iterator[T]]]:
     """Give the block a function that yields what it is given, one by one, and counts it."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, transient=True, disable=hidden or not is_terminal()) as bar:
+    columns = (progress.MofNCompleteColumn(), progress.TimeRemainingColumn())
+    with progress.Progress(*_TASK, *columns, transient=True, disable=hidden or not is_terminal()) as bar:
         task = bar.add_task(what, total=total)
 
         def count(things: Iterable[T]) -> Iterator[T]:

@@ -8,10 +8,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from vitpipe.pipeline.cli.predictions import Answer
 from vitpipe.pipeline.cli.terminal import printable
 from vitpipe.pipeline.plan.planned import Plan, Planned
 from vitpipe.pipeline.store.status import NodeStatus, RunStatus
+from vitpipe.stages.predict.image_files import Prediction
 
 _COLOURS = {
     "committed": "green", "running": "cyan", "waiting": "dim", "failed": "red", "blocked": "yellow",
@@ -81,7 +81,7 @@ def status_lines(status: RunStatus) -> Iterable[str]:
         yield f"{node.node}: {node.state}: {progress_line(node) if node.state == 'running' else node.why}"
 
 
-def prediction_table(answers: Sequence[Answer], head: str) -> RenderableType:
+def prediction_table(answers: Sequence[Prediction], head: str) -> RenderableType:
     """Lay out each image with its most probable classes, one a line, or the reason why it has none."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("image", overflow="fold", max_width=48)
@@ -95,15 +95,13 @@ def prediction_table(answers: Sequence[Answer], head: str) -> RenderableType:
         if answer.reason is not None:
             table.add_row(image, Text(printable(answer.reason), style="red"))
         for place, (label, probability) in enumerate(answer.classes):
-            style = "bold" if place == 0 else ""
+            first, style = (image, "bold") if place == 0 else ("", "")
             bar = ProgressBar(1.0, probability, width=20, complete_style="cyan", finished_style="cyan")
-            table.add_row(
-                image if place == 0 else "", Text(printable(label), style=style), Text(percent(probability), style), bar
-            )
+            table.add_row(first, Text(printable(label), style), Text(percent(probability), style), bar)
     return Group(table, Text("each class by itself", style="dim")) if head == "sigmoid" else table
 
 
-def prediction_line(answer: Answer) -> str:
+def prediction_line(answer: Prediction) -> str:
     """Write one image as a line for a log."""
     if answer.reason is not None:
         return f"{answer.image}: not readable: {answer.reason}"

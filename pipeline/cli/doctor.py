@@ -32,6 +32,8 @@ from vitpipe.stages.images.native import compilation
 
 MIN_RAY = (2, 60)
 MIN_FREE_BYTES = 2 << 30
+EXTRAS = ("", "benchmarks", "parity")  # "" is every installation
+"""Whose packages this program calls; those of `dev`, such as pytest, may be of any version here."""
 MAX_SKEW_S = 10.0
 """Machines whose clocks differ more make `status` and the times of events misleading; S3 refuses at 15 minutes."""
 
@@ -73,25 +75,33 @@ def _python() -> Check:
 
 def _packages() -> Check:
     """What is installed against what this program asks for; other versions are untried, and may differ inside."""
-    outside = dict(_outside())
+    try:
+        outside = dict(_outside(importlib.metadata.requires("vitpipe") or []))
+    except importlib.metadata.PackageNotFoundError:
+        return Check("packages", True, "not compared: vitpipe runs from its folder and is not installed")
     found = "; ".join(outside.values()) or "each as asked for"
     wanted = " ".join(f"'{requirement}'" for requirement in outside)
     return Check("packages", not outside, found, f"pip install {wanted}, or `make install`, which takes what was tried")
 
 
-def _outside() -> Iterator[tuple[str, str]]:
+def _outside(asked: list[str]) -> Iterator[tuple[str, str]]:
     """Each requirement that is not met, and how; one of an extra counts only where it is installed."""
-    for text in importlib.metadata.requires("vitpipe") or []:
-        requirement = Requirement(text)
-        needed = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+    for requirement in map(Requirement, asked):
+        if not _asked_by(requirement, *EXTRAS):
+            continue
         try:
             version = importlib.metadata.version(requirement.name)
         except importlib.metadata.PackageNotFoundError:
-            if needed:
+            if _asked_by(requirement, ""):
                 yield _plain(requirement), f"{requirement.name} is not installed"
             continue
         if not requirement.specifier.contains(version, prereleases=True):
             yield _plain(requirement), f"{requirement.name} {version} is outside of {requirement.specifier}"
+
+
+def _asked_by(requirement: Requirement, *extras: str) -> bool:
+    marker = requirement.marker
+    return marker is None or any(marker.evaluate({"extra": extra}) for extra in extras)
 
 
 def _plain(requirement: Requirement) -> str:

@@ -18,22 +18,10 @@ import typer
 from vitpipe.infra import faults
 from vitpipe.infra.errors import Stopped, StorageError, UsageError, VitpipeError
 from vitpipe.infra.full_disk import full_path, is_full
+from vitpipe.pipeline.cli import terminal
 from vitpipe.pipeline.cli.plan_verbs import AsJson, Overrides, Spec, VerifySources, looks
 from vitpipe.pipeline.cli.predict_verb import predictions
 from vitpipe.pipeline.cli.run_verbs import artifacts, runs
-from vitpipe.pipeline.cli.terminal import (
-    LOGGED,
-    ReaderGone,
-    complain,
-    dropped,
-    let_go,
-    log_path,
-    print_json,
-    say,
-    show_error,
-    tell,
-    with_traceback,
-)
 
 app = typer.Typer(
     name="vitpipe",
@@ -60,16 +48,16 @@ def invoke(args: list[str]) -> int:
     try:
         faults.refuse()
         code = app(args=args, standalone_mode=False, prog_name="vitpipe")
-        if loss := dropped.take():
-            complain(loss)
+        if loss := terminal.dropped.take():
+            terminal.complain(loss)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
-    except ReaderGone:
+    except terminal.ReaderGone:
         return 0
     except Exception as error:
         return _ended_by(error, args)
     finally:
-        let_go()
+        terminal.let_go()
         logging.getLogger().removeHandler(quiet)
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -78,11 +66,11 @@ def invoke(args: list[str]) -> int:
 def _ended_by(error: Exception, args: list[str]) -> int:
     known = _known(error)
     verb = next((arg for arg in args if arg.isalpha()), "vitpipe")
-    if known.code in LOGGED:
-        known = with_traceback(error, known, verb)
-    if loss := dropped.take():
-        complain(loss)
-    show_error(known, "--json" in args)
+    if known.code in terminal.LOGGED:
+        known = terminal.with_traceback(error, known, verb)
+    if loss := terminal.dropped.take():
+        terminal.complain(loss)
+    terminal.show_error(known, "--json" in args)
     return known.code
 
 
@@ -112,9 +100,8 @@ def init(
     from vitpipe.pipeline.cli.starters import write_starter
 
     write_starter(path, preset)
-    print_json({"path": str(path.resolve()), "preset": preset}) if as_json else say(
-        f"{path} is written. Edit it, then: vitpipe validate {path}"
-    )
+    done = {"path": str(path.resolve()), "preset": preset}
+    terminal.answer(as_json, done, f"{path} is written. Edit it, then: vitpipe validate {path}")
 
 
 @app.command()
@@ -124,7 +111,7 @@ def schema(as_json: AsJson = False) -> None:
 
     from vitpipe.pipeline.spec.schema import json_schema
 
-    print_json(json_schema()) if as_json else say(json.dumps(json_schema(), indent=1))
+    terminal.answer(as_json, json_schema(), json.dumps(json_schema(), indent=1))
 
 
 @app.command()
@@ -134,7 +121,7 @@ def validate(spec: Spec, overrides: Overrides = None, as_json: AsJson = False) -
 
     found = load(spec, overrides or ())
     nodes = [{"node": node.id, "stage": node.stage.name} for node in found.graph.nodes.values()]
-    print_json({"run": found.uri, "nodes": nodes}) if as_json else say(f"{spec}: ok, {len(nodes)} nodes")
+    terminal.answer(as_json, {"run": found.uri, "nodes": nodes}, f"{spec}: ok, {len(nodes)} nodes")
 
 
 @app.command()
@@ -156,7 +143,7 @@ def run(
     from vitpipe.pipeline.spec.load import load
 
     found = load(spec, overrides or ())
-    began, path = time.monotonic(), log_path(f"run-{found.name}")
+    began, path = time.monotonic(), terminal.log_path(f"run-{found.name}")
     handler = logs.configure(path)
     try:
         if as_json:
@@ -166,14 +153,14 @@ def run(
                 outcome = runner.run(found, replace or (), live.options(verify_sources))
     finally:
         if loss := handler.take_dropped():
-            complain(loss)
+            terminal.complain(loss)
     if as_json:
-        print_json({"run": found.uri, **outcome.plan.to_json()})
+        terminal.print_json({"run": found.uri, **outcome.plan.to_json()})
     else:
-        seconds = time.monotonic() - began
-        tell(f"{found.uri}: done. {len(outcome.plan.due)} of {len(outcome.plan.nodes)} nodes run in {seconds:.1f} s")
+        plan, seconds = outcome.plan, time.monotonic() - began
+        terminal.tell(f"{found.uri}: done. {len(plan.due)} of {len(plan.nodes)} nodes run in {seconds:.1f} s")
         if any(node.stage.output == "Report" for node in found.graph.nodes.values()):
-            tell(f"the report: vitpipe report {found.uri} --open")
+            terminal.tell(f"the report: vitpipe report {found.uri} --open")
 
 
 @app.command()
@@ -193,14 +180,14 @@ def submit(
     found = load(spec, overrides or ())
     jobs, submitted = submission.submit_spec(found, address, replace or ())
     if as_json:
-        print_json({"job": submitted.job, "run": found.uri, "dashboard": submitted.dashboard_url})
+        terminal.print_json({"job": submitted.job, "run": found.uri, "dashboard": submitted.dashboard_url})
     else:
-        tell(f"job {submitted.job} runs {found.uri}\n{submitted.dashboard_url}")
+        terminal.tell(f"job {submitted.job} runs {found.uri}\n{submitted.dashboard_url}")
     if not watch:
         return 0
-    code = submission.watch(jobs, submitted.job, ignore if as_json else lambda lines: tell(lines.rstrip("\n")))
+    code = submission.watch(jobs, submitted.job, ignore if as_json else lambda lines: terminal.tell(lines.rstrip("\n")))
     if as_json:
-        print_json({"job": submitted.job, "code": code})
+        terminal.print_json({"job": submitted.job, "code": code})
     return code
 
 

@@ -8,16 +8,7 @@ from typing import Any, Self
 
 from vitpipe.pipeline.store.named_weights import find_weights
 from vitpipe.stages.artifacts import Score, Weights
-from vitpipe.stages.predict.image_files import find_images
-
-
-@dataclass(frozen=True)
-class Answer:
-    """One image with its classes and their probabilities, the best first; or with the reason why there are none."""
-
-    image: Path
-    classes: tuple[tuple[str, float], ...] = ()
-    reason: str | None = None
+from vitpipe.stages.predict.image_files import Prediction, find_images
 
 
 @dataclass
@@ -29,26 +20,22 @@ class Answers:
     top: int
     head: str = ""
     """softmax or sigmoid, known once the weights are open."""
-    given: list[Answer] = field(default_factory=list)
+    given: list[Prediction] = field(default_factory=list)
 
     @classmethod
     def of(cls, weights: str, images: Sequence[Path], top: int) -> Self:
         """Find what is named. UsageError for what is not there."""
         return cls(find_weights(weights), find_images(images), top)
 
-    def __iter__(self) -> Iterator[Answer]:
+    def __iter__(self) -> Iterator[Prediction]:
         # torch is imported only where something is predicted
         from vitpipe.stages.predict.opened_weights import open_weights
-        from vitpipe.stages.predict.top_classes import Unreadable, predict
+        from vitpipe.stages.predict.top_classes import predict
 
         with tempfile.TemporaryDirectory(prefix="vitpipe-predict-") as scratch:
             opened = open_weights(self.weights, Path(scratch))
         self.head = opened.head
-        for one in predict(opened, self.images, self.top):
-            if isinstance(one, Unreadable):
-                answer = Answer(one.image, reason=one.reason)
-            else:
-                answer = Answer(one.image, classes=one.classes)
+        for answer in predict(opened, self.images, self.top):
             self.given.append(answer)
             yield answer
 
@@ -59,13 +46,10 @@ class Answers:
 
     def to_json(self) -> dict[str, Any]:
         """`predictions`, those that could be made, and how probabilities are meant; `unreadable` apart."""
-        made = [
-            {
-                "image": str(one.image),
-                "classes": [{"label": label, "probability": probability} for label, probability in one.classes],
-            }
-            for one in self.given
-            if one.reason is None
-        ]
+        made = []
+        for one in self.given:
+            if one.reason is None:
+                classes = [{"label": label, "probability": probability} for label, probability in one.classes]
+                made.append({"image": str(one.image), "classes": classes})
         unreadable = [{"image": str(path), "reason": reason} for path, reason in self.unreadable]
         return {"predictions": made, "head": self.head, **({"unreadable": unreadable} if unreadable else {})}

@@ -9,7 +9,7 @@ import typer
 
 from vitpipe.infra.errors import UsageError
 from vitpipe.pipeline.cli.plan_verbs import AsJson
-from vitpipe.pipeline.cli.terminal import is_terminal, print_json, say
+from vitpipe.pipeline.cli.terminal import answer, is_terminal, print_json, say
 
 runs = typer.Typer()
 artifacts = typer.Typer(help="List, fetch and verify what a run made.", no_args_is_help=True, rich_markup_mode=None)
@@ -58,9 +58,7 @@ def events(
     from vitpipe.pipeline.store.runs import known_run
 
     for event in read_events(known_run(run, "list the events of").store, tail=tail):
-        print_json(event.to_json()) if as_json else say(
-            f"{event.time} {event.node or 'run'} {event.kind}: {event.text}"
-        )
+        answer(as_json, event.to_json(), f"{event.time} {event.node or 'run'} {event.kind}: {event.text}")
 
 
 @runs.command()
@@ -81,10 +79,8 @@ def logs(
     while True:
         lasts = follow and read_status(found.store, pulse).state == "running"
         for piece in reader.gained(names):
-            if as_json:
-                print_json({"node": piece.node, "path": piece.path, "text": piece.text})
-            else:
-                say(f"== {piece.node}/{piece.path}\n{piece.text.rstrip()}")
+            read = {"node": piece.node, "path": piece.path, "text": piece.text}
+            answer(as_json, read, f"== {piece.node}/{piece.path}\n{piece.text.rstrip()}")
         if not lasts:
             return
         time.sleep(LOOK_S)
@@ -101,12 +97,9 @@ def stop(run: RunName, as_json: AsJson = False) -> None:
 
     found = find_run(run)
     fence = request_stop(found.store, f"`vitpipe stop` by {getpass.getuser()}@{socket.gethostname()}")
-    if as_json:
-        print_json({"run": found.uri, "fence": fence})
-    elif fence is None:
-        say(f"{found.uri}: nobody runs it")
-    else:
-        say(f"{found.uri}: its driver (fence {fence}) will end at its next look at the store, within seconds")
+    ending = f"its driver (fence {fence}) will end at its next look at the store, within seconds"
+    said = f"{found.uri}: {'nobody runs it' if fence is None else ending}"
+    answer(as_json, {"run": found.uri, "fence": fence}, said)
 
 
 @runs.command()
@@ -122,7 +115,7 @@ def report(
     from vitpipe.pipeline.store.runs import known_run
 
     paths = fetch_reports(known_run(run, "show the report of"))
-    print_json({"paths": [str(path) for path in paths]}) if as_json else say("\n".join(str(path) for path in paths))
+    answer(as_json, {"paths": [str(path) for path in paths]}, "\n".join(str(path) for path in paths))
     if open_it and not webbrowser.open(paths[0].as_uri()):
         raise UsageError(f"open {paths[0]}", "there is no browser here", "copy the file to a machine that has one")
 
@@ -201,9 +194,7 @@ def get(
 
     with transfer_bar(f"get {node}", hidden=as_json) as progress:
         paths = fetch(find_run(run).uri, node, folder, progress)
-    print_json({"paths": [str(path) for path in paths]}) if as_json else say(
-        f"{len(paths)} files in {folder}, verified"
-    )
+    answer(as_json, {"paths": [str(path) for path in paths]}, f"{len(paths)} files in {folder}, verified")
 
 
 @artifacts.command("verify")

@@ -11,9 +11,9 @@ FOLDER = Path(__file__).parent / "presets"
 DEFAULT = "folder"
 
 
-def presets() -> dict[str, str]:
-    """List the presets: name -> the sentence that its file opens with."""
-    return {path.stem: _sentence(path) for path in sorted(FOLDER.glob("*.yaml"))}
+def presets() -> list[str]:
+    """List the presets' names."""
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
 def write_starter(path: Path, preset: str = DEFAULT) -> None:
@@ -21,9 +21,8 @@ def write_starter(path: Path, preset: str = DEFAULT) -> None:
 
     StorageError for a disk without room, which leaves no file.
     """
-    known = presets()
-    if preset not in known:
-        listed = ", ".join(known)
+    if preset not in presets():
+        listed = ", ".join(presets())
         raise UsageError(f"begin from the preset {preset!r}", f"there are {listed}", "choose one of them")
     text = (FOLDER / f"{preset}.yaml").read_text(encoding="utf-8")
     try:
@@ -45,8 +44,3 @@ def _none_left(path: Path) -> Iterator[None]:
     except OSError:
         path.unlink(missing_ok=True)
         raise
-
-
-def _sentence(path: Path) -> str:
-    with path.open(encoding="utf-8") as file:
-        return file.readline().removeprefix("#").strip()

@@ -58,6 +58,11 @@ def say(text: str) -> None:
     _answer(printable(text) + "\n")
 
 
+def answer(as_json: bool, value: Any, text: str) -> None:
+    """Print what was asked for, as JSON or as a plain line. Errors as for these."""
+    print_json(value) if as_json else say(text)
+
+
 def tell(text: str) -> None:
     """Print one plain line beside the work, which goes on without it: dropped and counted where the disk is full."""
     _or_drop(sys.stdout, printable(text) + "\n")

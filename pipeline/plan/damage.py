@@ -13,7 +13,8 @@ from vitpipe.pipeline.plan.planned import StoreFacts
 from vitpipe.pipeline.spec.graph import Graph, Node, is_uri
 from vitpipe.pipeline.store.records import RECORD, Committed
 from vitpipe.pipeline.store.soundness import later
-from vitpipe.stages.record import InputRef, damaged
+from vitpipe.stages.artifacts import Origin
+from vitpipe.stages.record import damaged
 
 
 def damage(node: Node, graph: Graph, facts: StoreFacts, permitted: bool) -> IntegrityError | None:
@@ -75,7 +76,7 @@ def _other_given(node: Node, committed: Committed, facts: StoreFacts) -> Integri
     return None
 
 
-def _takers(node: Node, graph: Graph, facts: StoreFacts) -> Iterator[tuple[str, Committed, tuple[InputRef, ...]]]:
+def _takers(node: Node, graph: Graph, facts: StoreFacts) -> Iterator[tuple[str, Committed, tuple[Origin, ...]]]:
     """Yield the committed nodes of the graph that take this one, with what they took as those inputs."""
     for id, other in graph.nodes.items():
         for name, refs in other.needs.items():

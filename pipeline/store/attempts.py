@@ -12,7 +12,8 @@ from vitpipe.infra.errors import IntegrityError, NotFound
 from vitpipe.infra.json_object import parse_object
 from vitpipe.infra.storage.store import Store
 from vitpipe.pipeline.spec.graph import Node
-from vitpipe.stages.record import InputRef, Record, records_in
+from vitpipe.stages.artifacts import Origin
+from vitpipe.stages.record import Record, records_in
 from vitpipe.stages.seal import SEAL, broken, sealed
 
 HEADER = "attempt.json"
@@ -22,7 +23,7 @@ COMMITTED = "committed/done"
 _NAME = re.compile(r"a(\d+)(?:\.(\d+))?")
 _FILE = re.compile(rf"({_NAME.pattern})/(.+)")
 
-Refs = Mapping[str, tuple[InputRef, ...]]
+Refs = Mapping[str, tuple[Origin, ...]]
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ def _read(node: Store, name: str, order: tuple[int, int], pieces: int) -> Attemp
         fields = parse_object(data)
         if SEAL in fields and (found := broken(data, fields)):
             raise ValueError(found)
-        inputs = {key: tuple(InputRef(**ref) for ref in refs) for key, refs in fields["inputs"].items()}
+        inputs = {key: tuple(Origin(**ref) for ref in refs) for key, refs in fields["inputs"].items()}
         return Attempt(name, *order, fields["fingerprint"], fields["recipe"], inputs, pieces)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         found = str(error) if isinstance(error, ValueError) else repr(error)

@@ -11,9 +11,9 @@ from vitpipe.infra.errors import AlreadyExists, Changed, DriftError, IntegrityEr
 from vitpipe.infra.storage.opening import open_store
 from vitpipe.infra.storage.store import Store
 from vitpipe.pipeline.store.attempts import Refs, digests
-from vitpipe.stages.artifacts import Artifact
+from vitpipe.stages.artifacts import Artifact, Origin
 from vitpipe.stages.contract import Fence
-from vitpipe.stages.record import InputRef, Record, parse_record
+from vitpipe.stages.record import Record, parse_record
 from vitpipe.stages.seal import sealed
 
 RECORD = "record.json"
@@ -35,9 +35,9 @@ class Committed:
         return hashlib.sha256(self.data).hexdigest()
 
     @property
-    def ref(self) -> InputRef:
+    def ref(self) -> Origin:
         """The reference that a node which takes this artifact keeps in its record."""
-        return InputRef(uri=self.uri, fingerprint=self.record.fingerprint, record_sha256=self.sha256)
+        return Origin(uri=self.uri, fingerprint=self.record.fingerprint, record_sha256=self.sha256)
 
     def artifact(self) -> Artifact:
         """Return what the node made, as later stages take it."""

@@ -1,15 +1,15 @@
 """What a conversion will cost, and what it cannot do, said before anything runs. No torch."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from vitpipe.stages.artifacts import Artifact, Checkpoint
 from vitpipe.stages.convert.config import ConvertConfig, ConvertResources
 from vitpipe.stages.convert.foreign.located import is_local
 from vitpipe.stages.convert.foreign.weights import glance
-from vitpipe.stages.convert.formats.common import Traced, format_of
+from vitpipe.stages.convert.formats.common import format_of
 from vitpipe.stages.convert.numbers import ITEM_BYTES
 from vitpipe.stages.convert.task import refuse
-from vitpipe.stages.estimates import Estimate, Known
+from vitpipe.stages.estimates import Estimate, Given, Known
 from vitpipe.stages.images.manifest import known_names
 from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.training.checkpoint.committed_steps import average_files, no_average
@@ -22,44 +22,35 @@ _PROOF, _GRAPH = 3, 5
 constants and the file."""
 
 
-def estimate(
-    config: ConvertConfig,
-    resources: ConvertResources,
-    inputs: Mapping[str, Sequence[Artifact | Estimate]],
-    known: Known,
-) -> Estimate:
+def estimate(config: ConvertConfig, resources: ConvertResources, inputs: Given, known: Known) -> Estimate:
     """Bytes written and hours. UsageError when a format cannot hold the model, or an average is wanted and not kept."""
     if config.source is not None and not is_local(config.source.path):
         return Estimate(notes=(f"the model is recognised once {config.source.path} is fetched",))
     foreign = glance(config.source) if config.source else None
-    settings = foreign.settings if foreign else _given(inputs)
-    if settings is None:
+    given = (*inputs.get("checkpoint", ()), *inputs.get("weights", ()))
+    model = foreign.settings if foreign else getattr(given[0], "model", None)
+    if model is None:
         return Estimate(notes=("the model is not known yet",))
+    settings = ModelSettings.model_validate(model)
     refuse(config.formats, settings)
     if config.use == "ema":
         _need_average(inputs.get("checkpoint", ()))
     parameters, formats = num_parameters(settings), [format_of(name) for name in config.formats]
-    copies = _GRAPH if any(isinstance(each.contents, Traced) for each in formats) else _PROOF
+    copies = _GRAPH if any(each.links is None for each in formats) else _PROOF
     written = parameters * ITEM_BYTES[config.dtype] * len(config.formats)
     return Estimate(
         bytes=written,
         memory_bytes=_TASK_BYTES + copies * 4 * parameters,
         hours=(4 * parameters + written) / _BYTES_PER_SECOND / 3600,
         num_classes=settings.classes,
-        class_names=foreign.labels if foreign else _names(inputs),
+        class_names=foreign.labels if foreign else _names(given[0]),
         model=settings.model_dump(mode="json"),
         notes=tuple(f"{each.name}: {note}" for each in formats if (note := each.unsaid(settings))),
     )
 
 
-def _given(inputs: Mapping[str, Sequence[Artifact | Estimate]]) -> ModelSettings | None:
-    source = (*inputs.get("checkpoint", ()), *inputs.get("weights", ()))[0]
-    model = getattr(source, "model", None)
-    return ModelSettings.model_validate(model) if model is not None else None
-
-
-def _names(inputs: Mapping[str, Sequence[Artifact | Estimate]]) -> tuple[str, ...] | None:
-    names = known_names((*inputs.get("checkpoint", ()), *inputs.get("weights", ()))[0])
+def _names(source: Artifact | Estimate) -> tuple[str, ...] | None:
+    names = known_names(source)
     return None if names is None else tuple(names.values())
 
 

@@ -4,9 +4,8 @@ A format is a list of links; the way out and the way in read the same ones. Shap
 E = D/H, M and N any two sizes, C channels. Numbers are NumPy's, moved as views where that can be. Knows no files.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -46,21 +45,12 @@ class Made:
 
 def outward(links: Iterable[Link]) -> list[Made]:
     """All foreign tensors, each from native ones."""
-    return [
-        Made(name, link.native, _nth(link.to_foreign, index))
-        for link in links
-        for index, name in enumerate(link.foreign)
-    ]
+    return [made for link in links for made in each_of(link.foreign, link.native, link.to_foreign)]
 
 
 def inward(links: Iterable[Link]) -> list[Made]:
     """All native tensors that a format holds, each from foreign ones."""
-    return [
-        Made(name, link.foreign, _nth(link.to_native, index))
-        for link in links
-        if link.to_native is not None
-        for index, name in enumerate(link.native)
-    ]
+    return [made for link in links if link.to_native for made in each_of(link.native, link.foreign, link.to_native)]
 
 
 def foreign_shapes(links: Iterable[Link], native: Mapping[str, Shape]) -> dict[str, Shape]:
@@ -72,24 +62,24 @@ def foreign_shapes(links: Iterable[Link], native: Mapping[str, Shape]) -> dict[s
     return shapes
 
 
+def rearranged(native: str, foreign: str, there: Callable[[Array], Array], back: Callable[[Array], Array]) -> Link:
+    """One tensor here that is one there."""
+    return Link((native,), (foreign,), lambda x: (there(x),), lambda x: (back(x),))
+
+
 def same(native: str, foreign: str) -> Link:
     """The tensor as it is."""
-    return Link((native,), (foreign,), lambda x: (x,), lambda x: (x,))
+    return rearranged(native, foreign, lambda x: x, lambda x: x)
 
 
 def dense(native: str, foreign: str) -> Link:
     """A dense kernel: (out, in) here, (in, out) there."""
-    return Link((native,), (foreign,), lambda w_NM: (w_NM.T,), lambda w_MN: (w_MN.T,))
+    return rearranged(native, foreign, lambda w_NM: w_NM.T, lambda w_MN: w_MN.T)
 
 
 def conv(native: str, foreign: str) -> Link:
     """A convolution's kernel: OIHW here, HWIO there."""
-    return Link(
-        (native,),
-        (foreign,),
-        lambda w_OIHW: (w_OIHW.transpose(2, 3, 1, 0),),
-        lambda w_HWIO: (w_HWIO.transpose(3, 2, 0, 1),),
-    )
+    return rearranged(native, foreign, lambda x: x.transpose(2, 3, 1, 0), lambda x: x.transpose(3, 2, 0, 1))
 
 
 def stacked(native: str, foreign: tuple[str, ...]) -> Link:
@@ -119,11 +109,11 @@ def stacked_biases(native: str, foreign: tuple[str, ...], heads: int) -> Link:
 
 def output_kernel(native: str, foreign: str, heads: int) -> Link:
     """The projection behind attention: (D, D) here, (H, E, D) there."""
-    return Link(
-        (native,),
-        (foreign,),
-        lambda w_DD: (w_DD.T.reshape(heads, -1, len(w_DD)),),
-        lambda w_HED: (w_HED.reshape(-1, w_HED.shape[-1]).T,),
+    return rearranged(
+        native,
+        foreign,
+        lambda w_DD: w_DD.T.reshape(heads, -1, len(w_DD)),
+        lambda w_HED: w_HED.reshape(-1, w_HED.shape[-1]).T,
     )
 
 
@@ -163,11 +153,9 @@ def below_zeros(grid_1ND: Array) -> Array:
 _ZERO = np.zeros((), np.float32)
 
 
-def _nth(make: Callable[..., Many], index: int) -> Callable[..., Array]:
-    def one(*sources: Any) -> Array:
-        return make(*sources)[index]
-
-    return one
+def each_of(names: Sequence[str], sources: tuple[str, ...], make: Callable[..., Many]) -> list[Made]:
+    """Tensors that `make` gives together, one by one."""
+    return [Made(name, sources, lambda *read, place=place: make(*read)[place]) for place, name in enumerate(names)]
 
 
 def _joined(x_GD: Array, y_GD: Array) -> Array:

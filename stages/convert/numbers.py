@@ -2,18 +2,19 @@
 
 Arrays come as fp32 whatever the file's type, so bf16 and fp16 are widened exactly and fp64 is rounded. They go as they
 are, or cast to bf16 or fp16 as torch casts, bit by bit. NumPy has no bf16: its numbers are their bits here, as uint16.
-No torch; knows no files.
+No torch; opens no files.
 """
 
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vitpipe.infra.errors import StageError
+from vitpipe.infra.errors import IntegrityError, StageError
 from vitpipe.stages.convert.config import Dtype
 
 Array = NDArray[np.float32]
@@ -76,6 +77,11 @@ def stored(array: Array, dtype: Dtype) -> NDArray[Any]:
     odd = (bits >> 16) & 1
     rounded = ((bits + (odd + np.uint32(0x7FFF))) >> 16).astype(np.uint16)
     return np.where(np.isnan(array), np.uint16(_NAN), rounded)
+
+
+def damaged(path: Path, why: str) -> IntegrityError:
+    """Make the error for a file that is not what its format or its maker says."""
+    return IntegrityError(f"read {path}", f"it is damaged: {why}", "fetch it again")
 
 
 def checked(read: ReadArray, dtype: Dtype) -> ReadArray:

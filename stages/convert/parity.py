@@ -17,16 +17,15 @@ from torch import Tensor
 
 from vitpipe.infra.errors import IntegrityError
 from vitpipe.stages.convert.config import Dtype
-from vitpipe.stages.convert.consumers import Answer, Outputs, Question, Unavailable, quiet_tokens
+from vitpipe.stages.convert.consumers import Outputs, Question, Unavailable, quiet_tokens
 from vitpipe.stages.convert.foreign.to_native import native_reader
 from vitpipe.stages.convert.foreign.weights import reopen
-from vitpipe.stages.convert.formats.common import HALF, NPZ, Pixels, WeightsFormat, format_of, load
+from vitpipe.stages.convert.formats.common import HALF, NPZ, Pixels, WeightsFormat, architecture, format_of, load
 from vitpipe.stages.convert.links import Link
 from vitpipe.stages.convert.numbers import ReadArray, stored
 from vitpipe.stages.convert.own_model import load_model, load_rounded
 from vitpipe.stages.convert.task import CheckTask, ProveTask
 from vitpipe.stages.convert.tensors import Tensors, open_source
-from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.vit.build import Model
 from vitpipe.stages.vit.model import ViT
 
@@ -46,7 +45,7 @@ def check(task: CheckTask) -> dict[str, Any]:
         local.parent.mkdir(parents=True, exist_ok=True)
         task.ctx.out.node.download(file.at, local, expect=file.digest)
     source, folder = open_source(task.source, task.ctx.scratch / "source", task.config.use), scratch / format.name
-    proof: dict[str, Any] = {"architecture": _architecture(source.settings), "dtype": dtype}
+    proof: dict[str, Any] = {"architecture": architecture(source.settings), "dtype": dtype}
     if format.links:
         proof |= _round_trip(folder / format.file, format.links(source.settings), source.read, dtype)
     if format.consumer is None:
@@ -59,7 +58,7 @@ def prove(task: ProveTask) -> dict[str, Any]:
     """The entry `source` of parity.json: the largest difference, or why it could not be had."""
     foreign = task.source
     named, paths = reopen(foreign, task.ctx.scratch / "source")
-    facts = {"format": foreign.format, "architecture": foreign.architecture}
+    facts = {"format": foreign.format, "architecture": architecture(foreign.settings)}
     consumer = format_of(foreign.format).consumer
     if consumer is None:
         return facts | {"unchecked": f"{foreign.format} files are read as they stand, by no other library"}
@@ -75,7 +74,7 @@ def prove(task: ProveTask) -> dict[str, Any]:
     )
     with torch.inference_mode():
         try:
-            library, theirs = _ask(consumer, question)
+            library, theirs = load(consumer)(question)
         except Unavailable as error:
             return facts | {"unchecked": str(error)}
         ours = _own_outputs(load_model(Tensors(foreign.settings, *native_reader(named, foreign))), images)
@@ -107,7 +106,7 @@ def _compare_written(
     )
     with torch.inference_mode():
         try:
-            library, theirs = _ask(consumer, question)
+            library, theirs = load(consumer)(question)
         except Unavailable as error:
             return {"unchecked": str(error)}
         ours = rounded = _own_outputs(load_model(source), images)
@@ -140,28 +139,16 @@ def _round_trip(path: Path, links: Iterable[Link], source: ReadArray, dtype: Dty
 @contextmanager
 def _reader(path: Path) -> Iterator[Callable[[str], NDArray[Any]]]:
     """Numbers as they are stored: bf16, which NumPy has not, as its bits."""
-    if path.name != NPZ:
-        with safe_open(path, "pt") as file:  # for NumPy its library reads no bf16
-            yield lambda name: _bits_of_bf16(file.get_tensor(name)).numpy()
+    if path.name == NPZ:
+        with np.load(path, allow_pickle=False) as arrays:
+            yield lambda name: bits.view(np.uint16) if (bits := arrays[name]).dtype.kind == "V" else bits
         return
-    with np.load(path, allow_pickle=False) as arrays:
-        yield lambda name: _bits_of_bf16(_array_to_tensor(arrays[name])).numpy()
+    with safe_open(path, "pt") as file:  # for NumPy its library reads no bf16
+        yield lambda name: _bits_of_bf16(file.get_tensor(name)).numpy()
 
 
 def _bits_of_bf16(tensor: Tensor) -> Tensor:
     return tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor
-
-
-def _array_to_tensor(array: NDArray[Any]) -> Tensor:
-    """An npz file's array as a tensor of its type; two raw bytes a number are bf16."""
-    if array.dtype.kind == "V":
-        return torch.from_numpy(array.view(np.uint16)).view(torch.bfloat16)
-    return torch.from_numpy(array)
-
-
-def _ask(consumer: str, question: Question) -> Answer:
-    answer: Answer = load(consumer)(question)
-    return answer
 
 
 def _own_outputs(model: Model, images: Tensor) -> Outputs:
@@ -204,8 +191,3 @@ def _unchanged(proof: dict[str, Any], folder: Path) -> dict[str, Any]:
         found = f"{', '.join(proof['differing'])} is not what was written"
         raise IntegrityError(f"read {folder} back", found, "check the disk")
     return proof
-
-
-def _architecture(settings: ModelSettings) -> str:
-    variant = settings.variant
-    return variant if isinstance(variant, str) else ", ".join(f"{key} {value}" for key, value in variant)

@@ -4,8 +4,8 @@ Only arranges two rounds of tasks: one writes all formats in one pass (and one t
 what was written.
 """
 
-import json
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from vitpipe.infra.errors import StageError
@@ -13,9 +13,9 @@ from vitpipe.stages.artifacts import Artifact, Checkpoint, File, Weights
 from vitpipe.stages.contract import Inputs, StageContext
 from vitpipe.stages.convert.config import ConvertConfig
 from vitpipe.stages.convert.foreign.weights import ForeignWeights, look
-from vitpipe.stages.convert.formats.common import Traced, format_of, load
+from vitpipe.stages.convert.formats.common import architecture, format_of, json_bytes, load
 from vitpipe.stages.convert.origin import labels_of, lineage_of, listing_sha256, source_json
-from vitpipe.stages.convert.task import CheckTask, LookTask, ProveTask, Source, WriteTask, refuse, settings_of, split
+from vitpipe.stages.convert.task import CheckTask, ProveTask, Source, WriteTask, refuse, settings_of, split
 from vitpipe.stages.convert.write import write
 from vitpipe.stages.tasks import gather
 
@@ -32,9 +32,9 @@ def run(config: ConvertConfig, inputs: Inputs, ctx: StageContext) -> Weights:
     tasks = [WriteTask(formats, config, source, names, ctx.task, sigmoid) for formats in split(config.formats)]
     written = _write(tasks, ctx)
     proofs = _check(config, source, written, ctx)
-    files = (*written, ctx.out.put("labels.json", _json(labels)), ctx.out.put("parity.json", _json(proofs)))
+    files = (*written, ctx.out.put("labels.json", json_bytes(labels)), ctx.out.put("parity.json", json_bytes(proofs)))
     if isinstance(source, ForeignWeights):
-        files += (ctx.out.put("source.json", _json(source_json(source))),)
+        files += (ctx.out.put("source.json", json_bytes(source_json(source))),)
     _raise(proofs)
     return Weights(
         files=files,
@@ -49,9 +49,10 @@ def run(config: ConvertConfig, inputs: Inputs, ctx: StageContext) -> Weights:
 
 def _source(config: ConvertConfig, inputs: Inputs, ctx: StageContext) -> Source:
     if config.source:
-        looks = [LookTask(config.source, ctx.task)]
-        ((_, foreign),) = gather(ctx.cluster.fan(_look_task, looks, resources=ctx.resources))
-        for note in (f"{foreign.uri} is {foreign.architecture}, by {foreign.format}'s names", *foreign.notes):
+        there, label = partial(look, scratch=ctx.scratch / "source"), f"look at {config.source.path}"
+        looked = ctx.cluster.fan(there, [config.source], resources=ctx.resources, label=lambda _: label)
+        ((_, foreign),) = gather(looked)
+        for note in (f"{foreign.uri} is {architecture(foreign.settings)}, by {foreign.format}'s names", *foreign.notes):
             ctx.events.emit("note", note)
         return foreign
     given = inputs.maybe("checkpoint", Checkpoint) or inputs.one("weights", Artifact)
@@ -83,14 +84,8 @@ def _check(
 
 def _write_task(task: WriteTask) -> tuple[File, ...]:
     contents = format_of(task.formats[0]).contents
-    if isinstance(contents, Traced):
-        files: tuple[File, ...] = load(contents.writer)(task)
-        return files
-    return write(task)
-
-
-def _look_task(task: LookTask) -> ForeignWeights:
-    return look(task.source, task.ctx.scratch / "source")
+    files: tuple[File, ...] = load(contents)(task) if isinstance(contents, str) else write(task)
+    return files
 
 
 def _prove_task(task: ProveTask) -> dict[str, Any]:
@@ -110,24 +105,13 @@ def _measured(proof: dict[str, Any]) -> bool:
 
 
 def _raise(proofs: dict[str, dict[str, Any]]) -> None:
-    changed = [
-        f"{name} comes back with another {', '.join(proof['differing'])}"
-        for name, proof in proofs.items()
-        if proof.get("differing")
-    ]
-    wrong = changed + [
-        f"{name} differs by {proof['error']:.3g}, allowed are {proof['tolerance']:.3g}"
-        for name, proof in proofs.items()
-        if _measured(proof) and not proof["error"] <= proof["tolerance"]
-    ]
-    if wrong:
-        do = (
-            "compare config.source.gelu and norm_eps with what its makers say"
-            if wrong[-1].startswith("source")
-            else "report this"
-        )
+    wrong, apart = [], []
+    for name, proof in proofs.items():
+        if proof.get("differing"):
+            wrong.append(f"{name} comes back with another {', '.join(proof['differing'])}")
+        if _measured(proof) and not proof["error"] <= proof["tolerance"]:
+            apart.append(f"{name} differs by {proof['error']:.3g}, allowed are {proof['tolerance']:.3g}")
+    if wrong := wrong + apart:
+        compare = "compare config.source.gelu and norm_eps with what its makers say"
+        do = compare if wrong[-1].startswith("source") else "report this"
         raise StageError("prove the written weights", "; ".join(wrong), f"{do}: parity.json has the figures")
-
-
-def _json(content: Any) -> bytes:
-    return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()

@@ -7,9 +7,9 @@ from typing import Any
 from vitpipe.infra.errors import UsageError
 from vitpipe.stages.artifacts import Artifact, Checkpoint, File, Score, Weights
 from vitpipe.stages.contract import TaskContext
-from vitpipe.stages.convert.config import ConvertConfig, ForeignSource, Format
+from vitpipe.stages.convert.config import ConvertConfig, Format
 from vitpipe.stages.convert.foreign.weights import ForeignWeights
-from vitpipe.stages.convert.formats.common import Streamed, format_of
+from vitpipe.stages.convert.formats.common import format_of
 from vitpipe.stages.model_settings import ModelSettings
 
 Source = Checkpoint | Weights | Score | ForeignWeights
@@ -30,17 +30,6 @@ class WriteTask:
 
     def __str__(self) -> str:
         return f"write {'+'.join(self.formats)}"
-
-
-@dataclass(frozen=True)
-class LookTask:
-    """Find out what foreign weights are, where they can be read."""
-
-    source: ForeignSource
-    ctx: TaskContext
-
-    def __str__(self) -> str:
-        return f"look at {self.source.path}"
 
 
 @dataclass(frozen=True)
@@ -88,6 +77,6 @@ def refuse(formats: Sequence[Format], settings: ModelSettings) -> None:
 
 def split(formats: Sequence[Format]) -> list[tuple[Format, ...]]:
     """The formats by the tasks that write them: all that stream in one, each graph in one of its own."""
-    streamed = tuple(name for name in formats if isinstance(format_of(name).contents, Streamed))
+    streamed = tuple(name for name in formats if format_of(name).links)
     graphs: list[tuple[Format, ...]] = [(name,) for name in formats if name not in streamed]
     return [streamed, *graphs] if streamed else graphs

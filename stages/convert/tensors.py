@@ -9,7 +9,7 @@ from vitpipe.stages.artifacts import Checkpoint, Score, Weights
 from vitpipe.stages.convert.containers.safetensors_file import open_safetensors
 from vitpipe.stages.convert.foreign.to_native import native_reader
 from vitpipe.stages.convert.foreign.weights import ForeignWeights, reopen
-from vitpipe.stages.convert.numbers import ReadArray, Shape
+from vitpipe.stages.convert.numbers import Arrays, ReadArray, Shape
 from vitpipe.stages.convert.task import Source, settings_of
 from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.training.checkpoint.step_weights import open_step
@@ -17,7 +17,6 @@ from vitpipe.stages.vit.settings_file import TENSORS
 from vitpipe.stages.vit.shapes import difference, parameter_shapes
 
 Use = Literal["params", "ema"]
-Found = tuple[dict[str, Shape], ReadArray]
 
 
 @dataclass(frozen=True)
@@ -41,24 +40,19 @@ def open_source(source: Source, scratch: Path, use: Use) -> Tensors:
         named, _ = reopen(source, scratch)
         return Tensors(settings, *native_reader(named, source))
     if isinstance(source, Checkpoint):
-        found, read = _open_step(source, scratch, use)
+        step = open_step(source, scratch, average=use == "ema")
+        found, read = step.shapes, step.array
     else:
-        found, read = _open_native(source, scratch)
+        opened = _open_native(source, scratch)
+        found, read = opened.shapes, opened.read
     wanted = parameter_shapes(settings)
-    lines = difference(found, wanted)
-    if lines:
+    if lines := difference(found, wanted):
         raise IntegrityError(f"convert {source.uri}", f"its tensors are not its model's: {'; '.join(lines)}", "")
     return Tensors(settings, wanted, read)
 
 
-def _open_step(source: Checkpoint, scratch: Path, use: Use) -> Found:
-    step = open_step(source, scratch, average=use == "ema")
-    return step.shapes, step.array
-
-
-def _open_native(source: Weights | Score, scratch: Path) -> Found:
+def _open_native(source: Weights | Score, scratch: Path) -> Arrays:
     path = f"native/{TENSORS}"
     if not source.has(path):
         raise UsageError(f"convert {source.uri}", "it holds no native weights", "convert the checkpoint instead")
-    opened = open_safetensors([source.fetch(path, scratch)])
-    return opened.shapes, opened.read
+    return open_safetensors([source.fetch(path, scratch)])

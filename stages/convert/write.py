@@ -3,7 +3,7 @@ time. Imports no torch, whose libraries alone take more memory than the pass.
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,27 +12,23 @@ from vitpipe.infra.work import stop_if_asked
 from vitpipe.stages.artifacts import File
 from vitpipe.stages.contract import TaskContext
 from vitpipe.stages.convert.config import Format
-from vitpipe.stages.convert.containers.hashed_file import need_room
+from vitpipe.stages.convert.containers.hashed_file import ArraysFile, need_room
 from vitpipe.stages.convert.containers.npz_file import NpzFile
 from vitpipe.stages.convert.containers.safetensors_file import SafetensorsFile, file_bytes
 from vitpipe.stages.convert.formats.common import NPZ, About, WeightsFormat, format_of
-from vitpipe.stages.convert.links import foreign_shapes, outward
-from vitpipe.stages.convert.numbers import Array, Shape, finite, in_range
+from vitpipe.stages.convert.links import Made, foreign_shapes, outward
+from vitpipe.stages.convert.numbers import Shape, finite, in_range
 from vitpipe.stages.convert.origin import about_of
 from vitpipe.stages.convert.task import WriteTask
 from vitpipe.stages.convert.tensors import Tensors, open_source
 
-Writer = SafetensorsFile | NpzFile
-
 
 @dataclass(frozen=True)
 class Target:
-    """One tensor of a format: its name and shape there, and the native tensors it is made of."""
+    """One tensor of a format, and its shape there."""
 
-    name: str
+    made: Made
     shape: Shape
-    sources: tuple[str, ...]
-    make: Callable[..., Array]
     place: int
     """Of its last source among the native tensors: the formats are written side by side in that order."""
 
@@ -51,10 +47,9 @@ def write(task: WriteTask) -> tuple[File, ...]:
     layouts = {each.name: layout(each, source) for each in formats}
     need_room(scratch, sum(file_bytes(_shapes(targets), dtype) for targets in layouts.values()))
     with ExitStack() as stack:
-        writers: dict[Format, Writer] = {}
+        writers: dict[Format, ArraysFile] = {}
         for name, targets in layouts.items():
-            writers[name] = _open(name, written, targets, about)
-            stack.push(writers[name])
+            writers[name] = stack.enter_context(_open(name, written, targets, about))
         _stream(source, layouts, writers, task.ctx)
         digests = {f"{name}/{writer.path.name}": writer.digest() for name, writer in writers.items()}
     # given away by their digests, so that a store of this disk takes them without a copy; what the store then holds is
@@ -69,24 +64,18 @@ def layout(format: WeightsFormat, source: Tensors) -> list[Target]:
 
     ValueError when a native tensor would be left out: `refuse` has said before what a format cannot hold.
     """
-    links, places = (
-        format.links(source.settings) if format.links else [],
-        {each: place for place, each in enumerate(source.shapes)},
-    )
+    links = format.links(source.settings) if format.links else []
+    places = {each: place for place, each in enumerate(source.shapes)}
     left_out = source.shapes.keys() - {each for link in links for each in link.native}
     if left_out:
         raise ValueError(f"{format.name} has no place for {', '.join(sorted(left_out))}")
     shapes = foreign_shapes(links, source.shapes)
-    targets = [
-        Target(
-            made.name, shapes[made.name], made.sources, made.make, max((places[one] for one in made.sources), default=0)
-        )
-        for made in outward(links)
-    ]
+    last = {made.name: max((places[one] for one in made.sources), default=0) for made in outward(links)}
+    targets = [Target(made, shapes[made.name], last[made.name]) for made in outward(links)]
     return sorted(targets, key=lambda target: target.place)
 
 
-def _open(name: Format, folder: Path, targets: list[Target], about: About) -> Writer:
+def _open(name: Format, folder: Path, targets: list[Target], about: About) -> ArraysFile:
     format = format_of(name)
     path, shapes = folder / name / format.file, _shapes(targets)
     if format.file == NPZ:
@@ -95,7 +84,7 @@ def _open(name: Format, folder: Path, targets: list[Target], about: About) -> Wr
 
 
 def _stream(
-    source: Tensors, layouts: Mapping[Format, list[Target]], writers: Mapping[Format, Writer], ctx: TaskContext
+    source: Tensors, layouts: Mapping[Format, list[Target]], writers: Mapping[Format, ArraysFile], ctx: TaskContext
 ) -> None:
     """Walk the native tensors; after each, all formats write what is then complete. So a tensor read for one format is
     still there for the next."""
@@ -105,11 +94,11 @@ def _stream(
         stop_if_asked(ctx.fence, "convert")
         for name, targets in waiting.items():
             while targets and targets[-1].place == place:
-                target = targets.pop()
-                array = target.make(*(read(each) for each in target.sources))
-                writers[name].add(target.name, in_range(array, target.name, writers[name].dtype))
+                made = targets.pop().made
+                array = made.make(*(read(each) for each in made.sources))
+                writers[name].add(made.name, in_range(array, made.name, writers[name].dtype))
         ctx.progress.update(place + 1, len(source.shapes), unit="tensors")
 
 
 def _shapes(targets: list[Target]) -> list[tuple[str, Shape]]:
-    return [(target.name, target.shape) for target in targets]
+    return [(target.made.name, target.shape) for target in targets]

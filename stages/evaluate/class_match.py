@@ -36,10 +36,7 @@ class Matched:
 
 
 def join(data: Artifact | Estimate, weights: Artifact | Estimate) -> Matched | None:
-    """Match data to weights that are committed or only planned; None where the names of one are not known yet.
-
-    Errors as `matched`.
-    """
+    """Match data to weights, committed or planned; None where one's names are not known yet. Errors as `matched`."""
     names, known = known_names(data), known_names(weights)
     if names is None or known is None:
         return None

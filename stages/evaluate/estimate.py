@@ -9,10 +9,7 @@ from vitpipe.stages.vit.flops import activation_bytes, forward_macs, num_paramet
 
 
 def estimate(config: EvaluateConfig, resources: EvaluateResources, inputs: Given, known: Known) -> Estimate:
-    """Unknown until the data's size and the model are known; raw pixels need no model.
-
-    UsageError when the method needs a head that the model has not.
-    """
+    """Unknown until data and model are; raw pixels need no model. UsageError when the method needs a missing head."""
     splits = getattr(inputs["data"][0], "splits", None)
     classes = getattr(inputs["data"][0], "num_classes", None)
     given = inputs.get("weights") or ()
@@ -53,8 +50,6 @@ def task_bytes(config: EvaluateConfig, resources: EvaluateResources, model: Mode
 def check_head(config: EvaluateConfig, model: ModelSettings | None) -> None:
     """UsageError for an encoder without classes where its own head is to name them."""
     if not config.probes and model is not None and model.classes == 0:
-        raise UsageError(
-            f"evaluate weights by {config.method}",
-            "they have no head: they were pretrained on masked patches",
-            "fine-tune them first, or probe their features with method fewshot, linear or knn",
-        )
+        found = "they have no head: they were pretrained on masked patches"
+        do = "fine-tune them first, or probe their features with method fewshot, linear or knn"
+        raise UsageError(f"evaluate weights by {config.method}", found, do)

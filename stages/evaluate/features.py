@@ -47,7 +47,7 @@ def read(features: Features, rows: Indices, about: EvaluateTask) -> Floats:
     folder = about.context.scratch / "features"
     place = {int(row): n for n, row in enumerate(rows.tolist())}
     taken: Floats | None = None
-    for piece in features.pieces:
+    for piece in features:
         local = folder / piece.file.sha256
         local.parent.mkdir(parents=True, exist_ok=True)
         open_store(piece.uri).download(piece.file.at, local, expect=piece.file.digest)
@@ -105,7 +105,9 @@ def _run_over(task: ExtractTask) -> tuple[Floats, float]:
     about = task.about
     torch.set_num_threads(about.cpus)
     on, (model, image_px) = device(), _extractor(task)
-    images = EvalImages(about.data, task.split, image_px, about.config.eval_resize, about.cache, keep=task.rows)
+    images = EvalImages(
+        about.data, task.split, image_px, about.config.eval_resize, about.context.shards, keep=task.rows
+    )
     rows: list[Floats] = []
     seconds: list[float] = []
     for batch in images.batches(about.batch_images, threads=about.cpus):

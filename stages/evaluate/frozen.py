@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from vitpipe.infra.errors import UsageError
 from vitpipe.infra.json_object import parse_object
 from vitpipe.infra.work import Item, Result, unknown
 from vitpipe.stages.artifacts import File
@@ -19,18 +18,15 @@ from vitpipe.stages.evaluate.work_items import EvaluateTask, ExtractTask, Featur
 from vitpipe.stages.seal import SEAL, seal_of
 from vitpipe.stages.tasks import gather
 from vitpipe.stages.vit.flops import forward_macs
+from vitpipe.stages.vit.settings_file import native_files
 
 VERSION = 1
 """Raised when the same weights and images give other features."""
 PART_IMAGES = 8192
 """Images of one task, so that a large split is spread over the cluster and a killed driver keeps what was done."""
 
-Extract = Callable[[ExtractTask], FeaturePart]
 
-
-def features(
-    about: EvaluateTask, split: str, seed: int, rows: Indices, extract: Extract, ctx: StageContext
-) -> Features:
+def features(about: EvaluateTask, split: str, seed: int, rows: Indices, ctx: StageContext) -> Features:
     """Features of the images `rows` (ascending) of a split; only what nobody has extracted yet is computed.
 
     Errors: those of the tasks, the gravest of several, once the others have left their pieces.
@@ -41,12 +37,18 @@ def features(
         missing = np.setdiff1d(rows, known)
         parts = np.array_split(missing, -(-len(missing) // PART_IMAGES)) if len(missing) else []
         tasks = [ExtractTask(about, split, seed, part, out) for part in parts]
-        made = run_all(extract, tasks, ctx, lambda piece: _commit(out, piece), _seconds(about, ctx))
+        made = run_all(_extract, tasks, ctx, lambda piece: _commit(out, piece), _seconds(about, ctx))
     reused = len(rows) - len(missing)
     ctx.metrics.inc("feature_images_total", len(missing))
     ctx.metrics.inc("feature_images_reused_total", reused)
     ctx.events.emit("features", f"{split}: {len(missing)} images through the model, {reused} had been through before")
-    return Features(tuple(piece for piece in (*there, *made) if np.isin(piece.rows, rows).any()), len(missing))
+    return tuple(piece for piece in (*there, *made) if np.isin(piece.rows, rows).any())
+
+
+def _extract(task: ExtractTask) -> FeaturePart:
+    from vitpipe.stages.evaluate.features import extract  # torch is imported only where the work runs
+
+    return extract(task)
 
 
 def run_all(
@@ -94,22 +96,14 @@ def description(about: EvaluateTask, split: str, seed: int) -> dict[str, Any]:
         assert weights.model is not None
         # the fields that its record has, no younger ones: what was extracted before these came is found again
         return facts | {"model": weights.model.model_dump(mode="json", exclude_unset=True), "seed": seed}
-    if not weights.has("native/model.safetensors"):
-        held = ", ".join(getattr(weights, "formats", ())) or "no weights"
-        raise UsageError(
-            f"load the weights of {weights.uri}", f"it holds {held}", "convert with `native` among the formats"
-        )
-    return facts | {"weights": [weights.file(f"native/{name}").sha256 for name in ("model.safetensors", "model.json")]}
+    return facts | {"weights": [file.sha256 for file in native_files(weights)]}
 
 
 def found(out: Out) -> list[FeaturePart]:
     """Pieces that this attempt or an earlier one committed. Torn ones do not count: their images are computed again."""
-    pieces = []
-    for attempt in (out.attempt, *out.earlier):
-        for entry in out.node.list(f"{attempt}/part-"):
-            if entry.path.endswith(".json") and (piece := _parse(out, entry.path)):
-                pieces.append(piece)
-    return pieces
+    attempts = (out.attempt, *out.earlier)
+    paths = [entry.path for attempt in attempts for entry in out.node.list(f"{attempt}/part-")]
+    return [piece for path in paths if path.endswith(".json") and (piece := _parse(out, path))]
 
 
 def _commit(out: Out, part: FeaturePart) -> None:

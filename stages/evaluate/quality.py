@@ -8,11 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torchmetrics.functional.classification import (
-    multiclass_accuracy,
-    multiclass_calibration_error,
-    multiclass_confusion_matrix,
-)
+from torchmetrics.functional import classification
 
 MAX_CONFUSED = 200
 """More classes than this make a matrix nobody reads."""
@@ -38,13 +34,17 @@ def quality(logits_NK: npt.NDArray[np.floating], labels_N: npt.NDArray[np.int64]
     logits, labels = torch.as_tensor(logits_NK, dtype=torch.float32), torch.as_tensor(labels_N)
     classes = logits.shape[1]
     present = sorted({int(label) for label in labels_N})
-    by_class = multiclass_accuracy(logits, labels, classes, average="none").tolist()
+    by_class = classification.multiclass_accuracy(logits, labels, classes, average="none").tolist()
     found: dict[str, Any] = {
-        "top5": float(multiclass_accuracy(logits, labels, classes, average="micro", top_k=min(5, classes))),
+        "top5": float(
+            classification.multiclass_accuracy(logits, labels, classes, average="micro", top_k=min(5, classes))
+        ),
         "mean_per_class": float(np.mean([by_class[label] for label in present])),
         "per_class": [by_class[label] if label in present else None for label in range(classes)],
-        "calibration_error": float(multiclass_calibration_error(logits.softmax(dim=1), labels, classes, n_bins=BINS)),
+        "calibration_error": float(
+            classification.multiclass_calibration_error(logits.softmax(dim=1), labels, classes, n_bins=BINS)
+        ),
     }
     if classes <= MAX_CONFUSED:
-        found["confusion"] = multiclass_confusion_matrix(logits, labels, classes).tolist()
+        found["confusion"] = classification.multiclass_confusion_matrix(logits, labels, classes).tolist()
     return found

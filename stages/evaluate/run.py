@@ -18,16 +18,7 @@ from vitpipe.stages.evaluate import frozen
 from vitpipe.stages.evaluate.class_match import join
 from vitpipe.stages.evaluate.config import EvaluateConfig, EvaluateResources
 from vitpipe.stages.evaluate.estimate import check_head, task_bytes
-from vitpipe.stages.evaluate.work_items import (
-    Draws,
-    EvaluateTask,
-    ExtractTask,
-    FeaturePart,
-    Features,
-    FitTask,
-    HeadTask,
-    Indices,
-)
+from vitpipe.stages.evaluate.work_items import Drawn, EvaluateTask, Features, FitTask, HeadTask
 from vitpipe.stages.seal import readable
 from vitpipe.stages.tasks import check_data, weights_in, without_test
 
@@ -61,7 +52,7 @@ def run(config: EvaluateConfig, inputs: Inputs, ctx: StageContext[EvaluateResour
         per_seed, files, used = (value,), (), (test,)
     score = _score(about, per_seed, used)
     ctx.metrics.set("score", score.value, benchmark=score.benchmark)
-    details |= {"features": [_reference(part) for each in used for part in each.pieces]}
+    details |= {"features": [part.reference for pieces in used for part in pieces]}
     return score.model_copy(update={"files": (ctx.out.put("score.json", readable(score.facts() | details)), *files)})
 
 
@@ -74,8 +65,10 @@ def _probed(
     ((draws, dev),) = frozen.run_all(_draw, [blind], ctx)
     fits = []
     for seeds in _seeds(config):
-        rows = np.unique(np.concatenate([rows for seed in seeds for rows in _rows(draws, dev, seed)]))
-        train = frozen.features(blind, "train", seeds[0], rows, _extract, ctx)
+        wanted = [rows for seed in seeds for rows in draws[seed].values()] + [
+            dev[seed] for seed in seeds if seed in dev
+        ]
+        train = frozen.features(blind, "train", seeds[0], np.unique(np.concatenate(wanted)), ctx)
         fits.append(FitTask(blind, seeds, {seed: draws[seed] for seed in seeds}, dev, train))
     files: tuple[File, ...] = ()
     details: dict[str, Any] = {"seeds": config.scored_seeds}
@@ -94,13 +87,8 @@ def _probed(
     return tuple(first), details, files, tuple(each for task in fits for each in (task.train, task.test) if each)
 
 
-def _rows(draws: Draws, dev: dict[int, Indices], seed: int) -> list[Indices]:
-    return [*draws[seed].values(), *([dev[seed]] if seed in dev else [])]
-
-
 def _test(about: EvaluateTask, seed: int, ctx: StageContext) -> Features:
-    rows = np.arange(about.data.splits["test"])
-    return frozen.features(about, "test", seed, rows, _extract, ctx)
+    return frozen.features(about, "test", seed, np.arange(about.data.splits["test"]), ctx)
 
 
 def _by_shots(config: EvaluateConfig, parts: Sequence["Fitted"], field: str) -> dict[str, list[Any]]:
@@ -121,23 +109,13 @@ def _seeds(config: EvaluateConfig) -> list[tuple[int, ...]]:
     return [config.scored_seeds]
 
 
-def _reference(part: FeaturePart) -> dict[str, Any]:
-    return {"uri": part.uri, "at": part.file.at, "sha256": part.file.sha256, "images": len(part.rows)}
-
-
 # torch is imported only where the work runs
 
 
-def _draw(task: EvaluateTask) -> tuple[Draws, dict[int, Indices]]:
+def _draw(task: EvaluateTask) -> Drawn:
     from vitpipe.stages.evaluate.score import draws
 
     return draws(task)
-
-
-def _extract(task: ExtractTask) -> FeaturePart:
-    from vitpipe.stages.evaluate.features import extract
-
-    return extract(task)
 
 
 def _fit(task: FitTask) -> "Fitted":
@@ -175,9 +153,9 @@ def _score(about: EvaluateTask, per_seed: tuple[float, ...], used: Sequence[Feat
         protocol["l2"] = config.l2
     elif config.method == "knn":
         protocol |= {"neighbours": config.neighbours, "temperature": config.temperature}
-    speeds = [piece.images_per_second for each in used for piece in each.pieces]
+    speeds = [piece.images_per_second for pieces in used for piece in pieces]
     return Score(
-        benchmark=data.uri.rsplit("/", 1)[-1],
+        benchmark=data.name,
         metric="real" if config.method == "real" else "top1",
         value=statistics.fmean(per_seed),
         per_seed=per_seed,

@@ -13,10 +13,13 @@ from vitpipe.stages.evaluate.class_match import join
 from vitpipe.stages.evaluate.features import Floats, device, pretrained, read
 from vitpipe.stages.evaluate.probes import choose_l2, linear, nearest
 from vitpipe.stages.evaluate.quality import quality, real_accuracy
-from vitpipe.stages.evaluate.work_items import Draws, EvaluateTask, FitTask, HeadTask, Indices
+from vitpipe.stages.evaluate.work_items import Drawn, EvaluateTask, FitTask, HeadTask, Indices
 from vitpipe.stages.images.evaluate import EvalImages
 from vitpipe.stages.training.measure.fewshot import draw, left_over
 from vitpipe.stages.training.measure.ridge import Ridge
+
+Labelled = tuple[Floats, Indices]
+"""Features and the classes of their images."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class Fitted:
     """fewshot: accuracy with every penalty of `l2_shared`, on dev images while choosing, else on the test split."""
 
 
-def draws(task: EvaluateTask) -> tuple[Draws, dict[int, Indices]]:
+def draws(task: EvaluateTask) -> Drawn:
     """Training images of every seed and number of shots, and the dev images where penalties are compared."""
     config = task.config
     labels_N = _labels(task, "train")
@@ -61,21 +64,13 @@ def fit(task: FitTask) -> Fitted:
         train_ND = read(task.train, drawn, about)
         held = test or (None if dev is None else (train_ND[np.searchsorted(drawn, dev)], labels_N[dev]))
         for shots, support in task.draws[seed].items():
-            x_ND, y_N = train_ND[np.searchsorted(drawn, support)], labels_N[support]
-            _fit_one(task, seed, shots, x_ND, y_N, held, result)
+            labelled = train_ND[np.searchsorted(drawn, support)], labels_N[support]
+            _fit_one(task, seed, shots, labelled, held, result)
     return result
 
 
-def _fit_one(
-    task: FitTask,
-    seed: int,
-    shots: int,
-    x_ND: Floats,
-    y_N: Indices,
-    held: tuple[Floats, Indices] | None,
-    result: Fitted,
-) -> None:
-    config, classes = task.about.config, task.about.data.num_classes
+def _fit_one(task: FitTask, seed: int, shots: int, support: Labelled, held: Labelled | None, result: Fitted) -> None:
+    config, classes, (x_ND, y_N) = task.about.config, task.about.data.num_classes, support
     if task.test is None and config.method == "linear":
         result.l2.setdefault(seed, {})[shots] = choose_l2(x_ND, y_N, classes, config.l2_sweep, seed, device())
         return
@@ -108,7 +103,7 @@ def head(task: HeadTask) -> tuple[float, dict[str, Any]]:
     match = join(about.data, about.weights)
     assert match is not None, "both are committed"
     theirs = np.array(match.outputs, dtype=np.int64)
-    labels = EvalImages.labels_of(about.data, "test", about.cache)
+    labels = EvalImages.labels_of(about.data, "test", about.context.shards)
     features_MD = read(task.test, np.arange(len(labels)), about)
     model = pretrained(about)
     with torch.inference_mode():
@@ -130,4 +125,4 @@ def _share(named_M: Indices, labels_M: Indices) -> float:
 
 
 def _labels(task: EvaluateTask, split: str) -> Indices:
-    return np.asarray(EvalImages.labels_of(task.data, split, task.cache), dtype=np.int64)
+    return np.asarray(EvalImages.labels_of(task.data, split, task.context.shards), dtype=np.int64)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,8 @@ from vitpipe.stages.evaluate.config import EvaluateConfig
 Indices = npt.NDArray[np.int64]
 Draws = Mapping[int, Mapping[int, Indices]]
 """By seed and number of shots, 0 for all: numbers of training images, ascending within a class."""
+Drawn = tuple[Draws, Mapping[int, Indices]]
+"""With the dev images of each seed, where penalties are compared on some."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +37,6 @@ class EvaluateTask:
         """Side of the input image: the one asked for, else the weights' own; None where there is neither."""
         model = self.weights.model if self.weights else None
         return self.config.image_px or (model.image_px if model else None)
-
-    @property
-    def cache(self) -> Path:
-        """Local copies of shards, shared by all tasks on this machine."""
-        return self.context.scratch / "shards"
 
 
 @dataclass(frozen=True)
@@ -70,14 +67,14 @@ class FeaturePart:
     images_per_second: float
     """Speed of the model alone, images already decoded."""
 
+    @property
+    def reference(self) -> dict[str, Any]:
+        """What `score.json` says of it."""
+        return {"uri": self.uri, "at": self.file.at, "sha256": self.file.sha256, "images": len(self.rows)}
 
-@dataclass(frozen=True)
-class Features:
-    """Everything that was extracted of one split of one data set by one model."""
 
-    pieces: tuple[FeaturePart, ...]
-    computed: int
-    """Images that passed through the model for this; the others had done so before."""
+Features = tuple[FeaturePart, ...]
+"""Everything that was extracted of one split of one data set by one model."""
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,17 @@
 """What a fine-tuning takes: the protocol of the paper's section 4.1 and B.1.1, every choice a field. No torch."""
 
 from collections.abc import Collection
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from vitpipe.infra.errors import UsageError
 from vitpipe.stages.bounds import AnySeed, BatchImages, Cores, Few, Images, Rate, Side
 from vitpipe.stages.images.config import AugmentSettings, too_small
 from vitpipe.stages.model_settings import ModelSettings
-from vitpipe.stages.settings import Duration, PositiveDuration, Settings, TaskResources
+from vitpipe.stages.settings import Duration, PositiveDuration, Settings, TaskResources, micro_batch_of
 from vitpipe.stages.training.config import Ema
 from vitpipe.stages.training.optim.schedule import ScheduleSettings, in_steps
-
-T = TypeVar("T")
 
 
 class FinetuneConfig(Settings):
@@ -105,15 +103,15 @@ class FinetuneConfig(Settings):
         except ValueError as error:
             raise UsageError(f"fine-tune for {self.total}", str(error), "shorten the warm-up") from error
 
-    @field_validator("seeds")
+    @field_validator("seeds", "peak_lr")
     @classmethod
-    def _seeds_differ(cls, seeds: tuple[AnySeed, ...]) -> tuple[int, ...]:
-        return _distinct("seeds", seeds)
-
-    @field_validator("peak_lr")
-    @classmethod
-    def _rates_differ(cls, rates: float | tuple[float, ...]) -> float | tuple[float, ...]:
-        return _distinct("peak_lr", rates) if isinstance(rates, tuple) else rates
+    def _differ(cls, values: float | tuple[float, ...], info: ValidationInfo) -> float | tuple[float, ...]:
+        if values == ():
+            raise ValueError(f"{info.field_name} is empty; give at least one")
+        listed = values if isinstance(values, tuple) else ()
+        if twice := sorted({value for value in listed if listed.count(value) > 1}, key=str):
+            raise ValueError(f"{info.field_name} lists {', '.join(map(str, twice))} more than once")
+        return values
 
     @field_validator("dev")
     @classmethod
@@ -127,9 +125,8 @@ class FinetuneConfig(Settings):
         if self.sweep_seeds > len(self.seeds):
             raise ValueError(f"sweep_seeds {self.sweep_seeds} is more than the {len(self.seeds)} seeds")
         if self.crop_px is not None and self.crop not in ("resmall", "resize"):
-            raise ValueError(
-                f"crop_px {self.crop_px} has no meaning for crop {self.crop!r}; it belongs to resmall and resize"
-            )
+            meaning = f"crop_px {self.crop_px} has no meaning for crop {self.crop!r}"
+            raise ValueError(f"{meaning}; it belongs to resmall and resize")
         if reason := too_small(self.crop_px, self.image_px):
             raise ValueError(f"crop_px: {reason}")
         return self
@@ -144,16 +141,9 @@ class FinetuneResources(TaskResources):
     """Threads that decode images beside the training of a trial."""
 
 
-def micro_batch(config: FinetuneConfig, resources: FinetuneResources) -> int:
-    """Images per pass: as asked, else the largest divisor of the batch up to 64."""
-    if resources.micro_batch is not None:
-        return resources.micro_batch
-    return next(size for size in range(64, 0, -1) if config.batch_images % size == 0)
-
-
 def check(config: FinetuneConfig, resources: FinetuneResources) -> list[str]:
     """What config and resources say of each other that cannot work, as sentences; asked by `validate`."""
-    size = micro_batch(config, resources)
+    size = micro_batch_of(config.batch_images, resources.micro_batch)
     whole, rest = divmod(config.batch_images, size)
     if not rest:
         return []
@@ -165,16 +155,6 @@ def check_inputs(config: FinetuneConfig, given: Collection[str]) -> list[str]:
     if "weights" in given and config.model is not None:
         return ["config.model is for training from scratch, but weights are given: remove one of them"]
     if "weights" not in given and config.model is None:
-        return [
-            "without weights the node trains from scratch and needs config.model, e.g. {variant: B/16, image_px: 224}"
-        ]
+        example = "{variant: B/16, image_px: 224}"
+        return [f"without weights the node trains from scratch and needs config.model, e.g. {example}"]
     return []
-
-
-def _distinct(name: str, values: tuple[T, ...]) -> tuple[T, ...]:
-    if not values:
-        raise ValueError(f"{name} is empty; give at least one")
-    if len(set(values)) < len(values):
-        twice = sorted({value for value in values if values.count(value) > 1}, key=str)
-        raise ValueError(f"{name} lists {', '.join(map(str, twice))} more than once")
-    return values

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from vitpipe.infra.errors import UsageError
-from vitpipe.stages.artifacts import Artifact, ShardSet
+from vitpipe.stages.artifacts import ShardSet
 from vitpipe.stages.estimates import Estimate, Given, Known
 from vitpipe.stages.finetune.config import FinetuneConfig, FinetuneResources
 from vitpipe.stages.finetune.protocol import final_trials, sweep_trials
@@ -18,7 +18,9 @@ def estimate(config: FinetuneConfig, resources: FinetuneResources, inputs: Given
 
     UsageError for a warm-up, an image size or a dev split that cannot work with them.
     """
-    splits, classes = _splits(inputs["data"][0])
+    data = inputs["data"][0]
+    assert isinstance(data, ShardSet | Estimate)
+    splits, classes = data.splits, data.num_classes
     model = _model(config, inputs, classes)
     if splits is None or model is None:
         return Estimate(num_classes=classes, notes=("sizes follow from the data, once it is ingested",))
@@ -39,7 +41,7 @@ def estimate(config: FinetuneConfig, resources: FinetuneResources, inputs: Given
         memory_bytes=memory_bytes(model, 64),
         hours=_hours(flops, sweep, final, resources, known),
         num_classes=classes,
-        class_names=tuple(names.values()) if (names := known_names(inputs["data"][0])) is not None else None,
+        class_names=tuple(names.values()) if (names := known_names(data)) is not None else None,
         model=model,
         notes=(f"{sweep} trials choose the rate, {final} are tested",),
     )
@@ -77,11 +79,6 @@ def trial_work(config: FinetuneConfig, model: ModelSettings, splits: Mapping[str
         sweep_flops=float(sweep_steps * step + num_dev * look),
         final_flops=float(final_steps * step + splits["test"] * look),
     )
-
-
-def _splits(data: Artifact | Estimate) -> tuple[dict[str, int] | None, int | None]:
-    assert isinstance(data, ShardSet | Estimate)
-    return data.splits, data.num_classes
 
 
 def _model(config: FinetuneConfig, inputs: Given, classes: int | None) -> ModelSettings | None:

@@ -7,7 +7,6 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from vitpipe.infra.errors import StageError
@@ -54,11 +53,6 @@ class TrialTask:
 
     def __str__(self) -> str:
         return str(self.trial)
-
-    @property
-    def cache(self) -> Path:
-        """Local copies of shards, shared by all trials on this machine."""
-        return self.context.scratch / "shards"
 
 
 class TrialOutcome(Frozen):
@@ -110,11 +104,9 @@ def choose(config: FinetuneConfig, outcomes: dict[Trial, TrialOutcome]) -> dict[
     by_rate = {rate: [outcome for trial, outcome in outcomes.items() if trial.peak_lr == rate] for rate in config.rates}
     usable = [rate for rate, found in by_rate.items() if not any(outcome.failed for outcome in found)]
     if not usable:
-        raise StageError(
-            f"choose among the peak_lr {', '.join(f'{rate:g}' for rate in config.rates)}",
-            "with every one of them the training diverged or had learned nothing when stop_hopeless looked",
-            "sweep other rates, or lengthen the warm-up",
-        )
+        asked = f"choose among the peak_lr {', '.join(f'{rate:g}' for rate in config.rates)}"
+        found = "with every one of them the training diverged or had learned nothing when stop_hopeless looked"
+        raise StageError(asked, found, "sweep other rates, or lengthen the warm-up")
     dev_scores = {f"{rate:g}": _mean([outcome.accuracy for outcome in found]) for rate, found in by_rate.items()}
     dev_losses = {rate: _mean([outcome.loss or 0.0 for outcome in by_rate[rate]]) for rate in usable}
     best = min(usable, key=lambda rate: (-dev_scores[f"{rate:g}"], dev_losses[rate], rate))
@@ -157,7 +149,9 @@ def finished(out: Out, trials: Iterable[Trial], choice_sha256: str | None) -> di
                 continue
             data = out.node.read(entry.path)
             outcome = _parse(data, trial, attempt)
-            if outcome and outcome.choice_sha256 == choice_sha256 and _all_there(out, outcome.weights):
+            if outcome is None or outcome.choice_sha256 != choice_sha256:
+                continue
+            if all(out.node.size(file.at) == file.bytes for file in outcome.weights):
                 sha256 = hashlib.sha256(data).hexdigest()
                 found[trial] = outcome, File(path=trial.path, at=entry.path, bytes=len(data), sha256=sha256)
     return found
@@ -166,18 +160,13 @@ def finished(out: Out, trials: Iterable[Trial], choice_sha256: str | None) -> di
 def _parse(data: bytes, trial: Trial, attempt: str) -> TrialOutcome | None:
     try:
         content = parse_object(data)
-        signed, name = content.pop(SEAL), content["trial"]
-        if signed != seal_of(content) or name != str(trial) or content.pop("schema") != 1:
+        signed, found = content.pop(SEAL), seal_of(content)
+        if signed != found or content.pop("trial") != str(trial) or content.pop("schema") != 1:
             return None
-        del content["trial"]
         content["weights"] = [{**file, "at": f"{attempt}/{file['path']}"} for file in content["weights"]]
         return TrialOutcome.model_validate(content)
     except (ValueError, KeyError, TypeError, AttributeError):
         return None  # a torn write: the trial runs again
-
-
-def _all_there(out: Out, files: Sequence[File]) -> bool:
-    return all(out.node.size(file.at) == file.bytes for file in files)
 
 
 def _mean(values: Sequence[float]) -> float:

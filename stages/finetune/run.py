@@ -12,20 +12,14 @@ from vitpipe.infra.errors import StageError
 from vitpipe.stages.artifacts import File, Score, ShardSet
 from vitpipe.stages.contract import Inputs, StageContext
 from vitpipe.stages.estimates import Known
-from vitpipe.stages.finetune.config import FinetuneConfig, FinetuneResources, micro_batch
+from vitpipe.stages.finetune import protocol
+from vitpipe.stages.finetune.config import FinetuneConfig, FinetuneResources
 from vitpipe.stages.finetune.estimate import memory_bytes, trial_work
-from vitpipe.stages.finetune.protocol import (
-    Trial,
-    TrialOutcome,
-    TrialTask,
-    choose,
-    final_trials,
-    finished,
-    sweep_trials,
-)
+from vitpipe.stages.finetune.protocol import Trial, TrialOutcome, TrialTask
 from vitpipe.stages.images.manifest import load_manifest
 from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.seal import readable
+from vitpipe.stages.settings import micro_batch_of
 from vitpipe.stages.tasks import check_data, gather, weights_in, without_test
 
 ASKED = "fine-tune"
@@ -35,22 +29,21 @@ _IN_PROTOCOL = {"batch_images", "crop", "crop_px", "antialias", "flip", "eval_re
 """Fields of the config that stand in the score's protocol: what a comparison, or a prediction with its model, needs."""
 
 Finished = dict[Trial, tuple[TrialOutcome, File]]
+Seconds = Callable[[TrialTask], float]
 Context = StageContext[FinetuneResources]
 
 
 def run(config: FinetuneConfig, inputs: Inputs, ctx: Context) -> Score:
-    """Run both phases and put the score together.
-
-    Errors: those of the trials, the gravest of several, once the others have finished and left their pieces.
-    """
+    """Run both phases and put the score together. Errors: the trials' gravest, once all have left their pieces."""
     data, needed = inputs.one("data", ShardSet), ("train", "test")
     check_data(f"{ASKED} on {data.uri}", data.splits, needed, multi_label=data.multi_label, classes=data.num_classes)
-    sweep = _phase(sweep_trials(config), config, inputs, ctx, choice=None)
-    choice = choose(config, {trial: outcome for trial, (outcome, _) in sweep.items()})
+    sweep = _phase(protocol.sweep_trials(config), config, inputs, ctx, choice=None)
+    choice = protocol.choose(config, {trial: outcome for trial, (outcome, _) in sweep.items()})
     for rate in choice.get("hopeless", ()):
         ctx.events.emit("hopeless", f"peak_lr {rate:g} had learned nothing when stop_hopeless looked; it was ended")
     committed = ctx.out.commit("choice.json", readable(choice))
-    tested = _phase(final_trials(config, choice["chosen"]["peak_lr"]), config, inputs, ctx, choice=committed)
+    trials = protocol.final_trials(config, choice["chosen"]["peak_lr"])
+    tested = _phase(trials, config, inputs, ctx, choice=committed)
     score = _score(config, inputs, choice, committed, [outcome for outcome, _ in tested.values()])
     labels = {"id2label": {str(number): name for number, name in enumerate(load_manifest(data).classes)}}
     files = (
@@ -66,7 +59,7 @@ def run(config: FinetuneConfig, inputs: Inputs, ctx: Context) -> Score:
 
 def _phase(trials: list[Trial], config: FinetuneConfig, inputs: Inputs, ctx: Context, choice: File | None) -> Finished:
     """Run what no attempt has finished yet, all at once; the outcomes in the trials' order."""
-    done = finished(ctx.out, trials, choice.sha256 if choice else None)
+    done = protocol.finished(ctx.out, trials, choice.sha256 if choice else None)
     if done:
         ctx.events.emit("resumed", f"{len(done)} of {len(trials)} trials were finished by an earlier attempt")
     tasks = [_task(trial, config, inputs, ctx, choice) for trial in trials if trial not in done]
@@ -80,14 +73,12 @@ def _phase(trials: list[Trial], config: FinetuneConfig, inputs: Inputs, ctx: Con
     return {trial: done[trial] for trial in trials}
 
 
-def _resources(
-    config: FinetuneConfig, inputs: Inputs, ctx: Context
-) -> tuple[FinetuneResources, Callable[[TrialTask], float]]:
+def _resources(config: FinetuneConfig, inputs: Inputs, ctx: Context) -> tuple[FinetuneResources, Seconds]:
     """What one trial gets, and how long it will take, both by the estimate."""
     data, gpus = inputs.one("data", ShardSet), ctx.cluster.gpus()
     model = config.architecture(_pretrained(inputs), data.num_classes)
     work, known = trial_work(config, model, data.splits, data.num_classes), Known(gpus=gpus)
-    memory = memory_bytes(model, micro_batch(config, ctx.resources))
+    memory = memory_bytes(model, micro_batch_of(config.batch_images, ctx.resources.micro_batch))
     return ctx.resources.on_gpus(gpus, memory), lambda task: work.seconds(task.trial.phase, known)
 
 
@@ -96,7 +87,7 @@ def _task(trial: Trial, config: FinetuneConfig, inputs: Inputs, ctx: Context, ch
     return TrialTask(
         trial=trial,
         config=config,
-        micro_batch=micro_batch(config, ctx.resources),
+        micro_batch=micro_batch_of(config.batch_images, ctx.resources.micro_batch),
         threads=ctx.resources.threads,
         cpus=ctx.resources.whole_cpus,
         data=data if choice else without_test(data),
@@ -119,14 +110,12 @@ def _score(
     data, weights = inputs.one("data", ShardSet), weights_in(inputs, ASKED)
     diverged = [seed for seed, outcome in zip(config.seeds, tested, strict=True) if outcome.diverged_at is not None]
     if diverged:
-        rate = choice["chosen"]["peak_lr"]
-        raise StageError(
-            f"train on all of train with peak_lr {rate:g}", f"seed {diverged[0]} diverged", "lower peak_lr"
-        )
+        asked = f"train on all of train with peak_lr {choice['chosen']['peak_lr']:g}"
+        raise StageError(asked, f"seed {diverged[0]} diverged", "lower peak_lr")
     old = _pretrained(inputs)
     model = config.architecture(old, data.num_classes)
     per_seed = tuple(outcome.accuracy for outcome in tested)
-    protocol = {
+    measured = {
         "method": "finetune",
         "pretrained": weights is not None,
         "weights": weights.uri if weights else None,
@@ -140,13 +129,13 @@ def _score(
         **config.model_dump(mode="json", include=_IN_PROTOCOL),
     }
     return Score(
-        benchmark=data.uri.rsplit("/", 1)[-1],
+        benchmark=data.name,
         metric="top1",
         value=statistics.fmean(per_seed),
         per_seed=per_seed,
         chosen=choice["chosen"],
         dev_scores=choice["dev_scores"],
-        protocol=protocol,
+        protocol=measured,
         num_test=tested[0].num_scored,
         model=model,
         metrics={"accuracy": statistics.fmean(per_seed), "accuracy_std": _std(per_seed)},

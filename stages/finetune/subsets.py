@@ -21,11 +21,8 @@ def training_subset(labels_N: Indices, data_sha256: str, seed: int, per_class: i
     counts = np.bincount(labels_N)
     if counts.min() < per_class:
         short = int(counts.argmin())
-        raise StageError(
-            f"keep {per_class} training images of each class",
-            f"class {short} has {counts[short]}",
-            "lower train_per_class, or leave such classes out at ingest",
-        )
+        asked, found = f"keep {per_class} training images of each class", f"class {short} has {counts[short]}"
+        raise StageError(asked, found, "lower train_per_class, or leave such classes out at ingest")
     draws_N = _draws(len(labels_N), "train_per_class", data_sha256, seed)
     return _lowest(labels_N, np.arange(len(labels_N)), draws_N, np.full(len(counts), per_class))
 
@@ -40,11 +37,9 @@ def dev_split(labels_N: Indices, kept: Indices, data_sha256: str, dev: float) ->
     wanted = round(dev * len(kept)) if dev < 1 else int(dev)
     per_class = _shares(counts, wanted)
     if wanted == 0 or per_class.sum() < wanted:
-        raise StageError(
-            f"hold {f'{dev:g} of' if dev < 1 else wanted} {len(kept)} training images out as the dev split",
-            f"that is {wanted} images, and {int(per_class.sum())} can go while each class keeps one to train on",
-            "change `dev`, or give one peak_lr, which needs no dev split",
-        )
+        asked = f"hold {f'{dev:g} of' if dev < 1 else wanted} {len(kept)} training images out as the dev split"
+        found = f"that is {wanted} images, and {int(per_class.sum())} can go while each class keeps one to train on"
+        raise StageError(asked, found, "change `dev`, or give one peak_lr, which needs no dev split")
     held = _lowest(labels_N, kept, _draws(len(labels_N), "dev", data_sha256), per_class)
     return np.setdiff1d(kept, held), held
 

@@ -4,7 +4,7 @@ A pure function of its task, so that it may run anywhere and be run again. Knows
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -15,9 +15,10 @@ from vitpipe.infra.work import stop_if_asked
 from vitpipe.stages.artifacts import File
 from vitpipe.stages.finetune.protocol import TrialOutcome, TrialTask, write_piece
 from vitpipe.stages.finetune.subsets import Indices, dev_split, training_subset
-from vitpipe.stages.finetune.tuning import Average, Recipe, score, train_steps
+from vitpipe.stages.finetune.tuning import Recipe, score, train_steps
 from vitpipe.stages.images.evaluate import EvalImages
 from vitpipe.stages.images.train import TrainImages
+from vitpipe.stages.training.optim.ema import WeightAverage
 from vitpipe.stages.vit.adapt import adapt_state
 from vitpipe.stages.vit.build import Model, build_model
 from vitpipe.stages.vit.init import init_weights
@@ -26,20 +27,15 @@ from vitpipe.stages.vit.settings_file import SETTINGS, TENSORS
 
 
 def run_trial(task: TrialTask) -> tuple[TrialOutcome, File]:
-    """Train and score; the outcome and the piece it left.
-
-    Errors: Stopped when someone wants us to end; StageError when the GPU's memory runs out.
-    """
+    """Train and score; the outcome and its piece. Errors: Stopped, StageError when the GPU's memory runs out."""
     torch.set_num_threads(task.cpus)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         outcome = _train_and_score(task, device)
     except torch.OutOfMemoryError as error:
-        raise StageError(
-            f"run {task.trial} with {task.micro_batch} images per pass",
-            f"the GPU ran out of memory: {error}",
-            "set resources.micro_batch to a smaller divisor of batch_images",
-        ) from error
+        asked = f"run {task.trial} with {task.micro_batch} images per pass"
+        do = "set resources.micro_batch to a smaller divisor of batch_images"
+        raise StageError(asked, f"the GPU ran out of memory: {error}", do) from error
     return outcome, write_piece(task.context.out, task.trial, outcome)
 
 
@@ -48,8 +44,10 @@ def _train_and_score(task: TrialTask, device: torch.device) -> TrialOutcome:
     model = starting_model(task).to(device)
     train, scored = images_of(task, model.settings.image_px)
     recipe = recipe_of(task, train.num_images)
-    average = Average(model, config.ema.decay) if config.ema else None
-    batches = train.stream(micro_ranges(recipe), threads=task.threads, prefetch=train.ahead(task.micro_batch))
+    average = WeightAverage(list(model.parameters()), config.ema.decay) if config.ema else None
+    starts = range(0, recipe.total_steps * recipe.batch_images, task.micro_batch)
+    ranges = ((start, task.micro_batch) for start in starts)
+    batches = train.stream(ranges, threads=task.threads, prefetch=train.ahead(task.micro_batch))
     losses: list[float] = []
     facts = {"num_scored": scored.num_images, "num_train": train.num_images, "choice_sha256": task.choice_sha256}
 
@@ -63,11 +61,12 @@ def _train_and_score(task: TrialTask, device: torch.device) -> TrialOutcome:
         if hopeless(task, losses, recipe.total_steps):
             return failed(hopeless_at=len(losses))
         if average:
-            average.update(model)
+            average.update()
         stop_if_asked(task.context.fence, f"run {task.trial}", f"after step {len(losses)} of {recipe.total_steps}")
-    final: Model = average.model if average else model
-    accuracy, loss = score(final, scored.batches(task.micro_batch, threads=task.threads), device, config.precision)
-    kept = _keep(task, final) if task.keep_weights else ()
+    if average:
+        average.put()
+    accuracy, loss = score(model, scored.batches(task.micro_batch, threads=task.threads), device, config.precision)
+    kept = _keep(task, model) if task.keep_weights else ()
     return TrialOutcome(accuracy=accuracy, loss=loss, steps=len(losses), losses=losses, weights=kept, **facts)
 
 
@@ -117,29 +116,23 @@ def recipe_of(task: TrialTask, num_train: int) -> Recipe:
     )
 
 
-def micro_ranges(recipe: Recipe) -> Iterator[tuple[int, int]]:
-    """(first position, count) of every micro-batch of the training, in order."""
-    size = recipe.micro_batch
-    return ((start, size) for start in range(0, recipe.total_steps * recipe.batch_images, size))
-
-
 def images_of(task: TrialTask, image_px: int) -> tuple[TrainImages, EvalImages]:
     """What the trial trains on and what it is scored on: in a sweep two parts of train, else train and test."""
     config, trial, sha256 = task.config, task.trial, task.data.manifest_sha256
-    labels_N: Indices = np.asarray(EvalImages.labels_of(task.data, "train", task.cache), dtype=np.int64)
+    labels_N: Indices = np.asarray(EvalImages.labels_of(task.data, "train", task.context.shards), dtype=np.int64)
     kept: Indices = np.arange(len(labels_N))
     if config.train_per_class is not None:
         kept = training_subset(labels_N, sha256, trial.seed, config.train_per_class)
     held = None
     if trial.phase == "sweep":
         kept, held = dev_split(labels_N, kept, sha256, config.dev)
-    train = TrainImages(task.data, "train", image_px, config.augment, trial.seed, task.cache, keep=kept)
+    train = TrainImages(task.data, "train", image_px, config.augment, trial.seed, task.context.shards, keep=kept)
     scored = EvalImages(
         task.data,
         "test" if held is None else "train",
         image_px,
         config.eval_resize,
-        task.cache,
+        task.context.shards,
         keep=held,
         resize_px=config.crop_px,
         antialias=config.antialias,

@@ -4,11 +4,9 @@ SGD with momentum 0.9, warm-up and cosine decay, gradients clipped, no weight de
 Knows no files and no protocol. Shapes: B images of a micro-batch, K classes.
 """
 
-import copy
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +15,6 @@ from torch.nn import functional as F
 from vitpipe.stages.images.batch import Batch
 from vitpipe.stages.training.optim.schedule import ScheduleSettings, lr_at
 from vitpipe.stages.training.seeds import key
-
-M = TypeVar("M", bound=nn.Module)
 
 MOMENTUM = 0.9  # section 4.1
 
@@ -90,16 +86,3 @@ def score(model: nn.Module, batches: Iterable[Batch], device: torch.device, prec
         loss += float(F.cross_entropy(logits_BK, labels_B, reduction="none")[counted_B].double().sum())
         count += int(counted_B.sum())
     return right / count, loss / count
-
-
-class Average(Generic[M]):
-    """A running average of the parameters, as Table 2 uses it on ImageNet."""
-
-    def __init__(self, model: M, decay: float) -> None:
-        self.model, self.decay = copy.deepcopy(model), decay
-
-    @torch.no_grad()
-    def update(self, model: M) -> None:
-        """Take the parameters of one more step in."""
-        for kept, new in zip(self.model.parameters(), model.parameters(), strict=True):
-            kept.lerp_(new, 1 - self.decay)

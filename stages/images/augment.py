@@ -13,15 +13,8 @@ import numpy.typing as npt
 import torch
 from scipy.special import betaincinv
 
+from vitpipe.stages.images import crops
 from vitpipe.stages.images.config import AugmentSettings, RandAugmentSettings, before_crop_px
-from vitpipe.stages.images.crops import (
-    INCEPTION_MIN_AREA,
-    TORCHVISION_MIN_AREA,
-    Box,
-    crop_tries,
-    inception,
-    random_resized,
-)
 from vitpipe.stages.images.decode import Pixels
 from vitpipe.stages.images.extension import mirror
 from vitpipe.stages.images.keys import Ints, uniforms
@@ -41,7 +34,7 @@ class PixelSource(Protocol):
     def pixels(self, number: int) -> Pixels:
         """One image (height, width, 3), not to be written to."""
 
-    def part(self, number: int, box: Box) -> Pixels:
+    def part(self, number: int, box: crops.Box) -> Pixels:
         """What `pixels` has in `box`, decoding no more than needed where the format allows it."""
 
 
@@ -56,7 +49,7 @@ def cut(
     """Crop, resize and flip each image into its row of a (B, 3, image_px, image_px) uint8 array."""
     image_px = cut_BCHW.shape[2]
     flipped = (uniforms(positions_B, 1, "flip", seed)[:, 0] < 0.5).tolist() if settings.flip else [False] * len(numbers)
-    tries = crop_tries(positions_B, seed) if settings.crop != "none" else [iter(())] * len(numbers)
+    tries = crops.crop_tries(positions_B, seed) if settings.crop != "none" else [iter(())] * len(numbers)
     for b, number in enumerate(numbers):
         cut_HWC = _cropped(source, number, settings, image_px, tries[b])
         if flipped[b]:
@@ -94,10 +87,10 @@ def _cropped(
     if settings.crop == "none":
         return resize(source.pixels(number), image_px, image_px, settings.antialias)
     if settings.crop == "random_resized":
-        box = random_resized(*source.shape(number), settings.min_area or TORCHVISION_MIN_AREA, tries)
+        box = crops.random_resized(*source.shape(number), settings.min_area or crops.TORCHVISION_MIN_AREA, tries)
         return resize(source.part(number, box), image_px, image_px, settings.antialias)
     if settings.crop == "inception":
-        box = inception(*source.shape(number), settings.min_area or INCEPTION_MIN_AREA, tries)
+        box = crops.inception(*source.shape(number), settings.min_area or crops.INCEPTION_MIN_AREA, tries)
         return resize(source.part(number, box), image_px, image_px, settings.antialias)
     image, side = source.pixels(number), settings.resize_px or before_crop_px(image_px)
     if settings.crop == "resmall":
@@ -108,7 +101,7 @@ def _cropped(
         assert_never(settings.crop)
     _, _, top, left = next(tries)
     room = (int(top * (image.shape[0] - image_px + 1)), int(left * (image.shape[1] - image_px + 1)))
-    return Box(*room, image_px, image_px).of(image)
+    return crops.Box(*room, image_px, image_px).of(image)
 
 
 def _vary(cut_BCHW: Pixels, positions_B: Ints, settings: RandAugmentSettings, seed: int) -> None:

@@ -24,6 +24,7 @@ from vitpipe.stages.images.reader_watch import UNWATCHED, ReaderWatch
 
 SPARE_BYTES = 1_000_000_000
 """Left free on the disk for whatever else writes there."""
+RESTORE_BOTH = "restore both from a copy, or ingest again under another `name`"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
@@ -119,11 +120,9 @@ def expected(shards: ShardSet, entry: ShardEntry) -> File:
     """Find the tar in the record. IntegrityError when the manifest gives another size or digest."""
     file = shards.file(entry.path)
     if (file.bytes, file.sha256) != (entry.bytes, entry.sha256):
-        raise IntegrityError(
-            f"read {entry.path} of {shards.uri}",
-            f"the record says {file.bytes} bytes, {file.sha256}; the manifest {entry.bytes} bytes, {entry.sha256}",
-            "restore both from a copy, or ingest again under another `name`",
-        )
+        in_record, in_manifest = f"{file.bytes} bytes, {file.sha256}", f"{entry.bytes} bytes, {entry.sha256}"
+        found = f"the record says {in_record}; the manifest {in_manifest}"
+        raise IntegrityError(f"read {entry.path} of {shards.uri}", found, RESTORE_BOTH)
     return file
 
 

@@ -25,9 +25,8 @@ def difference(one: Sequence[str], other: Sequence[str], which: tuple[str, str] 
     differences = [f"only {whose} has {some_names(names)}" for whose, names in zip(which, only, strict=True) if names]
     if not differences:
         place = next(place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
-        return (
-            f"the same {len(one)} names in another order, from number {place} on: {one[place]!r} and {other[place]!r}"
-        )
+        both = f"{one[place]!r} and {other[place]!r}"
+        return f"the same {len(one)} names in another order, from number {place} on: {both}"
     near = nearly(*only)
     return f"{len(one)} and {len(other)}; {'; '.join(differences)}{f' ({near})' if near else ''}"
 
@@ -123,10 +122,7 @@ def some_names(names: Sequence[str]) -> str:
 
 
 def names_of(weights: Artifact) -> dict[int, str]:
-    """Read the names of the head's classes from `labels.json` of a model's artifact; empty where it has none.
-
-    IntegrityError for names that are no list of classes.
-    """
+    """Read the names of a model's classes from `labels.json`, if it has one. IntegrityError for no list of classes."""
     if not weights.has(LABELS):
         return {}
     try:

@@ -70,6 +70,13 @@ def decode(data: bytes) -> Pixels:
         raise damaged(header.ext, error) from error
 
 
+def encoded(image: Image.Image, form: str, **options: int) -> bytes:
+    """Encode an image in one of Pillow's formats, with that format's options."""
+    file = io.BytesIO()
+    image.save(file, form, **options)
+    return file.getvalue()
+
+
 def damaged(ext: str, error: Exception) -> BadImage:
     """Turn Pillow's error into a reason, without the memory address that it would name."""
     said = "Pillow cannot identify it" if isinstance(error, UnidentifiedImageError) else error

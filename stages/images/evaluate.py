@@ -67,9 +67,7 @@ class EvalImages:
         """
         begin, end = (edge * self.num_images // world_size for edge in (rank, rank + 1))
         starts = range(begin, end, batch_images)
-        return in_order(
-            lambda start: self._batch(start, min(start + batch_images, end)), starts, threads, ahead=threads
-        )
+        return in_order(lambda start: self._batch(start, min(start + batch_images, end)), starts, threads, threads)
 
     def _batch(self, start: int, end: int) -> Batch:
         numbers_B = self._keep[start:end]

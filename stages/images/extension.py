@@ -49,7 +49,7 @@ def loaded_extension() -> "Extension | None":
     path = compiled_extension()
     if path is None:
         log.warning("the reader's C extension is not built: images are decoded whole, which is slower. %s", DO)
-    return None if path is None else Extension.load(path)
+    return None if path is None else Extension(path)
 
 
 class ExifFirst(Exception):
@@ -59,7 +59,9 @@ class ExifFirst(Exception):
 class Extension:
     """The calls of the compiled library; while one works, other threads run."""
 
-    def __init__(self, library: ctypes.CDLL) -> None:
+    def __init__(self, path: Path) -> None:
+        """Open a compiled library. OSError where it cannot be loaded."""
+        library = ctypes.CDLL(str(path))
         size, number, address = ctypes.c_size_t, ctypes.c_int, ctypes.c_void_p
         self._decode_part, self._mirror = library.vitpipe_decode_part, library.vitpipe_mirror
         self._tile, self._is_plain = library.vitpipe_tile, library.vitpipe_is_plain
@@ -68,11 +70,6 @@ class Extension:
         self._mirror.argtypes, self._mirror.restype = [address, size, size, address], None
         self._tile.argtypes = [address, size, address, size, ctypes.POINTER(size)]
         self._is_plain.argtypes = self._sha256.argtypes = self._contents.argtypes = [address, size]
-
-    @classmethod
-    def load(cls, path: Path) -> "Extension":
-        """Open a compiled library. OSError where it cannot be loaded."""
-        return cls(ctypes.CDLL(str(path)))
 
     def decode_part(self, data: Bytes, height: int, width: int, box: Box, upright: bool) -> Bytes | None:
         """As `jpeg_part`."""

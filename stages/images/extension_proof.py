@@ -26,7 +26,7 @@ SIDE = 160
 
 def main() -> None:
     """Prove pixels first, then digests where this CPU has the instructions."""
-    extension = Extension.load(Path(sys.argv[1]))
+    extension = Extension(Path(sys.argv[1]))
     compare_pixels(extension)
     if has_instructions(extension):
         compare_digests(extension)

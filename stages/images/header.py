@@ -1,11 +1,24 @@
 """Format and size of an image from its first bytes, before any decoder sees it. JPEG, PNG and WebP only."""
 
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
+
+Given = TypeVar("Given")
+Result = TypeVar("Result")
 
 
 class BadImage(Exception):
     """An image that is not accepted, with the reason in words."""
+
+
+def tried(make: Callable[[Given], Result], given: Given) -> Result | BadImage:
+    """Call `make(given)`; a BadImage that it raises is returned."""
+    try:
+        return make(given)
+    except BadImage as error:
+        return error
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from vitpipe.stages.images.decode import check_header, decode, is_upright
 from vitpipe.stages.images.digests import sha256_each, sha256_extension
 from vitpipe.stages.images.extension import Extension
-from vitpipe.stages.images.header import BadImage, Header
+from vitpipe.stages.images.header import BadImage, Header, tried
 
 _FOUND, _REFUSED, _EXIF_FIRST = range(3)
 
@@ -29,7 +29,7 @@ class ImageDigests(NamedTuple):
 
 def digest_images(files: Sequence[bytes]) -> list[ImageDigests | BadImage]:
     """Digest each file, or say why it is not accepted."""
-    headers = [_header(data) for data in files]
+    headers = [tried(check_header, data) for data in files]
     extension = sha256_extension()
     quick = {} if extension is None else digests_by_extension(extension, files, headers)
     return [
@@ -52,18 +52,10 @@ def digests_by_extension(
     return {place: one for place, one in found.items() if one is not None}
 
 
-def _header(data: bytes) -> Header | BadImage:
-    try:
-        return check_header(data)
-    except BadImage as error:
-        return error
-
-
 def _decoded(data: bytes, header: Header) -> ImageDigests | BadImage:
-    try:
-        pixels = decode(data)
-    except BadImage as error:
-        return error
+    pixels = tried(decode, data)
+    if isinstance(pixels, BadImage):
+        return pixels
     height, width = pixels.shape[:2]
     of_pixels, of_bytes = sha256_each([(_head(height, width), pixels), (b"", data)])
     return ImageDigests(Header(header.ext, width, height), of_bytes, of_pixels)

@@ -59,15 +59,12 @@ class ShardStream(IterableDataset[tuple[Tensor, Tensor]]):
         for name, least in (("batch_images", 1), ("world_size", 1), ("rank", 0), ("samples_seen", 0)):
             value = getattr(self, name)
             if not isinstance(value, Integral) or value < least:
-                raise UsageError(
-                    f"stream images with {name} {value!r}", "it is no such number", f"give {least} or more"
-                )
+                asked = f"stream images with {name} {value!r}"
+                raise UsageError(asked, "it is no such number", f"give {least} or more")
         if self.batch_images % self.world_size or not self.rank < self.world_size:
-            raise UsageError(
-                f"stream batches of {self.batch_images} images for rank {self.rank}",
-                f"{self.world_size} ranks cannot share them equally, or there is no such rank",
-                "give a batch that is a multiple of the ranks, and a rank from 0 on",
-            )
+            asked = f"stream batches of {self.batch_images} images for rank {self.rank}"
+            found = f"{self.world_size} ranks cannot share them equally, or there is no such rank"
+            raise UsageError(asked, found, "give a batch that is a multiple of the ranks, and a rank from 0 on")
         places = self.shards if isinstance(self.shards, tuple) else (self.shards,)
         if len(self.shares) != (len(places) if len(places) > 1 else 0):
             found = f"{len(places)} sets and {len(self.shares)} shares"

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 
 from pydantic import Field
 
@@ -65,13 +66,12 @@ class Manifest(Frozen):
         """List the shards of a split. UsageError naming the splits that have images, for one that has none."""
         found = tuple(entry for entry in self.shards if entry.split == split)
         if not sum(entry.count for entry in found):
-            sizes: dict[str, int] = {}
+            sizes = Counter[str]()
             for entry in self.shards:
-                sizes[entry.split] = sizes.get(entry.split, 0) + entry.count
+                sizes[entry.split] += entry.count
             listed = ", ".join(f"{name} ({count} images)" for name, count in sorted(sizes.items())) or "none"
-            raise UsageError(
-                f"read the split {split!r}", f"it has no images; splits with images: {listed}", "set `splits` at ingest"
-            )
+            there = f"it has no images; splits with images: {listed}"
+            raise UsageError(f"read the split {split!r}", there, "set `splits` at ingest")
         return found
 
     def encode(self) -> bytes:
@@ -90,21 +90,15 @@ def index_path(shard: str) -> str:
 
 def load_manifest(shards: ShardSet) -> Manifest:
     """Read the manifest. IntegrityError when its digest is not the artifact's, UsageError for a newer schema."""
-    data = shards.read(MANIFEST)
+    data, asked = shards.read(MANIFEST), f"read {MANIFEST} of {shards.uri}"
     found = hashlib.sha256(data).hexdigest()
     if found != shards.manifest_sha256:
-        raise IntegrityError(
-            f"read {MANIFEST} of {shards.uri}",
-            f"SHA-256 {found}, the artifact says {shards.manifest_sha256}",
-            "restore it from a copy, or ingest again under another `name`",
-        )
+        do = "restore it from a copy, or ingest again under another `name`"
+        raise IntegrityError(asked, f"SHA-256 {found}, the artifact says {shards.manifest_sha256}", do)
     fields = json.loads(data)
     if fields.get("schema", 0) > MANIFEST_SCHEMA:
-        raise UsageError(
-            f"read {MANIFEST} of {shards.uri}",
-            f"schema {fields['schema']} was written by a newer vitpipe; this one reads up to {MANIFEST_SCHEMA}",
-            "update vitpipe",
-        )
+        newer = f"schema {fields['schema']} was written by a newer vitpipe; this one reads up to {MANIFEST_SCHEMA}"
+        raise UsageError(asked, newer, "update vitpipe")
     return Manifest.model_validate(fields)
 
 

@@ -1,9 +1,9 @@
 """Work done ahead by threads and returned in order. Knows nothing of images."""
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
+
+from vitpipe.infra.at_once import answers
 
 AHEAD, AHEAD_BYTES = 4, 512_000_000
 """At most so many batches are made ahead, and so many bytes."""
@@ -21,14 +21,4 @@ def in_order(make: Callable[[Item], Made], items: Iterable[Item], threads: int, 
 
     What a call raises is raised in its place. A consumer that stops early leaves no thread behind.
     """
-    waiting: deque[Future[Made]] = deque()
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="vitpipe-images")
-    try:
-        for item in items:
-            waiting.append(pool.submit(make, item))
-            if len(waiting) > ahead:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
+    return answers(make, items, ahead + 1, threads, "vitpipe-images")

@@ -1,7 +1,4 @@
-"""Shares of a mixture as whole numbers of images in a block. No numpy, for `validate` uses it.
-
-Knows nothing about what is mixed.
-"""
+"""Shares of a mixture, of whatever is mixed, as whole numbers of images in a block. No numpy: `validate` uses it."""
 
 from collections.abc import Sequence
 from fractions import Fraction

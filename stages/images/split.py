@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from vitpipe.infra.at_once import answers
 from vitpipe.infra.errors import IntegrityError
 from vitpipe.stages.artifacts import ShardSet
-from vitpipe.stages.images.cache import ShardCache
+from vitpipe.stages.images.cache import RESTORE_BOTH, ShardCache
 from vitpipe.stages.images.crops import Box
 from vitpipe.stages.images.decode import Pixels, decode, decode_part
 from vitpipe.stages.images.header import BadImage
@@ -88,8 +89,7 @@ class Split:
     @cached_property
     def indexes(self) -> tuple[ShardIndex, ...]:
         """All indexes of the split, in order."""
-        with ThreadPoolExecutor(_FETCHES) as pool:
-            return tuple(pool.map(self._index, range(len(self.entries))))
+        return tuple(answers(self._index, range(len(self.entries)), _FETCHES))
 
     def gather(self, numbers: Iterable[int]) -> None:
         """Fetch what these images are read from: several shards at once, or single images where the cache is full."""
@@ -121,13 +121,12 @@ class Split:
             return pixels
         except BadImage as error:
             intact = hashlib.sha256(data).hexdigest() == index.sha256s[row]
-            raise IntegrityError(
-                f"decode {index.key[row]} of {index.path} in {self._set(shard).uri}",
-                f"{error}; " + ("its bytes are those ingested" if intact else "its bytes are not those ingested"),
-                "ingest again with this version"
-                if intact
-                else f"remove the cached {self._tars.cache.folder} and run again",
-            ) from error
+            found, do = f"{error}; its bytes are those ingested", "ingest again with this version"
+            if not intact:
+                found = f"{error}; its bytes are not those ingested"
+                do = f"remove the cached {self._tars.cache.folder} and run again"
+            asked = f"decode {index.key[row]} of {index.path} in {self._set(shard).uri}"
+            raise IntegrityError(asked, found, do) from error
 
     def shape(self, number: int) -> tuple[int, int]:
         """Height and width of one image, upright."""
@@ -227,8 +226,5 @@ def _check(index: ShardIndex, entry: ShardEntry, manifest: Manifest, shards: Sha
     several = [labels for labels in index.labels if len(labels) > 1 and not manifest.multi_label]
     facts = (index.count, index.tar_bytes, index.sha256) == (entry.count, entry.bytes, entry.sha256)
     if wrong or several or not facts:
-        raise IntegrityError(
-            f"read {entry.index} of {shards.uri}",
-            f"labels {(wrong or several)[0]} with {classes} classes" if facts else "it is of another shard",
-            "restore both from a copy, or ingest again under another `name`",
-        )
+        found = f"labels {(wrong or several)[0]} with {classes} classes" if facts else "it is of another shard"
+        raise IntegrityError(f"read {entry.index} of {shards.uri}", found, RESTORE_BOTH)

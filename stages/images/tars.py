@@ -102,8 +102,8 @@ class ShardReader:
                 self.cache.watch.uncached()
                 return np.frombuffer(data, dtype=np.uint8)
             traffic.count("retries")
-        raise IntegrityError(
+        asked, found = (
             f"read image {index.key[row]} of {entry.path} in {shards.uri}",
             "its bytes are not those the index names",
-            "the shard was damaged or replaced: restore it from a copy",
         )
+        raise IntegrityError(asked, found, "the shard was damaged or replaced: restore it from a copy")

@@ -25,8 +25,6 @@ def refuse_other_classes(sets: Sequence[tuple[str, Sequence[str]]]) -> None:
     for uri, classes in sets[1:]:
         first, names = sets[0]
         if tuple(classes) != tuple(names):
-            raise UsageError(
-                f"read {first} and {uri} as one",
-                f"their classes differ: {difference(names, classes)}",
-                "ingest both with the same `class_names` or folders, so that a label means one class",
-            )
+            found = f"their classes differ: {difference(names, classes)}"
+            do = "ingest both with the same `class_names` or folders, so that a label means one class"
+            raise UsageError(f"read {first} and {uri} as one", found, do)

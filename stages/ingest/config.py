@@ -114,9 +114,8 @@ class IngestConfig(Settings):
                 raise ValueError(f"split name {name!r} does not match {_SPLIT_NAME.pattern}")
         total = sum(splits.values())
         if abs(total - 1) > 1e-6:
-            raise ValueError(
-                f"the shares of splits must add up to 1: {' + '.join(map(str, splits.values()))} = {total:g}"
-            )
+            told = f"{' + '.join(map(str, splits.values()))} = {total:g}"
+            raise ValueError(f"the shares of splits must add up to 1: {told}")
         return splits
 
     @field_validator("restart_intervals")

@@ -12,17 +12,10 @@ from pydantic import ValidationError
 from vitpipe.infra.errors import IntegrityError, NotFound, StorageError, UsageError, VitpipeError
 from vitpipe.stages.artifacts import ShardSet
 from vitpipe.stages.ingest.config import IngestConfig, IngestResources
-from vitpipe.stages.ingest.drift_by_digest import KeptDigests, compared_by_digest, kept_digests, listed
+from vitpipe.stages.ingest.drift_by_digest import KeptDigests, compared_by_digest, kept_digests
 from vitpipe.stages.ingest.listing import MAX_NAMED, some
-from vitpipe.stages.ingest.sources.inventory import (
-    INVENTORY,
-    MARKS,
-    FilesNow,
-    Inventory,
-    compare,
-    parse_inventory,
-    with_marks,
-)
+from vitpipe.stages.ingest.sources import inventory
+from vitpipe.stages.ingest.sources.inventory import INVENTORY, FilesNow, Inventory
 from vitpipe.stages.ingest.sources.source_settings import SourceSettings
 from vitpipe.stages.record import Record
 from vitpipe.stages.sighting import GONE, VERIFY, Sighted
@@ -45,10 +38,8 @@ def look(config: IngestConfig, resources: IngestResources, shards: ShardSet, rec
         if found is None and kept is not None:
             return _by_digests(config, shards, record, kept)
         return found or Sighted()
-    except VitpipeError as error:
+    except (VitpipeError, OSError) as error:
         return Sighted.unseen(f"{config.source.location}{_moved(config, record)}: {_why(config, error)}")
-    except OSError as error:
-        return Sighted.unseen(f"{config.source.location}{_moved(config, record)}: {error}")
 
 
 def _by_names(
@@ -56,7 +47,7 @@ def _by_names(
 ) -> Sighted | None:
     """None where digests have to tell."""
     now, kept = files_now(config.source, was)
-    found = compare(was, now.inventory, now.is_closed)
+    found = inventory.compare(was, now.inventory, now.is_closed)
     what = f"{len(was)} {was.unit} of {config.source.location}"
     unreadable = f"; not looked at: {', '.join(kept[:MAX_NAMED])}" if kept else ""
     of_texts = found.others and not found.counts and not any(one.endswith(GONE) for one in found.others)
@@ -67,17 +58,17 @@ def _by_names(
     what += _moved(config, record)
     if found.touched:
         return Sighted(note=f"the source may have changed: {found.hint(what)}{unreadable}", is_loud=True)
-    about_texts = f"; {', '.join(found.others)}, but means the same" if of_texts else ""
+    what += f"; {', '.join(found.others)}, but means the same" if of_texts else ""
     if unreadable:
-        return Sighted(
-            note=f"the source is as it was ingested as far as it can be seen, {what}{about_texts}{unreadable}",
-            is_loud=True,
-        )
-    return Sighted(note=f"the source is as it was ingested, {what}{about_texts}{no_times}", is_loud=bool(no_times))
+        note = f"the source is as it was ingested as far as it can be seen, {what}{unreadable}"
+        return Sighted(note=note, is_loud=True)
+    return Sighted(note=f"the source is as it was ingested, {what}{no_times}", is_loud=bool(no_times))
 
 
-def _why(config: IngestConfig, error: VitpipeError) -> str:
+def _why(config: IngestConfig, error: VitpipeError | OSError) -> str:
     """What was found, and of what, where that is not the whole source."""
+    if isinstance(error, OSError):
+        return str(error)
     return error.found or str(error) if config.source.location in error.asked else f"{error.asked}: {error.found}"
 
 
@@ -118,9 +109,9 @@ def _texts_now(source: SourceSettings, was: Mapping[str, str]) -> tuple[Mapping[
 
 def _inventory(shards: ShardSet, record: Record) -> tuple[Inventory, str]:
     """What was ingested; and, where its times are lost, words about that."""
-    was = parse_inventory(shards.read(INVENTORY), f"{INVENTORY} of {shards.uri}")
+    was = inventory.parse_inventory(shards.read(INVENTORY), f"{INVENTORY} of {shards.uri}")
     try:
-        return with_marks(was, shards.store().read(f"{record.attempt}/{MARKS}")), ""
+        return inventory.with_marks(was, shards.store().read(f"{record.attempt}/{inventory.MARKS}")), ""
     except NotFound:
         found = "lost"
     except ValueError as error:
@@ -147,9 +138,8 @@ def _by_listing(config: IngestConfig, shards: ShardSet, digests: bool) -> Sighte
             raise
         return Sighted.other(f"it can no longer be listed: {_why(config, error)}")
     if listing is not None and listing.sha256 != shards.listing_sha256:
-        return Sighted.other(
-            f"other names, sizes or classes below {source.location}; an earlier version kept no counts"
-        )
+        other = f"other names, sizes or classes below {source.location}"
+        return Sighted.other(f"{other}; an earlier version kept no counts")
     if digests:
         if not source.is_there():
             raise source.nothing_there()
@@ -163,26 +153,21 @@ def _by_listing(config: IngestConfig, shards: ShardSet, digests: bool) -> Sighte
 
 def _by_digests(config: IngestConfig, shards: ShardSet, record: Record, kept: KeptDigests) -> Sighted:
     try:
-        listing = listed(config)
+        listing = config.source.part(config.source.open(config.splits).listing())
     except (UsageError, IntegrityError) as error:
         return Sighted.other(f"it can no longer be ingested: {_why(config, error)}", by_digest=True)
     checked = compared_by_digest(config, listing, kept, shards.listing_sha256)
     what = f"{checked.images} images of {config.source.location} by digest"
-    unreadable = (
-        f"; {checked.unreadable} could not be read: {some(checked.unreadable_examples)}" if checked.unreadable else ""
-    )
+    unread = checked.unreadable
+    unreadable = f"; {unread} could not be read: {some(checked.unreadable_examples)}" if unread else ""
     if checked.difference.differs:
-        return Sighted.other(
-            checked.difference.text(what) + unreadable + _made_otherwise(config, record), by_digest=True
-        )
+        other = checked.difference.text(what) + unreadable + _made_otherwise(config, record)
+        return Sighted.other(other, by_digest=True)
     if checked.other_classes:
         return Sighted.other(f"its images or their classes are read otherwise, of {what}", by_digest=True)
     if unreadable:
-        seen = checked.images - checked.unreadable
-        return Sighted(
-            note=f"the source is as it was ingested as far as it can be read, {seen} of {what}{unreadable}",
-            is_loud=True,
-        )
+        seen = f"{checked.images - unread} of {what}{unreadable}"
+        return Sighted(note=f"the source is as it was ingested as far as it can be read, {seen}", is_loud=True)
     unknown = f", but {checked.unknown} that the shards do not hold" if checked.unknown else ""
     return Sighted(note=f"the source is as it was ingested, {what}{unknown}", is_loud=bool(checked.unknown))
 

@@ -3,9 +3,9 @@
 import hashlib
 import json
 from collections.abc import Container, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from vitpipe.infra.at_once import answers
 from vitpipe.stages.artifacts import ShardSet
 from vitpipe.stages.images.header import BadImage
 from vitpipe.stages.images.index import parse_index
@@ -44,11 +44,6 @@ class KeptDigests:
     """SHA-256 of each image by its name in the source."""
     left_out: Container[str]
     """Names of those set aside or alike."""
-
-
-def listed(config: IngestConfig) -> Listing:
-    """What an ingest would take now. UsageError, and for a benchmark IntegrityError, where it would refuse to."""
-    return config.source.part(config.source.open(config.splits).listing())
 
 
 def compared_by_digest(
@@ -104,9 +99,8 @@ def _read(source: ImageReader, items: Sequence[Item]) -> Iterator[tuple[Item, st
         read = source.reads([item for item in chunk if not item.fault])
         return ["" if item.fault else _sha256(next(read)) for item in chunk]
 
-    with ThreadPoolExecutor(READERS) as pool:
-        for chunk, digests in zip(chunks, pool.map(hashed, chunks), strict=True):
-            yield from zip(chunk, digests, strict=True)
+    for chunk, digests in zip(chunks, answers(hashed, chunks, READERS), strict=True):
+        yield from zip(chunk, digests, strict=True)
 
 
 def _sha256(data: bytes | BadImage) -> str | None:

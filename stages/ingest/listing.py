@@ -1,7 +1,4 @@
-"""What a source lists before a byte is read, and which part of it is wanted. No torch.
-
-Knows nothing of where images come from: sources fill it.
-"""
+"""What a source lists before a byte is read. Knows nothing of where images come from: sources fill it. No torch."""
 
 import hashlib
 import json

@@ -5,7 +5,7 @@ from functools import partial
 from typing import TypeVar
 
 from vitpipe.infra.at_once import answers
-from vitpipe.stages.images.header import BadImage
+from vitpipe.stages.images.header import BadImage, tried
 
 T = TypeVar("T")
 
@@ -20,16 +20,9 @@ REMOTE_READS = 8
 
 def one_by_one(read: Callable[[T], bytes], items: Iterable[T]) -> Iterator[bytes | BadImage]:
     """`read` of each item; a BadImage is given, not raised."""
-    return (_tried(read, item) for item in items)
+    return (tried(read, item) for item in items)
 
 
 def ahead(read: Callable[[T], bytes], items: Iterable[T], at_once: int = REMOTE_READS) -> Iterator[bytes | BadImage]:
     """As `one_by_one`, in the same order, with up to `at_once` reads under way or waiting to be taken."""
-    return answers(partial(_tried, read), items, at_once)
-
-
-def _tried(read: Callable[[T], bytes], item: T) -> bytes | BadImage:
-    try:
-        return read(item)
-    except BadImage as error:
-        return error
+    return answers(partial(tried, read), items, at_once)

@@ -20,7 +20,7 @@ from vitpipe.stages.ingest.listing import FileDamage, ImageReader, Item, Listing
 from vitpipe.stages.ingest.look.changes import as_written
 from vitpipe.stages.ingest.look.image import Image, ImageTable
 from vitpipe.stages.ingest.look.scan import CHUNK_IMAGES, RejectedImage, ScanTask, Spool, scan
-from vitpipe.stages.ingest.sources.inventory import INVENTORY, MARKS, Inventory
+from vitpipe.stages.ingest.sources.inventory import INVENTORY, MARKS
 from vitpipe.stages.ingest.sources.opened import list_source
 from vitpipe.stages.ingest.table import View
 from vitpipe.stages.ingest.write.adopt import find_shards
@@ -48,7 +48,9 @@ def run(config: IngestConfig, inputs: Inputs, ctx: StageContext) -> ShardSet:
     listing = config.source.part(list_source(opened, ctx))
     if not listing.items:
         raise UsageError("ingest a part of the source", "no image is in it", "raise `limit` or `subset.fraction`")
-    more_files = [_keep_inventory(replace(opened.inventory(listing), texts=config.source.text_digests()), ctx)]
+    inventory = replace(opened.inventory(listing), texts=config.source.text_digests())
+    ctx.out.put(MARKS, inventory.encode_marks())  # for hints alone: a copy of the source has other times
+    more_files = [ctx.out.put(INVENTORY, inventory.encode())]
     source = as_written(opened, config)
     for note in listing.notes:
         ctx.events.emit("note", note)
@@ -66,12 +68,6 @@ def run(config: IngestConfig, inputs: Inputs, ctx: StageContext) -> ShardSet:
     found = _shard_set(config, listing, shards, bad, duplicates, ctx, tally)
     more_files += [ctx.out.put(DUPLICATES_SHEET, sheet)] if sheet else []
     return found.model_copy(update={"files": (*found.files, *more_files)})
-
-
-def _keep_inventory(inventory: Inventory, ctx: StageContext) -> File:
-    """What the source is made of; and, for hints alone, when that was written."""
-    ctx.out.put(MARKS, inventory.encode_marks())
-    return ctx.out.put(INVENTORY, inventory.encode())
 
 
 def _look(
@@ -189,14 +185,12 @@ def _tell_quarantined(found: Sequence[tuple[Item, str]], so_far: int, ctx: Stage
 def _over_budget(
     bad: Sequence[tuple[Item, str]], findings: Sequence[FileDamage], allowed: int, total: int
 ) -> StageError:
-    found = f"{len(bad)} are bad"
+    found, lost = f"{len(bad)} are bad", sum(one.images for one in findings)
     if findings:
-        found += f", and damage in {len(findings)} files may have cost {sum(one.images for one in findings)} more"
-    return StageError(
-        f"ingest {total} images with at most {allowed} bad ones",
-        f"{found}: {_first([*map(_as_bad, findings), *bad])}",
-        "repair them, keep them elsewhere, or raise `bad_image_budget`",
-    )
+        found += f", and damage in {len(findings)} files may have cost {lost} more"
+    found += f": {_first([*map(_as_bad, findings), *bad])}"
+    do = "repair them, keep them elsewhere, or raise `bad_image_budget`"
+    return StageError(f"ingest {total} images with at most {allowed} bad ones", found, do)
 
 
 def _refuse_short_test(bad: Sequence[tuple[Item, str]]) -> None:

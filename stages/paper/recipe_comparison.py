@@ -92,9 +92,8 @@ def _same(ours: Any, wanted: Any, epoch_images: int | None, batch_images: int) -
     if isinstance(ours, Duration):
         return _as_long(ours, Duration.parse(wanted), epoch_images, batch_images)
     if isinstance(ours, (list, tuple)) and isinstance(wanted, (list, tuple)):
-        return len(ours) == len(wanted) and all(
-            _same(one, other, None, 0) for one, other in zip(ours, wanted, strict=True)
-        )
+        pairs = zip(ours, wanted, strict=False)
+        return len(ours) == len(wanted) and all(_same(one, other, None, 0) for one, other in pairs)
     if _number(ours) and _number(wanted):
         return math.isclose(ours, wanted, rel_tol=1e-9)
     return type(ours) is type(wanted) and bool(ours == wanted)

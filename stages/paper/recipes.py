@@ -99,9 +99,8 @@ def finetuning_row(benchmark: str | None, variant: str | None, averaged: bool) -
     if benchmark:
         in_table = "vtab" if vtab_task(benchmark) else benchmark
         assumed |= facts["benchmarks"].get(in_table, {})
-        stated |= {
-            field: facts["vtab"][field] for field in ("flip", "crop") if benchmark in facts["vtab"][f"without_{field}"]
-        }
+        vtab = facts["vtab"]
+        stated |= {field: vtab[field] for field in ("flip", "crop") if benchmark in vtab[f"without_{field}"]}
         row = tables()["table4"]["rows"][in_table]
         stated["total"] = [f"{row['steps']} steps", "Table 4"]
         stated["peak_lr"] = [row["peak_lr"], "Table 4"]
@@ -169,9 +168,8 @@ def _masked_row(variant: str | None) -> RecipeRow:
     assumed = {**facts["assumed"]["all"], **facts["assumed"]["vit"], **row["assumed"]}
     wanted = {"model.variant": Expected("model.variant", tuple(row["models"]), row["section"], True)}
     named = f"masked patch prediction with {full_name(row['models'][0])} ({row['section']})"
-    return RecipeRow(
-        named, row["data"], facts["datasets"][row["data"]]["images"], _merged(assumed, stated, wanted), not own
-    )
+    images = facts["datasets"][row["data"]]["images"]
+    return RecipeRow(named, row["data"], images, _merged(assumed, stated, wanted), not own)
 
 
 def _merged(

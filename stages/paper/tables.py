@@ -78,16 +78,6 @@ def published(benchmark: str) -> list[Published]:
     return found
 
 
-def by_authors(benchmark: str) -> list[Published]:
-    """List what the authors' own later code reaches on a benchmark, by their documentation."""
-    known = benchmark_id(benchmark)
-    return [
-        Published(row["source"], row["model"], row["pretrained_on"], row["values"][known])
-        for row in tables()["authors"]["rows"]
-        if known in row["values"]
-    ]
-
-
 @functools.cache
 def tables() -> dict[str, Any]:
     """Read all of `tables.json`, once."""

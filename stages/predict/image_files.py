@@ -1,14 +1,25 @@
-"""Which image files a person means: files as they are, folders with all that lies below them. No torch."""
+"""Which image files a person means: files as they are, folders with all that lies below them; and what is answered
+of one. No torch."""
 
 import difflib
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from vitpipe.infra.errors import UsageError
 
 SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp"))
 """Files of a folder that are taken for images; whether they are, their bytes decide. A named file needs none."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One image with its classes and their probabilities, the best first; or with the reason why there are none."""
+
+    image: Path
+    classes: tuple[tuple[str, float], ...] = ()
+    reason: str | None = None
 
 
 def find_images(paths: Sequence[Path]) -> list[Path]:

@@ -63,7 +63,8 @@ def open_weights(given: Weights | Score | Path, scratch: Path) -> OpenedWeights:
     model.load_state_dict(state)
     model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu")).float().eval()
     names = _names(labels, settings.classes, where)
-    return OpenedWeights(model, names, _head(labels), *_preparation(protocol))
+    head: Head = "sigmoid" if labels.get("objective") == "sigmoid" else "softmax"
+    return OpenedWeights(model, names, head, *_preparation(protocol))
 
 
 def _read_json(native: Path, name: str) -> dict[str, Any]:
@@ -91,10 +92,6 @@ def _names(labels: Mapping[str, Any], classes: int, where: str) -> tuple[str, ..
     except ValueError as error:
         raise IntegrityError(f"read the labels of {where}", str(error), "fetch or convert it again") from error
     return names
-
-
-def _head(labels: Mapping[str, Any]) -> Head:
-    return "sigmoid" if labels.get("objective") == "sigmoid" else "softmax"
 
 
 def _preparation(protocol: Mapping[str, Any]) -> tuple[Fit, int | None, bool]:

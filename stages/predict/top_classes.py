@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -14,30 +13,15 @@ from vitpipe.stages.images.decode import MAX_FILE_BYTES, Pixels, decode
 from vitpipe.stages.images.evaluate import fitted
 from vitpipe.stages.images.header import BadImage
 from vitpipe.stages.images.prefetch import in_order
+from vitpipe.stages.predict.image_files import Prediction
 from vitpipe.stages.predict.opened_weights import OpenedWeights
 
 BATCH_IMAGES = 32
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """The most probable classes of one image, the best first."""
-
-    image: Path
-    classes: tuple[tuple[str, float], ...]
-
-
-@dataclass(frozen=True)
-class Unreadable:
-    """An image that could not be read, with the reason in words."""
-
-    image: Path
-    reason: str
-
-
 def predict(
     weights: OpenedWeights, images: Sequence[Path], top: int, batch_images: int = BATCH_IMAGES
-) -> Iterator[Prediction | Unreadable]:
+) -> Iterator[Prediction]:
     """One answer an image, in their order. IntegrityError when the model's answer is no number."""
     threads = min(8, os.cpu_count() or 1)
     read = in_order(lambda path: _read(weights, path), images, threads, ahead=batch_images)
@@ -45,10 +29,8 @@ def predict(
         good = [pixels for _, pixels in batch if not isinstance(pixels, BadImage)]
         rows = iter(_top_classes(weights, np.stack(good), top) if good else ())
         for path, pixels in batch:
-            if isinstance(pixels, BadImage):
-                yield Unreadable(path, str(pixels))
-            else:
-                yield Prediction(path, next(rows))
+            bad = isinstance(pixels, BadImage)
+            yield Prediction(path, reason=str(pixels)) if bad else Prediction(path, next(rows))
 
 
 @torch.inference_mode()
@@ -56,9 +38,8 @@ def _top_classes(weights: OpenedWeights, images_BHWC: Pixels, top: int) -> list[
     images_BCHW = torch.from_numpy(images_BHWC).permute(0, 3, 1, 2).contiguous().to(weights.device)
     logits_BK = weights.model(images_BCHW).float()
     if not torch.isfinite(logits_BK).all():
-        raise IntegrityError(
-            "predict", "the model's outputs are not finite numbers", "its weights are damaged or its training diverged"
-        )
+        found, why = "the model's outputs are not finite numbers", "its weights are damaged or its training diverged"
+        raise IntegrityError("predict", found, why)
     shares_BK = logits_BK.softmax(dim=1) if weights.head == "softmax" else logits_BK.sigmoid()
     values, places = shares_BK.cpu().topk(min(top, shares_BK.shape[1]), dim=1)
     rows = zip(values.tolist(), places.tolist(), strict=True)

@@ -10,7 +10,7 @@ from vitpipe.stages.bounds import BatchImages, Bytes, Cores, Few, FewOrNone, Pro
 from vitpipe.stages.images.config import AugmentSettings, too_small
 from vitpipe.stages.images.shares import block_counts
 from vitpipe.stages.model_settings import ModelSettings
-from vitpipe.stages.settings import PositiveDuration, Settings
+from vitpipe.stages.settings import PositiveDuration, Settings, micro_batch_of
 from vitpipe.stages.training.config import Ema, EvaluateSettings, ObjectiveSettings
 from vitpipe.stages.training.optim.kinds import AnyOptimizer
 from vitpipe.stages.training.optim.rules.adamw import AdamW
@@ -140,57 +140,39 @@ def check_inputs(config: PretrainConfig, given: Mapping[str, int]) -> list[str]:
     return []
 
 
-def micro_batch_of(config: PretrainConfig, resources: PretrainResources) -> int:
-    """Images of one micro-batch: as set, or the largest divisor of the batch up to 64."""
-    if resources.micro_batch is not None:
-        return resources.micro_batch
-    return max(size for size in range(1, min(64, config.batch_images) + 1) if config.batch_images % size == 0)
-
-
 def check(config: PretrainConfig, resources: PretrainResources) -> list[str]:
     """What is wrong between the two sections, one sentence each; needs no data."""
-    batch, micro = config.batch_images, micro_batch_of(config, resources)
+    batch, most = config.batch_images, resources.most_workers
+    micro = micro_batch_of(batch, resources.micro_batch)
     wrong = []
     if batch < micro:
         wrong.append(f"micro_batch {micro} is a part of batch_images {batch}: set it to {batch} or less")
     elif batch % micro:
-        wrong.append(f"batch_images {batch} is not a multiple of micro_batch {micro}: {_division(batch, micro)}")
-    elif batch // micro < resources.most_workers:
-        most = resources.most_workers
-        wrong.append(
-            f"{most} workers would share {batch // micro} micro-batch{'es' if batch > micro else ''}: "
-            f"batch_images {batch} = "
-            f"{batch // micro} x micro_batch {micro}; set micro_batch to {max(1, batch // most)} or less"
-        )
-    if resources.least_workers > resources.most_workers:
-        wrong.append(f"workers [{resources.least_workers}, {resources.most_workers}]: the first is the least of them")
+        division = f"{batch} = {batch // micro} x {micro} + {batch % micro}"
+        wrong.append(f"batch_images {batch} is not a multiple of micro_batch {micro}: {division}")
+    elif batch // micro < most:
+        shared = f"{most} workers would share {batch // micro} micro-batch{'es' if batch > micro else ''}"
+        found = f"batch_images {batch} = {batch // micro} x micro_batch {micro}"
+        wrong.append(f"{shared}: {found}; set micro_batch to {max(1, batch // most)} or less")
+    if resources.least_workers > most:
+        wrong.append(f"workers [{resources.least_workers}, {most}]: the first is the least of them")
     if resources.offload == "cpu" and resources.zero == 0:
         wrong.append("offload cpu moves what ZeRO splits, and zero is 0: set zero to 1 or more")
-    if config.augment.crop in ("resmall", "resize") and (
-        reason := too_small(config.augment.resize_px, config.model.image_px)
-    ):
+    resized = config.augment.crop in ("resmall", "resize")
+    if resized and (reason := too_small(config.augment.resize_px, config.model.image_px)):
         wrong.append(f"augment.resize_px: {reason}")
-    return (
-        wrong
-        + _too_long(config)
-        + (_not_maskable(config) if config.objective.kind == "masked_patch" else _headless(config))
-    )
+    return wrong + _too_long(config) + _unanswerable(config)
 
 
 def validation_split(config: PretrainConfig, splits: Sequence[Mapping[str, int]], probes: bool) -> str | None:
-    """The split that is measured while training, given those of each set of shards; None where probes alone are.
-
-    UsageError when there is nothing to measure.
-    """
+    """The split to measure while training; None where probes alone are. UsageError when there is nothing to measure."""
     if config.evaluate is None:
         return None
     found = next((name for name in VALIDATION if any(one.get(name) for one in splits)), None)
     if found is None and not probes:
-        raise UsageError(
-            f"evaluate every {config.evaluate.every} of a pretraining",
-            f"its shards hold {' and '.join(str(dict(one)) for one in splits)}, and no probes are given",
-            f"ingest a split named {VALIDATION[0]}, give probes, or leave config.evaluate out",
-        )
+        held = f"its shards hold {' and '.join(str(dict(one)) for one in splits)}, and no probes are given"
+        do = f"ingest a split named {VALIDATION[0]}, give probes, or leave config.evaluate out"
+        raise UsageError(f"evaluate every {config.evaluate.every} of a pretraining", held, do)
     return found
 
 
@@ -210,9 +192,12 @@ def _too_long(config: PretrainConfig) -> list[str]:
     return [f"schedule of {' + '.join(map(str, stated))} is longer than the run of {config.total}"]
 
 
-def _not_maskable(config: PretrainConfig) -> list[str]:
-    """What keeps the model's patches from being corrupted and predicted."""
+def _unanswerable(config: PretrainConfig) -> list[str]:
+    """What keeps the model from the objective: a head to name classes, or patches to corrupt and predict."""
     model, wrong = config.model, []
+    if config.objective.kind != "masked_patch":
+        needs = f"objective {config.objective.kind} needs classes: leave model.classes out, or raise it"
+        return [needs] if model.classes == 0 else []
     if model.family != "vit":
         return [f"objective masked_patch corrupts image patches, which a {model.family} has not: choose a plain ViT"]
     if model.grid < 2:
@@ -226,13 +211,3 @@ def _not_maskable(config: PretrainConfig) -> list[str]:
     if config.augment.mixes:
         wrong.append("masked_patch has no labels to mix: leave augment.mixup and augment.cutmix at 0")
     return wrong
-
-
-def _headless(config: PretrainConfig) -> list[str]:
-    if config.model.classes == 0:
-        return [f"objective {config.objective.kind} needs classes: leave model.classes out, or raise it"]
-    return []
-
-
-def _division(whole: int, part: int) -> str:
-    return f"{whole} = {whole // part} x {part} + {whole % part}"

@@ -1,40 +1,31 @@
 """What a pretraining will cost, from its recipe and the number of images alone. No torch."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from vitpipe.infra.errors import UsageError
 from vitpipe.stages.artifacts import Artifact, Checkpoint, ShardSet
-from vitpipe.stages.estimates import Estimate, Known
+from vitpipe.stages.estimates import Estimate, Given, Known
 from vitpipe.stages.images.manifest import known_names
 from vitpipe.stages.images.united import refuse_other_classes
 from vitpipe.stages.model_settings import ModelSettings
-from vitpipe.stages.pretrain.config import PretrainConfig, PretrainResources, micro_batch_of, validation_split
+from vitpipe.stages.pretrain.config import PretrainConfig, PretrainResources, validation_split
 from vitpipe.stages.pretrain.continuation import changed_fields, refuse, refuse_change, refuse_end
-from vitpipe.stages.pretrain.job import (
-    SPLIT,
-    ResolvedRecipe,
-    check_init,
-    check_init_names,
-    check_probe,
-    check_shards,
-    model_of,
-)
+from vitpipe.stages.pretrain.input_checks import check_init, check_init_names, check_probe, check_shards
+from vitpipe.stages.pretrain.job import SPLIT, ResolvedRecipe, model_of
 from vitpipe.stages.pretrain.memory import saved_bytes, terms
+from vitpipe.stages.settings import micro_batch_of
 from vitpipe.stages.vit.flops import num_parameters, train_flops_per_image
 
 
-def estimate(
-    config: PretrainConfig,
-    resources: PretrainResources,
-    inputs: Mapping[str, Sequence[Artifact | Estimate]],
-    known: Known,
-) -> Estimate:
+def estimate(config: PretrainConfig, resources: PretrainResources, inputs: Given, known: Known) -> Estimate:
     """Steps, images, FLOPs, bytes kept, memory per worker and hours, as far as the shards are known.
 
     Raises what `pretrain` itself would raise for these numbers, so that it fails at plan.
     """
     num_images, num_classes = _shards(config, inputs)
-    _check_probes(inputs)
+    for probe in inputs.get("probes", ()):
+        if isinstance(probe, ShardSet | Estimate) and probe.splits is not None:
+            check_probe(*_facts(probe, "a probe of this run"))
     _check_classes(config, inputs, num_classes)
     if not num_images or None in num_classes:
         return Estimate(notes=("known once the shards are",))
@@ -44,7 +35,7 @@ def estimate(
     model = model_of(config, num_classes[0] or 0)
     names = known_names(inputs["shards"][0]) if model.classes else {}
     _check_init(inputs, model, names)
-    steps = recipe.total_steps - _steps_before(config, recipe, inputs)
+    steps = recipe.total_steps - _steps_before(recipe, inputs)
     images = steps * config.batch_images
     flops = float(images * train_flops(config, model))
     saved = (num_parameters(model) + _predictor(config, model)) * saved_bytes(config)
@@ -56,21 +47,19 @@ def estimate(
         flops=flops,
         bytes=saved * _kept_steps(recipe),
         memory_bytes=memory,
-        hours=flops / _speed(config, resources, known) / 3600,
+        hours=flops / _speed(resources, gpus, known) / 3600,
         num_classes=num_classes[0],
         class_names=None if names is None else tuple(names.values()),
         model=model.model_dump(mode="json"),
         averaged=config.ema is not None,
         recipe=config.model_dump(mode="json"),
-        notes=(*_notes(recipe), *_too_large(config, resources, memory, known.gpu_bytes if gpus else None)),
+        notes=tuple(_notes(recipe, memory, known.gpu_bytes if gpus else None)),
     )
 
 
-def _steps_before(
-    config: PretrainConfig, recipe: ResolvedRecipe, inputs: Mapping[str, Sequence[Artifact | Estimate]]
-) -> int:
+def _steps_before(recipe: ResolvedRecipe, inputs: Given) -> int:
     """Steps of the training that this one goes on with."""
-    given = next(iter(inputs.get("continue", ())), None)
+    config, given = recipe.config, next(iter(inputs.get("continue", ())), None)
     if isinstance(given, Checkpoint):
         refuse_change(config, [one for one in inputs["shards"] if isinstance(one, ShardSet)], given)
         refuse_end(recipe.total_steps, given.step, given.uri)
@@ -102,9 +91,7 @@ def _predictor(config: PretrainConfig, model: ModelSettings) -> int:
     return model.sizes.width * config.objective.outputs_of_patch(model.sizes.patch_px)
 
 
-def _shards(
-    config: PretrainConfig, inputs: Mapping[str, Sequence[Artifact | Estimate]]
-) -> tuple[int, list[int | None]]:
+def _shards(config: PretrainConfig, inputs: Given) -> tuple[int, list[int | None]]:
     """Training images of all sets together, 0 while that of one is not known; and the classes of each."""
     found: list[ShardSet | Estimate] = []
     for shards in inputs.get("shards", ()):
@@ -117,15 +104,7 @@ def _shards(
     return sum(counts) if all(counts) else 0, [shards.num_classes for shards in found]
 
 
-def _check_probes(inputs: Mapping[str, Sequence[Artifact | Estimate]]) -> None:
-    for probe in inputs.get("probes", ()):
-        if isinstance(probe, ShardSet | Estimate) and probe.splits is not None:
-            check_probe(*_facts(probe, "a probe of this run"))
-
-
-def _check_init(
-    inputs: Mapping[str, Sequence[Artifact | Estimate]], model: ModelSettings, names: Mapping[int, str] | None
-) -> None:
+def _check_init(inputs: Given, model: ModelSettings, names: Mapping[int, str] | None) -> None:
     """`names` are those of the shards, where they are known."""
     for init in inputs.get("init", ()):
         facts, uri = getattr(init, "model", None), getattr(init, "uri", "the weights of this run")
@@ -135,13 +114,11 @@ def _check_init(
             check_init_names(uri, head, _uri(inputs["shards"][0]), names)
 
 
-def _check_classes(
-    config: PretrainConfig, inputs: Mapping[str, Sequence[Artifact | Estimate]], num_classes: Sequence[int | None]
-) -> None:
+def _check_classes(config: PretrainConfig, inputs: Given, num_classes: Sequence[int | None]) -> None:
     """UsageError for sets of other classes, among those that are known already."""
     labelled, known = config.objective.kind != "masked_patch", [count for count in num_classes if count is not None]
     if labelled and len(set(known)) > 1:
-        asked, found = "pretrain on several sets of shards", f"they have {_listed(known)} classes"
+        asked, found = "pretrain on several sets of shards", f"they have {' and '.join(map(str, known))} classes"
         raise UsageError(asked, found, "ingest them with the same classes in the same order")
     sets = [(_uri(one), names) for one in inputs.get("shards", ()) if (names := known_names(one)) is not None]
     if labelled:
@@ -160,10 +137,6 @@ def _facts(shards: ShardSet | Estimate, name: str) -> tuple[str, Mapping[str, in
     return name, reckoned, False
 
 
-def _listed(counts: Sequence[int]) -> str:
-    return " and ".join(map(str, counts))
-
-
 def _kept_steps(recipe: ResolvedRecipe) -> int:
     """Checkpoints that the node leaves: the newest, and the milestones before them."""
     resources, total = recipe.resources, recipe.total_steps
@@ -171,38 +144,33 @@ def _kept_steps(recipe: ResolvedRecipe) -> int:
     return min(resources.keep + milestones, -(-total // recipe.checkpoint_steps) + milestones)
 
 
-def _speed(config: PretrainConfig, resources: PretrainResources, known: Known) -> float:
+def _speed(resources: PretrainResources, gpus: int, known: Known) -> float:
     """FLOP/s of all workers together."""
-    gpus = resources.gpus_per_worker if resources.gpus_per_worker is not None else min(1, known.gpus)
     each = known.gpu_flops * gpus if gpus else known.cpu_flops * resources.cpus_per_worker
     return each * resources.most_workers
 
 
-def _notes(recipe: ResolvedRecipe) -> list[str]:
-    """What is allowed and may be a slip."""
+def _notes(recipe: ResolvedRecipe, memory: int, room: float | None) -> list[str]:
+    """What is allowed and may be a slip; `room` is a GPU's memory, where there are any."""
     config, resources, notes = recipe.config, recipe.resources, []
     micro = config.batch_images // recipe.micro_batch
     if idle := -micro % resources.most_workers:
         slots = micro + idle
         notes.append(f"{micro} micro-batches on {resources.most_workers} workers: {idle} of {slots} passes are padding")
     if recipe.checkpoint_steps > recipe.total_steps:
-        notes.append(
-            f"checkpoint_every {resources.checkpoint_every} is longer than the run: its last step alone is saved"
-        )
+        every = resources.checkpoint_every
+        notes.append(f"checkpoint_every {every} is longer than the run: its last step alone is saved")
     if config.model.family == "vit" and (rest := config.model.image_px % config.model.sizes.patch_px):
         notes.append(f"patches of {config.model.sizes.patch_px} px leave {rest} of {config.model.image_px} px out")
-    return notes
-
-
-def _too_large(config: PretrainConfig, resources: PretrainResources, memory: int, room: float | None) -> Iterator[str]:
     if room is not None and memory > room:
         ways = " or ".join(_savings(config, resources)) or "a larger GPU"
-        yield f"needs {memory / 1e9:.0f} GB of a GPU that has {room / 1e9:.0f}: try {ways}"
+        notes.append(f"needs {memory / 1e9:.0f} GB of a GPU that has {room / 1e9:.0f}: try {ways}")
+    return notes
 
 
 def _savings(config: PretrainConfig, resources: PretrainResources) -> list[str]:
     """What would make a worker's memory less and is not yet done, the cheapest first."""
-    micro, ranks = micro_batch_of(config, resources), resources.least_workers
+    micro, ranks = micro_batch_of(config.batch_images, resources.micro_batch), resources.least_workers
     ways = {
         f"micro_batch {micro // 2}": micro > 1 and config.batch_images % (micro // 2) == 0,
         "activation_checkpointing blocks": resources.activation_checkpointing == "none",

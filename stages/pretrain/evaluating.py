@@ -1,10 +1,10 @@
 """Measure a pretraining between two of its steps, on all ranks. The trajectory does not know of it."""
 
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from vitpipe.stages.artifacts import ShardSet
 from vitpipe.stages.images.batch import Batch
 from vitpipe.stages.images.evaluate import EvalImages
 from vitpipe.stages.pretrain.config import validation_split
@@ -33,21 +33,14 @@ class Evaluator:
         if self._held_out is None:
             self._held_out = self._open()
         if self._held_out:
-            objective = self._job.recipe.config.objective
-            classes = objective.kind != "masked_patch"
-            loss = loss_fn(objective)
-            values = validate(self._engine, self._held_out, loss, self._prepare, threads, classes=classes)
+            loss, prepare = loss_fn(self._job.recipe.config.objective), partial(prepared, self._job)
+            labelled = self._job.recipe.labelled
+            values = validate(self._engine, self._held_out, loss, prepare, threads, classes=labelled)
             found |= {name: value if math.isfinite(value) else None for name, value in values.items()}
-        if self._job.probes:
-            found["fewshot"] = {
-                name_of(probe): {
-                    str(shots): accuracy
-                    for shots, accuracy in fewshot(
-                        self._engine, probe, self._job.model.image_px, settings.fewshot, self._cache, threads
-                    ).items()
-                }
-                for probe in self._job.probes
-            }
+        for probe in self._job.probes:
+            scores = fewshot(self._engine, probe, self._job.model.image_px, settings.fewshot, self._cache, threads)
+            by_shots = {str(shots): accuracy for shots, accuracy in scores.items()}
+            found.setdefault("fewshot", {})[probe.name] = by_shots
         return found
 
     def _open(self) -> list[EvalImages]:
@@ -60,13 +53,10 @@ class Evaluator:
         sets = [one for one in job.shards if one.splits.get(split)]
         return [EvalImages(one, split, job.model.image_px, settings.eval_resize, self._cache) for one in sets]
 
-    def _prepare(self, batch: Batch) -> Batch:
-        config = self._job.recipe.config
-        if config.objective.kind != "masked_patch":
-            return batch
-        return corrupted(batch, self._job.model.sizes.patch_px, config.objective.patch_target, config.seed)
 
-
-def name_of(probe: ShardSet) -> str:
-    """A probe's node."""
-    return probe.uri.rsplit("/", 1)[-1]
+def prepared(job: PretrainJob, batch: Batch) -> Batch:
+    """What the objective makes of images: for masked patches, a question about the corrupted ones."""
+    config = job.recipe.config
+    if job.recipe.labelled:
+        return batch
+    return corrupted(batch, job.model.sizes.patch_px, config.objective.patch_target, config.seed)

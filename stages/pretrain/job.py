@@ -1,16 +1,14 @@
 """One pretraining, resolved: steps, schedule and model, as plan, driver and ranks share them. No torch."""
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from vitpipe.infra.errors import UsageError
 from vitpipe.stages.artifacts import Checkpoint, Score, ShardSet, Weights
 from vitpipe.stages.contract import TaskContext
-from vitpipe.stages.images.classes import difference, moved_name
 from vitpipe.stages.model_settings import ModelSettings
-from vitpipe.stages.pretrain.config import PretrainConfig, PretrainResources, check, micro_batch_of
-from vitpipe.stages.tasks import check_data
+from vitpipe.stages.pretrain.config import PretrainConfig, PretrainResources, check
+from vitpipe.stages.settings import micro_batch_of
 from vitpipe.stages.training.optim.schedule import ScheduleSettings, in_steps, lr_at
 
 SPLIT = "train"
@@ -33,17 +31,15 @@ class ResolvedRecipe:
 
     def __post_init__(self) -> None:
         """UsageError for a run of no step, and for sections that do not fit each other."""
-        config, asked = self.config, f"pretrain for {self.config.total}"
+        config, images, asked = self.config, self.epoch_images, f"pretrain for {self.config.total}"
         wrong = check(config, self.resources)
-        steps = config.total.steps(config.batch_images, self.epoch_images)
+        steps = config.total.steps(config.batch_images, images)
         if steps < 1:
-            wrong.append(
-                f"{self.epoch_images} images an epoch make less than one step of batch_images {config.batch_images}"
-            )
+            wrong.append(f"{images} images an epoch make less than one step of batch_images {config.batch_images}")
         if wrong:
             raise UsageError(asked, f"its fields do not fit: {'; '.join(wrong)}", "change these fields of the node")
         try:
-            schedule = in_steps(config.schedule, steps, config.batch_images, self.epoch_images)
+            schedule = in_steps(config.schedule, steps, config.batch_images, images)
         except ValueError as error:
             raise UsageError(asked, str(error), "shorten config.schedule or lengthen config.total") from error
         object.__setattr__(self, "total_steps", steps)
@@ -57,7 +53,7 @@ class ResolvedRecipe:
     @property
     def micro_batch(self) -> int:
         """Images of one forward pass."""
-        return micro_batch_of(self.config, self.resources)
+        return micro_batch_of(self.config.batch_images, self.resources.micro_batch)
 
     @property
     def checkpoint_steps(self) -> int:
@@ -109,10 +105,7 @@ class PretrainJob:
 
 
 def model_of(config: PretrainConfig, num_classes: int) -> ModelSettings:
-    """The architecture with its number of classes: 0, no head, for masked patches.
-
-    UsageError when the config's head is too small for the labels.
-    """
+    """The architecture with its classes, 0 for masked patches. UsageError for a head too small for the labels."""
     if config.objective.kind == "masked_patch":
         return config.model.model_copy(update={"classes": 0})
     classes = config.model.classes or num_classes
@@ -120,47 +113,3 @@ def model_of(config: PretrainConfig, num_classes: int) -> ModelSettings:
         found = f"model.classes is {classes}, the shards hold labels 0..{num_classes - 1}"
         raise UsageError("pretrain on these shards", found, "leave model.classes out, or raise it")
     return config.model.model_copy(update={"classes": classes})
-
-
-def check_init(init: ModelSettings | None, model: ModelSettings, uri: str) -> None:
-    """UsageError for weights to begin from whose head has other classes. An encoder without one fits any."""
-    classes = init.classes if init else 0
-    if classes and model.classes and classes != model.classes:
-        raise UsageError(
-            f"begin from {uri}",
-            f"its head has {classes} classes, the shards and config.model make {model.classes}",
-            "give shards of the same classes, weights without a head, or fine-tune these",
-        )
-
-
-def check_init_names(uri: str, head: Mapping[int, str], shards: str, classes: Mapping[int, str]) -> str:
-    """What a person should know of a head whose rows are taken by number; empty where both name the classes alike.
-
-    UsageError where a class of both has another number in the head than in the shards.
-    """
-    if moved_name(head, classes) is not None:
-        words = difference(tuple(head.values()), tuple(classes.values()), ("its head", "the set"))
-        do = "give shards with the same `class_names`, weights without a head, or fine-tune these"
-        raise UsageError(f"begin from {uri} on {shards}", f"their classes differ: {words}", do)
-    others = [
-        f"calls class {number} {head[number]!r}, the shards {name!r}"
-        for number, name in classes.items()
-        if head.get(number, name) != name
-    ]
-    others += [] if head else ["names no class"]
-    return f"the head of {uri} {others[0]}: its rows are taken by number" if others and classes else ""
-
-
-def check_shards(uri: str, splits: Mapping[str, int], multi_label: bool, config: PretrainConfig) -> None:
-    """UsageError for a set that the recipe cannot be trained on."""
-    if not splits.get(SPLIT):
-        found = f"it holds {dict(splits)}, no images to train on"
-        raise UsageError(f"pretrain on {uri}", found, f"ingest with a split named {SPLIT}")
-    if multi_label and config.objective.kind == "softmax":
-        found = "its images have several classes each, a softmax has one"
-        raise UsageError(f"pretrain on {uri}", found, "set objective.kind to sigmoid")
-
-
-def check_probe(uri: str, splits: Mapping[str, int], multi_label: bool) -> None:
-    """UsageError for a set that no ridge can be fitted and tested on."""
-    check_data(f"score {uri} while training", splits, (SPLIT, "test"), multi_label=multi_label)

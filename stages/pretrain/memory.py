@@ -7,7 +7,8 @@ All terms that can stand at once are added, so that the sum is a bound: what end
 from dataclasses import dataclass
 
 from vitpipe.stages.model_settings import ModelSettings
-from vitpipe.stages.pretrain.config import PretrainConfig, PretrainResources, micro_batch_of
+from vitpipe.stages.pretrain.config import PretrainConfig, PretrainResources
+from vitpipe.stages.settings import micro_batch_of
 from vitpipe.stages.training.config import BUCKET_ELEMENTS
 from vitpipe.stages.vit.flops import activation_bytes
 
@@ -43,9 +44,9 @@ class Worker:
         return 2 if self.bf16 else 4
 
     @property
-    def zero(self) -> int:
-        """ZeRO stage."""
-        return self.resources.zero
+    def micro_batch(self) -> int:
+        """Images of one forward pass."""
+        return micro_batch_of(self.config.batch_images, self.resources.micro_batch)
 
     @property
     def share(self) -> float:
@@ -65,7 +66,7 @@ class Worker:
     @property
     def sums_in_engine(self) -> bool:
         """ZeRO 1 in bf16 has an optimiser of its own, bf16_optimizer.py (engine.py, _do_optimizer_sanity_check)."""
-        return self.bf16 and self.zero == 1 and not self.offloaded
+        return self.bf16 and self.resources.zero == 1 and not self.offloaded
 
 
 def terms(
@@ -99,7 +100,7 @@ def saved_bytes(config: PretrainConfig) -> int:
 
 def weights(worker: Worker) -> float:
     """What the model computes with; ZeRO 3 keeps a share and gathers up to `stage3_max_live_parameters`."""
-    if worker.zero < 3:
+    if worker.resources.zero < 3:
         return worker.weight * worker.parameters
     live = min(worker.parameters, 2 * BUCKET_ELEMENTS)
     return worker.weight * (worker.share + live)
@@ -108,18 +109,20 @@ def weights(worker: Worker) -> float:
 def optimiser(worker: Worker) -> float:
     """Moments and fp32 weights; fp32 at ZeRO 0 updates the model's own, at ZeRO 1 to 3 a copy (stage_1_and_2.py,
     single_partition_of_fp32_groups; stage3.py, _create_fp32_partitions)."""
-    copy = 0 if worker.zero == 0 and not worker.bf16 else 4
-    return (copy + worker.config.optimizer.moment_bytes) * (worker.share if worker.zero else worker.parameters)
+    copy = 0 if worker.resources.zero == 0 and not worker.bf16 else 4
+    return (copy + worker.config.optimizer.moment_bytes) * (
+        worker.share if worker.resources.zero else worker.parameters
+    )
 
 
 def gradients(worker: Worker) -> float:
     """What the backward pass leaves, and the sums that a step is made from."""
     whole, share = worker.parameters, worker.share
-    if worker.zero == 0:
+    if worker.resources.zero == 0:
         return worker.weight * whole
     if worker.sums_in_engine:
         return (2 + 4) * whole  # bf16_optimizer.py: lp.grad stays, fp32_groups_gradients_flat is of all parameters
-    if worker.zero == 1:
+    if worker.resources.zero == 1:
         # stage_1_and_2.py: all gradients (grad_accum in fp32), and grads_in_partition, the copy of this part's
         return 4 * whole + 4 * share
     return 4 * share  # stage_1_and_2.py, averaged_gradients; stage3.py, grad_partitions_flat_buffer
@@ -129,36 +132,36 @@ def passing(worker: Worker) -> float:
     """Copies that come and go, in the backward pass or in the update; what ZeRO 3 made in the one was seen to be kept
     in the other by malloc."""
     both = reduction(worker), update(worker)
-    return sum(both) if worker.zero == 3 else max(both)
+    return sum(both) if worker.resources.zero == 3 else max(both)
 
 
 def reduction(worker: Worker) -> float:
     """Copies that pass while gradients are summed over the ranks; DeepSpeed makes them on one rank too."""
-    if worker.zero == 0:  # engine.py, allreduce_bucket flattens what it sums
+    if worker.resources.zero == 0:  # engine.py, allreduce_bucket flattens what it sums
         return worker.weight * min(worker.parameters, ENGINE_BUCKET_ELEMENTS)
     if worker.sums_in_engine:
         # The same, of two flat tensors, but one that is larger than a bucket goes alone, as it lies; and bf16 is sent.
         flat = 4 if worker.parameters <= ENGINE_BUCKET_ELEMENTS else 0
         return (flat + 2) * worker.parameters
-    buffers = 2 if worker.gpu and worker.zero >= 2 else 1  # overlap_comm writes one while the other is sent
-    if worker.zero == 3:
+    buffers = 2 if worker.gpu and worker.resources.zero >= 2 else 1  # overlap_comm writes one while the other is sent
+    if worker.resources.zero == 3:
         # stage3.py: ipg bucket and the input of reduce_scatter_coalesced, of which gloo makes one copy more;
         # partition_parameters.py, _all_gather_dtype: what is gathered for now and for next, before it is cut
         several = 0 if worker.resources.least_workers == 1 else 2 if worker.gpu else 3
         return worker.weight * (buffers + 1 + several) * worker.bucket
-    width = 4 if worker.zero == 1 else worker.weight
+    width = 4 if worker.resources.zero == 1 else worker.weight
     return width * (buffers + 1) * worker.bucket  # stage_1_and_2.py: ipg bucket, and allreduce_bucket's flat copy
 
 
 def update(worker: Worker) -> float:
     """Copies that pass while weights are updated."""
-    own = worker.share if worker.zero else worker.parameters
+    own = worker.share if worker.resources.zero else worker.parameters
     found = 0.0
-    if worker.zero == 0:
+    if worker.resources.zero == 0:
         found = 4 * own if worker.bf16 else 0.0  # unfused_optimizer.py: fp32 gradients
-    elif worker.zero == 3 or not worker.bf16:
+    elif worker.resources.zero == 3 or not worker.bf16:
         found = 4 * own  # flatten(averaged_gradients); ZeRO 2 in bf16 sums into a flat tensor
-    if worker.zero:
+    if worker.resources.zero:
         found += worker.config.optimizer.update_bytes * own  # at ZeRO 0 of one parameter, else of the whole flat tensor
     return found
 
@@ -166,9 +169,9 @@ def update(worker: Worker) -> float:
 def freed(worker: Worker) -> float:
     """What malloc keeps of blocks that were freed while the engine was made, unless gradients of the same sizes take
     their place: the fp32 model as built, and at ZeRO 3 the shards before stage3.py moved them into one buffer."""
-    if worker.zero == 0 or (worker.zero == 1 and not worker.bf16):
+    if worker.resources.zero == 0 or (worker.resources.zero == 1 and not worker.bf16):
         return 0.0
-    shards = worker.weight * worker.share if worker.zero == 3 else 0.0
+    shards = worker.weight * worker.share if worker.resources.zero == 3 else 0.0
     return 4 * worker.parameters + shards
 
 
@@ -176,12 +179,12 @@ def activations(worker: Worker, model: ModelSettings) -> float:
     """What one micro-batch leaves for the backward pass."""
     recompute = worker.resources.activation_checkpointing == "blocks"
     scale = 1 if worker.bf16 else 2
-    return scale * activation_bytes(model, recompute) * micro_batch_of(worker.config, worker.resources)
+    return scale * activation_bytes(model, recompute) * worker.micro_batch
 
 
 def images(worker: Worker, model: ModelSettings) -> float:
     """uint8 images read ahead, and the micro-batch as fp32; on a GPU the ones read ahead lie beside it."""
-    one = 3 * model.image_px**2 * micro_batch_of(worker.config, worker.resources)
+    one = 3 * model.image_px**2 * worker.micro_batch
     return one * (4 + (1 if worker.gpu else PREFETCHED))
 
 

@@ -14,11 +14,8 @@ CROP_MIN_AREA = {"inception": 0.05, "random_resized": 0.08}
 
 
 def conform(config: PretrainConfig, data: str | None) -> RecipeComparison:
-    """Compare with the row of this variant on `data`, one of the paper's data sets; without it, with the nearest row.
-
-    The nearest is the one with the fewest deviations.
-    """
-    variant = _variant(config)
+    """Compare with the variant's row on `data`, a set of the paper; without it, with the row of fewest deviations."""
+    variant = variant_name(config.model)
     rows = pretraining_rows(variant, data, masked=config.objective.kind == "masked_patch")
     return min(
         (compare(_values(config, row, variant), row, config.batch_images) for row in rows),
@@ -31,10 +28,6 @@ def variant_name(model: Any) -> str | None:
     if isinstance(model.variant, str):
         return model.variant
     return variant_of(model.variant.model_dump())
-
-
-def _variant(config: PretrainConfig) -> str | None:
-    return variant_name(config.model)
 
 
 def _values(config: PretrainConfig, row: RecipeRow, variant: str | None) -> dict[str, Any]:

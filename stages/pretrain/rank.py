@@ -21,6 +21,7 @@ from vitpipe.stages.images.prefetch import in_order
 from vitpipe.stages.images.reader_watch import ReaderWatch
 from vitpipe.stages.images.train import TrainImages
 from vitpipe.stages.model_settings import ModelSettings
+from vitpipe.stages.pretrain.evaluating import prepared
 from vitpipe.stages.pretrain.finish import finish, insist
 from vitpipe.stages.pretrain.job import SPLIT, PretrainJob
 from vitpipe.stages.pretrain.recorder import Recorder
@@ -31,7 +32,6 @@ from vitpipe.stages.training.checkpoint.restore import Resumed
 from vitpipe.stages.training.engine import Engine, EngineSettings
 from vitpipe.stages.training.measure.metrics_log import LogSnapshot
 from vitpipe.stages.training.measure.step_metrics import StepMetrics
-from vitpipe.stages.training.objective.corruption import corrupted
 from vitpipe.stages.training.objective.losses import loss_fn
 from vitpipe.stages.training.objective.masked_patches import MaskedPatchViT
 from vitpipe.stages.training.sampler import DataParallelSampler
@@ -57,7 +57,10 @@ def train_rank(job: PretrainJob, rank: Rank) -> None:
 
 
 def _train(job: PretrainJob, rank: Rank, out: Out, scratch: Path) -> None:
-    _set_up(job, rank)
+    if rank.device == "cpu":
+        torch.set_num_threads(job.recipe.resources.cpus_per_worker)
+    else:
+        torch.cuda.set_device(rank.device)
     agree.on_first(out.begin, rank.rank)
     sampler = DataParallelSampler(job.recipe.config.batch_images, job.recipe.micro_batch, rank.rank, rank.world_size)
     engine = _engine(job, rank, sampler, scratch)
@@ -111,13 +114,6 @@ def _clear(scratch: Path, earlier: Sequence[str], rank: Rank) -> None:
         for left in (scratch / attempt, scratch.parent / attempt):
             if left != scratch:
                 shutil.rmtree(left, ignore_errors=True)
-
-
-def _set_up(job: PretrainJob, rank: Rank) -> None:
-    if rank.device == "cpu":
-        torch.set_num_threads(job.recipe.resources.cpus_per_worker)
-    else:
-        torch.cuda.set_device(rank.device)
 
 
 def _engine(job: PretrainJob, rank: Rank, sampler: DataParallelSampler, scratch: Path) -> Engine:
@@ -224,26 +220,14 @@ def _images(job: PretrainJob, engine: Engine) -> TrainImages:
 
 
 def _batches(job: PretrainJob, engine: Engine, images: TrainImages, first_step: int) -> Iterator[Batch]:
-    config, resources = job.recipe.config, job.recipe.resources
-    ranges, ahead = engine.sampler.ranges(first_step, job.recipe.total_steps), images.ahead(engine.sampler.micro_batch)
-    if config.objective.kind == "masked_patch":
-        patch_px, target = job.model.sizes.patch_px, config.objective.patch_target
-        return in_order(
-            lambda asked: corrupted(images.micro_batch(*asked), patch_px, target, config.seed),
-            ranges,
-            resources.cpus_per_worker,
-            ahead,
-        )
-    return images.stream(ranges, threads=resources.cpus_per_worker, prefetch=ahead)
+    threads, ahead = job.recipe.resources.cpus_per_worker, images.ahead(engine.sampler.micro_batch)
+    ranges = engine.sampler.ranges(first_step, job.recipe.total_steps)
+    return in_order(lambda asked: prepared(job, images.micro_batch(*asked)), ranges, threads, ahead)
 
 
 def _model(job: PretrainJob) -> dict[str, bytes | LogSnapshot]:
     """The architecture, to be committed with the state."""
-    model = {"settings": job.model.model_dump(mode="json"), "parameters": _shapes(job)}
-    return {"model.json": json.dumps(model, indent=1).encode()}
-
-
-def _shapes(job: PretrainJob) -> dict[str, list[int]]:
     with torch.device("meta"):  # under ZeRO 3 the engine's own parameters have no shape between passes
-        model = _built(job)
-    return {name: list(parameter.shape) for name, parameter in model.named_parameters()}
+        shapes = {name: list(parameter.shape) for name, parameter in _built(job).named_parameters()}
+    model = {"settings": job.model.model_dump(mode="json"), "parameters": shapes}
+    return {"model.json": json.dumps(model, indent=1).encode()}

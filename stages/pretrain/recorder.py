@@ -37,7 +37,8 @@ class Recorder:
         account.spend("restarts", max(0.0, self._start - job.begun))  # two machines' clocks may differ
         self._job, self._first = job, rank.rank == 0
         self._notes = Notes(scratch, job.recipe.config.batch_images, keys, account, ledger=job.recipe.resources.ledger)
-        self._reporter = Reporter(job, rank, agree.each(lambda: _whereabouts(rank)), keys)
+        here = {"rank": rank.rank, "host": socket.gethostname(), "pid": os.getpid()}
+        self._reporter = Reporter(job, rank, agree.each(lambda: here), keys)
         self._evaluator = Evaluator(job, engine)
         self.skips = Skips()
         """Steps that were skipped before the one that training goes on with."""
@@ -104,7 +105,3 @@ class Recorder:
         if self._first:
             self._notes.evaluated(found)
             self._reporter.evaluated(found)
-
-
-def _whereabouts(rank: Rank) -> dict[str, int | str]:
-    return {"rank": rank.rank, "host": socket.gethostname(), "pid": os.getpid()}

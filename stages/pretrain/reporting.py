@@ -51,10 +51,7 @@ class Reporter:
     def __init__(self, job: PretrainJob, rank: Rank, ranks: Sequence[dict[str, Any]], keys: Keys) -> None:
         self._job, self._rank, self._ranks, self._keys = job, rank, [dict(one) for one in ranks], keys
         self._spikes, self._stragglers = Spikes(), Stragglers(len(self._ranks))
-        self._sent = -EVERY_S
-        self._waited = 0.0
-        self._images = 0
-        self._seconds = 0.0
+        self._sent, self._waited, self._images, self._seconds = -EVERY_S, 0.0, 0, 0.0
         self._counted: dict[str, float] = {}
         self._peak_flops = None if rank.device == "cpu" else peak_flops(torch.cuda.get_device_name(rank.device))
         self._flops = train_flops(job.recipe.config, job.model)

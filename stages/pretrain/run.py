@@ -18,17 +18,8 @@ from vitpipe.stages.images.split import Split
 from vitpipe.stages.images.united import united
 from vitpipe.stages.pretrain.config import PretrainConfig, PretrainResources, validation_split
 from vitpipe.stages.pretrain.continuation import refuse_change, refuse_end
-from vitpipe.stages.pretrain.job import (
-    FINISHED,
-    SPLIT,
-    PretrainJob,
-    ResolvedRecipe,
-    check_init,
-    check_init_names,
-    check_probe,
-    check_shards,
-    model_of,
-)
+from vitpipe.stages.pretrain.input_checks import check_init, check_init_names, check_probe, check_shards
+from vitpipe.stages.pretrain.job import FINISHED, SPLIT, PretrainJob, ResolvedRecipe, model_of
 from vitpipe.stages.tasks import weights_in
 from vitpipe.stages.training.checkpoint.committed_steps import EVALUATION, LEDGER, METRICS, StepPlace
 from vitpipe.stages.training.measure.fewshot import draw

@@ -8,7 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from vitpipe.stages.report.charts import Axis, axis
+from vitpipe.stages.report.charts import Axis, axis, svg
 from vitpipe.stages.report.gallery import Distances, Filters, Inspection, Positions, Rollout
 
 _READER = {
@@ -95,10 +95,9 @@ def depth_chart(distances: Distances) -> Depth:
     for place, heads in zip(places, layers, strict=True):
         lines += [f'<circle class="head" cx="{place:.2f}%" cy="{y.from_top(px)}" r="4.5"/>' for px in sorted(heads)]
     label = f"Mean attention distance of {len(layers[0])} heads in each of {len(layers)} layers"
-    svg = Markup('<svg class="depth" role="img" width="100%" height="240" aria-label="{}">').format(label)
     step = -(-len(layers) // 16)
     written = tuple((layer + 1, places[layer]) for layer in range(0, len(layers), step))
-    return Depth(svg + Markup("".join(lines) + "</svg>"), y, written)
+    return Depth(svg("depth", 'width="100%" height="240"', label, lines), y, written)
 
 
 def _px(value: float) -> str:

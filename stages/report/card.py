@@ -56,7 +56,7 @@ def report_json(
         "headline": sentence,
         "results": [
             _fields(row, "node", "benchmark", "arm", "value", "std", "per_seed")
-            | {"by_shots": {str(one.shots): one.per_seed for one in row.more}}
+            | {"by_shots": {str(shots): per_seed for shots, per_seed in row.by_shots.items()}}
             | _fields(row, "chosen", "dev_scores", "num_test", "protocol", "record_sha256")
             for row in table
         ],

@@ -4,7 +4,7 @@ Horizontal places are percentages of the width there is; text stays HTML, so tha
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -40,6 +40,12 @@ class Axis:
         """One horizontal line a tick, as SVG."""
         places = (self.from_top(tick) for tick in self.ticks)
         return [f'<line class="grid" x1="0" x2="100%" y1="{y}" y2="{y}"/>' for y in places]
+
+
+def svg(classes: str, sizes: str, label: str, parts: Iterable[str]) -> Markup:
+    """Put drawn parts into one picture; `sizes` are attributes, `label` is what is read to whoever does not see it."""
+    opening = Markup('<svg class="{}" role="img" {} aria-label="{}">').format(classes, Markup(sizes), label)
+    return opening + Markup("".join(parts) + "</svg>")
 
 
 def axis(values: Sequence[float], num_ticks: int = 5, *, zero: bool = False) -> Axis:
@@ -81,8 +87,7 @@ def dots(row: ScoreRow, scale: Axis) -> Markup:
         parts.append(f'<circle class="seed" cx="{scale.place(100 * value):.2f}%" cy="17" r="3.5"/>')
     parts.append(f'<line class="mean" x1="{mean:.2f}%" x2="{mean:.2f}%" y1="5" y2="29"/>')
     described = f"{row.arm}: {row.text}; seeds " + ", ".join(f"{100 * value:.1f} %" for value in row.per_seed)
-    opening = Markup('<svg class="dots {}" role="img" width="100%" height="34" aria-label="{}">')
-    return opening.format(row.kind, described) + Markup("".join(parts) + "</svg>")
+    return svg(f"dots {row.kind}", 'width="100%" height="34"', described, parts)
 
 
 @dataclass(frozen=True)
@@ -109,21 +114,16 @@ class Curve:
         x = axis([points[0][0], points[-1][0]], 4)
         y = axis([value for _, value in points], 4, zero=zero)
         x = Axis(float(points[0][0]), float(max(points[-1][0], points[0][0] + 1)), x.ticks)
-        lines = [
-            f'<line class="grid" x1="0" x2="{PLOT_WIDTH}" y1="{_y(y, t):.1f}" y2="{_y(y, t):.1f}"/>' for t in y.ticks
-        ]
+        places = (f"{_y(y, tick):.1f}" for tick in y.ticks)
+        lines = [f'<line class="grid" x1="0" x2="{PLOT_WIDTH}" y1="{y1}" y2="{y1}"/>' for y1 in places]
         thinned = _thin(points)
         lines.append(f'<path class="{"raw" if smooth else "line"}" d="{_path(thinned, x, y)}"/>')
         if smooth:
             lines.append(f'<path class="line" d="{_path(_thin(_running_mean(points)), x, y)}"/>')
         label = f"{title} from {points[0][1]:.4g} to {points[-1][1]:.4g} over {len(points)} steps"
-        opening = Markup(
-            '<svg class="curve" role="img" viewBox="0 0 {} {}" preserveAspectRatio="none" aria-label="{}">'
-        )
-        svg = opening.format(PLOT_WIDTH, PLOT_HEIGHT, label) + Markup("".join(lines) + "</svg>")
-        return cls(
-            title, unit, svg, x, y, points[0][1], points[-1][1], min(value for _, value in points), _rows(points)
-        )
+        drawn = svg("curve", f'viewBox="0 0 {PLOT_WIDTH} {PLOT_HEIGHT}" preserveAspectRatio="none"', label, lines)
+        smallest = min(value for _, value in points)
+        return cls(title, unit, drawn, x, y, points[0][1], points[-1][1], smallest, _rows(points))
 
 
 def _rows(points: Sequence[tuple[float, float]]) -> tuple[tuple[float, float], ...]:

@@ -1,17 +1,12 @@
 """What a report will cost: next to nothing, unless a large model is run over images without a GPU. No torch."""
 
-from collections.abc import Mapping, Sequence
-
-from vitpipe.stages.artifacts import Artifact
-from vitpipe.stages.estimates import Estimate, Known
+from vitpipe.stages.estimates import Estimate, Given, Known
 from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.report.config import ReportConfig, ReportResources
 from vitpipe.stages.vit.flops import forward_macs, num_parameters
 
 
-def estimate(
-    config: ReportConfig, resources: ReportResources, inputs: Mapping[str, Sequence[Artifact | Estimate]], known: Known
-) -> Estimate:
+def estimate(config: ReportConfig, resources: ReportResources, inputs: Given, known: Known) -> Estimate:
     """Price a page of a few megabytes, mostly images, within a minute; and the model's passes over its images.
 
     Weights that are only found upstream of the scores are not known before the run: those named by an input count.
@@ -25,11 +20,6 @@ def estimate(
         return page
     images = config.attention_images + min(config.rollout_images, config.attention_images)
     flops = float(images * 2 * forward_macs(model))
-    return page.model_copy(
-        update={
-            "images": images,
-            "flops": flops,
-            "memory_bytes": 4 * num_parameters(model),
-            "hours": 0.5 / 60 + flops / known.task_flops(resources) / 3600,
-        }
-    )
+    hours = 0.5 / 60 + flops / known.task_flops(resources) / 3600
+    passes = {"images": images, "flops": flops, "memory_bytes": 4 * num_parameters(model), "hours": hours}
+    return page.model_copy(update=passes)

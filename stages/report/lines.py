@@ -6,10 +6,11 @@ Places are percentages of the room there is, so that text and dots keep their si
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from markupsafe import Markup
 
-from vitpipe.stages.report.charts import Axis, percent_axis
+from vitpipe.stages.report.charts import Axis, percent_axis, svg
 
 MAX_SERIES = 10
 """Colours of the stylesheet; with more lines they repeat."""
@@ -59,14 +60,10 @@ class Lines:
         ends = [value for one in shown for p in one.points for value in (p.y - (p.std or 0), p.y + (p.std or 0))]
         scale = percent_axis(max(0.0, min(ends)), min(100.0, max(ends)))
         place, parts = _placed(xs), scale.grid_lines()
-        for number, one in enumerate(shown):
-            parts.append(_one(one, f"s{number % MAX_SERIES}", place, scale))
-        label = f"{title}: " + "; ".join(
-            f"{one.name} {one.points[0].y:.1f} to {one.points[-1].y:.1f} %" for one in shown
-        )
-        svg = Markup('<svg class="lines" role="img" width="100%" height="260" aria-label="{}">').format(label)
-        ticks = _ticks(xs, place, write_x)
-        return cls(title, about, x_name, svg + Markup("".join(parts) + "</svg>"), scale, ticks, shown, write_x)
+        parts += [_one(one, f"s{number % MAX_SERIES}", place, scale) for number, one in enumerate(shown)]
+        ranges = "; ".join(f"{one.name} {one.points[0].y:.1f} to {one.points[-1].y:.1f} %" for one in shown)
+        drawn = svg("lines", 'width="100%" height="260"', f"{title}: {ranges}", parts)
+        return cls(title, about, x_name, drawn, scale, _ticks(xs, place, write_x), shown, write_x)
 
     @property
     def xs(self) -> list[float]:
@@ -81,11 +78,9 @@ class Lines:
 
 def _one(series: Series, colour: str, place: Callable[[float], float], scale: Axis) -> str:
     parts = []
-    for before, after in zip(series.points, series.points[1:], strict=False):
-        parts.append(
-            f'<line class="path" x1="{place(before.x):.2f}%" y1="{scale.from_top(before.y)}" '
-            f'x2="{place(after.x):.2f}%" y2="{scale.from_top(after.y)}"/>'
-        )
+    ends = [(f"{place(point.x):.2f}%", scale.from_top(point.y)) for point in series.points]
+    for (x1, y1), (x2, y2) in pairwise(ends):
+        parts.append(f'<line class="path" x1="{x1}" y1="{y1}" x2="{x2}" y2="{y2}"/>')
     for point in series.points:
         x = f"{place(point.x):.2f}%"
         if point.std:

@@ -67,12 +67,8 @@ def _read(node: str, score: Score, content: dict[str, Any]) -> Mistakes:
     present = [number for number, value in enumerate(by_class) if value is not None]
     counts = content.get("confusion")
     rows = [] if counts is None else [(true, counts[true]) for true in present]
-    confused = [
-        (names[true], names[given], count)
-        for true, row in rows
-        for given, count in enumerate(row)
-        if true != given and count
-    ]
+    cells = ((true, given, count) for true, row in rows for given, count in enumerate(row))
+    confused = [(names[true], names[given], count) for true, given, count in cells if true != given and count]
     small = len(present) <= MAX_MATRIX and len(names) <= MAX_MATRIX
     matrix = [(names[true], tuple((count, count / max(1, sum(row))) for count in row)) for true, row in rows if small]
     return Mistakes(

@@ -20,14 +20,13 @@ MAX_CHARTS = 6
 MAX_ROWS = 10
 """Scores of a chart above which it is folded."""
 
+_NO_BREAK = "\N{NO-BREAK SPACE}"
+
 
 def render(**facts: Any) -> str:
     """Fill `page.html.j2` with `facts`, its variables. A missing one is an error, not a gap."""
-    return (
-        _environment()
-        .get_template("page.html.j2")
-        .render(shown_files=MAX_FILES, shown_charts=MAX_CHARTS, shown_rows=MAX_ROWS, **facts)
-    )
+    page = _environment().get_template("page.html.j2")
+    return page.render(shown_files=MAX_FILES, shown_charts=MAX_CHARTS, shown_rows=MAX_ROWS, **facts)
 
 
 def score_charts(table: list[ScoreRow]) -> list[dict[str, Any]]:
@@ -56,9 +55,7 @@ def _environment() -> jinja2.Environment:
         short=wording.short,
         dots=dots,
         benchmark_title=title,
-        tie=lambda text: text.replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}").replace(
-            " %", "\N{NO-BREAK SPACE}%"
-        ),
+        tie=lambda text: text.replace(" ± ", f"{_NO_BREAK}±{_NO_BREAK}").replace(" %", f"{_NO_BREAK}%"),
         capfirst=lambda text: text[:1].upper() + text[1:],
         pretty=lambda config: json.dumps(config, indent=2, sort_keys=True),
     )

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vitpipe.stages.paper.tables import benchmark_id, by_authors, tables, title, vtab_means, vtab_task
+from vitpipe.stages.paper.tables import benchmark_id, tables, title, vtab_means, vtab_task
 from vitpipe.stages.report.results import ScoreRow
 from vitpipe.stages.report.scaling import Pretraining
 from vitpipe.stages.report.wording import last_part
@@ -114,18 +114,15 @@ def _fifth(ours: Columns) -> Grid | None:
 
 
 def _authors(ours: Columns) -> Grid | None:
-    names = [name for name in tables()["benchmarks"] if _has(ours, name) and by_authors(name)]
-    if not names:
-        return None
     columns, rows = tables()["authors"]["rows"], []
-    for name in names:
-        theirs = (Cell(f"{one['values'][name]:.2f}") if name in one["values"] else DASH for one in columns)
-        rows.append((title(name), (*_cells(ours, name), *theirs)))
-    head = (
-        *((column, "this run") for column in ours),
-        *((one["model"], f"{one['source']}, {one['pretrained_on']}") for one in columns),
-    )
-    return Grid(tables()["authors"]["title"], "What their documentation reports; percent.", head, tuple(rows))
+    for name in tables()["benchmarks"]:
+        if _has(ours, name) and any(name in one["values"] for one in columns):
+            theirs = (Cell(f"{one['values'][name]:.2f}") if name in one["values"] else DASH for one in columns)
+            rows.append((title(name), (*_cells(ours, name), *theirs)))
+    authors = ((one["model"], f"{one['source']}, {one['pretrained_on']}") for one in columns)
+    head = (*((column, "this run") for column in ours), *authors)
+    note = "What their documentation reports; percent."
+    return Grid(tables()["authors"]["title"], note, head, tuple(rows)) if rows else None
 
 
 def _sixth(ours: Columns, known: Mapping[str, Pretraining]) -> Grid | None:

@@ -4,6 +4,7 @@ Knows nothing of the page. Shapes: N tiles, P side of a patch, G patches along a
 """
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,22 +43,20 @@ def look_into(task: DrawTask) -> Inspection:
     torch.set_num_threads(task.cpus)
     model, source = _model(task)
     settings = model.settings
-    left_out, found = [], Inspection(source=source)
-    for name, why in (("Filters", inspect.no_filters), ("Positions", inspect.no_positions)):
+    left_out: list[str] = []
+    found: dict[str, Any] = {}
+    seen = (("Filters", inspect.no_filters, _filters), ("Positions", inspect.no_positions, _positions))
+    for name, why, look in seen:
         if reason := why(settings):
             left_out.append(f"{name} are left out: {reason}.")
-    if isinstance(model, ViT):
-        update = {
-            "filters": None if inspect.no_filters(settings) else _filters(model),
-            "positions": None if inspect.no_positions(settings) else _positions(model),
-        }
-        found = found.model_copy(update=update)
+        elif isinstance(model, ViT):
+            found[name.lower()] = look(model)
     if reason := inspect.no_attention(settings) or _no_images(task):
         left_out.append(f"Attention is left out: {reason}.")
     else:
         assert task.images is not None
-        found = found.model_copy(update=_attention(model, task.images, task))
-    return found.model_copy(update={"left_out": tuple(left_out)})
+        found |= _attention(model, task.images, task)
+    return Inspection(source=source, left_out=tuple(left_out), **found)
 
 
 def _no_images(task: DrawTask) -> str | None:
@@ -120,7 +119,7 @@ def _by_place(similar_NGG: Tensor) -> tuple[float, float | None, float]:
     return float(similar_NN[beside].mean()), in_line, float(similar_NN[(rows > 0) & (columns > 0)].mean())
 
 
-def _attention(model: Model, data: ShardSet, task: DrawTask) -> dict[str, object]:
+def _attention(model: Model, data: ShardSet, task: DrawTask) -> dict[str, Any]:
     """Attention distances and rollout over a few images: fields of an Inspection."""
     config, settings = task.config, model.settings
     split = "test" if data.splits.get("test") else "train"
@@ -131,7 +130,7 @@ def _attention(model: Model, data: ShardSet, task: DrawTask) -> dict[str, object
     images = torch.from_numpy(np.stack(list(pixels.values()))).permute(0, 3, 1, 2).contiguous().to(device)
     distances = _distances(model, images, task)
     even = float(inspect.patch_distances(settings.grid, inspect.pitch_px(settings)).mean())
-    found: dict[str, object] = {
+    found: dict[str, Any] = {
         "images": f"{len(samples)} images of the split {split} of {last_part(data.uri)}",
         "distances": Distances(px_LH=distances.tolist(), even_px=even, num_images=len(samples)),
     }

@@ -41,9 +41,8 @@ def curves(checkpoint: Checkpoint) -> list[Curve]:
     lines = _lines(checkpoint, "metrics.jsonl")
     for field, title, noisy in CURVES:
         drawn += _curve(title, "", lines, field, smooth=noisy, zero=field != "loss")
-    rows: list[dict[str, Any]] = [
-        {"step": line["step"]} | measured(line) for line in _lines(checkpoint, "evaluation.jsonl")
-    ]
+    evaluations = _lines(checkpoint, "evaluation.jsonl")
+    rows: list[dict[str, Any]] = [{"step": line["step"]} | measured(line) for line in evaluations]
     for name in dict.fromkeys(name for row in rows for name in row if name != "step"):
         accuracy = name != "validation/loss"
         scaled = [row | {name: 100 * row[name]} if accuracy and name in row else row for row in rows]

@@ -1,14 +1,11 @@
-"""Where numbers come from: the records that the scores rest on, followed upstream to the raw data.
-
-Knows records and nothing of any stage.
-"""
+"""Where numbers come from: the records that scores rest on, followed upstream to the raw data. Knows no stage."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from vitpipe.infra.errors import NotFound
 from vitpipe.stages.artifacts import Artifact, Origin
-from vitpipe.stages.record import InputRef, Record, read_record
+from vitpipe.stages.record import Record, read_record
 from vitpipe.stages.report.wording import last_part
 
 
@@ -72,7 +69,7 @@ def walk(artifacts: Iterable[Artifact]) -> list[LineageNode]:
     return list(found.values())
 
 
-def _visit(used: InputRef | Origin, found: dict[tuple[str, str], LineageNode]) -> None:
+def _visit(used: Origin, found: dict[tuple[str, str], LineageNode]) -> None:
     key = (used.uri, used.record_sha256)
     if key in found:
         return

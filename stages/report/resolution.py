@@ -24,10 +24,9 @@ class Resolution:
         """Whether the larger size gained, in words."""
         gain = self.gain
         if gain.clear:
-            return "gains, beyond the seeds’ spread" if gain.points > 0 else "loses, beyond the seeds’ spread"
-        return (
-            "no clear gain: within the seeds’ spread" if gain.pretrained.std is not None else "one seed: spread unknown"
-        )
+            return f"{'gains' if gain.points > 0 else 'loses'}, beyond the seeds’ spread"
+        one_seed = gain.pretrained.std is None
+        return "one seed: spread unknown" if one_seed else "no clear gain: within the seeds’ spread"
 
 
 def resolutions(table: Sequence[ScoreRow]) -> list[Resolution]:

@@ -5,7 +5,7 @@ Knows Score artifacts; opens `score.json` of few-shot scores, no other file, and
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
@@ -19,14 +19,7 @@ ALIKE = ("image_px", "batch_images", "steps", "train_per_class", "num_train", "c
 
 _NONE: Mapping[str, str] = MappingProxyType({})
 _PROBES = {"fewshot": "few-shot ridge", "linear": "linear probe", "knn": "nearest neighbours"}
-
-
-@dataclass(frozen=True)
-class Shots:
-    """A few-shot score with another number of labels per class than the row's own."""
-
-    shots: int
-    per_seed: tuple[float, ...]
+_OWN_HEAD = {"classify": "own head", "real": "own head, any right label"}
 
 
 @dataclass(frozen=True)
@@ -50,8 +43,8 @@ class ScoreRow:
     model: ModelSettings | None
     uri: str
     record_sha256: str
-    more: tuple["Shots", ...] = ()
-    """Few-shot scores with other numbers of labels."""
+    by_shots: Mapping[int, tuple[float, ...]] = field(default_factory=dict)
+    """Few-shot scores, per seed, with other numbers of labels per class than the row's own, fewest first."""
 
     @property
     def low(self) -> float:
@@ -100,7 +93,8 @@ class Gain:
     @property
     def std(self) -> float | None:
         """Sample standard deviation of the paired differences, percentage points."""
-        return 100 * statistics.stdev(self.differences) if len(self.differences) > 1 else None
+        spread = deviation(self.differences)
+        return None if spread is None else 100 * spread
 
     @property
     def clear(self) -> bool:
@@ -119,8 +113,7 @@ def rows(
     the full names of siblings.
     """
     found = [
-        replace(row, benchmark=benchmarks.get(row.uri, row.benchmark), node=nodes.get(row.uri, row.node))
-        for row in map(_row, scores)
+        _row(one, benchmarks.get(one.uri, one.benchmark), nodes.get(one.uri, last_part(one.uri))) for one in scores
     ]
     order = {benchmark: place for place, benchmark in enumerate(dict.fromkeys(row.benchmark for row in found))}
     return sorted(found, key=lambda row: order[row.benchmark])
@@ -154,6 +147,11 @@ def percent(value: float, std: float | None = None) -> str:
     return f"{100 * value:.1f} ± {100 * std:.1f} %" if std is not None else f"{100 * value:.1f} %"
 
 
+def deviation(values: Sequence[float]) -> float | None:
+    """Sample standard deviation; None of a single value."""
+    return statistics.stdev(values) if len(values) > 1 else None
+
+
 def _one_gain(gain: Gain) -> str:
     ours, theirs = gain.pretrained, gain.scratch
     name, seeds = title(ours.benchmark), _over(ours)
@@ -180,16 +178,15 @@ def _likeness(row: ScoreRow) -> tuple[Any, ...]:
     return (row.benchmark, *(str(row.protocol.get(name)) for name in ALIKE))
 
 
-def _row(score: Score) -> ScoreRow:
+def _row(score: Score, benchmark: str, node: str) -> ScoreRow:
     arm, kind = _arm(score.protocol)
-    origin = score.origin
     return ScoreRow(
-        node=last_part(score.uri),
-        benchmark=score.benchmark,
+        node=node,
+        benchmark=benchmark,
         arm=arm,
         kind=kind,
         value=score.value,
-        std=_std(score.per_seed),
+        std=deviation(score.per_seed),
         per_seed=score.per_seed,
         chosen=score.chosen,
         dev_scores=score.dev_scores,
@@ -197,22 +194,18 @@ def _row(score: Score) -> ScoreRow:
         protocol=score.protocol,
         model=score.model,
         uri=score.uri,
-        record_sha256=origin.record_sha256 if origin else "",
-        more=_more(score),
+        record_sha256=score.origin.record_sha256 if score.origin else "",
+        by_shots=_by_shots(score),
     )
 
 
-def _more(score: Score) -> tuple[Shots, ...]:
+def _by_shots(score: Score) -> dict[int, tuple[float, ...]]:
     """Scores at other numbers of shots; only probes that draw some of the training images have any."""
     first = score.protocol.get("shots")
     if first is None:
-        return ()
+        return {}
     every = {int(shots): tuple(values) for shots, values in score.read_json("score.json")["by_shots"].items()}
-    return tuple(Shots(shots, every[shots]) for shots in sorted(every) if shots != first)
-
-
-def _std(values: Sequence[float]) -> float | None:
-    return statistics.stdev(values) if len(values) > 1 else None
+    return {shots: every[shots] for shots in sorted(every) if shots != first}
 
 
 def _arm(protocol: dict[str, Any]) -> tuple[str, str]:
@@ -222,6 +215,4 @@ def _arm(protocol: dict[str, Any]) -> tuple[str, str]:
     if method in _PROBES:
         features = {"untrained": "untrained features", "raw_pixels": "raw pixels"}.get(protocol.get("features") or "")
         return f"{_PROBES[method]} on {features or 'frozen features'}", "baseline" if features else "frozen"
-    return {"classify": "own head", "real": "own head, any right label"}.get(
-        str(method), str(method or "score")
-    ), "frozen"
+    return _OWN_HEAD.get(str(method), str(method or "score")), "frozen"

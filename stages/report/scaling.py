@@ -12,7 +12,7 @@ from vitpipe.stages.paper.tables import title
 from vitpipe.stages.report.lines import Lines, Point, Series
 from vitpipe.stages.report.overview import variant
 from vitpipe.stages.report.record_lineage import LineageNode
-from vitpipe.stages.report.results import ScoreRow
+from vitpipe.stages.report.results import ScoreRow, deviation
 from vitpipe.stages.report.wording import count, flops, last_part
 from vitpipe.stages.vit.flops import train_flops_per_image
 
@@ -126,12 +126,12 @@ def _arm_of(row: ScoreRow) -> str:
 def _by_labels(row: ScoreRow) -> list[tuple[int, tuple[float, ...]]]:
     labels = row.protocol.get("train_per_class") or row.protocol.get("shots")
     own = [(int(labels), row.per_seed)] if labels else []
-    return own + [(one.shots, one.per_seed) for one in row.more]
+    return [*own, *row.by_shots.items()]
 
 
 def _point(x: float, per_seed: Sequence[float]) -> Point:
-    std = 100 * statistics.stdev(per_seed) if len(per_seed) > 1 else None
-    return Point(float(x), 100 * statistics.fmean(per_seed), std)
+    std = deviation(per_seed)
+    return Point(float(x), 100 * statistics.fmean(per_seed), None if std is None else 100 * std)
 
 
 def _ordered(points: Iterable[Point]) -> tuple[Point, ...]:

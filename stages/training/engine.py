@@ -70,7 +70,7 @@ class Engine:
             model=model, optimizer=optimizer, config=deepspeed_config(settings, sampler, self.device)
         )
         self._parameters = list(self._engine.module.parameters())
-        self.state = RankState(self._engine, optimizer, rule, settings.zero, rank.rank, rank.world_size)
+        self.state = RankState(self._engine, optimizer, rule, settings.zero, rank)
         self.average: WeightAverage | None = None
         """Of this rank's share of the weights."""
         if settings.ema_decay is not None:

@@ -10,7 +10,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
+from vitpipe.infra.work import Rank
 from vitpipe.stages.training.config import WEIGHT
 from vitpipe.stages.training.optim.rule import OptimizerSettings
 from vitpipe.stages.training.optim.torch_optimizer import STEP, begin_state
@@ -48,26 +50,16 @@ class Fragment:
 class RankState:
     """The fp32 weights and the moments of one rank. Made once the engine is; live as long as it."""
 
-    def __init__(
-        self,
-        engine: Any,
-        optimizer: torch.optim.Optimizer,
-        rule: OptimizerSettings,
-        zero: int,
-        rank: int,
-        world_size: int,
-    ) -> None:
+    def __init__(self, engine: Any, optimizer: Optimizer, rule: OptimizerSettings, zero: int, rank: Rank) -> None:
         self._engine, self._optimizer, self._zero = engine, optimizer, zero
         named = {id(parameter): name for name, parameter in engine.module.named_parameters()}
-        self.shapes: dict[str, tuple[int, ...]] = {
-            name: tuple(getattr(parameter, "ds_shape", parameter.shape))
-            for name, parameter in engine.module.named_parameters()
-        }
+        whole = ((name, getattr(one, "ds_shape", one.shape)) for name, one in engine.module.named_parameters())
+        self.shapes: dict[str, tuple[int, ...]] = {name: tuple(shape) for name, shape in whole}
         parts = _whole if zero == 0 else _split_by_parameter if zero == 3 else _split_by_group
-        self.held: list[Fragment] = [part for part in parts(engine, named, rank) if part.count]
+        self.held: list[Fragment] = [part for part in parts(engine, named, rank.rank) if part.count]
         """All that this rank works with."""
-        whole = (part.cut(rank, world_size) for part in self.held)
-        self.share: list[Fragment] = self.held if zero else [part for part in whole if part.count]
+        shares = (part.cut(rank.rank, rank.world_size) for part in self.held)
+        self.share: list[Fragment] = self.held if zero else [part for part in shares if part.count]
         """What it saves: the shares of all ranks together are every number once."""
         self.moments = tuple(rule.moments)
         for weights in {id(part.weights): part.weights for part in self.held}.values():

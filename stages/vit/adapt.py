@@ -56,9 +56,7 @@ def _resized(name: str, tensor: Tensor, old_grid: int, new_grid: int, mode: Resi
     if name in ("pos_embed_x", "pos_embed_y"):
         return resize_rows(tensor, new_grid, mode)
     if name.endswith("attn.relative") and old_grid != new_grid:
-        raise UsageError(
-            f"adapt a model from {old_grid}x{old_grid} to {new_grid}x{new_grid} patches",
-            "its relative positions are offsets in raster order, which mean other pixels on another grid",
-            "keep the image size, or pretrain with another kind of position",
-        )
+        asked = f"adapt a model from {old_grid}x{old_grid} to {new_grid}x{new_grid} patches"
+        found = "its relative positions are offsets in raster order, which mean other pixels on another grid"
+        raise UsageError(asked, found, "keep the image size, or pretrain with another kind of position")
     return tensor

@@ -6,7 +6,6 @@
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.vit.shapes import Shape, parameter_shapes
@@ -20,33 +19,9 @@ CONVOLUTION_ACTIVATION_BYTES = 6
 _UNIT = re.compile(r"stages\.(\d+)\.blocks\.(\d+)\.(\w+)\.")
 
 
-@dataclass(frozen=True)
-class Convolution:
-    """A convolution without bias: kernel side, channels in and out, and the side of its square output."""
-
-    kernel: int
-    channels: int
-    out: int
-    side: int
-    ends_unit: bool
-
-    @property
-    def outputs(self) -> int:
-        """Numbers of its output for one image."""
-        return self.out * self.side**2
-
-    @property
-    def macs(self) -> int:
-        """Multiply-adds for one image."""
-        return self.kernel**2 * self.channels * self.outputs
-
-
 def forward_macs(settings: ModelSettings) -> int:
-    """Count the multiply-adds of one image's forward pass: matrix products only, as the paper's Table 6 does.
-
-    A convolution is such a product too: kernel elements times outputs.
-    """
-    convolutions = sum(one.macs for one in _convolutions(settings))
+    """Count one image's multiply-adds: matrix products and convolutions of the forward pass alone, as in Table 6."""
+    convolutions = sum(macs for macs, _, _ in _convolutions(settings))
     encoder = 0 if settings.resnet is not None else _encoder_macs(settings)
     return convolutions + encoder + _head_weights(settings)
 
@@ -79,8 +54,11 @@ def _shapes(settings: ModelSettings) -> dict[str, Shape]:
     return parameter_shapes(settings.model_copy(update={"classes": settings.classes or 0}))
 
 
-def _convolutions(settings: ModelSettings) -> Iterator[Convolution]:
-    """All convolutions in order, except the patch embedding's; none for a plain ViT."""
+def _convolutions(settings: ModelSettings) -> Iterator[tuple[int, int, bool]]:
+    """Multiply-adds and outputs of each convolution of one image in order, and whether it ends a unit.
+
+    All but the patch embedding's; none for a plain ViT.
+    """
     for name, shape in _shapes(settings).items() if settings.family != "vit" else ():
         if len(shape) == 4 and name != "patch_embed.proj.weight":
             out, channels, kernel, _ = shape
@@ -88,15 +66,16 @@ def _convolutions(settings: ModelSettings) -> Iterator[Convolution]:
             stage, part = (int(unit[1]), unit[3]) if unit else (-1, "conv3")  # the root halves once before its pooling
             before_stride = unit is not None and unit[2] == "0" and part == "conv1" and stage > 0
             side = -(-settings.image_px >> 2 + stage - before_stride)
-            yield Convolution(kernel, channels, out, side, ends_unit=part == "conv3")
+            outputs = out * side**2
+            yield kernel**2 * channels * outputs, outputs, part == "conv3"
 
 
 def _unit_outputs(settings: ModelSettings) -> list[list[int]]:
     """Outputs of each convolution, unit by unit; a root counts as one."""
     units: list[list[int]] = [[]]
-    for one in _convolutions(settings):
-        units[-1].append(one.outputs)
-        if one.ends_unit:
+    for _, outputs, ends_unit in _convolutions(settings):
+        units[-1].append(outputs)
+        if ends_unit:
             units.append([])
     return units[:-1]
 
@@ -108,7 +87,7 @@ def _encoder_macs(settings: ModelSettings) -> int:
     block = (4 * width**2 + 2 * width * mlp) * tokens + 2 * tokens**2 * width
     if settings.position == "relative":
         block += tokens * (2 * tokens - 1) * width
-    patches = settings.grid**2 * settings.patch_channels * sizes.patch_px**2 * width
+    patches = settings.grid**2 * settings.numbers.patch_channels * sizes.patch_px**2 * width
     pool = 0
     if settings.pool == "map":
         pool = 2 * tokens * width**2 + 2 * width**2 + 2 * tokens * width + 2 * width * mlp

@@ -22,7 +22,7 @@ class HybridEmbed(nn.Module):
         stages = settings.stem or ()
         self.image_px = settings.image_px
         self.backbone: StemRoot | Stem = Stem(stages) if stages else StemRoot()
-        self.proj = PatchProjection(settings.sizes.width, settings.sizes.patch_px, settings.patch_channels)
+        self.proj = PatchProjection(settings.sizes.width, settings.sizes.patch_px, settings.numbers.patch_channels)
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) to embedded patches (B, N, D)."""

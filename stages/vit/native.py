@@ -14,7 +14,7 @@ from vitpipe.infra.errors import IntegrityError, UsageError
 from vitpipe.stages.artifacts import Score, Weights
 from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.vit.file_kind import file_kind
-from vitpipe.stages.vit.settings_file import SETTINGS, TENSORS, read_settings, settings_json
+from vitpipe.stages.vit.settings_file import SETTINGS, TENSORS, native_files, read_settings, settings_json
 from vitpipe.stages.vit.shapes import difference, parameter_shapes
 
 
@@ -43,17 +43,9 @@ def load_native(folder: Path) -> tuple[ModelSettings, dict[str, Tensor]]:
 
 
 def load_weights(artifact: Weights | Score, scratch: Path) -> tuple[ModelSettings, dict[str, Tensor]]:
-    """Fetch an artifact's native files into `scratch`, verified against its record, and load them.
-
-    UsageError when it has none, and as `load_native` says.
-    """
-    if not artifact.has(f"native/{TENSORS}"):
-        held = ", ".join(getattr(artifact, "formats", ())) or "no weights"
-        raise UsageError(
-            f"load the weights of {artifact.uri}", f"it holds {held}", "convert with `native` among the formats"
-        )
-    for name in (TENSORS, SETTINGS):
-        artifact.fetch(f"native/{name}", scratch)
+    """Fetch an artifact's native files into `scratch`, verified, and load them. Errors: those of both steps."""
+    for file in native_files(artifact):
+        artifact.fetch(file.path, scratch)
     return load_native(scratch / "native")
 
 

@@ -44,11 +44,8 @@ class PatchProjection(nn.Module):
 def pixels(images: Tensor, image_px: int, dtype: torch.dtype) -> Tensor:
     """Cast images (B, 3, image_px, image_px) to `dtype`, scaling bytes to [-1, 1]. UsageError for another shape."""
     if images.shape[1:] != (3, image_px, image_px):
-        raise UsageError(
-            f"embed images of shape {tuple(images.shape)}",
-            f"the model takes (B, 3, {image_px}, {image_px})",
-            "resize the images, or the positions with vitpipe.stages.vit.adapt",
-        )
+        asked, found = f"embed images of shape {tuple(images.shape)}", f"the model takes (B, 3, {image_px}, {image_px})"
+        raise UsageError(asked, found, "resize the images, or the positions with vitpipe.stages.vit.adapt")
     if images.dtype == torch.uint8:
         images = images.float() / 127.5 - 1
     return images.to(dtype)

@@ -33,11 +33,10 @@ def resize_positions(
     old_hw, new_hw = _sides(old_grid), _sides(new_grid)
     leading = positions.shape[1] - old_hw[0] * old_hw[1]
     if leading not in (0, 1):
-        raise UsageError(
-            f"resize positions from {old_hw[0]}x{old_hw[1]} to {new_hw[0]}x{new_hw[1]} patches",
-            f"the table has {positions.shape[1]} rows, {old_hw[0]} x {old_hw[1]} = {old_hw[0] * old_hw[1]} patches",
-            "give the grid the table was made for",
-        )
+        asked = f"resize positions from {old_hw[0]}x{old_hw[1]} to {new_hw[0]}x{new_hw[1]} patches"
+        patches = f"{old_hw[0]} x {old_hw[1]} = {old_hw[0] * old_hw[1]} patches"
+        found = f"the table has {positions.shape[1]} rows, {patches}"
+        raise UsageError(asked, found, "give the grid the table was made for")
     if old_hw == new_hw:
         return positions
     width = positions.shape[2]

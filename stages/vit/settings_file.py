@@ -6,10 +6,20 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from vitpipe.infra.errors import IntegrityError, UsageError
+from vitpipe.stages.artifacts import File, Score, Weights
 from vitpipe.stages.model_settings import ModelSettings
 
 TENSORS, SETTINGS = "model.safetensors", "model.json"
 _SCHEMA = 1
+
+
+def native_files(artifact: Weights | Score) -> tuple[File, File]:
+    """Find both files among an artifact's, the tensors first. UsageError when it has none."""
+    if not artifact.has(f"native/{TENSORS}"):
+        held = ", ".join(getattr(artifact, "formats", ())) or "no weights"
+        do = "convert with `native` among the formats"
+        raise UsageError(f"load the weights of {artifact.uri}", f"it holds {held}", do)
+    return artifact.file(f"native/{TENSORS}"), artifact.file(f"native/{SETTINGS}")
 
 
 def settings_json(settings: ModelSettings) -> bytes:

@@ -17,9 +17,8 @@ Named = Iterator[tuple[str, Shape]]
 def parameter_shapes(settings: ModelSettings) -> dict[str, Shape]:
     """List every parameter in the model's order. UsageError when `classes` is not set."""
     if settings.classes is None:
-        raise UsageError(
-            "list the parameters of a model", "its settings name no number of classes", "set model.classes"
-        )
+        found = "its settings name no number of classes"
+        raise UsageError("list the parameters of a model", found, "set model.classes")
     return dict(_vit(settings, settings.classes) if settings.resnet is None else _resnet(settings, settings.classes))
 
 
@@ -43,7 +42,7 @@ def _vit(settings: ModelSettings, classes: int) -> Named:
         yield "pos_embed_y", (grid, width - width // 2)
     if settings.stem is not None:
         yield from _stem("patch_embed.backbone", settings.stem)
-    yield "patch_embed.proj.weight", (width, settings.patch_channels, patch, patch)
+    yield "patch_embed.proj.weight", (width, settings.numbers.patch_channels, patch, patch)
     yield "patch_embed.proj.bias", (width,)
     for layer in range(settings.sizes.layers):
         yield from _block(f"blocks.{layer}", settings)

@@ -99,6 +99,8 @@ def test_kuberay_asks_for_the_token_and_offers_nothing_outside() -> None:
     assert kinds["NetworkPolicy"]["spec"]["policyTypes"] == ["Ingress"]
     (job,) = documents("kuberay-job.yaml")
     assert job["spec"]["clusterSelector"] == {"ray.io/cluster": kinds["RayCluster"]["metadata"]["name"]}
+    # what is importable wherever the head starts the job, not only in the image's working directory
+    assert job["spec"]["entrypoint"].startswith("python -m vitpipe.pipeline run ")
 
 
 @pytest.mark.ray

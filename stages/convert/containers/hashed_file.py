@@ -1,12 +1,11 @@
-"""A file that is hashed while it is written, and arrays as the bytes that go into it, a few at a time."""
+"""A file that is hashed while it is written, and arrays as the bytes that go into it, in order, a few at a time."""
 
 import hashlib
 import shutil
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Self
 
 import numpy as np
@@ -14,7 +13,7 @@ import numpy as np
 from vitpipe.infra.errors import StorageError
 from vitpipe.infra.storage.store import Digest
 from vitpipe.stages.convert.config import Dtype
-from vitpipe.stages.convert.numbers import Array, stored
+from vitpipe.stages.convert.numbers import Array, Shape, stored
 
 _PIECE_NUMBERS = 2**17
 """Numbers cast at a time: a transposed head of 21k classes needs no copy as large as itself, and a piece is still in
@@ -41,7 +40,7 @@ class HashedFile:
         try:
             self._file.write(data)
         except OSError as error:
-            raise StorageError(f"write {self.path}", str(error), "make room on the scratch disk") from error
+            raise self._refused(error) from error
         self._waiting.append(self._hashing.submit(self._hash.update, data))
         if len(self._waiting) > _WAITING:
             self._waiting.popleft().result()
@@ -63,13 +62,48 @@ class HashedFile:
         try:
             self._file.close()
         except OSError as error:
-            raise StorageError(f"write {self.path}", str(error), "make room on the scratch disk") from error
+            raise self._refused(error) from error
+
+    def _refused(self, error: OSError) -> StorageError:
+        return StorageError(f"write {self.path}", str(error), "make room on the scratch disk")
+
+
+class ArraysFile:
+    """A file open for writing the named arrays, in the order of `shapes`, all of one type. A container says how."""
+
+    def __init__(self, path: Path, shapes: Sequence[tuple[str, Shape]], dtype: Dtype) -> None:
+        self.path, self.dtype = path, dtype
+        self._expected = list(reversed(shapes))
+        self._file = HashedFile(path)
+
+    def add(self, name: str, array: Array) -> None:
+        """Append the next array, cast to the file's type.
+
+        Errors: ValueError for any but the next name and its shape; StorageError for a full disk.
+        """
+        wanted = self._expected.pop()
+        if wanted != (name, array.shape):
+            raise ValueError(f"{self.path}: {wanted} is next, not {(name, array.shape)}")
+        self._append(name, array)
+
+    def digest(self) -> Digest:
+        """End the file and give its digest. ValueError while arrays are missing."""
+        if self._expected:
+            raise ValueError(f"{self.path}: {len(self._expected)} arrays were not written")
+        return self._file.digest()
+
+    def close(self) -> None:
+        """Close the file, whole or not. StorageError for a full disk."""
+        self._file.close()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _append(self, name: str, array: Array) -> None:
+        raise NotImplementedError
 
 
 def need_room(folder: Path, needed: int) -> None:

@@ -13,18 +13,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any
 
 import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from vitpipe.infra.errors import IntegrityError, UsageError
+from vitpipe.infra.errors import UsageError
 from vitpipe.infra.storage.store import Digest
 from vitpipe.stages.convert.config import WITHOUT_PICKLES, Dtype
-from vitpipe.stages.convert.containers.hashed_file import HashedFile, pieces
-from vitpipe.stages.convert.numbers import Array, Arrays, Shape, count, is_raw_bf16, widened
+from vitpipe.stages.convert.containers.hashed_file import ArraysFile, pieces
+from vitpipe.stages.convert.numbers import Array, Arrays, Shape, count, damaged, is_raw_bf16, widened
 
 _DESCR: Mapping[Dtype, str] = {"fp32": "<f4", "bf16": "|V2", "fp16": "<f2"}
 _DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError, OverflowError)
@@ -33,23 +32,26 @@ _CHUNK_BYTES = 1 << 20
 _LOCAL_HEADER_BYTES = 30  # before the name and the extra field, whose lengths are its last four bytes
 
 
-class NpzFile:
-    """An archive open for writing the named arrays, in the order of `shapes`, all of one type."""
+class NpzFile(ArraysFile):
+    """An archive open for writing."""
 
     def __init__(self, path: Path, shapes: Sequence[tuple[str, Shape]], dtype: Dtype) -> None:
-        self.path, self.dtype = path, dtype
-        self._expected = list(reversed(shapes))
-        self._file = HashedFile(path)
+        super().__init__(path, shapes, dtype)
         self._zip = zipfile.ZipFile(self._file, "w", zipfile.ZIP_STORED)  # without seek it never goes back
 
-    def add(self, name: str, array: Array) -> None:
-        """Append the next array, cast to the file's type.
+    def digest(self) -> Digest:
+        """End the archive and give its digest. ValueError while arrays are missing."""
+        self._zip.close()
+        return super().digest()
 
-        Errors: ValueError for any but the next name and its shape; StorageError for a full disk.
-        """
-        wanted = self._expected.pop()
-        if wanted != (name, array.shape):
-            raise ValueError(f"{self.path}: {wanted} is next, not {(name, array.shape)}")
+    def close(self) -> None:
+        """Close the archive, whole or not. StorageError for a full disk."""
+        try:
+            self._zip.close()
+        finally:
+            super().close()
+
+    def _append(self, name: str, array: Array) -> None:
         header = io.BytesIO()
         npy.write_array_header_1_0(header, {"descr": _DESCR[self.dtype], "fortran_order": False, "shape": array.shape})
         member = zipfile.ZipInfo(f"{name}.npy")  # dated 1980: a second try writes the same bytes
@@ -57,22 +59,6 @@ class NpzFile:
             file.write(header.getvalue())
             for data in pieces(array, self.dtype):
                 file.write(data)
-
-    def digest(self) -> Digest:
-        """End the file and give its digest. ValueError while arrays are missing."""
-        if self._expected:
-            raise ValueError(f"{self.path}: {len(self._expected)} arrays were not written")
-        self._zip.close()
-        return self._file.digest()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        try:
-            self._zip.close()
-        finally:
-            self._file.close()
 
 
 @dataclass(frozen=True)
@@ -104,7 +90,7 @@ def open_npz(path: Path) -> Arrays:
             if name.endswith(".pkl"):
                 raise UsageError(f"read {path}", f"it is torch's zip with the pickle {name}", WITHOUT_PICKLES)
             if name in members or not info.filename.endswith(_ENDING):
-                raise _damaged(path, f"its member {info.filename!r} is no array, or stands there twice")
+                raise damaged(path, f"its member {info.filename!r} is no array, or stands there twice")
             with archive.open(info) as file:
                 members[name] = _member(file, path, info)
     shapes = {name: member.shape for name, member in members.items()}
@@ -139,7 +125,7 @@ class _Reader:
         try:
             data = np.memmap(self.path, np.uint8, "r", start, (info.file_size,))
         except (ValueError, OSError) as error:
-            raise _damaged(self.path, f"{name} lies beyond its end: {error}") from error
+            raise damaged(self.path, f"{name} lies beyond its end: {error}") from error
         if name not in self.verified:
             self._verify(name, data, info.CRC)
         return self._shaped(name, data[member.header_bytes :], member)
@@ -149,19 +135,19 @@ class _Reader:
         for start in range(0, len(data), _CHUNK_BYTES):
             found = zlib.crc32(data[start : start + _CHUNK_BYTES].data, found)
         if found != wanted:
-            raise _damaged(self.path, f"{name} has the CRC {found:08x}, the archive says {wanted:08x}")
+            raise damaged(self.path, f"{name} has the CRC {found:08x}, the archive says {wanted:08x}")
         self.verified.add(name)
 
     def _shaped(self, name: str, data: NDArray[np.uint8], member: _Member) -> NDArray[Any]:
         if data.nbytes != count(member.shape) * member.dtype.itemsize:
-            raise _damaged(self.path, f"{name} has {data.nbytes} bytes, its header says {member.shape}")
+            raise damaged(self.path, f"{name} has {data.nbytes} bytes, its header says {member.shape}")
         return data.view(member.dtype).reshape(member.shape, order="F" if member.fortran else "C")
 
 
 def _member(file: IO[bytes], path: Path, info: zipfile.ZipInfo) -> _Member:
     version = npy.read_magic(file)
     if version not in ((1, 0), (2, 0)):  # a third one differs only for records with names beyond ASCII
-        raise _damaged(path, f"{info.filename} is of the npy version {version}")
+        raise damaged(path, f"{info.filename} is of the npy version {version}")
     reader = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
     shape, fortran, dtype = reader(file)
     if dtype.hasobject:
@@ -171,7 +157,7 @@ def _member(file: IO[bytes], path: Path, info: zipfile.ZipInfo) -> _Member:
         raise UsageError(f"read {path}", f"its member {info.filename} holds {dtype}, not floating point numbers")
     wanted = file.tell() + count(shape) * dtype.itemsize
     if info.file_size != wanted:
-        raise _damaged(path, f"{info.filename} has {info.file_size} bytes, {wanted} are needed for {shape} of {dtype}")
+        raise damaged(path, f"{info.filename} has {info.file_size} bytes, {wanted} are needed for {shape} of {dtype}")
     return _Member(info, shape, fortran, dtype, file.tell())
 
 
@@ -182,12 +168,8 @@ def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
         with zipfile.ZipFile(path) as archive:
             yield archive
     except _DAMAGE as error:
-        raise _damaged(path, str(error)) from error
+        raise damaged(path, str(error)) from error
     except OSError as error:
         if error.errno not in (None, errno.EINVAL):  # bz2's own, and a seek to before the beginning
             raise
-        raise _damaged(path, str(error)) from error
-
-
-def _damaged(path: Path, why: str) -> IntegrityError:
-    return IntegrityError(f"read {path}", f"it is damaged: {why}", "fetch it again")
+        raise damaged(path, str(error)) from error

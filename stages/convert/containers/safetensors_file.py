@@ -9,55 +9,32 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
-from vitpipe.infra.errors import IntegrityError, UsageError
-from vitpipe.infra.storage.store import Digest
+from vitpipe.infra.errors import UsageError
 from vitpipe.stages.convert.config import Dtype
-from vitpipe.stages.convert.containers.hashed_file import HashedFile, pieces
-from vitpipe.stages.convert.numbers import ITEM_BYTES, Array, Arrays, Shape, bf16_to_fp32, count, widened
+from vitpipe.stages.convert.containers.hashed_file import ArraysFile, pieces
+from vitpipe.stages.convert.numbers import ITEM_BYTES, Array, Arrays, Shape, bf16_to_fp32, count, damaged, widened
 from vitpipe.stages.vit.file_kind import MAX_HEADER_BYTES
 
 _NAMES: Mapping[Dtype, str] = {"fp32": "F32", "bf16": "BF16", "fp16": "F16"}
 _TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 
 
-class SafetensorsFile:
-    """A file open for writing the named tensors, in the order of `shapes`, all of one type."""
+class SafetensorsFile(ArraysFile):
+    """A file open for writing."""
 
     def __init__(
         self, path: Path, shapes: Sequence[tuple[str, Shape]], dtype: Dtype, metadata: Mapping[str, str]
     ) -> None:
-        self.path, self.dtype = path, dtype
-        self._expected = list(reversed(shapes))
-        self._file = HashedFile(path)
+        super().__init__(path, shapes, dtype)
         self._file.write(_written_header(shapes, dtype, metadata))
 
-    def add(self, name: str, array: Array) -> None:
-        """Append the next tensor, cast to the file's type.
-
-        Errors: ValueError for any but the next name and its shape; StorageError for a full disk.
-        """
-        wanted = self._expected.pop()
-        if wanted != (name, array.shape):
-            raise ValueError(f"{self.path}: {wanted} is next, not {(name, array.shape)}")
+    def _append(self, name: str, array: Array) -> None:
         for data in pieces(array, self.dtype):
             self._file.write(data)
-
-    def digest(self) -> Digest:
-        """Size and SHA-256 of the whole file. ValueError while tensors are missing."""
-        if self._expected:
-            raise ValueError(f"{self.path}: {len(self._expected)} tensors were not written")
-        return self._file.digest()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._file.close()
 
 
 def file_bytes(shapes: Sequence[tuple[str, Shape]], dtype: Dtype) -> int:
@@ -89,7 +66,7 @@ def open_safetensors(paths: Sequence[Path], index: Path | None = None) -> Arrays
     for path in paths:
         for name, place in _places(path).items():
             if name in places:
-                raise _damaged(path, f"{name} stands in {places[name].path.name} too")
+                raise damaged(path, f"{name} stands in {places[name].path.name} too")
             places[name] = place
     if index is not None:
         _compare_index(index, places)
@@ -121,12 +98,10 @@ def _written_header(shapes: Sequence[tuple[str, Shape]], dtype: Dtype, metadata:
 def _weight_map(path: Path) -> dict[str, str]:
     try:
         listed = json.loads(path.read_bytes())["weight_map"]
-        if not all(
-            isinstance(value, str) and "/" not in value and value not in ("", "..") for value in listed.values()
-        ):
+        if not all(isinstance(name, str) and "/" not in name and name not in ("", "..") for name in listed.values()):
             raise ValueError("a file name in it leaves the folder")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise _damaged(path, f"no index of shards: {error}") from error
+        raise damaged(path, f"no index of shards: {error}") from error
     return dict(listed)
 
 
@@ -135,11 +110,8 @@ def _compare_index(index: Path, places: Mapping[str, _Place]) -> None:
     found = {name: place.path.name for name, place in places.items()}
     if listed != found:
         wrong = sorted(name for name in {*listed, *found} if listed.get(name) != found.get(name))
-        first = wrong[0]
-        raise _damaged(
-            index,
-            f"{len(wrong)} tensors are not where it says, first {first}: {listed.get(first)}, found {found.get(first)}",
-        )
+        example = f"{wrong[0]}: {listed.get(wrong[0])}, found {found.get(wrong[0])}"
+        raise damaged(index, f"{len(wrong)} tensors are not where it says, first {example}")
 
 
 def _places(path: Path) -> dict[str, _Place]:
@@ -152,10 +124,10 @@ def _places(path: Path) -> dict[str, _Place]:
             raise UsageError(f"read {path}", f"its tensor {name} holds {entry['dtype']}, not floating point numbers")
         place = _Place(path, data_start + start, entry["dtype"], tuple(entry["shape"]))
         if start != end or stop - start != place.bytes:
-            raise _damaged(path, f"{name} has bytes {start} to {stop}, expected {end} to {end + place.bytes}")
+            raise damaged(path, f"{name} has bytes {start} to {stop}, expected {end} to {end + place.bytes}")
         places[name], end = place, stop
     if end != data_bytes:
-        raise _damaged(path, f"it has {data_bytes} bytes of tensors, its header says {end}")
+        raise damaged(path, f"it has {data_bytes} bytes of tensors, its header says {end}")
     return {name: places[name] for name in entries}
 
 
@@ -164,7 +136,7 @@ def _header(path: Path) -> tuple[dict[str, Any], int]:
     with path.open("rb") as file:
         size = int.from_bytes(file.read(8), "little")
         if size > min(MAX_HEADER_BYTES, path.stat().st_size):
-            raise _damaged(path, f"its header would have {size} bytes, the file has {path.stat().st_size}")
+            raise damaged(path, f"its header would have {size} bytes, the file has {path.stat().st_size}")
         text = file.read(size)
     try:
         entries = json.loads(text)
@@ -175,7 +147,7 @@ def _header(path: Path) -> tuple[dict[str, Any], int]:
                 raise ValueError(f"an entry says {entry}")
             str(entry["dtype"])
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise _damaged(path, f"its header cannot be read: {error}") from error
+        raise damaged(path, f"its header cannot be read: {error}") from error
     return entries, 8 + size
 
 
@@ -184,10 +156,6 @@ def _read(place: _Place) -> Array:
     with place.path.open("rb") as file:
         file.seek(place.start)
         if file.readinto(numbers.data.cast("B")) != place.bytes:
-            raise _damaged(place.path, "it became shorter while it was read")
+            raise damaged(place.path, "it became shorter while it was read")
     array = bf16_to_fp32(numbers) if place.dtype == "BF16" else widened(numbers)
     return array.reshape(place.shape)
-
-
-def _damaged(path: Path, why: str) -> IntegrityError:
-    return IntegrityError(f"read {path}", f"it is damaged: {why}", "fetch it again")

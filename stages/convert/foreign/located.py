@@ -3,15 +3,15 @@
 Pickles are refused by name and by their first bytes, before anything opens them.
 """
 
-import hashlib
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from vitpipe.infra.errors import IntegrityError, NotFound, StorageError, UsageError
+from vitpipe.infra.storage.landing import digest_file
 from vitpipe.infra.storage.opening import open_store
-from vitpipe.infra.storage.store import Digest, Store
+from vitpipe.infra.storage.store import Digest
 from vitpipe.stages.convert.config import PICKLES, WITHOUT_PICKLES
 from vitpipe.stages.convert.containers.safetensors_file import read_index
 from vitpipe.stages.convert.formats.common import SAFETENSORS, readings
@@ -58,7 +58,12 @@ class Located:
         Errors: IntegrityError unless it is what `expect` says; UsageError when it is gone.
         """
         if not self.is_local:
-            return _download(open_store(self.folder), self.folder, name, scratch / name, expect)
+            (scratch / name).parent.mkdir(parents=True, exist_ok=True)
+            try:
+                return scratch / name, open_store(self.folder).download(name, scratch / name, expect=expect)
+            except NotFound as error:
+                asked, found = f"read {self.folder}/{name}", "there is no such object"
+                raise UsageError(asked, found, "correct config.source.path") from error
         path = Path(self.folder, name)
         digest = _digest(path)
         if expect is not None and digest != expect:
@@ -82,7 +87,11 @@ def locate(path: str, scratch: Path) -> Located:
     names = _names(path)
     if INDEX in names:
         index, _ = Located(path, (), INDEX, ()).fetch(INDEX, scratch)
-        return _complete(path, Located(path, read_index(index), INDEX, _companions(names)), names)
+        shards = read_index(index)
+        if missing := sorted(set(shards) - names):
+            found = f"{len(missing)} of {len(shards)} shards are missing: {', '.join(missing[:3])}"
+            raise UsageError(f"convert the weights {path}", found, "fetch the whole folder")
+        return Located(path, shards, INDEX, _companions(names))
     tensors = sorted(name for name in names if name.endswith(TENSORS))
     chosen = SAFETENSORS if SAFETENSORS in tensors else tensors[0] if len(tensors) == 1 else None
     if chosen is None:
@@ -112,7 +121,7 @@ def refuse_unopenable(path: Path) -> None:
     An npz is a zip too; its members are looked at when it is opened.
     """
     if not path.stat().st_size:
-        raise UsageError(f"read {path}", "the file is empty", "fetch it again")
+        raise _empty(path)
     kind = file_kind(path)
     if kind == "pickle" or (kind == "zip" and not is_npz(path.name)):
         raise _pickle(str(path), str(path))
@@ -132,14 +141,6 @@ def _one(asked: str, folder: str, name: str) -> Located:
     if name not in names:
         raise UsageError(f"convert the weights {asked}", "there is no such file", "correct config.source.path")
     return Located(folder, (name,), None, _companions(names))
-
-
-def _complete(asked: str, located: Located, names: frozenset[str]) -> Located:
-    missing = sorted(set(located.tensors) - names)
-    if missing:
-        found = f"{len(missing)} of {len(located.tensors)} shards are missing: {', '.join(missing[:3])}"
-        raise UsageError(f"convert the weights {asked}", found, "fetch the whole folder")
-    return located
 
 
 def _companions(names: frozenset[str]) -> tuple[str, ...]:
@@ -168,28 +169,21 @@ def _not_one(path: str, names: Iterable[str], tensors: list[str]) -> UsageError:
 
 
 def _pickle(path: str, found: str) -> UsageError:
-    return UsageError(
-        f"convert the weights {path}", f"it is {found}: a pickle can run code, it is not opened", WITHOUT_PICKLES
-    )
+    why = f"it is {found}: a pickle can run code, it is not opened"
+    return UsageError(f"convert the weights {path}", why, WITHOUT_PICKLES)
+
+
+def _empty(path: Path) -> UsageError:
+    return UsageError(f"read {path}", "the file is empty", "fetch it again")
 
 
 def _digest(path: Path) -> Digest:
     try:
-        with path.open("rb") as file:
-            hashed = hashlib.file_digest(file, "sha256")
-            size = file.tell()
+        digest = digest_file(path)
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
         raise UsageError(f"read {path}", str(error.strerror), "correct config.source.path") from error
     except OSError as error:
         raise StorageError(f"read {path}", str(error), "check the disk, then run again") from error
-    if not size:
-        raise UsageError(f"read {path}", "the file is empty", "fetch it again")
-    return Digest(size, hashed.hexdigest())
-
-
-def _download(store: Store, folder: str, name: str, local: Path, expect: Digest | None) -> tuple[Path, Digest]:
-    local.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        return local, store.download(name, local, expect=expect)
-    except NotFound as error:
-        raise UsageError(f"read {folder}/{name}", "there is no such object", "correct config.source.path") from error
+    if not digest.bytes:
+        raise _empty(path)
+    return digest

@@ -18,6 +18,9 @@ from vitpipe.stages.convert.numbers import Shape
 from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.variants import BASE_WIDTH, VARIANTS, ResNet, find_variant, reduced
 
+Shapes = Mapping[str, Shape]
+Units = tuple[int, ...]
+
 
 def recognise(named: Named, described: Described, source: ForeignSource, asked: str) -> ModelSettings:
     """The settings of the model that the tensors are. UsageError saying what cannot be told, or cannot be had."""
@@ -26,10 +29,8 @@ def recognise(named: Named, described: Described, source: ForeignSource, asked: 
         raise UsageError(f"{asked} as {source.format}", found, "leave config.source.format out, or name another file")
     try:
         fields = dict(described.model) if described.model else _fields(named, described, source, asked)
-        given = {"gelu": source.gelu, "norm_eps": source.norm_eps}
-        return ModelSettings.model_validate(
-            fields | {name: value for name, value in given.items() if value is not None}
-        )
+        given = source.model_dump(include={"gelu", "norm_eps"}, exclude_none=True)
+        return ModelSettings.model_validate(fields | given)
     except (ValidationError, IndexError) as error:
         raise UsageError(asked, f"its sizes are not those of a model of ours: {error}", "name another file") from error
 
@@ -55,7 +56,7 @@ def _fields(named: Named, described: Described, source: ForeignSource, asked: st
     }
 
 
-def _sizes(marks: Landmarks, shapes: Mapping[str, Shape], heads: int | None, asked: str) -> dict[str, int]:
+def _sizes(marks: Landmarks, shapes: Shapes, heads: int | None, asked: str) -> dict[str, int]:
     width_axis, patch_axis = marks.patch_axes
     patch = shapes.get(marks.patch, ())
     if not patch:
@@ -85,7 +86,7 @@ def _known_heads(sizes: Mapping[str, int], asked: str) -> int:
     raise UsageError(asked, f"nothing says its number of attention heads ({shown})", "give config.source.heads")
 
 
-def _name_of(sizes: Mapping[str, int], stem: tuple[int, ...] | None, asked: str) -> str | Mapping[str, int]:
+def _name_of(sizes: Mapping[str, int], stem: Units | None, asked: str) -> str | Mapping[str, int]:
     """The paper's name where there is one; hybrids have no other."""
     for name in VARIANTS:
         known = find_variant(name)
@@ -97,13 +98,7 @@ def _name_of(sizes: Mapping[str, int], stem: tuple[int, ...] | None, asked: str)
 
 
 def _image_px(
-    marks: Landmarks,
-    shapes: Mapping[str, Shape],
-    patch_px: int,
-    pool: str,
-    said: int | None,
-    stem: tuple[int, ...] | None,
-    asked: str,
+    marks: Landmarks, shapes: Shapes, patch_px: int, pool: str, said: int | None, stem: Units | None, asked: str
 ) -> int:
     """From the rows of the position table; a config may say a size that is no multiple of the patch."""
     if marks.positions not in shapes:
@@ -111,9 +106,8 @@ def _image_px(
     rows = shapes[marks.positions][-2] - (1 if pool == "cls" and marks.token_has_row else 0)
     grid = math.isqrt(max(rows, 0))
     if grid < 1 or grid * grid != rows:
-        raise UsageError(
-            asked, f"its position table is of {rows} patches, not a square", "name a model of square images"
-        )
+        found = f"its position table is of {rows} patches, not a square"
+        raise UsageError(asked, found, "name a model of square images")
     if said is not None and (said if stem is None else reduced(said, stem)) // patch_px == grid:
         return said
     return grid * patch_px * (1 if stem is None else 2 ** (2 + max(0, len(stem) - 1)))
@@ -121,13 +115,12 @@ def _image_px(
 
 def _said(image_px: int | None, asked: str) -> int:
     if image_px is None:
-        raise UsageError(
-            asked, "neither its tensors nor a config say the size of its images", "give config.source.image_px"
-        )
+        found = "neither its tensors nor a config say the size of its images"
+        raise UsageError(asked, found, "give config.source.image_px")
     return image_px
 
 
-def _resnet_fields(marks: Landmarks, shapes: Mapping[str, Shape], image_px: int | None, asked: str) -> dict[str, Any]:
+def _resnet_fields(marks: Landmarks, shapes: Shapes, image_px: int | None, asked: str) -> dict[str, Any]:
     """By its units and the channels of its first kernel."""
     resnet = ResNet(_units(marks, shapes), shapes[marks.resnet][marks.resnet_axis] // BASE_WIDTH)
     name = next((name for name in VARIANTS if find_variant(name).resnet == resnet), None)
@@ -138,7 +131,7 @@ def _resnet_fields(marks: Landmarks, shapes: Mapping[str, Shape], image_px: int 
     return {"variant": name, "image_px": _said(image_px, asked), "classes": classes}
 
 
-def _units(marks: Landmarks, names: Iterable[str]) -> tuple[int, ...]:
+def _units(marks: Landmarks, names: Iterable[str]) -> Units:
     """Units of convolutions by stage; () for a root alone."""
     units: dict[int, set[int]] = {}
     for name in names:
@@ -147,7 +140,7 @@ def _units(marks: Landmarks, names: Iterable[str]) -> tuple[int, ...]:
     return tuple(len(units[stage]) for stage in sorted(units))
 
 
-def _representation(marks: Landmarks, shapes: Mapping[str, Shape], width: int) -> str | int:
+def _representation(marks: Landmarks, shapes: Shapes, width: int) -> str | int:
     if marks.representation not in shapes:
         return "none"
     size = shapes[marks.representation][0]

@@ -3,7 +3,7 @@
 Uses the same tables as the way out. Knows no files.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from vitpipe.stages.convert.config import ForeignFormat
 from vitpipe.stages.convert.foreign.weights import ForeignWeights
 from vitpipe.stages.convert.formats.common import Named, Pixels, readings
 from vitpipe.stages.convert.formats.torchvision import unfold
-from vitpipe.stages.convert.links import PATCHES, Link, Made, foreign_shapes, inward
+from vitpipe.stages.convert.links import PATCHES, Link, Made, each_of, foreign_shapes, inward
 from vitpipe.stages.convert.numbers import Array, ReadArray, Shape
 from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.vit.shapes import difference, parameter_shapes
@@ -37,7 +37,7 @@ def native_reader(named: Named, foreign: ForeignWeights) -> tuple[dict[str, Shap
     _compare(named.arrays.shapes, foreign_shapes(links, shapes), asked)
     made = {one.name: one for one in inward(links)}
     if foreign.is_folded:
-        made |= _folded(made, foreign.pixels)
+        made |= {one.name: one for one in _folded(made, foreign.pixels)}
 
     def read(name: str) -> Array:
         one = made[name]
@@ -47,25 +47,19 @@ def native_reader(named: Named, foreign: ForeignWeights) -> tuple[dict[str, Shap
 
 
 def _compare(found: Mapping[str, Shape], wanted: Mapping[str, Shape], asked: str) -> None:
-    lines = difference(found, wanted)
-    if lines:
+    if lines := difference(found, wanted):
         shown = "; ".join(lines[:_LINES_SHOWN])
         more = f"; and {len(lines) - _LINES_SHOWN} more" if len(lines) > _LINES_SHOWN else ""
         found_lines = f"its tensors are not those of the model they seem to be: {shown}{more}"
         raise UsageError(asked, found_lines, "fetch the whole file, or name one of the architecture")
 
 
-def _folded(made: Mapping[str, Made], pixels: Pixels) -> dict[str, Made]:
+def _folded(made: Mapping[str, Made], pixels: Pixels) -> list[Made]:
     """The patch projection as one of images in [-1, 1], which needs both of its tensors for either."""
-    both = [made[name] for name in PATCHES]
-    split = len(both[0].sources)
+    weight, bias = (made[name] for name in PATCHES)
+    split = len(weight.sources)
 
-    def make(index: int) -> Callable[..., Array]:
-        def one(*sources: Array) -> Array:
-            weight, bias = both[0].make(*sources[:split]), both[1].make(*sources[split:])
-            return unfold(weight, bias, pixels)[index]
+    def both(*read: Array) -> tuple[Array, Array]:
+        return unfold(weight.make(*read[:split]), bias.make(*read[split:]), pixels)
 
-        return one
-
-    sources: Sequence[str] = (*both[0].sources, *both[1].sources)
-    return {name: Made(name, tuple(sources), make(index)) for index, name in enumerate(PATCHES)}
+    return each_of(PATCHES, (*weight.sources, *bias.sources), both)

@@ -19,7 +19,7 @@ from vitpipe.stages.convert.foreign.located import Located, is_npz, locate, refu
 from vitpipe.stages.convert.foreign.recognise import recognise
 from vitpipe.stages.convert.formats.common import HALF, Named, Pixels, format_of, readings
 from vitpipe.stages.convert.formats.described import Described
-from vitpipe.stages.convert.numbers import Arrays
+from vitpipe.stages.convert.numbers import damaged
 from vitpipe.stages.model_settings import ModelSettings
 
 
@@ -47,12 +47,6 @@ class ForeignWeights:
     def uri(self) -> str:
         """Where they lie, as the recipe says it."""
         return self.source.path
-
-    @property
-    def architecture(self) -> str:
-        """The paper's name, or the sizes in words."""
-        variant = self.settings.variant
-        return variant if isinstance(variant, str) else ", ".join(f"{key} {value}" for key, value in variant)
 
     @property
     def is_folded(self) -> bool:
@@ -85,8 +79,7 @@ def glance(source: ForeignSource) -> ForeignWeights:
 
 def reopen(foreign: ForeignWeights, scratch: Path) -> tuple[Named, dict[str, Path]]:
     """The tensors that were looked at, and where all files lie, each verified again."""
-    expected = dict(foreign.digests)
-    located = foreign.located
+    expected, located = dict(foreign.digests), foreign.located
     paths = {name: located.fetch(name, scratch, expected[name])[0] for name in located.names}
     return _named(foreign.source, located, paths), paths
 
@@ -105,8 +98,8 @@ def _foreign(
     overruled = _overruled(described, settings)
     labels = described.labels if len(described.labels) == settings.classes else ()
     notes = (*found.notes, *described.notes, *_notes(described, settings, pixels, assumed, overruled))
-    foreign = ForeignWeights(source, located, digests, found.format, settings, pixels, labels, notes)
-    return replace(foreign, all_bf16=found.arrays.all_bf16, is_overruled=bool(overruled))
+    facts = (source, located, digests, found.format, settings, pixels, labels, notes)
+    return ForeignWeights(*facts, all_bf16=found.arrays.all_bf16, is_overruled=bool(overruled))
 
 
 def _notes(
@@ -137,7 +130,8 @@ def _named(source: ForeignSource, located: Located, paths: dict[str, Path]) -> N
     tensors = [paths[name] for name in located.tensors]
     for path in tensors:
         refuse_unopenable(path)
-    arrays, asked = _open(located, tensors, paths), f"convert the weights {source.path}"
+    asked, index = f"convert the weights {source.path}", paths[located.index] if located.index else None
+    arrays = open_npz(tensors[0]) if is_npz(tensors[0].name) else open_safetensors(tensors, index)
     for reading in readings().values():
         if named := reading.claim(arrays, paths.keys(), asked):
             return named
@@ -145,12 +139,6 @@ def _named(source: ForeignSource, located: Located, paths: dict[str, Path]) -> N
     found = f"no Vision Transformer's patch embedding among its {len(arrays.shapes)} tensors ({shown})"
     *first, last = readings()
     raise UsageError(asked, found, f"name a file of {', '.join(first)} or {last}")
-
-
-def _open(located: Located, tensors: list[Path], paths: dict[str, Path]) -> Arrays:
-    if is_npz(tensors[0].name):
-        return open_npz(tensors[0])
-    return open_safetensors(tensors, paths[located.index] if located.index else None)
 
 
 def _described(files: Mapping[str, Path], asked: str) -> Described:
@@ -163,9 +151,8 @@ def _described(files: Mapping[str, Path], asked: str) -> Described:
         found = (reading.describe(content, asked) for reading in readings().values())
         return next((described for described in found if described), Described())
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise IntegrityError(
-            asked, f"the files beside it cannot be understood: {error!r}", "fetch them again"
-        ) from error
+        found_out = f"the files beside it cannot be understood: {error!r}"
+        raise IntegrityError(asked, found_out, "fetch them again") from error
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -175,7 +162,7 @@ def _json(path: Path) -> dict[str, Any]:
             raise ValueError("it holds no object")
         return content
     except (ValueError, RecursionError) as error:
-        raise IntegrityError(f"read {path}", f"it is damaged: {error}", "fetch it again") from error
+        raise damaged(path, str(error)) from error
 
 
 def _pixels(source: ForeignSource, described: Described, format: ForeignFormat) -> tuple[Pixels, bool]:
@@ -187,15 +174,10 @@ def _pixels(source: ForeignSource, described: Described, format: ForeignFormat) 
 
 
 def _compare_sha256(source: ForeignSource, located: Located, digests: dict[str, Digest]) -> None:
-    if source.sha256 is None:
-        return
-    found = [digests[name].sha256 for name in located.tensors]
-    if found != [source.sha256]:
-        raise IntegrityError(
-            f"convert the weights {source.path}",
-            f"config.source.sha256 is {source.sha256}, the tensors have {', '.join(found)}",
-            "fetch the file again, or correct the digest",
-        )
+    there = [digests[name].sha256 for name in located.tensors]
+    if source.sha256 is not None and there != [source.sha256]:
+        found = f"config.source.sha256 is {source.sha256}, the tensors have {', '.join(there)}"
+        raise IntegrityError(f"convert the weights {source.path}", found, "fetch the file again, or correct the digest")
 
 
 def _need_room(located: Located, scratch: Path) -> None:

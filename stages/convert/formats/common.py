@@ -123,21 +123,6 @@ class Reading:
     """Facts from these files' JSON, by name, where it is this format's, else None."""
 
 
-@dataclass(frozen=True)
-class Streamed:
-    """Tensors by name, each written as soon as the native ones it is made of have been read."""
-
-    links: LinksOf
-
-
-@dataclass(frozen=True)
-class Traced:
-    """A graph of the whole model."""
-
-    writer: str
-    """Where the function is that takes a WriteTask and gives the files: a dotted path, for it imports torch."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class WeightsFormat:
     """One format, both ways. No part has a default: one that is forgotten is an error of mypy."""
@@ -145,7 +130,10 @@ class WeightsFormat:
     name: Format
     file: str
     """Name of its file of tensors; by its ending that of its container."""
-    contents: Streamed | Traced
+    contents: LinksOf | str
+    """Links of tensors by name, each written as soon as the native ones it is made of have been read; or of a graph of
+    the whole model where the function is that takes a WriteTask and gives the files: a dotted path, for it imports
+    torch."""
     limits: Callable[[ModelSettings], list[str]]
     """What of a model it cannot hold, in words; empty where it holds all."""
     unsaid: Callable[[ModelSettings], str | None]
@@ -165,7 +153,7 @@ class WeightsFormat:
     @property
     def links(self) -> LinksOf | None:
         """How its tensors and native ones are made of each other; None of a graph, which has none by name."""
-        return self.contents.links if isinstance(self.contents, Streamed) else None
+        return None if isinstance(self.contents, str) else self.contents
 
 
 def format_of(name: Format) -> WeightsFormat:
@@ -191,6 +179,17 @@ def renamed(arrays: Arrays, real: Mapping[str, str]) -> Arrays:
     """Some of the arrays by other names; `real` gives their own."""
     shapes = {name: arrays.shapes[old] for name, old in real.items()}
     return Arrays(shapes, lambda name, layer=None: arrays.read(real[name], layer), arrays.all_bf16)
+
+
+def architecture(settings: ModelSettings) -> str:
+    """The paper's name of the variant, or its sizes in words."""
+    variant = settings.variant
+    return variant if isinstance(variant, str) else ", ".join(f"{key} {value}" for key, value in variant)
+
+
+def json_bytes(content: Mapping[str, Any], indent: int = 1) -> bytes:
+    """JSON as a file of its own."""
+    return (json.dumps(content, indent=indent, ensure_ascii=False) + "\n").encode()
 
 
 def text(content: Mapping[str, Any]) -> str:

@@ -50,10 +50,7 @@ def triple(value: Any) -> Triple | None:
 
 
 def ordered_names(said: Mapping[str, Any], file: str, asked: str) -> tuple[str, ...]:
-    """The names of `id2label` in the order of its numbers, whatever the order in which they stand there.
-
-    UsageError where it has gaps.
-    """
+    """The names of `id2label` in the order of its numbers, not as they stand there. UsageError where it has gaps."""
     try:
         return names_in_order(said.get("id2label") or {})
     except ValueError as error:

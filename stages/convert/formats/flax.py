@@ -55,7 +55,7 @@ def npz_format(
     return common.WeightsFormat(
         name=name,
         file=common.NPZ,
-        contents=common.Streamed(links),
+        contents=links,
         limits=limits,
         unsaid=_gelu_unsaid,
         header=lambda about: {},
@@ -114,10 +114,7 @@ def projections(ours: str, theirs: str, names: tuple[str, ...], heads: int) -> l
 
 def output(ours: str, theirs: str, heads: int) -> list[Link]:
     """The projection behind attention."""
-    return [
-        output_kernel(f"{ours}.weight", f"{theirs}/out/kernel", heads),
-        same(f"{ours}.bias", f"{theirs}/out/bias"),
-    ]
+    return [output_kernel(f"{ours}.weight", f"{theirs}/out/kernel", heads), same(f"{ours}.bias", f"{theirs}/out/bias")]
 
 
 def mlp(ours: str, theirs: str) -> list[Link]:
@@ -161,7 +158,7 @@ def dialect(arrays: Arrays, asked: str) -> tuple[Arrays, tuple[str, ...]] | None
     prefixes = sorted({name.removesuffix(_KERNEL) for name in arrays.shapes if name.endswith(_KERNEL)}, key=len)
     if not prefixes:
         return None
-    mine = [prefix for prefix in prefixes if _is_model(arrays.shapes, prefix)]
+    mine = [prefix for prefix in prefixes if any(name.startswith(f"{prefix}Transformer/") for name in arrays.shapes)]
     if len(mine) != 1:
         found = f"{len(mine)} image models in it, below {', '.join(map(repr, mine or prefixes)) or 'no prefix'}"
         raise UsageError(asked, found, "give a file of one Vision Transformer")
@@ -177,10 +174,6 @@ def dialect(arrays: Arrays, asked: str) -> tuple[Arrays, tuple[str, ...]] | None
 def is_original(names: Iterable[str]) -> bool:
     """Whether they are vision_transformer's, whose attention has another number than big_vision's."""
     return any("MultiHeadDotProductAttention_1/" in name for name in names)
-
-
-def _is_model(names: Iterable[str], prefix: str) -> bool:
-    return any(name.startswith(f"{prefix}Transformer/") for name in names)
 
 
 def _flat(arrays: Arrays, real: Mapping[str, str]) -> Arrays:

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from vitpipe.stages.convert.formats import common, flax
-from vitpipe.stages.convert.links import Link, conv, position_link, same
+from vitpipe.stages.convert.links import Link, conv, position_link, rearranged, same
 from vitpipe.stages.convert.numbers import Arrays
 from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.variants import ResNet
@@ -43,14 +43,10 @@ def _bit(settings: ModelSettings, resnet: ResNet) -> list[Link]:
                 links.append(conv(f"{ours}.conv{number}.weight", f"{theirs}/{letter}/{_KERNEL}"))
     links += _group_norm("norm", "resnet/group_norm")
     if settings.classes:
-        links.append(_as_convolution("head.weight", "resnet/head/conv2d/kernel"))
+        kernel = "resnet/head/conv2d/kernel"  # (1, 1, R, K) of a dense one (K, R)
+        links.append(rearranged("head.weight", kernel, lambda w_KR: w_KR.T[None, None], lambda w_11RK: w_11RK[0, 0].T))
         links.append(same("head.bias", "resnet/head/conv2d/bias"))
     return links
-
-
-def _as_convolution(native: str, foreign: str) -> Link:
-    """A dense kernel (K, R) as one of a 1x1 convolution (1, 1, R, K)."""
-    return Link((native,), (foreign,), lambda w_KR: (w_KR.T[None, None],), lambda w_11RK: (w_11RK[0, 0].T,))
 
 
 def _group_norm(ours: str, theirs: str) -> list[Link]:
@@ -73,6 +69,5 @@ def _claim(arrays: Arrays, beside: Collection[str], asked: str) -> common.Named 
     return common.Named("google", *found) if found and flax.is_original(found[0].shapes) else None
 
 
-FORMAT = flax.npz_format(
-    "google", google_links, _limits, _claim, _LANDMARKS, "vitpipe.stages.convert.consumers:timm_npz"
-)
+_CONSUMER = "vitpipe.stages.convert.consumers:timm_npz"
+FORMAT = flax.npz_format("google", google_links, _limits, _claim, _LANDMARKS, _CONSUMER)

@@ -65,9 +65,8 @@ def _claim(arrays: Arrays, beside: Collection[str], asked: str) -> common.Named 
     if found is None or flax.is_original(found[0].shapes):
         return None
     plain, notes = found
-    return common.Named(
-        "google_big_vision", common.renamed(plain, {f"params/{name}": name for name in plain.shapes}), notes
-    )
+    arrays = common.renamed(plain, {f"params/{name}": name for name in plain.shapes})
+    return common.Named("google_big_vision", arrays, notes)
 
 
 _CONSUMER = "vitpipe.stages.convert.consumers:big_vision_npz"

@@ -92,10 +92,8 @@ def _claim(arrays: Arrays, beside: Collection[str], asked: str) -> common.Named 
     if not pooler or "classifier.weight" not in today:
         return common.Named("huggingface", common.renamed(arrays, today))
     # the library's classifier sees the class token itself: a pooler beside it is never computed
-    kept = {new: name for new, name in today.items() if new not in pooler}
-    return common.Named(
-        "huggingface", common.renamed(arrays, kept), ("a pooler that its classifier does not use was left out",)
-    )
+    kept = common.renamed(arrays, {new: name for new, name in today.items() if new not in pooler})
+    return common.Named("huggingface", kept, ("a pooler that its classifier does not use was left out",))
 
 
 def _config(about: common.About) -> bytes:
@@ -106,55 +104,51 @@ def _config(about: common.About) -> bytes:
     settings, sizes = about.settings, about.settings.sizes
     names = list(about.labels) or [f"LABEL_{number}" for number in range(settings.classes or 0)]
     kind = {"problem_type": "multi_label_classification"} if about.sigmoid else {}
-    return _json(
-        {
-            "architectures": ["ViTForImageClassification"],
-            "model_type": "vit",
-            "dtype": _DTYPES[about.dtype],
-            "hidden_size": sizes.width,
-            "num_hidden_layers": sizes.layers,
-            "num_attention_heads": sizes.heads,
-            "intermediate_size": sizes.mlp,
-            "hidden_act": "gelu" if settings.gelu == "erf" else "gelu_pytorch_tanh",
-            "hidden_dropout_prob": settings.dropout,
-            "attention_probs_dropout_prob": 0.0,
-            "layer_norm_eps": settings.norm_eps,
-            "image_size": settings.image_px,
-            "patch_size": sizes.patch_px,
-            "num_channels": 3,
-            "qkv_bias": True,
-            "encoder_stride": sizes.patch_px,
-            "id2label": {str(number): name for number, name in enumerate(names)},
-            "label2id": {name: number for number, name in enumerate(names)},
-            **kind,
-        }
-    )
+    content = {
+        "architectures": ["ViTForImageClassification"],
+        "model_type": "vit",
+        "dtype": _DTYPES[about.dtype],
+        "hidden_size": sizes.width,
+        "num_hidden_layers": sizes.layers,
+        "num_attention_heads": sizes.heads,
+        "intermediate_size": sizes.mlp,
+        "hidden_act": "gelu" if settings.gelu == "erf" else "gelu_pytorch_tanh",
+        "hidden_dropout_prob": settings.dropout,
+        "attention_probs_dropout_prob": 0.0,
+        "layer_norm_eps": settings.norm_eps,
+        "image_size": settings.image_px,
+        "patch_size": sizes.patch_px,
+        "num_channels": 3,
+        "qkv_bias": True,
+        "encoder_stride": sizes.patch_px,
+        "id2label": {str(number): name for number, name in enumerate(names)},
+        "label2id": {name: number for number, name in enumerate(names)},
+    }
+    return common.json_bytes(content | kind, indent=2)
 
 
 def _preprocessor(settings: ModelSettings) -> bytes:
     """Content of `preprocessor_config.json`: squashed to the model's size and scaled to [-1, 1], as our fine-tuning
     tests by default."""
-    return _json(
-        {
-            "image_processor_type": "ViTImageProcessor",
-            "do_resize": True,
-            "size": {"height": settings.image_px, "width": settings.image_px},
-            "resample": _BILINEAR,
-            "do_rescale": True,
-            "rescale_factor": 1 / 255,
-            "do_normalize": True,
-            "image_mean": list(common.HALF.mean),
-            "image_std": list(common.HALF.std),
-        }
-    )
+    content = {
+        "image_processor_type": "ViTImageProcessor",
+        "do_resize": True,
+        "size": {"height": settings.image_px, "width": settings.image_px},
+        "resample": _BILINEAR,
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(common.HALF.mean),
+        "image_std": list(common.HALF.std),
+    }
+    return common.json_bytes(content, indent=2)
 
 
 def _card(about: common.About) -> bytes:
     """Content of `README.md`: what the hub reads from its head, and where the weights are from."""
-    settings, license = about.settings, about.license
+    settings, sizes, license = about.settings, about.settings.sizes, about.license
     head = ["library_name: transformers", "pipeline_tag: image-classification", "tags: [vision, vit, vitpipe]"]
     head += [f"license: {json.dumps(license)}"] if license else []
-    sizes = settings.sizes
     name = settings.variant if isinstance(settings.variant, str) else "by explicit sizes"
     lines = [
         *("---", *head, "---"),
@@ -174,17 +168,12 @@ def _card(about: common.About) -> bytes:
     return ("\n".join(lines) + "\n").encode()
 
 
-def _json(content: Mapping[str, Any]) -> bytes:
-    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
-
-
 def _describe(content: Mapping[str, Any], asked: str) -> Described | None:
     """Whatever no other format has taken for its own."""
     config, images = content.get("config.json", {}), content.get("preprocessor_config.json")
     if not content.keys() & {"config.json", "preprocessor_config.json"}:
         return None
-    side = config.get("image_size")
-    mean, std = None, None
+    side, mean, std = config.get("image_size"), None, None
     if images is not None:
         if images.get("do_rescale") is False:
             found = "its images are not divided by 255 (do_rescale false)"
@@ -228,7 +217,7 @@ def _companions(about: common.About) -> dict[str, bytes]:
 FORMAT = common.WeightsFormat(
     name="huggingface",
     file=common.SAFETENSORS,
-    contents=common.Streamed(huggingface_links),
+    contents=huggingface_links,
     limits=_limits,
     unsaid=lambda settings: None,
     header=lambda about: about.signed({"format": "pt"}),

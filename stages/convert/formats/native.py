@@ -36,7 +36,7 @@ def _describe(content: Mapping[str, Any], asked: str) -> Described | None:
 FORMAT = common.WeightsFormat(
     name="native",
     file=TENSORS,
-    contents=common.Streamed(_links),
+    contents=_links,
     limits=lambda settings: [],
     unsaid=lambda settings: None,
     header=lambda about: {"format": "pt"},

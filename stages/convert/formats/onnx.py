@@ -18,7 +18,7 @@ def _header(about: common.About) -> dict[str, str]:
 FORMAT = common.WeightsFormat(
     name="onnx",
     file=common.ONNX,
-    contents=common.Traced("vitpipe.stages.convert.onnx_file:write_onnx"),
+    contents="vitpipe.stages.convert.onnx_file:write_onnx",
     limits=common.headless,
     unsaid=lambda settings: None,
     header=_header,

@@ -3,14 +3,13 @@
 A folder loads by `timm.create_model('local-dir:DIR', pretrained=True)`.
 """
 
-import json
 import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
 from vitpipe.stages.convert.formats import common
 from vitpipe.stages.convert.formats.described import Described, known_gelu, triple
-from vitpipe.stages.convert.links import Link, position_link, same
+from vitpipe.stages.convert.links import Link, position_link, rearranged, same
 from vitpipe.stages.convert.numbers import Arrays
 from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.variants import PLAIN, find_variant
@@ -63,7 +62,7 @@ def _head(name: str) -> Link:
     foreign = name.replace("head.", "head.fc.")
     if name == "head.bias":
         return same(name, foreign)
-    return Link((name,), (foreign,), lambda w_KR: (w_KR[..., None, None],), lambda w_KR11: (w_KR11[..., 0, 0],))
+    return rearranged(name, foreign, lambda w_KR: w_KR[..., None, None], lambda w_KR11: w_KR11[..., 0, 0])
 
 
 def timm_limits(settings: ModelSettings) -> list[str]:
@@ -151,7 +150,7 @@ def _config(about: common.About) -> bytes:
     if about.labels:
         config["label_names"] = list(about.labels)
         config["id2label"] = {str(number): label for number, label in enumerate(about.labels)}
-    return (json.dumps(config, indent=1, ensure_ascii=False) + "\n").encode()
+    return common.json_bytes(config)
 
 
 def _claim(arrays: Arrays, beside: Collection[str], asked: str) -> common.Named | None:
@@ -182,7 +181,7 @@ def _describe(content: Mapping[str, Any], asked: str) -> Described | None:
 FORMAT = common.WeightsFormat(
     name="timm",
     file=common.SAFETENSORS,
-    contents=common.Streamed(timm_links),
+    contents=timm_links,
     limits=timm_limits,
     unsaid=lambda settings: None,
     header=lambda about: about.signed({"format": "pt", "architecture": timm_architecture(about.settings)}),

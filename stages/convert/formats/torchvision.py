@@ -127,16 +127,14 @@ def _claim(arrays: Arrays, beside: Collection[str], asked: str) -> common.Named 
     if _LANDMARKS.patch not in arrays.shapes:
         return None
     first = {re.sub(r"\.mlp\.linear_1\.", ".mlp.0.", name): name for name in arrays.shapes}  # before 0.13
-    return common.Named(
-        "torchvision",
-        common.renamed(arrays, {re.sub(r"\.mlp\.linear_2\.", ".mlp.3.", new): name for new, name in first.items()}),
-    )
+    today = {re.sub(r"\.mlp\.linear_2\.", ".mlp.3.", new): name for new, name in first.items()}
+    return common.Named("torchvision", common.renamed(arrays, today))
 
 
 FORMAT = common.WeightsFormat(
     name="torchvision",
     file=common.SAFETENSORS,
-    contents=common.Streamed(torchvision_links),
+    contents=torchvision_links,
     limits=_limits,
     unsaid=lambda settings: None,
     header=_header,

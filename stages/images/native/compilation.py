@@ -31,6 +31,7 @@ _SOURCES = (
 )  # fmt: skip
 _INSTRUCTIONS = ("avx", "avx2", "avx512bw", "avx512f", "sha_ni")
 """Instruction sets that the sources and libjpeg-turbo choose their code by, as the kernel names them."""
+_HERE = Path(__file__).parent
 _FLAGS = ("-std=gnu11", "-O3", "-Wall", "-Wextra", "-shared", "-fPIC")
 
 
@@ -61,7 +62,7 @@ def build() -> Path:
     target = _target(libjpeg)
     target.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=target.parent) as made:
-        sources = [str(_here() / name) for name in _SOURCES if name.endswith(".c")]
+        sources = [str(_HERE / name) for name in _SOURCES if name.endswith(".c")]
         output = Path(made) / "extension.so"
         command = [compiler, *_FLAGS, *sources, "-o", str(output), str(libjpeg), f"-Wl,-rpath,{libjpeg.parent}"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -113,10 +114,6 @@ def _libjpeg() -> Path | None:
     return None
 
 
-def _here() -> Path:
-    return Path(__file__).parent
-
-
 def _folder() -> Path:
     """Inside the virtual environment, where set-up may write and every later process looks; else the user's cache."""
     folder = Path(sys.prefix) / "vitpipe_extensions"
@@ -140,6 +137,6 @@ def _features() -> str:
 @cache
 def _digest(libjpeg: Path) -> str:
     digest = hashlib.sha256(" ".join((*_FLAGS, platform.machine(), str(libjpeg))).encode())
-    for path in (libjpeg, *(_here() / name for name in _SOURCES)):
+    for path in (libjpeg, *(_HERE / name for name in _SOURCES)):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:32]

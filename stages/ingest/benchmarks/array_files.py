@@ -7,7 +7,6 @@ import gzip
 import math
 import pickle
 import struct
-from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +15,15 @@ import numpy as np
 import numpy.typing as npt
 
 from vitpipe.infra.errors import UsageError
-from vitpipe.stages.ingest.benchmarks.entries import UNREADABLE, OfficialImage, OfficialListing, Reader, damaged, png
+from vitpipe.stages.ingest.benchmarks.entries import (
+    UNREADABLE,
+    OfficialListing,
+    Reader,
+    damaged,
+    numbered,
+    png,
+    reading,
+)
 from vitpipe.stages.ingest.benchmarks.registry import Benchmark
 from vitpipe.stages.ingest.listing import Item
 
@@ -39,13 +46,10 @@ def _idx_split(benchmark: Benchmark, root: Path, split: str) -> ArraySplit:
 
 def read_idx(path: Path) -> npt.NDArray[np.uint8]:
     """An idx file of unsigned bytes, gzipped: two zeros, 8, the number of axes, each axis as 4 bytes, the data."""
-    try:
-        with gzip.open(path) as file:
-            data = file.read()
+    with reading(path), gzip.open(path) as file:
+        data = file.read()
         zeros, kind, axes = struct.unpack_from(">HBB", data)
         shape = struct.unpack_from(f">{axes}I", data, 4)
-    except UNREADABLE as error:
-        raise damaged(path, str(error)) from error
     start = 4 + 4 * axes
     if (zeros, kind) != (0, 8) or len(data) != start + math.prod(shape):
         raise damaged(path, f"no idx file of bytes: it begins {data[:4].hex()}, shape {shape}, {len(data)} bytes")
@@ -61,13 +65,11 @@ def _cifar_split(benchmark: Benchmark, root: Path, split: str) -> ArraySplit:
 def _cifar_batch(path: Path) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
     """Rows of 1024 reds, greens and blues; CIFAR-100 has coarse classes beside the fine ones."""
     batch = read_inert_pickle(path)
-    try:
+    with reading(path, "no batch of CIFAR"):
         flat = np.asarray(batch["data"], dtype=np.uint8).reshape(-1, 3, 32, 32)
         labels = np.array(batch["fine_labels" if "fine_labels" in batch else "labels"], dtype=np.int64)
         if labels.shape != (len(flat),):
             raise ValueError(f"{len(flat)} images and labels {labels.shape}")
-    except UNREADABLE as error:
-        raise damaged(path, f"no batch of CIFAR: {error!r}") from error
     return flat.transpose(0, 2, 3, 1), labels
 
 
@@ -80,30 +82,25 @@ class _ArraysOnly(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if name in _ARRAY_MAKERS and module.split(".")[0] in ("numpy", "_codecs"):
             return super().find_class(module.replace("numpy.core", "numpy._core"), name)
-        raise UsageError(
-            "open a pickled batch", f"it names {module}.{name}, which is no array", "get the official file"
-        )
+        found = f"it names {module}.{name}, which is no array"
+        raise UsageError("open a pickled batch", found, "get the official file")
 
 
 def read_inert_pickle(path: Path) -> dict[str, Any]:
     """A pickled dictionary of arrays, lists and strings. UsageError for one that names anything else, unopened."""
-    try:
-        with path.open("rb") as file:
-            content = _ArraysOnly(file, encoding="latin1").load()
-    except UNREADABLE as error:
-        raise damaged(path, str(error)) from error
+    with reading(path), path.open("rb") as file:
+        content = _ArraysOnly(file, encoding="latin1").load()
     if not isinstance(content, dict):
         raise damaged(path, f"it holds a {type(content).__name__}, not a dictionary")
     return content
 
 
 def _svhn_split(benchmark: Benchmark, root: Path, split: str) -> ArraySplit:
-    content = read_mat(root / f"{split}_32x32.mat")
-    try:
+    path = root / f"{split}_32x32.mat"
+    content = read_mat(path)
+    with reading(path, "no cropped digits"):
         labels = np.asarray(content["y"], dtype=np.int64).ravel() % 10  # the digit 0 is stored as class 10
         return ArraySplit(np.asarray(content["X"], dtype=np.uint8).transpose(3, 0, 1, 2), labels)
-    except UNREADABLE as error:
-        raise damaged(root / f"{split}_32x32.mat", f"no cropped digits: {error!r}") from error
 
 
 def read_mat(path: Path) -> dict[str, Any]:
@@ -130,16 +127,10 @@ def _split(benchmark: Benchmark, root: Path, split: str) -> ArraySplit:
 
 
 def _listed(benchmark: Benchmark, root: Path) -> OfficialListing:
-    entries = list(_entries(benchmark, root))
-    if benchmark.reader == "cifar":
-        return OfficialListing(entries, _cifar_classes(benchmark, root))
-    return OfficialListing(entries, benchmark.classes or tuple(map(str, range(benchmark.num_classes))))
-
-
-def _entries(benchmark: Benchmark, root: Path) -> Iterator[OfficialImage]:
-    for split in benchmark.images:
-        for number, label in enumerate(_split(benchmark, root, split).labels.tolist()):
-            yield OfficialImage(f"{split}/{number:06d}", split, (label,), key=str(number))
+    labels = {split: _split(benchmark, root, split).labels.tolist() for split in benchmark.images}
+    entries = [one for split in labels for one in numbered(split, labels[split])]
+    is_cifar = benchmark.reader == "cifar"
+    return OfficialListing(entries, _cifar_classes(benchmark, root) if is_cifar else benchmark.class_names)
 
 
 def _read(benchmark: Benchmark, root: Path, item: Item) -> bytes:

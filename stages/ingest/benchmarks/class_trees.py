@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from vitpipe.infra.errors import IntegrityError
-from vitpipe.stages.ingest.benchmarks.entries import OfficialImage, OfficialListing, Reader, decoded, png, read_file
+from vitpipe.stages.images.decode import encoded
+from vitpipe.stages.ingest.benchmarks.entries import OfficialImage, OfficialListing, Reader, decoded, read_file
 from vitpipe.stages.ingest.benchmarks.registry import Benchmark
 from vitpipe.stages.ingest.listing import Item, some
 
@@ -45,7 +46,7 @@ def _plain(folder: str, suffix: str, key: str, split: str = "train") -> Reader:
 
 def _as_png(benchmark: Benchmark, root: Path, item: Item) -> bytes:
     """TIFF is no format of ours."""
-    return png(decoded(benchmark, root, item))
+    return encoded(decoded(benchmark, root, item), "PNG")
 
 
 def _caltech(benchmark: Benchmark, root: Path) -> OfficialListing:
@@ -66,7 +67,7 @@ def _caltech(benchmark: Benchmark, root: Path) -> OfficialListing:
     return OfficialListing(entries, benchmark.classes)
 
 
-CALTECH101 = Reader(_caltech, read_file)
+CALTECH101 = Reader(_caltech)
 EUROSAT = _plain("2750", ".jpg", "{folder}_{file}")
 RESISC45 = _plain("NWPU-RESISC45", ".jpg", "{folder}_{file}")
 UC_MERCED = _plain("UCMerced_LandUse/Images", ".tif", "{file}")

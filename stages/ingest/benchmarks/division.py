@@ -23,11 +23,8 @@ def divided(benchmark: Benchmark, entries: Sequence[OfficialImage], root: Path) 
     """
     if not benchmark.parts:
         return [(entry, entry.split) for entry in entries]
-    fixed = {
-        split: _fixed(benchmark, split, entries, root)
-        for split in benchmark.parts
-        if list_path(benchmark, split, root).is_file()
-    }
+    lists = {split: list_path(benchmark, split, root) for split in benchmark.parts}
+    fixed = {split: _fixed(benchmark, split, entries, path) for split, path in lists.items() if path.is_file()}
     order = _in_order(entries)
     taken = {entry.name for found in fixed.values() for entry in found}
     made: Divided = []
@@ -35,11 +32,9 @@ def divided(benchmark: Benchmark, entries: Sequence[OfficialImage], root: Path) 
         dealt = [entry for piece in pieces for entry in order.get(piece.split, [])[piece.start : piece.stop]]
         pool = fixed.get(split) or [entry for entry in dealt if entry.name not in taken]
         if len(pool) != benchmark.splits[split]:
-            raise UsageError(
-                f"divide {benchmark.title} by the lists below {root}",
-                f"{split} has {len(pool)} images left, officially {benchmark.splits[split]}",
-                f"fix it too, by {list_path(benchmark, split, root).name}, or take the lists away",
-            )
+            found = f"{split} has {len(pool)} images left, officially {benchmark.splits[split]}"
+            do = f"fix it too, by {lists[split].name}, or take the lists away"
+            raise UsageError(f"divide {benchmark.title} by the lists below {root}", found, do)
         made += [(entry, split) for entry in pool]
     return made
 
@@ -47,12 +42,9 @@ def divided(benchmark: Benchmark, entries: Sequence[OfficialImage], root: Path) 
 def _in_order(entries: Sequence[OfficialImage]) -> dict[str, list[OfficialImage]]:
     """The examples of each official split as TensorFlow Datasets deals them."""
     by_split: dict[str, list[OfficialImage]] = {}
-    for entry in entries:
+    for entry in sorted(entries, key=lambda entry: tfds_place(entry.split, entry.key)):
         by_split.setdefault(entry.split, []).append(entry)
-    return {
-        split: sorted(members, key=lambda entry: tfds_place(entry.split, entry.key))
-        for split, members in by_split.items()
-    }
+    return by_split
 
 
 def tfds_place(split: str, key: str) -> bytes:
@@ -65,8 +57,7 @@ def list_path(benchmark: Benchmark, split: str, root: Path) -> Path:
     return root / f"{benchmark.name}.{split}.txt"
 
 
-def _fixed(benchmark: Benchmark, split: str, entries: Sequence[OfficialImage], root: Path) -> list[OfficialImage]:
-    path = list_path(benchmark, split, root)
+def _fixed(benchmark: Benchmark, split: str, entries: Sequence[OfficialImage], path: Path) -> list[OfficialImage]:
     known = {entry.name: entry for entry in entries}
     wanted = list_lines(path)
     strange = [name for name in wanted if name not in known]

@@ -4,9 +4,11 @@ import csv
 import io
 import pickle
 import struct
+import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +17,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from vitpipe.infra.errors import IntegrityError
+from vitpipe.stages.images.decode import encoded
 from vitpipe.stages.images.header import BadImage
 from vitpipe.stages.images.scans import refuse_many_scans
 from vitpipe.stages.ingest.benchmarks.registry import Benchmark
@@ -23,7 +26,7 @@ from vitpipe.stages.ingest.reading import UnreadableImage
 
 UNREADABLE = (
     OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, ImportError, NotImplementedError,
-    MemoryError, OverflowError, RecursionError, struct.error, zlib.error, zipfile.BadZipFile,
+    MemoryError, OverflowError, RecursionError, struct.error, zlib.error, zipfile.BadZipFile, tarfile.TarError,
     pickle.UnpicklingError, csv.Error,
 )  # fmt: skip
 """What the libraries that read official formats raise on a damaged file."""
@@ -56,26 +59,26 @@ class OfficialListing:
     multi_label: bool = False
 
 
-@dataclass(frozen=True)
-class Reader:
-    """One official format: what is there, and one image's bytes."""
-
-    listed: Callable[[Benchmark, Path], OfficialListing]
-    """IntegrityError naming a file that is not what its format says."""
-    read: Callable[[Benchmark, Path, Item], bytes]
-    """BadImage where this one image cannot be had."""
-    files: bool = True
-    """Whether the entries are image files below the root, rather than rows of a file."""
-    costly: bool = False
-    """Whether `read` prepares images, so that doing it twice is worse than keeping them a while."""
-
-
 def read_file(benchmark: Benchmark, root: Path, item: Item) -> bytes:
     """The image file itself, as it is."""
     try:
         return (root / item.name).read_bytes()
     except OSError as error:
         raise UnreadableImage(f"it cannot be read: {error.strerror}") from error
+
+
+@dataclass(frozen=True)
+class Reader:
+    """One official format: what is there, and one image's bytes."""
+
+    listed: Callable[[Benchmark, Path], OfficialListing]
+    """IntegrityError naming a file that is not what its format says."""
+    read: Callable[[Benchmark, Path, Item], bytes] = read_file
+    """BadImage where this one image cannot be had."""
+    files: bool = True
+    """Whether the entries are image files below the root, rather than rows of a file."""
+    costly: bool = False
+    """Whether `read` prepares images, so that doing it twice is worse than keeping them a while."""
 
 
 def decoded(benchmark: Benchmark, root: Path, item: Item) -> Image.Image:
@@ -89,11 +92,24 @@ def decoded(benchmark: Benchmark, root: Path, item: Item) -> Image.Image:
         raise BadImage(f"it cannot be decoded: {error}") from error
 
 
-def png(image: npt.NDArray[np.uint8] | Image.Image) -> bytes:
+def png(pixels: npt.NDArray[np.uint8]) -> bytes:
     """Pixels (H, W) or (H, W, 3) as a PNG, true to the pixel."""
-    file = io.BytesIO()
-    (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(file, "PNG")
-    return file.getvalue()
+    return encoded(Image.fromarray(pixels), "PNG")
+
+
+def numbered(split: str, labels: Iterable[int], key: str = "{}") -> Iterator[OfficialImage]:
+    """Images that are rows of an array, named by their number; `key` is a pattern of it."""
+    for number, label in enumerate(labels):
+        yield OfficialImage(f"{split}/{number:06d}", split, (label,), key=key.format(number))
+
+
+@contextmanager
+def reading(path: Path, found: str = "") -> Iterator[None]:
+    """Around code that reads an official file: IntegrityError for what its library raises on a damaged one."""
+    try:
+        yield
+    except UNREADABLE as error:
+        raise damaged(path, f"{found}: {error!r}" if found else str(error)) from error
 
 
 def damaged(path: Path, found: str) -> IntegrityError:
@@ -103,8 +119,6 @@ def damaged(path: Path, found: str) -> IntegrityError:
 
 def list_lines(path: Path) -> list[str]:
     """Lines of an official list, blank ones and comments aside. IntegrityError where it is no text."""
-    try:
+    with reading(path):
         text = path.read_text(encoding="utf-8")
-    except UNREADABLE as error:
-        raise damaged(path, str(error)) from error
     return [line.strip() for line in text.splitlines() if line.strip() and line[0] != "#"]

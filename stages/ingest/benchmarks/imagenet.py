@@ -13,16 +13,9 @@ import numpy as np
 
 from vitpipe.infra.errors import UsageError
 from vitpipe.stages.images.header import BadImage
+from vitpipe.stages.ingest.benchmarks import entries as official
 from vitpipe.stages.ingest.benchmarks.array_files import read_mat
-from vitpipe.stages.ingest.benchmarks.entries import (
-    UNREADABLE,
-    OfficialImage,
-    OfficialListing,
-    Reader,
-    damaged,
-    list_lines,
-    read_file,
-)
+from vitpipe.stages.ingest.benchmarks.entries import OfficialImage, OfficialListing, Reader
 from vitpipe.stages.ingest.benchmarks.registry import Benchmark
 from vitpipe.stages.ingest.listing import Item
 from vitpipe.stages.ingest.reading import UnreadableImage
@@ -41,7 +34,7 @@ def _imagenet(benchmark: Benchmark, root: Path) -> OfficialListing:
     ]
     for file, wnid in _val(benchmark, root):
         if wnid not in number:
-            raise damaged(root / "val", f"{file} is of {wnid}, a class without training images")
+            raise official.damaged(root / "val", f"{file} is of {wnid}, a class without training images")
         entries.append(OfficialImage(f"val/{file}", "test", (number[wnid],), key=file.rpartition("/")[2]))
     return OfficialListing(entries, classes)
 
@@ -61,14 +54,10 @@ def _train(benchmark: Benchmark, root: Path) -> Iterator[tuple[str, _TrainImage]
 
 def _members(path: Path) -> Iterator[_TrainImage]:
     """Images of one class's tar, by its headers alone."""
-    try:
-        with tarfile.open(path) as archive:
-            for member in archive:
-                if member.isfile():
-                    place = (member.offset_data, member.size)
-                    yield f"train/{path.name}/{member.name}", member.size, place
-    except (tarfile.TarError, *UNREADABLE) as error:
-        raise damaged(path, str(error)) from error
+    with official.reading(path), tarfile.open(path) as archive:
+        for member in archive:
+            if member.isfile():
+                yield f"train/{path.name}/{member.name}", member.size, (member.offset_data, member.size)
 
 
 def _val(benchmark: Benchmark, root: Path) -> Iterator[tuple[str, str]]:
@@ -83,28 +72,26 @@ def _val(benchmark: Benchmark, root: Path) -> Iterator[tuple[str, str]]:
         found = f"val has no class folders, and {', '.join(lacking)} is missing"
         raise UsageError(f"ingest {benchmark.title} from {root}", found, benchmark.obtain)
     wnids = devkit_classes(meta)
-    for number, line in enumerate(list_lines(truth), 1):
+    for number, line in enumerate(official.list_lines(truth), 1):
         if not line.isdigit() or int(line) not in wnids:
-            raise damaged(truth, f"line {number} says {line!r}, which is no class of meta.mat")
+            raise official.damaged(truth, f"line {number} says {line!r}, which is no class of meta.mat")
         yield f"ILSVRC2012_val_{number:08d}.JPEG", wnids[int(line)]
 
 
 def devkit_classes(meta: Path) -> dict[int, str]:
     """WordNet id of each of the kit's own class numbers: those without children of `synsets`."""
-    try:
+    with official.reading(meta, "no synsets of the ILSVRC"):
         rows = read_mat(meta)["synsets"].ravel()
         return {
             int(np.asarray(row["ILSVRC2012_ID"]).item()): str(np.asarray(row["WNID"]).item())
             for row in rows
             if int(np.asarray(row["num_children"]).item()) == 0
         }
-    except UNREADABLE as error:
-        raise damaged(meta, f"no synsets of the ILSVRC: {error!r}") from error
 
 
 def _read(benchmark: Benchmark, root: Path, item: Item) -> bytes:
     if not item.place:
-        return read_file(benchmark, root, item)
+        return official.read_file(benchmark, root, item)
     place, size = item.place
     try:
         with (root / "train" / item.name.split("/")[1]).open("rb") as file:
@@ -121,22 +108,19 @@ def _real(benchmark: Benchmark, root: Path) -> OfficialListing:
     """A list of right classes, in sorted order of WordNet ids, for each validation image; those without are left out:
     the published script counts them neither as right nor as wrong."""
     path = root / "real.json"
-    try:
+    with official.reading(path):
         rows = [[int(label) for label in labels] for labels in json.loads(path.read_text(encoding="utf-8"))]
-    except UNREADABLE as error:
-        raise damaged(path, str(error)) from error
-    if len(rows) != sum(benchmark.images.values()) or any(label not in range(1000) for row in rows for label in row):
-        raise damaged(path, f"it has {len(rows)} lists of classes, officially {sum(benchmark.images.values())}")
+    count = sum(benchmark.images.values())
+    if len(rows) != count or any(label not in range(1000) for row in rows for label in row):
+        raise official.damaged(path, f"it has {len(rows)} lists of classes, officially {count}")
     places = {path.name: path for path in (root / "val").rglob("*.JPEG")}
     entries = []
     for number, labels in enumerate(rows, 1):
         file = f"ILSVRC2012_val_{number:08d}.JPEG"
         name = str(places[file].relative_to(root)) if file in places else f"val/{file}"
         entries.append(OfficialImage(name, "test", tuple(sorted(set(labels))), key=file))
-    return OfficialListing(
-        entries, benchmark.classes or tuple(map(str, range(benchmark.num_classes))), multi_label=True
-    )
+    return OfficialListing(entries, benchmark.class_names, multi_label=True)
 
 
 IMAGENET = Reader(_imagenet, _read)
-IMAGENET_REAL = Reader(_real, read_file)
+IMAGENET_REAL = Reader(_real)

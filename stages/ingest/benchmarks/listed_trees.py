@@ -1,22 +1,15 @@
 """Readers of official lists beside a tree of image files: Oxford Pets, Flowers-102, DTD, Sun397, Cars, Birds."""
 
-import io
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from vitpipe.stages.images.decode import encoded
+from vitpipe.stages.ingest.benchmarks import entries as official
 from vitpipe.stages.ingest.benchmarks.array_files import read_mat
-from vitpipe.stages.ingest.benchmarks.entries import (
-    UNREADABLE,
-    OfficialImage,
-    OfficialListing,
-    Reader,
-    damaged,
-    decoded,
-    list_lines,
-    read_file,
-)
+from vitpipe.stages.ingest.benchmarks.entries import OfficialImage, OfficialListing, Reader, damaged, list_lines
 from vitpipe.stages.ingest.benchmarks.opencv_like import resize_by
 from vitpipe.stages.ingest.benchmarks.registry import Benchmark
 from vitpipe.stages.ingest.listing import Item
@@ -67,60 +60,44 @@ def _numbers(path: Path, key: str) -> np.ndarray:
 
 def _dtd(benchmark: Benchmark, root: Path) -> OfficialListing:
     """Lines `banded/banded_0002.jpg`; the first division of ten."""
-    found = [
-        (line, split)
-        for split, file in (("train", "train1"), ("validation", "val1"), ("test", "test1"))
-        for line in list_lines(root / "labels" / f"{file}.txt")
-    ]
-    classes = tuple(sorted({line.split("/")[0] for line, _ in found}))
-    number = {name: label for label, name in enumerate(classes)}
-    return OfficialListing(
-        [OfficialImage(f"images/{line}", split, (number[line.split("/")[0]],), key=line) for line, split in found],
-        classes,
-    )
+    files = {"train": "train1", "validation": "val1", "test": "test1"}
+    return _by_folder("images/", {split: list_lines(root / "labels" / f"{file}.txt") for split, file in files.items()})
 
 
 def _sun397(benchmark: Benchmark, root: Path) -> OfficialListing:
     """Lines `/a/abbey/sun_aaaulhwrhqgejnyt.jpg` of TensorFlow Datasets' own lists; the folder is the class."""
-    found = [
-        (line, split)
-        for split, letters in (("train", "tr"), ("validation", "va"), ("test", "te"))
-        for line in list_lines(root / f"sun397_tfds_{letters}.txt")
-        if line not in _SUN397_LEFT_OUT
-    ]
-    classes = tuple(sorted({line.rsplit("/", 1)[0] for line, _ in found}))
+    files = {"train": "tr", "validation": "va", "test": "te"}
+    lines = {split: list_lines(root / f"sun397_tfds_{letters}.txt") for split, letters in files.items()}
+    whole = {split: [line for line in found if line not in _SUN397_LEFT_OUT] for split, found in lines.items()}
+    return _by_folder("SUN397", whole)
+
+
+def _by_folder(prefix: str, lines: Mapping[str, Sequence[str]]) -> OfficialListing:
+    """Images of each split by their lines, which go on from `prefix`; the folder of a file is its class."""
+    found = [(line, line.rsplit("/", 1)[0], split) for split, listed in lines.items() for line in listed]
+    classes = tuple(sorted({folder for _, folder, _ in found}))
     number = {name: label for label, name in enumerate(classes)}
-    return OfficialListing(
-        [OfficialImage(f"SUN397{line}", split, (number[line.rsplit("/", 1)[0]],), key=line) for line, split in found],
-        classes,
-    )
+    entries = [OfficialImage(prefix + line, split, (number[folder],), key=line) for line, folder, split in found]
+    return OfficialListing(entries, classes)
 
 
 def _read_sun397(benchmark: Benchmark, root: Path, item: Item) -> bytes:
     """At most 120,000 pixels, as a JPEG whatever the file is in truth: the archive has PNG, BMP and GIF under .jpg."""
-    image = decoded(benchmark, root, item)
+    image = official.decoded(benchmark, root, item)
     pixels = image.width * image.height
     if pixels > SUN397_PIXELS:
         image = Image.fromarray(resize_by(np.asarray(image), (SUN397_PIXELS / pixels) ** 0.5))
-    file = io.BytesIO()
-    image.save(file, "JPEG", quality=SUN397_QUALITY)
-    return file.getvalue()
+    return encoded(image, "JPEG", quality=SUN397_QUALITY)
 
 
 def _cars(benchmark: Benchmark, root: Path) -> OfficialListing:
     """Annotation structures of two mat files: `fname` and `class` from 1; names in cars_meta.mat."""
     entries = []
-    for split, path in (
-        ("train", root / "devkit/cars_train_annos.mat"),
-        ("test", root / "cars_test_annos_withlabels.mat"),
-    ):
-        try:
-            rows = read_mat(path)["annotations"].ravel()
-            for row in rows:
-                file, label = str(row["fname"].item()), int(row["class"].item()) - 1
-                entries.append(OfficialImage(f"cars_{split}/{file}", split, (label,), key=file.split(".")[0]))
-        except UNREADABLE as error:
-            raise damaged(path, f"no annotations with fname and class: {error!r}") from error
+    for split, file in (("train", "devkit/cars_train_annos.mat"), ("test", "cars_test_annos_withlabels.mat")):
+        with official.reading(root / file, "no annotations with fname and class"):
+            for row in read_mat(root / file)["annotations"].ravel():
+                image, label = str(row["fname"].item()), int(row["class"].item()) - 1
+                entries.append(OfficialImage(f"cars_{split}/{image}", split, (label,), key=image.split(".")[0]))
     names = read_mat(root / "devkit/cars_meta.mat").get("class_names")
     if names is None:
         raise damaged(root / "devkit/cars_meta.mat", "it has no 'class_names'")
@@ -151,6 +128,5 @@ def _by_number(path: Path) -> dict[str, str]:
     return dict(rows)
 
 
-PETS, FLOWERS, DTD = (Reader(listed, read_file) for listed in (_pets, _flowers, _dtd))
-CARS, BIRDS = (Reader(listed, read_file) for listed in (_cars, _birds))
+PETS, FLOWERS, DTD, CARS, BIRDS = map(Reader, (_pets, _flowers, _dtd, _cars, _birds))
 SUN397 = Reader(_sun397, _read_sun397, costly=True)

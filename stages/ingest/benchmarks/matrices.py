@@ -16,7 +16,15 @@ from numpy.lib import format as npy
 
 from vitpipe.infra.errors import UsageError
 from vitpipe.stages.images.header import BadImage
-from vitpipe.stages.ingest.benchmarks.entries import UNREADABLE, OfficialImage, OfficialListing, Reader, damaged, png
+from vitpipe.stages.ingest.benchmarks.entries import (
+    UNREADABLE,
+    OfficialListing,
+    Reader,
+    damaged,
+    numbered,
+    png,
+    reading,
+)
 from vitpipe.stages.ingest.benchmarks.registry import Benchmark
 from vitpipe.stages.ingest.listing import Item
 
@@ -30,11 +38,8 @@ def read_norb(path: Path) -> npt.NDArray[Any]:
 
     Of a matrix of image pairs (N, 2, H, W) the first camera's (N, H, W).
     """
-    try:
-        with gzip.open(path) as file:
-            return _norb_matrix(file, path)
-    except UNREADABLE as error:
-        raise damaged(path, str(error)) from error
+    with reading(path), gzip.open(path) as file:
+        return _norb_matrix(file, path)
 
 
 def _norb_matrix(file: gzip.GzipFile, path: Path) -> npt.NDArray[Any]:
@@ -67,17 +72,14 @@ def _norb_path(root: Path, split: str, part: str) -> Path:
 def _norb(benchmark: Benchmark, root: Path) -> OfficialListing:
     """Columns of `info`: instance, elevation 0 to 8, azimuth 0, 2, ... 34, lighting."""
     column, step = {"elevation": (1, 1), "azimuth": (2, 2)}[benchmark.task]
-    entries = []
+    labels = dict[str, list[int]]()
     for split in _NORB_FILES:
         info = read_norb(_norb_path(root, split, "info"))
         if info.ndim != 2 or info.shape[1] != 4:
             raise damaged(_norb_path(root, split, "info"), f"its shape is {info.shape}, not (images, 4)")
-        labels = (info[:, column] // step).tolist()
-        entries += [
-            OfficialImage(f"{split}/{number:06d}", split, (label,), key=str(number))
-            for number, label in enumerate(labels)
-        ]
-    return OfficialListing(entries, benchmark.classes or tuple(map(str, range(benchmark.num_classes))))
+        labels[split] = (info[:, column] // step).tolist()
+    entries = [one for split in labels for one in numbered(split, labels[split])]
+    return OfficialListing(entries, benchmark.class_names)
 
 
 def _read_norb(benchmark: Benchmark, root: Path, item: Item) -> bytes:
@@ -91,35 +93,27 @@ DSPRITES_FILE = "dsprites_ndarray_co1sh3sc6or40x32y32_64x64.npz"
 def _dsprites(benchmark: Benchmark, root: Path) -> OfficialListing:
     """Columns of `latents_classes`: colour, shape, scale, orientation of 40, x and y of 32; VTAB joins them to 16."""
     column, joined = {"location": (4, 2.0), "orientation": (3, 2.5)}[benchmark.task]
-    try:
-        with (root / DSPRITES_FILE).open("rb") as file, np.load(file, allow_pickle=False) as held:
-            labels = np.floor(held["latents_classes"][:, column] / joined).astype(int).tolist()
-    except UNREADABLE as error:
-        raise damaged(root / DSPRITES_FILE, str(error)) from error
-    entries = [
-        OfficialImage(f"train/{number:06d}", "train", (label,), key=str(number)) for number, label in enumerate(labels)
-    ]
-    return OfficialListing(entries, tuple(map(str, range(benchmark.num_classes))))
+    path = root / DSPRITES_FILE
+    with reading(path), path.open("rb") as file, np.load(file, allow_pickle=False) as held:
+        labels = np.floor(held["latents_classes"][:, column] / joined).astype(int).tolist()
+    return OfficialListing(list(numbered("train", labels)), benchmark.class_names)
 
 
 @lru_cache(maxsize=1)
 def _sprites(root: Path) -> npt.NDArray[np.uint8]:
     """Images (N, 64, 64) of 0 and 1 as bits (N, 512), unpacked from the archive a block at a time."""
     path = root / DSPRITES_FILE
-    try:
-        with zipfile.ZipFile(path) as archive, archive.open("imgs.npy") as file:
-            npy.read_magic(file)
-            shape, fortran, kind = npy.read_array_header_1_0(file)
-            if shape[1:] != (64, 64) or fortran or kind != np.uint8:
-                raise damaged(path, f"imgs is {kind} {shape}, not uint8 (N, 64, 64)")
-            made = np.empty((shape[0], 512), np.uint8)
-            for first in range(0, shape[0], _ROWS_AT_ONCE):
-                count = min(_ROWS_AT_ONCE, shape[0] - first)
-                rows = np.frombuffer(file.read(count * 4096), np.uint8).reshape(count, 4096)
-                made[first : first + count] = np.packbits(rows, axis=1)
-    except UNREADABLE as error:
-        raise damaged(path, str(error)) from error
-    return made
+    with reading(path), zipfile.ZipFile(path) as archive, archive.open("imgs.npy") as file:
+        npy.read_magic(file)
+        shape, fortran, kind = npy.read_array_header_1_0(file)
+        if shape[1:] != (64, 64) or fortran or kind != np.uint8:
+            raise damaged(path, f"imgs is {kind} {shape}, not uint8 (N, 64, 64)")
+        made = np.empty((shape[0], 512), np.uint8)
+        for first in range(0, shape[0], _ROWS_AT_ONCE):
+            count = min(_ROWS_AT_ONCE, shape[0] - first)
+            rows = np.frombuffer(file.read(count * 4096), np.uint8).reshape(count, 4096)
+            made[first : first + count] = np.packbits(rows, axis=1)
+        return made
 
 
 def _read_dsprites(benchmark: Benchmark, root: Path, item: Item) -> bytes:
@@ -140,22 +134,16 @@ def _pcam(root: Path, split: str, part: str) -> Any:
         do = "pip install h5py, on the workers too"
         raise UsageError("read PatchCamelyon's HDF5 files", "the package h5py is not installed", do) from error
     path = root / f"camelyonpatch_level_2_split_{_PCAM_FILES[split]}_{part}.h5"
-    try:
+    with reading(path):
         return h5py.File(path, "r", rdcc_nbytes=_PCAM_CACHE_BYTES)[part]
-    except UNREADABLE as error:
-        raise damaged(path, str(error)) from error
 
 
 def _patch_camelyon(benchmark: Benchmark, root: Path) -> OfficialListing:
-    entries = []
-    for split, name in _PCAM_FILES.items():
-        labels = np.asarray(_pcam(root, split, "y")[...]).ravel().tolist()
-        if len(_pcam(root, split, "x")) != len(labels):
-            raise damaged(root, f"{split} has {len(_pcam(root, split, 'x'))} images and {len(labels)} labels")
-        entries += [
-            OfficialImage(f"{split}/{number:06d}", split, (label,), key=f"{name}_{number}")
-            for number, label in enumerate(labels)
-        ]
+    labels = {split: np.asarray(_pcam(root, split, "y")[...]).ravel().tolist() for split in _PCAM_FILES}
+    for split, found in labels.items():
+        if len(_pcam(root, split, "x")) != len(found):
+            raise damaged(root, f"{split} has {len(_pcam(root, split, 'x'))} images and {len(found)} labels")
+    entries = [one for split in labels for one in numbered(split, labels[split], f"{_PCAM_FILES[split]}_{{}}")]
     return OfficialListing(entries, benchmark.classes)
 
 

@@ -8,8 +8,6 @@ from pathlib import Path
 from vitpipe.infra.errors import IntegrityError
 from vitpipe.stages.ingest.benchmarks.registry import Benchmark, OfficialFile
 
-_BLOCK_BYTES = 1 << 20
-
 
 def check_digests(path: Path, file: OfficialFile, benchmark: Benchmark) -> None:
     """IntegrityError unless the file has one of its official digests, where there are any."""
@@ -18,9 +16,8 @@ def check_digests(path: Path, file: OfficialFile, benchmark: Benchmark) -> None:
     size = path.stat().st_size
     packed_anew = [digest for digest in file.digests if digest.startswith("content-")]
     if file.bytes is not None and size != file.bytes and not packed_anew:
-        raise _altered(
-            path, benchmark, f"it has {size} bytes, officially {file.bytes} with {' or '.join(file.digests)}"
-        )
+        problem = f"it has {size} bytes, officially {file.bytes} with {' or '.join(file.digests)}"
+        raise _altered(path, benchmark, problem)
     kinds = sorted({digest.partition(":")[0] for digest in file.digests} - {"content-sha256"})
     found = {f"{kind}:{_digest(path, kind)}" for kind in kinds}
     if not found & set(file.digests) and packed_anew:
@@ -31,9 +28,8 @@ def check_digests(path: Path, file: OfficialFile, benchmark: Benchmark) -> None:
 
 
 def _altered(path: Path, benchmark: Benchmark, found: str) -> IntegrityError:
-    return IntegrityError(
-        f"ingest {benchmark.title}: read {path}", found, f"it is damaged or another version: {benchmark.obtain}"
-    )
+    do = f"it is damaged or another version: {benchmark.obtain}"
+    return IntegrityError(f"ingest {benchmark.title}: read {path}", found, do)
 
 
 def _digest(path: Path, kind: str) -> str:
@@ -42,11 +38,8 @@ def _digest(path: Path, kind: str) -> str:
 
 
 def _content_sha256(path: Path) -> str:
-    digest = hashlib.sha256()
     try:
         with gzip.open(path) as file:
-            while block := file.read(_BLOCK_BYTES):
-                digest.update(block)
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except (OSError, EOFError, zlib.error):
         return "(no gzip file)"
-    return digest.hexdigest()

@@ -4,7 +4,7 @@
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -73,6 +73,11 @@ class Benchmark:
         return f"{self.obtain} ({', '.join(digests)})" if digests else self.obtain
 
     @property
+    def class_names(self) -> tuple[str, ...]:
+        """`classes`, or their numbers where nobody names them."""
+        return self.classes or tuple(map(str, range(self.num_classes)))
+
+    @property
     def splits(self) -> dict[str, int]:
         """Images of each split of the shards."""
         if not self.parts:
@@ -90,24 +95,16 @@ def load_registry(folder: Path) -> dict[str, Benchmark]:
         for one in json.loads(path.read_text(encoding="utf-8")):
             assert one["name"] not in raw, f"two benchmarks of one name: {one['name']}"
             raw[one["name"]] = one
-    return {benchmark.name: benchmark for benchmark in _made(raw)}
+    lent = {name: raw[own["of"]] if "of" in own else {} for name, own in raw.items()}
+    return {name: _made(**lent[name] | own) for name, own in raw.items() if not own.get("abstract")}
 
 
-def _made(raw: Mapping[str, dict[str, Any]]) -> Iterator[Benchmark]:
-    for name, own in raw.items():
-        if own.get("abstract"):
-            continue
-        lent = {**raw[own["of"]]} if "of" in own else {}
-        fields = {**lent, **own, "name": name}
-        for word in ("of", "abstract"):
-            fields.pop(word, None)
-        for listed in ("files", "archives"):
-            fields[listed] = tuple(_file(*one) for one in fields.get(listed, ()))
-        fields["classes"] = tuple(fields.get("classes", ()))
-        fields["parts"] = {
-            split: tuple(SplitSlice(*piece) for piece in pieces) for split, pieces in fields.get("parts", {}).items()
-        }
-        yield Benchmark(**fields)
+def _made(of: str = "", abstract: bool = False, **fields: Any) -> Benchmark:
+    for listed in ("files", "archives"):
+        fields[listed] = tuple(_file(*one) for one in fields.get(listed, ()))
+    parts = fields.get("parts", {}).items()
+    fields["parts"] = {split: tuple(SplitSlice(*piece) for piece in pieces) for split, pieces in parts}
+    return Benchmark(**fields | {"classes": tuple(fields.get("classes", ()))})
 
 
 def _file(path: str, size: int | None = None, *digests: str) -> OfficialFile:

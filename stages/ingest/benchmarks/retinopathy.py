@@ -4,21 +4,14 @@
 """
 
 import csv
-import io
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from vitpipe.stages.ingest.benchmarks.entries import (
-    UNREADABLE,
-    OfficialImage,
-    OfficialListing,
-    Reader,
-    damaged,
-    decoded,
-)
+from vitpipe.stages.images.decode import encoded
+from vitpipe.stages.ingest.benchmarks.entries import OfficialImage, OfficialListing, Reader, damaged, decoded, reading
 from vitpipe.stages.ingest.benchmarks.opencv_like import Pixels, disc, less_local_average, resize_by
 from vitpipe.stages.ingest.benchmarks.registry import Benchmark
 from vitpipe.stages.ingest.listing import Item
@@ -38,11 +31,8 @@ def _listed(benchmark: Benchmark, root: Path) -> OfficialListing:
 
 def _rows(path: Path, folder: str, splits: dict[str | None, str]) -> Iterator[OfficialImage]:
     """Rows `image,level`, of the test photographs also `Usage`: what Kaggle's public board scored validates."""
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except UNREADABLE as error:
-        raise damaged(path, str(error)) from error
+    with reading(path), path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
     for row in rows:
         usage, level, name = row.get("Usage"), row.get("level"), row.get("image")
         if usage not in splits or level not in tuple("01234") or not name:
@@ -52,9 +42,7 @@ def _rows(path: Path, folder: str, splits: dict[str | None, str]) -> Iterator[Of
 
 def _read(benchmark: Benchmark, root: Path, item: Item) -> bytes:
     prepared = btgraham(np.asarray(decoded(benchmark, root, item)))
-    file = io.BytesIO()
-    Image.fromarray(prepared).save(file, "JPEG", quality=QUALITY)
-    return file.getvalue()
+    return encoded(Image.fromarray(prepared), "JPEG", quality=QUALITY)
 
 
 def btgraham(image: Pixels) -> Pixels:

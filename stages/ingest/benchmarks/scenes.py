@@ -8,15 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from vitpipe.stages.ingest.benchmarks.entries import (
-    UNREADABLE,
-    OfficialImage,
-    OfficialListing,
-    Reader,
-    damaged,
-    list_lines,
-    read_file,
-)
+from vitpipe.stages.ingest.benchmarks import entries as official
+from vitpipe.stages.ingest.benchmarks.entries import UNREADABLE, OfficialImage, OfficialListing, Reader, damaged
 from vitpipe.stages.ingest.benchmarks.registry import Benchmark
 
 CLEVR_DISTANCES = (8.0, 8.5, 9.0, 9.5, 10.0)
@@ -33,11 +26,9 @@ def _clevr(benchmark: Benchmark, root: Path) -> OfficialListing:
     for split, word in (("train", "train"), ("validation", "val")):
         path = root / "scenes" / f"CLEVR_{word}_scenes.json"
         for scene in scenes(path):
-            try:
+            with official.reading(path, "a scene is not as they are"):
                 file, objects = str(scene["image_filename"]), scene["objects"]
                 distances = [float(np.float32(each["pixel_coords"][2])) for each in objects]  # theirs are float32
-            except UNREADABLE as error:
-                raise damaged(path, f"a scene is not as they are: {error!r}") from error
             label = len(objects) - 3 if benchmark.task == "count" else over(min(distances, default=0), CLEVR_DISTANCES)
             entries.append(OfficialImage(f"images/{word}/{file}", split, (label,), key=file))
     return OfficialListing(entries, benchmark.classes)
@@ -46,7 +37,7 @@ def _clevr(benchmark: Benchmark, root: Path) -> OfficialListing:
 def scenes(path: Path) -> Iterator[dict[str, Any]]:
     """The objects of the list `scenes`, one at a time: all at once would take gigabytes."""
     decoder = json.JSONDecoder()
-    try:
+    with official.reading(path):
         text = path.read_text(encoding="utf-8")
         at = text.index("[", text.index('"scenes"')) + 1
         while (at := _skipped(text, at)) < len(text) and text[at] != "]":
@@ -56,8 +47,6 @@ def scenes(path: Path) -> Iterator[dict[str, Any]]:
             at += text[at : at + 1] == ","
         if at >= len(text):
             raise ValueError("its list of scenes does not end")
-    except UNREADABLE as error:
-        raise damaged(path, str(error)) from error
 
 
 def _skipped(text: str, at: int) -> int:
@@ -84,7 +73,7 @@ def _kitti(benchmark: Benchmark, root: Path) -> OfficialListing:
 
 def _vehicles(path: Path) -> Iterator[float]:
     """Distances ahead, metres: the 14th of 15 columns."""
-    for line in list_lines(path):
+    for line in official.list_lines(path):
         columns = line.split()
         try:
             if columns[0] in KITTI_VEHICLES:
@@ -108,5 +97,4 @@ def kitti_splits(rand: Path, mapping: Path) -> list[str]:
     return ["test" if video in test else "validation" if video in validation else "train" for video in videos]
 
 
-CLEVR = Reader(_clevr, read_file)
-KITTI = Reader(_kitti, read_file)
+CLEVR, KITTI = Reader(_clevr), Reader(_kitti)

@@ -93,22 +93,20 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
 
 
 def _dmlab(benchmark: Benchmark, root: Path) -> OfficialListing:
-    entries = []
-    for split in _SPLITS:
-        files = _files(root, split)
-        for file_number, path in enumerate(files):
-            for place, data in tf_records(path):
-                entries.append(_entry(path, split, file_number, place, data))
+    entries = [
+        _entry(path, split, file_number, place, data)
+        for split in _SPLITS
+        for file_number, path in enumerate(_files(root, split))
+        for place, data in tf_records(path)
+    ]
     return OfficialListing(entries, benchmark.classes)
 
 
 def _files(root: Path, split: str) -> list[Path]:
-    found = sorted(root.glob(f"dmlab-{split}.tfrecord*"))
-    if not found:
-        raise UsageError(
-            f"ingest DMLab from {root}", f"no dmlab-{split}.tfrecord* is there", "unpack dmlab.tar.gz there"
-        )
-    return found
+    pattern = f"dmlab-{split}.tfrecord*"
+    if found := sorted(root.glob(pattern)):
+        return found
+    raise UsageError(f"ingest DMLab from {root}", f"no {pattern} is there", "unpack dmlab.tar.gz there")
 
 
 def _entry(path: Path, split: str, file_number: int, place: int, data: bytes) -> OfficialImage:
@@ -116,15 +114,12 @@ def _entry(path: Path, split: str, file_number: int, place: int, data: bytes) ->
         features = example_features(data)
         name, label, image = features["filename"], features["label"], features["image"]
     except UNREADABLE as error:
-        raise damaged(
-            path, f"the record at byte {place} is no example of image, filename and label: {error}"
-        ) from error
+        found = f"the record at byte {place} is no example of image, filename and label: {error}"
+        raise damaged(path, found) from error
     if not (isinstance(name, bytes) and isinstance(label, int) and isinstance(image, bytes)):
         raise damaged(path, f"the record at byte {place} has features of other kinds")
-    key = name.decode("utf-8", "replace")
-    return OfficialImage(
-        f"{split}/{key}", split, (label,), key=key, size=len(image), place=(file_number, place, len(data))
-    )
+    key, within = name.decode("utf-8", "replace"), (file_number, place, len(data))
+    return OfficialImage(f"{split}/{key}", split, (label,), key=key, size=len(image), place=within)
 
 
 def _read(benchmark: Benchmark, root: Path, item: Item) -> bytes:

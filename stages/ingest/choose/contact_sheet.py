@@ -1,15 +1,15 @@
 """A picture of the near-duplicates found, the most doubtful first, for a person to judge the threshold by. No torch."""
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from PIL import Image as Picture
 from PIL import ImageDraw
 
 from vitpipe.stages.artifacts import ShardSet
 from vitpipe.stages.contract import Inputs, StageContext
-from vitpipe.stages.images.decode import decode
+from vitpipe.stages.images.decode import decode, encoded
 from vitpipe.stages.images.header import BadImage
 from vitpipe.stages.images.index import parse_index
 from vitpipe.stages.images.manifest import load_manifest
@@ -35,14 +35,6 @@ class Pair:
     text: str
 
 
-@dataclass(frozen=True)
-class SheetTask:
-    """The pairs of one sheet."""
-
-    source: ImageReader
-    pairs: tuple[Pair, ...]
-
-
 def near_sheet(
     near: Sequence[Duplicate], images: View[Image], source: ImageReader, inputs: Inputs, ctx: StageContext
 ) -> bytes:
@@ -54,8 +46,8 @@ def near_sheet(
         Pair(items[one.source], _like(one.of, items, inputs), f"{one.distance} and {one.second} bits")
         for one in doubtful
     )
-    tasks = [SheetTask(source, pairs)]
-    ((_, sheet),) = gather(ctx.cluster.fan(draw_sheet, tasks, resources=ctx.resources, label=lambda _: "pairs"))
+    draw, needs = partial(draw_sheet, source), ctx.resources
+    ((_, sheet),) = gather(ctx.cluster.fan(draw, [pairs], resources=needs, label=lambda _: "pairs"))
     return sheet
 
 
@@ -67,21 +59,19 @@ def _like(name: str, items: Mapping[str, Item], inputs: Inputs) -> Item | tuple[
     return items[name]
 
 
-def draw_sheet(task: SheetTask) -> bytes:
+def draw_sheet(source: ImageReader, pairs: Sequence[Pair]) -> bytes:
     """Read and draw."""
     wide, high = 2 * TILE_PX + 3 * GAP_PX, TILE_PX + GAP_PX + TEXT_PX
-    rows = -(-len(task.pairs) // PER_ROW)
+    rows = -(-len(pairs) // PER_ROW)
     sheet = Picture.new("RGB", (PER_ROW * wide, rows * high + GAP_PX), "white")
     write = ImageDraw.Draw(sheet)
-    for place, pair in enumerate(task.pairs):
+    for place, pair in enumerate(pairs):
         x, y = place % PER_ROW * wide + GAP_PX, place // PER_ROW * high + GAP_PX
         for column, image in enumerate((pair.left, pair.like)):
-            tile = _tile(_bytes(task.source, image))
+            tile = _tile(_bytes(source, image))
             sheet.paste(tile, (x + column * (TILE_PX + GAP_PX), y))
         write.text((x, y + TILE_PX), pair.text, fill="black")
-    file = io.BytesIO()
-    sheet.save(file, "PNG")
-    return file.getvalue()
+    return encoded(sheet, "PNG")
 
 
 def _bytes(source: ImageReader, image: Item | tuple[ShardSet, str]) -> bytes:

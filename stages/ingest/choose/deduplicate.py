@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from vitpipe.stages.contract import Inputs, StageContext
 from vitpipe.stages.ingest.choose.contact_sheet import near_sheet
 from vitpipe.stages.ingest.choose.exclude import excluded_looks
-from vitpipe.stages.ingest.choose.near import without_near
+from vitpipe.stages.ingest.choose.near import near_duplicates
 from vitpipe.stages.ingest.choose.select import Duplicate, without_duplicates
 from vitpipe.stages.ingest.config import IngestConfig
 from vitpipe.stages.ingest.listing import ImageReader
@@ -28,7 +28,7 @@ def deduplicated(
     if config.deduplicate.exact or excluded:
         images, duplicates = without_duplicates(images, excluded)
     if config.deduplicate.near is not None:
-        _, near = without_near(images, excluded_looks(inputs, ctx), config.deduplicate.near.hamming)
+        near = near_duplicates(images, excluded_looks(inputs, ctx), config.deduplicate.near.hamming)
         duplicates = sorted([*duplicates, *near], key=lambda one: one.source)
         sheet = near_sheet(near, images, source, inputs, ctx) if near else b""
         images = images.named({one.source for one in near}, are=False)

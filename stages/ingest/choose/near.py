@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from vitpipe.stages.ingest.choose.hamming import Places, near_across, near_pairs
 from vitpipe.stages.ingest.choose.select import Duplicate, keep_order
+from vitpipe.stages.ingest.listing import Item
 from vitpipe.stages.ingest.look.image import Image
 from vitpipe.stages.ingest.look.likeness import LIKENESS_BYTES
 
@@ -38,10 +39,8 @@ class _Match:
     place: int
 
 
-def without_near(
-    images: Sequence[Image], excluded: Sequence[Excluded], most: int
-) -> tuple[list[Image], list[Duplicate]]:
-    """Leave out each image within `most` bits of an excluded one, or of one that is kept.
+def near_duplicates(images: Sequence[Image], excluded: Sequence[Excluded], most: int) -> list[Duplicate]:
+    """Find each image within `most` bits of an excluded one, or of one that is kept; by name.
 
     In the order of `select.keep_order`, whatever order they come in; an image like one that was itself left out, but
     like none that is kept, stays. Two are alike when one of them whole is like the other, whole or trimmed. Images
@@ -54,16 +53,11 @@ def without_near(
     dropped: list[Duplicate] = []
     for place, match in matches.items():
         image = seen[place - len(excluded)]
-        if match.place < len(excluded):
-            of, labels = excluded[match.place].name, excluded[match.place].labels
-        else:
-            other = seen[match.place - len(excluded)].item
-            of, labels = other.name, other.labels
-        same = labels is None or labels == image.item.labels
-        dropped.append(Duplicate(image.item.name, of, "near", same, match.distance, match.second))
-    gone = {one.source for one in dropped}
-    kept = [image for image in images if image.item.name not in gone]
-    return kept, sorted(dropped, key=lambda one: one.source)
+        there = match.place - len(excluded)
+        other: Item | Excluded = seen[there].item if there >= 0 else excluded[match.place]
+        same = other.labels is None or other.labels == image.item.labels
+        dropped.append(Duplicate(image.item.name, other.name, "near", same, match.distance, match.second))
+    return sorted(dropped, key=lambda one: one.source)
 
 
 def _looks(image: Image) -> list[bytes]:

@@ -88,12 +88,13 @@ def without_duplicates(images: View[Image], excluded: Mapping[str, str]) -> tupl
     trains = table.items.split_codes(["train"])[images.rows] == 0
     rows = np.asarray(images.rows)[np.argsort(trains, kind="stable")]
     first, barred = np.arange(len(rows), dtype=np.int32), np.zeros(len(rows), dtype=bool)
+    unwanted = np.array([bytes.fromhex(content) for content in excluded], dtype="S32")
     for places in _apart(table, rows):  # first: of each, the place of its equal that comes first
         content = table.column("pixels_sha256")[rows[places]]
         order = np.argsort(content, kind="stable")
         is_first = _begins(content[order])
         first[places[order]] = places[order[is_first]][np.cumsum(is_first) - 1]
-        barred[places] = _among(content, excluded)
+        barred[places] = np.isin(content, unwanted)
     gone = barred | (first != np.arange(len(rows)))
     dropped = [
         _duplicate(table.row(int(rows[place])), table.row(int(rows[first[place]])), excluded)
@@ -170,15 +171,6 @@ def _apart(table: ImageTable, rows: Numbers) -> Iterator[Numbers]:
     beginning = np.ascontiguousarray(table.column("pixels_sha256").astype("S1")).view(np.uint8)[rows]
     for begin in range(0, 256, 256 // SORTED_APART):
         yield np.flatnonzero((beginning >= begin) & (beginning < begin + 256 // SORTED_APART))
-
-
-def _among(content: Digests, excluded: Iterable[str]) -> npt.NDArray[np.bool_]:
-    """Whether each is one of `excluded`."""
-    some = np.array(sorted(bytes.fromhex(one) for one in excluded), dtype="S32")
-    if not len(some):
-        return np.zeros(len(content), dtype=bool)
-    found: npt.NDArray[np.bool_] = some[np.minimum(np.searchsorted(some, content), len(some) - 1)] == content
-    return found
 
 
 def _begins(ordered: Digests) -> npt.NDArray[np.bool_]:

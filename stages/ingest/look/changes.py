@@ -3,17 +3,17 @@
 No torch. Restart markers let whoever reads a part of a JPEG skip the rest: other bytes, equal pixels.
 """
 
-import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from PIL import Image
 
 from vitpipe.infra.errors import UsageError
-from vitpipe.stages.images.decode import decode
+from vitpipe.stages.images.decode import decode, encoded
 from vitpipe.stages.images.extension import loaded_extension
-from vitpipe.stages.images.header import FORMATS, BadImage, read_header
+from vitpipe.stages.images.header import FORMATS, BadImage, read_header, tried
 from vitpipe.stages.images.native.compilation import DO
 from vitpipe.stages.ingest.config import IngestConfig, Reencode
 from vitpipe.stages.ingest.listing import ImageReader, Item
@@ -26,57 +26,28 @@ class Reencoded(bytes):
 def as_written(source: ImageReader, config: IngestConfig) -> ImageReader:
     """The source with its images changed as the config asks, before they are looked at and written."""
     if config.reencode is not None:
-        source = ReencodingReader(source, config.reencode)
-    return RestartReader(source) if config.restart_intervals else source
+        source = ChangingReader(source, partial(reencoded, how=config.reencode), costly=True)
+    if config.restart_intervals:  # quick, unlike encoding
+        source = ChangingReader(source, with_restarts, source.costly)
+    return source
 
 
 @dataclass(frozen=True)
-class ReencodingReader:
-    """Satisfies `listing.ImageReader`: another one's images, changed as asked."""
+class ChangingReader:
+    """Satisfies `listing.ImageReader`: another one's images, each changed by a function that may raise BadImage."""
 
     source: ImageReader
-    how: Reencode
-
-    @property
-    def costly(self) -> bool:
-        """Yes: encoding takes longer than reading from a disk."""
-        return True
+    change: Callable[[bytes], bytes]
+    costly: bool
 
     def read(self, item: Item) -> bytes:
-        """One image, changed. BadImage as decoding."""
-        return reencoded(self.source.read(item), self.how)
+        """One image, changed."""
+        return self.change(self.source.read(item))
 
     def reads(self, items: Sequence[Item]) -> Iterator[bytes | BadImage]:
         """Each image changed, or why it cannot be."""
         for data in self.source.reads(items):
-            if isinstance(data, BadImage):
-                yield data
-                continue
-            try:
-                yield reencoded(data, self.how)
-            except BadImage as error:
-                yield error
-
-
-@dataclass(frozen=True)
-class RestartReader:
-    """Satisfies `listing.ImageReader`: JPEGs are written anew, losslessly; others and damaged ones pass unchanged."""
-
-    source: ImageReader
-
-    @property
-    def costly(self) -> bool:
-        """As the source below: rewriting is quick."""
-        return self.source.costly
-
-    def read(self, item: Item) -> bytes:
-        """One image, a JPEG with restart markers."""
-        return with_restarts(self.source.read(item))
-
-    def reads(self, items: Sequence[Item]) -> Iterator[bytes | BadImage]:
-        """Each image, JPEGs with restart markers."""
-        for data in self.source.reads(items):
-            yield data if isinstance(data, BadImage) else with_restarts(data)
+            yield data if isinstance(data, BadImage) else tried(self.change, data)
 
 
 def reencoded(data: bytes, how: Reencode) -> bytes:
@@ -93,9 +64,7 @@ def reencoded(data: bytes, how: Reencode) -> bytes:
     if how.shorter_px is not None and shorter > how.shorter_px:
         wide, high = (max(1, round(side * how.shorter_px / shorter)) for side in image.size)
         image = image.resize((wide, high), Image.Resampling.LANCZOS)
-    file = io.BytesIO()
-    image.save(file, FORMATS[ext], **({"quality": how.quality} if ext != "png" else {}))
-    return Reencoded(file.getvalue())
+    return Reencoded(encoded(image, FORMATS[ext], **({"quality": how.quality} if ext != "png" else {})))
 
 
 def with_restarts(data: bytes) -> bytes:

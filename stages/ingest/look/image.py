@@ -1,7 +1,4 @@
-"""The sound images of a listing with what was seen in them: all of a source in the driver's memory, in few bytes each.
-
-No torch.
-"""
+"""The sound images of a listing with what was seen in them: a whole source in memory, in few bytes each. No torch."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple

@@ -37,10 +37,7 @@ Grey = npt.NDArray[np.uint8]
 
 
 def likeness(data: bytes) -> bytes | None:
-    """The 32 bytes of one image: 8 of the first look, 24 of the second; None for one without structure.
-
-    BadImage for what does not decode.
-    """
+    """The 32 bytes of an image, 8 of the first look, 24 of the second; None without structure. BadImage as decoding."""
     (grey,) = _thumbnails(data, TRIMS[:1])
     return _look(grey)
 

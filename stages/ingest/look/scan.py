@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vitpipe.stages.images.digests import sha256_each
-from vitpipe.stages.images.header import BadImage
+from vitpipe.stages.images.header import BadImage, tried
 from vitpipe.stages.images.image_digests import ImageDigests, digest_images
 from vitpipe.stages.ingest.listing import ImageReader, Item
 from vitpipe.stages.ingest.look.changes import Reencoded
@@ -102,8 +102,10 @@ def scan(task: ScanTask) -> Sequence[SoundImage | RejectedImage]:
             if isinstance(content, BadImage):
                 seen.append(RejectedImage(str(content)))
                 continue
-            place = (task.number, len(kept))
-            seen.append(_checked(file, content, place))
+            header, size, place = content.header, len(file.data), (task.number, len(kept))
+            shape, changed = (header.width, header.height), isinstance(file.data, Reencoded)
+            digests = (content.sha256, content.pixels_sha256)
+            seen.append(SoundImage(*digests, size, header.ext, *shape, place, file.looks, changed))
             if task.source.costly:
                 kept += file.data
     if kept:
@@ -150,21 +152,5 @@ def _contents(files: Sequence[_File], decodes: bool) -> Iterator[ImageDigests | 
 def _undecoded(files: Sequence[bytes]) -> Iterator[ImageDigests | BadImage]:
     """With the digest of the bytes in the place of the pixels'."""
     for data, sha256 in zip(files, sha256_each([(b"", data) for data in files]), strict=True):
-        try:
-            yield ImageDigests(check_structure(data), sha256, sha256)
-        except BadImage as error:
-            yield error
-
-
-def _checked(file: _File, content: ImageDigests, place: tuple[int, int]) -> SoundImage:
-    return SoundImage(
-        sha256=content.sha256,
-        pixels_sha256=content.pixels_sha256,
-        size=len(file.data),
-        ext=content.header.ext,
-        width=content.header.width,
-        height=content.header.height,
-        place=place,
-        likeness=file.looks,
-        reencoded=isinstance(file.data, Reencoded),
-    )
+        header = tried(check_structure, data)
+        yield header if isinstance(header, BadImage) else ImageDigests(header, sha256, sha256)

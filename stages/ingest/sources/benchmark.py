@@ -1,7 +1,4 @@
-"""A named downstream data set from its official files: an entry of `benchmarks/official/*.json` by its name. No torch.
-
-`benchmark_files.py` checks, lists and reads the files.
-"""
+"""A named downstream data set, an entry of the registry: `benchmark_files.py` checks, lists and reads it. No torch."""
 
 import difflib
 from collections.abc import Mapping
@@ -12,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import field_validator
 
 from vitpipe.stages.ingest.benchmarks.registry import REGISTRY
-from vitpipe.stages.ingest.sources.source_settings import SourceCount, SourceSettings, Splits
+from vitpipe.stages.ingest.sources.source_settings import LOOK_SECONDS, SourceCount, SourceSettings, Splits
 from vitpipe.stages.settings import Place
 
 if TYPE_CHECKING:  # as in `source_settings.py`
@@ -66,13 +63,9 @@ class BenchmarkSource(SourceSettings):
     def count(self, splits: Splits) -> SourceCount:
         """What its entry says."""
         entry = REGISTRY[self.name]
-        return SourceCount(
-            sum(entry.splits.values()),
-            float(entry.image_bytes),
-            num_classes=entry.num_classes,
-            class_names=None if all(name.isdecimal() for name in entry.classes) else entry.classes,
-            splits=entry.splits,
-        )
+        names = None if all(name.isdecimal() for name in entry.classes) else entry.classes
+        images, each_bytes = sum(entry.splits.values()), float(entry.image_bytes)
+        return SourceCount(images, each_bytes, LOOK_SECONDS, entry.num_classes, names, entry.splits)
 
     def is_there(self) -> bool:
         """Whether there is such a folder."""
@@ -88,6 +81,5 @@ class BenchmarkSource(SourceSettings):
 
         files, unreadable = self.open("official"), dict[str, str]()
         names = {name for name, _, _ in was} | set(files.split_lists())
-        return FilesNow(
-            Inventory.of(with_unreadable(files.stated(names, unreadable), unreadable, was)), unreadable=unreadable
-        )
+        now = Inventory.of(with_unreadable(files.stated(names, unreadable), unreadable, was))
+        return FilesNow(now, unreadable=unreadable)

@@ -119,8 +119,7 @@ class BenchmarkFiles:
             raise UsageError(self._asked, "there is no such folder", self.benchmark.how_to_obtain)
         missing = [file.path for file in self.benchmark.files if not Path(self.root, file.path).is_file()]
         if missing:
-            problem = f"{len(missing)} of {len(self.benchmark.files)} official files are missing: {some(missing)}"
-            raise UsageError(self._asked, problem, self.benchmark.how_to_obtain)
+            raise self._missing(f"{len(missing)} of {len(self.benchmark.files)} official files", missing)
         for file in self.benchmark.files:
             check_digests(Path(self.root, file.path), file, self.benchmark)
 
@@ -129,12 +128,8 @@ class BenchmarkFiles:
         found, wanted = dict(Counter(entry.split for entry in listed.entries)), dict(self.benchmark.images)
         if found == wanted and len(listed.classes) == self.benchmark.num_classes:
             return
-        raise IntegrityError(
-            self._asked,
-            f"its files list {found} of {len(listed.classes)} classes, officially they are {wanted} of "
-            f"{self.benchmark.num_classes}: {_first_difference(found, wanted)}",
-            self.benchmark.obtain,
-        )
+        officially = f"{wanted} of {self.benchmark.num_classes}: {_first_difference(found, wanted)}"
+        raise self._other(f"its files list {found} of {len(listed.classes)} classes, officially they are {officially}")
 
     def _refuse_other_classes(self, listed: OfficialListing) -> None:
         """A list with a class too many, or one name for two: another version of the files than these."""
@@ -142,11 +137,9 @@ class BenchmarkFiles:
         strange = next((one for one in listed.entries if any(label not in classes for label in one.labels)), None)
         twice = sorted(name for name, count in Counter(listed.classes).items() if count > 1)
         if strange is not None:
-            found = f"{strange.name!r} has the classes {strange.labels}, numbers end at {len(classes) - 1}"
-            raise IntegrityError(self._asked, found, self.benchmark.obtain)
+            raise self._other(f"{strange.name!r} has the classes {strange.labels}, numbers end at {len(classes) - 1}")
         if twice:
-            found = f"two of its classes have one name: {some(twice)}"
-            raise IntegrityError(self._asked, found, self.benchmark.obtain)
+            raise self._other(f"two of its classes have one name: {some(twice)}")
 
     def _sizes(self, found: Divided) -> list[int]:
         """Bytes of each image, where they are known. UsageError for images that are listed and not there."""
@@ -155,15 +148,20 @@ class BenchmarkFiles:
         sizes = [entry.size if entry.place else _file_size(Path(self.root, entry.name)) for entry, _ in found]
         missing = [entry.name for (entry, _), size in zip(found, sizes, strict=True) if size is None]
         if missing:
-            problem = f"{len(missing)} of {len(found)} listed images are missing: {some(missing)}"
-            raise UsageError(self._asked, problem, self.benchmark.how_to_obtain)
+            raise self._missing(f"{len(missing)} of {len(found)} listed images", missing)
         return [size or 0 for size in sizes]
 
     def _refuse_one_class(self, found: Divided) -> None:
         trains = [entry.labels for entry, split in found if split == "train" or "train" not in self.benchmark.splits]
         if len(set(trains)) < 2:
-            problem = f"its {len(trains)} images have one label alone, so there is nothing to tell apart"
-            raise IntegrityError(self._asked, problem, self.benchmark.obtain)
+            raise self._other(f"its {len(trains)} images have one label alone, so there is nothing to tell apart")
+
+    def _missing(self, what: str, names: Sequence[str]) -> UsageError:
+        return UsageError(self._asked, f"{what} are missing: {some(names)}", self.benchmark.how_to_obtain)
+
+    def _other(self, found: str) -> IntegrityError:
+        """Its files are not the official ones."""
+        return IntegrityError(self._asked, found, self.benchmark.obtain)
 
     @property
     def _asked(self) -> str:

@@ -118,23 +118,15 @@ class FileListing:
     names: tuple[str, ...] = ()
     """What the file itself calls the classes 0, 1, ...; empty where it does not say."""
 
-    @classmethod
-    def of(
-        cls,
-        images: Iterable[Labelled],
-        several: bool,
-        findings: tuple[FileDamage, ...] = (),
-        notes: tuple[str, ...] = (),
-        file: str = "",
-        names: tuple[str, ...] = (),
-    ) -> "FileListing":
-        """With the labels put aside."""
-        places: dict[Label, int] = {}
-        items = Items()
-        for one in images:
-            labels = tuple(places.setdefault(label, len(places)) for label in one.labels)
-            items.append(Item(one.name, labels, None, one.size, one.place, one.fault))
-        return cls(items, tuple(places), several, findings, notes, file, names)
+
+def labels_apart(images: Iterable[Labelled]) -> tuple[Items, tuple[Label, ...]]:
+    """The images with places in the place of labels, and the labels that occur."""
+    places: dict[Label, int] = {}
+    items = Items()
+    for one in images:
+        labels = tuple(places.setdefault(label, len(places)) for label in one.labels)
+        items.append(Item(one.name, labels, None, one.size, one.place, one.fault))
+    return items, tuple(places)
 
 
 def split_lines(text: str) -> list[str]:

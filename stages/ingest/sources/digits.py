@@ -3,8 +3,7 @@
 8 x 8 greys of 17 levels become 8-bit grey PNGs of 8 x 8: enlarging is the reader's business.
 """
 
-import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
@@ -14,16 +13,14 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from vitpipe.infra.errors import UsageError
-from vitpipe.stages.ingest.sources.packaged import PackagedSource
+from vitpipe.stages.ingest.sources.packaged import PackagedImages, PackagedSource
 from vitpipe.stages.ingest.sources.source_settings import SourceCount, Splits
 
 if TYPE_CHECKING:  # as in `source_settings.py`
     import numpy as np
     import numpy.typing as npt
 
-    from vitpipe.stages.images.header import BadImage
     from vitpipe.stages.ingest.listing import Item, Listing
-    from vitpipe.stages.ingest.sources.inventory import Inventory
 
 DIGITS_SPLITS = {"train": 0.8, "test": 0.2}
 """The fixed division of the digits, by content hash."""
@@ -61,13 +58,11 @@ class DigitsSource(PackagedSource):
 
 
 @dataclass(frozen=True)
-class Digits:
+class Digits(PackagedImages):
     """Satisfies `opened.Source`."""
 
-    @property
-    def costly(self) -> bool:
-        """No: a digit is encoded in microseconds."""
-        return False
+    costly: ClassVar[bool] = False
+    """A digit is encoded in microseconds."""
 
     def listing(self) -> "Listing":
         """All digits, in scikit-learn's order."""
@@ -76,27 +71,13 @@ class Digits:
         items = (Item(f"{number:04d}", (label,)) for number, label in enumerate(_digits()[1].tolist()))
         return Listing(Items(items), DIGIT_NAMES)
 
-    def inventory(self, listing: "Listing") -> "Inventory":
-        """No files of their own."""
-        from vitpipe.stages.ingest.sources.inventory import Inventory
-
-        return Inventory.of(())
-
-    def reads(self, items: "Sequence[Item]") -> "Iterator[bytes | BadImage]":
-        """One by one."""
-        from vitpipe.stages.ingest.reading import one_by_one
-
-        return one_by_one(self.read, items)
-
     def read(self, item: "Item") -> bytes:
         """One digit as a grey PNG of 8 x 8."""
         import numpy as np
-        from PIL import Image
 
-        grey = np.rint(_digits()[0][int(item.name)] * (255 / LEVELS)).astype(np.uint8)
-        file = io.BytesIO()
-        Image.fromarray(grey).save(file, "PNG")
-        return file.getvalue()
+        from vitpipe.stages.ingest.benchmarks.entries import png
+
+        return png(np.rint(_digits()[0][int(item.name)] * (255 / LEVELS)).astype(np.uint8))
 
 
 @lru_cache(maxsize=1)

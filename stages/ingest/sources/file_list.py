@@ -101,12 +101,11 @@ class FilesSource(SourceSettings):
             return None
         try:
             names = parse_names(read_text(self.class_names))
+            if not names:
+                raise ValueError("it is empty")
         except ValueError as error:
             do = "one name a line, or a JSON list"
             raise UsageError(f"read the class names {self.class_names}", str(error), do) from error
-        if not names:
-            do = "one name a line, or a JSON list"
-            raise UsageError(f"read the class names {self.class_names}", "it is empty", do)
         return Classes.of(names, self.class_names)
 
     def count(self, splits: Splits) -> SourceCount | str:
@@ -119,17 +118,13 @@ class FilesSource(SourceSettings):
         first = source.list_file(source.files[0])
         if len(source.files) == 1:
             source.joined([first])  # refuses a source without an image
-        classes = source.known_classes()
+        known = source.known_classes()
+        names = None if known is None else known.names
         total = sum(file.size for file in source.files)
         count = round(len(first.images) * total / max(source.files[0].size, 1))
-        several = f"reckoned from the first of {len(source.files)} files"
-        return SourceCount(
-            count,
-            total / max(count, 1),
-            num_classes=None if classes is None else len(classes.names),
-            class_names=None if classes is None else classes.names,
-            notes=(several,) if len(source.files) > 1 else (),
-        )
+        notes = (f"reckoned from the first of {len(source.files)} files",) if len(source.files) > 1 else ()
+        each_bytes, num_classes = total / max(count, 1), None if names is None else len(names)
+        return SourceCount(count, each_bytes, num_classes=num_classes, class_names=names, notes=notes)
 
     def is_there(self) -> bool:
         """Whether some pattern names a file."""

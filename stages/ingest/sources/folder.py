@@ -1,13 +1,10 @@
-"""Image files in a tree of folders, local or on S3: `root/class/*`, `root/split/class/*`, or any with a labels file.
-
-`folder_tree.py` walks, lists and reads the tree. No torch.
-"""
+"""Image files in a tree of folders, local or on S3: `folder_tree.py` walks, lists and reads it. No torch."""
 
 from collections import Counter
 from hashlib import sha256
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from vitpipe.stages.ingest.sources.source_settings import SourceCount, SourceSettings, Splits
+from vitpipe.stages.ingest.sources.source_settings import LOOK_SECONDS, SourceCount, SourceSettings, Splits
 from vitpipe.stages.settings import Place
 
 if TYPE_CHECKING:  # as in `source_settings.py`
@@ -55,15 +52,10 @@ class FolderSource(SourceSettings):
         if "://" in self.root:
             return f"counted when {self.root} is listed"
         listing = self.open(splits).listing()
-        count = len(listing.items)
-        return SourceCount(
-            count,
-            sum(item.size for item in listing.items) / count,
-            num_classes=len(listing.classes),
-            class_names=listing.classes,
-            splits=Counter(item.split for item in listing.items if item.split is not None),
-            notes=listing.notes,
-        )
+        count, classes = len(listing.items), listing.classes
+        each_bytes = sum(item.size for item in listing.items) / count
+        splits = Counter(item.split for item in listing.items if item.split is not None)
+        return SourceCount(count, each_bytes, LOOK_SECONDS, len(classes), classes, splits, listing.notes)
 
     def list_unopened(self, splits: Splits) -> "Listing":
         """Names, sizes and a labels file are all that a listing needs."""

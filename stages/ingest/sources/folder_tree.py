@@ -7,14 +7,11 @@ import errno
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from operator import attrgetter, itemgetter
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from vitpipe.infra.errors import NotFound, StorageError, UsageError
-from vitpipe.infra.storage.opening import open_store
-from vitpipe.infra.storage.store import Store
 from vitpipe.stages.images.classes import difference
 from vitpipe.stages.images.decode import MAX_FILE_BYTES
 from vitpipe.stages.images.header import BadImage
@@ -23,6 +20,7 @@ from vitpipe.stages.ingest.reading import UnreadableImage, ahead, one_by_one
 from vitpipe.stages.ingest.sources.inventory import Inventory
 from vitpipe.stages.ingest.sources.labels_file import read_labels
 from vitpipe.stages.ingest.sources.vocabulary import odd_names
+from vitpipe.stages.ingest.sources.window import store_of
 from vitpipe.stages.sighting import etag_mark, time_mark
 
 _ACCEPTED = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp")
@@ -53,10 +51,8 @@ class FolderTree:
     labels: str | None = None
     split_folders: bool = False
 
-    @property
-    def costly(self) -> bool:
-        """No: a file is there to be read again."""
-        return False
+    costly: ClassVar[bool] = False
+    """A file is there to be read again."""
 
     def listing(self) -> Listing:
         """All images by their folders, or by the labels file. UsageError naming what does not fit."""
@@ -80,17 +76,17 @@ class FolderTree:
 
     def inventory(self, listing: Listing) -> Inventory:
         """The image files that are in the listing."""
-        return Inventory.of_images(listing.items)
+        return Inventory(*listing.items.files(), unit="images")
 
     def read(self, item: Item) -> bytes:
         """One file or object. BadImage for one that is too long or cannot be read, StorageError for a failing disk."""
         if item.size > MAX_FILE_BYTES:
             raise BadImage(f"a file of {item.size} bytes is over the cap of {MAX_FILE_BYTES}")
-        if not self._is_local:
-            return self._object(item.name)
         path = Path(self.root, item.name)
         try:
-            return path.read_bytes()
+            return path.read_bytes() if self._is_local else store_of(self.root).read(item.name)
+        except NotFound as error:
+            raise UnreadableImage("it cannot be read: no object of that name") from error
         except (FileNotFoundError, PermissionError) as error:
             raise UnreadableImage(f"it cannot be read: {error.strerror}") from error
         except OSError as error:
@@ -100,31 +96,26 @@ class FolderTree:
         """Local files one by one, objects several at once."""
         return one_by_one(self.read, items) if self._is_local else ahead(self.read, items)
 
-    def _object(self, name: str) -> bytes:
-        try:
-            return _store(self.root).read(name)
-        except NotFound as error:
-            raise UnreadableImage("it cannot be read: no object of that name") from error
-
     @property
     def _is_local(self) -> bool:
         return "://" not in self.root
 
     def _walk(self, unreadable: dict[str, str] | None = None) -> Iterator[FoundFile]:
         if not self._is_local:
-            there = (entry for entry in _store(self.root).list() if not _is_hidden(entry.path))
+            there = (entry for entry in store_of(self.root).list() if not _is_hidden(entry.path))
             return (FoundFile(entry.path, entry.bytes, etag_mark(entry.version)) for entry in there)
         if not os.path.isdir(self.root):
             raise self._wrong("there is no such folder on this machine", "correct `root`, or mount it")
 
         def refuse(name: str, error: OSError) -> None:
-            found = error.strerror or str(error)
+            why = error.strerror or str(error)
             if unreadable is None or not name:
-                do = "let it be listed, or take it out of the folder"
-                raise StorageError(
-                    f"ingest the folder {self.root}", f"{self.root}/{name} cannot be listed: {found}", do
+                found, do = (
+                    f"{self.root}/{name} cannot be listed: {why}",
+                    "let it be listed, or take it out of the folder",
                 )
-            unreadable[name] = found
+                raise StorageError(f"ingest the folder {self.root}", found, do)
+            unreadable[name] = why
 
         return _files(Path(self.root), "", (os.path.realpath(self.root),), refuse)
 
@@ -158,27 +149,18 @@ class FolderTree:
 
     def _refuse_empty(self, parents: Iterable[tuple[str, ...]], depth: int) -> None:
         """An empty class folder would silently become a class less. S3 knows no empty folders."""
-        if not self._is_local:
-            return
-        empty = sorted(set(_folders(Path(self.root), depth)) - set(parents))
-        if empty:
-            names = ["/".join(parts) for parts in empty]
-            raise self._wrong(f"{len(names)} class folders hold no images: {some(names)}", "fill or remove them")
+        there = _folders(Path(self.root), depth) if self._is_local else ()
+        if empty := ["/".join(parts) for parts in sorted(set(there) - set(parents))]:
+            raise self._wrong(f"{len(empty)} class folders hold no images: {some(empty)}", "fill or remove them")
 
     def _empty(self, files: int) -> UsageError:
-        nothing = f"no {'file' if self._is_local else 'object'} lies below it"
-        return self._wrong(
-            f"it has {files} files, none of them an image" if files else nothing, "name a folder of images"
-        )
+        found = f"it has {files} files, none of them an image"
+        if not files:
+            found = f"no {'file' if self._is_local else 'object'} lies below it"
+        return self._wrong(found, "name a folder of images")
 
     def _wrong(self, found: str, do: str) -> UsageError:
         return UsageError(f"ingest the folder {self.root}", found, do)
-
-
-@lru_cache(maxsize=8)
-def _store(root: str) -> Store:
-    """One client for all reads of a process."""
-    return open_store(root)
 
 
 def _is_hidden(path: str) -> bool:

@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 from fontTools.ttLib import TTFont
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from vitpipe.infra.errors import UsageError
 from vitpipe.stages.ingest.listing import unit_hash
@@ -56,9 +58,8 @@ def choose_glyphs(classes: int, seed: int) -> tuple[Glyph, ...]:
     """Draw `classes` of all glyphs by hash, sorted by codepoint. UsageError when there are not so many."""
     glyphs = all_glyphs()
     if classes > len(glyphs):
-        raise UsageError(
-            f"render {classes} classes of glyphs", f"the fonts have {len(glyphs)}", f"ask for {len(glyphs)}"
-        )
+        there = len(glyphs)
+        raise UsageError(f"render {classes} classes of glyphs", f"the fonts have {there}", f"ask for {there}")
     chosen = sorted(glyphs, key=lambda glyph: unit_hash("glyph class", seed, glyph.codepoint))[:classes]
     return tuple(sorted(chosen, key=lambda glyph: glyph.codepoint))
 
@@ -122,19 +123,12 @@ def _outline(curves: Any, name: str) -> str | None:
 
 def _merged(drawn: dict[int, dict[str, str]]) -> list[list[int]]:
     """Groups of characters that some font draws alike."""
-    head = {codepoint: codepoint for codepoint in drawn}
-
-    def find(codepoint: int) -> int:
-        while head[codepoint] != codepoint:
-            head[codepoint] = codepoint = head[head[codepoint]]
-        return codepoint
-
     first: dict[tuple[str, str], int] = {}
-    for codepoint, outlines in drawn.items():
-        for drawing in outlines.items():
-            other = first.setdefault(drawing, codepoint)
-            head[find(codepoint)] = find(other)
+    alike = [(code, first.setdefault(one, code)) for code, fonts in drawn.items() for one in fonts.items()]
+    ends = np.array(alike).T
+    side = max(drawn) + 1
+    _, group_of = connected_components(coo_array((np.ones(len(alike)), ends), shape=(side, side)), directed=False)
     groups: dict[int, list[int]] = {}
     for codepoint in drawn:
-        groups.setdefault(find(codepoint), []).append(codepoint)
+        groups.setdefault(int(group_of[codepoint]), []).append(codepoint)
     return list(groups.values())

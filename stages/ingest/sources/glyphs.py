@@ -4,22 +4,19 @@ An image is a pure function of (seed, class, number): grey PNG bytes that any ta
 same Pillow. `glyph_classes.py` says which characters are classes, `glyph_drawing.py` draws one.
 """
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
 from vitpipe.stages.bounds import AnySeed, Few
-from vitpipe.stages.ingest.sources.packaged import PackagedSource
+from vitpipe.stages.ingest.sources.packaged import PackagedImages, PackagedSource
 from vitpipe.stages.ingest.sources.source_settings import SourceCount, Splits
 
 if TYPE_CHECKING:  # as in `source_settings.py`
-    from vitpipe.stages.images.header import BadImage
     from vitpipe.stages.ingest.listing import Item, Listing
     from vitpipe.stages.ingest.sources.glyph_classes import Glyph
-    from vitpipe.stages.ingest.sources.inventory import Inventory
 
 GLYPH_SECONDS = 0.001
 """One core's time to draw and write one."""
@@ -62,16 +59,14 @@ class GlyphsSource(PackagedSource):
 
 
 @dataclass(frozen=True)
-class Glyphs:
+class Glyphs(PackagedImages):
     """Satisfies `opened.Source`."""
 
     settings: GlyphsSource
     glyphs: "tuple[Glyph, ...]"
 
-    @property
-    def costly(self) -> bool:
-        """Yes: drawing one takes longer than reading it from a disk."""
-        return True
+    costly: ClassVar[bool] = True
+    """Drawing one takes longer than reading it from a disk."""
 
     def listing(self) -> "Listing":
         """`images_per_class` images of each glyph, named by codepoint and number."""
@@ -83,18 +78,6 @@ class Glyphs:
             for number in range(self.settings.images_per_class)
         )
         return Listing(items, tuple(glyph.name for glyph in self.glyphs))
-
-    def inventory(self, listing: "Listing") -> "Inventory":
-        """No files of their own."""
-        from vitpipe.stages.ingest.sources.inventory import Inventory
-
-        return Inventory.of(())
-
-    def reads(self, items: "Sequence[Item]") -> "Iterator[bytes | BadImage]":
-        """One by one."""
-        from vitpipe.stages.ingest.reading import one_by_one
-
-        return one_by_one(self.read, items)
 
     def read(self, item: "Item") -> bytes:
         """One image, drawn anew."""

@@ -11,12 +11,12 @@ import zlib
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from vitpipe.infra.errors import IntegrityError
-from vitpipe.stages.ingest.listing import Items
 from vitpipe.stages.ingest.sources.patterns import SourceFile
 from vitpipe.stages.ingest.table import Texts
 from vitpipe.stages.sighting import EXAMPLES, GONE, Difference
@@ -60,11 +60,6 @@ class Inventory:
         return found if is_sorted else cls.of(sorted(found), texts, unit)
 
     @classmethod
-    def of_images(cls, items: Items) -> "Inventory":
-        """The inventory of images that are files of their own, sorted by name."""
-        return cls(*items.files(), unit="images")
-
-    @classmethod
     def of_files(cls, files: Iterable[SourceFile]) -> "Inventory":
         """The inventory of files of many images. OSError for a local one that is gone."""
         return cls.of((file.name, file.size, file.mark()) for file in files)
@@ -79,16 +74,17 @@ class Inventory:
         """The same bytes for the same content."""
         about = json.dumps({"schema": 1, "unit": self.unit, "texts": dict(sorted(self.texts.items()))}).encode()
         names, ends = self.names.columns()
-        file = io.BytesIO()
-        about_bytes = np.frombuffer(about, dtype=np.uint8)
-        np.savez_compressed(file, names=names, ends=ends, sizes=self.sizes, about=about_bytes)
-        return file.getvalue()
+        return _npz(names=names, ends=ends, sizes=self.sizes, about=np.frombuffer(about, dtype=np.uint8))
 
     def encode_marks(self) -> bytes:
         """What `encode` leaves out."""
-        file = io.BytesIO()
-        np.savez_compressed(file, marks=self.marks)
-        return file.getvalue()
+        return _npz(marks=self.marks)
+
+
+def _npz(**columns: Any) -> bytes:
+    file = io.BytesIO()
+    np.savez_compressed(file, **columns)
+    return file.getvalue()
 
 
 @dataclass(frozen=True)
@@ -142,18 +138,14 @@ def compare(was: Inventory, now: Inventory, closed: bool = False) -> Difference:
     """What became of the files; with `closed`, files that were not there before mean nothing."""
     if was.names == now.names:
         others = np.flatnonzero(was.sizes != now.sizes)
-        touched = np.flatnonzero(_touched(was.sizes, was.marks, now.sizes, now.marks))
+        of_another_time = (was.marks != now.marks) & (was.marks != 0) & (now.marks != 0)
+        touched = np.flatnonzero((was.sizes == now.sizes) & of_another_time)
         examples, hints = (tuple(now.names[row] for row in rows[:EXAMPLES].tolist()) for rows in (others, touched))
         found = Difference(0, 0, len(others), len(touched), examples, hints)
     else:
         found = _merged(iter(was), iter(now), closed)
     about = [name for name in sorted({*was.texts, *now.texts}) if was.texts.get(name) != now.texts.get(name)]
     return replace(found, others=tuple(f"{name}{': changed' if name in now.texts else GONE}" for name in about))
-
-
-def _touched(sizes: Numbers, marks: Numbers, sizes_now: Numbers, marks_now: Numbers) -> npt.NDArray[np.bool_]:
-    found: npt.NDArray[np.bool_] = (sizes == sizes_now) & (marks != marks_now) & (marks != 0) & (marks_now != 0)
-    return found
 
 
 _Row = tuple[str, int, int]

@@ -51,26 +51,14 @@ class SourceOfFiles(ImageReader, ABC):
         """The whole listing. UsageError when there is nothing to ingest."""
 
 
-@dataclass(frozen=True)
-class ListFileTask:
-    """One file to list."""
-
-    source: SourceOfFiles
-    file: SourceFile
-
-
 def list_source(source: Source, ctx: StageContext) -> Listing:
     """All images of a source, its files opened by as many tasks as there are."""
     if not isinstance(source, SourceOfFiles):
         return source.listing()
-    tasks = [ListFileTask(source, file) for file in source.files]
     found: dict[int, FileListing] = {}
     lists: dict[tuple[str, ...], tuple[str, ...]] = {}  # class names, once for the thousand files that repeat them
-    for done in ctx.cluster.fan(_list, tasks, resources=ctx.resources, label=lambda task: f"list-{task.file.number}"):
+    label = "list-{0.number}".format
+    for done in ctx.cluster.fan(source.list_file, source.files, resources=ctx.resources, label=label):
         part = done.value()
-        found[done.item.file.number] = replace(part, names=lists.setdefault(part.names, part.names))
+        found[done.item.number] = replace(part, names=lists.setdefault(part.names, part.names))
     return source.joined([found[file.number] for file in source.files])
-
-
-def _list(task: ListFileTask) -> FileListing:
-    return task.source.list_file(task.file)

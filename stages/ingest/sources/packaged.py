@@ -1,11 +1,14 @@
 """Sources that come with installed packages: they are there wherever vitpipe is, and change with a package alone."""
 
-from abc import ABC
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from vitpipe.stages.ingest.sources.source_settings import SourceSettings
 
 if TYPE_CHECKING:  # as in `source_settings.py`
+    from vitpipe.stages.images.header import BadImage
+    from vitpipe.stages.ingest.listing import Item, Listing
     from vitpipe.stages.ingest.sources.inventory import FilesNow, Inventory
 
 
@@ -33,3 +36,23 @@ class PackagedSource(SourceSettings, ABC):
         from vitpipe.stages.ingest.sources.inventory import FilesNow, Inventory
 
         return FilesNow(Inventory.of((), self.text_digests()))
+
+
+class PackagedImages(ABC):
+    """What a packaged source opens: a `Source` but for `costly` and `listing`."""
+
+    def inventory(self, listing: "Listing") -> "Inventory":
+        """No files of their own."""
+        from vitpipe.stages.ingest.sources.inventory import Inventory
+
+        return Inventory.of(())
+
+    def reads(self, items: "Sequence[Item]") -> "Iterator[bytes | BadImage]":
+        """One by one."""
+        from vitpipe.stages.ingest.reading import one_by_one
+
+        return one_by_one(self.read, items)
+
+    @abstractmethod
+    def read(self, item: "Item") -> bytes:
+        """One image, made anew."""

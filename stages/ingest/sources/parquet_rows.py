@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 from vitpipe.infra.errors import UsageError
 from vitpipe.stages.images.header import BadImage
 from vitpipe.stages.ingest.listing import Item, Listing, some
-from vitpipe.stages.ingest.sources.class_names import Classes, FileListing, Labelled, class_label
+from vitpipe.stages.ingest.sources.class_names import Classes, FileListing, Labelled, class_label, labels_apart
 from vitpipe.stages.ingest.sources.opened import SourceOfFiles
 from vitpipe.stages.ingest.sources.patterns import SourceFile
 from vitpipe.stages.ingest.sources.vocabulary import Vocabulary, agreed, joined
@@ -34,10 +34,8 @@ class ParquetRows(SourceOfFiles):
     label: str
     """Columns, as in `parquet.ParquetSource`."""
 
-    @property
-    def costly(self) -> bool:
-        """Yes: a row alone costs its whole row group."""
-        return True
+    costly: ClassVar[bool] = True
+    """A row alone costs its whole row group."""
 
     def known_classes(self) -> Classes | None:
         """Those of the config, or the names of a ClassLabel in the files' schemas, united; None where rows say them."""
@@ -54,7 +52,7 @@ class ParquetRows(SourceOfFiles):
                 for row, label in enumerate(self._labels(opened, group)):
                     name = f"{file.name}#{len(images):09d}"
                     images.append(_labelled(name, label, (file.number, group, row)))
-        return FileListing.of(images, several, file=file.name, names=names)
+        return FileListing(*labels_apart(images), several, file=file.name, names=names)
 
     def joined(self, parts: Sequence[FileListing]) -> Listing:
         """One listing, its classes united by name. UsageError for no row at all, and where lists contradict."""
@@ -164,17 +162,13 @@ def _image_bytes(value: Any) -> bytes | BadImage:
 
 
 def label_names(schema: Any, column: str) -> tuple[str, ...]:
-    """Class names that Hugging Face's `datasets` wrote beside a schema; none when there are none.
-
-    UsageError for a list in which one is no name.
-    """
+    """Class names that Hugging Face's `datasets` wrote beside a schema, if any. UsageError where one is no name."""
     try:
         return _parsed((schema.metadata or {}).get(b"huggingface", b""), column)
     except ValueError as error:
         asked = f"read the class names of the column {column!r} in a file's schema"
-        raise UsageError(
-            asked, f"its ClassLabel has {error}", "write the file again with a name for each class"
-        ) from error
+        do = "write the file again with a name for each class"
+        raise UsageError(asked, f"its ClassLabel has {error}", do) from error
 
 
 @lru_cache(maxsize=8)
@@ -201,12 +195,8 @@ def _opened(part: SourceFile) -> Iterator[Any]:
     arrow, parquet = _pyarrow()
     with WindowFile(Window(part)) as raw:
         try:
-            file = parquet.ParquetFile(
-                arrow.PythonFile(raw, mode="r"),
-                pre_buffer=False,
-                buffer_size=BUFFER_BYTES,
-                page_checksum_verification=True,
-            )
+            options = {"pre_buffer": False, "buffer_size": BUFFER_BYTES, "page_checksum_verification": True}
+            file = parquet.ParquetFile(arrow.PythonFile(raw, mode="r"), **options)
         except arrow.ArrowInvalid as error:
             raise UsageError(f"read {part.uri}", f"it is no parquet file: {error}", "correct `urls`") from error
         with file:

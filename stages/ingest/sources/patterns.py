@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import takewhile
+from itertools import accumulate, takewhile
 from pathlib import Path
 
 from braceexpand import braceexpand
@@ -23,6 +23,8 @@ from vitpipe.stages.sighting import etag_mark, time_mark
 
 MAX_NAMES = 1_000_000
 """Names that one pattern may stand for."""
+MAX_NESTED = 100
+"""Braces within braces: each costs its reader a level of the stack."""
 SHOWN = 200
 """Characters of a pattern in a message."""
 _NUMBERS = re.compile(r"\{(-?\d+)\.\.(-?\d+)(?:\.\.-?(\d+))?\}")
@@ -90,11 +92,14 @@ def expand(pattern: str) -> list[str]:
     """
     asked = f"read {pattern if len(pattern) <= SHOWN else pattern[:SHOWN] + '...'!r}"
     try:
+        deepest = max(accumulate((char == "{") - (char == "}") for char in pattern), default=0)
+        if deepest > MAX_NESTED:
+            raise ValueError(f"they are nested {deepest} deep")
         count = count_names(pattern)
         if count > MAX_NAMES:
             raise UsageError(asked, f"it stands for {count} names, the most is {MAX_NAMES}", "use a glob")
         return list(braceexpand(pattern))
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UsageError(asked, f"its braces cannot be meant: {error}", _REMEDY) from error
 
 

@@ -5,16 +5,18 @@ within a tar, and what is not certain is set aside with its reason.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from statistics import median_low
+from typing import ClassVar
 
 from vitpipe.infra.errors import UsageError
 from vitpipe.stages.images.decode import MAX_FILE_BYTES
 from vitpipe.stages.images.header import BadImage
 from vitpipe.stages.ingest.listing import FileDamage, Item, Listing, some
 from vitpipe.stages.ingest.reading import ahead, one_by_one
-from vitpipe.stages.ingest.sources.class_names import Classes, FileListing, Labelled
+from vitpipe.stages.ingest.sources.class_names import Classes, FileListing, Labelled, labels_apart
 from vitpipe.stages.ingest.sources.member_labels import member_labels
 from vitpipe.stages.ingest.sources.opened import SourceOfFiles
 from vitpipe.stages.ingest.sources.patterns import SourceFile
@@ -43,10 +45,8 @@ class TarSamples(SourceOfFiles):
     label_field: str | None
     """As in `webdataset.WebdatasetSource`."""
 
-    @property
-    def costly(self) -> bool:
-        """No: a member is there to be read again."""
-        return False
+    costly: ClassVar[bool] = False
+    """A member is there to be read again."""
 
     def known_classes(self) -> Classes | None:
         """Those of the config; what else a tar calls its classes stands in its samples."""
@@ -75,7 +75,7 @@ class TarSamples(SourceOfFiles):
         notes = (f"{file.name}: {aside} members without a key and an extension were left aside",) if aside else ()
         findings = (_finding(file, damage, sum(not image.fault for image in images)),) if damage else ()
         several = any(sample.several for sample in samples.values())
-        return FileListing.of(images, several, findings, notes, file.name)
+        return FileListing(*labels_apart(images), several, findings, notes, file.name)
 
     def joined(self, parts: Sequence[FileListing]) -> Listing:
         """One listing; a damaged tar weighs as many images as it is short of what is usual here."""
@@ -127,23 +127,21 @@ class TarSamples(SourceOfFiles):
 
     def _images(self, part: SourceFile, key: str, sample: "_Sample") -> Iterator[Labelled]:
         """The sample's image; of a key that is used twice all its images, set aside."""
-        forms = self.image.lower().split(";")
-        images = sorted(
-            ((suffix, one) for suffix, one in sample.members if suffix in forms),
-            key=lambda found: forms.index(found[0]),
-        )
+        forms = dict.fromkeys(self.image.lower().split(";"))
+        images = [one for form in forms for suffix, one in sample.members if suffix == form]
         labels = [(suffix, data) for wanted in self._wanted for suffix, data in sample.labels if suffix == wanted]
         name = f"{part.name}#{key}"
-        twice = sorted({suffix for suffix, _ in sample.members if sample.count(suffix) > 1} & {*forms, *self._wanted})
-        has = ", ".join(sorted({suffix for suffix, _ in sample.members}))
+        counts = Counter(suffix for suffix, _ in sample.members)
+        twice = any(counts[suffix] > 1 for suffix in (*forms, *self._wanted))
+        has = ", ".join(sorted(counts))
         if twice:
             fault = f"the key {key!r} is used more than once in this tar ({has}): which label is whose is not certain"
-            for _, one in images or sample.members[:1]:
+            for one in images or [sample.members[0][1]]:
                 yield Labelled(f"{name}@{one.offset}", (), one.size, (part.number, one.offset), fault)
         elif not images:
             yield Labelled(name, (), fault=f"no image: it has {has}, none of {self.image}")
         else:
-            _, image = images[0]
+            image = images[0]
             fault = image.fault or ("" if labels else f"no label: it has {has}, none of {self.label}")
             found = member_labels(*labels[0], self.label_field) if labels else None
             sample.several = found is not None and found.several
@@ -163,9 +161,6 @@ class _Sample:
         self.members.append((suffix, member))
         if suffix in wanted and not member.fault:
             self.labels.append((suffix, window.read(member.offset, min(member.size, MAX_LABEL_BYTES))))
-
-    def count(self, suffix: str) -> int:
-        return sum(one == suffix for one, _ in self.members)
 
 
 def _finding(part: SourceFile, damage: Sequence[Damage], whole: int) -> FileDamage:

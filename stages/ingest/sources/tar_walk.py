@@ -70,10 +70,8 @@ def walk(window: Window) -> Iterator[Member | Damage]:
         size = _stored_bytes(header, pax)
         start, end = at + BLOCK, at + BLOCK + size
         if end > window.size:
-            name = pax.name or header.name
-            yield Damage(
-                at, f"the file ends inside {name!r}, {max(0, window.size - start)} of {size} bytes in", cut=True
-            )
+            name, there = pax.name or header.name, max(0, window.size - start)
+            yield Damage(at, f"the file ends inside {name!r}, {there} of {size} bytes in", cut=True)
             return
         at = start + -(-size // BLOCK) * BLOCK
         if header.type in (*_PAX, _PAX_ALL, _LONG_NAME, _LONG_LINK):
@@ -83,9 +81,8 @@ def walk(window: Window) -> Iterator[Member | Damage]:
             yield Member(pax.name or header.name, start, size, _fault(header, pax))
         pax = _Pax()
     if not ended:
-        yield Damage(
-            window.size, "the file ends without the two empty blocks that end a tar: it may have been cut", True
-        )
+        text = "the file ends without the two empty blocks that end a tar: it may have been cut"
+        yield Damage(window.size, text, cut=True)
 
 
 @dataclass(frozen=True)

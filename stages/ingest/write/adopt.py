@@ -44,9 +44,8 @@ def find_shards(plans: Sequence[ShardPlan], multi_label: bool, ctx: StageContext
             for plan in plans
             if plan.path not in found and f"{attempt}/{index_path(plan.path)}" in there
         ]
-        for done in ctx.cluster.fan(
-            examine, candidates, resources=ctx.resources, label=lambda one: f"check-{one.plan.path}"
-        ):
+        label = "check-{0.plan.path}".format
+        for done in ctx.cluster.fan(examine, candidates, resources=ctx.resources, label=label):
             shard = done.value()
             if isinstance(shard, Shard):
                 found[shard.entry.path] = shard

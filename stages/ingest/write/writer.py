@@ -83,6 +83,5 @@ def _kept_or_made(task: ShardTask, image: Image) -> bytes | BadImage:
 
 
 def _changed(image: Image, found: str) -> StageError:
-    return StageError(
-        f"write {image.item.name!r}", f"it changed while it was ingested: {found}", "run again when the source is still"
-    )
+    do = "run again when the source is still"
+    return StageError(f"write {image.item.name!r}", f"it changed while it was ingested: {found}", do)

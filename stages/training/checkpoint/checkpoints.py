@@ -8,11 +8,12 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from threading import Thread
 
 import torch.distributed as dist
 
@@ -23,19 +24,11 @@ from vitpipe.infra.work import Rank
 from vitpipe.stages.artifacts import File
 from vitpipe.stages.contract import Events, Out
 from vitpipe.stages.training import agree
-from vitpipe.stages.training.checkpoint.committed_steps import (
-    STATE,
-    Keep,
-    StepFile,
-    StepManifest,
-    StepPlace,
-    mark_committed,
-    prune,
-)
+from vitpipe.stages.training.checkpoint import committed_steps
+from vitpipe.stages.training.checkpoint.committed_steps import STATE, Keep, StepFile, StepManifest, StepPlace
 from vitpipe.stages.training.checkpoint.restore import Restore, Resumed
 from vitpipe.stages.training.checkpoint.snapshot import Snapshot
 from vitpipe.stages.training.checkpoint.state_files import LAYOUT, Run
-from vitpipe.stages.training.checkpoint.writer_thread import WriterThread
 from vitpipe.stages.training.engine import Engine
 from vitpipe.stages.training.measure.metrics_log import LogSnapshot
 
@@ -48,6 +41,10 @@ AGAIN_S = 5.0
 """Between two tries of a save that is insisted on."""
 _COMMIT_TIMEOUT_S = 3600.0
 """How long one rank's upload may make the others' threads wait; a rank that died ends the wait at once."""
+ExtraFiles = Mapping[str, bytes | LogSnapshot]
+"""Files of rank 0 that are committed with the state."""
+_Written = tuple[list[File], tuple[Run, ...]]
+"""What one rank has put into the store: files, and the numbers that are in them."""
 
 
 @dataclass(frozen=True)
@@ -60,26 +57,6 @@ class Saved:
     """Training stood still: the copy, and before it the wait for a save that was still under way."""
     commit_seconds: float
     """From the copy's beginning to the commit."""
-
-
-@dataclass(frozen=True)
-class _Step:
-    """What is saved beside the state, and since when."""
-
-    step: int
-    samples_seen: int
-    extra_files: Mapping[str, bytes | LogSnapshot]
-    """Files of rank 0 that are committed with the state."""
-    start: float
-    stall: float
-
-
-@dataclass(frozen=True)
-class _Written:
-    """What one rank has put into the store."""
-
-    files: list[File]
-    runs: tuple[Run, ...]
 
 
 class Checkpoints:
@@ -95,13 +72,13 @@ class Checkpoints:
         assert isinstance(group, dist.ProcessGroup)  # all ranks are members
         self._group = group
         self._snapshot = Snapshot(engine, rank.rank)
-        self._flight: WriterThread[Saved] | None = None
-        self._last: _Step | None = None
+        self._flight: Future[Saved] | None = None
+        self._last: partial[Saved] | None = None
         self._news: list[Saved] = []
 
     def resume(self) -> Resumed | None:
         """Load the newest step that is whole, of this attempt and the earlier ones. See `Restore.newest`."""
-        agree.on_first(partial(mark_committed, self._out, self._attempts), self._rank.rank)
+        agree.on_first(partial(committed_steps.mark_committed, self._out, self._attempts), self._rank.rank)
         return self.restore.newest(self._out.node, self._attempts)
 
     @property
@@ -109,7 +86,7 @@ class Checkpoints:
         """Loads steps into this engine, on all ranks together."""
         return Restore(self._engine, self._scratch, self._events, self._rank)
 
-    def save(self, step: int, samples_seen: int, extra_files: Mapping[str, bytes | LogSnapshot]) -> None:
+    def save(self, step: int, samples_seen: int, extra_files: ExtraFiles) -> None:
         """Copy the state and leave the rest to a thread: `step-{step}`, with rank 0's `extra_files` in it.
 
         Waits first for a save that is still under way; one that the store or a disk would not take has cost that step
@@ -119,8 +96,9 @@ class Checkpoints:
         self._land()
         self._snapshot.take(step)
         stall = time.monotonic() - start
-        self._last = _Step(step, samples_seen, extra_files if self._rank.rank == 0 else {}, start, stall)
-        self._flight = WriterThread(partial(self._commit, self._last))
+        files = extra_files if self._rank.rank == 0 else {}
+        self._last = partial(self._commit, step, samples_seen, files, start, stall)
+        self._flight = _in_background(self._last)
 
     def settle(self, insist_s: float = 0.0, stopping: Callable[[], str | None] = lambda: None) -> None:
         """Wait until the last save is committed; one that fails is tried again for `insist_s`, the state unchanged.
@@ -133,7 +111,7 @@ class Checkpoints:
                 raise failed
             time.sleep(AGAIN_S)
             assert self._last is not None  # it failed
-            self._flight = WriterThread(partial(self._commit, self._last, again=True))
+            self._flight = _in_background(partial(self._last, again=True))
 
     def _is_tried_again(self, failed: Exception, until: float, stopping: Callable[[], str | None]) -> bool:
         if time.monotonic() + AGAIN_S > until:
@@ -146,11 +124,11 @@ class Checkpoints:
     def close(self, wait_s: float = 60.0) -> None:
         """Let a save that is under way end, as well as it can."""
         if self._flight is not None:
-            self._flight.join(wait_s)
+            wait([self._flight], wait_s)
 
     def news(self) -> list[Saved]:
         """Steps committed since it was last asked."""
-        if self._flight is not None and self._flight.ended and self._flight.error is None:
+        if self._flight is not None and self._flight.done() and self._flight.exception() is None:
             self._news.append(self._flight.result())
             self._flight = None
         news, self._news = self._news, []
@@ -161,27 +139,29 @@ class Checkpoints:
         flight, self._flight = self._flight, None
         if flight is None:
             return None
-        flight.join()
-        if isinstance(flight.error, _BEARABLE):
-            return flight.error
+        error = flight.exception()
+        if isinstance(error, _BEARABLE):
+            return error
         self._news.append(flight.result())
         return None
 
-    def _commit(self, taken: _Step, again: bool = False) -> Saved:
+    def _commit(
+        self, step: int, samples_seen: int, extra_files: ExtraFiles, start: float, stall: float, again: bool = False
+    ) -> Saved:
         """In the thread: all of a save that training does not wait for."""
-        step, place = taken.step, StepPlace(attempt=self._out.attempt, step=taken.step)
+        place = StepPlace(attempt=self._out.attempt, step=step)
         try:
-            written = agree.each(lambda: self._upload(step, taken.extra_files), self._group)
-            publish = partial(self._publish, place, taken.samples_seen, written)
+            written = agree.each(lambda: self._upload(step, extra_files), self._group)
+            publish = partial(self._publish, place, samples_seen, written)
             manifest = agree.on_first(publish, self._rank.rank, self._group)
         except _BEARABLE as error:
             if self._rank.rank == 0 and not again:
                 text = f"step {step} was not saved, training goes on; the next one is tried: {error}"
                 self._events.emit("checkpoint_failed", text)
             raise
-        return Saved(place, manifest, taken.stall, time.monotonic() - taken.start)
+        return Saved(place, manifest, stall, time.monotonic() - start)
 
-    def _upload(self, step: int, extra_files: Mapping[str, bytes | LogSnapshot]) -> _Written:
+    def _upload(self, step: int, extra_files: ExtraFiles) -> _Written:
         folder = self._scratch / "save" / f"step-{step}"
 
         def put(name: str, content: bytes | LogSnapshot | None) -> File:
@@ -216,13 +196,13 @@ class Checkpoints:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         reach("save:uploaded", step, self._rank.rank)
-        return _Written(files, self._snapshot.runs)
+        return files, self._snapshot.runs
 
     def _publish(self, place: StepPlace, samples_seen: int, written: list[_Written]) -> StepManifest:
         """On rank 0: the layout, then the manifest that makes the step true, then what is kept no longer."""
-        settings, layout = self._engine.settings, self._snapshot.layout(one.runs for one in written)
+        settings, layout = self._engine.settings, self._snapshot.layout(runs for _, runs in written)
         files = [self._out.put(f"step-{place.step}/{STATE}/{LAYOUT}", layout.encoded())]
-        files += [file for one in written for file in one.files]
+        files += [file for uploaded, _ in written for file in uploaded]
         listed = (StepFile(path=file.path, bytes=file.bytes, sha256=file.sha256) for file in files)
         manifest = StepManifest(
             step=place.step,
@@ -239,7 +219,21 @@ class Checkpoints:
             size = sum(file.bytes for file in manifest.files)
             text = f"step {manifest.step}: {len(manifest.files)} files, {size} bytes in {place.folder}"
             self._events.emit("checkpoint_committed", text)
-            prune(self._out, self._attempts, self._keep, place.step)
+            committed_steps.prune(self._out, self._attempts, self._keep, place.step)
         except _BEARABLE as error:  # this one stands, and the next commit prunes again
             log.warning("step %s is committed, but: %s", place.step, error)
         return manifest
+
+
+def _in_background(work: Callable[[], Saved]) -> Future[Saved]:
+    """Begin work in a thread that a process which ends does not wait for."""
+    ended: Future[Saved] = Future()
+
+    def run() -> None:
+        try:
+            ended.set_result(work())
+        except BaseException as error:
+            ended.set_exception(error)
+
+    Thread(target=run, name="vitpipe-checkpoint", daemon=True).start()
+    return ended

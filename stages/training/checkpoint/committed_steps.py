@@ -125,10 +125,8 @@ class StepPlace(Frozen):
 
     def files(self, manifest: StepManifest) -> tuple[File, ...]:
         """The step's files as those of an artifact, the manifest itself among them."""
-        data = manifest.encoded()
-        own = StepFile(
-            path=f"{manifest.folder}/manifest.json", bytes=len(data), sha256=hashlib.sha256(data).hexdigest()
-        )
+        data, name = manifest.encoded(), f"{manifest.folder}/manifest.json"
+        own = StepFile(path=name, bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
         return tuple(
             File(path=file.path, at=f"{self.attempt}/{file.path}", bytes=file.bytes, sha256=file.sha256)
             for file in (own, *manifest.files)
@@ -149,11 +147,8 @@ class Keep:
         for one in places:
             newest.setdefault(one.step, one)
         kept = list(newest.values())[: self.newest]
-        return [
-            one
-            for one in places
-            if one not in kept and not (self.milestone_steps and one.step % self.milestone_steps == 0)
-        ]
+        every = self.milestone_steps
+        return [one for one in places if one not in kept and not (every and one.step % every == 0)]
 
 
 def average_files(names: Iterable[str]) -> list[str]:

@@ -58,11 +58,9 @@ class Restore:
             if isinstance(found, Resumed):
                 return found
         if places:
-            raise IntegrityError(
-                f"resume from the checkpoints under {node.uri}",
-                f"none of the {len(places)} committed steps is whole; see the events checkpoint_refused",
-                "restore the objects they name, or begin anew under another run name",
-            )
+            whole = f"none of the {len(places)} committed steps is whole; see the events checkpoint_refused"
+            do = "restore the objects they name, or begin anew under another run name"
+            raise IntegrityError(f"resume from the checkpoints under {node.uri}", whole, do)
         return None
 
     def exactly(self, node: Store, place: StepPlace) -> Resumed:
@@ -71,9 +69,8 @@ class Restore:
         if isinstance(found, Resumed):
             return found
         damages = "; ".join(f"{damage.file}: {damage.reason}" for damage in found)
-        raise IntegrityError(
-            f"go on from {node.uri}/{place.folder}", damages, "restore the objects it names from a copy"
-        )
+        do = "restore the objects it names from a copy"
+        raise IntegrityError(f"go on from {node.uri}/{place.folder}", damages, do)
 
     def _load(self, node: Store, place: StepPlace) -> Resumed | list[_Damage]:
         folder = self.scratch / "load" / f"step-{place.step}"
@@ -85,7 +82,8 @@ class Restore:
             damages = list(dict.fromkeys(one for one in found if one is not None))
             if not damages and isinstance(read, StepManifest):
                 self._take(StateFiles(folder / STATE))
-                return Resumed(place, read, self._extra_files(folder))
+                beside = [path for path in folder.iterdir() if path.is_file()]  # copied by rank 0 alone
+                return Resumed(place, read, {path.name: path.read_bytes() for path in beside})
         finally:
             shutil.rmtree(folder)
         if self.rank.rank == 0:
@@ -130,11 +128,6 @@ class Restore:
             for part, kept in zip(state.share, self.engine.average.kept, strict=True):
                 files.copy(AVERAGE, part.name, part.start, kept)
         state.loaded(files.layout.updates)
-
-    def _extra_files(self, folder: Path) -> dict[str, bytes]:
-        if self.rank.rank:
-            return {}
-        return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
 def _manifest(node: Store, place: StepPlace) -> StepManifest | _Damage:

@@ -63,12 +63,13 @@ class Snapshot:
 
     def write(self, file: str, path: Path) -> Digest:
         """Write one of `files` as it was taken, hashed on the way. StorageError when the disk will not have it."""
-        data = self._kept[file].numpy().data
-        digest = hashlib.sha256()
+        data, digest = self._kept[file].numpy().data, hashlib.sha256()
+        cut = (data[start : start + _CHUNK_BYTES] for start in range(0, len(data), _CHUNK_BYTES))
+        chunks = (memoryview(_header(self._live[file])), *cut)
         size = 0
         try:
             with path.open("wb") as out:
-                for chunk in [memoryview(_header(self._live[file])), *_chunks(data)]:
+                for chunk in chunks:
                     digest.update(chunk)
                     out.write(chunk)
                     size += len(chunk)
@@ -92,10 +93,6 @@ def _runs(engine: Engine) -> dict[str, dict[str, Tensor]]:
         pairs = zip(state.share, engine.average.kept, strict=True)
         found[AVERAGE] = {key(AVERAGE, part.name, part.start): tensor for part, tensor in pairs}
     return found
-
-
-def _chunks(data: memoryview) -> list[memoryview]:
-    return [data[start : start + _CHUNK_BYTES] for start in range(0, len(data), _CHUNK_BYTES)]
 
 
 def _header(runs: dict[str, Tensor]) -> bytes:

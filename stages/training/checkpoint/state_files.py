@@ -91,11 +91,6 @@ def file_name(sort: str, rank: int) -> str:
     return f"{sort}-{rank:05d}.safetensors"
 
 
-def sort_of(kind: str) -> str:
-    """In which files numbers of a kind lie."""
-    return {WEIGHT: WEIGHTS, AVERAGE: AVERAGE}.get(kind, MOMENTS)
-
-
 def key(kind: str, name: str, start: int) -> str:
     """Name of a run inside its file."""
     return f"{kind}/{name}/{start}"
@@ -121,7 +116,7 @@ class StateFiles:
         """
         framework = "np" if isinstance(target, np.ndarray) else "pt"
         for rank, first, low, high in self.layout.overlaps(name, start, len(target)):
-            file = file_name(sort_of(kind), rank)
+            file = file_name({WEIGHT: WEIGHTS, AVERAGE: AVERAGE}.get(kind, MOMENTS), rank)
             try:
                 if (file, framework) not in self._open:
                     self._open[file, framework] = safe_open(self.folder / file, framework)

@@ -11,14 +11,8 @@ from vitpipe.infra.json_object import parse_object
 from vitpipe.infra.storage.store import Store
 from vitpipe.stages.artifacts import Checkpoint, File
 from vitpipe.stages.seal import SEAL, broken
-from vitpipe.stages.training.checkpoint.committed_steps import (
-    STATE,
-    StepManifest,
-    StepPlace,
-    average_files,
-    committed,
-    no_average,
-)
+from vitpipe.stages.training.checkpoint import committed_steps
+from vitpipe.stages.training.checkpoint.committed_steps import STATE, StepManifest, StepPlace
 from vitpipe.stages.training.checkpoint.state_files import AVERAGE, LAYOUT, WEIGHTS, StateFiles
 from vitpipe.stages.training.config import MASKED_PARAMETERS
 
@@ -37,8 +31,8 @@ def open_step(checkpoint: Checkpoint, scratch: Path, step: int | None = None, av
     manifest = StepManifest.parse(found.fetch(name, scratch).read_bytes(), name)
     listed = {file.path: file.digest for file in manifest.files}
     state = f"{found.folder}/{STATE}"
-    if average and not average_files(listed):
-        raise no_average(checkpoint.uri)
+    if average and not committed_steps.average_files(listed):
+        raise committed_steps.no_average(checkpoint.uri)
     wanted = (f"{state}/{LAYOUT}", f"{state}/{AVERAGE if average else WEIGHTS}-")
     for path in (path for path in listed if path.startswith(wanted)):
         if found.file(path).digest != listed[path]:
@@ -57,7 +51,7 @@ def kept_steps(checkpoint: Checkpoint) -> dict[int, StepPlace]:
     """
     node = checkpoint.store()
     found: dict[int, StepPlace] = {}
-    for place in committed(node, _attempts(checkpoint, node)):
+    for place in committed_steps.committed(node, _attempts(checkpoint, node)):
         found.setdefault(place.step, place)
     return dict(sorted(found.items()))
 
@@ -67,9 +61,8 @@ def _at(checkpoint: Checkpoint, step: int) -> Checkpoint:
     places = kept_steps(checkpoint)
     if step not in places:
         there = ", ".join(map(str, sorted({*places, checkpoint.step})))
-        raise UsageError(
-            f"read step {step} of {checkpoint.uri}", f"steps {there} are there", "choose one of them, or `keep` more"
-        )
+        asked, do = f"read step {step} of {checkpoint.uri}", "choose one of them, or `keep` more"
+        raise UsageError(asked, f"steps {there} are there", do)
     manifest = places[step].read(checkpoint.store())
     files: tuple[File, ...] = places[step].files(manifest)
     facts = {"folder": manifest.folder, "step": step, "samples_seen": manifest.samples_seen, "files": files}

@@ -23,11 +23,9 @@ def draw(labels_N: Indices, num_classes: int, seed: int, shots: Sequence[int]) -
     classes = [rng.permutation(np.flatnonzero(labels_N == label)) for label in range(num_classes)]
     short = [label for label, indices in enumerate(classes) if len(indices) < max(shots)]
     if short:
-        raise StageError(
-            f"draw {max(shots)} training images of each class",
-            f"{len(short)} of {num_classes} classes have fewer, class {short[0]} has {len(classes[short[0]])}",
-            "ask for fewer `shots`, or leave such classes out at ingest",
-        )
+        found = f"{len(short)} of {num_classes} classes have fewer, class {short[0]} has {len(classes[short[0]])}"
+        do = "ask for fewer `shots`, or leave such classes out at ingest"
+        raise StageError(f"draw {max(shots)} training images of each class", found, do)
     return {count: np.concatenate([indices[:count] for indices in classes]) for count in shots}
 
 

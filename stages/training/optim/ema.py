@@ -23,3 +23,8 @@ class WeightAverage:
         """Move towards the weights after a step: average x decay + weights x (1 - decay)."""
         if self.kept:
             torch._foreach_lerp_(self.kept, self._weights, 1 - self._decay)
+
+    @torch.no_grad()
+    def put(self) -> None:
+        """Give the weights their average, once training is over."""
+        torch._foreach_copy_(self._weights, self.kept)

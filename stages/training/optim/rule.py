@@ -23,6 +23,9 @@ BYTES: Mapping[Dtype, int] = {"fp32": 4, "bf16": 2}
 TAKEN = frozenset({"weight", "average", "step"})
 """What a state and its checkpoints call other numbers: no moment may have such a name, for it would not be saved."""
 
+Moments = Mapping[str, "Tensor"]
+"""What is kept of one weight, by name."""
+
 Decay = Annotated[float, Field(ge=0, lt=1)]
 """Share of a running average that a step keeps."""
 
@@ -72,9 +75,7 @@ class OptimizerSettings(Settings, ABC):
         """What is kept of each weight between two steps: name, in checkpoints too, and type; all begin as zeros."""
 
     @abstractmethod
-    def update(
-        self, weight: "Tensor", grad: "Tensor", moments: Mapping[str, "Tensor"], lr: float, updates: int
-    ) -> None:
+    def update(self, weight: "Tensor", grad: "Tensor", moments: Moments, lr: float, updates: int) -> None:
         """Change a weight and its moments in place, number by number, all of one shape and in the weight's own type.
 
         At ZeRO 1 to 3 they are flat, and parts of a parameter or of several: a rule that takes a norm or a row would

@@ -35,26 +35,21 @@ class ScheduleSettings(Settings):
         if self.kind != "rsqrt" and self.timescale != type(self).model_fields["timescale"].default:
             raise ValueError(f"timescale belongs to rsqrt, the schedule is {self.kind}: leave it out")
         if self.kind == "rsqrt" and self.cooldown is None:
-            raise ValueError(
-                "schedule rsqrt never falls to 0 by itself: state its `cooldown`, for instance '10k steps'"
-            )
+            do = "state its `cooldown`, for instance '10k steps'"
+            raise ValueError(f"schedule rsqrt never falls to 0 by itself: {do}")
         return self
 
 
 def in_steps(settings: ScheduleSettings, total_steps: int, batch_images: int, epoch_images: int) -> ScheduleSettings:
-    """State all lengths of the schedule in steps of this run.
-
-    ValueError when warm-up and cooldown together are longer than the run.
-    """
+    """State all lengths in steps of this run. ValueError when warm-up and cooldown together are longer than the run."""
     default = Duration(min(PAPER_WARMUP_STEPS, total_steps // 20), "steps")
     lengths = {"warmup": settings.warmup or default, "cooldown": settings.cooldown, "timescale": settings.timescale}
     steps = {name: length.steps(batch_images, epoch_images) for name, length in lengths.items() if length is not None}
     steps["timescale"] = max(1, steps["timescale"])  # it divides
     warmup, cooldown = steps["warmup"], steps.get("cooldown", 0)
     if warmup + cooldown > total_steps:
-        raise ValueError(
-            f"the schedule is longer than the run: warmup {warmup} + cooldown {cooldown} > {total_steps} steps"
-        )
+        sum_of_both = f"warmup {warmup} + cooldown {cooldown} > {total_steps} steps"
+        raise ValueError(f"the schedule is longer than the run: {sum_of_both}")
     return settings.model_copy(update={name: Duration(count, "steps") for name, count in steps.items()})
 
 

@@ -26,11 +26,8 @@ def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
         if parameter.requires_grad:
             is_kernel = name.rpartition(".")[2] == "weight" and parameter.ndim >= 2
             (kernels if is_kernel else others).append(parameter)
-    groups: list[dict[str, Any]] = [
-        {"params": kernels, "weight_decay": weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
-    return [group for group in groups if group["params"]]
+    groups = ((kernels, weight_decay), (others, 0.0))
+    return [{"params": parameters, "weight_decay": decay} for parameters, decay in groups if parameters]
 
 
 def build_optimizer(model: nn.Module, rule: OptimizerSettings) -> torch.optim.Optimizer:

@@ -68,8 +68,8 @@ class CreatesNothing(LocalStore):
 )  # fmt: skip
 def test_each_broken_promise_is_found_by_itself(tmp_path: Path, kind: type[LocalStore], says: list[str]) -> None:
     store = kind(tmp_path)
-    assert broken(store, PROBE) == says
-    assert broken(store, PROBE) == says, "also where an earlier look has left its object"
+    assert list(broken(store, PROBE)) == says
+    assert list(broken(store, PROBE)) == says, "also where an earlier look has left its object"
 
 
 @pytest.mark.s3

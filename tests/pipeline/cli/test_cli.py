@@ -18,6 +18,7 @@ from vitpipe.pipeline.cli import main as cli
 from vitpipe.pipeline.drive import runner
 from vitpipe.pipeline.store.records import Committed
 
+ROOT = Path(__file__).parents[3]
 Vitpipe = Callable[..., tuple[int, str, str]]
 
 
@@ -218,6 +219,25 @@ def test_looking_imports_nothing_heavy(args: list[str], tmp_path: Path) -> None:
 
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_in_the_repositorys_root_a_module_has_one_name_all_the_same() -> None:
+    """Where the folders are importable by their bare names, a second copy of each class would be made."""
+    names = ("pipeline", "pipeline.spec.load", "stages.record", "infra.errors")
+    code = f"""
+import importlib
+for name in {names}:
+    try:
+        importlib.import_module(name)
+    except ImportError as error:
+        print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [f"import it as vitpipe.{name.split('.')[0]}" for name in names]
+    asked = subprocess.run(
+        [sys.executable, "-m", "pipeline", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert "Usage: vitpipe" in asked.stdout
 
 
 def main_of(args: tuple[str, ...], cwd: Path, stdout: Any, stderr: Any) -> "subprocess.CompletedProcess[str]":

@@ -167,7 +167,7 @@ def test_imports_nothing_heavy(here):
 
 ASKED = [
     "ray[default,train]>=2.60,<2.61", "torch>=2.14,<2.16", "packaging>=20",
-    'timm>=1.0,<1.1; extra == "parity"', 'h5py>=3; extra == "benchmarks"',
+    'timm>=1.0,<1.1; extra == "parity"', 'h5py>=3; extra == "benchmarks"', 'pytest>=9; extra == "dev"',
 ]  # fmt: skip
 INSTALLED = {"ray": "2.60.3", "torch": "2.15.0+cu130", "packaging": "26.3", "timm": "1.0.31"}
 
@@ -181,10 +181,11 @@ INSTALLED = {"ray": "2.60.3", "torch": "2.15.0+cu130", "packaging": "26.3", "tim
         ({"torch": "2.16.0"}, "torch 2.16.0 is outside of <2.16,>=2.14", "pip install 'torch<2.16,>=2.14'"),
         ({"timm": "1.1.0"}, "timm 1.1.0 is outside of <1.1,>=1.0", "pip install 'timm<1.1,>=1.0'"),
         ({"packaging": None}, "packaging is not installed", "pip install 'packaging>=20'"),
+        ({"pytest": "8.4.0"}, "each as asked for", ""),
     ],
 )
 def test_what_is_installed_is_held_against_what_is_asked_for(here, monkeypatch, installed, found, do):
-    """An extra that is not installed at all, as h5py here, is no fault."""
+    """An extra that is not installed at all, as h5py here, is no fault, nor is a user's own pytest."""
     versions = INSTALLED | installed
 
     def version(name):
@@ -197,6 +198,15 @@ def test_what_is_installed_is_held_against_what_is_asked_for(here, monkeypatch, 
     check = look(here, "packages")
     assert check.ok is not bool(do) and found in check.found and check.do.startswith(do)
     assert (failure([check]) is None) is check.ok
+
+
+def test_it_answers_where_vitpipe_is_a_folder_and_not_installed(here, monkeypatch):
+    def nowhere(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "requires", nowhere)
+    check = look(here, "packages")
+    assert check.ok and "not installed" in check.found
 
 
 def test_the_bounds_stand_where_private_parts_are_read():

@@ -13,8 +13,8 @@ from vitpipe.infra.storage.opening import open_store
 from vitpipe.infra.storage.store import Store
 from vitpipe.pipeline.drive.gc import gc
 from vitpipe.pipeline.drive.lease import acquire
-from vitpipe.stages.artifacts import File, Report
-from vitpipe.stages.record import InputRef, Record
+from vitpipe.stages.artifacts import File, Origin, Report
+from vitpipe.stages.record import Record
 
 QUICK = Timing(renew_s=0.05, look_s=0.02, watch_s=0.3)
 
@@ -27,7 +27,7 @@ def run(tmp_path: Path) -> Store:
 
 
 def attempt(run: Store, node: str, name: str, files: list[str], fingerprint: str = "f", stage: str = "ingest") -> None:
-    ref = InputRef(uri="file:///x", fingerprint="i", record_sha256="r")
+    ref = Origin(uri="file:///x", fingerprint="i", record_sha256="r")
     fields = {"fingerprint": fingerprint, "recipe": {"stage": stage}, "inputs": {"shards": [ref.model_dump()]}}
     run.write(f"{node}/{name}/attempt.json", json.dumps(fields).encode())
     for file in files:
@@ -35,7 +35,7 @@ def attempt(run: Store, node: str, name: str, files: list[str], fingerprint: str
 
 
 def commit(run: Store, node: str, at: list[str], by: str, fingerprint: str = "f", name: str = "record.json") -> None:
-    ref = InputRef(uri="file:///x", fingerprint="i", record_sha256="r")
+    ref = Origin(uri="file:///x", fingerprint="i", record_sha256="r")
     record = Record(
         schema=1, node=node, stage="ingest", fingerprint=fingerprint, recipe={}, config={}, inputs={"shards": (ref,)},
         output=Report(headline="").facts(), code="c", versions={}, started="now", seconds=1, attempt=by,

@@ -153,7 +153,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> ShardSet:
 @pytest.fixture
 def _small_family(monkeypatch: pytest.MonkeyPatch) -> None:
     """A ResNet of four units and a hybrid of three, which no recipe may name."""
-    monkeypatch.setitem(RESNETS, "R14x1", ResNet((1, 1, 1, 1), 1))
+    monkeypatch.setitem(RESNETS, "R11x1", ResNet((1, 1, 1, 1), 1))
     monkeypatch.setitem(HYBRIDS, "R11+Ti/16", ("Ti", (1, 1, 1), 1))
 
 
@@ -204,4 +204,4 @@ def small_variant(variant: Any) -> Any:
         return TINY
     if "+" in variant:
         return "R11+Ti/16"
-    return "R14x1" if variant.startswith("R") else TINY
+    return "R11x1" if variant.startswith("R") else TINY

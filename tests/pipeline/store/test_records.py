@@ -14,8 +14,8 @@ from vitpipe.pipeline.drive.provenance import code_version, package_versions
 from vitpipe.pipeline.spec.catalog import CATALOG
 from vitpipe.pipeline.store.attempts import earlier, header, list_attempts
 from vitpipe.pipeline.store.records import commit, encode, read_committed, read_external
-from vitpipe.stages.artifacts import File, ShardSet
-from vitpipe.stages.record import InputRef, Record, parse_record
+from vitpipe.stages.artifacts import File, Origin, ShardSet
+from vitpipe.stages.record import Record, parse_record
 from vitpipe.stages.seal import sealed
 
 
@@ -40,8 +40,8 @@ def record(attempt: str = "a1", fingerprint: str = "f", inputs: Any = None) -> R
     )  # fmt: skip
 
 
-def taking(sha256: str) -> dict[str, tuple[InputRef, ...]]:
-    return {"shards": (InputRef(uri="file:///x", fingerprint="x", record_sha256=sha256),)}
+def taking(sha256: str) -> dict[str, tuple[Origin, ...]]:
+    return {"shards": (Origin(uri="file:///x", fingerprint="x", record_sha256=sha256),)}
 
 
 @pytest.fixture

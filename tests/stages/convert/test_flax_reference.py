@@ -108,9 +108,9 @@ def google_file(name: Format, settings: ModelSettings, path: Path) -> Path:
     state = random_arrays(settings)
     tensors = Tensors(settings, {key: value.shape for key, value in state.items()}, state.__getitem__)
     targets = layout(format_of(name), tensors)
-    with NpzFile(path, [(target.name, target.shape) for target in targets], "fp32") as file:
+    with NpzFile(path, [(target.made.name, target.shape) for target in targets], "fp32") as file:
         for target in targets:
-            file.add(target.name, target.make(*(state[source] for source in target.sources)))
+            file.add(target.made.name, target.made.make(*(state[source] for source in target.made.sources)))
         file.digest()
     return path
 

@@ -56,7 +56,7 @@ def test_a_headless_b16_with_the_format_in_its_metadata_is_looked_at(tmp_path: P
         file.write(len(header).to_bytes(8, "little") + header)
         file.truncate(8 + len(header) + end)  # zeros that take no room
     assert len(header) % 256 == 0x80, "else this tests nothing"
-    assert glance(ForeignSource(path=str(path))).architecture == "B/16"
+    assert glance(ForeignSource(path=str(path))).settings.variant == "B/16"
 
 
 @pytest.mark.parametrize("name", ["model.npz", "model.NPZ"])

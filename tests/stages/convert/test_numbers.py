@@ -1,6 +1,7 @@
 """Casts without torch are torch's, bit by bit; and the detectors of numbers that cannot be written."""
 
 import hashlib
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -71,7 +72,7 @@ def test_pieces_are_the_numbers_in_row_order(axes: tuple[int, int, int]) -> None
 
 
 def test_the_digest_is_of_all_that_was_written(tmp_path: Path) -> None:
-    with HashedFile(tmp_path / "x") as file:
+    with closing(HashedFile(tmp_path / "x")) as file:
         for number in range(100):
             file.write(bytes([number]) * 5000)
         digest = file.digest()

@@ -42,7 +42,7 @@ def test_a_trial_that_asks_for_test_images_before_the_choice_fails(world, monkey
 
     def leaking(task, image_px):
         train, _ = honest(task, image_px)
-        return train, EvalImages(task.data, "test", image_px, "squash", task.cache)
+        return train, EvalImages(task.data, "test", image_px, "squash", task.context.shards)
 
     monkeypatch.setattr(trial, "images_of", leaking)
     with pytest.raises(IntegrityError, match="test-000000"):

@@ -70,7 +70,7 @@ def test_an_evaluation_counts_forward_passes():
 @pytest.mark.parametrize("room", ["finetune", "evaluate", "report"])
 def test_arranging_imports_no_torch(room):
     heavy = "{'torch', 'deepspeed', 'webdataset', 'ray', 'boto3', 'matplotlib'}"
-    code = f"import sys, stages.{room}.run, stages.{room}.estimate; print(sorted({heavy} & set(sys.modules)))"
+    code = f"import sys; from vitpipe.stages.{room} import estimate, run; print(sorted({heavy} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 

@@ -79,7 +79,7 @@ def test_one_that_another_cpu_could_run_and_this_one_cannot_is_not_taken(folder,
 
 def test_the_name_holds_every_instruction_that_the_sources_ask_for():
     asked = set()
-    for path in compilation._here().glob("*.c"):
+    for path in compilation._HERE.glob("*.c"):
         for names in re.findall(r'(?:cpu_supports|target|target_clones)\(("[^)]*")\)', path.read_text()):
             asked |= set(re.findall(r"[a-z0-9_]+", names)) - {"default"}
     assert {"avx2", "sha"} < asked
@@ -103,11 +103,11 @@ def test_the_name_holds_every_instruction_that_the_sources_ask_for():
     ],
 )
 def test_one_that_decodes_otherwise_or_crashes_is_not_kept(folder, tmp_path, monkeypatch, file, sound, broken):
-    sources = shutil.copytree(compilation._here(), tmp_path / "sources")
+    sources = shutil.copytree(compilation._HERE, tmp_path / "sources")
     text = (sources / file).read_text()
     assert text.count(sound) == 1
     (sources / file).write_text(text.replace(sound, broken))
-    monkeypatch.setattr(compilation, "_here", lambda: sources)
+    monkeypatch.setattr(compilation, "_HERE", sources)
     compilation._digest.cache_clear()
     try:
         with pytest.raises(compilation.NotBuilt, match="its proof ended with"):

@@ -81,7 +81,7 @@ def test_a_structure_check_decodes_nothing(tmp_path, monkeypatch):
     write(tmp_path / "user/class-0/cut.jpg", cut)
     write(tmp_path / "user/class-0/twice.jpg", (tmp_path / "user/class-0/001.jpeg").read_bytes())
     plain = ingest(tmp_path, {**asked, "check": "decode"}, node="decoded")
-    monkeypatch.setattr(scan_module, "contents", lambda files: pytest.fail("decoded"))
+    monkeypatch.setattr(scan_module, "digest_images", lambda files: pytest.fail("decoded"))
     shards = ingest(tmp_path, asked)
     assert (shards.metrics["structure_checked"], shards.metrics["quarantined"], shards.metrics["duplicates"]) == (
         14,

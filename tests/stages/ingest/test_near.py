@@ -15,7 +15,7 @@ from vitpipe.infra.errors import IntegrityError
 from vitpipe.stages.images.manifest import load_manifest
 from vitpipe.stages.ingest import run as run_module
 from vitpipe.stages.ingest.choose.exclude import ExcludedShardTask, look_at_shard
-from vitpipe.stages.ingest.choose.near import SECOND_MOST, Excluded, without_near
+from vitpipe.stages.ingest.choose.near import SECOND_MOST, Excluded, near_duplicates
 from vitpipe.stages.ingest.listing import Item
 from vitpipe.stages.ingest.look.image import Image as Kept
 from vitpipe.stages.ingest.look.likeness import LIKENESS_BYTES, TRIMS, likeness, views
@@ -130,9 +130,12 @@ def kept(name, look, split=None, labels=(0,)):
 
 
 def outcome(images, excluded=(), most=4):
-    left, dropped = without_near(images, excluded, most)
-    assert len(left) + len(dropped) == len(images)
-    return {image.item.name for image in left}, {(one.source, one.of, one.distance, one.second) for one in dropped}
+    dropped = near_duplicates(images, excluded, most)
+    gone = {one.source for one in dropped}
+    assert len(gone) == len(dropped)
+    return {image.item.name for image in images} - gone, {
+        (one.source, one.of, one.distance, one.second) for one in dropped
+    }
 
 
 LOOK = likeness(jpeg(scene(5)))
@@ -182,8 +185,7 @@ def test_copies_within_one_set_are_found_by_trims():
 
 def test_what_is_outside_of_train_is_kept_and_labels_are_compared():
     images = [kept("a", LOOK, "train", (1,)), kept("b", flipped(LOOK, 3), "test", (2,))]
-    left, dropped = without_near(images, [], 4)
-    assert [image.item.name for image in left] == ["b"]
+    dropped = near_duplicates(images, [], 4)
     assert [(one.source, one.same_labels) for one in dropped] == [("a", False)]
 
 

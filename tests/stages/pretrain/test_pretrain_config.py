@@ -7,15 +7,15 @@ from tiny_pretraining import RECIPE, recipe
 
 from vitpipe.infra.errors import UsageError
 from vitpipe.stages.estimates import Estimate, Known
-from vitpipe.stages.pretrain.config import PretrainResources, check, micro_batch_of
+from vitpipe.stages.pretrain.config import PretrainResources, check
 from vitpipe.stages.pretrain.estimate import estimate
 from vitpipe.stages.pretrain.job import ResolvedRecipe
-from vitpipe.stages.settings import Duration
+from vitpipe.stages.settings import Duration, micro_batch_of
 
 
 @pytest.mark.parametrize(("batch", "wanted"), [(4096, 64), (96, 48), (67, 1), (30, 30)])
 def test_micro_batch_is_the_largest_divisor_up_to_64(batch: int, wanted: int) -> None:
-    assert micro_batch_of(recipe(batch_images=batch), PretrainResources()) == wanted
+    assert micro_batch_of(batch, None) == wanted
 
 
 def test_a_batch_that_does_not_divide_is_an_equation() -> None:
@@ -155,7 +155,7 @@ def test_fp16_is_refused_with_the_reason() -> None:
 
 def test_a_head_of_other_classes_is_no_beginning() -> None:
     """At plan already, as soon as the shards are known; in `run` before any rank starts."""
-    given = {"classes": 1000, "variant": "B/16"}
+    given = {"classes": 1000, "variant": "B/16", "image_px": 224}
     known = {"shards": (Estimate(splits={"train": 100}, num_classes=5),), "init": (Estimate(model=given),)}
     with pytest.raises(UsageError, match=r"head has 1000 classes, the shards and config\.model make 5"):
         estimate(recipe(), PretrainResources(), known, Known())

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from vitpipe.stages.training.optim.rule import Dtype, Fused, OptimizerSettings
+from vitpipe.stages.training.optim.rule import Dtype, Fused, Moments, OptimizerSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,9 +29,7 @@ class AdamW(OptimizerSettings):
         """torch's AdamW, which keeps both moments in the type of the weights."""
         return Fused("AdamW", {"betas": self.betas, "eps": EPS}, decouples=True) if self.state_dtype == "fp32" else None
 
-    def update(
-        self, weight: "Tensor", grad: "Tensor", moments: Mapping[str, "Tensor"], lr: float, updates: int
-    ) -> None:
+    def update(self, weight: "Tensor", grad: "Tensor", moments: Moments, lr: float, updates: int) -> None:
         """As torch's AdamW, with both bias corrections."""
         first, second = self.betas
         mean, square = moments["exp_avg"], moments["exp_avg_sq"]

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from vitpipe.stages.training.optim.rule import Decay, Dtype, OptimizerSettings
+from vitpipe.stages.training.optim.rule import Decay, Dtype, Moments, OptimizerSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,9 +26,7 @@ class Lion(OptimizerSettings):
         """The running mean of the gradients."""
         return {"exp_avg": self.state_dtype}
 
-    def update(
-        self, weight: "Tensor", grad: "Tensor", moments: Mapping[str, "Tensor"], lr: float, updates: int
-    ) -> None:
+    def update(self, weight: "Tensor", grad: "Tensor", moments: Moments, lr: float, updates: int) -> None:
         """The step's mean takes more of the new gradient than the mean that is kept."""
         step, kept = self.betas
         mean = moments["exp_avg"]

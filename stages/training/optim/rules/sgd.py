@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from vitpipe.stages.training.optim.rule import Dtype, Fused, OptimizerSettings
+from vitpipe.stages.training.optim.rule import Dtype, Fused, Moments, OptimizerSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,9 +26,7 @@ class Sgd(OptimizerSettings):
         """torch's SGD, which keeps its momentum in the type of the weights."""
         return Fused("SGD", {"momentum": self.momentum}, decouples=False) if self.state_dtype == "fp32" else None
 
-    def update(
-        self, weight: "Tensor", grad: "Tensor", moments: Mapping[str, "Tensor"], lr: float, updates: int
-    ) -> None:
+    def update(self, weight: "Tensor", grad: "Tensor", moments: Moments, lr: float, updates: int) -> None:
         """As torch's SGD, without dampening."""
         moment = moments["momentum_buffer"]
         moment.mul_(self.momentum).add_(grad)

@@ -1,0 +1,52 @@
+"""What shards, probes and given weights must be for a pretraining; a plan and the driver ask the same. No torch."""
+
+from collections.abc import Mapping
+
+from vitpipe.infra.errors import UsageError
+from vitpipe.stages.images.classes import difference, moved_name
+from vitpipe.stages.model_settings import ModelSettings
+from vitpipe.stages.pretrain.config import PretrainConfig
+from vitpipe.stages.pretrain.job import SPLIT
+from vitpipe.stages.tasks import check_data
+
+
+def check_init(init: ModelSettings | None, model: ModelSettings, uri: str) -> None:
+    """UsageError for weights to begin from whose head has other classes. An encoder without one fits any."""
+    classes = init.classes if init else 0
+    if classes and model.classes and classes != model.classes:
+        found = f"its head has {classes} classes, the shards and config.model make {model.classes}"
+        do = "give shards of the same classes, weights without a head, or fine-tune these"
+        raise UsageError(f"begin from {uri}", found, do)
+
+
+def check_init_names(uri: str, head: Mapping[int, str], shards: str, classes: Mapping[int, str]) -> str:
+    """What a person should know of a head whose rows are taken by number; empty where both name the classes alike.
+
+    UsageError where a class of both has another number in the head than in the shards.
+    """
+    if moved_name(head, classes) is not None:
+        words = difference(tuple(head.values()), tuple(classes.values()), ("its head", "the set"))
+        do = "give shards with the same `class_names`, weights without a head, or fine-tune these"
+        raise UsageError(f"begin from {uri} on {shards}", f"their classes differ: {words}", do)
+    others = [
+        f"calls class {number} {head[number]!r}, the shards {name!r}"
+        for number, name in classes.items()
+        if head.get(number, name) != name
+    ]
+    others += [] if head else ["names no class"]
+    return f"the head of {uri} {others[0]}: its rows are taken by number" if others and classes else ""
+
+
+def check_shards(uri: str, splits: Mapping[str, int], multi_label: bool, config: PretrainConfig) -> None:
+    """UsageError for a set that the recipe cannot be trained on."""
+    if not splits.get(SPLIT):
+        found = f"it holds {dict(splits)}, no images to train on"
+        raise UsageError(f"pretrain on {uri}", found, f"ingest with a split named {SPLIT}")
+    if multi_label and config.objective.kind == "softmax":
+        found = "its images have several classes each, a softmax has one"
+        raise UsageError(f"pretrain on {uri}", found, "set objective.kind to sigmoid")
+
+
+def check_probe(uri: str, splits: Mapping[str, int], multi_label: bool) -> None:
+    """UsageError for a set that no ridge can be fitted and tested on."""
+    check_data(f"score {uri} while training", splits, (SPLIT, "test"), multi_label=multi_label)
