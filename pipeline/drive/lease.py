@@ -10,22 +10,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
+from vitpipe.infra import lease_state
 from vitpipe.infra.errors import AlreadyExists, Changed, LeaseLost, NotFound, Stopped, StorageError, VitpipeError
 from vitpipe.infra.events import StoreEvents
 from vitpipe.infra.fence import StoreFence, lease_lost
-from vitpipe.infra.lease_state import (
-    CLOCK,
-    LEASE,
-    TIMING,
-    Clock,
-    Holder,
-    LeaseState,
-    Timing,
-    clock_id,
-    read_lease,
-    read_stop,
-    write_stop,
-)
+from vitpipe.infra.lease_state import CLOCK, LEASE, TIMING, Clock, Holder, LeaseState, Timing
 from vitpipe.infra.storage import conditions
 from vitpipe.infra.storage.store import Store
 from vitpipe.pipeline.spec.places import is_local
@@ -63,7 +52,7 @@ class Lease:
         After a pause it first beats again, which fails if we were overtaken. Errors: LeaseLost; StorageError.
         """
         for _ in range(_TRIES):
-            self._ours(read_lease(self.run))
+            self._ours(lease_state.read_lease(self.run))
             if self._clock.boottime() - self.confirmed_at <= self._timing.commit_s:
                 return
             self.renew()
@@ -93,7 +82,7 @@ class Lease:
     def request_stop(self, reason: str) -> None:
         """Ask our ranks and tasks, wherever they run, to end."""
         self._stop = reason
-        write_stop(self.run, self.fence, reason)
+        lease_state.write_stop(self.run, self.fence, reason)
 
     def keep(self, tell: Tell) -> threading.Thread:
         """Beat in the background until the lease is lost or ended."""
@@ -120,7 +109,7 @@ class Lease:
             pause = self._timing.renew_s
             try:
                 self.renew()
-                asked = self._stop is None and read_stop(self.run, self.fence)
+                asked = self._stop is None and lease_state.read_stop(self.run, self.fence)
             except LeaseLost as error:
                 if not self._ended.is_set():
                     tell(error)
@@ -188,7 +177,7 @@ def acquire(run: Store, timing: Timing = TIMING, clock: Clock = CLOCK) -> Lease:
             if found and overtaken and not _silent(run, found, timing, clock):
                 continue  # it was given up meanwhile
             fence = 1 + (found.fence if found else highest_fence(run))
-            state = LeaseState(fence, 0, me, clock_id(), clock.boottime(), time.time())
+            state = LeaseState(fence, 0, me, lease_state.clock_id(), clock.boottime(), time.time())
             try:
                 version = run.swap(LEASE, state.encode(), version) if found else run.create(LEASE, state.encode())
             except (AlreadyExists, Changed):

@@ -8,15 +8,9 @@ import io
 from vitpipe.infra.at_once import answers
 from vitpipe.infra.errors import IntegrityError
 from vitpipe.infra.storage.store import Store
+from vitpipe.pipeline.store import retrieval
 from vitpipe.pipeline.store.contents import open_run
-from vitpipe.pipeline.store.retrieval import (
-    FILES_AT_ONCE,
-    READ_BYTES,
-    CheckedFile,
-    Progress,
-    committed_artifacts,
-    watched,
-)
+from vitpipe.pipeline.store.retrieval import CheckedFile, Progress
 from vitpipe.stages.artifacts import File, ShardSet
 from vitpipe.stages.images.index import parse_index
 from vitpipe.stages.images.manifest import ShardEntry, load_manifest
@@ -29,11 +23,11 @@ def read_shards_back(run_uri: str, node: str | None, progress: Progress) -> list
     Errors: UsageError for an unknown run or node; IntegrityError for a damaged record, manifest or index; StorageError.
     """
     run = open_run(run_uri, "verify")
-    artifacts = ((id, found.artifact()) for id, found in committed_artifacts(run_uri, "verify", node))
+    artifacts = ((id, found.artifact()) for id, found in retrieval.committed_artifacts(run_uri, "verify", node))
     sets = [(id, artifact) for id, artifact in artifacts if isinstance(artifact, ShardSet)]
     work = [(id, shards, entry) for id, shards in sets for entry in load_manifest(shards).shards]
     files = [shards.file(entry.path) for _, shards, entry in work]
-    with watched(progress, files) as finished:
+    with retrieval.watched(progress, files) as finished:
 
         def check(one: tuple[str, ShardSet, ShardEntry]) -> CheckedFile:
             id, shards, entry = one
@@ -42,7 +36,7 @@ def read_shards_back(run_uri: str, node: str | None, progress: Progress) -> list
             finished(file)
             return CheckedFile(id, file.path, file.at, file.bytes, problem)
 
-        return list(answers(check, work, FILES_AT_ONCE))
+        return list(answers(check, work, retrieval.FILES_AT_ONCE))
 
 
 def _problem(shards: ShardSet, entry: ShardEntry, file: File, store: Store) -> str | None:
@@ -65,7 +59,7 @@ class _Object:
     def read(self, size: int) -> bytes:
         data = self._piece.read(size)
         if not data and self._next < self._file.bytes:
-            self._piece = io.BytesIO(self._store.read(self._file.at, self._next, READ_BYTES))
-            self._next += READ_BYTES
+            self._piece = io.BytesIO(self._store.read(self._file.at, self._next, retrieval.READ_BYTES))
+            self._next += retrieval.READ_BYTES
             data = self._piece.read(size)
         return data

@@ -5,8 +5,8 @@ is an error here, when any config is read. No torch.
 """
 
 import inspect
-import pkgutil
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any, Union, get_args
 
@@ -38,10 +38,8 @@ def kinds_of(rule: type[OptimizerSettings]) -> tuple[str, ...]:
     return get_args(rule.model_fields["kind"].annotation)
 
 
-RULES = tuple(
-    declared(import_module(f"{rules.__name__}.{found.name}"))
-    for found in sorted(pkgutil.iter_modules(rules.__path__), key=lambda found: found.name)
-)
+_FILES = sorted(Path(__file__).parent.glob("rules/[!_]*.py"))
+RULES = tuple(declared(import_module(f"{rules.__name__}.{path.stem}")) for path in _FILES)
 
 
 def kind(value: Any) -> str:
