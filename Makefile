@@ -26,7 +26,7 @@ test: install
 
 unit: install  # what runs without Ray, S3 and several processes that train
 	$(BIN)/python -m pytest -m "not drill and not slow and not ray and not s3" tests/test_house.py tests/infra \
-	  tests/paper tests/pipeline tests/stages/images tests/stages/ingest tests/stages/report tests/stages/vit
+	  tests/paper tests/pipeline tests/stages/training/test_rules.py tests/stages/images tests/stages/ingest tests/stages/report tests/stages/vit
 
 check: install
 	$(BIN)/ruff check .

@@ -94,82 +94,51 @@ def _load(path: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
+def _stage(
+    name: str,
+    version: int,
+    inputs: Mapping[str, Need],
+    output: str,
+    look: str | None = None,
+    pieces: str | None = None,
+    carries_weights: bool = False,
+) -> Stage:
+    """A stage whose code lies in the package of its name."""
+    room, settings = f"vitpipe.stages.{name}", f"vitpipe.stages.{name}.config:{name.title()}"
+    places = f"{settings}Config", f"{settings}Resources", f"{room}.run:run", f"{room}.estimate:estimate"
+    return Stage(name, version, inputs, output, *places, look and f"{room}.{look}", pieces, carries_weights)
+
+
+_DATA = {"data": Need("ShardSet", required=True), "weights": Need("Weights")}
 _STAGES = (
-    Stage(
-        "ingest",
-        version=3,
-        inputs={"exclude": Need("ShardSet", many=True)},
-        output="ShardSet",
-        config="vitpipe.stages.ingest.config:IngestConfig",
-        resources="vitpipe.stages.ingest.config:IngestResources",
-        run="vitpipe.stages.ingest.run:run",
-        estimate="vitpipe.stages.ingest.estimate:estimate",
-        look="vitpipe.stages.ingest.drift:look",
-        pieces=r".*\.index",
-    ),
-    Stage(
+    _stage("ingest", 3, {"exclude": Need("ShardSet", many=True)}, "ShardSet", look="drift:look", pieces=r".*\.index"),
+    _stage(
         "pretrain",
-        version=3,
-        inputs={
+        3,
+        {
             "shards": Need("ShardSet", required=True, many=True),
             "probes": Need("ShardSet", many=True),
             "init": Need("Weights"),
             "continue": Need("Checkpoint"),
         },
-        output="Checkpoint",
-        config="vitpipe.stages.pretrain.config:PretrainConfig",
-        resources="vitpipe.stages.pretrain.config:PretrainResources",
-        run="vitpipe.stages.pretrain.run:run",
-        estimate="vitpipe.stages.pretrain.estimate:estimate",
+        "Checkpoint",
         pieces=r"step-(\d+)/manifest\.json|committed/step-(\d+)",  # a mark alone tells of a step that was lost
     ),
-    Stage(
-        "convert",
-        version=2,
-        inputs={"checkpoint": Need("Checkpoint"), "weights": Need("Weights")},
-        output="Weights",
-        config="vitpipe.stages.convert.config:ConvertConfig",
-        resources="vitpipe.stages.convert.config:ConvertResources",
-        run="vitpipe.stages.convert.run:run",
-        estimate="vitpipe.stages.convert.estimate:estimate",
-        look="vitpipe.stages.convert.foreign.changes:look",
+    _stage(
+        "convert", 2, {"checkpoint": Need("Checkpoint"), "weights": Need("Weights")}, "Weights", "foreign.changes:look"
     ),
-    Stage(
-        "finetune",
-        version=1,
-        inputs={"data": Need("ShardSet", required=True), "weights": Need("Weights")},
-        output="Score",
-        config="vitpipe.stages.finetune.config:FinetuneConfig",
-        resources="vitpipe.stages.finetune.config:FinetuneResources",
-        run="vitpipe.stages.finetune.run:run",
-        estimate="vitpipe.stages.finetune.estimate:estimate",
-        pieces=r"trials/.*\.json",
-        carries_weights=True,
-    ),
-    Stage(
-        "evaluate",
-        version=2,
-        inputs={"data": Need("ShardSet", required=True), "weights": Need("Weights")},
-        output="Score",
-        config="vitpipe.stages.evaluate.config:EvaluateConfig",
-        resources="vitpipe.stages.evaluate.config:EvaluateResources",
-        run="vitpipe.stages.evaluate.run:run",
-        estimate="vitpipe.stages.evaluate.estimate:estimate",
-    ),
-    Stage(
+    _stage("finetune", 1, _DATA, "Score", pieces=r"trials/.*\.json", carries_weights=True),
+    _stage("evaluate", 2, _DATA, "Score"),
+    _stage(
         "report",
-        version=3,
-        inputs={
+        3,
+        {
             "scores": Need("Score", required=True, many=True),
             "checkpoint": Need("Checkpoint"),
             "weights": Need("Weights"),
             "shards": Need("ShardSet"),
         },
-        output="Report",
-        config="vitpipe.stages.report.config:ReportConfig",
-        resources="vitpipe.stages.report.config:ReportResources",
-        run="vitpipe.stages.report.run:run",
-        estimate="vitpipe.stages.report.estimate:estimate",
+        "Report",
     ),
 )
 

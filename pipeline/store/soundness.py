@@ -68,7 +68,8 @@ def _records(run: Store, nodes: Mapping[str, NodeContents]) -> tuple[dict[str, d
         if isinstance(found, Committed):
             read[id][name] = found
         else:
-            flaws.append(Flaw(id, name, _said(found) if found else "is missing"))
+            damage = f"is damaged: {found.found.removeprefix('it is damaged: ')}" if found else "is missing"
+            flaws.append(Flaw(id, name, damage))
     return read, flaws
 
 
@@ -115,11 +116,6 @@ def _read(run: Store, id: str, name: str) -> Committed | IntegrityError | None:
 def files_of(records: Iterable[Committed]) -> list[File]:
     """List every file that the records name, once."""
     return list({(file.at, file.digest): file for one in records for file in one.record.files}.values())
-
-
-def _said(error: IntegrityError) -> str:
-    """Say what was found, in words that follow the name of the file."""
-    return f"is damaged: {error.found.removeprefix('it is damaged: ')}"
 
 
 def _lost(run: Store, nodes: Mapping[str, NodeContents], read: Records, taken: Iterable[Flaw]) -> list[Flaw]:

@@ -87,7 +87,7 @@ def _explain(error: ErrorDetails, steps: Steps, value: Value, cls: type[Settings
         words += f", not {shown(given)}" + (f"; did you mean {near[0]!r}?" if near else "")
     elif error["type"] != "value_error":
         words += f", not {shown(given)}"
-    return here.mark if here is not None and not _is_mapping(here) else (here or parent).at, words
+    return here.mark if here is not None and not isinstance(here.data, Mapping) else (here or parent).at, words
 
 
 def _words(error: ErrorDetails) -> str:
@@ -116,10 +116,6 @@ def _fields_at(cls: type[Settings], loc: Iterable[str | int]) -> list[str]:
 def _tags(model: type[Settings]) -> tuple[Any, ...]:
     kind = model.model_fields.get("kind")
     return get_args(kind.annotation) if kind else ()
-
-
-def _is_mapping(value: Value | None) -> bool:
-    return value is not None and isinstance(value.data, Mapping)
 
 
 def _inside(value: Value | None, step: str | int) -> Value | None:

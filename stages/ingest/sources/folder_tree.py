@@ -102,7 +102,7 @@ class FolderTree:
 
     def _walk(self, unreadable: dict[str, str] | None = None) -> Iterator[FoundFile]:
         if not self._is_local:
-            there = (entry for entry in store_of(self.root).list() if not _is_hidden(entry.path))
+            there = (entry for entry in store_of(self.root).list() if "/." not in f"/{entry.path}")
             return (FoundFile(entry.path, entry.bytes, etag_mark(entry.version)) for entry in there)
         if not os.path.isdir(self.root):
             raise self._wrong("there is no such folder on this machine", "correct `root`, or mount it")
@@ -161,10 +161,6 @@ class FolderTree:
 
     def _wrong(self, found: str, do: str) -> UsageError:
         return UsageError(f"ingest the folder {self.root}", found, do)
-
-
-def _is_hidden(path: str) -> bool:
-    return any(part.startswith(".") for part in path.split("/"))
 
 
 def _left_aside(others: int) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vitpipe.stages.training.optim.rule import Dtype, OptimizerSettings
+from vitpipe.stages.training.optim.rule import OptimizerSettings
 
 STEP = "step"
 """How many updates were made, in an optimiser's state, where the rule counts them; torch's name for it."""
@@ -85,14 +85,12 @@ def begin_state(optimizer: torch.optim.Optimizer, rule: OptimizerSettings, weigh
     state: dict[str, Tensor] = optimizer.state[weights]
     if rule.counts_updates:
         state[STEP] = torch.zeros((), device=weights.device if rule.fused else "cpu")  # where torch's kernel wants it
-    for name, dtype in rule.moments.items():
-        state[name] = torch.zeros_like(weights, dtype=_torch_dtype(dtype, weights))
+    for (
+        name,
+        dtype,
+    ) in rule.moments.items():  # fp32 as the weights are, where not made smaller
+        state[name] = torch.zeros_like(weights, dtype=torch.bfloat16 if dtype == "bf16" else weights.dtype)
     return state
-
-
-def _torch_dtype(dtype: Dtype, weights: Tensor) -> torch.dtype:
-    """What is not made smaller has the weights' own type, which is fp32 in every training."""
-    return torch.bfloat16 if dtype == "bf16" else weights.dtype
 
 
 def _decay(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
