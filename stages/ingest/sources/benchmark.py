@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import field_validator
 
-from vitpipe.stages.ingest.benchmarks.registry import REGISTRY
 from vitpipe.stages.ingest.sources.source_settings import LOOK_SECONDS, SourceCount, SourceSettings, Splits
 from vitpipe.stages.settings import Place
 
@@ -33,6 +32,8 @@ class BenchmarkSource(SourceSettings):
     @field_validator("name")
     @classmethod
     def _known(cls, name: str) -> str:
+        from vitpipe.stages.ingest.benchmarks.registry import REGISTRY  # all entries: read where one is named
+
         if name not in REGISTRY:
             near = difflib.get_close_matches(name, REGISTRY, n=1)
             hint = f", the nearest is {near[0]!r}" if near else ""
@@ -62,6 +63,8 @@ class BenchmarkSource(SourceSettings):
 
     def count(self, splits: Splits) -> SourceCount:
         """What its entry says."""
+        from vitpipe.stages.ingest.benchmarks.registry import REGISTRY  # as above
+
         entry = REGISTRY[self.name]
         names = None if all(name.isdecimal() for name in entry.classes) else entry.classes
         images, each_bytes = sum(entry.splits.values()), float(entry.image_bytes)
