@@ -76,7 +76,7 @@ def test_each_broken_promise_is_found_by_itself(tmp_path: Path, kind: type[Local
 def test_many_may_look_at_once(s3_uri: str) -> None:
     assert list(open_store(s3_uri).list()) == []  # the client is made once, not by each thread
     with ThreadPoolExecutor(8) as pool:
-        assert list(pool.map(lambda _: broken(open_store(s3_uri), PROBE), range(8))) == [[]] * 8
+        assert list(pool.map(lambda _: list(broken(open_store(s3_uri), PROBE)), range(8))) == [[]] * 8
 
 
 @pytest.fixture
