@@ -33,6 +33,7 @@ def stand_still(how: str, folder: Path, rank) -> None:
     Path(folder, f"rank-{rank.rank}-{rank.restart}").write_text(str(os.getpid()))
     if rank.restart == 0 and rank.rank == 1:
         if how == "stopped":
+            time.sleep(3)  # Ray's controller asks each rank while it starts, and waits for the answer without a bound
             os.kill(os.getpid(), signal.SIGSTOP)
         time.sleep(3600)
     if rank.restart == 1:  # negative control: longer than the timeout, but it answers, and no other waits for long
