@@ -4,7 +4,6 @@ A step is the folder `step-{n}/` in an attempt; its `manifest.json`, written las
 """
 
 import hashlib
-import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from vitpipe.infra.storage.store import Digest, Store
 from vitpipe.stages.artifacts import File, Frozen
 from vitpipe.stages.contract import Out
 from vitpipe.stages.record import records_in
-from vitpipe.stages.seal import seal_of
+from vitpipe.stages.seal import readable, seal_of
 
 SCHEMA = 2
 """1 was DeepSpeed's own files, at the world size and ZeRO stage that wrote them."""
@@ -75,7 +74,7 @@ class StepManifest(Frozen):
 
     def encoded(self) -> bytes:
         """The bytes to commit."""
-        return (json.dumps(self.model_dump(mode="json", by_alias=True), indent=1, sort_keys=True) + "\n").encode()
+        return readable(self.model_dump(mode="json", by_alias=True))
 
     def _digest(self) -> str:
         return seal_of(self.model_dump(mode="json", by_alias=True))
