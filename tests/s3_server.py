@@ -41,6 +41,7 @@ osd pool default pg autoscale mode = off
 paxos propose interval = 0.02
 paxos min wait = 0.01
 mon tick interval = 1
+mon data avail crit = 0
 osd crush chooseleaf type = 0
 mon allow pool size one = true
 mon max pg per osd = 1000
@@ -136,12 +137,17 @@ class S3Server:
     def _until(self, what: str, ready: Callable[[], bool]) -> None:
         deadline = time.monotonic() + START_S
         while not ready():
-            assert time.monotonic() < deadline, f"{what} did not start in {START_S} s: see {self.folder}/log"
+            assert time.monotonic() < deadline, f"{what} did not start in {START_S} s:\n{self._last_words()}"
             for process in [process for process in self.processes if process.poll() is not None]:
                 # now and then the OSD asks its monitor before it knows the fsid, is refused, and ends
                 self.processes.remove(process)
                 self._keep(*process.args)
             time.sleep(0.1)
+
+    def _last_words(self) -> str:
+        """The ends of all logs: whoever reads a report of tests often can't read this machine's files."""
+        logs = sorted((self.folder / "log").glob("*"))
+        return "\n".join(f"{log}:\n{log.read_text(errors='replace')[-1500:]}" for log in logs)
 
 
 def free_port() -> int:
