@@ -21,7 +21,7 @@ from vitpipe.stages.report.page import render, score_charts
 from vitpipe.stages.report.paper_comparison import grids
 from vitpipe.stages.report.record_lineage import LineageNode, benchmarks, walk
 from vitpipe.stages.report.resolution import resolutions
-from vitpipe.stages.report.results import Gain, ScoreRow, gains, headline, percent, rows
+from vitpipe.stages.report.results import Gain, ScoreRow, beside_strongest, gains, headline, percent, rows
 from vitpipe.stages.report.scaling import over_labels, over_pretraining, pretrainings
 from vitpipe.stages.tasks import gather
 
@@ -36,8 +36,7 @@ def run(config: ReportConfig, inputs: Inputs, ctx: StageContext) -> Report:
     table, known = rows(scores, benchmarks(lineage), nodes), pretrainings(lineage)
     found = gains(table)
     sentence, heading = headline(table, found), config.title or ctx.run
-    run_uri = ctx.out.node.uri.removesuffix(f"/{ctx.node}")
-    pictures = _draw(config, ctx, inputs, lineage)
+    run_uri, pictures = ctx.out.node.uri.removesuffix(f"/{ctx.node}"), _draw(config, ctx, inputs, lineage)
     page = render(
         title=heading,
         headline=sentence,
@@ -47,6 +46,7 @@ def run(config: ReportConfig, inputs: Inputs, ctx: StageContext) -> Report:
         run_uri=run_uri,
         spec_uri=f"{run_uri}/spec.yaml".removeprefix("file://"),
         charts=score_charts(table),
+        strongest=beside_strongest(table),
         rows=table,
         gains=found,
         resolutions=resolutions(table),
