@@ -23,7 +23,7 @@ WIDTH = (0.42, 0.75)
 """Width of a character, share of its frame, which it fills from top to bottom as the digits do: this stretches it."""
 CELLS = 4
 """The elastic warp moves the corners of a grid of so many cells a side; what lies between follows bilinearly."""
-WARP = 0.055
+WARP = 0.09
 """Standard deviation of a corner's move, share of the character's frame."""
 INKED = (0.2, 0.34)
 """Strokes are widened until this share of the frame is ink; in the digits it is 0.305 with a deviation of 0.034."""
