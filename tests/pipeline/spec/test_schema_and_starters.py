@@ -15,7 +15,8 @@ from vitpipe.pipeline.spec.schema import json_schema
 from vitpipe.pipeline.spec.text.problems import Problems
 from vitpipe.pipeline.spec.text.yaml_source import parse, plain
 
-CONFIGS = sorted(Path("configs").rglob("*.yaml")) + sorted(Path("pipeline/presets").glob("*.yaml"))
+PRESETS = sorted(Path("pipeline/cli/presets").glob("*.yaml"))
+CONFIGS = [*sorted(Path("configs").rglob("*.yaml")), *PRESETS]
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +29,10 @@ def schema() -> dict[str, Any]:
 def mistakes(schema: dict[str, Any], text: str) -> list[str]:
     document = plain(parse(text, "x", Problems("read")))
     return [error.message for error in jsonschema.Draft202012Validator(schema).iter_errors(document)]
+
+
+def test_each_preset_is_among_what_is_checked():
+    assert {path.stem for path in PRESETS} == set(presets())
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=str)
