@@ -9,14 +9,13 @@ import pytest
 from small_disk import small_disk
 
 from vitpipe.infra.errors import StorageError, UsageError
-from vitpipe.pipeline.cli.starters import presets, write_starter
+from vitpipe.pipeline.cli.starters import DEFAULT, FOLDER, presets, write_starter
 from vitpipe.pipeline.spec.load import load
 from vitpipe.pipeline.spec.schema import json_schema
 from vitpipe.pipeline.spec.text.problems import Problems
 from vitpipe.pipeline.spec.text.yaml_source import parse, plain
 
-PRESETS = sorted(Path("pipeline/cli/presets").glob("*.yaml"))
-CONFIGS = [*sorted(Path("configs").rglob("*.yaml")), *PRESETS]
+CONFIGS = sorted(Path("configs").rglob("*.yaml")) + sorted(FOLDER.glob("*.yaml"))
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +31,8 @@ def mistakes(schema: dict[str, Any], text: str) -> list[str]:
 
 
 def test_each_preset_is_among_what_is_checked():
-    assert {path.stem for path in PRESETS} == set(presets())
+    assert DEFAULT in presets()
+    assert {*presets()} == {path.stem for path in CONFIGS if path.parent == FOLDER}
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=str)
@@ -54,14 +54,14 @@ def test_every_shipped_yaml_is_valid_and_says_what_it_is_for(path: Path, schema:
     ],
 )
 def test_an_editor_sees_a_mistake(schema: dict[str, Any], written: str, instead: str) -> None:
-    text = Path("pipeline/cli/presets/folder.yaml").read_text()
+    text = (FOLDER / "folder.yaml").read_text()
     assert written in text
 
     assert mistakes(schema, text.replace(written, instead))
 
 
 def test_a_reference_may_stand_for_any_value(schema: dict[str, Any]) -> None:
-    text = Path("pipeline/cli/presets/folder.yaml").read_text()
+    text = (FOLDER / "folder.yaml").read_text()
 
     assert mistakes(schema, text.replace("batch_images: 256", 'batch_images: "${vars.batch}"')) == []
 
