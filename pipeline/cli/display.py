@@ -48,7 +48,19 @@ def plan_table(plan: Plan, uri: str) -> RenderableType:
 
 def status_table(status: RunStatus) -> RenderableType:
     """Lay out each node with its state, how far it is and why it waits."""
-    headings = ("node", "state", "progress", "done", "images/s", "loss", "to go", "score", "spread", "took", "ended")
+    headings = (
+        "node",
+        "state",
+        "progress",
+        "done",
+        "images/s",
+        "loss",
+        "to go",
+        "score",
+        "spread",
+        "took",
+        "ended (UTC)",
+    )
     rows: list[tuple[RenderableType, ...]] = []
     for node in status.nodes:
         bar = ProgressBar(node.total_steps, node.step or 0, width=20) if node.total_steps else ""

@@ -57,7 +57,7 @@ def invoke(args: list[str]) -> int:
             terminal.complain(loss)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
-    except terminal.ReaderGone:
+    except (terminal.ReaderGone, SystemExit):  # typer ends so, in one case: nobody reads its help any more
         return 0
     except Exception as error:
         return _ended_by(error, args)

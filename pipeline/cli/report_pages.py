@@ -36,7 +36,7 @@ def fetch_reports(run: Run, folder: Path | None = None) -> list[Path]:
         except NotFound:
             continue
         name = f"{run.name}-{node.replace('/', '-')}"
-        found.append(artifact.fetch(PAGE, folder / name) if folder else _at_hand(artifact, name))
+        found.append(artifact.fetch(PAGE, folder.absolute() / name) if folder else _at_hand(artifact, name))
     if not found:
         raise UsageError(asked, f"{', '.join(nodes)} is not committed yet", "see vitpipe status")
     return found

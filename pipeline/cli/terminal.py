@@ -154,7 +154,12 @@ def folded(text: str) -> str:
 
 
 def accept_all_characters() -> None:
-    """Let both streams take every character: one that they cannot encode is written as its number, not an error."""
+    """Let both streams take every character: one that they cannot encode is written as its number, not an error.
+
+    A stream that was closed before we began takes everything, and shows nothing.
+    """
+    nowhere = open(os.devnull, "w") if None in (sys.stdout, sys.stderr) else None  # noqa: SIM115
+    sys.stdout, sys.stderr = sys.stdout or nowhere, sys.stderr or nowhere
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=_REPLACE)
