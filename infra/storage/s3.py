@@ -106,6 +106,16 @@ class S3Store:
                 return
             query["ContinuationToken"] = page["NextContinuationToken"]
 
+    def folders(self) -> list[str]:
+        query: dict[str, Any] = {"Bucket": self.bucket, "Prefix": self._root, "Delimiter": "/", "MaxKeys": PAGE_KEYS}
+        found: list[str] = []
+        while True:
+            page = self._call("list", "", methodcaller("list_objects_v2", **query), bucket_wanted=True)
+            found += [item["Prefix"].removeprefix(self._root).rstrip("/") for item in page.get("CommonPrefixes", ())]
+            if not page.get("IsTruncated"):
+                return [name for name in found if name]
+            query["ContinuationToken"] = page["NextContinuationToken"]
+
     def delete(self, path: str) -> None:
         self._call("delete", path, methodcaller("delete_object", **self._at(path)))
 
