@@ -78,7 +78,7 @@ class Store(Protocol):
     def list(self, prefix: str = "") -> Iterator[Entry]:
         """Every object whose path begins with `prefix` (a plain string prefix), sorted by path."""
 
-    def folders(self) -> list[str]:
+    def folders(self) -> Iterator[str]:
         """Name the folders right below the root, sorted, without looking into them: a request for a thousand."""
 
     def delete(self, path: str) -> None:

@@ -3,7 +3,7 @@
 A folder that is no run is passed over; a run that cannot be read is named with the reason and hides no other.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,9 +19,9 @@ from vitpipe.pipeline.spec.places import absolute_uri
 from vitpipe.pipeline.spec.text.problems import shown
 from vitpipe.pipeline.spec.top_level import NAME
 from vitpipe.pipeline.store.accepted_spec import SPEC, accepted_graph
-from vitpipe.pipeline.store.attempts import digests
 from vitpipe.pipeline.store.pulse import Pulse
 from vitpipe.pipeline.store.records import Committed, read_committed
+from vitpipe.pipeline.store.runs import known_run
 from vitpipe.pipeline.store.soundness import fence_of
 from vitpipe.pipeline.store.status import status_of
 from vitpipe.stages.artifacts import Score
@@ -91,6 +91,17 @@ def runs_in(store: Store) -> list[RunFacts]:
     return sorted(found, key=lambda run: run.ended or run.started or "", reverse=True)
 
 
+def named_runs(names: Sequence[str]) -> list[RunFacts]:
+    """Read the runs that a person named to compare. UsageError for fewer than two, or one named twice; `read_run`'s."""
+    if len(names) < 2:
+        raise UsageError("compare runs", "only one is named", "name two or more: STORE/NAME, or their YAMLs")
+    known = [known_run(name, "compare") for name in names]
+    uris = [run.uri for run in known]
+    if twice := sorted({uri for uri in uris if uris.count(uri) > 1}):
+        raise UsageError("compare runs", f"{', '.join(twice)} is named more than once", "name each run once")
+    return list(answers(lambda run: read_run(run.store, run.name), known, RUNS_AT_ONCE))
+
+
 def read_run(run: Store, name: str) -> RunFacts:
     """Read the facts of one run.
 
@@ -153,22 +164,10 @@ def _facts(run: Store, name: str, graph: Graph, read: Mapping[str, Committed | N
 
 
 def _settled(graph: Graph, records: Mapping[str, Committed], lease: LeaseState | None) -> bool:
-    """Whether the records alone say that all is done: each of the last driver, or none newer, made of the others."""
+    """Whether records and lease alone say that all is done: the last driver made every node, and let go."""
     if set(records) != set(graph.nodes) or not lease or lease.holder:
         return False
-    if any(fence_of(found.record) != lease.fence for found in records.values()):
-        return False
-    return all(
-        digests({name: tuple(records[ref].ref for ref in refs if ref in records)}).get(name, [])
-        == [one.record_sha256 for one in records[id].record.inputs.get(name, ()) if one.uri.startswith(_inside(records))]
-        for id, node in graph.nodes.items()
-        for name, refs in node.needs.items()
-    )
-
-
-def _inside(records: Mapping[str, Committed]) -> str:
-    id, found = next(iter(records.items()))
-    return found.uri.removesuffix(id)
+    return all(fence_of(found.record) == lease.fence for found in records.values())
 
 
 def _moment(text: str) -> datetime:

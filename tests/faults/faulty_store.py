@@ -99,7 +99,7 @@ class FaultyStore:
     def list(self, prefix: str = "") -> Iterator[Entry]:
         return self._do("list", prefix)
 
-    def folders(self) -> list[str]:
+    def folders(self) -> Iterator[str]:
         return self._do("folders")
 
     def delete(self, path: str) -> None:
