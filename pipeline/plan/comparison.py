@@ -187,12 +187,13 @@ def _leaves(path: tuple[str, ...], value: Any) -> Iterator[tuple[tuple[str, ...]
 
 def _no_field(word: str, compared: Comparison) -> UsageError:
     names = [one.name for one in (*compared.fields, *compared.all_fields)]
-    ends = list(dict.fromkeys(".".join(name.split(".")[-parts:]) for name in names for parts in (1, 2)))
-    near = difflib.get_close_matches(word, [*ends, *names], n=3, cutoff=0.5)
-    hint = f"did you mean {_listed(near)}? " if near else ""
+    ends = list(dict.fromkeys(name.rpartition(".")[2] for name in names))
+    near = difflib.get_close_matches(word, [*ends, *dict.fromkeys(names)], n=3, cutoff=0.5)
+    nearest = f"; near is {_listed(near)}" if near else ""
     differ = [one.name for one in compared.fields]
     there = f"the runs differ in {_listed(differ)}" if differ else "the runs differ in no field"
-    return UsageError(f"compare by {shown(word)}", f"no node has such a field. {hint}{there}".strip(), "name a field")
+    do = "name a field, or the end of its name"
+    return UsageError(f"compare by {shown(word)}", f"no node has such a field{nearest}; {there}", do)
 
 
 def _listed(names: Iterable[str]) -> str:
