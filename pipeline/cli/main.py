@@ -19,6 +19,7 @@ from vitpipe.infra import faults
 from vitpipe.infra.errors import Stopped, StorageError, UsageError, VitpipeError
 from vitpipe.infra.full_disk import full_path, is_full
 from vitpipe.pipeline.cli import terminal
+from vitpipe.pipeline.cli.many_verbs import many
 from vitpipe.pipeline.cli.plan_verbs import AsJson, Overrides, Spec, VerifySources, looks
 from vitpipe.pipeline.cli.predict_verb import predictions
 from vitpipe.pipeline.cli.run_verbs import artifacts, runs
@@ -217,5 +218,7 @@ def submit(
     return code
 
 
-app.registered_commands += looks.registered_commands + runs.registered_commands + predictions.registered_commands
+app.registered_commands += (
+    looks.registered_commands + runs.registered_commands + many.registered_commands + predictions.registered_commands
+)
 app.add_typer(artifacts, name="artifacts")
