@@ -7,19 +7,20 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from vitpipe.infra.errors import UsageError
 from vitpipe.infra.storage.opening import open_store
 from vitpipe.infra.work import Done, Item, Rank, Result, unknown
 from vitpipe.pipeline.drive.shared_pieces import SharedPieces, Turns
-from vitpipe.stages.contract import Out, R, StageContext
+from vitpipe.stages.contract import Out, StageContext
 from vitpipe.stages.settings import TaskResources
 
 ATTEMPT = "a1"
+Needs = TypeVar("Needs", bound=TaskResources)
 
 
-def doors(folder: Path, name: str, resources: R) -> StageContext[R]:
+def doors(folder: Path, name: str, resources: Needs) -> StageContext[Needs]:
     """Make all doors of one call; everything it writes lies below `folder`, which the caller removes."""
     place = open_store(f"file://{folder.absolute()}/store")
     fence = _NobodyElse()

@@ -46,7 +46,9 @@ class FewShotScore:
             spread = f" ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else ""
             seeds = f"{len(values)} seed{'s' if len(values) > 1 else ''}"
             mean = f"{100 * statistics.fmean(values):.1f}{spread} %"
-            lines.append(f"{self.benchmark}, {shots} shots: {mean} ({seeds}, {self.num_test} test images)")
+            lines.append(
+                f"{self.benchmark}, {shots} {'shot' if shots == 1 else 'shots'}: {mean} ({seeds}, {self.num_test} test images)"
+            )
         return "\n".join(lines)
 
 
@@ -70,9 +72,7 @@ def fewshot(
     """
     several = (shots,) if isinstance(shots, int) else tuple(shots)
     try:
-        config = EvaluateConfig.model_validate(
-            {"method": "fewshot", "shots": several, "seeds": tuple(seeds), **fields}
-        )
+        config = EvaluateConfig.model_validate({"method": "fewshot", "shots": several, "seeds": tuple(seeds), **fields})
         resources = EvaluateResources(batch_images=batch_images, cpus_per_task=cpus())
     except ValidationError as error:
         raise wrong_fields("score few shots", error) from error
@@ -81,7 +81,7 @@ def fewshot(
         weights = lend(model, Path(folder) / "model")
         ctx = doors(Path(folder), "fewshot", resources)
         score = run(config, Inputs({"data": (shards,), "weights": (weights,)}), ctx)
-        return _result(score, json.loads(ctx.out.node.read(score.file("score.json").at)))
+        return _result(several, score, json.loads(ctx.out.node.read(score.file("score.json").at)))
 
 
 def wrong_fields(asked: str, error: ValidationError) -> UsageError:
@@ -93,6 +93,6 @@ def wrong_fields(asked: str, error: ValidationError) -> UsageError:
     return UsageError(asked, found, "`vitpipe schema` has each field with its sentence")
 
 
-def _result(score: Score, content: Mapping[str, Any]) -> FewShotScore:
-    by_shots = {int(shots): tuple(values) for shots, values in content["by_shots"].items()}
+def _result(several: Sequence[int], score: Score, content: Mapping[str, Any]) -> FewShotScore:
+    by_shots = {shots: tuple(content["by_shots"][str(shots)]) for shots in several}
     return FewShotScore(score.value, score.per_seed, by_shots, score.benchmark, score.num_test, score.protocol)

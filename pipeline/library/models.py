@@ -1,5 +1,6 @@
 """Models for a person's own code: opened from wherever they lie, and lent to a stage as the artifact that it takes."""
 
+import os
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from vitpipe.stages.predict.ready_model import ReadyResNet, ReadyViT
 
 _LABELS = "labels.json"
-Place = str | Path
+Place = str | os.PathLike[str]
 """`runs/x/weights`, `file://...`, `s3://...`, RUN/NODE with a YAML as RUN, or a folder of native weights."""
 
 
@@ -35,7 +36,7 @@ def load(weights: Place) -> "ReadyViT | ReadyResNet":
     from vitpipe.stages.predict.opened_weights import open_weights  # torch, only where a model is wanted
 
     with tempfile.TemporaryDirectory(prefix="vitpipe-load-") as scratch:
-        return open_weights(find_weights(str(weights)), Path(scratch))
+        return open_weights(find_weights(os.fspath(weights)), Path(scratch))
 
 
 def predict(
@@ -46,7 +47,7 @@ def predict(
     One image gives a Prediction, several give Predictions in their order. An image is a path, a file's bytes, an image
     of Pillow's or a uint8 array (H, W, 3). Errors: those of `load`, and of the model's `predict`.
     """
-    return (load(weights) if isinstance(weights, str | Path) else weights).predict(images, top)
+    return (load(weights) if isinstance(weights, str | os.PathLike) else weights).predict(images, top)
 
 
 def lend(model: Any, scratch: Path) -> Weights | Score:
@@ -54,8 +55,8 @@ def lend(model: Any, scratch: Path) -> Weights | Score:
 
     What lies in a plain folder is read in place. UsageError for what is neither a place nor a model of ours.
     """
-    if isinstance(model, str | Path):
-        found = find_weights(str(model))
+    if isinstance(model, str | os.PathLike):
+        found = find_weights(os.fspath(model))
         return _of_folder(found) if isinstance(found, Path) else found
     if not _is_ours(model):
         do = "give a place, or a model of `vitpipe.load`; `vitpipe.convert` brings other libraries' weights in"

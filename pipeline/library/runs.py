@@ -1,14 +1,14 @@
-"""A run as facts for a person's own code: its scores, nodes, curves, recipe and page. Reads the store, changes nothing."""
+"""A run as facts for a person's own code: its scores, nodes, curves, recipe and page. Reads the store alone."""
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vitpipe.infra.errors import UsageError
 from vitpipe.pipeline.library.table import table
-from vitpipe.pipeline.spec.text.yaml_source import plain
-from vitpipe.pipeline.store.accepted_spec import SPEC
+from vitpipe.pipeline.store.accepted_spec import accepted_spec
 from vitpipe.pipeline.store.retrieval import committed_artifacts
 from vitpipe.pipeline.store.runs import Run, known_run
 from vitpipe.pipeline.store.status import read_status
@@ -18,9 +18,9 @@ from vitpipe.stages.report.results import deviation
 _CURVES, _PAGE = "metrics.jsonl", "index.html"
 
 
-def read_run(run: str | Path) -> "RunFacts":
+def read_run(run: str | os.PathLike[str]) -> "RunFacts":
     """Look at a run: `runs/x`, `file://...`, `s3://...`, or the path of its YAML. UsageError when there is none."""
-    return RunFacts(known_run(str(run), "read the run"))
+    return RunFacts(known_run(os.fspath(run), "read the run"))
 
 
 @dataclass(frozen=True, repr=False)
@@ -74,13 +74,13 @@ class RunFacts:
     @property
     def config(self) -> dict[str, Any]:
         """The recipe as it was accepted: the YAML with everything filled in that it refers to."""
-        return plain(self.run.store.read(SPEC).decode())
+        return dict(accepted_spec(self.run.store, "read the recipe of").document)
 
     @property
     def page(self) -> Path | None:
         """The report's page on this machine, or None: none is committed, or it lies in a bucket (`vitpipe report`)."""
         for artifact in self._artifacts().values():
-            if isinstance(artifact, Report) and artifact.uri.startswith("file://"):
+            if isinstance(artifact, Report) and artifact.has(_PAGE) and artifact.uri.startswith("file://"):
                 return Path(artifact.uri.removeprefix("file://")) / artifact.file(_PAGE).at
         return None
 

@@ -1,6 +1,7 @@
 """Rows of facts: pandas' DataFrame where pandas is installed, else a list of dicts that prints as a table."""
 
 from collections.abc import Iterable, Mapping
+from importlib import import_module
 from typing import Any
 
 
@@ -14,8 +15,8 @@ class Rows(list[dict[str, Any]]):
         names = list(self[0])
         lines = [names, *([_cell(row[name]) for name in names] for row in self)]
         wide = [max(len(line[place]) for line in lines) for place in range(len(names))]
-        return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, wide, strict=True)).rstrip()
-                         for line in lines)  # fmt: skip
+        padded = ([cell.ljust(width) for cell, width in zip(line, wide, strict=True)] for line in lines)
+        return "\n".join("  ".join(cells).rstrip() for cells in padded)
 
 
 def table(rows: Iterable[Mapping[str, Any]]) -> Any:
@@ -24,7 +25,7 @@ def table(rows: Iterable[Mapping[str, Any]]) -> Any:
     names = dict.fromkeys(name for row in found for name in row)
     whole = Rows({name: row.get(name) for name in names} for row in found)
     try:
-        import pandas  # optional: whoever has it gets it
+        pandas = import_module("pandas")  # optional: whoever has it gets it
     except ImportError:
         return whole
     return pandas.DataFrame(whole, columns=list(names))

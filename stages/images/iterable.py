@@ -75,7 +75,9 @@ class ShardStream(IterableDataset[tuple[Tensor, Tensor]]):
         if len(self.shares) != (len(places) if len(places) > 1 else 0):
             found = f"{len(places)} sets and {len(self.shares)} shares"
             raise UsageError("stream images", found, "give each of several sets its share, and one set none")
-        object.__setattr__(self, "shards", tuple(named_shards(place, "stream images of") for place in places))  # looked up once, not by every worker
+        object.__setattr__(
+            self, "shards", tuple(named_shards(place, "stream images of") for place in places)
+        )  # looked up once, not by every worker
 
     @property
     def batch(self) -> int:

@@ -17,6 +17,9 @@ from vitpipe.stages.images.header import BadImage
 
 Head = Literal["softmax", "sigmoid"]
 AnyImage = Path | str | bytes | Image.Image | npt.NDArray[np.uint8]
+"""What is one image; a folder's path stands for several."""
+ONE = (Path, str, bytes, Image.Image, np.ndarray)
+"""The classes of such."""
 
 
 @dataclass(frozen=True)
@@ -74,4 +77,4 @@ def _of_array(image: object) -> Pixels:
     grey = image[:, :, None] if image.ndim == 2 else image
     if grey.ndim != 3 or grey.shape[2] not in (1, 3, 4) or not grey.size:
         raise BadImage(f"an array of shape {image.shape} is none of (H, W), (H, W, 1), (H, W, 3) and (H, W, 4)")
-    return np.ascontiguousarray(np.broadcast_to(grey[:, :, :3], (*grey.shape[:2], 3)))
+    return np.array(np.broadcast_to(grey[:, :, :3], (*grey.shape[:2], 3)))  # a copy: the caller's may be read-only

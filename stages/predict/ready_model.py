@@ -16,7 +16,7 @@ from vitpipe.infra.errors import UsageError
 from vitpipe.stages.images.header import BadImage
 from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.predict.image_files import Prediction, Predictions, find_images
-from vitpipe.stages.predict.manner import AnyImage, Manner, name_of
+from vitpipe.stages.predict.manner import ONE, AnyImage, Manner, name_of
 from vitpipe.stages.predict.top_classes import predict
 from vitpipe.stages.vit.build import Model
 from vitpipe.stages.vit.model import ViT
@@ -44,7 +44,7 @@ class Ready(nn.Module):
             pixels_HWC = self.manner.prepared(image, self.settings.image_px)
         except BadImage as error:
             raise _unreadable([Prediction(name_of(image, 0), reason=str(error))]) from error
-        return torch.from_numpy(np.ascontiguousarray(pixels_HWC.transpose(2, 0, 1)))
+        return torch.from_numpy(np.array(pixels_HWC.transpose(2, 0, 1), order="C"))
 
     def predict(self, images: AnyImage | Iterable[AnyImage], top: int = 5) -> Prediction | Predictions:
         """Name the `top` classes of one image, or of several: a list, or a folder with all that lies below it.
@@ -53,8 +53,8 @@ class Ready(nn.Module):
         image that cannot be read, a missing path, or a model without a head; IntegrityError for outputs that are no
         numbers. The model answers in evaluation mode, whichever it is in.
         """
-        single = isinstance(images, AnyImage) and not (isinstance(images, str | Path) and Path(images).is_dir())
-        given = list(_found([images] if isinstance(images, AnyImage) else list(images)))
+        single = isinstance(images, ONE) and not (isinstance(images, str | Path) and Path(images).is_dir())
+        given = list(_found([images] if isinstance(images, ONE) else list(images)))
         if top < 1:
             raise UsageError(f"predict the top {top} classes", "that is none", "give 1 or more")
         was_training = self.training
