@@ -46,9 +46,8 @@ class FewShotScore:
             spread = f" ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else ""
             seeds = f"{len(values)} seed{'s' if len(values) > 1 else ''}"
             mean = f"{100 * statistics.fmean(values):.1f}{spread} %"
-            lines.append(
-                f"{self.benchmark}, {shots} {'shot' if shots == 1 else 'shots'}: {mean} ({seeds}, {self.num_test} test images)"
-            )
+            drawn = "1 shot" if shots == 1 else f"{shots} shots"
+            lines.append(f"{self.benchmark}, {drawn}: {mean} ({seeds}, {self.num_test} test images)")
         return "\n".join(lines)
 
 

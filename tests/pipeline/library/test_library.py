@@ -166,7 +166,7 @@ def test_without_pandas_rows_print_as_a_table(monkeypatch: pytest.MonkeyPatch) -
 
 REFUSED: dict[str, tuple[Callable[[], Any], int, str]] = {
     "a score without weights": (lambda: vitpipe.load("store/test/probe"), 2, "Score without weights"),
-    "nothing": (lambda: vitpipe.load("store/test/wights"), 2, "Did you mean 'weights'"),
+    "nothing": (lambda: vitpipe.load("store/test/weight"), 2, "Did you mean 'weights'"),
     "data": (lambda: vitpipe.load("store/test/colours"), 2, "ShardSet without weights"),
     "a missing image": (lambda: vitpipe.predict("store/test/weights", "photos/c.png"), 2, "no such file"),
     "a broken image": (lambda: vitpipe.predict("store/test/weights", "broken.jpg"), 2, "broken.jpg"),
