@@ -116,5 +116,6 @@ def test_the_users_folders_would_have_been_noticed(python: Path, folder: Path) -
     for name in NAMES:
         done = subprocess.run([python, "-c", f"import {name}"], cwd=folder, capture_output=True, text=True, check=False)
         assert f"the user's own {name} was imported" in done.stderr
-        away = subprocess.run([python, "-P", "-c", f"import {name}"], capture_output=True, text=True, check=False)
+        command, env = [python, "-P", "-c", f"import {name}"], {**os.environ, "PYTHONPATH": ""}
+        away = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
         assert "No module named" in away.stderr
