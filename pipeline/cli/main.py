@@ -99,6 +99,23 @@ def _asked_to_end(number: int, frame: FrameType | None) -> None:
     raise Stopped("run the command", signal.Signals(number).name, "run it again")
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        import vitpipe
+
+        terminal.say(vitpipe.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """From raw images to the ViT paper's transfer table: one YAML, exact resume, every number traceable to bytes."""
+
+
 @app.command()
 def init(
     path: Annotated[Path, typer.Argument(help="The file to write.", show_default=False)],
