@@ -25,7 +25,7 @@ from vitpipe.infra.storage import traffic
 from vitpipe.infra.storage.landing import Landing
 from vitpipe.infra.storage.names import checked, checked_prefix
 from vitpipe.infra.storage.s3_errors import ERRORS, Doubtful, dated_s, explained, in_brief, passes, status_of
-from vitpipe.infra.storage.s3_transfer import ObjectRange, get_piece, pieces, send, settled
+from vitpipe.infra.storage.s3_transfer import ObjectRange, get_piece, pieces, send, send_copy, settled
 from vitpipe.infra.storage.store import Digest, Entry
 
 T = TypeVar("T")
@@ -105,6 +105,9 @@ class S3Store:
             if not page.get("IsTruncated"):
                 return
             query["ContinuationToken"] = page["NextContinuationToken"]
+
+    def copy(self, source: str, target: str) -> None:
+        self._call("copy", source, lambda _: send_copy(client(parts=True), self._at(source), self._at(target)))
 
     def delete(self, path: str) -> None:
         self._call("delete", path, methodcaller("delete_object", **self._at(path)))
