@@ -109,7 +109,7 @@ class Planned:
             "stage": self.stage,
             "action": self.action,
             "reason": self.reason,
-            "adopts": self.adopts.uri if self.adopts else "",
+            **({"adopts": self.adopts.uri} if self.adopts else {}),
             "differences": list(self.differences),
             "source": "; ".join(filter(None, (*self.source.changes, self.source.note))) if self.source else "",
             "estimate": self.estimate.model_dump(mode="json", exclude_none=True),

@@ -212,7 +212,8 @@ def test_a_store_of_many_runs_costs_as_many_questions_as_one_of_few(folder: str)
     def questions() -> int:
         with dying(Fate()) as fate:
             plan(spec(folder, "new"))
-        return len(fate.calls)
+        polls = ("lease.json", "stop.json", "progress.json")  # of threads that a run before has left for a moment
+        return len([call for call in fate.calls if not call.endswith(polls)])
 
     few = questions()
     for number in range(20):
