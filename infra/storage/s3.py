@@ -25,7 +25,7 @@ from vitpipe.infra.storage import traffic
 from vitpipe.infra.storage.landing import Landing
 from vitpipe.infra.storage.names import checked, checked_prefix
 from vitpipe.infra.storage.s3_errors import ERRORS, Doubtful, dated_s, explained, in_brief, passes, status_of
-from vitpipe.infra.storage.s3_transfer import ObjectRange, get_piece, pieces, send, settled
+from vitpipe.infra.storage.s3_transfer import ObjectRange, get_piece, pieces, send, send_copy, settled
 from vitpipe.infra.storage.store import Digest, Entry
 
 T = TypeVar("T")
@@ -102,6 +102,9 @@ class S3Store:
     def folders(self) -> Iterator[str]:
         for page in self._pages("", Prefix=self._root, Delimiter="/"):
             yield from (item["Prefix"].removeprefix(self._root)[:-1] for item in page.get("CommonPrefixes", ()))
+
+    def copy(self, source: str, target: str) -> None:
+        self._call("copy", source, lambda _: send_copy(client(parts=True), self._at(source), self._at(target)))
 
     def delete(self, path: str) -> None:
         self._call("delete", path, methodcaller("delete_object", **self._at(path)))
