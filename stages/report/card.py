@@ -1,4 +1,4 @@
-"""What other tools read: report.json, results.csv with timm's columns first, a card with the Hub's front matter."""
+"""What other tools read: report.json, and results.csv with timm's columns first."""
 
 import csv
 import io
@@ -6,10 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
-
 from vitpipe.stages.model_settings import ModelSettings
-from vitpipe.stages.paper.tables import published, title
 from vitpipe.stages.report.gallery import Inspection
 from vitpipe.stages.report.record_lineage import LineageNode
 from vitpipe.stages.report.results import Gain, ScoreRow
@@ -21,26 +18,6 @@ COLUMNS = (
     "benchmark", "arm", "top1_std", "seeds", "num_test", "labels", "chosen", "record_sha256",
 )  # fmt: skip
 """timm's `results-*.csv` columns that we have, then our own. Percent; parameters in millions."""
-
-LANDMARK = ("ViT-L/16", "ImageNet-21k")
-"""Whose numbers stand in the card beside ours: the paper's best model on data that others have too."""
-
-_CARD = """---
-{metadata}
----
-
-# {heading}
-
-{sentence}.
-
-| benchmark | arm | labels | top-1 | the paper's {landmark} |
-|---|---|---|---|---|
-{rows}
-A Vision Transformer (Dosovitskiy et al., 2021) trained by vitpipe. `index.html` beside this file tells how,
-down to the digest of every input; `results.csv` holds the numbers.
-
-Run: `{run_uri}`
-"""
 
 
 def report_json(
@@ -83,39 +60,6 @@ def results_csv(table: Sequence[ScoreRow]) -> bytes:
     return buffer.getvalue().encode()
 
 
-def model_card(heading: str, sentence: str, table: Sequence[ScoreRow], run_uri: str) -> bytes:
-    """Write README.md for the Hub: scores as `model-index`, prose and where to look."""
-    results = [
-        EvalResult(
-            task_type="image-classification",
-            dataset_type=row.benchmark,
-            dataset_name=title(row.benchmark),
-            dataset_split="test",
-            metric_type="accuracy",
-            metric_name=f"top-1, {row.arm}",
-            metric_value=round(100 * row.value, 3),
-        )
-        for row in table
-    ]
-    data = ModelCardData(
-        library_name="timm",
-        pipeline_tag="image-classification",
-        tags=["vision-transformer", "vitpipe"],
-        model_name=heading,
-        eval_results=results,
-    )
-    lines = [f"| {title(row.benchmark)} | {row.arm} | {row.labels} | {row.text} | {_paper(row)} |\n" for row in table]
-    card = _CARD.format(
-        metadata=data.to_yaml(),
-        heading=heading,
-        sentence=sentence,
-        landmark=" on ".join(LANDMARK),
-        rows="".join(lines),
-        run_uri=run_uri,
-    )
-    return str(ModelCard(card)).encode()
-
-
 def model_name(model: ModelSettings) -> str:
     """Name a model as timm does: `vit_base_patch16_224`; hybrids and ResNets as we do, explicit sizes by numbers."""
     if not isinstance(model.variant, str):
@@ -145,10 +89,3 @@ def _csv_line(row: ScoreRow) -> dict[str, Any]:
         "seeds": len(row.per_seed),
         "chosen": " ".join(f"{name}={value}" for name, value in row.chosen.items()),
     } | _fields(row, "benchmark", "arm", "num_test", "labels", "record_sha256")
-
-
-def _paper(row: ScoreRow) -> str:
-    """The paper's number for its best model on public data, beside what was fine-tuned."""
-    numbers = published(row.benchmark) if row.kind == "pretrained" else []
-    found = next((one for one in numbers if (one.model, one.pretrained_on) == LANDMARK), None)
-    return f"{found.value:.2f} % ({found.table})" if found else ""
