@@ -18,6 +18,7 @@ def finetuning_curves(scores: Sequence[Score], nodes: Mapping[str, str]) -> list
         if losses and min(map(len, losses)) > 1:
             mean = [statistics.fmean(step) for step in zip(*losses, strict=False)]
             seeds = f"mean of {len(losses)} seeds, " if len(losses) > 1 else ""
-            named = f"{nodes.get(score.uri, score.uri)}: training loss ({seeds}then {percent(score.value)} of the test images)"
+            then = f"{seeds}then {percent(score.value)} of the test images"
+            named = f"{nodes.get(score.uri, score.uri)}: training loss ({then})"
             drawn.append(Curve.draw(named, "", range(1, len(mean) + 1), mean, smooth=True))
     return drawn

@@ -42,21 +42,20 @@ vitpipe.load("{path}").predict("photo.jpg")
 {others}
 - Input: RGB, {image_px} x {image_px} px{fit}; `load` prepares any image so.
 - Licence of the weights: {license}
-- Licences of the images it learned from and was scored on are their owners': `vitpipe events {run_uri}` has what the
-  official files of a benchmark state.
+- Licences of the images are their owners'; for a benchmark, `vitpipe events` has what its authors state.
 """
 _TIMM = """
 ```python
-import timm
+import timm  # after `vitpipe artifacts get {run_uri} {node} model`
 
-timm.create_model("local-dir:{path}/timm", pretrained=True)
+timm.create_model("local-dir:model/timm", pretrained=True)
 ```
 """
 _HUGGINGFACE = """
 ```python
-from transformers import ViTForImageClassification
+from transformers import ViTForImageClassification  # after `vitpipe artifacts get {run_uri} {node} model`
 
-ViTForImageClassification.from_pretrained("{path}/huggingface")
+ViTForImageClassification.from_pretrained("model/huggingface")
 ```
 """
 _FITS = {"squash": ", squashed to a square", "none": ", not resized"}
@@ -124,26 +123,22 @@ def model_card(
         landmark=f" the paper's {' on '.join(LANDMARK)} |" if any(beside) else "",
         rule="---|" if any(beside) else "",
         rows="".join(lines),
-        loading=_loading(chosen, run_uri) if chosen else "",
+        loading=_loading(chosen) if chosen else "",
         run_uri=run_uri,
     )
     return str(ModelCard(card)).encode()
 
 
-def _loading(chosen: Loading, run_uri: str) -> str:
-    path = chosen.uri.removeprefix("file://")
-    others = [
-        text.format(path=path)
-        for name, text in (("timm", _TIMM), ("huggingface", _HUGGINGFACE))
-        if name in chosen.formats
-    ]
+def _loading(chosen: Loading) -> str:
+    known = {"timm": _TIMM, "huggingface": _HUGGINGFACE}
+    run, _, node = chosen.uri.rpartition("/")
+    others = [text.format(run_uri=run, node=node) for name, text in known.items() if name in chosen.formats]
     return _LOADING.format(
-        path=path,
+        path=chosen.uri.removeprefix("file://"),
         others="".join(others),
         image_px=chosen.model.image_px,
         fit=chosen.fit,
         license=chosen.license or "not given: add one (`license` of the convert node, or `license:` above)",
-        run_uri=run_uri,
     )
 
 

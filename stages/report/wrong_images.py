@@ -1,4 +1,4 @@
-"""Mistakes as pictures: which images a score names wrongly, and the images, read one by one out of the shards. No torch."""
+"""Mistakes as pictures: images that a score names wrongly, read one by one out of the shards. No torch."""
 
 from collections.abc import Mapping, Sequence
 
@@ -21,6 +21,8 @@ MAX_SCORES = 4
 """Scores whose mistakes are shown."""
 SHOWN = 16
 """Images of each."""
+_WRITTEN = ("classify", "finetune")
+"""Methods whose score.json has the mistakes."""
 
 
 def wrong_tasks(
@@ -30,11 +32,7 @@ def wrong_tasks(
     found = []
     for score in scores:
         shards = data.get(score.uri)
-        if (
-            shards is None
-            or score.protocol.get("method") not in ("classify", "finetune")
-            or not score.has("score.json")
-        ):
+        if shards is None or score.protocol.get("method") not in _WRITTEN or not score.has("score.json"):
             continue
         content = score.read_json("score.json")
         names = content.get("classes") or load_manifest(shards).classes
