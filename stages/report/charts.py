@@ -66,10 +66,11 @@ def percent_axis(low: float, high: float) -> Axis:
 
 
 def score_axis(rows: Sequence[ScoreRow]) -> Axis:
-    """Make the scale of one benchmark's scores, percent: from 0 for one alone and when they lie far apart, else
+    """Make the scale of one benchmark's scores, percent: from 0 for one of one seed and when they lie far apart, else
     where they differ."""
     values = [100 * value for row in rows for value in (*(whisker(row) or ()), row.value, *row.per_seed)]
-    far = len(rows) == 1 or max(values) - min(values) > FAR_POINTS or min(values) < FAR_POINTS
+    alone = len(rows) == 1 and len(rows[0].per_seed) == 1
+    far = alone or max(values) - min(values) > FAR_POINTS or min(values) < FAR_POINTS
     low, high = (0.0, min(100.0, max(values) + 5)) if far else (min(values) - 0.5, min(100.0, max(values) + 0.5))
     return percent_axis(low, high)
 

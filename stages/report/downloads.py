@@ -7,18 +7,18 @@ from vitpipe.stages.paper.tables import title
 from vitpipe.stages.report.card import results_csv
 from vitpipe.stages.report.results import ScoreRow
 
-_SPECIAL = str.maketrans(
-    {**{sign: f"\\{sign}" for sign in "&%$#_{}"}, "~": "\\textasciitilde{}", "^": "\\textasciicircum{}",
-     "\\": "\\textbackslash{}"}
-)  # fmt: skip
+_SPECIAL = str.maketrans({sign: f"\\{sign}" for sign in "&%$#_{}"})
+_SPECIAL |= str.maketrans({"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}"})
 
 
 def downloads(table: Sequence[ScoreRow]) -> list[tuple[str, str, str]]:
     """List words, file name and data address of what can be saved; nothing of a page without scores."""
     if not table:
         return []
-    files = (("CSV", "results.csv", "text/csv", results_csv(table)),
-             ("LaTeX", "results.tex", "application/x-tex", latex_table(table)))  # fmt: skip
+    files = (
+        ("CSV", "results.csv", "text/csv", results_csv(table)),
+        ("LaTeX", "results.tex", "application/x-tex", latex_table(table)),
+    )
     return [
         (words, name, f"data:{kind};charset=utf-8;base64,{base64.b64encode(content).decode()}")
         for words, name, kind, content in files
@@ -27,8 +27,13 @@ def downloads(table: Sequence[ScoreRow]) -> list[tuple[str, str, str]]:
 
 def latex_table(table: Sequence[ScoreRow]) -> bytes:
     """Write the results as a LaTeX table for `booktabs`, names escaped."""
-    lines = ["% \\usepackage{booktabs}", "\\begin{tabular}{lllrr}", "\\toprule",
-             "Benchmark & Arm & Labels & Top-1, \\% & Seeds \\\\", "\\midrule"]  # fmt: skip
+    lines = [
+        "% \\usepackage{booktabs}",
+        "\\begin{tabular}{lllrr}",
+        "\\toprule",
+        "Benchmark & Arm & Labels & Top-1, \\% & Seeds \\\\",
+        "\\midrule",
+    ]
     for row in table:
         spread = f" \\pm {100 * row.std:.1f}" if row.std is not None else ""
         words = " & ".join(text.translate(_SPECIAL) for text in (title(row.benchmark), row.arm, row.labels))

@@ -3,8 +3,9 @@
 Everything is read through records: scores, what they rest on, and how long it took.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 from vitpipe.stages.artifacts import Artifact, Checkpoint, Report, Score, ShardSet, Weights, carries_weights
 from vitpipe.stages.contract import Inputs, StageContext
@@ -16,7 +17,6 @@ from vitpipe.stages.report.certainty import levels
 from vitpipe.stages.report.config import ReportConfig
 from vitpipe.stages.report.costs import costs
 from vitpipe.stages.report.downloads import downloads
-from vitpipe.stages.report.finetuning import finetuning_curves
 from vitpipe.stages.report.gallery import Drawn, DrawTask, Pictures, WrongTask
 from vitpipe.stages.report.lead import lead
 from vitpipe.stages.report.mistakes import mistakes, speeds
@@ -38,14 +38,13 @@ def run(config: ReportConfig, inputs: Inputs, ctx: StageContext) -> Report:
     checkpoints = overview.upstream(lineage, Checkpoint, chosen=inputs.maybe("checkpoint", Checkpoint))
     newest = checkpoints[-1] if checkpoints else None
     scores = inputs.many("scores", Score)
-    nodes = {node.uri: node.name for node in lineage}
-    table, known = rows(scores, benchmarks(lineage), nodes), pretrainings(lineage)
+    nodes, named = {node.uri: node.name for node in lineage}, benchmarks(lineage)
+    table, known = rows(scores, named, nodes), pretrainings(lineage)
     found, data = gains(table), data_of(lineage)
     reached = levels(scores, data)
     sentence, heading = headline(table, found), config.title or ctx.run
     run_uri = ctx.out.node.uri.removesuffix(f"/{ctx.node}")
-    wrong = wrong_tasks(scores, data, nodes, benchmarks(lineage))
-    pictures = _draw(config, ctx, inputs, lineage, wrong)
+    pictures = _draw(config, ctx, inputs, lineage, wrong_tasks(scores, data, nodes, named))
     page = render(
         title=heading,
         headline=sentence,
@@ -63,15 +62,10 @@ def run(config: ReportConfig, inputs: Inputs, ctx: StageContext) -> Report:
         labels_charts=over_labels(table),
         pretraining_charts=over_pretraining(table, known),
         costs=costs(lineage, known),
-        penalties=shared_penalties(scores),
-        mistakes=mistakes(scores, nodes),
-        tuning_curves=finetuning_curves(scores, nodes),
         downloads=downloads(table),
-        speeds=speeds(scores, nodes),
+        **_trained(newest),
+        **_measured(scores, nodes),
         troubles=survived(run_uri),
-        curves=pretraining.curves(newest[1]) if newest else [],
-        spent=pretraining.spent(newest[1]) if newest else [],
-        pretraining=overview.pretraining(*newest) if newest else "",
         pictures=pictures,
         captions=captions(pictures.inside) if pictures.inside else {},
         overlaps=overlaps(lineage),
@@ -86,6 +80,25 @@ def run(config: ReportConfig, inputs: Inputs, ctx: StageContext) -> Report:
         ctx.out.put("README.md", model_card(heading, sentence, table, run_uri, loading(lineage, scores))),
     )
     return Report(headline=sentence, files=files)
+
+
+def _trained(newest: tuple[str, Checkpoint] | None) -> dict[str, Any]:
+    """What the page tells of the newest pretraining, where there is one."""
+    return {
+        "curves": pretraining.curves(newest[1]) if newest else [],
+        "spent": pretraining.spent(newest[1]) if newest else [],
+        "pretraining": overview.pretraining(*newest) if newest else "",
+    }
+
+
+def _measured(scores: Sequence[Score], nodes: Mapping[str, str]) -> dict[str, Any]:
+    """What the page tells of the scores beyond their values."""
+    return {
+        "penalties": shared_penalties(scores),
+        "mistakes": mistakes(scores, nodes),
+        "tuning_curves": pretraining.finetuning_curves(scores, nodes),
+        "speeds": speeds(scores, nodes),
+    }
 
 
 def _draw(

@@ -60,7 +60,8 @@ def draw_wrong(task: WrongTask) -> WrongImages:
 
 def _samples(data: ShardSet, split: str, numbers: Sequence[int]) -> list[Sample]:
     """Images by their number in the split, in the order asked for."""
-    found, first = {}, 0
+    found: dict[int, Sample] = {}
+    first = 0
     for entry in load_manifest(data).of(split):
         wanted = [number for number in numbers if first <= number < first + entry.count]
         if wanted:

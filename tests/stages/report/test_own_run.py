@@ -1,7 +1,8 @@
-"""The page of one's own single score: how sure it is, what no skill reaches, mistakes as pictures, a card to load by."""
+"""The page of one's own single score: how sure it is, what no skill reaches, mistakes in pictures, a card to load."""
 
 import base64
 import io
+import json
 import re
 
 import numpy as np
@@ -13,6 +14,7 @@ from synthetic import shards, weights
 from test_report_page import FINETUNE, score
 
 from vitpipe.infra.errors import IntegrityError
+from vitpipe.stages.artifacts import Score
 from vitpipe.stages.contract import Inputs
 from vitpipe.stages.evaluate.config import EvaluateConfig, EvaluateResources
 from vitpipe.stages.evaluate.run import run as evaluate
@@ -22,6 +24,7 @@ from vitpipe.stages.report.charts import score_axis
 from vitpipe.stages.report.config import ReportConfig, ReportResources
 from vitpipe.stages.report.downloads import downloads, latex_table
 from vitpipe.stages.report.paper_comparison import grids
+from vitpipe.stages.report.pretraining import finetuning_curves
 from vitpipe.stages.report.results import rows
 from vitpipe.stages.report.run import run
 from vitpipe.stages.report.samples import read_image, spread
@@ -54,7 +57,7 @@ def test_the_interval_is_wilsons():
 
 
 def test_a_single_score_says_how_sure_it_is_and_what_no_skill_reaches(own):
-    path, data, made = own
+    path, _, made = own
     (row,) = rows([made])
     low, high = interval(row)
     page = page_of(path, "page", made)["index.html"]
@@ -92,7 +95,8 @@ def test_a_mistake_whose_image_was_altered_is_refused(tmp_path, own):
     (task,) = wrong_tasks([made], {made.uri: data}, {}, {})
     at = data.file("test-000000.tar").at
     content = bytearray(data.store().read(at))
-    content[600] ^= 1
+    (sample,) = spread(data, "test", 1)
+    content[sample.index.offset[0] + 40] ^= 1
     data.store().write(at, bytes(content))
     first = task.named[0]
     with pytest.raises(IntegrityError):
@@ -114,8 +118,7 @@ def test_the_card_says_how_to_load(own):
 
 
 def test_tables_can_be_saved_from_the_page(own):
-    path, _, made = own
-
+    _, _, made = own
     table = rows([made], {made.uri: "a_b & 50 %"})
     csv, latex = (base64.b64decode(address.split(",")[1]) for _, _, address in downloads(table))
     assert csv == results_csv(table) and latex == latex_table(table)
@@ -138,3 +141,18 @@ def test_a_set_of_ones_own_under_a_papers_name_is_not_beside_the_paper(own):
 )  # fmt: skip
 def test_a_glyph_is_shown_as_itself(name, shown):
     assert class_label(name) == (shown or name)
+
+
+def test_a_fine_tuning_has_the_mean_curve_of_its_seeds(own):
+    path, _, _ = own
+    ctx = make_context(path, "curves", None)
+    losses = {0: [2.0, 1.0, 0.5], 1: [1.0, 1.0, 0.0]}
+    names = [f"trials/test-lr0.01-seed{seed}.json" for seed in losses] + ["trials/sweep-lr0.01-seed0.json"]
+    files = tuple(
+        ctx.out.put(name, json.dumps({"losses": one}).encode())
+        for name, one in zip(names, [*losses.values(), [9.0, 9.0]], strict=True)
+    )
+    made = Score(benchmark="mine", metric="top1", value=0.5, per_seed=(0.4, 0.6), num_test=10, files=files)
+    (curve,) = finetuning_curves([commit(ctx, made, stage="finetune")], {})
+    assert curve.numbers == ((1, 1.5), (2, 1.0), (3, 0.25)) and "mean of 2 seeds" in curve.title
+    assert finetuning_curves([own[2]], {}) == []
