@@ -152,7 +152,7 @@ _STAGES = (
     _stage("evaluate", 2, _DATA, "Score"),
     _stage(
         "report",
-        3,
+        4,
         {
             "scores": Need("Score", required=True, many=True),
             "checkpoint": Need("Checkpoint"),
