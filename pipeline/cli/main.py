@@ -200,7 +200,9 @@ def _say_end(spec: "PipelineSpec", outcome: "Outcome", seconds: float, as_json: 
     else:
         for line in score_lines(rows):
             terminal.tell(line)
-    terminal.tell(f"{spec.uri}: done. {len(plan.due)} of {len(plan.nodes)} nodes run in {seconds:.1f} s")
+    ran = len(plan.having("run", "resume"))
+    adopted = f", {len(plan.due) - ran} adopted" if len(plan.due) > ran else ""
+    terminal.tell(f"{spec.uri}: done. {ran} of {len(plan.nodes)} nodes run{adopted}, in {seconds:.1f} s")
     for page in reports:
         terminal.tell(f"the report: {page}")
     if reports:
