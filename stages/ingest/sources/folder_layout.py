@@ -4,6 +4,7 @@ Knows the folders' names as a walk sees them; reads no file. No torch.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -12,6 +13,10 @@ from vitpipe.stages.ingest.listing import some
 _FORMS = {"train": "train(ing)?", "val": "val(id(ation)?)?|dev(elopment)?|eval(uation)?", "test": "test(ing)?"}
 _NAMED = {split: re.compile(rf"({form})[ _-]?(set|split|images?|imgs?|data|\d+)?") for split, form in _FORMS.items()}
 """Folders that mean a split, as people call them: `Validation`, `test_set`, `train2017`."""
+
+_WORD = re.compile(r"[A-Za-z]+")
+_OWN = re.compile(r"[^/*?\[{]*[*?\[{].*|[^/]*/?$")
+"""What of a pattern names files: from the first folder or name with a wildcard on, else the last name."""
 
 FOLDERS = "set `splits: folders`"
 
@@ -131,6 +136,15 @@ def told_astray(astray: Sequence[str], is_alone: bool, depth: int) -> Misplaced:
             return Misplaced(found, f"leave `splits: folders` out: {some(sorted(folders))} are the classes then")
         do = "put the images of each split into a folder per class, or name `labels`"
     return Misplaced(found, do)
+
+
+def splits_mixed(patterns: Iterable[str], files: Iterable[str]) -> Iterator[str]:
+    """Say so where the names of files are of several splits, and no pattern asked for these by name."""
+    counts = Counter(split for file in files for split in set(map(split_of, _WORD.findall(file))) if split)
+    asked = {split_of(word) for pattern in patterns for own in _OWN.findall(pattern) for word in _WORD.findall(own)}
+    if len(counts) > 1 and not counts.keys() & asked:
+        told = ", ".join(f"{split} {count}" for split, count in sorted(counts.items()))
+        yield f"its files are of several splits by their names ({told}), and all are read as one set: name those of one"
 
 
 def _renamed(splits: Iterable[str]) -> str:
