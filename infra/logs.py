@@ -25,6 +25,8 @@ _NO_SECRET_NAME = re.compile(r"(_PATH|_FILE|_MODE|_URI|_URL|_ENDPOINT|_EXPIRATIO
 _KEY = (
     r"[\w.-]*(?:secret|passw(?:or)?d|passphrase|credential|api[_-]?key|access[_-]?key|private[_-]?key|signature)[\w.-]*"
 )
+_PROSE = r"credentials?: [A-Za-z]+ [a-z]+ "
+"""A sentence of ours goes on after the colon: `no usable AWS credentials: Unable to locate credentials`."""
 _TOKEN_KEY = r"[\w.-]*token[\w.-]*"
 _HEADER = r"(?:proxy-)?authorization|(?:set-)?cookie"
 
@@ -33,8 +35,8 @@ _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^\s/@'\"]+@", re.I), rf"\1{HIDDEN}@"),
     (re.compile(rf"(\b(?:{_HEADER})\b['\"]?\s*[:=]\s*)(b?['\"])(?:(?!\2).)+", re.I), rf"\1\2{HIDDEN}"),
     (re.compile(rf"(\b(?:{_HEADER})\b['\"]?\s*[:=]\s*)(?!b?['\"])[^\r\n]+", re.I), rf"\1{HIDDEN}"),
-    (re.compile(r"\b(Bearer|Basic)\s+[\w+/=.~-]{6,}", re.I), rf"\1 {HIDDEN}"),
-    (re.compile(rf"(\b{_KEY}['\"]?\s*[:=]\s*b?['\"]?)[^\s'\",;&}}\])]+", re.I), rf"\1{HIDDEN}"),
+    (re.compile(r"\b(Bearer|Basic)\s+(?!(?-i:[a-z]+)(?![\w+/=.~-]))[\w+/=.~-]{6,}", re.I), rf"\1 {HIDDEN}"),
+    (re.compile(rf"(\b(?!{_PROSE}){_KEY}['\"]?\s*[:=]\s*b?['\"]?)[^\s'\",;&}}\])]+", re.I), rf"\1{HIDDEN}"),
     # at least eight characters: `tokens=197` is a fact about a Transformer
     (re.compile(rf"(\b{_TOKEN_KEY}['\"]?\s*[:=]\s*b?['\"]?)[^\s'\",;&}}\])]{{8,}}", re.I), rf"\1{HIDDEN}"),
     (re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{12,}\b"), HIDDEN),

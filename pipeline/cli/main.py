@@ -64,8 +64,8 @@ def invoke(args: list[str]) -> int:
 
 
 def _ended_by(error: Exception, args: list[str]) -> int:
-    known = _known(error)
     verb = next((arg for arg in args if arg.isalpha()), "vitpipe")
+    known = _known(error, verb)
     if known.code in terminal.LOGGED:
         known = terminal.with_traceback(error, known, verb)
     if loss := terminal.dropped.take():
@@ -74,20 +74,20 @@ def _ended_by(error: Exception, args: list[str]) -> int:
     return known.code
 
 
-def _known(error: Exception) -> VitpipeError:
+def _known(error: Exception, verb: str) -> VitpipeError:
     """Turn any error into one of ours; what nobody foresaw is a bug."""
     if isinstance(error, VitpipeError):
         return error
     if isinstance(error, typer.TyperException):
-        asked = "read the command line"
-        return UsageError(asked, getattr(error, "format_message", error.__str__)(), "see vitpipe --help")
+        said = getattr(error, "format_message", error.__str__)()
+        return UsageError("read the command line", said[:1].lower() + said[1:], "see `vitpipe --help`")
     if is_full(error):
         return StorageError("write to disk", f"{full_path(error)} is full: {error}", "make room there, then run again")
-    return VitpipeError("do this", f"a bug in vitpipe: {type(error).__name__}: {error}", "please report it")
+    return VitpipeError(f"do `{verb}`", f"a bug in vitpipe: {type(error).__name__}: {error}", "please report it")
 
 
 def _asked_to_end(number: int, frame: FrameType | None) -> None:
-    raise Stopped("run the command", signal.Signals(number).name, "run it again")
+    raise Stopped("run the command", f"{signal.Signals(number).name} came", "run it again")
 
 
 @app.command()

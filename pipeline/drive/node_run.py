@@ -203,8 +203,8 @@ def as_vitpipe_error(error: BaseException, node: str, where: str) -> VitpipeErro
         return StageError(f"run {node}", "the driver ran out of memory", "use a machine with more, or smaller pieces")
     if is_full(error):
         return StorageError(f"run {node}", f"{full_path(error)} is full: {error}", "free space there, then run again")
-    found = f"{type(error).__name__}: {error}"
-    return VitpipeError(f"run {node}", found, f"this is a bug in vitpipe; the traceback is in {where}")
+    found = f"a bug in vitpipe: {type(error).__name__}: {error}"
+    return VitpipeError(f"run {node}", found, f"please report it; the traceback is in {where}")
 
 
 def _now() -> str:

@@ -89,6 +89,9 @@ def test_the_canary_would_be_found_under_a_harmless_name(log_file: Path, monkeyp
         "GET https://b.s3/k?X-Amz-Credential=CANARY0&X-Amz-Signature=CANARY0&X-Amz-Security-Token=CANARY0CANARY0",
         'aws_secret_access_key = "CANARY0"',
         '{"password": "CANARY0"}',
+        "credentials: CANARY0",
+        "Basic CANARYCANARY",
+        "Bearer canary-CANARY0",
         "RAY_AUTH_TOKEN=CANARY0CANARY0",
         "-----BEGIN RSA PRIVATE KEY-----\nCANARY0\n-----END RSA PRIVATE KEY-----",
     ],
@@ -98,7 +101,14 @@ def test_secrets_are_known_by_their_shape(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["197 tokens=197 width=768", "wrote s3://bucket/run/step-10/manifest.json", "user@host wrote 5 tokens: 5"]
+    "text",
+    [
+        "197 tokens=197 width=768",
+        "wrote s3://bucket/run/step-10/manifest.json",
+        "user@host wrote 5 tokens: 5",
+        "Cannot reach S3: no usable AWS credentials: Unable to locate credentials. Set AWS_PROFILE.",
+        "Basic authentication failed: Forbidden",
+    ],
 )
 def test_facts_stay(text: str) -> None:
     assert logs.redact(text) == text

@@ -105,7 +105,7 @@ class FolderTree:
             there = (entry for entry in store_of(self.root).list() if "/." not in f"/{entry.path}")
             return (FoundFile(entry.path, entry.bytes, etag_mark(entry.version)) for entry in there)
         if not os.path.isdir(self.root):
-            raise self._wrong("there is no such folder on this machine", "correct `root`, or mount it")
+            raise self._wrong("no such folder on this machine", "correct `root`, or mount it")
 
         def refuse(name: str, error: OSError) -> None:
             why = error.strerror or str(error)

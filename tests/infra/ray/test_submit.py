@@ -158,5 +158,5 @@ def test_a_cluster_that_asks_for_no_token_is_refused(status: int) -> None:
 def test_an_address_that_does_not_answer_is_refused() -> None:
     from vitpipe.infra.ray.jobs import Jobs
 
-    with pytest.raises(StorageError, match="No answer"):
+    with pytest.raises(StorageError, match="no answer"):
         Jobs("127.0.0.1:1")

@@ -129,7 +129,7 @@ def test_a_drift_is_3_and_names_old_and_new(vitpipe: Vitpipe) -> None:
 def test_a_failed_stage_is_4_and_status_says_what_waits_for_it(vitpipe: Vitpipe) -> None:
     HOOKS["a"] = fails
     code, _, err = vitpipe("run", "tiny.yaml")
-    assert code == 4 and "It broke" in err
+    assert code == 4 and "it broke" in err
 
     code, out, _ = vitpipe("status", "tiny.yaml", "--json")
     states = {node["node"]: node["state"] for node in json.loads(out)["nodes"]}

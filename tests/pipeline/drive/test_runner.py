@@ -413,7 +413,7 @@ def test_a_store_that_stays_full_leaves_its_reason_and_the_run(
     heard: list[str] = []
     with small_disk(tmp_path / "runs", "2m") as disk:
         HOOKS["sum"] = lambda ctx: disk.fill()
-        with pytest.raises(StorageError, match="No space left") as ended:
+        with pytest.raises(StorageError, match="no space left") as ended:
             go(tmp_path, on_event=lambda event: heard.append(f"{event.node} {event.kind}"))
         assert ended.value.code == 7 and str(disk.path) in str(ended.value)
         assert "sum failed" in heard, "the terminal is told, whatever the store takes"

@@ -84,7 +84,7 @@ def test_records_of_earlier_versions_carry_no_seal_and_newer_ones_are_refused_by
     for content in ({**json.loads(encode(record())), "schema": 99, "more": 1}, {"schema": 99}):
         fields = {key: value for key, value in content.items() if key != "sha256"}
         node.write("record.json", sealed(fields) if len(fields) > 1 else json.dumps(fields).encode())
-        with pytest.raises(UsageError, match="Schema 99 was written by a newer vitpipe"):
+        with pytest.raises(UsageError, match="schema 99 was written by a newer vitpipe"):
             read_committed(node)
 
 

@@ -159,7 +159,7 @@ def test_unknown_names_are_told_with_the_nearest(run, ask):
         ask(run.uri.replace("quickstart", "quickstrat"), "glyphs")
     with pytest.raises(UsageError, match="Did you mean 'glyphs'"):
         ask(run.uri, "glyph")
-    with pytest.raises(UsageError, match="No node of that name is committed"):
+    with pytest.raises(UsageError, match="no node of that name is committed"):
         ask(run.uri, "table")
     with pytest.raises(UsageError):
         ask(run.uri, "../quickstart/glyphs")

@@ -275,7 +275,7 @@ def test_a_record_that_comes_while_one_looks_is_not_lost(
 
 
 def test_an_unknown_run_is_bad_usage(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="No run"):
+    with pytest.raises(UsageError, match="no run"):
         read_status(store(tmp_path))
 
 
@@ -359,5 +359,5 @@ def test_a_damaged_wish_to_stop_ends_no_beat_and_a_later_one_is_heard(tmp_path: 
             time.sleep(0.01)
 
     HOOKS["a"] = beats_on
-    with pytest.raises(Stopped, match="Night falls"):
+    with pytest.raises(Stopped, match="night falls"):
         go(tmp_path)

@@ -171,7 +171,7 @@ def test_a_hybrid_cannot_take_in_another_normalisation(tmp_path: Path) -> None:
 def test_a_failed_proof_of_the_source_fails_the_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     got = exported(tmp_path, tiny(gelu="tanh"), ("google",))
     monkeypatch.setattr(parity, "TOLERANCE", 1e-12)
-    with pytest.raises(StageError, match="Source differs by"):
+    with pytest.raises(StageError, match="source differs by"):
         imported(tmp_path, got / "google", "back")
 
 

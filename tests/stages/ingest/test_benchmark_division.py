@@ -83,7 +83,7 @@ def test_a_list_fixes_a_split_and_the_others_leave_it_out(tmp_path):
     assert [entry.name for entry, split in made if split == "train"] == fixed
     assert [entry.name for entry, split in made if split == "test"] == free
     (tmp_path / "vtab-svhn.train.txt").write_text("\n".join([*fixed[:9], free[0]]))
-    with pytest.raises(UsageError, match=r"Test has 4 images left, officially 5.*Fix it too, by vtab-svhn\.test\.txt"):
+    with pytest.raises(UsageError, match=r"test has 4 images left, officially 5.*Fix it too, by vtab-svhn\.test\.txt"):
         divided(small(), all_entries, tmp_path)
 
 

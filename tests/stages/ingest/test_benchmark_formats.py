@@ -203,7 +203,7 @@ def test_a_damaged_record_is_one_bad_image_a_broken_frame_ends_it_all(tmp_path, 
     reads = {item.name: kind for item, kind in zip(items, source.reads(items), strict=True) if item.split == "test"}
     assert [isinstance(reads[f"test/test-0-{n}.jpg"], BadImage) for n in range(3)] == [False, True, False]
     damage(path, lambda data: data[: place - 12] + struct.pack("<Q", 5) + data[place - 4 :])
-    with pytest.raises(IntegrityError, match=f"No record begins at byte {place - 12}"):
+    with pytest.raises(IntegrityError, match=f"no record begins at byte {place - 12}"):
         list(tf_records(path))
     damage(path, lambda data: data[: place - 20])
     with pytest.raises(IntegrityError, match="ends within a record"):

@@ -280,7 +280,7 @@ def test_a_labels_file_says_what_it_mixes_and_refuses_what_it_contradicts(tmp_pa
     (tmp_path / "l.jsonl").write_text("\n".join(map(json.dumps, lines)))
     assert load_manifest(ingest(tmp_path, {"source": source})).classes == ("1", "cat", "dog")
     (tmp_path / "l.jsonl").write_text(json.dumps(lines[0] | {"label": "cow"}))
-    with pytest.raises(UsageError, match="Line 1 has the label 'cow', which is none of its labels 'cat', 'dog'"):
+    with pytest.raises(UsageError, match="line 1 has the label 'cow', which is none of its labels 'cat', 'dog'"):
         ingest(tmp_path, {"source": source}, node="contradicted")
 
 

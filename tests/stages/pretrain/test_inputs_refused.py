@@ -80,9 +80,9 @@ def test_a_count_that_is_reckoned_as_none_is_not_refused() -> None:
 
 def test_classes_that_are_known_are_compared_while_another_set_is_not(tmp_path: Path) -> None:
     mixed, three = recipe(mix=[1, 1, 1]), Estimate(splits={"train": 240}, num_classes=3)
-    with pytest.raises(UsageError, match="Their classes differ: 3 and 3"):
+    with pytest.raises(UsageError, match="their classes differ: 3 and 3"):
         plan(mixed, [synthetic.shards(tmp_path), others(tmp_path), Estimate()], [])
-    with pytest.raises(UsageError, match="They have 3 and 4 classes"):
+    with pytest.raises(UsageError, match="they have 3 and 4 classes"):
         plan(mixed, [three, three.model_copy(update={"num_classes": 4}), Estimate()], [])
     assert plan(mixed, [three, three, Estimate()], []).steps is None
 
@@ -137,6 +137,6 @@ def began(*_: object, **__: object) -> None:
 
 def test_planned_sets_of_other_classes_are_refused_by_their_names() -> None:
     one, other = (Estimate(splits={"train": 60}, num_classes=3, class_names=names) for names in (RGB, MOVED))
-    with pytest.raises(UsageError, match="Their classes differ: the same 3 names in another order"):
+    with pytest.raises(UsageError, match="their classes differ: the same 3 names in another order"):
         plan(recipe(mix=[1, 1]), [one, other], [])
     assert plan(recipe(mix=[1, 1]), [one, one], []).class_names == RGB
