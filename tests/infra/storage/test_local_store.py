@@ -49,7 +49,7 @@ def test_a_full_disk_leaves_the_old_object_and_no_litter(store, monkeypatch, ver
     }[verb]
     with (
         monkeypatch.context() as patched,
-        pytest.raises(StorageError, match=r"no space left.*Free some disk") as refused,
+        pytest.raises(StorageError, match=r"No space left.*Free some disk") as refused,
     ):
         patched.setattr(os, "fsync", full)
         ask()

@@ -80,7 +80,7 @@ def test_a_damaged_spec_of_a_run_is_named_and_written_anew(damage: bytes, vitpip
     kept.write_bytes(damage)
     for verb in ("status", "logs", "report"):
         code, _, err = vitpipe(verb, "tiny.yaml")
-        assert code == 8 and "runs/tiny/spec.yaml. It is damaged" in err and "`vitpipe run YOUR.yaml`" in err
+        assert code == 8 and "runs/tiny/spec.yaml: it is damaged" in err and "`vitpipe run YOUR.yaml`" in err
 
     code, out, err = vitpipe("run", "tiny.yaml")
     assert (code, err) == (0, "") and "0 of 3 nodes run" in out and kept.read_bytes() == whole
@@ -100,7 +100,7 @@ def test_a_run_goes_on_without_a_log_that_takes_no_lines(
         assert code == 0 and re.fullmatch(rf"\d+ terminal lines dropped: {re.escape(why)}\n", err)
         HOOKS["a"] = fails
         again = vitpipe("run", "tiny.yaml", "name=other")
-        assert again[0] == 4 and "terminal lines dropped" in again[2] and "It broke" in again[2]
+        assert again[0] == 4 and "terminal lines dropped" in again[2] and "it broke" in again[2]
 
     events = [json.loads(line) for line in vitpipe("events", "tiny.yaml", "--json")[1].splitlines()]
     assert {event["node"] for event in events if event["kind"] == "committed"} == {"a", "b", "sum"}
@@ -134,7 +134,7 @@ def test_a_failed_stage_is_4_and_status_says_what_waits_for_it(vitpipe: Vitpipe)
     code, out, _ = vitpipe("status", "tiny.yaml", "--json")
     states = {node["node"]: node["state"] for node in json.loads(out)["nodes"]}
     assert code == 0 and states == {"a": "failed", "b": "committed", "sum": "blocked"}
-    assert "a: failed: Make it" in vitpipe("status", "file://./runs/tiny")[1]
+    assert "a: failed: Cannot make it" in vitpipe("status", "file://./runs/tiny")[1]
 
 
 @pytest.mark.parametrize("name", ["tiny.yaml", "file://./runs/tiny", "runs/tiny"])
@@ -283,7 +283,7 @@ def test_a_store_that_does_not_answer_is_7_in_one_paragraph(vitpipe: Vitpipe, mo
 
     code, out, err = vitpipe("status", "s3://bucket/run")
 
-    assert (code, out, err) == (7, "", "Look at s3://bucket/run. No answer. Check the network.\n")
+    assert (code, out, err) == (7, "", "Cannot look at s3://bucket/run: no answer. Check the network.\n")
 
 
 def test_doctor_ends_with_7_when_something_is_wrong(vitpipe: Vitpipe, tmp_path: Path) -> None:

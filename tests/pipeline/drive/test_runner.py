@@ -115,7 +115,7 @@ def test_a_failed_branch_leaves_its_siblings(tmp_path: Path) -> None:
         go(tmp_path, nodes)
     assert set(records(tmp_path)) == {"b/record.json", "alone/record.json"}
     assert kinds(tmp_path, "a") == ["started", "failed"] and kinds(tmp_path, "sum") == []
-    assert "It is broken" in store(tmp_path).read("a/a1/logs/driver.log").decode()
+    assert "it is broken" in store(tmp_path).read("a/a1/logs/driver.log").decode()
     del HOOKS["a"]
     outcome = go(tmp_path, nodes)
     assert [planned.node for planned in outcome.plan.due] == ["a", "sum"]
@@ -413,7 +413,7 @@ def test_a_store_that_stays_full_leaves_its_reason_and_the_run(
     heard: list[str] = []
     with small_disk(tmp_path / "runs", "2m") as disk:
         HOOKS["sum"] = lambda ctx: disk.fill()
-        with pytest.raises(StorageError, match="no space left") as ended:
+        with pytest.raises(StorageError, match="No space left") as ended:
             go(tmp_path, on_event=lambda event: heard.append(f"{event.node} {event.kind}"))
         assert ended.value.code == 7 and str(disk.path) in str(ended.value)
         assert "sum failed" in heard, "the terminal is told, whatever the store takes"

@@ -221,7 +221,7 @@ def test_an_attempt_that_lost_its_header_is_named_where_pieces_are(node: LocalSt
     """They would be passed over, and a training would begin anew."""
     begin(node, "a1")
     node.write("a2/step-1/manifest.json", b"")
-    with pytest.raises(IntegrityError, match=r"a2/attempt\.json. It is lost, and beside it are 1 finished pieces"):
+    with pytest.raises(IntegrityError, match=r"a2/attempt\.json: it is lost, and beside it are 1 finished pieces"):
         list_attempts(node, r"step-\d+/manifest\.json")
     assert [one.name for one in list_attempts(node, None)] == ["a1"]
 

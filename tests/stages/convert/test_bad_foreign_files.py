@@ -187,7 +187,7 @@ def test_another_architecture_is_told_by_what_it_has(tmp_path: Path) -> None:
 
 
 def test_a_contradicting_format_is_refused_with_what_was_found(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"as google. Its tensors are named as timm names them"):
+    with pytest.raises(UsageError, match=r"as google: its tensors are named as timm names them"):
         read_all(tmp_path, timm_file(tmp_path / "m.safetensors"), format="google")
 
 

@@ -93,7 +93,7 @@ def test_a_disk_that_stays_full_is_named(
     if stops:  # asked to end while it waits for room
         fence.moments[STEPS + 2] = lambda: setattr(fence, "reason", "SIGTERM")
     ctx = on(disk, tmp_path, fence, last_save_wait_s=600 if stops else 0)
-    with pytest.raises(Stopped if stops else StorageError, match="no space left") as ended:
+    with pytest.raises(Stopped if stops else StorageError, match="No space left") as ended:
         pretrain(recipe(), ctx, shards)
     assert str(disk.path) in str(ended.value) and str(Path.cwd()) not in str(ended.value)
     assert not list(disk.path.rglob("*.safetensors")) and not list(disk.path.rglob("step-*"))

@@ -63,9 +63,9 @@ def test_what_is_committed_is_refused_at_plan_as_when_it_runs(
 
 def test_what_is_only_planned_is_refused_where_its_splits_are_known() -> None:
     shards, no_train = Estimate(splits={"train": 240}, num_classes=5), Estimate(splits={"test": 240}, num_classes=5)
-    with pytest.raises(UsageError, match=r"the shards of this run. It holds \{'test': 240\}, no images to train on"):
+    with pytest.raises(UsageError, match=r"the shards of this run: it holds \{'test': 240\}, no images to train on"):
         plan(recipe(), [no_train], [])
-    with pytest.raises(UsageError, match=r"a probe of this run while training. It has no split train"):
+    with pytest.raises(UsageError, match=r"a probe of this run while training: it has no split train"):
         plan(recipe(**MEASURED), [shards], [no_train])
     assert plan(recipe(**MEASURED), [shards], [Estimate()]).steps == 10
     assert plan(recipe(), [Estimate()], []).notes == ("known once the shards are",)
