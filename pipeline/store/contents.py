@@ -52,11 +52,16 @@ def is_record(path: str) -> bool:
 def open_run(uri: str, asked: str) -> Store:
     """Open the folder of a run that exists. UsageError with the nearest name for any other."""
     run = open_store(uri)
-    if any(run.size(mark) is not None for mark in _RUN_MARKS):
+    if is_run(run):
         return run
     parent, _, name = run.uri.rpartition("/")
     known = set() if parent.count("/") < 2 else _runs(open_store(parent))
     raise UsageError(f"{asked} {run.uri}", "no run was ever started there", near(name, known))
+
+
+def is_run(run: Store) -> bool:
+    """Whether a run was ever started in this folder."""
+    return any(run.size(mark) is not None for mark in _RUN_MARKS)
 
 
 def near(name: str, known: Iterable[str]) -> str:

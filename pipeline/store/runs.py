@@ -12,7 +12,7 @@ from vitpipe.pipeline.spec.places import absolute_uri
 from vitpipe.pipeline.spec.text.problems import shown, unknown
 from vitpipe.pipeline.spec.top_level import NAME
 from vitpipe.pipeline.store.accepted_spec import accepted_graph
-from vitpipe.pipeline.store.contents import open_run
+from vitpipe.pipeline.store.contents import is_run, open_run
 
 _WRITE = "write STORE/NAME or the path of a YAML"
 
@@ -34,8 +34,7 @@ def find_run(text: str) -> Run:
     """Find what RUN names; a local folder may also be a plain path. Errors: UsageError; SpecError of a YAML."""
     if "://" not in text:
         if text.endswith((".yaml", ".yml")) or Path(text).is_file():
-            spec = load(Path(text))
-            return Run(spec.name, open_store(spec.uri))
+            return _of_yaml(Path(text))
         text = f"file://{Path(text).absolute()}"
     try:
         uri = absolute_uri(text, Path.cwd())
@@ -45,6 +44,18 @@ def find_run(text: str) -> Run:
     if not NAME.fullmatch(name) or uri.count("/") < 3:
         raise UsageError(f"find the run {shown(text)}", f"{shown(name)} is not a run's name", _WRITE)
     return Run(name, open_store(uri))
+
+
+def _of_yaml(path: Path) -> Run:
+    """Where the YAML says, seen from the current folder. UsageError when the run lies beside the YAML instead."""
+    spec = load(path)
+    run = Run(spec.name, open_store(spec.uri))
+    beside = load(path, folder=path.absolute().parent).uri
+    if beside != spec.uri and not is_run(run.store) and is_run(open_store(beside)):
+        found = f"no run was ever started at {run.uri}, but beside the YAML there is {beside}"
+        do = f"name that one, or type the command in {path.absolute().parent}"
+        raise UsageError(f"find the run of {path}", found, do)
+    return run
 
 
 def known_run(text: str, asked: str) -> Run:

@@ -265,7 +265,7 @@ def test_on_a_full_disk_old_generations_make_room(where, monkeypatch):
     state = Chain(where).read()
     assert Chain(where).swap(b"given back", state.version) and where.read_bytes() == b"given back"
     full[0] = True
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(OSError, match="No space"):
         Chain(where).swap(b"more", Chain(where).read().version)
     assert Chain(where).read().data == b"given back" and len(os.listdir(Chain(where).folder)) == 2
 

@@ -103,7 +103,7 @@ def test_validate_lists_all_errors_with_their_places(vitpipe: Vitpipe) -> None:
 
     problems = json.loads(out)["error"]["problems"]
     assert len(problems) == 3 and all(problem["path"] and problem["text"] for problem in problems)
-    assert err.startswith("Read my.yaml: 3 problems:\n")
+    assert err.startswith("Cannot read my.yaml: 3 problems:\n")
 
 
 @pytest.mark.parametrize(

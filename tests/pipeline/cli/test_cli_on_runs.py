@@ -308,3 +308,19 @@ def test_logs_read_on_where_they_stopped(tmp_path: Path) -> None:
     run.write("net/a2.1/logs/driver.log", b"again\n")
     assert [piece.text for piece in logs.gained(("net",))] == ["two\n", "again\n"]
     assert list(logs.gained(("net",))) == []
+
+
+def test_a_run_beside_its_yaml_is_named_from_another_folder(
+    vitpipe: Vitpipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert vitpipe("run", "tiny.yaml")[0] == 0
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    for verb in ("status", "stop"):
+        code, _, err = vitpipe(verb, "../tiny.yaml")
+        assert (
+            code == 2 and f"file://{tmp_path}/other/runs/tiny" in err and f"there is file://{tmp_path}/runs/tiny" in err
+        )
+    assert vitpipe("status", f"file://{tmp_path}/runs/tiny")[0] == 0
+    assert vitpipe("run", "../tiny.yaml")[0] == 0
+    assert vitpipe("status", "../tiny.yaml")[0] == 0, "a run here comes first"

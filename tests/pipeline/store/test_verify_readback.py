@@ -78,7 +78,7 @@ def test_objects_are_read_a_piece_at_a_time(
     bucket = open_store(f"{s3_uri}/test")
     for path in (tmp_path / "store/test").rglob("*.*"):
         bucket.write(str(path.relative_to(tmp_path / "store/test")), path.read_bytes())
-    monkeypatch.setattr(readback, "READ_BYTES", 3000)
+    monkeypatch.setattr(readback.retrieval, "READ_BYTES", 3000)
 
     found = readback.read_shards_back(bucket.uri, "shards", lambda *told: None)
     assert len(found) == 3 and {one.problem for one in found} == {None}

@@ -73,7 +73,7 @@ def test_kitti(tmp_path, monkeypatch):
     for n in range(20):
         assert found[f"training/image_2/{n:06d}.png"] == (split_of[n], ((0, 1, 3, 2)[n % 4],))
     write_text(tmp_path, training__label_2__000003="Car 1 2")
-    with pytest.raises(IntegrityError, match="A line says 'Car 1 2'"):
+    with pytest.raises(IntegrityError, match="a line says 'Car 1 2'"):
         source.listing()
 
 

@@ -41,7 +41,7 @@ def test_pets_are_torchvisions(tmp_path, monkeypatch):
     with pytest.raises(UsageError, match=r"1 of 3 listed images are missing: 'images/Bengal_9\.jpg'"):
         source.listing()
     write_text(root, annotations__test="Bengal_9 one 1 1\n")
-    with pytest.raises(IntegrityError, match="A line says 'Bengal_9 one 1 1'"):
+    with pytest.raises(IntegrityError, match="a line says 'Bengal_9 one 1 1'"):
         official(monkeypatch, "oxford_iiit_pet", root, {"train": 2, "test": 1}).listing()
 
 

@@ -109,5 +109,5 @@ def test_a_wrong_file_is_told_by_line(root, tmp_path, name, text, found):
 
 
 def test_a_missing_file_is_told(root, tmp_path):
-    with pytest.raises(UsageError, match="no such file"):
+    with pytest.raises(UsageError, match="No such file"):
         ingest(tmp_path, config(root, tmp_path / "none.csv"))

@@ -43,10 +43,10 @@ def plan(config: PretrainConfig, shards: list[Artifact | Estimate], probes: list
 REFUSED = [
     ({}, [untrained], [], "no images to train on"),
     ({}, [several], [], "a softmax has one"),
-    ({"mix": [1, 1]}, [synthetic.shards, others], [], "Their classes differ: 3 and 3; only the first has 'blue'"),
-    (MEASURED, [synthetic.shards], [untested], "It has no split test"),
-    (MEASURED, [synthetic.shards], [untrained], "It has no split train"),
-    (MEASURED, [synthetic.shards], [several], "Its images have several classes each"),
+    ({"mix": [1, 1]}, [synthetic.shards, others], [], "their classes differ: 3 and 3; only the first has 'blue'"),
+    (MEASURED, [synthetic.shards], [untested], "it has no split test"),
+    (MEASURED, [synthetic.shards], [untrained], "it has no split train"),
+    (MEASURED, [synthetic.shards], [several], "its images have several classes each"),
 ]
 
 
@@ -93,7 +93,9 @@ def test_a_probe_with_too_few_images_is_found_before_any_rank_starts(
     monkeypatch.setattr(InProcessCluster, "gang", lambda *_, **__: pytest.fail("ranks were started"))
     few = synthetic.shards(tmp_path, "few", ("one", "two"), {"train": 9, "test": 4})
     inputs = Inputs({"shards": [synthetic.shards(tmp_path)], "probes": [few]})
-    with pytest.raises(UsageError, match=r"few: draw 5 training images of each class. 1 of 2 classes have fewer"):
+    with pytest.raises(
+        UsageError, match=r"few: cannot draw 5 training images of each class: 1 of 2 classes have fewer"
+    ):
         run(recipe(**MEASURED), inputs, context(tmp_path))
 
 
@@ -108,7 +110,7 @@ def test_a_head_that_numbers_the_classes_otherwise_is_refused_and_one_of_other_n
     settings = recipe().model
     moved = synthetic.weights(tmp_path, "moved", settings, classes=3, names=MOVED)
     planned = Estimate(splits={"train": 60}, num_classes=3, class_names=RGB)
-    words = "Their classes differ: the same 3 names in another order, from number 0 on: 'blue' and 'red'"
+    words = "their classes differ: the same 3 names in another order, from number 0 on: 'blue' and 'red'"
     for given in (shards, planned):
         with pytest.raises(UsageError, match=words):
             estimate(recipe(), PretrainResources(), {"shards": [given], "init": [moved]}, Known())
