@@ -91,7 +91,7 @@ class Stopped(VitpipeError):
     """The work was asked to end; it can be resumed."""
 
     code = 6
-    _opening = "Stopped when asked to"
+    _opening = "Stopped before it could"
 
 
 class StorageError(VitpipeError):

@@ -19,7 +19,7 @@ from vitpipe.infra import faults
 from vitpipe.infra.errors import Stopped, StorageError, UsageError, VitpipeError
 from vitpipe.infra.full_disk import full_path, is_full
 from vitpipe.pipeline.cli import terminal
-from vitpipe.pipeline.cli.plan_verbs import AsJson, Overrides, Spec, VerifySources, looks
+from vitpipe.pipeline.cli.plan_verbs import AsJson, Overrides, Spec, VerifySources, looks, mind_run_beside
 from vitpipe.pipeline.cli.predict_verb import predictions
 from vitpipe.pipeline.cli.run_verbs import artifacts, runs
 
@@ -91,7 +91,7 @@ def _known(error: Exception, verb: str) -> VitpipeError:
         return UsageError("name a file", found, "set LC_ALL=C.UTF-8 or PYTHONUTF8=1, then run again")
     if is_full(error):
         return StorageError("write to disk", f"{full_path(error)} is full: {error}", "make room there, then run again")
-    return VitpipeError(f"do `{verb}`", f"a bug in vitpipe: {type(error).__name__}: {error}", "please report it")
+    return VitpipeError(f"finish `{verb}`", f"a bug in vitpipe: {type(error).__name__}: {error}", "please report it")
 
 
 def _asked_to_end(number: int, frame: FrameType | None) -> None:
@@ -151,6 +151,7 @@ def run(
     from vitpipe.pipeline.spec.load import load
 
     found = load(spec, overrides or ())
+    mind_run_beside(spec, found, overrides or ())
     began, path = time.monotonic(), terminal.log_path(f"run-{found.name}")
     handler = logs.configure(path)
     try:

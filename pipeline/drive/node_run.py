@@ -21,6 +21,7 @@ from vitpipe.pipeline.drive.shared_pieces import SharedPieces
 from vitpipe.pipeline.plan.fingerprint import Fingerprint
 from vitpipe.pipeline.plan.planned import Planned
 from vitpipe.pipeline.spec.graph import Node
+from vitpipe.pipeline.spec.text.written import located
 from vitpipe.pipeline.store.attempts import COMMITTED, ERROR, Refs, earlier, header, list_attempts
 from vitpipe.pipeline.store.records import Committed, commit, read_committed
 from vitpipe.stages.artifacts import Artifact
@@ -176,7 +177,8 @@ class NodeRun:
 
     def _failure(self, error: BaseException) -> VitpipeError:
         """Turn what ended the node into one of our errors; LeaseLost when the run is no longer ours."""
-        failure = as_vitpipe_error(error, self.node.id, f"{self.store.uri}/{self.attempt}/{PATH}")
+        where = f"{self.store.uri}/{self.attempt}/{PATH}"
+        failure = located(as_vitpipe_error(error, self.node.id, where), self.node.written)
         if isinstance(failure, Lost) and (reason := self.driver.lease.stopping()):
             found = f"asked to end: {reason}; {failure.found}"  # whoever wants us to end may have ended ranks first
             return Stopped(failure.asked, found, "run the same command again to go on")

@@ -49,14 +49,18 @@ def is_record(path: str) -> bool:
     return re.fullmatch(RECORDS, path) is not None
 
 
-def open_run(uri: str, asked: str) -> Store:
-    """Open the folder of a run that exists. UsageError with the nearest name for any other."""
+def open_run(uri: str, asked: str, also: str = "") -> Store:
+    """Open the folder of a run that exists. UsageError with the nearest name for any other.
+
+    `also` is where it was looked for before.
+    """
     run = open_store(uri)
     if is_run(run):
         return run
     parent, _, name = run.uri.rpartition("/")
     known = set() if parent.count("/") < 2 else _runs(open_store(parent))
-    raise UsageError(f"{asked} {run.uri}", "no run was ever started there", near(name, known))
+    nor = f", nor at {also}" if also else ""
+    raise UsageError(f"{asked} {run.uri}", f"no run was ever started there{nor}", near(name, known))
 
 
 def is_run(run: Store) -> bool:

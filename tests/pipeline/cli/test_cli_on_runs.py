@@ -316,11 +316,22 @@ def test_a_run_beside_its_yaml_is_named_from_another_folder(
     assert vitpipe("run", "tiny.yaml")[0] == 0
     (tmp_path / "other").mkdir()
     monkeypatch.chdir(tmp_path / "other")
+    here, beside = f"file://{tmp_path}/other/runs/tiny", f"file://{tmp_path}/runs/tiny"
     for verb in ("status", "stop"):
+        code, out, err = vitpipe(verb, "../tiny.yaml", "--json")
+        assert (code, err) == (0, f"{here} is no run; this is {beside}, beside ../tiny.yaml\n") and json.loads(out)
+    assert vitpipe("status", beside)[::2] == (0, "")
+    for verb in ("plan", "run"):
         code, _, err = vitpipe(verb, "../tiny.yaml")
-        assert (
-            code == 2 and f"file://{tmp_path}/other/runs/tiny" in err and f"there is file://{tmp_path}/runs/tiny" in err
-        )
-    assert vitpipe("status", f"file://{tmp_path}/runs/tiny")[0] == 0
-    assert vitpipe("run", "../tiny.yaml")[0] == 0
-    assert vitpipe("status", "../tiny.yaml")[0] == 0, "a run here comes first"
+        assert code == 0 and err.startswith(f"{here} is no run yet; there is {beside}, beside ../tiny.yaml")
+    assert vitpipe("status", "../tiny.yaml")[::2] == (0, ""), "a run here comes first"
+
+
+def test_a_run_that_is_nowhere_was_looked_for_in_both_places(
+    vitpipe: Vitpipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    code, _, err = vitpipe("status", "../tiny.yaml")
+    assert code == 2 and f"other/runs/tiny: no run was ever started there, nor at file://{tmp_path}/runs/tiny." in err
+    assert vitpipe("plan", "../tiny.yaml")[::2] == (0, "")

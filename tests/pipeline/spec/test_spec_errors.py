@@ -156,6 +156,15 @@ def test_an_unknown_stage_is_one_problem_and_its_node_is_a_known_one() -> None:
     assert len(told) == 2 and "unknown stage 'ingst'" in told[0] and "did you mean 'data'?" in told[1]
 
 
+def test_what_needs_a_node_of_an_unknown_stage_is_no_problem() -> None:
+    last = "weights: {stage: convert, needs: {checkpoint: backbone}, config: {formats: [native]}}"
+    text = "version: 1\nname: x\nstore: file://./runs\nnodes: {{backbone: {{stage: pretrian}}, {}}}\n"
+    for named, problems_told in ((last, 1), (last.replace("checkpoint: backbone", ""), 2)):
+        with pytest.raises(SpecError) as refused:
+            load(text.format(named))
+        assert len(refused.value.problems) == problems_told, refused.value
+
+
 def test_a_store_at_home_is_understood_as_a_root_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     assert absolute_uri("file://~/runs", Path("/elsewhere")) == f"file://{tmp_path}/runs"
