@@ -7,9 +7,8 @@ from typing import Annotated
 
 import typer
 
-from vitpipe.infra.errors import UsageError
 from vitpipe.pipeline.cli.plan_verbs import AsJson
-from vitpipe.pipeline.cli.terminal import answer, is_terminal, print_json, say
+from vitpipe.pipeline.cli.terminal import answer, complain, folded, is_terminal, print_json, say
 
 runs = typer.Typer()
 artifacts = typer.Typer(help="List, fetch and verify what a run made.", no_args_is_help=True, rich_markup_mode=None)
@@ -31,7 +30,7 @@ def status(
     from vitpipe.pipeline.store.runs import known_run
     from vitpipe.pipeline.store.status import read_status
 
-    store = known_run(run, "show the status of").store
+    store = known_run(run, "show the status of", complain).store
     pulse = Pulse(store, patient=not watch)
     while True:
         found = read_status(store, pulse)
@@ -57,8 +56,8 @@ def events(
     from vitpipe.infra.events import read_events
     from vitpipe.pipeline.store.runs import known_run
 
-    for event in read_events(known_run(run, "list the events of").store, tail=tail):
-        answer(as_json, event.to_json(), f"{event.time} {event.node or 'run'} {event.kind}: {event.text}")
+    for event in read_events(known_run(run, "list the events of", complain).store, tail=tail):
+        answer(as_json, event.to_json(), folded(f"{event.time} {event.node or 'run'} {event.kind}: {event.text}"))
 
 
 @runs.command()
@@ -74,7 +73,7 @@ def logs(
     from vitpipe.pipeline.store.runs import known_run, nodes_of
     from vitpipe.pipeline.store.status import read_status
 
-    found = known_run(run, "show the logs of")
+    found = known_run(run, "show the logs of", complain)
     reader, names, pulse = Logs(found.store), nodes_of(found, node), Pulse(found.store, patient=False)
     while True:
         lasts = follow and read_status(found.store, pulse).state == "running"
@@ -95,7 +94,7 @@ def stop(run: RunName, as_json: AsJson = False) -> None:
     from vitpipe.infra.lease_state import request_stop
     from vitpipe.pipeline.store.runs import find_run
 
-    found = find_run(run)
+    found = find_run(run, complain)
     fence = request_stop(found.store, f"`vitpipe stop` by {getpass.getuser()}@{socket.gethostname()}")
     ending = f"its driver (fence {fence}) will end at its next look at the store, within seconds"
     said = f"{found.uri}: {'nobody runs it' if fence is None else ending}"
@@ -106,18 +105,19 @@ def stop(run: RunName, as_json: AsJson = False) -> None:
 def report(
     run: RunName,
     open_it: Annotated[bool, typer.Option("--open", help="Show it in a browser.")] = False,
+    to: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Copy it into this folder.", show_default=False)
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Fetch the run's one-file HTML page and print where it is."""
-    import webbrowser
-
-    from vitpipe.pipeline.cli.report_pages import fetch_reports
+    """Print where the run's one-file HTML page is on this machine; one of a distant store is fetched first."""
+    from vitpipe.pipeline.cli.report_pages import fetch_reports, open_page
     from vitpipe.pipeline.store.runs import known_run
 
-    paths = fetch_reports(known_run(run, "show the report of"))
+    paths = fetch_reports(known_run(run, "show the report of", complain), to)
     answer(as_json, {"paths": [str(path) for path in paths]}, "\n".join(str(path) for path in paths))
-    if open_it and not webbrowser.open(paths[0].as_uri()):
-        raise UsageError(f"open {paths[0]}", "there is no browser here", "copy the file to a machine that has one")
+    if open_it and not open_page(paths[0]) and not as_json:
+        say("there is no browser here: open that file on a machine that has one")
 
 
 @runs.command()
@@ -133,7 +133,7 @@ def gc(
     from vitpipe.pipeline.drive.gc import gc as collect
     from vitpipe.pipeline.store.runs import find_run
 
-    uri = find_run(run).uri
+    uri = find_run(run, complain).uri
     found = collect(uri, unfinished, dry_run=dry_run)
     if as_json:
         would = {"would_remove": [asdict(one) for one in found.garbage]} if dry_run else {}
@@ -156,7 +156,8 @@ def doctor(
     for check in checks(store):
         found.append(check)
         if not as_json:
-            say(f"{'ok ' if check.ok else 'BAD'} {check.name}: {check.found}" + (f"; {check.do}" if check.do else ""))
+            verdict = "ok " if check.ok else "BAD"
+            say(folded(f"{verdict} {check.name}: {check.found}" + (f"; {check.do}" if check.do else "")))
     error = failure(found)
     if as_json:
         wrong = {"error": error.to_json()} if error else {}
@@ -172,7 +173,7 @@ def ls(run: RunName, node: NodeName = None, as_json: AsJson = False) -> None:
     from vitpipe.pipeline.store.retrieval import list_files
     from vitpipe.pipeline.store.runs import find_run
 
-    found = list_files(find_run(run).uri, node)
+    found = list_files(find_run(run, complain).uri, node)
     if as_json:
         print_json({"files": [asdict(one) for one in found]})
         return
@@ -193,7 +194,7 @@ def get(
     from vitpipe.pipeline.store.runs import find_run
 
     with transfer_bar(f"get {node}", hidden=as_json) as progress:
-        paths = fetch(find_run(run).uri, node, folder, progress)
+        paths = fetch(find_run(run, complain).uri, node, folder, progress)
     answer(as_json, {"paths": [str(path) for path in paths]}, f"{len(paths)} files in {folder}, verified")
 
 
@@ -213,7 +214,7 @@ def verify(
     from vitpipe.pipeline.store.runs import find_run
     from vitpipe.pipeline.store.verify_readback import read_shards_back
 
-    uri = find_run(run).uri
+    uri = find_run(run, complain).uri
     steps = {"verify": check, **({"read back": read_shards_back} if readback else {})}
     found = {}
     for name, step in steps.items():

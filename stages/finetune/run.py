@@ -47,7 +47,7 @@ def run(config: FinetuneConfig, inputs: Inputs, ctx: Context) -> Score:
     score = _score(config, inputs, choice, committed, [outcome for outcome, _ in tested.values()])
     labels = {"id2label": {str(number): name for number, name in enumerate(load_manifest(data).classes)}}
     files = (
-        ctx.out.put("score.json", readable(score.facts() | {"std": _std(score.per_seed), "seeds": config.seeds})),
+        ctx.out.put("score.json", readable(score.facts() | _details(config, score, tested))),
         ctx.out.put("labels.json", readable(labels)),
         committed,
         *(file for _, file in (sweep | tested).values()),
@@ -67,6 +67,8 @@ def _phase(trials: list[Trial], config: FinetuneConfig, inputs: Inputs, ctx: Con
         seeds = ", ".join(str(task.trial.seed) for task in tasks)
         ctx.events.emit("test_opened", f"once each for the seeds {seeds}, after the choice {choice.sha256[:12]}")
     resources, seconds = _resources(config, inputs, ctx)
+    if tasks:  # the time of the phase before says nothing of this one
+        ctx.progress.update(len(done), len(trials), unit="trials", note=tasks[0].trial.phase)
     for task, result in gather(ctx.cluster.fan(_run_trial, tasks, resources=resources, seconds=seconds)):
         done[task.trial] = result
         ctx.progress.update(len(done), len(trials), unit="trials", note=f"last: {task}")
@@ -141,6 +143,12 @@ def _score(
         model=model,
         metrics={"accuracy": statistics.fmean(per_seed), "accuracy_std": _std(per_seed)},
     )
+
+
+def _details(config: FinetuneConfig, score: Score, tested: Finished) -> dict[str, Any]:
+    """What `score.json` has beyond the score: the mistakes are those of the model that is kept."""
+    first, _ = next(iter(tested.values()))
+    return {"std": _std(score.per_seed), "seeds": config.seeds, "wrong": first.wrong}
 
 
 def _resized(old: ModelSettings | None, new: ModelSettings, mode: str) -> str | None:

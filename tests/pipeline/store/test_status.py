@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,8 +19,10 @@ from vitpipe.infra.storage.local import LocalStore
 from vitpipe.pipeline.drive.runner import run
 from vitpipe.pipeline.plan.decide import make_plan
 from vitpipe.pipeline.plan.survey import survey
+from vitpipe.pipeline.store import node_status
+from vitpipe.pipeline.store.node_status import RunStatus
 from vitpipe.pipeline.store.pulse import LOOKED_S, SILENT_S, Pulse
-from vitpipe.pipeline.store.status import RunStatus, read_status, status_of
+from vitpipe.pipeline.store.status import read_status, status_of
 from vitpipe.stages.sighting import Sighted
 
 QUICK = Timing(renew_s=0.02, watch_s=0.5, commit_s=100, poll_s=0.02, look_s=0.02)
@@ -56,7 +59,14 @@ def test_before_and_after(tmp_path: Path) -> None:
     go(tmp_path)
     found = status(tmp_path)
     assert found.state == "committed" and set(states(found).values()) == {"committed"}
-    assert found.to_json()["nodes"][0].keys() == {"node", "state", "why", "step", "total_steps", "ranks"}
+    promised, added = (
+        {"node", "state", "why", "step", "total_steps", "ranks"},
+        {"score", "metric", "std", "started", "ended", "seconds", "eta_seconds"},
+    )
+    nodes = {node["node"]: node for node in found.to_json()["nodes"]}
+    assert all(node.keys() == promised | added for node in nodes.values())
+    assert nodes["sum"]["metric"] == "sum" and nodes["sum"]["score"] > 0
+    assert nodes["a"]["score"] is None and nodes["a"]["started"] <= nodes["a"]["ended"] and nodes["a"]["seconds"] >= 0
 
 
 def test_while_it_runs(tmp_path: Path) -> None:
@@ -85,7 +95,7 @@ def test_a_failure_and_what_it_blocks(tmp_path: Path) -> None:
     found = status(tmp_path)
     assert found.state == "failed"
     assert states(found) == {"a": "committed", "b": "failed", "sum": "blocked", "more": "committed"}
-    assert "It is broken. Mend it." in found.nodes[1].why and "needs b" in found.nodes[2].why
+    assert "it is broken. Mend it." in found.nodes[1].why and "needs b" in found.nodes[2].why
     HOOKS.clear()
     go(tmp_path)
     assert status(tmp_path).state == "committed"
@@ -206,7 +216,7 @@ def test_a_replacement_of_other_data_that_came_to_no_end(tmp_path: Path, monkeyp
     with pytest.raises(StageError):
         go(tmp_path, replacing=("sum",))
     found = status(tmp_path)
-    assert found.state == "failed" and "It is broken" in found.nodes[2].why
+    assert found.state == "failed" and "it is broken" in found.nodes[2].why
     assert states(found) == {"a": "committed", "b": "committed", "sum": "failed", "more": "committed"}
 
     store(tmp_path).delete("sum/a2/error.json")  # a killed driver leaves none, and its lease
@@ -245,7 +255,7 @@ def test_a_lost_record_is_told(tmp_path: Path) -> None:
         found = status(tmp_path)
         node = next(node for node in found.nodes if node.node == id)
         assert found.state == node.state == "failed" and says in node.why
-        assert f"{id}/record.json. It is damaged: it is lost" in node.why and "verify" in node.why
+        assert f"{id}/record.json: it is damaged: it is lost" in node.why and "verify" in node.why
         planned = make_plan(graph, survey(run, graph)).nodes[id]
         assert (planned.action, planned.reason) == ("blocked", node.why) or not marked
         run.write(f"{id}/record.json", kept)
@@ -275,7 +285,7 @@ def test_a_record_that_comes_while_one_looks_is_not_lost(
 
 
 def test_an_unknown_run_is_bad_usage(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="No run"):
+    with pytest.raises(UsageError, match="no run"):
         read_status(store(tmp_path))
 
 
@@ -304,9 +314,9 @@ def test_one_damaged_file_is_told_and_hides_nothing(tmp_path: Path) -> None:
     whole = status(tmp_path).nodes
     for path, contents, state, why in (
         ("b/progress.json", (*DAMAGED, *NO_MAPPING, b'{"attempt": 1, "fence": 1}'), "waiting", IDLE),
-        ("b/a1/attempt.json", (*DAMAGED, *NO_MAPPING), "failed", "It is broken."),
+        ("b/a1/attempt.json", (*DAMAGED, *NO_MAPPING), "failed", "it is broken."),
         ("b/a1/error.json", (*DAMAGED, *NO_MAPPING), "waiting", IDLE),
-        ("a/record.json", DAMAGED, "failed", "It is damaged"),
+        ("a/record.json", DAMAGED, "failed", "it is damaged"),
         ("a/progress.json", (*DAMAGED, *NO_MAPPING), "committed", "by a1"),
     ):
         there = run.read(path)
@@ -342,7 +352,7 @@ def test_a_damaged_wish_to_stop_is_told(tmp_path: Path, content: bytes) -> None:
 def test_a_damaged_lease_is_told_by_whoever_goes_by_it(tmp_path: Path, content: bytes) -> None:
     store(tmp_path).write(LEASE, content)
     for ask in (lambda: status(tmp_path), lambda: request_stop(store(tmp_path), "night falls")):
-        with pytest.raises(IntegrityError, match=r"lease\.json. It is damaged"):
+        with pytest.raises(IntegrityError, match=r"lease\.json: it is damaged"):
             ask()
 
 
@@ -359,5 +369,17 @@ def test_a_damaged_wish_to_stop_ends_no_beat_and_a_later_one_is_heard(tmp_path: 
             time.sleep(0.01)
 
     HOOKS["a"] = beats_on
-    with pytest.raises(Stopped, match="Night falls"):
+    with pytest.raises(Stopped, match="night falls"):
         go(tmp_path)
+
+
+@pytest.mark.parametrize(("age", "left"), [(0, 41.0), (30, 11.0), (41, None), (600, None), (-50, 41.0)])
+def test_time_to_go_is_counted_down_and_left_out_once_it_is_over(
+    age: float, left: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the clock of who wrote it is ahead."""
+    monkeypatch.setattr(node_status, "time", SimpleNamespace(time=lambda: 1_000.0 + age))
+    told = {"step": 3, "total": 9, "unit": "trials", "note": "last: x", "eta_seconds": 41, "time": 1_000.0}
+    found = node_status.running_status("tuned", told)
+    assert (found.why, found.eta_seconds) == ("trial 3 of 9, last: x", left)
+    assert node_status.running_status("tuned", told | {"step": 0}).why == "9 trials to do, last: x"
