@@ -14,7 +14,7 @@ from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.paper.tables import title
 from vitpipe.stages.report.wording import last_part
 
-ALIKE = ("image_px", "batch_images", "steps", "train_per_class", "num_train", "crop", "flip", "eval_resize")
+ALIKE = ("image_px", "batch_images", "steps", "train_per_class", "num_train", "crop", "flip", "eval_resize", "split")
 """What two fine-tunings must share so that pretraining is their only difference."""
 
 _NONE: Mapping[str, str] = MappingProxyType({})
@@ -60,6 +60,11 @@ class ScoreRow:
     def text(self) -> str:
         """The score in percent with its spread."""
         return percent(self.value, self.std)
+
+    @property
+    def split(self) -> str:
+        """The split that was scored."""
+        return split_of(self)
 
     @property
     def labels(self) -> str:
@@ -142,6 +147,11 @@ def headline(table: Sequence[ScoreRow], found: Sequence[Gain]) -> str:
     return f"{title(best.benchmark)}: {best.text} {best.arm}{_over(best)}"
 
 
+def split_of(scored: Score | ScoreRow) -> str:
+    """Name the split that was scored; one of earlier versions does not say that it is `test`."""
+    return str(scored.protocol.get("split") or "test")
+
+
 def percent(value: float, std: float | None = None) -> str:
     """Write a fraction as `75.1 ± 1.2 %`."""
     return f"{100 * value:.1f} ± {100 * std:.1f} %" if std is not None else f"{100 * value:.1f} %"
@@ -180,6 +190,8 @@ def _likeness(row: ScoreRow) -> tuple[Any, ...]:
 
 def _row(score: Score, benchmark: str, node: str) -> ScoreRow:
     arm, kind = _arm(score.protocol)
+    if split := score.protocol.get("split"):
+        arm += f", scored on {split}"
     return ScoreRow(
         node=node,
         benchmark=benchmark,
