@@ -132,6 +132,7 @@ def _score(
         "positions": _resized(old, model, config.position_resize),
         **config.model_dump(mode="json", include=_IN_PROTOCOL),
         **({} if config.split == "test" else {"split": config.split}),
+        **({"pad_px": config.pad_px} if config.pad_px else {}),
     }
     return Score(
         benchmark=data.name,

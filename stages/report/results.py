@@ -1,4 +1,4 @@
-"""Scores as rows of one table, arms that differ only in pretraining as gains, and the sentence on top of the page.
+"""Scores as rows of one table, and arms that differ only in pretraining as gains.
 
 Knows Score artifacts; opens `score.json` of few-shot scores, no other file, and knows no page.
 """
@@ -11,10 +11,12 @@ from typing import Any
 
 from vitpipe.stages.artifacts import Score
 from vitpipe.stages.model_settings import ModelSettings
-from vitpipe.stages.paper.tables import title
 from vitpipe.stages.report.wording import last_part
 
-ALIKE = ("image_px", "batch_images", "steps", "train_per_class", "num_train", "crop", "flip", "eval_resize", "split")
+ALIKE = (
+    "image_px", "batch_images", "steps", "train_per_class", "num_train", "crop", "pad_px", "flip", "eval_resize",
+    "split",
+)  # fmt: skip
 """What two fine-tunings must share so that pretraining is their only difference."""
 
 _NONE: Mapping[str, str] = MappingProxyType({})
@@ -130,23 +132,6 @@ def gains(table: Sequence[ScoreRow]) -> list[Gain]:
     return [Gain(row, twins[_likeness(row)]) for row in table if row.kind == "pretrained" and _likeness(row) in twins]
 
 
-def headline(table: Sequence[ScoreRow], found: Sequence[Gain]) -> str:
-    """Say in one sentence what the run showed, also when pretraining did not help."""
-    if len(found) == 1:
-        return _one_gain(found[0])
-    if found:
-        helped = [gain for gain in found if gain.clear and gain.points > 0]
-        mean = statistics.fmean(gain.points for gain in found)
-        return f"Pretraining clearly helps in {len(helped)} of {len(found)} comparisons: {mean:+.1f} points on average"
-    if not table:
-        return "No scores yet"
-    tuned = [row for row in table if row.kind == "pretrained"]
-    if len({row.benchmark for row in tuned}) > 1:
-        return _several(tuned)
-    best = max(table, key=lambda row: row.value)
-    return f"{title(best.benchmark)}: {best.text} {best.arm}{_over(best)}"
-
-
 def split_of(scored: Score | ScoreRow) -> str:
     """Name the split that was scored; one of earlier versions does not say that it is `test`."""
     return str(scored.protocol.get("split") or "test")
@@ -160,28 +145,6 @@ def percent(value: float, std: float | None = None) -> str:
 def deviation(values: Sequence[float]) -> float | None:
     """Sample standard deviation; None of a single value."""
     return statistics.stdev(values) if len(values) > 1 else None
-
-
-def _one_gain(gain: Gain) -> str:
-    ours, theirs = gain.pretrained, gain.scratch
-    name, seeds = title(ours.benchmark), _over(ours)
-    if ours.std is None:
-        return f"{name}: {ours.text} fine-tuned, {theirs.text} from scratch; with one seed the spread is unknown"
-    if not gain.clear:
-        return f"No clear gain from pretraining on {name}: {ours.text} fine-tuned, {theirs.text} from scratch{seeds}"
-    verb = "lifts" if gain.points > 0 else "lowers"
-    return f"Pretraining {verb} {name} from {theirs.text} to {ours.text}: {gain.points:+.1f} points{seeds}"
-
-
-def _several(tuned: Sequence[ScoreRow]) -> str:
-    low, high = min(tuned, key=lambda row: row.value), max(tuned, key=lambda row: row.value)
-    number, mean = len({row.benchmark for row in tuned}), percent(statistics.fmean(row.value for row in tuned))
-    ends = f"{percent(low.value)} on {title(low.benchmark)} to {percent(high.value)} on {title(high.benchmark)}"
-    return f"Fine-tuned on {number} benchmarks: {mean} on average, from {ends}"
-
-
-def _over(row: ScoreRow) -> str:
-    return f" over {len(row.per_seed)} seeds" if len(row.per_seed) > 1 else ""
 
 
 def _likeness(row: ScoreRow) -> tuple[Any, ...]:
