@@ -59,6 +59,7 @@ class _Writer:
         self._wake, self._writing, self._lock = threading.Event(), threading.Lock(), threading.Lock()
         self._latest: dict[str, Any] | None = None
         self._first: tuple[int, float] | None = None
+        self._before: tuple[int, int] | None = None
         self._thread: threading.Thread | None = None
 
     def offer(self, step: int, fields: dict[str, Any]) -> None:
@@ -95,13 +96,17 @@ class _Writer:
             log.warning("progress could not be written, the next update will be: %s", error)
 
     def _eta_seconds(self, step: int, total: int) -> float | None:
-        """Seconds to go at the mean pace of this process so far."""
+        """Seconds to go at the mean pace of this process in this phase; None at its end, for who knows what follows."""
         now = time.monotonic()
-        if self._first is None or step < self._first[0]:
+        is_another_phase = self._before is not None and (step < self._before[0] or total != self._before[1])
+        self._before = step, total
+        if self._first is None:
             # the first task to end shows how long one takes, counted from the beginning of the attempt
             self._first = (0, self.begun) if step == 1 and self.begun is not None else (step, now)
+        elif is_another_phase:
+            self._first = step, now
         done, seconds = step - self._first[0], now - self._first[1]
-        return round((total - step) * seconds / done, 1) if done else None
+        return round((total - step) * seconds / done, 1) if done and step < total else None
 
 
 def read_progress(node: Store) -> dict[str, Any] | None:

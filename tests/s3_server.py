@@ -41,6 +41,7 @@ osd pool default pg autoscale mode = off
 paxos propose interval = 0.02
 paxos min wait = 0.01
 mon tick interval = 1
+# it ends where less than 5 % of the disk is free, of which it needs a few MB
 mon data avail crit = 0
 osd crush chooseleaf type = 0
 mon allow pool size one = true
@@ -146,7 +147,7 @@ class S3Server:
 
     def _last_words(self) -> str:
         """The ends of all logs: whoever reads a report of tests often can't read this machine's files."""
-        logs = sorted((self.folder / "log").glob("*"))
+        logs = sorted(path for path in (self.folder / "log").rglob("*") if path.is_file())  # a crash has a folder
         return "\n".join(f"{log}:\n{log.read_text(errors='replace')[-1500:]}" for log in logs)
 
 

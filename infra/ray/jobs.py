@@ -155,7 +155,7 @@ class Jobs:
         with tempfile.TemporaryDirectory(prefix="vitpipe-submit-") as folder, self._errors(f"submit {name}"):
             shutil.copytree(PACKAGE, Path(folder, PACKAGE.name), ignore=_NOT_SHIPPED)
             for path, text in files.items():
-                Path(folder, path).write_text(text)
+                Path(folder, path).write_text(text, encoding="utf-8")
             persist(
                 lambda: self._client.submit_job(
                     entrypoint=f"{_PYTHON} -m {shlex.join(module)}",

@@ -97,6 +97,11 @@ class LocalStore:
             found = [Entry(path, size) for path, size in paths if path.startswith(prefix)]
         yield from sorted(found, key=lambda entry: entry.path)
 
+    def folders(self) -> Iterator[str]:
+        with self._said("list", ""), suppress(*_ABSENT):
+            found = [one.name for one in os.scandir(self.root) if one.is_dir()]
+            yield from sorted(name for name in found if not name.startswith(HIDDEN))
+
     def delete(self, path: str) -> None:
         chain = self._chain(path)
         with self._said("delete", path), suppress(*_ABSENT):

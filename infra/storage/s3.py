@@ -29,7 +29,6 @@ from vitpipe.infra.storage.s3_transfer import ObjectRange, get_piece, pieces, se
 from vitpipe.infra.storage.store import Digest, Entry
 
 T = TypeVar("T")
-
 log = logging.getLogger(__name__)
 
 PAGE_KEYS = 1000
@@ -95,16 +94,14 @@ class S3Store:
         return etag
 
     def list(self, prefix: str = "") -> Iterator[Entry]:
-        where = {"Bucket": self.bucket, "Prefix": self._root + checked_prefix(prefix)}
-        query: dict[str, Any] = {**where, "MaxKeys": PAGE_KEYS}
-        while True:
-            page = self._call("list", prefix, methodcaller("list_objects_v2", **query))
+        for page in self._pages(prefix, Prefix=self._root + checked_prefix(prefix)):
             for item in page.get("Contents", ()):
                 if not item["Key"].endswith("/"):  # consoles mark empty folders so
                     yield Entry(item["Key"].removeprefix(self._root), int(item["Size"]), item["ETag"].strip('"'))
-            if not page.get("IsTruncated"):
-                return
-            query["ContinuationToken"] = page["NextContinuationToken"]
+
+    def folders(self) -> Iterator[str]:
+        for page in self._pages("", Prefix=self._root, Delimiter="/"):
+            yield from (item["Prefix"].removeprefix(self._root)[:-1] for item in page.get("CommonPrefixes", ()))
 
     def delete(self, path: str) -> None:
         self._call("delete", path, methodcaller("delete_object", **self._at(path)))
@@ -130,13 +127,19 @@ class S3Store:
 
         return Landing(f"{self.uri}/{path}", local, expect).fetch(chunks)
 
+    def _pages(self, prefix: str, **query: Any) -> Iterator[Any]:
+        query |= {"Bucket": self.bucket, "MaxKeys": PAGE_KEYS}
+        while query:
+            page = self._call("list", prefix, methodcaller("list_objects_v2", **query))
+            yield page
+            query = query | {"ContinuationToken": page["NextContinuationToken"]} if page.get("IsTruncated") else {}
+
     def sweep(self, older_than_s: float) -> int:
         """Abort uploads in parts that were never completed; how many."""
         query = methodcaller("list_multipart_uploads", Bucket=self.bucket, Prefix=self._root)
         found = self._call("sweep", "", query)
         now = datetime.fromtimestamp(self._server_s(found) + 0.5, UTC)  # the uploads' clock, which tells whole seconds
-        begun = found.get("Uploads", ())
-        old = [part for part in begun if (now - part["Initiated"]).total_seconds() >= older_than_s]
+        old = [part for part in found.get("Uploads", ()) if (now - part["Initiated"]).total_seconds() >= older_than_s]
         for part in old:
             where = {"Bucket": self.bucket, "Key": part["Key"], "UploadId": part["UploadId"]}
             self._call("sweep", part["Key"], methodcaller("abort_multipart_upload", **where))

@@ -78,6 +78,9 @@ class Store(Protocol):
     def list(self, prefix: str = "") -> Iterator[Entry]:
         """Every object whose path begins with `prefix` (a plain string prefix), sorted by path."""
 
+    def folders(self) -> Iterator[str]:
+        """Name the folders right below the root, sorted, by one request for a thousand; none where nothing is."""
+
     def delete(self, path: str) -> None:
         """Remove an object; absent is fine."""
 

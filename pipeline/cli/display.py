@@ -1,5 +1,6 @@
 """Plans and states as tables for a person and as lines for a log. Knows no store; everything is handed in."""
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -8,9 +9,11 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from vitpipe.pipeline.cli.terminal import printable
+from vitpipe.pipeline.cli.fitting import FittingTable
+from vitpipe.pipeline.cli.score_lines import number as score_number
+from vitpipe.pipeline.cli.terminal import dropped, printable
 from vitpipe.pipeline.plan.planned import Plan, Planned
-from vitpipe.pipeline.store.status import NodeStatus, RunStatus
+from vitpipe.pipeline.store.node_status import NodeStatus, RunStatus
 from vitpipe.stages.predict.image_files import Prediction
 
 _COLOURS = {
@@ -25,37 +28,61 @@ def show(what: RenderableType) -> None:
     Console().print(what)
 
 
+def show_beside(what: RenderableType) -> None:
+    """Print beside a command's work, which goes on where the terminal is closed."""
+    try:
+        show(what)
+    except OSError as error:
+        dropped.add(sys.stdout, error)
+
+
 def plan_table(plan: Plan, uri: str) -> RenderableType:
     """Lay out each node with what will be done and what it will cost."""
-    table = Table(title=f"plan of {uri}", title_justify="left", box=None, pad_edge=False, header_style="bold")
-    for heading in ("node", "stage", "do"):
-        table.add_column(heading, no_wrap=True)
-    table.add_column("because", ratio=1)
-    columns = [name for name in COSTS if any(_costs(one)[name] for one in plan.nodes.values())]
-    for heading in columns:
-        table.add_column(heading, justify="right", no_wrap=True)
-    for one in plan.nodes.values():
-        costs = _costs(one)
-        table.add_row(one.node, one.stage, _state(one.action), Text(_because(one)), *(costs[name] for name in columns))
-    return table
+    rows: list[tuple[RenderableType, ...]] = [
+        (one.node, one.stage, _state(one.action), *(_costs(one)[name] for name in COSTS)) for one in plan.nodes.values()
+    ]
+    because = [_because(one) for one in plan.nodes.values()]
+    headings = ("node", "stage", "do", *COSTS)
+    return FittingTable(headings, rows, list(plan_lines(plan)), "because", because, title=f"plan of {uri}")
 
 
 def status_table(status: RunStatus) -> RenderableType:
     """Lay out each node with its state, how far it is and why it waits."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("node", "state"):
-        table.add_column(heading, no_wrap=True)
-    for heading in ("progress", "", "images/s", "loss", "to go"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("why", ratio=1)
+    headings = (
+        "node",
+        "state",
+        "progress",
+        "done",
+        "images/s",
+        "loss",
+        "to go",
+        "score",
+        "spread",
+        "took",
+        "ended (UTC)",
+    )
+    rows: list[tuple[RenderableType, ...]] = []
     for node in status.nodes:
-        facts = node.progress or {}
         bar = ProgressBar(node.total_steps, node.step or 0, width=20) if node.total_steps else ""
         count = f"{node.step}/{node.total_steps}" if node.total_steps else ""
-        running = node.state == "running"
-        why = str(facts.get("note", "")) if running else node.why
-        table.add_row(node.node, _state(node.state), bar, count, *_pace(facts), Text(why, style="dim"))
+        spread = score_number(node.std, node.metric)
+        ends = (duration(node.seconds) if node.seconds is not None else "", when(node.ended))
+        score = score_number(node.score, node.metric)
+        rows.append((node.node, _state(node.state), bar, count, *_pace(node), score, spread, *ends))
+    whys = [_why(node) for node in status.nodes]
+    table = FittingTable(headings, rows, list(status_lines(status))[1:], "why", whys, spare="progress")
     return Group(Text(f"{status.run}: {status.state}"), table)
+
+
+def when(moment: str | None) -> str:
+    """Write a moment of a record for people: `2026-01-31 12:05`, in UTC as the record has it."""
+    return moment[:16].replace("T", " ") if moment else ""
+
+
+def _why(node: NodeStatus) -> str:
+    if node.state == "committed" and node.ended and ";" not in node.why:
+        return ""  # when and how long stand in columns of their own
+    return str((node.progress or {}).get("note") or "") if node.state == "running" else node.why
 
 
 def plan_lines(plan: Plan) -> Iterable[str]:
@@ -78,7 +105,12 @@ def status_lines(status: RunStatus) -> Iterable[str]:
     """Write the status as lines for a log."""
     yield f"{status.run}: {status.state}"
     for node in status.nodes:
-        yield f"{node.node}: {node.state}: {progress_line(node) if node.state == 'running' else node.why}"
+        spread = f" +- {score_number(node.std, node.metric)}" if node.std is not None else ""
+        words = [f"{node.metric} {score_number(node.score, node.metric)}{spread}" if node.score is not None else ""]
+        words += [f"took {duration(node.seconds)}" if node.seconds is not None else ""]
+        words += [f"ended {node.ended}" if node.ended else "", node.why]
+        said = progress_line(node) if node.state == "running" else ", ".join(filter(None, words))
+        yield f"{node.node}: {node.state}: {said}"
 
 
 def prediction_table(answers: Sequence[Prediction], head: str) -> RenderableType:
@@ -115,8 +147,7 @@ def percent(share: float) -> str:
 
 def progress_line(node: NodeStatus) -> str:
     """Say how far a running node is."""
-    facts = node.progress or {}
-    rate, loss, left = _pace(facts)
+    rate, loss, left = _pace(node)
     words = [node.why, rate and f"{rate} images/s", loss and f"loss {loss}", left and f"{left} to go"]
     return ", ".join(str(word) for word in words if word)
 
@@ -128,6 +159,12 @@ def duration(seconds: float) -> str:
     if hours:
         return f"{hours}:{minutes:02}:{whole % 60:02}"
     return f"{minutes}:{whole % 60:02}" if minutes else f"{whole} s"
+
+
+def clock(seconds: float) -> str:
+    """Write time to go, `0:41`, `1:02:03`, never none at all."""
+    whole = max(1, round(seconds))
+    return duration(whole) if whole >= 60 else f"0:{whole:02}"
 
 
 def short(number: float | None, unit: str = "") -> str:
@@ -161,12 +198,12 @@ def _because(one: Planned) -> str:
     return "; ".join(filter(None, (one.reason, source, *one.estimate.notes, paper)))
 
 
-def _pace(facts: Mapping[str, Any]) -> tuple[str, str, str]:
-    rate, loss, left = (facts.get(name) for name in ("images_per_second", "loss", "eta_seconds"))
+def _pace(node: NodeStatus) -> tuple[str, str, str]:
+    rate, loss = ((node.progress or {}).get(name) for name in ("images_per_second", "loss"))
     return (
         f"{rate:.0f}" if isinstance(rate, (int, float)) else "",
         f"{loss:.4g}" if isinstance(loss, (int, float)) else "",
-        duration(left) if isinstance(left, (int, float)) else "",
+        clock(node.eta_seconds) if node.eta_seconds is not None else "",
     )
 
 

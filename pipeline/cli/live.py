@@ -23,8 +23,9 @@ from vitpipe.pipeline.cli.event_lines import EventFollower, line
 from vitpipe.pipeline.cli.terminal import dropped, is_terminal, printable, tell
 from vitpipe.pipeline.drive.driver import DriverOptions
 from vitpipe.pipeline.spec.load import PipelineSpec
+from vitpipe.pipeline.store.node_status import RunStatus
 from vitpipe.pipeline.store.pulse import Pulse
-from vitpipe.pipeline.store.status import RunStatus, status_of
+from vitpipe.pipeline.store.status import status_of
 
 LOOK_S = 2.0
 LINE_S = 30.0
@@ -116,14 +117,17 @@ class LiveRun:
         return Group(*([status_table(status)] if status else []), *notes, *events)
 
     def _lines(self) -> None:
-        said: dict[str, float] = {}
+        told: dict[str, tuple[float, str]] = {}
         while not self._end.wait(LOOK_S):
             self._say(self._follower.news())
             status = self._look()
             for node in status.nodes if status else ():
                 now = time.monotonic()
-                if node.state == "running" and now - said.setdefault(node.node, now) >= LINE_S:
-                    said[node.node] = now
+                if node.state != "running":
+                    continue
+                last, before = told.setdefault(node.node, (now, ""))
+                if now - last >= LINE_S and node.why != before:  # the time to go alone is no news
+                    told[node.node] = now, node.why
                     tell(f"{time.strftime('%H:%M:%S')} {node.node}: {progress_line(node)}")
         self._say(self._follower.rest())
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -19,9 +19,14 @@ from vitpipe.infra import faults
 from vitpipe.infra.errors import Stopped, StorageError, UsageError, VitpipeError
 from vitpipe.infra.full_disk import full_path, is_full
 from vitpipe.pipeline.cli import terminal
+from vitpipe.pipeline.cli.many_verbs import many
 from vitpipe.pipeline.cli.plan_verbs import AsJson, Overrides, Spec, VerifySources, looks
 from vitpipe.pipeline.cli.predict_verb import predictions
 from vitpipe.pipeline.cli.run_verbs import artifacts, runs
+
+if TYPE_CHECKING:
+    from vitpipe.pipeline.drive.runner import Outcome
+    from vitpipe.pipeline.spec.load import PipelineSpec
 
 app = typer.Typer(
     name="vitpipe",
@@ -40,6 +45,7 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
 
 def invoke(args: list[str]) -> int:
     """Run one command; its exit code. An error is printed as one paragraph, or as JSON with `--json`."""
+    terminal.accept_all_characters()
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # it would read every installed package's metadata
     quiet = logging.NullHandler()  # a person sees that a request is tried again; a log gets the outcome alone
     if not sys.stderr.isatty():
@@ -52,7 +58,7 @@ def invoke(args: list[str]) -> int:
             terminal.complain(loss)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
-    except terminal.ReaderGone:
+    except (terminal.ReaderGone, SystemExit):  # typer ends so, in one case: nobody reads its help any more
         return 0
     except Exception as error:
         return _ended_by(error, args)
@@ -81,6 +87,9 @@ def _known(error: Exception) -> VitpipeError:
     if isinstance(error, typer.TyperException):
         asked = "read the command line"
         return UsageError(asked, getattr(error, "format_message", error.__str__)(), "see vitpipe --help")
+    if isinstance(error, UnicodeEncodeError) and error.encoding not in ("utf-8", "utf8"):
+        found = f"this locale's {error.encoding} has no {error.object[error.start : error.end]!a}"
+        return UsageError("name a file", found, "set LC_ALL=C.UTF-8 or PYTHONUTF8=1, then run again")
     if is_full(error):
         return StorageError("write to disk", f"{full_path(error)} is full: {error}", "make room there, then run again")
     return VitpipeError("do this", f"a bug in vitpipe: {type(error).__name__}: {error}", "please report it")
@@ -88,6 +97,23 @@ def _known(error: Exception) -> VitpipeError:
 
 def _asked_to_end(number: int, frame: FrameType | None) -> None:
     raise Stopped("run the command", signal.Signals(number).name, "run it again")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        import vitpipe
+
+        terminal.say(vitpipe.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """From raw images to the ViT paper's transfer table: one YAML, exact resume, every number traceable to bytes."""
 
 
 @app.command()
@@ -154,13 +180,31 @@ def run(
     finally:
         if loss := handler.take_dropped():
             terminal.complain(loss)
+    _say_end(found, outcome, time.monotonic() - began, as_json)
+
+
+def _say_end(spec: "PipelineSpec", outcome: "Outcome", seconds: float, as_json: bool) -> None:
+    """Print what a run came to: its numbers and where its page is."""
+    from vitpipe.pipeline.cli import display
+    from vitpipe.pipeline.cli.score_lines import pages, score_lines, score_table
+    from vitpipe.pipeline.store.scores import score_rows
+
+    committed = {node: outcome.committed[node] for node in spec.graph.nodes if node in outcome.committed}
+    plan, rows, reports = outcome.plan, score_rows(committed), pages(committed)
     if as_json:
-        terminal.print_json({"run": found.uri, **outcome.plan.to_json()})
+        ends = {"scores": [row.to_json() for row in rows], "reports": reports}
+        terminal.print_json({"run": spec.uri, **plan.to_json(), **ends})
+        return
+    if terminal.is_terminal() and rows:
+        display.show_beside(score_table(rows))
     else:
-        plan, seconds = outcome.plan, time.monotonic() - began
-        terminal.tell(f"{found.uri}: done. {len(plan.due)} of {len(plan.nodes)} nodes run in {seconds:.1f} s")
-        if any(node.stage.output == "Report" for node in found.graph.nodes.values()):
-            terminal.tell(f"the report: vitpipe report {found.uri} --open")
+        for line in score_lines(rows):
+            terminal.tell(line)
+    terminal.tell(f"{spec.uri}: done. {len(plan.due)} of {len(plan.nodes)} nodes run in {seconds:.1f} s")
+    for page in reports:
+        terminal.tell(f"the report: {page}")
+    if reports:
+        terminal.tell(f"in a browser: vitpipe report {spec.uri} --open")
 
 
 @app.command()
@@ -191,5 +235,7 @@ def submit(
     return code
 
 
-app.registered_commands += looks.registered_commands + runs.registered_commands + predictions.registered_commands
+app.registered_commands += (
+    looks.registered_commands + runs.registered_commands + many.registered_commands + predictions.registered_commands
+)
 app.add_typer(artifacts, name="artifacts")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from vitpipe.pipeline.cli.terminal import is_terminal, print_json, say
+from vitpipe.pipeline.cli.terminal import folded, is_terminal, print_json, say
 
 looks = typer.Typer()
 
@@ -66,7 +66,7 @@ def plan(
         for line in display.plan_lines(made):
             say(line)
     if total["flops"]:
-        say(f"{display.total_line(total, machine.gpu.name)}; {machine.assumption}")
+        say(folded(f"{display.total_line(total, machine.gpu.name)}; {machine.assumption}"))
 
 
 @looks.command()
@@ -96,7 +96,7 @@ def conform(
         print_json({"run": found.uri, "deviations": deviations, "nodes": [one.to_json() for one in compared]})
     else:
         for one in compared:
-            say("\n".join(one.lines()))
+            say("\n".join(map(folded, one.lines())))
         if not compared:
             say(f"{spec}: no node pretrains, or fine-tunes from weights; the paper has no recipe for the rest")
     return DEVIATES if deviations else 0

@@ -49,7 +49,7 @@ def predict(
     return 0
 
 
-def _error(unreadable: list[tuple[Path, str]]) -> UsageError | None:
+def _error(unreadable: list[tuple[Path | str, str]]) -> UsageError | None:
     if not unreadable:
         return None
     listed = "; ".join(f"{path}: {reason}" for path, reason in unreadable[:5])

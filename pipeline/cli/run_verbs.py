@@ -7,9 +7,8 @@ from typing import Annotated
 
 import typer
 
-from vitpipe.infra.errors import UsageError
 from vitpipe.pipeline.cli.plan_verbs import AsJson
-from vitpipe.pipeline.cli.terminal import answer, is_terminal, print_json, say
+from vitpipe.pipeline.cli.terminal import answer, folded, is_terminal, print_json, say
 
 runs = typer.Typer()
 artifacts = typer.Typer(help="List, fetch and verify what a run made.", no_args_is_help=True, rich_markup_mode=None)
@@ -58,7 +57,7 @@ def events(
     from vitpipe.pipeline.store.runs import known_run
 
     for event in read_events(known_run(run, "list the events of").store, tail=tail):
-        answer(as_json, event.to_json(), f"{event.time} {event.node or 'run'} {event.kind}: {event.text}")
+        answer(as_json, event.to_json(), folded(f"{event.time} {event.node or 'run'} {event.kind}: {event.text}"))
 
 
 @runs.command()
@@ -106,18 +105,19 @@ def stop(run: RunName, as_json: AsJson = False) -> None:
 def report(
     run: RunName,
     open_it: Annotated[bool, typer.Option("--open", help="Show it in a browser.")] = False,
+    to: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Copy it into this folder.", show_default=False)
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Fetch the run's one-file HTML page and print where it is."""
-    import webbrowser
-
-    from vitpipe.pipeline.cli.report_pages import fetch_reports
+    """Print where the run's one-file HTML page is on this machine; one of a distant store is fetched first."""
+    from vitpipe.pipeline.cli.report_pages import fetch_reports, open_page
     from vitpipe.pipeline.store.runs import known_run
 
-    paths = fetch_reports(known_run(run, "show the report of"))
+    paths = fetch_reports(known_run(run, "show the report of"), to)
     answer(as_json, {"paths": [str(path) for path in paths]}, "\n".join(str(path) for path in paths))
-    if open_it and not webbrowser.open(paths[0].as_uri()):
-        raise UsageError(f"open {paths[0]}", "there is no browser here", "copy the file to a machine that has one")
+    if open_it and not open_page(paths[0]) and not as_json:
+        say("there is no browser here: open that file on a machine that has one")
 
 
 @runs.command()
@@ -156,7 +156,8 @@ def doctor(
     for check in checks(store):
         found.append(check)
         if not as_json:
-            say(f"{'ok ' if check.ok else 'BAD'} {check.name}: {check.found}" + (f"; {check.do}" if check.do else ""))
+            verdict = "ok " if check.ok else "BAD"
+            say(folded(f"{verdict} {check.name}: {check.found}" + (f"; {check.do}" if check.do else "")))
     error = failure(found)
     if as_json:
         wrong = {"error": error.to_json()} if error else {}

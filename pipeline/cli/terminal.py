@@ -1,11 +1,14 @@
 """What a command prints for a person or a script: lines, JSON, one red paragraph for an error. Knows no verb."""
 
+import codecs
 import errno
 import io
 import json
 import os
+import shutil
 import sys
 import tempfile
+import textwrap
 import threading
 import time
 import traceback
@@ -124,7 +127,7 @@ def _put(stream: TextIO, text: str) -> None:
         stream.write(text)
         stream.flush()
         return
-    left = memoryview(text.encode(stream.encoding, "backslashreplace"))
+    left = memoryview(text.encode(stream.encoding, _REPLACE))
     while left:
         if (written := raw.write(left)) is None:
             raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
@@ -138,6 +141,40 @@ def _file_behind(stream: TextIO) -> str:
     except (OSError, ValueError):
         return name
     return path if path.startswith("/") else name
+
+
+def folded(text: str) -> str:
+    """Break a line between words where a person's terminal ends, what follows indented; a log's line stays whole."""
+    if not is_terminal():
+        return text
+    width = max(20, shutil.get_terminal_size().columns)
+    pad = text[: len(text) - len(text.lstrip())]
+    fold = textwrap.TextWrapper(width, pad, f"{pad}    ", break_long_words=False, break_on_hyphens=False)
+    return fold.fill(text.strip())
+
+
+def accept_all_characters() -> None:
+    """Let both streams take every character: one that they cannot encode is written as its number, not an error.
+
+    A stream that was closed before we began takes everything, and shows nothing.
+    """
+    nowhere = open(os.devnull, "w") if None in (sys.stdout, sys.stderr) else None  # noqa: SIM115
+    sys.stdout, sys.stderr = sys.stdout or nowhere, sys.stderr or nowhere
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=_REPLACE)
+
+
+def _replaced(error: UnicodeError) -> tuple[str, int]:
+    """Stand in for what a stream cannot encode, as wide as it where it is a sign of ours."""
+    assert isinstance(error, UnicodeEncodeError)
+    char = error.object[error.start]
+    return _PLAIN.get(char) or char.encode("ascii", "backslashreplace").decode(), error.start + 1
+
+
+_REPLACE = "vitpipe-plain"
+_PLAIN = {"…": "~", "·": "-", "�": "?"}
+codecs.register_error(_REPLACE, _replaced)
 
 
 def printable(text: str) -> str:

@@ -5,8 +5,8 @@ Knows the files that a driver leaves (spec, lease, records, progress, errors); a
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 from vitpipe.infra.at_once import by_key
 from vitpipe.infra.errors import IntegrityError, NotFound, Stopped, VitpipeError
@@ -17,42 +17,13 @@ from vitpipe.infra.storage.store import Store
 from vitpipe.pipeline.spec.graph import Graph, Node, is_uri
 from vitpipe.pipeline.store.accepted_spec import accepted_graph
 from vitpipe.pipeline.store.attempts import ERROR, Attempt, digests, read_attempt
+from vitpipe.pipeline.store.node_status import NodeStatus, RunStatus, committed_status, running_status
 from vitpipe.pipeline.store.pulse import Pulse
 from vitpipe.pipeline.store.records import Committed, read_committed
 from vitpipe.pipeline.store.soundness import fence_of
 from vitpipe.stages.record import damaged
 
 T = TypeVar("T")
-State = Literal["committed", "running", "waiting", "failed", "blocked"]
-
-
-@dataclass(frozen=True)
-class NodeStatus:
-    """The state of one node, and why."""
-
-    node: str
-    state: State
-    why: str
-    step: int | None = None
-    total_steps: int | None = None
-    ranks: tuple[Mapping[str, Any], ...] = ()
-    progress: Mapping[str, Any] | None = None
-    """All that the running attempt last reported."""
-
-
-@dataclass(frozen=True)
-class RunStatus:
-    """The state of a run and of each of its nodes."""
-
-    run: str
-    state: str
-    """`committed`, `running`, `failed`, `stopped` (resumable) or `interrupted` (its driver fell silent)."""
-    nodes: tuple[NodeStatus, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """What `status --json` prints."""
-        nodes = [{key: value for key, value in asdict(node).items() if key != "progress"} for node in self.nodes]
-        return {"run": self.run, "state": self.state, "nodes": nodes}
 
 
 def read_status(run: Store, pulse: Pulse | None = None) -> RunStatus:
@@ -107,8 +78,7 @@ class _View:
             return NodeStatus(node.id, "failed", str(left.unreadable))
         missing = [up.node for up in upstream if up.state != "committed"]
         if left.committed and not missing and self._stands(node, left):
-            record = left.committed.record
-            return NodeStatus(node.id, "committed", f"{record.started} by {record.attempt}")
+            return committed_status(node.id, left.committed)
         if lost := self._lost(node, left):
             return NodeStatus(node.id, "failed", str(lost))
         current = self._is_current(left)
@@ -116,7 +86,7 @@ class _View:
         if error and not isinstance(error, Stopped):
             return NodeStatus(node.id, "failed", str(error))
         if self.alive and current and left.progress and not error:
-            return _running(node.id, left.progress)
+            return running_status(node.id, left.progress)
         broken = [up.node for up in upstream if up.state in ("failed", "blocked")]
         if broken:
             return NodeStatus(node.id, "blocked", f"needs {', '.join(broken)}, which failed")
@@ -179,12 +149,6 @@ class _View:
         if self.lease and self.lease.holder:
             return f"nobody runs it: {self.lease.holder} {self.silence}; {do}"
         return f"nobody runs it{f' ({self.stop})' if self.stop else ''}; {do}"
-
-
-def _running(id: str, progress: Mapping[str, Any]) -> NodeStatus:
-    step, total = progress.get("step"), progress.get("total")
-    why = str(progress.get("note") or (f"{progress.get('unit', 'steps')} {step} of {total}" if total else "begins"))
-    return NodeStatus(id, "running", why, step, total, tuple(progress.get("ranks") or ()), progress)
 
 
 def _stop(run: Store, lease: LeaseState | None) -> str:

@@ -60,6 +60,8 @@ def run_all(
 ) -> list[Result]:
     """Results in the order of the tasks, each handed to `on_end` at once. Errors as `gather`."""
     results: dict[int, Result] = {}
+    if tasks:
+        ctx.progress.update(0, len(tasks), unit="tasks")
     for task, result in gather(ctx.cluster.fan(fn, tasks, resources=ctx.resources, seconds=seconds)):
         on_end(result)
         results[id(task)] = result

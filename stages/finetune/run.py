@@ -67,6 +67,8 @@ def _phase(trials: list[Trial], config: FinetuneConfig, inputs: Inputs, ctx: Con
         seeds = ", ".join(str(task.trial.seed) for task in tasks)
         ctx.events.emit("test_opened", f"once each for the seeds {seeds}, after the choice {choice.sha256[:12]}")
     resources, seconds = _resources(config, inputs, ctx)
+    if tasks:  # the time of the phase before says nothing of this one
+        ctx.progress.update(len(done), len(trials), unit="trials", note=tasks[0].trial.phase)
     for task, result in gather(ctx.cluster.fan(_run_trial, tasks, resources=resources, seconds=seconds)):
         done[task.trial] = result
         ctx.progress.update(len(done), len(trials), unit="trials", note=f"last: {task}")

@@ -122,7 +122,7 @@ def finetuning_row(benchmark: str | None, variant: str | None, averaged: bool) -
 @functools.cache
 def recipes() -> dict[str, Any]:
     """Read all of `recipes.json`, once."""
-    content: dict[str, Any] = json.loads(Path(__file__).with_name("recipes.json").read_text())
+    content: dict[str, Any] = json.loads(Path(__file__).with_name("recipes.json").read_text(encoding="utf-8"))
     return content
 
 

@@ -81,5 +81,5 @@ def published(benchmark: str) -> list[Published]:
 @functools.cache
 def tables() -> dict[str, Any]:
     """Read all of `tables.json`, once."""
-    content: dict[str, Any] = json.loads(Path(__file__).with_name("tables.json").read_text())
+    content: dict[str, Any] = json.loads(Path(__file__).with_name("tables.json").read_text(encoding="utf-8"))
     return content

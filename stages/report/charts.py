@@ -126,6 +126,11 @@ class Curve:
         return cls(title, unit, drawn, x, y, points[0][1], points[-1][1], smallest, _rows(points))
 
 
+def trace(points: Sequence[tuple[float, float]], x: Axis, y: Axis, smooth: bool) -> str:
+    """Trace points as the `d` of an SVG path in a plot of these scales, few enough to draw; `smooth` by their mean."""
+    return _path(_thin(_running_mean(points) if smooth else points), x, y)
+
+
 def _rows(points: Sequence[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
     last = len(points) - 1
     places = sorted({round(last * number / max(1, MAX_ROWS - 1)) for number in range(MAX_ROWS)})

@@ -25,7 +25,7 @@ _NO_BREAK = "\N{NO-BREAK SPACE}"
 
 def render(**facts: Any) -> str:
     """Fill `page.html.j2` with `facts`, its variables. A missing one is an error, not a gap."""
-    page = _environment().get_template("page.html.j2")
+    page = environment().get_template("page.html.j2")
     return page.render(shown_files=MAX_FILES, shown_charts=MAX_CHARTS, shown_rows=MAX_ROWS, **facts)
 
 
@@ -39,7 +39,8 @@ def score_charts(table: list[ScoreRow]) -> list[dict[str, Any]]:
 
 
 @functools.cache
-def _environment() -> jinja2.Environment:
+def environment() -> jinja2.Environment:
+    """Make the template engine of all pages: it escapes every text, and knows this project's ways to write numbers."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,

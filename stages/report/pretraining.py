@@ -46,7 +46,7 @@ def curves(checkpoint: Checkpoint) -> list[Curve]:
     for name in dict.fromkeys(name for row in rows for name in row if name != "step"):
         accuracy = name != "validation/loss"
         scaled = [row | {name: 100 * row[name]} if accuracy and name in row else row for row in rows]
-        drawn += _curve(_title(name), "%" if accuracy else "", scaled, name, smooth=False, zero=False)
+        drawn += _curve(measured_title(name), "%" if accuracy else "", scaled, name, smooth=False, zero=False)
     return drawn
 
 
@@ -59,6 +59,12 @@ def spent(checkpoint: Checkpoint) -> list[Spent]:
     return sorted(found, key=lambda one: (one.cause != "productive", -one.seconds))
 
 
+def measured_title(name: str) -> str:
+    """Title a measurement: `validation/loss` -> Held-out loss; `fewshot/cifar10/5` -> 5-shot accuracy on cifar10."""
+    kind, *rest = name.split("/")
+    return f"Held-out {rest[0]}" if kind == "validation" else f"{rest[1]}-shot accuracy on {rest[0]}"
+
+
 def _curve(
     title: str, unit: str, lines: Sequence[Mapping[str, Any]], field: str, smooth: bool, zero: bool
 ) -> list[Curve]:
@@ -67,12 +73,6 @@ def _curve(
         return []
     steps, values = zip(*points, strict=True)
     return [Curve.draw(title, unit, steps, values, smooth=smooth, zero=zero)]
-
-
-def _title(name: str) -> str:
-    """`validation/loss` -> Held-out loss; `fewshot/cifar10/5` -> 5-shot accuracy on cifar10."""
-    kind, *rest = name.split("/")
-    return f"Held-out {rest[0]}" if kind == "validation" else f"{rest[1]}-shot accuracy on {rest[0]}"
 
 
 def _lines(checkpoint: Checkpoint, name: str) -> list[dict[str, Any]]:

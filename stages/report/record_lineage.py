@@ -60,6 +60,16 @@ def benchmarks(lineage: Iterable[LineageNode]) -> dict[str, str]:
     return {uri: named[ref.record_sha256] for uri, ref in scored if ref.record_sha256 in named}
 
 
+def rests_on(record_sha256: str, lineage: Iterable[LineageNode]) -> list[LineageNode]:
+    """List the node of that record and all upstream of it, in the order of the lineage."""
+    listed = list(lineage)
+    wanted = {record_sha256}
+    for node in reversed(listed):  # each stands after those it was made from
+        if node.record_sha256 in wanted and node.record:
+            wanted |= {ref.record_sha256 for refs in node.record.inputs.values() for ref in refs}
+    return [node for node in listed if node.record_sha256 in wanted]
+
+
 def walk(artifacts: Iterable[Artifact]) -> list[LineageNode]:
     """List all nodes upstream of the artifacts, each once, and each after those it was made from."""
     found: dict[tuple[str, str], LineageNode] = {}

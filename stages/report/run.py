@@ -72,7 +72,7 @@ def run(config: ReportConfig, inputs: Inputs, ctx: StageContext) -> Report:
     files = (
         ctx.out.put("index.html", page.encode()),
         ctx.out.put("report.json", report_json(sentence, table, found, lineage, pictures.inside)),
-        ctx.out.put("results.csv", results_csv(table)),
+        ctx.out.put("results.csv", results_csv(table, run_uri, lineage)),
         ctx.out.put("README.md", model_card(heading, sentence, table, run_uri)),
     )
     return Report(headline=sentence, files=files)

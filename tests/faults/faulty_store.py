@@ -99,6 +99,9 @@ class FaultyStore:
     def list(self, prefix: str = "") -> Iterator[Entry]:
         return self._do("list", prefix)
 
+    def folders(self) -> Iterator[str]:
+        return self._do("folders")
+
     def delete(self, path: str) -> None:
         return self._do("delete", path)
 

@@ -183,3 +183,21 @@ def test_time_to_go_counts_the_first_task_too(tmp_path: Path, monkeypatch: pytes
     progress.update(first, 10)
     progress.flush()
     assert (read_progress(LocalStore(tmp_path)) or {})["eta_seconds"] == left, "what was adopted says nothing of pace"
+
+
+def test_the_pace_of_a_phase_says_nothing_of_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nine quick trials, then three slow ones: nothing is said to take no time."""
+    clock = [100.0]
+    monkeypatch.setattr("vitpipe.infra.progress.time", SimpleNamespace(monotonic=lambda: clock[0], time=lambda: 0.0))
+    progress = StoreProgress(LocalStore(tmp_path), "a1", 1, every_s=3600)
+    progress.begin()
+
+    def left(step: int, total: int, after: float) -> float | None:
+        clock[0] += after
+        progress.update(step, total, "trials")
+        progress.flush()
+        return (read_progress(LocalStore(tmp_path)) or {})["eta_seconds"]
+
+    assert [left(step, 3, 1) for step in (1, 2, 3)] == [2.0, 1.0, None]
+    assert [left(step, 3, 60) for step in (0, 1, 2, 3)] == [None, 120.0, 60.0, None]
+    assert [left(step, 9, 5) for step in (3, 4)] == [None, 25.0], "more to do is another phase"

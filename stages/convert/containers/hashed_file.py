@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -68,7 +69,7 @@ class HashedFile:
         return StorageError(f"write {self.path}", str(error), "make room on the scratch disk")
 
 
-class ArraysFile:
+class ArraysFile(ABC):
     """A file open for writing the named arrays, in the order of `shapes`, all of one type. A container says how."""
 
     def __init__(self, path: Path, shapes: Sequence[tuple[str, Shape]], dtype: Dtype) -> None:
@@ -102,8 +103,9 @@ class ArraysFile:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @abstractmethod
     def _append(self, name: str, array: Array) -> None:
-        raise NotImplementedError
+        """Write `array`, whose turn it is, as the container holds it."""
 
 
 def need_room(folder: Path, needed: int) -> None:

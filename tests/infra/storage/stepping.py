@@ -65,7 +65,7 @@ class Actor(threading.Thread):
         try:
             self.act(self)
         except Killed:
-            pass
+            pass  # ended as it was asked to: no failure of what is tested
         except BaseException as error:
             self._failure = error
         self.ended = True

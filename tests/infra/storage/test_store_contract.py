@@ -120,6 +120,14 @@ def test_of_many_at_once_one_wins(store, verb):
     assert store.read_version(verb) == (f"writer {winners[0]}".encode(), tries[winners[0]].result())
 
 
+def test_folders_are_named_without_what_lies_in_them(store):
+    assert list(store.folders()) == []
+    for path in ("b/x", "a/deep/y", "a/z", "ab/w", "file"):
+        store.write(path, b"1")
+    assert list(store.folders()) == ["a", "ab", "b"]
+    assert list(store.child("a").folders()) == ["deep"]
+
+
 def test_lists_by_string_prefix_sorted_by_path(store):
     for path in ("a/b", "a.txt", "a/a/c", "b", "ab/x", "a-1/z"):
         store.write(path, path.encode())

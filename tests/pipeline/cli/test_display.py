@@ -1,6 +1,7 @@
 """What a person sees: tables that move, and the job of a cluster followed to its end."""
 
 import io
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +23,7 @@ from vitpipe.pipeline.cli.live import LiveRun
 from vitpipe.pipeline.cli.submission import watch
 from vitpipe.pipeline.plan.planned import Plan, Planned
 from vitpipe.pipeline.spec.load import PipelineSpec
-from vitpipe.pipeline.store.status import NodeStatus, RunStatus
+from vitpipe.pipeline.store.node_status import NodeStatus, RunStatus
 from vitpipe.stages.estimates import Estimate
 
 PROGRESS = {"images_per_second": 512.3, "loss": 1.2345, "eta_seconds": 185, "unit": "steps"}
@@ -31,7 +32,18 @@ STATUS = RunStatus(
     "running",
     (
         NodeStatus("glyphs", "committed", "2026-01-01 by a1"),
-        NodeStatus("backbone", "running", "steps 30 of 90", 30, 90, (), PROGRESS),
+        NodeStatus(
+            "probe",
+            "committed",
+            "2026-01-01 by a1",
+            score=0.9071,
+            metric="top1",
+            std=0.027,
+            seconds=75.0,
+            started="2026-01-01T00:00:00Z",
+            ended="2026-01-01T00:01:15Z",
+        ),
+        NodeStatus("backbone", "running", "steps 30 of 90", 30, 90, (), PROGRESS, 185),
         NodeStatus("weights", "waiting", "needs backbone first"),
     ),
 )
@@ -48,9 +60,22 @@ def drawn(what: Any) -> str:
 def test_a_status_shows_progress_and_why_a_node_waits() -> None:
     table = drawn(status_table(STATUS))
 
-    for words in ("30/90", "512", "1.23", "3:05", "needs backbone first"):
+    for words in (
+        "30/90",
+        "512",
+        "1.23",
+        "3:05",
+        "needs backbone first",
+        "90.7 %",
+        "2.7 %",
+        "1:15",
+        "2026-01-01 00:01",
+    ):
         assert words in table
-    assert "backbone: running: steps 30 of 90, 512 images/s, loss 1.23" in "\n".join(status_lines(STATUS))
+    assert "backbone: running: steps 30 of 90, 512 images/s, loss 1.234, 3:05 to go" in "\n".join(status_lines(STATUS))
+    assert "probe: committed: top1 90.7 % +- 2.7 %, took 1:15, ended 2026-01-01T00:01:15Z" in "\n".join(
+        status_lines(STATUS)
+    )
 
 
 def test_a_plan_shows_what_it_will_cost() -> None:
@@ -183,3 +208,23 @@ def test_a_watched_job_ends_with_its_own_code() -> None:
 def test_a_job_without_a_code_is_told_apart(status: str, error: type[Exception]) -> None:
     with pytest.raises(error):
         watched(JobState(status, None, "the head is gone"))
+
+
+def test_a_log_hears_of_a_node_only_what_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(live, "LOOK_S", 0.001)
+    monkeypatch.setattr(live, "LINE_S", 0.0)
+    whys = ["trial 3 of 9"] * 20 + ["trial 4 of 9"] * 20
+    left = iter(range(600, 0, -1))
+    end = threading.Event()
+
+    def look(self: LiveRun) -> RunStatus:
+        why = whys.pop(0) if len(whys) > 1 else (end.set(), whys[0])[1]
+        return RunStatus("file:///runs/x", "running", (NodeStatus("tuned", "running", why, eta_seconds=next(left)),))
+
+    monkeypatch.setattr(LiveRun, "_look", look)
+    with LiveRun(tiny_spec(tmp_path, {"a": {}})):
+        assert end.wait(10)
+    lines = [text.split(" ", 1)[1] for text in capsys.readouterr().out.splitlines()]
+    assert lines == ["tuned: trial 3 of 9, 10:00 to go", "tuned: trial 4 of 9, 9:40 to go"]

@@ -9,13 +9,13 @@ import pytest
 from small_disk import small_disk
 
 from vitpipe.infra.errors import StorageError, UsageError
-from vitpipe.pipeline.cli.starters import presets, write_starter
+from vitpipe.pipeline.cli.starters import DEFAULT, FOLDER, presets, write_starter
 from vitpipe.pipeline.spec.load import load
 from vitpipe.pipeline.spec.schema import json_schema
 from vitpipe.pipeline.spec.text.problems import Problems
 from vitpipe.pipeline.spec.text.yaml_source import parse, plain
 
-CONFIGS = sorted(Path("configs").rglob("*.yaml")) + sorted(Path("pipeline/presets").glob("*.yaml"))
+CONFIGS = sorted(Path("configs").rglob("*.yaml")) + sorted(FOLDER.glob("*.yaml"))
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +28,11 @@ def schema() -> dict[str, Any]:
 def mistakes(schema: dict[str, Any], text: str) -> list[str]:
     document = plain(parse(text, "x", Problems("read")))
     return [error.message for error in jsonschema.Draft202012Validator(schema).iter_errors(document)]
+
+
+def test_each_preset_is_among_what_is_checked():
+    assert DEFAULT in presets()
+    assert {*presets()} == {path.stem for path in CONFIGS if path.parent == FOLDER}
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=str)
@@ -49,14 +54,14 @@ def test_every_shipped_yaml_is_valid_and_says_what_it_is_for(path: Path, schema:
     ],
 )
 def test_an_editor_sees_a_mistake(schema: dict[str, Any], written: str, instead: str) -> None:
-    text = Path("pipeline/cli/presets/folder.yaml").read_text()
+    text = (FOLDER / "folder.yaml").read_text()
     assert written in text
 
     assert mistakes(schema, text.replace(written, instead))
 
 
 def test_a_reference_may_stand_for_any_value(schema: dict[str, Any]) -> None:
-    text = Path("pipeline/cli/presets/folder.yaml").read_text()
+    text = (FOLDER / "folder.yaml").read_text()
 
     assert mistakes(schema, text.replace("batch_images: 256", 'batch_images: "${vars.batch}"')) == []
 

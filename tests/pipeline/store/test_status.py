@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,8 +19,10 @@ from vitpipe.infra.storage.local import LocalStore
 from vitpipe.pipeline.drive.runner import run
 from vitpipe.pipeline.plan.decide import make_plan
 from vitpipe.pipeline.plan.survey import survey
+from vitpipe.pipeline.store import node_status
+from vitpipe.pipeline.store.node_status import RunStatus
 from vitpipe.pipeline.store.pulse import LOOKED_S, SILENT_S, Pulse
-from vitpipe.pipeline.store.status import RunStatus, read_status, status_of
+from vitpipe.pipeline.store.status import read_status, status_of
 from vitpipe.stages.sighting import Sighted
 
 QUICK = Timing(renew_s=0.02, watch_s=0.5, commit_s=100, poll_s=0.02, look_s=0.02)
@@ -56,7 +59,14 @@ def test_before_and_after(tmp_path: Path) -> None:
     go(tmp_path)
     found = status(tmp_path)
     assert found.state == "committed" and set(states(found).values()) == {"committed"}
-    assert found.to_json()["nodes"][0].keys() == {"node", "state", "why", "step", "total_steps", "ranks"}
+    promised, added = (
+        {"node", "state", "why", "step", "total_steps", "ranks"},
+        {"score", "metric", "std", "started", "ended", "seconds", "eta_seconds"},
+    )
+    nodes = {node["node"]: node for node in found.to_json()["nodes"]}
+    assert all(node.keys() == promised | added for node in nodes.values())
+    assert nodes["sum"]["metric"] == "sum" and nodes["sum"]["score"] > 0
+    assert nodes["a"]["score"] is None and nodes["a"]["started"] <= nodes["a"]["ended"] and nodes["a"]["seconds"] >= 0
 
 
 def test_while_it_runs(tmp_path: Path) -> None:
@@ -361,3 +371,15 @@ def test_a_damaged_wish_to_stop_ends_no_beat_and_a_later_one_is_heard(tmp_path: 
     HOOKS["a"] = beats_on
     with pytest.raises(Stopped, match="Night falls"):
         go(tmp_path)
+
+
+@pytest.mark.parametrize(("age", "left"), [(0, 41.0), (30, 11.0), (41, None), (600, None), (-50, 41.0)])
+def test_time_to_go_is_counted_down_and_left_out_once_it_is_over(
+    age: float, left: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the clock of who wrote it is ahead."""
+    monkeypatch.setattr(node_status, "time", SimpleNamespace(time=lambda: 1_000.0 + age))
+    told = {"step": 3, "total": 9, "unit": "trials", "note": "last: x", "eta_seconds": 41, "time": 1_000.0}
+    found = node_status.running_status("tuned", told)
+    assert (found.why, found.eta_seconds) == ("trial 3 of 9, last: x", left)
+    assert node_status.running_status("tuned", told | {"step": 0}).why == "9 trials to do, last: x"

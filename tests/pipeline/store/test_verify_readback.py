@@ -11,6 +11,7 @@ from photos import ingest, photo_folder
 
 from vitpipe.infra.storage.opening import open_store
 from vitpipe.pipeline.cli import main as cli
+from vitpipe.pipeline.store import retrieval
 from vitpipe.pipeline.store import verify_readback as readback
 from vitpipe.stages.ingest import run as run_module
 from vitpipe.stages.ingest.write import writer as writer_module
@@ -78,7 +79,7 @@ def test_objects_are_read_a_piece_at_a_time(
     bucket = open_store(f"{s3_uri}/test")
     for path in (tmp_path / "store/test").rglob("*.*"):
         bucket.write(str(path.relative_to(tmp_path / "store/test")), path.read_bytes())
-    monkeypatch.setattr(readback, "READ_BYTES", 3000)
+    monkeypatch.setattr(retrieval, "READ_BYTES", 3000)
 
     found = readback.read_shards_back(bucket.uri, "shards", lambda *told: None)
     assert len(found) == 3 and {one.problem for one in found} == {None}

@@ -1,10 +1,16 @@
 """What the page concludes from scores, and its small parts."""
 
+import csv
 import dataclasses
+import io
 
 import pytest
 
+from vitpipe.stages.artifacts import Origin
+from vitpipe.stages.record import Record
+from vitpipe.stages.report.card import results_csv
 from vitpipe.stages.report.charts import MAX_POINTS, Curve, axis, score_axis
+from vitpipe.stages.report.record_lineage import LineageNode
 from vitpipe.stages.report.resolution import resolutions
 from vitpipe.stages.report.results import Gain, ScoreRow, gains, headline
 from vitpipe.stages.report.wording import count, duration, flops, size
@@ -103,3 +109,27 @@ def test_another_resolution_is_told_whether_it_gains_or_not():
     assert resolutions([small, near])[0].verdict == "no clear gain: within the seeds’ spread"
     other = dataclasses.replace(large, protocol=large.protocol | {"steps": 20})
     assert resolutions([small, other]) == [], "not alike in all else"
+
+
+def test_a_line_of_the_csv_says_which_run_it_is_of_and_what_was_set_behind_it():
+    def node(name, sha256, config, seconds, takes=()):
+        origins = {"data": tuple(Origin(uri="", fingerprint="", record_sha256=one) for one in takes)}
+        record = Record(
+            node=name, stage="make", fingerprint="", recipe={"config": config}, config={}, inputs=origins, files=(),
+            output={}, code="", versions={}, started="2026-01-01T00:00:00Z", seconds=seconds, attempt="a1",
+        )  # fmt: skip
+        return LineageNode(name, record, sha256, replaced=False)
+
+    lineage = [
+        node("photos", "1", {"source": {"kind": "folder"}}, 7.0),
+        node("other", "2", {"value": 3}, 100.0),
+        node("backbone", "3", {"optimizer": {"peak_lr": 0.003}}, 50.0, "1"),
+        node("transfer", "4", {"crop": "resize"}, 5.0, "3"),
+    ]
+    row = arm("pretrained", (0.5, 0.6), record_sha256="4")
+    written = results_csv([dataclasses.replace(row, node="transfer")], "s3://b/r", lineage).decode()
+    (line,) = csv.DictReader(io.StringIO(written))
+    assert (line["run"], line["node"]) == ("s3://b/r", "transfer")
+    assert (line["seconds"], line["upstream_seconds"]) == ("5.0", "57.0")
+    settings = "photos.source.kind=folder; backbone.optimizer.peak_lr=0.003; transfer.crop=resize"
+    assert line["settings"] == settings
