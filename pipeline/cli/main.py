@@ -101,9 +101,9 @@ def _asked_to_end(number: int, frame: FrameType | None) -> None:
 
 def _version(wanted: bool) -> None:
     if wanted:
-        import vitpipe
+        from importlib import metadata  # 20 ms that `--help` need not spend
 
-        terminal.say(vitpipe.__version__)
+        terminal.say(metadata.version("vitpipe"))
         raise typer.Exit
 
 

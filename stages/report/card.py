@@ -1,4 +1,4 @@
-"""What other tools read: report.json, results.csv with timm's columns first, a card with the Hub's front matter."""
+"""What other tools read: report.json, and results.csv with timm's columns first."""
 
 import csv
 import io
@@ -6,10 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
-
 from vitpipe.stages.model_settings import ModelSettings
-from vitpipe.stages.paper.tables import published, title
 from vitpipe.stages.report.gallery import Inspection
 from vitpipe.stages.report.record_lineage import LineageNode, rests_on
 from vitpipe.stages.report.results import Gain, ScoreRow
@@ -24,26 +21,6 @@ COLUMNS = (
 """timm's `results-*.csv` columns that we have, then our own, then what tells a line from that of another run.
 
 Percent; parameters in millions."""
-
-LANDMARK = ("ViT-L/16", "ImageNet-21k")
-"""Whose numbers stand in the card beside ours: the paper's best model on data that others have too."""
-
-_CARD = """---
-{metadata}
----
-
-# {heading}
-
-{sentence}.
-
-| benchmark | arm | labels | top-1 | the paper's {landmark} |
-|---|---|---|---|---|
-{rows}
-A Vision Transformer (Dosovitskiy et al., 2021) trained by vitpipe. `index.html` beside this file tells how,
-down to the digest of every input; `results.csv` holds the numbers.
-
-Run: `{run_uri}`
-"""
 
 
 def report_json(
@@ -84,39 +61,6 @@ def results_csv(table: Sequence[ScoreRow], run_uri: str, lineage: Sequence[Linea
     writer.writeheader()
     writer.writerows(_csv_line(row) | {"run": run_uri} | _provenance(row, lineage) for row in table)
     return buffer.getvalue().encode()
-
-
-def model_card(heading: str, sentence: str, table: Sequence[ScoreRow], run_uri: str) -> bytes:
-    """Write README.md for the Hub: scores as `model-index`, prose and where to look."""
-    results = [
-        EvalResult(
-            task_type="image-classification",
-            dataset_type=row.benchmark,
-            dataset_name=title(row.benchmark),
-            dataset_split="test",
-            metric_type="accuracy",
-            metric_name=f"top-1, {row.arm}",
-            metric_value=round(100 * row.value, 3),
-        )
-        for row in table
-    ]
-    data = ModelCardData(
-        library_name="timm",
-        pipeline_tag="image-classification",
-        tags=["vision-transformer", "vitpipe"],
-        model_name=heading,
-        eval_results=results,
-    )
-    lines = [f"| {title(row.benchmark)} | {row.arm} | {row.labels} | {row.text} | {_paper(row)} |\n" for row in table]
-    card = _CARD.format(
-        metadata=data.to_yaml(),
-        heading=heading,
-        sentence=sentence,
-        landmark=" on ".join(LANDMARK),
-        rows="".join(lines),
-        run_uri=run_uri,
-    )
-    return str(ModelCard(card)).encode()
 
 
 def model_name(model: ModelSettings) -> str:
@@ -170,10 +114,3 @@ def _settings(value: Any, path: str = "") -> Iterator[str]:
             yield from _settings(inner, f"{path}.{name}" if path else name)
     elif path:
         yield f"{path}={value if isinstance(value, str) else json.dumps(value)}"
-
-
-def _paper(row: ScoreRow) -> str:
-    """The paper's number for its best model on public data, beside what was fine-tuned."""
-    numbers = published(row.benchmark) if row.kind == "pretrained" else []
-    found = next((one for one in numbers if (one.model, one.pretrained_on) == LANDMARK), None)
-    return f"{found.value:.2f} % ({found.table})" if found else ""

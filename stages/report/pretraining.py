@@ -1,12 +1,14 @@
-"""How a pretraining went: its curves, what was measured meanwhile, and where its time went. No torch."""
+"""How trainings went: curves, what was measured meanwhile, and where the time went. No torch."""
 
 import json
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vitpipe.stages.artifacts import Checkpoint
+from vitpipe.stages.artifacts import Checkpoint, Score
 from vitpipe.stages.report.charts import Curve
+from vitpipe.stages.report.results import percent
 from vitpipe.stages.training.measure.account import CAUSES
 from vitpipe.stages.training.measure.metrics_log import measured
 
@@ -47,6 +49,21 @@ def curves(checkpoint: Checkpoint) -> list[Curve]:
         accuracy = name != "validation/loss"
         scaled = [row | {name: 100 * row[name]} if accuracy and name in row else row for row in rows]
         drawn += _curve(measured_title(name), "%" if accuracy else "", scaled, name, smooth=False, zero=False)
+    return drawn
+
+
+def finetuning_curves(scores: Sequence[Score], nodes: Mapping[str, str]) -> list[Curve]:
+    """Draw one curve a fine-tuned score: the mean over its seeds, each of which took the same steps."""
+    drawn = []
+    for score in scores:
+        trials = [file.path for file in score.files if file.path.startswith("trials/test-")]
+        losses = [json.loads(score.read(path))["losses"] for path in sorted(trials)]
+        if losses and min(map(len, losses)) > 1:
+            mean = [statistics.fmean(step) for step in zip(*losses, strict=False)]
+            seeds = f"mean of {len(losses)} seeds, " if len(losses) > 1 else ""
+            then = f"{seeds}then {percent(score.value)} of the test images"
+            named = f"{nodes.get(score.uri, score.uri)}: training loss ({then})"
+            drawn.append(Curve.draw(named, "", range(1, len(mean) + 1), mean, smooth=True))
     return drawn
 
 
