@@ -1,4 +1,4 @@
-"""The pages of the reference, made from the code: fields, benchmarks, commands, metrics, exit codes.
+"""The pages of the reference, made from the code: fields, benchmarks, commands, metrics, exit codes, library.
 
 Prose belongs into the other pages. Whatever is wrong here is wrong in the schema, the registry, the command line's
 help or a docstring, and is mended there.
@@ -13,6 +13,7 @@ from typing import Any
 import click
 import typer.main
 
+import vitpipe
 from vitpipe.infra import errors, metrics
 from vitpipe.pipeline.cli.main import app
 from vitpipe.pipeline.spec.catalog import CATALOG
@@ -31,6 +32,7 @@ def write(folder: Path) -> None:
         "commands.md": commands_page(),
         "metrics.md": metrics_page(),
         "exit-codes.md": exit_codes_page(),
+        "library.md": library_page(),
     }
     for name, text in pages.items():
         path = folder / name
@@ -148,8 +150,12 @@ def _linked(name: str) -> str:
 
 def _bounded(field: Schema) -> str:
     signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
-    bounds = [f"{sign} {field[key]:g}" for key, sign in signs.items() if key in field]
+    bounds = [f"{sign} {_number(field[key])}" for key, sign in signs.items() if key in field]
     return ", ".join([str(field.get("type", "any")), *bounds]).replace("null", "none")
+
+
+def _number(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) and value < 1e9 else f"{value:g}"
 
 
 # ---- the rest ----
@@ -204,3 +210,15 @@ def exit_codes_page() -> str:
     gravity = ", ".join(map(str, errors.GRAVITY))
     several = f"With several failures the gravest decides, in this order: {gravity}."
     return f"# Exit codes\n\n{table(('code', 'meaning'), rows)}\n\n{several}\n"
+
+
+def library_page() -> str:
+    """List the names that `import vitpipe` promises; autodoc puts their signatures and docstrings there."""
+    parts = ["# Library", "`import vitpipe` gives these names, each imported when it is first used. No other is promised."]
+    for name in vitpipe.__all__:
+        if inspect.isclass(one := getattr(vitpipe, name)):
+            members = "" if issubclass(one, Exception) else "\n   :members:"
+            parts.append(f"```{{eval-rst}}\n.. autoclass:: vitpipe.{name}{members}\n```")
+        elif callable(one):
+            parts.append(f"```{{eval-rst}}\n.. autofunction:: vitpipe.{name}\n```")
+    return "\n\n".join(parts) + "\n"
