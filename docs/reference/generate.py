@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import click
 import typer.main
 
 import vitpipe
@@ -21,6 +20,8 @@ from vitpipe.pipeline.spec.schema import REFERENCE, json_schema
 from vitpipe.stages.ingest.benchmarks.registry import REGISTRY
 
 Schema = dict[str, Any]
+WIDTH = 84
+"""Characters of a line of the commands' help, as many as a page has room for."""
 
 
 def write(folder: Path) -> None:
@@ -183,7 +184,7 @@ def commands_page() -> str:
     """Show the help of each command, as the command line prints it."""
     parts = ["# Commands"]
     for words, command in _commands(typer.main.get_command(app), ("vitpipe",)):
-        shown = click.Context(command, info_name=" ".join(words), terminal_width=100, max_content_width=100)
+        shown = typer.Context(command, info_name=" ".join(words), terminal_width=WIDTH, max_content_width=WIDTH)
         parts.append(f"## {' '.join(words)}\n\n```text\n{command.get_help(shown)}\n```")
     return "\n\n".join(parts) + "\n"
 
@@ -214,7 +215,10 @@ def exit_codes_page() -> str:
 
 def library_page() -> str:
     """List the names that `import vitpipe` promises; autodoc puts their signatures and docstrings there."""
-    parts = ["# Library", "`import vitpipe` gives these names, each imported when it is first used. No other is promised."]
+    parts = [
+        "# Library",
+        "`import vitpipe` gives these names, imported when they are first used. No other is promised.",
+    ]
     for name in vitpipe.__all__:
         if inspect.isclass(one := getattr(vitpipe, name)):
             members = "" if issubclass(one, Exception) else "\n   :members:"
