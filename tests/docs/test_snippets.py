@@ -32,7 +32,7 @@ def _loose(schema: Any) -> Any:
     """The schema of a part: nothing has to be there, and what says no kind may be of any."""
     if isinstance(schema, dict):
         kept = {key: _loose(value) for key, value in schema.items() if key != "required" or not isinstance(value, list)}
-        return {**kept, **({"anyOf": kept.pop("oneOf")} if "oneOf" in kept else {})}
+        return {"anyOf" if key == "oneOf" else key: value for key, value in kept.items()}
     return [_loose(one) for one in schema] if isinstance(schema, list) else schema
 
 
