@@ -68,9 +68,8 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Lay runs out in a table (what differs, scores, cost) and on one offline page with their curves."""
-    import webbrowser
-
     from vitpipe.pipeline.cli import run_page, run_tables
+    from vitpipe.pipeline.cli.report_pages import open_page
     from vitpipe.pipeline.plan.comparison import compare as compared
     from vitpipe.pipeline.store.many_runs import named_runs
 
@@ -97,5 +96,5 @@ def compare(
         for line in run_tables.notes(found):
             terminal.say(line)
         terminal.say(f"the page: {page}")
-    if page and open_it and not webbrowser.open(page.as_uri()):
+    if page and open_it and not open_page(page) and not as_json:
         terminal.complain(f"there is no browser here: copy {page} to a machine that has one")

@@ -35,7 +35,7 @@ class Prediction:
 
     def __repr__(self) -> str:
         """One line: `cat.jpg: cat 93.1 %, dog 5.0 %`."""
-        named = ", ".join(f"{name} {100 * share:.1f} %" for name, share in self.classes)
+        named = ", ".join(f"{name} {percent(share)}" for name, share in self.classes)
         return f"{self.image}: {named if self.reason is None else f'not readable: {self.reason}'}"
 
 
@@ -45,6 +45,11 @@ class Predictions(list[Prediction]):
     def __repr__(self) -> str:
         """All lines, one below the other."""
         return "\n".join(map(repr, self))
+
+
+def percent(share: float) -> str:
+    """Write `93.1 %`; a share above zero is never shown as zero."""
+    return f"{100 * share:.1f} %" if share >= 0.0005 or share == 0 else "< 0.1 %"
 
 
 def find_images(paths: Sequence[Path]) -> list[Path]:

@@ -96,7 +96,8 @@ def test_several_gains_are_counted():
 def test_axes_enclose_and_are_round():
     scale = axis([0.13, 5.9], 4)
     assert (scale.low, scale.high) == (0, 6) and scale.place(3) == 50
-    assert axis([2.0, 2.0]).low <= 2 <= axis([2.0, 2.0]).high
+    assert axis([2.0, 2.0]).low <= 2 <= axis([2.0, 2.0]).high and axis([0.0, 0.0]).low == 0
+    assert (axis([100.0] * 3, 4).low, axis([100.0] * 3, 4).high) == (75, 100), "no percentage goes beyond 100"
     assert score_axis([ARM, dataclasses.replace(ARM, value=0.5, per_seed=(0.5,))]).low == 0
     assert score_axis([dataclasses.replace(ARM, value=0.99, per_seed=(0.988, 0.992), std=0.002)]).low > 90
 
