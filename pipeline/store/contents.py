@@ -52,14 +52,23 @@ def is_record(path: str) -> bool:
     return re.fullmatch(RECORDS, path) is not None
 
 
-def open_run(uri: str, asked: str) -> Store:
-    """Open the folder of a run that exists. UsageError with the nearest name for any other."""
+def open_run(uri: str, asked: str, also: str = "") -> Store:
+    """Open the folder of a run that exists. UsageError with the nearest name for any other.
+
+    `also` is where it was looked for before.
+    """
     run = open_store(uri)
-    if _is_run(run):
+    if is_run(run):
         return run
     parent, _, name = run.uri.rpartition("/")
     known = set() if parent.count("/") < 2 else _runs(open_store(parent), name)
-    raise UsageError(f"{asked} {run.uri}", "no run was ever started there", near(name, known))
+    nor = f", nor at {also}" if also else ""
+    raise UsageError(f"{asked} {run.uri}", f"no run was ever started there{nor}", near(name, known))
+
+
+def is_run(run: Store) -> bool:
+    """Whether a run was ever started in this folder."""
+    return any(run.size(mark) is not None for mark in _RUN_MARKS)
 
 
 def near(name: str, known: Iterable[str]) -> str:
@@ -110,9 +119,5 @@ def _runs(store: Store, name: str) -> set[str]:
     except (UsageError, StorageError):
         return set()
     folders.sort(key=lambda one: -difflib.SequenceMatcher(None, one, name).quick_ratio())
-    marks = by_key(lambda one: _is_run(store.child(one)), folders[:_LOOK_AT])
+    marks = by_key(lambda one: is_run(store.child(one)), folders[:_LOOK_AT])
     return {one for one, is_run in marks.items() if is_run}
-
-
-def _is_run(folder: Store) -> bool:
-    return any(folder.size(mark) is not None for mark in _RUN_MARKS)

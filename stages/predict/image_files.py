@@ -60,7 +60,7 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
     missing = [path for path in paths if not path.exists()]
     if missing:
         listed = ", ".join(str(path) for path in missing[:5]) + (", ..." if len(missing) > 5 else "")
-        raise UsageError(f"predict {listed}", f"there is no such file or folder{_near(missing[0])}", "check the path")
+        raise UsageError(f"predict {listed}", f"no such file or folder{_near(missing[0])}", "check the path")
     found: dict[Path, None] = {}
     for path in paths:
         inside = dict.fromkeys(_below(path) if path.is_dir() else [path])

@@ -108,7 +108,7 @@ def test_an_image_is_a_function_of_seed_class_and_number():
 def test_classes_are_drawn_by_seed_and_bounded():
     assert choose_glyphs(20, 0) != choose_glyphs(20, 1)
     assert set(choose_glyphs(20, 0)) < set(choose_glyphs(50, 0))
-    with pytest.raises(UsageError, match=r"Render 5000 classes.*The fonts have \d+"):
+    with pytest.raises(UsageError, match=r"render 5000 classes.*the fonts have \d+"):
         choose_glyphs(5000, 0)
 
 
@@ -119,7 +119,7 @@ def test_more_classes_than_the_fonts_have_are_refused_at_plan():
 
     most = len(all_glyphs())
     assert most > SURE_CLASSES and planned(most).images == 2 * most
-    with pytest.raises(UsageError, match=rf"Render {most + 1} classes of glyphs. The fonts have {most}"):
+    with pytest.raises(UsageError, match=rf"render {most + 1} classes of glyphs: the fonts have {most}"):
         planned(most + 1)
 
 
