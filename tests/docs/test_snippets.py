@@ -1,11 +1,9 @@
 """What the documentation tells people to type is what the program takes: YAML, commands, Python."""
 
 import ast
-import inspect
 import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -136,25 +134,35 @@ def wrong_target(code: Code) -> str | None:
 
 
 def wrong_python(code: Code) -> str | None:
-    """Say what does not parse, is no name of the library, or takes no such argument."""
+    """Say what does not parse, is no name of the library, or no argument there. Imports nothing: that would be torch."""
     for node in ast.walk(ast.parse(code.text)):
         match node:
             case ast.Attribute(value=ast.Name(id="vitpipe"), attr=name) if name not in vitpipe.__all__:
                 return f"no vitpipe.{name}"
-            case ast.Call(func=ast.Attribute(ast.Name("vitpipe"), name), args=args, keywords=given) if (
-                name in vitpipe.__all__
-            ):
-                try:
-                    named = {one.arg: None for one in given if one.arg}
-                    inspect.signature(getattr(vitpipe, name)).bind(*args, **named)
-                except TypeError as error:
-                    return f"vitpipe.{name}: {error}"
+            case ast.Call(func=ast.Attribute(ast.Name("vitpipe"), name), keywords=given) if name in vitpipe.__all__:
+                takes = _arguments(_definitions(vitpipe._HOMES[name])[name])
+                if strange := [one.arg for one in given if one.arg and takes is not None and one.arg not in takes]:
+                    return f"vitpipe.{name} takes no {strange[0]}"
             case ast.ImportFrom(module=str(module), names=names) if module.startswith("vitpipe."):
-                if lacks := [one.name for one in names if not hasattr(import_module(module), one.name)]:
+                if lacks := [one.name for one in names if one.name not in _definitions(module)]:
                     return f"{module} has no {lacks[0]}"
             case _:
                 pass
     return None
+
+
+def _definitions(module: str) -> dict[str, ast.stmt]:
+    tree = ast.parse((ROOT / f"{module.replace('.', '/')}.py").read_text())
+    return {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+
+
+def _arguments(node: ast.stmt) -> set[str] | None:
+    """The names that a function, or the class of a dataclass, takes; None for any."""
+    if isinstance(node, ast.FunctionDef):
+        taken = {one.arg for one in (*node.args.args, *node.args.kwonlyargs)}
+        return None if node.args.kwarg else taken
+    assert isinstance(node, ast.ClassDef)
+    return {one.target.id for one in node.body if isinstance(one, ast.AnnAssign) and isinstance(one.target, ast.Name)}
 
 
 RULES: tuple[tuple[str, Callable[[Code], str | None]], ...] = (
