@@ -52,14 +52,15 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 @functools.cache
-def _definitions() -> Schema:
-    definitions: Schema = json_schema()["$defs"]
-    return definitions
+def definitions() -> Schema:
+    """The schema's named parts."""
+    parts: Schema = json_schema()["$defs"]
+    return parts
 
 
 def stage_page(name: str) -> str:
     """List the inputs, the config and the resources of a stage, with those settings that they hold."""
-    schema, stage = _definitions(), CATALOG[name]
+    schema, stage = definitions(), CATALOG[name]
     inputs = [
         (f"`{key}`", need.kind + (", or several" if need.many else ""), "required" if need.required else "")
         for key, need in stage.inputs.items()
@@ -145,7 +146,7 @@ def _type(field: Schema) -> str:
 
 
 def _linked(name: str) -> str:
-    title = _title(_definitions()[name], name)
+    title = _title(definitions()[name], name)
     return f"[{name}](#{title.lower().replace(':', '').replace(' ', '-')})"
 
 
