@@ -134,7 +134,7 @@ def wrong_target(code: Code) -> str | None:
 
 
 def wrong_python(code: Code) -> str | None:
-    """Say what does not parse, is no name of the library, or no argument of it. Nothing is imported: it would be torch."""
+    """Say what does not parse, is no name of the library, or no argument of it. Nothing is imported (torch)."""
     for node in ast.walk(ast.parse(code.text)):
         match node:
             case ast.Attribute(value=ast.Name(id="vitpipe"), attr=name) if name not in vitpipe.__all__:
