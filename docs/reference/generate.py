@@ -25,7 +25,7 @@ WIDTH = 84
 
 
 def write(folder: Path) -> None:
-    """Write each page into `folder` as Markdown, leaving files that already hold the same."""
+    """Write each page into `folder` as Markdown, leaving those that already say the same; others there are removed."""
     folder.mkdir(exist_ok=True)
     pages = {
         **{f"{name}.md": stage_page(name) for name in CATALOG},
@@ -35,6 +35,8 @@ def write(folder: Path) -> None:
         "exit-codes.md": exit_codes_page(),
         "library.md": library_page(),
     }
+    for stale in {path.name for path in folder.glob("*.md")} - pages.keys():
+        (folder / stale).unlink()
     for name, text in pages.items():
         path = folder / name
         if not path.is_file() or path.read_text() != text:
