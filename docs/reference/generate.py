@@ -28,6 +28,7 @@ def write(folder: Path) -> None:
     """Write each page into `folder` as Markdown, leaving those that already say the same; others there are removed."""
     folder.mkdir(exist_ok=True)
     pages = {
+        "yaml.md": yaml_page(),
         **{f"{name}.md": stage_page(name) for name in CATALOG},
         "benchmarks.md": benchmarks_page(),
         "commands.md": commands_page(),
@@ -58,6 +59,15 @@ def definitions() -> Schema:
     """The schema's named parts."""
     parts: Schema = json_schema()["$defs"]
     return parts
+
+
+def yaml_page() -> str:
+    """List the fields of the whole file, and the parts of a node."""
+    schema = json_schema()
+    top = {**schema, "required": ["version", "name", "store", "nodes"]}
+    node = "Each of `nodes` has a `stage`, which decides what its `needs`, `config` and `resources` take, and `foreach`."
+    stages = table(("stage", "gives"), [(f"[{name}]({name}.md)", stage.output) for name, stage in CATALOG.items()])
+    return "\n\n".join(("# The YAML", _fields(top), node, stages)) + "\n"
 
 
 def stage_page(name: str) -> str:
