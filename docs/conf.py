@@ -27,6 +27,7 @@ exclude_patterns = ["_build"]
 myst_enable_extensions = ["colon_fence", "linkify"]
 myst_linkify_fuzzy_links = False
 myst_heading_anchors = 4
+highlight_language = "text"  # of blocks that name none
 html_theme = "furo"
 html_title = "vitpipe"
 html_static_path: list[str] = []
