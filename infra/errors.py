@@ -20,28 +20,39 @@ from typing import Any, TypeVar
 
 Failure = TypeVar("Failure", bound=Exception)
 
-_WORD = re.compile(r"^[a-z]+(?:[-'][a-z]+)*[,;.!?]?(?!\S)")
-"""A plain word that opens a sentence and gets a capital; paths, URIs, quoted or dotted names and words before a colon
-stay as they are."""
+_WORD = re.compile(r"^[A-Za-z][a-z]*(?:[-'][a-z]+)*[,;.!?]?(?!\S)")
+"""A plain word that may change its capital; paths, URIs, quoted or dotted names and words before a colon stay."""
 
 
 class VitpipeError(Exception):
     """Say what was asked, what was found and what to do about it.
 
-    Survives pickling (Ray carries errors between processes), so all state is in the three sentences.
+    `asked` begins with a verb, `found` goes on after a colon, `do` is a sentence that begins with a verb or says more.
+    Survives pickling (Ray carries errors between processes), so all state is in the three.
     """
 
     code = 1
+    _opening = "Cannot"
 
     def __init__(self, asked: str, found: str = "", do: str = "") -> None:
         super().__init__(asked, found, do)
         self.asked, self.found, self.do = asked, found, do
 
     def __str__(self) -> str:
-        """The three as sentences, each with one full stop or mark of its own."""
-        parts = (part.strip() for part in (self.asked, self.found, self.do))
-        sentences = (part if part[-1] in ".!?" else f"{part}." for part in parts if part)
-        return " ".join(_WORD.sub(lambda word: word[0].capitalize(), sentence) for sentence in sentences)
+        """`Cannot ingest /x: no such folder. Correct root.`: what is found is never capitalised, it may be a name."""
+        do = self.do.strip()
+        sentences = (f"{self._opening} {self._clause()}", _WORD.sub(lambda word: _capital(word[0]), do))
+        return " ".join(_ended(sentence) for sentence in sentences if sentence)
+
+    @property
+    def in_brief(self) -> str:
+        """What another sentence quotes: `cannot read /x: it is damaged`, without a remedy and a full stop."""
+        return f"{self._opening[0].lower()}{self._opening[1:]} {self._clause()}"
+
+    def _clause(self) -> str:
+        asked = _WORD.sub(lambda word: f"{word[0][0].lower()}{word[0][1:]}", self.asked.strip())
+        found = self.found.strip()
+        return f"{asked.rstrip('.:')}: {found.rstrip('.') or found}" if found else asked.rstrip(".:")
 
     def to_json(self) -> dict[str, Any]:
         """The error as `--json` prints it."""
@@ -80,6 +91,7 @@ class Stopped(VitpipeError):
     """The work was asked to end; it can be resumed."""
 
     code = 6
+    _opening = "Stopped before it could"
 
 
 class StorageError(VitpipeError):
@@ -104,6 +116,15 @@ class IntegrityError(VitpipeError):
     """A digest, size or count does not match."""
 
     code = 8
+
+
+def _capital(word: str) -> str:
+    return f"{word[0].upper()}{word[1:]}"
+
+
+def _ended(sentence: str) -> str:
+    """With one full stop, or the mark that it has."""
+    return sentence if sentence[-1] in ".!?" else f"{sentence}."
 
 
 GRAVITY = (5, 8, 7, 6, 4)

@@ -25,7 +25,11 @@ _NO_SECRET_NAME = re.compile(r"(_PATH|_FILE|_MODE|_URI|_URL|_ENDPOINT|_EXPIRATIO
 _KEY = (
     r"[\w.-]*(?:secret|passw(?:or)?d|passphrase|credential|api[_-]?key|access[_-]?key|private[_-]?key|signature)[\w.-]*"
 )
+_PROSE = r"(?:credentials?|token): (?:Unable to|Error when|Partial credentials|The config|Authentication failed)\b"
+"""What others say after a colon in a sentence of ours: `no usable credentials: Unable to locate credentials`."""
 _TOKEN_KEY = r"[\w.-]*token[\w.-]*"
+_SCHEME_WORD = r"(?:authenti\w+|authori[sz]ation|credentials?|tokens?)"
+"""What follows `Basic` in a sentence: `Basic authentication failed`."""
 _HEADER = r"(?:proxy-)?authorization|(?:set-)?cookie"
 
 _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
@@ -33,10 +37,10 @@ _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^\s/@'\"]+@", re.I), rf"\1{HIDDEN}@"),
     (re.compile(rf"(\b(?:{_HEADER})\b['\"]?\s*[:=]\s*)(b?['\"])(?:(?!\2).)+", re.I), rf"\1\2{HIDDEN}"),
     (re.compile(rf"(\b(?:{_HEADER})\b['\"]?\s*[:=]\s*)(?!b?['\"])[^\r\n]+", re.I), rf"\1{HIDDEN}"),
-    (re.compile(r"\b(Bearer|Basic)\s+[\w+/=.~-]{6,}", re.I), rf"\1 {HIDDEN}"),
-    (re.compile(rf"(\b{_KEY}['\"]?\s*[:=]\s*b?['\"]?)[^\s'\",;&}}\])]+", re.I), rf"\1{HIDDEN}"),
+    (re.compile(rf"\b(Bearer|Basic)\s+(?!{_SCHEME_WORD}(?![\w+/=.~-]))[\w+/=.~-]{{6,}}", re.I), rf"\1 {HIDDEN}"),
+    (re.compile(rf"(\b(?!{_PROSE}){_KEY}['\"]?\s*[:=]\s*b?['\"]?)[^\s'\",;&}}\])]+", re.I), rf"\1{HIDDEN}"),
     # at least eight characters: `tokens=197` is a fact about a Transformer
-    (re.compile(rf"(\b{_TOKEN_KEY}['\"]?\s*[:=]\s*b?['\"]?)[^\s'\",;&}}\])]{{8,}}", re.I), rf"\1{HIDDEN}"),
+    (re.compile(rf"(\b(?!{_PROSE}){_TOKEN_KEY}['\"]?\s*[:=]\s*b?['\"]?)[^\s'\",;&}}\])]{{8,}}", re.I), rf"\1{HIDDEN}"),
     (re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{12,}\b"), HIDDEN),
     (re.compile(r"\b(?:gh[pousr]_|hf_|xox[abp]-|sk-)[\w-]{16,}"), HIDDEN),
 )

@@ -90,13 +90,13 @@ class Jobs:
     def require_shared(self, store_uri: str) -> None:
         """Raise StorageError unless this machine and all nodes of the cluster see the same `file://` store."""
         nonce = secrets.token_hex(8)
-        store, asked = open_store(store_uri), f".probe-{nonce}/asked"
-        store.create(asked, nonce.encode())
+        store, question = open_store(store_uri), f".probe-{nonce}/asked"
+        store.create(question, nonce.encode())
         try:
             probe = self._run(["vitpipe.infra.ray.store_probe", store_uri, nonce], {}, "store-probe")
             state = self.wait(probe.job, timeout_s=PROBE_S)
             said = self.logs(probe.job)
-            answers = [entry.path for entry in store.list(f".probe-{nonce}/") if entry.path != asked]
+            answers = [entry.path for entry in store.list(f".probe-{nonce}/") if entry.path != question]
         finally:
             for entry in list(store.list(f".probe-{nonce}/")):
                 with contextlib.suppress(NotFound):
@@ -184,5 +184,5 @@ def _refused(what: str, address: str, error: Any) -> StorageError:
     asked = f"{what} on the Ray cluster at {address}"
     first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
     if "authentication" in str(error).lower() or "401" in str(error) or "403" in str(error):
-        return StorageError(asked, f"it refused our token: {first}", "put the cluster's token into ~/.ray/auth_token")
+        return StorageError(asked, f"it refused our token ({first})", "put the cluster's token into ~/.ray/auth_token")
     return StorageError(asked, first, "check the address, and that the cluster is up")

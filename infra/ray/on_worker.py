@@ -166,7 +166,7 @@ def _named(error: Exception, what: str) -> VitpipeError | None:
         return None
     if is_full(error):
         place = full_path(error, _session_folder())
-        return StorageError(f"{what}: write {place}", f"the disk is full: {error}", "free space there, then run again")
+        return StorageError(what, f"the disk is full at {place}: {error}", "free space there, then run again")
     if out_of_memory(error):
         return StageError(what, f"out of memory: {error}", "lower micro_batch, use more workers, or a larger machine")
     return None

@@ -18,7 +18,7 @@ def open_store(uri: str) -> Store:
     if separator and scheme == "file" and rest.strip("/ "):
         if "\0" in rest:
             raise _bad(uri, "it has a NUL character")
-        return LocalStore(Path(os.path.abspath(rest)))
+        return LocalStore(Path(os.path.abspath(os.path.expanduser(rest))))
     if separator and scheme == "s3":
         # boto3 takes a third of a second to import: only where S3 is used
         from vitpipe.infra.storage.s3 import S3Store

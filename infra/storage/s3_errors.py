@@ -99,7 +99,7 @@ def explained(error: Exception, asked: str, bucket: str, bucket_wanted: bool = F
     if status in (401, 403) or code in _REFUSED:
         return _refused(error, asked)
     if isinstance(error, _CREDENTIALS):
-        return StorageError(asked, f"no usable AWS credentials: {error}", _WHERE)
+        return StorageError(asked, f"no usable AWS credentials ({error})", _WHERE)
     if isinstance(error, boto.SSLError):
         dated = "not yet valid" in str(error) or "has expired" in str(error)
         remedy = "look at this machine's clock, then at" if dated else "set AWS_CA_BUNDLE to"

@@ -62,7 +62,7 @@ def failure(found: list[Check]) -> StorageError | None:
     bad = [check for check in found if not check.ok]
     if not bad:
         return None
-    return StorageError("doctor", f"not ok: {', '.join(check.name for check in bad)}", bad[0].do)
+    return StorageError("pass every check", f"not ok: {', '.join(check.name for check in bad)}", bad[0].do)
 
 
 def _settled(check: Check) -> Check:

@@ -20,7 +20,7 @@ from vitpipe.infra.errors import Stopped, StorageError, UsageError, VitpipeError
 from vitpipe.infra.full_disk import full_path, is_full
 from vitpipe.pipeline.cli import terminal
 from vitpipe.pipeline.cli.many_verbs import many
-from vitpipe.pipeline.cli.plan_verbs import AsJson, Overrides, Spec, VerifySources, looks
+from vitpipe.pipeline.cli.plan_verbs import AsJson, Overrides, Spec, VerifySources, looks, mind_run_beside
 from vitpipe.pipeline.cli.predict_verb import predictions
 from vitpipe.pipeline.cli.run_verbs import artifacts, runs
 
@@ -70,8 +70,8 @@ def invoke(args: list[str]) -> int:
 
 
 def _ended_by(error: Exception, args: list[str]) -> int:
-    known = _known(error)
     verb = next((arg for arg in args if arg.isalpha()), "vitpipe")
+    known = _known(error, verb)
     if known.code in terminal.LOGGED:
         known = terminal.with_traceback(error, known, verb)
     if loss := terminal.dropped.take():
@@ -80,30 +80,30 @@ def _ended_by(error: Exception, args: list[str]) -> int:
     return known.code
 
 
-def _known(error: Exception) -> VitpipeError:
+def _known(error: Exception, verb: str) -> VitpipeError:
     """Turn any error into one of ours; what nobody foresaw is a bug."""
     if isinstance(error, VitpipeError):
         return error
     if isinstance(error, typer.TyperException):
-        asked = "read the command line"
-        return UsageError(asked, getattr(error, "format_message", error.__str__)(), "see vitpipe --help")
+        said = getattr(error, "format_message", error.__str__)()
+        return UsageError("read the command line", said[:1].lower() + said[1:], "see `vitpipe --help`")
     if isinstance(error, UnicodeEncodeError) and error.encoding not in ("utf-8", "utf8"):
         found = f"this locale's {error.encoding} has no {error.object[error.start : error.end]!a}"
         return UsageError("name a file", found, "set LC_ALL=C.UTF-8 or PYTHONUTF8=1, then run again")
     if is_full(error):
         return StorageError("write to disk", f"{full_path(error)} is full: {error}", "make room there, then run again")
-    return VitpipeError("do this", f"a bug in vitpipe: {type(error).__name__}: {error}", "please report it")
+    return VitpipeError(f"finish `{verb}`", f"a bug in vitpipe: {type(error).__name__}: {error}", "please report it")
 
 
 def _asked_to_end(number: int, frame: FrameType | None) -> None:
-    raise Stopped("run the command", signal.Signals(number).name, "run it again")
+    raise Stopped("run the command", f"{signal.Signals(number).name} came", "run it again")
 
 
 def _version(wanted: bool) -> None:
     if wanted:
-        import vitpipe
+        from importlib import metadata  # 20 ms that `--help` need not spend
 
-        terminal.say(vitpipe.__version__)
+        terminal.say(metadata.version("vitpipe"))
         raise typer.Exit
 
 
@@ -169,6 +169,7 @@ def run(
     from vitpipe.pipeline.spec.load import load
 
     found = load(spec, overrides or ())
+    mind_run_beside(spec, found, overrides or ())
     began, path = time.monotonic(), terminal.log_path(f"run-{found.name}")
     handler = logs.configure(path)
     try:
@@ -200,7 +201,9 @@ def _say_end(spec: "PipelineSpec", outcome: "Outcome", seconds: float, as_json: 
     else:
         for line in score_lines(rows):
             terminal.tell(line)
-    terminal.tell(f"{spec.uri}: done. {len(plan.due)} of {len(plan.nodes)} nodes run in {seconds:.1f} s")
+    ran = len(plan.having("run", "resume"))
+    adopted = f", {len(plan.due) - ran} adopted" if len(plan.due) > ran else ""
+    terminal.tell(f"{spec.uri}: done. {ran} of {len(plan.nodes)} nodes run{adopted}, in {seconds:.1f} s")
     for page in reports:
         terminal.tell(f"the report: {page}")
     if reports:

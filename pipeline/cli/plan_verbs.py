@@ -1,11 +1,15 @@
 """The verbs that look at a spec before anything runs: what it would do and cost, and how it compares with the paper."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vitpipe.pipeline.cli.terminal import folded, is_terminal, print_json, say
+from vitpipe.pipeline.cli.terminal import complain, folded, is_terminal, print_json, say
+
+if TYPE_CHECKING:
+    from vitpipe.pipeline.spec.load import PipelineSpec
 
 looks = typer.Typer()
 
@@ -51,6 +55,7 @@ def plan(
     from vitpipe.pipeline.spec.load import load
 
     found = load(spec, overrides or ())
+    mind_run_beside(spec, found, overrides or ())
     machine = prices.machine(found.graph, gpu, gpus, price)
     data = conforming.claimed_data(found.vars)
     facts = survey(open_store(found.uri), found.graph, verify_sources, reuse=found.reuse)
@@ -104,3 +109,13 @@ def conform(
         if not compared:
             say(f"{spec}: no node pretrains, or fine-tunes from weights; the paper has no recipe for the rest")
     return DEVIATES if deviations else 0
+
+
+def mind_run_beside(path: Path, spec: "PipelineSpec", overrides: Sequence[str]) -> None:
+    """Say where there is a run beside the YAML, and none where it will be: typed in another folder, all begins anew."""
+    from vitpipe.pipeline.store.contents import is_run
+    from vitpipe.pipeline.store.runs import run_beside
+
+    beside = run_beside(path, spec, overrides)
+    if beside and is_run(beside):
+        complain(f"{spec.uri} is no run yet; there is {beside.uri}, beside {path}: type this there to go on with it")

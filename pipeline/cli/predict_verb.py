@@ -7,7 +7,7 @@ import typer
 
 from vitpipe.infra.errors import UsageError
 from vitpipe.pipeline.cli.plan_verbs import AsJson
-from vitpipe.pipeline.cli.terminal import is_terminal, print_json, say
+from vitpipe.pipeline.cli.terminal import complain, is_terminal, print_json, say
 
 predictions = typer.Typer()
 MANY = 20
@@ -31,12 +31,12 @@ def predict(
     from vitpipe.pipeline.cli.bars import counting_bar
     from vitpipe.pipeline.cli.predictions import Answers
 
-    answers = Answers.of(weights, images, top)
+    answers = Answers.of(weights, images, top, complain)
     plain = not as_json and not is_terminal()
     with counting_bar("predict", len(answers.images), hidden=as_json or len(answers.images) <= MANY) as count:
         for answer in count(answers):
             if plain:
-                say(display.prediction_line(answer))
+                say(repr(answer))
     error = _error(answers.unreadable)
     if as_json:
         wrong: dict[str, Any] = {"error": error.to_json()} if error else {}

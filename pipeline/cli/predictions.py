@@ -1,7 +1,7 @@
 """Predictions as a command gives them: weights found and opened, images answered one by one. Torch only when run."""
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -23,9 +23,9 @@ class Answers:
     given: list[Prediction] = field(default_factory=list)
 
     @classmethod
-    def of(cls, weights: str, images: Sequence[Path], top: int) -> Self:
-        """Find what is named. UsageError for what is not there."""
-        return cls(find_weights(weights), find_images(images), top)
+    def of(cls, weights: str, images: Sequence[Path], top: int, tell: Callable[[str], None]) -> Self:
+        """Find what is named; `tell` is as for `find_run`. UsageError for what is not there."""
+        return cls(find_weights(weights, tell), find_images(images), top)
 
     def __iter__(self) -> Iterator[Prediction]:
         # torch is imported only where something is predicted

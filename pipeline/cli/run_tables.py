@@ -193,7 +193,8 @@ def best(found: Comparison) -> str:
     ranked = sorted(zip(names, (run.scores[id] for run in found.runs), strict=True), key=lambda one: -one[1].value)
     (first, high), (second, low) = ranked[0], ranked[1]
     if high.value == low.value:
-        return f"{first} and {second} score the same on {id}: {score_text(high)}"
+        equal = [name for name, score in ranked if score.value == high.value]
+        return f"{', '.join(equal[:-1])} and {equal[-1]} score the same on {id}: {score_text(high)}"
     spreads = [deviation(one.per_seed) for one in (high, low)]
     if None in spreads:
         clear = "with one seed the spread is unknown"

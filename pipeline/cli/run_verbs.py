@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from vitpipe.pipeline.cli.plan_verbs import AsJson
-from vitpipe.pipeline.cli.terminal import answer, folded, is_terminal, print_json, say
+from vitpipe.pipeline.cli.terminal import answer, complain, folded, is_terminal, print_json, say
 
 runs = typer.Typer()
 artifacts = typer.Typer(help="List, fetch and verify what a run made.", no_args_is_help=True, rich_markup_mode=None)
@@ -30,7 +30,7 @@ def status(
     from vitpipe.pipeline.store.runs import known_run
     from vitpipe.pipeline.store.status import read_status
 
-    store = known_run(run, "show the status of").store
+    store = known_run(run, "show the status of", complain).store
     pulse = Pulse(store, patient=not watch)
     while True:
         found = read_status(store, pulse)
@@ -56,7 +56,7 @@ def events(
     from vitpipe.infra.events import read_events
     from vitpipe.pipeline.store.runs import known_run
 
-    for event in read_events(known_run(run, "list the events of").store, tail=tail):
+    for event in read_events(known_run(run, "list the events of", complain).store, tail=tail):
         answer(as_json, event.to_json(), folded(f"{event.time} {event.node or 'run'} {event.kind}: {event.text}"))
 
 
@@ -73,7 +73,7 @@ def logs(
     from vitpipe.pipeline.store.runs import known_run, nodes_of
     from vitpipe.pipeline.store.status import read_status
 
-    found = known_run(run, "show the logs of")
+    found = known_run(run, "show the logs of", complain)
     reader, names, pulse = Logs(found.store), nodes_of(found, node), Pulse(found.store, patient=False)
     while True:
         lasts = follow and read_status(found.store, pulse).state == "running"
@@ -94,7 +94,7 @@ def stop(run: RunName, as_json: AsJson = False) -> None:
     from vitpipe.infra.lease_state import request_stop
     from vitpipe.pipeline.store.runs import find_run
 
-    found = find_run(run)
+    found = find_run(run, complain)
     fence = request_stop(found.store, f"`vitpipe stop` by {getpass.getuser()}@{socket.gethostname()}")
     ending = f"its driver (fence {fence}) will end at its next look at the store, within seconds"
     said = f"{found.uri}: {'nobody runs it' if fence is None else ending}"
@@ -114,7 +114,7 @@ def report(
     from vitpipe.pipeline.cli.report_pages import fetch_reports, open_page
     from vitpipe.pipeline.store.runs import known_run
 
-    paths = fetch_reports(known_run(run, "show the report of"), to)
+    paths = fetch_reports(known_run(run, "show the report of", complain), to)
     answer(as_json, {"paths": [str(path) for path in paths]}, "\n".join(str(path) for path in paths))
     if open_it and not open_page(paths[0]) and not as_json:
         say("there is no browser here: open that file on a machine that has one")
@@ -133,7 +133,7 @@ def gc(
     from vitpipe.pipeline.drive.gc import gc as collect
     from vitpipe.pipeline.store.runs import find_run
 
-    uri = find_run(run).uri
+    uri = find_run(run, complain).uri
     found = collect(uri, unfinished, dry_run=dry_run)
     if as_json:
         would = {"would_remove": [asdict(one) for one in found.garbage]} if dry_run else {}
@@ -173,7 +173,7 @@ def ls(run: RunName, node: NodeName = None, as_json: AsJson = False) -> None:
     from vitpipe.pipeline.store.retrieval import list_files
     from vitpipe.pipeline.store.runs import find_run
 
-    found = list_files(find_run(run).uri, node)
+    found = list_files(find_run(run, complain).uri, node)
     if as_json:
         print_json({"files": [asdict(one) for one in found]})
         return
@@ -194,7 +194,7 @@ def get(
     from vitpipe.pipeline.store.runs import find_run
 
     with transfer_bar(f"get {node}", hidden=as_json) as progress:
-        paths = fetch(find_run(run).uri, node, folder, progress)
+        paths = fetch(find_run(run, complain).uri, node, folder, progress)
     answer(as_json, {"paths": [str(path) for path in paths]}, f"{len(paths)} files in {folder}, verified")
 
 
@@ -214,7 +214,7 @@ def verify(
     from vitpipe.pipeline.store.runs import find_run
     from vitpipe.pipeline.store.verify_readback import read_shards_back
 
-    uri = find_run(run).uri
+    uri = find_run(run, complain).uri
     steps = {"verify": check, **({"read back": read_shards_back} if readback else {})}
     found = {}
     for name, step in steps.items():

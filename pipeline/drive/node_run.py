@@ -22,6 +22,7 @@ from vitpipe.pipeline.drive.shared_pieces import SharedPieces
 from vitpipe.pipeline.plan.fingerprint import Fingerprint
 from vitpipe.pipeline.plan.planned import Planned
 from vitpipe.pipeline.spec.graph import Node
+from vitpipe.pipeline.spec.text.written import located
 from vitpipe.pipeline.store.attempts import COMMITTED, ERROR, Refs, earlier, header, list_attempts
 from vitpipe.pipeline.store.records import Committed, commit, read_committed
 from vitpipe.pipeline.store.results import ResultPlace, announce
@@ -200,7 +201,8 @@ class NodeRun:
 
     def _failure(self, error: BaseException) -> VitpipeError:
         """Turn what ended the node into one of our errors; LeaseLost when the run is no longer ours."""
-        failure = as_vitpipe_error(error, self.node.id, f"{self.store.uri}/{self.attempt}/{PATH}")
+        where = f"{self.store.uri}/{self.attempt}/{PATH}"
+        failure = located(as_vitpipe_error(error, self.node.id, where), self.node.written)
         if isinstance(failure, Lost) and (reason := self.driver.lease.stopping()):
             found = f"asked to end: {reason}; {failure.found}"  # whoever wants us to end may have ended ranks first
             return Stopped(failure.asked, found, "run the same command again to go on")
@@ -227,8 +229,8 @@ def as_vitpipe_error(error: BaseException, node: str, where: str) -> VitpipeErro
         return StageError(f"run {node}", "the driver ran out of memory", "use a machine with more, or smaller pieces")
     if is_full(error):
         return StorageError(f"run {node}", f"{full_path(error)} is full: {error}", "free space there, then run again")
-    found = f"{type(error).__name__}: {error}"
-    return VitpipeError(f"run {node}", found, f"this is a bug in vitpipe; the traceback is in {where}")
+    found = f"a bug in vitpipe: {type(error).__name__}: {error}"
+    return VitpipeError(f"run {node}", found, f"please report it; the traceback is in {where}")
 
 
 def _now() -> str:

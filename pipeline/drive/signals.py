@@ -38,7 +38,7 @@ class Signals:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         name = signal.Signals(number).name
         if self._listener is None:
-            raise Stopped("run", f"{name} before anything was started", "run the same command again")
+            raise Stopped("run", f"{name} came before anything was started", "run the same command again")
         self._listener(name)
 
 

@@ -76,7 +76,9 @@ def fewshot(
     except ValidationError as error:
         raise wrong_fields("score few shots", error) from error
     shards = named_shards(data, "evaluate on")
-    with tempfile.TemporaryDirectory(prefix="vitpipe-fewshot-") as folder:
+    from vitpipe.stages.predict.ready_model import same_threads  # torch, only where features are computed
+
+    with same_threads(), tempfile.TemporaryDirectory(prefix="vitpipe-fewshot-") as folder:
         weights = lend(model, Path(folder) / "model")
         ctx = doors(Path(folder), "fewshot", resources)
         score = run(config, Inputs({"data": (shards,), "weights": (weights,)}), ctx)

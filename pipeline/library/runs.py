@@ -18,13 +18,13 @@ from vitpipe.stages.report.results import deviation
 _CURVES, _PAGE = "metrics.jsonl", "index.html"
 
 
-def read_run(run: str | os.PathLike[str]) -> "RunFacts":
+def read_run(run: str | os.PathLike[str]) -> "RunView":
     """Look at a run: `runs/x`, `file://...`, `s3://...`, or the path of its YAML. UsageError when there is none."""
-    return RunFacts(known_run(os.fspath(run), "read the run"))
+    return RunView(known_run(os.fspath(run), "read the run"))
 
 
 @dataclass(frozen=True, repr=False)
-class RunFacts:
+class RunView:
     """What a run has committed so far. Each property looks anew, so it shows a run that goes on.
 
     Errors: IntegrityError for a damaged record; StorageError.

@@ -14,6 +14,7 @@ from vitpipe.pipeline.plan.fingerprint import Fingerprint, differences
 from vitpipe.pipeline.plan.planned import Action, Equals, Plan, Planned, Result, StoreFacts, spared
 from vitpipe.pipeline.spec.catalog import accepts
 from vitpipe.pipeline.spec.graph import Graph, Node, is_uri
+from vitpipe.pipeline.spec.text.written import located
 from vitpipe.pipeline.store.attempts import Attempt, Refs, digests
 from vitpipe.pipeline.store.records import Committed
 from vitpipe.pipeline.store.results import is_equal
@@ -237,7 +238,8 @@ def _estimated(
     }
     try:
         return replace(one, estimate=node.stage.estimate_fn()(node.config, node.resources, given, known))
-    except (UsageError, DriftError, StorageError, IntegrityError) as error:
+    except (UsageError, DriftError, StorageError, IntegrityError) as raised:
+        error = located(raised, node.written)
         if one.action not in ("run", "resume"):
             return replace(one, estimate=Estimate(notes=(str(error),)))
         return replace(one, action="blocked", reason=str(error), problem=error)

@@ -75,7 +75,7 @@ def _sighted(
         try:
             return looks(node.config, node.resources, committed.artifact(), committed.record, digests)
         except (IntegrityError, NotFound) as error:
-            return damaged(committed.uri, f"{error.asked}: {error.found}", id, "")
+            return damaged(committed.uri, error.in_brief, id, "")
 
     settled = [id for id in graph.nodes if graph.nodes[id].stage.look and _settled(records.get(id), wanted[id])]
     return by_key(look, settled)

@@ -2,7 +2,7 @@
 
 import graphlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from vitpipe.pipeline.spec.text.given_places import still_relative
 from vitpipe.pipeline.spec.text.problems import Problems
 from vitpipe.pipeline.spec.text.references import refuse_rest
 from vitpipe.pipeline.spec.text.typed import settings
+from vitpipe.pipeline.spec.text.written import places
 from vitpipe.pipeline.spec.text.yaml_source import plain
 from vitpipe.pipeline.spec.top_level import Written
 from vitpipe.stages.settings import Settings
@@ -31,6 +32,8 @@ class Node:
     """Input name -> ids of nodes of this run, or URIs of artifacts of others (`is_uri`), in the order written."""
     raw: Mapping[str, Any]
     """The config mapping as written, with references filled in and without defaults."""
+    written: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
+    """Where each field of the config and the resources is written: `source.root` -> `mine.yaml:17`."""
 
     @property
     def name(self) -> str:
@@ -97,9 +100,11 @@ def _node(sibling: Sibling, needs: Mapping[str, tuple[str, ...]], problems: Prob
     resources = settings(sibling.resources, stage.resources_class(), f"{path}.resources", problems)
     if config is None or resources is None:
         return None
-    for words in stage.check(config, resources, {name: len(refs) for name, refs in needs.items() if refs}):
+    given = {name: len(refs) or 1 for name, refs in needs.items()}  # what names no node is reported as that
+    for words in stage.check(config, resources, given):
         problems.add(sibling.config.at, path, words)
-    return Node(sibling.id, stage, config, resources, needs, plain(sibling.config))
+    written = {**dict(places(sibling.resources)), **dict(places(sibling.config))}
+    return Node(sibling.id, stage, config, resources, needs, plain(sibling.config), written)
 
 
 def _ordered(nodes: Mapping[str, Node], siblings: Mapping[str, Sibling], problems: Problems) -> Graph:

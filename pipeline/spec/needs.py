@@ -86,14 +86,14 @@ class Matcher:
             known = [sibling.id for sibling in self.by_node[name]]
             self.problems.add(value.mark, path, unknown("sibling", id, known))
         elif name not in self.broken:
-            self.problems.add(value.mark, path, unknown("node", name, self.by_node))
+            self.problems.add(value.mark, path, unknown("node", name, {*self.by_node, *self.broken}))
         return ()
 
     def _node(self, sibling: Sibling, value: Value, name: str, path: str) -> tuple[tuple[str, ...], bool]:
         """Find all siblings of the named node that agree with this one on the `foreach` keys that both have."""
         if name not in self.by_node:
             if name not in self.broken:
-                self.problems.add(value.mark, path, unknown("node", name, self.by_node))
+                self.problems.add(value.mark, path, unknown("node", name, {*self.by_node, *self.broken}))
             return (), False
         candidates = self.by_node[name]
         theirs = set(candidates[0].keys)

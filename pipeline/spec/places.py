@@ -17,7 +17,7 @@ def absolute_uri(uri: str, folder: Path) -> str:
     if "\0" in uri:
         raise ValueError("it has a NUL character")
     if separator and scheme == "file" and rest.strip("/ "):
-        return "file://" + os.path.abspath(folder / rest)
+        return "file://" + os.path.abspath(folder / _at_home(rest))
     if separator and scheme == "s3":
         bucket, _, prefix = rest.rstrip("/").partition("/")
         if not BUCKET.fullmatch(bucket):

@@ -1,13 +1,14 @@
 """The WEIGHTS of `vitpipe predict`: a local folder of native weights, or what a node committed. Opens no tensor."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from vitpipe.infra.errors import NotFound, UsageError
 from vitpipe.pipeline.spec.places import absolute_uri
 from vitpipe.pipeline.store.contents import committed_nodes, open_run
 from vitpipe.pipeline.store.records import RECORD
-from vitpipe.pipeline.store.runs import find_run
+from vitpipe.pipeline.store.runs import find_run, ignore
 from vitpipe.stages.artifacts import Checkpoint, Score, Weights, carries_weights
 from vitpipe.stages.record import load_artifact
 
@@ -16,11 +17,14 @@ _IN_YAML = re.compile(r"(.+\.ya?ml)((?:/.+)?)")
 _DO = "give a folder with native weights, a node's URI, or RUN/NODE"
 
 
-def find_weights(text: str) -> Weights | Score | Path:
-    """Find what WEIGHTS names. UsageError for what is not there or has no weights, with the nearest that has."""
+def find_weights(text: str, tell: Callable[[str], None] = ignore) -> Weights | Score | Path:
+    """Find what WEIGHTS names. UsageError for what is not there or has no weights, with the nearest that has.
+
+    `tell` is as for `find_run`.
+    """
     match = _IN_YAML.fullmatch(text)
     if match and Path(match[1]).is_file():
-        return _of_node(find_run(match[1]).uri + match[2])
+        return _of_node(find_run(match[1], tell).uri + match[2])
     if "://" not in text:
         return _local(Path(text).expanduser(), text)
     try:

@@ -156,7 +156,7 @@ def _stop(run: Store, lease: LeaseState | None) -> str:
     try:
         return (lease is not None and read_stop(run, lease.fence)) or ""
     except IntegrityError as error:
-        return f"why is not known: {error.asked}: {error.found}"
+        return f"why is not known: {error.in_brief}"
 
 
 def _left(node: Store) -> _Left:

@@ -129,6 +129,7 @@ def _score(
         "choice_sha256": committed.sha256,
         "positions": _resized(old, model, config.position_resize),
         **config.model_dump(mode="json", include=_IN_PROTOCOL),
+        **({"pad_px": config.pad_px} if config.pad_px else {}),
     }
     return Score(
         benchmark=data.name,

@@ -70,7 +70,7 @@ def _why(config: IngestConfig, error: VitpipeError | OSError) -> str:
     """What was found, and of what, where that is not the whole source."""
     if isinstance(error, OSError):
         return str(error)
-    return error.found or str(error) if config.source.location in error.asked else f"{error.asked}: {error.found}"
+    return error.found or str(error) if config.source.location in error.asked else error.in_brief
 
 
 def _means_the_same(config: IngestConfig, shards: ShardSet) -> bool:

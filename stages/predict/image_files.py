@@ -35,7 +35,7 @@ class Prediction:
 
     def __repr__(self) -> str:
         """One line: `cat.jpg: cat 93.1 %, dog 5.0 %`."""
-        named = ", ".join(f"{name} {100 * share:.1f} %" for name, share in self.classes)
+        named = ", ".join(f"{name} {percent(share)}" for name, share in self.classes)
         return f"{self.image}: {named if self.reason is None else f'not readable: {self.reason}'}"
 
 
@@ -47,6 +47,11 @@ class Predictions(list[Prediction]):
         return "\n".join(map(repr, self))
 
 
+def percent(share: float) -> str:
+    """Write `93.1 %`; a share above zero is never shown as zero."""
+    return f"{100 * share:.1f} %" if share >= 0.0005 or share == 0 else "< 0.1 %"
+
+
 def find_images(paths: Sequence[Path]) -> list[Path]:
     """Every image, in the order of the paths; a folder's are sorted by name, level by level. None comes twice.
 
@@ -55,7 +60,7 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
     missing = [path for path in paths if not path.exists()]
     if missing:
         listed = ", ".join(str(path) for path in missing[:5]) + (", ..." if len(missing) > 5 else "")
-        raise UsageError(f"predict {listed}", f"there is no such file or folder{_near(missing[0])}", "check the path")
+        raise UsageError(f"predict {listed}", f"no such file or folder{_near(missing[0])}", "check the path")
     found: dict[Path, None] = {}
     for path in paths:
         inside = dict.fromkeys(_below(path) if path.is_dir() else [path])

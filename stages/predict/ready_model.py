@@ -4,6 +4,7 @@ It is a ViT (or a BiT ResNet) with the same parameters and names, so it trains, 
 """
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
@@ -21,6 +22,16 @@ from vitpipe.stages.predict.top_classes import predict
 from vitpipe.stages.vit.build import Model
 from vitpipe.stages.vit.model import ViT
 from vitpipe.stages.vit.resnet import BiTResNet
+
+
+@contextmanager
+def same_threads() -> Iterator[None]:
+    """Leave torch's threads as they are found: a task sets them for its process, which here is a person's own."""
+    before = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class Ready(nn.Module):

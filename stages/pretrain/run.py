@@ -89,7 +89,7 @@ def _probes(config: PretrainConfig, inputs: Inputs, scratch: Path) -> tuple[Shar
             try:
                 draw(labels_N.astype(np.int64), probe.num_classes, fewshot.seeds[0], fewshot.shots)
             except StageError as error:
-                raise UsageError(f"score {probe.uri}: {error.asked}", error.found, error.do) from error
+                raise UsageError(f"score on {probe.uri}", error.in_brief, error.do) from error
     return probes
 
 

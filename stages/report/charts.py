@@ -55,7 +55,8 @@ def axis(values: Sequence[float], num_ticks: int = 5, *, zero: bool = False) -> 
     low = min(low, 0.0) if zero else low
     step = _round_step((high - low) / num_ticks or abs(high) / num_ticks or 1.0)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    last = max(last, first + 1)
+    if first == last:  # one value: it stands at the top, unless it is 0 or less
+        first, last = (first - 1, last) if first > 0 else (first, first + 1)
     return Axis(first * step, last * step, tuple(round(place * step, 12) for place in range(first, last + 1)))
 
 

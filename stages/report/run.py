@@ -26,7 +26,7 @@ from vitpipe.stages.report.page import render, score_charts
 from vitpipe.stages.report.paper_comparison import grids
 from vitpipe.stages.report.record_lineage import LineageNode, benchmarks, data_of, walk
 from vitpipe.stages.report.resolution import resolutions
-from vitpipe.stages.report.results import gains, headline, rows
+from vitpipe.stages.report.results import beside_strongest, gains, headline, rows
 from vitpipe.stages.report.scaling import over_labels, over_pretraining, pretrainings
 from vitpipe.stages.report.wrong_images import wrong_tasks
 from vitpipe.stages.tasks import gather
@@ -55,6 +55,7 @@ def run(config: ReportConfig, inputs: Inputs, ctx: StageContext) -> Report:
         run_uri=run_uri,
         spec_uri=f"{run_uri}/spec.yaml".removeprefix("file://"),
         charts=score_charts(table, reached),
+        strongest=beside_strongest(table),
         rows=table,
         gains=found,
         resolutions=resolutions(table),

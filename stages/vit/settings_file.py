@@ -31,7 +31,7 @@ def settings_json(settings: ModelSettings) -> bytes:
 def read_settings(path: Path) -> ModelSettings:
     """Read `model.json`. Errors: UsageError when absent or of a newer schema, IntegrityError when damaged."""
     if not path.is_file():
-        raise UsageError(f"read {path}", "there is no such file", "native weights need their settings beside them")
+        raise UsageError(f"read {path}", "no such file", "native weights need their settings beside them")
     try:
         content = json.loads(path.read_bytes())
         if content["schema"] > _SCHEMA:

@@ -125,7 +125,7 @@ def bears(scene: Scene) -> None:
     scene.checkpoints.settle()
     assert scene.steps == [1, 3]
     (told,) = scene.events.of("checkpoint_failed")
-    assert told.startswith("step 2 was not saved, training goes on") and "The store is away" in told
+    assert told.startswith("step 2 was not saved, training goes on") and "the store is away" in told
     scene.store.broken.set()
     scene.save()
     with pytest.raises(StorageError, match="he store is away"):

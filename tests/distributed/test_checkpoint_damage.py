@@ -95,10 +95,10 @@ def damage_everything(scene: Scene, rank: Rank) -> None:
         checkpoints.resume()
     (scene.folder / f"refused-{rank.rank}").touch()
     agree.on_first(lambda: [remove(scene.step(number) / FILES[0], Path()) for number in (2, 4)], rank.rank)
-    with pytest.raises(IntegrityError, match="None of the 2 committed steps is whole"):
+    with pytest.raises(IntegrityError, match="none of the 2 committed steps is whole"):
         checkpoints.resume()
     agree.on_first(lambda: [shutil.rmtree(scene.step(number)) for number in (2, 4)], rank.rank)
-    with pytest.raises(IntegrityError, match="None of the 2 committed steps is whole"):
+    with pytest.raises(IntegrityError, match="none of the 2 committed steps is whole"):
         checkpoints.resume()
     (scene.folder / f"missed-{rank.rank}").touch()
 

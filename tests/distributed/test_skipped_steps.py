@@ -176,7 +176,7 @@ def endless(rank: Rank) -> None:
 
 
 def test_too_many_in_a_row_end_the_run() -> None:
-    with pytest.raises(StageError, match=rf"Make step {MAX_IN_A_ROW}.*loss of nan.*{MAX_IN_A_ROW} steps in a row"):
+    with pytest.raises(StageError, match=rf"make step {MAX_IN_A_ROW}.*loss of nan.*{MAX_IN_A_ROW} steps in a row"):
         InProcessCluster(1).gang(endless, resources=PretrainResources())
 
 

@@ -253,5 +253,5 @@ def test_a_file_replaced_after_it_was_listed_is_not_mixed_with_its_labels(
 
     monkeypatch.setattr(run_module, "list_source", replaced_meanwhile)
     source = {"kind": kind, "classes": 3, "urls": f"{store.uri}/*.{ending}"}
-    with pytest.raises(IntegrityError, match=rf"{names[0]}\. The object was replaced while it was read"):
+    with pytest.raises(IntegrityError, match=rf"{names[0]}: the object was replaced while it was read"):
         ingested(tmp_path, source)

@@ -100,7 +100,7 @@ def test_the_head_is_lost(calm: Training, rough: Training) -> None:
         process = rough.begin(machines.environment)
         machines.do("lose-head")
         done = finish(process, expect=4)
-    assert "The cluster is gone" in done.stderr and "Run the same command again, on a new cluster" in done.stderr
+    assert "the cluster is gone" in done.stderr and "Run the same command again, on a new cluster" in done.stderr
     with cluster(rough.folder) as machines:
         rough.again(machines.environment)
     assert rough.result() == calm.result()

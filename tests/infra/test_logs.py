@@ -89,6 +89,12 @@ def test_the_canary_would_be_found_under_a_harmless_name(log_file: Path, monkeyp
         "GET https://b.s3/k?X-Amz-Credential=CANARY0&X-Amz-Signature=CANARY0&X-Amz-Security-Token=CANARY0CANARY0",
         'aws_secret_access_key = "CANARY0"',
         '{"password": "CANARY0"}',
+        "credentials: CANARY0",
+        "the credentials: CANARY0 and more words",
+        "Unable to log in, credentials: CANARY0",
+        "token: CANARY0CANARY0 failed",
+        "Basic CANARYCANARY",
+        "Bearer canary-CANARY0",
         "RAY_AUTH_TOKEN=CANARY0CANARY0",
         "-----BEGIN RSA PRIVATE KEY-----\nCANARY0\n-----END RSA PRIVATE KEY-----",
     ],
@@ -98,7 +104,16 @@ def test_secrets_are_known_by_their_shape(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["197 tokens=197 width=768", "wrote s3://bucket/run/step-10/manifest.json", "user@host wrote 5 tokens: 5"]
+    "text",
+    [
+        "197 tokens=197 width=768",
+        "wrote s3://bucket/run/step-10/manifest.json",
+        "user@host wrote 5 tokens: 5",
+        "Cannot reach S3: no usable AWS credentials: Unable to locate credentials. Set AWS_PROFILE.",
+        "Cannot reach S3: no usable AWS credentials (Unable to locate credentials). Set AWS_PROFILE.",
+        "Cannot submit on the Ray cluster: it refused our token: Authentication failed: Forbidden.",
+        "Basic authentication failed: Forbidden",
+    ],
 )
 def test_facts_stay(text: str) -> None:
     assert logs.redact(text) == text

@@ -41,7 +41,7 @@ def ended(*errors):
 
 def test_results_come_as_they_end_and_the_gravest_error_once_all_have():
     taken = []
-    with pytest.raises(IntegrityError, match="Bytes"):
+    with pytest.raises(IntegrityError, match="bytes"):
         for pair in gather(ended(None, StageError("a"), IntegrityError("bytes"), None, Stopped("b"))):
             taken.append(pair)
     assert taken == [(0, 0), (3, 30)], "the one after the errors too"
@@ -191,7 +191,7 @@ def test_what_carries_weights_is_taken_and_nothing_else():
         assert weights_in(Inputs({"weights": [given_one]}), "fine-tune") is given_one
     for other in (SCORE, DATA, Report(headline="")):
         assert not carries_weights(other)
-        with pytest.raises(UsageError, match=f"It is a {other.kind} without weights"):
+        with pytest.raises(UsageError, match=f"it is a {other.kind} without weights"):
             weights_in(Inputs({"init": [other]}), "begin", "init")
 
 
@@ -200,7 +200,7 @@ def test_data_that_fit_no_score_are_refused_with_what_they_have():
     check_data("score it", DATA.splits, ("test",), multi_label=False)
     with pytest.raises(UsageError, match=r"no split dev, only train \(8\), test \(2\)"):
         check_data("score it", DATA.splits, ("dev",), multi_label=False)
-    with pytest.raises(UsageError, match=r"It has no split test\. Ingest"):
+    with pytest.raises(UsageError, match=r"it has no split test\. Ingest"):
         check_data("score it", {}, ("test",), multi_label=False)
     with pytest.raises(UsageError, match="no split test"):
         check_data("score it", {"test": 0}, ("test",), multi_label=False)

@@ -18,7 +18,7 @@ def read_file(path: Path, problems: Problems, chain: tuple[Path, ...] = ()) -> V
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise UsageError(problems.asked, f"{path}: {error.strerror}", "check the path") from None
+        raise UsageError(f"read {path}", str(error.strerror), "check the path") from None
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

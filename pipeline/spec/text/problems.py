@@ -44,7 +44,7 @@ class SpecError(UsageError):
         self.problems = problems
 
     def __str__(self) -> str:
-        return f"{self.asked[:1].upper()}{self.asked[1:]}: {self.found}"
+        return f"Cannot {self.asked}: {self.found}"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.asked, self.problems)

@@ -84,6 +84,8 @@ def parse(text: str, file: str, problems: Problems) -> Value:
         reason = getattr(error, "reason", None) or "unreadable characters"
         problems.add(Mark(file), "", f"not valid YAML: {reason}")
         raise problems.error() from None
+    if builder.tagged:  # what is under a tag would only be reported again, in other words
+        raise problems.error()
     return builder.root or Value(None, Mark(file, 1, 1))
 
 
@@ -107,6 +109,7 @@ class _Builder:
         self.stack: list[_Open] = []
         self.anchors: dict[str, Value] = {}
         self.documents = 0
+        self.tagged = False
 
     def take(self, event: Any) -> None:
         mark = Mark(self.file, event.start_mark.line + 1, event.start_mark.column + 1)
@@ -164,6 +167,7 @@ class _Builder:
 
     def _refuse_tag(self, event: Any, mark: Mark) -> None:
         if event.tag is not None:
+            self.tagged = True
             self.problems.add(mark, "", "YAML tags (!...) are not accepted")
 
     def _given_up(self, mark: Mark, text: str) -> SpecError:

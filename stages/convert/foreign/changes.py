@@ -35,8 +35,8 @@ def look(config: ConvertConfig, resources: ConvertResources, weights: Weights, r
         folder, names = _where(path, [str(file["path"]) for file in taken["files"]])
         return _compared(path, folder, names, taken, digests)
     except VitpipeError as error:
-        asked = f"{error.asked}: " if error.asked.startswith("read ") else ""
-        return Sighted.unseen(f"{path}: {asked}{error.found or error}")
+        of_a_file = error.asked.startswith("read ") or not error.found
+        return Sighted.unseen(f"{path}: {error.in_brief if of_a_file else error.found}")
     except OSError as error:
         return Sighted.unseen(f"{error.filename or path}: {error.strerror or error}")
 

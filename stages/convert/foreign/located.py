@@ -139,7 +139,7 @@ def _one(asked: str, folder: str, name: str) -> Located:
         store = open_store(folder)
         names = frozenset(entry for entry in (name, *COMPANIONS) if store.size(entry) is not None)
     if name not in names:
-        raise UsageError(f"convert the weights {asked}", "there is no such file", "correct config.source.path")
+        raise UsageError(f"convert the weights {asked}", "no such file", "correct config.source.path")
     return Located(folder, (name,), None, _companions(names))
 
 
@@ -152,7 +152,7 @@ def _names(folder: str) -> frozenset[str]:
     if not is_local(folder):
         return frozenset(entry.path for entry in open_store(folder).list() if "/" not in entry.path)
     if not os.path.isdir(folder):
-        raise UsageError(f"convert the weights in {folder}", "there is no such folder", "correct config.source.path")
+        raise UsageError(f"convert the weights in {folder}", "no such folder", "correct config.source.path")
     return frozenset(entry.name for entry in os.scandir(folder) if entry.is_file())
 
 

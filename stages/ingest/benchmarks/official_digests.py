@@ -29,7 +29,7 @@ def check_digests(path: Path, file: OfficialFile, benchmark: Benchmark) -> None:
 
 def _altered(path: Path, benchmark: Benchmark, found: str) -> IntegrityError:
     do = f"it is damaged or another version: {benchmark.obtain}"
-    return IntegrityError(f"ingest {benchmark.title}: read {path}", found, do)
+    return IntegrityError(f"ingest {benchmark.title} from {path}", found, do)
 
 
 def _digest(path: Path, kind: str) -> str:

@@ -116,7 +116,7 @@ class BenchmarkFiles:
 
     def _verify(self) -> None:
         if not Path(self.root).is_dir():
-            raise UsageError(self._asked, "there is no such folder", self.benchmark.how_to_obtain)
+            raise UsageError(self._asked, "no such folder", self.benchmark.how_to_obtain)
         missing = [file.path for file in self.benchmark.files if not Path(self.root, file.path).is_file()]
         if missing:
             raise self._missing(f"{len(missing)} of {len(self.benchmark.files)} official files", missing)

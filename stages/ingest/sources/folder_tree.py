@@ -106,7 +106,7 @@ class FolderTree:
             there = (entry for entry in store_of(self.root).list() if "/." not in f"/{entry.path}")
             return (FoundFile(entry.path, entry.bytes, etag_mark(entry.version)) for entry in there)
         if not os.path.isdir(self.root):
-            raise self._wrong("there is no such folder on this machine", "correct `root`, or mount it")
+            raise self._wrong("no such folder", "correct `root`, or mount it on this machine")
 
         def refuse(name: str, error: OSError) -> None:
             why = error.strerror or str(error)
@@ -115,7 +115,7 @@ class FolderTree:
                     f"{self.root}/{name} cannot be listed: {why}",
                     "let it be listed, or take it out of the folder",
                 )
-                raise StorageError(f"ingest the folder {self.root}", found, do)
+                raise StorageError(f"ingest {self.root}", found, do)
             unreadable[name] = why
 
         return _files(Path(self.root), "", (os.path.realpath(self.root),), refuse)
@@ -164,7 +164,7 @@ class FolderTree:
         return self._wrong(found, "name a folder of images")
 
     def _wrong(self, found: str, do: str) -> UsageError:
-        return UsageError(f"ingest the folder {self.root}", found, do)
+        return UsageError(f"ingest {self.root}", found, do)
 
 
 def _left_aside(others: int) -> tuple[str, ...]:

@@ -101,7 +101,7 @@ class Restore:
         try:
             layout = Layout.parse((folder / STATE / LAYOUT).read_bytes(), LAYOUT)
         except IntegrityError as error:
-            return _Damage(f"{STATE}/{LAYOUT}", str(error))
+            return _Damage(f"{STATE}/{LAYOUT}", error.in_brief)
         if not self._fits(layout):
             return _Damage(f"{STATE}/{LAYOUT}", "its parameters and moments are not those of this recipe")
         state = self.engine.state
@@ -134,7 +134,7 @@ def _manifest(node: Store, place: StepPlace) -> StepManifest | _Damage:
     try:
         return place.read(node)
     except (IntegrityError, NotFound) as error:
-        return _Damage("manifest.json", str(error))
+        return _Damage("manifest.json", error.in_brief)
 
 
 def _copy(node: Store, place: StepPlace, listed: dict[str, StepFile], name: str, folder: Path) -> _Damage | None:

@@ -125,7 +125,7 @@ def test_another_token_is_refused(head: str) -> None:
     script = f"from vitpipe.infra.ray.jobs import Jobs; Jobs({head!r})"
     env = {**os.environ, "RAY_AUTH_TOKEN": "0" * 32}
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, env=env)
-    assert done.returncode == 1 and "StorageError" in done.stderr and "It refused our token" in done.stderr
+    assert done.returncode == 1 and "StorageError" in done.stderr and "it refused our token" in done.stderr
 
 
 class _Open(http.server.BaseHTTPRequestHandler):
@@ -158,5 +158,5 @@ def test_a_cluster_that_asks_for_no_token_is_refused(status: int) -> None:
 def test_an_address_that_does_not_answer_is_refused() -> None:
     from vitpipe.infra.ray.jobs import Jobs
 
-    with pytest.raises(StorageError, match="No answer"):
+    with pytest.raises(StorageError, match="no answer"):
         Jobs("127.0.0.1:1")

@@ -39,7 +39,7 @@ def asks(store):
     [
         ("AWS_SECRET_ACCESS_KEY", "wrong-canary", "403"),
         ("AWS_ACCESS_KEY_ID", "nobody", "403"),
-        ("AWS_ACCESS_KEY_ID", None, r"No usable AWS credentials.*Set AWS_ACCESS_KEY_ID"),
+        ("AWS_ACCESS_KEY_ID", None, r"no usable AWS credentials.*Set AWS_ACCESS_KEY_ID"),
         ("AWS_PROFILE", "nonesuch", "profile"),
         ("AWS_ENDPOINT_URL", "http://127.0.0.1:9", "AWS_ENDPOINT_URL"),
     ],
@@ -192,7 +192,7 @@ def test_a_clock_that_s3_bears_is_not_blamed(s3_uri, clock_off, monkeypatch):
         (400, "AuthorizationHeaderMalformed", "Sat, 01 Jan 2000 00:00:00 GMT", "days ahead"),
         (403, "403", "Sat, 01 Jan 2000 00:00:00 GMT", "days ahead"),
         (403, "SignatureDoesNotMatch", "yesterday", "secret key is wrong"),
-        (500, "InternalError", "Sat, 01 Jan 2000 00:00:00 GMT", "No answer to rely on"),
+        (500, "InternalError", "Sat, 01 Jan 2000 00:00:00 GMT", "no answer to rely on"),
     ],
 )
 def test_what_other_servers_answer_is_understood(status, code, date, says):

@@ -103,7 +103,7 @@ def test_validate_lists_all_errors_with_their_places(vitpipe: Vitpipe) -> None:
 
     problems = json.loads(out)["error"]["problems"]
     assert len(problems) == 3 and all(problem["path"] and problem["text"] for problem in problems)
-    assert err.startswith("Read my.yaml: 3 problems:\n")
+    assert err.startswith("Cannot read my.yaml: 3 problems:\n")
 
 
 @pytest.mark.parametrize(
@@ -273,7 +273,7 @@ def test_help_onto_a_full_disk_names_its_file(tmp_path: Path) -> None:
     with small_disk(tmp_path / "full", "1m") as full, (full.path / "help.txt").open("w") as file:
         full.fill()
         done = main_of(("run", "--help"), tmp_path, file, subprocess.PIPE)
-    assert done.returncode == 7 and done.stderr.startswith(f"Write to disk. {full.path}/help.txt is full: ")
+    assert done.returncode == 7 and done.stderr.startswith(f"Cannot write to disk: {full.path}/help.txt is full: ")
 
 
 def test_whoever_reads_no_more_ends_an_answer_without_fault(vitpipe: Vitpipe, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -287,15 +287,16 @@ def test_whoever_reads_no_more_ends_an_answer_without_fault(vitpipe: Vitpipe, mo
 
 def test_an_error_says_a_path_as_it_is() -> None:
     said = {
+        "Table is a node": "Table is a node.",
         "w2/q/native: no room": "w2/q/native: no room.",
         "no.yaml: No such file": "no.yaml: No such file.",
         "file:///tmp/x is gone": "file:///tmp/x is gone.",
         "'cow' is no label": "'cow' is no label.",
         "data: no room": "data: no room.",
         "image_px is small": "image_px is small.",
-        "line 3 is blank": "Line 3 is blank.",
-        "fine-tune it": "Fine-tune it.",
-        "preempted": "Preempted.",
-        "its disk, a full one": "Its disk, a full one.",
+        "line 3 is blank": "line 3 is blank.",
+        "fine-tune it": "fine-tune it.",
+        "preempted": "preempted.",
+        "its disk, a full one": "its disk, a full one.",
     }
-    assert {found: str(UsageError("", found)) for found in said} == said
+    assert {found: str(UsageError("read it", found)).removeprefix("Cannot read it: ") for found in said} == said

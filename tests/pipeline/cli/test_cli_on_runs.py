@@ -72,6 +72,14 @@ def test_a_run_says_what_it_did_and_then_that_nothing_is_left(vitpipe: Vitpipe) 
     assert (code, err) == (0, "") and "0 of 3 nodes run" in out
 
 
+def test_what_is_adopted_is_not_said_to_have_run(vitpipe: Vitpipe) -> None:
+    vitpipe("run", "tiny.yaml")
+    Path("two.yaml").write_text(SPEC.replace("name: tiny", "name: two\nreuse: store").replace("value: 3", "value: 4"))
+    code, out, err = vitpipe("run", "two.yaml")
+    assert (code, err) == (0, "") and "2 of 3 nodes run, 1 adopted, in " in out
+    assert "0 of 3 nodes run, in " in vitpipe("run", "two.yaml")[1]
+
+
 @pytest.mark.parametrize("damage", [b"\xff", b"[" * 3_000, b"", b"nodes: {a: {}}\n"])
 def test_a_damaged_spec_of_a_run_is_named_and_written_anew(damage: bytes, vitpipe: Vitpipe, tmp_path: Path) -> None:
     vitpipe("run", "tiny.yaml")
@@ -80,7 +88,7 @@ def test_a_damaged_spec_of_a_run_is_named_and_written_anew(damage: bytes, vitpip
     kept.write_bytes(damage)
     for verb in ("status", "logs", "report"):
         code, _, err = vitpipe(verb, "tiny.yaml")
-        assert code == 8 and "runs/tiny/spec.yaml. It is damaged" in err and "`vitpipe run YOUR.yaml`" in err
+        assert code == 8 and "runs/tiny/spec.yaml: it is damaged" in err and "`vitpipe run YOUR.yaml`" in err
 
     code, out, err = vitpipe("run", "tiny.yaml")
     assert (code, err) == (0, "") and "0 of 3 nodes run" in out and kept.read_bytes() == whole
@@ -100,7 +108,7 @@ def test_a_run_goes_on_without_a_log_that_takes_no_lines(
         assert code == 0 and re.fullmatch(rf"\d+ terminal lines dropped: {re.escape(why)}\n", err)
         HOOKS["a"] = fails
         again = vitpipe("run", "tiny.yaml", "name=other")
-        assert again[0] == 4 and "terminal lines dropped" in again[2] and "It broke" in again[2]
+        assert again[0] == 4 and "terminal lines dropped" in again[2] and "it broke" in again[2]
 
     events = [json.loads(line) for line in vitpipe("events", "tiny.yaml", "--json")[1].splitlines()]
     assert {event["node"] for event in events if event["kind"] == "committed"} == {"a", "b", "sum"}
@@ -129,12 +137,12 @@ def test_a_drift_is_3_and_names_old_and_new(vitpipe: Vitpipe) -> None:
 def test_a_failed_stage_is_4_and_status_says_what_waits_for_it(vitpipe: Vitpipe) -> None:
     HOOKS["a"] = fails
     code, _, err = vitpipe("run", "tiny.yaml")
-    assert code == 4 and "It broke" in err
+    assert code == 4 and "it broke" in err
 
     code, out, _ = vitpipe("status", "tiny.yaml", "--json")
     states = {node["node"]: node["state"] for node in json.loads(out)["nodes"]}
     assert code == 0 and states == {"a": "failed", "b": "committed", "sum": "blocked"}
-    assert "a: failed: Make it" in vitpipe("status", "file://./runs/tiny")[1]
+    assert "a: failed: Cannot make it" in vitpipe("status", "file://./runs/tiny")[1]
 
 
 @pytest.mark.parametrize("name", ["tiny.yaml", "file://./runs/tiny", "runs/tiny"])
@@ -283,7 +291,7 @@ def test_a_store_that_does_not_answer_is_7_in_one_paragraph(vitpipe: Vitpipe, mo
 
     code, out, err = vitpipe("status", "s3://bucket/run")
 
-    assert (code, out, err) == (7, "", "Look at s3://bucket/run. No answer. Check the network.\n")
+    assert (code, out, err) == (7, "", "Cannot look at s3://bucket/run: no answer. Check the network.\n")
 
 
 def test_doctor_ends_with_7_when_something_is_wrong(vitpipe: Vitpipe, tmp_path: Path) -> None:
@@ -308,3 +316,30 @@ def test_logs_read_on_where_they_stopped(tmp_path: Path) -> None:
     run.write("net/a2.1/logs/driver.log", b"again\n")
     assert [piece.text for piece in logs.gained(("net",))] == ["two\n", "again\n"]
     assert list(logs.gained(("net",))) == []
+
+
+def test_a_run_beside_its_yaml_is_named_from_another_folder(
+    vitpipe: Vitpipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert vitpipe("run", "tiny.yaml")[0] == 0
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    here, beside = f"file://{tmp_path}/other/runs/tiny", f"file://{tmp_path}/runs/tiny"
+    for verb in ("status", "stop"):
+        code, out, err = vitpipe(verb, "../tiny.yaml", "--json")
+        assert (code, err) == (0, f"{here} is no run; this is {beside}, beside ../tiny.yaml\n") and json.loads(out)
+    assert vitpipe("status", beside)[::2] == (0, "")
+    for verb in ("plan", "run"):
+        code, _, err = vitpipe(verb, "../tiny.yaml")
+        assert code == 0 and err.startswith(f"{here} is no run yet; there is {beside}, beside ../tiny.yaml")
+    assert vitpipe("status", "../tiny.yaml")[::2] == (0, ""), "a run here comes first"
+
+
+def test_a_run_that_is_nowhere_was_looked_for_in_both_places(
+    vitpipe: Vitpipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    code, _, err = vitpipe("status", "../tiny.yaml")
+    assert code == 2 and f"other/runs/tiny: no run was ever started there, nor at file://{tmp_path}/runs/tiny." in err
+    assert vitpipe("plan", "../tiny.yaml")[::2] == (0, "")

@@ -19,6 +19,7 @@ from tiny_vit import random_state, tiny
 
 import vitpipe
 from vitpipe.pipeline.cli import main as cli
+from vitpipe.pipeline.library.doors import cpus
 from vitpipe.pipeline.library.table import Rows, table
 from vitpipe.stages.artifacts import Report, Score
 from vitpipe.stages.contract import Inputs
@@ -107,9 +108,12 @@ def test_few_shots_give_the_numbers_of_the_stage(world: Path) -> None:
     wanted = load_artifact(f"file://{world}/store/test/probe")
     assert isinstance(wanted, Score) and len(set(wanted.per_seed)) > 1
     model = vitpipe.load("store/test/weights")
+    torch.set_num_threads(cpus() + 1)
     for given in ("store/test/weights", "store/test/weights/a1/native", model):
         found = vitpipe.fewshot(given, "store/test/colours", shots=(5, 1), batch_images=16)
         assert found.per_seed == wanted.per_seed and found.value == wanted.value
+    assert torch.get_num_threads() == cpus() + 1, "a person's own setting stays"
+    torch.set_num_threads(cpus())
     assert set(found.by_shots) == {5, 1} and found.num_test == 30 and found.std is not None
     assert repr(found).startswith(f"colours, 5 shots: {100 * found.value:.1f} ± ")
     with torch.no_grad():

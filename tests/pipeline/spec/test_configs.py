@@ -87,7 +87,7 @@ def test_a_config_plans_without_its_data_and_costs_what_it_says(name: str, capsy
     found = planned(name, capsys, "--gpu", "H100")
     assert found["total"]["unknown"] == []
     for node in found["nodes"]:
-        assert re.match("waits for|after|not committed|Ingest the folder", node["reason"]), node["reason"]
+        assert re.match("waits for|after|not committed|Cannot ingest /", node["reason"]), node["reason"]
         assert node["stage"] == "ingest" or node["estimate"]["bytes"], "nothing but images is missing"
     hours = {
         stage: sum(node["gpu_hours"] or 0 for node in found["nodes"] if node["stage"] == stage)

@@ -169,7 +169,7 @@ def test_a_crop_larger_than_the_side_it_is_cut_from_is_told_before_a_training(pl
     said = plan(changed("scratch", config={**crop, "image_px": 8}))
     assert "crop_px: a crop of 8 px cannot be cut from a side of 7 px" in json.loads(said)["error"]["found"]
     config = FinetuneConfig.model_validate(crop)
-    with pytest.raises(UsageError, match="A crop of 8 px cannot be cut from a side of 7 px"):
+    with pytest.raises(UsageError, match="a crop of 8 px cannot be cut from a side of 7 px"):
         config.architecture(None, 4)
 
 

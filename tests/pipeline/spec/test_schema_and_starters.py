@@ -93,12 +93,12 @@ def test_a_starter_is_written_once(preset: str, tmp_path: Path) -> None:
     write_starter(path, preset)
 
     assert load(path).graph.nodes
-    with pytest.raises(UsageError, match="Something of that name is there"):
+    with pytest.raises(UsageError, match="something of that name is there"):
         write_starter(path, preset)
 
 
 def test_an_unknown_preset_or_place_is_bad_usage(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="There are benchmarks, compare, folder, transfer"):
+    with pytest.raises(UsageError, match="there are benchmarks, compare, folder, transfer"):
         write_starter(tmp_path / "a.yaml", "fodler")
     with pytest.raises(UsageError, match="No such file"):
         write_starter(tmp_path / "nowhere" / "a.yaml")
@@ -108,6 +108,6 @@ def test_a_full_disk_is_named_and_keeps_no_part_of_a_starter(tmp_path: Path) -> 
     with small_disk(tmp_path / "full", "1m") as full:
         full.fill()
         path = full.path / "mine.yaml"
-        with pytest.raises(StorageError, match=r"Write \S+/full/mine\.yaml\. No space left.*Make room") as raised:
+        with pytest.raises(StorageError, match=r"write \S+/full/mine\.yaml: No space left.*Make room") as raised:
             write_starter(path)
         assert raised.value.code == 7 and not path.exists()

@@ -6,7 +6,9 @@ import pytest
 from small_spec import GOOD, problems, with_node
 
 from vitpipe.infra.errors import UsageError
+from vitpipe.infra.storage.opening import open_store
 from vitpipe.pipeline.spec.load import SpecError, load
+from vitpipe.pipeline.spec.places import absolute_uri
 
 CASES = {
     "unknown top key": (GOOD + "nods: {}", "spec:10:1: unknown key 'nods'; did you mean 'nodes'?"),
@@ -135,3 +137,36 @@ def test_extends_in_a_circle_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(SpecError, match="extends itself"):
         load(tmp_path / "a.yaml")
+
+
+@pytest.mark.parametrize("tagged", ["name: !!python/name:os.system x", "name: !t [a]", "name: !t"])
+def test_a_tag_is_one_problem(tagged: str) -> None:
+    text = f"version: 1\n{tagged}\nstore: file://./runs\nnodes: {{data: {{stage: ingst}}}}\n"
+    with pytest.raises(SpecError) as refused:
+        load(text)
+    assert [problem.text for problem in refused.value.problems] == ["YAML tags (!...) are not accepted"]
+
+
+def test_an_unknown_stage_is_one_problem_and_its_node_is_a_known_one() -> None:
+    table = "{stage: report, needs: {scores: dat}}"
+    nodes = f"nodes: {{data: {{stage: ingst}}, table: {table}}}"
+    with pytest.raises(SpecError) as refused:
+        load(f"version: 1\nname: x\nstore: file://./runs\n{nodes}\n")
+    told = [problem.text for problem in refused.value.problems]
+    assert len(told) == 2 and "unknown stage 'ingst'" in told[0] and "did you mean 'data'?" in told[1]
+
+
+def test_what_needs_a_node_of_an_unknown_stage_is_no_problem() -> None:
+    last = "weights: {stage: convert, needs: {checkpoint: backbone}, config: {formats: [native]}}"
+    text = "version: 1\nname: x\nstore: file://./runs\nnodes: {{backbone: {{stage: pretrian}}, {}}}\n"
+    for named, problems_told in ((last, 1), (last.replace("checkpoint: backbone", ""), 2)):
+        with pytest.raises(SpecError) as refused:
+            load(text.format(named))
+        assert len(refused.value.problems) == problems_told, refused.value
+
+
+def test_a_store_at_home_is_understood_as_a_root_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert absolute_uri("file://~/runs", Path("/elsewhere")) == f"file://{tmp_path}/runs"
+    assert open_store("file://~/runs").uri == f"file://{tmp_path}/runs"
+    assert absolute_uri("file://./~/runs", Path("/elsewhere")) == "file:///elsewhere/~/runs"

@@ -139,7 +139,7 @@ def test_a_lost_record_is_told_once_by_whoever_lists_or_fetches(run, tmp_path):
     run.delete("glyphs/record.json")
     for ask in (lambda: list_files(run.uri), lambda: list_files(run.uri, "glyphs"),
                 lambda: get(run.uri, "glyphs", tmp_path)):  # fmt: skip
-        with pytest.raises(IntegrityError, match=r"glyphs/record\.json. It is damaged: it is lost: a1 committed one"):
+        with pytest.raises(IntegrityError, match=r"glyphs/record\.json: it is damaged: it is lost: a1 committed one"):
             ask()
     assert len(list_files(run.uri, "transfer")) == 6
     taker = json.loads(run.read("transfer/b-16/record.json"))
@@ -159,7 +159,7 @@ def test_unknown_names_are_told_with_the_nearest(run, ask):
         ask(run.uri.replace("quickstart", "quickstrat"), "glyphs")
     with pytest.raises(UsageError, match="Did you mean 'glyphs'"):
         ask(run.uri, "glyph")
-    with pytest.raises(UsageError, match="No node of that name is committed"):
+    with pytest.raises(UsageError, match="no node of that name is committed"):
         ask(run.uri, "table")
     with pytest.raises(UsageError):
         ask(run.uri, "../quickstart/glyphs")

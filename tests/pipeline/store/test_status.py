@@ -95,7 +95,7 @@ def test_a_failure_and_what_it_blocks(tmp_path: Path) -> None:
     found = status(tmp_path)
     assert found.state == "failed"
     assert states(found) == {"a": "committed", "b": "failed", "sum": "blocked", "more": "committed"}
-    assert "It is broken. Mend it." in found.nodes[1].why and "needs b" in found.nodes[2].why
+    assert "it is broken. Mend it." in found.nodes[1].why and "needs b" in found.nodes[2].why
     HOOKS.clear()
     go(tmp_path)
     assert status(tmp_path).state == "committed"
@@ -216,7 +216,7 @@ def test_a_replacement_of_other_data_that_came_to_no_end(tmp_path: Path, monkeyp
     with pytest.raises(StageError):
         go(tmp_path, replacing=("sum",))
     found = status(tmp_path)
-    assert found.state == "failed" and "It is broken" in found.nodes[2].why
+    assert found.state == "failed" and "it is broken" in found.nodes[2].why
     assert states(found) == {"a": "committed", "b": "committed", "sum": "failed", "more": "committed"}
 
     store(tmp_path).delete("sum/a2/error.json")  # a killed driver leaves none, and its lease
@@ -255,7 +255,7 @@ def test_a_lost_record_is_told(tmp_path: Path) -> None:
         found = status(tmp_path)
         node = next(node for node in found.nodes if node.node == id)
         assert found.state == node.state == "failed" and says in node.why
-        assert f"{id}/record.json. It is damaged: it is lost" in node.why and "verify" in node.why
+        assert f"{id}/record.json: it is damaged: it is lost" in node.why and "verify" in node.why
         planned = make_plan(graph, survey(run, graph)).nodes[id]
         assert (planned.action, planned.reason) == ("blocked", node.why) or not marked
         run.write(f"{id}/record.json", kept)
@@ -285,7 +285,7 @@ def test_a_record_that_comes_while_one_looks_is_not_lost(
 
 
 def test_an_unknown_run_is_bad_usage(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="No run"):
+    with pytest.raises(UsageError, match="no run"):
         read_status(store(tmp_path))
 
 
@@ -314,9 +314,9 @@ def test_one_damaged_file_is_told_and_hides_nothing(tmp_path: Path) -> None:
     whole = status(tmp_path).nodes
     for path, contents, state, why in (
         ("b/progress.json", (*DAMAGED, *NO_MAPPING, b'{"attempt": 1, "fence": 1}'), "waiting", IDLE),
-        ("b/a1/attempt.json", (*DAMAGED, *NO_MAPPING), "failed", "It is broken."),
+        ("b/a1/attempt.json", (*DAMAGED, *NO_MAPPING), "failed", "it is broken."),
         ("b/a1/error.json", (*DAMAGED, *NO_MAPPING), "waiting", IDLE),
-        ("a/record.json", DAMAGED, "failed", "It is damaged"),
+        ("a/record.json", DAMAGED, "failed", "it is damaged"),
         ("a/progress.json", (*DAMAGED, *NO_MAPPING), "committed", "by a1"),
     ):
         there = run.read(path)
@@ -352,7 +352,7 @@ def test_a_damaged_wish_to_stop_is_told(tmp_path: Path, content: bytes) -> None:
 def test_a_damaged_lease_is_told_by_whoever_goes_by_it(tmp_path: Path, content: bytes) -> None:
     store(tmp_path).write(LEASE, content)
     for ask in (lambda: status(tmp_path), lambda: request_stop(store(tmp_path), "night falls")):
-        with pytest.raises(IntegrityError, match=r"lease\.json. It is damaged"):
+        with pytest.raises(IntegrityError, match=r"lease\.json: it is damaged"):
             ask()
 
 
@@ -369,7 +369,7 @@ def test_a_damaged_wish_to_stop_ends_no_beat_and_a_later_one_is_heard(tmp_path: 
             time.sleep(0.01)
 
     HOOKS["a"] = beats_on
-    with pytest.raises(Stopped, match="Night falls"):
+    with pytest.raises(Stopped, match="night falls"):
         go(tmp_path)
 
 

@@ -64,7 +64,7 @@ def test_names_are_in_the_order_of_their_numbers_not_of_the_text(folder: Path) -
     ],
 )
 def test_names_that_do_not_say_which_is_which_are_refused(folder: Path, said: dict[str, Any], found: str) -> None:
-    with pytest.raises(UsageError, match=f"The file config.json beside it does not say which class is which: {found}"):
+    with pytest.raises(UsageError, match=f"the file config.json beside it does not say which class is which: {found}"):
         looked_at(folder, **({"label2id": {}} | said))
 
 

@@ -166,7 +166,7 @@ def test_stop_ends_it(tmp_path: Path) -> None:
     source = commit_checkpoint(tmp_path, tiny())
     ctx = make_context(tmp_path, "weights", ConvertResources())
     ctx.fence.stop("preempted")  # type: ignore[attr-defined]
-    with pytest.raises(Stopped, match="Preempted"):
+    with pytest.raises(Stopped, match="preempted"):
         run(BOTH, given(source), ctx)
 
 

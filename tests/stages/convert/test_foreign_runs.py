@@ -235,5 +235,5 @@ def test_weights_on_s3_are_copied_and_verified(s3_uri: str, tmp_path: Path, name
     assert "1 changed" in look_again(config, ConvertResources(), weights, {}, True).changes[0]
     with pytest.raises(UsageError, match="no such file"):
         look(ForeignSource(path=f"{s3_uri}/weights/other.npz"), tmp_path / "scratch")
-    with pytest.raises(UsageError, match="No tensors there, but nothing"):
+    with pytest.raises(UsageError, match="no tensors there, but nothing"):
         look(ForeignSource(path=f"{s3_uri}/nowhere"), tmp_path / "scratch")

@@ -43,7 +43,7 @@ def test_numbers_are_found_by_name_in_whatever_order() -> None:
     ):  # fmt: skip
         with pytest.raises(UsageError, match=found):
             matched("d", names, "w", HEAD)
-    with pytest.raises(UsageError, match="The weights name none of their classes, the data have 1: 'ant'"):
+    with pytest.raises(UsageError, match="the weights name none of their classes, the data have 1: 'ant'"):
         matched("d", ("ant",), "w", {})
 
 

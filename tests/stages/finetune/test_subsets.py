@@ -45,7 +45,7 @@ def test_the_dev_split_is_a_partition_that_leaves_every_class_something(seed, pe
 
 
 def test_what_cannot_be_drawn_is_named():
-    with pytest.raises(StageError, match="Class 4 has 8"):
+    with pytest.raises(StageError, match="class 4 has 8"):
         training_subset(LABELS, "data", 0, 9)
     with pytest.raises(StageError, match="0 images"):
         dev_split(LABELS, np.arange(110), "data", 0.001)

@@ -77,9 +77,9 @@ def test_an_epoch_is_every_image_once(stream):
 def test_only_shards_stream(tmp_path):
     from synthetic import weights
 
-    with pytest.raises(UsageError, match="It is a Weights"):
+    with pytest.raises(UsageError, match="it is a Weights"):
         ShardStream.open(weights(tmp_path).uri, 6, 12, tmp_path / "cache")
-    with pytest.raises(UsageError, match="Nothing is committed there"):
+    with pytest.raises(UsageError, match="nothing is committed there"):
         ShardStream(tmp_path / "nothing", 6, cache=tmp_path / "cache")
 
 

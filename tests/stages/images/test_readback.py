@@ -31,7 +31,7 @@ def told(tar: bytes, index, multi_label: bool = False) -> str | None:
     try:
         read_back(io.BytesIO(tar), index, multi_label, "here")
     except IntegrityError as error:
-        assert f"Read {index.path} of here back with webdataset" in str(error)
+        assert f"read {index.path} of here back with webdataset" in str(error)
         return error.found
     return None
 

@@ -83,14 +83,14 @@ def test_a_list_fixes_a_split_and_the_others_leave_it_out(tmp_path):
     assert [entry.name for entry, split in made if split == "train"] == fixed
     assert [entry.name for entry, split in made if split == "test"] == free
     (tmp_path / "vtab-svhn.train.txt").write_text("\n".join([*fixed[:9], free[0]]))
-    with pytest.raises(UsageError, match=r"Test has 4 images left, officially 5.*Fix it too, by vtab-svhn\.test\.txt"):
+    with pytest.raises(UsageError, match=r"test has 4 images left, officially 5.*Fix it too, by vtab-svhn\.test\.txt"):
         divided(small(), all_entries, tmp_path)
 
 
 @pytest.mark.parametrize(
     ("lines", "told"),
     [(["train/99"] * 10, "10 of its 10 lines name no image: 'train/99'"), (["train/1"] * 10, "names 9 images twice"),
-     (["train/1", "train/2"], "Train has 2 images left, officially 10")],
+     (["train/1", "train/2"], "train has 2 images left, officially 10")],
 )  # fmt: skip
 def test_a_list_that_does_not_fit_is_refused(tmp_path, lines, told):
     (tmp_path / "vtab-svhn.train.txt").write_text("\n".join(lines))

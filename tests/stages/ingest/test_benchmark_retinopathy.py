@@ -36,7 +36,7 @@ def test_labels_and_splits(tmp_path, monkeypatch):
     data = read_named(source, "train/10_left.jpeg")
     assert data[:2] == b"\xff\xd8" and pixels(data).shape == (540, 540, 3)
     (tmp_path / "trainLabels.csv").write_text("image,level\n10_left,5\n")
-    with pytest.raises(IntegrityError, match="A row says"):
+    with pytest.raises(IntegrityError, match="a row says"):
         official(monkeypatch, "diabetic_retinopathy", tmp_path, images).listing()
 
 

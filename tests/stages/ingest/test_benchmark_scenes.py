@@ -73,7 +73,7 @@ def test_kitti(tmp_path, monkeypatch):
     for n in range(20):
         assert found[f"training/image_2/{n:06d}.png"] == (split_of[n], ((0, 1, 3, 2)[n % 4],))
     write_text(tmp_path, training__label_2__000003="Car 1 2")
-    with pytest.raises(IntegrityError, match="A line says 'Car 1 2'"):
+    with pytest.raises(IntegrityError, match="a line says 'Car 1 2'"):
         source.listing()
 
 
@@ -107,7 +107,7 @@ def test_imagenet_as_folders_or_tars_with_the_kits_ground_truth(tmp_path, monkey
     inside = f"train/{WNIDS[1]}{'.tar' if packed else ''}/{WNIDS[1]}_1.JPEG"
     assert found[inside] == ("train", (1,)) and read_named(source, inside)[:2] == b"\xff\xd8"
     write_devkit(tmp_path, [1, 2, 4, 1])
-    with pytest.raises(IntegrityError, match="Line 3 says '4', which is no class"):
+    with pytest.raises(IntegrityError, match="line 3 says '4', which is no class"):
         source.listing()
     for n, wnid in enumerate((WNIDS[2], WNIDS[0], WNIDS[1], WNIDS[2]), 1):
         (tmp_path / "val" / wnid).mkdir(exist_ok=True)
@@ -118,7 +118,7 @@ def test_imagenet_as_folders_or_tars_with_the_kits_ground_truth(tmp_path, monkey
 
 def test_imagenet_without_a_ground_truth(tmp_path, monkeypatch):
     write_images(tmp_path, f"train/{WNIDS[0]}/a.JPEG", f"train/{WNIDS[1]}/b.JPEG", "val/c.JPEG", kind="JPEG")
-    with pytest.raises(UsageError, match=r"Val has no class folders, and .*ground_truth\.txt.*meta\.mat is missing"):
+    with pytest.raises(UsageError, match=r"val has no class folders, and .*ground_truth\.txt.*meta\.mat is missing"):
         official(monkeypatch, "imagenet", tmp_path, {"train": 2, "test": 1}).listing()
 
 

@@ -89,7 +89,7 @@ def test_missing_altered_and_short_files_are_told_apart(tmp_path, monkeypatch):
     ):
         source.listing()
     labels.write_bytes(gzip.compress(flipped[:-1]))
-    with pytest.raises(IntegrityError, match="No idx file of bytes"):
+    with pytest.raises(IntegrityError, match="no idx file of bytes"):
         read_idx(labels)
 
 
@@ -98,7 +98,7 @@ def test_the_right_length_with_other_bytes_is_another_file(tmp_path):
     for file in REGISTRY["mnist"].files[1:]:
         (tmp_path / file.path).write_bytes(b"")
     with pytest.raises(
-        IntegrityError, match=r"It has md5:[0-9a-f]{32} and sha256:[0-9a-f]{64}, official is sha256:440fc"
+        IntegrityError, match=r"it has md5:[0-9a-f]{32} and sha256:[0-9a-f]{64}, official is sha256:440fc"
     ):
         BenchmarkFiles("mnist", str(tmp_path)).listing()
 
@@ -106,7 +106,7 @@ def test_the_right_length_with_other_bytes_is_another_file(tmp_path):
 def test_a_data_set_of_one_class_is_refused(tmp_path, monkeypatch):
     write_mnist(tmp_path, 20, 10)
     write_idx(tmp_path / "train-labels-idx1-ubyte.gz", np.full(20, 3, np.uint8))
-    with pytest.raises(IntegrityError, match="Its 20 images have one label alone"):
+    with pytest.raises(IntegrityError, match="its 20 images have one label alone"):
         official(monkeypatch, "mnist", tmp_path, {"train": 20, "test": 10}).listing()
 
 

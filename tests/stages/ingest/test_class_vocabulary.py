@@ -149,19 +149,19 @@ REFUSED = [
      True),
     (tables, NAMELESS | {"b.parquet": (None, [[0], [1]])}, {}, "b.parquet has the numbers '0', '1' without", True),
     (tables, NAMELESS | {"b.parquet": (None, ["0", "1"])}, {}, "b.parquet has the numbers '0', '1' without", False),
-    (tables, {"a.parquet": (["x", "y", "x"], [0])}, {}, "Number the classes of a.parquet. 'x' stand more than once",
+    (tables, {"a.parquet": (["x", "y", "x"], [0])}, {}, "number the classes of a.parquet. 'x' stand more than once",
      True),
-    (tables, UNITED["another order in the second"], {"classes": 3}, "Their lists differ: .* in another order", True),
+    (tables, UNITED["another order in the second"], {"classes": 3}, "their lists differ: .* in another order", True),
     (tables, {"a.parquet": (ANTS, [0])}, {"class_names": ["bee", "ant", "dog"]}, "only a.parquet has 'cat'", True),
     (tables, {"a.parquet": (["b", "z"], [1])}, {"class_names": ["b", "a", "c"]}, "only a.parquet has 'z'", True),
     (samples, {"a.tar": CLS, "b.tar": TEXT}, {}, "a.tar has the numbers '0', '1', b.tar the names 'ant', 'cat'", False),
-    (samples, {"a.tar": CLS}, {"class_names": "ant\n\nbee\n"}, "Line 2 is blank", True),
+    (samples, {"a.tar": CLS}, {"class_names": "ant\n\nbee\n"}, "line 2 is blank", True),
     (samples, {"a.tar": CLS}, {"class_names": {"0": "bee", "1": "ant"}}, "JSON object", True),
     (tree, ["ros\u00e9", "rose\u0301"], {}, "are one name in two Unicode forms", True),
     (tree, ["train/ros\u00e9", "test/rose\u0301"], FOLDERS, "one name in two Unicode forms", True),
     (tree, ["cat", "cat\u200b"], {}, "'cat' and 'cat.u200b' look the same", True),
-    (tables, {"a.parquet": (["ant", None], [0])}, {}, "Its ClassLabel has None among its 2 names", True),
-    (tables, {"a.parquet": (["ant", ""], [0])}, {}, "Its ClassLabel has '' among", True),
+    (tables, {"a.parquet": (["ant", None], [0])}, {}, "its ClassLabel has None among its 2 names", True),
+    (tables, {"a.parquet": (["ant", ""], [0])}, {}, "its ClassLabel has '' among", True),
 ]  # fmt: skip
 
 
@@ -280,7 +280,7 @@ def test_a_labels_file_says_what_it_mixes_and_refuses_what_it_contradicts(tmp_pa
     (tmp_path / "l.jsonl").write_text("\n".join(map(json.dumps, lines)))
     assert load_manifest(ingest(tmp_path, {"source": source})).classes == ("1", "cat", "dog")
     (tmp_path / "l.jsonl").write_text(json.dumps(lines[0] | {"label": "cow"}))
-    with pytest.raises(UsageError, match="Line 1 has the label 'cow', which is none of its labels 'cat', 'dog'"):
+    with pytest.raises(UsageError, match="line 1 has the label 'cow', which is none of its labels 'cat', 'dog'"):
         ingest(tmp_path, {"source": source}, node="contradicted")
 
 

@@ -15,6 +15,7 @@ from vitpipe.stages.images.manifest import load_manifest
 from vitpipe.stages.images.split import Split
 from vitpipe.stages.ingest.config import IngestConfig, IngestResources
 from vitpipe.stages.ingest.estimate import estimate
+from vitpipe.stages.ingest.sources.glyph_bitmaps import draw_bitmap
 from vitpipe.stages.ingest.sources.glyph_classes import (
     FONTS,
     all_glyphs,
@@ -75,6 +76,26 @@ def test_every_class_is_drawn_differently_each_time_and_never_blank():
         assert all(image.max() - image.min() > 30 for image in blurred)  # noise alone averages out
 
 
+def test_bitmaps_fill_their_frame_in_the_levels_of_the_digits():
+    levels = {round(level * 255 / 16) for level in range(17)}
+    for glyph in choose_glyphs(40, seed=3):
+        images = [draw_bitmap(glyph, 8, 0, number) for number in range(8)]
+        assert len({image.tobytes() for image in images}) == 8
+        for image in images:
+            assert set(image.ravel().tolist()) <= levels and image.max() > 100
+            full = [image[edge].any() for edge in (0, -1)], [image[:, edge].any() for edge in (0, -1)]
+            assert all(full[0]) or all(full[1]), "the larger side reaches both edges"
+
+
+def test_a_style_is_another_source_and_the_default_is_the_old_one():
+    item = GlyphsSource.model_validate(GLYPHS).open({}).listing().items[17]
+    old, grey, bitmap = (
+        GlyphsSource.model_validate({**GLYPHS, **more}).open({}).read(item)
+        for more in ({}, {"style": "grey"}, {"style": "bitmap"})
+    )
+    assert old == grey != bitmap and decode(bitmap).shape == (32, 32, 3)
+
+
 def test_an_image_is_a_function_of_seed_class_and_number():
     source = GlyphsSource.model_validate(GLYPHS).open({})
     item = source.listing().items[17]
@@ -87,7 +108,7 @@ def test_an_image_is_a_function_of_seed_class_and_number():
 def test_classes_are_drawn_by_seed_and_bounded():
     assert choose_glyphs(20, 0) != choose_glyphs(20, 1)
     assert set(choose_glyphs(20, 0)) < set(choose_glyphs(50, 0))
-    with pytest.raises(UsageError, match=r"Render 5000 classes.*The fonts have \d+"):
+    with pytest.raises(UsageError, match=r"render 5000 classes.*the fonts have \d+"):
         choose_glyphs(5000, 0)
 
 
@@ -98,7 +119,7 @@ def test_more_classes_than_the_fonts_have_are_refused_at_plan():
 
     most = len(all_glyphs())
     assert most > SURE_CLASSES and planned(most).images == 2 * most
-    with pytest.raises(UsageError, match=rf"Render {most + 1} classes of glyphs. The fonts have {most}"):
+    with pytest.raises(UsageError, match=rf"render {most + 1} classes of glyphs: the fonts have {most}"):
         planned(most + 1)
 
 

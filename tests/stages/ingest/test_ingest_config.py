@@ -72,7 +72,7 @@ def test_estimates_of_tars_go_by_the_first(tmp_path):
     assert found.num_classes == 3 and found.images == pytest.approx(40, rel=0.1)
     assert "the first of 5 files" in found.notes[0]
     assert told({"kind": "webdataset", "urls": f"{folder}/in-000000.tar"}).images == 8
-    with pytest.raises(UsageError, match="No file of that name"):
+    with pytest.raises(UsageError, match="no file of that name"):
         told({"kind": "webdataset", "urls": str(tmp_path / "none.tar")})
 
 

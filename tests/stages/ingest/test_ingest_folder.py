@@ -142,7 +142,7 @@ def test_a_folder_that_cannot_be_meant(tmp_path, arrange, found):
 
 def test_nothing_but_bad_images_is_a_failure(tmp_path):
     write(tmp_path / "user/class-0/a.png", b"no")
-    with pytest.raises(StageError, match="None of its 1 images is left"):
+    with pytest.raises(StageError, match="none of its 1 images is left"):
         ingest(tmp_path, folder(tmp_path / "user"))
 
 

@@ -55,7 +55,7 @@ def test_what_became_of_a_prefix(s3_uri, tmp_path):
 
 
 def test_an_empty_prefix_is_told(s3_uri, tmp_path):
-    with pytest.raises(UsageError, match="No object lies below it"):
+    with pytest.raises(UsageError, match="no object lies below it"):
         ingest(tmp_path, {"source": {"kind": "folder", "root": f"{s3_uri}/nothing"}})
     open_store(s3_uri).write("loose/a.png", encoded(picture(0), "PNG"))
     with pytest.raises(UsageError, match=r"1 images stand outside root/class/\*: 'a.png'"):

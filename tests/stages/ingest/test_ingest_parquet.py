@@ -171,5 +171,5 @@ def test_a_bucket_gives_what_the_same_folder_gives(s3_uri, folder, tmp_path):
     here = contents(ingest(tmp_path, config(folder, images_per_shard=4), node="here"))
     there = config(f"{s3_uri}/in/*.parquet", images_per_shard=4)
     assert contents(ingest(tmp_path, there, node="there")) == here
-    with pytest.raises(UsageError, match="No file of that name or pattern"):
+    with pytest.raises(UsageError, match="no file of that name or pattern"):
         ingest(tmp_path, config(f"{s3_uri}/nothing/"), node="none")

@@ -100,7 +100,7 @@ def a_byte_on_the_disk(monkeypatch):
 )
 def test_a_planted_fault_in_the_writer_is_caught(asked, tmp_path, monkeypatch, plant, found):
     plant(monkeypatch)
-    with pytest.raises(IntegrityError, match=rf"Read {SECOND} of .* back with webdataset") as error:
+    with pytest.raises(IntegrityError, match=rf"read {SECOND} of .* back with webdataset") as error:
         ingest(tmp_path, asked)
     assert re.match(found, error.value.found)
     written = {path.name for path in (tmp_path / "store").rglob("*.tar")}

@@ -227,7 +227,7 @@ def test_numbers_with_gaps_are_told(tmp_path):
 @pytest.mark.parametrize(
     ("arrange", "found"),
     [
-        (lambda path: None, "No file of that name"),
+        (lambda path: None, "no file of that name"),
         (lambda path: tar(path, []), "1 files without a sample"),
         (lambda path: write(path, b""), r"without a sample; in\.tar: the tar is damaged: the file ends without"),
         (lambda path: write(path, bytes(range(256)) * 9), "the tar is damaged: no header at byte 0; 2304 bytes"),
@@ -292,5 +292,5 @@ def test_a_bucket_gives_what_the_same_folder_gives(s3_uri, tmp_path, monkeypatch
     assert contents(ingest(tmp_path, there, node="there")) == here
     monkeypatch.setattr(tar_samples, "RUN_BYTES", 2000)
     assert contents(ingest(tmp_path, there, node="runs")) == here
-    with pytest.raises(UsageError, match=r"none/\*\.tar'\. No file of that name or pattern"):
+    with pytest.raises(UsageError, match=r"none/\*\.tar'\. no file of that name or pattern"):
         ingest(tmp_path, {**asked, "source": source(f"{s3_uri}/none/*.tar")}, node="none")

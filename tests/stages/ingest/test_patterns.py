@@ -59,7 +59,7 @@ def test_any_text_means_the_same_or_is_refused_and_is_never_counted_short(text):
     try:
         theirs = expand_urls(text)
     except ValueError:
-        with pytest.raises(UsageError, match="Its braces cannot be meant"):
+        with pytest.raises(UsageError, match="its braces cannot be meant"):
             expand(text)
     else:
         assert expand(text) == theirs and count_names(text) >= len(theirs)
@@ -72,8 +72,8 @@ def test_any_text_means_the_same_or_is_refused_and_is_never_counted_short(text):
         ("{x{0..999999}{0..999999},{1..10000000}}", "1000010000000 names"),
         ("{a..z}" * 9, f"{26**9} names"),
         ("{1..2", "Unbalanced braces"),
-        ("{" * 1200 + "}" * 1200, "Its braces cannot be meant: they are nested 1200 deep"),
-        ("{1.." + "9" * 5000 + "}", "Its braces cannot be meant"),
+        ("{" * 1200 + "}" * 1200, "its braces cannot be meant: they are nested 1200 deep"),
+        ("{1.." + "9" * 5000 + "}", "its braces cannot be meant"),
     ],
     ids=range(6),
 )
@@ -111,10 +111,10 @@ def test_local_patterns(folder, urls, names):
 @pytest.mark.parametrize(
     ("url", "found"),
     [
-        ("none.tar", r"none\.tar'\. No file of that name"),
-        ("b-*.tar", r"b-\*\.tar'\. No file"),
+        ("none.tar", r"none\.tar': no file of that name"),
+        ("b-*.tar", r"b-\*\.tar': no file"),
         ("a-{0..3}.tar", r"2 of 4 are not there: '.*a-2\.tar', '.*a-3\.tar'"),
-        ("deep/down/*.parquet", "No file"),
+        ("deep/down/*.parquet", "no file"),
     ],
 )
 def test_a_pattern_that_names_nothing(folder, url, found):
@@ -142,7 +142,7 @@ def test_patterns_in_a_bucket(s3_uri):
     assert named("") == named("**/*.tar") == ["a-0.tar", "a-1.tar", "deep/b.tar"]
     assert named("deep") == named("deep/") == ["b.tar"]
     for url in ("none/", "b-*.tar", "a-9.tar"):
-        with pytest.raises(UsageError, match="No file of that name or pattern"):
+        with pytest.raises(UsageError, match="no file of that name or pattern"):
             named(url)
     with pytest.raises(UsageError, match=r"1 of 3 are not there: '.*a-2\.tar'"):
         named("a-{0..2}.tar")

@@ -48,10 +48,10 @@ REFUSED = [
     ({}, [untrained], [], "no images to train on"),
     ({}, [several], [], "a softmax has one"),
     ({}, [alone], [], "(?i)it has a single class: 1"),
-    ({"mix": [1, 1]}, [synthetic.shards, others], [], "Their classes differ: 3 and 3; only the first has 'blue'"),
-    (MEASURED, [synthetic.shards], [untested], "It has no split test"),
-    (MEASURED, [synthetic.shards], [untrained], "It has no split train"),
-    (MEASURED, [synthetic.shards], [several], "Its images have several classes each"),
+    ({"mix": [1, 1]}, [synthetic.shards, others], [], "their classes differ: 3 and 3; only the first has 'blue'"),
+    (MEASURED, [synthetic.shards], [untested], "it has no split test"),
+    (MEASURED, [synthetic.shards], [untrained], "it has no split train"),
+    (MEASURED, [synthetic.shards], [several], "its images have several classes each"),
 ]
 
 
@@ -68,9 +68,9 @@ def test_what_is_committed_is_refused_at_plan_as_when_it_runs(
 
 def test_what_is_only_planned_is_refused_where_its_splits_are_known() -> None:
     shards, no_train = Estimate(splits={"train": 240}, num_classes=5), Estimate(splits={"test": 240}, num_classes=5)
-    with pytest.raises(UsageError, match=r"the shards of this run. It holds \{'test': 240\}, no images to train on"):
+    with pytest.raises(UsageError, match=r"the shards of this run: it holds \{'test': 240\}, no images to train on"):
         plan(recipe(), [no_train], [])
-    with pytest.raises(UsageError, match=r"a probe of this run while training. It has no split train"):
+    with pytest.raises(UsageError, match=r"a probe of this run while training: it has no split train"):
         plan(recipe(**MEASURED), [shards], [no_train])
     assert plan(recipe(**MEASURED), [shards], [Estimate()]).steps == 10
     assert plan(recipe(), [Estimate()], []).notes == ("known once the shards are",)
@@ -85,9 +85,9 @@ def test_a_count_that_is_reckoned_as_none_is_not_refused() -> None:
 
 def test_classes_that_are_known_are_compared_while_another_set_is_not(tmp_path: Path) -> None:
     mixed, three = recipe(mix=[1, 1, 1]), Estimate(splits={"train": 240}, num_classes=3)
-    with pytest.raises(UsageError, match="Their classes differ: 3 and 3"):
+    with pytest.raises(UsageError, match="their classes differ: 3 and 3"):
         plan(mixed, [synthetic.shards(tmp_path), others(tmp_path), Estimate()], [])
-    with pytest.raises(UsageError, match="They have 3 and 4 classes"):
+    with pytest.raises(UsageError, match="they have 3 and 4 classes"):
         plan(mixed, [three, three.model_copy(update={"num_classes": 4}), Estimate()], [])
     assert plan(mixed, [three, three, Estimate()], []).steps is None
 
@@ -98,7 +98,9 @@ def test_a_probe_with_too_few_images_is_found_before_any_rank_starts(
     monkeypatch.setattr(InProcessCluster, "gang", lambda *_, **__: pytest.fail("ranks were started"))
     few = synthetic.shards(tmp_path, "few", ("one", "two"), {"train": 9, "test": 4})
     inputs = Inputs({"shards": [synthetic.shards(tmp_path)], "probes": [few]})
-    with pytest.raises(UsageError, match=r"few: draw 5 training images of each class. 1 of 2 classes have fewer"):
+    with pytest.raises(
+        UsageError, match=r"few: cannot draw 5 training images of each class: 1 of 2 classes have fewer"
+    ):
         run(recipe(**MEASURED), inputs, context(tmp_path))
 
 
@@ -113,7 +115,7 @@ def test_a_head_that_numbers_the_classes_otherwise_is_refused_and_one_of_other_n
     settings = recipe().model
     moved = synthetic.weights(tmp_path, "moved", settings, classes=3, names=MOVED)
     planned = Estimate(splits={"train": 60}, num_classes=3, class_names=RGB)
-    words = "Their classes differ: the same 3 names in another order, from number 0 on: 'blue' and 'red'"
+    words = "their classes differ: the same 3 names in another order, from number 0 on: 'blue' and 'red'"
     for given in (shards, planned):
         with pytest.raises(UsageError, match=words):
             estimate(recipe(), PretrainResources(), {"shards": [given], "init": [moved]}, Known())
@@ -142,6 +144,6 @@ def began(*_: object, **__: object) -> None:
 
 def test_planned_sets_of_other_classes_are_refused_by_their_names() -> None:
     one, other = (Estimate(splits={"train": 60}, num_classes=3, class_names=names) for names in (RGB, MOVED))
-    with pytest.raises(UsageError, match="Their classes differ: the same 3 names in another order"):
+    with pytest.raises(UsageError, match="their classes differ: the same 3 names in another order"):
         plan(recipe(mix=[1, 1]), [one, other], [])
     assert plan(recipe(mix=[1, 1]), [one, one], []).class_names == RGB

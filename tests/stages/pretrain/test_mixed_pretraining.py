@@ -48,7 +48,7 @@ def test_an_epoch_is_as_many_images_as_the_sets_have_together():
     one, other = Estimate(splits={"train": 100}, num_classes=3), Estimate(splits={"train": 140}, num_classes=3)
     assert planned(one, other).steps == 20
     assert planned(one, Estimate()).steps is None
-    with pytest.raises(UsageError, match="They have 3 and 4 classes"):
+    with pytest.raises(UsageError, match="they have 3 and 4 classes"):
         planned(one, other.model_copy(update={"num_classes": 4}))
 
 

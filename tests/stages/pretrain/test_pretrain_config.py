@@ -166,7 +166,7 @@ def test_a_head_of_other_classes_is_no_beginning() -> None:
 
 def test_a_plan_knows_that_there_is_nothing_to_measure() -> None:
     known = {"shards": (Estimate(splits={"train": 100}, num_classes=5),)}
-    with pytest.raises(UsageError, match=r"Its shards hold .*no probes"):
+    with pytest.raises(UsageError, match=r"its shards hold .*no probes"):
         estimate(recipe(evaluate={"every": "2 steps"}), PretrainResources(), known, Known())
     held_out = {"shards": (Estimate(splits={"train": 100, "val": 9}, num_classes=5),)}
     assert estimate(recipe(evaluate={"every": "2 steps"}), PretrainResources(), held_out, Known()).steps == 10

@@ -85,7 +85,7 @@ def test_a_step_goes_before_weights_and_one_that_is_not_there_is_named(tmp_path,
     assert inside["source"] == "weights"
     _, inside = report(tmp_path, data, "step", ReportConfig(step=5), checkpoint=backbone, weights=given)
     assert inside["source"] == "net at step 5"
-    with pytest.raises(UsageError, match="Steps 5 are there"):
+    with pytest.raises(UsageError, match="steps 5 are there"):
         report(tmp_path, data, "wrong", ReportConfig(step=4), checkpoint=backbone)
     assert check_inputs(ReportConfig(step=4), frozenset({"scores"}))
     assert not check_inputs(ReportConfig(step=4), frozenset({"scores", "checkpoint"}))
@@ -118,7 +118,7 @@ def test_looking_ends_when_asked(tmp_path, data):
     made, given = score(tmp_path, "one", (0.9,), {**FINETUNE, "pretrained": True}), weights(tmp_path)
     ctx = make_context(tmp_path, "table", ReportResources())
     ctx.fence.stop("preempted")
-    with pytest.raises(Stopped, match="After 0 of 30 images: preempted"):
+    with pytest.raises(Stopped, match="after 0 of 30 images: preempted"):
         run(ReportConfig(), Inputs({"scores": [made], "shards": [data], "weights": [given]}), ctx)
 
 

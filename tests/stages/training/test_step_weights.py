@@ -31,7 +31,7 @@ def test_the_weights_are_those_of_the_step(trained: Checkpoint, tmp_path: Path, 
 
 def test_a_step_of_another_recipe_is_none_of_ours(trained: Checkpoint, tmp_path: Path) -> None:
     assert list(kept_steps(trained)) == [3, 5]
-    with pytest.raises(UsageError, match="Steps 3, 5 are there"):
+    with pytest.raises(UsageError, match="steps 3, 5 are there"):
         open_step(trained, tmp_path / "scratch", 4)
     header = tmp_path / "store/test/net/a3/attempt.json"
     header.write_text(json.dumps(RECIPE))
