@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: install demo test unit check bench drill lock clean
+.PHONY: install demo demo-clothes test unit check bench drill lock clean
 
 install: $(STAMP)
 
@@ -20,6 +20,11 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: install
 	$(BIN)/vitpipe run configs/quickstart.yaml
+
+CLOTHES := /usr/share/datasets/fashion-mnist
+demo-clothes: install
+	@test -d $(CLOTHES) || { echo "No $(CLOTHES): run \`apt-get install dataset-fashion-mnist\`, or make demo-clothes CLOTHES=FOLDER with its four idx .gz files"; exit 1; }
+	$(BIN)/vitpipe run configs/clothes.yaml vars.clothes=$(CLOTHES)
 
 test: install
 	$(BIN)/python -m pytest -m "not drill"

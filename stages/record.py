@@ -14,8 +14,9 @@ from vitpipe.infra.storage.store import Store
 from vitpipe.stages.artifacts import ARTIFACTS, Artifact, File, Frozen, Origin
 from vitpipe.stages.seal import SEAL, broken
 
-RECORD_SCHEMA: Final = 2
-"""From 2 on a record carries its seal; one of 1 has nothing to be held against but who took it."""
+RECORD_SCHEMA: Final = 3
+"""From 2 on a record carries its seal; one of 1 has nothing to be held against but who took it. Only those that say
+`adopted` are of 3, so that an earlier vitpipe reads all others."""
 RECORDS: Final = r"record(?:\.\d+)?\.json"
 """Names of a node's record, and of those that it replaced and which still hold."""
 _NODE = re.compile(rb'"node":\s*"([a-z0-9/-]+)"')
@@ -24,7 +25,7 @@ _NODE = re.compile(rb'"node":\s*"([a-z0-9/-]+)"')
 class Record(Frozen):
     """`record.json`: its presence means done. Written last, created conditionally."""
 
-    schema_: Literal[1, 2] = Field(default=RECORD_SCHEMA, alias="schema")
+    schema_: Literal[1, 2, 3] = Field(default=2, alias="schema")
     node: str
     stage: str
     fingerprint: str
@@ -45,6 +46,9 @@ class Record(Frozen):
     started: str
     seconds: float
     attempt: str
+    adopted: Origin | None = None
+    """The record of another run that the result was taken over from, byte for byte: it was computed there, by the code
+    and in the versions that stand here."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 

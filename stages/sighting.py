@@ -9,6 +9,8 @@ GONE = ": gone"
 EXAMPLES = 3
 """Names that a difference gives."""
 VERIFY = "`--verify-sources` compares digests"
+HINTS = "logs/source/"
+"""Where an attempt keeps what a look compares besides the artifact: times, which no artifact has."""
 OF_SOURCE = "source: "
 """How a change of the source begins, among the others that make a node drift."""
 
@@ -65,6 +67,8 @@ class Sighted:
     """What was found, or why the source could not be looked at."""
     is_loud: bool = False
     """Whether the note is shown when the pipeline is run, not only when it is planned."""
+    is_same: bool = False
+    """Whether all of the source was looked at and is what was taken: by names, sizes and times, or by digests."""
     by_digest: bool = False
     """Whether the changes show in digests alone: to replace a result by them, digests must be compared again."""
 

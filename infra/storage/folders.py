@@ -55,6 +55,24 @@ def link_new(source: Path | str, target: Path | str, folder: int | None = None) 
         raise StorageError(f"link {source} as {target}", found, do) from error
 
 
+def link_over(source: Path, target: Path, name: str) -> bool:
+    """Give a file a second name, used or not, by way of the temporary `name` beside it.
+
+    False where that cannot be done: another disk, another user's file, no hard links.
+    """
+    temporary = target.with_name(name)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.link(os.path.realpath(source), temporary)  # of a symbolic link, what it points to
+        os.replace(temporary, target)  # leaves both names where they are one file already
+    except OSError:
+        return False
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_folder(target.parent)
+    return True
+
+
 def flock(file: IO[Any], how: int = fcntl.LOCK_EX) -> None:
     """Lock a file among the processes of this machine. BlockingIOError with LOCK_NB where another holds it.
 

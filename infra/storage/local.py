@@ -7,6 +7,7 @@ import errno
 import hashlib
 import os
 import secrets
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -17,7 +18,7 @@ from typing import BinaryIO, Self
 from vitpipe.infra.errors import AlreadyExists, Changed, NotFound, StorageError
 from vitpipe.infra.storage import traffic
 from vitpipe.infra.storage.chain import Chain, ChainState
-from vitpipe.infra.storage.folders import link_new, open_new, state_of, sync_folder, walk
+from vitpipe.infra.storage.folders import link_new, link_over, open_new, state_of, sync_folder, walk
 from vitpipe.infra.storage.landing import CHUNK_BYTES, Landing
 from vitpipe.infra.storage.names import HIDDEN, checked, checked_prefix
 from vitpipe.infra.storage.store import Digest, Entry, replaced
@@ -96,6 +97,16 @@ class LocalStore:
             paths = walk(self.root / folder, f"{folder}/" if folder else "")
             found = [Entry(path, size) for path, size in paths if path.startswith(prefix)]
         yield from sorted(found, key=lambda entry: entry.path)
+
+    def folders(self) -> Iterator[str]:
+        with self._said("list", ""), suppress(*_ABSENT):
+            found = [one.name for one in os.scandir(self.root) if one.is_dir()]
+            yield from sorted(name for name in found if not name.startswith(HIDDEN))
+
+    def copy(self, source: str, target: str) -> None:
+        with self._reading(source) as file:
+            if not link_over(self._where(source), self._where(target), TEMPORARY + secrets.token_hex(8)):
+                self._place(target, lambda copy: shutil.copyfileobj(file, copy, CHUNK_BYTES), os.replace)
 
     def delete(self, path: str) -> None:
         chain = self._chain(path)

@@ -4,39 +4,30 @@ Every call is repeated under a deadline (`infra.retry`); every answer is checked
 """
 
 import logging
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import lru_cache
 from hashlib import sha256
 from operator import methodcaller
 from pathlib import Path
 from typing import Any, Self, TypeVar
-
-import boto3
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError
 
 from vitpipe.infra.errors import AlreadyExists, Changed, NotFound, StorageError
 from vitpipe.infra.retry import RetryPolicy, persist
 from vitpipe.infra.storage import traffic
 from vitpipe.infra.storage.landing import Landing
 from vitpipe.infra.storage.names import checked, checked_prefix
+from vitpipe.infra.storage.s3_client import client
 from vitpipe.infra.storage.s3_errors import ERRORS, Doubtful, dated_s, explained, in_brief, passes, status_of
-from vitpipe.infra.storage.s3_transfer import ObjectRange, get_piece, pieces, send, settled
+from vitpipe.infra.storage.s3_transfer import ObjectRange, get_piece, pieces, send, send_copy, settled
 from vitpipe.infra.storage.store import Digest, Entry
 
 T = TypeVar("T")
-
 log = logging.getLogger(__name__)
 
 PAGE_KEYS = 1000
 """Names in one answer to a listing; S3 gives no more."""
-_CONNECTIONS = 64
-_PART_TRIES = 8
-"""Tries of one part of a large upload; the pauses between are botocore's, each up to 20 s."""
 
 
 @dataclass(frozen=True)
@@ -95,16 +86,17 @@ class S3Store:
         return etag
 
     def list(self, prefix: str = "") -> Iterator[Entry]:
-        where = {"Bucket": self.bucket, "Prefix": self._root + checked_prefix(prefix)}
-        query: dict[str, Any] = {**where, "MaxKeys": PAGE_KEYS}
-        while True:
-            page = self._call("list", prefix, methodcaller("list_objects_v2", **query))
+        for page in self._pages(prefix, Prefix=self._root + checked_prefix(prefix)):
             for item in page.get("Contents", ()):
                 if not item["Key"].endswith("/"):  # consoles mark empty folders so
                     yield Entry(item["Key"].removeprefix(self._root), int(item["Size"]), item["ETag"].strip('"'))
-            if not page.get("IsTruncated"):
-                return
-            query["ContinuationToken"] = page["NextContinuationToken"]
+
+    def folders(self) -> Iterator[str]:
+        for page in self._pages("", Prefix=self._root, Delimiter="/"):
+            yield from (item["Prefix"].removeprefix(self._root)[:-1] for item in page.get("CommonPrefixes", ()))
+
+    def copy(self, source: str, target: str) -> None:
+        self._call("copy", source, lambda _: send_copy(client(parts=True), self._at(source), self._at(target)))
 
     def delete(self, path: str) -> None:
         self._call("delete", path, methodcaller("delete_object", **self._at(path)))
@@ -130,13 +122,19 @@ class S3Store:
 
         return Landing(f"{self.uri}/{path}", local, expect).fetch(chunks)
 
+    def _pages(self, prefix: str, **query: Any) -> Iterator[Any]:
+        query |= {"Bucket": self.bucket, "MaxKeys": PAGE_KEYS}
+        while query:
+            page = self._call("list", prefix, methodcaller("list_objects_v2", **query))
+            yield page
+            query = query | {"ContinuationToken": page["NextContinuationToken"]} if page.get("IsTruncated") else {}
+
     def sweep(self, older_than_s: float) -> int:
         """Abort uploads in parts that were never completed; how many."""
         query = methodcaller("list_multipart_uploads", Bucket=self.bucket, Prefix=self._root)
         found = self._call("sweep", "", query)
         now = datetime.fromtimestamp(self._server_s(found) + 0.5, UTC)  # the uploads' clock, which tells whole seconds
-        begun = found.get("Uploads", ())
-        old = [part for part in begun if (now - part["Initiated"]).total_seconds() >= older_than_s]
+        old = [part for part in found.get("Uploads", ()) if (now - part["Initiated"]).total_seconds() >= older_than_s]
         for part in old:
             where = {"Bucket": self.bucket, "Key": part["Key"], "UploadId": part["UploadId"]}
             self._call("sweep", part["Key"], methodcaller("abort_multipart_upload", **where))
@@ -214,34 +212,3 @@ class S3Store:
     def _again(self, asked: str, error: BaseException, tries: int) -> None:
         traffic.count("retries")
         log.warning("%s: try %d ended with %s; trying again", asked, tries, in_brief(error))
-
-
-def client(parts: bool = False) -> Any:
-    """Return the S3 client for this process and its present settings; with `parts`, one that retries calls by itself.
-
-    Credentials, region, endpoint and checksum behaviour come from the AWS standard places only. It is made at first
-    use, so that a store can be pickled, and anew after a fork or when the environment changes.
-    """
-    settings = frozenset(
-        (name, value)
-        for name, value in os.environ.items()
-        if name.startswith(("AWS_", "VITPIPE_STORAGE_")) or name.lower().endswith("_proxy")
-    )
-    return _client(settings, os.getpid(), parts)
-
-
-@lru_cache(maxsize=8)
-def _client(settings: frozenset[tuple[str, str]], pid: int, parts: bool) -> Any:
-    config = Config(
-        connect_timeout=5,
-        read_timeout=RetryPolicy.from_environment().stall_s,
-        retries={"mode": "standard", "total_max_attempts": _PART_TRIES if parts else 1},
-        max_pool_connections=_CONNECTIONS,
-        tcp_keepalive=True,
-    )
-    try:
-        return boto3.session.Session().client("s3", config=config)
-    except BotoCoreError:
-        raise  # explained with the call that needed it
-    except ValueError as error:
-        raise StorageError("reach S3", str(error), "correct AWS_ENDPOINT_URL: http(s)://host:port") from error

@@ -78,6 +78,15 @@ class Store(Protocol):
     def list(self, prefix: str = "") -> Iterator[Entry]:
         """Every object whose path begins with `prefix` (a plain string prefix), sorted by path."""
 
+    def folders(self) -> Iterator[str]:
+        """Name the folders right below the root, sorted, by one request for a thousand; none where nothing is."""
+
+    def copy(self, source: str, target: str) -> None:
+        """Give an object a second name, replacing what is there, without its bytes passing through this process.
+
+        Removing or replacing one of the two leaves the other. NotFound when `source` is absent.
+        """
+
     def delete(self, path: str) -> None:
         """Remove an object; absent is fine."""
 

@@ -14,7 +14,7 @@ from vitpipe.pipeline.cli.score_lines import number as score_number
 from vitpipe.pipeline.cli.terminal import dropped, printable
 from vitpipe.pipeline.plan.planned import Plan, Planned
 from vitpipe.pipeline.store.node_status import NodeStatus, RunStatus
-from vitpipe.stages.predict.image_files import Prediction
+from vitpipe.stages.predict.image_files import Prediction, percent
 
 _COLOURS = {
     "committed": "green", "running": "cyan", "waiting": "dim", "failed": "red", "blocked": "yellow",
@@ -131,18 +131,6 @@ def prediction_table(answers: Sequence[Prediction], head: str) -> RenderableType
             bar = ProgressBar(1.0, probability, width=20, complete_style="cyan", finished_style="cyan")
             table.add_row(first, Text(printable(label), style), Text(percent(probability), style), bar)
     return Group(table, Text("each class by itself", style="dim")) if head == "sigmoid" else table
-
-
-def prediction_line(answer: Prediction) -> str:
-    """Write one image as a line for a log."""
-    if answer.reason is not None:
-        return f"{answer.image}: not readable: {answer.reason}"
-    return f"{answer.image}: " + ", ".join(f"{label} {percent(probability)}" for label, probability in answer.classes)
-
-
-def percent(share: float) -> str:
-    """Write `93.1 %`; a share above zero is never shown as zero."""
-    return f"{100 * share:.1f} %" if share >= 0.0005 or share == 0 else "< 0.1 %"
 
 
 def progress_line(node: NodeStatus) -> str:

@@ -57,7 +57,7 @@ def plan(
     mind_run_beside(spec, found, overrides or ())
     machine = prices.machine(found.graph, gpu, gpus, price)
     data = conforming.claimed_data(found.vars)
-    facts = survey(open_store(found.uri), found.graph, verify_sources)
+    facts = survey(open_store(found.uri), found.graph, verify_sources, reuse=found.reuse)
     made = make_plan(found.graph, facts, known=machine.known, assumed=assumed_sizes(found.graph, data))
     made = prices.priced(made, found.graph, machine)
     made = conforming.with_deviations(made, conforming.conform(found.graph, data))

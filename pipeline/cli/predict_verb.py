@@ -36,7 +36,7 @@ def predict(
     with counting_bar("predict", len(answers.images), hidden=as_json or len(answers.images) <= MANY) as count:
         for answer in count(answers):
             if plain:
-                say(display.prediction_line(answer))
+                say(repr(answer))
     error = _error(answers.unreadable)
     if as_json:
         wrong: dict[str, Any] = {"error": error.to_json()} if error else {}
@@ -49,7 +49,7 @@ def predict(
     return 0
 
 
-def _error(unreadable: list[tuple[Path, str]]) -> UsageError | None:
+def _error(unreadable: list[tuple[Path | str, str]]) -> UsageError | None:
     if not unreadable:
         return None
     listed = "; ".join(f"{path}: {reason}" for path, reason in unreadable[:5])

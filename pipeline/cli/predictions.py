@@ -34,13 +34,13 @@ class Answers:
 
         with tempfile.TemporaryDirectory(prefix="vitpipe-predict-") as scratch:
             opened = open_weights(self.weights, Path(scratch))
-        self.head = opened.head
-        for answer in predict(opened, self.images, self.top):
+        self.head = opened.manner.head
+        for answer in predict(opened, opened.manner, self.images, self.top):
             self.given.append(answer)
             yield answer
 
     @property
-    def unreadable(self) -> list[tuple[Path, str]]:
+    def unreadable(self) -> list[tuple[Path | str, str]]:
         """Images that gave no answer, each with the reason."""
         return [(one.image, one.reason) for one in self.given if one.reason is not None]
 

@@ -18,6 +18,7 @@ from vitpipe.infra.errors import StorageError
 from vitpipe.infra.events import Event, StoreEvents
 from vitpipe.infra.lease_state import CLOCK, TIMING, Clock, Timing
 from vitpipe.infra.ray import auth as ray_auth
+from vitpipe.infra.storage.opening import open_store
 from vitpipe.infra.storage.spare import SpareRoom
 from vitpipe.infra.storage.store import Store
 from vitpipe.pipeline.drive.lease import Lease
@@ -98,6 +99,11 @@ class Driver:
     options: DriverOptions
     spare: SpareRoom
     turns: Turns = field(default_factory=Turns)
+
+    @property
+    def store(self) -> Store:
+        """The store that the run lies in, with its other runs."""
+        return open_store(self.run.uri.rpartition("/")[0])
 
     def emit(self, node: str, kind: str, text: str) -> None:
         """Log an event, pass it to `on_event` and write it to the store, which may refuse it."""

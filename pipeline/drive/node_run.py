@@ -14,6 +14,7 @@ from vitpipe.infra.full_disk import full_path, is_full
 from vitpipe.infra.metrics import NodeMetrics
 from vitpipe.infra.progress import StoreProgress
 from vitpipe.infra.storage.store import Store
+from vitpipe.pipeline.drive import adopting
 from vitpipe.pipeline.drive.driver import Driver
 from vitpipe.pipeline.drive.node_log import PATH, node_log
 from vitpipe.pipeline.drive.provenance import code_version, package_versions
@@ -24,7 +25,8 @@ from vitpipe.pipeline.spec.graph import Node
 from vitpipe.pipeline.spec.text.written import located
 from vitpipe.pipeline.store.attempts import COMMITTED, ERROR, Refs, earlier, header, list_attempts
 from vitpipe.pipeline.store.records import Committed, commit, read_committed
-from vitpipe.stages.artifacts import Artifact
+from vitpipe.pipeline.store.results import ResultPlace, announce
+from vitpipe.stages.artifacts import Artifact, File
 from vitpipe.stages.contract import Inputs, Out, StageContext
 from vitpipe.stages.record import Record
 from vitpipe.stages.settings import Settings
@@ -103,8 +105,6 @@ class NodeRun:
 
     def _logged(self, out: Out) -> Committed:
         node, driver = self.node.id, self.driver
-        kind = "resumed" if self.planned.action == "resume" else "started"
-        driver.emit(node, kind, f"{self.planned.stage} as {out.attempt}: {self.planned.reason}")
         try:
             committed = self._commit(out)
         except Stopped as error:
@@ -119,12 +119,36 @@ class NodeRun:
 
     def _commit(self, out: Out) -> Committed:
         started, began = _now(), time.monotonic()
-        artifact = self.node.stage.run_fn()(self.node.config, self._inputs(), self._context(out))
-        record = self._record(out, artifact, started, time.monotonic() - began)
+        if self.planned.adopts and (found := self._adopted(out, self.planned.adopts)):
+            seconds = round(time.monotonic() - began, 3)
+            about = {"node": self.node.id, "inputs": self.refs, "started": started, "seconds": seconds}
+            record = adopting.record_of(self.planned.adopts, found, attempt=out.attempt, **about)
+        else:
+            record = self._computed(out, started, began)
+        announced = ResultPlace(self.driver.name, self.node.id)
+        try:
+            announce(self.driver.store, record.fingerprint, announced)
+        except StorageError as error:  # other runs will not find it, and compute it
+            log.warning("%s is not announced to other runs of the store: %s", self.node.id, error)
         replaces, anew = self.planned.replaces, self.planned.of_other_data
         committed = commit(self.store, record, self.driver.lease, replace=replaces, anew=anew)
         self._mark(out, committed)
         return committed
+
+    def _adopted(self, out: Out, result: Committed) -> tuple[File, ...] | None:
+        """Take over the files of another run's result; None, and an event, when they are not what it says."""
+        self.driver.emit(self.node.id, "adopted", f"{result.uri} as {out.attempt}, nothing is computed")
+        context = self._context(out)
+        if problem := adopting.problem(result, context):
+            self.driver.emit(self.node.id, "adoption_refused", f"{problem}; it is computed here instead")
+            return None
+        return adopting.take(result, self.driver.store, context, self.node.stage.pieces)
+
+    def _computed(self, out: Out, started: str, began: float) -> Record:
+        kind = "resumed" if self.planned.action == "resume" else "started"
+        self.driver.emit(self.node.id, kind, f"{self.planned.stage} as {out.attempt}: {self.planned.reason}")
+        artifact = self.node.stage.run_fn()(self.node.config, self._inputs(), self._context(out))
+        return self._record(out, artifact, started, time.monotonic() - began)
 
     def _mark(self, out: Out, committed: Committed) -> None:
         """Mark the attempt as committed: by our record, or by an equal one that was quicker."""

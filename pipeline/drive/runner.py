@@ -17,11 +17,10 @@ from vitpipe.pipeline.drive.signals import NoSignals, Signals
 from vitpipe.pipeline.drive.walk import Inbox, StopRequested, Walk
 from vitpipe.pipeline.plan.decide import make_plan, refusal
 from vitpipe.pipeline.plan.planned import Plan, StoreFacts
-from vitpipe.pipeline.plan.survey import survey
+from vitpipe.pipeline.plan.survey import BEFORE, survey
 from vitpipe.pipeline.spec.load import PipelineSpec
 from vitpipe.pipeline.store.accepted_spec import SPEC, is_kept
 from vitpipe.pipeline.store.records import Committed
-from vitpipe.stages.sighting import Sighted
 
 OPTIONS = DriverOptions()
 RANKS_PER_CORE = 4
@@ -64,7 +63,7 @@ def run(spec: PipelineSpec, replacing: Sequence[str] = (), options: DriverOption
     ):
         options.on_lease(lease.fence)
         # once more: another driver may have held the run until now
-        facts, plan = _accepted(run, spec, replacing, options, facts.sighted)
+        facts, plan = _accepted(run, spec, replacing, options, facts)
         if plan.due or not is_kept(run, spec.text):
             lease.check()
             run.write(SPEC, spec.text.encode())
@@ -108,10 +107,10 @@ def _accepted(
     spec: PipelineSpec,
     replacing: Sequence[str],
     options: DriverOptions,
-    sighted: Mapping[str, Sighted] | None = None,
+    before: StoreFacts = BEFORE,
 ) -> tuple[StoreFacts, Plan]:
     """Return the store's facts and a plan that may start. DriftError, also as an event, or UsageError otherwise."""
-    facts = survey(run, spec.graph, options.verify_sources, sighted)
+    facts = survey(run, spec.graph, options.verify_sources, before, spec.reuse)
     plan = make_plan(spec.graph, facts, replacing)
     if error := refusal(plan, run.uri):
         lease = read_lease(run)

@@ -66,7 +66,7 @@ class Walk:
 
         Raises the gravest error of the nodes that failed, LeaseLost at once, Stopped when it was asked to end.
         """
-        self.committed = {one.node: self.facts.records[one.node] for one in self.plan.having("reuse")}
+        self.committed = {one.node: self.facts.records[one.node] for one in self.plan.having("reuse") if not one.adopts}
         for node in self.graph.nodes:
             self._show(node, "committed" if node in self.committed else "waiting")
         self._start_ready()

@@ -9,18 +9,21 @@ from dataclasses import dataclass, replace
 
 from vitpipe.infra.errors import DriftError, IntegrityError, StorageError, UsageError, VitpipeError
 from vitpipe.pipeline.plan.damage import damage
+from vitpipe.pipeline.plan.equals import place_of
 from vitpipe.pipeline.plan.fingerprint import Fingerprint, differences
-from vitpipe.pipeline.plan.planned import Action, Plan, Planned, StoreFacts
+from vitpipe.pipeline.plan.planned import Action, Equals, Plan, Planned, Result, StoreFacts
 from vitpipe.pipeline.spec.catalog import accepts
 from vitpipe.pipeline.spec.graph import Graph, Node, is_uri
 from vitpipe.pipeline.spec.text.written import located
 from vitpipe.pipeline.store.attempts import Attempt, Refs, digests
 from vitpipe.pipeline.store.records import Committed
+from vitpipe.pipeline.store.results import is_equal
 from vitpipe.stages.artifacts import Artifact
 from vitpipe.stages.estimates import Estimate, Known
 from vitpipe.stages.sighting import OF_SOURCE, Sighted
 
 KNOWN = Known()
+NO_EQUALS = Equals()
 NOTHING: Mapping[str, Estimate] = {}
 
 
@@ -42,7 +45,7 @@ def make_plan(
     for node in graph.nodes.values():
         one = _Case(node, graph, facts, decided, node.id in permitted).decide()
         if one.action == "reuse":
-            record = facts.records[node.id]
+            record = one.adopts or facts.records[node.id]
             outputs[node.id] = record.artifact()
             known_fields = {key: value for key, value in record.record.estimate.items() if key in Estimate.model_fields}
             one = replace(one, estimate=Estimate.model_validate(known_fields))
@@ -104,13 +107,16 @@ class _Case:
         if problem := _problem(self.node, self.facts) or damage(self.node, self.graph, self.facts, self.permitted):
             return self._planned("blocked", str(problem), problem=problem)
         upstream = [self.decided[id] for id in self.graph.upstream(self.node.id)]
-        waits = tuple(one.node for one in upstream if one.action != "reuse")
+        waits = tuple(one.node for one in upstream if one.action != "reuse" or one.adopts)
         inputs = None if waits else self.facts.inputs(self.node)
         committed = self.facts.records.get(self.node.id)
         if committed and inputs is not None and self._answers(committed, inputs):
             return self._planned("reuse", f"committed {committed.record.started} by {committed.record.attempt}")
         adopt = self._resumable(inputs)
         changes = self._changes(committed, inputs, waits, bool(adopt))
+        if not committed and not changes and (equal := self._equal()):
+            reason = f"equal to {place_of(equal.committed)}, committed {equal.committed.record.started}: adopted"
+            return replace(self._planned("reuse", reason), adopts=equal.committed, source=equal.sighted)
         stuck = [one.node for one in upstream if one.action in ("drifted", "blocked")]
         if stuck and (self.permitted or all(change.startswith(("needs", "inputs")) for change in changes)):
             return self._planned("blocked", f"waits for {', '.join(stuck)}")
@@ -120,7 +126,23 @@ class _Case:
         reason = f"after {', '.join(waits)}" if waits else reason
         if changes:
             reason += f"; replaces {committed.record.attempt if committed else 'what was begun'}: {'; '.join(changes)}"
+        unfit = self.facts.equals.get(self.node.id, NO_EQUALS).unfit
+        reason += f"; not adopted: {unfit}" if unfit else ""
         return self._planned("resume" if adopt else "run", reason, changes)
+
+    def _equal(self) -> Result | None:
+        """Find a result of another run that was made of what this node is given, or of the same bytes."""
+        upstream = [self.decided[id] for id in self.graph.upstream(self.node.id)]
+        if any(one.action != "reuse" for one in upstream):
+            return None
+        refs = {name: refs for name, refs in self.node.needs.items() if refs}
+        given = {name: [self._given(ref) for ref in refs[name]] for name in refs}
+        found = self.facts.equals.get(self.node.id, NO_EQUALS).results
+        return next((one for one in found if _made_of(one, given)), None)
+
+    def _given(self, ref: str) -> Committed:
+        adopts = None if is_uri(ref) else self.decided[ref].adopts
+        return adopts or self.facts.given(ref)
 
     def _answers(self, committed: Committed, inputs: Refs) -> bool:
         """Whether the record is the wanted result, of the data that its source has now, as far as one can see."""
@@ -142,7 +164,14 @@ class _Case:
         self, action: Action, reason: str, changes: tuple[str, ...] = (), problem: VitpipeError | None = None
     ) -> Planned:
         return Planned(
-            self.node.id, self.node.stage.name, action, reason, changes, self.permitted, self.sighted, problem
+            self.node.id,
+            self.node.stage.name,
+            action,
+            reason,
+            differences=changes,
+            replaces=self.permitted,
+            source=self.sighted,
+            problem=problem,
         )
 
     def _resumable(self, inputs: Refs | None) -> list[Attempt]:
@@ -169,6 +198,14 @@ class _Case:
             for name in sorted({*before, *now})
             if before.get(name) != now.get(name)
         )
+
+
+def _made_of(result: Result, given: Mapping[str, Sequence[Committed]]) -> bool:
+    return result.given.keys() == given.keys() and all(
+        len(result.given[name]) == len(many)
+        and all(one is not None and is_equal(one, now) for one, now in zip(result.given[name], many, strict=True))
+        for name, many in given.items()
+    )
 
 
 def _short(shas: list[str] | None) -> str:

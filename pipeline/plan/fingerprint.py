@@ -86,12 +86,13 @@ def _says_which(annotation: Any) -> bool:
     return get_origin(annotation) is Literal and len(get_args(annotation)) == 1
 
 
-_MISSING = object()
+MISSING = object()
+"""Stands for the value of a field that a recipe does not have."""
 
 
 def _same(one: Any, other: Any) -> bool:
     """Whether two values are equal as JSON: in Python true equals 1."""
-    if one is _MISSING or other is _MISSING:
+    if one is MISSING or other is MISSING:
         return one is other
     return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
 
@@ -99,7 +100,7 @@ def _same(one: Any, other: Any) -> bool:
 def _default(settings: type[Settings], name: str) -> Any:
     field = settings.model_fields[name]
     if field.is_required():
-        return _MISSING
+        return MISSING
     default = field.get_default(call_default_factory=True)
     only = settings.model_construct(**{name: default})
     dumped = only.model_dump(mode="json", include={name}, warnings=False)
@@ -124,17 +125,42 @@ def _file_name(place: str) -> str:
     return name if "." in name else ""
 
 
-def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """List what differs between two recipes, one line a field: `config.optimizer.peak_lr 0.001 -> 0.003`.
+@dataclass(frozen=True)
+class Change:
+    """One field in which two recipes differ; a side that has no such field holds `MISSING`."""
 
-    A field that only one of them states is shown with its default on the other side.
+    path: tuple[str, ...]
+    old: Any
+    new: Any
+
+    def __str__(self) -> str:
+        return f"{'.'.join(self.path)} {field_text(self.old, self.path)} -> {field_text(self.new, self.path)}"
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """List what differs between two recipes, one line a field: `config.optimizer.peak_lr 0.001 -> 0.003`."""
+    return [str(change) for change in changes(old, new)]
+
+
+def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Change]:
+    """Find the fields in which two recipes differ, those of the config first.
+
+    A field that only one of them states is given with its default on the other side.
     """
     if old.get("stage") != new.get("stage"):
-        return [f"stage {old.get('stage')} -> {new.get('stage')}"]
+        return [Change(("stage",), old.get("stage"), new.get("stage"))]
     stage = CATALOG.get(str(new.get("stage")))
     rows = _changes((), old, new, (old, new), stage.config_class() if stage else None)
-    lines = [f"{'.'.join(path)} {_word(was, path)} -> {_word(now, path)}" for path, was, now in rows]
-    return sorted(lines, key=lambda line: not line.startswith("config."))
+    return sorted((Change(*row) for row in rows), key=lambda change: change.path[0] != "config")
+
+
+def field_text(value: Any, path: tuple[str, ...] = ()) -> str:
+    """Write the value that a field has in a recipe; of the fingerprints of inputs the first digits."""
+    if value is MISSING:
+        return "(not given)"
+    if path[:1] == ("inputs",) and isinstance(value, list):  # fingerprints: the first digits tell them apart
+        return ",".join(str(one)[:12] for one in value)
+    return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
 
 
 Path = tuple[str, ...]
@@ -146,38 +172,30 @@ def _changes(
     """Yield the leaves that differ; a list is one leaf. What one side leaves out is its default."""
     if config and path[:1] == ("config",):
         old, new = (
-            _default_at(config, path[1:], recipe.get("config")) if side is _MISSING else side
+            _default_at(config, path[1:], recipe.get("config")) if side is MISSING else side
             for side, recipe in zip((old, new), recipes, strict=True)
         )
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         for key in sorted({*old, *new}):
-            yield from _changes((*path, key), old.get(key, _MISSING), new.get(key, _MISSING), recipes, config)
+            yield from _changes((*path, key), old.get(key, MISSING), new.get(key, MISSING), recipes, config)
     elif not _same(old, new):
         yield path, old, new
 
 
 def _default_at(settings: type[Settings], path: Path, config: Any) -> Any:
-    """The default at a path of a config, of the alternative that it chose; `_MISSING` where there is none."""
+    """The default at a path of a config, of the alternative that it chose; `MISSING` where there is none."""
     names = {field.alias or name: name for name, field in settings.model_fields.items()}
     if not path or path[0] not in names:
-        return _MISSING
+        return MISSING
     if len(path) == 1:
         return _default(settings, names[path[0]])
     inner, part = set(models_in(settings.model_fields[names[path[0]]])), (config or {}).get(path[0])
     kind = part.get("kind") if isinstance(part, Mapping) else None
     chosen = [one for one in inner if len(inner) == 1 or _is_of(one, kind)]
-    return _default_at(chosen[0], path[1:], part) if len(chosen) == 1 else _MISSING
+    return _default_at(chosen[0], path[1:], part) if len(chosen) == 1 else MISSING
 
 
 def _is_of(alternative: type[Settings], kind: Any) -> bool:
     """Whether an alternative of a union is what a section of this `kind` means; None is one that names no kind."""
     field = alternative.model_fields.get("kind")
     return field is not None and (kind in get_args(field.annotation) or (kind is None and not field.is_required()))
-
-
-def _word(value: Any, path: Path) -> str:
-    if value is _MISSING:
-        return "(not given)"
-    if path[:1] == ("inputs",) and isinstance(value, list):  # fingerprints: the first digits tell them apart
-        return ",".join(str(one)[:12] for one in value)
-    return value if isinstance(value, str) else json.dumps(value, sort_keys=True)

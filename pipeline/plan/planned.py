@@ -16,6 +16,25 @@ Action = Literal["run", "resume", "reuse", "drifted", "blocked"]
 
 
 @dataclass(frozen=True)
+class Result:
+    """A result of another run that is what a node's recipe asks for, whole, and of the source as it is now."""
+
+    committed: Committed
+    given: Mapping[str, tuple[Committed | None, ...]] = field(default_factory=dict)
+    """The records that it was made of, by input; None for one that is gone."""
+    sighted: Sighted | None = None
+
+
+@dataclass(frozen=True)
+class Equals:
+    """What was found for one node in other runs."""
+
+    results: tuple[Result, ...] = ()
+    unfit: str = ""
+    """Why the first that is of the same recipe cannot be adopted; empty where all can, or there is none."""
+
+
+@dataclass(frozen=True)
 class StoreFacts:
     """What the store says about a graph's nodes."""
 
@@ -35,6 +54,8 @@ class StoreFacts:
     """By node: which of the files that say what was taken from the source are not what was committed."""
     run: str = ""
     """URI of the run's folder."""
+    equals: Mapping[str, Equals] = field(default_factory=dict)
+    """By node without a record: what other runs of the store have of it."""
 
     def given(self, ref: str) -> Committed:
         """Return the artifact that a need names. KeyError while it is not committed, or cannot be used."""
@@ -56,6 +77,8 @@ class Planned:
     stage: str
     action: Action
     reason: str
+    adopts: Committed | None = None
+    """The result of another run that is taken over; there is no record of this run yet."""
     differences: tuple[str, ...] = ()
     """What drifted, or what is replaced: `config.optimizer.peak_lr 0.001 -> 0.003`."""
     replaces: bool = False
@@ -86,6 +109,7 @@ class Planned:
             "stage": self.stage,
             "action": self.action,
             "reason": self.reason,
+            **({"adopts": self.adopts.uri} if self.adopts else {}),
             "differences": list(self.differences),
             "source": "; ".join(filter(None, (*self.source.changes, self.source.note))) if self.source else "",
             "estimate": self.estimate.model_dump(mode="json", exclude_none=True),
@@ -108,8 +132,8 @@ class Plan:
 
     @property
     def due(self) -> tuple[Planned, ...]:
-        """What there is to run."""
-        return self.having("run", "resume")
+        """What there is to do: to run, or to adopt from another run."""
+        return tuple(one for one in self.nodes.values() if one.action in ("run", "resume") or one.adopts)
 
     def to_json(self) -> dict[str, Any]:
         """What `plan --json` prints."""

@@ -1,12 +1,14 @@
 """How long a plan's work takes on GPUs of a stated kind, and what it costs: by a vendor's peak and an assumed share."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from vitpipe.infra.errors import UsageError
 from vitpipe.pipeline.plan.planned import Plan
 from vitpipe.pipeline.spec.graph import Graph, Node
 from vitpipe.stages.estimates import Known
+from vitpipe.stages.record import Record
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,36 @@ def total(plan: Plan, machine: Machine) -> dict[str, Any]:
         "price": sum(hours) * machine.price_per_gpu_hour if machine.price_per_gpu_hour is not None else None,
         "unknown": [one.node for one in due if one.stage in ("pretrain", "finetune") and one.estimate.flops is None],
     }
+
+
+@dataclass(frozen=True)
+class Consumption:
+    """What committed nodes took, by their records: seconds by the driver's clock times what each had asked for.
+
+    Of a node whose work is many tasks, one task at a time is counted: it took at least that.
+    """
+
+    seconds: float
+    core_hours: float
+    gpu_hours: float
+    price: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The cost as `ls --json` and `compare --json` print it."""
+        return asdict(self)
+
+
+def spent(records: Iterable[Record], price_per_gpu_hour: float | None = None) -> Consumption:
+    """Add up what the nodes of these records took, and its price where that of a GPU-hour is given."""
+    seconds = cores = gpus = 0.0
+    for record in records:
+        given, hours = record.resources, record.seconds / 3600
+        workers = given.get("workers") or 1
+        least = min(workers) if isinstance(workers, (list, tuple)) else workers
+        seconds += record.seconds
+        cores += hours * least * (given.get("cpus_per_worker") or given.get("cpus_per_task") or 1)
+        gpus += hours * least * (given.get("gpus_per_worker") or given.get("gpus_per_task") or 0)
+    return Consumption(seconds, cores, gpus, None if price_per_gpu_hour is None else gpus * price_per_gpu_hour)
 
 
 def _on_gpus(node: Node, machine: Machine) -> bool:

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from vitpipe.infra.at_once import by_key
 from vitpipe.infra.errors import IntegrityError, NotFound, UsageError, VitpipeError
 from vitpipe.infra.storage.store import Store
+from vitpipe.pipeline.plan.equals import equal_results
 from vitpipe.pipeline.plan.fingerprint import Fingerprint, encode, fingerprints
 from vitpipe.pipeline.plan.planned import StoreFacts
+from vitpipe.pipeline.spec.catalog import Reuse
 from vitpipe.pipeline.spec.graph import Graph
 from vitpipe.pipeline.store.attempts import list_attempts
 from vitpipe.pipeline.store.records import Committed, read_committed, read_external
@@ -15,11 +17,17 @@ from vitpipe.pipeline.store.soundness import absent
 from vitpipe.stages.record import damaged
 from vitpipe.stages.sighting import Sighted
 
+BEFORE = StoreFacts({})
+"""What is known where nothing was asked yet."""
 
-def survey(run: Store, graph: Graph, digests: bool = False, sighted: Mapping[str, Sighted] | None = None) -> StoreFacts:
+
+def survey(
+    run: Store, graph: Graph, digests: bool = False, before: StoreFacts = BEFORE, reuse: Reuse = "run"
+) -> StoreFacts:
     """Ask the store about every node of the graph in the run's folder. StorageError when it does not answer.
 
-    Sources of committed data are looked at, by digest when `digests` is set, unless `sighted` already has them.
+    Sources of committed data are looked at, by digest when `digests` is set, unless `before` has them. For what is not
+    committed, `reuse` says how far to look among the store's other runs.
     """
     there = by_key(lambda id: read_committed(run.child(id), id), graph.nodes)
     records = {id: found for id, found in there.items() if found}
@@ -32,10 +40,12 @@ def survey(run: Store, graph: Graph, digests: bool = False, sighted: Mapping[str
     records |= {id: found for id, found in meanwhile.items() if found}
     absences = by_key(lambda id: _absent(run.child(id), records[id]), records)
     gone = {id: words for id, words in absences.items() if words}
-    looked = _sighted(graph, records, wanted, digests, sighted or {})
+    looked = _sighted(graph, records, wanted, digests, before.sighted)
     seen = {id: found for id, found in looked.items() if isinstance(found, Sighted)}
     bad = {id: found for id, found in looked.items() if isinstance(found, IntegrityError)}
-    return StoreFacts(wanted, records, attempts, external, gone, seen, bad, run.uri)
+    sought = [id for id in open_nodes if id not in records and id not in before.equals]
+    equals = {**before.equals, **equal_results(run, graph, reuse, sought, wanted, digests)}
+    return StoreFacts(wanted, records, attempts, external, gone, seen, bad, run.uri, equals)
 
 
 def _absent(node: Store, committed: Committed) -> str:

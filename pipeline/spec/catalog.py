@@ -6,12 +6,18 @@ Code is named by dotted paths, so that reading the table imports nothing. Knows 
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from vitpipe.stages.settings import Settings
 
 if TYPE_CHECKING:  # reading a YAML needs neither artifacts nor stores
     from vitpipe.stages.contract import EstimateFn, LookFn, RunFn
+
+
+Reuse = Literal["run", "data", "store"]
+REUSE: tuple[Reuse, ...] = get_args(Reuse)
+"""How far a run looks for a result that it need not compute: in itself, for data in the whole store, for all results
+in the whole store."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +52,14 @@ class Stage:
 
     Where several files belong to one piece, a group in it names the piece.
     """
+    reach: Reuse | None = "store"
+    """The narrowest `reuse` under which its result is adopted from another run; None for what is about its own run."""
     carries_weights: bool = False
     """Whether its output has `native/` weights in it, though it is not called Weights."""
+
+    def is_adoptable(self, reuse: Reuse) -> bool:
+        """Whether a result of another run is adopted under that word."""
+        return self.reach is not None and REUSE.index(self.reach) <= REUSE.index(reuse)
 
     def config_class(self) -> type[Settings]:
         """Import the Settings class of the node's `config`."""
@@ -102,16 +114,25 @@ def _stage(
     look: str | None = None,
     pieces: str | None = None,
     carries_weights: bool = False,
+    reach: Reuse | None = "store",
 ) -> Stage:
     """A stage whose code lies in the package of its name."""
     room, settings = f"vitpipe.stages.{name}", f"vitpipe.stages.{name}.config:{name.title()}"
     places = f"{settings}Config", f"{settings}Resources", f"{room}.run:run", f"{room}.estimate:estimate"
-    return Stage(name, version, inputs, output, *places, look and f"{room}.{look}", pieces, carries_weights)
+    return Stage(name, version, inputs, output, *places, look and f"{room}.{look}", pieces, reach, carries_weights)
 
 
 _DATA = {"data": Need("ShardSet", required=True), "weights": Need("Weights")}
 _STAGES = (
-    _stage("ingest", 3, {"exclude": Need("ShardSet", many=True)}, "ShardSet", look="drift:look", pieces=r".*\.index"),
+    _stage(
+        "ingest",
+        3,
+        {"exclude": Need("ShardSet", many=True)},
+        "ShardSet",
+        look="drift:look",
+        pieces=r".*\.index",
+        reach="data",
+    ),
     _stage(
         "pretrain",
         3,
@@ -131,7 +152,7 @@ _STAGES = (
     _stage("evaluate", 2, _DATA, "Score"),
     _stage(
         "report",
-        3,
+        4,
         {
             "scores": Need("Score", required=True, many=True),
             "checkpoint": Need("Checkpoint"),
@@ -139,6 +160,7 @@ _STAGES = (
             "shards": Need("ShardSet"),
         },
         "Report",
+        reach=None,
     ),
 )
 

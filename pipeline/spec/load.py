@@ -12,6 +12,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from vitpipe.pipeline.spec.catalog import Reuse
 from vitpipe.pipeline.spec.graph import Graph, build
 from vitpipe.pipeline.spec.places import absolute_uri
 from vitpipe.pipeline.spec.text.given_places import with_places
@@ -20,7 +21,7 @@ from vitpipe.pipeline.spec.text.problems import Problems, SpecError
 from vitpipe.pipeline.spec.text.references import env_lookup, fill, refuse_rest, vars_lookup
 from vitpipe.pipeline.spec.text.secret_scan import scan
 from vitpipe.pipeline.spec.text.yaml_source import Value, parse, plain
-from vitpipe.pipeline.spec.top_level import Written, check_top, read_name, read_nodes
+from vitpipe.pipeline.spec.top_level import Written, check_top, read_name, read_nodes, read_reuse
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class PipelineSpec:
     graph: Graph
     document: Mapping[str, Any]
     """The resolved YAML: `extends`, overrides, `vars` and `env` filled in, places absolute."""
+    reuse: Reuse = "data"
+    """Which results of the store's other runs may be adopted. In no fingerprint."""
     vars: Mapping[str, Any] = field(default_factory=dict, compare=False)
     """`vars` as written, filled in. Decides nothing by itself; not in the resolved YAML."""
 
@@ -104,18 +107,20 @@ def _resolve(document: Value, env: Mapping[str, str], problems: Problems) -> Val
 
 def _typed(document: Value, folder: Path, problems: Problems) -> PipelineSpec:
     top = check_top(document, problems)
-    for key in ("name", "store"):
+    for key in ("name", "store", "reuse"):
         if key in top:
             refuse_rest(top[key], key, problems)
     name = read_name(top["name"], "name", problems) if "name" in top else ""
     store = _store(top["store"], folder, problems) if "store" in top else ""
+    reuse = read_reuse(top.get("reuse"), problems)
     written = read_nodes(top["nodes"], problems) if "nodes" in top else []
     written = [replace(node, config=with_places(node.config, node.stage.config_class(), folder)) for node in written]
     names = top["nodes"].data if "nodes" in top and isinstance(top["nodes"].data, Mapping) else {}
     broken = frozenset(names) - {node.name for node in written}
     graph = build(written, broken, folder, problems)
-    resolved = {"version": 1, "name": name, "store": store, "nodes": _nodes_as_written(names, written)}
-    return PipelineSpec(name, store, graph, resolved, plain(top["vars"]) or {} if "vars" in top else {})
+    said = {"reuse": reuse} if "reuse" in top else {}
+    resolved = {"version": 1, "name": name, "store": store, **said, "nodes": _nodes_as_written(names, written)}
+    return PipelineSpec(name, store, graph, resolved, reuse, plain(top["vars"]) or {} if "vars" in top else {})
 
 
 def _store(value: Value, folder: Path, problems: Problems) -> str:

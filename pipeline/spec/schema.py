@@ -7,13 +7,14 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
-from vitpipe.pipeline.spec.catalog import CATALOG, Stage
+from vitpipe.pipeline.spec.catalog import CATALOG, REUSE, Stage
 from vitpipe.pipeline.spec.places import models_in
 from vitpipe.pipeline.spec.top_level import NAME
 from vitpipe.stages.settings import Settings
 
 REFERENCE = {"type": "string", "pattern": r"\$\{[^{}]+\}"}
 """`${vars.x}`, `${env:VITPIPE_X}` or `${each.x}`, which are allowed for any value."""
+_REUSE = "Where equal results come from: this run alone, for data all runs of the store, or for all nodes."
 _NEED = {"type": "string", "minLength": 1, "description": "A node, node/id, or the URI of another run's artifact."}
 
 
@@ -67,6 +68,7 @@ def _top() -> dict[str, Any]:
         "version": {"const": 1, "description": "Of this format."},
         "name": {"anyOf": [{"type": "string", "pattern": f"^{NAME.pattern}$"}, REFERENCE], "description": named},
         "store": {"type": "string", "description": "file://./folder, file:///folder or s3://bucket/prefix."},
+        "reuse": {"anyOf": [{"enum": list(REUSE)}, REFERENCE], "default": "data", "description": _REUSE},
         "extends": {"type": "string", "description": "A YAML file that this one is merged over; relative to this one."},
         "vars": {"type": "object", "description": "Values that ${vars.NAME} stands for."},
         "nodes": {"type": "object", "minProperties": 1},

@@ -4,13 +4,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from vitpipe.pipeline.spec.catalog import CATALOG, Stage
+from vitpipe.pipeline.spec.catalog import CATALOG, REUSE, Reuse, Stage
 from vitpipe.pipeline.spec.text.problems import Mark, Problems, shown, unknown
 from vitpipe.pipeline.spec.text.yaml_source import Value
 
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 RESERVED_NODES = ("events",)
-TOP = ("version", "name", "store", "extends", "vars", "nodes")
+TOP = ("version", "name", "store", "reuse", "extends", "vars", "nodes")
 PARTS = ("stage", "needs", "foreach", "config", "resources")
 
 
@@ -56,6 +56,15 @@ def read_name(value: Value, path: str, problems: Problems) -> str:
         problems.add(value.mark, path, f"must match {NAME.pattern}, not {given}")
         return ""
     return value.data
+
+
+def read_reuse(value: Value | None, problems: Problems) -> Reuse:
+    """Read which results of the store's other runs may be adopted; `data` where nothing is said."""
+    if value is None or value.data in REUSE:
+        return value.data if value else REUSE[1]  # type: ignore[return-value]  # one of REUSE
+    given = value.data if isinstance(value.data, str) else shown("that")
+    problems.add(value.mark, "reuse", unknown("word", given, REUSE))
+    return REUSE[1]
 
 
 def read_nodes(nodes: Value, problems: Problems) -> list[Written]:

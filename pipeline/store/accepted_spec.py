@@ -3,15 +3,20 @@
 from vitpipe.infra.errors import IntegrityError, NotFound, UsageError
 from vitpipe.infra.storage.store import Store
 from vitpipe.pipeline.spec.graph import Graph
-from vitpipe.pipeline.spec.load import SpecError, load
+from vitpipe.pipeline.spec.load import PipelineSpec, SpecError, load
 
 SPEC = "spec.yaml"
 
 
 def accepted_graph(run: Store, asked: str) -> Graph:
     """Read the graph of that spec. UsageError when no run was ever accepted there; IntegrityError when damaged."""
+    return accepted_spec(run, asked).graph
+
+
+def accepted_spec(run: Store, asked: str) -> PipelineSpec:
+    """Read that spec. Errors as `accepted_graph`."""
     try:
-        return load(run.read(SPEC).decode(), env={}).graph
+        return load(run.read(SPEC).decode(), env={})
     except NotFound:
         do = "check the store and the name"
         raise UsageError(f"{asked} {run.uri}", "no run was ever started there", do) from None

@@ -8,9 +8,11 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from vitpipe.infra.errors import UsageError
+from vitpipe.infra.at_once import by_key
+from vitpipe.infra.errors import StorageError, UsageError
 from vitpipe.infra.storage.opening import open_store
 from vitpipe.infra.storage.store import Entry, Store
+from vitpipe.pipeline.spec.top_level import NAME
 from vitpipe.stages.record import RECORDS
 
 _NAME = r"[a-z0-9][a-z0-9-]{0,62}"
@@ -21,7 +23,8 @@ _OBJECT = re.compile(
 SHARED = "_shared"
 """Folder of what several nodes need; no node has such a name."""
 _RUN_MARKS = ("spec.yaml", "lease.json")
-_LOOK_AT = 5_000
+_LOOK_AT = 200
+"""Folders beside a mistyped run that are looked into."""
 
 
 @dataclass
@@ -58,7 +61,7 @@ def open_run(uri: str, asked: str, also: str = "") -> Store:
     if is_run(run):
         return run
     parent, _, name = run.uri.rpartition("/")
-    known = set() if parent.count("/") < 2 else _runs(open_store(parent))
+    known = set() if parent.count("/") < 2 else _runs(open_store(parent), name)
     nor = f", nor at {also}" if also else ""
     raise UsageError(f"{asked} {run.uri}", f"no run was ever started there{nor}", near(name, known))
 
@@ -109,10 +112,12 @@ def committed_nodes(run: Store, asked: str, node: str | None) -> dict[str, NodeC
     return found
 
 
-def _runs(store: Store) -> set[str]:
-    """Name the runs in a store, as far as the beginning of its listing shows."""
+def _runs(store: Store, name: str) -> set[str]:
+    """Name the runs in a store, of thousands those whose names are nearest."""
     try:
-        paths = [entry.path for _, entry in zip(range(_LOOK_AT), store.list(), strict=False)]
-    except UsageError:
+        folders = [one for one in store.folders() if NAME.fullmatch(one)]
+    except (UsageError, StorageError):
         return set()
-    return {path.partition("/")[0] for path in paths if path.partition("/")[2] in _RUN_MARKS}
+    folders.sort(key=lambda one: -difflib.SequenceMatcher(None, one, name).quick_ratio())
+    marks = by_key(lambda one: is_run(store.child(one)), folders[:_LOOK_AT])
+    return {one for one, is_run in marks.items() if is_run}

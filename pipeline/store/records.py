@@ -89,7 +89,7 @@ def commit(node: Store, record: Record, fence: Fence, replace: bool = False, ane
 
 def encode(record: Record) -> bytes:
     """Write the bytes to commit, with their seal."""
-    fields = record.model_dump(mode="json", by_alias=True)
+    fields = record.model_dump(mode="json", by_alias=True, exclude=None if record.adopted else {"adopted"})
     return sealed(fields) if record.is_sealed else json.dumps(fields, indent=1).encode()
 
 

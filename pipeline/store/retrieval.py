@@ -106,7 +106,7 @@ def verify(run_uri: str, node: str | None = None, progress: Progress = _nobody) 
 
         def check(one: tuple[str, File]) -> CheckedFile:
             id, file = one
-            problem = _problem(run.child(id), file)
+            problem = file_problem(run.child(id), file)
             finished(file)
             return CheckedFile(id, file.path, file.at, file.bytes, problem)
 
@@ -167,7 +167,8 @@ def _named(run: Store, node: str, file: File) -> Iterator[None]:
         raise IntegrityError(f"read {file.path} of {run.uri}/{node}", found, do) from error
 
 
-def _problem(node: Store, file: File) -> str | None:
+def file_problem(node: Store, file: File) -> str | None:
+    """Read a file of a node for how it differs from its record; None while it does not."""
     found = _digest(node, file)
     if found is not None and found != file.digest:
         found = _digest(node, file)  # a bit may flip on the way; only what comes twice is held against the object

@@ -17,6 +17,7 @@ from vitpipe.stages.evaluate.work_items import Drawn, EvaluateTask, FitTask, Hea
 from vitpipe.stages.images.evaluate import EvalImages
 from vitpipe.stages.training.measure.fewshot import draw, left_over
 from vitpipe.stages.training.measure.ridge import Ridge
+from vitpipe.stages.training.measure.wrong import surest, wrong_names
 
 Labelled = tuple[Floats, Indices]
 """Features and the classes of their images."""
@@ -115,7 +116,8 @@ def head(task: HeadTask) -> tuple[float, dict[str, Any]]:
         return value, {"counted": counted}
     labels_M: Indices = theirs[np.asarray(labels, dtype=np.int64)]
     found = quality(logits_MK, labels_M) | {
-        "classes": [match.known.get(number, "") for number in range(logits_MK.shape[1])]
+        "classes": [match.known.get(number, "") for number in range(logits_MK.shape[1])],
+        "wrong": surest(wrong_names(torch.as_tensor(logits_MK), torch.as_tensor(labels_M), range(len(labels_M)))),
     }
     return float((logits_MK.argmax(axis=1) == labels_M).mean()), found
 

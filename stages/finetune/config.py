@@ -42,11 +42,14 @@ class FinetuneConfig(Settings):
     compare on the same images."""
     clip_norm: float | None = Field(default=1.0, gt=0, le=1e12)
     """Global gradient norm above which gradients are scaled down (section B.1.1)."""
-    crop: Literal["random_resized", "inception", "resmall", "resize", "none"] = "inception"
+    crop: Literal["random_resized", "inception", "resmall", "resize", "pad", "none"] = "inception"
     """Training crop: random area and aspect as torchvision or as TensorFlow samples it; a random square after resizing
-    the shorter side (resmall) or both sides (resize) to `crop_px`; or the whole image, squashed."""
+    the shorter side (resmall) or both sides (resize) to `crop_px`; shifted by at most `pad_px` in a black border (pad);
+    or the whole image, squashed."""
     crop_px: Side | None = None
     """Side that resmall and resize bring an image to before cropping; `image_px` x 8/7 when left out (448 for 384)."""
+    pad_px: Annotated[int, Field(ge=1, le=1024)] | None = None
+    """Border of the crop `pad`, pixels; 4 when left out."""
     antialias: bool = True
     """Low-pass before shrinking, as torchvision and PIL do; the authors' TensorFlow code did not."""
     flip: bool = True
@@ -75,7 +78,9 @@ class FinetuneConfig(Settings):
     @property
     def augment(self) -> AugmentSettings:
         """The training crop in the words of the image reader."""
-        return AugmentSettings(crop=self.crop, resize_px=self.crop_px, antialias=self.antialias, flip=self.flip)
+        return AugmentSettings(
+            crop=self.crop, resize_px=self.crop_px, pad_px=self.pad_px, antialias=self.antialias, flip=self.flip
+        )
 
     def architecture(self, pretrained: ModelSettings | None, classes: int) -> ModelSettings:
         """The model that is trained: the pretrained one or `model`, both head layers dropped for one (section D.3).
@@ -127,6 +132,8 @@ class FinetuneConfig(Settings):
         if self.crop_px is not None and self.crop not in ("resmall", "resize"):
             meaning = f"crop_px {self.crop_px} has no meaning for crop {self.crop!r}"
             raise ValueError(f"{meaning}; it belongs to resmall and resize")
+        if self.pad_px is not None and self.crop != "pad":
+            raise ValueError(f"pad_px {self.pad_px} has no meaning for crop {self.crop!r}; it belongs to pad")
         if reason := too_small(self.crop_px, self.image_px):
             raise ValueError(f"crop_px: {reason}")
         return self

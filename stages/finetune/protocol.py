@@ -73,6 +73,8 @@ class TrialOutcome(Frozen):
     """Step after which a trial of the sweep was ended because it had learned nothing (`stop_hopeless`)."""
     choice_sha256: str | None = None
     """Test trials: the committed choice they followed."""
+    wrong: tuple[tuple[int, int, int, float], ...] = ()
+    """Test trials: the surest mistakes, as `measure.wrong.Wrong`: image, true class, class given, confidence."""
     weights: tuple[File, ...] = ()
     """The test trial of the first seed keeps its model."""
 

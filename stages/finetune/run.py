@@ -47,7 +47,7 @@ def run(config: FinetuneConfig, inputs: Inputs, ctx: Context) -> Score:
     score = _score(config, inputs, choice, committed, [outcome for outcome, _ in tested.values()])
     labels = {"id2label": {str(number): name for number, name in enumerate(load_manifest(data).classes)}}
     files = (
-        ctx.out.put("score.json", readable(score.facts() | {"std": _std(score.per_seed), "seeds": config.seeds})),
+        ctx.out.put("score.json", readable(score.facts() | _details(config, score, tested))),
         ctx.out.put("labels.json", readable(labels)),
         committed,
         *(file for _, file in (sweep | tested).values()),
@@ -129,6 +129,7 @@ def _score(
         "choice_sha256": committed.sha256,
         "positions": _resized(old, model, config.position_resize),
         **config.model_dump(mode="json", include=_IN_PROTOCOL),
+        **({"pad_px": config.pad_px} if config.pad_px else {}),
     }
     return Score(
         benchmark=data.name,
@@ -142,6 +143,12 @@ def _score(
         model=model,
         metrics={"accuracy": statistics.fmean(per_seed), "accuracy_std": _std(per_seed)},
     )
+
+
+def _details(config: FinetuneConfig, score: Score, tested: Finished) -> dict[str, Any]:
+    """What `score.json` has beyond the score: the mistakes are those of the model that is kept."""
+    first, _ = next(iter(tested.values()))
+    return {"std": _std(score.per_seed), "seeds": config.seeds, "wrong": first.wrong}
 
 
 def _resized(old: ModelSettings | None, new: ModelSettings, mode: str) -> str | None:

@@ -5,6 +5,7 @@ A pure function of its task, so that it may run anywhere and be run again. Knows
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -49,7 +50,11 @@ def _train_and_score(task: TrialTask, device: torch.device) -> TrialOutcome:
     ranges = ((start, task.micro_batch) for start in starts)
     batches = train.stream(ranges, threads=task.threads, prefetch=train.ahead(task.micro_batch))
     losses: list[float] = []
-    facts = {"num_scored": scored.num_images, "num_train": train.num_images, "choice_sha256": task.choice_sha256}
+    facts: dict[str, Any] = {
+        "num_scored": scored.num_images,
+        "num_train": train.num_images,
+        "choice_sha256": task.choice_sha256,
+    }
 
     def failed(**at: int) -> TrialOutcome:
         return TrialOutcome(accuracy=0, loss=None, steps=len(losses), losses=losses, **facts, **at)
@@ -65,7 +70,9 @@ def _train_and_score(task: TrialTask, device: torch.device) -> TrialOutcome:
         stop_if_asked(task.context.fence, f"run {task.trial}", f"after step {len(losses)} of {recipe.total_steps}")
     if average:
         average.put()
-    accuracy, loss = score(model, scored.batches(task.micro_batch, threads=task.threads), device, config.precision)
+    named = scored.batches(task.micro_batch, threads=task.threads)
+    accuracy, loss, wrong = score(model, named, device, config.precision)
+    facts["wrong"] = wrong if task.choice_sha256 else ()  # of a sweep nobody looks at them
     kept = _keep(task, model) if task.keep_weights else ()
     return TrialOutcome(accuracy=accuracy, loss=loss, steps=len(losses), losses=losses, weights=kept, **facts)
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vitpipe.stages.images.batch import Batch
+from vitpipe.stages.training.measure.wrong import Wrong, surest, wrong_names
 from vitpipe.stages.training.optim.schedule import ScheduleSettings, lr_at
 from vitpipe.stages.training.seeds import key
 
@@ -75,14 +76,19 @@ def logits(model: nn.Module, batch: Batch, device: torch.device, precision: str)
 
 
 @torch.inference_mode()
-def score(model: nn.Module, batches: Iterable[Batch], device: torch.device, precision: str) -> tuple[float, float]:
-    """The share of images named right and their mean cross-entropy, every image once."""
+def score(
+    model: nn.Module, batches: Iterable[Batch], device: torch.device, precision: str
+) -> tuple[float, float, tuple[Wrong, ...]]:
+    """The share of images named right, their mean cross-entropy, every image once; and the surest mistakes."""
     model.eval()
     right, loss, count = 0, 0.0, 0
+    wrong: tuple[Wrong, ...] = ()
     for batch in batches:
         logits_BK = logits(model, batch, device, precision)
         labels_B, counted_B = batch.labels.to(device), batch.weights_B.to(device) > 0
         right += int(((logits_BK.argmax(dim=1) == labels_B) & counted_B).sum())
         loss += float(F.cross_entropy(logits_BK, labels_B, reduction="none")[counted_B].double().sum())
         count += int(counted_B.sum())
-    return right / count, loss / count
+        named = logits_BK[counted_B], labels_B[counted_B], batch.positions_B[counted_B.cpu()].tolist()
+        wrong = surest([*wrong, *wrong_names(*named)])
+    return right / count, loss / count, wrong

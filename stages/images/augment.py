@@ -92,6 +92,10 @@ def _cropped(
     if settings.crop == "inception":
         box = crops.inception(*source.shape(number), settings.min_area or crops.INCEPTION_MIN_AREA, tries)
         return resize(source.part(number, box), image_px, image_px, settings.antialias)
+    if settings.crop == "pad":
+        _, _, top, left = next(tries)
+        whole = resize(source.pixels(number), image_px, image_px, settings.antialias)
+        return crops.shifted(whole, settings.pad_px or crops.PAD_PX, top, left)
     image, side = source.pixels(number), settings.resize_px or before_crop_px(image_px)
     if settings.crop == "resmall":
         image = resize_small(image, side, settings.antialias)

@@ -1,8 +1,8 @@
 """How training images are cut and varied, as a config section. No torch."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from vitpipe.stages.bounds import Concentration, Side
 from vitpipe.stages.settings import Settings
@@ -20,14 +20,17 @@ class RandAugmentSettings(Settings):
 class AugmentSettings(Settings):
     """Changes to an image between its file and the model. Every draw is keyed by (seed, position)."""
 
-    crop: Literal["random_resized", "inception", "resmall", "resize", "none"] = "random_resized"
+    crop: Literal["random_resized", "inception", "resmall", "resize", "pad", "none"] = "random_resized"
     """random_resized: torchvision's RandomResizedCrop. inception: TensorFlow's sample_distorted_bounding_box, what the
     paper's authors ran. resmall: the shorter side to `resize_px`, then a random crop. resize: squashed to a square of
-    `resize_px`, then a random crop. none: squashed to `image_px` where it has another size."""
+    `resize_px`, then a random crop. pad: squashed to `image_px`, a black border of `pad_px`, then a random crop, as
+    torchvision's RandomCrop(padding). none: squashed to `image_px` where it has another size."""
     min_area: float | None = Field(default=None, gt=0, le=1)
     """Smallest share of the image that random_resized and inception may cut; left out, 0.08 and 0.05."""
     resize_px: Side | None = None
     """Side before the random crop of resmall and resize, pixels; left out, as `before_crop_px` says."""
+    pad_px: Annotated[int, Field(ge=1, le=1024)] | None = None
+    """Border of the crop `pad`, pixels: an image is shifted by at most so many; left out, 4."""
     antialias: bool = True
     """Low-pass before shrinking, as Pillow does; the authors' TensorFlow pipeline did not."""
     flip: bool = True
@@ -39,6 +42,12 @@ class AugmentSettings(Settings):
     cutmix: Concentration = 0.0
     """Alpha of the Beta distribution for the share of a pasted box, within the same pairs; 0 is off. With mixup too,
     each pair draws one of the two."""
+
+    @model_validator(mode="after")
+    def _pads(self) -> "AugmentSettings":
+        if self.pad_px is not None and self.crop != "pad":
+            raise ValueError(f"pad_px {self.pad_px} has no meaning for crop {self.crop!r}; it belongs to pad")
+        return self
 
     @property
     def mixes(self) -> bool:

@@ -14,6 +14,8 @@ from vitpipe.stages.images.keys import Ints, uniforms
 
 TORCHVISION_MIN_AREA = 0.08
 INCEPTION_MIN_AREA = 0.05
+PAD_PX = 4
+"""Border of a padded crop, the usual one for CIFAR's 32 px (He et al. 2016, section 4.2)."""
 _TRIES_AT_ONCE = 10
 
 
@@ -78,6 +80,13 @@ def _inception_shape(height: int, width: int, min_area: float, ratio: float, dra
     w = round(h * ratio)
     fits = least <= h * w <= most and 0 < w <= width and 0 < h <= height
     return (h, w) if fits else None
+
+
+def shifted(image: npt.NDArray[np.uint8], pad_px: int, top: float, left: float) -> npt.NDArray[np.uint8]:
+    """Surround an image (height, width, 3) with a black border and cut its size out, as torchvision's RandomCrop."""
+    padded = np.pad(image, ((pad_px, pad_px), (pad_px, pad_px), (0, 0)))
+    height, width = image.shape[:2]
+    return Box(int(top * (2 * pad_px + 1)), int(left * (2 * pad_px + 1)), height, width).of(padded)
 
 
 def crop_tries(positions_B: Ints, seed: int) -> list[Iterator[Sequence[float]]]:

@@ -64,10 +64,14 @@ def decode(data: bytes) -> Pixels:
         with Image.open(io.BytesIO(data), formats=(FORMATS[header.ext],)) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise BadImage(f"{image.width} x {image.height} pixels are over the cap of {MAX_PIXELS}")
-            upright = ImageOps.exif_transpose(image) if "exif" in image.info else image
-            return _rgb(upright)
+            return upright(image)
     except DECODE_FAILURES as error:
         raise damaged(header.ext, error) from error
+
+
+def upright(image: Image.Image) -> Pixels:
+    """Turn an image of Pillow's as its Exif says, and make it RGB by the rules above. Raises what its reader raises."""
+    return _rgb(ImageOps.exif_transpose(image) if "exif" in image.info else image)
 
 
 def encoded(image: Image.Image, form: str, **options: int) -> bytes:

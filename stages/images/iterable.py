@@ -15,16 +15,21 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 from webdataset import FluidWrapper
 
-from vitpipe.infra.errors import NotFound, UsageError
+from vitpipe.infra.errors import UsageError
 from vitpipe.stages.artifacts import ShardSet
 from vitpipe.stages.images.config import AugmentSettings
+from vitpipe.stages.images.named_shards import named_shards
 from vitpipe.stages.images.ordering import order_of
 from vitpipe.stages.images.split import Split
 from vitpipe.stages.images.train import TrainImages
-from vitpipe.stages.record import load_artifact
 
 TOGETHER = 256
 """Images whose shards are fetched together, several in parallel."""
+
+
+def _user_cache() -> Path:
+    """The folder for shards among this user's caches, by the XDG rules. It may be removed whenever nobody reads."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vitpipe" / "shards"
 
 
 @dataclass(frozen=True)
@@ -38,12 +43,13 @@ class ShardStream(IterableDataset[tuple[Tensor, Tensor]]):
     shards: ShardSet | str | Path | tuple[ShardSet | str | Path, ...]
     """A ShardSet, or where one was committed: `runs/quickstart/glyphs`, `s3://bucket/runs/i21k/shards`. Several sets
     need `shares` too."""
-    batch_images: int
-    """Images of the global batch, over all ranks."""
+    batch_images: int | None = None
+    """Images of the global batch, over all ranks; left out, one a rank, for batches that are made after the loader."""
     image_px: int | None = None
     """Side of the decoded images; `samples` decodes none."""
-    cache: Path | str = field(kw_only=True)
-    """Local folder for verified copies of shards; processes may share it."""
+    cache: Path | str = field(kw_only=True, default_factory=_user_cache)
+    """Local folder for verified copies of shards; processes may share it. Left out, one among the user's caches
+    (`~/.cache/vitpipe/shards`), shared by all streams; the least recently used make room when the disk is full."""
     split: str = "train"
     augment: AugmentSettings = field(default_factory=AugmentSettings)
     """How the decoded batches are cut and varied."""
@@ -57,19 +63,26 @@ class ShardStream(IterableDataset[tuple[Tensor, Tensor]]):
 
     def __post_init__(self) -> None:
         for name, least in (("batch_images", 1), ("world_size", 1), ("rank", 0), ("samples_seen", 0)):
-            value = getattr(self, name)
+            value = self.batch if name == "batch_images" else getattr(self, name)
             if not isinstance(value, Integral) or value < least:
                 asked = f"stream images with {name} {value!r}"
                 raise UsageError(asked, "it is no such number", f"give {least} or more")
-        if self.batch_images % self.world_size or not self.rank < self.world_size:
-            asked = f"stream batches of {self.batch_images} images for rank {self.rank}"
+        if self.batch % self.world_size or not self.rank < self.world_size:
+            asked = f"stream batches of {self.batch} images for rank {self.rank}"
             found = f"{self.world_size} ranks cannot share them equally, or there is no such rank"
             raise UsageError(asked, found, "give a batch that is a multiple of the ranks, and a rank from 0 on")
         places = self.shards if isinstance(self.shards, tuple) else (self.shards,)
         if len(self.shares) != (len(places) if len(places) > 1 else 0):
             found = f"{len(places)} sets and {len(self.shares)} shares"
             raise UsageError("stream images", found, "give each of several sets its share, and one set none")
-        object.__setattr__(self, "shards", tuple(map(_found, places)))  # looked up once, not by every worker
+        object.__setattr__(
+            self, "shards", tuple(named_shards(place, "stream images of") for place in places)
+        )  # looked up once, not by every worker
+
+    @property
+    def batch(self) -> int:
+        """Images of the global batch: as asked for, or one for each rank."""
+        return self.world_size if self.batch_images is None else self.batch_images
 
     @classmethod
     def open(cls, uri: str, batch_images: int, image_px: int, cache: Path) -> "ShardStream":
@@ -85,7 +98,7 @@ class ShardStream(IterableDataset[tuple[Tensor, Tensor]]):
 
         It gives endless dicts of `__key__`, `__url__`, the image's bytes under its extension, and its `cls` or `json`.
         A loader asks its workers in turn, so each worker has to give one turn at a time: with `.batched(share)`, where
-        share is batch_images / world_size, workers make whole batches; with batch_images = world_size they make single
+        share is batch_images / world_size, workers make whole batches; with batch_images left out they make single
         samples, to be batched after the loader.
         """
         return FluidWrapper(_Samples(self))
@@ -104,11 +117,11 @@ class ShardStream(IterableDataset[tuple[Tensor, Tensor]]):
         """Yield first position and number of images of each turn that this loader worker makes for its rank."""
         worker = get_worker_info()
         first, apart = (worker.id, worker.num_workers) if worker else (0, 1)
-        share = self.batch_images // self.world_size
-        start = self.samples_seen + first * self.batch_images + self.rank * share
+        share = self.batch // self.world_size
+        start = self.samples_seen + first * self.batch + self.rank * share
         while True:
             yield start, share
-            start += apart * self.batch_images
+            start += apart * self.batch
 
     def numbered(self) -> Iterator[dict[str, str | bytes]]:
         """Yield the samples of all turns, as `samples` gives them."""
@@ -134,17 +147,3 @@ class _Samples(IterableDataset[dict[str, str | bytes]]):
 
     def __iter__(self) -> Iterator[dict[str, str | bytes]]:
         return self.stream.numbered()
-
-
-def _found(place: ShardSet | str | Path) -> ShardSet:
-    if isinstance(place, ShardSet):
-        return place
-    uri = str(place) if "://" in str(place) else f"file://{os.path.abspath(place)}"
-    try:
-        found = load_artifact(uri)
-    except NotFound as error:
-        do = "name the folder of an ingest that is done, as STORE/RUN/NODE"
-        raise UsageError(f"stream images of {uri}", "nothing is committed there: no record.json", do) from error
-    if not isinstance(found, ShardSet):
-        raise UsageError(f"stream images of {uri}", f"it is a {found.kind}", "name the node of an ingest")
-    return found

@@ -62,7 +62,8 @@ def _by_names(
     if unreadable:
         note = f"the source is as it was ingested as far as it can be seen, {what}{unreadable}"
         return Sighted(note=note, is_loud=True)
-    return Sighted(note=f"the source is as it was ingested, {what}{no_times}", is_loud=bool(no_times))
+    note = f"the source is as it was ingested, {what}{no_times}"
+    return Sighted(note=note, is_loud=bool(no_times), is_same=not no_times)
 
 
 def _why(config: IngestConfig, error: VitpipeError | OSError) -> str:
@@ -169,7 +170,8 @@ def _by_digests(config: IngestConfig, shards: ShardSet, record: Record, kept: Ke
         seen = f"{checked.images - unread} of {what}{unreadable}"
         return Sighted(note=f"the source is as it was ingested as far as it can be read, {seen}", is_loud=True)
     unknown = f", but {checked.unknown} that the shards do not hold" if checked.unknown else ""
-    return Sighted(note=f"the source is as it was ingested, {what}{unknown}", is_loud=bool(checked.unknown))
+    note = f"the source is as it was ingested, {what}{unknown}"
+    return Sighted(note=note, is_loud=bool(checked.unknown), is_same=not checked.unknown)
 
 
 def _made_otherwise(config: IngestConfig, record: Record) -> str:

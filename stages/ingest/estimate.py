@@ -1,10 +1,11 @@
 """What an ingest will read and leave, as far as its source can be counted here. No torch."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from vitpipe.stages.artifacts import Artifact
 from vitpipe.stages.estimates import Estimate, Known
 from vitpipe.stages.ingest.config import IngestConfig, IngestResources
+from vitpipe.stages.ingest.sources.source_settings import SourceCount
 
 TAR_OVERHEAD_BYTES = 2000
 
@@ -16,18 +17,30 @@ def estimate(
     counted = config.source.count(config.splits)
     if isinstance(counted, str):
         return Estimate(notes=(counted,))
-    kept, notes = _part(counted.images, config), counted.notes
+    kept, notes = _part(counted.images, config), (*counted.notes, *_doubts(counted))
+    splits = _splits(config, kept, counted.splits)
     if isinstance(config.splits, dict) and len(config.splits) > 1:
         notes = (*notes, "splits are cut by content: their sizes are within the chance of a draw")
+        wanted = {name: share for name, share in config.splits.items() if share > 0 and splits and not splits[name]}
+        notes = (*notes, *(f"the split {name} is {share:g} of {kept} images: none" for name, share in wanted.items()))
     return Estimate(
         images=kept,
         bytes=round(kept * (counted.image_bytes + TAR_OVERHEAD_BYTES)),
         hours=kept * counted.image_seconds / 3600,
-        splits=_splits(config, kept, counted.splits),
+        splits=splits,
         num_classes=counted.num_classes,
         class_names=counted.class_names,
         notes=notes,
     )
+
+
+def _doubts(counted: SourceCount) -> Iterator[str]:
+    """What is allowed and may be a slip: classes among which there is nothing to tell apart."""
+    if counted.num_classes == 1:
+        only = f", {counted.class_names[0]!r}" if counted.class_names else ""
+        yield f"one class alone{only}: no training learns to tell it from another, masked patches aside"
+    elif counted.num_classes is not None and counted.num_classes == counted.images > 1:
+        yield f"each of the {counted.images} images has a class of its own: none is left to test what was learned"
 
 
 def _splits(config: IngestConfig, kept: int, listed: Mapping[str, int]) -> dict[str, int] | None:

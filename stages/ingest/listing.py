@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol, overload
 import numpy as np
 import numpy.typing as npt
 
+from vitpipe.infra.errors import UsageError
 from vitpipe.stages.images.header import BadImage
 from vitpipe.stages.ingest.table import Rows, Texts, View
 
@@ -161,6 +162,8 @@ class Listing:
     """What was seen and left aside, for people."""
     findings: tuple[FileDamage, ...] = ()
     """Sorted by name."""
+    refusal: UsageError | None = None
+    """Why it can hardly be meant; whoever ingests raises it, and what was ingested before is still compared with it."""
 
     @property
     def sha256(self) -> str:

@@ -41,11 +41,14 @@ REASONS_TOLD = 3
 def run(config: IngestConfig, inputs: Inputs, ctx: StageContext) -> ShardSet:
     """Ingest the source. The same bytes for the same input, at any number of workers and after any kill.
 
-    Errors: UsageError for a source with nothing to ingest; StageError over the budget of bad images; Stopped.
+    Errors: UsageError for a source with nothing to ingest, or that can hardly be meant; StageError over the budget of
+    bad images; Stopped.
     """
     excluded = excluded_contents(inputs)  # first: a set without test images is told before the work
     opened = config.source.open(config.splits)
     listing = config.source.part(list_source(opened, ctx))
+    if listing.refusal:
+        raise listing.refusal
     if not listing.items:
         raise UsageError("ingest a part of the source", "no image is in it", "raise `limit` or `subset.fraction`")
     inventory = replace(opened.inventory(listing), texts=config.source.text_digests())

@@ -13,13 +13,43 @@ SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp"))
 """Files of a folder that are taken for images; whether they are, their bytes decide. A named file needs none."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Prediction:
     """One image with its classes and their probabilities, the best first; or with the reason why there are none."""
 
-    image: Path
+    image: Path | str
+    """The file, or a word for an image that came from none."""
     classes: tuple[tuple[str, float], ...] = ()
+    """Name and probability in [0, 1] of each class that was asked for."""
     reason: str | None = None
+
+    @property
+    def label(self) -> str | None:
+        """Name of the best class; None where the image could not be read."""
+        return self.classes[0][0] if self.classes else None
+
+    @property
+    def probability(self) -> float | None:
+        """Probability of the best class, in [0, 1]; None where the image could not be read."""
+        return self.classes[0][1] if self.classes else None
+
+    def __repr__(self) -> str:
+        """One line: `cat.jpg: cat 93.1 %, dog 5.0 %`."""
+        named = ", ".join(f"{name} {percent(share)}" for name, share in self.classes)
+        return f"{self.image}: {named if self.reason is None else f'not readable: {self.reason}'}"
+
+
+class Predictions(list[Prediction]):
+    """The answers for several images in the order given, shown as one line each."""
+
+    def __repr__(self) -> str:
+        """All lines, one below the other."""
+        return "\n".join(map(repr, self))
+
+
+def percent(share: float) -> str:
+    """Write `93.1 %`; a share above zero is never shown as zero."""
+    return f"{100 * share:.1f} %" if share >= 0.0005 or share == 0 else "< 0.1 %"
 
 
 def find_images(paths: Sequence[Path]) -> list[Path]:

@@ -1,50 +1,30 @@
-"""Weights ready to name what images show: the model, its class names, how its head speaks and how it wants images."""
+"""Open weights, wherever they lie: the model, its class names, how its head speaks and how it wants images."""
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 
-from vitpipe.infra.errors import IntegrityError, UsageError
+from vitpipe.infra.errors import IntegrityError
 from vitpipe.stages.artifacts import Score, Weights
 from vitpipe.stages.images.classes import LABELS, names_in_order
 from vitpipe.stages.images.evaluate import Fit
-from vitpipe.stages.vit.build import Model, build_model
+from vitpipe.stages.predict.manner import Head, Manner
+from vitpipe.stages.predict.ready_model import ReadyResNet, ReadyViT, ready_model
 from vitpipe.stages.vit.native import load_native, load_weights
-
-Head = Literal["softmax", "sigmoid"]
 
 FITS: tuple[Fit, ...] = get_args(Fit)
 SCORE = "score.json"
 
 
-@dataclass(frozen=True)
-class OpenedWeights:
-    """A model in evaluation mode, on a GPU where there is one."""
-
-    model: Model
-    names: tuple[str, ...]
-    """Of the classes, in the order of the head's rows."""
-    head: Head
-    """softmax: one class an image; sigmoid: each class by itself."""
-    fit: Fit
-    resize_px: int | None
-    antialias: bool
-
-    @property
-    def device(self) -> torch.device:
-        """Where the model computes."""
-        return next(self.model.parameters()).device
-
-
-def open_weights(given: Weights | Score | Path, scratch: Path) -> OpenedWeights:
+def open_weights(given: Weights | Score | Path, scratch: Path) -> ReadyViT | ReadyResNet:
     """Load an artifact's native weights, fetched to `scratch` and verified against its record, or those of a folder.
 
-    A folder is a `native` one or what holds one. Errors: UsageError for pickles, missing files and a model without a
-    head; IntegrityError for damaged files, and labels that are not the head's.
+    The model is in evaluation mode, in fp32, on a GPU where there is one. A folder is a `native` one or what holds one.
+    Errors: UsageError for pickles and missing files; IntegrityError for damaged files, and labels that are not the
+    head's.
     """
     if isinstance(given, Path):
         native = given / "native" if (given / "native").is_dir() else given
@@ -56,15 +36,11 @@ def open_weights(given: Weights | Score | Path, scratch: Path) -> OpenedWeights:
         labels = given.read_json(LABELS) if given.has(LABELS) else {}
         protocol = given.protocol if isinstance(given, Score) else {}
     where = str(given) if isinstance(given, Path) else given.uri
-    if not settings.classes:
-        found = "they have no head: they were pretrained without labels"
-        raise UsageError(f"predict with {where}", found, "fine-tune them first, and predict with the Score")
-    model = build_model(settings)
-    model.load_state_dict(state)
-    model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu")).float().eval()
-    names = _names(labels, settings.classes, where)
+    names = _names(labels, settings.classes or 0, where)
     head: Head = "sigmoid" if labels.get("objective") == "sigmoid" else "softmax"
-    return OpenedWeights(model, names, head, *_preparation(protocol))
+    model = ready_model(settings, Manner(where, names, head, *_preparation(protocol)))
+    model.load_state_dict(state)
+    return model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu")).float().eval()
 
 
 def _read_json(native: Path, name: str) -> dict[str, Any]:
@@ -82,7 +58,7 @@ def _read_json(native: Path, name: str) -> dict[str, Any]:
 def _names(labels: Mapping[str, Any], classes: int, where: str) -> tuple[str, ...]:
     """Class names; their numbers where the weights came without any."""
     known = labels.get("id2label") or {}
-    if not known:
+    if not known or not classes:
         return tuple(f"class {number}" for number in range(classes))
     try:
         names = names_in_order(known)

@@ -10,7 +10,13 @@ from vitpipe.stages.images.united import refuse_other_classes
 from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.pretrain.config import PretrainConfig, PretrainResources, validation_split
 from vitpipe.stages.pretrain.continuation import changed_fields, refuse, refuse_change, refuse_end
-from vitpipe.stages.pretrain.input_checks import check_init, check_init_names, check_probe, check_shards
+from vitpipe.stages.pretrain.input_checks import (
+    check_classes,
+    check_init,
+    check_init_names,
+    check_probe,
+    check_shards,
+)
 from vitpipe.stages.pretrain.job import SPLIT, ResolvedRecipe, model_of
 from vitpipe.stages.pretrain.memory import saved_bytes, terms
 from vitpipe.stages.settings import micro_batch_of
@@ -99,6 +105,7 @@ def _shards(config: PretrainConfig, inputs: Given) -> tuple[int, list[int | None
             raise UsageError("estimate a pretraining", f"its shards are a {shards.kind}", "name a node that ingests")
         if shards.splits is not None:
             check_shards(*_facts(shards, "the shards of this run"), config)
+        check_classes(_uri(shards), shards.num_classes, config)
         found.append(shards)
     counts = [(shards.splits or {}).get(SPLIT, 0) for shards in found]
     return sum(counts) if all(counts) else 0, [shards.num_classes for shards in found]

@@ -37,6 +37,13 @@ def check_init_names(uri: str, head: Mapping[int, str], shards: str, classes: Ma
     return f"the head of {uri} {others[0]}: its rows are taken by number" if others and classes else ""
 
 
+def check_classes(uri: str, num_classes: int | None, config: PretrainConfig) -> None:
+    """UsageError for a set of one class, of which a softmax learns nothing; `num_classes` is None until it is known."""
+    if num_classes == 1 and config.objective.kind == "softmax":
+        do = "give images of two or more classes, or set objective.kind to masked_patch, which looks at none"
+        raise UsageError(f"pretrain on {uri}", "it has a single class: 1", do)
+
+
 def check_shards(uri: str, splits: Mapping[str, int], multi_label: bool, config: PretrainConfig) -> None:
     """UsageError for a set that the recipe cannot be trained on."""
     if not splits.get(SPLIT):

@@ -18,7 +18,7 @@ from vitpipe.stages.images.split import Split
 from vitpipe.stages.images.united import united
 from vitpipe.stages.pretrain.config import PretrainConfig, PretrainResources, validation_split
 from vitpipe.stages.pretrain.continuation import refuse_change, refuse_end
-from vitpipe.stages.pretrain.input_checks import check_init, check_init_names, check_probe, check_shards
+from vitpipe.stages.pretrain.input_checks import check_classes, check_init, check_init_names, check_probe, check_shards
 from vitpipe.stages.pretrain.job import FINISHED, SPLIT, PretrainJob, ResolvedRecipe, model_of
 from vitpipe.stages.tasks import weights_in
 from vitpipe.stages.training.checkpoint.committed_steps import EVALUATION, LEDGER, METRICS, StepPlace
@@ -35,6 +35,7 @@ def run(config: PretrainConfig, inputs: Inputs, ctx: StageContext[PretrainResour
     shards = inputs.many("shards", ShardSet)
     for one in shards:
         check_shards(one.uri, one.splits, one.multi_label, config)
+        check_classes(one.uri, one.num_classes, config)
     recipe = ResolvedRecipe(config, ctx.resources, sum(one.splits[SPLIT] for one in shards))
     manifests = united(shards, recipe.labelled)
     job = PretrainJob(

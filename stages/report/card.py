@@ -1,17 +1,14 @@
-"""What other tools read: report.json, results.csv with timm's columns first, a card with the Hub's front matter."""
+"""What other tools read: report.json, and results.csv with timm's columns first."""
 
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
-
 from vitpipe.stages.model_settings import ModelSettings
-from vitpipe.stages.paper.tables import published, title
 from vitpipe.stages.report.gallery import Inspection
-from vitpipe.stages.report.record_lineage import LineageNode
+from vitpipe.stages.report.record_lineage import LineageNode, rests_on
 from vitpipe.stages.report.results import Gain, ScoreRow
 from vitpipe.stages.vit.flops import num_parameters
 
@@ -19,28 +16,11 @@ _PIXELS = {"filters": {"uri"}, "positions": {"uri"}, "rollout": {"uri"}}
 COLUMNS = (
     "model", "img_size", "top1", "top1_err", "param_count", "crop_pct", "interpolation",
     "benchmark", "arm", "top1_std", "seeds", "num_test", "labels", "chosen", "record_sha256",
+    "run", "node", "started", "seconds", "upstream_seconds", "settings",
 )  # fmt: skip
-"""timm's `results-*.csv` columns that we have, then our own. Percent; parameters in millions."""
+"""timm's `results-*.csv` columns that we have, then our own, then what tells a line from that of another run.
 
-LANDMARK = ("ViT-L/16", "ImageNet-21k")
-"""Whose numbers stand in the card beside ours: the paper's best model on data that others have too."""
-
-_CARD = """---
-{metadata}
----
-
-# {heading}
-
-{sentence}.
-
-| benchmark | arm | labels | top-1 | the paper's {landmark} |
-|---|---|---|---|---|
-{rows}
-A Vision Transformer (Dosovitskiy et al., 2021) trained by vitpipe. `index.html` beside this file tells how,
-down to the digest of every input; `results.csv` holds the numbers.
-
-Run: `{run_uri}`
-"""
+Percent; parameters in millions."""
 
 
 def report_json(
@@ -74,46 +54,13 @@ def report_json(
     return (json.dumps(content, indent=1) + "\n").encode()
 
 
-def results_csv(table: Sequence[ScoreRow]) -> bytes:
-    """Encode one line a score under `COLUMNS`."""
+def results_csv(table: Sequence[ScoreRow], run_uri: str, lineage: Sequence[LineageNode]) -> bytes:
+    """Encode one line a score under `COLUMNS`; files of several runs can be put behind each other."""
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(map(_csv_line, table))
+    writer.writerows(_csv_line(row) | {"run": run_uri} | _provenance(row, lineage) for row in table)
     return buffer.getvalue().encode()
-
-
-def model_card(heading: str, sentence: str, table: Sequence[ScoreRow], run_uri: str) -> bytes:
-    """Write README.md for the Hub: scores as `model-index`, prose and where to look."""
-    results = [
-        EvalResult(
-            task_type="image-classification",
-            dataset_type=row.benchmark,
-            dataset_name=title(row.benchmark),
-            dataset_split="test",
-            metric_type="accuracy",
-            metric_name=f"top-1, {row.arm}",
-            metric_value=round(100 * row.value, 3),
-        )
-        for row in table
-    ]
-    data = ModelCardData(
-        library_name="timm",
-        pipeline_tag="image-classification",
-        tags=["vision-transformer", "vitpipe"],
-        model_name=heading,
-        eval_results=results,
-    )
-    lines = [f"| {title(row.benchmark)} | {row.arm} | {row.labels} | {row.text} | {_paper(row)} |\n" for row in table]
-    card = _CARD.format(
-        metadata=data.to_yaml(),
-        heading=heading,
-        sentence=sentence,
-        landmark=" on ".join(LANDMARK),
-        rows="".join(lines),
-        run_uri=run_uri,
-    )
-    return str(ModelCard(card)).encode()
 
 
 def model_name(model: ModelSettings) -> str:
@@ -147,8 +94,23 @@ def _csv_line(row: ScoreRow) -> dict[str, Any]:
     } | _fields(row, "benchmark", "arm", "num_test", "labels", "record_sha256")
 
 
-def _paper(row: ScoreRow) -> str:
-    """The paper's number for its best model on public data, beside what was fine-tuned."""
-    numbers = published(row.benchmark) if row.kind == "pretrained" else []
-    found = next((one for one in numbers if (one.model, one.pretrained_on) == LANDMARK), None)
-    return f"{found.value:.2f} % ({found.table})" if found else ""
+def _provenance(row: ScoreRow, lineage: Sequence[LineageNode]) -> dict[str, Any]:
+    """What tells a score from the same node's in another run: its time, and every setting that is not the default."""
+    behind = [(node.name, node.record) for node in rests_on(row.record_sha256, lineage) if node.record]
+    own = [record for _, record in behind if record.node == row.node]
+    settings = [f"{name}.{field}" for name, record in behind for field in _settings(record.recipe.get("config", {}))]
+    return {
+        "node": row.node,
+        "started": own[-1].started if own else "",
+        "seconds": own[-1].seconds if own else "",
+        "upstream_seconds": round(sum(record.seconds for _, record in behind) - sum(one.seconds for one in own), 3),
+        "settings": "; ".join(settings),
+    }
+
+
+def _settings(value: Any, path: str = "") -> Iterator[str]:
+    if isinstance(value, dict) and value:
+        for name, inner in value.items():
+            yield from _settings(inner, f"{path}.{name}" if path else name)
+    elif path:
+        yield f"{path}={value if isinstance(value, str) else json.dumps(value)}"

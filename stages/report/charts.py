@@ -10,6 +10,7 @@ from itertools import accumulate
 
 from markupsafe import Markup
 
+from vitpipe.stages.report.certainty import whisker
 from vitpipe.stages.report.results import ScoreRow
 
 PLOT_WIDTH, PLOT_HEIGHT = 1000, 200
@@ -54,7 +55,8 @@ def axis(values: Sequence[float], num_ticks: int = 5, *, zero: bool = False) -> 
     low = min(low, 0.0) if zero else low
     step = _round_step((high - low) / num_ticks or abs(high) / num_ticks or 1.0)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    last = max(last, first + 1)
+    if first == last:  # one value: it stands at the top, unless it is 0 or less
+        first, last = (first - 1, last) if first > 0 else (first, first + 1)
     return Axis(first * step, last * step, tuple(round(place * step, 12) for place in range(first, last + 1)))
 
 
@@ -65,28 +67,36 @@ def percent_axis(low: float, high: float) -> Axis:
 
 
 def score_axis(rows: Sequence[ScoreRow]) -> Axis:
-    """Make the scale of one benchmark's scores, percent: from 0 when they lie far apart, else where they differ."""
-    values = [100 * value for row in rows for value in (row.low, row.high, *row.per_seed)]
-    far = max(values) - min(values) > FAR_POINTS or min(values) < FAR_POINTS
+    """Make the scale of one benchmark's scores, percent: from 0 for one of one seed and when they lie far apart, else
+    where they differ."""
+    values = [100 * value for row in rows for value in (*(whisker(row) or ()), row.value, *row.per_seed)]
+    alone = len(rows) == 1 and len(rows[0].per_seed) == 1
+    far = alone or max(values) - min(values) > FAR_POINTS or min(values) < FAR_POINTS
     low, high = (0.0, min(100.0, max(values) + 5)) if far else (min(values) - 0.5, min(100.0, max(values) + 0.5))
     return percent_axis(low, high)
 
 
-def dots(row: ScoreRow, scale: Axis) -> Markup:
-    """Draw one score: a bar to the mean, a whisker of one standard deviation, a dot for each seed."""
+def dots(row: ScoreRow, scale: Axis, levels: Sequence[float] = ()) -> Markup:
+    """Draw one score: a bar to the mean, a whisker of one standard deviation, a dot for each seed.
+
+    Of a single seed the whisker is the 95 % interval. `levels` are dashed, where the scale has them.
+    """
     mean = scale.place(100 * row.value)
     ticks = (f"{scale.place(tick):.2f}%" for tick in scale.ticks)
     parts = [f'<line class="grid" x1="{x}" x2="{x}" y1="0" y2="100%"/>' for x in ticks]
     if scale.low == 0:
         parts.append(f'<rect class="bar" x="0" width="{mean:.2f}%" y="8" height="18" rx="3"/>')
-    if row.std is not None:
-        low, high = scale.place(100 * row.low), scale.place(100 * row.high)
+    dashed = (f"{scale.place(100 * level):.2f}%" for level in levels if 100 * level >= scale.low)
+    parts += [f'<line class="level" x1="{x}" x2="{x}" y1="0" y2="100%"/>' for x in dashed]
+    if ends := whisker(row):
+        low, high = (scale.place(min(max(100 * end, scale.low), scale.high)) for end in ends)
         parts.append(f'<line class="whisker" x1="{low:.2f}%" x2="{high:.2f}%" y1="17" y2="17"/>')
         parts += [f'<line class="whisker" x1="{x:.2f}%" x2="{x:.2f}%" y1="12" y2="22"/>' for x in (low, high)]
-    for value in row.per_seed:
+    for value in row.per_seed if len(row.per_seed) > 1 else ():
         parts.append(f'<circle class="seed" cx="{scale.place(100 * value):.2f}%" cy="17" r="3.5"/>')
     parts.append(f'<line class="mean" x1="{mean:.2f}%" x2="{mean:.2f}%" y1="5" y2="29"/>')
-    described = f"{row.arm}: {row.text}; seeds " + ", ".join(f"{100 * value:.1f} %" for value in row.per_seed)
+    seeds = f"; seeds {', '.join(f'{100 * value:.1f} %' for value in row.per_seed)}" if len(row.per_seed) > 1 else ""
+    described = f"{row.arm}: {row.text}{seeds}"
     return svg(f"dots {row.kind}", 'width="100%" height="34"', described, parts)
 
 
@@ -124,6 +134,11 @@ class Curve:
         drawn = svg("curve", f'viewBox="0 0 {PLOT_WIDTH} {PLOT_HEIGHT}" preserveAspectRatio="none"', label, lines)
         smallest = min(value for _, value in points)
         return cls(title, unit, drawn, x, y, points[0][1], points[-1][1], smallest, _rows(points))
+
+
+def trace(points: Sequence[tuple[float, float]], x: Axis, y: Axis, smooth: bool) -> str:
+    """Trace points as the `d` of an SVG path in a plot of these scales, few enough to draw; `smooth` by their mean."""
+    return _path(_thin(_running_mean(points) if smooth else points), x, y)
 
 
 def _rows(points: Sequence[tuple[float, float]]) -> tuple[tuple[float, float], ...]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from vitpipe.stages.artifacts import Checkpoint
-from vitpipe.stages.paper.recipes import full_name
+from vitpipe.stages.paper.recipes import dataset, full_name
 from vitpipe.stages.paper.tables import tables
 from vitpipe.stages.report.record_lineage import LineageNode
 from vitpipe.stages.report.scaling import Pretraining
@@ -26,7 +26,7 @@ class Cost:
 
 
 def costs(lineage: Sequence[LineageNode], known: Mapping[str, Pretraining]) -> list[Cost]:
-    """List ours first, then the paper's rows of the same models, or its best known rows where it has none of them."""
+    """List ours first, then the paper's rows of the same models where a set that the paper pretrains on was learned."""
     found = []
     for node in lineage:
         made = known.get(node.record_sha256)
@@ -36,7 +36,8 @@ def costs(lineage: Sequence[LineageNode], known: Mapping[str, Pretraining]) -> l
         where = f"{workers} worker{'s' if workers != 1 else ''}"
         exaflops = made.flops / 1e18
         found.append(Cost(node.name, made.model, made.data, exaflops, node.record.seconds, where, ours=True))
-    return [*found, *_published({cost.model for cost in found})] if found else []
+    papers = {cost.model for cost in found if any(dataset(name) for name in cost.data.split(", "))}
+    return [*found, *_published(papers)]
 
 
 def _published(models: set[str]) -> list[Cost]:
@@ -50,5 +51,4 @@ def _published(models: set[str]) -> list[Cost]:
         rows.append(Cost("Table 6", model, data, float(row["values"][-1]), None, where, ours=False))
     for (model, data), cores in days.items():
         rows.append(Cost("Table 2", model, data, None, None, f"{cores:,} TPUv3-core-days", ours=False))
-    same = [row for row in rows if row.model in models]
-    return same or [row for row in rows if row.model in ("ViT-B/16", "ViT-L/16", "ViT-H/14", "R152x2")]
+    return [row for row in rows if row.model in models]

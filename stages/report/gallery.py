@@ -19,9 +19,41 @@ class DrawTask:
     """Images that are passed through it."""
     data: tuple[tuple[str, ShardSet], ...]
     """Name and data of each album."""
+    wrong: "tuple[WrongTask, ...]"
     config: ReportConfig
     cpus: int
     context: TaskContext
+
+
+class WrongImage(Frozen):
+    """One image under a wrong name."""
+
+    uri: str
+    """The picture as a data URI."""
+    actual: str
+    given: str
+    confidence: float
+
+
+class WrongImages(Frozen):
+    """The surest mistakes of one score."""
+
+    node: str
+    benchmark: str
+    photos: bool
+    images: tuple[WrongImage, ...]
+
+
+@dataclass(frozen=True)
+class WrongTask:
+    """The mistakes of one score, to be drawn."""
+
+    node: str
+    benchmark: str
+    data: ShardSet
+    split: str
+    named: tuple[tuple[int, str, str, float], ...]
+    """Number of the image in the split, true name, given name, confidence."""
 
 
 class Album(Frozen):
@@ -105,3 +137,4 @@ class Pictures(Frozen):
 
     albums: tuple[Album, ...] = ()
     inside: Inspection | None = None
+    wrong: tuple[WrongImages, ...] = ()

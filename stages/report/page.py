@@ -2,6 +2,7 @@
 
 import functools
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import jinja2
 
 from vitpipe.stages.paper.tables import title
 from vitpipe.stages.report import wording
+from vitpipe.stages.report.certainty import Levels, interval_words
 from vitpipe.stages.report.charts import dots, score_axis
 from vitpipe.stages.report.results import ScoreRow
 
@@ -25,21 +27,23 @@ _NO_BREAK = "\N{NO-BREAK SPACE}"
 
 def render(**facts: Any) -> str:
     """Fill `page.html.j2` with `facts`, its variables. A missing one is an error, not a gap."""
-    page = _environment().get_template("page.html.j2")
+    page = environment().get_template("page.html.j2")
     return page.render(shown_files=MAX_FILES, shown_charts=MAX_CHARTS, shown_rows=MAX_ROWS, **facts)
 
 
-def score_charts(table: list[ScoreRow]) -> list[dict[str, Any]]:
+def score_charts(table: list[ScoreRow], reached: Mapping[str, Levels]) -> list[dict[str, Any]]:
     """Group the scores into one chart a benchmark, each with a scale of its own."""
     charts = []
     for benchmark in dict.fromkeys(row.benchmark for row in table):
         rows = [row for row in table if row.benchmark == benchmark]
-        charts.append({"title": title(benchmark), "rows": rows, "axis": score_axis(rows)})
+        level = next((reached[row.uri] for row in rows if row.uri in reached), None)
+        charts.append({"title": title(benchmark), "rows": rows, "axis": score_axis(rows), "level": level})
     return charts
 
 
 @functools.cache
-def _environment() -> jinja2.Environment:
+def environment() -> jinja2.Environment:
+    """Make the template engine of all pages: it escapes every text, and knows this project's ways to write numbers."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -54,6 +58,8 @@ def _environment() -> jinja2.Environment:
         flops=wording.flops,
         short=wording.short,
         dots=dots,
+        interval=interval_words,
+        label=wording.class_label,
         benchmark_title=title,
         tie=lambda text: text.replace(" ± ", f"{_NO_BREAK}±{_NO_BREAK}").replace(" %", f"{_NO_BREAK}%"),
         capfirst=lambda text: text[:1].upper() + text[1:],

@@ -62,7 +62,10 @@ def _name(row: ScoreRow) -> str | None:
         return "imagenet-real" if benchmark_id(row.benchmark) in ("imagenet", "imagenet-real") else None
     if row.kind != "pretrained":
         return None
-    return vtab_task(row.benchmark) or benchmark_id(row.benchmark)
+    name = vtab_task(row.benchmark) or benchmark_id(row.benchmark)
+    classes = tables()["benchmarks"].get(name, {}).get("classes")
+    own = row.model is not None and classes is not None and row.model.classes != classes
+    return None if own else name  # a folder called `pets` with four classes is not the paper's
 
 
 def _column(row: ScoreRow) -> str:

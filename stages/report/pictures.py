@@ -21,6 +21,7 @@ from vitpipe.stages.report.gallery import Distances, DrawTask, Filters, Inspecti
 from vitpipe.stages.report.samples import one_each, read_image, spread
 from vitpipe.stages.report.sheets import mosaic, pairs, png_uri, webp_uri
 from vitpipe.stages.report.wording import last_part
+from vitpipe.stages.report.wrong_images import draw_wrong
 from vitpipe.stages.training.checkpoint.step_weights import open_step
 from vitpipe.stages.vit import inspect
 from vitpipe.stages.vit.build import Model, build_model
@@ -35,7 +36,8 @@ def draw(task: DrawTask) -> Pictures:
     """Draw the albums, and the model's pictures where there are weights."""
     shown = task.config
     albums = tuple(album(name, data, shown.samples, shown.max_classes) for name, data in task.data)
-    return Pictures(albums=albums, inside=look_into(task) if task.weights else None)
+    wrong = tuple(map(draw_wrong, task.wrong))
+    return Pictures(albums=albums, inside=look_into(task) if task.weights else None, wrong=wrong)
 
 
 def look_into(task: DrawTask) -> Inspection:

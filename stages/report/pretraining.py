@@ -1,12 +1,14 @@
-"""How a pretraining went: its curves, what was measured meanwhile, and where its time went. No torch."""
+"""How trainings went: curves, what was measured meanwhile, and where the time went. No torch."""
 
 import json
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vitpipe.stages.artifacts import Checkpoint
+from vitpipe.stages.artifacts import Checkpoint, Score
 from vitpipe.stages.report.charts import Curve
+from vitpipe.stages.report.results import percent
 from vitpipe.stages.training.measure.account import CAUSES
 from vitpipe.stages.training.measure.metrics_log import measured
 
@@ -46,7 +48,22 @@ def curves(checkpoint: Checkpoint) -> list[Curve]:
     for name in dict.fromkeys(name for row in rows for name in row if name != "step"):
         accuracy = name != "validation/loss"
         scaled = [row | {name: 100 * row[name]} if accuracy and name in row else row for row in rows]
-        drawn += _curve(_title(name), "%" if accuracy else "", scaled, name, smooth=False, zero=False)
+        drawn += _curve(measured_title(name), "%" if accuracy else "", scaled, name, smooth=False, zero=False)
+    return drawn
+
+
+def finetuning_curves(scores: Sequence[Score], nodes: Mapping[str, str]) -> list[Curve]:
+    """Draw one curve a fine-tuned score: the mean over its seeds, each of which took the same steps."""
+    drawn = []
+    for score in scores:
+        trials = [file.path for file in score.files if file.path.startswith("trials/test-")]
+        losses = [json.loads(score.read(path))["losses"] for path in sorted(trials)]
+        if losses and min(map(len, losses)) > 1:
+            mean = [statistics.fmean(step) for step in zip(*losses, strict=False)]
+            seeds = f"mean of {len(losses)} seeds, " if len(losses) > 1 else ""
+            then = f"{seeds}then {percent(score.value)} of the test images"
+            named = f"{nodes.get(score.uri, score.uri)}: training loss ({then})"
+            drawn.append(Curve.draw(named, "", range(1, len(mean) + 1), mean, smooth=True))
     return drawn
 
 
@@ -59,6 +76,12 @@ def spent(checkpoint: Checkpoint) -> list[Spent]:
     return sorted(found, key=lambda one: (one.cause != "productive", -one.seconds))
 
 
+def measured_title(name: str) -> str:
+    """Title a measurement: `validation/loss` -> Held-out loss; `fewshot/cifar10/5` -> 5-shot accuracy on cifar10."""
+    kind, *rest = name.split("/")
+    return f"Held-out {rest[0]}" if kind == "validation" else f"{rest[1]}-shot accuracy on {rest[0]}"
+
+
 def _curve(
     title: str, unit: str, lines: Sequence[Mapping[str, Any]], field: str, smooth: bool, zero: bool
 ) -> list[Curve]:
@@ -67,12 +90,6 @@ def _curve(
         return []
     steps, values = zip(*points, strict=True)
     return [Curve.draw(title, unit, steps, values, smooth=smooth, zero=zero)]
-
-
-def _title(name: str) -> str:
-    """`validation/loss` -> Held-out loss; `fewshot/cifar10/5` -> 5-shot accuracy on cifar10."""
-    kind, *rest = name.split("/")
-    return f"Held-out {rest[0]}" if kind == "validation" else f"{rest[1]}-shot accuracy on {rest[0]}"
 
 
 def _lines(checkpoint: Checkpoint, name: str) -> list[dict[str, Any]]:

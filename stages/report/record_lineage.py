@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from vitpipe.infra.errors import NotFound
-from vitpipe.stages.artifacts import Artifact, Origin
+from vitpipe.stages.artifacts import Artifact, Origin, ShardSet
 from vitpipe.stages.record import Record, read_record
 from vitpipe.stages.report.wording import last_part
 
@@ -58,6 +58,29 @@ def benchmarks(lineage: Iterable[LineageNode]) -> dict[str, str]:
             named[node.record_sha256] = str(source["name"])
     scored = [(node.uri, ref) for node in lineage if node.record for ref in node.record.inputs.get("data", ())]
     return {uri: named[ref.record_sha256] for uri, ref in scored if ref.record_sha256 in named}
+
+
+def rests_on(record_sha256: str, lineage: Iterable[LineageNode]) -> list[LineageNode]:
+    """List the node of that record and all upstream of it, in the order of the lineage."""
+    listed = list(lineage)
+    wanted = {record_sha256}
+    for node in reversed(listed):  # each stands after those it was made from
+        if node.record_sha256 in wanted and node.record:
+            wanted |= {ref.record_sha256 for refs in node.record.inputs.values() for ref in refs}
+    return [node for node in listed if node.record_sha256 in wanted]
+
+
+def data_of(lineage: Iterable[LineageNode]) -> dict[str, ShardSet]:
+    """Map a score's URI to the one data set that it was measured on, where that is still there."""
+    lineage = list(lineage)
+    by_digest = {node.record_sha256: node for node in lineage}
+    found = {}
+    for node in lineage:
+        used = node.record.inputs.get("data", ()) if node.record else ()
+        made = [by_digest[ref.record_sha256].artifact() for ref in used if ref.record_sha256 in by_digest]
+        if len(made) == 1 and isinstance(made[0], ShardSet):
+            found[node.uri] = made[0]
+    return found
 
 
 def walk(artifacts: Iterable[Artifact]) -> list[LineageNode]:

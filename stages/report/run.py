@@ -3,26 +3,32 @@
 Everything is read through records: scores, what they rest on, and how long it took.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 from vitpipe.stages.artifacts import Artifact, Checkpoint, Report, Score, ShardSet, Weights, carries_weights
 from vitpipe.stages.contract import Inputs, StageContext
 from vitpipe.stages.report import overview, pretraining
 from vitpipe.stages.report.captions import captions
-from vitpipe.stages.report.card import model_card, report_json, results_csv
+from vitpipe.stages.report.card import report_json, results_csv
 from vitpipe.stages.report.caveats import shared_penalties, survived
+from vitpipe.stages.report.certainty import levels
 from vitpipe.stages.report.config import ReportConfig
 from vitpipe.stages.report.costs import costs
-from vitpipe.stages.report.gallery import Drawn, DrawTask, Pictures
+from vitpipe.stages.report.downloads import downloads
+from vitpipe.stages.report.gallery import Drawn, DrawTask, Pictures, WrongTask
+from vitpipe.stages.report.lead import lead
 from vitpipe.stages.report.mistakes import mistakes, speeds
+from vitpipe.stages.report.model_card import loading, model_card
 from vitpipe.stages.report.overlap import overlaps
 from vitpipe.stages.report.page import render, score_charts
 from vitpipe.stages.report.paper_comparison import grids
-from vitpipe.stages.report.record_lineage import LineageNode, benchmarks, walk
+from vitpipe.stages.report.record_lineage import LineageNode, benchmarks, data_of, walk
 from vitpipe.stages.report.resolution import resolutions
-from vitpipe.stages.report.results import Gain, ScoreRow, gains, headline, percent, rows
+from vitpipe.stages.report.results import beside_strongest, gains, headline, rows
 from vitpipe.stages.report.scaling import over_labels, over_pretraining, pretrainings
+from vitpipe.stages.report.wrong_images import wrong_tasks
 from vitpipe.stages.tasks import gather
 
 
@@ -32,21 +38,24 @@ def run(config: ReportConfig, inputs: Inputs, ctx: StageContext) -> Report:
     checkpoints = overview.upstream(lineage, Checkpoint, chosen=inputs.maybe("checkpoint", Checkpoint))
     newest = checkpoints[-1] if checkpoints else None
     scores = inputs.many("scores", Score)
-    nodes = {node.uri: node.name for node in lineage}
-    table, known = rows(scores, benchmarks(lineage), nodes), pretrainings(lineage)
-    found = gains(table)
+    nodes, named = {node.uri: node.name for node in lineage}, benchmarks(lineage)
+    table, known = rows(scores, named, nodes), pretrainings(lineage)
+    found, data = gains(table), data_of(lineage)
+    reached = levels(scores, data)
     sentence, heading = headline(table, found), config.title or ctx.run
     run_uri = ctx.out.node.uri.removesuffix(f"/{ctx.node}")
-    pictures = _draw(config, ctx, inputs, lineage)
+    results = results_csv(table, run_uri, lineage)
+    pictures = _draw(config, ctx, inputs, lineage, wrong_tasks(scores, data, nodes, named))
     page = render(
         title=heading,
         headline=sentence,
-        lead=_lead(table, found),
+        lead=lead(table, found, reached),
         made=datetime.now(UTC).strftime("%d %B %Y, %H:%M UTC"),
         run=ctx.run,
         run_uri=run_uri,
         spec_uri=f"{run_uri}/spec.yaml".removeprefix("file://"),
-        charts=score_charts(table),
+        charts=score_charts(table, reached),
+        strongest=beside_strongest(table),
         rows=table,
         gains=found,
         resolutions=resolutions(table),
@@ -55,13 +64,10 @@ def run(config: ReportConfig, inputs: Inputs, ctx: StageContext) -> Report:
         labels_charts=over_labels(table),
         pretraining_charts=over_pretraining(table, known),
         costs=costs(lineage, known),
-        penalties=shared_penalties(scores),
-        mistakes=mistakes(scores, nodes),
-        speeds=speeds(scores, nodes),
+        downloads=downloads(table, results),
+        **_trained(newest),
+        **_measured(scores, nodes),
         troubles=survived(run_uri),
-        curves=pretraining.curves(newest[1]) if newest else [],
-        spent=pretraining.spent(newest[1]) if newest else [],
-        pretraining=overview.pretraining(*newest) if newest else "",
         pictures=pictures,
         captions=captions(pictures.inside) if pictures.inside else {},
         overlaps=overlaps(lineage),
@@ -72,18 +78,40 @@ def run(config: ReportConfig, inputs: Inputs, ctx: StageContext) -> Report:
     files = (
         ctx.out.put("index.html", page.encode()),
         ctx.out.put("report.json", report_json(sentence, table, found, lineage, pictures.inside)),
-        ctx.out.put("results.csv", results_csv(table)),
-        ctx.out.put("README.md", model_card(heading, sentence, table, run_uri)),
+        ctx.out.put("results.csv", results),
+        ctx.out.put("README.md", model_card(heading, sentence, table, run_uri, loading(lineage, scores))),
     )
     return Report(headline=sentence, files=files)
 
 
-def _draw(config: ReportConfig, ctx: StageContext, inputs: Inputs, lineage: Sequence[LineageNode]) -> Pictures:
+def _trained(newest: tuple[str, Checkpoint] | None) -> dict[str, Any]:
+    """What the page tells of the newest pretraining, where there is one."""
+    return {
+        "curves": pretraining.curves(newest[1]) if newest else [],
+        "spent": pretraining.spent(newest[1]) if newest else [],
+        "pretraining": overview.pretraining(*newest) if newest else "",
+    }
+
+
+def _measured(scores: Sequence[Score], nodes: Mapping[str, str]) -> dict[str, Any]:
+    """What the page tells of the scores beyond their values."""
+    return {
+        "penalties": shared_penalties(scores),
+        "mistakes": mistakes(scores, nodes),
+        "tuning_curves": pretraining.finetuning_curves(scores, nodes),
+        "speeds": speeds(scores, nodes),
+    }
+
+
+def _draw(
+    config: ReportConfig, ctx: StageContext, inputs: Inputs, lineage: Sequence[LineageNode], wrong: Sequence[WrongTask]
+) -> Pictures:
     data = overview.upstream(lineage, ShardSet)
     task = DrawTask(
         weights=_model_source(config, inputs, lineage),
         images=inputs.maybe("shards", ShardSet) or (data[0][1] if data else None),
         data=tuple(data),
+        wrong=tuple(wrong),
         config=config,
         cpus=ctx.resources.whole_cpus,
         context=ctx.task,
@@ -110,15 +138,3 @@ def _draw_task(task: DrawTask) -> Pictures:
     from vitpipe.stages.report.pictures import draw  # torch is imported only where the work runs
 
     return draw(task)
-
-
-def _lead(table: Sequence[ScoreRow], found: Sequence[Gain]) -> str:
-    """The second sentence, where there is one benchmark: how few labels it took, what frozen features reach."""
-    parts = []
-    if len(found) == 1 and found[0].pretrained.labels:
-        parts.append(f"Both arms saw the same {found[0].pretrained.labels}; ± is the standard deviation over seeds.")
-    for row in table if len({row.benchmark for row in table}) == 1 else ():
-        if row.kind in ("frozen", "baseline"):
-            per_class = f" with {row.labels}" if row.labels else ""
-            parts.append(f"{row.arm[:1].upper()}{row.arm[1:]}{per_class}: {percent(row.value, row.std)}.")
-    return " ".join(parts[:4])

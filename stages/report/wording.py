@@ -1,5 +1,8 @@
 """Numbers and names as a person reads them: durations, sizes, counts, digests. Knows nothing of what they measure."""
 
+import re
+
+_GLYPH = re.compile(r"U\+(0?[0-9A-F]{4,5}|10[0-9A-F]{4}) ")
 _SI = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 _BINARY = ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
 
@@ -45,6 +48,13 @@ def flops(number: float | None) -> str:
 def short(digest: str) -> str:
     """The first 12 digits of a digest, enough to recognise it."""
     return digest[:12]
+
+
+def class_label(name: str) -> str:
+    """A class as a caption shows it: of a glyph (`U+0041 LATIN CAPITAL LETTER A`) the character itself."""
+    found = _GLYPH.match(name)
+    character = chr(int(found[1], 16)) if found else ""
+    return character if character.isprintable() and character.strip() else name
 
 
 def last_part(uri: str) -> str:

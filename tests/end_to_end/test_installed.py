@@ -29,6 +29,16 @@ nodes:
 """
 
 
+LIBRARY = """
+import numpy, vitpipe
+done = vitpipe.convert("runs/tiny/net", to="native", folder="written")
+model = vitpipe.load("written")
+assert len(model.labels) == 10 and model.predict(numpy.zeros((9, 9, 3), numpy.uint8)).label in model.labels
+assert next(iter(vitpipe.ShardStream("runs/tiny/digits").samples()))["__key__"]
+print(vitpipe.__version__, vitpipe.read_run("runs/tiny").name)
+"""
+
+
 @pytest.fixture(scope="module")
 def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The interpreter of an environment with the wheel and our dependencies, but without this repository."""
@@ -94,6 +104,10 @@ def test_it_runs_beside_folders_of_the_same_names(python: Path, folder: Path, pa
         done = call(python, "run", "tiny.yaml", cwd=folder, env=path)
         assert done.returncode == 0, done.stderr
         assert (folder / "runs" / "tiny" / "net" / "record.json").exists()
+        said = call(python, "--version", cwd=folder, env=path).stdout.strip()
+        env = {**os.environ, **path, "XDG_CACHE_HOME": str(folder / "cache")}
+        used = subprocess.run([python, "-c", LIBRARY], cwd=folder, env=env, capture_output=True, text=True, check=False)
+        assert used.stdout.split() == [said, "tiny"] and said, used.stderr
 
 
 @pytest.mark.slow
@@ -102,5 +116,6 @@ def test_the_users_folders_would_have_been_noticed(python: Path, folder: Path) -
     for name in NAMES:
         done = subprocess.run([python, "-c", f"import {name}"], cwd=folder, capture_output=True, text=True, check=False)
         assert f"the user's own {name} was imported" in done.stderr
-        away = subprocess.run([python, "-P", "-c", f"import {name}"], capture_output=True, text=True, check=False)
+        command, env = [python, "-P", "-c", f"import {name}"], {**os.environ, "PYTHONPATH": ""}
+        away = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
         assert "No module named" in away.stderr

@@ -16,7 +16,7 @@ from vitpipe.infra.storage.store import Digest, Entry, Store
 
 VERBS = (
     "read", "read_version", "size", "write", "create", "swap", "list", "delete", "upload", "download", "sweep",
-    "clock_ahead_s",
+    "clock_ahead_s", "copy",
 )  # fmt: skip
 
 
@@ -99,8 +99,14 @@ class FaultyStore:
     def list(self, prefix: str = "") -> Iterator[Entry]:
         return self._do("list", prefix)
 
+    def folders(self) -> Iterator[str]:
+        return self._do("folders")
+
     def delete(self, path: str) -> None:
         return self._do("delete", path)
+
+    def copy(self, source: str, target: str) -> None:
+        self._do("copy", source, target)
 
     def upload(self, local: Path, path: str, given: Digest | None = None) -> Digest:
         return self.fate.meet("upload", (path,), lambda: self.inner.upload(local, path, given))

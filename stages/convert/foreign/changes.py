@@ -23,7 +23,9 @@ def look(config: ConvertConfig, resources: ConvertResources, weights: Weights, r
 
     Errors: IntegrityError, NotFound and StorageError for the file of `weights` that says what was taken.
     """
-    if config.source is None or not weights.has(SOURCE):
+    if config.source is None:
+        return Sighted(is_same=True)
+    if not weights.has(SOURCE):
         return Sighted()
     if resources.trust_source and not digests:
         return Sighted(note="the source was not looked at: resources.trust_source")
@@ -60,7 +62,8 @@ def _compared(path: str, folder: str, names: Mapping[str, str], taken: Mapping[s
     if touched and not digests:
         hint = Difference(touched=len(touched), touched_examples=tuple(touched)).hint(what)
         return Sighted(note=f"the source may have changed: {hint}", is_loud=True)
-    return Sighted(note=f"the source is as it was converted, {what}")
+    known = digests or all(marks.get(name) for name in names)
+    return Sighted(note=f"the source is as it was converted, {what}", is_same=known)
 
 
 def _where(path: str, was: list[str]) -> tuple[str, dict[str, str]]:

@@ -111,6 +111,7 @@ class FilesSource(SourceSettings):
     def count(self, splits: Splits) -> SourceCount | str:
         """The first file is opened, the others count by their size."""
         from vitpipe.stages.ingest.listing import some
+        from vitpipe.stages.ingest.sources.folder_layout import splits_mixed
 
         if any(url.startswith("s3://") for url in self.patterns):
             return f"counted when {some(self.patterns)} are listed"
@@ -123,6 +124,7 @@ class FilesSource(SourceSettings):
         total = sum(file.size for file in source.files)
         count = round(len(first.images) * total / max(source.files[0].size, 1))
         notes = (f"reckoned from the first of {len(source.files)} files",) if len(source.files) > 1 else ()
+        notes = (*notes, *splits_mixed(self.patterns, [file.name for file in source.files]))
         each_bytes, num_classes = total / max(count, 1), None if names is None else len(names)
         return SourceCount(count, each_bytes, num_classes=num_classes, class_names=names, notes=notes)
 

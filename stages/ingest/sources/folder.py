@@ -52,6 +52,8 @@ class FolderSource(SourceSettings):
         if "://" in self.root:
             return f"counted when {self.root} is listed"
         listing = self.open(splits).listing()
+        if listing.refusal:
+            raise listing.refusal
         count, classes = len(listing.items), listing.classes
         each_bytes = sum(item.size for item in listing.items) / count
         splits = Counter(item.split for item in listing.items if item.split is not None)

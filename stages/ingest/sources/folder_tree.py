@@ -17,6 +17,7 @@ from vitpipe.stages.images.decode import MAX_FILE_BYTES
 from vitpipe.stages.images.header import BadImage
 from vitpipe.stages.ingest.listing import Item, Items, Listing, some
 from vitpipe.stages.ingest.reading import UnreadableImage, ahead, one_by_one
+from vitpipe.stages.ingest.sources.folder_layout import SeenFolders, told_astray
 from vitpipe.stages.ingest.sources.inventory import Inventory
 from vitpipe.stages.ingest.sources.labels_file import read_labels
 from vitpipe.stages.ingest.sources.vocabulary import odd_names
@@ -122,7 +123,7 @@ class FolderTree:
     def _by_folders(self) -> Listing:
         depth = 2 if self.split_folders else 1
         items, astray, others = Items(), list[str](), 0
-        parents, number = set[tuple[str, ...]](), dict[str, int]()
+        folders, number = SeenFolders(depth), dict[str, int]()
         for file in self._walk():
             parts = PurePosixPath(file.name).parts
             if not file.is_candidate:
@@ -130,22 +131,25 @@ class FolderTree:
             elif len(parts) <= depth:
                 astray.append(file.name)
             else:
-                parents.add(parts[:depth])
+                folders.see(parts)
                 label = number.setdefault(parts[depth - 1], len(number))
                 split = parts[0] if self.split_folders else None
                 items.append(Item(file.name, (label,), split, file.size, mark=file.mark))
         if not items and not astray:
             raise self._empty(others)
         if astray:
-            layout = "root/split/class/*" if self.split_folders else "root/class/*"
-            found = f"{len(astray)} images stand outside {layout}: {some(sorted(astray))}"
-            raise self._wrong(found, "move them, or name `labels`")
-        self._refuse_empty(parents, depth)
+            raise self._wrong(*told_astray(astray, not items, depth))
+        if misplaced := folders.misplaced(self.root):
+            refusal = self._wrong(*misplaced)
+        else:
+            refusal = None
+            self._refuse_empty(folders.parents, depth)
         classes = tuple(sorted(number))
         places = {name: place for place, name in enumerate(classes)}
         items.relabel([places[name] for name in number])
-        notes = (*_left_aside(others), *odd_names(classes), *_of_one_split(parents if self.split_folders else ()))
-        return Listing(items.by_name(), classes, notes=notes)
+        splits = folders.parents if self.split_folders else ()
+        notes = (*_left_aside(others), *odd_names(classes), *folders.notes(), *_of_one_split(splits))
+        return Listing(items.by_name(), classes, notes=notes, refusal=refusal)
 
     def _refuse_empty(self, parents: Iterable[tuple[str, ...]], depth: int) -> None:
         """An empty class folder would silently become a class less. S3 knows no empty folders."""

@@ -37,9 +37,9 @@ def draw(glyph: Glyph, image_px: int, seed: int, number: int) -> Greys:
     draws = iter(((random.random_raw(16) >> np.uint64(11)) * 2.0**-53).tolist())
     font = glyph.fonts[int(next(draws) * len(glyph.fonts))]
     side = OVERSAMPLING * image_px
-    stamp = _stamp(font, glyph.codepoint, side)
-    mapping = _mapping([next(draws) for _ in range(7)], stamp.width, side)
-    ink = stamp.transform((side, side), Image.Transform.AFFINE, mapping, Image.Resampling.BILINEAR)
+    character = stamp(font, glyph.codepoint, side)
+    mapping = _mapping([next(draws) for _ in range(7)], character.width, side)
+    ink = character.transform((side, side), Image.Transform.AFFINE, mapping, Image.Resampling.BILINEAR)
     ink = ink.reduce(OVERSAMPLING)
     blur = 2 * next(draws) - 1
     if blur > 0:
@@ -55,7 +55,7 @@ def draw(glyph: Glyph, image_px: int, seed: int, number: int) -> Greys:
 
 
 @lru_cache(maxsize=20_000)
-def _stamp(font: str, codepoint: int, side: int) -> Image.Image:
+def stamp(font: str, codepoint: int, side: int) -> Image.Image:
     """The character alone, white on black, its larger side `side` pixels, in the middle of a square."""
     char = chr(codepoint)
     left, top, right, bottom = _font(font, side).getbbox(char)

@@ -1,7 +1,8 @@
-"""Characters drawn with random style, size, place, rotation, shear, contrast, blur and noise. No torch.
+"""Characters drawn with random style: as greys with noise, or as the bitmaps that scanned digits are. No torch.
 
 An image is a pure function of (seed, class, number): grey PNG bytes that any task on any machine draws alike with the
-same Pillow. `glyph_classes.py` says which characters are classes, `glyph_drawing.py` draws one.
+same Pillow. `glyph_classes.py` says which characters are classes, `glyph_drawing.py` and
+`glyph_bitmaps.py` draw one.
 """
 
 from dataclasses import dataclass
@@ -35,6 +36,9 @@ class GlyphsSource(PackagedSource):
     """Images drawn per class."""
     image_px: int = Field(ge=8, le=1024)
     """Side of an image, pixels."""
+    style: Literal["grey", "bitmap"] = "grey"
+    """grey: size, place, rotation, shear, contrast, blur and noise are random. bitmap: as UCI's digits were made,
+    a black and white bitmap that fills its frame, warped, its strokes widened, summed in blocks of 4 x 4."""
     seed: AnySeed = 0
     """Which classes are taken, and every draw of style, place and noise."""
 
@@ -81,7 +85,9 @@ class Glyphs(PackagedImages):
 
     def read(self, item: "Item") -> bytes:
         """One image, drawn anew."""
+        from vitpipe.stages.ingest.sources.glyph_bitmaps import draw_bitmap
         from vitpipe.stages.ingest.sources.glyph_drawing import draw, grey_png
 
         number = int(item.name.partition("-")[2])
-        return grey_png(draw(self.glyphs[item.labels[0]], self.settings.image_px, self.settings.seed, number))
+        drawn = draw_bitmap if self.settings.style == "bitmap" else draw
+        return grey_png(drawn(self.glyphs[item.labels[0]], self.settings.image_px, self.settings.seed, number))

@@ -19,11 +19,11 @@ import numpy.typing as npt
 from vitpipe.infra.errors import IntegrityError
 from vitpipe.stages.ingest.sources.patterns import SourceFile
 from vitpipe.stages.ingest.table import Texts
-from vitpipe.stages.sighting import EXAMPLES, GONE, Difference
+from vitpipe.stages.sighting import EXAMPLES, GONE, HINTS, Difference
 
 INVENTORY = "inventory.npz"
 """Its name in a ShardSet: `names` end to end as bytes, `ends` of each, `sizes`, and `about` as JSON."""
-MARKS = "logs/source/marks.npz"
+MARKS = f"{HINTS}marks.npz"
 """Its name in the attempt that listed the source: `marks`."""
 
 DAMAGE = (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error)

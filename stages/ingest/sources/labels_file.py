@@ -14,13 +14,16 @@ from vitpipe.stages.ingest.sources.class_names import class_name, sorted_classes
 from vitpipe.stages.ingest.sources.vocabulary import mixed_names, odd_names
 
 SEPARATOR = ";"
+OF_SPLITS = frozenset(("split", "splits", "subset", "partition", "fold"))
+"""Columns by which people mean a split."""
 
 
 def read_labels(where: str, root: str, sizes: Mapping[str, int], notes: tuple[str, ...]) -> Listing:
     """Join the file with the images found below `root` (`sizes` by name). UsageError for what does not fit."""
     rows: dict[str, tuple[str, ...]] = {}
-    several = False
+    several, columns = False, set[str]()
     for line, fields in _rows(where):
+        columns.update(fields)
         path, labels, many = _row(where, line, fields)
         if path in rows:
             raise _wrong(where, f"line {line}: {path!r} is listed twice")
@@ -34,6 +37,8 @@ def read_labels(where: str, root: str, sizes: Mapping[str, int], notes: tuple[st
     unlisted = len(sizes) - len(rows)
     if unlisted:
         notes = (*notes, f"{unlisted} images without a line in {where} were left aside")
+    if splits := sorted(name for name in columns if name.casefold() in OF_SPLITS):
+        notes = (*notes, f"the column {splits[0]!r} of {where} is not read: `splits` of the ingest cuts the images")
     classes = sorted_classes({label for labels in rows.values() for label in labels})
     notes = (*notes, *mixed_names(where, classes), *odd_names(classes))
     number = {name: place for place, name in enumerate(classes)}

@@ -1,10 +1,12 @@
 """What every store promises, asked of a real folder and of a real S3 server."""
 
+import errno
 import hashlib
 import os
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -120,6 +122,14 @@ def test_of_many_at_once_one_wins(store, verb):
     assert store.read_version(verb) == (f"writer {winners[0]}".encode(), tries[winners[0]].result())
 
 
+def test_folders_are_named_without_what_lies_in_them(store):
+    assert list(store.folders()) == []
+    for path in ("b/x", "a/deep/y", "a/z", "ab/w", "file"):
+        store.write(path, b"1")
+    assert list(store.folders()) == ["a", "ab", "b"]
+    assert list(store.child("a").folders()) == ["deep"]
+
+
 def test_lists_by_string_prefix_sorted_by_path(store):
     for path in ("a/b", "a.txt", "a/a/c", "b", "ab/x", "a-1/z"):
         store.write(path, path.encode())
@@ -140,6 +150,32 @@ def test_a_child_is_a_store_of_its_own(store):
     assert open_store(child.uri).read("x") == b"1"
     store.write("run/node/id2/y", b"2")
     assert [entry.path for entry in child.list()] == ["x"], "id2 is no part of id"
+
+
+def test_a_copy_is_an_object_of_its_own(store):
+    store.write("a/one", b"first")
+    store.write("b/two", b"other")
+    for _ in range(2):  # again over itself
+        store.copy("a/one", "b/two")
+    store.copy("a/one", "new/deep/three")
+    assert store.read("b/two") == store.read("new/deep/three") == b"first"
+    store.write("a/one", b"second")
+    store.delete("b/two")
+    assert (store.read("new/deep/three"), store.read("a/one")) == (b"first", b"second")
+    assert [entry.path for entry in store.list()] == ["a/one", "new/deep/three"]
+    with pytest.raises(NotFound):
+        store.copy("a/none", "b/none")
+
+
+def test_a_file_is_copied_where_it_cannot_be_linked(tmp_path, monkeypatch):
+    store = open_store(f"file://{tmp_path}/store")
+    store.write("one", b"first")
+    store.copy("one", "linked")
+    assert (tmp_path / "store/linked").stat().st_ino == (tmp_path / "store/one").stat().st_ino
+    monkeypatch.setattr(os, "link", mock.Mock(side_effect=OSError(errno.EXDEV, "another disk")))
+    store.copy("one", "copied")
+    assert store.read("copied") == b"first"
+    assert (tmp_path / "store/copied").stat().st_ino != (tmp_path / "store/one").stat().st_ino
 
 
 def test_delete_removes_one_object(store):

@@ -72,6 +72,14 @@ def test_a_run_says_what_it_did_and_then_that_nothing_is_left(vitpipe: Vitpipe) 
     assert (code, err) == (0, "") and "0 of 3 nodes run" in out
 
 
+def test_what_is_adopted_is_not_said_to_have_run(vitpipe: Vitpipe) -> None:
+    vitpipe("run", "tiny.yaml")
+    Path("two.yaml").write_text(SPEC.replace("name: tiny", "name: two\nreuse: store").replace("value: 3", "value: 4"))
+    code, out, err = vitpipe("run", "two.yaml")
+    assert (code, err) == (0, "") and "2 of 3 nodes run, 1 adopted, in " in out
+    assert "0 of 3 nodes run, in " in vitpipe("run", "two.yaml")[1]
+
+
 @pytest.mark.parametrize("damage", [b"\xff", b"[" * 3_000, b"", b"nodes: {a: {}}\n"])
 def test_a_damaged_spec_of_a_run_is_named_and_written_anew(damage: bytes, vitpipe: Vitpipe, tmp_path: Path) -> None:
     vitpipe("run", "tiny.yaml")

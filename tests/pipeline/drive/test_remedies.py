@@ -53,6 +53,7 @@ KNOWN = {
         "fill or remove them": "class folders in which nothing lies",
         "move them, or name `labels`": "images, to where they are looked for",
     },
+    "pipeline/library/conversion.py": {"give a new folder, or move those away": "moved, not removed, by a person"},
     "infra/events.py": {"delete it": "an event: no record names one"},
 }
 

@@ -81,7 +81,7 @@ def test_a_head_larger_than_its_names_is_named_to_its_end(tmp_path: Path) -> Non
     files = fetched(weights, tmp_path / "files")
     theirs = transformers.ViTForImageClassification.from_pretrained(files / "huggingface")
     assert [theirs.config.id2label[number] for number in range(5)] == expected
-    assert list(open_weights(weights, tmp_path / "scratch").names) == expected
+    assert list(open_weights(weights, tmp_path / "scratch").labels) == expected
     with pytest.raises(IntegrityError, match="6 names for a head of 5 classes"):
         convert(tmp_path, commit_checkpoint(tmp_path, tiny(classes=5), node="more", named=6), wanted("native"), "w2")
 
@@ -89,7 +89,7 @@ def test_a_head_larger_than_its_names_is_named_to_its_end(tmp_path: Path) -> Non
 def test_predicting_with_names_of_a_larger_head_is_refused(tmp_path: Path) -> None:
     weights = convert(tmp_path, commit_checkpoint(tmp_path, tiny(classes=5)), wanted("native"))
     folder = fetched(weights, tmp_path / "files")
-    assert list(open_weights(folder, tmp_path).names) == TWELVE[:5]
+    assert list(open_weights(folder, tmp_path).labels) == TWELVE[:5]
     (folder / "labels.json").write_text(json.dumps({"id2label": numbered(TWELVE)}))
     with pytest.raises(IntegrityError, match="12 names for 5 classes"):
         open_weights(folder, tmp_path)

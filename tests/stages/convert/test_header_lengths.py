@@ -33,7 +33,7 @@ def test_what_convert_wrote_is_evaluated_predicted_with_and_converted_again(tmp_
     assert (folder / "native/model.safetensors").read_bytes()[:1] == b"\x80", "else this tests nothing"
 
     assert load_native(folder / "native")[1].keys() == state.keys()
-    assert open_weights(folder, tmp_path / "a").model is not None
+    assert open_weights(folder, tmp_path / "a").labels
     ctx = make_context(tmp_path, "probe", EvaluateResources(batch_images=16))
     inputs = Inputs({"data": [shards(tmp_path)], "weights": [weights]})
     score = evaluate(EvaluateConfig(method="fewshot", shots=(5,), seeds=(0,)), inputs, ctx)

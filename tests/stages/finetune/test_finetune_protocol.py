@@ -95,6 +95,14 @@ def test_the_test_split_is_opened_after_the_choice_is_committed(undisturbed):
     assert sweep.choice_sha256 is None and final.choice_sha256
 
 
+def test_the_score_has_the_mistakes_of_its_first_seed(undisturbed):
+    score, ctx, _ = undisturbed
+    wrong = json.loads(ctx.out.node.read(ctx.out.at("score.json")))["wrong"]
+    assert len(wrong) == min(24, round(30 * (1 - score.per_seed[0])))
+    assert all(true != given and 0 <= image < 30 for image, true, given, _ in wrong)
+    assert json.loads(ctx.out.node.read(ctx.out.at("trials/sweep-lr0.01-seed0.json")))["wrong"] == []
+
+
 def test_the_score_carries_the_first_seeds_weights(world, undisturbed):
     score, ctx, _ = undisturbed
     kept = commit(ctx, score, stage="finetune")

@@ -1,5 +1,7 @@
 """Crops have the distributions of torchvision and TensorFlow, and stay inside the image."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 import torch
@@ -8,8 +10,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms import RandomResizedCrop
 
-from vitpipe.stages.images.config import RandAugmentSettings, before_crop_px
-from vitpipe.stages.images.crops import crop_tries, inception, random_resized
+from vitpipe.stages.images.config import AugmentSettings, RandAugmentSettings, before_crop_px
+from vitpipe.stages.images.crops import crop_tries, inception, random_resized, shifted
 from vitpipe.stages.images.keys import uniforms
 from vitpipe.stages.images.randaugment import OPERATIONS, rand_augment
 from vitpipe.stages.images.resize import resize, resize_small
@@ -34,6 +36,21 @@ def test_random_resized_has_torchvisions_distribution():
     spread = np.hypot(ours.std(axis=0), theirs.std(axis=0)) / np.sqrt(4000)
     assert (np.abs(ours.mean(axis=0) - theirs.mean(axis=0)) < 4 * spread).all()
     assert np.allclose(ours.std(axis=0), theirs.std(axis=0), rtol=0.06)
+
+
+def test_a_padded_crop_shifts_evenly_and_brings_in_black():
+    """All 49 shifts of at most 3 px come equally often; each is what torchvision's RandomCrop(padding=3) may give."""
+    image = np.random.default_rng(0).integers(1, 256, (12, 12, 3), dtype=np.uint8)
+    padded = np.pad(image, ((3, 3), (3, 3), (0, 0)))
+    places = {padded[y : y + 12, x : x + 12].tobytes(): (y, x) for y in range(7) for x in range(7)}
+    draws = (next(tries)[2:] for tries in crop_tries(np.arange(4900), seed=1))
+    counts = Counter(places[shifted(image, 3, top, left).tobytes()] for top, left in draws)
+    assert len(counts) == 49 and min(counts.values()) > 60 and max(counts.values()) < 150
+
+
+def test_a_border_without_its_crop_is_refused():
+    with pytest.raises(ValueError, match="pad_px 3 has no meaning for crop 'none'"):
+        AugmentSettings(crop="none", pad_px=3)
 
 
 def test_inception_follows_tensorflow():

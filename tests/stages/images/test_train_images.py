@@ -17,6 +17,7 @@ RECIPES = [
     {"crop": "resize", "flip": True},
     {"crop": "resmall"},
     {"crop": "inception", "antialias": False},
+    {"crop": "pad", "pad_px": 3},
     {"crop": "random_resized", "cutmix": 1.0},
     FULL,
 ]

@@ -15,6 +15,7 @@ from vitpipe.stages.images.manifest import load_manifest
 from vitpipe.stages.images.split import Split
 from vitpipe.stages.ingest.config import IngestConfig, IngestResources
 from vitpipe.stages.ingest.estimate import estimate
+from vitpipe.stages.ingest.sources.glyph_bitmaps import draw_bitmap
 from vitpipe.stages.ingest.sources.glyph_classes import (
     FONTS,
     all_glyphs,
@@ -73,6 +74,26 @@ def test_every_class_is_drawn_differently_each_time_and_never_blank():
         assert len({image.tobytes() for image in images}) == 8
         blurred = [np.asarray(Image.fromarray(image).reduce(2), dtype=float) for image in images]
         assert all(image.max() - image.min() > 30 for image in blurred)  # noise alone averages out
+
+
+def test_bitmaps_fill_their_frame_in_the_levels_of_the_digits():
+    levels = {round(level * 255 / 16) for level in range(17)}
+    for glyph in choose_glyphs(40, seed=3):
+        images = [draw_bitmap(glyph, 8, 0, number) for number in range(8)]
+        assert len({image.tobytes() for image in images}) == 8
+        for image in images:
+            assert set(image.ravel().tolist()) <= levels and image.max() > 100
+            full = [image[edge].any() for edge in (0, -1)], [image[:, edge].any() for edge in (0, -1)]
+            assert all(full[0]) or all(full[1]), "the larger side reaches both edges"
+
+
+def test_a_style_is_another_source_and_the_default_is_the_old_one():
+    item = GlyphsSource.model_validate(GLYPHS).open({}).listing().items[17]
+    old, grey, bitmap = (
+        GlyphsSource.model_validate({**GLYPHS, **more}).open({}).read(item)
+        for more in ({}, {"style": "grey"}, {"style": "bitmap"})
+    )
+    assert old == grey != bitmap and decode(bitmap).shape == (32, 32, 3)
 
 
 def test_an_image_is_a_function_of_seed_class_and_number():

@@ -36,6 +36,10 @@ def others(folder: Path) -> ShardSet:
     return synthetic.shards(folder, "others", ("red", "green", "black"))
 
 
+def alone(folder: Path) -> ShardSet:
+    return synthetic.shards(folder, "alone", ("red",))
+
+
 def plan(config: PretrainConfig, shards: list[Artifact | Estimate], probes: list[Artifact | Estimate]) -> Estimate:
     return estimate(config, PretrainResources(), {"shards": shards, "probes": probes}, Known())
 
@@ -43,6 +47,7 @@ def plan(config: PretrainConfig, shards: list[Artifact | Estimate], probes: list
 REFUSED = [
     ({}, [untrained], [], "no images to train on"),
     ({}, [several], [], "a softmax has one"),
+    ({}, [alone], [], "(?i)it has a single class: 1"),
     ({"mix": [1, 1]}, [synthetic.shards, others], [], "their classes differ: 3 and 3; only the first has 'blue'"),
     (MEASURED, [synthetic.shards], [untested], "it has no split test"),
     (MEASURED, [synthetic.shards], [untrained], "it has no split train"),

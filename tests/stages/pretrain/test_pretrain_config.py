@@ -170,3 +170,14 @@ def test_a_plan_knows_that_there_is_nothing_to_measure() -> None:
         estimate(recipe(evaluate={"every": "2 steps"}), PretrainResources(), known, Known())
     held_out = {"shards": (Estimate(splits={"train": 100, "val": 9}, num_classes=5),)}
     assert estimate(recipe(evaluate={"every": "2 steps"}), PretrainResources(), held_out, Known()).steps == 10
+
+
+def test_one_class_is_enough_for_who_looks_at_none() -> None:
+    """Two for a softmax; where the number is not known yet nothing is claimed."""
+    shards = {name: {"shards": (Estimate(splits={"train": 100}, num_classes=name),)} for name in (None, 1, 2)}
+    assert estimate(recipe(), PretrainResources(), shards[None], Known()).steps is None
+    assert estimate(recipe(), PretrainResources(), shards[2], Known()).steps == 10
+    with pytest.raises(UsageError, match=r"(?i)it has a single class: 1"):
+        estimate(recipe(), PretrainResources(), shards[1], Known())
+    masked = recipe(objective={"kind": "masked_patch"}, model={"variant": "B/16", "image_px": 224, "pool": "gap"})
+    assert estimate(masked, PretrainResources(), shards[1], Known()).steps == 10

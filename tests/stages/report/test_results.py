@@ -1,12 +1,18 @@
 """What the page concludes from scores, and its small parts."""
 
+import csv
 import dataclasses
+import io
 
 import pytest
 
+from vitpipe.stages.artifacts import Origin
+from vitpipe.stages.record import Record
+from vitpipe.stages.report.card import results_csv
 from vitpipe.stages.report.charts import MAX_POINTS, Curve, axis, score_axis
+from vitpipe.stages.report.record_lineage import LineageNode
 from vitpipe.stages.report.resolution import resolutions
-from vitpipe.stages.report.results import Gain, ScoreRow, gains, headline
+from vitpipe.stages.report.results import Gain, ScoreRow, beside_strongest, gains, headline
 from vitpipe.stages.report.wording import count, duration, flops, size
 
 ARM = ScoreRow(
@@ -50,6 +56,25 @@ def test_the_headline_is_honest(pretrained, scratch, sentence):
     assert headline(table, gains(table)) == sentence
 
 
+@pytest.mark.parametrize(
+    ("pixels", "said"),
+    [
+        ((0.64, 0.66), "fine-tuned is 10.0 points above, beyond the seeds’ spread"),
+        ((0.84, 0.86), "fine-tuned is 10.0 points below, beyond the seeds’ spread"),
+        ((0.73, 0.75), "fine-tuned is 1.0 points above, within the seeds’ spread"),
+        ((0.65,), "fine-tuned is 10.0 points above, with one seed the spread is unknown"),
+    ],
+    ids=["above", "below", "within", "one seed"],
+)
+def test_the_strongest_baseline_is_named_with_its_side(pixels, said):
+    strong = dataclasses.replace(arm("baseline", pixels), arm="few-shot ridge on raw pixels")
+    weak = dataclasses.replace(arm("baseline", (0.3, 0.3)), arm="few-shot ridge on untrained features", node="weak")
+    table = [arm("pretrained", (0.74, 0.76)), arm("scratch", (0.50, 0.54)), weak, strong]
+    end = f". Strongest baseline: few-shot ridge on raw pixels, {strong.text}; {said}"
+    assert headline(table, gains(table)).endswith(end)
+    assert beside_strongest(table) == {"baseline": said}
+
+
 def test_only_arms_that_are_otherwise_alike_are_compared():
     other = arm("scratch", (0.5, 0.5), protocol={"steps": 20, "seeds": [0, 1]})
     assert gains([arm("pretrained", (0.7, 0.7)), other]) == []
@@ -71,7 +96,8 @@ def test_several_gains_are_counted():
 def test_axes_enclose_and_are_round():
     scale = axis([0.13, 5.9], 4)
     assert (scale.low, scale.high) == (0, 6) and scale.place(3) == 50
-    assert axis([2.0, 2.0]).low <= 2 <= axis([2.0, 2.0]).high
+    assert axis([2.0, 2.0]).low <= 2 <= axis([2.0, 2.0]).high and axis([0.0, 0.0]).low == 0
+    assert (axis([100.0] * 3, 4).low, axis([100.0] * 3, 4).high) == (75, 100), "no percentage goes beyond 100"
     assert score_axis([ARM, dataclasses.replace(ARM, value=0.5, per_seed=(0.5,))]).low == 0
     assert score_axis([dataclasses.replace(ARM, value=0.99, per_seed=(0.988, 0.992), std=0.002)]).low > 90
 
@@ -103,3 +129,27 @@ def test_another_resolution_is_told_whether_it_gains_or_not():
     assert resolutions([small, near])[0].verdict == "no clear gain: within the seeds’ spread"
     other = dataclasses.replace(large, protocol=large.protocol | {"steps": 20})
     assert resolutions([small, other]) == [], "not alike in all else"
+
+
+def test_a_line_of_the_csv_says_which_run_it_is_of_and_what_was_set_behind_it():
+    def node(name, sha256, config, seconds, takes=()):
+        origins = {"data": tuple(Origin(uri="", fingerprint="", record_sha256=one) for one in takes)}
+        record = Record(
+            node=name, stage="make", fingerprint="", recipe={"config": config}, config={}, inputs=origins, files=(),
+            output={}, code="", versions={}, started="2026-01-01T00:00:00Z", seconds=seconds, attempt="a1",
+        )  # fmt: skip
+        return LineageNode(name, record, sha256, replaced=False)
+
+    lineage = [
+        node("photos", "1", {"source": {"kind": "folder"}}, 7.0),
+        node("other", "2", {"value": 3}, 100.0),
+        node("backbone", "3", {"optimizer": {"peak_lr": 0.003}}, 50.0, "1"),
+        node("transfer", "4", {"crop": "resize"}, 5.0, "3"),
+    ]
+    row = arm("pretrained", (0.5, 0.6), record_sha256="4")
+    written = results_csv([dataclasses.replace(row, node="transfer")], "s3://b/r", lineage).decode()
+    (line,) = csv.DictReader(io.StringIO(written))
+    assert (line["run"], line["node"]) == ("s3://b/r", "transfer")
+    assert (line["seconds"], line["upstream_seconds"]) == ("5.0", "57.0")
+    settings = "photos.source.kind=folder; backbone.optimizer.peak_lr=0.003; transfer.crop=resize"
+    assert line["settings"] == settings
