@@ -65,7 +65,9 @@ def yaml_page() -> str:
     """List the fields of the whole file, and the parts of a node."""
     schema = json_schema()
     top = {**schema, "required": ["version", "name", "store", "nodes"]}
-    node = "Each of `nodes` has a `stage`, which decides what its `needs`, `config` and `resources` take, and `foreach`."
+    node = (
+        "Each of `nodes` has a `stage`, which decides what its `needs`, `config` and `resources` take; and `foreach`."
+    )
     stages = table(("stage", "gives"), [(f"[{name}]({name}.md)", stage.output) for name, stage in CATALOG.items()])
     return "\n\n".join(("# The YAML", _fields(top), node, stages)) + "\n"
 
