@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from vitpipe.infra.errors import UsageError
 from vitpipe.stages.artifacts import ShardSet
 from vitpipe.stages.estimates import Estimate, Given, Known
 from vitpipe.stages.finetune.config import FinetuneConfig, FinetuneResources
 from vitpipe.stages.finetune.protocol import final_trials, sweep_trials
 from vitpipe.stages.images.manifest import known_names
 from vitpipe.stages.model_settings import ModelSettings
+from vitpipe.stages.tasks import check_data, planned_splits
 from vitpipe.stages.vit.flops import activation_bytes, forward_macs, num_parameters, train_flops_per_image
 
 
@@ -20,18 +20,17 @@ def estimate(config: FinetuneConfig, resources: FinetuneResources, inputs: Given
     """
     data = inputs["data"][0]
     assert isinstance(data, ShardSet | Estimate)
-    splits, classes = data.splits, data.num_classes
+    splits, classes = planned_splits(data), data.num_classes
+    if splits is not None:
+        check_set(config, data, splits)
     model = _model(config, inputs, classes)
     if splits is None or model is None:
         return Estimate(num_classes=classes, notes=("sizes follow from the data, once it is ingested",))
-    if "test" not in splits or "train" not in splits:
-        found = f"it has {', '.join(f'{name} ({count})' for name, count in splits.items())}"
-        raise UsageError("fine-tune on a data set", found, "ingest it with the splits train and test")
     work = trial_work(config, model, splits, classes or 1)
     config.cosine(work.final_steps, work.num_train)
     sweep, final = len(sweep_trials(config)), len(final_trials(config, config.rates[0]))
     steps = sweep * work.sweep_steps + final * work.final_steps
-    scored = sweep * work.num_dev + final * splits["test"]
+    scored = sweep * work.num_dev + final * splits[config.split]
     flops = sweep * work.sweep_flops + final * work.final_flops
     return Estimate(
         steps=steps,
@@ -45,6 +44,13 @@ def estimate(config: FinetuneConfig, resources: FinetuneResources, inputs: Given
         model=model,
         notes=(f"{sweep} trials choose the rate, {final} are tested",),
     )
+
+
+def check_set(config: FinetuneConfig, data: ShardSet | Estimate, splits: Mapping[str, int]) -> None:
+    """UsageError for data that cannot be trained and scored on: a plan asks, and the stage of what is there."""
+    asked = f"fine-tune on {data.uri if isinstance(data, ShardSet) else 'a data set of this run'}"
+    several, needed = isinstance(data, ShardSet) and data.multi_label, ("train", config.split)
+    check_data(asked, splits, needed, multi_label=several, classes=data.num_classes, scored=config.split)
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,7 @@ def trial_work(config: FinetuneConfig, model: ModelSettings, splits: Mapping[str
         sweep_steps=sweep_steps,
         final_steps=final_steps,
         sweep_flops=float(sweep_steps * step + num_dev * look),
-        final_flops=float(final_steps * step + splits["test"] * look),
+        final_flops=float(final_steps * step + splits[config.split] * look),
     )
 
 
