@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from vitpipe.stages.artifacts import Artifact
 from vitpipe.stages.estimates import Estimate, Known
 from vitpipe.stages.ingest.config import IngestConfig, IngestResources
+from vitpipe.stages.ingest.sources.folder_layout import misspelt
 from vitpipe.stages.ingest.sources.source_settings import SourceCount
 
 TAR_OVERHEAD_BYTES = 2000
@@ -18,7 +19,7 @@ def estimate(
     if isinstance(counted, str):
         return Estimate(notes=(counted,))
     kept = _part(counted.images, config)
-    notes = (*counted.notes, *_doubts(counted, kept))
+    notes = (*counted.notes, *_doubts(counted, kept), *misspelt(config.splits))
     splits = _splits(config, kept, counted.splits)
     if isinstance(config.splits, dict) and len(config.splits) > 1:
         notes = (*notes, "splits are cut by content: their sizes are within the chance of a draw")

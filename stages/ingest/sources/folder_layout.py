@@ -154,6 +154,14 @@ def splits_mixed(patterns: Iterable[str], files: Iterable[str]) -> Iterator[str]
         yield f"its files are of several splits by their names ({told}), and all are read as one set: name those of one"
 
 
+def misspelt(splits: Iterable[str]) -> Iterator[str]:
+    """Say which splits nobody finds, for all others call them otherwise; a word for the source's own has none."""
+    names = () if isinstance(splits, str) else tuple(splits)
+    for name in names:
+        if (meant := split_of(name)) and meant not in names:
+            yield f"the split {name!r} is not looked for by that name: call it {meant!r}"
+
+
 def unread_formats(names: Iterable[str]) -> Iterator[str]:
     """Say how many images are of formats that are not read, by their names."""
     total, counts = 0, Counter[str]()
