@@ -22,8 +22,8 @@ demo: install
 	$(BIN)/vitpipe run configs/quickstart.yaml
 
 CLOTHES := /usr/share/datasets/fashion-mnist
-demo-clothes: install
-	@test -d $(CLOTHES) || { echo "No $(CLOTHES): run \`apt-get install dataset-fashion-mnist\`, or make demo-clothes CLOTHES=FOLDER with its four idx .gz files"; exit 1; }
+demo-clothes: install  # Fashion-MNIST, which Debian has as a package
+	@test -d $(CLOTHES) || { echo "$(CLOTHES) is not there: apt-get install dataset-fashion-mnist, or make demo-clothes CLOTHES=the folder with its four files"; exit 2; }
 	$(BIN)/vitpipe run configs/clothes.yaml vars.clothes=$(CLOTHES)
 
 test: install
