@@ -104,7 +104,10 @@ class FinetuneConfig(Settings):
             raise UsageError(f"fine-tune at {size['image_px']} px", str(error), do) from error
 
     def cosine(self, total_steps: int, num_train: int) -> ScheduleSettings:
-        """Warm-up and cosine decay of one trial, in steps. UsageError when the warm-up is longer than the trial."""
+        """Warm-up and cosine decay of one trial, in steps. UsageError for no step, or a longer warm-up."""
+        if total_steps < 1:
+            found = f"{num_train} training images make less than one step of batch_images {self.batch_images}"
+            raise UsageError(f"fine-tune for {self.total}", found, "lower batch_images, or lengthen total")
         try:
             schedule = ScheduleSettings(kind="cosine", warmup=self.warmup)
             return in_steps(schedule, total_steps, self.batch_images, num_train)

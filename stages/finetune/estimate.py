@@ -9,7 +9,10 @@ from vitpipe.stages.finetune.config import FinetuneConfig, FinetuneResources
 from vitpipe.stages.finetune.protocol import final_trials, sweep_trials
 from vitpipe.stages.images.manifest import known_names
 from vitpipe.stages.model_settings import ModelSettings
+from vitpipe.stages.settings import Duration
 from vitpipe.stages.tasks import check_data, planned_splits
+from vitpipe.stages.training.doubts import Training, doubts
+from vitpipe.stages.training.optim.rules.sgd import Sgd
 from vitpipe.stages.vit.flops import activation_bytes, forward_macs, num_parameters, train_flops_per_image
 
 
@@ -27,8 +30,10 @@ def estimate(config: FinetuneConfig, resources: FinetuneResources, inputs: Given
     if splits is None or model is None:
         return Estimate(num_classes=classes, notes=("sizes follow from the data, once it is ingested",))
     work = trial_work(config, model, splits, classes or 1)
-    config.cosine(work.final_steps, work.num_train)
     sweep, final = len(sweep_trials(config)), len(final_trials(config, config.rates[0]))
+    if sweep:
+        config.cosine(work.sweep_steps, work.num_train - work.num_dev)
+    warmup = config.cosine(work.final_steps, work.num_train).warmup
     steps = sweep * work.sweep_steps + final * work.final_steps
     scored = sweep * work.num_dev + final * splits[config.split]
     flops = sweep * work.sweep_flops + final * work.final_flops
@@ -42,7 +47,7 @@ def estimate(config: FinetuneConfig, resources: FinetuneResources, inputs: Given
         num_classes=classes,
         class_names=tuple(names.values()) if (names := known_names(data)) is not None else None,
         model=model,
-        notes=(f"{sweep} trials choose the rate, {final} are tested",),
+        notes=(f"{sweep} trials choose the rate, {final} are tested", *_doubts(config, resources, work, warmup)),
     )
 
 
@@ -98,6 +103,26 @@ def _model(config: FinetuneConfig, inputs: Given, classes: int | None) -> ModelS
 def memory_bytes(model: ModelSettings, micro_batch: int) -> int:
     """Parameters, gradients and momentum in fp32; activations of a micro-batch."""
     return 12 * num_parameters(model) + micro_batch * activation_bytes(model)
+
+
+def _doubts(
+    config: FinetuneConfig, resources: FinetuneResources, work: TrialWork, warmup: Duration | None
+) -> list[str]:
+    assert warmup is not None  # a schedule in steps states it
+    training = Training(
+        batch_images=config.batch_images,
+        num_images=work.num_train,
+        total=config.total,
+        total_steps=work.final_steps,
+        warmup=config.warmup,
+        warmup_steps=int(warmup.amount),
+        rates=config.rates,
+        optimizer="sgd",
+        usual_rates=Sgd.usual_rates,
+        decay=config.ema.decay if config.ema else None,
+        multiple=resources.micro_batch or 1,
+    )
+    return doubts(training)
 
 
 def _hours(flops: float, sweep: int, final: int, resources: FinetuneResources, known: Known) -> float:
