@@ -198,7 +198,7 @@ def test_what_pages_say_is_what_the_program_takes():
         ("```bash\nsrun .venv/bin/vitpipe run\n```", "spec"),
         ("Type `vitpipe artifacts fetch RUN`.", "no command fetch"),
         ("With `--verify-source` it is read.", "--verify-source"),
-        ("Then `make instal`.", "instal"),
+        ("Then `make nowhere`.", "nowhere"),
         ('```python\nimport vitpipe\n\nvitpipe.loud("x")\n```', "no vitpipe.loud"),
         ('```python\nimport vitpipe\n\nvitpipe.load("x", speed=5)\n```', "speed"),
         ("```python\nfrom vitpipe.infra.errors import NotHere\n```", "has no NotHere"),
