@@ -24,7 +24,7 @@ def list_runs(
     from vitpipe.pipeline.cli import run_listing
     from vitpipe.pipeline.store.many_runs import find_store, runs_in
 
-    place = find_store(store)
+    place = find_store(store, terminal.complain)
     found = runs_in(place)
     if as_json:
         terminal.print_json({"store": place.uri, "runs": [run_listing.run_json(run, price) for run in found]})
@@ -46,7 +46,7 @@ def diff(a: RunName, b: RunName, as_json: AsJson = False) -> None:
     from vitpipe.pipeline.plan.comparison import compare as compared
     from vitpipe.pipeline.store.many_runs import named_runs
 
-    found = compared(named_runs((a, b)), inputs=True)
+    found = compared(named_runs((a, b), terminal.complain), inputs=True)
     if as_json:
         terminal.print_json(run_tables.diff_json(found))
         return
@@ -73,7 +73,7 @@ def compare(
     from vitpipe.pipeline.plan.comparison import compare as compared
     from vitpipe.pipeline.store.many_runs import named_runs
 
-    found = compared(named_runs(runs))
+    found = compared(named_runs(runs, terminal.complain))
     words = [word.strip() for word in only.split(",") if word.strip()] if only is not None else []
     fields = found.chosen(words) if words else found.fields
     table = run_tables.table(found, fields, price)

@@ -3,7 +3,7 @@
 A folder that is no run is passed over; a run that cannot be read is named with the reason and hides no other.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,7 +21,7 @@ from vitpipe.pipeline.spec.top_level import NAME
 from vitpipe.pipeline.store.accepted_spec import SPEC, accepted_graph
 from vitpipe.pipeline.store.pulse import Pulse
 from vitpipe.pipeline.store.records import Committed, read_committed
-from vitpipe.pipeline.store.runs import known_run
+from vitpipe.pipeline.store.runs import ignore, known_run
 from vitpipe.pipeline.store.soundness import fence_of
 from vitpipe.pipeline.store.status import status_of
 from vitpipe.stages.artifacts import Score
@@ -61,11 +61,14 @@ class RunFacts:
         return sum(found.record.seconds for found in self.records.values())
 
 
-def find_store(text: str) -> Store:
-    """Open the store that STORE names: a URI, a folder, or the YAML of a run in it. Errors: UsageError; SpecError."""
+def find_store(text: str, tell: Callable[[str], None] = ignore) -> Store:
+    """Open the store that STORE names: a URI, a folder, or the YAML of a run in it. Errors: UsageError; SpecError.
+
+    `tell` hears of a YAML's store that lies beside it and not where it says, seen from the current folder.
+    """
     if "://" not in text:
         if text.endswith((".yaml", ".yml")) or Path(text).is_file():
-            return open_store(load(Path(text)).store)
+            return open_store(_store_of(Path(text), tell))
         text = f"file://{Path(text).expanduser().absolute()}"
     try:
         store = open_store(absolute_uri(text, Path.cwd()))
@@ -74,6 +77,18 @@ def find_store(text: str) -> Store:
     if store.uri.startswith("file://") and not Path(store.uri.removeprefix("file://")).is_dir():
         raise UsageError(f"list the runs of {store.uri}", "no such folder", "check the store")
     return store
+
+
+def _store_of(path: Path, tell: Callable[[str], None]) -> str:
+    here, beside = load(path).store, load(path, folder=path.absolute().parent).store
+    if here == beside or _folder_of(here).is_dir() or not _folder_of(beside).is_dir():
+        return here
+    tell(f"{here} is no store; this is {beside}, beside {path}")
+    return beside
+
+
+def _folder_of(uri: str) -> Path:
+    return Path(uri.removeprefix("file://"))
 
 
 def runs_in(store: Store) -> list[RunFacts]:
@@ -91,11 +106,14 @@ def runs_in(store: Store) -> list[RunFacts]:
     return sorted(found, key=lambda run: run.ended or run.started or "", reverse=True)
 
 
-def named_runs(names: Sequence[str]) -> list[RunFacts]:
-    """Read the runs that a person named to compare. UsageError for fewer than two, or one named twice; `read_run`'s."""
+def named_runs(names: Sequence[str], tell: Callable[[str], None] = ignore) -> list[RunFacts]:
+    """Read the runs that a person named to compare; `tell` as for `find_run`.
+
+    Errors: UsageError for fewer than two, or one named twice; those of `read_run`.
+    """
     if len(names) < 2:
         raise UsageError("compare runs", "only one is named", "name two or more: STORE/NAME, or their YAMLs")
-    known = [known_run(name, "compare") for name in names]
+    known = [known_run(name, "compare", tell) for name in names]
     uris = [run.uri for run in known]
     if twice := sorted({uri for uri in uris if uris.count(uri) > 1}):
         raise UsageError("compare runs", f"{', '.join(twice)} is named more than once", "name each run once")

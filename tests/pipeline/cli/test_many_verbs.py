@@ -158,6 +158,22 @@ def test_ls_refuses_what_is_no_store(vitpipe: Vitpipe, made: Callable[..., str])
     assert vitpipe("ls", "gs://bucket")[0] == 2
 
 
+def test_runs_beside_their_yamls_are_found_from_another_folder(
+    vitpipe: Vitpipe, made: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number, name in enumerate(("one", "two")):
+        made(name, number)
+    (tmp_path / "deeper").mkdir()
+    monkeypatch.chdir(tmp_path / "deeper")
+    code, out, err = vitpipe("ls", "../one.yaml", "--json")
+    assert code == 0 and {run["name"] for run in json.loads(out)["runs"]} == {"one", "two"}
+    assert "beside ../one.yaml" in err
+    code, out, err = vitpipe("diff", "../one.yaml", "../two.yaml")
+    assert code == 0 and "a: config.value 0 -> 1\n" in out and "beside ../two.yaml" in err
+    (tmp_path / "deeper/runs").mkdir()
+    assert json.loads(vitpipe("ls", "../one.yaml", "--json")[1])["runs"] == [], "what it says is there"
+
+
 def test_diff_says_each_field_as_drift_does(vitpipe: Vitpipe, made: Callable[..., str]) -> None:
     one, two = made("one", 2), made("two", 5, store="elsewhere", more="  c: {stage: make}\n")
     code, out, _ = vitpipe("diff", one, two)

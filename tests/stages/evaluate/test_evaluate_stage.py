@@ -155,7 +155,7 @@ def test_bad_requests_say_what_is_missing(world):
         evaluate(world, "unknown", method="classify")
     with pytest.raises(StageError, match="fewer"):
         evaluate(world, "greedy", shots=(1000,))
-    with pytest.raises(UsageError, match="score without weights"):
+    with pytest.raises(UsageError, match="Score without weights"):
         bare = Score(benchmark="x", metric="top1", value=0, per_seed=(0.0,), num_test=1)
         evaluate(world, "wrong", given=bare)
     with pytest.raises(UsageError, match="split test"):
