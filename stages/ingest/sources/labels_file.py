@@ -11,6 +11,7 @@ from vitpipe.infra.errors import NotFound, StorageError, UsageError
 from vitpipe.infra.storage.opening import open_store
 from vitpipe.stages.ingest.listing import Item, Items, Listing, some
 from vitpipe.stages.ingest.sources.class_names import class_name, sorted_classes, split_lines
+from vitpipe.stages.ingest.sources.folder_layout import unread_formats
 from vitpipe.stages.ingest.sources.vocabulary import mixed_names, odd_names
 
 SEPARATOR = ";"
@@ -39,6 +40,7 @@ def read_labels(where: str, root: str, sizes: Mapping[str, int], notes: tuple[st
         notes = (*notes, f"{unlisted} images without a line in {where} were left aside")
     if splits := sorted(name for name in columns if name.casefold() in OF_SPLITS):
         notes = (*notes, f"the column {splits[0]!r} of {where} is not read: `splits` of the ingest cuts the images")
+    notes = (*notes, *unread_formats(rows))
     classes = sorted_classes({label for labels in rows.values() for label in labels})
     notes = (*notes, *mixed_names(where, classes), *odd_names(classes))
     number = {name: place for place, name in enumerate(classes)}
