@@ -44,12 +44,12 @@ def beside_strongest(table: Sequence[ScoreRow]) -> dict[str, str]:
 def side(tuned: ScoreRow, other: ScoreRow) -> str:
     """Say which side of another score the fine-tuned one is on, and whether beyond the spread of the seeds of both."""
     gain = Gain(tuned, other)
-    where = "above" if gain.points > 0 else "below"
+    apart = f"{abs(gain.points):.1f} points {'above' if gain.points > 0 else 'below'}"
     if tuned.std is None or other.std is None:
         spread = "with one seed the spread is unknown"
     else:
         spread = "beyond the seeds’ spread" if gain.clear else "within the seeds’ spread"
-    return f"fine-tuned is {abs(gain.points):.1f} points {where}, {spread}"
+    return f"fine-tuned is {'as good' if apart.startswith('0.0') else apart}, {spread}"
 
 
 def _one_gain(gain: Gain) -> str:
