@@ -48,6 +48,41 @@ def near_across(hashes: Hashes, others: Hashes, most: int) -> Iterator[tuple[Pla
             yield first[new], second[new], distance[new].astype(np.int64)
 
 
+def compared_with(hashes: Hashes, others: Hashes, most: int) -> Places:
+    """With how many of `hashes` each of `others` is compared."""
+    found = np.zeros(len(others), dtype=np.int64)
+    for shift, width, flips in _bands(len(hashes), most):
+        _, starts = _table(_band(hashes, shift, width), width)
+        asking, sizes = _band(others, shift, width).astype(np.int32), np.diff(starts)
+        for mask in _masks(width, flips):
+            found += sizes[asking ^ mask]
+    return found
+
+
+def expected(count: int, most: int) -> float:
+    """With how many of `count` hashes another is compared where they have nothing in common."""
+    return sum(_probes(width, flips) * count / float(2**width) for _, width, flips in _bands(count, most))
+
+
+class Lookup:
+    """Hashes to ask for one at a time, each with a number of its own."""
+
+    def __init__(self, hashes: Hashes, numbers: Places, most: int) -> None:
+        self._numbers, self._bands = numbers, list[tuple[int, int, Rows, Places, Rows]]()
+        for shift, width, flips in _bands(len(hashes), most):
+            masks = np.fromiter(_masks(width, flips), dtype=np.int32)
+            self._bands.append((shift, width, masks, *_table(_band(hashes, shift, width), width)))
+
+    def near(self, asked: np.uint64) -> Places:
+        """The numbers of all hashes within `most` bits, and of others."""
+        found: list[Places] = [np.empty(0, dtype=np.int64)]
+        for shift, width, masks, order, starts in self._bands:
+            wanted = _band(np.array([asked]), shift, width).astype(np.int32) ^ masks
+            low = starts[wanted]
+            found += [order[rows] for _, rows in _products(wanted, low, starts[wanted + 1] - low)]
+        return self._numbers[np.unique(np.concatenate(found))]
+
+
 def _bands(count: int, most: int) -> list[tuple[int, int, int]]:
     """(shift, width, flips) of each band: those with which the fewest hashes are compared."""
     plans = [_cut(number, most) for number in range(FEWEST, BITS // 8 + 1)]
@@ -92,11 +127,17 @@ def _asked(band: Places, others: Places, width: int, flips: int) -> Iterator[tup
     order, starts = _table(band, width)
     places = np.arange(len(others), dtype=np.int32)
     asking = others.astype(np.int32)
-    for flipped in (bits for number in range(flips + 1) for bits in combinations(range(width), number)):
-        wanted = asking ^ np.int32(sum(1 << bit for bit in flipped))
+    for mask in _masks(width, flips):
+        wanted = asking ^ mask
         low = starts[wanted]
         for one, other in _products(places, low, starts[wanted + 1] - low):
             yield order[other], one
+
+
+def _masks(width: int, flips: int) -> Iterator[np.int32]:
+    """Every way to flip at most so many bits of a band."""
+    for flipped in (bits for number in range(flips + 1) for bits in combinations(range(width), number)):
+        yield np.int32(sum(1 << bit for bit in flipped))
 
 
 def _table(band: Places, width: int) -> tuple[Places, Rows]:

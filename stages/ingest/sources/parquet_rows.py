@@ -2,8 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, ClassVar
@@ -14,14 +13,8 @@ from vitpipe.stages.ingest.listing import Item, Listing, some
 from vitpipe.stages.ingest.sources.class_names import Classes, FileListing, Labelled, class_label, labels_apart
 from vitpipe.stages.ingest.sources.opened import SourceOfFiles
 from vitpipe.stages.ingest.sources.patterns import SourceFile
+from vitpipe.stages.ingest.sources.row_groups import DAMAGE, damaged, opened_parquet, rows
 from vitpipe.stages.ingest.sources.vocabulary import Vocabulary, agreed, joined
-from vitpipe.stages.ingest.sources.window import Window, WindowFile
-
-BATCH_ROWS = 64
-"""Rows of images decompressed at once."""
-BUFFER_BYTES = 1_048_576
-DAMAGE = (OSError, ValueError)
-"""What pyarrow raises on pages that do not decompress or decode: ArrowInvalid is a ValueError."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +29,8 @@ class ParquetRows(SourceOfFiles):
 
     costly: ClassVar[bool] = True
     """A row alone costs its whole row group."""
+    piece: ClassVar[int] = 2
+    """A row group."""
 
     def known_classes(self) -> Classes | None:
         """Those of the config, or the names of a ClassLabel in the files' schemas, united; None where rows say them."""
@@ -44,7 +39,7 @@ class ParquetRows(SourceOfFiles):
 
     def list_file(self, file: SourceFile) -> FileListing:
         """All rows of one file, of which only the labels are read. UsageError naming the columns that there are."""
-        with _opened(file) as opened:
+        with opened_parquet(file) as opened:
             several = self._check_columns(file, opened.schema_arrow)
             names = label_names(opened.schema_arrow, self.label)
             images: list[Labelled] = []
@@ -70,21 +65,15 @@ class ParquetRows(SourceOfFiles):
         return found
 
     def reads(self, items: Sequence[Item]) -> Iterator[bytes | BadImage]:
-        """Each row group is read once, whatever the order: what is asked for later waits in memory."""
-        rows: dict[tuple[int, ...], set[int]] = {}
-        for item in items:
-            rows.setdefault(item.place[:2], set()).add(item.place[2])
-        waiting: dict[tuple[int, ...], bytes | BadImage] = {}
-        for item in items:
-            if item.place not in waiting:
-                number, group = item.place[:2]
-                for row, found in self._group(self.files[number], group, rows[number, group]):
-                    waiting[number, group, row] = found
-            yield waiting.pop(item.place)
+        """Each row group is decompressed once, through memory that `row_groups.rows` says."""
+        return rows(self.files, [item.place for item in items], self._images)
+
+    def _images(self, schema: Any, part: SourceFile) -> tuple[str, Callable[[Any], bytes | BadImage]]:
+        return self.image, _image_bytes
 
     def _schema(self, part: SourceFile) -> Vocabulary:
         """What a file says of its classes without a look at its rows."""
-        with _opened(part) as file:
+        with opened_parquet(part) as file:
             schema, rows = file.schema_arrow, file.metadata.num_rows
             self._check_columns(part, schema)
             names = label_names(schema, self.label)
@@ -96,23 +85,8 @@ class ParquetRows(SourceOfFiles):
         try:
             labels: list[Any] = file.read_row_group(group, columns=[self.label]).column(0).to_pylist()
         except DAMAGE as error:
-            return [BadImage(_damaged(group, error))] * file.metadata.row_group(group).num_rows
+            return [BadImage(damaged(group, error))] * file.metadata.row_group(group).num_rows
         return labels
-
-    def _group(self, part: SourceFile, group: int, rows: set[int]) -> Iterator[tuple[int, bytes | BadImage]]:
-        """The images at `rows` of a row group."""
-        first, left = 0, sorted(rows, reverse=True)
-        try:
-            with _opened(part) as file:
-                for batch in file.iter_batches(BATCH_ROWS, row_groups=[group], columns=[self.image]):
-                    column = batch.column(0)
-                    while left and left[-1] < first + len(column):
-                        yield left[-1], _image_bytes(column[left.pop() - first].as_py())
-                    first += len(column)
-                    if not left:
-                        return
-        except DAMAGE as error:
-            yield from ((row, BadImage(_damaged(group, error))) for row in reversed(left))
 
     def _check_columns(self, part: SourceFile, schema: Any) -> bool:
         """Whether the labels are lists. UsageError when the columns are not what the config says."""
@@ -135,10 +109,6 @@ _INTEGER = re.compile(r"(?:(?:large_|fixed_size_)?list<\w+: )?u?int\d+(?: not nu
 
 def _has_bytes(struct: Any) -> bool:
     return any(field.name == "bytes" and str(field.type) in _BYTES for field in struct)
-
-
-def _damaged(group: int, error: Exception) -> str:
-    return f"row group {group} is damaged: {str(error).splitlines()[0]}"
 
 
 def _labelled(name: str, label: Any, place: tuple[int, int, int]) -> Labelled:
@@ -187,26 +157,3 @@ def _parsed(metadata: bytes, column: str) -> tuple[str, ...]:
         if not isinstance(name, str) or not name.strip():
             raise ValueError(f"{name!r} among its {len(names)} names, which is no name")
     return tuple(names)
-
-
-@contextmanager
-def _opened(part: SourceFile) -> Iterator[Any]:
-    """A parquet file through our own store. UsageError when it is none."""
-    arrow, parquet = _pyarrow()
-    with WindowFile(Window(part)) as raw:
-        try:
-            options = {"pre_buffer": False, "buffer_size": BUFFER_BYTES, "page_checksum_verification": True}
-            file = parquet.ParquetFile(arrow.PythonFile(raw, mode="r"), **options)
-        except arrow.ArrowInvalid as error:
-            raise UsageError(f"read {part.uri}", f"it is no parquet file: {error}", "correct `urls`") from error
-        with file:
-            yield file
-
-
-@lru_cache(maxsize=1)
-def _pyarrow() -> tuple[Any, Any]:
-    """A third of a second to import: only where parquet is ingested."""
-    import pyarrow
-    import pyarrow.parquet
-
-    return pyarrow, pyarrow.parquet
