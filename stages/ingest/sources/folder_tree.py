@@ -19,7 +19,7 @@ from vitpipe.stages.ingest.listing import Item, Items, Listing, some
 from vitpipe.stages.ingest.reading import UnreadableImage, ahead, one_by_one
 from vitpipe.stages.ingest.sources.folder_layout import SeenFolders, told_astray
 from vitpipe.stages.ingest.sources.inventory import Inventory
-from vitpipe.stages.ingest.sources.labels_file import read_labels
+from vitpipe.stages.ingest.sources.labels_file import left_aside, read_labels
 from vitpipe.stages.ingest.sources.vocabulary import odd_names
 from vitpipe.stages.ingest.sources.window import store_of
 from vitpipe.stages.sighting import etag_mark, time_mark
@@ -37,6 +37,8 @@ class FoundFile(NamedTuple):
     size: int
     mark: int = 0
     """When it was written: another after it was replaced."""
+    fault: str = ""
+    """Why its bytes are not to be had."""
 
     @property
     def is_candidate(self) -> bool:
@@ -59,21 +61,19 @@ class FolderTree:
         """All images by their folders, or by the labels file. UsageError naming what does not fit."""
         if self.labels is None:
             return self._by_folders()
-        files = list(self._walk())
-        sizes = {file.name: file.size for file in files if file.is_candidate}
-        if not sizes:
-            raise self._empty(len(files))
-        found = read_labels(self.labels, self.root, sizes, _left_aside(len(files) - len(sizes)))
-        found.items.mark({file.name: file.mark for file in files})
-        return found
+        files = {file.name: file for file in self._walk()}
+        if not files:
+            raise self._empty(0)
+        return read_labels(self.labels, self.root, files)
 
     def candidates(self, unreadable: dict[str, str]) -> Iterator[FoundFile]:
-        """All files that could be images, wherever they stand and whatever their classes.
+        """All files that could be images, wherever they stand and whatever their classes; any that a list may name.
 
         What cannot be listed below the root goes to `unreadable`: its name, with a slash, and why. UsageError where
         there is no such folder, StorageError where it cannot be listed itself.
         """
-        return filter(attrgetter("is_candidate"), self._walk(unreadable))
+        there = self._walk(unreadable)
+        return filter(attrgetter("is_candidate"), there) if self.labels is None else there
 
     def inventory(self, listing: Listing) -> Inventory:
         """The image files that are in the listing."""
@@ -148,7 +148,12 @@ class FolderTree:
         places = {name: place for place, name in enumerate(classes)}
         items.relabel([places[name] for name in number])
         splits = folders.parents if self.split_folders else ()
-        notes = (*_left_aside(others), *odd_names(classes), *folders.notes(), *_of_one_split(splits))
+        notes = (
+            *([left_aside(others)] if others else ()),
+            *odd_names(classes),
+            *folders.notes(),
+            *_of_one_split(splits),
+        )
         return Listing(items.by_name(), classes, notes=notes, refusal=refusal)
 
     def _refuse_empty(self, parents: Iterable[tuple[str, ...]], depth: int) -> None:
@@ -165,10 +170,6 @@ class FolderTree:
 
     def _wrong(self, found: str, do: str) -> UsageError:
         return UsageError(f"ingest {self.root}", found, do)
-
-
-def _left_aside(others: int) -> tuple[str, ...]:
-    return (f"{others} files that are no images by their suffix were left aside",) if others else ()
 
 
 def _of_one_split(parents: Iterable[tuple[str, ...]]) -> Iterator[str]:
