@@ -51,14 +51,6 @@ def class_label(label: Any) -> Label:
     return label if isinstance(label, int) else text
 
 
-def class_number(label: Any) -> int:
-    """As `class_name`, of what must be a number."""
-    text = class_name(label)
-    if not is_number(text):
-        raise ValueError(f"the label {label!r}, which is no number of a class")
-    return int(text)
-
-
 def is_number(label: Label) -> bool:
     """Whether it is a number, be it as text."""
     return isinstance(label, int) or _PLAIN.fullmatch(label) is not None
