@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: install demo demo-clothes test unit check bench drill lock clean
+.PHONY: install demo demo-clothes test unit check docs bench drill lock clean
 
 install: $(STAMP)
 
@@ -22,8 +22,8 @@ demo: install
 	$(BIN)/vitpipe run configs/quickstart.yaml
 
 CLOTHES := /usr/share/datasets/fashion-mnist
-demo-clothes: install
-	@test -d $(CLOTHES) || { echo "No $(CLOTHES): run \`apt-get install dataset-fashion-mnist\`, or make demo-clothes CLOTHES=FOLDER with its four idx .gz files"; exit 1; }
+demo-clothes: install  # Fashion-MNIST, which Debian has as a package
+	@test -d $(CLOTHES) || { echo "$(CLOTHES) is not there: apt-get install dataset-fashion-mnist, or make demo-clothes CLOTHES=the folder with its four files"; exit 2; }
 	$(BIN)/vitpipe run configs/clothes.yaml vars.clothes=$(CLOTHES)
 
 test: install
@@ -41,6 +41,10 @@ check: install
 	$(BIN)/codespell
 	$(BIN)/python .ci/house
 
+docs: install  # the site in docs/_build, where nothing may be unclear to its generator
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build
+	@echo "The documentation: docs/_build/index.html"
+
 bench: install
 	PYTHONPATH=.:tests $(BIN)/python -W ignore -m tests.benchmarks
 
@@ -52,4 +56,4 @@ lock:  # exact versions of what is installed now; the lower bounds stand in pypr
 	$(BIN)/python .ci/lock_hashes
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis docs/_build docs/reference/generated

@@ -53,7 +53,7 @@ class RayCluster:
     """Folder of Ray's own logs and notes on this machine."""
     wait_s: float
     queue: OneQueue
-    """The tasks of all nodes go through it."""
+    """The tasks and gangs of all nodes go through it."""
 
     def named(self, node: str, *, fence: Stop | None = None, events: Emit | None = None) -> Self:
         """Return the view of one node: its tasks and ranks carry the node's name, and end when `fence` asks them to."""
@@ -97,6 +97,7 @@ class RayCluster:
         gang(
             fn,
             job=self.job,
+            queue=self.queue,
             size=size,
             max_failures=resources.max_failures,
             wait_s=self.wait_s,

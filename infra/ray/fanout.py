@@ -60,7 +60,7 @@ def fan(
     try:
         queue.join(tickets)
         while left:
-            message = _next(inbox)
+            message = next_message(inbox)
             job.ask_to_stop()
             if message is None:
                 queue.look()
@@ -84,7 +84,7 @@ def fan(
         _cancel(list(running))
 
 
-def _next(inbox: "SimpleQueue[T]") -> T | None:
+def next_message(inbox: "SimpleQueue[T]") -> T | None:
     """The next message; None when nothing came for a while."""
     try:
         return inbox.get(timeout=LOOK_S)

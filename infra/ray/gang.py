@@ -8,9 +8,11 @@ import logging
 import math
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 
 from ray.exceptions import RayError, RayTaskError
 from ray.train import FailureConfig, RunConfig, ScalingConfig
@@ -21,10 +23,12 @@ from vitpipe.infra.errors import Lost, StageError, Stopped, VitpipeError
 from vitpipe.infra.ray import on_worker
 from vitpipe.infra.ray.capacity import CapacityWait
 from vitpipe.infra.ray.deaths import in_words
+from vitpipe.infra.ray.fanout import next_message
 from vitpipe.infra.ray.gang_notes import GangNotes
 from vitpipe.infra.ray.gang_size import Size
 from vitpipe.infra.ray.gang_watch import GangWatch
 from vitpipe.infra.ray.lost_controller import Loss, Losses
+from vitpipe.infra.ray.one_queue import OneQueue, Ticket
 from vitpipe.infra.ray.process_group import ProcessGroup, close_together, here
 from vitpipe.infra.work import Job, Rank
 
@@ -39,6 +43,7 @@ def gang(
     fn: Callable[[Rank], None],
     *,
     job: Job,
+    queue: OneQueue,
     size: Size,
     max_failures: int,
     wait_s: float,
@@ -47,6 +52,7 @@ def gang(
 ) -> None:
     """Run `fn(rank)` on all ranks until all return; restart them together after a loss.
 
+    It waits in the queue of all nodes ahead of every task: those that run end, none begins before the ranks.
     Errors: a rank's VitpipeError as it was raised; Stopped; Lost when `max_failures` losses are spent or Ray is
     gone; StageError when the same exception or lack of memory came twice in a row at the same step, or when too few
     machines are there for `wait_s`. A rank that is silent or lets others wait for `hang_timeout_s` counts as lost, and
@@ -61,10 +67,27 @@ def gang(
     losses = Losses(job, asked, max_failures, notes)
     run_rank = partial(_run_rank, fn, job, size)
     try:
-        while (loss := _lead(run_rank, size, losses, patience, hang_timeout_s, folder)) is not None:
-            losses.count(loss)
+        with _turn(queue, job, size, patience):
+            while (loss := _lead(run_rank, size, losses, patience, hang_timeout_s, folder)) is not None:
+                losses.count(loss)
     finally:
         notes.end()
+
+
+@contextmanager
+def _turn(queue: OneQueue, job: Job, size: Size, patience: CapacityWait) -> Iterator[None]:
+    """Hold the machines of all ranks in the queue, once it is their turn. Errors: as `gang`, while it is not."""
+    inbox: SimpleQueue[Ticket[None]] = SimpleQueue()
+    ticket = Ticket(None, {name: size.least * amount for name, amount in size.bundle.items()}, None, inbox.put)
+    try:
+        queue.join([ticket])
+        while next_message(inbox) is None:
+            job.ask_to_stop()
+            queue.look()
+            patience.check()
+        yield
+    finally:
+        queue.leave([ticket])
 
 
 def _lead(

@@ -1,4 +1,4 @@
-"""The one queue of a driver: which task of which node is handed to Ray next, the longest first.
+"""The one queue of a driver: which task or gang of which node is handed to Ray next, the longest first.
 
 Graham's rule: longest first ends at most a third later than the best order, and in practice a few percent. Pure: knows
 neither Ray nor time, so that a test may drive it by a clock of its own.
@@ -22,7 +22,7 @@ Sizes = Mapping[str, float]
 
 @dataclass(eq=False)
 class Ticket(Generic[Item]):
-    """One task that waits for its turn."""
+    """One task, or all ranks of a gang, that wait for their turn."""
 
     item: Item
     bundle: Sizes

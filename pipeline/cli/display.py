@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vitpipe.pipeline.cli.fitting import FittingTable
+from vitpipe.pipeline.cli.outlook import data_words
 from vitpipe.pipeline.cli.score_lines import number as score_number
 from vitpipe.pipeline.cli.terminal import dropped, printable
 from vitpipe.pipeline.plan.planned import Plan, Planned
@@ -34,6 +35,11 @@ def show_beside(what: RenderableType) -> None:
         show(what)
     except OSError as error:
         dropped.add(sys.stdout, error)
+
+
+def loud(text: str) -> Text:
+    """Write a sentence that nobody is to miss."""
+    return Text(printable(text), style="bold yellow")
 
 
 def plan_table(plan: Plan, uri: str) -> RenderableType:
@@ -183,7 +189,7 @@ def _costs(one: Planned) -> dict[str, str]:
 def _because(one: Planned) -> str:
     paper = f"{one.paper} (vitpipe conform)" if one.deviations else one.paper
     source = one.source.note if one.source and one.source.is_loud else ""
-    return "; ".join(filter(None, (one.reason, source, *one.estimate.notes, paper)))
+    return "; ".join(filter(None, (one.reason, data_words(one), source, *one.estimate.notes, paper)))
 
 
 def _pace(node: NodeStatus) -> tuple[str, str, str]:

@@ -20,8 +20,10 @@ from vitpipe.infra.events import Event
 from vitpipe.infra.storage.opening import open_store
 from vitpipe.pipeline.cli.display import progress_line, status_table
 from vitpipe.pipeline.cli.event_lines import EventFollower, line
+from vitpipe.pipeline.cli.outlook import outlook
 from vitpipe.pipeline.cli.terminal import dropped, is_terminal, printable, tell
 from vitpipe.pipeline.drive.driver import DriverOptions
+from vitpipe.pipeline.plan.planned import Plan
 from vitpipe.pipeline.spec.load import PipelineSpec
 from vitpipe.pipeline.store.node_status import RunStatus
 from vitpipe.pipeline.store.pulse import Pulse
@@ -41,6 +43,8 @@ class LiveRun:
     """Addresses worth knowing while the run lasts."""
     warnings: list[str] = field(default_factory=list)
     recent: deque[str] = field(default_factory=lambda: deque(maxlen=5))
+    _above: deque[str] = field(default_factory=deque)
+    """Lines that are still to be printed above the table."""
     _end: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
     _pulse: Pulse | None = None
@@ -55,6 +59,7 @@ class LiveRun:
             verify_sources=verify_sources,
             on_lease=self._follower.begin,
             on_event=self._heard,
+            on_plan=self._begins,
             on_note=lambda text: self._add(self.warnings, text),
             on_cluster=lambda url: self._add(self.notes, f"Ray dashboard {url}"),
             on_metrics=lambda url: self._add(self.notes, f"metrics {url}"),
@@ -74,6 +79,10 @@ class LiveRun:
     def _heard(self, event: Event) -> None:
         self._follower.heard(event)
         self._add(self.recent, line(event))
+
+    def _begins(self, plan: Plan) -> None:
+        for text in outlook(plan):
+            self._add(self._above, text)
 
     def _add(self, to: MutableSequence[str], text: str) -> None:
         to.append(text)
@@ -100,10 +109,14 @@ class LiveRun:
                 began = time.monotonic()
                 status = self._look() or status
                 live.update(self._frame(status))
-                self._show(live, self._follower.news())
+                self._show(live, (*self._pending(), *self._follower.news()))
                 pause_s = max(LOOK_S, 5 * (time.monotonic() - began))  # a distant store is not read all the time
             live.update(self._frame(self._look() or status))
-            self._show(live, self._follower.rest())
+            self._show(live, (*self._pending(), *self._follower.rest()))
+
+    def _pending(self) -> Iterable[str]:
+        while self._above:
+            yield self._above.popleft()
 
     def _show(self, live: Live, lines: Iterable[str]) -> None:
         """Print lines above the table, where they stay."""

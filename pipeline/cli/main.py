@@ -119,14 +119,18 @@ def _options(
 @app.command()
 def init(
     path: Annotated[Path, typer.Argument(help="The file to write.", show_default=False)],
-    preset: Annotated[str, typer.Option(help="folder, transfer, compare or benchmarks.")] = "folder",
+    preset: Annotated[str | None, typer.Option(help="folder, small, transfer, compare or benchmarks.")] = None,
+    small: Annotated[bool, typer.Option("--small", help="For some hundred images and no GPU: minutes.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Write a commented starter YAML."""
-    from vitpipe.pipeline.cli.starters import write_starter
+    from vitpipe.pipeline.cli.starters import DEFAULT, SMALL, write_starter
 
-    write_starter(path, preset)
-    done = {"path": str(path.resolve()), "preset": preset}
+    if small and preset not in (None, SMALL):
+        raise UsageError(f"begin from the preset {preset!r}", "--small is a preset too", "give one of them")
+    chosen = SMALL if small else preset or DEFAULT
+    write_starter(path, chosen)
+    done = {"path": str(path.resolve()), "preset": chosen}
     terminal.answer(as_json, done, f"{path} is written. Edit it, then: vitpipe validate {path}")
 
 

@@ -46,10 +46,11 @@ def plan(
     """
     from vitpipe.infra.storage.opening import open_store
     from vitpipe.pipeline.cli import display
+    from vitpipe.pipeline.cli.outlook import standstill
     from vitpipe.pipeline.plan import conform as conforming
     from vitpipe.pipeline.plan import prices
     from vitpipe.pipeline.plan.assumed_sizes import assumed_sizes
-    from vitpipe.pipeline.plan.decide import make_plan
+    from vitpipe.pipeline.plan.decide import make_plan, refusal
     from vitpipe.pipeline.plan.survey import survey
     from vitpipe.pipeline.spec.load import load
 
@@ -61,15 +62,18 @@ def plan(
     made = make_plan(found.graph, facts, known=machine.known, assumed=assumed_sizes(found.graph, data))
     made = prices.priced(made, found.graph, machine)
     made = conforming.with_deviations(made, conforming.conform(found.graph, data))
-    total = prices.total(made, machine)
+    total, stands_still = prices.total(made, machine), standstill(made, refusal(made, found.uri))
     if as_json:
-        print_json({"run": found.uri, **made.to_json(), "total": total, "assumes": machine.assumption})
+        facts_of_run = {"total": total, "assumes": machine.assumption, "nothing_would_start": stands_still}
+        print_json({"run": found.uri, **made.to_json(), **facts_of_run})
         return
     if is_terminal():
         display.show(display.plan_table(made, found.uri))
     else:
         for line in display.plan_lines(made):
             say(line)
+    if stands_still:
+        display.show(display.loud(stands_still)) if is_terminal() else say(folded(stands_still))
     if total["flops"]:
         say(folded(f"{display.total_line(total, machine.gpu.name)}; {machine.assumption}"))
 

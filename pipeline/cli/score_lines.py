@@ -22,7 +22,7 @@ def score_table(rows: Sequence[CommittedScore]) -> FittingTable:
             number(row.value, row.metric),
             number(row.std, row.metric),
             str(row.seeds),
-            f"{row.images:,}",
+            f"{row.images:,}{_named(row)}",
             number(row.chance, row.metric),
         )
         for row in rows
@@ -37,8 +37,13 @@ def score_lines(rows: Sequence[CommittedScore]) -> Iterable[str]:
         seeds = f" over {row.seeds} seeds" if row.seeds > 1 else ""
         chance = f", chance {number(row.chance, row.metric)}" if row.chance is not None else ""
         value = number(row.value, row.metric)
-        images = f"{row.images:,} image{'' if row.images == 1 else 's'}"
+        images = f"{row.images:,}{_named(row)} image{'' if row.images == 1 else 's'}"
         yield f"{row.node}: {row.benchmark} {row.metric} {value}{spread}{seeds}, {images}{chance}"
+
+
+def _named(row: CommittedScore) -> str:
+    """Name the split where it is not the usual one."""
+    return "" if row.split == "test" else f" {row.split}"
 
 
 def number(value: float | None, metric: str | None) -> str:

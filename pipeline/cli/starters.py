@@ -9,6 +9,8 @@ from vitpipe.infra.full_disk import is_full
 
 FOLDER = Path(__file__).parent / "presets"
 DEFAULT = "folder"
+SMALL = "small"
+"""What `init --small` writes."""
 
 
 def presets() -> list[str]:

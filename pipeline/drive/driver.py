@@ -23,6 +23,7 @@ from vitpipe.infra.storage.spare import SpareRoom
 from vitpipe.infra.storage.store import Store
 from vitpipe.pipeline.drive.lease import Lease
 from vitpipe.pipeline.drive.shared_pieces import Turns
+from vitpipe.pipeline.plan.planned import Plan
 from vitpipe.stages.contract import Cluster, Events, Fence
 
 log = logging.getLogger(__name__)
@@ -68,6 +69,8 @@ class DriverOptions:
     """Called with the fence number once the run is ours."""
     on_event: Callable[[Event], None] = ignore
     """Called with every event that the driver itself writes, from any of its threads."""
+    on_plan: Callable[[Plan], None] = ignore
+    """Called with what there is to do, before any of it begins; not where there is nothing."""
     on_note: Callable[[str], None] = ignore
     """Called with what a person should know about a run that goes on all the same."""
     on_cluster: Callable[[str], None] = ignore

@@ -51,6 +51,8 @@ def run(spec: PipelineSpec, replacing: Sequence[str] = (), options: DriverOption
     for name in replacing:
         if all(plan.nodes[id].action == "reuse" for id in spec.graph.named(name)):
             options.on_note(f"{name}: nothing to replace, what is committed is what is asked for")
+    if plan.due:
+        options.on_plan(plan)
     if not plan.due and is_kept(run, spec.text):
         return Outcome(plan, facts.records)
     options.probe()

@@ -41,13 +41,13 @@ class FewShotScore:
 
     def __repr__(self) -> str:
         """A line for each number of shots."""
-        lines = []
+        lines, split = [], self.protocol.get("split", "test")
         for shots, values in self.by_shots.items():
             spread = f" ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else ""
             seeds = f"{len(values)} seed{'s' if len(values) > 1 else ''}"
             mean = f"{100 * statistics.fmean(values):.1f}{spread} %"
             drawn = "1 shot" if shots == 1 else f"{shots} shots"
-            lines.append(f"{self.benchmark}, {drawn}: {mean} ({seeds}, {self.num_test} test images)")
+            lines.append(f"{self.benchmark}, {drawn}: {mean} ({seeds}, {self.num_test} {split} images)")
         return "\n".join(lines)
 
 
@@ -64,8 +64,8 @@ def fewshot(
 
     `model` is a loaded model, as it is now, or a place as for `load`; `data` an ingested set: its node's folder or URI.
     For each seed `shots` training images a class are drawn, a ridge regression is fitted on their features, and all of
-    the test split is scored. Other `fields` are those of `evaluate`: `l2`, `image_px`, `eval_resize`, `precision`, ...
-    All CPU cores that this process may use are used.
+    the test split is scored. Other `fields` are those of `evaluate`: `split`, `l2`, `image_px`, `eval_resize`, ... All
+    CPU cores that this process may use are used.
 
     Errors: UsageError for a field, set or model that does not fit; StageError for a class with fewer images.
     """

@@ -11,7 +11,7 @@ from vitpipe.infra.errors import DriftError, IntegrityError, StorageError, Usage
 from vitpipe.pipeline.plan.damage import damage
 from vitpipe.pipeline.plan.equals import place_of
 from vitpipe.pipeline.plan.fingerprint import Fingerprint, differences
-from vitpipe.pipeline.plan.planned import Action, Equals, Plan, Planned, Result, StoreFacts
+from vitpipe.pipeline.plan.planned import Action, Equals, Plan, Planned, Result, StoreFacts, spared
 from vitpipe.pipeline.spec.catalog import accepts
 from vitpipe.pipeline.spec.graph import Graph, Node, is_uri
 from vitpipe.pipeline.spec.text.written import located
@@ -47,8 +47,7 @@ def make_plan(
         if one.action == "reuse":
             record = one.adopts or facts.records[node.id]
             outputs[node.id] = record.artifact()
-            known_fields = {key: value for key, value in record.record.estimate.items() if key in Estimate.model_fields}
-            one = replace(one, estimate=Estimate.model_validate(known_fields))
+            one = replace(one, estimate=spared(record))
         else:
             one = _estimated(one, node, facts, outputs, known)
             if one.estimate.images is None and node.id in assumed:

@@ -102,8 +102,18 @@ class Planned:
         """Whether what is committed was made of other data than the source has now, whatever its fingerprint says."""
         return bool(self.source and self.source.changes)
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know of a node before it begins, beside what it costs."""
+        return self.estimate.notes if self.action in ("run", "resume") else ()
+
     def to_json(self) -> dict[str, Any]:
-        """One node of `plan --json`."""
+        """One node of `plan --json`; `classes` is their number, and their names are known of what is to be ingested."""
+        names = (
+            {"class_names": list(self.estimate.class_names)}
+            if self.stage == "ingest" and self.estimate.class_names
+            else {}
+        )
         return {
             "node": self.node,
             "stage": self.stage,
@@ -112,12 +122,24 @@ class Planned:
             **({"adopts": self.adopts.uri} if self.adopts else {}),
             "differences": list(self.differences),
             "source": "; ".join(filter(None, (*self.source.changes, self.source.note))) if self.source else "",
+            "classes": self.estimate.num_classes,
+            **names,
+            "splits": self.estimate.splits,
             "estimate": self.estimate.model_dump(mode="json", exclude_none=True),
             "gpu_hours": self.gpu_hours,
             "price": self.price,
             "paper": self.paper,
             "deviations": list(self.deviations),
         }
+
+
+def spared(found: Committed) -> Estimate:
+    """Say what is known of a result that is there; it costs nothing any more."""
+    kept, result = found.record.estimate, found.record.output
+    facts = {name: kept[name] for name in ("num_classes", "model", "averaged") if name in kept}
+    return Estimate.model_validate(
+        {**facts, **{name: result[name] for name in ("num_classes", "splits") if name in result}}
+    )
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,8 @@ class CommittedScore:
     """Images that each seed was tested on."""
     chance: float | None = None
     """What guessing gives; None where it is not known: several labels per image, or data that is gone."""
+    split: str = "test"
+    """The split of the data that these images are."""
 
     def to_json(self) -> dict[str, Any]:
         """One of `scores` of `run --json`."""
@@ -57,6 +59,7 @@ def score_row(node: str, found: Committed) -> CommittedScore | None:
         std=statistics.stdev(score.per_seed) if len(score.per_seed) > 1 else None,
         seeds=len(score.per_seed),
         images=score.num_test,
+        split=str(score.protocol.get("split") or "test"),
     )
 
 

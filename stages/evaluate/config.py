@@ -14,9 +14,12 @@ class EvaluateConfig(Settings):
 
     method: Literal["fewshot", "linear", "knn", "classify", "real"]
     """fewshot: ridge regression on frozen features (the paper's few-shot metric, section 4.1); linear: logistic
-    regression on them; knn: a vote of the nearest training images; classify: the weights' own head on the test split,
+    regression on them; knn: a vote of the nearest training images; classify: the weights' own head on the scored split,
     class by class name; real: the same where an image may have several right names, or none and is left out
     (ImageNet-ReaL)."""
+    split: str = Field(default="test", min_length=1, max_length=255)
+    """The images that are scored: the split `test` of the data, or another, such as `val` where no test is. Probes are
+    fitted on `train`."""
     features: Literal["weights", "untrained", "raw_pixels"] = "weights"
     """fewshot, linear and knn: the model's pre-logits; those of the same architecture at random, by seed; or the
     pixels themselves. The last two are the baselines that a reader asks for."""
@@ -78,6 +81,8 @@ class EvaluateConfig(Settings):
                 f"features {self.features!r} belong to methods fewshot, linear and knn; {self.method} needs the "
                 "weights' own head"
             )
+        if self.probes and self.split == "train":
+            raise ValueError(f"method {self.method} is fitted on the split train: score another, such as val")
         if self.l2_shared and self.method != "fewshot":
             raise ValueError(f"l2_shared belongs to method fewshot, not {self.method}")
         if not self.probes and self.shots is not None:

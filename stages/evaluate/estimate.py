@@ -1,35 +1,42 @@
-"""What an evaluation will cost: forward passes over the test split and the drawn images. No torch."""
+"""What an evaluation will cost: forward passes over the scored split and the drawn images. No torch."""
+
+from collections.abc import Mapping
 
 from vitpipe.infra.errors import UsageError
+from vitpipe.stages.artifacts import ShardSet
 from vitpipe.stages.estimates import Estimate, Given, Known
 from vitpipe.stages.evaluate.class_match import join
 from vitpipe.stages.evaluate.config import EvaluateConfig, EvaluateResources
 from vitpipe.stages.model_settings import ModelSettings
+from vitpipe.stages.tasks import check_data, planned_splits
 from vitpipe.stages.vit.flops import activation_bytes, forward_macs, num_parameters
 
 
 def estimate(config: EvaluateConfig, resources: EvaluateResources, inputs: Given, known: Known) -> Estimate:
     """Unknown until data and model are; raw pixels need no model. UsageError when the method needs a missing head."""
-    splits = getattr(inputs["data"][0], "splits", None)
-    classes = getattr(inputs["data"][0], "num_classes", None)
+    data = inputs["data"][0]
+    assert isinstance(data, ShardSet | Estimate)
+    splits, classes = planned_splits(data), data.num_classes
     given = inputs.get("weights") or ()
     model: ModelSettings | None = getattr(given[0], "model", None) if given else None
     if model is not None:
         check_head(config, model)
     if model is not None and not config.probes:
-        join(inputs["data"][0], given[0])  # refuses what cannot be matched
+        join(data, given[0])  # refuses what cannot be matched
+    if splits is not None:
+        check_set(config, data, splits)
     if splits is None or classes is None:
         return Estimate(notes=("sizes follow from the data, once it is ingested",))
-    drawn = splits.get("train", 0) if config.probes else 0
+    drawn = splits["train"] if config.probes else 0
     if config.probes and config.drawn:
         drawn = min(drawn, max(config.drawn) * classes * len(config.seeds))
     models = len(config.seeds) if config.features == "untrained" else 1
-    images = models * (splits.get("test", 0) + drawn)
+    images = models * (splits[config.split] + drawn)
     if model is None or config.features == "raw_pixels":
         return Estimate(images=images, bytes=4096)
     model = model.at(config.image_px)
     flops = images * 2 * forward_macs(model)
-    features_bytes = 4 * (splits.get("test", 0) + drawn) * model.feature_width
+    features_bytes = 4 * (splits[config.split] + drawn) * model.feature_width
     return Estimate(
         images=images,
         flops=flops,
@@ -37,6 +44,14 @@ def estimate(config: EvaluateConfig, resources: EvaluateResources, inputs: Given
         memory_bytes=4 * num_parameters(model) + features_bytes,
         hours=flops / known.task_flops(resources) / 3600,
     )
+
+
+def check_set(config: EvaluateConfig, data: ShardSet | Estimate, splits: Mapping[str, int]) -> None:
+    """UsageError for data that the method cannot score: a plan asks before it starts, the stage of what is there."""
+    needed, classes = (("train", config.split), data.num_classes) if config.probes else ((config.split,), None)
+    several = isinstance(data, ShardSet) and data.multi_label and config.method != "real"
+    asked = f"evaluate on {data.uri if isinstance(data, ShardSet) else 'a data set of this run'}"
+    check_data(asked, splits, needed, multi_label=several, classes=classes, scored=config.split)
 
 
 def task_bytes(config: EvaluateConfig, resources: EvaluateResources, model: ModelSettings | None) -> float:

@@ -1,7 +1,7 @@
 """Evaluate frozen weights: probes on their features, or the classes that their own head names. No torch.
 
-Only arranges tasks and puts their scores together. Penalties are chosen by tasks that cannot read the test split, and
-the choice is committed before anything of that split is computed.
+Only arranges tasks and puts their scores together. Penalties are chosen by tasks that cannot read the scored split,
+and the choice is committed before anything of that split is computed.
 """
 
 import statistics
@@ -17,24 +17,22 @@ from vitpipe.stages.contract import Inputs, StageContext
 from vitpipe.stages.evaluate import frozen
 from vitpipe.stages.evaluate.class_match import join
 from vitpipe.stages.evaluate.config import EvaluateConfig, EvaluateResources
-from vitpipe.stages.evaluate.estimate import check_head, task_bytes
+from vitpipe.stages.evaluate.estimate import check_head, check_set, task_bytes
 from vitpipe.stages.evaluate.work_items import Drawn, EvaluateTask, Features, FitTask, HeadTask
 from vitpipe.stages.seal import readable
-from vitpipe.stages.tasks import check_data, weights_in, without_test
+from vitpipe.stages.tasks import train_alone, weights_in
 
 if TYPE_CHECKING:
     from vitpipe.stages.evaluate.score import Fitted
 
 
 def run(config: EvaluateConfig, inputs: Inputs, ctx: StageContext[EvaluateResources]) -> Score:
-    """Score frozen weights on the test split of a data set.
+    """Score frozen weights on one split of a data set.
 
     Errors: UsageError for data or weights that do not fit the method; those of the tasks, the gravest of several.
     """
     data, weights = inputs.one("data", ShardSet), _weights(config, inputs)
-    needed, classes = (("train", "test"), data.num_classes) if config.probes else (("test",), None)
-    several = data.multi_label and config.method != "real"
-    check_data(f"evaluate on {data.uri}", data.splits, needed, multi_label=several, classes=classes)
+    check_set(config, data, data.splits)
     if weights is not None:
         check_head(config, weights.model)
     if weights is not None and not config.probes:  # now, not when the features are there
@@ -47,9 +45,9 @@ def run(config: EvaluateConfig, inputs: Inputs, ctx: StageContext[EvaluateResour
     if config.probes:
         per_seed, details, files, used = _probed(about, ctx)
     else:
-        test = _test(about, config.seeds[0], ctx)
-        ((value, details),) = frozen.run_all(_head, [HeadTask(about, test)], ctx)
-        per_seed, files, used = (value,), (), (test,)
+        scored = _scored(about, config.seeds[0], ctx)
+        ((value, details),) = frozen.run_all(_head, [HeadTask(about, scored)], ctx)
+        per_seed, files, used = (value,), (), (scored,)
     score = _score(about, per_seed, used)
     ctx.metrics.set("score", score.value, benchmark=score.benchmark)
     details |= {"features": [part.reference for pieces in used for part in pieces]}
@@ -61,7 +59,7 @@ def _probed(
 ) -> tuple[tuple[float, ...], dict[str, Any], tuple[File, ...], tuple[Features, ...]]:
     """Values by seed, details for score.json, the committed choice, and the features they rest on."""
     config = about.config
-    blind = replace(about, data=without_test(about.data))
+    blind = replace(about, data=train_alone(about.data))
     ((draws, dev),) = frozen.run_all(_draw, [blind], ctx)
     fits = []
     for seeds in _seeds(config):
@@ -78,7 +76,7 @@ def _probed(
         files = (ctx.out.commit("choice.json", readable(choice)),)
         details |= {"chosen_l2": choice["l2"]} if config.method == "linear" else {"dev_by_l2": choice["dev_by_l2"]}
         fits = [replace(task, l2=part.l2) for task, part in zip(fits, chosen, strict=True)]
-    fits = [replace(task, about=about, test=_test(about, task.seeds[0], ctx)) for task in fits]
+    fits = [replace(task, about=about, test=_scored(about, task.seeds[0], ctx)) for task in fits]
     scored = frozen.run_all(_fit, fits, ctx)
     details["by_shots"] = _by_shots(config, scored, "accuracy")
     if config.l2_shared:
@@ -87,8 +85,9 @@ def _probed(
     return tuple(first), details, files, tuple(each for task in fits for each in (task.train, task.test) if each)
 
 
-def _test(about: EvaluateTask, seed: int, ctx: StageContext) -> Features:
-    return frozen.features(about, "test", seed, np.arange(about.data.splits["test"]), ctx)
+def _scored(about: EvaluateTask, seed: int, ctx: StageContext) -> Features:
+    split = about.config.split
+    return frozen.features(about, split, seed, np.arange(about.data.splits[split]), ctx)
 
 
 def _by_shots(config: EvaluateConfig, parts: Sequence["Fitted"], field: str) -> dict[str, list[Any]]:
@@ -146,6 +145,8 @@ def _score(about: EvaluateTask, per_seed: tuple[float, ...], used: Sequence[Feat
         "image_px": about.image_px,
         "eval_resize": config.eval_resize,
     }
+    if config.split != "test":
+        protocol["split"] = config.split
     if config.probes:
         protocol |= {"features": config.features, "seeds": list(config.scored_seeds)}
         protocol |= {"shots": config.drawn[0]} if config.drawn else {"num_train": data.splits["train"]}
@@ -160,6 +161,6 @@ def _score(about: EvaluateTask, per_seed: tuple[float, ...], used: Sequence[Feat
         value=statistics.fmean(per_seed),
         per_seed=per_seed,
         protocol=protocol,
-        num_test=data.splits["test"],
+        num_test=data.splits[config.split],
         metrics={"accuracy": statistics.fmean(per_seed), "inference_images_per_second": statistics.median(speeds)},
     )

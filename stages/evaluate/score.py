@@ -1,4 +1,4 @@
-"""What probes and heads make of frozen features: the choice of a penalty first, then scores on the test split.
+"""What probes and heads make of frozen features: the choice of a penalty first, then scores on the split asked for.
 
 A pure function of its task. Shapes: N training images, M test images, D features, K classes.
 """
@@ -28,11 +28,12 @@ class Fitted:
     """What probes of one task found, by seed and number of shots; 0 shots are all training images."""
 
     accuracy: dict[int, dict[int, float]] = field(default_factory=dict)
-    """On the test split; empty while choosing."""
+    """On the scored split; empty while choosing."""
     l2: dict[int, dict[int, float]] = field(default_factory=dict)
     """linear, while choosing: the penalty that held-out images chose."""
     by_l2: dict[int, dict[int, dict[float, float]]] = field(default_factory=dict)
-    """fewshot: accuracy with every penalty of `l2_shared`, on dev images while choosing, else on the test split."""
+    """fewshot: accuracy with every penalty of `l2_shared`, on dev images while choosing, else on the scored
+    split."""
 
 
 def draws(task: EvaluateTask) -> Drawn:
@@ -49,13 +50,13 @@ def draws(task: EvaluateTask) -> Drawn:
 
 
 def fit(task: FitTask) -> Fitted:
-    """Choose, where the task has no features of the test split; else score on all of it."""
+    """Choose, where the task has no features of the scored split; else score on all of it."""
     about = task.about
     torch.set_num_threads(about.cpus)
     labels_N = _labels(about, "train")
     test = None
     if task.test is not None:
-        labels_M = _labels(about, "test")
+        labels_M = _labels(about, about.config.split)
         test = read(task.test, np.arange(len(labels_M)), about), labels_M
     result = Fitted()
     for seed in task.seeds:
@@ -84,7 +85,7 @@ def _fit_one(task: FitTask, seed: int, shots: int, support: Labelled, held: Labe
             result.by_l2.setdefault(seed, {})[shots] = every
         named_M = ridge.predict(held_MD, config.l2)
     elif config.method == "linear":
-        assert task.l2 is not None, "the choice is committed before the test split is opened"
+        assert task.l2 is not None, "the choice is committed before the scored split is opened"
         named_M = linear(x_ND, y_N, held_MD, classes, task.l2[seed][shots], device())
     elif config.method == "knn":
         named_M = nearest(x_ND, y_N, held_MD, classes, config.neighbours, config.temperature, device())
@@ -95,7 +96,7 @@ def _fit_one(task: FitTask, seed: int, shots: int, support: Labelled, held: Labe
 
 
 def head(task: HeadTask) -> tuple[float, dict[str, Any]]:
-    """Score the weights' own head on the test split, classes matched by name: the share it names right, and details.
+    """Score the weights' own head on the scored split, classes matched by name: the share it names right, and details.
 
     UsageError when the data has a class that the weights do not know.
     """
@@ -104,7 +105,7 @@ def head(task: HeadTask) -> tuple[float, dict[str, Any]]:
     match = join(about.data, about.weights)
     assert match is not None, "both are committed"
     theirs = np.array(match.outputs, dtype=np.int64)
-    labels = EvalImages.labels_of(about.data, "test", about.context.shards)
+    labels = EvalImages.labels_of(about.data, about.config.split, about.context.shards)
     features_MD = read(task.test, np.arange(len(labels)), about)
     model = pretrained(about)
     with torch.inference_mode():

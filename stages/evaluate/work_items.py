@@ -20,7 +20,7 @@ Drawn = tuple[Draws, Mapping[int, Indices]]
 
 @dataclass(frozen=True)
 class EvaluateTask:
-    """What every task of an evaluation knows. Before the choice, `data` is without the files of the test split."""
+    """What every task of an evaluation knows. Before the choice, `data` has no files but those of `train`."""
 
     config: EvaluateConfig
     data: ShardSet
@@ -79,7 +79,7 @@ Features = tuple[FeaturePart, ...]
 
 @dataclass(frozen=True)
 class FitTask:
-    """Probes of some seeds on features: to choose a penalty, or, given features of the test split, to be scored."""
+    """Probes of some seeds on features: to choose a penalty, or, given features of the scored split, to be scored."""
 
     about: EvaluateTask
     seeds: tuple[int, ...]
@@ -98,7 +98,7 @@ class FitTask:
 
 @dataclass(frozen=True)
 class HeadTask:
-    """The weights' own head on the features of the test split."""
+    """The weights' own head on the features of the scored split."""
 
     about: EvaluateTask
     test: Features

@@ -23,6 +23,9 @@ class FinetuneConfig(Settings):
     """Length of one training, e.g. `500 steps` (Table 4); an epoch is the part of train that a trial sees."""
     peak_lr: Rate | tuple[Rate, ...]
     """Learning rate after warm-up. Several are a sweep: the dev split chooses, ties go to the lower dev loss."""
+    split: str = Field(default="test", min_length=1, max_length=255)
+    """The images that are scored once a seed, after the choice: the split `test` of the data, or another, such as `val`
+    where no test is. A sweep cannot read them: its dev split is a part of `train`."""
     image_px: Side | None = None
     """Side of the input image, pixels; the weights' own when left out. Another size resizes the position embedding."""
     warmup: Duration = Duration(0, "steps")
@@ -101,7 +104,10 @@ class FinetuneConfig(Settings):
             raise UsageError(f"fine-tune at {size['image_px']} px", str(error), do) from error
 
     def cosine(self, total_steps: int, num_train: int) -> ScheduleSettings:
-        """Warm-up and cosine decay of one trial, in steps. UsageError when the warm-up is longer than the trial."""
+        """Warm-up and cosine decay of one trial, in steps. UsageError for no step, or a longer warm-up."""
+        if total_steps < 1:
+            found = f"{num_train} training images make less than one step of batch_images {self.batch_images}"
+            raise UsageError(f"fine-tune for {self.total}", found, "lower batch_images, or lengthen total")
         try:
             schedule = ScheduleSettings(kind="cosine", warmup=self.warmup)
             return in_steps(schedule, total_steps, self.batch_images, num_train)
@@ -127,6 +133,8 @@ class FinetuneConfig(Settings):
 
     @model_validator(mode="after")
     def _fits(self) -> "FinetuneConfig":
+        if self.split == "train":
+            raise ValueError("split train is what is trained on: score another, such as val")
         if self.sweep_seeds > len(self.seeds):
             raise ValueError(f"sweep_seeds {self.sweep_seeds} is more than the {len(self.seeds)} seeds")
         if self.crop_px is not None and self.crop not in ("resmall", "resize"):

@@ -3,13 +3,16 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from vitpipe.infra.errors import UsageError
 from vitpipe.stages.artifacts import ShardSet
 from vitpipe.stages.estimates import Estimate, Given, Known
 from vitpipe.stages.finetune.config import FinetuneConfig, FinetuneResources
 from vitpipe.stages.finetune.protocol import final_trials, sweep_trials
 from vitpipe.stages.images.manifest import known_names
 from vitpipe.stages.model_settings import ModelSettings
+from vitpipe.stages.settings import Duration
+from vitpipe.stages.tasks import check_data, planned_splits
+from vitpipe.stages.training.doubts import Training, doubts
+from vitpipe.stages.training.optim.rules.sgd import Sgd
 from vitpipe.stages.vit.flops import activation_bytes, forward_macs, num_parameters, train_flops_per_image
 
 
@@ -20,18 +23,19 @@ def estimate(config: FinetuneConfig, resources: FinetuneResources, inputs: Given
     """
     data = inputs["data"][0]
     assert isinstance(data, ShardSet | Estimate)
-    splits, classes = data.splits, data.num_classes
+    splits, classes = planned_splits(data), data.num_classes
+    if splits is not None:
+        check_set(config, data, splits)
     model = _model(config, inputs, classes)
     if splits is None or model is None:
         return Estimate(num_classes=classes, notes=("sizes follow from the data, once it is ingested",))
-    if "test" not in splits or "train" not in splits:
-        found = f"it has {', '.join(f'{name} ({count})' for name, count in splits.items())}"
-        raise UsageError("fine-tune on a data set", found, "ingest it with the splits train and test")
     work = trial_work(config, model, splits, classes or 1)
-    config.cosine(work.final_steps, work.num_train)
     sweep, final = len(sweep_trials(config)), len(final_trials(config, config.rates[0]))
+    if sweep:
+        config.cosine(work.sweep_steps, work.num_train - work.num_dev)
+    warmup = config.cosine(work.final_steps, work.num_train).warmup
     steps = sweep * work.sweep_steps + final * work.final_steps
-    scored = sweep * work.num_dev + final * splits["test"]
+    scored = sweep * work.num_dev + final * splits[config.split]
     flops = sweep * work.sweep_flops + final * work.final_flops
     return Estimate(
         steps=steps,
@@ -43,8 +47,15 @@ def estimate(config: FinetuneConfig, resources: FinetuneResources, inputs: Given
         num_classes=classes,
         class_names=tuple(names.values()) if (names := known_names(data)) is not None else None,
         model=model,
-        notes=(f"{sweep} trials choose the rate, {final} are tested",),
+        notes=(f"{sweep} trials choose the rate, {final} are tested", *_doubts(config, resources, work, warmup)),
     )
+
+
+def check_set(config: FinetuneConfig, data: ShardSet | Estimate, splits: Mapping[str, int]) -> None:
+    """UsageError for data that cannot be trained and scored on: a plan asks, and the stage of what is there."""
+    asked = f"fine-tune on {data.uri if isinstance(data, ShardSet) else 'a data set of this run'}"
+    several, needed = isinstance(data, ShardSet) and data.multi_label, ("train", config.split)
+    check_data(asked, splits, needed, multi_label=several, classes=data.num_classes, scored=config.split)
 
 
 @dataclass(frozen=True)
@@ -77,7 +88,7 @@ def trial_work(config: FinetuneConfig, model: ModelSettings, splits: Mapping[str
         sweep_steps=sweep_steps,
         final_steps=final_steps,
         sweep_flops=float(sweep_steps * step + num_dev * look),
-        final_flops=float(final_steps * step + splits["test"] * look),
+        final_flops=float(final_steps * step + splits[config.split] * look),
     )
 
 
@@ -92,6 +103,26 @@ def _model(config: FinetuneConfig, inputs: Given, classes: int | None) -> ModelS
 def memory_bytes(model: ModelSettings, micro_batch: int) -> int:
     """Parameters, gradients and momentum in fp32; activations of a micro-batch."""
     return 12 * num_parameters(model) + micro_batch * activation_bytes(model)
+
+
+def _doubts(
+    config: FinetuneConfig, resources: FinetuneResources, work: TrialWork, warmup: Duration | None
+) -> list[str]:
+    assert warmup is not None  # a schedule in steps states it
+    training = Training(
+        batch_images=config.batch_images,
+        num_images=work.num_train,
+        total=config.total,
+        total_steps=work.final_steps,
+        warmup=config.warmup,
+        warmup_steps=int(warmup.amount),
+        rates=config.rates,
+        optimizer="sgd",
+        usual_rates=Sgd.usual_rates,
+        decay=config.ema.decay if config.ema else None,
+        multiple=resources.micro_batch or 1,
+    )
+    return doubts(training)
 
 
 def _hours(flops: float, sweep: int, final: int, resources: FinetuneResources, known: Known) -> float:

@@ -22,7 +22,7 @@ class Trial:
     """One training. With the node's config and inputs this is all that its outcome depends on."""
 
     phase: Literal["sweep", "test"]
-    """sweep: train on the rest, score on the dev split; test: train on all of train, score on test."""
+    """sweep: train on the rest, score on the dev split; test: train on all of train, score on the config's split."""
     peak_lr: float
     seed: int
 
@@ -45,7 +45,7 @@ class TrialTask:
     threads: int
     cpus: int
     data: ShardSet
-    """In a sweep without the files of the test split, which cannot be read then."""
+    """In a sweep the files of train alone: no other can be read then."""
     weights: Weights | Score | None
     keep_weights: bool
     choice_sha256: str | None

@@ -1,7 +1,7 @@
-"""Fine-tune: sweep on the dev split, commit the choice, retrain on all of train, test once per seed.
+"""Fine-tune: sweep on the dev split, commit the choice, retrain on all of train, score once per seed.
 
-Only arranges trials; each is a task of the cluster's one queue. The test split is out of reach of a sweep: its trials
-are given data without those files, and the test trials name the committed choice that they follow. No torch.
+Only arranges trials; each is a task of the cluster's one queue. What is scored is out of reach of a sweep: its
+trials are given the files of train alone, and the test trials name the committed choice that they follow. No torch.
 """
 
 import statistics
@@ -14,13 +14,13 @@ from vitpipe.stages.contract import Inputs, StageContext
 from vitpipe.stages.estimates import Known
 from vitpipe.stages.finetune import protocol
 from vitpipe.stages.finetune.config import FinetuneConfig, FinetuneResources
-from vitpipe.stages.finetune.estimate import memory_bytes, trial_work
+from vitpipe.stages.finetune.estimate import check_set, memory_bytes, trial_work
 from vitpipe.stages.finetune.protocol import Trial, TrialOutcome, TrialTask
 from vitpipe.stages.images.manifest import load_manifest
 from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.seal import readable
 from vitpipe.stages.settings import micro_batch_of
-from vitpipe.stages.tasks import check_data, gather, weights_in, without_test
+from vitpipe.stages.tasks import gather, train_alone, weights_in
 
 ASKED = "fine-tune"
 """How an error about what the node was given begins."""
@@ -35,8 +35,8 @@ Context = StageContext[FinetuneResources]
 
 def run(config: FinetuneConfig, inputs: Inputs, ctx: Context) -> Score:
     """Run both phases and put the score together. Errors: the trials' gravest, once all have left their pieces."""
-    data, needed = inputs.one("data", ShardSet), ("train", "test")
-    check_data(f"{ASKED} on {data.uri}", data.splits, needed, multi_label=data.multi_label, classes=data.num_classes)
+    data = inputs.one("data", ShardSet)
+    check_set(config, data, data.splits)
     sweep = _phase(protocol.sweep_trials(config), config, inputs, ctx, choice=None)
     choice = protocol.choose(config, {trial: outcome for trial, (outcome, _) in sweep.items()})
     for rate in choice.get("hopeless", ()):
@@ -65,7 +65,9 @@ def _phase(trials: list[Trial], config: FinetuneConfig, inputs: Inputs, ctx: Con
     tasks = [_task(trial, config, inputs, ctx, choice) for trial in trials if trial not in done]
     if choice and tasks:
         seeds = ", ".join(str(task.trial.seed) for task in tasks)
-        ctx.events.emit("test_opened", f"once each for the seeds {seeds}, after the choice {choice.sha256[:12]}")
+        opened = "" if config.split == "test" else f"the split {config.split}, "
+        opened += f"once each for the seeds {seeds}, after the choice {choice.sha256[:12]}"
+        ctx.events.emit("test_opened", opened)
     resources, seconds = _resources(config, inputs, ctx)
     if tasks:  # the time of the phase before says nothing of this one
         ctx.progress.update(len(done), len(trials), unit="trials", note=tasks[0].trial.phase)
@@ -92,7 +94,7 @@ def _task(trial: Trial, config: FinetuneConfig, inputs: Inputs, ctx: Context, ch
         micro_batch=micro_batch_of(config.batch_images, ctx.resources.micro_batch),
         threads=ctx.resources.threads,
         cpus=ctx.resources.whole_cpus,
-        data=data if choice else without_test(data),
+        data=data if choice else train_alone(data),
         weights=weights_in(inputs, ASKED),
         keep_weights=choice is not None and trial.seed == config.seeds[0],
         choice_sha256=choice.sha256 if choice else None,
@@ -129,6 +131,7 @@ def _score(
         "choice_sha256": committed.sha256,
         "positions": _resized(old, model, config.position_resize),
         **config.model_dump(mode="json", include=_IN_PROTOCOL),
+        **({} if config.split == "test" else {"split": config.split}),
         **({"pad_px": config.pad_px} if config.pad_px else {}),
     }
     return Score(

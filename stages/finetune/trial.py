@@ -124,7 +124,8 @@ def recipe_of(task: TrialTask, num_train: int) -> Recipe:
 
 
 def images_of(task: TrialTask, image_px: int) -> tuple[TrainImages, EvalImages]:
-    """What the trial trains on and what it is scored on: in a sweep two parts of train, else train and test."""
+    """What the trial trains on and what it is scored on: in a sweep two parts of train, else train and the
+    split that the config names."""
     config, trial, sha256 = task.config, task.trial, task.data.manifest_sha256
     labels_N: Indices = np.asarray(EvalImages.labels_of(task.data, "train", task.context.shards), dtype=np.int64)
     kept: Indices = np.arange(len(labels_N))
@@ -136,7 +137,7 @@ def images_of(task: TrialTask, image_px: int) -> tuple[TrainImages, EvalImages]:
     train = TrainImages(task.data, "train", image_px, config.augment, trial.seed, task.context.shards, keep=kept)
     scored = EvalImages(
         task.data,
-        "test" if held is None else "train",
+        config.split if held is None else "train",
         image_px,
         config.eval_resize,
         task.context.shards,

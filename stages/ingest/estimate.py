@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from vitpipe.stages.artifacts import Artifact
 from vitpipe.stages.estimates import Estimate, Known
 from vitpipe.stages.ingest.config import IngestConfig, IngestResources
+from vitpipe.stages.ingest.sources.folder_layout import misspelt
 from vitpipe.stages.ingest.sources.source_settings import SourceCount
 
 TAR_OVERHEAD_BYTES = 2000
@@ -17,7 +18,8 @@ def estimate(
     counted = config.source.count(config.splits)
     if isinstance(counted, str):
         return Estimate(notes=(counted,))
-    kept, notes = _part(counted.images, config), (*counted.notes, *_doubts(counted))
+    kept = _part(counted.images, config)
+    notes = (*counted.notes, *_doubts(counted, kept), *misspelt(config.splits))
     splits = _splits(config, kept, counted.splits)
     if isinstance(config.splits, dict) and len(config.splits) > 1:
         notes = (*notes, "splits are cut by content: their sizes are within the chance of a draw")
@@ -34,13 +36,15 @@ def estimate(
     )
 
 
-def _doubts(counted: SourceCount) -> Iterator[str]:
+def _doubts(counted: SourceCount, kept: int) -> Iterator[str]:
     """What is allowed and may be a slip: classes among which there is nothing to tell apart."""
     if counted.num_classes == 1:
         only = f", {counted.class_names[0]!r}" if counted.class_names else ""
         yield f"one class alone{only}: no training learns to tell it from another, masked patches aside"
     elif counted.num_classes is not None and counted.num_classes == counted.images > 1:
         yield f"each of the {counted.images} images has a class of its own: none is left to test what was learned"
+    elif counted.num_classes is not None and kept < counted.num_classes:
+        yield f"{kept} images are fewer than the {counted.num_classes} classes: some have none to learn from"
 
 
 def _splits(config: IngestConfig, kept: int, listed: Mapping[str, int]) -> dict[str, int] | None:

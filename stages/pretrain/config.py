@@ -176,6 +176,11 @@ def validation_split(config: PretrainConfig, splits: Sequence[Mapping[str, int]]
     return found
 
 
+def held_out(splits: Mapping[str, int]) -> str | None:
+    """The split of a set that is not trained on and has images, or None."""
+    return next((name for name in VALIDATION if splits.get(name)), None)
+
+
 def _too_long(config: PretrainConfig) -> list[str]:
     """A schedule that no run of this length holds, where it can be said without data: epochs are known at plan."""
     stated = [length for length in (config.schedule.warmup, config.schedule.cooldown) if length is not None]

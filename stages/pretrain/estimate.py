@@ -20,6 +20,7 @@ from vitpipe.stages.pretrain.input_checks import (
 from vitpipe.stages.pretrain.job import SPLIT, ResolvedRecipe, model_of
 from vitpipe.stages.pretrain.memory import saved_bytes, terms
 from vitpipe.stages.settings import micro_batch_of
+from vitpipe.stages.training.doubts import Training, doubts
 from vitpipe.stages.vit.flops import num_parameters, train_flops_per_image
 
 
@@ -172,7 +173,25 @@ def _notes(recipe: ResolvedRecipe, memory: int, room: float | None) -> list[str]
     if room is not None and memory > room:
         ways = " or ".join(_savings(config, resources)) or "a larger GPU"
         notes.append(f"needs {memory / 1e9:.0f} GB of a GPU that has {room / 1e9:.0f}: try {ways}")
-    return notes
+    return notes + doubts(_training(recipe))
+
+
+def _training(recipe: ResolvedRecipe) -> Training:
+    config, resources, warmup = recipe.config, recipe.resources, recipe.schedule.warmup
+    assert warmup is not None  # a resolved schedule states it
+    return Training(
+        batch_images=config.batch_images,
+        num_images=recipe.epoch_images,
+        total=config.total,
+        total_steps=recipe.total_steps,
+        warmup=config.schedule.warmup,
+        warmup_steps=int(warmup.amount),
+        rates=(config.optimizer.peak_lr,),
+        optimizer=config.optimizer.kind,
+        usual_rates=config.optimizer.usual_rates,
+        decay=config.ema.decay if config.ema else None,
+        multiple=(resources.micro_batch or 1) * resources.most_workers,
+    )
 
 
 def _savings(config: PretrainConfig, resources: PretrainResources) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from vitpipe.stages.images.batch import Batch
 from vitpipe.stages.images.evaluate import EvalImages
-from vitpipe.stages.pretrain.config import validation_split
+from vitpipe.stages.pretrain.config import held_out, validation_split
 from vitpipe.stages.pretrain.job import PretrainJob
 from vitpipe.stages.training.engine import Engine
 from vitpipe.stages.training.measure.evaluation import fewshot, validate
@@ -38,7 +38,10 @@ class Evaluator:
             values = validate(self._engine, self._held_out, loss, prepare, threads, classes=labelled)
             found |= {name: value if math.isfinite(value) else None for name, value in values.items()}
         for probe in self._job.probes:
-            scores = fewshot(self._engine, probe, self._job.model.image_px, settings.fewshot, self._cache, threads)
+            split = held_out(probe.splits)
+            assert split is not None  # the driver has refused a probe without
+            image_px = self._job.model.image_px
+            scores = fewshot(self._engine, probe, split, image_px, settings.fewshot, self._cache, threads)
             by_shots = {str(shots): accuracy for shots, accuracy in scores.items()}
             found.setdefault("fewshot", {})[probe.name] = by_shots
         return found

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from vitpipe.infra.errors import UsageError
 from vitpipe.stages.images.classes import difference, moved_name
 from vitpipe.stages.model_settings import ModelSettings
-from vitpipe.stages.pretrain.config import PretrainConfig
+from vitpipe.stages.pretrain.config import VALIDATION, PretrainConfig, held_out
 from vitpipe.stages.pretrain.job import SPLIT
 from vitpipe.stages.tasks import check_data
 
@@ -56,4 +56,5 @@ def check_shards(uri: str, splits: Mapping[str, int], multi_label: bool, config:
 
 def check_probe(uri: str, splits: Mapping[str, int], multi_label: bool) -> None:
     """UsageError for a set that no ridge can be fitted and tested on."""
-    check_data(f"score {uri} while training", splits, (SPLIT, "test"), multi_label=multi_label)
+    needed = (SPLIT, held_out(splits) or VALIDATION[0])
+    check_data(f"score {uri} while training", splits, needed, multi_label=multi_label)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from vitpipe.stages.artifacts import Score, ShardSet
 from vitpipe.stages.images.manifest import load_manifest
-from vitpipe.stages.report.results import ScoreRow, percent
+from vitpipe.stages.report.results import ScoreRow, percent, split_of
 from vitpipe.stages.report.samples import MAX_INDEXES, read_index
 
 Z_95 = 1.959963984540054
@@ -57,11 +57,6 @@ def interval_words(row: ScoreRow) -> str:
     """The interval as text, empty where there is none."""
     found = interval(row)
     return f"95 %: {100 * found[0]:.1f} to {100 * found[1]:.1f}" if found else ""
-
-
-def split_of(score: Score) -> str:
-    """The split that a score was measured on."""
-    return str(score.protocol.get("split") or "test")
 
 
 def levels(scores: Sequence[Score], data: Mapping[str, ShardSet]) -> dict[str, Levels]:

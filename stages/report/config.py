@@ -22,8 +22,8 @@ class ReportConfig(Settings):
     """Look into this step of `checkpoint`, its last or one that was kept. Left out: into `weights`, else the newest
     converted ones upstream of the scores, else the checkpoint's last step."""
     attention_images: FewOrNone = 128
-    """Images over which the distance of attention is averaged (appendix D.7), from the test split of `shards` where it
-    has one; 0 leaves attention out."""
+    """Images over which the distance of attention is averaged (appendix D.7), from the split `test` of `shards`, else
+    `val`, else `train`; 0 leaves attention out."""
     rollout_images: FewOrNone = 8
     """How many of these are shown with their attention rollout (Figures 6 and 14)."""
     rollout: Literal["residual", "plain"] = "residual"

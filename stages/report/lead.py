@@ -25,7 +25,7 @@ def _alone(row: ScoreRow, level: Levels | None) -> str:
     ends, parts = interval(row), []
     if ends:
         low, high = (f"{100 * end:.1f}" for end in ends)
-        parts.append(f"95 % interval: {low} to {high} %, from {row.num_test:,} test images (Wilson).")
+        parts.append(f"95 % interval: {low} to {high} %, from {row.num_test:,} {row.split} images (Wilson).")
     if level:
         parts.append(f"{level.words[:1].upper()}{level.words[1:]}.")
     return " ".join(parts)

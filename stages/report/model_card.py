@@ -95,7 +95,7 @@ def model_card(
             task_type="image-classification",
             dataset_type=row.benchmark,
             dataset_name=title(row.benchmark),
-            dataset_split=str(row.protocol.get("split") or "test"),
+            dataset_split=row.split,
             metric_type="accuracy",
             metric_name=f"top-1, {row.arm}",
             metric_value=round(100 * row.value, 3),
@@ -144,6 +144,6 @@ def _loading(chosen: Loading) -> str:
 
 def _paper(row: ScoreRow) -> str:
     """The paper's number for its best model on public data, beside what was fine-tuned."""
-    numbers = published(row.benchmark) if row.kind == "pretrained" else []
+    numbers = published(row.benchmark) if row.kind == "pretrained" and row.split == "test" else []
     found = next((one for one in numbers if (one.model, one.pretrained_on) == LANDMARK), None)
     return f"{found.value:.2f} % ({found.table})" if found else ""

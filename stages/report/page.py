@@ -32,10 +32,10 @@ def render(**facts: Any) -> str:
 
 
 def score_charts(table: list[ScoreRow], reached: Mapping[str, Levels]) -> list[dict[str, Any]]:
-    """Group the scores into one chart a benchmark, each with a scale of its own."""
+    """Group the scores into one chart a benchmark and scored split, each with a scale of its own."""
     charts = []
-    for benchmark in dict.fromkeys(row.benchmark for row in table):
-        rows = [row for row in table if row.benchmark == benchmark]
+    for benchmark, split in dict.fromkeys((row.benchmark, row.split) for row in table):
+        rows = [row for row in table if (row.benchmark, row.split) == (benchmark, split)]
         level = next((reached[row.uri] for row in rows if row.uri in reached), None)
         charts.append({"title": title(benchmark), "rows": rows, "axis": score_axis(rows), "level": level})
     return charts

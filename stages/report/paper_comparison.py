@@ -58,6 +58,8 @@ def grids(rows: Sequence[ScoreRow], known: Mapping[str, Pretraining]) -> list[Gr
 
 def _name(row: ScoreRow) -> str | None:
     """The paper's benchmark that a row answers, or None: fine-tuned from pretrained weights, or its head by ReaL."""
+    if row.split != "test":
+        return None  # the paper's numbers are of the test splits
     if row.protocol.get("method") == "real":
         return "imagenet-real" if benchmark_id(row.benchmark) in ("imagenet", "imagenet-real") else None
     if row.kind != "pretrained":

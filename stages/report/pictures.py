@@ -124,7 +124,7 @@ def _by_place(similar_NGG: Tensor) -> tuple[float, float | None, float]:
 def _attention(model: Model, data: ShardSet, task: DrawTask) -> dict[str, Any]:
     """Attention distances and rollout over a few images: fields of an Inspection."""
     config, settings = task.config, model.settings
-    split = "test" if data.splits.get("test") else "train"
+    split = next((name for name in ("test", "val") if data.splits.get(name)), "train")
     samples = spread(data, split, config.attention_images)
     chosen = one_each(samples, config.rollout_images)
     pixels = {id(sample): _fitted(read_image(data, sample), settings.image_px) for sample in samples}

@@ -8,7 +8,7 @@ from typing import Any
 
 from vitpipe.stages.artifacts import Checkpoint, Score
 from vitpipe.stages.report.charts import Curve
-from vitpipe.stages.report.results import percent
+from vitpipe.stages.report.results import percent, split_of
 from vitpipe.stages.training.measure.account import CAUSES
 from vitpipe.stages.training.measure.metrics_log import measured
 
@@ -61,7 +61,7 @@ def finetuning_curves(scores: Sequence[Score], nodes: Mapping[str, str]) -> list
         if losses and min(map(len, losses)) > 1:
             mean = [statistics.fmean(step) for step in zip(*losses, strict=False)]
             seeds = f"mean of {len(losses)} seeds, " if len(losses) > 1 else ""
-            then = f"{seeds}then {percent(score.value)} of the test images"
+            then = f"{seeds}then {percent(score.value)} of the {split_of(score)} images"
             named = f"{nodes.get(score.uri, score.uri)}: training loss ({then})"
             drawn.append(Curve.draw(named, "", range(1, len(mean) + 1), mean, smooth=True))
     return drawn

@@ -1,4 +1,4 @@
-"""Scores as rows of one table, arms that differ only in pretraining as gains, and the sentence on top of the page.
+"""Scores as rows of one table, and arms that differ only in pretraining as gains.
 
 Knows Score artifacts; opens `score.json` of few-shot scores, no other file, and knows no page.
 """
@@ -11,10 +11,12 @@ from typing import Any
 
 from vitpipe.stages.artifacts import Score
 from vitpipe.stages.model_settings import ModelSettings
-from vitpipe.stages.paper.tables import title
 from vitpipe.stages.report.wording import last_part
 
-ALIKE = ("image_px", "batch_images", "steps", "train_per_class", "num_train", "crop", "pad_px", "flip", "eval_resize")
+ALIKE = (
+    "image_px", "batch_images", "steps", "train_per_class", "num_train", "crop", "pad_px", "flip", "eval_resize",
+    "split",
+)  # fmt: skip
 """What two fine-tunings must share so that pretraining is their only difference."""
 
 _NONE: Mapping[str, str] = MappingProxyType({})
@@ -60,6 +62,11 @@ class ScoreRow:
     def text(self) -> str:
         """The score in percent with its spread."""
         return percent(self.value, self.std)
+
+    @property
+    def split(self) -> str:
+        """The split that was scored."""
+        return split_of(self)
 
     @property
     def labels(self) -> str:
@@ -125,45 +132,9 @@ def gains(table: Sequence[ScoreRow]) -> list[Gain]:
     return [Gain(row, twins[_likeness(row)]) for row in table if row.kind == "pretrained" and _likeness(row) in twins]
 
 
-def headline(table: Sequence[ScoreRow], found: Sequence[Gain]) -> str:
-    """Say in one sentence what the run showed, also when pretraining did not help."""
-    if len(found) == 1:
-        return _one_gain(found[0]) + _beside_strongest(found[0], strongest(found[0].pretrained, table))
-    if found:
-        helped = [gain for gain in found if gain.clear and gain.points > 0]
-        mean = statistics.fmean(gain.points for gain in found)
-        return f"Pretraining clearly helps in {len(helped)} of {len(found)} comparisons: {mean:+.1f} points on average"
-    if not table:
-        return "No scores yet"
-    tuned = [row for row in table if row.kind == "pretrained"]
-    if len({row.benchmark for row in tuned}) > 1:
-        return _several(tuned)
-    best = max(table, key=lambda row: row.value)
-    return f"{title(best.benchmark)}: {best.text} {best.arm}{_over(best)}"
-
-
-def strongest(tuned: ScoreRow, table: Sequence[ScoreRow]) -> ScoreRow | None:
-    """Find the best score that is no fine-tuned one, on the same benchmark with as many labels; None without any."""
-    others = [row for row in table if row.kind != "pretrained" and row.benchmark == tuned.benchmark]
-    return max((row for row in others if row.labels == tuned.labels), key=lambda row: row.value, default=None)
-
-
-def beside_strongest(table: Sequence[ScoreRow]) -> dict[str, str]:
-    """Name the strongest baseline of each benchmark that has one fine-tuned score, and on which side of it that is."""
-    tuned = [row for row in table if row.kind == "pretrained"]
-    single = [row for row in tuned if sum(row.benchmark == other.benchmark for other in tuned) == 1]
-    return {best.node: side(row, best) for row in single if (best := strongest(row, table))}
-
-
-def side(tuned: ScoreRow, other: ScoreRow) -> str:
-    """Say which side of another score the fine-tuned one is on, and whether beyond the spread of the seeds of both."""
-    gain = Gain(tuned, other)
-    where = "above" if gain.points > 0 else "below"
-    if tuned.std is None or other.std is None:
-        spread = "with one seed the spread is unknown"
-    else:
-        spread = "beyond the seeds’ spread" if gain.clear else "within the seeds’ spread"
-    return f"fine-tuned is {abs(gain.points):.1f} points {where}, {spread}"
+def split_of(scored: Score | ScoreRow) -> str:
+    """Name the split that was scored; one of earlier versions does not say that it is `test`."""
+    return str(scored.protocol.get("split") or "test")
 
 
 def percent(value: float, std: float | None = None) -> str:
@@ -176,41 +147,14 @@ def deviation(values: Sequence[float]) -> float | None:
     return statistics.stdev(values) if len(values) > 1 else None
 
 
-def _one_gain(gain: Gain) -> str:
-    ours, theirs = gain.pretrained, gain.scratch
-    name, seeds = title(ours.benchmark), _over(ours)
-    if ours.std is None:
-        return f"{name}: {ours.text} fine-tuned, {theirs.text} from scratch; with one seed the spread is unknown"
-    if not gain.clear:
-        return f"No clear gain from pretraining on {name}: {ours.text} fine-tuned, {theirs.text} from scratch{seeds}"
-    verb = "lifts" if gain.points > 0 else "lowers"
-    return f"Pretraining {verb} {name} from {theirs.text} to {ours.text}: {gain.points:+.1f} points{seeds}"
-
-
-def _beside_strongest(gain: Gain, best: ScoreRow | None) -> str:
-    """Name the strongest baseline, unless it is the one from scratch that the sentence has already."""
-    if best is None or best is gain.scratch:
-        return ""
-    return f". Strongest baseline: {best.arm}, {best.text}; {side(gain.pretrained, best)}"
-
-
-def _several(tuned: Sequence[ScoreRow]) -> str:
-    low, high = min(tuned, key=lambda row: row.value), max(tuned, key=lambda row: row.value)
-    number, mean = len({row.benchmark for row in tuned}), percent(statistics.fmean(row.value for row in tuned))
-    ends = f"{percent(low.value)} on {title(low.benchmark)} to {percent(high.value)} on {title(high.benchmark)}"
-    return f"Fine-tuned on {number} benchmarks: {mean} on average, from {ends}"
-
-
-def _over(row: ScoreRow) -> str:
-    return f" over {len(row.per_seed)} seeds" if len(row.per_seed) > 1 else ""
-
-
 def _likeness(row: ScoreRow) -> tuple[Any, ...]:
     return (row.benchmark, *(str(row.protocol.get(name)) for name in ALIKE))
 
 
 def _row(score: Score, benchmark: str, node: str) -> ScoreRow:
     arm, kind = _arm(score.protocol)
+    if split := score.protocol.get("split"):
+        arm += f", scored on {split}"
     return ScoreRow(
         node=node,
         benchmark=benchmark,

@@ -18,6 +18,7 @@ from vitpipe.stages.report.config import ReportConfig
 from vitpipe.stages.report.costs import costs
 from vitpipe.stages.report.downloads import downloads
 from vitpipe.stages.report.gallery import Drawn, DrawTask, Pictures, WrongTask
+from vitpipe.stages.report.headline import beside_strongest, headline
 from vitpipe.stages.report.lead import lead
 from vitpipe.stages.report.mistakes import mistakes, speeds
 from vitpipe.stages.report.model_card import loading, model_card
@@ -26,7 +27,7 @@ from vitpipe.stages.report.page import render, score_charts
 from vitpipe.stages.report.paper_comparison import grids
 from vitpipe.stages.report.record_lineage import LineageNode, benchmarks, data_of, walk
 from vitpipe.stages.report.resolution import resolutions
-from vitpipe.stages.report.results import beside_strongest, gains, headline, rows
+from vitpipe.stages.report.results import gains, rows
 from vitpipe.stages.report.scaling import over_labels, over_pretraining, pretrainings
 from vitpipe.stages.report.wrong_images import wrong_tasks
 from vitpipe.stages.tasks import gather

@@ -8,8 +8,8 @@ from PIL import Image
 from vitpipe.stages.artifacts import Score, ShardSet
 from vitpipe.stages.images.manifest import load_manifest
 from vitpipe.stages.paper.tables import title
-from vitpipe.stages.report.certainty import split_of
 from vitpipe.stages.report.gallery import WrongImage, WrongImages, WrongTask
+from vitpipe.stages.report.results import split_of
 from vitpipe.stages.report.samples import Sample, read_image, read_index
 from vitpipe.stages.report.sheets import webp_uri
 

@@ -19,7 +19,7 @@ from vitpipe.stages.evaluate.frozen import description
 from vitpipe.stages.evaluate.work_items import EvaluateTask
 from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.seal import SEAL, broken, canonical, readable, seal_of, sealed
-from vitpipe.stages.tasks import check_data, gather, weights_in, without_test
+from vitpipe.stages.tasks import check_data, gather, planned_splits, train_alone, weights_in
 
 B16 = {"variant": "B/16", "image_px": 224, "classes": 10, "representation": "none", "pool": "cls"}
 """An architecture as a record of before `position` and the fields behind it would have it."""
@@ -204,14 +204,27 @@ def test_data_that_fit_no_score_are_refused_with_what_they_have():
         check_data("score it", {}, ("test",), multi_label=False)
     with pytest.raises(UsageError, match="no split test"):
         check_data("score it", {"test": 0}, ("test",), multi_label=False)
+    with pytest.raises(UsageError, match=r"only train \(8\), val \(2\)\. Set `split: val`, or ingest"):
+        check_data("score it", {"train": 8, "val": 2}, ("train", "test"), multi_label=False, scored="test")
+    with pytest.raises(UsageError, match=r"only val \(2\)\. Ingest it with a split train"):
+        check_data("score it", {"val": 2}, ("train", "test"), multi_label=False, scored="test")
     with pytest.raises(UsageError, match="single class"):
         check_data("score it", DATA.splits, ("test",), multi_label=False, classes=1)
     with pytest.raises(UsageError, match="several classes each"):
         check_data("score it", DATA.splits, ("test",), multi_label=True)
 
 
-def test_nothing_of_the_test_split_is_left_to_who_has_still_to_choose():
-    blind = without_test(DATA)
+def test_a_plan_counts_a_split_that_rounds_to_no_image_as_one():
+    assert planned_splits(Estimate(splits={"train": 9, "test": 0})) == {"train": 9, "test": 1}
+    assert planned_splits(DATA.model_copy(update={"splits": {"test": 0}})) == {"test": 0}, "counted, not reckoned"
+    assert planned_splits(Estimate()) is None
+
+
+def test_nothing_but_the_training_split_is_left_to_who_has_still_to_choose():
+    files = (File(path=name, at=name, bytes=1, sha256="0") for name in ("val-0.tar", "val-0.index", "manifest.json"))
+    several = DATA.model_copy(update={"splits": {**DATA.splits, "val": 2}, "files": (*DATA.files, *files)})
+    assert [file.path for file in train_alone(several).files] == ["train-0.tar", "manifest.json"]
+    blind = train_alone(DATA)
     assert [file.path for file in blind.files] == ["train-0.tar"] and DATA.has("test-0.tar")
     with pytest.raises(IntegrityError):
         blind.file("test-0.tar")

@@ -9,7 +9,7 @@ from vitpipe.pipeline.spec.text.yaml_source import Value
 
 Failure = TypeVar("Failure", bound=VitpipeError)
 
-_FIELD = re.compile(r"(?<!another )`([a-z_]\w*(?:\.\w+)*)`(?! \()")
+_FIELD = re.compile(r"(?<!another )`([a-z_]\w*(?:\.\w+)*)(?:: [^`]+)?`(?! \()")
 """A field in a remedy; what is to have another `name` is the run."""
 
 

@@ -1,6 +1,6 @@
 """Whether folders of images are laid out as the config reads them: splits where it means splits, classes where classes.
 
-Knows the folders' names as a walk sees them; reads no file. No torch.
+Knows the names of folders and files as a walk sees them, and what these say of formats; reads no file. No torch.
 """
 
 import re
@@ -17,6 +17,13 @@ _NAMED = {split: re.compile(rf"({form})[ _-]?(set|split|images?|imgs?|data|\d+)?
 _WORD = re.compile(r"[A-Za-z]+")
 _OWN = re.compile(r"[^/*?\[{]*[*?\[{].*|[^/]*/?$")
 """What of a pattern names files: from the first folder or name with a wildcard on, else the last name."""
+
+NOT_READ = frozenset((".gif", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".ppm"))
+"""Files that a person would call an image, of formats that are set aside."""
+IMAGE_SUFFIXES = NOT_READ.union((".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp"))
+"""Files that a person would call an image; whether they are, their bytes decide."""
+_OF_OTHER_KINDS = {".tar": "webdataset", ".parquet": "parquet"}
+_ARCHIVES = frozenset((".zip", ".tgz", ".gz", ".7z", ".rar"))
 
 FOLDERS = "set `splits: folders`"
 
@@ -145,6 +152,40 @@ def splits_mixed(patterns: Iterable[str], files: Iterable[str]) -> Iterator[str]
     if len(counts) > 1 and not counts.keys() & asked:
         told = ", ".join(f"{split} {count}" for split, count in sorted(counts.items()))
         yield f"its files are of several splits by their names ({told}), and all are read as one set: name those of one"
+
+
+def misspelt(splits: Iterable[str]) -> Iterator[str]:
+    """Say which splits nobody finds, for all others call them otherwise; a word for the source's own has none."""
+    names = () if isinstance(splits, str) else tuple(splits)
+    for name in names:
+        if (meant := split_of(name)) and meant not in names:
+            yield f"the split {name!r} is not looked for by that name: call it {meant!r}"
+
+
+def unread_formats(names: Iterable[str]) -> Iterator[str]:
+    """Say how many images are of formats that are not read, by their names."""
+    total, counts = 0, Counter[str]()
+    for name in names:
+        total += 1
+        if (suffix := suffix_of(name)) in NOT_READ:
+            counts[suffix] += 1
+    if counts:
+        told = ", ".join(f"{count} {suffix}" for suffix, count in counts.most_common())
+        yield f"of {total} images {told} are, by their names, of a format that is not read: set aside unless converted"
+
+
+def suffix_of(name: str) -> str:
+    """`.heic` of `a/IMG_1.HEIC`; of a name without a dot all of it."""
+    return name[name.rfind(".") :].lower()
+
+
+def other_kind(suffixes: Iterable[str]) -> str:
+    """What to do about a folder that has files of these suffixes, and no image."""
+    there = set(suffixes)
+    for suffix, kind in _OF_OTHER_KINDS.items():
+        if suffix in there:
+            return f"name a folder of images, or for its {suffix} files set `kind: {kind}` with `urls`"
+    return "unpack its archives first" if there & _ARCHIVES else "name a folder of images"
 
 
 def _renamed(splits: Iterable[str]) -> str:

@@ -5,6 +5,7 @@ Files are candidates by their suffix; whether they are images, their bytes decid
 
 import errno
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from operator import attrgetter, itemgetter
@@ -17,17 +18,19 @@ from vitpipe.stages.images.decode import MAX_FILE_BYTES
 from vitpipe.stages.images.header import BadImage
 from vitpipe.stages.ingest.listing import Item, Items, Listing, some
 from vitpipe.stages.ingest.reading import UnreadableImage, ahead, one_by_one
-from vitpipe.stages.ingest.sources.folder_layout import SeenFolders, told_astray
+from vitpipe.stages.ingest.sources.folder_layout import (
+    IMAGE_SUFFIXES,
+    SeenFolders,
+    other_kind,
+    suffix_of,
+    told_astray,
+    unread_formats,
+)
 from vitpipe.stages.ingest.sources.inventory import Inventory
 from vitpipe.stages.ingest.sources.labels_file import left_aside, read_labels
 from vitpipe.stages.ingest.sources.vocabulary import odd_names
 from vitpipe.stages.ingest.sources.window import store_of
 from vitpipe.stages.sighting import etag_mark, time_mark
-
-_ACCEPTED = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp")
-_OTHERS = (".gif", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".ppm")
-IMAGE_SUFFIXES = frozenset(_ACCEPTED + _OTHERS)
-"""Files a person would call an image; those of formats that are not accepted are set aside with that reason."""
 
 
 class FoundFile(NamedTuple):
@@ -43,7 +46,7 @@ class FoundFile(NamedTuple):
     @property
     def is_candidate(self) -> bool:
         """Whether its name ends like an image's."""
-        return self.name[self.name.rfind(".") :].lower() in IMAGE_SUFFIXES
+        return suffix_of(self.name) in IMAGE_SUFFIXES
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ class FolderTree:
             return self._by_folders()
         files = {file.name: file for file in self._walk()}
         if not files:
-            raise self._empty(0)
+            raise self._empty(Counter())
         return read_labels(self.labels, self.root, files)
 
     def candidates(self, unreadable: dict[str, str]) -> Iterator[FoundFile]:
@@ -122,12 +125,12 @@ class FolderTree:
 
     def _by_folders(self) -> Listing:
         depth = 2 if self.split_folders else 1
-        items, astray, others = Items(), list[str](), 0
+        items, astray, others = Items(), list[str](), Counter[str]()
         folders, number = SeenFolders(depth), dict[str, int]()
         for file in self._walk():
             parts = PurePosixPath(file.name).parts
             if not file.is_candidate:
-                others += 1
+                others[suffix_of(file.name)] += 1
             elif len(parts) <= depth:
                 astray.append(file.name)
             else:
@@ -149,7 +152,8 @@ class FolderTree:
         items.relabel([places[name] for name in number])
         splits = folders.parents if self.split_folders else ()
         notes = (
-            *([left_aside(others)] if others else ()),
+            *([left_aside(others.total())] if others else ()),
+            *unread_formats(map(items.name, range(len(items)))),
             *odd_names(classes),
             *folders.notes(),
             *_of_one_split(splits),
@@ -162,11 +166,11 @@ class FolderTree:
         if empty := ["/".join(parts) for parts in sorted(set(there) - set(parents))]:
             raise self._wrong(f"{len(empty)} class folders hold no images: {some(empty)}", "fill or remove them")
 
-    def _empty(self, files: int) -> UsageError:
-        found = f"it has {files} files, none of them an image"
+    def _empty(self, files: Counter[str]) -> UsageError:
+        found = f"it has {files.total()} files, none of them an image"
         if not files:
             found = f"no {'file' if self._is_local else 'object'} lies below it"
-        return self._wrong(found, "name a folder of images")
+        return self._wrong(found, other_kind(files))
 
     def _wrong(self, found: str, do: str) -> UsageError:
         return UsageError(f"ingest {self.root}", found, do)

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from vitpipe.stages.ingest.listing import MAX_NAMED, Item, Items, Listing, some
 from vitpipe.stages.ingest.sources.class_names import sorted_classes
+from vitpipe.stages.ingest.sources.folder_layout import unread_formats
 from vitpipe.stages.ingest.sources.label_rows import LabelRow, label_rows, wrong
 from vitpipe.stages.ingest.sources.vocabulary import mixed_names, odd_names
 
@@ -89,6 +90,7 @@ def _notes(where: str, files: Mapping[str, ListedFile], rows: Mapping[str, Label
     columns = {name for columns in {row.columns for row in rows.values()} for name in columns}
     if splits := sorted(name for name in columns if name.strip().casefold() in OF_SPLITS):
         yield f"the column {splits[0]!r} of {where} is not read: `splits` of the ingest cuts the images"
+    yield from unread_formats(rows)
 
 
 class FilesBelow:

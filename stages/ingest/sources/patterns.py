@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import accumulate, takewhile
+from itertools import accumulate, islice, takewhile
 from pathlib import Path
 
 from braceexpand import braceexpand
@@ -19,10 +19,13 @@ from vitpipe.infra.errors import UsageError
 from vitpipe.infra.storage.folders import state_of
 from vitpipe.infra.storage.opening import open_store
 from vitpipe.stages.ingest.listing import some
+from vitpipe.stages.ingest.sources.folder_layout import IMAGE_SUFFIXES
 from vitpipe.stages.sighting import etag_mark, time_mark
 
 MAX_NAMES = 1_000_000
 """Names that one pattern may stand for."""
+LOOKED_AT = 100
+"""Files of a folder that tell what it holds."""
 MAX_NESTED = 100
 """Braces within braces: each costs its reader a level of the stack."""
 SHOWN = 200
@@ -155,8 +158,15 @@ def _files(url: str, suffix: str, all_there: bool) -> list["_FoundFile"]:
     if missing and all_there and len(names) > 1:
         raise UsageError(f"read {url!r}", f"{len(missing)} of {len(names)} are not there: {some(missing)}", _REMEDY)
     if missing and all_there:
-        raise UsageError(f"read {url!r}", f"no file of that name or pattern, nor one below it with {suffix}", _REMEDY)
+        do = "set `kind: folder` with `root`: images lie below it" if _has_images(pattern) else _REMEDY
+        raise UsageError(f"read {url!r}", f"no file of that name or pattern, nor one below it with {suffix}", do)
     return [file for files in found for file in files]
+
+
+def _has_images(folder: str) -> bool:
+    """Whether the first files below a local folder are images, by their names."""
+    below = (path for path in Path(folder).rglob("*") if path.is_file()) if os.path.isdir(folder) else ()
+    return any(path.suffix.lower() in IMAGE_SUFFIXES for path in islice(below, LOOKED_AT))
 
 
 _FoundFile = tuple[str, int, str | None]

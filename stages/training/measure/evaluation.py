@@ -47,9 +47,9 @@ def validate(
 
 
 def fewshot(
-    engine: Engine, probe: ShardSet, image_px: int, settings: FewshotSettings, cache: Path, threads: int
+    engine: Engine, probe: ShardSet, split: str, image_px: int, settings: FewshotSettings, cache: Path, threads: int
 ) -> dict[int, float]:
-    """Accuracy on a probe's test images by shots, the mean over seeds: the authors' ridge on frozen features.
+    """Accuracy on a probe's images of `split` by shots, the mean over seeds: the authors' ridge on frozen features.
 
     As `evaluate` with method fewshot, in the precision of the training. Each rank fits the same ridges, on the
     features of all, and names its own share of the test images.
@@ -58,7 +58,7 @@ def fewshot(
     draws = {seed: draw(labels_N, probe.num_classes, seed, settings.shots) for seed in settings.seeds}
     drawn = np.unique(np.concatenate([rows for supports in draws.values() for rows in supports.values()]))
     support = EvalImages(probe, "train", image_px, settings.eval_resize, cache, keep=drawn)
-    test = EvalImages(probe, "test", image_px, settings.eval_resize, cache)
+    test = EvalImages(probe, split, image_px, settings.eval_resize, cache)
     own_ND, _ = _features(engine, support, threads)
     support_ND = np.concatenate(agree.each(lambda: own_ND))
     test_MD, test_labels_M = _features(engine, test, threads)

@@ -66,6 +66,9 @@ class OptimizerSettings(Settings, ABC):
 
     uses: ClassVar[frozenset[str]] = frozenset()
     """Which of `betas` and `momentum` mean anything to this rule; settings of its own it adds as fields."""
+    usual_rates: ClassVar[tuple[float, float] | None] = None
+    """Lowest and highest peak learning rate that the rule is used with, up to some 2,000 images a step; a plan doubts
+    others. None where nobody has said."""
     counts_updates: ClassVar[bool] = False
     """Whether the update depends on how many were made: the count is then a part of the state."""
 

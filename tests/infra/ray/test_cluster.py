@@ -7,6 +7,7 @@ import signal
 import time
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -89,7 +90,7 @@ def test_one_failure_stops_no_other_and_errors_keep_their_class(ray_session) -> 
     assert done["fine"].value() == "fine"
     assert type(done["integrity"].error) is IntegrityError
     assert done["integrity"].error.found == "its digest differs"
-    assert type(done["memory"].error) is StageError and "Out of memory" in str(done["memory"].error)
+    assert type(done["memory"].error) is StageError and "out of memory" in str(done["memory"].error)
     assert type(done["value"].error) is ValueError
     assert "in fail" in done["value"].error.__notes__[0], "the remote traceback comes with it"
 
@@ -105,7 +106,7 @@ def test_a_lost_task_runs_again(ray_session, tmp_path: Path) -> None:
 
 def test_a_task_lost_too_often_fails(ray_session, tmp_path: Path) -> None:
     (done,) = ray_session.named("dying").fan(partial(die_until, 9, tmp_path), ["a"], resources=TASK)
-    with pytest.raises(StageError, match=r"Run task dying/a.*lost 2 times"):
+    with pytest.raises(StageError, match=r"run task dying/a.*lost 2 times"):
         done.value()
 
 
@@ -197,6 +198,10 @@ def one_refuses(error, folder, rank):
     dist.barrier()
 
 
+def mark_gang(folder, rank):
+    Path(folder, "gang").touch()
+
+
 def stop_unevenly(folder, rank):
     """Rank 1 leaves at once, rank 0 has something to commit first."""
     if rank.rank == 0:
@@ -212,6 +217,36 @@ def test_a_lost_rank_restarts_the_gang_from_the_top(ray_session, tmp_path: Path)
         for restart in (0, 1):
             assert Path(tmp_path, f"rank-{rank}-{restart}").read_text() == repr([2, restart, "cpu", 3.0, 1, "2"])
     assert any(line.startswith("rank_lost") and "rank 1" in line and "1 of 3" in line for line in told.lines())
+
+
+def late_or_early(folder, item):
+    """The first two run until a gang waits behind them; each says whether the gang had run when it began."""
+    found = Path(folder, "gang").exists()
+    while item < 2 and not Path(folder, "waits").exists():
+        time.sleep(0.05)
+    return found
+
+
+def test_no_task_begins_while_a_gang_waits_for_its_machines(ray_session, tmp_path: Path) -> None:
+    """Six tasks on two cores: those that run when the gang comes end, the others begin after its ranks have ended."""
+    cpus = ray_session.queue.totals()["CPU"]
+    task, both = (
+        SimpleNamespace(**{**vars(TASK), "cpus_per_task": cpus / 2}),
+        SimpleNamespace(**{**vars(PAIR), "cpus_per_worker": int(cpus / 2)}),
+    )
+    view = ray_session.named("many")
+    with ThreadPoolExecutor() as pool:
+        lengths = {"seconds": lambda item: float(10 - item)}
+        fan = view.fan(partial(late_or_early, str(tmp_path)), range(6), resources=task, **lengths)
+        tasks = pool.submit(lambda: {done.item: done.result for done in fan})
+        while len(ray_session.queue._out) != 2:
+            time.sleep(0.05)
+        ranks = pool.submit(ray_session.named("first").gang, partial(mark_gang, str(tmp_path)), resources=both)
+        while len(ray_session.queue._waiting) < 5:
+            time.sleep(0.05)
+        Path(tmp_path, "waits").touch()
+        ranks.result()
+        assert tasks.result() == {item: item >= 2 for item in range(6)}
 
 
 def test_an_error_of_ours_ends_the_gang_as_it_is(ray_session, tmp_path: Path) -> None:
@@ -238,7 +273,7 @@ def test_a_gang_that_stops_leaves_together(ray_session, tmp_path: Path) -> None:
 
 def test_a_gang_that_fits_nowhere_says_what_is_missing(ray_session) -> None:
     wanted = SimpleNamespace(workers=[2, 4], cpus_per_worker=1, gpus_per_worker=1, max_failures=0, hang_timeout_s=600)
-    with pytest.raises(StageError, match=r"Run 2 to 4 ranks of large.*2 x \(1 CPU, 1 GPU\) asked for"):
+    with pytest.raises(StageError, match=r"run 2 to 4 ranks of large.*2 x \(1 CPU, 1 GPU\) asked for"):
         ray_session.named("large").gang(all_reduce, resources=wanted)
 
 

@@ -31,6 +31,7 @@ ROWS = [
     CommittedScore("tuned", "digits", "top1", 0.9071, 0.027, 3, 360, 0.1),
     CommittedScore("probe", "digits", "top1", 0.825, None, 1, 1, None),
     CommittedScore("loss", "digits", "mse", 1.25, None, 1, 360),
+    CommittedScore("held", "digits", "top1", 0.5, None, 1, 40, split="val"),
 ]
 
 
@@ -39,9 +40,10 @@ def test_scores_have_their_spread_basis_and_chance() -> None:
         "tuned: digits top1 90.7 % +- 2.7 % over 3 seeds, 360 images, chance 10.0 %",
         "probe: digits top1 82.5 %, 1 image",
         "loss: digits mse 1.25, 360 images",
+        "held: digits top1 50.0 %, 40 val images",
     ]
     table = drawn(score_table(ROWS), 80)
-    for words in ("mean", "spread", "seeds", "images", "chance", "90.7 %", "2.7 %", "10.0 %", "1.25"):
+    for words in ("mean", "spread", "seeds", "images", "chance", "90.7 %", "2.7 %", "10.0 %", "1.25", "40 val"):
         assert words in table
 
 

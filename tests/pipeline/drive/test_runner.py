@@ -34,6 +34,7 @@ from vitpipe.infra.storage.local import LocalStore
 from vitpipe.pipeline.drive import runner
 from vitpipe.pipeline.drive.lease import hold
 from vitpipe.pipeline.drive.runner import Outcome, run
+from vitpipe.pipeline.plan.planned import Plan
 from vitpipe.stages.seal import sealed
 
 QUICK = Timing(renew_s=0.02, watch_s=0.5, commit_s=100, poll_s=0.02, look_s=0.02)
@@ -99,6 +100,18 @@ def test_a_finished_run_does_nothing(tmp_path: Path) -> None:
     outcome = go(tmp_path, connect=never)
     assert outcome.plan.due == () and outcome.committed["sum"].record.output["value"] == 10
     assert {entry.path: store(tmp_path).read(entry.path) for entry in store(tmp_path).list()} == before
+
+
+def test_what_is_due_is_told_before_it_begins_and_nothing_where_nothing_is(tmp_path: Path) -> None:
+    told: list[tuple[str, ...]] = []
+
+    def tell(plan: Plan) -> None:
+        told.append(tuple(f"{one.node} {one.action}" for one in plan.nodes.values()))
+        assert not records(tmp_path)
+
+    go(tmp_path, on_plan=tell)
+    go(tmp_path, on_plan=tell, connect=never)
+    assert told == [("a run", "b run", "sum run")]
 
 
 def test_planning_and_running_nothing_imports_nothing_heavy(tmp_path: Path) -> None:

@@ -69,6 +69,20 @@ def test_nothing_yet_all_done_and_half_done() -> None:
     assert plan.nodes["b"].estimate.steps == 2 and refusal(plan, "file:///x") is None
 
 
+def test_what_is_there_costs_nothing_and_is_still_described() -> None:
+    facts = facts_of("a")
+    was = facts.records["a"].record
+    estimate, output = (
+        {"steps": 7, "hours": 2.0, "notes": ["slow"], "averaged": True},
+        {**was.output, "splits": {"train": 5}},
+    )
+    spent = was.model_copy(update={"estimate": estimate, "output": output})
+    found = make_plan(graph_of(), replace(facts, records={"a": replace(facts.records["a"], record=spent)})).nodes
+    assert (found["a"].action, found["b"].action) == ("reuse", "run")
+    assert found["a"].to_json()["estimate"] == {"splits": {"train": 5}, "num_classes": 1, "averaged": True, "notes": []}
+    assert found["a"].to_json()["classes"] == 1 and found["b"].estimate.steps == 2
+
+
 def test_pieces_of_the_same_recipe_are_resumed_newest_first() -> None:
     left = {"a": (attempt("a3", pieces=0), attempt("a2", pieces=2), attempt("a1"))}
     plan = make_plan(graph_of(), facts_of("", attempts=left))

@@ -98,7 +98,7 @@ def test_a_starter_is_written_once(preset: str, tmp_path: Path) -> None:
 
 
 def test_an_unknown_preset_or_place_is_bad_usage(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="there are benchmarks, compare, folder, transfer"):
+    with pytest.raises(UsageError, match="there are benchmarks, compare, folder, small, transfer"):
         write_starter(tmp_path / "a.yaml", "fodler")
     with pytest.raises(UsageError, match="No such file"):
         write_starter(tmp_path / "nowhere" / "a.yaml")

@@ -29,6 +29,8 @@ WRITTEN = {"source.root": "mine.yaml:10", "limit": "mine.yaml:11", "a.kind": "mi
     [
         ("correct `root`, or mount it", "correct `root` (mine.yaml:10), or mount it"),
         ("raise `limit`, or name `source.root`", "raise `limit` (mine.yaml:11), or name `source.root` (mine.yaml:10)"),
+        ("set `root: /data/a`, whose folders", "set `root: /data/a` (mine.yaml:10), whose folders"),
+        ("set `splits: folders`", "set `splits: folders`"),
         ("give `oot`", "give `oot`"),
         ("set `kind`", "set `kind`"),
         ("run it under another `limit`", "run it under another `limit`"),

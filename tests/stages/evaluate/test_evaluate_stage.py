@@ -132,13 +132,30 @@ def test_classify_matches_classes_by_name(world):
     assert score.value == (named == np.array([4, 1])[images.labels]).mean()
 
 
+def test_val_is_scored_where_it_is_asked_for(world):
+    path, _, _ = world
+    renamed = shards(path, "colours-val", counts={"train": 60, "val": 30}, noise=400.0)
+    for method, more in (("fewshot", {"shots": (5,)}), ("linear", {}), ("knn", {})):
+        score, ctx = evaluate(world, f"{method}-val", data=renamed, method=method, split="val", seeds=(0,), **more)
+        assert score.num_test == 30 and score.protocol["split"] == "val"
+        assert any(text.startswith("val: 30 images") for text in ctx.events.of("features"))
+    named = shards(path, "named-val", ("class 4", "class 1"), {"val": 20, "train": 6})
+    assert evaluate(world, "classify-val", data=named, method="classify", split="val")[0].num_test == 20
+    assert evaluate(world, "classify-train", data=named, method="classify", split="train")[0].num_test == 6
+    assert "split" not in evaluate(world, "as-ever", shots=(5,), seeds=(0,))[0].protocol
+    with pytest.raises(UsageError, match=r"no split test, only train \(60\), val \(30\)\. Set `split: val`"):
+        evaluate(world, "no-test", data=renamed)
+    with pytest.raises(ValueError, match="fitted on the split train"):
+        EvaluateConfig(method="knn", split="train")
+
+
 def test_bad_requests_say_what_is_missing(world):
     path, _, _ = world
     with pytest.raises(UsageError, match="3 of 3 classes are unknown to the weights, 'red' for one"):
         evaluate(world, "unknown", method="classify")
     with pytest.raises(StageError, match="fewer"):
         evaluate(world, "greedy", shots=(1000,))
-    with pytest.raises(UsageError, match="score without weights"):
+    with pytest.raises(UsageError, match="Score without weights"):
         bare = Score(benchmark="x", metric="top1", value=0, per_seed=(0.0,), num_test=1)
         evaluate(world, "wrong", given=bare)
     with pytest.raises(UsageError, match="split test"):

@@ -1,4 +1,4 @@
-"""Frozen features: each image once through each model, whoever asks; nothing of the test split before the choice."""
+"""Frozen features: each image once through each model, whoever asks; nothing of the scored split before the choice."""
 
 import json
 import threading
@@ -160,7 +160,8 @@ def test_features_that_are_not_what_was_committed_are_refused(world):
         evaluate(world, "next", "fewshot")
 
 
-def test_nothing_of_the_test_split_before_the_choice(world):
+@pytest.mark.parametrize("split", ["test", "val"])
+def test_nothing_of_the_scored_split_before_the_choice(world, split):
     sent = []
 
     class Watching(InProcessCluster):
@@ -170,22 +171,25 @@ def test_nothing_of_the_test_split_before_the_choice(world):
                 yield done
 
     path, data, given = world
+    if split == "val":
+        data = shards(path, "with-val", counts={"train": 60, "val": 30, "test": 30})
     for method in ("linear", "fewshot"):
         sent.clear()
-        ctx = make_context(path, f"watched-{method}", EvaluateResources(), run=f"watched-{method}")
+        node = f"watched-{method}-{split}"
+        ctx = make_context(path, node, EvaluateResources(), run=node)
         object.__setattr__(ctx, "cluster", Watching())
-        config = EvaluateConfig(method=method, seeds=(0,), **METHODS[method])
+        config = EvaluateConfig(method=method, seeds=(0,), split=split, **METHODS[method])
         score = run(config, Inputs({"data": [data], "weights": [given]}), ctx)
         assert score.has("choice.json")
         for item, chosen in sent:
             about = getattr(item, "about", item)
-            opens = getattr(item, "split", "") == "test" or (isinstance(item, FitTask) and item.test is not None)
-            assert opens == chosen, f"{item} opens the test split only after the choice"
-            assert any(file.path.startswith("test-") for file in about.data.files) == chosen
+            opens = getattr(item, "split", "") == split or (isinstance(item, FitTask) and item.test is not None)
+            assert opens == chosen, f"{item} opens the scored split only after the choice"
+            assert any(file.path.startswith(f"{split}-") for file in about.data.files) == chosen
         leaking = replace(
-            next(item for item, _ in sent if isinstance(item, ExtractTask)), split="test", rows=np.arange(3)
+            next(item for item, _ in sent if isinstance(item, ExtractTask)), split=split, rows=np.arange(3)
         )
-        with pytest.raises(IntegrityError, match="test-000000"):  # a planted leak: asks before it has chosen
+        with pytest.raises(IntegrityError, match=f"{split}-000000"):  # a planted leak: asks before it has chosen
             features.extract(leaking)
 
 

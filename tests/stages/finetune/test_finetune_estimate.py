@@ -57,6 +57,24 @@ def test_refuses_at_plan_what_cannot_work():
         estimate(config(image_px=8), FinetuneResources(), given(), KNOWN)
 
 
+@pytest.mark.parametrize("splits", [{"train": 1000, "val": 200}, {"train": 1000, "val": 0}])
+def test_a_split_that_is_not_there_blocks_the_plan_and_val_is_taken_when_named(splits):
+    data, fewshot = Estimate(splits=splits, num_classes=10), EvaluateConfig(method="fewshot", shots=(5,), seeds=(0,))
+    named, classify = fewshot.model_copy(update={"split": "val"}), EvaluateConfig(method="classify")
+    for ask in (
+        lambda: estimate(config(), FinetuneResources(), given(data=data), KNOWN),
+        lambda: estimate(config(), FinetuneResources(), given(data=data, model=None), KNOWN),
+        lambda: estimate_evaluation(fewshot, EvaluateResources(), given(data=data), KNOWN),
+        lambda: estimate_evaluation(classify, EvaluateResources(), given(data=data), KNOWN),
+    ):
+        with pytest.raises(UsageError, match=r"no split test, only train \(1000\), val .*Set `split: val`, or ingest"):
+            ask()
+    counted = max(1, splits["val"])
+    tuned = estimate(config(split="val", peak_lr=0.01, seeds=[0]), FinetuneResources(), given(data=data), KNOWN)
+    assert tuned.images == 100 * 100 + counted
+    assert estimate_evaluation(named, EvaluateResources(), given(data=data), KNOWN).images == counted + 50
+
+
 def test_an_evaluation_counts_forward_passes():
     fewshot = EvaluateConfig(method="fewshot", shots=(5,), seeds=(0, 1))
     found = estimate_evaluation(fewshot, EvaluateResources(), given(), KNOWN)

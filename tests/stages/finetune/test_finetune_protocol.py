@@ -195,6 +195,25 @@ def test_both_arms_of_a_comparison_see_the_same_images(world, undisturbed):
     assert images(pretrained.sent[0]) != images(pretrained.sent[1]), "another seed, another subset"
 
 
+def test_val_is_scored_where_it_is_asked_for_and_no_sweep_can_read_it(world):
+    path, _, pretrained = world
+    data = shards(path, "with-val", counts={"train": 60, "val": 21, "test": 30}, noise=400.0)
+    start, ctx, cluster = finetune((path, data, pretrained), "on-val", config(split="val"))
+    score = start()
+    assert score.num_test == 21 and score.protocol["split"] == "val"
+    sweep, final = cluster.sent[0], cluster.sent[-1]
+    for name in ("val", "test"):  # a planted leak: a sweep trial that asks for what is scored, or for the test
+        with pytest.raises(IntegrityError, match=f"{name}-000000"):
+            next(EvalImages(sweep.data, name, 16, "squash", ctx.scratch / "leak").batches(8))
+    assert len(images_of(final, 16)[1].labels) == 21
+    assert ctx.events.of("test_opened")[0].startswith("the split val, once each for the seeds 0, 1")
+    start, _, _ = finetune((path, data, pretrained), "on-test", config(peak_lr=score.chosen["peak_lr"]))
+    on_test = start()
+    assert on_test.num_test == 30 and "split" not in on_test.protocol
+    with pytest.raises(ValueError, match="what is trained on"):
+        config(split="train")
+
+
 def test_choose_breaks_ties_by_loss():
     trials = protocol.sweep_trials(config(sweep_seeds=1))
     outcome = lambda accuracy, loss: TrialOutcome(  # noqa: E731

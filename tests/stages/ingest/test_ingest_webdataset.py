@@ -308,5 +308,5 @@ def test_a_bucket_gives_what_the_same_folder_gives(s3_uri, tmp_path, monkeypatch
     assert contents(ingest(tmp_path, there, node="there")) == here
     monkeypatch.setattr(tar_samples, "RUN_BYTES", 2000)
     assert contents(ingest(tmp_path, there, node="runs")) == here
-    with pytest.raises(UsageError, match=r"none/\*\.tar'\. no file of that name or pattern"):
+    with pytest.raises(UsageError, match=r"none/\*\.tar': no file of that name or pattern"):
         ingest(tmp_path, {**asked, "source": source(f"{s3_uri}/none/*.tar")}, node="none")

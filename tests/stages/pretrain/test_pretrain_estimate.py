@@ -11,6 +11,7 @@ from vitpipe.stages.pretrain.memory import terms
 from vitpipe.stages.training.config import BUCKET_ELEMENTS
 from vitpipe.stages.vit.flops import num_parameters
 
+FEW = Estimate(splits={"train": 96}, num_classes=10)
 I21K = Estimate(splits={"train": 14_197_122}, num_classes=21_843)
 
 
@@ -118,7 +119,7 @@ def test_what_no_gpu_holds_is_said_with_what_would_help() -> None:
 
 
 def test_padding_is_noted() -> None:
-    found = estimate(recipe(), PretrainResources(micro_batch=8, workers=2), {"shards": (I21K,)}, Known())
+    found = estimate(recipe(), PretrainResources(micro_batch=8, workers=2), {"shards": (FEW,)}, Known())
     assert found.notes == ("3 micro-batches on 2 workers: 1 of 4 passes are padding",)
 
 
@@ -126,11 +127,11 @@ def test_what_may_be_a_slip_is_noted() -> None:
     sizes = {"layers": 1, "width": 32, "mlp": 64, "heads": 2, "patch_px": 8}
     odd = recipe(model={"variant": sizes, "image_px": 30})
     long = PretrainResources.model_validate({"checkpoint_every": "11 steps"})
-    assert estimate(odd, long, {"shards": (I21K,)}, Known()).notes == (
+    assert estimate(odd, long, {"shards": (FEW,)}, Known()).notes == (
         "checkpoint_every 11 steps is longer than the run: its last step alone is saved",
         "patches of 8 px leave 6 of 30 px out",
     )
-    assert estimate(recipe(), PretrainResources(), {"shards": (I21K,)}, Known()).notes == ()
+    assert estimate(recipe(), PretrainResources(), {"shards": (FEW,)}, Known()).notes == ()
 
 
 def test_what_pretrain_would_refuse_fails_at_plan() -> None:

@@ -158,12 +158,14 @@ def test_tensorboard_has_the_measurements_too(tmp_path: Path, shards: ShardSet, 
     assert len(events.Scalars("train/loss")) == 10
 
 
-def test_there_has_to_be_something_to_measure(tmp_path: Path, shards: ShardSet, probe: ShardSet) -> None:
+def test_there_has_to_be_something_to_measure(tmp_path: Path, shards: ShardSet) -> None:
+    probe = synthetic.shards(tmp_path, "probe", ("one", "two"), {"train": 40, "val": 25}, noise=150)
     alone = synthetic.shards(tmp_path, "alone", counts={"train": 30})
     with pytest.raises(UsageError, match="no probes are given"):
         pretrain(recipe(**EVERY), context(tmp_path), alone)
     ctx = context(tmp_path, node="probed")
-    assert "loss" not in lines(ctx, pretrain(recipe(**EVERY), ctx, alone, probes=probe), "evaluation.jsonl")[-1]
+    last = lines(ctx, pretrain(recipe(**EVERY), ctx, alone, probes=probe), "evaluation.jsonl")[-1]
+    assert "loss" not in last and set(last["fewshot"]["probe"]) == {"2", "5"}, "val where the probe has no test"
     with pytest.raises(UsageError, match="no split test"):
         pretrain(recipe(**EVERY), context(tmp_path), shards, probes=alone)
     bare, probed = {"shards": 1}, {"shards": 1, "probes": 2}

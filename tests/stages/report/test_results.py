@@ -6,13 +6,18 @@ import io
 
 import pytest
 
-from vitpipe.stages.artifacts import Origin
+from vitpipe.stages.artifacts import Origin, Score
 from vitpipe.stages.record import Record
 from vitpipe.stages.report.card import results_csv
 from vitpipe.stages.report.charts import MAX_POINTS, Curve, axis, score_axis
+from vitpipe.stages.report.headline import beside_strongest, headline
+from vitpipe.stages.report.lead import lead
+from vitpipe.stages.report.model_card import model_card
+from vitpipe.stages.report.page import score_charts
+from vitpipe.stages.report.paper_comparison import grids
 from vitpipe.stages.report.record_lineage import LineageNode
 from vitpipe.stages.report.resolution import resolutions
-from vitpipe.stages.report.results import Gain, ScoreRow, beside_strongest, gains, headline
+from vitpipe.stages.report.results import Gain, ScoreRow, gains, rows
 from vitpipe.stages.report.wording import count, duration, flops, size
 
 ARM = ScoreRow(
@@ -56,6 +61,21 @@ def test_the_headline_is_honest(pretrained, scratch, sentence):
     assert headline(table, gains(table)) == sentence
 
 
+def test_a_score_on_val_says_so_and_is_compared_with_none_on_test():
+    score = Score(benchmark="digits", metric="top1", value=0.5, per_seed=(0.5,), num_test=40,
+                  protocol={"method": "finetune", "pretrained": True, "split": "val"})  # fmt: skip
+    plain = score.model_copy(update={"protocol": {"method": "finetune", "pretrained": False}})
+    on_val, on_test = rows([score, plain])
+    assert on_val.arm == "fine-tuned, scored on val" and (on_val.split, on_test.split) == ("val", "test")
+    assert on_test.arm == "from scratch" and not gains([on_val, on_test])
+    assert [chart["rows"] for chart in score_charts([on_val, on_test], {})] == [[on_val], [on_test]]
+    card = model_card("m", "s", [on_val, on_test], "file:///run").decode()
+    assert "split: val" in card and "split: test" in card and "| fine-tuned, scored on val |" in card
+    assert "40 val images" in lead([on_val], [], {}) and "40 test images" in lead([on_test], [], {})
+    beside = [dataclasses.replace(on_val, benchmark="imagenet", protocol=of) for of in (on_val.protocol, {})]
+    assert not grids(beside[:1], {}) and grids(beside[1:], {}), "the paper's numbers are of test splits"
+
+
 @pytest.mark.parametrize(
     ("pixels", "said"),
     [
@@ -73,6 +93,8 @@ def test_the_strongest_baseline_is_named_with_its_side(pixels, said):
     end = f". Strongest baseline: few-shot ridge on raw pixels, {strong.text}; {said}"
     assert headline(table, gains(table)).endswith(end)
     assert beside_strongest(table) == {"baseline": said}
+    on_val = dataclasses.replace(strong, protocol={**strong.protocol, "split": "val"})
+    assert beside_strongest([table[0], weak, on_val]).keys() == {"weak"}, "a score on other images is no baseline"
 
 
 def test_only_arms_that_are_otherwise_alike_are_compared():

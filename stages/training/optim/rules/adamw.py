@@ -17,6 +17,8 @@ class AdamW(OptimizerSettings):
     kind: Literal["adamw", "adam"] = "adamw"
     """adamw and adam are one rule here, as the paper means it."""
     uses: ClassVar[frozenset[str]] = frozenset({"betas"})
+    usual_rates: ClassVar[tuple[float, float] | None] = (1e-6, 1e-2)
+    """Table 3 has 2e-4 to 3e-3; whoever goes on from trained weights takes far less."""
     counts_updates: ClassVar[bool] = True
 
     @property

@@ -15,6 +15,8 @@ class Sgd(OptimizerSettings):
     kind: Literal["sgd"]
     """SGD with momentum."""
     uses: ClassVar[frozenset[str]] = frozenset({"momentum"})
+    usual_rates: ClassVar[tuple[float, float] | None] = (1e-4, 1.0)
+    """Table 4 has 1e-3 to 6e-2 for fine-tuning, Goyal et al. 2017 0.1 for each 256 images from scratch."""
 
     @property
     def moments(self) -> Mapping[str, Dtype]:
