@@ -19,7 +19,9 @@ class FolderSource(SourceSettings):
     kind: Literal["folder"]
     root: Annotated[str, Place()]
     """Local folder or `s3://bucket/prefix`. Not part of the recipe: a folder may move, its listing is what counts, and
-    the shards are the same bytes wherever it lies. Files and folders whose name begins with a dot are left aside."""
+    the shards are the same bytes wherever it lies. Files and folders whose name begins with a dot, and what file
+    servers and desktops leave (`@eaDir`, `__MACOSX`, `Thumbs.db`), are left aside and counted; a link to nothing is
+    set aside as a bad image."""
     labels: Annotated[str | None, Place()] = None
     """A csv, tsv or jsonl file, packed with gzip or not, of `path` and `label`, or `labels` for several (in csv
     separated by `;`); instead of one folder per class. `file_name`, `filename`, `image` and their like stand for

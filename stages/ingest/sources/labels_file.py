@@ -10,6 +10,7 @@ from typing import Protocol
 from vitpipe.stages.ingest.listing import MAX_NAMED, Item, Items, Listing, some
 from vitpipe.stages.ingest.sources.class_names import sorted_classes
 from vitpipe.stages.ingest.sources.folder_layout import unread_formats
+from vitpipe.stages.ingest.sources.folder_walk import is_aside
 from vitpipe.stages.ingest.sources.label_rows import LabelRow, label_rows, wrong
 from vitpipe.stages.ingest.sources.vocabulary import mixed_names, odd_names
 
@@ -118,8 +119,8 @@ class FilesBelow:
     def near(self, path: str) -> str:
         """In words why a path names no file, where a file of nearly that name tells; else nothing."""
         path = path.strip().replace("\\", "/")
-        if any(part.startswith(".") for part in path.split("/") if part not in (".", "..")):
-            return "what begins with a dot is left aside"
+        if any(map(is_aside, (part for part in path.split("/") if part not in (".", "..")))):
+            return "what is hidden, or left by file servers and desktops, is left aside"
         if _ABSOLUTE.match(path):
             return "a path that is not relative has to begin with `root`"
         found = self._by_stem.get(_stem(path), ())

@@ -17,6 +17,7 @@ from vitpipe.stages.images.header import BadImage
 from vitpipe.stages.ingest.listing import FileDamage, Item, Listing, some
 from vitpipe.stages.ingest.reading import ahead, one_by_one
 from vitpipe.stages.ingest.sources.class_names import Classes, FileListing, Labelled, labels_apart
+from vitpipe.stages.ingest.sources.folder_walk import is_litter
 from vitpipe.stages.ingest.sources.member_labels import MemberLabels, member_labels
 from vitpipe.stages.ingest.sources.opened import SourceOfFiles
 from vitpipe.stages.ingest.sources.patterns import SourceFile
@@ -67,7 +68,7 @@ class TarSamples(SourceOfFiles):
         for one in walk(window):
             if isinstance(one, Damage):
                 damage.append(one)
-            elif found := _KEY_AND_SUFFIX.fullmatch(one.name):
+            elif (found := _KEY_AND_SUFFIX.fullmatch(one.name)) and not any(map(is_litter, one.name.split("/")[:-1])):
                 samples.setdefault(found[1], _Sample([], [])).take(one, found[2].lower(), self._wanted, window)
             else:
                 aside += 1
