@@ -36,7 +36,7 @@ class FittingTable:
         kept, room = self._kept(), 0
         for kept in (self._kept(), self._kept(self.spare)):
             room = options.max_width - Measurement.get(console, wide, self._table(kept, beside=False)).maximum
-            if room > longest:
+            if room > longest or room == longest == 0:
                 yield self._table(kept, beside=longest > 0)
                 return
         if room >= 0:

@@ -87,10 +87,13 @@ class RunView:
     def metrics(self, node: str) -> Any:
         """Read the curve of a pretraining, a row a step: step, samples_seen, loss, lr, grad_norm, seconds, ...
 
-        UsageError for a node that is not committed or keeps no curve.
+        UsageError for a node that is not committed, stands for siblings or keeps no curve.
         """
-        ((_, committed),) = committed_artifacts(self.uri, "read the metrics of", node)
-        artifact = committed.artifact()
+        found = dict(committed_artifacts(self.uri, "read the metrics of", node))
+        if len(found) > 1:
+            many = f"it stands for {len(found)} siblings"
+            raise UsageError(f"read the metrics of {node}", many, f"name one of them: {', '.join(found)}")
+        artifact = found.popitem()[1].artifact()
         if not artifact.has(_CURVES):
             with_one = [id for id, other in self._artifacts().items() if isinstance(other, Checkpoint)]
             do = f"curves are kept by {', '.join(with_one)}" if with_one else "a pretraining keeps one"

@@ -119,5 +119,12 @@ def _runs(store: Store, name: str) -> set[str]:
     except (UsageError, StorageError):
         return set()
     folders.sort(key=lambda one: -difflib.SequenceMatcher(None, one, name).quick_ratio())
-    marks = by_key(lambda one: is_run(store.child(one)), folders[:_LOOK_AT])
-    return {one for one, is_run in marks.items() if is_run}
+    marks = by_key(lambda one: _may_be_run(store.child(one)), folders[:_LOOK_AT])
+    return {one for one, may_be in marks.items() if may_be}
+
+
+def _may_be_run(folder: Store) -> bool:
+    try:
+        return is_run(folder)
+    except StorageError:
+        return False  # somebody else's: a name that was not meant

@@ -8,7 +8,7 @@ import re
 import time
 from dataclasses import dataclass
 
-from vitpipe.infra.errors import IntegrityError, UsageError
+from vitpipe.infra.errors import IntegrityError, StorageError, UsageError
 from vitpipe.infra.storage.opening import open_store
 from vitpipe.infra.storage.store import Store
 from vitpipe.pipeline.store.records import Committed, read_committed
@@ -45,14 +45,14 @@ def is_equal(one: Committed, other: Committed) -> bool:
 
 
 def taken_by(result: Committed) -> dict[str, tuple[Committed | None, ...]]:
-    """Read the records that a result was made of, by input; None for one that is gone, damaged or another now."""
+    """Read the records that a result was made of, by input; None for one that is gone, unreadable or another now."""
     run = result.uri.removesuffix(f"/{result.record.node}")
 
     def read(ref: Origin) -> Committed | None:
         _, found, node = ref.uri.rpartition(f"/{run.rpartition('/')[2]}/")  # the store may have moved since
         try:
             there = read_committed(open_store(f"{run}/{node}" if found else ref.uri))
-        except (IntegrityError, UsageError):
+        except (IntegrityError, UsageError, StorageError):
             return None
         return there if there and there.sha256 == ref.record_sha256 else None
 

@@ -67,7 +67,7 @@ def _beside_strongest(gain: Gain, best: ScoreRow | None) -> str:
     """Name the strongest baseline, unless it is the one from scratch that the sentence has already."""
     if best is None or best is gain.scratch:
         return ""
-    return f". Strongest baseline: {best.arm}, {best.text}; {side(gain.pretrained, best)}"
+    return f". Strongest baseline: {best.arm}; {side(gain.pretrained, best)}"
 
 
 def _several(tuned: Sequence[ScoreRow]) -> str:

@@ -47,6 +47,11 @@ def test_scores_have_their_spread_basis_and_chance() -> None:
         assert words in table
 
 
+def test_a_table_without_reasons_fits_a_terminal_that_is_just_as_wide() -> None:
+    for width in range(40, 110):
+        assert "90.7 %" in drawn(score_table(ROWS), width), width
+
+
 LONG = "2 finished pieces of a1; the source was not looked at since it lies elsewhere; 14 fields deviate from the paper"
 
 

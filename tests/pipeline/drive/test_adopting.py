@@ -178,6 +178,22 @@ def test_a_result_that_is_removed_meanwhile_is_computed_by_the_next_try(
     assert go(spec(folder, "two")).committed["sum"].record.output["value"] == 10
 
 
+def unreadable(path: Path) -> None:
+    """Let every question about it end in an error, as a folder of another user's does."""
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    path.symlink_to(path)
+
+
+def test_what_may_not_be_read_of_other_runs_is_computed(folder: str, tmp_path: Path) -> None:
+    go(spec(folder, "one"))
+    unreadable(tmp_path / "runs/one/a/record.json")
+    assert actions(spec(folder, "two"))["a"] == "run" and actions(spec(folder, "two"))["b"] == "reuse adopted"
+    unreadable(tmp_path / "runs/_results")
+    reason = plan(spec(folder, "two")).nodes["b"].reason
+    assert reason.startswith("not committed yet; not adopted: what other runs have of it is not known: cannot list")
+    assert go(spec(folder, "two")).committed["sum"].record.output["value"] == 10
+
+
 def calmly(wanted: PipelineSpec) -> Outcome:
     """One driver without beats; its successor's watch over the silent lease takes no real time."""
     return run(wanted, (), tiny_ways(Timing(renew_s=3600, poll_s=0.3), FakeClock().clock))

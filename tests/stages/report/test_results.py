@@ -90,7 +90,7 @@ def test_the_strongest_baseline_is_named_with_its_side(pixels, said):
     strong = dataclasses.replace(arm("baseline", pixels), arm="few-shot ridge on raw pixels")
     weak = dataclasses.replace(arm("baseline", (0.3, 0.3)), arm="few-shot ridge on untrained features", node="weak")
     table = [arm("pretrained", (0.74, 0.76)), arm("scratch", (0.50, 0.54)), weak, strong]
-    end = f". Strongest baseline: few-shot ridge on raw pixels, {strong.text}; {said}"
+    end = f". Strongest baseline: few-shot ridge on raw pixels; {said}"
     assert headline(table, gains(table)).endswith(end)
     assert beside_strongest(table) == {"baseline": said}
     on_val = dataclasses.replace(strong, protocol={**strong.protocol, "split": "val"})
