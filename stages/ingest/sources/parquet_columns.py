@@ -61,6 +61,7 @@ def image_column(schema: Any, name: str, part: SourceFile) -> Column:
     if column.is_list or not (of_struct or _is(kind, (*_BYTES, *_TEXTS))):
         asked, has = f"read images from the column {name!r} of {part.uri}", _told(schema)
         found = f"it is {column.kind}, neither bytes nor the names of files, nor a struct with `bytes` or `path`"
+        found = f"a row has a list of them, {column.kind}, and a sample is one image" if column.is_list else found
         raise UsageError(asked, f"{found}; all columns: {has}", _DO)
     return column
 

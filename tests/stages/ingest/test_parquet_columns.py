@@ -142,7 +142,7 @@ def test_an_image_within_a_column(tmp_path):
         ([("image", DICTIONARY), ("image", DICTIONARY), ("label", [0, 1])], {}, "columns 'image' of .*several columns"),
         ([("image", DICTIONARY), ("a", [{"b.c": 0}] * 2), ("a.b", [{"c": 0}] * 2)], {"label": "a.b.c"}, "several col"),
         ([("image", DICTIONARY), ("a", [{"name": 0}] * 2)], {"label": "a.label"}, "columns 'a.label' of .*a .struct"),
-        ([("image", pa.array([[b""], [b""]])), ("label", [0, 1])], {}, "neither bytes nor the names of files"),
+        ([("image", pa.array([[b""], [b""]])), ("label", [0, 1])], {}, "a row has a list of them, binary"),
         ([("image", [1.0, 2.0]), ("label", [0, 1])], {}, "it is double, neither bytes nor"),
     ],
 )  # fmt: skip
