@@ -127,9 +127,14 @@ def _webp_size(data: bytes) -> tuple[int, int]:
     raise BadImage(f"WebP damaged: first chunk {chunk!r}")
 
 
-_SIGNATURES = {
+POINTERS = {
     b"version https://git-lfs": "the pointer of Git LFS to a file that was not fetched (`git lfs pull`)",
     b"/annex/objects/": "the pointer of git-annex to a file that was not fetched (`git annex get`)",
+}  # fmt: skip
+"""Small text files that stand in the place of large ones, by their first bytes."""
+
+_SIGNATURES = {
+    **POINTERS,
     b"\xff\x0a": "a JPEG XL", b"\0\0\0\x0cJXL": "a JPEG XL", b"\0\0\0\x0cjP": "a JPEG 2000",
     b"\xff\x4f\xff\x51": "a JPEG 2000",
     b"8BPS": "a Photoshop file", b"\x8aMNG": "an MNG", b"\0\0\1\0": "an icon",

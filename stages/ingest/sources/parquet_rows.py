@@ -16,7 +16,7 @@ from vitpipe.stages.ingest.sources.parquet_columns import Column, find_columns, 
 from vitpipe.stages.ingest.sources.patterns import SourceFile
 from vitpipe.stages.ingest.sources.text_file import decoded
 from vitpipe.stages.ingest.sources.vocabulary import Vocabulary, agreed, joined
-from vitpipe.stages.ingest.sources.window import Window, WindowFile
+from vitpipe.stages.ingest.sources.window import Window, WindowFile, refuse_pointer
 
 BATCH_ROWS = 64
 """Rows of images decompressed at once."""
@@ -161,7 +161,9 @@ def _image_bytes(value: Any, part: SourceFile) -> bytes | BadImage:
 def _opened(part: SourceFile) -> Iterator[Any]:
     """A parquet file through our own store. UsageError when it is none."""
     arrow, parquet = _pyarrow()
-    with WindowFile(Window(part)) as raw:
+    window = Window(part)
+    refuse_pointer(window, part.uri)
+    with WindowFile(window) as raw:
         try:
             options = {"pre_buffer": False, "buffer_size": BUFFER_BYTES, "page_checksum_verification": True}
             file = parquet.ParquetFile(arrow.PythonFile(raw, mode="r"), **options)

@@ -149,7 +149,7 @@ def _at_most(pattern: str) -> int:
 
 def _files(url: str, suffix: str, all_there: bool) -> list["_FoundFile"]:
     """Each file that one pattern names."""
-    pattern, look = _in_bucket(url, suffix) if url.startswith("s3://") else _on_disk(url, suffix)
+    pattern, look = _in_bucket(url, suffix) if url.startswith("s3://") else _on_disk(url, suffix, all_there)
     as_it_stands = look(pattern)  # a name that is there is meant, whatever characters it has
     if as_it_stands:
         return as_it_stands
@@ -180,14 +180,21 @@ _FoundFile = tuple[str, int, str | None]
 _Find = Callable[[str], list[_FoundFile]]
 
 
-def _on_disk(url: str, suffix: str) -> tuple[str, _Find]:
+def _on_disk(url: str, suffix: str, all_there: bool) -> tuple[str, _Find]:
     def look(name: str) -> list[_FoundFile]:
         if os.path.isdir(name):
             names = [str(path) for path in Path(name).rglob(f"*{suffix}") if not _in_litter(str(path), name)]
         else:
-            names = [name] if os.path.isfile(name) else glob.glob(name, recursive=True)
-        found = [(one, os.stat(one)) for one in sorted(names) if os.path.isfile(one)]
-        return [(f"file://{one}", state.st_size, state_of(state)) for one, state in found]
+            names = [name] if os.path.lexists(name) else glob.glob(name, recursive=True)
+        lost = [one for one in sorted(names) if os.path.islink(one) and not os.path.exists(one)]
+        if lost and all_there:
+            found, do = (
+                f"{len(lost)} of {len(names)} files are links to nothing: {some(lost)}",
+                "fetch what they lead to",
+            )
+            raise UsageError(f"read {url!r}", found, f"{do}, or name the others alone")
+        there = [(one, os.stat(one)) for one in sorted(names) if os.path.isfile(one)]
+        return [(f"file://{one}", state.st_size, state_of(state)) for one, state in there]
 
     return os.path.abspath(url.removeprefix("file://")), look
 

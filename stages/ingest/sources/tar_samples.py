@@ -24,7 +24,7 @@ from vitpipe.stages.ingest.sources.patterns import SourceFile
 from vitpipe.stages.ingest.sources.shard_lists import other_lists
 from vitpipe.stages.ingest.sources.tar_walk import Damage, Member, packed_as, walk
 from vitpipe.stages.ingest.sources.vocabulary import Vocabulary, agreed, joined
-from vitpipe.stages.ingest.sources.window import Window, store_of
+from vitpipe.stages.ingest.sources.window import Window, refuse_pointer, store_of
 
 MAX_LABEL_BYTES = 1_000_000
 RUN_BYTES = 8_388_608
@@ -59,6 +59,7 @@ class TarSamples(SourceOfFiles):
     def list_file(self, file: SourceFile) -> FileListing:
         """All samples of one tar. UsageError for a packed one."""
         window = Window(file)
+        refuse_pointer(window, file.uri)
         packing = packed_as(window)
         if packing:
             raise UsageError(f"read {file.uri}", f"it is packed with {packing}", "unpack it to a plain .tar first")

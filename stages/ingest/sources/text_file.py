@@ -7,6 +7,7 @@ from pathlib import Path
 
 from vitpipe.infra.errors import NotFound, StorageError, UsageError
 from vitpipe.infra.storage.opening import open_store
+from vitpipe.stages.images.header import POINTERS
 
 _GZIP, _ZIP = b"\x1f\x8b", b"PK\x03\x04"
 _MARKS = {
@@ -43,6 +44,8 @@ def decoded(data: bytes) -> str:
 
     ValueError in words for bytes of 0, which no text has.
     """
+    if pointer := next((words for begins, words in POINTERS.items() if data.startswith(begins)), ""):
+        raise ValueError(pointer)
     if data.startswith(_ZIP):
         raise ValueError("no text but a zip file, as a spreadsheet's own are")
     text = data.decode(next((name for mark, name in _MARKS.items() if data.startswith(mark)), "utf-8"))

@@ -9,8 +9,10 @@ from test_ingest_webdataset import rows, samples
 from test_ingest_webdataset import tar as packed
 
 from vitpipe.infra.errors import UsageError
+from vitpipe.infra.storage.store import Entry
 from vitpipe.stages.images.manifest import load_manifest
 from vitpipe.stages.ingest.sources.folder import FolderSource
+from vitpipe.stages.ingest.sources.folder_walk import LeftAside, objects
 from vitpipe.stages.ingest.sources.inventory import compare
 from vitpipe.stages.ingest.sources.patterns import find_files
 
@@ -53,6 +55,34 @@ def test_tars_and_tables_with_litter(tmp_path):
     shards = ingest(tmp_path, {"source": {"kind": "webdataset", "urls": str(tmp_path / "in")}})
     assert shards.splits == {"train": 2} and not rows(shards)
     assert tarfile.is_tarfile(path)
+
+
+def test_objects_of_litter_are_left_aside_by_the_folder():
+    there = [Entry(name, 3) for name in (".git/a.jpg", "a/@eaDir/x/1.jpg", "a/@eaDir/y.jpg", "a/b.jpg", "c/._d.jpg")]
+    aside = LeftAside()
+    assert [file.name for file in objects(there, aside)] == ["a/b.jpg"]
+    assert aside.counts == {".git": 1, "@eaDir": 1, "._*": 1}
+
+
+@pytest.mark.parametrize("urls", ["", "/*.tar", "/b.tar", "/{a,b}.tar"])
+def test_a_tar_that_is_a_link_to_nothing_is_told(tmp_path, urls):
+    packed(tmp_path / "in/a.tar", samples(0, 2))
+    (tmp_path / "in/b.tar").symlink_to("../blobs/b")
+    with pytest.raises(UsageError, match=r"files are links to nothing: .*/in/b.tar'"):
+        find_files([f"{tmp_path}/in{urls}"], ".tar")
+    assert [file.path for file in find_files([f"{tmp_path}/in"], ".tar", all_there=False)] == ["a.tar"]
+
+
+@pytest.mark.parametrize(
+    "start", [b"version https://git-lfs.github.com/spec/v1\noid", b"/annex/objects/MD5E-s9--0.tar"]
+)
+@pytest.mark.parametrize("kind", ["webdataset", "parquet", "folder"])
+def test_a_pointer_to_what_was_not_fetched_is_told(tmp_path, start, kind):
+    file = write(tmp_path / {"webdataset": "in/a.tar", "parquet": "in/a.parquet", "folder": "labels.csv"}[kind], start)
+    root = photo_folder(tmp_path / "user", classes=1, per_class=1)
+    settings = {"root": str(root), "labels": str(file)} if kind == "folder" else {"urls": str(file)}
+    with pytest.raises(UsageError, match=r"the pointer of .* to a file that was not fetched"):
+        ingest(tmp_path, {"source": {"kind": kind, **settings}})
 
 
 @pytest.mark.parametrize("target", ["../.git/annex/objects/aa/SHA256E--x.jpg", "/nowhere/x.jpg", "gone.jpg"])
