@@ -25,7 +25,7 @@ _PATHS = (
     "image", "img_path", "img",
 )  # fmt: skip
 """How others call the column of images; of several, only `path` is certain."""
-_DELIMITERS = ",;\t|"
+_DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 _SEP = re.compile(r"sep=(.)\n?")
 """A first line by which spreadsheets tell each other the delimiter."""
 _DO = "each line needs `path` and `label` (or `labels`)"
@@ -84,14 +84,14 @@ def _csv_rows(where: str, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
     begins = _SEP.match(text)
     first, text = (2, text[begins.end() :]) if begins else (1, text)
     delimiter, columns = _header(where, text, begins[1] if begins else None)
-    reader = _reader(text, delimiter, columns)
+    reader, name = _reader(text, delimiter, columns), _DELIMITERS.get(delimiter, repr(delimiter))
     try:
         next(reader)
         line = reader.line_num + first
         for row in reader:
             if len(row) != len(columns) and any(row):
                 found = f"line {line} has {len(row)} fields, and the file {len(columns)} columns"
-                raise wrong(where, found, 'put text with a comma in quotes, as "crane, bird"')
+                raise wrong(where, found, f'put text with a {name} in quotes, as "crane{delimiter} bird"')
             if any(row):  # a spreadsheet writes empty rows as delimiters alone
                 yield line, dict(zip(columns, row, strict=True))
             line = reader.line_num + first

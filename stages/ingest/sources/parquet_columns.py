@@ -69,17 +69,15 @@ def image_column(schema: Any, name: str, part: SourceFile) -> Column:
 def find_columns(schema: Any, names: Sequence[str], part: SourceFile) -> tuple[Column, ...]:
     """Those of these names: as they stand, or `outer.inner`. UsageError for one that is missing or stands twice."""
     found = [_found(schema, name) for name in names]
-    for wrong, why in (
-        ([name for name, columns in zip(names, found, strict=True) if not columns], f"its columns are {_told(schema)}"),
-        ([name for name, columns in zip(names, found, strict=True) if len(columns) > 1], _TWICE),
-    ):
-        if wrong:
-            raise UsageError(f"read the columns {some(wrong)} of {part.uri}", why, _DO)
+    if missing := [name for name, columns in zip(names, found, strict=True) if not columns]:
+        raise UsageError(f"read the columns {some(missing)} of {part.uri}", f"its columns are {_told(schema)}", _DO)
+    if twice := [name for name, columns in zip(names, found, strict=True) if len(columns) > 1]:
+        why = "several columns have that name, and which is meant nobody can tell"
+        raise UsageError(f"read the columns {some(twice)} of {part.uri}", why, "give each column a name of its own")
     return tuple(columns[0] for columns in found)
 
 
 _DO = "name the columns with `source.image` and `source.label`, as `outer.inner` where one lies in another"
-_TWICE = "several columns have that name, and which is meant nobody can tell"
 
 
 def label_names(schema: Any, column: Column) -> tuple[str, ...]:
