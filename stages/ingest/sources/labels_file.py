@@ -11,7 +11,7 @@ from vitpipe.stages.ingest.listing import MAX_NAMED, Item, Items, Listing, some
 from vitpipe.stages.ingest.sources.class_names import sorted_classes
 from vitpipe.stages.ingest.sources.folder_layout import unread_formats
 from vitpipe.stages.ingest.sources.folder_walk import is_aside
-from vitpipe.stages.ingest.sources.label_rows import LabelRow, label_rows, wrong
+from vitpipe.stages.ingest.sources.label_rows import label_rows, wrong
 from vitpipe.stages.ingest.sources.vocabulary import mixed_names, odd_names
 
 OF_SPLITS = frozenset(("split", "splits", "subset", "partition", "fold"))
@@ -46,18 +46,23 @@ def left_aside(others: int) -> str:
 
 def read_labels(where: str, root: str, files: Mapping[str, ListedFile], notes: Iterable[str] = ()) -> Listing:
     """Join the file with what lies below `root`, by name. UsageError for what does not fit."""
-    rows: dict[str, LabelRow] = {}
-    absent: list[str] = []
+    rows: dict[str, tuple[str, ...]] = {}
+    written: dict[str, str] = {}  # paths that are not the names of their files
+    absent, columns, several = list[str](), set[str](), False
     below = FilesBelow(root, files)
     for row in label_rows(where):
         name = below.find(row.path)
         if name is None:
             absent.append(row.path)
         elif name in rows:
-            other = "" if rows[name].path == row.path else f", before as {rows[name].path!r}"
+            first = written.get(name, name)
+            other = "" if first == row.path else f", before as {first!r}"
             raise wrong(where, f"line {row.line}: {row.path!r} is listed twice{other}", "list each image once")
         else:
-            rows[name] = row
+            rows[name] = row.labels
+            written |= {} if name == row.path else {name: row.path}
+        columns.update(row.columns)
+        several = several or row.several
     if absent:
         hints = "; ".join(dict.fromkeys(hint for path in absent[:MAX_NAMED] if (hint := below.near(path))))
         found = f"{len(absent)} of {len(rows) + len(absent)} listed images are not below {root}: {some(sorted(absent))}"
@@ -65,30 +70,28 @@ def read_labels(where: str, root: str, files: Mapping[str, ListedFile], notes: I
         raise wrong(where, f"{found}{hints and f' ({hints})'}", do)
     if not rows:
         raise wrong(where, "it lists no images")
-    return _listing(where, files, rows, (*notes, *_notes(where, files, rows)))
+    classes = sorted_classes({label for labels in rows.values() for label in labels})
+    told = (*_notes(where, files, rows, columns), *mixed_names(where, classes), *odd_names(classes))
+    return Listing(_items(files, rows, classes), classes, several, (*notes, *told))
 
 
-def _listing(
-    where: str, files: Mapping[str, ListedFile], rows: Mapping[str, LabelRow], notes: Sequence[str]
-) -> Listing:
-    classes = sorted_classes({label for row in rows.values() for label in row.labels})
+def _items(files: Mapping[str, ListedFile], rows: Mapping[str, tuple[str, ...]], classes: Sequence[str]) -> Items:
     number = {name: place for place, name in enumerate(classes)}
-    items = Items(
-        Item(name, tuple(sorted(number[label] for label in row.labels)), None, file.size, (), file.fault, file.mark)
-        for name, row in sorted(rows.items())
-        for file in (files[name],)
-    )
-    several = any(row.several for row in rows.values())
-    return Listing(items, classes, several, (*notes, *mixed_names(where, classes), *odd_names(classes)))
+    items = Items()
+    for name, labels in sorted(rows.items()):
+        file, numbers = files[name], tuple(sorted(number[label] for label in labels))
+        items.append(Item(name, numbers, None, file.size, (), file.fault, file.mark))
+    return items
 
 
-def _notes(where: str, files: Mapping[str, ListedFile], rows: Mapping[str, LabelRow]) -> Iterator[str]:
-    unlisted = [name for name in files if name not in rows]
-    if others := sum(not files[name].is_candidate for name in unlisted):
+def _notes(
+    where: str, files: Mapping[str, ListedFile], rows: Mapping[str, object], columns: Iterable[str]
+) -> Iterator[str]:
+    others = sum(not file.is_candidate for name, file in files.items() if name not in rows)
+    if others:
         yield left_aside(others)
-    if images := len(unlisted) - others:
+    if images := len(files) - len(rows) - others:
         yield f"{images} images without a line in {where} were left aside"
-    columns = {name for columns in {row.columns for row in rows.values()} for name in columns}
     if splits := sorted(name for name in columns if name.strip().casefold() in OF_SPLITS):
         yield f"the column {splits[0]!r} of {where} is not read: `splits` of the ingest cuts the images"
     yield from unread_formats(rows)
