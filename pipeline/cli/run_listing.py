@@ -32,7 +32,8 @@ def run_json(run: RunFacts, price: float | None) -> dict[str, Any]:
 
 def listing(uri: str, runs: Sequence[RunFacts], price: float | None) -> RenderableType:
     """Lay out a store's runs for a person; what cannot be read is said below."""
-    table = Table(title=f"runs of {uri}", title_justify="left", box=None, pad_edge=False, header_style="bold")
+    title = Text(f"runs of {uri}", style="table.title")
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     table.add_column("run", overflow="fold", min_width=8)
     table.add_column("state", no_wrap=True)
     table.add_column("ended", no_wrap=True)

@@ -6,6 +6,7 @@ a name.
 
 import re
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from vitpipe.infra.errors import IntegrityError, StorageError, UsageError
@@ -57,6 +58,16 @@ def taken_by(result: Committed) -> dict[str, tuple[Committed | None, ...]]:
         return there if there and there.sha256 == ref.record_sha256 else None
 
     return {name: tuple(map(read, refs)) for name, refs in result.record.inputs.items() if refs}
+
+
+def are_equal(taken: Mapping[str, Sequence[Committed | None]], given: Mapping[str, Sequence[Committed]]) -> bool:
+    """Whether what a result was made of, as `taken_by` reads it, is equal to what is given, input by input."""
+    given = {name: many for name, many in given.items() if many}
+    return taken.keys() == given.keys() and all(
+        len(taken[name]) == len(many)
+        and all(one is not None and is_equal(one, now) for one, now in zip(taken[name], many, strict=True))
+        for name, many in given.items()
+    )
 
 
 def _files(of: Committed) -> list[tuple[str, str]]:

@@ -71,7 +71,7 @@ class ShardStream(IterableDataset[tuple[Tensor, Tensor]]):
             asked = f"stream batches of {self.batch} images for rank {self.rank}"
             found = f"{self.world_size} ranks cannot share them equally, or there is no such rank"
             raise UsageError(asked, found, "give a batch that is a multiple of the ranks, and a rank from 0 on")
-        places = self.shards if isinstance(self.shards, tuple) else (self.shards,)
+        places = tuple(self.shards) if isinstance(self.shards, list | tuple) else (self.shards,)
         if len(self.shares) != (len(places) if len(places) > 1 else 0):
             found = f"{len(places)} sets and {len(self.shares)} shares"
             raise UsageError("stream images", found, "give each of several sets its share, and one set none")

@@ -121,7 +121,7 @@ class SeenFolders:
         do = f"set `root: {root.rstrip('/')}/{around}`"
         if len(splits) == len(inner):
             return Misplaced(found, do + (" and `splits: folders`" if self.depth == 1 else "") + _renamed(splits))
-        return Misplaced(found, f"{do}, whose folders are the classes" if self.depth == 1 else do)
+        return Misplaced(found, f"{do}, whose folders are the classes, or name `labels`" if self.depth == 1 else do)
 
     def _classes_as_splits(self) -> Misplaced:
         """`root/class/more/*` read as `root/split/class/*`."""

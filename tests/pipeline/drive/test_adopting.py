@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny_stages
 from fake_clock import FakeClock
 from faults.faulty_store import Crash, Fate, dying
 from photos import photo_folder
@@ -31,6 +32,8 @@ from vitpipe.pipeline.spec.catalog import CATALOG
 from vitpipe.pipeline.spec.load import PipelineSpec, load
 from vitpipe.pipeline.store.retrieval import fault, verify
 from vitpipe.pipeline.store.status import status_of
+from vitpipe.stages.artifacts import File
+from vitpipe.stages.contract import TaskContext
 
 QUICK = Timing(renew_s=0.02, watch_s=0.5, commit_s=100, poll_s=0.02, look_s=0.02)
 CHAIN = {"a": {"value": 2}, "b": {"value": 3}, "sum": {"stage": "add", "needs": {"shards": ("a", "b")}}}
@@ -176,6 +179,28 @@ def test_a_result_that_is_removed_meanwhile_is_computed_by_the_next_try(
         go(spec(folder, "two"))
     monkeypatch.undo()
     assert go(spec(folder, "two")).committed["sum"].record.output["value"] == 10
+
+
+WRITE = tiny_stages._write
+
+
+def write_one_more(item: tuple[TaskContext, str, int]) -> File:
+    """Compute what no recipe tells apart: another number than the last time."""
+    return WRITE((*item[:2], item[2] + 1))
+
+
+def test_what_rests_on_bytes_that_came_out_otherwise_is_computed(
+    folder: str, begun: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = go(spec(folder, "one"))
+    at = first.committed["a"].record.files[0].at
+    Path(f"{first.committed['a'].uri.removeprefix('file://')}/{at}").write_bytes(b"7")  # of the same size
+    monkeypatch.setattr(tiny_stages, "_write", write_one_more)
+    del begun[:]
+    second = go(spec(folder, "two"))
+    assert set(begun) == {"two/a", "two/sum"} and second.committed["sum"].record.output["value"] == 12
+    assert kinds(f"{folder}/two", "sum") == ["adopted", "adoption_refused", "started", "committed"]
+    assert second.committed["sum"].record.adopted is None
 
 
 def unreadable(path: Path) -> None:
