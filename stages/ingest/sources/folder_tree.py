@@ -152,11 +152,11 @@ class FolderTree:
 
     def _refuse_empty(self, parents: Iterable[tuple[str, ...]], depth: int) -> None:
         """An empty class folder would silently become a class less, an empty split nothing. S3 has no empty folders."""
-        kinds = ((depth, "class folders hold no images"), (1, "split folders hold no images"))
+        kinds = ((depth, "class folders hold no images:"), (1, "split folders hold no images:"))
         for level, found in kinds if self._is_local else ():
             there = {parts for parts in folders_at(Path(self.root), level) if depth == level or split_of(parts[0])}
             if empty := ["/".join(parts) for parts in sorted(there - {parts[:level] for parts in parents})]:
-                raise self._wrong(f"{len(empty)} {found}: {some(empty)}", "fill or remove them")
+                raise self._wrong(f"{len(empty)} {found} {some(empty)}", "fill or remove them")
 
     def _empty(self, files: Counter[str]) -> UsageError:
         found = f"it has {files.total()} files, none of them an image"
