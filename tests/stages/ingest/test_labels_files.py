@@ -1,9 +1,13 @@
 """Files of labels as spreadsheets, databases and other people write them: each row is of the image that it means."""
 
+import csv
 import gzip
+import io
 import json
 
 import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
 from photos import encoded, ingest, picture, write
 
 from vitpipe.infra.errors import UsageError
@@ -99,6 +103,20 @@ def test_a_class_keeps_its_whole_name(root, name, form):
     row = json.dumps({"path": "a/1.png", "label": name}, ensure_ascii=False)
     data = {"csv": f'path,label\na/1.png,"{quoted}"\n', "jsonl": row}[form]
     assert listed(root, data, f"a.{form}") == {"a/1.png": (name,)}
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    name=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r"), min_size=1, max_size=12),
+    delimiter=st.sampled_from(",;\t|"),
+    encoding=st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "utf-32"]),
+    quoting=st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]),
+)
+def test_whatever_a_csv_writer_writes_is_read_as_the_same_class(root, name, delimiter, encoding, quoting):
+    assume(name.strip() and not name.strip().lstrip("+-")[:1].isdigit() and not name.startswith("\ufeff"))
+    file = io.StringIO()
+    csv.writer(file, delimiter=delimiter, quoting=quoting).writerows([["path", "label"], ["a/1.png", name]])
+    assert listed(root, file.getvalue().encode(encoding)) == {"a/1.png": (name.strip(),)}
 
 
 @pytest.mark.parametrize(
