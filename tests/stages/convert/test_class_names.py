@@ -115,7 +115,7 @@ def test_differences_in_words() -> None:
     assert list(names_by_number({"10": "k", "2": "c"}).items()) == [(2, "c"), (10, "k")]
 
 
-@pytest.mark.parametrize("name", ["cat", "ros\u00e9", "\u732b", "caf\udce9"])
+@pytest.mark.parametrize("name", ["cat", "ros\u00e9", "\u732b", "ros\udce9"])
 def test_a_file_of_any_format_holds_any_name(name: str) -> None:
     """Also one that is not UTF-8, as folders' names need not be: such bytes are escaped, as JSON has them."""
     for written in (json_bytes({"0": name}), text({"0": name}).encode()):

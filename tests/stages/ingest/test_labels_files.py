@@ -21,7 +21,7 @@ WANTED = {"a/1.png": ("cat",), "b/2.png": ("dog",)}
 
 @pytest.fixture
 def root(tmp_path):
-    for name in ("a/1.png", "b/2.png", "b/bare", "b/caf\u0065\u0301.png", "b/\xfc.png"):
+    for name in ("a/1.png", "b/2.png", "b/bare", "b/ros\u0065\u0301.png", "b/\xfc.png"):
         write(tmp_path / "root" / name, encoded(picture(len(name)), "PNG"))
     return tmp_path / "root"
 
@@ -77,19 +77,19 @@ def test_absolute_paths_below_the_root(root, tmp_path, form):
     assert [item.name for item in tree.listing().items] == ["a/1.png"]
 
 
-@pytest.mark.parametrize("path", ["b/caf\u0065\u0301.png", "b/caf\xe9.png", "b/u\u0308.png"])
+@pytest.mark.parametrize("path", ["b/ros\u0065\u0301.png", "b/ros\xe9.png", "b/u\u0308.png"])
 def test_either_unicode_form_names_the_file(root, path):
     assert list(listed(root, f"path,label\n{path},cat\n").values()) == [("cat",)]
 
 
 def test_a_name_is_that_of_one_file(root):
     """As it stands before all else; of two files that one path could mean neither is taken."""
-    for name in (" a/1.png", "a\\1.png", "b/caf\xe9.png"):
+    for name in (" a/1.png", "a\\1.png", "b/ros\xe9.png"):
         write(root / name.lstrip("/"), b"other")
     assert listed(root, "path,label\n a/1.png,x\na/1.png,y\na\\1.png,z\n") == {
         " a/1.png": ("x",), "a/1.png": ("y",), "a\\1.png": ("z",),
     }  # fmt: skip
-    (root / "b/caf\xe9.png").rename(root / "b/CAF\xe9.png")
+    (root / "b/ros\xe9.png").rename(root / "b/ROS\xe9.png")
     write(root / "b/e\u0323\u0307.png", b"one")
     write(root / "b/\u1eb9\u0307.png", b"other")
     with pytest.raises(UsageError, match="1 of 1 listed images are not below"):
@@ -160,7 +160,7 @@ def test_a_listed_file_needs_no_suffix(root, tmp_path):
         ("a.csv", "path,label\na/../a/1.png,cat\n", "1 of 1 listed images are not below"),
         ("a.csv", "path,labels\na/1.png,\"['cat', 'dog']\"\n", "line 2 has the labels .*neither JSON nor parted"),
         ("a.csv", PLAIN.encode("utf-16-le"), "UTF-16 without a byte-order mark"),
-        ("a.csv", PLAIN.replace("cat", "caf\xe9").encode("latin-1"), "it is not UTF-8"),
+        ("a.csv", PLAIN.replace("cat", "ros\xe9").encode("latin-1"), "it is not UTF-8"),
         ("a.csv", b"PK\x03\x04" + bytes(40), "a zip file, as a spreadsheet's own are"),
         ("a.csv.gz", gzip.compress(PLAIN.encode())[:-6], "a damaged gzip file"),
         ("a.xlsx", b"PK\x03\x04" + bytes(40), "a zip file"),
