@@ -102,7 +102,7 @@ def _texts_now(source: SourceSettings, was: Mapping[str, str]) -> tuple[Mapping[
     try:
         return source.text_digests(), ()
     except UsageError as error:
-        is_there = isinstance(error.__cause__, UnicodeDecodeError | IsADirectoryError)
+        is_there = isinstance(error.__cause__, ValueError | IsADirectoryError)
         return {name: error.found for name in was if is_there}, ()
     except StorageError as error:
         return was, tuple(f"{name}: {error.found}" for name in was)

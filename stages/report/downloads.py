@@ -37,4 +37,4 @@ def latex_table(table: Sequence[ScoreRow]) -> bytes:
         spread = f" \\pm {100 * row.std:.1f}" if row.std is not None else ""
         words = " & ".join(text.translate(_SPECIAL) for text in (title(row.benchmark), row.arm, row.labels))
         lines.append(f"{words} & ${100 * row.value:.1f}{spread}$ & {len(row.per_seed)} \\\\")
-    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", ""]).encode()
+    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", ""]).encode(errors="backslashreplace")

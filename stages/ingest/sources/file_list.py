@@ -93,7 +93,7 @@ class FilesSource(SourceSettings):
 
     def _fixed_classes(self) -> "Classes | None":
         from vitpipe.stages.ingest.sources.class_names import Classes, parse_names
-        from vitpipe.stages.ingest.sources.labels_file import read_text
+        from vitpipe.stages.ingest.sources.text_file import read_text
 
         if self.classes is not None:
             return Classes.of([str(number) for number in range(self.classes)])
@@ -134,7 +134,7 @@ class FilesSource(SourceSettings):
 
     def text_digests(self) -> dict[str, str]:
         """The file of class names, if there is one."""
-        from vitpipe.stages.ingest.sources.labels_file import read_text
+        from vitpipe.stages.ingest.sources.text_file import read_text
 
         if self.class_names is None:
             return {}

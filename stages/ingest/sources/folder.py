@@ -19,10 +19,13 @@ class FolderSource(SourceSettings):
     kind: Literal["folder"]
     root: Annotated[str, Place()]
     """Local folder or `s3://bucket/prefix`. Not part of the recipe: a folder may move, its listing is what counts, and
-    the shards are the same bytes wherever it lies. Files and folders whose name begins with a dot are left aside."""
+    the shards are the same bytes wherever it lies. Files and folders whose name begins with a dot, and what file
+    servers and desktops leave (`@eaDir`, `__MACOSX`, `Thumbs.db`), are left aside and counted; a link to nothing is
+    set aside as a bad image."""
     labels: Annotated[str | None, Place()] = None
-    """A csv or jsonl file of `path` (relative to `root`) and `label`, or `labels` for several (in csv separated by
-    `;`); instead of one folder per class."""
+    """A csv, tsv or jsonl file, packed with gzip or not, of `path` and `label`, or `labels` for several (in csv
+    separated by `;`); instead of one folder per class. `file_name`, `filename`, `image` and their like stand for
+    `path`, which is relative to `root` or begins with it; what it names is read whatever its suffix."""
 
     @property
     def location(self) -> str:
@@ -69,7 +72,7 @@ class FolderSource(SourceSettings):
 
     def text_digests(self) -> dict[str, str]:
         """The labels file, if there is one."""
-        from vitpipe.stages.ingest.sources.labels_file import read_text
+        from vitpipe.stages.ingest.sources.text_file import read_text
 
         if self.labels is None:
             return {}
@@ -81,7 +84,8 @@ class FolderSource(SourceSettings):
         from vitpipe.stages.ingest.sources.inventory import FilesNow, Inventory, with_unreadable
 
         unreadable: dict[str, str] = {}
-        files = with_unreadable(self.open({}).candidates(unreadable), unreadable, was)
+        seen = ((file.name, file.size, file.mark) for file in self.open({}).candidates(unreadable))
+        files = with_unreadable(seen, unreadable, was)
         if self.labels is None and (self.limit or self.subset):
             there = list(files)
             items = Items(Item(name, (), None, size) for name, size, _ in there)

@@ -7,7 +7,7 @@ within a tar, and what is not certain is set aside with its reason.
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from statistics import median_low
 from typing import ClassVar
 
@@ -17,13 +17,14 @@ from vitpipe.stages.images.header import BadImage
 from vitpipe.stages.ingest.listing import FileDamage, Item, Listing, some
 from vitpipe.stages.ingest.reading import ahead, one_by_one
 from vitpipe.stages.ingest.sources.class_names import Classes, FileListing, Labelled, labels_apart
-from vitpipe.stages.ingest.sources.member_labels import member_labels
+from vitpipe.stages.ingest.sources.folder_walk import is_litter
+from vitpipe.stages.ingest.sources.member_labels import MemberLabels, member_labels
 from vitpipe.stages.ingest.sources.opened import SourceOfFiles
 from vitpipe.stages.ingest.sources.patterns import SourceFile
 from vitpipe.stages.ingest.sources.shard_lists import other_lists
 from vitpipe.stages.ingest.sources.tar_walk import Damage, Member, packed_as, walk
 from vitpipe.stages.ingest.sources.vocabulary import Vocabulary, agreed, joined
-from vitpipe.stages.ingest.sources.window import Window, store_of
+from vitpipe.stages.ingest.sources.window import Window, refuse_pointer, store_of
 
 MAX_LABEL_BYTES = 1_000_000
 RUN_BYTES = 8_388_608
@@ -58,6 +59,7 @@ class TarSamples(SourceOfFiles):
     def list_file(self, file: SourceFile) -> FileListing:
         """All samples of one tar. UsageError for a packed one."""
         window = Window(file)
+        refuse_pointer(window, file.uri)
         packing = packed_as(window)
         if packing:
             raise UsageError(f"read {file.uri}", f"it is packed with {packing}", "unpack it to a plain .tar first")
@@ -67,11 +69,14 @@ class TarSamples(SourceOfFiles):
         for one in walk(window):
             if isinstance(one, Damage):
                 damage.append(one)
-            elif found := _KEY_AND_SUFFIX.fullmatch(one.name):
+            elif (found := _KEY_AND_SUFFIX.fullmatch(one.name)) and not any(map(is_litter, one.name.split("/")[:-1])):
                 samples.setdefault(found[1], _Sample([], [])).take(one, found[2].lower(), self._wanted, window)
             else:
                 aside += 1
-        images = [image for key, sample in samples.items() for image in self._images(file, key, sample)]
+        for sample in samples.values():
+            sample.read_label(self._wanted, self.label_field)
+        numbers = any(isinstance(label, int) for sample in samples.values() for label in sample.said.labels)
+        images = [image for key, sample in samples.items() for image in self._images(file, key, sample, numbers)]
         notes = (f"{file.name}: {aside} members without a key and an extension were left aside",) if aside else ()
         findings = (_finding(file, damage, sum(not image.fault for image in images)),) if damage else ()
         several = any(sample.several for sample in samples.values())
@@ -125,11 +130,13 @@ class TarSamples(SourceOfFiles):
     def _wanted(self) -> tuple[str, ...]:
         return tuple(self.label.lower().split(";"))
 
-    def _images(self, part: SourceFile, key: str, sample: "_Sample") -> Iterator[Labelled]:
-        """The sample's image; of a key that is used twice all its images, set aside."""
+    def _images(self, part: SourceFile, key: str, sample: "_Sample", numbers: bool) -> Iterator[Labelled]:
+        """The sample's image; of a key that is used twice all its images, set aside.
+
+        Where classes are `numbers` in this tar, a name in the place of one is a mistake.
+        """
         forms = dict.fromkeys(self.image.lower().split(";"))
         images = [one for form in forms for suffix, one in sample.members if suffix == form]
-        labels = [(suffix, data) for wanted in self._wanted for suffix, data in sample.labels if suffix == wanted]
         name = f"{part.name}#{key}"
         counts = Counter(suffix for suffix, _ in sample.members)
         twice = any(counts[suffix] > 1 for suffix in (*forms, *self._wanted))
@@ -142,11 +149,13 @@ class TarSamples(SourceOfFiles):
             yield Labelled(name, (), fault=f"no image: it has {has}, none of {self.image}")
         else:
             image = images[0]
-            fault = image.fault or ("" if labels else f"no label: it has {has}, none of {self.label}")
-            found = member_labels(*labels[0], self.label_field) if labels else None
-            sample.several = found is not None and found.several
-            classes, wrong = (found.labels, found.fault) if found else ((), "")
-            yield Labelled(name, classes, image.size, (part.number, image.offset), fault or wrong)
+            said, fault = sample.said, image.fault
+            if not (said.labels or said.fault):
+                fault = fault or f"no label: it has {has}, none of {self.label}"
+            elif said.is_word and numbers:
+                said = MemberLabels(fault=f"its .cls has the label {said.labels[0]!r}, which is no number of a class")
+            sample.several = said.several
+            yield Labelled(name, said.labels, image.size, (part.number, image.offset), fault or said.fault)
 
 
 @dataclass
@@ -155,7 +164,14 @@ class _Sample:
 
     members: list[tuple[str, Member]]
     labels: list[tuple[str, bytes]]
+    said: MemberLabels = field(default_factory=MemberLabels)
     several: bool = False
+
+    def read_label(self, wanted: Sequence[str], field: str | None) -> None:
+        """Of several label members the first that is wanted counts."""
+        labels = [(suffix, data) for one in wanted for suffix, data in self.labels if suffix == one]
+        if labels:
+            self.said = member_labels(*labels[0], field)
 
     def take(self, member: Member, suffix: str, wanted: Sequence[str], window: Window) -> None:
         self.members.append((suffix, member))

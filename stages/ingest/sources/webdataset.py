@@ -21,9 +21,11 @@ class WebdatasetSource(FilesSource):
     image: str = Field(default="jpg;jpeg;png;webp", min_length=1)
     """Extensions of the member that is the image; the first that a sample has counts."""
     label: str = Field(default="cls;json", min_length=1)
-    """Extensions of the member that says the class: `cls` a number, `json` a field, any other (`txt`) a name."""
+    """Extensions of the member that says the class: `cls` a number, or a name where no other `cls` of the tar is a
+    number; `json` a field; any other (`txt`) a name."""
     label_field: str | None = None
-    """Field of a json member: one class or a list of them. Left out, `labels`, `label` or `cls`, whichever is there."""
+    """Field of a json member, `outer.inner` for one within another: one class or a list of them. Left out, `labels`,
+    `label` or `cls`, whichever is there."""
 
     def open_files(self, files: "tuple[SourceFile, ...]", fixed: "Classes | None") -> "TarSamples":
         """The samples of these tars."""

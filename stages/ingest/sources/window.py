@@ -3,8 +3,10 @@
 import io
 from functools import lru_cache
 
+from vitpipe.infra.errors import UsageError
 from vitpipe.infra.storage.opening import open_store
 from vitpipe.infra.storage.store import Store
+from vitpipe.stages.images.header import POINTERS
 from vitpipe.stages.ingest.sources.patterns import SourceFile
 
 LOCAL_BLOCK_BYTES = 16_384
@@ -42,6 +44,14 @@ class Window:
             length = max(0, min(self._block_bytes, self.size - start))
             self._blocks[number] = self._store.read(self._path, start, length, self._version) if length else b""
         return self._blocks[number]
+
+
+def refuse_pointer(window: Window, uri: str) -> None:
+    """UsageError for what stands in the place of a file that was not fetched."""
+    start = window.read(0, max(map(len, POINTERS)))
+    for begins, words in POINTERS.items():
+        if start.startswith(begins):
+            raise UsageError(f"read {uri}", f"it is {words}", "fetch the files first")
 
 
 class WindowFile(io.RawIOBase):
