@@ -69,7 +69,7 @@ class IngestConfig(Settings):
     """Everything that decides which bytes end in which shard."""
 
     source: AnySource
-    """Where images come from: `kind` is folder, webdataset, parquet, benchmark, digits or
+    """Where images come from: `kind` is folder, webdataset, parquet, class_tars, benchmark, digits or
     glyphs."""
     images_per_shard: Images | None = None
     """Images of a full shard; left out, shards are cut by `shard_bytes`."""
@@ -78,8 +78,8 @@ class IngestConfig(Settings):
     splits: dict[str, Share] | Literal["folders", "official"] = Field(default={"train": 1.0}, validate_default=True)
     """Share of each split, cut by content hash so that equal images never straddle; or `folders`: `root/split/class/`,
     where stages look for splits called `train`, `val` and `test` (one of them must be there; folders of other names are
-    splits of that name, which a node takes when it names them); or `official`: a benchmark's own, its default. The
-    digits are cut 0.8 train, 0.2 test unless said otherwise."""
+    splits of that name, which a node takes when it names them); or `official`: a benchmark's own, its default,
+    or those of the processed ImageNet-21k. The digits are cut 0.8 train, 0.2 test unless said otherwise."""
     shuffle_seed: AnySeed = 0
     """Seed of the global order in which images are written."""
     deduplicate: Deduplicate = Deduplicate()

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from hashlib import sha256
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, model_validator
 
@@ -54,8 +54,13 @@ class FilesSource(SourceSettings):
     """A file of all class names, one a line or a JSON list; numbers are places in it, and names that the data bring
     with them are looked up in it."""
 
+    labels: Literal["none"] | None = None
+    """`none`: no image has a class, whatever stands beside it; only masked patches are pretrained on such a set."""
+
     @model_validator(mode="after")
     def _classes_are_said_once(self) -> Self:
+        if self.unlabelled and (self.classes is not None or self.class_names is not None):
+            raise ValueError("labels: none has no classes: leave classes and class_names out")
         if self.classes is not None and self.class_names is not None:
             raise ValueError("give classes or class_names, not both: the file says how many there are")
         return self

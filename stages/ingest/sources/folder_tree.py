@@ -12,14 +12,15 @@ from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
 from vitpipe.infra.errors import NotFound, StorageError, UsageError
-from vitpipe.stages.images.classes import difference
 from vitpipe.stages.images.decode import MAX_FILE_BYTES
 from vitpipe.stages.images.header import BadImage
 from vitpipe.stages.ingest.listing import Item, Items, Listing, some
 from vitpipe.stages.ingest.reading import UnreadableImage, ahead, one_by_one
+from vitpipe.stages.ingest.sources.class_folders import of_one_split
 from vitpipe.stages.ingest.sources.folder_layout import (
     SeenFolders,
     other_kind,
+    split_folder,
     split_of,
     suffix_of,
     told_astray,
@@ -39,6 +40,8 @@ class FolderTree:
     root: str
     labels: str | None = None
     split_folders: bool = False
+    labelled: bool = True
+    """Whether images have classes; else any folders will do."""
 
     costly: ClassVar[bool] = False
     """A file is there to be read again."""
@@ -46,7 +49,7 @@ class FolderTree:
     def listing(self) -> Listing:
         """All images by their folders, or by the labels file. UsageError naming what does not fit."""
         if self.labels is None:
-            return self._by_folders()
+            return self._by_folders() if self.labelled else self._unlabelled()
         aside = LeftAside()
         there = {file.name: file for file in self._walk(aside=aside)}
         if not there:
@@ -122,7 +125,7 @@ class FolderTree:
             else:
                 folders.see(parts)
                 label = number.setdefault(parts[depth - 1], len(number))
-                split = parts[0] if self.split_folders else None
+                split = split_folder(parts[0]) if self.split_folders else None
                 items.append(Item(file.name, (label,), split, file.size, (), file.fault, file.mark))
         if lost:
             do = "mount what they lead to, or remove them"
@@ -146,9 +149,27 @@ class FolderTree:
             *unread_formats(map(items.name, range(len(items)))),
             *odd_names(classes),
             *folders.notes(),
-            *_of_one_split(splits),
+            *of_one_split(splits),
         )
         return Listing(items.by_name(), classes, notes=notes, refusal=refusal)
+
+    def _unlabelled(self) -> Listing:
+        """All images wherever they stand; with `split_folders` the first folder is the split."""
+        items, others, aside = Items(), Counter[str](), LeftAside()
+        for file in self._walk(aside=aside):
+            first, slash, _ = file.name.partition("/")
+            if not file.is_candidate:
+                others[suffix_of(file.name)] += 1
+            elif self.split_folders and not slash:
+                raise self._wrong(f"{file.name!r} stands in no folder of a split", "leave `splits: folders` out")
+            else:
+                split = split_folder(first) if self.split_folders else None
+                items.append(Item(file.name, (), split, file.size, (), file.fault, file.mark))
+        if not items:
+            raise self._empty(others)
+        unread = unread_formats(map(items.name, range(len(items))))
+        notes = (*([left_aside(others.total())] if others else ()), *aside.notes(), *unread)
+        return Listing(items.by_name(), (), notes=notes)
 
     def _refuse_empty(self, parents: Iterable[tuple[str, ...]], depth: int) -> None:
         """An empty class folder would silently become a class less, an empty split nothing. S3 has no empty folders."""
@@ -166,15 +187,3 @@ class FolderTree:
 
     def _wrong(self, found: str, do: str) -> UsageError:
         return UsageError(f"ingest {self.root}", found, do)
-
-
-def _of_one_split(parents: Iterable[tuple[str, ...]]) -> Iterator[str]:
-    """Which classes a split lacks that another has: nobody learns what is in `test` alone."""
-    splits: dict[str, set[str]] = {}
-    for split, name in sorted(parents):
-        splits.setdefault(split, set()).add(name)
-    train = "train" if "train" in splits else min(splits, default="")
-    for split, names in splits.items():
-        if names != splits[train]:
-            differs = difference(sorted(splits[train]), sorted(names), (train, split))
-            yield f"the class folders of {train} and {split} differ: {differs}"

@@ -27,4 +27,4 @@ class ParquetSource(FilesSource):
         """The rows of these files."""
         from vitpipe.stages.ingest.sources.parquet_rows import ParquetRows
 
-        return ParquetRows(files, fixed, self.patterns, self.image, self.label)
+        return ParquetRows(files, fixed, self.patterns, self.image, None if self.unlabelled else self.label)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from vitpipe.infra.errors import UsageError
 from vitpipe.stages.images.header import BadImage, tried
-from vitpipe.stages.ingest.listing import Item, Listing, some
+from vitpipe.stages.ingest.listing import Item, Items, Listing, some
 from vitpipe.stages.ingest.sources.class_names import Classes, FileListing, Labelled, class_label, labels_apart
 from vitpipe.stages.ingest.sources.named_images import named_image
 from vitpipe.stages.ingest.sources.opened import SourceOfFiles
@@ -34,14 +34,16 @@ class ParquetRows(SourceOfFiles):
     patterns: tuple[str, ...]
     """What named the files, for messages."""
     image: str
-    label: str
-    """Columns, as in `parquet.ParquetSource`."""
+    label: str | None
+    """Columns, as in `parquet.ParquetSource`; none of the label where rows have no classes."""
 
     costly: ClassVar[bool] = True
     """A row alone costs its whole row group."""
 
     def known_classes(self) -> Classes | None:
         """Those of the config, or the names of a ClassLabel in the files' schemas, united; None where rows say them."""
+        if self.label is None:
+            return Classes.of(())
         said = [self._schema(part) for part in self.files]
         return agreed(said, self.fixed)[0] if self.fixed or any(one.names for one in said) else None
 
@@ -49,6 +51,8 @@ class ParquetRows(SourceOfFiles):
         """All rows of one file, of which only the labels are read. UsageError naming the columns that there are."""
         with _opened(file) as opened:
             column = self._label_column(file, opened.schema_arrow)
+            if column is None:
+                return self._unlabelled(file, opened)
             names = label_names(opened.schema_arrow, column)
             images: list[Labelled] = []
             for group in range(opened.num_row_groups):
@@ -56,6 +60,15 @@ class ParquetRows(SourceOfFiles):
                     name = f"{file.name}#{len(images):09d}"
                     images.append(_labelled(name, label, (file.number, group, row)))
         return FileListing(*labels_apart(images), column.is_list, file=file.name, names=names)
+
+    def _unlabelled(self, file: SourceFile, opened: Any) -> FileListing:
+        """All rows, of which nothing needs to be read."""
+        images, number = Items(), 0
+        for group in range(opened.num_row_groups):
+            for row in range(opened.metadata.row_group(group).num_rows):
+                images.append(Item(f"{file.name}#{number:09d}", (), None, 0, (file.number, group, row)))
+                number += 1
+        return FileListing(images, (), file=file.name)
 
     def joined(self, parts: Sequence[FileListing]) -> Listing:
         """One listing, its classes united by name. UsageError for no row at all, and where lists contradict."""
@@ -90,6 +103,7 @@ class ParquetRows(SourceOfFiles):
         with _opened(part) as file:
             schema, rows = file.schema_arrow, file.metadata.num_rows
             column = self._label_column(part, schema)
+            assert column is not None  # without classes nobody asks
             names = label_names(schema, column)
         return Vocabulary(part.name, names, only_numbers=bool(rows) and column.has_numbers)
 
@@ -109,11 +123,12 @@ class ParquetRows(SourceOfFiles):
         except DAMAGE as error:
             yield from ((row, BadImage(_damaged(group, error))) for row in reversed(left))
 
-    def _label_column(self, part: SourceFile, schema: Any) -> Column:
-        """UsageError when the columns are not what the config says."""
-        _, label = find_columns(schema, (self.image, self.label), part)
+    def _label_column(self, part: SourceFile, schema: Any) -> Column | None:
+        """UsageError when the columns are not what the config says. None where rows have no classes."""
+        wanted = (self.image,) if self.label is None else (self.image, self.label)
+        found = find_columns(schema, wanted, part)
         image_column(schema, self.image, part)
-        return label
+        return None if self.label is None else found[-1]
 
 
 def _labels(file: Any, group: int, column: Column) -> list[Any]:

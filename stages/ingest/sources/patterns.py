@@ -54,6 +54,8 @@ class SourceFile:
     size: int
     version: str | None = None
     """As it was listed; another one is not read."""
+    start: int = 0
+    """The byte at which it begins, where it lies whole within a larger file."""
 
     @property
     def uri(self) -> str:
@@ -71,7 +73,8 @@ class SourceFile:
 
 
 def find_files(urls: Sequence[str], suffix: str, all_there: bool = True) -> tuple[SourceFile, ...]:
-    """The files that `urls` name, sorted by URI. A folder or prefix stands for all below it that end in `suffix`.
+    """The files that `urls` name, sorted by URI. A folder or prefix stands for all below it that end in `suffix`, or in
+    one of several, joined by `;`.
 
     UsageError naming the pattern that nothing answers to, and the files missing of one in braces; unless `all_there`
     is false: then those that are there.
@@ -160,7 +163,8 @@ def _files(url: str, suffix: str, all_there: bool) -> list["_FoundFile"]:
         raise UsageError(f"read {url!r}", f"{len(missing)} of {len(names)} are not there: {some(missing)}", _REMEDY)
     if missing and all_there:
         do = "set `kind: folder` with `root`: images lie below it" if _has_images(pattern) else _REMEDY
-        raise UsageError(f"read {url!r}", f"no file of that name or pattern, nor one below it with {suffix}", do)
+        ends = suffix.replace(";", ", ")
+        raise UsageError(f"read {url!r}", f"no file of that name or pattern, nor one below it with {ends}", do)
     return [file for files in found for file in files]
 
 
@@ -183,7 +187,9 @@ _Find = Callable[[str], list[_FoundFile]]
 def _on_disk(url: str, suffix: str, all_there: bool) -> tuple[str, _Find]:
     def look(name: str) -> list[_FoundFile]:
         if os.path.isdir(name):
-            names = [str(path) for path in Path(name).rglob(f"*{suffix}") if not _in_litter(str(path), name)]
+            ends = suffix.split(";")
+            below = (str(path) for one in ends for path in Path(name).rglob(f"*{one}"))
+            names = [one for one in below if not _in_litter(one, name)]
         else:
             names = [name] if os.path.lexists(name) else glob.glob(name, recursive=True)
         lost = [one for one in sorted(names) if os.path.islink(one) and not os.path.exists(one)]
@@ -201,12 +207,12 @@ def _on_disk(url: str, suffix: str, all_there: bool) -> tuple[str, _Find]:
 
 def _in_bucket(url: str, suffix: str) -> tuple[str, _Find]:
     bucket, _, pattern = url.removeprefix("s3://").partition("/")
-    fixed = _SPECIAL.split(pattern)[0]
+    fixed, ends = _SPECIAL.split(pattern)[0], tuple(suffix.split(";"))
     there = {entry.path: entry for entry in open_store(f"s3://{bucket}").list(fixed)}
 
     def look(name: str) -> list[_FoundFile]:
         folder = f"{name.rstrip('/')}/" if name else ""
-        below = (one for one in there if one.startswith(folder) and one.endswith(suffix))
+        below = (one for one in there if one.startswith(folder) and one.endswith(ends))
         names = [name] if name in there else [one for one in below if not _in_litter(one, folder)]
         if not names and _WILD.search(name):
             names = [one for one in there if _matcher(name).fullmatch(one)]

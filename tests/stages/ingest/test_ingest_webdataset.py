@@ -17,7 +17,7 @@ from vitpipe.stages.images.split import Split
 from vitpipe.stages.ingest import run as run_module
 from vitpipe.stages.ingest.config import IngestConfig, IngestResources
 from vitpipe.stages.ingest.run import run
-from vitpipe.stages.ingest.sources import tar_samples
+from vitpipe.stages.ingest.sources import tar_reading
 
 
 def source(folder, **more):
@@ -306,7 +306,7 @@ def test_a_bucket_gives_what_the_same_folder_gives(s3_uri, tmp_path, monkeypatch
     here = contents(ingest(tmp_path, asked, node="here"))
     there = {**asked, "source": source(f"{s3_uri}/in/in-{{000000..000002}}.tar")}
     assert contents(ingest(tmp_path, there, node="there")) == here
-    monkeypatch.setattr(tar_samples, "RUN_BYTES", 2000)
+    monkeypatch.setattr(tar_reading, "RUN_BYTES", 2000)
     assert contents(ingest(tmp_path, there, node="runs")) == here
     with pytest.raises(UsageError, match=r"none/\*\.tar': no file of that name or pattern"):
         ingest(tmp_path, {**asked, "source": source(f"{s3_uri}/none/*.tar")}, node="none")
