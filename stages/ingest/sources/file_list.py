@@ -18,9 +18,9 @@ if TYPE_CHECKING:  # as in `source_settings.py`
     from vitpipe.stages.ingest.sources.patterns import SourceFile
 
 
-def _frozen(urls: Any) -> Any:
-    """Where a whole config was read from JSON by an outer validator, its lists are lists by now."""
-    return tuple(urls) if isinstance(urls, list) else urls
+def frozen(listed: Any) -> Any:
+    """A tuple of a list: where a whole config was read from JSON by an outer validator, its lists are lists by now."""
+    return tuple(listed) if isinstance(listed, list) else listed
 
 
 SEPARATOR = "::"
@@ -38,7 +38,7 @@ def _several(urls: str | tuple[str, ...]) -> tuple[str, ...]:
     return patterns
 
 
-Urls = Annotated[str | tuple[str, ...], BeforeValidator(_frozen), AfterValidator(_several), Place(SEPARATOR)]
+Urls = Annotated[str | tuple[str, ...], BeforeValidator(frozen), AfterValidator(_several), Place(SEPARATOR)]
 
 
 class FilesSource(SourceSettings):

@@ -2,9 +2,9 @@
 
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from vitpipe.stages.ingest.sources.file_list import FilesSource
+from vitpipe.stages.ingest.sources.file_list import FilesSource, frozen
 
 if TYPE_CHECKING:  # as in `source_settings.py`
     from vitpipe.stages.ingest.sources.class_names import Classes
@@ -30,7 +30,7 @@ class WebdatasetSource(FilesSource):
     label_field: str | None = None
     """Field of a json member, `outer.inner` for one within another: one class or a list of them. Left out, `labels`,
     `label` or `cls`, whichever is there."""
-    keep: tuple[Extension, ...] = ()
+    keep: Annotated[tuple[Extension, ...], BeforeValidator(frozen)] = ()
     """Extensions of other members, such as captions (`[txt, json]`), that pass through into the shards as they are,
     beside the image and its class. A sample may lack them."""
 

@@ -189,6 +189,8 @@ def test_the_word_is_no_path_and_is_part_of_the_recipe(tmp_path, monkeypatch):
     for kind in kinds:
         plain, unlabelled = (canonical(ingested(kind + more))["source"] for more in ("", ", labels: none"))
         assert unlabelled == {**plain, "labels": "none"} and "labels" not in plain and "keep" not in plain
+    keeps = ingested(f"{kinds[1]}, labels: none, keep: [txt, json]")
+    assert canonical(keeps)["source"]["keep"] == ["txt", "json"]
     file = ingested(f"{kinds[0]}, labels: ./none")
     assert file.source.labels == str(tmp_path / "none") and "labels" not in canonical(file)["source"]
 
