@@ -62,7 +62,7 @@ def _refuse_other_splits(found: Mapping[str, ClassFolder], official: bool, asked
     others = [name for name in above if name not in RELEASED]
     if official and others:
         want = f"the processed release of ImageNet-21k has {some(RELEASED)}"
-        raise UsageError(asked, f"their folders are {some(above)}; {want}", f"{FOLDERS} for splits of other names")
+        raise UsageError(asked, f"their folders are {some(above)}; {want}", f"for splits of other names {FOLDERS}")
     if not any(map(split_of, above)):
         found_text = f"with `splits: folders` {some(above)} would be splits, and none is named train, val or test"
         raise UsageError(asked, found_text, "leave `splits: folders` out")
