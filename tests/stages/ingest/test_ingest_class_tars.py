@@ -1,23 +1,28 @@
 """Tars of one class each: the shards of the same images as a folder, however they are packed and wherever they lie."""
 
 import gzip
+import hashlib
 import json
 import pickle
 import shutil
 
 import pytest
 from class_tars import class_folder, class_tars, outer
-from inprocess import InProcessCluster, make_context
+from inprocess import InProcessCluster, commit, make_context
 from photos import contents, encoded, ingest, picture, write
 from tars import tar
 
 from vitpipe.infra.errors import IntegrityError, StageError, UsageError
 from vitpipe.infra.storage.opening import open_store
+from vitpipe.pipeline.plan.fingerprint import encode
+from vitpipe.pipeline.store.garbage import garbage
+from vitpipe.stages.contract import Inputs
 from vitpipe.stages.estimates import Known
 from vitpipe.stages.images.manifest import load_manifest
 from vitpipe.stages.ingest.config import IngestConfig, IngestResources
 from vitpipe.stages.ingest.drift import look
 from vitpipe.stages.ingest.estimate import estimate
+from vitpipe.stages.ingest.run import run
 from vitpipe.stages.ingest.sources import tar_sample, unpacking
 from vitpipe.stages.record import read_record
 
@@ -127,6 +132,23 @@ def test_what_is_unpacked_is_taken_over(packed, tmp_path, monkeypatch):
     piece.unlink()
     again = make_context(tmp_path, "shards", IngestResources(), attempt="a3", earlier=("a1",))
     assert all(file.folder.endswith("/a3") for file in source.make_ready({"train": 1.0}, again).files)
+
+
+def test_what_is_unpacked_is_garbage_once_the_shards_are_there(packed, tmp_path):
+    forms, _ = packed
+    given = config(forms["packed"])
+    parsed, recipe = IngestConfig.model_validate(given), {"stage": "ingest", "config": given, "node": "shards"}
+    header = {"recipe": recipe, "fingerprint": hashlib.sha256(encode(recipe)).hexdigest(), "inputs": {}}
+    ctx, store = (
+        make_context(tmp_path, "shards", IngestResources(), header=header),
+        open_store(f"file://{tmp_path}/store"),
+    )
+    parsed.source.make_ready(parsed.splits, ctx)
+    assert not garbage(store.child("test"), unfinished=False), "a resume takes it over"
+    found = commit(ctx, run(parsed, Inputs({}), ctx), stage="ingest", config=given)
+    gone = {one.path for one in garbage(store.child("test"), unfinished=False)}
+    there = {entry.path for entry in store.child("test").list("shards/a1/unpacked/")}
+    assert there and there <= gone and not gone & {f"shards/{file.at}" for file in found.files}
 
 
 @pytest.mark.parametrize("form", ["packed", "outer", "packed-tree"])
