@@ -42,7 +42,7 @@ def write(path: Path, text: str) -> Path:
     """Write a file whole; its absolute path. StorageError where that cannot be."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        path.write_text(text, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise StorageError(f"write {path}", error.strerror or str(error), "name another file, or make room") from error
     return path.absolute()

@@ -30,4 +30,4 @@ def latex_table(table: Sequence[ScoreRow]) -> bytes:
         words = (text.translate(LATEX) for text in (title(row.benchmark), row.arm, row.labels))
         rows.append((*words, f"${100 * row.value:.1f}{spread}$", str(len(row.per_seed))))
     head = ("Benchmark", "Arm", "Labels", r"Top-1, \%", "Seeds")
-    return ("% \\usepackage{booktabs}\n" + tabular("lllrr", head, rows)).encode()
+    return ("% \\usepackage{booktabs}\n" + tabular("lllrr", head, rows)).encode(errors="backslashreplace")
