@@ -13,7 +13,6 @@ from vitpipe.pipeline.store.retrieval import committed_artifacts
 from vitpipe.pipeline.store.runs import Run, known_run
 from vitpipe.pipeline.store.status import read_status
 from vitpipe.stages.artifacts import Artifact, Checkpoint, Report, Score
-from vitpipe.stages.report.results import deviation
 
 _CURVES, _PAGE = "metrics.jsonl", "index.html"
 
@@ -61,7 +60,7 @@ class RunView:
                 "benchmark": score.benchmark,
                 "metric": score.metric,
                 "value": score.value,
-                "std": deviation(score.per_seed),
+                "std": score.std,
                 "per_seed": score.per_seed,
                 "num_test": score.num_test,
                 **{f"chosen_{name}": value for name, value in score.chosen.items()},

@@ -15,7 +15,7 @@ from vitpipe.infra.storage.store import Entry, Store
 from vitpipe.pipeline.spec.top_level import NAME
 from vitpipe.stages.record import RECORDS
 
-_NAME = r"[a-z0-9][a-z0-9-]{0,62}"
+_NAME = NAME.pattern
 _ATTEMPT = r"a\d+(?:\.\d+)?"
 _OBJECT = re.compile(
     rf"(?P<node>{_NAME}(?:/(?!{_ATTEMPT}/){_NAME})?)/(?:(?P<record>{RECORDS})|(?P<attempt>{_ATTEMPT})/(?P<path>.+))"

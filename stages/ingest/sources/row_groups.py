@@ -10,14 +10,15 @@ from typing import Any, TypeVar
 
 from vitpipe.infra.errors import UsageError
 from vitpipe.stages.images.header import BadImage
+from vitpipe.stages.ingest.sources.parquet_columns import Column
 from vitpipe.stages.ingest.sources.patterns import SourceFile
-from vitpipe.stages.ingest.sources.window import LOCAL_BLOCK_BYTES, Window, WindowFile
+from vitpipe.stages.ingest.sources.window import LOCAL_BLOCK_BYTES, Window, WindowFile, refuse_pointer
 
 T = TypeVar("T")
 Place = tuple[int, ...]
 """File, row group, row in it."""
-Column = tuple[str, Callable[[Any], T]]
-"""The name to read, and what becomes of a value."""
+Asked = Callable[[Any, SourceFile], tuple[Column, Callable[[Any], T]]]
+"""Of a schema and its file: the column to read, and what becomes of a value."""
 
 BATCH_ROWS = 64
 """Rows taken from a page at once."""
@@ -28,12 +29,9 @@ DAMAGE = (OSError, ValueError)
 """What pyarrow raises on pages that do not decompress or decode: ArrowInvalid is a ValueError."""
 
 
-def rows(
-    files: Sequence[SourceFile], places: Sequence[Place], column: Callable[[Any, SourceFile], Column[T]]
-) -> Iterator[T | BadImage]:
+def rows(files: Sequence[SourceFile], places: Sequence[Place], asked: Asked[T]) -> Iterator[T | BadImage]:
     """What stands at each of the distinct `places` in the column of its file; a BadImage for each damaged row.
 
-    `column` is asked with a schema and its file.
     A row group is decompressed once, up to the last row asked for, however many they are. With ascending places (as a
     listing has them) memory is bounded whatever its size: `BATCH_ROWS` rows, the page they stand in, the column's
     dictionary page and one buffer; writers make pages of 1 MB or, of images that are larger, of 1,024 rows mostly. In
@@ -51,7 +49,7 @@ def rows(
             if place not in waiting and place[:2] != group:
                 waiting.update(coming)  # the rest of the one before
                 group = place[:2]
-                coming = _of_group(opened, group, wanted.pop(group), column)
+                coming = _of_group(opened, group, wanted.pop(group), asked)
             while place not in waiting:
                 found, value = next(coming)
                 waiting[found] = value
@@ -80,17 +78,17 @@ class _LastOpened:
 
 
 def _of_group(
-    opened: _LastOpened, group: Place, rows: set[int], column: Callable[[Any, SourceFile], Column[T]]
+    opened: _LastOpened, group: Place, rows: set[int], asked: Asked[T]
 ) -> Iterator[tuple[Place, T | BadImage]]:
     """The places in a row group, ascending, with what is there."""
     first, left = 0, sorted(rows, reverse=True)
     try:
         file = opened.file(group[0])
-        name, value_of = column(file.schema_arrow, opened.files[group[0]])
-        for batch in file.iter_batches(BATCH_ROWS, row_groups=[group[1]], columns=[name]):
-            values = batch.column(0)
+        column, value_of = asked(file.schema_arrow, opened.files[group[0]])
+        for batch in file.iter_batches(BATCH_ROWS, row_groups=[group[1]], columns=[column.read]):
+            values = batch.column(column.path[0])
             while left and left[-1] < first + len(values):
-                value = value_of(values[left[-1] - first].as_py())
+                value = value_of(column.within(values[left[-1] - first].as_py()))
                 yield (*group, left.pop()), value
             first += len(values)
             if not left:
@@ -104,7 +102,9 @@ def opened_parquet(part: SourceFile) -> Iterator[Any]:
     """A parquet file through our own store. UsageError when it is none."""
     arrow, parquet = _pyarrow()
     buffer_bytes = LOCAL_BUFFER_BYTES if part.is_local else REMOTE_BUFFER_BYTES
-    with WindowFile(Window(part, LOCAL_BLOCK_BYTES)) as raw:  # pieces of columns are asked for as they are needed
+    window = Window(part, LOCAL_BLOCK_BYTES)  # pieces of columns are asked for as they are needed
+    refuse_pointer(window, part.uri)
+    with WindowFile(window) as raw:
         try:
             options = {"pre_buffer": False, "buffer_size": buffer_bytes, "page_checksum_verification": True}
             file = parquet.ParquetFile(arrow.PythonFile(raw, mode="r"), **options)

@@ -1,20 +1,19 @@
 """The command line on real runs of two small stages, in this process and without Ray."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import Vitpipe, typed
 from tiny_stages import HOOKS, STAGES, in_process
 
 from vitpipe.infra.lease_state import Timing
-from vitpipe.pipeline.cli import main as cli
 from vitpipe.pipeline.drive import runner
 from vitpipe.pipeline.spec.catalog import CATALOG
 
 QUICK = Timing(renew_s=0.02, watch_s=0.5, commit_s=100, poll_s=0.02, look_s=0.02)
-Vitpipe = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
@@ -31,10 +30,5 @@ def vitpipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
 
     monkeypatch.setattr(runner, "run", here)
 
-    def run(*args: object) -> tuple[int, str, str]:
-        code = cli.invoke([str(arg) for arg in args])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    yield run
+    yield typed(capsys)
     HOOKS.clear()

@@ -6,11 +6,11 @@ import os
 import re
 import sys
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import Vitpipe
 from tiny_stages import HOOKS
 
 from vitpipe.infra.at_once import READERS
@@ -27,7 +27,6 @@ nodes:
   b: {stage: make, config: {value: 3}}
   sum: {stage: add, needs: {shards: [a, b]}}
 """
-Vitpipe = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture

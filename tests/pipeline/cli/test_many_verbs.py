@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import Vitpipe
 from tiny_stages import HOOKS
 
 from vitpipe.infra.errors import StageError
@@ -25,7 +26,6 @@ nodes:
   b: {{stage: make, config: {{value: 3}}}}
   sum: {{stage: add, needs: {{shards: [a, b]}}}}
 """
-Vitpipe = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture

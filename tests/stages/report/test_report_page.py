@@ -40,7 +40,7 @@ def score(path, node, per_seed, protocol, inputs=None, content=None, **facts):
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     path = tmp_path_factory.mktemp("report")
-    data = shards(path, "colours", ("red", EVIL, 'a"b'))
+    data = shards(path, "colours", ("red", EVIL, 'a"b\udce9'))
     pretrained, backbone = weights(path), checkpoint(path)
     given = {"data": [data], "weights": [pretrained]}
     tuned = {
@@ -112,7 +112,7 @@ def test_names_from_data_are_escaped(world):
     _, files, _, _ = world
     page = files["index.html"].decode()
     assert EVIL not in page and "&lt;script&gt;alert(1)&lt;/script&gt;" in page
-    assert 'a"b' not in page and "a&#34;b" in page
+    assert 'a"b' not in page and "a&#34;b\\udce9" in page, "bytes that are not UTF-8 are shown as such"
 
 
 def test_every_number_leads_to_digests(world):
