@@ -38,6 +38,19 @@ class Item(NamedTuple):
     """When its file was written, where the source is files: another after it was replaced. No part of the data."""
 
 
+class ImageSink(Protocol):
+    """Takes the images of a listing one by one, wherever it puts them."""
+
+    def __len__(self) -> int:
+        """How many it took."""
+
+    def append(self, item: Item) -> None:
+        """Take one image behind the others."""
+
+    def relabel(self, numbers: Sequence[int]) -> None:
+        """Put `numbers[label]` in the place of each label."""
+
+
 class Items(Sequence[Item]):
     """Images in few bytes each, appended one by one. Satisfies `Table[Item]`."""
 
@@ -177,14 +190,22 @@ class Listing:
     @property
     def sha256(self) -> str:
         """Digest of names, sizes, labels and classes."""
+        return self.sha256_with(map(item_text, self.items))
+
+    def sha256_with(self, texts: Iterable[bytes]) -> str:
+        """The same, where the images are elsewhere: `texts` are `item_text` of all of them, end to end."""
         digest = hashlib.sha256(json.dumps([self.classes, self.multi_label]).encode())
-        for item in self.items:
-            digest.update(json.dumps([item.name, item.labels, item.split, item.size]).encode())
-            if item.fault:
-                digest.update(json.dumps([item.fault]).encode())
+        for text in texts:
+            digest.update(text)
         if self.findings:
             digest.update(json.dumps([[one.name, one.reason, one.images] for one in self.findings]).encode())
         return digest.hexdigest()
+
+
+def item_text(item: Item) -> bytes:
+    """What of an image is in the digest of its listing."""
+    text = json.dumps([item.name, item.labels, item.split, item.size])
+    return (text + json.dumps([item.fault]) if item.fault else text).encode()
 
 
 class ImageReader(Protocol):

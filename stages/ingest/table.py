@@ -95,3 +95,8 @@ class Texts:
     def nbytes(self) -> int:
         """Bytes that the columns take."""
         return len(self._bytes) + self._ends.itemsize * len(self._ends)
+
+    @property
+    def nbytes_of_texts(self) -> int:
+        """Bytes of the texts alone."""
+        return len(self._bytes)

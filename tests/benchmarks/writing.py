@@ -24,10 +24,10 @@ from vitpipe.stages.images.decode import decode
 from vitpipe.stages.images.header import BadImage
 from vitpipe.stages.images.index import parse_index
 from vitpipe.stages.images.readback import read_back
-from vitpipe.stages.ingest.choose.select import plan_shards
-from vitpipe.stages.ingest.config import IngestConfig, IngestResources
+from vitpipe.stages.ingest.choose.select import ShardPlan
+from vitpipe.stages.ingest.config import IngestResources
 from vitpipe.stages.ingest.listing import Item, Items, Listing
-from vitpipe.stages.ingest.look.image import ImageTable
+from vitpipe.stages.ingest.look.image import Image as SeenImage
 from vitpipe.stages.ingest.look.scan import ScanTask, SoundImage, Spool, scan
 from vitpipe.stages.ingest.look.structure import check_structure
 from vitpipe.stages.ingest.write.shard import ShardTask
@@ -80,15 +80,14 @@ def main(folder: str | None = None) -> None:
 
 def ways(source: Memory, root: Path) -> dict[str, Callable[[], object]]:
     """What is measured; each takes all images once."""
-    config = IngestConfig.model_validate({"source": {"kind": "digits"}, "splits": {"train": 1.0}})
     items = source.listing().items
     spool = Spool(root / "spool")
 
     def look(decodes: bool = True) -> list[SoundImage]:
         return [one for one in scan(ScanTask(0, source, items, spool, decodes=decodes)) if isinstance(one, SoundImage)]
 
-    chosen = ImageTable.of(items, look())
-    (plan,) = plan_shards(chosen, config)
+    images = tuple(map(SeenImage, items, look()))
+    plan = ShardPlan("train-000000.tar", "train", 0, images, sum(image.seen.size for image in images))
     pairs = [(key, source.read(image.item)) for key, image in zip(plan.keys, plan.images, strict=True)]
 
     def shard(is_read_back: bool = False) -> None:

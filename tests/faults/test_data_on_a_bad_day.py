@@ -168,13 +168,13 @@ def test_a_source_that_refuses_is_an_error_and_one_that_lost_an_image_says_which
 
 
 def test_an_object_replaced_while_it_is_ingested_is_told(photos_on_s3, proxy, tmp_path, monkeypatch):
-    plan_shards = run_module.plan_shards
+    choose = run_module.choose
 
     def replaced_meanwhile(*args):
         photos_on_s3.write("class-0/001.png", encoded(picture(99), "PNG"))
-        return plan_shards(*args)
+        return choose(*args)
 
-    monkeypatch.setattr(run_module, "plan_shards", replaced_meanwhile)
+    monkeypatch.setattr(run_module, "choose", replaced_meanwhile)
     with pytest.raises(StageError, match=r"class-0/001\.png.*changed while it was ingested"):
         ingested(tmp_path, photos_on_s3.uri)
 

@@ -1,6 +1,6 @@
 """A picture of the near-duplicates found, the most doubtful first, for a person to judge the threshold by. No torch."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -13,10 +13,7 @@ from vitpipe.stages.images.decode import decode, encoded
 from vitpipe.stages.images.header import BadImage
 from vitpipe.stages.images.index import parse_index
 from vitpipe.stages.images.manifest import load_manifest
-from vitpipe.stages.ingest.choose.select import Duplicate
 from vitpipe.stages.ingest.listing import ImageReader, Item
-from vitpipe.stages.ingest.look.image import Image
-from vitpipe.stages.ingest.table import View
 from vitpipe.stages.tasks import gather
 
 PAIRS = 24
@@ -28,38 +25,32 @@ TEXT_PX = 14
 
 @dataclass(frozen=True)
 class Pair:
-    """An image that was left out, and what it is like: of this source, or of an excluded set."""
+    """An image that was left out, and what it is like: of this source, or `URI#key` of an excluded set."""
 
     left: Item
-    like: Item | tuple[ShardSet, str]
+    like: Item | str
     text: str
 
 
-def near_sheet(
-    near: Sequence[Duplicate], images: View[Image], source: ImageReader, inputs: Inputs, ctx: StageContext
-) -> bytes:
-    """PNG of the pairs that differ most, left out and kept side by side, with the bits of both looks below."""
-    doubtful = sorted(near, key=lambda one: (-(one.distance or 0), -(one.second or 0), one.source))[:PAIRS]
-    shown = images.named({name for one in doubtful for name in (one.source, one.of)})
-    items = {image.item.name: image.item for image in shown}
-    pairs = tuple(
-        Pair(items[one.source], _like(one.of, items, inputs), f"{one.distance} and {one.second} bits")
-        for one in doubtful
-    )
+_Shown = tuple[Item, Item | tuple[ShardSet, str], str]
+
+
+def near_sheet(pairs: Sequence[Pair], source: ImageReader, inputs: Inputs, ctx: StageContext) -> bytes:
+    """PNG of pairs, left out and kept side by side, with the bits of both looks below."""
+    shown = tuple((pair.left, _found(pair.like, inputs), pair.text) for pair in pairs)
     draw, needs = partial(draw_sheet, source), ctx.resources
-    ((_, sheet),) = gather(ctx.cluster.fan(draw, [pairs], resources=needs, label=lambda _: "pairs"))
+    ((_, sheet),) = gather(ctx.cluster.fan(draw, [shown], resources=needs, label=lambda _: "pairs"))
     return sheet
 
 
-def _like(name: str, items: Mapping[str, Item], inputs: Inputs) -> Item | tuple[ShardSet, str]:
-    for shards in inputs.many("exclude", ShardSet):
-        uri, _, key = name.rpartition("#")
-        if shards.uri == uri:
-            return shards, key
-    return items[name]
+def _found(like: Item | str, inputs: Inputs) -> Item | tuple[ShardSet, str]:
+    if isinstance(like, Item):
+        return like
+    uri, _, key = like.rpartition("#")
+    return next(shards for shards in inputs.many("exclude", ShardSet) if shards.uri == uri), key
 
 
-def draw_sheet(source: ImageReader, pairs: Sequence[Pair]) -> bytes:
+def draw_sheet(source: ImageReader, pairs: Sequence[_Shown]) -> bytes:
     """Read and draw."""
     wide, high = 2 * TILE_PX + 3 * GAP_PX, TILE_PX + GAP_PX + TEXT_PX
     rows = -(-len(pairs) // PER_ROW)
@@ -68,16 +59,16 @@ def draw_sheet(source: ImageReader, pairs: Sequence[Pair]) -> bytes:
     own = _own_tiles(source, pairs)
     for place, pair in enumerate(pairs):
         x, y = place % PER_ROW * wide + GAP_PX, place // PER_ROW * high + GAP_PX
-        for column, image in enumerate((pair.left, pair.like)):
+        for column, image in enumerate(pair[:2]):
             tile = own[image.name] if isinstance(image, Item) else _tile(_excluded(*image))
             sheet.paste(tile, (x + column * (TILE_PX + GAP_PX), y))
-        write.text((x, y + TILE_PX), pair.text, fill="black")
+        write.text((x, y + TILE_PX), pair[2], fill="black")
     return encoded(sheet, "PNG")
 
 
-def _own_tiles(source: ImageReader, pairs: Sequence[Pair]) -> dict[str, Picture.Image]:
+def _own_tiles(source: ImageReader, pairs: Sequence[_Shown]) -> dict[str, Picture.Image]:
     """By name; read at once and in the order of the listing, for several may stand in one piece of a file."""
-    own = {image.name: image for pair in pairs for image in (pair.left, pair.like) if isinstance(image, Item)}
+    own = {image.name: image for pair in pairs for image in pair[:2] if isinstance(image, Item)}
     names = sorted(own)
     found = source.reads([own[name] for name in names])
     return {name: _tile(b"" if isinstance(data, BadImage) else data) for name, data in zip(names, found, strict=True)}

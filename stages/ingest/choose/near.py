@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from vitpipe.stages.ingest.choose.crowd import NONE, Crowd, Words, nearness, told
+from vitpipe.stages.ingest.choose.duplicate import Duplicate, keep_order
 from vitpipe.stages.ingest.choose.hamming import Hashes, Places, compared_with, expected, near_across, near_pairs
-from vitpipe.stages.ingest.choose.select import Duplicate, keep_order
 from vitpipe.stages.ingest.listing import Item
 from vitpipe.stages.ingest.look.image import Image
 from vitpipe.stages.ingest.look.likeness import LIKENESS_BYTES

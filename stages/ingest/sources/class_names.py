@@ -4,13 +4,13 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
-from typing import Any
+from typing import Any, Protocol
 
 from vitpipe.infra.errors import UsageError
-from vitpipe.stages.ingest.listing import FileDamage, Item, Items, some
+from vitpipe.stages.ingest.listing import FileDamage, Item, Items, Listing, some
 
 Label = int | str
 """As a source writes it: the number of a class, or its name."""
@@ -107,10 +107,10 @@ class Classes:
 
 @dataclass(frozen=True)
 class FileListing:
-    """What one file of a source holds."""
+    """What one file of a source holds, but for the images one by one."""
 
-    images: Items
-    """Their labels are places in `labels`."""
+    count: int
+    """Of its images."""
     labels: tuple[Label, ...]
     """Those that occur, as the source writes them."""
     several: bool = False
@@ -121,6 +121,53 @@ class FileListing:
     """Its name in the source."""
     names: tuple[str, ...] = ()
     """What the file itself calls the classes 0, 1, ...; empty where it does not say."""
+    without_label: int = 0
+    """How many of its images are set aside because nothing says their class."""
+    first_without: tuple[str, str] = ("", "")
+    """Name and reason of the first of those."""
+
+
+Listed = tuple[Items, FileListing]
+"""The images of one file, their labels places in the listing's, and the listing."""
+
+
+class Placing(Protocol):
+    """What becomes of the images of one file once all files are known. Picklable; `repr` tells all of it."""
+
+    def __call__(self, image: Item) -> Item:
+        """One image of the file as it stands in the listing of all."""
+
+
+@dataclass(frozen=True)
+class JoinedFiles:
+    """What all files of a source are together."""
+
+    listing: Listing
+    """Without the images."""
+    placings: Sequence[Placing]
+    """Of each file."""
+    may_repeat: bool = False
+    """Whether two files may have images of one name."""
+
+    def whole(self, images: Iterable[Iterable[Item]]) -> Listing:
+        """The listing with the images of each file, sorted by name."""
+        pairs = zip(self.placings, images, strict=True)
+        items = Items(place(image) for place, of_file in pairs for image in of_file).by_name()
+        if self.may_repeat:
+            items = Items(told_apart(items)).by_name()
+        return replace(self.listing, items=items)
+
+
+def told_apart(items: Iterable[Item]) -> Iterator[Item]:
+    """Sorted images, those whose name was there before set aside under a name of their own."""
+    last = None
+    for item in items:
+        if item.name == last:
+            fault = "another tar has a file of the same name"
+            yield item._replace(name=f"{item.name}@{item.place[0]}-{item.place[1]}", fault=fault)
+        else:
+            yield item
+        last = item.name
 
 
 def labels_apart(images: Iterable[Labelled]) -> tuple[Items, tuple[Label, ...]]:

@@ -3,13 +3,14 @@
 The same images, names, classes and splits as the folder has that they were packed from.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from vitpipe.infra.errors import UsageError
 from vitpipe.stages.ingest.listing import FileDamage, Item, Items, Listing, some
 from vitpipe.stages.ingest.sources.class_folders import ClassFolder, class_folders, of_one_split, split_notes
-from vitpipe.stages.ingest.sources.class_names import Classes, FileListing
+from vitpipe.stages.ingest.sources.class_names import Classes, FileListing, JoinedFiles, Listed
 from vitpipe.stages.ingest.sources.folder_walk import LeftAside
 from vitpipe.stages.ingest.sources.inventory import Inventory
 from vitpipe.stages.ingest.sources.patterns import SourceFile
@@ -53,7 +54,7 @@ class ClassTars(TarMembers):
             return self.fixed
         return Classes.of(sorted({without_suffix(file.name.rpartition("/")[2]) for file in self.files}))
 
-    def list_file(self, file: SourceFile) -> FileListing:
+    def list_file(self, file: SourceFile) -> Listed:
         """All images of one tar; their labels are folders. UsageError for a packed tar, and for a tar of tars."""
         window, folder = Window(file), self.folder_of(file)
         refuse_packed(file, window)
@@ -81,32 +82,29 @@ class ClassTars(TarMembers):
         notes = [f"{file.name}: {others} members that are no images by their suffix were left aside"] if others else []
         notes += [f"{file.name}: {note}" for note in aside.notes()]
         findings = (_weighed(damage_found(file, damage, len(found)), len(found)),) if damage else ()
-        return FileListing(images, labels, findings=findings, notes=tuple(notes), file=file.name)
+        return images, FileListing(len(images), labels, findings=findings, notes=tuple(notes), file=file.name)
 
-    def joined(self, parts: Sequence[FileListing]) -> Listing:
-        """One listing, as that of a folder. UsageError for no image, and for folders that cannot be meant so."""
+    def joined(self, parts: Sequence[FileListing]) -> JoinedFiles:
+        """All together, as a folder is. UsageError for no image, and for folders that cannot be meant so."""
         asked = f"ingest the tars {some(self.patterns)}"
         findings = tuple(sorted((one for part in parts for one in part.findings), key=lambda one: one.name))
-        if not any(len(part.images) for part in parts):
+        if not any(part.count for part in parts):
             why = "".join(f"; {one.name}: {one.reason}" for one in findings[:NOTES_TOLD])
             raise UsageError(asked, f"{len(parts)} tars without an image{why}", "check `urls`")
         notes = (*_few([note for part in parts for note in part.notes]), *_empty(parts))
         if not self.labelled and not self.by_split:  # any folders will do
-            images = Items(item._replace(labels=()) for part in parts for item in part.images)
-            return Listing(self._by_name(images), (), notes=notes, findings=findings)
+            listing = Listing(Items(), (), notes=notes, findings=findings)
+            return JoinedFiles(listing, [Placed(None)] * len(parts), may_repeat=self.in_tree)
         folders = class_folders(self._distinct(parts, asked), self.by_split, self.official, asked)
         classes = self.fixed or Classes.of(sorted({one.name for one in folders.values()}))
-        images = Items(item for part in parts for item in self._items(part, folders, classes))
         names = classes.names if self.labelled else ()
         notes = (*notes, *odd_names(names))
         if self.by_split:
             pairs = {(one.below.split("/")[0], one.name) for one in folders.values()}
             notes = (*notes, *split_notes(folders), *(of_one_split(pairs) if self.labelled else ()))
-        return Listing(self._by_name(images), names, notes=notes, findings=findings)
-
-    def _by_name(self, images: Items) -> Items:
-        """Sorted; trees in several tars may hold one file twice, tars of one class have names of their own."""
-        return _without_twice(images.by_name()) if self.in_tree else images.by_name()
+        placings = [self._placed(part, folders, classes) for part in parts]
+        listing = Listing(Items(), names, notes=notes, findings=findings)
+        return JoinedFiles(listing, placings, may_repeat=self.in_tree)  # tars of one class have names of their own
 
     def folder_of(self, file: SourceFile) -> str:
         """The folder that a tar of one class stands for; of a tree the one around all."""
@@ -136,19 +134,44 @@ class ClassTars(TarMembers):
                     raise UsageError(asked, told, "name one of them in `urls`")
         return set(found)
 
-    def _items(self, part: FileListing, folders: dict[str, ClassFolder], classes: Classes) -> Iterator[Item]:
-        """Its images by their names in a folder, with the numbers of their classes."""
-        of = [folders[str(label)] for label in part.labels]
-        cut = [len(str(label)) for label in part.labels]
-        numbers = [_number(one.name, classes) for one in of] if self.labelled else []
-        for item in part.images:
-            (row,) = item.labels
-            placed = item._replace(name=of[row].below + item.name[cut[row] :], split=of[row].split, labels=())
-            if self.labelled:
-                number = numbers[row]
-                wrong = number if isinstance(number, str) else ""
-                placed = placed._replace(labels=() if wrong else (int(number),), fault=placed.fault or wrong)
-            yield placed
+    def _placed(self, part: FileListing, folders: dict[str, ClassFolder], classes: Classes) -> "Placed":
+        of = [(str(label), folders[str(label)]) for label in part.labels]
+        numbers = [_number(one.name, classes) if self.labelled else None for _, one in of]
+        return Placed(
+            tuple(
+                _Folder(one.below, len(label), one.split, number)
+                for (label, one), number in zip(of, numbers, strict=True)
+            )
+        )
+
+
+class _Folder(NamedTuple):
+    """What a label of a file means: the folder in which its images are named, and their class."""
+
+    below: str
+    cut: int
+    """Characters of a name that the folder replaces."""
+    split: str | None
+    number: int | str | None
+    """Of the class, or why it is none; None where images have no classes."""
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Satisfies `class_names.Placing`: images by their names in a folder, with the numbers of their classes."""
+
+    folders: tuple[_Folder, ...] | None
+    """Of each label; None where any folders will do."""
+
+    def __call__(self, image: Item) -> Item:
+        """One image."""
+        if self.folders is None:
+            return image._replace(labels=())
+        (row,) = image.labels
+        below, cut, split, number = self.folders[row]
+        labels = (number,) if isinstance(number, int) else ()
+        fault = image.fault or (number if isinstance(number, str) else "")
+        return image._replace(name=below + image.name[cut:], split=split, labels=labels, fault=fault)
 
 
 def _listed(
@@ -164,20 +187,6 @@ def _listed(
         fault = "a later member of the tar has the same name, and replaces it"
         items.append(Item(f"{name}@{one.offset}", (places[folder],), None, one.size, (file.number, one.offset), fault))
     return items, tuple(places)
-
-
-def _without_twice(items: Items) -> Items:
-    """Sorted items, those of a name that was there before set aside."""
-    twice = [row for row in range(1, len(items)) if items.name(row) == items.name(row - 1)]
-    if not twice:
-        return items
-    told = dict.fromkeys(twice, "another tar has a file of the same name")
-    rows = (items.row(row) for row in range(len(items)))
-    named = (
-        one._replace(name=f"{one.name}@{one.place[0]}-{one.place[1]}", fault=told[row]) if row in told else one
-        for row, one in enumerate(rows)
-    )
-    return Items(named).by_name()
 
 
 def _weighed(damage: FileDamage, here: int) -> FileDamage:
@@ -201,5 +210,5 @@ def _few(notes: Sequence[str]) -> Iterable[str]:
 
 
 def _empty(parts: Sequence[FileListing]) -> Iterable[str]:
-    empty = [part.file for part in parts if not len(part.images)]
+    empty = [part.file for part in parts if not part.count]
     return [f"{len(empty)} tars hold no image, and are no classes: {some(empty)}"] if empty else []

@@ -121,13 +121,13 @@ class FilesSource(SourceSettings):
         if any(url.startswith("s3://") for url in self.patterns):
             return f"counted when {some(self.patterns)} are listed"
         source = self.open(splits)
-        first = source.list_file(source.files[0])
+        _, first = source.list_file(source.files[0])
         if len(source.files) == 1:
             source.joined([first])  # refuses a source without an image
         known = source.known_classes()
         names = None if known is None else known.names
         total = sum(file.size for file in source.files)
-        count = round(len(first.images) * total / max(source.files[0].size, 1))
+        count = round(first.count * total / max(source.files[0].size, 1))
         notes = (f"reckoned from the first of {len(source.files)} files",) if len(source.files) > 1 else ()
         notes = (*notes, *splits_mixed(self.patterns, [file.name for file in source.files]))
         each_bytes, num_classes = total / max(count, 1), None if names is None else len(names)

@@ -175,16 +175,26 @@ def misspelt(splits: Iterable[str]) -> Iterator[str]:
             yield f"the split {name!r} is not looked for by that name: call it {meant!r}"
 
 
-def unread_formats(names: Iterable[str]) -> Iterator[str]:
-    """Say how many images are of formats that are not read, by their names."""
-    total, counts = 0, Counter[str]()
-    for name in names:
-        total += 1
+class UnreadFormats:
+    """How many images are of formats that are not read, by their names."""
+
+    def __init__(self, names: Iterable[str] = ()) -> None:
+        self._total, self._counts = 0, Counter[str]()
+        for name in names:
+            self.see(name)
+
+    def see(self, name: str) -> None:
+        """Take note of one image."""
+        self._total += 1
         if (suffix := suffix_of(name)) in NOT_READ:
-            counts[suffix] += 1
-    if counts:
-        told = ", ".join(f"{count} {suffix}" for suffix, count in counts.most_common())
-        yield f"of {total} images {told} are, by their names, of a format that is not read: set aside unless converted"
+            self._counts[suffix] += 1
+
+    def notes(self) -> Iterator[str]:
+        """Say so, if there are any."""
+        if self._counts:
+            told = ", ".join(f"{count} {suffix}" for suffix, count in self._counts.most_common())
+            of = f"of {self._total} images {told} are, by their names, of a format that is not read"
+            yield f"{of}: set aside unless converted"
 
 
 def suffix_of(name: str) -> str:

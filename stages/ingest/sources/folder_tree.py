@@ -6,7 +6,7 @@ Files are candidates by their suffix; whether they are images, their bytes decid
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter
 from pathlib import Path, PurePosixPath
 from typing import ClassVar
@@ -14,17 +14,17 @@ from typing import ClassVar
 from vitpipe.infra.errors import NotFound, StorageError, UsageError
 from vitpipe.stages.images.decode import MAX_FILE_BYTES
 from vitpipe.stages.images.header import BadImage
-from vitpipe.stages.ingest.listing import Item, Items, Listing, some
+from vitpipe.stages.ingest.listing import ImageSink, Item, Items, Listing, some
 from vitpipe.stages.ingest.reading import UnreadableImage, ahead, one_by_one
 from vitpipe.stages.ingest.sources.class_folders import of_one_split
 from vitpipe.stages.ingest.sources.folder_layout import (
     SeenFolders,
+    UnreadFormats,
     other_kind,
     split_folder,
     split_of,
     suffix_of,
     told_astray,
-    unread_formats,
 )
 from vitpipe.stages.ingest.sources.folder_walk import FoundFile, LeftAside, files_below, folders_at, objects
 from vitpipe.stages.ingest.sources.inventory import Inventory
@@ -48,13 +48,24 @@ class FolderTree:
 
     def listing(self) -> Listing:
         """All images by their folders, or by the labels file. UsageError naming what does not fit."""
+        items = Items()
+        return replace(self.stream(items), items=items.by_name())
+
+    def stream(self, images: ImageSink) -> Listing:
+        """As `listing`, without the images: each is given away when it is met. Satisfies `opened.StreamedSource`."""
         if self.labels is None:
-            return self._by_folders() if self.labelled else self._unlabelled()
+            return self._by_folders(images) if self.labelled else self._unlabelled(images)
+        found = self._by_labels(self.labels)
+        for item in found.items:
+            images.append(item)
+        return replace(found, items=Items())
+
+    def _by_labels(self, labels: str) -> Listing:
         aside = LeftAside()
         there = {file.name: file for file in self._walk(aside=aside)}
         if not there:
             raise self._empty(Counter())
-        return read_labels(self.labels, self.root, there, aside.notes())
+        return read_labels(labels, self.root, there, aside.notes())
 
     def candidates(self, unreadable: dict[str, str]) -> Iterator[FoundFile]:
         """All files that could be images, wherever they stand and whatever their classes; any that a list may name.
@@ -110,9 +121,9 @@ class FolderTree:
 
         return files_below(Path(self.root), refuse, aside)
 
-    def _by_folders(self) -> Listing:
+    def _by_folders(self, images: ImageSink) -> Listing:
         depth = 2 if self.split_folders else 1
-        items, astray, others = Items(), list[str](), Counter[str]()
+        astray, others, unread = list[str](), Counter[str](), UnreadFormats()
         folders, number = SeenFolders(depth), dict[str, int]()
         aside, lost = LeftAside(), list[str]()
         for file in self._walk(aside=aside):
@@ -126,14 +137,15 @@ class FolderTree:
                 folders.see(parts)
                 label = number.setdefault(parts[depth - 1], len(number))
                 split = split_folder(parts[0]) if self.split_folders else None
-                items.append(Item(file.name, (label,), split, file.size, (), file.fault, file.mark))
+                unread.see(file.name)
+                images.append(Item(file.name, (label,), split, file.size, (), file.fault, file.mark))
         if lost:
             do = "mount what they lead to, or remove them"
             raise self._wrong(f"{len(lost)} links in the place of folders lead to nothing: {some(lost)}", do)
-        if not items and not astray:
+        if not len(images) and not astray:
             raise self._empty(others)
         if astray:
-            raise self._wrong(*told_astray(astray, not items, depth))
+            raise self._wrong(*told_astray(astray, not len(images), depth))
         if misplaced := folders.misplaced(self.root):
             refusal = self._wrong(*misplaced)
         else:
@@ -141,21 +153,21 @@ class FolderTree:
             self._refuse_empty(folders.parents, depth)
         classes = tuple(sorted(number))
         places = {name: place for place, name in enumerate(classes)}
-        items.relabel([places[name] for name in number])
+        images.relabel([places[name] for name in number])
         splits = folders.parents if self.split_folders else ()
         notes = (
             *([left_aside(others.total())] if others else ()),
             *aside.notes(),
-            *unread_formats(map(items.name, range(len(items)))),
+            *unread.notes(),
             *odd_names(classes),
             *folders.notes(),
             *of_one_split(splits),
         )
-        return Listing(items.by_name(), classes, notes=notes, refusal=refusal)
+        return Listing(Items(), classes, notes=notes, refusal=refusal)
 
-    def _unlabelled(self) -> Listing:
+    def _unlabelled(self, images: ImageSink) -> Listing:
         """All images wherever they stand; with `split_folders` the first folder is the split."""
-        items, others, aside = Items(), Counter[str](), LeftAside()
+        others, aside, unread = Counter[str](), LeftAside(), UnreadFormats()
         for file in self._walk(aside=aside):
             first, slash, _ = file.name.partition("/")
             if not file.is_candidate:
@@ -164,12 +176,12 @@ class FolderTree:
                 raise self._wrong(f"{file.name!r} stands in no folder of a split", "leave `splits: folders` out")
             else:
                 split = split_folder(first) if self.split_folders else None
-                items.append(Item(file.name, (), split, file.size, (), file.fault, file.mark))
-        if not items:
+                unread.see(file.name)
+                images.append(Item(file.name, (), split, file.size, (), file.fault, file.mark))
+        if not len(images):
             raise self._empty(others)
-        unread = unread_formats(map(items.name, range(len(items))))
-        notes = (*([left_aside(others.total())] if others else ()), *aside.notes(), *unread)
-        return Listing(items.by_name(), (), notes=notes)
+        notes = (*([left_aside(others.total())] if others else ()), *aside.notes(), *unread.notes())
+        return Listing(Items(), (), notes=notes)
 
     def _refuse_empty(self, parents: Iterable[tuple[str, ...]], depth: int) -> None:
         """An empty class folder would silently become a class less, an empty split nothing. S3 has no empty folders."""

@@ -9,9 +9,9 @@ import json
 import zipfile
 import zlib
 from array import array
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -72,18 +72,75 @@ class Inventory:
 
     def encode(self) -> bytes:
         """The same bytes for the same content."""
-        about = json.dumps({"schema": 1, "unit": self.unit, "texts": dict(sorted(self.texts.items()))}).encode()
-        names, ends = self.names.columns()
-        return _npz(names=names, ends=ends, sizes=self.sizes, about=np.frombuffer(about, dtype=np.uint8))
+        return _encoded(self.streamed().write)
 
     def encode_marks(self) -> bytes:
         """What `encode` leaves out."""
-        return _npz(marks=self.marks)
+        return _encoded(self.streamed().write_marks)
+
+    def streamed(self) -> "StreamedInventory":
+        """The same, as what is written."""
+        return StreamedInventory(lambda: [(self.names, self.sizes, self.marks)], self.texts, self.unit)
 
 
-def _npz(**columns: Any) -> bytes:
+FileColumns = tuple[Texts, Numbers, Numbers]
+"""Names, sizes and marks of some files."""
+
+
+@dataclass(frozen=True)
+class StreamedInventory:
+    """An inventory that no memory holds: it is gone through once for each column."""
+
+    columns: Callable[[], Iterable[FileColumns]]
+    """All files, some at a time, in the order of their names."""
+    texts: Mapping[str, str] = field(default_factory=dict)
+    unit: str = "images"
+
+    def streamed(self) -> "StreamedInventory":
+        """Itself."""
+        return self
+
+    def write(self, file: IO[bytes]) -> None:
+        """All but the marks, the same bytes for the same content and however it is cut."""
+        about = json.dumps({"schema": 1, "unit": self.unit, "texts": dict(sorted(self.texts.items()))}).encode()
+        counts = [(len(names), names.nbytes_of_texts) for names, _, _ in self.columns()]
+        count, size = (sum(column) for column in zip(*counts, strict=True)) if counts else (0, 0)
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as held:
+            _write_column(held, "names", size, (names.columns()[0] for names, _, _ in self.columns()))
+            _write_column(held, "ends", count + 1, self._ends())
+            _write_column(held, "sizes", count, (sizes for _, sizes, _ in self.columns()))
+            _write_column(held, "about", len(about), [np.frombuffer(about, dtype=np.uint8)])
+
+    def write_marks(self, file: IO[bytes]) -> None:
+        """The marks."""
+        count = sum(len(marks) for _, _, marks in self.columns())
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as held:
+            _write_column(held, "marks", count, (marks for _, _, marks in self.columns()))
+
+    def _ends(self) -> Iterator[npt.NDArray[np.uint64]]:
+        last = 0
+        yield np.zeros(1, dtype=np.uint64)
+        for names, _, _ in self.columns():
+            ends = names.columns()[1][1:] + np.uint64(last)
+            last = int(ends[-1]) if len(ends) else last
+            yield ends
+
+
+_DTYPES = {"names": np.uint8, "ends": np.uint64, "sizes": np.int64, "about": np.uint8, "marks": np.int64}
+
+
+def _write_column(held: zipfile.ZipFile, name: str, count: int, pieces: Iterable[npt.NDArray[Any]]) -> None:
+    """As `numpy.savez_compressed` does, of an array that is not there as a whole."""
+    header = {"descr": np.lib.format.dtype_to_descr(np.dtype(_DTYPES[name])), "fortran_order": False, "shape": (count,)}
+    with held.open(f"{name}.npy", "w", force_zip64=True) as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for piece in pieces:
+            file.write(piece.tobytes())
+
+
+def _encoded(write: Callable[[IO[bytes]], None]) -> bytes:
     file = io.BytesIO()
-    np.savez_compressed(file, **columns)
+    write(file)
     return file.getvalue()
 
 

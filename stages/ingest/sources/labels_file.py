@@ -9,7 +9,7 @@ from typing import Protocol
 
 from vitpipe.stages.ingest.listing import MAX_NAMED, Item, Items, Listing, some
 from vitpipe.stages.ingest.sources.class_names import sorted_classes
-from vitpipe.stages.ingest.sources.folder_layout import unread_formats
+from vitpipe.stages.ingest.sources.folder_layout import UnreadFormats
 from vitpipe.stages.ingest.sources.folder_walk import is_aside
 from vitpipe.stages.ingest.sources.label_rows import label_rows, wrong
 from vitpipe.stages.ingest.sources.vocabulary import mixed_names, odd_names
@@ -94,7 +94,7 @@ def _notes(
         yield f"{images} images without a line in {where} were left aside"
     if splits := sorted(name for name in columns if name.strip().casefold() in OF_SPLITS):
         yield f"the column {splits[0]!r} of {where} is not read: `splits` of the ingest cuts the images"
-    yield from unread_formats(rows)
+    yield from UnreadFormats(rows).notes()
 
 
 class FilesBelow:

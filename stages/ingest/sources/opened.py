@@ -1,15 +1,16 @@
-"""A source that was opened: what can be asked of it, and its listing, by a task for each file that has to be opened."""
+"""A source that was opened: what can be asked of it, and in which parts its images are read."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import ClassVar, Protocol
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
+import numpy.typing as npt
 
-from vitpipe.stages.contract import StageContext
-from vitpipe.stages.ingest.listing import ImageReader, Items, Listing
-from vitpipe.stages.ingest.sources.class_names import Classes, FileListing
+from vitpipe.stages.ingest.listing import ImageReader, ImageSink, Items, Listing
+from vitpipe.stages.ingest.sources.class_names import Classes, FileListing, JoinedFiles, Listed
 from vitpipe.stages.ingest.sources.inventory import Inventory
 from vitpipe.stages.ingest.sources.patterns import SourceFile
 
@@ -22,6 +23,14 @@ class Source(ImageReader, Protocol):
 
     def inventory(self, listing: Listing) -> Inventory:
         """The files that a part of its listing is made of, without the texts. OSError for one that is gone."""
+
+
+@runtime_checkable
+class StreamedSource(ImageReader, Protocol):
+    """A `Source` that gives its images away one by one, and holds none of them."""
+
+    def stream(self, images: ImageSink) -> Listing:
+        """As `listing`, without the images, which `images` takes. They are the source's files, by name."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +47,8 @@ class SourceOfFiles(ImageReader, ABC):
 
     def listing(self) -> Listing:
         """All images, the files opened one by one."""
-        return self.joined([self.list_file(file) for file in self.files])
+        listed = [self.list_file(file) for file in self.files]
+        return self.joined([told for _, told in listed]).whole(images for images, _ in listed)
 
     def inventory(self, listing: Listing) -> Inventory:
         """All files, whichever part of the listing is wanted."""
@@ -49,41 +59,34 @@ class SourceOfFiles(ImageReader, ABC):
         """Those that are known before rows and samples are read. UsageError as `joined`."""
 
     @abstractmethod
-    def list_file(self, file: SourceFile) -> FileListing:
+    def list_file(self, file: SourceFile) -> Listed:
         """What one file holds: names, places, sizes and labels, no bytes of images."""
 
     @abstractmethod
-    def joined(self, parts: Sequence[FileListing]) -> Listing:
-        """The whole listing. UsageError when there is nothing to ingest."""
-
-
-def list_source(source: Source, ctx: StageContext) -> Listing:
-    """All images of a source, its files opened by as many tasks as there are."""
-    if not isinstance(source, SourceOfFiles):
-        return source.listing()
-    found: dict[int, FileListing] = {}
-    lists: dict[tuple[str, ...], tuple[str, ...]] = {}  # class names, once for the thousand files that repeat them
-    label = "list-{0.number}".format
-    opens = replace(source, files=()).list_file  # twenty thousand tasks: none needs the others' files
-    for done in ctx.cluster.fan(opens, source.files, resources=ctx.resources, label=label):
-        part = done.value()
-        found[done.item.number] = replace(part, names=lists.setdefault(part.names, part.names))
-    return source.joined([found[file.number] for file in source.files])
+    def joined(self, parts: Sequence[FileListing]) -> JoinedFiles:
+        """What they are together. UsageError when there is nothing to ingest."""
 
 
 def chunks(source: Source, items: Items, most: int) -> list[range]:
     """The rows of a listing in parts for a task each: `most` together, or more where one piece has more."""
-    depth = source.piece if isinstance(source, SourceOfFiles) else 0
-    if not depth:
-        return [range(start, min(start + most, len(items))) for start in range(0, len(items), most)]
-    begins = items.begins(depth)
-    ends = np.append(begins[1:], len(items))
-    found: list[range] = []
+    depth = piece_of(source)
+    stops = chunk_stops(items.begins(depth) if depth else np.arange(len(items)), len(items), most)
+    return [range(start, stop) for start, stop in pairwise((0, *stops))]
+
+
+def piece_of(source: Source) -> int:
+    """`SourceOfFiles.piece`, 0 of other sources."""
+    return source.piece if isinstance(source, SourceOfFiles) else 0
+
+
+def chunk_stops(begins: npt.NDArray[np.int64], count: int, most: int) -> list[int]:
+    """Where parts of about `most` of `count` rows end, none within a piece; `begins` are the first rows of pieces."""
+    ends = np.append(begins[1:], count)
+    found: list[int] = []
     start = 0
-    while start < len(items):
+    while start < count:
         fits = int(np.searchsorted(ends, start + most, side="right"))
         whole = max(fits, int(np.searchsorted(ends, start, side="right")) + 1)
-        end = int(ends[whole - 1])
-        found.append(range(start, end))
-        start = end
+        start = int(ends[whole - 1])
+        found.append(start)
     return found

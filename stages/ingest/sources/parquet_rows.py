@@ -7,8 +7,16 @@ from typing import Any, ClassVar
 
 from vitpipe.infra.errors import UsageError
 from vitpipe.stages.images.header import BadImage, tried
-from vitpipe.stages.ingest.listing import Item, Items, Listing, some
-from vitpipe.stages.ingest.sources.class_names import Classes, FileListing, Labelled, class_label, labels_apart
+from vitpipe.stages.ingest.listing import Item, Items, some
+from vitpipe.stages.ingest.sources.class_names import (
+    Classes,
+    FileListing,
+    JoinedFiles,
+    Labelled,
+    Listed,
+    class_label,
+    labels_apart,
+)
 from vitpipe.stages.ingest.sources.named_images import named_image
 from vitpipe.stages.ingest.sources.opened import SourceOfFiles
 from vitpipe.stages.ingest.sources.parquet_columns import Column, find_columns, image_column, label_names
@@ -43,7 +51,7 @@ class ParquetRows(SourceOfFiles):
         said = [self._schema(part) for part in self.files]
         return agreed(said, self.fixed)[0] if self.fixed or any(one.names for one in said) else None
 
-    def list_file(self, file: SourceFile) -> FileListing:
+    def list_file(self, file: SourceFile) -> Listed:
         """All rows of one file, of which only the labels are read. UsageError naming the columns that there are."""
         with opened_parquet(file) as opened:
             column = self._label_column(file, opened.schema_arrow)
@@ -55,24 +63,25 @@ class ParquetRows(SourceOfFiles):
                 for row, label in enumerate(_labels(opened, group, column)):
                     name = f"{file.name}#{len(images):09d}"
                     images.append(_labelled(name, label, (file.number, group, row)))
-        return FileListing(*labels_apart(images), column.is_list, file=file.name, names=names)
+        items, labels = labels_apart(images)
+        return items, FileListing(len(items), labels, column.is_list, file=file.name, names=names)
 
-    def _unlabelled(self, file: SourceFile, opened: Any) -> FileListing:
+    def _unlabelled(self, file: SourceFile, opened: Any) -> Listed:
         """All rows, of which nothing needs to be read."""
         images, number = Items(), 0
         for group in range(opened.num_row_groups):
             for row in range(opened.metadata.row_group(group).num_rows):
                 images.append(Item(f"{file.name}#{number:09d}", (), None, 0, (file.number, group, row)))
                 number += 1
-        return FileListing(images, (), file=file.name)
+        return images, FileListing(number, (), file=file.name)
 
-    def joined(self, parts: Sequence[FileListing]) -> Listing:
-        """One listing, its classes united by name. UsageError for no row at all, and where lists contradict."""
-        listing = joined(parts, self.fixed)
-        if not listing.items:
+    def joined(self, parts: Sequence[FileListing]) -> JoinedFiles:
+        """All together, classes united by name. UsageError for no row at all, and where lists contradict."""
+        found = joined(parts, self.fixed)
+        if not any(part.count for part in parts):
             asked = f"ingest the parquet files {some(self.patterns)}"
             raise UsageError(asked, f"{len(parts)} files without a row", "check `urls`")
-        return listing
+        return found
 
     def read(self, item: Item) -> bytes:
         """One row's bytes, for the price of its row group. BadImage where there are none."""

@@ -13,9 +13,9 @@ from statistics import median_low
 from vitpipe.infra.at_once import answers
 from vitpipe.infra.errors import StageError, UsageError
 from vitpipe.stages.images.header import BadImage
-from vitpipe.stages.ingest.listing import Item, Listing, some
+from vitpipe.stages.ingest.listing import Item, some
 from vitpipe.stages.ingest.reading import REMOTE_READS
-from vitpipe.stages.ingest.sources.class_names import Classes, FileListing, Labelled, labels_apart
+from vitpipe.stages.ingest.sources.class_names import Classes, FileListing, JoinedFiles, Labelled, Listed, labels_apart
 from vitpipe.stages.ingest.sources.folder_walk import is_litter
 from vitpipe.stages.ingest.sources.kept_members import Kept, kept_places
 from vitpipe.stages.ingest.sources.member_labels import MemberLabels, member_labels
@@ -54,7 +54,7 @@ class TarSamples(TarMembers):
         found = agreed(said, self.fixed)[0] if said else self.fixed
         return found if self.fixed or all(one.names for one in said) else None  # tars without a list may have more
 
-    def list_file(self, file: SourceFile) -> FileListing:
+    def list_file(self, file: SourceFile) -> Listed:
         """All samples of one tar. UsageError for a packed one."""
         window = Window(file)
         refuse_pointer(window, file.uri)
@@ -78,29 +78,33 @@ class TarSamples(TarMembers):
         notes = (f"{file.name}: {aside} members without a key and an extension were left aside",) if aside else ()
         findings = (damage_found(file, damage, sum(not image.fault for image in images)),) if damage else ()
         several = any(sample.several for sample in samples.values())
-        return FileListing(*labels_apart(images), several, findings, notes, file.name)
+        items, labels = labels_apart(images)
+        without = [(image.name, image.fault) for image in images if image.fault.startswith(NO_LABEL)]
+        told = FileListing(len(items), labels, several, findings, notes, file.name)
+        return items, replace(told, without_label=len(without), first_without=min(without, default=("", "")))
 
-    def joined(self, parts: Sequence[FileListing]) -> Listing:
-        """One listing; a damaged tar weighs as many images as it is short of what is usual here."""
-        whole = [len(part.images) for part in parts if not part.findings]
+    def joined(self, parts: Sequence[FileListing]) -> JoinedFiles:
+        """All together; a damaged tar weighs as many images as it is short of what is usual here."""
+        whole = [part.count for part in parts if not part.findings]
         usual = median_low(whole) if whole else 0
         lists = other_lists({part.folder for part in self.files}) if self.labelled else {}
         if lists:
             parts = [replace(part, names=lists[file.folder]) for part, file in zip(parts, self.files, strict=True)]
-        listing = joined((weighed(part, usual) for part in parts), self.fixed)
-        without = [item.fault for item in listing.items if item.fault.startswith(NO_LABEL)]
-        if len(without) == len(listing.items) > 0:
+        found = joined([weighed(part, usual) for part in parts], self.fixed)
+        listing, count = found.listing, sum(part.count for part in parts)
+        if sum(part.without_label for part in parts) == count > 0:
+            _, first = min(part.first_without for part in parts if part.without_label)
             do = "name the label's member with `label`; or set `labels: none`, for masked patches, which look at none"
-            found = f"no sample has a label, the first: {without[0]}"
-            raise UsageError(f"ingest the tars {some(self.patterns)}", found, do)
+            told = f"no sample has a label, the first: {first}"
+            raise UsageError(f"ingest the tars {some(self.patterns)}", told, do)
         if listing.multi_label and "json" in self.keep:
-            found = "images have several classes, which shards have in a json member of their own"
-            raise UsageError("keep the json member of each sample", found, "leave json out of `keep`")
-        if not listing.items:
+            told = "images have several classes, which shards have in a json member of their own"
+            raise UsageError("keep the json member of each sample", told, "leave json out of `keep`")
+        if not count:
             why = "".join(f"; {one.name}: {one.reason}" for one in listing.findings[:DAMAGE_TOLD])
             asked = f"ingest the tars {some(self.patterns)}"
             raise UsageError(asked, f"{len(parts)} files without a sample{why}", "check `urls`")
-        return listing
+        return found
 
     @property
     def _wanted(self) -> tuple[str, ...]:
@@ -181,7 +185,7 @@ def weighed(part: FileListing, usual: int) -> FileListing:
     if not part.findings:
         return part
     (finding,) = part.findings
-    here = len(part.images)
+    here = part.count
     if usual > here:
         reason, images = f"{usual - here} fewer than is usual in this source", usual - here
     elif finding.open_end and not usual:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from vitpipe.stages.contract import StageContext
 from vitpipe.stages.ingest.listing import FileDamage, Listing
-from vitpipe.stages.ingest.sources.class_names import Classes, FileListing
+from vitpipe.stages.ingest.sources.class_names import Classes, FileListing, JoinedFiles
 from vitpipe.stages.ingest.sources.class_tar_images import ClassTars
 from vitpipe.stages.ingest.sources.file_table import FileTable
 from vitpipe.stages.ingest.sources.inventory import Inventory, whole_file
@@ -29,11 +29,12 @@ class UnpackedTars(ClassTars):
         texts = {whole_file(name): sha256 for name, sha256 in self.digests}
         return replace(super().inventory(listing), texts=texts)
 
-    def joined(self, parts: Sequence[FileListing]) -> Listing:
+    def joined(self, parts: Sequence[FileListing]) -> JoinedFiles:
         """As of plain tars, with what was a link."""
         found = super().joined(parts)
-        damage = (*found.findings, *(FileDamage(file, reason) for file, reason in self.links))
-        return replace(found, findings=tuple(sorted(damage, key=lambda one: one.name)))
+        damage = (*found.listing.findings, *(FileDamage(file, reason) for file, reason in self.links))
+        listing = replace(found.listing, findings=tuple(sorted(damage, key=lambda one: one.name)))
+        return replace(found, listing=listing)
 
 
 def unpacked_tars(

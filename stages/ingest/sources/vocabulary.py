@@ -10,7 +10,14 @@ from dataclasses import dataclass
 from vitpipe.infra.errors import UsageError
 from vitpipe.stages.images.classes import difference, look_alike, pairs_alike, same_to_the_eye, some_names
 from vitpipe.stages.ingest.listing import Item, Items, Listing
-from vitpipe.stages.ingest.sources.class_names import Classes, FileListing, Label, is_number, sorted_classes
+from vitpipe.stages.ingest.sources.class_names import (
+    Classes,
+    FileListing,
+    JoinedFiles,
+    Label,
+    is_number,
+    sorted_classes,
+)
 
 TOLD = 3
 _NAMED = "give `class_names`, a file of all names in the order of the numbers, or ingest these files apart"
@@ -42,20 +49,20 @@ class Vocabulary:
         return [] if self.names else sorted(str(label) for label in self.labels if not is_number(label))
 
 
-def joined(parts: Iterable[FileListing], fixed: Classes | None) -> Listing:
-    """One listing of all files. `fixed` are the classes of the config.
+def joined(parts: Sequence[FileListing], fixed: Classes | None) -> JoinedFiles:
+    """All files together. `fixed` are the classes of the config.
 
     UsageError with both lists where a number has a name in one file and another or none in the next.
     """
-    parts = list(parts)
     notes = [note for part in parts for note in part.notes]
     said = [Vocabulary(part.file, part.names, part.labels) for part in parts]
     classes, told = agreed(said, fixed)
     lists = {names: Classes.of(names) for names in dict.fromkeys(one.names for one in said if one.names)}
     places = fixed is not None or bool(lists)
     findings = tuple(sorted((one for part in parts for one in part.findings), key=lambda one: one.name))
-    items = Items(item for part in parts for item in _numbered(part, lists.get(part.names), classes, places))
-    return Listing(items.by_name(), classes.names, any(part.several for part in parts), (*notes, *told), findings)
+    several = any(part.several for part in parts)
+    listing = Listing(Items(), classes.names, several, (*notes, *told), findings)
+    return JoinedFiles(listing, [_numbered(part, lists.get(part.names), classes, places) for part in parts])
 
 
 def agreed(files: Sequence[Vocabulary], fixed: Classes | None) -> tuple[Classes, list[str]]:
@@ -164,27 +171,35 @@ def _mixed(files: Sequence[Vocabulary]) -> Iterator[str]:
         raise UsageError("number the classes of a source's files", found + some_names(words.words), _NAMED)
 
 
-def _numbered(part: FileListing, own: Classes | None, classes: Classes, places: bool) -> Iterator[Item]:
-    """Its images, labels as numbers of classes; set aside where one is none. `own` are the classes as the file has
-    them, `places` says whether a number is one of them rather than a name.
-    """
-    numbers = [_number(label if places else str(label), own, classes) for label in part.labels]
-    for image in part.images:
-        found = [numbers[label] for label in image.labels]
-        faults = [str(one) for one in found if isinstance(one, ValueError)]
+@dataclass(frozen=True)
+class Numbered:
+    """Satisfies `class_names.Placing`: labels become numbers of classes; set aside where one is none."""
+
+    numbers: tuple[int | str, ...]
+    """Of each label of the file, or why it is no class."""
+
+    def __call__(self, image: Item) -> Item:
+        """One image, its classes ascending."""
+        found = [self.numbers[label] for label in image.labels]
+        faults = [one for one in found if isinstance(one, str)]
         labels = () if faults else tuple(sorted({one for one in found if isinstance(one, int)}))
-        yield image._replace(labels=labels, fault=faults[0] if faults else image.fault)
+        return image._replace(labels=labels, fault=faults[0] if faults else image.fault)
 
 
-def _number(label: Label, own: Classes | None, classes: Classes) -> int | ValueError:
-    """By the file's own name for it, where the file has names."""
+def _numbered(part: FileListing, own: Classes | None, classes: Classes, places: bool) -> Numbered:
+    """`own` are the classes as the file has them, `places` says whether a number is one of them rather than a name."""
+    return Numbered(tuple(_number(label if places else str(label), own, classes) for label in part.labels))
+
+
+def _number(label: Label, own: Classes | None, classes: Classes) -> int | str:
+    """By the file's own name for it, where the file has names; or why it has none."""
     try:
         if own is None:
             return classes.number(label)
         name = own.names[own.number(label)]
-        return classes.numbers[name] if name in classes.numbers else classes.unknown(label)
+        return classes.numbers[name] if name in classes.numbers else str(classes.unknown(label))
     except ValueError as error:
-        return error
+        return str(error)
 
 
 def _renumbered(names: Sequence[str]) -> list[str]:

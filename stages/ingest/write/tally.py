@@ -1,12 +1,11 @@
 """How far an ingest is, told after every task. No torch."""
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from vitpipe.stages.contract import StageContext
 from vitpipe.stages.ingest.choose.select import ShardPlan
-from vitpipe.stages.ingest.look.scan import RejectedImage, SoundImage
+from vitpipe.stages.ingest.look.chunk import Looked
 
 
 @dataclass
@@ -28,13 +27,12 @@ class Tally:
     """Read at the first look and written into shards, by this attempt."""
     started: float = field(default_factory=time.monotonic)
 
-    def saw(self, images: Sequence[SoundImage | RejectedImage]) -> None:
+    def saw(self, chunk: Looked) -> None:
         """A chunk was looked at."""
-        sound = [one for one in images if isinstance(one, SoundImage)]
-        self.looked += len(images)
-        self.quarantined += len(images) - len(sound)
-        self.reencoded += sum(one.reencoded for one in sound)
-        self.moved_bytes += sum(one.size for one in sound)
+        self.looked += chunk.images
+        self.quarantined += chunk.bad
+        self.reencoded += chunk.reencoded
+        self.moved_bytes += chunk.sound_bytes
         self.tell()
 
     def wrote(self, plan: ShardPlan, is_read_back: bool) -> None:

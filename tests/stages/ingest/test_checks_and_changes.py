@@ -18,8 +18,8 @@ from vitpipe.stages.images.decode import decode
 from vitpipe.stages.images.header import BadImage
 from vitpipe.stages.images.manifest import load_manifest
 from vitpipe.stages.images.split import Split
-from vitpipe.stages.ingest import run as run_module
 from vitpipe.stages.ingest.config import IngestConfig, IngestResources, Reencode, check_inputs
+from vitpipe.stages.ingest.lists import listed
 from vitpipe.stages.ingest.look import scan as scan_module
 from vitpipe.stages.ingest.look.changes import reencoded
 from vitpipe.stages.ingest.look.structure import check_structure
@@ -143,7 +143,7 @@ def test_larger_images_shrink_and_smaller_ones_pass_untouched(tmp_path):
 
 
 def test_another_format_is_written_alike_by_any_workers_after_any_loss(tmp_path, monkeypatch):
-    monkeypatch.setattr(run_module, "CHUNK_IMAGES", 5)
+    monkeypatch.setattr(listed, "CHUNK_IMAGES", 5)
     asked = folder(tmp_path, reencode={"format": "webp", "quality": 80})
     plain = ingest(tmp_path, asked, node="plain")
     assert {ext for ext, _ in shown(plain).values()} == {"webp"} and plain.metrics["reencoded"] == 12

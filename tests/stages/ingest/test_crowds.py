@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from test_near import kept
 
 from vitpipe.stages.ingest.choose import crowd, near
+from vitpipe.stages.ingest.choose.duplicate import keep_order
 from vitpipe.stages.ingest.choose.near import SECOND_MOST, Excluded, near_duplicates
-from vitpipe.stages.ingest.choose.select import keep_order
 from vitpipe.stages.ingest.look.likeness import LIKENESS_BYTES
 
 

@@ -12,6 +12,7 @@ from vitpipe.stages.contract import Inputs
 from vitpipe.stages.images.manifest import load_manifest
 from vitpipe.stages.ingest import run as run_module
 from vitpipe.stages.ingest.config import IngestConfig, IngestResources
+from vitpipe.stages.ingest.lists import listed
 from vitpipe.stages.ingest.run import run
 
 
@@ -44,7 +45,7 @@ class Dying(InProcessCluster):
 
 @pytest.fixture
 def config(tmp_path, monkeypatch):
-    monkeypatch.setattr(run_module, "CHUNK_IMAGES", 7)
+    monkeypatch.setattr(listed, "CHUNK_IMAGES", 7)
     root = photo_folder(tmp_path / "user", per_class=12)
     write(root / "class-0/bad.png", b"bad")
     write(root / "class-0/unknown.jpg", encoded(picture(99), "JPEG")[:25] + b"nothing that Pillow knows")
@@ -70,7 +71,7 @@ def test_a_folder_that_moved_gives_the_same_bytes(config, tmp_path):
     assert contents(ingest(tmp_path, moved, node="moved")) == plain
 
 
-@pytest.mark.parametrize("after", range(0, 16, 3))
+@pytest.mark.parametrize("after", range(0, 20, 3))
 def test_killed_and_resumed_gives_the_same_bytes(config, tmp_path, after):
     plain = contents(ingest(tmp_path, config, node="plain"))
     with pytest.raises(KeyboardInterrupt):
@@ -78,7 +79,10 @@ def test_killed_and_resumed_gives_the_same_bytes(config, tmp_path, after):
     resumed = ingest(tmp_path, config, attempt="a2", earlier=("a1",))
     assert contents(resumed) == plain
     adopted = [file.path for file in resumed.files if file.at.startswith("a1/")]
-    assert bool(adopted) == (after >= 6)  # the first six tasks only look
+    assert bool(adopted) == (after >= 11)  # one sorts, six look, four choose
+    told = CollectedEvents(tmp_path / "local/shards/events.jsonl").of("resumed")
+    looks = [f"{min(after, 6)} of 6 looks at chunks of images stand from an earlier attempt"] if after else []
+    assert told[: len(looks)] == looks and len(told) == len(looks) + bool(adopted)
 
 
 def test_an_earlier_shard_of_other_images_is_not_adopted(config, tmp_path):
@@ -91,13 +95,13 @@ def test_an_earlier_shard_of_other_images_is_not_adopted(config, tmp_path):
 
 
 def test_an_image_that_changes_underway_is_told(config, tmp_path, monkeypatch):
-    plan_shards = run_module.plan_shards
+    choose = run_module.choose
 
     def change(*args):
         write(tmp_path / "user/class-2/003.png", (tmp_path / "user/class-2/004.png").read_bytes())
-        return plan_shards(*args)
+        return choose(*args)
 
-    monkeypatch.setattr(run_module, "plan_shards", change)
+    monkeypatch.setattr(run_module, "choose", change)
     with pytest.raises(StageError, match=r"class-2/003\.png.*changed while it was ingested"):
         ingest(tmp_path, config)
 

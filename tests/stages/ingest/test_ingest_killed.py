@@ -11,6 +11,7 @@ from photos import contents, encoded, ingest, picture, write
 
 from vitpipe.infra.work import Done
 from vitpipe.stages.ingest import run as run_module
+from vitpipe.stages.ingest.lists import listed
 from vitpipe.stages.ingest.write.writer import write_shard
 from vitpipe.stages.record import load_artifact
 
@@ -55,7 +56,7 @@ def write_slowly(task):
 
 def attempt(tmp_path, config, number, began):
     """One driver: it goes on from what all before it left."""
-    run_module.CHUNK_IMAGES = 16
+    listed.CHUNK_IMAGES = 16
     run_module.write_shard = write_slowly
     began.set()
     ingest(
@@ -64,7 +65,7 @@ def attempt(tmp_path, config, number, began):
 
 
 def test_killed_at_random_moments_and_resumed(config, tmp_path, monkeypatch):
-    monkeypatch.setattr(run_module, "CHUNK_IMAGES", 16)
+    monkeypatch.setattr(listed, "CHUNK_IMAGES", 16)
     plain = ingest(tmp_path, config, node="plain")
     moments, folder = random.Random(time.time_ns()), tmp_path / "store/test/killed"
     for number in range(1, KILLS + 1):
@@ -87,7 +88,7 @@ def test_killed_at_random_moments_and_resumed(config, tmp_path, monkeypatch):
 
 
 def test_one_and_three_workers_write_the_same(config, tmp_path, monkeypatch):
-    monkeypatch.setattr(run_module, "CHUNK_IMAGES", 16)
+    monkeypatch.setattr(listed, "CHUNK_IMAGES", 16)
     one, three = (
         contents(ingest(tmp_path, config, node=f"workers-{workers}", cluster=PoolCluster(workers)))
         for workers in (1, 3)

@@ -14,9 +14,9 @@ from vitpipe.infra.storage.opening import open_store
 from vitpipe.stages.estimates import Known
 from vitpipe.stages.images.manifest import load_manifest
 from vitpipe.stages.images.split import Split
-from vitpipe.stages.ingest import run as run_module
 from vitpipe.stages.ingest.config import IngestConfig, IngestResources
 from vitpipe.stages.ingest.estimate import estimate
+from vitpipe.stages.ingest.lists import listed
 
 NAMES = ["ant", "bee", "cat"]
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -142,7 +142,7 @@ def test_a_file_that_is_no_parquet_is_named(tmp_path, data):
 
 
 def test_workers_kills_places_and_the_spool_do_not_matter(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(run_module, "CHUNK_IMAGES", 7)
+    monkeypatch.setattr(listed, "CHUNK_IMAGES", 7)
     asked = config(folder, images_per_shard=4, splits={"train": 0.7, "test": 0.3})
     plain = contents(ingest(tmp_path, asked, node="plain"))
     for seed in range(2):

@@ -14,8 +14,8 @@ from vitpipe.infra.storage.opening import open_store
 from vitpipe.stages.contract import Inputs
 from vitpipe.stages.images.manifest import load_manifest
 from vitpipe.stages.images.split import Split
-from vitpipe.stages.ingest import run as run_module
 from vitpipe.stages.ingest.config import IngestConfig, IngestResources
+from vitpipe.stages.ingest.lists import listed
 from vitpipe.stages.ingest.run import run
 from vitpipe.stages.ingest.sources import tar_reading
 
@@ -266,7 +266,7 @@ def test_nothing_but_files_and_s3_is_opened(url):
 
 
 def test_workers_kills_and_places_do_not_matter(tmp_path, monkeypatch):
-    monkeypatch.setattr(run_module, "CHUNK_IMAGES", 7)
+    monkeypatch.setattr(listed, "CHUNK_IMAGES", 7)
     folder = tars(tmp_path / "in")
     asked = config(folder, images_per_shard=4, splits={"train": 0.7, "test": 0.3})
     plain = contents(ingest(tmp_path, asked, node="plain"))

@@ -13,10 +13,10 @@ from test_ingest_determinism import Dying, Shuffled
 
 from vitpipe.infra.errors import IntegrityError
 from vitpipe.stages.images.manifest import load_manifest
-from vitpipe.stages.ingest import run as run_module
 from vitpipe.stages.ingest.choose.exclude import ExcludedShardTask, look_at_shard
 from vitpipe.stages.ingest.choose.near import SECOND_MOST, Excluded, near_duplicates
 from vitpipe.stages.ingest.listing import Item
+from vitpipe.stages.ingest.lists import listed
 from vitpipe.stages.ingest.look.image import Image as Kept
 from vitpipe.stages.ingest.look.likeness import LIKENESS_BYTES, TRIMS, likeness, views
 from vitpipe.stages.ingest.look.scan import SoundImage
@@ -254,7 +254,7 @@ def test_copies_of_held_out_images_leave_the_training_set(planted, tmp_path):
 
 
 def test_workers_and_kills_do_not_matter(planted, tmp_path, monkeypatch):
-    monkeypatch.setattr(run_module, "CHUNK_IMAGES", 16)
+    monkeypatch.setattr(listed, "CHUNK_IMAGES", 16)
     held = ingest(tmp_path, config(planted / "held", splits={"test": 1.0}), node="held")
     asked = config(planted / "train", images_per_shard=8)
     plain = contents(ingest(tmp_path, asked, node="plain", exclude=[held]))

@@ -11,11 +11,11 @@ from photos import contents, ingest
 from test_ingest_parquet import config, jpegs, parquet
 
 from vitpipe.infra.storage.opening import open_store
-from vitpipe.stages.ingest import run as run_module
 from vitpipe.stages.ingest.config import IngestConfig, IngestResources
 from vitpipe.stages.ingest.drift import look
 from vitpipe.stages.ingest.listing import Item, Items
-from vitpipe.stages.ingest.run import CHUNK_IMAGES
+from vitpipe.stages.ingest.lists import listed, sort
+from vitpipe.stages.ingest.look.scan import CHUNK_IMAGES
 from vitpipe.stages.ingest.sources import row_groups
 from vitpipe.stages.ingest.sources.opened import chunks
 from vitpipe.stages.ingest.sources.parquet_columns import image_column
@@ -149,7 +149,7 @@ def test_tasks_hold_whole_row_groups(groups, most, ends):
 @pytest.fixture
 def groups_of_60(tmp_path, monkeypatch):
     """Two files of row groups that are far larger than a task was: 60 images to 4."""
-    monkeypatch.setattr(run_module, "CHUNK_IMAGES", 4)
+    monkeypatch.setattr(listed, "CHUNK_IMAGES", 4)
     noise = np.random.default_rng(0)  # does not compress: what is decompressed is as long as the file
     for number in range(2):
         images = [data + noise.bytes(3_000) for data in jpegs(60 * number, 60)]
@@ -166,7 +166,7 @@ def test_shards_are_those_of_any_tasks_and_the_source_is_read_once(groups_of_60,
     record, _ = read_record(shards.uri)
     seen = look(IngestConfig.model_validate(asked), IngestResources(), shards, record, True)
     assert not seen.changes and counted.decompressed <= MOST * size
-    monkeypatch.setattr(run_module, "chunks", as_before)
+    monkeypatch.setattr(sort, "chunk_stops", lambda begins, count, most: [*range(most, count, most), count])
     counted.decompressed = 0
     assert contents(ingest(tmp_path, asked, node="before")) == whole
     assert counted.decompressed > 5 * size  # negative control: tasks of 4 images of 60

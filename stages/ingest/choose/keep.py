@@ -1,0 +1,169 @@
+"""Of the images of one bin of contents, which are kept, and in which split. No torch.
+
+What is equal is in one bin, so a task needs no other's: exact copies, excluded contents, splits by content.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from vitpipe.stages.contract import Out
+from vitpipe.stages.ingest.choose.duplicate import Duplicate
+from vitpipe.stages.ingest.listing import unit_hash
+from vitpipe.stages.ingest.lists.sort import apart
+from vitpipe.stages.ingest.look.seen import IMAGES, beginnings, digests
+from vitpipe.stages.ingest.parts.lines import line, line_tables
+from vitpipe.stages.ingest.parts.made import MadePart, finish, part_path
+from vitpipe.stages.ingest.parts.rows import joined_rows, names_of, packed, sorted_rows, unpacked
+from vitpipe.stages.ingest.parts.sheets import Sheets, write_sheets
+
+TRAIN = packed("train")
+SHUFFLE = "shuffle"
+"""The column of hashes by which images are ordered."""
+Places = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class KeepRule:
+    """What all bins are told alike. `repr` tells all of it."""
+
+    exact: bool
+    splits: tuple[str, ...]
+    """By name."""
+    ends: tuple[float, ...] | None
+    """Where each ends in [0, 1), by content; None where images have splits of their own."""
+    seed: int
+    orders: int
+    """Ranges into which the order of each split is cut."""
+
+
+def ends_of(shares: Mapping[str, float]) -> tuple[float, ...]:
+    """Where each split ends, in the order of names: the order of a mapping is no part of a recipe."""
+    return tuple(accumulate((share for _, share in sorted(shares.items())), initial=0.0))[1:]
+
+
+@dataclass(frozen=True)
+class KeepTask:
+    """One bin."""
+
+    out: Out
+    number: int
+    contents: Sequence[Sheets]
+    recipe: KeepRule
+    excluded: Mapping[str, str]
+    """Contents that may not appear, and what has each."""
+    near: Sheets | None = None
+    """Names of the images of each bin that look like others."""
+    is_last: bool = True
+    """Else it is for what a search for near ones begins with."""
+
+    @property
+    def path(self) -> str:
+        """As `made.PartTask` has it."""
+        contents = [self.number, [one.sha256 for one in self.contents], sorted(self.excluded.items())]
+        return part_path(
+            "kept" if self.is_last else "left", [*contents, repr(self.recipe), self.near.sha256 if self.near else None]
+        )
+
+
+def keep(task: KeepTask) -> MadePart:
+    """Kept images, a table for each split and range of its order; the lines of the duplicates."""
+    images, gone = without_duplicates(task)
+    kinds = Counter(one.equal for one in gone)
+    if task.near is not None:
+        names = task.near.read(task.out.node, task.number).column("name")
+        images = images.filter(pa.compute.invert(pa.compute.is_in(images.column("name"), value_set=names)))
+    recipe, names_ = task.recipe, names_of(images)
+    hashes = np.fromiter((unit_hash("shuffle", recipe.seed, name) for name in names_), np.float64, len(names_))
+    within = np.minimum((hashes * recipe.orders).astype(np.int64), recipe.orders - 1)
+    cells = _splits(images, recipe) * recipe.orders + within
+    count = len(recipe.splits) * recipe.orders
+    rows = write_sheets(
+        task.out, f"{task.path}.rows", apart(images.append_column(SHUFFLE, pa.array(hashes)), cells, count)
+    )
+    lines = write_sheets(task.out, f"{task.path}.lines", line_tables(line(one.source, one.row()) for one in gone))
+    facts = {
+        "cells": np.bincount(cells, minlength=count).tolist(),
+        "kinds": kinds,
+        "held_out": sum("://" in one.of for one in gone),
+        "contradict": sum(not one.same_labels for one in gone),
+    }
+    return finish(task, facts, rows=rows, lines=lines)
+
+
+def left(task: KeepTask) -> MadePart:
+    """The images that exact copies leave, for a search for near ones."""
+    images, _ = without_duplicates(task)
+    return finish(task, {}, rows=write_sheets(task.out, f"{task.path}.rows", [images]))
+
+
+def without_duplicates(task: KeepTask) -> tuple[Any, list[Duplicate]]:
+    """Keep one image of each decoded content, none that is excluded, in the order of `duplicate.keep_order`.
+
+    Of equals the first by name is kept, one outside the split `train` before one in it: a test image that also stands
+    in the training folder leaves the training set.
+    """
+    images = joined_rows((one.read(task.out.node, task.number) for one in task.contents), IMAGES)
+    is_train = pa.compute.fill_null(pa.compute.equal(images.column("split"), TRAIN), False)
+    images = sorted_rows(images.append_column("is_train", is_train), ["is_train", "name"]).drop_columns("is_train")
+    if not task.recipe.exact or not images.num_rows:
+        return images, []
+    first = _first_equal(images)
+    contents = images.column("pixels_sha256")
+    unwanted = pa.array([bytes.fromhex(content) for content in task.excluded], pa.binary(32))
+    barred = pa.compute.is_in(contents, value_set=unwanted).to_numpy()
+    gone = barred | (first != np.arange(len(first)))
+    where = np.flatnonzero(gone)
+    pairs = zip(_told(images.take(where)), _told(images.take(first[where])), strict=True)
+    return images.filter(pa.array(~gone)), [_duplicate(*pair, task.excluded) for pair in pairs]
+
+
+def _first_equal(images: Any) -> Places:
+    """Of each row the first one of equal content: itself, where none is before it."""
+    codes = _codes(images)
+    order = np.argsort(codes, kind="stable")
+    begins = np.searchsorted(codes[order], np.arange(codes.max() + 1))
+    return np.asarray(order[begins][codes])
+
+
+def _codes(images: Any) -> Places:
+    """A number for each content."""
+    contents = images.column("pixels_sha256").combine_chunks()
+    return np.asarray(pa.compute.dictionary_encode(contents).indices.to_numpy().astype(np.int64))
+
+
+_Told = tuple[str, tuple[int, ...], bytes, bytes]
+"""Name, labels and both digests."""
+
+
+def _told(images: Any) -> Iterable[_Told]:
+    columns = (images.column(name).to_pylist() for name in ("name", "labels", "sha256", "pixels_sha256"))
+    for name, labels, sha256, pixels in zip(*columns, strict=True):
+        yield unpacked(name), tuple(labels), sha256, pixels
+
+
+def _duplicate(image: _Told, other: _Told, excluded: Mapping[str, str]) -> Duplicate:
+    (name, labels, sha256, pixels), (kept, its_labels, its_sha256, _) = image, other
+    where = excluded.get(pixels.hex())
+    if where is not None:
+        return Duplicate(name, where, "pixels", True)
+    return Duplicate(name, kept, "bytes" if sha256 == its_sha256 else "pixels", labels == its_labels)
+
+
+def _splits(images: Any, recipe: KeepRule) -> Places:
+    """The number of each image's split. By content, all that decode alike go by the lowest digest of their bytes."""
+    if recipe.ends is None:
+        names = {packed(name): number for number, name in enumerate(recipe.splits)}
+        found = [names[split or TRAIN] for split in images.column("split").to_pylist()]
+        return np.array(found, dtype=np.int64)
+    codes, digest = _codes(images) if images.num_rows else np.empty(0, np.int64), beginnings(digests(images, "sha256"))
+    lowest = np.full(codes.max(initial=-1) + 1, np.iinfo(np.uint64).max, dtype=np.uint64)
+    np.minimum.at(lowest, codes, digest)
+    places = lowest.astype(np.float64)[codes] / 2**64
+    return np.minimum(np.searchsorted(np.array(recipe.ends), places, side="right"), len(recipe.splits) - 1)
