@@ -82,10 +82,9 @@ def _ingest(
         raise bad.none_left(listed.count)
     keeper = opened if isinstance(opened, KeepsMembers) and opened.keep else None
     shards = _write(source, chosen.plans, spool, listed.facts.multi_label, config, ctx, tally, keeper)
-    found = _shard_set(config, listed, shards, bad, chosen, ctx, tally)
     more_files += [ctx.out.put(DUPLICATES_SHEET, chosen.sheet)] if chosen.sheet else []
-    metrics = found.metrics | ({COMPARED_IN_PART: float(chosen.in_part)} if chosen.in_part else {})
-    return found.model_copy(update={"files": (*found.files, *more_files), "metrics": metrics})
+    more_files += _lists(listed, chosen, ctx)
+    return _shard_set(config, listed, shards, more_files, bad, chosen, ctx, tally)
 
 
 def _look(
@@ -145,10 +144,21 @@ def _write(
     return [shards[plan.path] for plan in plans]
 
 
+def _lists(listed: PartedListing, chosen: Chosen, ctx: StageContext) -> list[File]:
+    """What is left out, each file put together from those of the parts."""
+    damage = [line(one.name, {"source": one.name, "reason": one.reason}) for one in listed.facts.findings]
+    dropped = [lines_of(ctx.out.node, [sheets]) for sheets in chosen.dropped]
+    return [
+        put_lines(ctx, QUARANTINE, merged([lines_of(ctx.out.node, chosen.quarantined), damage])),
+        put_lines(ctx, DUPLICATES, merged(dropped)),
+    ]
+
+
 def _shard_set(
     config: IngestConfig,
     listed: PartedListing,
     shards: Sequence[Shard],
+    more_files: Sequence[File],
     bad: BadImages,
     chosen: Chosen,
     ctx: StageContext,
@@ -166,19 +176,12 @@ def _shard_set(
     classes, multi_label = listed.facts.classes, listed.facts.multi_label
     entries = tuple(shard.entry for shard in shards)
     data = Manifest(classes=classes, multi_label=multi_label, shards=entries, source=facts).encode()
-    damage = [line(one.name, {"source": one.name, "reason": one.reason}) for one in listed.facts.findings]
-    dropped = [lines_of(ctx.out.node, [sheets]) for sheets in chosen.dropped]
-    files: list[File] = [
-        ctx.out.put(MANIFEST, data),
-        put_lines(ctx, QUARANTINE, merged([lines_of(ctx.out.node, chosen.quarantined), damage])),
-        put_lines(ctx, DUPLICATES, merged(dropped)),
-        *(file for shard in shards for file in (shard.tar, shard.index)),
-    ]
+    of_shards = [file for shard in shards for file in (shard.tar, shard.index)]
     splits = Counter(dict.fromkeys(config.splits, 0) if isinstance(config.splits, dict) else {})
     for entry in entries:
         splits[entry.split] += entry.count
     return ShardSet(
-        files=tuple(files),
+        files=(ctx.out.put(MANIFEST, data), *of_shards, *more_files),
         metrics={
             "images": float(sum(splits.values())),
             "quarantined": float(bad.all),
@@ -188,6 +191,7 @@ def _shard_set(
             "read_back": float(tally.read_back),
             "decoded": float(tally.looked if config.check == "decode" else 0),
             "images_per_second": tally.images_per_second(tally.total),
+            **({COMPARED_IN_PART: float(chosen.in_part)} if chosen.in_part else {}),
         },
         manifest_sha256=hashlib.sha256(data).hexdigest(),
         num_classes=len(classes),

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from vitpipe.stages.contract import Inputs, StageContext
-from vitpipe.stages.ingest.choose import crowd
 from vitpipe.stages.ingest.choose.contact_sheet import near_sheet
 from vitpipe.stages.ingest.choose.content import ContentTask, by_content, excluded_by_bin
 from vitpipe.stages.ingest.choose.exclude import excluded_looks
@@ -72,9 +71,9 @@ def choose(
     kept = parts.all(keep, keeps, _label("keep"))
     gone = [*kept, *([near] if near else [])]
     _tell(gone, ctx)
-    in_part = near.facts["in_part"] if near else 0
+    in_part, most_kept = (near.facts["in_part"], near.facts["most_kept"]) if near else (0, 0)
     if in_part:
-        ctx.events.emit("note", _told_in_part(in_part))
+        ctx.events.emit("note", _told_in_part(in_part, most_kept))
     return Chosen(
         plans=plan_shards(_ordered(kept, recipe, ctx, parts), config, ctx.out.node),
         quarantined=[made.files["lines"] for made in contents],
@@ -125,6 +124,6 @@ def _tell(gone: Sequence[MadePart], ctx: StageContext) -> None:
     ctx.events.emit("note", told)
 
 
-def _told_in_part(images: int) -> str:
-    first = f"the first {crowd.MOST_KEPT:,} of these alone"
-    return f"{images} images may look like very many that are kept and were compared with {first}: copies may be left"
+def _told_in_part(images: int, most_kept: int) -> str:
+    many = f"{images} images may look like very many that are kept"
+    return f"{many} and were compared with the first {most_kept:,} of these alone: copies may be left"

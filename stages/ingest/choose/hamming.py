@@ -39,13 +39,10 @@ def near_pairs(hashes: Hashes, most: int) -> Iterator[tuple[Places, Places, Plac
 
 def near_across(hashes: Hashes, others: Hashes, most: int) -> Iterator[tuple[Places, Places, Places]]:
     """Pairs (i of `hashes`, j of `others`) and their distance, at most `most`; each pair once."""
-    bands = _bands(len(hashes), most)
-    for number, (shift, width, flips) in enumerate(bands):
-        for first, second in _asked(_band(hashes, shift, width), _band(others, shift, width), width, flips):
-            differ = hashes[first] ^ others[second]
-            distance = np.bitwise_count(differ)
-            new = (distance <= most) & _unseen(differ, bands[:number])
-            yield first[new], second[new], distance[new].astype(np.int64)
+    for first, second, differ in Lookup(hashes, most).met(others):
+        distance = np.bitwise_count(differ)
+        close = distance <= most
+        yield first[close], second[close], distance[close].astype(np.int64)
 
 
 def compared_with(hashes: Hashes, others: Hashes, most: int) -> Places:
@@ -65,22 +62,20 @@ def expected(count: int, most: int) -> float:
 
 
 class Lookup:
-    """Hashes to ask for one at a time, each with a number of its own."""
+    """Hashes that others are compared with."""
 
-    def __init__(self, hashes: Hashes, numbers: Places, most: int) -> None:
-        self._numbers, self._bands = numbers, list[tuple[int, int, Rows, Places, Rows]]()
-        for shift, width, flips in _bands(len(hashes), most):
-            masks = np.fromiter(_masks(width, flips), dtype=np.int32)
-            self._bands.append((shift, width, masks, *_table(_band(hashes, shift, width), width)))
+    def __init__(self, hashes: Hashes, most: int) -> None:
+        self._hashes, self._bands = hashes, _bands(len(hashes), most)
+        self._tables = [_table(_band(hashes, shift, width), width) for shift, width, _ in self._bands]
 
-    def near(self, asked: np.uint64) -> Places:
-        """The numbers of all hashes within `most` bits, and of others."""
-        found: list[Places] = [np.empty(0, dtype=np.int64)]
-        for shift, width, masks, order, starts in self._bands:
-            wanted = _band(np.array([asked]), shift, width).astype(np.int32) ^ masks
-            low = starts[wanted]
-            found += [order[rows] for _, rows in _products(wanted, low, starts[wanted + 1] - low)]
-        return self._numbers[np.unique(np.concatenate(found))]
+    def met(self, others: Hashes) -> Iterator[tuple[Places, Places, Hashes]]:
+        """Pairs (i, j of `others`) that agree in a band up to its flips, and the bits that differ; each pair once."""
+        for number, ((shift, width, flips), (order, starts)) in enumerate(zip(self._bands, self._tables, strict=True)):
+            for there, second in _asked(starts, _band(others, shift, width).astype(np.int32), width, flips):
+                first = order[there]
+                differ = self._hashes[first] ^ others[second]
+                new = _unseen(differ, self._bands[:number])
+                yield first[new], second[new], differ[new]
 
 
 def _bands(count: int, most: int) -> list[tuple[int, int, int]]:
@@ -122,16 +117,18 @@ def _candidates(band: Places, width: int, flips: int) -> Iterator[tuple[Places, 
                 yield order[one], order[other]
 
 
-def _asked(band: Places, others: Places, width: int, flips: int) -> Iterator[tuple[Places, Places]]:
-    """(i, j) of which band i and others j differ in at most `flips` bits, each once, in pieces."""
-    order, starts = _table(band, width)
-    places = np.arange(len(others), dtype=np.int32)
-    asking = others.astype(np.int32)
-    for mask in _masks(width, flips):
-        wanted = asking ^ mask
+def _asked(starts: Rows, asking: Rows, width: int, flips: int) -> Iterator[tuple[Places, Places]]:
+    """(place in a table, j of `asking`) that differ in at most `flips` bits, each once, in pieces."""
+    masks = np.fromiter(_masks(width, flips), dtype=np.int32)
+    together = max(1, PAIRS_AT_ONCE // max(1, len(asking)))
+    for begin in range(0, len(masks), together):
+        some = masks[begin : begin + together]
+        wanted = np.bitwise_xor.outer(some, asking).ravel()
         low = starts[wanted]
-        for one, other in _products(places, low, starts[wanted + 1] - low):
-            yield order[other], one
+        for one, there in _products(
+            np.tile(np.arange(len(asking), dtype=np.int32), len(some)), low, starts[wanted + 1] - low
+        ):
+            yield there, one
 
 
 def _masks(width: int, flips: int) -> Iterator[np.int32]:

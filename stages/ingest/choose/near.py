@@ -23,6 +23,10 @@ _View = tuple[Places, Words]
 CROWD = 500
 """How many others an image may be compared with, beside four times those that chance alone would make it meet, before
 it counts as one of a crowd."""
+MOST_KEPT = 10_000
+"""How many kept images that may be alike one of a crowd is compared with, the first; or `MOST_UNEVEN` times those of
+chance, where that is more: images of a large set meet others unevenly."""
+MOST_UNEVEN = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,20 +46,21 @@ class NearDuplicates(NamedTuple):
     dropped: list[Duplicate]
     """By name."""
     in_part: int
-    """Images that were compared with the first `crowd.MOST_KEPT` kept ones alone, of all that may be alike."""
+    """Images that were compared with the first `most_kept` kept ones alone, of all that may be alike."""
+    most_kept: int
 
 
 def near_duplicates(images: Sequence[Image], excluded: Sequence[Excluded], most: int) -> NearDuplicates:
     """Find each image within `most` bits of an excluded one, or of one that is kept.
 
     In the order of `select.keep_order`, whatever order they come in; an image like one that was itself left out, but
-    like none that is kept, stays. Two are alike when one of them whole is like the other, whole or trimmed. Images
-    without structure are like nothing.
+    like none that is kept, stays; those that look the same in all 256 bits fare alike. Two are alike when one of them
+    whole is like the other, whole or trimmed. Images without structure are like nothing.
     """
     images = sorted(images, key=keep_order)
     seen = [image for image in images if image.seen.likeness is not None]
     looks = [[one.look] for one in excluded] + [_looks(image) for image in seen]
-    matches, in_part = _matches(looks, len(excluded), most)
+    matches, in_part, most_kept = _matches(looks, len(excluded), most)
     dropped: list[Duplicate] = []
     for place, match in matches.items():
         image = seen[place - len(excluded)]
@@ -64,7 +69,7 @@ def near_duplicates(images: Sequence[Image], excluded: Sequence[Excluded], most:
         other: Item | Excluded = seen[there].item if there >= 0 else excluded[at]
         same = other.labels is None or other.labels == image.item.labels
         dropped.append(Duplicate(image.item.name, other.name, "near", same, distance, second))
-    return NearDuplicates(sorted(dropped, key=lambda one: one.source), in_part)
+    return NearDuplicates(sorted(dropped, key=lambda one: one.source), in_part, most_kept)
 
 
 def _looks(image: Image) -> list[bytes]:
@@ -73,8 +78,8 @@ def _looks(image: Image) -> list[bytes]:
     return [looks[start : start + LIKENESS_BYTES] for start in range(0, len(looks), LIKENESS_BYTES)]
 
 
-def _matches(looks: Sequence[Sequence[bytes]], given: int, most: int) -> tuple[dict[int, int], int]:
-    """The nearness of what each place that is left out is like, and how many were compared in part.
+def _matches(looks: Sequence[Sequence[bytes]], given: int, most: int) -> tuple[dict[int, int], int, int]:
+    """The nearness of what each place that is left out is like, how many were compared in part, and with how many.
 
     The first `given` places always stay.
     """
@@ -84,7 +89,8 @@ def _matches(looks: Sequence[Sequence[bytes]], given: int, most: int) -> tuple[d
     views = _views(looks, own)
     crowded = _crowded(views, most)
     pairs = _verified(views, own, crowded, most)
-    crowd = Crowd(own[crowded], [_some(view, crowded) for view in views], given, (most, SECOND_MOST))
+    most_kept = max(MOST_KEPT, round(MOST_UNEVEN * expected(len(own), most)))
+    crowd = Crowd(own[crowded], [_some(view, crowded) for view in views], given, (most, SECOND_MOST), most_kept)
     found = {place: (start, end) for place, start, end in pairs.by_later()}
     gone = np.zeros(len(looks), dtype=bool)
     matches: dict[int, int] = {}
@@ -99,7 +105,7 @@ def _matches(looks: Sequence[Sequence[bytes]], given: int, most: int) -> tuple[d
     for place in range(given, len(looks)):
         if of[place] != place:
             matches[place] = matches.get(of[place], of[place])  # a nearness of no bits
-    return matches, crowd.in_part
+    return matches, crowd.in_part, most_kept
 
 
 class _Pairs(NamedTuple):

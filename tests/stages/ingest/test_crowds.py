@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_near import kept
 
-from vitpipe.stages.ingest.choose import crowd, near
+from vitpipe.stages.ingest.choose import near
 from vitpipe.stages.ingest.choose.duplicate import keep_order
 from vitpipe.stages.ingest.choose.near import SECOND_MOST, Excluded, near_duplicates
 from vitpipe.stages.ingest.look.likeness import LIKENESS_BYTES
@@ -20,8 +20,12 @@ def bits(one, other):
 
 
 def plain(images, excluded, most):
-    """Each image beside every one that is kept before it: name, what it is like, and in how many bits."""
+    """Each image beside every one that is kept before it: name, what it is like, and in how many bits.
+
+    What looks the same as one before it fares as that one did.
+    """
     stay = [(one.name, one.look) for one in excluded]
+    like = {one.look: (one.name, 0, 0) for one in reversed(excluded)}
     gone = set()
     for image in sorted(images, key=keep_order):
         look, own = image.seen.likeness, image.seen.likeness[:LIKENESS_BYTES]
@@ -30,10 +34,14 @@ def plain(images, excluded, most):
             for first, second in [*bits(own, other), *bits(look, other[:LIKENESS_BYTES])]:
                 if first <= most and second <= SECOND_MOST:
                     met.append((first, second, place, name))
-        if met:
+        if own in like:
+            gone.add((image.item.name, *like[own]))
+        elif met:
             first, second, _, name = min(met)
-            gone.add((image.item.name, name, first, second))
+            like[own] = (name, first, second)
+            gone.add((image.item.name, *like[own]))
         else:
+            like[own] = (image.item.name, 0, 0)
             stay.append((image.item.name, look))
     return gone
 
@@ -53,7 +61,7 @@ def crowded(rng, count, views, spread):
     return looks
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     seed=st.integers(0, 10_000), count=st.integers(1, 60), views=st.integers(1, 3), most=st.integers(0, 8),
     limit=st.sampled_from([-1e9, 3, 20, 1e9]), spread=st.sampled_from([(2, 8), (8, 40), (20, 90)]),
@@ -131,8 +139,8 @@ def test_the_cap_is_met_where_a_crowd_is_not_alike_after_all(monkeypatch):
     early, late = (kept(f"{number:06d}-copy", looks[number][:-1] + b"?") for number in (20, 1_400))
     compared = Comparisons(monkeypatch)
     for most_kept, copies, in_part in [(4_000, [early, late], 0), (1_000, [early], 501), (50, [early], 1_451)]:
-        monkeypatch.setattr(crowd, "MOST_KEPT", most_kept)
+        monkeypatch.setattr(near, "MOST_KEPT", most_kept)
         compared.count = 0
         found = near_duplicates([*images, early, late], [], 4)
         assert [one.source for one in found.dropped] == [one.item.name for one in copies]
-        assert found.in_part == in_part and compared.count < 3 * most_kept * len(images)
+        assert found.in_part == in_part and compared.count < 15 * most_kept * len(images)

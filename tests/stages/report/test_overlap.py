@@ -7,7 +7,7 @@ from photos import write
 from synthetic import checkpoint, shards
 
 from vitpipe.stages.contract import Inputs
-from vitpipe.stages.ingest.choose import crowd, near
+from vitpipe.stages.ingest.choose import near
 from vitpipe.stages.ingest.config import IngestConfig, IngestResources
 from vitpipe.stages.ingest.run import run as run_ingest
 from vitpipe.stages.report.config import ReportConfig, ReportResources
@@ -63,7 +63,8 @@ def test_a_set_that_was_compared_and_is_clean_says_so(tmp_path):
 @pytest.mark.parametrize("most_kept", [1, 1_000])
 def test_a_search_that_met_its_cap_is_told(tmp_path, monkeypatch, most_kept):
     monkeypatch.setattr(near, "CROWD", -1e9)  # all are one crowd
-    monkeypatch.setattr(crowd, "MOST_KEPT", most_kept)
+    monkeypatch.setattr(near, "MOST_KEPT", most_kept)
+    monkeypatch.setattr(near, "MOST_UNEVEN", 0)
     for number in range(3):
         write(tmp_path / f"train/a/{number}.jpg", jpeg(scene(number)))
         write(tmp_path / f"train/a/{number}-small.jpg", dict(copies(scene(number)))["resized"])
