@@ -130,12 +130,11 @@ def _by_ranges(
 ) -> list[MadePart]:
     ranges: list[list[Piece]] = [[piece for group in pieces for piece in group]]
     if edges:
-        tasks = [SpreadTask(ctx.out, group, part, tuple(edges)) for group in pieces]
+        tasks = [SpreadTask(ctx.out, group, tuple(edges)) for group in pieces]
         made = parts.all(spread, tasks, _label("spread"))
         ranges = [
             [Piece(one.files["rows"], range(number, number + 1)) for one in made] for number in range(len(edges) + 1)
         ]
-        part = PartOfSource()
     sorts = [
         SortTask(ctx.out, number, several, part, how.may_repeat, upper, how.chunk_images, how.piece_depth)
         for number, (several, upper) in enumerate(zip(ranges, (*edges, None), strict=True))

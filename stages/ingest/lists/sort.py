@@ -24,6 +24,7 @@ from vitpipe.stages.ingest.parts.rows import (
     item_rows,
     items_of,
     joined_rows,
+    names_of,
     packed,
     sorted_rows,
     unpacked,
@@ -51,14 +52,10 @@ class Piece:
         """What tells it from others."""
         return [self.sheets.sha256, self.numbers.start, self.numbers.stop, repr(self.placing)]
 
-    def read(self, node: Store, part: PartOfSource) -> Any:
-        """Its rows as they stand in the listing of all, those that are wanted."""
+    def read(self, node: Store) -> Any:
+        """Its rows as they stand in the listing of all."""
         table = joined_rows(self.sheets.read(node, number) for number in self.numbers)
-        if self.placing is None and part == PartOfSource():
-            return table
-        place = self.placing or _as_it_is
-        items = (place(item) for item in items_of(table))
-        return item_rows(item for item in items if part.keeps(item.name))
+        return table if self.placing is None else item_rows(map(self.placing, items_of(table)))
 
 
 def _as_it_is(item: Item) -> Item:
@@ -96,18 +93,17 @@ class SpreadTask:
 
     out: Out
     pieces: Sequence[Piece]
-    part: PartOfSource
     borders: tuple[str, ...]
 
     @property
     def path(self) -> str:
         """As `made.PartTask` has it."""
-        return part_path("spread", [[piece.made_from() for piece in self.pieces], repr(self.part), self.borders])
+        return part_path("spread", [[piece.made_from() for piece in self.pieces], self.borders])
 
 
 def spread(task: SpreadTask) -> MadePart:
     """One table for each range."""
-    table = joined_rows(piece.read(task.out.node, task.part) for piece in task.pieces)
+    table = joined_rows(piece.read(task.out.node) for piece in task.pieces)
     edges = [packed(border) for border in task.borders]
     of_each = np.array([bisect_right(edges, name) for name in table.column("name").to_pylist()], dtype=np.int64)
     return finish(task, {}, rows=write_sheets(task.out, f"{task.path}.rows", apart(table, of_each, len(edges) + 1)))
@@ -129,6 +125,7 @@ class SortTask:
     number: int
     pieces: Sequence[Piece]
     part: PartOfSource
+    """Those that are wanted, by the names that they have in the end."""
     may_repeat: bool
     upper: str | None
     """Where the next range begins."""
@@ -145,11 +142,13 @@ class SortTask:
 
 def sort(task: SortTask) -> MadePart:
     """The range in order; where chunks of it end, and its text for the digest of the listing."""
-    table = sorted_rows(joined_rows(piece.read(task.out.node, task.part) for piece in task.pieces), ["name"])
+    table = sorted_rows(joined_rows(piece.read(task.out.node) for piece in task.pieces), ["name"])
     if task.may_repeat:
         names = table.column("name").to_numpy(zero_copy_only=False)
         if (names[1:] == names[:-1]).any():
             table = sorted_rows(item_rows(told_apart(items_of(table))), ["name"])
+    if task.part != PartOfSource():
+        table = table.filter(pa.array([task.part.keeps(name) for name in names_of(table)], pa.bool_()))
     last = unpacked(table.column("name")[-1].as_py()) if table.num_rows else ""
     facts = {
         "stops": chunk_stops(_begins(table, task.piece_depth), table.num_rows, task.chunk_images),

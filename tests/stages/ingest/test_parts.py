@@ -1,23 +1,34 @@
 """An ingest in parts of any size: the same bytes as in one, and the choices of plain code."""
 
+import io
 import json
+import os
+import shutil
+from dataclasses import replace
 
+import numpy as np
+import plain_choice
 import planted_images as planted
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from inprocess import CollectedEvents, make_context
+from photos import contents, encoded, ingest, photo_folder, picture, write
 from plain_choice import planned, without_duplicates
 from small_parts import small_parts
 
-from vitpipe.infra.errors import StageError
+from vitpipe.infra.errors import IntegrityError, StageError
 from vitpipe.stages.contract import Inputs
 from vitpipe.stages.ingest import run as run_module
+from vitpipe.stages.ingest.choose import keep
 from vitpipe.stages.ingest.config import IngestConfig, IngestResources
-from vitpipe.stages.ingest.listing import FileDamage
+from vitpipe.stages.ingest.listing import FileDamage, unit_hash
+from vitpipe.stages.ingest.lists.listed import list_source
 from vitpipe.stages.ingest.look.image import Image
 from vitpipe.stages.ingest.look.scan import ScanTask, SoundImage, Spool, scan
+from vitpipe.stages.ingest.parts.made import Parts
 from vitpipe.stages.ingest.run import run
+from vitpipe.stages.ingest.write.writer import write_shard
 
 names = st.text("ab/!.@~", min_size=1, max_size=4) | st.sampled_from(["\udcff", "\udc80x", "é", "\ue000", "𝄞"])
 images = st.builds(
@@ -42,10 +53,16 @@ taken = st.fixed_dictionaries(
 damage = st.sampled_from([(), (FileDamage("a", "cut", 2),), (FileDamage("", "cut"), FileDamage("~", "cut"))])
 
 
+def coarse_hash(*parts):
+    """Many images have the same, so that names decide."""
+    return round(unit_hash(*parts), 1)
+
+
 def made(folder, config, excluded, patch):
     """Files and events of a run, and what they are named in the manifest."""
     ctx = make_context(folder, "shards", IngestResources())
     patch.setattr(run_module, "excluded_contents", lambda inputs: excluded)
+    patch.setattr(keep, "unit_hash", coarse_hash)
     try:
         shards = run(config, Inputs({}), ctx)
     except StageError as error:
@@ -54,7 +71,7 @@ def made(folder, config, excluded, patch):
     return found, CollectedEvents(ctx.events.path).all(), shards.facts()
 
 
-@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.lists(images, min_size=1, max_size=24), st.sampled_from(["hand", "stream", "files"]), parts, cuts, splits, taken,
     st.booleans(), st.sets(st.integers(0, 4), max_size=2), damage,
@@ -102,7 +119,9 @@ def check_against_plain_code(one, opened, listing, config, excluded, folder):
     files = one[0]
     assert files["quarantine.jsonl"] == lines({"source": name, "reason": reason} for name, reason in bad)
     assert files["duplicates.jsonl"] == lines(each.row() for each in dropped)
-    plans = planned(sound, config)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plain_choice, "unit_hash", coarse_hash)
+        plans = planned(sound, config)
     assert {path for path in files if path.endswith(".tar")} == {path for path, _, _ in plans}
     for path, first, members in plans:
         index = json.loads(files[path.replace(".tar", ".index")])
@@ -120,3 +139,122 @@ def check_against_plain_code(one, opened, listing, config, excluded, folder):
 
 def lines(rows):
     return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+@pytest.fixture
+def begun(tmp_path, monkeypatch):
+    """A folder of images whose ingest did all but the last of its shards, in small parts."""
+    small_parts(monkeypatch)
+    root = photo_folder(tmp_path / "user", per_class=6)
+    write(root / "class-0/bad.png", b"bad")
+    write(root / "class-1/zzz.png", (root / "class-0/000.png").read_bytes())
+    config = {"source": {"kind": "folder", "root": str(root)}, "images_per_shard": 4}
+    plain = contents(ingest(tmp_path, config, node="plain"))
+    monkeypatch.setattr(run_module, "write_shard", refusing)
+    with pytest.raises(KeyboardInterrupt):
+        ingest(tmp_path, config)
+    monkeypatch.setattr(run_module, "write_shard", write_shard)
+    return config, plain
+
+
+def refusing(task):
+    if task.plan.path == "train-000002.tar":
+        raise KeyboardInterrupt
+    return write_shard(task)
+
+
+def again(tmp_path, config, attempt=2):
+    earlier = tuple(f"a{number}" for number in range(attempt - 1, 0, -1))
+    return ingest(tmp_path, config, attempt=f"a{attempt}", earlier=earlier)
+
+
+def all_parts(tmp_path, attempt, *kinds):
+    folders = [tmp_path / f"store/test/shards/{attempt}/parts/{kind}" for kind in kinds]
+    return sorted(path for folder in folders for path in folder.glob("*"))
+
+
+KINDS = ("listing", "spread", "seen", "content", "kept", "ordered")
+
+
+def test_a_restart_makes_no_part_anew(begun, tmp_path):
+    config, plain = begun
+    assert all(all_parts(tmp_path, "a1", kind) for kind in KINDS)
+    resumed = again(tmp_path, config)
+    assert contents(resumed) == plain
+    assert not all_parts(tmp_path, "a2", *KINDS)
+    assert {file.at.split("/")[0] for file in resumed.files if file.path.endswith(".tar")} == {"a1", "a2"}
+    told = CollectedEvents(tmp_path / "local/shards/events.jsonl").of("resumed")
+    assert len(told) == 2 and "looks at chunks of images stand from an earlier attempt" in told[0]
+
+
+def test_shards_of_a_version_without_parts_are_taken_over(begun, tmp_path):
+    config, plain = begun
+    shutil.rmtree(tmp_path / "store/test/shards/a1/parts")
+    resumed = again(tmp_path, config)
+    assert contents(resumed) == plain and any(file.at.startswith("a1/") for file in resumed.files)
+
+
+def test_a_source_that_changed_is_not_mixed_with_what_was_seen(begun, tmp_path):
+    config, _ = begun
+    write(tmp_path / "user/class-2/003.png", encoded(picture(77), "PNG"))  # another size: another listing
+    (tmp_path / "user/class-2/004.png").unlink()
+    plain = contents(ingest(tmp_path, config, node="other"))
+    assert contents(again(tmp_path, config)) == plain
+
+
+def test_an_image_replaced_under_its_old_time_is_seen_anew_after_it_was_told(begun, tmp_path):
+    """Equal name, size and time: the look is taken over, its digest is found wrong, and the next attempt looks anew."""
+    config, plain = begun
+    index = json.loads(plain["train-000002.index"])
+    path = tmp_path / "user" / index["source"][1]
+    was, data = path.stat(), path.read_bytes()
+    path.write_bytes(data[:-1] + b"!")  # behind the last chunk's check: still an image
+    os.utime(path, ns=(was.st_atime_ns, was.st_mtime_ns))
+    with pytest.raises(StageError, match="changed while it was ingested"):
+        again(tmp_path, config)
+    assert contents(again(tmp_path, config, 3)) == contents(ingest(tmp_path, config, node="other"))
+
+
+@pytest.mark.parametrize("kind", ["listing", "seen", "content", "kept", "ordered"])
+def test_a_damaged_part_is_told_and_made_anew(begun, tmp_path, kind):
+    config, plain = begun
+    for path in all_parts(tmp_path, "a1", *KINDS):  # so that the next ones are made from what is damaged
+        if path.parent.name != kind and path.suffix == ".json" and KINDS.index(path.parent.name) > KINDS.index(kind):
+            path.unlink()
+    for path in all_parts(tmp_path, "a1", kind):
+        if path.suffix == ".rows":
+            data = path.read_bytes()
+            path.write_bytes(data[: len(data) // 3] + bytes([data[len(data) // 3] ^ 1]) + data[len(data) // 3 + 1 :])
+    with pytest.raises(IntegrityError, match=r"read table \d+ of .*parts/.*it is damaged"):
+        again(tmp_path, config)
+    assert contents(again(tmp_path, config, 3)) == plain
+
+
+def test_facts_that_are_cut_are_found_out_anew(begun, tmp_path):
+    config, plain = begun
+    for path in all_parts(tmp_path, "a1", *KINDS):
+        if path.suffix == ".json":
+            path.write_bytes(path.read_bytes()[:-3])
+    assert contents(again(tmp_path, config)) == plain
+    assert all_parts(tmp_path, "a2", "seen")
+
+
+@pytest.mark.parametrize("form", [planted.AtHand, planted.Streamed])
+def test_the_inventory_is_that_of_one_piece(form, tmp_path, monkeypatch):
+    """As numpy writes it, to the byte, so that what is committed stays what it was."""
+    small_parts(monkeypatch)
+    rows = tuple(planted.Planted(f"{number:02d}\udcff", number, 0, 0) for number in range(11))
+    opened = form(rows)
+    whole = opened.inventory(opened.listing())
+    ctx = make_context(tmp_path, "shards", IngestResources())
+    source = planted.PlantedSource.model_construct(opened=opened, kind="planted", limit=None, subset=None)
+    config = IngestConfig.model_validate({"source": {"kind": "digits"}}).model_copy(update={"source": source})
+    found = list_source(opened, config, ctx, Parts(ctx)).inventory.streamed()
+    written = io.BytesIO()
+    found.write(written)
+    assert written.getvalue() == replace(whole, unit=found.unit).encode()
+    names, ends = whole.names.columns()
+    about = json.dumps({"schema": 1, "unit": found.unit, "texts": {}}).encode()
+    plain = io.BytesIO()
+    np.savez_compressed(plain, names=names, ends=ends, sizes=whole.sizes, about=np.frombuffer(about, dtype=np.uint8))
+    assert written.getvalue() == plain.getvalue()
