@@ -26,8 +26,8 @@ from vitpipe.stages.ingest.sources.opened import Source, SourceOfFiles, Streamed
 from vitpipe.stages.ingest.sources.source_settings import SourceSettings
 from vitpipe.stages.ingest.table import Texts
 
-PART_ROWS = 524_288
-"""Images of a part: what a task holds at once, some 300 bytes of each."""
+PART_ROWS = 393_216
+"""Images of a part: what a task holds at once, four or five copies of some 200 bytes of each, 400 with looks."""
 MOST_CHUNKS = 16_384
 """Parts of the work of looking: with more images each has more of them, so that the driver's list does not grow."""
 

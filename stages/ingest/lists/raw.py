@@ -70,9 +70,7 @@ class ListTask:
 def list_file(task: ListTask) -> MadePart:
     """List one file into the store."""
     items, told = task.opens(task.file)
-    pieces = (
-        items.take(range(start, min(start + SHEET_ROWS, len(items)))) for start in range(0, len(items), SHEET_ROWS)
-    )
+    pieces = (items[start : start + SHEET_ROWS] for start in range(0, len(items), SHEET_ROWS))
     rows = write_sheets(task.out, f"{task.path}.rows", map(item_rows, pieces))
     facts = asdict(told) | {"samples": [(one.item.name, one.item.labels, one.rows) for one in _samples(items)]}
     return finish(task, facts, rows=rows)

@@ -54,8 +54,10 @@ class Piece:
 
     def read(self, node: Store) -> Any:
         """Its rows as they stand in the listing of all."""
-        table = joined_rows(self.sheets.read(node, number) for number in self.numbers)
-        return table if self.placing is None else item_rows(map(self.placing, items_of(table)))
+        tables = (self.sheets.read(node, number) for number in self.numbers)
+        if self.placing is not None:
+            tables = (item_rows(map(self.placing, items_of(table))) for table in tables)
+        return joined_rows(tables)
 
 
 def _as_it_is(item: Item) -> Item:
@@ -156,13 +158,15 @@ def sort(task: SortTask) -> MadePart:
         "strays": task.upper is not None and last >= task.upper,
     }
     rows = write_sheets(task.out, f"{task.path}.rows", cut(table, SHEET_ROWS))
-    texts = write_sheets(task.out, f"{task.path}.texts", [_text(items_of(table))])
+    texts = write_sheets(task.out, f"{task.path}.texts", [_text(table)])
     return finish(task, facts, rows=rows, texts=texts)
 
 
-def _text(items: Sequence[Item]) -> Any:
-    """A table of one row: compressed once more, for most of it stands in the rows, too."""
-    return pa.table({"text": pa.array([zlib.compress(b"".join(map(item_text, items)), 1)], pa.large_binary())})
+def _text(table: Any) -> Any:
+    """A table of one row."""
+    packer = zlib.compressobj(1)
+    data = [packer.compress(item_text(item)) for piece in cut(table, SHEET_ROWS) for item in items_of(piece)]
+    return pa.table({"text": pa.array([b"".join((*data, packer.flush()))], pa.large_binary())})
 
 
 def text_of(table: Any) -> bytes:
