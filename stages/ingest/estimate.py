@@ -9,6 +9,8 @@ from vitpipe.stages.ingest.sources.folder_layout import misspelt
 from vitpipe.stages.ingest.sources.source_settings import SourceCount
 
 TAR_OVERHEAD_BYTES = 2000
+NEAR_BYTES = 2500
+"""Memory for one image while near-duplicates are searched for."""
 
 
 def estimate(
@@ -20,7 +22,7 @@ def estimate(
         without = {"num_classes": 0, "class_names": ()} if config.source.unlabelled else {}
         return Estimate(notes=(counted,), **without)
     kept = _part(counted.images, config)
-    notes = (*counted.notes, *_doubts(counted, kept), *misspelt(config.splits))
+    notes = (*counted.notes, *_doubts(counted, kept), *misspelt(config.splits), *_near(config, kept))
     splits = _splits(config, kept, counted.splits)
     if isinstance(config.splits, dict) and len(config.splits) > 1:
         notes = (*notes, "splits are cut by content: their sizes are within the chance of a draw")
@@ -46,6 +48,12 @@ def _doubts(counted: SourceCount, kept: int) -> Iterator[str]:
         yield f"each of the {counted.images} images has a class of its own: none is left to test what was learned"
     elif counted.num_classes is not None and kept < counted.num_classes:
         yield f"{kept} images are fewer than the {counted.num_classes} classes: some have none to learn from"
+
+
+def _near(config: IngestConfig, kept: int) -> Iterator[str]:
+    """Whether one task needs more memory than others, which have at most a part of the images."""
+    if config.deduplicate.near is not None and (gigabytes := kept * NEAR_BYTES / 1e9) > 1:
+        yield f"the search for near-duplicates holds how all images look in one task: about {gigabytes:.0f} GB of memory"
 
 
 def _splits(config: IngestConfig, kept: int, listed: Mapping[str, int]) -> dict[str, int] | None:

@@ -1,6 +1,7 @@
 """Image files in a tree of folders, local or on S3: `folder_tree.py` walks, lists and reads it. No torch."""
 
 from collections import Counter
+from collections.abc import Sequence
 from hashlib import sha256
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -8,9 +9,27 @@ from vitpipe.stages.ingest.sources.source_settings import LOOK_SECONDS, UNLABELL
 from vitpipe.stages.settings import Place
 
 if TYPE_CHECKING:  # as in `source_settings.py`
-    from vitpipe.stages.ingest.listing import Listing
+    from vitpipe.stages.ingest.listing import Item, Listing
     from vitpipe.stages.ingest.sources.folder_tree import FolderTree
     from vitpipe.stages.ingest.sources.inventory import FilesNow, Inventory
+
+
+class _Counted:
+    """Satisfies `listing.ImageSink`: keeps no image."""
+
+    def __init__(self) -> None:
+        self._images, self.bytes, self.splits = 0, 0, Counter[str]()
+
+    def __len__(self) -> int:
+        return self._images
+
+    def append(self, item: "Item") -> None:
+        self._images, self.bytes = self._images + 1, self.bytes + item.size
+        if item.split is not None:
+            self.splits[item.split] += 1
+
+    def relabel(self, numbers: "Sequence[int]") -> None:
+        """Nothing: labels are not counted."""
 
 
 class FolderSource(SourceSettings):
@@ -59,13 +78,13 @@ class FolderSource(SourceSettings):
         """The whole listing of a local tree; of one on S3 nothing."""
         if "://" in self.root:
             return f"counted when {self.root} is listed"
-        listing = self.open(splits).listing()
+        counted = _Counted()
+        listing = self.open(splits).stream(counted)
         if listing.refusal:
             raise listing.refusal
-        count, classes = len(listing.items), listing.classes
-        each_bytes = sum(item.size for item in listing.items) / count
-        splits = Counter(item.split for item in listing.items if item.split is not None)
-        return SourceCount(count, each_bytes, LOOK_SECONDS, len(classes), classes, splits, listing.notes)
+        count, classes = len(counted), listing.classes
+        each_bytes = counted.bytes / count
+        return SourceCount(count, each_bytes, LOOK_SECONDS, len(classes), classes, counted.splits, listing.notes)
 
     def list_unopened(self, splits: Splits) -> "Listing":
         """Names, sizes and a labels file are all that a listing needs."""
