@@ -128,7 +128,7 @@ class FolderTree:
                 split = split_folder(parts[0]) if self.split_folders else None
                 items.append(Item(file.name, (label,), split, file.size, (), file.fault, file.mark))
         if lost:
-            do = "mount what they lead to, or remove them"
+            do = "mount or fetch what they lead to, or name a folder without them"
             raise self._wrong(f"{len(lost)} links in the place of folders lead to nothing: {some(lost)}", do)
         if not items and not astray:
             raise self._empty(others)
