@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from vitpipe.stages.contract import Inputs, StageContext
+from vitpipe.stages.ingest.choose import near
 from vitpipe.stages.ingest.choose.contact_sheet import near_sheet
 from vitpipe.stages.ingest.choose.exclude import excluded_looks
-from vitpipe.stages.ingest.choose.near import NearDuplicates, near_duplicates
 from vitpipe.stages.ingest.choose.select import Duplicate, without_duplicates
 from vitpipe.stages.ingest.config import IngestConfig
 from vitpipe.stages.ingest.listing import ImageReader
@@ -37,19 +37,19 @@ def deduplicated(
 ) -> Deduplicated:
     """Exact copies first, then near ones where they are asked for."""
     duplicates: list[Duplicate] = []
-    sheet, near = b"", NearDuplicates([], 0, 0)
+    sheet, alike = b"", near.NearDuplicates([], 0)
     if config.deduplicate.exact or excluded:
         images, duplicates = without_duplicates(images, excluded)
     if config.deduplicate.near is not None:
-        near = near_duplicates(images, excluded_looks(inputs, ctx), config.deduplicate.near.hamming)
-        duplicates = sorted([*duplicates, *near.dropped], key=lambda one: one.source)
-        sheet = near_sheet(near.dropped, images, source, inputs, ctx) if near.dropped else b""
-        images = images.named({one.source for one in near.dropped}, are=False)
+        alike = near.near_duplicates(images, excluded_looks(inputs, ctx), config.deduplicate.near.hamming)
+        duplicates = sorted([*duplicates, *alike.dropped], key=lambda one: one.source)
+        sheet = near_sheet(alike.dropped, images, source, inputs, ctx) if alike.dropped else b""
+        images = images.named({one.source for one in alike.dropped}, are=False)
     if duplicates:
         ctx.events.emit("note", _told(duplicates))
-    if near.in_part:
-        ctx.events.emit("note", _told_in_part(near))
-    return Deduplicated(images, duplicates, sheet, near.in_part)
+    if alike.in_part:
+        ctx.events.emit("note", _told_in_part(alike.in_part))
+    return Deduplicated(images, duplicates, sheet, alike.in_part)
 
 
 def _told(duplicates: Sequence[Duplicate]) -> str:
@@ -62,6 +62,6 @@ def _told(duplicates: Sequence[Duplicate]) -> str:
     return f"{len(duplicates)} duplicates were left out, by what is equal: {counts}{of_others}{contradict}"
 
 
-def _told_in_part(near: NearDuplicates) -> str:
-    many = f"{near.in_part} images may look like very many that are kept"
-    return f"{many} and were compared with the first {near.most_kept:,} of these alone: copies may be left"
+def _told_in_part(images: int) -> str:
+    many = f"{images} images may look like very many that are kept"
+    return f"{many} and were compared with the first {near.MOST_KEPT:,} of these alone: copies may be left"
