@@ -50,9 +50,6 @@ KNOWN = {
         "`init` begins anew with given parameters, `continue` goes on with a training: remove one of them": "inputs"
     },
     "stages/pretrain/run.py": {"remove one of them": "inputs of a YAML"},
-    "stages/ingest/sources/folder_tree.py": {
-        "fill or remove them": "class folders in which nothing lies",
-    },
     "stages/ingest/sources/folder_layout.py": {
         "move them, or name `labels`": "images, to where they are looked for",
     },
