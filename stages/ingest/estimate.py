@@ -53,7 +53,8 @@ def _doubts(counted: SourceCount, kept: int) -> Iterator[str]:
 def _near(config: IngestConfig, kept: int) -> Iterator[str]:
     """Whether one task needs more memory than others, which have at most a part of the images."""
     if config.deduplicate.near is not None and (gigabytes := kept * NEAR_BYTES / 1e9) > 1:
-        yield f"the search for near-duplicates holds how all images look in one task: about {gigabytes:.0f} GB of memory"
+        held = f"about {gigabytes:.0f} GB of memory"
+        yield f"the search for near-duplicates holds how all images look in one task: {held}"
 
 
 def _splits(config: IngestConfig, kept: int, listed: Mapping[str, int]) -> dict[str, int] | None:

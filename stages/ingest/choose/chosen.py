@@ -14,6 +14,7 @@ from vitpipe.stages.ingest.choose.contact_sheet import near_sheet
 from vitpipe.stages.ingest.choose.content import ContentTask, by_content, excluded_by_bin
 from vitpipe.stages.ingest.choose.exclude import excluded_looks
 from vitpipe.stages.ingest.choose.keep import KeepRule, KeepTask, ends_of, keep, left
+from vitpipe.stages.ingest.choose.near import MOST_KEPT
 from vitpipe.stages.ingest.choose.near_search import NearTask, pairs_of, search
 from vitpipe.stages.ingest.choose.order import OrderTask, order
 from vitpipe.stages.ingest.choose.select import Ordered, ShardPlan, plan_shards
@@ -71,9 +72,9 @@ def choose(
     kept = parts.all(keep, keeps, _label("keep"))
     gone = [*kept, *([near] if near else [])]
     _tell(gone, ctx)
-    in_part, most_kept = (near.facts["in_part"], near.facts["most_kept"]) if near else (0, 0)
+    in_part = near.facts["in_part"] if near else 0
     if in_part:
-        ctx.events.emit("note", _told_in_part(in_part, most_kept))
+        ctx.events.emit("note", _told_in_part(in_part))
     return Chosen(
         plans=plan_shards(_ordered(kept, recipe, ctx, parts), config, ctx.out.node),
         quarantined=[made.files["lines"] for made in contents],
@@ -124,6 +125,6 @@ def _tell(gone: Sequence[MadePart], ctx: StageContext) -> None:
     ctx.events.emit("note", told)
 
 
-def _told_in_part(images: int, most_kept: int) -> str:
+def _told_in_part(images: int) -> str:
     many = f"{images} images may look like very many that are kept"
-    return f"{many} and were compared with the first {most_kept:,} of these alone: copies may be left"
+    return f"{many} and were compared with the first {MOST_KEPT:,} of these alone: copies may be left"

@@ -19,6 +19,9 @@ FEWEST = 3
 PAIRS_AT_ONCE = 4_000_000
 """Candidates compared at once: a bound on memory where many hashes share a bucket."""
 
+SAMPLE = 64
+"""Hashes of a bucket that tell what the others in it are like."""
+
 Hashes = npt.NDArray[np.uint64]
 Places = npt.NDArray[np.int64]
 Rows = npt.NDArray[np.int32]
@@ -56,9 +59,21 @@ def compared_with(hashes: Hashes, others: Hashes, most: int) -> Places:
     return found
 
 
-def expected(count: int, most: int) -> float:
-    """With how many of `count` hashes another is compared where they have nothing in common."""
-    return sum(_probes(width, flips) * count / float(2**width) for _, width, flips in _bands(count, most))
+def likely_near(hashes: Hashes, others: Hashes, most: int) -> npt.NDArray[np.float64]:
+    """How many of `hashes` are within `most` bits of each of `others`, reckoned from `SAMPLE` of each bucket."""
+    mixed = hashes[np.random.default_rng(0).permutation(len(hashes))]
+    places, found = np.arange(len(others), dtype=np.int32), np.zeros(len(others))
+    for shift, width, flips in _bands(len(mixed), most):
+        order, starts = _table(_band(mixed, shift, width), width)
+        asking, near = _band(others, shift, width).astype(np.int32), np.zeros(len(others))
+        for mask in _masks(width, flips):
+            low, end = starts[asking ^ mask], starts[(asking ^ mask) + 1]
+            taken = np.minimum(end - low, SAMPLE)
+            for one, there in _products(places, low, taken):
+                close = np.bitwise_count(mixed[order[there]] ^ others[one]) <= most
+                near += np.bincount(one[close], minlength=len(others)) * (end - low) / np.maximum(taken, 1)
+        found = np.maximum(found, near)
+    return found
 
 
 class Lookup:

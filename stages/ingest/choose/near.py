@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from vitpipe.stages.ingest.choose.crowd import NONE, Crowd, Words, nearness, told
 from vitpipe.stages.ingest.choose.duplicate import Duplicate, keep_order
-from vitpipe.stages.ingest.choose.hamming import Hashes, Places, compared_with, expected, near_across, near_pairs
+from vitpipe.stages.ingest.choose.hamming import Hashes, Places, compared_with, likely_near, near_across, near_pairs
 from vitpipe.stages.ingest.listing import Item
 from vitpipe.stages.ingest.look.image import Image
 from vitpipe.stages.ingest.look.likeness import LIKENESS_BYTES
@@ -21,12 +21,9 @@ SECOND_MOST = 60
 """Bits of the 192 of the second look that copies may differ in; images with nothing in common differ in 96 +- 7."""
 _View = tuple[Places, Words]
 CROWD = 500
-"""How many others an image may be compared with, beside four times those that chance alone would make it meet, before
-it counts as one of a crowd."""
+"""How many others may be near an image by the first look before it counts as one of a crowd."""
 MOST_KEPT = 10_000
-"""How many kept images that may be alike one of a crowd is compared with, the first; or `MOST_UNEVEN` times those of
-chance, where that is more: images of a large set meet others unevenly."""
-MOST_UNEVEN = 40
+"""How many kept images that may be alike one of a crowd is compared with, at most: the first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +43,7 @@ class NearDuplicates(NamedTuple):
     dropped: list[Duplicate]
     """By name."""
     in_part: int
-    """Images that were compared with the first `most_kept` kept ones alone, of all that may be alike."""
-    most_kept: int
+    """Images that were compared with the first `MOST_KEPT` kept ones alone, of all that may be alike."""
 
 
 def near_duplicates(images: Sequence[Image], excluded: Sequence[Excluded], most: int) -> NearDuplicates:
@@ -60,7 +56,7 @@ def near_duplicates(images: Sequence[Image], excluded: Sequence[Excluded], most:
     images = sorted(images, key=keep_order)
     seen = [image for image in images if image.seen.likeness is not None]
     looks = [[one.look] for one in excluded] + [_looks(image) for image in seen]
-    matches, in_part, most_kept = _matches(looks, len(excluded), most)
+    matches, in_part = _matches(looks, len(excluded), most)
     dropped: list[Duplicate] = []
     for place, match in matches.items():
         image = seen[place - len(excluded)]
@@ -69,7 +65,7 @@ def near_duplicates(images: Sequence[Image], excluded: Sequence[Excluded], most:
         other: Item | Excluded = seen[there].item if there >= 0 else excluded[at]
         same = other.labels is None or other.labels == image.item.labels
         dropped.append(Duplicate(image.item.name, other.name, "near", same, distance, second))
-    return NearDuplicates(sorted(dropped, key=lambda one: one.source), in_part, most_kept)
+    return NearDuplicates(sorted(dropped, key=lambda one: one.source), in_part)
 
 
 def _looks(image: Image) -> list[bytes]:
@@ -78,8 +74,8 @@ def _looks(image: Image) -> list[bytes]:
     return [looks[start : start + LIKENESS_BYTES] for start in range(0, len(looks), LIKENESS_BYTES)]
 
 
-def _matches(looks: Sequence[Sequence[bytes]], given: int, most: int) -> tuple[dict[int, int], int, int]:
-    """The nearness of what each place that is left out is like, how many were compared in part, and with how many.
+def _matches(looks: Sequence[Sequence[bytes]], given: int, most: int) -> tuple[dict[int, int], int]:
+    """The nearness of what each place that is left out is like, and how many were compared in part.
 
     The first `given` places always stay.
     """
@@ -89,8 +85,7 @@ def _matches(looks: Sequence[Sequence[bytes]], given: int, most: int) -> tuple[d
     views = _views(looks, own)
     crowded = _crowded(views, most)
     pairs = _verified(views, own, crowded, most)
-    most_kept = max(MOST_KEPT, round(MOST_UNEVEN * expected(len(own), most)))
-    crowd = Crowd(own[crowded], [_some(view, crowded) for view in views], given, (most, SECOND_MOST), most_kept)
+    crowd = Crowd(own[crowded], [_some(view, crowded) for view in views], given, (most, SECOND_MOST), MOST_KEPT)
     found = {place: (start, end) for place, start, end in pairs.by_later()}
     gone = np.zeros(len(looks), dtype=bool)
     matches: dict[int, int] = {}
@@ -105,7 +100,7 @@ def _matches(looks: Sequence[Sequence[bytes]], given: int, most: int) -> tuple[d
     for place in range(given, len(looks)):
         if of[place] != place:
             matches[place] = matches.get(of[place], of[place])  # a nearness of no bits
-    return matches, crowd.in_part, most_kept
+    return matches, crowd.in_part
 
 
 class _Pairs(NamedTuple):
@@ -173,11 +168,12 @@ def _near(
 
 
 def _crowded(views: Sequence[_View], most: int) -> npt.NDArray[np.bool_]:
-    """Which rows would be compared with too many others."""
+    """Which rows are near to too many others: of those alone it is reckoned that are compared with so many."""
     whole = views[0][1][:, 0]
-    found, bearable = np.zeros(len(whole), dtype=bool), CROWD + 4 * expected(len(whole), most)
+    found = np.zeros(len(whole), dtype=bool)
     for rows, looks in views:
-        found[rows[compared_with(whole, looks[:, 0], most) > bearable]] = True
+        many = np.flatnonzero(compared_with(whole, looks[:, 0], most) > CROWD)
+        found[rows[many[likely_near(whole, looks[many, 0], most) > CROWD]]] = True
     return found
 
 

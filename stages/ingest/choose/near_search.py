@@ -43,7 +43,7 @@ class NearTask:
 def search(task: NearTask) -> MadePart:
     """Names of what is to be left out, a table for each bin; lines of the duplicates; the most doubtful pairs."""
     images = [image for table in _tables(task) for image in _looks(table)]
-    found, in_part, most_kept = near_duplicates(images, task.excluded, task.most)
+    found, in_part = near_duplicates(images, task.excluded, task.most)
     del images
     doubtful = sorted(found, key=lambda one: (-(one.distance or 0), -(one.second or 0), one.source))[:PAIRS]
     gone, shown = {one.source for one in found}, {name for one in doubtful for name in (one.source, one.of)}
@@ -57,7 +57,6 @@ def search(task: NearTask) -> MadePart:
         "held_out": sum("://" in one.of for one in found),
         "contradict": sum(not one.same_labels for one in found),
         "in_part": in_part,
-        "most_kept": most_kept,
         "pairs": [[items[one.source], items.get(one.of), one.of, one.distance, one.second] for one in doubtful],
     }
     return finish(task, facts, names=names, lines=lines)

@@ -83,6 +83,10 @@ def test_crowds_give_what_plain_code_gives(seed, count, views, most, limit, spre
     assert dropped == plain(images, excluded, most) and found.in_part == 0
 
 
+PER_IMAGE = 400
+"""Comparisons that tell of an image whether it is one of a crowd: some of each bucket that it could be in."""
+
+
 class Comparisons:
     """Counts the looks that are compared: every comparison counts bits."""
 
@@ -111,16 +115,18 @@ def alike(count, views=2, seed=0):
 
 @pytest.mark.parametrize("count", [5_000, 20_000])
 def test_work_is_linear_where_all_look_alike(count):
-    """The negative control searches for pairs, as for any set: half of `count` for each image and view."""
+    """The negative control searches for pairs, as for any set: work for each image that grows as their number."""
     images = alike(count)
     with pytest.MonkeyPatch.context() as patch:
         compared = Comparisons(patch)
         found = near_duplicates(images, [], 4)
         assert {one.of for one in found.dropped} == {"000000"} and len(found.dropped) == count - 1
-        assert found.in_part == 0 and compared.count < 10 * count
+        assert found.in_part == 0 and compared.count < PER_IMAGE * count
         few, compared.count = images[:2_000], 0
         patch.setattr(near, "CROWD", 1e9)
-        assert near_duplicates(few, [], 4).dropped == found.dropped[:1_999] and compared.count > 500 * len(few)
+        assert near_duplicates(few, [], 4).dropped == found.dropped[:1_999] and compared.count > 10 * PER_IMAGE * len(
+            few
+        )
 
 
 def test_equal_images_are_compared_once():
@@ -143,4 +149,14 @@ def test_the_cap_is_met_where_a_crowd_is_not_alike_after_all(monkeypatch):
         compared.count = 0
         found = near_duplicates([*images, early, late], [], 4)
         assert [one.source for one in found.dropped] == [one.item.name for one in copies]
-        assert found.in_part == in_part and compared.count < 15 * most_kept * len(images)
+        assert found.in_part == in_part and compared.count < (15 * most_kept + PER_IMAGE) * len(images)
+
+
+@pytest.mark.parametrize(("alike", "in_part"), [(16, 0), (64, 1_490)])
+def test_no_crowd_are_images_that_meet_in_a_part_of_the_first_look(monkeypatch, alike, in_part):
+    """Of a large set the looks are uneven: all are compared with all, and none is near another."""
+    monkeypatch.setattr(near, "MOST_KEPT", 10)
+    rng = np.random.default_rng(0)
+    looks = [bytes(alike // 8) + rng.bytes(LIKENESS_BYTES - alike // 8) for _ in range(1_500)]
+    found = near_duplicates([kept(f"{number:06d}", look) for number, look in enumerate(looks)], [], 4)
+    assert found.dropped == [] and found.in_part == in_part

@@ -64,7 +64,6 @@ def test_a_set_that_was_compared_and_is_clean_says_so(tmp_path):
 def test_a_search_that_met_its_cap_is_told(tmp_path, monkeypatch, most_kept):
     monkeypatch.setattr(near, "CROWD", -1e9)  # all are one crowd
     monkeypatch.setattr(near, "MOST_KEPT", most_kept)
-    monkeypatch.setattr(near, "MOST_UNEVEN", 0)
     for number in range(3):
         write(tmp_path / f"train/a/{number}.jpg", jpeg(scene(number)))
         write(tmp_path / f"train/a/{number}-small.jpg", dict(copies(scene(number)))["resized"])
