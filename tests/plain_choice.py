@@ -1,7 +1,7 @@
 """Which images an ingest keeps, and where they go, image by image in memory: what parts of any size have to equal."""
 
 from vitpipe.stages.ingest.choose.duplicate import Duplicate, keep_order
-from vitpipe.stages.ingest.listing import unit_hash
+from vitpipe.stages.ingest.draw import unit_hash
 
 
 def without_duplicates(images, excluded):

@@ -2,7 +2,7 @@
 
 PYTHONPATH=.:tests python -m tests.benchmarks.millions [IMAGES ...]
 
-Listing, sorting, choosing and planning are the stage's own; of the look at images only what it leaves is made up.
+Sorting, choosing and planning are the stage's own; what files list and what a look at images leaves is made up.
 Each number of images is a driver of its own with two workers; before them 1 million by the code that held every image.
 """
 
@@ -19,28 +19,26 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 from inprocess import make_context
-from planted_images import PlantedSource
+from planted_images import AtHand
 
 from vitpipe.infra.work import Done
-from vitpipe.stages.contract import Inputs, Out
+from vitpipe.stages.contract import Inputs, Out, StageContext
 from vitpipe.stages.ingest.choose.chosen import choose
 from vitpipe.stages.ingest.config import IngestConfig, IngestResources
 from vitpipe.stages.ingest.listing import Item, Items, Listing
-from vitpipe.stages.ingest.lists.listed import list_source
+from vitpipe.stages.ingest.lists.listed import in_parts
+from vitpipe.stages.ingest.lists.raw import NameSample, RawFile, RawListing
 from vitpipe.stages.ingest.look.seen import SEEN
 from vitpipe.stages.ingest.parts.made import MadePart, Parts, finish, part_path
-from vitpipe.stages.ingest.parts.sheets import Sheets, write_sheets
-from vitpipe.stages.ingest.sources.class_names import FileListing
+from vitpipe.stages.ingest.parts.rows import SCHEMA, SHEET_ROWS
+from vitpipe.stages.ingest.parts.sheets import Sheets, cut, write_sheets
 from vitpipe.stages.ingest.sources.inventory import Inventory
-from vitpipe.stages.ingest.sources.opened import SourceOfFiles
-from vitpipe.stages.ingest.sources.patterns import SourceFile
-from vitpipe.stages.ingest.sources.vocabulary import joined
 
 IMAGES = (1_000_000, 10_000_000)
 BEFORE, BEFORE_IMAGES = "6ca2673", 1_000_000
@@ -48,7 +46,7 @@ BEFORE, BEFORE_IMAGES = "6ca2673", 1_000_000
 FILE_ROWS, CLASSES, SIZE = 10_000, 1_000, 110_000
 COPIES = 0.01
 WORKERS = 2
-DONE_WITH = {"sort": ("listed",), "seen": ("spread",), "keep": ("seen",), "order": ("content",), "": ("kept",)}
+DONE_WITH = {"sort": ("raw",), "seen": ("spread",), "keep": ("seen",), "order": ("content",), "": ("kept",)}
 """Parts that nobody reads any more when such tasks begin: 100 million would not fit on a small disk together."""
 
 
@@ -79,10 +77,8 @@ def one(images: int) -> None:
         config = IngestConfig.model_validate(
             {"source": {"kind": "folder", "root": "/nowhere"}, "splits": {"train": 0.99, "test": 0.01}}
         )
-        source = PlantedSource.model_construct(opened=None, kind="planted", limit=None, subset=None)
-        config, parts = config.model_copy(update={"source": source}), Parts(ctx)
-        cluster.begin("list")
-        listed = list_source(made_up(images), config, ctx, parts)
+        parts = Parts(ctx)
+        listed = in_parts(listing(images, ctx, parts), Inventory.of(()), config.source, 0, ctx, parts)
         tasks = [
             SeenTask(ctx.out, part.rows, chunk, images, number)
             for number, part in enumerate(listed.parts)
@@ -90,7 +86,7 @@ def one(images: int) -> None:
         ]
         found = {task.path: made.files["rows"] for task, made in parts.make(seen, tasks, lambda task: "seen")}
         of_each = [[found[task.path] for task in tasks if task.part == number] for number in range(len(listed.parts))]
-        chosen = choose(listed, of_each, made_up(images), {}, config, Inputs({}), ctx, parts)
+        chosen = choose(listed, of_each, AtHand(()), {}, config, Inputs({}), ctx, parts)
         cluster.begin("")
         kept = sum(len(plan.images) for plan in chosen.plans)
         assert kept + chosen.duplicates == images and abs(chosen.duplicates / images - COPIES) < 0.001
@@ -126,7 +122,7 @@ class Workers:
 
     def fan(self, fn: Any, items: Sequence[Any], *, resources: Any, label: Any = str) -> Iterator[Done[Any, Any]]:
         """Each item by one of the workers."""
-        self.begin(getattr(fn, "__name__", "list"))
+        self.begin(fn.__name__)
         begun = {self._pool.submit(_run, fn, item): item for item in items}
         for future in as_completed(list(begun)):
             result, kilobytes = future.result()
@@ -144,42 +140,47 @@ def _run(fn: Any, item: Any) -> tuple[Any, int]:
 
 
 @dataclass(frozen=True)
-class MadeUp(SourceOfFiles):
-    """Satisfies `opened.Source`: files of images with names as ImageNet has them."""
+class RawTask:
+    """A file of a source, as its listing would have found it."""
 
-    count: int = 0
+    out: Out
+    number: int
+    files: int
+    images: int
 
-    costly: ClassVar[bool] = False
-
-    def known_classes(self) -> None:
-        return None
-
-    def inventory(self, listing: Listing) -> Inventory:
-        return Inventory.of(())
-
-    def list_file(self, file: SourceFile) -> Any:
-        items, first = Items(), file.number * FILE_ROWS
-        for number in range(first, min(first + FILE_ROWS, self.count)):
-            name = f"{file.name}#n{number % CLASSES:08d}_{number:09d}"
-            items.append(Item(name, (number % CLASSES,), None, SIZE, (file.number, 1536 * number)))
-        return items, FileListing(len(items), tuple(f"n{number:08d}" for number in range(CLASSES)), file=file.name)
-
-    def joined(self, parts: Sequence[FileListing]) -> Any:
-        return joined(parts, None)
-
-    def read(self, item: Item) -> bytes:
-        raise NotImplementedError
-
-    def reads(self, items: Sequence[Item]) -> Any:
-        raise NotImplementedError
+    @property
+    def path(self) -> str:
+        return part_path("raw", [self.number, self.files, self.images])
 
 
-def made_up(images: int) -> MadeUp:
-    """A source of so many images; its files are in no order of names, so that rows have to move."""
+def made_up(task: RawTask) -> MadePart:
+    """Names as those of tars of ImageNet; files are in no order of names, so that rows have to move."""
+    first, file = task.number * FILE_ROWS, f"shard-{task.number * 7919 % task.files:06d}.tar"
+    numbers = np.arange(first, min(first + FILE_ROWS, task.images))
+    count = len(numbers)
+    columns = {
+        "name": [f"{file}#n{number % CLASSES:08d}_{number:09d}".encode() for number in numbers.tolist()],
+        "labels": pa.ListArray.from_arrays(np.arange(count + 1, dtype=np.int32), (numbers % CLASSES).astype(np.int32)),
+        "split": pa.nulls(count, pa.binary()), "size": np.full(count, SIZE),
+        "place": pa.ListArray.from_arrays(
+            2 * np.arange(count + 1, dtype=np.int32), np.stack([numbers // FILE_ROWS, 1536 * numbers], 1).ravel()
+        ),
+        "fault": pa.nulls(count, pa.binary()), "mark": np.zeros(count, np.int64),
+    }  # fmt: skip
+    table = pa.table(columns, schema=SCHEMA)
+    samples = [(columns["name"][count // 2].decode(), count)]
+    return finish(task, {"samples": samples}, rows=write_sheets(task.out, f"{task.path}.rows", cut(table, SHEET_ROWS)))
+
+
+def listing(images: int, ctx: StageContext, parts: Parts) -> RawListing:
+    """A file of names for each task."""
     count = -(-images // FILE_ROWS)
-    names = (f"shard-{number * 7919 % count:06d}.tar" for number in range(count))
-    files = tuple(SourceFile(number, name, "s3://nowhere", name, 1) for number, name in enumerate(names))
-    return MadeUp(files, None, images)
+    tasks = [RawTask(ctx.out, number, count, images) for number in range(count)]
+    files = [
+        RawFile(made.files["rows"], [NameSample(Item(name, ()), rows) for name, rows in made.facts["samples"]])
+        for made in parts.all(made_up, tasks, lambda task: "raw")
+    ]
+    return RawListing(Listing(Items(), tuple(f"n{number:08d}" for number in range(CLASSES))), files)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from vitpipe.stages.contract import Out
 from vitpipe.stages.ingest.choose.duplicate import Duplicate
-from vitpipe.stages.ingest.listing import unit_hash
+from vitpipe.stages.ingest.draw import unit_hashes
 from vitpipe.stages.ingest.lists.sort import apart
 from vitpipe.stages.ingest.look.seen import IMAGES, beginnings, digests
 from vitpipe.stages.ingest.parts.lines import line, line_tables
@@ -79,8 +79,8 @@ def keep(task: KeepTask) -> MadePart:
     if task.near is not None:
         names = task.near.read(task.out.node, task.number).column("name")
         images = images.filter(pa.compute.invert(pa.compute.is_in(images.column("name"), value_set=names)))
-    recipe, names_ = task.recipe, names_of(images)
-    hashes = np.fromiter((unit_hash("shuffle", recipe.seed, name) for name in names_), np.float64, len(names_))
+    recipe = task.recipe
+    hashes = np.fromiter(unit_hashes("shuffle", recipe.seed, names_of(images)), np.float64, images.num_rows)
     within = np.minimum((hashes * recipe.orders).astype(np.int64), recipe.orders - 1)
     cells = _splits(images, recipe) * recipe.orders + within
     count = len(recipe.splits) * recipe.orders

@@ -72,13 +72,26 @@ def list_source(source: Source, config: IngestConfig, ctx: StageContext, parts: 
     raw, files = _raw(source, config, ctx, parts)
     if raw.listing.refusal:
         raise raw.listing.refusal
+    wanted = config.source
+    if not isinstance(source, SourceOfFiles | StreamedSource):  # the part of it was taken already
+        wanted = wanted.model_copy(update={"subset": None, "limit": None})
+    return in_parts(raw, files, wanted, piece_of(source), ctx, parts)
+
+
+def in_parts(
+    raw: RawListing,
+    files: Inventory | None,
+    wanted: SourceSettings,
+    piece_depth: int,
+    ctx: StageContext,
+    parts: Parts,
+) -> PartedListing:
+    """What was listed, sorted, and the part of it that is `wanted`. Without its `files` the images are these."""
     chunk_images = max(CHUNK_IMAGES, -(-sum(file.rows.rows for file in raw.files) // MOST_CHUNKS))
-    how = _How(raw.may_repeat, chunk_images, piece_of(source))
-    in_memory = not isinstance(source, SourceOfFiles | StreamedSource)  # the part of it was taken already
-    found = _sorted(raw, PartOfSource() if in_memory else subset_of(config.source), how, ctx, parts)
-    limit = config.source.limit
-    if limit is not None and limit < sum(made.files["rows"].rows for made in found):
-        found = _limited(found, config.source, how, ctx, parts)
+    how = _How(raw.may_repeat, chunk_images, piece_depth)
+    found = _sorted(raw, subset_of(wanted), how, ctx, parts)
+    if wanted.limit is not None and wanted.limit < sum(made.files["rows"].rows for made in found):
+        found = _limited(found, wanted, how, ctx, parts)
     node, listed = ctx.out.node, [_part(made) for made in found if made.files["rows"].rows]
     if not listed:
         raise UsageError("ingest a part of the source", "no image is in it", "raise `limit` or `subset.fraction`")

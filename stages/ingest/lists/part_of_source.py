@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from vitpipe.infra.storage.store import Store
 from vitpipe.stages.contract import StageContext
-from vitpipe.stages.ingest.listing import unit_hash
+from vitpipe.stages.ingest.draw import unit_hash
 from vitpipe.stages.ingest.parts.rows import names_of
 from vitpipe.stages.ingest.parts.sheets import Sheets
 from vitpipe.stages.ingest.sources.source_settings import SourceSettings

@@ -15,9 +15,9 @@ import pyarrow as pa
 
 from vitpipe.infra.storage.store import Store
 from vitpipe.stages.contract import Out
-from vitpipe.stages.ingest.listing import Item, item_text
+from vitpipe.stages.ingest.listing import item_texts
 from vitpipe.stages.ingest.lists.part_of_source import PartOfSource
-from vitpipe.stages.ingest.lists.raw import RawFile
+from vitpipe.stages.ingest.lists.raw import NameSample, RawFile
 from vitpipe.stages.ingest.parts.made import MadePart, finish, part_path
 from vitpipe.stages.ingest.parts.rows import (
     SHEET_ROWS,
@@ -60,10 +60,6 @@ class Piece:
         return joined_rows(tables)
 
 
-def _as_it_is(item: Item) -> Item:
-    return item
-
-
 def groups(files: Sequence[RawFile], most: int) -> Iterator[list[Piece]]:
     """All tables in groups of about `most` rows."""
     group, rows = list[Piece](), 0
@@ -83,10 +79,14 @@ def groups(files: Sequence[RawFile], most: int) -> Iterator[list[Piece]]:
 
 def borders(files: Sequence[RawFile], count: int) -> list[str]:
     """Names that cut all into at most `count` ranges of about as many images: each begins a range."""
-    samples = sorted(((file.placing or _as_it_is)(one.item).name, one.rows) for file in files for one in file.samples)
+    samples = sorted((_name(file, one), one.rows) for file in files for one in file.samples)
     ends = np.cumsum([rows for _, rows in samples])
     wanted = [ends[-1] * place / count for place in range(1, count)] if samples else []
     return sorted({samples[int(np.searchsorted(ends, place, side="right"))][0] for place in wanted})
+
+
+def _name(file: RawFile, sample: NameSample) -> str:
+    return sample.item.name if file.placing is None else file.placing(sample.item).name
 
 
 @dataclass(frozen=True)
@@ -165,8 +165,15 @@ def sort(task: SortTask) -> MadePart:
 def _text(table: Any) -> Any:
     """A table of one row."""
     packer = zlib.compressobj(1)
-    data = [packer.compress(item_text(item)) for piece in cut(table, SHEET_ROWS) for item in items_of(piece)]
+    data = [packer.compress(_texts(piece)) for piece in cut(table, SHEET_ROWS)]
     return pa.table({"text": pa.array([b"".join((*data, packer.flush()))], pa.large_binary())})
+
+
+def _texts(table: Any) -> bytes:
+    labels, sizes = table.column("labels").to_pylist(), table.column("size").to_pylist()
+    splits = [None if one is None else unpacked(one) for one in table.column("split").to_pylist()]
+    faults = ["" if one is None else unpacked(one) for one in table.column("fault").to_pylist()]
+    return item_texts(zip(names_of(table), labels, splits, sizes, strict=True), faults)
 
 
 def text_of(table: Any) -> bytes:

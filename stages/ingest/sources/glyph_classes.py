@@ -19,7 +19,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from vitpipe.infra.errors import UsageError
-from vitpipe.stages.ingest.listing import unit_hash
+from vitpipe.stages.ingest.draw import unit_hash
 
 FONTS = (
     *(f"DejaVuSans{style}" for style in ("", "-Bold", "-Oblique", "-BoldOblique")),

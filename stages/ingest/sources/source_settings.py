@@ -129,7 +129,7 @@ class SourceSettings(Settings, ABC):
 
     def part(self, listing: "Listing") -> "Listing":
         """The images of a listing that `subset`, then `limit` keep, both by hash of the name: nested and stable."""
-        from vitpipe.stages.ingest.listing import unit_hash
+        from vitpipe.stages.ingest.draw import unit_hash
 
         items, rows = listing.items.by_name(), range(len(listing.items))
         kept: Sequence[int] = rows

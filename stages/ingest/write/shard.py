@@ -9,7 +9,8 @@ from vitpipe.stages.contract import TaskContext
 from vitpipe.stages.images.index import ShardIndex
 from vitpipe.stages.images.manifest import ShardEntry
 from vitpipe.stages.ingest.choose.select import ShardPlan
-from vitpipe.stages.ingest.listing import ImageReader, unit_hash
+from vitpipe.stages.ingest.draw import unit_hash
+from vitpipe.stages.ingest.listing import ImageReader
 from vitpipe.stages.ingest.look.scan import Spool
 from vitpipe.stages.ingest.sources.kept_members import KeepsMembers
 

@@ -22,7 +22,8 @@ from vitpipe.stages.contract import Inputs
 from vitpipe.stages.ingest import run as run_module
 from vitpipe.stages.ingest.choose import keep
 from vitpipe.stages.ingest.config import IngestConfig, IngestResources
-from vitpipe.stages.ingest.listing import FileDamage, unit_hash
+from vitpipe.stages.ingest.draw import unit_hash
+from vitpipe.stages.ingest.listing import FileDamage
 from vitpipe.stages.ingest.lists.listed import list_source
 from vitpipe.stages.ingest.look.image import Image
 from vitpipe.stages.ingest.look.scan import ScanTask, SoundImage, Spool, scan
@@ -62,7 +63,7 @@ def made(folder, config, excluded, patch):
     """Files and events of a run, and what they are named in the manifest."""
     ctx = make_context(folder, "shards", IngestResources())
     patch.setattr(run_module, "excluded_contents", lambda inputs: excluded)
-    patch.setattr(keep, "unit_hash", coarse_hash)
+    patch.setattr(keep, "unit_hashes", lambda word, seed, names: (coarse_hash(word, seed, name) for name in names))
     try:
         shards = run(config, Inputs({}), ctx)
     except StageError as error:
