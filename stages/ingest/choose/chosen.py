@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from vitpipe.stages.contract import Inputs, StageContext
+from vitpipe.stages.ingest.choose import near as near_rule
 from vitpipe.stages.ingest.choose.contact_sheet import near_sheet
 from vitpipe.stages.ingest.choose.content import ContentTask, by_content, excluded_by_bin
 from vitpipe.stages.ingest.choose.exclude import excluded_looks
 from vitpipe.stages.ingest.choose.keep import KeepRule, KeepTask, ends_of, keep, left
-from vitpipe.stages.ingest.choose.near import MOST_KEPT
 from vitpipe.stages.ingest.choose.near_search import NearTask, pairs_of, search
 from vitpipe.stages.ingest.choose.order import OrderTask, order
 from vitpipe.stages.ingest.choose.select import Ordered, ShardPlan, plan_shards
@@ -127,4 +127,4 @@ def _tell(gone: Sequence[MadePart], ctx: StageContext) -> None:
 
 def _told_in_part(images: int) -> str:
     many = f"{images} images may look like very many that are kept"
-    return f"{many} and were compared with the first {MOST_KEPT:,} of these alone: copies may be left"
+    return f"{many} and were compared with the first {near_rule.MOST_KEPT:,} of these alone: copies may be left"

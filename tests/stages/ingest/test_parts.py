@@ -1,5 +1,6 @@
 """An ingest in parts of any size: the same bytes as in one, and the choices of plain code."""
 
+import hashlib
 import io
 import json
 import os
@@ -10,14 +11,22 @@ import numpy as np
 import plain_choice
 import planted_images as planted
 import pytest
+from class_tars import class_folder, class_tars, outer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from inprocess import CollectedEvents, make_context
+from inprocess import CollectedEvents, commit, make_context
+from lookalikes import copies, jpeg, scene
 from photos import contents, encoded, ingest, photo_folder, picture, write
 from plain_choice import planned, without_duplicates
 from small_parts import small_parts
+from tars import tars
+from test_ingest_determinism import Dying, Shuffled
+from test_ingest_parquet import jpegs, parquet
 
 from vitpipe.infra.errors import IntegrityError, StageError
+from vitpipe.infra.storage.opening import open_store
+from vitpipe.pipeline.plan.fingerprint import encode
+from vitpipe.pipeline.store.garbage import garbage
 from vitpipe.stages.contract import Inputs
 from vitpipe.stages.ingest import run as run_module
 from vitpipe.stages.ingest.choose import keep
@@ -259,3 +268,78 @@ def test_the_inventory_is_that_of_one_piece(form, tmp_path, monkeypatch):
     plain = io.BytesIO()
     np.savez_compressed(plain, names=names, ends=ends, sizes=whole.sizes, about=np.frombuffer(about, dtype=np.uint8))
     assert written.getvalue() == plain.getvalue()
+
+
+def sources(folder):
+    """A small one of each kind that may be large."""
+    photos = class_folder(folder / "photos", each=5)
+    write(photos / "n00000001/bad.jpg", b"bad")
+    tables = folder / "tables"
+    for number in range(2):
+        parquet(tables / f"{number}.parquet", jpegs(10 * number, 9), [row % 3 for row in range(9)], group=4)
+    return {
+        "folder": {"kind": "folder", "root": str(photos)},
+        "unlabelled": {"kind": "folder", "root": str(photos), "labels": "none", "subset": {"fraction": 0.7}},
+        "webdataset": {"kind": "webdataset", "urls": str(tars(folder / "tars")), "limit": 11},
+        "parquet": {"kind": "parquet", "urls": str(tables)},
+        "class_tars": {"kind": "class_tars", "urls": str(class_tars(photos, folder / "classes"))},
+        "tree": {"kind": "class_tars", "urls": str(outer(photos, folder / "tree.tar", "data/images")), "limit": 9},
+    }
+
+
+@pytest.mark.parametrize("kind", ["folder", "unlabelled", "webdataset", "parquet", "class_tars", "tree"])
+def test_every_kind_of_source_in_small_parts(tmp_path, monkeypatch, kind):
+    asked = {"source": sources(tmp_path / "in")[kind], "images_per_shard": 4, "splits": {"train": 0.7, "test": 0.3}}
+    one = contents(ingest(tmp_path, asked, node="one"))
+    small_parts(monkeypatch)
+    many = ingest(tmp_path, asked, node="many", cluster=Shuffled(1))
+    assert contents(many) == one
+    with pytest.raises(KeyboardInterrupt):
+        ingest(tmp_path, asked, node="killed", cluster=Dying(11))
+    assert contents(ingest(tmp_path, asked, node="killed", attempt="a2", earlier=("a1",))) == one
+
+
+def test_look_alikes_in_small_parts(tmp_path, monkeypatch):
+    for number in range(4):
+        write(tmp_path / f"held/class-{number % 2}/{number}.jpg", jpeg(scene(1000 + number)))
+        for kind, data in list(copies(scene(1000 + number)))[:3]:
+            write(tmp_path / f"in/class-{number % 2}/{kind}-{number}.jpg", data)
+        for quality in (92, 80):
+            write(tmp_path / f"in/class-{number % 2}/own-{number}-{quality}.jpg", jpeg(scene(2000 + number), quality))
+    held = ingest(
+        tmp_path, {"source": {"kind": "folder", "root": str(tmp_path / "held")}, "splits": {"test": 1.0}}, "held"
+    )
+    asked = {"source": {"kind": "folder", "root": str(tmp_path / "in")}, "deduplicate": {"near": {"hamming": 4}}}
+    one = contents(ingest(tmp_path, asked, node="one", exclude=[held]))
+    kinds = [json.loads(line)["of"] for line in one["duplicates.jsonl"].splitlines()]
+    assert any("://" in of for of in kinds) and any("own-" in of for of in kinds)
+    small_parts(monkeypatch)
+    assert contents(ingest(tmp_path, asked, node="many", exclude=[held], cluster=Shuffled(2))) == one
+    other = {**asked, "deduplicate": {"exact": False, "near": {"hamming": 4}}, "splits": {"a": 0.5, "b": 0.5}}
+    many = contents(ingest(tmp_path, other, node="other"))
+    monkeypatch.undo()
+    assert contents(ingest(tmp_path, other, node="other-one")) == many
+
+
+def test_parts_are_garbage_once_the_shards_are_there(begun, tmp_path):
+    config, _ = begun
+    recipe = {"stage": "ingest", "config": config, "node": "done"}
+    header = {"recipe": recipe, "fingerprint": hashlib.sha256(encode(recipe)).hexdigest(), "inputs": {}}
+    ctx = make_context(tmp_path, "done", IngestResources(), header=header)
+    store = open_store(f"file://{tmp_path}/store").child("test")
+    found = commit(ctx, run(IngestConfig.model_validate(config), Inputs({}), ctx), stage="ingest", config=config)
+    shutil.rmtree(tmp_path / "store/test/shards")  # an attempt without a recipe
+    shutil.rmtree(tmp_path / "store/test/plain")
+    gone = {one.path for one in garbage(store, unfinished=False)}
+    there = {entry.path for entry in store.list("done/a1/parts/")}
+    assert there and there <= gone and not gone & {f"done/{file.at}" for file in found.files}
+
+
+@pytest.mark.s3
+def test_parts_in_a_bucket(s3_uri, tmp_path, monkeypatch):
+    asked = {"source": sources(tmp_path / "in")["tree"], "images_per_shard": 4}
+    one = contents(ingest(tmp_path, asked))
+    small_parts(monkeypatch)
+    ctx = make_context(tmp_path, "there", IngestResources(), store_uri=s3_uri)
+    found = run(IngestConfig.model_validate(asked), Inputs({}), ctx)
+    assert {file.path: ctx.out.node.read(file.at) for file in found.files} == one
