@@ -110,7 +110,7 @@ def _look(
         found[task.number] = made.files["rows"]
         looked = Looked.of(made)
         bad.take(looked)
-        tally.saw(looked)
+        tally.saw(looked, made.is_taken)
     seen: list[list[Sheets]] = [[] for _ in listed.parts]
     for number, (place, _, _) in enumerate(chunks):
         seen[place].append(found[number])
@@ -130,7 +130,8 @@ def _write(
     """All shards, in the order of the plans; those of earlier attempts are taken over."""
     shards = find_shards(plans, multi_label, ctx, keeper.keep if keeper else ())
     tally.duplicates = tally.total - tally.quarantined - sum(len(plan.images) for plan in plans)
-    tally.written = tally.adopted = sum(shard.entry.count for shard in shards.values())
+    tally.written = sum(shard.entry.count for shard in shards.values())
+    tally.adopted += tally.written
     if shards:
         ctx.events.emit("resumed", f"{len(shards)} of {len(plans)} shards stand from an earlier attempt")
     checked = read_back_paths(plans, config.check == "decode", config.shuffle_seed)

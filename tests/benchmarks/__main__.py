@@ -13,7 +13,7 @@ from functools import partial
 import timm
 import torch
 
-from tests.benchmarks import checkpoints, opening, reading, scaling, shuffling, streaming, watching, writing
+from tests.benchmarks import checkpoints, millions, opening, reading, scaling, shuffling, streaming, watching, writing
 from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.vit.flops import train_flops_per_image
 from vitpipe.stages.vit.init import init_weights
@@ -36,6 +36,7 @@ def main(asked: Sequence[str]) -> None:
             "reading": partial(reading.main, photographs),
             "scaling": partial(scaling.main, photographs),
             "writing": partial(writing.main, photographs),
+            "millions": millions.main,
             "checkpoints": checkpoints.main,
             "watching": watching.main,
             "streaming": partial(streaming.main, "B/16"),  # H/14 by `python -m tests.benchmarks.streaming`

@@ -50,13 +50,13 @@ DONE_WITH = {"sort": ("raw",), "seen": ("spread",), "keep": ("seen",), "order": 
 """Parts that nobody reads any more when such tasks begin: 100 million would not fit on a small disk together."""
 
 
-def main(asked: Sequence[str]) -> None:
+def main(asked: Sequence[str] = ()) -> None:
     """A line for each number of images."""
     print("\nPlanning an ingest of synthetic images, seconds and highest memory of one process, 2 workers")
     before = _before()
     print(f"  {BEFORE_IMAGES:>13,} images held by the driver, as before: {before}")
     for images in [int(one) for one in asked] or IMAGES:
-        command = [sys.executable, "-W", "ignore", "-m", __spec__.name, "--one", str(images)]
+        command = [sys.executable, "-W", "ignore", "-m", "tests.benchmarks.millions", "--one", str(images)]
         found = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
         seconds = ", ".join(f"{name} {spent:.0f}" for name, spent in found["seconds"].items())
         highest = max(found["task_kb"], key=found["task_kb"].get)

@@ -16,7 +16,7 @@ from vitpipe.stages.ingest.look.seen import SEEN, beginnings, beside, digests
 from vitpipe.stages.ingest.parts.lines import Line, line, line_tables
 from vitpipe.stages.ingest.parts.made import MadePart, finish, part_path
 from vitpipe.stages.ingest.parts.rows import joined_rows, unpacked
-from vitpipe.stages.ingest.parts.sheets import Sheets, write_sheets
+from vitpipe.stages.ingest.parts.sheets import Sheets, read_each, write_sheets
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class ContentTask:
 def by_content(task: ContentTask) -> MadePart:
     """Sound images by bin, and the lines of the quarantine for the others."""
     node = task.out.node
-    seen = joined_rows((table for sheets in task.seen for table in sheets.all(node)), SEEN)
+    seen = joined_rows(read_each(node, ((sheets, 0) for sheets in task.seen)), SEEN)
     sound, bad = beside(joined_rows(task.rows.all(node)), seen)
     of_each = bins_of(digests(sound, "pixels_sha256"), task.bins)
     rows = write_sheets(task.out, f"{task.path}.rows", apart(sound, of_each, task.bins))

@@ -21,7 +21,7 @@ from vitpipe.stages.ingest.look.seen import IMAGES, beginnings, digests
 from vitpipe.stages.ingest.parts.lines import line, line_tables
 from vitpipe.stages.ingest.parts.made import MadePart, finish, part_path
 from vitpipe.stages.ingest.parts.rows import joined_rows, names_of, packed, sorted_rows, unpacked
-from vitpipe.stages.ingest.parts.sheets import Sheets, write_sheets
+from vitpipe.stages.ingest.parts.sheets import Sheets, read_each, write_sheets
 
 TRAIN = packed("train")
 SHUFFLE = "shuffle"
@@ -109,7 +109,7 @@ def without_duplicates(task: KeepTask) -> tuple[Any, list[Duplicate]]:
     Of equals the first by name is kept, one outside the split `train` before one in it: a test image that also stands
     in the training folder leaves the training set.
     """
-    images = joined_rows((one.read(task.out.node, task.number) for one in task.contents), IMAGES)
+    images = joined_rows(read_each(task.out.node, ((one, task.number) for one in task.contents)), IMAGES)
     is_train = pa.compute.fill_null(pa.compute.equal(images.column("split"), TRAIN), False)
     images = sorted_rows(images.append_column("is_train", is_train), ["is_train", "name"]).drop_columns("is_train")
     if not task.recipe.exact or not images.num_rows:

@@ -7,7 +7,7 @@ from vitpipe.stages.contract import Out
 from vitpipe.stages.ingest.choose.keep import SHUFFLE
 from vitpipe.stages.ingest.parts.made import MadePart, finish, part_path
 from vitpipe.stages.ingest.parts.rows import SHEET_ROWS, sorted_rows
-from vitpipe.stages.ingest.parts.sheets import Sheets, cut, write_sheets
+from vitpipe.stages.ingest.parts.sheets import Sheets, cut, read_each, write_sheets
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ def order(task: OrderTask) -> MadePart:
     """All bins' images of the range, by hash, then by name."""
     import pyarrow as pa  # the driver has no need of it
 
-    table = pa.concat_tables(one.read(task.out.node, task.cell) for one in task.kept)
+    table = pa.concat_tables(read_each(task.out.node, ((one, task.cell) for one in task.kept)))
     table = sorted_rows(table, [SHUFFLE, "name"]).drop_columns(SHUFFLE)
     rows = write_sheets(task.out, f"{task.path}.rows", cut(table, SHEET_ROWS))
     sizes = write_sheets(task.out, f"{task.path}.sizes", [table.select(["bytes"])])

@@ -29,7 +29,7 @@ from vitpipe.stages.ingest.parts.rows import (
     sorted_rows,
     unpacked,
 )
-from vitpipe.stages.ingest.parts.sheets import Sheets, cut, write_sheets
+from vitpipe.stages.ingest.parts.sheets import Sheets, cut, read_each, write_sheets
 from vitpipe.stages.ingest.sources.class_names import Placing, told_apart
 from vitpipe.stages.ingest.sources.opened import chunk_stops
 
@@ -52,12 +52,9 @@ class Piece:
         """What tells it from others."""
         return [self.sheets.sha256, self.numbers.start, self.numbers.stop, repr(self.placing)]
 
-    def read(self, node: Store) -> Any:
-        """Its rows as they stand in the listing of all."""
-        tables = (self.sheets.read(node, number) for number in self.numbers)
-        if self.placing is not None:
-            tables = (item_rows(map(self.placing, items_of(table))) for table in tables)
-        return joined_rows(tables)
+    def placed(self, table: Any) -> Any:
+        """Rows of one of the tables as they stand in the listing of all."""
+        return table if self.placing is None else item_rows(map(self.placing, items_of(table)))
 
 
 def groups(files: Sequence[RawFile], most: int) -> Iterator[list[Piece]]:
@@ -89,6 +86,13 @@ def _name(file: RawFile, sample: NameSample) -> str:
     return sample.item.name if file.placing is None else file.placing(sample.item).name
 
 
+def _rows(node: Store, pieces: Sequence[Piece]) -> Any:
+    """All of the pieces' rows, end to end."""
+    wanted = [(piece, number) for piece in pieces for number in piece.numbers]
+    tables = read_each(node, ((piece.sheets, number) for piece, number in wanted))
+    return joined_rows(piece.placed(table) for (piece, _), table in zip(wanted, tables, strict=True))
+
+
 @dataclass(frozen=True)
 class SpreadTask:
     """Rows to put into ranges of names."""
@@ -105,7 +109,7 @@ class SpreadTask:
 
 def spread(task: SpreadTask) -> MadePart:
     """One table for each range."""
-    table = joined_rows(piece.read(task.out.node) for piece in task.pieces)
+    table = _rows(task.out.node, task.pieces)
     edges = [packed(border) for border in task.borders]
     of_each = np.array([bisect_right(edges, name) for name in table.column("name").to_pylist()], dtype=np.int64)
     return finish(task, {}, rows=write_sheets(task.out, f"{task.path}.rows", apart(table, of_each, len(edges) + 1)))
@@ -144,7 +148,7 @@ class SortTask:
 
 def sort(task: SortTask) -> MadePart:
     """The range in order; where chunks of it end, and its text for the digest of the listing."""
-    table = sorted_rows(joined_rows(piece.read(task.out.node) for piece in task.pieces), ["name"])
+    table = sorted_rows(_rows(task.out.node, task.pieces), ["name"])
     if task.may_repeat:
         names = table.column("name").to_numpy(zero_copy_only=False)
         if (names[1:] == names[:-1]).any():

@@ -6,7 +6,6 @@ Knows nothing of what the lines say. No torch.
 import heapq
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import chain
 from operator import itemgetter
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -40,8 +39,8 @@ def line_tables(lines: Iterable[Line]) -> Iterator[Any]:
 
 
 def lines_of(node: Store, pieces: Iterable[Sheets]) -> Iterator[Line]:
-    """All lines of pieces one after another."""
-    for table in chain.from_iterable(sheets.all(node) for sheets in pieces):
+    """All lines of pieces one after another, a table at a time: a thousand such may be put together."""
+    for table in (sheets.read(node, number) for sheets in pieces for number in range(sheets.count)):
         yield from zip(table.column("name").to_pylist(), table.column("line").to_pylist(), strict=True)
 
 

@@ -32,6 +32,8 @@ class MadePart:
     facts: Mapping[str, Any]
     """What JSON can hold."""
     files: Mapping[str, Sheets] = field(default_factory=dict)
+    is_taken: bool = False
+    """Whether an earlier attempt made it."""
 
     @property
     def sha256(self) -> str:
@@ -113,7 +115,8 @@ class Parts:
         out = self._ctx.out
         try:
             facts = json.loads(out.node.read(f"{self._there[path]}/{path}"))
-            return MadePart(facts["facts"], {name: Sheets.of(plain) for name, plain in facts["files"].items()})
+            files = {name: Sheets.of(plain) for name, plain in facts["files"].items()}
+            return MadePart(facts["facts"], files, is_taken=True)
         except (NotFound, ValueError, KeyError, TypeError):  # removed since it was listed, or damaged
             return None
 

@@ -12,7 +12,7 @@ import pyarrow.compute  # as `pa.compute`
 
 from vitpipe.infra.storage.store import Store
 from vitpipe.stages.ingest.listing import Item
-from vitpipe.stages.ingest.parts.sheets import Sheets
+from vitpipe.stages.ingest.parts.sheets import Sheets, read_each
 
 SCHEMA = pa.schema(
     [
@@ -92,5 +92,5 @@ def rows_between(sheets: Sheets, node: Store, start: int, stop: int) -> Any:
     """Some rows of a file whose tables have `SHEET_ROWS` rows, the last one fewer."""
     each = SHEET_ROWS
     first, last = start // each, -(-stop // each)
-    table = pa.concat_tables(sheets.read(node, number) for number in range(first, max(last, first + 1)))
+    table = pa.concat_tables(read_each(node, ((sheets, number) for number in range(first, max(last, first + 1)))))
     return table.slice(start - first * each, stop - start)

@@ -17,7 +17,7 @@ class Tally:
     looked: int = 0
     written: int = 0
     adopted: int = 0
-    """Images of `written` that earlier attempts wrote."""
+    """Images that earlier attempts looked at or wrote; one that they did both with counts twice."""
     quarantined: int = 0
     duplicates: int = 0
     reencoded: int = 0
@@ -27,12 +27,13 @@ class Tally:
     """Read at the first look and written into shards, by this attempt."""
     started: float = field(default_factory=time.monotonic)
 
-    def saw(self, chunk: Looked) -> None:
-        """A chunk was looked at."""
+    def saw(self, chunk: Looked, is_taken: bool) -> None:
+        """A chunk was looked at, by this attempt or an earlier one."""
         self.looked += chunk.images
         self.quarantined += chunk.bad
         self.reencoded += chunk.reencoded
-        self.moved_bytes += chunk.sound_bytes
+        self.adopted += chunk.images if is_taken else 0
+        self.moved_bytes += 0 if is_taken else chunk.sound_bytes
         self.tell()
 
     def wrote(self, plan: ShardPlan, is_read_back: bool) -> None:
@@ -57,7 +58,7 @@ class Tally:
         )
 
     def images_per_second(self, images: int) -> float:
-        """The rate of this attempt, which has looked at the images that were written before, too."""
+        """The rate of this attempt alone."""
         return max(0, images - self.adopted // 2) / self.seconds
 
     @property

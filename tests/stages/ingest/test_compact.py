@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from vitpipe.infra.storage.opening import open_store
 from vitpipe.stages.ingest.choose.select import Range, StoredImages, tar_bytes
+from vitpipe.stages.ingest.draw import unit_hash, unit_hashes
 from vitpipe.stages.ingest.listing import Item, Items
 from vitpipe.stages.ingest.look.image import Image
 from vitpipe.stages.ingest.look.scan import RejectedImage, SoundImage
@@ -61,6 +62,11 @@ def test_a_plan_travels_as_places(tmp_path):
     sheets = Sheets("a1/parts/ordered/" + hashlib.sha256().hexdigest(), 128, 524_288, 10**8, "0" * 64)
     images = StoredImages(open_store(f"file://{tmp_path}"), [Range(sheets, 0, 10_000)])
     assert len(images) == 10_000 and len(pickle.dumps(images)) < 1_000
+
+
+@given(st.lists(names))
+def test_many_are_drawn_as_each_is(several):
+    assert list(unit_hashes("shuffle", 3, several)) == [unit_hash("shuffle", 3, name) for name in several]
 
 
 def test_tars_are_reckoned_in_blocks():
