@@ -130,6 +130,8 @@ class ShardSet(Artifact):
     image_bytes: int = 0
     listing_sha256: str = ""
     """Digest of the source's listing (names, sizes, labels): whether a folder that moved is still the same."""
+    commits: dict[str, str] = Field(default_factory=dict)
+    """What was taken from the Hugging Face Hub: the commit by repository and revision."""
 
 
 class Checkpoint(Artifact):
@@ -160,6 +162,8 @@ class Weights(Artifact):
     """Where the parameters come from, in words that stand in the files too."""
     source_sha256: str = ""
     """Digest of the files' names and digests, for foreign weights; else empty."""
+    commits: dict[str, str] = Field(default_factory=dict)
+    """As in ShardSet."""
 
 
 class Score(Artifact):

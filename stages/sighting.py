@@ -71,11 +71,18 @@ class Sighted:
     """Whether all of the source was looked at and is what was taken: by names, sizes and times, or by digests."""
     by_digest: bool = False
     """Whether the changes show in digests alone: to replace a result by them, digests must be compared again."""
+    is_moved: bool = False
+    """Whether a name that was taken for fixed, a revision on the Hub, means something else now: no drift but damage."""
 
     @classmethod
     def other(cls, found: str, by_digest: bool = False) -> "Sighted":
         """The source holds other data now; `found` says how."""
         return cls((OF_SOURCE + found,), by_digest=by_digest)
+
+    @classmethod
+    def moved_on(cls, found: str) -> "Sighted":
+        """A revision on the Hub is another commit now."""
+        return cls((OF_SOURCE + found,), is_moved=True)
 
     @classmethod
     def unseen(cls, why: str) -> "Sighted":

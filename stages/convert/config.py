@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from vitpipe.infra.storage.hub_names import hub_place, is_hub
 from vitpipe.stages.bounds import Epsilon, Side, Width
 from vitpipe.stages.settings import Place, Settings, TaskResources
 
@@ -31,8 +32,9 @@ class ForeignSource(Settings):
     them. What neither says, these fields do."""
 
     path: Annotated[str, Place()]
-    """A safetensors or npz file, or a folder with one or with shards; local or `s3://`. A local one is not part of the
-    recipe: a file may move; its SHA-256 is in the record."""
+    """A safetensors or npz file, or a folder with one or with shards; local, `s3://`, or a model of the Hugging Face
+    Hub, `hf://owner/name[@revision][/path]`. A local one is not part of the recipe: a file may move; its SHA-256 is in
+    the record."""
     format: ForeignFormat | None = None
     """What it has to be; recognised when left out."""
     gelu: Literal["tanh", "erf"] | None = None
@@ -57,6 +59,8 @@ class ForeignSource(Settings):
     def _openable(cls, path: str) -> str:
         if path.lower().endswith(PICKLES):
             raise ValueError(f"{path}: a pickle can run code, it is not opened; {WITHOUT_PICKLES}")
+        if is_hub(path):
+            return hub_place(path).uri
         if path.startswith("file://") and not path.startswith("file:///"):
             raise ValueError(f"{path}: file:// takes an absolute path; write a relative one without it")
         return path

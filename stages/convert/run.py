@@ -10,6 +10,7 @@ from typing import Any
 
 from vitpipe.infra.errors import StageError
 from vitpipe.stages.artifacts import Artifact, Checkpoint, File, Weights
+from vitpipe.stages.commits import COMMITS, at_commits, write_commits
 from vitpipe.stages.contract import Inputs, StageContext
 from vitpipe.stages.convert.config import ConvertConfig
 from vitpipe.stages.convert.foreign.weights import ForeignWeights, look
@@ -24,6 +25,9 @@ def run(config: ConvertConfig, inputs: Inputs, ctx: StageContext) -> Weights:
     """Write all formats, prove each, and give what was written.
 
     Errors: UsageError for what a format cannot hold; StageError when a written file is not the checkpoint."""
+    config, commits = at_commits(config)
+    if commits:
+        ctx.out.put(COMMITS, write_commits(commits))
     source = _source(config, inputs, ctx)
     refuse(config.formats, settings_of(source))
     labels = labels_of(source, settings_of(source).classes or 0)
@@ -43,6 +47,7 @@ def run(config: ConvertConfig, inputs: Inputs, ctx: StageContext) -> Weights:
         lineage=lineage_of(source),
         pretrained_on=source.shards_sha256 if isinstance(source, Checkpoint) else getattr(source, "pretrained_on", ()),
         source_sha256=listing_sha256(source) if isinstance(source, ForeignWeights) else "",
+        commits=commits,
         metrics={f"parity_{name}": proof["max_abs_difference"] for name, proof in proofs.items() if _measured(proof)},
     )
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from vitpipe.stages.artifacts import Artifact
+from vitpipe.stages.commits import at_commits
 from vitpipe.stages.estimates import Estimate, Known
 from vitpipe.stages.ingest.config import IngestConfig, IngestResources
 from vitpipe.stages.ingest.sources.folder_layout import misspelt
@@ -15,6 +16,7 @@ def estimate(
     config: IngestConfig, resources: IngestResources, inputs: Mapping[str, Sequence[Artifact | Estimate]], known: Known
 ) -> Estimate:
     """Images, classes and bytes; of local files by their listing. UsageError when there is nothing to ingest."""
+    config, _ = at_commits(config)
     counted = config.source.count(config.splits)
     if isinstance(counted, str):
         without = {"num_classes": 0, "class_names": ()} if config.source.unlabelled else {}

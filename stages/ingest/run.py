@@ -10,6 +10,7 @@ from dataclasses import replace
 from vitpipe.infra.errors import StageError, UsageError
 from vitpipe.infra.work import stop_if_asked
 from vitpipe.stages.artifacts import File, ShardSet
+from vitpipe.stages.commits import COMMITS, at_commits, write_commits
 from vitpipe.stages.contract import Inputs, StageContext
 from vitpipe.stages.images.manifest import MANIFEST, Manifest, SourceFacts
 from vitpipe.stages.ingest.choose.deduplicate import deduplicated
@@ -46,6 +47,9 @@ def run(config: IngestConfig, inputs: Inputs, ctx: StageContext) -> ShardSet:
     bad images; Stopped.
     """
     excluded = excluded_contents(inputs)  # first: a set without test images is told before the work
+    config, commits = at_commits(config)
+    if commits:
+        ctx.out.put(COMMITS, write_commits(commits))
     opened = config.source.make_ready(config.splits, ctx)
     listing = config.source.part(list_source(opened, ctx))
     if listing.refusal:
@@ -73,7 +77,7 @@ def run(config: IngestConfig, inputs: Inputs, ctx: StageContext) -> ShardSet:
     shards = _write(source, plan_shards(images, config), spool, listing.multi_label, config, ctx, tally, keeper)
     found = _shard_set(config, listing, shards, bad, duplicates, ctx, tally)
     more_files += [ctx.out.put(DUPLICATES_SHEET, sheet)] if sheet else []
-    return found.model_copy(update={"files": (*found.files, *more_files)})
+    return found.model_copy(update={"files": (*found.files, *more_files), "commits": commits})
 
 
 def _look(

@@ -11,6 +11,7 @@ from typing import Any
 
 from vitpipe.infra.errors import UsageError, VitpipeError
 from vitpipe.stages.artifacts import Weights
+from vitpipe.stages.commits import at_commits, compared
 from vitpipe.stages.convert.config import ConvertConfig, ConvertResources
 from vitpipe.stages.convert.foreign.located import COMPANIONS, INDEX, TENSORS, Located, is_local, states
 from vitpipe.stages.sighting import Difference, Sighted
@@ -32,6 +33,10 @@ def look(config: ConvertConfig, resources: ConvertResources, weights: Weights, r
     path = config.source.path
     taken = weights.read_json(SOURCE)
     try:
+        source, commits = at_commits(config.source)
+        if other := compared(weights.commits, commits):
+            return other
+        path = source.path
         folder, names = _where(path, [str(file["path"]) for file in taken["files"]])
         return _compared(path, folder, names, taken, digests)
     except VitpipeError as error:

@@ -33,7 +33,12 @@ KNOWN = {
         "restore it from a copy, or move ": "an attempt that no record names: the drill",
         "restore it from a copy, or remove ": "attempt.json alone, where a record says the same: the drill",
     },
-    "pipeline/plan/decide.py": {"--replace ": "test_a_replacement_keeps_what_the_old_record_names"},
+    "pipeline/plan/decide.py": {
+        "--replace ": "test_a_replacement_keeps_what_the_old_record_names",
+        "write the commit that was taken behind the `@` to go on with it, or run with --replace ": (
+            "test_a_revision_that_moved_is_8_and_the_commit_that_was_taken_goes_on"
+        ),
+    },
     "pipeline/store/records.py": {
         "choose another `name`, or run again with --replace ": "as that of the plan; the old record is kept"
     },
@@ -51,6 +56,7 @@ KNOWN = {
     "stages/pretrain/run.py": {"remove one of them": "inputs of a YAML"},
     "stages/ingest/sources/folder_tree.py": {
         "fill or remove them": "class folders in which nothing lies",
+        "mount what they lead to, or remove them": "links that lead to nothing",
     },
     "stages/ingest/sources/folder_layout.py": {
         "move them, or name `labels`": "images, to where they are looked for",
