@@ -20,7 +20,7 @@ from vitpipe.infra.storage import traffic
 from vitpipe.infra.storage.hub_client import ask, commit_of, endpoint
 from vitpipe.infra.storage.hub_errors import Unbelievable, status_of
 from vitpipe.infra.storage.hub_names import HubPlace, Kind, hub_place
-from vitpipe.infra.storage.landing import Landing
+from vitpipe.infra.storage.landing import Landing, digest_file
 from vitpipe.infra.storage.names import checked, checked_prefix
 from vitpipe.infra.storage.store import Digest, Entry, replaced
 
@@ -86,10 +86,11 @@ class HubStore:
     def download(self, path: str, local: Path, expect: Digest | None = None) -> Digest:
         """As every store's; what the Hub itself says of the file's digest is compared too."""
         file = self._file(path)
-        said = Digest(file.size, file.lfs.sha256) if file.lfs else None
-        landed = Landing(f"{self.uri}/{path}", local, expect or said).fetch(
-            lambda start: self._pieces(file, path, start)
-        )
+        known = Digest(file.size, file.lfs.sha256) if file.lfs else None
+        if known is None and local.is_file() and _blob_id(local) == file.blob_id:
+            known = digest_file(local)  # it landed before
+        landing = Landing(f"{self.uri}/{path}", local, expect or known)
+        landed = landing.fetch(lambda start: self._pieces(file, path, start))
         ours = landed.sha256 if file.lfs else _blob_id(local)
         if ours != version_of(file):
             found = f"{landed.bytes} bytes with the digest {ours} came, the Hub says {version_of(file)}"

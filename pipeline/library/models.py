@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 _LABELS = "labels.json"
 Place = str | os.PathLike[str]
-"""`runs/x/weights`, `file://...`, `s3://...`, RUN/NODE with a YAML as RUN, or a folder of native weights."""
+"""`runs/x/weights`, `file://...`, `s3://...`, RUN/NODE with a YAML as RUN, a folder of native weights, or such a one on
+the Hugging Face Hub: `hf://owner/name[@revision]`."""
 
 
 def load(weights: Place) -> "ReadyViT | ReadyResNet":

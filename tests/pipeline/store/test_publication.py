@@ -12,9 +12,11 @@ import transformers
 from command_line import Vitpipe, typed
 from hub_server import Files, Hub, running_hub, small_vit
 from huggingface_hub import DatasetCard, ModelCard
-from photos import contents, ingest
+from photos import contents, ingest, picture
 from tiny_stages import tiny_ways
 
+import vitpipe
+from vitpipe.infra.errors import UsageError
 from vitpipe.pipeline.drive.runner import run
 from vitpipe.pipeline.spec import load as spec
 from vitpipe.pipeline.store import publication
@@ -214,6 +216,25 @@ def test_a_data_set_goes_there_and_comes_back(hub: Hub, made: Path, push: Vitpip
     tars = f"{made}/runs/shared/data/a1/train-*.tar"
     here = ingest(tmp_path, {"source": {**source, "urls": tars}, **config}, node="here")
     assert contents(back) == contents(here) and back.splits["train"] == shards.splits["train"]
+
+
+def test_pushed_weights_predict_from_there(
+    hub: Hub, made: Path, push: Vitpipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert push(run_of(made), "weights", TO)[0] == 0
+    here = vitpipe.load(f"{run_of(made)}/weights").predict(picture(1)).classes
+    for place in (TO, f"{TO}/native", f"{TO}@main"):
+        there = vitpipe.load(place)
+        assert there.labels == ("ant", "bee", "cat") and there.predict(picture(1)).classes == here
+    before = hub.sent_bytes
+    vitpipe.load(TO)
+    assert hub.sent_bytes == before  # each commit's files are fetched once
+    hub.add("models", "me/net", {"config.json": b"{}", "pytorch_model.bin": b"x"})
+    with pytest.raises(
+        UsageError, match=r"no native weights stand there, but config.json, pytorch_model.bin\. .*convert"
+    ):
+        vitpipe.load("hf://me/net")
 
 
 def test_pushed_weights_come_back_as_they_were(hub: Hub, made: Path, push: Vitpipe, tmp_path: Path) -> None:
