@@ -87,6 +87,10 @@ class Hub:
         self.faults: list[tuple[int, dict[str, str]]] = []
         """Status and headers for the next requests, before any of them is heard."""
         self.objects: dict[str, bytes] = {}
+        self.told_elsewhere = 0
+        """How often a token came to where files lie, which is another host in earnest."""
+        self.expired = False
+        """Whether the next signed address holds no longer."""
         self.uri = ""
 
     def add(self, kind: str, name: str, files: Mapping[str, bytes], branch: str = "main") -> str:
@@ -195,6 +199,10 @@ class _Handler(BaseHTTPRequestHandler):
         if self.where == "/api/validate-yaml":
             return self._json({"warnings": [], "errors": []})
         if self.where.startswith("/cdn/"):
+            self.hub.told_elsewhere += "Authorization" in self.headers
+            if self.hub.expired:
+                self.hub.expired = False
+                raise Refusal(403, "", "Request has expired")
             return self._file(self.hub.objects[self.where.removeprefix("/cdn/")])
         if self.where.startswith("/lfs/"):
             return self._store(self.where.removeprefix("/lfs/"))

@@ -10,19 +10,18 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NoReturn, Self
 
-from huggingface_hub import HfApi, get_session, hf_hub_url
+from huggingface_hub import HfApi, hf_hub_url
 from huggingface_hub.hf_api import RepoFile, RepoFolder
-from huggingface_hub.utils import build_hf_headers, hf_raise_for_status  # type: ignore[attr-defined]  # documented
 
 from vitpipe.infra.at_once import answers
 from vitpipe.infra.errors import IntegrityError, NotFound, UsageError
 from vitpipe.infra.storage import traffic
 from vitpipe.infra.storage.hub_client import ask, commit_of, endpoint
-from vitpipe.infra.storage.hub_errors import Unbelievable, status_of
 from vitpipe.infra.storage.hub_names import HubPlace, Kind, hub_place
+from vitpipe.infra.storage.hub_ranges import get_range
 from vitpipe.infra.storage.landing import Landing, digest_file
 from vitpipe.infra.storage.names import checked, checked_prefix
-from vitpipe.infra.storage.store import Digest, Entry, replaced
+from vitpipe.infra.storage.store import Digest, Entry
 
 PART_BYTES = 8 << 20
 THREADS = 8
@@ -57,7 +56,7 @@ class HubStore:
         if length == 0:
             return b""
         asked = f"read {self.uri}/{path}"
-        data = ask(asked, lambda api: _get_range(self._address(path), start, length, self.commit))
+        data = ask(asked, lambda api: get_range(self._address(path), start, length, self.commit))
         traffic.count("read_bytes", len(data))
         return data
 
@@ -171,35 +170,6 @@ def _looked_at(endpoint: str, kind: Kind, repo: str, commit: str, path: str) -> 
         if isinstance(one, RepoFile) and one.path == path:
             return one
     raise NotFound(asked, "no file of that name at that commit")
-
-
-def _get_range(address: str, start: int, length: int | None, commit: str) -> bytes:
-    """Get `length` bytes from `start`, fewer only where the file ends. Unbelievable when the answer is not that."""
-    headers = {**build_hf_headers(), "Accept-Encoding": "identity"}
-    whole = start == 0 and length is None
-    if not whole:
-        headers["Range"] = f"bytes={start}-" + (str(start + length - 1) if length is not None else "")
-    answer = get_session().get(address, headers=headers)
-    try:
-        hf_raise_for_status(answer)
-    except Exception as error:
-        if status_of(error) == 416:  # begins at or after the end
-            return b""
-        raise
-    first = answer.history[0] if answer.history else answer  # the Hub's own; files come from elsewhere
-    if first.headers.get("x-repo-commit", commit) != commit:
-        raise replaced(f"read {address}")
-    data = answer.content
-    if whole:
-        return data
-    said = answer.headers.get("content-range", "")
-    span, _, total = said.removeprefix("bytes ").partition("/")
-    if answer.status_code != 206 or not total.isdigit():
-        raise Unbelievable("the answer to a ranged read does not say its range")
-    wanted = int(total) - start if length is None else min(length, int(total) - start)
-    if span != f"{start}-{start + wanted - 1}" or len(data) != wanted:
-        raise Unbelievable(f"bytes {span} came, {len(data)} of them, where {wanted} from {start} were asked for")
-    return data
 
 
 def _blob_id(local: Path) -> str:

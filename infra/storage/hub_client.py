@@ -6,6 +6,7 @@ are kept nowhere.
 
 import logging
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -18,7 +19,7 @@ from huggingface_hub.errors import OfflineModeIsEnabled
 from vitpipe.infra.errors import NotFound, StorageError, UsageError
 from vitpipe.infra.retry import RetryPolicy, persist
 from vitpipe.infra.storage import traffic
-from vitpipe.infra.storage.hub_errors import ERRORS, explained, in_brief, passes
+from vitpipe.infra.storage.hub_errors import ERRORS, explained, in_brief, passes, told_wait_s
 from vitpipe.infra.storage.hub_names import HubPlace
 
 T = TypeVar("T")
@@ -26,6 +27,9 @@ log = logging.getLogger(__name__)
 
 _stall_s: ContextVar[float | None] = ContextVar("_stall_s", default=None)
 """Seconds without an answer that a call of ours bears; the library itself would wait for ever."""
+LONGEST_WAIT_S, TURNS = 400.0, 12
+"""Where the Hub limits how often one may ask: the longest wait that is borne (it counts by five minutes), and how many
+of them, one after the other."""
 PATIENT_S = 300.0
 """The same, where the server works before it answers: a commit of many files."""
 
@@ -49,10 +53,16 @@ def ask(asked: str, call: Callable[[HfApi], T], patient: bool = False) -> T:
         traffic.count("retries")
         log.warning("%s: try %d ended with %s; trying again", asked, tries, in_brief(error))
 
-    try:
-        return persist(tried, passes=passes, patience=patience, noticed=noticed)
-    except ERRORS as error:
-        raise explained(error, asked, endpoint()) from error
+    for turn in range(TURNS):
+        try:
+            return persist(tried, passes=passes, patience=patience, noticed=noticed)
+        except ERRORS as error:
+            wait_s = told_wait_s(error)
+            if wait_s is None or wait_s > LONGEST_WAIT_S or turn == TURNS - 1:
+                raise explained(error, asked, endpoint()) from error
+            log.warning("%s: the Hub lets nobody ask more often, and again in %.0f s; waiting", asked, wait_s)
+            time.sleep(wait_s)
+    raise AssertionError("the last turn answers or raises")
 
 
 def commit_of(place: HubPlace) -> str:

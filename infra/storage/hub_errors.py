@@ -14,6 +14,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.utils import parse_ratelimit_headers  # type: ignore[attr-defined]  # documented
 
 from vitpipe.infra.errors import Changed, NotFound, StorageError, UsageError, VitpipeError
 
@@ -37,9 +38,19 @@ def status_of(error: BaseException) -> int:
 def passes(error: BaseException) -> bool:
     """Whether the same call may well succeed in a moment."""
     if isinstance(error, HfHubHTTPError):
-        return status_of(error) in _PASSING
+        return status_of(error) in _PASSING and told_wait_s(error) is None
     untrusted = "CERTIFICATE" in str(error).upper()
     return isinstance(error, httpx2.TransportError | Unbelievable) and not untrusted
+
+
+def told_wait_s(error: BaseException) -> float | None:
+    """Return the seconds after which the Hub says that it may be asked again, where it said so and no other way out."""
+    if status_of(error) != 429 or not isinstance(error, HfHubHTTPError):
+        return None
+    headers = error.response.headers
+    limit = parse_ratelimit_headers(headers)
+    told = headers.get("retry-after", "") if limit is None or limit.remaining else str(limit.reset_in_seconds)
+    return float(told) if told.isdigit() else None
 
 
 def in_brief(error: BaseException) -> str:
@@ -75,7 +86,7 @@ def explained(error: Exception, asked: str, endpoint: str) -> VitpipeError:
         return Changed(asked, f"somebody else changed it meanwhile: {in_brief(error)}", "run the same command again")
     if isinstance(error, HFValidationError):
         return UsageError(asked, in_brief(error), "correct owner and name")
-    if passes(error):
+    if passes(error) or status == 429:
         do = "check the network and HF_ENDPOINT; the same command goes on where it ended"
         found = f"no answer to rely on from {endpoint}, the last try ended with {in_brief(error)}"
         return StorageError(asked, found, do)

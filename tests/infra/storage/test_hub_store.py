@@ -9,6 +9,7 @@ from huggingface_hub.utils import parse_hf_uri
 
 from vitpipe.infra.errors import IntegrityError, NotFound, StorageError, UsageError, VitpipeError
 from vitpipe.infra.storage import hub as hub_module
+from vitpipe.infra.storage import hub_client, hub_ranges
 from vitpipe.infra.storage.hub_names import data_place, hub_place, without_revisions
 from vitpipe.infra.storage.opening import open_store
 from vitpipe.infra.storage.store import Digest
@@ -85,12 +86,28 @@ def test_a_file_that_arrives_otherwise_than_the_hub_says(
     hub.add("models", "me/net", FILES)
     store = open_store("hf://me/net")
     store.download("data/7.bin", tmp_path / "sound")
-    real = hub_module._get_range
-    monkeypatch.setattr(hub_module, "_get_range", lambda *args: real(*args).replace(b"\7", b"\6").replace(b"\1", b"\0"))
+    real = hub_module.get_range
+    monkeypatch.setattr(hub_module, "get_range", lambda *args: real(*args).replace(b"\7", b"\6").replace(b"\1", b"\0"))
     for path in ("data/7.bin", "data/1.bin"):  # by the SHA-256 of a large file, by git's name for a small one
         with pytest.raises(IntegrityError):
             store.download(path, tmp_path / path)
         assert not (tmp_path / path).exists()
+
+
+def test_a_file_is_looked_up_once_and_its_address_gets_no_token(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.add("models", "me/net", FILES)
+    hub.token = "right"
+    monkeypatch.setenv("HF_TOKEN", "right")
+    store = open_store("hf://me/net")
+    hub.asked.clear()
+    assert [store.read("data/7.bin", at, 3) for at in (0, 9, 18)] == [b"\7\7\7"] * 3
+    assert [asked.split()[1][:5] for asked in hub.asked] == ["/me/n", "/cdn/", "/cdn/", "/cdn/"]
+    assert hub.told_elsewhere == 1  # the first one: the client follows to the same host
+    hub.expired = True
+    assert store.read("data/7.bin", 27, 3) == b"\7\7\7"
+    monkeypatch.setattr(hub_ranges, "KEPT_S", 0.0)
+    hub.asked.clear()
+    assert {store.read("data/6.bin", at, 3) for at in (0, 9)} == {b"\6\6\6"} and len(hub.asked) == 4
 
 
 def refused(uri: str) -> VitpipeError:
@@ -126,6 +143,14 @@ def test_what_passes_is_tried_again_and_no_answer_is_7(hub: Hub, monkeypatch: py
     store = open_store(SET)
     hub.faults = [(429, {})]
     assert store.read("data/6.bin") == FILES["data/6.bin"]
+    waited: list[float] = []
+    monkeypatch.setattr(hub_client.time, "sleep", waited.append)
+    hub.faults = [(429, {"RateLimit": '"resolvers";r=0;t=170'}), (429, {"Retry-After": "3"})]
+    assert store.read("data/6.bin") == FILES["data/6.bin"] and waited == [170, 3]
+    hub.faults = [(429, {"Retry-After": "3"})] * 50
+    assert refused(SET).code == 7 and len(waited) == 2 + hub_client.TURNS - 1
+    monkeypatch.undo()
+    monkeypatch.setenv("HF_ENDPOINT", hub.uri)
     monkeypatch.setenv("VITPIPE_STORAGE_DEADLINE_S", "0.3")
     hub.faults = [(429, {})] * 50
     assert isinstance(refused(SET), StorageError) and "429" in refused(SET).found
