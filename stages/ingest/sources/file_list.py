@@ -1,6 +1,7 @@
 """What the sources that are lists of files have in common: `urls`, classes, and the files that lie there. No torch."""
 
 from abc import abstractmethod
+from dataclasses import replace
 from hashlib import sha256
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
@@ -138,7 +139,7 @@ class FilesSource(SourceSettings):
         first = source.list_file(source.files[0])
         if len(source.files) == 1:
             source.joined([first])  # refuses a source without an image
-        known = source.known_classes()
+        known = (replace(source, files=source.files[:1]) if self.is_elsewhere else source).known_classes()
         names = None if known is None else known.names
         total = sum(file.size for file in source.files)
         count = round(len(first.images) * total / max(source.files[0].size, 1))

@@ -10,6 +10,7 @@ from vitpipe.infra.errors import UsageError
 from vitpipe.stages.images.header import BadImage, tried
 from vitpipe.stages.ingest.listing import Item, Items, Listing, some
 from vitpipe.stages.ingest.sources.class_names import Classes, FileListing, Labelled, class_label, labels_apart
+from vitpipe.stages.ingest.sources.hub_features import named_in_card
 from vitpipe.stages.ingest.sources.named_images import named_image
 from vitpipe.stages.ingest.sources.opened import SourceOfFiles
 from vitpipe.stages.ingest.sources.parquet_columns import Column, find_columns, image_column, label_names
@@ -53,7 +54,7 @@ class ParquetRows(SourceOfFiles):
             column = self._label_column(file, opened.schema_arrow)
             if column is None:
                 return self._unlabelled(file, opened)
-            names = label_names(opened.schema_arrow, column)
+            names = label_names(opened.schema_arrow, column) or named_in_card(file.folder, column.path)
             images: list[Labelled] = []
             for group in range(opened.num_row_groups):
                 for row, label in enumerate(_labels(opened, group, column)):
@@ -104,7 +105,7 @@ class ParquetRows(SourceOfFiles):
             schema, rows = file.schema_arrow, file.metadata.num_rows
             column = self._label_column(part, schema)
             assert column is not None  # without classes nobody asks
-            names = label_names(schema, column)
+            names = label_names(schema, column) or named_in_card(part.folder, column.path)
         return Vocabulary(part.name, names, only_numbers=bool(rows) and column.has_numbers)
 
     def _group(self, part: SourceFile, group: int, rows: set[int]) -> Iterator[tuple[int, bytes | BadImage]]:

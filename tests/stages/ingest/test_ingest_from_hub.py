@@ -61,6 +61,41 @@ def test_class_names_of_the_schema_and_of_a_file_beside(hub: Hub, tmp_path: Path
     assert load_manifest(ingest(tmp_path, {"source": source}, node="file")).classes == ("eins", "zwei", "drei")
 
 
+LABEL = """
+  - name: label
+    dtype:
+      class_label:
+        names:
+          '0': eins
+          '1': zwei
+          '2': "drei"
+"""
+OTHER = LABEL.replace("eins", "uno")
+
+
+@pytest.mark.parametrize(
+    ("card", "classes"),
+    [
+        (f"---\ndataset_info:\n  features:\n  - name: image\n    dtype: image{LABEL}---\nwords",
+         ("eins", "zwei", "drei")),
+        (f"---\ndataset_info:\n- config_name: a\n  features:{LABEL}- config_name: b\n  features:{LABEL}---\n",
+         ("eins", "zwei", "drei")),
+        (f"---\ndataset_info:\n- config_name: a\n  features:{LABEL}- config_name: b\n  features:{OTHER}---\n", None),
+        ("---\ndataset_info:\n  features:\n  - name: label\n    dtype: int64\n---\n", None),
+        ("---\n: [\n---\n", None),
+        ("no front matter", None),
+        ("---\n", None),
+    ],
+)  # fmt: skip
+def test_class_names_of_the_card_where_the_schema_has_none(
+    card: str, classes: tuple[str, ...] | None, hub: Hub, tmp_path: Path
+) -> None:
+    path = parquet(tmp_path / "train.parquet", jpegs(0, 6), [0, 1, 2, 0, 1, 2], metadata=None)
+    hub.add("datasets", "me/set", {"data/train.parquet": path.read_bytes(), "README.md": card.encode()})
+    shards = ingest(tmp_path, {"source": {"kind": "parquet", "urls": "hf://me/set"}})
+    assert load_manifest(shards).classes == (classes or ("0", "1", "2"))
+
+
 def test_only_what_is_needed_of_a_parquet_file_is_asked_for(hub: Hub, tmp_path: Path) -> None:
     files, _, _ = of_kind("parquet", tmp_path / "user")
     hub.add("datasets", "me/set", files)
