@@ -87,6 +87,8 @@ class Hub:
         self.faults: list[tuple[int, dict[str, str]]] = []
         """Status and headers for the next requests, before any of them is heard."""
         self.objects: dict[str, bytes] = {}
+        self.ranges = True
+        """Whether parts of files are given."""
         self.told_elsewhere = 0
         """How often a token came to where files lie, which is another host in earnest."""
         self.expired = False
@@ -133,7 +135,7 @@ def running_hub() -> Iterator[Hub]:
         thread.join()
 
 
-_API = re.compile(r"/api/(models|datasets)/([^/]+/[^/]+)(?:/(revision|tree|paths-info|preupload|commit|branch)/(.+))?")
+_API = re.compile(r"/api/(models|datasets)/([^/]+/[^/]+)(?:/(revision|tree|preupload|commit|branch)/(.+))?")
 _RESOLVE = re.compile(r"/(?:(datasets)/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)")
 _BATCH = re.compile(r"/(?:(datasets)/)?([^/]+/[^/]+)\.git/info/lfs/objects/batch")
 
@@ -212,9 +214,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._resolve(self._repository(match[1] or "models", match[2]), unquote(match[3]), unquote(match[4]))
         if match := _API.fullmatch(self.where):
             repository = self._repository(match[1], match[2])
-            return getattr(self, f"_{(match[3] or 'revision').replace('-', '_')}")(
-                repository, match[4] or "main", match
-            )
+            return getattr(self, f"_{match[3] or 'revision'}")(repository, match[4] or "main", match)
         raise Refusal(404, "", f"this server knows no {self.where}")
 
     def _repository(self, kind: str, name: str) -> Repository:
@@ -243,20 +243,17 @@ class _Handler(BaseHTTPRequestHandler):
         revision, _, folder = rest.partition("/")
         _, files = self._at(repository, revision)
         inside = f"{unquote(folder)}/" if folder else ""
-        paths = [path for path in sorted(files) if path.startswith(inside)]
-        if inside and not paths:
+        below = [path for path in sorted(files) if path.startswith(inside)]
+        if inside and not below:
             raise Refusal(404, "EntryNotFound", f"{folder} does not exist")
+        deep = self.query.get("recursive", ["false"])[0].lower() == "true"
+        paths = [path for path in below if deep or "/" not in path.removeprefix(inside)]
         start = int(self.query.get("cursor", ["0"])[0])
         listed = [self._entry(path, files[path]) for path in paths[start : start + PAGE]]
-        folders = {path.rpartition("/")[0] for path in paths if "/" in path} if start == 0 else ()
+        folders = {path.rpartition("/")[0] for path in below if "/" in path} if start == 0 else ()
         listed += [{"type": "directory", "path": one, "oid": "0" * 40} for one in sorted(folders)]
-        more = f"{self.hub.uri}{self.where}?recursive=True&cursor={start + PAGE}"
+        more = f"{self.hub.uri}{self.where}?recursive={deep}&cursor={start + PAGE}"
         self._json(listed, {"Link": f'<{more}>; rel="next"'} if start + PAGE < len(paths) else {})
-
-    def _paths_info(self, repository: Repository, revision: str, match: re.Match[str]) -> None:
-        _, files = self._at(repository, revision)
-        wanted = parse_qs(self.body.decode())["paths"]
-        self._json([self._entry(path, files[path]) for path in wanted if path in files])
 
     def _resolve(self, repository: Repository, revision: str, path: str) -> None:
         commit, files = self._at(repository, revision)
@@ -272,7 +269,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _file(self, data: bytes, headers: Mapping[str, str] | None = None) -> None:
         wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
-        if wanted is None:
+        if wanted is None or not self.hub.ranges:
             self.hub.sent_bytes += len(data)
             return self._send(200, data, headers)
         start, end = int(wanted[1]), min(int(wanted[2] or len(data) - 1), len(data) - 1)

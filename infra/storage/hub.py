@@ -25,6 +25,8 @@ from vitpipe.infra.storage.store import Digest, Entry
 
 PART_BYTES = 8 << 20
 THREADS = 8
+_SHA256_DIGITS = 64
+"""Of the two digests by which the Hub knows files, the longer is that of large ones."""
 
 
 def open_hub(uri: str) -> "HubStore":
@@ -62,21 +64,20 @@ class HubStore:
 
     def read_version(self, path: str) -> tuple[bytes, str]:
         file = self._file(path)
-        return self.read(path), version_of(file)
+        return self.read(path), _version(file)
 
     def size(self, path: str) -> int | None:
         try:
-            return self._file(path).size
+            return self._file(path).bytes
         except NotFound:
             return None
 
     def list(self, prefix: str = "") -> Iterator[Entry]:
         root = f"{self.prefix}/" if self.prefix else ""
         wanted = root + checked_prefix(prefix)
-        place = (endpoint(), self.kind, self.repo, self.commit, wanted.rpartition("/")[0])
-        for path, size, version in _tree(*place):
-            if path.startswith(wanted):
-                yield Entry(path.removeprefix(root), size, version)
+        for entry in _tree(endpoint(), self.kind, self.repo, self.commit, wanted.rpartition("/")[0]):
+            if entry.path.startswith(wanted):
+                yield Entry(entry.path.removeprefix(root), entry.bytes, entry.version)
 
     def folders(self) -> Iterator[str]:
         seen = {entry.path.split("/")[0] for entry in self.list() if "/" in entry.path}
@@ -85,14 +86,15 @@ class HubStore:
     def download(self, path: str, local: Path, expect: Digest | None = None) -> Digest:
         """As every store's; what the Hub itself says of the file's digest is compared too."""
         file = self._file(path)
-        known = Digest(file.size, file.lfs.sha256) if file.lfs else None
-        if known is None and local.is_file() and _blob_id(local) == file.blob_id:
+        is_large = len(_version(file)) == _SHA256_DIGITS
+        known = Digest(file.bytes, _version(file)) if is_large else None
+        if not is_large and local.is_file() and _blob_id(local) == file.version:
             known = digest_file(local)  # it landed before
         landing = Landing(f"{self.uri}/{path}", local, expect or known)
         landed = landing.fetch(lambda start: self._pieces(file, path, start))
-        ours = landed.sha256 if file.lfs else _blob_id(local)
-        if ours != version_of(file):
-            found = f"{landed.bytes} bytes with the digest {ours} came, the Hub says {version_of(file)}"
+        ours = landed.sha256 if is_large else _blob_id(local)
+        if ours != file.version:
+            found = f"{landed.bytes} bytes with the digest {ours} came, the Hub says {file.version}"
             local.unlink()
             raise IntegrityError(f"copy {self.uri}/{path} to {local}", found, "run the same command again")
         return landed
@@ -132,44 +134,43 @@ class HubStore:
         facts = {"repo_type": self.kind, "revision": self.commit, "endpoint": endpoint()}
         return hf_hub_url(self.repo, self._path(path), **facts)
 
-    def _file(self, path: str) -> RepoFile:
-        return _looked_at(endpoint(), self.kind, self.repo, self.commit, self._path(path))
+    def _file(self, path: str) -> Entry:
+        """What the Hub says of one file. NotFound where there is none."""
+        whole = self._path(path)
+        there = _tree(endpoint(), self.kind, self.repo, self.commit, whole.rpartition("/")[0], deep=False)
+        found = next((entry for entry in there if entry.path == whole), None)
+        if found is None:
+            raise NotFound(f"look at {self.uri}/{path}", "no file of that name at that commit")
+        return found
 
-    def _pieces(self, file: RepoFile, path: str, start: int) -> Iterator[bytes]:
-        starts = range(start, file.size, PART_BYTES)
-        return answers(lambda at: self.read(path, at, min(PART_BYTES, file.size - at)), starts, THREADS)
+    def _pieces(self, file: Entry, path: str, start: int) -> Iterator[bytes]:
+        starts = range(start, file.bytes, PART_BYTES)
+        return answers(lambda at: self.read(path, at, min(PART_BYTES, file.bytes - at)), starts, THREADS)
 
 
-def version_of(file: RepoFile) -> str:
-    """Digest of its content: the SHA-256 of a large file, the blob id that git gives a small one."""
-    return file.lfs.sha256 if file.lfs else file.blob_id
+def _version(file: Entry) -> str:
+    return file.version or ""
 
 
-@lru_cache(maxsize=8)
-def _tree(endpoint: str, kind: Kind, repo: str, commit: str, folder: str) -> tuple[tuple[str, int, str], ...]:
-    """Path, size and version of all files below a folder of a commit, sorted; none where there is no such folder."""
+@lru_cache(maxsize=32)
+def _tree(endpoint: str, kind: Kind, repo: str, commit: str, folder: str, deep: bool = True) -> tuple[Entry, ...]:
+    """Files of a folder of a commit, by their whole paths, sorted; with `deep` those of the folders below it too.
+
+    Their version is a digest of the content: the SHA-256 of a large file, the name that git has for a small one. None
+    where there is no such folder.
+    """
     store = HubStore(kind, repo, commit, folder)
 
     def listed(api: HfApi) -> list[RepoFile | RepoFolder]:
-        return list(api.list_repo_tree(repo, folder or None, recursive=True, revision=commit, repo_type=kind))
+        return list(api.list_repo_tree(repo, folder or None, recursive=deep, revision=commit, repo_type=kind))
 
     try:
         found = ask(f"list {store.uri}", listed)
     except NotFound:
         return ()
     files = (one for one in found if isinstance(one, RepoFile))
-    return tuple(sorted((one.path, one.size, version_of(one)) for one in files))
-
-
-@lru_cache(maxsize=4096)
-def _looked_at(endpoint: str, kind: Kind, repo: str, commit: str, path: str) -> RepoFile:
-    """What the Hub says of one file. NotFound where there is none."""
-    asked = f"look at {HubPlace(kind, repo, commit, path).uri}"
-    found = ask(asked, lambda api: api.get_paths_info(repo, [path], revision=commit, repo_type=kind))
-    for one in found:
-        if isinstance(one, RepoFile) and one.path == path:
-            return one
-    raise NotFound(asked, "no file of that name at that commit")
+    entries = (Entry(one.path, one.size, one.lfs.sha256 if one.lfs else one.blob_id) for one in files)
+    return tuple(sorted(entries, key=lambda entry: entry.path))
 
 
 def _blob_id(local: Path) -> str:

@@ -110,6 +110,13 @@ def test_a_file_is_looked_up_once_and_its_address_gets_no_token(hub: Hub, monkey
     assert {store.read("data/6.bin", at, 3) for at in (0, 9)} == {b"\6\6\6"} and len(hub.asked) == 4
 
 
+def test_a_server_without_ranges(hub: Hub) -> None:
+    hub.add("models", "me/net", FILES)
+    hub.ranges = False
+    assert open_store("hf://me/net").read("data/7.bin", 9, 3) == b"\7\7\7"
+    assert not open_store("hf://me/net").read("data/7.bin", 99_999, 3)
+
+
 def refused(uri: str) -> VitpipeError:
     with pytest.raises(VitpipeError) as caught:
         list(open_store(uri).list())
