@@ -43,9 +43,10 @@ _MODEL = """---
 - Formats in this repository: {formats}.
 - Licence of the weights: {license}
 
-A Vision Transformer (Dosovitskiy et al., 2021) trained by vitpipe: the node `{node}` of the run `{run}`, whose record
-has the SHA-256 `{record_sha256}`. `parity.json` has the proof of each format, `results.csv` and `results.json` the
-scores and every setting behind them, `vitpipe.json` the digest of every file.
+A model of "An Image is Worth 16x16 Words" (Dosovitskiy et al., 2021), written by vitpipe: the node `{node}` of the run
+`{run}`, whose record has the SHA-256 `{record_sha256}`. `results.csv` and `results.json` have the scores and every
+setting behind them, `parity.json` (of a converted model) the proof of each format, `vitpipe.json` the digest of every
+file.
 """
 _SNIPPET = "```python\n{code}\n```\n"
 _DATA = """---
@@ -99,7 +100,7 @@ def hub_model_card(
         metrics=["accuracy"] if table else None,
         datasets=_names(repositories, "dataset"),
         base_model=_names(repositories, "model"),
-        eval_results=evaluations(table),
+        eval_results=evaluations(table) or None,
     )
     ours = "" if formats[0] == "native" else "/native"
     snippets = [_LOADED[library].format(repo=origins.repo)] if library in _LOADED else []

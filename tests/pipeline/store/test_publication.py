@@ -12,8 +12,11 @@ import transformers
 from command_line import Vitpipe, typed
 from hub_server import Files, Hub, running_hub, small_vit
 from huggingface_hub import DatasetCard, ModelCard
+from inprocess import commit, make_context
 from photos import contents, ingest, picture
+from tiny_checkpoint import commit_checkpoint
 from tiny_stages import tiny_ways
+from tiny_vit import tiny
 
 import vitpipe
 from vitpipe.infra.errors import UsageError
@@ -21,6 +24,9 @@ from vitpipe.pipeline.drive.runner import run
 from vitpipe.pipeline.spec import load as spec
 from vitpipe.pipeline.store import publication
 from vitpipe.stages.artifacts import ShardSet, Weights
+from vitpipe.stages.contract import Inputs
+from vitpipe.stages.convert.config import ConvertConfig, ConvertResources
+from vitpipe.stages.convert.run import run as convert
 from vitpipe.stages.record import load_artifact
 
 SPEC = """\
@@ -38,6 +44,11 @@ nodes:
     stage: evaluate
     needs: {data: data, weights: weights}
     config: {method: fewshot, shots: [2]}
+  tuned:
+    stage: finetune
+    needs: {data: data, weights: weights}
+    config: {batch_images: 12, total: 2 steps, peak_lr: 0.01, seeds: [0], train_per_class: 4, dev: 3, precision: fp32,
+             crop: none}
 """
 TO = "hf://me/shared"
 
@@ -114,12 +125,37 @@ def test_the_card_is_what_the_hub_shows(hub: Hub, made: Path, push: Vitpipe) -> 
         "apache-2.0",
         ["me/net"],
     )
-    (result,) = card.data.eval_results
+    result, tuned = card.data.eval_results
+    assert tuned.metric_name == "top-1, fine-tuned"
     score = load_artifact(f"{run_of(made)}/probe")
     assert result.metric_value == round(100 * score.facts()["value"], 3) and result.dataset_type == "data"
     assert 'from_pretrained("me/shared")' in card.text and "hf://me/shared/native" in card.text
     assert json.loads(pushed(hub)["results.json"])["results"][0]["node"] == "probe"
     assert pushed(hub)["results.csv"].startswith(b"model,img_size,top1")
+
+
+def test_a_fine_tuning_is_a_model_of_its_own(hub: Hub, made: Path, push: Vitpipe) -> None:
+    assert push(run_of(made), "tuned", TO)[0] == 0
+    there, score = pushed(hub), load_artifact(f"{run_of(made)}/tuned")
+    assert hashlib.sha256(there["model.safetensors"]).hexdigest() == score.file("native/model.safetensors").sha256
+    card = ModelCard(there["README.md"].decode())
+    assert card.data.library_name == "vitpipe" and card.data.license == "apache-2.0"
+    assert len(card.data.eval_results) == 1 and 'vitpipe.load("hf://me/shared")' in card.text
+    assert not any(b"a-private-place" in data for data in there.values())
+
+
+def test_a_training_names_what_can_be_pushed(hub: Hub, push: Vitpipe, tmp_path: Path) -> None:
+    checkpoint = commit_checkpoint(tmp_path, tiny())
+    (tmp_path / "store/test/spec.yaml").touch()
+    code, _, err = push(f"file://{tmp_path}/store/test", "backbone", TO)
+    assert code == 2 and "a training's state" in err and "Add a `convert` node" in err
+    ctx = make_context(tmp_path, "written", ConvertResources())
+    config = ConvertConfig(formats=("native",))
+    commit(ctx, convert(config, Inputs({"checkpoint": (checkpoint,)}), ctx), inputs={"checkpoint": [checkpoint]})
+    code, _, err = push(f"file://{tmp_path}/store/test", "backbone", TO)
+    assert code == 2 and "Push written" in err and not hub.repos
+    assert push(f"file://{tmp_path}/store/test", "written", TO)[0] == 0
+    assert "model-index" not in pushed(hub)["README.md"].decode()
 
 
 def test_a_second_push_changes_nothing_and_says_so(hub: Hub, made: Path, push: Vitpipe) -> None:
