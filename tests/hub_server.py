@@ -143,6 +143,7 @@ _BATCH = re.compile(r"/(?:(datasets)/)?([^/]+/[^/]+)\.git/info/lfs/objects/batch
 class _Handler(BaseHTTPRequestHandler):
     hub: Hub
     protocol_version = "HTTP/1.1"
+    wbufsize = 65_536  # one packet an answer: two would wait for each other
 
     def log_message(self, *_: Any) -> None:
         pass

@@ -24,29 +24,26 @@ from vitpipe.infra.storage.hub_names import HubPlace
 from vitpipe.infra.storage.store import Digest
 
 SMALL_BYTES = 10_000_000
-"""Files up to this size are given as bytes: only such may be stored by the name that git has for them."""
+"""Above this size every file is a large one to the Hub; up to it, a file may be known by git's name for it."""
 
 
 @dataclass(frozen=True)
 class Outgoing:
-    """One file to push: its content, or how to bring it to a folder of this machine when its turn comes."""
+    """One file to push."""
 
     path: str
     digest: Digest
-    content: bytes | Callable[[Path], Path]
-
-    @property
-    def versions(self) -> tuple[str, ...]:
-        """The digests by which it may be known there."""
-        if not isinstance(self.content, bytes):
-            return (self.digest.sha256,)
-        blob = hashlib.sha1(b"blob %d\0" % len(self.content) + self.content, usedforsecurity=False)
-        return self.digest.sha256, blob.hexdigest()
+    versions: tuple[str, ...]
+    """The digests by which it may be known there: its SHA-256 and, of a small one, git's."""
+    content: Callable[[Path], bytes | Path]
+    """Its bytes, or where they lie; it may bring them to the folder it is given. Called when the file's turn comes."""
 
 
-def outgoing(path: str, content: bytes) -> Outgoing:
-    """Make a small file of its content."""
-    return Outgoing(path, Digest(len(content), hashlib.sha256(content).hexdigest()), content)
+def outgoing(path: str, data: bytes, content: Callable[[Path], bytes | Path] | None = None) -> Outgoing:
+    """Make a small file of its bytes; with `content` they are not kept, but asked for again."""
+    blob = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+    digest = Digest(len(data), hashlib.sha256(data).hexdigest())
+    return Outgoing(path, digest, (digest.sha256, blob), content or (lambda _: data))
 
 
 def commit(
@@ -62,21 +59,24 @@ def commit(
     hub_logging.set_verbosity(logging.ERROR)  # files are given open, which it remarks upon
     try:
         with ExitStack() as stack, tempfile.TemporaryDirectory(prefix="vitpipe-push-") as scratch:
-            operations: list[CommitOperationAdd | CommitOperationDelete] = []
+            additions: list[CommitOperationAdd] = []
             for file in writes:
-                content = file.content if isinstance(file.content, bytes) else file.content(Path(scratch))
-                given = stack.enter_context(_Counted(content))
+                content = file.content(Path(scratch))
+                given = _Counted(content)
+                stack.callback(given.close)
                 upload = partial(_uploaded, place=place, file=file, given=given)
-                operations.append(ask(f"upload {file.path} to {place.root}", upload, patient=True))
+                additions.append(ask(f"upload {file.path} to {place.root}", upload, patient=True))
+                if additions[-1].path_or_fileobj is not given:  # it is there; others travel with the commit
+                    given.close()
                 finished(file.path)
                 if isinstance(content, Path) and content.is_relative_to(scratch):
-                    content.unlink()  # still open, where it is wanted for the commit
-            operations += [CommitOperationDelete(path) for path in remove]
+                    content.unlink()
+            removals = [CommitOperationDelete(path) for path in remove]
 
             def make(api: HfApi) -> CommitInfo:
                 made: CommitInfo = api.create_commit(
                     place.repo,
-                    operations,
+                    [*additions, *removals],
                     commit_message=message,
                     parent_commit=head,
                     repo_type=place.kind,
@@ -99,9 +99,7 @@ def _uploaded(api: HfApi, place: HubPlace, file: Outgoing, given: "_Counted") ->
         raise IntegrityError(f"push {file.path}", found, "`vitpipe artifacts verify` tells what else is damaged")
     given.is_counted = True
     try:
-        api.preupload_lfs_files(
-            place.repo, [addition], repo_type=place.kind, revision=place.revision, free_memory=False
-        )
+        api.preupload_lfs_files(place.repo, [addition], repo_type=place.kind, revision=place.revision, free_memory=True)
     except RuntimeError as error:  # the library wraps what ended an upload
         if isinstance(error.__cause__, ERRORS):
             raise error.__cause__ from None

@@ -179,12 +179,16 @@ def _without_places(data: bytes) -> bytes:
 
 def _outgoing(node: Store, file: File, path: str) -> Outgoing:
     if file.bytes > SMALL_BYTES:
-        return Outgoing(path, file.digest, partial(_brought, node, file))
+        return Outgoing(path, file.digest, (file.sha256,), partial(_brought, node, file))
     data = node.read(file.at)
     if hashlib.sha256(data).hexdigest() != file.sha256:
         found = f"{node.uri}/{file.at} is not what its record says"
         raise IntegrityError(f"push {path}", found, "`vitpipe artifacts verify` tells what else is damaged")
-    return Outgoing(path, file.digest, data)
+    return outgoing(path, data, partial(_read_again, node, file))
+
+
+def _read_again(node: Store, file: File, scratch: Path) -> bytes:
+    return node.read(file.at)
 
 
 def _brought(node: Store, file: File, scratch: Path) -> Path:

@@ -20,6 +20,7 @@ from tiny_vit import tiny
 
 import vitpipe
 from vitpipe.infra.errors import UsageError
+from vitpipe.infra.storage import hub_push
 from vitpipe.pipeline.drive.runner import run
 from vitpipe.pipeline.spec import load as spec
 from vitpipe.pipeline.store import publication
@@ -196,6 +197,21 @@ def test_what_was_edited_there_since(hub: Hub, made: Path, push: Vitpipe, monkey
     assert code == 0 and "removed" in out
     assert "huggingface/model.safetensors" in pushed(hub) and "timm/config.json" not in pushed(hub)
     assert pushed(hub)["more.txt"] == b"x" and "preprocessor_config.json" not in pushed(hub)
+
+
+def test_two_pushes_at_once_do_not_overwrite_each_other(
+    hub: Hub, made: Path, push: Vitpipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert push(run_of(made), "weights", f"{TO}@a-branch")[0] == 0
+    real = hub_push.commit
+
+    def late(*args: Any) -> Any:
+        hub.add("models", "me/shared", {"labels.json": b"another's"})
+        return real(*args)
+
+    monkeypatch.setattr(hub_push, "commit", late)
+    code, _, err = push(run_of(made), "weights", TO)
+    assert code == 7 and "somebody else changed it" in err and pushed(hub)["labels.json"] == b"another's"
 
 
 def test_refusals(hub: Hub, made: Path, push: Vitpipe, monkeypatch: pytest.MonkeyPatch) -> None:
