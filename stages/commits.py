@@ -30,6 +30,11 @@ def at_commits(config: C) -> tuple[C, dict[str, str]]:
     return _at_commits(config, commits), commits
 
 
+def told(commits: Commits) -> tuple[str, ...]:
+    """What a person should know of them: which commit each branch and tag is now."""
+    return tuple(f"{place} is commit {commit}" for place, commit in commits.items() if not place.endswith(commit))
+
+
 def write_commits(commits: Commits) -> bytes:
     """Write the content of the file `COMMITS`."""
     return (json.dumps(commits, sort_keys=True, indent=1) + "\n").encode()

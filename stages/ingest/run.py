@@ -10,7 +10,7 @@ from dataclasses import replace
 from vitpipe.infra.errors import StageError, UsageError
 from vitpipe.infra.work import stop_if_asked
 from vitpipe.stages.artifacts import File, ShardSet
-from vitpipe.stages.commits import COMMITS, at_commits, write_commits
+from vitpipe.stages.commits import COMMITS, at_commits, told, write_commits
 from vitpipe.stages.contract import Inputs, StageContext
 from vitpipe.stages.images.manifest import MANIFEST, Manifest, SourceFacts
 from vitpipe.stages.ingest.choose.deduplicate import deduplicated
@@ -50,6 +50,8 @@ def run(config: IngestConfig, inputs: Inputs, ctx: StageContext) -> ShardSet:
     config, commits = at_commits(config)
     if commits:
         ctx.out.put(COMMITS, write_commits(commits))
+    for note in told(commits):
+        ctx.events.emit("note", note)
     opened = config.source.make_ready(config.splits, ctx)
     listing = config.source.part(list_source(opened, ctx))
     if listing.refusal:

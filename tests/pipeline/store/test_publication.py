@@ -282,6 +282,9 @@ def test_pushed_weights_predict_from_there(
     before = hub.sent_bytes
     vitpipe.load(TO)
     assert hub.sent_bytes == before  # each commit's files are fetched once
+    out = vitpipe.convert(f"{TO}@main", "timm", tmp_path / "out").folder
+    ours = weights(made).file("timm/model.safetensors")
+    assert (out / "timm/model.safetensors").read_bytes()[-9_000:] == weights(made).read(ours.path)[-9_000:]
     hub.add("models", "me/net", {"config.json": b"{}", "pytorch_model.bin": b"x"})
     with pytest.raises(
         UsageError, match=r"no native weights stand there, but config.json, pytorch_model.bin\. .*convert"

@@ -110,8 +110,9 @@ def planned(**source: Any) -> Any:
 
 def test_a_plan_counts_a_parquet_set_and_refuses_what_is_not_there(hub: Hub, tmp_path: Path) -> None:
     files, there, _ = of_kind("parquet", tmp_path / "user")
-    hub.add("datasets", "me/set", files)
+    commit = hub.add("datasets", "me/set", files)
     counted = planned(kind="parquet", **there)
+    assert f"hf://datasets/me/set@main is commit {commit}" in counted.notes
     assert (counted.images, counted.class_names) == (30, tuple(NAMES))
     for kind, urls, told in (
         ("parquet", "hf://me/nothing", "no such repository"),
