@@ -87,6 +87,8 @@ class Hub:
         self.faults: list[tuple[int, dict[str, str]]] = []
         """Status and headers for the next requests, before any of them is heard."""
         self.objects: dict[str, bytes] = {}
+        self.begins = True
+        """Whether a new repository has a commit."""
         self.ranges = True
         """Whether parts of files are given."""
         self.told_elsewhere = 0
@@ -293,7 +295,8 @@ class _Handler(BaseHTTPRequestHandler):
             raise Refusal(409, "", "You already created this repo")
         private = asked.get("private") is True or asked.get("visibility") == "private"
         self.hub.repos[key] = Repository(private=private)
-        self.hub.repos[key].commit({".gitattributes": b"*.safetensors filter=lfs\n"})
+        if self.hub.begins:
+            self.hub.repos[key].commit({".gitattributes": b"*.safetensors filter=lfs\n"})
         self._json({"url": f"{self.hub.uri}/{'' if key[0] == 'models' else 'datasets/'}{name}", "name": name})
 
     def _branch(self, repository: Repository, branch: str, match: re.Match[str]) -> None:
@@ -304,7 +307,6 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _preupload(self, repository: Repository, revision: str, match: re.Match[str]) -> None:
         self._write_allowed()
-        self._at(repository, revision)
         asked = json.loads(self.body)["files"]
         modes = {one["path"]: "lfs" if one["size"] >= LARGE_BYTES else "regular" for one in asked}
         self._json(
@@ -338,10 +340,7 @@ class _Handler(BaseHTTPRequestHandler):
         for line in self.body.splitlines():
             one = json.loads(line)
             fields = one["value"]
-            if (
-                one["key"] == "header"
-                and fields.get("parentCommit", repository.refs[branch]) != repository.refs[branch]
-            ):
+            if one["key"] == "header" and fields.get("parentCommit") not in (None, repository.refs.get(branch)):
                 raise Refusal(412, "", "A commit has happened since. Please refresh and try again.")
             if one["key"] == "file":
                 changes[fields["path"]] = base64.b64decode(fields["content"])

@@ -16,7 +16,7 @@ import httpx2
 from huggingface_hub import HfApi, constants, get_session
 from huggingface_hub.errors import OfflineModeIsEnabled
 
-from vitpipe.infra.errors import NotFound, StorageError, UsageError
+from vitpipe.infra.errors import NotFound, UsageError
 from vitpipe.infra.retry import RetryPolicy, persist
 from vitpipe.infra.storage import traffic
 from vitpipe.infra.storage.hub_errors import ERRORS, explained, in_brief, passes, told_wait_s
@@ -79,7 +79,7 @@ def commit_of(place: HubPlace) -> str:
         do = "correct owner and name, or HF_ENDPOINT"
         raise UsageError(asked, f"{endpoint()} has no such repository", do) from error
     if not found:
-        raise StorageError(asked, f"{endpoint()} does not say its commit", "check HF_ENDPOINT")
+        raise UsageError(asked, "it has no commit yet", "put files into it first, or correct its name")
     return found
 
 

@@ -39,8 +39,11 @@ def passes(error: BaseException) -> bool:
     """Whether the same call may well succeed in a moment."""
     if isinstance(error, HfHubHTTPError):
         return status_of(error) in _PASSING and told_wait_s(error) is None
-    untrusted = "CERTIFICATE" in str(error).upper()
-    return isinstance(error, httpx2.TransportError | Unbelievable) and not untrusted
+    return isinstance(error, httpx2.TransportError | Unbelievable) and not _is_untrusted(error)
+
+
+def _is_untrusted(error: BaseException) -> bool:
+    return isinstance(error, httpx2.TransportError) and "CERTIFICATE" in str(error).upper()
 
 
 def told_wait_s(error: BaseException) -> float | None:
@@ -86,6 +89,9 @@ def explained(error: Exception, asked: str, endpoint: str) -> VitpipeError:
         return Changed(asked, f"somebody else changed it meanwhile: {in_brief(error)}", "run the same command again")
     if isinstance(error, HFValidationError):
         return UsageError(asked, in_brief(error), "correct owner and name")
+    if _is_untrusted(error):
+        do = "set SSL_CERT_FILE to the authority of the server's or the proxy's certificate"
+        return StorageError(asked, f"no trusted connection to {endpoint}: {in_brief(error)}", do)
     if passes(error) or status == 429:
         do = "check the network and HF_ENDPOINT; the same command goes on where it ended"
         found = f"no answer to rely on from {endpoint}, the last try ended with {in_brief(error)}"

@@ -66,7 +66,8 @@ def push(
     url = f"{endpoint()}/{'datasets/' if place.kind == 'dataset' else ''}{place.repo}"
     head = _prepared(place, private)
     store = HubStore(place.kind, place.repo, head)
-    there = {entry.path: str(entry.version) for entry in store.list() if entry.path not in _OF_THE_HUB}
+    listed_there = store.list() if head else ()
+    there = {entry.path: str(entry.version) for entry in listed_there if entry.path not in _OF_THE_HUB}
     changes = _changes(files, there, _wrote(store) if WROTE in there else {})
     if changes.conflicts and not replace:
         raise _refused(url, changes.conflicts, WROTE in there)
@@ -85,11 +86,14 @@ def push(
 
 
 def _prepared(place: HubPlace, private: bool) -> str:
-    """The branch's commit; the repository and the branch are made where they are missing."""
+    """The branch's commit, nothing of an empty one; the repository and the branch are made where they are missing."""
     asked, main = f"push to {place.root}", HubPlace(place.kind, place.repo)
 
     def make_repository(api: HfApi) -> object:
         return api.create_repo(place.repo, repo_type=place.kind, private=private or None, exist_ok=True)
+
+    def is_private(api: HfApi) -> bool | None:
+        return api.repo_info(place.repo, repo_type=place.kind, expand="private").private
 
     def make_branch(api: HfApi) -> None:
         api.create_branch(place.repo, repo_type=place.kind, branch=place.revision, exist_ok=True)
@@ -98,12 +102,20 @@ def _prepared(place: HubPlace, private: bool) -> str:
         commit_of(main)
     except UsageError:
         ask(asked, make_repository)
-    if place.revision != main.revision:
-        try:
-            return commit_of(place)
-        except UsageError:
-            ask(asked, make_branch)
-    return commit_of(place)
+    else:
+        if private and ask(asked, is_private) is False:
+            do = "make it private in its settings on the Hub, push to another, or leave --private out"
+            raise UsageError(asked, "it is there already, and everybody may read it", do)
+    if place.revision != main.revision and not _head(place):
+        ask(asked, make_branch)
+    return _head(place)
+
+
+def _head(place: HubPlace) -> str:
+    try:
+        return commit_of(place)
+    except UsageError:
+        return ""
 
 
 def _wrote(store: HubStore) -> Listed:

@@ -78,7 +78,7 @@ def commit(
                     place.repo,
                     [*additions, *removals],
                     commit_message=message,
-                    parent_commit=head,
+                    parent_commit=head or None,
                     repo_type=place.kind,
                     revision=place.revision,
                 )

@@ -57,7 +57,7 @@ def publish(
         raise _nothing_to_push(run_uri, id, made, asked)
     about = {"run": origins.run, "node": id, "record_sha256": origins.record_sha256}
     by_path = {path: file for file, path in chosen.items()}
-    with watched(progress, by_path.values()) as finished:
+    with watched(progress, by_path.values(), "written_bytes") as finished:
         files = [*(_outgoing(run.child(id), file, path) for path, file in by_path.items()), *beside]
 
         def told(path: str) -> None:

@@ -199,6 +199,27 @@ def test_what_was_edited_there_since(hub: Hub, made: Path, push: Vitpipe, monkey
     assert pushed(hub)["more.txt"] == b"x" and "preprocessor_config.json" not in pushed(hub)
 
 
+def test_private_is_not_taken_for_granted(hub: Hub, made: Path, push: Vitpipe) -> None:
+    hub.add("models", "me/shared", {".gitattributes": b""})
+    code, _, err = push(run_of(made), "weights", TO, "--private")
+    assert code == 2 and "everybody may read it" in err and pushed(hub).keys() == {".gitattributes"}
+    hub.repos["models", "me/shared"].private = True
+    assert push(run_of(made), "weights", TO, "--private")[0] == 0
+
+
+def test_what_is_sent_is_told_as_it_goes(hub: Hub, made: Path, push: Vitpipe) -> None:
+    heard: list[tuple[int, int]] = []
+    publication.publish(run_of(made), "weights", TO, lambda done, total, _: heard.append((done, total)))
+    (total,) = {total for _, total in heard}
+    assert sorted(heard) == heard and heard[-1][0] == total and len({done for done, _ in heard}) > 5
+
+
+def test_a_repository_without_any_commit(hub: Hub, made: Path, push: Vitpipe) -> None:
+    hub.begins = False
+    assert push(run_of(made), "weights", TO)[0] == 0
+    assert len(hub.repos["models", "me/shared"].commits) == 1 and "config.json" in pushed(hub)
+
+
 def test_two_pushes_at_once_do_not_overwrite_each_other(
     hub: Hub, made: Path, push: Vitpipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
