@@ -1,8 +1,10 @@
 """A repository of the Hub as a store: what is read is what was committed, and each refusal has its exit code."""
 
 import hashlib
+import socket
 from pathlib import Path
 
+import httpx2
 import pytest
 from hub_server import LARGE_BYTES, PAGE, Hub
 from huggingface_hub.utils import parse_hf_uri
@@ -10,6 +12,7 @@ from huggingface_hub.utils import parse_hf_uri
 from vitpipe.infra.errors import IntegrityError, NotFound, StorageError, UsageError, VitpipeError
 from vitpipe.infra.storage import hub as hub_module
 from vitpipe.infra.storage import hub_client, hub_ranges
+from vitpipe.infra.storage.hub_errors import explained, passes
 from vitpipe.infra.storage.hub_names import data_place, hub_place, without_revisions
 from vitpipe.infra.storage.opening import open_store
 from vitpipe.infra.storage.store import Digest
@@ -142,6 +145,18 @@ def test_each_refusal_has_its_exit_code(hub: Hub, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     before = len(hub.asked)
     assert (refused(SET).code, "HF_HUB_OFFLINE" in refused(SET).found, len(hub.asked)) == (7, True, before)
+
+
+def test_a_hub_that_never_answers_and_one_that_nobody_vouches_for(monkeypatch: pytest.MonkeyPatch, hub: Hub) -> None:
+    monkeypatch.setenv("VITPIPE_STORAGE_STALL_S", "0.1")
+    monkeypatch.setenv("VITPIPE_STORAGE_DEADLINE_S", "0.3")
+    with socket.create_server(("127.0.0.1", 0)) as deaf:  # it takes connections and says nothing
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{deaf.getsockname()[1]}")
+        assert refused(SET).code == 7
+        monkeypatch.setattr(hub_client.time, "sleep", lambda _: None)
+        assert refused(f"{SET}@{'0' * 40}").code == 7  # the listing, which the library tries again by itself
+    untrusted = httpx2.ConnectError("[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed")
+    assert not passes(untrusted) and "SSL_CERT_FILE" in explained(untrusted, "read it", "https://hub").do
 
 
 def test_what_passes_is_tried_again_and_no_answer_is_7(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
