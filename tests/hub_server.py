@@ -87,6 +87,8 @@ class Hub:
         self.faults: list[tuple[int, dict[str, str]]] = []
         """Status and headers for the next requests, before any of them is heard."""
         self.objects: dict[str, bytes] = {}
+        self.part_bytes = 10**9
+        """Larger files are taken in parts of this size."""
         self.begins = True
         """Whether a new repository has a commit."""
         self.ranges = True
@@ -316,22 +318,35 @@ class _Handler(BaseHTTPRequestHandler):
     def _batch(self, repository: Repository) -> None:
         self._write_allowed()
         objects = json.loads(self.body)["objects"]
-        put = {"upload": {"href": f"{self.hub.uri}/lfs/"}, "verify": {"href": f"{self.hub.uri}/lfs/verify"}}
-        answers = []
-        for one in objects:
-            actions = {**put, "upload": {"href": f"{self.hub.uri}/lfs/{one['oid']}"}}
-            answers.append(one if one["oid"] in self.hub.objects else {**one, "actions": actions})
-        self._json({"transfer": "basic", "objects": answers})
+        self._json({"transfer": "basic", "objects": [one | self._wanted(one["oid"], one["size"]) for one in objects]})
 
-    def _store(self, oid: str) -> None:
+    def _wanted(self, oid: str, size: int) -> dict[str, Any]:
+        """Where an object goes: whole, or in parts where it is large; nowhere where it is there."""
+        if oid in self.hub.objects:
+            return {}
+        upload: dict[str, Any] = {"href": f"{self.hub.uri}/lfs/{oid}"}
+        if size > self.hub.part_bytes:
+            parts = range(-(-size // self.hub.part_bytes))
+            addresses = {f"{part + 1:05d}": f"{self.hub.uri}/lfs/{oid}/{part}" for part in parts}
+            upload["header"] = {"chunk_size": str(self.hub.part_bytes), **addresses}
+        return {"actions": {"upload": upload, "verify": {"href": f"{self.hub.uri}/lfs/verify"}}}
+
+    def _store(self, place: str) -> None:
+        oid, _, part = place.partition("/")
         if oid == "verify":
             asked = json.loads(self.body)
             if len(self.hub.objects[asked["oid"]]) != asked["size"]:
                 raise Refusal(422, "", "another size")
-        elif hashlib.sha256(self.body).hexdigest() != oid:
+            return self._json({})
+        if part:
+            self.hub.objects[place] = self.body
+            return self._send(200, b"", {"ETag": f'"{part}"'})
+        if self.command == "POST":  # all parts are there
+            numbers = [one["partNumber"] - 1 for one in json.loads(self.body)["parts"]]
+            self.body = b"".join(self.hub.objects.pop(f"{oid}/{number}") for number in numbers)
+        if hashlib.sha256(self.body).hexdigest() != oid:
             raise Refusal(422, "", "another digest")
-        else:
-            self.hub.objects[oid] = self.body
+        self.hub.objects[oid] = self.body
         self._json({})
 
     def _commit(self, repository: Repository, revision: str, match: re.Match[str]) -> None:

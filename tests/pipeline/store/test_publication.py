@@ -214,6 +214,16 @@ def test_what_is_sent_is_told_as_it_goes(hub: Hub, made: Path, push: Vitpipe) ->
     assert sorted(heard) == heard and heard[-1][0] == total and len({done for done, _ in heard}) > 5
 
 
+def test_large_files_go_there_in_parts(hub: Hub, made: Path, push: Vitpipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publication, "SMALL_BYTES", 1_000)
+    hub.part_bytes = 20_000
+    assert push(run_of(made), "weights", TO)[0] == 0
+    ours = weights(made).file("native/model.safetensors")
+    assert ours.bytes > 2 * hub.part_bytes
+    assert hashlib.sha256(pushed(hub)["native/model.safetensors"]).hexdigest() == ours.sha256
+    assert sum(f"/lfs/{ours.sha256}/" in asked for asked in hub.asked) == -(-ours.bytes // hub.part_bytes)
+
+
 def test_a_repository_without_any_commit(hub: Hub, made: Path, push: Vitpipe) -> None:
     hub.begins = False
     assert push(run_of(made), "weights", TO)[0] == 0
