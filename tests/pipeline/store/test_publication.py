@@ -21,6 +21,7 @@ from tiny_vit import tiny
 import vitpipe
 from vitpipe.infra.errors import UsageError
 from vitpipe.infra.storage import hub_push
+from vitpipe.infra.storage.opening import open_store
 from vitpipe.pipeline.drive.runner import run
 from vitpipe.pipeline.spec import load as spec
 from vitpipe.pipeline.store import publication
@@ -222,6 +223,20 @@ def test_large_files_go_there_in_parts(hub: Hub, made: Path, push: Vitpipe, monk
     assert ours.bytes > 2 * hub.part_bytes
     assert hashlib.sha256(pushed(hub)["native/model.safetensors"]).hexdigest() == ours.sha256
     assert sum(f"/lfs/{ours.sha256}/" in asked for asked in hub.asked) == -(-ours.bytes // hub.part_bytes)
+
+
+@pytest.mark.s3
+def test_a_run_in_a_bucket_is_pushed_as_one_on_a_disk(
+    s3_uri: str, hub: Hub, made: Path, push: Vitpipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in (one for one in (made / "runs/shared").rglob("*") if one.is_file()):
+        open_store(s3_uri).upload(path, f"shared/{path.relative_to(made / 'runs/shared').as_posix()}")
+    monkeypatch.setattr(publication, "SMALL_BYTES", 1_000)
+    assert push(f"{s3_uri}/shared", "weights", TO)[0] == 0
+    for file in weights(made).files:
+        if file.path.startswith("native/") and file.path.endswith(".safetensors"):
+            assert hashlib.sha256(pushed(hub)[file.path]).hexdigest() == file.sha256
+    assert not any(s3_uri.encode() in data for data in pushed(hub).values())
 
 
 def test_a_repository_without_any_commit(hub: Hub, made: Path, push: Vitpipe) -> None:
