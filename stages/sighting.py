@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 GONE = ": gone"
 """How the words about a file that is gone end."""
@@ -83,6 +83,10 @@ class Sighted:
     def moved_on(cls, found: str) -> "Sighted":
         """A revision on the Hub is another commit now."""
         return cls((OF_SOURCE + found,), is_moved=True)
+
+    def with_same_files(self) -> "Sighted":
+        """The same, where what was taken is there unchanged: it is another name for equal data."""
+        return replace(self, changes=tuple(f"{change}; no file that was taken differs" for change in self.changes))
 
     @classmethod
     def unseen(cls, why: str) -> "Sighted":

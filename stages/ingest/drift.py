@@ -35,7 +35,8 @@ def look(config: IngestConfig, resources: IngestResources, shards: ShardSet, rec
     try:
         config, commits = at_commits(config)
         if other := compared(shards.commits, commits):
-            return other
+            same = was is not None and _by_names(config, shards, record, was, no_times, digests=False)
+            return other.with_same_files() if same and same.is_same else other
         if was is None:
             found = _by_listing(config, shards, digests)
         else:

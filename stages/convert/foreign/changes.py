@@ -34,10 +34,11 @@ def look(config: ConvertConfig, resources: ConvertResources, weights: Weights, r
     taken = weights.read_json(SOURCE)
     try:
         source, commits = at_commits(config.source)
-        if other := compared(weights.commits, commits):
-            return other
         path = source.path
         folder, names = _where(path, [str(file["path"]) for file in taken["files"]])
+        if other := compared(weights.commits, commits):
+            same = _compared(path, folder, names, taken, digests=False).is_same
+            return other.with_same_files() if same else other
         return _compared(path, folder, names, taken, digests)
     except VitpipeError as error:
         of_a_file = error.asked.startswith("read ") or not error.found

@@ -126,7 +126,7 @@ def test_a_revision_that_moved_is_8_and_the_commit_that_was_taken_goes_on(
     first = hub.repos[DATA].refs["main"]
     second = hub.add(*DATA, {"data/class-0/000.png": encoded(picture(99), "PNG")})
     code, _, err = vitpipe("run", "hub.yaml")
-    assert code == 8 and first in err and second in err
+    assert code == 8 and first in err and second in err and "no file that was taken" not in err
     assert planned(vitpipe)["data"]["action"] == "blocked" and planned(vitpipe)["weights"]["action"] == "reuse"
     written(tmp_path, root=f"hf://me/set@{second}/data")  # asked for by name: another recipe
     assert vitpipe("run", "hub.yaml")[0] == 3
@@ -144,7 +144,10 @@ def test_a_moved_revision_of_weights_is_8_too(hub: Hub, tmp_path: Path, vitpipe:
     assert vitpipe("run", "hub.yaml")[0] == 0
     hub.add(*NET, {"README.md": b"a word more"})
     code, _, err = vitpipe("run", "hub.yaml")
-    assert code == 8 and "hf://models/me/net@main" in err
+    assert code == 8 and "hf://models/me/net@main" in err and "no file that was taken differs" in err
+    hub.add(*NET, {"config.json": tree(tmp_path / "net")["config.json"] + b" "})
+    code, _, err = vitpipe("run", "hub.yaml")
+    assert code == 8 and "no file that was taken" not in err
 
 
 def test_an_unfinished_ingest_goes_on_at_its_commit_and_a_moved_revision_is_8(

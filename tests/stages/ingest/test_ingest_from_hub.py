@@ -137,9 +137,16 @@ def test_a_moved_revision_is_no_longer_what_was_taken(hub: Hub, tmp_path: Path) 
         return look(again, IngestResources(), shards, record, digests)
 
     assert seen().is_same and seen(digests=True).is_same and not seen().changes
+    hub.add("datasets", "me/set", {"README.md": b"a word more"})
+    assert seen().is_moved and "no file that was taken differs" in seen().changes[0]
     second = hub.add("datasets", "me/set", {"data/class-0/000.png": encoded(picture(77), "PNG")})
     moved = seen()
-    assert moved.is_moved and first in moved.changes[0] and second in moved.changes[0]
+    assert (
+        moved.is_moved
+        and "no file" not in moved.changes[0]
+        and first in moved.changes[0]
+        and second in moved.changes[0]
+    )
     for pinned in (f"hf://me/set@{first}/data", "hf://me/set@v1/data"):
         assert seen(pinned).is_same and "ingested from" not in seen(pinned).note
     other = seen(f"hf://me/set@{second}/data")
