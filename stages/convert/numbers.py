@@ -94,13 +94,31 @@ def finite(read: ReadArray) -> ReadArray:
 
     def one(name: str) -> Array:
         array = read(name)
-        flat = array.reshape(-1)
-        parts = (flat[start : start + _PART_NUMBERS] for start in range(0, len(flat), _PART_NUMBERS))
-        if not all(_is_finite(part) for part in parts):
+        if not _all_finite(array):
             raise StageError(f"convert {name}", "it holds numbers that are not finite", "train again from before")
         return array
 
     return one
+
+
+def checked_source(read: ReadArray, asked: str) -> ReadArray:
+    """The same arrays of somebody else's file. StageError when one holds numbers that are not finite."""
+
+    def one(name: str) -> Array:
+        array = read(name)
+        if not _all_finite(array):
+            wrong = int(array.size - np.isfinite(array).sum())
+            found = f"{wrong} of the {array.size} numbers in it that become {name} are not finite"
+            raise StageError(asked, found, "compare its SHA-256 with its publisher's, or name another file")
+        return array
+
+    return one
+
+
+def _all_finite(array: Array) -> bool:
+    flat = array.reshape(-1)
+    parts = (flat[start : start + _PART_NUMBERS] for start in range(0, len(flat), _PART_NUMBERS))
+    return all(_is_finite(part) for part in parts)
 
 
 def in_range(array: Array, name: str, dtype: Dtype) -> Array:

@@ -92,7 +92,9 @@ def open_npz(path: Path) -> Arrays:
             if name in members or not info.filename.endswith(_ENDING):
                 raise damaged(path, f"its member {info.filename!r} is no array, or stands there twice")
             with archive.open(info) as file:
-                members[name] = _member(file, path, info)
+                member = _member(file, path, info)
+            if not _is_counter(member):
+                members[name] = member
     shapes = {name: member.shape for name, member in members.items()}
     return Arrays(shapes, _Reader(path, members), all(is_raw_bf16(member.dtype) for member in members.values()))
 
@@ -153,12 +155,17 @@ def _member(file: IO[bytes], path: Path, info: zipfile.ZipInfo) -> _Member:
     if dtype.hasobject:
         found = f"its member {info.filename} is an array of Python objects, a pickle that can run code"
         raise UsageError(f"read {path}", found, "save plain arrays where you trust the file")
-    if dtype.kind != "f" and not is_raw_bf16(dtype):
+    if dtype.kind != "f" and not is_raw_bf16(dtype) and not (dtype.kind in "iu" and count(shape) == 1):
         raise UsageError(f"read {path}", f"its member {info.filename} holds {dtype}, not floating point numbers")
     wanted = file.tell() + count(shape) * dtype.itemsize
     if info.file_size != wanted:
         raise damaged(path, f"{info.filename} has {info.file_size} bytes, {wanted} are needed for {shape} of {dtype}")
     return _Member(info, shape, fortran, dtype, file.tell())
+
+
+def _is_counter(member: _Member) -> bool:
+    """One whole number counts steps: no parameter, left aside."""
+    return member.dtype.kind in "iu" and not is_raw_bf16(member.dtype)
 
 
 @contextmanager

@@ -21,6 +21,8 @@ from vitpipe.stages.vit.file_kind import MAX_HEADER_BYTES
 
 _NAMES: Mapping[Dtype, str] = {"fp32": "F32", "bf16": "BF16", "fp16": "F16"}
 _TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+_COUNTERS = {"I64": "<i8", "I32": "<i4", "U64": "<u8", "U32": "<u4"}
+"""One number of such a type counts steps or averages: no parameter, left aside."""
 
 
 class SafetensorsFile(ArraysFile):
@@ -53,7 +55,7 @@ class _Place:
 
     @property
     def bytes(self) -> int:
-        return count(self.shape) * np.dtype(_TYPES[self.dtype]).itemsize
+        return count(self.shape) * np.dtype({**_TYPES, **_COUNTERS}[self.dtype]).itemsize
 
 
 def open_safetensors(paths: Sequence[Path], index: Path | None = None) -> Arrays:
@@ -75,7 +77,7 @@ def open_safetensors(paths: Sequence[Path], index: Path | None = None) -> Arrays
         array = _read(places[name])
         return array if layer is None else array[layer].copy()
 
-    return Arrays({name: place.shape for name, place in places.items()}, read)
+    return Arrays({name: place.shape for name, place in places.items() if place.dtype in _TYPES}, read)
 
 
 def read_index(path: Path) -> tuple[str, ...]:
@@ -120,7 +122,8 @@ def _places(path: Path) -> dict[str, _Place]:
     end = 0
     for name, entry in sorted(entries.items(), key=lambda one: one[1]["data_offsets"]):
         start, stop = entry["data_offsets"]
-        if entry["dtype"] not in _TYPES:
+        is_counter = entry["dtype"] in _COUNTERS and count(tuple(entry["shape"])) == 1
+        if entry["dtype"] not in _TYPES and not is_counter:
             raise UsageError(f"read {path}", f"its tensor {name} holds {entry['dtype']}, not floating point numbers")
         place = _Place(path, data_start + start, entry["dtype"], tuple(entry["shape"]))
         if start != end or stop - start != place.bytes:

@@ -11,8 +11,10 @@ from typing import Any
 
 from vitpipe.infra.errors import UsageError, VitpipeError
 from vitpipe.stages.artifacts import Weights
-from vitpipe.stages.convert.config import ConvertConfig, ConvertResources
+from vitpipe.stages.convert.config import ConvertConfig, ConvertResources, ForeignSource
 from vitpipe.stages.convert.foreign.located import COMPANIONS, INDEX, TENSORS, Located, is_local, states
+from vitpipe.stages.convert.foreign.weights import glance
+from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.sighting import Difference, Sighted
 
 SOURCE = "source.json"
@@ -33,7 +35,10 @@ def look(config: ConvertConfig, resources: ConvertResources, weights: Weights, r
     taken = weights.read_json(SOURCE)
     try:
         folder, names = _where(path, [str(file["path"]) for file in taken["files"]])
-        return _compared(path, folder, names, taken, digests)
+        sighted = _compared(path, folder, names, taken, digests)
+        if not sighted.changes and is_local(path) and (misread := _misread(config.source, taken)):
+            return Sighted.other(misread, by_digest=False)
+        return sighted
     except VitpipeError as error:
         of_a_file = error.asked.startswith("read ") or not error.found
         return Sighted.unseen(f"{path}: {error.in_brief if of_a_file else error.found}")
@@ -64,6 +69,20 @@ def _compared(path: str, folder: str, names: Mapping[str, str], taken: Mapping[s
         return Sighted(note=f"the source may have changed: {hint}", is_loud=True)
     known = digests or all(marks.get(name) for name in names)
     return Sighted(note=f"the source is as it was converted, {what}", is_same=known)
+
+
+def _misread(source: ForeignSource, taken: Mapping[str, Any]) -> str:
+    """How an earlier version understood the same files otherwise, in words; empty where it did as this one does."""
+    try:
+        now = glance(source)
+    except UsageError as error:
+        return f"an earlier version took {source.path}, and {error.found}"
+    pixels = [list(now.pixels.mean), list(now.pixels.std)]
+    if pixels != [taken["mean"], taken["std"]]:
+        return f"an earlier version read {source.path} as mean {taken['mean']} and std {taken['std']}, it says {pixels}"
+    if now.settings != ModelSettings.model_validate(taken["model"]):
+        return f"an earlier version read {source.path} as another model"
+    return ""
 
 
 def _where(path: str, was: list[str]) -> tuple[str, dict[str, str]]:

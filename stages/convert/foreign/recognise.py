@@ -30,9 +30,33 @@ def recognise(named: Named, described: Described, source: ForeignSource, asked: 
     try:
         fields = dict(described.model) if described.model else _fields(named, described, source, asked)
         given = source.model_dump(include={"gelu", "norm_eps"}, exclude_none=True)
-        return ModelSettings.model_validate(fields | given)
+        settings = ModelSettings.model_validate(fields | given)
     except (ValidationError, IndexError) as error:
         raise UsageError(asked, f"its sizes are not those of a model of ours: {error}", "name another file") from error
+    if settings.representation != "none" and described.representation_act:
+        found = f"its config says {described.representation_act}, behind that layer models here have tanh"
+        raise UsageError(asked, found, "it would be another function: it cannot be converted")
+    return settings
+
+
+def channels_of(named: Named) -> int:
+    """Channels of its images: the axis of the first kernel that is neither its width nor a side."""
+    marks, shapes = readings()[named.format].landmarks, named.arrays.shapes
+    first = next((name for name in (*marks.stems, marks.resnet, marks.patch) if name in shapes), None)
+    if first is None or len(shapes[first]) != 4:
+        return 3
+    return shapes[first][1 if marks.patch_axes[0] == 0 else 2]
+
+
+def refuse_channels(named: Named, settings: ModelSettings, source: ForeignSource, asked: str) -> None:
+    """UsageError for a model of other images than of three colours, unless grey ones are allowed."""
+    channels = channels_of(named)
+    if channels == 3 or (channels == 1 and source.in_chans_ok and settings.family == "vit"):
+        return
+    if channels == 1 and settings.family == "vit":
+        do = "give config.source.in_chans_ok: true to have colours weighed as grey (0.299, 0.587, 0.114)"
+        raise UsageError(asked, "its images have 1 channel, ours have three colours", do)
+    raise UsageError(asked, f"its images have {channels} channels, ours have three colours", "name another file")
 
 
 def _fields(named: Named, described: Described, source: ForeignSource, asked: str) -> dict[str, Any]:
@@ -41,6 +65,7 @@ def _fields(named: Named, described: Described, source: ForeignSource, asked: st
     if marks.resnet in shapes:
         return _resnet_fields(marks, shapes, image_px, asked)
     sizes = _sizes(marks, shapes, described.heads or source.heads, asked)
+    _refuse_other_sizes(described.sizes, sizes, asked)
     stem = None if shapes.keys().isdisjoint(marks.stems) else _units(marks, shapes)
     pool = "map" if marks.pool in shapes else "cls" if marks.token in shapes else "gap"
     _refuse_other_pool(described.pooled, pool, asked)
@@ -50,7 +75,7 @@ def _fields(named: Named, described: Described, source: ForeignSource, asked: st
         "classes": shapes[marks.head][0] if marks.head in shapes else 0,
         "representation": _representation(marks, shapes, sizes["width"]),
         "pool": pool,
-        "position": "learned1d" if marks.positions in shapes else "none",
+        "position": _position(marks.positions in shapes, described, source, asked),
         "gelu": described.gelu or reading.gelu,
         "norm_eps": described.norm_eps or reading.norm_eps,
     }
@@ -69,7 +94,7 @@ def _sizes(marks: Landmarks, shapes: Shapes, heads: int | None, asked: str) -> d
     first = marks.block.format(0)
     if first + marks.hidden not in shapes:
         found = f"no {first}{marks.hidden} among its {len(shapes)} tensors, {layers} blocks"
-        raise UsageError(asked, found, "fetch the whole file")
+        raise UsageError(asked, found, "name the file, or the folder of all shards, of a plain Vision Transformer")
     sizes = {"layers": layers, "width": patch[width_axis], "mlp": shapes[first + marks.hidden][0]}
     if first + marks.query in shapes:
         heads = shapes[first + marks.query][0]
@@ -113,6 +138,22 @@ def _image_px(
     return grid * patch_px * (1 if stem is None else 2 ** (2 + max(0, len(stem) - 1)))
 
 
+def _position(has_table: bool, described: Described, source: ForeignSource, asked: str) -> str:
+    """A table that is there is learned; what is not there may be computed, which no tensor shows."""
+    if has_table:
+        if source.position not in (None, "learned1d") or described.position:
+            found = f"it has a table of positions, and position {source.position or described.position} has none"
+            raise UsageError(asked, found, "leave config.source.position out")
+        return "learned1d"
+    said = source.position or described.position
+    if said is None:
+        found = "it has no table of positions: its model may compute them from sines (big_vision), or have none"
+        raise UsageError(asked, found, "say which: config.source.position: sincos2d, or none")
+    if said == "learned1d":
+        raise UsageError(asked, "it has no table of positions", "config.source.position learned1d needs one")
+    return said
+
+
 def _said(image_px: int | None, asked: str) -> int:
     if image_px is None:
         found = "neither its tensors nor a config say the size of its images"
@@ -145,6 +186,11 @@ def _representation(marks: Landmarks, shapes: Shapes, width: int) -> str | int:
         return "none"
     size = shapes[marks.representation][0]
     return "width" if size == width else size
+
+
+def _refuse_other_sizes(said: Mapping[str, int], found: Mapping[str, int], asked: str) -> None:
+    if wrong := [f"{name} {size}, its tensors {found[name]}" for name, size in said.items() if found[name] != size]:
+        raise UsageError(asked, f"the config beside it says {'; '.join(wrong)}", "name the files that belong together")
 
 
 def _refuse_other_pool(said: str | None, pool: str, asked: str) -> None:

@@ -30,7 +30,8 @@ def _describe(content: Mapping[str, Any], asked: str) -> Described | None:
     if model["schema"] > 1:
         found = f"its model.json has schema {model['schema']}, written by a newer vitpipe; this one reads up to 1"
         raise UsageError("read native weights", found, "update vitpipe")
-    return Described(labels=ordered_names(content.get(LABELS, {}), LABELS, asked), model=model["model"])
+    labels, first = ordered_names(content.get(LABELS, {}), LABELS, asked)
+    return Described(labels=labels, first=first, model=model["model"])
 
 
 FORMAT = common.WeightsFormat(
