@@ -6,6 +6,8 @@ Knows the store's protocol and nothing of how any stage works.
 
 import hashlib
 import json
+import statistics
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeGuard
 
@@ -179,6 +181,11 @@ class Score(Artifact):
     model: ModelSettings | None = None
     """Present when the score carries weights."""
 
+    @property
+    def std(self) -> float | None:
+        """Sample standard deviation over seeds; None of a single one."""
+        return deviation(self.per_seed)
+
 
 class Report(Artifact):
     """One offline HTML page with its data beside it."""
@@ -186,6 +193,11 @@ class Report(Artifact):
     kind: ClassVar[str] = "Report"
 
     headline: str
+
+
+def deviation(values: Sequence[float]) -> float | None:
+    """Sample standard deviation; None of a single value."""
+    return statistics.stdev(values) if len(values) > 1 else None
 
 
 def carries_weights(artifact: Artifact) -> TypeGuard[Weights | Score]:

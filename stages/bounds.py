@@ -11,6 +11,8 @@ from pydantic import Field
 
 Side = Annotated[int, Field(ge=1, le=16_384)]
 """Pixels along a side: of an image that a model sees, or of a patch. Images of more than 50 megapixels are refused."""
+Border = Annotated[int, Field(ge=1, le=1_024)]
+"""Pixels around an image, out of which it is cut again."""
 BatchImages = Annotated[int, Field(ge=1, le=16_777_216)]
 """Images of one step, or of one pass: 2^24, all of ImageNet-21k at once."""
 Images = Annotated[int, Field(ge=1, le=1_000_000_000_000)]

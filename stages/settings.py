@@ -68,6 +68,8 @@ class Place:
 
     separator: str = ""
     """Between several places in one text, where the field takes them."""
+    words: tuple[str, ...] = ()
+    """Texts that are no places, but say something else."""
 
 
 MOST = {"epochs": 1e6, "steps": 1e12, "images": 1e15}

@@ -73,6 +73,14 @@ def check_data(
         raise UsageError(asked, "its images have several classes each", "give a data set with one class per image")
 
 
+def check_labelled(asked: str, classes: int | None) -> None:
+    """UsageError for a set without classes, by their number; None is one that is not known yet."""
+    if classes == 0:
+        found = "its images have no classes: it was ingested with `labels: none`"
+        do = "give a set with classes; of this one only the objective masked_patch can learn, which looks at none"
+        raise UsageError(asked, found, do)
+
+
 def planned_splits(data: ShardSet | Estimate) -> dict[str, int] | None:
     """Images of each split, as far as a plan knows; a share so small that it rounds to none still counts as one."""
     if isinstance(data, ShardSet) or data.splits is None:

@@ -22,17 +22,17 @@ def draw(root: Path, train: int = 40, val: int = 10) -> None:
 
 def photo(kind: str, chance: random.Random) -> Image.Image:
     """A dish on a table, somewhere, in some light."""
-    table = Image.frombytes("L", (16, 12), chance.randbytes(16 * 12)).resize(SIDES, Image.Resampling.BICUBIC)
-    tint = [chance.randrange(40, 200) for _ in range(3)]
-    ground = Image.merge("RGB", [table.point([(light // 2 + add) // 2 + 32 for light in range(256)]) for add in tint])
+    table = Image.frombytes("L", (8, 6), chance.randbytes(48)).resize(SIDES, Image.Resampling.BICUBIC)
+    tint = [chance.randrange(20, 90) for _ in range(3)]
+    ground = Image.merge("RGB", [table.point([light // 8 + add for light in range(256)]) for add in tint])
     dish = Image.new("L", (240, 240), 0)
     _shape(ImageDraw.Draw(dish), kind)
-    side = chance.randrange(70, 110)
-    dish = dish.rotate(chance.uniform(-25, 25), Image.Resampling.BICUBIC).resize((side, side), Image.Resampling.LANCZOS)
+    side = chance.randrange(90, 116)
+    dish = dish.rotate(chance.uniform(-15, 15), Image.Resampling.BICUBIC).resize((side, side), Image.Resampling.LANCZOS)
     at = (chance.randrange(SIDES[0] - side), chance.randrange(SIDES[1] - side))
-    light = [(level + 128) % 256 for level in tint]
-    ground.paste(Image.new("RGB", dish.size, tuple(max(0, level - 60) for level in tint)), (at[0] + 4, at[1] + 6), dish)
-    ground.paste(Image.new("RGB", dish.size, tuple(light)), at, dish)
+    glaze = tuple(chance.randrange(170, 256) for _ in range(3))
+    ground.paste(Image.new("RGB", dish.size, tuple(level // 2 for level in tint)), (at[0] + 4, at[1] + 6), dish)
+    ground.paste(Image.new("RGB", dish.size, glaze), at, dish)
     return ground.filter(ImageFilter.GaussianBlur(chance.uniform(0.3, 1.2)))
 
 

@@ -78,7 +78,8 @@ def gang(
 def _turn(queue: OneQueue, job: Job, size: Size, patience: CapacityWait) -> Iterator[None]:
     """Hold the machines of all ranks in the queue, once it is their turn. Errors: as `gang`, while it is not."""
     inbox: SimpleQueue[Ticket[None]] = SimpleQueue()
-    ticket = Ticket(None, {name: size.least * amount for name, amount in size.bundle.items()}, None, inbox.put)
+    least = {name: size.least * amount for name, amount in size.bundle.items()}
+    ticket = Ticket(None, least, None, inbox.put, is_gang=True)
     try:
         queue.join([ticket])
         while next_message(inbox) is None:

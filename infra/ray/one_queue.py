@@ -31,14 +31,16 @@ class Ticket(Generic[Item]):
     others, for it may be long."""
     go: Callable[["Ticket[Item]"], None]
     """Called once it is its turn; must neither block nor call the queue."""
+    is_gang: bool = False
+    """Whether it stands for all ranks of a gang: these go before every task, and none passes them."""
     losses: int = 0
     order: int = -1
     """Its number in the order of arrival; of equals the earlier goes first."""
 
     @property
-    def place(self) -> tuple[float, int]:
-        """Its place in the queue: the longest first, then the order of arrival."""
-        return (-math.inf if self.seconds is None else -self.seconds, self.order)
+    def place(self) -> tuple[bool, float, int]:
+        """Its place in the queue: gangs, then the longest first, then the order of arrival."""
+        return (not self.is_gang, -math.inf if self.seconds is None else -self.seconds, self.order)
 
 
 AnyTicket = Ticket[Any]
@@ -50,7 +52,8 @@ class OneQueue:
     """Hands tickets on while what they ask for is free; thread-safe.
 
     A ticket that does not fit holds back those behind it that want what it lacks, so that small ones do not starve it;
-    others pass. `ahead` tickets more go than fit, so that an autoscaler sees the demand.
+    others pass. `ahead` tickets more go than fit, so that an autoscaler sees the demand; a gang among them holds back
+    others all the same, if the machines that are there could hold it.
     """
 
     totals: Callable[[], Sizes]
@@ -95,21 +98,38 @@ class OneQueue:
         for ticket, fitted in self._out.items():
             for name, amount in ticket.bundle.items() if fitted else ():
                 free[name] = free.get(name, 0.0) - amount
-        beyond = sum(not fitted for fitted in self._out.values())
         lacking: set[str] = set()
+        kept: set[str] = set()
+        for ticket in [ticket for ticket, fitted in self._out.items() if ticket.is_gang and not fitted]:
+            self._out[ticket], lacks = self._take(ticket, free, lacking)
+            kept |= lacks if self._may_fit(ticket) else set()
+            lacking |= kept
+        beyond = sum(not fitted for fitted in self._out.values())
         stay = []
         for ticket in self._waiting:
-            asked = {name: amount for name, amount in ticket.bundle.items() if amount > 0}
-            lacks = {name for name, amount in asked.items() if free.get(name, 0.0) + _SLACK < amount}
-            fits = not lacks and not lacking & asked.keys()
-            if not fits and self._out and beyond >= self.ahead:
+            fits, lacks = self._take(ticket, free, lacking)
+            if not fits and self._out and (beyond >= self.ahead or kept & ticket.bundle.keys()):
                 lacking |= lacks
                 stay.append(ticket)
                 continue
-            if fits:
-                for name, amount in asked.items():
-                    free[name] -= amount
+            if ticket.is_gang and self._may_fit(ticket):
+                kept |= lacks
+                lacking |= kept
             beyond += not fits
             self._out[ticket] = fits
             ticket.go(ticket)
         self._waiting = stay
+
+    def _take(self, ticket: AnyTicket, free: dict[str, float], lacking: set[str]) -> tuple[bool, set[str]]:
+        """Take what a ticket asks for from `free`, if it is there and nobody ahead lacks it; and say what it lacks."""
+        asked = {name: amount for name, amount in ticket.bundle.items() if amount > 0}
+        lacks = {name for name, amount in asked.items() if free.get(name, 0.0) + _SLACK < amount}
+        fits = not lacks and not lacking & asked.keys()
+        if fits:
+            for name, amount in asked.items():
+                free[name] -= amount
+        return fits, lacks
+
+    def _may_fit(self, ticket: AnyTicket) -> bool:
+        """Whether the machines that are there could hold it, were they idle."""
+        return all(self._has.get(name, 0.0) + _SLACK >= amount for name, amount in ticket.bundle.items())

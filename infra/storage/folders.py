@@ -73,6 +73,14 @@ def link_over(source: Path, target: Path, name: str) -> bool:
     return True
 
 
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether a name in a folder is one itself, or leads to one; one that leads nowhere or in a circle is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
 def flock(file: IO[Any], how: int = fcntl.LOCK_EX) -> None:
     """Lock a file among the processes of this machine. BlockingIOError with LOCK_NB where another holds it.
 

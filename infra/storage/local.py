@@ -18,7 +18,7 @@ from typing import BinaryIO, Self
 from vitpipe.infra.errors import AlreadyExists, Changed, NotFound, StorageError
 from vitpipe.infra.storage import traffic
 from vitpipe.infra.storage.chain import Chain, ChainState
-from vitpipe.infra.storage.folders import link_new, link_over, open_new, state_of, sync_folder, walk
+from vitpipe.infra.storage.folders import is_folder, link_new, link_over, open_new, state_of, sync_folder, walk
 from vitpipe.infra.storage.landing import CHUNK_BYTES, Landing
 from vitpipe.infra.storage.names import HIDDEN, checked, checked_prefix
 from vitpipe.infra.storage.store import Digest, Entry, replaced
@@ -100,7 +100,7 @@ class LocalStore:
 
     def folders(self) -> Iterator[str]:
         with self._said("list", ""), suppress(*_ABSENT):
-            found = [one.name for one in os.scandir(self.root) if one.is_dir()]
+            found = [one.name for one in os.scandir(self.root) if is_folder(one)]
             yield from sorted(name for name in found if not name.startswith(HIDDEN))
 
     def copy(self, source: str, target: str) -> None:

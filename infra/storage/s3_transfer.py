@@ -22,9 +22,9 @@ from vitpipe.infra.storage.store import Digest
 _READ_BYTES = 256 * 1024
 PART_BYTES = 8 << 20
 MAX_PARTS = 9_000
+"""S3 takes 10,000 parts; a larger file gets larger parts."""
 COPY_BYTES = 5 << 30
 """The largest object that S3 copies in one request."""
-"""S3 takes 10,000 parts; a larger file gets larger parts."""
 THREADS = 8
 
 

@@ -36,7 +36,7 @@ class FittingTable:
         kept, room = self._kept(), 0
         for kept in (self._kept(), self._kept(self.spare)):
             room = options.max_width - Measurement.get(console, wide, self._table(kept, beside=False)).maximum
-            if room > longest:
+            if room > longest or room == longest == 0:
                 yield self._table(kept, beside=longest > 0)
                 return
         if room >= 0:
@@ -56,7 +56,8 @@ class FittingTable:
         ]
 
     def _table(self, kept: Sequence[int], beside: bool) -> Table:
-        table = Table(title=self.title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+        title = Text(self.title, style="table.title") if self.title else None
+        table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
         for place in kept:
             heading = self.headings[place]
             table.add_column(heading, no_wrap=True, justify="left" if heading in LEFT else "right")

@@ -58,7 +58,9 @@ def invoke(args: list[str]) -> int:
             terminal.complain(loss)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
-    except (terminal.ReaderGone, SystemExit):  # typer ends so, in one case: nobody reads its help any more
+    except (terminal.ReaderGone, SystemExit) as end:  # typer ends so when nobody reads its help any more
+        if isinstance(end, SystemExit) and not isinstance(end.__context__, BrokenPipeError):
+            raise
         return 0
     except Exception as error:
         return _ended_by(error, args)

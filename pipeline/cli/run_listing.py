@@ -11,7 +11,6 @@ from rich.text import Text
 from vitpipe.pipeline.cli.run_tables import cost_of, cost_text, score_text
 from vitpipe.pipeline.cli.terminal import printable
 from vitpipe.pipeline.store.many_runs import RunFacts
-from vitpipe.stages.report.results import deviation
 
 HEADLINES = 3
 """Scores of a run that its line shows, the best first."""
@@ -21,7 +20,7 @@ _STYLES = {"committed": "green", "running": "cyan", "failed": "red", "unreadable
 def run_json(run: RunFacts, price: float | None) -> dict[str, Any]:
     """One run as `ls --json` prints it."""
     scores = [
-        {"node": id, "metric": score.metric, "value": score.value, "std": deviation(score.per_seed)}
+        {"node": id, "metric": score.metric, "value": score.value, "std": score.std}
         | {"benchmark": score.benchmark, "seeds": len(score.per_seed)}
         for id, score in run.scores.items()
     ]
@@ -32,7 +31,8 @@ def run_json(run: RunFacts, price: float | None) -> dict[str, Any]:
 
 def listing(uri: str, runs: Sequence[RunFacts], price: float | None) -> RenderableType:
     """Lay out a store's runs for a person; what cannot be read is said below."""
-    table = Table(title=f"runs of {uri}", title_justify="left", box=None, pad_edge=False, header_style="bold")
+    title = Text(f"runs of {uri}", style="table.title")
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     table.add_column("run", overflow="fold", min_width=8)
     table.add_column("state", no_wrap=True)
     table.add_column("ended", no_wrap=True)

@@ -11,6 +11,7 @@ from vitpipe.pipeline.cli.terminal import log_path
 from vitpipe.pipeline.plan.comparison import Comparison, Distinction
 from vitpipe.stages.artifacts import Checkpoint
 from vitpipe.stages.report import several_runs
+from vitpipe.stages.report.pretraining import log_lines
 from vitpipe.stages.report.results import rows
 
 
@@ -41,7 +42,7 @@ def write(path: Path, text: str) -> Path:
     """Write a file whole; its absolute path. StorageError where that cannot be."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        path.write_text(text, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise StorageError(f"write {path}", error.strerror or str(error), "name another file, or make room") from error
     return path.absolute()
@@ -65,7 +66,7 @@ def _trainings(
             if not isinstance(artifact, Checkpoint):
                 continue
             try:
-                logs = [several_runs.log_lines(artifact, log) for log in ("metrics.jsonl", "evaluation.jsonl")]
+                logs = [log_lines(artifact, log) for log in ("metrics.jsonl", "evaluation.jsonl")]
             except VitpipeError as error:
                 troubles.append(f"no curves of {id} of {name}: {error}")
                 continue

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,31 +16,17 @@ from vitpipe.pipeline.plan.fingerprint import MISSING
 from vitpipe.pipeline.plan.prices import Consumption, spent
 from vitpipe.pipeline.store.many_runs import RunFacts
 from vitpipe.stages.artifacts import Score
-from vitpipe.stages.report.results import deviation, percent
+from vitpipe.stages.report.latex import LATEX, tabular
+from vitpipe.stages.report.results import percent
 from vitpipe.stages.report.wording import duration
 
-_LATEX = str.maketrans(
-    {
-        "\\": r"\textbackslash{}",
-        "&": r"\&",
-        "%": r"\%",
-        "$": r"\$",
-        "#": r"\#",
-        "_": r"\_",
-        "{": r"\{",
-        "}": r"\}",
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-        "±": r"$\pm$",
-        "–": "--",
-    }
-)
+_LATEX = LATEX | str.maketrans({"±": r"$\pm$", "–": "--"})
 
 
 def score_text(score: Score) -> str:
     """Write a score with its spread over seeds: an accuracy in percent, any other as it is."""
     if 0 <= score.value <= 1:
-        return percent(score.value, deviation(score.per_seed))
+        return percent(score.value, score.std)
     return f"{score.value:.4g}"
 
 
@@ -91,7 +76,7 @@ def compare_json(found: Comparison, fields: Sequence[Distinction], price: float 
                 "state": run.state,
                 "values": {field.name: _plain(field.values[place]) for field in fields},
                 "scores": {id: score.value for id, score in scores.items()},
-                "spreads": {id: deviation(score.per_seed) for id, score in scores.items()},
+                "spreads": {id: score.std for id, score in scores.items()},
                 "cost": cost_of(run, price).to_json(),
             }
         )
@@ -142,10 +127,8 @@ class RunTable:
 
     def latex(self) -> str:
         r"""Write a `tabular` with the rules of booktabs."""
-        lines = [" & ".join(cell.translate(_LATEX) for cell in row) + r" \\" for row in (self.head, *self.rows)]
-        begin = rf"\begin{{tabular}}{{l{'r' * (len(self.head) - 1)}}}"
-        rules = [begin, r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule", r"\end{tabular}"]
-        return "\n".join(rules) + "\n"
+        head, *rows = ([cell.translate(_LATEX) for cell in row] for row in (self.head, *self.rows))
+        return tabular(f"l{'r' * (len(head) - 1)}", head, rows)
 
 
 def table(found: Comparison, fields: Sequence[Distinction], price: float | None) -> RunTable:
@@ -169,7 +152,7 @@ def table(found: Comparison, fields: Sequence[Distinction], price: float | None)
     for id in scored:
         here = [one.get(id) for one in scores]
         plain.append((id, tuple(one.value if one else "" for one in here)))
-        plain.append((f"{id} std", tuple(_spread(one) if one else "" for one in here)))
+        plain.append((f"{id} std", tuple(one.std if one else None for one in here)))
     plain += [("seconds", tuple(round(cost.seconds, 3) for cost in costs))]
     plain += [("core_hours", tuple(round(cost.core_hours, 6) for cost in costs))]
     plain += [("gpu_hours", tuple(round(cost.gpu_hours, 6) for cost in costs))]
@@ -195,7 +178,7 @@ def best(found: Comparison) -> str:
     if high.value == low.value:
         equal = [name for name, score in ranked if score.value == high.value]
         return f"{', '.join(equal[:-1])} and {equal[-1]} score the same on {id}: {score_text(high)}"
-    spreads = [deviation(one.per_seed) for one in (high, low)]
+    spreads = [one.std for one in (high, low)]
     if None in spreads:
         clear = "with one seed the spread is unknown"
     elif high.value - (spreads[0] or 0) > low.value + (spreads[1] or 0):
@@ -230,10 +213,6 @@ def _bare(field: Distinction, place: int) -> str:
 
 def _plain(value: Any) -> Any:
     return None if value is MISSING else value
-
-
-def _spread(score: Score) -> float | str:
-    return statistics.stdev(score.per_seed) if len(score.per_seed) > 1 else ""
 
 
 def _only(found: Comparison) -> Iterator[str]:

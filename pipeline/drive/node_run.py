@@ -25,7 +25,7 @@ from vitpipe.pipeline.spec.graph import Node
 from vitpipe.pipeline.spec.text.written import located
 from vitpipe.pipeline.store.attempts import COMMITTED, ERROR, Refs, earlier, header, list_attempts
 from vitpipe.pipeline.store.records import Committed, commit, read_committed
-from vitpipe.pipeline.store.results import ResultPlace, announce
+from vitpipe.pipeline.store.results import ResultPlace, announce, are_equal, taken_by
 from vitpipe.stages.artifacts import Artifact, File
 from vitpipe.stages.contract import Inputs, Out, StageContext
 from vitpipe.stages.record import Record
@@ -139,7 +139,10 @@ class NodeRun:
         """Take over the files of another run's result; None, and an event, when they are not what it says."""
         self.driver.emit(self.node.id, "adopted", f"{result.uri} as {out.attempt}, nothing is computed")
         context = self._context(out)
-        if problem := adopting.problem(result, context):
+        # an adoption that was refused upstream may have left other bytes than the plan had counted on
+        same = are_equal(taken_by(result), self.given)
+        problem = adopting.problem(result, context) if same else f"{result.uri} was made of other data"
+        if problem:
             self.driver.emit(self.node.id, "adoption_refused", f"{problem}; it is computed here instead")
             return None
         return adopting.take(result, self.driver.store, context, self.node.stage.pieces)

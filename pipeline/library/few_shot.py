@@ -13,11 +13,12 @@ from pydantic import ValidationError
 from vitpipe.infra.errors import UsageError
 from vitpipe.pipeline.library.doors import cpus, doors
 from vitpipe.pipeline.library.models import lend
-from vitpipe.stages.artifacts import Score, ShardSet
+from vitpipe.stages.artifacts import Score, ShardSet, deviation
 from vitpipe.stages.contract import Inputs
 from vitpipe.stages.evaluate.config import EvaluateConfig, EvaluateResources
 from vitpipe.stages.evaluate.run import run
 from vitpipe.stages.images.named_shards import named_shards
+from vitpipe.stages.report.results import percent
 
 
 @dataclass(frozen=True, repr=False)
@@ -37,15 +38,14 @@ class FewShotScore:
     @property
     def std(self) -> float | None:
         """Sample standard deviation over seeds; None of a single one."""
-        return statistics.stdev(self.per_seed) if len(self.per_seed) > 1 else None
+        return deviation(self.per_seed)
 
     def __repr__(self) -> str:
         """A line for each number of shots."""
         lines, split = [], self.protocol.get("split", "test")
         for shots, values in self.by_shots.items():
-            spread = f" ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else ""
             seeds = f"{len(values)} seed{'s' if len(values) > 1 else ''}"
-            mean = f"{100 * statistics.fmean(values):.1f}{spread} %"
+            mean = percent(statistics.fmean(values), deviation(values))
             drawn = "1 shot" if shots == 1 else f"{shots} shots"
             lines.append(f"{self.benchmark}, {drawn}: {mean} ({seeds}, {self.num_test} {split} images)")
         return "\n".join(lines)

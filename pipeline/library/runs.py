@@ -13,7 +13,6 @@ from vitpipe.pipeline.store.retrieval import committed_artifacts
 from vitpipe.pipeline.store.runs import Run, known_run
 from vitpipe.pipeline.store.status import read_status
 from vitpipe.stages.artifacts import Artifact, Checkpoint, Report, Score
-from vitpipe.stages.report.results import deviation
 
 _CURVES, _PAGE = "metrics.jsonl", "index.html"
 
@@ -61,7 +60,7 @@ class RunView:
                 "benchmark": score.benchmark,
                 "metric": score.metric,
                 "value": score.value,
-                "std": deviation(score.per_seed),
+                "std": score.std,
                 "per_seed": score.per_seed,
                 "num_test": score.num_test,
                 **{f"chosen_{name}": value for name, value in score.chosen.items()},
@@ -87,10 +86,13 @@ class RunView:
     def metrics(self, node: str) -> Any:
         """Read the curve of a pretraining, a row a step: step, samples_seen, loss, lr, grad_norm, seconds, ...
 
-        UsageError for a node that is not committed or keeps no curve.
+        UsageError for a node that is not committed, stands for siblings or keeps no curve.
         """
-        ((_, committed),) = committed_artifacts(self.uri, "read the metrics of", node)
-        artifact = committed.artifact()
+        found = dict(committed_artifacts(self.uri, "read the metrics of", node))
+        if len(found) > 1:
+            many = f"it stands for {len(found)} siblings"
+            raise UsageError(f"read the metrics of {node}", many, f"name one of them: {', '.join(found)}")
+        artifact = found.popitem()[1].artifact()
         if not artifact.has(_CURVES):
             with_one = [id for id, other in self._artifacts().items() if isinstance(other, Checkpoint)]
             do = f"curves are kept by {', '.join(with_one)}" if with_one else "a pretraining keeps one"

@@ -17,6 +17,8 @@ from vitpipe.pipeline.store.records import read_external
 
 NAMED = 12
 """Fields that a message names at most."""
+_DATA = ("data",)
+"""Stands beside the fields of a recipe for the data that it made."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,8 @@ def _distinctions(id: str, sides: Sequence[Side | None], inputs: bool) -> list[D
         for change in _changes(first, side, inputs) if side else ():
             blank = [MISSING if one is None else change.old for one in sides]
             rows.setdefault(change.path, blank)[place] = change.new
+    if _DATA in rows:  # a node of another recipe made data of its own
+        rows[_DATA] = [side.manifest_sha256[:12] or MISSING if side else MISSING for side in sides]
     return [Distinction(id, path, tuple(values)) for path, values in rows.items()]
 
 
@@ -121,7 +125,7 @@ def _changes(one: Side, other: Side, inputs: bool) -> Iterator[Change]:
             if inputs or change.path[0] != "inputs" or change.path[1] in elsewhere:
                 yield change
     elif one.manifest_sha256 and other.manifest_sha256 and one.manifest_sha256 != other.manifest_sha256:
-        yield Change(("data",), one.manifest_sha256[:12], other.manifest_sha256[:12])
+        yield Change(_DATA, one.manifest_sha256[:12], other.manifest_sha256[:12])
     for name in sorted(one.resources.keys() & other.resources.keys()):
         if one.resources[name] != other.resources[name]:
             yield Change(("resources", name), one.resources[name], other.resources[name])

@@ -17,7 +17,7 @@ from vitpipe.pipeline.spec.graph import Graph, Node, is_uri
 from vitpipe.pipeline.spec.text.written import located
 from vitpipe.pipeline.store.attempts import Attempt, Refs, digests
 from vitpipe.pipeline.store.records import Committed
-from vitpipe.pipeline.store.results import is_equal
+from vitpipe.pipeline.store.results import are_equal
 from vitpipe.stages.artifacts import Artifact
 from vitpipe.stages.estimates import Estimate, Known
 from vitpipe.stages.sighting import OF_SOURCE, Sighted
@@ -137,7 +137,7 @@ class _Case:
         refs = {name: refs for name, refs in self.node.needs.items() if refs}
         given = {name: [self._given(ref) for ref in refs[name]] for name in refs}
         found = self.facts.equals.get(self.node.id, NO_EQUALS).results
-        return next((one for one in found if _made_of(one, given)), None)
+        return next((one for one in found if are_equal(one.given, given)), None)
 
     def _given(self, ref: str) -> Committed:
         adopts = None if is_uri(ref) else self.decided[ref].adopts
@@ -197,14 +197,6 @@ class _Case:
             for name in sorted({*before, *now})
             if before.get(name) != now.get(name)
         )
-
-
-def _made_of(result: Result, given: Mapping[str, Sequence[Committed]]) -> bool:
-    return result.given.keys() == given.keys() and all(
-        len(result.given[name]) == len(many)
-        and all(one is not None and is_equal(one, now) for one, now in zip(result.given[name], many, strict=True))
-        for name, many in given.items()
-    )
 
 
 def _short(shas: list[str] | None) -> str:

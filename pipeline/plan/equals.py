@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from vitpipe.infra.at_once import answers, by_key
-from vitpipe.infra.errors import IntegrityError, NotFound, UsageError
+from vitpipe.infra.errors import IntegrityError, NotFound, StorageError, UsageError
 from vitpipe.infra.storage.opening import open_store
 from vitpipe.infra.storage.store import Store
 from vitpipe.pipeline.plan.fingerprint import Fingerprint
@@ -27,7 +27,10 @@ LOOKED_AT = 4
 def equal_results(
     run: Store, graph: Graph, reuse: Reuse, ids: Sequence[str], wanted: Mapping[str, Fingerprint], digests: bool
 ) -> dict[str, Equals]:
-    """Find what each of these nodes could adopt under that word; StorageError when the store does not answer."""
+    """Find what each of these nodes could adopt under that word.
+
+    Where others' runs may not be read, nothing of them is adopted, and the plan says why.
+    """
     uri, _, name = run.uri.rpartition("/")
     sought = [id for id in ids if graph.nodes[id].stage.is_adoptable(reuse)]
     if not sought:
@@ -43,7 +46,10 @@ class _Search:
     digests: bool
 
     def of(self, node: Node, fingerprint: str) -> Equals:
-        places = [place for place in announced(self.store, fingerprint) if place.run != self.run]
+        try:
+            places = [place for place in announced(self.store, fingerprint) if place.run != self.run]
+        except StorageError as error:  # perhaps no right to it: the run can do without
+            return Equals(unfit=f"what other runs have of it is not known: {error.in_brief}")
         read = answers(self._read, places[:READ_AT_MOST])
         there = [one for one in read if one and one.record.fingerprint == fingerprint]
         same_place = [one for one in there if one.record.config == node.config.model_dump(mode="json")]
@@ -51,7 +57,10 @@ class _Search:
         ordered = [*same_place, *others][: LOOKED_AT if node.stage.look else READ_AT_MOST]
         results, unfit = [], ""
         for committed in ordered:
-            found = self._usable(node, committed)
+            try:
+                found = self._usable(node, committed)
+            except StorageError as error:
+                found = f"it cannot be read: {error.found}"
             if isinstance(found, Result):
                 results.append(found)
                 if not node.needs:
@@ -63,8 +72,8 @@ class _Search:
     def _read(self, place: ResultPlace) -> Committed | None:
         try:
             return read_committed(self.store.child(f"{place.run}/{place.node}"), place.node)
-        except (IntegrityError, UsageError):
-            return None  # damaged, of a newer vitpipe, or no node's name: its own run says so
+        except (IntegrityError, UsageError, StorageError):
+            return None  # damaged, of a newer vitpipe, no node's name, or of somebody else's: its own run says so
 
     def _usable(self, node: Node, committed: Committed) -> Result | str:
         """Return the result with what was seen of its source, or why it cannot be adopted."""

@@ -14,7 +14,7 @@ from vitpipe.pipeline.spec.catalog import CATALOG
 from vitpipe.pipeline.spec.graph import Graph, Node
 from vitpipe.pipeline.spec.places import is_local, models_in, place_paths
 from vitpipe.stages import seal
-from vitpipe.stages.settings import Settings
+from vitpipe.stages.settings import Place, Settings
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,8 @@ def canonical(config: Settings) -> dict[str, Any]:
     Local places of source data are left out: a folder may move. Of a list of them the file names stay.
     """
     fields: dict[str, Any] = _without_defaults(config, config.model_dump(mode="json", by_alias=True))
-    for path in place_paths(type(config)):
-        _drop_local(fields, path)
+    for path, mark in place_paths(type(config)).items():
+        _drop_local(fields, path, mark)
     return fields
 
 
@@ -107,13 +107,13 @@ def _default(settings: type[Settings], name: str) -> Any:
     return _without_defaults(default, dumped[name])
 
 
-def _drop_local(fields: dict[str, Any], path: tuple[str, ...]) -> None:
+def _drop_local(fields: dict[str, Any], path: tuple[str, ...], mark: Place) -> None:
     *parents, last = path
     inner: Any = fields
     for name in parents:
         inner = inner.get(name) if isinstance(inner, dict) else None
     given = inner.get(last) if isinstance(inner, dict) else None
-    if isinstance(given, str) and is_local(given):
+    if isinstance(given, str) and given not in mark.words and is_local(given):
         del inner[last]
     if isinstance(given, list):  # patterns of files: the folder may move, which files are meant is the recipe
         inner[last] = [_file_name(one) if is_local(one) else one for one in given]

@@ -130,7 +130,7 @@ _STAGES = (
         {"exclude": Need("ShardSet", many=True)},
         "ShardSet",
         look="drift:look",
-        pieces=r".*\.index",
+        pieces=r".*\.index|unpacked/\d+\.json",
         reach="data",
     ),
     _stage(

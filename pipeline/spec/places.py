@@ -58,7 +58,9 @@ def place_paths(settings: type[Settings]) -> dict[tuple[str, ...], Place]:
 
 
 def places_in(text: str, mark: Place) -> list[str]:
-    """Split a text into the places that it names."""
+    """Split a text into the places that it names; none for a word that says something else."""
+    if text in mark.words:
+        return []
     return text.split(mark.separator) if mark.separator else [text]
 
 

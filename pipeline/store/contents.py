@@ -15,7 +15,7 @@ from vitpipe.infra.storage.store import Entry, Store
 from vitpipe.pipeline.spec.top_level import NAME
 from vitpipe.stages.record import RECORDS
 
-_NAME = r"[a-z0-9][a-z0-9-]{0,62}"
+_NAME = NAME.pattern
 _ATTEMPT = r"a\d+(?:\.\d+)?"
 _OBJECT = re.compile(
     rf"(?P<node>{_NAME}(?:/(?!{_ATTEMPT}/){_NAME})?)/(?:(?P<record>{RECORDS})|(?P<attempt>{_ATTEMPT})/(?P<path>.+))"
@@ -119,5 +119,12 @@ def _runs(store: Store, name: str) -> set[str]:
     except (UsageError, StorageError):
         return set()
     folders.sort(key=lambda one: -difflib.SequenceMatcher(None, one, name).quick_ratio())
-    marks = by_key(lambda one: is_run(store.child(one)), folders[:_LOOK_AT])
-    return {one for one, is_run in marks.items() if is_run}
+    marks = by_key(lambda one: _may_be_run(store.child(one)), folders[:_LOOK_AT])
+    return {one for one, may_be in marks.items() if may_be}
+
+
+def _may_be_run(folder: Store) -> bool:
+    try:
+        return is_run(folder)
+    except StorageError:
+        return False  # somebody else's: a name that was not meant

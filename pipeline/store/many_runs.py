@@ -5,7 +5,7 @@ A folder that is no run is passed over; a run that cannot be read is named with 
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 from vitpipe.infra.at_once import answers, by_key
@@ -54,11 +54,6 @@ class RunFacts:
         """Its scores, by node."""
         made = {id: found.artifact() for id, found in self.records.items() if found.record.output["kind"] == Score.kind}
         return {id: score for id, score in made.items() if isinstance(score, Score)}
-
-    @property
-    def seconds(self) -> float:
-        """Seconds that its nodes took, added up."""
-        return sum(found.record.seconds for found in self.records.values())
 
 
 def find_store(text: str, tell: Callable[[str], None] = ignore) -> Store:
@@ -172,8 +167,8 @@ def _facts(run: Store, name: str, graph: Graph, read: Mapping[str, Committed | N
         state = "committed"
     else:
         state = status_of(run, graph, pulse).state
-    starts = [_moment(found.record.started) for found in records.values()]
-    ends = [_moment(one.record.started) + timedelta(seconds=one.record.seconds) for one in records.values()]
+    starts = [one.begun for one in records.values() if one.begun]
+    ends = [one.ended for one in records.values() if one.ended]
     if sign.lease and sign.lease.time and state != "committed":
         ends.append(datetime.fromtimestamp(sign.lease.time, UTC))
     started = _text(min(starts)) if starts else None
@@ -186,11 +181,6 @@ def _settled(graph: Graph, records: Mapping[str, Committed], lease: LeaseState |
     if set(records) != set(graph.nodes) or not lease or lease.holder:
         return False
     return all(fence_of(found.record) == lease.fence for found in records.values())
-
-
-def _moment(text: str) -> datetime:
-    moment = datetime.fromisoformat(text)
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _text(moment: datetime) -> str:

@@ -2,9 +2,7 @@
 
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from vitpipe.pipeline.store.records import Committed
@@ -63,9 +61,8 @@ def committed_status(id: str, found: Committed) -> NodeStatus:
     status = NodeStatus(
         id, "committed", f"{record.started} by {record.attempt}", started=record.started, seconds=record.seconds
     )
-    with suppress(ValueError):  # a record of an earlier version may say when in another way
-        ended = datetime.fromisoformat(record.started) + timedelta(seconds=record.seconds)
-        status = replace(status, ended=ended.isoformat(timespec="seconds").replace("+00:00", "Z"))
+    if found.ended:
+        status = replace(status, ended=found.ended.isoformat(timespec="seconds").replace("+00:00", "Z"))
     return replace(status, score=row.value, metric=row.metric, std=row.std) if row else status
 
 

@@ -6,6 +6,7 @@ Knows what makes two records the same result; plans nothing.
 import hashlib
 import json
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
 from vitpipe.infra.errors import AlreadyExists, Changed, DriftError, IntegrityError, NotFound, UsageError
 from vitpipe.infra.storage.opening import open_store
@@ -38,6 +39,20 @@ class Committed:
     def ref(self) -> Origin:
         """The reference that a node which takes this artifact keeps in its record."""
         return Origin(uri=self.uri, fingerprint=self.record.fingerprint, record_sha256=self.sha256)
+
+    @property
+    def begun(self) -> datetime | None:
+        """When its making began; None in a record of an earlier version that says so in another way."""
+        try:
+            moment = datetime.fromisoformat(self.record.started)
+        except ValueError:
+            return None
+        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+    @property
+    def ended(self) -> datetime | None:
+        """When it was complete; None where the beginning is not known."""
+        return self.begun and self.begun + timedelta(seconds=self.record.seconds)
 
     def artifact(self) -> Artifact:
         """Return what the node made, as later stages take it."""

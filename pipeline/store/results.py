@@ -6,9 +6,10 @@ a name.
 
 import re
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from vitpipe.infra.errors import IntegrityError, UsageError
+from vitpipe.infra.errors import IntegrityError, StorageError, UsageError
 from vitpipe.infra.storage.opening import open_store
 from vitpipe.infra.storage.store import Store
 from vitpipe.pipeline.store.records import Committed, read_committed
@@ -45,18 +46,28 @@ def is_equal(one: Committed, other: Committed) -> bool:
 
 
 def taken_by(result: Committed) -> dict[str, tuple[Committed | None, ...]]:
-    """Read the records that a result was made of, by input; None for one that is gone, damaged or another now."""
+    """Read the records that a result was made of, by input; None for one that is gone, unreadable or another now."""
     run = result.uri.removesuffix(f"/{result.record.node}")
 
     def read(ref: Origin) -> Committed | None:
         _, found, node = ref.uri.rpartition(f"/{run.rpartition('/')[2]}/")  # the store may have moved since
         try:
             there = read_committed(open_store(f"{run}/{node}" if found else ref.uri))
-        except (IntegrityError, UsageError):
+        except (IntegrityError, UsageError, StorageError):
             return None
         return there if there and there.sha256 == ref.record_sha256 else None
 
     return {name: tuple(map(read, refs)) for name, refs in result.record.inputs.items() if refs}
+
+
+def are_equal(taken: Mapping[str, Sequence[Committed | None]], given: Mapping[str, Sequence[Committed]]) -> bool:
+    """Whether what a result was made of, as `taken_by` reads it, is equal to what is given, input by input."""
+    given = {name: many for name, many in given.items() if many}
+    return taken.keys() == given.keys() and all(
+        len(taken[name]) == len(many)
+        and all(one is not None and is_equal(one, now) for one, now in zip(taken[name], many, strict=True))
+        for name, many in given.items()
+    )
 
 
 def _files(of: Committed) -> list[tuple[str, str]]:

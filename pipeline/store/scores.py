@@ -3,7 +3,6 @@
 Knows records and no stage; reads nothing but the record of data that another run holds.
 """
 
-import statistics
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -56,7 +55,7 @@ def score_row(node: str, found: Committed) -> CommittedScore | None:
         benchmark=score.benchmark,
         metric=score.metric,
         value=score.value,
-        std=statistics.stdev(score.per_seed) if len(score.per_seed) > 1 else None,
+        std=score.std,
         seeds=len(score.per_seed),
         images=score.num_test,
         split=str(score.protocol.get("split") or "test"),

@@ -49,7 +49,7 @@ def build_onnx(
     try:
         import onnxscript  # noqa: F401  # part of the extra `parity`; torch's exporter needs it
     except ImportError as error:
-        raise UsageError("write ONNX", "onnxscript is not installed", "pip install 'vitpipe[parity]'") from error
+        raise UsageError("write ONNX", "onnxscript is not installed", "type `pip install 'vitpipe[parity]'`") from error
     images = torch.zeros(2, 3, settings.image_px, settings.image_px)
     batch = torch.export.Dim("batch", min=1)
     # the fused kernels' strides are those of a CPU, and torch cannot decompose them

@@ -8,7 +8,7 @@ from vitpipe.stages.estimates import Estimate, Given, Known
 from vitpipe.stages.evaluate.class_match import join
 from vitpipe.stages.evaluate.config import EvaluateConfig, EvaluateResources
 from vitpipe.stages.model_settings import ModelSettings
-from vitpipe.stages.tasks import check_data, planned_splits
+from vitpipe.stages.tasks import check_data, check_labelled, planned_splits
 from vitpipe.stages.vit.flops import activation_bytes, forward_macs, num_parameters
 
 
@@ -17,14 +17,13 @@ def estimate(config: EvaluateConfig, resources: EvaluateResources, inputs: Given
     data = inputs["data"][0]
     assert isinstance(data, ShardSet | Estimate)
     splits, classes = planned_splits(data), data.num_classes
+    check_set(config, data, splits)
     given = inputs.get("weights") or ()
     model: ModelSettings | None = getattr(given[0], "model", None) if given else None
     if model is not None:
         check_head(config, model)
     if model is not None and not config.probes:
         join(data, given[0])  # refuses what cannot be matched
-    if splits is not None:
-        check_set(config, data, splits)
     if splits is None or classes is None:
         return Estimate(notes=("sizes follow from the data, once it is ingested",))
     drawn = splits["train"] if config.probes else 0
@@ -46,12 +45,17 @@ def estimate(config: EvaluateConfig, resources: EvaluateResources, inputs: Given
     )
 
 
-def check_set(config: EvaluateConfig, data: ShardSet | Estimate, splits: Mapping[str, int]) -> None:
-    """UsageError for data that the method cannot score: a plan asks before it starts, the stage of what is there."""
+def check_set(config: EvaluateConfig, data: ShardSet | Estimate, splits: Mapping[str, int] | None) -> None:
+    """UsageError for data that the method cannot score: a plan asks before it starts, the stage of what is there.
+
+    `splits` is None where a plan does not know them yet.
+    """
     needed, classes = (("train", config.split), data.num_classes) if config.probes else ((config.split,), None)
     several = isinstance(data, ShardSet) and data.multi_label and config.method != "real"
     asked = f"evaluate on {data.uri if isinstance(data, ShardSet) else 'a data set of this run'}"
-    check_data(asked, splits, needed, multi_label=several, classes=classes, scored=config.split)
+    check_labelled(asked, data.num_classes)
+    if splits is not None:
+        check_data(asked, splits, needed, multi_label=several, classes=classes, scored=config.split)
 
 
 def task_bytes(config: EvaluateConfig, resources: EvaluateResources, model: ModelSettings | None) -> float:

@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from vitpipe.infra.errors import UsageError
-from vitpipe.stages.bounds import AnySeed, BatchImages, Cores, Few, Images, Rate, Side
-from vitpipe.stages.images.config import AugmentSettings, too_small
+from vitpipe.stages.bounds import AnySeed, BatchImages, Border, Cores, Few, Images, Rate, Side
+from vitpipe.stages.images.config import AugmentSettings, pads_in_vain, too_small
 from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.settings import Duration, PositiveDuration, Settings, TaskResources, micro_batch_of
 from vitpipe.stages.training.config import Ema
@@ -51,7 +51,7 @@ class FinetuneConfig(Settings):
     or the whole image, squashed."""
     crop_px: Side | None = None
     """Side that resmall and resize bring an image to before cropping; `image_px` x 8/7 when left out (448 for 384)."""
-    pad_px: Annotated[int, Field(ge=1, le=1024)] | None = None
+    pad_px: Border | None = None
     """Border of the crop `pad`, pixels; 4 when left out."""
     antialias: bool = True
     """Low-pass before shrinking, as torchvision and PIL do; the authors' TensorFlow code did not."""
@@ -140,8 +140,8 @@ class FinetuneConfig(Settings):
         if self.crop_px is not None and self.crop not in ("resmall", "resize"):
             meaning = f"crop_px {self.crop_px} has no meaning for crop {self.crop!r}"
             raise ValueError(f"{meaning}; it belongs to resmall and resize")
-        if self.pad_px is not None and self.crop != "pad":
-            raise ValueError(f"pad_px {self.pad_px} has no meaning for crop {self.crop!r}; it belongs to pad")
+        if reason := pads_in_vain(self.pad_px, self.crop):
+            raise ValueError(reason)
         if reason := too_small(self.crop_px, self.image_px):
             raise ValueError(f"crop_px: {reason}")
         return self

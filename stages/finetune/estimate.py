@@ -10,7 +10,7 @@ from vitpipe.stages.finetune.protocol import final_trials, sweep_trials
 from vitpipe.stages.images.manifest import known_names
 from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.settings import Duration
-from vitpipe.stages.tasks import check_data, planned_splits
+from vitpipe.stages.tasks import check_data, check_labelled, planned_splits
 from vitpipe.stages.training.doubts import Training, doubts
 from vitpipe.stages.training.optim.rules.sgd import Sgd
 from vitpipe.stages.vit.flops import activation_bytes, forward_macs, num_parameters, train_flops_per_image
@@ -24,8 +24,7 @@ def estimate(config: FinetuneConfig, resources: FinetuneResources, inputs: Given
     data = inputs["data"][0]
     assert isinstance(data, ShardSet | Estimate)
     splits, classes = planned_splits(data), data.num_classes
-    if splits is not None:
-        check_set(config, data, splits)
+    check_set(config, data, splits)
     model = _model(config, inputs, classes)
     if splits is None or model is None:
         return Estimate(num_classes=classes, notes=("sizes follow from the data, once it is ingested",))
@@ -51,11 +50,16 @@ def estimate(config: FinetuneConfig, resources: FinetuneResources, inputs: Given
     )
 
 
-def check_set(config: FinetuneConfig, data: ShardSet | Estimate, splits: Mapping[str, int]) -> None:
-    """UsageError for data that cannot be trained and scored on: a plan asks, and the stage of what is there."""
+def check_set(config: FinetuneConfig, data: ShardSet | Estimate, splits: Mapping[str, int] | None) -> None:
+    """UsageError for data that cannot be trained and scored on: a plan asks, and the stage of what is there.
+
+    `splits` is None where a plan does not know them yet.
+    """
     asked = f"fine-tune on {data.uri if isinstance(data, ShardSet) else 'a data set of this run'}"
     several, needed = isinstance(data, ShardSet) and data.multi_label, ("train", config.split)
-    check_data(asked, splits, needed, multi_label=several, classes=data.num_classes, scored=config.split)
+    check_labelled(asked, data.num_classes)
+    if splits is not None:
+        check_data(asked, splits, needed, multi_label=several, classes=data.num_classes, scored=config.split)
 
 
 @dataclass(frozen=True)

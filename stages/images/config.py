@@ -1,10 +1,10 @@
 """How training images are cut and varied, as a config section. No torch."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
-from vitpipe.stages.bounds import Concentration, Side
+from vitpipe.stages.bounds import Border, Concentration, Side
 from vitpipe.stages.settings import Settings
 
 
@@ -29,7 +29,7 @@ class AugmentSettings(Settings):
     """Smallest share of the image that random_resized and inception may cut; left out, 0.08 and 0.05."""
     resize_px: Side | None = None
     """Side before the random crop of resmall and resize, pixels; left out, as `before_crop_px` says."""
-    pad_px: Annotated[int, Field(ge=1, le=1024)] | None = None
+    pad_px: Border | None = None
     """Border of the crop `pad`, pixels: an image is shifted by at most so many; left out, 4."""
     antialias: bool = True
     """Low-pass before shrinking, as Pillow does; the authors' TensorFlow pipeline did not."""
@@ -45,14 +45,21 @@ class AugmentSettings(Settings):
 
     @model_validator(mode="after")
     def _pads(self) -> "AugmentSettings":
-        if self.pad_px is not None and self.crop != "pad":
-            raise ValueError(f"pad_px {self.pad_px} has no meaning for crop {self.crop!r}; it belongs to pad")
+        if reason := pads_in_vain(self.pad_px, self.crop):
+            raise ValueError(reason)
         return self
 
     @property
     def mixes(self) -> bool:
         """Whether Mixup or CutMix is on, so that labels become mixtures."""
         return self.mixup > 0 or self.cutmix > 0
+
+
+def pads_in_vain(pad_px: int | None, crop: str) -> str | None:
+    """Say why a border means nothing to a crop; None where it does, or none is given."""
+    if pad_px is None or crop == "pad":
+        return None
+    return f"pad_px {pad_px} has no meaning for crop {crop!r}; it belongs to pad"
 
 
 def too_small(resize_px: int | None, image_px: int | None) -> str | None:

@@ -7,6 +7,7 @@
 - 16-bit grey keeps its upper 8 bits, as libpng's strip does for 16-bit RGB
 - CMYK and YCCK are converted without a colour profile, Adobe's inverted values turned first; profiles are ignored
 - EXIF orientation is applied: the pixels stand as a person sees the photo
+- text, profiles and other metadata are no pixels: what is large or wrong in them refuses no image
 - animations give their first frame; an image that ends early is refused, never filled with grey
 
 Our own extension decodes plain JPEGs, Pillow everything else; the pixels are the same either way.
@@ -15,6 +16,9 @@ Our own extension decodes plain JPEGs, Pillow everything else; the pixels are th
 import io
 import struct
 import zlib
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,8 +26,11 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from vitpipe.stages.images.crops import Box
 from vitpipe.stages.images.extension import ExifFirst, jpeg_part
-from vitpipe.stages.images.header import FORMATS, BadImage, Header, read_header
+from vitpipe.stages.images.header import FORMATS, BadImage, Header, rare_kind, read_header
+from vitpipe.stages.images.png_chunks import without_texts
 from vitpipe.stages.images.scans import refuse_many_scans
+
+Result = TypeVar("Result")
 
 MAX_PIXELS = 50_000_000
 MAX_FILE_BYTES = 100_000_000
@@ -60,18 +67,41 @@ def decode(data: bytes) -> Pixels:
         pixels = decode_part(np.frombuffer(data, dtype=np.uint8), header.height, header.width, box)
         if pixels is not None:
             return pixels
+    return by_pillow(data, header.ext, upright)
+
+
+def by_pillow(data: bytes, ext: str, use: Callable[[Image.Image], Result]) -> Result:
+    """Open a file with Pillow, which may raise while it is used. BadImage with the reason where it does.
+
+    Pillow gives up on a PNG for text and profiles that are large, or no text or profile; whatever they are, they are
+    no pixels: such a PNG is read without.
+    """
     try:
-        with Image.open(io.BytesIO(data), formats=(FORMATS[header.ext],)) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise BadImage(f"{image.width} x {image.height} pixels are over the cap of {MAX_PIXELS}")
-            return upright(image)
+        return _opened(data, ext, use)
     except DECODE_FAILURES as error:
-        raise damaged(header.ext, error) from error
+        bare = without_texts(data) if ext == "png" else data
+        if bare is not data:
+            with suppress(*DECODE_FAILURES):
+                return _opened(bare, ext, use)
+        raise _damaged(ext, error, rare_kind(data) if ext == "jpg" else "") from error
+
+
+def _opened(data: bytes, ext: str, use: Callable[[Image.Image], Result]) -> Result:
+    with Image.open(io.BytesIO(data), formats=(FORMATS[ext],)) as image:
+        if image.width * image.height > MAX_PIXELS:
+            raise BadImage(f"{image.width} x {image.height} pixels are over the cap of {MAX_PIXELS}")
+        return use(image)
+
+
+def turned(image: Image.Image) -> Image.Image:
+    """Turn an image of Pillow's as its Exif says. Raises what its reader raises."""
+    image.load()  # a PNG may have its Exif behind its pixels
+    return ImageOps.exif_transpose(image) if "exif" in image.info else image
 
 
 def upright(image: Image.Image) -> Pixels:
-    """Turn an image of Pillow's as its Exif says, and make it RGB by the rules above. Raises what its reader raises."""
-    return _rgb(ImageOps.exif_transpose(image) if "exif" in image.info else image)
+    """Turn an image of Pillow's, and make it RGB by the rules above. Raises what its reader raises."""
+    return _rgb(turned(image))
 
 
 def encoded(image: Image.Image, form: str, **options: int) -> bytes:
@@ -81,10 +111,11 @@ def encoded(image: Image.Image, form: str, **options: int) -> bytes:
     return file.getvalue()
 
 
-def damaged(ext: str, error: Exception) -> BadImage:
+def _damaged(ext: str, error: Exception, rare: str) -> BadImage:
     """Turn Pillow's error into a reason, without the memory address that it would name."""
     said = "Pillow cannot identify it" if isinstance(error, UnidentifiedImageError) else error
-    return BadImage(f"{FORMATS[ext]} damaged: {said}")
+    or_rare = f", or of a kind that is not read on this machine ({rare})" if rare else ""
+    return BadImage(f"{FORMATS[ext]} damaged{or_rare}: {said}")
 
 
 def decode_part(data: npt.NDArray[np.uint8], height: int, width: int, box: Box) -> Pixels | None:

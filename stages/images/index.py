@@ -44,6 +44,12 @@ class ShardIndex:
     width: Sequence[int]
     height: Sequence[int]
     """Height, like `width`, of the decoded image, upright."""
+    kept: Sequence[Sequence[tuple[str, int, str]]] = ()
+    """Extension, bytes and SHA-256 of the other members that each image has; nothing where the set keeps none."""
+
+    def kept_of(self, row: int) -> Sequence[tuple[str, int, str]]:
+        """The other members of one image, in the order of the tar."""
+        return self.kept[row] if self.kept else ()
 
     @property
     def count(self) -> int:
@@ -63,6 +69,8 @@ class ShardIndex:
     def encode(self) -> bytes:
         """Canonical bytes of the index."""
         columns = {field.name: getattr(self, field.name) for field in fields(self)}
+        if not self.kept:  # so that the indexes of sets that keep nothing are the same bytes as ever
+            del columns["kept"]
         return (json.dumps({"schema": INDEX_SCHEMA, **columns}, separators=(",", ":")) + "\n").encode()
 
 
@@ -76,7 +84,7 @@ def parse_index(data: bytes, name: str) -> ShardIndex:
         if values.pop("schema") != INDEX_SCHEMA:
             raise ValueError("unknown schema")
         index = ShardIndex(**values)
-        lengths = {len(getattr(index, column)) for column in _COLUMNS}
+        lengths = {len(getattr(index, column)) for column in _COLUMNS} | ({len(index.kept)} if index.kept else set())
         if len(lengths) != 1:
             raise ValueError(f"columns of unequal lengths {sorted(lengths)}")
         ends = (offset + size for offset, size in zip(index.offset, index.size, strict=True))

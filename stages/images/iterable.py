@@ -36,8 +36,9 @@ def _user_cache() -> Path:
 class ShardStream(IterableDataset[tuple[Tensor, Tensor]]):
     """A committed ShardSet in its endless order; each of W ranks gets its share of every global batch.
 
-    Iterating gives decoded batches, uint8 (B/W, 3, image_px, image_px) with their labels, for a loader with
-    `batch_size=None`; `samples` gives what webdataset reads. Each iteration begins at `samples_seen`.
+    Iterating gives decoded batches, uint8 (B/W, 3, image_px, image_px) with their labels, all 0 for a set without
+    classes, for a loader with `batch_size=None`; `samples` gives what webdataset reads. Each iteration begins at
+    `samples_seen`.
     """
 
     shards: ShardSet | str | Path | tuple[ShardSet | str | Path, ...]
@@ -71,7 +72,7 @@ class ShardStream(IterableDataset[tuple[Tensor, Tensor]]):
             asked = f"stream batches of {self.batch} images for rank {self.rank}"
             found = f"{self.world_size} ranks cannot share them equally, or there is no such rank"
             raise UsageError(asked, found, "give a batch that is a multiple of the ranks, and a rank from 0 on")
-        places = self.shards if isinstance(self.shards, tuple) else (self.shards,)
+        places = tuple(self.shards) if isinstance(self.shards, list | tuple) else (self.shards,)
         if len(self.shares) != (len(places) if len(places) > 1 else 0):
             found = f"{len(places)} sets and {len(self.shares)} shares"
             raise UsageError("stream images", found, "give each of several sets its share, and one set none")
@@ -107,7 +108,14 @@ class ShardStream(IterableDataset[tuple[Tensor, Tensor]]):
         if self.image_px is None:
             raise UsageError("stream decoded images", "no size is given", "give `image_px`, or use `samples()`")
         images = TrainImages(
-            self._sets, self.split, self.image_px, self.augment, self.seed, Path(self.cache), shares=self.shares
+            self._sets,
+            self.split,
+            self.image_px,
+            self.augment,
+            self.seed,
+            Path(self.cache),
+            shares=self.shares,
+            labelled=any(one.num_classes for one in self._sets),
         )
         for start, count in self.turns():
             batch = images.micro_batch(start, count)

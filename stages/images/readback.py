@@ -4,6 +4,7 @@ Knows an open tar and its index, not how either was written. webdataset ignores 
 whether a tar is sound: what it gives has to match the whole index, image by image, and to fill the whole tar.
 """
 
+import hashlib
 import sys
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -99,14 +100,21 @@ def _differences(samples: Iterator[Sample], stream: _Stream, index: ShardIndex, 
 
 
 def _wrong_members(sample: Sample, index: ShardIndex, row: int, multi_label: bool) -> Iterator[str]:
-    key, ext, label = index.key[row], index.ext[row], _LABEL[multi_label]
+    key, ext, kept = index.key[row], index.ext[row], index.kept_of(row)
+    label = _LABEL[multi_label] if index.labels[row] else None
     if sample["__key__"] != key:
         yield f"sample {row} is {sample['__key__']!r}, the index says {key!r}"
     members = sorted(name for name in sample if name not in _OURS)
-    if members != sorted((ext, label)):
-        yield f"{key!r} has the members {', '.join(members)}; it should have {ext} and {label}"
+    wanted = [ext, *([label] if label else []), *(name for name, _, _ in kept)]
+    if members != sorted(wanted):
+        yield f"{key!r} has the members {', '.join(members)}; it should have {' and '.join(wanted)}"
     if len(sample[ext]) != index.size[row]:
         yield f"the image {key!r} has {len(sample[ext])} bytes, the index says {index.size[row]}"
+    for name, size, sha256 in kept:
+        if (len(sample[name]), hashlib.sha256(sample[name]).hexdigest()) != (size, sha256):
+            yield f"the {name} of {key!r} is not what the index says"
+    if label is None:
+        return
     try:
         decoded = _webdataset().decoded(label, sample[label])
         labels = decoded["labels"] if multi_label else [decoded]

@@ -22,7 +22,7 @@ from vitpipe.stages.images.header import BadImage
 from vitpipe.stages.images.index import ShardIndex, parse_index
 from vitpipe.stages.images.keys import Ints
 from vitpipe.stages.images.manifest import Manifest, ShardEntry
-from vitpipe.stages.images.members import label_member
+from vitpipe.stages.images.members import label_members
 from vitpipe.stages.images.order import MAX_STREAMS
 from vitpipe.stages.images.tars import ShardReader
 from vitpipe.stages.images.united import united
@@ -122,6 +122,8 @@ class Split:
         except BadImage as error:
             intact = hashlib.sha256(data).hexdigest() == index.sha256s[row]
             found, do = f"{error}; its bytes are those ingested", "ingest again with this version"
+            if index.pixels_sha256[row] == index.sha256s[row]:  # as a structure check leaves it
+                do = "ingest again with `check: decode`, which sets such images aside"
             if not intact:
                 found = f"{error}; its bytes are not those ingested"
                 do = f"remove the cached {self._tars.cache.folder} and run again"
@@ -155,12 +157,12 @@ class Split:
         return self._index(shard).key[row]
 
     def sample(self, number: int) -> dict[str, str | bytes]:
-        """Give one image's two members as webdataset does: its bytes, and its label not yet decoded."""
+        """Give one image's members as webdataset does: its bytes, and its label, if it has one, not yet decoded."""
         shard, row = self.locate(number)
         index = self._index(shard)
-        form, label = label_member(index.labels[row], self.manifests[self.owners[shard]].multi_label)
+        label = dict(label_members(index.labels[row], self.manifests[self.owners[shard]].multi_label))
         image = self._bytes(shard, row).tobytes()
-        return {"__key__": index.key[row], "__url__": self._url(shard), index.ext[row]: image, form: label}
+        return {"__key__": index.key[row], "__url__": self._url(shard), index.ext[row]: image, **label}
 
     def _bytes(self, shard: int, row: int) -> npt.NDArray[np.uint8]:
         """The bytes of an image; where its tar is mapped, a view of it."""
@@ -222,7 +224,11 @@ def open_pixels(split: Split) -> Split | DecodedSplit:
 
 def _check(index: ShardIndex, entry: ShardEntry, manifest: Manifest, shards: ShardSet) -> None:
     classes = len(manifest.classes)
-    wrong = [labels for labels in index.labels if not labels or min(labels) < 0 or max(labels) >= classes]
+    wrong = [
+        labels
+        for labels in index.labels
+        if bool(labels) != bool(classes) or (labels and (min(labels) < 0 or max(labels) >= classes))
+    ]
     several = [labels for labels in index.labels if len(labels) > 1 and not manifest.multi_label]
     facts = (index.count, index.tar_bytes, index.sha256) == (entry.count, entry.bytes, entry.sha256)
     if wrong or several or not facts:

@@ -69,23 +69,25 @@ class IngestConfig(Settings):
     """Everything that decides which bytes end in which shard."""
 
     source: AnySource
-    """Where images come from: `kind` is folder, webdataset, parquet, benchmark, digits or
+    """Where images come from: `kind` is folder, webdataset, parquet, class_tars, benchmark, digits or
     glyphs."""
     images_per_shard: Images | None = None
     """Images of a full shard; left out, shards are cut by `shard_bytes`."""
     shard_bytes: Bytes | None = None
     """Bytes of a full shard; left out, 256 MB, unless `images_per_shard` decides."""
     splits: dict[str, Share] | Literal["folders", "official"] = Field(default={"train": 1.0}, validate_default=True)
-    """Share of each split, cut by content hash so that equal images never straddle; or `folders`: `root/split/class/`;
-    or `official`: a benchmark's own, its default. The digits are cut 0.8 train, 0.2 test unless said otherwise."""
+    """Share of each split, cut by content hash so that equal images never straddle; or `folders`: `root/split/class/`,
+    where stages look for splits called `train`, `val` and `test` (one of them must be there; folders of other names are
+    splits of that name, which a node takes when it names them); or `official`: a benchmark's own, its default,
+    or those of the processed ImageNet-21k. The digits are cut 0.8 train, 0.2 test unless said otherwise."""
     shuffle_seed: AnySeed = 0
     """Seed of the global order in which images are written."""
     deduplicate: Deduplicate = Deduplicate()
     """What to do about equal images. A benchmark keeps them unless said otherwise: its test set is what it is."""
     check: Literal["decode", "structure"] = "decode"
-    """decode: every image is decoded, and equal pixels are the same image. structure: only that files are whole, many
-    times faster, for a source that was decoded before; equal bytes are the same image, and flipped bits in the pixels
-    of a JPEG or WebP stay unseen until training."""
+    """decode: every image is decoded, and equal pixels are the same image. structure: only that files are whole and of
+    a kind that is read, many times faster, for a source that was decoded before; equal bytes are the same image, and
+    flipped bits in the pixels of a JPEG or WebP stay unseen until training."""
     reencode: Reencode | None = None
     """Change images on their way; left out, bytes pass as they are."""
     on_bad_image: Literal["quarantine", "fail"] = "quarantine"

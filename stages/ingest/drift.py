@@ -35,6 +35,8 @@ def look(config: IngestConfig, resources: IngestResources, shards: ShardSet, rec
             found = _by_listing(config, shards, digests)
         else:
             found = _by_names(config, shards, record, was, no_times, digests)
+        if found is None and was is not None and (whole := inventory.whole_files(was.texts)):
+            return _by_whole_files(config, whole)
         if found is None and kept is not None:
             return _by_digests(config, shards, record, kept)
         return found or Sighted()
@@ -100,9 +102,10 @@ def files_now(source: SourceSettings, was: Inventory) -> tuple[FilesNow, Sequenc
 def _texts_now(source: SourceSettings, was: Mapping[str, str]) -> tuple[Mapping[str, str], tuple[str, ...]]:
     """Digests of the texts, without one that is gone; what cannot be read is as it was, with the reason."""
     try:
-        return source.text_digests(), ()
+        read_whole = {name: sha256 for name, sha256 in was.items() if inventory.whole_files({name: sha256})}
+        return {**read_whole, **source.text_digests()}, ()
     except UsageError as error:
-        is_there = isinstance(error.__cause__, UnicodeDecodeError | IsADirectoryError)
+        is_there = isinstance(error.__cause__, ValueError | IsADirectoryError)
         return {name: error.found for name in was if is_there}, ()
     except StorageError as error:
         return was, tuple(f"{name}: {error.found}" for name in was)
@@ -172,6 +175,16 @@ def _by_digests(config: IngestConfig, shards: ShardSet, record: Record, kept: Ke
     unknown = f", but {checked.unknown} that the shards do not hold" if checked.unknown else ""
     note = f"the source is as it was ingested, {what}{unknown}"
     return Sighted(note=note, is_loud=bool(checked.unknown), is_same=not checked.unknown)
+
+
+def _by_whole_files(config: IngestConfig, was: Mapping[str, str]) -> Sighted:
+    """Packed files are not unpacked again to be compared: their own bytes tell."""
+    now = config.source.whole_digests()
+    others = [name for name in sorted(was) if now.get(name) != was[name]]
+    what = f"{len(was)} files of {config.source.location} by digest"
+    if others:
+        return Sighted.other(f"{len(others)} of {what} have other bytes: {some(others)}", by_digest=True)
+    return Sighted(note=f"the source is as it was ingested, {what}", is_same=True)
 
 
 def _made_otherwise(config: IngestConfig, record: Record) -> str:

@@ -17,7 +17,8 @@ def estimate(
     """Images, classes and bytes; of local files by their listing. UsageError when there is nothing to ingest."""
     counted = config.source.count(config.splits)
     if isinstance(counted, str):
-        return Estimate(notes=(counted,))
+        without = {"num_classes": 0, "class_names": ()} if config.source.unlabelled else {}
+        return Estimate(notes=(counted,), **without)
     kept = _part(counted.images, config)
     notes = (*counted.notes, *_doubts(counted, kept), *misspelt(config.splits))
     splits = _splits(config, kept, counted.splits)

@@ -21,6 +21,7 @@ from vitpipe.stages.ingest.look.changes import as_written
 from vitpipe.stages.ingest.look.image import Image, ImageTable
 from vitpipe.stages.ingest.look.scan import CHUNK_IMAGES, RejectedImage, ScanTask, Spool, scan
 from vitpipe.stages.ingest.sources.inventory import INVENTORY, MARKS
+from vitpipe.stages.ingest.sources.kept_members import KeepsMembers
 from vitpipe.stages.ingest.sources.opened import list_source
 from vitpipe.stages.ingest.table import View
 from vitpipe.stages.ingest.write.adopt import find_shards
@@ -45,13 +46,14 @@ def run(config: IngestConfig, inputs: Inputs, ctx: StageContext) -> ShardSet:
     bad images; Stopped.
     """
     excluded = excluded_contents(inputs)  # first: a set without test images is told before the work
-    opened = config.source.open(config.splits)
+    opened = config.source.make_ready(config.splits, ctx)
     listing = config.source.part(list_source(opened, ctx))
     if listing.refusal:
         raise listing.refusal
     if not listing.items:
         raise UsageError("ingest a part of the source", "no image is in it", "raise `limit` or `subset.fraction`")
-    inventory = replace(opened.inventory(listing), texts=config.source.text_digests())
+    files = opened.inventory(listing)
+    inventory = replace(files, texts={**files.texts, **config.source.text_digests()})
     ctx.out.put(MARKS, inventory.encode_marks())  # for hints alone: a copy of the source has other times
     more_files = [ctx.out.put(INVENTORY, inventory.encode())]
     source = as_written(opened, config)
@@ -67,7 +69,8 @@ def run(config: IngestConfig, inputs: Inputs, ctx: StageContext) -> ShardSet:
     images, duplicates, sheet = deduplicated(images, source, excluded, config, inputs, ctx)
     if not images:
         raise StageError("ingest a source", f"none of its {len(listing.items)} images is left", _first(bad))
-    shards = _write(source, plan_shards(images, config), spool, listing.multi_label, config, ctx, tally)
+    keeper = opened if isinstance(opened, KeepsMembers) and opened.keep else None
+    shards = _write(source, plan_shards(images, config), spool, listing.multi_label, config, ctx, tally, keeper)
     found = _shard_set(config, listing, shards, bad, duplicates, ctx, tally)
     more_files += [ctx.out.put(DUPLICATES_SHEET, sheet)] if sheet else []
     return found.model_copy(update={"files": (*found.files, *more_files)})
@@ -109,16 +112,17 @@ def _write(
     config: IngestConfig,
     ctx: StageContext,
     tally: Tally,
+    keeper: KeepsMembers | None,
 ) -> list[Shard]:
     """All shards, in the order of the plans; those of earlier attempts are taken over."""
-    shards = find_shards(plans, multi_label, ctx)
+    shards = find_shards(plans, multi_label, ctx, keeper.keep if keeper else ())
     tally.duplicates = tally.total - tally.quarantined - sum(len(plan.images) for plan in plans)
     tally.written = tally.adopted = sum(shard.entry.count for shard in shards.values())
     if shards:
         ctx.events.emit("resumed", f"{len(shards)} of {len(plans)} shards stand from an earlier attempt")
     checked = read_back_paths(plans, config.check == "decode", config.shuffle_seed)
     missing = [plan for plan in plans if plan.path not in shards]
-    tasks = [ShardTask(ctx.task, source, spool, plan, multi_label, plan.path in checked) for plan in missing]
+    tasks = [ShardTask(ctx.task, source, spool, plan, multi_label, plan.path in checked, keeper) for plan in missing]
     ended = ctx.cluster.fan(write_shard, tasks, resources=ctx.resources, label=lambda task: task.plan.path)
     for task, shard in gather(ended):
         shards[task.plan.path] = shard

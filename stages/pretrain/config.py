@@ -168,7 +168,7 @@ def validation_split(config: PretrainConfig, splits: Sequence[Mapping[str, int]]
     """The split to measure while training; None where probes alone are. UsageError when there is nothing to measure."""
     if config.evaluate is None:
         return None
-    found = next((name for name in VALIDATION if any(one.get(name) for one in splits)), None)
+    found = held_out(*splits)
     if found is None and not probes:
         held = f"its shards hold {' and '.join(str(dict(one)) for one in splits)}, and no probes are given"
         do = f"ingest a split named {VALIDATION[0]}, give probes, or leave config.evaluate out"
@@ -176,9 +176,9 @@ def validation_split(config: PretrainConfig, splits: Sequence[Mapping[str, int]]
     return found
 
 
-def held_out(splits: Mapping[str, int]) -> str | None:
-    """The split of a set that is not trained on and has images, or None."""
-    return next((name for name in VALIDATION if splits.get(name)), None)
+def held_out(*splits: Mapping[str, int]) -> str | None:
+    """The split that is not trained on and has images in one of the sets, or None."""
+    return next((name for name in VALIDATION if any(one.get(name) for one in splits)), None)
 
 
 def _too_long(config: PretrainConfig) -> list[str]:

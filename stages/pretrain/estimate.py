@@ -32,7 +32,7 @@ def estimate(config: PretrainConfig, resources: PretrainResources, inputs: Given
     num_images, num_classes = _shards(config, inputs)
     for probe in inputs.get("probes", ()):
         if isinstance(probe, ShardSet | Estimate) and probe.splits is not None:
-            check_probe(*_facts(probe, "a probe of this run"))
+            check_probe(*_facts(probe, "a probe of this run"), probe.num_classes)
     _check_classes(config, inputs, num_classes)
     if not num_images or None in num_classes:
         return Estimate(notes=("known once the shards are",))

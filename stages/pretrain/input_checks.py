@@ -7,7 +7,7 @@ from vitpipe.stages.images.classes import difference, moved_name
 from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.pretrain.config import VALIDATION, PretrainConfig, held_out
 from vitpipe.stages.pretrain.job import SPLIT
-from vitpipe.stages.tasks import check_data
+from vitpipe.stages.tasks import check_data, check_labelled
 
 
 def check_init(init: ModelSettings | None, model: ModelSettings, uri: str) -> None:
@@ -38,7 +38,9 @@ def check_init_names(uri: str, head: Mapping[int, str], shards: str, classes: Ma
 
 
 def check_classes(uri: str, num_classes: int | None, config: PretrainConfig) -> None:
-    """UsageError for a set of one class, of which a softmax learns nothing; `num_classes` is None until it is known."""
+    """UsageError for a set of one class, of which a softmax learns nothing, and for one of none; None is not known."""
+    if config.objective.kind != "masked_patch":
+        check_labelled(f"pretrain on {uri} with the objective {config.objective.kind}", num_classes)
     if num_classes == 1 and config.objective.kind == "softmax":
         do = "give images of two or more classes, or set objective.kind to masked_patch, which looks at none"
         raise UsageError(f"pretrain on {uri}", "it has a single class: 1", do)
@@ -54,7 +56,8 @@ def check_shards(uri: str, splits: Mapping[str, int], multi_label: bool, config:
         raise UsageError(f"pretrain on {uri}", found, "set objective.kind to sigmoid")
 
 
-def check_probe(uri: str, splits: Mapping[str, int], multi_label: bool) -> None:
+def check_probe(uri: str, splits: Mapping[str, int], multi_label: bool, classes: int | None) -> None:
     """UsageError for a set that no ridge can be fitted and tested on."""
+    check_labelled(f"score {uri} while training", classes)
     needed = (SPLIT, held_out(splits) or VALIDATION[0])
     check_data(f"score {uri} while training", splits, needed, multi_label=multi_label)

@@ -83,7 +83,7 @@ def _probes(config: PretrainConfig, inputs: Inputs, scratch: Path) -> tuple[Shar
     """UsageError for one that no ridge can be fitted and tested on, one with too few images of a class too."""
     probes = inputs.many("probes", ShardSet)
     for probe in probes:
-        check_probe(probe.uri, probe.splits, probe.multi_label)
+        check_probe(probe.uri, probe.splits, probe.multi_label, probe.num_classes)
         if config.evaluate is not None:  # now, not when training has come to its first measurement
             fewshot, labels_N = config.evaluate.fewshot, Split(probe, "train", scratch / "images").labels
             try:

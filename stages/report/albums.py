@@ -26,7 +26,7 @@ def album(name: str, data: ShardSet, samples: int, max_classes: int) -> Album:
     side = max((max(image.shape[:2]) for images in thumbnails.values() for image in images), default=1)
     strips = tuple((manifest.classes[label], _strip(images, samples, side)) for label, images in thumbnails.items())
     sizes = ", ".join(f"{split} {count:,}" for split, count in sorted(data.splits.items(), reverse=True))
-    facts = [f"{number:,} classes", f"{sizes} images"]
+    facts = [f"{number:,} classes" if number else "no classes", f"{sizes} images"]
     if len(strips) < number:
         facts.append(f"{len(strips)} classes shown")
     if manifest.source.quarantined:

@@ -60,7 +60,7 @@ def results_csv(table: Sequence[ScoreRow], run_uri: str, lineage: Sequence[Linea
     writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
     writer.writeheader()
     writer.writerows(_csv_line(row) | {"run": run_uri} | _provenance(row, lineage) for row in table)
-    return buffer.getvalue().encode()
+    return buffer.getvalue().encode(errors="backslashreplace")
 
 
 def model_name(model: ModelSettings) -> str:

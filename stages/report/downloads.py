@@ -4,10 +4,8 @@ import base64
 from collections.abc import Sequence
 
 from vitpipe.stages.paper.tables import title
+from vitpipe.stages.report.latex import LATEX, tabular
 from vitpipe.stages.report.results import ScoreRow
-
-_SPECIAL = str.maketrans({sign: f"\\{sign}" for sign in "&%$#_{}"})
-_SPECIAL |= str.maketrans({"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}"})
 
 
 def downloads(table: Sequence[ScoreRow], results: bytes) -> list[tuple[str, str, str]]:
@@ -26,15 +24,10 @@ def downloads(table: Sequence[ScoreRow], results: bytes) -> list[tuple[str, str,
 
 def latex_table(table: Sequence[ScoreRow]) -> bytes:
     """Write the results as a LaTeX table for `booktabs`, names escaped."""
-    lines = [
-        "% \\usepackage{booktabs}",
-        "\\begin{tabular}{lllrr}",
-        "\\toprule",
-        "Benchmark & Arm & Labels & Top-1, \\% & Seeds \\\\",
-        "\\midrule",
-    ]
+    rows = []
     for row in table:
         spread = f" \\pm {100 * row.std:.1f}" if row.std is not None else ""
-        words = " & ".join(text.translate(_SPECIAL) for text in (title(row.benchmark), row.arm, row.labels))
-        lines.append(f"{words} & ${100 * row.value:.1f}{spread}$ & {len(row.per_seed)} \\\\")
-    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", ""]).encode()
+        words = (text.translate(LATEX) for text in (title(row.benchmark), row.arm, row.labels))
+        rows.append((*words, f"${100 * row.value:.1f}{spread}$", str(len(row.per_seed))))
+    head = ("Benchmark", "Arm", "Labels", r"Top-1, \%", "Seeds")
+    return ("% \\usepackage{booktabs}\n" + tabular("lllrr", head, rows)).encode(errors="backslashreplace")

@@ -9,6 +9,9 @@ from collections.abc import Sequence
 from vitpipe.stages.paper.tables import title
 from vitpipe.stages.report.results import Gain, ScoreRow, percent
 
+_BASELINES = ("scratch", "baseline")
+"""Kinds of rows that saw none of the pretraining: from scratch, raw pixels, untrained features."""
+
 
 def headline(table: Sequence[ScoreRow], found: Sequence[Gain]) -> str:
     """Say in one sentence what the run showed, also when pretraining did not help."""
@@ -28,10 +31,13 @@ def headline(table: Sequence[ScoreRow], found: Sequence[Gain]) -> str:
 
 
 def strongest(tuned: ScoreRow, table: Sequence[ScoreRow]) -> ScoreRow | None:
-    """Find the best score that is no fine-tuned one, on the same benchmark with as many labels; None without any."""
-    data = tuned.benchmark, tuned.split
-    others = [row for row in table if row.kind != "pretrained" and (row.benchmark, row.split) == data]
-    return max((row for row in others if row.labels == tuned.labels), key=lambda row: row.value, default=None)
+    """Find the best score of what saw none of the pretraining, on the same images with as many labels; None without.
+
+    A probe of the pretrained features is no baseline: it is another way to read the same pretraining.
+    """
+    data = tuned.benchmark, tuned.split, tuned.labels
+    others = (row for row in table if row.kind in _BASELINES and (row.benchmark, row.split, row.labels) == data)
+    return max(others, key=lambda row: row.value, default=None)
 
 
 def beside_strongest(table: Sequence[ScoreRow]) -> dict[str, str]:
@@ -44,12 +50,12 @@ def beside_strongest(table: Sequence[ScoreRow]) -> dict[str, str]:
 def side(tuned: ScoreRow, other: ScoreRow) -> str:
     """Say which side of another score the fine-tuned one is on, and whether beyond the spread of the seeds of both."""
     gain = Gain(tuned, other)
-    where = "above" if gain.points > 0 else "below"
+    apart = f"{abs(gain.points):.1f} points {'above' if gain.points > 0 else 'below'}"
     if tuned.std is None or other.std is None:
         spread = "with one seed the spread is unknown"
     else:
         spread = "beyond the seeds’ spread" if gain.clear else "within the seeds’ spread"
-    return f"fine-tuned is {abs(gain.points):.1f} points {where}, {spread}"
+    return f"fine-tuned is {'as good' if apart.startswith('0.0') else apart}, {spread}"
 
 
 def _one_gain(gain: Gain) -> str:

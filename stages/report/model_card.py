@@ -126,7 +126,7 @@ def model_card(
         loading=_loading(chosen) if chosen else "",
         run_uri=run_uri,
     )
-    return str(ModelCard(card)).encode()
+    return str(ModelCard(card)).encode(errors="backslashreplace")
 
 
 def _loading(chosen: Loading) -> str:

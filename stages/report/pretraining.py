@@ -40,10 +40,10 @@ class Spent:
 def curves(checkpoint: Checkpoint) -> list[Curve]:
     """Draw loss, learning rate and gradient norm step by step, and held-out and few-shot numbers if there are any."""
     drawn = []
-    lines = _lines(checkpoint, "metrics.jsonl")
+    lines = log_lines(checkpoint, "metrics.jsonl")
     for field, title, noisy in CURVES:
         drawn += _curve(title, "", lines, field, smooth=noisy, zero=field != "loss")
-    evaluations = _lines(checkpoint, "evaluation.jsonl")
+    evaluations = log_lines(checkpoint, "evaluation.jsonl")
     rows: list[dict[str, Any]] = [{"step": line["step"]} | measured(line) for line in evaluations]
     for name in dict.fromkeys(name for row in rows for name in row if name != "step"):
         accuracy = name != "validation/loss"
@@ -92,5 +92,6 @@ def _curve(
     return [Curve.draw(title, unit, steps, values, smooth=smooth, zero=zero)]
 
 
-def _lines(checkpoint: Checkpoint, name: str) -> list[dict[str, Any]]:
+def log_lines(checkpoint: Checkpoint, name: str) -> list[dict[str, Any]]:
+    """Read a log of a training, verified; empty where it has none."""
     return [json.loads(line) for line in checkpoint.read(name).splitlines()] if checkpoint.has(name) else []

@@ -3,13 +3,12 @@
 Knows Score artifacts; opens `score.json` of few-shot scores, no other file, and knows no page.
 """
 
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from vitpipe.stages.artifacts import Score
+from vitpipe.stages.artifacts import Score, deviation
 from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.report.wording import last_part
 
@@ -142,11 +141,6 @@ def percent(value: float, std: float | None = None) -> str:
     return f"{100 * value:.1f} ± {100 * std:.1f} %" if std is not None else f"{100 * value:.1f} %"
 
 
-def deviation(values: Sequence[float]) -> float | None:
-    """Sample standard deviation; None of a single value."""
-    return statistics.stdev(values) if len(values) > 1 else None
-
-
 def _likeness(row: ScoreRow) -> tuple[Any, ...]:
     return (row.benchmark, *(str(row.protocol.get(name)) for name in ALIKE))
 
@@ -161,7 +155,7 @@ def _row(score: Score, benchmark: str, node: str) -> ScoreRow:
         arm=arm,
         kind=kind,
         value=score.value,
-        std=deviation(score.per_seed),
+        std=score.std,
         per_seed=score.per_seed,
         chosen=score.chosen,
         dev_scores=score.dev_scores,

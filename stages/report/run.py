@@ -77,7 +77,7 @@ def run(config: ReportConfig, inputs: Inputs, ctx: StageContext) -> Report:
         versions=overview.versions(lineage),
     )
     files = (
-        ctx.out.put("index.html", page.encode()),
+        ctx.out.put("index.html", page.encode(errors="backslashreplace")),
         ctx.out.put("report.json", report_json(sentence, table, found, lineage, pictures.inside)),
         ctx.out.put("results.csv", results),
         ctx.out.put("README.md", model_card(heading, sentence, table, run_uri, loading(lineage, scores))),

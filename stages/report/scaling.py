@@ -7,12 +7,12 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from vitpipe.stages.artifacts import Artifact, Checkpoint, ShardSet
+from vitpipe.stages.artifacts import Artifact, Checkpoint, ShardSet, deviation
 from vitpipe.stages.paper.tables import title
 from vitpipe.stages.report.lines import Lines, Point, Series
 from vitpipe.stages.report.overview import variant
 from vitpipe.stages.report.record_lineage import LineageNode
-from vitpipe.stages.report.results import ScoreRow, deviation
+from vitpipe.stages.report.results import ScoreRow
 from vitpipe.stages.report.wording import count, flops, last_part
 from vitpipe.stages.vit.flops import train_flops_per_image
 

@@ -3,7 +3,6 @@
 Knows artifacts and facts that are handed in; finds no run.
 """
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,6 @@ from typing import Any
 
 from markupsafe import Markup
 
-from vitpipe.stages.artifacts import Checkpoint
 from vitpipe.stages.report.charts import PLOT_HEIGHT, PLOT_WIDTH, Axis, axis, score_axis, svg, trace
 from vitpipe.stages.report.lines import MAX_SERIES
 from vitpipe.stages.report.page import environment
@@ -67,11 +65,6 @@ def render(**facts: Any) -> str:
 def score_chart(node: str, table: Sequence[ScoreRow]) -> dict[str, Any]:
     """Put one node's scores of several runs on one scale."""
     return {"title": node, "benchmark": table[0].benchmark, "rows": table, "axis": score_axis(table)}
-
-
-def log_lines(checkpoint: Checkpoint, name: str) -> list[dict[str, Any]]:
-    """Read a log of a training, verified; empty where it has none."""
-    return [json.loads(line) for line in checkpoint.read(name).splitlines()] if checkpoint.has(name) else []
 
 
 def overlaid(trainings: Iterable[tuple[str, str, Log, Log]]) -> list[tuple[str, list[Overlay]]]:

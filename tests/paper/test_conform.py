@@ -49,7 +49,7 @@ UNSTATED = {
     "precision": "fp32", "optimizer.state_dtype": "bf16",
 }  # fmt: skip
 NOT_COMPARED = {
-    "model.classes", "optimizer.momentum", "schedule.timescale", "augment.resize_px", "seed",
+    "model.classes", "optimizer.momentum", "schedule.timescale", "augment.resize_px", "augment.pad_px", "seed",
     "augment.randaugment.layers", "augment.randaugment.magnitude", "model.variant.layers", "model.variant.width",
     "model.variant.mlp", "model.variant.heads", "model.variant.patch_px", "ema.decay",
     "evaluate.every", "evaluate.eval_resize", "evaluate.fewshot.shots", "evaluate.fewshot.l2", "evaluate.fewshot.seeds",
@@ -195,6 +195,7 @@ CIFAR = {
 TABLE_4 = {
     "batch_images": 128, "total": "500 steps", "peak_lr": [0.03, 0.01, 0.003], "image_px": 224, "dev": 0.1,
     "clip_norm": None, "ema": {"decay": 0.9999}, "seeds": [0], "train_per_class": 100,
+    "split": "val",
 }  # fmt: skip
 OPEN_IN_TABLE_4 = {
     "warmup": "100 steps", "crop": "resize", "crop_px": 400, "antialias": True, "flip": False, "dropout": 0.0,

@@ -46,5 +46,7 @@ def _place_at(value: Value, path: Sequence[str], mark: Place, folder: Path) -> V
 
 
 def _placed(text: str, mark: Place, folder: Path) -> str:
+    if text in mark.words:
+        return text
     places = (one if one.startswith("${") else absolute_place(one, folder) for one in places_in(text, mark))
     return mark.separator.join(places)

@@ -194,12 +194,12 @@ def architecture(settings: ModelSettings) -> str:
 
 def json_bytes(content: Mapping[str, Any], indent: int = 1) -> bytes:
     """JSON as a file of its own."""
-    return (json.dumps(content, indent=indent, ensure_ascii=False) + "\n").encode()
+    return (json.dumps(content, indent=indent, ensure_ascii=False) + "\n").encode(errors="backslashreplace")
 
 
 def text(content: Mapping[str, Any]) -> str:
     """JSON on one line."""
-    return json.dumps(content, ensure_ascii=False)
+    return json.dumps(content, ensure_ascii=False).encode(errors="backslashreplace").decode()
 
 
 def relative_positions(settings: ModelSettings) -> list[str]:

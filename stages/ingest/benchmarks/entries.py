@@ -75,6 +75,8 @@ class Reader:
     """IntegrityError naming a file that is not what its format says."""
     read: Callable[[Benchmark, Path, Item], bytes] = read_file
     """BadImage where this one image cannot be had."""
+    file_of: Callable[[Path, Item], str] = lambda root, item: item.name
+    """The file below the root that an image lies in."""
     files: bool = True
     """Whether the entries are image files below the root, rather than rows of a file."""
     costly: bool = False

@@ -1,13 +1,15 @@
 """Readers of ImageNet as its authors lay it out, and of the reassessed labels of its validation images.
 
-Training images lie in `train/n01440764/` or `train/n01440764.tar`; validation images in `val/`, flat with the
-development kit's ground truth, or sorted into `val/n01440764/`.
+Training images lie in `train/n01440764/`, in `train/n01440764.tar`, or in the one tar of these that is downloaded;
+validation images in `val/`, flat with the development kit's ground truth or sorted into `val/n01440764/`, or in their
+tar.
 """
 
 import json
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -20,6 +22,8 @@ from vitpipe.stages.ingest.benchmarks.registry import Benchmark
 from vitpipe.stages.ingest.listing import Item
 from vitpipe.stages.ingest.reading import UnreadableImage
 
+TRAIN_TAR, VAL_TAR = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
+"""As they are downloaded; looked at where there is no folder `train`, or `val`."""
 DEVKIT = Path("ILSVRC2012_devkit_t12", "data")
 NUM_VAL = 50_000
 
@@ -32,10 +36,13 @@ def _imagenet(benchmark: Benchmark, root: Path) -> OfficialListing:
         OfficialImage(name, "train", (number[wnid],), key=name.rpartition("/")[2], size=size, place=place)
         for wnid, (name, size, place) in train
     ]
+    packed = _packed_val(root)
     for file, wnid in _val(benchmark, root):
         if wnid not in number:
             raise official.damaged(root / "val", f"{file} is of {wnid}, a class without training images")
-        entries.append(OfficialImage(f"val/{file}", "test", (number[wnid],), key=file.rpartition("/")[2]))
+        size, place = packed.get(file, (0, ()))
+        key = file.rpartition("/")[2]
+        entries.append(OfficialImage(f"val/{file}", "test", (number[wnid],), key=key, size=size, place=place))
     return OfficialListing(entries, classes)
 
 
@@ -45,19 +52,50 @@ _TrainImage = tuple[str, int, tuple[int, ...]]
 
 def _train(benchmark: Benchmark, root: Path) -> Iterator[tuple[str, _TrainImage]]:
     """Class and image, of folders and tars alike."""
+    if not (root / "train").is_dir() and (root / TRAIN_TAR).is_file():
+        yield from _packed_train(root / TRAIN_TAR)
     for path in sorted((root / "train").iterdir()) if (root / "train").is_dir() else ():
         if path.is_dir():
             yield from ((path.name, (f"train/{path.name}/{file.name}", 0, ())) for file in sorted(path.glob("*.JPEG")))
         elif path.suffix == ".tar":
-            yield from ((path.stem, found) for found in _members(path))
+            yield from ((path.stem, found) for found in _members(path, path.name))
 
 
-def _members(path: Path) -> Iterator[_TrainImage]:
-    """Images of one class's tar, by its headers alone."""
-    with official.reading(path), tarfile.open(path) as archive:
+def _members(path: Path, name: str, at: int = 0, inside: IO[bytes] | None = None) -> Iterator[_TrainImage]:
+    """Images of one class's tar, by its headers alone; of one `inside` another it begins `at` a byte of that."""
+    with official.reading(path), tarfile.open(path, "r:", inside) as archive:
         for member in archive:
             if member.isfile():
-                yield f"train/{path.name}/{member.name}", member.size, (member.offset_data, member.size)
+                yield f"train/{name}/{member.name}", member.size, (at + member.offset_data, member.size)
+
+
+def _packed_train(path: Path) -> Iterator[tuple[str, _TrainImage]]:
+    """As of a folder of tars, of the one that holds them."""
+    with official.reading(path), tarfile.open(path, "r:") as archive:
+        for member in archive:
+            name, inside = member.name.rpartition("/")[2], archive.extractfile(member)
+            if inside is not None and name.endswith(".tar"):
+                found = _members(path, name, member.offset_data, inside)
+                yield from ((name.removesuffix(".tar"), image) for image in found)
+
+
+def _packed_val(root: Path) -> dict[str, tuple[int, tuple[int, ...]]]:
+    """Size and place of each validation image by its name, where they are still packed."""
+    path = root / VAL_TAR
+    if (root / "val").is_dir() or not path.is_file():
+        return {}
+    with official.reading(path), tarfile.open(path, "r:") as archive:
+        files = [member for member in archive if member.isfile()]
+    return {one.name.rpartition("/")[2]: (one.size, (one.offset_data, one.size)) for one in files}
+
+
+def _tar_of(root: Path, item: Item) -> str:
+    """The file that an image lies in."""
+    first, second = item.name.split("/")[:2]
+    own = f"{first}/{second}"
+    if not item.place or (root / own).is_file():
+        return item.name if not item.place else own
+    return TRAIN_TAR if first == "train" else VAL_TAR
 
 
 def _val(benchmark: Benchmark, root: Path) -> Iterator[tuple[str, str]]:
@@ -94,7 +132,7 @@ def _read(benchmark: Benchmark, root: Path, item: Item) -> bytes:
         return official.read_file(benchmark, root, item)
     place, size = item.place
     try:
-        with (root / "train" / item.name.split("/")[1]).open("rb") as file:
+        with (root / _tar_of(root, item)).open("rb") as file:
             file.seek(place)
             data = file.read(size)
     except OSError as error:
@@ -122,5 +160,5 @@ def _real(benchmark: Benchmark, root: Path) -> OfficialListing:
     return OfficialListing(entries, benchmark.class_names, multi_label=True)
 
 
-IMAGENET = Reader(_imagenet, _read)
+IMAGENET = Reader(_imagenet, _read, file_of=_tar_of)
 IMAGENET_REAL = Reader(_real)

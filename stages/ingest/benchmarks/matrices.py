@@ -131,7 +131,7 @@ def _pcam(root: Path, split: str, part: str) -> Any:
     try:
         import h5py  # an extra: `pip install 'vitpipe[benchmarks]'`
     except ImportError as error:
-        do = "pip install h5py, on the workers too"
+        do = "type `pip install h5py`, on the workers too"
         raise UsageError("read PatchCamelyon's HDF5 files", "the package h5py is not installed", do) from error
     path = root / f"camelyonpatch_level_2_split_{_PCAM_FILES[split]}_{part}.h5"
     with reading(path):

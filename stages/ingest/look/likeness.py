@@ -5,16 +5,15 @@ compression, brightness and contrast hardly matter. The thumbnail comes from a D
 it is in integers, the same on any machine.
 """
 
-import io
 from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import Image
 
-from vitpipe.stages.images.decode import DECODE_FAILURES, check_header, damaged
-from vitpipe.stages.images.header import FORMATS
+from vitpipe.stages.images.decode import by_pillow, check_header, turned
+from vitpipe.stages.images.header import rare_kind
 
 FIRST_BITS = 64
 SECOND_BITS = 192
@@ -59,22 +58,21 @@ def _look(grey: Grey) -> bytes | None:
 
 def _thumbnails(data: bytes, trims: Sequence[tuple[float, float, float, float]]) -> list[Grey]:
     """(32, 32) greys of the upright image, its sides squeezed alike, each without what its trim cuts off."""
-    header = check_header(data)
-    try:
-        with Image.open(io.BytesIO(data), formats=(FORMATS[header.ext],)) as image:
+    ext = check_header(data).ext
+
+    def cut(image: Image.Image) -> list[Grey]:
+        if not (ext == "jpg" and rare_kind(data)):  # a lossless one cannot be decoded smaller
             image.draft("L" if image.mode == "RGB" else None, (DRAFT_PX, DRAFT_PX))
-            upright = ImageOps.exif_transpose(image) if "exif" in image.info else image
-            if upright.mode.startswith("I;16"):
-                upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
-            if upright.mode != "L":
-                upright = upright.convert("RGB").convert("L")
-            wide, high = upright.size
-            boxes = [
-                (left * wide, top * high, wide - right * wide, high - low * high) for left, top, right, low in trims
-            ]
-            return [np.asarray(upright.resize(_SQUARE, Image.Resampling.BILINEAR, box)) for box in boxes]
-    except DECODE_FAILURES as error:
-        raise damaged(header.ext, error) from error
+        upright = turned(image)
+        if upright.mode.startswith("I;16"):
+            upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
+        if upright.mode != "L":
+            upright = upright.convert("RGB").convert("L")
+        wide, high = upright.size
+        boxes = [(left * wide, top * high, wide - right * wide, high - low * high) for left, top, right, low in trims]
+        return [np.asarray(upright.resize(_SQUARE, Image.Resampling.BILINEAR, box)) for box in boxes]
+
+    return by_pillow(data, ext, cut)
 
 
 @lru_cache(maxsize=1)

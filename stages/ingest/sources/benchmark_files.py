@@ -81,7 +81,7 @@ class BenchmarkFiles:
         """The official files, the lists that fix a split, and the images or the tars that hold them."""
         names = {file.path for file in self.benchmark.files} | set(self.split_lists())
         if self._reader.files:
-            names |= {"/".join(item.name.split("/")[:2]) if item.place else item.name for item in listing.items}
+            names |= {self._reader.file_of(Path(self.root), item) for item in listing.items}
         elif not names:
             names = {entry.name for entry in os.scandir(self.root) if entry.is_file() and entry.name[0] != "."}
         return Inventory.of(self.stated(names, None))

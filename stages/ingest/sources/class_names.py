@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any
 
 from vitpipe.infra.errors import UsageError
@@ -15,17 +16,21 @@ Label = int | str
 """As a source writes it: the number of a class, or its name."""
 
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?")
+_EXACT = 2**53
+"""From here on floats skip integers."""
 _PLAIN = re.compile(r"\d+")
 
 
 def class_name(label: Any) -> str:
-    """A class name. A number is taken only as a plain one: -1 or 1.0 is a mistake, not a class. ValueError in words.
+    """A class name. A number is taken only as a plain one: -1 or 1.5 is a mistake, not a class. ValueError in words.
 
-    NaN is how tables write that there is none; as a text it is a name like any other.
+    NaN is how tables write that there is none, and whole floats how they write numbers beside it. Texts mean
+    themselves: "nan" is a name like any other, and "1.0" a mistake, for nothing says which number it was.
     """
-    if isinstance(label, float) and not math.isfinite(label):
+    label = _whole(label)
+    if isinstance(label, float | Decimal) and not math.isfinite(label):
         raise ValueError(f"no label: {label!r}")
-    text = str(label).strip() if isinstance(label, str | int | float) and not isinstance(label, bool) else ""
+    text = str(label).strip() if isinstance(label, str | int | float | Decimal) and not isinstance(label, bool) else ""
     if not text:
         raise ValueError(f"no label: {label!r}")
     if _NUMBER.fullmatch(text) and not _PLAIN.fullmatch(text):
@@ -33,18 +38,17 @@ def class_name(label: Any) -> str:
     return text
 
 
+def _whole(label: Any) -> Any:
+    """Floats and decimals that are whole, as tables keep integers beside gaps, as integers; others as they are."""
+    if isinstance(label, float | Decimal) and math.isfinite(label) and label == int(label) and 0 <= label < _EXACT:
+        return int(label)
+    return label
+
+
 def class_label(label: Any) -> Label:
     """As `class_name`; what is written as a number stays one, whatever the classes are called."""
-    text = class_name(label)
+    text, label = class_name(label), _whole(label)
     return label if isinstance(label, int) else text
-
-
-def class_number(label: Any) -> int:
-    """As `class_name`, of what must be a number."""
-    text = class_name(label)
-    if not is_number(text):
-        raise ValueError(f"the label {label!r}, which is no number of a class")
-    return int(text)
 
 
 def is_number(label: Label) -> bool:
@@ -130,7 +134,11 @@ def labels_apart(images: Iterable[Labelled]) -> tuple[Items, tuple[Label, ...]]:
 
 
 def split_lines(text: str) -> list[str]:
-    """Ended by a line feed, with or without a carriage return: `str.splitlines` cuts names in two, as at U+2028."""
+    """Ended by a line feed, with or without a carriage return: `str.splitlines` cuts names in two, as at U+2028.
+
+    In a text without line feeds, carriage returns alone end lines.
+    """
+    text = text if "\n" in text else text.replace("\r", "\n")
     lines = [line.removesuffix("\r") for line in text.split("\n")]
     return lines if lines[-1] else lines[:-1]
 

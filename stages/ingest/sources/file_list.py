@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from hashlib import sha256
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, model_validator
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:  # as in `source_settings.py`
     from vitpipe.stages.ingest.sources.patterns import SourceFile
 
 
-def _frozen(urls: Any) -> Any:
-    """Where a whole config was read from JSON by an outer validator, its lists are lists by now."""
-    return tuple(urls) if isinstance(urls, list) else urls
+def frozen(listed: Any) -> Any:
+    """A tuple of a list: where a whole config was read from JSON by an outer validator, its lists are lists by now."""
+    return tuple(listed) if isinstance(listed, list) else listed
 
 
 SEPARATOR = "::"
@@ -38,7 +38,7 @@ def _several(urls: str | tuple[str, ...]) -> tuple[str, ...]:
     return patterns
 
 
-Urls = Annotated[str | tuple[str, ...], BeforeValidator(_frozen), AfterValidator(_several), Place(SEPARATOR)]
+Urls = Annotated[str | tuple[str, ...], BeforeValidator(frozen), AfterValidator(_several), Place(SEPARATOR)]
 
 
 class FilesSource(SourceSettings):
@@ -54,8 +54,13 @@ class FilesSource(SourceSettings):
     """A file of all class names, one a line or a JSON list; numbers are places in it, and names that the data bring
     with them are looked up in it."""
 
+    labels: Literal["none"] | None = None
+    """`none`: no image has a class, whatever stands beside it; only masked patches are pretrained on such a set."""
+
     @model_validator(mode="after")
     def _classes_are_said_once(self) -> Self:
+        if self.unlabelled and (self.classes is not None or self.class_names is not None):
+            raise ValueError("labels: none has no classes: leave classes and class_names out")
         if self.classes is not None and self.class_names is not None:
             raise ValueError("give classes or class_names, not both: the file says how many there are")
         return self
@@ -93,7 +98,7 @@ class FilesSource(SourceSettings):
 
     def _fixed_classes(self) -> "Classes | None":
         from vitpipe.stages.ingest.sources.class_names import Classes, parse_names
-        from vitpipe.stages.ingest.sources.labels_file import read_text
+        from vitpipe.stages.ingest.sources.text_file import read_text
 
         if self.classes is not None:
             return Classes.of([str(number) for number in range(self.classes)])
@@ -134,7 +139,7 @@ class FilesSource(SourceSettings):
 
     def text_digests(self) -> dict[str, str]:
         """The file of class names, if there is one."""
-        from vitpipe.stages.ingest.sources.labels_file import read_text
+        from vitpipe.stages.ingest.sources.text_file import read_text
 
         if self.class_names is None:
             return {}

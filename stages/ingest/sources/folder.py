@@ -4,7 +4,7 @@ from collections import Counter
 from hashlib import sha256
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from vitpipe.stages.ingest.sources.source_settings import LOOK_SECONDS, SourceCount, SourceSettings, Splits
+from vitpipe.stages.ingest.sources.source_settings import LOOK_SECONDS, UNLABELLED, SourceCount, SourceSettings, Splits
 from vitpipe.stages.settings import Place
 
 if TYPE_CHECKING:  # as in `source_settings.py`
@@ -19,10 +19,14 @@ class FolderSource(SourceSettings):
     kind: Literal["folder"]
     root: Annotated[str, Place()]
     """Local folder or `s3://bucket/prefix`. Not part of the recipe: a folder may move, its listing is what counts, and
-    the shards are the same bytes wherever it lies. Files and folders whose name begins with a dot are left aside."""
-    labels: Annotated[str | None, Place()] = None
-    """A csv or jsonl file of `path` (relative to `root`) and `label`, or `labels` for several (in csv separated by
-    `;`); instead of one folder per class."""
+    the shards are the same bytes wherever it lies. Files and folders whose name begins with a dot, and what file
+    servers and desktops leave (`@eaDir`, `__MACOSX`, `Thumbs.db`), are left aside and counted; a link to nothing is
+    set aside as a bad image."""
+    labels: Annotated[str | None, Place(words=(UNLABELLED,))] = None
+    """A csv, tsv or jsonl file, packed with gzip or not, of `path` and `label`, or `labels` for several (in csv
+    separated by `;`); instead of one folder per class. `file_name`, `filename`, `image` and their like stand for
+    `path`, which is relative to `root` or begins with it; what it names is read whatever its suffix.
+    Or `none`: no image has a class, and any folders will do; only masked patches are pretrained on such a set."""
 
     @property
     def location(self) -> str:
@@ -38,14 +42,18 @@ class FolderSource(SourceSettings):
         """`folders` is meant, unless a labels file says the classes."""
         if splits != "folders":
             super().check_splits(splits)
-        elif self.labels:
+        elif self._labels_file:
             raise ValueError("splits: folders and a labels file exclude each other: a listed path has no class folder")
 
     def open(self, splits: Splits) -> "FolderTree":
         """The tree below the root; with splits `folders` its first level are the splits."""
         from vitpipe.stages.ingest.sources.folder_tree import FolderTree
 
-        return FolderTree(self.root, self.labels, splits == "folders")
+        return FolderTree(self.root, self._labels_file, splits == "folders", not self.unlabelled)
+
+    @property
+    def _labels_file(self) -> str | None:
+        return None if self.unlabelled else self.labels
 
     def count(self, splits: Splits) -> SourceCount | str:
         """The whole listing of a local tree; of one on S3 nothing."""
@@ -69,11 +77,11 @@ class FolderSource(SourceSettings):
 
     def text_digests(self) -> dict[str, str]:
         """The labels file, if there is one."""
-        from vitpipe.stages.ingest.sources.labels_file import read_text
+        from vitpipe.stages.ingest.sources.text_file import read_text
 
-        if self.labels is None:
+        if self._labels_file is None:
             return {}
-        return {"the labels file": sha256(read_text(self.labels).encode()).hexdigest()}
+        return {"the labels file": sha256(read_text(self._labels_file).encode()).hexdigest()}
 
     def files_now(self, was: "Inventory") -> "FilesNow":
         """All candidates below the root; where a part was taken, those that a part would have now."""
@@ -81,10 +89,11 @@ class FolderSource(SourceSettings):
         from vitpipe.stages.ingest.sources.inventory import FilesNow, Inventory, with_unreadable
 
         unreadable: dict[str, str] = {}
-        files = with_unreadable(self.open({}).candidates(unreadable), unreadable, was)
-        if self.labels is None and (self.limit or self.subset):
+        seen = ((file.name, file.size, file.mark) for file in self.open({}).candidates(unreadable))
+        files = with_unreadable(seen, unreadable, was)
+        if self._labels_file is None and (self.limit or self.subset):
             there = list(files)
             items = Items(Item(name, (), None, size) for name, size, _ in there)
             names = {item.name for item in self.part(Listing(items, ())).items}
             files = (file for file in there if file[0] in names)
-        return FilesNow(Inventory.of(files, unit="images"), self.labels is not None, unreadable)
+        return FilesNow(Inventory.of(files, unit="images"), self._labels_file is not None, unreadable)

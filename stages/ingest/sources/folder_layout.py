@@ -14,6 +14,13 @@ _FORMS = {"train": "train(ing)?", "val": "val(id(ation)?)?|dev(elopment)?|eval(u
 _NAMED = {split: re.compile(rf"({form})[ _-]?(set|split|images?|imgs?|data|\d+)?") for split, form in _FORMS.items()}
 """Folders that mean a split, as people call them: `Validation`, `test_set`, `train2017`."""
 
+RELEASED = {
+    "imagenet21k_train": "train",
+    "imagenet21k_val": "val",
+    "imagenet21k_small_classes": "small-classes",
+}
+"""The folders of the processed release of ImageNet-21k (Ridnik et al. 2021, processing_script.sh) and their splits."""
+
 _WORD = re.compile(r"[A-Za-z]+")
 _OWN = re.compile(r"[^/*?\[{]*[*?\[{].*|[^/]*/?$")
 """What of a pattern names files: from the first folder or name with a wildcard on, else the last name."""
@@ -37,7 +44,13 @@ class Misplaced(NamedTuple):
 
 def split_of(folder: str) -> str | None:
     """The split that a folder's name means, by the name that stages read: `Validation` is `val`. None for others."""
-    return next((split for split, form in _NAMED.items() if form.fullmatch(folder.casefold())), None)
+    named = (split for split, form in _NAMED.items() if form.fullmatch(folder.casefold()))
+    return RELEASED.get(folder) or next(named, None)
+
+
+def split_folder(folder: str) -> str:
+    """The split that the images below a folder get: the folder's own name, but of the processed ImageNet-21k."""
+    return RELEASED.get(folder, folder)
 
 
 class SeenFolders:
@@ -85,11 +98,11 @@ class SeenFolders:
         """Say which folders are splits of a name that no stage looks for by itself."""
         if self.depth == 1:
             return
-        for name in self._first:
+        for name in map(split_folder, self._first):
             split = split_of(name)
-            if split is None:
+            if split is None and name not in RELEASED.values():
                 yield f"the folder {name!r} is read as a split, which no node takes unless it names it"
-            elif name != split and split not in self._first:
+            elif split and name != split and split not in self._first:
                 yield f"the folder {name!r} is a split of that name: rename it for nodes that look for {split!r}"
 
     @property
@@ -121,7 +134,7 @@ class SeenFolders:
         do = f"set `root: {root.rstrip('/')}/{around}`"
         if len(splits) == len(inner):
             return Misplaced(found, do + (" and `splits: folders`" if self.depth == 1 else "") + _renamed(splits))
-        return Misplaced(found, f"{do}, whose folders are the classes" if self.depth == 1 else do)
+        return Misplaced(found, f"{do}, whose folders are the classes, or name `labels`" if self.depth == 1 else do)
 
     def _classes_as_splits(self) -> Misplaced:
         """`root/class/more/*` read as `root/split/class/*`."""
@@ -191,7 +204,7 @@ def other_kind(suffixes: Iterable[str]) -> str:
 def _renamed(splits: Iterable[str]) -> str:
     """Which folders need another name to be found by it."""
     names = set(splits)
-    wrong = [(name, split) for name in sorted(names) if (split := split_of(name)) and name != split]
+    wrong = [(name, split) for name in sorted(names) if (split := split_of(name)) and split_folder(name) != split]
     return "".join(f", and rename {name!r} to {split!r}" for name, split in wrong if split not in names)
 
 

@@ -3,48 +3,34 @@
 Files are candidates by their suffix; whether they are images, their bytes decide.
 """
 
-import errno
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from operator import attrgetter, itemgetter
+from operator import attrgetter
 from pathlib import Path, PurePosixPath
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 from vitpipe.infra.errors import NotFound, StorageError, UsageError
-from vitpipe.stages.images.classes import difference
 from vitpipe.stages.images.decode import MAX_FILE_BYTES
 from vitpipe.stages.images.header import BadImage
 from vitpipe.stages.ingest.listing import Item, Items, Listing, some
 from vitpipe.stages.ingest.reading import UnreadableImage, ahead, one_by_one
+from vitpipe.stages.ingest.sources.class_folders import of_one_split
 from vitpipe.stages.ingest.sources.folder_layout import (
-    IMAGE_SUFFIXES,
     SeenFolders,
     other_kind,
+    split_folder,
+    split_of,
     suffix_of,
     told_astray,
     unread_formats,
 )
+from vitpipe.stages.ingest.sources.folder_walk import FoundFile, LeftAside, files_below, folders_at, objects
 from vitpipe.stages.ingest.sources.inventory import Inventory
-from vitpipe.stages.ingest.sources.labels_file import read_labels
+from vitpipe.stages.ingest.sources.labels_file import left_aside, read_labels
 from vitpipe.stages.ingest.sources.vocabulary import odd_names
 from vitpipe.stages.ingest.sources.window import store_of
-from vitpipe.stages.sighting import etag_mark, time_mark
-
-
-class FoundFile(NamedTuple):
-    """One file below the root."""
-
-    name: str
-    size: int
-    mark: int = 0
-    """When it was written: another after it was replaced."""
-
-    @property
-    def is_candidate(self) -> bool:
-        """Whether its name ends like an image's."""
-        return suffix_of(self.name) in IMAGE_SUFFIXES
 
 
 @dataclass(frozen=True)
@@ -54,6 +40,8 @@ class FolderTree:
     root: str
     labels: str | None = None
     split_folders: bool = False
+    labelled: bool = True
+    """Whether images have classes; else any folders will do."""
 
     costly: ClassVar[bool] = False
     """A file is there to be read again."""
@@ -61,22 +49,21 @@ class FolderTree:
     def listing(self) -> Listing:
         """All images by their folders, or by the labels file. UsageError naming what does not fit."""
         if self.labels is None:
-            return self._by_folders()
-        files = list(self._walk())
-        sizes = {file.name: file.size for file in files if file.is_candidate}
-        if not sizes:
-            raise self._empty(Counter(suffix_of(file.name) for file in files))
-        found = read_labels(self.labels, self.root, sizes, _left_aside(len(files) - len(sizes)))
-        found.items.mark({file.name: file.mark for file in files})
-        return found
+            return self._by_folders() if self.labelled else self._unlabelled()
+        aside = LeftAside()
+        there = {file.name: file for file in self._walk(aside=aside)}
+        if not there:
+            raise self._empty(Counter())
+        return read_labels(self.labels, self.root, there, aside.notes())
 
     def candidates(self, unreadable: dict[str, str]) -> Iterator[FoundFile]:
-        """All files that could be images, wherever they stand and whatever their classes.
+        """All files that could be images, wherever they stand and whatever their classes; any that a list may name.
 
         What cannot be listed below the root goes to `unreadable`: its name, with a slash, and why. UsageError where
         there is no such folder, StorageError where it cannot be listed itself.
         """
-        return filter(attrgetter("is_candidate"), self._walk(unreadable))
+        there = self._walk(unreadable)
+        return filter(attrgetter("is_candidate"), there) if self.labels is None else there
 
     def inventory(self, listing: Listing) -> Inventory:
         """The image files that are in the listing."""
@@ -104,10 +91,10 @@ class FolderTree:
     def _is_local(self) -> bool:
         return "://" not in self.root
 
-    def _walk(self, unreadable: dict[str, str] | None = None) -> Iterator[FoundFile]:
+    def _walk(self, unreadable: dict[str, str] | None = None, aside: LeftAside | None = None) -> Iterator[FoundFile]:
+        aside = LeftAside() if aside is None else aside
         if not self._is_local:
-            there = (entry for entry in store_of(self.root).list() if "/." not in f"/{entry.path}")
-            return (FoundFile(entry.path, entry.bytes, etag_mark(entry.version)) for entry in there)
+            return objects(store_of(self.root).list(), aside)
         if not os.path.isdir(self.root):
             raise self._wrong("no such folder", "correct `root`, or mount it on this machine")
 
@@ -121,23 +108,28 @@ class FolderTree:
                 raise StorageError(f"ingest {self.root}", found, do)
             unreadable[name] = why
 
-        return _files(Path(self.root), "", (os.path.realpath(self.root),), refuse)
+        return files_below(Path(self.root), refuse, aside)
 
     def _by_folders(self) -> Listing:
         depth = 2 if self.split_folders else 1
         items, astray, others = Items(), list[str](), Counter[str]()
         folders, number = SeenFolders(depth), dict[str, int]()
-        for file in self._walk():
+        aside, lost = LeftAside(), list[str]()
+        for file in self._walk(aside=aside):
             parts = PurePosixPath(file.name).parts
             if not file.is_candidate:
                 others[suffix_of(file.name)] += 1
+                lost += [file.name] if file.fault and len(parts) <= depth and "." not in parts[-1] else []
             elif len(parts) <= depth:
                 astray.append(file.name)
             else:
                 folders.see(parts)
                 label = number.setdefault(parts[depth - 1], len(number))
-                split = parts[0] if self.split_folders else None
-                items.append(Item(file.name, (label,), split, file.size, mark=file.mark))
+                split = split_folder(parts[0]) if self.split_folders else None
+                items.append(Item(file.name, (label,), split, file.size, (), file.fault, file.mark))
+        if lost:
+            do = "mount what they lead to, or remove them"
+            raise self._wrong(f"{len(lost)} links in the place of folders lead to nothing: {some(lost)}", do)
         if not items and not astray:
             raise self._empty(others)
         if astray:
@@ -152,19 +144,40 @@ class FolderTree:
         items.relabel([places[name] for name in number])
         splits = folders.parents if self.split_folders else ()
         notes = (
-            *_left_aside(others.total()),
+            *([left_aside(others.total())] if others else ()),
+            *aside.notes(),
             *unread_formats(map(items.name, range(len(items)))),
             *odd_names(classes),
             *folders.notes(),
-            *_of_one_split(splits),
+            *of_one_split(splits),
         )
         return Listing(items.by_name(), classes, notes=notes, refusal=refusal)
 
+    def _unlabelled(self) -> Listing:
+        """All images wherever they stand; with `split_folders` the first folder is the split."""
+        items, others, aside = Items(), Counter[str](), LeftAside()
+        for file in self._walk(aside=aside):
+            first, slash, _ = file.name.partition("/")
+            if not file.is_candidate:
+                others[suffix_of(file.name)] += 1
+            elif self.split_folders and not slash:
+                raise self._wrong(f"{file.name!r} stands in no folder of a split", "leave `splits: folders` out")
+            else:
+                split = split_folder(first) if self.split_folders else None
+                items.append(Item(file.name, (), split, file.size, (), file.fault, file.mark))
+        if not items:
+            raise self._empty(others)
+        unread = unread_formats(map(items.name, range(len(items))))
+        notes = (*([left_aside(others.total())] if others else ()), *aside.notes(), *unread)
+        return Listing(items.by_name(), (), notes=notes)
+
     def _refuse_empty(self, parents: Iterable[tuple[str, ...]], depth: int) -> None:
-        """An empty class folder would silently become a class less. S3 knows no empty folders."""
-        there = _folders(Path(self.root), depth) if self._is_local else ()
-        if empty := ["/".join(parts) for parts in sorted(set(there) - set(parents))]:
-            raise self._wrong(f"{len(empty)} class folders hold no images: {some(empty)}", "fill or remove them")
+        """An empty class folder would silently become a class less, an empty split nothing. S3 has no empty folders."""
+        kinds = ((depth, "class folders hold no images:"), (1, "split folders hold no images:"))
+        for level, found in kinds if self._is_local else ():
+            there = {parts for parts in folders_at(Path(self.root), level) if depth == level or split_of(parts[0])}
+            if empty := ["/".join(parts) for parts in sorted(there - {parts[:level] for parts in parents})]:
+                raise self._wrong(f"{len(empty)} {found} {some(empty)}", "fill or remove them")
 
     def _empty(self, files: Counter[str]) -> UsageError:
         found = f"it has {files.total()} files, none of them an image"
@@ -174,64 +187,3 @@ class FolderTree:
 
     def _wrong(self, found: str, do: str) -> UsageError:
         return UsageError(f"ingest {self.root}", found, do)
-
-
-def _left_aside(others: int) -> tuple[str, ...]:
-    return (f"{others} files that are no images by their suffix were left aside",) if others else ()
-
-
-def _of_one_split(parents: Iterable[tuple[str, ...]]) -> Iterator[str]:
-    """Which classes a split lacks that another has: nobody learns what is in `test` alone."""
-    splits: dict[str, set[str]] = {}
-    for split, name in sorted(parents):
-        splits.setdefault(split, set()).add(name)
-    train = "train" if "train" in splits else min(splits, default="")
-    for split, names in splits.items():
-        if names != splits[train]:
-            differs = difference(sorted(splits[train]), sorted(names), (train, split))
-            yield f"the class folders of {train} and {split} differ: {differs}"
-
-
-def _files(
-    folder: Path, prefix: str, above: tuple[str, ...], refuse: Callable[[str, OSError], None]
-) -> Iterator[FoundFile]:
-    """All files below by name, hidden ones aside; linked folders are followed, but not back into themselves."""
-    named: list[tuple[str, os.DirEntry[str]]] = []
-    try:
-        with os.scandir(folder) as entries:
-            there = [one for one in entries if one.name[0] != "."]
-    except OSError as error:
-        refuse(prefix, error)
-        return
-    for one in there:
-        try:
-            named.append((f"{one.name}/" if _is(one.is_dir) else one.name, one))
-        except OSError as error:  # a link to where one may not look
-            refuse(f"{prefix}{one.name}/", error)
-    for name, entry in sorted(named, key=itemgetter(0)):
-        if not name.endswith("/"):
-            if _is(entry.is_file):
-                state = entry.stat()
-                yield FoundFile(prefix + name, state.st_size, time_mark(state))
-        elif (real := os.path.realpath(entry.path)) not in above:
-            yield from _files(Path(entry.path), prefix + name, (*above, real), refuse)
-
-
-def _is(kind: Callable[[], bool]) -> bool:
-    """What `kind` says; a link that goes round in a circle leads to nothing, as one that dangles."""
-    try:
-        return kind()
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            return False
-        raise
-
-
-def _folders(root: Path, depth: int) -> Iterator[tuple[str, ...]]:
-    """Folders exactly `depth` levels below the root, hidden ones aside."""
-    for entry in os.scandir(root):
-        if _is(entry.is_dir) and not entry.name.startswith("."):
-            if depth == 1:
-                yield (entry.name,)
-            else:
-                yield from ((entry.name, *rest) for rest in _folders(Path(entry.path), depth - 1))

@@ -148,6 +148,17 @@ def compare(was: Inventory, now: Inventory, closed: bool = False) -> Difference:
     return replace(found, others=tuple(f"{name}{': changed' if name in now.texts else GONE}" for name in about))
 
 
+def whole_file(name: str) -> str:
+    """Among the texts, the digest of a file that is read whole, once: a look does not read it again."""
+    return f"{_WHOLE}{name}"
+
+
+def whole_files(texts: Mapping[str, str]) -> dict[str, str]:
+    """The digests by name that `whole_file` marked."""
+    return {name.removeprefix(_WHOLE): sha256 for name, sha256 in texts.items() if name.startswith(_WHOLE)}
+
+
+_WHOLE = "the file "
 _Row = tuple[str, int, int]
 
 

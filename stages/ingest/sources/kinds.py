@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Union, get_args
 from pydantic import Field
 
 from vitpipe.stages.ingest.sources.benchmark import BenchmarkSource
+from vitpipe.stages.ingest.sources.class_tars import ClassTarsSource
 from vitpipe.stages.ingest.sources.digits import DigitsSource
 from vitpipe.stages.ingest.sources.folder import FolderSource
 from vitpipe.stages.ingest.sources.glyphs import GlyphsSource
@@ -18,6 +19,7 @@ KINDS: list[type[SourceSettings]] = [
     FolderSource,
     WebdatasetSource,
     ParquetSource,
+    ClassTarsSource,
     BenchmarkSource,
     DigitsSource,
     GlyphsSource,

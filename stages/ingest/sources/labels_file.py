@@ -1,136 +1,156 @@
-"""A csv or jsonl file that says which classes each image has. No torch."""
+"""A csv or jsonl file that says which classes each image has, joined with the files of a folder. No torch."""
 
-import csv
-import io
-import json
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any
+import os
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Protocol
 
-from vitpipe.infra.errors import NotFound, StorageError, UsageError
-from vitpipe.infra.storage.opening import open_store
-from vitpipe.stages.ingest.listing import Item, Items, Listing, some
-from vitpipe.stages.ingest.sources.class_names import class_name, sorted_classes, split_lines
+from vitpipe.stages.ingest.listing import MAX_NAMED, Item, Items, Listing, some
+from vitpipe.stages.ingest.sources.class_names import sorted_classes
 from vitpipe.stages.ingest.sources.folder_layout import unread_formats
+from vitpipe.stages.ingest.sources.folder_walk import is_aside
+from vitpipe.stages.ingest.sources.label_rows import label_rows, wrong
 from vitpipe.stages.ingest.sources.vocabulary import mixed_names, odd_names
 
-SEPARATOR = ";"
 OF_SPLITS = frozenset(("split", "splits", "subset", "partition", "fold"))
 """Columns by which people mean a split."""
+_ABSOLUTE = re.compile(r"/|[A-Za-z]:[\\/]|\w+://")
 
 
-def read_labels(where: str, root: str, sizes: Mapping[str, int], notes: tuple[str, ...]) -> Listing:
-    """Join the file with the images found below `root` (`sizes` by name). UsageError for what does not fit."""
+class ListedFile(Protocol):
+    """What is asked of a file below the root."""
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+
+    @property
+    def mark(self) -> int:
+        """As in `listing.Item`."""
+
+    @property
+    def fault(self) -> str:
+        """Why it is set aside without a look."""
+
+    @property
+    def is_candidate(self) -> bool:
+        """Whether its name ends like an image's."""
+
+
+def left_aside(others: int) -> str:
+    """Words on files that are not taken for images."""
+    return f"{others} files that are no images by their suffix were left aside"
+
+
+def read_labels(where: str, root: str, files: Mapping[str, ListedFile], notes: Iterable[str] = ()) -> Listing:
+    """Join the file with what lies below `root`, by name. UsageError for what does not fit."""
     rows: dict[str, tuple[str, ...]] = {}
-    several, columns = False, set[str]()
-    for line, fields in _rows(where):
-        columns.update(fields)
-        path, labels, many = _row(where, line, fields)
-        if path in rows:
-            raise _wrong(where, f"line {line}: {path!r} is listed twice")
-        rows[path] = labels
-        several = several or many
-    absent = sorted(rows.keys() - sizes.keys())
+    written: dict[str, str] = {}  # paths that are not the names of their files
+    absent, columns, several = list[str](), set[str](), False
+    below = FilesBelow(root, files)
+    for row in label_rows(where):
+        name = below.find(row.path)
+        if name is None:
+            absent.append(row.path)
+        elif name in rows:
+            first = written.get(name, name)
+            other = "" if first == row.path else f", before as {first!r}"
+            raise wrong(where, f"line {row.line}: {row.path!r} is listed twice{other}", "list each image once")
+        else:
+            rows[name] = row.labels
+            written |= {} if name == row.path else {name: row.path}
+        columns.update(row.columns)
+        several = several or row.several
     if absent:
-        raise _wrong(where, f"{len(absent)} of {len(rows)} listed images are not below {root}: {some(absent)}")
+        hints = "; ".join(dict.fromkeys(hint for path in absent[:MAX_NAMED] if (hint := below.near(path))))
+        found = f"{len(absent)} of {len(rows) + len(absent)} listed images are not below {root}: {some(sorted(absent))}"
+        do = "list each by its path below `root`, or put it there"
+        raise wrong(where, f"{found}{hints and f' ({hints})'}", do)
     if not rows:
-        raise _wrong(where, "it lists no images")
-    unlisted = len(sizes) - len(rows)
-    if unlisted:
-        notes = (*notes, f"{unlisted} images without a line in {where} were left aside")
-    if splits := sorted(name for name in columns if name.casefold() in OF_SPLITS):
-        notes = (*notes, f"the column {splits[0]!r} of {where} is not read: `splits` of the ingest cuts the images")
-    notes = (*notes, *unread_formats(rows))
+        raise wrong(where, "it lists no images")
     classes = sorted_classes({label for labels in rows.values() for label in labels})
-    notes = (*notes, *mixed_names(where, classes), *odd_names(classes))
+    told = (*_notes(where, files, rows, columns), *mixed_names(where, classes), *odd_names(classes))
+    return Listing(_items(files, rows, classes), classes, several, (*notes, *told))
+
+
+def _items(files: Mapping[str, ListedFile], rows: Mapping[str, tuple[str, ...]], classes: Sequence[str]) -> Items:
     number = {name: place for place, name in enumerate(classes)}
-    items = Items(
-        Item(path, tuple(sorted(number[label] for label in labels)), None, sizes[path])
-        for path, labels in sorted(rows.items())
-    )
-    return Listing(items, classes, several, notes)
+    items = Items()
+    for name, labels in sorted(rows.items()):
+        file, numbers = files[name], tuple(sorted(number[label] for label in labels))
+        items.append(Item(name, numbers, None, file.size, (), file.fault, file.mark))
+    return items
 
 
-def _rows(where: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    text = read_text(where)
-    if where.endswith(".jsonl"):
-        for line, row in enumerate(split_lines(text), 1):
-            if row.strip():
-                yield line, _json(where, line, row)
-    elif where.endswith(".csv"):
-        yield from _csv_rows(where, text)
-    else:
-        raise _wrong(where, "its name ends neither in .csv nor in .jsonl")
+def _notes(
+    where: str, files: Mapping[str, ListedFile], rows: Mapping[str, object], columns: Iterable[str]
+) -> Iterator[str]:
+    others = sum(not file.is_candidate for name, file in files.items() if name not in rows)
+    if others:
+        yield left_aside(others)
+    if images := len(files) - len(rows) - others:
+        yield f"{images} images without a line in {where} were left aside"
+    if splits := sorted(name for name in columns if name.strip().casefold() in OF_SPLITS):
+        yield f"the column {splits[0]!r} of {where} is not read: `splits` of the ingest cuts the images"
+    yield from unread_formats(rows)
 
 
-def _csv_rows(where: str, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """Rows by column. UsageError for a row with another number of fields than there are columns, and for odd quotes."""
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    try:
-        columns = next(reader, [])
-        if "path" not in columns or not {"label", "labels"} & set(columns):
-            raise _wrong(where, f"its columns are {', '.join(columns) or 'missing'}")
-        if twice := sorted({name for name in columns if name and columns.count(name) > 1}):
-            raise _wrong(where, f"the columns {some(twice)} stand in it more than once", "give each column one name")
-        line = reader.line_num + 1
-        for row in reader:
-            if row and len(row) != len(columns):
-                found = f"line {line} has {len(row)} fields, and the file {len(columns)} columns"
-                raise _wrong(where, found, 'put text with a comma in quotes, as "crane, bird"')
-            if row:
-                yield line, dict(zip(columns, row, strict=True))
-            line = reader.line_num + 1
-    except csv.Error as error:
-        do = 'close each quote, and write one within quotes twice: "a ""b"" c"'
-        raise _wrong(where, f"the row that ends in line {reader.line_num} is no csv: {error}", do) from error
+class FilesBelow:
+    """The files below a root by the paths that people write for them."""
+
+    def __init__(self, root: str, files: Mapping[str, ListedFile]) -> None:
+        self._files = files
+        roots = [root]
+        if "://" not in root:
+            roots += [os.path.realpath(root), f"file://{root}", f"file://{os.path.realpath(root)}"]
+        self._roots = tuple(f"{one.rstrip('/')}/" for one in roots)
+
+    def find(self, path: str) -> str | None:
+        """The name of the file that is meant: as it stands, else one that the path can mean and no other file."""
+        if path in self._files:
+            return path
+        for form in dict.fromkeys((path.strip(), path.strip().replace("\\", "/"))):
+            begins = next((root for root in self._roots if form.startswith(root)), "")
+            plain = "/".join(part for part in form.removeprefix(begins).split("/") if part not in ("", "."))
+            found = [plain] if plain in self._files else self._by_unicode.get(_composed(plain), [])
+            if len(found) == 1 and (begins or not _ABSOLUTE.match(form)):
+                return found[0]
+        return None
+
+    def near(self, path: str) -> str:
+        """In words why a path names no file, where a file of nearly that name tells; else nothing."""
+        path = path.strip().replace("\\", "/")
+        if any(map(is_aside, (part for part in path.split("/") if part not in (".", "..")))):
+            return "what is hidden, or left by file servers and desktops, is left aside"
+        if _ABSOLUTE.match(path):
+            return "a path that is not relative has to begin with `root`"
+        found = self._by_stem.get(_stem(path), ())
+        return f"there is {found[0]!r}" if len(found) == 1 else ""
+
+    @cached_property
+    def _by_unicode(self) -> Mapping[str, list[str]]:
+        """Names that are not ASCII in composed form: some systems keep their files' names decomposed."""
+        found: dict[str, list[str]] = {}
+        for name in self._files:
+            if not name.isascii():
+                found.setdefault(_composed(name), []).append(name)
+        return found
+
+    @cached_property
+    def _by_stem(self) -> Mapping[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for name in self._files:
+            found.setdefault(_stem(name), []).append(name)
+        return found
 
 
-def read_text(where: str) -> str:
-    """A small text file, local or on S3. UsageError when it is not there or no text; StorageError when unreadable."""
-    try:
-        if "://" in where:
-            folder, _, name = where.rpartition("/")
-            return open_store(folder).read(name).decode("utf-8-sig")
-        return Path(where).read_text(encoding="utf-8-sig")
-    except NotFound as error:
-        raise UsageError(f"read {where}", "no object of that name", "put it back, or correct its name") from error
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-        raise UsageError(f"read {where}", str(error.strerror), "put it back, or correct its name") from error
-    except OSError as error:
-        raise StorageError(f"read {where}", error.strerror or str(error), "let it be read, then run again") from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"read {where}", f"it is not UTF-8: {error}", "save it as UTF-8") from error
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
 
 
-def _json(where: str, line: int, row: str) -> Mapping[str, Any]:
-    try:
-        fields = json.loads(row)
-    except ValueError as error:
-        raise _wrong(where, f"line {line} is not JSON: {error}") from error
-    if not isinstance(fields, dict):
-        raise _wrong(where, f"line {line} is not an object")
-    return fields
-
-
-def _row(where: str, line: int, fields: Mapping[str, Any]) -> tuple[str, tuple[str, ...], bool]:
-    """Path, class names, and whether the row may have several."""
-    many = fields.get("labels") is not None
-    given = fields["labels"] if many else fields.get("label")
-    if many and isinstance(given, str):
-        given = given.split(SEPARATOR)
-    labels = (given or [None]) if isinstance(given, list) else [given]
-    try:
-        names = tuple(dict.fromkeys(class_name(label) for label in labels))
-        alone = fields.get("label") if many else None
-        if alone not in (None, "") and class_name(alone) not in names:
-            raise ValueError(f"the label {alone!r}, which is none of its labels {some(names)}")
-    except ValueError as error:
-        raise _wrong(where, f"line {line} has {error}") from None
-    path = fields.get("path")
-    if not isinstance(path, str) or not path:
-        raise _wrong(where, f"line {line} has no path")
-    return path, names, many
-
-
-def _wrong(where: str, found: str, do: str = "each line needs `path` and `label` (or `labels`)") -> UsageError:
-    return UsageError(f"read the labels {where}", found, do)
+def _stem(name: str) -> str:
+    """In one case, without its suffix."""
+    folder, slash, last = name.casefold().rpartition("/")
+    return f"{folder}{slash}{last.partition('.')[0]}"

@@ -26,7 +26,7 @@ class Source(ImageReader, Protocol):
 class SourceOfFiles(ImageReader, ABC):
     """A `Source` whose files must be opened to be listed."""
 
-    files: tuple[SourceFile, ...]
+    files: Sequence[SourceFile]
     fixed: Classes | None
     """Classes that the config fixes."""
 
@@ -58,7 +58,8 @@ def list_source(source: Source, ctx: StageContext) -> Listing:
     found: dict[int, FileListing] = {}
     lists: dict[tuple[str, ...], tuple[str, ...]] = {}  # class names, once for the thousand files that repeat them
     label = "list-{0.number}".format
-    for done in ctx.cluster.fan(source.list_file, source.files, resources=ctx.resources, label=label):
+    opens = replace(source, files=()).list_file  # twenty thousand tasks: none needs the others' files
+    for done in ctx.cluster.fan(opens, source.files, resources=ctx.resources, label=label):
         part = done.value()
         found[done.item.number] = replace(part, names=lists.setdefault(part.names, part.names))
     return source.joined([found[file.number] for file in source.files])

@@ -1,25 +1,28 @@
 """Parquet files in the layout of Hugging Face image data sets, local or on S3, row group by row group. No torch."""
 
-import json
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, ClassVar
 
 from vitpipe.infra.errors import UsageError
-from vitpipe.stages.images.header import BadImage
-from vitpipe.stages.ingest.listing import Item, Listing, some
+from vitpipe.stages.images.header import BadImage, tried
+from vitpipe.stages.ingest.listing import Item, Items, Listing, some
 from vitpipe.stages.ingest.sources.class_names import Classes, FileListing, Labelled, class_label, labels_apart
+from vitpipe.stages.ingest.sources.named_images import named_image
 from vitpipe.stages.ingest.sources.opened import SourceOfFiles
+from vitpipe.stages.ingest.sources.parquet_columns import Column, find_columns, image_column, label_names
 from vitpipe.stages.ingest.sources.patterns import SourceFile
+from vitpipe.stages.ingest.sources.text_file import decoded
 from vitpipe.stages.ingest.sources.vocabulary import Vocabulary, agreed, joined
-from vitpipe.stages.ingest.sources.window import Window, WindowFile
+from vitpipe.stages.ingest.sources.window import Window, WindowFile, refuse_pointer
 
 BATCH_ROWS = 64
 """Rows of images decompressed at once."""
 BUFFER_BYTES = 1_048_576
+SHOWN = 40
+"""Bytes of a label in a message."""
 DAMAGE = (OSError, ValueError)
 """What pyarrow raises on pages that do not decompress or decode: ArrowInvalid is a ValueError."""
 
@@ -31,28 +34,41 @@ class ParquetRows(SourceOfFiles):
     patterns: tuple[str, ...]
     """What named the files, for messages."""
     image: str
-    label: str
-    """Columns, as in `parquet.ParquetSource`."""
+    label: str | None
+    """Columns, as in `parquet.ParquetSource`; none of the label where rows have no classes."""
 
     costly: ClassVar[bool] = True
     """A row alone costs its whole row group."""
 
     def known_classes(self) -> Classes | None:
         """Those of the config, or the names of a ClassLabel in the files' schemas, united; None where rows say them."""
+        if self.label is None:
+            return Classes.of(())
         said = [self._schema(part) for part in self.files]
         return agreed(said, self.fixed)[0] if self.fixed or any(one.names for one in said) else None
 
     def list_file(self, file: SourceFile) -> FileListing:
         """All rows of one file, of which only the labels are read. UsageError naming the columns that there are."""
         with _opened(file) as opened:
-            several = self._check_columns(file, opened.schema_arrow)
-            names = label_names(opened.schema_arrow, self.label)
+            column = self._label_column(file, opened.schema_arrow)
+            if column is None:
+                return self._unlabelled(file, opened)
+            names = label_names(opened.schema_arrow, column)
             images: list[Labelled] = []
             for group in range(opened.num_row_groups):
-                for row, label in enumerate(self._labels(opened, group)):
+                for row, label in enumerate(_labels(opened, group, column)):
                     name = f"{file.name}#{len(images):09d}"
                     images.append(_labelled(name, label, (file.number, group, row)))
-        return FileListing(*labels_apart(images), several, file=file.name, names=names)
+        return FileListing(*labels_apart(images), column.is_list, file=file.name, names=names)
+
+    def _unlabelled(self, file: SourceFile, opened: Any) -> FileListing:
+        """All rows, of which nothing needs to be read."""
+        images, number = Items(), 0
+        for group in range(opened.num_row_groups):
+            for row in range(opened.metadata.row_group(group).num_rows):
+                images.append(Item(f"{file.name}#{number:09d}", (), None, 0, (file.number, group, row)))
+                number += 1
+        return FileListing(images, (), file=file.name)
 
     def joined(self, parts: Sequence[FileListing]) -> Listing:
         """One listing, its classes united by name. UsageError for no row at all, and where lists contradict."""
@@ -86,55 +102,42 @@ class ParquetRows(SourceOfFiles):
         """What a file says of its classes without a look at its rows."""
         with _opened(part) as file:
             schema, rows = file.schema_arrow, file.metadata.num_rows
-            self._check_columns(part, schema)
-            names = label_names(schema, self.label)
-        kind = str(schema.field(self.label).type)
-        return Vocabulary(part.name, names, only_numbers=bool(rows) and _INTEGER.fullmatch(kind) is not None)
-
-    def _labels(self, file: Any, group: int) -> list[Any]:
-        """The labels of a row group; of a damaged one as many BadImages as it has rows."""
-        try:
-            labels: list[Any] = file.read_row_group(group, columns=[self.label]).column(0).to_pylist()
-        except DAMAGE as error:
-            return [BadImage(_damaged(group, error))] * file.metadata.row_group(group).num_rows
-        return labels
+            column = self._label_column(part, schema)
+            assert column is not None  # without classes nobody asks
+            names = label_names(schema, column)
+        return Vocabulary(part.name, names, only_numbers=bool(rows) and column.has_numbers)
 
     def _group(self, part: SourceFile, group: int, rows: set[int]) -> Iterator[tuple[int, bytes | BadImage]]:
         """The images at `rows` of a row group."""
         first, left = 0, sorted(rows, reverse=True)
         try:
             with _opened(part) as file:
-                for batch in file.iter_batches(BATCH_ROWS, row_groups=[group], columns=[self.image]):
-                    column = batch.column(0)
-                    while left and left[-1] < first + len(column):
-                        yield left[-1], _image_bytes(column[left.pop() - first].as_py())
-                    first += len(column)
+                column = image_column(file.schema_arrow, self.image, part)
+                for batch in file.iter_batches(BATCH_ROWS, row_groups=[group], columns=[column.read]):
+                    values = batch.column(column.path[0])
+                    while left and left[-1] < first + len(values):
+                        yield left[-1], _image_bytes(column.within(values[left.pop() - first].as_py()), part)
+                    first += len(values)
                     if not left:
                         return
         except DAMAGE as error:
             yield from ((row, BadImage(_damaged(group, error))) for row in reversed(left))
 
-    def _check_columns(self, part: SourceFile, schema: Any) -> bool:
-        """Whether the labels are lists. UsageError when the columns are not what the config says."""
-        has = ", ".join(f"{field.name} ({field.type})" for field in schema)
-        missing = [name for name in (self.image, self.label) if name not in schema.names]
-        do = "name the columns with `source.image` and `source.label`"
-        if missing:
-            raise UsageError(f"read the columns {some(missing)} of {part.uri}", f"its columns are {has}", do)
-        image, label = str(schema.field(self.image).type), str(schema.field(self.label).type)
-        if not (image in _BYTES or (image.startswith("struct<") and _has_bytes(schema.field(self.image).type))):
-            asked = f"read images from the column {self.image!r} of {part.uri}"
-            raise UsageError(asked, f"it is {image}, neither bytes nor a struct with `bytes`; all columns: {has}", do)
-        return label.startswith(("list<", "large_list<", "fixed_size_list<"))
+    def _label_column(self, part: SourceFile, schema: Any) -> Column | None:
+        """UsageError when the columns are not what the config says. None where rows have no classes."""
+        wanted = (self.image,) if self.label is None else (self.image, self.label)
+        found = find_columns(schema, wanted, part)
+        image_column(schema, self.image, part)
+        return None if self.label is None else found[-1]
 
 
-_BYTES = ("binary", "large_binary")
-_INTEGER = re.compile(r"(?:(?:large_|fixed_size_)?list<\w+: )?u?int\d+(?: not null)?(?:>(?:\[\d+\])?)?")
-"""Types of a column that holds nothing but numbers of classes."""
-
-
-def _has_bytes(struct: Any) -> bool:
-    return any(field.name == "bytes" and str(field.type) in _BYTES for field in struct)
+def _labels(file: Any, group: int, column: Column) -> list[Any]:
+    """The labels of a row group; of a damaged one as many BadImages as it has rows."""
+    try:
+        values = file.read_row_group(group, columns=[column.read]).column(column.path[0]).to_pylist()
+    except DAMAGE as error:
+        return [BadImage(_damaged(group, error))] * file.metadata.row_group(group).num_rows
+    return [column.within(value) for value in values]
 
 
 def _damaged(group: int, error: Exception) -> str:
@@ -145,7 +148,7 @@ def _labelled(name: str, label: Any, place: tuple[int, int, int]) -> Labelled:
     if isinstance(label, BadImage):
         return Labelled(name, (), 0, place, str(label))
     try:
-        labels = label if isinstance(label, list) else [label]
+        labels = [_text(one) for one in label] if isinstance(label, list) else [_text(label)]
         if not labels:
             raise ValueError("no label: []")
         return Labelled(name, tuple(dict.fromkeys(map(class_label, labels))), 0, place)
@@ -153,47 +156,29 @@ def _labelled(name: str, label: Any, place: tuple[int, int, int]) -> Labelled:
         return Labelled(name, (), 0, place, f"it has {error}")
 
 
-def _image_bytes(value: Any) -> bytes | BadImage:
-    data = value.get("bytes") if isinstance(value, dict) else value
+def _text(label: Any) -> Any:
+    """Text that some writers store as bytes. ValueError in words for other bytes."""
+    try:
+        return decoded(label) if isinstance(label, bytes) else label
+    except UnicodeDecodeError:
+        raise ValueError(f"a label that is no text: {label[:SHOWN]!r}") from None
+
+
+def _image_bytes(value: Any, part: SourceFile) -> bytes | BadImage:
+    data, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
     if isinstance(data, bytes):
         return data
-    path = value.get("path") if isinstance(value, dict) else None
-    return BadImage(f"the row has no bytes, only the path {path!r}" if path else "the row has no image")
-
-
-def label_names(schema: Any, column: str) -> tuple[str, ...]:
-    """Class names that Hugging Face's `datasets` wrote beside a schema, if any. UsageError where one is no name."""
-    try:
-        return _parsed((schema.metadata or {}).get(b"huggingface", b""), column)
-    except ValueError as error:
-        asked = f"read the class names of the column {column!r} in a file's schema"
-        do = "write the file again with a name for each class"
-        raise UsageError(asked, f"its ClassLabel has {error}", do) from error
-
-
-@lru_cache(maxsize=8)
-def _parsed(metadata: bytes, column: str) -> tuple[str, ...]:
-    """The names are mostly the same, to the byte, in a thousand files."""
-    try:
-        feature = json.loads(metadata)["info"]["features"][column]
-    except (KeyError, TypeError, ValueError):
-        return ()
-    while isinstance(feature, list) or (isinstance(feature, dict) and "feature" in feature):  # a sequence of labels
-        feature = feature[0] if isinstance(feature, list) and feature else dict(feature or {}).get("feature")
-    names = feature.get("names") if isinstance(feature, dict) else None
-    if not isinstance(names, list):
-        return ()
-    for name in names:
-        if not isinstance(name, str) or not name.strip():
-            raise ValueError(f"{name!r} among its {len(names)} names, which is no name")
-    return tuple(names)
+    path = data if isinstance(data, str) else path
+    return tried(partial(named_image, part), path) if path else BadImage("the row has no image")
 
 
 @contextmanager
 def _opened(part: SourceFile) -> Iterator[Any]:
     """A parquet file through our own store. UsageError when it is none."""
     arrow, parquet = _pyarrow()
-    with WindowFile(Window(part)) as raw:
+    window = Window(part)
+    refuse_pointer(window, part.uri)
+    with WindowFile(window) as raw:
         try:
             options = {"pre_buffer": False, "buffer_size": BUFFER_BYTES, "page_checksum_verification": True}
             file = parquet.ParquetFile(arrow.PythonFile(raw, mode="r"), **options)

@@ -20,6 +20,7 @@ from vitpipe.infra.storage.folders import state_of
 from vitpipe.infra.storage.opening import open_store
 from vitpipe.stages.ingest.listing import some
 from vitpipe.stages.ingest.sources.folder_layout import IMAGE_SUFFIXES
+from vitpipe.stages.ingest.sources.folder_walk import is_litter
 from vitpipe.stages.sighting import etag_mark, time_mark
 
 MAX_NAMES = 1_000_000
@@ -53,6 +54,8 @@ class SourceFile:
     size: int
     version: str | None = None
     """As it was listed; another one is not read."""
+    start: int = 0
+    """The byte at which it begins, where it lies whole within a larger file."""
 
     @property
     def uri(self) -> str:
@@ -70,7 +73,8 @@ class SourceFile:
 
 
 def find_files(urls: Sequence[str], suffix: str, all_there: bool = True) -> tuple[SourceFile, ...]:
-    """The files that `urls` name, sorted by URI. A folder or prefix stands for all below it that end in `suffix`.
+    """The files that `urls` name, sorted by URI. A folder or prefix stands for all below it that end in `suffix`, or in
+    one of several, joined by `;`.
 
     UsageError naming the pattern that nothing answers to, and the files missing of one in braces; unless `all_there`
     is false: then those that are there.
@@ -148,7 +152,7 @@ def _at_most(pattern: str) -> int:
 
 def _files(url: str, suffix: str, all_there: bool) -> list["_FoundFile"]:
     """Each file that one pattern names."""
-    pattern, look = _in_bucket(url, suffix) if url.startswith("s3://") else _on_disk(url, suffix)
+    pattern, look = _in_bucket(url, suffix) if url.startswith("s3://") else _on_disk(url, suffix, all_there)
     as_it_stands = look(pattern)  # a name that is there is meant, whatever characters it has
     if as_it_stands:
         return as_it_stands
@@ -159,7 +163,8 @@ def _files(url: str, suffix: str, all_there: bool) -> list["_FoundFile"]:
         raise UsageError(f"read {url!r}", f"{len(missing)} of {len(names)} are not there: {some(missing)}", _REMEDY)
     if missing and all_there:
         do = "set `kind: folder` with `root`: images lie below it" if _has_images(pattern) else _REMEDY
-        raise UsageError(f"read {url!r}", f"no file of that name or pattern, nor one below it with {suffix}", do)
+        ends = suffix.replace(";", ", ")
+        raise UsageError(f"read {url!r}", f"no file of that name or pattern, nor one below it with {ends}", do)
     return [file for files in found for file in files]
 
 
@@ -169,31 +174,46 @@ def _has_images(folder: str) -> bool:
     return any(path.suffix.lower() in IMAGE_SUFFIXES for path in islice(below, LOOKED_AT))
 
 
+def _in_litter(name: str, folder: str) -> bool:
+    """Whether a file below a folder is what a file server or a desktop left there, such as `._train.tar`."""
+    return any(map(is_litter, name.removeprefix(folder).split("/")))
+
+
 _FoundFile = tuple[str, int, str | None]
 """URI, size and version."""
 _Find = Callable[[str], list[_FoundFile]]
 
 
-def _on_disk(url: str, suffix: str) -> tuple[str, _Find]:
+def _on_disk(url: str, suffix: str, all_there: bool) -> tuple[str, _Find]:
     def look(name: str) -> list[_FoundFile]:
         if os.path.isdir(name):
-            names = [str(path) for path in Path(name).rglob(f"*{suffix}")]
+            ends = suffix.split(";")
+            below = (str(path) for one in ends for path in Path(name).rglob(f"*{one}"))
+            names = [one for one in below if not _in_litter(one, name)]
         else:
-            names = [name] if os.path.isfile(name) else glob.glob(name, recursive=True)
-        found = [(one, os.stat(one)) for one in sorted(names) if os.path.isfile(one)]
-        return [(f"file://{one}", state.st_size, state_of(state)) for one, state in found]
+            names = [name] if os.path.lexists(name) else glob.glob(name, recursive=True)
+        lost = [one for one in sorted(names) if os.path.islink(one) and not os.path.exists(one)]
+        if lost and all_there:
+            found, do = (
+                f"{len(lost)} of {len(names)} files are links to nothing: {some(lost)}",
+                "fetch what they lead to",
+            )
+            raise UsageError(f"read {url!r}", found, f"{do}, or name the others alone")
+        there = [(one, os.stat(one)) for one in sorted(names) if os.path.isfile(one)]
+        return [(f"file://{one}", state.st_size, state_of(state)) for one, state in there]
 
     return os.path.abspath(url.removeprefix("file://")), look
 
 
 def _in_bucket(url: str, suffix: str) -> tuple[str, _Find]:
     bucket, _, pattern = url.removeprefix("s3://").partition("/")
-    fixed = _SPECIAL.split(pattern)[0]
+    fixed, ends = _SPECIAL.split(pattern)[0], tuple(suffix.split(";"))
     there = {entry.path: entry for entry in open_store(f"s3://{bucket}").list(fixed)}
 
     def look(name: str) -> list[_FoundFile]:
         folder = f"{name.rstrip('/')}/" if name else ""
-        names = [name] if name in there else [one for one in there if one.startswith(folder) and one.endswith(suffix)]
+        below = (one for one in there if one.startswith(folder) and one.endswith(ends))
+        names = [name] if name in there else [one for one in below if not _in_litter(one, folder)]
         if not names and _WILD.search(name):
             names = [one for one in there if _matcher(name).fullmatch(one)]
         return [(f"s3://{bucket}/{one}", there[one].bytes, there[one].version) for one in names]

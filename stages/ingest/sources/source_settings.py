@@ -16,12 +16,15 @@ from vitpipe.stages.bounds import AnySeed, Images
 from vitpipe.stages.settings import Settings
 
 if TYPE_CHECKING:  # numpy, which the listing of a source stands on, would double the time of `validate`
+    from vitpipe.stages.contract import StageContext
     from vitpipe.stages.ingest.listing import Listing
     from vitpipe.stages.ingest.sources.inventory import FilesNow, Inventory
     from vitpipe.stages.ingest.sources.opened import Source
 
 LOOK_SECONDS = 0.004
 """One core's time to read, decode and write a photo of 100 KB."""
+UNLABELLED = "none"
+"""What `labels` says of a source whose images have no classes."""
 Splits = Mapping[str, float] | Literal["folders", "official"]
 """How the config cuts a source into splits."""
 
@@ -68,6 +71,11 @@ class SourceSettings(Settings, ABC):
     """Keep a random share of the images."""
 
     @property
+    def unlabelled(self) -> bool:
+        """Whether the config says that no image has a class."""
+        return getattr(self, "labels", None) == UNLABELLED
+
+    @property
     @abstractmethod
     def location(self) -> str:
         """Where it lies, for messages."""
@@ -80,6 +88,10 @@ class SourceSettings(Settings, ABC):
     @abstractmethod
     def open(self, splits: Splits) -> "Source":
         """The source, ready to be listed and read. UsageError when it cannot be there."""
+
+    def make_ready(self, splits: Splits, ctx: "StageContext") -> "Source":
+        """As `open`, for whoever ingests: what can be read only once is brought to where it can be read again."""
+        return self.open(splits)
 
     @abstractmethod
     def count(self, splits: Splits) -> SourceCount | str:
@@ -103,6 +115,10 @@ class SourceSettings(Settings, ABC):
     def list_unopened(self, splits: Splits) -> "Listing | None":
         """The listing as it would be now, where names and sizes give it; None where files have to be opened for it."""
         return None
+
+    def whole_digests(self) -> Mapping[str, str]:
+        """SHA-256 of its files by name, where they are compared whole rather than image by image."""
+        return {}
 
     def check_splits(self, splits: Splits) -> None:
         """ValueError in words where the source cannot be cut so. Only a source that names splits knows them by word."""

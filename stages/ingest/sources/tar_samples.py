@@ -7,49 +7,48 @@ within a tar, and what is not certain is set aside with its reason.
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from statistics import median_low
-from typing import ClassVar
 
-from vitpipe.infra.errors import UsageError
-from vitpipe.stages.images.decode import MAX_FILE_BYTES
+from vitpipe.infra.at_once import answers
+from vitpipe.infra.errors import StageError, UsageError
 from vitpipe.stages.images.header import BadImage
-from vitpipe.stages.ingest.listing import FileDamage, Item, Listing, some
-from vitpipe.stages.ingest.reading import ahead, one_by_one
+from vitpipe.stages.ingest.listing import Item, Listing, some
+from vitpipe.stages.ingest.reading import REMOTE_READS
 from vitpipe.stages.ingest.sources.class_names import Classes, FileListing, Labelled, labels_apart
-from vitpipe.stages.ingest.sources.member_labels import member_labels
-from vitpipe.stages.ingest.sources.opened import SourceOfFiles
+from vitpipe.stages.ingest.sources.folder_walk import is_litter
+from vitpipe.stages.ingest.sources.kept_members import Kept, kept_places
+from vitpipe.stages.ingest.sources.member_labels import MemberLabels, member_labels
 from vitpipe.stages.ingest.sources.patterns import SourceFile
 from vitpipe.stages.ingest.sources.shard_lists import other_lists
+from vitpipe.stages.ingest.sources.tar_reading import DAMAGE_TOLD, TarMembers, damage_found
 from vitpipe.stages.ingest.sources.tar_walk import Damage, Member, packed_as, walk
 from vitpipe.stages.ingest.sources.vocabulary import Vocabulary, agreed, joined
-from vitpipe.stages.ingest.sources.window import Window, store_of
+from vitpipe.stages.ingest.sources.window import Window, refuse_pointer
 
 MAX_LABEL_BYTES = 1_000_000
-RUN_BYTES = 8_388_608
-"""Neighbours in a tar on a server are fetched together up to this."""
-GAP_BYTES = 65_536
-DAMAGE_TOLD = 3
+NO_LABEL = "no label"
 _KEY_AND_SUFFIX = re.compile(r"((?:.*/)?(?!__)[^./]+)\.([^/]+)", re.DOTALL)
 """As webdataset has it: up to the first dot of the base name. Names that begin with a dot or `__` are no samples."""
 
 
 @dataclass(frozen=True)
-class TarSamples(SourceOfFiles):
+class TarSamples(TarMembers):
     """Satisfies `opened.Source`. An item's place is (file, byte)."""
 
-    patterns: tuple[str, ...]
-    """What named the files, for messages."""
     image: str
     label: str
     label_field: str | None
     """As in `webdataset.WebdatasetSource`."""
-
-    costly: ClassVar[bool] = False
-    """A member is there to be read again."""
+    labelled: bool = True
+    """Whether samples have classes."""
+    keep: tuple[str, ...] = ()
+    """Extensions of the members that pass through."""
 
     def known_classes(self) -> Classes | None:
         """Those of the config; what else a tar calls its classes stands in its samples."""
+        if not self.labelled:
+            return Classes.of(())
         lists = other_lists({part.folder for part in self.files})
         said = [Vocabulary(part.name, lists[part.folder]) for part in self.files] if lists else []
         found = agreed(said, self.fixed)[0] if said else self.fixed
@@ -58,6 +57,7 @@ class TarSamples(SourceOfFiles):
     def list_file(self, file: SourceFile) -> FileListing:
         """All samples of one tar. UsageError for a packed one."""
         window = Window(file)
+        refuse_pointer(window, file.uri)
         packing = packed_as(window)
         if packing:
             raise UsageError(f"read {file.uri}", f"it is packed with {packing}", "unpack it to a plain .tar first")
@@ -67,13 +67,16 @@ class TarSamples(SourceOfFiles):
         for one in walk(window):
             if isinstance(one, Damage):
                 damage.append(one)
-            elif found := _KEY_AND_SUFFIX.fullmatch(one.name):
+            elif (found := _KEY_AND_SUFFIX.fullmatch(one.name)) and not any(map(is_litter, one.name.split("/")[:-1])):
                 samples.setdefault(found[1], _Sample([], [])).take(one, found[2].lower(), self._wanted, window)
             else:
                 aside += 1
-        images = [image for key, sample in samples.items() for image in self._images(file, key, sample)]
+        for sample in samples.values():
+            sample.read_label(self._wanted, self.label_field)
+        numbers = any(isinstance(label, int) for sample in samples.values() for label in sample.said.labels)
+        images = [image for key, sample in samples.items() for image in self._images(file, key, sample, numbers)]
         notes = (f"{file.name}: {aside} members without a key and an extension were left aside",) if aside else ()
-        findings = (_finding(file, damage, sum(not image.fault for image in images)),) if damage else ()
+        findings = (damage_found(file, damage, sum(not image.fault for image in images)),) if damage else ()
         several = any(sample.several for sample in samples.values())
         return FileListing(*labels_apart(images), several, findings, notes, file.name)
 
@@ -81,58 +84,38 @@ class TarSamples(SourceOfFiles):
         """One listing; a damaged tar weighs as many images as it is short of what is usual here."""
         whole = [len(part.images) for part in parts if not part.findings]
         usual = median_low(whole) if whole else 0
-        lists = other_lists({part.folder for part in self.files})
+        lists = other_lists({part.folder for part in self.files}) if self.labelled else {}
         if lists:
             parts = [replace(part, names=lists[file.folder]) for part, file in zip(parts, self.files, strict=True)]
-        listing = joined((_weighed(part, usual) for part in parts), self.fixed)
+        listing = joined((weighed(part, usual) for part in parts), self.fixed)
+        without = [item.fault for item in listing.items if item.fault.startswith(NO_LABEL)]
+        if len(without) == len(listing.items) > 0:
+            do = "name the label's member with `label`; or set `labels: none`, for masked patches, which look at none"
+            found = f"no sample has a label, the first: {without[0]}"
+            raise UsageError(f"ingest the tars {some(self.patterns)}", found, do)
+        if listing.multi_label and "json" in self.keep:
+            found = "images have several classes, which shards have in a json member of their own"
+            raise UsageError("keep the json member of each sample", found, "leave json out of `keep`")
         if not listing.items:
             why = "".join(f"; {one.name}: {one.reason}" for one in listing.findings[:DAMAGE_TOLD])
             asked = f"ingest the tars {some(self.patterns)}"
             raise UsageError(asked, f"{len(parts)} files without a sample{why}", "check `urls`")
         return listing
 
-    def read(self, item: Item) -> bytes:
-        """One member's bytes. BadImage for one that is too long, IntegrityError for a tar that was written again."""
-        return self._fetch((item,))
-
-    def reads(self, items: Sequence[Item]) -> Iterator[bytes | BadImage]:
-        """Members on this machine one by one; of those on a server neighbours together."""
-        if all(part.is_local for part in self.files):
-            return one_by_one(self.read, items)
-        return self._fetched_together(items)
-
-    def _fetched_together(self, items: Sequence[Item]) -> Iterator[bytes | BadImage]:
-        runs = list(_runs(items))
-        for run, data in zip(runs, ahead(self._fetch, runs), strict=True):
-            start = run[0].place[1]
-            for item in run:
-                at = item.place[1] - start
-                yield data if isinstance(data, BadImage) else data[at : at + item.size]
-
-    def _fetch(self, run: Sequence[Item]) -> bytes:
-        """The bytes from the first to the last of some neighbours."""
-        (number, start), last = run[0].place, run[-1]
-        length = last.place[1] + last.size - start
-        if run[0].size > MAX_FILE_BYTES:
-            raise BadImage(f"a file of {run[0].size} bytes is over the cap of {MAX_FILE_BYTES}")
-        part = self.files[number]
-        data = store_of(part.folder).read(part.path, start, length, part.version)
-        if len(data) != length:
-            raise BadImage(f"{part.name} became shorter: {len(data)} of {length} bytes at byte {start}")
-        return data
-
     @property
     def _wanted(self) -> tuple[str, ...]:
-        return tuple(self.label.lower().split(";"))
+        return tuple(self.label.lower().split(";")) if self.labelled else ()
 
-    def _images(self, part: SourceFile, key: str, sample: "_Sample") -> Iterator[Labelled]:
-        """The sample's image; of a key that is used twice all its images, set aside."""
+    def _images(self, part: SourceFile, key: str, sample: "_Sample", numbers: bool) -> Iterator[Labelled]:
+        """The sample's image; of a key that is used twice all its images, set aside.
+
+        Where classes are `numbers` in this tar, a name in the place of one is a mistake.
+        """
         forms = dict.fromkeys(self.image.lower().split(";"))
         images = [one for form in forms for suffix, one in sample.members if suffix == form]
-        labels = [(suffix, data) for wanted in self._wanted for suffix, data in sample.labels if suffix == wanted]
         name = f"{part.name}#{key}"
         counts = Counter(suffix for suffix, _ in sample.members)
-        twice = any(counts[suffix] > 1 for suffix in (*forms, *self._wanted))
+        twice = any(counts[suffix] > 1 for suffix in (*forms, *self._wanted, *self.keep))
         has = ", ".join(sorted(counts))
         if twice:
             fault = f"the key {key!r} is used more than once in this tar ({has}): which label is whose is not certain"
@@ -142,11 +125,34 @@ class TarSamples(SourceOfFiles):
             yield Labelled(name, (), fault=f"no image: it has {has}, none of {self.image}")
         else:
             image = images[0]
-            fault = image.fault or ("" if labels else f"no label: it has {has}, none of {self.label}")
-            found = member_labels(*labels[0], self.label_field) if labels else None
-            sample.several = found is not None and found.several
-            classes, wrong = (found.labels, found.fault) if found else ((), "")
-            yield Labelled(name, classes, image.size, (part.number, image.offset), fault or wrong)
+            said, fault = sample.said, image.fault
+            if self.labelled and not (said.labels or said.fault):
+                fault = fault or f"{NO_LABEL}: it has {has}, none of {self.label}"
+            elif said.is_word and numbers:
+                said = MemberLabels(fault=f"its .cls has the label {said.labels[0]!r}, which is no number of a class")
+            sample.several = said.several
+            place = (part.number, image.offset, *self._kept_places(sample))
+            yield Labelled(name, said.labels, image.size, place, fault or said.fault)
+
+    def _kept_places(self, sample: "_Sample") -> Iterator[int]:
+        """Place and length of each member that passes through; 0 and 0 where a sample lacks it."""
+        there = {suffix: one for suffix, one in sample.members if not one.fault}
+        for name in self.keep:
+            one = there.get(name)
+            yield from (one.offset, one.size) if one else (0, 0)
+
+    def kept(self, items: Sequence[Item]) -> Iterator[Kept]:
+        """The other members of each image, of a server several at once."""
+        return answers(self._kept_of, items, REMOTE_READS)
+
+    def _kept_of(self, item: Item) -> Kept:
+        """Members of one image; StageError for a tar that became shorter."""
+        try:
+            places = kept_places(item, self.keep)
+            return tuple((name, self.read_part(item.place[0], at, size)) for name, at, size in places)
+        except BadImage as error:
+            do = "run again when the source is still"
+            raise StageError(f"read what stands beside {item.name!r}", str(error), do) from error
 
 
 @dataclass
@@ -155,7 +161,14 @@ class _Sample:
 
     members: list[tuple[str, Member]]
     labels: list[tuple[str, bytes]]
+    said: MemberLabels = field(default_factory=MemberLabels)
     several: bool = False
+
+    def read_label(self, wanted: Sequence[str], field: str | None) -> None:
+        """Of several label members the first that is wanted counts."""
+        labels = [(suffix, data) for one in wanted for suffix, data in self.labels if suffix == one]
+        if labels:
+            self.said = member_labels(*labels[0], field)
 
     def take(self, member: Member, suffix: str, wanted: Sequence[str], window: Window) -> None:
         self.members.append((suffix, member))
@@ -163,14 +176,7 @@ class _Sample:
             self.labels.append((suffix, window.read(member.offset, min(member.size, MAX_LABEL_BYTES))))
 
 
-def _finding(part: SourceFile, damage: Sequence[Damage], whole: int) -> FileDamage:
-    places = "; ".join(one.text for one in damage[:DAMAGE_TOLD])
-    more = f"; and {len(damage) - DAMAGE_TOLD} more places" if len(damage) > DAMAGE_TOLD else ""
-    reason = f"the tar is damaged: {places}{more}; {whole} images of it are whole"
-    return FileDamage(part.name, reason, len(damage), open_end=any(one.cut for one in damage))
-
-
-def _weighed(part: FileListing, usual: int) -> FileListing:
+def weighed(part: FileListing, usual: int) -> FileListing:
     """With what its damage may have cost: what it is short of, or of a cut one without others to compare, its half."""
     if not part.findings:
         return part
@@ -182,21 +188,5 @@ def _weighed(part: FileListing, usual: int) -> FileListing:
         reason, images = "no whole tar tells how many are missing: as many again are reckoned with", here
     else:
         return part
-    weighed = replace(finding, reason=f"{finding.reason}, {reason}", images=max(finding.images, images))
-    return replace(part, findings=(weighed,))
-
-
-def _runs(items: Sequence[Item]) -> Iterator[tuple[Item, ...]]:
-    """Neighbours in one tar, in order and together no longer than `RUN_BYTES`."""
-    run: list[Item] = []
-    for item in items:
-        if run:
-            (number, start), (_, last) = run[0].place, run[-1].place
-            gap = item.place[1] - (last + run[-1].size)
-            near = item.place[0] == number and 0 <= gap <= GAP_BYTES
-            if not near or item.place[1] + item.size - start > RUN_BYTES:
-                yield tuple(run)
-                run = []
-        run.append(item)
-    if run:
-        yield tuple(run)
+    told = replace(finding, reason=f"{finding.reason}, {reason}", images=max(finding.images, images))
+    return replace(part, findings=(told,))

@@ -6,8 +6,7 @@ Goes on behind a damaged header and behind an end marker with more after it. Kno
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-
-from vitpipe.stages.ingest.sources.window import Window
+from typing import Protocol
 
 BLOCK = tarfile.BLOCKSIZE
 SEARCH_BYTES = 1_048_576
@@ -42,13 +41,24 @@ class Damage:
     """Whether the file ends here: how much is missing, it cannot say."""
 
 
-def packed_as(window: Window) -> str | None:
+class ReadableAt(Protocol):
+    """The bytes of a tar; a walk reads at rising places, but for half of what it looks through after damage."""
+
+    @property
+    def size(self) -> int:
+        """How many there are, or more than any file has where nobody knows."""
+
+    def read(self, start: int, length: int) -> bytes:
+        """The bytes from `start`; fewer where they end."""
+
+
+def packed_as(window: ReadableAt) -> str | None:
     """The compression that the first bytes are a sign of: places in such a file cannot be reached."""
     start = window.read(0, 8)
     return next((name for sign, name in _PACKED.items() if start.startswith(sign)), None)
 
 
-def walk(window: Window) -> Iterator[Member | Damage]:
+def walk(window: ReadableAt) -> Iterator[Member | Damage]:
     """Members and damage in the order of the file."""
     at, ended, pax = 0, False, _Pax()
     while at < window.size:
@@ -135,7 +145,7 @@ def _stored_bytes(header: tarfile.TarInfo, pax: _Pax) -> int:
     return pax.size if pax.size is not None and header.isreg() else header.size
 
 
-def _next_header(window: Window, at: int) -> int:
+def _next_header(window: ReadableAt, at: int) -> int:
     """Where the next header with a good checksum begins, or the end of the file."""
     while at < window.size:
         data = window.read(at, SEARCH_BYTES)

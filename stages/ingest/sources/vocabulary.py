@@ -76,9 +76,18 @@ def odd_names(names: Sequence[str]) -> list[str]:
     if same := same_to_the_eye(names):
         do = "write both in one form and without unseen characters; `convmv --nfc` does the first for folders"
         raise UsageError("tell the classes apart", f"{look_alike(*same[0])}, and would be two classes", do)
+    notes = []
+    if strange := [name for name in names if not _is_text(name)]:
+        notes.append(f"class names that are not UTF-8 are shown with their bytes: {some_names(strange)}; see `convmv`")
     near = pairs_alike(names)
     more = f", and {len(near) - TOLD} more pairs" if len(near) > TOLD else ""
-    return [f"classes whose names are nearly one stay apart: {'; '.join(near[:TOLD])}{more}"] if near else []
+    notes += [f"classes whose names are nearly one stay apart: {'; '.join(near[:TOLD])}{more}"] if near else []
+    return notes
+
+
+def _is_text(name: str) -> bool:
+    """Whether a name, of a folder perhaps, is UTF-8."""
+    return name.isascii() or not any("\ud800" <= char <= "\udfff" for char in name)
 
 
 def mixed_names(file: str, names: Sequence[str]) -> list[str]:

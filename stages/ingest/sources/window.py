@@ -3,8 +3,10 @@
 import io
 from functools import lru_cache
 
+from vitpipe.infra.errors import UsageError
 from vitpipe.infra.storage.opening import open_store
 from vitpipe.infra.storage.store import Store
+from vitpipe.stages.images.header import POINTERS
 from vitpipe.stages.ingest.sources.patterns import SourceFile
 
 LOCAL_BLOCK_BYTES = 16_384
@@ -20,7 +22,7 @@ class Window:
     """
 
     def __init__(self, part: SourceFile) -> None:
-        self.size = part.size
+        self.size, self._start = part.size, part.start
         self._store, self._path, self._version = store_of(part.folder), part.path, part.version
         self._block_bytes = LOCAL_BLOCK_BYTES if part.is_local else REMOTE_BLOCK_BYTES
         self._blocks: dict[int, bytes] = {}
@@ -29,7 +31,7 @@ class Window:
         """The bytes from `start`; fewer where the file ends."""
         end = min(start + length, self.size)
         if end - start > self._block_bytes:
-            return self._store.read(self._path, start, end - start, self._version)
+            return self._store.read(self._path, self._start + start, end - start, self._version)
         first, last = start // self._block_bytes, max(start, end - 1) // self._block_bytes
         data = b"".join(self._block(number) for number in range(first, last + 1))
         return data[start - first * self._block_bytes : end - first * self._block_bytes]
@@ -40,8 +42,17 @@ class Window:
                 del self._blocks[next(iter(self._blocks))]
             start = number * self._block_bytes
             length = max(0, min(self._block_bytes, self.size - start))
-            self._blocks[number] = self._store.read(self._path, start, length, self._version) if length else b""
+            at = self._start + start
+            self._blocks[number] = self._store.read(self._path, at, length, self._version) if length else b""
         return self._blocks[number]
+
+
+def refuse_pointer(window: Window, uri: str) -> None:
+    """UsageError for what stands in the place of a file that was not fetched."""
+    start = window.read(0, max(map(len, POINTERS)))
+    for begins, words in POINTERS.items():
+        if start.startswith(begins):
+            raise UsageError(f"read {uri}", f"it is {words}", "fetch the files first")
 
 
 class WindowFile(io.RawIOBase):

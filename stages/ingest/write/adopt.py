@@ -13,8 +13,9 @@ from vitpipe.stages.artifacts import File
 from vitpipe.stages.contract import StageContext
 from vitpipe.stages.images.index import ShardIndex, parse_index
 from vitpipe.stages.images.manifest import index_path
-from vitpipe.stages.images.members import label_member
+from vitpipe.stages.images.members import label_members
 from vitpipe.stages.ingest.choose.select import ShardPlan
+from vitpipe.stages.ingest.sources.kept_members import kept_places
 from vitpipe.stages.ingest.write.shard import Shard, shard_entry, shard_index
 from vitpipe.stages.ingest.write.ustar import BLOCK, padding
 
@@ -32,15 +33,19 @@ class Candidate:
     multi_label: bool
     tar_bytes: int | None
     """As it was listed."""
+    keep: tuple[str, ...] = ()
+    """Other members that pass through."""
 
 
-def find_shards(plans: Sequence[ShardPlan], multi_label: bool, ctx: StageContext) -> dict[str, Shard]:
+def find_shards(
+    plans: Sequence[ShardPlan], multi_label: bool, ctx: StageContext, keep: tuple[str, ...] = ()
+) -> dict[str, Shard]:
     """The plans that need not be written again, by path. An event tells which are written anew for damage."""
     out, found = ctx.out, dict[str, Shard]()
     for attempt in (out.attempt, *out.earlier):
         there = {entry.path: entry.bytes for entry in out.node.list(f"{attempt}/")}
         candidates = [
-            Candidate(out.node, attempt, plan, multi_label, there.get(f"{attempt}/{plan.path}"))
+            Candidate(out.node, attempt, plan, multi_label, there.get(f"{attempt}/{plan.path}"), keep)
             for plan in plans
             if plan.path not in found and f"{attempt}/{index_path(plan.path)}" in there
         ]
@@ -81,18 +86,26 @@ def _problem(index: ShardIndex, data: bytes, candidate: Candidate, plan: ShardPl
     if candidate.tar_bytes != index.tar_bytes:
         return f"says {index.tar_bytes} bytes of its shard, which has {candidate.tar_bytes or 'none'}"
     tar = Digest(index.tar_bytes, index.sha256)
-    if shard_index(plan, tar, _offsets(plan, candidate.multi_label)).encode() != data:
+    if index.kept and [[(name, size) for name, size, _ in row] for row in index.kept] != _kept(plan, candidate.keep):
+        return "has other members than the source"
+    if shard_index(plan, tar, _offsets(plan, candidate), index.kept).encode() != data:
         return "is not the index of the images that its digest names"
     return ""
 
 
-def _offsets(plan: ShardPlan, multi_label: bool) -> list[int]:
+def _kept(plan: ShardPlan, keep: Sequence[str]) -> list[list[tuple[str, int]]]:
+    """Extension and length of what each image keeps, as an index has them."""
+    return [[(name, size) for name, _, size in kept_places(image.item, keep)] for image in plan.images]
+
+
+def _offsets(plan: ShardPlan, candidate: Candidate) -> list[int]:
     """Where the writer puts each image's bytes."""
     offsets, written = list[int](), 0
     for image in plan.images:
         offsets.append(written + BLOCK)
-        label = len(label_member(image.item.labels, multi_label)[1])
-        written += sum(BLOCK + size + len(padding(size)) for size in (image.seen.size, label))
+        labels = [len(data) for _, data in label_members(image.item.labels, candidate.multi_label)]
+        kept = [size for _, _, size in kept_places(image.item, candidate.keep)]
+        written += sum(BLOCK + size + len(padding(size)) for size in (image.seen.size, *labels, *kept))
     return offsets
 
 

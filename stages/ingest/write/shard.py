@@ -11,6 +11,7 @@ from vitpipe.stages.images.manifest import ShardEntry
 from vitpipe.stages.ingest.choose.select import ShardPlan
 from vitpipe.stages.ingest.listing import ImageReader, unit_hash
 from vitpipe.stages.ingest.look.scan import Spool
+from vitpipe.stages.ingest.sources.kept_members import KeepsMembers
 
 READ_BACK_SHARE = 1 / 8
 """Share of the shards of a set whose images are not decoded: reading all back would take as long as writing them."""
@@ -27,6 +28,8 @@ class ShardTask:
     multi_label: bool
     is_read_back: bool = True
     """Whether webdataset has to read what was written before it is committed."""
+    keeper: KeepsMembers | None = None
+    """Who has the other members that pass through."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +54,10 @@ def read_back_paths(plans: Sequence[ShardPlan], all_of_them: bool, seed: int) ->
     return {*begins.values(), *ends.values(), *drawn}
 
 
-def shard_index(plan: ShardPlan, tar: Digest, offsets: list[int]) -> ShardIndex:
-    """The index of a written plan."""
+def shard_index(
+    plan: ShardPlan, tar: Digest, offsets: list[int], kept: Sequence[Sequence[tuple[str, int, str]]] = ()
+) -> ShardIndex:
+    """The index of a written plan; `kept` as `ShardIndex` has it."""
     seen = [image.seen for image in plan.images]
     return ShardIndex(
         path=plan.path,
@@ -70,6 +75,7 @@ def shard_index(plan: ShardPlan, tar: Digest, offsets: list[int]) -> ShardIndex:
         pixels_sha256=[one.pixels_sha256 for one in seen],
         width=[one.width for one in seen],
         height=[one.height for one in seen],
+        kept=kept,
     )
 
 

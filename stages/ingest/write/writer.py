@@ -6,6 +6,7 @@ Any `wds.WebDataset(...).decode("pil").to_tuple("jpg;jpeg;png;webp", "cls;json")
 import hashlib
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import repeat
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO
@@ -15,9 +16,10 @@ from vitpipe.infra.storage.store import Digest
 from vitpipe.stages.images.digests import RunningDigest
 from vitpipe.stages.images.header import BadImage
 from vitpipe.stages.images.manifest import index_path
-from vitpipe.stages.images.members import label_member
+from vitpipe.stages.images.members import label_members
 from vitpipe.stages.images.readback import read_back
 from vitpipe.stages.ingest.look.image import Image
+from vitpipe.stages.ingest.sources.kept_members import Kept
 from vitpipe.stages.ingest.write.shard import Shard, ShardTask, shard_entry, shard_index
 from vitpipe.stages.ingest.write.ustar import BLOCK, end, header, padding
 
@@ -33,8 +35,8 @@ def write_shard(task: ShardTask) -> Shard:
     with TemporaryDirectory(dir=task.context.scratch) as made:  # a lost twin may still be writing its own
         local = Path(made, task.plan.path)
         with local.open("xb") as file:
-            offsets, digest = _write_tar(task, file)
-        index = shard_index(task.plan, digest, offsets)
+            offsets, kept, digest = _write_tar(task, file)
+        index = shard_index(task.plan, digest, offsets, kept)
         if task.is_read_back:
             with local.open("rb", buffering=0) as file:  # it is read once, in pieces of its own size
                 read_back(file, index, task.multi_label, task.context.out.node.uri)
@@ -43,24 +45,39 @@ def write_shard(task: ShardTask) -> Shard:
     return Shard(shard_entry(index), tar, index_file)
 
 
-def _write_tar(task: ShardTask, file: IO[bytes]) -> tuple[list[int], Digest]:
-    """Write all members; where each image's bytes begin, and the digest of the whole."""
+_Members = tuple[tuple[str, int, str], ...]
+"""Extension, bytes and SHA-256 of what an image has besides its label."""
+
+
+def _write_tar(task: ShardTask, file: IO[bytes]) -> tuple[list[int], list[_Members], Digest]:
+    """Write all members; where each image's bytes begin, what it has with it, and the digest of the whole."""
     offsets: list[int] = []
+    members_of: list[_Members] = []
     size, sha256 = 0, RunningDigest()
-    for key, image, data in zip(task.plan.keys, task.plan.images, _contents(task), strict=True):
-        form, label = label_member(image.item.labels, task.multi_label)
-        behind = padding(len(data)) + header(f"{key}.{form}", len(label)) + label + padding(len(label))
+    others = task.keeper.kept([image.item for image in task.plan.images]) if task.keeper else repeat(())
+    for key, image, data, kept in zip(task.plan.keys, task.plan.images, _contents(task), others):  # noqa: B905  # endless
+        more = (*label_members(image.item.labels, task.multi_label), *kept)
+        behind = padding(len(data)) + b"".join(_member(f"{key}.{form}", content) for form, content in more)
         members = b"".join((header(f"{key}.{image.seen.ext}", len(data)), data, behind))
         found = sha256.add(members, BLOCK, len(data))
         if found != image.seen.sha256:
             raise _changed(image, f"its SHA-256 is now {found}, it was {image.seen.sha256}")
         file.write(members)
         offsets.append(size + BLOCK)
+        members_of += [_facts(kept)] if task.keeper else []
         size += len(members)
     last = end(size)
     sha256.add(last)
     file.write(last)
-    return offsets, Digest(size + len(last), sha256.hexdigest())
+    return offsets, members_of, Digest(size + len(last), sha256.hexdigest())
+
+
+def _member(name: str, content: bytes) -> bytes:
+    return header(name, len(content)) + content + padding(len(content))
+
+
+def _facts(kept: Kept) -> _Members:
+    return tuple((form, len(content), hashlib.sha256(content).hexdigest()) for form, content in kept)
 
 
 def _contents(task: ShardTask) -> Iterator[bytes]:

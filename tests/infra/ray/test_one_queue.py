@@ -128,6 +128,50 @@ def test_what_fits_nowhere_goes_alone_and_an_autoscaler_sees_what_is_wanted():
     assert len(order) == 6
 
 
+def driven(queue, order):
+    """End what was handed on, the first first, until nothing is left; the items in the order of their turns."""
+    while queue._out:
+        queue.leave([next(ticket for ticket in order if ticket in queue._out)])
+    return [ticket.item for ticket in order]
+
+
+@pytest.mark.parametrize("ahead", [0, 4])
+def test_a_gang_goes_before_tasks_that_wait_of_unknown_length_too(ahead):
+    order = []
+    queue = OneQueue(lambda: {"CPU": 2.0}, ahead)
+    queue.join([Ticket(n, {"CPU": 1.0}, None, order.append) for n in range(20)])
+    begun = len(order)
+    queue.join([Ticket("gang", {"CPU": 2.0}, None, order.append, is_gang=True)])
+    assert driven(queue, order).index("gang") == begun == 2 + ahead
+
+
+def test_no_task_passes_a_gang_that_an_autoscaler_was_shown():
+    """It was handed to Ray as one more than fits: what is freed meanwhile is for its ranks."""
+    order, has = [], {"CPU": 2.0}
+    queue = OneQueue(lambda: has, ahead=4)
+    busy = [Ticket(n, {"CPU": 1.0}, 9.0, order.append) for n in range(2)]
+    queue.join(busy)
+    gang = Ticket("gang", {"CPU": 2.0}, None, order.append, is_gang=True)
+    queue.join([gang])
+    assert order[-1] is gang
+    queue.join([Ticket(f"late {n}", {"CPU": 1.0}, None, order.append) for n in range(9)])
+    queue.join([Ticket("elsewhere", {"disk": 1.0}, None, order.append)])
+    queue.leave(busy[:1])
+    assert [ticket.item for ticket in order] == [0, 1, "gang", "elsewhere"], "one core is not for a task meanwhile"
+    queue.leave(busy[1:])
+    assert queue._out[gang], "it has its cores now"
+    queue.leave([gang])
+    assert sum(str(ticket.item).startswith("late") for ticket in order) >= 2
+
+
+def test_a_gang_for_which_machines_are_missing_holds_nobody_back():
+    order = []
+    queue = OneQueue(lambda: {"CPU": 2.0}, ahead=4)
+    queue.join([Ticket("gang", {"CPU": 64.0}, None, order.append, is_gang=True)])
+    queue.join([Ticket(n, {"CPU": 1.0}, 1.0, order.append) for n in range(2)])
+    assert [ticket.item for ticket in order] == ["gang", 0, 1]
+
+
 def test_many_nodes_at_once():
     has, done, lock = {"CPU": 3.0}, [], threading.Lock()
     queue = OneQueue(lambda: has)

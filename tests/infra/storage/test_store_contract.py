@@ -295,3 +295,10 @@ def test_other_uris_are_refused(uri):
     with pytest.raises(UsageError) as refused:
         open_store(uri)
     assert "secret" not in str(refused.value)
+
+
+def test_a_link_that_leads_in_a_circle_hides_no_folder(tmp_path):
+    for name, target in (("circle", "circle"), ("nowhere", "missing"), ("other", "one")):
+        (tmp_path / name).symlink_to(tmp_path / target)
+    (tmp_path / "one").mkdir()
+    assert list(open_store(f"file://{tmp_path}").folders()) == ["one", "other"]

@@ -5,21 +5,19 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import Vitpipe, typed
 from small_disk import small_disk
 from small_spec import GOOD as SPEC
 
 from vitpipe.infra.errors import IntegrityError, LeaseLost, StageError, Stopped, StorageError, UsageError
-from vitpipe.pipeline.cli import main as cli
 from vitpipe.pipeline.drive import runner
 from vitpipe.pipeline.store.records import Committed
 
 ROOT = Path(__file__).parents[3]
-Vitpipe = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
@@ -29,12 +27,7 @@ def vitpipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     (tmp_path / "my.yaml").write_text(SPEC)
 
-    def run(*args: object) -> tuple[int, str, str]:
-        code = cli.invoke([str(arg) for arg in args])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
+    return typed(capsys)
 
 
 def test_validate_says_ok(vitpipe: Vitpipe) -> None:

@@ -6,21 +6,16 @@ import os
 import re
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_stages import HOOKS, STAGES, in_process
+from command_line import Vitpipe
+from tiny_stages import HOOKS
 
 from vitpipe.infra.at_once import READERS
 from vitpipe.infra.errors import StageError, StorageError
-from vitpipe.infra.lease_state import Timing
 from vitpipe.infra.storage.local import LocalStore
-from vitpipe.pipeline.cli import main as cli
-from vitpipe.pipeline.drive import runner
-from vitpipe.pipeline.spec.catalog import CATALOG
 from vitpipe.pipeline.store.log_reading import Logs
 
 SPEC = """\
@@ -32,32 +27,13 @@ nodes:
   b: {stage: make, config: {value: 3}}
   sum: {stage: add, needs: {shards: [a, b]}}
 """
-QUICK = Timing(renew_s=0.02, watch_s=0.5, commit_s=100, poll_s=0.02, look_s=0.02)
-Vitpipe = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def vitpipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Vitpipe]:
-    """Runs a command where `tiny.yaml` lies, without Ray; its exit code, output and errors."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    for name, stage in STAGES.items():
-        monkeypatch.setitem(CATALOG, name, stage)
-    (tmp_path / "tiny.yaml").write_text(SPEC)
-    real = runner.run
-
-    def here(spec: Any, replacing: Any, ways: Any) -> runner.Outcome:
-        return real(spec, replacing, replace(ways, connect=in_process, metrics_port=None, timing=QUICK))
-
-    monkeypatch.setattr(runner, "run", here)
-
-    def run(*args: object) -> tuple[int, str, str]:
-        code = cli.invoke([str(arg) for arg in args])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    yield run
-    HOOKS.clear()
+def vitpipe(vitpipe: Vitpipe) -> Vitpipe:
+    """Runs a command where `tiny.yaml` lies."""
+    Path("tiny.yaml").write_text(SPEC)
+    return vitpipe
 
 
 def fails(ctx: Any) -> None:

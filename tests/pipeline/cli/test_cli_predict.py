@@ -4,13 +4,13 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from command_line import Vitpipe, typed
 from inprocess import commit, make_context
 from PIL import Image
 from synthetic import TINY, shards, weights
@@ -23,8 +23,6 @@ from vitpipe.stages.record import load_artifact
 from vitpipe.stages.settings import TaskResources
 from vitpipe.stages.vit.build import build_model
 from vitpipe.stages.vit.native import load_native, save_native
-
-Vitpipe = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")
@@ -49,12 +47,7 @@ def vitpipe(world: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     monkeypatch.chdir(world)
     monkeypatch.setenv("XDG_STATE_HOME", str(world / "state"))
 
-    def run(*args: object) -> tuple[int, str, str]:
-        code = cli.invoke(["predict", *(str(arg) for arg in args)])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
+    return typed(capsys, "predict")
 
 
 def by_hand(world: Path, name: str, head: str = "softmax") -> dict[str, float]:

@@ -4,15 +4,14 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from command_line import Vitpipe, typed
 
 from vitpipe.pipeline.cli import main as cli
 from vitpipe.stages.ingest.benchmarks.registry import REGISTRY
 
-Vitpipe = Callable[..., tuple[int, str, str]]
 SPEC = """\
 version: 1
 name: run
@@ -53,12 +52,7 @@ def vitpipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my.yaml").write_text(SPEC)
 
-    def run(*args: object) -> tuple[int, str, str]:
-        code = cli.invoke([str(arg) for arg in args])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
+    return typed(capsys)
 
 
 def test_a_recipe_that_conforms_ends_with_0(vitpipe: Vitpipe) -> None:
@@ -109,7 +103,7 @@ def test_a_recipe_of_nobodys_is_told_apart_from_the_papers(vitpipe: Vitpipe) -> 
     assert code == 3
     assert "model.variant {layers: 2, width: 32, mlp: 64, heads: 2, patch_px: 8}, the paper has one of its own" in out
     assert "augment.randaugment {layers: 2, magnitude: 9}, the paper has none" in out
-    assert "transfer/mine: what all data sets have in common (Table 4): 10 equal, 0 differs" in out
+    assert "transfer/mine: what all data sets have in common (Table 4): 11 equal, 0 differs" in out
 
 
 @pytest.mark.parametrize("args", [("--data", "LAION"), ("vars.paper=LAION",)])

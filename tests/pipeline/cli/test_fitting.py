@@ -7,6 +7,7 @@ import pytest
 from rich.console import Console
 
 from vitpipe.pipeline.cli.display import plan_table, status_table
+from vitpipe.pipeline.cli.run_listing import listing
 from vitpipe.pipeline.cli.score_lines import score_lines, score_table
 from vitpipe.pipeline.plan.planned import Plan, Planned
 from vitpipe.pipeline.store.node_status import NodeStatus, RunStatus
@@ -45,6 +46,16 @@ def test_scores_have_their_spread_basis_and_chance() -> None:
     table = drawn(score_table(ROWS), 80)
     for words in ("mean", "spread", "seeds", "images", "chance", "90.7 %", "2.7 %", "10.0 %", "1.25", "40 val"):
         assert words in table
+
+
+def test_a_table_without_reasons_fits_a_terminal_that_is_just_as_wide() -> None:
+    for width in range(40, 110):
+        assert "90.7 %" in drawn(score_table(ROWS), width), width
+
+
+@pytest.mark.parametrize("uri", ["file:///data/[old]/runs/x", "file:///d[/b]/runs"])
+def test_a_place_with_brackets_is_no_markup(uri: str) -> None:
+    assert uri in drawn(plan_table(a_plan("backbone"), uri)) and uri in drawn(listing(uri, [], None))
 
 
 LONG = "2 finished pieces of a1; the source was not looked at since it lies elsewhere; 14 fields deviate from the paper"

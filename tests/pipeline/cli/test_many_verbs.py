@@ -2,22 +2,18 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_stages import HOOKS, STAGES, in_process
+from command_line import Vitpipe
+from tiny_stages import HOOKS
 
 from vitpipe.infra.errors import StageError
-from vitpipe.infra.lease_state import Timing
 from vitpipe.infra.storage.local import LocalStore
-from vitpipe.pipeline.cli import main as cli
 from vitpipe.pipeline.cli.run_listing import age
-from vitpipe.pipeline.drive import runner
 from vitpipe.pipeline.plan.prices import spent
-from vitpipe.pipeline.spec.catalog import CATALOG
 from vitpipe.pipeline.store.records import read_external
 from vitpipe.stages.seal import SEAL
 
@@ -30,30 +26,6 @@ nodes:
   b: {{stage: make, config: {{value: 3}}}}
   sum: {{stage: add, needs: {{shards: [a, b]}}}}
 """
-QUICK = Timing(renew_s=0.02, watch_s=0.5, commit_s=100, poll_s=0.02, look_s=0.02)
-Vitpipe = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def vitpipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Vitpipe]:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    for name, stage in STAGES.items():
-        monkeypatch.setitem(CATALOG, name, stage)
-    real = runner.run
-
-    def here(spec: Any, replacing: Any, ways: Any) -> runner.Outcome:
-        return real(spec, replacing, replace(ways, connect=in_process, metrics_port=None, timing=QUICK))
-
-    monkeypatch.setattr(runner, "run", here)
-
-    def run(*args: object) -> tuple[int, str, str]:
-        code = cli.invoke([str(arg) for arg in args])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    yield run
-    HOOKS.clear()
 
 
 @pytest.fixture

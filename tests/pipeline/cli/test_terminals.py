@@ -197,3 +197,22 @@ def test_a_page_of_a_distant_store_comes_into_the_cache(
         page = Path(capsys.readouterr().out.strip())
         assert page.is_relative_to(tmp_path / "cache/vitpipe/reports") and page.read_text() == "<html>"
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*before, "cache"])
+
+
+@pytest.mark.parametrize("cause", [BrokenPipeError(), None])
+def test_only_a_reader_that_left_makes_an_end_a_good_one(
+    cause: BrokenPipeError | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What ends the process from within, as Ray may, is no success."""
+
+    def ends(**_: object) -> None:
+        end = SystemExit(15)
+        end.__context__ = cause
+        raise end
+
+    monkeypatch.setattr(cli, "app", ends)
+    if cause:
+        assert cli.invoke([]) == 0
+    else:
+        with pytest.raises(SystemExit, match="15"):
+            cli.invoke([])

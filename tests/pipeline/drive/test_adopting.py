@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny_stages
 from fake_clock import FakeClock
 from faults.faulty_store import Crash, Fate, dying
 from photos import photo_folder
@@ -31,6 +32,8 @@ from vitpipe.pipeline.spec.catalog import CATALOG
 from vitpipe.pipeline.spec.load import PipelineSpec, load
 from vitpipe.pipeline.store.retrieval import fault, verify
 from vitpipe.pipeline.store.status import status_of
+from vitpipe.stages.artifacts import File
+from vitpipe.stages.contract import TaskContext
 
 QUICK = Timing(renew_s=0.02, watch_s=0.5, commit_s=100, poll_s=0.02, look_s=0.02)
 CHAIN = {"a": {"value": 2}, "b": {"value": 3}, "sum": {"stage": "add", "needs": {"shards": ("a", "b")}}}
@@ -175,6 +178,44 @@ def test_a_result_that_is_removed_meanwhile_is_computed_by_the_next_try(
     with pytest.raises(StorageError, match="removed or replaced meanwhile"):
         go(spec(folder, "two"))
     monkeypatch.undo()
+    assert go(spec(folder, "two")).committed["sum"].record.output["value"] == 10
+
+
+WRITE = tiny_stages._write
+
+
+def write_one_more(item: tuple[TaskContext, str, int]) -> File:
+    """Compute what no recipe tells apart: another number than the last time."""
+    return WRITE((*item[:2], item[2] + 1))
+
+
+def test_what_rests_on_bytes_that_came_out_otherwise_is_computed(
+    folder: str, begun: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = go(spec(folder, "one"))
+    at = first.committed["a"].record.files[0].at
+    Path(f"{first.committed['a'].uri.removeprefix('file://')}/{at}").write_bytes(b"7")  # of the same size
+    monkeypatch.setattr(tiny_stages, "_write", write_one_more)
+    del begun[:]
+    second = go(spec(folder, "two"))
+    assert set(begun) == {"two/a", "two/sum"} and second.committed["sum"].record.output["value"] == 12
+    assert kinds(f"{folder}/two", "sum") == ["adopted", "adoption_refused", "started", "committed"]
+    assert second.committed["sum"].record.adopted is None
+
+
+def unreadable(path: Path) -> None:
+    """Let every question about it end in an error, as a folder of another user's does."""
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    path.symlink_to(path)
+
+
+def test_what_may_not_be_read_of_other_runs_is_computed(folder: str, tmp_path: Path) -> None:
+    go(spec(folder, "one"))
+    unreadable(tmp_path / "runs/one/a/record.json")
+    assert actions(spec(folder, "two"))["a"] == "run" and actions(spec(folder, "two"))["b"] == "reuse adopted"
+    unreadable(tmp_path / "runs/_results")
+    reason = plan(spec(folder, "two")).nodes["b"].reason
+    assert reason.startswith("not committed yet; not adopted: what other runs have of it is not known: cannot list")
     assert go(spec(folder, "two")).committed["sum"].record.output["value"] == 10
 
 

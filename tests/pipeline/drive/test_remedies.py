@@ -51,6 +51,8 @@ KNOWN = {
     "stages/pretrain/run.py": {"remove one of them": "inputs of a YAML"},
     "stages/ingest/sources/folder_tree.py": {
         "fill or remove them": "class folders in which nothing lies",
+    },
+    "stages/ingest/sources/folder_layout.py": {
         "move them, or name `labels`": "images, to where they are looked for",
     },
     "pipeline/library/conversion.py": {"give a new folder, or move those away": "moved, not removed, by a person"},

@@ -11,20 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import Vitpipe, typed
 from official_files import official, write_mnist
 from photos import encoded, photo_folder, picture, write
 from tars import samples, tar, tars
 from tiny_stages import STAGES, in_process
 
 from vitpipe.infra.storage.local import LocalStore
-from vitpipe.pipeline.cli import main as cli
 from vitpipe.pipeline.drive import runner
 from vitpipe.pipeline.spec.catalog import CATALOG
 from vitpipe.stages.ingest.sources import digits as digits_module
 from vitpipe.stages.ingest.sources.inventory import INVENTORY, MARKS
 from vitpipe.stages.seal import SEAL
 
-Vitpipe = Callable[..., tuple[int, str, str]]
 Change = Callable[[Path], None]
 
 SPEC = """\
@@ -51,12 +50,7 @@ def vitpipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
 
     monkeypatch.setattr(runner, "run", here)
 
-    def run(*args: object) -> tuple[int, str, str]:
-        code = cli.invoke([str(arg) for arg in args])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    yield run
+    yield typed(capsys)
 
 
 def written(tmp_path: Path, source: str) -> None:

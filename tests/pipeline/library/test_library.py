@@ -233,3 +233,14 @@ def test_the_version_is_said_and_nothing_heavy_is_imported_for_it(capsys: pytest
         "sys.exit(len({'torch', 'ray', 'pandas', 'boto3'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
+def test_the_curves_of_siblings_are_asked_for_one_by_one(tmp_path: Path) -> None:
+    for node in ("many/one", "many/two"):
+        ctx = make_context(tmp_path, node, TaskResources())
+        commit(ctx, Report(files=(ctx.out.put("metrics.jsonl", b'{"step": 1}\n'),), headline="x"), stage="report")
+    (tmp_path / "store/test/spec.yaml").write_text(SPEC)
+    found = vitpipe.read_run(tmp_path / "store/test")
+    assert len(found.metrics("many/one")) == 1
+    with pytest.raises(vitpipe.VitpipeError, match=r"stands for 2 siblings.*many/one, many/two"):
+        found.metrics("many")

@@ -165,6 +165,15 @@ def test_unknown_names_are_told_with_the_nearest(run, ask):
         ask(run.uri, "../quickstart/glyphs")
 
 
+def test_a_folder_that_may_not_be_read_hides_no_name(tmp_path):
+    open_store(f"file://{tmp_path}/quickstart").write("spec.yaml", b"")
+    mark = tmp_path / "quickstart-of-another/spec.yaml"
+    mark.parent.mkdir()
+    mark.symlink_to(mark)  # every question about it ends in an error
+    with pytest.raises(UsageError, match="Did you mean 'quickstart'"):
+        list_files(f"file://{tmp_path}/quickstrat", "glyphs")
+
+
 def test_a_node_with_siblings_has_to_be_named_whole(run, tmp_path):
     with pytest.raises(UsageError, match="transfer/b-16, transfer/l-16"):
         get(run.uri, "transfer", tmp_path)

@@ -14,6 +14,7 @@ from tiny_vit import tiny
 from vitpipe.infra.errors import IntegrityError, UsageError
 from vitpipe.stages.convert.config import ForeignSource
 from vitpipe.stages.convert.foreign.weights import ForeignWeights, glance
+from vitpipe.stages.convert.formats.common import json_bytes, text
 from vitpipe.stages.images.classes import alike, difference, names_by_number, nearly, pairs_alike, same_to_the_eye
 from vitpipe.stages.predict.opened_weights import open_weights
 
@@ -120,3 +121,11 @@ def test_differences_in_words() -> None:
     ]
     assert alike("007") == alike("7") != alike("70") and not pairs_alike(["a", "b", "ab"])
     assert list(names_by_number({"10": "k", "2": "c"}).items()) == [(2, "c"), (10, "k")]
+
+
+@pytest.mark.parametrize("name", ["cat", "ros\u00e9", "\u732b", "ros\udce9"])
+def test_a_file_of_any_format_holds_any_name(name: str) -> None:
+    """Also one that is not UTF-8, as folders' names need not be: such bytes are escaped, as JSON has them."""
+    for written in (json_bytes({"0": name}), text({"0": name}).encode()):
+        assert json.loads(written) == {"0": name}
+        assert (name.encode(errors="ignore") in written) and b"?" not in written

@@ -60,7 +60,7 @@ def test_what_became_of_a_folder_of_weights(
     weights, folder = taken
     shutil.copytree(folder, tmp_path / "hf")  # with the times they had
     assert seen(weights, tmp_path / "hf") == Sighted(
-        note=f"the source is as it was converted, 2 files of {tmp_path}/hf"
+        note=f"the source is as it was converted, 2 files of {tmp_path}/hf", is_same=True
     )
     change(tmp_path / "hf")
     found = seen(weights, tmp_path / "hf")

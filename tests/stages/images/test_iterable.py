@@ -153,3 +153,9 @@ def test_the_library_names_it_and_imports_nothing_before():
         vitpipe.nothing  # noqa: B018
     code = "import sys, vitpipe; assert vitpipe.__version__ and not {'torch', 'vitpipe.stages'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(vitpipe.__file__).parents[1])
+
+
+def test_several_sets_may_be_a_list(photos, tmp_path):
+    places = [photos.uri, str(photos.uri)]
+    streams = [ShardStream(given, shares=(0.5, 0.5), cache=tmp_path) for given in (places, tuple(places))]
+    assert streams[0].shards == streams[1].shards and len(streams[0].shards) == 2

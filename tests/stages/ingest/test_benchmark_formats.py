@@ -180,7 +180,7 @@ def test_without_h5py_patch_camelyon_says_what_to_install(tmp_path, monkeypatch)
     write_pcam(tmp_path, 2)
     source = official(monkeypatch, "patch_camelyon", tmp_path, dict.fromkeys(("train", "validation", "test"), 2))
     monkeypatch.setitem(__import__("sys").modules, "h5py", None)
-    with pytest.raises(UsageError, match=r"h5py is not installed.*Pip install h5py"):
+    with pytest.raises(UsageError, match=r"h5py is not installed.*Type `pip install h5py`"):
         source.listing()
 
 

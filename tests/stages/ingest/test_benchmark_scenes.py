@@ -1,6 +1,7 @@
 """Labels by rules on scenes, and ImageNet with its reassessed labels: against VTAB and torchvision."""
 
 import json
+import tarfile
 
 import numpy as np
 import pytest
@@ -114,6 +115,35 @@ def test_imagenet_as_folders_or_tars_with_the_kits_ground_truth(tmp_path, monkey
         file = f"ILSVRC2012_val_{n:08d}.JPEG"
         (tmp_path / "val" / file).rename(tmp_path / "val" / wnid / file)
     assert found_in(source)[f"val/{WNIDS[0]}/ILSVRC2012_val_00000002.JPEG"] == ("test", (0,)), "sorted into folders"
+
+
+def test_imagenet_as_it_is_downloaded(tmp_path, monkeypatch):
+    files = {wnid: [f"{wnid}_{n}.JPEG" for n in range(2)] for wnid in WNIDS}
+    for wnid, names in files.items():
+        write_tar(tmp_path / "apart/train" / f"{wnid}.tar", names)
+    vals = [f"ILSVRC2012_val_{n:08d}.JPEG" for n in range(1, 5)]
+    write_tar(tmp_path / "val.tar", vals)
+    with tarfile.open(tmp_path / "val.tar") as packed:
+        packed.extractall(tmp_path / "apart/val", filter="data")
+    root = tmp_path / "whole"
+    root.mkdir()
+    (tmp_path / "val.tar").rename(root / "ILSVRC2012_img_val.tar")
+    with tarfile.open(root / "ILSVRC2012_img_train.tar", "w") as outer:
+        for wnid in WNIDS:
+            outer.add(tmp_path / "apart/train" / f"{wnid}.tar", f"{wnid}.tar")
+    listings = []
+    for one in (tmp_path / "apart", root):
+        write_devkit(one, [1, 2, 3, 1])
+        source = official(monkeypatch, "imagenet", one, {"train": 6, "test": 4}, num_classes=3)
+        listing = source.listing()
+        listings.append([(item.name, item.labels, item.split, source.read(item)) for item in listing.items])
+        names = [name for name, _, _ in source.inventory(listing)]
+        assert ("ILSVRC2012_img_train.tar" in names and len(names) == 2) == (one == root)
+    assert listings[0] == listings[1] and len(listings[0]) == 10
+    data = (root / "ILSVRC2012_img_train.tar").read_bytes()
+    (root / "ILSVRC2012_img_train.tar").write_bytes(data[: len(data) // 2])
+    with pytest.raises(IntegrityError, match=r"ILSVRC2012_img_train\.tar"):
+        source.listing()
 
 
 def test_imagenet_without_a_ground_truth(tmp_path, monkeypatch):

@@ -1,6 +1,8 @@
 """A structure check finds what is cut without decoding; bytes change only where the config asks, and are counted."""
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -10,10 +12,12 @@ from PIL import Image
 from pydantic import ValidationError
 from test_ingest_determinism import Shuffled
 
+from vitpipe.infra.errors import IntegrityError
 from vitpipe.stages.contract import Inputs
 from vitpipe.stages.images.decode import decode
 from vitpipe.stages.images.header import BadImage
 from vitpipe.stages.images.manifest import load_manifest
+from vitpipe.stages.images.split import Split
 from vitpipe.stages.ingest import run as run_module
 from vitpipe.stages.ingest.config import IngestConfig, IngestResources, Reencode, check_inputs
 from vitpipe.stages.ingest.look import scan as scan_module
@@ -68,6 +72,19 @@ def test_every_flipped_byte_of_a_png_is_found_and_not_of_a_jpeg():
     jpeg = WHOLE["jpg"]
     place = len(jpeg) - 50
     check_structure(jpeg[:place] + bytes([jpeg[place] ^ 1]) + jpeg[place + 1 :])  # what only decoding may see
+
+
+def test_what_only_decoding_sees_is_told_with_the_check_that_would(tmp_path):
+    """A whole PNG of a broken stream passes a structure check; whoever reads it learns how to find the others."""
+    data = WHOLE["png"]
+    chunk = b"IDAT" + bytes(20)
+    broken = data[:33] + struct.pack(">I", 20) + chunk + struct.pack(">I", zlib.crc32(chunk)) + data[-12:]
+    check_structure(broken)
+    asked = folder(tmp_path, check="structure")
+    write(tmp_path / "user/class-0/broken.png", broken)
+    split = Split(ingest(tmp_path, asked), "train", tmp_path / "cache")
+    with pytest.raises(IntegrityError, match=r"its bytes are those ingested.*`check: decode`"):
+        split.pixels(split.indexes[0].source.index("class-0/broken.png"))
 
 
 def folder(tmp_path, **more):

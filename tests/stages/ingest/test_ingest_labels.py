@@ -73,7 +73,7 @@ def test_a_name_is_read_whole(root, tmp_path):
 @pytest.mark.parametrize(
     ("name", "text", "found"),
     [
-        ("a.csv", "file,label\nx,1\n", "its columns are file, label"),
+        ("a.csv", "name,label\nx,1\n", "its columns are name, label"),
         ("a.csv", "path,label\nclass-0/000.png,\n", "line 2 has no label"),
         ("a.csv", "path,label\nclass-0/000.png,-1\n", "line 2 has the label '-1'"),
         ("a.csv", "path,label\nclass-0/000.png,1.0\n", "line 2 has the label '1.0'"),
@@ -98,7 +98,7 @@ def test_a_name_is_read_whole(root, tmp_path):
         ("a.jsonl", '{"path": "class-0/000.png", "label": true}', "line 1 has no label"),
         ("a.jsonl", "[1]", "line 1 is not an object"),
         ("a.jsonl", "{", "line 1 is not JSON"),
-        ("a.txt", "x", r"neither in \.csv nor in \.jsonl"),
+        ("a.txt", "x", r"neither in \.csv, \.tsv nor in \.jsonl"),
     ],
 )
 def test_a_wrong_file_is_told_by_line(root, tmp_path, name, text, found):

@@ -17,7 +17,7 @@ from vitpipe.stages.images.split import Split
 from vitpipe.stages.ingest import run as run_module
 from vitpipe.stages.ingest.config import IngestConfig, IngestResources
 from vitpipe.stages.ingest.run import run
-from vitpipe.stages.ingest.sources import tar_samples
+from vitpipe.stages.ingest.sources import tar_reading
 
 
 def source(folder, **more):
@@ -76,6 +76,21 @@ def test_our_own_shards_go_in_again(tmp_path):
         ([("a.json", b'{"id": 7}'), ("b.json", b'{"id": 9}')], {"label_field": "id"}, ("7", "9"), [(0,), (1,)]),
         ([("a.cls", b"07"), ("b.cls", b"9")], {"classes": 10}, tuple("0123456789"), [(7,), (9,)]),
         ([("a.top.cls", b"0"), ("b.top.cls", b"1")], {"label": "top.cls"}, ("0", "1"), [(0,), (1,)]),
+        ([("a.cls", b"dog\n"), ("b.cls", b"ant")], {}, ("ant", "dog"), [(1,), (0,)]),
+        ([("a.cls", b"\xef\xbb\xbf10"), ("b.cls", "9\r\n".encode("utf-16"))], {}, ("9", "10"), [(1,), (0,)]),
+        ([("a.cls", b"dog"), ("b.cls", b"1")], {"classes": 2}, ("0", "1"), [(1,)]),
+        (
+            [("a.json", b'{"meta": {"label": 2.0}}'), ("b.json", b'{"meta": {"label": 1}}')],
+            {"label_field": "meta.label"},
+            ("1", "2"),
+            [(1,), (0,)],
+        ),
+        (
+            [("a.json", b'{"meta.label": 2}'), ("b.json", b'{"meta": {"label": 1}}')],
+            {"label_field": "meta.label"},
+            ("1", "2"),
+            [(1,), (0,)],
+        ),
     ],
 )
 def test_labels_of_every_kind(tmp_path, members, settings, classes, labels):
@@ -83,6 +98,7 @@ def test_labels_of_every_kind(tmp_path, members, settings, classes, labels):
     path = tar(tmp_path / "in.tar", images + members)  # all images, then all labels: joined by key
     shards = ingest(tmp_path, config(path, settings))
     assert load_manifest(shards).classes == classes
+    assert len(rows(shards)) == 2 - len(labels)
     assert [label for _, label in sorted(labelled(shards, tmp_path / "cache").items())] == labels
     assert shards.multi_label == (labels[0] == (1, 2))
 
@@ -290,7 +306,7 @@ def test_a_bucket_gives_what_the_same_folder_gives(s3_uri, tmp_path, monkeypatch
     here = contents(ingest(tmp_path, asked, node="here"))
     there = {**asked, "source": source(f"{s3_uri}/in/in-{{000000..000002}}.tar")}
     assert contents(ingest(tmp_path, there, node="there")) == here
-    monkeypatch.setattr(tar_samples, "RUN_BYTES", 2000)
+    monkeypatch.setattr(tar_reading, "RUN_BYTES", 2000)
     assert contents(ingest(tmp_path, there, node="runs")) == here
     with pytest.raises(UsageError, match=r"none/\*\.tar': no file of that name or pattern"):
         ingest(tmp_path, {**asked, "source": source(f"{s3_uri}/none/*.tar")}, node="none")

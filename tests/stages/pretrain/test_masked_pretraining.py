@@ -8,6 +8,7 @@ import pytest
 import synthetic
 import torch
 from inprocess import commit, make_context
+from photos import ingest, photo_folder
 from tiny_pretraining import RECIPE, StopsAt, context, pretrain, recipe
 from tiny_vit import tiny
 
@@ -48,6 +49,18 @@ def test_the_loss_falls(tmp_path: Path, target: str) -> None:
     still = masked(target, total="40 steps", augment={"crop": "none"})
     curve = [float.fromhex(one) for one in losses(ctx, pretrain(still, ctx, synthetic.shards(tmp_path, noise=0.0)))]
     assert curve[-1] < 0.6 * curve[0]
+
+
+def test_images_without_classes_are_enough(tmp_path: Path) -> None:
+    photo_folder(tmp_path / "in", per_class=10)
+    source = {"kind": "folder", "root": str(tmp_path / "in/class-0"), "labels": "none"}
+    shards = ingest(tmp_path, {"source": source})
+    assert shards.num_classes == 0
+    ctx = context(tmp_path)
+    trained = pretrain(masked(total="3 steps"), ctx, shards)
+    assert trained.step == 3 and trained.model.classes == 0
+    with pytest.raises(UsageError, match="no classes"):
+        pretrain(recipe(), context(tmp_path, node="other"), shards)
 
 
 def test_an_encoder_comes_out_that_others_use(tmp_path: Path) -> None:

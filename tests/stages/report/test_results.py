@@ -93,6 +93,9 @@ def test_the_strongest_baseline_is_named_with_its_side(pixels, said):
     end = f". Strongest baseline: few-shot ridge on raw pixels; {said}"
     assert headline(table, gains(table)).endswith(end)
     assert beside_strongest(table) == {"baseline": said}
+    probe = dataclasses.replace(arm("frozen", (0.9, 0.92)), arm="few-shot ridge on frozen features", node="probe")
+    assert beside_strongest([*table, probe]) == {"baseline": said}, "another reading of the same pretraining"
+    assert headline([*table, probe], gains(table)).endswith(end)
     on_val = dataclasses.replace(strong, protocol={**strong.protocol, "split": "val"})
     assert beside_strongest([table[0], weak, on_val]).keys() == {"weak"}, "a score on other images is no baseline"
 

@@ -32,7 +32,7 @@ def test_a_touched_manifest_is_refused(old: bytes, new: bytes) -> None:
         StepManifest.parse(MANIFEST.encoded().replace(old, new), "it")
 
 
-@pytest.mark.parametrize(("schema", "told"), [(1, "Schema 1 is of DeepSpeed's own files"), (3, "by a newer vitpipe")])
+@pytest.mark.parametrize(("schema", "told"), [(1, "schema 1 is of DeepSpeed's own files"), (3, "by a newer vitpipe")])
 def test_another_schema_is_refused_by_name(schema: int, told: str) -> None:
     with pytest.raises(UsageError, match=told):
         StepManifest.parse(MANIFEST.encoded().replace(b'"schema": 2', f'"schema": {schema}'.encode()), "it")
