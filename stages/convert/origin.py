@@ -28,8 +28,8 @@ def labels_of(source: Artifact | ForeignWeights, classes: int) -> dict[str, Any]
     that are not this head's.
     """
     if isinstance(source, ForeignWeights):
-        names: dict[str, Any] = {"id2label": {str(number): label for number, label in enumerate(source.labels)}}
-        return names | ({"objective": "sigmoid"} if source.sigmoid else {})
+        named: dict[str, Any] = {"id2label": {str(number): label for number, label in enumerate(source.labels)}}
+        return named | ({"objective": "sigmoid"} if source.sigmoid else {})
     content: dict[str, Any] = source.read_json(LABELS) if source.has(LABELS) else {"id2label": {}}
     try:
         names = names_in_order(content["id2label"])

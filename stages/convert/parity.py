@@ -227,7 +227,7 @@ def _largest(tensor: Tensor) -> float:
 
 
 def _normalised(images: Tensor, pixels: Pixels) -> Tensor:
-    mean, std = (torch.tensor(three)[:, None, None] for three in pixels)
+    mean, std = (torch.tensor(three[: images.shape[1]])[:, None, None] for three in pixels)
     return (images / 255 - mean) / std
 
 

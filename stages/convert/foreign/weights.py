@@ -106,10 +106,13 @@ def _foreign(
     if settings.family != "vit" and pixels != HALF:
         do = "its first convolution is standardised and cannot take it in: give config.source.mean and std of 0.5"
         raise UsageError(asked, f"its images are normalised by mean {pixels.mean} and std {pixels.std}", do)
+    channels = channels_of(found)
+    if channels == 1 and any(len(set(three)) > 1 for three in pixels):
+        found_out = f"its images are grey, and normalised by the three numbers {pixels.mean} and {pixels.std}"
+        raise UsageError(asked, found_out, "say the one of grey: config.source.mean and std, three times the same")
     overruled = _overruled(described, settings)
     labels, of_labels = _labels(described, settings.classes or 0)
     preparation, other_way = described.preparation(settings.image_px) if described.preparation else (None, "")
-    channels = channels_of(found)
     return ForeignWeights(
         source,
         located,

@@ -9,7 +9,7 @@ import re
 from collections.abc import Collection
 
 from vitpipe.stages.convert.formats import common
-from vitpipe.stages.convert.formats.huggingface_files import EPS, FILTERS, describe
+from vitpipe.stages.convert.formats.huggingface_files import EPS, FILES, FILTERS, describe
 from vitpipe.stages.convert.links import Link, position_link, same, stacked, weight_and_bias
 from vitpipe.stages.convert.numbers import Arrays
 from vitpipe.stages.model_settings import ModelSettings
@@ -197,7 +197,7 @@ FORMAT = common.WeightsFormat(
         gelu="erf",
         norm_eps=EPS,
         is_pixels_certain=False,
-        companions=("config.json", "preprocessor_config.json"),
+        companions=FILES,
         describe=describe,
     ),
 )

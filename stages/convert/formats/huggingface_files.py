@@ -1,5 +1,5 @@
-"""transformers' `config.json` and `preprocessor_config.json` as somebody else wrote them: which of their fields decide
-the model, and what they say. No torch.
+"""transformers' `config.json` and the files of its image processors as somebody else wrote them: which of their fields
+decide the model, and what they say. No torch.
 """
 
 import math
@@ -36,14 +36,17 @@ PROCESSORS: Mapping[str, Mapping[str, Any]] = {
             "do_center_crop": True, "crop_size": {"height": 224, "width": 224}, "default_to_square": False},
 }  # fmt: skip
 """What each kind of image processor does where its file says nothing."""
+_OWN = "ViTImageProcessor"
 _SAME = {"do_resize": True, "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True}
 """Likewise, of all kinds."""
+_NORMALISED = ("image_mean", "image_std")
 FILTERS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
 """By Pillow's numbers."""
 
 _MODEL_READ = {
-    "model_type", "id2label", "label2id", "problem_type", "hidden_size", "num_hidden_layers", "num_attention_heads",
-    "intermediate_size", "hidden_act", "layer_norm_eps", "image_size", "patch_size", "pooler_act",
+    "model_type", "image_processor_type", "id2label", "label2id", "problem_type", "hidden_size", "num_hidden_layers",
+    "num_attention_heads", "intermediate_size", "hidden_act", "layer_norm_eps", "image_size", "patch_size",
+    "pooler_act",
 }  # fmt: skip
 _MODEL_IDLE = {
     # shown by the tensors, or refused by them
@@ -77,13 +80,18 @@ _IMAGE_ONLY = {
 }  # fmt: skip
 MODEL = Fields("config.json", _MODEL_READ, _MODEL_IDLE, _MODEL_ONLY)
 IMAGES = Fields("preprocessor_config.json", _IMAGE_READ, _IMAGE_IDLE, _IMAGE_ONLY)
+PROCESSOR, NESTED = "processor_config.json", "image_processor"
+"""The file that later versions write for all processors of a model, and its section for images, which goes before the
+file of images alone."""
+FILES = ("config.json", "preprocessor_config.json", PROCESSOR)
 
 
 def describe(content: Mapping[str, Any], asked: str) -> Described | None:
-    """Facts from both files, which no other format has taken for its own. UsageError for a function we do not have."""
-    config, images = content.get("config.json", {}), content.get("preprocessor_config.json")
-    if not content.keys() & {"config.json", "preprocessor_config.json"}:
+    """Facts from these files, which no other format has taken for its own. UsageError for a function we do not have."""
+    if not content.keys() & {*FILES}:
         return None
+    config, images = content.get("config.json", {}), content.get("preprocessor_config.json")
+    images = content.get(PROCESSOR, {}).get(NESTED) or images
     kind = config.get("model_type", "vit")
     if kind not in MODELS:
         found = f"its config.json says model_type {kind}, read are {', '.join(MODELS)}"
@@ -93,7 +101,7 @@ def describe(content: Mapping[str, Any], asked: str) -> Described | None:
         raise UsageError(asked, found, "name a classifier")
     notes = MODEL.check(_without_head_dim(config), asked) if config else ()
     side = square(config.get("image_size"), "image_size", asked)
-    seen = _images(images, asked) if images is not None else Described()
+    seen = _images(images, config.get("image_processor_type"), asked) if images is not None else Described()
     labels, first = ordered_names(config, "config.json", asked)
     placeholders = all(label == f"LABEL_{number}" for number, label in enumerate(labels))
     pooler_act = config.get("pooler_act") or "tanh"
@@ -130,16 +138,16 @@ def _sizes(config: Mapping[str, Any], asked: str) -> dict[str, int]:
     return {name: size for name, size in sizes.items() if type(size) is int}
 
 
-def _images(file: Mapping[str, Any], asked: str) -> Described:
-    """What becomes of an image, as the processor that the file names would have it."""
-    written = str(file.get("image_processor_type") or file.get("feature_extractor_type") or "ViTImageProcessor")
+def _images(file: Mapping[str, Any], models: str | None, asked: str) -> Described:
+    """What becomes of an image, as the processor that the file names would have it, else the model's."""
+    written = str(file.get("image_processor_type") or file.get("feature_extractor_type") or models or _OWN)
     kind = re.sub(r"(ImageProcessor(Pil|Fast)?|FeatureExtractor)$", "", written)
     if kind not in PROCESSORS:
         known = ", ".join(f"{one}ImageProcessor" for one in PROCESSORS)
         found = f"its preprocessor_config.json is of {written}, read are {known}"
         return Described(unclear=found, notes=(f"{found}: here its images are squashed",))
     notes = IMAGES.check(file, asked)
-    said = {**_SAME, **PROCESSORS[kind], **{name: value for name, value in file.items() if value is not None}}
+    said = {**_SAME, **PROCESSORS[kind], **file}
     mean, std, unclear = _affine(said)
     preparation = partial(_preparation, said, asked)
     return Described(mean=mean, std=std, unclear=unclear, preparation=preparation, notes=notes)
@@ -150,6 +158,10 @@ def _affine(said: Mapping[str, Any]) -> tuple[Triple | None, Triple | None, str 
     (255 r p - mean) / std. Without rescaling the file says what bytes become, or is for images that somebody else has
     scaled before: its own numbers tell, where they are those of bytes.
     """
+    used = [*(["rescale_factor"] if said["do_rescale"] else []), *(_NORMALISED if said["do_normalize"] else [])]
+    if nulls := [name for name in used if said[name] is None]:
+        why = f"its images are prepared with {nulls[0]} null, which versions of transformers take in different ways"
+        return None, None, why
     scale = 255 * float(said["rescale_factor"]) if said["do_rescale"] else 255.0
     if math.isclose(scale, 1, rel_tol=1e-6):
         scale = 1.0
@@ -174,7 +186,8 @@ def _preparation(said: Mapping[str, Any], asked: str, image_px: int) -> Prepared
     given = f"do_resize {_word(said['do_resize'])}, size {said['size']}, resample {said['resample']}"
     given += f", crop_size {said.get('crop_size')}" if crop else ""
     final = crop[1] if crop else size[1] if size and size[0] == "square" else None
-    if not said["do_resize"] or size is None or final is None or interpolation is None:
+    uncropped = said.get("do_center_crop") and crop is None
+    if not said["do_resize"] or size is None or final is None or interpolation is None or uncropped:
         return None, f"its images are prepared by {given}: here they are squashed"
     if final != image_px:
         return None, f"its images are prepared by {given}, its model takes {image_px} px: here they are squashed to it"

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 from vitpipe.stages.convert.formats.described import (
     Described,
@@ -55,6 +55,14 @@ _RESNET_ONLY = {
     "output_stride": (32,), "stem_type": ("fixed",), "avg_down": (False,), "preact": (True,), "basic": (False,),
     "bottle_ratio": (0.25,), "act_layer": (None,), "norm_layer": (None,), "conv_layer": (None,),
 }  # fmt: skip
+_TANH = {
+    "vit_base_patch32_siglip_256", "vit_base_patch32_siglip_gap_256", "vit_large_patch16_siglip_512",
+    "vit_large_patch16_siglip_gap_512", "vit_so400m_patch16_siglip_256", "vit_so400m_patch16_siglip_384",
+    "vit_so400m_patch16_siglip_512", "vit_so400m_patch16_siglip_gap_256", "vit_so400m_patch16_siglip_gap_384",
+    "vit_so400m_patch16_siglip_gap_512", "vit_giantopt_patch16_siglip_256", "vit_giantopt_patch16_siglip_384",
+    "vit_giantopt_patch16_siglip_gap_256", "vit_giantopt_patch16_siglip_gap_384",
+}  # fmt: skip
+"""Architectures whose function chooses the tanh GELU, which no tensor shows."""
 CONFIG = Fields("config.json", _TOP_READ, _TOP_IDLE)
 PRETRAINED = Fields("pretrained_cfg", _CFG_READ, _CFG_IDLE, {"label_offset": (None, 0)})
 TRANSFORMER = Fields("model_args", _VIT_READ, _VIT_IDLE, _VIT_ONLY)
@@ -77,7 +85,7 @@ def describe(content: Mapping[str, Any], asked: str) -> Described | None:
     labels, first = _labels(config, cfg, asked)
     return Described(
         heads=args.get("num_heads"),
-        gelu=known_gelu(args["act_layer"], asked) if args.get("act_layer") and not is_resnet else None,
+        gelu=None if is_resnet else _gelu(config, args, asked),
         image_px=side,
         mean=triple(cfg.get("mean") or _IMAGENET[0]),
         std=triple(cfg.get("std") or _IMAGENET[1]),
@@ -90,6 +98,14 @@ def describe(content: Mapping[str, Any], asked: str) -> Described | None:
         sizes=_sizes(args, asked),
         notes=notes,
     )
+
+
+def _gelu(config: Mapping[str, Any], args: Mapping[str, Any], asked: str) -> Literal["tanh", "erf"] | None:
+    """What `model_args` say, else what the architecture's function chooses, which shows in its name alone."""
+    architecture = str(config.get("architecture", "")).partition(".")[0]
+    chosen = "quick_gelu" if "quickgelu" in architecture else "gelu_tanh" if architecture in _TANH else None
+    said = args.get("act_layer") or chosen
+    return known_gelu(said, asked) if said else None
 
 
 def _labels(config: Mapping[str, Any], cfg: Mapping[str, Any], asked: str) -> tuple[tuple[str, ...], int]:

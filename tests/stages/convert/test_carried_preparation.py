@@ -33,7 +33,7 @@ PHOTO = np.random.default_rng(0).integers(0, 256, (50, 71, 3), dtype=np.uint8)
 
 
 def imported(tmp_path: Path, images: dict[str, Any] | None, *formats: Any) -> Weights:
-    huggingface_folder(tmp_path / "hf")
+    huggingface_folder(tmp_path / "hf", layer_norm_eps=1e-6)  # timm's own
     if images is not None:
         (tmp_path / "hf" / "preprocessor_config.json").write_text(json.dumps(images))
     ctx = make_context(tmp_path, "weights", ConvertResources())

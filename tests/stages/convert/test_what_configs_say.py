@@ -147,7 +147,11 @@ def test_what_a_processor_does_unasked_is_what_the_library_has(kind: str) -> Non
         ({"do_normalize": False, "rescale_factor": 1 / 127.5}, 0.0, 0.5),
         ({"do_rescale": False, "image_mean": [127.5] * 3, "image_std": [63.75] * 3}, 0.5, 0.25),
         ({"image_mean": 0.25, "image_std": 0.75}, 0.25, 0.75),
-        ({"image_mean": None, "image_std": None, "image_processor_type": "CLIPImageProcessor"}, 0.48145466, 0.26862954),
+        (
+            {"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 32}, "crop_size": 32},
+            0.48145466,
+            0.26862954,
+        ),
         ({"feature_extractor_type": "DeiTFeatureExtractor", "crop_size": 32, "size": 36}, 0.5, 0.5),
     ],
 )
@@ -196,7 +200,10 @@ def test_the_activation_behind_the_pooler_is_read_and_proved(tmp_path: Path, hf:
         ({"pruned_heads": {"0": [1]}}, None, "pruned_heads"),
         ({}, {"do_rescale": False}, "not divided by 255"),
         ({}, {"do_rescale": False, "do_normalize": False}, "not divided by 255"),
+        ({}, {"image_mean": None}, "image_mean null, which versions of transformers take in different ways"),
+        ({}, {"rescale_factor": None}, "rescale_factor null"),
         ({}, {"image_processor_type": "ConvNextImageProcessor"}, "of ConvNextImageProcessor"),
+        ({"image_processor_type": "BeitImageProcessor"}, {}, "of BeitImageProcessor"),
         ({}, {"do_pad": True}, "do_pad true"),
         ({}, {"rescale_offset": True}, "rescale_offset true"),
         ({}, {"do_flip_channel_order": True}, "do_flip_channel_order true"),
@@ -223,6 +230,7 @@ def test_what_could_be_two_things_is_taken_as_the_recipe_says(tmp_path: Path, hf
         ({"model_args": {"init_values": 1e-5}}, "init_values 1e-05"),
         ({"model_args": {"scale_mlp_norm": True}}, "scale_mlp_norm true"),
         ({"model_args": {"act_layer": "quick_gelu"}}, "activation is quick_gelu"),
+        ({"architecture": "vit_base_patch16_clip_quickgelu_224"}, "activation is quick_gelu"),
         ({"model_args": {"norm_layer": "rmsnorm"}}, 'norm_layer "rmsnorm"'),
         ({"model_args": {"something_new": 1}}, "something_new 1, which is not known here"),
         ({"model_args": {"depth": 3}}, "layers 3, its tensors 2"),
@@ -238,6 +246,58 @@ def test_another_function_of_timm_is_refused_by_name(
         looked(tmp_path, said(timms, tmp_path / "said", **config))
 
 
+def chosen_by_timm(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, Any]]:
+    """What each function of timm's plain transformers builds its model with, without building one."""
+    chosen: dict[str, dict[str, Any]] = {}
+    for module in (timm.models.vision_transformer, timm.models.deit):
+        for maker in ("_create_vision_transformer", "_create_deit"):
+            monkeypatch.setattr(module, maker, lambda name, **given: chosen.update({name: given}), raising=False)
+        for name in timm.list_models(module=module.__name__.rpartition(".")[2]):
+            timm.models.model_entrypoint(name)()
+    return chosen
+
+
+def test_what_timms_functions_choose_is_known_or_shows_in_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = {"img_size", "patch_size", "embed_dim", "depth", "num_heads", "mlp_ratio", "class_token", "global_pool",
+             "fc_norm", "pos_embed", "dynamic_img_size", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay",
+             "cache_dir"}  # fmt: skip
+    another = {
+        "pre_norm",
+        "init_values",
+        "reg_tokens",
+        "no_embed_class",
+        "scale_attn_norm",
+        "distilled",
+        "mlp_layer",
+        "qkv_bias",
+    }
+    chosen = chosen_by_timm(monkeypatch)
+    assert len(chosen) > 100
+    for name, given in chosen.items():
+        if given.keys() & another:  # other tensors: refused by their names or shapes
+            continue
+        assert given.keys() - shown <= {"act_layer"}, name
+        described = timm_files.describe({"config.json": {"architecture": name, "pretrained_cfg": {}}}, "ask")
+        assert described is not None
+        assert described.gelu == ("tanh" if given.get("act_layer") == "gelu_tanh" else None), name
+
+
+def test_an_architectures_own_gelu_is_read_and_proved(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    name, args = "vit_base_patch32_siglip_gap_256", {**TIMM, "patch_size": 8}
+    theirs = timm.create_model(name, num_classes=5, **args)
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.2)
+    timm.models.save_for_hf(theirs, tmp_path / "timm", model_args=args, safe_serialization=True)
+    foreign = looked(tmp_path, tmp_path / "timm")
+    assert (foreign.settings.gelu, foreign.settings.pool) == ("tanh", "gap") and proof(tmp_path, foreign)[
+        "error"
+    ] <= 2e-5
+    wrong = replace(foreign, settings=foreign.settings.model_copy(update={"gelu": "erf"}))
+    assert proof(tmp_path, wrong)["error"] > proof(tmp_path, wrong)["tolerance"]
+
+
 def test_timms_normalisation_is_its_own_where_a_config_is_silent(tmp_path: Path, timms: Path) -> None:
     folder = said(timms, tmp_path / "said")
     config = json.loads((folder / "config.json").read_text())
@@ -250,6 +310,19 @@ def test_timms_normalisation_is_its_own_where_a_config_is_silent(tmp_path: Path,
 def test_fields_that_no_library_has_are_noted(tmp_path: Path, hf: Path) -> None:
     foreign = looked(tmp_path, said(hf, tmp_path / "said", my_field=3))
     assert "fields of its config.json that its library does not have were not looked at: my_field" in foreign.notes
+
+
+def test_the_file_of_all_processors_goes_before_that_of_images(tmp_path: Path, hf: Path) -> None:
+    folder = said(hf, tmp_path / "said", {"image_mean": [0.1] * 3})
+    (folder / "processor_config.json").write_text('{"processor_class": "ViTProcessor"}')
+    assert looked(tmp_path, folder).pixels.mean == (0.1,) * 3
+    nested = {"image_processor_type": "ViTImageProcessor", "image_mean": [0.2] * 3, "size": {"shortest_edge": 36},
+              "do_center_crop": True, "crop_size": {"height": 32, "width": 32}}  # fmt: skip
+    (folder / "processor_config.json").write_text(json.dumps({"image_processor": nested}))
+    foreign = looked(tmp_path, folder)
+    assert foreign.pixels.mean == (0.2,) * 3 and foreign.preparation == Preparation(fit="resmall_crop", resize_px=36)
+    found = proof(tmp_path, foreign)
+    assert found["error"] <= 2e-5 and found["prepared"]["levels"] <= found["prepared"]["allowed"]
 
 
 SQUASHED = {"crop_pct": 1.0, "crop_mode": "squash", "interpolation": "bilinear"}
@@ -288,6 +361,8 @@ def test_timms_way_of_an_image_is_carried_and_is_timms(
         ({"size": {"shortest_edge": 32}}, None),
         ({"size": 64}, None),
         ({"do_resize": False}, None),
+        ({"do_resize": None}, None),
+        ({"size": 36, "do_center_crop": True}, None),
     ],
 )  # fmt: skip
 def test_transformers_way_of_an_image_is_carried_and_is_theirs(

@@ -165,6 +165,8 @@ def test_grey_images_are_taken_where_that_is_allowed(tmp_path: Path) -> None:
         torch.testing.assert_close(model.eval()(grey.expand(-1, 3, -1, -1)), wanted, atol=2e-5, rtol=0)
     found = proof(tmp_path, foreign)
     assert found["error"] <= 2e-5 and "logits" in found["compared"]
+    with pytest.raises(UsageError, match=r"grey, and normalised by the three numbers"):
+        look_at(tmp_path, path, in_chans_ok=True, mean=[0.1, 0.2, 0.3], std=[0.5] * 3)
     four = random_state(TINY) | {"patch_embed.proj.weight": torch.zeros(32, 4, 8, 8)}
     with pytest.raises(UsageError, match="4 channels"):
         look_at(tmp_path, saved(tmp_path / "four.safetensors", four), in_chans_ok=True)
@@ -204,7 +206,7 @@ def test_a_number_that_is_none_is_told_before_anything_is_written(tmp_path: Path
     with pytest.raises(StageError, match=r"1 of the 1536 numbers.*blocks.1.mlp.fc1.weight are not finite") as caught:
         run(config, Inputs({}), ctx)
     assert "publisher" in caught.value.do and "rain again" not in str(caught.value)
-    assert not list(ctx.out.node.list())
+    assert [entry.path for entry in ctx.out.node.list()] == ["a1/attempt.json"]
 
 
 @pytest.mark.parametrize(
@@ -234,7 +236,7 @@ def test_one_of_several_shards_is_told(tmp_path: Path) -> None:
     state = random_state(TINY)
     del state["head.weight"], state["blocks.1.norm1.bias"]
     path = saved(tmp_path / "model-00001-of-00002.safetensors", state)
-    with pytest.raises(UsageError, match=r"it is file 1 of 2: name the folder"):
+    with pytest.raises(UsageError, match=r"It is file 1 of 2: name the folder"):
         tensors(tmp_path, look_at(tmp_path, path))
 
 
