@@ -26,19 +26,20 @@ from vitpipe.stages.images.evaluate import fitted
 from vitpipe.stages.images.prepare import prepare
 from vitpipe.stages.predict.opened_weights import open_weights
 from vitpipe.stages.preparation import Preparation
+from vitpipe.stages.sighting import Sighted
 
 WAY = Preparation(fit="resmall_crop", resize_px=36, interpolation="bicubic")
 IMAGES = {"size": {"shortest_edge": 36}, "do_center_crop": True, "crop_size": 32, "resample": 3}
 PHOTO = np.random.default_rng(0).integers(0, 256, (50, 71, 3), dtype=np.uint8)
 
 
-def imported(tmp_path: Path, images: dict[str, Any] | None, *formats: Any) -> Weights:
-    huggingface_folder(tmp_path / "hf", layer_norm_eps=1e-6)  # timm's own
+def imported(tmp_path: Path, images: dict[str, Any] | None, *formats: Any, **config: Any) -> Weights:
+    huggingface_folder(tmp_path / "hf", layer_norm_eps=1e-6, **config)  # timm's own
     if images is not None:
         (tmp_path / "hf" / "preprocessor_config.json").write_text(json.dumps(images))
     ctx = make_context(tmp_path, "weights", ConvertResources())
-    config = wanted("native", *formats, source={"path": str(tmp_path / "hf")})
-    done = commit(ctx, run(config, Inputs({}), ctx))
+    wish = wanted("native", *formats, source={"path": str(tmp_path / "hf")})
+    done = commit(ctx, run(wish, Inputs({}), ctx))
     assert isinstance(done, Weights)
     return done
 
@@ -101,20 +102,42 @@ def test_a_strip_stays_small() -> None:
     assert prepare(np.zeros((1, 20_000, 3), np.uint8), 32, WAY).shape == (32, 32, 3)
 
 
+class Earlier:
+    """Weights as an earlier version wrote them, whose `source.json` said something else."""
+
+    def __init__(self, weights: Weights, **said: Any) -> None:
+        self.weights, self.said = weights, said
+
+    def has(self, name: str) -> bool:
+        return self.weights.has(name)
+
+    def read_json(self, name: str) -> Any:
+        content = self.weights.read_json(name)
+        if name == "source.json":
+            return {key: value for key, value in (content | self.said).items() if value is not None}
+        return {"id2label": content["id2label"]}
+
+
 def test_what_an_earlier_version_misread_is_other_data_now(tmp_path: Path) -> None:
-    weights = imported(tmp_path, {"rescale_factor": 0.01})
-    config = wanted("native", source={"path": str(tmp_path / "hf")})
-    assert not look_again(config, ConvertResources(), weights, {}, False).changes
-    taken = weights.read_json("source.json")
+    weights = imported(tmp_path, IMAGES | {"rescale_factor": 0.01}, problem_type="multi_label_classification")
 
-    class Earlier:
-        """The same weights as they were written while `rescale_factor` was not read."""
+    def seen(was: Any, **resources: bool) -> Sighted:
+        config = wanted("native", source={"path": str(tmp_path / "hf")})
+        return look_again(config, ConvertResources(**resources), was, {}, False)
 
-        def has(self, name: str) -> bool:
-            return weights.has(name)
-
-        def read_json(self, name: str) -> Any:
-            return taken | {"mean": [0.5] * 3, "std": [0.5] * 3}
-
-    found = look_again(config, ConvertResources(), Earlier(), {}, False)  # type: ignore[arg-type]
-    assert "an earlier version read" in found.changes[0]
+    assert seen(weights).is_same
+    # what it read as another function is other weights: the node drifts
+    misread = Earlier(weights, mean=[0.5] * 3, std=[0.5] * 3)
+    assert "an earlier version read" in seen(misread).changes[0] and not seen(misread, trust_source=True).changes
+    # what it did not carry is said, and is no result that another run adopts
+    uncarried = seen(Earlier(weights, preparation=None))
+    assert not uncarried.changes and not uncarried.is_same
+    said = "prepares images by resmall_crop from 36 px, bicubic and learned each class by itself, which an earlier"
+    assert said in uncarried.note
+    # what it took, and what may not be taken
+    path = tmp_path / "hf" / "preprocessor_config.json"
+    path.write_text(json.dumps(IMAGES | {"do_pad": True}))
+    files = [file | ({"bytes": path.stat().st_size} if file["path"] == path.name else {})
+             for file in weights.read_json("source.json")["files"]]  # fmt: skip
+    refused = seen(Earlier(weights, files=files, marks={}))
+    assert "an earlier version took" in refused.changes[0] and "do_pad true" in refused.changes[0]
