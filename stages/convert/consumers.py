@@ -131,10 +131,13 @@ def transformers_folder(question: Question) -> Answer:
     if question.config is None:
         raise Unavailable("transformers needs a config.json beside the tensors, there is none")
     transformers = library("transformers")
-    folder, arguments = question.config.parent, {"local_files_only": True, "dtype": "float32", "return_dict": True}
+    folder = question.config.parent
+    arguments: dict[str, Any] = {"local_files_only": True, "dtype": "float32", "return_dict": True}
     transformers.utils.logging.disable_progress_bar()  # it draws one for every model it loads, into logs too
     question, prepared = transformers_images(question)
     if question.settings.classes:
+        # as many as the head has, which a config that names others, or none, may not say
+        arguments["num_labels"] = question.settings.classes
         model = transformers.ViTForImageClassification.from_pretrained(folder, **arguments).eval()
         with _inputs_of(model.classifier) as seen:
             logits = model(question.images).logits
@@ -157,6 +160,8 @@ def torchvision_file(question: Question) -> Answer:
     question = torchvision_images(question)
     if not settings.classes:
         raise Unavailable("torchvision has no model without a head")
+    if question.images.shape[1] != 3:
+        raise Unavailable("torchvision has no model of grey images")
     arguments: dict[str, Any] = {"num_classes": settings.classes, "image_size": settings.grid * sizes.patch_px}
     if settings.representation != "none":
         arguments["representation_size"] = settings.feature_width

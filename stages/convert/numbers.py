@@ -21,6 +21,8 @@ Array = NDArray[np.float32]
 Shape = tuple[int, ...]
 ReadArray = Callable[[str], Array]
 
+FLOATS = "dequantise it with what made it, and save floating point numbers (fp32, bf16, fp16)"
+"""What to do with a file of whole numbers."""
 ITEM_BYTES: Mapping[Dtype, int] = {"fp32": 4, "bf16": 2, "fp16": 2}
 _NAN = 0x7FC0
 _PART_NUMBERS = 2**20
@@ -42,6 +44,8 @@ class Arrays:
     """Errors: IntegrityError when the bytes are damaged; OSError and KeyError as they come."""
     all_bf16: bool = False
     """Whether every array of an npz is raw bf16: some libraries read only such."""
+    counters: tuple[str, ...] = ()
+    """Names of single whole numbers beside them, which count steps or averages: no parameters, left aside."""
 
 
 def count(shape: Shape) -> int:

@@ -51,7 +51,7 @@ def timm_images(question: Question, model: Any) -> _Prepared:
         prepared = {"prepared": data.create_transform(**said, normalize=False)(to_image(question.photo))}
     if question.pixels is None:
         return question, prepared
-    transform = data.create_transform(**{**said, "crop_pct": 1.0, "crop_mode": "squash"})
+    transform = data.create_transform(**{**said, "crop_pct": 1.0, "crop_mode": "squash", "interpolation": "bilinear"})
     rows = [transform(to_image(image_CHW)) for image_CHW in question.pixels]
     return replace(question, images=torch.stack(rows)), prepared
 

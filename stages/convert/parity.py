@@ -92,6 +92,7 @@ def prove(task: ProveTask) -> dict[str, Any]:
     settings = foreign.settings
     last = ("features",) if settings.representation != "none" else ()
     compared = _READ if settings.classes else (*_READ[:-1], *last)
+    _refuse_other_shapes(compared, ours, theirs, foreign.uri)
     figures = _figures(compared, ours, theirs, scale=theirs)
     return facts | figures | _prepared_alike(foreign, question, theirs) | {"library": library}
 
@@ -114,6 +115,13 @@ def _answer(consumer: Callable[[Question], Answer], question: Question, uri: str
         why = " ".join(str(error).split())[:300]
         found = f"the library that the file is for refuses it: {type(error).__name__}: {why}"
         raise UsageError(f"prove the weights {uri}", found, "name files that it loads") from error
+
+
+def _refuse_other_shapes(names: Sequence[str], ours: Outputs, theirs: Outputs, uri: str) -> None:
+    for name in names:
+        if name in ours and name in theirs and ours[name].shape != theirs[name].shape:
+            found = f"the {name} of its library are {tuple(theirs[name].shape)}, of our model {tuple(ours[name].shape)}"
+            raise UsageError(f"prove the weights {uri}", found, "name a model with one answer an image")
 
 
 def _prepared_alike(foreign: ForeignWeights, question: Question, theirs: Outputs) -> dict[str, Any]:

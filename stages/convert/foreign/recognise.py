@@ -20,6 +20,18 @@ from vitpipe.stages.variants import BASE_WIDTH, VARIANTS, ResNet, find_variant, 
 
 Shapes = Mapping[str, Shape]
 Units = tuple[int, ...]
+_OTHERS = {
+    r"^\+ .*dist(illation)?_token": "a distillation token",
+    r"^\+ .*(reg_token|register_tokens)": "register tokens",
+    r"^\+ .*(\.ls[12]\.gamma|layer_scale|lambda_?[12]|\.gamma_[12])": "layer scale",
+    r"^\+ .*([qk]_norm|query_norm|key_norm)\.": "norms of queries and keys",
+    r"^\+ .*(norm_pre|pre_norm|pre_layrnorm)\.": "a norm before its blocks",
+    r"^\+ .*fc_norm\.": "its norm behind the pooling (fc_norm)",
+    r"^\+ .*relative_position": "relative positions of another kind",
+    r"^\+ .*(w12|mlp\.gate|fc1_g|swiglu)": "gated MLPs",
+    r"^- .*(query|key|value|q_proj|qkv)\.bias": "no biases of queries, keys and values",
+}
+"""What tensors of others show by their names, in words; + before an unknown one, - before one that is missing."""
 
 
 def recognise(named: Named, described: Described, source: ForeignSource, asked: str) -> ModelSettings:
@@ -32,11 +44,18 @@ def recognise(named: Named, described: Described, source: ForeignSource, asked: 
         given = source.model_dump(include={"gelu", "norm_eps"}, exclude_none=True)
         settings = ModelSettings.model_validate(fields | given)
     except (ValidationError, IndexError) as error:
-        raise UsageError(asked, f"its sizes are not those of a model of ours: {error}", "name another file") from error
+        why = _in_brief(error) if isinstance(error, ValidationError) else str(error)
+        raise UsageError(asked, f"its sizes are not those of a model of ours: {why}", "name another file") from error
     if settings.representation != "none" and described.representation_act:
         found = f"its config says {described.representation_act}, behind that layer models here have tanh"
         raise UsageError(asked, found, "it would be another function: it cannot be converted")
     return settings
+
+
+def _in_brief(error: ValidationError) -> str:
+    """One line: `norm_eps 0.0: Input should be ...`."""
+    wrong = [(".".join(map(str, one["loc"])), one["input"], one["msg"]) for one in error.errors()]
+    return "; ".join(f"{where} {given!r}: {why}" if where else why for where, given, why in wrong)
 
 
 def channels_of(named: Named) -> int:
@@ -59,25 +78,32 @@ def refuse_channels(named: Named, settings: ModelSettings, source: ForeignSource
     raise UsageError(asked, f"its images have {channels} channels, ours have three colours", "name another file")
 
 
+def other_model(lines: Iterable[str]) -> str | None:
+    """What makes it another model than ours, in words; from lines of tensors: + unknown ones, - missing ones."""
+    lines = list(lines)
+    return next((words for sign, words in _OTHERS.items() if any(re.search(sign, line) for line in lines)), None)
+
+
 def _fields(named: Named, described: Described, source: ForeignSource, asked: str) -> dict[str, Any]:
     reading, shapes = readings()[named.format], named.arrays.shapes
     marks, image_px = reading.landmarks, described.image_px or source.image_px
     if marks.resnet in shapes:
         return _resnet_fields(marks, shapes, image_px, asked)
     sizes = _sizes(marks, shapes, described.heads or source.heads, asked)
-    _refuse_other_sizes(described.sizes, sizes, asked)
+    head = {"classes": shapes[marks.head][0]} if marks.head in shapes else {}
+    _refuse_other_sizes(described.sizes, sizes | head, asked)
     stem = None if shapes.keys().isdisjoint(marks.stems) else _units(marks, shapes)
     pool = "map" if marks.pool in shapes else "cls" if marks.token in shapes else "gap"
     _refuse_other_pool(described.pooled, pool, asked)
     return {
         "variant": _name_of(sizes, stem, asked),
         "image_px": _image_px(marks, shapes, sizes["patch_px"], pool, image_px, stem, asked),
-        "classes": shapes[marks.head][0] if marks.head in shapes else 0,
+        "classes": head.get("classes", 0),
         "representation": _representation(marks, shapes, sizes["width"]),
         "pool": pool,
         "position": _position(marks.positions in shapes, described, source, asked),
         "gelu": described.gelu or reading.gelu,
-        "norm_eps": described.norm_eps or reading.norm_eps,
+        "norm_eps": reading.norm_eps if described.norm_eps is None else described.norm_eps,
     }
 
 
@@ -131,11 +157,25 @@ def _image_px(
     rows = shapes[marks.positions][-2] - (1 if pool == "cls" and marks.token_has_row else 0)
     grid = math.isqrt(max(rows, 0))
     if grid < 1 or grid * grid != rows:
-        found = f"its position table is of {rows} patches, not a square"
-        raise UsageError(asked, found, "name a model of square images")
-    if said is not None and (said if stem is None else reduced(said, stem)) // patch_px == grid:
-        return said
-    return grid * patch_px * (1 if stem is None else 2 ** (2 + max(0, len(stem) - 1)))
+        raise _not_square(shapes, rows, asked)
+    if said is None:
+        return grid * patch_px * (1 if stem is None else 2 ** (2 + max(0, len(stem) - 1)))
+    if (own := (said if stem is None else reduced(said, stem)) // patch_px) != grid:
+        found = f"images of {said} px are {own} x {own} patches, its position table is of {grid} x {grid}"
+        raise UsageError(
+            asked, found, "correct the size in the config beside it, or name the files that belong together"
+        )
+    return said
+
+
+def _not_square(shapes: Shapes, rows: int, asked: str) -> UsageError:
+    if others := other_model(f"+ {name}" for name in shapes):
+        return UsageError(asked, f"it has {others}, models here have not", "name another model")
+    if math.isqrt(rows + 1) ** 2 == rows + 1:
+        found = f"its position table has {rows + 1} rows and so none for the class token, as models here have"
+        return UsageError(asked, found, "name another model")
+    found = f"its position table is of {rows} patches, not a square"
+    return UsageError(asked, found, "name a model of square images")
 
 
 def _position(has_table: bool, described: Described, source: ForeignSource, asked: str) -> str:
@@ -189,7 +229,8 @@ def _representation(marks: Landmarks, shapes: Shapes, width: int) -> str | int:
 
 
 def _refuse_other_sizes(said: Mapping[str, int], found: Mapping[str, int], asked: str) -> None:
-    if wrong := [f"{name} {size}, its tensors {found[name]}" for name, size in said.items() if found[name] != size]:
+    both = {name: size for name, size in said.items() if name in found}
+    if wrong := [f"{name} {size}, its tensors {found[name]}" for name, size in both.items() if found[name] != size]:
         raise UsageError(asked, f"the config beside it says {'; '.join(wrong)}", "name the files that belong together")
 
 

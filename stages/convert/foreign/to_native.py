@@ -10,6 +10,7 @@ import numpy as np
 
 from vitpipe.infra.errors import UsageError
 from vitpipe.stages.convert.config import ForeignFormat
+from vitpipe.stages.convert.foreign.recognise import other_model
 from vitpipe.stages.convert.foreign.weights import ForeignWeights
 from vitpipe.stages.convert.formats.common import Named, Pixels, readings
 from vitpipe.stages.convert.formats.torchvision import unfold
@@ -20,18 +21,6 @@ from vitpipe.stages.vit.shapes import difference, parameter_shapes
 
 _LINES_SHOWN = 12
 _GREY = (0.299, 0.587, 0.114)
-_OTHERS = {
-    r"^\+ .*dist(illation)?_token": "a distillation token",
-    r"^\+ .*(reg_token|register_tokens)": "register tokens",
-    r"^\+ .*(\.ls[12]\.gamma|layer_scale|lambda_?[12]|\.gamma_[12])": "layer scale",
-    r"^\+ .*([qk]_norm|query_norm|key_norm)\.": "norms of queries and keys",
-    r"^\+ .*(norm_pre|pre_norm|pre_layrnorm)\.": "a norm before its blocks",
-    r"^\+ .*fc_norm\.": "its norm behind the pooling (fc_norm)",
-    r"^\+ .*relative_position": "relative positions of another kind",
-    r"^\+ .*(w12|mlp\.gate|fc1_g|swiglu)": "gated MLPs",
-    r"^- .*(query|key|value|q_proj|qkv)\.bias": "no biases of queries, keys and values",
-}
-"""What tensors of others show by their names, in words. Lines are those of `difference`: + unknown, - missing."""
 
 
 def links_of(format: ForeignFormat, settings: ModelSettings) -> list[Link]:
@@ -65,9 +54,8 @@ def _compare(found: Mapping[str, Shape], wanted: Mapping[str, Shape], asked: str
     if lines := difference(found, wanted):
         shown = "; ".join(lines[:_LINES_SHOWN])
         more = f"; and {len(lines) - _LINES_SHOWN} more" if len(lines) > _LINES_SHOWN else ""
-        others = next((words for sign, words in _OTHERS.items() if any(re.search(sign, line) for line in lines)), None)
         found_lines = f"its tensors are not those of the model they seem to be: {shown}{more}"
-        if others:
+        if others := other_model(lines):
             raise UsageError(asked, f"it has {others}, models here have not: {shown}{more}", "name another model")
         (one, *several) = foreign.located.tensors
         if not several and (shard := re.search(r"-(\d+)-of-(\d+)\.", one)):

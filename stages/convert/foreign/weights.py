@@ -204,8 +204,9 @@ def _described(files: Mapping[str, Path], asked: str) -> Described:
         found = (reading.describe(content, asked) for reading in readings().values())
         return next((described for described in found if described), Described())
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        found_out = f"the files beside it cannot be understood: {error!r}"
-        raise IntegrityError(asked, found_out, "fetch them again") from error
+        said = str(error) if type(error) is ValueError else repr(error)
+        do = "correct them, or fetch them again"
+        raise IntegrityError(asked, f"the files beside it cannot be understood: {said}", do) from error
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from vitpipe.stages.convert.numbers import Arrays
 
 WRAPPERS = {
     "module", "model", "_orig_mod", "backbone", "encoder", "net", "network", "student", "teacher", "ema", "ema_model",
-    "model_ema", "module_ema", "averaged_model", "state_dict", "state_dict_ema", "params", "params_ema",
+    "model_ema", "module_ema", "averaged_model", "state_dict", "state_dict_ema", "params", "params_ema", "vit",
+    "base_model", "model_state_dict", "feature_extractor",
 }  # fmt: skip
 """Names that training code puts before those of a whole model: DataParallel, torch.compile, Lightning, averages."""
 _PRETRAINING = re.compile(r"decoder[._]|mask_token$|(vit\.)?embeddings\.mask_token$")
@@ -33,14 +34,14 @@ def unwrapped(arrays: Arrays, source: ForeignSource, asked: str) -> tuple[Arrays
         if name.startswith(chosen) and not name.startswith(tuple(nested))
     }
     notes = [f"its tensors stand below {chosen!r}"] if chosen else []
-    notes += _left_out(
-        arrays.shapes.keys() - set(mine.values()), f"outside {chosen!r}" if chosen else "of other copies"
-    )
+    outside = f"outside {chosen!r}" if chosen else "of other copies"
+    notes += _left_out(arrays.shapes.keys() - set(mine.values()), outside)
     if prefixes or source.prefix is not None:
         dropped = {name for name in mine if _PRETRAINING.match(name)}
         mine = {name: real for name, real in mine.items() if name not in dropped}
         notes += _left_out(dropped, "of its masked pretraining (decoder, mask token)")
-    is_changed = bool(chosen) or len(mine) < len(arrays.shapes)
+    notes += _left_out(arrays.counters, "one whole number each")
+    is_changed = bool(chosen or arrays.counters) or len(mine) < len(arrays.shapes)
     return (renamed(arrays, mine) if is_changed else arrays), tuple(notes), is_changed
 
 
@@ -87,4 +88,5 @@ def _left_out(names: Iterable[str], why: str) -> list[str]:
     if not names:
         return []
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return [f"{len(names)} tensors {why} were left out: {', '.join(names[:_NAMED])}{more}"]
+    were = "1 tensor was" if len(names) == 1 else f"{len(names)} tensors were"
+    return [f"{were} left out, {why}: {', '.join(names[:_NAMED])}{more}"]

@@ -183,7 +183,7 @@ def load(path: str) -> Callable[..., Any]:
 def renamed(arrays: Arrays, real: Mapping[str, str]) -> Arrays:
     """Some of the arrays by other names; `real` gives their own."""
     shapes = {name: arrays.shapes[old] for name, old in real.items()}
-    return Arrays(shapes, lambda name, layer=None: arrays.read(real[name], layer), arrays.all_bf16)
+    return Arrays(shapes, lambda name, layer=None: arrays.read(real[name], layer), arrays.all_bf16, arrays.counters)
 
 
 def architecture(settings: ModelSettings) -> str:

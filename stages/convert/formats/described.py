@@ -64,7 +64,9 @@ def triple(value: Any) -> Triple | None:
     if value is None:
         return None
     numbers = [float(one) for one in (value if isinstance(value, Iterable) else [value])]
-    red, green, blue = numbers if len(numbers) != 1 else numbers * 3
+    if len(numbers) not in (1, 3):
+        raise ValueError(f"{value} is neither one number nor three, one for each colour")
+    red, green, blue = numbers if len(numbers) == 3 else numbers * 3
     if not all(map(math.isfinite, (red, green, blue))):
         raise ValueError(f"{value} are no numbers that pixels could be normalised by")
     return red, green, blue

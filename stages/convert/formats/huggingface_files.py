@@ -42,6 +42,8 @@ _SAME = {"do_resize": True, "do_rescale": True, "rescale_factor": 1 / 255, "do_n
 _NORMALISED = ("image_mean", "image_std")
 FILTERS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
 """By Pillow's numbers."""
+_TAKEN = 4
+"""The first of them; the others transformers takes only where torchvision is not installed."""
 
 _MODEL_READ = {
     "model_type", "image_processor_type", "id2label", "label2id", "problem_type", "hidden_size", "num_hidden_layers",
@@ -166,14 +168,14 @@ def _affine(said: Mapping[str, Any]) -> tuple[Triple | None, Triple | None, str 
     if math.isclose(scale, 1, rel_tol=1e-6):
         scale = 1.0
     if not (math.isfinite(scale) and scale > 0):
-        raise ValueError(f"rescale_factor {said['rescale_factor']}")
+        raise ValueError(f"rescale_factor {said['rescale_factor']} leaves nothing of an image")
     mean = (triple(said["image_mean"]) if said["do_normalize"] else None) or (0.0, 0.0, 0.0)
     std = (triple(said["image_std"]) if said["do_normalize"] else None) or (1.0, 1.0, 1.0)
     if not said["do_rescale"] and not (said["do_normalize"] and min(std) > 1):
         why = "its images are not divided by 255 (do_rescale false): it may be for bytes, or for images already scaled"
         return None, None, why
     if not min(std) > 0:
-        raise ValueError(f"image_std {said['image_std']}")
+        raise ValueError(f"image_std {said['image_std']} cannot be divided by")
     by = cast(Triple, tuple(one / scale for one in mean)), cast(Triple, tuple(one / scale for one in std))
     return *by, None
 
@@ -182,7 +184,7 @@ def _preparation(said: Mapping[str, Any], asked: str, image_px: int) -> Prepared
     """How an image gets to the model's size; a note where it is not how we can take it."""
     size = _size(said["size"], said.get("default_to_square", True), asked)
     crop = _size(said.get("crop_size"), True, asked) if said.get("do_center_crop") else None
-    interpolation = FILTERS[said["resample"]] if said["resample"] in range(len(FILTERS)) else None
+    interpolation = FILTERS[said["resample"]] if said["resample"] in range(_TAKEN) else None
     given = f"do_resize {_word(said['do_resize'])}, size {said['size']}, resample {said['resample']}"
     given += f", crop_size {said.get('crop_size')}" if crop else ""
     final = crop[1] if crop else size[1] if size and size[0] == "square" else None

@@ -21,13 +21,15 @@ _CROP_PCT = 0.875
 """Of timm.models.PretrainedCfg, where a config leaves it out."""
 
 _TOP_READ = {
-    "architecture", "pretrained_cfg", "model_args", "global_pool", "label_names", "labels", "id2label",
+    "architecture", "pretrained_cfg", "model_args", "global_pool", "num_classes", "label_names", "labels", "id2label",
 }  # fmt: skip
-_TOP_IDLE = {"num_classes", "num_features", "label_descriptions"}
-_CFG_READ = {"input_size", "interpolation", "crop_pct", "crop_mode", "mean", "std", "label_names", "labels"}
+_TOP_IDLE = {"num_features", "label_descriptions"}
+_CFG_READ = {
+    "input_size", "interpolation", "crop_pct", "crop_mode", "mean", "std", "num_classes", "label_names", "labels",
+}  # fmt: skip
 _CFG_IDLE = {
     "url", "file", "state_dict", "hf_hub_id", "hf_hub_filename", "source", "architecture", "tag", "custom_load",
-    "test_input_size", "min_input_size", "fixed_input_size", "test_crop_pct", "num_classes", "label_descriptions",
+    "test_input_size", "min_input_size", "fixed_input_size", "test_crop_pct", "label_descriptions",
     "pool_size", "test_pool_size", "first_conv", "classifier", "license", "description", "origin_url", "paper_name",
     "paper_ids", "notes", "num_features", "global_pool", "num_prefix_tokens",
 }  # fmt: skip
@@ -93,9 +95,9 @@ def describe(content: Mapping[str, Any], asked: str) -> Described | None:
         labels=labels,
         first=first,
         sigmoid="probabilities: sigmoid" in (cfg.get("notes") or ()),
-        pooled=args.get("global_pool") or config.get("global_pool"),
+        pooled=args.get("global_pool", config.get("global_pool")),
         position="none" if args.get("pos_embed", "learn") in ("", "none") else None,
-        sizes=_sizes(args, asked),
+        sizes=_sizes({"num_classes": cfg.get("num_classes"), **config}, args, asked),
         notes=notes,
     )
 
@@ -115,8 +117,8 @@ def _labels(config: Mapping[str, Any], cfg: Mapping[str, Any], asked: str) -> tu
     return ordered_names(config, "config.json", asked) if "id2label" in config else ((), 0)
 
 
-def _sizes(args: Mapping[str, Any], asked: str) -> dict[str, int]:
-    said = {"layers": args.get("depth"), "width": args.get("embed_dim")}
+def _sizes(config: Mapping[str, Any], args: Mapping[str, Any], asked: str) -> dict[str, int]:
+    said = {"classes": config.get("num_classes"), "layers": args.get("depth"), "width": args.get("embed_dim")}
     said["patch_px"] = square(args.get("patch_size"), "patch_size", asked)
     return {name: size for name, size in said.items() if type(size) is int}
 

@@ -18,7 +18,7 @@ from foreign_files import huggingface_folder
 from inprocess import make_context
 from torch import Tensor
 
-from vitpipe.infra.errors import UsageError
+from vitpipe.infra.errors import IntegrityError, UsageError
 from vitpipe.stages.convert.config import ConvertResources, ForeignSource
 from vitpipe.stages.convert.foreign.to_native import native_reader
 from vitpipe.stages.convert.foreign.weights import ForeignWeights, glance, look, reopen
@@ -198,6 +198,8 @@ def test_the_activation_behind_the_pooler_is_read_and_proved(tmp_path: Path, hf:
         ({"model_type": "dinov2"}, None, "model_type dinov2"),
         ({"problem_type": "regression"}, None, "regression"),
         ({"pruned_heads": {"0": [1]}}, None, "pruned_heads"),
+        ({"layer_norm_eps": 0.0}, None, "norm_eps 0.0: Input should be greater"),
+        ({"image_size": 48}, None, "48 px are 6 x 6 patches, its position table is of 4 x 4"),
         ({}, {"do_rescale": False}, "not divided by 255"),
         ({}, {"do_rescale": False, "do_normalize": False}, "not divided by 255"),
         ({}, {"image_mean": None}, "image_mean null, which versions of transformers take in different ways"),
@@ -215,6 +217,21 @@ def test_another_function_of_transformers_is_refused_by_name(
     with pytest.raises(UsageError, match=found) as caught:
         looked(tmp_path, said(hf, tmp_path / "said", images, **config))
     assert caught.value.do
+
+
+@pytest.mark.parametrize(
+    ("images", "found"),
+    [
+        ({"rescale_factor": 0}, "rescale_factor 0 leaves nothing"),
+        ({"image_std": [0, 0, 0]}, "cannot be divided by"),
+        ({"image_mean": [0.5, 0.5]}, "neither one number nor three"),
+        ({"image_std": [float("nan")] * 3}, "no numbers that pixels"),
+    ],
+)
+def test_numbers_that_no_pixel_survives_are_told(tmp_path: Path, hf: Path, images: dict[str, Any], found: str) -> None:
+    with pytest.raises(IntegrityError, match=found) as caught:
+        looked(tmp_path, said(hf, tmp_path / "said", images))
+    assert "correct them" in caught.value.do
 
 
 @pytest.mark.parametrize("images", [{"do_rescale": False}, {"image_processor_type": "ConvNextImageProcessor"}])
@@ -235,6 +252,9 @@ def test_what_could_be_two_things_is_taken_as_the_recipe_says(tmp_path: Path, hf
         ({"model_args": {"something_new": 1}}, "something_new 1, which is not known here"),
         ({"model_args": {"depth": 3}}, "layers 3, its tensors 2"),
         ({"model_args": {"img_size": [16, 64]}}, "img_size is 16 x 64"),
+        ({"model_args": {"img_size": 48}}, "48 px are 6 x 6 patches"),
+        ({"model_args": {"global_pool": ""}}, "pools by ''"),
+        ({"num_classes": 7}, "classes 7, its tensors 5"),
         ({"model_args": {"global_pool": "avg"}}, "pools by 'avg'"),
         ({"pretrained_cfg": {"label_offset": 1}}, "label_offset 1"),
     ],
@@ -337,6 +357,8 @@ SQUASHED = {"crop_pct": 1.0, "crop_mode": "squash", "interpolation": "bilinear"}
         ({"crop_pct": 0.875, "crop_mode": "squash", "interpolation": "lanczos"},
          Preparation(fit="resize_crop", resize_px=36, interpolation="lanczos", centre="even")),
         (SQUASHED | {"crop_mode": "border"}, None),
+        (SQUASHED | {"crop_pct": 1.2}, None),
+        (SQUASHED | {"interpolation": "random"}, None),
     ],
 )  # fmt: skip
 def test_timms_way_of_an_image_is_carried_and_is_timms(
@@ -362,6 +384,8 @@ def test_timms_way_of_an_image_is_carried_and_is_timms(
         ({"size": 64}, None),
         ({"do_resize": False}, None),
         ({"do_resize": None}, None),
+        ({"resample": 4}, None),
+        ({"size": {"shortest_edge": 24}, "do_center_crop": True, "crop_size": 32}, None),
         ({"size": 36, "do_center_crop": True}, None),
     ],
 )  # fmt: skip

@@ -59,10 +59,12 @@ def same(found: State, wanted: State) -> bool:
     return found.keys() == wanted.keys() and all(torch.equal(found[name], wanted[name]) for name in wanted)
 
 
-@pytest.mark.parametrize(
-    "prefix",
-    ["module.", "model.", "_orig_mod.", "backbone.", "encoder.", "model._orig_mod.", "module.model.", "ema_model."],
-)
+WRAPPED = (
+    "module.", "model.", "_orig_mod.", "backbone.", "encoder.", "vit.", "model._orig_mod.", "module.model.", "ema_model.",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("prefix", WRAPPED)
 def test_a_wrappers_name_is_taken_off_and_said(tmp_path: Path, prefix: str) -> None:
     foreign = look_at(tmp_path, saved(tmp_path / "m.safetensors", below(prefix, random_state(TINY))))
     assert foreign.settings == TINY and f"its tensors stand below {prefix!r}" in foreign.notes
@@ -84,8 +86,18 @@ def test_what_stands_beside_a_wrapped_model_is_left_out_by_name(tmp_path: Path) 
     others = {"projector.weight": torch.ones(3, 3), "queue": torch.ones(4)}
     headless = {name: t for name, t in random_state(TINY).items() if not name.startswith("head.")}
     foreign = look_at(tmp_path, saved(tmp_path / "m.safetensors", below("backbone.", headless), others))
-    assert "2 tensors outside 'backbone.' were left out: projector.weight, queue" in foreign.notes
+    assert "2 tensors were left out, outside 'backbone.': projector.weight, queue" in foreign.notes
     assert foreign.settings.classes == 0
+
+
+def test_a_counter_beside_plain_names_is_left_aside(tmp_path: Path) -> None:
+    path = saved(tmp_path / "m.safetensors", random_state(TINY), {"step": torch.tensor(7)})
+    foreign = look_at(tmp_path, path)
+    assert "1 tensor was left out, one whole number each: step" in foreign.notes
+    assert same(tensors(tmp_path, foreign), random_state(TINY)) and proof(tmp_path, foreign)["error"] <= 1e-5
+    whole = {name: t.to(torch.int8) for name, t in random_state(TINY).items()}
+    with pytest.raises(UsageError, match=r"holds I8, not floating point numbers. Dequantise it"):
+        look_at(tmp_path, saved(tmp_path / "int8.safetensors", whole))
 
 
 def test_of_two_copies_the_recipe_says_which(tmp_path: Path) -> None:
@@ -134,7 +146,7 @@ def test_the_decoder_of_masked_pretraining_is_left_out(tmp_path: Path) -> None:
                "decoder_blocks.0.norm1.weight": torch.ones(16), "decoder_pred.bias": torch.ones(192)}  # fmt: skip
     headless = {name: t for name, t in random_state(TINY).items() if not name.startswith("head.")}
     foreign = look_at(tmp_path, saved(tmp_path / "mae.safetensors", headless, decoder))
-    assert any("4 tensors of its masked pretraining" in note for note in foreign.notes)
+    assert any("4 tensors were left out, of its masked pretraining" in note for note in foreign.notes)
     assert same(tensors(tmp_path, foreign), headless) and proof(tmp_path, foreign)["error"] <= 1e-5
     config = transformers.ViTMAEConfig(
         hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48, image_size=32, patch_size=8,
