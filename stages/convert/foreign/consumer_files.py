@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 
-from vitpipe.stages.convert.foreign.located import INDEX, is_npz
+from vitpipe.stages.convert.foreign.located import INDEX
 from vitpipe.stages.convert.foreign.weights import ForeignWeights
-from vitpipe.stages.convert.formats.common import NPZ, SAFETENSORS, Named
+from vitpipe.stages.convert.formats.common import NPZ, SAFETENSORS, Named, format_of
 
 
 def consumer_files(
@@ -24,7 +24,7 @@ def consumer_files(
         _link(folder / name, paths[name])
     config = folder / "config.json"
     if named.is_unwrapped:
-        path = folder / (NPZ if is_npz(located.tensors[0]) else SAFETENSORS)
+        path = folder / format_of(foreign.format).file
         whole: dict[str, Any] = {name: np.ascontiguousarray(named.arrays.read(name)) for name in named.arrays.shapes}
         np.savez(path, **whole) if path.name == NPZ else safetensors.numpy.save_file(whole, path)
         return (path,), config if config.is_file() else None

@@ -18,7 +18,7 @@ from vitpipe.stages.convert.containers.safetensors_file import open_safetensors
 from vitpipe.stages.convert.foreign.located import Located, is_npz, locate, refuse_unopenable, states
 from vitpipe.stages.convert.foreign.recognise import channels_of, recognise, refuse_channels
 from vitpipe.stages.convert.foreign.wrapped import unwrapped
-from vitpipe.stages.convert.formats.common import HALF, Named, Pixels, format_of, readings
+from vitpipe.stages.convert.formats.common import HALF, NPZ, Named, Pixels, format_of, readings
 from vitpipe.stages.convert.formats.described import Described
 from vitpipe.stages.convert.numbers import damaged
 from vitpipe.stages.model_settings import ModelSettings
@@ -122,9 +122,7 @@ def _foreign(
         pixels,
         labels,
         notes=(
-            *found.notes,
-            *described.notes,
-            *([other_way] if other_way else []),
+            *(*located.notes, *found.notes, *described.notes, *filter(None, [other_way])),
             *of_labels,
             *_notes(settings, pixels, assumed, overruled + _other_pixels(source, described), channels),
         ),
@@ -187,7 +185,9 @@ def _named(source: ForeignSource, located: Located, paths: dict[str, Path]) -> N
     arrays, notes, is_unwrapped = unwrapped(whole, source, asked)
     for reading in readings().values():
         if named := reading.claim(arrays, paths.keys(), asked):
-            return replace(named, notes=(*notes, *named.notes), is_unwrapped=is_unwrapped)
+            is_other = is_npz(tensors[0].name) != (format_of(named.format).file == NPZ)
+            is_other = is_other or is_unwrapped or named.is_unwrapped
+            return replace(named, notes=(*notes, *named.notes), is_unwrapped=is_other)
     shown = ", ".join(sorted(arrays.shapes)[:5]) or "none"
     found = f"no Vision Transformer's patch embedding among its {len(arrays.shapes)} tensors ({shown})"
     *first, last = readings()

@@ -103,7 +103,7 @@ class Named:
     notes: tuple[str, ...] = ()
     """What was left out, or taken in another form than it stands in the file."""
     is_unwrapped: bool = False
-    """Whether its library finds them in the file under other names, or beside tensors that it does not know."""
+    """Whether its library knows the file by other names, without some of its tensors, or in another container."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -60,7 +60,8 @@ def same(found: State, wanted: State) -> bool:
 
 
 WRAPPED = (
-    "module.", "model.", "_orig_mod.", "backbone.", "encoder.", "vit.", "model._orig_mod.", "module.model.", "ema_model.",
+    "module.", "model.", "_orig_mod.", "backbone.", "encoder.", "vit.", "model._orig_mod.", "module.model.",
+    "ema_model.",
 )  # fmt: skip
 
 
@@ -122,6 +123,17 @@ def test_an_average_beside_plain_names(tmp_path: Path) -> None:
     assert same(tensors(tmp_path, look_at(tmp_path, path, prefix="ema.")), average)
 
 
+def test_an_average_in_a_file_beside_is_named(tmp_path: Path) -> None:
+    saved(tmp_path / "both" / "model.safetensors", random_state(TINY))
+    saved(tmp_path / "both" / "model_ema.safetensors", random_state(TINY, seed=1))
+    foreign = look_at(tmp_path, tmp_path / "both")
+    assert "model_ema.safetensors beside it was not taken: config.source.path may name a file" in foreign.notes
+    assert same(tensors(tmp_path, foreign), random_state(TINY))
+    (tmp_path / "both" / "model.safetensors").rename(tmp_path / "both" / "best.safetensors")
+    with pytest.raises(UsageError, match=r"2 files of tensors stand there: best.safetensors, model_ema.safetensors"):
+        look_at(tmp_path, tmp_path / "both")
+
+
 def test_an_unknown_prefix_has_to_be_said(tmp_path: Path) -> None:
     path = saved(tmp_path / "m.safetensors", below("visual.trunk.", random_state(TINY)))
     with pytest.raises(UsageError, match=r"one below 'visual.trunk.'.*config.source.prefix: 'visual.trunk.'"):
@@ -134,10 +146,25 @@ def test_a_prefix_in_an_npz(tmp_path: Path) -> None:
     arrays = {f"{copy}/{name}": array for copy, seed in (("params", 0), ("ema", 1))
               for name, array in google_arrays(settings, random_state(settings, seed)).items()}  # fmt: skip
     path = write_npz(tmp_path / "m.npz", arrays | {"opt/step": np.array(7)})
-    with pytest.raises(UsageError, match="2 image models in it"):
+    with pytest.raises(UsageError, match="2 Vision Transformers in it"):
         look_at(tmp_path, path)
     foreign = look_at(tmp_path, path, prefix="ema/")
     assert same(tensors(tmp_path, foreign), random_state(settings, 1)) and proof(tmp_path, foreign)["error"] <= 1e-5
+
+
+@pytest.mark.parametrize("name", ["wrapped.npz", "timm.npz", "google.safetensors"])
+def test_a_container_or_a_prefix_that_its_library_does_not_know_is_no_matter(tmp_path: Path, name: str) -> None:
+    settings = tiny(gelu="erf" if name == "timm.npz" else "tanh")
+    state = random_state(settings)
+    arrays = google_arrays(settings, state)
+    if name == "google.safetensors":
+        path = saved(tmp_path / name, {name: torch.from_numpy(array.copy()) for name, array in arrays.items()})
+    elif name == "timm.npz":
+        path = write_npz(tmp_path / name, {name: tensor.numpy() for name, tensor in state.items()})
+    else:
+        path = write_npz(tmp_path / name, {f"module/{name}": array for name, array in arrays.items()})
+    foreign = look_at(tmp_path, path)
+    assert same(tensors(tmp_path, foreign), state) and proof(tmp_path, foreign)["error"] <= 1e-5
 
 
 def test_the_decoder_of_masked_pretraining_is_left_out(tmp_path: Path) -> None:
