@@ -1,5 +1,7 @@
 """How an image gets to the model's size goes with the weights: into predict, into evaluate, into other formats."""
 
+import csv
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,8 @@ from vitpipe.stages.images.evaluate import fitted
 from vitpipe.stages.images.prepare import prepare
 from vitpipe.stages.predict.opened_weights import open_weights
 from vitpipe.stages.preparation import Preparation
+from vitpipe.stages.report.card import results_csv
+from vitpipe.stages.report.results import rows
 from vitpipe.stages.sighting import Sighted
 
 WAY = Preparation(fit="resmall_crop", resize_px=36, interpolation="bicubic")
@@ -70,14 +74,18 @@ def test_where_nobody_says_it_nothing_is_carried(tmp_path: Path) -> None:
 
 def test_evaluate_is_offered_it_and_says_when_it_takes_another(tmp_path: Path) -> None:
     weights, data = imported(tmp_path, IMAGES), shards(tmp_path)
-    scores, notes = {}, {}
+    scores: dict[str, Any] = {}
+    notes = {}
     for way in ("squash", "weights"):
         ctx = make_context(tmp_path, f"probe-{way}", EvaluateResources(batch_images=16), run=f"probe-{way}")
         config = EvaluateConfig(method="fewshot", shots=(2,), seeds=(0,), eval_resize=way)
-        scores[way] = evaluate(config, Inputs({"data": (data,), "weights": (weights,)}), ctx)
+        scores[way] = commit(ctx, evaluate(config, Inputs({"data": (data,), "weights": (weights,)}), ctx))
         notes[way] = " ".join(ctx.events.of("note"))
     assert "eval_resize: weights takes theirs" in notes["squash"] and "theirs" not in notes["weights"]
-    assert scores["weights"].protocol["preparation"] == "resmall_crop from 36 px, bicubic"
+    assert scores["weights"].protocol["preparation"] == WAY.model_dump()
+    table = results_csv(rows([scores["weights"], scores["squash"]]), "s3://b/r", []).decode()
+    ways = [(line["crop_pct"], line["interpolation"]) for line in csv.DictReader(io.StringIO(table))]
+    assert ways == [("0.889", "bicubic"), ("1.0", "bilinear")]
     assert "preparation" not in scores["squash"].protocol
     told = [description(EvaluateTask(config, data, weights, 1, 1, ctx.task, WAY), "test", 0) for config in (
         EvaluateConfig(method="fewshot", eval_resize="weights"), EvaluateConfig(method="fewshot", eval_resize="squash"),

@@ -103,9 +103,8 @@ def arguments(of: Callable[..., Any]) -> set[str]:
 def saved_by_timm() -> set[str]:
     """Fields of the file that timm's own saving writes."""
     with tempfile.TemporaryDirectory() as folder:
-        timm.models._hub.save_config_for_hf(
-            timm.create_model("test_vit"), f"{folder}/config.json", model_args={"depth": 2}
-        )
+        theirs = timm.create_model("test_vit")
+        timm.models._hub.save_config_for_hf(theirs, f"{folder}/config.json", model_args={"depth": 2})
         return set(json.loads(Path(folder, "config.json").read_text()))
 
 
