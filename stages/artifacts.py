@@ -8,6 +8,7 @@ import hashlib
 import json
 import statistics
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, TypeGuard
 
@@ -64,16 +65,23 @@ class Artifact(Frozen):
 
     def has(self, path: str) -> bool:
         """Whether there is a file of that name inside the artifact."""
-        return any(file.path == path for file in self.files)
+        return path in self._by_path
 
     def file(self, path: str) -> File:
         """Find a file by its name inside the artifact. IntegrityError when the record does not list it."""
-        for file in self.files:
-            if file.path == path:
-                return file
+        if path in self._by_path:
+            return self._by_path[path]
         found = f"its record lists {len(self.files)} files, not this one"
         do = "run `vitpipe artifacts ls` to see what it holds"
         raise IntegrityError(f"read {path} of {self.kind} {self.uri}", found, do)
+
+    @cached_property
+    def _by_path(self) -> dict[str, File]:
+        return {file.path: file for file in reversed(self.files)}
+
+    def __getstate__(self) -> dict[Any, Any]:
+        state = super().__getstate__()  # to a task it travels without what is found again
+        return {**state, "__dict__": {name: value for name, value in state["__dict__"].items() if name != "_by_path"}}
 
     @property
     def uri(self) -> str:

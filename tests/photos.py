@@ -10,6 +10,8 @@ from PIL import Image
 
 from vitpipe.stages.artifacts import ShardSet
 from vitpipe.stages.contract import Cluster, Inputs
+from vitpipe.stages.images.index import ShardIndex
+from vitpipe.stages.images.manifest import load_index
 from vitpipe.stages.images.split import Split
 from vitpipe.stages.ingest.config import IngestConfig, IngestResources
 from vitpipe.stages.ingest.run import run
@@ -40,6 +42,12 @@ def photo_folder(root: Path, classes: int = 3, per_class: int = 8, form: str = "
         name = f"class-{number % classes}/{number // classes:03d}.{form.lower()}"
         write(root / name, encoded(picture(number), form))
     return root
+
+
+def indexes(split: Split) -> list[ShardIndex]:
+    """The whole indexes of a split's shards, in order."""
+    pairs = zip(split.owners, split.entries, strict=True)
+    return [load_index(split.sets[owner], entry) for owner, entry in pairs]
 
 
 def ingest(

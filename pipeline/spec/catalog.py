@@ -126,7 +126,7 @@ _DATA = {"data": Need("ShardSet", required=True), "weights": Need("Weights")}
 _STAGES = (
     _stage(
         "ingest",
-        3,
+        4,
         {"exclude": Need("ShardSet", many=True)},
         "ShardSet",
         look="drift:look",

@@ -8,9 +8,8 @@ import errno
 import fcntl
 import mmap
 import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -19,11 +18,11 @@ from vitpipe.infra.errors import IntegrityError, StorageError
 from vitpipe.infra.storage import traffic
 from vitpipe.infra.storage.folders import flock
 from vitpipe.stages.artifacts import File, ShardSet
+from vitpipe.stages.images.cache_room import CacheRoom, locked
 from vitpipe.stages.images.manifest import ShardEntry
 from vitpipe.stages.images.reader_watch import UNWATCHED, ReaderWatch
+from vitpipe.stages.images.rows import IndexRows
 
-SPARE_BYTES = 1_000_000_000
-"""Left free on the disk for whatever else writes there."""
 RESTORE_BOTH = "restore both from a copy, or ingest again under another `name`"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
@@ -64,10 +63,37 @@ class ShardCache:
                     return None
                 raise StorageError(f"keep a shard in {self.folder}", str(error), "make room there") from error
 
+    def rows(self, sha256: str, read: Callable[[], IndexRows]) -> IndexRows | None:
+        """Map the rows of an index by its digest, kept here once `read` has made them; None where there is no room."""
+        local = self.folder / sha256[:2] / f"{sha256}.rows"
+        found = IndexRows.mapped(local)
+        if found is not None:
+            return found
+        data = read().encode()
+        try:
+            with self._fetching(local) as reservation:
+                if not self._room.make(len(data), reservation):
+                    return None
+                part = local.with_suffix(".part")  # the lock is ours
+                try:
+                    part.write_bytes(data)
+                    part.replace(local)
+                finally:
+                    part.unlink(missing_ok=True)
+        except OSError as error:
+            if error.errno in _FULL:
+                return None
+            raise StorageError(f"keep an index in {self.folder}", str(error), "make room there") from error
+        return IndexRows.mapped(local)
+
+    @property
+    def _room(self) -> CacheRoom:
+        return CacheRoom(self.folder, self.max_bytes)
+
     def _fetch(self, shards: ShardSet, file: File, local: Path, reservation: BinaryIO) -> bool:
         """Fetch a tar whose lock is held; returns whether there was room."""
         local.unlink(missing_ok=True)  # cut since it was verified: its size is wrong
-        if not self._make_room(file.bytes, reservation):
+        if not self._room.make(file.bytes, reservation):
             return False
         try:
             self._download(shards, file, local)
@@ -87,31 +113,11 @@ class ShardCache:
             traffic.count("retries")
             shards.store().download(file.at, local, expect=file.digest)
 
-    def _make_room(self, wanted: int, reservation: BinaryIO) -> bool:
-        """Reserve `wanted` bytes, removing the least recently used tars that nobody has mapped; returns success."""
-        with _locked(self.folder / "room.lock"):
-            fetching = [lock for lock in self._files("lock") if not lock.with_suffix(".tar").exists()]
-            reserved, tars = sum(map(_reserved, fetching)), sorted(map(_used, self._files("tar")))
-            written = sum(size for _, size, _ in tars)
-            most = written + shutil.disk_usage(self.folder).free  # removing tars frees their bytes
-            most = most - SPARE_BYTES if self.max_bytes is None else min(most, self.max_bytes)
-            for _, size, tar in tars:
-                if written + reserved + wanted <= most:
-                    break
-                written -= size if _removed(tar) else 0
-            if written + reserved + wanted > most:
-                return False
-            os.ftruncate(reservation.fileno(), wanted)
-            return True
-
-    def _files(self, suffix: str) -> list[Path]:
-        return list(self.folder.glob(f"??/*.{suffix}"))
-
     @contextmanager
     def _fetching(self, local: Path) -> Iterator[BinaryIO]:
         """Hold the lock file of one shard; its length is the room that is reserved for the shard."""
         local.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(local.with_suffix(".lock")) as lock:
+        with locked(local.with_suffix(".lock")) as lock:
             yield lock
             os.ftruncate(lock.fileno(), 0)
 
@@ -138,48 +144,6 @@ def _held(local: Path, size: int) -> mmap.mmap | None:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except FileNotFoundError:
         return None
-
-
-def _used(tar: Path) -> tuple[int, int, Path]:
-    """When a tar was last mapped, its size, and its path; zeros for one that was removed meanwhile."""
-    with suppress(FileNotFoundError):
-        found = tar.stat()
-        return found.st_mtime_ns, found.st_size, tar
-    return 0, 0, tar
-
-
-def _removed(tar: Path) -> bool:
-    """Remove a tar unless some process has mapped it or is about to; returns whether it is gone."""
-    try:
-        with tar.with_suffix(".lock").open("ab") as lock, tar.open("rb") as file:
-            flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            tar.unlink(missing_ok=True)
-    except BlockingIOError:
-        return False
-    except FileNotFoundError:
-        return True
-    return True
-
-
-def _reserved(lock: Path) -> int:
-    """Bytes reserved by a living process that is fetching; a reservation ends with its process."""
-    with suppress(FileNotFoundError):
-        if lock.stat().st_size == 0:  # true for nearly all
-            return 0
-    with suppress(FileNotFoundError), lock.open("rb") as file:
-        try:
-            flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return os.fstat(file.fileno()).st_size
-    return 0
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[BinaryIO]:
-    with path.open("ab") as lock:
-        flock(lock)
-        yield lock
 
 
 def _has_size(path: Path, size: int) -> bool:

@@ -75,7 +75,7 @@ class EvalImages:
         for row_CHW, number in zip(images_BCHW, numbers_B.tolist(), strict=True):
             image = fitted(self._pixels.pixels(number), self.image_px, *self._preparation)
             row_CHW[...] = image.transpose(2, 0, 1)
-        return to_batch(torch.from_numpy(images_BCHW), self._split.labels[numbers_B], numbers_B)
+        return to_batch(torch.from_numpy(images_BCHW), self._split.labels_of(numbers_B), numbers_B)
 
 
 def fitted(

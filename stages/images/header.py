@@ -138,7 +138,10 @@ _SIGNATURES = {
     b"\xff\x0a": "a JPEG XL", b"\0\0\0\x0cJXL": "a JPEG XL", b"\0\0\0\x0cjP": "a JPEG 2000",
     b"\xff\x4f\xff\x51": "a JPEG 2000",
     b"8BPS": "a Photoshop file", b"\x8aMNG": "an MNG", b"\0\0\1\0": "an icon",
-    b"GIF8": "a GIF", b"BM": "a BMP", b"II*\0": "a TIFF", b"MM\0*": "a TIFF", b"%PDF": "a PDF", b"<": "text or SVG",
+    b"GIF8": "a GIF", b"BM": "a BMP", b"II*\0": "a TIFF", b"MM\0*": "a TIFF",
+    b"II+\0": "a BigTIFF", b"MM\0+": "a BigTIFF",
+    **dict.fromkeys((b"P%d%c" % (number, space) for number in range(1, 8) for space in b"\n \r\t"), "a PNM"),
+    b"%PDF": "a PDF", b"<": "text or SVG",
     b"\0\0\0": "perhaps a HEIC, AVIF or video", b"\x1f\x8b": "a gzip file", b"PK": "a zip file",
 }  # fmt: skip
 

@@ -10,6 +10,7 @@ from vitpipe.infra.errors import IntegrityError, UsageError
 from vitpipe.stages.artifacts import Artifact, Frozen, ShardSet
 from vitpipe.stages.estimates import Estimate
 from vitpipe.stages.images.classes import names_of
+from vitpipe.stages.images.index import ShardIndex, parse_index
 
 MANIFEST = "manifest.json"
 MANIFEST_SCHEMA = 1
@@ -100,6 +101,11 @@ def load_manifest(shards: ShardSet) -> Manifest:
         newer = f"schema {fields['schema']} was written by a newer vitpipe; this one reads up to {MANIFEST_SCHEMA}"
         raise UsageError(asked, newer, "update vitpipe")
     return Manifest.model_validate(fields)
+
+
+def load_index(shards: ShardSet, entry: ShardEntry) -> ShardIndex:
+    """Read the index of one shard, verified. IntegrityError when it is damaged."""
+    return parse_index(shards.read(entry.index), f"{entry.index} of {shards.uri}")
 
 
 def known_names(given: Artifact | Estimate) -> dict[int, str] | None:

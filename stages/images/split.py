@@ -19,18 +19,21 @@ from vitpipe.stages.images.cache import RESTORE_BOTH, ShardCache
 from vitpipe.stages.images.crops import Box
 from vitpipe.stages.images.decode import Pixels, decode, decode_part
 from vitpipe.stages.images.header import BadImage
-from vitpipe.stages.images.index import ShardIndex, parse_index
+from vitpipe.stages.images.index import ShardIndex
 from vitpipe.stages.images.keys import Ints
-from vitpipe.stages.images.manifest import Manifest, ShardEntry
+from vitpipe.stages.images.manifest import Manifest, ShardEntry, load_index
 from vitpipe.stages.images.members import label_members
 from vitpipe.stages.images.order import MAX_STREAMS
+from vitpipe.stages.images.rows import IndexRows
 from vitpipe.stages.images.tars import ShardReader
 from vitpipe.stages.images.united import united
 
 DECODED_BYTES = 512_000_000
 """A split whose pixels take no more than this together is kept decoded in memory, filled as images are read."""
-INDEXES = MAX_STREAMS + 64
-"""Indexes kept in memory: an order reads from at most so many shards at a time."""
+MAPPED_TABLES = 8192
+"""Shards whose rows stay mapped: an order may read from many small shards at a time, the rows of which are files."""
+HELD_TABLES = MAX_STREAMS + 64
+"""Shards whose rows are held in memory where the disk does not take them."""
 _FETCHES = 8
 
 
@@ -56,8 +59,9 @@ class Split:
         self.num_images = int(self.counts.sum())
         self._starts = np.concatenate(([0], self.counts.cumsum()[:-1]))
         self._tars = ShardReader(cache if isinstance(cache, ShardCache) else ShardCache(cache))
-        self._index = lru_cache(maxsize=INDEXES)(self._read_index)
-        self._url = lru_cache(maxsize=INDEXES)(self._find_url)
+        self._mapped = lru_cache(maxsize=MAPPED_TABLES)(self._map_rows)
+        self._held = lru_cache(maxsize=HELD_TABLES)(self._read_rows)
+        self._url = lru_cache(maxsize=HELD_TABLES)(self._find_url)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -69,27 +73,27 @@ class Split:
         """Classes (N,) as int64, or 0/1 as float32 (N, K) for a multi-label set; all 0 without `labelled`."""
         if not self.labelled:
             return np.zeros(self.num_images, dtype=np.int64)
-        return self._array([labels for index in self.indexes for labels in index.labels])
+        tables = answers(self.rows, range(len(self.entries)), _FETCHES)
+        return np.concatenate([self._array(rows.label_columns) for rows in tables])
 
     def labels_of(self, numbers_B: Ints) -> Ints | npt.NDArray[np.float32]:
         """Labels of some images (B,), reading no index but those of their shards."""
         if not self.labelled:
             return np.zeros(len(numbers_B), dtype=np.int64)
         places = (self.locate(number) for number in numbers_B.tolist())
-        return self._array([self._index(shard).labels[row] for shard, row in places])
+        return np.concatenate([self._array(self.rows(shard).label_columns[row : row + 1]) for shard, row in places])
 
-    def _array(self, rows: Sequence[Sequence[int]]) -> Ints | npt.NDArray[np.float32]:
+    def _array(self, labels_BL: npt.NDArray[np.int32]) -> Ints | npt.NDArray[np.float32]:
         if not self.multi_label:
-            return np.array([label for (label,) in rows], dtype=np.int64)
-        hot = np.zeros((len(rows), len(self.classes)), dtype=np.float32)
-        for number, labels in enumerate(rows):
-            hot[number, labels] = 1
+            return labels_BL[:, 0].astype(np.int64)
+        hot = np.zeros((len(labels_BL), len(self.classes)), dtype=np.float32)
+        numbers, places = np.nonzero(labels_BL >= 0)
+        hot[numbers, labels_BL[numbers, places]] = 1
         return hot
 
-    @cached_property
-    def indexes(self) -> tuple[ShardIndex, ...]:
-        """All indexes of the split, in order."""
-        return tuple(answers(self._index, range(len(self.entries)), _FETCHES))
+    def rows(self, shard: int) -> IndexRows:
+        """What reading needs of a shard's index: mapped from the cache, put there if need be."""
+        return self._mapped(shard) or self._held(shard)
 
     def gather(self, numbers: Iterable[int]) -> None:
         """Fetch what these images are read from: several shards at once, or single images where the cache is full."""
@@ -100,48 +104,48 @@ class Split:
         if not rows:
             return
         with ThreadPoolExecutor(_FETCHES, thread_name_prefix="vitpipe-shards") as pool:
-            list(pool.map(self._index, rows))
+            list(pool.map(self.rows, rows))
             room = pool.map(lambda shard: self._tars.has_room(self._set(shard), self.entries[shard]), rows)
             past = [shard for shard, has_room in zip(rows, list(room), strict=True) if not has_room]
             list(pool.map(self._read_ahead, [(shard, row) for shard in past for row in dict.fromkeys(rows[shard])]))
 
     def _read_ahead(self, place: tuple[int, int]) -> None:
         shard, row = place
-        self._tars.read_ahead(self._set(shard), self.entries[shard], self._index(shard), row)
+        self._tars.read_ahead(self._set(shard), self.entries[shard], self.rows(shard), row)
 
     def pixels(self, number: int) -> Pixels:
         """Decode one image, (height, width, 3) uint8. IntegrityError naming the shard when it does not decode."""
         shard, row = self.locate(number)
-        index = self._index(shard)
+        rows = self.rows(shard)
         data = self._bytes(shard, row).tobytes()
         try:
             pixels = decode(data)
-            if pixels.shape != (index.height[row], index.width[row], 3):
-                raise BadImage(f"{pixels.shape} pixels, the index says {index.height[row]} x {index.width[row]}")
+            if pixels.shape != (rows.height[row], rows.width[row], 3):
+                raise BadImage(f"{pixels.shape} pixels, the index says {rows.height[row]} x {rows.width[row]}")
             return pixels
         except BadImage as error:
-            intact = hashlib.sha256(data).hexdigest() == index.sha256s[row]
+            intact = hashlib.sha256(data).hexdigest() == rows.sha256(row)
             found, do = f"{error}; its bytes are those ingested", "ingest again with this version"
-            if index.pixels_sha256[row] == index.sha256s[row]:  # as a structure check leaves it
+            if not rows.was_decoded(row):
                 do = "ingest again with `check: decode`, which sets such images aside"
             if not intact:
                 found = f"{error}; its bytes are not those ingested"
                 do = f"remove the cached {self._tars.cache.folder} and run again"
-            asked = f"decode {index.key[row]} of {index.path} in {self._set(shard).uri}"
+            asked = f"decode {rows.key(row)} of {self.entries[shard].path} in {self._set(shard).uri}"
             raise IntegrityError(asked, found, do) from error
 
     def shape(self, number: int) -> tuple[int, int]:
         """Height and width of one image, upright."""
         shard, row = self.locate(number)
-        index = self._index(shard)
-        return index.height[row], index.width[row]
+        rows = self.rows(shard)
+        return int(rows.height[row]), int(rows.width[row])
 
     def part(self, number: int, box: Box) -> Pixels:
         """Decode what `pixels` has in `box`; of most JPEGs, no more than that takes."""
         shard, row = self.locate(number)
-        index = self._index(shard)
-        if index.ext[row] == "jpg":
-            pixels = decode_part(self._bytes(shard, row), index.height[row], index.width[row], box)
+        rows = self.rows(shard)
+        if rows.ext(row) == "jpg":
+            pixels = decode_part(self._bytes(shard, row), int(rows.height[row]), int(rows.width[row]), box)
             if pixels is not None:
                 return pixels
         return box.of(self.pixels(number))
@@ -154,25 +158,29 @@ class Split:
     def key(self, number: int) -> str:
         """The WebDataset key of an image."""
         shard, row = self.locate(number)
-        return self._index(shard).key[row]
+        return self.rows(shard).key(row)
 
     def sample(self, number: int) -> dict[str, str | bytes]:
         """Give one image's members as webdataset does: its bytes, and its label, if it has one, not yet decoded."""
         shard, row = self.locate(number)
-        index = self._index(shard)
-        label = dict(label_members(index.labels[row], self.manifests[self.owners[shard]].multi_label))
+        rows = self.rows(shard)
+        label = dict(label_members(rows.labels(row), self.manifests[self.owners[shard]].multi_label))
         image = self._bytes(shard, row).tobytes()
-        return {"__key__": index.key[row], "__url__": self._url(shard), index.ext[row]: image, **label}
+        return {"__key__": rows.key(row), "__url__": self._url(shard), rows.ext(row): image, **label}
 
     def _bytes(self, shard: int, row: int) -> npt.NDArray[np.uint8]:
         """The bytes of an image; where its tar is mapped, a view of it."""
-        return self._tars.read(self._set(shard), self.entries[shard], self._index(shard), row)
+        return self._tars.read(self._set(shard), self.entries[shard], self.rows(shard), row)
 
-    def _read_index(self, shard: int) -> ShardIndex:
+    def _map_rows(self, shard: int) -> IndexRows | None:
+        digest = self._set(shard).file(self.entries[shard].index).sha256
+        return self._tars.cache.rows(digest, lambda: self._read_rows(shard))
+
+    def _read_rows(self, shard: int) -> IndexRows:
         entry, shards = self.entries[shard], self._set(shard)
-        index = parse_index(shards.read(entry.index), f"{entry.index} of {shards.uri}")
+        index = load_index(shards, entry)
         _check(index, entry, self.manifests[self.owners[shard]], shards)
-        return index
+        return IndexRows.of(index)
 
     def _find_url(self, shard: int) -> str:
         shards = self._set(shard)
@@ -187,9 +195,9 @@ class DecodedSplit:
 
     def __init__(self, split: Split) -> None:
         self._split = split
-        sizes = np.concatenate([index.image_bytes for index in split.indexes])
-        shapes = ((h, w) for index in split.indexes for h, w in zip(index.height, index.width, strict=True))
-        self._shapes = list(shapes)
+        tables = [*answers(split.rows, range(len(split.entries)), _FETCHES)]
+        sizes = np.concatenate([rows.image_bytes for rows in tables])
+        self._shapes = [pair for rows in tables for pair in zip(rows.height.tolist(), rows.width.tolist(), strict=True)]
         self._starts = np.concatenate(([0], sizes.cumsum())).tolist()
         self._store = np.empty(self._starts[-1], dtype=np.uint8)
         self._filled = np.zeros(len(sizes), dtype=bool)

@@ -14,8 +14,8 @@ from vitpipe.infra.storage import traffic
 from vitpipe.stages.artifacts import ShardSet
 from vitpipe.stages.images.cache import ShardCache, expected
 from vitpipe.stages.images.extension import Bytes
-from vitpipe.stages.images.index import ShardIndex
 from vitpipe.stages.images.manifest import ShardEntry
+from vitpipe.stages.images.rows import IndexRows
 
 IDLE_S = 60.0
 """A map that was not read for so long is dropped, so that its tar may be removed from the cache."""
@@ -35,15 +35,16 @@ class ShardReader:
         self._warned = False
         self._lock = threading.Lock()
 
-    def read(self, shards: ShardSet, entry: ShardEntry, index: ShardIndex, row: int) -> Bytes:
+    def read(self, shards: ShardSet, entry: ShardEntry, rows: IndexRows, row: int) -> Bytes:
         """Read one image's bytes: a view of a mapped tar, which was verified whole; or fetched and verified alone.
 
         A view keeps its map alive. IntegrityError naming the shard; StorageError when the store does not give it.
         """
         tar, ahead = self._map(shards, entry), self._read_ahead.pop((entry.sha256, row), None)
         if tar is None:
-            return self._ranged(shards, entry, index, row) if ahead is None else ahead
-        return tar[index.offset[row] : index.offset[row] + index.size[row]]
+            return self._ranged(shards, entry, rows, row) if ahead is None else ahead
+        begin = rows.offset[row]
+        return tar[begin : begin + rows.size[row]]
 
     def is_mapped(self, entry: ShardEntry) -> bool:
         """Whether the tar is mapped now; fetches nothing."""
@@ -53,9 +54,9 @@ class ShardReader:
         """Map the tar, fetching it if need be; returns whether the cache has room for it."""
         return self._map(shards, entry) is not None
 
-    def read_ahead(self, shards: ShardSet, entry: ShardEntry, index: ShardIndex, row: int) -> None:
+    def read_ahead(self, shards: ShardSet, entry: ShardEntry, rows: IndexRows, row: int) -> None:
         """Fetch one image's bytes for a later `read`, where its tar has no room."""
-        self._read_ahead[entry.sha256, row] = self._ranged(shards, entry, index, row)
+        self._read_ahead[entry.sha256, row] = self._ranged(shards, entry, rows, row)
 
     def _map(self, shards: ShardSet, entry: ShardEntry) -> Bytes | None:
         now = time.monotonic()
@@ -91,19 +92,19 @@ class ShardReader:
             what = f"no room in {self.cache.folder}{bound} for the {entry.bytes} bytes of {entry.path} of {shards.uri}"
             self.cache.watch.no_room(what)
 
-    def _ranged(self, shards: ShardSet, entry: ShardEntry, index: ShardIndex, row: int) -> Bytes:
+    def _ranged(self, shards: ShardSet, entry: ShardEntry, rows: IndexRows, row: int) -> Bytes:
         """Fetch one image, a second time if it arrived damaged: a bit that flips on the way does so once."""
         file, store = expected(shards, entry), shards.store()
         began = time.monotonic()
         for _ in range(2):
-            data = store.read(file.at, index.offset[row], index.size[row])
-            if hashlib.sha256(data).hexdigest() == index.sha256s[row]:
+            data = store.read(file.at, int(rows.offset[row]), int(rows.size[row]))
+            if hashlib.sha256(data).hexdigest() == rows.sha256(row):
                 self.cache.watch.waited(f"an image of {entry.path} of {shards.uri}", time.monotonic() - began)
                 self.cache.watch.uncached()
                 return np.frombuffer(data, dtype=np.uint8)
             traffic.count("retries")
         asked, found = (
-            f"read image {index.key[row]} of {entry.path} in {shards.uri}",
+            f"read image {rows.key(row)} of {entry.path} in {shards.uri}",
             "its bytes are not those the index names",
         )
         raise IntegrityError(asked, found, "the shard was damaged or replaced: restore it from a copy")

@@ -128,7 +128,7 @@ class FolderTree:
                 split = split_folder(parts[0]) if self.split_folders else None
                 items.append(Item(file.name, (label,), split, file.size, (), file.fault, file.mark))
         if lost:
-            do = "mount what they lead to, or remove them"
+            do = "mount or fetch what they lead to, or name a folder without them"
             raise self._wrong(f"{len(lost)} links in the place of folders lead to nothing: {some(lost)}", do)
         if not items and not astray:
             raise self._empty(others)
@@ -177,7 +177,7 @@ class FolderTree:
         for level, found in kinds if self._is_local else ():
             there = {parts for parts in folders_at(Path(self.root), level) if depth == level or split_of(parts[0])}
             if empty := ["/".join(parts) for parts in sorted(there - {parts[:level] for parts in parents})]:
-                raise self._wrong(f"{len(empty)} {found} {some(empty)}", "fill or remove them")
+                raise self._wrong(f"{len(empty)} {found} {some(empty)}", "fill them, or keep them elsewhere")
 
     def _empty(self, files: Counter[str]) -> UsageError:
         found = f"it has {files.total()} files, none of them an image"

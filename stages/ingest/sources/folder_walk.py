@@ -17,6 +17,8 @@ from vitpipe.infra.storage.store import Entry
 from vitpipe.stages.ingest.sources.folder_layout import IMAGE_SUFFIXES, suffix_of
 from vitpipe.stages.sighting import etag_mark, time_mark
 
+MOST_NAMED = 8
+"""Names of what is left aside that a person is told."""
 LITTER = (
     "@eadir", "@tmp", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "@sharebin", "__macosx", "__pycache__",
     "$recycle.bin", "system volume information", "lost+found", "thumbs.db", "ehthumbs.db", "desktop.ini",
@@ -59,7 +61,9 @@ class LeftAside:
     def notes(self) -> Iterator[str]:
         """What a person should know of it."""
         if self.counts:
-            told = ", ".join(f"{count} {name!r}" for name, count in self.counts.most_common())
+            order = sorted(self.counts.items(), key=lambda pair: (-pair[1], pair[0]))
+            told = ", ".join(f"{count} {name!r}" for name, count in order[:MOST_NAMED])
+            told += f" and {len(self.counts) - MOST_NAMED} other names" if len(self.counts) > MOST_NAMED else ""
             yield f"hidden, or left by file servers and desktops, and so left aside: {told}"
 
 

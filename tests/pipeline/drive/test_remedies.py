@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import synthetic
 from fake_clock import FakeClock
+from photos import indexes
 from tiny_stages import tiny_spec, tiny_ways
 
 from vitpipe.infra.errors import DriftError, IntegrityError
@@ -49,9 +50,6 @@ KNOWN = {
         "`init` begins anew with given parameters, `continue` goes on with a training: remove one of them": "inputs"
     },
     "stages/pretrain/run.py": {"remove one of them": "inputs of a YAML"},
-    "stages/ingest/sources/folder_tree.py": {
-        "fill or remove them": "class folders in which nothing lies",
-    },
     "stages/ingest/sources/folder_layout.py": {
         "move them, or name `labels`": "images, to where they are looked for",
     },
@@ -122,7 +120,7 @@ def test_a_damaged_cache_is_removed_and_filled_again(tmp_path: Path) -> None:
     before = {path: path.read_bytes() for path in store.rglob("*") if path.is_file()}
     (tar,) = cache.rglob("*.tar")
     data = bytearray(tar.read_bytes())
-    row = Split(shards, "train", cache).indexes[0]
+    row = indexes(Split(shards, "train", cache))[0]
     data[row.offset[7] : row.offset[7] + row.size[7]] = bytes(row.size[7])
     with tar.open("r+b") as file:
         file.write(data)

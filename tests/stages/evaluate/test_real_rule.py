@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from inprocess import commit, make_context
 from official_files import official, write_images
+from photos import indexes
 
 from vitpipe.stages.contract import Inputs
 from vitpipe.stages.evaluate.quality import real_accuracy
@@ -43,7 +44,7 @@ def test_the_score_is_that_of_the_published_script(world, seed):
     rng = np.random.default_rng(seed)
     guesses = [rng.choice(right) if right and rng.random() < 0.6 else rng.integers(1000) for right in rights]
     predictions = np.array(guesses)
-    sources = [name for index in Split(data, "test", root / "cache").indexes for name in index.source]
+    sources = [name for index in indexes(Split(data, "test", root / "cache")) for name in index.source]
     named = predictions[[int(name[-13:-5]) - 1 for name in sources]]
     found, counted = real_accuracy(named, EvalImages.labels_of(data, "test", root / "cache"))
     assert found == pytest.approx(published_rule(rights, predictions), abs=1e-12)

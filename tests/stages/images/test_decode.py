@@ -93,6 +93,8 @@ def png_header(width: int, height: int) -> bytes:
         (encoded(RGB, "GIF"), "looks like a GIF"),
         (encoded(RGB, "BMP"), "looks like a BMP"),
         (encoded(RGB, "TIFF"), "looks like a TIFF"),
+        (encoded(RGB, "TIFF", big_tiff=True), "looks like a BigTIFF"),
+        (encoded(RGB, "PPM"), "looks like a PNM"),
         (b"<svg xmlns=''/>", "text or SVG"),
         (png_header(13_000, 13_000), "13000 x 13000 pixels are over the cap"),
         (png_header(30_000, 30_000), "30000 x 30000 pixels are over the cap"),

@@ -4,7 +4,7 @@ import multiprocessing
 from pathlib import Path
 
 import pytest
-from photos import ingest, photo_folder, read_split
+from photos import indexes, ingest, photo_folder, read_split
 
 from vitpipe.infra.errors import IntegrityError
 from vitpipe.stages.images.evaluate import EvalImages
@@ -57,7 +57,7 @@ def test_a_cut_cache_is_filled_again_and_a_flipped_one_is_found(fresh, tmp_path)
     for tar in (tmp_path / "cache").rglob("*.tar"):
         tar.write_bytes(tar.read_bytes()[:-512])
     assert all(bool((a == b).all()) for a, b in zip(read_all(fresh, tmp_path / "cache"), good, strict=True))
-    index = Split(fresh, "train", tmp_path / "cache").indexes[0]
+    index = indexes(Split(fresh, "train", tmp_path / "cache"))[0]
     tar = next(tar for tar in (tmp_path / "cache").rglob("*.tar") if tar.stem == index.sha256)
     data = bytearray(tar.read_bytes())
     data[index.offset[0] + 20] ^= 0xFF
@@ -69,7 +69,7 @@ def test_a_cut_cache_is_filled_again_and_a_flipped_one_is_found(fresh, tmp_path)
 def test_names_in_a_tar_never_become_paths(fresh, tmp_path):
     """The reader goes by offsets: the only files it makes are named by digests."""
     read_all(fresh, tmp_path / "cache")
-    digests = {entry.sha256 for entry in load_manifest(fresh).shards}
+    digests = {fresh.file(name).sha256 for entry in load_manifest(fresh).shards for name in (entry.path, entry.index)}
     made = [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
     assert {path.stem for path in made} == digests | {"room"}
 

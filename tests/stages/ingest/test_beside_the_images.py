@@ -39,6 +39,14 @@ def test_what_servers_and_desktops_leave_changes_nothing_and_is_counted(tmp_path
     assert "3 '@eaDir'" in told and "1 '__MACOSX'" in told and "1 'Thumbs.db'" in told and "1 '._*'" in told
 
 
+def test_of_many_names_the_most_frequent_are_told(tmp_path):
+    root = photo_folder(tmp_path / "user", classes=2, per_class=3)
+    for name in (*(f".rc-{number}" for number in range(9)), "class-0/.often", "class-1/.often"):
+        write(root / name, b"")
+    (told,) = (note for note in opened(root).listing().notes if "left aside" in note)
+    assert "2 '.often', 1 '.rc-" in told and told.count("'.rc-") == 7 and told.endswith(" and 2 other names")
+
+
 def test_a_list_names_no_litter(tmp_path):
     root = photo_folder(tmp_path / "user", classes=1, per_class=2)
     write(root / "@eaDir/x.jpg", JPEG)

@@ -7,7 +7,7 @@ import zlib
 import numpy as np
 import pytest
 from inprocess import make_context
-from photos import contents, encoded, ingest, photo_folder, picture, write
+from photos import contents, encoded, indexes, ingest, photo_folder, picture, write
 from PIL import Image
 from pydantic import ValidationError
 from test_ingest_determinism import Shuffled
@@ -84,7 +84,7 @@ def test_what_only_decoding_sees_is_told_with_the_check_that_would(tmp_path):
     write(tmp_path / "user/class-0/broken.png", broken)
     split = Split(ingest(tmp_path, asked), "train", tmp_path / "cache")
     with pytest.raises(IntegrityError, match=r"its bytes are those ingested.*`check: decode`"):
-        split.pixels(split.indexes[0].source.index("class-0/broken.png"))
+        split.pixels(indexes(split)[0].source.index("class-0/broken.png"))
 
 
 def folder(tmp_path, **more):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from inprocess import make_context
-from photos import ingest, write
+from photos import indexes, ingest, write
 from tars import tar
 from test_ingest_parquet import feature, parquet
 
@@ -67,7 +67,7 @@ def tree(folder, names):
 def names_of(shards, cache):
     """Of each image, by its name in the source, the names of its classes."""
     split = Split(shards, "train", cache)
-    pairs = (pair for index in split.indexes for pair in zip(index.source, index.labels, strict=True))
+    pairs = (pair for index in indexes(split) for pair in zip(index.source, index.labels, strict=True))
     return {source: tuple(split.classes[label] for label in labels) for source, labels in pairs}
 
 

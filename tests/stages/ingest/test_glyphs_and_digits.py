@@ -4,7 +4,7 @@ import unicodedata
 
 import numpy as np
 import pytest
-from photos import contents, ingest
+from photos import contents, indexes, ingest
 from PIL import Image
 from sklearn.datasets import load_digits
 
@@ -140,7 +140,7 @@ def test_digits_are_true_to_the_pixel_in_fixed_splits(tmp_path):
     assert load_manifest(shards).classes == tuple("0123456789")
     bunch = load_digits()
     split = Split(shards, "test", tmp_path / "cache")
-    (index,) = split.indexes
+    (index,) = indexes(split)
     for number in range(0, split.num_images, 20):
         original = int(index.source[number])
         pixels = split.pixels(number)

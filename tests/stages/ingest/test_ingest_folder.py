@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import webdataset as wds
 from inprocess import make_context
-from photos import contents, encoded, ingest, photo_folder, picture, write
+from photos import contents, encoded, indexes, ingest, photo_folder, picture, write
 
 from vitpipe.infra.errors import StageError, UsageError
 from vitpipe.stages.contract import Inputs
@@ -56,7 +56,7 @@ def test_a_users_folder_is_read_back_by_plain_webdataset(users_folder, tmp_path)
     split = Split(shards, "train", tmp_path / "cache")
     assert len(rows) == split.num_images == 17 == shards.splits["train"]
     assert [label for _, _, label in rows] == split.labels.tolist()
-    sources = [source for index in split.indexes for source in index.source]
+    sources = [source for index in indexes(split) for source in index.source]
     names = load_manifest(shards).classes
     assert [source.split("/")[0] for source in sources] == [names[label] for _, _, label in rows]
     for number, (_, image, _) in enumerate(rows):
@@ -70,7 +70,7 @@ def test_bytes_pass_through_and_extensions_follow_the_content(tmp_path):
     original = write(root / "class-0/wrong.jpg", encoded(picture(50), "WEBP", lossless=True))
     shards = ingest(tmp_path, folder(root))
     split = Split(shards, "train", tmp_path / "cache")
-    (index,) = split.indexes
+    (index,) = indexes(split)
     row = index.source.index("class-0/wrong.jpg")
     assert index.ext[row] == "webp"
     tar = contents(shards)["train-000000.tar"]
@@ -182,7 +182,7 @@ def test_equal_images_never_straddle_splits(tmp_path):
     config = folder(root, splits={"train": 0.5, "test": 0.5}, deduplicate={"exact": False})
     shards = ingest(tmp_path, config)
     per_split = [
-        {content for index in Split(shards, split, tmp_path / "cache").indexes for content in index.pixels_sha256}
+        {content for index in indexes(Split(shards, split, tmp_path / "cache")) for content in index.pixels_sha256}
         for split in ("train", "test")
     ]
     assert sum(shards.splits.values()) == 40
@@ -204,7 +204,7 @@ def test_limit_and_subset_are_nested(tmp_path):
     def names(node, **part):
         config = {"source": {"kind": "folder", "root": str(root), **part}}
         split = Split(ingest(tmp_path, config, node=node), "train", tmp_path / "cache")
-        return {source for index in split.indexes for source in index.source}
+        return {source for index in indexes(split) for source in index.source}
 
     few, more = names("few", limit=5), names("more", limit=15)
     assert len(few) == 5 and len(more) == 15 and few < more
@@ -216,7 +216,7 @@ def test_limit_and_subset_are_nested(tmp_path):
 
 def test_decode_agrees_with_the_first_look(users_folder, tmp_path):
     split = Split(ingest(tmp_path, folder(users_folder)), "train", tmp_path / "cache")
-    (index,) = split.indexes
+    (index,) = indexes(split)
     for row, source in enumerate(index.source):
         pixels = decode((users_folder / source).read_bytes())
         assert pixels.shape == (index.height[row], index.width[row], 3)

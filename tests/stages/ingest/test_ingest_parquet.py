@@ -5,7 +5,7 @@ import json
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from photos import contents, encoded, ingest, picture, write
+from photos import contents, encoded, indexes, ingest, picture, write
 from test_ingest_determinism import Dying, Shuffled
 from test_ingest_webdataset import labelled, rows
 
@@ -63,7 +63,7 @@ def test_rows_names_and_bytes_pass_through(folder, tmp_path):
     assert labelled(shards, tmp_path / "cache") == {
         f"train-{number:05d}-of-00003.parquet#{row:09d}": (row % 3,) for number in range(3) for row in range(10)
     }
-    index = Split(shards, "train", tmp_path / "cache").indexes[1]
+    index = indexes(Split(shards, "train", tmp_path / "cache"))[1]
     number, row = int(index.source[3][6:11]), int(index.source[3][-2:])
     shard = contents(shards)["train-000001.tar"]
     assert shard[index.offset[3] : index.offset[3] + index.size[3]] == jpegs(10 * number + row, 1)[0]

@@ -56,28 +56,28 @@ def a_label_beside_another_image(monkeypatch):
     """In the second shard, each has the label of the image before it."""
     made = []
 
-    def planted(labels, multi_label, right=writer_module.label_member):
+    def planted(labels, multi_label, right=writer_module.label_members):
         made.append(right(labels, multi_label))
         return made[-2] if 4 < len(made) <= 8 else made[-1]
 
-    monkeypatch.setattr(writer_module, "label_member", planted)
+    monkeypatch.setattr(writer_module, "label_members", planted)
 
 
 def an_offset(monkeypatch):
     def planted(task, file, right=writer_module._write_tar):
-        offsets, digest = right(task, file)
-        return [offset + 512 * (task.plan.path == SECOND) for offset in offsets], digest
+        offsets, *others = right(task, file)
+        return [offset + 512 * (task.plan.path == SECOND) for offset in offsets], *others
 
     monkeypatch.setattr(writer_module, "_write_tar", planted)
 
 
 def a_byte_on_the_disk(monkeypatch):
     def planted(task, file, right=writer_module._write_tar):
-        offsets, digest = right(task, file)
+        offsets, *others = right(task, file)
         if task.plan.path == SECOND:
             file.seek(offsets[1] + 100)
             file.write(b"\x00\x01\x02")
-        return offsets, digest
+        return offsets, *others
 
     monkeypatch.setattr(writer_module, "_write_tar", planted)
 

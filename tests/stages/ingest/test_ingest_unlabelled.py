@@ -32,6 +32,7 @@ from vitpipe.stages.ingest.write import writer
 from vitpipe.stages.pretrain.config import PretrainConfig, PretrainResources
 from vitpipe.stages.pretrain.estimate import estimate as estimate_pretraining
 
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # webdataset leaves its files to the collector
 IMAGES = [encoded(picture(number), "JPEG") for number in range(6)]
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 import webdataset as wds
 from inprocess import make_context
-from photos import contents, encoded, ingest, picture, write
+from photos import contents, encoded, indexes, ingest, picture, write
 from tars import samples, tar, tars
 from test_ingest_determinism import Dying, Shuffled
 
@@ -35,7 +35,7 @@ def rows(shards, name="quarantine.jsonl"):
 def labelled(shards, cache):
     split = Split(shards, "train", cache)
     found = {}
-    for index in split.indexes:
+    for index in indexes(split):
         found |= dict(zip(index.source, map(tuple, index.labels), strict=True))
     return found
 
@@ -49,7 +49,7 @@ def test_bytes_labels_and_names_pass_through(tmp_path):
     }
     assert labelled(shards, tmp_path / "cache") == given
     assert load_manifest(shards).classes == ("0", "1", "2") and not rows(shards)
-    index = Split(shards, "train", tmp_path / "cache").indexes[0]
+    index = indexes(Split(shards, "train", tmp_path / "cache"))[0]
     shard = contents(shards)["train-000000.tar"]
     number = int(index.source[2].partition("#")[2])
     assert shard[index.offset[2] : index.offset[2] + index.size[2]] == encoded(picture(number), "JPEG")
@@ -61,7 +61,7 @@ def test_our_own_shards_go_in_again(tmp_path):
     again = ingest(tmp_path, config(folder), node="again")
     assert again.splits == first.splits and not rows(again)
     pixels = [
-        {content for index in Split(shards, "train", tmp_path / "cache").indexes for content in index.pixels_sha256}
+        {content for index in indexes(Split(shards, "train", tmp_path / "cache")) for content in index.pixels_sha256}
         for shards in (first, again)
     ]
     assert pixels[0] == pixels[1]

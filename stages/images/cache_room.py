@@ -1,0 +1,122 @@
+"""Room for shards on a shared disk: what lies there, what others are fetching, and who goes first. No torch.
+
+Under one lock all of a folder's files are looked at, but only when they may be too many: a folder of 20,000 shards is
+filled without looking at all of them for each.
+"""
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from vitpipe.infra.storage.folders import flock
+
+SPARE_BYTES = 1_000_000_000
+"""Left free on the disk for whatever else writes there."""
+PLENTY = 64
+"""Where a disk has room for so many more, a shard is fetched without a look at what others are fetching."""
+MANY = 1000
+"""With more files than these, a twentieth of the room is made at a time."""
+
+
+@dataclass(frozen=True)
+class CacheRoom:
+    """The room in a folder. Safe for many processes."""
+
+    folder: Path
+    max_bytes: int | None = None
+    """Limit for all files together; left out, all of the disk but `SPARE_BYTES`."""
+
+    def make(self, wanted: int, reservation: BinaryIO) -> bool:
+        """Reserve `wanted` bytes, removing the least recently used files that nobody has mapped; returns success."""
+        with locked(self.folder / "room.lock") as ledger:
+            found = self._is_plenty(wanted, ledger) or self._make(wanted, ledger)
+            if found:
+                os.ftruncate(reservation.fileno(), wanted)
+            return found
+
+    def _is_plenty(self, wanted: int, ledger: BinaryIO) -> bool:
+        """Whether there is room without a look: by the disk, or by the sum that the ledger keeps, which is no less than
+        what lies there."""
+        if shutil.disk_usage(self.folder).free < SPARE_BYTES + PLENTY * wanted:
+            return False
+        if self.max_bytes is None:
+            return True
+        ledger.seek(0)
+        held = ledger.read()
+        if not held.isdigit() or int(held) + wanted > self.max_bytes:
+            return False
+        _write(ledger, int(held) + wanted)
+        return True
+
+    def _make(self, wanted: int, ledger: BinaryIO) -> bool:
+        files, fetching = self._files()
+        reserved, written = sum(map(_reserved, fetching)), sum(size for _, size, _ in files)
+        most = written + shutil.disk_usage(self.folder).free - SPARE_BYTES  # removing files frees their bytes
+        most = most if self.max_bytes is None else min(most, self.max_bytes)
+        low = most - (most // 20 if len(files) > MANY else 0)
+        if written + reserved + wanted > most:
+            for _, size, file in sorted(files):
+                if written + reserved + wanted <= low:
+                    break
+                written -= size if _removed(file) else 0
+        found = written + reserved + wanted <= most
+        _write(ledger, written + reserved + (wanted if found else 0))
+        return found
+
+    def _files(self) -> tuple[list[tuple[int, int, Path]], list[Path]]:
+        """When each file was last mapped, its size and path; and the locks of those that may be on their way."""
+        files: list[tuple[int, int, Path]] = []
+        locks: list[Path] = []
+        for folder in self.folder.glob("??"):
+            for entry in os.scandir(folder):
+                with suppress(FileNotFoundError):  # removed meanwhile
+                    if entry.name.endswith((".tar", ".rows")):
+                        facts = entry.stat()
+                        files.append((facts.st_mtime_ns, facts.st_size, Path(entry.path)))
+                    elif entry.name.endswith(".lock") and entry.stat().st_size:
+                        locks.append(Path(entry.path))
+        there = {file for _, _, file in files}
+        return files, [lock for lock in locks if lock.with_suffix(".tar") not in there]
+
+
+def _write(ledger: BinaryIO, held: int) -> None:
+    ledger.truncate(0)  # it was opened to append
+    ledger.write(str(held).encode())
+    ledger.flush()
+
+
+def _removed(file: Path) -> bool:
+    """Remove a file unless some process has mapped it or is about to; returns whether it is gone."""
+    try:
+        with file.with_suffix(".lock").open("ab") as lock, file.open("rb") as kept:
+            flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            flock(kept, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            file.unlink(missing_ok=True)
+    except BlockingIOError:
+        return False
+    except FileNotFoundError:
+        return True
+    return True
+
+
+def _reserved(lock: Path) -> int:
+    """Bytes reserved by a living process that is fetching; a reservation ends with its process."""
+    with suppress(FileNotFoundError), lock.open("rb") as file:
+        try:
+            flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return os.fstat(file.fileno()).st_size
+    return 0
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[BinaryIO]:
+    """Hold an exclusive lock on a file, made if need be."""
+    with path.open("a+b") as lock:
+        flock(lock)
+        yield lock
