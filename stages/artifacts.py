@@ -130,6 +130,10 @@ class Artifact(Frozen):
         return local
 
 
+COMPARED_IN_PART = "compared_in_part"
+"""Metric of a ShardSet whose search for images that look alike met a cap: how many were not compared with all."""
+
+
 class ShardSet(Artifact):
     """WebDataset tars with an index beside each, and `manifest.json` that lists them in order."""
 

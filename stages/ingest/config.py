@@ -22,7 +22,9 @@ class Near(Settings):
     hamming: int = Field(ge=0, le=12)
     """Bits of the 64 of a perceptual hash in which copies may differ. 4 finds copies that are resized, compressed anew,
     brighter, or trimmed by up to 2 % at any side: each image is looked at whole and trimmed. A second look of 192 bits
-    decides. Images without structure (one colour) are left to `exact`."""
+    decides. Images without structure (one colour) are left to `exact`. Where very many may look alike, as blank pages
+    do, each is compared with the first 10,000 of them that are kept; an event and the report say for how many images
+    there were more."""
 
 
 class Deduplicate(Settings):

@@ -11,9 +11,10 @@ from vitpipe.stages.images.header import BadImage
 from vitpipe.stages.images.index import parse_index
 from vitpipe.stages.images.manifest import load_manifest
 from vitpipe.stages.ingest.config import IngestConfig
-from vitpipe.stages.ingest.listing import ImageReader, Item, Listing
+from vitpipe.stages.ingest.listing import ImageReader, Item, Items, Listing
 from vitpipe.stages.ingest.look.changes import as_written
 from vitpipe.stages.ingest.reading import UnreadableImage
+from vitpipe.stages.ingest.sources.opened import chunks
 from vitpipe.stages.sighting import EXAMPLES, Difference
 
 READERS = 8
@@ -50,12 +51,13 @@ def compared_by_digest(
     config: IngestConfig, listing: Listing, kept: KeptDigests, listing_sha256: str
 ) -> DigestComparison:
     """Read every image of the listing; `listing_sha256` is that of what was ingested. Errors: StorageError."""
-    source = as_written(config.source.open(config.splits), config)
+    opened = config.source.open(config.splits)
+    source, parts = as_written(opened, config), chunks(opened, listing.items, CHUNK_IMAGES)
     known, left_out = kept.digests, kept.left_out
     added, changed, unreadable = list[str](), list[str](), list[str]()
     unknown = 0
     there: set[str] = set()
-    for item, digest in _read(source, listing.items):
+    for item, digest in _read(source, listing.items, parts):
         there.add(item.name)
         wanted = known.get(item.name)
         if wanted is None:
@@ -91,15 +93,15 @@ def _rows(shards: ShardSet, path: str) -> Iterator[dict[str, str]]:
     return map(json.loads, shards.read(path).splitlines())
 
 
-def _read(source: ImageReader, items: Sequence[Item]) -> Iterator[tuple[Item, str | None]]:
+def _read(source: ImageReader, items: Items, parts: Sequence[range]) -> Iterator[tuple[Item, str | None]]:
     """Each image with the digest of its bytes; an empty one for what is no image, None for what cannot be read."""
-    chunks = [items[start : start + CHUNK_IMAGES] for start in range(0, len(items), CHUNK_IMAGES)]
+    asked = [items[rows.start : rows.stop] for rows in parts]
 
     def hashed(chunk: Sequence[Item]) -> list[str | None]:
         read = source.reads([item for item in chunk if not item.fault])
         return ["" if item.fault else _sha256(next(read)) for item in chunk]
 
-    for chunk, digests in zip(chunks, answers(hashed, chunks, READERS), strict=True):
+    for chunk, digests in zip(asked, answers(hashed, asked, READERS), strict=True):
         yield from zip(chunk, digests, strict=True)
 
 

@@ -113,6 +113,15 @@ class Items(Sequence[Item]):
         codes = [names.index(name) if name in names else _NONE for name in self._split_names]
         return np.array([*codes, _NONE], dtype=np.int16)[np.frombuffer(self._splits, dtype=np.uint8)]
 
+    def begins(self, depth: int) -> npt.NDArray[np.int64]:
+        """Each row whose place has other first `depth` numbers than that of the row before it, the first among them."""
+        differs = np.zeros(len(self), dtype=bool)
+        differs[:1] = True
+        for column in self._places[:depth]:
+            numbers = np.frombuffer(column, dtype=np.int64)
+            differs[1:] |= numbers[1:] != numbers[:-1]
+        return np.flatnonzero(differs)
+
     def mark(self, marks: Mapping[str, int]) -> None:
         """Set when each was written, by name."""
         self._marks = array("q", (marks[self.name(number)] for number in range(len(self))))

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from vitpipe.infra.errors import StageError, UsageError
 from vitpipe.infra.work import stop_if_asked
-from vitpipe.stages.artifacts import File, ShardSet
+from vitpipe.stages.artifacts import COMPARED_IN_PART, File, ShardSet
 from vitpipe.stages.contract import Inputs, StageContext
 from vitpipe.stages.images.manifest import MANIFEST, Manifest, SourceFacts
 from vitpipe.stages.ingest.choose.deduplicate import deduplicated
@@ -22,7 +22,7 @@ from vitpipe.stages.ingest.look.image import Image, ImageTable
 from vitpipe.stages.ingest.look.scan import CHUNK_IMAGES, RejectedImage, ScanTask, Spool, scan
 from vitpipe.stages.ingest.sources.inventory import INVENTORY, MARKS
 from vitpipe.stages.ingest.sources.kept_members import KeepsMembers
-from vitpipe.stages.ingest.sources.opened import list_source
+from vitpipe.stages.ingest.sources.opened import chunks, list_source
 from vitpipe.stages.ingest.table import View
 from vitpipe.stages.ingest.write.adopt import find_shards
 from vitpipe.stages.ingest.write.shard import Shard, ShardTask, read_back_paths
@@ -62,36 +62,42 @@ def run(config: IngestConfig, inputs: Inputs, ctx: StageContext) -> ShardSet:
     _tell_quarantined([*map(_as_bad, listing.findings)], len(listing.findings), ctx)
     tally = Tally(ctx, len(listing.items))
     spool = Spool(ctx.scratch / "spool")
-    images, bad = _look(source, listing, spool, config, ctx, tally)
+    parts = chunks(opened, listing.items, CHUNK_IMAGES)
+    images, bad = _look(source, listing, parts, spool, config, ctx, tally)
     bad = sorted([*bad, *map(_as_bad, listing.findings)], key=lambda one: one[0].name)
     if config.splits == "official":
         _refuse_short_test(bad)
-    images, duplicates, sheet = deduplicated(images, source, excluded, config, inputs, ctx)
-    if not images:
+    left = deduplicated(images, source, excluded, config, inputs, ctx)
+    if not left.kept:
         raise StageError("ingest a source", f"none of its {len(listing.items)} images is left", _first(bad))
     keeper = opened if isinstance(opened, KeepsMembers) and opened.keep else None
-    shards = _write(source, plan_shards(images, config), spool, listing.multi_label, config, ctx, tally, keeper)
-    found = _shard_set(config, listing, shards, bad, duplicates, ctx, tally)
-    more_files += [ctx.out.put(DUPLICATES_SHEET, sheet)] if sheet else []
-    return found.model_copy(update={"files": (*found.files, *more_files)})
+    shards = _write(source, plan_shards(left.kept, config), spool, listing.multi_label, config, ctx, tally, keeper)
+    found = _shard_set(config, listing, shards, bad, left.duplicates, ctx, tally)
+    more_files += [ctx.out.put(DUPLICATES_SHEET, left.sheet)] if left.sheet else []
+    metrics = found.metrics | ({COMPARED_IN_PART: float(left.in_part)} if left.in_part else {})
+    return found.model_copy(update={"files": (*found.files, *more_files), "metrics": metrics})
 
 
 def _look(
-    source: ImageReader, listing: Listing, spool: Spool, config: IngestConfig, ctx: StageContext, tally: Tally
+    source: ImageReader,
+    listing: Listing,
+    parts: Sequence[range],
+    spool: Spool,
+    config: IngestConfig,
+    ctx: StageContext,
+    tally: Tally,
 ) -> tuple[View[Image], list[tuple[Item, str]]]:
     """The sound images, and the others with their reasons, both by name. StageError over the budget."""
     near = config.deduplicate.near is not None
-    chunks = range(0, len(listing.items), CHUNK_IMAGES)
     tasks = [
-        ScanTask(number, source, listing.items[start : start + CHUNK_IMAGES], spool, near, config.check == "decode")
-        for number, start in enumerate(chunks)
+        ScanTask(number, source, listing.items[rows.start : rows.stop], spool, near, config.check == "decode")
+        for number, rows in enumerate(parts)
     ]
     allowed = config.bad_images_allowed(len(listing.items)) if config.on_bad_image == "quarantine" else 0
     images = ImageTable(listing.items)
     bad: list[tuple[Item, str]] = []
     for done in ctx.cluster.fan(scan, tasks, resources=ctx.resources, label=lambda task: f"look-{task.number:06d}"):
-        start = chunks[done.item.number]
-        images.put(range(start, start + len(done.item.items)), done.value())
+        images.put(parts[done.item.number], done.value())
         pairs = zip(done.item.items, done.value(), strict=True)
         found = [(item, one.reason) for item, one in pairs if isinstance(one, RejectedImage)]
         bad += found

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from vitpipe.stages.artifacts import ShardSet
+from vitpipe.stages.artifacts import COMPARED_IN_PART, ShardSet
 from vitpipe.stages.paper.tables import benchmark_id, tables
 from vitpipe.stages.report.record_lineage import LineageNode
 
@@ -50,21 +50,26 @@ class Overlaps:
     rows: tuple[Overlap, ...]
     sheets: tuple[tuple[str, str], ...]
     """Name of a data set, and the sheet of its near pairs as a data URI."""
+    in_part: tuple[tuple[str, int], ...] = ()
+    """Name of a data set, and how many of its images look like so many that they were not compared with all."""
 
 
 def overlaps(lineage: Sequence[LineageNode]) -> Overlaps:
     """Read the overlaps of every data set upstream that left images out, or was compared with another set."""
     rows: list[Overlap] = []
     sheets: list[tuple[str, str]] = []
+    in_part: list[tuple[str, int]] = []
     for node in lineage:
         shards = node.artifact()
         if isinstance(shards, ShardSet) and shards.has("duplicates.jsonl"):
             excluded = [ref.uri for ref in node.record.inputs.get("exclude", ())] if node.record else []
             rows += _rows(node.name, shards, excluded)
+            if count := int(shards.metrics.get(COMPARED_IN_PART, 0)):
+                in_part.append((node.name, count))
             if shards.has("duplicates.png") and shards.file("duplicates.png").bytes <= MAX_SHEET_BYTES:
                 picture = base64.b64encode(shards.read("duplicates.png")).decode()
                 sheets.append((node.name, f"data:image/png;base64,{picture}"))
-    return Overlaps(tuple(rows), tuple(sheets))
+    return Overlaps(tuple(rows), tuple(sheets), tuple(in_part))
 
 
 def _rows(name: str, shards: ShardSet, excluded: Sequence[str]) -> Iterator[Overlap]:

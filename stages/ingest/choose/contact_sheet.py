@@ -65,19 +65,25 @@ def draw_sheet(source: ImageReader, pairs: Sequence[Pair]) -> bytes:
     rows = -(-len(pairs) // PER_ROW)
     sheet = Picture.new("RGB", (PER_ROW * wide, rows * high + GAP_PX), "white")
     write = ImageDraw.Draw(sheet)
+    own = _own_tiles(source, pairs)
     for place, pair in enumerate(pairs):
         x, y = place % PER_ROW * wide + GAP_PX, place // PER_ROW * high + GAP_PX
         for column, image in enumerate((pair.left, pair.like)):
-            tile = _tile(_bytes(source, image))
+            tile = own[image.name] if isinstance(image, Item) else _tile(_excluded(*image))
             sheet.paste(tile, (x + column * (TILE_PX + GAP_PX), y))
         write.text((x, y + TILE_PX), pair.text, fill="black")
     return encoded(sheet, "PNG")
 
 
-def _bytes(source: ImageReader, image: Item | tuple[ShardSet, str]) -> bytes:
-    if isinstance(image, Item):
-        return source.read(image)
-    shards, key = image
+def _own_tiles(source: ImageReader, pairs: Sequence[Pair]) -> dict[str, Picture.Image]:
+    """By name; read at once and in the order of the listing, for several may stand in one piece of a file."""
+    own = {image.name: image for pair in pairs for image in (pair.left, pair.like) if isinstance(image, Item)}
+    names = sorted(own)
+    found = source.reads([own[name] for name in names])
+    return {name: _tile(b"" if isinstance(data, BadImage) else data) for name, data in zip(names, found, strict=True)}
+
+
+def _excluded(shards: ShardSet, key: str) -> bytes:
     for entry in load_manifest(shards).of("test"):
         index = parse_index(shards.read(entry.index), f"{entry.index} of {shards.uri}")
         if key in index.key:

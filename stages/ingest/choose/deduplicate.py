@@ -2,16 +2,29 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from vitpipe.stages.contract import Inputs, StageContext
+from vitpipe.stages.ingest.choose import near
 from vitpipe.stages.ingest.choose.contact_sheet import near_sheet
 from vitpipe.stages.ingest.choose.exclude import excluded_looks
-from vitpipe.stages.ingest.choose.near import near_duplicates
 from vitpipe.stages.ingest.choose.select import Duplicate, without_duplicates
 from vitpipe.stages.ingest.config import IngestConfig
 from vitpipe.stages.ingest.listing import ImageReader
 from vitpipe.stages.ingest.look.image import Image
 from vitpipe.stages.ingest.table import View
+
+
+class Deduplicated(NamedTuple):
+    """What became of the images."""
+
+    kept: View[Image]
+    duplicates: list[Duplicate]
+    """By name."""
+    sheet: bytes
+    """A picture of the near ones, if there are any."""
+    in_part: int
+    """Images that were not compared with all that they may look like."""
 
 
 def deduplicated(
@@ -21,20 +34,22 @@ def deduplicated(
     config: IngestConfig,
     inputs: Inputs,
     ctx: StageContext,
-) -> tuple[View[Image], list[Duplicate], bytes]:
-    """The images that stay, the others with what they equal, and a picture of the near ones if there are any."""
+) -> Deduplicated:
+    """Exact copies first, then near ones where they are asked for."""
     duplicates: list[Duplicate] = []
-    sheet = b""
+    sheet, alike = b"", near.NearDuplicates([], 0)
     if config.deduplicate.exact or excluded:
         images, duplicates = without_duplicates(images, excluded)
     if config.deduplicate.near is not None:
-        near = near_duplicates(images, excluded_looks(inputs, ctx), config.deduplicate.near.hamming)
-        duplicates = sorted([*duplicates, *near], key=lambda one: one.source)
-        sheet = near_sheet(near, images, source, inputs, ctx) if near else b""
-        images = images.named({one.source for one in near}, are=False)
+        alike = near.near_duplicates(images, excluded_looks(inputs, ctx), config.deduplicate.near.hamming)
+        duplicates = sorted([*duplicates, *alike.dropped], key=lambda one: one.source)
+        sheet = near_sheet(alike.dropped, images, source, inputs, ctx) if alike.dropped else b""
+        images = images.named({one.source for one in alike.dropped}, are=False)
     if duplicates:
         ctx.events.emit("note", _told(duplicates))
-    return images, duplicates, sheet
+    if alike.in_part:
+        ctx.events.emit("note", _told_in_part(alike.in_part))
+    return Deduplicated(images, duplicates, sheet, alike.in_part)
 
 
 def _told(duplicates: Sequence[Duplicate]) -> str:
@@ -45,3 +60,8 @@ def _told(duplicates: Sequence[Duplicate]) -> str:
     others = sum(not one.same_labels for one in duplicates)
     contradict = f"; {others} of them bear other classes than the image that stays" if others else ""
     return f"{len(duplicates)} duplicates were left out, by what is equal: {counts}{of_others}{contradict}"
+
+
+def _told_in_part(images: int) -> str:
+    many = f"{images} images may look like very many that are kept"
+    return f"{many} and were compared with the first {near.MOST_KEPT:,} of these alone: copies may be left"

@@ -19,6 +19,9 @@ FEWEST = 3
 PAIRS_AT_ONCE = 4_000_000
 """Candidates compared at once: a bound on memory where many hashes share a bucket."""
 
+SAMPLE = 64
+"""Hashes of a bucket that tell what the others in it are like."""
+
 Hashes = npt.NDArray[np.uint64]
 Places = npt.NDArray[np.int64]
 Rows = npt.NDArray[np.int32]
@@ -39,13 +42,55 @@ def near_pairs(hashes: Hashes, most: int) -> Iterator[tuple[Places, Places, Plac
 
 def near_across(hashes: Hashes, others: Hashes, most: int) -> Iterator[tuple[Places, Places, Places]]:
     """Pairs (i of `hashes`, j of `others`) and their distance, at most `most`; each pair once."""
-    bands = _bands(len(hashes), most)
-    for number, (shift, width, flips) in enumerate(bands):
-        for first, second in _asked(_band(hashes, shift, width), _band(others, shift, width), width, flips):
-            differ = hashes[first] ^ others[second]
-            distance = np.bitwise_count(differ)
-            new = (distance <= most) & _unseen(differ, bands[:number])
-            yield first[new], second[new], distance[new].astype(np.int64)
+    for first, second, differ in Lookup(hashes, most).met(others):
+        distance = np.bitwise_count(differ)
+        close = distance <= most
+        yield first[close], second[close], distance[close].astype(np.int64)
+
+
+def compared_with(hashes: Hashes, others: Hashes, most: int) -> Places:
+    """With how many of `hashes` each of `others` is compared."""
+    found = np.zeros(len(others), dtype=np.int64)
+    for shift, width, flips in _bands(len(hashes), most):
+        _, starts = _table(_band(hashes, shift, width), width)
+        asking, sizes = _band(others, shift, width).astype(np.int32), np.diff(starts)
+        for mask in _masks(width, flips):
+            found += sizes[asking ^ mask]
+    return found
+
+
+def likely_near(hashes: Hashes, others: Hashes, most: int) -> npt.NDArray[np.float64]:
+    """How many of `hashes` are within `most` bits of each of `others`, reckoned from `SAMPLE` of each bucket."""
+    mixed = hashes[np.random.default_rng(0).permutation(len(hashes))]
+    places, found = np.arange(len(others), dtype=np.int32), np.zeros(len(others))
+    for shift, width, flips in _bands(len(mixed), most):
+        order, starts = _table(_band(mixed, shift, width), width)
+        asking, near = _band(others, shift, width).astype(np.int32), np.zeros(len(others))
+        for mask in _masks(width, flips):
+            low, end = starts[asking ^ mask], starts[(asking ^ mask) + 1]
+            taken = np.minimum(end - low, SAMPLE)
+            for one, there in _products(places, low, taken):
+                close = np.bitwise_count(mixed[order[there]] ^ others[one]) <= most
+                near += np.bincount(one[close], minlength=len(others)) * (end - low) / np.maximum(taken, 1)
+        found = np.maximum(found, near)
+    return found
+
+
+class Lookup:
+    """Hashes that others are compared with."""
+
+    def __init__(self, hashes: Hashes, most: int) -> None:
+        self._hashes, self._bands = hashes, _bands(len(hashes), most)
+        self._tables = [_table(_band(hashes, shift, width), width) for shift, width, _ in self._bands]
+
+    def met(self, others: Hashes) -> Iterator[tuple[Places, Places, Hashes]]:
+        """Pairs (i, j of `others`) that agree in a band up to its flips, and the bits that differ; each pair once."""
+        for number, ((shift, width, flips), (order, starts)) in enumerate(zip(self._bands, self._tables, strict=True)):
+            for there, second in _asked(starts, _band(others, shift, width).astype(np.int32), width, flips):
+                first = order[there]
+                differ = self._hashes[first] ^ others[second]
+                new = _unseen(differ, self._bands[:number])
+                yield first[new], second[new], differ[new]
 
 
 def _bands(count: int, most: int) -> list[tuple[int, int, int]]:
@@ -87,16 +132,24 @@ def _candidates(band: Places, width: int, flips: int) -> Iterator[tuple[Places, 
                 yield order[one], order[other]
 
 
-def _asked(band: Places, others: Places, width: int, flips: int) -> Iterator[tuple[Places, Places]]:
-    """(i, j) of which band i and others j differ in at most `flips` bits, each once, in pieces."""
-    order, starts = _table(band, width)
-    places = np.arange(len(others), dtype=np.int32)
-    asking = others.astype(np.int32)
-    for flipped in (bits for number in range(flips + 1) for bits in combinations(range(width), number)):
-        wanted = asking ^ np.int32(sum(1 << bit for bit in flipped))
+def _asked(starts: Rows, asking: Rows, width: int, flips: int) -> Iterator[tuple[Places, Places]]:
+    """(place in a table, j of `asking`) that differ in at most `flips` bits, each once, in pieces."""
+    masks = np.fromiter(_masks(width, flips), dtype=np.int32)
+    together = max(1, PAIRS_AT_ONCE // max(1, len(asking)))
+    for begin in range(0, len(masks), together):
+        some = masks[begin : begin + together]
+        wanted = np.bitwise_xor.outer(some, asking).ravel()
         low = starts[wanted]
-        for one, other in _products(places, low, starts[wanted + 1] - low):
-            yield order[other], one
+        for one, there in _products(
+            np.tile(np.arange(len(asking), dtype=np.int32), len(some)), low, starts[wanted + 1] - low
+        ):
+            yield there, one
+
+
+def _masks(width: int, flips: int) -> Iterator[np.int32]:
+    """Every way to flip at most so many bits of a band."""
+    for flipped in (bits for number in range(flips + 1) for bits in combinations(range(width), number)):
+        yield np.int32(sum(1 << bit for bit in flipped))
 
 
 def _table(band: Places, width: int) -> tuple[Places, Rows]:

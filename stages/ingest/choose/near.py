@@ -1,4 +1,7 @@
-"""Which images look like another that is kept: found by the first look, made sure of by the second. Pure; no torch."""
+"""Which images look like another that is kept: found by the first look, made sure of by the second. Pure; no torch.
+
+Pairs are searched for, but among images that look like very many others: a crowd is gone through by those it keeps.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -7,7 +10,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from vitpipe.stages.ingest.choose.hamming import Places, near_across, near_pairs
+from vitpipe.stages.ingest.choose.crowd import NONE, Crowd, Words, nearness, told
+from vitpipe.stages.ingest.choose.hamming import Hashes, Places, compared_with, likely_near, near_across, near_pairs
 from vitpipe.stages.ingest.choose.select import Duplicate, keep_order
 from vitpipe.stages.ingest.listing import Item
 from vitpipe.stages.ingest.look.image import Image
@@ -15,8 +19,11 @@ from vitpipe.stages.ingest.look.likeness import LIKENESS_BYTES
 
 SECOND_MOST = 60
 """Bits of the 192 of the second look that copies may differ in; images with nothing in common differ in 96 +- 7."""
-
-Words = npt.NDArray[np.uint64]
+_View = tuple[Places, Words]
+CROWD = 500
+"""How many others may be near an image by the first look before it counts as one of a crowd."""
+MOST_KEPT = 10_000
+"""How many kept images that may be alike one of a crowd is compared with, at most: the first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,34 +37,35 @@ class Excluded:
     """Where they are numbered as those of this source."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Match:
-    """What an image looks like."""
+class NearDuplicates(NamedTuple):
+    """What was found."""
 
-    distance: int
-    second: int
-    place: int
+    dropped: list[Duplicate]
+    """By name."""
+    in_part: int
+    """Images that were compared with the first `MOST_KEPT` kept ones alone, of all that may be alike."""
 
 
-def near_duplicates(images: Sequence[Image], excluded: Sequence[Excluded], most: int) -> list[Duplicate]:
-    """Find each image within `most` bits of an excluded one, or of one that is kept; by name.
+def near_duplicates(images: Sequence[Image], excluded: Sequence[Excluded], most: int) -> NearDuplicates:
+    """Find each image within `most` bits of an excluded one, or of one that is kept.
 
     In the order of `select.keep_order`, whatever order they come in; an image like one that was itself left out, but
-    like none that is kept, stays. Two are alike when one of them whole is like the other, whole or trimmed. Images
-    without structure are like nothing.
+    like none that is kept, stays; those that look the same in all 256 bits fare alike. Two are alike when one of them
+    whole is like the other, whole or trimmed. Images without structure are like nothing.
     """
     images = sorted(images, key=keep_order)
     seen = [image for image in images if image.seen.likeness is not None]
     looks = [[one.look] for one in excluded] + [_looks(image) for image in seen]
-    matches = _matches(looks, len(excluded), most)
+    matches, in_part = _matches(looks, len(excluded), most)
     dropped: list[Duplicate] = []
     for place, match in matches.items():
         image = seen[place - len(excluded)]
-        there = match.place - len(excluded)
-        other: Item | Excluded = seen[there].item if there >= 0 else excluded[match.place]
+        distance, second, at = told(match)
+        there = at - len(excluded)
+        other: Item | Excluded = seen[there].item if there >= 0 else excluded[at]
         same = other.labels is None or other.labels == image.item.labels
-        dropped.append(Duplicate(image.item.name, other.name, "near", same, match.distance, match.second))
-    return sorted(dropped, key=lambda one: one.source)
+        dropped.append(Duplicate(image.item.name, other.name, "near", same, distance, second))
+    return NearDuplicates(sorted(dropped, key=lambda one: one.source), in_part)
 
 
 def _looks(image: Image) -> list[bytes]:
@@ -66,21 +74,33 @@ def _looks(image: Image) -> list[bytes]:
     return [looks[start : start + LIKENESS_BYTES] for start in range(0, len(looks), LIKENESS_BYTES)]
 
 
-def _matches(looks: Sequence[Sequence[bytes]], given: int, most: int) -> dict[int, _Match]:
-    """What each place that is left out is like; the first `given` places always stay."""
+def _matches(looks: Sequence[Sequence[bytes]], given: int, most: int) -> tuple[dict[int, int], int]:
+    """The nearness of what each place that is left out is like, and how many were compared in part.
+
+    The first `given` places always stay.
+    """
     owner: dict[bytes, int] = {}
     of = [owner.setdefault(whole, place) for place, (whole, *_) in enumerate(looks)]
-    pairs = _verified(looks, np.array(list(owner.values()), dtype=np.int64), most)
+    own = np.array(list(owner.values()), dtype=np.int64)
+    views = _views(looks, own)
+    crowded = _crowded(views, most)
+    pairs = _verified(views, own, crowded, most)
+    crowd = Crowd(own[crowded], [_some(view, crowded) for view in views], given, (most, SECOND_MOST), MOST_KEPT)
+    found = {place: (start, end) for place, start, end in pairs.by_later()}
     gone = np.zeros(len(looks), dtype=bool)
-    matches: dict[int, _Match] = {}
-    for place, start, end in pairs.by_later():  # ascending: all that may be kept before it are decided
+    matches: dict[int, int] = {}
+    for place in sorted({*found, *crowd.places}):  # all before it are decided
+        start, end = found.get(place, (0, 0))
         kept = np.flatnonzero(~gone[pairs.earlier[start:end]])
-        if len(kept) and place >= given:
-            gone[place], matches[place] = True, pairs.match(start + int(kept[0]))
+        match = min(pairs.match(start + int(kept[0])) if len(kept) else NONE, crowd.nearest(place))
+        if match != NONE and place >= given:
+            gone[place], matches[place] = True, match
+        else:
+            crowd.keep(place)
     for place in range(given, len(looks)):
         if of[place] != place:
-            matches[place] = matches.get(of[place], _Match(0, 0, of[place]))
-    return matches
+            matches[place] = matches.get(of[place], of[place])  # a nearness of no bits
+    return matches, crowd.in_part
 
 
 class _Pairs(NamedTuple):
@@ -97,36 +117,82 @@ class _Pairs(NamedTuple):
         ends = np.append(starts, len(self.later))[1:]
         return zip(places.tolist(), starts.tolist(), ends.tolist(), strict=True)
 
-    def match(self, number: int) -> _Match:
-        return _Match(int(self.distance[number]), int(self.second[number]), int(self.earlier[number]))
+    def match(self, number: int) -> int:
+        """The nearness of a pair."""
+        return int(
+            nearness(*(column[[number]].astype(np.int64) for column in (self.distance, self.second, self.earlier)))[0]
+        )
 
 
-def _verified(looks: Sequence[Sequence[bytes]], own: Places, most: int) -> _Pairs:
-    """Those of the places `own` that are alike by both looks, of each later place the nearest first."""
+def _verified(views: Sequence[_View], own: Places, crowded: npt.NDArray[np.bool_], most: int) -> _Pairs:
+    """Those of the places `own`, not both crowded, that are alike by both looks, of each later the nearest first."""
     found = [(np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0, np.uint8), np.empty(0, np.uint8))]
-    for first, second, distance, differ in _alike(looks, own, most):
-        low, high = np.minimum(first, second), np.maximum(first, second)
+    for first, second, distance, differ in _alike(views, crowded, most):
+        low, high = own[np.minimum(first, second)], own[np.maximum(first, second)]
         found.append((high.astype(np.int32), low.astype(np.int32), distance.astype(np.uint8), differ.astype(np.uint8)))
     later, earlier, bits, more = (np.concatenate(parts) for parts in zip(*found, strict=True))
     order = np.lexsort((earlier, more, bits, later))
     return _Pairs(later[order], earlier[order], bits[order], more[order])
 
 
-def _alike(looks: Sequence[Sequence[bytes]], own: Places, most: int) -> Iterator[tuple[Places, ...]]:
-    """Two of the places `own` and the bits in which their looks differ: the whole of one and any view of the other."""
-    if not len(own):
-        return
-    whole = _words([looks[place][0] for place in own.tolist()])
-    for view in range(max(map(len, looks))):  # one at a time: a bound on memory
-        places = np.array([place for place in own.tolist() if len(looks[place]) > view], dtype=np.int64)
-        seen = _words([looks[place][view] for place in places.tolist()])
-        pairs = near_across(whole[:, 0], seen[:, 0], most) if view else near_pairs(whole[:, 0], most)
-        for first, second, distance in pairs:
-            differ = np.bitwise_count(whole[first, 1:] ^ seen[second, 1:]).sum(axis=1, dtype=np.int64)
-            sure = (differ <= SECOND_MOST) & (own[first] != places[second])
-            yield own[first[sure]], places[second[sure]], distance[sure], differ[sure]
+def _alike(views: Sequence[_View], crowded: npt.NDArray[np.bool_], most: int) -> Iterator[tuple[Places, ...]]:
+    """Two rows and the bits in which their looks differ: the whole of one and any view of the other."""
+    for number, (rows, looks) in enumerate(views):  # one at a time: a bound on memory
+        whole = views[0][1]
+        for first, other, distance in _near(whole[:, 0], looks[:, 0], crowded, crowded[rows], number, most):
+            differ = np.bitwise_count(whole[first, 1:] ^ looks[other, 1:]).sum(axis=1, dtype=np.int64)
+            sure = (differ <= SECOND_MOST) & (first != rows[other])
+            yield first[sure], rows[other[sure]], distance[sure], differ[sure]
+
+
+def _near(
+    whole: Hashes,
+    looks: Hashes,
+    crowded: npt.NDArray[np.bool_],
+    of_crowded: npt.NDArray[np.bool_],
+    view: int,
+    most: int,
+) -> Iterator[tuple[Places, Places, Places]]:
+    """Pairs of one whole and one look, not both crowded; of the wholes among themselves each pair once."""
+    apart, crowd = np.flatnonzero(~crowded), np.flatnonzero(crowded)
+    if not view:
+        for first, second, distance in near_pairs(whole[apart], most):
+            yield apart[first], apart[second], distance
+    asked = [(apart, np.flatnonzero(of_crowded) if not view else np.arange(len(looks)))]
+    if view:
+        asked.append((crowd, np.flatnonzero(~of_crowded)))
+    for there, asking in asked:
+        if len(there) and len(asking):
+            for first, second, distance in near_across(whole[there], looks[asking], most):
+                yield there[first], asking[second], distance
+
+
+def _crowded(views: Sequence[_View], most: int) -> npt.NDArray[np.bool_]:
+    """Which rows are near to too many others: of those alone it is reckoned that are compared with so many."""
+    whole = views[0][1][:, 0]
+    found = np.zeros(len(whole), dtype=bool)
+    for rows, looks in views:
+        many = np.flatnonzero(compared_with(whole, looks[:, 0], most) > CROWD)
+        found[rows[many[likely_near(whole, looks[many, 0], most) > CROWD]]] = True
+    return found
+
+
+def _views(looks: Sequence[Sequence[bytes]], own: Places) -> list[_View]:
+    """Each view with the rows of `own` that have it, whole first."""
+    found: list[_View] = []
+    for view in range(max((len(looks[place]) for place in own.tolist()), default=1)):
+        rows = np.array([row for row, place in enumerate(own.tolist()) if len(looks[place]) > view], dtype=np.int64)
+        found.append((rows, _words([looks[own[row]][view] for row in rows.tolist()])))
+    return found
+
+
+def _some(view: _View, wanted: npt.NDArray[np.bool_]) -> _View:
+    """A view of the wanted rows alone, by their numbers among these."""
+    rows, looks = view
+    numbers = np.cumsum(wanted) - 1
+    return numbers[rows[wanted[rows]]], looks[wanted[rows]]
 
 
 def _words(looks: Sequence[bytes]) -> Words:
     """(N, 4): the first look, and the three words of the second."""
-    return np.frombuffer(b"".join(looks), dtype=">u8").astype(np.uint64).reshape(len(looks), -1)
+    return np.frombuffer(b"".join(looks), dtype=">u8").astype(np.uint64).reshape(len(looks), LIKENESS_BYTES // 8)

@@ -3,9 +3,10 @@
 import os
 import secrets
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from vitpipe.stages.images.digests import sha256_each
 from vitpipe.stages.images.header import BadImage, tried
@@ -55,12 +56,17 @@ class Spool:
 
     folder: Path
 
-    def keep(self, chunk: int, data: bytes) -> None:
-        """Store what the chunk's images take, end to end."""
+    @contextmanager
+    def keeping(self, chunk: int) -> Iterator[IO[bytes]]:
+        """A file for what the chunk's images take, end to end; it is found once it is whole."""
         self.folder.mkdir(parents=True, exist_ok=True)
         temporary = self.folder / secrets.token_hex(8)
-        temporary.write_bytes(data)
-        os.replace(temporary, self._path(chunk))
+        try:
+            with temporary.open("wb") as file:
+                yield file
+            os.replace(temporary, self._path(chunk))
+        finally:
+            temporary.unlink(missing_ok=True)
 
     def holds(self, place: tuple[int, int]) -> bool:
         """Whether the chunk was made on this machine."""
@@ -81,7 +87,7 @@ class Spool:
 
 @dataclass(frozen=True)
 class ScanTask:
-    """A chunk of the listing."""
+    """A chunk of the listing: about `CHUNK_IMAGES` images, or all of a piece that is read as one."""
 
     number: int
     source: ImageReader
@@ -94,22 +100,26 @@ class ScanTask:
 
 
 def scan(task: ScanTask) -> Sequence[SoundImage | RejectedImage]:
-    """Look at each image of the chunk, in order."""
+    """Look at each image of the chunk, in order. Holds `TOGETHER_IMAGES` at a time, and what its source's reads do."""
+    with task.spool.keeping(task.number) if task.source.costly else nullcontext() as kept:
+        return _looked_at(task, kept)
+
+
+def _looked_at(task: ScanTask, kept: IO[bytes] | None) -> list[SoundImage | RejectedImage]:
     seen: list[SoundImage | RejectedImage] = []
-    kept = bytearray()
+    offset = 0
     for files in _together(task):
         for file, content in zip(files, _contents(files, task.decodes), strict=True):
             if isinstance(content, BadImage):
                 seen.append(RejectedImage(str(content)))
                 continue
-            header, size, place = content.header, len(file.data), (task.number, len(kept))
+            header, size, place = content.header, len(file.data), (task.number, offset)
             shape, changed = (header.width, header.height), isinstance(file.data, Reencoded)
             digests = (content.sha256, content.pixels_sha256)
             seen.append(SoundImage(*digests, size, header.ext, *shape, place, file.looks, changed))
-            if task.source.costly:
-                kept += file.data
-    if kept:
-        task.spool.keep(task.number, bytes(kept))
+            if kept is not None:
+                kept.write(file.data)
+                offset += size
     return seen
 
 

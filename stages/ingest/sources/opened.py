@@ -3,10 +3,12 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import ClassVar, Protocol
+
+import numpy as np
 
 from vitpipe.stages.contract import StageContext
-from vitpipe.stages.ingest.listing import ImageReader, Listing
+from vitpipe.stages.ingest.listing import ImageReader, Items, Listing
 from vitpipe.stages.ingest.sources.class_names import Classes, FileListing
 from vitpipe.stages.ingest.sources.inventory import Inventory
 from vitpipe.stages.ingest.sources.patterns import SourceFile
@@ -29,6 +31,10 @@ class SourceOfFiles(ImageReader, ABC):
     files: Sequence[SourceFile]
     fixed: Classes | None
     """Classes that the config fixes."""
+
+    piece: ClassVar[int] = 0
+    """How many numbers of an item's place name the piece of a file that one task has to read, for it is read from its
+    begin on; 0 where each image is read by itself."""
 
     def listing(self) -> Listing:
         """All images, the files opened one by one."""
@@ -63,3 +69,21 @@ def list_source(source: Source, ctx: StageContext) -> Listing:
         part = done.value()
         found[done.item.number] = replace(part, names=lists.setdefault(part.names, part.names))
     return source.joined([found[file.number] for file in source.files])
+
+
+def chunks(source: Source, items: Items, most: int) -> list[range]:
+    """The rows of a listing in parts for a task each: `most` together, or more where one piece has more."""
+    depth = source.piece if isinstance(source, SourceOfFiles) else 0
+    if not depth:
+        return [range(start, min(start + most, len(items))) for start in range(0, len(items), most)]
+    begins = items.begins(depth)
+    ends = np.append(begins[1:], len(items))
+    found: list[range] = []
+    start = 0
+    while start < len(items):
+        fits = int(np.searchsorted(ends, start + most, side="right"))
+        whole = max(fits, int(np.searchsorted(ends, start, side="right")) + 1)
+        end = int(ends[whole - 1])
+        found.append(range(start, end))
+        start = end
+    return found

@@ -1,9 +1,8 @@
 """Parquet files in the layout of Hugging Face image data sets, local or on S3, row group by row group. No torch."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, ClassVar
 
 from vitpipe.infra.errors import UsageError
@@ -14,17 +13,12 @@ from vitpipe.stages.ingest.sources.named_images import named_image
 from vitpipe.stages.ingest.sources.opened import SourceOfFiles
 from vitpipe.stages.ingest.sources.parquet_columns import Column, find_columns, image_column, label_names
 from vitpipe.stages.ingest.sources.patterns import SourceFile
+from vitpipe.stages.ingest.sources.row_groups import DAMAGE, damaged, opened_parquet, rows
 from vitpipe.stages.ingest.sources.text_file import decoded
 from vitpipe.stages.ingest.sources.vocabulary import Vocabulary, agreed, joined
-from vitpipe.stages.ingest.sources.window import Window, WindowFile, refuse_pointer
 
-BATCH_ROWS = 64
-"""Rows of images decompressed at once."""
-BUFFER_BYTES = 1_048_576
 SHOWN = 40
 """Bytes of a label in a message."""
-DAMAGE = (OSError, ValueError)
-"""What pyarrow raises on pages that do not decompress or decode: ArrowInvalid is a ValueError."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +33,8 @@ class ParquetRows(SourceOfFiles):
 
     costly: ClassVar[bool] = True
     """A row alone costs its whole row group."""
+    piece: ClassVar[int] = 2
+    """A row group."""
 
     def known_classes(self) -> Classes | None:
         """Those of the config, or the names of a ClassLabel in the files' schemas, united; None where rows say them."""
@@ -49,7 +45,7 @@ class ParquetRows(SourceOfFiles):
 
     def list_file(self, file: SourceFile) -> FileListing:
         """All rows of one file, of which only the labels are read. UsageError naming the columns that there are."""
-        with _opened(file) as opened:
+        with opened_parquet(file) as opened:
             column = self._label_column(file, opened.schema_arrow)
             if column is None:
                 return self._unlabelled(file, opened)
@@ -86,42 +82,20 @@ class ParquetRows(SourceOfFiles):
         return found
 
     def reads(self, items: Sequence[Item]) -> Iterator[bytes | BadImage]:
-        """Each row group is read once, whatever the order: what is asked for later waits in memory."""
-        rows: dict[tuple[int, ...], set[int]] = {}
-        for item in items:
-            rows.setdefault(item.place[:2], set()).add(item.place[2])
-        waiting: dict[tuple[int, ...], bytes | BadImage] = {}
-        for item in items:
-            if item.place not in waiting:
-                number, group = item.place[:2]
-                for row, found in self._group(self.files[number], group, rows[number, group]):
-                    waiting[number, group, row] = found
-            yield waiting.pop(item.place)
+        """Each row group is decompressed once, through memory that `row_groups.rows` says."""
+        return rows(self.files, [item.place for item in items], self._images)
+
+    def _images(self, schema: Any, part: SourceFile) -> tuple[Column, Callable[[Any], bytes | BadImage]]:
+        return image_column(schema, self.image, part), partial(_image_bytes, part)
 
     def _schema(self, part: SourceFile) -> Vocabulary:
         """What a file says of its classes without a look at its rows."""
-        with _opened(part) as file:
+        with opened_parquet(part) as file:
             schema, rows = file.schema_arrow, file.metadata.num_rows
             column = self._label_column(part, schema)
             assert column is not None  # without classes nobody asks
             names = label_names(schema, column)
         return Vocabulary(part.name, names, only_numbers=bool(rows) and column.has_numbers)
-
-    def _group(self, part: SourceFile, group: int, rows: set[int]) -> Iterator[tuple[int, bytes | BadImage]]:
-        """The images at `rows` of a row group."""
-        first, left = 0, sorted(rows, reverse=True)
-        try:
-            with _opened(part) as file:
-                column = image_column(file.schema_arrow, self.image, part)
-                for batch in file.iter_batches(BATCH_ROWS, row_groups=[group], columns=[column.read]):
-                    values = batch.column(column.path[0])
-                    while left and left[-1] < first + len(values):
-                        yield left[-1], _image_bytes(column.within(values[left.pop() - first].as_py()), part)
-                    first += len(values)
-                    if not left:
-                        return
-        except DAMAGE as error:
-            yield from ((row, BadImage(_damaged(group, error))) for row in reversed(left))
 
     def _label_column(self, part: SourceFile, schema: Any) -> Column | None:
         """UsageError when the columns are not what the config says. None where rows have no classes."""
@@ -136,12 +110,8 @@ def _labels(file: Any, group: int, column: Column) -> list[Any]:
     try:
         values = file.read_row_group(group, columns=[column.read]).column(column.path[0]).to_pylist()
     except DAMAGE as error:
-        return [BadImage(_damaged(group, error))] * file.metadata.row_group(group).num_rows
+        return [BadImage(damaged(group, error))] * file.metadata.row_group(group).num_rows
     return [column.within(value) for value in values]
-
-
-def _damaged(group: int, error: Exception) -> str:
-    return f"row group {group} is damaged: {str(error).splitlines()[0]}"
 
 
 def _labelled(name: str, label: Any, place: tuple[int, int, int]) -> Labelled:
@@ -164,34 +134,9 @@ def _text(label: Any) -> Any:
         raise ValueError(f"a label that is no text: {label[:SHOWN]!r}") from None
 
 
-def _image_bytes(value: Any, part: SourceFile) -> bytes | BadImage:
+def _image_bytes(part: SourceFile, value: Any) -> bytes | BadImage:
     data, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
     if isinstance(data, bytes):
         return data
     path = data if isinstance(data, str) else path
     return tried(partial(named_image, part), path) if path else BadImage("the row has no image")
-
-
-@contextmanager
-def _opened(part: SourceFile) -> Iterator[Any]:
-    """A parquet file through our own store. UsageError when it is none."""
-    arrow, parquet = _pyarrow()
-    window = Window(part)
-    refuse_pointer(window, part.uri)
-    with WindowFile(window) as raw:
-        try:
-            options = {"pre_buffer": False, "buffer_size": BUFFER_BYTES, "page_checksum_verification": True}
-            file = parquet.ParquetFile(arrow.PythonFile(raw, mode="r"), **options)
-        except arrow.ArrowInvalid as error:
-            raise UsageError(f"read {part.uri}", f"it is no parquet file: {error}", "correct `urls`") from error
-        with file:
-            yield file
-
-
-@lru_cache(maxsize=1)
-def _pyarrow() -> tuple[Any, Any]:
-    """A third of a second to import: only where parquet is ingested."""
-    import pyarrow
-    import pyarrow.parquet
-
-    return pyarrow, pyarrow.parquet

@@ -21,10 +21,10 @@ class Window:
     IntegrityError when the file is no longer the one that was listed: its labels are not those of other images.
     """
 
-    def __init__(self, part: SourceFile) -> None:
+    def __init__(self, part: SourceFile, block_bytes: int | None = None) -> None:
         self.size, self._start = part.size, part.start
         self._store, self._path, self._version = store_of(part.folder), part.path, part.version
-        self._block_bytes = LOCAL_BLOCK_BYTES if part.is_local else REMOTE_BLOCK_BYTES
+        self._block_bytes = block_bytes or (LOCAL_BLOCK_BYTES if part.is_local else REMOTE_BLOCK_BYTES)
         self._blocks: dict[int, bytes] = {}
 
     def read(self, start: int, length: int) -> bytes:

@@ -130,7 +130,7 @@ def kept(name, look, split=None, labels=(0,)):
 
 
 def outcome(images, excluded=(), most=4):
-    dropped = near_duplicates(images, excluded, most)
+    dropped = near_duplicates(images, excluded, most).dropped
     gone = {one.source for one in dropped}
     assert len(gone) == len(dropped)
     return {image.item.name for image in images} - gone, {
@@ -185,7 +185,7 @@ def test_copies_within_one_set_are_found_by_trims():
 
 def test_what_is_outside_of_train_is_kept_and_labels_are_compared():
     images = [kept("a", LOOK, "train", (1,)), kept("b", flipped(LOOK, 3), "test", (2,))]
-    dropped = near_duplicates(images, [], 4)
+    dropped = near_duplicates(images, [], 4).dropped
     assert [(one.source, one.same_labels) for one in dropped] == [("a", False)]
 
 

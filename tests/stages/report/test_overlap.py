@@ -1,11 +1,13 @@
 """The table of overlaps says what ingest left out, of which set, and shows the doubtful pairs."""
 
-from inprocess import commit, make_context
+import pytest
+from inprocess import CollectedEvents, commit, make_context
 from lookalikes import copies, jpeg, scene
 from photos import write
 from synthetic import checkpoint, shards
 
 from vitpipe.stages.contract import Inputs
+from vitpipe.stages.ingest.choose import near
 from vitpipe.stages.ingest.config import IngestConfig, IngestResources
 from vitpipe.stages.ingest.run import run as run_ingest
 from vitpipe.stages.report.config import ReportConfig, ReportResources
@@ -56,3 +58,29 @@ def test_a_set_that_was_compared_and_is_clean_says_so(tmp_path):
     train = ingested(tmp_path, "train", {"source": {"kind": "folder", "root": f"{tmp_path}/train"}}, exclude=[held])
     assert overlaps(walk([train])).rows == (Overlap("train", held.uri, 0, 0, 0, 0, 0),)
     assert overlaps(walk([shards(tmp_path)])).rows == ()
+
+
+@pytest.mark.parametrize("most_kept", [1, 1_000])
+def test_a_search_that_met_its_cap_is_told(tmp_path, monkeypatch, most_kept):
+    monkeypatch.setattr(near, "CROWD", -1e9)  # all are one crowd
+    monkeypatch.setattr(near, "MOST_KEPT", most_kept)
+    for number in range(3):
+        write(tmp_path / f"train/a/{number}.jpg", jpeg(scene(number)))
+        write(tmp_path / f"train/a/{number}-small.jpg", dict(copies(scene(number)))["resized"])
+    source = {"kind": "folder", "root": f"{tmp_path}/train"}
+    train = ingested(tmp_path, "train", {"source": source, "deduplicate": {"near": {"hamming": 4}}})
+    told = [
+        event for event in CollectedEvents(tmp_path / "local/train/events.jsonl").of("note") if "very many" in event
+    ]
+    ctx = make_context(tmp_path, "table", ReportResources())
+    report = run(ReportConfig(), Inputs({"scores": (), "checkpoint": (checkpoint(tmp_path),), "shards": (train,)}), ctx)
+    page = ctx.out.node.read(report.file("index.html").at).decode()
+    found = overlaps(walk([train])).in_part
+    if most_kept == 1:
+        assert found == (("train", 3),) and "3 images may look like so many others" in page
+        assert told == [
+            "3 images may look like very many that are kept and were compared with the first 1 of these alone: "
+            "copies may be left"
+        ]
+    else:
+        assert not found and not told and "may look like so many others" not in page
