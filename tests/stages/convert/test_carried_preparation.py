@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from converting import fetched, wanted
+from converting import Earlier, fetched, wanted
 from foreign_files import huggingface_folder
 from inprocess import commit, make_context
 from synthetic import shards
@@ -108,22 +108,6 @@ def test_at_another_size_it_keeps_its_share() -> None:
 
 def test_a_strip_stays_small() -> None:
     assert prepare(np.zeros((1, 20_000, 3), np.uint8), 32, WAY).shape == (32, 32, 3)
-
-
-class Earlier:
-    """Weights as an earlier version wrote them, whose `source.json` said something else."""
-
-    def __init__(self, weights: Weights, **said: Any) -> None:
-        self.weights, self.said = weights, said
-
-    def has(self, name: str) -> bool:
-        return self.weights.has(name)
-
-    def read_json(self, name: str) -> Any:
-        content = self.weights.read_json(name)
-        if name == "source.json":
-            return {key: value for key, value in (content | self.said).items() if value is not None}
-        return {"id2label": content["id2label"]}
 
 
 def test_what_an_earlier_version_misread_is_other_data_now(tmp_path: Path) -> None:
