@@ -85,10 +85,10 @@ def _reread(source: ForeignSource, weights: Weights, taken: Mapping[str, Any], s
     try:
         now = glance(source)
     except UsageError as error:
-        found = f"an earlier version took {source.path}, and {error.found}"
+        found = f"{source.path} was taken and would be refused now, for {error.found}"
         return Sighted.other(f"{found}; resources.trust_source: true keeps what was converted")
     if misread := _misread(now, taken):
-        return Sighted.other(f"an earlier version read {source.path} as {misread}")
+        return Sighted.other(f"{source.path} was read as {misread}")
     uncarried = [f"prepares images by {now.preparation}"] if now.preparation and not taken.get(_PREPARATION) else []
     if now.sigmoid and weights.read_json(LABELS).get("objective") != "sigmoid":
         uncarried.append("learned each class by itself")
@@ -102,12 +102,12 @@ def _misread(now: ForeignWeights, taken: Mapping[str, Any]) -> str:
     """How it was understood as another function, in words; empty where it was not."""
     pixels = [list(now.pixels.mean), list(now.pixels.std)]
     if pixels != [taken["mean"], taken["std"]]:
-        return f"mean {taken['mean']} and std {taken['std']}, it says {pixels[0]} and {pixels[1]}"
+        return f"mean {taken['mean']} and std {taken['std']}, now it is as {pixels[0]} and {pixels[1]}"
     try:
         was = ModelSettings.model_validate(taken["model"])
     except ValidationError:  # of fields that are no more: there is nothing to compare
         return ""
-    return "" if now.settings == was else "another model"
+    return "" if now.settings == was else "another model than now"
 
 
 def _where(path: str, was: list[str]) -> tuple[str, dict[str, str]]:

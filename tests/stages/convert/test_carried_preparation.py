@@ -120,7 +120,9 @@ def test_what_an_earlier_version_misread_is_other_data_now(tmp_path: Path) -> No
     assert seen(weights).is_same
     # what it read as another function is other weights: the node drifts
     misread = Earlier(weights, mean=[0.5] * 3, std=[0.5] * 3)
-    assert "an earlier version read" in seen(misread).changes[0] and not seen(misread, trust_source=True).changes
+    assert (
+        "was read as mean [0.5, 0.5, 0.5]" in seen(misread).changes[0] and not seen(misread, trust_source=True).changes
+    )
     # what it did not carry is said, and is no result that another run adopts
     uncarried = seen(Earlier(weights, preparation=None))
     assert not uncarried.changes and not uncarried.is_same
@@ -132,4 +134,4 @@ def test_what_an_earlier_version_misread_is_other_data_now(tmp_path: Path) -> No
     files = [file | ({"bytes": path.stat().st_size} if file["path"] == path.name else {})
              for file in weights.read_json("source.json")["files"]]  # fmt: skip
     refused = seen(Earlier(weights, files=files, marks={}))
-    assert "an earlier version took" in refused.changes[0] and "do_pad true" in refused.changes[0]
+    assert "was taken and would be refused now" in refused.changes[0] and "do_pad true" in refused.changes[0]
