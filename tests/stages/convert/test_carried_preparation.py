@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def imported(tmp_path: Path, images: dict[str, Any] | None, *formats: Any, **con
 
 
 def test_weights_carry_it_and_predict_takes_it(tmp_path: Path) -> None:
-    weights = imported(tmp_path, IMAGES, "timm", "huggingface")
+    weights = imported(tmp_path, IMAGES, "timm", "huggingface", problem_type="multi_label_classification")
     assert Preparation.model_validate(weights.read_json("preparation.json")) == WAY
     model = open_weights(weights, tmp_path / "scratch")
     seen = model.preprocess(PHOTO).numpy().transpose(1, 2, 0)
@@ -59,7 +60,11 @@ def test_weights_carry_it_and_predict_takes_it(tmp_path: Path) -> None:
     for name in ("timm", "huggingface"):  # what is written says it to other libraries, which is read back
         back = glance(ForeignSource(path=str(folder / name))).preparation
         assert back is not None and back.model_copy(update={"centre": "down"}) == WAY
-    (folder / "preparation.json").write_text('{"fit": "stretch"}')
+    for name in ("labels.json", "preparation.json"):
+        shutil.copy(folder / name, folder / "native")
+    again = glance(ForeignSource(path=str(folder / "native")))
+    assert again.preparation == WAY and again.sigmoid and again.labels == model.labels
+    (folder / "native" / "preparation.json").write_text('{"fit": "stretch"}')
     with pytest.raises(IntegrityError, match="no way of an image"):
         open_weights(folder, tmp_path / "scratch")
 
