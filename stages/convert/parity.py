@@ -71,6 +71,7 @@ def prove(task: ProveTask) -> dict[str, Any]:
     model = load_model(Tensors(foreign.settings, *native_reader(named, foreign)))
     images = parity_images(foreign.settings.image_px)[:, : foreign.channels]
     is_certain = format_of(foreign.format).pixels == foreign.pixels and foreign.located.companions == ()
+    # grey ones are normalised here: the three means that most configs keep for them, no library applies to one channel
     tensors, config = consumer_files(foreign, named, paths, task.ctx.scratch / "theirs")
     question = Question(
         settings=foreign.settings,
