@@ -7,10 +7,10 @@ Knows the store's protocol and nothing of how any stage works.
 import hashlib
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, TypeGuard
+from typing import Any, ClassVar, Self, TypeGuard
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -78,6 +78,12 @@ class Artifact(Frozen):
     @cached_property
     def _by_path(self) -> dict[str, File]:
         return {file.path: file for file in reversed(self.files)}
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Copy with other fields; what is found again is not copied, for the files may be others."""
+        copied = super().model_copy(update=update, deep=deep)
+        copied.__dict__.pop("_by_path", None)
+        return copied
 
     def __getstate__(self) -> dict[Any, Any]:
         state = super().__getstate__()  # to a task it travels without what is found again

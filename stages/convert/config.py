@@ -51,6 +51,16 @@ class ForeignSource(Settings):
     0.5 for others. Folded into the first layer, as native weights take images in [-1, 1]."""
     std: tuple[Spread, Spread, Spread] | None = None
     """What they are then divided by; likewise."""
+    position: Literal["learned1d", "sincos2d", "none"] | None = None
+    """Its positions, where it has no table of them and no config says that there are none: computed from sines as
+    big_vision does, or none at all."""
+    in_chans_ok: bool = False
+    """Whether a model of grey images (`in_chans: 1`) may be taken: its first layer then sees red, green and blue as
+    0.299, 0.587 and 0.114 of grey, so that grey images give what they gave."""
+    prefix: Annotated[str, Field(max_length=200)] | None = None
+    """What stands before its tensors' names, where the file holds more than one model, such as `ema.` beside `model.`;
+    empty for the one without. Tensors outside of it are left out. A wrapper around all (`module.`, `model.`,
+    `_orig_mod.`, `backbone.`, `encoder.`) is recognised."""
     sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
     """SHA-256 that the publisher gives for a single file; another one found is an integrity error."""
 
