@@ -41,7 +41,7 @@ class Earlier:
     """Weights as an earlier version wrote them, whose `source.json` said something else."""
 
     def __init__(self, weights: Weights, **said: Any) -> None:
-        self.weights, self.said = weights, said
+        self.weights, self.said, self.commits = weights, said, weights.commits
 
     def has(self, name: str) -> bool:
         return self.weights.has(name)
