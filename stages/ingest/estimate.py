@@ -10,7 +10,7 @@ from vitpipe.stages.ingest.sources.folder_layout import misspelt
 from vitpipe.stages.ingest.sources.source_settings import SourceCount
 
 TAR_OVERHEAD_BYTES = 2000
-NEAR_BYTES = 2500
+NEAR_BYTES = 1200
 """Memory for one image while near-duplicates are searched for."""
 
 

@@ -3,23 +3,21 @@
 Pairs are searched for, but among images that look like very many others: a crowd is gone through by those it keeps.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from vitpipe.stages.ingest.choose.crowd import NONE, Crowd, Words, nearness, told
-from vitpipe.stages.ingest.choose.duplicate import Duplicate, keep_order
+from vitpipe.stages.ingest.choose.crowd import NONE, Crowd, nearness, told
+from vitpipe.stages.ingest.choose.duplicate import Duplicate
 from vitpipe.stages.ingest.choose.hamming import Hashes, Places, compared_with, likely_near, near_across, near_pairs
-from vitpipe.stages.ingest.listing import Item
+from vitpipe.stages.ingest.choose.looks import LooksOf, View
 from vitpipe.stages.ingest.look.image import Image
-from vitpipe.stages.ingest.look.likeness import LIKENESS_BYTES
 
 SECOND_MOST = 60
 """Bits of the 192 of the second look that copies may differ in; images with nothing in common differ in 96 +- 7."""
-_View = tuple[Places, Words]
 CROWD = 500
 """How many others may be near an image by the first look before it counts as one of a crowd."""
 MOST_KEPT = 10_000
@@ -46,48 +44,35 @@ class NearDuplicates(NamedTuple):
     """Images that were compared with the first `MOST_KEPT` kept ones alone, of all that may be alike."""
 
 
-def near_duplicates(images: Sequence[Image], excluded: Sequence[Excluded], most: int) -> NearDuplicates:
+def near_duplicates(images: Iterable[Image], excluded: Sequence[Excluded], most: int) -> NearDuplicates:
     """Find each image within `most` bits of an excluded one, or of one that is kept.
 
-    In the order of `select.keep_order`, whatever order they come in; an image like one that was itself left out, but
+    In the order of `duplicate.keep_order`, whatever order they come in; an image like one that was itself left out, but
     like none that is kept, stays; those that look the same in all 256 bits fare alike. Two are alike when one of them
     whole is like the other, whole or trimmed. Images without structure are like nothing.
     """
-    images = sorted(images, key=keep_order)
-    seen = [image for image in images if image.seen.likeness is not None]
-    looks = [[one.look] for one in excluded] + [_looks(image) for image in seen]
-    matches, in_part = _matches(looks, len(excluded), most)
+    seen = LooksOf(images, [one.look for one in excluded])
+    matches, in_part = _matches(seen, len(excluded), most)
     dropped: list[Duplicate] = []
     for place, match in matches.items():
-        image = seen[place - len(excluded)]
-        distance, second, at = told(match)
-        there = at - len(excluded)
-        other: Item | Excluded = seen[there].item if there >= 0 else excluded[at]
-        same = other.labels is None or other.labels == image.item.labels
-        dropped.append(Duplicate(image.item.name, other.name, "near", same, distance, second))
+        (name, labels), (distance, second, at) = seen.image(place), told(match)
+        other, its_labels = (excluded[at].name, excluded[at].labels) if at < len(excluded) else seen.image(at)
+        dropped.append(Duplicate(name, other, "near", its_labels in (None, labels), distance, second))
     return NearDuplicates(sorted(dropped, key=lambda one: one.source), in_part)
 
 
-def _looks(image: Image) -> list[bytes]:
-    """Whole, then trimmed; nothing for an image without structure."""
-    looks = image.seen.likeness or b""
-    return [looks[start : start + LIKENESS_BYTES] for start in range(0, len(looks), LIKENESS_BYTES)]
-
-
-def _matches(looks: Sequence[Sequence[bytes]], given: int, most: int) -> tuple[dict[int, int], int]:
+def _matches(seen: LooksOf, given: int, most: int) -> tuple[dict[int, int], int]:
     """The nearness of what each place that is left out is like, and how many were compared in part.
 
     The first `given` places always stay.
     """
-    owner: dict[bytes, int] = {}
-    of = [owner.setdefault(whole, place) for place, (whole, *_) in enumerate(looks)]
-    own = np.array(list(owner.values()), dtype=np.int64)
-    views = _views(looks, own)
+    own, of = seen.distinct()
+    views = seen.views(own)
     crowded = _crowded(views, most)
     pairs = _verified(views, own, crowded, most)
     crowd = Crowd(own[crowded], [_some(view, crowded) for view in views], given, (most, SECOND_MOST), MOST_KEPT)
     found = {place: (start, end) for place, start, end in pairs.by_later()}
-    gone = np.zeros(len(looks), dtype=bool)
+    gone = np.zeros(len(of), dtype=bool)
     matches: dict[int, int] = {}
     for place in sorted({*found, *crowd.places}):  # all before it are decided
         start, end = found.get(place, (0, 0))
@@ -97,9 +82,10 @@ def _matches(looks: Sequence[Sequence[bytes]], given: int, most: int) -> tuple[d
             gone[place], matches[place] = True, match
         else:
             crowd.keep(place)
-    for place in range(given, len(looks)):
-        if of[place] != place:
-            matches[place] = matches.get(of[place], of[place])  # a nearness of no bits
+    alike = np.flatnonzero(of != np.arange(len(of)))
+    for place in alike[alike >= given].tolist():
+        first = int(of[place])
+        matches[place] = matches.get(first, first)  # a nearness of no bits
     return matches, crowd.in_part
 
 
@@ -124,7 +110,7 @@ class _Pairs(NamedTuple):
         )
 
 
-def _verified(views: Sequence[_View], own: Places, crowded: npt.NDArray[np.bool_], most: int) -> _Pairs:
+def _verified(views: Sequence[View], own: Places, crowded: npt.NDArray[np.bool_], most: int) -> _Pairs:
     """Those of the places `own`, not both crowded, that are alike by both looks, of each later the nearest first."""
     found = [(np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0, np.uint8), np.empty(0, np.uint8))]
     for first, second, distance, differ in _alike(views, crowded, most):
@@ -135,7 +121,7 @@ def _verified(views: Sequence[_View], own: Places, crowded: npt.NDArray[np.bool_
     return _Pairs(later[order], earlier[order], bits[order], more[order])
 
 
-def _alike(views: Sequence[_View], crowded: npt.NDArray[np.bool_], most: int) -> Iterator[tuple[Places, ...]]:
+def _alike(views: Sequence[View], crowded: npt.NDArray[np.bool_], most: int) -> Iterator[tuple[Places, ...]]:
     """Two rows and the bits in which their looks differ: the whole of one and any view of the other."""
     for number, (rows, looks) in enumerate(views):  # one at a time: a bound on memory
         whole = views[0][1]
@@ -167,7 +153,7 @@ def _near(
                 yield there[first], asking[second], distance
 
 
-def _crowded(views: Sequence[_View], most: int) -> npt.NDArray[np.bool_]:
+def _crowded(views: Sequence[View], most: int) -> npt.NDArray[np.bool_]:
     """Which rows are near to too many others: of those alone it is reckoned that are compared with so many."""
     whole = views[0][1][:, 0]
     found = np.zeros(len(whole), dtype=bool)
@@ -177,22 +163,8 @@ def _crowded(views: Sequence[_View], most: int) -> npt.NDArray[np.bool_]:
     return found
 
 
-def _views(looks: Sequence[Sequence[bytes]], own: Places) -> list[_View]:
-    """Each view with the rows of `own` that have it, whole first."""
-    found: list[_View] = []
-    for view in range(max((len(looks[place]) for place in own.tolist()), default=1)):
-        rows = np.array([row for row, place in enumerate(own.tolist()) if len(looks[place]) > view], dtype=np.int64)
-        found.append((rows, _words([looks[own[row]][view] for row in rows.tolist()])))
-    return found
-
-
-def _some(view: _View, wanted: npt.NDArray[np.bool_]) -> _View:
+def _some(view: View, wanted: npt.NDArray[np.bool_]) -> View:
     """A view of the wanted rows alone, by their numbers among these."""
     rows, looks = view
     numbers = np.cumsum(wanted) - 1
     return numbers[rows[wanted[rows]]], looks[wanted[rows]]
-
-
-def _words(looks: Sequence[bytes]) -> Words:
-    """(N, 4): the first look, and the three words of the second."""
-    return np.frombuffer(b"".join(looks), dtype=">u8").astype(np.uint64).reshape(len(looks), LIKENESS_BYTES // 8)

@@ -1,6 +1,6 @@
 """The search for near-duplicates among what exact copies leave: one task holds how all images look. No torch.
 
-It takes some 700 bytes of each image that looks like anything; whatever else is known of the images stays in the store.
+It takes about 1 KB of each image that looks like anything; whatever else is known of the images stays in the store.
 """
 
 from collections.abc import Iterator, Sequence
@@ -42,9 +42,8 @@ class NearTask:
 
 def search(task: NearTask) -> MadePart:
     """Names of what is to be left out, a table for each bin; lines of the duplicates; the most doubtful pairs."""
-    images = [image for table in _tables(task) for image in _looks(table)]
+    images = (image for table in _tables(task) for image in _looks(table))
     found, in_part = near_duplicates(images, task.excluded, task.most)
-    del images
     doubtful = sorted(found, key=lambda one: (-(one.distance or 0), -(one.second or 0), one.source))[:PAIRS]
     gone, shown = {one.source for one in found}, {name for one in doubtful for name in (one.source, one.of)}
     items = {image.item.name: image.item for table in _tables(task) for image in images_of(_named(table, shown))}
