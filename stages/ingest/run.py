@@ -24,12 +24,13 @@ from vitpipe.stages.ingest.lists.listed import PartedListing, list_source
 from vitpipe.stages.ingest.look.bad import BadImages
 from vitpipe.stages.ingest.look.changes import as_written
 from vitpipe.stages.ingest.look.chunk import Looked, LookTask, look
-from vitpipe.stages.ingest.look.scan import Spool
+from vitpipe.stages.ingest.look.spool import Spool
 from vitpipe.stages.ingest.parts.lines import line, lines_of, merged, put_lines, put_streamed
 from vitpipe.stages.ingest.parts.made import Parts, digest
 from vitpipe.stages.ingest.parts.sheets import Sheets
 from vitpipe.stages.ingest.sources.inventory import INVENTORY, MARKS
 from vitpipe.stages.ingest.sources.kept_members import KeepsMembers
+from vitpipe.stages.ingest.sources.opened import piece_of
 from vitpipe.stages.ingest.write.adopt import find_shards
 from vitpipe.stages.ingest.write.shard import Shard, ShardTask, read_back_paths
 from vitpipe.stages.ingest.write.tally import Tally
@@ -70,7 +71,7 @@ def _ingest(
     for note in listed.facts.notes:
         ctx.events.emit("note", note)
     bad, tally = BadImages(listed.facts.findings, ctx), Tally(ctx, listed.count)
-    spool = Spool(ctx.scratch / "spool")
+    spool = Spool(ctx.scratch / "spool", ctx.out if piece_of(opened) else None)
     state = digest([marks.sha256, more_files[0].sha256, version("pillow")])
     seen = _look(source, listed, spool, state, bad, config, ctx, parts, tally)
     allowed = config.bad_images_allowed(listed.count) if config.on_bad_image == "quarantine" else 0
@@ -82,6 +83,7 @@ def _ingest(
         raise bad.none_left(listed.count)
     keeper = opened if isinstance(opened, KeepsMembers) and opened.keep else None
     shards = _write(source, chosen.plans, spool, listed.facts.multi_label, config, ctx, tally, keeper)
+    spool.clear()
     more_files += [ctx.out.put(DUPLICATES_SHEET, chosen.sheet)] if chosen.sheet else []
     more_files += _lists(listed, chosen, ctx)
     return _shard_set(config, listed, shards, more_files, bad, chosen, ctx, tally)
