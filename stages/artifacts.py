@@ -7,10 +7,10 @@ Knows the store's protocol and nothing of how any stage works.
 import hashlib
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, TypeGuard
+from typing import Any, ClassVar, Self, TypeGuard
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -79,6 +79,12 @@ class Artifact(Frozen):
     def _by_path(self) -> dict[str, File]:
         return {file.path: file for file in reversed(self.files)}
 
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Copy with other fields; what is found again is not copied, for the files may be others."""
+        copied = super().model_copy(update=update, deep=deep)
+        copied.__dict__.pop("_by_path", None)
+        return copied
+
     def __getstate__(self) -> dict[Any, Any]:
         state = super().__getstate__()  # to a task it travels without what is found again
         return {**state, "__dict__": {name: value for name, value in state["__dict__"].items() if name != "_by_path"}}
@@ -142,6 +148,8 @@ class ShardSet(Artifact):
     image_bytes: int = 0
     listing_sha256: str = ""
     """Digest of the source's listing (names, sizes, labels): whether a folder that moved is still the same."""
+    commits: dict[str, str] = Field(default_factory=dict)
+    """What was taken from the Hugging Face Hub: the commit by repository and revision."""
 
 
 class Checkpoint(Artifact):
@@ -172,6 +180,8 @@ class Weights(Artifact):
     """Where the parameters come from, in words that stand in the files too."""
     source_sha256: str = ""
     """Digest of the files' names and digests, for foreign weights; else empty."""
+    commits: dict[str, str] = Field(default_factory=dict)
+    """As in ShardSet."""
 
 
 class Score(Artifact):

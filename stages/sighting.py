@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 GONE = ": gone"
 """How the words about a file that is gone end."""
@@ -71,11 +71,22 @@ class Sighted:
     """Whether all of the source was looked at and is what was taken: by names, sizes and times, or by digests."""
     by_digest: bool = False
     """Whether the changes show in digests alone: to replace a result by them, digests must be compared again."""
+    is_moved: bool = False
+    """Whether a name that was taken for fixed, a revision on the Hub, means something else now: no drift but damage."""
 
     @classmethod
     def other(cls, found: str, by_digest: bool = False) -> "Sighted":
         """The source holds other data now; `found` says how."""
         return cls((OF_SOURCE + found,), by_digest=by_digest)
+
+    @classmethod
+    def moved_on(cls, found: str) -> "Sighted":
+        """A revision on the Hub is another commit now."""
+        return cls((OF_SOURCE + found,), is_moved=True)
+
+    def with_same_files(self) -> "Sighted":
+        """The same, where what was taken is there unchanged: it is another name for equal data."""
+        return replace(self, changes=tuple(f"{change}; no file that was taken differs" for change in self.changes))
 
     @classmethod
     def unseen(cls, why: str) -> "Sighted":

@@ -19,10 +19,11 @@ from vitpipe.infra import faults
 from vitpipe.infra.errors import Stopped, StorageError, UsageError, VitpipeError
 from vitpipe.infra.full_disk import full_path, is_full
 from vitpipe.pipeline.cli import terminal
+from vitpipe.pipeline.cli.artifact_verbs import artifacts
 from vitpipe.pipeline.cli.many_verbs import many
 from vitpipe.pipeline.cli.plan_verbs import AsJson, Overrides, Spec, VerifySources, looks, mind_run_beside
 from vitpipe.pipeline.cli.predict_verb import predictions
-from vitpipe.pipeline.cli.run_verbs import artifacts, runs
+from vitpipe.pipeline.cli.run_verbs import runs
 
 if TYPE_CHECKING:
     from vitpipe.pipeline.drive.runner import Outcome
@@ -244,7 +245,6 @@ def submit(
     return code
 
 
-app.registered_commands += (
-    looks.registered_commands + runs.registered_commands + many.registered_commands + predictions.registered_commands
-)
+for verbs in (looks, runs, many, predictions):
+    app.registered_commands += verbs.registered_commands
 app.add_typer(artifacts, name="artifacts")

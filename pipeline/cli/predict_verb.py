@@ -19,7 +19,9 @@ def predict(
     weights: Annotated[
         str,
         typer.Argument(
-            metavar="WEIGHTS", help="A folder of native weights, a node's URI, or RUN/NODE.", show_default=False
+            metavar="WEIGHTS",
+            help="A folder of native weights, a node's URI, RUN/NODE, or hf://owner/name.",
+            show_default=False,
         ),
     ],
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Files or folders.", show_default=False)],

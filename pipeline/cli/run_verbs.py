@@ -11,7 +11,6 @@ from vitpipe.pipeline.cli.plan_verbs import AsJson
 from vitpipe.pipeline.cli.terminal import answer, complain, folded, is_terminal, print_json, say
 
 runs = typer.Typer()
-artifacts = typer.Typer(help="List, fetch and verify what a run made.", no_args_is_help=True, rich_markup_mode=None)
 
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="STORE/NAME, or the YAML.", show_default=False)]
 NodeName = Annotated[str | None, typer.Argument(metavar="[NODE]", help="NODE or NODE/ID.", show_default=False)]
@@ -165,68 +164,3 @@ def doctor(
     elif error:
         raise error
     return error.code if error else 0
-
-
-@artifacts.command("ls")
-def ls(run: RunName, node: NodeName = None, as_json: AsJson = False) -> None:
-    """List the files of every committed node, or of one."""
-    from vitpipe.pipeline.store.retrieval import list_files
-    from vitpipe.pipeline.store.runs import find_run
-
-    found = list_files(find_run(run, complain).uri, node)
-    if as_json:
-        print_json({"files": [asdict(one) for one in found]})
-        return
-    for one in found:
-        say(f"{one.bytes:>14,}  {one.sha256[:12]}  {one.node}/{one.path}")
-
-
-@artifacts.command("get")
-def get(
-    run: RunName,
-    node: Annotated[str, typer.Argument(help="NODE or NODE/ID.", show_default=False)],
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the files go.", show_default=False)],
-    as_json: AsJson = False,
-) -> None:
-    """Copy a node's files here, resuming what was begun, every byte checked against the record."""
-    from vitpipe.pipeline.cli.bars import transfer_bar
-    from vitpipe.pipeline.store.retrieval import get as fetch
-    from vitpipe.pipeline.store.runs import find_run
-
-    with transfer_bar(f"get {node}", hidden=as_json) as progress:
-        paths = fetch(find_run(run, complain).uri, node, folder, progress)
-    answer(as_json, {"paths": [str(path) for path in paths]}, f"{len(paths)} files in {folder}, verified")
-
-
-@artifacts.command("verify")
-def verify(
-    run: RunName,
-    node: NodeName = None,
-    readback: Annotated[
-        bool, typer.Option("--readback", help="Read each shard with webdataset, too: all has to be as its index says.")
-    ] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Read every byte of every committed node, or of one, and compare it with the records."""
-    from vitpipe.pipeline.cli.bars import transfer_bar
-    from vitpipe.pipeline.store.retrieval import fault
-    from vitpipe.pipeline.store.retrieval import verify as check
-    from vitpipe.pipeline.store.runs import find_run
-    from vitpipe.pipeline.store.verify_readback import read_shards_back
-
-    uri = find_run(run, complain).uri
-    steps = {"verify": check, **({"read back": read_shards_back} if readback else {})}
-    found = {}
-    for name, step in steps.items():
-        with transfer_bar(name, hidden=as_json) as progress:
-            found[name] = step(uri, node, progress)
-        if error := fault(uri, found[name]):
-            raise error
-    if as_json:
-        keys = {"verify": "files", "read back": "read_back"}
-        print_json({keys[name]: [asdict(one) for one in findings] for name, findings in found.items()})
-        return
-    total = sum(one.bytes for one in found["verify"])
-    say(f"{uri}: {len(found['verify'])} files, {total:,} bytes, all as recorded")
-    if readback:
-        say(f"{uri}: {len(found['read back'])} shards, read by webdataset as their indexes say")

@@ -11,6 +11,7 @@ from vitpipe.infra.storage.landing import digest_file
 from vitpipe.pipeline.store.named_weights import find_weights
 from vitpipe.stages.artifacts import File, Origin, Score, Weights
 from vitpipe.stages.predict.image_files import Prediction, Predictions
+from vitpipe.stages.preparation import PREPARATION, Preparation
 from vitpipe.stages.seal import readable
 from vitpipe.stages.vit.settings_file import SETTINGS, TENSORS, read_settings
 
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 
 _LABELS = "labels.json"
 Place = str | os.PathLike[str]
-"""`runs/x/weights`, `file://...`, `s3://...`, RUN/NODE with a YAML as RUN, or a folder of native weights."""
+"""`runs/x/weights`, `file://...`, `s3://...`, RUN/NODE with a YAML as RUN, a folder of native weights, or such a one on
+the Hugging Face Hub: `hf://owner/name[@revision]`."""
 
 
 def load(weights: Place) -> "ReadyViT | ReadyResNet":
@@ -68,6 +70,8 @@ def lend(model: Any, scratch: Path) -> Weights | Score:
         names = {str(number): name for number, name in enumerate(model.labels)}
         sigmoid = {"objective": "sigmoid"} if model.manner.head == "sigmoid" else {}
         (scratch / _LABELS).write_bytes(readable({"id2label": names, **sigmoid}))
+    if hasattr(model, "manner") and isinstance(model.manner.fit, Preparation):
+        (scratch / PREPARATION).write_bytes(readable(model.manner.fit.model_dump()))
     return _of_folder(scratch)
 
 
@@ -82,8 +86,9 @@ def _of_folder(given: Path) -> Weights:
     native = given.absolute() / "native" if (given / "native").is_dir() else given.absolute()
     root = native.parent
     paths = {f"native/{name}": f"{native.name}/{name}" for name in (TENSORS, SETTINGS)}
-    labels = next((at for at in (f"{native.name}/{_LABELS}", _LABELS) if (root / at).is_file()), None)
-    paths |= {_LABELS: labels} if labels else {}
+    for name in (_LABELS, PREPARATION):
+        at = next((at for at in (f"{native.name}/{name}", name) if (root / at).is_file()), None)
+        paths |= {name: at} if at else {}
     files = []
     for path, at in paths.items():
         digest = digest_file(root / at)

@@ -103,7 +103,8 @@ class _Case:
     permitted: bool
 
     def decide(self) -> Planned:
-        if problem := _problem(self.node, self.facts) or damage(self.node, self.graph, self.facts, self.permitted):
+        found = _problem(self.node, self.facts) or damage(self.node, self.graph, self.facts, self.permitted)
+        if problem := found or self._moved():
             return self._planned("blocked", str(problem), problem=problem)
         upstream = [self.decided[id] for id in self.graph.upstream(self.node.id)]
         waits = tuple(one.node for one in upstream if one.action != "reuse" or one.adopts)
@@ -146,6 +147,16 @@ class _Case:
     def _answers(self, committed: Committed, inputs: Refs) -> bool:
         """Whether the record is the wanted result, of the data that its source has now, as far as one can see."""
         return committed.answers(self.wanted.sha256, inputs) and not (self.sighted and self.sighted.changes)
+
+    def _moved(self) -> VitpipeError | None:
+        """A revision on the Hub that is another commit than the one that was taken, unless that may be replaced."""
+        if self.permitted or not self.sighted or not self.sighted.is_moved:
+            return None
+        do = f"write the commit that was taken behind the `@` to go on with it, or run with --replace {self.node.id}"
+        found = "; ".join(change.removeprefix(OF_SOURCE) for change in self.sighted.changes)
+        return IntegrityError(
+            f"go on with {self.node.id}", f"a revision was moved: {found}", f"{do} to take the new one"
+        )
 
     @property
     def sighted(self) -> Sighted | None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin
 
+from vitpipe.infra.storage.hub_names import without_revisions
 from vitpipe.pipeline.spec.catalog import CATALOG
 from vitpipe.pipeline.spec.graph import Graph, Node
 from vitpipe.pipeline.spec.places import is_local, models_in, place_paths
@@ -55,7 +56,8 @@ def encode(recipe: Mapping[str, Any]) -> bytes:
 def canonical(config: Settings) -> dict[str, Any]:
     """Keep the fields that differ from their defaults, and every `kind` that says which alternative was chosen.
 
-    Local places of source data are left out: a folder may move. Of a list of them the file names stay.
+    Local places of source data are left out: a folder may move. Of a list of them the file names stay. A revision on
+    the Hub is left out: which commit it meant is recorded, and compared when the source is looked at.
     """
     fields: dict[str, Any] = _without_defaults(config, config.model_dump(mode="json", by_alias=True))
     for path, mark in place_paths(type(config)).items():
@@ -115,8 +117,10 @@ def _drop_local(fields: dict[str, Any], path: tuple[str, ...], mark: Place) -> N
     given = inner.get(last) if isinstance(inner, dict) else None
     if isinstance(given, str) and given not in mark.words and is_local(given):
         del inner[last]
+    elif isinstance(given, str):
+        inner[last] = without_revisions(given)
     if isinstance(given, list):  # patterns of files: the folder may move, which files are meant is the recipe
-        inner[last] = [_file_name(one) if is_local(one) else one for one in given]
+        inner[last] = [_file_name(one) if is_local(one) else without_revisions(one) for one in given]
 
 
 def _file_name(place: str) -> str:

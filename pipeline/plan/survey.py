@@ -1,19 +1,20 @@
 """Gather from the store what a plan needs to know: records, attempts, artifacts of other runs. Writes nothing."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from vitpipe.infra.at_once import by_key
-from vitpipe.infra.errors import IntegrityError, NotFound, UsageError, VitpipeError
+from vitpipe.infra.errors import IntegrityError, NotFound, StorageError, UsageError, VitpipeError
 from vitpipe.infra.storage.store import Store
 from vitpipe.pipeline.plan.equals import equal_results
 from vitpipe.pipeline.plan.fingerprint import Fingerprint, encode, fingerprints
 from vitpipe.pipeline.plan.planned import StoreFacts
 from vitpipe.pipeline.spec.catalog import Reuse
 from vitpipe.pipeline.spec.graph import Graph
-from vitpipe.pipeline.store.attempts import list_attempts
+from vitpipe.pipeline.store.attempts import Attempt, list_attempts
 from vitpipe.pipeline.store.records import Committed, read_committed, read_external
 from vitpipe.pipeline.store.soundness import absent
+from vitpipe.stages.commits import at_commits, compared, read_commits
 from vitpipe.stages.record import damaged
 from vitpipe.stages.sighting import Sighted
 
@@ -42,6 +43,8 @@ def survey(
     gone = {id: words for id, words in absences.items() if words}
     looked = _sighted(graph, records, wanted, digests, before.sighted)
     seen = {id: found for id, found in looked.items() if isinstance(found, Sighted)}
+    begun = {id: attempts[id] for id in open_nodes if id not in records}
+    seen |= _moved(run, graph, begun, wanted)
     bad = {id: found for id, found in looked.items() if isinstance(found, IntegrityError)}
     sought = [id for id in open_nodes if id not in records and id not in before.equals]
     equals = {**before.equals, **equal_results(run, graph, reuse, sought, wanted, digests)}
@@ -79,6 +82,22 @@ def _sighted(
 
     settled = [id for id in graph.nodes if graph.nodes[id].stage.look and _settled(records.get(id), wanted[id])]
     return by_key(look, settled)
+
+
+def _moved(
+    run: Store, graph: Graph, begun: Mapping[str, Sequence[Attempt]], wanted: Mapping[str, Fingerprint]
+) -> dict[str, Sighted]:
+    """Find nodes whose newest attempt of this recipe took another commit from the Hub than there is now."""
+
+    def look(id: str) -> Sighted | None:
+        same = next((one for one in begun[id] if one.fingerprint == wanted[id].sha256), None)
+        taken = read_commits(run.child(id), same.name) if same else {}
+        try:
+            return compared(taken, at_commits(graph.nodes[id].config)[1]) if taken else None
+        except (UsageError, StorageError):
+            return None  # the stage asks again, and says why it cannot begin
+
+    return {id: found for id, found in by_key(look, begun).items() if found and found.is_moved}
 
 
 def _settled(committed: Committed | None, wanted: Fingerprint) -> bool:

@@ -7,6 +7,7 @@ from typing import Any, get_args
 
 from pydantic.fields import FieldInfo
 
+from vitpipe.infra.storage.hub_names import is_hub
 from vitpipe.infra.storage.names import BUCKET
 from vitpipe.stages.settings import Place, Settings
 
@@ -25,6 +26,8 @@ def absolute_uri(uri: str, folder: Path) -> str:
         if any(part in ("", ".", "..") for part in prefix.split("/")) and prefix:
             raise ValueError("the prefix has an empty, `.` or `..` part")
         return f"s3://{bucket}/{prefix}".rstrip("/")
+    if is_hub(uri):
+        raise ValueError("the Hub holds no runs: name it as the `source` of an ingest or a convert node, or push to it")
     raise ValueError("it is not file://./folder, file:///folder or s3://bucket/prefix")
 
 

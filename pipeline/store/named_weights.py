@@ -5,8 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from vitpipe.infra.errors import NotFound, UsageError
+from vitpipe.infra.storage.hub_names import is_hub
 from vitpipe.pipeline.spec.places import absolute_uri
 from vitpipe.pipeline.store.contents import committed_nodes, open_run
+from vitpipe.pipeline.store.hub_weights import weights_on_hub
 from vitpipe.pipeline.store.records import RECORD
 from vitpipe.pipeline.store.runs import find_run, ignore
 from vitpipe.stages.artifacts import Checkpoint, Score, Weights, carries_weights
@@ -14,7 +16,7 @@ from vitpipe.stages.record import load_artifact
 
 TENSORS = "model.safetensors"
 _IN_YAML = re.compile(r"(.+\.ya?ml)((?:/.+)?)")
-_DO = "give a folder with native weights, a node's URI, or RUN/NODE"
+_DO = "give a folder with native weights, a node's URI, RUN/NODE, or hf://owner/name"
 
 
 def find_weights(text: str, tell: Callable[[str], None] = ignore) -> Weights | Score | Path:
@@ -25,6 +27,8 @@ def find_weights(text: str, tell: Callable[[str], None] = ignore) -> Weights | S
     match = _IN_YAML.fullmatch(text)
     if match and Path(match[1]).is_file():
         return _of_node(find_run(match[1], tell).uri + match[2])
+    if is_hub(text):
+        return weights_on_hub(text, tell)
     if "://" not in text:
         return _local(Path(text).expanduser(), text)
     try:

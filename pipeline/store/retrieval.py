@@ -198,8 +198,10 @@ def _digest(node: Store, file: File) -> Digest | None:
 
 
 @contextmanager
-def watched(progress: Progress, files: Iterable[File]) -> Iterator[Callable[[File], None]]:
-    """Report bytes as they come; the block calls the function it is given with each file that is finished."""
+def watched(
+    progress: Progress, files: Iterable[File], way: traffic.Kind = "read_bytes"
+) -> Iterator[Callable[[File], None]]:
+    """Report bytes as they come, or go; the block calls the function it is given with each file that is finished."""
     total = sum(file.bytes for file in files)
     lock, moved, done = threading.Lock(), 0, 0
 
@@ -208,7 +210,7 @@ def watched(progress: Progress, files: Iterable[File]) -> Iterator[Callable[[Fil
 
     def on_traffic(kind: traffic.Kind, amount: float) -> None:
         nonlocal moved
-        if kind == "read_bytes":
+        if kind == way:
             with lock:
                 moved += int(amount)
                 tell("")

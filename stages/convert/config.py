@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from vitpipe.infra.storage.hub_names import hub_place, is_hub
 from vitpipe.stages.bounds import Epsilon, Side, Width
 from vitpipe.stages.settings import Place, Settings, TaskResources
 
@@ -31,8 +32,9 @@ class ForeignSource(Settings):
     them. What neither says, these fields do."""
 
     path: Annotated[str, Place()]
-    """A safetensors or npz file, or a folder with one or with shards; local or `s3://`. A local one is not part of the
-    recipe: a file may move; its SHA-256 is in the record."""
+    """A safetensors or npz file, or a folder with one or with shards; local, `s3://`, or a model of the Hugging Face
+    Hub, `hf://owner/name[@revision][/path]`. A local one is not part of the recipe: a file may move; its SHA-256 is in
+    the record."""
     format: ForeignFormat | None = None
     """What it has to be; recognised when left out."""
     gelu: Literal["tanh", "erf"] | None = None
@@ -49,6 +51,16 @@ class ForeignSource(Settings):
     0.5 for others. Folded into the first layer, as native weights take images in [-1, 1]."""
     std: tuple[Spread, Spread, Spread] | None = None
     """What they are then divided by; likewise."""
+    position: Literal["learned1d", "sincos2d", "none"] | None = None
+    """Its positions, where it has no table of them and no config says that there are none: computed from sines as
+    big_vision does, or none at all."""
+    in_chans_ok: bool = False
+    """Whether a model of grey images (`in_chans: 1`) may be taken: its first layer then sees red, green and blue as
+    0.299, 0.587 and 0.114 of grey, so that grey images give what they gave."""
+    prefix: Annotated[str, Field(max_length=200)] | None = None
+    """What stands before its tensors' names, where the file holds more than one model, such as `ema.` beside `model.`;
+    empty for the one without. Tensors outside of it are left out. A wrapper around all (`module.`, `model.`,
+    `_orig_mod.`, `backbone.`, `encoder.`) is recognised."""
     sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
     """SHA-256 that the publisher gives for a single file; another one found is an integrity error."""
 
@@ -57,6 +69,8 @@ class ForeignSource(Settings):
     def _openable(cls, path: str) -> str:
         if path.lower().endswith(PICKLES):
             raise ValueError(f"{path}: a pickle can run code, it is not opened; {WITHOUT_PICKLES}")
+        if is_hub(path):
+            return hub_place(path).uri
         if path.startswith("file://") and not path.startswith("file:///"):
             raise ValueError(f"{path}: file:// takes an absolute path; write a relative one without it")
         return path

@@ -3,11 +3,10 @@
 No library is needed to convert, only to prove; each is imported where it is asked. Shapes: B images, T tokens, D width.
 """
 
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,54 +17,22 @@ from torch import Tensor, nn
 from vitpipe.stages.convert.formats.timm import timm_architecture, timm_arguments, timm_limits
 from vitpipe.stages.convert.formats.torchvision import FUNCTIONS
 from vitpipe.stages.convert.numbers import widened
-from vitpipe.stages.model_settings import ModelSettings
-
-Outputs = Mapping[str, Tensor]
-"""`pooled` (B, D), before any representation layer; `features`, what enters the head, which a head of zeros would hide;
-`logits` (B, K); `encoded` (1, T, D), the encoder's answer to quiet tokens. Libraries give those that they have."""
-Answer = tuple[str, Outputs]
-"""The library's name and version, and what its model gives."""
-
-
-class Unavailable(Exception):
-    """No library can be asked; says why."""
-
-
-@dataclass(frozen=True)
-class Question:
-    """What a library is given: files, and images to feed their model."""
-
-    settings: ModelSettings
-    tensors: tuple[Path, ...]
-    config: Path | None
-    """`config.json` beside them, in a folder that the library reads."""
-    images: Tensor
-    """(B, 3, H, W), normalised as the files' users do."""
-    all_bf16: bool
-    """Whether every array of an npz is raw bf16."""
-    is_ours: bool
-    """Whether we wrote them: what they do not say is then as the library usually has it, else as the settings say."""
-    is_overruled: bool = False
-    """Whether the recipe asks for another function than the config."""
-
-
-def quiet_tokens(settings: ModelSettings) -> Tensor:
-    """Tokens (1, T, D) of variance 1e-6, where another LayerNorm epsilon shows: trained ones are too large for it.
-    ValueError for a ResNet."""
-    generator = torch.Generator().manual_seed(1)
-    return torch.randn(1, settings.tokens, settings.sizes.width, generator=generator) * 1e-3
+from vitpipe.stages.convert.own_images import timm_images, torchvision_images, transformers_images
+from vitpipe.stages.convert.question import Answer, Outputs, Question, Unavailable, library, quiet_tokens, version
 
 
 def timm_folder(question: Question) -> Answer:
     """By `timm.create_model('local-dir:DIR')`; without a config, the file into the architecture that was recognised."""
-    timm = _library("timm")
-    if question.config:
+    timm = library("timm")
+    prepared: Outputs = {}
+    if question.config and "architecture" in json.loads(question.config.read_bytes()):  # not another library's
         _refuse_overruled(question)
         model = timm.create_model(f"local-dir:{question.config.parent}", pretrained=True)
+        question, prepared = timm_images(question, model)
     else:
         model = _timm_model(question)
-        _library("timm.models").load_checkpoint(model, str(question.tensors[0]))
-    return _version(timm), _timm_outputs(model, question)
+        library("timm.models").load_checkpoint(model, str(question.tensors[0]))
+    return version(timm), {**_timm_outputs(model, question), **prepared}
 
 
 def timm_npz(question: Question) -> Answer:
@@ -91,29 +58,33 @@ def _npz_outputs(question: Question, model: Any, prefix: str = "") -> Answer:
     if question.is_ours and settings.representation != "none":
         features = outputs["features"] = torch.tanh(_dense(path, f"{prefix}pre_logits", outputs["pooled"]))
         outputs["logits"] = _dense(path, f"{prefix}head", features) if settings.classes else features
-    return _version(_library("timm")), outputs
+    return version(library("timm")), outputs
 
 
 def _timm_model(question: Question, **arguments: Any) -> Any:
     """A model of the settings' sizes, without what timm has no place for."""
-    timm, settings = _library("timm"), question.settings
+    timm, settings = library("timm"), question.settings
     if settings.representation != "none":
         settings = settings.model_copy(update={"representation": "none", "classes": 0})
     if settings.resnet is not None:
         if not question.is_ours and timm_limits(settings):
             raise Unavailable(f"timm has no function for {settings.variant}")
         # its class rather than its functions, which have names for half of the paper's ResNets only
-        return _library("timm.models.resnetv2").ResNetV2(
+        return library("timm.models.resnetv2").ResNetV2(
             layers=list(settings.resnet.blocks),
             width_factor=settings.resnet.width_factor,
             num_classes=settings.classes,
             stem_type="fixed",
-            conv_layer=partial(_library("timm.layers").StdConv2d, eps=1e-8),
+            conv_layer=partial(library("timm.layers").StdConv2d, eps=1e-8),
         )
     if question.is_ours:
         arguments["pos_embed"] = "learn"  # whatever our model computes them from, they stand there as a table
     else:
         arguments["norm_layer"] = partial(nn.LayerNorm, eps=settings.norm_eps)
+    if question.images.shape[1] != 3:
+        arguments["in_chans"] = question.images.shape[1]
+    if settings.position == "sincos2d" and not question.is_ours:
+        raise Unavailable("timm computes no positions: no other library says what this file's are")
     arguments = timm_arguments(settings) | arguments
     return timm.create_model(timm_architecture(settings), num_classes=settings.classes, **arguments)
 
@@ -122,7 +93,9 @@ def _timm_outputs(model: Any, question: Question) -> dict[str, Tensor]:
     model, settings = model.eval().float(), question.settings
     seen = model.forward_features(question.images)
     pooled = model.forward_head(seen, pre_logits=True)
-    outputs = {"pooled": pooled, "features": pooled}
+    outputs = {"pooled": pooled}
+    if question.is_ours or settings.representation == "none":  # of others' files timm leaves that layer out
+        outputs["features"] = pooled
     if model.num_classes or not settings.classes:
         outputs["logits"] = model.forward_head(seen)
     if settings.family != "resnet":
@@ -132,7 +105,7 @@ def _timm_outputs(model: Any, question: Question) -> dict[str, Tensor]:
 
 def _load_bf16(model: Any, path: str) -> None:
     try:
-        _library("timm.models.vision_transformer")._load_weights(model, path, load_bfloat16=True)
+        library("timm.models.vision_transformer")._load_weights(model, path, load_bfloat16=True)
     except ImportError as error:
         raise Unavailable(f"timm reads bf16 arrays through {error.name}, which is not installed") from error
 
@@ -157,29 +130,38 @@ def transformers_folder(question: Question) -> Answer:
     _refuse_overruled(question)
     if question.config is None:
         raise Unavailable("transformers needs a config.json beside the tensors, there is none")
-    transformers = _library("transformers")
-    folder, arguments = question.config.parent, {"local_files_only": True, "dtype": "float32"}
+    transformers = library("transformers")
+    folder = question.config.parent
+    arguments: dict[str, Any] = {"local_files_only": True, "dtype": "float32", "return_dict": True}
     transformers.utils.logging.disable_progress_bar()  # it draws one for every model it loads, into logs too
+    question, prepared = transformers_images(question)
     if question.settings.classes:
+        # as many as the head has, which a config that names others, or none, may not say
+        arguments["num_labels"] = question.settings.classes
         model = transformers.ViTForImageClassification.from_pretrained(folder, **arguments).eval()
         with _inputs_of(model.classifier) as seen:
             logits = model(question.images).logits
         body, outputs = model.vit, {"logits": logits, "features": seen[0], "pooled": seen[0]}
     else:
-        body = transformers.ViTModel.from_pretrained(folder, add_pooling_layer=False, **arguments).eval()
-        outputs = {"pooled": body(question.images).last_hidden_state[:, 0]}
+        pools = question.settings.representation != "none"
+        body = transformers.ViTModel.from_pretrained(folder, add_pooling_layer=pools, **arguments).eval()
+        seen = body(question.images)
+        outputs = {"pooled": seen.last_hidden_state[:, 0]} | ({"features": seen.pooler_output} if pools else {})
     tokens_BTD = quiet_tokens(question.settings)
     for layer in body.layers:
         tokens_BTD = layer(tokens_BTD)
-    return _version(transformers), outputs | {"encoded": body.layernorm(tokens_BTD)}
+    return version(transformers), {**outputs, **prepared, "encoded": body.layernorm(tokens_BTD)}
 
 
 def torchvision_file(question: Question) -> Answer:
     """By `load_state_dict` of its function's model, of its class where no function has these sizes."""
-    torchvision, load_file = _library("torchvision"), _library("safetensors.torch").load_file
+    torchvision, load_file = library("torchvision"), library("safetensors.torch").load_file
     settings, sizes = question.settings, question.settings.sizes
+    question = torchvision_images(question)
     if not settings.classes:
         raise Unavailable("torchvision has no model without a head")
+    if question.images.shape[1] != 3:
+        raise Unavailable("torchvision has no model of grey images")
     arguments: dict[str, Any] = {"num_classes": settings.classes, "image_size": settings.grid * sizes.patch_px}
     if settings.representation != "none":
         arguments["representation_size"] = settings.feature_width
@@ -197,12 +179,12 @@ def torchvision_file(question: Question) -> Answer:
         logits = model(question.images)
     encoded = model.encoder.ln(model.encoder.layers(quiet_tokens(settings)))
     outputs = {"logits": logits, "features": features[0], "pooled": pooled[0], "encoded": encoded}
-    return _version(torchvision), outputs
+    return version(torchvision), outputs
 
 
 def onnx_graph(question: Question) -> Answer:
     """By an InferenceSession on the CPU, once with all images and once with one: the batch is dynamic."""
-    onnx, onnxruntime = _library("onnx"), _library("onnxruntime")
+    onnx, onnxruntime = library("onnx"), library("onnxruntime")
     path, images = question.tensors[0], question.images.numpy()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors: it warns of each constant that it folds
@@ -216,23 +198,12 @@ def onnx_graph(question: Question) -> Answer:
     onnx.save(graph, opened)
     session = onnxruntime.InferenceSession(opened, options, providers=["CPUExecutionProvider"])
     features = torch.from_numpy(session.run(None, {"images": images})[1])
-    return _version(onnxruntime), {"logits": torch.cat([alone, logits[1:]]), "features": features}
+    return version(onnxruntime), {"logits": torch.cat([alone, logits[1:]]), "features": features}
 
 
 def _refuse_overruled(question: Question) -> None:
     if question.is_overruled:
         raise Unavailable("config.source asks for another GELU or epsilon than the library reads from its config")
-
-
-def _library(name: str) -> Any:
-    try:
-        return import_module(name)
-    except ImportError as error:
-        raise Unavailable(f"{name.split('.')[0]} is not installed: pip install 'vitpipe[parity]'") from error
-
-
-def _version(library: Any) -> str:
-    return f"{library.__name__} {library.__version__}"
 
 
 @contextmanager

@@ -1,10 +1,13 @@
 """What a conversion will cost, and what it cannot do, said before anything runs. No torch."""
 
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 
 from vitpipe.stages.artifacts import Artifact, Checkpoint
+from vitpipe.stages.commits import at_commits
 from vitpipe.stages.convert.config import ConvertConfig, ConvertResources
-from vitpipe.stages.convert.foreign.located import is_local
+from vitpipe.stages.convert.foreign.located import is_local, locate
 from vitpipe.stages.convert.foreign.weights import glance
 from vitpipe.stages.convert.formats.common import format_of
 from vitpipe.stages.convert.numbers import ITEM_BYTES
@@ -25,7 +28,11 @@ constants and the file."""
 def estimate(config: ConvertConfig, resources: ConvertResources, inputs: Given, known: Known) -> Estimate:
     """Bytes written and hours. UsageError when a format cannot hold the model, or an average is wanted and not kept."""
     if config.source is not None and not is_local(config.source.path):
-        return Estimate(notes=(f"the model is recognised once {config.source.path} is fetched",))
+        source, commits = at_commits(config.source)
+        if commits:  # what is not there is told before anything runs
+            with tempfile.TemporaryDirectory(prefix="vitpipe-plan-") as scratch:
+                locate(source.path, Path(scratch))
+        return Estimate(notes=(f"the model is recognised once {source.path} is fetched",))
     foreign = glance(config.source) if config.source else None
     given = (*inputs.get("checkpoint", ()), *inputs.get("weights", ()))
     model = foreign.settings if foreign else getattr(given[0], "model", None)

@@ -21,6 +21,8 @@ Array = NDArray[np.float32]
 Shape = tuple[int, ...]
 ReadArray = Callable[[str], Array]
 
+FLOATS = "dequantise it with what made it, and save floating point numbers (fp32, bf16, fp16)"
+"""What to do with a file of whole numbers."""
 ITEM_BYTES: Mapping[Dtype, int] = {"fp32": 4, "bf16": 2, "fp16": 2}
 _NAN = 0x7FC0
 _PART_NUMBERS = 2**20
@@ -42,6 +44,8 @@ class Arrays:
     """Errors: IntegrityError when the bytes are damaged; OSError and KeyError as they come."""
     all_bf16: bool = False
     """Whether every array of an npz is raw bf16: some libraries read only such."""
+    counters: tuple[str, ...] = ()
+    """Names of single whole numbers beside them, which count steps or averages: no parameters, left aside."""
 
 
 def count(shape: Shape) -> int:
@@ -94,13 +98,31 @@ def finite(read: ReadArray) -> ReadArray:
 
     def one(name: str) -> Array:
         array = read(name)
-        flat = array.reshape(-1)
-        parts = (flat[start : start + _PART_NUMBERS] for start in range(0, len(flat), _PART_NUMBERS))
-        if not all(_is_finite(part) for part in parts):
+        if not _all_finite(array):
             raise StageError(f"convert {name}", "it holds numbers that are not finite", "train again from before")
         return array
 
     return one
+
+
+def checked_source(read: ReadArray, asked: str) -> ReadArray:
+    """The same arrays of somebody else's file. StageError when one holds numbers that are not finite."""
+
+    def one(name: str) -> Array:
+        array = read(name)
+        if not _all_finite(array):
+            wrong = int(array.size - np.isfinite(array).sum())
+            found = f"{wrong} of the {array.size} numbers in it that become {name} are not finite"
+            raise StageError(asked, found, "compare its SHA-256 with its publisher's, or name another file")
+        return array
+
+    return one
+
+
+def _all_finite(array: Array) -> bool:
+    flat = array.reshape(-1)
+    parts = (flat[start : start + _PART_NUMBERS] for start in range(0, len(flat), _PART_NUMBERS))
+    return all(_is_finite(part) for part in parts)
 
 
 def in_range(array: Array, name: str, dtype: Dtype) -> Array:

@@ -11,22 +11,25 @@ from vitpipe.stages.convert.formats.common import About
 from vitpipe.stages.convert.task import Source, WriteTask
 from vitpipe.stages.images.classes import LABELS, names_in_order
 from vitpipe.stages.model_settings import ModelSettings
+from vitpipe.stages.preparation import PREPARATION, Preparation, read_preparation
 
 
 def about_of(task: WriteTask, settings: ModelSettings) -> About:
     """What a task writes of the weights beside their numbers."""
     config = task.config
-    return About(settings, task.labels, config.license, lineage_of(task.source), config.dtype, task.sigmoid)
+    way = task.preparation or Preparation()
+    return About(settings, task.labels, config.license, lineage_of(task.source), config.dtype, task.sigmoid, way)
 
 
-def labels_of(source: Artifact | ForeignWeights, classes: int) -> dict[str, dict[str, str]]:
+def labels_of(source: Artifact | ForeignWeights, classes: int) -> dict[str, Any]:
     """Content of `labels.json`, its names in the order of the head's `classes`; of a source without labels empty.
 
     Outputs beyond the names that a larger head has are called as Hugging Face calls them. IntegrityError for names
     that are not this head's.
     """
     if isinstance(source, ForeignWeights):
-        return {"id2label": {str(number): label for number, label in enumerate(source.labels)}}
+        named: dict[str, Any] = {"id2label": {str(number): label for number, label in enumerate(source.labels)}}
+        return named | ({"objective": "sigmoid"} if source.sigmoid else {})
     content: dict[str, Any] = source.read_json(LABELS) if source.has(LABELS) else {"id2label": {}}
     try:
         names = names_in_order(content["id2label"])
@@ -51,6 +54,15 @@ def lineage_of(source: Source) -> dict[str, str]:
     return _named(source)
 
 
+def preparation_of(source: Artifact | ForeignWeights) -> Preparation | None:
+    """How an image gets to the model's size as its makers say, where they do. IntegrityError for a damaged file."""
+    if isinstance(source, ForeignWeights):
+        return source.preparation
+    if not isinstance(source, Weights) or not source.has(PREPARATION):
+        return None
+    return read_preparation(source.read_json(PREPARATION), source.uri)
+
+
 def source_json(foreign: ForeignWeights) -> dict[str, Any]:
     """Content of `source.json`: where the weights came from, to the byte, and how they were read."""
     return {
@@ -62,6 +74,7 @@ def source_json(foreign: ForeignWeights) -> dict[str, Any]:
         "model": foreign.settings.model_dump(mode="json"),
         "mean": list(foreign.pixels.mean),
         "std": list(foreign.pixels.std),
+        "preparation": foreign.preparation.model_dump() if foreign.preparation else None,
         "notes": list(foreign.notes),
     }
 

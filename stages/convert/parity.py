@@ -15,17 +15,19 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from torch import Tensor
 
-from vitpipe.infra.errors import IntegrityError
+from vitpipe.infra.errors import IntegrityError, UsageError, VitpipeError
 from vitpipe.stages.convert.config import Dtype
-from vitpipe.stages.convert.consumers import Outputs, Question, Unavailable, quiet_tokens
+from vitpipe.stages.convert.foreign.consumer_files import consumer_files
 from vitpipe.stages.convert.foreign.to_native import native_reader
-from vitpipe.stages.convert.foreign.weights import reopen
+from vitpipe.stages.convert.foreign.weights import ForeignWeights, reopen
 from vitpipe.stages.convert.formats.common import HALF, NPZ, Pixels, WeightsFormat, architecture, format_of, load
 from vitpipe.stages.convert.links import Link
 from vitpipe.stages.convert.numbers import ReadArray, stored
 from vitpipe.stages.convert.own_model import load_model, load_rounded
+from vitpipe.stages.convert.question import Answer, Outputs, Question, Unavailable, quiet_tokens
 from vitpipe.stages.convert.task import CheckTask, ProveTask
 from vitpipe.stages.convert.tensors import Tensors, open_source
+from vitpipe.stages.images.prepare import prepare
 from vitpipe.stages.vit.build import Model
 from vitpipe.stages.vit.model import ViT
 
@@ -34,7 +36,11 @@ TOLERANCE = 1e-4
 """Largest difference of any output in fp32, over the output's largest absolute value where that is above 1. Measured
 differences between equal models stay below 1e-5; another GELU, epsilon or order of q, k, v is above 1e-3."""
 _WRITTEN, _READ = ("logits", "features", "encoded"), ("pooled", "encoded", "logits")
-"""Outputs that are compared. Most libraries have no place for the representation layer of a file they only read."""
+"""Outputs that are compared. Most libraries have no place for the representation layer of a file they only read; where
+there is no head, it is a library's own last layer, and compared too."""
+LEVELS = 2
+"""Largest difference, of 255 levels, of one image that two libraries bring to a model's size by the same filter, each
+rounding by itself. Another filter, side or middle makes tens of the same image."""
 
 
 def check(task: CheckTask) -> dict[str, Any]:
@@ -62,24 +68,34 @@ def prove(task: ProveTask) -> dict[str, Any]:
     consumer = format_of(foreign.format).consumer
     if consumer is None:
         return facts | {"unchecked": f"{foreign.format} files are read as they stand, by no other library"}
-    images = parity_images(foreign.settings.image_px)
+    model = load_model(Tensors(foreign.settings, *native_reader(named, foreign)))
+    images = parity_images(foreign.settings.image_px)[:, : foreign.channels]
+    is_certain = format_of(foreign.format).pixels == foreign.pixels and foreign.located.companions == ()
+    # grey ones are normalised here: the three means that most configs keep for them, no library applies to one channel
+    tensors, config = consumer_files(foreign, named, paths, task.ctx.scratch / "theirs")
     question = Question(
         settings=foreign.settings,
-        tensors=tuple(paths[name] for name in foreign.located.tensors),
-        config=paths.get("config.json"),
+        tensors=tensors,
+        config=config,
         images=_normalised(images, foreign.pixels),
-        all_bf16=foreign.all_bf16,
+        all_bf16=foreign.all_bf16 and not named.is_unwrapped,
         is_ours=False,
         is_overruled=foreign.is_overruled,
+        pixels=images if foreign.channels == 3 and (foreign.says_pixels or is_certain) else None,
+        photo=_photo(foreign.settings.image_px) if foreign.preparation else None,
     )
     with torch.inference_mode():
         try:
-            library, theirs = load(consumer)(question)
+            library, theirs = _answer(load(consumer), question, foreign.uri)
         except Unavailable as error:
             return facts | {"unchecked": str(error)}
-        ours = _own_outputs(load_model(Tensors(foreign.settings, *native_reader(named, foreign))), images)
-    compared = _READ if foreign.settings.classes else _READ[:-1]
-    return facts | _figures(compared, ours, theirs, scale=theirs) | {"library": library}
+        ours = _own_outputs(model, images.expand(-1, 3, -1, -1))
+    settings = foreign.settings
+    last = ("features",) if settings.representation != "none" else ()
+    compared = _READ if settings.classes else (*_READ[:-1], *last)
+    _refuse_other_shapes(compared, ours, theirs, foreign.uri)
+    figures = _figures(compared, ours, theirs, scale=theirs)
+    return facts | figures | _prepared_alike(foreign, question, theirs) | {"library": library}
 
 
 def parity_images(image_px: int) -> Tensor:
@@ -88,6 +104,44 @@ def parity_images(image_px: int) -> Tensor:
     noise = torch.randint(0, 128, (NUM_IMAGES, 3, image_px, image_px), generator=generator)
     slope = torch.arange(image_px) * 127 // max(1, image_px - 1)
     return (noise + slope[:, None]).to(torch.uint8)
+
+
+def _answer(consumer: Callable[[Question], Answer], question: Question, uri: str) -> Answer:
+    """Ask a library. UsageError for files that its own loader refuses: it would be no model that they stand for."""
+    try:
+        return consumer(question)
+    except (Unavailable, MemoryError, VitpipeError):
+        raise
+    except Exception as error:  # whatever a library raises on a file that it cannot load
+        why = " ".join(str(error).split())[:300]
+        found = f"the library that the file is for refuses it: {type(error).__name__}: {why}"
+        raise UsageError(f"prove the weights {uri}", found, "name files that it loads") from error
+
+
+def _refuse_other_shapes(names: Sequence[str], ours: Outputs, theirs: Outputs, uri: str) -> None:
+    for name in names:
+        if name in ours and name in theirs and ours[name].shape != theirs[name].shape:
+            found = f"the {name} of its library are {tuple(theirs[name].shape)}, of our model {tuple(ours[name].shape)}"
+            raise UsageError(f"prove the weights {uri}", found, "name a model with one answer an image")
+
+
+def _prepared_alike(foreign: ForeignWeights, question: Question, theirs: Outputs) -> dict[str, Any]:
+    """The largest difference, in levels, of our way of an image to the model's size and theirs."""
+    if foreign.preparation is None or question.photo is None or "prepared" not in theirs:
+        return {}
+    photo_HWC = question.photo.permute(1, 2, 0).numpy()
+    ours = torch.from_numpy(np.array(prepare(photo_HWC, foreign.settings.image_px, foreign.preparation)))
+    apart = (ours.permute(2, 0, 1).float() - theirs["prepared"].float()).abs()
+    return {"prepared": {"way": str(foreign.preparation), "levels": float(apart.max()), "allowed": LEVELS}}
+
+
+def _photo(image_px: int) -> Tensor:
+    """An image for preparations, uint8 (3, H, W): neither square nor of the model's size, with waves of every length
+    from two pixels on."""
+    height, width = image_px + image_px // 3 + 3, 2 * image_px + 5
+    rows, columns = torch.arange(height)[:, None] / height, torch.arange(width) / width
+    waves = [torch.sin(80 * rows * rows * one) * torch.cos(60 * columns * columns * one) for one in (1, 2, 3)]
+    return (127.5 + 120 * torch.stack(waves)).to(torch.uint8)
 
 
 def _compare_written(
@@ -182,7 +236,7 @@ def _largest(tensor: Tensor) -> float:
 
 
 def _normalised(images: Tensor, pixels: Pixels) -> Tensor:
-    mean, std = (torch.tensor(three)[:, None, None] for three in pixels)
+    mean, std = (torch.tensor(three[: images.shape[1]])[:, None, None] for three in pixels)
     return (images / 255 - mean) / std
 
 

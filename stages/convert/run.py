@@ -10,13 +10,15 @@ from typing import Any
 
 from vitpipe.infra.errors import StageError
 from vitpipe.stages.artifacts import Artifact, Checkpoint, File, Weights
+from vitpipe.stages.commits import COMMITS, at_commits, write_commits
 from vitpipe.stages.contract import Inputs, StageContext
 from vitpipe.stages.convert.config import ConvertConfig
 from vitpipe.stages.convert.foreign.weights import ForeignWeights, look
 from vitpipe.stages.convert.formats.common import architecture, format_of, json_bytes, load
-from vitpipe.stages.convert.origin import labels_of, lineage_of, listing_sha256, source_json
+from vitpipe.stages.convert.origin import labels_of, lineage_of, listing_sha256, preparation_of, source_json
 from vitpipe.stages.convert.task import CheckTask, ProveTask, Source, WriteTask, refuse, settings_of, split
 from vitpipe.stages.convert.write import write
+from vitpipe.stages.preparation import PREPARATION
 from vitpipe.stages.tasks import gather
 
 
@@ -24,17 +26,24 @@ def run(config: ConvertConfig, inputs: Inputs, ctx: StageContext) -> Weights:
     """Write all formats, prove each, and give what was written.
 
     Errors: UsageError for what a format cannot hold; StageError when a written file is not the checkpoint."""
+    config, commits = at_commits(config)
+    if commits:
+        ctx.out.put(COMMITS, write_commits(commits))
     source = _source(config, inputs, ctx)
     refuse(config.formats, settings_of(source))
     labels = labels_of(source, settings_of(source).classes or 0)
     names = tuple(labels["id2label"].values())
     sigmoid = str(labels.get("objective")) == "sigmoid"
-    tasks = [WriteTask(formats, config, source, names, ctx.task, sigmoid) for formats in split(config.formats)]
+    way = preparation_of(source)
+    proved = _prove(source, ctx)
+    tasks = [WriteTask(formats, config, source, names, ctx.task, sigmoid, way) for formats in split(config.formats)]
     written = _write(tasks, ctx)
-    proofs = _check(config, source, written, ctx)
+    proofs = _check(config, source, written, ctx) | proved
     files = (*written, ctx.out.put("labels.json", json_bytes(labels)), ctx.out.put("parity.json", json_bytes(proofs)))
     if isinstance(source, ForeignWeights):
         files += (ctx.out.put("source.json", json_bytes(source_json(source))),)
+    if way is not None:
+        files += (ctx.out.put(PREPARATION, json_bytes(way.model_dump())),)
     _raise(proofs)
     return Weights(
         files=files,
@@ -43,6 +52,7 @@ def run(config: ConvertConfig, inputs: Inputs, ctx: StageContext) -> Weights:
         lineage=lineage_of(source),
         pretrained_on=source.shards_sha256 if isinstance(source, Checkpoint) else getattr(source, "pretrained_on", ()),
         source_sha256=listing_sha256(source) if isinstance(source, ForeignWeights) else "",
+        commits=commits,
         metrics={f"parity_{name}": proof["max_abs_difference"] for name, proof in proofs.items() if _measured(proof)},
     )
 
@@ -75,11 +85,16 @@ def _check(
     ]
     ended = gather(ctx.cluster.fan(_check_task, tasks, resources=ctx.resources))
     done = {task.format: proof for task, proof in ended}
-    proofs: dict[str, dict[str, Any]] = {name: done[name] for name in config.formats}
-    if isinstance(source, ForeignWeights):
-        ((_, proof),) = gather(ctx.cluster.fan(_prove_task, [ProveTask(source, ctx.task)], resources=ctx.resources))
-        proofs["source"] = proof
-    return proofs
+    return {name: done[name] for name in config.formats}
+
+
+def _prove(source: Source, ctx: StageContext) -> dict[str, dict[str, Any]]:
+    """Compare foreign weights with their own library's answers before anything is written: the entry `source`."""
+    if not isinstance(source, ForeignWeights):
+        return {}
+    ((_, proof),) = gather(ctx.cluster.fan(_prove_task, [ProveTask(source, ctx.task)], resources=ctx.resources))
+    _raise({"source": proof})
+    return {"source": proof}
 
 
 def _write_task(task: WriteTask) -> tuple[File, ...]:
@@ -111,7 +126,11 @@ def _raise(proofs: dict[str, dict[str, Any]]) -> None:
             wrong.append(f"{name} comes back with another {', '.join(proof['differing'])}")
         if _measured(proof) and not proof["error"] <= proof["tolerance"]:
             apart.append(f"{name} differs by {proof['error']:.3g}, allowed are {proof['tolerance']:.3g}")
-    if wrong := wrong + apart:
-        compare = "compare config.source.gelu and norm_eps with what its makers say"
-        do = compare if wrong[-1].startswith("source") else "report this"
-        raise StageError("prove the written weights", "; ".join(wrong), f"{do}: parity.json has the figures")
+        if (way := proof.get("prepared")) and not way["levels"] <= way["allowed"]:
+            apart.append(f"{name} prepares an image {way['levels']:g} of 255 levels apart, by {way['way']}")
+    if not (wrong := wrong + apart):
+        return
+    if set(proofs) == {"source"}:
+        asked, do = "prove the foreign weights", "compare config.source.gelu and norm_eps with what its makers say"
+        raise StageError(asked, "; ".join(wrong), do)
+    raise StageError("prove the written weights", "; ".join(wrong), "report this: parity.json has the figures")

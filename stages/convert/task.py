@@ -11,6 +11,7 @@ from vitpipe.stages.convert.config import ConvertConfig, Format
 from vitpipe.stages.convert.foreign.weights import ForeignWeights
 from vitpipe.stages.convert.formats.common import format_of
 from vitpipe.stages.model_settings import ModelSettings
+from vitpipe.stages.preparation import Preparation
 
 Source = Checkpoint | Weights | Score | ForeignWeights
 
@@ -27,6 +28,8 @@ class WriteTask:
     ctx: TaskContext
     sigmoid: bool = False
     """Whether each class was learned by itself: a reader then takes the sigmoid of a logit, not the softmax of all."""
+    preparation: Preparation | None = None
+    """How an image gets to the model's size, where the source says it."""
 
     def __str__(self) -> str:
         return f"write {'+'.join(self.formats)}"

@@ -42,9 +42,10 @@ class EvaluateConfig(Settings):
     """One draw of training images, or of held out ones, each. knn on all images needs none and scores once."""
     image_px: Side | None = None
     """Side of the input image, pixels; the weights' own when left out."""
-    eval_resize: Literal["squash", "resize_crop", "resmall_crop"] = "resize_crop"
+    eval_resize: Literal["squash", "resize_crop", "resmall_crop", "weights"] = "resize_crop"
     """How an image reaches `image_px`: squashed; or resized by 8/7, as a square (the authors' few-shot: 256, then
-    224) or by the shorter side (their pretraining evaluation), and cropped at the centre."""
+    224) or by the shorter side (their pretraining evaluation), and cropped at the centre. `weights`: as the makers of
+    imported weights say, their sides and their filter (`preparation.json`)."""
     position_resize: Literal["vit_paper", "timm", "huggingface", "torchvision"] = "vit_paper"
     """Whose interpolation brings the position embedding to another `image_px`."""
     precision: Literal["bf16", "fp32"] = "fp32"
@@ -101,6 +102,8 @@ def check_inputs(config: EvaluateConfig, given: Collection[str]) -> list[str]:
     """What the config misses, given the names of the node's inputs; asked by `validate`."""
     if "weights" in given:
         return []
+    if config.eval_resize == "weights":
+        return ["eval_resize weights needs weights"]
     if config.features != "raw_pixels":
         return [f"method {config.method} with features {config.features} needs weights"]
     return [] if config.image_px else ["raw_pixels without weights needs image_px"]

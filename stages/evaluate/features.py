@@ -105,9 +105,7 @@ def _run_over(task: ExtractTask) -> tuple[Floats, float]:
     about = task.about
     torch.set_num_threads(about.cpus)
     on, (model, image_px) = device(), _extractor(task)
-    images = EvalImages(
-        about.data, task.split, image_px, about.config.eval_resize, about.context.shards, keep=task.rows
-    )
+    images = EvalImages(about.data, task.split, image_px, about.way, about.context.shards, keep=task.rows)
     rows: list[Floats] = []
     seconds: list[float] = []
     for batch in images.batches(about.batch_images, threads=about.cpus):

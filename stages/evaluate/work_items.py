@@ -10,6 +10,7 @@ import numpy.typing as npt
 from vitpipe.stages.artifacts import File, Score, ShardSet, Weights
 from vitpipe.stages.contract import Out, TaskContext
 from vitpipe.stages.evaluate.config import EvaluateConfig
+from vitpipe.stages.preparation import Fit, Preparation
 
 Indices = npt.NDArray[np.int64]
 Draws = Mapping[int, Mapping[int, Indices]]
@@ -28,9 +29,19 @@ class EvaluateTask:
     batch_images: int
     cpus: int
     context: TaskContext
+    preparation: Preparation | None = None
+    """How an image gets to the model's size as the weights' makers say, where that is asked for."""
 
     def __str__(self) -> str:
         return f"draw-{self.config.method}"
+
+    @property
+    def way(self) -> Fit | Preparation:
+        """How an image gets to the size asked for."""
+        if self.config.eval_resize != "weights":
+            return self.config.eval_resize
+        assert self.preparation and self.image_px and self.weights and self.weights.model, "refused before"
+        return self.preparation.at(self.image_px, self.weights.model.image_px)
 
     @property
     def image_px(self) -> int | None:

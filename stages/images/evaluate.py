@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal, assert_never
+from typing import assert_never
 
 import numpy as np
 import torch
@@ -14,19 +14,18 @@ from vitpipe.stages.images.config import before_crop_px
 from vitpipe.stages.images.decode import Pixels
 from vitpipe.stages.images.keys import Ints
 from vitpipe.stages.images.prefetch import in_order
+from vitpipe.stages.images.prepare import prepare
 from vitpipe.stages.images.resize import centre, resize, resize_small
 from vitpipe.stages.images.split import Split, open_pixels
 from vitpipe.stages.images.train import to_batch
-
-Fit = Literal["squash", "resize_crop", "resmall_crop"]
-"""How an image gets to image_px: squashed to a square; squashed to `resize_px` and its centre cut; or its shorter side
-resized to `resize_px` and its centre cut."""
+from vitpipe.stages.preparation import Fit, Preparation
 
 
 class EvalImages:
     """One split, or its images `keep` in that order. No randomness.
 
-    `resize_px` is the side before the centre crop; left out, `before_crop_px` chooses it.
+    `resize_px` is the side before the centre crop; left out, `before_crop_px` chooses it. A Preparation in place of
+    `resize` says all of it.
     """
 
     def __init__(
@@ -34,7 +33,7 @@ class EvalImages:
         shards: ShardSet,
         split: str,
         image_px: int,
-        resize: Fit,
+        resize: Fit | Preparation,
         cache: Path,
         keep: Ints | None = None,
         resize_px: int | None = None,
@@ -79,8 +78,15 @@ class EvalImages:
         return to_batch(torch.from_numpy(images_BCHW), self._split.labels_of(numbers_B), numbers_B)
 
 
-def fitted(image: Pixels, image_px: int, fit: Fit, resize_px: int | None = None, antialias: bool = True) -> Pixels:
-    """Bring one image to (image_px, image_px, 3); without `resize_px`, `before_crop_px` chooses it."""
+def fitted(
+    image: Pixels, image_px: int, fit: Fit | Preparation, resize_px: int | None = None, antialias: bool = True
+) -> Pixels:
+    """Bring one image to (image_px, image_px, 3); without `resize_px`, `before_crop_px` chooses it.
+
+    A Preparation says all of it by itself.
+    """
+    if isinstance(fit, Preparation):
+        return prepare(image, image_px, fit)
     if fit == "squash":
         return resize(image, image_px, image_px, antialias)
     before = resize_px or before_crop_px(image_px)

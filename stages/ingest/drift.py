@@ -10,7 +10,9 @@ from importlib.metadata import version
 from pydantic import ValidationError
 
 from vitpipe.infra.errors import IntegrityError, NotFound, StorageError, UsageError, VitpipeError
+from vitpipe.infra.storage.hub_names import without_revisions
 from vitpipe.stages.artifacts import ShardSet
+from vitpipe.stages.commits import at_commits, compared
 from vitpipe.stages.ingest.config import IngestConfig, IngestResources
 from vitpipe.stages.ingest.drift_by_digest import KeptDigests, compared_by_digest, kept_digests
 from vitpipe.stages.ingest.listing import MAX_NAMED, some
@@ -31,6 +33,10 @@ def look(config: IngestConfig, resources: IngestResources, shards: ShardSet, rec
     was, no_times = _inventory(shards, record) if shards.has(INVENTORY) else (None, "")
     kept = kept_digests(shards) if digests else None
     try:
+        config, commits = at_commits(config)
+        if other := compared(shards.commits, commits):
+            same = was is not None and _by_names(config, shards, record, was, no_times, digests=False)
+            return other.with_same_files() if same and same.is_same else other
         if was is None:
             found = _by_listing(config, shards, digests)
         else:
@@ -129,7 +135,8 @@ def _moved(config: IngestConfig, record: Record) -> str:
         was = type(config.source).model_validate(record.config.get("source", {})).location
     except ValidationError:  # of an earlier version, or of none
         return ""
-    return f", ingested from {was}" if was != config.source.location else ""
+    moved = without_revisions(was) != without_revisions(config.source.location)
+    return f", ingested from {was}" if moved else ""
 
 
 def _by_listing(config: IngestConfig, shards: ShardSet, digests: bool) -> Sighted | None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from vitpipe.stages.artifacts import Artifact
+from vitpipe.stages.commits import at_commits, told
 from vitpipe.stages.estimates import Estimate, Known
 from vitpipe.stages.ingest.config import IngestConfig, IngestResources
 from vitpipe.stages.ingest.sources.folder_layout import misspelt
@@ -17,12 +18,13 @@ def estimate(
     config: IngestConfig, resources: IngestResources, inputs: Mapping[str, Sequence[Artifact | Estimate]], known: Known
 ) -> Estimate:
     """Images, classes and bytes; of local files by their listing. UsageError when there is nothing to ingest."""
+    config, commits = at_commits(config)
     counted = config.source.count(config.splits)
     if isinstance(counted, str):
         without = {"num_classes": 0, "class_names": ()} if config.source.unlabelled else {}
-        return Estimate(notes=(counted,), **without)
+        return Estimate(notes=(counted, *told(commits)), **without)
     kept = _part(counted.images, config)
-    notes = (*counted.notes, *_doubts(counted, kept), *misspelt(config.splits), *_near(config, kept))
+    notes = (*told(commits), *counted.notes, *_doubts(counted, kept), *misspelt(config.splits), *_near(config, kept))
     splits = _splits(config, kept, counted.splits)
     if isinstance(config.splits, dict) and len(config.splits) > 1:
         notes = (*notes, "splits are cut by content: their sizes are within the chance of a draw")

@@ -13,6 +13,7 @@ from importlib.metadata import version
 from vitpipe.infra.errors import IntegrityError, NotFound, StageError
 from vitpipe.infra.work import stop_if_asked
 from vitpipe.stages.artifacts import COMPARED_IN_PART, File, ShardSet
+from vitpipe.stages.commits import COMMITS, at_commits, told, write_commits
 from vitpipe.stages.contract import Inputs, StageContext
 from vitpipe.stages.images.manifest import MANIFEST, Manifest, SourceFacts
 from vitpipe.stages.ingest.choose.chosen import Chosen, choose
@@ -50,12 +51,18 @@ def run(config: IngestConfig, inputs: Inputs, ctx: StageContext) -> ShardSet:
     bad images; Stopped.
     """
     excluded = excluded_contents(inputs)  # first: a set without test images is told before the work
+    config, commits = at_commits(config)
+    if commits:
+        ctx.out.put(COMMITS, write_commits(commits))
+    for note in told(commits):
+        ctx.events.emit("note", note)
     parts = Parts(ctx)
     try:
-        return _ingest(config, inputs, excluded, ctx, parts)
+        made = _ingest(config, inputs, excluded, ctx, parts)
     except (StageError, IntegrityError, NotFound):  # an image that is no longer what was seen, or a damaged part
         parts.refuse()
         raise
+    return made.model_copy(update={"commits": commits})
 
 
 def _ingest(

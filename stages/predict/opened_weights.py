@@ -10,9 +10,9 @@ import torch
 from vitpipe.infra.errors import IntegrityError
 from vitpipe.stages.artifacts import Score, Weights
 from vitpipe.stages.images.classes import LABELS, names_in_order
-from vitpipe.stages.images.evaluate import Fit
 from vitpipe.stages.predict.manner import Head, Manner
 from vitpipe.stages.predict.ready_model import ReadyResNet, ReadyViT, ready_model
+from vitpipe.stages.preparation import PREPARATION, Fit, Preparation, read_preparation
 from vitpipe.stages.vit.native import load_native, load_weights
 
 FITS: tuple[Fit, ...] = get_args(Fit)
@@ -31,14 +31,17 @@ def open_weights(given: Weights | Score | Path, scratch: Path) -> ReadyViT | Rea
         settings, state = load_native(native)
         labels = _read_json(native, LABELS)
         protocol = _read_json(native, SCORE).get("protocol", {})
+        said = _read_json(native, PREPARATION)
     else:
         settings, state = load_weights(given, scratch)
         labels = given.read_json(LABELS) if given.has(LABELS) else {}
         protocol = given.protocol if isinstance(given, Score) else {}
+        said = given.read_json(PREPARATION) if given.has(PREPARATION) else {}
     where = str(given) if isinstance(given, Path) else given.uri
     names = _names(labels, settings.classes or 0, where)
     head: Head = "sigmoid" if labels.get("objective") == "sigmoid" else "softmax"
-    model = ready_model(settings, Manner(where, names, head, *_preparation(protocol)))
+    way = (read_preparation(said, where), None, True) if said and not protocol else _tested(protocol)
+    model = ready_model(settings, Manner(where, names, head, *way))
     model.load_state_dict(state)
     return model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu")).float().eval()
 
@@ -70,7 +73,7 @@ def _names(labels: Mapping[str, Any], classes: int, where: str) -> tuple[str, ..
     return names
 
 
-def _preparation(protocol: Mapping[str, Any]) -> tuple[Fit, int | None, bool]:
+def _tested(protocol: Mapping[str, Any]) -> tuple[Fit | Preparation, int | None, bool]:
     """How the weights were tested; squashed to a square where nothing is told."""
     said = protocol.get("eval_resize")
     fit: Fit = next((known for known in FITS if known == said), "squash")

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from vitpipe.stages.model_settings import ModelSettings
+from vitpipe.stages.preparation import Preparation
 from vitpipe.stages.report.gallery import Inspection
 from vitpipe.stages.report.record_lineage import LineageNode, rests_on
 from vitpipe.stages.report.results import Gain, ScoreRow
@@ -86,12 +87,21 @@ def _csv_line(row: ScoreRow) -> dict[str, Any]:
         "top1": f"{100 * row.value:.3f}",
         "top1_err": f"{100 - 100 * row.value:.3f}",
         "param_count": f"{num_parameters(model) / 1e6:.2f}" if model else "",
-        "crop_pct": "1.0" if row.protocol.get("eval_resize") in ("squash", "none") else "0.875",
-        "interpolation": "bilinear",
+        **_prepared(row),
         "top1_std": f"{100 * row.std:.3f}" if row.std is not None else "",
         "seeds": len(row.per_seed),
         "chosen": " ".join(f"{name}={value}" for name, value in row.chosen.items()),
     } | _fields(row, "benchmark", "arm", "num_test", "labels", "record_sha256")
+
+
+def _prepared(row: ScoreRow) -> dict[str, str]:
+    """How an image got to its size, in timm's words."""
+    if said := row.protocol.get("preparation"):
+        way, image_px = Preparation.model_validate(said), row.protocol["image_px"]
+        share = image_px / (way.resize_px or image_px)
+        return {"crop_pct": f"{share:.3f}", "interpolation": way.interpolation}
+    is_whole = row.protocol.get("eval_resize") in ("squash", "none")
+    return {"crop_pct": "1.0" if is_whole else "0.875", "interpolation": "bilinear"}
 
 
 def _provenance(row: ScoreRow, lineage: Sequence[LineageNode]) -> dict[str, Any]:

@@ -22,9 +22,7 @@ _CARD = """---
 
 {sentence}.
 
-| benchmark | arm | labels | top-1 |{landmark}
-|---|---|---|---|{rule}
-{rows}
+{table}
 {loading}
 A Vision Transformer (Dosovitskiy et al., 2021) trained by vitpipe. `index.html` beside this file tells how,
 down to the digest of every input; `results.csv` holds the numbers.
@@ -90,7 +88,28 @@ def model_card(
     heading: str, sentence: str, table: Sequence[ScoreRow], run_uri: str, chosen: Loading | None = None
 ) -> bytes:
     """Write README.md for the Hub: scores as `model-index`, how to load, prose and where to look."""
-    results = [
+    data = ModelCardData(
+        library_name="timm" if chosen is None or "timm" in chosen.formats else "vitpipe",
+        pipeline_tag="image-classification",
+        tags=["vision-transformer", "vitpipe"],
+        license=chosen.license if chosen else None,
+        model_name=heading,
+        eval_results=evaluations(table),
+    )
+    card = _CARD.format(
+        metadata=data.to_yaml(),
+        heading=heading,
+        sentence=sentence,
+        table=score_table(table),
+        loading=_loading(chosen) if chosen else "",
+        run_uri=run_uri,
+    )
+    return str(ModelCard(card)).encode(errors="backslashreplace")
+
+
+def evaluations(table: Sequence[ScoreRow]) -> list[EvalResult]:
+    """List the scores as the Hub's `model-index` has them."""
+    return [
         EvalResult(
             task_type="image-classification",
             dataset_type=row.benchmark,
@@ -102,31 +121,18 @@ def model_card(
         )
         for row in table
     ]
-    data = ModelCardData(
-        library_name="timm" if chosen is None or "timm" in chosen.formats else "vitpipe",
-        pipeline_tag="image-classification",
-        tags=["vision-transformer", "vitpipe"],
-        license=chosen.license if chosen else None,
-        model_name=heading,
-        eval_results=results,
-    )
+
+
+def score_table(table: Sequence[ScoreRow]) -> str:
+    """Write the scores as a table in Markdown, the paper's beside them where it has one."""
     beside = [_paper(row) for row in table]
-    rows = zip(table, beside, strict=True)
-    lines = [
-        f"| {title(row.benchmark)} | {row.arm} | {row.labels} | {row.text} |{f' {paper} |' if any(beside) else ''}\n"
-        for row, paper in rows
-    ]
-    card = _CARD.format(
-        metadata=data.to_yaml(),
-        heading=heading,
-        sentence=sentence,
-        landmark=f" the paper's {' on '.join(LANDMARK)} |" if any(beside) else "",
-        rule="---|" if any(beside) else "",
-        rows="".join(lines),
-        loading=_loading(chosen) if chosen else "",
-        run_uri=run_uri,
+    wide = any(beside)
+    landmark = f" the paper's {' on '.join(LANDMARK)} |" if wide else ""
+    rows = (
+        f"| {title(row.benchmark)} | {row.arm} | {row.labels} | {row.text} |{f' {paper} |' if wide else ''}\n"
+        for row, paper in zip(table, beside, strict=True)
     )
-    return str(ModelCard(card)).encode(errors="backslashreplace")
+    return f"| benchmark | arm | labels | top-1 |{landmark}\n|---|---|---|---|{'---|' if wide else ''}\n{''.join(rows)}"
 
 
 def _loading(chosen: Loading) -> str:

@@ -23,7 +23,7 @@ from vitpipe.infra.errors import UsageError
 from vitpipe.infra.storage.store import Digest
 from vitpipe.stages.convert.config import WITHOUT_PICKLES, Dtype
 from vitpipe.stages.convert.containers.hashed_file import ArraysFile, pieces
-from vitpipe.stages.convert.numbers import Array, Arrays, Shape, count, damaged, is_raw_bf16, widened
+from vitpipe.stages.convert.numbers import FLOATS, Array, Arrays, Shape, count, damaged, is_raw_bf16, widened
 
 _DESCR: Mapping[Dtype, str] = {"fp32": "<f4", "bf16": "|V2", "fp16": "<f2"}
 _DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError, OverflowError)
@@ -92,9 +92,13 @@ def open_npz(path: Path) -> Arrays:
             if name in members or not info.filename.endswith(_ENDING):
                 raise damaged(path, f"its member {info.filename!r} is no array, or stands there twice")
             with archive.open(info) as file:
-                members[name] = _member(file, path, info)
+                member = _member(file, path, info)
+            members[name] = member
+    counters = tuple(name for name, member in members.items() if _is_counter(member))
+    members = {name: member for name, member in members.items() if name not in counters}
     shapes = {name: member.shape for name, member in members.items()}
-    return Arrays(shapes, _Reader(path, members), all(is_raw_bf16(member.dtype) for member in members.values()))
+    all_bf16 = all(is_raw_bf16(member.dtype) for member in members.values())
+    return Arrays(shapes, _Reader(path, members), all_bf16, counters)
 
 
 @dataclass(frozen=True)
@@ -153,12 +157,18 @@ def _member(file: IO[bytes], path: Path, info: zipfile.ZipInfo) -> _Member:
     if dtype.hasobject:
         found = f"its member {info.filename} is an array of Python objects, a pickle that can run code"
         raise UsageError(f"read {path}", found, "save plain arrays where you trust the file")
-    if dtype.kind != "f" and not is_raw_bf16(dtype):
-        raise UsageError(f"read {path}", f"its member {info.filename} holds {dtype}, not floating point numbers")
+    if dtype.kind != "f" and not is_raw_bf16(dtype) and not (dtype.kind in "iu" and count(shape) == 1):
+        found = f"its member {info.filename} holds {dtype}, not floating point numbers"
+        raise UsageError(f"read {path}", found, FLOATS)
     wanted = file.tell() + count(shape) * dtype.itemsize
     if info.file_size != wanted:
         raise damaged(path, f"{info.filename} has {info.file_size} bytes, {wanted} are needed for {shape} of {dtype}")
     return _Member(info, shape, fortran, dtype, file.tell())
+
+
+def _is_counter(member: _Member) -> bool:
+    """Whether it is one whole number, which counts steps."""
+    return member.dtype.kind in "iu" and not is_raw_bf16(member.dtype)
 
 
 @contextmanager

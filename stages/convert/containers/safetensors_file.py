@@ -16,11 +16,23 @@ import numpy as np
 from vitpipe.infra.errors import UsageError
 from vitpipe.stages.convert.config import Dtype
 from vitpipe.stages.convert.containers.hashed_file import ArraysFile, pieces
-from vitpipe.stages.convert.numbers import ITEM_BYTES, Array, Arrays, Shape, bf16_to_fp32, count, damaged, widened
+from vitpipe.stages.convert.numbers import (
+    FLOATS,
+    ITEM_BYTES,
+    Array,
+    Arrays,
+    Shape,
+    bf16_to_fp32,
+    count,
+    damaged,
+    widened,
+)
 from vitpipe.stages.vit.file_kind import MAX_HEADER_BYTES
 
 _NAMES: Mapping[Dtype, str] = {"fp32": "F32", "bf16": "BF16", "fp16": "F16"}
 _TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+_COUNTERS = {"I64": "<i8", "I32": "<i4", "U64": "<u8", "U32": "<u4"}
+"""Types of a single number that counts."""
 
 
 class SafetensorsFile(ArraysFile):
@@ -53,7 +65,7 @@ class _Place:
 
     @property
     def bytes(self) -> int:
-        return count(self.shape) * np.dtype(_TYPES[self.dtype]).itemsize
+        return count(self.shape) * np.dtype({**_TYPES, **_COUNTERS}[self.dtype]).itemsize
 
 
 def open_safetensors(paths: Sequence[Path], index: Path | None = None) -> Arrays:
@@ -75,7 +87,8 @@ def open_safetensors(paths: Sequence[Path], index: Path | None = None) -> Arrays
         array = _read(places[name])
         return array if layer is None else array[layer].copy()
 
-    return Arrays({name: place.shape for name, place in places.items()}, read)
+    counters = tuple(name for name, place in places.items() if place.dtype in _COUNTERS)
+    return Arrays({name: place.shape for name, place in places.items() if name not in counters}, read, False, counters)
 
 
 def read_index(path: Path) -> tuple[str, ...]:
@@ -120,8 +133,10 @@ def _places(path: Path) -> dict[str, _Place]:
     end = 0
     for name, entry in sorted(entries.items(), key=lambda one: one[1]["data_offsets"]):
         start, stop = entry["data_offsets"]
-        if entry["dtype"] not in _TYPES:
-            raise UsageError(f"read {path}", f"its tensor {name} holds {entry['dtype']}, not floating point numbers")
+        is_counter = entry["dtype"] in _COUNTERS and count(tuple(entry["shape"])) == 1
+        if entry["dtype"] not in _TYPES and not is_counter:
+            found = f"its tensor {name} holds {entry['dtype']}, not floating point numbers"
+            raise UsageError(f"read {path}", found, FLOATS)
         place = _Place(path, data_start + start, entry["dtype"], tuple(entry["shape"]))
         if start != end or stop - start != place.bytes:
             raise damaged(path, f"{name} has bytes {start} to {stop}, expected {end} to {end + place.bytes}")

@@ -23,6 +23,7 @@ COMPANIONS = tuple(dict.fromkeys(name for reading in reversed(readings().values(
 """What may stand beside the tensors and say what they are, in the order of `source.json`, over which a digest goes."""
 TENSORS = (".safetensors", ".npz")
 """Endings of the files that hold them."""
+_NAMED = 4
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,15 @@ class Located:
     """Names below the folder, one or the shards in order."""
     index: str | None
     companions: tuple[str, ...]
+    beside: tuple[str, ...] = ()
+    """Other files of tensors in the folder, which are not taken."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know of the choice among its files."""
+        if not self.beside:
+            return ()
+        return (f"{', '.join(self.beside[:_NAMED])} beside it was not taken: config.source.path may name a file",)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -91,12 +101,12 @@ def locate(path: str, scratch: Path) -> Located:
         if missing := sorted(set(shards) - names):
             found = f"{len(missing)} of {len(shards)} shards are missing: {', '.join(missing[:3])}"
             raise UsageError(f"convert the weights {path}", found, "fetch the whole folder")
-        return Located(path, shards, INDEX, _companions(names))
-    tensors = sorted(name for name in names if name.endswith(TENSORS))
+        return Located(path, shards, INDEX, _companions(names), _tensors(names - set(shards)))
+    tensors = _tensors(names)
     chosen = SAFETENSORS if SAFETENSORS in tensors else tensors[0] if len(tensors) == 1 else None
     if chosen is None:
         raise _not_one(path, names, tensors)
-    return Located(path, (chosen,), None, _companions(names))
+    return Located(path, (chosen,), None, _companions(names), _tensors(names - {chosen}))
 
 
 def is_local(path: str) -> bool:
@@ -143,6 +153,10 @@ def _one(asked: str, folder: str, name: str) -> Located:
     return Located(folder, (name,), None, _companions(names))
 
 
+def _tensors(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted(name for name in names if name.endswith(TENSORS)))
+
+
 def _companions(names: frozenset[str]) -> tuple[str, ...]:
     return tuple(name for name in COMPANIONS if name in names)
 
@@ -156,13 +170,13 @@ def _names(folder: str) -> frozenset[str]:
     return frozenset(entry.name for entry in os.scandir(folder) if entry.is_file())
 
 
-def _not_one(path: str, names: Iterable[str], tensors: list[str]) -> UsageError:
+def _not_one(path: str, names: Iterable[str], tensors: tuple[str, ...]) -> UsageError:
     if len(tensors) > 1:
-        found = f"{len(tensors)} files of tensors stand there: {', '.join(tensors[:4])}"
+        found = f"{len(tensors)} files of tensors stand there: {', '.join(tensors[:_NAMED])}"
         return UsageError(f"convert the weights {path}", found, "name one of them in config.source.path")
     pickles = sorted(name for name in names if PurePosixPath(name).suffix.lower() in PICKLES)
     if pickles:
-        return _pickle(path, ", ".join(pickles[:4]))
+        return _pickle(path, ", ".join(pickles[:_NAMED]))
     found = ", ".join(sorted(names)[:6]) or "nothing"
     do = "name a .safetensors or .npz file, or a folder that holds one"
     return UsageError(f"convert the weights {path}", f"no tensors there, but {found}", do)

@@ -20,6 +20,18 @@ from vitpipe.stages.variants import BASE_WIDTH, VARIANTS, ResNet, find_variant, 
 
 Shapes = Mapping[str, Shape]
 Units = tuple[int, ...]
+_OTHERS = {
+    r"^\+ .*dist(illation)?_token": "a distillation token",
+    r"^\+ .*(reg_token|register_tokens)": "register tokens",
+    r"^\+ .*(\.ls[12]\.gamma|layer_scale|lambda_?[12]|\.gamma_[12])": "layer scale",
+    r"^\+ .*([qk]_norm|query_norm|key_norm)\.": "norms of queries and keys",
+    r"^\+ .*(norm_pre|pre_norm|pre_layrnorm)\.": "a norm before its blocks",
+    r"^\+ .*fc_norm\.": "its norm behind the pooling (fc_norm)",
+    r"^\+ .*relative_position": "relative positions of another kind",
+    r"^\+ .*(w12|mlp\.gate|fc1_g|swiglu)": "gated MLPs",
+    r"^- .*(query|key|value|q_proj|qkv)\.bias": "no biases of queries, keys and values",
+}
+"""What tensors of others show by their names, in words; + before an unknown one, - before one that is missing."""
 
 
 def recognise(named: Named, described: Described, source: ForeignSource, asked: str) -> ModelSettings:
@@ -30,9 +42,46 @@ def recognise(named: Named, described: Described, source: ForeignSource, asked: 
     try:
         fields = dict(described.model) if described.model else _fields(named, described, source, asked)
         given = source.model_dump(include={"gelu", "norm_eps"}, exclude_none=True)
-        return ModelSettings.model_validate(fields | given)
+        settings = ModelSettings.model_validate(fields | given)
     except (ValidationError, IndexError) as error:
-        raise UsageError(asked, f"its sizes are not those of a model of ours: {error}", "name another file") from error
+        why = _in_brief(error) if isinstance(error, ValidationError) else str(error)
+        raise UsageError(asked, f"its sizes are not those of a model of ours: {why}", "name another file") from error
+    if settings.representation != "none" and described.representation_act:
+        found = f"its config says {described.representation_act}, behind that layer models here have tanh"
+        raise UsageError(asked, found, "it would be another function: it cannot be converted")
+    return settings
+
+
+def _in_brief(error: ValidationError) -> str:
+    """One line: `norm_eps 0.0: Input should be ...`."""
+    wrong = [(".".join(map(str, one["loc"])), one["input"], one["msg"]) for one in error.errors()]
+    return "; ".join(f"{where} {given!r}: {why}" if where else why for where, given, why in wrong)
+
+
+def channels_of(named: Named) -> int:
+    """Channels of its images: the axis of the first kernel that is neither its width nor a side."""
+    marks, shapes = readings()[named.format].landmarks, named.arrays.shapes
+    first = next((name for name in (*marks.stems, marks.resnet, marks.patch) if name in shapes), None)
+    if first is None or len(shapes[first]) != 4:
+        return 3
+    return shapes[first][1 if marks.patch_axes[0] == 0 else 2]
+
+
+def refuse_channels(named: Named, settings: ModelSettings, source: ForeignSource, asked: str) -> None:
+    """UsageError for a model of other images than of three colours, unless grey ones are allowed."""
+    channels = channels_of(named)
+    if channels == 3 or (channels == 1 and source.in_chans_ok and settings.family == "vit"):
+        return
+    if channels == 1 and settings.family == "vit":
+        do = "give config.source.in_chans_ok: true to have colours weighed as grey (0.299, 0.587, 0.114)"
+        raise UsageError(asked, "its images have 1 channel, ours have three colours", do)
+    raise UsageError(asked, f"its images have {channels} channels, ours have three colours", "name another file")
+
+
+def other_model(lines: Iterable[str]) -> str | None:
+    """What makes it another model than ours, in words; from lines of tensors: + unknown ones, - missing ones."""
+    lines = list(lines)
+    return next((words for sign, words in _OTHERS.items() if any(re.search(sign, line) for line in lines)), None)
 
 
 def _fields(named: Named, described: Described, source: ForeignSource, asked: str) -> dict[str, Any]:
@@ -41,18 +90,20 @@ def _fields(named: Named, described: Described, source: ForeignSource, asked: st
     if marks.resnet in shapes:
         return _resnet_fields(marks, shapes, image_px, asked)
     sizes = _sizes(marks, shapes, described.heads or source.heads, asked)
+    head = {"classes": shapes[marks.head][0]} if marks.head in shapes else {}
+    _refuse_other_sizes(described.sizes, sizes | head, asked)
     stem = None if shapes.keys().isdisjoint(marks.stems) else _units(marks, shapes)
     pool = "map" if marks.pool in shapes else "cls" if marks.token in shapes else "gap"
     _refuse_other_pool(described.pooled, pool, asked)
     return {
         "variant": _name_of(sizes, stem, asked),
         "image_px": _image_px(marks, shapes, sizes["patch_px"], pool, image_px, stem, asked),
-        "classes": shapes[marks.head][0] if marks.head in shapes else 0,
+        "classes": head.get("classes", 0),
         "representation": _representation(marks, shapes, sizes["width"]),
         "pool": pool,
-        "position": "learned1d" if marks.positions in shapes else "none",
+        "position": _position(marks.positions in shapes, described, source, asked),
         "gelu": described.gelu or reading.gelu,
-        "norm_eps": described.norm_eps or reading.norm_eps,
+        "norm_eps": reading.norm_eps if described.norm_eps is None else described.norm_eps,
     }
 
 
@@ -69,7 +120,7 @@ def _sizes(marks: Landmarks, shapes: Shapes, heads: int | None, asked: str) -> d
     first = marks.block.format(0)
     if first + marks.hidden not in shapes:
         found = f"no {first}{marks.hidden} among its {len(shapes)} tensors, {layers} blocks"
-        raise UsageError(asked, found, "fetch the whole file")
+        raise UsageError(asked, found, "name the file, or the folder of all shards, of a plain Vision Transformer")
     sizes = {"layers": layers, "width": patch[width_axis], "mlp": shapes[first + marks.hidden][0]}
     if first + marks.query in shapes:
         heads = shapes[first + marks.query][0]
@@ -106,11 +157,41 @@ def _image_px(
     rows = shapes[marks.positions][-2] - (1 if pool == "cls" and marks.token_has_row else 0)
     grid = math.isqrt(max(rows, 0))
     if grid < 1 or grid * grid != rows:
-        found = f"its position table is of {rows} patches, not a square"
-        raise UsageError(asked, found, "name a model of square images")
-    if said is not None and (said if stem is None else reduced(said, stem)) // patch_px == grid:
-        return said
-    return grid * patch_px * (1 if stem is None else 2 ** (2 + max(0, len(stem) - 1)))
+        raise _not_square(shapes, rows, asked)
+    if said is None:
+        return grid * patch_px * (1 if stem is None else 2 ** (2 + max(0, len(stem) - 1)))
+    if (own := (said if stem is None else reduced(said, stem)) // patch_px) != grid:
+        found = f"images of {said} px are {own} x {own} patches, its position table is of {grid} x {grid}"
+        raise UsageError(
+            asked, found, "correct the size in the config beside it, or name the files that belong together"
+        )
+    return said
+
+
+def _not_square(shapes: Shapes, rows: int, asked: str) -> UsageError:
+    if others := other_model(f"+ {name}" for name in shapes):
+        return UsageError(asked, f"it has {others}, models here have not", "name another model")
+    if math.isqrt(rows + 1) ** 2 == rows + 1:
+        found = f"its position table has {rows + 1} rows and so none for the class token, as models here have"
+        return UsageError(asked, found, "name another model")
+    found = f"its position table is of {rows} patches, not a square"
+    return UsageError(asked, found, "name a model of square images")
+
+
+def _position(has_table: bool, described: Described, source: ForeignSource, asked: str) -> str:
+    """A table that is there is learned; what is not there may be computed, which no tensor shows."""
+    if has_table:
+        if source.position not in (None, "learned1d") or described.position:
+            found = f"it has a table of positions, and position {source.position or described.position} has none"
+            raise UsageError(asked, found, "leave config.source.position out")
+        return "learned1d"
+    said = source.position or described.position
+    if said is None:
+        found = "it has no table of positions: its model may compute them from sines (big_vision), or have none"
+        raise UsageError(asked, found, "say which: config.source.position: sincos2d, or none")
+    if said == "learned1d":
+        raise UsageError(asked, "it has no table of positions", "config.source.position learned1d needs one")
+    return said
 
 
 def _said(image_px: int | None, asked: str) -> int:
@@ -145,6 +226,12 @@ def _representation(marks: Landmarks, shapes: Shapes, width: int) -> str | int:
         return "none"
     size = shapes[marks.representation][0]
     return "width" if size == width else size
+
+
+def _refuse_other_sizes(said: Mapping[str, int], found: Mapping[str, int], asked: str) -> None:
+    both = {name: size for name, size in said.items() if name in found}
+    if wrong := [f"{name} {size}, its tensors {found[name]}" for name, size in both.items() if found[name] != size]:
+        raise UsageError(asked, f"the config beside it says {'; '.join(wrong)}", "name the files that belong together")
 
 
 def _refuse_other_pool(said: str | None, pool: str, asked: str) -> None:

@@ -3,21 +3,24 @@
 Uses the same tables as the way out. Knows no files.
 """
 
+import re
 from collections.abc import Mapping
 
 import numpy as np
 
 from vitpipe.infra.errors import UsageError
 from vitpipe.stages.convert.config import ForeignFormat
+from vitpipe.stages.convert.foreign.recognise import other_model
 from vitpipe.stages.convert.foreign.weights import ForeignWeights
 from vitpipe.stages.convert.formats.common import Named, Pixels, readings
 from vitpipe.stages.convert.formats.torchvision import unfold
 from vitpipe.stages.convert.links import PATCHES, Link, Made, each_of, foreign_shapes, inward
-from vitpipe.stages.convert.numbers import Array, ReadArray, Shape
+from vitpipe.stages.convert.numbers import Array, Arrays, ReadArray, Shape, checked_source
 from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.vit.shapes import difference, parameter_shapes
 
 _LINES_SHOWN = 12
+_GREY = (0.299, 0.587, 0.114)
 
 
 def links_of(format: ForeignFormat, settings: ModelSettings) -> list[Link]:
@@ -34,24 +37,48 @@ def native_reader(named: Named, foreign: ForeignWeights) -> tuple[dict[str, Shap
     """
     asked, shapes = f"convert the weights {foreign.uri}", parameter_shapes(foreign.settings)
     links = links_of(named.format, foreign.settings)
-    _compare(named.arrays.shapes, foreign_shapes(links, shapes), asked)
+    arrays = _in_colour(named) if foreign.channels == 1 else named.arrays
+    _compare(arrays.shapes, foreign_shapes(links, shapes), asked, foreign)
     made = {one.name: one for one in inward(links)}
     if foreign.is_folded:
         made |= {one.name: one for one in _folded(made, foreign.pixels)}
 
     def read(name: str) -> Array:
         one = made[name]
-        return np.ascontiguousarray(one.make(*(named.arrays.read(source) for source in one.sources)))
+        return np.ascontiguousarray(one.make(*(arrays.read(source) for source in one.sources)))
 
-    return shapes, read
+    return shapes, checked_source(read, asked)
 
 
-def _compare(found: Mapping[str, Shape], wanted: Mapping[str, Shape], asked: str) -> None:
+def _compare(found: Mapping[str, Shape], wanted: Mapping[str, Shape], asked: str, foreign: ForeignWeights) -> None:
     if lines := difference(found, wanted):
         shown = "; ".join(lines[:_LINES_SHOWN])
         more = f"; and {len(lines) - _LINES_SHOWN} more" if len(lines) > _LINES_SHOWN else ""
         found_lines = f"its tensors are not those of the model they seem to be: {shown}{more}"
-        raise UsageError(asked, found_lines, "fetch the whole file, or name one of the architecture")
+        if others := other_model(lines):
+            raise UsageError(asked, f"it has {others}, models here have not: {shown}{more}", "name another model")
+        (one, *several) = foreign.located.tensors
+        if not several and (shard := re.search(r"-(\d+)-of-(\d+)\.", one)):
+            do = f"it is file {int(shard[1])} of {int(shard[2])}: name the folder with all of them and their index"
+            raise UsageError(asked, found_lines, do)
+        raise UsageError(asked, found_lines, "name a file whose tensors are all of one plain Vision Transformer")
+
+
+def _in_colour(named: Named) -> Arrays:
+    """A kernel of grey images as one of colours whose weighted sum is grey, as Pillow makes it (ITU-R 601)."""
+    marks = readings()[named.format].landmarks
+    axis = 1 if marks.patch_axes[0] == 0 else 2
+
+    def read(name: str, layer: int | None = None) -> Array:
+        array = named.arrays.read(name, layer)
+        if name != marks.patch:
+            return array
+        shares = np.array(_GREY, np.float64).reshape([3 if place == axis else 1 for place in range(4)])
+        return (array * shares).astype(np.float32)
+
+    shapes = dict(named.arrays.shapes)
+    shapes[marks.patch] = tuple(3 if place == axis else size for place, size in enumerate(shapes[marks.patch]))
+    return Arrays(shapes, read, named.arrays.all_bf16)
 
 
 def _folded(made: Mapping[str, Made], pixels: Pixels) -> list[Made]:

@@ -13,6 +13,7 @@ from vitpipe.stages.convert.formats.described import Described, Triple
 from vitpipe.stages.convert.links import Link
 from vitpipe.stages.convert.numbers import Arrays
 from vitpipe.stages.model_settings import ModelSettings
+from vitpipe.stages.preparation import Preparation
 
 SAFETENSORS, NPZ, ONNX = "model.safetensors", "model.npz", "model.onnx"
 """What files of tensors are called, by their containers."""
@@ -44,6 +45,8 @@ class About:
     dtype: Dtype = "fp32"
     sigmoid: bool = False
     """Whether probabilities are the sigmoid of each logit, instead of the softmax of all."""
+    preparation: Preparation = Preparation()  # noqa: RUF009  # frozen
+    """How an image gets to the model's size: squashed, as our fine-tuning tests by default, where nobody says else."""
 
     @property
     def activation(self) -> str:
@@ -99,6 +102,8 @@ class Named:
     arrays: Arrays
     notes: tuple[str, ...] = ()
     """What was left out, or taken in another form than it stands in the file."""
+    is_unwrapped: bool = False
+    """Whether its library knows the file by other names, without some of its tensors, or in another container."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,7 +183,7 @@ def load(path: str) -> Callable[..., Any]:
 def renamed(arrays: Arrays, real: Mapping[str, str]) -> Arrays:
     """Some of the arrays by other names; `real` gives their own."""
     shapes = {name: arrays.shapes[old] for name, old in real.items()}
-    return Arrays(shapes, lambda name, layer=None: arrays.read(real[name], layer), arrays.all_bf16)
+    return Arrays(shapes, lambda name, layer=None: arrays.read(real[name], layer), arrays.all_bf16, arrays.counters)
 
 
 def architecture(settings: ModelSettings) -> str:

@@ -15,6 +15,8 @@ from vitpipe.stages.model_settings import ModelSettings
 
 EPS = 1e-6  # flax.linen.LayerNorm; neither vision_transformer nor big_vision sets another
 _KERNEL, _STACKED = "embedding/kernel", "Transformer/encoderblock/"
+_PREFIXES = ("", "params/", "params/img/", "opt/target/")
+"""What big_vision, vision_transformer and their readers have before the names of an image model."""
 
 
 class Naming(NamedTuple):
@@ -149,9 +151,10 @@ def _stem(stages: tuple[int, ...], prefix: str) -> list[Link]:
     return links
 
 
-def dialect(arrays: Arrays, asked: str) -> tuple[Arrays, tuple[str, ...]] | None:
+def dialect(arrays: Arrays, asked: str) -> tuple[Arrays, tuple[str, ...], bool] | None:
     """An encoder's arrays by the names that the original layout has them: without what stands before these, layers
-    unstacked, old norms of hybrids flattened; and notes. None where there is no encoder.
+    unstacked, old norms of hybrids flattened; notes; and whether no library knows what stands before. None where there
+    is no encoder.
 
     UsageError where there are several.
     """
@@ -160,15 +163,16 @@ def dialect(arrays: Arrays, asked: str) -> tuple[Arrays, tuple[str, ...]] | None
         return None
     mine = [prefix for prefix in prefixes if any(name.startswith(f"{prefix}Transformer/") for name in arrays.shapes)]
     if len(mine) != 1:
-        found = f"{len(mine)} image models in it, below {', '.join(map(repr, mine or prefixes)) or 'no prefix'}"
-        raise UsageError(asked, found, "give a file of one Vision Transformer")
+        found = f"{len(mine)} Vision Transformers in it, below {', '.join(map(repr, mine or prefixes)) or 'no prefix'}"
+        do = f"say which: config.source.prefix, such as {mine[-1]!r}" if mine else "name a file of one"
+        raise UsageError(asked, found, do)
     prefix = mine[0]
     inside = {name.removeprefix(prefix): name for name in arrays.shapes if name.startswith(prefix)}
     left_out = len(arrays.shapes) - len(inside)
     notes: tuple[str, ...] = (f"{left_out} arrays outside {prefix} were left out",) if left_out else ()
     if any(name.startswith(_STACKED) for name in inside):
         notes += ("layers were stacked along a leading axis",)
-    return _unstacked(_flat(arrays, inside)), notes
+    return _unstacked(_flat(arrays, inside)), notes, prefix not in _PREFIXES
 
 
 def is_original(names: Iterable[str]) -> bool:

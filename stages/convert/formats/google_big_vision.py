@@ -64,9 +64,9 @@ def _claim(arrays: Arrays, beside: Collection[str], asked: str) -> common.Named 
     found = flax.dialect(arrays, asked)
     if found is None or flax.is_original(found[0].shapes):
         return None
-    plain, notes = found
+    plain, notes, is_unwrapped = found
     arrays = common.renamed(plain, {f"params/{name}": name for name in plain.shapes})
-    return common.Named("google_big_vision", arrays, notes)
+    return common.Named("google_big_vision", arrays, notes, is_unwrapped)
 
 
 _CONSUMER = "vitpipe.stages.convert.consumers:big_vision_npz"

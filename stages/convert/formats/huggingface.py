@@ -6,17 +6,15 @@ writes files by these, as every version before it.
 
 import json
 import re
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Collection
 
-from vitpipe.infra.errors import UsageError
 from vitpipe.stages.convert.formats import common
-from vitpipe.stages.convert.formats.described import Described, known_gelu, ordered_names, triple
+from vitpipe.stages.convert.formats.huggingface_files import EPS, FILES, FILTERS, describe
 from vitpipe.stages.convert.links import Link, position_link, same, stacked, weight_and_bias
 from vitpipe.stages.convert.numbers import Arrays
 from vitpipe.stages.model_settings import ModelSettings
+from vitpipe.stages.preparation import Preparation
 
-_EPS = 1e-12  # transformers.ViTConfig
 _LANDMARKS = common.Landmarks(
     patch="vit.embeddings.patch_embeddings.projection.weight",
     patch_axes=(0, 2),
@@ -45,7 +43,6 @@ _BLOCK = {
     "mlp.fc2": "output.dense",
 }
 _DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
-_BILINEAR = 2  # PIL.Image.Resampling.BILINEAR
 
 
 def huggingface_links(settings: ModelSettings) -> list[Link]:
@@ -127,14 +124,17 @@ def _config(about: common.About) -> bytes:
     return common.json_bytes(content | kind, indent=2)
 
 
-def _preprocessor(settings: ModelSettings) -> bytes:
-    """Content of `preprocessor_config.json`: squashed to the model's size and scaled to [-1, 1], as our fine-tuning
-    tests by default."""
+def _preprocessor(settings: ModelSettings, way: Preparation) -> bytes:
+    """Content of `preprocessor_config.json`: brought to the model's size as the weights' makers say, else squashed, and
+    scaled to [-1, 1]."""
+    square, before = {"height": settings.image_px, "width": settings.image_px}, way.resize_px
+    crop = {"do_center_crop": True, "crop_size": square} if before else {}
     content = {
         "image_processor_type": "ViTImageProcessor",
         "do_resize": True,
-        "size": {"height": settings.image_px, "width": settings.image_px},
-        "resample": _BILINEAR,
+        "size": square if not before else _before(before, way),
+        "resample": FILTERS.index(way.interpolation),
+        **crop,
         "do_rescale": True,
         "rescale_factor": 1 / 255,
         "do_normalize": True,
@@ -142,6 +142,10 @@ def _preprocessor(settings: ModelSettings) -> bytes:
         "image_std": list(common.HALF.std),
     }
     return common.json_bytes(content, indent=2)
+
+
+def _before(side: int, way: Preparation) -> dict[str, int]:
+    return {"height": side, "width": side} if way.fit == "resize_crop" else {"shortest_edge": side}
 
 
 def _card(about: common.About) -> bytes:
@@ -168,48 +172,10 @@ def _card(about: common.About) -> bytes:
     return ("\n".join(lines) + "\n").encode()
 
 
-def _describe(content: Mapping[str, Any], asked: str) -> Described | None:
-    """Whatever no other format has taken for its own."""
-    config, images = content.get("config.json", {}), content.get("preprocessor_config.json")
-    if not content.keys() & {"config.json", "preprocessor_config.json"}:
-        return None
-    side, mean, std = config.get("image_size"), None, None
-    if images is not None:
-        if images.get("do_rescale") is False:
-            found = "its images are not divided by 255 (do_rescale false)"
-            raise UsageError(asked, found, "say what they become: config.source.mean and std, of pixels in [0, 1]")
-        plain = images.get("do_normalize") is False
-        mean = (0.0, 0.0, 0.0) if plain else triple(images.get("image_mean"))
-        std = (1.0, 1.0, 1.0) if plain else triple(images.get("image_std"))
-    act = config.get("hidden_act", "gelu") if config else None
-    labels = ordered_names(config, "config.json", asked)
-    placeholders = all(label == f"LABEL_{number}" for number, label in enumerate(labels))
-    return Described(
-        heads=config.get("num_attention_heads"),
-        gelu=None if act is None else known_gelu(act, asked),
-        norm_eps=config.get("layer_norm_eps", _EPS) if config else None,
-        image_px=side if isinstance(side, int) else None,
-        mean=mean,
-        std=std,
-        labels=() if placeholders else labels,
-        notes=_contradicted(labels, config.get("label2id") or {}),
-    )
-
-
-def _contradicted(names: tuple[str, ...], label2id: Mapping[str, Any]) -> tuple[str, ...]:
-    """Where `label2id` gives a name another number, in words; of a name that stands twice it can have one."""
-    numbers = {name: number for number, name in enumerate(names)}
-    for name, number in label2id.items():
-        if name in numbers and names[int(number) : int(number) + 1] != (name,):
-            found = f"label2id says {name!r} is class {number}, id2label {numbers[name]}"
-            return (f"config.json contradicts itself: {found}, which stands, as it does for transformers",)
-    return ()
-
-
 def _companions(about: common.About) -> dict[str, bytes]:
     return {
         "config.json": _config(about),
-        "preprocessor_config.json": _preprocessor(about.settings),
+        "preprocessor_config.json": _preprocessor(about.settings, about.preparation),
         "README.md": _card(about),
     }
 
@@ -229,9 +195,9 @@ FORMAT = common.WeightsFormat(
         links=huggingface_links,
         landmarks=_LANDMARKS,
         gelu="erf",
-        norm_eps=_EPS,
+        norm_eps=EPS,
         is_pixels_certain=False,
-        companions=("config.json", "preprocessor_config.json"),
-        describe=_describe,
+        companions=FILES,
+        describe=describe,
     ),
 )

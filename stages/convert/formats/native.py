@@ -11,6 +11,7 @@ from vitpipe.stages.convert.links import Link, same
 from vitpipe.stages.convert.numbers import Arrays
 from vitpipe.stages.images.classes import LABELS
 from vitpipe.stages.model_settings import ModelSettings
+from vitpipe.stages.preparation import PREPARATION, read_preparation
 from vitpipe.stages.vit.settings_file import SETTINGS, TENSORS, settings_json
 from vitpipe.stages.vit.shapes import parameter_shapes
 
@@ -30,7 +31,15 @@ def _describe(content: Mapping[str, Any], asked: str) -> Described | None:
     if model["schema"] > 1:
         found = f"its model.json has schema {model['schema']}, written by a newer vitpipe; this one reads up to 1"
         raise UsageError("read native weights", found, "update vitpipe")
-    return Described(labels=ordered_names(content.get(LABELS, {}), LABELS, asked), model=model["model"])
+    labels, first = ordered_names(content.get(LABELS, {}), LABELS, asked)
+    way = read_preparation(content[PREPARATION], PREPARATION) if PREPARATION in content else None
+    return Described(
+        labels=labels,
+        first=first,
+        sigmoid=content.get(LABELS, {}).get("objective") == "sigmoid",
+        model=model["model"],
+        preparation=lambda image_px: (way, ""),
+    )
 
 
 FORMAT = common.WeightsFormat(
@@ -50,7 +59,7 @@ FORMAT = common.WeightsFormat(
         gelu="erf",
         norm_eps=1e-6,
         is_pixels_certain=True,
-        companions=(SETTINGS, LABELS),
+        companions=(SETTINGS, LABELS, PREPARATION),
         describe=_describe,
     ),
 )

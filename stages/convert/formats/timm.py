@@ -3,12 +3,13 @@
 A folder loads by `timm.create_model('local-dir:DIR', pretrained=True)`.
 """
 
+import math
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Any
 
 from vitpipe.stages.convert.formats import common
-from vitpipe.stages.convert.formats.described import Described, known_gelu, triple
+from vitpipe.stages.convert.formats.timm_files import describe
 from vitpipe.stages.convert.links import Link, position_link, rearranged, same
 from vitpipe.stages.convert.numbers import Arrays
 from vitpipe.stages.model_settings import ModelSettings
@@ -118,10 +119,16 @@ def _first_conv(settings: ModelSettings) -> str:
     return "patch_embed.backbone.stem.conv" if settings.stem else "patch_embed.backbone.conv"
 
 
+def _crop_pct(image_px: int, before: int) -> float:
+    """The share that timm divides by, rounding down, to get the side before the crop."""
+    share = image_px / before
+    return share if math.floor(image_px / share) == before else image_px / (before + 0.5)
+
+
 def _config(about: common.About) -> bytes:
-    """Content of `config.json`. Images are squashed to the model's size and scaled to [-1, 1], as our fine-tuning tests
-    by default."""
-    settings, resnet = about.settings, about.settings.family == "resnet"
+    """Content of `config.json`. Images get to the model's size as the weights' makers say, else squashed, and are
+    scaled to [-1, 1]."""
+    settings, resnet, way = about.settings, about.settings.family == "resnet", about.preparation
     config: dict[str, Any] = {
         "architecture": timm_architecture(settings),
         "num_classes": settings.classes,
@@ -132,9 +139,9 @@ def _config(about: common.About) -> bytes:
             "custom_load": False,
             "input_size": [3, settings.image_px, settings.image_px],
             "fixed_input_size": not resnet,
-            "interpolation": "bilinear",
-            "crop_pct": 1.0,
-            "crop_mode": "squash",
+            "interpolation": way.interpolation,
+            "crop_pct": _crop_pct(settings.image_px, way.resize_px or settings.image_px),
+            "crop_mode": "center" if way.fit == "resmall_crop" else "squash",
             "mean": [0.5, 0.5, 0.5],
             "std": [0.5, 0.5, 0.5],
             "num_classes": settings.classes,
@@ -160,24 +167,6 @@ def _claim(arrays: Arrays, beside: Collection[str], asked: str) -> common.Named 
     return common.Named("timm", common.renamed(arrays, today))
 
 
-def _describe(content: Mapping[str, Any], asked: str) -> Described | None:
-    config = content.get("config.json", {})
-    if "architecture" not in config and "pretrained_cfg" not in config:
-        return None
-    args, cfg = config.get("model_args", {}), config.get("pretrained_cfg", {})
-    labels = config.get("label_names") or cfg.get("label_names") or ()
-    sides = args.get("img_size") or cfg.get("input_size", [None])[-1]
-    return Described(
-        heads=args.get("num_heads"),
-        gelu=known_gelu(args["act_layer"], asked) if "act_layer" in args else None,
-        image_px=sides if isinstance(sides, int) else None,
-        mean=triple(cfg.get("mean")),
-        std=triple(cfg.get("std")),
-        labels=tuple(map(str, labels)) if isinstance(labels, list) else (),
-        pooled=args.get("global_pool") or config.get("global_pool"),
-    )
-
-
 FORMAT = common.WeightsFormat(
     name="timm",
     file=common.SAFETENSORS,
@@ -196,6 +185,6 @@ FORMAT = common.WeightsFormat(
         norm_eps=1e-6,
         is_pixels_certain=False,
         companions=("config.json",),
-        describe=_describe,
+        describe=describe,
     ),
 )

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitpipe.stages.convert.formats import common
+from vitpipe.stages.convert.formats.fields import Fields
 from vitpipe.stages.convert.links import PATCHES, Link, position_link, same, weight_and_bias
 from vitpipe.stages.convert.numbers import Array, Arrays
 from vitpipe.stages.model_settings import ModelSettings
@@ -26,6 +27,14 @@ FUNCTIONS: Mapping[Sizes | None, str] = {
 }
 """torchvision's functions by the encoder they build."""
 _EPS = 1e-6  # torchvision.models.VisionTransformer
+_SHOWN = {"image_size", "patch_size", "num_layers", "hidden_dim", "mlp_dim", "num_classes", "representation_size",
+          "conv_stem_configs"}  # fmt: skip
+_ASKED = {"num_heads", "norm_layer"}
+_TRAINED = {"dropout", "attention_dropout"}
+MODEL = Fields("VisionTransformer", _SHOWN | _ASKED, _TRAINED)
+"""Its arguments: tensors show most, the recipe says the others (`heads`, `norm_eps`); no file stands beside them."""
+IMAGES = Fields("ImageClassification", {"mean", "std"}, {"crop_size", "resize_size", "interpolation", "antialias"})
+"""The preset's: a bare file says none, its constants are the library's; sizes are fields of finetune and evaluate."""
 _LANDMARKS = common.Landmarks(
     patch="conv_proj.weight",
     patch_axes=(0, 2),

@@ -68,7 +68,7 @@ class ClassTarsSource(FilesSource):
         from vitpipe.stages.ingest.sources.tar_contents import PACKED
         from vitpipe.stages.ingest.sources.tar_sample import listed_count, packed_sample, plain_sample
 
-        if any(url.startswith("s3://") for url in self.patterns):
+        if self.is_elsewhere:
             return f"counted when {some(self.patterns)} are listed"
         files = find_files(self.patterns, self.suffix)
         if any(file.name.lower().endswith(PACKED) for file in files):

@@ -1,12 +1,14 @@
 """What the sources that are lists of files have in common: `urls`, classes, and the files that lie there. No torch."""
 
 from abc import abstractmethod
+from dataclasses import replace
 from hashlib import sha256
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, model_validator
 
 from vitpipe.infra.errors import UsageError
+from vitpipe.infra.storage.hub_names import data_place, data_place_or_none, is_hub
 from vitpipe.stages.bounds import Few
 from vitpipe.stages.ingest.sources.source_settings import SourceCount, SourceSettings, Splits
 from vitpipe.stages.settings import Place
@@ -33,9 +35,11 @@ def _several(urls: str | tuple[str, ...]) -> tuple[str, ...]:
         raise ValueError("`urls` names nothing")
     for url in patterns:
         scheme, separator, _ = url.partition("://")
-        if url.lower().startswith("pipe:") or (separator and scheme not in ("file", "s3")):
-            raise ValueError(f"{url!r} is neither a local path nor s3://bucket/...; nothing else is opened")
-    return patterns
+        if url.lower().startswith("pipe:") or (separator and scheme not in ("file", "s3", "hf")):
+            raise ValueError(
+                f"{url!r} is neither a local path nor s3://bucket/... nor hf://owner/name...; nothing else is opened"
+            )
+    return tuple(map(data_place, patterns))
 
 
 Urls = Annotated[str | tuple[str, ...], BeforeValidator(frozen), AfterValidator(_several), Place(SEPARATOR)]
@@ -44,13 +48,16 @@ Urls = Annotated[str | tuple[str, ...], BeforeValidator(frozen), AfterValidator(
 class FilesSource(SourceSettings):
     """A source that is a list of files, its classes found in them. A subclass says which files, and opens them."""
 
+    reads_little: ClassVar[bool] = False
+    """Whether the labels of a file are had without most of its bytes."""
+
     urls: Urls
     """One pattern or several, in a list or joined by `::`: names, braces as webdataset has them
-    (`{train,val}-{000000..000099}.tar`), globs, or folders; local or `s3://`. Names of local files are part of the
-    recipe, their folder is not."""
+    (`{train,val}-{000000..000099}.tar`), globs, or folders; local, `s3://`, or `hf://owner/name[@revision][/path]`, a
+    data set on the Hugging Face Hub. Names of local files are part of the recipe, their folder is not."""
     classes: Few | None = None
     """Number of classes; a number of this or above is a bad label. Left out, the classes are those that occur."""
-    class_names: Annotated[str | None, Place()] = None
+    class_names: Annotated[str | None, Place(), AfterValidator(data_place_or_none)] = None
     """A file of all class names, one a line or a JSON list; numbers are places in it, and names that the data bring
     with them are looked up in it."""
 
@@ -78,6 +85,11 @@ class FilesSource(SourceSettings):
     def patterns(self) -> tuple[str, ...]:
         """`urls` as a list, even of one."""
         return (self.urls,) if isinstance(self.urls, str) else self.urls
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether some of its files lie in a bucket or on the Hub."""
+        return any(url.startswith(("s3://", "hf://")) for url in self.patterns)
 
     @property
     def location(self) -> str:
@@ -117,14 +129,17 @@ class FilesSource(SourceSettings):
         """The first file is opened, the others count by their size."""
         from vitpipe.stages.ingest.listing import some
         from vitpipe.stages.ingest.sources.folder_layout import splits_mixed
+        from vitpipe.stages.ingest.sources.patterns import find_files
 
-        if any(url.startswith("s3://") for url in self.patterns):
+        if self.is_elsewhere and not (self.reads_little and all(map(is_hub, self.patterns))):
+            if not any(url.startswith("s3://") for url in self.patterns):
+                find_files(self.patterns, self.suffix)
             return f"counted when {some(self.patterns)} are listed"
         source = self.open(splits)
         _, first = source.list_file(source.files[0])
         if len(source.files) == 1:
             source.joined([first])  # refuses a source without an image
-        known = source.known_classes()
+        known = (replace(source, files=source.files[:1]) if self.is_elsewhere else source).known_classes()
         names = None if known is None else known.names
         total = sum(file.size for file in source.files)
         count = round(first.count * total / max(source.files[0].size, 1))

@@ -5,6 +5,9 @@ from collections.abc import Sequence
 from hashlib import sha256
 from typing import TYPE_CHECKING, Annotated, Literal
 
+from pydantic import AfterValidator
+
+from vitpipe.infra.storage.hub_names import data_place, data_place_or_none
 from vitpipe.stages.ingest.sources.source_settings import LOOK_SECONDS, UNLABELLED, SourceCount, SourceSettings, Splits
 from vitpipe.stages.settings import Place
 
@@ -36,12 +39,12 @@ class FolderSource(SourceSettings):
     """Image files in a tree of folders, local or on S3: `root/class/*.jpg`."""
 
     kind: Literal["folder"]
-    root: Annotated[str, Place()]
-    """Local folder or `s3://bucket/prefix`. Not part of the recipe: a folder may move, its listing is what counts, and
-    the shards are the same bytes wherever it lies. Files and folders whose name begins with a dot, and what file
-    servers and desktops leave (`@eaDir`, `__MACOSX`, `Thumbs.db`), are left aside and counted; a link to nothing is
-    set aside as a bad image."""
-    labels: Annotated[str | None, Place(words=(UNLABELLED,))] = None
+    root: Annotated[str, Place(), AfterValidator(data_place)]
+    """Local folder, `s3://bucket/prefix`, or `hf://owner/name[@revision][/path]`, a data set on the Hugging Face Hub.
+    Not part of the recipe: a folder may move, its listing is what counts, and the shards are the same bytes wherever
+    it lies. Files and folders whose name begins with a dot, and what file servers and desktops leave (`@eaDir`,
+    `__MACOSX`, `Thumbs.db`), are left aside and counted; a link to nothing is set aside as a bad image."""
+    labels: Annotated[str | None, Place(words=(UNLABELLED,)), AfterValidator(data_place_or_none)] = None
     """A csv, tsv or jsonl file, packed with gzip or not, of `path` and `label`, or `labels` for several (in csv
     separated by `;`); instead of one folder per class. `file_name`, `filename`, `image` and their like stand for
     `path`, which is relative to `root` or begins with it; what it names is read whatever its suffix.

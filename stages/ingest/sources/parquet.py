@@ -14,6 +14,7 @@ class ParquetSource(FilesSource):
     """Parquet files in the layout of Hugging Face image data sets."""
 
     suffix: ClassVar[str] = ".parquet"
+    reads_little: ClassVar[bool] = True
 
     kind: Literal["parquet"]
     image: str = "image"

@@ -17,6 +17,7 @@ from vitpipe.stages.ingest.sources.class_names import (
     class_label,
     labels_apart,
 )
+from vitpipe.stages.ingest.sources.hub_features import named_in_card
 from vitpipe.stages.ingest.sources.named_images import named_image
 from vitpipe.stages.ingest.sources.opened import SourceOfFiles
 from vitpipe.stages.ingest.sources.parquet_columns import Column, find_columns, image_column, label_names
@@ -57,7 +58,7 @@ class ParquetRows(SourceOfFiles):
             column = self._label_column(file, opened.schema_arrow)
             if column is None:
                 return self._unlabelled(file, opened)
-            names = label_names(opened.schema_arrow, column)
+            names = label_names(opened.schema_arrow, column) or named_in_card(file.folder, column.path)
             images: list[Labelled] = []
             for group in range(opened.num_row_groups):
                 for row, label in enumerate(_labels(opened, group, column)):
@@ -103,7 +104,7 @@ class ParquetRows(SourceOfFiles):
             schema, rows = file.schema_arrow, file.metadata.num_rows
             column = self._label_column(part, schema)
             assert column is not None  # without classes nobody asks
-            names = label_names(schema, column)
+            names = label_names(schema, column) or named_in_card(part.folder, column.path)
         return Vocabulary(part.name, names, only_numbers=bool(rows) and column.has_numbers)
 
     def _label_column(self, part: SourceFile, schema: Any) -> Column | None:

@@ -1,4 +1,4 @@
-"""From `urls` to the files that they name: braces as webdataset's, globs and folders, local or on S3. No torch.
+"""From `urls` to the files that they name: braces as webdataset's, globs, folders; on disk, S3 or the Hub. No torch.
 
 Knows names and sizes, not what is in the files. Nothing is opened by name but by our own stores.
 """
@@ -17,7 +17,7 @@ from braceexpand import braceexpand
 
 from vitpipe.infra.errors import UsageError
 from vitpipe.infra.storage.folders import state_of
-from vitpipe.infra.storage.opening import open_store
+from vitpipe.infra.storage.opening import open_store, split_uri
 from vitpipe.stages.ingest.listing import some
 from vitpipe.stages.ingest.sources.folder_layout import IMAGE_SUFFIXES
 from vitpipe.stages.ingest.sources.folder_walk import is_litter
@@ -37,7 +37,7 @@ _OF_BRACES = re.compile(r"\\.|\{(?:-?\d+\.\.-?\d+|[A-Za-z]\.\.[A-Za-z])(?:\.\.-?
 _WILD = re.compile(r"[*?\[]")
 _SPECIAL = re.compile(r"[*?\[{]")
 _TOKENS = re.compile(r"\*\*/|\*\*|\*|\?|\[[^\]/]+\]|.")
-_REMEDY = "correct `urls`: names, braces like {000..099}, globs or folders; local or s3://bucket/"
+_REMEDY = "correct `urls`: names, braces like {000..099}, globs or folders; local, s3://bucket/ or hf://owner/name/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +152,8 @@ def _at_most(pattern: str) -> int:
 
 def _files(url: str, suffix: str, all_there: bool) -> list["_FoundFile"]:
     """Each file that one pattern names."""
-    pattern, look = _in_bucket(url, suffix) if url.startswith("s3://") else _on_disk(url, suffix, all_there)
+    distant = url.startswith(("s3://", "hf://"))
+    pattern, look = _elsewhere(url, suffix) if distant else _on_disk(url, suffix, all_there)
     as_it_stands = look(pattern)  # a name that is there is meant, whatever characters it has
     if as_it_stands:
         return as_it_stands
@@ -205,10 +206,12 @@ def _on_disk(url: str, suffix: str, all_there: bool) -> tuple[str, _Find]:
     return os.path.abspath(url.removeprefix("file://")), look
 
 
-def _in_bucket(url: str, suffix: str) -> tuple[str, _Find]:
-    bucket, _, pattern = url.removeprefix("s3://").partition("/")
+def _elsewhere(url: str, suffix: str) -> tuple[str, _Find]:
+    """In a bucket, or in a repository on the Hub."""
+    root, pattern = split_uri(url)
     fixed, ends = _SPECIAL.split(pattern)[0], tuple(suffix.split(";"))
-    there = {entry.path: entry for entry in open_store(f"s3://{bucket}").list(fixed)}
+    store = open_store(root)
+    there = {entry.path: entry for entry in store.list(fixed)}
 
     def look(name: str) -> list[_FoundFile]:
         folder = f"{name.rstrip('/')}/" if name else ""
@@ -216,7 +219,7 @@ def _in_bucket(url: str, suffix: str) -> tuple[str, _Find]:
         names = [name] if name in there else [one for one in below if not _in_litter(one, folder)]
         if not names and _WILD.search(name):
             names = [one for one in there if _matcher(name).fullmatch(one)]
-        return [(f"s3://{bucket}/{one}", there[one].bytes, there[one].version) for one in names]
+        return [(f"{store.uri}/{one}", there[one].bytes, there[one].version) for one in names]
 
     return pattern, look
 

@@ -34,7 +34,17 @@ KNOWN = {
         "restore it from a copy, or move ": "an attempt that no record names: the drill",
         "restore it from a copy, or remove ": "attempt.json alone, where a record says the same: the drill",
     },
-    "pipeline/plan/decide.py": {"--replace ": "test_a_replacement_keeps_what_the_old_record_names"},
+    "pipeline/plan/decide.py": {
+        "--replace ": "test_a_replacement_keeps_what_the_old_record_names",
+        "write the commit that was taken behind the `@` to go on with it, or run with --replace ": (
+            "test_a_revision_that_moved_is_8_and_the_commit_that_was_taken_goes_on"
+        ),
+    },
+    "infra/storage/hub_push.py": {
+        "push to another repository, or with --replace: what was there stays in the repository's history": (
+            "test_what_others_wrote_there_is_not_overwritten"
+        )
+    },
     "pipeline/store/records.py": {
         "choose another `name`, or run again with --replace ": "as that of the plan; the old record is kept"
     },

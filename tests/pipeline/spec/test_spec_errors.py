@@ -82,6 +82,8 @@ CASES = {
     "foreign environment": (GOOD.replace("S/16", "'${env:HOME}'"), "only variables named VITPIPE_*"),
     "unset environment": (GOOD.replace("S/16", "'${env:VITPIPE_X}'"), "the environment has no variable VITPIPE_X"),
     "extends nothing": (GOOD + "extends: nowhere.yaml", "extends: there is no file"),
+    "store on the Hub": (GOOD.replace("file://./runs", "hf://me/x"), "store: not a store: the Hub holds no runs"),
+    "artifact on the Hub": (GOOD.replace("shards: data", "shards: 'hf://me/x'"), "the Hub holds no runs: name it as"),
     "bad artifact URI": (GOOD.replace("shards: data", "shards: 'http://x/y'"), "not the URI of an artifact"),
 }  # fmt: skip
 

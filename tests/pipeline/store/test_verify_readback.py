@@ -57,11 +57,11 @@ def test_a_false_label_that_the_record_vouches_for_is_8(
     """As a version that read nothing back could have left it."""
     numbers = iter(range(12))
 
-    def planted(labels: tuple[int, ...], multi_label: bool) -> tuple[str, bytes]:
-        return "cls", b"7" if next(numbers) == 5 else str(labels[0]).encode()
+    def planted(labels: tuple[int, ...], multi_label: bool) -> tuple[tuple[str, bytes], ...]:
+        return (("cls", b"7" if next(numbers) == 5 else str(labels[0]).encode()),)
 
     monkeypatch.setattr(run_module, "read_back_paths", lambda *asked: set())
-    monkeypatch.setattr(writer_module, "label_member", planted)
+    monkeypatch.setattr(writer_module, "label_members", planted)
     ingest(tmp_path, config)
 
     assert cli.invoke(["artifacts", "verify", run]) == 0 and "all as recorded" in capsys.readouterr().out

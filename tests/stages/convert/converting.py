@@ -35,3 +35,19 @@ def fetched(weights: Weights, folder: Path) -> Path:
     for file in weights.files:
         weights.fetch(file.path, folder)
     return folder
+
+
+class Earlier:
+    """Weights as an earlier version wrote them, whose `source.json` said something else."""
+
+    def __init__(self, weights: Weights, **said: Any) -> None:
+        self.weights, self.said, self.commits = weights, said, weights.commits
+
+    def has(self, name: str) -> bool:
+        return self.weights.has(name)
+
+    def read_json(self, name: str) -> Any:
+        content = self.weights.read_json(name)
+        if name == "source.json":
+            return {key: value for key, value in (content | self.said).items() if value is not None}
+        return {"id2label": content["id2label"]}

@@ -197,9 +197,13 @@ def test_heads_are_not_guessed(tmp_path: Path) -> None:
         read_all(tmp_path, path, heads=None)
 
 
-def test_positions_of_no_square_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="position table is of 15 patches, not a square"):
-        read_all(tmp_path, timm_file(tmp_path / "m.safetensors", pos_embed=torch.zeros(1, 16, 32)))
+@pytest.mark.parametrize(("rows", "found"), [
+    (12, "position table is of 11 patches, not a square"),
+    (16, "position table has 16 rows and so none for the class token"),
+])  # fmt: skip
+def test_positions_of_no_square_are_refused(tmp_path: Path, rows: int, found: str) -> None:
+    with pytest.raises(UsageError, match=found):
+        read_all(tmp_path, timm_file(tmp_path / "m.safetensors", pos_embed=torch.zeros(1, rows, 32)))
 
 
 def test_another_pooling_or_activation_would_be_another_function(tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def test_names_are_in_the_order_of_their_numbers_not_of_the_text(folder: Path) -
 @pytest.mark.parametrize(
     ("said", "found"),
     [
-        ({"id2label": numbered(TWELVE, first=1)}, "12 names for the classes 1 to 12: none for class 0"),
+        ({"id2label": numbered(TWELVE, first=2)}, "12 names for the classes 2 to 13: none for class 0"),
         ({"id2label": numbered(TWELVE) | {"99": "far"}}, "13 names for the classes 0 to 99: none for class 12"),
         ({"id2label": {"zero": "a"}}, "the key 'zero' of its names is no number of a class"),
         ({"id2label": {"01": "a", "0": "b"}}, "the key '01' of its names is no number of a class"),
@@ -67,6 +67,14 @@ def test_names_are_in_the_order_of_their_numbers_not_of_the_text(folder: Path) -
 def test_names_that_do_not_say_which_is_which_are_refused(folder: Path, said: dict[str, Any], found: str) -> None:
     with pytest.raises(UsageError, match=f"the file config.json beside it does not say which class is which: {found}"):
         looked_at(folder, **({"label2id": {}} | said))
+
+
+def test_names_numbered_from_1_are_those_of_the_rows_or_leave_the_first_without_one(folder: Path) -> None:
+    foreign = looked_at(folder, id2label=numbered(TWELVE, first=1), label2id={})
+    assert foreign.labels == tuple(TWELVE) and "numbered from 1" in " ".join(foreign.notes)
+    foreign = looked_at(folder, id2label=numbered(TWELVE[1:], first=1), label2id={"class 2": 2})
+    assert foreign.labels == ("LABEL_0", *TWELVE[1:]) and "no name is given for class 0" in " ".join(foreign.notes)
+    assert "contradicts" not in " ".join(foreign.notes)
 
 
 def test_names_of_another_head_are_left_out_and_that_is_said(folder: Path) -> None:

@@ -248,20 +248,6 @@ def test_a_recipe_that_overrules_the_config_is_not_compared_with_it(tmp_path: Pa
     assert "another GELU" in proof(tmp_path, foreign)["unchecked"]
 
 
-def test_what_only_timm_knows_of_its_architecture_is_asked_for(tmp_path: Path) -> None:
-    """A folder of timm names an architecture; that its GELU is the tanh one stands in timm's code alone."""
-    arguments = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 4, "mlp_ratio": 1.5}
-    theirs = timm.create_model("vit_base_patch32_siglip_256", num_classes=5, **arguments)
-    with torch.no_grad():
-        for parameter in theirs.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)) * 0.3)
-    timm.models.save_for_hf(theirs, tmp_path / "timm", model_args=arguments, safe_serialization=True)
-    taken_as_usual = proof(tmp_path, looked(tmp_path, tmp_path / "timm"))
-    assert taken_as_usual["error"] > taken_as_usual["tolerance"]
-    foreign = looked(tmp_path, tmp_path / "timm", gelu="tanh")
-    assert not foreign.is_overruled and proof(tmp_path, foreign)["error"] <= 1e-5
-
-
 def test_a_pooler_beside_a_classifier_is_no_part_of_the_model(tmp_path: Path) -> None:
     huggingface_folder(tmp_path / "hf")
     path = tmp_path / "hf" / "model.safetensors"

@@ -1,10 +1,12 @@
 """Foreign weights through whole runs by YAML: convert, then fine-tune and evaluate from them, here and by URI."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
 import torch
+from converting import Earlier
 from foreign_files import google_arrays, huggingface_folder, write_npz
 from inprocess import commit, make_context
 from tiny_stages import tiny_ways
@@ -227,6 +229,10 @@ def test_weights_on_s3_are_copied_and_verified(s3_uri: str, tmp_path: Path, name
     assert told["path"] == f"{s3_uri}/weights/{name}" and len(told["files"]) == (7 if name == "folder" else 1)
     for digests in (False, True):
         assert "is as it was converted" in look_again(config, ConvertResources(), weights, {}, digests).note
+    earlier: Any = Earlier(weights)  # which did not read how images are prepared: not read again from there, but told
+    seen = look_again(config, ConvertResources(), earlier, {}, False)
+    assert not seen.changes and seen.is_same == (name != "folder")
+    assert ("did not read all that its configs say" in seen.note) == (name == "folder")
     changed = "m.npz" if name == "m.npz" else "folder/config.json"
     data = bytearray(store.read(changed))
     data[-1] ^= 1
