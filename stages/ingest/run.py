@@ -58,11 +58,10 @@ def run(config: IngestConfig, inputs: Inputs, ctx: StageContext) -> ShardSet:
         ctx.events.emit("note", note)
     parts = Parts(ctx)
     try:
-        made = _ingest(config, inputs, excluded, ctx, parts)
+        return _ingest(config, inputs, excluded, ctx, parts).model_copy(update={"commits": commits})
     except (StageError, IntegrityError, NotFound):  # an image that is no longer what was seen, or a damaged part
         parts.refuse()
         raise
-    return made.model_copy(update={"commits": commits})
 
 
 def _ingest(

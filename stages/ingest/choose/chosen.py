@@ -4,7 +4,7 @@ The driver holds where the bins are, counts, and the plans; tasks do the rest. N
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,7 +21,7 @@ from vitpipe.stages.ingest.choose.select import Ordered, ShardPlan, plan_shards
 from vitpipe.stages.ingest.config import IngestConfig
 from vitpipe.stages.ingest.listing import ImageReader
 from vitpipe.stages.ingest.lists.listed import PART_ROWS, PartedListing
-from vitpipe.stages.ingest.parts.made import MadePart, Parts, PartTask
+from vitpipe.stages.ingest.parts.made import MadePart, Parts, labelled
 from vitpipe.stages.ingest.parts.sheets import Sheets
 
 
@@ -57,19 +57,19 @@ def choose(
     """
     bins = -(-listed.count // PART_ROWS)
     tasks = [ContentTask(ctx.out, part.rows, own, bins) for part, own in zip(listed.parts, seen, strict=True)]
-    contents = parts.all(by_content, tasks, _label("content"))
+    contents = parts.all(by_content, tasks, labelled("content"))
     rows = [made.files["rows"] for made in contents]
     recipe, barred = _recipe(listed, bool(excluded), bins, config), excluded_by_bin(excluded, bins)
     keeps = [KeepTask(ctx.out, number, rows, recipe, barred[number]) for number in range(bins)]
     near = None
     if config.deduplicate.near is not None:
         most, looks = config.deduplicate.near.hamming, excluded_looks(inputs, ctx)
-        remain = parts.all(left, [replace(task, is_last=False) for task in keeps], _label("left"))
+        remain = parts.all(left, [replace(task, is_last=False) for task in keeps], labelled("left"))
         (near,) = parts.all(
-            search, [NearTask(ctx.out, [made.files["rows"] for made in remain], looks, most)], _label("near")
+            search, [NearTask(ctx.out, [made.files["rows"] for made in remain], looks, most)], labelled("near")
         )
         keeps = [replace(task, near=near.files["names"]) for task in keeps]
-    kept = parts.all(keep, keeps, _label("keep"))
+    kept = parts.all(keep, keeps, labelled("keep"))
     gone = [*kept, *([near] if near else [])]
     _tell(gone, ctx)
     in_part = near.facts["in_part"] if near else 0
@@ -98,16 +98,12 @@ def _ordered(kept: Sequence[MadePart], recipe: KeepRule, ctx: StageContext, part
     counts = sum((np.array(made.facts["cells"]) for made in kept), np.zeros(1, dtype=np.int64))
     cells = np.flatnonzero(counts).tolist()
     rows = [made.files["rows"] for made in kept]
-    made = parts.all(order, [OrderTask(ctx.out, cell, rows) for cell in cells], _label("order"))
+    made = parts.all(order, [OrderTask(ctx.out, cell, rows) for cell in cells], labelled("order"))
     found: dict[str, list[Ordered]] = {}
     for cell, one in zip(cells, made, strict=True):
         ordered = Ordered(one.files["rows"], one.files["sizes"])
         found.setdefault(recipe.splits[cell // recipe.orders], []).append(ordered)
     return found
-
-
-def _label(word: str) -> Callable[[PartTask], str]:
-    return lambda task: f"{word}-{task.path.rpartition('/')[2][:8]}"
 
 
 def _tell(gone: Sequence[MadePart], ctx: StageContext) -> None:

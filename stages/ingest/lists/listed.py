@@ -3,7 +3,7 @@
 The driver holds where the parts are, and counts.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -18,7 +18,7 @@ from vitpipe.stages.ingest.lists.part_of_source import PartOfSource, last_drawn,
 from vitpipe.stages.ingest.lists.raw import RawListing, list_files, stream, write_listing
 from vitpipe.stages.ingest.lists.sort import Piece, SortTask, SpreadTask, borders, groups, sort, spread, text_of
 from vitpipe.stages.ingest.look.scan import CHUNK_IMAGES
-from vitpipe.stages.ingest.parts.made import MadePart, Parts, PartTask
+from vitpipe.stages.ingest.parts.made import MadePart, Parts, labelled
 from vitpipe.stages.ingest.parts.rows import names_of
 from vitpipe.stages.ingest.parts.sheets import Sheets
 from vitpipe.stages.ingest.sources.inventory import FileColumns, Inventory, StreamedInventory
@@ -144,7 +144,7 @@ def _by_ranges(
     ranges: list[list[Piece]] = [[piece for group in pieces for piece in group]]
     if edges:
         tasks = [SpreadTask(ctx.out, group, tuple(edges)) for group in pieces]
-        made = parts.all(spread, tasks, _label("spread"))
+        made = parts.all(spread, tasks, labelled("spread"))
         ranges = [
             [Piece(one.files["rows"], range(number, number + 1)) for one in made] for number in range(len(edges) + 1)
         ]
@@ -152,7 +152,7 @@ def _by_ranges(
         SortTask(ctx.out, number, several, part, how.may_repeat, upper, how.chunk_images, how.piece_depth)
         for number, (several, upper) in enumerate(zip(ranges, (*edges, None), strict=True))
     ]
-    return parts.all(sort, sorts, _label("sort"))
+    return parts.all(sort, sorts, labelled("sort"))
 
 
 def _limited(
@@ -176,11 +176,7 @@ def _limited(
         )
         for number, one in enumerate(rows)
     ]
-    return parts.all(sort, tasks, _label("limit"))
-
-
-def _label(word: str) -> Callable[[PartTask], str]:
-    return lambda task: f"{word}-{task.path.rpartition('/')[2][:8]}"
+    return parts.all(sort, tasks, labelled("limit"))
 
 
 def _part(made: MadePart) -> ListedPart:

@@ -80,17 +80,18 @@ def list_files(source: SourceOfFiles, ctx: StageContext, parts: Parts) -> RawLis
     """All files, each by a task. UsageError as `SourceOfFiles.joined`."""
     opens = replace(source, files=()).list_file  # twenty thousand tasks: none needs the others' files
     tasks = [ListTask(ctx.out, opens, file) for file in source.files]
-    lists: dict[tuple[str, ...], tuple[str, ...]] = {}  # class names, once for the thousand files that repeat them
-    found: dict[int, tuple[FileListing, MadePart]] = {}
+    once: dict[Any, Any] = {}  # of labels and lists of names, which a thousand files repeat
+    found: dict[int, tuple[FileListing, RawFile]] = {}
     for task, made in parts.make(list_file, tasks, lambda task: f"list-{task.file.number}", "listed files"):
         told = _told(made.facts)
-        found[task.file.number] = replace(told, names=lists.setdefault(told.names, told.names)), made
+        labels = tuple(once.setdefault((type(label), label), label) for label in told.labels)
+        told = replace(told, labels=labels, names=once.setdefault(told.names, told.names))
+        samples = [_sample(*one) for one in made.facts["samples"]]
+        found[task.file.number] = told, RawFile(made.files["rows"], samples)
     in_order = [found[file.number] for file in source.files]
     joined = source.joined([told for told, _ in in_order])
-    files = [
-        RawFile(made.files["rows"], [_sample(*one) for one in made.facts["samples"]], placing)
-        for (_, made), placing in zip(in_order, joined.placings, strict=True)
-    ]
+    pairs = zip(in_order, joined.placings, strict=True)
+    files = [replace(file, placing=placing) for (_, file), placing in pairs]
     return RawListing(joined.listing, files, joined.may_repeat)
 
 

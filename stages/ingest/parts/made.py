@@ -66,6 +66,11 @@ def part_path(kind: str, made_from: Any) -> str:
     return f"{FOLDER}/{kind}/{digest(made_from)}"
 
 
+def labelled(word: str) -> Callable[[PartTask], str]:
+    """What tasks are called: the word, and how their part's digest begins."""
+    return lambda task: f"{word}-{task.path.rpartition('/')[2][:8]}"
+
+
 class Parts:
     """Makes the parts of one ingest, or takes them from earlier attempts."""
 

@@ -12,9 +12,12 @@ from PIL import Image, ImageOps
 from test_ingest_determinism import Dying, Shuffled
 
 from vitpipe.infra.errors import IntegrityError
+from vitpipe.stages.estimates import Known
 from vitpipe.stages.images.manifest import load_manifest
+from vitpipe.stages.ingest import estimate as estimate_module
 from vitpipe.stages.ingest.choose.exclude import ExcludedShardTask, look_at_shard
 from vitpipe.stages.ingest.choose.near import SECOND_MOST, Excluded, near_duplicates
+from vitpipe.stages.ingest.config import IngestConfig, IngestResources
 from vitpipe.stages.ingest.listing import Item
 from vitpipe.stages.ingest.lists import listed
 from vitpipe.stages.ingest.look.image import Image as Kept
@@ -276,3 +279,15 @@ def test_a_damaged_excluded_image_is_named(planted, tmp_path):
     at.write_bytes(data)
     with pytest.raises(IntegrityError, match=r"test-000000\.tar.*not those the index names"):
         look_at_shard(ExcludedShardTask(held, entry))
+
+
+def test_a_plan_says_what_a_large_search_takes(monkeypatch):
+    monkeypatch.setattr(estimate_module, "NEAR_BYTES", 2_000_000)
+    asked = {"source": {"kind": "digits"}, "deduplicate": {"near": {"hamming": 4}}}
+    found, without = (
+        estimate_module.estimate(IngestConfig.model_validate(one), IngestResources(), {}, Known())
+        for one in (asked, {**asked, "deduplicate": {"exact": True}})
+    )
+    assert set(found.notes) - set(without.notes) == {
+        "the search for near-duplicates holds how all images look in one task: about 4 GB of memory"
+    }
