@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import version
 
-from vitpipe.infra.errors import IntegrityError, NotFound, StageError
+from vitpipe.infra.errors import IntegrityError, NotFound, StageError, StorageError
 from vitpipe.infra.work import stop_if_asked
 from vitpipe.stages.artifacts import COMPARED_IN_PART, File, ShardSet
 from vitpipe.stages.commits import COMMITS, at_commits, told, write_commits
@@ -89,7 +89,7 @@ def _ingest(
         raise bad.none_left(listed.count)
     keeper = opened if isinstance(opened, KeepsMembers) and opened.keep else None
     shards = _write(source, chosen.plans, spool, listed.facts.multi_label, config, ctx, tally, keeper)
-    spool.clear()
+    _clear(spool, ctx)
     more_files += [ctx.out.put(DUPLICATES_SHEET, chosen.sheet)] if chosen.sheet else []
     more_files += _lists(listed, chosen, ctx)
     return _shard_set(config, listed, shards, more_files, bad, chosen, ctx, tally)
@@ -151,6 +151,14 @@ def _write(
         tally.wrote(task.plan, task.is_read_back)
         stop_if_asked(ctx.fence, f"ingest into {ctx.out.node.uri}")
     return [shards[plan.path] for plan in plans]
+
+
+def _clear(spool: Spool, ctx: StageContext) -> None:
+    """The shards stand: nobody asks the spool again. Whoever may write and not delete has it until `gc`."""
+    try:
+        spool.clear()
+    except StorageError as error:
+        ctx.events.emit("note", f"what was kept for writing the shards stays until `vitpipe gc`: {error.in_brief}")
 
 
 def _lists(listed: PartedListing, chosen: Chosen, ctx: StageContext) -> list[File]:

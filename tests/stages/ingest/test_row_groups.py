@@ -4,16 +4,18 @@ import gc
 import random
 import shutil
 from functools import partial
+from unittest.mock import Mock
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from inprocess import InProcessCluster
+from inprocess import CollectedEvents, InProcessCluster
 from photos import contents, ingest
 from test_ingest_determinism import Dying
 from test_ingest_parquet import config, jpegs, parquet
 
+from vitpipe.infra.errors import StorageError
 from vitpipe.infra.storage.opening import open_store
 from vitpipe.stages.images.manifest import load_manifest
 from vitpipe.stages.ingest import run as run_module
@@ -22,6 +24,7 @@ from vitpipe.stages.ingest.drift import look
 from vitpipe.stages.ingest.listing import Item, Items
 from vitpipe.stages.ingest.lists import listed, sort
 from vitpipe.stages.ingest.look.scan import CHUNK_IMAGES
+from vitpipe.stages.ingest.look.spool import Spool
 from vitpipe.stages.ingest.sources import row_groups
 from vitpipe.stages.ingest.sources.opened import chunks
 from vitpipe.stages.ingest.sources.parquet_columns import image_column
@@ -140,6 +143,16 @@ def test_a_restart_decompresses_nothing_again(pictures, tmp_path, counted):
     counted.decompressed = 0
     resumed = ingest(tmp_path, asked, node="killed", attempt="a2", earlier=("a1",))
     assert contents(resumed) == plain and counted.decompressed == 0
+
+
+def test_whoever_may_not_delete_is_told(pictures, tmp_path, monkeypatch):
+    refused = StorageError("delete a/b", "403 Access Denied", "check the policy")
+    monkeypatch.setattr(Spool, "clear", Mock(side_effect=refused))
+    told = []
+    monkeypatch.setattr(CollectedEvents, "emit", lambda self, kind, text: told.append(text))
+    shards = ingest(tmp_path, in_shards(pictures[0]))
+    assert len(load_manifest(shards).shards) == 20
+    assert any("stays until `vitpipe gc`" in text and "403" in text for text in told)
 
 
 def test_kept_on_a_machine_alone_each_shard_decompresses_all_of_them(pictures, tmp_path, counted, monkeypatch):
