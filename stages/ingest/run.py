@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import version
 
-from vitpipe.infra.errors import IntegrityError, NotFound, StageError
+from vitpipe.infra.errors import IntegrityError, NotFound, StageError, StorageError
 from vitpipe.infra.work import stop_if_asked
 from vitpipe.stages.artifacts import COMPARED_IN_PART, File, ShardSet
 from vitpipe.stages.commits import COMMITS, at_commits, told, write_commits
@@ -25,12 +25,13 @@ from vitpipe.stages.ingest.lists.listed import PartedListing, list_source
 from vitpipe.stages.ingest.look.bad import BadImages
 from vitpipe.stages.ingest.look.changes import as_written
 from vitpipe.stages.ingest.look.chunk import Looked, LookTask, look
-from vitpipe.stages.ingest.look.scan import Spool
+from vitpipe.stages.ingest.look.spool import Spool
 from vitpipe.stages.ingest.parts.lines import line, lines_of, merged, put_lines, put_streamed
 from vitpipe.stages.ingest.parts.made import Parts, digest
 from vitpipe.stages.ingest.parts.sheets import Sheets
 from vitpipe.stages.ingest.sources.inventory import INVENTORY, MARKS
 from vitpipe.stages.ingest.sources.kept_members import KeepsMembers
+from vitpipe.stages.ingest.sources.opened import piece_of
 from vitpipe.stages.ingest.write.adopt import find_shards
 from vitpipe.stages.ingest.write.shard import Shard, ShardTask, read_back_paths
 from vitpipe.stages.ingest.write.tally import Tally
@@ -76,7 +77,7 @@ def _ingest(
     for note in listed.facts.notes:
         ctx.events.emit("note", note)
     bad, tally = BadImages(listed.facts.findings, ctx), Tally(ctx, listed.count)
-    spool = Spool(ctx.scratch / "spool")
+    spool = Spool(ctx.scratch / "spool", ctx.out if piece_of(opened) else None)
     state = digest([marks.sha256, more_files[0].sha256, version("pillow")])
     seen = _look(source, listed, spool, state, bad, config, ctx, parts, tally)
     allowed = config.bad_images_allowed(listed.count) if config.on_bad_image == "quarantine" else 0
@@ -88,6 +89,7 @@ def _ingest(
         raise bad.none_left(listed.count)
     keeper = opened if isinstance(opened, KeepsMembers) and opened.keep else None
     shards = _write(source, chosen.plans, spool, listed.facts.multi_label, config, ctx, tally, keeper)
+    _clear(spool, ctx)
     more_files += [ctx.out.put(DUPLICATES_SHEET, chosen.sheet)] if chosen.sheet else []
     more_files += _lists(listed, chosen, ctx)
     return _shard_set(config, listed, shards, more_files, bad, chosen, ctx, tally)
@@ -149,6 +151,14 @@ def _write(
         tally.wrote(task.plan, task.is_read_back)
         stop_if_asked(ctx.fence, f"ingest into {ctx.out.node.uri}")
     return [shards[plan.path] for plan in plans]
+
+
+def _clear(spool: Spool, ctx: StageContext) -> None:
+    """The shards stand: nobody asks the spool again. Whoever may write and not delete has it until `gc`."""
+    try:
+        spool.clear()
+    except StorageError as error:
+        ctx.events.emit("note", f"what was kept for writing the shards stays until `vitpipe gc`: {error.in_brief}")
 
 
 def _lists(listed: PartedListing, chosen: Chosen, ctx: StageContext) -> list[File]:

@@ -28,7 +28,8 @@ from vitpipe.stages.ingest.choose.select import ShardPlan
 from vitpipe.stages.ingest.config import IngestResources
 from vitpipe.stages.ingest.listing import Item, Items, Listing
 from vitpipe.stages.ingest.look.image import Image as SeenImage
-from vitpipe.stages.ingest.look.scan import ScanTask, SoundImage, Spool, scan
+from vitpipe.stages.ingest.look.scan import ScanTask, SoundImage, scan
+from vitpipe.stages.ingest.look.spool import Spool
 from vitpipe.stages.ingest.look.structure import check_structure
 from vitpipe.stages.ingest.write.shard import ShardTask
 from vitpipe.stages.ingest.write.writer import write_shard

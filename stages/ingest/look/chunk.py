@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 from vitpipe.stages.contract import Out
 from vitpipe.stages.ingest.listing import ImageReader, Item
-from vitpipe.stages.ingest.look.scan import RejectedImage, ScanTask, SoundImage, Spool, scan
+from vitpipe.stages.ingest.look.scan import RejectedImage, ScanTask, SoundImage, scan
 from vitpipe.stages.ingest.look.seen import seen_rows
+from vitpipe.stages.ingest.look.spool import Spool
 from vitpipe.stages.ingest.parts.made import MadePart, finish, part_path
 from vitpipe.stages.ingest.parts.rows import items_of, rows_between
 from vitpipe.stages.ingest.parts.sheets import Sheets, write_sheets

@@ -1,11 +1,8 @@
 """The first look at every image: is it sound, what is its content. One task takes a chunk of the listing. No torch."""
 
-import os
-import secrets
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO, NamedTuple
 
 from vitpipe.stages.images.digests import sha256_each
@@ -14,6 +11,7 @@ from vitpipe.stages.images.image_digests import ImageDigests, digest_images
 from vitpipe.stages.ingest.listing import ImageReader, Item
 from vitpipe.stages.ingest.look.changes import Reencoded
 from vitpipe.stages.ingest.look.likeness import views
+from vitpipe.stages.ingest.look.spool import Place, Spool
 from vitpipe.stages.ingest.look.structure import check_structure
 
 CHUNK_IMAGES = 512
@@ -32,8 +30,7 @@ class SoundImage(NamedTuple):
     ext: str
     width: int
     height: int
-    place: tuple[int, int]
-    """Chunk, and offset in what the chunk kept."""
+    place: Place
     likeness: bytes | None = None
     """How it looks, when that is asked and it looks like anything: whole, then trimmed."""
     reencoded: bool = False
@@ -45,44 +42,6 @@ class RejectedImage:
     """An image that is set aside."""
 
     reason: str
-
-
-@dataclass(frozen=True)
-class Spool:
-    """Bytes that were costly to make, kept on the local disk between the first look and the writing.
-
-    Only a shortcut: who finds nothing, or something else than the digest says, makes them again.
-    """
-
-    folder: Path
-
-    @contextmanager
-    def keeping(self, chunk: int) -> Iterator[IO[bytes]]:
-        """A file for what the chunk's images take, end to end; it is found once it is whole."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        temporary = self.folder / secrets.token_hex(8)
-        try:
-            with temporary.open("wb") as file:
-                yield file
-            os.replace(temporary, self._path(chunk))
-        finally:
-            temporary.unlink(missing_ok=True)
-
-    def holds(self, place: tuple[int, int]) -> bool:
-        """Whether the chunk was made on this machine."""
-        return self._path(place[0]).is_file()
-
-    def find(self, place: tuple[int, int], size: int) -> bytes | None:
-        """What stands at (chunk, offset), or None when the chunk was made on another machine."""
-        chunk, offset = place
-        try:
-            with self._path(chunk).open("rb") as file:
-                return os.pread(file.fileno(), size, offset)
-        except FileNotFoundError:
-            return None
-
-    def _path(self, chunk: int) -> Path:
-        return self.folder / f"{chunk:06d}.spool"
 
 
 @dataclass(frozen=True)

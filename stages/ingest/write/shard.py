@@ -11,7 +11,7 @@ from vitpipe.stages.images.manifest import ShardEntry
 from vitpipe.stages.ingest.choose.select import ShardPlan
 from vitpipe.stages.ingest.draw import unit_hash
 from vitpipe.stages.ingest.listing import ImageReader
-from vitpipe.stages.ingest.look.scan import Spool
+from vitpipe.stages.ingest.look.spool import Spool
 from vitpipe.stages.ingest.sources.kept_members import KeepsMembers
 
 READ_BACK_SHARE = 1 / 8

@@ -4,13 +4,15 @@ Any `wds.WebDataset(...).decode("pil").to_tuple("jpg;jpeg;png;webp", "cls;json")
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import repeat
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO
 
+from vitpipe.infra.at_once import answers
 from vitpipe.infra.errors import StageError
 from vitpipe.infra.storage.store import Digest
 from vitpipe.stages.images.digests import RunningDigest
@@ -19,6 +21,7 @@ from vitpipe.stages.images.manifest import index_path
 from vitpipe.stages.images.members import label_members
 from vitpipe.stages.images.readback import read_back
 from vitpipe.stages.ingest.look.image import Image
+from vitpipe.stages.ingest.reading import REMOTE_READS
 from vitpipe.stages.ingest.sources.kept_members import Kept
 from vitpipe.stages.ingest.write.shard import Shard, ShardTask, shard_entry, shard_index
 from vitpipe.stages.ingest.write.ustar import BLOCK, end, header, padding
@@ -83,13 +86,20 @@ def _facts(kept: Kept) -> _Members:
 def _contents(task: ShardTask) -> Iterator[bytes]:
     """The bytes of each image, in order: by their digest it will be seen whether they are still what was checked."""
     images = task.plan.images
-    kept = [task.source.costly and task.spool.holds(image.seen.place) for image in images]
-    others = task.source.reads([image.item for image, is_kept in zip(images, kept, strict=True) if not is_kept])
-    for image, is_kept in zip(images, kept, strict=True):
-        data = _kept_or_made(task, image) if is_kept else next(others)
+    is_kept = [task.source.costly and task.spool.holds(image.seen.place) for image in images]
+    kept = _kept(task, [image for image, here in zip(images, is_kept, strict=True) if here])
+    others = task.source.reads([image.item for image, here in zip(images, is_kept, strict=True) if not here])
+    for image, here in zip(images, is_kept, strict=True):
+        data = next(kept if here else others)
         if isinstance(data, BadImage):
             raise _changed(image, str(data)) from data
         yield data
+
+
+def _kept(task: ShardTask, images: Sequence[Image]) -> Iterator[bytes | BadImage]:
+    """What the spool has, several at once where it is a server's."""
+    find = partial(_kept_or_made, task)
+    return answers(find, images, REMOTE_READS) if task.spool.is_remote else map(find, images)
 
 
 def _kept_or_made(task: ShardTask, image: Image) -> bytes | BadImage:

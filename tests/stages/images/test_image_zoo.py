@@ -17,7 +17,8 @@ from vitpipe.stages.images import decode as decode_module
 from vitpipe.stages.images.decode import decode
 from vitpipe.stages.images.header import BadImage
 from vitpipe.stages.ingest.listing import Item
-from vitpipe.stages.ingest.look.scan import ScanTask, Spool, scan
+from vitpipe.stages.ingest.look.scan import ScanTask, scan
+from vitpipe.stages.ingest.look.spool import Spool
 from vitpipe.stages.ingest.sources.folder_tree import FolderTree
 
 RGB = picture(7, width=30, height=20)

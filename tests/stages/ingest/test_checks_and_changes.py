@@ -22,6 +22,7 @@ from vitpipe.stages.ingest.config import IngestConfig, IngestResources, Reencode
 from vitpipe.stages.ingest.lists import listed
 from vitpipe.stages.ingest.look import scan as scan_module
 from vitpipe.stages.ingest.look.changes import reencoded
+from vitpipe.stages.ingest.look.spool import Spool
 from vitpipe.stages.ingest.look.structure import check_structure
 from vitpipe.stages.ingest.run import run
 
@@ -148,7 +149,7 @@ def test_another_format_is_written_alike_by_any_workers_after_any_loss(tmp_path,
     plain = ingest(tmp_path, asked, node="plain")
     assert {ext for ext, _ in shown(plain).values()} == {"webp"} and plain.metrics["reencoded"] == 12
     assert contents(ingest(tmp_path, asked, node="other", cluster=Shuffled(1))) == contents(plain)
-    monkeypatch.setattr(scan_module.Spool, "holds", lambda *args: False)  # as on another machine
+    monkeypatch.setattr(Spool, "holds", lambda *args: False)  # as on another machine
     assert contents(ingest(tmp_path, asked, node="made again")) == contents(plain)
 
 

@@ -128,9 +128,9 @@ def test_glyphs_are_ingested_alike_with_and_without_the_spool(tmp_path, monkeypa
     shards = ingest(tmp_path, config)
     assert shards.splits == {"train": 72} and shards.num_classes == 12
     assert load_manifest(shards).classes[0].startswith("U+")
-    monkeypatch.setattr("vitpipe.stages.ingest.look.scan.Spool.find", lambda *args: None)
+    monkeypatch.setattr("vitpipe.stages.ingest.look.spool.Spool.find", lambda *args: None)
     assert contents(ingest(tmp_path, config, node="other")) == contents(shards)
-    monkeypatch.setattr("vitpipe.stages.ingest.look.scan.Spool.find", lambda *args: b"torn")
+    monkeypatch.setattr("vitpipe.stages.ingest.look.spool.Spool.find", lambda *args: b"torn")
     assert contents(ingest(tmp_path, config, node="torn")) == contents(shards)
 
 

@@ -152,7 +152,7 @@ def test_workers_kills_places_and_the_spool_do_not_matter(folder, tmp_path, monk
             ingest(tmp_path, asked, node=f"killed-{after}", cluster=Dying(after))
         resumed = ingest(tmp_path, asked, node=f"killed-{after}", attempt="a2", earlier=("a1",))
         assert contents(resumed) == plain
-    monkeypatch.setattr("vitpipe.stages.ingest.look.scan.Spool.holds", lambda *args: False)
+    monkeypatch.setattr("vitpipe.stages.ingest.look.spool.Spool.holds", lambda *args: False)
     moved = config(folder.rename(tmp_path / "moved"))["source"]
     assert contents(ingest(tmp_path, {**asked, "source": moved}, node="moved")) == plain
 

@@ -35,7 +35,8 @@ from vitpipe.stages.ingest.draw import unit_hash
 from vitpipe.stages.ingest.listing import FileDamage
 from vitpipe.stages.ingest.lists.listed import list_source
 from vitpipe.stages.ingest.look.image import Image
-from vitpipe.stages.ingest.look.scan import ScanTask, SoundImage, Spool, scan
+from vitpipe.stages.ingest.look.scan import ScanTask, SoundImage, scan
+from vitpipe.stages.ingest.look.spool import Spool
 from vitpipe.stages.ingest.parts.made import Parts
 from vitpipe.stages.ingest.run import run
 from vitpipe.stages.ingest.write.writer import write_shard

@@ -2,20 +2,29 @@
 
 import gc
 import random
+import shutil
+from functools import partial
+from unittest.mock import Mock
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from inprocess import CollectedEvents, InProcessCluster
 from photos import contents, ingest
+from test_ingest_determinism import Dying
 from test_ingest_parquet import config, jpegs, parquet
 
+from vitpipe.infra.errors import StorageError
 from vitpipe.infra.storage.opening import open_store
+from vitpipe.stages.images.manifest import load_manifest
+from vitpipe.stages.ingest import run as run_module
 from vitpipe.stages.ingest.config import IngestConfig, IngestResources
 from vitpipe.stages.ingest.drift import look
 from vitpipe.stages.ingest.listing import Item, Items
 from vitpipe.stages.ingest.lists import listed, sort
 from vitpipe.stages.ingest.look.scan import CHUNK_IMAGES
+from vitpipe.stages.ingest.look.spool import Spool
 from vitpipe.stages.ingest.sources import row_groups
 from vitpipe.stages.ingest.sources.opened import chunks
 from vitpipe.stages.ingest.sources.parquet_columns import image_column
@@ -86,6 +95,72 @@ def test_bytes_decompressed_for_each_byte_of_the_source(large, counted, cut, lea
     assert found == images
     size = path.stat().st_size
     assert least <= counted.decompressed / size <= most and least <= counted.read / size <= most
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """JPEGs that differ, 60 rows in each of four row groups."""
+    images = jpegs(0, 240)
+    path = parquet(tmp_path_factory.mktemp("pictures") / "a.parquet", images, [n % 3 for n in range(240)], group=60)
+    return path, sum(map(len, images))
+
+
+def on_another_machine(fn, item):
+    """Run a task that finds an empty local disk."""
+    if hasattr(item, "spool"):
+        shutil.rmtree(item.spool.folder, ignore_errors=True)
+    return fn(item)
+
+
+class OnOtherMachines(InProcessCluster):
+    """No two tasks share a disk."""
+
+    def fan(self, fn, items, **more):
+        return super().fan(partial(on_another_machine, fn), items, **more)
+
+
+def in_shards(path):
+    return {**config(path, images_per_shard=12), "deduplicate": {"exact": False}}
+
+
+@pytest.mark.parametrize("cluster", [InProcessCluster, OnOtherMachines])
+def test_the_whole_ingest_decompresses_each_row_group_once(pictures, tmp_path, counted, cluster):
+    """Twenty shards take their images from all row groups, on whatever machine."""
+    path, size = pictures
+    shards = ingest(tmp_path, in_shards(path), cluster=cluster())
+    assert len(load_manifest(shards).shards) == 20
+    assert size <= counted.decompressed <= MOST * size
+    assert not list((tmp_path / "store").rglob("*.spool"))  # no longer needed
+
+
+def test_a_restart_decompresses_nothing_again(pictures, tmp_path, counted):
+    """Killed while shards are written: what was looked at is found in the store."""
+    asked = in_shards(pictures[0])
+    plain = contents(ingest(tmp_path, asked, node="plain"))
+    with pytest.raises(KeyboardInterrupt):
+        ingest(tmp_path, asked, node="killed", cluster=Dying(15))
+    assert list((tmp_path / "store").rglob("*.spool"))
+    counted.decompressed = 0
+    resumed = ingest(tmp_path, asked, node="killed", attempt="a2", earlier=("a1",))
+    assert contents(resumed) == plain and counted.decompressed == 0
+
+
+def test_whoever_may_not_delete_is_told(pictures, tmp_path, monkeypatch):
+    refused = StorageError("delete a/b", "403 Access Denied", "check the policy")
+    monkeypatch.setattr(Spool, "clear", Mock(side_effect=refused))
+    told = []
+    monkeypatch.setattr(CollectedEvents, "emit", lambda self, kind, text: told.append(text))
+    shards = ingest(tmp_path, in_shards(pictures[0]))
+    assert len(load_manifest(shards).shards) == 20
+    assert any("stays until `vitpipe gc`" in text and "403" in text for text in told)
+
+
+def test_kept_on_a_machine_alone_each_shard_decompresses_all_of_them(pictures, tmp_path, counted, monkeypatch):
+    """The negative control."""
+    monkeypatch.setattr(run_module, "piece_of", lambda source: 0)
+    path, size = pictures
+    ingest(tmp_path, in_shards(path), cluster=OnOtherMachines())
+    assert counted.decompressed > 10 * size
 
 
 def test_memory_is_that_of_a_page_whatever_the_row_group_has(large, counted):
