@@ -12,8 +12,7 @@ from vitpipe.pipeline.store import retrieval
 from vitpipe.pipeline.store.contents import open_run
 from vitpipe.pipeline.store.retrieval import CheckedFile, Progress
 from vitpipe.stages.artifacts import File, ShardSet
-from vitpipe.stages.images.index import parse_index
-from vitpipe.stages.images.manifest import ShardEntry, load_manifest
+from vitpipe.stages.images.manifest import ShardEntry, load_index, load_manifest
 from vitpipe.stages.images.readback import read_back
 
 
@@ -40,7 +39,7 @@ def read_shards_back(run_uri: str, node: str | None, progress: Progress) -> list
 
 
 def _problem(shards: ShardSet, entry: ShardEntry, file: File, store: Store) -> str | None:
-    index = parse_index(shards.read(entry.index), f"{entry.index} of {shards.uri}")
+    index = load_index(shards, entry)
     if (index.tar_bytes, index.sha256) != (file.bytes, file.sha256):
         return "is another tar than its index is of"
     try:

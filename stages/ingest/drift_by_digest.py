@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from vitpipe.infra.at_once import answers
 from vitpipe.stages.artifacts import ShardSet
 from vitpipe.stages.images.header import BadImage
-from vitpipe.stages.images.index import parse_index
-from vitpipe.stages.images.manifest import load_manifest
+from vitpipe.stages.images.manifest import load_index, load_manifest
 from vitpipe.stages.ingest.config import IngestConfig
 from vitpipe.stages.ingest.listing import ImageReader, Item, Items, Listing
 from vitpipe.stages.ingest.look.changes import as_written
@@ -78,7 +77,7 @@ def kept_digests(shards: ShardSet) -> KeptDigests:
     """Errors: IntegrityError for damaged shards; StorageError."""
     known: dict[str, str] = {}
     for entry in load_manifest(shards).shards:
-        index = parse_index(shards.read(entry.index), f"{entry.index} of {shards.uri}")
+        index = load_index(shards, entry)
         known.update(zip(index.source, index.sha256s, strict=True))
     left_out = {str(row["source"]) for row in _rows(shards, "quarantine.jsonl")}
     for row in _rows(shards, "duplicates.jsonl"):

@@ -7,9 +7,9 @@ from PIL import Image
 
 from vitpipe.stages.artifacts import ShardSet
 from vitpipe.stages.images.decode import Pixels
-from vitpipe.stages.images.manifest import load_manifest
+from vitpipe.stages.images.manifest import load_index, load_manifest
 from vitpipe.stages.report.gallery import Album
-from vitpipe.stages.report.samples import MAX_INDEXES, Sample, read_image, read_index
+from vitpipe.stages.report.samples import MAX_INDEXES, Sample, read_image
 from vitpipe.stages.report.sheets import webp_uri
 
 THUMBNAIL_PX = 64
@@ -41,7 +41,7 @@ def _find(data: ShardSet, labels: Sequence[int], samples: int) -> dict[int, list
     found: dict[int, list[Sample]] = {label: [] for label in labels}
     split = "train" if data.splits.get("train") else max(data.splits, key=lambda name: data.splits[name])
     for entry in load_manifest(data).of(split)[:MAX_INDEXES]:
-        index = read_index(data, entry)
+        index = load_index(data, entry)
         for place, classes in enumerate(index.labels):
             wanted = found.get(classes[0]) if classes else None
             if wanted is not None and len(wanted) < samples:

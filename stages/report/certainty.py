@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from vitpipe.stages.artifacts import Score, ShardSet
-from vitpipe.stages.images.manifest import load_manifest
+from vitpipe.stages.images.manifest import load_index, load_manifest
 from vitpipe.stages.report.results import ScoreRow, percent, split_of
-from vitpipe.stages.report.samples import MAX_INDEXES, read_index
+from vitpipe.stages.report.samples import MAX_INDEXES
 
 Z_95 = 1.959963984540054
 """Standard deviations that hold the middle 95 % of a normal distribution."""
@@ -82,4 +82,4 @@ def _counted(shards: ShardSet, split: str) -> Counter[int]:
     entries = load_manifest(shards).of(split)
     if len(entries) > MAX_INDEXES:
         return Counter()
-    return Counter(labels[0] for entry in entries for labels in read_index(shards, entry).labels if labels)
+    return Counter(labels[0] for entry in entries for labels in load_index(shards, entry).labels if labels)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from vitpipe.infra.errors import IntegrityError
 from vitpipe.stages.artifacts import ShardSet
 from vitpipe.stages.images.decode import Pixels, decode
-from vitpipe.stages.images.index import ShardIndex, parse_index
-from vitpipe.stages.images.manifest import ShardEntry, load_manifest
+from vitpipe.stages.images.index import ShardIndex
+from vitpipe.stages.images.manifest import load_index, load_manifest
 
 MAX_INDEXES = 40
 """Shards whose indexes are searched for samples."""
@@ -26,11 +26,6 @@ class Sample:
         return tuple(self.index.labels[self.place])
 
 
-def read_index(data: ShardSet, entry: ShardEntry) -> ShardIndex:
-    """Read the index of one shard. IntegrityError when it is damaged."""
-    return parse_index(data.read(entry.index), entry.index)
-
-
 def read_image(data: ShardSet, sample: Sample) -> Pixels:
     """Decode one image, its bytes checked against the index. IntegrityError when they differ."""
     index, place = sample.index, sample.place
@@ -43,7 +38,7 @@ def read_image(data: ShardSet, sample: Sample) -> Pixels:
 
 def spread(data: ShardSet, split: str, number: int) -> list[Sample]:
     """Choose `number` images of a split, evenly spread over its first shards, or all where there are fewer."""
-    indexes = [read_index(data, entry) for entry in load_manifest(data).of(split)[:MAX_INDEXES]]
+    indexes = [load_index(data, entry) for entry in load_manifest(data).of(split)[:MAX_INDEXES]]
     every = [(index, place) for index in indexes for place in range(index.count)]
     kept = min(number, len(every))
     return [Sample(*every[number * len(every) // kept]) for number in range(kept)]

@@ -6,11 +6,11 @@ import numpy as np
 from PIL import Image
 
 from vitpipe.stages.artifacts import Score, ShardSet
-from vitpipe.stages.images.manifest import load_manifest
+from vitpipe.stages.images.manifest import load_index, load_manifest
 from vitpipe.stages.paper.tables import title
 from vitpipe.stages.report.gallery import WrongImage, WrongImages, WrongTask
 from vitpipe.stages.report.results import split_of
-from vitpipe.stages.report.samples import Sample, read_image, read_index
+from vitpipe.stages.report.samples import Sample, read_image
 from vitpipe.stages.report.sheets import webp_uri
 
 WRONG_PX = 112
@@ -65,7 +65,7 @@ def _samples(data: ShardSet, split: str, numbers: Sequence[int]) -> list[Sample]
     for entry in load_manifest(data).of(split):
         wanted = [number for number in numbers if first <= number < first + entry.count]
         if wanted:
-            index = read_index(data, entry)
+            index = load_index(data, entry)
             found |= {number: Sample(index, number - first) for number in wanted}
         first += entry.count
     return [found[number] for number in numbers]

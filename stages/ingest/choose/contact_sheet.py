@@ -11,8 +11,7 @@ from vitpipe.stages.artifacts import ShardSet
 from vitpipe.stages.contract import Inputs, StageContext
 from vitpipe.stages.images.decode import decode, encoded
 from vitpipe.stages.images.header import BadImage
-from vitpipe.stages.images.index import parse_index
-from vitpipe.stages.images.manifest import load_manifest
+from vitpipe.stages.images.manifest import load_index, load_manifest
 from vitpipe.stages.ingest.listing import ImageReader, Item
 from vitpipe.stages.tasks import gather
 
@@ -76,7 +75,7 @@ def _own_tiles(source: ImageReader, pairs: Sequence[_Shown]) -> dict[str, Pictur
 
 def _excluded(shards: ShardSet, key: str) -> bytes:
     for entry in load_manifest(shards).of("test"):
-        index = parse_index(shards.read(entry.index), f"{entry.index} of {shards.uri}")
+        index = load_index(shards, entry)
         if key in index.key:
             row = list(index.key).index(key)
             return shards.store().read(shards.file(entry.path).at, index.offset[row], index.size[row])
