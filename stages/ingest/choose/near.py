@@ -78,7 +78,7 @@ class NearRule:
     @property
     def top(self) -> int:
         """Bits of a group."""
-        return 0 if self.images <= self.sole else min(MOST_TOP, BITS // (self.most + 1))
+        return 0 if self.images <= self.sole else bits_of_group(self.most)
 
     @property
     def groups(self) -> int:
@@ -115,6 +115,11 @@ class NearRule:
 
     def _shift(self, group: int) -> int:
         return BITS // (self.most + 1) * group
+
+
+def bits_of_group(most: int) -> int:
+    """Bits in which images agree that a cell may have, where as many as `most` of all may differ."""
+    return min(MOST_TOP, BITS // (most + 1))
 
 
 def mixed_up(places: Places) -> Hashes:

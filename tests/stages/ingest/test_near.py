@@ -284,12 +284,16 @@ def test_a_damaged_excluded_image_is_named(planted, tmp_path):
 
 
 def test_a_plan_says_what_a_large_search_takes(monkeypatch):
-    monkeypatch.setattr(estimate_module, "NEAR_BYTES", 2_000_000)
-    asked = {"source": {"kind": "digits"}, "deduplicate": {"near": {"hamming": 4}}}
-    found, without = (
-        estimate_module.estimate(IngestConfig.model_validate(one), IngestResources(), {}, Known())
-        for one in (asked, {**asked, "deduplicate": {"exact": True}})
+    """At 12 bits a task holds all that agree in a group of 4, at 4 bits those that agree in 12."""
+    monkeypatch.setattr(estimate_module, "NEAR_BYTES", 32_000_000)
+    asked = {"source": {"kind": "digits"}}
+    few, many, without = (
+        estimate_module.estimate(
+            IngestConfig.model_validate({**asked, "deduplicate": one}), IngestResources(), {}, Known()
+        )
+        for one in ({"near": {"hamming": 4}}, {"near": {"hamming": 12}}, {"exact": True})
     )
-    assert set(found.notes) - set(without.notes) == {
-        "the search for near-duplicates holds how all images look in one task: about 4 GB of memory"
+    assert few.notes == without.notes
+    assert set(many.notes) - set(without.notes) == {
+        "the search for near-duplicates, at `hamming: 12` a task holds one in 16 of all images: about 4 GB of memory"
     }
