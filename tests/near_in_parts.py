@@ -20,7 +20,7 @@ from vitpipe.stages.ingest.look.likeness import LIKENESS_BYTES
 from vitpipe.stages.ingest.look.seen import beside, seen_rows
 from vitpipe.stages.ingest.parts.lines import lines_of
 from vitpipe.stages.ingest.parts.made import Parts
-from vitpipe.stages.ingest.parts.rows import SHEET_ROWS, item_rows, packed
+from vitpipe.stages.ingest.parts.rows import SHEET_ROWS, item_rows, names_of, packed
 from vitpipe.stages.ingest.parts.sheets import cut, write_sheets
 
 
@@ -78,10 +78,9 @@ def check(found, dropped, images, ctx, keeps):
     """What is told in several ways is the same."""
     gone = {one.source for one in dropped}
     assert len(gone) == len(dropped)
-    left = 0
-    for task in keeps:
-        left += keep(replace(task, near=found.gone)).files["rows"].rows
-    assert left == len(images) - len(gone)
+    sheets = [keep(replace(task, near=found.gone)).files["rows"] for task in keeps]
+    left = [name for one in sheets for table in one.all(ctx.out.node) for name in names_of(table)]
+    assert sorted(left) == sorted({image.item.name for image in images} - gone)
     assert sum(made.facts["kinds"].get("near", 0) for made in found.made) == len(gone)
     assert sum(made.facts["held_out"] for made in found.made) == sum("://" in one.of for one in dropped)
     assert sum(made.facts["contradict"] for made in found.made) == sum(not one.same_labels for one in dropped)

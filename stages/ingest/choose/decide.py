@@ -13,6 +13,7 @@ import pyarrow as pa
 from vitpipe.stages.contract import Out
 from vitpipe.stages.ingest.choose import near
 from vitpipe.stages.ingest.choose.crowd import NONE, Crowd, nearness, told
+from vitpipe.stages.ingest.choose.hamming import Places
 from vitpipe.stages.ingest.choose.looks import VIEWS, views_of
 from vitpipe.stages.ingest.choose.meet import Views
 from vitpipe.stages.ingest.choose.near import NearRule
@@ -33,18 +34,30 @@ class PairsTask:
     number: int
     pairs: Sequence[Sheets]
     """Of all cells."""
+    crowd: Sheets | None
+    """The places that are crowded, if any are."""
 
     @property
     def path(self) -> str:
         """As `made.PartTask` has it."""
-        return part_path("pairs", [self.number, [one.sha256 for one in self.pairs]])
+        known = [[one.sha256 for one in self.pairs], self.crowd.sha256 if self.crowd else None]
+        return part_path("pairs", [self.number, *known])
 
 
 def pairs_of_range(task: PairsTask) -> MadePart:
-    """All pairs of the later places in the range: of each the nearest first."""
-    table = pa.concat_tables(read_each(task.out.node, ((one, task.number) for one in task.pairs)))
-    table = sorted_rows(table, ["later", "distance", "second", "earlier"])
+    """All pairs of the later places in the range, not both crowded: of each the nearest first."""
+    node = task.out.node
+    tables = read_each(node, ((one, task.number) for one in task.pairs))
+    if task.crowd:
+        crowd = task.crowd.read(node, 0).column("place").to_numpy()
+        tables = (_not_both(table, crowd) for table in tables)
+    table = sorted_rows(pa.concat_tables(tables), ["later", "distance", "second", "earlier"])
     return finish(task, {}, pairs=write_sheets(task.out, f"{task.path}.pairs", [table]))
+
+
+def _not_both(table: Any, crowd: Places) -> Any:
+    both = [np.isin(table.column(name).to_numpy(), crowd) for name in ("later", "earlier")]
+    return table.filter(pa.array(~(both[0] & both[1])))
 
 
 @dataclass(frozen=True)

@@ -145,7 +145,7 @@ def bands_below(top: int, count: int, most: int) -> tuple[Band, ...]:
     """
     bits, room = BITS - top, 8 * count + 2**16
     plans: list[list[Band]] = [[(0, 0, 0)]]
-    for number in range(1, bits + 1):
+    for number in range(FEWEST, bits + 1):
         cut = _cut(number, most, bits)
         if 2 ** (top + max(width for _, width, _ in cut)) <= room:
             plans.append(cut)

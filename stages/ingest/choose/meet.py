@@ -1,4 +1,4 @@
-"""Where looks meet that may be near: pairs, but of images that are near too many others, which are told. No torch.
+"""Where looks meet that may be near: pairs that are, and which images are near too many others for pairs. No torch.
 
 A task has a cell: the views whose first look has some value in one group of bits.
 """
@@ -100,7 +100,8 @@ class _Cell:
 def meet(task: CellTask) -> MadePart:
     """Pairs that are alike by both looks, a table for each range of the later ones; places with crowded views.
 
-    A view is crowded that is near too many whole images of the cell; of two such no pair is looked for.
+    A view is crowded that is near too many whole images of the cell; of two such no pair is looked for. Which view is
+    depends on its bucket alone, and all of a bucket is in one cell, whatever the number of cells.
     """
     rule, out, crowded = task.rule, task.out, list[Places]()
     cell = _Cell(task)

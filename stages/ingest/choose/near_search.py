@@ -77,25 +77,26 @@ def search(
 def _decided(own: Sequence[MadePart], rule: NearRule, ctx: StageContext, parts: Parts) -> MadePart:
     """From the views in all cells to what is left out."""
     out = ctx.out
-    views = [[made.files[f"group{group}"] for made in own] for group in range(rule.groups)]
+    looks = [[made.files[f"group{group}"] for made in own] for group in range(rule.groups)]
     cells = [
-        CellTask(out, group, number, views[group], rule) for group in range(rule.groups) for number in range(rule.cells)
+        CellTask(out, group, number, looks[group], rule) for group in range(rule.groups) for number in range(rule.cells)
     ]
     met = parts.all(meet, cells, labelled("meet"))
-    pairs = [made.files["pairs"] for made in met]
-    sorts = [PairsTask(out, number, pairs) for number in range(rule.ranges)]
-    ranges = [made.files["pairs"] for made in parts.all(pairs_of_range, sorts, labelled("pairs"))]
     crowded = [made.files["crowded"] for made in met if made.files["crowded"].rows]
-    crowds = _crowds(crowded, cells[: rule.cells], parts) if crowded else []
-    (found,) = parts.all(decide, [DecideTask(out, ranges, crowds, rule)], labelled("decide"))
+    crowd, views = _crowd(crowded, cells[: rule.cells], parts) if crowded else (None, [])
+    pairs = [made.files["pairs"] for made in met]
+    sorts = [PairsTask(out, number, pairs, crowd) for number in range(rule.ranges)]
+    ranges = [made.files["pairs"] for made in parts.all(pairs_of_range, sorts, labelled("pairs"))]
+    (found,) = parts.all(decide, [DecideTask(out, ranges, views, rule)], labelled("decide"))
     return found
 
 
-def _crowds(crowded: Sequence[Sheets], cells: Sequence[CellTask], parts: Parts) -> list[Sheets]:
-    """How crowded images look, from the cells of a group."""
-    (all_of,) = parts.all(all_crowded, [CrowdTask(cells[0].out, crowded)], labelled("crowd"))
-    tasks = [CrowdViewsTask(cell, all_of.files["places"]) for cell in cells]
-    return [made.files["views"] for made in parts.all(crowd_views, tasks, labelled("crowd-views"))]
+def _crowd(crowded: Sequence[Sheets], cells: Sequence[CellTask], parts: Parts) -> tuple[Sheets, list[Sheets]]:
+    """Which images are crowded, and how they look, from the cells of a group."""
+    (made,) = parts.all(all_crowded, [CrowdTask(cells[0].out, crowded)], labelled("crowd"))
+    crowd = made.files["places"]
+    tasks = [CrowdViewsTask(cell, crowd) for cell in cells]
+    return crowd, [made.files["views"] for made in parts.all(crowd_views, tasks, labelled("crowd-views"))]
 
 
 def _pairs(made: Sequence[MadePart], listed: Sequence[Sheets], rule: NearRule, ctx: StageContext) -> list[Pair]:
