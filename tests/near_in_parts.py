@@ -21,7 +21,7 @@ from vitpipe.stages.ingest.look.seen import beside, seen_rows
 from vitpipe.stages.ingest.parts.lines import lines_of
 from vitpipe.stages.ingest.parts.made import Parts
 from vitpipe.stages.ingest.parts.rows import SHEET_ROWS, item_rows, names_of, packed
-from vitpipe.stages.ingest.parts.sheets import cut, write_sheets
+from vitpipe.stages.ingest.parts.sheets import Sheets, cut, write_sheets
 
 
 class Found(NamedTuple):
@@ -29,6 +29,8 @@ class Found(NamedTuple):
 
     dropped: list[Duplicate]
     in_part: int
+    crowd: set
+    """Numbers of excluded looks and names of images that are near too many."""
 
 
 def near_duplicates(images, excluded, most, part=10**9, bins=1, cluster=None):
@@ -54,7 +56,17 @@ def near_duplicates(images, excluded, most, part=10**9, bins=1, cluster=None):
         lines = [json.loads(text) for made in found.made for _, text in lines_of(ctx.out.node, [made.files["lines"]])]
         dropped = sorted((Duplicate(**row) for row in lines), key=lambda one: one.source)
         check(found, dropped, images, ctx, keeps)
-        return Found(dropped, found.in_part)
+        return Found(dropped, found.in_part, crowd_of(ctx, images, len(excluded)))
+
+
+def crowd_of(ctx, images, given):
+    found = set()
+    for entry in ctx.out.node.list("a1/parts/crowd/"):
+        if entry.path.endswith(".json"):
+            sheets = Sheets.of(json.loads(ctx.out.node.read(entry.path))["files"]["places"])
+            for place in sheets.read(ctx.out.node, 0).column("place").to_pylist():
+                found.add(place if place < given else images[(place - given) % len(images)].item.name)
+    return found
 
 
 def replaced(image):

@@ -73,7 +73,9 @@ class NearDuplicates(NamedTuple):
     """Images that were compared with the first `MOST_KEPT` kept ones alone, of all that may be alike."""
 
 
-def near_duplicates(images: Iterable[Image], excluded: Sequence[Excluded], most: int) -> NearDuplicates:
+def near_duplicates(
+    images: Iterable[Image], excluded: Sequence[Excluded], most: int, crowd: set[int | str] | None = None
+) -> NearDuplicates:
     """Find each image within `most` bits of an excluded one, or of one that is kept.
 
     In the order of `duplicate.keep_order`, whatever order they come in; an image like one that was itself left out, but
@@ -81,7 +83,7 @@ def near_duplicates(images: Iterable[Image], excluded: Sequence[Excluded], most:
     whole is like the other, whole or trimmed. Images without structure are like nothing.
     """
     seen = LooksOf(images, [one.look for one in excluded])
-    matches, in_part = _matches(seen, len(excluded), most)
+    matches, in_part = _matches(seen, len(excluded), most, crowd)
     dropped: list[Duplicate] = []
     for place, match in matches.items():
         (name, labels), (distance, second, at) = seen.image(place), told(match)
@@ -90,7 +92,7 @@ def near_duplicates(images: Iterable[Image], excluded: Sequence[Excluded], most:
     return NearDuplicates(sorted(dropped, key=lambda one: one.source), in_part)
 
 
-def _matches(seen: LooksOf, given: int, most: int) -> tuple[dict[int, int], int]:
+def _matches(seen: LooksOf, given: int, most: int, names: set[int | str] | None) -> tuple[dict[int, int], int]:
     """The nearness of what each place that is left out is like, and how many were compared in part.
 
     The first `given` places always stay.
@@ -98,6 +100,8 @@ def _matches(seen: LooksOf, given: int, most: int) -> tuple[dict[int, int], int]
     own, of = seen.distinct()
     views = seen.views(own)
     crowded = _crowded(views, most)
+    if names is not None:  # numbers of excluded looks, and names of images
+        crowded = np.array([(place if place < given else seen.image(place)[0]) in names for place in own.tolist()])
     pairs = _verified(views, own, crowded, most)
     crowd = Crowd(
         own[crowded], [_some(view, crowded) for view in views], given, (most, near.SECOND_MOST), near.MOST_KEPT
