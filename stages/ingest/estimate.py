@@ -5,13 +5,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from vitpipe.stages.artifacts import Artifact
 from vitpipe.stages.commits import at_commits, told
 from vitpipe.stages.estimates import Estimate, Known
+from vitpipe.stages.ingest.choose.near import bits_of_group
 from vitpipe.stages.ingest.config import IngestConfig, IngestResources
 from vitpipe.stages.ingest.sources.folder_layout import misspelt
 from vitpipe.stages.ingest.sources.source_settings import SourceCount
 
 TAR_OVERHEAD_BYTES = 2000
-NEAR_BYTES = 1200
-"""Memory for one image while near-duplicates are searched for."""
+NEAR_BYTES = 160
+"""Memory for one image while near-duplicates are searched for, in a task that holds all that agree in some bits."""
 
 
 def estimate(
@@ -53,10 +54,13 @@ def _doubts(counted: SourceCount, kept: int) -> Iterator[str]:
 
 
 def _near(config: IngestConfig, kept: int) -> Iterator[str]:
-    """Whether one task needs more memory than others, which have at most a part of the images."""
-    if config.deduplicate.near is not None and (gigabytes := kept * NEAR_BYTES / 1e9) > 1:
-        held = f"about {gigabytes:.0f} GB of memory"
-        yield f"the search for near-duplicates holds how all images look in one task: {held}"
+    """Whether tasks of a search need more memory than others: those that agree in few bits cannot be parted."""
+    if config.deduplicate.near is None:
+        return
+    bits = bits_of_group(config.deduplicate.near.hamming)
+    if (gigabytes := kept / 2**bits * NEAR_BYTES / 1e9) > 1:
+        many = f"at `hamming: {config.deduplicate.near.hamming}` a task holds one in {2**bits} of all images"
+        yield f"the search for near-duplicates, {many}: about {gigabytes:.0f} GB of memory"
 
 
 def _splits(config: IngestConfig, kept: int, listed: Mapping[str, int]) -> dict[str, int] | None:

@@ -1,15 +1,15 @@
 """The plan of an ingest of many images, from their listing to their shards, on synthetic rows: memory and seconds.
 
-PYTHONPATH=.:tests python -m tests.benchmarks.millions [IMAGES ...]
+PYTHONPATH=.:tests python -m tests.benchmarks.millions [near] [IMAGES ...]
 
-Sorting, choosing and planning are the stage's own; what files list and what a look at images leaves is made up.
+Sorting, choosing and planning are the stage's own; what files list and what a look at images leaves is made up. `near`
+searches for near-duplicates too: drawn looks of seven views, one image in a hundred nearly another's.
 Each number of images is a driver of its own with two workers; before them 1 million by the code that held every image.
 """
 
 import json
 import multiprocessing
 import resource
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -25,15 +25,16 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 from inprocess import make_context
-from planted_images import AtHand
 
 from vitpipe.infra.work import Done
 from vitpipe.stages.contract import Inputs, Out, StageContext
+from vitpipe.stages.images.header import BadImage
 from vitpipe.stages.ingest.choose.chosen import choose
 from vitpipe.stages.ingest.config import IngestConfig, IngestResources
 from vitpipe.stages.ingest.listing import Item, Items, Listing
 from vitpipe.stages.ingest.lists.listed import in_parts
 from vitpipe.stages.ingest.lists.raw import NameSample, RawFile, RawListing
+from vitpipe.stages.ingest.look.likeness import LIKENESS_BYTES
 from vitpipe.stages.ingest.look.seen import SEEN
 from vitpipe.stages.ingest.parts.made import MadePart, Parts, finish, part_path
 from vitpipe.stages.ingest.parts.rows import SCHEMA, SHEET_ROWS
@@ -46,7 +47,11 @@ BEFORE, BEFORE_IMAGES = "6ca2673", 1_000_000
 FILE_ROWS, CLASSES, SIZE = 10_000, 1_000, 110_000
 COPIES = 0.01
 WORKERS = 2
-DONE_WITH = {"sort": ("raw",), "seen": ("spread",), "keep": ("seen",), "order": ("content",), "": ("kept",)}
+VIEWS, HAMMING = 7, 4
+DONE_WITH = {
+    "sort": ("raw/*",), "seen": ("spread/*",), "looks_left": ("seen/*",), "meet": ("looks/*",),
+    "decide": ("distinct/*.group*", "met/*"), "keep": ("seen/*",), "order": ("content/*",), "": ("kept/*",),
+}  # fmt: skip
 """Parts that nobody reads any more when such tasks begin: 100 million would not fit on a small disk together."""
 
 
@@ -55,8 +60,9 @@ def main(asked: Sequence[str] = ()) -> None:
     print("\nPlanning an ingest of synthetic images, seconds and highest memory of one process, 2 workers")
     before = _before()
     print(f"  {BEFORE_IMAGES:>13,} images held by the driver, as before: {before}")
-    for images in [int(one) for one in asked] or IMAGES:
-        command = [sys.executable, "-W", "ignore", "-m", "tests.benchmarks.millions", "--one", str(images)]
+    near = ["near"] if "near" in asked else []
+    for images in [int(one) for one in asked if one != "near"] or IMAGES:
+        command = [sys.executable, "-W", "ignore", "-m", "tests.benchmarks.millions", "--one", str(images), *near]
         found = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
         seconds = ", ".join(f"{name} {spent:.0f}" for name, spent in found["seconds"].items())
         highest = max(found["task_kb"], key=found["task_kb"].get)
@@ -69,27 +75,28 @@ def main(asked: Sequence[str] = ()) -> None:
         )  # fmt: skip
 
 
-def one(images: int) -> None:
+def one(images: int, near: bool) -> None:
     """In a process of its own."""
     with tempfile.TemporaryDirectory(prefix="millions-") as folder:
         cluster = Workers(Path(folder))
         ctx = make_context(Path(folder), "shards", IngestResources(), cluster)
+        asked = {"source": {"kind": "folder", "root": "/nowhere"}, "splits": {"train": 0.99, "test": 0.01}}
         config = IngestConfig.model_validate(
-            {"source": {"kind": "folder", "root": "/nowhere"}, "splits": {"train": 0.99, "test": 0.01}}
+            {**asked, "deduplicate": {"near": {"hamming": HAMMING}}} if near else asked
         )
         parts = Parts(ctx)
         listed = in_parts(listing(images, ctx, parts), Inventory.of(()), config.source, 0, ctx, parts)
         tasks = [
-            SeenTask(ctx.out, part.rows, chunk, images, number)
+            SeenTask(ctx.out, part.rows, chunk, images, number, near)
             for number, part in enumerate(listed.parts)
             for chunk in part.chunks
         ]
         found = {task.path: made.files["rows"] for task, made in parts.make(seen, tasks, lambda task: "seen")}
         of_each = [[found[task.path] for task in tasks if task.part == number] for number in range(len(listed.parts))]
-        chosen = choose(listed, of_each, AtHand(()), {}, config, Inputs({}), ctx, parts)
+        chosen = choose(listed, of_each, Unread(), {}, config, Inputs({}), ctx, parts)
         cluster.begin("")
         kept = sum(len(plan.images) for plan in chosen.plans)
-        assert kept + chosen.duplicates == images and abs(chosen.duplicates / images - COPIES) < 0.001
+        assert kept + chosen.duplicates == images and abs(chosen.duplicates / images - (1 + near) * COPIES) < 0.001
         sizes = [plan.image_bytes for plan in chosen.plans]
         assert sum(sizes) == kept * SIZE and len(list(chosen.plans[0].images)) > 1_000
     own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
@@ -114,15 +121,15 @@ class Workers:
         self.seconds[self._kind] += time.monotonic() - self._began
         self.seconds = Counter({name: spent for name, spent in self.seconds.items() if name})
         self._began, self._kind = time.monotonic(), kind
-        for folder in DONE_WITH.get(kind, ()):
-            self.bytes += sum(path.stat().st_size for path in (self._parts / folder).glob("*"))
-            shutil.rmtree(self._parts / folder, ignore_errors=True)
+        for path in (path for several in DONE_WITH.get(kind, ()) for path in self._parts.glob(several)):
+            self.bytes += path.stat().st_size
+            path.unlink()
         if not kind:
             self.bytes += sum(path.stat().st_size for path in self._parts.rglob("*") if path.is_file())
 
     def fan(self, fn: Any, items: Sequence[Any], *, resources: Any, label: Any = str) -> Iterator[Done[Any, Any]]:
         """Each item by one of the workers."""
-        self.begin(fn.__name__)
+        self.begin(getattr(fn, "func", fn).__name__)
         begun = {self._pool.submit(_run, fn, item): item for item in items}
         for future in as_completed(list(begun)):
             result, kilobytes = future.result()
@@ -192,6 +199,7 @@ class SeenTask:
     chunk: range
     images: int
     part: int
+    near: bool
 
     @property
     def path(self) -> str:
@@ -205,14 +213,27 @@ def seen(task: SeenTask) -> MadePart:
     pixels, sha256 = (drawn.integers(0, 256, (count, 32), dtype=np.uint8) for _ in range(2))
     copies = np.flatnonzero(drawn.random(count) < COPIES)
     pixels[copies] = pixels[copies - 1]  # of some two in a row are the same
+    looks = pa.nulls(count, pa.binary())
+    if task.near:
+        views = drawn.integers(0, 256, (count, VIEWS, LIKENESS_BYTES), dtype=np.uint8)
+        for row in np.flatnonzero(drawn.random(count) < COPIES).tolist():
+            views[row] = views[row - 1] ^ np.eye(1, LIKENESS_BYTES, drawn.integers(LIKENESS_BYTES), dtype=np.uint8)
+        looks = pa.array([one.tobytes() for one in views], pa.binary())
     columns = {
         "sha256": _digests(sha256), "pixels_sha256": _digests(pixels), "bytes": np.full(count, SIZE),
         "ext": np.zeros(count, np.int8), "width": np.full(count, 500, np.int32),
         "height": np.full(count, 375, np.int32), "chunk": np.full(count, task.part, np.int32),
-        "offset": np.zeros(count, np.int64), "looks": pa.nulls(count, pa.binary()),
+        "offset": np.zeros(count, np.int64), "looks": looks,
         "reencoded": np.zeros(count, bool), "reason": pa.nulls(count, pa.binary()),
     }  # fmt: skip
     return finish(task, {}, rows=write_sheets(task.out, f"{task.path}.rows", [pa.table(columns, schema=SEEN)]))
+
+
+class Unread:
+    """A source whose images nobody has: those on the sheet of doubtful pairs are grey."""
+
+    def reads(self, items: Sequence[Item]) -> Iterator[BadImage]:
+        return (BadImage("made up") for _ in items)
 
 
 def _digests(rows: npt.NDArray[np.uint8]) -> Any:
@@ -269,6 +290,6 @@ def _before() -> str:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--one"]:
-        one(int(sys.argv[2]))
+        one(int(sys.argv[2]), sys.argv[3:] == ["near"])
     else:
         main(sys.argv[1:])

@@ -6,6 +6,7 @@ The driver holds where the bins are, counts, and the plans; tasks do the rest. N
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 import numpy as np
 
@@ -14,8 +15,8 @@ from vitpipe.stages.ingest.choose import near as near_rule
 from vitpipe.stages.ingest.choose.contact_sheet import near_sheet
 from vitpipe.stages.ingest.choose.content import ContentTask, by_content, excluded_by_bin
 from vitpipe.stages.ingest.choose.exclude import excluded_looks
-from vitpipe.stages.ingest.choose.keep import KeepRule, KeepTask, ends_of, keep, left
-from vitpipe.stages.ingest.choose.near_search import NearTask, pairs_of, search
+from vitpipe.stages.ingest.choose.keep import KeepRule, KeepTask, ends_of, keep
+from vitpipe.stages.ingest.choose.near_search import search
 from vitpipe.stages.ingest.choose.order import OrderTask, order
 from vitpipe.stages.ingest.choose.select import Ordered, ShardPlan, plan_shards
 from vitpipe.stages.ingest.config import IngestConfig
@@ -56,23 +57,26 @@ def choose(
     `seen` is what was seen of the chunks of each part of the listing.
     """
     bins = -(-listed.count // PART_ROWS)
-    tasks = [ContentTask(ctx.out, part.rows, own, bins) for part, own in zip(listed.parts, seen, strict=True)]
+    starts = accumulate((part.rows.rows for part in listed.parts), initial=0)
+    tasks = [
+        ContentTask(ctx.out, part.rows, own, bins, first)
+        for part, own, first in zip(listed.parts, seen, starts, strict=False)  # the last start is the end
+    ]
     contents = parts.all(by_content, tasks, labelled("content"))
     rows = [made.files["rows"] for made in contents]
     recipe, barred = _recipe(listed, bool(excluded), bins, config), excluded_by_bin(excluded, bins)
     keeps = [KeepTask(ctx.out, number, rows, recipe, barred[number]) for number in range(bins)]
     near = None
     if config.deduplicate.near is not None:
-        most, looks = config.deduplicate.near.hamming, excluded_looks(inputs, ctx)
-        remain = parts.all(left, [replace(task, is_last=False) for task in keeps], labelled("left"))
-        (near,) = parts.all(
-            search, [NearTask(ctx.out, [made.files["rows"] for made in remain], looks, most)], labelled("near")
-        )
-        keeps = [replace(task, near=near.files["names"]) for task in keeps]
+        looks, splits = excluded_looks(inputs, ctx, parts), set(listed.splits)
+        mixed = "train" in splits and len(splits) > 1
+        rows, most = [part.rows for part in listed.parts], config.deduplicate.near.hamming
+        near = search(rows, keeps, looks, most, mixed, ctx, parts)
+        keeps = [replace(task, near=near.gone) for task in keeps]
     kept = parts.all(keep, keeps, labelled("keep"))
-    gone = [*kept, *([near] if near else [])]
+    gone = [*kept, *(near.made if near else [])]
     _tell(gone, ctx)
-    in_part = near.facts["in_part"] if near else 0
+    in_part = near.in_part if near else 0
     if in_part:
         ctx.events.emit("note", _told_in_part(in_part))
     return Chosen(
@@ -80,7 +84,7 @@ def choose(
         quarantined=[made.files["lines"] for made in contents],
         dropped=[made.files["lines"] for made in gone],
         duplicates=sum(sum(made.facts["kinds"].values()) for made in gone),
-        sheet=near_sheet(pairs_of(near), source, inputs, ctx) if near and near.facts["pairs"] else b"",
+        sheet=near_sheet(near.pairs, source, inputs, ctx) if near and near.pairs else b"",
         in_part=in_part,
     )
 

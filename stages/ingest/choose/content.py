@@ -28,18 +28,20 @@ class ContentTask:
     seen: Sequence[Sheets]
     """Of its chunks, in order."""
     bins: int
+    first: int
+    """Rows of the listing before it."""
 
     @property
     def path(self) -> str:
         """As `made.PartTask` has it."""
-        return part_path("content", [self.rows.sha256, [one.sha256 for one in self.seen], self.bins])
+        return part_path("content", [self.rows.sha256, [one.sha256 for one in self.seen], self.bins, self.first])
 
 
 def by_content(task: ContentTask) -> MadePart:
     """Sound images by bin, and the lines of the quarantine for the others."""
     node = task.out.node
     seen = joined_rows(read_each(node, ((sheets, 0) for sheets in task.seen)), SEEN)
-    sound, bad = beside(joined_rows(task.rows.all(node)), seen)
+    sound, bad = beside(joined_rows(task.rows.all(node)), seen, task.first)
     of_each = bins_of(digests(sound, "pixels_sha256"), task.bins)
     rows = write_sheets(task.out, f"{task.path}.rows", apart(sound, of_each, task.bins))
     lines = write_sheets(task.out, f"{task.path}.lines", line_tables(_quarantined(bad)))

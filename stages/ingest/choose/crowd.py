@@ -15,6 +15,7 @@ NONE = 2**62
 """No image: farther than all."""
 
 Words = npt.NDArray[np.uint64]
+"""(N, 4): the first look and the three words of the second."""
 
 
 def nearness(distance: Places, second: Places, place: Places) -> Places:

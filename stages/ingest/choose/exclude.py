@@ -3,14 +3,19 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
+
+import pyarrow as pa
 
 from vitpipe.infra.errors import IntegrityError
 from vitpipe.stages.artifacts import ShardSet
-from vitpipe.stages.contract import Inputs, StageContext
+from vitpipe.stages.contract import Inputs, Out, StageContext
 from vitpipe.stages.images.index import parse_index
 from vitpipe.stages.images.manifest import ShardEntry, load_manifest
-from vitpipe.stages.ingest.choose.near import Excluded
-from vitpipe.stages.ingest.look.likeness import views
+from vitpipe.stages.ingest.look.likeness import LIKENESS_BYTES, views
+from vitpipe.stages.ingest.parts.made import MadePart, Parts, finish, labelled, part_path
+from vitpipe.stages.ingest.parts.rows import packed
+from vitpipe.stages.ingest.parts.sheets import Sheets, write_sheets
 from vitpipe.stages.ingest.reading import ahead, one_by_one
 
 
@@ -25,24 +30,45 @@ def excluded_contents(inputs: Inputs) -> dict[str, str]:
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class Excluded:
+    """One view of a test image: whole, or trimmed."""
+
+    name: str
+    """`URI#key`."""
+    look: bytes
+
+
 @dataclass(frozen=True)
 class ExcludedShardTask:
     """One shard of test images to look at."""
 
+    out: Out
     shards: ShardSet
     entry: ShardEntry
 
+    @property
+    def path(self) -> str:
+        """As `made.PartTask` has it."""
+        known = [self.shards.uri, self.shards.manifest_sha256, self.entry.path, version("pillow")]
+        return part_path("excluded", known)
 
-def excluded_looks(inputs: Inputs, ctx: StageContext) -> list[Excluded]:
+
+def excluded_looks(inputs: Inputs, ctx: StageContext, parts: Parts) -> list[Sheets]:
     """How the test images that may not appear look, in the order of their sets; a task for each shard."""
     sets = inputs.many("exclude", ShardSet)
-    tasks = [ExcludedShardTask(shards, entry) for shards in sets for entry in load_manifest(shards).of("test")]
-    found: dict[int, Sequence[Excluded]] = {}
-    places = {(task.shards.uri, task.entry.path): place for place, task in enumerate(tasks)}
-    label = "exclude-{0.entry.path}".format
-    for done in ctx.cluster.fan(look_at_shard, tasks, resources=ctx.resources, label=label):
-        found[places[done.item.shards.uri, done.item.entry.path]] = done.value()
-    return [one for place in sorted(found) for one in found[place]]
+    tasks = [ExcludedShardTask(ctx.out, shards, entry) for shards in sets for entry in load_manifest(shards).of("test")]
+    return [made.files["looks"] for made in parts.all(leave_looks, tasks, labelled("exclude"))]
+
+
+def leave_looks(task: ExcludedShardTask) -> MadePart:
+    """Name and look of each view, in order."""
+    seen = look_at_shard(task)
+    columns = {
+        "name": pa.array([packed(one.name) for one in seen], pa.binary()),
+        "look": pa.array([one.look for one in seen], pa.binary(LIKENESS_BYTES)),
+    }
+    return finish(task, {}, looks=write_sheets(task.out, f"{task.path}.looks", [pa.table(columns)]))
 
 
 def look_at_shard(task: ExcludedShardTask) -> Sequence[Excluded]:

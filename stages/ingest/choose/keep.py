@@ -17,7 +17,7 @@ from vitpipe.stages.contract import Out
 from vitpipe.stages.ingest.choose.duplicate import Duplicate
 from vitpipe.stages.ingest.draw import unit_hashes
 from vitpipe.stages.ingest.lists.sort import apart
-from vitpipe.stages.ingest.look.seen import IMAGES, beginnings, digests
+from vitpipe.stages.ingest.look.seen import NUMBERED, beginnings, digests
 from vitpipe.stages.ingest.parts.lines import line, line_tables
 from vitpipe.stages.ingest.parts.made import MadePart, finish, part_path
 from vitpipe.stages.ingest.parts.rows import joined_rows, names_of, packed, sorted_rows, unpacked
@@ -58,28 +58,23 @@ class KeepTask:
     recipe: KeepRule
     excluded: Mapping[str, str]
     """Contents that may not appear, and what has each."""
-    near: Sheets | None = None
-    """Names of the images of each bin that look like others."""
-    is_last: bool = True
-    """Else it is for what a search for near ones begins with."""
+    near: Sequence[Sheets] = ()
+    """Which images of each part of the listing look like others."""
 
     @property
     def path(self) -> str:
         """As `made.PartTask` has it."""
         contents = [self.number, [one.sha256 for one in self.contents], sorted(self.excluded.items())]
-        return part_path(
-            "kept" if self.is_last else "left", [*contents, repr(self.recipe), self.near.sha256 if self.near else None]
-        )
+        return part_path("kept", [*contents, repr(self.recipe), [one.sha256 for one in self.near]])
 
 
 def keep(task: KeepTask) -> MadePart:
     """Kept images, a table for each split and range of its order; the lines of the duplicates."""
     images, gone = without_duplicates(task)
     kinds = Counter(one.equal for one in gone)
-    if task.near is not None:
-        names = task.near.read(task.out.node, task.number).column("name")
-        images = images.filter(pa.compute.invert(pa.compute.is_in(images.column("name"), value_set=names)))
-    recipe = task.recipe
+    if task.near:
+        images = images.filter(pa.array(~_near_others(images, task)))
+    recipe, images = task.recipe, images.drop_columns("number")
     hashes = np.fromiter(unit_hashes("shuffle", recipe.seed, names_of(images)), np.float64, images.num_rows)
     within = np.minimum((hashes * recipe.orders).astype(np.int64), recipe.orders - 1)
     cells = _splits(images, recipe) * recipe.orders + within
@@ -97,21 +92,16 @@ def keep(task: KeepTask) -> MadePart:
     return finish(task, facts, rows=rows, lines=lines)
 
 
-def left(task: KeepTask) -> MadePart:
-    """The images that exact copies leave, for a search for near ones."""
-    images, _ = without_duplicates(task)
-    return finish(task, {}, rows=write_sheets(task.out, f"{task.path}.rows", [images]))
-
-
 def without_duplicates(task: KeepTask) -> tuple[Any, list[Duplicate]]:
     """Keep one image of each decoded content, none that is excluded, in the order of `duplicate.keep_order`.
 
     Of equals the first by name is kept, one outside the split `train` before one in it: a test image that also stands
     in the training folder leaves the training set.
     """
-    images = joined_rows(read_each(task.out.node, ((one, task.number) for one in task.contents)), IMAGES)
-    is_train = pa.compute.fill_null(pa.compute.equal(images.column("split"), TRAIN), False)
-    images = sorted_rows(images.append_column("is_train", is_train), ["is_train", "name"]).drop_columns("is_train")
+    images = joined_rows(read_each(task.out.node, ((one, task.number) for one in task.contents)), NUMBERED)
+    images = sorted_rows(images.append_column("is_train", are_train(images)), ["is_train", "name"]).drop_columns(
+        "is_train"
+    )
     if not task.recipe.exact or not images.num_rows:
         return images, []
     first = _first_equal(images)
@@ -122,6 +112,24 @@ def without_duplicates(task: KeepTask) -> tuple[Any, list[Duplicate]]:
     where = np.flatnonzero(gone)
     pairs = zip(_told(images.take(where)), _told(images.take(first[where])), strict=True)
     return images.filter(pa.array(~gone)), [_duplicate(*pair, task.excluded) for pair in pairs]
+
+
+def are_train(images: Any) -> Any:
+    """Whether each is of the split that others may not appear in."""
+    return pa.compute.fill_null(pa.compute.equal(images.column("split"), TRAIN), False)
+
+
+def _near_others(images: Any, task: KeepTask) -> npt.NDArray[np.bool_]:
+    """Whether each image looks like another: a bit of each of a part of the listing."""
+    numbers = images.column("number").to_numpy()
+    order = np.argsort(numbers)
+    found = np.zeros(len(numbers), dtype=bool)
+    for table in read_each(task.out.node, ((one, 0) for one in task.near)):
+        (part,) = table.to_pylist()
+        low, end = np.searchsorted(numbers, (part["first"], part["first"] + part["count"]), sorter=order)
+        bits = np.unpackbits(np.frombuffer(part["bits"], dtype=np.uint8), count=part["count"])
+        found[order[low:end]] = bits[numbers[order[low:end]] - part["first"]]
+    return found
 
 
 def _first_equal(images: Any) -> Places:

@@ -1,93 +1,115 @@
-"""The search for near-duplicates among what exact copies leave: one task holds how all images look. No torch.
+"""The search for near-duplicates among what exact copies leave, step by step: tasks hold a range each. No torch.
 
-It takes about 1 KB of each image that looks like anything; whatever else is known of the images stays in the store.
+The driver holds where their parts are, and counts. Only which images of crowds are kept is decided by one task, which
+holds these, and a bit for each other image.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import accumulate
 
-import pyarrow as pa
-
-from vitpipe.stages.contract import Out
+from vitpipe.stages.contract import StageContext
 from vitpipe.stages.ingest.choose.contact_sheet import PAIRS, Pair
-from vitpipe.stages.ingest.choose.near import Excluded, near_duplicates
+from vitpipe.stages.ingest.choose.decide import DecideTask, PairsTask, TwinsTask, decide, pairs_of_range, with_twins
+from vitpipe.stages.ingest.choose.duplicate import Duplicate
+from vitpipe.stages.ingest.choose.keep import KeepTask
+from vitpipe.stages.ingest.choose.looks import DistinctTask, LooksTask, distinct, looks_left
+from vitpipe.stages.ingest.choose.meet import CellTask, CrowdTask, CrowdViewsTask, all_crowded, crowd_views, meet
+from vitpipe.stages.ingest.choose.near import NearRule
+from vitpipe.stages.ingest.choose.near_names import LeftOutTask, MatchTask, doubt, leave_out, name_matches
 from vitpipe.stages.ingest.listing import Item
-from vitpipe.stages.ingest.look.image import Image
-from vitpipe.stages.ingest.look.scan import SoundImage
-from vitpipe.stages.ingest.look.seen import images_of
-from vitpipe.stages.ingest.parts.lines import line, line_tables
-from vitpipe.stages.ingest.parts.made import MadePart, digest, finish, part_path
-from vitpipe.stages.ingest.parts.rows import names_of, packed, unpacked
-from vitpipe.stages.ingest.parts.sheets import Sheets, write_sheets
+from vitpipe.stages.ingest.parts.made import MadePart, Parts, labelled
+from vitpipe.stages.ingest.parts.rows import items_of, rows_between
+from vitpipe.stages.ingest.parts.sheets import Sheets
 
 
 @dataclass(frozen=True)
-class NearTask:
-    """All that is left."""
+class NearFound:
+    """What looks like something that is kept."""
 
-    out: Out
-    left: Sequence[Sheets]
-    """Of each bin, in one table."""
-    excluded: Sequence[Excluded]
-    most: int
-    """As in `near.near_duplicates`."""
+    made: Sequence[MadePart]
+    """Of each part of the listing."""
+    in_part: int
+    """Images that were not compared with all that they may look like."""
+    pairs: Sequence[Pair]
+    """The most doubtful."""
 
     @property
-    def path(self) -> str:
-        """As `made.PartTask` has it."""
-        excluded = digest([[one.name, one.look.hex(), one.labels] for one in self.excluded])
-        return part_path("near", [[one.sha256 for one in self.left], excluded, self.most])
+    def gone(self) -> list[Sheets]:
+        """Which images of each part are left out."""
+        return [made.files["gone"] for made in self.made]
 
 
-def search(task: NearTask) -> MadePart:
-    """Names of what is to be left out, a table for each bin; lines of the duplicates; the most doubtful pairs."""
-    images = (image for table in _tables(task) for image in _looks(table))
-    found, in_part = near_duplicates(images, task.excluded, task.most)
-    doubtful = sorted(found, key=lambda one: (-(one.distance or 0), -(one.second or 0), one.source))[:PAIRS]
-    gone, shown = {one.source for one in found}, {name for one in doubtful for name in (one.source, one.of)}
-    items = {image.item.name: image.item for table in _tables(task) for image in images_of(_named(table, shown))}
-    names = write_sheets(
-        task.out, f"{task.path}.names", (_named(table, gone).select(["name"]) for table in _tables(task))
-    )
-    lines = write_sheets(task.out, f"{task.path}.lines", line_tables(line(one.source, one.row()) for one in found))
-    facts = {
-        "kinds": {"near": len(found)} if found else {},
-        "held_out": sum("://" in one.of for one in found),
-        "contradict": sum(not one.same_labels for one in found),
-        "in_part": in_part,
-        "pairs": [[items[one.source], items.get(one.of), one.of, one.distance, one.second] for one in doubtful],
-    }
-    return finish(task, facts, names=names, lines=lines)
+def search(
+    listed: Sequence[Sheets],
+    keeps: Sequence[KeepTask],
+    excluded: Sequence[Sheets],
+    most: int,
+    mixed: bool,
+    ctx: StageContext,
+    parts: Parts,
+) -> NearFound:
+    """What is within `most` bits of an excluded look, or of an image that is kept; `keeps` are all bins of contents.
+
+    In the order of `duplicate.keep_order`; an image like one that was itself left out, but like none that is kept,
+    stays; those that look the same in all 256 bits fare alike. Two are alike when one of them whole is like the other,
+    whole or trimmed. Images without structure are like nothing.
+    """
+    out = ctx.out
+    starts = tuple(accumulate((rows.rows for rows in listed), initial=0))
+    rule = NearRule.of(most, sum(one.rows for one in excluded), starts, mixed)
+    looks = parts.all(looks_left, [LooksTask(keep, rule) for keep in keeps], labelled("looks"))
+    rows, ranges = [made.files["rows"] for made in looks], range(rule.ranges)
+    tasks = [DistinctTask(out, number, rows, excluded, rule) for number in ranges]
+    own = parts.all(distinct, tasks, labelled("distinct"))
+    decided = _decided(own, rule, ctx, parts)
+    twins = [made.files["twins"] for made in own]
+    matched = [TwinsTask(out, number, decided.files[str(number)], twins, rule) for number in ranges]
+    found = [made.files["rows"] for made in parts.all(with_twins, matched, labelled("twins"))]
+    names = [*([rows] for rows in listed), list(excluded)]
+    whose = [MatchTask(out, number, one, found, rule) for number, one in enumerate(names) if one]
+    named = [made.files["rows"] for made in parts.all(name_matches, whose, labelled("matches"))]
+    left = [LeftOutTask(out, number, one, named, rule) for number, one in enumerate(names[:-1])]
+    made = parts.all(leave_out, left, labelled("near"))
+    return NearFound(made, decided.facts["in_part"], _pairs(made, listed, rule, ctx))
 
 
-def pairs_of(made: MadePart) -> list[Pair]:
-    """The most doubtful pairs."""
-    return [
-        Pair(_item(left), other if like is None else _item(like), f"{distance} and {second} bits")
-        for left, like, other, distance, second in made.facts["pairs"]
+def _decided(own: Sequence[MadePart], rule: NearRule, ctx: StageContext, parts: Parts) -> MadePart:
+    """From the views in all cells to what is left out."""
+    out = ctx.out
+    looks = [[made.files[f"group{group}"] for made in own] for group in range(rule.groups)]
+    cells = [
+        CellTask(out, group, number, looks[group], rule) for group in range(rule.groups) for number in range(rule.cells)
     ]
+    met = parts.all(meet, cells, labelled("meet"))
+    crowded = [made.files["crowded"] for made in met if made.files["crowded"].rows]
+    crowd, views = _crowd(crowded, cells[: rule.cells], parts) if crowded else (None, [])
+    pairs = [made.files["pairs"] for made in met]
+    sorts = [PairsTask(out, number, pairs, crowd) for number in range(rule.ranges)]
+    ranges = [made.files["pairs"] for made in parts.all(pairs_of_range, sorts, labelled("pairs"))]
+    (found,) = parts.all(decide, [DecideTask(out, ranges, views, rule)], labelled("decide"))
+    return found
 
 
-def _item(plain: Sequence[Any]) -> Item:
-    name, labels, split, size, place, *_ = plain
-    return Item(name, tuple(labels), split, size, tuple(place))
+def _crowd(crowded: Sequence[Sheets], cells: Sequence[CellTask], parts: Parts) -> tuple[Sheets, list[Sheets]]:
+    """Which images are crowded, and how they look, from the cells of a group."""
+    (made,) = parts.all(all_crowded, [CrowdTask(cells[0].out, crowded)], labelled("crowd"))
+    crowd = made.files["places"]
+    tasks = [CrowdViewsTask(cell, crowd) for cell in cells]
+    return crowd, [made.files["views"] for made in parts.all(crowd_views, tasks, labelled("crowd-views"))]
 
 
-def _tables(task: NearTask) -> Iterator[Any]:
-    return (sheets.read(task.out.node, 0) for sheets in task.left)
+def _pairs(made: Sequence[MadePart], listed: Sequence[Sheets], rule: NearRule, ctx: StageContext) -> list[Pair]:
+    """The most doubtful of all parts, as they are in the listing."""
 
+    def item(number: int) -> Item:
+        part = next(part for part in reversed(range(rule.parts)) if rule.starts[part] <= number)
+        row = number - rule.starts[part]
+        return items_of(rows_between(listed[part], ctx.out.node, row, row + 1))[0]
 
-def _looks(table: Any) -> Iterator[Image]:
-    """Images with what the search needs of them alone."""
-    columns = (table.column(name).to_pylist() for name in ("name", "labels", "split", "looks"))
-    for name, labels, split, looks in zip(*columns, strict=True):
-        if looks is not None:
-            item = Item(unpacked(name), tuple(labels), None if split is None else unpacked(split))
-            yield Image(item, SoundImage("", "", 0, "", 0, 0, (0, 0), looks))
+    def pair(number: int, match: int, one: Duplicate) -> Pair:
+        like = one.of if match < rule.given else item((match - rule.given) % rule.starts[-1])
+        return Pair(item(number), like, f"{one.distance} and {one.second} bits")
 
-
-def _named(table: Any, names: set[str]) -> Any:
-    """The rows whose name is among these."""
-    wanted = pa.array([packed(name) for name in sorted(names.intersection(names_of(table)))], pa.binary())
-    return table.filter(pa.compute.is_in(table.column("name"), value_set=wanted))
+    found = [(number, match, Duplicate(**row)) for part in made for number, match, row in part.facts["pairs"]]
+    return [pair(*one) for one in sorted(found, key=lambda one: doubt(one[2]))[:PAIRS]]

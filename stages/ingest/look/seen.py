@@ -27,6 +27,8 @@ _LISTED = [
 ]  # fmt: skip
 IMAGES = pa.schema([*_LISTED, *_OWN])
 """Sound images: what of the listing is still needed, and what was seen."""
+NUMBERED = pa.schema([*IMAGES, ("number", pa.int64())])
+"""The same with the row of the whole listing that each is."""
 _NOTHING = SoundImage("00" * 32, "00" * 32, 0, _EXTS[0], 0, 0, (0, 0))
 
 
@@ -49,11 +51,12 @@ def seen_rows(seen: Sequence[SoundImage | RejectedImage]) -> Any:
     return pa.table(columns, schema=SEEN)
 
 
-def beside(listed: Any, seen: Any) -> tuple[Any, Any]:
-    """Rows of a listing with what was seen of each: the sound images, and the others' names, splits and reasons."""
+def beside(listed: Any, seen: Any, first: int) -> tuple[Any, Any]:
+    """Rows of a listing, numbered from `first` on, with what was seen: sound images; the others' names and reasons."""
     is_bad = seen.column("reason").is_valid()
     columns = [listed.column(name) for name, _ in _LISTED] + [seen.column(name) for name, _ in _OWN]
-    sound = pa.table(columns, schema=IMAGES).filter(pa.compute.invert(is_bad))
+    columns.append(pa.chunked_array([pa.array(np.arange(first, first + len(listed)))]))
+    sound = pa.table(columns, schema=NUMBERED).filter(pa.compute.invert(is_bad))
     bad = pa.table({"name": listed.column("name"), "reason": seen.column("reason")}).filter(is_bad)
     return sound, bad
 

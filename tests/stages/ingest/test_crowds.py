@@ -1,14 +1,17 @@
 """Crowds of images that look alike: what plain code finds, with work that grows as their number, up to a cap."""
 
 import numpy as np
+import plain_near
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from near_in_parts import near_duplicates
 from test_near import kept
 
-from vitpipe.stages.ingest.choose import near
+from vitpipe.stages.ingest.choose import hamming, near
 from vitpipe.stages.ingest.choose.duplicate import keep_order
-from vitpipe.stages.ingest.choose.near import SECOND_MOST, Excluded, near_duplicates
+from vitpipe.stages.ingest.choose.exclude import Excluded
+from vitpipe.stages.ingest.choose.near import SECOND_MOST
 from vitpipe.stages.ingest.look.likeness import LIKENESS_BYTES
 
 
@@ -61,26 +64,66 @@ def crowded(rng, count, views, spread):
     return looks
 
 
-@settings(max_examples=40, deadline=None)
-@given(
-    seed=st.integers(0, 10_000), count=st.integers(1, 60), views=st.integers(1, 3), most=st.integers(0, 8),
-    limit=st.sampled_from([-1e9, 3, 20, 1e9]), spread=st.sampled_from([(2, 8), (8, 40), (20, 90)]),
-)  # fmt: skip
-def test_crowds_give_what_plain_code_gives(seed, count, views, most, limit, spread):
-    """Wherever a crowd begins: of all images, of some, of none."""
+cases = st.fixed_dictionaries({
+    "seed": st.integers(0, 10_000), "count": st.integers(1, 60), "views": st.integers(1, 3), "most": st.integers(0, 8),
+    "limit": st.sampled_from([-1e9, 3, 20, 1e9]), "spread": st.sampled_from([(0, 0), (2, 8), (8, 40), (20, 90)]),
+    "train": st.sampled_from([1, 2, 5, 100]), "held": st.sampled_from([2, 6, 100]),
+})  # fmt: skip
+parts = st.fixed_dictionaries({
+    "parts": st.integers(1, 5), "bins": st.integers(1, 3), "ranges": st.integers(1, 5),
+    "sole": st.sampled_from([0, 99]),
+})  # fmt: skip
+
+
+def made(seed, count, views, most, limit, spread, train, held):
+    """Looks to search among, some of them excluded."""
     rng = np.random.default_rng(seed)
     names = rng.permutation(count)
     looks = crowded(rng, count, views, spread)
-    excluded = [Excluded(f"other#{number}", look[:LIKENESS_BYTES]) for number, look in enumerate(looks[: count // 6])]
-    images = [
-        kept(f"{names[number]:03d}", look, [None, "train"][number % 5 == 0])
-        for number, look in enumerate(looks[count // 6 :])
+    excluded = [
+        Excluded(f"uri://{number}", look[:LIKENESS_BYTES]) for number, look in enumerate(looks[: count // held])
     ]
+    images = [
+        kept(f"{names[number]:03d}", look, [None, "train"][number % train == 0], (number % 3,))
+        for number, look in enumerate(looks[count // held :])
+    ]
+    return images, excluded
+
+
+def in_parts(case, cut, images, excluded, patch):
+    """What is found in so many parts of the listing, bins and ranges."""
+    count = len(images) + len(excluded)
+    patch.setattr(near, "SOLE", cut["sole"])
+    patch.setattr(near, "RANGE_IMAGES", -(-count // cut["ranges"]))
+    return near_duplicates(images, excluded, case["most"], -(-count // cut["parts"]), cut["bins"])
+
+
+@settings(max_examples=25, deadline=None)
+@given(cases, parts)
+def test_any_parts_give_what_plain_code_gives(case, cut):
+    """Wherever a crowd begins: of all images, of some, of none."""
+    images, excluded = made(**case)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(near, "CROWD", limit)
-        found = near_duplicates(images, excluded, most)
+        patch.setattr(near, "CROWD", case["limit"])
+        before = plain_near.near_duplicates(images, excluded, case["most"])
+        found = in_parts(case, cut, images, excluded, patch)
     dropped = {(one.source, one.of, one.distance, one.second) for one in found.dropped}
-    assert dropped == plain(images, excluded, most) and found.in_part == 0
+    assert dropped == plain(images, excluded, case["most"])
+    assert found.dropped == before.dropped and found.in_part == before.in_part == 0
+
+
+@settings(max_examples=15, deadline=None)
+@given(cases, parts, st.integers(1, 6))
+def test_any_parts_meet_the_cap_alike(case, cut, most_kept):
+    """Whoever is of a crowd is so in parts of any size; then as it was in one memory."""
+    images, excluded = made(**case)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(near, "CROWD", case["limit"])
+        patch.setattr(near, "MOST_KEPT", most_kept)
+        patch.setattr(hamming, "SAMPLE", 3)
+        found = [in_parts(case, one, images, excluded, patch) for one in (cut, {**cut, "ranges": 1, "parts": 1})]
+        before = plain_near.near_duplicates(images, excluded, case["most"], found[0].crowd)
+    assert found[0] == found[1] and found[0][:2] == tuple(before)
 
 
 PER_IMAGE = 400

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vitpipe.stages.ingest.choose import hamming
-from vitpipe.stages.ingest.choose.hamming import near_across, near_pairs
+from vitpipe.stages.ingest.choose import hamming, near
+from vitpipe.stages.ingest.choose.hamming import Lookup, near_pairs
 
 
 def found(hashes, most):
@@ -62,7 +62,7 @@ def test_across_two_sets_too(seed, count, others, crowd, most, at_once):
     wanted = sorted((int(i), int(j), int(distance[i, j])) for i, j in zip(*np.nonzero(distance <= most), strict=True))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(hamming, "PAIRS_AT_ONCE", at_once)
-        pieces = [zip(*(part.tolist() for part in piece), strict=True) for piece in near_across(one, other, most)]
+        pieces = [zip(*(part.tolist() for part in piece), strict=True) for piece in Lookup(one, most).near(other)]
     assert sorted(pair for piece in pieces for pair in piece) == wanted
 
 
@@ -90,3 +90,30 @@ def test_each_hash_is_compared_with_few_however_many_there_are(monkeypatch, coun
     monkeypatch.setattr(hamming, "_candidates", counted)
     found(planted(count, 0.01, 6)[0], 6)
     assert compared < 200 * count
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 10_000), count=st.integers(1, 60), crowd=st.integers(1, 64), most=st.integers(0, 12),
+    images=st.sampled_from([60, 10_000, 1_000_000]), ranges=st.sampled_from([1, 2, 7, 60]),
+)  # fmt: skip
+def test_cells_together_find_each_pair_once(seed, count, crowd, most, images, ranges):
+    """Whatever the number of images that a search is planned for: among themselves, and of two sets."""
+    rng = np.random.default_rng(seed)
+    hashes, others = (rng.integers(0, 2**64, count, dtype=np.uint64) & np.uint64(2**crowd - 1) for _ in range(2))
+    rule = near.NearRule(most, 0, (0, images), False, sole=0, ranges=ranges)
+    met, across = [], []
+    for group in range(rule.groups):
+        cells, asking = rule.cell_of(hashes, group), rule.cell_of(others, group)
+        assert min(cells.min(), asking.min()) >= 0 and max(cells.max(), asking.max()) < rule.cells
+        for number in np.unique(cells).tolist():
+            here, there = np.flatnonzero(cells == number), np.flatnonzero(asking == number)
+            cell, turned = rule.cell(group, number), rule.turned(hashes[here], group)
+            for first, second, bits in near_pairs(turned, most, cell):
+                met += zip(here[first].tolist(), here[second].tolist(), bits.tolist(), strict=True)
+            for first, second, bits in Lookup(turned, most, cell).near(rule.turned(others[there], group)):
+                across += zip(here[first].tolist(), there[second].tolist(), bits.tolist(), strict=True)
+    assert sorted(met) == sorted((*pair, bits) for pair, bits in all_with_all(hashes, most).items())
+    bits = np.bitwise_count(hashes[:, None] ^ others[None])
+    wanted = [(int(i), int(j), int(bits[i, j])) for i, j in zip(*np.nonzero(bits <= most), strict=True)]
+    assert sorted(across) == sorted(wanted)

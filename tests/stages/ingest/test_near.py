@@ -5,8 +5,9 @@ import json
 
 import numpy as np
 import pytest
-from inprocess import CollectedEvents
+from inprocess import CollectedEvents, make_context
 from lookalikes import copies, jpeg, scene
+from near_in_parts import near_duplicates
 from photos import contents, encoded, ingest, write
 from PIL import Image, ImageOps
 from test_ingest_determinism import Dying, Shuffled
@@ -15,8 +16,8 @@ from vitpipe.infra.errors import IntegrityError
 from vitpipe.stages.estimates import Known
 from vitpipe.stages.images.manifest import load_manifest
 from vitpipe.stages.ingest import estimate as estimate_module
-from vitpipe.stages.ingest.choose.exclude import ExcludedShardTask, look_at_shard
-from vitpipe.stages.ingest.choose.near import SECOND_MOST, Excluded, near_duplicates
+from vitpipe.stages.ingest.choose.exclude import Excluded, ExcludedShardTask, look_at_shard
+from vitpipe.stages.ingest.choose.near import SECOND_MOST
 from vitpipe.stages.ingest.config import IngestConfig, IngestResources
 from vitpipe.stages.ingest.listing import Item
 from vitpipe.stages.ingest.lists import listed
@@ -271,23 +272,28 @@ def test_workers_and_kills_do_not_matter(planted, tmp_path, monkeypatch):
 def test_a_damaged_excluded_image_is_named(planted, tmp_path):
     held = ingest(tmp_path, config(planted / "held", splits={"test": 1.0}), node="held")
     (entry,) = load_manifest(held).of("test")
-    assert len({one.name for one in look_at_shard(ExcludedShardTask(held, entry))}) == 12
-    assert len(look_at_shard(ExcludedShardTask(held, entry))) > 12 * (len(TRIMS) - 2)
+    out = make_context(tmp_path, "other", IngestResources()).out
+    assert len({one.name for one in look_at_shard(ExcludedShardTask(out, held, entry))}) == 12
+    assert len(look_at_shard(ExcludedShardTask(out, held, entry))) > 12 * (len(TRIMS) - 2)
     at = tmp_path / "store/test/held" / held.file(entry.path).at
     data = bytearray(at.read_bytes())
     data[3000] ^= 1
     at.write_bytes(data)
     with pytest.raises(IntegrityError, match=r"test-000000\.tar.*not those the index names"):
-        look_at_shard(ExcludedShardTask(held, entry))
+        look_at_shard(ExcludedShardTask(out, held, entry))
 
 
 def test_a_plan_says_what_a_large_search_takes(monkeypatch):
-    monkeypatch.setattr(estimate_module, "NEAR_BYTES", 2_000_000)
-    asked = {"source": {"kind": "digits"}, "deduplicate": {"near": {"hamming": 4}}}
-    found, without = (
-        estimate_module.estimate(IngestConfig.model_validate(one), IngestResources(), {}, Known())
-        for one in (asked, {**asked, "deduplicate": {"exact": True}})
+    """At 12 bits a task holds all that agree in a group of 4, at 4 bits those that agree in 12."""
+    monkeypatch.setattr(estimate_module, "NEAR_BYTES", 32_000_000)
+    asked = {"source": {"kind": "digits"}}
+    few, many, without = (
+        estimate_module.estimate(
+            IngestConfig.model_validate({**asked, "deduplicate": one}), IngestResources(), {}, Known()
+        )
+        for one in ({"near": {"hamming": 4}}, {"near": {"hamming": 12}}, {"exact": True})
     )
-    assert set(found.notes) - set(without.notes) == {
-        "the search for near-duplicates holds how all images look in one task: about 4 GB of memory"
+    assert few.notes == without.notes
+    assert set(many.notes) - set(without.notes) == {
+        "the search for near-duplicates, at `hamming: 12` a task holds one in 16 of all images: about 4 GB of memory"
     }
