@@ -32,7 +32,7 @@ from vitpipe.stages.images.header import BadImage
 from vitpipe.stages.ingest.choose.chosen import choose
 from vitpipe.stages.ingest.config import IngestConfig, IngestResources
 from vitpipe.stages.ingest.listing import Item, Items, Listing
-from vitpipe.stages.ingest.lists.listed import in_parts
+from vitpipe.stages.ingest.lists.listed import in_parts, part_rows
 from vitpipe.stages.ingest.lists.raw import NameSample, RawFile, RawListing
 from vitpipe.stages.ingest.look.likeness import LIKENESS_BYTES
 from vitpipe.stages.ingest.look.seen import SEEN
@@ -85,7 +85,9 @@ def one(images: int, near: bool) -> None:
             {**asked, "deduplicate": {"near": {"hamming": HAMMING}}} if near else asked
         )
         parts = Parts(ctx)
-        listed = in_parts(listing(images, ctx, parts), Inventory.of(()), config.source, 0, ctx, parts)
+        listed = in_parts(
+            listing(images, ctx, parts), Inventory.of(()), config.source, 0, ctx, parts, part_rows(config)
+        )
         tasks = [
             SeenTask(ctx.out, part.rows, chunk, images, number, near)
             for number, part in enumerate(listed.parts)

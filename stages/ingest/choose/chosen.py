@@ -21,7 +21,7 @@ from vitpipe.stages.ingest.choose.order import OrderTask, order
 from vitpipe.stages.ingest.choose.select import Ordered, ShardPlan, plan_shards
 from vitpipe.stages.ingest.config import IngestConfig
 from vitpipe.stages.ingest.listing import ImageReader
-from vitpipe.stages.ingest.lists.listed import PART_ROWS, PartedListing
+from vitpipe.stages.ingest.lists.listed import PartedListing, part_rows
 from vitpipe.stages.ingest.parts.made import MadePart, Parts, labelled
 from vitpipe.stages.ingest.parts.sheets import Sheets
 
@@ -56,7 +56,7 @@ def choose(
 
     `seen` is what was seen of the chunks of each part of the listing.
     """
-    bins = -(-listed.count // PART_ROWS)
+    bins = -(-listed.count // part_rows(config))
     starts = accumulate((part.rows.rows for part in listed.parts), initial=0)
     tasks = [
         ContentTask(ctx.out, part.rows, own, bins, first)

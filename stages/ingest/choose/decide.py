@@ -114,13 +114,16 @@ class _Gone:
         self._rule, self._bits = rule, np.zeros(-(-rule.starts[-1] // 8), dtype=np.uint8)
 
     def add(self, place: int) -> None:
-        number = int(self._rule.numbers(np.int64(place)))
+        number = self._number(place)
         self._bits[number >> 3] |= np.uint8(1 << (number & 7))
+
+    def _number(self, place: int) -> int:
+        return int(self._rule.numbers(np.array(place)))
 
     def __contains__(self, place: int) -> bool:
         if place < self._rule.given:
             return False
-        number = int(self._rule.numbers(np.int64(place)))
+        number = self._number(place)
         return bool(self._bits[number >> 3] >> (number & 7) & 1)
 
 

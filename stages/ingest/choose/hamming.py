@@ -149,12 +149,13 @@ def bands_below(top: int, count: int, most: int) -> tuple[Band, ...]:
         cut = _cut(number, most, bits)
         if 2 ** (top + max(width for _, width, _ in cut)) <= room:
             plans.append(cut)
-    return tuple(min(plans, key=lambda plan: comparisons(plan, top, count)))
+    expected = [comparisons(plan, top, count) for plan in plans]
+    return tuple(plans[expected.index(min(expected))])
 
 
 def comparisons(plan: Sequence[Band], top: int, count: int) -> float:
     """With how many of `count` hashes one is compared, were their bits drawn, below the highest `top`."""
-    return sum(_probes(width, flips) * (1 + count / 2 ** (top + width)) for _, width, flips in plan)
+    return sum(_probes(width, flips) * (1 + count / float(1 << (top + width))) for _, width, flips in plan)
 
 
 def _bands(count: int, most: int) -> list[Band]:

@@ -95,9 +95,11 @@ def distinct(task: DistinctTask) -> MadePart:
     row = np.repeat(own, counts[own])
     view = np.arange(len(row)) - np.repeat(np.cumsum(counts[own]) - counts[own], counts[own])
     looks = words[starts[row] + view]
-    table = view_rows(places[row], view, looks)
+    del words, whole  # of so many bytes none is held twice
+    table, first_looks = view_rows(places[row], view, looks), looks[:, 0].copy()
+    del looks
     for group in range(rule.groups):
-        cells = 2 * rule.cell_of(looks[:, 0], group) + (view > 0)
+        cells = 2 * rule.cell_of(first_looks, group) + (view > 0)
         files[f"group{group}"] = write_sheets(out, f"{task.path}.group{group}", apart(table, cells, 2 * rule.cells))
     return finish(task, {}, **files)
 
@@ -121,7 +123,7 @@ def _in_order(task: DistinctTask) -> tuple[Places, Words, Places, Places]:
 
 def view_rows(places: Places, views: Places, looks: Words) -> Any:
     """A table of views."""
-    data = pa.py_buffer(looks.astype(">u8").tobytes())
+    data = pa.py_buffer(np.ascontiguousarray(looks.astype(">u8")))
     columns = [pa.array(places), pa.array(views.astype(np.int32)), None]
     columns[2] = pa.FixedSizeBinaryArray.from_buffers(pa.binary(LIKENESS_BYTES), len(looks), [None, data])
     return pa.table(columns, schema=VIEWS)
@@ -144,12 +146,16 @@ def words_of(column: Any) -> Words:
 
 def _words(column: Any) -> tuple[Words, Places]:
     """All views of a column of looks, end to end, and how many each image has."""
-    lengths = pa.compute.binary_length(column).to_numpy().astype(np.int64)
-    data = b"".join(column.to_pylist())
-    return np.frombuffer(data, dtype=">u8").astype(np.uint64).reshape(-1, WORDS), lengths // LIKENESS_BYTES
+    array = column.combine_chunks()
+    if not len(array):
+        return np.empty((0, WORDS), dtype=np.uint64), np.empty(0, dtype=np.int64)
+    _, ends, data = array.buffers()
+    ends = np.frombuffer(ends, dtype=np.int32, count=len(array) + 1, offset=4 * array.offset).astype(np.int64)
+    words = np.frombuffer(data, dtype=">u8", count=int(ends[-1] - ends[0]) // 8, offset=int(ends[0]))
+    return words.astype(np.uint64).reshape(-1, WORDS), np.diff(ends) // LIKENESS_BYTES
 
 
 def _ranges(looks: Words, count: int) -> Places:
     """The range of each whole look: equal ones are in one."""
     mixed = (looks * _MIX).sum(axis=1, dtype=np.uint64) >> np.uint64(32)
-    return (mixed * np.uint64(count) >> np.uint64(32)).astype(np.int64)
+    return np.asarray(mixed * np.uint64(count) >> np.uint64(32), dtype=np.int64)

@@ -17,9 +17,9 @@ CROWD = 500
 """How many others may be near an image by the first look before it counts as one of a crowd."""
 MOST_KEPT = 10_000
 """How many kept images that may be alike one of a crowd is compared with, at most: the first."""
-RANGE_IMAGES = 196_608
+RANGE_IMAGES = 131_072
 """Images whose looks a task holds, about: seven views of 41 bytes each, and a few copies of them."""
-SOLE = 196_608
+SOLE = 131_072
 """So many images are one cell: all of them meet there."""
 MOST_TOP = 16
 """Bits that all in a bucket of a cell agree in, at most."""
@@ -88,7 +88,7 @@ class NearRule:
     @property
     def cells(self) -> int:
         """Into how many each group is cut, by the value of its bits."""
-        return min(self.ranges, 2**self.top)
+        return min(self.ranges, 1 << self.top)
 
     def cell_of(self, hashes: Hashes, group: int) -> Places:
         """The cell of each hash."""

@@ -28,6 +28,8 @@ from vitpipe.stages.ingest.table import Texts
 
 PART_ROWS = 393_216
 """Images of a part: what a task holds at once, four or five copies of some 200 bytes of each, 400 with looks."""
+LOOKS_COST = 2
+"""How many fewer images a part has where near-duplicates are searched for: the looks of an image are 224 bytes."""
 MOST_CHUNKS = 16_384
 """Parts of the work of looking: with more images each has more of them, so that the driver's list does not grow."""
 
@@ -75,7 +77,12 @@ def list_source(source: Source, config: IngestConfig, ctx: StageContext, parts: 
     wanted = config.source
     if not isinstance(source, SourceOfFiles | StreamedSource):  # the part of it was taken already
         wanted = wanted.model_copy(update={"subset": None, "limit": None})
-    return in_parts(raw, files, wanted, piece_of(source), ctx, parts)
+    return in_parts(raw, files, wanted, piece_of(source), ctx, parts, part_rows(config))
+
+
+def part_rows(config: IngestConfig) -> int:
+    """Images of a part."""
+    return max(1, PART_ROWS // LOOKS_COST) if config.deduplicate.near else PART_ROWS
 
 
 def in_parts(
@@ -85,10 +92,11 @@ def in_parts(
     piece_depth: int,
     ctx: StageContext,
     parts: Parts,
+    most: int,
 ) -> PartedListing:
     """What was listed, sorted, and the part of it that is `wanted`. Without its `files` the images are these."""
     chunk_images = max(CHUNK_IMAGES, -(-sum(file.rows.rows for file in raw.files) // MOST_CHUNKS))
-    how = _How(raw.may_repeat, chunk_images, piece_depth)
+    how = _How(raw.may_repeat, chunk_images, piece_depth, most)
     found = _sorted(raw, subset_of(wanted), how, ctx, parts)
     if wanted.limit is not None and wanted.limit < sum(made.files["rows"].rows for made in found):
         found = _limited(found, wanted, how, ctx, parts)
@@ -120,13 +128,15 @@ class _How:
     may_repeat: bool
     chunk_images: int
     piece_depth: int
+    part_rows: int
 
 
 def _sorted(raw: RawListing, part: PartOfSource, how: _How, ctx: StageContext, parts: Parts) -> list[MadePart]:
     """All parts, in the order of names."""
     count = sum(file.rows.rows for file in raw.files)
-    edges = borders(raw.files, -(-count // PART_ROWS)) if count > PART_ROWS else []
-    found = _by_ranges(list(groups(raw.files, PART_ROWS)), edges, part, how, ctx, parts)
+    rows = how.part_rows
+    edges = borders(raw.files, -(-count // rows)) if count > rows else []
+    found = _by_ranges(list(groups(raw.files, rows)), edges, part, how, ctx, parts)
     if not any(made.facts["strays"] for made in found):
         return found
     told_apart = [[Piece.whole(made.files["rows"])] for made in found]  # under names that belong into other ranges
