@@ -10,8 +10,7 @@ import pyarrow as pa
 from vitpipe.infra.errors import IntegrityError
 from vitpipe.stages.artifacts import ShardSet
 from vitpipe.stages.contract import Inputs, Out, StageContext
-from vitpipe.stages.images.index import parse_index
-from vitpipe.stages.images.manifest import ShardEntry, load_manifest
+from vitpipe.stages.images.manifest import ShardEntry, load_index, load_manifest
 from vitpipe.stages.ingest.look.likeness import LIKENESS_BYTES, views
 from vitpipe.stages.ingest.parts.made import MadePart, Parts, finish, labelled, part_path
 from vitpipe.stages.ingest.parts.rows import packed
@@ -24,7 +23,7 @@ def excluded_contents(inputs: Inputs) -> dict[str, str]:
     found: dict[str, str] = {}
     for shards in inputs.many("exclude", ShardSet):
         for entry in load_manifest(shards).of("test"):
-            index = parse_index(shards.read(entry.index), f"{entry.index} of {shards.uri}")
+            index = load_index(shards, entry)
             for content, key in zip(index.pixels_sha256, index.key, strict=True):
                 found[content] = f"{shards.uri}#{key}"
     return found
@@ -74,7 +73,7 @@ def leave_looks(task: ExcludedShardTask) -> MadePart:
 def look_at_shard(task: ExcludedShardTask) -> Sequence[Excluded]:
     """The looks of one shard's images, each checked against the index. IntegrityError when one is another."""
     shards, entry = task.shards, task.entry
-    index = parse_index(shards.read(entry.index), f"{entry.index} of {shards.uri}")
+    index = load_index(shards, entry)
     store, at = shards.store(), shards.file(entry.path).at
 
     def read(row: int) -> bytes:

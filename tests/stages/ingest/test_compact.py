@@ -49,8 +49,10 @@ def test_rows_come_back_as_they_went_in_also_from_afar(rows, data):
 @given(st.lists(st.tuples(items, seen | st.just(RejectedImage("cut \udcff"))), max_size=8))
 def test_what_was_seen_stands_beside_what_was_listed(rows):
     listed, found = [item._replace(fault="", mark=0) for item, _ in rows], [one for _, one in rows]
-    sound, bad = beside(item_rows(listed), seen_rows(found))
+    sound, bad = beside(item_rows(listed), seen_rows(found), 70)
     pairs = list(zip(listed, found, strict=True))
+    numbers = [70 + row for row, one in enumerate(found) if isinstance(one, SoundImage)]
+    assert sound.column(sound.num_columns - 1).to_pylist() == numbers
     assert images_of(sound) == [Image(item, one) for item, one in pairs if isinstance(one, SoundImage)]
     reasons = list(map(unpacked, bad.column("reason").to_pylist()))
     assert list(zip(names_of(bad), reasons, strict=True)) == [
