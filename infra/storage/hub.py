@@ -4,7 +4,7 @@ A commit's files never change, so what was listed is what is read. Knows nothing
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -173,10 +173,14 @@ def _tree(endpoint: str, kind: Kind, repo: str, commit: str, folder: str, deep: 
     return tuple(sorted(entries, key=lambda entry: entry.path))
 
 
-def _blob_id(local: Path) -> str:
-    """What git calls a file of this content."""
-    digest = hashlib.sha1(b"blob %d\0" % local.stat().st_size, usedforsecurity=False)
-    with local.open("rb") as file:
-        while chunk := file.read(PART_BYTES):
-            digest.update(chunk)
+def blob_id(size: int, pieces: Iterable[bytes]) -> str:
+    """Return what git calls a file of this content."""
+    digest = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+    for piece in pieces:
+        digest.update(piece)
     return digest.hexdigest()
+
+
+def _blob_id(local: Path) -> str:
+    with local.open("rb") as file:
+        return blob_id(local.stat().st_size, iter(lambda: file.read(PART_BYTES), b""))

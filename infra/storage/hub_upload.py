@@ -18,6 +18,7 @@ from huggingface_hub.utils import logging as hub_logging
 
 from vitpipe.infra.errors import IntegrityError
 from vitpipe.infra.storage import traffic
+from vitpipe.infra.storage.hub import blob_id
 from vitpipe.infra.storage.hub_client import ask
 from vitpipe.infra.storage.hub_errors import ERRORS, Unbelievable
 from vitpipe.infra.storage.hub_names import HubPlace
@@ -41,9 +42,8 @@ class Outgoing:
 
 def outgoing(path: str, data: bytes, content: Callable[[Path], bytes | Path] | None = None) -> Outgoing:
     """Make a small file of its bytes; with `content` they are not kept, but asked for again."""
-    blob = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
     digest = Digest(len(data), hashlib.sha256(data).hexdigest())
-    return Outgoing(path, digest, (digest.sha256, blob), content or (lambda _: data))
+    return Outgoing(path, digest, (digest.sha256, blob_id(len(data), [data])), content or (lambda _: data))
 
 
 def commit(

@@ -31,9 +31,14 @@ def permutation(count: int, *parts: str | int) -> Ints:
 def uniforms(positions_B: Ints, draws: int, *parts: str | int) -> Floats:
     """Draw (B, draws) numbers in [0, 1): row b depends on `parts` and `positions_B[b]` alone."""
     root = np.uint64(key(*parts) & 0xFFFFFFFFFFFFFFFF)
-    state_B = _mixed(root + _mixed(positions_B.astype(np.uint64) * _GAMMA + _GAMMA))
+    state_B = _mixed(root + scattered(positions_B))
     steps_D = np.arange(1, draws + 1, dtype=np.uint64) * _GAMMA
     return (_mixed(state_B[:, None] + steps_D) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def scattered(positions_B: Ints) -> npt.NDArray[np.uint64]:
+    """A number (B,) for each position that tells nothing of it: SplitMix64 at that place of its sequence."""
+    return _mixed(positions_B.astype(np.uint64) * _GAMMA + _GAMMA)
 
 
 def _mixed(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:

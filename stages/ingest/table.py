@@ -4,7 +4,7 @@ A view is some rows in some order; it travels to a task as those rows alone.
 """
 
 from array import array
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, TypeVar, overload
 
 import numpy as np
@@ -19,9 +19,6 @@ class Table(Protocol[Row]):
 
     def row(self, number: int) -> Row:
         """One row, made of its columns."""
-
-    def name(self, number: int) -> str:
-        """The image's name in the source."""
 
     def take(self, rows: Rows) -> "Table[Row]":
         """A table of these rows alone, in their order."""
@@ -47,10 +44,6 @@ class View(Sequence[Row]):
 
     def __iter__(self) -> Iterator[Row]:
         return map(self.table.row, self.rows.tolist() if isinstance(self.rows, np.ndarray) else self.rows)
-
-    def named(self, names: Container[str], are: bool = True) -> "View[Row]":
-        """Those whose name is among `names`, or is not."""
-        return View(self.table, [int(row) for row in self.rows if (self.table.name(int(row)) in names) == are])
 
     def __reduce__(self) -> tuple[Any, ...]:
         return View, (self.table.take(self.rows), range(len(self.rows)))

@@ -5,6 +5,7 @@ that may be alike, up to a cap.
 """
 
 from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,10 +16,11 @@ NONE = 2**62
 """No image: farther than all."""
 
 Words = npt.NDArray[np.uint64]
+Number = TypeVar("Number", int, Places)
 """(N, 4): the first look and the three words of the second."""
 
 
-def nearness(distance: Places, second: Places, place: Places) -> Places:
+def nearness(distance: Number, second: Number, place: Number) -> Number:
     """Bits of both looks and the place as one number: the nearest has the least, of equally near the first."""
     return (distance << 48) | (second << 40) | place
 

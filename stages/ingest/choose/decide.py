@@ -142,17 +142,13 @@ def _decided(
         kept = next((row for row in range(start, end) if int(earlier[row]) not in gone), None)
         match = crowd.nearest(place)
         if kept is not None:
-            match = min(match, _nearness(int(distance[kept]), int(second[kept]), int(earlier[kept])))
+            match = min(match, nearness(int(distance[kept]), int(second[kept]), int(earlier[kept])))
         if match != NONE and place >= rule.given:
             gone.add(place)
             bits, more, other = told(match)
             yield place, other, bits, more
         else:
             crowd.keep(place)
-
-
-def _nearness(distance: int, second: int, place: int) -> int:
-    return int(nearness(*(np.array([one]) for one in (distance, second, place)))[0])
 
 
 @dataclass(frozen=True)

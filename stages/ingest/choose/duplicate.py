@@ -1,5 +1,7 @@
 """An image that is left out for another, and the order in which the first of two alike is kept. No torch."""
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -24,6 +26,15 @@ class Duplicate:
     def row(self) -> dict[str, Any]:
         """As it stands in duplicates.jsonl."""
         return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+def counted(duplicates: Sequence[Duplicate]) -> dict[str, Any]:
+    """What a part's facts say of them: how many by what is equal, are test images of others, bear other classes."""
+    return {
+        "kinds": Counter(one.equal for one in duplicates),
+        "held_out": sum("://" in one.of for one in duplicates),
+        "contradict": sum(not one.same_labels for one in duplicates),
+    }
 
 
 def keep_order(image: Image) -> tuple[bool, str]:

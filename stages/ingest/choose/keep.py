@@ -3,7 +3,6 @@
 What is equal is in one bin, so a task needs no other's: exact copies, excluded contents, splits by content.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -14,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from vitpipe.stages.contract import Out
-from vitpipe.stages.ingest.choose.duplicate import Duplicate
+from vitpipe.stages.ingest.choose.duplicate import Duplicate, counted
 from vitpipe.stages.ingest.draw import unit_hashes
 from vitpipe.stages.ingest.lists.sort import apart
 from vitpipe.stages.ingest.look.seen import NUMBERED, beginnings, digests
@@ -71,7 +70,6 @@ class KeepTask:
 def keep(task: KeepTask) -> MadePart:
     """Kept images, a table for each split and range of its order; the lines of the duplicates."""
     images, gone = without_duplicates(task)
-    kinds = Counter(one.equal for one in gone)
     if task.near:
         images = images.filter(pa.array(~_near_others(images, task)))
     recipe, images = task.recipe, images.drop_columns("number")
@@ -83,12 +81,7 @@ def keep(task: KeepTask) -> MadePart:
         task.out, f"{task.path}.rows", apart(images.append_column(SHUFFLE, pa.array(hashes)), cells, count)
     )
     lines = write_sheets(task.out, f"{task.path}.lines", line_tables(line(one.source, one.row()) for one in gone))
-    facts = {
-        "cells": np.bincount(cells, minlength=count).tolist(),
-        "kinds": kinds,
-        "held_out": sum("://" in one.of for one in gone),
-        "contradict": sum(not one.same_labels for one in gone),
-    }
+    facts = {"cells": np.bincount(cells, minlength=count).tolist()} | counted(gone)
     return finish(task, facts, rows=rows, lines=lines)
 
 

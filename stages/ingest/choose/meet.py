@@ -12,11 +12,12 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from vitpipe.stages.contract import Out
+from vitpipe.stages.images.keys import scattered
 from vitpipe.stages.ingest.choose import near
 from vitpipe.stages.ingest.choose.crowd import Words
 from vitpipe.stages.ingest.choose.hamming import Hashes, Lookup, Places, near_pairs
 from vitpipe.stages.ingest.choose.looks import VIEWS, view_rows, views_of
-from vitpipe.stages.ingest.choose.near import NearRule, mixed_up
+from vitpipe.stages.ingest.choose.near import NearRule
 from vitpipe.stages.ingest.lists.sort import apart
 from vitpipe.stages.ingest.parts.made import MadePart, finish, part_path
 from vitpipe.stages.ingest.parts.sheets import Sheets, read_each, write_sheets
@@ -70,7 +71,7 @@ class _Cell:
         self._task, rule = task, task.rule
         self.cell = rule.cell(task.group, task.number)
         views = Views.joined([*self._tables(2 * task.number), Views(*next(views_of(iter([VIEWS.empty_table()]))))])
-        self.whole = views.where(np.argsort(mixed_up(views.places)))
+        self.whole = views.where(np.argsort(scattered(views.places)))
 
     def hashes(self, views: Views) -> Hashes:
         """First looks as they are compared."""

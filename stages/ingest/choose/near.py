@@ -120,11 +120,3 @@ class NearRule:
 def bits_of_group(most: int) -> int:
     """Bits in which images agree that a cell may have, where as many as `most` of all may differ."""
     return min(MOST_TOP, BITS // (most + 1))
-
-
-def mixed_up(places: Places) -> Hashes:
-    """A number for each place that tells nothing of it, to sort by (splitmix64: Steele, Lea, Flood 2014)."""
-    found = (places.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        found = (found ^ (found >> np.uint64(shift))) * np.uint64(factor)
-    return np.asarray(found ^ (found >> np.uint64(31)))

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from vitpipe.stages.contract import Out
 from vitpipe.stages.ingest.choose.contact_sheet import PAIRS
-from vitpipe.stages.ingest.choose.duplicate import Duplicate
+from vitpipe.stages.ingest.choose.duplicate import Duplicate, counted
 from vitpipe.stages.ingest.choose.near import NearRule
 from vitpipe.stages.ingest.lists.sort import apart
 from vitpipe.stages.ingest.parts.lines import line, line_tables
@@ -104,15 +104,10 @@ def leave_out(task: LeftOutTask) -> MadePart:
     bits = np.zeros(count, dtype=bool)
     bits[rows] = True
     gone = {"first": [task.first], "count": [count], "bits": pa.array([np.packbits(bits).tobytes()], pa.large_binary())}
-    facts = {
-        "kinds": {"near": len(found)} if found else {},
-        "held_out": sum("://" in one.of for one in found),
-        "contradict": sum(not one.same_labels for one in found),
-        "pairs": [[int(task.first + rows[row]), matches[row], found[row].row()] for row in order],
-    }
+    pairs = [[int(task.first + rows[row]), matches[row], found[row].row()] for row in order]
     return finish(
         task,
-        facts,
+        counted(found) | {"pairs": pairs},
         gone=write_sheets(task.out, f"{task.path}.gone", [pa.table(gone)]),
         lines=write_sheets(task.out, f"{task.path}.lines", line_tables(line(one.source, one.row()) for one in found)),
     )

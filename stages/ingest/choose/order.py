@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import pyarrow as pa
+
 from vitpipe.stages.contract import Out
 from vitpipe.stages.ingest.choose.keep import SHUFFLE
 from vitpipe.stages.ingest.parts.made import MadePart, finish, part_path
@@ -28,8 +30,6 @@ class OrderTask:
 
 def order(task: OrderTask) -> MadePart:
     """All bins' images of the range, by hash, then by name."""
-    import pyarrow as pa  # the driver has no need of it
-
     table = pa.concat_tables(read_each(task.out.node, ((one, task.cell) for one in task.kept)))
     table = sorted_rows(table, [SHUFFLE, "name"]).drop_columns(SHUFFLE)
     rows = write_sheets(task.out, f"{task.path}.rows", cut(table, SHEET_ROWS))

@@ -12,7 +12,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO
 
-from vitpipe.infra.at_once import answers
 from vitpipe.infra.errors import StageError
 from vitpipe.infra.storage.store import Digest
 from vitpipe.stages.images.digests import RunningDigest
@@ -21,7 +20,7 @@ from vitpipe.stages.images.manifest import index_path
 from vitpipe.stages.images.members import label_members
 from vitpipe.stages.images.readback import read_back
 from vitpipe.stages.ingest.look.image import Image
-from vitpipe.stages.ingest.reading import REMOTE_READS
+from vitpipe.stages.ingest.reading import ahead, one_by_one
 from vitpipe.stages.ingest.sources.kept_members import Kept
 from vitpipe.stages.ingest.write.shard import Shard, ShardTask, shard_entry, shard_index
 from vitpipe.stages.ingest.write.ustar import BLOCK, end, header, padding
@@ -99,14 +98,14 @@ def _contents(task: ShardTask) -> Iterator[bytes]:
 def _kept(task: ShardTask, images: Sequence[Image]) -> Iterator[bytes | BadImage]:
     """What the spool has, several at once where it is a server's."""
     find = partial(_kept_or_made, task)
-    return answers(find, images, REMOTE_READS) if task.spool.is_remote else map(find, images)
+    return ahead(find, images) if task.spool.is_remote else one_by_one(find, images)
 
 
-def _kept_or_made(task: ShardTask, image: Image) -> bytes | BadImage:
+def _kept_or_made(task: ShardTask, image: Image) -> bytes:
     kept = task.spool.find(image.seen.place, image.seen.size)
     if kept is not None and hashlib.sha256(kept).hexdigest() == image.seen.sha256:
         return kept
-    return next(task.source.reads([image.item]))
+    return task.source.read(image.item)
 
 
 def _changed(image: Image, found: str) -> StageError:
