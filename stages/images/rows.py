@@ -20,14 +20,14 @@ _NO_LABEL = -1
 _FIXED = (
     ("offset", "<i8"), ("size", "<i8"), ("height", "<i4"), ("width", "<i4"), ("sha256", "V32"), ("decoded", "?")
 )  # fmt: skip
-_HEAD = struct.Struct("<4q")
+_HEAD = struct.Struct("<5q32s")
 
 
 class IndexRows:
     """One row per image, in the order of the tar. Columns (count,): where its bytes begin, how many, and its shape."""
 
-    def __init__(self, table: Table) -> None:
-        self._table = table
+    def __init__(self, table: Table, tar_bytes: int, tar_sha256: str) -> None:
+        self._table, self.tar_bytes, self.tar_sha256 = table, tar_bytes, tar_sha256
         self.offset, self.size, self.height, self.width = (
             table[name] for name in ("offset", "size", "height", "width")
         )
@@ -43,7 +43,7 @@ class IndexRows:
         table["decoded"] = np.array(index.pixels_sha256) != np.array(index.sha256s)
         for place in range(table["labels"].shape[1]):
             table["labels"][:, place] = [many[place] if place < len(many) else _NO_LABEL for many in index.labels]
-        return cls(table)
+        return cls(table, index.tar_bytes, index.sha256)
 
     @classmethod
     def mapped(cls, path: Path) -> "IndexRows | None":
@@ -55,15 +55,21 @@ class IndexRows:
             return None
         if len(data) < _DIGEST_BYTES or _digest(data[:-_DIGEST_BYTES]) != data[-_DIGEST_BYTES:]:
             return None
-        *lengths, count = _HEAD.unpack(data[: _HEAD.size])
-        return cls(np.frombuffer(data, dtype=_row_type(*lengths), count=count, offset=_HEAD.size))
+        *lengths, count, tar_bytes, tar_sha256 = _HEAD.unpack(data[: _HEAD.size])
+        table = np.frombuffer(data, dtype=_row_type(*lengths), count=count, offset=_HEAD.size)
+        return cls(table, tar_bytes, tar_sha256.hex())
 
     def encode(self) -> bytes:
         """The table as `mapped` finds it, its digest behind it."""
         table = self._table
         lengths = (table["labels"].shape[1], table.dtype["key"].itemsize, table.dtype["ext"].itemsize)
-        data = _HEAD.pack(*lengths, len(table)) + table.tobytes()
+        data = _HEAD.pack(*lengths, len(table), self.tar_bytes, bytes.fromhex(self.tar_sha256)) + table.tobytes()
         return data + _digest(data)
+
+    @property
+    def count(self) -> int:
+        """Images of the shard."""
+        return len(self._table)
 
     def key(self, row: int) -> str:
         """The WebDataset key of an image."""

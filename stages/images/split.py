@@ -15,13 +15,13 @@ import numpy.typing as npt
 from vitpipe.infra.at_once import answers
 from vitpipe.infra.errors import IntegrityError
 from vitpipe.stages.artifacts import ShardSet
-from vitpipe.stages.images.cache import RESTORE_BOTH, ShardCache
+from vitpipe.stages.images.cache import ShardCache
 from vitpipe.stages.images.crops import Box
 from vitpipe.stages.images.decode import Pixels, decode, decode_part
 from vitpipe.stages.images.header import BadImage
-from vitpipe.stages.images.index import ShardIndex
+from vitpipe.stages.images.index_checks import check_index, check_rows
 from vitpipe.stages.images.keys import Ints
-from vitpipe.stages.images.manifest import Manifest, ShardEntry, load_index
+from vitpipe.stages.images.manifest import Manifest, load_index
 from vitpipe.stages.images.members import label_members
 from vitpipe.stages.images.order import MAX_STREAMS
 from vitpipe.stages.images.rows import IndexRows
@@ -173,13 +173,16 @@ class Split:
         return self._tars.read(self._set(shard), self.entries[shard], self.rows(shard), row)
 
     def _map_rows(self, shard: int) -> IndexRows | None:
-        digest = self._set(shard).file(self.entries[shard].index).sha256
-        return self._tars.cache.rows(digest, lambda: self._read_rows(shard))
+        entry, shards = self.entries[shard], self._set(shard)
+        rows = self._tars.cache.rows(shards.file(entry.index).sha256, lambda: self._read_rows(shard))
+        if rows is not None:  # of another set, it may be
+            check_rows(rows, entry, self.manifests[self.owners[shard]], shards)
+        return rows
 
     def _read_rows(self, shard: int) -> IndexRows:
         entry, shards = self.entries[shard], self._set(shard)
         index = load_index(shards, entry)
-        _check(index, entry, self.manifests[self.owners[shard]], shards)
+        check_index(index, entry, self.manifests[self.owners[shard]], shards)
         return IndexRows.of(index)
 
     def _find_url(self, shard: int) -> str:
@@ -228,17 +231,3 @@ def open_pixels(split: Split) -> Split | DecodedSplit:
     """Open a split for reading pixels: kept decoded when all of them fit in `DECODED_BYTES`."""
     small = sum(entry.pixels for entry in split.entries) * 3 <= DECODED_BYTES
     return DecodedSplit(split) if small else split
-
-
-def _check(index: ShardIndex, entry: ShardEntry, manifest: Manifest, shards: ShardSet) -> None:
-    classes = len(manifest.classes)
-    wrong = [
-        labels
-        for labels in index.labels
-        if bool(labels) != bool(classes) or (labels and (min(labels) < 0 or max(labels) >= classes))
-    ]
-    several = [labels for labels in index.labels if len(labels) > 1 and not manifest.multi_label]
-    facts = (index.count, index.tar_bytes, index.sha256) == (entry.count, entry.bytes, entry.sha256)
-    if wrong or several or not facts:
-        found = f"labels {(wrong or several)[0]} with {classes} classes" if facts else "it is of another shard"
-        raise IntegrityError(f"read {entry.index} of {shards.uri}", found, RESTORE_BOTH)

@@ -8,10 +8,12 @@ import pytest
 from many_shards import many_shards, opening
 from photos import indexes
 
+from vitpipe.infra.errors import IntegrityError
 from vitpipe.stages.images import cache_room
 from vitpipe.stages.images.cache import ShardCache
 from vitpipe.stages.images.cache_room import CacheRoom
 from vitpipe.stages.images.index import ShardIndex
+from vitpipe.stages.images.manifest import Manifest
 from vitpipe.stages.images.rows import IndexRows
 from vitpipe.stages.images.split import Split
 
@@ -70,6 +72,31 @@ def test_a_damaged_table_is_made_again(photos, tmp_path):
     tables[0].write_bytes(whole[:40] + b"\xff" + whole[41:])
     assert Split(photos, "train", tmp_path).labels.tolist() == labels
     assert tables[0].read_bytes() == whole
+
+
+def of_train(fields):
+    return next(entry for entry in fields["shards"] if entry["split"] == "train")
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (lambda fields: of_train(fields).update(count=1), "of another shard"),
+        (lambda fields: of_train(fields).update(sha256="0" * 64), "of another shard"),
+        (lambda fields: fields.update(classes=fields["classes"][:1]), r"labels up to \d with 1 classes"),
+        (lambda fields: fields.update(classes=[]), r"labels up to \d with 0 classes"),
+    ],
+)
+def test_rows_in_the_cache_are_held_against_each_manifest(photos, tmp_path, monkeypatch, change, found):
+    """As when they are made: a set that names the same index may say something else of it."""
+    assert len(Split(photos, "train", tmp_path).labels)
+    fields = photos.read_json("manifest.json")
+    change(fields)
+    other = Manifest.model_validate(fields)
+    monkeypatch.setattr("vitpipe.stages.images.united.load_manifest", lambda shards: other)
+    for cache in (tmp_path, tmp_path / "empty"):
+        with pytest.raises(IntegrityError, match=found if cache == tmp_path else "labels|of another shard"):
+            Split(photos, "train", cache).rows(0)
 
 
 def test_indexes_are_read_once_a_machine(photos, tmp_path, monkeypatch):
