@@ -54,8 +54,8 @@ class CacheRoom:
         return True
 
     def _make(self, wanted: int, ledger: BinaryIO) -> bool:
-        files, fetching = self._files()
-        reserved, written = sum(map(_reserved, fetching)), sum(size for _, size, _ in files)
+        files, reserved = self._files()
+        written = sum(size for _, size, _ in files)
         most = written + shutil.disk_usage(self.folder).free - SPARE_BYTES  # removing files frees their bytes
         most = most if self.max_bytes is None else min(most, self.max_bytes)
         low = most - (most // 20 if len(files) > MANY else 0)
@@ -68,20 +68,28 @@ class CacheRoom:
         _write(ledger, written + reserved + (wanted if found else 0))
         return found
 
-    def _files(self) -> tuple[list[tuple[int, int, Path]], list[Path]]:
-        """When each file was last mapped, its size and path; and the locks of those that may be on their way."""
+    def _files(self) -> tuple[list[tuple[int, int, Path]], int]:
+        """When each file was last mapped, its size and path; and the bytes reserved for those that are not there yet.
+
+        Reservations are looked at first: what is fetched meanwhile is then among the files, and never in neither.
+        """
         files: list[tuple[int, int, Path]] = []
-        locks: list[Path] = []
-        for folder in self.folder.glob("??"):
-            for entry in os.scandir(folder):
+        reserved: dict[Path, int] = {}
+        for entry in self._entries():
+            with suppress(FileNotFoundError):
+                if entry.name.endswith(".lock") and entry.stat().st_size:
+                    reserved[Path(entry.path).with_suffix("")] = _reserved(Path(entry.path))
+        for entry in self._entries():
+            if entry.name.endswith((".tar", ".rows")):
                 with suppress(FileNotFoundError):  # removed meanwhile
-                    if entry.name.endswith((".tar", ".rows")):
-                        facts = entry.stat()
-                        files.append((facts.st_mtime_ns, facts.st_size, Path(entry.path)))
-                    elif entry.name.endswith(".lock") and entry.stat().st_size:
-                        locks.append(Path(entry.path))
-        there = {file for _, _, file in files}
-        return files, [lock for lock in locks if lock.with_suffix(".tar") not in there]
+                    facts = entry.stat()
+                    files.append((facts.st_mtime_ns, facts.st_size, Path(entry.path)))
+                    reserved.pop(Path(entry.path).with_suffix(""), None)
+        return files, sum(reserved.values())
+
+    def _entries(self) -> Iterator[os.DirEntry[str]]:
+        for folder in self.folder.glob("??"):
+            yield from os.scandir(folder)
 
 
 def _write(ledger: BinaryIO, held: int) -> None:

@@ -1,6 +1,8 @@
 """The cache is bounded and shared, a full disk only makes it slower, and what is read past it is verified too."""
 
+import fcntl
 import multiprocessing
+import os
 import random
 import threading
 from contextlib import contextmanager, suppress
@@ -14,11 +16,13 @@ from photos import ingest, photo_folder, read_split
 
 from vitpipe.infra.errors import IntegrityError, StorageError
 from vitpipe.infra.storage import traffic
+from vitpipe.infra.storage.folders import flock
 from vitpipe.infra.storage.landing import Landing
 from vitpipe.infra.storage.local import LocalStore
 from vitpipe.stages.images import cache_room
 from vitpipe.stages.images import tars as tars_module
 from vitpipe.stages.images.cache import ShardCache
+from vitpipe.stages.images.cache_room import CacheRoom, locked
 from vitpipe.stages.images.config import AugmentSettings
 from vitpipe.stages.images.manifest import load_manifest
 from vitpipe.stages.images.reader_watch import ReaderWatch
@@ -190,6 +194,36 @@ def test_a_fetch_that_died_reserves_nothing(shards, tmp_path, tar_bytes):
     with left.open("r+b") as file:
         file.truncate(10**12)
     assert cache.mapped(shards, entry) is not None
+
+
+@pytest.mark.parametrize("lands", ["before", "while", "after"])
+def test_a_shard_that_lands_while_room_is_made_is_counted_once(tmp_path, monkeypatch, lands):
+    """Whether it lands before, while or after the reservations are looked at: its bytes are reserved, or lie there."""
+    folder = tmp_path / "ab"
+    folder.mkdir()
+    original = cache_room._reserved
+    with locked(folder / "abc.lock") as fetching, (tmp_path / "reservation").open("wb") as reservation:
+        os.ftruncate(fetching.fileno(), 700)
+
+        def land():
+            (folder / "abc.tar").write_bytes(bytes(700))
+            os.ftruncate(fetching.fileno(), 0)
+            flock(fetching, fcntl.LOCK_UN)
+
+        def looks(lock):
+            if lands == "while":
+                land()
+            found = original(lock)
+            if lands == "after":
+                land()
+            return found
+
+        monkeypatch.setattr(cache_room, "_reserved", looks)
+        if lands == "before":
+            land()
+        monkeypatch.setattr(cache_room, "_removed", lambda file: False)  # it is in use
+        assert not CacheRoom(tmp_path, 1000).make(301, reservation)
+        assert CacheRoom(tmp_path, 1000).make(300, reservation)
 
 
 def read_with_little_room(shards, folder, max_bytes, seed):
