@@ -20,7 +20,7 @@ STEPS = {0: 1500, 3: 400}
 
 
 @pytest.mark.timeout(1500)
-@pytest.mark.parametrize("zero", STEPS)
+@pytest.mark.parametrize("zero", [0, pytest.param(3, marks=pytest.mark.drill)])
 def test_whoever_is_killed_changes_nothing(zero: int, tmp_path: Path) -> None:
     calm = write_spec(tmp_path, "calm", steps=STEPS[zero], every=50, zero=zero)
     vitpipe("run", calm, cwd=tmp_path)

@@ -170,7 +170,8 @@ def test_a_forgotten_part_is_an_error_of_mypy(tmp_path: Path) -> None:
             calls.append(f"common.{kind.__name__}({', '.join(f'{part}=it' for part in parts if part != forgotten)})")
     path = tmp_path / "forgetful.py"
     path.write_text("\n".join(("from typing import Any", f"from {PACKAGE}.formats import common", "it: Any", *calls)))
-    told, _, _ = api.run([str(path), "--config-file", str(ROOT / "pyproject.toml"), "--cache-dir", str(tmp_path / "c")])
+    options = ["--config-file", str(ROOT / "pyproject.toml"), "--cache-dir", str(ROOT / ".mypy_cache")]
+    told, _, _ = api.run([str(path), *options])
     for line, call in enumerate(calls, start=4):
         assert f"forgetful.py:{line}: error: Missing " in told, (call, told)
     assert "Found" in told and f"Found {len(calls)} errors in 1 file" in told

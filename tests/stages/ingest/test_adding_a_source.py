@@ -104,8 +104,8 @@ def test_a_forgotten_part_is_an_error_of_mypy_and_of_whoever_validates(tmp_path:
     imports = [f"from without_{name} import ShadesSource as S{number}" for number, name in enumerate(names)]
     items = ["kinds: list[type[SourceSettings]] = [", *(f"    S{number}," for number in range(len(names))), "]"]
     (tmp_path / "kinds_of_all.py").write_text("\n".join([base, *imports, *items]) + "\n")
-    options = ["--config-file", str(ROOT / "pyproject.toml"), "--cache-dir", str(tmp_path / "cache")]
-    mypy = [sys.executable, "-m", "mypy", *options, "--follow-imports", "silent", str(tmp_path / "kinds_of_all.py")]
+    options = ["--config-file", str(ROOT / "pyproject.toml"), "--cache-dir", str(ROOT / ".mypy_cache")]
+    mypy = [sys.executable, "-m", "mypy", *options, str(tmp_path / "kinds_of_all.py")]
     environment = {**os.environ, "MYPYPATH": os.pathsep.join((str(ROOT), str(tmp_path)))}
     done = subprocess.run(mypy, cwd=ROOT, env=environment, capture_output=True, text=True)
     told = [line for line in done.stdout.splitlines() if "[type-abstract]" in line]
