@@ -5,16 +5,16 @@ The stage under test sees the same contract as under Ray; it knows nothing of wh
 
 import hashlib
 import json
-import multiprocessing
 import os
 import pickle
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 from unittest import mock
+
+from forking import processes
 
 from vitpipe.infra.errors import VitpipeError
 from vitpipe.infra.storage.opening import open_store
@@ -210,18 +210,9 @@ def _rank_process(
         raise SystemExit(1) from error
 
 
-def _server() -> Any:
-    """Ranks are forked off a process that has imported what takes seconds, and has done nothing else."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["deepspeed", "vitpipe.stages.pretrain.rank", "torch.utils.tensorboard"])
-    with mock.patch.dict(os.environ, DS_ACCELERATOR="cpu", OMP_NUM_THREADS="1"):
-        forkserver.ensure_running()
-    return context
-
-
 def _spawn(fn: Callable[[Rank], None], world_size: int, folder: str) -> None:
     """Run the ranks; once one has failed the others are ended, and its error is raised here."""
-    context = _server()
+    context = processes()
     ranks = [
         context.Process(target=_rank_process, args=(fn, rank, world_size, folder, dict(os.environ)))
         for rank in range(world_size)

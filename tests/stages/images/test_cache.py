@@ -1,7 +1,6 @@
 """The cache is bounded and shared, a full disk only makes it slower, and what is read past it is verified too."""
 
 import fcntl
-import multiprocessing
 import os
 import random
 import threading
@@ -12,6 +11,7 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
+from forking import processes
 from photos import ingest, photo_folder, read_split
 
 from vitpipe.infra.errors import IntegrityError, StorageError
@@ -234,8 +234,7 @@ def read_with_little_room(shards, folder, max_bytes, seed):
 
 
 def test_many_processes_share_a_cache_that_is_too_small(shards, tmp_path, tar_bytes):
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["photos"])
+    context = processes()
     bound = 3 * tar_bytes
     readers = [
         context.Process(target=read_with_little_room, args=(shards, tmp_path / "cache", bound, seed))

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import multiprocessing
 import resource
 import struct
 import zlib
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from forking import processes
 from photos import contents, encoded, ingest, picture, write
 from PIL import Image
 
@@ -173,7 +173,7 @@ def largest_progressive() -> bytes:
 
 
 def test_a_workers_memory_is_bounded_whatever_it_meets(tmp_path):
-    context = multiprocessing.get_context("forkserver")
+    context = processes()
     for name in ("bomb-169-megapixels", "bomb-900-megapixels"):
         write(tmp_path / f"a/zoo/{name}.png", REFUSED[name][0])
     write(tmp_path / "a/zoo/largest.png", ACCEPTED["png-49-megapixels"])

@@ -1,7 +1,6 @@
 """The exact order in other people's loops."""
 
 import io
-import multiprocessing
 import subprocess
 import sys
 from collections import Counter
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import webdataset
+from forking import processes
 from torch.utils.data import DataLoader, IterableDataset
 
 import vitpipe
@@ -33,9 +33,7 @@ def stream(photos, tmp_path) -> ShardStream:
 
 def taken(stream: IterableDataset, count: int, workers: int = 0, loader=DataLoader):
     """The first batches of a loader whose workers, if any, are forked from a process without other threads."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["vitpipe.stages.images.iterable"])
-    more = {"num_workers": workers, "multiprocessing_context": context} if workers else {}
+    more = {"num_workers": workers, "multiprocessing_context": processes()} if workers else {}
     return list(islice(loader(stream, batch_size=None, **more), count))
 
 
