@@ -3,10 +3,15 @@
 import heapq
 import itertools
 import threading
+from collections import Counter
+from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from vitpipe.infra.ray import one_queue
 from vitpipe.infra.ray.one_queue import OneQueue, Ticket
 
 
@@ -170,6 +175,108 @@ def test_a_gang_for_which_machines_are_missing_holds_nobody_back():
     queue.join([Ticket("gang", {"CPU": 64.0}, None, order.append, is_gang=True)])
     queue.join([Ticket(n, {"CPU": 1.0}, 1.0, order.append) for n in range(2)])
     assert [ticket.item for ticket in order] == ["gang", 0, 1]
+
+
+@dataclass
+class PlainQueue(OneQueue):
+    """The same rule, written as it is said: at each event all that wait are looked at, in their order."""
+
+    tickets: list = field(default_factory=list)
+
+    def join(self, tickets):
+        for ticket in tickets:
+            ticket.order = next(self._numbers) if ticket.order < 0 else ticket.order
+            self.tickets.append(ticket)
+        self._has = self._has or self.totals()
+        self._hand_on()
+
+    def leave(self, tickets):
+        self.tickets = [ticket for ticket in self.tickets if ticket not in tickets]
+        for ticket in tickets:
+            self._out.pop(ticket, None)
+        self._hand_on()
+
+    def _hand_on(self):
+        free = Counter(self._has)
+        for ticket in [ticket for ticket, fitted in self._out.items() if fitted]:
+            free.subtract(ticket.bundle)
+        kept, lacking, spoken = set(), set(), set()
+        for ticket in sorted(self.tickets, key=lambda ticket: (ticket not in self._out, ticket.place)):
+            waits = ticket not in self._out
+            if (waits and ticket.shape in spoken) or (not waits and (self._out[ticket] or not ticket.is_gang)):
+                continue
+            lacks = {name for name, amount in ticket.bundle.items() if free[name] < amount}
+            fits = not lacks and not lacking & ticket.bundle.keys()
+            if fits:
+                free.subtract(ticket.bundle)
+            beyond = sum(not fitted for fitted in self._out.values())
+            if waits and not fits and self._out and (beyond >= self.ahead or kept & ticket.bundle.keys()):
+                lacking |= lacks
+                spoken.add(ticket.shape)
+                continue
+            if ticket.is_gang and all(self._has.get(name, 0) >= amount for name, amount in ticket.bundle.items()):
+                kept |= lacks
+                lacking |= kept
+            self._out[ticket] = fits
+            if waits:
+                ticket.go(ticket)
+
+
+BUNDLES = [{"CPU": 1.0}, {"CPU": 4.0}, {"GPU": 1.0, "CPU": 1.0}, {"GPU": 0.5}, {"CPU": 2.0, "disk": 1.0}]
+EVENT = st.one_of(
+    st.tuples(st.sampled_from(BUNDLES), st.sampled_from([None, 1.0, 2.0, 5.0]), st.booleans(), st.integers(1, 4)),
+    st.integers(0, 99),
+    st.fixed_dictionaries({"CPU": st.sampled_from([1.0, 4.0, 9.0]), "GPU": st.sampled_from([0.0, 1.0, 2.0])}),
+)
+
+
+@given(st.lists(EVENT, max_size=60), st.sampled_from([0, 1, 4]))
+def test_the_lines_hand_on_what_a_look_at_all_that_wait_does(events, ahead):
+    """Tickets that come, leave in between or come again, and machines that come and go."""
+    has, made = {"CPU": 4.0, "GPU": 1.0}, []
+    orders: tuple[list, list] = [], []
+    queues = [OneQueue(lambda: has, ahead), PlainQueue(lambda: has, ahead)]
+    for event in events:
+        if isinstance(event, dict):
+            has = event
+            for queue in queues:
+                queue.look()
+        elif isinstance(event, int):
+            if made:
+                pair = made[event % len(made)]
+                for queue, ticket in zip(queues, pair, strict=True):
+                    queue.leave([ticket])
+                    if event % 7 == 0:
+                        queue.join([ticket])
+        else:
+            bundle, seconds, is_gang, count = event
+            new = [
+                tuple(Ticket((len(made), n), bundle, seconds, order.append, is_gang) for order in orders)
+                for n in range(count)
+            ]
+            made += new
+            for queue, tickets in zip(queues, zip(*new, strict=True), strict=True):
+                queue.join(tickets)
+        assert [ticket.item for ticket in orders[0]] == [ticket.item for ticket in orders[1]]
+        assert [(t.item, fits) for t, fits in queues[0]._out.items()] == [
+            (t.item, fits) for t, fits in queues[1]._out.items()
+        ]
+
+
+def test_an_event_costs_little_however_many_wait(monkeypatch):
+    """Counted in comparisons of what is asked for with what is free, not in seconds."""
+    looked = []
+    original = one_queue._take
+    monkeypatch.setattr(one_queue, "_take", lambda *args: looked.append(1) or original(*args))
+    order = []
+    queue = OneQueue(lambda: {"CPU": 4.0, "GPU": 1.0}, ahead=2)
+    queue.join([Ticket(n, BUNDLES[n % 4], float(n % 97), order.append) for n in range(20_000)])
+    ended = 0
+    while ended < len(order):
+        queue.leave([order[ended]])
+        ended += 1
+    assert ended == 20_000 and not queue._waiting and not queue._lines
+    assert len(looked) < 6 * 20_000
 
 
 def test_many_nodes_at_once():
