@@ -1,6 +1,8 @@
 """Ray's token: made when missing, kept private, and demanded by whatever cluster we give work to."""
 
 import contextlib
+import http.client
+import json
 import os
 import secrets
 import urllib.error
@@ -12,6 +14,7 @@ from vitpipe.infra.errors import StorageError
 
 PROBE_S = 10.0
 _CHECK = "check the address, and that the cluster is up"
+_DASHBOARD = "give the address of the dashboard, usually port 8265 of the head"
 
 
 def token_path() -> Path:
@@ -50,7 +53,8 @@ def require_answer(address: str) -> None:
             grpc.channel_ready_future(channel).result(timeout=PROBE_S)
         except grpc.FutureTimeoutError:
             found = f"no Ray answered within {PROBE_S:g} s"
-            raise StorageError(f"connect to Ray at {address}", found, _CHECK) from None
+            do = f"{_CHECK}; the port is that of its GCS, usually 6379, not the dashboard's"
+            raise StorageError(f"connect to Ray at {address}", found, do) from None
 
 
 def refuse_open(dashboard: str) -> None:
@@ -62,15 +66,28 @@ def refuse_open(dashboard: str) -> None:
     opener = urllib.request.build_opener(_NoRedirect, urllib.request.ProxyHandler({}))
     try:
         with opener.open(request, timeout=PROBE_S) as answer:
-            status = answer.status
+            status, open_to_all = answer.status, _is_list(answer.read())
     except urllib.error.HTTPError as error:
         if error.code == 401:
             return
-        status = error.code
+        status, open_to_all = error.code, False
+    except http.client.HTTPException as error:
+        found = f"what answers there does not speak HTTP ({type(error).__name__}); that may be the port of Ray's GCS"
+        raise StorageError(f"reach the Ray dashboard at {dashboard}", found, _DASHBOARD) from error
     except OSError as error:
         raise StorageError(f"reach the Ray dashboard at {dashboard}", f"no answer: {error}", _CHECK) from error
-    found = f"it answered {status} to a request without a token: anyone may run code on it"
+    if not open_to_all:
+        found = f"it answered {status} where Ray's dashboard lists jobs or asks for a token"
+        raise StorageError(f"reach the Ray dashboard at {dashboard}", found, _DASHBOARD)
+    found = "it listed its jobs to a request without a token: anyone may run code on it"
     raise StorageError(f"use the Ray cluster at {dashboard}", found, "start every node with RAY_AUTH_MODE=token")
+
+
+def _is_list(body: bytes) -> bool:
+    try:
+        return isinstance(json.loads(body), list)
+    except ValueError:
+        return False
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):

@@ -30,11 +30,17 @@ PACKAGE = Path(__file__).parents[2]
 _NOT_SHIPPED = shutil.ignore_patterns("__pycache__", "*.pyc")
 PROBE_S = 180.0
 """A probe job starts Python on every node; on a busy cluster that takes its time."""
-_PYTHON = (
-    r"PATH=$(sed -n 's|^[^/]*\(/.*\)/lib[0-9]*/python[0-9.]*/site-packages/ray/_raylet.*|\1/bin:|p' /proc/$PPID/maps"
-    r" | head -n 1)$PATH exec python"
-)
-"""Finds the interpreter that Ray itself runs with (our parent), though nobody activated its environment."""
+PYTHON = "python.sh"
+_PYTHON_SH = r"""# Python of the environment that Ray itself runs in (an ancestor's), though nobody activated it.
+above=$PPID
+while [ "${above:-0}" -gt 1 ]; do
+  bin=$(sed -n 's|^[^/]*\(/.*\)/lib[0-9]*/python[0-9.]*/site-packages/ray/_raylet.*|\1/bin|p' /proc/$above/maps \
+    | head -n 1)
+  [ -n "$bin" ] && break
+  above=$(sed -n 's|^PPid:[[:space:]]*||p' /proc/$above/status)
+done
+PATH=${bin:+$bin:}$PATH exec python "$@"
+"""
 
 
 @dataclass(frozen=True)
@@ -83,9 +89,14 @@ class Jobs:
         with self._errors("connect"):
             self._client = JobSubmissionClient(self.address)
 
-    def submit(self, arguments: Sequence[str], files: Mapping[str, str], name: str) -> Submitted:
-        """Run `vitpipe *arguments` on the head node, in a folder with the code and `files` (name -> text)."""
-        return self._run(["vitpipe.pipeline", *arguments], files, name)
+    def submit(
+        self, arguments: Sequence[str], files: Mapping[str, str], name: str, about: Mapping[str, str] | None = None
+    ) -> Submitted:
+        """Run `vitpipe *arguments` on the head node, in a folder with the code and `files` (name -> text).
+
+        `about` is the job's metadata, which the dashboard shows: nothing secret.
+        """
+        return self._run(["vitpipe.pipeline", *arguments], files, name, about)
 
     def require_shared(self, store_uri: str) -> None:
         """Raise StorageError unless this machine and all nodes of the cluster see the same `file://` store."""
@@ -150,16 +161,19 @@ class Jobs:
             time.sleep(every_s)
         return state
 
-    def _run(self, module: Sequence[str], files: Mapping[str, str], name: str) -> Submitted:
+    def _run(
+        self, module: Sequence[str], files: Mapping[str, str], name: str, about: Mapping[str, str] | None = None
+    ) -> Submitted:
         job = f"{name}-{secrets.token_hex(4)}"
         with tempfile.TemporaryDirectory(prefix="vitpipe-submit-") as folder, self._errors(f"submit {name}"):
             shutil.copytree(PACKAGE, Path(folder, PACKAGE.name), ignore=_NOT_SHIPPED)
-            for path, text in files.items():
+            for path, text in {PYTHON: _PYTHON_SH, **files}.items():
                 Path(folder, path).write_text(text, encoding="utf-8")
             persist(
                 lambda: self._client.submit_job(
-                    entrypoint=f"{_PYTHON} -m {shlex.join(module)}",
+                    entrypoint=f"sh {PYTHON} -m {shlex.join(module)}",
                     submission_id=job,
+                    metadata=dict(about or {}),
                     runtime_env={"working_dir": folder},
                 ),
                 passes=lambda error: "No available agent" in str(error),  # a head answers before its nodes can run
@@ -184,5 +198,7 @@ def _refused(what: str, address: str, error: Any) -> StorageError:
     asked = f"{what} on the Ray cluster at {address}"
     first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
     if "authentication" in str(error).lower() or "401" in str(error) or "403" in str(error):
-        return StorageError(asked, f"it refused our token ({first})", "put the cluster's token into ~/.ray/auth_token")
+        mine = (os.environ.get("RAY_AUTH_TOKEN") and "RAY_AUTH_TOKEN") or ray_auth.token_path()
+        found = f"the token in {mine} is not its token" if ray_auth.token() else "there is no token on this machine"
+        return StorageError(asked, f"{found} ({first})", f"put the cluster's token into {ray_auth.token_path()}")
     return StorageError(asked, first, "check the address, and that the cluster is up")

@@ -10,9 +10,12 @@ from vitpipe.pipeline.spec.places import is_local
 FILE = "spec.yaml"
 
 
-def submit_spec(spec: PipelineSpec, address: str, replacing: Sequence[str] = ()) -> tuple[Jobs, Submitted]:
+def submit_spec(
+    spec: PipelineSpec, address: str, replacing: Sequence[str] = (), yaml: str = FILE
+) -> tuple[Jobs, Submitted]:
     """Start `vitpipe run` of this spec on the cluster at `address`; the job, and where to ask about it.
 
+    The dashboard shows the run's name, its store and the name of its YAML beside the job.
     StorageError (7) when the cluster does not answer, refuses our token, asks for none, or has a node that does not see
     the store.
     """
@@ -20,17 +23,22 @@ def submit_spec(spec: PipelineSpec, address: str, replacing: Sequence[str] = ())
     if is_local(spec.store):
         jobs.require_shared(spec.store)
     replace = [word for node in replacing for word in ("--replace", node)]
-    return jobs, jobs.submit(["run", FILE, *replace], {FILE: spec.text}, spec.name)
+    about = {"vitpipe_run": spec.name, "vitpipe_store": spec.store, "vitpipe_spec": yaml}
+    return jobs, jobs.submit(["run", FILE, *replace], {FILE: spec.text}, spec.name, about)
 
 
 def watch(jobs: Jobs, job: str, hear: Callable[[str], None]) -> int:
     """Pass on what the job prints until it ends; its exit code.
 
-    Stopped (6) when somebody stopped it; StorageError (7) when it ended without a code of its own.
+    Stopped (6) when somebody stopped it; StorageError (7) when it ended without a code of its own, or the head is gone.
     """
-    for lines in jobs.follow(job):
-        hear(lines)
-    state = jobs.wait(job)
+    try:
+        for lines in jobs.follow(job):
+            hear(lines)
+        state = jobs.wait(job)
+    except StorageError as error:
+        do = "submit the same spec again, there or elsewhere: all state is in the store"
+        raise StorageError(f"watch job {job}", f"the cluster answers no more: {error.found}", do) from error
     if state.exit_code is not None:
         return state.exit_code
     if state.status == "STOPPED":

@@ -111,7 +111,9 @@ def test_secrets_are_known_by_their_shape(text: str) -> None:
         "user@host wrote 5 tokens: 5",
         "Cannot reach S3: no usable AWS credentials: Unable to locate credentials. Set AWS_PROFILE.",
         "Cannot reach S3: no usable AWS credentials (Unable to locate credentials). Set AWS_PROFILE.",
-        "Cannot submit on the Ray cluster: it refused our token: Authentication failed: Forbidden.",
+        "Cannot submit on the Ray cluster: the token in RAY_AUTH_TOKEN is not its token (Authentication failed: x).",
+        "Cannot submit on the Ray cluster: the token in /root/.ray/auth_token is not its token (Forbidden).",
+        "Cannot submit on the Ray cluster: there is no token on this machine (Authentication failed).",
         "Basic authentication failed: Forbidden",
     ],
 )

@@ -21,7 +21,13 @@ pytestmark = pytest.mark.ray
 
 
 @pytest.fixture(scope="module")
-def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def gcs_port() -> int:
+    """Where the head's GCS listens."""
+    return free_port()
+
+
+@pytest.fixture(scope="module")
+def head(tmp_path_factory: pytest.TempPathFactory, gcs_port: int) -> Iterator[str]:
     """`ray start --head` with this user's token, its processes in a group of their own; the dashboard's address.
 
     No token of its own: a process that has used Ray keeps the token that it used first.
@@ -32,7 +38,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with (folder / "log").open("w") as log, pytest.MonkeyPatch.context() as patch:
         process = subprocess.Popen(
             [Path(sys.executable).with_name("ray"), "start", "--head", "--block", "--num-cpus=2",
-             f"--port={free_port()}", "--dashboard-host=127.0.0.1", f"--dashboard-port={port}",
+             f"--port={gcs_port}", "--dashboard-host=127.0.0.1", f"--dashboard-port={port}",
              f"--ray-client-server-port={free_port()}", f"--dashboard-agent-listen-port={free_port()}",
              "--object-store-memory=100000000"],
             env={**os.environ, **secret}, cwd=folder, stdout=log, stderr=log, start_new_session=True,
@@ -83,16 +89,19 @@ def test_a_job_runs_our_code_with_the_files_it_was_given(jobs) -> None:
     assert '"code": 2' in jobs.logs(submitted.job) and '"code": 2' in followed
 
 
-def test_a_job_carries_no_secret(jobs, head: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_reads_like_the_command_and_carries_no_secret(jobs, head: str, monkeypatch: pytest.MonkeyPatch) -> None:
     import urllib.request
 
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "canary-of-the-submitter")
-    job = jobs.submit(["--help"], {}, "harmless").job
+    about = {"vitpipe_run": "harmless", "vitpipe_store": "s3://bucket/runs", "vitpipe_spec": "harmless.yaml"}
+    job = jobs.submit(["--help"], {}, "harmless", about).job
     assert jobs.wait(job).exit_code == 0
     request = urllib.request.Request(f"{head}/api/jobs/", headers={"Authorization": f"Bearer {ray_auth.token()}"})
     with urllib.request.urlopen(request, timeout=30) as answer:
         listed = json.load(answer)
-    text = json.dumps([one for one in listed if one["submission_id"] == job])
+    (ours,) = [one for one in listed if one["submission_id"] == job]
+    assert ours["entrypoint"] == "sh python.sh -m vitpipe.pipeline --help" and ours["metadata"] == about
+    text = json.dumps(ours)
     assert job in text and "canary" not in text and ray_auth.token() not in text
 
 
@@ -120,39 +129,59 @@ def test_a_store_that_a_node_does_not_see_is_refused(jobs, tmp_path: Path, monke
         jobs.require_shared(f"file://{tmp_path}/runs")
 
 
-def test_another_token_is_refused(head: str) -> None:
+def test_another_token_and_none_are_told_apart(head: str, tmp_path: Path) -> None:
     # in a process of its own: Ray keeps a process's token
     script = f"from vitpipe.infra.ray.jobs import Jobs; Jobs({head!r})"
     env = {**os.environ, "RAY_AUTH_TOKEN": "0" * 32}
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, env=env)
-    assert done.returncode == 1 and "StorageError" in done.stderr and "it refused our token" in done.stderr
+    assert done.returncode == 1 and "the token in RAY_AUTH_TOKEN is not its token" in done.stderr
+    env = {name: value for name, value in os.environ.items() if name != "RAY_AUTH_TOKEN"}
+    env |= {"RAY_AUTH_TOKEN_PATH": str(tmp_path / "none")}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, env=env)
+    assert done.returncode == 1 and "there is no token on this machine" in done.stderr
+    assert f"Put the cluster's token into {tmp_path / 'none'}" in done.stderr
 
 
 class _Open(http.server.BaseHTTPRequestHandler):
-    status = 200
+    status, body = 200, b"[]"
 
     def do_GET(self) -> None:
         self.send_response(self.status)
         self.end_headers()
-        self.wfile.write(b"[]")
+        self.wfile.write(self.body)
 
     def log_message(self, *_: object) -> None:
         return None
 
 
-@pytest.mark.parametrize("status", [200, 302, 404, 500])
-def test_a_cluster_that_asks_for_no_token_is_refused(status: int) -> None:
+@pytest.mark.parametrize(
+    ("status", "body", "found"),
+    [
+        (200, b"[]", "to a request without a token: anyone may run code"),
+        (200, b"<html>", "it answered 200 where Ray's dashboard"),
+        (302, b"", "it answered 302 where Ray's dashboard"),
+        (404, b"[]", "it answered 404 where Ray's dashboard"),
+    ],
+)
+def test_a_cluster_that_asks_for_no_token_is_refused_and_what_is_none_is_told(status, body, found) -> None:
     from vitpipe.infra.ray.jobs import Jobs
 
-    handler = type("Handler", (_Open,), {"status": status})
+    handler = type("Handler", (_Open,), {"status": status, "body": body})
     server = http.server.HTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
-        with pytest.raises(StorageError, match=f"{status} to a request without a token"):
+        with pytest.raises(StorageError, match=found):
             Jobs(f"http://127.0.0.1:{server.server_port}")
     finally:
         server.shutdown()
         server.server_close()
+
+
+def test_the_port_of_the_gcs_is_no_dashboard(head: str, gcs_port: int) -> None:
+    from vitpipe.infra.ray.jobs import Jobs
+
+    with pytest.raises(StorageError, match=r"does not speak HTTP.*that may be the port of Ray's GCS.*port 8265"):
+        Jobs(f"http://127.0.0.1:{gcs_port}")
 
 
 def test_an_address_that_does_not_answer_is_refused() -> None:

@@ -210,6 +210,18 @@ def test_a_job_without_a_code_is_told_apart(status: str, error: type[Exception])
         watched(JobState(status, None, "the head is gone"))
 
 
+def test_a_head_that_vanished_costs_nothing_but_a_second_submission() -> None:
+    class Gone(FakeJobs):
+        def wait(self, job: str) -> JobState:
+            raise StorageError(f"ask for job {job}", "connection refused", "check the address")
+
+    jobs: Any = Gone(JobState("RUNNING", None, ""))
+    heard: list[str] = []
+    with pytest.raises(StorageError, match=r"no more: connection refused\. Submit the same spec again.*in the store"):
+        watch(jobs, "job", heard.append)
+    assert heard == ["one\n", "two\n"]
+
+
 def test_a_log_hears_of_a_node_only_what_has_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
