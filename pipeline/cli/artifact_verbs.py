@@ -35,6 +35,10 @@ def get(
     run: RunName,
     node: OneNode,
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the files go.", show_default=False)],
+    only: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATTERN", help="Only files that match, such as 'native/*'; may be given several times."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Copy a node's files here, resuming what was begun, every byte checked against the record."""
@@ -43,7 +47,7 @@ def get(
     from vitpipe.pipeline.store.runs import find_run
 
     with transfer_bar(f"get {node}", hidden=as_json) as progress:
-        paths = fetch(find_run(run, complain).uri, node, folder, progress)
+        paths = fetch(find_run(run, complain).uri, node, folder, progress, only or ())
     answer(as_json, {"paths": [str(path) for path in paths]}, f"{len(paths)} files in {folder}, verified")
 
 

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from vitpipe.infra.at_once import answers, by_key
@@ -39,6 +40,8 @@ class CommittedFile:
     path: str
     bytes: int
     sha256: str
+    uri: str
+    """Where it lies: the object's own name, which holds the attempt that wrote it."""
 
 
 @dataclass(frozen=True)
@@ -56,17 +59,20 @@ class CheckedFile:
 def list_files(run_uri: str, node: str | None = None) -> list[CommittedFile]:
     """List every file of every committed node, or of one and its siblings. Errors as `committed_artifacts`."""
     return [
-        CommittedFile(id, committed.record.output["kind"], file.path, file.bytes, file.sha256)
+        CommittedFile(
+            id, committed.record.output["kind"], file.path, file.bytes, file.sha256, f"{run_uri}/{id}/{file.at}"
+        )
         for id, committed in committed_artifacts(run_uri, "list the artifacts of", node)
         for file in committed.record.files
     ]
 
 
-def get(run_uri: str, node: str, folder: Path, progress: Progress = _nobody) -> list[Path]:
+def get(run_uri: str, node: str, folder: Path, progress: Progress = _nobody, only: Sequence[str] = ()) -> list[Path]:
     """Copy an artifact's files to `folder/{path}`, verified; right files there are kept, partial ones are resumed.
 
-    Errors: UsageError for an unknown run or node, or a node with siblings; IntegrityError for a missing or changed
-    object; StorageError for a disk or a store that fails.
+    `only` are patterns, as a shell has them, one of which a path must match; `*` also stands for `/`.
+    Errors: UsageError for an unknown run or node, a node with siblings, or a pattern that no file matches;
+    IntegrityError for a missing or changed object; StorageError for a disk or a store that fails.
     """
     found = dict(committed_artifacts(run_uri, "get", node))
     if len(found) > 1:
@@ -74,7 +80,7 @@ def get(run_uri: str, node: str, folder: Path, progress: Progress = _nobody) -> 
         raise UsageError(f"get {node!r} of {run_uri}", many, f"name one of them: {', '.join(found)}")
     ((id, committed),) = found.items()
     run = open_run(run_uri, "get")
-    files = committed.record.files
+    files = _matching(committed.record.files, only, f"get {node} of {run_uri}")
     with watched(progress, files) as finished:
 
         def fetch(file: File) -> Path:
@@ -85,6 +91,15 @@ def get(run_uri: str, node: str, folder: Path, progress: Progress = _nobody) -> 
             return local
 
         return list(answers(fetch, files, FILES_AT_ONCE))
+
+
+def _matching(files: Sequence[File], only: Sequence[str], asked: str) -> list[File]:
+    for pattern in only:
+        if not any(fnmatchcase(file.path, pattern) for file in files):
+            listed = ", ".join(file.path for file in files[:5])
+            found = f"none of its {len(files)} files matches {pattern!r}; some are {listed}"
+            raise UsageError(asked, found, "give a pattern as a shell has them, such as 'native/*'")
+    return [file for file in files if not only or any(fnmatchcase(file.path, pattern) for pattern in only)]
 
 
 def verify(run_uri: str, node: str | None = None, progress: Progress = _nobody) -> list[CheckedFile]:

@@ -50,6 +50,7 @@ def test_lists_what_is_committed(run):
     assert set(one) == set(CONTENT)
     tar = one["train-000000.tar"]
     assert (tar.kind, tar.bytes) == ("ShardSet", 300_000)
+    assert tar.uri == f"{run.uri}/glyphs/a1/train-000000.tar" and open_store(run.uri).size("glyphs/a1/train-000000.tar")
     assert tar.sha256 == hashlib.sha256(CONTENT["train-000000.tar"]).hexdigest()
     assert {listed.node for listed in list_files(run.uri, "transfer")} == {"transfer/b-16", "transfer/l-16"}
 
@@ -61,6 +62,16 @@ def test_gets_every_byte_and_says_how_far_it_is(run, tmp_path):
     assert told[-1][:2] == (300_002, 300_002)
     assert [done for done, _, _ in told] == sorted(done for done, _, _ in told)
     assert {path for _, _, path in told if path} == set(CONTENT)
+
+
+def test_gets_only_what_matches(run, tmp_path):
+    told = []
+    only = ["*.tar", "sub/*"]
+    got = get(run.uri, "glyphs", tmp_path, progress=lambda *facts: told.append(facts), only=only)
+    assert [str(path.relative_to(tmp_path)) for path in got] == ["train-000000.tar", "sub/empty.txt"]
+    assert told[-1][1] == 300_000 and not (tmp_path / "manifest.json").exists()
+    with pytest.raises(UsageError, match=r"none of its 3 files matches '\*\.png'; some are train-000000\.tar, "):
+        get(run.uri, "glyphs", tmp_path, only=["*.tar", "*.png"])
 
 
 def test_goes_on_where_it_ended(run, tmp_path):
