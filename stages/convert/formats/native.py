@@ -58,6 +58,7 @@ FORMAT = common.WeightsFormat(
         landmarks=LANDMARKS,
         gelu="erf",
         norm_eps=1e-6,
+        untabled=(),
         is_pixels_certain=True,
         companions=(SETTINGS, LABELS, PREPARATION),
         describe=_describe,
