@@ -58,7 +58,8 @@ def _with_sines(path: Path, settings: ModelSettings) -> Path:
     with np.load(path, allow_pickle=False) as arrays:
         named: dict[str, Any] = {name: widened(arrays[name]) for name in arrays.files}
     prefix = min((name for name in named if name.endswith(kernel)), key=len).removesuffix(kernel)
-    np.savez(whole, **named, **{f"{prefix}pos_embedding": sincos_2d(settings.grid, settings.sizes.width)[None]})
+    named[f"{prefix}pos_embedding"] = sincos_2d(settings.grid, settings.sizes.width)[None]
+    np.savez(whole, **named)
     return whole
 
 
