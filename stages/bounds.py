@@ -23,6 +23,12 @@ Layers = Annotated[int, Field(ge=1, le=1_000)]
 """Encoder blocks; each is counted when a plan is made."""
 Width = Annotated[int, Field(ge=1, le=262_144)]
 """Size of a hidden layer; also a number of attention heads, of which there are no more."""
+Registers = Annotated[int, Field(ge=0, le=1_024)]
+"""Tokens beside those of patches."""
+LayerScale = Annotated[float, Field(ge=1e-12, le=1_000)]
+"""What a branch is multiplied by at first."""
+RopeBase = Annotated[float, Field(gt=1, le=1e12)]
+"""Ratio of the longest wave of rotary positions to the shortest: with 1 all would be one."""
 Few = Annotated[int, Field(ge=1, le=1_000_000)]
 """Things that are made, kept or shown one by one."""
 FewOrNone = Annotated[int, Field(ge=0, le=1_000_000)]

@@ -71,6 +71,8 @@ def _without_defaults(value: Any, dumped: Any) -> Any:
         kept = {}
         for name, field in type(value).model_fields.items():
             key = field.alias or name
+            if key not in dumped:  # left out by the settings themselves, at its default
+                continue
             part = _without_defaults(getattr(value, name), dumped[key])
             if (name == "kind" and _says_which(field.annotation)) or not _same(part, _default(type(value), name)):
                 kept[key] = part

@@ -6,6 +6,7 @@ No library is needed to convert, only to prove; each is imported where it is ask
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from vitpipe.stages.convert.formats.torchvision import FUNCTIONS
 from vitpipe.stages.convert.numbers import widened
 from vitpipe.stages.convert.own_images import timm_images, torchvision_images, transformers_images
 from vitpipe.stages.convert.question import Answer, Outputs, Question, Unavailable, library, quiet_tokens, version
+from vitpipe.stages.model_settings import ModelSettings
+from vitpipe.stages.vit.sincos import sincos_2d
 
 
 def timm_folder(question: Question) -> Answer:
@@ -42,8 +45,22 @@ def timm_npz(question: Question) -> Answer:
 
 def big_vision_npz(question: Question) -> Answer:
     """timm's own reader of big_vision's files, whose position table has no row for the class token."""
-    model = _timm_model(question, no_embed_class=question.settings.pool == "cls")
+    settings = question.settings
+    if settings.position == "sincos2d":
+        question = replace(question, tensors=(_with_sines(question.tensors[0], settings),), all_bf16=False)
+    model = _timm_model(question, no_embed_class=settings.pool == "cls")
     return _npz_outputs(question, model, prefix="params/")
+
+
+def _with_sines(path: Path, settings: ModelSettings) -> Path:
+    """The file in fp32 with the table that big_vision computes and does not keep: timm knows it as a learned one."""
+    whole, kernel = path.with_name("with-sines.npz"), "embedding/kernel"
+    with np.load(path, allow_pickle=False) as arrays:
+        named: dict[str, Any] = {name: widened(arrays[name]) for name in arrays.files}
+    prefix = min((name for name in named if name.endswith(kernel)), key=len).removesuffix(kernel)
+    named[f"{prefix}pos_embedding"] = sincos_2d(settings.grid, settings.sizes.width)[None]
+    np.savez(whole, **named)
+    return whole
 
 
 def _npz_outputs(question: Question, model: Any, prefix: str = "") -> Answer:
@@ -77,14 +94,12 @@ def _timm_model(question: Question, **arguments: Any) -> Any:
             stem_type="fixed",
             conv_layer=partial(library("timm.layers").StdConv2d, eps=1e-8),
         )
-    if question.is_ours:
+    if question.is_ours or settings.position == "sincos2d":
         arguments["pos_embed"] = "learn"  # whatever our model computes them from, they stand there as a table
-    else:
+    if not question.is_ours:
         arguments["norm_layer"] = partial(nn.LayerNorm, eps=settings.norm_eps)
     if question.images.shape[1] != 3:
         arguments["in_chans"] = question.images.shape[1]
-    if settings.position == "sincos2d" and not question.is_ours:
-        raise Unavailable("timm computes no positions: no other library says what this file's are")
     arguments = timm_arguments(settings) | arguments
     return timm.create_model(timm_architecture(settings), num_classes=settings.classes, **arguments)
 

@@ -33,7 +33,8 @@ def load_rounded(links_of: LinksOf | None, source: Tensors, dtype: Dtype) -> Mod
             back = link.to_native(*(widened(stored(array, dtype)) for array in foreign))
             state = {each: torch.from_numpy(array) for each, array in zip(link.native, back, strict=True)}
             model.load_state_dict(state, strict=False, assign=True)
-    if source.settings.position == "sincos2d":  # computed here, a table of numbers there
+    has_table = any(not link.native for link in links_of(source.settings))
+    if source.settings.position == "sincos2d" and has_table:  # computed here, a table of numbers there
         table = model.get_buffer("pos_table")
         table.copy_(table.to(DTYPES[dtype]).float())
     return model

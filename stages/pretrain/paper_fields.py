@@ -37,6 +37,7 @@ def _values(config: PretrainConfig, row: RecipeRow, variant: str | None) -> dict
     values["total"] = config.total
     values["schedule.warmup"] = _warmup(config, row)
     values["model.variant"] = variant or config.model.sizes.model_dump()
+    values["model.later_parts"] = config.model.later_parts or None
     values["optimizer.kind"] = "adam" if optimizer.kind == "adamw" else optimizer.kind  # one rule here
     values["optimizer.decays"] = DECAYS
     values["objective.head_bias"] = objective.initial_head_bias

@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from vitpipe.infra.errors import UsageError
-from vitpipe.stages.model_settings import ModelSettings
+from vitpipe.stages.model_settings import LATER_PARTS, ModelSettings
 from vitpipe.stages.vit.init import initial_value
 from vitpipe.stages.vit.positions import ResizeMode, resize_positions, resize_rows
 from vitpipe.stages.vit.shapes import parameter_shapes
 
-_FUNCTION = ("pool", "position", "gelu", "norm_eps")
+_FUNCTION = ("pool", "position", "gelu", "norm_eps", *LATER_PARTS)
 """Settings that must agree, like the variant: otherwise the same weights would be another function."""
 
 

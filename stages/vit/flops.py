@@ -45,9 +45,25 @@ def activation_bytes(settings: ModelSettings, recompute: bool = False) -> int:
     if settings.resnet is not None:
         return kept
     unit, layers = settings.tokens * settings.sizes.width, settings.sizes.layers
+    block = BLOCK_ACTIVATION_BYTES * unit + _later_activations(settings)
     if recompute:
-        return kept + 2 * unit * layers + BLOCK_ACTIVATION_BYTES * unit
-    return kept + BLOCK_ACTIVATION_BYTES * unit * layers
+        return kept + 2 * unit * layers + block
+    return kept + block * layers
+
+
+def _later_activations(settings: ModelSettings) -> int:
+    """Bytes that one block of later parts keeps beside a plain one's, of one image, in bf16.
+
+    What a plain block's 34 count for a hidden layer of 4 widths (16: before and behind GELU) is, for a gated one, the
+    two halves, SiLU of one, and the product.
+    """
+    tokens, width, mlp = settings.tokens, settings.sizes.width, settings.sizes.mlp
+    kept = 2 * tokens * width * (2 * (settings.layer_scale is not None) + 2 * settings.qk_norm)
+    if settings.rope is not None:
+        kept += 4 * tokens * width * 2  # queries and keys, in the table's fp32
+    if settings.mlp_kind == "swiglu":
+        kept += max(0, 2 * tokens * (4 * mlp - 8 * width))
+    return kept + (2 * tokens * mlp if settings.mlp_norm else 0)
 
 
 def _shapes(settings: ModelSettings) -> dict[str, Shape]:
@@ -81,10 +97,14 @@ def _unit_outputs(settings: ModelSettings) -> list[list[int]]:
 
 
 def _encoder_macs(settings: ModelSettings) -> int:
-    """L(4D^2 + 2DF)T + 2LT^2D + N C P^2 D: T tokens, D width, F MLP size, L layers, N patches of side P, C channels."""
+    """L(4D^2 + 2DF)T + 2LT^2D + N C P^2 D: T tokens, D width, F MLP size, L layers, N patches of side P, C channels.
+
+    3DF where the MLP is gated; norms, scales and turning are no matrix products, and not counted.
+    """
     sizes, tokens = settings.sizes, settings.tokens
     width, mlp, layers = sizes.width, sizes.mlp, sizes.layers
-    block = (4 * width**2 + 2 * width * mlp) * tokens + 2 * tokens**2 * width
+    dense = 3 if settings.mlp_kind == "swiglu" else 2
+    block = (4 * width**2 + dense * width * mlp) * tokens + 2 * tokens**2 * width
     if settings.position == "relative":
         block += tokens * (2 * tokens - 1) * width
     patches = settings.grid**2 * settings.numbers.patch_channels * sizes.patch_px**2 * width

@@ -11,14 +11,20 @@ from torch import Tensor, nn
 
 FUSED = {"attn.qkv.weight": 3, "attn_pool.kv.weight": 2}
 """Projections stacked in one tensor but drawn one by one, each with its own fan-in and fan-out."""
+SCALES = (".ls1.gamma", ".ls2.gamma")
+"""Endings of parameters that start at the settings' `layer_scale`, which no name tells."""
 _TRUNCATED_STD = 0.87962566103423978  # of a standard normal cut at two sigma, as jax.nn.initializers divides by
 
 
 @torch.no_grad()
 def init_weights(model: nn.Module, seed: int, head_bias: float = 0.0) -> None:
     """Fill all parameters of a model in place, drawn on the CPU in fp32 (as vision_transformer's models_vit.py)."""
+    scale = getattr(getattr(model, "settings", None), "layer_scale", None) or 1.0
     for name, parameter in model.named_parameters():
-        parameter.copy_(initial_value(name, tuple(parameter.shape), seed, head_bias))
+        if name.endswith(SCALES):
+            parameter.fill_(scale)
+        else:
+            parameter.copy_(initial_value(name, tuple(parameter.shape), seed, head_bias))
 
 
 def initial_value(name: str, shape: tuple[int, ...], seed: int, head_bias: float = 0.0) -> Tensor:
@@ -32,8 +38,12 @@ def initial_value(name: str, shape: tuple[int, ...], seed: int, head_bias: float
         return torch.randn(shape, generator=generator) * 0.02
     if len(shape) == 4 or name == "pre_logits.weight":  # Flax's default for Conv and Dense: LeCun normal
         return _lecun_normal(shape, generator)
+    if name == "reg_token":
+        return torch.randn(shape, generator=generator) * 1e-6  # as timm's and DINOv2's
+    if name.endswith(SCALES):
+        return torch.ones(shape)
     if name.endswith(".bias"):
-        return torch.randn(shape, generator=generator) * 1e-6 if ".mlp." in name else torch.zeros(shape)
+        return torch.randn(shape, generator=generator) * 1e-6 if ".mlp.fc" in name else torch.zeros(shape)
     if name.startswith("patch_embed.backbone.") and name.endswith(".norm3.weight"):
         return torch.zeros(shape)  # a unit of a hybrid's stem starts as its shortcut alone: models_resnet.py
     if "norm" in name:

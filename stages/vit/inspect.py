@@ -178,6 +178,7 @@ def _seen(layer: int, attn: Attention, see: OnAttention) -> Callable[[nn.Module,
         batch, tokens, width = given[0].shape
         qkv_BT3HE = qkv_BT3D.detach().float().reshape(batch, tokens, 3, heads, width // heads)
         q_BHTE, k_BHTE, _ = qkv_BT3HE.permute(2, 0, 3, 1, 4).unbind(0)
+        q_BHTE, k_BHTE = attn.placed(q_BHTE, k_BHTE)
         logits_BHTT = (q_BHTE * q_BHTE.shape[-1] ** -0.5) @ k_BHTE.transpose(-2, -1)
         if table is not None:
             logits_BHTT = logits_BHTT + relative_logits(q_BHTE, table.float())
@@ -196,7 +197,9 @@ def _pooled(model: ViT, final_BTD: Tensor) -> Tensor:
         logits_BH1T = (q_1HE * q_1HE.shape[-1] ** -0.5) @ k_BTHE.permute(0, 2, 3, 1)
         weights_B1T: Tensor = logits_BH1T.softmax(dim=-1).mean(dim=1)
         return weights_B1T
-    weights_BT = final_BTD.new_full((batch, tokens), 1 / tokens, dtype=torch.float64)
+    prefix = model.settings.prefix
+    weights_BT = final_BTD.new_full((batch, tokens), 1 / (tokens - prefix), dtype=torch.float64)
+    weights_BT[:, :prefix] = 0
     if model.settings.pool == "cls":
         weights_BT = weights_BT.new_zeros(batch, tokens)
         weights_BT[:, 0] = 1

@@ -13,8 +13,10 @@ from vitpipe.infra.errors import UsageError
 from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.vit.depth import drop_rates, dropout, run_blocks, stochastic_depth
 from vitpipe.stages.vit.hybrid import HybridEmbed
+from vitpipe.stages.vit.mlp import Mlp, layer_scale, mlp_of
 from vitpipe.stages.vit.patches import PatchEmbed
 from vitpipe.stages.vit.positions import join_axes
+from vitpipe.stages.vit.rope import rope_table, turned
 from vitpipe.stages.vit.sincos import sincos_2d
 
 
@@ -29,11 +31,14 @@ class ViT(nn.Module):
         self.settings = settings
         self.checkpoint_blocks = False
         self.patch_embed = PatchEmbed(settings) if settings.stem is None else HybridEmbed(settings)
-        self.cls_token = nn.Parameter(torch.zeros(1, 1, width)) if settings.pool == "cls" else None
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, width)) if settings.has_class_token else None
+        self.reg_token = nn.Parameter(torch.zeros(1, settings.registers, width)) if settings.registers else None
         self._add_positions(settings)
         self.pos_drop = dropout(settings.dropout)
+        self.norm_pre = _norm(settings, settings.pre_norm)
         self.blocks = nn.ModuleList(Block(settings, rate) for rate in drop_rates(settings.stochastic_depth, layers))
-        self.norm = nn.LayerNorm(width, eps=settings.norm_eps)
+        self.norm = _norm(settings, not settings.pool_norm)
+        self.fc_norm = _norm(settings, settings.pool_norm)
         self.attn_pool = AttentionPool(settings) if settings.pool == "map" else None
         represented = settings.feature_width
         self.pre_logits = nn.Linear(width, represented) if settings.representation != "none" else None
@@ -42,7 +47,7 @@ class ViT(nn.Module):
     def _add_positions(self, settings: ModelSettings) -> None:
         width, grid = settings.sizes.width, settings.grid
         if settings.position == "learned1d":
-            self.pos_embed = nn.Parameter(torch.zeros(1, settings.tokens, width))
+            self.pos_embed = nn.Parameter(torch.zeros(1, settings.position_rows, width))
         elif settings.position == "learned2d":  # section D.4: X and Y tables of D/2 each, concatenated
             self.pos_embed_x = nn.Parameter(torch.zeros(grid, width // 2))
             self.pos_embed_y = nn.Parameter(torch.zeros(grid, width - width // 2))
@@ -65,23 +70,31 @@ class ViT(nn.Module):
         return self.place(self.patch_embed(images))
 
     def place(self, x_BTD: Tensor) -> Tensor:
-        """Put embedded patches (B, N, D) after the class token and add their positions: tokens (B, T, D)."""
+        """Put embedded patches (B, N, D) after class token and registers and add their positions: tokens (B, T, D)."""
+        is_placed = self.settings.position not in ("none", "relative")
+        if is_placed and self.settings.no_embed_class:
+            x_BTD = x_BTD + self.positions()
         if self.cls_token is not None:
             x_BTD = torch.cat([self.cls_token.expand(x_BTD.shape[0], -1, -1), x_BTD], dim=1)
-        position = self.settings.position
-        if position not in ("none", "relative"):
+        if is_placed and not self.settings.no_embed_class:
             x_BTD = x_BTD + self.positions()
-        x_BTD = self.pos_drop(x_BTD)
-        return x_BTD
+        if self.reg_token is not None:
+            registers_BRD, token = self.reg_token.expand(x_BTD.shape[0], -1, -1), int(self.cls_token is not None)
+            x_BTD = torch.cat([x_BTD[:, :token], registers_BRD, x_BTD[:, token:]], dim=1)
+        y_BTD: Tensor = self.norm_pre(self.pos_drop(x_BTD))
+        return y_BTD
 
     def positions(self) -> Tensor:
-        """Absolute position embedding (1, T, D); a class token has a zero row unless positions are learned in 1-D."""
+        """Absolute position embedding (1, T, D), of patches and, where it has one, the class token, whose row is zero
+        unless positions are learned in 1-D."""
         if self.settings.position == "learned1d":
             return self.pos_embed
         if self.settings.position == "learned2d":
             table_1ND = join_axes(self.pos_embed_x, self.pos_embed_y)
         else:
-            table_1ND = self.get_buffer("pos_table").to(self.norm.weight.dtype)  # DeepSpeed casts parameters alone
+            table_1ND = self.get_buffer("pos_table").to(
+                self.patch_embed.proj.weight.dtype
+            )  # DeepSpeed casts parameters alone
         return table_1ND if self.cls_token is None else F.pad(table_1ND, (0, 0, 1, 0))
 
     def encode(self, x_BTD: Tensor) -> Tensor:
@@ -94,7 +107,13 @@ class ViT(nn.Module):
         if self.attn_pool is not None:
             y_BD: Tensor = self.attn_pool(x_BTD)
             return y_BD
-        return x_BTD[:, 0] if self.settings.pool == "cls" else x_BTD.mean(dim=1)
+        if self.settings.pool == "cls":
+            y_BD = x_BTD[:, 0]
+        else:
+            prefix = self.settings.prefix
+            y_BD = (x_BTD[:, prefix:] if prefix else x_BTD).mean(dim=1)
+        normed_BD: Tensor = self.fc_norm(y_BD)
+        return normed_BD
 
 
 class Block(nn.Module):
@@ -105,14 +124,16 @@ class Block(nn.Module):
         width = settings.sizes.width
         self.norm1 = nn.LayerNorm(width, eps=settings.norm_eps)
         self.attn = Attention(settings)
+        self.ls1 = layer_scale(settings)
         self.norm2 = nn.LayerNorm(width, eps=settings.norm_eps)
-        self.mlp = Mlp(settings)
+        self.mlp = mlp_of(settings)
+        self.ls2 = layer_scale(settings)
         self.drop_path = stochastic_depth(drop_path)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         """Tokens (B, T, D) to tokens of the same shape."""
-        x_BTD = x_BTD + self.drop_path(self.attn(self.norm1(x_BTD)))
-        y_BTD: Tensor = x_BTD + self.drop_path(self.mlp(self.norm2(x_BTD)))
+        x_BTD = x_BTD + self.drop_path(self.ls1(self.attn(self.norm1(x_BTD))))
+        y_BTD: Tensor = x_BTD + self.drop_path(self.ls2(self.mlp(self.norm2(x_BTD))))
         return y_BTD
 
 
@@ -124,37 +145,35 @@ class Attention(nn.Module):
         width, self.heads = settings.sizes.width, settings.sizes.heads
         tokens = settings.tokens
         self.qkv = nn.Linear(width, 3 * width)
+        self.q_norm = _norm(settings, settings.qk_norm, width // self.heads)
+        self.k_norm = _norm(settings, settings.qk_norm, width // self.heads)
         self.proj = nn.Linear(width, width)
         self.proj_drop = dropout(settings.dropout)
         relative = settings.position == "relative"
         self.relative = nn.Parameter(torch.zeros(2 * tokens - 1, width // self.heads)) if relative else None
+        self.rope = None if settings.rope is None else settings.rope.kind
+        if settings.rope is not None:  # real on the meta device too
+            table_2NE = rope_table(settings.rope, settings.grid, width // self.heads)
+            self.register_buffer("rope_table", table_2NE, persistent=False)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         """Mix tokens (B, T, D) by attention; the shape stays."""
         batch, tokens, width = x_BTD.shape
         qkv_BT3HE = self.qkv(x_BTD).reshape(batch, tokens, 3, self.heads, width // self.heads)
         q_BHTE, k_BHTE, v_BHTE = qkv_BT3HE.permute(2, 0, 3, 1, 4).unbind(0)
+        q_BHTE, k_BHTE = self.placed(q_BHTE, k_BHTE)
         bias = None if self.relative is None else relative_logits(q_BHTE, self.relative)
         y_BHTE = F.scaled_dot_product_attention(q_BHTE, k_BHTE, v_BHTE, attn_mask=bias)
         y_BTD: Tensor = self.proj_drop(self.proj(y_BHTE.transpose(1, 2).reshape(batch, tokens, width)))
         return y_BTD
 
-
-class Mlp(nn.Module):
-    """Two dense layers with GELU between, dropout after each (section B.1)."""
-
-    def __init__(self, settings: ModelSettings) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(settings.sizes.width, settings.sizes.mlp)
-        self.act = nn.GELU(approximate="tanh" if settings.gelu == "tanh" else "none")
-        self.drop1 = dropout(settings.dropout)
-        self.fc2 = nn.Linear(settings.sizes.mlp, settings.sizes.width)
-        self.drop2 = dropout(settings.dropout)
-
-    def forward(self, x_BTD: Tensor) -> Tensor:
-        """Transform each token (B, T, D) by itself."""
-        y_BTD: Tensor = self.drop2(self.fc2(self.drop1(self.act(self.fc1(x_BTD)))))
-        return y_BTD
+    def placed(self, q_BHTE: Tensor, k_BHTE: Tensor) -> tuple[Tensor, Tensor]:
+        """Queries and keys as they meet: normed and turned, where the model does so."""
+        q_BHTE, k_BHTE = self.q_norm(q_BHTE), self.k_norm(k_BHTE)
+        if self.rope is None:
+            return q_BHTE, k_BHTE
+        table = self.get_buffer("rope_table")
+        return turned(q_BHTE, table, self.rope), turned(k_BHTE, table, self.rope)
 
 
 class AttentionPool(nn.Module):
@@ -168,7 +187,7 @@ class AttentionPool(nn.Module):
         self.kv = nn.Linear(width, 2 * width)
         self.proj = nn.Linear(width, width)
         self.norm = nn.LayerNorm(width, eps=settings.norm_eps)
-        self.mlp = Mlp(settings.model_copy(update={"dropout": 0.0}))
+        self.mlp = Mlp(settings.model_copy(update={"dropout": 0.0, "mlp_norm": False}))
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         """Pool tokens (B, T, D) to (B, D)."""
@@ -191,3 +210,8 @@ def relative_logits(q_BHTE: Tensor, table_OE: Tensor) -> Tensor:
     logits_BHTO = (q_BHTE * q_BHTE.shape[-1] ** -0.5) @ table_OE.T
     bias_BHTT: Tensor = logits_BHTO.gather(-1, offset_TT.expand(*q_BHTE.shape[:2], -1, -1))
     return bias_BHTT
+
+
+def _norm(settings: ModelSettings, wanted: bool, width: int | None = None) -> nn.Module:
+    """A LayerNorm, or nothing where the model has none."""
+    return nn.LayerNorm(width or settings.sizes.width, eps=settings.norm_eps) if wanted else nn.Identity()

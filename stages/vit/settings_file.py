@@ -10,7 +10,8 @@ from vitpipe.stages.artifacts import File, Score, Weights
 from vitpipe.stages.model_settings import ModelSettings
 
 TENSORS, SETTINGS = "model.safetensors", "model.json"
-_SCHEMA = 1
+_PLAIN, SCHEMA = 1, 2
+"""Of settings that every version reads, and of those with later parts: an older one refuses these by the number."""
 
 
 def native_files(artifact: Weights | Score) -> tuple[File, File]:
@@ -24,7 +25,8 @@ def native_files(artifact: Weights | Score) -> tuple[File, File]:
 
 def settings_json(settings: ModelSettings) -> bytes:
     """Encode `model.json`."""
-    content = {"schema": _SCHEMA, "format": "vitpipe-native", "model": settings.model_dump(mode="json")}
+    schema = SCHEMA if settings.later_parts or settings.gelu == "quick" else _PLAIN
+    content = {"schema": schema, "format": "vitpipe-native", "model": settings.model_dump(mode="json")}
     return (json.dumps(content, indent=1) + "\n").encode()
 
 
@@ -34,8 +36,8 @@ def read_settings(path: Path) -> ModelSettings:
         raise UsageError(f"read {path}", "no such file", "native weights need their settings beside them")
     try:
         content = json.loads(path.read_bytes())
-        if content["schema"] > _SCHEMA:
-            found = f"schema {content['schema']} was written by a newer vitpipe; this one reads up to {_SCHEMA}"
+        if content["schema"] > SCHEMA:
+            found = f"schema {content['schema']} was written by a newer vitpipe; this one reads up to {SCHEMA}"
             raise UsageError(f"read {path}", found, "update vitpipe")
         return ModelSettings.model_validate(content["model"])
     except (ValueError, KeyError, TypeError, ValidationError) as error:

@@ -33,10 +33,12 @@ def difference(found: Mapping[str, Shape], wanted: Mapping[str, Shape]) -> list[
 
 def _vit(settings: ModelSettings, classes: int) -> Named:
     width, grid, patch = settings.sizes.width, settings.grid, settings.sizes.patch_px
-    if settings.pool == "cls":
+    if settings.has_class_token:
         yield "cls_token", (1, 1, width)
+    if settings.registers:
+        yield "reg_token", (1, settings.registers, width)
     if settings.position == "learned1d":
-        yield "pos_embed", (1, settings.tokens, width)
+        yield "pos_embed", (1, settings.position_rows, width)
     elif settings.position == "learned2d":
         yield "pos_embed_x", (grid, width // 2)
         yield "pos_embed_y", (grid, width - width // 2)
@@ -44,9 +46,11 @@ def _vit(settings: ModelSettings, classes: int) -> Named:
         yield from _stem("patch_embed.backbone", settings.stem)
     yield "patch_embed.proj.weight", (width, settings.numbers.patch_channels, patch, patch)
     yield "patch_embed.proj.bias", (width,)
+    if settings.pre_norm:
+        yield from _norm("norm_pre", width)
     for layer in range(settings.sizes.layers):
         yield from _block(f"blocks.{layer}", settings)
-    yield from _norm("norm", width)
+    yield from _norm("fc_norm" if settings.pool_norm else "norm", width)
     if settings.pool == "map":
         yield from _attention_pool("attn_pool", settings)
     if settings.representation != "none":
@@ -56,14 +60,21 @@ def _vit(settings: ModelSettings, classes: int) -> Named:
 
 
 def _block(name: str, settings: ModelSettings) -> Named:
-    width = settings.sizes.width
+    width, head = settings.sizes.width, settings.sizes.width // settings.sizes.heads
     yield from _norm(f"{name}.norm1", width)
     if settings.position == "relative":
-        yield f"{name}.attn.relative", (2 * settings.tokens - 1, width // settings.sizes.heads)
+        yield f"{name}.attn.relative", (2 * settings.tokens - 1, head)
     yield from _dense(f"{name}.attn.qkv", width, 3 * width)
+    if settings.qk_norm:
+        yield from _norm(f"{name}.attn.q_norm", head)
+        yield from _norm(f"{name}.attn.k_norm", head)
     yield from _dense(f"{name}.attn.proj", width, width)
+    if settings.layer_scale is not None:
+        yield f"{name}.ls1.gamma", (width,)
     yield from _norm(f"{name}.norm2", width)
-    yield from _mlp(f"{name}.mlp", settings)
+    yield from _mlp(f"{name}.mlp", settings, settings.mlp_kind, settings.mlp_norm)
+    if settings.layer_scale is not None:
+        yield f"{name}.ls2.gamma", (width,)
 
 
 def _attention_pool(name: str, settings: ModelSettings) -> Named:
@@ -76,9 +87,12 @@ def _attention_pool(name: str, settings: ModelSettings) -> Named:
     yield from _mlp(f"{name}.mlp", settings)
 
 
-def _mlp(name: str, settings: ModelSettings) -> Named:
-    yield from _dense(f"{name}.fc1", settings.sizes.width, settings.sizes.mlp)
-    yield from _dense(f"{name}.fc2", settings.sizes.mlp, settings.sizes.width)
+def _mlp(name: str, settings: ModelSettings, kind: str = "gelu", has_norm: bool = False) -> Named:
+    width, hidden = settings.sizes.width, settings.sizes.mlp
+    yield from _dense(f"{name}.fc1", width, 2 * hidden if kind == "swiglu" else hidden)
+    if has_norm:
+        yield from _norm(f"{name}.norm", hidden)
+    yield from _dense(f"{name}.fc2", hidden, width)
 
 
 def _stem(name: str, stages: tuple[int, ...]) -> Named:

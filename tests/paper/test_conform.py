@@ -12,6 +12,7 @@ from vitpipe.stages.finetune.config import FinetuneConfig
 from vitpipe.stages.finetune.paper_fields import FIXED
 from vitpipe.stages.finetune.paper_fields import conform as conform_finetuning
 from vitpipe.stages.finetune.tuning import MOMENTUM
+from vitpipe.stages.model_settings import LATER_PARTS
 from vitpipe.stages.paper.recipes import dataset, finetuning_row, pretraining_rows, recipes
 from vitpipe.stages.paper.tables import tables
 from vitpipe.stages.pretrain.config import PretrainConfig
@@ -53,7 +54,8 @@ NOT_COMPARED = {
     "augment.randaugment.layers", "augment.randaugment.magnitude", "model.variant.layers", "model.variant.width",
     "model.variant.mlp", "model.variant.heads", "model.variant.patch_px", "ema.decay",
     "evaluate.every", "evaluate.eval_resize", "evaluate.fewshot.shots", "evaluate.fewshot.l2", "evaluate.fewshot.seeds",
-    "evaluate.fewshot.eval_resize", "mix",
+    "evaluate.fewshot.eval_resize", "mix", *(f"model.{name}" for name in LATER_PARTS if name != "rope"),
+    "model.rope.kind", "model.rope.base", "model.rope.grid",
 }  # fmt: skip
 """The shards decide it, another alternative alone has it, no recipe names it, its section stands for it, or it changes
 no weight."""
@@ -93,6 +95,11 @@ def test_what_the_paper_leaves_open_is_told_and_deviates_from_nothing(field: str
     assert pretraining(changed(L16, field, UNSTATED[field])) == ([], [field])
 
 
+def test_any_part_that_the_papers_models_do_not_have_deviates() -> None:
+    for name, value in {"registers": 4, "layer_scale": 1e-5, "qk_norm": True, "rope": {"kind": "dinov3"}}.items():
+        assert pretraining(changed(L16, f"model.{name}", value)) == (["model.later_parts"], [])
+
+
 def test_clipping_is_stated_for_imagenet_alone() -> None:
     assert pretraining(changed(B16_ALONE, "optimizer.clip_norm", None), "ImageNet") == (["optimizer.clip_norm"], [])
 
@@ -102,7 +109,7 @@ def test_every_field_of_a_recipe_is_compared_or_left_out_for_a_reason() -> None:
     masked = {one.field for row in pretraining_rows("B/16", None, True) for one in row.expected}
     fields = set(leaves(PretrainConfig))
     assert fields - compared - masked - NOT_COMPARED == set()
-    stand_ins = {"ema", "optimizer.decays", "augment.randaugment", "model.variant"}
+    stand_ins = {"model.later_parts", "ema", "optimizer.decays", "augment.randaugment", "model.variant"}
     assert compared - fields == stand_ins - fields
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from vitpipe.infra.errors import UsageError
-from vitpipe.stages.convert.config import ForeignSource
+from vitpipe.stages.convert.config import ForeignFormat, ForeignSource
 from vitpipe.stages.convert.formats.common import Landmarks, Named, readings
 from vitpipe.stages.convert.formats.described import Described
 from vitpipe.stages.convert.numbers import Shape
@@ -101,7 +101,7 @@ def _fields(named: Named, described: Described, source: ForeignSource, asked: st
         "classes": head.get("classes", 0),
         "representation": _representation(marks, shapes, sizes["width"]),
         "pool": pool,
-        "position": _position(marks.positions in shapes, described, source, asked),
+        "position": _position(named.format, marks.positions in shapes, described, source, asked),
         "gelu": described.gelu or reading.gelu,
         "norm_eps": reading.norm_eps if described.norm_eps is None else described.norm_eps,
     }
@@ -178,19 +178,25 @@ def _not_square(shapes: Shapes, rows: int, asked: str) -> UsageError:
     return UsageError(asked, found, "name a model of square images")
 
 
-def _position(has_table: bool, described: Described, source: ForeignSource, asked: str) -> str:
+def _position(format: ForeignFormat, has_table: bool, described: Described, source: ForeignSource, asked: str) -> str:
     """A table that is there is learned; what is not there may be computed, which no tensor shows."""
     if has_table:
         if source.position not in (None, "learned1d") or described.position:
             found = f"it has a table of positions, and position {source.position or described.position} has none"
             raise UsageError(asked, found, "leave config.source.position out")
         return "learned1d"
+    can_be = readings()[format].untabled
+    if not can_be:
+        found = f"it has no table of positions, and every model of {format} has one"
+        raise UsageError(asked, found, "name the file, or the folder of all shards, of a whole model")
     said = source.position or described.position
     if said is None:
         found = "it has no table of positions: its model may compute them from sines (big_vision), or have none"
         raise UsageError(asked, found, "say which: config.source.position: sincos2d, or none")
-    if said == "learned1d":
-        raise UsageError(asked, "it has no table of positions", "config.source.position learned1d needs one")
+    if said not in can_be:
+        needs = "learned1d needs one" if said == "learned1d" else f"{format} has no model of {said} positions"
+        found = f"it has no table of positions, and {needs}: without a table they are {' or '.join(can_be)}"
+        raise UsageError(asked, found, f"if it is one of these, give config.source.position: {can_be[0]}")
     return said
 
 

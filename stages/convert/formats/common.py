@@ -120,6 +120,8 @@ class Reading:
     """Where nothing says it."""
     norm_eps: float
     """Likewise."""
+    untabled: tuple[Literal["sincos2d", "none"], ...]
+    """Kinds of positions that its library's models have without a table in the file; another kind cannot be meant."""
     is_pixels_certain: bool
     """Whether all models of the format take images as `pixels` says; else it is assumed, and that is noted."""
     companions: tuple[str, ...]

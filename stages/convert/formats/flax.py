@@ -4,7 +4,7 @@ and the dialects that such files come in.
 
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from vitpipe.infra.errors import UsageError
 from vitpipe.stages.convert.config import ForeignFormat
@@ -52,6 +52,7 @@ def npz_format(
     claim: Callable[[Arrays, Collection[str], str], common.Named | None],
     landmarks: common.Landmarks,
     consumer: str,
+    untabled: Literal["sincos2d", "none"],
 ) -> common.WeightsFormat:
     """One of Google's formats, of what differs between them."""
     return common.WeightsFormat(
@@ -70,6 +71,7 @@ def npz_format(
             landmarks=landmarks,
             gelu="tanh",
             norm_eps=EPS,
+            untabled=(untabled,),
             is_pixels_certain=True,
             companions=(),
             describe=lambda content, asked: None,

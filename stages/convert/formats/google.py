@@ -70,4 +70,4 @@ def _claim(arrays: Arrays, beside: Collection[str], asked: str) -> common.Named 
 
 
 _CONSUMER = "vitpipe.stages.convert.consumers:timm_npz"
-FORMAT = flax.npz_format("google", google_links, _limits, _claim, _LANDMARKS, _CONSUMER)
+FORMAT = flax.npz_format("google", google_links, _limits, _claim, _LANDMARKS, _CONSUMER, "none")

@@ -1,7 +1,7 @@
 """big_vision's format: an npz of a ViT or hybrid, attention pooling included.
 
 Positions are added before the class token there, so that its token is the sum of ours and its position's row, and its
-table has no such row.
+table has no such row. What it computes from sines (`posemb: sincos2d`) it keeps no table of, and refuses one.
 """
 
 from collections.abc import Collection
@@ -19,11 +19,11 @@ _LANDMARKS = replace(flax.landmarks(BIG_VISION, _POSITIONS), pool="params/MAPHea
 
 def google_big_vision_links(settings: ModelSettings) -> list[Link]:
     """All tensors of a ViT or hybrid without relative positions."""
-    links = flax.encoder_links(settings, BIG_VISION)
+    links = flax.encoder_links(settings, BIG_VISION) + (_map_head(settings) if settings.pool == "map" else [])
+    if settings.position == "sincos2d":
+        return [*([same("cls_token", "params/cls")] if settings.pool == "cls" else []), *links]
     positions = position_link(settings, f"params/{_POSITIONS}")
-    if settings.pool != "cls":
-        return [positions, *links, *(_map_head(settings) if settings.pool == "map" else [])]
-    return [_token_and_table(positions), *links]
+    return [_token_and_table(positions) if settings.pool == "cls" else positions, *links]
 
 
 def _token_and_table(positions: Link) -> Link:
@@ -70,4 +70,6 @@ def _claim(arrays: Arrays, beside: Collection[str], asked: str) -> common.Named 
 
 
 _CONSUMER = "vitpipe.stages.convert.consumers:big_vision_npz"
-FORMAT = flax.npz_format("google_big_vision", google_big_vision_links, _limits, _claim, _LANDMARKS, _CONSUMER)
+FORMAT = flax.npz_format(
+    "google_big_vision", google_big_vision_links, _limits, _claim, _LANDMARKS, _CONSUMER, "sincos2d"
+)

@@ -196,6 +196,7 @@ FORMAT = common.WeightsFormat(
         landmarks=_LANDMARKS,
         gelu="erf",
         norm_eps=EPS,
+        untabled=(),
         is_pixels_certain=False,
         companions=FILES,
         describe=describe,

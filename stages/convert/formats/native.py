@@ -12,7 +12,7 @@ from vitpipe.stages.convert.numbers import Arrays
 from vitpipe.stages.images.classes import LABELS
 from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.preparation import PREPARATION, read_preparation
-from vitpipe.stages.vit.settings_file import SETTINGS, TENSORS, settings_json
+from vitpipe.stages.vit.settings_file import SCHEMA, SETTINGS, TENSORS, settings_json
 from vitpipe.stages.vit.shapes import parameter_shapes
 
 
@@ -28,8 +28,10 @@ def _describe(content: Mapping[str, Any], asked: str) -> Described | None:
     if SETTINGS not in content:
         return None
     model = content[SETTINGS]
-    if model["schema"] > 1:
-        found = f"its model.json has schema {model['schema']}, written by a newer vitpipe; this one reads up to 1"
+    if model["schema"] > SCHEMA:
+        found = (
+            f"its model.json has schema {model['schema']}, written by a newer vitpipe; this one reads up to {SCHEMA}"
+        )
         raise UsageError("read native weights", found, "update vitpipe")
     labels, first = ordered_names(content.get(LABELS, {}), LABELS, asked)
     way = read_preparation(content[PREPARATION], PREPARATION) if PREPARATION in content else None
@@ -58,6 +60,7 @@ FORMAT = common.WeightsFormat(
         landmarks=LANDMARKS,
         gelu="erf",
         norm_eps=1e-6,
+        untabled=(),
         is_pixels_certain=True,
         companions=(SETTINGS, LABELS, PREPARATION),
         describe=_describe,

@@ -183,6 +183,7 @@ FORMAT = common.WeightsFormat(
         landmarks=LANDMARKS,
         gelu="erf",
         norm_eps=1e-6,
+        untabled=("none",),
         is_pixels_certain=False,
         companions=("config.json",),
         describe=describe,

@@ -156,6 +156,7 @@ FORMAT = common.WeightsFormat(
         landmarks=_LANDMARKS,
         gelu="erf",
         norm_eps=_EPS,
+        untabled=(),
         is_pixels_certain=True,
         companions=(),
         describe=lambda content, asked: None,

@@ -84,6 +84,7 @@ FORMAT = common.WeightsFormat(
         ),
         gelu="erf",
         norm_eps=1e-6,
+        untabled=(),
         is_pixels_certain=True,
         companions=(),
         describe=lambda content, asked: None,

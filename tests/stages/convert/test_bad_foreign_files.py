@@ -247,7 +247,7 @@ def test_a_folder_that_is_not_one_set_of_weights(tmp_path: Path, content: list[s
 
 def test_native_settings_of_a_newer_version(tmp_path: Path) -> None:
     timm_file(tmp_path / "model.safetensors")
-    (tmp_path / "model.json").write_text('{"schema": 2, "model": {}}')
+    (tmp_path / "model.json").write_text('{"schema": 3, "model": {}}')
     with pytest.raises(UsageError, match="written by a newer vitpipe"):
         read_all(tmp_path, tmp_path)
 

@@ -89,7 +89,9 @@ class Reference(nn.Module):
         patch = (sizes.patch_px, sizes.patch_px)
         x = nn.Conv(sizes.width, patch, strides=patch, padding="VALID", name="embedding")(images_BHWC)
         x = x.reshape(len(x), -1, sizes.width)
-        if self.naming == BIG_VISION:  # before the class token
+        if self.naming == BIG_VISION and settings.position == "sincos2d":
+            x = x + sincos2d(settings.grid, sizes.width)
+        elif self.naming == BIG_VISION:  # before the class token
             x = x + self.param("pos_embedding", nn.initializers.zeros, (1, *x.shape[1:]))
         if settings.pool == "cls":
             token = self.param("cls", nn.initializers.zeros, (1, 1, sizes.width))
@@ -102,6 +104,14 @@ class Reference(nn.Module):
         if settings.representation != "none":
             x = jnp.tanh(nn.Dense(settings.feature_width, name="pre_logits")(x))
         return nn.Dense(settings.classes, name="head")(x)
+
+
+def sincos2d(grid: int, width: int) -> jax.Array:
+    """The formula of MoCo v3, which big_vision computes at every call and keeps in no file (posemb_sincos_2d)."""
+    y, x = jnp.mgrid[:grid, :grid]
+    omega = 1 / 10_000 ** (jnp.arange(width // 4) / (width // 4 - 1))
+    y, x = (jnp.einsum("m,d->md", axis.flatten(), omega) for axis in (y, x))
+    return jnp.concatenate([jnp.sin(x), jnp.cos(x), jnp.sin(y), jnp.cos(y)], axis=1)[None]
 
 
 def google_file(name: Format, settings: ModelSettings, path: Path) -> Path:
@@ -121,6 +131,8 @@ def google_file(name: Format, settings: ModelSettings, path: Path) -> Path:
     ("google", ORIGINAL, {"pool": "gap"}),
     ("google_big_vision", BIG_VISION, {"representation": "width"}),
     ("google_big_vision", BIG_VISION, {"pool": "map"}),
+    ("google_big_vision", BIG_VISION, {"pool": "gap", "position": "sincos2d"}),
+    ("google_big_vision", BIG_VISION, {"position": "sincos2d"}),
 ])  # fmt: skip
 def test_flax_computes_the_same_from_the_file(
     tmp_path: Path, format: Format, naming: Naming, changes: dict[str, Any]
@@ -131,6 +143,7 @@ def test_flax_computes_the_same_from_the_file(
         tree = unflatten_dict({tuple(name.split("/")): arrays[name] for name in arrays.files})
     images = random_images(settings)
     pixels_BHWC = (images.permute(0, 2, 3, 1) / 127.5 - 1).numpy()
+    assert ("pos_embedding" in tree.get("params", {})) == (format != "google" and "position" not in changes)
     theirs = np.asarray(Reference(settings, naming).apply({"params": tree.get("params", tree)}, pixels_BHWC))
     ours, other = (logits(settings.model_copy(update={"gelu": gelu}), state, images) for gelu in ("tanh", "erf"))
     assert np.abs(theirs - ours).max() < 1e-5 * np.abs(ours).max() < np.abs(theirs - other).max()

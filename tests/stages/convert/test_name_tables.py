@@ -63,6 +63,9 @@ def test_other_positions_go_out_as_one_table(table: Table, position: str) -> Non
     assert taken == set(parameter_shapes(settings))
     shapes = foreign_shapes(links, parameter_shapes(settings))
     tables = [shape for name, shape in shapes.items() if "pos" in name]
+    if table is google_big_vision_links and position == "sincos2d":  # computed there too, and no table is taken
+        assert tables == []
+        return
     assert tables in ([(1, 17, 32)], [(1, 16, 32)])
 
 

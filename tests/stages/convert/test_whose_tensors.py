@@ -220,20 +220,44 @@ def test_positions_that_no_tensor_shows_are_asked_for(tmp_path: Path) -> None:
     path = write_npz(tmp_path / "m.npz", arrays)
     with pytest.raises(UsageError, match=r"no table of positions.*config.source.position: sincos2d, or none"):
         look_at(tmp_path, path, image_px=32)
-    models = {
-        position: build_model(look_at(tmp_path, path, image_px=32, position=position).settings)
-        for position in ("sincos2d", "none")
-    }
-    assert [model.settings.position for model in models.values()] == ["sincos2d", "none"]
-    whole = build_model(settings)
+    foreign = look_at(tmp_path, path, image_px=32, position="sincos2d")
+    whole, computed = build_model(settings), build_model(foreign.settings)
     whole.load_state_dict(state)
-    computed = models["sincos2d"]
-    computed.load_state_dict(tensors(tmp_path, look_at(tmp_path, path, image_px=32, position="sincos2d")))
+    computed.load_state_dict(tensors(tmp_path, foreign))
     images = random_images(settings)
     with torch.inference_mode():
         torch.testing.assert_close(computed.eval()(images), whole.eval()(images), atol=1e-5, rtol=0)
+    assert proof(tmp_path, foreign)["error"] <= 1e-5
     with pytest.raises(UsageError, match="it has a table of positions"):
         look_at(tmp_path, saved(tmp_path / "m.safetensors", random_state(TINY)), position="sincos2d")
+
+
+@pytest.mark.parametrize(("format", "position", "found"), [
+    ("google_big_vision", "none", "google_big_vision has no model of none positions.*are sincos2d"),
+    ("google", "sincos2d", "google has no model of sincos2d positions.*are none"),
+    ("timm", "sincos2d", "timm has no model of sincos2d positions.*are none"),
+    ("huggingface", "none", "every model of huggingface has one"),
+])  # fmt: skip
+def test_positions_that_no_model_of_the_format_has_are_refused(
+    tmp_path: Path, format: str, position: str, found: str
+) -> None:
+    """Positions as another kind would be another function, which no library could tell from the file."""
+    settings = tiny(pool="cls" if format == "huggingface" else "gap", gelu="tanh")
+    state = random_state(settings)
+    if format.startswith("google"):
+        arrays = google_arrays(settings, state, big_vision=format == "google_big_vision")
+        path = write_npz(tmp_path / "m.npz", {name: one for name, one in arrays.items() if "pos_emb" not in name})
+    elif format == "timm":
+        del state["pos_embed"]
+        path = saved(tmp_path / "m.safetensors", state)
+    else:
+        huggingface_folder(tmp_path / "hf")
+        path = tmp_path / "hf/model.safetensors"
+        whole = load_file(path)
+        save_file({name: one for name, one in whole.items() if "position" not in name}, path)
+    with pytest.raises(UsageError, match=found) as error:
+        look_at(tmp_path, path, image_px=32, heads=4, position=position)
+    assert "config.source.position" in error.value.do or format == "huggingface"
 
 
 def test_a_number_that_is_none_is_told_before_anything_is_written(tmp_path: Path) -> None:

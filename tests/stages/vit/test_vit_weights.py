@@ -94,7 +94,7 @@ def damage_settings(folder: Path) -> None:
 
 def newer_schema(folder: Path) -> None:
     content = json.loads((folder / SETTINGS).read_bytes())
-    (folder / SETTINGS).write_text(json.dumps(content | {"schema": 2}))
+    (folder / SETTINGS).write_text(json.dumps(content | {"schema": 3}))
 
 
 def truncate(folder: Path) -> None:
