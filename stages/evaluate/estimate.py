@@ -40,7 +40,7 @@ def estimate(config: EvaluateConfig, resources: EvaluateResources, inputs: Given
         images=images,
         flops=flops,
         bytes=4096,
-        memory_bytes=4 * num_parameters(model) + features_bytes,
+        memory_bytes=int(task_bytes(config, resources, model)) + features_bytes,
         hours=flops / known.task_flops(resources) / 3600,
     )
 
@@ -63,7 +63,8 @@ def task_bytes(config: EvaluateConfig, resources: EvaluateResources, model: Mode
     if model is None or config.features == "raw_pixels":
         return 0.0
     settings = model.at(config.image_px)
-    return 4.0 * num_parameters(settings) + resources.batch_images * activation_bytes(settings, recompute=True)
+    kept = activation_bytes(settings, recompute=True) * (2 if config.precision == "fp32" else 1)  # counted in bf16
+    return 4.0 * num_parameters(settings) + resources.batch_images * kept
 
 
 def check_head(config: EvaluateConfig, model: ModelSettings | None) -> None:
