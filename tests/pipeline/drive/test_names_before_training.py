@@ -55,7 +55,7 @@ def test_a_training_for_classes_that_do_not_match_is_never_begun(
     path = spec_of(tmp_path, monkeypatch, [f"Name_{n}" for n in range(10)])
     assert cli.invoke(["plan", str(path), "--json"]) == 0
     assert {one["action"] for one in json.loads(capsys.readouterr().out)["nodes"]} == {"run"}, "no plan can know it"
-    with pytest.raises(UsageError, match="10 of 10 classes are unknown to the weights.*nearly"):
+    with pytest.raises(UsageError, match=r"10 of 10 classes are unknown to the weights.*nearly"):
         go(path)
     left = {str(one.parent.relative_to(tmp_path / "runs/names")) for one in (tmp_path / "runs").rglob("record.json")}
     assert left == {"own", "cifar", "other"}, "what is for another end goes on"
@@ -83,7 +83,8 @@ def test_a_training_waits_for_no_names_that_are_lost(tmp_path: Path, monkeypatch
 
 
 @pytest.mark.parametrize(("text", "found"), [
-    (None, "read .*map.yaml: No such file"), ("[a, b]", "should hold one mapping"), ("a: b\na: c\n", "duplicate key 'a'"),
+    (None, "read .*map.yaml: No such file"), ("[a, b]", "should hold one mapping"),
+    ("a: b\na: c\n", "duplicate key 'a'"),
     ("a: b\nc: b\n", "'b' is given twice, for 'a' and 'c'"), ("a: {b: c}\n", "names to names"), ("a: [", "expected"),
     ("{}", "maps no class"),
 ])  # fmt: skip
