@@ -27,6 +27,8 @@ class Estimate(Settings):
     num_classes: int | None = None
     class_names: tuple[str, ...] | None = Field(default=None, exclude=True)
     """In the order of their numbers, where they are known before anything runs: of images, and of a head."""
+    unmatched: bool = Field(default=False, exclude=True)
+    """Whether classes will be matched by name, and the names of one side are not known yet."""
     model: ModelSettings | None = None
     """Checkpoints and Weights: the architecture, for who comes after."""
     averaged: bool | None = None

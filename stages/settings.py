@@ -70,6 +70,8 @@ class Place:
     """Between several places in one text, where the field takes them."""
     words: tuple[str, ...] = ()
     """Texts that are no places, but say something else."""
+    content: bool = False
+    """Whether it names a YAML file that is read with the spec: its content takes the place of its name."""
 
 
 MOST = {"epochs": 1e6, "steps": 1e12, "images": 1e15}

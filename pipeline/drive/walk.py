@@ -15,6 +15,7 @@ from typing import assert_never
 from vitpipe.infra.errors import LeaseLost, Stopped, StorageError, VitpipeError, gravest
 from vitpipe.infra.metrics import STATES, NodeMetrics
 from vitpipe.pipeline.drive.driver import Driver
+from vitpipe.pipeline.drive.foresight import Foresight
 from vitpipe.pipeline.drive.node_run import NodeRun, as_vitpipe_error
 from vitpipe.pipeline.plan.planned import Plan, StoreFacts
 from vitpipe.pipeline.spec.graph import Graph, is_uri
@@ -60,6 +61,9 @@ class Walk:
     _running: set[str] = field(default_factory=set)
     _stopping: str | None = None
     _deadline: float = math.inf
+
+    def __post_init__(self) -> None:
+        self._foresight = Foresight(self.graph, self.plan, self.facts)
 
     def run(self) -> Mapping[str, Committed]:
         """Run everything due; return all records of the graph.
@@ -143,9 +147,23 @@ class Walk:
             begun = id in self._running or id in self.committed or id in self.errors
             if self._stopping or begun or any(up not in self.committed for up in self.graph.upstream(id)):
                 continue
-            self._running.add(id)
-            self._show(id, "running")
-            threading.Thread(target=self._thread, args=(self._node_run(id),), name=f"node-{id}", daemon=True).start()
+            if not self._in_vain(id):
+                self._start(id)
+
+    def _in_vain(self, id: str) -> bool:
+        """Whether a training has to wait for what names classes, or is for nodes that these names do not fit."""
+        lost = self.graph.downstream(set(self.errors))
+        if self._foresight.awaited(id, {*self.committed, *lost}):
+            return True
+        for node, error in self._foresight.mismatches(id, self.committed):
+            self.driver.emit(node, "failed", str(error))
+            self._failed(node, error)
+        return any(node in self.errors for node in self._foresight.unmatched(id))
+
+    def _start(self, id: str) -> None:
+        self._running.add(id)
+        self._show(id, "running")
+        threading.Thread(target=self._thread, args=(self._node_run(id),), name=f"node-{id}", daemon=True).start()
 
     def _node_run(self, id: str) -> NodeRun:
         node = self.graph.nodes[id]

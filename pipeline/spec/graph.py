@@ -9,6 +9,7 @@ from typing import Any
 from vitpipe.pipeline.spec.catalog import Stage
 from vitpipe.pipeline.spec.foreach import Sibling, expand
 from vitpipe.pipeline.spec.needs import Matcher
+from vitpipe.pipeline.spec.text.given_files import with_contents
 from vitpipe.pipeline.spec.text.given_places import still_relative
 from vitpipe.pipeline.spec.text.problems import Problems
 from vitpipe.pipeline.spec.text.references import refuse_rest
@@ -96,7 +97,8 @@ def _node(sibling: Sibling, needs: Mapping[str, tuple[str, ...]], problems: Prob
     stage, path = sibling.written.stage, sibling.written.path
     for place, value in still_relative(sibling.config, stage.config_class()):
         problems.add(value.at, f"{path}.config.{place}", "write ./${each...}, so that it is clear where it starts")
-    config = settings(sibling.config, stage.config_class(), f"{path}.config", problems)
+    given_config = with_contents(sibling.config, stage.config_class(), f"{path}.config", problems)
+    config = settings(given_config, stage.config_class(), f"{path}.config", problems)
     resources = settings(sibling.resources, stage.resources_class(), f"{path}.resources", problems)
     if config is None or resources is None:
         return None

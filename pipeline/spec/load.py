@@ -15,6 +15,7 @@ from ruamel.yaml import YAML
 from vitpipe.pipeline.spec.catalog import Reuse
 from vitpipe.pipeline.spec.graph import Graph, build
 from vitpipe.pipeline.spec.places import absolute_uri
+from vitpipe.pipeline.spec.text.given_files import with_contents
 from vitpipe.pipeline.spec.text.given_places import with_places
 from vitpipe.pipeline.spec.text.layers import extend, override, read_file
 from vitpipe.pipeline.spec.text.problems import Problems, SpecError
@@ -114,13 +115,19 @@ def _typed(document: Value, folder: Path, problems: Problems) -> PipelineSpec:
     store = _store(top["store"], folder, problems) if "store" in top else ""
     reuse = read_reuse(top.get("reuse"), problems)
     written = read_nodes(top["nodes"], problems) if "nodes" in top else []
-    written = [replace(node, config=with_places(node.config, node.stage.config_class(), folder)) for node in written]
+    written = [replace(node, config=_given(node, folder, problems)) for node in written]
     names = top["nodes"].data if "nodes" in top and isinstance(top["nodes"].data, Mapping) else {}
     broken = frozenset(names) - {node.name for node in written}
     graph = build(written, broken, folder, problems)
     said = {"reuse": reuse} if "reuse" in top else {}
     resolved = {"version": 1, "name": name, "store": store, **said, "nodes": _nodes_as_written(names, written)}
     return PipelineSpec(name, store, graph, resolved, reuse, plain(top["vars"]) or {} if "vars" in top else {})
+
+
+def _given(node: Written, folder: Path, problems: Problems) -> Value:
+    """Make the places in a node's config absolute, and read the files that it names."""
+    cls = node.stage.config_class()
+    return with_contents(with_places(node.config, cls, folder), cls, f"{node.path}.config", problems)
 
 
 def _store(value: Value, folder: Path, problems: Problems) -> str:

@@ -37,7 +37,7 @@ def estimate(config: ConvertConfig, resources: ConvertResources, inputs: Given, 
     given = (*inputs.get("checkpoint", ()), *inputs.get("weights", ()))
     model = foreign.settings if foreign else getattr(given[0], "model", None)
     if model is None:
-        return Estimate(notes=("the model is not known yet",))
+        return Estimate(class_names=_names(given[0]), notes=("the model is not known yet",))
     settings = ModelSettings.model_validate(model)
     refuse(config.formats, settings)
     if config.use == "ema":

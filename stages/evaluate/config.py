@@ -1,12 +1,13 @@
 """What an evaluation of frozen weights takes. No torch."""
 
-from collections.abc import Collection
-from typing import Literal
+from collections import Counter
+from collections.abc import Collection, Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from vitpipe.stages.bounds import BatchImages, Images, Penalty, Seed, Side
-from vitpipe.stages.settings import Settings, TaskResources
+from vitpipe.stages.settings import Place, Settings, TaskResources
 
 
 class EvaluateConfig(Settings):
@@ -50,6 +51,9 @@ class EvaluateConfig(Settings):
     """Whose interpolation brings the position embedding to another `image_px`."""
     precision: Literal["bf16", "fp32"] = "fp32"
     """Arithmetic of the model; the ridge is always solved in double precision."""
+    class_map: Annotated[dict[str, str] | str | None, Place(content=True)] = None
+    """classify and real, where the data call their classes otherwise than the weights: each class of the data by the
+    weights' name for it, or by its number where the weights name none. A mapping, or a YAML file that holds one."""
 
     @property
     def probes(self) -> bool:
@@ -66,6 +70,27 @@ class EvaluateConfig(Settings):
         """The seeds that make a difference."""
         fixed = self.method == "knn" and self.drawn is None and self.features != "untrained"
         return self.seeds[:1] if fixed or not self.probes else self.seeds
+
+    @property
+    def called(self) -> Mapping[str, str]:
+        """The weights' name of each class that `class_map` names; empty without one."""
+        return self.class_map if isinstance(self.class_map, dict) else {}
+
+    @field_validator("class_map", mode="before")
+    @classmethod
+    def _names(cls, given: Any) -> Any:
+        """Numbers are names here; each side stands once."""
+        if not isinstance(given, Mapping):
+            return given
+        if not given:
+            raise ValueError("it maps no class: leave it out where the names are the same")
+        if other := [one for pair in given.items() for one in pair if type(one) not in (int, str) or one == ""]:
+            raise ValueError(f"it maps names to names, not {other[0]!r}: put it in quotes if it is one")
+        names = {str(name): str(theirs) for name, theirs in given.items()}
+        if twice := next((name for name, count in Counter(names.values()).items() if count > 1), None):
+            both = [name for name, theirs in names.items() if theirs == twice]
+            raise ValueError(f"{twice!r} is given twice, for {' and '.join(map(repr, both))}: one class each")
+        return names
 
     @field_validator("seeds", "shots", "l2_sweep", "l2_shared")
     @classmethod
@@ -86,6 +111,10 @@ class EvaluateConfig(Settings):
             raise ValueError(f"method {self.method} is fitted on the split train: score another, such as val")
         if self.l2_shared and self.method != "fewshot":
             raise ValueError(f"l2_shared belongs to method fewshot, not {self.method}")
+        if isinstance(self.class_map, str):
+            raise ValueError("class_map is a file's name, which a YAML of nodes reads: give the mapping itself")
+        if self.probes and self.class_map is not None:
+            raise ValueError(f"class_map belongs to methods classify and real; {self.method} fits a head of its own")
         if not self.probes and self.shots is not None:
             raise ValueError(f"method {self.method} trains on nothing; it takes no shots")
         return self

@@ -22,17 +22,17 @@ def estimate(config: EvaluateConfig, resources: EvaluateResources, inputs: Given
     model: ModelSettings | None = getattr(given[0], "model", None) if given else None
     if model is not None:
         check_head(config, model)
-    if model is not None and not config.probes:
-        join(data, given[0])  # refuses what cannot be matched
+    # refuses what cannot be matched
+    unmatched = not config.probes and bool(given) and join(data, given[0], config.called) is None
     if splits is None or classes is None:
-        return Estimate(notes=("sizes follow from the data, once it is ingested",))
+        return Estimate(notes=("sizes follow from the data, once it is ingested",), unmatched=unmatched)
     drawn = splits["train"] if config.probes else 0
     if config.probes and config.drawn:
         drawn = min(drawn, max(config.drawn) * classes * len(config.seeds))
     models = len(config.seeds) if config.features == "untrained" else 1
     images = models * (splits[config.split] + drawn)
     if model is None or config.features == "raw_pixels":
-        return Estimate(images=images, bytes=4096)
+        return Estimate(images=images, bytes=4096, unmatched=unmatched)
     model = model.at(config.image_px)
     flops = images * 2 * forward_macs(model)
     features_bytes = 4 * (splits[config.split] + drawn) * model.feature_width
@@ -40,8 +40,9 @@ def estimate(config: EvaluateConfig, resources: EvaluateResources, inputs: Given
         images=images,
         flops=flops,
         bytes=4096,
-        memory_bytes=4 * num_parameters(model) + features_bytes,
+        memory_bytes=int(task_bytes(config, resources, model)) + features_bytes,
         hours=flops / known.task_flops(resources) / 3600,
+        unmatched=unmatched,
     )
 
 
@@ -63,7 +64,8 @@ def task_bytes(config: EvaluateConfig, resources: EvaluateResources, model: Mode
     if model is None or config.features == "raw_pixels":
         return 0.0
     settings = model.at(config.image_px)
-    return 4.0 * num_parameters(settings) + resources.batch_images * activation_bytes(settings, recompute=True)
+    kept = activation_bytes(settings, recompute=True) * (2 if config.precision == "fp32" else 1)  # counted in bf16
+    return 4.0 * num_parameters(settings) + resources.batch_images * kept
 
 
 def check_head(config: EvaluateConfig, model: ModelSettings | None) -> None:

@@ -37,7 +37,7 @@ def run(config: EvaluateConfig, inputs: Inputs, ctx: StageContext[EvaluateResour
     if weights is not None:
         check_head(config, weights.model)
     if weights is not None and not config.probes:  # now, not when the features are there
-        match = join(data, weights)
+        match = join(data, weights, config.called)
         if match and match.note:
             ctx.events.emit("note", match.note)
     memory = task_bytes(config, ctx.resources, weights.model if weights else None)

@@ -102,7 +102,7 @@ def head(task: HeadTask) -> tuple[float, dict[str, Any]]:
     """
     about = task.about
     assert about.weights is not None
-    match = join(about.data, about.weights)
+    match = join(about.data, about.weights, about.config.called)
     assert match is not None, "both are committed"
     theirs = np.array(match.outputs, dtype=np.int64)
     labels = EvalImages.labels_of(about.data, about.config.split, about.context.shards)

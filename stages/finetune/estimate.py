@@ -9,7 +9,7 @@ from vitpipe.stages.finetune.config import FinetuneConfig, FinetuneResources
 from vitpipe.stages.finetune.protocol import final_trials, sweep_trials
 from vitpipe.stages.images.manifest import known_names
 from vitpipe.stages.model_settings import ModelSettings
-from vitpipe.stages.settings import Duration
+from vitpipe.stages.settings import Duration, micro_batch_of
 from vitpipe.stages.tasks import check_data, check_labelled, planned_splits
 from vitpipe.stages.training.doubts import Training, doubts
 from vitpipe.stages.training.optim.rules.sgd import Sgd
@@ -27,7 +27,8 @@ def estimate(config: FinetuneConfig, resources: FinetuneResources, inputs: Given
     check_set(config, data, splits)
     model = _model(config, inputs, classes)
     if splits is None or model is None:
-        return Estimate(num_classes=classes, notes=("sizes follow from the data, once it is ingested",))
+        waits = "sizes follow from the data, once it is ingested"
+        return Estimate(num_classes=classes, class_names=_names(data), notes=(waits,))
     work = trial_work(config, model, splits, classes or 1)
     sweep, final = len(sweep_trials(config)), len(final_trials(config, config.rates[0]))
     if sweep:
@@ -41,10 +42,10 @@ def estimate(config: FinetuneConfig, resources: FinetuneResources, inputs: Given
         images=steps * config.batch_images + scored,
         flops=flops,
         bytes=4 * num_parameters(model),
-        memory_bytes=memory_bytes(model, 64),
+        memory_bytes=memory_bytes(config, resources, model),
         hours=_hours(flops, sweep, final, resources, known),
         num_classes=classes,
-        class_names=tuple(names.values()) if (names := known_names(data)) is not None else None,
+        class_names=_names(data),
         model=model,
         notes=(f"{sweep} trials choose the rate, {final} are tested", *_doubts(config, resources, work, warmup)),
     )
@@ -104,9 +105,17 @@ def _model(config: FinetuneConfig, inputs: Given, classes: int | None) -> ModelS
     return config.architecture(pretrained, classes or 1)
 
 
-def memory_bytes(model: ModelSettings, micro_batch: int) -> int:
-    """Parameters, gradients and momentum in fp32; activations of a micro-batch."""
-    return 12 * num_parameters(model) + micro_batch * activation_bytes(model)
+def _names(data: ShardSet | Estimate) -> tuple[str, ...] | None:
+    """What the head will call its classes, where the data say it already."""
+    names = known_names(data)
+    return None if names is None else tuple(names.values())
+
+
+def memory_bytes(config: FinetuneConfig, resources: FinetuneResources, model: ModelSettings) -> int:
+    """Parameters, gradients, momentum and a running average in fp32; activations of a micro-batch."""
+    each = 12 + (4 if config.ema else 0)
+    kept = activation_bytes(model) * (2 if config.precision == "fp32" else 1)  # counted in bf16
+    return each * num_parameters(model) + micro_batch_of(config.batch_images, resources.micro_batch) * kept
 
 
 def _doubts(

@@ -82,7 +82,7 @@ def _resources(config: FinetuneConfig, inputs: Inputs, ctx: Context) -> tuple[Fi
     data, gpus = inputs.one("data", ShardSet), ctx.cluster.gpus()
     model = config.architecture(_pretrained(inputs), data.num_classes)
     work, known = trial_work(config, model, data.splits, data.num_classes), Known(gpus=gpus)
-    memory = memory_bytes(model, micro_batch_of(config.batch_images, ctx.resources.micro_batch))
+    memory = memory_bytes(config, ctx.resources, model)
     return ctx.resources.on_gpus(gpus, memory), lambda task: work.seconds(task.trial.phase, known)
 
 

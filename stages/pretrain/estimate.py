@@ -35,7 +35,8 @@ def estimate(config: PretrainConfig, resources: PretrainResources, inputs: Given
             check_probe(*_facts(probe, "a probe of this run"), probe.num_classes)
     _check_classes(config, inputs, num_classes)
     if not num_images or None in num_classes:
-        return Estimate(notes=("known once the shards are",))
+        said = known_names(inputs["shards"][0]) if config.objective.kind != "masked_patch" else None
+        return Estimate(class_names=tuple(said.values()) if said else None, notes=("known once the shards are",))
     splits = [one.splits or {} for one in inputs["shards"] if isinstance(one, ShardSet | Estimate)]
     validation_split(config, splits, bool(inputs.get("probes")))
     recipe = ResolvedRecipe(config, resources, num_images)

@@ -14,6 +14,11 @@ MAX_EXTENDS = 8
 
 def read_file(path: Path, problems: Problems, chain: tuple[Path, ...] = ()) -> Value:
     """Parse a file and merge it over what it extends. UsageError when it cannot be read."""
+    return extend(read_document(path, problems), path.parent, problems, (*chain, path.resolve()))
+
+
+def read_document(path: Path, problems: Problems) -> Value:
+    """Parse a file by itself. UsageError when it cannot be read."""
     try:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
@@ -24,7 +29,7 @@ def read_file(path: Path, problems: Problems, chain: tuple[Path, ...] = ()) -> V
     except UnicodeDecodeError as error:
         problems.add(Mark(str(path)), "", f"not UTF-8 text: byte {error.start} cannot be read")
         raise problems.error() from None
-    return extend(parse(text, str(path), problems), path.parent, problems, (*chain, path.resolve()))
+    return parse(text, str(path), problems)
 
 
 def extend(value: Value, folder: Path, problems: Problems, chain: tuple[Path, ...] = ()) -> Value:

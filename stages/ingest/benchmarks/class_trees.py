@@ -1,6 +1,6 @@
 """Readers of trees whose folders are the classes: Caltech101, EuroSAT, Resisc45, UC Merced, ImageNet-V2."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +15,13 @@ CALTECH_TRAIN_PER_CLASS = 30
 CALTECH_SEED = 1234
 
 
-def class_folders(benchmark: Benchmark, root: Path, folder: str, suffix: str) -> Iterator[tuple[int, str, list[str]]]:
-    """Class, folder name and sorted image names of every class. IntegrityError for missing or extra folders."""
+def class_folders(
+    benchmark: Benchmark, root: Path, folder: str, suffix: str, folders: Sequence[str] = ()
+) -> Iterator[tuple[int, str, list[str]]]:
+    """Class, folder name and sorted image names of every class; `folders` in their order where they are called
+    otherwise than the classes. IntegrityError for missing or extra folders."""
     there = sorted(path.name for path in (root / folder).iterdir() if path.is_dir()) if (root / folder).is_dir() else []
-    wanted = {name.lower(): label for label, name in enumerate(benchmark.classes)}
+    wanted = {name.lower(): label for label, name in enumerate(folders or benchmark.classes)}
     extra = [name for name in there if name.lower() not in wanted]
     lacking = sorted(set(wanted) - {name.lower() for name in there})
     if extra or lacking:
@@ -30,13 +33,14 @@ def class_folders(benchmark: Benchmark, root: Path, folder: str, suffix: str) ->
         yield wanted[name.lower()], name, names
 
 
-def _plain(folder: str, suffix: str, key: str, split: str = "train") -> Reader:
-    """All images of one split; `key` is a pattern of `folder` and `file`."""
+def _plain(folder: str, suffix: str, key: str, split: str = "train", numbered: bool = False) -> Reader:
+    """All images of one split; `key` is a pattern of `folder` and `file`. Folders are names, or numbers, of classes."""
 
     def listed(benchmark: Benchmark, root: Path) -> OfficialListing:
+        folders = [str(number) for number in range(benchmark.num_classes)] if numbered else []
         entries = [
             OfficialImage(f"{folder}/{name}/{file}", split, (label,), key=key.format(folder=name, file=file))
-            for label, name, files in class_folders(benchmark, root, folder, suffix)
+            for label, name, files in class_folders(benchmark, root, folder, suffix, folders)
             for file in files
         ]
         return OfficialListing(entries, benchmark.classes)
@@ -71,4 +75,4 @@ CALTECH101 = Reader(_caltech)
 EUROSAT = _plain("2750", ".jpg", "{folder}_{file}")
 RESISC45 = _plain("NWPU-RESISC45", ".jpg", "{folder}_{file}")
 UC_MERCED = _plain("UCMerced_LandUse/Images", ".tif", "{file}")
-IMAGENET_V2 = _plain("imagenetv2-matched-frequency-format-val", ".jpeg", "{folder}_{file}", split="test")
+IMAGENET_V2 = _plain("imagenetv2-matched-frequency-format-val", ".jpeg", "{folder}_{file}", "test", numbered=True)

@@ -19,7 +19,7 @@ from vitpipe.stages.ingest.benchmarks import entries as official
 from vitpipe.stages.ingest.benchmarks.array_files import read_mat
 from vitpipe.stages.ingest.benchmarks.entries import OfficialImage, OfficialListing, Reader
 from vitpipe.stages.ingest.benchmarks.registry import Benchmark
-from vitpipe.stages.ingest.listing import Item
+from vitpipe.stages.ingest.listing import Item, some
 from vitpipe.stages.ingest.reading import UnreadableImage
 
 TRAIN_TAR, VAL_TAR = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
@@ -31,6 +31,8 @@ NUM_VAL = 50_000
 def _imagenet(benchmark: Benchmark, root: Path) -> OfficialListing:
     train = list(_train(benchmark, root))
     classes = tuple(sorted({wnid for wnid, _ in train}))
+    if strange := sorted(set(classes) - set(benchmark.classes)):
+        raise official.damaged(root / "train", f"{len(strange)} of its classes are none of ImageNet's: {some(strange)}")
     number = {wnid: label for label, wnid in enumerate(classes)}
     entries = [
         OfficialImage(name, "train", (number[wnid],), key=name.rpartition("/")[2], size=size, place=place)

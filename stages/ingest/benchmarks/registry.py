@@ -9,6 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vitpipe.stages.images.wordnet import imagenet_ids
+
+WORDNET = "wordnet"
+"""Stands in an entry for ImageNet's thousand ids."""
+
 
 @dataclass(frozen=True)
 class OfficialFile:
@@ -104,7 +109,8 @@ def _made(of: str = "", abstract: bool = False, **fields: Any) -> Benchmark:
         fields[listed] = tuple(_file(*one) for one in fields.get(listed, ()))
     parts = fields.get("parts", {}).items()
     fields["parts"] = {split: tuple(SplitSlice(*piece) for piece in pieces) for split, pieces in parts}
-    return Benchmark(**fields | {"classes": tuple(fields.get("classes", ()))})
+    classes = fields.get("classes", ())
+    return Benchmark(**fields | {"classes": imagenet_ids() if classes == WORDNET else tuple(classes)})
 
 
 def _file(path: str, size: int | None = None, *digests: str) -> OfficialFile:

@@ -12,7 +12,7 @@ from vitpipe.stages.evaluate.estimate import estimate as estimate_evaluation
 from vitpipe.stages.finetune.config import FinetuneConfig, FinetuneResources
 from vitpipe.stages.finetune.estimate import estimate, memory_bytes, trial_work
 from vitpipe.stages.model_settings import ModelSettings
-from vitpipe.stages.vit.flops import forward_macs, train_flops_per_image
+from vitpipe.stages.vit.flops import activation_bytes, forward_macs, num_parameters, train_flops_per_image
 
 B16 = ModelSettings(variant="B/16", image_px=224, classes=21843, representation="width")
 DATA = Estimate(splits={"train": 1000, "test": 500}, num_classes=10)
@@ -95,7 +95,8 @@ def test_arranging_imports_no_torch(room):
 def test_a_small_trial_takes_a_part_of_a_gpu_and_a_large_one_all_of_it():
     small = ModelSettings.model_validate({"variant": "Ti/16", "image_px": 64, "classes": 10})
     large = B16.model_copy(update={"image_px": 384})
-    shares = [FinetuneResources().on_gpus(8, memory_bytes(model, 64)).gpus_per_task for model in (small, large)]
+    ask = FinetuneResources(micro_batch=50)
+    shares = [ask.on_gpus(8, memory_bytes(config(), ask, model)).gpus_per_task for model in (small, large)]
     assert shares == [0.125, 1.0]
     assert FinetuneResources(gpus_per_task=2).on_gpus(8, 1).gpus_per_task == 2, "who says how much gets it"
     assert FinetuneResources().on_gpus(0, 1).gpus_per_task is None, "no GPU, no share"
@@ -106,3 +107,32 @@ def test_a_trial_of_the_sweep_is_as_long_as_what_waits_for_it():
     work = trial_work(config(), tuned, DATA.splits, 10)
     sweep, final = (work.seconds(phase, KNOWN) for phase in ("sweep", "test"))
     assert final == pytest.approx(work.final_flops / 1e14) and sweep == pytest.approx(final + work.sweep_flops / 1e14)
+
+
+H14 = ModelSettings.model_validate({"variant": "H/14", "image_px": 518, "classes": 1000, "gelu": "tanh"})
+
+
+def test_memory_is_of_the_micro_batch_that_is_asked_for():
+    """H/14 at 518 px in passes of 8 images, as Table 2 wants it, fits where passes of 64 do not."""
+    recipe = config(batch_images=512, total="20k steps", image_px=518, ema={"decay": 0.9999})
+    given_h14 = given(Estimate(splits={"train": 1_281_167, "test": 50_000}, num_classes=1000), H14)
+    asked = {size: FinetuneResources(micro_batch=size) for size in (64, 16, 8)}
+    found = {size: estimate(recipe, one, given_h14, KNOWN).memory_bytes for size, one in asked.items()}
+    parameters, each = num_parameters(H14), activation_bytes(H14)
+    assert found == {size: 16 * parameters + size * each for size in asked}
+    assert found[8] < 40e9 < 100e9 < found[64]
+    plain = recipe.model_copy(update={"ema": None})
+    assert memory_bytes(recipe, asked[8], H14) - memory_bytes(plain, asked[8], H14) == 4 * parameters
+    whole = recipe.model_copy(update={"precision": "fp32"})
+    assert memory_bytes(whole, asked[8], H14) - memory_bytes(recipe, asked[8], H14) == 8 * each
+    assert memory_bytes(recipe, FinetuneResources(), H14) == found[64], "the largest divisor up to 64 when left out"
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+def test_an_evaluation_needs_memory_for_the_batch_that_is_asked_for(precision):
+    ask = EvaluateConfig(method="fewshot", shots=(5,), seeds=(0,), precision=precision)
+    less, more = (
+        estimate_evaluation(ask, EvaluateResources(batch_images=size), given(), KNOWN).memory_bytes for size in (8, 64)
+    )
+    kept = activation_bytes(B16, recompute=True) * (2 if precision == "fp32" else 1)
+    assert more - less == 56 * kept

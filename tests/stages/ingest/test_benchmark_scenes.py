@@ -10,6 +10,7 @@ from scipy.io import savemat
 from torchvision.datasets import CLEVRClassification
 
 from vitpipe.infra.errors import IntegrityError, UsageError
+from vitpipe.stages.images.wordnet import imagenet_ids
 from vitpipe.stages.ingest.benchmarks.scenes import CLEVR_DISTANCES, KITTI_DISTANCES, kitti_splits, over, scenes
 
 EVERY = {"parts": {}}
@@ -78,7 +79,7 @@ def test_kitti(tmp_path, monkeypatch):
         source.listing()
 
 
-WNIDS = [f"n{n:08d}" for n in range(3)]
+WNIDS = list(imagenet_ids()[:3])
 
 
 def write_devkit(root, truth):
@@ -169,6 +170,7 @@ def test_imagenet_v2_counts_its_folders(tmp_path, monkeypatch):
     folder = "imagenetv2-matched-frequency-format-val"
     monkeypatch.setattr("official_files.RNG", np.random.default_rng(1))
     write_images(tmp_path, *(f"{folder}/{n}/a.jpeg" for n in range(12)), kind="JPEG")
-    classes = tuple(map(str, range(12)))
+    classes = imagenet_ids()[:12]
     source = official(monkeypatch, "imagenet-v2", tmp_path, {"test": 12}, classes=classes, num_classes=12)
+    assert source.listing().classes == classes, "folders are numbers of the classes that ImageNet names"
     assert found_in(source)[f"{folder}/10/a.jpeg"] == ("test", (10,)), "by number, not by name"
