@@ -41,8 +41,10 @@ class FinetuneConfig(Settings):
     """Only when asked: end a trial of the sweep after this share of its steps, e.g. 0.25, if until then it learned
     nothing: its mean loss over the last tenth of them not a hundredth below that of guessing. The rate then failed."""
     train_per_class: Images | None = None
-    """Keep only so many training images of each class. Drawn by seed and data alone, so two nodes with equal seeds
-    compare on the same images."""
+    """Keep only so many training images of each class, of a smaller one all; the score counts these
+    (`short_classes`). Drawn by seed and data alone, so two nodes with equal seeds compare on the same images."""
+    strict_train_per_class: bool = False
+    """Fail instead, before any trial, where a class has fewer training images than `train_per_class`."""
     clip_norm: float | None = Field(default=1.0, gt=0, le=1e12)
     """Global gradient norm above which gradients are scaled down (section B.1.1)."""
     crop: Literal["random_resized", "inception", "resmall", "resize", "pad", "none"] = "inception"
@@ -135,6 +137,8 @@ class FinetuneConfig(Settings):
     def _fits(self) -> "FinetuneConfig":
         if self.split == "train":
             raise ValueError("split train is what is trained on: score another, such as val")
+        if self.strict_train_per_class and self.train_per_class is None:
+            raise ValueError("strict_train_per_class asks that no class is short of train_per_class: state that too")
         if self.sweep_seeds > len(self.seeds):
             raise ValueError(f"sweep_seeds {self.sweep_seeds} is more than the {len(self.seeds)} seeds")
         if self.crop_px is not None and self.crop not in ("resmall", "resize"):

@@ -46,6 +46,8 @@ class ScoreRow:
     record_sha256: str
     by_shots: Mapping[int, tuple[float, ...]] = field(default_factory=dict)
     """Few-shot scores, per seed, with other numbers of labels per class than the row's own, fewest first."""
+    short: Mapping[int, int] = field(default_factory=dict)
+    """By labels per class: how many classes have fewer, of which all were taken. Only where there are such."""
 
     @property
     def low(self) -> float:
@@ -72,7 +74,10 @@ class ScoreRow:
         """How many labelled images the arm learned from, in words."""
         per_class = self.protocol.get("train_per_class") or self.protocol.get("shots")
         if per_class:
-            return f"{per_class} {'label' if per_class == 1 else 'labels'} per class"
+            own = f"{per_class} {'label' if per_class == 1 else 'labels'} per class"
+            told = [f"{few_in(self.short[per_class])}"] if per_class in self.short else []
+            told += [f"of {shots} {few_in(few)}" for shots, few in self.short.items() if shots != per_class]
+            return ", ".join([own, *told])
         number = self.protocol.get("num_train")
         return f"{number:,} labelled images" if number else ""
 
@@ -141,6 +146,11 @@ def percent(value: float, std: float | None = None) -> str:
     return f"{100 * value:.1f} ± {100 * std:.1f} %" if std is not None else f"{100 * value:.1f} %"
 
 
+def few_in(classes: int) -> str:
+    """Say in how many classes there were fewer images than asked for."""
+    return f"fewer in {classes} {'class' if classes == 1 else 'classes'}"
+
+
 def _likeness(row: ScoreRow) -> tuple[Any, ...]:
     return (row.benchmark, *(str(row.protocol.get(name)) for name in ALIKE))
 
@@ -165,6 +175,7 @@ def _row(score: Score, benchmark: str, node: str) -> ScoreRow:
         uri=score.uri,
         record_sha256=score.origin.record_sha256 if score.origin else "",
         by_shots=_by_shots(score),
+        short=_short(score),
     )
 
 
@@ -175,6 +186,16 @@ def _by_shots(score: Score) -> dict[int, tuple[float, ...]]:
         return {}
     every = {int(shots): tuple(values) for shots, values in score.read_json("score.json")["by_shots"].items()}
     return {shots: every[shots] for shots in sorted(every) if shots != first}
+
+
+def _short(score: Score) -> dict[int, int]:
+    """Classes with fewer images than asked for, by the number asked for; a score of earlier versions had none."""
+    if score.protocol.get("short_classes"):
+        return {score.protocol["train_per_class"]: score.protocol["short_classes"]}
+    if score.protocol.get("shots") is None:
+        return {}
+    found = score.read_json("score.json").get("short_by_shots", {})
+    return {int(shots): few for shots, few in sorted(found.items(), key=lambda item: int(item[0])) if few}
 
 
 def _arm(protocol: dict[str, Any]) -> tuple[str, str]:

@@ -73,7 +73,10 @@ class FewshotSettings(Settings):
     """The authors' few-shot score of frozen features (section 4.1), as `evaluate` has it."""
 
     shots: tuple[Images, ...] = Field(default=(5, 10), min_length=1)
-    """Training images of each class of a probe; the paper reports 5 mostly, big_vision shows ImageNet's 10."""
+    """Training images of each class of a probe, of a smaller class all; the paper reports 5 mostly, big_vision shows
+    ImageNet's 10."""
+    strict_shots: bool = False
+    """Refuse a probe of which a class has fewer training images than the most of `shots`, before training begins."""
     l2: Penalty = 1024.0
     """The ridge penalty; 2^10 in the authors' code."""
     seeds: tuple[Seed, ...] = Field(default=(0, 1, 2), min_length=1)

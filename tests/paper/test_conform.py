@@ -53,7 +53,7 @@ NOT_COMPARED = {
     "augment.randaugment.layers", "augment.randaugment.magnitude", "model.variant.layers", "model.variant.width",
     "model.variant.mlp", "model.variant.heads", "model.variant.patch_px", "ema.decay",
     "evaluate.every", "evaluate.eval_resize", "evaluate.fewshot.shots", "evaluate.fewshot.l2", "evaluate.fewshot.seeds",
-    "evaluate.fewshot.eval_resize", "mix",
+    "evaluate.fewshot.eval_resize", "evaluate.fewshot.strict_shots", "mix",
 }  # fmt: skip
 """The shards decide it, another alternative alone has it, no recipe names it, its section stands for it, or it changes
 no weight."""
@@ -228,7 +228,7 @@ def test_what_table_4_leaves_open(field: str) -> None:
 
 def test_every_field_of_a_fine_tuning_is_compared() -> None:
     expected = {one.field for one in finetuning_row("cifar10", None, averaged=False).expected}
-    assert set(FinetuneConfig.model_fields) - expected == {"model"}
+    assert set(FinetuneConfig.model_fields) - expected == {"model", "strict_train_per_class"}
     assert expected - set(FinetuneConfig.model_fields) == set(FIXED)
     assert FIXED["optimizer"] == f"SGD with momentum {MOMENTUM}"
 
