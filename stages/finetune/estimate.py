@@ -12,7 +12,7 @@ from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.settings import Duration
 from vitpipe.stages.tasks import check_data, check_labelled, planned_splits
 from vitpipe.stages.training.doubts import Training, doubts
-from vitpipe.stages.training.optim.rules.sgd import Sgd
+from vitpipe.stages.training.optim.kinds import rule_of
 from vitpipe.stages.vit.flops import activation_bytes, forward_macs, num_parameters, train_flops_per_image
 
 
@@ -41,7 +41,7 @@ def estimate(config: FinetuneConfig, resources: FinetuneResources, inputs: Given
         images=steps * config.batch_images + scored,
         flops=flops,
         bytes=4 * num_parameters(model),
-        memory_bytes=memory_bytes(model, 64),
+        memory_bytes=memory_bytes(config, model, 64),
         hours=_hours(flops, sweep, final, resources, known),
         num_classes=classes,
         class_names=tuple(names.values()) if (names := known_names(data)) is not None else None,
@@ -104,9 +104,10 @@ def _model(config: FinetuneConfig, inputs: Given, classes: int | None) -> ModelS
     return config.architecture(pretrained, classes or 1)
 
 
-def memory_bytes(model: ModelSettings, micro_batch: int) -> int:
-    """Parameters, gradients and momentum in fp32; activations of a micro-batch."""
-    return 12 * num_parameters(model) + micro_batch * activation_bytes(model)
+def memory_bytes(config: FinetuneConfig, model: ModelSettings, micro_batch: int) -> int:
+    """Parameters, gradients, moments and the average in fp32; activations of a micro-batch."""
+    each = 8 + config.optimizer.rule(config.rates[0]).moment_bytes + (4 if config.ema else 0)
+    return each * num_parameters(model) + micro_batch * activation_bytes(model)
 
 
 def _doubts(
@@ -121,8 +122,8 @@ def _doubts(
         warmup=config.warmup,
         warmup_steps=int(warmup.amount),
         rates=config.rates,
-        optimizer="sgd",
-        usual_rates=Sgd.usual_rates,
+        optimizer=config.optimizer.kind,
+        usual_rates=rule_of(config.optimizer.kind).usual_rates,
         decay=config.ema.decay if config.ema else None,
         multiple=resources.micro_batch or 1,
     )

@@ -18,6 +18,7 @@ from vitpipe.stages.finetune import protocol
 from vitpipe.stages.finetune.config import FinetuneConfig, FinetuneResources
 from vitpipe.stages.finetune.estimate import check_set, memory_bytes, trial_work
 from vitpipe.stages.finetune.protocol import Trial, TrialOutcome, TrialTask
+from vitpipe.stages.finetune.sections import TuningOptimizer
 from vitpipe.stages.images.manifest import load_manifest
 from vitpipe.stages.images.split import Split
 from vitpipe.stages.model_settings import ModelSettings
@@ -31,6 +32,9 @@ ASKED = "fine-tune"
 
 _IN_PROTOCOL = {"batch_images", "crop", "crop_px", "antialias", "flip", "eval_resize", "seeds", "precision"}
 """Fields of the config that stand in the score's protocol: what a comparison, or a prediction with its model, needs."""
+
+_BEYOND = ("layer_decay", "end_lr", "augment", "label_smoothing", "stochastic_depth")
+"""Fields that stand there too, where they are not the paper's protocol."""
 
 Finished = dict[Trial, tuple[TrialOutcome, File]]
 Seconds = Callable[[TrialTask], float]
@@ -96,7 +100,7 @@ def _resources(config: FinetuneConfig, inputs: Inputs, ctx: Context) -> tuple[Fi
     data, gpus = inputs.one("data", ShardSet), ctx.cluster.gpus()
     model = config.architecture(_pretrained(inputs), data.num_classes)
     work, known = trial_work(config, model, data.splits, data.num_classes), Known(gpus=gpus)
-    memory = memory_bytes(model, micro_batch_of(config.batch_images, ctx.resources.micro_batch))
+    memory = memory_bytes(config, model, micro_batch_of(config.batch_images, ctx.resources.micro_batch))
     return ctx.resources.on_gpus(gpus, memory), lambda task: work.seconds(task.trial.phase, known)
 
 
@@ -153,6 +157,8 @@ def _score(
         **({} if config.split == "test" else {"split": config.split}),
         **({"pad_px": config.pad_px} if config.pad_px else {}),
         **({"short_classes": short} if short else {}),
+        **({} if config.optimizer == TuningOptimizer() else {"optimizer": str(config.optimizer)}),
+        **config.model_dump(mode="json", include=set(_BEYOND), exclude_defaults=True),
     }
     return Score(
         benchmark=data.name,

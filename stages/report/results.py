@@ -14,9 +14,12 @@ from vitpipe.stages.report.wording import last_part
 
 ALIKE = (
     "image_px", "batch_images", "steps", "train_per_class", "num_train", "crop", "pad_px", "flip", "eval_resize",
-    "split",
+    "split", "optimizer", "layer_decay", "end_lr", "augment", "label_smoothing", "stochastic_depth",
 )  # fmt: skip
 """What two fine-tunings must share so that pretraining is their only difference."""
+
+PAPERS_OPTIMIZER = "SGD with momentum 0.9"
+"""What a fine-tuning used that names no optimiser (section 4.1)."""
 
 _NONE: Mapping[str, str] = MappingProxyType({})
 _PROBES = {"fewshot": "few-shot ridge", "linear": "linear probe", "knn": "nearest neighbours"}
@@ -81,6 +84,19 @@ class ScoreRow:
         number = self.protocol.get("num_train")
         return f"{number:,} labelled images" if number else ""
 
+    @property
+    def recipe(self) -> str:
+        """How a fine-tuning updated the weights and varied the images, in words; empty for other scores."""
+        said = self.protocol
+        if said.get("method") != "finetune":
+            return ""
+        parts = [str(said.get("optimizer") or PAPERS_OPTIMIZER)]
+        named = {name: said.get(name) for name in ("layer_decay", "end_lr", "label_smoothing", "stochastic_depth")}
+        for name, value in {**named, **(said.get("augment") or {})}.items():
+            if value is not None:
+                parts.append(f"{name.replace('_', ' ')} {_plain(value)}")
+        return ", ".join(parts)
+
 
 @dataclass(frozen=True)
 class Gain:
@@ -144,6 +160,13 @@ def split_of(scored: Score | ScoreRow) -> str:
 def percent(value: float, std: float | None = None) -> str:
     """Write a fraction as `75.1 ± 1.2 %`."""
     return f"{100 * value:.1f} ± {100 * std:.1f} %" if std is not None else f"{100 * value:.1f} %"
+
+
+def _plain(value: Any) -> str:
+    """Write a value, or the fields of a section, in one line."""
+    if isinstance(value, Mapping):
+        return " ".join(f"{name} {_plain(one)}" for name, one in value.items()) or "with its defaults"
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def few_in(classes: int) -> str:

@@ -1,6 +1,6 @@
 """What a training run is made of, in a config: the objective and what is measured. Knows no stage and no torch."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -60,6 +60,10 @@ class ObjectiveSettings(Settings):
         if self.patch_target == "l2":
             return 3 * patch_px**2
         return CELLS[self.patch_target] ** 2 * NUM_COLOURS
+
+
+LayerDecay = Annotated[float, Field(gt=0, le=1)]
+"""Each layer's share of the learning rate of the layer after it (BEiT; ELECTRA before it); 1 for one rate."""
 
 
 class Ema(Settings):

@@ -95,7 +95,8 @@ def test_arranging_imports_no_torch(room):
 def test_a_small_trial_takes_a_part_of_a_gpu_and_a_large_one_all_of_it():
     small = ModelSettings.model_validate({"variant": "Ti/16", "image_px": 64, "classes": 10})
     large = B16.model_copy(update={"image_px": 384})
-    shares = [FinetuneResources().on_gpus(8, memory_bytes(model, 64)).gpus_per_task for model in (small, large)]
+    needed = [memory_bytes(config(), model, 64) for model in (small, large)]
+    shares = [FinetuneResources().on_gpus(8, each).gpus_per_task for each in needed]
     assert shares == [0.125, 1.0]
     assert FinetuneResources(gpus_per_task=2).on_gpus(8, 1).gpus_per_task == 2, "who says how much gets it"
     assert FinetuneResources().on_gpus(0, 1).gpus_per_task is None, "no GPU, no share"
