@@ -113,6 +113,25 @@ def test_the_score_carries_the_first_seeds_weights(world, undisturbed):
     assert kept.read_json("labels.json") == {"id2label": {"0": "red", "1": "green", "2": "blue"}}
 
 
+def test_a_killed_run_that_averages_and_mixes_goes_on_to_the_same_bytes(world):
+    recipe = config(ema={"decay": 0.9}, augment={"mixup": 0.8, "cutmix": 1.0}, layer_decay=0.7, label_smoothing=0.1,
+                    optimizer={"kind": "adamw", "weight_decay": 0.05}, stochastic_depth=0.2, warmup="1 steps",
+                    sweep_seeds=1)  # fmt: skip
+    start, _, everything = finetune(world, "modern", recipe)
+    score = start()
+    start, _, _ = finetune(world, "modern-killed", recipe, lives=1)
+    with pytest.raises(KeyboardInterrupt):
+        start()
+    start, _, cluster = finetune(world, "modern-killed", recipe, attempt="a2", earlier=("a1",))
+    resumed = start()
+    assert len(everything.sent) == 4 and len(cluster.sent) == 2
+    assert {file.path: file.sha256 for file in resumed.files} == {file.path: file.sha256 for file in score.files}
+    words = "AdamW with betas 0.9 and 0.999, weight decay 0.05"
+    said = {"optimizer": words, "layer_decay": 0.7, "stochastic_depth": 0.2, "label_smoothing": 0.1}
+    assert score.protocol["augment"] == {"mixup": 0.8, "cutmix": 1.0}
+    assert said.items() <= score.protocol.items() and score.model.stochastic_depth == 0.2
+
+
 @pytest.mark.parametrize("lives", [0, 5])
 def test_a_killed_run_goes_on_with_its_finished_trials(world, undisturbed, lives):
     score, _, everything = undisturbed
