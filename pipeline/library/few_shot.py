@@ -18,7 +18,7 @@ from vitpipe.stages.contract import Inputs
 from vitpipe.stages.evaluate.config import EvaluateConfig, EvaluateResources
 from vitpipe.stages.evaluate.run import run
 from vitpipe.stages.images.named_shards import named_shards
-from vitpipe.stages.report.results import percent
+from vitpipe.stages.report.results import few_in, percent
 
 
 @dataclass(frozen=True, repr=False)
@@ -34,6 +34,8 @@ class FewShotScore:
     num_test: int
     protocol: Mapping[str, Any]
     """How it was measured, as a Score says it."""
+    short_by_shots: Mapping[int, int]
+    """How many classes have fewer training images than each number of shots; all of theirs were taken."""
 
     @property
     def std(self) -> float | None:
@@ -47,7 +49,8 @@ class FewShotScore:
             seeds = f"{len(values)} seed{'s' if len(values) > 1 else ''}"
             mean = percent(statistics.fmean(values), deviation(values))
             drawn = "1 shot" if shots == 1 else f"{shots} shots"
-            lines.append(f"{self.benchmark}, {drawn}: {mean} ({seeds}, {self.num_test} {split} images)")
+            fewer = f", {few_in(short)}" if (short := self.short_by_shots[shots]) else ""
+            lines.append(f"{self.benchmark}, {drawn}: {mean} ({seeds}, {self.num_test} {split} images{fewer})")
         return "\n".join(lines)
 
 
@@ -67,7 +70,8 @@ def fewshot(
     the test split is scored. Other `fields` are those of `evaluate`: `split`, `l2`, `image_px`, `eval_resize`, ... All
     CPU cores that this process may use are used.
 
-    Errors: UsageError for a field, set or model that does not fit; StageError for a class with fewer images.
+    Of a class with fewer images all are taken; with `strict_shots=True` that is a StageError. UsageError for a field,
+    set or model that does not fit.
     """
     several = (shots,) if isinstance(shots, int) else tuple(shots)
     try:
@@ -96,4 +100,5 @@ def wrong_fields(asked: str, error: ValidationError) -> UsageError:
 
 def _result(several: Sequence[int], score: Score, content: Mapping[str, Any]) -> FewShotScore:
     by_shots = {shots: tuple(content["by_shots"][str(shots)]) for shots in several}
-    return FewShotScore(score.value, score.per_seed, by_shots, score.benchmark, score.num_test, score.protocol)
+    short = {shots: int(content["short_by_shots"][str(shots)]) for shots in several}
+    return FewShotScore(score.value, score.per_seed, by_shots, score.benchmark, score.num_test, score.protocol, short)

@@ -26,7 +26,10 @@ class EvaluateConfig(Settings):
     pixels themselves. The last two are the baselines that a reader asks for."""
     shots: tuple[Images, ...] | None = None
     """Training images per class, drawn by seed. The first is the score's value, the others stand beside it. Left out:
-    5, 1, 10 and 25 for fewshot, all training images for linear and knn."""
+    5, 1, 10 and 25 for fewshot, all training images for linear and knn. Of a class with fewer all are taken, as
+    big_vision does, and the score counts such classes (`short_classes`)."""
+    strict_shots: bool = False
+    """Fail instead, before anything is scored, where a class has fewer training images than the most of `shots`."""
     l2: Penalty = 1024.0
     """fewshot: the ridge penalty; 2^10 in the authors' code."""
     l2_shared: tuple[Penalty, ...] = ()
@@ -117,6 +120,8 @@ class EvaluateConfig(Settings):
             raise ValueError(f"class_map belongs to methods classify and real; {self.method} fits a head of its own")
         if not self.probes and self.shots is not None:
             raise ValueError(f"method {self.method} trains on nothing; it takes no shots")
+        if self.strict_shots and self.drawn is None:
+            raise ValueError(f"strict_shots asks that no class is short of `shots`, and {self.method} draws none here")
         return self
 
 

@@ -62,7 +62,7 @@ def _probed(
     """Values by seed, details for score.json, the committed choice, and the features they rest on."""
     config = about.config
     blind = replace(about, data=train_alone(about.data))
-    ((draws, dev),) = frozen.run_all(_draw, [blind], ctx)
+    ((draws, dev, short),) = frozen.run_all(_draw, [blind], ctx)
     fits = []
     for seeds in _seeds(config):
         wanted = [rows for seed in seeds for rows in draws[seed].values()] + [
@@ -72,6 +72,8 @@ def _probed(
         fits.append(FitTask(blind, seeds, {seed: draws[seed] for seed in seeds}, dev, train))
     files: tuple[File, ...] = ()
     details: dict[str, Any] = {"seeds": config.scored_seeds}
+    if short:
+        details |= {"short_classes": max(short.values()), "short_by_shots": {str(n): few for n, few in short.items()}}
     if config.method == "linear" or config.l2_shared:
         chosen = frozen.run_all(_fit, fits, ctx)
         choice = {"l2": _by_shots(config, chosen, "l2"), "dev_by_l2": _by_shots(config, chosen, "by_l2")}

@@ -15,7 +15,7 @@ from vitpipe.stages.evaluate.probes import choose_l2, linear, nearest
 from vitpipe.stages.evaluate.quality import quality, real_accuracy
 from vitpipe.stages.evaluate.work_items import Drawn, EvaluateTask, FitTask, HeadTask, Indices
 from vitpipe.stages.images.evaluate import EvalImages
-from vitpipe.stages.training.measure.fewshot import draw, left_over
+from vitpipe.stages.training.measure.fewshot import draw, left_over, short_classes
 from vitpipe.stages.training.measure.ridge import Ridge
 from vitpipe.stages.training.measure.wrong import surest, wrong_names
 
@@ -37,16 +37,19 @@ class Fitted:
 
 
 def draws(task: EvaluateTask) -> Drawn:
-    """Training images of every seed and number of shots, and the dev images where penalties are compared."""
-    config = task.config
+    """Training images of every seed and number of shots, the dev images where penalties are compared, and in how many
+    classes there are fewer. StageError where the config refuses these."""
+    config, classes = task.config, task.data.num_classes
     labels_N = _labels(task, "train")
     if config.drawn is None:
-        return {seed: {0: np.arange(len(labels_N))} for seed in config.scored_seeds}, {}
-    chosen = {seed: draw(labels_N, task.data.num_classes, seed, config.drawn) for seed in config.scored_seeds}
-    if not config.l2_shared:
-        return chosen, {}
+        return {seed: {0: np.arange(len(labels_N))} for seed in config.scored_seeds}, {}, {}
     most = max(config.drawn)
-    return chosen, {seed: left_over(labels_N, supports[most], seed) for seed, supports in chosen.items()}
+    short_classes(labels_N, classes, most, config.strict_shots, "shots")
+    short = {shots: short_classes(labels_N, classes, shots, False, "shots") for shots in config.drawn}
+    chosen = {seed: draw(labels_N, classes, seed, config.drawn) for seed in config.scored_seeds}
+    if not config.l2_shared:
+        return chosen, {}, short
+    return chosen, {seed: left_over(labels_N, supports[most], seed) for seed, supports in chosen.items()}, short
 
 
 def fit(task: FitTask) -> Fitted:

@@ -15,8 +15,9 @@ from vitpipe.stages.preparation import Fit, Preparation
 Indices = npt.NDArray[np.int64]
 Draws = Mapping[int, Mapping[int, Indices]]
 """By seed and number of shots, 0 for all: numbers of training images, ascending within a class."""
-Drawn = tuple[Draws, Mapping[int, Indices]]
-"""With the dev images of each seed, where penalties are compared on some."""
+Drawn = tuple[Draws, Mapping[int, Indices], Mapping[int, int]]
+"""With the dev images of each seed, where penalties are compared on some, and how many classes have fewer training
+images than each number of shots."""
 
 
 @dataclass(frozen=True)

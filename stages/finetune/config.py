@@ -6,11 +6,12 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from vitpipe.infra.errors import UsageError
-from vitpipe.stages.bounds import AnySeed, BatchImages, Border, Cores, Few, Images, Rate, Side
+from vitpipe.stages.bounds import AnySeed, BatchImages, Border, Cores, Few, Images, Rate, RateOrNone, Side
+from vitpipe.stages.finetune.sections import TuningAugment, TuningOptimizer
 from vitpipe.stages.images.config import AugmentSettings, pads_in_vain, too_small
 from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.settings import Duration, PositiveDuration, Settings, TaskResources, micro_batch_of
-from vitpipe.stages.training.config import Ema
+from vitpipe.stages.training.config import Ema, LayerDecay
 from vitpipe.stages.training.optim.schedule import ScheduleSettings, in_steps
 
 
@@ -30,6 +31,13 @@ class FinetuneConfig(Settings):
     """Side of the input image, pixels; the weights' own when left out. Another size resizes the position embedding."""
     warmup: Duration = Duration(0, "steps")
     """Linear warm-up, within `total`; the authors' code uses 500 steps, 100 for the short schedules."""
+    end_lr: RateOrNone = 0.0
+    """Learning rate that the cosine ends at; 1e-6 for MAE and BEiT."""
+    optimizer: TuningOptimizer = TuningOptimizer()
+    """The update rule; the paper's SGD when left out."""
+    layer_decay: LayerDecay | None = None
+    """Each layer's share of the learning rate of the layer after it; head and final norm have the whole (BEiT, MAE:
+    0.65 for B/16, 0.75 for L/16). One rate when left out, as in the paper."""
     seeds: tuple[AnySeed, ...] = (0, 1, 2)
     """One test result each. A seed decides sample order, crops, dropout, the random start without weights, and the
     subset of `train_per_class`."""
@@ -41,8 +49,10 @@ class FinetuneConfig(Settings):
     """Only when asked: end a trial of the sweep after this share of its steps, e.g. 0.25, if until then it learned
     nothing: its mean loss over the last tenth of them not a hundredth below that of guessing. The rate then failed."""
     train_per_class: Images | None = None
-    """Keep only so many training images of each class. Drawn by seed and data alone, so two nodes with equal seeds
-    compare on the same images."""
+    """Keep only so many training images of each class, of a smaller one all; the score counts these
+    (`short_classes`). Drawn by seed and data alone, so two nodes with equal seeds compare on the same images."""
+    strict_train_per_class: bool = False
+    """Fail instead, before any trial, where a class has fewer training images than `train_per_class`."""
     clip_norm: float | None = Field(default=1.0, gt=0, le=1e12)
     """Global gradient norm above which gradients are scaled down (section B.1.1)."""
     crop: Literal["random_resized", "inception", "resmall", "resize", "pad", "none"] = "inception"
@@ -57,6 +67,10 @@ class FinetuneConfig(Settings):
     """Low-pass before shrinking, as torchvision and PIL do; the authors' TensorFlow code did not."""
     flip: bool = True
     """Mirror half of the training images; not for digits, text or directions."""
+    augment: TuningAugment = TuningAugment()
+    """RandAugment, Mixup and CutMix, which the paper's protocol has not."""
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the target mass spread evenly over all classes, while training."""
     eval_resize: Literal["squash", "resize_crop", "resmall_crop"] = "squash"
     """How dev and test images reach `image_px`: squashed; or resized by 8/7, as a square or by the shorter side, and
     cropped at the centre."""
@@ -68,6 +82,8 @@ class FinetuneConfig(Settings):
     """bf16: matrix products in bfloat16 with fp32 parameters (autocast); fp32: everything in single precision."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Replaces the model's rate; the authors' fine-tuning configs use 0.1 for L/16 and H/14, else 0."""
+    stochastic_depth: float | None = Field(default=None, ge=0, lt=1)
+    """Drop rate of the last block's branches, growing linearly from 0 at the first; the weights' own when left out."""
     head_init: Literal["zero"] = "zero"
     """The new head begins at zero (section D.3)."""
     model: ModelSettings | None = None
@@ -79,11 +95,11 @@ class FinetuneConfig(Settings):
         return self.peak_lr if isinstance(self.peak_lr, tuple) else (self.peak_lr,)
 
     @property
-    def augment(self) -> AugmentSettings:
-        """The training crop in the words of the image reader."""
-        return AugmentSettings(
-            crop=self.crop, resize_px=self.crop_px, pad_px=self.pad_px, antialias=self.antialias, flip=self.flip
-        )
+    def image_changes(self) -> AugmentSettings:
+        """The training crop and what follows it, in the words of the image reader."""
+        varied = {name: getattr(self.augment, name) for name in type(self.augment).model_fields}
+        crop = {"crop": self.crop, "resize_px": self.crop_px, "pad_px": self.pad_px, "antialias": self.antialias}
+        return AugmentSettings.model_validate({**crop, "flip": self.flip, **varied})
 
     def architecture(self, pretrained: ModelSettings | None, classes: int) -> ModelSettings:
         """The model that is trained: the pretrained one or `model`, both head layers dropped for one (section D.3).
@@ -94,6 +110,8 @@ class FinetuneConfig(Settings):
         if model is None:
             raise UsageError("fine-tune a model", "neither weights nor config.model are given", "give one of them")
         changed = {"classes": classes, "representation": "none", "dropout": self.dropout}
+        if self.stochastic_depth is not None:
+            changed["stochastic_depth"] = self.stochastic_depth
         size = {"image_px": self.image_px or model.image_px}
         if reason := too_small(self.crop_px, size["image_px"]):
             raise UsageError(f"fine-tune at {size['image_px']} px", reason, "raise crop_px, or leave it out")
@@ -104,12 +122,12 @@ class FinetuneConfig(Settings):
             raise UsageError(f"fine-tune at {size['image_px']} px", str(error), do) from error
 
     def cosine(self, total_steps: int, num_train: int) -> ScheduleSettings:
-        """Warm-up and cosine decay of one trial, in steps. UsageError for no step, or a longer warm-up."""
+        """Warm-up and cosine decay to `end_lr` of one trial, in steps. UsageError for no step, or a longer warm-up."""
         if total_steps < 1:
             found = f"{num_train} training images make less than one step of batch_images {self.batch_images}"
             raise UsageError(f"fine-tune for {self.total}", found, "lower batch_images, or lengthen total")
         try:
-            schedule = ScheduleSettings(kind="cosine", warmup=self.warmup)
+            schedule = ScheduleSettings(kind="cosine", warmup=self.warmup, end_lr=self.end_lr)
             return in_steps(schedule, total_steps, self.batch_images, num_train)
         except ValueError as error:
             raise UsageError(f"fine-tune for {self.total}", str(error), "shorten the warm-up") from error
@@ -135,11 +153,15 @@ class FinetuneConfig(Settings):
     def _fits(self) -> "FinetuneConfig":
         if self.split == "train":
             raise ValueError("split train is what is trained on: score another, such as val")
+        if self.strict_train_per_class and self.train_per_class is None:
+            raise ValueError("strict_train_per_class asks that no class is short of train_per_class: state that too")
         if self.sweep_seeds > len(self.seeds):
             raise ValueError(f"sweep_seeds {self.sweep_seeds} is more than the {len(self.seeds)} seeds")
         if self.crop_px is not None and self.crop not in ("resmall", "resize"):
             meaning = f"crop_px {self.crop_px} has no meaning for crop {self.crop!r}"
             raise ValueError(f"{meaning}; it belongs to resmall and resize")
+        if self.end_lr > min(self.rates):
+            raise ValueError(f"end_lr {self.end_lr:g} is above peak_lr {min(self.rates):g}: the rate falls to the end")
         if reason := pads_in_vain(self.pad_px, self.crop):
             raise ValueError(reason)
         if reason := too_small(self.crop_px, self.image_px):

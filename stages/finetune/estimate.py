@@ -12,7 +12,7 @@ from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.settings import Duration, micro_batch_of
 from vitpipe.stages.tasks import check_data, check_labelled, planned_splits
 from vitpipe.stages.training.doubts import Training, doubts
-from vitpipe.stages.training.optim.rules.sgd import Sgd
+from vitpipe.stages.training.optim.kinds import rule_of
 from vitpipe.stages.vit.flops import activation_bytes, forward_macs, num_parameters, train_flops_per_image
 
 
@@ -112,8 +112,8 @@ def _names(data: ShardSet | Estimate) -> tuple[str, ...] | None:
 
 
 def memory_bytes(config: FinetuneConfig, resources: FinetuneResources, model: ModelSettings) -> int:
-    """Parameters, gradients, momentum and a running average in fp32; activations of a micro-batch."""
-    each = 12 + (4 if config.ema else 0)
+    """Parameters, gradients, moments and the average in fp32; activations of a micro-batch."""
+    each = 8 + config.optimizer.rule(config.rates[0]).moment_bytes + (4 if config.ema else 0)
     kept = activation_bytes(model) * (2 if config.precision == "fp32" else 1)  # counted in bf16
     return each * num_parameters(model) + micro_batch_of(config.batch_images, resources.micro_batch) * kept
 
@@ -130,8 +130,8 @@ def _doubts(
         warmup=config.warmup,
         warmup_steps=int(warmup.amount),
         rates=config.rates,
-        optimizer="sgd",
-        usual_rates=Sgd.usual_rates,
+        optimizer=config.optimizer.kind,
+        usual_rates=rule_of(config.optimizer.kind).usual_rates,
         decay=config.ema.decay if config.ema else None,
         multiple=resources.micro_batch or 1,
     )

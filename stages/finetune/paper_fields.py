@@ -7,7 +7,7 @@ from vitpipe.stages.images.config import before_crop_px
 from vitpipe.stages.paper.recipe_comparison import RecipeComparison, compare
 from vitpipe.stages.paper.recipes import finetuning_row
 
-FIXED = {"optimizer": "SGD with momentum 0.9", "schedule": "cosine", "weight_decay": 0.0}
+FIXED = {"schedule": "cosine"}
 """What `tuning.py` does whatever the config says."""
 
 
@@ -28,6 +28,8 @@ def _values(config: FinetuneConfig, image_px: int | None) -> dict[str, Any]:
     return {
         **config.model_dump(mode="json"),
         **FIXED,
+        "optimizer": str(config.optimizer),
+        "augment": config.augment.model_dump(mode="json", exclude_defaults=True) or None,
         "total": config.total,
         "warmup": config.warmup,
         "peak_lr": sorted(config.rates),

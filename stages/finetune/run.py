@@ -8,6 +8,8 @@ import statistics
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from vitpipe.infra.errors import StageError
 from vitpipe.stages.artifacts import File, Score, ShardSet
 from vitpipe.stages.contract import Inputs, StageContext
@@ -16,17 +18,23 @@ from vitpipe.stages.finetune import protocol
 from vitpipe.stages.finetune.config import FinetuneConfig, FinetuneResources
 from vitpipe.stages.finetune.estimate import check_set, memory_bytes, trial_work
 from vitpipe.stages.finetune.protocol import Trial, TrialOutcome, TrialTask
+from vitpipe.stages.finetune.sections import TuningOptimizer
 from vitpipe.stages.images.manifest import load_manifest
+from vitpipe.stages.images.split import Split
 from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.seal import readable
 from vitpipe.stages.settings import micro_batch_of
-from vitpipe.stages.tasks import gather, train_alone, weights_in
+from vitpipe.stages.tasks import TRAIN, gather, train_alone, weights_in
+from vitpipe.stages.training.measure.fewshot import short_classes
 
 ASKED = "fine-tune"
 """How an error about what the node was given begins."""
 
 _IN_PROTOCOL = {"batch_images", "crop", "crop_px", "antialias", "flip", "eval_resize", "seeds", "precision"}
 """Fields of the config that stand in the score's protocol: what a comparison, or a prediction with its model, needs."""
+
+_BEYOND = ("layer_decay", "end_lr", "augment", "label_smoothing", "stochastic_depth")
+"""Fields that stand there too, where they are not the paper's protocol."""
 
 Finished = dict[Trial, tuple[TrialOutcome, File]]
 Seconds = Callable[[TrialTask], float]
@@ -37,6 +45,7 @@ def run(config: FinetuneConfig, inputs: Inputs, ctx: Context) -> Score:
     """Run both phases and put the score together. Errors: the trials' gravest, once all have left their pieces."""
     data = inputs.one("data", ShardSet)
     check_set(config, data, data.splits)
+    short = _short(config, data, ctx)
     sweep = _phase(protocol.sweep_trials(config), config, inputs, ctx, choice=None)
     choice = protocol.choose(config, {trial: outcome for trial, (outcome, _) in sweep.items()})
     for rate in choice.get("hopeless", ()):
@@ -44,10 +53,10 @@ def run(config: FinetuneConfig, inputs: Inputs, ctx: Context) -> Score:
     committed = ctx.out.commit("choice.json", readable(choice))
     trials = protocol.final_trials(config, choice["chosen"]["peak_lr"])
     tested = _phase(trials, config, inputs, ctx, choice=committed)
-    score = _score(config, inputs, choice, committed, [outcome for outcome, _ in tested.values()])
+    score = _score(config, inputs, choice, committed, [outcome for outcome, _ in tested.values()], short)
     labels = {"id2label": {str(number): name for number, name in enumerate(load_manifest(data).classes)}}
     files = (
-        ctx.out.put("score.json", readable(score.facts() | _details(config, score, tested))),
+        ctx.out.put("score.json", readable(score.facts() | _details(config, score, tested, short))),
         ctx.out.put("labels.json", readable(labels)),
         committed,
         *(file for _, file in (sweep | tested).values()),
@@ -55,6 +64,15 @@ def run(config: FinetuneConfig, inputs: Inputs, ctx: Context) -> Score:
     )
     ctx.metrics.set("score", score.value, benchmark=score.benchmark)
     return score.model_copy(update={"files": files})
+
+
+def _short(config: FinetuneConfig, data: ShardSet, ctx: Context) -> int | None:
+    """How many classes have fewer images than `train_per_class`, where it is given. StageError if that is refused."""
+    if config.train_per_class is None:
+        return None
+    labels_N = Split(data, TRAIN, ctx.task.shards).labels.astype(np.int64)
+    asked = config.train_per_class, config.strict_train_per_class, "train_per_class"
+    return short_classes(labels_N, data.num_classes, *asked)
 
 
 def _phase(trials: list[Trial], config: FinetuneConfig, inputs: Inputs, ctx: Context, choice: File | None) -> Finished:
@@ -109,7 +127,12 @@ def _run_trial(task: TrialTask) -> tuple[TrialOutcome, File]:
 
 
 def _score(
-    config: FinetuneConfig, inputs: Inputs, choice: dict[str, Any], committed: File, tested: list[TrialOutcome]
+    config: FinetuneConfig,
+    inputs: Inputs,
+    choice: dict[str, Any],
+    committed: File,
+    tested: list[TrialOutcome],
+    short: int | None,
 ) -> Score:
     data, weights = inputs.one("data", ShardSet), weights_in(inputs, ASKED)
     diverged = [seed for seed, outcome in zip(config.seeds, tested, strict=True) if outcome.diverged_at is not None]
@@ -133,6 +156,9 @@ def _score(
         **config.model_dump(mode="json", include=_IN_PROTOCOL),
         **({} if config.split == "test" else {"split": config.split}),
         **({"pad_px": config.pad_px} if config.pad_px else {}),
+        **({"short_classes": short} if short else {}),
+        **({} if config.optimizer == TuningOptimizer() else {"optimizer": str(config.optimizer)}),
+        **config.model_dump(mode="json", include=set(_BEYOND), exclude_defaults=True),
     }
     return Score(
         benchmark=data.name,
@@ -148,10 +174,11 @@ def _score(
     )
 
 
-def _details(config: FinetuneConfig, score: Score, tested: Finished) -> dict[str, Any]:
+def _details(config: FinetuneConfig, score: Score, tested: Finished, short: int | None) -> dict[str, Any]:
     """What `score.json` has beyond the score: the mistakes are those of the model that is kept."""
     first, _ = next(iter(tested.values()))
-    return {"std": _std(score.per_seed), "seeds": config.seeds, "wrong": first.wrong}
+    found = {"std": _std(score.per_seed), "seeds": config.seeds, "wrong": first.wrong}
+    return found if short is None else found | {"short_classes": short}
 
 
 def _resized(old: ModelSettings | None, new: ModelSettings, mode: str) -> str | None:

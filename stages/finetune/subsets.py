@@ -14,17 +14,9 @@ Indices = npt.NDArray[np.int64]
 
 
 def training_subset(labels_N: Indices, data_sha256: str, seed: int, per_class: int) -> Indices:
-    """Draw `per_class` images of each class; their indices in the split, ascending.
-
-    StageError when a class has fewer: arms of a comparison would silently train on unequal classes.
-    """
-    counts = np.bincount(labels_N)
-    if counts.min() < per_class:
-        short = int(counts.argmin())
-        asked, found = f"keep {per_class} training images of each class", f"class {short} has {counts[short]}"
-        raise StageError(asked, found, "lower train_per_class, or leave such classes out at ingest")
+    """Draw `per_class` images of each class, all of one that has fewer; their indices in the split, ascending."""
     draws_N = _draws(len(labels_N), "train_per_class", data_sha256, seed)
-    return _lowest(labels_N, np.arange(len(labels_N)), draws_N, np.full(len(counts), per_class))
+    return _lowest(labels_N, np.arange(len(labels_N)), draws_N, np.full(int(labels_N.max()) + 1, per_class))
 
 
 def dev_split(labels_N: Indices, kept: Indices, data_sha256: str, dev: float) -> tuple[Indices, Indices]:

@@ -116,7 +116,9 @@ def recipe_of(task: TrialTask, num_train: int) -> Recipe:
         micro_batch=task.micro_batch,
         total_steps=total_steps,
         schedule=config.cosine(total_steps, num_train),
-        peak_lr=task.trial.peak_lr,
+        rule=config.optimizer.rule(task.trial.peak_lr),
+        layer_decay=config.layer_decay,
+        label_smoothing=config.label_smoothing,
         seed=task.trial.seed,
         clip_norm=config.clip_norm,
         precision=config.precision,
@@ -134,7 +136,7 @@ def images_of(task: TrialTask, image_px: int) -> tuple[TrainImages, EvalImages]:
     held = None
     if trial.phase == "sweep":
         kept, held = dev_split(labels_N, kept, sha256, config.dev)
-    train = TrainImages(task.data, "train", image_px, config.augment, trial.seed, task.context.shards, keep=kept)
+    train = TrainImages(task.data, "train", image_px, config.image_changes, trial.seed, task.context.shards, keep=kept)
     scored = EvalImages(
         task.data,
         config.split if held is None else "train",

@@ -1,7 +1,7 @@
 """The training of one trial, step by step in plain torch, and the scoring of a model.
 
-SGD with momentum 0.9, warm-up and cosine decay, gradients clipped, no weight decay (paper, section 4.1 and B.1.1).
-Knows no files and no protocol. Shapes: B images of a micro-batch, K classes.
+Warm-up and cosine decay, gradients clipped; what else there is says the recipe, by default the paper's (section 4.1 and
+B.1.1). Knows no files and no protocol. Shapes: B images of a micro-batch, K classes.
 """
 
 import math
@@ -14,10 +14,11 @@ from torch.nn import functional as F
 
 from vitpipe.stages.images.batch import Batch
 from vitpipe.stages.training.measure.wrong import Wrong, surest, wrong_names
+from vitpipe.stages.training.objective.losses import softmax
+from vitpipe.stages.training.optim.rule import OptimizerSettings
 from vitpipe.stages.training.optim.schedule import ScheduleSettings, lr_at
+from vitpipe.stages.training.optim.torch_optimizer import build_optimizer, set_rate
 from vitpipe.stages.training.seeds import key
-
-MOMENTUM = 0.9  # section 4.1
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,10 @@ class Recipe:
     total_steps: int
     schedule: ScheduleSettings
     """Lengths in steps."""
-    peak_lr: float
+    rule: OptimizerSettings
+    """The update, and the peak of its rate."""
+    layer_decay: float | None
+    label_smoothing: float
     seed: int
     clip_norm: float | None
     precision: str
@@ -41,30 +45,29 @@ def train_steps(model: nn.Module, batches: Iterable[Batch], recipe: Recipe, devi
     `batches` are the micro-batches in order, `batch_images / micro_batch` of them to a step.
     """
     parameters, micro_batches = list(model.parameters()), iter(batches)
-    optimizer = torch.optim.SGD(parameters, lr=recipe.peak_lr, momentum=MOMENTUM)
+    optimizer = build_optimizer(model, recipe.rule, recipe.layer_decay, fused=False)
     model.train()
     for step in range(recipe.total_steps):
         optimizer.zero_grad(set_to_none=True)
         loss = torch.zeros((), device=device)
         for number in range(recipe.batch_images // recipe.micro_batch):
             torch.manual_seed(key("dropout", recipe.seed, step, number))
-            part = losses(model, next(micro_batches), device, recipe.precision).sum() / recipe.batch_images
+            part = losses(model, next(micro_batches), device, recipe).sum() / recipe.batch_images
             part.backward()  # type: ignore[no-untyped-call]
             loss += part.detach()
         norm = nn.utils.clip_grad_norm_(parameters, recipe.clip_norm or math.inf)
         if not bool(torch.isfinite(loss) & torch.isfinite(norm)):
             yield math.nan
             return
-        for group in optimizer.param_groups:
-            group["lr"] = lr_at(step, recipe.total_steps, recipe.schedule, recipe.peak_lr)
+        set_rate(optimizer, lr_at(step, recipe.total_steps, recipe.schedule, recipe.rule.peak_lr))
         optimizer.step()
         yield float(loss)
 
 
-def losses(model: nn.Module, batch: Batch, device: torch.device, precision: str) -> Tensor:
+def losses(model: nn.Module, batch: Batch, device: torch.device, recipe: Recipe) -> Tensor:
     """Softmax cross-entropy of each image (B,), 0 for a masked one."""
-    logits_BK = logits(model, batch, device, precision)
-    losses_B: Tensor = F.cross_entropy(logits_BK, batch.labels.to(device), reduction="none")
+    logits_BK = logits(model, batch, device, recipe.precision)
+    losses_B = softmax(logits_BK, batch.labels.to(device), recipe.label_smoothing)
     return losses_B.mul(batch.weights_B.to(device))
 
 

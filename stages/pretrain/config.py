@@ -11,7 +11,7 @@ from vitpipe.stages.images.config import AugmentSettings, too_small
 from vitpipe.stages.images.shares import block_counts
 from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.settings import PositiveDuration, Settings, micro_batch_of
-from vitpipe.stages.training.config import Ema, EvaluateSettings, ObjectiveSettings
+from vitpipe.stages.training.config import Ema, EvaluateSettings, LayerDecay, ObjectiveSettings
 from vitpipe.stages.training.optim.kinds import AnyOptimizer
 from vitpipe.stages.training.optim.rules.adamw import AdamW
 from vitpipe.stages.training.optim.schedule import ScheduleSettings
@@ -29,6 +29,9 @@ class PretrainConfig(Settings):
     """The loss."""
     optimizer: AnyOptimizer = AdamW()
     """The update rule and its peak learning rate."""
+    layer_decay: LayerDecay | None = None
+    """Each layer's share of the learning rate of the layer after it, for whoever goes on from `init` on many GPUs as
+    BEiT and MAE fine-tune; one rate when left out."""
     schedule: ScheduleSettings = ScheduleSettings()
     """The learning rate over the run."""
     batch_images: BatchImages

@@ -1,16 +1,21 @@
 """Measure a pretraining between two of its steps, on all ranks. The trajectory does not know of it."""
 
 import math
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from vitpipe.stages.artifacts import ShardSet
 from vitpipe.stages.images.batch import Batch
 from vitpipe.stages.images.evaluate import EvalImages
 from vitpipe.stages.pretrain.config import held_out, validation_split
 from vitpipe.stages.pretrain.job import PretrainJob
 from vitpipe.stages.training.engine import Engine
 from vitpipe.stages.training.measure.evaluation import fewshot, validate
+from vitpipe.stages.training.measure.fewshot import short_classes
 from vitpipe.stages.training.objective.corruption import corrupted
 from vitpipe.stages.training.objective.losses import loss_fn
 
@@ -25,7 +30,7 @@ class Evaluator:
 
     def measure(self, step: int, samples_seen: int) -> dict[str, Any]:
         """A line of `evaluation.jsonl`: `step, samples_seen`, of the held-out split `loss` and `accuracy`, and
-        `fewshot` with accuracies by probe and shots."""
+        `fewshot` with accuracies by probe and shots, and `short_classes`: how many have fewer images than shots."""
         settings = self._job.recipe.config.evaluate
         assert settings is not None  # who asks has found that it is time
         found: dict[str, Any] = {"step": step, "samples_seen": samples_seen}
@@ -44,7 +49,14 @@ class Evaluator:
             scores = fewshot(self._engine, probe, split, image_px, settings.fewshot, self._cache, threads)
             by_shots = {str(shots): accuracy for shots, accuracy in scores.items()}
             found.setdefault("fewshot", {})[probe.name] = by_shots
+            if short := self._short(probe, settings.fewshot.shots):
+                found.setdefault("short_classes", {})[probe.name] = short
         return found
+
+    def _short(self, probe: ShardSet, shots: Sequence[int]) -> dict[str, int]:
+        labels_N = np.asarray(EvalImages.labels_of(probe, "train", self._cache), dtype=np.int64)
+        counted = {str(few): short_classes(labels_N, probe.num_classes, few, False, "shots") for few in shots}
+        return {few: classes for few, classes in counted.items() if classes}
 
     def _open(self) -> list[EvalImages]:
         job = self._job

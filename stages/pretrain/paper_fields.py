@@ -8,7 +8,7 @@ from vitpipe.stages.pretrain.config import PretrainConfig
 from vitpipe.stages.training.optim.schedule import in_steps
 
 DECAYS = "kernels alone, by lr x weight_decay"
-"""What every optimiser here does, whatever the config says (`training/optim/torch_optimizer.py`)."""
+"""What `optimizer.decays` is by default (`training/optim/torch_optimizer.py`)."""
 CROP_MIN_AREA = {"inception": 0.05, "random_resized": 0.08}
 """What `augment.min_area` is when left out."""
 
@@ -39,7 +39,7 @@ def _values(config: PretrainConfig, row: RecipeRow, variant: str | None) -> dict
     values["model.variant"] = variant or config.model.sizes.model_dump()
     values["model.later_parts"] = config.model.later_parts or None
     values["optimizer.kind"] = "adam" if optimizer.kind == "adamw" else optimizer.kind  # one rule here
-    values["optimizer.decays"] = DECAYS
+    values["optimizer.decays"] = DECAYS if optimizer.decays == "kernels" else "all parameters, by lr x weight_decay"
     values["objective.head_bias"] = objective.initial_head_bias
     values["objective.target"] = objective.patch_target if objective.kind == "masked_patch" else None
     values["augment.min_area"] = augment.min_area or CROP_MIN_AREA.get(augment.crop)

@@ -136,6 +136,7 @@ def _engine(job: PretrainJob, rank: Rank, sampler: DataParallelSampler, scratch:
         job.model.image_px,
         ema_decay=config.ema.decay if config.ema else None,
         offload=resources.offload == "cpu",
+        layer_decay=config.layer_decay,
     )
     return Engine(model, config.optimizer, settings, sampler, rank)
 

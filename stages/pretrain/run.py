@@ -3,7 +3,6 @@
 import functools
 import json
 import re
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ from vitpipe.stages.pretrain.input_checks import check_classes, check_init, chec
 from vitpipe.stages.pretrain.job import FINISHED, SPLIT, PretrainJob, ResolvedRecipe, model_of
 from vitpipe.stages.tasks import weights_in
 from vitpipe.stages.training.checkpoint.committed_steps import EVALUATION, LEDGER, METRICS, StepPlace
-from vitpipe.stages.training.measure.fewshot import draw
+from vitpipe.stages.training.measure.fewshot import short_classes
 
 
 def run(config: PretrainConfig, inputs: Inputs, ctx: StageContext[PretrainResources]) -> Checkpoint:
@@ -44,7 +43,7 @@ def run(config: PretrainConfig, inputs: Inputs, ctx: StageContext[PretrainResour
         shards=shards,
         init=weights_in(inputs, "begin", "init"),
         task=ctx.task,
-        probes=_probes(config, inputs, ctx.task.scratch),
+        probes=_probes(config, inputs, ctx),
         continued=_continued(config, inputs),
     )
     if job.continued is not None:
@@ -79,17 +78,21 @@ def _continued(config: PretrainConfig, inputs: Inputs) -> Checkpoint | None:
     return given
 
 
-def _probes(config: PretrainConfig, inputs: Inputs, scratch: Path) -> tuple[ShardSet, ...]:
-    """UsageError for one that no ridge can be fitted and tested on, one with too few images of a class too."""
+def _probes(config: PretrainConfig, inputs: Inputs, ctx: StageContext[PretrainResources]) -> tuple[ShardSet, ...]:
+    """UsageError for one that no ridge can be fitted and tested on; a class with fewer images than shots is told."""
     probes = inputs.many("probes", ShardSet)
     for probe in probes:
         check_probe(probe.uri, probe.splits, probe.multi_label, probe.num_classes)
         if config.evaluate is not None:  # now, not when training has come to its first measurement
-            fewshot, labels_N = config.evaluate.fewshot, Split(probe, "train", scratch / "images").labels
+            labels_N = Split(probe, "train", ctx.task.scratch / "images").labels.astype(np.int64)
+            most, strict = max(config.evaluate.fewshot.shots), config.evaluate.fewshot.strict_shots
             try:
-                draw(labels_N.astype(np.int64), probe.num_classes, fewshot.seeds[0], fewshot.shots)
+                short = short_classes(labels_N, probe.num_classes, most, strict, "shots")
             except StageError as error:
                 raise UsageError(f"score on {probe.uri}", error.in_brief, error.do) from error
+            if short:
+                found = f"{short} of {probe.num_classes} classes of {probe.name} have fewer training images than"
+                ctx.events.emit("note", f"{found} {most} shots: all of theirs are taken")
     return probes
 
 

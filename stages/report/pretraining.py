@@ -8,7 +8,7 @@ from typing import Any
 
 from vitpipe.stages.artifacts import Checkpoint, Score
 from vitpipe.stages.report.charts import Curve
-from vitpipe.stages.report.results import percent, split_of
+from vitpipe.stages.report.results import few_in, percent, split_of
 from vitpipe.stages.training.measure.account import CAUSES
 from vitpipe.stages.training.measure.metrics_log import measured
 
@@ -48,8 +48,16 @@ def curves(checkpoint: Checkpoint) -> list[Curve]:
     for name in dict.fromkeys(name for row in rows for name in row if name != "step"):
         accuracy = name != "validation/loss"
         scaled = [row | {name: 100 * row[name]} if accuracy and name in row else row for row in rows]
-        drawn += _curve(measured_title(name), "%" if accuracy else "", scaled, name, smooth=False, zero=False)
+        named = measured_title(name) + _short(name, evaluations[-1])
+        drawn += _curve(named, "%" if accuracy else "", scaled, name, smooth=False, zero=False)
     return drawn
+
+
+def _short(name: str, line: Mapping[str, Any]) -> str:
+    """Add to a title that classes of the probe have fewer images than shots, where a measurement says so."""
+    kind, probe, shots = (*name.split("/"), "", "")[:3]
+    few = line.get("short_classes", {}).get(probe, {}).get(shots, 0) if kind == "fewshot" else 0
+    return f" ({few_in(few)})" if few else ""
 
 
 def finetuning_curves(scores: Sequence[Score], nodes: Mapping[str, str]) -> list[Curve]:

@@ -14,9 +14,12 @@ from vitpipe.stages.report.wording import last_part
 
 ALIKE = (
     "image_px", "batch_images", "steps", "train_per_class", "num_train", "crop", "pad_px", "flip", "eval_resize",
-    "split",
+    "split", "optimizer", "layer_decay", "end_lr", "augment", "label_smoothing", "stochastic_depth",
 )  # fmt: skip
 """What two fine-tunings must share so that pretraining is their only difference."""
+
+PAPERS_OPTIMIZER = "SGD with momentum 0.9"
+"""What a fine-tuning used that names no optimiser (section 4.1)."""
 
 _NONE: Mapping[str, str] = MappingProxyType({})
 _PROBES = {"fewshot": "few-shot ridge", "linear": "linear probe", "knn": "nearest neighbours"}
@@ -46,6 +49,8 @@ class ScoreRow:
     record_sha256: str
     by_shots: Mapping[int, tuple[float, ...]] = field(default_factory=dict)
     """Few-shot scores, per seed, with other numbers of labels per class than the row's own, fewest first."""
+    short: Mapping[int, int] = field(default_factory=dict)
+    """By labels per class: how many classes have fewer, of which all were taken. Only where there are such."""
 
     @property
     def low(self) -> float:
@@ -72,9 +77,25 @@ class ScoreRow:
         """How many labelled images the arm learned from, in words."""
         per_class = self.protocol.get("train_per_class") or self.protocol.get("shots")
         if per_class:
-            return f"{per_class} {'label' if per_class == 1 else 'labels'} per class"
+            own = f"{per_class} {'label' if per_class == 1 else 'labels'} per class"
+            told = [f"{few_in(self.short[per_class])}"] if per_class in self.short else []
+            told += [f"of {shots} {few_in(few)}" for shots, few in self.short.items() if shots != per_class]
+            return ", ".join([own, *told])
         number = self.protocol.get("num_train")
         return f"{number:,} labelled images" if number else ""
+
+    @property
+    def recipe(self) -> str:
+        """How a fine-tuning updated the weights and varied the images, in words; empty for other scores."""
+        said = self.protocol
+        if said.get("method") != "finetune":
+            return ""
+        parts = [str(said.get("optimizer") or PAPERS_OPTIMIZER)]
+        named = {name: said.get(name) for name in ("layer_decay", "end_lr", "label_smoothing", "stochastic_depth")}
+        for name, value in {**named, **(said.get("augment") or {})}.items():
+            if value is not None:
+                parts.append(f"{name.replace('_', ' ')} {_plain(value)}")
+        return ", ".join(parts)
 
 
 @dataclass(frozen=True)
@@ -141,6 +162,18 @@ def percent(value: float, std: float | None = None) -> str:
     return f"{100 * value:.1f} ± {100 * std:.1f} %" if std is not None else f"{100 * value:.1f} %"
 
 
+def _plain(value: Any) -> str:
+    """Write a value, or the fields of a section, in one line."""
+    if isinstance(value, Mapping):
+        return " ".join(f"{name} {_plain(one)}" for name, one in value.items()) or "with its defaults"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def few_in(classes: int) -> str:
+    """Say in how many classes there were fewer images than asked for."""
+    return f"fewer in {classes} {'class' if classes == 1 else 'classes'}"
+
+
 def _likeness(row: ScoreRow) -> tuple[Any, ...]:
     return (row.benchmark, *(str(row.protocol.get(name)) for name in ALIKE))
 
@@ -165,6 +198,7 @@ def _row(score: Score, benchmark: str, node: str) -> ScoreRow:
         uri=score.uri,
         record_sha256=score.origin.record_sha256 if score.origin else "",
         by_shots=_by_shots(score),
+        short=_short(score),
     )
 
 
@@ -175,6 +209,16 @@ def _by_shots(score: Score) -> dict[int, tuple[float, ...]]:
         return {}
     every = {int(shots): tuple(values) for shots, values in score.read_json("score.json")["by_shots"].items()}
     return {shots: every[shots] for shots in sorted(every) if shots != first}
+
+
+def _short(score: Score) -> dict[int, int]:
+    """Classes with fewer images than asked for, by the number asked for; a score of earlier versions had none."""
+    if score.protocol.get("short_classes"):
+        return {score.protocol["train_per_class"]: score.protocol["short_classes"]}
+    if score.protocol.get("shots") is None:
+        return {}
+    found = score.read_json("score.json").get("short_by_shots", {})
+    return {int(shots): few for shots, few in sorted(found.items(), key=lambda item: int(item[0])) if few}
 
 
 def _arm(protocol: dict[str, Any]) -> tuple[str, str]:

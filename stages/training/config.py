@@ -1,6 +1,6 @@
 """What a training run is made of, in a config: the objective and what is measured. Knows no stage and no torch."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -62,6 +62,10 @@ class ObjectiveSettings(Settings):
         return CELLS[self.patch_target] ** 2 * NUM_COLOURS
 
 
+LayerDecay = Annotated[float, Field(gt=0, le=1)]
+"""Each layer's share of the learning rate of the layer after it (BEiT; ELECTRA before it); 1 for one rate."""
+
+
 class Ema(Settings):
     """A running average of the parameters over steps, from the initial ones on (Polyak and Juditsky 1992)."""
 
@@ -73,7 +77,10 @@ class FewshotSettings(Settings):
     """The authors' few-shot score of frozen features (section 4.1), as `evaluate` has it."""
 
     shots: tuple[Images, ...] = Field(default=(5, 10), min_length=1)
-    """Training images of each class of a probe; the paper reports 5 mostly, big_vision shows ImageNet's 10."""
+    """Training images of each class of a probe, of a smaller class all; the paper reports 5 mostly, big_vision shows
+    ImageNet's 10."""
+    strict_shots: bool = False
+    """Refuse a probe of which a class has fewer training images than the most of `shots`, before training begins."""
     l2: Penalty = 1024.0
     """The ridge penalty; 2^10 in the authors' code."""
     seeds: tuple[Seed, ...] = Field(default=(0, 1, 2), min_length=1)

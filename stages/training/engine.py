@@ -16,7 +16,7 @@ from vitpipe.infra.work import Rank
 from vitpipe.stages.training.config import BUCKET_ELEMENTS, WEIGHT
 from vitpipe.stages.training.optim.ema import WeightAverage
 from vitpipe.stages.training.optim.rule import OptimizerSettings
-from vitpipe.stages.training.optim.torch_optimizer import build_optimizer
+from vitpipe.stages.training.optim.torch_optimizer import build_optimizer, set_rate
 from vitpipe.stages.training.rank_state import RankState
 from vitpipe.stages.training.sampler import DataParallelSampler
 
@@ -34,6 +34,8 @@ class EngineSettings:
     """Decay of a running average of the parameters; None keeps none."""
     offload: bool = False
     """Keep fp32 weights and moments in the host's memory, and update them there (ZeRO-Offload); not at ZeRO 0."""
+    layer_decay: float | None = None
+    """Layer-wise decay of the learning rate; None for one rate."""
 
     @property
     def own_clipping(self) -> bool:
@@ -63,9 +65,8 @@ class Engine:
         groups._release_process_group_references()  # of an earlier gang in this process, whose world is gone
         logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
         self.settings, self.sampler, self.device = settings, sampler, torch.device(rank.device)
-        optimizer = build_optimizer(model, rule)
-        for group in optimizer.param_groups:
-            group["lr"] = 0.0  # every step sets its own; at ZeRO 0 in bf16 DeepSpeed makes one before the first
+        optimizer = build_optimizer(model, rule, settings.layer_decay)
+        set_rate(optimizer, 0.0)  # every step sets its own; at ZeRO 0 in bf16 DeepSpeed makes one before the first
         self._engine, *_ = deepspeed.initialize(
             model=model, optimizer=optimizer, config=deepspeed_config(settings, sampler, self.device)
         )
@@ -130,8 +131,7 @@ class Engine:
         Returns the gradient's global norm before clipping, an fp32 scalar. When it is not finite nothing was updated:
         not weights, moments, their count of steps, nor the average. DeepSpeed sees to that wherever it has the norm.
         """
-        for group in self._engine.optimizer.param_groups:
-            group["lr"] = lr
+        set_rate(self._engine.optimizer, lr)
         norm = self._clip() if self.settings.own_clipping else None
         self._engine.step()
         applied = self._engine.was_step_applied() and (norm is None or bool(norm.isfinite()))

@@ -17,6 +17,7 @@ from vitpipe.stages.pretrain.config import PretrainResources
 
 STAGES = (0, 1, 2, 3)
 SLOW_S = 0.2
+LAYER_DECAY = 0.5
 TOLERANCE = 2e-5
 """Relative. A sum of n fp32 numbers in another order differs by at most about n/2 ulp (6e-8 each); gradients sum over
 20 images x 17 tokens = 340 terms: 1e-5 a step before Adam, whose first steps keep only the gradient's sign and so
@@ -29,6 +30,10 @@ def curves(folder: Path, cells: list[tuple[int, str]], rank: Rank) -> None:
         facts = list(steps(engine(rank, zero, precision, NO_DROPOUT), course()))
         assert [one.step for one in facts] == list(range(1, STEPS + 1))
         name = f"{zero}-{precision}-{rank.world_size}-{rank.rank}.json"
+        (folder / name).write_text(json.dumps([(one.loss, one.grad_norm) for one in facts]))
+    for zero, precision in [*((zero, "fp32") for zero in STAGES), (0, "bf16")]:
+        facts = list(steps(engine(rank, zero, precision, NO_DROPOUT, layer_decay=LAYER_DECAY), course()))
+        name = f"{zero}-{precision}-layers-{rank.rank}.json"
         (folder / name).write_text(json.dumps([(one.loss, one.grad_norm) for one in facts]))
     slow = list(steps(engine(rank, 1, "fp32", NO_DROPOUT), course(), functools.partial(reading, rank.rank)))
     rank_times = [[asdict(pace) for pace in one.rank_times] for one in slow]
@@ -58,6 +63,16 @@ def curve(trained: Path, name: str) -> list[list[float]]:
 def test_two_ranks_in_fp32_give_plain_torchs_losses(trained: Path, zero: int) -> None:
     for found, wanted in zip(curve(trained, f"{zero}-fp32-2-0"), plain_torch(), strict=True):
         assert found == pytest.approx(wanted, rel=TOLERANCE)
+
+
+@pytest.mark.parametrize("zero", STAGES)
+def test_layer_decay_is_plain_torchs_however_the_groups_are_cut(trained: Path, zero: int) -> None:
+    wanted = plain_torch(layer_decay=LAYER_DECAY)
+    for found, step in zip(curve(trained, f"{zero}-fp32-layers-0"), wanted, strict=True):
+        assert found == pytest.approx(step, rel=TOLERANCE)
+    assert wanted[-1] != pytest.approx(plain_torch()[-1], rel=100 * TOLERANCE), "the comparison can fail"
+    rounded = curve(trained, "0-bf16-layers-0")
+    assert [loss for loss, _ in rounded] == pytest.approx([loss for loss, _ in wanted], rel=2 * 4e-3)
 
 
 def test_the_comparison_can_fail() -> None:

@@ -17,7 +17,7 @@ from vitpipe.stages.training.objective.losses import loss_fn
 from vitpipe.stages.training.optim.rule import OptimizerSettings
 from vitpipe.stages.training.optim.rules.adamw import AdamW
 from vitpipe.stages.training.optim.schedule import ScheduleSettings, lr_at
-from vitpipe.stages.training.optim.torch_optimizer import build_optimizer
+from vitpipe.stages.training.optim.torch_optimizer import build_optimizer, set_rate
 from vitpipe.stages.training.sampler import DataParallelSampler
 from vitpipe.stages.variants import Sizes
 from vitpipe.stages.vit.build import Model, build_model
@@ -57,10 +57,11 @@ def engine(
     ema_decay: float | None = None,
     offload: bool = False,
     rule: OptimizerSettings = OPTIMIZER,
+    layer_decay: float | None = None,
 ) -> Engine:
     vit = model(settings)
     sampler = DataParallelSampler(batch, MICRO, rank.rank, rank.world_size)
-    told = EngineSettings(zero, precision, rule.clip_norm, settings.image_px, ema_decay, offload)
+    told = EngineSettings(zero, precision, rule.clip_norm, settings.image_px, ema_decay, offload, layer_decay)
     return Engine(vit, rule, told, sampler, rank)
 
 
@@ -90,16 +91,19 @@ def steps(
     return train(made, batches, loss_fn(objective), way)
 
 
-def plain_torch(settings: ModelSettings = NO_DROPOUT) -> list[tuple[float, float]]:
+def plain_torch(settings: ModelSettings = NO_DROPOUT, layer_decay: float | None = None) -> list[tuple[float, float]]:
     """(loss, gradient norm) of each step: one process, whole batches, no DeepSpeed."""
-    return plain_curve(model(settings), images, SOFTMAX)
+    return plain_curve(model(settings), images, SOFTMAX, layer_decay)
 
 
 def plain_curve(
-    vit: nn.Module, read: Callable[[int, int], Batch], objective: ObjectiveSettings
+    vit: nn.Module,
+    read: Callable[[int, int], Batch],
+    objective: ObjectiveSettings,
+    layer_decay: float | None = None,
 ) -> list[tuple[float, float]]:
     """As `plain_torch`, of any model."""
-    optimizer, loss, curve = build_optimizer(vit, OPTIMIZER), loss_fn(objective), []
+    optimizer, loss, curve = build_optimizer(vit, OPTIMIZER, layer_decay), loss_fn(objective), []
     for step in range(STEPS):
         parts = [read(step * BATCH + start, MICRO) for start in range(0, BATCH, MICRO)]
         hints = (torch.cat(together) for together in zip(*(part.hints for part in parts), strict=True))
@@ -108,8 +112,7 @@ def plain_curve(
         optimizer.zero_grad()
         mean.backward()
         norm = torch.nn.utils.clip_grad_norm_(vit.parameters(), OPTIMIZER.clip_norm or 0.0)
-        for group in optimizer.param_groups:
-            group["lr"] = lr_at(step, STEPS, SCHEDULE, OPTIMIZER.peak_lr)
+        set_rate(optimizer, lr_at(step, STEPS, SCHEDULE, OPTIMIZER.peak_lr))
         optimizer.step()
         curve.append((mean.item(), norm.item()))
     return curve

@@ -11,12 +11,13 @@ from vitpipe.pipeline.spec.places import models_in
 from vitpipe.stages.finetune.config import FinetuneConfig
 from vitpipe.stages.finetune.paper_fields import FIXED
 from vitpipe.stages.finetune.paper_fields import conform as conform_finetuning
-from vitpipe.stages.finetune.tuning import MOMENTUM
+from vitpipe.stages.finetune.sections import TuningOptimizer
 from vitpipe.stages.model_settings import LATER_PARTS
 from vitpipe.stages.paper.recipes import dataset, finetuning_row, pretraining_rows, recipes
 from vitpipe.stages.paper.tables import tables
 from vitpipe.stages.pretrain.config import PretrainConfig
 from vitpipe.stages.pretrain.paper_fields import conform
+from vitpipe.stages.report.results import PAPERS_OPTIMIZER
 
 L16 = {
     "model": {"variant": "L/16", "image_px": 224, "representation": "width", "dropout": 0.1, "gelu": "tanh"},
@@ -47,7 +48,7 @@ UNSTATED = {
     "model.gelu": "erf", "model.norm_eps": 1e-12, "objective.kind": "softmax", "objective.head_bias": 0.0,
     "objective.label_smoothing": 0.1, "optimizer.clip_norm": None, "schedule.end_lr": 1e-5,
     "augment.crop": "random_resized", "augment.min_area": 0.08, "augment.antialias": True, "augment.flip": False,
-    "precision": "fp32", "optimizer.state_dtype": "bf16",
+    "precision": "fp32", "optimizer.state_dtype": "bf16", "optimizer.decays": "all", "layer_decay": 0.75,
 }  # fmt: skip
 NOT_COMPARED = {
     "model.classes", "optimizer.momentum", "schedule.timescale", "augment.resize_px", "augment.pad_px", "seed",
@@ -55,8 +56,8 @@ NOT_COMPARED = {
     "augment.randaugment.magnitude_std", "augment.randaugment.increasing", "model.variant.layers",
     "model.variant.width", "model.variant.mlp", "model.variant.heads", "model.variant.patch_px", "ema.decay",
     "evaluate.every", "evaluate.eval_resize", "evaluate.fewshot.shots", "evaluate.fewshot.l2", "evaluate.fewshot.seeds",
-    "evaluate.fewshot.eval_resize", "mix", *(f"model.{name}" for name in LATER_PARTS if name != "rope"),
-    "model.rope.kind", "model.rope.base", "model.rope.grid",
+    "evaluate.fewshot.eval_resize", "evaluate.fewshot.strict_shots", "mix",
+    *(f"model.{name}" for name in LATER_PARTS if name != "rope"), "model.rope.kind", "model.rope.base", "model.rope.grid",
 }  # fmt: skip
 """The shards decide it, another alternative alone has it, no recipe names it, its section stands for it, or it changes
 no weight."""
@@ -203,12 +204,13 @@ CIFAR = {
 TABLE_4 = {
     "batch_images": 128, "total": "500 steps", "peak_lr": [0.03, 0.01, 0.003], "image_px": 224, "dev": 0.1,
     "clip_norm": None, "ema": {"decay": 0.9999}, "seeds": [0], "train_per_class": 100,
-    "split": "val",
+    "split": "val", "optimizer": {"kind": "adamw", "weight_decay": 0.05},
 }  # fmt: skip
 OPEN_IN_TABLE_4 = {
     "warmup": "100 steps", "crop": "resize", "crop_px": 400, "antialias": True, "flip": False, "dropout": 0.0,
     "eval_resize": "resize_crop", "position_resize": "timm", "precision": "fp32", "sweep_seeds": 2,
-    "stop_hopeless": 0.25,
+    "stop_hopeless": 0.25, "layer_decay": 0.75, "end_lr": 1e-6, "augment": {"mixup": 0.8}, "label_smoothing": 0.1,
+    "stochastic_depth": 0.1,
 }  # fmt: skip
 
 
@@ -236,9 +238,9 @@ def test_what_table_4_leaves_open(field: str) -> None:
 
 def test_every_field_of_a_fine_tuning_is_compared() -> None:
     expected = {one.field for one in finetuning_row("cifar10", None, averaged=False).expected}
-    assert set(FinetuneConfig.model_fields) - expected == {"model"}
+    assert set(FinetuneConfig.model_fields) - expected == {"model", "strict_train_per_class"}
     assert expected - set(FinetuneConfig.model_fields) == set(FIXED)
-    assert FIXED["optimizer"] == f"SGD with momentum {MOMENTUM}"
+    assert str(TuningOptimizer()) == PAPERS_OPTIMIZER
 
 
 def test_averaging_on_imagenet_is_table_2s_way() -> None:

@@ -16,17 +16,26 @@ DEV_PER_CLASS = 10
 def draw(labels_N: Indices, num_classes: int, seed: int, shots: Sequence[int]) -> dict[int, Indices]:
     """Draw the support of one seed for every number of shots, nested, as big_vision does.
 
-    Each class is permuted by one `default_rng(seed)`, class after class, and its first images are taken.
-    StageError when a class has fewer images than shots.
+    Each class is permuted by one `default_rng(seed)`, class after class, and its first images are taken: all of them
+    where they are fewer than shots.
     """
     rng = np.random.default_rng(seed)
     classes = [rng.permutation(np.flatnonzero(labels_N == label)) for label in range(num_classes)]
-    short = [label for label, indices in enumerate(classes) if len(indices) < max(shots)]
-    if short:
-        found = f"{len(short)} of {num_classes} classes have fewer, class {short[0]} has {len(classes[short[0]])}"
-        do = "ask for fewer `shots`, or leave such classes out at ingest"
-        raise StageError(f"draw {max(shots)} training images of each class", found, do)
     return {count: np.concatenate([indices[:count] for indices in classes]) for count in shots}
+
+
+def short_classes(labels_N: Indices, num_classes: int, per_class: int, strict: bool, field: str) -> int:
+    """Count the classes of which there are fewer training images than `per_class`.
+
+    StageError where there are any and `strict` refuses them; `field` is the config's that asks for so many.
+    """
+    counts = np.bincount(labels_N, minlength=num_classes)
+    short = np.flatnonzero(counts < per_class)
+    if strict and short.size:
+        found = f"{short.size} of {num_classes} classes have fewer, class {short[0]} has {counts[short[0]]}"
+        do = f"lower `{field}`, leave such classes out at ingest, or leave strict_{field} out to take what there is"
+        raise StageError(f"take {per_class} training images of each class, not fewer", found, do)
+    return int(short.size)
 
 
 def left_over(labels_N: Indices, support: Indices, seed: int) -> Indices:

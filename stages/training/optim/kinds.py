@@ -8,7 +8,7 @@ import inspect
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Annotated, Any, Union, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args
 
 from pydantic import Discriminator, Tag
 
@@ -47,9 +47,16 @@ def kind(value: Any) -> str:
     return str(value.get("kind", USUAL) if isinstance(value, dict) else getattr(value, "kind", USUAL))
 
 
+def rule_of(kind: str) -> type[OptimizerSettings]:
+    """The optimiser of a kind. KeyError for an unknown one."""
+    return {one: rule for rule in RULES for one in kinds_of(rule)}[kind]
+
+
 if TYPE_CHECKING:
+    Kind = str
     AnyOptimizer = OptimizerSettings
 else:
+    Kind = Literal[tuple(one for rule in RULES for one in kinds_of(rule))]
     AnyOptimizer = Annotated[
         Union[tuple(Annotated[rule, Tag(one)] for rule in RULES for one in kinds_of(rule))],  # noqa: UP007
         Discriminator(kind),

@@ -42,7 +42,7 @@ class Fused:
 
 
 class OptimizerSettings(Settings, ABC):
-    """The update rule. Weight decay is decoupled, of sgd too, and touches kernels only (big_vision `optax.py`).
+    """The update rule. Weight decay is decoupled, of sgd too (big_vision `optax.py`).
 
     Each kind is a class of its own, one file in `rules/`.
     """
@@ -58,6 +58,9 @@ class OptimizerSettings(Settings, ABC):
     weight_decay: float = Field(default=0.1, ge=0, le=10_000)
     """Each update shrinks kernels by learning rate x this: the paper's 0.1 on JFT, 0.03 on ImageNet-21k, 0.3 on
     ImageNet-1k (Table 3). big_vision writes it already multiplied by the peak rate."""
+    decays: Literal["kernels", "all"] = "kernels"
+    """kernels: the matrices named `weight`; biases, norms, tokens and positions are spared, as by big_vision, MAE, BEiT
+    and DeiT. all: every parameter decays, as in a plain loop in torch."""
     state_dtype: Dtype = "fp32"
     """Type that the first moment (sgd: the momentum) is kept in; bf16 as big_vision does. The second is fp32 always."""
     clip_norm: float | None = Field(default=1.0, gt=0, le=1e12)

@@ -9,41 +9,58 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vitpipe.stages.training.optim.layer_decay import layer_scales
 from vitpipe.stages.training.optim.rule import OptimizerSettings
 
+SCALE = "lr_scale"
+"""A group's share of the learning rate, in an optimiser's groups; BEiT's name for it."""
 STEP = "step"
 """How many updates were made, in an optimiser's state, where the rule counts them; torch's name for it."""
 
 
-def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Split the trained parameters into kernels, which decay, and all others, which do not.
+def decay_groups(
+    model: nn.Module, weight_decay: float, decays: str = "kernels", layer_decay: float | None = None
+) -> list[dict[str, Any]]:
+    """Split the trained parameters into kernels, which decay, and all others, which do not, and each of both by layer.
 
-    As big_vision's mask `.*/kernel`: matrices named `weight`. Biases, norms, class token and position tables are out.
+    As big_vision's mask `.*/kernel`: matrices named `weight`. Biases, norms, class token and position tables are out,
+    unless `decays` is all. With `layer_decay` the groups differ in their share of the learning rate too.
     """
-    kernels: list[nn.Parameter] = []
-    others: list[nn.Parameter] = []
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            is_kernel = name.rpartition(".")[2] == "weight" and parameter.ndim >= 2
-            (kernels if is_kernel else others).append(parameter)
-    groups = ((kernels, weight_decay), (others, 0.0))
-    return [{"params": parameters, "weight_decay": decay} for parameters, decay in groups if parameters]
+    trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    scales = layer_scales((name for name, _ in trained), 1.0 if layer_decay is None else layer_decay)
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for name, parameter in trained:
+        is_kernel = name.rpartition(".")[2] == "weight" and parameter.ndim >= 2
+        groups.setdefault((scales[name], not (is_kernel or decays == "all")), []).append(parameter)
+    return [
+        {"params": groups[scale, spared], "weight_decay": 0.0 if spared else weight_decay, SCALE: scale}
+        for scale, spared in sorted(groups)
+    ]
 
 
-def build_optimizer(model: nn.Module, rule: OptimizerSettings) -> torch.optim.Optimizer:
+def build_optimizer(
+    model: nn.Module, rule: OptimizerSettings, layer_decay: float | None = None, *, fused: bool = True
+) -> torch.optim.Optimizer:
     """The optimiser that a config describes, over the model's parameters where they lie.
 
-    Fused kernels on a CPU too: DeepSpeed hands over one flat tensor, of which torch's plain step makes two copies.
+    `fused` kernels on a CPU too: DeepSpeed hands over one flat tensor, of which torch's plain step makes two copies.
     """
-    groups, fused = decay_groups(model, rule.weight_decay), rule.fused
-    if fused is None:
+    groups, own = decay_groups(model, rule.weight_decay, rule.decays, layer_decay), rule.fused
+    if own is None:
         return RuleOptimizer(groups, rule)
-    made: torch.optim.Optimizer = getattr(torch.optim, fused.name)(groups, lr=rule.peak_lr, fused=True, **fused.options)
-    if not fused.decouples:
+    kernel = {"fused": True} if fused else {}
+    made: torch.optim.Optimizer = getattr(torch.optim, own.name)(groups, lr=rule.peak_lr, **kernel, **own.options)
+    if not own.decouples:
         for group in made.param_groups:
             group["decoupled_decay"], group["weight_decay"] = group["weight_decay"], 0.0
         made.register_step_pre_hook(_decay)
     return made
+
+
+def set_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Give every group its share of the learning rate of the next step."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group[SCALE]
 
 
 class RuleOptimizer(torch.optim.Optimizer):

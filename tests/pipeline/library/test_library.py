@@ -116,6 +116,9 @@ def test_few_shots_give_the_numbers_of_the_stage(world: Path) -> None:
     torch.set_num_threads(cpus())
     assert set(found.by_shots) == {5, 1} and found.num_test == 30 and found.std is not None
     assert repr(found).startswith(f"colours, 5 shots: {100 * found.value:.1f} ± ")
+    assert found.short_by_shots == {5: 0, 1: 0} and "fewer" not in repr(found)
+    short = vitpipe.fewshot("store/test/weights", "store/test/colours", shots=25, seeds=(0,))
+    assert short.short_by_shots == {25: 3} and repr(short).endswith("30 test images, fewer in 3 classes)")
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.zero_()
@@ -180,7 +183,11 @@ REFUSED: dict[str, tuple[Callable[[], Any], int, str]] = {
     "few-shot of a score": (lambda: vitpipe.fewshot("store/test/probe", "store/test/colours"), 2, "without weights"),
     "a foreign module": (lambda: vitpipe.fewshot(torch.nn.Linear(2, 2), "store/test/colours"), 2, "convert"),
     "a wrong field": (lambda: vitpipe.fewshot("store/test/weights", "store/test/colours", l3=1), 2, "l3"),
-    "many shots": (lambda: vitpipe.fewshot("store/test/weights", "store/test/colours", 99), 4, "classes have fewer"),
+    "many shots": (
+        lambda: vitpipe.fewshot("store/test/weights", "store/test/colours", 99, strict_shots=True),
+        4,
+        "classes have fewer",
+    ),
     "no folder": (lambda: vitpipe.convert("store/test/weights"), 2, "no folder"),
     "no format": (lambda: vitpipe.convert("store/test/weights", "keras", "out"), 2, "keras"),
     "no source": (lambda: vitpipe.convert("nowhere.safetensors", "timm", "out"), 2, "nowhere.safetensors"),

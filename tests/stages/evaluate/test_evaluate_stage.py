@@ -153,8 +153,10 @@ def test_bad_requests_say_what_is_missing(world):
     path, _, _ = world
     with pytest.raises(UsageError, match="3 of 3 classes are unknown to the weights, 'red' for one"):
         evaluate(world, "unknown", method="classify")
-    with pytest.raises(StageError, match="fewer"):
-        evaluate(world, "greedy", shots=(1000,))
+    with pytest.raises(StageError, match="3 of 3 classes have fewer, class 0 has 20"):
+        evaluate(world, "greedy", shots=(5, 25), strict_shots=True)
+    with pytest.raises(ValueError, match="knn draws none here"):
+        EvaluateConfig(method="knn", strict_shots=True)
     with pytest.raises(UsageError, match="Score without weights"):
         bare = Score(benchmark="x", metric="top1", value=0, per_seed=(0.0,), num_test=1)
         evaluate(world, "wrong", given=bare)
@@ -164,6 +166,20 @@ def test_bad_requests_say_what_is_missing(world):
         evaluate(world, "single-class", data=shards(path, "one", classes=("red",)))
     assert check_inputs(EvaluateConfig(method="fewshot"), frozenset({"data"}))
     assert not check_inputs(EvaluateConfig(method="fewshot", features="raw_pixels", image_px=8), frozenset({"data"}))
+
+
+@pytest.mark.parametrize("method", ["fewshot", "linear", "knn"])
+def test_of_a_class_with_fewer_images_than_shots_all_are_taken(world, method):
+    data = shards(
+        world[0], f"uneven-{method}", counts={"train": 10, "test": 6}
+    )  # 4 of the first class, 3 of the others
+    score, ctx = evaluate(world, f"short-{method}", data=data, method=method, shots=(4, 3), seeds=(0,), l2_sweep=(1,))
+    content = json.loads(ctx.out.node.read(score.file("score.json").at))
+    assert content["short_classes"] == 2 and content["short_by_shots"] == {"4": 2, "3": 0}
+    assert ctx.events.of("features")[0].startswith("train: 10 images"), "all there are"
+    strict, _ = evaluate(world, f"even-{method}", data=data, method=method, shots=(3,), strict_shots=True, seeds=(0,),
+                         l2_sweep=(1,))  # fmt: skip
+    assert strict.num_test == 6, "no class is short of 3"
 
 
 def test_stops_when_asked(world):

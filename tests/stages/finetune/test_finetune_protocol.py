@@ -15,6 +15,7 @@ from vitpipe.stages.finetune.protocol import Trial, TrialOutcome, choose
 from vitpipe.stages.finetune.run import run
 from vitpipe.stages.finetune.trial import images_of
 from vitpipe.stages.images.evaluate import EvalImages
+from vitpipe.stages.report.results import rows
 from vitpipe.stages.vit.native import load_weights
 
 RECIPE = {
@@ -112,6 +113,25 @@ def test_the_score_carries_the_first_seeds_weights(world, undisturbed):
     assert kept.read_json("labels.json") == {"id2label": {"0": "red", "1": "green", "2": "blue"}}
 
 
+def test_a_killed_run_that_averages_and_mixes_goes_on_to_the_same_bytes(world):
+    recipe = config(ema={"decay": 0.9}, augment={"mixup": 0.8, "cutmix": 1.0}, layer_decay=0.7, label_smoothing=0.1,
+                    optimizer={"kind": "adamw", "weight_decay": 0.05}, stochastic_depth=0.2, warmup="1 steps",
+                    sweep_seeds=1)  # fmt: skip
+    start, _, everything = finetune(world, "modern", recipe)
+    score = start()
+    start, _, _ = finetune(world, "modern-killed", recipe, lives=1)
+    with pytest.raises(KeyboardInterrupt):
+        start()
+    start, _, cluster = finetune(world, "modern-killed", recipe, attempt="a2", earlier=("a1",))
+    resumed = start()
+    assert len(everything.sent) == 4 and len(cluster.sent) == 2
+    assert {file.path: file.sha256 for file in resumed.files} == {file.path: file.sha256 for file in score.files}
+    words = "AdamW with betas 0.9 and 0.999, weight decay 0.05"
+    said = {"optimizer": words, "layer_decay": 0.7, "stochastic_depth": 0.2, "label_smoothing": 0.1}
+    assert score.protocol["augment"] == {"mixup": 0.8, "cutmix": 1.0}
+    assert said.items() <= score.protocol.items() and score.model.stochastic_depth == 0.2
+
+
 @pytest.mark.parametrize("lives", [0, 5])
 def test_a_killed_run_goes_on_with_its_finished_trials(world, undisturbed, lives):
     score, _, everything = undisturbed
@@ -128,6 +148,18 @@ def test_a_killed_run_goes_on_with_its_finished_trials(world, undisturbed, lives
     assert digests(resumed) == digests(score)
     assert any(file.at.startswith("a1/trials/") for file in resumed.files)
     assert ctx.events.of("resumed")
+
+
+def test_of_a_class_with_fewer_images_all_are_trained_on_and_the_score_counts_it(world):
+    start, ctx, cluster = finetune(world, "short", config(train_per_class=25, peak_lr=0.01, seeds=[0], sweep_seeds=1))
+    score = start()
+    assert json.loads(ctx.out.node.read(ctx.out.at("score.json")))["short_classes"] == 3 and len(cluster.sent) == 1
+    assert score.protocol["short_classes"] == 3 and score.protocol["num_train"] == 60
+    assert rows([commit(ctx, score, stage="finetune")])[0].labels == "25 labels per class, fewer in 3 classes"
+    start, ctx, cluster = finetune(world, "strict", config(train_per_class=25, strict_train_per_class=True))
+    with pytest.raises(StageError, match=r"25 training images .* 3 of 3 classes have fewer, class 0 has 20"):
+        start()
+    assert not cluster.sent, "before anything is trained"
 
 
 def test_a_damaged_piece_and_one_of_another_choice_do_not_count(world):

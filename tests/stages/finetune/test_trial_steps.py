@@ -1,6 +1,7 @@
 """One trial against a plain torch loop, step by step."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -79,6 +80,90 @@ def test_equals_a_plain_torch_loop(world, trial):
     assert outcome.losses[0] == pytest.approx(math.log(3), abs=1e-6), "a zero head knows nothing"
 
 
+MODERN = {
+    "layer_decay": 0.6, "label_smoothing": 0.1, "augment": {"mixup": 0.8, "cutmix": 1.0}, "end_lr": 1e-4,
+    "clip_norm": None,
+}  # fmt: skip
+KINDS = [
+    {"kind": "adamw", "betas": [0.9, 0.95], "weight_decay": 0.05},
+    {"kind": "lion", "weight_decay": 0.1, "decays": "all"},
+    {"kind": "sgd", "momentum": 0.8, "weight_decay": 0.1},
+]
+
+
+class PlainLion(torch.optim.Optimizer):
+    """Algorithm 2 of Chen et al. 2023, line by line."""
+
+    def step(self):
+        for group in self.param_groups:
+            for weight in group["params"]:
+                moment = self.state[weight].setdefault("m", torch.zeros_like(weight))
+                direction = (0.9 * moment + (1 - 0.9) * weight.grad).sign()
+                with torch.no_grad():
+                    weight.sub_(group["lr"] * (direction + group["weight_decay"] * weight))
+                self.state[weight]["m"] = 0.99 * moment + (1 - 0.99) * weight.grad
+
+
+def plain_optimizer(fields, groups):
+    if fields["kind"] == "adamw":
+        return torch.optim.AdamW(groups, lr=PEAK, betas=(0.9, 0.95))
+    return PlainLion(groups, {"lr": PEAK}) if fields["kind"] == "lion" else torch.optim.SGD(groups, PEAK, momentum=0.8)
+
+
+@pytest.mark.parametrize("fields", KINDS, ids=lambda fields: fields["kind"])
+def test_other_optimisers_with_layer_decay_equal_a_plain_torch_loop(world, fields):
+    task = task_for(world, f"by-{fields['kind']}", optimizer=fields, peak_lr=0.01, **MODERN)
+    outcome, _ = run_trial(replace(task, trial=Trial("test", 0.01, SEED)))
+    path, data, pretrained = world
+    settings, state = load_weights(pretrained, path / "plain")
+    model = ViT(settings.model_copy(update={"classes": 3}))
+    model.load_state_dict(state | {"head.weight": torch.zeros(3, 32), "head.bias": torch.zeros(3)})
+    groups = []
+    for name, weight in model.named_parameters():  # util/lr_decay.py of MAE, two blocks: 3 is the last layer
+        early = name in ("cls_token", "pos_embed") or name.startswith("patch_embed")
+        layer = 0 if early else int(name.split(".")[1]) + 1 if name.startswith("blocks") else 3
+        spared = weight.ndim == 1 or name in ("cls_token", "pos_embed")
+        decay = 0.0 if spared and fields.get("decays") != "all" else fields["weight_decay"]
+        groups.append({"params": [weight], "lr_scale": 0.6 ** (3 - layer), "weight_decay": decay})
+    by_hand = [group.pop("weight_decay") for group in groups] if fields["kind"] == "sgd" else [None] * len(groups)
+    optimizer = plain_optimizer(fields, groups)
+    labels = EvalImages.labels_of(data, "train", path / "cache")
+    keep = training_subset(np.asarray(labels), data.manifest_sha256, SEED, 8)
+    images = TrainImages(data, "train", 16, AugmentSettings(mixup=0.8, cutmix=1.0), SEED, path / "cache", keep=keep)
+    for step in range(STEPS):
+        batch = images.micro_batch(step * BATCH, BATCH)
+        target = 0.9 * batch.labels + 0.1 / 3
+        loss = -(target * model(batch.images_BCHW).log_softmax(dim=1)).sum(dim=1).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        cosine = 0.5 * (1 + math.cos(math.pi * max(0, step - WARMUP) / (STEPS - WARMUP)))
+        lr = (1e-4 + (0.01 - 1e-4) * cosine) * min(1, step / WARMUP)
+        for group, decay in zip(optimizer.param_groups, by_hand, strict=True):
+            group["lr"] = lr * group["lr_scale"]
+            if decay:  # decoupled: torch's SGD would add it to the gradient
+                with torch.no_grad():
+                    group["params"][0].mul_(1 - group["lr"] * decay)
+        optimizer.step()
+        assert outcome.losses[step] == pytest.approx(loss.item(), abs=2e-6), f"step {step}"
+    _, kept = load_native(task.context.scratch / "test-lr0.01-seed1")
+    for name, weight in model.named_parameters():
+        if fields["kind"] == "lion":  # signs of gradients that are 0 but for rounding, as of a key's bias, mean nothing
+            assert name.endswith("qkv.bias") or ((kept[name] - weight).abs() < 1e-6).float().mean() > 0.99, name
+        else:
+            torch.testing.assert_close(kept[name], weight.detach(), atol=2e-6, rtol=1e-5)
+
+
+def test_what_varies_images_and_labels_does_not_depend_on_the_micro_batch(world):
+    changes = {"optimizer": KINDS[2], "ema": {"decay": 0.9}, **MODERN}  # AdamW would make steps of what is rounding
+    whole, _ = run_trial(task_for(world, "mixed", **changes))
+    for size in (1, 4):  # 1 cuts every pair in two
+        small, _ = run_trial(task_for(world, f"mixed-by-{size}", micro_batch=size, **changes))
+        np.testing.assert_allclose(small.losses, whole.losses, atol=2e-6)
+        assert small.accuracy == whole.accuracy and small.loss == pytest.approx(whole.loss, abs=2e-6), "averaged alike"
+    other, _ = run_trial(task_for(world, "mixed-less", **changes | {"augment": {"mixup": 0.8}}))
+    assert np.abs(np.subtract(other.losses, whole.losses)).max() > 1e-3, "the comparison can fail"
+
+
 def test_is_a_pure_function_of_its_task(world, trial):
     _, outcome = trial
     again, _ = run_trial(task_for(world, "again"))
@@ -92,7 +177,21 @@ def test_a_smaller_micro_batch_takes_the_same_steps(world, trial):
     np.testing.assert_allclose(small.losses, outcome.losses, atol=2e-6)  # another order of the same sums in fp32
 
 
-@pytest.mark.parametrize("change", [{"clip_norm": 0.05}, {"dropout": 0.2}, {"warmup": "0 steps"}], ids=str)
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"clip_norm": 0.05},
+        {"dropout": 0.2},
+        {"warmup": "0 steps"},
+        {"stochastic_depth": 0.5},
+        {"layer_decay": 0.9},
+        {"end_lr": 0.01},
+        {"label_smoothing": 0.1},
+        {"augment": {"randaugment": {}}},
+        {"optimizer": {"momentum": 0.5}},
+    ],
+    ids=str,
+)
 def test_a_changed_recipe_is_another_training(world, trial, change):
     _, outcome = trial
     other, _ = run_trial(task_for(world, "other-" + next(iter(change)).replace("_", "-"), **change))

@@ -92,16 +92,27 @@ def test_classes_that_are_known_are_compared_while_another_set_is_not(tmp_path: 
     assert plan(mixed, [three, three, Estimate()], []).steps is None
 
 
-def test_a_probe_with_too_few_images_is_found_before_any_rank_starts(
+def test_a_probe_with_too_few_images_is_told_of_or_refused_before_any_rank_starts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(InProcessCluster, "gang", lambda *_, **__: pytest.fail("ranks were started"))
+    class Started(Exception):
+        pass
+
+    def gang(*_: object, **__: object) -> None:
+        raise Started
+
+    monkeypatch.setattr(InProcessCluster, "gang", gang)
     few = synthetic.shards(tmp_path, "few", ("one", "two"), {"train": 9, "test": 4})
     inputs = Inputs({"shards": [synthetic.shards(tmp_path)], "probes": [few]})
-    with pytest.raises(
-        UsageError, match=r"few: cannot draw 5 training images of each class: 1 of 2 classes have fewer"
-    ):
-        run(recipe(**MEASURED), inputs, context(tmp_path))
+    strict = {"evaluate": {"every": "4 steps", "fewshot": {"shots": [2, 5], "strict_shots": True}}}
+    with pytest.raises(UsageError, match=r"few: cannot take 5 training .* not fewer: 1 of 2 classes have fewer"):
+        run(recipe(**strict), inputs, context(tmp_path))
+    ctx = context(tmp_path, node="told")
+    with pytest.raises(Started):
+        run(recipe(**MEASURED), inputs, ctx)
+    assert ctx.events.of("note") == [
+        "1 of 2 classes of few have fewer training images than 5 shots: all of theirs are taken"
+    ]
 
 
 RGB, MOVED = ("red", "green", "blue"), ("blue", "red", "green")

@@ -125,6 +125,7 @@ def check_measured(tmp_path: Path, trained: Artifact, last: dict[str, Any], shar
     by_shots = json.loads(scoring.out.node.read(score.file("score.json").at))["by_shots"]
     found = last["fewshot"]["probe"]
     assert found == {shots: pytest.approx(float(np.mean(values))) for shots, values in by_shots.items()}
+    assert "short_classes" not in last, "every class has enough"
 
 
 def _native(tmp_path: Path, trained: Artifact) -> Artifact:
@@ -159,13 +160,14 @@ def test_tensorboard_has_the_measurements_too(tmp_path: Path, shards: ShardSet, 
 
 
 def test_there_has_to_be_something_to_measure(tmp_path: Path, shards: ShardSet) -> None:
-    probe = synthetic.shards(tmp_path, "probe", ("one", "two"), {"train": 40, "val": 25}, noise=150)
+    probe = synthetic.shards(tmp_path, "probe", ("one", "two"), {"train": 9, "val": 25}, noise=150)
     alone = synthetic.shards(tmp_path, "alone", counts={"train": 30})
     with pytest.raises(UsageError, match="no probes are given"):
         pretrain(recipe(**EVERY), context(tmp_path), alone)
     ctx = context(tmp_path, node="probed")
     last = lines(ctx, pretrain(recipe(**EVERY), ctx, alone, probes=probe), "evaluation.jsonl")[-1]
     assert "loss" not in last and set(last["fewshot"]["probe"]) == {"2", "5"}, "val where the probe has no test"
+    assert last["short_classes"] == {"probe": {"5": 1}} and len(set(last["fewshot"]["probe"])) == 2
     with pytest.raises(UsageError, match="no split test"):
         pretrain(recipe(**EVERY), context(tmp_path), shards, probes=alone)
     bare, probed = {"shards": 1}, {"shards": 1, "probes": 2}

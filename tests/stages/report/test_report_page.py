@@ -52,7 +52,8 @@ def world(tmp_path_factory):
         score(path, "transfer", (0.74, 0.75, 0.76), FINETUNE | {"pretrained": True}, given, **tuned),
         score(path, "scratch", (0.5, 0.52, 0.54), FINETUNE | {"pretrained": False}, {"data": [data]}),
         score(path, "probe", (0.68, 0.7), {"method": "fewshot", "features": "weights", "shots": 5, "seeds": [0, 1]},
-              given, {"by_shots": {"1": [0.4, 0.42], "5": [0.68, 0.7]}}),
+              given, {"by_shots": {"1": [0.4, 0.42], "5": [0.68, 0.7], "25": [0.8, 0.8]},
+                      "short_by_shots": {"1": 0, "5": 1, "25": 3}}),
     ]  # fmt: skip
     ctx = make_context(path, "table", ReportResources(), run="quickstart")
     report = run(ReportConfig(), Inputs({"scores": scores, "checkpoint": [backbone]}), ctx)
@@ -72,6 +73,11 @@ def test_the_headline_states_the_gain_with_its_spread(world):
             "clear": True,
         }
     ]
+
+
+def test_a_score_of_fewer_images_than_asked_for_says_so(world):
+    _, files, _, _ = world
+    assert "5 labels per class, fewer in 1 class, of 25 fewer in 3 classes" in files["index.html"].decode()
 
 
 class Loads(HTMLParser):

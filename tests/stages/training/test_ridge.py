@@ -5,7 +5,7 @@ import pytest
 from sklearn.linear_model import Ridge as TheirRidge
 
 from vitpipe.infra.errors import StageError
-from vitpipe.stages.training.measure.fewshot import draw
+from vitpipe.stages.training.measure.fewshot import draw, short_classes
 from vitpipe.stages.training.measure.ridge import BIAS, MIN_STD, Ridge
 
 L2 = 1024.0
@@ -72,6 +72,16 @@ def test_draws_follow_numpys_generator_class_by_class_and_are_nested():
     assert not np.array_equal(draw(labels, 3, seed=6, shots=(2,))[2], drawn[2])
 
 
-def test_a_class_with_too_few_images_is_named():
-    with pytest.raises(StageError, match="1 of 3 classes have fewer, class 2 has 1"):
-        draw(np.array([0, 0, 1, 1, 2]), 3, seed=0, shots=(2,))
+def test_of_a_class_with_fewer_images_all_are_taken_and_the_classes_counted():
+    labels = np.array([0, 0, 0, 1, 1, 2])
+    rng = np.random.default_rng(4)  # as big_vision's fewshot_lsr.py: `[indices[:shots] for indices in class_indices]`
+    indices = [rng.permutation(np.where(labels == label)[0]) for label in range(4)]
+    drawn = draw(labels, 4, seed=4, shots=(1, 2, 25))
+    for shots in (1, 2, 25):
+        np.testing.assert_array_equal(drawn[shots], np.concatenate([one[:shots] for one in indices]))
+    assert [short_classes(labels, 4, shots, False, "shots") for shots in (1, 2, 3, 25)] == [1, 2, 3, 4]
+    with pytest.raises(
+        StageError, match="3 training images of each class, not fewer: 3 of 4 classes have fewer, class 1"
+    ):
+        short_classes(labels, 4, 3, True, "shots")
+    assert short_classes(labels, 3, 1, True, "shots") == 0, "class 3 alone has none"
