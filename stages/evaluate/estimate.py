@@ -69,6 +69,6 @@ def task_bytes(config: EvaluateConfig, resources: EvaluateResources, model: Mode
 def check_head(config: EvaluateConfig, model: ModelSettings | None) -> None:
     """UsageError for an encoder without classes where its own head is to name them."""
     if not config.probes and model is not None and model.classes == 0:
-        found = "they have no head: they were pretrained on masked patches"
+        found = "they have no head: they were pretrained on patches, without classes"
         do = "fine-tune them first, or probe their features with method fewshot, linear or knn"
         raise UsageError(f"evaluate weights by {config.method}", found, do)

@@ -10,6 +10,7 @@ from vitpipe.stages.bounds import BatchImages, Bytes, Cores, Few, FewOrNone, Pro
 from vitpipe.stages.images.config import AugmentSettings, too_small
 from vitpipe.stages.images.shares import block_counts
 from vitpipe.stages.model_settings import ModelSettings
+from vitpipe.stages.pretrain.answerable import unanswerable
 from vitpipe.stages.settings import PositiveDuration, Settings, micro_batch_of
 from vitpipe.stages.training.config import Ema, EvaluateSettings, ObjectiveSettings
 from vitpipe.stages.training.optim.kinds import AnyOptimizer
@@ -161,7 +162,7 @@ def check(config: PretrainConfig, resources: PretrainResources) -> list[str]:
     resized = config.augment.crop in ("resmall", "resize")
     if resized and (reason := too_small(config.augment.resize_px, config.model.image_px)):
         wrong.append(f"augment.resize_px: {reason}")
-    return wrong + _too_long(config) + _unanswerable(config)
+    return wrong + _too_long(config) + unanswerable(config.model, config.objective, config.augment)
 
 
 def validation_split(config: PretrainConfig, splits: Sequence[Mapping[str, int]], probes: bool) -> str | None:
@@ -195,24 +196,3 @@ def _too_long(config: PretrainConfig) -> list[str]:
     if longest <= total:
         return []
     return [f"schedule of {' + '.join(map(str, stated))} is longer than the run of {config.total}"]
-
-
-def _unanswerable(config: PretrainConfig) -> list[str]:
-    """What keeps the model from the objective: a head to name classes, or patches to corrupt and predict."""
-    model, wrong = config.model, []
-    if config.objective.kind != "masked_patch":
-        needs = f"objective {config.objective.kind} needs classes: leave model.classes out, or raise it"
-        return [needs] if model.classes == 0 else []
-    if model.family != "vit":
-        return [f"objective masked_patch corrupts image patches, which a {model.family} has not: choose a plain ViT"]
-    if model.grid < 2:
-        wrong.append(f"masked_patch needs patches to tell others by, {model.image_px} px hold one of them")
-    if model.classes:
-        wrong.append(f"masked_patch names no classes: leave model.classes {model.classes} out")
-    if model.pool == "map" or model.representation != "none":
-        wrong.append("masked_patch trains the encoder alone: choose pool cls or gap, and representation none")
-    if config.objective.target == "rgb_4x4_3bit" and model.sizes.patch_px % 4:
-        wrong.append(f"rgb_4x4_3bit cuts a patch in 4 x 4 parts, {model.sizes.patch_px} px do not divide by 4")
-    if config.augment.mixes:
-        wrong.append("masked_patch has no labels to mix: leave augment.mixup and augment.cutmix at 0")
-    return wrong

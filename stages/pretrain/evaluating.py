@@ -12,6 +12,7 @@ from vitpipe.stages.pretrain.job import PretrainJob
 from vitpipe.stages.training.engine import Engine
 from vitpipe.stages.training.measure.evaluation import fewshot, validate
 from vitpipe.stages.training.objective.corruption import corrupted
+from vitpipe.stages.training.objective.hidden_patches import hidden
 from vitpipe.stages.training.objective.losses import loss_fn
 
 
@@ -34,7 +35,7 @@ class Evaluator:
             self._held_out = self._open()
         if self._held_out:
             loss, prepare = loss_fn(self._job.recipe.config.objective), partial(prepared, self._job)
-            labelled = self._job.recipe.labelled
+            labelled = self._job.recipe.config.objective.labelled
             values = validate(self._engine, self._held_out, loss, prepare, threads, classes=labelled)
             found |= {name: value if math.isfinite(value) else None for name, value in values.items()}
         for probe in self._job.probes:
@@ -58,8 +59,11 @@ class Evaluator:
 
 
 def prepared(job: PretrainJob, batch: Batch) -> Batch:
-    """What the objective makes of images: for masked patches, a question about the corrupted ones."""
-    config = job.recipe.config
-    if job.recipe.labelled:
+    """What the objective makes of images: without labels, a question about patches that are corrupted or hidden."""
+    objective, seed = job.recipe.config.objective, job.recipe.config.seed
+    if objective.labelled:
         return batch
-    return corrupted(batch, job.model.sizes.patch_px, config.objective.patch_target, config.seed)
+    patch_px = job.model.sizes.patch_px
+    if objective.kind == "mae":
+        return hidden(batch, patch_px, objective.visible(job.model.grid**2), seed)
+    return corrupted(batch, patch_px, objective.patch_target, seed)

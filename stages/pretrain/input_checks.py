@@ -39,10 +39,10 @@ def check_init_names(uri: str, head: Mapping[int, str], shards: str, classes: Ma
 
 def check_classes(uri: str, num_classes: int | None, config: PretrainConfig) -> None:
     """UsageError for a set of one class, of which a softmax learns nothing, and for one of none; None is not known."""
-    if config.objective.kind != "masked_patch":
+    if config.objective.labelled:
         check_labelled(f"pretrain on {uri} with the objective {config.objective.kind}", num_classes)
     if num_classes == 1 and config.objective.kind == "softmax":
-        do = "give images of two or more classes, or set objective.kind to masked_patch, which looks at none"
+        do = "give images of two or more classes, or set objective.kind to mae or masked_patch, which look at none"
         raise UsageError(f"pretrain on {uri}", "it has a single class: 1", do)
 
 

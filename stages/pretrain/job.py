@@ -46,11 +46,6 @@ class ResolvedRecipe:
         object.__setattr__(self, "schedule", schedule)
 
     @property
-    def labelled(self) -> bool:
-        """Whether the objective looks at labels."""
-        return self.config.objective.kind != "masked_patch"
-
-    @property
     def micro_batch(self) -> int:
         """Images of one forward pass."""
         return micro_batch_of(self.config.batch_images, self.resources.micro_batch)
@@ -105,8 +100,8 @@ class PretrainJob:
 
 
 def model_of(config: PretrainConfig, num_classes: int) -> ModelSettings:
-    """The architecture with its classes, 0 for masked patches. UsageError for a head too small for the labels."""
-    if config.objective.kind == "masked_patch":
+    """The architecture with its classes, 0 without labels. UsageError for a head too small for them."""
+    if not config.objective.labelled:
         return config.model.model_copy(update={"classes": 0})
     classes = config.model.classes or num_classes
     if classes < num_classes:

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 
 from vitpipe.infra.work import Rank
-from vitpipe.stages.pretrain.estimate import train_flops
 from vitpipe.stages.pretrain.job import PretrainJob
 from vitpipe.stages.pretrain.notes import Keys
+from vitpipe.stages.pretrain.objective_costs import train_flops
 from vitpipe.stages.pretrain.stragglers import Stragglers
 from vitpipe.stages.training.checkpoint.checkpoints import Saved
 from vitpipe.stages.training.measure.account import Account, Cause
@@ -54,7 +54,7 @@ class Reporter:
         self._sent, self._waited, self._images, self._seconds = -EVERY_S, 0.0, 0, 0.0
         self._counted: dict[str, float] = {}
         self._peak_flops = None if rank.device == "cpu" else peak_flops(torch.cuda.get_device_name(rank.device))
-        self._flops = train_flops(job.recipe.config, job.model)
+        self._flops = train_flops(job.recipe.config.objective, job.model)
         self._metrics: dict[str, float] = {"target_steps": job.recipe.total_steps, "ranks": len(self._ranks)}
 
     def step(self, done: StepMetrics, account: Account) -> None:

@@ -37,7 +37,7 @@ def run(config: PretrainConfig, inputs: Inputs, ctx: StageContext[PretrainResour
         check_shards(one.uri, one.splits, one.multi_label, config)
         check_classes(one.uri, one.num_classes, config)
     recipe = ResolvedRecipe(config, ctx.resources, sum(one.splits[SPLIT] for one in shards))
-    manifests = united(shards, recipe.labelled)
+    manifests = united(shards, config.objective.labelled)
     job = PretrainJob(
         recipe=recipe,
         model=model_of(config, shards[0].num_classes),
