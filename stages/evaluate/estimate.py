@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from vitpipe.infra.errors import UsageError
 from vitpipe.stages.artifacts import ShardSet
 from vitpipe.stages.estimates import Estimate, Given, Known
-from vitpipe.stages.evaluate.class_match import join
 from vitpipe.stages.evaluate.config import EvaluateConfig, EvaluateResources
+from vitpipe.stages.images.class_match import join
 from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.tasks import check_data, check_labelled, planned_splits
 from vitpipe.stages.vit.flops import activation_bytes, forward_macs, num_parameters

@@ -180,7 +180,8 @@ def autoencoder_row(variant: str | None) -> RecipeRow:
         "model.variant": Expected("model.variant", models, "He et al. 2022, Table 3", True),
         "total": Expected("total", tuple(row["epochs"]), "He et al. 2022, section 4: 1600, and 800 in ablations", True),
     }
-    named = f"masked autoencoder {full_name(variant if variant in models else models[0])} (He et al. 2022, Table 8)"
+    own = variant if variant in models and variant else models[0]
+    named = f"masked autoencoder {full_name(own)} (He et al. 2022, Table 8)"
     images = facts["datasets"][row["data"]]["images"]
     return RecipeRow(named, row["data"], images, _merged(row["assumed"], row["stated"], wanted), variant not in models)
 

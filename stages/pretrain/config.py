@@ -46,8 +46,8 @@ class PretrainConfig(Settings):
     ema: Ema | None = None
     """Keep a running average of the parameters too, in fp32; `convert` takes it with `use: ema`."""
     evaluate: EvaluateSettings | None = None
-    """Measure the model while it trains: loss and accuracy on the split `test` of the shards, or `val`, and few-shot
-    accuracy on each of `needs.probes`."""
+    """Measure the model while it trains, on the split `test` or `val` of each: loss and accuracy on the shards, the
+    accuracy of the model's own head on `needs.watch`, few-shot accuracy on `needs.probes`."""
     seed: Seed = 0
     """Decides initial weights, sample order, augmentation and dropout."""
 
@@ -125,8 +125,11 @@ def check_inputs(config: PretrainConfig, given: Mapping[str, int]) -> list[str]:
     """What is wrong between the recipe and how many of each input there are; asked by `validate`."""
     if {"init", "continue"} <= given.keys():
         return ["`init` begins anew with given parameters, `continue` goes on with a training: remove one of them"]
-    if "probes" in given and config.evaluate is None:
-        return ["probes are scored while training: say how often by config.evaluate.every, or leave them out"]
+    for name in ("probes", "watch"):
+        if name in given and config.evaluate is None:
+            return [f"{name}: scored while training, say how often by config.evaluate.every, or leave it out"]
+    if "watch" in given and not config.objective.labelled:
+        return [f"watch: its classes are named by the model's head, {config.objective.kind} has none: give probes"]
     if config.evaluate and "fewshot" in config.evaluate.model_fields_set and "probes" not in given:
         return ["evaluate.fewshot scores `needs.probes`, of which there are none"]
     sets, shares = given.get("shards", 0), len(config.mix)
@@ -165,14 +168,17 @@ def check(config: PretrainConfig, resources: PretrainResources) -> list[str]:
     return wrong + _too_long(config) + unanswerable(config.model, config.objective, config.augment)
 
 
-def validation_split(config: PretrainConfig, splits: Sequence[Mapping[str, int]], probes: bool) -> str | None:
-    """The split to measure while training; None where probes alone are. UsageError when there is nothing to measure."""
+def validation_split(config: PretrainConfig, splits: Sequence[Mapping[str, int]], others: bool) -> str | None:
+    """The split to measure while training; None where only `others` are. UsageError when there is nothing to measure.
+
+    `others` says whether there are probes, or sets to watch.
+    """
     if config.evaluate is None:
         return None
     found = held_out(*splits)
-    if found is None and not probes:
+    if found is None and not others:
         held = f"its shards hold {' and '.join(str(dict(one)) for one in splits)}, and no probes are given"
-        do = f"ingest a split named {VALIDATION[0]}, give probes, or leave config.evaluate out"
+        do = f"ingest a split named {VALIDATION[0]}, give `probes` or `watch`, or leave config.evaluate out"
         raise UsageError(f"evaluate every {config.evaluate.every} of a pretraining", held, do)
     return found
 

@@ -16,6 +16,7 @@ from vitpipe.stages.pretrain.input_checks import (
     check_init_names,
     check_probe,
     check_shards,
+    watched_outputs,
 )
 from vitpipe.stages.pretrain.job import SPLIT, ResolvedRecipe, model_of
 from vitpipe.stages.pretrain.memory import saved_bytes, terms
@@ -33,11 +34,14 @@ def estimate(config: PretrainConfig, resources: PretrainResources, inputs: Given
     for probe in inputs.get("probes", ()):
         if isinstance(probe, ShardSet | Estimate) and probe.splits is not None:
             check_probe(*_facts(probe, "a probe of this run"), probe.num_classes)
+    for watched in inputs.get("watch", ()):
+        if isinstance(watched, ShardSet | Estimate) and isinstance(inputs["shards"][0], ShardSet | Estimate):
+            watched_outputs(watched, inputs["shards"][0])
     _check_classes(config, inputs, num_classes)
     if not num_images or None in num_classes:
         return Estimate(notes=("known once the shards are",))
     splits = [one.splits or {} for one in inputs["shards"] if isinstance(one, ShardSet | Estimate)]
-    validation_split(config, splits, bool(inputs.get("probes")))
+    validation_split(config, splits, bool(inputs.get("probes") or inputs.get("watch")))
     recipe = ResolvedRecipe(config, resources, num_images)
     model = model_of(config, num_classes[0] or 0)
     names = known_names(inputs["shards"][0]) if model.classes else {}

@@ -82,6 +82,15 @@ class ResolvedRecipe:
 
 
 @dataclass(frozen=True)
+class Watched:
+    """A data set that the model's head is tested on while training."""
+
+    shards: ShardSet
+    outputs: tuple[int, ...]
+    """Which output of the head each of its classes is."""
+
+
+@dataclass(frozen=True)
 class PretrainJob:
     """What every rank is given. Picklable."""
 
@@ -93,6 +102,8 @@ class PretrainJob:
     task: TaskContext
     probes: tuple[ShardSet, ...] = ()
     """Scored by few-shot regression while training."""
+    watch: tuple[Watched, ...] = ()
+    """Scored by the model's own head while training."""
     continued: Checkpoint | None = None
     """Where another training ended that this one goes on with."""
     begun: float = field(default_factory=time.time)

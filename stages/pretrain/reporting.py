@@ -105,10 +105,13 @@ class Reporter:
         """Report a measurement between two steps."""
         values = {f"validation_{name}": found[name] for name in ("loss", "accuracy") if found.get(name) is not None}
         self._set(**values)
+        for name, accuracy in found.get("watch", {}).items():
+            self._job.task.metrics.set("watched_accuracy", accuracy, benchmark=name)
         for probe, accuracies in found.get("fewshot", {}).items():
             shots, accuracy = next(iter(accuracies.items()))
             self._job.task.metrics.set("fewshot_accuracy", accuracy, benchmark=f"{probe}-{shots}-shot")
         words = [f"{name.replace('_', ' ')} {value:.4g}" for name, value in values.items()]
+        words += [f"{name} {100 * value:.1f} %" for name, value in found.get("watch", {}).items()]
         words += [
             f"{probe} {', '.join(f'{shots}-shot {100 * value:.1f} %' for shots, value in accuracies.items())}"
             for probe, accuracies in found.get("fewshot", {}).items()

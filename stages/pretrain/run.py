@@ -18,8 +18,15 @@ from vitpipe.stages.images.split import Split
 from vitpipe.stages.images.united import united
 from vitpipe.stages.pretrain.config import PretrainConfig, PretrainResources, validation_split
 from vitpipe.stages.pretrain.continuation import refuse_change, refuse_end
-from vitpipe.stages.pretrain.input_checks import check_classes, check_init, check_init_names, check_probe, check_shards
-from vitpipe.stages.pretrain.job import FINISHED, SPLIT, PretrainJob, ResolvedRecipe, model_of
+from vitpipe.stages.pretrain.input_checks import (
+    check_classes,
+    check_init,
+    check_init_names,
+    check_probe,
+    check_shards,
+    watched_outputs,
+)
+from vitpipe.stages.pretrain.job import FINISHED, SPLIT, PretrainJob, ResolvedRecipe, Watched, model_of
 from vitpipe.stages.tasks import weights_in
 from vitpipe.stages.training.checkpoint.committed_steps import EVALUATION, LEDGER, METRICS, StepPlace
 from vitpipe.stages.training.measure.fewshot import draw
@@ -45,11 +52,12 @@ def run(config: PretrainConfig, inputs: Inputs, ctx: StageContext[PretrainResour
         init=weights_in(inputs, "begin", "init"),
         task=ctx.task,
         probes=_probes(config, inputs, ctx.task.scratch),
+        watch=_watched(inputs, shards[0]),
         continued=_continued(config, inputs),
     )
     if job.continued is not None:
         refuse_end(recipe.total_steps, job.continued.step, job.continued.uri)
-    validation_split(config, [one.splits for one in shards], bool(job.probes))
+    validation_split(config, [one.splits for one in shards], bool(job.probes or job.watch))
     if job.init is not None:
         _check_head(job.init, job, manifests[0], ctx.events)
     note = f"waits for {ctx.resources.least_workers} workers to have their machines and start"
@@ -81,7 +89,7 @@ def _continued(config: PretrainConfig, inputs: Inputs) -> Checkpoint | None:
 
 def _probes(config: PretrainConfig, inputs: Inputs, scratch: Path) -> tuple[ShardSet, ...]:
     """UsageError for one that no ridge can be fitted and tested on, one with too few images of a class too."""
-    probes = inputs.many("probes", ShardSet)
+    probes = _several(inputs, "probes")
     for probe in probes:
         check_probe(probe.uri, probe.splits, probe.multi_label, probe.num_classes)
         if config.evaluate is not None:  # now, not when training has come to its first measurement
@@ -91,6 +99,22 @@ def _probes(config: PretrainConfig, inputs: Inputs, scratch: Path) -> tuple[Shar
             except StageError as error:
                 raise UsageError(f"score on {probe.uri}", error.in_brief, error.do) from error
     return probes
+
+
+def _watched(inputs: Inputs, shards: ShardSet) -> tuple[Watched, ...]:
+    """UsageError for a set with a class that the shards do not have."""
+    matched = ((one, watched_outputs(one, shards)) for one in _several(inputs, "watch"))
+    return tuple(Watched(one, outputs) for one, outputs in matched if outputs is not None)
+
+
+def _several(inputs: Inputs, name: str) -> tuple[ShardSet, ...]:
+    """Sets that are reported by their nodes' names. UsageError where two have one name."""
+    given = inputs.many(name, ShardSet)
+    names = [one.name for one in given]
+    if twice := [one.uri for one in given if names.count(one.name) > 1]:
+        found = f"two of them have one name, by which they are reported: {' and '.join(twice)}"
+        raise UsageError(f"score {name} while training", found, "leave one of them out")
+    return given
 
 
 def _on_rank(job: PretrainJob, rank: Rank) -> None:

@@ -12,10 +12,10 @@ from vitpipe.infra.errors import UsageError
 from vitpipe.stages.artifacts import Artifact, Score
 from vitpipe.stages.contract import Inputs
 from vitpipe.stages.estimates import Estimate, Known
-from vitpipe.stages.evaluate.class_match import ALL_NUMBERS, join, matched
 from vitpipe.stages.evaluate.config import EvaluateConfig, EvaluateResources
 from vitpipe.stages.evaluate.estimate import estimate
 from vitpipe.stages.evaluate.run import run
+from vitpipe.stages.images.class_match import ALL_NUMBERS, join, matched
 from vitpipe.stages.ingest.config import IngestConfig, IngestResources
 from vitpipe.stages.ingest.run import run as run_ingest
 
