@@ -51,6 +51,7 @@ KNOWN: dict[str, Metric] = {
         Metric("rank_data_wait_seconds", "Seconds a rank waited for its data in a step."),
         Metric("validation_loss", "Loss on held-out images, measured while training."),
         Metric("validation_accuracy", "Accuracy on held-out images, a fraction, measured while training."),
+        Metric("watched_accuracy", "Accuracy on a watched data set, a fraction, measured while training."),
         Metric("fewshot_accuracy", "Few-shot accuracy of frozen features, a fraction, measured while training."),
         Metric("shard_wait_seconds_total", "Seconds readers have waited for shards from the store.", "counter"),
         Metric("uncached_samples_total", "Images read from the store one by one: no room on the disk.", "counter"),

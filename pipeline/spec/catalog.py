@@ -139,6 +139,7 @@ _STAGES = (
         {
             "shards": Need("ShardSet", required=True, many=True),
             "probes": Need("ShardSet", many=True),
+            "watch": Need("ShardSet", many=True),
             "init": Need("Weights"),
             "continue": Need("Checkpoint"),
         },

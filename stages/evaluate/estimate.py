@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from vitpipe.infra.errors import UsageError
 from vitpipe.stages.artifacts import ShardSet
 from vitpipe.stages.estimates import Estimate, Given, Known
-from vitpipe.stages.evaluate.class_match import join
 from vitpipe.stages.evaluate.config import EvaluateConfig, EvaluateResources
+from vitpipe.stages.images.class_match import join
 from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.tasks import check_data, check_labelled, planned_splits
 from vitpipe.stages.vit.flops import activation_bytes, forward_macs, num_parameters
@@ -71,6 +71,6 @@ def task_bytes(config: EvaluateConfig, resources: EvaluateResources, model: Mode
 def check_head(config: EvaluateConfig, model: ModelSettings | None) -> None:
     """UsageError for an encoder without classes where its own head is to name them."""
     if not config.probes and model is not None and model.classes == 0:
-        found = "they have no head: they were pretrained on masked patches"
+        found = "they have no head: they were pretrained on patches, without classes"
         do = "fine-tune them first, or probe their features with method fewshot, linear or knn"
         raise UsageError(f"evaluate weights by {config.method}", found, do)

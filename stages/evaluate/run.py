@@ -15,10 +15,10 @@ from vitpipe.infra.errors import UsageError
 from vitpipe.stages.artifacts import File, Score, ShardSet, Weights
 from vitpipe.stages.contract import Inputs, StageContext
 from vitpipe.stages.evaluate import frozen
-from vitpipe.stages.evaluate.class_match import join
 from vitpipe.stages.evaluate.config import EvaluateConfig, EvaluateResources
 from vitpipe.stages.evaluate.estimate import check_head, check_set, task_bytes
 from vitpipe.stages.evaluate.work_items import Drawn, EvaluateTask, Features, FitTask, HeadTask
+from vitpipe.stages.images.class_match import join
 from vitpipe.stages.preparation import PREPARATION, Preparation, read_preparation
 from vitpipe.stages.seal import readable
 from vitpipe.stages.tasks import train_alone, weights_in

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from vitpipe.stages.evaluate.class_match import join
 from vitpipe.stages.evaluate.features import Floats, device, pretrained, read
 from vitpipe.stages.evaluate.probes import choose_l2, linear, nearest
 from vitpipe.stages.evaluate.quality import quality, real_accuracy
 from vitpipe.stages.evaluate.work_items import Drawn, EvaluateTask, FitTask, HeadTask, Indices
+from vitpipe.stages.images.class_match import join
 from vitpipe.stages.images.evaluate import EvalImages
 from vitpipe.stages.training.measure.fewshot import draw, left_over, short_classes
 from vitpipe.stages.training.measure.ridge import Ridge

@@ -172,6 +172,20 @@ def _masked_row(variant: str | None) -> RecipeRow:
     return RecipeRow(named, row["data"], images, _merged(assumed, stated, wanted), not own)
 
 
+def autoencoder_row(variant: str | None) -> RecipeRow:
+    """Make the row of a masked autoencoder, which is He et al.'s: their Table 8, and where it is silent their code."""
+    facts = recipes()
+    row, models = facts["mae"], tuple(facts["mae"]["models"])
+    wanted = {
+        "model.variant": Expected("model.variant", models, "He et al. 2022, Table 3", True),
+        "total": Expected("total", tuple(row["epochs"]), "He et al. 2022, section 4: 1600, and 800 in ablations", True),
+    }
+    own = variant if variant in models and variant else models[0]
+    named = f"masked autoencoder {full_name(own)} (He et al. 2022, Table 8)"
+    images = facts["datasets"][row["data"]]["images"]
+    return RecipeRow(named, row["data"], images, _merged(row["assumed"], row["stated"], wanted), variant not in models)
+
+
 def _merged(
     assumed: Mapping[str, Sequence[Any]], stated: Mapping[str, Sequence[Any]], more: Mapping[str, Expected]
 ) -> tuple[Expected, ...]:

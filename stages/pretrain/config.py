@@ -10,6 +10,7 @@ from vitpipe.stages.bounds import BatchImages, Bytes, Cores, Few, FewOrNone, Pro
 from vitpipe.stages.images.config import AugmentSettings, too_small
 from vitpipe.stages.images.shares import block_counts
 from vitpipe.stages.model_settings import ModelSettings
+from vitpipe.stages.pretrain.answerable import unanswerable
 from vitpipe.stages.settings import PositiveDuration, Settings, micro_batch_of
 from vitpipe.stages.training.config import Ema, EvaluateSettings, LayerDecay, ObjectiveSettings
 from vitpipe.stages.training.optim.kinds import AnyOptimizer
@@ -48,8 +49,8 @@ class PretrainConfig(Settings):
     ema: Ema | None = None
     """Keep a running average of the parameters too, in fp32; `convert` takes it with `use: ema`."""
     evaluate: EvaluateSettings | None = None
-    """Measure the model while it trains: loss and accuracy on the split `test` of the shards, or `val`, and few-shot
-    accuracy on each of `needs.probes`."""
+    """Measure the model while it trains, on the split `test` or `val` of each: loss and accuracy on the shards, the
+    accuracy of the model's own head on `needs.watch`, few-shot accuracy on `needs.probes`."""
     seed: Seed = 0
     """Decides initial weights, sample order, augmentation and dropout."""
 
@@ -127,8 +128,11 @@ def check_inputs(config: PretrainConfig, given: Mapping[str, int]) -> list[str]:
     """What is wrong between the recipe and how many of each input there are; asked by `validate`."""
     if {"init", "continue"} <= given.keys():
         return ["`init` begins anew with given parameters, `continue` goes on with a training: remove one of them"]
-    if "probes" in given and config.evaluate is None:
-        return ["probes are scored while training: say how often by config.evaluate.every, or leave them out"]
+    for name in ("probes", "watch"):
+        if name in given and config.evaluate is None:
+            return [f"{name}: scored while training, say how often by config.evaluate.every, or leave it out"]
+    if "watch" in given and not config.objective.labelled:
+        return [f"watch: its classes are named by the model's head, {config.objective.kind} has none: give probes"]
     if config.evaluate and "fewshot" in config.evaluate.model_fields_set and "probes" not in given:
         return ["evaluate.fewshot scores `needs.probes`, of which there are none"]
     sets, shares = given.get("shards", 0), len(config.mix)
@@ -164,17 +168,20 @@ def check(config: PretrainConfig, resources: PretrainResources) -> list[str]:
     resized = config.augment.crop in ("resmall", "resize")
     if resized and (reason := too_small(config.augment.resize_px, config.model.image_px)):
         wrong.append(f"augment.resize_px: {reason}")
-    return wrong + _too_long(config) + _unanswerable(config)
+    return wrong + _too_long(config) + unanswerable(config.model, config.objective, config.augment)
 
 
-def validation_split(config: PretrainConfig, splits: Sequence[Mapping[str, int]], probes: bool) -> str | None:
-    """The split to measure while training; None where probes alone are. UsageError when there is nothing to measure."""
+def validation_split(config: PretrainConfig, splits: Sequence[Mapping[str, int]], others: bool) -> str | None:
+    """The split to measure while training; None where only `others` are. UsageError when there is nothing to measure.
+
+    `others` says whether there are probes, or sets to watch.
+    """
     if config.evaluate is None:
         return None
     found = held_out(*splits)
-    if found is None and not probes:
+    if found is None and not others:
         held = f"its shards hold {' and '.join(str(dict(one)) for one in splits)}, and no probes are given"
-        do = f"ingest a split named {VALIDATION[0]}, give probes, or leave config.evaluate out"
+        do = f"ingest a split named {VALIDATION[0]}, give `probes` or `watch`, or leave config.evaluate out"
         raise UsageError(f"evaluate every {config.evaluate.every} of a pretraining", held, do)
     return found
 
@@ -198,24 +205,3 @@ def _too_long(config: PretrainConfig) -> list[str]:
     if longest <= total:
         return []
     return [f"schedule of {' + '.join(map(str, stated))} is longer than the run of {config.total}"]
-
-
-def _unanswerable(config: PretrainConfig) -> list[str]:
-    """What keeps the model from the objective: a head to name classes, or patches to corrupt and predict."""
-    model, wrong = config.model, []
-    if config.objective.kind != "masked_patch":
-        needs = f"objective {config.objective.kind} needs classes: leave model.classes out, or raise it"
-        return [needs] if model.classes == 0 else []
-    if model.family != "vit":
-        return [f"objective masked_patch corrupts image patches, which a {model.family} has not: choose a plain ViT"]
-    if model.grid < 2:
-        wrong.append(f"masked_patch needs patches to tell others by, {model.image_px} px hold one of them")
-    if model.classes:
-        wrong.append(f"masked_patch names no classes: leave model.classes {model.classes} out")
-    if model.pool == "map" or model.representation != "none":
-        wrong.append("masked_patch trains the encoder alone: choose pool cls or gap, and representation none")
-    if config.objective.target == "rgb_4x4_3bit" and model.sizes.patch_px % 4:
-        wrong.append(f"rgb_4x4_3bit cuts a patch in 4 x 4 parts, {model.sizes.patch_px} px do not divide by 4")
-    if config.augment.mixes:
-        wrong.append("masked_patch has no labels to mix: leave augment.mixup and augment.cutmix at 0")
-    return wrong

@@ -16,12 +16,13 @@ from vitpipe.stages.pretrain.input_checks import (
     check_init_names,
     check_probe,
     check_shards,
+    watched_outputs,
 )
 from vitpipe.stages.pretrain.job import SPLIT, ResolvedRecipe, model_of
 from vitpipe.stages.pretrain.memory import saved_bytes, terms
+from vitpipe.stages.pretrain.objective_costs import num_trained, train_flops
 from vitpipe.stages.settings import micro_batch_of
 from vitpipe.stages.training.doubts import Training, doubts
-from vitpipe.stages.vit.flops import num_parameters, train_flops_per_image
 
 
 def estimate(config: PretrainConfig, resources: PretrainResources, inputs: Given, known: Known) -> Estimate:
@@ -33,20 +34,23 @@ def estimate(config: PretrainConfig, resources: PretrainResources, inputs: Given
     for probe in inputs.get("probes", ()):
         if isinstance(probe, ShardSet | Estimate) and probe.splits is not None:
             check_probe(*_facts(probe, "a probe of this run"), probe.num_classes)
+    for watched in inputs.get("watch", ()):
+        if isinstance(watched, ShardSet | Estimate) and isinstance(inputs["shards"][0], ShardSet | Estimate):
+            watched_outputs(watched, inputs["shards"][0])
     _check_classes(config, inputs, num_classes)
     if not num_images or None in num_classes:
         said = known_names(inputs["shards"][0]) if config.objective.kind != "masked_patch" else None
         return Estimate(class_names=tuple(said.values()) if said else None, notes=("known once the shards are",))
     splits = [one.splits or {} for one in inputs["shards"] if isinstance(one, ShardSet | Estimate)]
-    validation_split(config, splits, bool(inputs.get("probes")))
+    validation_split(config, splits, bool(inputs.get("probes") or inputs.get("watch")))
     recipe = ResolvedRecipe(config, resources, num_images)
     model = model_of(config, num_classes[0] or 0)
     names = known_names(inputs["shards"][0]) if model.classes else {}
     _check_init(inputs, model, names)
     steps = recipe.total_steps - _steps_before(recipe, inputs)
     images = steps * config.batch_images
-    flops = float(images * train_flops(config, model))
-    saved = (num_parameters(model) + _predictor(config, model)) * saved_bytes(config)
+    flops = float(images * train_flops(config.objective, model))
+    saved = num_trained(config.objective, model) * saved_bytes(config)
     gpus = resources.gpus_per_worker if resources.gpus_per_worker is not None else min(1, known.gpus)
     memory = memory_bytes(config, resources, model, gpus)
     return Estimate(
@@ -81,22 +85,8 @@ def _steps_before(recipe: ResolvedRecipe, inputs: Given) -> int:
 
 def memory_bytes(config: PretrainConfig, resources: PretrainResources, model: ModelSettings, gpus: float = 1) -> int:
     """Peak memory of one worker: of its GPU, or of its process without one."""
-    parameters = num_parameters(model) + _predictor(config, model)
+    parameters = num_trained(config.objective, model)
     return int(sum(terms(config, resources, model, parameters, gpus > 0).values()))
-
-
-def train_flops(config: PretrainConfig, model: ModelSettings) -> int:
-    """FLOPs of one image's forward and backward pass; masked patches predict half of theirs."""
-    if config.objective.kind != "masked_patch":
-        return train_flops_per_image(model)
-    return train_flops_per_image(model) + 3 * model.grid**2 * _predictor(config, model)
-
-
-def _predictor(config: PretrainConfig, model: ModelSettings) -> int:
-    """Weights of what masked patches are predicted with; its biases and the mask token are not worth counting."""
-    if config.objective.kind != "masked_patch":
-        return 0
-    return model.sizes.width * config.objective.outputs_of_patch(model.sizes.patch_px)
 
 
 def _shards(config: PretrainConfig, inputs: Given) -> tuple[int, list[int | None]]:
@@ -125,7 +115,7 @@ def _check_init(inputs: Given, model: ModelSettings, names: Mapping[int, str] | 
 
 def _check_classes(config: PretrainConfig, inputs: Given, num_classes: Sequence[int | None]) -> None:
     """UsageError for sets of other classes, among those that are known already."""
-    labelled, known = config.objective.kind != "masked_patch", [count for count in num_classes if count is not None]
+    labelled, known = config.objective.labelled, [count for count in num_classes if count is not None]
     if labelled and len(set(known)) > 1:
         asked, found = "pretrain on several sets of shards", f"they have {' and '.join(map(str, known))} classes"
         raise UsageError(asked, found, "ingest them with the same classes in the same order")

@@ -14,9 +14,10 @@ from vitpipe.stages.images.evaluate import EvalImages
 from vitpipe.stages.pretrain.config import held_out, validation_split
 from vitpipe.stages.pretrain.job import PretrainJob
 from vitpipe.stages.training.engine import Engine
-from vitpipe.stages.training.measure.evaluation import fewshot, validate
+from vitpipe.stages.training.measure.evaluation import fewshot, named_right, validate
 from vitpipe.stages.training.measure.fewshot import short_classes
 from vitpipe.stages.training.objective.corruption import corrupted
+from vitpipe.stages.training.objective.hidden_patches import hidden
 from vitpipe.stages.training.objective.losses import loss_fn
 
 
@@ -29,8 +30,9 @@ class Evaluator:
         self._held_out: list[EvalImages] | None = None
 
     def measure(self, step: int, samples_seen: int) -> dict[str, Any]:
-        """A line of `evaluation.jsonl`: `step, samples_seen`, of the held-out split `loss` and `accuracy`, and
-        `fewshot` with accuracies by probe and shots, and `short_classes`: how many have fewer images than shots."""
+        """A line of `evaluation.jsonl`: `step, samples_seen`, of the held-out split `loss` and `accuracy`, `watch`
+        with the head's accuracy by data set, and `fewshot` with accuracies by probe and shots, and `short_classes`: how
+        many have fewer images than shots."""
         settings = self._job.recipe.config.evaluate
         assert settings is not None  # who asks has found that it is time
         found: dict[str, Any] = {"step": step, "samples_seen": samples_seen}
@@ -39,9 +41,14 @@ class Evaluator:
             self._held_out = self._open()
         if self._held_out:
             loss, prepare = loss_fn(self._job.recipe.config.objective), partial(prepared, self._job)
-            labelled = self._job.recipe.labelled
+            labelled = self._job.recipe.config.objective.labelled
             values = validate(self._engine, self._held_out, loss, prepare, threads, classes=labelled)
             found |= {name: value if math.isfinite(value) else None for name, value in values.items()}
+        for watched in self._job.watch:
+            split = held_out(watched.shards.splits)
+            assert split is not None  # the driver has refused a set without
+            share = named_right(self._engine, self._images(watched.shards, split), watched.outputs, threads)
+            found.setdefault("watch", {})[watched.shards.name] = share
         for probe in self._job.probes:
             split = held_out(probe.splits)
             assert split is not None  # the driver has refused a probe without
@@ -60,18 +67,24 @@ class Evaluator:
 
     def _open(self) -> list[EvalImages]:
         job = self._job
-        settings, config = job.recipe.config.evaluate, job.recipe.config
-        assert settings is not None
-        split = validation_split(config, [one.splits for one in job.shards], bool(job.probes))
+        others = bool(job.probes or job.watch)
+        split = validation_split(job.recipe.config, [one.splits for one in job.shards], others)
         if split is None:
             return []
-        sets = [one for one in job.shards if one.splits.get(split)]
-        return [EvalImages(one, split, job.model.image_px, settings.eval_resize, self._cache) for one in sets]
+        return [self._images(one, split) for one in job.shards if one.splits.get(split)]
+
+    def _images(self, shards: ShardSet, split: str) -> EvalImages:
+        settings = self._job.recipe.config.evaluate
+        assert settings is not None
+        return EvalImages(shards, split, self._job.model.image_px, settings.eval_resize, self._cache)
 
 
 def prepared(job: PretrainJob, batch: Batch) -> Batch:
-    """What the objective makes of images: for masked patches, a question about the corrupted ones."""
-    config = job.recipe.config
-    if job.recipe.labelled:
+    """What the objective makes of images: without labels, a question about patches that are corrupted or hidden."""
+    objective, seed = job.recipe.config.objective, job.recipe.config.seed
+    if objective.labelled:
         return batch
-    return corrupted(batch, job.model.sizes.patch_px, config.objective.patch_target, config.seed)
+    patch_px = job.model.sizes.patch_px
+    if objective.kind == "mae":
+        return hidden(batch, patch_px, objective.visible(job.model.grid**2), seed)
+    return corrupted(batch, patch_px, objective.patch_target, seed)

@@ -3,11 +3,14 @@
 from collections.abc import Mapping
 
 from vitpipe.infra.errors import UsageError
+from vitpipe.stages.artifacts import ShardSet
+from vitpipe.stages.estimates import Estimate
+from vitpipe.stages.images.class_match import join
 from vitpipe.stages.images.classes import difference, moved_name
 from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.pretrain.config import VALIDATION, PretrainConfig, held_out
 from vitpipe.stages.pretrain.job import SPLIT
-from vitpipe.stages.tasks import check_data, check_labelled
+from vitpipe.stages.tasks import check_data, check_labelled, planned_splits
 
 
 def check_init(init: ModelSettings | None, model: ModelSettings, uri: str) -> None:
@@ -39,10 +42,10 @@ def check_init_names(uri: str, head: Mapping[int, str], shards: str, classes: Ma
 
 def check_classes(uri: str, num_classes: int | None, config: PretrainConfig) -> None:
     """UsageError for a set of one class, of which a softmax learns nothing, and for one of none; None is not known."""
-    if config.objective.kind != "masked_patch":
+    if config.objective.labelled:
         check_labelled(f"pretrain on {uri} with the objective {config.objective.kind}", num_classes)
     if num_classes == 1 and config.objective.kind == "softmax":
-        do = "give images of two or more classes, or set objective.kind to masked_patch, which looks at none"
+        do = "give images of two or more classes, or set objective.kind to mae or masked_patch, which look at none"
         raise UsageError(f"pretrain on {uri}", "it has a single class: 1", do)
 
 
@@ -54,6 +57,24 @@ def check_shards(uri: str, splits: Mapping[str, int], multi_label: bool, config:
     if multi_label and config.objective.kind == "softmax":
         found = "its images have several classes each, a softmax has one"
         raise UsageError(f"pretrain on {uri}", found, "set objective.kind to sigmoid")
+
+
+def watched_outputs(watched: ShardSet | Estimate, shards: ShardSet | Estimate) -> tuple[int, ...] | None:
+    """Which outputs of the model the classes of a set to watch are, by name; None while one's names are not known.
+
+    UsageError for a set that the model's head cannot be tested on.
+    """
+    uri = watched.uri if isinstance(watched, ShardSet) else "a set of this run"
+    asked = f"watch {uri} while training"
+    check_labelled(asked, watched.num_classes)
+    if splits := planned_splits(watched):
+        check_data(asked, splits, (held_out(splits) or VALIDATION[0],), multi_label=False)
+    try:
+        match = join(watched, shards)
+    except UsageError as error:
+        do = "give a set of the classes that are trained on, or give it among `probes`, which any classes fit"
+        raise UsageError(asked, error.found, do) from error
+    return match.outputs if match else None
 
 
 def check_probe(uri: str, splits: Mapping[str, int], multi_label: bool, classes: int | None) -> None:

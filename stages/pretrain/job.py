@@ -46,11 +46,6 @@ class ResolvedRecipe:
         object.__setattr__(self, "schedule", schedule)
 
     @property
-    def labelled(self) -> bool:
-        """Whether the objective looks at labels."""
-        return self.config.objective.kind != "masked_patch"
-
-    @property
     def micro_batch(self) -> int:
         """Images of one forward pass."""
         return micro_batch_of(self.config.batch_images, self.resources.micro_batch)
@@ -87,6 +82,15 @@ class ResolvedRecipe:
 
 
 @dataclass(frozen=True)
+class Watched:
+    """A data set that the model's head is tested on while training."""
+
+    shards: ShardSet
+    outputs: tuple[int, ...]
+    """Which output of the head each of its classes is."""
+
+
+@dataclass(frozen=True)
 class PretrainJob:
     """What every rank is given. Picklable."""
 
@@ -98,6 +102,8 @@ class PretrainJob:
     task: TaskContext
     probes: tuple[ShardSet, ...] = ()
     """Scored by few-shot regression while training."""
+    watch: tuple[Watched, ...] = ()
+    """Scored by the model's own head while training."""
     continued: Checkpoint | None = None
     """Where another training ended that this one goes on with."""
     begun: float = field(default_factory=time.time)
@@ -105,8 +111,8 @@ class PretrainJob:
 
 
 def model_of(config: PretrainConfig, num_classes: int) -> ModelSettings:
-    """The architecture with its classes, 0 for masked patches. UsageError for a head too small for the labels."""
-    if config.objective.kind == "masked_patch":
+    """The architecture with its classes, 0 without labels. UsageError for a head too small for them."""
+    if not config.objective.labelled:
         return config.model.model_copy(update={"classes": 0})
     classes = config.model.classes or num_classes
     if classes < num_classes:

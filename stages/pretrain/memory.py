@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.pretrain.config import PretrainConfig, PretrainResources
+from vitpipe.stages.pretrain.objective_costs import activation_bytes, largest_parameter
 from vitpipe.stages.settings import micro_batch_of
 from vitpipe.stages.training.config import BUCKET_ELEMENTS
-from vitpipe.stages.vit.flops import activation_bytes
 
 CPU_PROCESS_BYTES = 450_000_000
 """Anonymous memory of a rank once torch and DeepSpeed are imported: 421 MiB measured."""
@@ -179,7 +179,7 @@ def activations(worker: Worker, model: ModelSettings) -> float:
     """What one micro-batch leaves for the backward pass."""
     recompute = worker.resources.activation_checkpointing == "blocks"
     scale = 1 if worker.bf16 else 2
-    return scale * activation_bytes(model, recompute) * worker.micro_batch
+    return scale * activation_bytes(worker.config.objective, model, recompute) * worker.micro_batch
 
 
 def images(worker: Worker, model: ModelSettings) -> float:
@@ -191,6 +191,6 @@ def images(worker: Worker, model: ModelSettings) -> float:
 def offload(worker: Worker, model: ModelSettings) -> float:
     """A gradient's buffers of the largest parameter; in the host's memory, weights and gradients of this part on their
     way (stage_1_and_2.py: temp_grad_buffer_for_gpu_offload, param_buffer_of_bit16, single_partition.grad)."""
-    largest = max(model.sizes.width * model.sizes.mlp, model.feature_width * (model.classes or 0))
+    largest = largest_parameter(worker.config.objective, model)
     host = 0.0 if worker.gpu else (worker.weight + 4) * worker.share
     return 2 * worker.weight * largest + host

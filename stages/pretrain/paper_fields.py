@@ -3,7 +3,7 @@
 from typing import Any
 
 from vitpipe.stages.paper.recipe_comparison import RecipeComparison, compare
-from vitpipe.stages.paper.recipes import RecipeRow, pretraining_rows, variant_of
+from vitpipe.stages.paper.recipes import RecipeRow, autoencoder_row, pretraining_rows, variant_of
 from vitpipe.stages.pretrain.config import PretrainConfig
 from vitpipe.stages.training.optim.schedule import in_steps
 
@@ -14,9 +14,15 @@ CROP_MIN_AREA = {"inception": 0.05, "random_resized": 0.08}
 
 
 def conform(config: PretrainConfig, data: str | None) -> RecipeComparison:
-    """Compare with the variant's row on `data`, a set of the paper; without it, with the row of fewest deviations."""
+    """Compare with the variant's row on `data`, a set of the paper; without it, with the row of fewest deviations.
+
+    A masked autoencoder has a row of its own.
+    """
     variant = variant_name(config.model)
-    rows = pretraining_rows(variant, data, masked=config.objective.kind == "masked_patch")
+    if config.objective.kind == "mae":
+        rows = [autoencoder_row(variant)]
+    else:
+        rows = pretraining_rows(variant, data, masked=config.objective.kind == "masked_patch")
     return min(
         (compare(_values(config, row, variant), row, config.batch_images) for row in rows),
         key=lambda one: len(one.deviations),

@@ -32,6 +32,7 @@ from vitpipe.stages.training.checkpoint.restore import Resumed
 from vitpipe.stages.training.engine import Engine, EngineSettings
 from vitpipe.stages.training.measure.metrics_log import LogSnapshot
 from vitpipe.stages.training.measure.step_metrics import StepMetrics
+from vitpipe.stages.training.objective.autoencoder import MaskedAutoencoder, begin
 from vitpipe.stages.training.objective.losses import loss_fn
 from vitpipe.stages.training.objective.masked_patches import MaskedPatchViT
 from vitpipe.stages.training.sampler import DataParallelSampler
@@ -119,7 +120,10 @@ def _clear(scratch: Path, earlier: Sequence[str], rank: Rank) -> None:
 def _engine(job: PretrainJob, rank: Rank, sampler: DataParallelSampler, scratch: Path) -> Engine:
     config, resources = job.recipe.config, job.recipe.resources
     model = _built(job)
-    init_weights(model, config.seed, head_bias=config.objective.initial_head_bias)
+    if isinstance(model, MaskedAutoencoder):
+        begin(model, config.seed)
+    else:
+        init_weights(model, config.seed, head_bias=config.objective.initial_head_bias)
     if job.init is not None:
         old, state = load_weights(job.init, scratch / "init")
         model.load_state_dict(model.state_dict() | _given(state, old, job))
@@ -143,6 +147,8 @@ def _engine(job: PretrainJob, rank: Rank, sampler: DataParallelSampler, scratch:
 
 def _built(job: PretrainJob) -> Model:
     objective = job.recipe.config.objective
+    if objective.kind == "mae":
+        return MaskedAutoencoder(job.model, objective)
     if objective.kind == "masked_patch":
         return MaskedPatchViT(job.model, objective.outputs_of_patch(job.model.sizes.patch_px))
     return build_model(job.model)
@@ -215,7 +221,7 @@ def _images(job: PretrainJob, engine: Engine) -> TrainImages:
         cache=ShardCache(task.scratch / "images", resources.cache_bytes, ReaderWatch(task.metrics, task.events)),
         multi_hot=job.model.classes if any(one.multi_label for one in job.shards) or config.augment.mixes else None,
         shares=config.mix,
-        labelled=job.recipe.labelled,
+        labelled=job.recipe.config.objective.labelled,
         pinned=engine.device.type == "cuda",
     )
 

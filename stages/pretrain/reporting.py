@@ -13,9 +13,9 @@ from typing import Any
 import torch
 
 from vitpipe.infra.work import Rank
-from vitpipe.stages.pretrain.estimate import train_flops
 from vitpipe.stages.pretrain.job import PretrainJob
 from vitpipe.stages.pretrain.notes import Keys
+from vitpipe.stages.pretrain.objective_costs import train_flops
 from vitpipe.stages.pretrain.stragglers import Stragglers
 from vitpipe.stages.training.checkpoint.checkpoints import Saved
 from vitpipe.stages.training.measure.account import Account, Cause
@@ -54,7 +54,7 @@ class Reporter:
         self._sent, self._waited, self._images, self._seconds = -EVERY_S, 0.0, 0, 0.0
         self._counted: dict[str, float] = {}
         self._peak_flops = None if rank.device == "cpu" else peak_flops(torch.cuda.get_device_name(rank.device))
-        self._flops = train_flops(job.recipe.config, job.model)
+        self._flops = train_flops(job.recipe.config.objective, job.model)
         self._metrics: dict[str, float] = {"target_steps": job.recipe.total_steps, "ranks": len(self._ranks)}
 
     def step(self, done: StepMetrics, account: Account) -> None:
@@ -105,10 +105,13 @@ class Reporter:
         """Report a measurement between two steps."""
         values = {f"validation_{name}": found[name] for name in ("loss", "accuracy") if found.get(name) is not None}
         self._set(**values)
+        for name, accuracy in found.get("watch", {}).items():
+            self._job.task.metrics.set("watched_accuracy", accuracy, benchmark=name)
         for probe, accuracies in found.get("fewshot", {}).items():
             shots, accuracy = next(iter(accuracies.items()))
             self._job.task.metrics.set("fewshot_accuracy", accuracy, benchmark=f"{probe}-{shots}-shot")
         words = [f"{name.replace('_', ' ')} {value:.4g}" for name, value in values.items()]
+        words += [f"{name} {100 * value:.1f} %" for name, value in found.get("watch", {}).items()]
         words += [
             f"{probe} {', '.join(f'{shots}-shot {100 * value:.1f} %' for shots, value in accuracies.items())}"
             for probe, accuracies in found.get("fewshot", {}).items()

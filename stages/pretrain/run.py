@@ -17,8 +17,15 @@ from vitpipe.stages.images.split import Split
 from vitpipe.stages.images.united import united
 from vitpipe.stages.pretrain.config import PretrainConfig, PretrainResources, validation_split
 from vitpipe.stages.pretrain.continuation import refuse_change, refuse_end
-from vitpipe.stages.pretrain.input_checks import check_classes, check_init, check_init_names, check_probe, check_shards
-from vitpipe.stages.pretrain.job import FINISHED, SPLIT, PretrainJob, ResolvedRecipe, model_of
+from vitpipe.stages.pretrain.input_checks import (
+    check_classes,
+    check_init,
+    check_init_names,
+    check_probe,
+    check_shards,
+    watched_outputs,
+)
+from vitpipe.stages.pretrain.job import FINISHED, SPLIT, PretrainJob, ResolvedRecipe, Watched, model_of
 from vitpipe.stages.tasks import weights_in
 from vitpipe.stages.training.checkpoint.committed_steps import EVALUATION, LEDGER, METRICS, StepPlace
 from vitpipe.stages.training.measure.fewshot import short_classes
@@ -36,7 +43,7 @@ def run(config: PretrainConfig, inputs: Inputs, ctx: StageContext[PretrainResour
         check_shards(one.uri, one.splits, one.multi_label, config)
         check_classes(one.uri, one.num_classes, config)
     recipe = ResolvedRecipe(config, ctx.resources, sum(one.splits[SPLIT] for one in shards))
-    manifests = united(shards, recipe.labelled)
+    manifests = united(shards, config.objective.labelled)
     job = PretrainJob(
         recipe=recipe,
         model=model_of(config, shards[0].num_classes),
@@ -44,11 +51,12 @@ def run(config: PretrainConfig, inputs: Inputs, ctx: StageContext[PretrainResour
         init=weights_in(inputs, "begin", "init"),
         task=ctx.task,
         probes=_probes(config, inputs, ctx),
+        watch=_watched(inputs, shards[0]),
         continued=_continued(config, inputs),
     )
     if job.continued is not None:
         refuse_end(recipe.total_steps, job.continued.step, job.continued.uri)
-    validation_split(config, [one.splits for one in shards], bool(job.probes))
+    validation_split(config, [one.splits for one in shards], bool(job.probes or job.watch))
     if job.init is not None:
         _check_head(job.init, job, manifests[0], ctx.events)
     note = f"waits for {ctx.resources.least_workers} workers to have their machines and start"
@@ -80,7 +88,7 @@ def _continued(config: PretrainConfig, inputs: Inputs) -> Checkpoint | None:
 
 def _probes(config: PretrainConfig, inputs: Inputs, ctx: StageContext[PretrainResources]) -> tuple[ShardSet, ...]:
     """UsageError for one that no ridge can be fitted and tested on; a class with fewer images than shots is told."""
-    probes = inputs.many("probes", ShardSet)
+    probes = _several(inputs, "probes")
     for probe in probes:
         check_probe(probe.uri, probe.splits, probe.multi_label, probe.num_classes)
         if config.evaluate is not None:  # now, not when training has come to its first measurement
@@ -94,6 +102,22 @@ def _probes(config: PretrainConfig, inputs: Inputs, ctx: StageContext[PretrainRe
                 found = f"{short} of {probe.num_classes} classes of {probe.name} have fewer training images than"
                 ctx.events.emit("note", f"{found} {most} shots: all of theirs are taken")
     return probes
+
+
+def _watched(inputs: Inputs, shards: ShardSet) -> tuple[Watched, ...]:
+    """UsageError for a set with a class that the shards do not have."""
+    matched = ((one, watched_outputs(one, shards)) for one in _several(inputs, "watch"))
+    return tuple(Watched(one, outputs) for one, outputs in matched if outputs is not None)
+
+
+def _several(inputs: Inputs, name: str) -> tuple[ShardSet, ...]:
+    """Sets that are reported by their nodes' names. UsageError where two have one name."""
+    given = inputs.many(name, ShardSet)
+    names = [one.name for one in given]
+    if twice := [one.uri for one in given if names.count(one.name) > 1]:
+        found = f"two of them have one name, by which they are reported: {' and '.join(twice)}"
+        raise UsageError(f"score {name} while training", found, "leave one of them out")
+    return given
 
 
 def _on_rank(job: PretrainJob, rank: Rank) -> None:

@@ -85,8 +85,11 @@ def spent(checkpoint: Checkpoint) -> list[Spent]:
 
 
 def measured_title(name: str) -> str:
-    """Title a measurement: `validation/loss` -> Held-out loss; `fewshot/cifar10/5` -> 5-shot accuracy on cifar10."""
+    """Title a measurement: `validation/loss` -> Held-out loss; `watch/imagenet-v2` -> Accuracy on imagenet-v2;
+    `fewshot/cifar10/5` -> 5-shot accuracy on cifar10."""
     kind, *rest = name.split("/")
+    if kind == "watch":
+        return f"Accuracy on {rest[0]}"
     return f"Held-out {rest[0]}" if kind == "validation" else f"{rest[1]}-shot accuracy on {rest[0]}"
 
 

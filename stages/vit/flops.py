@@ -19,10 +19,13 @@ CONVOLUTION_ACTIVATION_BYTES = 6
 _UNIT = re.compile(r"stages\.(\d+)\.blocks\.(\d+)\.(\w+)\.")
 
 
-def forward_macs(settings: ModelSettings) -> int:
-    """Count one image's multiply-adds: matrix products and convolutions of the forward pass alone, as in Table 6."""
+def forward_macs(settings: ModelSettings, tokens: int | None = None) -> int:
+    """Count one image's multiply-adds: matrix products and convolutions of the forward pass alone, as in Table 6.
+
+    With `tokens` the encoder runs on so many, though all patches are embedded.
+    """
     convolutions = sum(macs for macs, _, _ in _convolutions(settings))
-    encoder = 0 if settings.resnet is not None else _encoder_macs(settings)
+    encoder = 0 if settings.resnet is not None else _encoder_macs(settings, tokens or settings.tokens)
     return convolutions + encoder + _head_weights(settings)
 
 
@@ -36,28 +39,31 @@ def num_parameters(settings: ModelSettings) -> int:
     return sum(map(math.prod, _shapes(settings).values()))
 
 
-def activation_bytes(settings: ModelSettings, recompute: bool = False) -> int:
-    """Count bytes kept for one image's backward pass, in bf16; with `recompute` each block's input and one block."""
+def activation_bytes(settings: ModelSettings, recompute: bool = False, tokens: int | None = None) -> int:
+    """Count bytes kept for one image's backward pass, in bf16; with `recompute` each block's input and one block.
+
+    `tokens` as in `forward_macs`.
+    """
     units = _unit_outputs(settings)
     kept = CONVOLUTION_ACTIVATION_BYTES * sum(map(sum, units))
     if recompute:
         kept = 2 * sum(unit[-1] for unit in units) + CONVOLUTION_ACTIVATION_BYTES * max(map(sum, units), default=0)
     if settings.resnet is not None:
         return kept
-    unit, layers = settings.tokens * settings.sizes.width, settings.sizes.layers
-    block = BLOCK_ACTIVATION_BYTES * unit + _later_activations(settings)
+    unit, layers = (tokens or settings.tokens) * settings.sizes.width, settings.sizes.layers
+    block = BLOCK_ACTIVATION_BYTES * unit + _later_activations(settings, tokens or settings.tokens)
     if recompute:
         return kept + 2 * unit * layers + block
     return kept + block * layers
 
 
-def _later_activations(settings: ModelSettings) -> int:
+def _later_activations(settings: ModelSettings, tokens: int) -> int:
     """Bytes that one block of later parts keeps beside a plain one's, of one image, in bf16.
 
     What a plain block's 34 count for a hidden layer of 4 widths (16: before and behind GELU) is, for a gated one, the
     two halves, SiLU of one, and the product.
     """
-    tokens, width, mlp = settings.tokens, settings.sizes.width, settings.sizes.mlp
+    width, mlp = settings.sizes.width, settings.sizes.mlp
     kept = 2 * tokens * width * (2 * (settings.layer_scale is not None) + 2 * settings.qk_norm)
     if settings.rope is not None:
         kept += 4 * tokens * width * 2  # queries and keys, in the table's fp32
@@ -96,22 +102,26 @@ def _unit_outputs(settings: ModelSettings) -> list[list[int]]:
     return units[:-1]
 
 
-def _encoder_macs(settings: ModelSettings) -> int:
-    """L(4D^2 + 2DF)T + 2LT^2D + N C P^2 D: T tokens, D width, F MLP size, L layers, N patches of side P, C channels.
+def block_macs(settings: ModelSettings, tokens: int) -> int:
+    """Count the multiply-adds of one encoder block on so many tokens.
 
     3DF where the MLP is gated; norms, scales and turning are no matrix products, and not counted.
     """
-    sizes, tokens = settings.sizes, settings.tokens
-    width, mlp, layers = sizes.width, sizes.mlp, sizes.layers
+    width, mlp = settings.sizes.width, settings.sizes.mlp
     dense = 3 if settings.mlp_kind == "swiglu" else 2
     block = (4 * width**2 + dense * width * mlp) * tokens + 2 * tokens**2 * width
-    if settings.position == "relative":
-        block += tokens * (2 * tokens - 1) * width
+    return block + (tokens * (2 * tokens - 1) * width if settings.position == "relative" else 0)
+
+
+def _encoder_macs(settings: ModelSettings, tokens: int) -> int:
+    """L(4D^2 + 2DF)T + 2LT^2D + N C P^2 D: T tokens, D width, F MLP size, L layers, N patches of side P, C channels."""
+    sizes = settings.sizes
+    width, mlp = sizes.width, sizes.mlp
     patches = settings.grid**2 * settings.numbers.patch_channels * sizes.patch_px**2 * width
     pool = 0
     if settings.pool == "map":
         pool = 2 * tokens * width**2 + 2 * width**2 + 2 * tokens * width + 2 * width * mlp
-    return layers * block + patches + pool
+    return sizes.layers * block_macs(settings, tokens) + patches + pool
 
 
 def _head_weights(settings: ModelSettings) -> int:

@@ -13,7 +13,7 @@ from vitpipe.stages.finetune.paper_fields import FIXED
 from vitpipe.stages.finetune.paper_fields import conform as conform_finetuning
 from vitpipe.stages.finetune.sections import TuningOptimizer
 from vitpipe.stages.model_settings import LATER_PARTS
-from vitpipe.stages.paper.recipes import dataset, finetuning_row, pretraining_rows, recipes
+from vitpipe.stages.paper.recipes import autoencoder_row, dataset, finetuning_row, pretraining_rows, recipes
 from vitpipe.stages.paper.tables import tables
 from vitpipe.stages.pretrain.config import PretrainConfig
 from vitpipe.stages.pretrain.paper_fields import conform
@@ -57,7 +57,8 @@ NOT_COMPARED = {
     "model.variant.width", "model.variant.mlp", "model.variant.heads", "model.variant.patch_px", "ema.decay",
     "evaluate.every", "evaluate.eval_resize", "evaluate.fewshot.shots", "evaluate.fewshot.l2", "evaluate.fewshot.seeds",
     "evaluate.fewshot.eval_resize", "evaluate.fewshot.strict_shots", "mix",
-    *(f"model.{name}" for name in LATER_PARTS if name != "rope"), "model.rope.kind", "model.rope.base", "model.rope.grid",
+    *(f"model.{name}" for name in LATER_PARTS if name != "rope"),
+    "model.rope.kind", "model.rope.base", "model.rope.grid",
 }  # fmt: skip
 """The shards decide it, another alternative alone has it, no recipe names it, its section stands for it, or it changes
 no weight."""
@@ -109,8 +110,9 @@ def test_clipping_is_stated_for_imagenet_alone() -> None:
 def test_every_field_of_a_recipe_is_compared_or_left_out_for_a_reason() -> None:
     compared = {one.field for row in pretraining_rows("L/16", "ImageNet-21k", False) for one in row.expected}
     masked = {one.field for row in pretraining_rows("B/16", None, True) for one in row.expected}
+    hidden = {one.field for one in autoencoder_row("B/16").expected}
     fields = set(leaves(PretrainConfig))
-    assert fields - compared - masked - NOT_COMPARED == set()
+    assert fields - compared - masked - hidden - NOT_COMPARED == set()
     stand_ins = {"model.later_parts", "ema", "optimizer.decays", "augment.randaugment", "model.variant"}
     assert compared - fields == stand_ins - fields
 
@@ -173,6 +175,27 @@ def test_masked_patch_prediction_is_held_to_its_own_section(field: str, value: A
     assert pretraining(MASKED) == ([], [])
     assert pretraining(changed(MASKED, field, value)) == ([field], [])
     assert pretraining(changed(MASKED, "model.dropout", 0.1)) == ([], ["model.dropout"])
+
+
+MAE = {
+    "model": {"variant": "L/16", "image_px": 224}, "objective": {"kind": "mae"}, "batch_images": 4096,
+    "optimizer": {"peak_lr": 2.4e-3, "betas": [0.9, 0.95], "weight_decay": 0.05, "clip_norm": None},
+    "schedule": {"kind": "cosine", "warmup": "40 epochs"}, "total": "1600 epochs",
+    "augment": {"crop": "random_resized", "min_area": 0.2},
+}  # fmt: skip
+HIDDEN = {
+    "objective.mask_ratio": 0.6, "objective.decoder.layers": 4, "objective.decoder.width": 256,
+    "objective.norm_pixels": False, "optimizer.betas": [0.9, 0.999], "optimizer.weight_decay": 0.1,
+    "optimizer.peak_lr": 1.5e-4, "schedule.warmup": "10k steps", "total": "300 epochs", "model.pool": "gap",
+    "model.position": "sincos2d", "augment.crop": "inception", "model.variant": "S/16", "batch_images": 1024,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("field", HIDDEN)
+def test_a_masked_autoencoder_is_held_to_its_authors_table(field: str) -> None:
+    assert pretraining(MAE) == ([], [])
+    assert pretraining(changed(MAE, field, HIDDEN[field])) == ([field], [])
+    assert pretraining(changed(MAE, "augment.min_area", 0.08)) == ([], ["augment.min_area"])
 
 
 def test_table_3_as_printed() -> None:

@@ -6,7 +6,7 @@ other wrote, and a conversion reads the weights alone. Files are mapped, not loa
 """
 
 import math
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -99,15 +99,15 @@ def key(kind: str, name: str, start: int) -> str:
 class StateFiles:
     """The state in a local folder, all files verified. With `average`, `array` and iteration give the average.
 
-    `shapes` is name -> shape in the model's order, those of `leave_out` left out.
+    `shapes` is name -> shape in the model's order, without those whose names begin with one of `leave_out`.
     """
 
-    def __init__(self, folder: Path, leave_out: Container[str] = (), average: bool = False) -> None:
+    def __init__(self, folder: Path, leave_out: tuple[str, ...] = (), average: bool = False) -> None:
         self.folder = folder
         self.layout = Layout.parse((folder / LAYOUT).read_bytes(), str(folder / LAYOUT))
         self._kind = AVERAGE if average else WEIGHT
         self._open: dict[tuple[str, str], Any] = {}
-        self.shapes = {name: shape for name, shape in self.layout.shapes.items() if name not in leave_out}
+        self.shapes = {name: shape for name, shape in self.layout.shapes.items() if not name.startswith(leave_out)}
 
     def copy(self, kind: str, name: str, start: int, target: Any) -> None:
         """Copy numbers of a parameter, from `start` on, into a flat array of NumPy's or tensor of torch's.

@@ -46,6 +46,26 @@ def validate(
     return {"loss": total / images_seen} | ({"accuracy": right_images / images_seen} if classes else {})
 
 
+def named_right(engine: Engine, images: EvalImages, outputs: Sequence[int], threads: int) -> float:
+    """The share of images whose highest output is right; `outputs` says which of the model's each of their classes is.
+
+    Of an image with several classes each is right, and one without any does not count (ReaL's rule).
+    """
+    sums = torch.zeros(2, dtype=torch.float64, device=engine.device)
+    theirs_K = torch.tensor(outputs, device=engine.device)
+    for batch, logits_BO in answers(engine, images, lambda batch: batch, threads):
+        labels, named_B = batch.labels.to(engine.device), logits_BO.argmax(dim=1)
+        if labels.ndim == 1:
+            labels = F.one_hot(labels, len(outputs))
+        right_BO = labels.new_zeros(logits_BO.shape).index_copy_(1, theirs_K, labels)
+        counted_B = right_BO.any(dim=1)
+        hits_B = right_BO.gather(1, named_B[:, None])[:, 0] > 0
+        sums += torch.stack([hits_B.double().sum(), counted_B.double().sum()])
+    dist.all_reduce(sums)
+    hits, counted = sums.tolist()
+    return hits / counted if counted else 0.0
+
+
 def fewshot(
     engine: Engine, probe: ShardSet, split: str, image_px: int, settings: FewshotSettings, cache: Path, threads: int
 ) -> dict[int, float]:

@@ -138,8 +138,9 @@ def read(grown: LogSnapshot) -> Iterator[dict[str, Any]]:
 
 
 def measured(fields: Mapping[str, Any]) -> dict[str, float]:
-    """`validation/loss`, `validation/accuracy`, `fewshot/cifar10/5`: those that the line has."""
+    """`validation/loss`, `validation/accuracy`, `watch/imagenet-v2`, `fewshot/cifar10/5`: those that the line has."""
     found = {f"validation/{name}": fields.get(name) for name in ("loss", "accuracy")}
+    found |= {f"watch/{name}": accuracy for name, accuracy in fields.get("watch", {}).items()}
     for probe, accuracies in fields.get("fewshot", {}).items():
         found |= {f"fewshot/{probe}/{shots}": accuracy for shots, accuracy in accuracies.items()}
     return {name: value for name, value in found.items() if value is not None}

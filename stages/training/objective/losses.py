@@ -12,10 +12,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vitpipe.stages.training.config import ObjectiveSettings
+from vitpipe.stages.training.objective.autoencoder import rebuilt_loss
 from vitpipe.stages.training.objective.masked_patches import colour_loss, pixel_loss
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-"""(outputs in any float type, labels) -> fp32 loss (B,). Outputs are logits (B, K), or as `masked_patches.py` says."""
+"""(outputs in any float type, labels) -> fp32 loss (B,). Outputs are logits (B, K), or what the model
+of an objective without labels says."""
 
 
 def loss_fn(objective: ObjectiveSettings) -> Loss:
@@ -24,6 +26,8 @@ def loss_fn(objective: ObjectiveSettings) -> Loss:
     match objective.kind:
         case "masked_patch":
             return pixel_loss if objective.patch_target == "l2" else colour_loss
+        case "mae":
+            return partial(rebuilt_loss, normalise=objective.norm_pixels)
         case "sigmoid":
             return partial(sigmoid, smoothing=smoothing)
         case "softmax":

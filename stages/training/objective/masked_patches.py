@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.training.config import NUM_COLOURS
 from vitpipe.stages.vit.model import ViT
+from vitpipe.stages.vit.visible import rows
 
 
 class MaskedPatchViT(ViT):
@@ -28,10 +29,10 @@ class MaskedPatchViT(ViT):
             corrupted_BC = torch.arange(x_BND.shape[1], device=x_BND.device).expand(len(x_BND), -1)
             source_BN = torch.full_like(corrupted_BC, x_BND.shape[1])
         masked_BN1 = (source_BN == x_BND.shape[1])[..., None]
-        shown_BND = _rows(x_BND, source_BN.clamp(max=x_BND.shape[1] - 1))
+        shown_BND = rows(x_BND, source_BN.clamp(max=x_BND.shape[1] - 1))
         tokens_BTD = self.place(torch.where(masked_BN1, self.mask_token, shown_BND))
         y_BND = self.encode(tokens_BTD)[:, tokens_BTD.shape[1] - x_BND.shape[1] :]  # the class token predicts nothing
-        predicted_BCO: Tensor = self.predictor(_rows(y_BND, corrupted_BC))
+        predicted_BCO: Tensor = self.predictor(rows(y_BND, corrupted_BC))
         return predicted_BCO
 
 
@@ -46,7 +47,3 @@ def pixel_loss(predicted_BCO: Tensor, pixels_BCO: Tensor) -> Tensor:
     """Squared error (B,) to uint8 pixels on the scale of [-1, 1], the mean over an image's corrupted patches."""
     wanted_BCO = pixels_BCO.float() / 127.5 - 1
     return F.mse_loss(predicted_BCO.float(), wanted_BCO, reduction="none").mean(dim=(1, 2))
-
-
-def _rows(x_BND: Tensor, numbers_BC: Tensor) -> Tensor:
-    return x_BND.gather(1, numbers_BC[..., None].expand(-1, -1, x_BND.shape[2]))

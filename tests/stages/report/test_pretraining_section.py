@@ -13,7 +13,14 @@ from vitpipe.stages.report.pretraining import curves, spent
 from vitpipe.stages.report.run import run
 
 EVALUATIONS = [
-    {"step": step, "samples_seen": 1, "loss": 3 - step / 100, "accuracy": step / 400, "fewshot": {"pets": {"5": 0.4}}}
+    {
+        "step": step,
+        "samples_seen": 1,
+        "loss": 3 - step / 100,
+        "accuracy": step / 400,
+        "fewshot": {"pets": {"5": 0.4}},
+        "watch": {"imagenet-v2": step / 800},
+    }
     for step in (50, 100, 200)
 ]
 TIMES = {"goodput": 0.8, "seconds_productive": 80.0, "seconds_startup": 12.0, "seconds_restarts": 8.0,
@@ -23,8 +30,9 @@ TIMES = {"goodput": 0.8, "seconds_productive": 80.0, "seconds_startup": 12.0, "s
 def test_measurements_are_drawn_beside_the_training_loss(tmp_path: Path) -> None:
     drawn = {one.title: one for one in curves(checkpoint(tmp_path, evaluations=EVALUATIONS))}
     assert list(drawn) == ["Training loss", "Learning rate", "Gradient norm before clipping", "Held-out loss",
-                           "Held-out accuracy", "5-shot accuracy on pets"]  # fmt: skip
+                           "Held-out accuracy", "Accuracy on imagenet-v2", "5-shot accuracy on pets"]  # fmt: skip
     assert (drawn["Held-out loss"].first, drawn["Held-out loss"].last) == (2.5, 1.0)
+    assert (drawn["Accuracy on imagenet-v2"].last, drawn["Accuracy on imagenet-v2"].unit) == (25.0, "%")
     assert (drawn["Held-out accuracy"].last, drawn["Held-out accuracy"].unit) == (50.0, "%")
     assert "Held-out loss" not in {one.title for one in curves(checkpoint(tmp_path, "without"))}
 

@@ -17,10 +17,10 @@ from vitpipe.infra.errors import UsageError
 from vitpipe.stages.artifacts import Artifact, Score, ShardSet
 from vitpipe.stages.contract import Inputs
 from vitpipe.stages.estimates import Estimate, Known
-from vitpipe.stages.evaluate.class_match import ALL_NUMBERS, join, mapped, matched
 from vitpipe.stages.evaluate.config import EvaluateConfig, EvaluateResources
 from vitpipe.stages.evaluate.estimate import estimate
 from vitpipe.stages.evaluate.run import run
+from vitpipe.stages.images.class_match import ALL_NUMBERS, join, mapped, matched
 from vitpipe.stages.images.manifest import load_manifest
 from vitpipe.stages.images.wordnet import imagenet_ids, words_by_id
 from vitpipe.stages.ingest.benchmarks.registry import REGISTRY
