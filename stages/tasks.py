@@ -77,7 +77,7 @@ def check_labelled(asked: str, classes: int | None) -> None:
     """UsageError for a set without classes, by their number; None is one that is not known yet."""
     if classes == 0:
         found = "its images have no classes: it was ingested with `labels: none`"
-        do = "give a set with classes; of this one only `objective.kind` mae or masked_patch can learn"
+        do = "give a set with classes; of this one only the objectives mae and masked_patch can learn"
         raise UsageError(asked, found, do)
 
 

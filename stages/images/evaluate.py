@@ -25,7 +25,7 @@ class EvalImages:
     """One split, or its images `keep` in that order. No randomness.
 
     `resize_px` is the side before the centre crop; left out, `before_crop_px` chooses it. A Preparation in place of
-    `resize` says all of it.
+    `resize` says all of it. Without `labelled` no class is looked at, and all are 0.
     """
 
     def __init__(
@@ -38,8 +38,9 @@ class EvalImages:
         keep: Ints | None = None,
         resize_px: int | None = None,
         antialias: bool = True,
+        labelled: bool = True,
     ) -> None:
-        self._split = Split(shards, split, cache)
+        self._split = Split(shards, split, cache, labelled)
         self._pixels = open_pixels(self._split)
         self.image_px, self._preparation = image_px, (resize, resize_px, antialias)
         self._keep = np.arange(self._split.num_images) if keep is None else np.asarray(keep, dtype=np.int64)

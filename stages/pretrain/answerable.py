@@ -39,7 +39,7 @@ def _hidden(model: ModelSettings, objective: ObjectiveSettings) -> list[str]:
     """What keeps mae from hiding patches of that model's images."""
     image_px, patch_px, width, wrong = model.image_px, model.sizes.patch_px, model.sizes.width, []
     if rest := image_px % patch_px:
-        division = f"{image_px} = {image_px // patch_px} x {patch_px} + {rest}"
+        division = f"{image_px} = {image_px // patch_px} x {patch_px} + {rest}; set image_px to {image_px - rest}"
         wrong.append(f"mae rebuilds the whole image, patches of {patch_px} px leave some of it out: {division}")
     patches = model.grid**2
     visible = objective.visible(patches)

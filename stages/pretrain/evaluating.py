@@ -74,9 +74,10 @@ class Evaluator:
         return [self._images(one, split) for one in job.shards if one.splits.get(split)]
 
     def _images(self, shards: ShardSet, split: str) -> EvalImages:
-        settings = self._job.recipe.config.evaluate
+        settings, labelled = self._job.recipe.config.evaluate, self._job.recipe.config.objective.labelled
         assert settings is not None
-        return EvalImages(shards, split, self._job.model.image_px, settings.eval_resize, self._cache)
+        image_px = self._job.model.image_px
+        return EvalImages(shards, split, image_px, settings.eval_resize, self._cache, labelled=labelled)
 
 
 def prepared(job: PretrainJob, batch: Batch) -> Batch:

@@ -70,7 +70,8 @@ def test_the_promised_recipes_are_there() -> None:
     others = {"r50x1", "r50x2", "r101x1", "r152x1", "r152x2", "r200x3", "r50-b16", "r50-b32", "r50-l16", "r50-l32"}
     names = {f"paper/vit-{one}.yaml" for one in wanted} | {f"paper/{one}-jft.yaml" for one in others}
     assert set(PAPER) == names
-    assert {"recipes/vit-s16-i1k-90ep.yaml", "recipes/augreg-i21k.yaml"} <= set(FILES)
+    recipes = {"recipes/vit-s16-i1k-90ep.yaml", "recipes/augreg-i21k.yaml", "recipes/mae-l16-i1k.yaml"}
+    assert recipes <= set(FILES)
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -118,6 +119,13 @@ def test_a_paper_config_conforms_to_the_row_that_it_claims(name: str, capsys: py
     assert not unlike
     data = {"i21k": "ImageNet-21k", "i1k": "on ImageNet (", "jft": "JFT-300M", "masked": "B.1.2"}[stem.split("-")[-1]]
     assert data in nodes[0]["row"]
+
+
+def test_the_masked_autoencoder_conforms_to_its_authors_table(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.invoke(["conform", str(FILES["recipes/mae-l16-i1k.yaml"]), "--json"]) == 0
+    (node,) = json.loads(capsys.readouterr().out)["nodes"]
+    assert node["claimed"] and "He et al. 2022, Table 8" in node["row"] and "ViT-L/16" in node["row"]
+    assert not [one["field"] for one in node["findings"] if one.get("as_assumed") is False]
 
 
 @pytest.mark.parametrize("name", [name for name in PAPER if "masked" not in name])

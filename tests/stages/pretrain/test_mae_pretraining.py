@@ -43,9 +43,14 @@ def losses(ctx: StageContext, made: Checkpoint) -> list[str]:
 def test_images_without_classes_become_an_encoder_that_others_use(tmp_path: Path) -> None:
     photo_folder(tmp_path / "in", per_class=10)
     source = {"kind": "folder", "root": str(tmp_path / "in/class-0"), "labels": "none"}
-    unlabelled, named = ingest(tmp_path, {"source": source}), synthetic.shards(tmp_path)
-    ctx = context(tmp_path)
-    trained = commit(ctx, pretrain(hiding(total="6 steps", ema={"decay": 0.5}), ctx, unlabelled))
+    unlabelled = ingest(tmp_path, {"source": source, "splits": {"train": 0.5, "test": 0.5}})
+    named, ctx = synthetic.shards(tmp_path), context(tmp_path)
+    watched = {"every": "3 steps", "fewshot": {"shots": [2], "seeds": [0]}}
+    recipe_of_few = hiding(total="6 steps", ema={"decay": 0.5}, evaluate=watched)
+    trained = commit(ctx, pretrain(recipe_of_few, ctx, unlabelled, probes=named))
+    measured = [json.loads(line) for line in trained.read("evaluation.jsonl").splitlines()]
+    assert [line["step"] for line in measured] == [3, 6] and "accuracy" not in measured[0]
+    assert all(0 < line["loss"] < 5 and set(line["fewshot"]["colours"]) == {"2"} for line in measured)
     assert trained.step == 6 and trained.model.classes == 0 and trained.read_json("labels.json") == {"id2label": {}}
     for use in ("params", "ema"):
         ctx = make_context(tmp_path, f"weights-{use}", ConvertResources())

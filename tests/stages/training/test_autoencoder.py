@@ -230,6 +230,14 @@ def test_every_parameter_is_used_without_hints_and_the_encoder_keeps_its_names(c
     assert plain == parameter_shapes(model.settings) and len(plain) < len(shapes)
 
 
+def test_no_device_is_asked_and_no_shape_depends_on_data() -> None:
+    """On torch's meta device there are no numbers to read: a pass, its loss and its gradients need none."""
+    model, given = moved().to("meta"), hidden(batch(), PATCH, 9, seed=5)
+    outputs = model(given.images_BCHW.to("meta"), *(hint.to("meta") for hint in given.hints))
+    loss_fn(objective())(outputs, given.labels.to("meta")).sum().backward()
+    assert outputs.shape == (3, 27, 48) and all(one.grad is not None for one in model.parameters())
+
+
 def test_recomputed_blocks_give_the_same_gradients() -> None:
     found = []
     for recompute in (False, True):
