@@ -15,6 +15,7 @@ from vitpipe.pipeline.cli.score_lines import number as score_number
 from vitpipe.pipeline.cli.terminal import dropped, printable
 from vitpipe.pipeline.plan.planned import Plan, Planned
 from vitpipe.pipeline.store.node_status import NodeStatus, RunStatus
+from vitpipe.stages.images.wordnet import with_words
 from vitpipe.stages.predict.image_files import Prediction, percent
 
 _COLOURS = {
@@ -135,7 +136,7 @@ def prediction_table(answers: Sequence[Prediction], head: str) -> RenderableType
         for place, (label, probability) in enumerate(answer.classes):
             first, style = (image, "bold") if place == 0 else ("", "")
             bar = ProgressBar(1.0, probability, width=20, complete_style="cyan", finished_style="cyan")
-            table.add_row(first, Text(printable(label), style), Text(percent(probability), style), bar)
+            table.add_row(first, Text(printable(with_words(label)), style), Text(percent(probability), style), bar)
     return Group(table, Text("each class by itself", style="dim")) if head == "sigmoid" else table
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from vitpipe.infra.errors import VitpipeError
 from vitpipe.pipeline.plan.planned import Plan, Planned
+from vitpipe.stages.images.wordnet import with_words
 
 _SPLITS = ("train", "val", "test")
 NAMES_TOLD = 4
@@ -32,7 +33,7 @@ def data_words(one: Planned) -> str:
     classes = "" if count is None else f"{count:,} class{'' if count == 1 else 'es'}"
     if names:
         rest = len(names) - NAMES_TOLD if len(names) > NAMES_TOLD + 1 else 0
-        told = [shortened(name) for name in (names[:NAMES_TOLD] if rest else names)]
+        told = [shortened(with_words(name)) for name in (names[:NAMES_TOLD] if rest else names)]
         classes += f": {', '.join(told)}{f' and {rest:,} more' if rest else ''}"
     known = sorted(splits, key=lambda name: (_SPLITS.index(name) if name in _SPLITS else len(_SPLITS), name))
     return "; ".join(filter(None, (classes, ", ".join(f"{name} {splits[name]:,}" for name in known))))

@@ -61,7 +61,8 @@ def plan(
     facts = survey(open_store(found.uri), found.graph, verify_sources, reuse=found.reuse)
     made = make_plan(found.graph, facts, known=machine.known, assumed=assumed_sizes(found.graph, data))
     made = prices.priced(made, found.graph, machine)
-    made = conforming.with_deviations(made, conforming.conform(found.graph, data))
+    compared = conforming.conform(found.graph, data, conforming.claimed_recipe(found.vars))
+    made = conforming.with_deviations(made, compared)
     total, stands_still = prices.total(made, machine), standstill(made, refusal(made, found.uri))
     if as_json:
         facts_of_run = {"total": total, "assumes": machine.assumption, "nothing_would_start": stands_still}
@@ -92,6 +93,7 @@ def conform(
     A pretraining is held against the row of Table 3 that has its variant and the data set named by
     `vars: {paper: ImageNet-21k}` in the YAML (no fingerprint sees it) or by the name of its data
     (`needs: {shards: imagenet-21k}`); without either, against the nearest row.
+    With `vars: {recipe: augreg-i21k}` it is held against one of the authors' later recipes.
     A fine-tuning is held against Table 4 by the name of its data: `needs: {data: cifar10}`.
     Ends with 3 when a field differs.
     """
@@ -99,7 +101,8 @@ def conform(
     from vitpipe.pipeline.spec.load import load
 
     found = load(spec, overrides or ())
-    compared = conforming.conform(found.graph, conforming.claimed_data(found.vars, data))
+    recipe = conforming.claimed_recipe(found.vars) if data is None else None
+    compared = conforming.conform(found.graph, conforming.claimed_data(found.vars, data), recipe)
     deviations = sum(len(one.compared.deviations) for one in compared)
     if as_json:
         print_json({"run": found.uri, "deviations": deviations, "nodes": [one.to_json() for one in compared]})

@@ -47,7 +47,9 @@ def _estimate(graph: Graph, ref: str, splits: Mapping[str, int], classes: int, n
     kept = {split: round(count * share) for split, count in splits.items()}
     if limit is not None and sum(kept.values()) > limit:
         kept = {split: round(count * limit / sum(kept.values())) for split, count in kept.items()}
-    if isinstance(asked, dict) and "test" not in splits:
+    if isinstance(asked, dict) and "train" not in asked:
+        kept = {split: count for split, count in kept.items() if split in asked}  # its source is that part alone
+    elif isinstance(asked, dict) and "test" not in splits:
         kept = {split: round(kept["train"] * part) for split, part in asked.items()}
     note = f"not counted here: taken to be {name}, {sum(kept.values()):,} images"
     return Estimate(images=sum(kept.values()), splits=kept, num_classes=classes, notes=(note,))

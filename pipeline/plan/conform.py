@@ -2,7 +2,7 @@
 
 Which of the paper's data sets a pretraining means is said by `vars: {paper: ImageNet-21k}` of the YAML, which no
 fingerprint sees, or by the name of its data: `needs: {shards: imagenet-21k}`. Likewise a fine-tuning's benchmark:
-`needs: {data: cifar10}`.
+`needs: {data: cifar10}`. `vars: {recipe: augreg-i21k}` means one of the authors' later recipes instead.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,11 +17,12 @@ from vitpipe.stages.finetune.paper_fields import conform as conform_finetuning
 from vitpipe.stages.paper.recipe_comparison import RecipeComparison
 from vitpipe.stages.paper.recipes import dataset, recipes
 from vitpipe.stages.paper.tables import benchmark_id, vtab_task
+from vitpipe.stages.paper.upstream import known_recipe, recipe_data
 from vitpipe.stages.pretrain.config import PretrainConfig
 from vitpipe.stages.pretrain.paper_fields import conform as conform_pretraining
 from vitpipe.stages.pretrain.paper_fields import variant_name
 
-VAR = "paper"
+VAR, RECIPE = "paper", "recipe"
 STATUSES = ("equal", "differs", "unstated")
 
 
@@ -83,7 +84,8 @@ def claimed_data(vars: Mapping[str, Any], asked: str | None = None) -> str | Non
     """Find the paper's data set that a spec says its pretrainings mean, or None. UsageError for an unknown name."""
     name = asked if asked is not None else vars.get(VAR)
     if name is None:
-        return None
+        recipe = claimed_recipe(vars)
+        return recipe_data(recipe) if recipe else None
     found = dataset(str(name))
     if found is None:
         known = ", ".join(recipes()["datasets"])
@@ -93,20 +95,28 @@ def claimed_data(vars: Mapping[str, Any], asked: str | None = None) -> str | Non
     return found
 
 
-def conform(graph: Graph, data: str | None) -> list[Conformity]:
+def claimed_recipe(vars: Mapping[str, Any]) -> str | None:
+    """Find which of the authors' later recipes a spec says it is, or None. UsageError for an unknown name."""
+    return None if vars.get(RECIPE) is None else known_recipe(vars[RECIPE])
+
+
+def conform(graph: Graph, data: str | None, recipe: str | None = None) -> list[Conformity]:
     """Compare every node that the paper has a recipe for: pretrainings, and fine-tunings that start from weights.
 
     `data` is the data set that the spec claims for all its pretrainings; without it, the names of their data say it.
+    `recipe` is what it claims to be instead of the paper's.
     """
     found = []
     for node in graph.nodes.values():
         if isinstance(node.config, PretrainConfig):
             meant = data or data_of(node)
-            found.append(Conformity(node.id, conform_pretraining(node.config, meant), claimed=meant is not None))
+            found.append(
+                Conformity(node.id, conform_pretraining(node.config, meant, recipe), claimed=meant is not None)
+            )
         elif isinstance(node.config, FinetuneConfig) and node.needs.get("weights"):
             benchmark, model = benchmark_of(graph, node), _pretrained(graph, node)
             variant, image_px = (variant_name(model), model.image_px) if model else (None, None)
-            compared = conform_finetuning(node.config, benchmark, variant, image_px)
+            compared = conform_finetuning(node.config, benchmark, variant, image_px, recipe)
             found.append(Conformity(node.id, compared, claimed=benchmark is not None))
     return found
 

@@ -4,6 +4,7 @@ from typing import Any
 
 from vitpipe.stages.finetune.config import FinetuneConfig
 from vitpipe.stages.images.config import before_crop_px
+from vitpipe.stages.paper import upstream
 from vitpipe.stages.paper.recipe_comparison import RecipeComparison, compare
 from vitpipe.stages.paper.recipes import finetuning_row
 
@@ -12,13 +13,15 @@ FIXED = {"schedule": "cosine"}
 
 
 def conform(
-    config: FinetuneConfig, benchmark: str | None, variant: str | None, image_px: int | None
+    config: FinetuneConfig, benchmark: str | None, variant: str | None, image_px: int | None, recipe: str | None = None
 ) -> RecipeComparison:
     """Compare with what the paper did on a benchmark of Table 4, or on all of them where it is none of those.
 
-    `variant` names the pretrained model and `image_px` is its own input size, where they are known.
+    `variant` names the pretrained model and `image_px` is its own input size, where they are known. `recipe` names one
+    of the authors' later ones, which has its own way with ImageNet.
     """
-    row = finetuning_row(benchmark, variant, averaged=config.ema is not None)
+    own = upstream.finetuning_row(recipe, variant) if recipe is not None and benchmark == "imagenet" else None
+    row = own or finetuning_row(benchmark, variant, averaged=config.ema is not None)
     return compare(_values(config, image_px), row, config.batch_images)
 
 

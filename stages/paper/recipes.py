@@ -201,7 +201,9 @@ def _entry(field: str, pair: Sequence[Any], stated: bool = True) -> Expected:
 
 def _variant(variant: str | None) -> Expected:
     if variant and (_own(variant) or variant in recipes()["counterparts"]):
-        return Expected("model.variant", (variant,), "Table 1" if "R" not in variant else "4.1", True)
+        where = "Table 1" if "R" not in variant else "4.1"
+        where = "Figure 4: ViT-b, which halves the widths of ViT-B" if variant == "S/32" else where
+        return Expected("model.variant", (variant,), where, True)
     return Expected("model.variant", ("one of its own models",), "Table 1 and 4.1", True)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vitpipe.infra.errors import UsageError
+from vitpipe.stages.images.wordnet import with_words
 
 SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp"))
 """Files of a folder that are taken for images; whether they are, their bytes decide. A named file needs none."""
@@ -35,7 +36,7 @@ class Prediction:
 
     def __repr__(self) -> str:
         """One line: `cat.jpg: cat 93.1 %, dog 5.0 %`."""
-        named = ", ".join(f"{name} {percent(share)}" for name, share in self.classes)
+        named = ", ".join(f"{with_words(name)} {percent(share)}" for name, share in self.classes)
         return f"{self.image}: {named if self.reason is None else f'not readable: {self.reason}'}"
 
 

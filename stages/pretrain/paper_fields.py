@@ -4,6 +4,7 @@ from typing import Any
 
 from vitpipe.stages.paper.recipe_comparison import RecipeComparison, compare
 from vitpipe.stages.paper.recipes import RecipeRow, autoencoder_row, pretraining_rows, variant_of
+from vitpipe.stages.paper.upstream import pretraining_row
 from vitpipe.stages.pretrain.config import PretrainConfig
 from vitpipe.stages.training.optim.schedule import in_steps
 
@@ -13,12 +14,15 @@ CROP_MIN_AREA = {"inception": 0.05, "random_resized": 0.08}
 """What `augment.min_area` is when left out."""
 
 
-def conform(config: PretrainConfig, data: str | None) -> RecipeComparison:
+def conform(config: PretrainConfig, data: str | None, recipe: str | None = None) -> RecipeComparison:
     """Compare with the variant's row on `data`, a set of the paper; without it, with the row of fewest deviations.
 
-    A masked autoencoder has a row of its own.
+    `recipe` names one of the authors' later ones instead of the paper. A masked autoencoder has a row of its own.
     """
     variant = variant_name(config.model)
+    if recipe is not None:
+        row = pretraining_row(recipe, variant)
+        return compare(_values(config, row, variant), row, config.batch_images)
     if config.objective.kind == "mae":
         rows = [autoencoder_row(variant)]
     else:
