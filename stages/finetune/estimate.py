@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from vitpipe.stages.artifacts import ShardSet
+from vitpipe.infra.errors import UsageError
+from vitpipe.stages.artifacts import Artifact, ShardSet
 from vitpipe.stages.estimates import Estimate, Given, Known
 from vitpipe.stages.finetune.config import FinetuneConfig, FinetuneResources
 from vitpipe.stages.finetune.protocol import final_trials, sweep_trials
@@ -25,6 +26,8 @@ def estimate(config: FinetuneConfig, resources: FinetuneResources, inputs: Given
     assert isinstance(data, ShardSet | Estimate)
     splits, classes = planned_splits(data), data.num_classes
     check_set(config, data, splits)
+    if config.head_init == "keep":
+        check_kept_head(data, inputs["weights"][0])
     model = _model(config, inputs, classes)
     if splits is None or model is None:
         return Estimate(num_classes=classes, notes=("sizes follow from the data, once it is ingested",))
@@ -60,6 +63,23 @@ def check_set(config: FinetuneConfig, data: ShardSet | Estimate, splits: Mapping
     check_labelled(asked, data.num_classes)
     if splits is not None:
         check_data(asked, splits, needed, multi_label=several, classes=data.num_classes, scored=config.split)
+
+
+def check_kept_head(data: Artifact | Estimate, weights: Artifact | Estimate) -> None:
+    """UsageError where the head that is to be kept names other classes than the data, or in another order.
+
+    Where either's names are not known yet nothing is said: the stage asks again.
+    """
+    wanted, known = known_names(data), known_names(weights)
+    if wanted is None or known is None or wanted == known:
+        return
+    uri, do = getattr(weights, "uri", "weights of this run"), "leave head_init out for a new head"
+    if not known or len(known) != len(wanted):
+        found = f"it names {len(known)} classes, the data have {len(wanted)}"
+    else:
+        number = next(number for number, name in wanted.items() if known.get(number) != name)
+        found = f"class {number} is {known.get(number)!r} there and {wanted[number]!r} in the data"
+    raise UsageError(f"keep the head of {uri}", found, do)
 
 
 @dataclass(frozen=True)
