@@ -26,8 +26,7 @@ def estimate(config: FinetuneConfig, resources: FinetuneResources, inputs: Given
     assert isinstance(data, ShardSet | Estimate)
     splits, classes = planned_splits(data), data.num_classes
     check_set(config, data, splits)
-    if config.head_init == "keep":
-        check_kept_head(data, inputs["weights"][0])
+    assumed = check_kept_head(data, inputs["weights"][0]) if config.head_init == "keep" else ""
     model = _model(config, inputs, classes)
     if splits is None or model is None:
         return Estimate(num_classes=classes, notes=("sizes follow from the data, once it is ingested",))
@@ -49,7 +48,11 @@ def estimate(config: FinetuneConfig, resources: FinetuneResources, inputs: Given
         num_classes=classes,
         class_names=tuple(names.values()) if (names := known_names(data)) is not None else None,
         model=model,
-        notes=(f"{sweep} trials choose the rate, {final} are tested", *_doubts(config, resources, work, warmup)),
+        notes=(
+            f"{sweep} trials choose the rate, {final} are tested",
+            *([assumed] if assumed else []),
+            *_doubts(config, resources, work, warmup),
+        ),
     )
 
 
@@ -65,20 +68,22 @@ def check_set(config: FinetuneConfig, data: ShardSet | Estimate, splits: Mapping
         check_data(asked, splits, needed, multi_label=several, classes=data.num_classes, scored=config.split)
 
 
-def check_kept_head(data: Artifact | Estimate, weights: Artifact | Estimate) -> None:
-    """UsageError where the head that is to be kept names other classes than the data, or in another order.
+def check_kept_head(data: ShardSet | Estimate, weights: Artifact | Estimate) -> str:
+    """Say what is assumed of a head that is to be kept; empty where it names the data's classes in their order.
 
-    Where either's names are not known yet nothing is said: the stage asks again.
+    UsageError for one of other classes, or in another order. What is not known yet the stage asks again.
     """
-    wanted, known = known_names(data), known_names(weights)
-    if wanted is None or known is None or wanted == known:
-        return
+    wanted, known, model = known_names(data), known_names(weights), getattr(weights, "model", None)
     uri, do = getattr(weights, "uri", "weights of this run"), "leave head_init out for a new head"
-    if not known or len(known) != len(wanted):
-        found = f"it names {len(known)} classes, the data have {len(wanted)}"
-    else:
-        number = next(number for number, name in wanted.items() if known.get(number) != name)
-        found = f"class {number} is {known.get(number)!r} there and {wanted[number]!r} in the data"
+    if model is not None and data.num_classes and model.classes != data.num_classes:
+        found = f"it has {model.classes} classes, the data have {data.num_classes}"
+        raise UsageError(f"keep the head of {uri}", found, do)
+    if wanted is None or known is None or wanted == known:
+        return ""
+    if all(name == str(number) for number, name in known.items()):
+        return f"the head of {uri} is kept and names no class: that it counts them as the data do is assumed"
+    number = next(number for number, name in wanted.items() if known.get(number) != name)
+    found = f"class {number} is {known.get(number)!r} there and {wanted[number]!r} in the data"
     raise UsageError(f"keep the head of {uri}", found, do)
 
 

@@ -45,8 +45,9 @@ def run(config: FinetuneConfig, inputs: Inputs, ctx: Context) -> Score:
     """Run both phases and put the score together. Errors: the trials' gravest, once all have left their pieces."""
     data = inputs.one("data", ShardSet)
     check_set(config, data, data.splits)
-    if config.head_init == "keep" and (weights := weights_in(inputs, ASKED)):
-        check_kept_head(data, weights)
+    weights = weights_in(inputs, ASKED)
+    if config.head_init == "keep" and weights and (assumed := check_kept_head(data, weights)):
+        ctx.events.emit("note", assumed)
     short = _short(config, data, ctx)
     sweep = _phase(protocol.sweep_trials(config), config, inputs, ctx, choice=None)
     choice = protocol.choose(config, {trial: outcome for trial, (outcome, _) in sweep.items()})

@@ -164,11 +164,13 @@ def test_a_kept_head_goes_on_where_it_was(world):
     assert torch.equal(start["head.weight"], state["head.weight"]) and start["head.weight"].any()
     outcome, _ = run_trial(task)
     assert outcome.losses[0] != pytest.approx(math.log(3), abs=1e-3), "its head knows something, if not the truth"
-    check_kept_head(data, given)
+    assert check_kept_head(data, given) == ""
+    unnamed = weights(path, "unnamed", classes=3, names=())
+    assert check_kept_head(data, unnamed).endswith("that it counts them as the data do is assumed")
     moved = weights(path, "moved", classes=3, names=("red", "blue", "green"))
     with pytest.raises(UsageError, match=r"class 1 is 'blue' there and 'green' in the data\. Leave head_init out"):
         check_kept_head(data, moved)
-    with pytest.raises(UsageError, match="it names 5 classes, the data have 3"):
+    with pytest.raises(UsageError, match="it has 5 classes, the data have 3"):
         check_kept_head(data, world[2])
     assert "of which there are none" in check_inputs(task.config, {"data"})[0]
 
