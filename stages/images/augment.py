@@ -10,7 +10,6 @@ from typing import Protocol, assert_never
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from scipy.special import betaincinv
 
 from vitpipe.stages.images import crops
@@ -18,7 +17,7 @@ from vitpipe.stages.images.config import AugmentSettings, RandAugmentSettings, b
 from vitpipe.stages.images.decode import Pixels
 from vitpipe.stages.images.extension import mirror
 from vitpipe.stages.images.keys import Ints, uniforms
-from vitpipe.stages.images.randaugment import DRAWS_PER_LAYER, rand_augment
+from vitpipe.stages.images.randaugment.kinds import draws_for, rand_augment
 from vitpipe.stages.images.resize import resize, resize_small
 
 SoftLabels = npt.NDArray[np.float32]
@@ -109,9 +108,9 @@ def _cropped(
 
 
 def _vary(cut_BCHW: Pixels, positions_B: Ints, settings: RandAugmentSettings, seed: int) -> None:
-    draws_BD = uniforms(positions_B, DRAWS_PER_LAYER * settings.layers, "randaugment", seed)
+    draws_BD = uniforms(positions_B, draws_for(settings), "randaugment", seed)
     for row_CHW, draws in zip(cut_BCHW, draws_BD, strict=True):
-        row_CHW[...] = rand_augment(torch.from_numpy(row_CHW), settings, draws).numpy()
+        row_CHW[...] = rand_augment(row_CHW, settings, draws)
 
 
 def _paste(pair_2CHW: Pixels, own: float, top: float, left: float) -> float:

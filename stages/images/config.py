@@ -7,14 +7,38 @@ from pydantic import Field, model_validator
 from vitpipe.stages.bounds import Border, Concentration, Side
 from vitpipe.stages.settings import Settings
 
+FULL_STRENGTH = {"torchvision": 30, "big_vision": 10, "timm": 10}
+"""The magnitude of RandAugment that its makers call the strongest."""
+STRONGEST = {"torchvision": 30.0, "big_vision": 100.0, "timm": 10.0}
+"""The largest magnitude: where torchvision's bins end and timm stops; big_vision goes on past its full strength."""
+
 
 class RandAugmentSettings(Settings):
-    """RandAugment (Cubuk et al. 2019) with torchvision's operations."""
+    """RandAugment (Cubuk et al. 2019), by one of three programs that name operations, order and ranges alike, but do
+    not have the same ones."""
 
+    kind: Literal["torchvision", "big_vision", "timm"] = "torchvision"
+    """torchvision: 14 operations, the identity among them. big_vision: the AugReg paper's, 16 operations, none of them
+    the identity (big_vision pp/archive/autoaugment.py). timm: 15 operations, each skipped half of the time
+    (timm/data/auto_augment.py, `rand-mM-nN`)."""
     layers: int = Field(default=2, ge=1, le=100)
     """Operations applied one after another."""
-    magnitude: float = Field(default=10, ge=0, le=30)
-    """Strength on the scale of 0 to 30 of the AugReg paper."""
+    magnitude: float = Field(default=10, ge=0, le=100)
+    """Strength. torchvision: 0 to 30, the bins of its class by default. timm: 0 to 10. big_vision: 10 is full strength,
+    and more goes on: 15, of the AugReg paper, turns by 45 degrees. big_vision and timm change much at 0 too."""
+    magnitude_std: float = Field(default=0.0, ge=0, le=100)
+    """timm only: spread of each operation's own magnitude about that one, cut at 0 and 10 (`mstd`)."""
+    increasing: bool = False
+    """timm only: the operations whose effect grows with the magnitude (`inc1`)."""
+
+    @model_validator(mode="after")
+    def _known_to_kind(self) -> "RandAugmentSettings":
+        if self.magnitude > STRONGEST[self.kind]:
+            most = f"full strength is {FULL_STRENGTH[self.kind]}, and more than {STRONGEST[self.kind]:g} has no meaning"
+            raise ValueError(f"magnitude {self.magnitude:g} is beyond {self.kind}'s scale: {most}")
+        if self.kind != "timm" and (self.magnitude_std or self.increasing):
+            raise ValueError(f"magnitude_std and increasing belong to kind timm; {self.kind} has no such choice")
+        return self
 
 
 class AugmentSettings(Settings):

@@ -1,4 +1,5 @@
-"""`python -m vitpipe.stages.images.extension_proof EXTENSION`: does it decode as Pillow and digest as hashlib does?
+"""`python -m vitpipe.stages.images.extension_proof EXTENSION`: does it decode as Pillow, vary planes as numpy
+and digest as hashlib does?
 
 Exits with 1, or crashes, where it does not. The extension reaches into libjpeg's internals in one place (`huffman.c`),
 so a process of its own tries it before it is trusted.
@@ -10,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +22,7 @@ from vitpipe.stages.images.digests import BLOCK, RunningDigest, has_instructions
 from vitpipe.stages.images.extension import Extension
 from vitpipe.stages.images.header import Header
 from vitpipe.stages.images.image_digests import digests_by_extension
+from vitpipe.stages.images.planes import NumpyPlanes
 
 SIDE = 160
 
@@ -28,6 +31,7 @@ def main() -> None:
     """Prove pixels first, then digests where this CPU has the instructions."""
     extension = Extension(Path(sys.argv[1]))
     compare_pixels(extension)
+    compare_planes(extension)
     if has_instructions(extension):
         compare_digests(extension)
         compare_contents(extension)
@@ -41,6 +45,25 @@ def compare_pixels(extension: Extension) -> None:
             pixels = extension.decode_part(data, SIDE, SIDE, box, upright=False)
             if pixels is None or not np.array_equal(pixels, box.of(whole)):
                 raise SystemExit(f"{name}, {box}: not the pixels that Pillow gives")
+
+
+def compare_planes(extension: Extension) -> None:
+    """Compare each operation on planes with numpy's. SystemExit where they differ."""
+    draw, numpys = np.random.default_rng(0), NumpyPlanes()
+    matrix = np.array([0.9, -0.4, 31.7, 0.4, 0.9, -12.5], dtype=np.float32)
+    for height, width in ((SIDE, SIDE), (41, 67), (2, 5), (1, 1)):
+        one, other = draw.integers(0, 256, (2, 3, height, width), dtype=np.uint8)
+        one[:, : height // 2] = 13 * (one[:, : height // 2] // 64)  # even parts, where rounding decides
+        tables = draw.integers(0, 256, (3, 256), dtype=np.uint8)
+        found: list[npt.NDArray[Any]] = []
+        wanted: list[npt.NDArray[Any]] = []
+        for by, into in ((extension.planes, found), (numpys, wanted)):
+            into += [by.histograms(one), by.nearest(one, matrix, 128), by.smooth(one, True), by.smooth(one, False)]
+            into += [by.colour(one, 2.8), by.colour(one, 0.4), by.blend(one, other, 1.9), by.blend(one, other, 0.1)]
+            by.by_tables(changed := one.copy(), tables)
+            into.append(changed)
+        if bad := [place for place, pair in enumerate(zip(found, wanted, strict=True)) if not np.array_equal(*pair)]:
+            raise SystemExit(f"operations {bad} on {height} x {width}: not the pixels that numpy gives")
 
 
 def compare_contents(extension: Extension) -> None:

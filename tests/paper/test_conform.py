@@ -51,8 +51,9 @@ UNSTATED = {
 }  # fmt: skip
 NOT_COMPARED = {
     "model.classes", "optimizer.momentum", "schedule.timescale", "augment.resize_px", "augment.pad_px", "seed",
-    "augment.randaugment.layers", "augment.randaugment.magnitude", "model.variant.layers", "model.variant.width",
-    "model.variant.mlp", "model.variant.heads", "model.variant.patch_px", "ema.decay",
+    "augment.randaugment.kind", "augment.randaugment.layers", "augment.randaugment.magnitude",
+    "augment.randaugment.magnitude_std", "augment.randaugment.increasing", "model.variant.layers",
+    "model.variant.width", "model.variant.mlp", "model.variant.heads", "model.variant.patch_px", "ema.decay",
     "evaluate.every", "evaluate.eval_resize", "evaluate.fewshot.shots", "evaluate.fewshot.l2", "evaluate.fewshot.seeds",
     "evaluate.fewshot.eval_resize", "evaluate.fewshot.strict_shots", "mix",
 }  # fmt: skip

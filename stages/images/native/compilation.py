@@ -26,13 +26,13 @@ PACKAGE = "libjpeg62-turbo-dev"
 DO = f"Debian: apt-get install gcc {PACKAGE}; then python -m vitpipe.stages.images.native.prebuild"
 
 _SOURCES = (
-    "contents.c", "decoder.c", "decoder.h", "huffman.c", "huffman.h", "jpeg.h", "mirror.c", "part.c", "segments.c",
-    "sha256.c", "sha256.h", "sha256_pair.c", "sha256_wide.c", "tables.c", "tables.h", "tile.c",
+    "contents.c", "decoder.c", "decoder.h", "huffman.c", "huffman.h", "jpeg.h", "mirror.c", "part.c", "planes.c",
+    "segments.c", "sha256.c", "sha256.h", "sha256_pair.c", "sha256_wide.c", "tables.c", "tables.h", "tile.c",
 )  # fmt: skip
 _INSTRUCTIONS = ("avx", "avx2", "avx512bw", "avx512f", "sha_ni")
 """Instruction sets that the sources and libjpeg-turbo choose their code by, as the kernel names them."""
 _HERE = Path(__file__).parent
-_FLAGS = ("-std=gnu11", "-O3", "-Wall", "-Wextra", "-shared", "-fPIC")
+_FLAGS = ("-std=gnu11", "-O3", "-Wall", "-Wextra", "-ffp-contract=off", "-shared", "-fPIC")
 
 
 class NotBuilt(Exception):

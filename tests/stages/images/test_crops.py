@@ -10,10 +10,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms import RandomResizedCrop
 
-from vitpipe.stages.images.config import AugmentSettings, RandAugmentSettings, before_crop_px
+from vitpipe.stages.images.config import AugmentSettings, before_crop_px
 from vitpipe.stages.images.crops import crop_tries, inception, random_resized, shifted
-from vitpipe.stages.images.keys import uniforms
-from vitpipe.stages.images.randaugment import OPERATIONS, rand_augment
 from vitpipe.stages.images.resize import resize, resize_small
 
 SIZE = st.integers(1, 700)
@@ -81,18 +79,3 @@ def test_a_strip_stays_small():
 
 def test_sizes_before_the_crop_are_the_authors():
     assert [before_crop_px(px) for px in (224, 384, 32)] == [256, 448, 37]
-
-
-@pytest.mark.parametrize("name", OPERATIONS)
-def test_each_operation_keeps_shape_and_does_something(name):
-    image = torch.from_numpy(np.random.default_rng(0).integers(40, 200, (3, 24, 24), dtype=np.uint8))
-    varied = OPERATIONS[name](image, 0.9, 1.0)
-    assert varied.shape == image.shape and varied.dtype == torch.uint8
-    assert torch.equal(varied, image) == (name == "identity")
-
-
-def test_randaugment_draws_every_operation():
-    image = torch.from_numpy(np.random.default_rng(0).integers(40, 200, (3, 8, 8), dtype=np.uint8))
-    settings_ = RandAugmentSettings(layers=1, magnitude=15)
-    varied = {rand_augment(image, settings_, row).numpy().tobytes() for row in uniforms(np.arange(300), 2, "x")}
-    assert len(varied) >= len(OPERATIONS)
