@@ -84,8 +84,9 @@ class FinetuneConfig(Settings):
     """Replaces the model's rate; the authors' fine-tuning configs use 0.1 for L/16 and H/14, else 0."""
     stochastic_depth: float | None = Field(default=None, ge=0, lt=1)
     """Drop rate of the last block's branches, growing linearly from 0 at the first; the weights' own when left out."""
-    head_init: Literal["zero"] = "zero"
-    """The new head begins at zero (section D.3)."""
+    head_init: Literal["zero", "keep"] = "zero"
+    """zero: a new head that begins at zero (section D.3). keep: the weights' own head, hidden layer and all, whose
+    classes must be the data's, as DeiT-III goes on from 224 to 384 pixels."""
     model: ModelSettings | None = None
     """The architecture when there are no weights to start from; must stay empty when there are."""
 
@@ -102,14 +103,17 @@ class FinetuneConfig(Settings):
         return AugmentSettings.model_validate({**crop, "flip": self.flip, **varied})
 
     def architecture(self, pretrained: ModelSettings | None, classes: int) -> ModelSettings:
-        """The model that is trained: the pretrained one or `model`, both head layers dropped for one (section D.3).
+        """The model that is trained: the pretrained one or `model`, both head layers dropped for one (section D.3),
+        unless the head is kept.
 
         UsageError when there is neither, or when it cannot have this `image_px`.
         """
         model = pretrained or self.model
         if model is None:
             raise UsageError("fine-tune a model", "neither weights nor config.model are given", "give one of them")
-        changed = {"classes": classes, "representation": "none", "dropout": self.dropout}
+        changed: dict[str, object] = {"classes": classes, "representation": "none", "dropout": self.dropout}
+        if self.head_init == "keep":
+            changed["representation"] = model.representation
         if self.stochastic_depth is not None:
             changed["stochastic_depth"] = self.stochastic_depth
         size = {"image_px": self.image_px or model.image_px}
@@ -191,6 +195,8 @@ def check_inputs(config: FinetuneConfig, given: Collection[str]) -> list[str]:
     """What the config misses or has too much of, given the names of the node's inputs; asked by `validate`."""
     if "weights" in given and config.model is not None:
         return ["config.model is for training from scratch, but weights are given: remove one of them"]
+    if "weights" not in given and config.head_init == "keep":
+        return ["head_init keep goes on with the head of weights, of which there are none: give them, or leave it out"]
     if "weights" not in given and config.model is None:
         example = "{variant: B/16, image_px: 224}"
         return [f"without weights the node trains from scratch and needs config.model, e.g. {example}"]

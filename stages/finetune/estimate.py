@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from vitpipe.stages.artifacts import ShardSet
+from vitpipe.infra.errors import UsageError
+from vitpipe.stages.artifacts import Artifact, ShardSet
 from vitpipe.stages.estimates import Estimate, Given, Known
 from vitpipe.stages.finetune.config import FinetuneConfig, FinetuneResources
 from vitpipe.stages.finetune.protocol import final_trials, sweep_trials
@@ -25,6 +26,7 @@ def estimate(config: FinetuneConfig, resources: FinetuneResources, inputs: Given
     assert isinstance(data, ShardSet | Estimate)
     splits, classes = planned_splits(data), data.num_classes
     check_set(config, data, splits)
+    assumed = check_kept_head(data, inputs["weights"][0]) if config.head_init == "keep" else ""
     model = _model(config, inputs, classes)
     if splits is None or model is None:
         waits = "sizes follow from the data, once it is ingested"
@@ -47,7 +49,11 @@ def estimate(config: FinetuneConfig, resources: FinetuneResources, inputs: Given
         num_classes=classes,
         class_names=_names(data),
         model=model,
-        notes=(f"{sweep} trials choose the rate, {final} are tested", *_doubts(config, resources, work, warmup)),
+        notes=(
+            f"{sweep} trials choose the rate, {final} are tested",
+            *([assumed] if assumed else []),
+            *_doubts(config, resources, work, warmup),
+        ),
     )
 
 
@@ -61,6 +67,25 @@ def check_set(config: FinetuneConfig, data: ShardSet | Estimate, splits: Mapping
     check_labelled(asked, data.num_classes)
     if splits is not None:
         check_data(asked, splits, needed, multi_label=several, classes=data.num_classes, scored=config.split)
+
+
+def check_kept_head(data: ShardSet | Estimate, weights: Artifact | Estimate) -> str:
+    """Say what is assumed of a head that is to be kept; empty where it names the data's classes in their order.
+
+    UsageError for one of other classes, or in another order. What is not known yet the stage asks again.
+    """
+    wanted, known, model = known_names(data), known_names(weights), getattr(weights, "model", None)
+    uri, do = getattr(weights, "uri", "weights of this run"), "leave head_init out for a new head"
+    if model is not None and data.num_classes and model.classes != data.num_classes:
+        found = f"it has {model.classes} classes, the data have {data.num_classes}"
+        raise UsageError(f"keep the head of {uri}", found, do)
+    if wanted is None or known is None or wanted == known:
+        return ""
+    if all(name == str(number) for number, name in known.items()):
+        return f"the head of {uri} is kept and names no class: that it counts them as the data do is assumed"
+    number = next(number for number, name in wanted.items() if known.get(number) != name)
+    found = f"class {number} is {known.get(number)!r} there and {wanted[number]!r} in the data"
+    raise UsageError(f"keep the head of {uri}", found, do)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from vitpipe.stages.contract import Inputs, StageContext
 from vitpipe.stages.estimates import Known
 from vitpipe.stages.finetune import protocol
 from vitpipe.stages.finetune.config import FinetuneConfig, FinetuneResources
-from vitpipe.stages.finetune.estimate import check_set, memory_bytes, trial_work
+from vitpipe.stages.finetune.estimate import check_kept_head, check_set, memory_bytes, trial_work
 from vitpipe.stages.finetune.protocol import Trial, TrialOutcome, TrialTask
 from vitpipe.stages.finetune.sections import TuningOptimizer
 from vitpipe.stages.images.manifest import load_manifest
@@ -33,7 +33,7 @@ ASKED = "fine-tune"
 _IN_PROTOCOL = {"batch_images", "crop", "crop_px", "antialias", "flip", "eval_resize", "seeds", "precision"}
 """Fields of the config that stand in the score's protocol: what a comparison, or a prediction with its model, needs."""
 
-_BEYOND = ("layer_decay", "end_lr", "augment", "label_smoothing", "stochastic_depth")
+_BEYOND = ("layer_decay", "end_lr", "augment", "label_smoothing", "stochastic_depth", "head_init")
 """Fields that stand there too, where they are not the paper's protocol."""
 
 Finished = dict[Trial, tuple[TrialOutcome, File]]
@@ -45,6 +45,9 @@ def run(config: FinetuneConfig, inputs: Inputs, ctx: Context) -> Score:
     """Run both phases and put the score together. Errors: the trials' gravest, once all have left their pieces."""
     data = inputs.one("data", ShardSet)
     check_set(config, data, data.splits)
+    weights = weights_in(inputs, ASKED)
+    if config.head_init == "keep" and weights and (assumed := check_kept_head(data, weights)):
+        ctx.events.emit("note", assumed)
     short = _short(config, data, ctx)
     sweep = _phase(protocol.sweep_trials(config), config, inputs, ctx, choice=None)
     choice = protocol.choose(config, {trial: outcome for trial, (outcome, _) in sweep.items()})

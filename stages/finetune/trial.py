@@ -103,7 +103,8 @@ def starting_model(task: TrialTask) -> Model:
         old, state = load_weights(task.weights, folder)
     settings = config.architecture(old, task.data.num_classes)
     model = build_model(settings)
-    model.load_state_dict(adapt_state(state, old, settings, seed, config.position_resize))
+    new_head = config.head_init != "keep"
+    model.load_state_dict(adapt_state(state, old, settings, seed, config.position_resize, new_head=new_head))
     return model
 
 

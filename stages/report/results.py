@@ -91,7 +91,8 @@ class ScoreRow:
         if said.get("method") != "finetune":
             return ""
         parts = [str(said.get("optimizer") or PAPERS_OPTIMIZER)]
-        named = {name: said.get(name) for name in ("layer_decay", "end_lr", "label_smoothing", "stochastic_depth")}
+        others = ("layer_decay", "end_lr", "label_smoothing", "stochastic_depth", "head_init")
+        named = {name: said.get(name) for name in others}
         for name, value in {**named, **(said.get("augment") or {})}.items():
             if value is not None:
                 parts.append(f"{name.replace('_', ' ')} {_plain(value)}")

@@ -227,7 +227,7 @@ CIFAR = {
 TABLE_4 = {
     "batch_images": 128, "total": "500 steps", "peak_lr": [0.03, 0.01, 0.003], "image_px": 224, "dev": 0.1,
     "clip_norm": None, "ema": {"decay": 0.9999}, "seeds": [0], "train_per_class": 100,
-    "split": "val", "optimizer": {"kind": "adamw", "weight_decay": 0.05},
+    "split": "val", "head_init": "keep", "optimizer": {"kind": "adamw", "weight_decay": 0.05},
 }  # fmt: skip
 OPEN_IN_TABLE_4 = {
     "warmup": "100 steps", "crop": "resize", "crop_px": 400, "antialias": True, "flip": False, "dropout": 0.0,

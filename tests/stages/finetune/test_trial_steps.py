@@ -10,7 +10,9 @@ from inprocess import make_context
 from synthetic import TINY, shards, weights
 from torch.nn import functional as F
 
-from vitpipe.stages.finetune.config import FinetuneConfig
+from vitpipe.infra.errors import UsageError
+from vitpipe.stages.finetune.config import FinetuneConfig, check_inputs
+from vitpipe.stages.finetune.estimate import check_kept_head
 from vitpipe.stages.finetune.protocol import Trial, TrialTask
 from vitpipe.stages.finetune.subsets import training_subset
 from vitpipe.stages.finetune.trial import run_trial, starting_model
@@ -151,6 +153,26 @@ def test_other_optimisers_with_layer_decay_equal_a_plain_torch_loop(world, field
             assert name.endswith("qkv.bias") or ((kept[name] - weight).abs() < 1e-6).float().mean() > 0.99, name
         else:
             torch.testing.assert_close(kept[name], weight.detach(), atol=2e-6, rtol=1e-5)
+
+
+def test_a_kept_head_goes_on_where_it_was(world):
+    path, data, _ = world
+    given = weights(path, "named", classes=3, names=("red", "green", "blue"))
+    task = replace(task_for(world, "kept", head_init="keep"), weights=given)
+    _, state = load_weights(given, path / "named-weights")
+    start = starting_model(task).state_dict()
+    assert torch.equal(start["head.weight"], state["head.weight"]) and start["head.weight"].any()
+    outcome, _ = run_trial(task)
+    assert outcome.losses[0] != pytest.approx(math.log(3), abs=1e-3), "its head knows something, if not the truth"
+    assert check_kept_head(data, given) == ""
+    unnamed = weights(path, "unnamed", classes=3, names=())
+    assert check_kept_head(data, unnamed).endswith("that it counts them as the data do is assumed")
+    moved = weights(path, "moved", classes=3, names=("red", "blue", "green"))
+    with pytest.raises(UsageError, match=r"class 1 is 'blue' there and 'green' in the data\. Leave head_init out"):
+        check_kept_head(data, moved)
+    with pytest.raises(UsageError, match="it has 5 classes, the data have 3"):
+        check_kept_head(data, world[2])
+    assert "of which there are none" in check_inputs(task.config, {"data"})[0]
 
 
 def test_what_varies_images_and_labels_does_not_depend_on_the_micro_batch(world):
