@@ -9,6 +9,7 @@ from vitpipe.infra.errors import UsageError
 from vitpipe.stages.bounds import AnySeed, BatchImages, Border, Cores, Few, Images, Rate, Side
 from vitpipe.stages.images.config import AugmentSettings, pads_in_vain, too_small
 from vitpipe.stages.model_settings import ModelSettings
+from vitpipe.stages.preparation import EvalResize
 from vitpipe.stages.settings import Duration, PositiveDuration, Settings, TaskResources, micro_batch_of
 from vitpipe.stages.training.config import Ema
 from vitpipe.stages.training.optim.schedule import ScheduleSettings, in_steps
@@ -45,21 +46,22 @@ class FinetuneConfig(Settings):
     compare on the same images."""
     clip_norm: float | None = Field(default=1.0, gt=0, le=1e12)
     """Global gradient norm above which gradients are scaled down (section B.1.1)."""
-    crop: Literal["random_resized", "inception", "resmall", "resize", "pad", "none"] = "inception"
+    crop: Literal["random_resized", "inception", "resmall", "area_small", "resize", "pad", "none"] = "inception"
     """Training crop: random area and aspect as torchvision or as TensorFlow samples it; a random square after resizing
-    the shorter side (resmall) or both sides (resize) to `crop_px`; shifted by at most `pad_px` in a black border (pad);
-    or the whole image, squashed."""
+    the shorter side (resmall; by area: area_small) or both sides (resize) to `crop_px`; shifted by at most `pad_px` in
+    a black border (pad); or the whole image, squashed."""
     crop_px: Side | None = None
-    """Side that resmall and resize bring an image to before cropping; `image_px` x 8/7 when left out (448 for 384)."""
+    """Side that resmall, area_small and resize bring an image to before cropping; left out, `image_px` x 8/7 (448 for
+    384)."""
     pad_px: Border | None = None
     """Border of the crop `pad`, pixels; 4 when left out."""
     antialias: bool = True
     """Low-pass before shrinking, as torchvision and PIL do; the authors' TensorFlow code did not."""
     flip: bool = True
     """Mirror half of the training images; not for digits, text or directions."""
-    eval_resize: Literal["squash", "resize_crop", "resmall_crop"] = "squash"
+    eval_resize: EvalResize = "squash"
     """How dev and test images reach `image_px`: squashed; or resized by 8/7, as a square or by the shorter side, and
-    cropped at the centre."""
+    cropped at the centre; area_small: the shorter side by area (big_vision's resize_small)."""
     position_resize: Literal["vit_paper", "timm", "huggingface", "torchvision"] = "vit_paper"
     """Whose interpolation brings the position embedding to a new grid; vit_paper is the authors' own."""
     ema: Ema | None = None
@@ -137,9 +139,9 @@ class FinetuneConfig(Settings):
             raise ValueError("split train is what is trained on: score another, such as val")
         if self.sweep_seeds > len(self.seeds):
             raise ValueError(f"sweep_seeds {self.sweep_seeds} is more than the {len(self.seeds)} seeds")
-        if self.crop_px is not None and self.crop not in ("resmall", "resize"):
+        if self.crop_px is not None and self.crop not in ("resmall", "area_small", "resize"):
             meaning = f"crop_px {self.crop_px} has no meaning for crop {self.crop!r}"
-            raise ValueError(f"{meaning}; it belongs to resmall and resize")
+            raise ValueError(f"{meaning}; it belongs to resmall, area_small and resize")
         if reason := pads_in_vain(self.pad_px, self.crop):
             raise ValueError(reason)
         if reason := too_small(self.crop_px, self.image_px):
