@@ -107,7 +107,7 @@ class Block(nn.Module):
         self.attn = Attention(settings)
         self.norm2 = nn.LayerNorm(width, eps=settings.norm_eps)
         self.mlp = Mlp(settings)
-        self.drop_path = stochastic_depth(drop_path)
+        self.drop_path = stochastic_depth(drop_path, settings.kept_branches)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         """Tokens (B, T, D) to tokens of the same shape."""
