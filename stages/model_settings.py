@@ -8,6 +8,8 @@ from vitpipe.stages.bounds import Classes, Epsilon, LayerScale, Registers, RopeB
 from vitpipe.stages.settings import Settings
 from vitpipe.stages.variants import Family, ResNet, Sizes, Variant, find_variant, reduced
 
+KeptBranches = Literal["scaled", "unscaled"]
+
 
 class Rope(Settings):
     """Rotary positions: queries and keys of patches are turned by angles of their place (Su et al. 2021)."""
@@ -54,6 +56,10 @@ class ModelSettings(Settings):
     """After the position embedding and after every dense layer but qkv (section B.1)."""
     stochastic_depth: float = Field(default=0.0, ge=0, lt=1)
     """Drop rate of the last block's branches, growing linearly from 0 at the first."""
+    kept_branches: KeptBranches = "scaled"
+    """What stochastic depth does to a branch that it keeps. scaled: divides it by its probability, so that the mean
+    stays (timm's and torchvision's). unscaled: nothing, as the authors' code (big_vision models/mlp_mixer.py,
+    _stoch_depth_mask; that of their ViTs is not published)."""
     gelu: Literal["tanh", "erf", "quick"] = "erf"
     """The authors' JAX code uses the tanh approximation; timm, transformers and torchvision the exact erf; OpenAI's
     CLIP x sigmoid(1.702 x)."""
@@ -213,4 +219,4 @@ LATER_PARTS = (
     "pool_norm", "rope",
 )  # fmt: skip
 """Fields of what a plain ViT of the paper does not have; formats that hold such alone refuse any of them."""
-_OF_ALL_FAMILIES = ("variant", "image_px", "classes", "stochastic_depth")
+_OF_ALL_FAMILIES = ("variant", "image_px", "classes", "stochastic_depth", "kept_branches")

@@ -2,9 +2,11 @@
 pixels.
 """
 
-from typing import Any, Literal, Self
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
 
 from vitpipe.infra.errors import IntegrityError
 
@@ -13,6 +15,15 @@ PREPARATION = "preparation.json"
 Fit = Literal["squash", "resize_crop", "resmall_crop"]
 """How an image gets to image_px: squashed to a square; squashed to `resize_px` and its centre cut; or its shorter side
 resized to `resize_px` and its centre cut."""
+EvalFit = Literal["squash", "resize_crop", "resmall_crop", "area_small"]
+"""The same of a recipe, and area_small: the shorter side by area, as big_vision's resize_small, and the centre cut."""
+OTHER_NAMES = {"resize_small": "resmall_crop"}
+"""What else one may write; it is kept under the one name."""
+EvalResize = Annotated[
+    EvalFit,
+    BeforeValidator(lambda name: OTHER_NAMES.get(name, name) if isinstance(name, str) else name),
+    WithJsonSchema({"enum": [*get_args(EvalFit), *OTHER_NAMES], "type": "string"}),
+]
 Interpolation = Literal["bilinear", "bicubic", "nearest", "lanczos", "box", "hamming"]
 """Pillow's names of its filters, all of which smooth before they shrink but for `nearest`."""
 
@@ -38,6 +49,36 @@ class Preparation(BaseModel):
         """In words: `resmall_crop from 256 px, bicubic`."""
         before = f" from {self.resize_px} px" if self.resize_px else ""
         return f"{self.fit}{before}, {self.interpolation}"
+
+
+@dataclass(frozen=True)
+class EvalWay:
+    """Everything about how an image gets to a model's size when it is scored."""
+
+    fit: EvalFit | Preparation
+    """A recipe's, or what the makers of the weights say, which is all of it."""
+    resize_px: int | None = None
+    """Side before the centre is cut; by `before_crop_px` where it is None."""
+    antialias: bool = True
+    """Low-pass before shrinking; area_small always averages."""
+
+    def facts(self) -> dict[str, Any]:
+        """What tells two ways apart, for names of what was made and for a score's protocol."""
+        if isinstance(self.fit, Preparation):
+            return {"eval_resize": "weights", "preparation": self.fit.model_dump()}
+        facts: dict[str, Any] = {"eval_resize": self.fit}
+        if not self.antialias and self.fit != "area_small":
+            facts["antialias"] = False
+        return facts | ({"crop_px": self.resize_px} if self.resize_px else {})
+
+
+def tested(protocol: Mapping[str, Any], image_px: int | None = None) -> EvalWay:
+    """How a fine-tuning tested its weights, by its score's protocol; squashed to a square where nothing is told."""
+    fit: EvalFit = next((known for known in get_args(EvalFit) if known == protocol.get("eval_resize")), "squash")
+    side, own_px = protocol.get("crop_px"), protocol.get("image_px")
+    if side and image_px and own_px and image_px != own_px:
+        side = max(image_px, round(side * image_px / own_px))
+    return EvalWay(fit, side, protocol.get("antialias", True))
 
 
 def read_preparation(content: Any, where: str) -> Preparation:

@@ -70,8 +70,8 @@ def lend(model: Any, scratch: Path) -> Weights | Score:
         names = {str(number): name for number, name in enumerate(model.labels)}
         sigmoid = {"objective": "sigmoid"} if model.manner.head == "sigmoid" else {}
         (scratch / _LABELS).write_bytes(readable({"id2label": names, **sigmoid}))
-    if hasattr(model, "manner") and isinstance(model.manner.fit, Preparation):
-        (scratch / PREPARATION).write_bytes(readable(model.manner.fit.model_dump()))
+    if hasattr(model, "manner") and isinstance(model.manner.way.fit, Preparation):
+        (scratch / PREPARATION).write_bytes(readable(model.manner.way.fit.model_dump()))
     return _of_folder(scratch)
 
 

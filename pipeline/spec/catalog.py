@@ -150,7 +150,7 @@ _STAGES = (
         "convert", 2, {"checkpoint": Need("Checkpoint"), "weights": Need("Weights")}, "Weights", "foreign.changes:look"
     ),
     _stage("finetune", 1, _DATA, "Score", pieces=r"trials/.*\.json", carries_weights=True),
-    _stage("evaluate", 2, _DATA, "Score"),
+    _stage("evaluate", 3, _DATA, "Score"),
     _stage(
         "report",
         4,

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from vitpipe.stages.bounds import BatchImages, Images, Penalty, Seed, Side
+from vitpipe.stages.preparation import EvalResize
 from vitpipe.stages.settings import Place, Settings, TaskResources
 
 
@@ -46,10 +47,15 @@ class EvaluateConfig(Settings):
     """One draw of training images, or of held out ones, each. knn on all images needs none and scores once."""
     image_px: Side | None = None
     """Side of the input image, pixels; the weights' own when left out."""
-    eval_resize: Literal["squash", "resize_crop", "resmall_crop", "weights"] = "resize_crop"
-    """How an image reaches `image_px`: squashed; or resized by 8/7, as a square (the authors' few-shot: 256, then
-    224) or by the shorter side (their pretraining evaluation), and cropped at the centre. `weights`: as the makers of
-    imported weights say, their sides and their filter (`preparation.json`)."""
+    eval_resize: EvalResize | Literal["weights"] | None = None
+    """How an image reaches `image_px`: squashed; or resized by 8/7, as a square (resize_crop, the authors' few-shot:
+    256, then 224) or by the shorter side (resmall_crop, also called resize_small; by area: area_small, as their
+    pretraining evaluation has it), and cropped at the centre. `weights`: as the makers of imported weights say, their
+    sides and their filter (`preparation.json`). Left out: classify and real test a fine-tuning's weights as that did;
+    all else is resize_crop."""
+    antialias: bool | None = None
+    """Low-pass before shrinking, as Pillow does. Left out: as a fine-tuning's weights were tested, where its whole way
+    is taken; else no, as in the authors' code. area_small averages by itself."""
     position_resize: Literal["vit_paper", "timm", "huggingface", "torchvision"] = "vit_paper"
     """Whose interpolation brings the position embedding to another `image_px`."""
     precision: Literal["bf16", "fp32"] = "fp32"
@@ -112,6 +118,8 @@ class EvaluateConfig(Settings):
             )
         if self.probes and self.split == "train":
             raise ValueError(f"method {self.method} is fitted on the split train: score another, such as val")
+        if self.antialias is not None and self.eval_resize in ("area_small", "weights"):
+            raise ValueError(f"eval_resize {self.eval_resize} has a filter of its own: leave antialias out")
         if self.l2_shared and self.method != "fewshot":
             raise ValueError(f"l2_shared belongs to method fewshot, not {self.method}")
         if isinstance(self.class_map, str):

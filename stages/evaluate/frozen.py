@@ -15,7 +15,6 @@ from vitpipe.stages.artifacts import File
 from vitpipe.stages.contract import Out, StageContext
 from vitpipe.stages.estimates import Known
 from vitpipe.stages.evaluate.work_items import EvaluateTask, ExtractTask, FeaturePart, Features, Indices
-from vitpipe.stages.preparation import Preparation
 from vitpipe.stages.seal import SEAL, seal_of
 from vitpipe.stages.tasks import gather
 from vitpipe.stages.vit.flops import forward_macs
@@ -89,11 +88,9 @@ def description(about: EvaluateTask, split: str, seed: int) -> dict[str, Any]:
         "of": config.features,
         "split": split,
         "data": about.data.manifest_sha256,
-        "eval_resize": config.eval_resize,
+        **about.way.facts(),
         "image_px": about.image_px,
     }
-    if isinstance(about.way, Preparation):
-        facts["preparation"] = about.way.model_dump()
     if weights is None or config.features == "raw_pixels":
         return facts
     facts |= {"position_resize": config.position_resize, "precision": config.precision}

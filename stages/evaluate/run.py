@@ -17,9 +17,9 @@ from vitpipe.stages.contract import Inputs, StageContext
 from vitpipe.stages.evaluate import frozen
 from vitpipe.stages.evaluate.config import EvaluateConfig, EvaluateResources
 from vitpipe.stages.evaluate.estimate import check_head, check_set, task_bytes
+from vitpipe.stages.evaluate.way import way_of
 from vitpipe.stages.evaluate.work_items import Drawn, EvaluateTask, Features, FitTask, HeadTask
 from vitpipe.stages.images.class_match import join
-from vitpipe.stages.preparation import PREPARATION, Preparation, read_preparation
 from vitpipe.stages.seal import readable
 from vitpipe.stages.tasks import train_alone, weights_in
 
@@ -42,8 +42,8 @@ def run(config: EvaluateConfig, inputs: Inputs, ctx: StageContext[EvaluateResour
             ctx.events.emit("note", match.note)
     memory = task_bytes(config, ctx.resources, weights.model if weights else None)
     ctx = replace(ctx, resources=ctx.resources.on_gpus(ctx.cluster.gpus(), memory))
-    said = _preparation(config, weights, ctx)
-    about = EvaluateTask(config, data, weights, ctx.resources.batch_images, ctx.resources.whole_cpus, ctx.task, said)
+    way = way_of(config, weights, ctx.events)
+    about = EvaluateTask(config, data, weights, ctx.resources.batch_images, ctx.resources.whole_cpus, ctx.task, way)
     if config.probes:
         per_seed, details, files, used = _probed(about, ctx)
     else:
@@ -141,37 +141,16 @@ def _weights(config: EvaluateConfig, inputs: Inputs) -> Weights | Score | None:
     return weights
 
 
-def _preparation(config: EvaluateConfig, weights: Weights | Score | None, ctx: StageContext) -> Preparation | None:
-    """How the weights' makers bring an image to its size, where that is asked for; where another way is, it is noted.
-
-    UsageError where they say nothing of it.
-    """
-    said = None
-    if weights is not None and weights.has(PREPARATION):
-        said = read_preparation(weights.read_json(PREPARATION), weights.uri)
-    if config.eval_resize != "weights":
-        if said is not None:
-            theirs = f"the weights' makers prepare images by {said}"
-            ctx.events.emit("note", f"{theirs}, this by {config.eval_resize}; eval_resize: weights takes theirs")
-        return None
-    if said is None:
-        found = "they do not say how their images get to their size"
-        raise UsageError("evaluate with eval_resize weights", found, "take squash, resize_crop or resmall_crop")
-    return said
-
-
 def _score(about: EvaluateTask, per_seed: tuple[float, ...], used: Sequence[Features]) -> Score:
     config, data, weights = about.config, about.data, about.weights
     protocol: dict[str, Any] = {
         "method": config.method,
         "weights": weights.uri if weights else None,
         "image_px": about.image_px,
-        "eval_resize": config.eval_resize,
+        **about.way.facts(),
     }
     if config.split != "test":
         protocol["split"] = config.split
-    if isinstance(about.way, Preparation):
-        protocol["preparation"] = about.way.model_dump()
     if config.probes:
         protocol |= {"features": config.features, "seeds": list(config.scored_seeds)}
         protocol |= {"shots": config.drawn[0]} if config.drawn else {"num_train": data.splits["train"]}

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from vitpipe.stages.artifacts import File, Score, ShardSet, Weights
 from vitpipe.stages.contract import Out, TaskContext
 from vitpipe.stages.evaluate.config import EvaluateConfig
-from vitpipe.stages.preparation import Fit, Preparation
+from vitpipe.stages.preparation import EvalWay
 
 Indices = npt.NDArray[np.int64]
 Draws = Mapping[int, Mapping[int, Indices]]
@@ -18,6 +18,10 @@ Draws = Mapping[int, Mapping[int, Indices]]
 Drawn = tuple[Draws, Mapping[int, Indices], Mapping[int, int]]
 """With the dev images of each seed, where penalties are compared on some, and how many classes have fewer training
 images than each number of shots."""
+
+
+AS_THE_AUTHORS = EvalWay("resize_crop", antialias=False)
+"""Their few-shot: squared, without a low-pass, and the centre cut."""
 
 
 @dataclass(frozen=True)
@@ -30,25 +34,22 @@ class EvaluateTask:
     batch_images: int
     cpus: int
     context: TaskContext
-    preparation: Preparation | None = None
-    """How an image gets to the model's size as the weights' makers say, where that is asked for."""
+    way: EvalWay = AS_THE_AUTHORS
+    """How an image gets to the size asked for."""
 
     def __str__(self) -> str:
         return f"draw-{self.config.method}"
 
     @property
-    def way(self) -> Fit | Preparation:
-        """How an image gets to the size asked for."""
-        if self.config.eval_resize != "weights":
-            return self.config.eval_resize
-        assert self.preparation and self.image_px and self.weights and self.weights.model, "refused before"
-        return self.preparation.at(self.image_px, self.weights.model.image_px)
-
-    @property
     def image_px(self) -> int | None:
         """Side of the input image: the one asked for, else the weights' own; None where there is neither."""
-        model = self.weights.model if self.weights else None
-        return self.config.image_px or (model.image_px if model else None)
+        return side_of(self.config, self.weights)
+
+
+def side_of(config: EvaluateConfig, weights: Weights | Score | None) -> int | None:
+    """Side of the input image: the one asked for, else the weights' own; None where there is neither."""
+    model = weights.model if weights else None
+    return config.image_px or (model.image_px if model else None)
 
 
 @dataclass(frozen=True)

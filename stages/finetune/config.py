@@ -10,6 +10,7 @@ from vitpipe.stages.bounds import AnySeed, BatchImages, Border, Cores, Few, Imag
 from vitpipe.stages.finetune.sections import TuningAugment, TuningOptimizer
 from vitpipe.stages.images.config import AugmentSettings, pads_in_vain, too_small
 from vitpipe.stages.model_settings import ModelSettings
+from vitpipe.stages.preparation import EvalResize
 from vitpipe.stages.settings import Duration, PositiveDuration, Settings, TaskResources, micro_batch_of
 from vitpipe.stages.training.config import Ema, LayerDecay
 from vitpipe.stages.training.optim.schedule import ScheduleSettings, in_steps
@@ -55,12 +56,13 @@ class FinetuneConfig(Settings):
     """Fail instead, before any trial, where a class has fewer training images than `train_per_class`."""
     clip_norm: float | None = Field(default=1.0, gt=0, le=1e12)
     """Global gradient norm above which gradients are scaled down (section B.1.1)."""
-    crop: Literal["random_resized", "inception", "resmall", "resize", "pad", "none"] = "inception"
+    crop: Literal["random_resized", "inception", "resmall", "area_small", "resize", "pad", "none"] = "inception"
     """Training crop: random area and aspect as torchvision or as TensorFlow samples it; a random square after resizing
-    the shorter side (resmall) or both sides (resize) to `crop_px`; shifted by at most `pad_px` in a black border (pad);
-    or the whole image, squashed."""
+    the shorter side (resmall; by area: area_small) or both sides (resize) to `crop_px`; shifted by at most `pad_px` in
+    a black border (pad); or the whole image, squashed."""
     crop_px: Side | None = None
-    """Side that resmall and resize bring an image to before cropping; `image_px` x 8/7 when left out (448 for 384)."""
+    """Side that resmall, area_small and resize bring an image to before cropping; left out, `image_px` x 8/7 (448 for
+    384)."""
     pad_px: Border | None = None
     """Border of the crop `pad`, pixels; 4 when left out."""
     antialias: bool = True
@@ -71,9 +73,9 @@ class FinetuneConfig(Settings):
     """RandAugment, Mixup and CutMix, which the paper's protocol has not."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     """Share of the target mass spread evenly over all classes, while training."""
-    eval_resize: Literal["squash", "resize_crop", "resmall_crop"] = "squash"
+    eval_resize: EvalResize = "squash"
     """How dev and test images reach `image_px`: squashed; or resized by 8/7, as a square or by the shorter side, and
-    cropped at the centre."""
+    cropped at the centre; area_small: the shorter side by area (big_vision's resize_small)."""
     position_resize: Literal["vit_paper", "timm", "huggingface", "torchvision"] = "vit_paper"
     """Whose interpolation brings the position embedding to a new grid; vit_paper is the authors' own."""
     ema: Ema | None = None
@@ -161,9 +163,9 @@ class FinetuneConfig(Settings):
             raise ValueError("strict_train_per_class asks that no class is short of train_per_class: state that too")
         if self.sweep_seeds > len(self.seeds):
             raise ValueError(f"sweep_seeds {self.sweep_seeds} is more than the {len(self.seeds)} seeds")
-        if self.crop_px is not None and self.crop not in ("resmall", "resize"):
+        if self.crop_px is not None and self.crop not in ("resmall", "area_small", "resize"):
             meaning = f"crop_px {self.crop_px} has no meaning for crop {self.crop!r}"
-            raise ValueError(f"{meaning}; it belongs to resmall and resize")
+            raise ValueError(f"{meaning}; it belongs to resmall, area_small and resize")
         if self.end_lr > min(self.rates):
             raise ValueError(f"end_lr {self.end_lr:g} is above peak_lr {min(self.rates):g}: the rate falls to the end")
         if reason := pads_in_vain(self.pad_px, self.crop):

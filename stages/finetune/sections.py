@@ -5,10 +5,10 @@ Their defaults are the paper's protocol: SGD with momentum, no decay, a crop and
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from vitpipe.stages.bounds import Concentration
-from vitpipe.stages.images.config import RandAugmentSettings
+from vitpipe.stages.images.config import AugmentSettings, MixupSettings, RandAugmentSettings
 from vitpipe.stages.settings import Settings
 from vitpipe.stages.training.optim.kinds import Kind, rule_of
 from vitpipe.stages.training.optim.rule import Decay, OptimizerSettings
@@ -61,7 +61,12 @@ class TuningAugment(Settings):
 
     randaugment: RandAugmentSettings | None = None
     """Random photometric and geometric operations."""
-    mixup: Concentration = 0.0
-    """Alpha of the Beta distribution that blends images; 0 is off."""
+    mixup: Concentration | MixupSettings = 0.0
+    """Alpha of the Beta distribution that blends images; 0 is off. Or a section that says who is blended with whom."""
     cutmix: Concentration = 0.0
     """Alpha of the Beta distribution for the share of a pasted box; 0 is off. With mixup too, one of both is drawn."""
+
+    @field_validator("mixup")
+    @classmethod
+    def _short(cls, mixup: float | MixupSettings) -> float | MixupSettings:
+        return AugmentSettings(mixup=mixup).mixup

@@ -19,6 +19,7 @@ from vitpipe.stages.finetune.subsets import Indices, dev_split, training_subset
 from vitpipe.stages.finetune.tuning import Recipe, score, train_steps
 from vitpipe.stages.images.evaluate import EvalImages
 from vitpipe.stages.images.train import TrainImages
+from vitpipe.stages.preparation import EvalWay
 from vitpipe.stages.training.optim.ema import WeightAverage
 from vitpipe.stages.vit.adapt import adapt_state
 from vitpipe.stages.vit.build import Model, build_model
@@ -137,16 +138,17 @@ def images_of(task: TrialTask, image_px: int) -> tuple[TrainImages, EvalImages]:
     held = None
     if trial.phase == "sweep":
         kept, held = dev_split(labels_N, kept, sha256, config.dev)
-    train = TrainImages(task.data, "train", image_px, config.image_changes, trial.seed, task.context.shards, keep=kept)
+    where, changes = task.context.shards, config.image_changes
+    train = TrainImages(
+        task.data, "train", image_px, changes, trial.seed, where, keep=kept, batch_images=config.batch_images
+    )
     scored = EvalImages(
         task.data,
         config.split if held is None else "train",
         image_px,
-        config.eval_resize,
+        EvalWay(config.eval_resize, config.crop_px, config.antialias),
         task.context.shards,
         keep=held,
-        resize_px=config.crop_px,
-        antialias=config.antialias,
     )
     return train, scored
 

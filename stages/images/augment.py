@@ -1,16 +1,13 @@
-"""From decoded images to the pixels of a batch: crop, flip, RandAugment, and Mixup or CutMix of neighbours.
+"""From decoded images to the pixels of a batch: crop, flip and RandAugment.
 
 Every draw is keyed by (seed, position in the endless sequence), so an image is the same in whatever batch and on
 whatever rank it comes.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import Protocol, assert_never
 
 import numpy as np
-import numpy.typing as npt
-from scipy.special import betaincinv
 
 from vitpipe.stages.images import crops
 from vitpipe.stages.images.config import AugmentSettings, RandAugmentSettings, before_crop_px
@@ -18,10 +15,7 @@ from vitpipe.stages.images.decode import Pixels
 from vitpipe.stages.images.extension import mirror
 from vitpipe.stages.images.keys import Ints, uniforms
 from vitpipe.stages.images.randaugment.kinds import draws_for, rand_augment
-from vitpipe.stages.images.resize import resize, resize_small
-
-SoftLabels = npt.NDArray[np.float32]
-"""(B, K): the share of each class in each image."""
+from vitpipe.stages.images.resize import resize, resize_small, resize_small_by_area
 
 
 class PixelSource(Protocol):
@@ -59,26 +53,6 @@ def cut(
         _vary(cut_BCHW, positions_B, settings.randaugment, seed)
 
 
-def mix(cut_BCHW: Pixels, labels_BK: SoftLabels, positions_B: Ints, settings: AugmentSettings, seed: int) -> None:
-    """Blend or paste rows 2k and 2k+1 into each other, in place; `positions_B` begins at an even position.
-
-    Each row of a pair keeps a share of at least 1/2 of itself (AugReg takes the larger part as well); labels follow.
-    """
-    draws_P4 = uniforms(positions_B[::2] // 2, 4, "mix", seed)
-    for pair, (kind, share, top, left) in enumerate(draws_P4.tolist()):
-        rows = slice(2 * pair, 2 * pair + 2)
-        pastes = settings.mixup == 0 or (settings.cutmix > 0 and kind < 0.5)
-        alpha = settings.cutmix if pastes else settings.mixup
-        own = float(betaincinv(alpha, alpha, share))
-        own = max(own, 1 - own)
-        if pastes:
-            own = _paste(cut_BCHW[rows], own, top, left)
-        else:
-            blend = own * cut_BCHW[rows] + (1 - own) * cut_BCHW[rows][::-1]
-            cut_BCHW[rows] = np.rint(blend)
-        labels_BK[rows] = own * labels_BK[rows] + (1 - own) * labels_BK[rows][::-1]
-
-
 def _cropped(
     source: PixelSource, number: int, settings: AugmentSettings, image_px: int, tries: Iterator[Sequence[float]]
 ) -> Pixels:
@@ -98,6 +72,8 @@ def _cropped(
     image, side = source.pixels(number), settings.resize_px or before_crop_px(image_px)
     if settings.crop == "resmall":
         image = resize_small(image, side, settings.antialias)
+    elif settings.crop == "area_small":
+        image = resize_small_by_area(image, side)
     elif settings.crop == "resize":
         image = resize(image, side, side, settings.antialias)
     else:
@@ -111,13 +87,3 @@ def _vary(cut_BCHW: Pixels, positions_B: Ints, settings: RandAugmentSettings, se
     draws_BD = uniforms(positions_B, draws_for(settings), "randaugment", seed)
     for row_CHW, draws in zip(cut_BCHW, draws_BD, strict=True):
         row_CHW[...] = rand_augment(row_CHW, settings, draws)
-
-
-def _paste(pair_2CHW: Pixels, own: float, top: float, left: float) -> float:
-    """Swap a box of about 1 - own of the area between two images (CutMix, Yun et al. 2019). Returns the share kept."""
-    side = pair_2CHW.shape[2]
-    half = math.sqrt(1 - own) * side / 2
-    y0, y1 = (round(min(max(top * side + edge, 0), side)) for edge in (-half, half))
-    x0, x1 = (round(min(max(left * side + edge, 0), side)) for edge in (-half, half))
-    pair_2CHW[:, :, y0:y1, x0:x1] = pair_2CHW[::-1, :, y0:y1, x0:x1].copy()
-    return float(1 - (y1 - y0) * (x1 - x0) / (side * side))

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from vitpipe.stages.bounds import Border, Concentration, Side
 from vitpipe.stages.settings import Settings
@@ -41,18 +41,31 @@ class RandAugmentSettings(Settings):
         return self
 
 
+class MixupSettings(Settings):
+    """Mixup (Zhang et al. 2018), its pairs and draws by name. CutMix has the same."""
+
+    alpha: Concentration
+    """Of the Beta distribution of the shares; 0 is off. An image keeps the larger share."""
+    pairing: Literal["neighbours", "roll"] = "neighbours"
+    """neighbours: images 2k and 2k + 1 of the sequence. roll: each image of a step with the one before it, the first
+    with the last, as big_vision does on each device; here on the whole step, at any number of ranks."""
+    per: Literal["pair", "batch"] = "pair"
+    """What has a share of its own: each pair (each image, with roll), or each step, as in big_vision."""
+
+
 class AugmentSettings(Settings):
     """Changes to an image between its file and the model. Every draw is keyed by (seed, position)."""
 
-    crop: Literal["random_resized", "inception", "resmall", "resize", "pad", "none"] = "random_resized"
+    crop: Literal["random_resized", "inception", "resmall", "area_small", "resize", "pad", "none"] = "random_resized"
     """random_resized: torchvision's RandomResizedCrop. inception: TensorFlow's sample_distorted_bounding_box, what the
-    paper's authors ran. resmall: the shorter side to `resize_px`, then a random crop. resize: squashed to a square of
-    `resize_px`, then a random crop. pad: squashed to `image_px`, a black border of `pad_px`, then a random crop, as
-    torchvision's RandomCrop(padding). none: squashed to `image_px` where it has another size."""
+    paper's authors ran. resmall: the shorter side to `resize_px`, then a random crop. area_small: the same by area, as
+    big_vision's resize_small. resize: squashed to a square of `resize_px`, then a random crop. pad: squashed to
+    `image_px`, a black border of `pad_px`, then a random crop, as torchvision's RandomCrop(padding). none: squashed to
+    `image_px` where it has another size."""
     min_area: float | None = Field(default=None, gt=0, le=1)
     """Smallest share of the image that random_resized and inception may cut; left out, 0.08 and 0.05."""
     resize_px: Side | None = None
-    """Side before the random crop of resmall and resize, pixels; left out, as `before_crop_px` says."""
+    """Side before the random crop of resmall, area_small and resize, pixels; left out, as `before_crop_px` says."""
     pad_px: Border | None = None
     """Border of the crop `pad`, pixels: an image is shifted by at most so many; left out, 4."""
     antialias: bool = True
@@ -61,11 +74,20 @@ class AugmentSettings(Settings):
     """Mirror left-right with probability 1/2."""
     randaugment: RandAugmentSettings | None = None
     """Random photometric and geometric operations after the crop (AugReg paper, section 3)."""
-    mixup: Concentration = 0.0
-    """Alpha of the Beta distribution that blends images 2k and 2k+1 of the sequence; 0 is off."""
+    mixup: Concentration | MixupSettings = 0.0
+    """Alpha of the Beta distribution that blends images 2k and 2k+1 of the sequence; 0 is off. Or a section that says
+    who is blended with whom: big_vision's is `{alpha: 0.2, pairing: roll, per: batch}`."""
     cutmix: Concentration = 0.0
     """Alpha of the Beta distribution for the share of a pasted box, within the same pairs; 0 is off. With mixup too,
     each pair draws one of the two."""
+
+    @field_validator("mixup")
+    @classmethod
+    def _short(cls, mixup: float | MixupSettings) -> float | MixupSettings:
+        """One way to say it: a section that names the defaults is its alpha."""
+        if isinstance(mixup, float) or mixup != MixupSettings(alpha=mixup.alpha):
+            return mixup
+        return mixup.alpha
 
     @model_validator(mode="after")
     def _pads(self) -> "AugmentSettings":
@@ -74,9 +96,14 @@ class AugmentSettings(Settings):
         return self
 
     @property
+    def mixing(self) -> MixupSettings:
+        """Mixup with its pairs, the defaults put in."""
+        return MixupSettings(alpha=self.mixup) if isinstance(self.mixup, float) else self.mixup
+
+    @property
     def mixes(self) -> bool:
         """Whether Mixup or CutMix is on, so that labels become mixtures."""
-        return self.mixup > 0 or self.cutmix > 0
+        return self.mixing.alpha > 0 or self.cutmix > 0
 
 
 def pads_in_vain(pad_px: int | None, crop: str) -> str | None:

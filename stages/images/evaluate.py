@@ -8,24 +8,24 @@ import numpy as np
 import torch
 
 from vitpipe.stages.artifacts import ShardSet
-from vitpipe.stages.images.augment import SoftLabels
 from vitpipe.stages.images.batch import Batch
 from vitpipe.stages.images.config import before_crop_px
 from vitpipe.stages.images.decode import Pixels
 from vitpipe.stages.images.keys import Ints
+from vitpipe.stages.images.mixing import SoftLabels
 from vitpipe.stages.images.prefetch import in_order
 from vitpipe.stages.images.prepare import prepare
-from vitpipe.stages.images.resize import centre, resize, resize_small
+from vitpipe.stages.images.resize import centre, resize, resize_small, resize_small_by_area
 from vitpipe.stages.images.split import Split, open_pixels
 from vitpipe.stages.images.train import to_batch
-from vitpipe.stages.preparation import Fit, Preparation
+from vitpipe.stages.preparation import EvalFit, EvalWay, Preparation
 
 
 class EvalImages:
     """One split, or its images `keep` in that order. No randomness.
 
-    `resize_px` is the side before the centre crop; left out, `before_crop_px` chooses it. A Preparation in place of
-    `resize` says all of it. Without `labelled` no class is looked at, and all are 0.
+    A name in place of the whole way low-passes, and leaves the side before a centre crop to `before_crop_px`. Without
+    `labelled` no class is looked at, and all are 0.
     """
 
     def __init__(
@@ -33,16 +33,14 @@ class EvalImages:
         shards: ShardSet,
         split: str,
         image_px: int,
-        resize: Fit | Preparation,
+        resize: EvalFit | EvalWay,
         cache: Path,
         keep: Ints | None = None,
-        resize_px: int | None = None,
-        antialias: bool = True,
         labelled: bool = True,
     ) -> None:
         self._split = Split(shards, split, cache, labelled)
         self._pixels = open_pixels(self._split)
-        self.image_px, self._preparation = image_px, (resize, resize_px, antialias)
+        self.image_px, self._way = image_px, resize if isinstance(resize, EvalWay) else EvalWay(resize)
         self._keep = np.arange(self._split.num_images) if keep is None else np.asarray(keep, dtype=np.int64)
 
     @staticmethod
@@ -74,27 +72,24 @@ class EvalImages:
         images_BCHW = np.empty((len(numbers_B), 3, self.image_px, self.image_px), dtype=np.uint8)
         self._pixels.gather(numbers_B.tolist())
         for row_CHW, number in zip(images_BCHW, numbers_B.tolist(), strict=True):
-            image = fitted(self._pixels.pixels(number), self.image_px, *self._preparation)
+            image = fitted(self._pixels.pixels(number), self.image_px, self._way)
             row_CHW[...] = image.transpose(2, 0, 1)
         return to_batch(torch.from_numpy(images_BCHW), self._split.labels_of(numbers_B), numbers_B)
 
 
-def fitted(
-    image: Pixels, image_px: int, fit: Fit | Preparation, resize_px: int | None = None, antialias: bool = True
-) -> Pixels:
-    """Bring one image to (image_px, image_px, 3); without `resize_px`, `before_crop_px` chooses it.
-
-    A Preparation says all of it by itself.
-    """
-    if isinstance(fit, Preparation):
-        return prepare(image, image_px, fit)
-    if fit == "squash":
-        return resize(image, image_px, image_px, antialias)
-    before = resize_px or before_crop_px(image_px)
-    if fit == "resize_crop":
-        image = resize(image, before, before, antialias)
-    elif fit == "resmall_crop":
-        image = resize_small(image, before, antialias)
+def fitted(image: Pixels, image_px: int, way: EvalWay) -> Pixels:
+    """Bring one image to (image_px, image_px, 3)."""
+    if isinstance(way.fit, Preparation):
+        return prepare(image, image_px, way.fit)
+    if way.fit == "squash":
+        return resize(image, image_px, image_px, way.antialias)
+    before = max(way.resize_px or before_crop_px(image_px), image_px)
+    if way.fit == "resize_crop":
+        image = resize(image, before, before, way.antialias)
+    elif way.fit == "resmall_crop":
+        image = resize_small(image, before, way.antialias)
+    elif way.fit == "area_small":
+        image = resize_small_by_area(image, before)
     else:
-        assert_never(fit)
+        assert_never(way.fit)
     return centre(image, image_px, image_px)

@@ -116,6 +116,7 @@ class ShardStream(IterableDataset[tuple[Tensor, Tensor]]):
             Path(self.cache),
             shares=self.shares,
             labelled=any(one.num_classes for one in self._sets),
+            batch_images=self.batch,
         )
         for start, count in self.turns():
             batch = images.micro_batch(start, count)

@@ -1,8 +1,12 @@
-"""Bilinear resizing of 8-bit pixels with torch's kernel: with antialias as Pillow does, without as TensorFlow does."""
+"""Bilinear resizing of 8-bit pixels with torch's kernel: with antialias as Pillow does, without as TensorFlow does.
+
+Pixels are rounded to uint8, and so by half a level lighter on average than those of big_vision, which cuts them off.
+"""
 
 import torch
 import torch.nn.functional as F
 
+from vitpipe.stages.images.area import resize_area, small_sides
 from vitpipe.stages.images.decode import Pixels
 
 LONGEST = 8
@@ -24,11 +28,22 @@ def resize_small(image: Pixels, side: int, antialias: bool) -> Pixels:
 
     An image longer than 8 : 1 is cut to its middle first, so that a strip of 1 x 20000 pixels stays small.
     """
+    image = _no_strip(image)
     height, width = image.shape[:2]
     short = min(height, width)
-    image = centre(image, min(height, LONGEST * short), min(width, LONGEST * short))
-    height, width = image.shape[:2]
     return resize(image, round(height * side / short), round(width * side / short), antialias)
+
+
+def resize_small_by_area(image: Pixels, side: int) -> Pixels:
+    """Bring the shorter side to `side` by area, as big_vision's resize_small; a strip is cut to its middle first."""
+    image = _no_strip(image)
+    return resize_area(image, *small_sides(image.shape[0], image.shape[1], side))
+
+
+def _no_strip(image: Pixels) -> Pixels:
+    height, width = image.shape[:2]
+    short = min(height, width)
+    return centre(image, min(height, LONGEST * short), min(width, LONGEST * short))
 
 
 def centre(image: Pixels, height: int, width: int) -> Pixels:

@@ -10,13 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vitpipe.infra.errors import UsageError
 from vitpipe.stages.artifacts import ShardSet
-from vitpipe.stages.images.augment import SoftLabels, cut, mix
+from vitpipe.stages.images.augment import cut
 from vitpipe.stages.images.batch import Batch
 from vitpipe.stages.images.cache import ShardCache
-from vitpipe.stages.images.config import AugmentSettings
+from vitpipe.stages.images.config import AugmentSettings, MixupSettings
 from vitpipe.stages.images.decode import Pixels
 from vitpipe.stages.images.keys import Ints
+from vitpipe.stages.images.mixing import SoftLabels, mix, partners
 from vitpipe.stages.images.ordering import order_of
 from vitpipe.stages.images.prefetch import in_order, most_ahead
 from vitpipe.stages.images.split import Split, open_pixels
@@ -27,6 +29,7 @@ class TrainImages:
 
     Several sets are mixed: `shares` are the parts of a block of the sequence that each set has.
     Labels are int64 classes; float32 (B, K) with Mixup, CutMix, a multi-label set, or `multi_hot` = K classes.
+    `batch_images` is that of a step, which Mixup within a step needs.
     `pinned` batches can be copied to a GPU while it computes; torch reuses their memory for the next ones.
     """
 
@@ -43,12 +46,17 @@ class TrainImages:
         shares: Sequence[float] = (),
         labelled: bool = True,
         pinned: bool = False,
+        batch_images: int | None = None,
     ) -> None:
         self._split = Split(shards, split, cache, labelled)
         self._pixels = open_pixels(self._split)
         self._image_px, self._augment, self._seed, self._pinned = image_px, augment, seed, pinned
         self._keep = None if keep is None else np.asarray(keep, dtype=np.int64)
         self._order = order_of(self._split, keep, seed, shares)
+        if batch_images is None and augment.mixes and augment.mixing != MixupSettings(alpha=augment.mixing.alpha):
+            do = "give `batch_images`, or leave Mixup's pairing and per at their defaults"
+            raise UsageError("mix images with those of their step", "its number of images is not given", do)
+        self._batch_images = batch_images or 1
         several = augment.mixes or self._split.multi_label
         self._num_classes = multi_hot or (len(self._split.classes) if several else None)
 
@@ -74,21 +82,26 @@ class TrainImages:
 
     def micro_batch(self, start: int, count: int) -> Batch:
         """Make the batch of positions start .. start + count - 1."""
-        first, last = (start // 2 * 2, -(-(start + count) // 2) * 2) if self._augment.mixes else (start, start + count)
-        positions_B = np.arange(first, last)
+        wanted_B = np.arange(start, start + count)
+        partners_B = partners(wanted_B, self._augment, self._batch_images) if self._augment.mixes else wanted_B
+        positions_B = np.union1d(wanted_B, partners_B)
         numbers_B = self._numbers(positions_B)
         self._pixels.gather(numbers_B.tolist())
-        shape = (last - first, 3, self._image_px, self._image_px)
+        shape = (len(positions_B), 3, self._image_px, self._image_px)
         images_BCHW = torch.empty(shape, dtype=torch.uint8, pin_memory=self._pinned)
         cut_BCHW: Pixels = images_BCHW.numpy()
         cut(self._pixels, numbers_B.tolist(), positions_B, self._augment, self._seed, cut_BCHW)
         labels: Ints | SoftLabels = self._split.labels_of(numbers_B)
+        begin = int(np.searchsorted(positions_B, start))
+        wanted = slice(begin, begin + count)
         if self._num_classes is not None:
             labels = _soft_labels(labels, self._num_classes)
-            if self._augment.mixes:
-                mix(cut_BCHW, labels, positions_B, self._augment, self._seed)
-        wanted = slice(start - first, start - first + count)
-        return to_batch(images_BCHW[wanted], labels[wanted], positions_B[wanted])
+            if not self._augment.mixes:
+                return to_batch(images_BCHW[wanted], labels[wanted], wanted_B)
+            others = np.searchsorted(positions_B, partners_B)
+            pairs = cut_BCHW[wanted], labels[wanted], cut_BCHW[others], labels[others]
+            mix(*pairs, wanted_B, self._augment, self._seed, self._batch_images)
+        return to_batch(images_BCHW[wanted], labels[wanted], wanted_B)
 
     def ahead(self, count: int) -> int:
         """Choose by their bytes how many micro-batches of `count` images to make ahead."""

@@ -14,7 +14,7 @@ from PIL import Image
 from vitpipe.stages.images.decode import DECODE_FAILURES, MAX_FILE_BYTES, Pixels, decode, upright
 from vitpipe.stages.images.evaluate import fitted
 from vitpipe.stages.images.header import BadImage
-from vitpipe.stages.preparation import Fit, Preparation
+from vitpipe.stages.preparation import EvalWay
 
 Head = Literal["softmax", "sigmoid"]
 AnyImage = Path | str | bytes | Image.Image | npt.NDArray[np.uint8]
@@ -33,16 +33,15 @@ class Manner:
     """Of the classes, in the order of the head's rows; empty for weights without a head."""
     head: Head
     """softmax: one class an image; sigmoid: each class by itself."""
-    fit: Fit | Preparation
-    resize_px: int | None
-    antialias: bool
+    way: EvalWay
+    """How an image gets to the model's size."""
 
     def prepared(self, image: AnyImage, image_px: int) -> Pixels:
         """Bring an image to uint8 (image_px, image_px, 3) as for the test, or as the weights' makers do.
 
         BadImage for one not readable.
         """
-        return fitted(_pixels(image), image_px, self.fit, self.resize_px, self.antialias)
+        return fitted(_pixels(image), image_px, self.way)
 
 
 def name_of(image: AnyImage, place: int) -> Path | str:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
 
@@ -12,10 +12,9 @@ from vitpipe.stages.artifacts import Score, Weights
 from vitpipe.stages.images.classes import LABELS, names_in_order
 from vitpipe.stages.predict.manner import Head, Manner
 from vitpipe.stages.predict.ready_model import ReadyResNet, ReadyViT, ready_model
-from vitpipe.stages.preparation import PREPARATION, Fit, Preparation, read_preparation
+from vitpipe.stages.preparation import PREPARATION, EvalWay, read_preparation, tested
 from vitpipe.stages.vit.native import load_native, load_weights
 
-FITS: tuple[Fit, ...] = get_args(Fit)
 SCORE = "score.json"
 
 
@@ -40,8 +39,8 @@ def open_weights(given: Weights | Score | Path, scratch: Path) -> ReadyViT | Rea
     where = str(given) if isinstance(given, Path) else given.uri
     names = _names(labels, settings.classes or 0, where)
     head: Head = "sigmoid" if labels.get("objective") == "sigmoid" else "softmax"
-    way = (read_preparation(said, where), None, True) if said and not protocol else _tested(protocol)
-    model = ready_model(settings, Manner(where, names, head, *way))
+    way = EvalWay(read_preparation(said, where)) if said and not protocol else tested(protocol)
+    model = ready_model(settings, Manner(where, names, head, way))
     model.load_state_dict(state)
     return model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu")).float().eval()
 
@@ -71,10 +70,3 @@ def _names(labels: Mapping[str, Any], classes: int, where: str) -> tuple[str, ..
     except ValueError as error:
         raise IntegrityError(f"read the labels of {where}", str(error), "fetch or convert it again") from error
     return names
-
-
-def _tested(protocol: Mapping[str, Any]) -> tuple[Fit | Preparation, int | None, bool]:
-    """How the weights were tested; squashed to a square where nothing is told."""
-    said = protocol.get("eval_resize")
-    fit: Fit = next((known for known in FITS if known == said), "squash")
-    return fit, protocol.get("crop_px"), protocol.get("antialias", True)

@@ -165,7 +165,7 @@ def check(config: PretrainConfig, resources: PretrainResources) -> list[str]:
         wrong.append(f"workers [{resources.least_workers}, {most}]: the first is the least of them")
     if resources.offload == "cpu" and resources.zero == 0:
         wrong.append("offload cpu moves what ZeRO splits, and zero is 0: set zero to 1 or more")
-    resized = config.augment.crop in ("resmall", "resize")
+    resized = config.augment.crop in ("resmall", "area_small", "resize")
     if resized and (reason := too_small(config.augment.resize_px, config.model.image_px)):
         wrong.append(f"augment.resize_px: {reason}")
     return wrong + _too_long(config) + unanswerable(config.model, config.objective, config.augment)

@@ -11,8 +11,10 @@ import numpy as np
 from vitpipe.stages.artifacts import ShardSet
 from vitpipe.stages.images.batch import Batch
 from vitpipe.stages.images.evaluate import EvalImages
+from vitpipe.stages.preparation import EvalWay
 from vitpipe.stages.pretrain.config import held_out, validation_split
 from vitpipe.stages.pretrain.job import PretrainJob
+from vitpipe.stages.training.config import FewshotSettings
 from vitpipe.stages.training.engine import Engine
 from vitpipe.stages.training.measure.evaluation import fewshot, named_right, validate
 from vitpipe.stages.training.measure.fewshot import short_classes
@@ -53,7 +55,7 @@ class Evaluator:
             split = held_out(probe.splits)
             assert split is not None  # the driver has refused a probe without
             image_px = self._job.model.image_px
-            scores = fewshot(self._engine, probe, split, image_px, settings.fewshot, self._cache, threads)
+            scores = fewshot(self._engine, probe, split, image_px, self._few_shots(), self._cache, threads)
             by_shots = {str(shots): accuracy for shots, accuracy in scores.items()}
             found.setdefault("fewshot", {})[probe.name] = by_shots
             if short := self._short(probe, settings.fewshot.shots):
@@ -76,8 +78,17 @@ class Evaluator:
     def _images(self, shards: ShardSet, split: str) -> EvalImages:
         settings, labelled = self._job.recipe.config.evaluate, self._job.recipe.config.objective.labelled
         assert settings is not None
-        image_px = self._job.model.image_px
-        return EvalImages(shards, split, image_px, settings.eval_resize, self._cache, labelled=labelled)
+        way = EvalWay(settings.eval_resize, antialias=self._smooths(settings.antialias))
+        return EvalImages(shards, split, self._job.model.image_px, way, self._cache, labelled=labelled)
+
+    def _few_shots(self) -> FewshotSettings:
+        settings = self._job.recipe.config.evaluate
+        assert settings is not None
+        return settings.fewshot.model_copy(update={"antialias": self._smooths(settings.fewshot.antialias)})
+
+    def _smooths(self, asked: bool | None) -> bool:
+        """Whether images are low-passed before they shrink: as asked, or as the training images are."""
+        return self._job.recipe.config.augment.antialias if asked is None else asked
 
 
 def prepared(job: PretrainJob, batch: Batch) -> Batch:

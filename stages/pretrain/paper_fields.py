@@ -1,5 +1,6 @@
 """A pretraining's recipe as fields to compare with the paper's Table 3 and section B.1. No torch."""
 
+from dataclasses import replace
 from typing import Any
 
 from vitpipe.stages.paper.recipe_comparison import RecipeComparison, compare
@@ -27,10 +28,20 @@ def conform(config: PretrainConfig, data: str | None, recipe: str | None = None)
         rows = [autoencoder_row(variant)]
     else:
         rows = pretraining_rows(variant, data, masked=config.objective.kind == "masked_patch")
+    rows = [
+        replace(row, expected=tuple(one for one in row.expected if _is_measured(one.field, config))) for row in rows
+    ]
     return min(
         (compare(_values(config, row, variant), row, config.batch_images) for row in rows),
         key=lambda one: len(one.deviations),
     )
+
+
+def _is_measured(field: str, config: PretrainConfig) -> bool:
+    """Whether a field of what is measured while training means anything; any other field does."""
+    if not field.startswith("evaluate."):
+        return True
+    return config.evaluate is not None and (field.count(".") == 1 or "fewshot" in config.evaluate.model_fields_set)
 
 
 def variant_name(model: Any) -> str | None:
@@ -53,7 +64,16 @@ def _values(config: PretrainConfig, row: RecipeRow, variant: str | None) -> dict
     values["objective.head_bias"] = objective.initial_head_bias
     values["objective.target"] = objective.patch_target if objective.kind == "masked_patch" else None
     values["augment.min_area"] = augment.min_area or CROP_MIN_AREA.get(augment.crop)
-    values["augment.randaugment"] = augment.randaugment and augment.randaugment.model_dump()
+    values["augment.randaugment"] = augment.randaugment and {
+        **augment.randaugment.model_dump(include={"kind", "layers", "magnitude"}),
+        **augment.randaugment.model_dump(exclude_defaults=True),
+    }
+    values["augment.mixup"] = augment.model_dump()["mixup"] if augment.mixing.alpha else 0.0
+    for place in ("evaluate", "evaluate.fewshot"):
+        if values.get(f"{place}.eval_resize") == "area_small":
+            values[f"{place}.antialias"] = False  # it averages by itself
+        elif values.get(f"{place}.antialias") is None:
+            values[f"{place}.antialias"] = augment.antialias
     values["ema"] = config.ema.decay if config.ema else None
     if config.model.resnet is None and config.model.representation == config.model.sizes.width:
         values["model.representation"] = "width"

@@ -223,6 +223,7 @@ def _images(job: PretrainJob, engine: Engine) -> TrainImages:
         shares=config.mix,
         labelled=job.recipe.config.objective.labelled,
         pinned=engine.device.type == "cuda",
+        batch_images=config.batch_images,
     )
 
 

@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from vitpipe.stages.bounds import Images, Layers, Penalty, Seed, Width
 from vitpipe.stages.model_settings import ModelSettings
+from vitpipe.stages.preparation import EvalResize
 from vitpipe.stages.settings import PositiveDuration, Settings
 from vitpipe.stages.variants import Sizes
 
@@ -139,8 +140,10 @@ class FewshotSettings(Settings):
     """The ridge penalty; 2^10 in the authors' code."""
     seeds: tuple[Seed, ...] = Field(default=(0, 1, 2), min_length=1)
     """Draws of these images; the score is the mean over them."""
-    eval_resize: Literal["squash", "resize_crop", "resmall_crop"] = "resize_crop"
+    eval_resize: EvalResize = "resize_crop"
     """How an image reaches the model's size, as in `evaluate`: squared at 256 px, then the central 224, for one."""
+    antialias: bool | None = None
+    """Low-pass before shrinking; left out, as the training images."""
 
 
 class EvaluateSettings(Settings):
@@ -150,5 +153,8 @@ class EvaluateSettings(Settings):
     """Between two measurements; the last step has one too."""
     fewshot: FewshotSettings = FewshotSettings()
     """On each of the node's `probes`."""
-    eval_resize: Literal["squash", "resize_crop", "resmall_crop"] = "resmall_crop"
-    """How a held-out image reaches the model's size: its shorter side at 256 px, then the central 224 (big_vision)."""
+    eval_resize: EvalResize = "resmall_crop"
+    """How a held-out image reaches the model's size: its shorter side at 256 px, then the central 224; by area with
+    area_small, as in big_vision."""
+    antialias: bool | None = None
+    """Low-pass before shrinking; left out, as the training images."""

@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from vitpipe.stages.model_settings import KeptBranches
+
 
 def run_blocks(blocks: Iterable[nn.Module], x: Tensor, recompute: bool) -> Tensor:
     """Pass `x` through all blocks; with `recompute` only their inputs are kept for the backward pass."""
@@ -18,24 +20,25 @@ def drop_rates(last: float, count: int) -> list[float]:
     return [last * depth / max(1, count - 1) for depth in range(count)]
 
 
-def stochastic_depth(rate: float) -> nn.Module:
+def stochastic_depth(rate: float, kept: KeptBranches) -> nn.Module:
     """Stochastic depth, or nothing at rate 0, where a mask would still be drawn."""
-    return StochasticDepth(rate) if rate else nn.Identity()
+    return StochasticDepth(rate, kept) if rate else nn.Identity()
 
 
 class StochasticDepth(nn.Module):
-    """Drop a branch for whole images with probability `rate`, scaling the kept ones up."""
+    """Drop a branch for whole images with probability `rate`; kept ones are scaled up, or left as they are."""
 
-    def __init__(self, rate: float) -> None:
+    def __init__(self, rate: float, kept: KeptBranches = "scaled") -> None:
         super().__init__()
-        self.rate = rate
+        self.rate, self.scaled = rate, kept == "scaled"
 
     def forward(self, x: Tensor) -> Tensor:
         """Scale or zero each image's branch (B, ...) in training; leave it alone in evaluation."""
         if not self.training:
             return x
         keep, one_each = 1 - self.rate, (x.shape[0], *[1] * (x.ndim - 1))
-        return x * x.new_empty(one_each).bernoulli_(keep).div_(keep)
+        kept = x.new_empty(one_each).bernoulli_(keep)
+        return x * (kept.div_(keep) if self.scaled else kept)
 
 
 def dropout(rate: float) -> nn.Module:

@@ -128,7 +128,7 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(width, eps=settings.norm_eps)
         self.mlp = mlp_of(settings)
         self.ls2 = layer_scale(settings)
-        self.drop_path = stochastic_depth(drop_path)
+        self.drop_path = stochastic_depth(drop_path, settings.kept_branches)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         """Tokens (B, T, D) to tokens of the same shape."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vitpipe.infra.errors import UsageError
-from vitpipe.stages.model_settings import ModelSettings
+from vitpipe.stages.model_settings import KeptBranches, ModelSettings
 from vitpipe.stages.variants import BASE_WIDTH
 from vitpipe.stages.vit.convolutions import BottleneckStage, GroupNorm, Shortcut, StdConv
 from vitpipe.stages.vit.depth import drop_rates, stochastic_depth
@@ -30,7 +30,7 @@ class BiTResNet(nn.Module):
         rates = iter(drop_rates(settings.stochastic_depth, sum(numbers.blocks)))
         self.stem = BiTRoot(width)
         self.stages = nn.ModuleList(
-            _stage(width * 2**number, number, [next(rates) for _ in range(units)])
+            _stage(width * 2**number, number, [next(rates) for _ in range(units)], settings.kept_branches)
             for number, units in enumerate(numbers.blocks)
         )
         self.norm = GroupNorm(settings.feature_width)
@@ -65,13 +65,13 @@ class BiTRoot(nn.Module):
 class PreActBottleneck(nn.Module):
     """A pre-activation unit; its stride lies on the 3x3 convolution, and on the shortcut around it."""
 
-    def __init__(self, channels: int, narrow: int, stride: int, drop_rate: float, first: bool) -> None:
+    def __init__(self, channels: int, narrow: int, stride: int, drop_path: nn.Module, first: bool) -> None:
         super().__init__()
         self.downsample = Shortcut(channels, 4 * narrow, stride, norm=False) if first else None
         self.norm1, self.conv1 = GroupNorm(channels), StdConv(channels, narrow, 1)
         self.norm2, self.conv2 = GroupNorm(narrow), StdConv(narrow, narrow, 3, stride)
         self.norm3, self.conv3 = GroupNorm(narrow), StdConv(narrow, 4 * narrow, 1)
-        self.drop_path = stochastic_depth(drop_rate)
+        self.drop_path = drop_path
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """(B, C, H, W) to (B, 4 x narrow, H / stride, W / stride)."""
@@ -82,9 +82,9 @@ class PreActBottleneck(nn.Module):
         return y_BCHW
 
 
-def _stage(narrow: int, number: int, rates: list[float]) -> BottleneckStage:
-    before = 2 * narrow if number else narrow
+def _stage(narrow: int, number: int, rates: list[float], kept: KeptBranches) -> BottleneckStage:
+    before, drops = 2 * narrow if number else narrow, [stochastic_depth(rate, kept) for rate in rates]
     return BottleneckStage(
-        PreActBottleneck(4 * narrow if unit else before, narrow, 2 if number and not unit else 1, rate, first=not unit)
-        for unit, rate in enumerate(rates)
+        PreActBottleneck(4 * narrow if unit else before, narrow, 2 if number and not unit else 1, drop, first=not unit)
+        for unit, drop in enumerate(drops)
     )

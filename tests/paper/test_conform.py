@@ -52,12 +52,12 @@ UNSTATED = {
 }  # fmt: skip
 NOT_COMPARED = {
     "model.classes", "optimizer.momentum", "schedule.timescale", "augment.resize_px", "augment.pad_px", "seed",
+    "model.kept_branches", "augment.mixup.alpha", "augment.mixup.pairing", "augment.mixup.per",
     "augment.randaugment.kind", "augment.randaugment.layers", "augment.randaugment.magnitude",
     "augment.randaugment.magnitude_std", "augment.randaugment.increasing", "model.variant.layers",
     "model.variant.width", "model.variant.mlp", "model.variant.heads", "model.variant.patch_px", "ema.decay",
-    "evaluate.every", "evaluate.eval_resize", "evaluate.fewshot.shots", "evaluate.fewshot.l2", "evaluate.fewshot.seeds",
-    "evaluate.fewshot.eval_resize", "evaluate.fewshot.strict_shots", "mix",
-    *(f"model.{name}" for name in LATER_PARTS if name != "rope"),
+    "evaluate.every", "evaluate.fewshot.shots", "evaluate.fewshot.l2", "evaluate.fewshot.seeds",
+    "evaluate.fewshot.strict_shots", "mix", *(f"model.{name}" for name in LATER_PARTS if name != "rope"),
     "model.rope.kind", "model.rope.base", "model.rope.grid",
 }  # fmt: skip
 """The shards decide it, another alternative alone has it, no recipe names it, its section stands for it, or it changes
@@ -113,7 +113,9 @@ def test_every_field_of_a_recipe_is_compared_or_left_out_for_a_reason() -> None:
     hidden = {one.field for one in autoencoder_row("B/16").expected}
     fields = set(leaves(PretrainConfig))
     assert fields - compared - masked - hidden - NOT_COMPARED == set()
-    stand_ins = {"model.later_parts", "ema", "optimizer.decays", "augment.randaugment", "model.variant"}
+    stand_ins = {
+        "model.later_parts", "ema", "optimizer.decays", "augment.randaugment", "augment.mixup", "model.variant",
+    }  # fmt: skip
     assert compared - fields == stand_ins - fields
 
 
@@ -125,6 +127,19 @@ def leaves(settings: type[BaseModel], path: str = "") -> Iterator[str]:
             yield f"{path}{name}"
         for one in inner:
             yield from leaves(one, f"{path}{name}.")
+
+
+MEASURED = {"every": "1 epochs", "eval_resize": "area_small", "fewshot": {"shots": [5]}}
+
+
+def test_what_is_measured_while_training_is_compared_where_it_is() -> None:
+    """The authors' resizing of held-out images and of few-shots; without a low-pass, as the training images here."""
+    assert pretraining(changed(L16, "evaluate", MEASURED)) == ([], [])
+    planted = {"eval_resize": "squash", "antialias": True, "fewshot": {"eval_resize": "squash", "antialias": True}}
+    assert pretraining({**L16, "evaluate": {**MEASURED, **planted}}) == (
+        [],
+        ["evaluate.eval_resize", "evaluate.antialias", "evaluate.fewshot.eval_resize", "evaluate.fewshot.antialias"],
+    )
 
 
 def test_lengths_in_other_units_are_the_same_lengths() -> None:

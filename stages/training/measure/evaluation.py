@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from vitpipe.stages.artifacts import ShardSet
 from vitpipe.stages.images.batch import Batch
 from vitpipe.stages.images.evaluate import EvalImages
+from vitpipe.stages.preparation import EvalWay
 from vitpipe.stages.training import agree
 from vitpipe.stages.training.config import FewshotSettings
 from vitpipe.stages.training.engine import Engine
@@ -77,8 +78,9 @@ def fewshot(
     labels_N: Indices = np.asarray(EvalImages.labels_of(probe, "train", cache), dtype=np.int64)
     draws = {seed: draw(labels_N, probe.num_classes, seed, settings.shots) for seed in settings.seeds}
     drawn = np.unique(np.concatenate([rows for supports in draws.values() for rows in supports.values()]))
-    support = EvalImages(probe, "train", image_px, settings.eval_resize, cache, keep=drawn)
-    test = EvalImages(probe, split, image_px, settings.eval_resize, cache)
+    way = EvalWay(settings.eval_resize, antialias=bool(settings.antialias))
+    support = EvalImages(probe, "train", image_px, way, cache, keep=drawn)
+    test = EvalImages(probe, split, image_px, way, cache)
     own_ND, _ = _features(engine, support, threads)
     support_ND = np.concatenate(agree.each(lambda: own_ND))
     test_MD, test_labels_M = _features(engine, test, threads)

@@ -19,6 +19,7 @@ from vitpipe.infra.storage.opening import open_store
 from vitpipe.pipeline.cli import main as cli
 from vitpipe.stages.artifacts import Score, Weights
 from vitpipe.stages.images.evaluate import EvalImages, fitted
+from vitpipe.stages.preparation import EvalWay
 from vitpipe.stages.record import load_artifact
 from vitpipe.stages.settings import TaskResources
 from vitpipe.stages.vit.build import build_model
@@ -183,7 +184,7 @@ def test_a_score_brings_its_own_preparation(vitpipe: Vitpipe, world: Path) -> No
     with_labels(world, "transfer", {"id2label": NAMED}, protocol=protocol)
     code, out, _ = vitpipe("store/test/transfer", "photos/a.jpg", "--json")
     assert code == 0
-    pixels = fitted(np.array(Image.open(world / "photos/a.jpg").convert("RGB")), 16, "resmall_crop", 20, False)
+    pixels = fitted(np.array(Image.open(world / "photos/a.jpg").convert("RGB")), 16, EvalWay("resmall_crop", 20, False))
     settings, state = load_native(world / "store/test/weights/a1/native")
     model = build_model(settings).eval()
     model.load_state_dict(state)
@@ -199,11 +200,11 @@ def test_a_score_brings_its_own_preparation(vitpipe: Vitpipe, world: Path) -> No
 def test_the_reader_is_the_evaluations(world: Path, tmp_path: Path) -> None:
     """One image of a shard, through EvalImages and through `fitted`."""
     data = load_artifact(f"file://{world}/store/test/colours")
-    for fit in ("squash", "resize_crop", "resmall_crop"):
+    for fit in ("squash", "resize_crop", "resmall_crop", "area_small"):
         images = EvalImages(data, "test", 12, fit, tmp_path)  # type: ignore[arg-type]
         whole = next(images.batches(1)).images_BCHW[0].permute(1, 2, 0).numpy()
         raw = images._pixels.pixels(0)
-        assert np.array_equal(fitted(raw, 12, fit), whole)  # type: ignore[arg-type]
+        assert np.array_equal(fitted(raw, 12, EvalWay(fit)), whole)  # type: ignore[arg-type]
 
 
 def test_an_unreadable_image_is_named_and_the_others_are_predicted(vitpipe: Vitpipe, world: Path) -> None:

@@ -26,6 +26,7 @@ from vitpipe.stages.contract import Inputs
 from vitpipe.stages.evaluate.config import EvaluateConfig, EvaluateResources
 from vitpipe.stages.evaluate.run import run
 from vitpipe.stages.images.evaluate import fitted
+from vitpipe.stages.preparation import EvalWay
 from vitpipe.stages.record import load_artifact
 from vitpipe.stages.settings import TaskResources
 from vitpipe.stages.vit.model import ViT
@@ -77,7 +78,9 @@ def test_a_loaded_model_is_a_vit_that_knows_its_labels_and_how_it_wants_images()
     assert set(model.state_dict()) == set(ViT(model.settings).state_dict()), "the parameters keep their names"
     whole = np.array(Image.open("photos/a.png"))
     prepared = model.preprocess("photos/a.png")
-    assert prepared.dtype == torch.uint8 and np.array_equal(prepared.permute(1, 2, 0), fitted(whole, 16, "squash"))
+    assert prepared.dtype == torch.uint8 and np.array_equal(
+        prepared.permute(1, 2, 0), fitted(whole, 16, EvalWay("squash"))
+    )
     with torch.inference_mode():
         shares = model(prepared[None].to(next(model.parameters()).device)).softmax(1)[0].cpu()
     answer = model.predict("photos/a.png", top=2)

@@ -28,7 +28,7 @@ from vitpipe.stages.evaluate.work_items import EvaluateTask
 from vitpipe.stages.images.evaluate import fitted
 from vitpipe.stages.images.prepare import prepare
 from vitpipe.stages.predict.opened_weights import open_weights
-from vitpipe.stages.preparation import Preparation
+from vitpipe.stages.preparation import EvalWay, Preparation
 from vitpipe.stages.report.card import results_csv
 from vitpipe.stages.report.results import rows
 from vitpipe.stages.sighting import Sighted
@@ -54,9 +54,11 @@ def test_weights_carry_it_and_predict_takes_it(tmp_path: Path) -> None:
     assert Preparation.model_validate(weights.read_json("preparation.json")) == WAY
     model = open_weights(weights, tmp_path / "scratch")
     seen = model.preprocess(PHOTO).numpy().transpose(1, 2, 0)
-    assert np.array_equal(seen, prepare(PHOTO, 32, WAY)) and not np.array_equal(seen, fitted(PHOTO, 32, "squash"))
+    assert np.array_equal(seen, prepare(PHOTO, 32, WAY)) and not np.array_equal(
+        seen, fitted(PHOTO, 32, EvalWay("squash"))
+    )
     folder = fetched(weights, tmp_path / "got")
-    assert open_weights(folder, tmp_path / "scratch").manner.fit == WAY
+    assert open_weights(folder, tmp_path / "scratch").manner.way.fit == WAY
     for name in ("timm", "huggingface"):  # what is written says it to other libraries, which is read back
         back = glance(ForeignSource(path=str(folder / name))).preparation
         assert back is not None and back.model_copy(update={"centre": "down"}) == WAY
@@ -72,7 +74,7 @@ def test_weights_carry_it_and_predict_takes_it(tmp_path: Path) -> None:
 def test_where_nobody_says_it_nothing_is_carried(tmp_path: Path) -> None:
     weights = imported(tmp_path, None, "huggingface")
     assert not weights.has("preparation.json")
-    assert open_weights(weights, tmp_path / "scratch").manner.fit == "squash"
+    assert open_weights(weights, tmp_path / "scratch").manner.way.fit == "squash"
     written = weights.read_json("huggingface/preprocessor_config.json")
     assert written["size"] == {"height": 32, "width": 32} and "crop_size" not in written
 
@@ -92,9 +94,11 @@ def test_evaluate_is_offered_it_and_says_when_it_takes_another(tmp_path: Path) -
     ways = [(line["crop_pct"], line["interpolation"]) for line in csv.DictReader(io.StringIO(table))]
     assert ways == [("0.889", "bicubic"), ("1.0", "bilinear")]
     assert "preparation" not in scores["squash"].protocol
-    told = [description(EvaluateTask(config, data, weights, 1, 1, ctx.task, WAY), "test", 0) for config in (
-        EvaluateConfig(method="fewshot", eval_resize="weights"), EvaluateConfig(method="fewshot", eval_resize="squash"),
-    )]  # fmt: skip
+    probe = EvaluateConfig(method="fewshot")
+    told = [
+        description(EvaluateTask(probe, data, weights, 1, 1, ctx.task, way), "test", 0)
+        for way in (EvalWay(WAY), EvalWay("squash"))
+    ]
     assert told[0]["preparation"]["resize_px"] == 36 and "preparation" not in told[1]
     assert check_inputs(EvaluateConfig(method="fewshot", eval_resize="weights", features="raw_pixels", image_px=8), ())
 

@@ -74,6 +74,29 @@ def test_a_hopeless_rate_is_ended_only_when_asked_and_said(world):
         finetune(world, "all-hopeless", peak_lr=[1e-9, 2e-9], stop_hopeless=0.5)
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"optimizer": {"kind": "adamw", "momentum": 0.9}}, "adamw has no momentum: leave it out"),
+        ({"optimizer": {"betas": [0.9, 0.99]}}, "sgd has no betas: leave it out"),
+        ({"optimizer": {"kind": "lamb"}}, "'adamw', 'adam', 'lion' or 'sgd'"),
+        ({"optimizer": {"kind": "adamw", "peak_lr": 0.1}}, "(?s)peak_lr.*not permitted"),
+        ({"optimizer": {"decays": "all"}}, "no meaning without weight_decay"),
+        *[({"layer_decay": value}, "greater than 0|less than or equal to 1") for value in (0, -0.5, 1.01)],
+        ({"end_lr": 0.02}, r"end_lr 0\.02 is above peak_lr 0\.01"),
+        ({"augment": {"mixup": -1}}, "greater than or equal to 0"),
+        ({"augment": {"crop": "none"}}, "not permitted"),
+        ({"label_smoothing": 1}, "less than 1"),
+        ({"stochastic_depth": 1.0}, "less than 1"),
+        ({"strict_train_per_class": True}, "state that too"),
+    ],
+    ids=str,
+)
+def test_what_means_nothing_is_refused_when_it_is_read(changes, words):
+    with pytest.raises(ValueError, match=words):
+        FinetuneConfig.model_validate(RECIPE | changes)
+
+
 def test_a_sweep_of_one_has_nothing_to_choose_and_says_so(world):
     score, ctx = finetune(world, "one", peak_lr=[0.01])
     assert score.protocol["why"] == choice(ctx)["reason"] == "one rate given, nothing to choose"

@@ -102,6 +102,17 @@ def test_a_small_trial_takes_a_part_of_a_gpu_and_a_large_one_all_of_it():
     assert FinetuneResources().on_gpus(0, 1).gpus_per_task is None, "no GPU, no share"
 
 
+def test_memory_counts_what_the_optimiser_and_the_average_keep_of_each_weight():
+    tuned = config().architecture(B16, 10)
+    weights, base = num_parameters(tuned), memory_bytes(config(), tuned, 64)
+    changes = {"adamw": ({"kind": "adamw"}, 4), "lion": ({"kind": "lion"}, 0), "no momentum": ({"momentum": 0}, -4)}
+    for name, (optimizer, more) in changes.items():
+        assert memory_bytes(config(optimizer=optimizer), tuned, 64) - base == more * weights, name
+    assert memory_bytes(config(ema={"decay": 0.9}), tuned, 64) - base == 4 * weights
+    unusual = estimate(config(optimizer={"kind": "lion"}, peak_lr=0.3), FinetuneResources(), given(), KNOWN)
+    assert any("lion" in note for note in unusual.notes)
+
+
 def test_a_trial_of_the_sweep_is_as_long_as_what_waits_for_it():
     tuned = config().architecture(B16, 10)
     work = trial_work(config(), tuned, DATA.splits, 10)

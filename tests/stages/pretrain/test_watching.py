@@ -119,7 +119,7 @@ def check_measured(tmp_path: Path, trained: Artifact, last: dict[str, Any], shar
     assert last["loss"] == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-5)
     assert last["accuracy"] == pytest.approx((logits.argmax(1) == labels).double().mean().item())
 
-    wanted = EvaluateConfig(method="fewshot", shots=(2, 5), seeds=(0, 1), eval_resize="squash")
+    wanted = EvaluateConfig(method="fewshot", shots=(2, 5), seeds=(0, 1), eval_resize="squash", antialias=True)
     scoring = make_context(tmp_path, "score", EvaluateResources())
     score = evaluate(wanted, Inputs({"data": (probe,), "weights": (weights,)}), scoring)
     by_shots = json.loads(scoring.out.node.read(score.file("score.json").at))["by_shots"]

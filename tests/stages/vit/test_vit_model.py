@@ -7,11 +7,13 @@ import pytest
 import timm
 import torch
 from pydantic import ValidationError
+from timm.layers import drop_path
 from tiny_vit import KINDS, TINY, random_images, random_model, random_state, tiny
 from torch import nn
 
 from vitpipe.infra.errors import UsageError
 from vitpipe.stages.model_settings import ModelSettings
+from vitpipe.stages.vit.build import build_model
 from vitpipe.stages.vit.depth import StochasticDepth
 from vitpipe.stages.vit.model import ViT
 
@@ -117,6 +119,22 @@ def test_stochastic_depth_drops_whole_images_and_keeps_the_mean() -> None:
     assert kept.unique().tolist() == pytest.approx([0, 1 / 0.75])
     assert torch.equal(kept.amin((1, 2)), kept.amax((1, 2)))
     assert kept.mean().item() == pytest.approx(1, abs=4 * (0.25 / 0.75 / 20_000) ** 0.5)  # four standard errors
+
+
+@pytest.mark.parametrize("kept", ["scaled", "unscaled"])
+def test_kept_branches_are_timms_drop_path_with_either_scale(kept: str) -> None:
+    """`scale_by_keep`; without it, what is kept stays as it is, as in big_vision's _stoch_depth_mask."""
+    torch.manual_seed(0)
+    ours = StochasticDepth(0.25, kept)(torch.ones(64, 2))  # type: ignore[arg-type]
+    torch.manual_seed(0)
+    assert torch.equal(ours, drop_path(torch.ones(64, 2), 0.25, True, scale_by_keep=kept == "scaled"))
+    assert ours.max().item() == pytest.approx(1 / 0.75 if kept == "scaled" else 1)
+    for settings in (
+        tiny(stochastic_depth=0.25, kept_branches=kept),
+        ModelSettings(variant="R50x1", image_px=32, classes=2, stochastic_depth=0.25, kept_branches=kept),
+    ):
+        found = [module.scaled for module in build_model(settings).modules() if isinstance(module, StochasticDepth)]
+        assert found and set(found) == {kept == "scaled"}
 
 
 def test_checkpointing_blocks_changes_no_gradient() -> None:

@@ -1,0 +1,76 @@
+"""Mixup and CutMix: which images of the sequence are blended or pasted into each other, and by which share.
+
+Every draw is keyed by the seed and by the pair, the image or the step, so an image is the same in whatever micro-batch
+and on whatever rank it comes. Knows no files.
+"""
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import betaincinv
+
+from vitpipe.stages.images.config import AugmentSettings
+from vitpipe.stages.images.extension import Bytes
+from vitpipe.stages.images.keys import Floats, Ints, uniforms
+
+SoftLabels = npt.NDArray[np.float32]
+"""(B, K): the share of each class in each image."""
+
+
+def partners(positions_B: Ints, settings: AugmentSettings, batch_images: int) -> Ints:
+    """Find the position of the image that each is mixed with.
+
+    neighbours: 2k and 2k + 1 have each other. roll: the one before in its step, and the first has the last, as
+    big_vision's utils.get_mixup on one device.
+    """
+    if settings.mixing.pairing == "neighbours":
+        return positions_B ^ 1
+    places_B = positions_B % batch_images
+    return positions_B - places_B + (places_B - 1) % batch_images
+
+
+def mix(
+    cut_BCHW: Bytes,
+    labels_BK: SoftLabels,
+    others_BCHW: Bytes,
+    others_BK: SoftLabels,
+    positions_B: Ints,
+    settings: AugmentSettings,
+    seed: int,
+    batch_images: int,
+) -> None:
+    """Blend each image with its partner, or paste a box of it, in place; labels follow.
+
+    Each keeps a share of at least 1/2 of itself (AugReg takes the larger part as well), and is rounded to uint8 again,
+    which the authors' floats are not.
+    """
+    draws_B4 = _draws(positions_B, settings, seed, batch_images)
+    for b, (kind, share, top, left) in enumerate(draws_B4.tolist()):
+        alpha, pastes = settings.mixing.alpha, settings.mixing.alpha == 0 or (settings.cutmix > 0 and kind < 0.5)
+        own = float(betaincinv(*[settings.cutmix if pastes else alpha] * 2, share))
+        own = max(own, 1 - own)
+        if pastes:
+            own = _paste(cut_BCHW[b], others_BCHW[b], own, top, left)
+        else:
+            cut_BCHW[b] = np.rint(own * cut_BCHW[b] + (1 - own) * others_BCHW[b])
+        labels_BK[b] = own * labels_BK[b] + (1 - own) * others_BK[b]
+
+
+def _draws(positions_B: Ints, settings: AugmentSettings, seed: int, batch_images: int) -> Floats:
+    """Four numbers (B, 4) for each image, the same for all that share them."""
+    if settings.mixing.per == "batch":
+        return uniforms(positions_B // batch_images, 4, "mix of a batch", seed)
+    if settings.mixing.pairing == "neighbours":
+        return uniforms(positions_B // 2, 4, "mix", seed)
+    return uniforms(positions_B, 4, "mix of an image", seed)
+
+
+def _paste(image_CHW: Bytes, other_CHW: Bytes, own: float, top: float, left: float) -> float:
+    """Take a box of about 1 - own of the area from another image (CutMix, Yun et al. 2019). Returns the share kept."""
+    side = image_CHW.shape[2]
+    half = math.sqrt(1 - own) * side / 2
+    y0, y1 = (round(min(max(top * side + edge, 0), side)) for edge in (-half, half))
+    x0, x1 = (round(min(max(left * side + edge, 0), side)) for edge in (-half, half))
+    image_CHW[:, y0:y1, x0:x1] = other_CHW[:, y0:y1, x0:x1]
+    return float(1 - (y1 - y0) * (x1 - x0) / (side * side))
