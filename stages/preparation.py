@@ -72,7 +72,7 @@ class EvalWay:
         return facts | ({"crop_px": self.resize_px} if self.resize_px else {})
 
 
-def tested(protocol: Mapping[str, Any], image_px: int | None = None) -> EvalWay:
+def as_tested(protocol: Mapping[str, Any], image_px: int | None = None) -> EvalWay:
     """How a fine-tuning tested its weights, by its score's protocol; squashed to a square where nothing is told."""
     fit: EvalFit = next((known for known in get_args(EvalFit) if known == protocol.get("eval_resize")), "squash")
     side, own_px = protocol.get("crop_px"), protocol.get("image_px")

@@ -7,7 +7,7 @@ from vitpipe.stages.artifacts import Score, Weights
 from vitpipe.stages.contract import Events
 from vitpipe.stages.evaluate.config import EvaluateConfig
 from vitpipe.stages.evaluate.work_items import side_of
-from vitpipe.stages.preparation import PREPARATION, EvalWay, read_preparation, tested
+from vitpipe.stages.preparation import PREPARATION, EvalWay, as_tested, read_preparation
 
 
 def way_of(config: EvaluateConfig, weights: Weights | Score | None, events: Events) -> EvalWay:
@@ -25,7 +25,7 @@ def way_of(config: EvaluateConfig, weights: Weights | Score | None, events: Even
         image_px, own = side_of(config, weights), weights and weights.model
         assert image_px and own, "refused before"
         return EvalWay(said.at(image_px, own.image_px))
-    own_way = tested(weights.protocol, side_of(config, weights)) if isinstance(weights, Score) else None
+    own_way = as_tested(weights.protocol, side_of(config, weights)) if isinstance(weights, Score) else None
     if config.eval_resize is None and own_way and not config.probes:
         antialias = own_way.antialias if config.antialias is None else config.antialias
         return EvalWay(own_way.fit, own_way.resize_px, antialias)

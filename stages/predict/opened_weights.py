@@ -12,7 +12,7 @@ from vitpipe.stages.artifacts import Score, Weights
 from vitpipe.stages.images.classes import LABELS, names_in_order
 from vitpipe.stages.predict.manner import Head, Manner
 from vitpipe.stages.predict.ready_model import ReadyResNet, ReadyViT, ready_model
-from vitpipe.stages.preparation import PREPARATION, EvalWay, read_preparation, tested
+from vitpipe.stages.preparation import PREPARATION, EvalWay, as_tested, read_preparation
 from vitpipe.stages.vit.native import load_native, load_weights
 
 SCORE = "score.json"
@@ -39,7 +39,7 @@ def open_weights(given: Weights | Score | Path, scratch: Path) -> ReadyViT | Rea
     where = str(given) if isinstance(given, Path) else given.uri
     names = _names(labels, settings.classes or 0, where)
     head: Head = "sigmoid" if labels.get("objective") == "sigmoid" else "softmax"
-    way = EvalWay(read_preparation(said, where)) if said and not protocol else tested(protocol)
+    way = EvalWay(read_preparation(said, where)) if said and not protocol else as_tested(protocol)
     model = ready_model(settings, Manner(where, names, head, way))
     model.load_state_dict(state)
     return model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu")).float().eval()

@@ -15,7 +15,7 @@ from vitpipe.stages.images.config import AugmentSettings
 from vitpipe.stages.images.evaluate import EvalImages, fitted
 from vitpipe.stages.images.resize import centre, resize, resize_small, resize_small_by_area
 from vitpipe.stages.images.train import TrainImages
-from vitpipe.stages.preparation import EvalResize, EvalWay, tested
+from vitpipe.stages.preparation import EvalResize, EvalWay, as_tested
 
 ORIGINAL = json.loads((Path(__file__).parent / "originals" / "resize_small_of_big_vision.json").read_text())
 """Sides and digests of what big_vision's own function makes; the script beside it made them."""
@@ -61,9 +61,9 @@ def test_two_names_of_one_way_are_kept_as_one():
 
 def test_a_scores_protocol_is_read_back_and_grows_with_the_image():
     protocol = {"eval_resize": "resmall_crop", "crop_px": 448, "antialias": False, "image_px": 384}
-    assert tested(protocol) == EvalWay("resmall_crop", 448, False)
-    assert tested(protocol, 192) == EvalWay("resmall_crop", 224, False)
-    assert tested({}) == EvalWay("squash")
+    assert as_tested(protocol) == EvalWay("resmall_crop", 448, False)
+    assert as_tested(protocol, 192) == EvalWay("resmall_crop", 224, False)
+    assert as_tested({}) == EvalWay("squash")
 
 
 def test_training_crops_and_evaluations_take_it_at_any_number_of_ranks(photos, tmp_path):
