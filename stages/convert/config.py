@@ -7,6 +7,7 @@ from pydantic import Field, field_validator, model_validator
 
 from vitpipe.infra.storage.hub_names import hub_place, is_hub
 from vitpipe.stages.bounds import Epsilon, Side, Width
+from vitpipe.stages.model_settings import Rope
 from vitpipe.stages.settings import Place, Settings, TaskResources
 
 ForeignFormat = Literal["native", "timm", "huggingface", "torchvision", "google", "google_big_vision"]
@@ -37,7 +38,7 @@ class ForeignSource(Settings):
     the record."""
     format: ForeignFormat | None = None
     """What it has to be; recognised when left out."""
-    gelu: Literal["tanh", "erf"] | None = None
+    gelu: Literal["tanh", "erf", "quick"] | None = None
     """Approximation of the GELU it was trained with; its config's when left out, else tanh for Google's, erf for
     others."""
     norm_eps: Epsilon | None = None
@@ -54,6 +55,8 @@ class ForeignSource(Settings):
     position: Literal["learned1d", "sincos2d", "none"] | None = None
     """Its positions, where it has no table of them and no config says that there are none: computed from sines as
     big_vision does, or none at all."""
+    rope: Rope | None = None
+    """Its rotary positions, where no config beside it says them: no tensor shows any."""
     in_chans_ok: bool = False
     """Whether a model of grey images (`in_chans: 1`) may be taken: its first layer then sees red, green and blue as
     0.299, 0.587 and 0.114 of grey, so that grey images give what they gave."""

@@ -29,7 +29,7 @@ def timm_folder(question: Question) -> Answer:
     timm = library("timm")
     prepared: Outputs = {}
     if question.config and "architecture" in json.loads(question.config.read_bytes()):  # not another library's
-        _refuse_overruled(question)
+        refuse_overruled(question)
         model = timm.create_model(f"local-dir:{question.config.parent}", pretrained=True)
         question, prepared = timm_images(question, model)
     else:
@@ -114,8 +114,21 @@ def _timm_outputs(model: Any, question: Question) -> dict[str, Tensor]:
     if model.num_classes or not settings.classes:
         outputs["logits"] = model.forward_head(seen)
     if settings.family != "resnet":
-        outputs["encoded"] = model.norm(model.blocks(quiet_tokens(settings)))
+        outputs["encoded"] = model.norm(_through(model, quiet_tokens(settings), settings.grid))
     return outputs
+
+
+def _through(model: Any, tokens_BTD: Tensor, grid: int) -> Tensor:
+    """Tokens through all blocks, with the rotary positions of an Eva."""
+    rope = getattr(model, "rope", None)
+    if rope is None:
+        for block in model.blocks:
+            tokens_BTD = block(tokens_BTD)
+        return tokens_BTD
+    table = rope.get_embed(shape=(grid, grid))
+    for block in model.blocks:
+        tokens_BTD = block(tokens_BTD, rope=table)
+    return tokens_BTD
 
 
 def _load_bf16(model: Any, path: str) -> None:
@@ -142,7 +155,7 @@ def _dense(path: Path, name: str, features_BR: Tensor) -> Tensor:
 
 def transformers_folder(question: Question) -> Answer:
     """By `ViTForImageClassification.from_pretrained(DIR)`; without a head by `ViTModel`."""
-    _refuse_overruled(question)
+    refuse_overruled(question)
     if question.config is None:
         raise Unavailable("transformers needs a config.json beside the tensors, there is none")
     transformers = library("transformers")
@@ -154,7 +167,7 @@ def transformers_folder(question: Question) -> Answer:
         # as many as the head has, which a config that names others, or none, may not say
         arguments["num_labels"] = question.settings.classes
         model = transformers.ViTForImageClassification.from_pretrained(folder, **arguments).eval()
-        with _inputs_of(model.classifier) as seen:
+        with inputs_of(model.classifier) as seen:
             logits = model(question.images).logits
         body, outputs = model.vit, {"logits": logits, "features": seen[0], "pooled": seen[0]}
     else:
@@ -190,7 +203,7 @@ def torchvision_file(question: Question) -> Answer:
     state = {name: tensor for path in question.tensors for name, tensor in load_file(path).items()}
     model.load_state_dict(state, assign=True)
     model = model.eval().float()
-    with _inputs_of(model.heads) as pooled, _inputs_of(model.heads.head) as features:
+    with inputs_of(model.heads) as pooled, inputs_of(model.heads.head) as features:
         logits = model(question.images)
     encoded = model.encoder.ln(model.encoder.layers(quiet_tokens(settings)))
     outputs = {"logits": logits, "features": features[0], "pooled": pooled[0], "encoded": encoded}
@@ -216,13 +229,14 @@ def onnx_graph(question: Question) -> Answer:
     return version(onnxruntime), {"logits": torch.cat([alone, logits[1:]]), "features": features}
 
 
-def _refuse_overruled(question: Question) -> None:
+def refuse_overruled(question: Question) -> None:
+    """Unavailable where the recipe asks for another function than the config."""
     if question.is_overruled:
         raise Unavailable("config.source asks for another GELU or epsilon than the library reads from its config")
 
 
 @contextmanager
-def _inputs_of(module: nn.Module) -> Iterator[list[Tensor]]:
+def inputs_of(module: nn.Module) -> Iterator[list[Tensor]]:
     """What enters a module while it is used."""
     seen: list[Tensor] = []
     handle = module.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))

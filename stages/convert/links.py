@@ -4,6 +4,7 @@ A format is a list of links; the way out and the way in read the same ones. Shap
 E = D/H, M and N any two sizes, C channels. Numbers are NumPy's, moved as views where that can be. Knows no files.
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -139,10 +140,42 @@ def position_link(settings: ModelSettings, foreign: str) -> Link:
             grid_1ND = sincos_2d(settings.grid, settings.sizes.width)[None]
         else:
             grid_1ND = np.zeros((1, settings.grid**2, settings.sizes.width), np.float32)
-        return (below_zeros(grid_1ND) if settings.pool == "cls" else grid_1ND,)
+        return (below_zeros(grid_1ND) if settings.has_class_token else grid_1ND,)
 
     axes = ("pos_embed_x", "pos_embed_y") if settings.position == "learned2d" else ()
     return Link(axes, (foreign,), table, None)
+
+
+def token_and_table(positions: Link, token: str, table: str) -> Link:
+    """(cls_token, positions) as a token that holds its position's row, and a table without that row."""
+
+    def to_foreign(token_11D: Array, *own: Array) -> tuple[Array, Array]:
+        (table_1TD,) = positions.to_foreign(*own)
+        return token_11D + table_1TD[:, :1], table_1TD[:, 1:]
+
+    def to_native(token_11D: Array, table_1ND: Array) -> tuple[Array, Array]:
+        return token_11D, below_zeros(table_1ND)
+
+    back = None if positions.to_native is None else to_native
+    return Link(("cls_token", *positions.native), (token, table), to_foreign, back, exact=False)
+
+
+def biased_positions(positions: Link, bias: str) -> Link:
+    """The same, the bias of patches added to the rows of patches, for a format that has none."""
+    table = len(positions.foreign) - 1
+
+    def to_foreign(bias_D: Array, *own: Array) -> Many:
+        *others, table_1TD = positions.to_foreign(*own)
+        patches = np.full((1, table_1TD.shape[1], 1), 1, np.float32)
+        patches[:, : table_1TD.shape[1] - math.isqrt(table_1TD.shape[1]) ** 2] = 0
+        return (*others, table_1TD + patches * bias_D)
+
+    def to_native(*foreign: Array) -> Many:
+        assert positions.to_native is not None
+        return np.zeros(foreign[table].shape[-1], np.float32), *positions.to_native(*foreign)
+
+    back = None if positions.to_native is None else to_native
+    return Link((bias, *positions.native), positions.foreign, to_foreign, back, exact=False)
 
 
 def below_zeros(grid_1ND: Array) -> Array:

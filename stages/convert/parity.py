@@ -65,7 +65,7 @@ def prove(task: ProveTask) -> dict[str, Any]:
     foreign = task.source
     named, paths = reopen(foreign, task.ctx.scratch / "source")
     facts = {"format": foreign.format, "architecture": architecture(foreign.settings)}
-    consumer = format_of(foreign.format).consumer
+    consumer = named.consumer
     if consumer is None:
         return facts | {"unchecked": f"{foreign.format} files are read as they stand, by no other library"}
     model = load_model(Tensors(foreign.settings, *native_reader(named, foreign)))

@@ -5,6 +5,7 @@ Shapes: B images, H heads, T tokens, N patches, G patches along a side, E width 
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,19 +15,21 @@ from vitpipe.stages.model_settings import Rope
 def rope_table(rope: Rope, grid: int, head_width: int) -> Tensor:
     """Compute sines and cosines (2, N, E) of all patches in raster order, rows before columns.
 
-    As timm's RotaryEmbeddingCat and RotaryEmbeddingDinoV3, and transformers' DINOv3ViTRopePositionEmbedding, in fp32.
+    As timm's RotaryEmbeddingCat and RotaryEmbeddingDinoV3, and transformers' DINOv3ViTRopePositionEmbedding. Made by
+    NumPy, so that it is there on the meta device too.
     """
     quarter = head_width // 4
-    waves = 1 / rope.theta ** (torch.arange(quarter, dtype=torch.float32) / quarter)
-    if rope.kind == "eva02":
-        place_G = torch.arange(grid, dtype=torch.float32)
-        place_G = place_G / grid * rope.grid if rope.grid else place_G
-    else:
-        place_G = 2 * math.pi * ((torch.arange(grid, dtype=torch.float32) + 0.5) / grid * 2 - 1)
-    place_N2 = torch.cartesian_prod(place_G, place_G).reshape(-1, 2)
-    angle_Nh = (place_N2[:, :, None] * waves).flatten(1)
-    angle_NE = angle_Nh.repeat_interleave(2, dim=1) if rope.kind == "eva02" else angle_Nh.repeat(1, 2)
-    return torch.stack([angle_NE.sin(), angle_NE.cos()])
+    waves = np.float32(1) / np.float32(rope.theta) ** (np.arange(quarter, dtype=np.float32) / np.float32(quarter))
+    place_G = np.arange(grid, dtype=np.float32)
+    if rope.kind == "dinov3":
+        place_G = np.float32(2 * math.pi) * ((place_G + np.float32(0.5)) / np.float32(grid) * 2 - 1)
+    elif rope.grid:
+        place_G = place_G / np.float32(grid) * np.float32(rope.grid)
+    rows_GG, columns_GG = np.meshgrid(place_G, place_G, indexing="ij")
+    place_N2 = np.stack([rows_GG.ravel(), columns_GG.ravel()], axis=1)
+    angle_Nh = (place_N2[:, :, None] * waves).reshape(len(place_N2), -1)
+    angle_NE = np.repeat(angle_Nh, 2, axis=1) if rope.kind == "eva02" else np.tile(angle_Nh, (1, 2))
+    return torch.from_numpy(np.stack([np.sin(angle_NE), np.cos(angle_NE)]))
 
 
 def turned(x_BHTE: Tensor, table_2NE: Tensor, kind: str) -> Tensor:

@@ -25,7 +25,8 @@ def consumer_files(
     config = folder / "config.json"
     if named.is_unwrapped:
         path = folder / format_of(foreign.format).file
-        whole: dict[str, Any] = {name: np.ascontiguousarray(named.arrays.read(name)) for name in named.arrays.shapes}
+        arrays = named.theirs or named.arrays
+        whole: dict[str, Any] = {name: np.ascontiguousarray(arrays.read(name)) for name in arrays.shapes}
         np.savez(path, **whole) if path.name == NPZ else safetensors.numpy.save_file(whole, path)
         return (path,), config if config.is_file() else None
     if located.index:

@@ -12,26 +12,17 @@ from pydantic import ValidationError
 
 from vitpipe.infra.errors import UsageError
 from vitpipe.stages.convert.config import ForeignFormat, ForeignSource
-from vitpipe.stages.convert.formats.common import Landmarks, Named, readings
+from vitpipe.stages.convert.foreign.later import hidden_size, later_fields, other_model
+from vitpipe.stages.convert.formats.common import Named, readings
 from vitpipe.stages.convert.formats.described import Described
+from vitpipe.stages.convert.formats.landmarks import Landmarks
+from vitpipe.stages.convert.links import PATCHES
 from vitpipe.stages.convert.numbers import Shape
 from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.variants import BASE_WIDTH, VARIANTS, ResNet, find_variant, reduced
 
 Shapes = Mapping[str, Shape]
 Units = tuple[int, ...]
-_OTHERS = {
-    r"^\+ .*dist(illation)?_token": "a distillation token",
-    r"^\+ .*(reg_token|register_tokens)": "register tokens",
-    r"^\+ .*(\.ls[12]\.gamma|layer_scale|lambda_?[12]|\.gamma_[12])": "layer scale",
-    r"^\+ .*([qk]_norm|query_norm|key_norm)\.": "norms of queries and keys",
-    r"^\+ .*(norm_pre|pre_norm|pre_layrnorm)\.": "a norm before its blocks",
-    r"^\+ .*fc_norm\.": "its norm behind the pooling (fc_norm)",
-    r"^\+ .*relative_position": "relative positions of another kind",
-    r"^\+ .*(w12|mlp\.gate|fc1_g|swiglu)": "gated MLPs",
-    r"^- .*(query|key|value|q_proj|qkv)\.bias": "no biases of queries, keys and values",
-}
-"""What tensors of others show by their names, in words; + before an unknown one, - before one that is missing."""
 
 
 def recognise(named: Named, described: Described, source: ForeignSource, asked: str) -> ModelSettings:
@@ -60,7 +51,7 @@ def _in_brief(error: ValidationError) -> str:
 
 def channels_of(named: Named) -> int:
     """Channels of its images: the axis of the first kernel that is neither its width nor a side."""
-    marks, shapes = readings()[named.format].landmarks, named.arrays.shapes
+    marks, shapes = named.reading.landmarks, named.arrays.shapes
     first = next((name for name in (*marks.stems, marks.resnet, marks.patch) if name in shapes), None)
     if first is None or len(shapes[first]) != 4:
         return 3
@@ -78,14 +69,8 @@ def refuse_channels(named: Named, settings: ModelSettings, source: ForeignSource
     raise UsageError(asked, f"its images have {channels} channels, ours have three colours", "name another file")
 
 
-def other_model(lines: Iterable[str]) -> str | None:
-    """What makes it another model than ours, in words; from lines of tensors: + unknown ones, - missing ones."""
-    lines = list(lines)
-    return next((words for sign, words in _OTHERS.items() if any(re.search(sign, line) for line in lines)), None)
-
-
 def _fields(named: Named, described: Described, source: ForeignSource, asked: str) -> dict[str, Any]:
-    reading, shapes = readings()[named.format], named.arrays.shapes
+    reading, shapes = named.reading, named.arrays.shapes
     marks, image_px = reading.landmarks, described.image_px or source.image_px
     if marks.resnet in shapes:
         return _resnet_fields(marks, shapes, image_px, asked)
@@ -94,16 +79,22 @@ def _fields(named: Named, described: Described, source: ForeignSource, asked: st
     _refuse_other_sizes(described.sizes, sizes | head, asked)
     stem = None if shapes.keys().isdisjoint(marks.stems) else _units(marks, shapes)
     pool = "map" if marks.pool in shapes else "cls" if marks.token in shapes else "gap"
+    later: dict[str, Any] = {}
+    if marks.patch == PATCHES[0] and stem is None:
+        later = later_fields(named, described, source, pool, asked)
+        pool = later["pool"]
     _refuse_other_pool(described.pooled, pool, asked)
+    rows = later.pop("rows_of_tokens", 1 if marks.token in shapes and marks.token_has_row else 0)
     return {
         "variant": _name_of(sizes, stem, asked),
-        "image_px": _image_px(marks, shapes, sizes["patch_px"], pool, image_px, stem, asked),
+        "image_px": _image_px(marks, shapes, sizes["patch_px"], rows, image_px, stem, asked),
         "classes": head.get("classes", 0),
         "representation": _representation(marks, shapes, sizes["width"]),
         "pool": pool,
-        "position": _position(named.format, marks.positions in shapes, described, source, asked),
+        "position": _position(named.format, marks.positions in shapes, described, source, "rope" in later, asked),
         "gelu": described.gelu or reading.gelu,
         "norm_eps": reading.norm_eps if described.norm_eps is None else described.norm_eps,
+        **later,
     }
 
 
@@ -121,7 +112,8 @@ def _sizes(marks: Landmarks, shapes: Shapes, heads: int | None, asked: str) -> d
     if first + marks.hidden not in shapes:
         found = f"no {first}{marks.hidden} among its {len(shapes)} tensors, {layers} blocks"
         raise UsageError(asked, found, "name the file, or the folder of all shards, of a plain Vision Transformer")
-    sizes = {"layers": layers, "width": patch[width_axis], "mlp": shapes[first + marks.hidden][0]}
+    mlp = hidden_size(shapes, first) if marks.patch == PATCHES[0] else shapes[first + marks.hidden][0]
+    sizes = {"layers": layers, "width": patch[width_axis], "mlp": mlp}
     if first + marks.query in shapes:
         heads = shapes[first + marks.query][0]
     return {**sizes, "heads": heads or _known_heads(sizes, asked), "patch_px": patch[patch_axis]}
@@ -149,12 +141,12 @@ def _name_of(sizes: Mapping[str, int], stem: Units | None, asked: str) -> str | 
 
 
 def _image_px(
-    marks: Landmarks, shapes: Shapes, patch_px: int, pool: str, said: int | None, stem: Units | None, asked: str
+    marks: Landmarks, shapes: Shapes, patch_px: int, others: int, said: int | None, stem: Units | None, asked: str
 ) -> int:
     """From the rows of the position table; a config may say a size that is no multiple of the patch."""
     if marks.positions not in shapes:
         return _said(said, asked)
-    rows = shapes[marks.positions][-2] - (1 if pool == "cls" and marks.token_has_row else 0)
+    rows = shapes[marks.positions][-2] - others
     grid = math.isqrt(max(rows, 0))
     if grid < 1 or grid * grid != rows:
         raise _not_square(shapes, rows, asked)
@@ -178,13 +170,17 @@ def _not_square(shapes: Shapes, rows: int, asked: str) -> UsageError:
     return UsageError(asked, found, "name a model of square images")
 
 
-def _position(format: ForeignFormat, has_table: bool, described: Described, source: ForeignSource, asked: str) -> str:
+def _position(
+    format: ForeignFormat, has_table: bool, described: Described, source: ForeignSource, has_rope: bool, asked: str
+) -> str:
     """A table that is there is learned; what is not there may be computed, which no tensor shows."""
     if has_table:
         if source.position not in (None, "learned1d") or described.position:
             found = f"it has a table of positions, and position {source.position or described.position} has none"
             raise UsageError(asked, found, "leave config.source.position out")
         return "learned1d"
+    if has_rope and source.position in (None, "none"):
+        return "none"
     can_be = readings()[format].untabled
     if not can_be:
         found = f"it has no table of positions, and every model of {format} has one"

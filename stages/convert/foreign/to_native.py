@@ -10,7 +10,7 @@ import numpy as np
 
 from vitpipe.infra.errors import UsageError
 from vitpipe.stages.convert.config import ForeignFormat
-from vitpipe.stages.convert.foreign.recognise import other_model
+from vitpipe.stages.convert.foreign.later import other_model
 from vitpipe.stages.convert.foreign.weights import ForeignWeights
 from vitpipe.stages.convert.formats.common import Named, Pixels, readings
 from vitpipe.stages.convert.formats.torchvision import unfold
@@ -25,7 +25,12 @@ _GREY = (0.299, 0.587, 0.114)
 
 def links_of(format: ForeignFormat, settings: ModelSettings) -> list[Link]:
     """All links that a file of such a model has."""
-    shapes, links = parameter_shapes(settings), readings()[format].links(settings)
+    return fitting(readings()[format].links(settings), settings)
+
+
+def fitting(links: list[Link], settings: ModelSettings) -> list[Link]:
+    """Those of the model's own tensors, without what is only written."""
+    shapes = parameter_shapes(settings)
     return [link for link in links if set(link.native) <= shapes.keys() and (link.native or link.to_native)]
 
 
@@ -36,7 +41,7 @@ def native_reader(named: Named, foreign: ForeignWeights) -> tuple[dict[str, Shap
     (+) and other (!) tensors.
     """
     asked, shapes = f"convert the weights {foreign.uri}", parameter_shapes(foreign.settings)
-    links = links_of(named.format, foreign.settings)
+    links = fitting(named.reading.links(foreign.settings), foreign.settings)
     arrays = _in_colour(named) if foreign.channels == 1 else named.arrays
     _compare(arrays.shapes, foreign_shapes(links, shapes), asked, foreign)
     made = {one.name: one for one in inward(links)}
@@ -66,7 +71,7 @@ def _compare(found: Mapping[str, Shape], wanted: Mapping[str, Shape], asked: str
 
 def _in_colour(named: Named) -> Arrays:
     """A kernel of grey images as one of colours whose weighted sum is grey, as Pillow makes it (ITU-R 601)."""
-    marks = readings()[named.format].landmarks
+    marks = named.reading.landmarks
     axis = 1 if marks.patch_axes[0] == 0 else 2
 
     def read(name: str, layer: int | None = None) -> Array:

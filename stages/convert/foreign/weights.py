@@ -17,7 +17,7 @@ from vitpipe.stages.convert.containers.npz_file import open_npz
 from vitpipe.stages.convert.containers.safetensors_file import open_safetensors
 from vitpipe.stages.convert.foreign.located import Located, is_npz, locate, refuse_unopenable, states
 from vitpipe.stages.convert.foreign.recognise import channels_of, recognise, refuse_channels
-from vitpipe.stages.convert.foreign.wrapped import unwrapped
+from vitpipe.stages.convert.foreign.wrapped import claimed, unwrapped
 from vitpipe.stages.convert.formats.common import HALF, NPZ, Named, Pixels, format_of, readings
 from vitpipe.stages.convert.formats.described import Described
 from vitpipe.stages.convert.numbers import damaged
@@ -183,11 +183,10 @@ def _named(source: ForeignSource, located: Located, paths: dict[str, Path]) -> N
     asked, index = f"convert the weights {source.path}", paths[located.index] if located.index else None
     whole = open_npz(tensors[0]) if is_npz(tensors[0].name) else open_safetensors(tensors, index)
     arrays, notes, is_unwrapped = unwrapped(whole, source, asked)
-    for reading in readings().values():
-        if named := reading.claim(arrays, paths.keys(), asked):
-            is_other = is_npz(tensors[0].name) != (format_of(named.format).file == NPZ)
-            is_other = is_other or is_unwrapped or named.is_unwrapped
-            return replace(named, notes=(*notes, *named.notes), is_unwrapped=is_other)
+    if named := claimed(arrays, paths.keys(), asked):
+        is_other = is_npz(tensors[0].name) != (format_of(named.format).file == NPZ)
+        is_other = is_other or is_unwrapped or named.is_unwrapped
+        return replace(named, notes=(*notes, *named.notes), is_unwrapped=is_other)
     shown = ", ".join(sorted(arrays.shapes)[:5]) or "none"
     found = f"no Vision Transformer's patch embedding among its {len(arrays.shapes)} tensors ({shown})"
     *first, last = readings()

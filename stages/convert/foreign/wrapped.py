@@ -3,11 +3,12 @@ for, without what only its pretraining used. No torch.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from vitpipe.infra.errors import UsageError
 from vitpipe.stages.convert.config import ForeignSource
-from vitpipe.stages.convert.formats.common import readings, renamed
+from vitpipe.stages.convert.families import huggingface_families, timm_eva
+from vitpipe.stages.convert.formats.common import Named, readings, renamed
 from vitpipe.stages.convert.numbers import Arrays
 
 WRAPPERS = {
@@ -45,11 +46,17 @@ def unwrapped(arrays: Arrays, source: ForeignSource, asked: str) -> tuple[Arrays
     return (renamed(arrays, mine) if is_changed else arrays), tuple(notes), is_changed
 
 
+def claimed(arrays: Arrays, beside: Collection[str], asked: str) -> Named | None:
+    """The tensors as the first of families and formats understands them that claims them; None where none does."""
+    claims = (timm_eva.claim, huggingface_families.claim, *(reading.claim for reading in readings().values()))
+    return next((named for claim in claims if (named := claim(arrays, beside, asked))), None)
+
+
 def _prefixes(names: Iterable[str]) -> list[str]:
     """What stands before each patch projection that torch's libraries know by name, the shortest first."""
     marks = [reading.landmarks for reading in readings().values()]
     plain = {mark.patch for mark in marks if "." in mark.patch}
-    signs = plain | {sign.partition(".")[2] for sign in plain if sign.startswith("vit.")}
+    signs = plain | {sign.partition(".")[2] for sign in plain if sign.startswith("vit.")} | huggingface_families.SIGNS
     found = _before(names, signs) or _before(names, {mark.resnet for mark in marks if "." in mark.resnet})
     return sorted(found, key=lambda prefix: (len(prefix), prefix))
 

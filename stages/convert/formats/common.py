@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from vitpipe.stages.convert.config import Dtype, ForeignFormat, Format
 from vitpipe.stages.convert.formats.described import Described, Triple
+from vitpipe.stages.convert.formats.landmarks import Landmarks
 from vitpipe.stages.convert.links import Link
 from vitpipe.stages.convert.numbers import Arrays
 from vitpipe.stages.model_settings import ModelSettings
@@ -64,37 +65,6 @@ class About:
 
 
 @dataclass(frozen=True)
-class Landmarks:
-    """Names of tensors from which a model's sizes are read; `{}` is the number of a block, "?" a name that none has."""
-
-    patch: str
-    patch_axes: tuple[int, int]
-    """Axes of the patch kernel: its width, and a patch's side."""
-    token: str
-    positions: str
-    block: str
-    hidden: str
-    """Bias of a block's first dense layer, behind the block's name."""
-    head: str
-    representation: str
-    pool: str = "?"
-    query: str = "?"
-    """Bias of a block's queries (H, E), where the format shows heads."""
-    token_has_row: bool = True
-    """Whether a class token has a row of its own in the position table."""
-    stems: tuple[str, ...] = ()
-    """First kernels of hybrids, with and without stages behind it."""
-    unit: str = "$^"
-    """Regular expression of what stands before a convolution's name: its stage and its unit."""
-    resnet: str = "?"
-    """First kernel of a ResNet."""
-    resnet_axis: int = 0
-    """Its axis of channels."""
-    resnet_heads: tuple[str, ...] = ()
-    """Biases of a ResNet's head, any of which may be there."""
-
-
-@dataclass(frozen=True)
 class Named:
     """A file's tensors under the names that its format has for them today."""
 
@@ -104,6 +74,24 @@ class Named:
     """What was left out, or taken in another form than it stands in the file."""
     is_unwrapped: bool = False
     """Whether its library knows the file by other names, without some of its tensors, or in another container."""
+    dialect: "Dialect | None" = None
+    """The family whose files these are, where it is not the format's own: `arrays` then have our names."""
+    theirs: Arrays | None = None
+    """The tensors as the library of such a family names them."""
+
+    @property
+    def reading(self) -> "Reading":
+        """How the tensors are understood."""
+        if self.dialect is not None:
+            return self.dialect.reading
+        reading = format_of(self.format).reading
+        assert reading is not None
+        return reading
+
+    @property
+    def consumer(self) -> str | None:
+        """Where the function is that asks the library that the file is from."""
+        return format_of(self.format).consumer if self.dialect is None else self.dialect.consumer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +116,15 @@ class Reading:
     """Files beside the tensors that say more of the model."""
     describe: Callable[[Mapping[str, Any], str], Described | None]
     """Facts from these files' JSON, by name, where it is this format's, else None."""
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """A family of models whose files a format's library has beside its own."""
+
+    reading: Reading
+    consumer: str
+    """A dotted path, as a format's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,6 +224,15 @@ def other_epsilon(settings: ModelSettings, own: float) -> list[str]:
 def only_plain(settings: ModelSettings, consumer: str) -> str:
     """Why a library's plain ViT cannot hold a hybrid or a ResNet."""
     return f"the {settings.family} {name_of(settings)}: {consumer} is a plain ViT"
+
+
+def later_parts(settings: ModelSettings) -> list[str]:
+    """The limit of a format whose models have none of the later parts."""
+    parts = [
+        f"{name} {text(value) if isinstance(value, dict) else value}" for name, value in settings.later_parts.items()
+    ]
+    parts += ["the quick GELU"] if settings.gelu == "quick" else []
+    return [f"{', '.join(parts)}: its model has no such parts (timm's has most)"] if parts else []
 
 
 def name_of(settings: ModelSettings) -> str:

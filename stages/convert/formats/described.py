@@ -7,14 +7,17 @@ from typing import Any, Literal
 
 from vitpipe.infra.errors import UsageError
 from vitpipe.stages.images.classes import names_by_number, names_in_order
+from vitpipe.stages.model_settings import Rope
 from vitpipe.stages.preparation import Preparation
 
 Triple = tuple[float, float, float]
 Prepared = tuple[Preparation | None, str]
 """How an image gets to a model's size; or None, and what a person should know of it."""
-_GELU: dict[str, Literal["tanh", "erf"]] = {
+Gelu = Literal["tanh", "erf", "quick"]
+_GELU: dict[str, Gelu] = {
     "gelu": "erf", "gelu_python": "erf", "gelu_new": "tanh", "gelu_tanh": "tanh", "gelu_pytorch_tanh": "tanh",
     "gelu_python_tanh": "tanh", "gelu_fast": "tanh", "gelu_accurate": "tanh", "gelu_erf": "erf",
+    "quick_gelu": "quick",
 }  # fmt: skip
 
 
@@ -23,7 +26,7 @@ class Described:
     """Facts that tensors do not show; None where no file says them."""
 
     heads: int | None = None
-    gelu: Literal["tanh", "erf"] | None = None
+    gelu: Gelu | None = None
     norm_eps: float | None = None
     image_px: int | None = None
     mean: Triple | None = None
@@ -39,6 +42,13 @@ class Described:
     """Whether each class was learned by itself."""
     pooled: str | None = None
     """timm's `global_pool`."""
+    registers: int | None = None
+    layer_scale: float | None = None
+    """What its scales started at."""
+    rope: Rope | None = None
+    """Rotary positions; no tensor shows any."""
+    says_rope: bool = False
+    """Whether a file says of these, were it that there are none."""
     position: Literal["none"] | None = None
     """Said where there are no positions at all."""
     sizes: Mapping[str, int] = field(default_factory=dict)
@@ -51,7 +61,7 @@ class Described:
     """What a person should know of them."""
 
 
-def known_gelu(name: Any, asked: str) -> Literal["tanh", "erf"]:
+def known_gelu(name: Any, asked: str) -> Gelu:
     """Which GELU a library's name for it means. UsageError for another function."""
     if name not in _GELU:
         found = f"its activation is {name}, known are {', '.join(sorted(_GELU))}"

@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 from vitpipe.infra.errors import UsageError
 from vitpipe.stages.convert.config import ForeignFormat
 from vitpipe.stages.convert.formats import common
+from vitpipe.stages.convert.formats.landmarks import Landmarks
 from vitpipe.stages.convert.links import Link, conv, dense, output_kernel, same, stacked_biases, stacked_kernels
 from vitpipe.stages.convert.numbers import Array, Arrays, Shape
 from vitpipe.stages.model_settings import ModelSettings
@@ -28,9 +29,9 @@ class Naming(NamedTuple):
     norm2: str
 
 
-def landmarks(naming: Naming, positions: str) -> common.Landmarks:
+def landmarks(naming: Naming, positions: str) -> Landmarks:
     """Those that both have, with the position table's name."""
-    return common.Landmarks(
+    return Landmarks(
         patch=f"{naming.prefix}embedding/kernel",
         patch_axes=(3, 0),
         token=f"{naming.prefix}cls",
@@ -50,7 +51,7 @@ def npz_format(
     links: common.LinksOf,
     limits: Callable[[ModelSettings], list[str]],
     claim: Callable[[Arrays, Collection[str], str], common.Named | None],
-    landmarks: common.Landmarks,
+    landmarks: Landmarks,
     consumer: str,
     untabled: Literal["sincos2d", "none"],
 ) -> common.WeightsFormat:

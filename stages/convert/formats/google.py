@@ -57,6 +57,7 @@ def _limits(settings: ModelSettings) -> list[str]:
     if settings.family == "resnet":
         return []
     found = [*common.relative_positions(settings), *common.other_epsilon(settings, flax.EPS)]
+    found += common.later_parts(settings)
     if settings.pool == "map":
         found.append("an attention-pooling (map) head: google_big_vision holds one")
     return found

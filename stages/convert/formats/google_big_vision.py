@@ -8,8 +8,8 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from vitpipe.stages.convert.formats import common, flax
-from vitpipe.stages.convert.links import Link, below_zeros, position_link, same
-from vitpipe.stages.convert.numbers import Array, Arrays
+from vitpipe.stages.convert.links import Link, position_link, same, token_and_table
+from vitpipe.stages.convert.numbers import Arrays
 from vitpipe.stages.model_settings import ModelSettings
 
 BIG_VISION = flax.Naming("params/", "MultiHeadDotProductAttention_0", "MlpBlock_0", "LayerNorm_1")
@@ -23,22 +23,10 @@ def google_big_vision_links(settings: ModelSettings) -> list[Link]:
     if settings.position == "sincos2d":
         return [*([same("cls_token", "params/cls")] if settings.pool == "cls" else []), *links]
     positions = position_link(settings, f"params/{_POSITIONS}")
-    return [_token_and_table(positions) if settings.pool == "cls" else positions, *links]
-
-
-def _token_and_table(positions: Link) -> Link:
-    """(cls_token, positions) as a token that holds its position's row, and a table without that row."""
-
-    def to_foreign(token_11D: Array, *own: Array) -> tuple[Array, Array]:
-        (table_1TD,) = positions.to_foreign(*own)
-        return token_11D + table_1TD[:, :1], table_1TD[:, 1:]
-
-    def to_native(token_11D: Array, table_1ND: Array) -> tuple[Array, Array]:
-        return token_11D, below_zeros(table_1ND)
-
-    learned = positions.to_native is not None
-    names = ("params/cls", "params/pos_embedding")
-    return Link(("cls_token", *positions.native), names, to_foreign, to_native if learned else None, exact=False)
+    return [
+        token_and_table(positions, "params/cls", f"params/{_POSITIONS}") if settings.pool == "cls" else positions,
+        *links,
+    ]
 
 
 def _map_head(settings: ModelSettings) -> list[Link]:
@@ -57,7 +45,8 @@ def _map_head(settings: ModelSettings) -> list[Link]:
 def _limits(settings: ModelSettings) -> list[str]:
     if settings.family == "resnet":
         return ["a ResNet: take google, whose layout big_vision reads too"]
-    return [*common.relative_positions(settings), *common.other_epsilon(settings, flax.EPS)]
+    found = [*common.relative_positions(settings), *common.other_epsilon(settings, flax.EPS)]
+    return found + common.later_parts(settings)
 
 
 def _claim(arrays: Arrays, beside: Collection[str], asked: str) -> common.Named | None:

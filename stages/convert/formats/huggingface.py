@@ -10,12 +10,13 @@ from collections.abc import Collection
 
 from vitpipe.stages.convert.formats import common
 from vitpipe.stages.convert.formats.huggingface_files import EPS, FILES, FILTERS, describe
+from vitpipe.stages.convert.formats.landmarks import Landmarks
 from vitpipe.stages.convert.links import Link, position_link, same, stacked, weight_and_bias
 from vitpipe.stages.convert.numbers import Arrays
 from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.preparation import Preparation
 
-_LANDMARKS = common.Landmarks(
+_LANDMARKS = Landmarks(
     patch="vit.embeddings.patch_embeddings.projection.weight",
     patch_axes=(0, 2),
     token="vit.embeddings.cls_token",
@@ -71,6 +72,7 @@ def _limits(settings: ModelSettings) -> list[str]:
     if settings.family != "vit":
         return [common.only_plain(settings, "ViTForImageClassification")]
     found = [*common.relative_positions(settings), *common.other_pooling(settings), *common.headless(settings)]
+    found += common.later_parts(settings)
     if settings.representation != "none":
         found.append(f"the representation layer of {settings.feature_width}: its classifier sees no pooler")
     return found

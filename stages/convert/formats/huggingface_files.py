@@ -5,6 +5,7 @@ decide the model, and what they say. No torch.
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
@@ -19,12 +20,14 @@ from vitpipe.stages.convert.formats.described import (
     triple,
 )
 from vitpipe.stages.convert.formats.fields import Fields
+from vitpipe.stages.convert.formats.huggingface_kinds import KINDS, described_kind
 from vitpipe.stages.preparation import Fit, Interpolation, Preparation
 
 EPS = 1e-12  # transformers.ViTConfig
 MODELS: Mapping[str, float] = {"vit": EPS, "vit_mae": EPS, "vit_msn": 1e-6}
 """Kinds of model whose encoder is ViT's, with the epsilon of a config that says none."""
 _HALF, _CLIP = (0.5, 0.5, 0.5), ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+_IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _BILINEAR, _BICUBIC = 2, 3
 PROCESSORS: Mapping[str, Mapping[str, Any]] = {
     "ViT": {"size": {"height": 224, "width": 224}, "resample": _BILINEAR, "image_mean": _HALF, "image_std": _HALF},
@@ -34,6 +37,9 @@ PROCESSORS: Mapping[str, Mapping[str, Any]] = {
              "do_center_crop": True, "crop_size": {"height": 224, "width": 224}, "default_to_square": False},
     "Bit": {"size": {"shortest_edge": 224}, "resample": _BICUBIC, "image_mean": _CLIP[0], "image_std": _CLIP[1],
             "do_center_crop": True, "crop_size": {"height": 224, "width": 224}, "default_to_square": False},
+    "Siglip": {"size": {"height": 224, "width": 224}, "resample": _BICUBIC, "image_mean": _HALF, "image_std": _HALF},
+    "DINOv3ViT": {"size": {"height": 224, "width": 224}, "resample": _BILINEAR, "image_mean": _IMAGENET[0],
+                  "image_std": _IMAGENET[1]},
 }  # fmt: skip
 """What each kind of image processor does where its file says nothing."""
 _OWN = "ViTImageProcessor"
@@ -95,23 +101,18 @@ def describe(content: Mapping[str, Any], asked: str) -> Described | None:
     config, images = content.get("config.json", {}), content.get("preprocessor_config.json")
     images = content.get(PROCESSOR, {}).get(NESTED) or images
     kind = config.get("model_type", "vit")
-    if kind not in MODELS:
-        found = f"its config.json says model_type {kind}, read are {', '.join(MODELS)}"
+    if kind not in (*MODELS, *KINDS):
+        found = f"its config.json says model_type {kind}, read are {', '.join((*MODELS, *KINDS))}"
         raise UsageError(asked, found, "name a model of these kinds")
     if config.get("problem_type") == "regression":
         found = "its config.json says problem_type regression: it names no classes"
         raise UsageError(asked, found, "name a classifier")
-    notes = MODEL.check(_without_head_dim(config), asked) if config else ()
-    side = square(config.get("image_size"), "image_size", asked)
     seen = _images(images, config.get("image_processor_type"), asked) if images is not None else Described()
     labels, first = ordered_names(config, "config.json", asked)
     placeholders = all(label == f"LABEL_{number}" for number, label in enumerate(labels))
-    pooler_act = config.get("pooler_act") or "tanh"
-    return Described(
-        heads=config.get("num_attention_heads"),
-        gelu=known_gelu(config.get("hidden_act", "gelu"), asked) if config else None,
-        norm_eps=config.get("layer_norm_eps", MODELS[kind]) if config else None,
-        image_px=side,
+    encoder = described_kind(config, asked) if kind in KINDS else _of_vit(config, kind, asked)
+    return replace(
+        encoder,
         mean=seen.mean,
         std=seen.std,
         unclear=seen.unclear,
@@ -119,9 +120,21 @@ def describe(content: Mapping[str, Any], asked: str) -> Described | None:
         labels=() if placeholders else labels,
         first=first,
         sigmoid=config.get("problem_type") == "multi_label_classification",
+        notes=(*encoder.notes, *seen.notes, *_contradicted(labels, first, config.get("label2id") or {})),
+    )
+
+
+def _of_vit(config: Mapping[str, Any], kind: str, asked: str) -> Described:
+    """What the config says of a ViT's encoder."""
+    pooler_act = config.get("pooler_act") or "tanh"
+    return Described(
+        heads=config.get("num_attention_heads"),
+        gelu=known_gelu(config.get("hidden_act", "gelu"), asked) if config else None,
+        norm_eps=config.get("layer_norm_eps", MODELS[kind]) if config else None,
+        image_px=square(config.get("image_size"), "image_size", asked),
         sizes=_sizes(config, asked),
         representation_act=None if pooler_act == "tanh" else f"pooler_act {pooler_act}",
-        notes=(*notes, *seen.notes, *_contradicted(labels, first, config.get("label2id") or {})),
+        notes=MODEL.check(_without_head_dim(config), asked) if config else (),
     )
 
 

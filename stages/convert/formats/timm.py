@@ -9,14 +9,15 @@ from collections.abc import Collection
 from typing import Any
 
 from vitpipe.stages.convert.formats import common
+from vitpipe.stages.convert.formats.landmarks import Landmarks
 from vitpipe.stages.convert.formats.timm_files import describe
-from vitpipe.stages.convert.links import Link, position_link, rearranged, same
+from vitpipe.stages.convert.links import Link, biased_positions, position_link, rearranged, same, token_and_table
 from vitpipe.stages.convert.numbers import Arrays
 from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.variants import PLAIN, find_variant
 from vitpipe.stages.vit.shapes import parameter_shapes
 
-LANDMARKS = common.Landmarks(
+LANDMARKS = Landmarks(
     patch="patch_embed.proj.weight",
     patch_axes=(0, 2),
     token="cls_token",
@@ -33,7 +34,6 @@ LANDMARKS = common.Landmarks(
 )
 SIGNS = frozenset((LANDMARKS.patch, LANDMARKS.resnet))
 """Tensors any of which says that a file has these names: ours and timm's."""
-_POSITIONS = ("pos_embed_x", "pos_embed_y")
 _SIZES = {"Ti": "tiny", "S": "small", "B": "base", "L": "large", "H": "huge", "g": "giant", "G": "gigantic"}
 _HYBRIDS = {
     (3, 4, 9): "vit_base_r50_s16_224",
@@ -43,8 +43,12 @@ _HYBRIDS = {
 }
 """timm's names by the stem; their encoders' sizes are replaced by `model_args`."""
 _RESNETS = {"R50x1": "resnetv2_50x1_bit", "R101x1": "resnetv2_101x1_bit", "R152x2": "resnetv2_152x2_bit"}
+_ACTS = {"tanh": "gelu_tanh", "quick": "quick_gelu"}
 _POOL = {"cls": "token", "gap": "avg", "map": "map"}
-_TIMM_EPS = 1e-6  # timm/layers/norm.py LayerNorm; no config field changes it
+_TIMM_EPS, _CLIP_EPS = 1e-6, 1e-5
+"""Of timm/layers/norm.py LayerNorm, and of its functions for CLIP's towers; no config field changes it."""
+_GATED, _CLIP = "vit_giant_patch14_dinov2", "vit_base_patch16_clip_224"
+"""Functions whose MLP is gated, and whose epsilon is CLIP's; their sizes and parts are replaced by `model_args`."""
 
 
 def timm_links(settings: ModelSettings) -> list[Link]:
@@ -52,10 +56,25 @@ def timm_links(settings: ModelSettings) -> list[Link]:
     names = parameter_shapes(settings)
     if settings.family == "resnet":
         return [_head(name) if name.startswith("head.") else same(name, name) for name in names]
-    links = [same(name, name) for name in names if name not in _POSITIONS]
-    if settings.position in ("learned2d", "sincos2d"):
-        return [position_link(settings, "pos_embed"), *links]
-    return links
+    special = _special(settings)
+    taken = {name for link in special for name in link.native}
+    return [*special, *(same(name, name) for name in names if name not in taken)]
+
+
+def _special(settings: ModelSettings) -> list[Link]:
+    """Tensors that have another form there: positions that are no table, or whose rows the token holds; and the bias of
+    patches, which its models with a norm before the blocks have in the positions."""
+    is_computed = settings.position in ("learned2d", "sincos2d")
+    positions = position_link(settings, "pos_embed")
+    if settings.position == "none" or not (
+        is_computed or settings.pre_norm or (settings.registers and settings.has_class_token)
+    ):
+        return []
+    if settings.registers and settings.has_class_token and not settings.no_embed_class:
+        positions = token_and_table(positions, "cls_token", "pos_embed")
+    if settings.pre_norm:
+        return [biased_positions(positions, "patch_embed.proj.bias")]
+    return [positions]
 
 
 def _head(name: str) -> Link:
@@ -74,7 +93,14 @@ def timm_limits(settings: ModelSettings) -> list[str]:
     problems = []
     if settings.representation != "none":
         problems.append(f"the representation layer of {settings.feature_width} (pre-logits)")
-    return [*problems, *common.relative_positions(settings), *common.other_epsilon(settings, _TIMM_EPS)]
+    if settings.rope is not None:
+        problems.append(f"rotary positions ({settings.rope.kind}): its VisionTransformer has none")
+    if settings.mlp_kind == "swiglu" and (settings.pool == "map" or settings.norm_eps != _TIMM_EPS):
+        problems.append("a gated MLP beside attention pooling or another epsilon: no function of it has both")
+    if settings.pre_norm and settings.position == "none":
+        problems.append("pre_norm without positions: its patches then have no bias")
+    epsilon = [] if settings.norm_eps == _CLIP_EPS else common.other_epsilon(settings, _TIMM_EPS)
+    return [*problems, *common.relative_positions(settings), *epsilon]
 
 
 def timm_architecture(settings: ModelSettings) -> str:
@@ -83,6 +109,10 @@ def timm_architecture(settings: ModelSettings) -> str:
         return _RESNETS[str(settings.variant)]
     if settings.stem is not None:
         return _HYBRIDS[settings.stem]
+    if settings.mlp_kind == "swiglu":
+        return _GATED
+    if settings.norm_eps == _CLIP_EPS:
+        return _CLIP
     known = {find_variant(name).sizes: name for name in PLAIN}
     encoder, patch_px = known.get(settings.sizes, "B/16").split("/")
     return f"vit_{_SIZES[encoder]}_patch{patch_px}_224"
@@ -93,9 +123,10 @@ def timm_arguments(settings: ModelSettings) -> dict[str, Any]:
     if settings.family == "resnet":
         return {}
     sizes = settings.sizes
-    ratio = sizes.mlp / sizes.width
-    if int(sizes.width * ratio) != sizes.mlp:  # timm computes the MLP's size back from the ratio
-        ratio = (sizes.mlp + 0.5) / sizes.width
+    hidden = sizes.mlp * (2 if settings.mlp_kind == "swiglu" else 1)
+    ratio = hidden / sizes.width
+    if int(sizes.width * ratio) != hidden:  # timm computes the MLP's size back from the ratio
+        ratio = (hidden + 0.5) / sizes.width
     args: dict[str, Any] = {
         "img_size": settings.image_px,
         "patch_size": sizes.patch_px,
@@ -104,11 +135,33 @@ def timm_arguments(settings: ModelSettings) -> dict[str, Any]:
         "num_heads": sizes.heads,
         "mlp_ratio": ratio,
         "global_pool": _POOL[settings.pool],
-        "class_token": settings.pool == "cls",
-        "fc_norm": False,  # the norm comes before pooling, as in the authors' code
+        "class_token": settings.has_class_token,
+        "fc_norm": settings.pool_norm,  # else the norm comes before pooling, as in the authors' code
         "pos_embed": "none" if settings.position == "none" else "learn",
     }
-    return args | ({"act_layer": "gelu_tanh"} if settings.gelu == "tanh" else {})
+    named = timm_architecture(settings)
+    args |= _later_arguments(settings, named)
+    return args | ({"act_layer": _ACTS[settings.gelu]} if settings.gelu != "erf" and named != _GATED else {})
+
+
+def _later_arguments(settings: ModelSettings, function: str) -> dict[str, Any]:
+    """What a plain model of the function is not given."""
+    args: dict[str, Any] = {}
+    if settings.layer_scale is not None or function == _GATED:
+        args["init_values"] = settings.layer_scale
+    if settings.registers:
+        args["reg_tokens"] = settings.registers
+    if _are_rows_of_patches(settings):
+        args["no_embed_class"] = True
+    if settings.pre_norm or function == _CLIP:
+        args["pre_norm"] = settings.pre_norm
+    args |= {"qk_norm": True} if settings.qk_norm else {}
+    return args | ({"scale_mlp_norm": True} if settings.mlp_norm else {})
+
+
+def _are_rows_of_patches(settings: ModelSettings) -> bool:
+    """Whether the table there has no row but those of patches: it has none, or all tokens before them have one."""
+    return settings.no_embed_class or (settings.registers > 0 and settings.position != "none")
 
 
 def _first_conv(settings: ModelSettings) -> str:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from vitpipe.stages.convert.formats import common
 from vitpipe.stages.convert.formats.fields import Fields
+from vitpipe.stages.convert.formats.landmarks import Landmarks
 from vitpipe.stages.convert.links import PATCHES, Link, position_link, same, weight_and_bias
 from vitpipe.stages.convert.numbers import Array, Arrays
 from vitpipe.stages.model_settings import ModelSettings
@@ -35,7 +36,7 @@ MODEL = Fields("VisionTransformer", _SHOWN | _ASKED, _TRAINED)
 """Its arguments: tensors show most, the recipe says the others (`heads`, `norm_eps`); no file stands beside them."""
 IMAGES = Fields("ImageClassification", {"mean", "std"}, {"crop_size", "resize_size", "interpolation", "antialias"})
 """The preset's: a bare file says none, its constants are the library's; sizes are fields of finetune and evaluate."""
-_LANDMARKS = common.Landmarks(
+_LANDMARKS = Landmarks(
     patch="conv_proj.weight",
     patch_axes=(0, 2),
     token="class_token",
@@ -106,7 +107,7 @@ def _limits(settings: ModelSettings) -> list[str]:
     if settings.family != "vit":
         return [common.only_plain(settings, "VisionTransformer")]
     found = [*common.relative_positions(settings), *common.other_pooling(settings), *common.headless(settings)]
-    found += common.other_epsilon(settings, _EPS)
+    found += [*common.other_epsilon(settings, _EPS), *common.later_parts(settings)]
     if settings.sizes not in FUNCTIONS:
         found.append(f"{common.name_of(settings)}: its functions are {', '.join(FUNCTIONS.values())}")
     if settings.gelu == "tanh":

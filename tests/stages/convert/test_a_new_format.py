@@ -164,13 +164,15 @@ def test_every_name_is_a_file_that_says_all() -> None:
 
 def test_a_forgotten_part_is_an_error_of_mypy(tmp_path: Path) -> None:
     kinds = (common.WeightsFormat, common.Reading)
-    calls = ["common.Landmarks()"]
+    calls = ["landmarks.Landmarks()"]
     for kind in kinds:
         parts = [field.name for field in fields(kind)]
         for forgotten in parts:
             calls.append(f"common.{kind.__name__}({', '.join(f'{part}=it' for part in parts if part != forgotten)})")
     path = tmp_path / "forgetful.py"
-    path.write_text("\n".join(("from typing import Any", f"from {PACKAGE}.formats import common", "it: Any", *calls)))
+    path.write_text(
+        "\n".join(("from typing import Any", f"from {PACKAGE}.formats import common, landmarks", "it: Any", *calls))
+    )
     options = ["--config-file", str(ROOT / "pyproject.toml"), "--cache-dir", str(ROOT / ".mypy_cache")]
     told, _, _ = api.run([str(path), *options])
     for line, call in enumerate(calls, start=4):

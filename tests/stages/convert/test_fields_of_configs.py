@@ -15,8 +15,9 @@ import timm
 import torchvision
 import transformers
 from said_folders import looked, proof, said
+from timm_functions import TABLE, chosen_by_timm
 
-from vitpipe.stages.convert.formats import huggingface_files, timm_files
+from vitpipe.stages.convert.formats import huggingface_files, huggingface_kinds, timm_files
 from vitpipe.stages.convert.formats import torchvision as torchvision_format
 from vitpipe.stages.convert.formats.fields import Fields
 
@@ -54,6 +55,10 @@ LISTS: list[tuple[Fields, set[str]]] = [
     (timm_files.CONFIG, saved_by_timm()),
     (timm_files.PRETRAINED, of_class(timm.models.PretrainedCfg)),
     (timm_files.TRANSFORMER, arguments(timm.models.VisionTransformer.__init__)),
+    (timm_files.EVA, arguments(timm.models.Eva.__init__)),
+    *((huggingface_kinds.FAMILY, of_class(getattr(transformers, kind))) for kind in (
+        "Dinov2Config", "Dinov2WithRegistersConfig", "DINOv3ViTConfig", "CLIPVisionConfig", "SiglipVisionConfig",
+        "IJepaConfig")),
     (timm_files.RESNET, arguments(timm.models.ResNetV2.__init__)),
     (torchvision_format.MODEL, arguments(torchvision.models.VisionTransformer.__init__)),
     (torchvision_format.IMAGES, arguments(torchvision.transforms._presets.ImageClassification.__init__)),
@@ -65,8 +70,10 @@ def test_every_field_that_an_installed_library_knows_is_in_a_list(ours: Fields, 
     assert set(theirs) - ours.known == set()
 
 
-@pytest.mark.parametrize("ours", [huggingface_files.MODEL, huggingface_files.IMAGES, timm_files.PRETRAINED,
-                                  timm_files.TRANSFORMER, timm_files.CONFIG, timm_files.RESNET])  # fmt: skip
+@pytest.mark.parametrize("ours", [
+    huggingface_files.MODEL, huggingface_files.IMAGES, huggingface_kinds.FAMILY, timm_files.PRETRAINED,
+    timm_files.TRANSFORMER, timm_files.EVA, timm_files.CONFIG, timm_files.RESNET,
+])  # fmt: skip
 def test_no_field_is_in_two_lists(ours: Fields) -> None:
     assert len(ours.known) == len(ours.read) + len(ours.idle) + len(ours.only)
 
@@ -109,37 +116,12 @@ def test_what_a_processor_does_unasked_is_what_the_library_has(kind: str) -> Non
         assert (tuple(found) if isinstance(found, list) else found) == value, name
 
 
-def chosen_by_timm(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, Any]]:
-    """What each function of timm's plain transformers builds its model with, without building one."""
-    chosen: dict[str, dict[str, Any]] = {}
-    for module in (timm.models.vision_transformer, timm.models.deit):
-        for maker in ("_create_vision_transformer", "_create_deit"):
-            monkeypatch.setattr(module, maker, lambda name, **given: chosen.update({name: given}), raising=False)
-        for name in timm.list_models(module=module.__name__.rpartition(".")[2]):
-            timm.models.model_entrypoint(name)()
-    return chosen
+def test_the_table_of_timms_functions_is_what_they_build() -> None:
+    """What no tensor shows (heads, epsilon, GELU, rotary positions) is in a function's code alone."""
+    assert json.loads(TABLE.read_bytes()) == chosen_by_timm() and len(chosen_by_timm()) > 200
 
 
-def test_what_timms_functions_choose_is_known_or_shows_in_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
-    shown = {"img_size", "patch_size", "embed_dim", "depth", "num_heads", "mlp_ratio", "class_token", "global_pool",
-             "fc_norm", "pos_embed", "dynamic_img_size", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay",
-             "cache_dir"}  # fmt: skip
-    another = {
-        "pre_norm",
-        "init_values",
-        "reg_tokens",
-        "no_embed_class",
-        "scale_attn_norm",
-        "distilled",
-        "mlp_layer",
-        "qkv_bias",
-    }
-    chosen = chosen_by_timm(monkeypatch)
-    assert len(chosen) > 100
-    for name, given in chosen.items():
-        if given.keys() & another:  # other tensors: refused by their names or shapes
-            continue
-        assert given.keys() - shown <= {"act_layer"}, name
-        described = timm_files.describe({"config.json": {"architecture": name, "pretrained_cfg": {}}}, "ask")
-        assert described is not None
-        assert described.gelu == ("tanh" if given.get("act_layer") == "gelu_tanh" else None), name
+def test_every_argument_of_timms_functions_is_known() -> None:
+    for name, given in chosen_by_timm().items():
+        ours = timm_files.EVA if given["kind"] == "eva" else timm_files.TRANSFORMER
+        assert given.keys() - ours.known == set(), name

@@ -118,10 +118,8 @@ def test_what_could_be_two_things_is_taken_as_the_recipe_says(tmp_path: Path, hf
 @pytest.mark.parametrize(
     ("config", "found"),
     [
-        ({"model_args": {"init_values": 1e-5}}, "init_values 1e-05"),
-        ({"model_args": {"scale_mlp_norm": True}}, "scale_mlp_norm true"),
-        ({"model_args": {"act_layer": "quick_gelu"}}, "activation is quick_gelu"),
-        ({"architecture": "vit_base_patch16_clip_quickgelu_224"}, "activation is quick_gelu"),
+        ({"model_args": {"act_layer": "relu"}}, "activation is relu"),
+        ({"model_args": {"reg_tokens": 4}}, "4 register tokens, its tensors have 0"),
         ({"model_args": {"norm_layer": "rmsnorm"}}, 'norm_layer "rmsnorm"'),
         ({"model_args": {"something_new": 1}}, "something_new 1, which is not known here"),
         ({"model_args": {"depth": 3}}, "layers 3, its tensors 2"),

@@ -275,12 +275,8 @@ def test_a_number_that_is_none_is_told_before_anything_is_written(tmp_path: Path
 @pytest.mark.parametrize(
     ("extra", "missing", "said"),
     [
-        ({"blocks.0.ls1.gamma": (32,)}, (), "it has layer scale"),
         ({"dist_token": (1, 1, 32)}, (), "it has a distillation token"),
-        ({"reg_token": (1, 4, 32)}, (), "it has register tokens"),
-        ({"blocks.0.attn.q_norm.weight": (8,)}, (), "it has norms of queries and keys"),
-        ({"norm_pre.weight": (32,)}, (), "it has a norm before its blocks"),
-        ({"fc_norm.weight": (32,)}, ("norm.weight",), r"its norm behind the pooling \(fc_norm\)"),
+        ({"fc_norm.weight": (32,)}, (), r"its norm behind the pooling \(fc_norm\)|not those of the model"),
         ({}, ("blocks.0.attn.qkv.bias",), "it has no biases of queries, keys and values"),
         ({}, ("norm.bias",), "all of one plain Vision Transformer"),
     ],

@@ -12,8 +12,14 @@ from vitpipe.stages.variants import VARIANTS
 from vitpipe.stages.vit.build import build_model
 from vitpipe.stages.vit.shapes import parameter_shapes
 
+LATER: list[dict[str, object]] = [
+    {"registers": 3, "layer_scale": 1e-5, "no_embed_class": True, "qk_norm": True, "mlp_norm": True},
+    {"mlp_kind": "swiglu", "registers": 2, "pool": "gap", "class_token": True, "pool_norm": True},
+    {"rope": {"kind": "dinov3"}, "position": "none", "registers": 2, "mlp_kind": "swiglu", "mlp_norm": True},
+    {"pre_norm": True, "pool": "map", "rope": {"kind": "eva02", "grid": 16}, "gelu": "quick"},
+]
 NAMED = [ModelSettings(variant=variant, image_px=64, classes=10) for variant in VARIANTS if variant != "B/8"]
-OTHERS = [tiny(**kind) for kind in KINDS] + [tiny(classes=0), tiny(variant="R50x1", image_px=64, classes=0)]
+OTHERS = [tiny(**kind) for kind in (*KINDS, *LATER)] + [tiny(classes=0), tiny(variant="R50x1", image_px=64, classes=0)]
 
 
 @pytest.mark.parametrize("settings", [*NAMED, *OTHERS], ids=lambda one: str(one.variant))
