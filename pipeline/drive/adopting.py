@@ -40,13 +40,13 @@ def take(result: Committed, store: Store, ctx: StageContext[Settings], pieces: s
     """
     origin = open_store(result.uri)
     hints = [entry.path for entry in origin.list(f"{result.record.attempt}/{HINTS}")]
-    places = {at: at.removeprefix(f"{result.record.attempt}/") for at in hints}
-    places |= {file.at: file.path for file in _once(result)}
-    first = {at: path for at, path in places.items() if not (pieces and re.fullmatch(pieces, path))}
+    places = {at.removeprefix(f"{result.record.attempt}/"): at for at in hints}
+    places |= {file.path: file.at for file in _once(result)}  # two names may be of one file, which then is two
+    first = {path: at for path, at in places.items() if not (pieces and re.fullmatch(pieces, path))}
 
-    def copy(at: str) -> None:
+    def copy(path: str) -> None:
         stop_if_asked(ctx.fence, f"adopt {result.uri}")
-        source, target = f"{result.uri}/{at}", f"{ctx.out.node.uri}/{ctx.out.at(places[at])}"
+        source, target = f"{result.uri}/{places[path]}", f"{ctx.out.node.uri}/{ctx.out.at(path)}"
         store.copy(source.removeprefix(f"{store.uri}/"), target.removeprefix(f"{store.uri}/"))
 
     try:

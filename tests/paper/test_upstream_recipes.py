@@ -112,6 +112,6 @@ def test_every_field_is_compared_and_names_its_source() -> None:
 
 
 def test_a_recipe_that_nobody_wrote_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"vars\.recipe is 'augreg'.*name one of augreg-i21k"):
+    with pytest.raises(UsageError, match=r"vars\.recipe is 'augreg'.*Name one of augreg-i21k"):
         claimed_recipe({"recipe": "augreg"})
     assert claimed_data({"recipe": "augreg-i21k"}) == "ImageNet-21k" and claimed_recipe({}) is None

@@ -111,6 +111,17 @@ def test_a_second_run_computes_only_what_differs_and_needs_the_first_no_more(uri
     assert third.committed["sum"].record.inputs["shards"][0] == third.committed["a"].ref
 
 
+def test_two_names_of_one_file_are_both_there_where_it_is_adopted(folder: str) -> None:
+    """A training's last step and its artifact name the same metrics: of each name the adopted result has a file."""
+    nodes = {"a": {"value": 2}, "net": {"stage": "train", "needs": {"shards": ("a",)}}}
+    first = go(spec(folder, "one", nodes)).committed["net"].record
+    assert len({file.at for file in first.files}) < len({file.path for file in first.files}), "as a pretraining has it"
+    two = spec(folder, "two", nodes)
+    record = go(two).committed["net"].record
+    assert record.adopted and {file.path for file in record.files} == {file.path for file in first.files}
+    assert actions(two) == {"a": "reuse", "net": "reuse"} and fault(two.uri, verify(two.uri)) is None
+
+
 @pytest.mark.parametrize("reuse", ["run", "data"])
 def test_by_default_only_data_is_adopted(folder: str, reuse: str, monkeypatch: pytest.MonkeyPatch) -> None:
     go(spec(folder, "one"))
