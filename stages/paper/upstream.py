@@ -1,7 +1,7 @@
 """Recipes of the authors' later code and papers as rows of expectations, read from `upstream.json`.
 
-AugReg (How to train your ViT?) and the better plain ViT. A row names for each field the file that says it. As
-`recipes.py`, it knows no config class.
+AugReg (How to train your ViT?), the better plain ViT; and how MAE, BEiT and DeiT III fine-tune. A row names for each
+field the file that says it. As `recipes.py`, it knows no config class.
 """
 
 import difflib
@@ -31,9 +31,14 @@ def recipe_data(recipe: str) -> str:
     return str(upstream()[recipe]["data"])
 
 
-def pretraining_row(recipe: str, variant: str | None) -> RecipeRow:
-    """Make the row of a variant; one that the recipe does not have differs in its name, and in nothing particular."""
+def pretraining_row(recipe: str, variant: str | None) -> RecipeRow | None:
+    """Make the row of a variant; one that the recipe does not have differs in its name, and in nothing particular.
+
+    None where the recipe is of a fine-tuning alone.
+    """
     facts = upstream()[recipe]
+    if "models" not in facts:
+        return None
     own = facts["models"].get(variant)
     particular = own if own is not None else {"model.variant": [sorted(facts["models"]), facts["title"]]}
     named = f"{full_name(variant)} by {facts['title']}" if variant and own is not None else facts["title"]

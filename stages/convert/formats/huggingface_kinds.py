@@ -39,7 +39,7 @@ FAMILY = Fields("config.json", READ - IDLE, IDLE, _ONLY)
 
 
 @dataclass(frozen=True)
-class Kind:
+class FamilyDefaults:
     """What a class takes where its config is silent."""
 
     norm_eps: float
@@ -56,17 +56,17 @@ class Kind:
     """Where the vision tower's fields stand in the config of a model of images and texts."""
 
 
-_CLIP = Kind(1e-5, "quick_gelu", patch_px=32)
-_SIGLIP = Kind(1e-6, "gelu_pytorch_tanh", pooled=None)
-KINDS: Mapping[str, Kind] = {
-    "dinov2": Kind(1e-6, layer_scale=1.0),
-    "dinov2_with_registers": Kind(1e-6, layer_scale=1.0, registers=4),
-    "dinov3_vit": Kind(1e-5, heads=6, layer_scale=1.0, rope_theta=100.0),
+_CLIP = FamilyDefaults(1e-5, "quick_gelu", patch_px=32)
+_SIGLIP = FamilyDefaults(1e-6, "gelu_pytorch_tanh", pooled=None)
+KINDS: Mapping[str, FamilyDefaults] = {
+    "dinov2": FamilyDefaults(1e-6, layer_scale=1.0),
+    "dinov2_with_registers": FamilyDefaults(1e-6, layer_scale=1.0, registers=4),
+    "dinov3_vit": FamilyDefaults(1e-5, heads=6, layer_scale=1.0, rope_theta=100.0),
     "clip_vision_model": _CLIP,
-    "clip": Kind(1e-5, "quick_gelu", patch_px=32, section="vision_config"),
+    "clip": FamilyDefaults(1e-5, "quick_gelu", patch_px=32, section="vision_config"),
     "siglip_vision_model": _SIGLIP,
-    "siglip": Kind(1e-6, "gelu_pytorch_tanh", pooled=None, section="vision_config"),
-    "ijepa": Kind(1e-12, pooled="avg"),
+    "siglip": FamilyDefaults(1e-6, "gelu_pytorch_tanh", pooled=None, section="vision_config"),
+    "ijepa": FamilyDefaults(1e-12, pooled="avg"),
 }
 
 
@@ -99,7 +99,7 @@ def described_kind(config: Mapping[str, Any], asked: str) -> Described:
     )
 
 
-def _gelu(said: Mapping[str, Any], kind: Kind, asked: str) -> Gelu | None:
+def _gelu(said: Mapping[str, Any], kind: FamilyDefaults, asked: str) -> Gelu | None:
     """Which GELU, where it has one; a gated MLP has SiLU."""
     act = said.get("hidden_act", kind.act)
     if said.get("use_swiglu_ffn") or (said.get("use_gated_mlp") and act == "silu"):
@@ -110,7 +110,7 @@ def _gelu(said: Mapping[str, Any], kind: Kind, asked: str) -> Gelu | None:
     return known_gelu(act, asked)
 
 
-def _rope(said: Mapping[str, Any], kind: Kind, asked: str) -> Rope | None:
+def _rope(said: Mapping[str, Any], kind: FamilyDefaults, asked: str) -> Rope | None:
     if kind.rope_theta is None:
         return None
     parameters = said.get("rope_parameters") or {}

@@ -9,7 +9,7 @@ from vitpipe.stages.images.keys import Floats
 from vitpipe.stages.images.randaugment import big_vision, timm, torchvision
 
 
-class Kind(NamedTuple):
+class Variation(NamedTuple):
     """One program's RandAugment."""
 
     draws: int
@@ -19,9 +19,9 @@ class Kind(NamedTuple):
 
 
 KINDS = {
-    "torchvision": Kind(2, torchvision.vary),
-    "big_vision": Kind(3, big_vision.vary),
-    "timm": Kind(5, timm.vary),
+    "torchvision": Variation(2, torchvision.vary),
+    "big_vision": Variation(3, big_vision.vary),
+    "timm": Variation(5, timm.vary),
 }
 
 
