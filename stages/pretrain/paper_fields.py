@@ -21,9 +21,10 @@ def conform(config: PretrainConfig, data: str | None, recipe: str | None = None)
     `recipe` names one of the authors' later ones instead of the paper. A masked autoencoder has a row of its own.
     """
     variant = variant_name(config.model)
-    if recipe is not None and (row := pretraining_row(recipe, variant)) is not None:
-        return compare(_values(config, row, variant), row, config.batch_images)
-    if config.objective.kind == "mae":
+    own = pretraining_row(recipe, variant) if recipe is not None else None
+    if own is not None:
+        rows = [own]
+    elif config.objective.kind == "mae":
         rows = [autoencoder_row(variant)]
     else:
         rows = pretraining_rows(variant, data, masked=config.objective.kind == "masked_patch")

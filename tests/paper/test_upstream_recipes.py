@@ -26,7 +26,8 @@ OTHERS = {
     "schedule.warmup": "5k steps", "schedule.end_lr": 1e-5, "augment.crop": "resize", "augment.min_area": 0.08,
     "augment.antialias": True, "augment.flip": False, "augment.mixup": 0.3, "augment.cutmix": 1.0,
     "augment.randaugment": {"layers": 3, "magnitude": 10}, "ema": {"decay": 0.999}, "precision": "fp32",
-    "model.pool": "map", "model.representation": 77, "model.variant": "L/32",
+    "evaluate.eval_resize": "squash", "layer_decay": 0.75, "model.pool": "map",
+    "model.representation": 77, "model.variant": "L/32",
 }  # fmt: skip
 """A value for each field that two of the recipes do not have."""
 THEIR_OWN = {"objective.kind": "sigmoid", "model.position": "learned1d"}
@@ -102,7 +103,7 @@ def test_the_fine_tuning_of_a_recipe_is_its_own(field: str, value: Any) -> None:
 
 @pytest.mark.parametrize("recipe", ["mae", "beit", "deit3"])
 @pytest.mark.parametrize(("field", "value"), [
-    ("peak_lr", [0.003]), ("total", "10 epochs"), ("warmup", "100 steps"), ("end_lr", 1e-3), ("layer_decay", 0.9),
+    ("peak_lr", [0.003]), ("total", "10 epochs"), ("warmup", "100 steps"), ("end_lr", 1e-7), ("layer_decay", 0.9),
     ("optimizer", {"kind": "adamw", "weight_decay": 0.02}), ("augment", {"mixup": 0.8}), ("label_smoothing", 0.0),
     ("stochastic_depth", 0.7), ("clip_norm", 1.0), ("eval_resize", "resize_crop"), ("antialias", False),
 ])  # fmt: skip
