@@ -71,10 +71,15 @@ def _pretrain(raw: dict[str, Any]) -> dict[str, Any]:
         raw["model"]["stochastic_depth"] = 0.1
     raw |= {"batch_images": 4, "total": "2 steps"}
     augment = raw.get("augment", {})
-    augment |= {"mixup": 0.2} if augment.get("mixup") else {}
+    if isinstance(augment.get("mixup"), dict):
+        augment["mixup"]["alpha"] = 0.2
+    elif augment.get("mixup"):
+        augment["mixup"] = 0.2
     augment |= {"randaugment": augment["randaugment"] | {"magnitude": 10}} if augment.get("randaugment") else {}
     raw["optimizer"] = {**raw.get("optimizer", {}), "peak_lr": 1e-3, "weight_decay": 0.1}
     raw["schedule"] = {**raw.get("schedule", {}), "warmup": "1 steps"}
+    if raw.get("objective", {}).get("kind") == "mae":
+        raw["objective"]["decoder"] = {"layers": 1, "width": 32, "heads": 2}
     if "evaluate" in raw:
         raw["evaluate"]["every"] = "1 steps"
     return raw
@@ -165,7 +170,7 @@ def _seen(graph: Graph, ref: str) -> str:
     if node.stage.name == "ingest":
         return json.dumps([config["source"].get("name"), config["source"]["kind"], str(config.get("splits"))])
     if node.stage.name == "pretrain":
-        objective = config.get("objective", {}).get("kind") == "masked_patch"
+        objective = config.get("objective", {}).get("kind") in ("masked_patch", "mae")
         return json.dumps([config["model"], objective], sort_keys=True)
     for name in ("checkpoint", "weights"):
         for above in node.needs.get(name, ()):

@@ -39,7 +39,7 @@ def estimate(config: PretrainConfig, resources: PretrainResources, inputs: Given
             watched_outputs(watched, inputs["shards"][0])
     _check_classes(config, inputs, num_classes)
     if not num_images or None in num_classes:
-        said = known_names(inputs["shards"][0]) if config.objective.kind != "masked_patch" else None
+        said = known_names(inputs["shards"][0]) if config.objective.labelled else None
         return Estimate(class_names=tuple(said.values()) if said else None, notes=("known once the shards are",))
     splits = [one.splits or {} for one in inputs["shards"] if isinstance(one, ShardSet | Estimate)]
     validation_split(config, splits, bool(inputs.get("probes") or inputs.get("watch")))
