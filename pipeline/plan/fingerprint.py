@@ -108,7 +108,7 @@ def _default(settings: type[Settings], name: str) -> Any:
     default = field.get_default(call_default_factory=True)
     only = settings.model_construct(**{name: default})
     dumped = only.model_dump(mode="json", include={name}, warnings=False)
-    return _without_defaults(default, dumped[name])
+    return _without_defaults(default, dumped.get(name, default))  # left out where the settings leave out defaults
 
 
 def _drop_local(fields: dict[str, Any], path: tuple[str, ...], mark: Place) -> None:

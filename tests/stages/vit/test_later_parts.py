@@ -11,6 +11,7 @@ from tiny_vit import random_images, random_state, tiny
 from torch.utils.flop_counter import FlopCounterMode
 
 from vitpipe.infra.errors import UsageError
+from vitpipe.pipeline.plan.fingerprint import canonical
 from vitpipe.stages.model_settings import LATER_PARTS, ModelSettings, Rope
 from vitpipe.stages.vit.adapt import adapt_state
 from vitpipe.stages.vit.build import build_model
@@ -31,6 +32,12 @@ def test_a_plain_model_is_said_as_ever_and_has_no_module_of_theirs() -> None:
     kinds = {type(module).__name__ for module in build_model(plain).modules()}
     assert not kinds & {"LayerScale", "GatedMlp", "QuickGelu"}
     assert [name for name, _ in build_model(plain).named_buffers()] == []
+
+
+def test_a_fingerprint_knows_each_part_that_is_there_and_none_that_is_not() -> None:
+    assert canonical(tiny(registers=0, rope=None, mlp_kind="gelu")) == canonical(tiny())
+    known = canonical(EVERY)
+    assert known["registers"] == 3 and known["rope"] == {"kind": "dinov3"} and known["mlp_kind"] == "swiglu"
 
 
 def test_settings_with_all_of_them_come_back(tmp_path: Path) -> None:
