@@ -92,9 +92,8 @@ class ViT(nn.Module):
         if self.settings.position == "learned2d":
             table_1ND = join_axes(self.pos_embed_x, self.pos_embed_y)
         else:
-            table_1ND = self.get_buffer("pos_table").to(
-                self.patch_embed.proj.weight.dtype
-            )  # DeepSpeed casts parameters alone
+            dtype = self.patch_embed.proj.weight.dtype  # DeepSpeed casts parameters alone
+            table_1ND = self.get_buffer("pos_table").to(dtype)
         return table_1ND if self.cls_token is None else F.pad(table_1ND, (0, 0, 1, 0))
 
     def encode(self, x_BTD: Tensor) -> Tensor:
