@@ -205,7 +205,7 @@ class ModelSettings(Settings):
         """Refuse, rather than ignore, choices of an encoder that mean nothing for a ResNet."""
         others = {name: field for name, field in type(self).model_fields.items() if name not in _OF_ALL_FAMILIES}
         given = {name: getattr(self, name) for name, field in others.items() if getattr(self, name) != field.default}
-        meaningless = [f"{name} {value}" for name, value in given.items()]
+        meaningless = [name if isinstance(value, Settings) else f"{name} {value}" for name, value in given.items()]
         if meaningless:
             raise ValueError(
                 f"{self.variant} is a ResNet, without tokens, GELU or LayerNorm, and always averages its last feature "
