@@ -49,7 +49,7 @@ class ModelSettings(Settings):
     representation: Literal["none", "width"] | Width = "none"
     """Hidden tanh layer between the pooled token and the head: none, the model's width, or a size (section 3.1)."""
     pool: Literal["cls", "gap", "map"] = "cls"
-    """Class token, mean over the patches' tokens after the final norm, or attention pooling."""
+    """Class token, mean over the patches' tokens after the final norm, or attention pooling of them."""
     position: Literal["learned1d", "learned2d", "relative", "sincos2d", "none"] = "learned1d"
     """Position embedding (Table 8)."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
