@@ -49,7 +49,7 @@ class ModelSettings(Settings):
     representation: Literal["none", "width"] | Width = "none"
     """Hidden tanh layer between the pooled token and the head: none, the model's width, or a size (section 3.1)."""
     pool: Literal["cls", "gap", "map"] = "cls"
-    """Class token, mean over the patches' tokens after the final norm, or attention pooling."""
+    """Class token, mean over the patches' tokens after the final norm, or attention pooling of them."""
     position: Literal["learned1d", "learned2d", "relative", "sincos2d", "none"] = "learned1d"
     """Position embedding (Table 8)."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
@@ -205,7 +205,7 @@ class ModelSettings(Settings):
         """Refuse, rather than ignore, choices of an encoder that mean nothing for a ResNet."""
         others = {name: field for name, field in type(self).model_fields.items() if name not in _OF_ALL_FAMILIES}
         given = {name: getattr(self, name) for name, field in others.items() if getattr(self, name) != field.default}
-        meaningless = [f"{name} {value}" for name, value in given.items()]
+        meaningless = [name if isinstance(value, Settings) else f"{name} {value}" for name, value in given.items()]
         if meaningless:
             raise ValueError(
                 f"{self.variant} is a ResNet, without tokens, GELU or LayerNorm, and always averages its last feature "

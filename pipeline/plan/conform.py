@@ -96,8 +96,12 @@ def claimed_data(vars: Mapping[str, Any], asked: str | None = None) -> str | Non
 
 
 def claimed_recipe(vars: Mapping[str, Any]) -> str | None:
-    """Find which of the authors' later recipes a spec says it is, or None. UsageError for an unknown name."""
-    return None if vars.get(RECIPE) is None else known_recipe(vars[RECIPE])
+    """Find which of the authors' later recipes a spec says it is, or None. UsageError for an unknown name.
+
+    A variable of that name which holds no text, such as a section of settings, is the spec's own.
+    """
+    name = vars.get(RECIPE)
+    return known_recipe(name) if isinstance(name, str) else None
 
 
 def conform(graph: Graph, data: str | None, recipe: str | None = None) -> list[Conformity]:

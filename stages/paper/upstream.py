@@ -15,15 +15,15 @@ from vitpipe.infra.errors import UsageError
 from vitpipe.stages.paper.recipes import Expected, RecipeRow, full_name, size
 
 
-def known_recipe(name: Any) -> str:
+def known_recipe(name: str) -> str:
     """Find a recipe of that name. UsageError with those that there are."""
     if name not in upstream():
-        near = difflib.get_close_matches(str(name), upstream(), n=1)
+        near = difflib.get_close_matches(name, upstream(), n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise UsageError(
             "compare with a recipe", f"vars.recipe is {name!r}{hint}", f"name one of {', '.join(upstream())}"
         )
-    return str(name)
+    return name
 
 
 def recipe_data(recipe: str) -> str:

@@ -6,7 +6,7 @@ from vitpipe.stages.training.config import ObjectiveSettings
 
 _OF_MAE = (
     "variant", "image_px", "classes", "representation", "pool", "position", "dropout", "stochastic_depth", "gelu",
-    "norm_eps",
+    "norm_eps", "kept_branches",
 )  # fmt: skip
 """Settings of a model that the encoder on visible patches knows of; another one would be dropped in silence."""
 
@@ -55,5 +55,5 @@ def _hidden(model: ModelSettings, objective: ObjectiveSettings) -> list[str]:
         wrong.append(f"mae's fixed positions need a width that is a multiple of 4, not {width}")
     defaults = type(model).model_fields
     others = [name for name in defaults if name not in _OF_MAE and getattr(model, name) != defaults[name].default]
-    wrong += [f"mae has no model.{name}: leave {getattr(model, name)} out" for name in others]
+    wrong += [f"mae has no model.{name}: leave it out" for name in others]
     return wrong

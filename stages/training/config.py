@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from vitpipe.stages.bounds import Images, Layers, Penalty, Seed, Width
 from vitpipe.stages.model_settings import ModelSettings
@@ -117,8 +117,9 @@ class ObjectiveSettings(Settings):
         return CELLS[self.patch_target] ** 2 * NUM_COLOURS
 
 
-LayerDecay = Annotated[float, Field(gt=0, le=1)]
-"""Each layer's share of the learning rate of the layer after it (BEiT; ELECTRA before it); 1 for one rate."""
+LayerDecay = Annotated[float, Field(gt=0, le=1), AfterValidator(lambda share: None if share == 1 else share)]
+"""Each layer's share of the learning rate of the layer after it (BEiT; ELECTRA before it); 1 is one rate, and is kept
+as None, so that there is one way to say it."""
 
 
 class Ema(Settings):

@@ -120,7 +120,8 @@ def _encoder_macs(settings: ModelSettings, tokens: int) -> int:
     patches = settings.grid**2 * settings.numbers.patch_channels * sizes.patch_px**2 * width
     pool = 0
     if settings.pool == "map":
-        pool = 2 * tokens * width**2 + 2 * width**2 + 2 * tokens * width + 2 * width * mlp
+        seen = tokens - settings.prefix
+        pool = 2 * seen * width**2 + 2 * width**2 + 2 * seen * width + 2 * width * mlp
     return sizes.layers * block_macs(settings, tokens) + patches + pool
 
 

@@ -190,14 +190,14 @@ def _seen(layer: int, attn: Attention, see: OnAttention) -> Callable[[nn.Module,
 def _pooled(model: ViT, final_BTD: Tensor) -> Tensor:
     """Weights (B, 1, T) that the pooling gives to the tokens after the last layer."""
     batch, tokens, width = final_BTD.shape
-    pool = model.attn_pool
+    pool, prefix = model.attn_pool, model.settings.prefix
     if pool is not None:
         q_1HE = pool.q(pool.latent).double().reshape(1, pool.heads, 1, width // pool.heads)
         k_BTHE = pool.kv(final_BTD).double().reshape(batch, tokens, 2, pool.heads, width // pool.heads)[:, :, 0]
         logits_BH1T = (q_1HE * q_1HE.shape[-1] ** -0.5) @ k_BTHE.permute(0, 2, 3, 1)
+        logits_BH1T[..., :prefix] = -torch.inf
         weights_B1T: Tensor = logits_BH1T.softmax(dim=-1).mean(dim=1)
         return weights_B1T
-    prefix = model.settings.prefix
     weights_BT = final_BTD.new_full((batch, tokens), 1 / (tokens - prefix), dtype=torch.float64)
     weights_BT[:, :prefix] = 0
     if model.settings.pool == "cls":

@@ -102,16 +102,13 @@ class ViT(nn.Module):
         return y_BTD
 
     def pool(self, x_BTD: Tensor) -> Tensor:
-        """Reduce tokens (B, T, D) to one vector (B, D) for each image."""
+        """Reduce tokens (B, T, D) to one vector (B, D) for each image: the class token, or what the patches make."""
+        prefix = self.settings.prefix
+        patches_BND = x_BTD[:, prefix:] if prefix else x_BTD
         if self.attn_pool is not None:
-            y_BD: Tensor = self.attn_pool(x_BTD)
-            return y_BD
-        if self.settings.pool == "cls":
-            y_BD = x_BTD[:, 0]
-        else:
-            prefix = self.settings.prefix
-            y_BD = (x_BTD[:, prefix:] if prefix else x_BTD).mean(dim=1)
-        normed_BD: Tensor = self.fc_norm(y_BD)
+            pooled_BD: Tensor = self.attn_pool(patches_BND)
+            return pooled_BD
+        normed_BD: Tensor = self.fc_norm(x_BTD[:, 0] if self.settings.pool == "cls" else patches_BND.mean(dim=1))
         return normed_BD
 
 
@@ -176,7 +173,7 @@ class Attention(nn.Module):
 
 
 class AttentionPool(nn.Module):
-    """A learned query attends to all tokens, then an MLP (the MAP head of big_vision's models/vit.py)."""
+    """A learned query attends to all patches' tokens, then an MLP (the MAP head of big_vision's models/vit.py)."""
 
     def __init__(self, settings: ModelSettings) -> None:
         super().__init__()
@@ -189,7 +186,7 @@ class AttentionPool(nn.Module):
         self.mlp = Mlp(settings.model_copy(update={"dropout": 0.0, "mlp_norm": False}))
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        """Pool tokens (B, T, D) to (B, D)."""
+        """Pool tokens (B, T, D), those of patches, to (B, D)."""
         batch, tokens, width = x_BTD.shape
         head_width = width // self.heads
         q_BH1E = self.q(self.latent.expand(batch, -1, -1)).reshape(batch, 1, self.heads, head_width).transpose(1, 2)

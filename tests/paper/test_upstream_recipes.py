@@ -130,3 +130,8 @@ def test_a_recipe_that_nobody_wrote_is_refused() -> None:
     with pytest.raises(UsageError, match=r"vars\.recipe is 'augreg'.*Name one of augreg-i21k"):
         claimed_recipe({"recipe": "augreg"})
     assert claimed_data({"recipe": "augreg-i21k"}) == "ImageNet-21k" and claimed_recipe({}) is None
+
+
+@pytest.mark.parametrize("own", [["augreg-i21k"], {"peak_lr": 0.1}, 5])
+def test_a_variable_that_is_no_name_claims_nothing(own: object) -> None:
+    assert claimed_recipe({"recipe": own}) is None and claimed_data({"recipe": own}) is None

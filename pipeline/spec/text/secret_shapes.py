@@ -5,7 +5,7 @@ import re
 
 _KEY = re.compile(
     r"(secret|passw(or)?d|passphrase|credential|api_?key|access_?key|private_?key|session_?key"
-    r"|(^|_)auth(orization)?$|(^|_)token$)",
+    r"|(^|_)auth(orization)?$|(^|_)(?<!^class_)token$)",  # a model's class token is none
     re.IGNORECASE,
 )
 _VALUE = re.compile(

@@ -1,6 +1,8 @@
 """What a spec may not do to us: no bomb is expanded, no secret repeated, no text ends in a traceback."""
 
 import json
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
@@ -9,7 +11,8 @@ from small_spec import GOOD, problems, with_node
 
 from vitpipe.infra.errors import VitpipeError
 from vitpipe.pipeline.spec.load import load
-from vitpipe.pipeline.spec.text.secret_shapes import secret_text
+from vitpipe.pipeline.spec.schema import json_schema
+from vitpipe.pipeline.spec.text.secret_shapes import secret_key, secret_text
 
 ANCHORS = "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 30))
 BOMBS = {
@@ -78,6 +81,21 @@ def test_a_secret_from_the_environment_or_an_override_is_refused_and_not_repeate
 )
 def test_paths_and_digests_are_no_secrets(value: str) -> None:
     load(GOOD + f"vars: {{x: '{value}'}}")
+
+
+def fields(part: Any) -> Iterator[str]:
+    if isinstance(part, dict):
+        yield from part.get("properties", {})
+    for inside in part.values() if isinstance(part, dict) else part if isinstance(part, list) else ():
+        yield from fields(inside)
+
+
+def test_no_field_is_taken_for_a_secret() -> None:
+    known = set(fields(json_schema()))
+
+    assert {"class_token", "registers", "shots"} <= known
+    assert not [name for name in known if secret_key(name)]
+    assert all(map(secret_key, ("token", "hf_token", "my_class_token", "class_token_auth")))
 
 
 WORDS = st.sampled_from(

@@ -16,6 +16,8 @@ from vitpipe.stages.convert.formats.common import format_of
     ({"pre_norm": True, "norm_eps": 1e-5, "gelu": "quick"}, ("timm",)),
     ({"mlp_kind": "swiglu", "registers": 2, "pool": "gap", "class_token": True, "pool_norm": True}, ("timm",)),
     ({"position": "learned2d", "registers": 2, "pre_norm": True}, ("timm",)),
+    ({"pool": "map", "registers": 2}, ("timm",)),
+    ({"pool": "map", "class_token": True, "qk_norm": True}, ("timm",)),
     ({"rope": {"kind": "dinov3"}, "position": "none", "registers": 2, "layer_scale": 0.1}, ("onnx",)),
 ])  # fmt: skip
 def test_what_holds_them_is_proved(tmp_path: Path, changes: dict[str, Any], formats: Any) -> None:

@@ -97,6 +97,12 @@ def test_what_means_nothing_is_refused_when_it_is_read(changes, words):
         FinetuneConfig.model_validate(RECIPE | changes)
 
 
+def test_one_rate_for_all_layers_is_said_in_one_way():
+    plain, one = (FinetuneConfig.model_validate(RECIPE | {"layer_decay": share}) for share in (None, 1))
+    assert one == plain and one.model_dump_json() == plain.model_dump_json()
+    assert FinetuneConfig.model_validate(RECIPE | {"layer_decay": 0.75}).layer_decay == 0.75
+
+
 def test_a_sweep_of_one_has_nothing_to_choose_and_says_so(world):
     score, ctx = finetune(world, "one", peak_lr=[0.01])
     assert score.protocol["why"] == choice(ctx)["reason"] == "one rate given, nothing to choose"

@@ -107,6 +107,7 @@ def test_a_resume_and_other_workers_hide_the_same_patches(tmp_path: Path) -> Non
         ({"model": {**SMALL, "pool": "map"}}, "choose pool cls or gap"),
         ({"model": {**SMALL, "representation": "width"}}, "representation none"),
         ({"model": {**SMALL, "position": "relative"}}, "mae has no model.position relative"),
+        ({"model": {**SMALL, "rope": {"kind": "eva02"}}}, "mae has no model.rope: leave it out"),
         ({"model": {**SMALL, "variant": {**SMALL["variant"], "width": 30}}}, "a multiple of 4, not 30"),
         ({"augment": {"cutmix": 1.0}}, "no labels to mix"),
         ({"objective": {**MAE, "mask_ratio": 0.99}}, "leaves none visible of 16 patches, int(16 x (1 - 0.99)) = 0"),
@@ -115,7 +116,8 @@ def test_a_resume_and_other_workers_hide_the_same_patches(tmp_path: Path) -> Non
 )  # fmt: skip
 def test_what_cannot_be_hidden_is_refused(changes: dict[str, Any], message: str) -> None:
     assert [one for one in check(hiding(**changes), PretrainResources()) if message in one]
-    assert check(hiding(), PretrainResources()) == []
+    for model in (SMALL, {**SMALL, "kept_branches": "unscaled"}):
+        assert check(hiding(model=model), PretrainResources()) == []
 
 
 def test_the_plan_knows_the_saving_and_the_decoder() -> None:

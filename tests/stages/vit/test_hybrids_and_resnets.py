@@ -186,6 +186,12 @@ def test_a_hybrids_positions_follow_its_feature_map() -> None:
     assert model(images_of(new)).abs().max() == 0  # the new head
 
 
+def test_what_means_nothing_for_a_resnet_is_named() -> None:
+    later = {"registers": 4, "rope": {"kind": "eva02"}, "mlp_kind": "swiglu"}
+    with pytest.raises(ValueError, match="map: registers 4, mlp_kind swiglu, rope has no meaning for it; leave it out"):
+        ModelSettings.model_validate({"variant": "R50x1", "image_px": 64} | later)
+
+
 def test_a_resnet_takes_images_of_any_size() -> None:
     old, new = settings_of("R50x1", 64), settings_of("R50x1", 33)
     state = random_everywhere(old)

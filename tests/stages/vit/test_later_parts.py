@@ -71,11 +71,19 @@ def test_a_scale_starts_at_its_value_and_all_of_it_learns() -> None:
     assert [name for name, one in model.named_parameters() if one.grad is None or not one.grad.abs().sum() > 0] == []
 
 
-@pytest.mark.parametrize("changes", [{}, {"mlp_kind": "swiglu"}, {"registers": 5, "pool": "gap", "class_token": True}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"mlp_kind": "swiglu"},
+        {"registers": 5, "pool": "gap", "class_token": True},
+        {"registers": 5, "pool": "map", "class_token": True},
+    ],
+)
 def test_multiply_adds_are_those_that_torch_counts(changes: dict[str, object]) -> None:
     settings = tiny(**changes)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        build_model(settings).eval()(random_images(settings, 1))
+        build_model(settings).eval().requires_grad_(False)(random_images(settings, 1))
     assert 2 * forward_macs(settings) == counter.get_total_flops()
     assert activation_bytes(EVERY) > activation_bytes(tiny())
 

@@ -150,9 +150,11 @@ def test_rollout_worked_out_by_hand():
 
 
 @pytest.mark.parametrize("residual", [True, False])
+@pytest.mark.parametrize("registers", [0, 2])
 @pytest.mark.parametrize("pool", ["cls", "gap", "map"])
-def test_rollout_of_a_model_is_the_product_of_its_layers(pool, residual):
-    settings = tiny(pool=pool)
+def test_rollout_of_a_model_is_the_product_of_its_layers(pool, registers, residual):
+    settings = tiny(pool=pool, registers=registers)
+    prefix = settings.prefix
     model, images, seen = random_model(settings).eval(), random_images(settings), {}
     found = rollout(model, images, residual)
     with torch.no_grad(), observed_attention(model, seen.setdefault):
@@ -162,17 +164,17 @@ def test_rollout_of_a_model_is_the_product_of_its_layers(pool, residual):
         means = [(one + torch.eye(settings.tokens)) / 2 for one in means]
     product = means[1] @ means[0]
     if pool == "cls":
-        wanted = product[:, 0, 1:]
+        wanted = product[:, 0]
     elif pool == "gap":
-        wanted = product.mean(dim=1)
+        wanted = product[:, prefix:].mean(dim=1)
     else:
         probe = model.attn_pool
-        q, k = probe.q(probe.latent).reshape(4, 8), probe.kv(final)[..., :32].reshape(3, -1, 4, 8)
+        q, k = probe.q(probe.latent).reshape(4, 8), probe.kv(final[:, prefix:])[..., :32].reshape(3, -1, 4, 8)
         scores = torch.einsum("he,bthe->bht", q, k) / math.sqrt(8)
-        wanted = (scores.softmax(dim=-1).mean(dim=1).double()[:, None] @ product)[:, 0]
-    torch.testing.assert_close(found, wanted.reshape(3, 4, 4), atol=1e-6, rtol=0)
+        wanted = (scores.softmax(dim=-1).mean(dim=1).double()[:, None] @ product[:, prefix:])[:, 0]
+    torch.testing.assert_close(found, wanted[:, prefix:].reshape(3, 4, 4), atol=1e-6, rtol=0)
     total = found.sum(dim=(1, 2))
-    assert ((total < 1) if pool == "cls" else (total - 1).abs() < 1e-6).all(), "what is missing went to the class token"
+    assert ((total < 1) if prefix else (total - 1).abs() < 1e-6).all(), "what is missing went to tokens of no patch"
 
 
 def test_the_pooling_decides_where_the_rollout_begins():
