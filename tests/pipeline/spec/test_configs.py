@@ -4,7 +4,6 @@ No image of the paper's data sets is here: plans take their sizes from the paper
 synthetic images with a shrunk model.
 """
 
-import copy
 import json
 import re
 from collections.abc import Iterator
@@ -12,23 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from inprocess import make_context
-from synthetic import shards, weights
-from tiny_pretraining import context, pretrain
 
 from vitpipe.pipeline.cli import main as cli
 from vitpipe.pipeline.plan.prices import GPUS
 from vitpipe.pipeline.spec.load import PipelineSpec, load
-from vitpipe.stages.artifacts import ShardSet
 from vitpipe.stages.estimates import Estimate, Known
 from vitpipe.stages.finetune.config import FinetuneConfig
 from vitpipe.stages.finetune.estimate import estimate
-from vitpipe.stages.finetune.protocol import Trial, TrialTask
-from vitpipe.stages.finetune.trial import run_trial
 from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.paper.tables import tables
 from vitpipe.stages.pretrain.config import PretrainConfig
-from vitpipe.stages.variants import HYBRIDS, RESNETS, ResNet
 
 ROOT = Path(__file__).parents[3] / "configs"
 FILES = {str(path.relative_to(ROOT)): path for path in sorted(ROOT.rglob("*.yaml"))}
@@ -36,7 +28,6 @@ PAPER = [name for name in FILES if name.startswith("paper/")]
 GIVEN = [name for name, path in FILES.items() if "${vars.file}" in path.read_text()]
 """They begin with a file of weights."""
 TRAINED = [name for name in FILES if name.startswith(("paper/", "recipes/", "scaling")) and name not in GIVEN]
-TINY = {"layers": 2, "width": 32, "mlp": 64, "heads": 2, "patch_px": 8}
 GUIDE = {"ImageNet": "imagenet", "ReaL": "imagenet-real", "CIFAR-10": "cifar10", "CIFAR-100": "cifar100",
          "Pets": "oxford-iiit-pet", "Flowers-102": "flowers102"}  # fmt: skip
 
@@ -168,66 +159,3 @@ def test_the_planner_knows_the_compute_of_table_6(model: str, capsys: pytest.Cap
     found = planned(f"paper/{slug if model.startswith('R') else f'vit-{slug}'}-jft.yaml", capsys)
     (flops,) = (node["estimate"]["flops"] for node in found["nodes"] if node["stage"] == "pretrain")
     assert flops / 1e18 == pytest.approx(row["values"][-1], rel=0.05)
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> ShardSet:
-    return shards(tmp_path_factory.mktemp("images"), image_px=48)
-
-
-@pytest.fixture
-def _small_family(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A ResNet of four units and a hybrid of three, which no recipe may name."""
-    monkeypatch.setitem(RESNETS, "R11x1", ResNet((1, 1, 1, 1), 1))
-    monkeypatch.setitem(HYBRIDS, "R11+Ti/16", ("Ti", (1, 1, 1), 1))
-
-
-@pytest.mark.usefixtures("_small_family")
-@pytest.mark.parametrize("name", [name for name in FILES if name not in GIVEN])
-def test_a_recipe_takes_two_real_steps_at_a_shrunk_size(name: str, images: ShardSet, tmp_path: Path) -> None:
-    """Every field of the recipe is as written but the model's size and the lengths; the first of siblings stands for
-    all, as they differ in numbers alone, and each is built."""
-    nodes = dict(pretrainings(name))
-    assert nodes
-    for id, config in nodes.items():
-        if id == next(iter(nodes)):
-            made = pretrain(shrunk(config), context(tmp_path, micro_batch=4), images)
-            assert made.step == 2
-        else:
-            shrunk(config)
-
-
-@pytest.mark.parametrize("name", GIVEN)
-def test_the_transfer_of_given_weights_takes_two_real_steps(name: str, images: ShardSet, tmp_path: Path) -> None:
-    """All of its fine-tunings fit when they are shortened; the first of them runs."""
-    raw = [node.raw for node in read(name).graph.nodes.values() if isinstance(node.config, FinetuneConfig)]
-    first, *_ = [
-        FinetuneConfig.model_validate({
-            **config, "batch_images": 4, "total": "2 steps", "warmup": "1 steps", "image_px": 48, "train_per_class": 2,
-        })
-        for config in raw
-    ]  # fmt: skip
-    assert len(raw) > 20 or name != "transfer.yaml"
-    task = TrialTask(
-        trial=Trial("test", 0.01, 0), config=first, micro_batch=4, threads=1, cpus=1, data=images,
-        weights=weights(tmp_path, classes=3), keep_weights=False, choice_sha256="x",
-        context=make_context(tmp_path, "tuned", None).task,
-    )  # fmt: skip
-    assert len(run_trial(task)[0].losses) == 2
-
-
-def shrunk(config: dict[str, Any]) -> PretrainConfig:
-    """The recipe for a small model, eight images a step and two steps."""
-    small = copy.deepcopy(config)
-    small["model"] |= {"variant": small_variant(config["model"]["variant"]), "image_px": 32}
-    small |= {"batch_images": 8, "total": "2 steps"}
-    small["schedule"] = {**small.get("schedule", {}), "warmup": "1 steps"}
-    return PretrainConfig.model_validate(small)
-
-
-def small_variant(variant: Any) -> Any:
-    if not isinstance(variant, str):
-        return TINY
-    if "+" in variant:
-        return "R11+Ti/16"
-    return "R11x1" if variant.startswith("R") else TINY

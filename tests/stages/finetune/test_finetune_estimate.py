@@ -104,11 +104,11 @@ def test_a_small_trial_takes_a_part_of_a_gpu_and_a_large_one_all_of_it():
 
 def test_memory_counts_what_the_optimiser_and_the_average_keep_of_each_weight():
     tuned = config().architecture(B16, 10)
-    weights, base = num_parameters(tuned), memory_bytes(config(), tuned, 64)
+    weights, base = num_parameters(tuned), memory_bytes(config(), FinetuneResources(), tuned)
     changes = {"adamw": ({"kind": "adamw"}, 4), "lion": ({"kind": "lion"}, 0), "no momentum": ({"momentum": 0}, -4)}
     for name, (optimizer, more) in changes.items():
-        assert memory_bytes(config(optimizer=optimizer), tuned, 64) - base == more * weights, name
-    assert memory_bytes(config(ema={"decay": 0.9}), tuned, 64) - base == 4 * weights
+        assert memory_bytes(config(optimizer=optimizer), FinetuneResources(), tuned) - base == more * weights, name
+    assert memory_bytes(config(ema={"decay": 0.9}), FinetuneResources(), tuned) - base == 4 * weights
     unusual = estimate(config(optimizer={"kind": "lion"}, peak_lr=0.3), FinetuneResources(), given(), KNOWN)
     assert any("lion" in note for note in unusual.notes)
 
