@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from inprocess import InProcessCluster
-from tiny_training import BATCH, MICRO, NO_DROPOUT, OPTIMIZER, course, images, plain_curve, steps
+from tiny_training import BATCH, MICRO, NO_DROPOUT, OPTIMIZER, compare_curves, course, images, plain_curve, steps
 
 from vitpipe.infra.work import Rank
 from vitpipe.stages.images.batch import Batch
@@ -20,8 +20,6 @@ from vitpipe.stages.vit.init import init_weights
 
 OBJECTIVE = ObjectiveSettings(kind="masked_patch", target="rgb_4x4_3bit")
 CELLS = [(zero, "fp32") for zero in (0, 1, 2, 3)] + [(1, "bf16"), (3, "bf16")]
-TOLERANCE = 2e-5
-"""As in test_parallel_equals_serial: another order of sums of at most 340 terms, over 6 steps of Adam."""
 
 
 def model() -> MaskedPatchViT:
@@ -54,13 +52,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(("zero", "precision"), CELLS)
 def test_two_ranks_give_plain_torchs_losses(trained: Path, zero: int, precision: str) -> None:
-    """bf16 keeps 8 bits, 4e-3 relative: a loss is that near, gradient norms a few times less so."""
-    first, second = (json.loads((trained / f"{zero}-{precision}-{rank}.json").read_text()) for rank in (0, 1))
-    assert first == second
-    wide, wider = (TOLERANCE, TOLERANCE) if precision == "fp32" else (2 * 4e-3, 10 * 4e-3)
-    for (loss, norm), (wanted_loss, wanted_norm) in zip(first, plain_curve(model(), read, OBJECTIVE), strict=True):
-        assert loss == pytest.approx(wanted_loss, rel=wide)
-        assert norm == pytest.approx(wanted_norm, rel=wider)
+    compare_curves(trained, zero, precision, plain_curve(model(), read, OBJECTIVE))
 
 
 def test_ranks_compile_nothing_and_share_no_memory_by_name(trained: Path) -> None:

@@ -3,14 +3,11 @@
 import re
 from collections.abc import Collection
 
-from vitpipe.stages.convert.families.renamed import by_our_names, without
+from vitpipe.stages.convert.families.renamed import as_they_are, by_our_names, without
 from vitpipe.stages.convert.formats import common
 from vitpipe.stages.convert.formats.huggingface_files import FILES, describe
 from vitpipe.stages.convert.formats.timm import LANDMARKS
-from vitpipe.stages.convert.links import Link, same
 from vitpipe.stages.convert.numbers import Arrays
-from vitpipe.stages.model_settings import ModelSettings
-from vitpipe.stages.vit.shapes import parameter_shapes
 
 _WRAPPER = re.compile(r"^(dinov2_with_registers|dinov2|ijepa|dinov3_vit|vision_model)\.")
 _MARKS = (
@@ -59,14 +56,10 @@ def _head(arrays: Arrays) -> tuple[Arrays, list[str]]:
     return arrays, []
 
 
-def _links(settings: ModelSettings) -> list[Link]:
-    return [same(name, name) for name in parameter_shapes(settings)]
-
-
 FAMILIES = common.Dialect(
     common.Reading(
         claim=claim,
-        links=_links,
+        links=as_they_are,
         landmarks=LANDMARKS,
         gelu="erf",
         norm_eps=1e-6,

@@ -10,7 +10,10 @@ from collections.abc import Callable
 
 import numpy as np
 
+from vitpipe.stages.convert.links import Link, same
 from vitpipe.stages.convert.numbers import Array, Arrays, Shape
+from vitpipe.stages.model_settings import ModelSettings
+from vitpipe.stages.vit.shapes import parameter_shapes
 
 Make = Callable[[], Array]
 _BLOCK = r"^(blocks\.\d+\.)"
@@ -40,6 +43,11 @@ _NAMES = (
     (r"^head\.mlp\.", "attn_pool.mlp."),
     (r"^classifier\.", "head."),
 )  # fmt: skip
+
+
+def as_they_are(settings: ModelSettings) -> list[Link]:
+    """All tensors of a model, each by its own name on both sides."""
+    return [same(name, name) for name in parameter_shapes(settings)]
 
 
 def by_our_names(arrays: Arrays) -> Arrays:

@@ -3,15 +3,12 @@
 import re
 from collections.abc import Collection
 
-from vitpipe.stages.convert.families.renamed import by_our_names, without
+from vitpipe.stages.convert.families.renamed import as_they_are, by_our_names, without
 from vitpipe.stages.convert.formats import common
 from vitpipe.stages.convert.formats.timm import LANDMARKS
 from vitpipe.stages.convert.formats.timm_files import describe
-from vitpipe.stages.convert.links import Link, same
 from vitpipe.stages.convert.numbers import Arrays
-from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.vit.settings_file import SETTINGS
-from vitpipe.stages.vit.shapes import parameter_shapes
 
 _SIGNS = re.compile(r"^blocks\.0\.(attn\.q_bias|attn\.q_proj\.weight|gamma_1|mlp\.fc1_g\.weight)$|^rope\.")
 _COMPUTED = r"(^|\.)rope\.(freqs_(cos|sin)|periods|bands|pos_embed)|^mask_token$|attn\.k_bias$"
@@ -26,14 +23,10 @@ def claim(arrays: Arrays, beside: Collection[str], asked: str) -> common.Named |
     return common.Named("timm", by_our_names(kept), notes, dialect=EVA, theirs=arrays)
 
 
-def _links(settings: ModelSettings) -> list[Link]:
-    return [same(name, name) for name in parameter_shapes(settings)]
-
-
 EVA = common.Dialect(
     common.Reading(
         claim=claim,
-        links=_links,
+        links=as_they_are,
         landmarks=LANDMARKS,
         gelu="erf",
         norm_eps=1e-6,
