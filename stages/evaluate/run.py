@@ -36,11 +36,12 @@ def run(config: EvaluateConfig, inputs: Inputs, ctx: StageContext[EvaluateResour
     check_set(config, data, data.splits)
     if weights is not None:
         check_head(config, weights.model)
+    # also refuses a size that the model cannot have
+    memory = task_bytes(config, ctx.resources, weights.model if weights else None)
     if weights is not None and not config.probes:  # now, not when the features are there
         match = join(data, weights, config.called)
         if match and match.note:
             ctx.events.emit("note", match.note)
-    memory = task_bytes(config, ctx.resources, weights.model if weights else None)
     ctx = replace(ctx, resources=ctx.resources.on_gpus(ctx.cluster.gpus(), memory))
     way = way_of(config, weights, ctx.events)
     about = EvaluateTask(config, data, weights, ctx.resources.batch_images, ctx.resources.whole_cpus, ctx.task, way)

@@ -155,6 +155,8 @@ def test_bad_requests_say_what_is_missing(world):
         evaluate(world, "unknown", method="classify")
     with pytest.raises(StageError, match="3 of 3 classes have fewer, class 0 has 20"):
         evaluate(world, "greedy", shots=(5, 25), strict_shots=True)
+    with pytest.raises(UsageError, match="image_px 2 is smaller than one patch of"):
+        evaluate(world, "too-small", shots=(5,), image_px=2)
     with pytest.raises(ValueError, match="knn draws none here"):
         EvaluateConfig(method="knn", strict_shots=True)
     with pytest.raises(UsageError, match="Score without weights"):
