@@ -152,6 +152,8 @@ def _score(about: EvaluateTask, per_seed: tuple[float, ...], used: Sequence[Feat
     }
     if config.split != "test":
         protocol["split"] = config.split
+    if config.called:
+        protocol["class_map"] = dict(config.called)
     if config.probes:
         protocol |= {"features": config.features, "seeds": list(config.scored_seeds)}
         protocol |= {"shots": config.drawn[0]} if config.drawn else {"num_train": data.splits["train"]}

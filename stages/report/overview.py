@@ -67,7 +67,8 @@ def _built(model: ModelSettings) -> str:
     layers = f"{sizes.layers} layers of width {sizes.width} with {sizes.heads} heads"
     if model.family == "hybrid":
         return f"{layers} on a ResNet’s {model.grid}×{model.grid} patches of {model.image_px} px images"
-    return f"{layers}, {sizes.patch_px} px patches of {model.image_px} px images"
+    later = "".join(f", {name.replace('_', ' ')}" for name in model.later_parts)
+    return f"{layers}{later}, {sizes.patch_px} px patches of {model.image_px} px images"
 
 
 def parity(exported: Sequence[tuple[str, Weights]]) -> list[tuple[str, str, dict[str, Any]]]:

@@ -129,7 +129,10 @@ def test_classify_matches_classes_by_name(world):
     images = EvalImages(data, "test", 16, "squash", path / "cache")
     with torch.inference_mode():
         named = torch.cat([model(batch.images_BCHW) for batch in images.batches(64)]).argmax(1).numpy()
-    assert score.value == (named == np.array([4, 1])[images.labels]).mean()
+    assert score.value == (named == np.array([4, 1])[images.labels]).mean() and "class_map" not in score.protocol
+    turned = {"class 4": "class 1", "class 1": "class 4"}
+    other, _ = evaluate(world, "turned", data=data, method="classify", eval_resize="squash", class_map=turned)
+    assert other.value == (named == np.array([1, 4])[images.labels]).mean() and other.protocol["class_map"] == turned
 
 
 def test_val_is_scored_where_it_is_asked_for(world):
