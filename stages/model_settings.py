@@ -28,6 +28,10 @@ class Rope(Settings):
         """The base, or its kind's."""
         return self.base or {"eva02": 10_000.0, "dinov3": 100.0}[self.kind]
 
+    def __str__(self) -> str:
+        """In words: `eva02 of base 10000 for a grid of 16`."""
+        return f"{self.kind} of base {self.theta:g}" + (f" for a grid of {self.grid}" if self.grid else "")
+
     @model_validator(mode="after")
     def _of_its_kind(self) -> "Rope":
         if self.kind == "dinov3" and self.grid is not None:
@@ -205,13 +209,30 @@ class ModelSettings(Settings):
         """Refuse, rather than ignore, choices of an encoder that mean nothing for a ResNet."""
         others = {name: field for name, field in type(self).model_fields.items() if name not in _OF_ALL_FAMILIES}
         given = {name: getattr(self, name) for name, field in others.items() if getattr(self, name) != field.default}
-        meaningless = [name if isinstance(value, Settings) else f"{name} {value}" for name, value in given.items()]
+        meaningless = [f"{name} {value}" for name, value in given.items()]
         if meaningless:
             raise ValueError(
                 f"{self.variant} is a ResNet, without tokens, GELU or LayerNorm, and always averages its last feature "
                 f"map: {', '.join(meaningless)} has no meaning for it; leave it out"
             )
         return self
+
+
+def other_function(old: ModelSettings, new: ModelSettings) -> str:
+    """Say which settings would make the weights of `old` another function as `new`; empty where none do."""
+    names = ("pool", "position", "gelu", "norm_eps", *LATER_PARTS)
+    differing = [name for name in names if _meant(old, name) != _meant(new, name)]
+    differing = ["variant"] * (old.numbers != new.numbers) + differing
+    said = (f"{name} {getattr(old, name)} -> {getattr(new, name)}" for name in differing)
+    return f"it would be another function: {'; '.join(said)}" if differing else ""
+
+
+def _meant(model: ModelSettings, name: str) -> Any:
+    """What a field means for trained weights: where a scale started no longer matters, nor who said a base."""
+    value = getattr(model, name)
+    if name == "layer_scale":
+        return value is not None
+    return str(value) if isinstance(value, Rope) else value
 
 
 LATER_PARTS = (

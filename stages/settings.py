@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic.annotated_handlers import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
@@ -130,6 +130,22 @@ def _some(length: Duration) -> Duration:
     if not length.amount:
         raise ValueError(f"it should be longer than nothing, not {length}")
     return length
+
+
+def in_brief(error: ValidationError) -> str:
+    """Say in one line what is wrong: `norm_eps 0.0: Input should be ...`, or a field's own check in its own words.
+
+    Of a field that may be several things, what the others of them would have wanted is left out then.
+    """
+    found = error.errors()
+    own = {one["loc"][:1] for one in found if one["type"] == "value_error"}
+    told = [one for one in found if one["type"] == "value_error" or one["loc"][:1] not in own]
+    return "; ".join(
+        one["msg"].removeprefix("Value error, ")
+        if one["type"] == "value_error"
+        else " ".join((".".join(map(str, one["loc"])), f"{one['input']!r}: {one['msg']}")).strip()
+        for one in told
+    )
 
 
 def micro_batch_of(batch_images: int, asked: int | None) -> int:

@@ -93,6 +93,7 @@ def checkpoint(
     inputs: Mapping[str, Sequence[Artifact]] | None = None,
     evaluations: Sequence[dict[str, object]] = (),
     metrics: Mapping[str, float] = {},
+    config: Mapping[str, object] = {},
 ) -> Checkpoint:
     """The outside of a pretraining: facts and metrics.jsonl, with `evaluations` evaluation.jsonl too; no tensors."""
     ctx = make_context(tmp_path, name, TaskResources())
@@ -109,7 +110,7 @@ def checkpoint(
     model = TINY.model_copy(update={"classes": 5}).model_dump(mode="json")
     made = Checkpoint(files=tuple(files), metrics=dict(metrics), folder=f"step-{steps}", step=steps,
                       samples_seen=256 * steps, model=model, shards_sha256=())  # fmt: skip
-    return commit(ctx, made, stage="pretrain", inputs=inputs)
+    return commit(ctx, made, stage="pretrain", inputs=inputs, config=config)
 
 
 def _tar(

@@ -2,12 +2,15 @@
 
 from collections.abc import Mapping
 
+from pydantic import ValidationError
+
 from vitpipe.infra.errors import UsageError
 from vitpipe.stages.artifacts import ShardSet
 from vitpipe.stages.estimates import Estimate, Given, Known
 from vitpipe.stages.evaluate.config import EvaluateConfig, EvaluateResources
 from vitpipe.stages.images.class_match import join
 from vitpipe.stages.model_settings import ModelSettings
+from vitpipe.stages.settings import in_brief
 from vitpipe.stages.tasks import check_data, check_labelled, planned_splits
 from vitpipe.stages.vit.flops import activation_bytes, forward_macs, num_parameters
 
@@ -22,6 +25,7 @@ def estimate(config: EvaluateConfig, resources: EvaluateResources, inputs: Given
     model: ModelSettings | None = getattr(given[0], "model", None) if given else None
     if model is not None:
         check_head(config, model)
+        model = sized(config, model)
     # refuses what cannot be matched
     unmatched = not config.probes and bool(given) and join(data, given[0], config.called) is None
     if splits is None or classes is None:
@@ -33,7 +37,6 @@ def estimate(config: EvaluateConfig, resources: EvaluateResources, inputs: Given
     images = models * (splits[config.split] + drawn)
     if model is None or config.features == "raw_pixels":
         return Estimate(images=images, bytes=4096, unmatched=unmatched)
-    model = model.at(config.image_px)
     flops = images * 2 * forward_macs(model)
     features_bytes = 4 * (splits[config.split] + drawn) * model.feature_width
     return Estimate(
@@ -63,9 +66,20 @@ def task_bytes(config: EvaluateConfig, resources: EvaluateResources, model: Mode
     """Memory of one task on a GPU: the model and a batch's activations, which inference keeps one block at a time."""
     if model is None or config.features == "raw_pixels":
         return 0.0
-    settings = model.at(config.image_px)
+    settings = sized(config, model)
     kept = activation_bytes(settings, recompute=True) * (2 if config.precision == "fp32" else 1)  # counted in bf16
     return 4.0 * num_parameters(settings) + resources.batch_images * kept
+
+
+def sized(config: EvaluateConfig, model: ModelSettings) -> ModelSettings:
+    """The weights' architecture at the size of image that is asked for. UsageError for one that it cannot have."""
+    if config.image_px is None or config.features == "raw_pixels":
+        return model
+    try:
+        return ModelSettings.model_validate({**model.model_dump(), "image_px": config.image_px})
+    except ValidationError as error:
+        asked = f"evaluate weights at {config.image_px} px"
+        raise UsageError(asked, in_brief(error), "choose an image_px that this model can have") from error
 
 
 def check_head(config: EvaluateConfig, model: ModelSettings | None) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 from vitpipe.infra.errors import IntegrityError
 from vitpipe.infra.storage.opening import open_store
 from vitpipe.infra.work import stop_if_asked
+from vitpipe.stages.evaluate.estimate import sized
 from vitpipe.stages.evaluate.work_items import EvaluateTask, ExtractTask, FeaturePart, Features, Indices
 from vitpipe.stages.images.evaluate import EvalImages
 from vitpipe.stages.model_settings import ModelSettings
@@ -75,9 +76,9 @@ def pretrained(about: EvaluateTask) -> Model:
 
 
 def settings_of(about: EvaluateTask) -> ModelSettings:
-    """The weights' architecture at the size of image that is asked for. ValidationError for one it cannot have."""
+    """The weights' architecture at the size of image that is asked for."""
     assert about.weights is not None and about.weights.model is not None
-    return ModelSettings.model_validate({**about.weights.model.model_dump(), "image_px": about.image_px})
+    return sized(about.config, about.weights.model)
 
 
 def device() -> torch.device:

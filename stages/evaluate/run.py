@@ -36,11 +36,12 @@ def run(config: EvaluateConfig, inputs: Inputs, ctx: StageContext[EvaluateResour
     check_set(config, data, data.splits)
     if weights is not None:
         check_head(config, weights.model)
+    # also refuses a size that the model cannot have
+    memory = task_bytes(config, ctx.resources, weights.model if weights else None)
     if weights is not None and not config.probes:  # now, not when the features are there
         match = join(data, weights, config.called)
         if match and match.note:
             ctx.events.emit("note", match.note)
-    memory = task_bytes(config, ctx.resources, weights.model if weights else None)
     ctx = replace(ctx, resources=ctx.resources.on_gpus(ctx.cluster.gpus(), memory))
     way = way_of(config, weights, ctx.events)
     about = EvaluateTask(config, data, weights, ctx.resources.batch_images, ctx.resources.whole_cpus, ctx.task, way)
@@ -151,6 +152,8 @@ def _score(about: EvaluateTask, per_seed: tuple[float, ...], used: Sequence[Feat
     }
     if config.split != "test":
         protocol["split"] = config.split
+    if config.called:
+        protocol["class_map"] = dict(config.called)
     if config.probes:
         protocol |= {"features": config.features, "seeds": list(config.scored_seeds)}
         protocol |= {"shots": config.drawn[0]} if config.drawn else {"num_train": data.splits["train"]}

@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from vitpipe.infra.errors import UsageError
 from vitpipe.stages.bounds import AnySeed, BatchImages, Border, Cores, Few, Images, Rate, RateOrNone, Side
@@ -11,7 +11,7 @@ from vitpipe.stages.finetune.sections import TuningAugment, TuningOptimizer
 from vitpipe.stages.images.config import AugmentSettings, pads_in_vain, too_small
 from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.preparation import EvalResize
-from vitpipe.stages.settings import Duration, PositiveDuration, Settings, TaskResources, micro_batch_of
+from vitpipe.stages.settings import Duration, PositiveDuration, Settings, TaskResources, in_brief, micro_batch_of
 from vitpipe.stages.training.config import Ema, LayerDecay
 from vitpipe.stages.training.optim.schedule import ScheduleSettings, in_steps
 
@@ -123,9 +123,9 @@ class FinetuneConfig(Settings):
             raise UsageError(f"fine-tune at {size['image_px']} px", reason, "raise crop_px, or leave it out")
         try:
             return ModelSettings.model_validate({**model.model_dump(), **changed, **size})
-        except ValueError as error:
+        except ValidationError as error:
             do = "choose an image_px and a dropout that this model can have"
-            raise UsageError(f"fine-tune at {size['image_px']} px", str(error), do) from error
+            raise UsageError(f"fine-tune at {size['image_px']} px", in_brief(error), do) from error
 
     def cosine(self, total_steps: int, num_train: int) -> ScheduleSettings:
         """Warm-up and cosine decay to `end_lr` of one trial, in steps. UsageError for no step, or a longer warm-up."""

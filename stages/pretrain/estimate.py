@@ -20,9 +20,9 @@ from vitpipe.stages.pretrain.input_checks import (
 )
 from vitpipe.stages.pretrain.job import SPLIT, ResolvedRecipe, model_of
 from vitpipe.stages.pretrain.memory import saved_bytes, terms
-from vitpipe.stages.pretrain.objective_costs import num_trained, train_flops
 from vitpipe.stages.settings import micro_batch_of
 from vitpipe.stages.training.doubts import Training, doubts
+from vitpipe.stages.training.objective_costs import num_trained, train_flops
 
 
 def estimate(config: PretrainConfig, resources: PretrainResources, inputs: Given, known: Known) -> Estimate:

@@ -7,14 +7,19 @@ from vitpipe.stages.artifacts import ShardSet
 from vitpipe.stages.estimates import Estimate
 from vitpipe.stages.images.class_match import join
 from vitpipe.stages.images.classes import difference, moved_name
-from vitpipe.stages.model_settings import ModelSettings
+from vitpipe.stages.model_settings import ModelSettings, other_function
 from vitpipe.stages.pretrain.config import VALIDATION, PretrainConfig, held_out
 from vitpipe.stages.pretrain.job import SPLIT
 from vitpipe.stages.tasks import check_data, check_labelled, planned_splits
 
 
 def check_init(init: ModelSettings | None, model: ModelSettings, uri: str) -> None:
-    """UsageError for weights to begin from whose head has other classes. An encoder without one fits any."""
+    """UsageError for weights to begin from that would be another function, or whose head has other classes.
+
+    An encoder without a head fits any.
+    """
+    if init and (found := other_function(init, model)):
+        raise UsageError(f"begin from {uri}", found, "set config.model as these weights have it")
     classes = init.classes if init else 0
     if classes and model.classes and classes != model.classes:
         found = f"its head has {classes} classes, the shards and config.model make {model.classes}"

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.pretrain.config import PretrainConfig, PretrainResources
-from vitpipe.stages.pretrain.objective_costs import activation_bytes, largest_parameter
 from vitpipe.stages.settings import micro_batch_of
 from vitpipe.stages.training.config import BUCKET_ELEMENTS
+from vitpipe.stages.training.objective_costs import activation_bytes, largest_parameter
 
 CPU_PROCESS_BYTES = 450_000_000
 """Anonymous memory of a rank once torch and DeepSpeed are imported: 421 MiB measured."""

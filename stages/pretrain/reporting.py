@@ -15,13 +15,13 @@ import torch
 from vitpipe.infra.work import Rank
 from vitpipe.stages.pretrain.job import PretrainJob
 from vitpipe.stages.pretrain.notes import Keys
-from vitpipe.stages.pretrain.objective_costs import train_flops
 from vitpipe.stages.pretrain.stragglers import Stragglers
 from vitpipe.stages.training.checkpoint.checkpoints import Saved
 from vitpipe.stages.training.measure.account import Account, Cause
 from vitpipe.stages.training.measure.metrics_log import LogSnapshot, read
 from vitpipe.stages.training.measure.spikes import Spikes
 from vitpipe.stages.training.measure.step_metrics import StepMetrics
+from vitpipe.stages.training.objective_costs import train_flops
 
 EVERY_S = 1.0
 """Numbers go out at most this often: a step of a small model is shorter than their way out."""

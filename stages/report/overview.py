@@ -67,7 +67,13 @@ def _built(model: ModelSettings) -> str:
     layers = f"{sizes.layers} layers of width {sizes.width} with {sizes.heads} heads"
     if model.family == "hybrid":
         return f"{layers} on a ResNet’s {model.grid}×{model.grid} patches of {model.image_px} px images"
-    return f"{layers}, {sizes.patch_px} px patches of {model.image_px} px images"
+    later = "".join(f", {_part(*part)}" for part in model.later_parts.items())
+    return f"{layers}{later}, {sizes.patch_px} px patches of {model.image_px} px images"
+
+
+def _part(name: str, value: Any) -> str:
+    words = name.replace("_", " ")
+    return words if value is True else f"{words} {value['kind'] if isinstance(value, dict) else value}"
 
 
 def parity(exported: Sequence[tuple[str, Weights]]) -> list[tuple[str, str, dict[str, Any]]]:

@@ -14,7 +14,8 @@ from vitpipe.stages.report.overview import variant
 from vitpipe.stages.report.record_lineage import LineageNode
 from vitpipe.stages.report.results import ScoreRow
 from vitpipe.stages.report.wording import count, flops, last_part
-from vitpipe.stages.vit.flops import train_flops_per_image
+from vitpipe.stages.training.config import ObjectiveSettings
+from vitpipe.stages.training.objective_costs import train_flops
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Pretraining:
     images: int
     """Training images of its data sets."""
     flops: float
-    """3 x forward x images seen, two operations a multiply-add, as Table 6 counts."""
+    """3 x forward x images seen, two operations a multiply-add, as Table 6 counts; of the objective's own parts too."""
     data: str
 
 
@@ -107,11 +108,12 @@ def _pretraining(node: LineageNode, checkpoint: Checkpoint, by_digest: Mapping[s
     refs = node.record.inputs.get("shards", ()) if node.record else ()
     data: list[Artifact | None] = [by_digest[ref.record_sha256].artifact() for ref in refs]
     shards = [one for one in data if isinstance(one, ShardSet)]
+    objective = ObjectiveSettings.model_validate(node.record.config.get("objective") or {}) if node.record else None
     return Pretraining(
         node=node.name,
         model=variant(model),
         images=sum(one.splits.get("train", 0) for one in shards),
-        flops=float(train_flops_per_image(model) * checkpoint.samples_seen),
+        flops=float(train_flops(objective or ObjectiveSettings(), model) * checkpoint.samples_seen),
         data=", ".join(last_part(ref.uri) for ref in refs),
     )
 

@@ -8,13 +8,10 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from vitpipe.infra.errors import UsageError
-from vitpipe.stages.model_settings import LATER_PARTS, ModelSettings
+from vitpipe.stages.model_settings import ModelSettings, other_function
 from vitpipe.stages.vit.init import initial_value
 from vitpipe.stages.vit.positions import ResizeMode, resize_positions, resize_rows
 from vitpipe.stages.vit.shapes import parameter_shapes
-
-_FUNCTION = ("pool", "position", "gelu", "norm_eps", *LATER_PARTS)
-"""Settings that must agree, like the variant: otherwise the same weights would be another function."""
 
 
 def adapt_state(
@@ -31,12 +28,8 @@ def adapt_state(
     With `new_head` the head becomes a zero linear layer, and the old representation is dropped where `new` has none;
     without, the head is kept. UsageError naming the settings or tensors that do not fit.
     """
-    differing = [name for name in _FUNCTION if getattr(old, name) != getattr(new, name)]
-    if old.numbers != new.numbers:
-        differing.insert(0, "variant")
-    if differing:
-        found = "; ".join(f"{name} {getattr(old, name)} -> {getattr(new, name)}" for name in differing)
-        raise UsageError("adapt a model's weights", f"it would be another function: {found}", "leave these as they are")
+    if found := other_function(old, new):
+        raise UsageError("adapt a model's weights", found, "leave these as they are")
     fresh = ("head.", "pre_logits.") if old.representation != new.representation else ("head.",)
     adapted = {}
     for name, shape in parameter_shapes(new).items():

@@ -30,6 +30,7 @@ class ViT(nn.Module):
         width, layers = settings.sizes.width, settings.sizes.layers
         self.settings = settings
         self.checkpoint_blocks = False
+        self.prefix = settings.prefix  # here, as the compiler does not look up a variant's numbers
         self.patch_embed = PatchEmbed(settings) if settings.stem is None else HybridEmbed(settings)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width)) if settings.has_class_token else None
         self.reg_token = nn.Parameter(torch.zeros(1, settings.registers, width)) if settings.registers else None
@@ -103,8 +104,7 @@ class ViT(nn.Module):
 
     def pool(self, x_BTD: Tensor) -> Tensor:
         """Reduce tokens (B, T, D) to one vector (B, D) for each image: the class token, or what the patches make."""
-        prefix = self.settings.prefix
-        patches_BND = x_BTD[:, prefix:] if prefix else x_BTD
+        patches_BND = x_BTD[:, self.prefix :] if self.prefix else x_BTD
         if self.attn_pool is not None:
             pooled_BD: Tensor = self.attn_pool(patches_BND)
             return pooled_BD

@@ -14,7 +14,6 @@ from vitpipe.stages.convert.config import ForeignSource
 from vitpipe.stages.convert.formats.common import Named
 from vitpipe.stages.convert.formats.described import Described
 from vitpipe.stages.convert.numbers import Shape
-from vitpipe.stages.model_settings import Rope
 
 _OTHERS = {
     r"^\+ .*dist(illation)?_token": "a distillation token",
@@ -91,20 +90,16 @@ def _rope(named: Named, described: Described, source: ForeignSource, asked: str)
     """The recipe's, or the config's. UsageError where they are not one, or neither says what no tensor shows."""
     said, wanted = described.rope, source.rope
     if said and wanted and said != wanted:
-        found = f"the config beside it says rope {_words(said)}, config.source.rope is {_words(wanted)}"
+        found = f"the config beside it says rope {said}, config.source.rope is {wanted}"
         raise UsageError(asked, found, "leave config.source.rope out, or correct it")
     if wanted and described.says_rope and not said:
-        found = f"the config beside it says that it has no rotary positions, config.source.rope is {_words(wanted)}"
+        found = f"the config beside it says that it has no rotary positions, config.source.rope is {wanted}"
         raise UsageError(asked, found, "leave config.source.rope out")
     if named.dialect and named.format == "timm" and not (said or wanted or described.says_rope):
         found = "its names are those of timm's Eva models, whose rotary positions no tensor shows, and no config says"
         raise UsageError(asked, found, "give config.source.rope, such as {kind: eva02, grid: 16} or {kind: dinov3}")
     rope = said or wanted
     return rope.model_dump() if rope else None
-
-
-def _words(rope: Rope) -> str:
-    return f"{rope.kind} of base {rope.theta:g}" + (f" for a grid of {rope.grid}" if rope.grid else "")
 
 
 def other_model(lines: Iterable[str]) -> str | None:

@@ -19,6 +19,7 @@ from vitpipe.stages.convert.formats.landmarks import Landmarks
 from vitpipe.stages.convert.links import PATCHES
 from vitpipe.stages.convert.numbers import Shape
 from vitpipe.stages.model_settings import ModelSettings
+from vitpipe.stages.settings import in_brief
 from vitpipe.stages.variants import BASE_WIDTH, VARIANTS, ResNet, find_variant, reduced
 
 Shapes = Mapping[str, Shape]
@@ -35,18 +36,12 @@ def recognise(named: Named, described: Described, source: ForeignSource, asked: 
         given = source.model_dump(include={"gelu", "norm_eps"}, exclude_none=True)
         settings = ModelSettings.model_validate(fields | given)
     except (ValidationError, IndexError) as error:
-        why = _in_brief(error) if isinstance(error, ValidationError) else str(error)
+        why = in_brief(error) if isinstance(error, ValidationError) else str(error)
         raise UsageError(asked, f"its sizes are not those of a model of ours: {why}", "name another file") from error
     if settings.representation != "none" and described.representation_act:
         found = f"its config says {described.representation_act}, behind that layer models here have tanh"
         raise UsageError(asked, found, "it would be another function: it cannot be converted")
     return settings
-
-
-def _in_brief(error: ValidationError) -> str:
-    """One line: `norm_eps 0.0: Input should be ...`."""
-    wrong = [(".".join(map(str, one["loc"])), one["input"], one["msg"]) for one in error.errors()]
-    return "; ".join(f"{where} {given!r}: {why}" if where else why for where, given, why in wrong)
 
 
 def channels_of(named: Named) -> int:

@@ -195,6 +195,10 @@ def test_heads_are_not_guessed(tmp_path: Path) -> None:
     path = timm_file(tmp_path / "m.safetensors")
     with pytest.raises(UsageError, match=r"nothing says its number of attention heads.*Give config.source.heads"):
         read_all(tmp_path, path, heads=None)
+    with pytest.raises(
+        UsageError, match=r"model of ours: width 32 is not a multiple of heads 3: 32 = 10 x 3 \+ 2\. Name"
+    ):
+        read_all(tmp_path, path, heads=3)
 
 
 @pytest.mark.parametrize(("rows", "found"), [

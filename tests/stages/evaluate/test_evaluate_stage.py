@@ -129,7 +129,10 @@ def test_classify_matches_classes_by_name(world):
     images = EvalImages(data, "test", 16, "squash", path / "cache")
     with torch.inference_mode():
         named = torch.cat([model(batch.images_BCHW) for batch in images.batches(64)]).argmax(1).numpy()
-    assert score.value == (named == np.array([4, 1])[images.labels]).mean()
+    assert score.value == (named == np.array([4, 1])[images.labels]).mean() and "class_map" not in score.protocol
+    turned = {"class 4": "class 1", "class 1": "class 4"}
+    other, _ = evaluate(world, "turned", data=data, method="classify", eval_resize="squash", class_map=turned)
+    assert other.value == (named == np.array([1, 4])[images.labels]).mean() and other.protocol["class_map"] == turned
 
 
 def test_val_is_scored_where_it_is_asked_for(world):
@@ -155,6 +158,8 @@ def test_bad_requests_say_what_is_missing(world):
         evaluate(world, "unknown", method="classify")
     with pytest.raises(StageError, match="3 of 3 classes have fewer, class 0 has 20"):
         evaluate(world, "greedy", shots=(5, 25), strict_shots=True)
+    with pytest.raises(UsageError, match="image_px 2 is smaller than one patch of"):
+        evaluate(world, "too-small", shots=(5,), image_px=2)
     with pytest.raises(ValueError, match="knn draws none here"):
         EvaluateConfig(method="knn", strict_shots=True)
     with pytest.raises(UsageError, match="Score without weights"):

@@ -53,8 +53,13 @@ def test_refuses_at_plan_what_cannot_work():
         estimate(config(), FinetuneResources(), given(data=Estimate(splits={"train": 1000}, num_classes=10)), KNOWN)
     with pytest.raises(UsageError, match="warmup 500"):
         estimate(config(warmup="500 steps"), FinetuneResources(), given(), KNOWN)
-    with pytest.raises(UsageError, match="smaller than one patch"):
+    with pytest.raises(
+        UsageError, match=r"^Cannot fine-tune at 8 px: image_px 8 is smaller than one patch of 16 px\. Ch"
+    ):
         estimate(config(image_px=8), FinetuneResources(), given(), KNOWN)
+    probe = EvaluateConfig(method="fewshot", image_px=8)
+    with pytest.raises(UsageError, match=r"^Cannot evaluate weights at 8 px: image_px 8 is smaller than one patch"):
+        estimate_evaluation(probe, EvaluateResources(), given(), KNOWN)
 
 
 @pytest.mark.parametrize("splits", [{"train": 1000, "val": 200}, {"train": 1000, "val": 0}])
@@ -104,11 +109,12 @@ def test_a_small_trial_takes_a_part_of_a_gpu_and_a_large_one_all_of_it():
 
 def test_memory_counts_what_the_optimiser_and_the_average_keep_of_each_weight():
     tuned = config().architecture(B16, 10)
-    weights, base = num_parameters(tuned), memory_bytes(config(), FinetuneResources(), tuned)
+    asked = FinetuneResources()
+    weights, base = num_parameters(tuned), memory_bytes(config(), asked, tuned)
     changes = {"adamw": ({"kind": "adamw"}, 4), "lion": ({"kind": "lion"}, 0), "no momentum": ({"momentum": 0}, -4)}
     for name, (optimizer, more) in changes.items():
-        assert memory_bytes(config(optimizer=optimizer), FinetuneResources(), tuned) - base == more * weights, name
-    assert memory_bytes(config(ema={"decay": 0.9}), FinetuneResources(), tuned) - base == 4 * weights
+        assert memory_bytes(config(optimizer=optimizer), asked, tuned) - base == more * weights, name
+    assert memory_bytes(config(ema={"decay": 0.9}), asked, tuned) - base == 4 * weights
     unusual = estimate(config(optimizer={"kind": "lion"}, peak_lr=0.3), FinetuneResources(), given(), KNOWN)
     assert any("lion" in note for note in unusual.notes)
 

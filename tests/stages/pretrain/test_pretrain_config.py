@@ -155,13 +155,18 @@ def test_fp16_is_refused_with_the_reason() -> None:
 
 def test_a_head_of_other_classes_is_no_beginning() -> None:
     """At plan already, as soon as the shards are known; in `run` before any rank starts."""
-    given = {"classes": 1000, "variant": "B/16", "image_px": 224}
+    given = {**RECIPE["model"], "classes": 1000}
     known = {"shards": (Estimate(splits={"train": 100}, num_classes=5),), "init": (Estimate(model=given),)}
     with pytest.raises(UsageError, match=r"head has 1000 classes, the shards and config\.model make 5"):
         estimate(recipe(), PretrainResources(), known, Known())
     for classes in (0, 5):
         fitting = known | {"init": (Estimate(model=given | {"classes": classes}),)}
         assert estimate(recipe(), PretrainResources(), fitting, Known()).steps == 10
+    other = known | {"init": (Estimate(model=given | {"classes": 5, "registers": 2}),)}
+    with pytest.raises(
+        UsageError, match=r"another function: registers 2 -> 0\. Set config\.model as these weights have"
+    ):
+        estimate(recipe(), PretrainResources(), other, Known())
 
 
 def test_a_plan_knows_that_there_is_nothing_to_measure() -> None:

@@ -23,6 +23,8 @@ from vitpipe.stages.report.record_lineage import walk
 from vitpipe.stages.report.results import rows
 from vitpipe.stages.report.run import run
 from vitpipe.stages.report.scaling import Pretraining, over_labels, over_pretraining, pretrainings
+from vitpipe.stages.training.config import ObjectiveSettings
+from vitpipe.stages.training.objective_costs import train_flops
 
 TUNED = {"method": "finetune", "pretrained": True, "image_px": 384, "seeds": [0, 1, 2], "eval_resize": "squash"}
 
@@ -123,6 +125,18 @@ def test_accuracy_grows_with_what_the_lineage_says(world):
     assert compute.xs[1] == pytest.approx(4 * compute.xs[0]) and len(compute.series[0].points) == 2
     (labels,) = over_labels(rows(found))
     assert labels.xs == [1.0, 5.0] and len(labels.series) == 2 and "few" in labels.series[0].name
+
+
+def test_compute_is_of_what_the_objective_ran(tmp_path):
+    """A masked autoencoder's encoder sees a quarter of the patches, and its decoder counts too; as the plan says."""
+    mae = ObjectiveSettings.model_validate({"kind": "mae", "decoder": {"layers": 2, "width": 64, "heads": 4}})
+    plain = checkpoint(tmp_path, "plain", 3)
+    hiding = checkpoint(tmp_path, "hiding", 3, config={"objective": mae.model_dump(mode="json")})
+    given = [weights(tmp_path, f"w-{one.step}-{number}", inputs={"checkpoint": [one]})
+             for number, one in enumerate((plain, hiding))]  # fmt: skip
+    spent = {made.node: made.flops for made in pretrainings(walk(given)).values()}
+    assert spent["plain"] == 768 * train_flops(ObjectiveSettings(), plain.model)
+    assert spent["hiding"] == 768 * train_flops(mae, hiding.model) != spent["plain"]
 
 
 def test_two_pretrainings_behind_one_score_are_no_point(world):

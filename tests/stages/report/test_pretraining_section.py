@@ -8,7 +8,9 @@ from synthetic import checkpoint
 
 from vitpipe.stages.artifacts import Score
 from vitpipe.stages.contract import Inputs
+from vitpipe.stages.model_settings import Rope
 from vitpipe.stages.report.config import ReportConfig, ReportResources
+from vitpipe.stages.report.overview import pretraining
 from vitpipe.stages.report.pretraining import curves, spent
 from vitpipe.stages.report.run import run
 
@@ -53,3 +55,11 @@ def test_the_page_shows_both(tmp_path: Path) -> None:
     page = ctx.out.node.read(made.file("index.html").at).decode()
     for part in ("Goodput 80.0 %", "from each start to its first step", "12 s", "Held-out accuracy"):
         assert part in page
+
+
+def test_a_model_is_described_with_its_later_parts(tmp_path: Path) -> None:
+    made = checkpoint(tmp_path, steps=2)
+    assert "with 2 heads, 4 px patches" in pretraining("plain", made)
+    later = made.model.model_copy(update={"registers": 4, "qk_norm": True, "rope": Rope(kind="eva02")})
+    told = pretraining("later", made.model_copy(update={"model": later}))
+    assert "with 2 heads, registers 4, qk norm, rope eva02, 4 px patches" in told

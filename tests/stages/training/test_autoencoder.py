@@ -11,12 +11,12 @@ from torch import Tensor
 
 from vitpipe.stages.images.batch import Batch
 from vitpipe.stages.model_settings import ModelSettings
-from vitpipe.stages.pretrain.objective_costs import activation_bytes, num_trained, train_flops
 from vitpipe.stages.training.config import HELPERS, ObjectiveSettings
 from vitpipe.stages.training.objective import autoencoder
 from vitpipe.stages.training.objective.autoencoder import MaskedAutoencoder, begin
 from vitpipe.stages.training.objective.hidden_patches import draw, hidden
 from vitpipe.stages.training.objective.losses import loss_fn
+from vitpipe.stages.training.objective_costs import activation_bytes, num_trained, train_flops
 from vitpipe.stages.variants import Sizes
 from vitpipe.stages.vit.shapes import parameter_shapes
 from vitpipe.stages.vit.visible import fixed_table

@@ -188,7 +188,10 @@ def test_a_hybrids_positions_follow_its_feature_map() -> None:
 
 def test_what_means_nothing_for_a_resnet_is_named() -> None:
     later = {"registers": 4, "rope": {"kind": "eva02"}, "mlp_kind": "swiglu"}
-    with pytest.raises(ValueError, match="map: registers 4, mlp_kind swiglu, rope has no meaning for it; leave it out"):
+    with pytest.raises(
+        ValueError,
+        match="map: registers 4, mlp_kind swiglu, rope eva02 of base 10000 has no meaning for it; leave it out",
+    ):
         ModelSettings.model_validate({"variant": "R50x1", "image_px": 64} | later)
 
 

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vitpipe.infra.errors import UsageError
 from vitpipe.pipeline.plan.fingerprint import canonical
-from vitpipe.stages.model_settings import LATER_PARTS, ModelSettings, Rope
+from vitpipe.stages.model_settings import LATER_PARTS, ModelSettings, Rope, other_function
 from vitpipe.stages.vit.adapt import adapt_state
 from vitpipe.stages.vit.build import build_model
 from vitpipe.stages.vit.flops import activation_bytes, forward_macs
@@ -119,3 +119,12 @@ def test_the_inside_is_looked_at_as_it_is() -> None:
     maps = rollout(model.eval(), images)
     assert maps.shape == (3, 4, 4) and (maps.flatten(1).sum(1) < 1).all()
     assert attention_distance(model, images).shape == (2, 4)
+
+
+def test_where_a_scale_started_and_who_said_a_base_make_no_other_function() -> None:
+    own = tiny(layer_scale=0.1, rope={"kind": "eva02"})
+    assert other_function(own, tiny(layer_scale=1e-5, rope={"kind": "eva02", "base": 10_000})) == ""
+    assert "rope eva02 of base 10000 -> eva02 of base 100" in other_function(
+        own, tiny(layer_scale=0.1, rope={"kind": "eva02", "base": 100})
+    )
+    assert "layer_scale 0.1 -> None" in other_function(own, tiny(rope={"kind": "eva02"}))
