@@ -96,9 +96,9 @@ def claimed_data(vars: Mapping[str, Any], asked: str | None = None) -> str | Non
 
 
 def claimed_recipe(vars: Mapping[str, Any]) -> str | None:
-    """Find which of the authors' later recipes a spec says it is, or None. UsageError for an unknown name.
+    """Find which of the authors' later recipes a spec says it is, or None. UsageError for a name that is nearly one.
 
-    A variable of that name which holds no text, such as a section of settings, is the spec's own.
+    A variable of that name which holds anything else is the spec's own.
     """
     name = vars.get(RECIPE)
     return known_recipe(name) if isinstance(name, str) else None

@@ -15,15 +15,14 @@ from vitpipe.infra.errors import UsageError
 from vitpipe.stages.paper.recipes import Expected, RecipeRow, full_name, size
 
 
-def known_recipe(name: str) -> str:
-    """Find a recipe of that name. UsageError with those that there are."""
-    if name not in upstream():
-        near = difflib.get_close_matches(name, upstream(), n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise UsageError(
-            "compare with a recipe", f"vars.recipe is {name!r}{hint}", f"name one of {', '.join(upstream())}"
-        )
-    return name
+def known_recipe(name: str) -> str | None:
+    """Find a recipe of that name, or None. UsageError for a name that is nearly one, with those that there are."""
+    if name in upstream():
+        return name
+    if near := difflib.get_close_matches(name, upstream(), n=1):
+        found = f"vars.recipe is {name!r}; did you mean {near[0]!r}?"
+        raise UsageError("compare with a recipe", found, f"name one of {', '.join(upstream())}")
+    return None
 
 
 def recipe_data(recipe: str) -> str:

@@ -132,6 +132,6 @@ def test_a_recipe_that_nobody_wrote_is_refused() -> None:
     assert claimed_data({"recipe": "augreg-i21k"}) == "ImageNet-21k" and claimed_recipe({}) is None
 
 
-@pytest.mark.parametrize("own", [["augreg-i21k"], {"peak_lr": 0.1}, 5])
+@pytest.mark.parametrize("own", [["augreg-i21k"], {"peak_lr": 0.1}, 5, "mine"])
 def test_a_variable_that_is_no_name_claims_nothing(own: object) -> None:
     assert claimed_recipe({"recipe": own}) is None and claimed_data({"recipe": own}) is None

@@ -182,8 +182,10 @@ def _position(
         raise UsageError(asked, found, "name the file, or the folder of all shards, of a whole model")
     said = source.position or described.position
     if said is None:
-        found = "it has no table of positions: its model may compute them from sines (big_vision), or have none"
-        raise UsageError(asked, found, "say which: config.source.position: sincos2d, or none")
+        ways = {"sincos2d": "compute them from sines (big_vision)", "none": "have none"}
+        found = f"it has no table of positions: its model may {' or '.join(ways[one] for one in can_be)}"
+        do = f"say which: config.source.position: {', or '.join(can_be)}"
+        raise UsageError(asked, found, do if len(can_be) > 1 else f"if so, give config.source.position: {can_be[0]}")
     if said not in can_be:
         needs = "learned1d needs one" if said == "learned1d" else f"{format} has no model of {said} positions"
         found = f"it has no table of positions, and {needs}: without a table they are {' or '.join(can_be)}"

@@ -218,7 +218,7 @@ def test_positions_that_no_tensor_shows_are_asked_for(tmp_path: Path) -> None:
     arrays = google_arrays(settings, state, big_vision=True)
     del arrays["pos_embedding"]
     path = write_npz(tmp_path / "m.npz", arrays)
-    with pytest.raises(UsageError, match=r"no table of positions.*config.source.position: sincos2d, or none"):
+    with pytest.raises(UsageError, match=r"no table of positions.*from sines.*config.source.position: sincos2d"):
         look_at(tmp_path, path, image_px=32)
     foreign = look_at(tmp_path, path, image_px=32, position="sincos2d")
     whole, computed = build_model(settings), build_model(foreign.settings)
