@@ -20,7 +20,7 @@ BUCKET_ELEMENTS = 25_000_000
 
 WEIGHT = "weight"
 """Name of the weights, beside those of their moments, in a training state."""
-HELPERS = ("mask_token", "predictor.", "decoder_")
+OF_PRETRAINING_ALONE = ("mask_token", "predictor.", "decoder_")
 """What names of parameters begin with that an objective adds to a model's; of no use once the encoder is trained."""
 
 

@@ -14,7 +14,7 @@ from vitpipe.stages.seal import SEAL, broken
 from vitpipe.stages.training.checkpoint import committed_steps
 from vitpipe.stages.training.checkpoint.committed_steps import STATE, StepManifest, StepPlace
 from vitpipe.stages.training.checkpoint.state_files import AVERAGE, LAYOUT, WEIGHTS, StateFiles
-from vitpipe.stages.training.config import HELPERS
+from vitpipe.stages.training.config import OF_PRETRAINING_ALONE
 
 _ATTEMPT = re.compile(r"(a\d+(?:\.\d+)?)/attempt\.json")
 
@@ -41,7 +41,7 @@ def open_step(checkpoint: Checkpoint, scratch: Path, step: int | None = None, av
         found.fetch(path, scratch)
     if not (scratch / state / LAYOUT).exists():
         raise IntegrityError(f"read {checkpoint.uri}", f"step {found.step} lists no {LAYOUT}", "use another step")
-    return StateFiles(scratch / state, leave_out=HELPERS, average=average)
+    return StateFiles(scratch / state, leave_out=OF_PRETRAINING_ALONE, average=average)
 
 
 def kept_steps(checkpoint: Checkpoint) -> dict[int, StepPlace]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vitpipe.stages.images.batch import Batch
 from vitpipe.stages.model_settings import ModelSettings
-from vitpipe.stages.training.config import HELPERS, ObjectiveSettings
+from vitpipe.stages.training.config import OF_PRETRAINING_ALONE, ObjectiveSettings
 from vitpipe.stages.training.objective import autoencoder
 from vitpipe.stages.training.objective.autoencoder import MaskedAutoencoder, begin
 from vitpipe.stages.training.objective.hidden_patches import draw, hidden
@@ -226,7 +226,7 @@ def test_every_parameter_is_used_without_hints_and_the_encoder_keeps_its_names(c
     model(batch().images_BCHW).sum().backward()
     assert [name for name, one in model.named_parameters() if one.grad is None] == []
     shapes = {name: tuple(one.shape) for name, one in model.named_parameters()}
-    plain = {name: shape for name, shape in shapes.items() if not name.startswith(HELPERS)}
+    plain = {name: shape for name, shape in shapes.items() if not name.startswith(OF_PRETRAINING_ALONE)}
     assert plain == parameter_shapes(model.settings) and len(plain) < len(shapes)
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vitpipe.stages.images.batch import Batch
 from vitpipe.stages.model_settings import ModelSettings
-from vitpipe.stages.training.config import HELPERS, ObjectiveSettings
+from vitpipe.stages.training.config import OF_PRETRAINING_ALONE, ObjectiveSettings
 from vitpipe.stages.training.objective.corruption import colours, corrupted, draw, patches
 from vitpipe.stages.training.objective.losses import loss_fn
 from vitpipe.stages.training.objective.masked_patches import MaskedPatchViT
@@ -189,7 +189,7 @@ def test_without_hints_every_parameter_is_used() -> None:
 def test_the_encoder_keeps_its_names() -> None:
     model = masked_vit("l2")
     shapes = {name: tuple(one.shape) for name, one in model.named_parameters()}
-    plain = {name: shape for name, shape in shapes.items() if not name.startswith(HELPERS)}
+    plain = {name: shape for name, shape in shapes.items() if not name.startswith(OF_PRETRAINING_ALONE)}
     assert plain == parameter_shapes(model.settings)
     assert shapes.keys() - plain.keys() == {"mask_token", "predictor.weight", "predictor.bias"}
 
