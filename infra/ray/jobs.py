@@ -198,7 +198,7 @@ def _refused(what: str, address: str, error: Any) -> StorageError:
     asked = f"{what} on the Ray cluster at {address}"
     first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
     if "authentication" in str(error).lower() or "401" in str(error) or "403" in str(error):
-        mine = (os.environ.get("RAY_AUTH_TOKEN") and "RAY_AUTH_TOKEN") or ray_auth.token_path()
+        mine = "RAY_AUTH_TOKEN" if os.environ.get("RAY_AUTH_TOKEN") else ray_auth.token_path()
         found = f"the token in {mine} is not its token" if ray_auth.token() else "there is no token on this machine"
         return StorageError(asked, f"{found} ({first})", f"put the cluster's token into {ray_auth.token_path()}")
     return StorageError(asked, first, "check the address, and that the cluster is up")

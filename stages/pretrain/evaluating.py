@@ -1,8 +1,7 @@
 """Measure a pretraining between two of its steps, on all ranks. The trajectory does not know of it."""
 
 import math
-from collections.abc import Sequence
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,6 @@ class Evaluator:
     def __init__(self, job: PretrainJob, engine: Engine) -> None:
         self._job, self._engine = job, engine
         self._cache: Path = job.task.scratch / "images"
-        self._held_out: list[EvalImages] | None = None
 
     def measure(self, step: int, samples_seen: int) -> dict[str, Any]:
         """A line of `evaluation.jsonl`: `step, samples_seen`, of the held-out split `loss` and `accuracy`, `watch`
@@ -39,17 +37,13 @@ class Evaluator:
         assert settings is not None  # who asks has found that it is time
         found: dict[str, Any] = {"step": step, "samples_seen": samples_seen}
         threads = self._job.recipe.resources.cpus_per_worker
-        if self._held_out is None:
-            self._held_out = self._open()
         if self._held_out:
             loss, prepare = loss_fn(self._job.recipe.config.objective), partial(prepared, self._job)
             labelled = self._job.recipe.config.objective.labelled
             values = validate(self._engine, self._held_out, loss, prepare, threads, classes=labelled)
             found |= {name: value if math.isfinite(value) else None for name, value in values.items()}
-        for watched in self._job.watch:
-            split = held_out(watched.shards.splits)
-            assert split is not None  # the driver has refused a set without
-            share = named_right(self._engine, self._images(watched.shards, split), watched.outputs, threads)
+        for watched, images in zip(self._job.watch, self._watched, strict=True):
+            share = named_right(self._engine, images, watched.outputs, threads)
             found.setdefault("watch", {})[watched.shards.name] = share
         for probe in self._job.probes:
             split = held_out(probe.splits)
@@ -58,16 +52,32 @@ class Evaluator:
             scores = fewshot(self._engine, probe, split, image_px, self._few_shots(), self._cache, threads)
             by_shots = {str(shots): accuracy for shots, accuracy in scores.items()}
             found.setdefault("fewshot", {})[probe.name] = by_shots
-            if short := self._short(probe, settings.fewshot.shots):
+            if short := self._short[probe.name]:
                 found.setdefault("short_classes", {})[probe.name] = short
         return found
 
-    def _short(self, probe: ShardSet, shots: Sequence[int]) -> dict[str, int]:
-        labels_N = np.asarray(EvalImages.labels_of(probe, "train", self._cache), dtype=np.int64)
-        counted = {str(few): short_classes(labels_N, probe.num_classes, few, False, "shots") for few in shots}
-        return {few: classes for few, classes in counted.items() if classes}
+    @cached_property
+    def _short(self) -> dict[str, dict[str, int]]:
+        """How many classes of each probe have fewer images than shots, where some have."""
+        settings, found = self._job.recipe.config.evaluate, {}
+        assert settings is not None
+        for probe in self._job.probes:
+            labels_N = np.asarray(EvalImages.labels_of(probe, "train", self._cache), dtype=np.int64)
+            counted = {
+                str(few): short_classes(labels_N, probe.num_classes, few, False, "shots")
+                for few in settings.fewshot.shots
+            }
+            found[probe.name] = {few: classes for few, classes in counted.items() if classes}
+        return found
 
-    def _open(self) -> list[EvalImages]:
+    @cached_property
+    def _watched(self) -> list[EvalImages]:
+        splits = [held_out(watched.shards.splits) for watched in self._job.watch]
+        # the driver has refused a set without such a split
+        return [self._images(one.shards, split) for one, split in zip(self._job.watch, splits, strict=True) if split]
+
+    @cached_property
+    def _held_out(self) -> list[EvalImages]:
         job = self._job
         others = bool(job.probes or job.watch)
         split = validation_split(job.recipe.config, [one.splits for one in job.shards], others)

@@ -1,10 +1,10 @@
 """Each recipe against the paper's: a planted change of any field is found, and nothing else with it."""
 
-import copy
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from one_field import changed
 from pydantic import BaseModel
 
 from vitpipe.pipeline.spec.places import models_in
@@ -62,17 +62,6 @@ NOT_COMPARED = {
 }  # fmt: skip
 """The shards decide it, another alternative alone has it, no recipe names it, its section stands for it, or it changes
 no weight."""
-
-
-def changed(recipe: dict[str, Any], field: str, value: Any) -> dict[str, Any]:
-    """The recipe with one field, named by its path, set anew."""
-    made = copy.deepcopy(recipe)
-    *parents, last = field.split(".")
-    inner = made
-    for name in parents:
-        inner = inner.setdefault(name, {})
-    inner[last] = value
-    return made
 
 
 def pretraining(recipe: dict[str, Any], data: str | None = "ImageNet-21k") -> tuple[list[str], list[str]]:

@@ -1,10 +1,10 @@
 """The authors' later recipes: the shipped configs are theirs field by field, and whatever is planted is found alone."""
 
-import copy
 from pathlib import Path
 from typing import Any
 
 import pytest
+from one_field import changed
 
 from vitpipe.infra.errors import UsageError
 from vitpipe.pipeline.plan.conform import claimed_data, claimed_recipe, conform
@@ -49,23 +49,13 @@ def test_no_shipped_recipe_deviates(path: Path) -> None:
     assert claimed_recipe(found.vars) or path.stem.startswith(("data-size", "mae-l16")), "the paper's own, and MAE's"
 
 
-def planted(config: dict[str, Any], field: str, value: Any) -> dict[str, Any]:
-    made = copy.deepcopy(config)
-    *parents, last = field.split(".")
-    inner = made
-    for name in parents:
-        inner = inner.setdefault(name, {})
-    inner[last] = value
-    return made
-
-
 @pytest.mark.parametrize("field", OTHERS)
 @pytest.mark.parametrize("recipe", ["augreg-i21k", "augreg-i1k", "vit-s16-i1k"])
 def test_a_planted_deviation_is_found_alone(recipe: str, field: str) -> None:
     nodes = shipped(recipe if recipe != "vit-s16-i1k" else "vit-s16-i1k-90ep")
     config = nodes.get("backbone/b-16") or nodes["backbone"]
     value = THEIR_OWN.get(field, OTHERS[field]) if recipe == "vit-s16-i1k" else OTHERS[field]
-    found = conform_pretraining(PretrainConfig.model_validate(planted(config, field, value)), None, recipe)
+    found = conform_pretraining(PretrainConfig.model_validate(changed(config, field, value)), None, recipe)
     with_it = {
         "objective.kind": {"objective.head_bias"}, "optimizer.kind": {"optimizer.betas"},
         "augment.crop": {"augment.min_area"},
@@ -83,7 +73,7 @@ def test_a_planted_deviation_is_found_alone(recipe: str, field: str) -> None:
 def test_settings_of_another_checkpoint_than_the_number_printed_are_found(node: str, fields: dict[str, Any]) -> None:
     config = shipped("augreg-i21k")[f"backbone/{node}"]
     for name, value in fields.items():
-        config = planted(config, f"augment.{name}", value)
+        config = changed(config, f"augment.{name}", value)
     found = conform_pretraining(PretrainConfig.model_validate(config), None, "augreg-i21k")
     assert {one.field for one in found.deviations} == {f"augment.{name}" for name in fields}
     assert all("name of the checkpoint" in one.where for one in found.deviations)
@@ -97,7 +87,7 @@ def test_the_fine_tuning_of_a_recipe_is_its_own(field: str, value: Any) -> None:
     config = shipped("augreg-i21k")["transfer/b-16"]
     asked = "imagenet", "B/16", 224, "augreg-i21k"
     assert not conform_finetuning(FinetuneConfig.model_validate(config), *asked).deviations
-    found = conform_finetuning(FinetuneConfig.model_validate(planted(config, field, value)), *asked)
+    found = conform_finetuning(FinetuneConfig.model_validate(changed(config, field, value)), *asked)
     assert [one.field for one in found.deviations] == [field]
 
 

@@ -2,11 +2,11 @@
 
 import re
 from collections.abc import Collection
+from dataclasses import replace
 
 from vitpipe.stages.convert.families.renamed import as_they_are, by_our_names, without
 from vitpipe.stages.convert.formats import common
-from vitpipe.stages.convert.formats.timm import LANDMARKS
-from vitpipe.stages.convert.formats.timm_files import describe
+from vitpipe.stages.convert.formats.timm import READING
 from vitpipe.stages.convert.numbers import Arrays
 from vitpipe.stages.vit.settings_file import SETTINGS
 
@@ -24,16 +24,6 @@ def claim(arrays: Arrays, beside: Collection[str], asked: str) -> common.Named |
 
 
 EVA = common.Dialect(
-    common.Reading(
-        claim=claim,
-        links=as_they_are,
-        landmarks=LANDMARKS,
-        gelu="erf",
-        norm_eps=1e-6,
-        untabled=("none",),
-        is_pixels_certain=False,
-        companions=("config.json",),
-        describe=describe,
-    ),
+    replace(READING, claim=claim, links=as_they_are),
     "vitpipe.stages.convert.families.consumers:timm_eva",
 )

@@ -220,6 +220,17 @@ def _claim(arrays: Arrays, beside: Collection[str], asked: str) -> common.Named 
     return common.Named("timm", common.renamed(arrays, today))
 
 
+READING = common.Reading(
+    claim=_claim,
+    links=timm_links,
+    landmarks=LANDMARKS,
+    gelu="erf",
+    norm_eps=1e-6,
+    untabled=("none",),
+    is_pixels_certain=False,
+    companions=("config.json",),
+    describe=describe,
+)
 FORMAT = common.WeightsFormat(
     name="timm",
     file=common.SAFETENSORS,
@@ -230,15 +241,5 @@ FORMAT = common.WeightsFormat(
     companions=lambda about: {"config.json": _config(about)},
     pixels=common.HALF,
     consumer="vitpipe.stages.convert.consumers:timm_folder",
-    reading=common.Reading(
-        claim=_claim,
-        links=timm_links,
-        landmarks=LANDMARKS,
-        gelu="erf",
-        norm_eps=1e-6,
-        untabled=("none",),
-        is_pixels_certain=False,
-        companions=("config.json",),
-        describe=describe,
-    ),
+    reading=READING,
 )
