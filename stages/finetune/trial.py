@@ -49,7 +49,7 @@ def _train_and_score(task: TrialTask, device: torch.device) -> TrialOutcome:
     average = WeightAverage(list(model.parameters()), config.ema.decay) if config.ema else None
     starts = range(0, recipe.total_steps * recipe.batch_images, task.micro_batch)
     ranges = ((start, task.micro_batch) for start in starts)
-    batches = train.stream(ranges, threads=task.threads, prefetch=train.ahead(task.micro_batch))
+    batches = train.stream(ranges, threads=task.threads, prefetch=train.ahead(task.micro_batch, task.threads))
     losses: list[float] = []
     facts: dict[str, Any] = {
         "num_scored": scored.num_images,

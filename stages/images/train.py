@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +21,11 @@ from vitpipe.stages.images.decode import Pixels
 from vitpipe.stages.images.keys import Ints
 from vitpipe.stages.images.mixing import SoftLabels, mix, partners
 from vitpipe.stages.images.ordering import order_of
-from vitpipe.stages.images.prefetch import in_order, most_ahead
+from vitpipe.stages.images.prefetch import InParts, in_parts, most_ahead
 from vitpipe.stages.images.split import Split, open_pixels
+
+PART_PIXELS = 8 * 224 * 224
+"""Pixels that one thread makes at a time."""
 
 
 class TrainImages:
@@ -82,6 +86,10 @@ class TrainImages:
 
     def micro_batch(self, start: int, count: int) -> Batch:
         """Make the batch of positions start .. start + count - 1."""
+        return self.begin(start, count).made()
+
+    def begin(self, start: int, count: int) -> InParts[Batch]:
+        """Fetch what `micro_batch` is made of, and share it out in parts."""
         wanted_B = np.arange(start, start + count)
         partners_B = partners(wanted_B, self._augment, self._batch_images) if self._augment.mixes else wanted_B
         positions_B = np.union1d(wanted_B, partners_B)
@@ -90,26 +98,39 @@ class TrainImages:
         shape = (len(positions_B), 3, self._image_px, self._image_px)
         images_BCHW = torch.empty(shape, dtype=torch.uint8, pin_memory=self._pinned)
         cut_BCHW: Pixels = images_BCHW.numpy()
-        cut(self._pixels, numbers_B.tolist(), positions_B, self._augment, self._seed, cut_BCHW)
-        labels: Ints | SoftLabels = self._split.labels_of(numbers_B)
-        begin = int(np.searchsorted(positions_B, start))
-        wanted = slice(begin, begin + count)
-        if self._num_classes is not None:
-            labels = _soft_labels(labels, self._num_classes)
-            if not self._augment.mixes:
-                return to_batch(images_BCHW[wanted], labels[wanted], wanted_B)
-            others = np.searchsorted(positions_B, partners_B)
-            pairs = cut_BCHW[wanted], labels[wanted], cut_BCHW[others], labels[others]
-            mix(*pairs, wanted_B, self._augment, self._seed, self._batch_images)
-        return to_batch(images_BCHW[wanted], labels[wanted], wanted_B)
+        each = images_a_part(self._image_px)
 
-    def ahead(self, count: int) -> int:
-        """Choose by their bytes how many micro-batches of `count` images to make ahead."""
-        return most_ahead(count * 3 * self._image_px**2)
+        def part(first: int) -> None:
+            rows = slice(first, first + each)
+            numbers, positions = numbers_B[rows].tolist(), positions_B[rows]
+            cut(self._pixels, numbers, positions, self._augment, self._seed, cut_BCHW[rows])
+
+        def done() -> Batch:
+            begin = int(np.searchsorted(positions_B, start))
+            wanted, labels = slice(begin, begin + count), self._split.labels_of(numbers_B)
+            if self._num_classes is not None:
+                labels = soft_BK = _soft_labels(labels, self._num_classes)
+                if self._augment.mixes:
+                    others = np.searchsorted(positions_B, partners_B)
+                    pairs = cut_BCHW[wanted], soft_BK[wanted], cut_BCHW[others], soft_BK[others]
+                    mix(*pairs, wanted_B, self._augment, self._seed, self._batch_images)
+            return to_batch(images_BCHW[wanted], labels[wanted], wanted_B)
+
+        return InParts([partial(part, first) for first in range(0, len(positions_B), each)], done)
+
+    def ahead(self, count: int, threads: int) -> int:
+        """Choose how many micro-batches of `count` images to make ahead: what `threads` need, and memory allows."""
+        parts = -(-count // images_a_part(self._image_px))
+        return most_ahead(count * 3 * self._image_px**2, parts, threads)
 
     def stream(self, ranges: Iterable[tuple[int, int]], threads: int = 1, prefetch: int = 2) -> Iterator[Batch]:
         """Yield `micro_batch(start, count)` of each range in order, up to `prefetch` made ahead by `threads`."""
-        return in_order(lambda pair: self.micro_batch(*pair), ranges, threads, prefetch)
+        return in_parts(lambda pair: self.begin(*pair), ranges, threads, prefetch)
+
+
+def images_a_part(image_px: int) -> int:
+    """Images that one thread makes at a time: enough to be worth handing out, few enough for all to have some."""
+    return max(1, PART_PIXELS // image_px**2)
 
 
 def to_batch(images_BCHW: Tensor, labels: Ints | SoftLabels, positions_B: Ints) -> Batch:
