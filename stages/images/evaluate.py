@@ -12,12 +12,13 @@ from vitpipe.stages.artifacts import ShardSet
 from vitpipe.stages.images.batch import Batch
 from vitpipe.stages.images.config import before_crop_px
 from vitpipe.stages.images.decode import Pixels
+from vitpipe.stages.images.decoded_split import open_pixels
 from vitpipe.stages.images.keys import Ints
 from vitpipe.stages.images.mixing import SoftLabels
 from vitpipe.stages.images.prefetch import InParts, in_parts, most_ahead
 from vitpipe.stages.images.prepare import prepare
 from vitpipe.stages.images.resize import centre, resize, resize_small, resize_small_by_area
-from vitpipe.stages.images.split import Split, open_pixels
+from vitpipe.stages.images.split import Split
 from vitpipe.stages.images.train import images_a_part, to_batch
 from vitpipe.stages.preparation import EvalFit, EvalWay, Preparation
 

@@ -3,7 +3,7 @@
 `micro_batch(start, count)` gives the same bytes at any number of threads, ranks or resumes; `start` is the state.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -18,11 +18,12 @@ from vitpipe.stages.images.batch import Batch
 from vitpipe.stages.images.cache import ShardCache
 from vitpipe.stages.images.config import AugmentSettings, MixupSettings
 from vitpipe.stages.images.decode import Pixels
+from vitpipe.stages.images.decoded_split import open_pixels
 from vitpipe.stages.images.keys import Ints
 from vitpipe.stages.images.mixing import SoftLabels, mix, partners
 from vitpipe.stages.images.ordering import order_of
 from vitpipe.stages.images.prefetch import InParts, in_parts, most_ahead
-from vitpipe.stages.images.split import Split, open_pixels
+from vitpipe.stages.images.split import Split
 
 PART_PIXELS = 8 * 224 * 224
 """Pixels that one thread makes at a time."""
@@ -118,14 +119,29 @@ class TrainImages:
 
         return InParts([partial(part, first) for first in range(0, len(positions_B), each)], done)
 
-    def ahead(self, count: int, threads: int) -> int:
-        """Choose how many micro-batches of `count` images to make ahead: what `threads` need, and memory allows."""
-        parts = -(-count // images_a_part(self._image_px))
-        return most_ahead(count * 3 * self._image_px**2, parts, threads)
+    def stream(
+        self,
+        ranges: Sequence[tuple[int, int]],
+        threads: int = 1,
+        prefetch: int | None = None,
+        then: Callable[[Batch], Batch] = lambda batch: batch,
+    ) -> Iterator[Batch]:
+        """Yield `then(micro_batch(start, count))` of each range in order, made by `threads` together.
 
-    def stream(self, ranges: Iterable[tuple[int, int]], threads: int = 1, prefetch: int = 2) -> Iterator[Batch]:
-        """Yield `micro_batch(start, count)` of each range in order, up to `prefetch` made ahead by `threads`."""
-        return in_parts(lambda pair: self.begin(*pair), ranges, threads, prefetch)
+        Up to `prefetch` further ones are made early, or what the threads need and memory allows. Shards are fetched
+        before they are needed.
+        """
+        if prefetch is None:
+            most = max((count for _, count in ranges[:1]), default=1)
+            parts = -(-most // images_a_part(self._image_px))
+            prefetch = most_ahead(most * 3 * self._image_px**2, parts, threads)
+        with self._pixels.looked_ahead(self._order, ranges) as reached:
+
+            def begin(pair: tuple[int, int]) -> InParts[Batch]:
+                reached(pair[0])
+                return self.begin(*pair).then(then)
+
+            yield from in_parts(begin, ranges, threads, prefetch)
 
 
 def images_a_part(image_px: int) -> int:
