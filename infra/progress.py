@@ -12,9 +12,10 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from vitpipe.infra.errors import IntegrityError, NotFound, StorageError
+from vitpipe.infra.errors import IntegrityError, NotFound, StorageError, VitpipeError
 from vitpipe.infra.json_object import parse_object
 from vitpipe.infra.storage.store import Store
+from vitpipe.infra.waiting import Waiting
 
 PROGRESS = "progress.json"
 EVERY_S = 2.0
@@ -49,6 +50,25 @@ class StoreProgress:
         """Write the newest update of this process before returning; failing to is a warning in the log."""
         _writer(self).flush()
 
+    def waits(self, waiting: Waiting) -> None:
+        """Write, before returning, what the node waits for: by its driver, while nothing of the node runs."""
+        _writer(self).waits(waiting)
+
+    def starts(self) -> None:
+        """Write that the node waits for a process to start, which says with `begun` that it did."""
+        writer = _writer(self)
+        writer.waits(Waiting("start", since=time.time()))
+        writer.waiting = None
+
+    def begun(self) -> None:
+        """Take back, wherever the node's work begins, that it waits; what else its driver wrote stays."""
+        try:
+            fields = read_progress(self.node)
+            if fields and fields.pop("waits", None) and _driver(fields["attempt"]) == _driver(self.attempt):
+                self.node.write(PROGRESS, json.dumps(fields).encode())
+        except VitpipeError as error:
+            log.warning("that the node begins could not be written: %s", error)
+
 
 class _Writer:
     """One per process and attempt."""
@@ -56,8 +76,10 @@ class _Writer:
     def __init__(self, progress: StoreProgress) -> None:
         self._progress = progress
         self.begun: float | None = None
+        self.waiting: Waiting | None = None
         self._wake, self._writing, self._lock = threading.Event(), threading.Lock(), threading.Lock()
         self._latest: dict[str, Any] | None = None
+        self._newest: dict[str, Any] = {"step": 0, "total": None}
         self._first: tuple[int, float] | None = None
         self._before: tuple[int, int] | None = None
         self._thread: threading.Thread | None = None
@@ -65,16 +87,24 @@ class _Writer:
     def offer(self, step: int, fields: dict[str, Any]) -> None:
         with self._lock:
             self._latest = {**fields, "eta_seconds": self._eta_seconds(step, int(fields["total"]))}
+            self._newest = self._latest
             if step >= fields["total"] or self._thread is None:
                 self._wake.set()
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="vitpipe-progress", daemon=True)
                 self._thread.start()
 
+    def waits(self, waiting: Waiting) -> None:
+        with self._lock:
+            self.waiting, self._latest = waiting, self._newest
+        self.flush()
+
     def flush(self) -> None:
         with self._writing:
             with self._lock:
                 latest, self._latest = self._latest, None
+                if latest is not None and self.waiting is not None:
+                    latest = {**latest, "waits": self.waiting.to_json()}
             if latest is not None:
                 self._write(latest)
 
@@ -144,6 +174,11 @@ _writers: dict[tuple[str, str], _Writer] = {}
 def _writer(progress: StoreProgress) -> _Writer:
     with _lock:
         return _writers.setdefault((progress.node.uri, progress.attempt), _Writer(progress))
+
+
+def _driver(attempt: str) -> str:
+    """The driver's attempt, of which a gang's restarts are `a1.2`."""
+    return attempt.partition(".")[0]
 
 
 def _forget() -> None:
