@@ -85,11 +85,13 @@ class S3Store:
             raise Changed(f"replace {self.uri}/{path}", "it was changed or removed since it was read")
         return etag
 
-    def list(self, prefix: str = "") -> Iterator[Entry]:
-        for page in self._pages(prefix, Prefix=self._root + checked_prefix(prefix)):
+    def list(self, prefix: str = "", after: str = "") -> Iterator[Entry]:
+        behind = {"StartAfter": self._root + after} if after else {}
+        for page in self._pages(prefix, Prefix=self._root + checked_prefix(prefix), **behind):
             for item in page.get("Contents", ()):
                 if not item["Key"].endswith("/"):  # consoles mark empty folders so
-                    yield Entry(item["Key"].removeprefix(self._root), int(item["Size"]), item["ETag"].strip('"'))
+                    etag = item["ETag"].strip('"')
+                    yield Entry(item["Key"].removeprefix(self._root), int(item["Size"]), etag, etag)
 
     def folders(self) -> Iterator[str]:
         for page in self._pages("", Prefix=self._root, Delimiter="/"):

@@ -10,6 +10,7 @@ from vitpipe.infra.lease_state import read_lease
 from vitpipe.infra.storage.opening import open_store
 from vitpipe.infra.storage.spare import SpareRoom, spare_room
 from vitpipe.infra.storage.store import Store
+from vitpipe.pipeline.drive.copying import copying
 from vitpipe.pipeline.drive.driver import Driver, DriverOptions
 from vitpipe.pipeline.drive.exporting import exporting
 from vitpipe.pipeline.drive.lease import Lease, hold
@@ -95,13 +96,14 @@ def _walk(
     with (
         options.connect(spec.name, _cpus_wanted(spec, plan)) as clusters,
         exporting(spec.name, held.run, plan, options),
+        copying(held.run) as copies,
     ):
         signals.install()  # ray.init sets its own
         signals.tell(lambda name: inbox.put(StopRequested(name)))
         if clusters.dashboard_url:
             options.on_cluster(clusters.dashboard_url)
         driver = Driver(spec.name, held.run, held.lease, clusters, options, held.spare)
-        return Outcome(plan, Walk(driver, spec.graph, facts, plan, inbox).run())
+        return Outcome(plan, Walk(driver, spec.graph, facts, plan, inbox, on_commit=copies.changed).run())
 
 
 def _accepted(

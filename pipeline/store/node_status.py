@@ -3,8 +3,10 @@
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from typing import Any, Literal
 
+from vitpipe.infra.progress import Restarting
 from vitpipe.infra.waiting import waiting_in
 from vitpipe.pipeline.store.records import Committed
 from vitpipe.pipeline.store.scores import score_row
@@ -62,16 +64,28 @@ def committed_status(id: str, found: Committed) -> NodeStatus:
     """Say of a committed node what its record has: when, how long, its score."""
     record, row = found.record, score_row(id, found)
     status = NodeStatus(
-        id, "committed", f"{record.started} by {record.attempt}", started=record.started, seconds=record.seconds
+        id, "committed", f"{committed_at(found)} by {record.attempt}", started=record.started, seconds=record.seconds
     )
     if found.ended:
-        status = replace(status, ended=found.ended.isoformat(timespec="seconds").replace("+00:00", "Z"))
+        status = replace(status, ended=committed_at(found))
     return replace(status, score=row.value, metric=row.metric, std=row.std) if row else status
 
 
-def running_status(id: str, progress: Mapping[str, Any]) -> NodeStatus:
-    """Say how far a node is by what it last reported."""
+def committed_at(found: Committed) -> str:
+    """Write when a result was complete, in UTC: `2026-01-31T12:05:07Z`.
+
+    A record of an earlier version that does not say when it was begun in a way that is understood is quoted.
+    """
+    return found.ended.isoformat(timespec="seconds").replace("+00:00", "Z") if found.ended else found.record.started
+
+
+def running_status(id: str, progress: Mapping[str, Any], restarting: Restarting | None = None) -> NodeStatus:
+    """Say how far a node is by what it last reported, or since when nobody runs that could report."""
     step, total = progress.get("step"), progress.get("total")
+    if restarting:
+        since = datetime.fromtimestamp(restarting.since, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+        steps = f" at {progress.get('unit', 'steps')} {step} of {total}" if step and total else ""
+        return NodeStatus(id, "running", f"restarting since {since}{steps}: {restarting.why}", step, total)
     words = [_so_far(step or 0, total, str(progress.get("unit", "steps"))) if total else "", progress.get("note")]
     why = ", ".join(str(word) for word in words if word) or "begins"
     ranks = tuple(progress.get("ranks") or ())
