@@ -5,24 +5,20 @@ Never part of a record; `status`, the terminal and the exporter read this one fi
 
 import atexit
 import json
-import logging
 import os
 import threading
 import time
 from dataclasses import dataclass
 from typing import Any
 
-from vitpipe.infra.errors import IntegrityError, NotFound, StorageError
+from vitpipe.infra.errors import IntegrityError, NotFound
 from vitpipe.infra.json_object import parse_object
+from vitpipe.infra.rewritten import Rewritten
 from vitpipe.infra.storage.store import Store
 
 PROGRESS = "progress.json"
 EVERY_S = 2.0
 """Writes are at least this far apart; readers may count on 5 s."""
-IDLE_ROUNDS = 30
-"""A writer that had nothing to write for so many rounds ends its thread."""
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -55,45 +51,23 @@ class _Writer:
 
     def __init__(self, progress: StoreProgress) -> None:
         self._progress = progress
+        self._file = Rewritten(progress.node, PROGRESS, progress.every_s)
         self.begun: float | None = None
-        self._wake, self._writing, self._lock = threading.Event(), threading.Lock(), threading.Lock()
-        self._latest: dict[str, Any] | None = None
+        self._lock = threading.Lock()
         self._first: tuple[int, float] | None = None
         self._before: tuple[int, int] | None = None
-        self._thread: threading.Thread | None = None
 
     def offer(self, step: int, fields: dict[str, Any]) -> None:
         with self._lock:
-            self._latest = {**fields, "eta_seconds": self._eta_seconds(step, int(fields["total"]))}
-            if step >= fields["total"] or self._thread is None:
-                self._wake.set()
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="vitpipe-progress", daemon=True)
-                self._thread.start()
+            latest = {**fields, "eta_seconds": self._eta_seconds(step, int(fields["total"]))}
+            self._file.offer(lambda: self._encoded(latest), at_once=step >= fields["total"])
 
     def flush(self) -> None:
-        with self._writing:
-            with self._lock:
-                latest, self._latest = self._latest, None
-            if latest is not None:
-                self._write(latest)
+        self._file.flush()
 
-    def _run(self) -> None:
-        idle_rounds = 0
-        while idle_rounds < IDLE_ROUNDS:
-            self._wake.wait(self._progress.every_s)
-            self._wake.clear()
-            idle_rounds = idle_rounds + 1 if self._latest is None else 0
-            self.flush()
-        with self._lock:
-            self._thread = None  # the next update starts another; one handed over meanwhile waits for that or `flush`
-
-    def _write(self, latest: dict[str, Any]) -> None:
+    def _encoded(self, latest: dict[str, Any]) -> bytes:
         head = {"attempt": self._progress.attempt, "fence": self._progress.fence, "time": time.time()}
-        try:
-            self._progress.node.write(PROGRESS, json.dumps({**head, **latest}, default=float).encode())
-        except StorageError as error:
-            log.warning("progress could not be written, the next update will be: %s", error)
+        return json.dumps({**head, **latest}, default=float).encode()
 
     def _eta_seconds(self, step: int, total: int) -> float | None:
         """Seconds to go at the mean pace of this process in this phase; None at its end, for who knows what follows."""
