@@ -5,20 +5,24 @@ Never part of a record; `status`, the terminal and the exporter read this one fi
 
 import atexit
 import json
+import logging
 import os
 import threading
 import time
 from dataclasses import dataclass
 from typing import Any
 
-from vitpipe.infra.errors import IntegrityError, NotFound
+from vitpipe.infra.errors import IntegrityError, NotFound, VitpipeError
 from vitpipe.infra.json_object import parse_object
 from vitpipe.infra.rewritten import Rewritten
 from vitpipe.infra.storage.store import Store
+from vitpipe.infra.waiting import Waiting
 
 PROGRESS = "progress.json"
 EVERY_S = 2.0
 """Writes are at least this far apart; readers may count on 5 s."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,25 @@ class StoreProgress:
         """Write the newest update of this process before returning; failing to is a warning in the log."""
         _writer(self).flush()
 
+    def waits(self, waiting: Waiting) -> None:
+        """Write, before returning, what the node waits for: by its driver, while nothing of the node runs."""
+        _writer(self).waits(waiting)
+
+    def starts(self) -> None:
+        """Write that the node waits for a process to start, which says with `begun` that it did."""
+        writer = _writer(self)
+        writer.waits(Waiting("start", since=time.time()))
+        writer.waiting = None
+
+    def begun(self) -> None:
+        """Take back, wherever the node's work begins, that it waits; what else its driver wrote stays."""
+        try:
+            fields = read_progress(self.node)
+            if fields and fields.pop("waits", None) and _driver(fields["attempt"]) == _driver(self.attempt):
+                self.node.write(PROGRESS, json.dumps(fields).encode())
+        except VitpipeError as error:
+            log.warning("that the node begins could not be written: %s", error)
+
 
 class _Writer:
     """One per process and attempt."""
@@ -53,21 +76,30 @@ class _Writer:
         self._progress = progress
         self._file = Rewritten(progress.node, PROGRESS, progress.every_s)
         self.begun: float | None = None
+        self.waiting: Waiting | None = None
         self._lock = threading.Lock()
+        self._newest: dict[str, Any] = {"step": 0, "total": None}
         self._first: tuple[int, float] | None = None
         self._before: tuple[int, int] | None = None
 
     def offer(self, step: int, fields: dict[str, Any]) -> None:
         with self._lock:
-            latest = {**fields, "eta_seconds": self._eta_seconds(step, int(fields["total"]))}
-            self._file.offer(lambda: self._encoded(latest), at_once=step >= fields["total"])
+            self._newest = {**fields, "eta_seconds": self._eta_seconds(step, int(fields["total"]))}
+        self._file.offer(self._encoded, at_once=step >= fields["total"])
+
+    def waits(self, waiting: Waiting) -> None:
+        self.waiting = waiting
+        self._file.offer(self._encoded)
+        self.flush()
 
     def flush(self) -> None:
         self._file.flush()
 
-    def _encoded(self, latest: dict[str, Any]) -> bytes:
+    def _encoded(self) -> bytes:
         head = {"attempt": self._progress.attempt, "fence": self._progress.fence, "time": time.time()}
-        return json.dumps({**head, **latest}, default=float).encode()
+        with self._lock:
+            waits = {"waits": self.waiting.to_json()} if self.waiting is not None else {}
+            return json.dumps({**head, **self._newest, **waits}, default=float).encode()
 
     def _eta_seconds(self, step: int, total: int) -> float | None:
         """Seconds to go at the mean pace of this process in this phase; None at its end, for who knows what follows."""
@@ -118,6 +150,11 @@ _writers: dict[tuple[str, str], _Writer] = {}
 def _writer(progress: StoreProgress) -> _Writer:
     with _lock:
         return _writers.setdefault((progress.node.uri, progress.attempt), _Writer(progress))
+
+
+def _driver(attempt: str) -> str:
+    """The driver's attempt, of which a gang's restarts are `a1.2`."""
+    return attempt.partition(".")[0]
 
 
 def _forget() -> None:

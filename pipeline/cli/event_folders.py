@@ -102,7 +102,7 @@ def shown_command(folder: Path, port: int) -> str:
 
 
 def free_port(asked: int | None, default: int, what: str) -> int:
-    """Choose a port: the one that is asked for, else the default, else any. StorageError when the asked one is taken."""
+    """Choose a port: the one that is asked for, else the default, else any. StorageError when the first is taken."""
     for port in (default, 0) if asked is None else (asked,):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

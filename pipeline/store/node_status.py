@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
+from vitpipe.infra.waiting import waiting_in
 from vitpipe.pipeline.store.records import Committed
 from vitpipe.pipeline.store.scores import score_row
 
@@ -38,6 +39,8 @@ class NodeStatus:
     """When what is committed was begun and done, in UTC."""
     seconds: float | None = None
     """How long that took."""
+    waits: Mapping[str, Any] | None = None
+    """What its first task or its ranks wait for, as `infra.waiting` says; None once a process of it runs."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,12 @@ def running_status(id: str, progress: Mapping[str, Any]) -> NodeStatus:
     words = [_so_far(step or 0, total, str(progress.get("unit", "steps"))) if total else "", progress.get("note")]
     why = ", ".join(str(word) for word in words if word) or "begins"
     ranks = tuple(progress.get("ranks") or ())
-    return NodeStatus(id, "running", why, step, total, ranks, progress, _to_go(progress))
+    status = NodeStatus(id, "running", why, step, total, ranks, progress, _to_go(progress))
+    if not (waits := waiting_in(progress)):
+        return status
+    state: State = "running" if waits["for"] == "start" else "waiting"
+    so_far = f"{why}, " if step else ""
+    return replace(status, state=state, why=f"{so_far}{waits['text']}", waits=waits, eta_seconds=None)
 
 
 def _so_far(step: int, total: int, unit: str) -> str:

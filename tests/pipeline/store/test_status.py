@@ -61,7 +61,7 @@ def test_before_and_after(tmp_path: Path) -> None:
     assert found.state == "committed" and set(states(found).values()) == {"committed"}
     promised, added = (
         {"node", "state", "why", "step", "total_steps", "ranks"},
-        {"score", "metric", "std", "started", "ended", "seconds", "eta_seconds"},
+        {"score", "metric", "std", "started", "ended", "seconds", "eta_seconds", "waits"},
     )
     nodes = {node["node"]: node for node in found.to_json()["nodes"]}
     assert all(node.keys() == promised | added for node in nodes.values())
