@@ -30,7 +30,7 @@ no more than so many. At some 100 bytes a row a training's file has 150 kB at mo
 
 
 @dataclass(frozen=True)
-class Point:
+class CurvePoint:
     """One value of one curve."""
 
     step: int
@@ -39,7 +39,7 @@ class Point:
     value: float
 
 
-Lines = Mapping[str, Mapping[str, tuple[Point, ...]]]
+Lines = Mapping[str, Mapping[str, tuple[CurvePoint, ...]]]
 """Points by what they are of (the empty name is the node itself, others are its trials) and by tag."""
 
 
@@ -54,7 +54,7 @@ class Curves:
     """Whether tasks leave theirs in `{attempt}/curves/` while they run."""
 
 
-class Table:
+class CurveTable:
     """Rows of one set of tags, thinned by their place in the whole, and so the same whoever gives them again."""
 
     def __init__(self, tags: tuple[str, ...], recent: int = RECENT_ROWS, older: int = OLDER_ROWS) -> None:
@@ -86,14 +86,14 @@ class Gathered:
 
     def __init__(self, recent: int = RECENT_ROWS, older: int = OLDER_ROWS) -> None:
         self._rows = recent, older
-        self._tables: dict[tuple[str, tuple[str, ...]], Table] = {}
+        self._tables: dict[tuple[str, tuple[str, ...]], CurveTable] = {}
         self._lock = threading.Lock()
 
     def add(self, step: int, values: Mapping[str, float | None], clock: float | None = None, of: str = "") -> None:
         """Append the values of a step; what is not finite is left out."""
         key = of, tuple(values)
         with self._lock:
-            table = self._tables.get(key) or self._tables.setdefault(key, Table(key[1], *self._rows))
+            table = self._tables.get(key) or self._tables.setdefault(key, CurveTable(key[1], *self._rows))
             table.add(step, clock, [_finite(value) for value in values.values()])
 
     def encode(self, attempt: str, has_parts: bool = False) -> bytes:
@@ -172,7 +172,7 @@ def parse(data: bytes) -> Curves:
     try:
         if fields["schema"] > SCHEMA:
             raise ValueError(f"a newer vitpipe wrote it: schema {fields['schema']}, this one reads {SCHEMA}")
-        lines: dict[str, dict[str, list[Point]]] = {}
+        lines: dict[str, dict[str, list[CurvePoint]]] = {}
         for table in fields["tables"]:
             of = lines.setdefault(str(table["of"]), {})
             for place, tag in enumerate(table["tags"]):
@@ -184,8 +184,8 @@ def parse(data: bytes) -> Curves:
         raise ValueError(repr(error)) from error
 
 
-def _point(row: list[Any], value: Any) -> Point:
-    return Point(int(row[0]), float(row[1] or 0.0), float(value))
+def _point(row: list[Any], value: Any) -> CurvePoint:
+    return CurvePoint(int(row[0]), float(row[1] or 0.0), float(value))
 
 
 def _finite(value: float | None) -> float | None:

@@ -57,7 +57,7 @@ class EventFolders:
             do = "name another folder with --to, or make room"
             raise StorageError(f"write event files into {self.folder}", error.strerror or str(error), do) from error
 
-    def _write(self, key: tuple[str, str, str], attempt: str, tags: Mapping[str, tuple[live.Point, ...]]) -> None:
+    def _write(self, key: tuple[str, str, str], attempt: str, tags: Mapping[str, tuple[live.CurvePoint, ...]]) -> None:
         shown = self._shown.get(key)
         if shown is None or shown.attempt != attempt:
             shown = self._begin(key, attempt)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from vitpipe.infra import curves as live
 from vitpipe.infra.at_once import by_key
-from vitpipe.infra.curves import CURVES, Point, family, part_path
+from vitpipe.infra.curves import CURVES, CurvePoint, family, part_path
 from vitpipe.infra.errors import IntegrityError, NotFound, UsageError
 from vitpipe.infra.storage.store import Store
 from vitpipe.pipeline.store.node_status import NodeStatus, RunStatus
@@ -30,9 +30,9 @@ class NodeCurves:
     """Why there are none, where that is a trouble."""
 
     @property
-    def tags(self) -> dict[str, dict[str, tuple[Point, ...]]]:
+    def tags(self) -> dict[str, dict[str, tuple[CurvePoint, ...]]]:
         """The same by tag, then by what it is of."""
-        found: dict[str, dict[str, tuple[Point, ...]]] = {}
+        found: dict[str, dict[str, tuple[CurvePoint, ...]]] = {}
         for of, tags in self.lines.items():
             for tag, line in tags.items():
                 found.setdefault(tag, {})[of] = line

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vitpipe.infra import curves
-from vitpipe.infra.curves import CURVES, OLDER_ROWS, RECENT_ROWS, Gathered, LiveCurves, Table, forget_others, parse
+from vitpipe.infra.curves import CURVES, OLDER_ROWS, RECENT_ROWS, CurveTable, Gathered, LiveCurves, forget_others, parse
 from vitpipe.infra.errors import StorageError
 from vitpipe.infra.rewritten import Rewritten
 from vitpipe.infra.storage.opening import open_store
@@ -25,7 +25,7 @@ def node(tmp_path: Path) -> Store:
 @given(count=st.integers(0, 400), recent=st.integers(1, 20), older=st.integers(1, 20), resumed=st.integers(0, 400))
 def test_the_rows_that_are_kept_depend_on_the_rows_alone(count: int, recent: int, older: int, resumed: int) -> None:
     """Also of those who begin anew and are given the committed rows first."""
-    table, again = Table(("loss",), recent, older), Table(("loss",), recent, older)
+    table, again = CurveTable(("loss",), recent, older), CurveTable(("loss",), recent, older)
     for step in range(count):
         table.add(step, None, [step / 2])
     for step in [*range(min(resumed, count)), *range(min(resumed, count), count)]:
