@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vitpipe.infra.errors import Stopped, StorageError
+from vitpipe.infra.errors import Stopped, StorageError, UsageError
 from vitpipe.pipeline.cli.many_verbs import Price
 from vitpipe.pipeline.cli.plan_verbs import AsJson
 from vitpipe.pipeline.cli.terminal import answer, complain, tell
 
 if TYPE_CHECKING:
+    from vitpipe.pipeline.cli.track.follow import Open
     from vitpipe.pipeline.store.followed import FollowedRun, Look
 
 curves = typer.Typer()
@@ -23,6 +24,7 @@ RunNames = Annotated[
 Once = Annotated[bool, typer.Option("--once", help="Write what there is now, and end.")]
 Port = Annotated[int | None, typer.Option(min=1, max=65535, help="On 127.0.0.1.", show_default=False)]
 
+TRACKERS = ("wandb", "mlflow", "trackio")
 LOOK_S = 5.0
 """A run that lasts is looked at this often."""
 
@@ -70,6 +72,19 @@ def tensorboard(
             tell(f"ended; the files stay in {files.folder}")
     finally:
         server.close()
+
+
+def _opened(tracker: str, project: str, place: str | None) -> "Open":
+    """Find the tracker of that name. UsageError for another, or without its library; StorageError of the library."""
+    import importlib
+
+    from vitpipe.pipeline.cli.track.follow import told
+
+    if tracker not in TRACKERS:
+        raise UsageError(f"track a run with {tracker!r}", f"known are {', '.join(TRACKERS)}", "name one of them")
+    with told():
+        opener: Open = importlib.import_module(f"vitpipe.pipeline.cli.track.to_{tracker}").opener(project, place)
+        return opener
 
 
 def _followed(names: Sequence[str], asked: str) -> "list[FollowedRun]":
@@ -163,3 +178,39 @@ def board(
             tell("ended")
     finally:
         server.server_close()
+
+
+@curves.command()
+def track(
+    runs: RunNames,
+    to: Annotated[str, typer.Option(metavar="wandb|mlflow|trackio", help="Which tracker.", show_default=False)],
+    project: Annotated[str, typer.Option(help="Its project, or experiment.")] = "vitpipe",
+    at: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PLACE", help="MLflow's URI; a folder for wandb's or Trackio's files.", show_default=False
+        ),
+    ] = None,
+    once: Once = False,
+    as_json: AsJson = False,
+) -> None:
+    """Hand the curves of runs on to an experiment tracker, each point once, until the runs end."""
+    from vitpipe.pipeline.cli.track.follow import Tracking
+
+    tracking = Tracking(_opened(to, project, at))
+    watched = _followed(runs, "track")
+    looks = [one.look() for one in watched]
+    try:
+        for look in looks:
+            tracking.show(look)
+        while not once and any(look.lasts for look in looks):
+            time.sleep(LOOK_S)
+            looks = _next(watched)
+            for look in looks:
+                tracking.show(look)
+    except Stopped:  # the way in which a person ends it
+        pass
+    finally:
+        tracking.close()
+    said = {"to": to, "project": project, "sent": tracking.sent, "runs": [_facts(look) for look in looks]}
+    answer(as_json, said, f"{tracking.sent} new values in {to}'s {project}")

@@ -7,7 +7,8 @@ import shlex
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,7 +35,10 @@ class EventFolders:
     """Files below one folder, `{run}/{node}[/{trial}]/`; what others put there is left alone."""
 
     def __init__(self, folder: Path) -> None:
+        """Make the folder. StorageError where that cannot be."""
         self.folder = folder.absolute()
+        with _told(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
         self._shown: dict[tuple[str, str, str], _Shown] = {}
         self._begun = 0
         self.points = 0
@@ -42,20 +46,18 @@ class EventFolders:
 
     def clear(self, name: str) -> None:
         """Remove the files that an earlier command left of a run."""
-        for path in sorted((self.folder / name).rglob(f"*{OURS}")):
-            path.unlink(missing_ok=True)
+        with _told(self.folder):
+            for path in sorted((self.folder / name).rglob(f"*{OURS}")):
+                path.unlink(missing_ok=True)
 
     def show(self, look: Look) -> None:
         """Write what a run's curves gained. StorageError where the folder takes no file."""
-        try:
+        with _told(self.folder):
             for node, found in look.curves.items():
                 for of, tags in found.lines.items():
                     self._write((look.name, node, of), found.attempt, tags)
                 for key in [key for key in self._shown if key[:2] == (look.name, node) and key[2] not in found.lines]:
                     self._drop(key)
-        except OSError as error:
-            do = "name another folder with --to, or make room"
-            raise StorageError(f"write event files into {self.folder}", error.strerror or str(error), do) from error
 
     def _write(self, key: tuple[str, str, str], attempt: str, tags: Mapping[str, tuple[live.CurvePoint, ...]]) -> None:
         shown = self._shown.get(key)
@@ -88,6 +90,15 @@ class EventFolders:
 
     def _drop(self, key: tuple[str, str, str]) -> None:
         self._shown.pop(key).file.path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _told(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        do = "name another folder with --to, or make room"
+        raise StorageError(f"write event files into {folder}", error.strerror or str(error), do) from error
 
 
 def command(folder: Path, port: int) -> list[str]:
