@@ -16,6 +16,7 @@ from typing import Any
 
 from vitpipe.infra.errors import IntegrityError, NotFound, StorageError, VitpipeError
 from vitpipe.infra.json_object import fields_of, parse_object
+from vitpipe.infra.rewritten import Rewritten
 from vitpipe.infra.storage.store import Store
 from vitpipe.infra.waiting import Waiting
 
@@ -24,8 +25,6 @@ RESTARTING = "restarting.json"
 """What a driver leaves beside it when ranks are lost: which attempt's numbers are none any more, and since when."""
 EVERY_S = 2.0
 """Writes are at least this far apart; readers may count on 5 s."""
-IDLE_ROUNDS = 30
-"""A writer that had nothing to write for so many rounds ends its thread."""
 
 log = logging.getLogger(__name__)
 
@@ -100,55 +99,32 @@ class _Writer:
 
     def __init__(self, progress: StoreProgress) -> None:
         self._progress = progress
+        self._file = Rewritten(progress.node, PROGRESS, progress.every_s)
         self.begun: float | None = None
         self.waiting: Waiting | None = None
-        self._wake, self._writing, self._lock = threading.Event(), threading.Lock(), threading.Lock()
-        self._latest: dict[str, Any] | None = None
+        self._lock = threading.Lock()
         self._newest: dict[str, Any] = {"step": 0, "total": None}
         self._first: tuple[int, float] | None = None
         self._before: tuple[int, int] | None = None
-        self._thread: threading.Thread | None = None
 
     def offer(self, step: int, fields: dict[str, Any]) -> None:
         with self._lock:
-            self._latest = {**fields, "eta_seconds": self._eta_seconds(step, int(fields["total"]))}
-            self._newest = self._latest
-            if step >= fields["total"] or self._thread is None:
-                self._wake.set()
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="vitpipe-progress", daemon=True)
-                self._thread.start()
+            self._newest = {**fields, "eta_seconds": self._eta_seconds(step, int(fields["total"]))}
+        self._file.offer(self._encoded, at_once=step >= fields["total"])
 
     def waits(self, waiting: Waiting) -> None:
-        with self._lock:
-            self.waiting, self._latest = waiting, self._newest
+        self.waiting = waiting
+        self._file.offer(self._encoded)
         self.flush()
 
     def flush(self) -> None:
-        with self._writing:
-            with self._lock:
-                latest, self._latest = self._latest, None
-                if latest is not None and self.waiting is not None:
-                    latest = {**latest, "waits": self.waiting.to_json()}
-            if latest is not None:
-                self._write(latest)
+        self._file.flush()
 
-    def _run(self) -> None:
-        idle_rounds = 0
-        while idle_rounds < IDLE_ROUNDS:
-            self._wake.wait(self._progress.every_s)
-            self._wake.clear()
-            idle_rounds = idle_rounds + 1 if self._latest is None else 0
-            self.flush()
-        with self._lock:
-            self._thread = None  # the next update starts another; one handed over meanwhile waits for that or `flush`
-
-    def _write(self, latest: dict[str, Any]) -> None:
+    def _encoded(self) -> bytes:
         head = {"attempt": self._progress.attempt, "fence": self._progress.fence, "time": time.time()}
-        try:
-            self._progress.node.write(PROGRESS, json.dumps({**head, **latest}, default=float).encode())
-        except StorageError as error:
-            log.warning("progress could not be written, the next update will be: %s", error)
+        with self._lock:
+            waits = {"waits": self.waiting.to_json()} if self.waiting is not None else {}
+            return json.dumps({**head, **self._newest, **waits}, default=float).encode()
 
     def _eta_seconds(self, step: int, total: int) -> float | None:
         """Seconds to go at the mean pace of this process in this phase; None at its end, for who knows what follows."""

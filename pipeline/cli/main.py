@@ -20,6 +20,7 @@ from vitpipe.infra.errors import Stopped, StorageError, UsageError, VitpipeError
 from vitpipe.infra.full_disk import full_path, is_full
 from vitpipe.pipeline.cli import terminal
 from vitpipe.pipeline.cli.artifact_verbs import artifacts
+from vitpipe.pipeline.cli.curve_verbs import curves
 from vitpipe.pipeline.cli.many_verbs import many
 from vitpipe.pipeline.cli.plan_verbs import AsJson, Overrides, Spec, VerifySources, looks, mind_run_beside
 from vitpipe.pipeline.cli.predict_verb import predictions
@@ -131,8 +132,7 @@ def init(
 
     if small and preset not in (None, SMALL):
         raise UsageError(f"begin from the preset {preset!r}", "--small is a preset too", "give one of them")
-    chosen = SMALL if small else preset or DEFAULT
-    write_starter(path, chosen)
+    write_starter(path, chosen := SMALL if small else preset or DEFAULT)
     done = {"path": str(path.resolve()), "preset": chosen}
     terminal.answer(as_json, done, f"{path} is written. Edit it, then: vitpipe validate {path}")
 
@@ -245,6 +245,6 @@ def submit(
     return code
 
 
-for verbs in (looks, runs, many, predictions):
+for verbs in (looks, runs, many, curves, predictions):
     app.registered_commands += verbs.registered_commands
 app.add_typer(artifacts, name="artifacts")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 
+from vitpipe.infra.curves import forget_others
 from vitpipe.infra.errors import LeaseLost, Lost, StageError, Stopped, StorageError, VitpipeError
 from vitpipe.infra.full_disk import full_path, is_full
 from vitpipe.infra.metrics import NodeMetrics
@@ -168,6 +169,10 @@ class NodeRun:
         events = driver.events(node)
         progress = StoreProgress(self.store, out.attempt, driver.lease.fence)
         progress.begin()
+        try:
+            forget_others(self.store, (out.attempt, *out.earlier))
+        except StorageError as error:  # they are only looked at
+            log.warning("curves of an earlier recipe of %s may be shown for a while: %s", node, error)
         return StageContext(
             run=driver.name,
             node=node,

@@ -93,6 +93,7 @@ def _train(job: PretrainJob, rank: Rank, out: Out, scratch: Path) -> None:
                 raise Stopped(f"pretrain {job.task.node}", f"{metrics.stop}; step {metrics.step} is committed", _AGAIN)
     finally:
         checkpoints.close()
+        recorder.close()
     if rank.rank == 0:
         insist(partial(finish, out, scratch, place, recorder), recipe.resources.last_save_wait_s, stopping)
 
