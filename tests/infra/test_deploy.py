@@ -51,15 +51,13 @@ def test_every_query_uses_names_that_exist() -> None:
 def test_the_board_shows_every_metric() -> None:
     shown = " ".join([*queries_of_board(), RULES.read_text()])
     hidden = {name for name in metrics.KNOWN if f"{metrics.PREFIX}{name}" not in shown}
-    assert hidden <= {"samples_seen", "last_commit_timestamp_seconds"}, hidden
+    assert hidden <= {"samples_seen"}, hidden
 
 
 @pytest.mark.skipif(not shutil.which("promtool"), reason="promtool is not installed (Debian: prometheus)")
-@pytest.mark.parametrize(
-    "check", [("check", "config", "prometheus.yaml"), ("test", "rules", "prometheus-rules-test.yaml")]
-)
-def test_promtool_agrees(check: tuple[str, ...]) -> None:
-    done = subprocess.run(["promtool", *check], cwd=DEPLOY, capture_output=True, text=True, timeout=60)
+def test_promtool_agrees() -> None:
+    check = ("promtool", "check", "config", "prometheus.yaml")  # the rules are tested under a real run, in tests/faults
+    done = subprocess.run(check, cwd=DEPLOY, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
