@@ -177,8 +177,7 @@ def run(
 
     found = load(spec, overrides or ())
     mind_run_beside(spec, found, overrides or ())
-    began, path = time.monotonic(), terminal.log_path(f"run-{found.name}")
-    handler = logs.configure(path)
+    began, handler = time.monotonic(), logs.configure(terminal.log_path(f"run-{found.name}"))
     ways = driver_options(found, spec.name, verify_sources)
     try:
         if as_json:
