@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from vitpipe.infra.errors import StorageError, UsageError
-from vitpipe.infra.metrics import AGE, KNOWN, LABELS, PREFIX, use
+from vitpipe.infra.metrics import AGE, KNOWN, LABELS, PREFIX, STATES, WHILE_RUNNING, use
 
 SETTING = "VITPIPE_METRICS"
 """`host:port`, or `off`."""
@@ -64,6 +64,7 @@ class Exporter:
         self._values: dict[str, dict[tuple[str, ...], float]] = {}
         self._lock = threading.Lock()
         self._scraped: dict[str, float] = {}
+        self._resting: set[tuple[str, ...]] = set()
         self._server, self._thread = self._serve(address)
         self._server.set_app(self._noting(self._server.get_app()))
         port = self._server.server_port
@@ -124,7 +125,19 @@ class Exporter:
     def set(self, name: str, value: float, labels: Mapping[str, str]) -> None:
         since = time.monotonic() if name == AGE else 0.0  # it grows by our clock until the next is heard
         with self._lock:
-            self._values.setdefault(name, {})[_key(labels)] = float(value) - since
+            if name == "stage_state":
+                self._turn(_key(labels)[:2], STATES[int(value)] == "running")
+            if name not in WHILE_RUNNING or _key(labels)[:2] not in self._resting:
+                self._values.setdefault(name, {})[_key(labels)] = float(value) - since
+
+    def _turn(self, node: tuple[str, ...], runs: bool) -> None:
+        """Forget what is true of a running node alone, and what still comes of it, until it runs again."""
+        if runs:
+            self._resting.discard(node)
+            return
+        self._resting.add(node)
+        for name in WHILE_RUNNING & self._values.keys():
+            self._values[name] = {key: value for key, value in self._values[name].items() if key[:2] != node}
 
     def inc(self, name: str, amount: float, labels: Mapping[str, str]) -> None:
         with self._lock:

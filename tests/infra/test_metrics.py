@@ -81,6 +81,22 @@ def test_the_age_of_the_last_commit_grows_until_it_is_scraped(
     assert scrape(exporter)["vitpipe_last_commit_age_seconds", "backbone", ""] == pytest.approx(66.0)
 
 
+def test_a_node_that_does_not_run_has_no_speed(exporter: Exporter) -> None:
+    door, other = metrics.NodeMetrics("demo", "backbone"), metrics.NodeMetrics("demo", "other")
+    for node in (door, other):
+        node.set("stage_state", metrics.STATES.index("running"))
+        node.set("images_per_second", 9.0)
+        node.set("loss", 2.5)
+    door.set("stage_state", metrics.STATES.index("committed"))
+    door.set("images_per_second", 9.0)  # it was on its way
+    served = scrape(exporter)
+    assert ("vitpipe_images_per_second", "backbone", "") not in served
+    assert served["vitpipe_loss", "backbone", ""] == 2.5 and served["vitpipe_images_per_second", "other", ""] == 9.0
+    door.set("stage_state", metrics.STATES.index("running"))
+    door.set("images_per_second", 9.0)
+    assert scrape(exporter)["vitpipe_images_per_second", "backbone", ""] == 9.0
+
+
 def test_a_second_exporter_takes_the_next_port_and_gives_the_numbers_back(exporter: Exporter) -> None:
     port = int(exporter.url.split(":")[2].split("/")[0])
     with Exporter(Address(port=port)) as second:
