@@ -18,20 +18,18 @@ LABELS = ("run", "node", "rank", "benchmark")
 STATES = ("waiting", "running", "committed", "failed", "blocked")
 """Values of `stage_state`: the position in this list."""
 AGE = "last_commit_age_seconds"
-WHILE_RUNNING = frozenset(
-    [
-        "last_commit_age_seconds",
-        "images_per_second",
-        "model_flops_utilization_ratio",
-        "data_wait_ratio",
-        "step_seconds",
-        "eta_seconds",
-        "ranks",
-        "rank_forward_seconds",
-        "rank_data_wait_seconds",
-        "peak_memory_bytes",
-    ]
-)
+WHILE_RUNNING = {
+    "last_commit_age_seconds",
+    "images_per_second",
+    "model_flops_utilization_ratio",
+    "data_wait_ratio",
+    "step_seconds",
+    "eta_seconds",
+    "ranks",
+    "rank_forward_seconds",
+    "rank_data_wait_seconds",
+    "peak_memory_bytes",
+}
 """Gauges that say nothing of a node that does not run."""
 
 

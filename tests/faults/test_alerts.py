@@ -6,6 +6,7 @@ One Prometheus scrapes them all, some at the same time, by the shipped files; a 
 import os
 import signal
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -106,8 +107,9 @@ class Runs:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
-    with prometheus(tmp_path_factory.mktemp("alerts")) as server:
+def server() -> Iterator[Prometheus]:
+    """In a folder with a short name: Ray's sockets lie below it."""
+    with tempfile.TemporaryDirectory(prefix="alerts-") as folder, prometheus(Path(folder)) as server:
         yield server
 
 
