@@ -55,7 +55,8 @@ class Gathering:
     def going_on(self) -> Iterator[None]:
         """Give this process's sink what tasks and ranks count, until the block ends."""
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        options = {"num_cpus": 0, "max_restarts": -1, "scheduling_strategy": here}
+        # its calls are no work of the run: among the dashboard's tasks they would be thousands
+        options = {"num_cpus": 0, "max_restarts": -1, "scheduling_strategy": here, "enable_task_events": False}
         self.actor = ray.remote(Counting).options(**options).remote(self._run)
         end = threading.Event()
         thread = threading.Thread(target=self._ask, args=(end,), name="vitpipe-gathering", daemon=True)

@@ -142,6 +142,14 @@ def test_what_workers_say_goes_to_the_log_not_to_stdout(ray_session, caplog, cap
     assert "plain print" not in capfd.readouterr().out
 
 
+def test_the_dashboard_knows_whose_an_embedded_ray_is(ray_session) -> None:
+    asked = urllib.request.Request(
+        f"{ray_session.dashboard_url}/api/jobs/", headers={"Authorization": f"Bearer {ray_auth.token()}"}
+    )
+    with urllib.request.urlopen(asked, timeout=30) as answer:
+        assert {job["metadata"].get("job_name") for job in json.load(answer)} == {"tests"}
+
+
 def measure(item):
     NodeMetrics("tests", "measured").set("loss", 2.5, rank="0")
     NodeMetrics("tests", "measured").inc("quarantined_samples_total", 3.0)
