@@ -1,9 +1,14 @@
-"""Hand a whole run to a cluster as one job, and follow it when asked. Of Ray it knows `infra.ray.jobs` alone."""
+"""Hand a whole run to a cluster as one job, and follow it when asked; what a cluster is told of a run.
+
+Of Ray it knows `infra.ray.jobs` alone.
+"""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from vitpipe.infra.errors import Stopped, StorageError
 from vitpipe.infra.ray.jobs import Jobs, Submitted
+from vitpipe.pipeline.drive.driver import DriverOptions, connect_ray
 from vitpipe.pipeline.spec.load import PipelineSpec
 from vitpipe.pipeline.spec.places import is_local
 
@@ -23,8 +28,17 @@ def submit_spec(
     if is_local(spec.store):
         jobs.require_shared(spec.store)
     replace = [word for node in replacing for word in ("--replace", node)]
-    about = {"vitpipe_run": spec.name, "vitpipe_store": spec.store, "vitpipe_spec": yaml}
-    return jobs, jobs.submit(["run", FILE, *replace], {FILE: spec.text}, spec.name, about)
+    return jobs, jobs.submit(["run", FILE, *replace], {FILE: spec.text}, spec.name, _about(spec, yaml))
+
+
+def driver_options(spec: PipelineSpec, yaml: str, verify_sources: bool) -> DriverOptions:
+    """Return how a driver of this spec in this process reaches the outside."""
+    return DriverOptions(partial(connect_ray, about=_about(spec, yaml)), verify_sources=verify_sources)
+
+
+def _about(spec: PipelineSpec, yaml: str) -> dict[str, str]:
+    """Return what Ray's dashboard says of a run's job, embedded, joined or submitted."""
+    return {"job_name": spec.name, "vitpipe_run": spec.name, "vitpipe_store": spec.store, "vitpipe_spec": yaml}
 
 
 def watch(jobs: Jobs, job: str, hear: Callable[[str], None]) -> int:

@@ -142,6 +142,7 @@ class Walk:
 
     def _stop(self, reason: str) -> None:
         self._stopping = reason
+        NodeMetrics(self.driver.name, "").set("driver_ended_fence", self.driver.lease.fence)
         self._deadline = time.monotonic() + self.driver.options.stop_grace_s
 
     def _stopped(self) -> Stopped:
@@ -170,6 +171,8 @@ class Walk:
     def _start(self, id: str) -> None:
         self._running.add(id)
         self._show(id, "running")
+        for name in ("restarts_total", "preemptions_total"):
+            NodeMetrics(self.driver.name, id).inc(name, 0.0)
         threading.Thread(target=self._thread, args=(self._node_run(id),), name=f"node-{id}", daemon=True).start()
 
     def _node_run(self, id: str) -> NodeRun:
