@@ -79,8 +79,9 @@ class StoreProgress:
         """
         try:
             found = read_progress(self.node)
-            attempt = str(found["attempt"]) if found and found["fence"] == self.fence else self.attempt
-            fields = {"attempt": attempt, "fence": self.fence, "since": time.time(), "why": why}
+            if found is None or found["fence"] != self.fence or not found.get("ranks"):
+                return  # none has reported: what is lost is a task, or had not begun
+            fields = {"attempt": found["attempt"], "fence": self.fence, "since": time.time(), "why": why}
             self.node.write(RESTARTING, json.dumps(fields).encode())
         except (StorageError, IntegrityError) as error:
             log.warning("that the ranks are restarting could not be written: %s", error)

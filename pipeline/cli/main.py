@@ -232,7 +232,7 @@ def submit(
     from vitpipe.pipeline.spec.load import load
 
     found = load(spec, overrides or ())
-    jobs, submitted = submission.submit_spec(found, address, replace or (), spec.name)
+    jobs, submitted = submission.submit_spec(found, address, replace or (), spec.name, terminal.complain)
     if as_json:
         terminal.print_json({"job": submitted.job, "run": found.uri, "dashboard": submitted.dashboard_url})
     else:

@@ -9,12 +9,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from vitpipe.infra.at_once import by_key
-from vitpipe.infra.errors import StorageError, UsageError
+from vitpipe.infra.errors import IntegrityError, StorageError, UsageError
 from vitpipe.infra.progress import PROGRESS, RESTARTING
 from vitpipe.infra.storage.opening import open_store
 from vitpipe.infra.storage.store import Entry, Store
 from vitpipe.pipeline.spec.places import is_local
 from vitpipe.pipeline.spec.top_level import NAME
+from vitpipe.pipeline.store.submitted import read_submission
 from vitpipe.stages.record import RECORDS
 
 _NAME = NAME.pattern
@@ -75,14 +76,22 @@ def is_record(path: str) -> bool:
     return re.fullmatch(RECORDS, path) is not None
 
 
-def open_run(uri: str, asked: str, also: str = "") -> Store:
+def open_run(uri: str, asked: str, also: str = "", begun: bool = True) -> Store:
     """Open the folder of a run that exists. UsageError with the nearest name for any other.
 
-    `also` is where it was looked for before.
+    `also` is where it was looked for before. One that was only submitted is refused, unless it need not have `begun`.
     """
     run = open_store(uri)
     if is_run(run):
         return run
+    try:
+        waiting = read_submission(run)
+    except IntegrityError:
+        waiting = None
+    if waiting and not begun:
+        return run
+    if waiting:
+        raise UsageError(f"{asked} {run.uri}", f"it was {waiting}", f"wait for it: vitpipe status {run.uri} --watch")
     parent, _, name = run.uri.rpartition("/")
     known = set() if parent.count("/") < 2 else _runs(open_store(parent), name)
     nor = f", nor at {also}" if also else ""

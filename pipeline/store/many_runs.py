@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from vitpipe.infra.at_once import answers
-from vitpipe.infra.errors import UsageError, VitpipeError
+from vitpipe.infra.errors import IntegrityError, UsageError, VitpipeError
 from vitpipe.infra.lease_state import LeaseState
 from vitpipe.infra.storage.opening import open_store
 from vitpipe.infra.storage.store import Store
@@ -26,6 +26,7 @@ from vitpipe.pipeline.store.records import Committed
 from vitpipe.pipeline.store.runs import ignore, known_run
 from vitpipe.pipeline.store.soundness import fence_of
 from vitpipe.pipeline.store.status import status_of
+from vitpipe.pipeline.store.submitted import read_submission
 from vitpipe.stages.artifacts import Score
 
 RUNS_AT_ONCE = 4
@@ -149,6 +150,12 @@ def _begun(run: Store, name: str) -> RunFacts | None:
         sign = Pulse(run, patient=False).look()
     except VitpipeError as error:
         return RunFacts(name, run.uri, "unreadable", str(error))
+    try:
+        waiting = read_submission(run)
+    except IntegrityError as error:
+        return RunFacts(name, run.uri, "unreadable", str(error))
+    if waiting and waiting.awaits(sign.lease):
+        return RunFacts(name, run.uri, "submitted", str(waiting))
     return RunFacts(name, run.uri, "begun", "its spec was not accepted yet") if sign.lease else None
 
 
@@ -161,7 +168,8 @@ def _facts(run: Store, name: str, graph: Graph, read: Mapping[str, Committed | N
     elif not sign.alive and _settled(graph, records, sign.lease):
         state = "committed"
     else:
-        state = status_of(run, graph, pulse).state
+        found = status_of(run, graph, pulse)
+        state, why = found.state, found.note
     starts = [one.begun for one in records.values() if one.begun]
     ends = [one.ended for one in records.values() if one.ended]
     if sign.lease and sign.lease.time and state != "committed":

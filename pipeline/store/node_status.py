@@ -10,6 +10,7 @@ from vitpipe.infra.progress import Restarting
 from vitpipe.infra.waiting import waiting_in
 from vitpipe.pipeline.store.records import Committed
 from vitpipe.pipeline.store.scores import score_row
+from vitpipe.pipeline.store.submitted import Submission
 
 _ONE = {"trials": "trial", "tasks": "task"}
 """Units that are counted one by one."""
@@ -51,13 +52,20 @@ class RunStatus:
 
     run: str
     state: str
-    """`committed`, `running`, `failed`, `stopped` (resumable) or `interrupted` (its driver fell silent)."""
+    """`committed`, `running`, `submitted` (no driver has begun since), `failed`, `stopped` (resumable) or `interrupted`
+    (its driver fell silent)."""
     nodes: tuple[NodeStatus, ...]
+    submission: Submission | None = None
+    """What waits on a cluster to begin."""
+    note: str = ""
+    """What a person should know of the whole run."""
 
     def to_json(self) -> dict[str, Any]:
         """What `status --json` prints."""
         nodes = [{key: value for key, value in asdict(node).items() if key != "progress"} for node in self.nodes]
-        return {"run": self.run, "state": self.state, "nodes": nodes}
+        told: dict[str, Any] = {"submitted": self.submission.to_json()} if self.submission else {}
+        told |= {"note": self.note} if self.note else {}
+        return {"run": self.run, "state": self.state, "nodes": nodes, **told}
 
 
 def committed_status(id: str, found: Committed) -> NodeStatus:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from vitpipe.infra.at_once import by_key
 from vitpipe.infra.errors import IntegrityError, NotFound, Stopped, UsageError, VitpipeError
 from vitpipe.infra.json_object import fields_of, parse_object
-from vitpipe.infra.lease_state import LeaseState, read_stop
+from vitpipe.infra.lease_state import LeaseState, read_lease, read_stop
 from vitpipe.infra.progress import PROGRESS, RESTARTING, Restarting, read_progress, read_restarting
 from vitpipe.infra.storage.store import Store
 from vitpipe.pipeline.spec.graph import Graph, Node, is_uri
@@ -23,17 +23,27 @@ from vitpipe.pipeline.store.node_status import NodeStatus, RunStatus, committed_
 from vitpipe.pipeline.store.pulse import Pulse, Sign
 from vitpipe.pipeline.store.records import Committed, read_committed
 from vitpipe.pipeline.store.soundness import fence_of
+from vitpipe.pipeline.store.submitted import SUBMITTED, Submission, read_submission
 from vitpipe.stages.record import damaged
 
 T = TypeVar("T")
+SUBMITTED_STATE = "submitted"
 
 
 def read_status(run: Store, pulse: Pulse | None = None) -> RunStatus:
     """Read the status of the run in that folder; `pulse` may have watched its driver before.
 
-    UsageError when no run was ever accepted there; IntegrityError when its spec or its lease is damaged.
+    UsageError when no run was ever accepted there, nor submitted; IntegrityError when its spec or its lease is damaged.
     """
-    return status_of(run, accepted_graph(run, "show the status of"), pulse)
+    try:
+        graph = accepted_graph(run, "show the status of")
+    except UsageError:
+        waiting, note = _submission(run)
+        if waiting is None or not waiting.awaits(read_lease(run)):
+            raise
+        nodes = tuple(NodeStatus(id, "waiting", "its run has not begun") for id in waiting.nodes)
+        return RunStatus(run.uri, SUBMITTED_STATE, nodes, waiting, note)
+    return status_of(run, graph, pulse)
 
 
 def status_of(run: Store, graph: Graph, pulse: Pulse | None = None) -> RunStatus:
@@ -48,7 +58,20 @@ def status_of(run: Store, graph: Graph, pulse: Pulse | None = None) -> RunStatus
         found = view.node(node, [nodes[up] for up in graph.upstream(id)])
         notes = [str(error) for error in left[id].damaged if str(error) != found.why]
         nodes[id] = replace(found, why=" ".join([f"{found.why};" if notes else found.why, *notes]))
-    return RunStatus(run.uri, view.overall(tuple(nodes.values())), tuple(nodes.values()))
+    state = view.overall(tuple(nodes.values()))
+    waiting, note = _submission(run) if SUBMITTED in seen.loose and state != "committed" else (None, "")
+    if waiting is None or not waiting.awaits(sign.lease):
+        return RunStatus(run.uri, state, tuple(nodes.values()), None, note if waiting is None else "")
+    return RunStatus(run.uri, state if sign.alive else SUBMITTED_STATE, tuple(nodes.values()), waiting, note)
+
+
+def _submission(run: Store) -> tuple[Submission | None, str]:
+    """Read what was submitted and what to say of it, which may be that it cannot be read."""
+    try:
+        found = read_submission(run)
+    except IntegrityError as error:
+        return None, str(error)
+    return found, str(found) if found else ""
 
 
 @dataclass(frozen=True)
