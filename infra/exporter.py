@@ -127,6 +127,8 @@ class Exporter:
         with self._lock:
             if name == "stage_state":
                 self._turn(_key(labels)[:2], STATES[int(value)] == "running")
+            if name == "ranks":
+                self._forget_ranks(_key(labels)[:2], int(value))
             if name not in WHILE_RUNNING or _key(labels)[:2] not in self._resting:
                 self._values.setdefault(name, {})[_key(labels)] = float(value) - since
 
@@ -138,6 +140,12 @@ class Exporter:
         self._resting.add(node)
         for name in WHILE_RUNNING & self._values.keys():
             self._values[name] = {key: value for key, value in self._values[name].items() if key[:2] != node}
+
+    def _forget_ranks(self, node: tuple[str, ...], left: int) -> None:
+        """Forget the ranks that a gang had before it shrank."""
+        for name, series in self._values.items():
+            gone = [key for key in series if key[:2] == node and key[2].isdecimal() and int(key[2]) >= left]
+            self._values[name] = {key: value for key, value in series.items() if key not in gone}
 
     def inc(self, name: str, amount: float, labels: Mapping[str, str]) -> None:
         with self._lock:

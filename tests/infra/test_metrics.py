@@ -97,6 +97,15 @@ def test_a_node_that_does_not_run_has_no_speed(exporter: Exporter) -> None:
     assert scrape(exporter)["vitpipe_images_per_second", "backbone", ""] == 9.0
 
 
+def test_a_gang_that_shrank_has_no_series_of_lost_ranks(exporter: Exporter) -> None:
+    for rank in range(3):
+        metrics.NodeMetrics("demo", "backbone").set("rank_forward_seconds", 0.1, rank=str(rank))
+        metrics.NodeMetrics("demo", "other").set("rank_forward_seconds", 0.1, rank=str(rank))
+    metrics.publish_progress("demo", "backbone", {"step": 1, "ranks": [{"rank": 0}, {"rank": 1}]})
+    served = [(node, rank) for name, node, rank in scrape(exporter) if name == "vitpipe_rank_forward_seconds"]
+    assert sorted(served) == [("backbone", "0"), ("backbone", "1"), *(("other", str(rank)) for rank in range(3))]
+
+
 def test_a_second_exporter_takes_the_next_port_and_gives_the_numbers_back(exporter: Exporter) -> None:
     port = int(exporter.url.split(":")[2].split("/")[0])
     with Exporter(Address(port=port)) as second:
