@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 
 from vitpipe.infra.errors import Stopped, StorageError, VitpipeError
 from vitpipe.infra.ray.jobs import Jobs, Submitted
-from vitpipe.pipeline.drive.driver import DriverOptions, connect_ray
 from vitpipe.infra.storage.opening import open_store
+from vitpipe.pipeline.drive.driver import DriverOptions, connect_ray
 from vitpipe.pipeline.spec.load import PipelineSpec
 from vitpipe.pipeline.spec.places import is_local
 from vitpipe.pipeline.store.runs import ignore
