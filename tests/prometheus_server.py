@@ -35,7 +35,7 @@ def compressed(text: str) -> str:
     """
     text = re.sub(r"(age_seconds\S* > )(\d+)", lambda found: f"{found[1]}{int(found[2]) // FASTER}", text)
     return re.sub(
-        r"(?<=[\[ ])(\d+)([smh])(?=[\]\s])",
+        r"(?<=[\[ ])(\d+)([smh])(?=[\])\s])",
         lambda found: f"{max(5, int(found[1]) * _SECONDS[found[2]] // FASTER)}s",
         text,
     )

@@ -25,6 +25,7 @@ from vitpipe.infra.ray import capacity, worker_output
 from vitpipe.infra.ray.counting import Gathering
 from vitpipe.infra.ray.embedded import apart
 from vitpipe.infra.ray.fanout import fan
+from vitpipe.infra.ray.gang import gang
 from vitpipe.infra.ray.gang_size import Size
 from vitpipe.infra.ray.leftovers import driver_folder
 from vitpipe.infra.ray.one_queue import OneQueue
@@ -96,8 +97,6 @@ class RayCluster:
 
     def gang(self, fn: Callable[[Rank], None], *, resources: GangNeeds) -> None:
         """Run N ranks in lockstep. See `infra.ray.gang.gang`."""
-        from vitpipe.infra.ray.gang import gang  # Ray Train takes 3 s to import; only pretraining needs it
-
         workers, gpus = resources.workers, resources.gpus_per_worker
         least, most = (workers, workers) if isinstance(workers, int) else workers
         size = Size(least, most, resources.cpus_per_worker, min(1, self.gpus()) if gpus is None else gpus)
@@ -109,7 +108,6 @@ class RayCluster:
             max_failures=resources.max_failures,
             wait_s=self.wait_s,
             hang_timeout_s=resources.hang_timeout_s,
-            folder=f"{self.session}/vitpipe",
         )
 
     def close(self) -> None:
@@ -176,16 +174,8 @@ def join(run: str, address: str, wait_s: float, about: Mapping[str, str]) -> Ray
 def _cluster(run: str, context: Any, wait_s: float) -> RayCluster:
     dashboard = f"http://{context.dashboard_url}"
     log.info("Ray dashboard at %s", dashboard)
-    ray.remote(_open_train_page).options(num_cpus=0, name="open-train-page").remote()  # nobody waits for it
     queue = OneQueue(capacity.totals, ahead=AHEAD if wait_s else 0)
     return RayCluster(Job(run, run), dashboard, context.address_info["session_dir"], wait_s, queue, Gathering(run))
-
-
-def _open_train_page() -> None:
-    """Make the actor that the dashboard's Train page asks; until the first gang makes it, the page is an error."""
-    from ray.train.v2._internal.state.state_actor import get_or_create_state_actor  # 3 s, in a worker
-
-    get_or_create_state_actor()
 
 
 def _free_port(wished: int) -> int:

@@ -17,12 +17,6 @@ RAY_SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # would rebuild the environment in every worker
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # the coming default; without it Ray warns
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",  # or the dashboard's Train page answers 500
-    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "15",  # then gang_watch looks whether machines are missing
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1",
-    "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": "120",  # the default of 10 min is long for a stopped process
-    "RAY_TRAIN_COLLECTIVE_TIMEOUT_S": "600",  # the default is none
 }
 """Set unless the operator's environment already says otherwise."""
 

@@ -9,7 +9,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -83,11 +83,6 @@ class WorkerSink:
             one.pending.inc(name, amount, labels)
 
 
-def dump_stacks() -> None:
-    """Write the stacks of all threads of this process into its log."""
-    faulthandler.dump_traceback(2)  # standard error, whatever Ray made of `sys.stderr`
-
-
 def answer_with_stacks() -> None:
     """From now on write all stacks at a SIGUSR1, whatever this process is busy with, and at a crash.
 
@@ -124,13 +119,20 @@ def forget_steps() -> None:
     _step_note(os.getpid()).unlink(missing_ok=True)
 
 
-def end_silent(pid: int) -> None:
-    """Kill a process of this machine that answers no more, once it has written its stacks if it still can."""
-    with suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGUSR1)
-        os.kill(pid, signal.SIGCONT)  # it may be stopped
+def end_all(ranks: Sequence[Holder]) -> list[str]:
+    """Kill processes of this machine, and return once they are gone, with the step that each had noted.
+
+    Those that live write their stacks first, which show where a hang is, the stopped ones too.
+    """
+    living = [who for who in ranks if not who.provably_dead()]
+    for who in living:
+        _signal(who, signal.SIGUSR1)
+        _signal(who, signal.SIGCONT)
+    if living:
         time.sleep(LAST_WORDS_S)
-        os.kill(pid, signal.SIGKILL)
+    for who in living:
+        end(who)
+    return [last_reached(who.pid) for who in ranks]
 
 
 def end(who: Holder) -> None:
@@ -138,15 +140,19 @@ def end(who: Holder) -> None:
     for _ in range(int(END_S / LOOK_S)):
         if who.provably_dead():
             return
-        with suppress(ProcessLookupError):
-            process = os.pidfd_open(who.pid)
-            try:
-                if not who.provably_dead():  # else its pid is another's now
-                    signal.pidfd_send_signal(process, signal.SIGKILL)
-            finally:
-                os.close(process)
+        _signal(who, signal.SIGKILL)
         time.sleep(LOOK_S)
     raise StageError(f"end {who}", f"it did not go within {END_S:g} s", "end it by hand, then run again")
+
+
+def _signal(who: Holder, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):
+        process = os.pidfd_open(who.pid)
+        try:
+            if not who.provably_dead():  # else its pid is another's now
+                signal.pidfd_send_signal(process, number)
+        finally:
+            os.close(process)
 
 
 @contextmanager
