@@ -20,8 +20,6 @@ class Exporter:
     def __init__(self, port: int = PORT, host: str = "127.0.0.1") -> None:
         """Take `port`, or any free one when another run has it. StorageError when none can be bound."""
         self._values: dict[str, dict[tuple[str, ...], float]] = {}
-        self._whole: set[tuple[str, tuple[str, ...]]] = set()
-        """Series whose whole is told: what is counted of them elsewhere is in it."""
         self._lock = threading.Lock()
         self._server, self._thread = self._serve(port, host)
         self.url = f"http://{host}:{self._server.server_port}/metrics"
@@ -53,14 +51,12 @@ class Exporter:
     def set(self, name: str, value: float, labels: Mapping[str, str]) -> None:
         since = time.monotonic() if name == AGE else 0.0  # it grows by our clock until the next is heard
         with self._lock:
-            self._whole.add((name, _key(labels)))
             self._values.setdefault(name, {})[_key(labels)] = float(value) - since
 
     def inc(self, name: str, amount: float, labels: Mapping[str, str]) -> None:
         with self._lock:
-            series, key = self._values.setdefault(name, {}), _key(labels)
-            if (name, key) not in self._whole:
-                series[key] = series.get(key, 0.0) + amount
+            series = self._values.setdefault(name, {})
+            series[_key(labels)] = series.get(_key(labels), 0.0) + amount
 
     def collect(self) -> Iterator[Metric]:
         """Called by prometheus_client at each scrape."""

@@ -5,7 +5,6 @@ rank and benchmark.
 """
 
 import difflib
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -103,11 +102,6 @@ class Nowhere:
 
 _sink: Sink = Nowhere()
 
-Counts = dict[tuple[str, tuple[tuple[str, str], ...]], float]
-"""What a process has counted since it began, by name and labels: it goes from ranks to the driver."""
-_counts: Counts = {}
-_counting = threading.Lock()
-
 
 def use(sink: Sink) -> Sink:
     """Send this process's numbers to `sink` from now on; return the sink before."""
@@ -139,24 +133,7 @@ class NodeMetrics:
     def inc(self, name: str, amount: float = 1.0, **labels: str) -> None:
         """Let a counter grow by `amount`. VitpipeError for an unknown name or label."""
         check(name, labels)
-        labels = {"run": self.run, "node": self.node, **labels}
-        key = name, tuple(labels.items())
-        with _counting:
-            _counts[key] = _counts.get(key, 0.0) + amount
-        _sink.inc(name, amount, labels)
-
-
-def counted() -> Counts:
-    """All that this process has counted."""
-    with _counting:
-        return dict(_counts)
-
-
-def take_over(now: Counts, before: Counts) -> None:
-    """Count here how far another process's counts have grown."""
-    for (name, labels), total in now.items():
-        if (growth := total - before.get((name, labels), 0.0)) > 0:
-            _sink.inc(name, growth, dict(labels))
+        _sink.inc(name, amount, {"run": self.run, "node": self.node, **labels})
 
 
 _storage = NodeMetrics("", "")

@@ -1,11 +1,10 @@
 """What the driver and the ranks of a gang tell each other. Knows no Ray and no torch."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from vitpipe.infra.errors import VitpipeError
 from vitpipe.infra.lease_state import Holder
-from vitpipe.infra.metrics import Counts
 
 Address = tuple[str, int]
 
@@ -83,8 +82,6 @@ class Beat:
     """Where rank 0 listens for the others."""
     has_ended: bool = False
     failure: Failure | None = None
-    counts: Counts = field(default_factory=dict)
-    """All that this process has counted so far."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ import ray
 from ray import ObjectRef
 from ray.exceptions import RayError, RayTaskError
 
-from vitpipe.infra import metrics
 from vitpipe.infra.ray.deaths import in_words, out_of_memory
 from vitpipe.infra.ray.gang_notes import Beat, Failure, News, RankProcess
 from vitpipe.infra.ray.gang_ranks import Ranks
@@ -133,7 +132,6 @@ class GangWatch:
         if isinstance(answer, RankProcess):
             self.ranks.places[rank] = answer
         elif isinstance(answer, Beat):
-            metrics.take_over(answer.counts, self._beat(rank).counts)
             self._beats[rank] = answer
             if answer.failure:
                 self._failures[rank] = answer.failure

@@ -4,6 +4,8 @@ Whatever may take long, or hang, is in that thread: importing, meeting the other
 every moment, so that silence means that the process is stopped.
 """
 
+import os
+import signal
 import threading
 import traceback
 from collections.abc import Callable
@@ -12,7 +14,6 @@ from queue import SimpleQueue
 import ray
 from ray import cloudpickle
 
-from vitpipe.infra import metrics
 from vitpipe.infra.errors import Stopped, VitpipeError
 from vitpipe.infra.lease_state import Holder
 from vitpipe.infra.ray import on_worker, process_group
@@ -52,11 +53,16 @@ class RankActor:
         if news.address and not self._news.address:
             self._where.put(news.address)
         self._news = news
-        return Beat(**{**vars(self._beat), "counts": metrics.counted()})
+        return self._beat
 
     def leave(self) -> None:
         """Leave the group after the end."""
         process_group.leave()
+
+    def end(self) -> None:
+        """End this process at once, with all stacks in its log."""
+        os.kill(os.getpid(), signal.SIGUSR1)
+        os.kill(os.getpid(), signal.SIGKILL)
 
     def _run(self, seat: Seat, work: bytes) -> None:
         try:
