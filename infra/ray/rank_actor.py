@@ -66,11 +66,12 @@ class RankActor:
 
     def _run(self, seat: Seat, work: bytes) -> None:
         try:
-            process_group.set_environment(seat)
-            address = process_group.load(seat, ray.util.get_node_ip_address())
+            here = ray.util.get_node_ip_address()
+            process_group.set_environment(seat, here)
+            where = process_group.load(seat, here)
             fn, job = cloudpickle.loads(work)
             on_worker.prepare(job, rank=seat.rank)
-            self._beat = Beat(is_ready=True, address=address)
+            self._beat = Beat(is_ready=True, address=where)
             failure = self._train(seat, fn, job)
         except BaseException as error:
             failure = failure_of(error)
@@ -90,7 +91,7 @@ class RankActor:
         except BaseException as error:
             return failure_of(error, noticed and isinstance(error, Stopped))
         finally:
-            on_worker.tell_dropped(job)
+            on_worker.last_words(job)
         return None
 
     def _rank(self, seat: Seat) -> Rank:

@@ -20,6 +20,7 @@ from vitpipe.infra.errors import Stopped, StorageError, UsageError, VitpipeError
 from vitpipe.infra.full_disk import full_path, is_full
 from vitpipe.pipeline.cli import terminal
 from vitpipe.pipeline.cli.artifact_verbs import artifacts
+from vitpipe.pipeline.cli.curve_verbs import curves
 from vitpipe.pipeline.cli.many_verbs import many
 from vitpipe.pipeline.cli.plan_verbs import AsJson, Overrides, Spec, VerifySources, looks, mind_run_beside
 from vitpipe.pipeline.cli.predict_verb import predictions
@@ -131,8 +132,7 @@ def init(
 
     if small and preset not in (None, SMALL):
         raise UsageError(f"begin from the preset {preset!r}", "--small is a preset too", "give one of them")
-    chosen = SMALL if small else preset or DEFAULT
-    write_starter(path, chosen)
+    write_starter(path, chosen := SMALL if small else preset or DEFAULT)
     done = {"path": str(path.resolve()), "preset": chosen}
     terminal.answer(as_json, done, f"{path} is written. Edit it, then: vitpipe validate {path}")
 
@@ -171,20 +171,20 @@ def run(
     """Run or resume, on this machine or on the Ray cluster of RAY_ADDRESS."""
     from vitpipe.infra import logs
     from vitpipe.pipeline.cli.live import LiveRun
+    from vitpipe.pipeline.cli.submission import driver_options
     from vitpipe.pipeline.drive import runner
-    from vitpipe.pipeline.drive.driver import DriverOptions
     from vitpipe.pipeline.spec.load import load
 
     found = load(spec, overrides or ())
     mind_run_beside(spec, found, overrides or ())
-    began, path = time.monotonic(), terminal.log_path(f"run-{found.name}")
-    handler = logs.configure(path)
+    began, handler = time.monotonic(), logs.configure(terminal.log_path(f"run-{found.name}"))
+    ways = driver_options(found, spec.name, verify_sources)
     try:
         if as_json:
-            outcome = runner.run(found, replace or (), DriverOptions(verify_sources=verify_sources))
+            outcome = runner.run(found, replace or (), ways)
         else:
             with LiveRun(found) as live:
-                outcome = runner.run(found, replace or (), live.options(verify_sources))
+                outcome = runner.run(found, replace or (), live.options(ways))
     finally:
         if loss := handler.take_dropped():
             terminal.complain(loss)
@@ -232,7 +232,7 @@ def submit(
     from vitpipe.pipeline.spec.load import load
 
     found = load(spec, overrides or ())
-    jobs, submitted = submission.submit_spec(found, address, replace or (), spec.name)
+    jobs, submitted = submission.submit_spec(found, address, replace or (), spec.name, terminal.complain)
     if as_json:
         terminal.print_json({"job": submitted.job, "run": found.uri, "dashboard": submitted.dashboard_url})
     else:
@@ -245,6 +245,6 @@ def submit(
     return code
 
 
-for verbs in (looks, runs, many, predictions):
+for verbs in (looks, runs, many, curves, predictions):
     app.registered_commands += verbs.registered_commands
 app.add_typer(artifacts, name="artifacts")
