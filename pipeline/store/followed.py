@@ -49,14 +49,20 @@ class FollowedRun:
         """Look now. StorageError where the store does not answer."""
         try:
             graph = self._accepted(self.run.store)
+        except UsageError as error:
+            return self._without("begun", f"its spec is not accepted yet ({error.found})")
+        except IntegrityError as error:
+            return self._without("unreadable", str(error))
+        try:
             status = status_of(self.run.store, graph, self._pulse)
             curves = self._reader.read(status)
-        except UsageError as error:
-            return Look(self.name, self.run.uri, "begun", f"its spec is not accepted yet ({error.found})")
-        except IntegrityError as error:
-            return Look(self.name, self.run.uri, "unreadable", str(error))
+        except (UsageError, IntegrityError) as error:
+            return self._without("unreadable", str(error))
         done = dict(self._reader.committed)
         return Look(self.name, self.run.uri, status.state, "", graph, status, curves, done)
+
+    def _without(self, state: str, why: str) -> Look:
+        return Look(self.name, self.run.uri, state, why)
 
     def _accepted(self, run: Store) -> Graph:
         try:
