@@ -9,16 +9,20 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from vitpipe.infra.errors import IntegrityError, NotFound, VitpipeError
-from vitpipe.infra.json_object import parse_object
+from vitpipe.infra.errors import IntegrityError, NotFound, StorageError, VitpipeError
+from vitpipe.infra.json_object import fields_of, parse_object
 from vitpipe.infra.rewritten import Rewritten
 from vitpipe.infra.storage.store import Store
 from vitpipe.infra.waiting import Waiting
 
 PROGRESS = "progress.json"
+RESTARTING = "restarting.json"
+"""What a driver leaves beside it when ranks are lost: which attempt's numbers are none any more, and since when."""
 EVERY_S = 2.0
 """Writes are at least this far apart; readers may count on 5 s."""
 
@@ -67,6 +71,28 @@ class StoreProgress:
                 self.node.write(PROGRESS, json.dumps(fields).encode())
         except VitpipeError as error:
             log.warning("that the node begins could not be written: %s", error)
+
+    def lost(self, why: str) -> None:
+        """Say that the ranks which reported last are gone: their numbers are none until the next attempt reports.
+
+        Failing to is a warning in the log.
+        """
+        try:
+            found = read_progress(self.node)
+            if found is None or found["fence"] != self.fence or not found.get("ranks"):
+                return  # none has reported: what is lost is a task, or had not begun
+            fields = {"attempt": found["attempt"], "fence": self.fence, "since": time.time(), "why": why}
+            self.node.write(RESTARTING, json.dumps(fields).encode())
+        except (StorageError, IntegrityError) as error:
+            log.warning("that the ranks are restarting could not be written: %s", error)
+
+
+@dataclass(frozen=True)
+class Restarting:
+    """Since when no rank of a node has run, by its driver's clock in seconds of the epoch, and why."""
+
+    since: float
+    why: str
 
 
 class _Writer:
@@ -132,6 +158,18 @@ def read_progress(node: Store) -> dict[str, Any] | None:
     if not all(isinstance(rank, dict) and "rank" in rank for rank in fields.get("ranks") or ()):
         raise _damaged(node, "ranks are not as they should be")
     return fields
+
+
+def read_restarting(node: Store, progress: Mapping[str, Any]) -> Restarting | None:
+    """Read since when the ranks that this progress is of are lost; None once others have reported.
+
+    IntegrityError for a file that vitpipe did not write.
+    """
+    with suppress(NotFound), fields_of(f"{node.uri}/{RESTARTING}", "run the same command again"):
+        fields = parse_object(node.read(RESTARTING))
+        same = (fields["attempt"], fields["fence"]) == (progress["attempt"], progress["fence"])
+        return Restarting(float(fields["since"]), str(fields["why"])) if same else None
+    return None
 
 
 _KINDS = {

@@ -4,6 +4,7 @@ Imports no Ray itself: Ray reads its environment when it is imported, and a comm
 """
 
 import os
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from vitpipe.infra.ray import leftovers
@@ -26,12 +27,18 @@ RAY_SETTINGS = {
 """Set unless the operator's environment already says otherwise."""
 
 
-def connect(run: str, cpus_wanted: float = 1, address: str | None = None, wait_s: float | None = None) -> "RayCluster":
+def connect(
+    run: str,
+    cpus_wanted: float = 1,
+    address: str | None = None,
+    wait_s: float | None = None,
+    about: Mapping[str, str] | None = None,
+) -> "RayCluster":
     """Embed a Ray of this machine (no address, or `local`), or join the cluster at `address` as one of its nodes.
 
     An address is `host:port` of the cluster's GCS. An embedded Ray offers at least `cpus_wanted` CPUs, so that two
     ranks also run, slowly, on one core. `wait_s` is how long machines that a node asks for may be missing: by default
-    5 min on a cluster, 0 where none can come.
+    5 min on a cluster, 0 where none can come. `about` is the job's metadata, which the dashboard shows: nothing secret.
     StorageError when the cluster does not answer within seconds, wants another token, or is open to everyone.
     """
     prepare_environment()
@@ -39,8 +46,8 @@ def connect(run: str, cpus_wanted: float = 1, address: str | None = None, wait_s
 
     if address in (None, "", "local"):
         leftovers.sweep()
-        return ray_cluster.embed(run, cpus_wanted, wait_s or 0.0)
-    return ray_cluster.join(run, address, ray_cluster.WAIT_S if wait_s is None else wait_s)
+        return ray_cluster.embed(run, cpus_wanted, wait_s or 0.0, about or {})
+    return ray_cluster.join(run, address, ray_cluster.WAIT_S if wait_s is None else wait_s, about or {})
 
 
 def prepare_environment() -> None:

@@ -137,7 +137,7 @@ def _run_rank(fn: Callable[[Rank], None], job: Job, size: Size) -> None:
                 time.sleep(PREEMPTION_WAIT_S)
             raise
         finally:
-            on_worker.tell_dropped(job)
+            on_worker.last_words(job)
 
 
 def _reason(cause: Exception, asked: str, max_failures: int) -> VitpipeError:

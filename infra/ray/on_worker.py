@@ -20,6 +20,7 @@ from vitpipe.infra import logs, metrics
 from vitpipe.infra.errors import StageError, StorageError, VitpipeError
 from vitpipe.infra.full_disk import full_path, is_full
 from vitpipe.infra.lease_state import Holder
+from vitpipe.infra.ray.counting import Sending
 from vitpipe.infra.ray.deaths import out_of_memory
 from vitpipe.infra.work import Job
 
@@ -32,26 +33,35 @@ LOOK_S = 0.1
 _ready = threading.Lock()
 _log: list[logs.DroppingHandler] = []
 """The handler of this process, once it is prepared."""
+_sending: list[Sending] = []
+"""What brings this process's numbers to the driver, where it exports any."""
 
 
 def prepare(job: Job, **facts: object) -> None:
-    """Log to this worker's own file with the node's name on each line; send metrics through Ray."""
+    """Log to this worker's own file with the node's name on each line; send metrics to the driver and through Ray."""
     with _ready:
         if not _log:
             _log.append(logs.configure())
-            metrics.use(RaySink())
+            metrics.use(WorkerSink())
+        if not _sending and job.counting is not None:
+            _sending.append(Sending(job.counting))
     metrics.count_storage(job.run, job.node)
     logs.bind(run=job.run, node=job.node, **facts)
 
 
-def tell_dropped(job: Job) -> None:
-    """Say how many lines of this worker's log its disk has refused since the last time, if any."""
+def last_words(job: Job) -> None:
+    """Send what was counted, and say how many lines of this worker's log its disk has refused since the last time."""
+    for one in _sending:
+        one.send()
     for dropped in filter(None, (handler.take_dropped() for handler in _log)):
         job.tell("log_dropped", dropped)
 
 
-class RaySink:
-    """Satisfies `infra.metrics.Sink`: Ray's own metrics, `ray_vitpipe_*` at each node's endpoint."""
+class WorkerSink:
+    """Satisfies `infra.metrics.Sink`: what is on its way to the driver, and Ray's own metrics, `ray_vitpipe_*` at
+
+    each node's endpoint, where they tell one process from another.
+    """
 
     def __init__(self) -> None:
         self._gauges: dict[str, Gauge] = {}
@@ -61,12 +71,16 @@ class RaySink:
         if name not in self._gauges:
             self._gauges[name] = Gauge(metrics.PREFIX + name, metrics.KNOWN[name].help, tag_keys=metrics.LABELS)
         self._gauges[name].set(value, _tags(labels))
+        for one in _sending:
+            one.pending.set(name, value, labels)
 
     def inc(self, name: str, amount: float, labels: Mapping[str, str]) -> None:
         if name not in self._counters:
             self._counters[name] = Counter(metrics.PREFIX + name, metrics.KNOWN[name].help, tag_keys=metrics.LABELS)
         if amount > 0:  # Ray's counters refuse to grow by nothing
             self._counters[name].inc(amount, _tags(labels))
+        for one in _sending:
+            one.pending.inc(name, amount, labels)
 
 
 def dump_stacks() -> None:

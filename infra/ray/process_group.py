@@ -18,6 +18,7 @@ from ray.train.v2._internal.execution.context import get_train_context
 from vitpipe.infra.lease_state import Holder
 from vitpipe.infra.ray import on_worker
 from vitpipe.infra.ray.gang_notes import GangNotes, Process
+from vitpipe.infra.ray.private_address import interface_of, listen_at
 from vitpipe.infra.work import Rank
 
 RESTART = "VITPIPE_RESTART"
@@ -124,8 +125,12 @@ def _open_store() -> tuple[str, int]:
     import torch.distributed as dist  # only ranks import torch
 
     address = ray.util.get_node_ip_address()
-    _opened.append(dist.TCPStore(address, 0, is_master=True, wait_for_workers=False))  # type: ignore[attr-defined]
-    return address, int(_opened[-1].port)
+    listening = listen_at(address)
+    port, descriptor = listening.getsockname()[1], listening.detach()  # the store closes it
+    _opened.append(
+        dist.TCPStore(address, port, is_master=True, wait_for_workers=False, master_listen_fd=descriptor)  # type: ignore[attr-defined]
+    )
+    return address, port
 
 
 def _set_environment(address: str, port: int, restart: int, on_cpu: bool) -> Process:
@@ -143,6 +148,8 @@ def _set_environment(address: str, port: int, restart: int, on_cpu: bool) -> Pro
     )
     for name, value in NCCL_SETTINGS.items():
         os.environ.setdefault(name, value)
+    if interface := interface_of(ray.util.get_node_ip_address()):
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
     os.environ[RESTART] = str(restart)
     if on_cpu:
         os.environ["DS_ACCELERATOR"] = "cpu"

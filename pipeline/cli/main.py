@@ -171,20 +171,20 @@ def run(
     """Run or resume, on this machine or on the Ray cluster of RAY_ADDRESS."""
     from vitpipe.infra import logs
     from vitpipe.pipeline.cli.live import LiveRun
+    from vitpipe.pipeline.cli.submission import driver_options
     from vitpipe.pipeline.drive import runner
-    from vitpipe.pipeline.drive.driver import DriverOptions
     from vitpipe.pipeline.spec.load import load
 
     found = load(spec, overrides or ())
     mind_run_beside(spec, found, overrides or ())
-    began, path = time.monotonic(), terminal.log_path(f"run-{found.name}")
-    handler = logs.configure(path)
+    began, handler = time.monotonic(), logs.configure(terminal.log_path(f"run-{found.name}"))
+    ways = driver_options(found, spec.name, verify_sources)
     try:
         if as_json:
-            outcome = runner.run(found, replace or (), DriverOptions(verify_sources=verify_sources))
+            outcome = runner.run(found, replace or (), ways)
         else:
             with LiveRun(found) as live:
-                outcome = runner.run(found, replace or (), live.options(verify_sources))
+                outcome = runner.run(found, replace or (), live.options(ways))
     finally:
         if loss := handler.take_dropped():
             terminal.complain(loss)
@@ -232,7 +232,7 @@ def submit(
     from vitpipe.pipeline.spec.load import load
 
     found = load(spec, overrides or ())
-    jobs, submitted = submission.submit_spec(found, address, replace or (), spec.name)
+    jobs, submitted = submission.submit_spec(found, address, replace or (), spec.name, terminal.complain)
     if as_json:
         terminal.print_json({"job": submitted.job, "run": found.uri, "dashboard": submitted.dashboard_url})
     else:

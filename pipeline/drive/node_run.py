@@ -16,6 +16,7 @@ from vitpipe.infra.metrics import NodeMetrics
 from vitpipe.infra.progress import StoreProgress
 from vitpipe.infra.storage.store import Store
 from vitpipe.pipeline.drive import adopting
+from vitpipe.pipeline.drive.cluster_events import ClusterEvents
 from vitpipe.pipeline.drive.driver import Driver
 from vitpipe.pipeline.drive.node_log import PATH, node_log
 from vitpipe.pipeline.drive.provenance import code_version, package_versions
@@ -182,7 +183,7 @@ class NodeRun:
             metrics=NodeMetrics(driver.name, node),
             events=events,
             progress=progress,
-            cluster=driver.clusters.named(node, fence=out.fence, events=events),
+            cluster=driver.clusters.named(node, fence=out.fence, events=ClusterEvents(events, progress)),
             shared=SharedPieces(driver.run, out.attempt, out.fence, driver.turns),
             resources=self.node.resources,
         )

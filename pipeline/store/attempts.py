@@ -66,15 +66,19 @@ def header(node: Node, fingerprint: str, recipe: Mapping[str, Any], inputs: Refs
     return sealed(fields)
 
 
-def read_attempt(node: Store, name: str) -> Attempt | None:
-    """Read one attempt by its name, its pieces not counted; None when it is not there."""
+def read_attempt(node: Store, name: str, committed: bool | None = None) -> Attempt | None:
+    """Read one attempt by its name, its pieces not counted; None when it is not there.
+
+    `committed` says whether its mark is there, where a listing has shown that.
+    """
     if not _NAME.fullmatch(name):
         return None
     try:
         found = _read(node, name, _order(name), 0)
     except NotFound:
         return None
-    return replace(found, committed=node.size(f"{name}/{COMMITTED}") is not None)
+    marked = node.size(f"{name}/{COMMITTED}") is not None if committed is None else committed
+    return replace(found, committed=marked)
 
 
 def list_attempts(node: Store, pieces: str | None) -> tuple[Attempt, ...]:

@@ -35,7 +35,7 @@ def garbage(run: Store, unfinished: bool) -> tuple[Garbage, ...]:
     IntegrityError when a record, or a file that one names, is not what was committed.
     """
     nodes = contents(run)
-    read, flaws = examine(run, nodes)
+    read, flaws = examine(run, nodes, copied=True)
     if flaws:
         raise refusal(run, "collect the garbage of", flaws)
     begun = by_key(lambda id: _begun(run, nodes[id]), nodes)
@@ -49,10 +49,7 @@ def garbage(run: Store, unfinished: bool) -> tuple[Garbage, ...]:
 
 def _begun(run: Store, node: NodeContents) -> Sequence[Attempt]:
     """Read the node's attempts. IntegrityError for a damaged `attempt.json`, and a lost one beside any pieces."""
-    files = {
-        name: [entry.path.removeprefix(f"{name}/") for entry in entries] for name, entries in node.attempts.items()
-    }
-    return attempts_of(run.child(node.id), files, "|".join(f"(?:{one})" for one in _PIECES))
+    return attempts_of(run.child(node.id), node.paths(), "|".join(f"(?:{one})" for one in _PIECES))
 
 
 @dataclass(frozen=True)

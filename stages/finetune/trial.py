@@ -49,8 +49,7 @@ def _train_and_score(task: TrialTask, device: torch.device) -> TrialOutcome:
     recipe = recipe_of(task, train.num_images)
     average = WeightAverage(list(model.parameters()), config.ema.decay) if config.ema else None
     starts = range(0, recipe.total_steps * recipe.batch_images, task.micro_batch)
-    ranges = ((start, task.micro_batch) for start in starts)
-    batches = train.stream(ranges, threads=task.threads, prefetch=train.ahead(task.micro_batch))
+    batches = train.stream([(start, task.micro_batch) for start in starts], task.threads)
     losses: list[float] = []
     out = task.context.out
     live = LiveCurves(out.node, out.attempt, part_path(out.attempt, str(task.trial)))

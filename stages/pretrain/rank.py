@@ -17,7 +17,6 @@ from vitpipe.infra.work import Rank
 from vitpipe.stages.contract import Out
 from vitpipe.stages.images.batch import Batch
 from vitpipe.stages.images.cache import ShardCache
-from vitpipe.stages.images.prefetch import in_order
 from vitpipe.stages.images.reader_watch import ReaderWatch
 from vitpipe.stages.images.train import TrainImages
 from vitpipe.stages.model_settings import ModelSettings
@@ -229,9 +228,8 @@ def _images(job: PretrainJob, engine: Engine) -> TrainImages:
 
 
 def _batches(job: PretrainJob, engine: Engine, images: TrainImages, first_step: int) -> Iterator[Batch]:
-    threads, ahead = job.recipe.resources.cpus_per_worker, images.ahead(engine.sampler.micro_batch)
     ranges = engine.sampler.ranges(first_step, job.recipe.total_steps)
-    return in_order(lambda asked: prepared(job, images.micro_batch(*asked)), ranges, threads, ahead)
+    return images.stream(ranges, job.recipe.resources.cpus_per_worker, then=partial(prepared, job))
 
 
 def _model(job: PretrainJob) -> dict[str, bytes | LogSnapshot]:

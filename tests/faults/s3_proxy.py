@@ -4,7 +4,7 @@ import http.client
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -90,12 +90,14 @@ def retries() -> Iterator[list[float]]:
 
 
 @contextmanager
-def s3_proxy(upstream: str) -> Iterator[Proxy]:
-    """Run a proxy to `upstream` (http://host:port) while the block lasts."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+def s3_proxy(
+    upstream: str, address: str = "127.0.0.1", there: Callable[[Callable[[], Any]], Any] = lambda make: make()
+) -> Iterator[Proxy]:
+    """Run a proxy to `upstream` (http://host:port) while the block lasts; `there` calls what makes its socket."""
+    server = there(lambda: ThreadingHTTPServer((address, 0), _Handler))
     server.daemon_threads = True
-    proxy = Proxy(f"http://127.0.0.1:{server.server_address[1]}", upstream)
-    server.proxy = proxy  # type: ignore[attr-defined]
+    proxy = Proxy(f"http://{address}:{server.server_address[1]}", upstream)
+    server.proxy = proxy
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:
@@ -117,7 +119,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _pass(self) -> None:
         proxy: Proxy = self.server.proxy  # type: ignore[attr-defined]
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        fault = proxy.next_fault(self.command, self.path, dict(self.headers.items())) or Fault("none")
+        asked = {**dict(self.headers.items()), "Client": self.client_address[0]}
+        fault = proxy.next_fault(self.command, self.path, asked) or Fault("none")
         if fault.kind == "refused":
             return self._hang_up()
         if fault.kind == "stall":

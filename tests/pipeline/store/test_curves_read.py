@@ -104,22 +104,26 @@ def test_a_damaged_curve_is_named_and_hides_no_other(tmp_path: Path) -> None:
     assert CURVES in found["a"].note and values(found, "sum") == [1.0]
 
 
-def test_only_running_nodes_are_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sixty nodes: one request a look for each that runs, none for the others once they are known."""
+def test_a_look_asks_for_one_listing_and_for_what_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = open_store(f"file://{tmp_path}/runs/tiny")
     states = ["running"] * 3 + ["waiting"] * 57
     status = RunStatus(run.uri, "running", tuple(NodeStatus(f"n{at}", state, "") for at, state in enumerate(states)))  # type: ignore[arg-type]
     for node in status.nodes[:3]:
-        gathered = Gathered()
-        gathered.add(1, {"train/loss": 1.0})
-        run.child(node.node).write(CURVES, gathered.encode("a1"))
+        run.child(node.node).write(CURVES, one_point(1.0))
     asked = counted(monkeypatch)
     reader = CurveReader(run)
     assert len([one for one in reader.read(status).values() if one.lines]) == 3
-    assert asked == {"read": 60}
+    assert asked == {"list": 1, "read": 3}
     asked.clear()
-    reader.read(status)
-    assert asked == {"read": 3}
+    run.child("n1").write(CURVES, one_point(2.0))
+    assert values(reader.read(status), "n1") == [2.0]
+    assert asked == {"list": 1, "read": 1}
+
+
+def one_point(value: float) -> bytes:
+    gathered = Gathered()
+    gathered.add(1, {"train/loss": value})
+    return gathered.encode("a1")
 
 
 def test_tasks_that_run_leave_theirs_beside_and_only_changed_ones_are_read(
@@ -139,10 +143,10 @@ def test_tasks_that_run_leave_theirs_beside_and_only_changed_ones_are_read(
     asked = counted(monkeypatch)
     wanted = {"one": (CurvePoint(2, 0.0, 0.5),), "two": (CurvePoint(1, 0.0, 2.0),)}
     assert {of: tags["train/loss"] for of, tags in reader.read(status)["tune"].lines.items()} == wanted
-    assert asked == {"read": 2, "list": 1}
+    assert asked == {"read": 2, "list": 1}, "the node's own, and the one that has not ended"
     asked.clear()
     assert {of: tags["train/loss"] for of, tags in reader.read(status)["tune"].lines.items()} == wanted
-    assert asked == {"read": 1, "list": 1}, "what did not change is not read again"
+    assert asked == {"list": 1}, "what did not change is not read again"
 
 
 def test_where_none_were_kept_the_artifact_says_the_same(tmp_path: Path) -> None:
