@@ -91,7 +91,7 @@ def _followed(names: Sequence[str], asked: str) -> "list[FollowedRun]":
     from vitpipe.pipeline.store.followed import followed
     from vitpipe.pipeline.store.runs import known_run
 
-    return followed([known_run(name, asked, complain) for name in names])
+    return followed([known_run(name, asked, complain, begun=False) for name in names])
 
 
 _troubles: set[str] = set()

@@ -32,7 +32,7 @@ from vitpipe.stages.images.native import compilation
 
 MIN_RAY = (2, 60)
 MIN_FREE_BYTES = 2 << 30
-EXTRAS = ("", "benchmarks", "parity")  # "" is every installation
+EXTRAS = ("", "benchmarks", "parity", "wandb", "mlflow", "trackio")  # "" is every installation
 """Whose packages this program calls; those of `dev`, such as pytest, may be of any version here."""
 MAX_SKEW_S = 10.0
 """Machines whose clocks differ more make `status` and the times of events misleading; S3 refuses at 15 minutes."""
