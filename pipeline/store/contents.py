@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from vitpipe.infra.at_once import by_key
 from vitpipe.infra.curves import CURVES
-from vitpipe.infra.errors import IntegrityError, StorageError, UsageError
+from vitpipe.infra.errors import StorageError, UsageError
 from vitpipe.infra.progress import PROGRESS, RESTARTING
 from vitpipe.infra.storage.opening import open_store
 from vitpipe.infra.storage.store import Entry, Store
@@ -80,15 +80,13 @@ def is_record(path: str) -> bool:
 def open_run(uri: str, asked: str, also: str = "", begun: bool = True) -> Store:
     """Open the folder of a run that exists. UsageError with the nearest name for any other.
 
-    `also` is where it was looked for before. One that was only submitted is refused, unless it need not have `begun`.
+    `also` is where it was looked for before. One that was only submitted is refused, unless it need not have `begun`;
+    IntegrityError where word of that cannot be read.
     """
     run = open_store(uri)
     if is_run(run):
         return run
-    try:
-        waiting = read_submission(run)
-    except IntegrityError:
-        waiting = None
+    waiting = read_submission(run)
     if waiting and not begun:
         return run
     if waiting:
