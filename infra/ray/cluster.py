@@ -25,6 +25,7 @@ from vitpipe.infra.ray import capacity, worker_output
 from vitpipe.infra.ray.embedded import apart
 from vitpipe.infra.ray.fanout import fan
 from vitpipe.infra.ray.gang_size import Size
+from vitpipe.infra.ray.head_dashboard import refuse_open
 from vitpipe.infra.ray.leftovers import driver_folder
 from vitpipe.infra.ray.one_queue import OneQueue
 from vitpipe.infra.work import Done, Emit, GangNeeds, Item, Job, Rank, Result, Stop, TaskNeeds, unknown
@@ -153,7 +154,7 @@ def join(run: str, address: str, wait_s: float) -> RayCluster:
     environment = {"RAY_ADDRESS": address}  # for the same reason as above
     cluster = _cluster(run, _init(address=address, namespace=run, runtime_env={"env_vars": environment}), wait_s)
     try:
-        ray_auth.refuse_open(cluster.dashboard_url)
+        refuse_open(cluster.dashboard_url)
     except StorageError:
         cluster.close()
         raise

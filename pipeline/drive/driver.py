@@ -7,7 +7,7 @@ import hashlib
 import logging
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
@@ -102,6 +102,8 @@ class Driver:
     options: DriverOptions
     spare: SpareRoom
     turns: Turns = field(default_factory=Turns)
+    commits: Mapping[str, int] = field(default_factory=dict)
+    """The newest step that each running node is known to have committed."""
 
     @property
     def store(self) -> Store:

@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,31 +21,34 @@ log = logging.getLogger(__name__)
 
 
 @contextmanager
-def exporting(name: str, run: Store, plan: Plan, options: DriverOptions) -> Iterator[None]:
-    """Export until the block ends. A port that cannot be bound is only a warning: the run does not depend on it."""
+def exporting(name: str, run: Store, plan: Plan, options: DriverOptions) -> Iterator[Mapping[str, int]]:
+    """Export until the block ends; yields the newest committed step of each node that runs, as it becomes known.
+
+    A port that cannot be bound is only a warning: the run does not depend on it."""
+    commits: dict[str, int] = {}
     if options.metrics_port is None:
-        yield
+        yield commits
         return
     try:
         exporter = Exporter(options.metrics_port)
     except StorageError as error:
         log.warning("no metrics are served: %s", error)
-        yield
+        yield commits
         return
     end = threading.Event()
-    thread = threading.Thread(target=_copy, args=(name, run, plan, end), name="vitpipe-exporting", daemon=True)
+    thread = threading.Thread(target=_copy, args=(name, run, plan, end, commits), name="vitpipe-exporting", daemon=True)
     with exporter:
         options.on_metrics(exporter.url)
         count_storage(name, "")
         thread.start()
         try:
-            yield
+            yield commits
         finally:
             end.set()
             thread.join()
 
 
-def _copy(name: str, run: Store, plan: Plan, end: threading.Event) -> None:
+def _copy(name: str, run: Store, plan: Plan, end: threading.Event, commits: dict[str, int]) -> None:
     published: dict[str, object] = {}
     while not end.wait(EVERY_S):
         nodes = [planned.node for planned in plan.due]
@@ -53,6 +56,8 @@ def _copy(name: str, run: Store, plan: Plan, end: threading.Event) -> None:
             if progress and progress != published.get(node):  # the exporter ages an old commit by itself
                 publish_progress(name, node, progress)
                 published[node] = progress
+                if (step := progress.get("metrics", {}).get("last_committed_step")) is not None:
+                    commits[node] = int(step)
 
 
 def _progress(run: Store, node: str) -> dict[str, Any] | None:

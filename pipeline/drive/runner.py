@@ -94,13 +94,13 @@ def _walk(
 ) -> Outcome:
     with (
         options.connect(spec.name, _cpus_wanted(spec, plan)) as clusters,
-        exporting(spec.name, held.run, plan, options),
+        exporting(spec.name, held.run, plan, options) as commits,
     ):
         signals.install()  # ray.init sets its own
         signals.tell(lambda name: inbox.put(StopRequested(name)))
         if clusters.dashboard_url:
             options.on_cluster(clusters.dashboard_url)
-        driver = Driver(spec.name, held.run, held.lease, clusters, options, held.spare)
+        driver = Driver(spec.name, held.run, held.lease, clusters, options, held.spare, commits=commits)
         return Outcome(plan, Walk(driver, spec.graph, facts, plan, inbox).run())
 
 
