@@ -70,7 +70,7 @@ class S3Server:
     folder: Path
     port: int
     access_key: str = "test-access"
-    secret_key: str = "test-secret"
+    secret_key: str = "canary-test-secret"
     processes: list["subprocess.Popen[bytes]"] = field(default_factory=list)
 
     @property

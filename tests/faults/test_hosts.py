@@ -19,6 +19,8 @@ from driving import finish, wait_for
 from host_cluster import HostCluster, documented_ports, host_cluster
 from hosts import Host, answering, inside, listening
 
+from vitpipe.infra.storage.opening import open_store
+
 pytestmark = [pytest.mark.drill, pytest.mark.s3, pytest.mark.timeout(1500)]
 
 CUT_S = 60.0
@@ -38,8 +40,8 @@ nodes:{glyphs}
       augment: {{crop: resize, resize_px: 18, flip: false, mixup: 0.2}}
       precision: fp32
       seed: 3
-    resources: {{workers: 2, cpus_per_worker: {cpus}, zero: 1, micro_batch: 8, checkpoint_every: 10 steps, keep: 3,
-                hang_timeout_s: 120}}
+    resources: {{workers: {workers}, cpus_per_worker: {cpus}, zero: 1, micro_batch: 8, checkpoint_every: 10 steps,
+                keep: 3, hang_timeout_s: 120}}
 """
 GLYPHS = """
   glyphs:
@@ -66,13 +68,17 @@ def outside(cluster: HostCluster) -> Host:
     return cluster.hosts.add("outside", networks=("public",))
 
 
-def spec(cluster: HostCluster, name: str, cpus: int = 2, steps: int = STEPS) -> Path:
+def spec(cluster: HostCluster, name: str, cpus: int = 2, steps: int = STEPS, workers: int = 2) -> Path:
     """A training of two ranks, one a host where each takes both CPUs; on the shards of `calm` or its own."""
     images = {"calm": "32", "packed": "40"}.get(name)
     shards = "glyphs" if images else f"{cluster.store}/calm/glyphs"
     glyphs = GLYPHS.replace("{images}", images) if images else ""
     path = cluster.shared / f"{name}.yaml"
-    path.write_text(SPEC.format(name=name, store=cluster.store, glyphs=glyphs, shards=shards, steps=steps, cpus=cpus))
+    path.write_text(
+        SPEC.format(
+            name=name, store=cluster.store, glyphs=glyphs, shards=shards, steps=steps, cpus=cpus, workers=workers
+        )
+    )
     return path
 
 
@@ -168,3 +174,34 @@ def test_a_host_that_is_killed(cluster: HostCluster, calm: dict[str, Any]) -> No
     finish(process)
     assert cluster.losses("killed") == calm["losses"]
     assert len(cluster.events("killed", "rank_lost")) == 1 and cluster.events("killed", "resumed")
+
+
+@pytest.mark.parametrize(
+    ("name", "clock_ahead", "env", "words"),
+    [
+        ("delta", "", {"AWS_SECRET_ACCESS_KEY": "canary-wrong-secret"}, "SignatureDoesNotMatch"),
+        ("epsilon", "+20m", {}, "this machine's clock is 20 minutes ahead of the server's"),
+        ("zeta", "", {"AWS_ENDPOINT_URL": "http://no-such-name.invalid:9"}, "no-such-name.invalid"),
+    ],
+)
+def test_the_one_host_that_is_not_like_the_others_is_named(
+    name: str, clock_ahead: str, env: dict[str, str], words: str, cluster: HostCluster, calm: dict[str, Any]
+) -> None:
+    """It has three CPUs, so that the one rank that asks for them is there."""
+    cluster.proxy.faults.clear()
+    host = cluster.hosts.add(name, clock_ahead=clock_ahead)
+    cluster.join(host, 3, VITPIPE_STORAGE_DEADLINE_S="5", **env)
+    done = cluster.vitpipe(cluster.head, "run", spec(cluster, name, cpus=3, workers=1), expect=7)
+    assert f"(on {name})" in done.stdout and words in done.stdout + done.stderr
+    host.kill()
+
+
+def test_secrets_are_nowhere(cluster: HostCluster, calm: dict[str, Any]) -> None:
+    """Neither the cluster's token nor a key to the store, in what all of the above printed, logged or stored."""
+    store = open_store(cluster.store)
+    told = {f"store {entry.path}": store.read(entry.path) for entry in store.list()}
+    folders = [cluster.shared, *(host.folder / "tmp" for host in cluster.hosts.all)]
+    told |= {str(path): path.read_bytes() for one in folders for path in one.rglob("*") if path.is_file()}
+    assert len(told) > 100 and [name for name, data in told.items() if b"calm" in data]
+    for secret in (cluster.environment["RAY_AUTH_TOKEN"], cluster.environment["AWS_SECRET_ACCESS_KEY"], "canary-wrong"):
+        assert not [name for name, data in told.items() if secret.encode() in data]
