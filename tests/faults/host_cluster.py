@@ -1,4 +1,4 @@
-"""A Ray of several hosts as docs/operations.md has it started, with a store that each of them reaches over its network."""
+"""A Ray of several hosts as docs/operations.md has it started, and a store that each reaches over its network."""
 
 import json
 import os
@@ -50,7 +50,11 @@ class HostCluster:
 
     def join(self, host: Host, cpus: int, **env: str) -> Host:
         """Have the host's raylet start, once more when it had one; it is there when this returns."""
-        role = ["--head", "--port=6379", "--dashboard-host=127.0.0.1"] if host is self.head else [f"--address={self.address}"]
+        role = (
+            ["--head", "--port=6379", "--dashboard-host=127.0.0.1"]
+            if host is self.head
+            else [f"--address={self.address}"]
+        )
         self.raylets[host.name] = host.start(
             Path(sys.executable).with_name("ray"), "start", "--block", *role, f"--num-cpus={cpus}",
             f"--node-ip-address={host.address}", *documented_options(),
