@@ -7,10 +7,11 @@ What is still wanted stays asked for, so that an autoscaler sees it.
 import secrets
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from ray.exceptions import RayError
 from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
@@ -93,7 +94,8 @@ def places(job: Job, size: Size, patience: CapacityWait) -> Iterator[Places]:
         yield found
     finally:
         for group in taken:
-            remove_placement_group(group)
+            with suppress(RayError):  # of a cluster that is gone nothing is left
+                remove_placement_group(group)
 
 
 def _gather(found: Places, size: Size, wait: Callable[[], None]) -> None:
