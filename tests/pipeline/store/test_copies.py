@@ -117,7 +117,12 @@ def test_a_record_that_was_swapped_in_a_folder_is_read_itself(tmp_path: Path) ->
     assert read == 1 and found["n0"].record.attempt == "a2", "its name may show an earlier generation"
     node = store(tmp_path).child("n0")
     old = found["n0"].record
-    commit(node, old.model_copy(update={"attempt": "a3", "fingerprint": "0" * 64}), HeldFence(tmp_path / "fence"), replace=True)
+    commit(
+        node,
+        old.model_copy(update={"attempt": "a3", "fingerprint": "0" * 64}),
+        HeldFence(tmp_path / "fence"),
+        replace=True,
+    )
     assert seen(tmp_path)[0]["n0"].record.attempt == "a3"
 
 
