@@ -79,7 +79,8 @@ nodes:
       schedule: {{kind: constant}}
       augment: {{crop: resize, resize_px: 18, flip: false}}
       precision: fp32
-    resources: {{workers: {workers}, zero: 1, micro_batch: 8, checkpoint_every: {every}, hang_timeout_s: 600}}
+    resources: {{workers: {workers}, zero: 1, micro_batch: 8, checkpoint_every: {every}, hang_timeout_s: 600,
+                max_failures: 9}}
 """
 GLYPHS = "{stage: ingest, config: {source: {kind: glyphs, classes: 8, images_per_class: 32, image_px: 16}}}"
 ONE_BAD = "{stage: ingest, config: {source: {kind: folder, root: %s}}}"
