@@ -166,7 +166,7 @@ def test_a_bad_image_and_images_that_take_long_to_decode(server: Prometheus, run
 )  # fmt: skip
 def test_lost_ranks_no_commits_a_hung_rank_and_a_killed_driver(server: Prometheus, runs: Runs) -> None:
     process = runs.start("long", TRAINING, source=GLYPHS, peak_lr="1e-3", workers=2)
-    beside = runs.start("beside", TRAINING, source=GLYPHS, peak_lr="1e-3", workers=1, every="1k steps")
+    beside = runs.start("beside", TRAINING, source=GLYPHS, peak_lr="1e-3", workers=1, every="50 steps")
     old = dict[int, int]()
     for _ in range(2):
         wait_for("new ranks", lambda old=old: runs.ranks("long") not in ({}, old) and runs.steps("long"), process)
