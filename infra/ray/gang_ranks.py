@@ -9,7 +9,7 @@ from typing import Any
 import ray
 from ray import ObjectRef, cloudpickle
 from ray.actor import ActorHandle
-from ray.exceptions import RayError
+from ray.exceptions import ActorDiedError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from vitpipe.infra.errors import Lost
@@ -52,11 +52,18 @@ class Ranks:
             try:
                 found |= dict(zip(ranks[node], ray.get(task, timeout=max(1.0, until - time.monotonic())), strict=True))
             except RayError as error:
-                if node in machines():
-                    who = ", ".join(str(self.places[rank].who) for rank in ranks[node])
-                    words = f"{who} may still live: {in_words(error)}"
-                    raise Lost(self.asked, words, "end them, then run the same command again") from error
+                if node in machines():  # one that is drained takes no task, for one
+                    self._end_themselves(ranks[node], error)
         return found
+
+    def _end_themselves(self, ranks: Sequence[int], why: RayError) -> None:
+        ending = {self.actors[rank].end.remote(): rank for rank in ranks}
+        ray.wait(list(ending), num_returns=len(ending), timeout=LEAVE_S)
+        living = [rank for one, rank in ending.items() if not _died(one)]
+        if living and {self.places[rank].node for rank in living} & machines():
+            who = ", ".join(str(self.places[rank].who) for rank in living)
+            words = f"{who} may still live: {in_words(why)}"
+            raise Lost(self.asked, words, "end them, then run the same command again") from why
 
     def leave(self) -> None:
         """Have ranks that are done leave their group, so that none complains of another's end."""
@@ -86,6 +93,17 @@ def begin(fn: Callable[[Rank], None], job: Job, size: Size, spots: Sequence[Spot
 def machines() -> set[str]:
     """Ray's ids of the machines that live."""
     return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+
+
+def _died(call: ObjectRef) -> bool:
+    """Whether a call ended because its actor is dead, as opposed to out of reach."""
+    try:
+        ray.get(call, timeout=0)
+    except ActorDiedError:
+        return True
+    except RayError:
+        pass
+    return False
 
 
 def _on(node: str) -> Any:

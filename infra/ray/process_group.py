@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 from vitpipe.infra.ray.gang_notes import Address, Seat
+from vitpipe.infra.ray.private_address import interface_of, listen_at
 
 NCCL_SETTINGS = {
     "TORCH_NCCL_ASYNC_ERROR_HANDLING": "1",  # as torchrun: a collective that fails or is late ends its process
@@ -24,8 +25,8 @@ _opened: list[Any] = []
 """The store that rank 0's process holds for its gang."""
 
 
-def set_environment(seat: Seat) -> None:
-    """Set what torch, DeepSpeed and we read in a rank."""
+def set_environment(seat: Seat, address: str) -> None:
+    """Set what torch, DeepSpeed and we read in a rank; `address` is its machine's."""
     os.environ.update(
         RANK=str(seat.rank),
         WORLD_SIZE=str(seat.world_size),
@@ -36,6 +37,8 @@ def set_environment(seat: Seat) -> None:
     )
     for name, value in NCCL_SETTINGS.items():
         os.environ.setdefault(name, value)
+    if interface := interface_of(address):
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
     if seat.gpus:
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(seat.gpus)
     else:
@@ -55,8 +58,12 @@ def load(seat: Seat, address: str) -> Address | None:
         torch.cuda.set_device(seat.device)
     if seat.rank:
         return None
-    _opened.append(dist.TCPStore(address, 0, is_master=True, wait_for_workers=False))  # type: ignore[attr-defined]
-    return address, int(_opened[-1].port)
+    listening = listen_at(address)
+    port, descriptor = listening.getsockname()[1], listening.detach()  # the store closes it
+    _opened.append(
+        dist.TCPStore(address, port, is_master=True, wait_for_workers=False, master_listen_fd=descriptor)  # type: ignore[attr-defined]
+    )
+    return address, port
 
 
 def join(seat: Seat, where: Address) -> None:

@@ -3,7 +3,6 @@
 import os
 import threading
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 
 from vitpipe.infra.events import StoreEvents
@@ -11,8 +10,9 @@ from vitpipe.infra.lease_state import read_lease
 from vitpipe.infra.storage.opening import open_store
 from vitpipe.infra.storage.spare import SpareRoom, spare_room
 from vitpipe.infra.storage.store import Store
+from vitpipe.pipeline.drive.copying import copying
 from vitpipe.pipeline.drive.driver import Driver, DriverOptions
-from vitpipe.pipeline.drive.exporting import copying, exporting
+from vitpipe.pipeline.drive.exporting import exporting, publishing
 from vitpipe.pipeline.drive.lease import Lease, hold
 from vitpipe.pipeline.drive.signals import NoSignals, Signals
 from vitpipe.pipeline.drive.walk import Inbox, StopRequested, Walk
@@ -98,14 +98,15 @@ def _walk(
 ) -> Outcome:
     with (
         options.connect(spec.name, _cpus_wanted(spec, plan)) as clusters,
-        copying(spec.name, held.run, plan, clusters) if options.metrics_at() else nullcontext(),
+        publishing(spec.name, held.run, plan, clusters if options.metrics_at() else None) as commits,
+        copying(held.run) as copies,
     ):
         signals.install()  # ray.init sets its own
         signals.tell(lambda name: inbox.put(StopRequested(name)))
         if clusters.dashboard_url:
             options.on_cluster(clusters.dashboard_url)
-        driver = Driver(spec.name, held.run, held.lease, clusters, options, held.spare)
-        return Outcome(plan, Walk(driver, spec.graph, facts, plan, inbox).run())
+        driver = Driver(spec.name, held.run, held.lease, clusters, options, held.spare, commits=commits)
+        return Outcome(plan, Walk(driver, spec.graph, facts, plan, inbox, on_commit=copies.changed).run())
 
 
 def _accepted(

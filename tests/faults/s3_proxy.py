@@ -4,7 +4,7 @@ import http.client
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -27,13 +27,16 @@ class Fault:
     """status: answer `status` unasked · lost: carry it out, then hang up without an answer · refused: hang up
     before · short: hang up half way through the body · cut: half the body, its length adapted · flip: one bit of the
     body · flip_up: one bit of the request's body · stall: never answer · drip: `pace_s` for each byte of the body ·
-    xml: 200 with an error as body · late: carried out after `pace_s`
+    xml: 200 with an error as body · late: carried out after `pace_s` · call: carried out once `then` has returned
     """
     method: str = ""
     path: str = ""
     times: int = 1
     status: int = 503
     pace_s: float = 0.2
+    client: str = ""
+    """The address that asks; any when empty."""
+    then: Callable[[], object] = bool
 
 
 @dataclass
@@ -54,7 +57,8 @@ class Proxy:
         with self._lock:
             self.requests.append((f"{method} {path}", headers))
             for fault in self.faults:
-                if fault.times and fault.method in ("", method) and fault.path in path:
+                asks = fault.method in ("", method) and fault.client in ("", headers["Client"])
+                if fault.times and asks and fault.path in path:
                     fault.times -= 1
                     return fault
         return None
@@ -90,12 +94,14 @@ def retries() -> Iterator[list[float]]:
 
 
 @contextmanager
-def s3_proxy(upstream: str) -> Iterator[Proxy]:
-    """Run a proxy to `upstream` (http://host:port) while the block lasts."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+def s3_proxy(
+    upstream: str, address: str = "127.0.0.1", there: Callable[[Callable[[], Any]], Any] = lambda make: make()
+) -> Iterator[Proxy]:
+    """Run a proxy to `upstream` (http://host:port) while the block lasts; `there` calls what makes its socket."""
+    server = there(lambda: ThreadingHTTPServer((address, 0), _Handler))
     server.daemon_threads = True
-    proxy = Proxy(f"http://127.0.0.1:{server.server_address[1]}", upstream)
-    server.proxy = proxy  # type: ignore[attr-defined]
+    proxy = Proxy(f"http://{address}:{server.server_address[1]}", upstream)
+    server.proxy = proxy
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:
@@ -117,7 +123,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _pass(self) -> None:
         proxy: Proxy = self.server.proxy  # type: ignore[attr-defined]
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        fault = proxy.next_fault(self.command, self.path, dict(self.headers.items())) or Fault("none")
+        asked = {**dict(self.headers.items()), "Client": self.client_address[0]}
+        fault = proxy.next_fault(self.command, self.path, asked) or Fault("none")
         if fault.kind == "refused":
             return self._hang_up()
         if fault.kind == "stall":
@@ -129,6 +136,8 @@ class _Handler(BaseHTTPRequestHandler):
             return None
         if fault.kind == "late":
             proxy.closing.wait(fault.pace_s)
+        if fault.kind == "call":
+            fault.then()
         if fault.kind == "flip_up":
             body = flipped(body)
         status, headers, data = self._forward(proxy.upstream, body)

@@ -18,7 +18,7 @@ def test_nccl_settings_give_way_to_the_operators(theirs: str | None, monkeypatch
     environment = {} if theirs is None else {"NCCL_DEBUG": theirs}
     monkeypatch.setattr(process_group.os, "environ", environment)
     (seat,) = seats([place("a")], Size(1, 1, 1, 0), 0, 600)
-    process_group.set_environment(seat)
+    process_group.set_environment(seat, "127.0.0.1")
     assert environment["NCCL_DEBUG"] == (theirs or "WARN")
     assert environment["TORCH_NCCL_ASYNC_ERROR_HANDLING"] == "1"
     assert environment["DS_ACCELERATOR"] == "cpu" and "CUDA_VISIBLE_DEVICES" not in environment
@@ -36,7 +36,7 @@ def test_ranks_of_a_machine_share_its_gpus_and_each_has_one(monkeypatch: pytest.
     assert all((seat.world_size, seat.local_world_size, seat.restart, seat.threads) == (4, 2, 2, 3) for seat in found)
     environment: dict[str, str] = {}
     monkeypatch.setattr(process_group.os, "environ", environment)
-    process_group.set_environment(found[3])
+    process_group.set_environment(found[3], "127.0.0.1")
     assert environment["CUDA_VISIBLE_DEVICES"] == "0,1" and "DS_ACCELERATOR" not in environment
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "LOCAL_SIZE", "NODE_RANK")
     assert [environment[name] for name in names] == ["3", "4", "1", "2", "2", "1"]
