@@ -40,7 +40,7 @@ class Node(NodeProbe):
     def listen(self, address: str) -> int:
         return 1
 
-    def all_reduce(self, rank: int, ranks: int, where: tuple[str, int], name: str, size: int, seconds: float) -> float:
+    def all_reduce(self, *_: Any) -> float:
         return self.speed
 
 
@@ -174,12 +174,12 @@ class NoDriver(Node):
 class Slow(Node):
     speed = 5e9
 
-    def all_reduce(self, rank: int, ranks: int, where: tuple[str, int], name: str, size: int, seconds: float) -> float:
+    def all_reduce(self, *_: Any) -> float:
         return self.speed
 
 
 class CannotReduce(Node):
-    def all_reduce(self, rank: int, ranks: int, where: tuple[str, int], name: str, size: int, seconds: float) -> float:
+    def all_reduce(self, *_: Any) -> float:
         raise RuntimeError("NCCL error: unhandled system error")
 
 
@@ -299,14 +299,13 @@ def test_two_processes_sum_over_the_network(tmp_path: Path) -> None:
         port = probe.listen("127.0.0.1") if rank == 0 else int(sys.stdin.readline())
         print(port, flush=True)
         for name in sys.argv[2:]:
-            print(probe.all_reduce(rank, 2, ("127.0.0.1", port), name, 1 << 20, 60), flush=True)
+            print(probe.all_reduce("127.0.0.1", rank, 2, ("127.0.0.1", port), name, 1 << 20, 60), flush=True)
     """
     command = [sys.executable, "-c", code]
     pipe = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo"}
-    first = subprocess.Popen([*command, "0", "a", "b"], env=environment, **pipe)  # type: ignore[call-overload]
+    first = subprocess.Popen([*command, "0", "a", "b"], **pipe)  # type: ignore[call-overload]
     port = first.stdout.readline()
-    second = subprocess.Popen([*command, "1", "a", "b"], env=environment, **pipe)  # type: ignore[call-overload]
+    second = subprocess.Popen([*command, "1", "a", "b"], **pipe)  # type: ignore[call-overload]
     said = second.communicate(port, timeout=120)[0], first.communicate(timeout=120)[0]
     assert [len(one.split()) for one in said] == [3, 2] and all(float(one) > 0 for one in said[1].split())
 
