@@ -127,9 +127,10 @@ class NodeProbe:
     def all_reduce(
         self, address: str, rank: int, ranks: int, where: tuple[str, int], name: str, size: int, seconds: float
     ) -> float:
-        """Sum `size` bytes over the ranks some times; bytes a second that the network carried for each (bus bandwidth).
+        """Sum `size` bytes over the ranks some times; bytes a second that each one's network carried (bus bandwidth).
 
-        `address` is this node's, and `name` sets one meeting apart from others at the same place. On a GPU by NCCL, else by gloo.
+        `address` is this node's, and `name` sets one meeting apart from others at the same place. By NCCL where there
+        is a GPU, else by gloo.
         """
         import torch
         import torch.distributed as dist
