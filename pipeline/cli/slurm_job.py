@@ -30,7 +30,7 @@ JOB, RUN = "# ---- the job\n", "# ---- what to run\n"
 
 
 @dataclass(frozen=True)
-class SlurmJob:
+class QueuedJob:
     """A job that Slurm has taken."""
 
     job: str
@@ -49,7 +49,7 @@ def script(name: str, specs: Sequence[PipelineSpec], wishes: Wishes, replacing: 
     return f"{shebang}\n# Written by vitpipe for\n{runs}\n" + "\n".join(options) + f"\n{body}{ours}\n{end}"
 
 
-def send(text: str, log: str) -> SlurmJob:
+def send(text: str, log: str) -> QueuedJob:
     """Give a script to `sbatch`; the job. StorageError when there is none, or when it refuses."""
     asked = "submit the run to Slurm"
     if folder := os.path.dirname(log):
@@ -63,7 +63,7 @@ def send(text: str, log: str) -> SlurmJob:
         words = " ".join(done.stderr.split()) or f"sbatch ended with {done.returncode}"
         raise StorageError(asked, words, "correct the options, or see `sinfo` for what this cluster has")
     job = done.stdout.strip().partition(";")[0]
-    return SlurmJob(job, log.replace("%A", job).replace("%j", job))
+    return QueuedJob(job, log.replace("%A", job).replace("%j", job))
 
 
 def outlook(job: str) -> tuple[str, bool]:
