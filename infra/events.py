@@ -1,25 +1,28 @@
-"""Events for people: one small object each below `{run}/events/`, in order of time.
+"""Events for people below `{run}/events/`, in order of time: objects of many lines, one a process and driver's time.
 
-Knows no kinds of events: callers name them.
+Knows no kinds of events: callers name them. Runs of earlier versions have an object for each event; both are read.
 """
 
-import json
+import atexit
 import logging
 import re
 import secrets
+import threading
 import time
-from collections.abc import Container, Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Container, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from vitpipe.infra import event_batches
 from vitpipe.infra.at_once import answers
 from vitpipe.infra.errors import NotFound, StorageError
+from vitpipe.infra.event_batches import FOLDER, WINDOW_S, writer_of
 from vitpipe.infra.json_object import parse_object
 from vitpipe.infra.storage.store import Store
 
-FOLDER = "events/"
-_NAME = re.compile(r"(\d{20})-(\d+)-.*\.json")
+BATCH = ".jsonl"
+_NAME = re.compile(r"(\d{20})-(\d+)-.*")
 
 log = logging.getLogger(__name__)
 
@@ -35,15 +38,15 @@ class Event:
     kind: str
     text: str
     name: str = ""
-    """Name of its object: pass the newest to `read_events` to read on from there."""
+    """A name that no other has: pass the newest to `read_events` to read on from there."""
 
     def to_json(self) -> dict[str, Any]:
         """One line of `events --json`."""
         return {key: value for key, value in asdict(self).items() if key != "name"}
 
     def write(self, run: Store) -> None:
-        """Write it into the run's folder. StorageError."""
-        run.write(FOLDER + self.name, json.dumps(self.to_json()).encode())
+        """Write it into the run's folder, with those before it that the store did not take. StorageError."""
+        writer_of(run, self.fence).put(self.name, self.to_json())
 
 
 @dataclass(frozen=True)
@@ -56,16 +59,23 @@ class StoreEvents:
     node: str = ""
 
     def emit(self, kind: str, text: str) -> None:
-        """Write one event; when the store refuses it, only the log has it: no work ends because an event was lost."""
+        """Write one event; when the store refuses it, only the log has it: no work ends because an event was lost.
+
+        Of kinds that repeat, what is too much for people is counted, and told with the next.
+        """
+        words = writer_of(self.run, self.fence).admit(self.node, kind, text)
+        if words is None:
+            _tell_later()
+            return
         try:
-            self.event(kind, text).write(self.run)
+            self.event(kind, words).write(self.run)
         except StorageError as error:
             log.warning("%s: %s (not in the store: %s)", kind, text, error)
 
     def event(self, kind: str, text: str) -> Event:
         """Make an event of this moment, under a name that no other has; it is not written yet."""
         now_ns = time.time_ns()
-        name = f"{now_ns:020d}-{self.fence}-{secrets.token_hex(4)}.json"
+        name = f"{now_ns:020d}-{self.fence}-{secrets.token_hex(4)}"
         return Event(_stamp(now_ns), self.fence, self.node, kind, text, name)
 
     def of(self, node: str) -> "StoreEvents":
@@ -73,26 +83,98 @@ class StoreEvents:
         return replace(self, node=node)
 
 
+@dataclass
+class EventReader:
+    """Reads one run's events again and again; an object that was not written to since is not asked for again."""
+
+    run: Store
+    _read: dict[str, tuple[str, tuple[Event, ...]]] = field(default_factory=dict)
+
+    def read(
+        self, after: str = "", tail: int | None = None, fence: int | None = None, seen: Container[str] = ()
+    ) -> Iterator[Event]:
+        """Yield events that were not `seen`, oldest first, of one `fence` or of all.
+
+        Only those behind the one named `after`, or the last `tail`.
+        """
+        listed = [(entry.path.removeprefix(FOLDER), entry.state) for entry in self.run.list(FOLDER)]
+        listed = [one for one in listed if one[0].endswith((".json", BATCH))]
+        fences = sorted({_order(name)[0] for name, _ in listed}, reverse=True)
+        found: list[str | Event] = []
+        for one in fences if fence is None else [fence]:
+            if tail is not None and len(found) >= tail:
+                break
+            found += self._of_fence([entry for entry in listed if _order(entry[0])[0] == one])
+        found = [one for one in found if _name(one) not in seen and (not after or _by_order(one) > _order(after))]
+        found.sort(key=_by_order)
+        yield from self._whole(found if tail is None else found[max(0, len(found) - tail) :])
+
+    def _of_fence(self, listed: Sequence[tuple[str, str | None]]) -> list[str | Event]:
+        """Read the objects of many events; of the others give the names."""
+        batches = [(name, state) for name, state in listed if name.endswith(BATCH)]
+        asked = [one for one in batches if one[1] is None or self._read.get(one[0], ("", ()))[0] != one[1]]
+        for (name, state), events in zip(asked, answers(lambda one: self._batch(one[0]), asked), strict=True):
+            self._read[name] = (state or "", events)
+        whole = (event for name, _ in batches for event in self._read[name][1])
+        return [*whole, *(name for name, _ in listed if not name.endswith(BATCH))]
+
+    def _whole(self, found: Sequence[str | Event]) -> Iterator[Event]:
+        read = answers(lambda one: one if isinstance(one, Event) else _read(self.run, one), found)
+        yield from (event for event in read if event is not None)
+
+    def _batch(self, name: str) -> tuple[Event, ...]:
+        try:
+            lines = self.run.read(FOLDER + name).splitlines()
+        except NotFound:
+            return ()
+        return tuple(_parsed(line, "", f"{name}:{number}") for number, line in enumerate(lines, 1) if line.strip())
+
+
 def read_events(run: Store, after: str = "", tail: int | None = None) -> Iterator[Event]:
     """Yield the run's events, oldest first, beginning after the one named `after`.
 
     With `tail`, only the last so many are read. One that cannot be parsed is yielded as an event of kind `damaged`.
     """
-    names = [name for name in _names(run) if not after or _order(name) > _order(after)]
-    yield from _read_all(run, names if tail is None else names[max(0, len(names) - tail) :])
+    return EventReader(run).read(after, tail)
 
 
-def new_events(run: Store, fence: int, seen: Container[str]) -> Iterator[Event]:
-    """Yield the events of one fence that are not in `seen`, oldest first.
+def new_events(run: Store, fence: int, seen: Container[str], reader: EventReader | None = None) -> Iterator[Event]:
+    """Yield the events of one fence that are not in `seen`, oldest first; `reader` may have read some before.
 
     Machines' clocks differ, so an event may appear whose name sorts before one that was seen.
     """
-    yield from _read_all(run, [name for name in _names(run) if name not in seen and _order(name)[0] == fence])
+    yield from (reader or EventReader(run)).read(fence=fence, seen=seen)
 
 
-def _names(run: Store) -> list[str]:
-    listed = (entry.path.removeprefix(FOLDER) for entry in run.list(FOLDER))
-    return sorted((name for name in listed if name.endswith(".json")), key=_order)
+def tell_counted(every: bool = True) -> None:
+    """Write how many events of kinds that repeat were left out, of windows that are over or of `every` one."""
+    for fence, writer in event_batches.writers():
+        for node, kind, words in writer.counted(every):
+            events = StoreEvents(writer.run, fence, node)
+            try:
+                events.event(kind, words).write(writer.run)
+            except StorageError as error:
+                log.warning("%s: %s (not in the store: %s)", kind, words, error)
+
+
+_timer: threading.Timer | None = None
+
+
+def _tell_later() -> None:
+    """Have what was counted told once its window is over, by a thread that waits for that."""
+    global _timer
+    if _timer is None or not _timer.is_alive():
+        _timer = threading.Timer(WINDOW_S + 1, tell_counted, [False])
+        _timer.daemon = True
+        _timer.start()
+
+
+def _name(one: str | Event) -> str:
+    return one if isinstance(one, str) else one.name
+
+
+def _by_order(one: str | Event) -> tuple[int, str]:
+    return _order(_name(one))
 
 
 def _order(name: str) -> tuple[int, str]:
@@ -101,25 +183,26 @@ def _order(name: str) -> tuple[int, str]:
     return (int(match[2]) if match else 0, name)
 
 
-def _read_all(run: Store, names: list[str]) -> Iterator[Event]:
-    yield from (event for event in answers(lambda name: _read(run, name), names) if event is not None)
-
-
 def _read(run: Store, name: str) -> Event | None:
     """Read one event; None when it was collected as garbage since it was listed."""
     try:
-        data = run.read(FOLDER + name)
+        return _parsed(run.read(FOLDER + name), name, name)
     except NotFound:
         return None
+
+
+def _parsed(data: bytes, name: str, where: str) -> Event:
+    """Parse an event; its name, where none is given, is in it. What cannot be parsed is an event too."""
     try:
         fields = parse_object(data)
+        name = name or fields["name"]
         return _event(fields["time"], fields["fence"], fields["node"], fields["kind"], fields["text"], name)
     except (ValueError, TypeError, KeyError) as error:
-        return _damaged(name, repr(error))
+        return _damaged(where, repr(error))
 
 
-def _event(time: Any, fence: Any, node: Any, kind: Any, text: Any, name: str) -> Event:
-    for value, wanted in ((time, str), (fence, int), (node, str), (kind, str), (text, str)):
+def _event(time: Any, fence: Any, node: Any, kind: Any, text: Any, name: Any) -> Event:
+    for value, wanted in ((time, str), (fence, int), (node, str), (kind, str), (text, str), (name, str)):
         if not isinstance(value, wanted):
             raise TypeError(f"{value!r:.60} is not {wanted.__name__}")
     return Event(time, fence, node, kind, text, name)
@@ -134,3 +217,6 @@ def _damaged(name: str, why: str) -> Event:
 
 def _stamp(now_ns: int) -> str:
     return datetime.fromtimestamp(now_ns / 1e9, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+atexit.register(tell_counted)

@@ -5,9 +5,10 @@ rank and benchmark.
 """
 
 import difflib
+import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, get_args
 
 from vitpipe.infra.errors import VitpipeError
 from vitpipe.infra.storage import traffic
@@ -17,6 +18,19 @@ LABELS = ("run", "node", "rank", "benchmark")
 STATES = ("waiting", "running", "committed", "failed", "blocked")
 """Values of `stage_state`: the position in this list."""
 AGE = "last_commit_age_seconds"
+WHILE_RUNNING = {
+    "last_commit_age_seconds",
+    "images_per_second",
+    "model_flops_utilization_ratio",
+    "data_wait_ratio",
+    "step_seconds",
+    "eta_seconds",
+    "ranks",
+    "rank_forward_seconds",
+    "rank_data_wait_seconds",
+    "peak_memory_bytes",
+}
+"""Gauges that say nothing of a node that does not run."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +45,8 @@ class Metric:
 KNOWN: dict[str, Metric] = {
     known.name: known
     for known in (
+        Metric("driver_fence", "Fencing number of the driver that runs here."),
+        Metric("driver_ended_fence", "The same once that driver has ended, or was asked to, and says so; 0 before."),
         Metric("step", "Last finished step (optimiser steps in training, tasks elsewhere)."),
         Metric("target_steps", "Steps the node will take in all."),
         Metric("samples_seen", "Images consumed since the beginning of the recipe."),
@@ -59,8 +75,7 @@ KNOWN: dict[str, Metric] = {
         Metric("checkpoint_stall_seconds", "Seconds training stood still for the last checkpoint."),
         Metric("checkpoint_commit_seconds", "Seconds from the last checkpoint's begin to its commit in the store."),
         Metric("last_committed_step", "Step of the newest committed checkpoint."),
-        Metric("last_commit_timestamp_seconds", "Unix time of the newest commit."),
-        Metric("last_commit_age_seconds", "Seconds since the newest commit; computed when scraped."),
+        Metric("last_commit_age_seconds", "Seconds since training began or was last committed; computed when scraped."),
         Metric("storage_read_bytes_total", "Bytes read from the store.", "counter"),
         Metric("storage_written_bytes_total", "Bytes written to the store.", "counter"),
         Metric("storage_retries_total", "Store requests that were tried again.", "counter"),
@@ -131,9 +146,55 @@ class NodeMetrics:
         _sink.set(name, value, {"run": self.run, "node": self.node, **labels})
 
     def inc(self, name: str, amount: float = 1.0, **labels: str) -> None:
-        """Let a counter grow by `amount`. VitpipeError for an unknown name or label."""
+        """Let a counter grow by `amount`; by 0 to have it there before it grows. VitpipeError as above."""
         check(name, labels)
         _sink.inc(name, amount, {"run": self.run, "node": self.node, **labels})
+
+
+Series = tuple[str, tuple[tuple[str, str], ...]]
+"""A name with its labels."""
+
+
+@dataclass
+class Numbers:
+    """Numbers on their way: the newest value of each gauge, and what each counter has grown by."""
+
+    gauges: dict[Series, float] = field(default_factory=dict)
+    growth: dict[Series, float] = field(default_factory=dict)
+
+    def merge(self, later: "Numbers") -> None:
+        """Take a later one in."""
+        self.gauges |= later.gauges
+        for series, amount in later.growth.items():
+            self.growth[series] = self.growth.get(series, 0.0) + amount
+
+    def pass_on(self) -> None:
+        """Give everything to this process's sink."""
+        for (name, labels), value in self.gauges.items():
+            _sink.set(name, value, dict(labels))
+        for (name, labels), amount in self.growth.items():
+            _sink.inc(name, amount, dict(labels))
+
+
+class Pending:
+    """Satisfies `Sink`: holds numbers until they are taken. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._batch, self._lock = Numbers(), threading.Lock()
+
+    def set(self, name: str, value: float, labels: Mapping[str, str]) -> None:
+        with self._lock:
+            self._batch.gauges[name, tuple(labels.items())] = value
+
+    def inc(self, name: str, amount: float, labels: Mapping[str, str]) -> None:
+        with self._lock:
+            self._batch.merge(Numbers(growth={(name, tuple(labels.items())): amount}))
+
+    def take(self) -> Numbers:
+        """Return what came since the last time."""
+        with self._lock:
+            batch, self._batch = self._batch, Numbers()
+        return batch
 
 
 _storage = NodeMetrics("", "")
@@ -144,30 +205,21 @@ def count_storage(run: str, node: str) -> None:
     global _storage
     _storage = NodeMetrics(run, node)
     traffic.listen(_count_storage)
+    for kind in get_args(traffic.Kind):
+        _count_storage(kind, 0.0)
 
 
 def _count_storage(kind: traffic.Kind, amount: float) -> None:
     _storage.inc(f"storage_{kind}_total", amount)
 
 
-def publish(run: str, node: str, metrics: Mapping[str, float], **labels: str) -> None:
-    """Publish absolute values (counters too) that another process measured."""
-    for name, value in metrics.items():
-        check(name, labels)
-        _sink.set(name, value, {"run": run, "node": node, **labels})
-
-
 def publish_progress(run: str, node: str, progress: Mapping[str, Any]) -> None:
-    """Publish what a node's progress file says: its own `metrics`, and the fields that every node has."""
+    """Publish the fields of a node's progress file."""
+    door = NodeMetrics(run, node)
     named = {"step": "step", "total": "target_steps", "loss": "loss", "eta_seconds": "eta_seconds"}
     named["images_per_second"] = "images_per_second"
-    values = {metric: progress[field] for field, metric in named.items() if progress.get(field) is not None}
+    for name, metric in named.items():
+        if progress.get(name) is not None:
+            door.set(metric, progress[name])
     if progress.get("ranks"):
-        values["ranks"] = len(progress["ranks"])
-    values |= progress.get("metrics", {})
-    if (committed := values.get("last_commit_timestamp_seconds")) is not None and "time" in progress:
-        values[AGE] = max(0.0, progress["time"] - committed)  # both by the clock of that rank
-    publish(run, node, values)
-    for rank in progress.get("ranks") or ():
-        own = {f"rank_{name}": rank[name] for name in ("forward_seconds", "data_wait_seconds") if name in rank}
-        publish(run, node, own, rank=str(rank["rank"]))
+        door.set("ranks", len(progress["ranks"]))

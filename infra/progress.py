@@ -9,18 +9,22 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from vitpipe.infra.errors import IntegrityError, NotFound, StorageError
-from vitpipe.infra.json_object import parse_object
+from vitpipe.infra.errors import IntegrityError, NotFound, StorageError, VitpipeError
+from vitpipe.infra.json_object import fields_of, parse_object
+from vitpipe.infra.rewritten import Rewritten
 from vitpipe.infra.storage.store import Store
+from vitpipe.infra.waiting import Waiting
 
 PROGRESS = "progress.json"
+RESTARTING = "restarting.json"
+"""What a driver leaves beside it when ranks are lost: which attempt's numbers are none any more, and since when."""
 EVERY_S = 2.0
 """Writes are at least this far apart; readers may count on 5 s."""
-IDLE_ROUNDS = 30
-"""A writer that had nothing to write for so many rounds ends its thread."""
 
 log = logging.getLogger(__name__)
 
@@ -49,51 +53,79 @@ class StoreProgress:
         """Write the newest update of this process before returning; failing to is a warning in the log."""
         _writer(self).flush()
 
+    def waits(self, waiting: Waiting) -> None:
+        """Write, before returning, what the node waits for: by its driver, while nothing of the node runs."""
+        _writer(self).waits(waiting)
+
+    def starts(self) -> None:
+        """Write that the node waits for a process to start, which says with `begun` that it did."""
+        writer = _writer(self)
+        writer.waits(Waiting("start", since=time.time()))
+        writer.waiting = None
+
+    def begun(self) -> None:
+        """Take back, wherever the node's work begins, that it waits; what else its driver wrote stays."""
+        try:
+            fields = read_progress(self.node)
+            if fields and fields.pop("waits", None) and _driver(fields["attempt"]) == _driver(self.attempt):
+                self.node.write(PROGRESS, json.dumps(fields).encode())
+        except VitpipeError as error:
+            log.warning("that the node begins could not be written: %s", error)
+
+    def lost(self, why: str) -> None:
+        """Say that the ranks which reported last are gone: their numbers are none until the next attempt reports.
+
+        Failing to is a warning in the log.
+        """
+        try:
+            found = read_progress(self.node)
+            if found is None or found["fence"] != self.fence or not found.get("ranks"):
+                return  # none has reported: what is lost is a task, or had not begun
+            fields = {"attempt": found["attempt"], "fence": self.fence, "since": time.time(), "why": why}
+            self.node.write(RESTARTING, json.dumps(fields).encode())
+        except (StorageError, IntegrityError) as error:
+            log.warning("that the ranks are restarting could not be written: %s", error)
+
+
+@dataclass(frozen=True)
+class Restarting:
+    """Since when no rank of a node has run, by its driver's clock in seconds of the epoch, and why."""
+
+    since: float
+    why: str
+
 
 class _Writer:
     """One per process and attempt."""
 
     def __init__(self, progress: StoreProgress) -> None:
         self._progress = progress
+        self._file = Rewritten(progress.node, PROGRESS, progress.every_s)
         self.begun: float | None = None
-        self._wake, self._writing, self._lock = threading.Event(), threading.Lock(), threading.Lock()
-        self._latest: dict[str, Any] | None = None
+        self.waiting: Waiting | None = None
+        self._lock = threading.Lock()
+        self._newest: dict[str, Any] = {"step": 0, "total": None}
         self._first: tuple[int, float] | None = None
         self._before: tuple[int, int] | None = None
-        self._thread: threading.Thread | None = None
 
     def offer(self, step: int, fields: dict[str, Any]) -> None:
         with self._lock:
-            self._latest = {**fields, "eta_seconds": self._eta_seconds(step, int(fields["total"]))}
-            if step >= fields["total"] or self._thread is None:
-                self._wake.set()
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="vitpipe-progress", daemon=True)
-                self._thread.start()
+            self._newest = {**fields, "eta_seconds": self._eta_seconds(step, int(fields["total"]))}
+        self._file.offer(self._encoded, at_once=step >= fields["total"])
+
+    def waits(self, waiting: Waiting) -> None:
+        self.waiting = waiting
+        self._file.offer(self._encoded)
+        self.flush()
 
     def flush(self) -> None:
-        with self._writing:
-            with self._lock:
-                latest, self._latest = self._latest, None
-            if latest is not None:
-                self._write(latest)
+        self._file.flush()
 
-    def _run(self) -> None:
-        idle_rounds = 0
-        while idle_rounds < IDLE_ROUNDS:
-            self._wake.wait(self._progress.every_s)
-            self._wake.clear()
-            idle_rounds = idle_rounds + 1 if self._latest is None else 0
-            self.flush()
-        with self._lock:
-            self._thread = None  # the next update starts another; one handed over meanwhile waits for that or `flush`
-
-    def _write(self, latest: dict[str, Any]) -> None:
+    def _encoded(self) -> bytes:
         head = {"attempt": self._progress.attempt, "fence": self._progress.fence, "time": time.time()}
-        try:
-            self._progress.node.write(PROGRESS, json.dumps({**head, **latest}, default=float).encode())
-        except StorageError as error:
-            log.warning("progress could not be written, the next update will be: %s", error)
+        with self._lock:
+            waits = {"waits": self.waiting.to_json()} if self.waiting is not None else {}
+            return json.dumps({**head, **self._newest, **waits}, default=float).encode()
 
     def _eta_seconds(self, step: int, total: int) -> float | None:
         """Seconds to go at the mean pace of this process in this phase; None at its end, for who knows what follows."""
@@ -128,6 +160,18 @@ def read_progress(node: Store) -> dict[str, Any] | None:
     return fields
 
 
+def read_restarting(node: Store, progress: Mapping[str, Any]) -> Restarting | None:
+    """Read since when the ranks that this progress is of are lost; None once others have reported.
+
+    IntegrityError for a file that vitpipe did not write.
+    """
+    with suppress(NotFound), fields_of(f"{node.uri}/{RESTARTING}", "run the same command again"):
+        fields = parse_object(node.read(RESTARTING))
+        same = (fields["attempt"], fields["fence"]) == (progress["attempt"], progress["fence"])
+        return Restarting(float(fields["since"]), str(fields["why"])) if same else None
+    return None
+
+
 _KINDS = {
     "attempt": str, "fence": int, "step": int | None, "total": int | None, "ranks": list | None, "metrics": dict | None,
 }  # fmt: skip
@@ -144,6 +188,11 @@ _writers: dict[tuple[str, str], _Writer] = {}
 def _writer(progress: StoreProgress) -> _Writer:
     with _lock:
         return _writers.setdefault((progress.node.uri, progress.attempt), _Writer(progress))
+
+
+def _driver(attempt: str) -> str:
+    """The driver's attempt, of which a gang's restarts are `a1.2`."""
+    return attempt.partition(".")[0]
 
 
 def _forget() -> None:

@@ -6,7 +6,7 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from vitpipe.infra.errors import Stopped
 
@@ -129,6 +129,8 @@ class Job:
     node: str
     fence: Stop | None = None
     events: Emit | None = None
+    counting: Any = None
+    """Takes the numbers of tasks and ranks to the driver (`infra.ray.counting`); None where nobody exports."""
 
     def ask_to_stop(self) -> None:
         """Raise Stopped (or LeaseLost) once someone has asked this work to end."""

@@ -9,7 +9,7 @@ from unittest import mock
 PRELOADED = [
     "deepspeed",
     "vitpipe.stages.pretrain.rank",
-    "torch.utils.tensorboard",
+    "vitpipe.stages.training.measure.event_file",
     "webdataset",
     "vitpipe.stages.images.iterable",
     "vitpipe.stages.ingest.write.writer",

@@ -18,6 +18,6 @@ def ray_session() -> Iterator[Any]:
     """An embedded Ray with two CPUs at least, as `vitpipe run` starts it; its workers can import the test modules."""
     with (
         mock.patch.dict(os.environ, {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}),
-        cluster.connect("tests", cpus_wanted=2) as connected,
+        cluster.connect("tests", cpus_wanted=2, about={"job_name": "tests"}) as connected,
     ):
         yield connected

@@ -182,5 +182,5 @@ def in_process(run: str, cpus_wanted: float) -> Iterator[Clusters]:
 
 def tiny_ways(timing: Timing = TIMING, clock: Clock = CLOCK, **more: Any) -> DriverOptions:
     """In this process, without metrics, asking no cluster."""
-    mine: dict[str, Any] = {"connect": in_process, "probe": lambda: None, "metrics_port": None}
+    mine: dict[str, Any] = {"connect": in_process, "probe": lambda: None, "metrics_at": lambda: None}
     return DriverOptions(timing=timing, clock=clock, **{**mine, **more})

@@ -10,8 +10,8 @@ import signal
 import site
 import socket
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -22,8 +22,10 @@ from ray.job_config import JobConfig
 from vitpipe.infra.errors import StorageError, UsageError
 from vitpipe.infra.ray import auth as ray_auth
 from vitpipe.infra.ray import capacity, worker_output
+from vitpipe.infra.ray.counting import Gathering
 from vitpipe.infra.ray.embedded import apart
 from vitpipe.infra.ray.fanout import fan
+from vitpipe.infra.ray.gang import gang
 from vitpipe.infra.ray.gang_size import Size
 from vitpipe.infra.ray.head_dashboard import refuse_open
 from vitpipe.infra.ray.leftovers import driver_folder
@@ -55,10 +57,16 @@ class RayCluster:
     wait_s: float
     queue: OneQueue
     """The tasks and gangs of all nodes go through it."""
+    gathering: Gathering
+    """What brings the numbers of tasks and ranks here."""
 
     def named(self, node: str, *, fence: Stop | None = None, events: Emit | None = None) -> Self:
         """Return the view of one node: its tasks and ranks carry the node's name, and end when `fence` asks them to."""
-        return replace(self, job=replace(self.job, node=node, fence=fence, events=events))
+        return replace(self, job=Job(self.job.run, node, fence, events, self.gathering.actor))
+
+    def counting(self) -> AbstractContextManager[None]:
+        """Around the time in which what tasks and ranks count reaches this process's sink."""
+        return self.gathering.going_on()
 
     def gpus(self) -> int:
         """Count the GPUs of the whole cluster now."""
@@ -90,8 +98,6 @@ class RayCluster:
 
     def gang(self, fn: Callable[[Rank], None], *, resources: GangNeeds) -> None:
         """Run N ranks in lockstep. See `infra.ray.gang.gang`."""
-        from vitpipe.infra.ray.gang import gang  # Ray Train takes 3 s to import; only pretraining needs it
-
         workers, gpus = resources.workers, resources.gpus_per_worker
         least, most = (workers, workers) if isinstance(workers, int) else workers
         size = Size(least, most, resources.cpus_per_worker, min(1, self.gpus()) if gpus is None else gpus)
@@ -103,7 +109,6 @@ class RayCluster:
             max_failures=resources.max_failures,
             wait_s=self.wait_s,
             hang_timeout_s=resources.hang_timeout_s,
-            folder=f"{self.session}/vitpipe",
         )
 
     def close(self) -> None:
@@ -118,7 +123,11 @@ class RayCluster:
 
 
 def embed(
-    run: str, cpus_wanted: float, wait_s: float, dashboard_ports: tuple[int, ...] = (DASHBOARD_PORT, 0, 0)
+    run: str,
+    cpus_wanted: float,
+    wait_s: float,
+    about: Mapping[str, str],
+    dashboard_ports: tuple[int, ...] = (DASHBOARD_PORT, 0, 0),
 ) -> RayCluster:
     """Start a Ray on this machine that ends with this process; one try for each dashboard port (0: any free one)."""
     ray_auth.ensure_token()
@@ -128,6 +137,7 @@ def embed(
     with _environment(RAY_API_SERVER_ADDRESS=f"http://127.0.0.1:{port}"), apart(folder.path):
         try:
             context = _init(
+                about,
                 address="local",
                 num_cpus=max(os.cpu_count() or 1, math.ceil(cpus_wanted)),
                 include_dashboard=True,
@@ -140,19 +150,20 @@ def embed(
             if len(dashboard_ports) == 1:
                 raise
             log.warning("starting Ray once more: %s", error)
-            return embed(run, cpus_wanted, wait_s, dashboard_ports[1:])
+            return embed(run, cpus_wanted, wait_s, about, dashboard_ports[1:])
     folder.names(context.address_info["session_dir"])
     return _cluster(run, context, wait_s)
 
 
-def join(run: str, address: str, wait_s: float) -> RayCluster:
+def join(run: str, address: str, wait_s: float, about: Mapping[str, str]) -> RayCluster:
     """Connect to a cluster that others started; this machine is one of its nodes."""
     if "://" in address or ":" not in address:
         do = "give host:port on one of its machines, or use `vitpipe submit`"
         raise UsageError(f"connect to Ray at {address}", "a driver has to run inside the cluster", do)
     ray_auth.require_answer(address)
     environment = {"RAY_ADDRESS": address}  # for the same reason as above
-    cluster = _cluster(run, _init(address=address, namespace=run, runtime_env={"env_vars": environment}), wait_s)
+    context = _init(about, address=address, namespace=run, runtime_env={"env_vars": environment})
+    cluster = _cluster(run, context, wait_s)
     try:
         refuse_open(cluster.dashboard_url)
     except StorageError:
@@ -164,16 +175,8 @@ def join(run: str, address: str, wait_s: float) -> RayCluster:
 def _cluster(run: str, context: Any, wait_s: float) -> RayCluster:
     dashboard = f"http://{context.dashboard_url}"
     log.info("Ray dashboard at %s", dashboard)
-    ray.remote(_open_train_page).options(num_cpus=0, name="open-train-page").remote()  # nobody waits for it
     queue = OneQueue(capacity.totals, ahead=AHEAD if wait_s else 0)
-    return RayCluster(Job(run, run), dashboard, context.address_info["session_dir"], wait_s, queue)
-
-
-def _open_train_page() -> None:
-    """Make the actor that the dashboard's Train page asks; until the first gang makes it, the page is an error."""
-    from ray.train.v2._internal.state.state_actor import get_or_create_state_actor  # 3 s, in a worker
-
-    get_or_create_state_actor()
+    return RayCluster(Job(run, run), dashboard, context.address_info["session_dir"], wait_s, queue, Gathering(run))
 
 
 def _free_port(wished: int) -> int:
@@ -201,13 +204,13 @@ def _environment(**values: str) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _init(**options: Any) -> Any:
+def _init(about: Mapping[str, str], **options: Any) -> Any:
     """Call `ray.init`, and leave the signal handlers of this process as they were."""
     main = threading.current_thread() is threading.main_thread()
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)} if main else {}
     worker_output.into_the_log()
     try:
-        job, quiet = _OwnCode(_py_driver_sys_path=_code_paths()), logging.WARNING
+        job, quiet = _OwnCode(metadata=dict(about), _py_driver_sys_path=_code_paths()), logging.WARNING
         return ray.init(log_to_driver=True, logging_level=quiet, configure_logging=False, job_config=job, **options)
     except Exception as error:  # Ray raises bare Exceptions too
         ray.shutdown()

@@ -7,18 +7,14 @@ _CROWDED = re.compile(
 )
 _TABLE = re.compile(r"PID\s+MEM\(GB\)\s+COMMAND\s*\n(?P<lines>(?:\s*\d+\s+[\d.]+\s+[^\n]+\n?)+)")
 _COMMAND_CHARS = 60
+_DIED = re.compile(r"is dead because (.+?)\.(?: Worker exit type: \w+ Worker exit detail: (.+?)(?:\. |\.?$))?", re.M)
+"""Why an actor died, which Ray says after its name and number."""
 _LARGEST = 3
 """How many processes are named: Ray lists ten."""
 
 
-def cause_of_death(error: BaseException) -> BaseException:
-    """Unwrap what Ray says of a rank's process from Ray Train's error; any other error is returned as it is."""
-    return getattr(error, "health_check_failure", error)
-
-
 def out_of_memory(error: BaseException) -> bool:
     """Whether an error means exhausted memory, as Python, torch (CPU and GPU) and Ray say it."""
-    error = cause_of_death(error)
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     text = str(error)
@@ -27,10 +23,11 @@ def out_of_memory(error: BaseException) -> bool:
 
 def in_words(error: BaseException) -> str:
     """Describe in one line what ended a process; for exhausted memory also where, and who had most of it."""
-    error = cause_of_death(error)
     text = str(error)
     first = next((line.strip() for line in text.splitlines() if line.strip()), "")
     if not out_of_memory(error):
+        if died := _DIED.search(text):
+            first = ": ".join(part.rstrip(".") for part in died.groups() if part)
         return f"{type(error).__name__}: {first}" if first else type(error).__name__
     where, table = _CROWDED.search(text), _TABLE.search(text)
     if where is None:

@@ -17,6 +17,7 @@ from ray.exceptions import (
     WorkerCrashedError,
 )
 
+from vitpipe.infra import metrics
 from vitpipe.infra.errors import Lost, StageError
 from vitpipe.infra.ray import on_worker
 from vitpipe.infra.ray.capacity import CapacityWait
@@ -99,7 +100,7 @@ def _run(fn: Callable[[Item], Result], job: Job, item: Item) -> Result:
         with on_worker.named_errors(f"run a task of {job.node}"):
             return fn(item)
     finally:
-        on_worker.tell_dropped(job)
+        on_worker.last_words(job)
 
 
 def _collect(
@@ -112,6 +113,7 @@ def _collect(
         return Done(task.item, error=_cause(error))
     except LOST as error:
         task.losses += 1
+        metrics.NodeMetrics(job.run, job.node).inc("restarts_total")
         reason = in_words(error)
         job.tell("rank_lost", f"task {job.node}/{name} was lost ({task.losses} of {max_failures + 1}): {reason}")
         if task.losses <= max_failures:

@@ -1,78 +1,107 @@
-"""What must outlive the process that leads a gang: how often the gang started and failed, and its ranks' processes.
+"""What the driver and the ranks of a gang tell each other. Knows no Ray and no torch."""
 
-A file of fixed size on the driver's machine, where Ray Train's controller runs too; overwritten in place, so that a
-full disk cannot keep it from being written. Knows no Ray.
-"""
+from collections.abc import Mapping
+from dataclasses import dataclass
 
-import json
-import os
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
-
+from vitpipe.infra.errors import VitpipeError
 from vitpipe.infra.lease_state import Holder
 
-_SIZE_BYTES = 2**20
-"""Room for the ranks of some thousand GPUs."""
+Address = tuple[str, int]
 
 
 @dataclass(frozen=True)
-class Process:
+class RankProcess:
     """A process of a rank, wherever it runs."""
 
     node: str
     """Ray's id of its machine."""
+    address: str
+    """Of its machine, as the other ranks reach it."""
     who: Holder
+    gpus: tuple[str, ...] = ()
+    """Ids of the GPUs that Ray gave it."""
+
+    def __str__(self) -> str:
+        return f"{self.who.host}, pid {self.who.pid}"
 
 
 @dataclass(frozen=True)
-class GangState:
-    """What happened to one gang under one driver, whichever controllers led it."""
+class Seat:
+    """What a rank is told of itself before it begins."""
 
-    starts: int = 0
-    """How often it was started: the next start has this number, and its attempt a name that no other had."""
-    failures: int = 0
-    """How many failures were charged to `max_failures`."""
-    reasons: tuple[str, ...] = ()
-    """Reasons of the last failure, as far as they would come again."""
-    ranks: tuple[Process, ...] = ()
-    """Processes of the last start."""
-    places: str = ""
-    """Ray's id of the placement group that they are in."""
+    rank: int
+    world_size: int
+    local_rank: int
+    local_world_size: int
+    node_rank: int
+    restart: int
+    """How often this gang was started before, by this driver."""
+    threads: int
+    gpus: tuple[str, ...]
+    """Ids of all GPUs that ranks on this machine have, sorted; none on CPUs."""
+    device: str
+    """`cuda:0` or `cpu`."""
+    timeout_s: int
+    """A collective that takes longer fails on every rank, whoever made its group: a hung peer is found."""
 
 
 @dataclass(frozen=True)
-class GangNotes:
-    """A gang's file of notes: its leader writes it, and the driver reads it when the leader is lost. Picklable."""
+class News:
+    """What a rank hears with every question of the driver's."""
 
-    path: Path
+    address: Address | None = None
+    """Where the ranks meet, once all are ready."""
+    notice: str | None = None
+    """Why they are to commit and start again, if they are."""
 
-    def begin(self) -> None:
-        """Reserve the room on disk, and note that nothing has happened yet."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("wb") as file:
-            os.posix_fallocate(file.fileno(), 0, _SIZE_BYTES)
-        self._write(GangState())
 
-    def read(self) -> GangState:
-        """Read the newest note."""
-        fields: dict[str, Any] = json.loads(self.path.read_bytes().rstrip(b"\0 "))
-        ranks = tuple(Process(one["node"], Holder(**one["who"])) for one in fields["ranks"])
-        return GangState(fields["starts"], fields["failures"], tuple(fields["reasons"]), ranks, fields["places"])
+@dataclass(frozen=True)
+class Failure:
+    """What ended a rank."""
 
-    def note(self, **changes: Any) -> GangState:
-        """Change some fields of the note; all of them, as they are now."""
-        state = GangState(**{**vars(self.read()), **changes})
-        self._write(state)
-        return state
+    words: str
+    """`ValueError: a bug (in step 7)`: the same words again are the same failure."""
+    error: VitpipeError | None = None
+    """One of ours, as it was raised."""
+    trace: str = ""
+    is_gone: bool = False
+    """Whether its process or its machine is dead or silent, as opposed to an exception raised in it."""
+    of_memory: bool = False
+    """Whether Ray's memory monitor ended it."""
+    noticed: bool = False
+    """Whether it has left, with all others, because of a notice."""
 
-    def end(self) -> None:
-        """Remove the file: the gang has ended."""
-        self.path.unlink(missing_ok=True)
 
-    def _write(self, state: GangState) -> None:
-        data = json.dumps(asdict(state)).encode()
-        if len(data) > _SIZE_BYTES:  # the room was taken for fewer ranks: a disk that is not full has more
-            raise ValueError(f"{len(state.ranks)} ranks do not fit into {self.path}")
-        with self.path.open("r+b") as file:
-            file.write(data.ljust(_SIZE_BYTES))
+@dataclass(frozen=True)
+class Beat:
+    """What a rank answers."""
+
+    is_ready: bool = False
+    """Whether everything slow is loaded, and it waits for where to meet, or has met."""
+    address: Address | None = None
+    """Where rank 0 listens for the others."""
+    has_ended: bool = False
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a gang's start ended: done, if nothing failed."""
+
+    failures: Mapping[int, Failure]
+    """By rank."""
+    places: Mapping[int, RankProcess]
+    """Of the ranks whose process was known."""
+    reclaimed: frozenset[str] = frozenset()
+    """Ray's ids of machines that were to be taken away."""
+
+    @property
+    def noticed(self) -> bool:
+        """Whether all left together because they were told to."""
+        return bool(self.failures) and all(failure.noticed for failure in self.failures.values())
+
+    @property
+    def preempted(self) -> bool:
+        """Whether a machine that was taken away is why."""
+        nodes = {place.node for rank, place in self.places.items() if rank in self.failures}
+        return bool(nodes & self.reclaimed) or (self.noticed and bool(self.reclaimed))

@@ -1,185 +1,156 @@
-"""What Ray Train's controller is told about our gangs: which errors are final, and when waiting is over.
+"""Leads the ranks of one start: they meet, are asked how they are, and end; says what ended them.
 
-Lives inside the controller over all restarts of the gang, until the controller itself is lost: what has to outlive it
-is in `gang_notes`. Uses Ray Train's internal callback classes, which `RunConfig(callbacks=...)` accepts; a hook that
-raises ends the run with that error.
+Knows what a rank answers and what Ray says of one that does not; what follows from it is not decided here.
 """
 
-import logging
+import time
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import ray
-from ray.exceptions import RayError
-from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError, WorkerHealthCheckTimeoutError
-from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
-from ray.train.v2._internal.execution.controller.state import (
-    ErroredState,
-    PreemptingState,
-    ReschedulingState,
-    RunningState,
-    ShuttingDownState,
-)
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from ray import ObjectRef
+from ray.exceptions import RayError, RayTaskError
 
-from vitpipe.infra import metrics
-from vitpipe.infra.errors import StageError, VitpipeError, gravest
-from vitpipe.infra.ray import on_worker
-from vitpipe.infra.ray.capacity import CapacityWait
 from vitpipe.infra.ray.deaths import in_words, out_of_memory
-from vitpipe.infra.ray.gang_notes import GangNotes
-from vitpipe.infra.ray.lost_controller import free
+from vitpipe.infra.ray.gang_notes import Beat, Failure, News, RankProcess
+from vitpipe.infra.ray.gang_ranks import Ranks
+from vitpipe.infra.ray.gang_size import Size, seats
 from vitpipe.infra.work import Job
 
-log = logging.getLogger(__name__)
+START_S = 300.0
+"""A rank whose process does not answer for so long, or that is not ready to meet the others by then, is lost."""
+SILENCE_S = 120.0
+"""A rank that has answered once and is silent for so long is lost: while it loads libraries nothing else may run there.
+Once all have met, it is lost earlier where the gang wants that."""
+EVERY_S = 0.5
+"""How often a rank is asked."""
+HURRY_S = 0.1
+"""How often, until all have met and once one has failed."""
+A_SECOND = 200
+"""Questions at most: each takes almost a millisecond of the driver's time."""
+SETTLE_S = 1.0
+"""How long others are heard after a first failure, so that its cause is among what is told."""
+TICK_S = 5.0
+"""A step of our clock is at most this long: silence while this process stood still proves nothing."""
 
-_LOOK = "see the traceback in the log; trying again would not help"
-_SMALLER = "lower micro_batch, use more workers, or a larger machine; trying again would not help"
-
-STACKS_S = 5.0
-END_S = 60.0
-"""Time for a task of ours to start on the machine of a silent rank and end it."""
+Asked = Literal["place", "begin", "beat"]
 
 
-class GangWatch(WorkerGroupCallback, ControllerCallback):  # type: ignore[misc]  # Ray's classes are untyped
-    """Ends a gang at once when trying again cannot help."""
+@dataclass
+class GangWatch:
+    """One start of a gang."""
 
-    def __init__(
-        self, job: Job, patience: CapacityWait, max_failures: int, hang_timeout_s: float, notes: GangNotes
-    ) -> None:
-        self.job, self.patience, self.max_failures = job, patience, max_failures
-        self.hang_timeout_s = hang_timeout_s
-        self.notes = notes
-        """What an earlier controller of the gang has counted, and what a later one has to know."""
-        self._group: Any = None
-        self._processes: dict[int, Any] = {}
-        self._bad_starts = 0
+    job: Job
+    ranks: Ranks
+    size: Size
+    restart: int
+    hang_timeout_s: int
+    look: Callable[[], News]
+    """What ranks that have met should hear; asked often. Raises once they cannot go on."""
+    _beats: dict[int, Beat] = field(default_factory=dict)
+    _failures: dict[int, Failure] = field(default_factory=dict)
+    _open: dict[ObjectRef, tuple[int, Asked, float]] = field(default_factory=dict)
+    """Questions without an answer: whom, what and when."""
+    _due: dict[int, float] = field(default_factory=dict)
+    """When a rank that has answered is asked again."""
+    _news: News = field(default_factory=News)
+    _now: float = 0.0
+    _met: bool = False
 
-    def after_worker_group_training_start(self, worker_group: Any) -> None:
-        """Remember the group that runs now, and have Ray give up a silent rank as soon as this gang wants it."""
-        self._group = worker_group
-        silence_s = min(worker_group._worker_health_check_timeout_s, self.hang_timeout_s)
-        worker_group._worker_health_check_timeout_s = silence_s  # Ray reads it from an environment all gangs share
-        self._processes = {
-            worker.distributed_context.world_rank: worker.metadata for worker in worker_group.get_workers()
-        }
+    def lead(self) -> dict[int, Failure]:
+        """Lead them until all have ended, or one has failed; what failed, by rank.
 
-    def after_worker_group_poll_status(self, worker_group_status: Any) -> None:
-        """Raise what a rank raised if it is final; else let Ray restart the gang, within its budget."""
-        errors: dict[int, Exception] = worker_group_status.errors
-        if not errors:
-            return
-        statuses = worker_group_status.worker_statuses
-        traces = "\n".join(f"rank {rank}: {statuses[rank].error}" for rank in errors)
-        final = [error for error in errors.values() if isinstance(error, VitpipeError)]
-        if final:
-            worst = gravest(final)
-            worst.add_note(traces)
-            raise worst
-        self._count(errors, worker_group_status.has_preempted_worker())
-        lost = {rank for rank, error in errors.items() if _gone(error)}
-        reasons = self._lack_of_memory(errors) if lost else frozenset(map(_reason, errors.values()))
-        again = reasons.intersection(self.notes.read().reasons)  # the other ranks name another port every time
-        if again:
-            found = f"the same failure twice: {'; '.join(sorted(again))}"
-            repeated = StageError(f"run {self.job.node}", found, _SMALLER if lost else _LOOK)
-            repeated.add_note(traces)
-            raise repeated
-        self.notes.note(reasons=tuple(sorted(reasons)))
-        silent = {rank for rank in lost if isinstance(errors[rank], WorkerHealthCheckTimeoutError)}
-        self._end_hung(set(statuses) - lost, silent)
-
-    def after_controller_state_update(self, previous_state: Any, current_state: Any) -> None:
-        """While no ranks run, check whether someone wants us to stop, and whether the machines are still there."""
-        if isinstance(current_state, PreemptingState) and not isinstance(previous_state, PreemptingState):
-            nodes = ", ".join(current_state.preemption_info.preempted_node_ids)
-            metrics.NodeMetrics(self.job.run, self.job.node).inc("preemptions_total")
-            self.job.tell("preempted", f"{nodes} will be taken away: the ranks commit and start again (not charged)")
-        settled = (RunningState, PreemptingState, ShuttingDownState, ErroredState)
-        if isinstance(current_state, settled) or current_state.is_terminal():
-            return
-        self.job.ask_to_stop()
-        self.patience.check()
-        if isinstance(current_state, ReschedulingState) and not isinstance(previous_state, ReschedulingState):
-            self._bad_start(current_state.training_failed_error.controller_failure)
-
-    def before_controller_execute_resize_decision(self, resize_decision: Any) -> None:
-        """Tell of a new number of ranks: with `workers: [least, most]` Ray looks for more machines every minute."""
-        before, after = len(self._processes), resize_decision.num_workers
-        if self._processes and before != after:
-            self.job.tell("resized", f"{before} ranks become {after}: they start again from the last committed step")
-
-    def _end_hung(self, living: set[int], silent: set[int]) -> None:
-        """Write what every rank was doing into its log, which shows where a hang is; kill ranks that do not answer.
-
-        Ray asks a process to end before it kills it, and keeps its resources taken; a stopped process hears nothing.
+        Errors: those of `look`, and before they have met of `job.ask_to_stop`: then nothing was begun.
         """
-        dumps = {self._group.execute_single_async(rank, on_worker.dump_stacks): rank for rank in living}
-        _, late = ray.wait(list(dumps), num_returns=len(dumps), timeout=STACKS_S) if dumps else ([], [])
-        silent = silent | {dumps[one] for one in late}
-        found = (self._processes[rank] for rank in silent if rank in self._processes)
-        ends = [_on_its_machine(process, on_worker.end_silent) for process in found]
-        if ends:
-            ray.wait(ends, num_returns=len(ends), timeout=END_S)
+        everyone = range(len(self.ranks.actors))
+        for rank in everyone:
+            self._ask(rank, "place", self.ranks.actors[rank].place.remote())
+        while len(self.ranks.places) < len(everyone) and not self._failures:
+            self._hear()
+        if not self._failures:
+            self._begin()
+        while not self._failures and len(self._ended()) < len(everyone):
+            self._round()
+        until = self._now + SETTLE_S
+        while self._failures and self._now < until and len(self._failures.keys() | self._ended()) < len(everyone):
+            self._round()
+        return self._failures
 
-    def _lack_of_memory(self, errors: dict[int, Exception]) -> frozenset[str]:
-        """Describe, with the step, losses by Ray's memory monitor: those that would come again.
+    def _begin(self) -> None:
+        places = [self.ranks.places[rank] for rank in range(len(self.ranks.actors))]
+        for seat in seats(places, self.size, self.restart, self.hang_timeout_s):
+            self._ask(seat.rank, "begin", self.ranks.actors[seat.rank].begin.remote(seat, self.ranks.work))
+            self._due[seat.rank] = self._now
+        self._begun = self._now
 
-        Other losses never count as the same twice. Ray has one text for a crash by SIGSEGV, the kernel's out-of-memory
-        killer, SIGKILL and an exit, also on a machine that is shutting down: two at one step may be chance.
-        """
-        ended = [rank for rank, error in errors.items() if _gone(error) and out_of_memory(error)]
-        places = {place for rank in ended if (place := self._place_of_death(rank))}
-        return frozenset(f"out of memory, ended by Ray before its machine was ({place})" for place in places)
+    def _round(self) -> None:
+        if self._met:
+            self._news = News(self._news.address, self.look().notice)
+        for rank in [rank for rank, due in self._due.items() if due <= self._now]:
+            del self._due[rank]
+            self._ask(rank, "beat", self.ranks.actors[rank].beat.remote(self._news))
+        self._hear()
+        if not self._met and not self._failures:
+            self._meet()
 
-    def _place_of_death(self, rank: int) -> str | None:
-        """Ask the machine of a dead process for the step that it noted; None when the machine does not answer."""
-        process = self._processes.get(rank)
-        if process is None:
-            return None
+    def _meet(self) -> None:
+        """Tell all where to meet once all are ready, so that none waits for one that still loads."""
+        late = [rank for rank in range(len(self.ranks.actors)) if not self._beat(rank).is_ready]
+        if not late:
+            self._news = News(self._beat(0).address)
+            self._met = True
+        elif self._now - self._begun > START_S:
+            words = f"it was not ready to meet the others after {START_S:g} s"
+            self._failures |= {rank: Failure(words, is_gone=True) for rank in late}
+
+    def _hear(self) -> None:
+        """Take answers until the next question is due, and give up whoever is silent for too long."""
+        if not self._met:
+            self.job.ask_to_stop()
+        before = time.monotonic()
+        pause = self._pause()
+        ready, _ = ray.wait(list(self._open), num_returns=len(self._open), timeout=pause) if self._open else ([], [])
+        for ref in ready:
+            self._answer(ref, *self._open.pop(ref)[:2])
+        if not self._open:
+            time.sleep(max(0.0, min(self._due.values(), default=0.0) - self._now - (time.monotonic() - before)))
+        self._now += min(time.monotonic() - before, TICK_S)
+        for rank, what, since in self._open.values():
+            if self._now - since > self._patience(what):
+                self._failures[rank] = Failure(f"it was silent for {self._patience(what):g} s", is_gone=True)
+
+    def _answer(self, ref: ObjectRef, rank: int, what: Asked) -> None:
         try:
-            return str(ray.get(_on_its_machine(process, on_worker.last_reached), timeout=END_S))
-        except RayError as error:
-            log.warning("the machine of rank %s does not tell its last step: %s", rank, error)
-            return None
-
-    def _count(self, errors: dict[int, Exception], preempted: bool) -> None:
-        failures = self.notes.read().failures
-        if not preempted:
-            failures = self.notes.note(failures=failures + 1).failures
-        numbers = metrics.NodeMetrics(self.job.run, self.job.node)
-        numbers.inc("preemptions_total" if preempted else "restarts_total")
-        charge = "a preemption, not charged" if preempted else f"failure {failures} of {self.max_failures + 1}"
-        ranks = "; ".join(f"rank {rank} ({self._place(rank)}): {in_words(error)}" for rank, error in errors.items())
-        self.job.tell("preempted" if preempted else "rank_lost", f"{ranks} ({charge})")
-
-    def _place(self, rank: int) -> str:
-        process = self._processes.get(rank)
-        return f"{process.hostname}, pid {process.pid}" if process else "place unknown"
-
-    def _bad_start(self, error: Exception) -> None:
-        """Count a start that failed, and give up after too many; waiting for busy machines is no failure."""
-        if "Timeout" in type(error).__name__:
+            answer: Any = ray.get(ref)
+        except RayTaskError as error:
+            self._failures[rank] = Failure(in_words(error), trace=str(error))
             return
-        free(self.notes.read().places)
-        self._bad_starts += 1
-        if self._bad_starts > self.max_failures:
-            found = f"failed {self._bad_starts} times: {error}"
-            raise StageError(f"start the ranks of {self.job.node}", found, "see the workers' logs") from error
+        except RayError as error:
+            self._failures[rank] = Failure(in_words(error), is_gone=True, of_memory=out_of_memory(error))
+            return
+        if isinstance(answer, RankProcess):
+            self.ranks.places[rank] = answer
+        elif isinstance(answer, Beat):
+            self._beats[rank] = answer
+            if answer.failure:
+                self._failures[rank] = answer.failure
+            self._due[rank] = self._now + self._pause()
 
+    def _ask(self, rank: int, what: Asked, ref: ObjectRef) -> None:
+        self._open[ref] = rank, what, self._now
 
-def _on_its_machine(process: Any, fn: Callable[[int], Any]) -> Any:
-    """Call `fn(pid)` on the machine of a process of the gang; a reference to what it returns."""
-    there = NodeAffinitySchedulingStrategy(process.node_id, soft=False)
-    return ray.remote(fn).options(num_cpus=0, scheduling_strategy=there, max_retries=0).remote(process.pid)
+    def _pause(self) -> float:
+        wanted = EVERY_S if self._met and not self._failures else HURRY_S
+        return max(wanted, len(self.ranks.actors) / A_SECOND)
 
+    def _patience(self, what: Asked) -> float:
+        if what == "place":
+            return START_S
+        return min(SILENCE_S, self.hang_timeout_s) if self._met else SILENCE_S
 
-def _gone(error: Exception) -> bool:
-    """Whether the process or its machine is dead or silent, as opposed to an exception raised in it."""
-    return isinstance(error, WorkerHealthCheckFailedError | WorkerHealthCheckTimeoutError)
+    def _beat(self, rank: int) -> Beat:
+        return self._beats.get(rank, Beat())
 
-
-def _reason(error: Exception) -> str:
-    """Describe an error with its notes, which name the step in which it came."""
-    notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
-    return f"{type(error).__name__}: {error}{notes}"
+    def _ended(self) -> set[int]:
+        return {rank for rank, beat in self._beats.items() if beat.has_ended}

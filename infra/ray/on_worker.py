@@ -9,7 +9,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from vitpipe.infra import logs, metrics
 from vitpipe.infra.errors import StageError, StorageError, VitpipeError
 from vitpipe.infra.full_disk import full_path, is_full
 from vitpipe.infra.lease_state import Holder
+from vitpipe.infra.ray.counting import Sending
 from vitpipe.infra.ray.deaths import out_of_memory
 from vitpipe.infra.work import Job
 
@@ -32,26 +33,35 @@ LOOK_S = 0.1
 _ready = threading.Lock()
 _log: list[logs.DroppingHandler] = []
 """The handler of this process, once it is prepared."""
+_sending: list[Sending] = []
+"""What brings this process's numbers to the driver, where it exports any."""
 
 
 def prepare(job: Job, **facts: object) -> None:
-    """Log to this worker's own file with the node's name on each line; send metrics through Ray."""
+    """Log to this worker's own file with the node's name on each line; send metrics to the driver and through Ray."""
     with _ready:
         if not _log:
             _log.append(logs.configure())
-            metrics.use(RaySink())
+            metrics.use(WorkerSink())
+        if not _sending and job.counting is not None:
+            _sending.append(Sending(job.counting))
     metrics.count_storage(job.run, job.node)
     logs.bind(run=job.run, node=job.node, **facts)
 
 
-def tell_dropped(job: Job) -> None:
-    """Say how many lines of this worker's log its disk has refused since the last time, if any."""
+def last_words(job: Job) -> None:
+    """Send what was counted, and say how many lines of this worker's log its disk has refused since the last time."""
+    for one in _sending:
+        one.send()
     for dropped in filter(None, (handler.take_dropped() for handler in _log)):
         job.tell("log_dropped", dropped)
 
 
-class RaySink:
-    """Satisfies `infra.metrics.Sink`: Ray's own metrics, `ray_vitpipe_*` at each node's endpoint."""
+class WorkerSink:
+    """Satisfies `infra.metrics.Sink`: what is on its way to the driver, and Ray's own metrics, `ray_vitpipe_*` at
+
+    each node's endpoint, where they tell one process from another.
+    """
 
     def __init__(self) -> None:
         self._gauges: dict[str, Gauge] = {}
@@ -61,17 +71,16 @@ class RaySink:
         if name not in self._gauges:
             self._gauges[name] = Gauge(metrics.PREFIX + name, metrics.KNOWN[name].help, tag_keys=metrics.LABELS)
         self._gauges[name].set(value, _tags(labels))
+        for one in _sending:
+            one.pending.set(name, value, labels)
 
     def inc(self, name: str, amount: float, labels: Mapping[str, str]) -> None:
         if name not in self._counters:
             self._counters[name] = Counter(metrics.PREFIX + name, metrics.KNOWN[name].help, tag_keys=metrics.LABELS)
         if amount > 0:  # Ray's counters refuse to grow by nothing
             self._counters[name].inc(amount, _tags(labels))
-
-
-def dump_stacks() -> None:
-    """Write the stacks of all threads of this process into its log."""
-    faulthandler.dump_traceback(2)  # standard error, whatever Ray made of `sys.stderr`
+        for one in _sending:
+            one.pending.inc(name, amount, labels)
 
 
 def answer_with_stacks() -> None:
@@ -110,13 +119,20 @@ def forget_steps() -> None:
     _step_note(os.getpid()).unlink(missing_ok=True)
 
 
-def end_silent(pid: int) -> None:
-    """Kill a process of this machine that answers no more, once it has written its stacks if it still can."""
-    with suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGUSR1)
-        os.kill(pid, signal.SIGCONT)  # it may be stopped
+def end_all(ranks: Sequence[Holder]) -> list[str]:
+    """Kill processes of this machine, and return once they are gone, with the step that each had noted.
+
+    Those that live write their stacks first, which show where a hang is, the stopped ones too.
+    """
+    living = [who for who in ranks if not who.provably_dead()]
+    for who in living:
+        _signal(who, signal.SIGUSR1)
+        _signal(who, signal.SIGCONT)
+    if living:
         time.sleep(LAST_WORDS_S)
-        os.kill(pid, signal.SIGKILL)
+    for who in living:
+        end(who)
+    return [last_reached(who.pid) for who in ranks]
 
 
 def end(who: Holder) -> None:
@@ -124,15 +140,19 @@ def end(who: Holder) -> None:
     for _ in range(int(END_S / LOOK_S)):
         if who.provably_dead():
             return
-        with suppress(ProcessLookupError):
-            process = os.pidfd_open(who.pid)
-            try:
-                if not who.provably_dead():  # else its pid is another's now
-                    signal.pidfd_send_signal(process, signal.SIGKILL)
-            finally:
-                os.close(process)
+        _signal(who, signal.SIGKILL)
         time.sleep(LOOK_S)
     raise StageError(f"end {who}", f"it did not go within {END_S:g} s", "end it by hand, then run again")
+
+
+def _signal(who: Holder, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):
+        process = os.pidfd_open(who.pid)
+        try:
+            if not who.provably_dead():  # else its pid is another's now
+                signal.pidfd_send_signal(process, number)
+        finally:
+            os.close(process)
 
 
 @contextmanager

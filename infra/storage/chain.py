@@ -16,10 +16,8 @@ from pathlib import Path
 from vitpipe.infra.errors import StorageError
 from vitpipe.infra.storage import generations as files
 from vitpipe.infra.storage.folders import sync_folder
-from vitpipe.infra.storage.names import HIDDEN
+from vitpipe.infra.storage.names import LOCK
 
-_FOLDER = HIDDEN + "lock-"
-"""Earlier versions keep a lock file of that name: a folder makes their swaps fail rather than miss ours."""
 KEEP = 16
 """Generations that stay: at a beat every 5 s, 80 s of them, longer than an NFS client keeps an old listing (60 s)."""
 _LOOKS = 200
@@ -49,7 +47,7 @@ class Chain:
 
     def __init__(self, where: Path) -> None:
         self.where = where
-        self.folder = where.with_name(_FOLDER + where.name)
+        self.folder = where.with_name(LOCK + where.name)
 
     def read(self) -> ChainState:
         """Read the file as it stands; looking for the generations of one that was never swapped costs one call more."""

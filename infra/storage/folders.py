@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO
 
 from vitpipe.infra.errors import StorageError
-from vitpipe.infra.storage.names import HIDDEN
+from vitpipe.infra.storage.names import HIDDEN, LOCK
+from vitpipe.infra.storage.store import Entry
 
 _UNABLE = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EPERM, errno.ENOLCK)
 """How file systems say that they lack hard links or locks, rather than refuse them this once."""
@@ -101,14 +102,18 @@ def state_of(file: os.stat_result) -> str:
     return f"{file.st_ino}-{file.st_size}-{file.st_mtime_ns}"
 
 
-def walk(folder: Path, prefix: str, above: tuple[tuple[int, int], ...] = ()) -> Iterator[tuple[str, int]]:
-    """Yield every visible file below `folder` with its size. Links are followed, except back into a folder above."""
+def walk(folder: Path, prefix: str, above: tuple[tuple[int, int], ...] = ()) -> Iterator[Entry]:
+    """Yield every visible file below `folder`. Links are followed, except back into a folder above.
+
+    A file that was swapped has no state: its newest generation may be ahead of what its name shows.
+    """
     try:
         entries = list(os.scandir(folder))
         here = folder.stat()
     except (FileNotFoundError, NotADirectoryError):
         return  # it was never there, or was removed while we listed
     inside = (*above, (here.st_dev, here.st_ino))
+    swapped = {entry.name.removeprefix(LOCK) for entry in entries if entry.name.startswith(LOCK)}
     for entry in entries:
         if entry.name.startswith(HIDDEN):
             continue
@@ -117,6 +122,7 @@ def walk(folder: Path, prefix: str, above: tuple[tuple[int, int], ...] = ()) -> 
         except FileNotFoundError:
             continue
         if not entry.is_dir():
-            yield prefix + entry.name, facts.st_size
+            state = None if entry.name in swapped else state_of(facts)
+            yield Entry(prefix + entry.name, facts.st_size, state=state)
         elif (facts.st_dev, facts.st_ino) not in inside:
             yield from walk(folder / entry.name, f"{prefix}{entry.name}/", inside)

@@ -72,11 +72,11 @@ class HubStore:
         except NotFound:
             return None
 
-    def list(self, prefix: str = "") -> Iterator[Entry]:
+    def list(self, prefix: str = "", after: str = "") -> Iterator[Entry]:
         root = f"{self.prefix}/" if self.prefix else ""
         wanted = root + checked_prefix(prefix)
         for entry in _tree(endpoint(), self.kind, self.repo, self.commit, wanted.rpartition("/")[0]):
-            if entry.path.startswith(wanted):
+            if entry.path.startswith(wanted) and entry.path.removeprefix(root) > after:
                 yield Entry(entry.path.removeprefix(root), entry.bytes, entry.version)
 
     def folders(self) -> Iterator[str]:

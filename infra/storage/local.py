@@ -91,11 +91,11 @@ class LocalStore:
         traffic.count("written_bytes", len(data))
         return swapped
 
-    def list(self, prefix: str = "") -> Iterator[Entry]:
+    def list(self, prefix: str = "", after: str = "") -> Iterator[Entry]:
         folder, _, _ = checked_prefix(prefix).rpartition("/")
         with self._said("list", prefix):
             paths = walk(self.root / folder, f"{folder}/" if folder else "")
-            found = [Entry(path, size) for path, size in paths if path.startswith(prefix)]
+            found = [one for one in paths if one.path.startswith(prefix) and one.path > after]
         yield from sorted(found, key=lambda entry: entry.path)
 
     def folders(self) -> Iterator[str]:

@@ -12,6 +12,12 @@ BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]")
 HIDDEN = ".vitpipe-"
 """Names that begin so are a store's own (temporary files, locks): never listed, never given by a caller."""
 
+LOCK = HIDDEN + "lock-"
+"""Begins the name of the folder beside a file that holds its generations.
+
+Earlier versions keep a lock file of that name: a folder makes their swaps fail rather than miss ours.
+"""
+
 MAX_NAME_BYTES = 1024
 """The longest key S3 takes; kept on every store so that a run may move."""
 

@@ -20,7 +20,17 @@ from vitpipe.infra.storage.landing import Landing
 from vitpipe.infra.storage.names import checked, checked_prefix
 from vitpipe.infra.storage.s3_client import client
 from vitpipe.infra.storage.s3_errors import ERRORS, Doubtful, dated_s, explained, in_brief, passes, status_of
-from vitpipe.infra.storage.s3_transfer import ObjectRange, get_piece, pieces, send, send_copy, settled
+from vitpipe.infra.storage.s3_transfer import (
+    PART_BYTES,
+    ObjectRange,
+    arrived,
+    get_piece,
+    pieces,
+    send,
+    send_copy,
+    send_whole,
+    settled,
+)
 from vitpipe.infra.storage.store import Digest, Entry
 
 T = TypeVar("T")
@@ -85,11 +95,13 @@ class S3Store:
             raise Changed(f"replace {self.uri}/{path}", "it was changed or removed since it was read")
         return etag
 
-    def list(self, prefix: str = "") -> Iterator[Entry]:
-        for page in self._pages(prefix, Prefix=self._root + checked_prefix(prefix)):
+    def list(self, prefix: str = "", after: str = "") -> Iterator[Entry]:
+        behind = {"StartAfter": self._root + after} if after else {}
+        for page in self._pages(prefix, Prefix=self._root + checked_prefix(prefix), **behind):
             for item in page.get("Contents", ()):
                 if not item["Key"].endswith("/"):  # consoles mark empty folders so
-                    yield Entry(item["Key"].removeprefix(self._root), int(item["Size"]), item["ETag"].strip('"'))
+                    etag = item["ETag"].strip('"')
+                    yield Entry(item["Key"].removeprefix(self._root), int(item["Size"]), etag, etag)
 
     def folders(self) -> Iterator[str]:
         for page in self._pages("", Prefix=self._root, Delimiter="/"):
@@ -102,11 +114,13 @@ class S3Store:
         self._call("delete", path, methodcaller("delete_object", **self._at(path)))
 
     def upload(self, local: Path, path: str, given: Digest | None = None) -> Digest:
+        at = self._at(path)
+
         def copy(s3: Any) -> Digest:
-            digest = send(client(parts=True), local, self._at(path))
-            stored = int(s3.head_object(**self._at(path))["ContentLength"])
-            if stored != digest.bytes:
-                raise Doubtful(f"{stored} of {digest.bytes} bytes arrived")
+            if local.stat().st_size < PART_BYTES:
+                return send_whole(s3, local.read_bytes(), at)
+            digest = send(client(parts=True), local, at)
+            arrived(s3, at, digest.bytes)
             return digest
 
         try:

@@ -28,6 +28,9 @@ class Entry:
     bytes: int
     version: str | None = field(default=None, compare=False)
     """Version to pass to `read`, where the listing has one."""
+    state: str | None = field(default=None, compare=False)
+    """Another text once the object was written to or replaced; None where the listing cannot tell. `read` takes it as
+    a version."""
 
 
 def replaced(asked: str) -> IntegrityError:
@@ -75,8 +78,8 @@ class Store(Protocol):
         Such objects are read whole: a range of one may be of the version before.
         """
 
-    def list(self, prefix: str = "") -> Iterator[Entry]:
-        """Every object whose path begins with `prefix` (a plain string prefix), sorted by path."""
+    def list(self, prefix: str = "", after: str = "") -> Iterator[Entry]:
+        """Every object whose path begins with `prefix` (a plain string prefix) and sorts behind `after`, by path."""
 
     def folders(self) -> Iterator[str]:
         """Name the folders right below the root, sorted, by one request for a thousand; none where nothing is."""

@@ -18,7 +18,7 @@ OneNode = Annotated[str, typer.Argument(help="NODE or NODE/ID.", show_default=Fa
 
 @artifacts.command("ls")
 def ls(run: RunName, node: NodeName = None, as_json: AsJson = False) -> None:
-    """List the files of every committed node, or of one."""
+    """List the files of every committed node, or of one: size, digest, name, and the object that holds it."""
     from vitpipe.pipeline.store.retrieval import list_files
     from vitpipe.pipeline.store.runs import find_run
 
@@ -27,7 +27,7 @@ def ls(run: RunName, node: NodeName = None, as_json: AsJson = False) -> None:
         print_json({"files": [asdict(one) for one in found]})
         return
     for one in found:
-        say(f"{one.bytes:>14,}  {one.sha256[:12]}  {one.node}/{one.path}")
+        say(f"{one.bytes:>14,}  {one.sha256[:12]}  {one.node}/{one.path}  {one.uri}")
 
 
 @artifacts.command("get")

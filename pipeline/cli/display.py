@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -77,8 +78,11 @@ def status_table(status: RunStatus) -> RenderableType:
         score = score_number(node.score, node.metric)
         rows.append((node.node, _state(node.state), bar, count, *_pace(node), score, spread, *ends))
     whys = [_why(node) for node in status.nodes]
-    table = FittingTable(headings, rows, list(status_lines(status))[1:], "why", whys, spare="progress")
-    return Group(Text(f"{status.run}: {status.state}"), table)
+    table = FittingTable(
+        headings, rows, list(status_lines(replace(status, note="")))[1:], "why", whys, spare="progress"
+    )
+    head = [Text(f"{status.run}: {status.state}"), *([Text(printable(status.note))] if status.note else [])]
+    return Group(*head, table) if status.nodes else Group(*head)
 
 
 def when(moment: str | None) -> str:
@@ -111,6 +115,8 @@ def total_line(total: Mapping[str, Any], gpu: str) -> str:
 def status_lines(status: RunStatus) -> Iterable[str]:
     """Write the status as lines for a log."""
     yield f"{status.run}: {status.state}"
+    if status.note:
+        yield status.note
     for node in status.nodes:
         spread = f" +- {score_number(node.std, node.metric)}" if node.std is not None else ""
         words = [f"{node.metric} {score_number(node.score, node.metric)}{spread}" if node.score is not None else ""]

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from vitpipe.infra.errors import VitpipeError
-from vitpipe.infra.events import Event, new_events
+from vitpipe.infra.events import Event, EventReader, new_events
 from vitpipe.infra.storage.store import Store
 
 AT_ONCE = (
@@ -35,7 +35,7 @@ class EventFollower:
     """Events of one run as lines, from the moment at which this driver holds it."""
 
     def __init__(self, run: Store) -> None:
-        self._run = run
+        self._run, self._reader = run, EventReader(run)
         self._fence: int | None = None
         self._seen: set[str] = set()
         self._held: dict[tuple[str, str], _Held] = {}
@@ -70,7 +70,7 @@ class EventFollower:
         if self._fence is None:
             return
         try:
-            found = list(new_events(self._run, self._fence, self._seen))
+            found = list(new_events(self._run, self._fence, self._seen, self._reader))
         except VitpipeError:
             return  # the runner meets the same trouble and says so
         for event in found:

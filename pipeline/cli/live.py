@@ -8,7 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, MutableSequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 from rich.console import Group, RenderableType
@@ -30,6 +30,7 @@ from vitpipe.pipeline.store.pulse import Pulse
 from vitpipe.pipeline.store.status import status_of
 
 LOOK_S = 2.0
+WAYS = DriverOptions()
 LINE_S = 30.0
 """A log gets a line about a running node this often."""
 
@@ -53,10 +54,10 @@ class LiveRun:
     def __post_init__(self) -> None:
         self._follower = EventFollower(open_store(self.spec.uri))
 
-    def options(self, verify_sources: bool = False) -> DriverOptions:
+    def options(self, ways: DriverOptions = WAYS) -> DriverOptions:
         """Make the options by which a runner keeps this display informed."""
-        return DriverOptions(
-            verify_sources=verify_sources,
+        return replace(
+            ways,
             on_lease=self._follower.begin,
             on_event=self._heard,
             on_plan=self._begins,

@@ -20,10 +20,13 @@ from vitpipe.infra.errors import Stopped, StorageError, UsageError, VitpipeError
 from vitpipe.infra.full_disk import full_path, is_full
 from vitpipe.pipeline.cli import terminal
 from vitpipe.pipeline.cli.artifact_verbs import artifacts
+from vitpipe.pipeline.cli.curve_verbs import curves
+from vitpipe.pipeline.cli.doctor_verb import doctors
 from vitpipe.pipeline.cli.many_verbs import many
 from vitpipe.pipeline.cli.plan_verbs import AsJson, Overrides, Spec, VerifySources, looks, mind_run_beside
 from vitpipe.pipeline.cli.predict_verb import predictions
 from vitpipe.pipeline.cli.run_verbs import runs
+from vitpipe.pipeline.cli.submit_verb import submissions
 
 if TYPE_CHECKING:
     from vitpipe.pipeline.drive.runner import Outcome
@@ -131,8 +134,7 @@ def init(
 
     if small and preset not in (None, SMALL):
         raise UsageError(f"begin from the preset {preset!r}", "--small is a preset too", "give one of them")
-    chosen = SMALL if small else preset or DEFAULT
-    write_starter(path, chosen)
+    write_starter(path, chosen := SMALL if small else preset or DEFAULT)
     done = {"path": str(path.resolve()), "preset": chosen}
     terminal.answer(as_json, done, f"{path} is written. Edit it, then: vitpipe validate {path}")
 
@@ -171,20 +173,20 @@ def run(
     """Run or resume, on this machine or on the Ray cluster of RAY_ADDRESS."""
     from vitpipe.infra import logs
     from vitpipe.pipeline.cli.live import LiveRun
+    from vitpipe.pipeline.cli.submission import driver_options
     from vitpipe.pipeline.drive import runner
-    from vitpipe.pipeline.drive.driver import DriverOptions
     from vitpipe.pipeline.spec.load import load
 
     found = load(spec, overrides or ())
     mind_run_beside(spec, found, overrides or ())
-    began, path = time.monotonic(), terminal.log_path(f"run-{found.name}")
-    handler = logs.configure(path)
+    began, handler = time.monotonic(), logs.configure(terminal.log_path(f"run-{found.name}"))
+    ways = driver_options(found, spec.name, verify_sources)
     try:
         if as_json:
-            outcome = runner.run(found, replace or (), DriverOptions(verify_sources=verify_sources))
+            outcome = runner.run(found, replace or (), ways)
         else:
             with LiveRun(found) as live:
-                outcome = runner.run(found, replace or (), live.options(verify_sources))
+                outcome = runner.run(found, replace or (), live.options(ways))
     finally:
         if loss := handler.take_dropped():
             terminal.complain(loss)
@@ -217,34 +219,6 @@ def _say_end(spec: "PipelineSpec", outcome: "Outcome", seconds: float, as_json: 
         terminal.tell(f"in a browser: vitpipe report {spec.uri} --open")
 
 
-@app.command()
-def submit(
-    spec: Spec,
-    address: Annotated[str, typer.Option(help="The cluster's jobs API, such as http://head:8265.", show_default=False)],
-    overrides: Overrides = None,
-    replace: Annotated[list[str] | None, typer.Option(metavar="NODE", help="As for run.")] = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Stay until the job ends, and end with its code.")] = False,
-    as_json: AsJson = False,
-) -> int:
-    """Run as a Ray job on a cluster."""
-    from vitpipe.pipeline.cli import submission
-    from vitpipe.pipeline.drive.driver import ignore
-    from vitpipe.pipeline.spec.load import load
-
-    found = load(spec, overrides or ())
-    jobs, submitted = submission.submit_spec(found, address, replace or (), spec.name)
-    if as_json:
-        terminal.print_json({"job": submitted.job, "run": found.uri, "dashboard": submitted.dashboard_url})
-    else:
-        terminal.tell(f"job {submitted.job} runs {found.uri}\n{submitted.dashboard_url}")
-    if not watch:
-        return 0
-    code = submission.watch(jobs, submitted.job, ignore if as_json else lambda lines: terminal.tell(lines.rstrip("\n")))
-    if as_json:
-        terminal.print_json({"job": submitted.job, "code": code})
-    return code
-
-
-for verbs in (looks, runs, many, predictions):
+for verbs in (looks, submissions, runs, doctors, many, curves, predictions):
     app.registered_commands += verbs.registered_commands
 app.add_typer(artifacts, name="artifacts")

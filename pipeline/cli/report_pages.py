@@ -43,12 +43,17 @@ def fetch_reports(run: Run, folder: Path | None = None) -> list[Path]:
 
 
 def open_page(page: Path) -> bool:
-    """Show a page in a browser; whether there is one. Waits for one without windows only where a person sees it."""
+    """Show a page in a browser; whether there is one."""
+    return open_url(page.as_uri())
+
+
+def open_url(url: str) -> bool:
+    """Do the same for an address. Waits for a browser without windows only where a person sees it."""
     windows = sys.platform == "darwin" or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
     if not windows and not os.environ.get("BROWSER"):
         return False  # what is left are browsers of the terminal, which would take it over or wait for nobody
     answers: list[bool] = []
-    opening = threading.Thread(target=lambda: answers.append(webbrowser.open(page.as_uri())), daemon=True)
+    opening = threading.Thread(target=lambda: answers.append(webbrowser.open(url)), daemon=True)
     opening.start()
     opening.join(None if is_terminal() else BROWSER_S)
     return answers == [True]

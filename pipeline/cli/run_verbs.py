@@ -15,6 +15,8 @@ runs = typer.Typer()
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="STORE/NAME, or the YAML.", show_default=False)]
 NodeName = Annotated[str | None, typer.Argument(metavar="[NODE]", help="NODE or NODE/ID.", show_default=False)]
 LOOK_S = 2.0
+LASTING = ("running", "submitted")
+"""States that end by themselves: whoever follows stays."""
 
 
 @runs.command()
@@ -25,14 +27,15 @@ def status(
 ) -> None:
     """Say of each node its state, how far it is, and why it waits."""
     from vitpipe.pipeline.cli import display
+    from vitpipe.pipeline.cli.waiting import Awaited
     from vitpipe.pipeline.store.pulse import Pulse
     from vitpipe.pipeline.store.runs import known_run
     from vitpipe.pipeline.store.status import read_status
 
-    store = known_run(run, "show the status of", complain).store
-    pulse = Pulse(store, patient=not watch)
+    store = known_run(run, "show the status of", complain, begun=False).store
+    pulse, awaited = Pulse(store, patient=not watch), Awaited()
     while True:
-        found = read_status(store, pulse)
+        found = awaited.told(read_status(store, pulse))
         if as_json:
             print_json(found.to_json())
         elif is_terminal():
@@ -40,7 +43,7 @@ def status(
         else:
             for line in display.status_lines(found):
                 say(line)
-        if not watch or found.state != "running":
+        if not watch or found.state not in LASTING:
             return
         time.sleep(LOOK_S)
 
@@ -49,14 +52,26 @@ def status(
 def events(
     run: RunName,
     tail: Annotated[int | None, typer.Option(metavar="N", min=1, help="Only the last N.", show_default=False)] = None,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Keep reading while the run lasts.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """List what happened, oldest first."""
-    from vitpipe.infra.events import read_events
+    from vitpipe.infra.events import EventReader
+    from vitpipe.pipeline.cli.waiting import Lasting
     from vitpipe.pipeline.store.runs import known_run
 
-    for event in read_events(known_run(run, "list the events of", complain).store, tail=tail):
-        answer(as_json, event.to_json(), folded(f"{event.time} {event.node or 'run'} {event.kind}: {event.text}"))
+    store = known_run(run, "list the events of", complain, begun=False).store
+    reader, lasting, shown, after = EventReader(store), Lasting(store), set[str](), ""
+    while True:
+        lasts = lasting.look(complain, follow)
+        for event in reader.read(after, None if after else tail, seen=shown):
+            line = f"{event.time} {event.node or 'run'} {event.kind}: {event.text}"
+            answer(as_json, event.to_json(), folded(line))
+            shown.add(event.name)
+            after = after or event.name  # clocks of machines differ: one may yet come before another that was shown
+        if not lasts:
+            return
+        time.sleep(LOOK_S)
 
 
 @runs.command()
@@ -67,16 +82,15 @@ def logs(
     as_json: AsJson = False,
 ) -> None:
     """Print the logs of the newest attempt of each node, or of one."""
+    from vitpipe.pipeline.cli.waiting import Lasting
     from vitpipe.pipeline.store.log_reading import Logs
-    from vitpipe.pipeline.store.pulse import Pulse
     from vitpipe.pipeline.store.runs import known_run, nodes_of
-    from vitpipe.pipeline.store.status import read_status
 
-    found = known_run(run, "show the logs of", complain)
-    reader, names, pulse = Logs(found.store), nodes_of(found, node), Pulse(found.store, patient=False)
+    found = known_run(run, "show the logs of", complain, begun=False)
+    reader, lasting = Logs(found.store), Lasting(found.store)
     while True:
-        lasts = follow and read_status(found.store, pulse).state == "running"
-        for piece in reader.gained(names):
+        lasts = lasting.look(complain, follow)
+        for piece in reader.gained(nodes_of(found, node)) if lasting.begun else ():
             read = {"node": piece.node, "path": piece.path, "text": piece.text}
             answer(as_json, read, f"== {piece.node}/{piece.path}\n{piece.text.rstrip()}")
         if not lasts:
@@ -142,25 +156,3 @@ def gc(
         say(f"would remove {one.path}: {one.reason}" if dry_run else f"removed {one.path}")
     would_be = "would be " if dry_run else ""
     say(f"{uri}: {len(found.garbage)} files and {found.bytes:,} bytes {would_be}removed")
-
-
-@runs.command()
-def doctor(
-    store: Annotated[str, typer.Option(help="Where runs are to be kept.")] = "file://./runs", as_json: AsJson = False
-) -> int:
-    """Look at Ray, token, store, clock, disk, compiler and GPUs: each ok, or what to do."""
-    from vitpipe.pipeline.cli.doctor import checks, failure
-
-    found = []
-    for check in checks(store):
-        found.append(check)
-        if not as_json:
-            verdict = "ok " if check.ok else "BAD"
-            say(folded(f"{verdict} {check.name}: {check.found}" + (f"; {check.do}" if check.do else "")))
-    error = failure(found)
-    if as_json:
-        wrong = {"error": error.to_json()} if error else {}
-        print_json({"checks": [asdict(check) for check in found], **wrong})
-    elif error:
-        raise error
-    return error.code if error else 0

@@ -16,6 +16,7 @@ from typing import Protocol
 
 from vitpipe.infra.errors import StorageError
 from vitpipe.infra.events import Event, StoreEvents
+from vitpipe.infra.exporter import Address, asked_address
 from vitpipe.infra.lease_state import CLOCK, TIMING, Clock, Timing
 from vitpipe.infra.ray import auth as ray_auth
 from vitpipe.infra.storage.opening import open_store
@@ -39,12 +40,20 @@ class Clusters(Protocol):
     def named(self, node: str, *, fence: Fence, events: Events) -> Cluster:
         """Return one node's view of it: tasks and ranks carry the node's name, and end when `fence` asks them to."""
 
+    def counting(self) -> AbstractContextManager[None]:
+        """Around the time in which what tasks and ranks count reaches this process's metrics."""
 
-def connect_ray(run: str, cpus_wanted: float) -> AbstractContextManager[Clusters]:
-    """Start Ray in this process, or join the cluster that `RAY_ADDRESS` names. StorageError when it does not answer."""
+
+def connect_ray(
+    run: str, cpus_wanted: float, about: Mapping[str, str] | None = None
+) -> AbstractContextManager[Clusters]:
+    """Start Ray in this process, or join the cluster that `RAY_ADDRESS` names. StorageError when it does not answer.
+
+    `about` is what its dashboard says of the run.
+    """
     from vitpipe.infra.ray.connect import connect  # ray takes a second to import: only where something runs
 
-    return connect(run, cpus_wanted, os.environ.get("RAY_ADDRESS"))
+    return connect(run, cpus_wanted, os.environ.get("RAY_ADDRESS"), about=about)
 
 
 def ray_answers() -> None:
@@ -79,8 +88,8 @@ class DriverOptions:
     """Called with the address of the metrics that Prometheus may scrape."""
     verify_sources: bool = False
     """Whether sources are compared by digest with what was taken from them, not by names and sizes alone."""
-    metrics_port: int | None = 9464
-    """Port of the exporter on 127.0.0.1, or a free one when it is taken; None for no exporter."""
+    metrics_at: Callable[[], Address | None] = asked_address
+    """Says where metrics are served; None for no exporter."""
     timing: Timing = TIMING
     clock: Clock = CLOCK
     stop_grace_s: float = 120.0

@@ -21,6 +21,7 @@ from vitpipe.infra.errors import (
     StorageError,
     VitpipeError,
 )
+from vitpipe.infra.event_batches import begin_anew
 from vitpipe.infra.events import StoreEvents
 from vitpipe.infra.fence import StoreFence, lease_lost
 from vitpipe.infra.lease_state import CLOCK, LEASE, TIMING, Clock, Holder, LeaseState, Timing
@@ -209,6 +210,7 @@ def acquire(run: Store, timing: Timing = TIMING, clock: Clock = CLOCK) -> Lease:
                 watched = found
                 continue  # another was quicker, or it was us and the answer was lost
             found = state
+            begin_anew(run)
         if overtaken:
             text = f"took the run over from {overtaken}, dead or silent under fence {found.fence - 1}"
             StoreEvents(run, found.fence).emit("takeover", text)

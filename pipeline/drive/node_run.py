@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 
+from vitpipe.infra.curves import forget_others
 from vitpipe.infra.errors import LeaseLost, Lost, StageError, Stopped, StorageError, VitpipeError
 from vitpipe.infra.full_disk import full_path, is_full
 from vitpipe.infra.metrics import NodeMetrics
 from vitpipe.infra.progress import StoreProgress
 from vitpipe.infra.storage.store import Store
 from vitpipe.pipeline.drive import adopting
+from vitpipe.pipeline.drive.cluster_events import ClusterEvents
 from vitpipe.pipeline.drive.driver import Driver
 from vitpipe.pipeline.drive.node_log import PATH, node_log
 from vitpipe.pipeline.drive.provenance import code_version, package_versions
@@ -168,6 +170,10 @@ class NodeRun:
         events = driver.events(node)
         progress = StoreProgress(self.store, out.attempt, driver.lease.fence)
         progress.begin()
+        try:
+            forget_others(self.store, (out.attempt, *out.earlier))
+        except StorageError as error:  # they are only looked at
+            log.warning("curves of an earlier recipe of %s may be shown for a while: %s", node, error)
         return StageContext(
             run=driver.name,
             node=node,
@@ -177,7 +183,7 @@ class NodeRun:
             metrics=NodeMetrics(driver.name, node),
             events=events,
             progress=progress,
-            cluster=driver.clusters.named(node, fence=out.fence, events=events),
+            cluster=driver.clusters.named(node, fence=out.fence, events=ClusterEvents(events, progress)),
             shared=SharedPieces(driver.run, out.attempt, out.fence, driver.turns),
             resources=self.node.resources,
         )

@@ -10,8 +10,9 @@ from vitpipe.infra.lease_state import read_lease
 from vitpipe.infra.storage.opening import open_store
 from vitpipe.infra.storage.spare import SpareRoom, spare_room
 from vitpipe.infra.storage.store import Store
+from vitpipe.pipeline.drive.copying import copying
 from vitpipe.pipeline.drive.driver import Driver, DriverOptions
-from vitpipe.pipeline.drive.exporting import exporting
+from vitpipe.pipeline.drive.exporting import exporting, publishing
 from vitpipe.pipeline.drive.lease import Lease, hold
 from vitpipe.pipeline.drive.signals import NoSignals, Signals
 from vitpipe.pipeline.drive.walk import Inbox, StopRequested, Walk
@@ -56,13 +57,16 @@ def run(spec: PipelineSpec, replacing: Sequence[str] = (), options: DriverOption
     if not plan.due and is_kept(run, spec.text):
         return Outcome(plan, facts.records)
     options.probe()
+    metrics_at = options.metrics_at()
     inbox: Inbox = Inbox()
     main = threading.current_thread() is threading.main_thread()
     with (
         Signals() if main else NoSignals() as signals,
+        exporting(spec.name, metrics_at, signals, options.on_metrics) as begun,
         hold(run, inbox.put, options.timing, options.clock) as lease,
         spare_room(run) as spare,  # given back before the lease is
     ):
+        begun(lease.fence)
         options.on_lease(lease.fence)
         # once more: another driver may have held the run until now
         facts, plan = _accepted(run, spec, replacing, options, facts)
@@ -94,14 +98,15 @@ def _walk(
 ) -> Outcome:
     with (
         options.connect(spec.name, _cpus_wanted(spec, plan)) as clusters,
-        exporting(spec.name, held.run, plan, options) as commits,
+        publishing(spec.name, held.run, plan, clusters if options.metrics_at() else None) as commits,
+        copying(held.run) as copies,
     ):
         signals.install()  # ray.init sets its own
         signals.tell(lambda name: inbox.put(StopRequested(name)))
         if clusters.dashboard_url:
             options.on_cluster(clusters.dashboard_url)
         driver = Driver(spec.name, held.run, held.lease, clusters, options, held.spare, commits=commits)
-        return Outcome(plan, Walk(driver, spec.graph, facts, plan, inbox).run())
+        return Outcome(plan, Walk(driver, spec.graph, facts, plan, inbox, on_commit=copies.changed).run())
 
 
 def _accepted(

@@ -7,7 +7,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import assert_never
@@ -43,6 +43,10 @@ class StopRequested:
     reason: str
 
 
+def nothing() -> None:
+    """Do nothing."""
+
+
 Inbox = SimpleQueue[Ended | StopRequested | VitpipeError]
 """What the main thread waits for. Reentrant, so that a signal handler may put into it."""
 
@@ -56,6 +60,8 @@ class Walk:
     facts: StoreFacts
     plan: Plan
     inbox: Inbox
+    on_commit: Callable[[], None] = nothing
+    """Called when a node has committed."""
     committed: dict[str, Committed] = field(default_factory=dict)
     errors: dict[str, VitpipeError] = field(default_factory=dict)
     _running: set[str] = field(default_factory=set)
@@ -112,6 +118,7 @@ class Walk:
         self._running.discard(message.node)
         if message.committed:
             self.committed[message.node] = message.committed
+            self.on_commit()
             self._show(message.node, "committed")
         elif message.error:
             if isinstance(message.error, LeaseLost):
@@ -144,6 +151,7 @@ class Walk:
 
     def _stop(self, reason: str) -> None:
         self._stopping = reason
+        NodeMetrics(self.driver.name, "").set("driver_ended_fence", self.driver.lease.fence)
         self._deadline = time.monotonic() + self.driver.options.stop_grace_s
 
     def _stopped(self) -> Stopped:
@@ -172,6 +180,8 @@ class Walk:
     def _start(self, id: str) -> None:
         self._running.add(id)
         self._show(id, "running")
+        for name in ("restarts_total", "preemptions_total"):
+            NodeMetrics(self.driver.name, id).inc(name, 0.0)
         threading.Thread(target=self._thread, args=(self._node_run(id),), name=f"node-{id}", daemon=True).start()
 
     def _node_run(self, id: str) -> NodeRun:

@@ -16,6 +16,7 @@ from vitpipe.pipeline.spec.catalog import accepts
 from vitpipe.pipeline.spec.graph import Graph, Node, is_uri
 from vitpipe.pipeline.spec.text.written import located
 from vitpipe.pipeline.store.attempts import Attempt, Refs, digests
+from vitpipe.pipeline.store.node_status import committed_at
 from vitpipe.pipeline.store.records import Committed
 from vitpipe.pipeline.store.results import are_equal
 from vitpipe.stages.artifacts import Artifact
@@ -111,11 +112,11 @@ class _Case:
         inputs = None if waits else self.facts.inputs(self.node)
         committed = self.facts.records.get(self.node.id)
         if committed and inputs is not None and self._answers(committed, inputs):
-            return self._planned("reuse", f"committed {committed.record.started} by {committed.record.attempt}")
+            return self._planned("reuse", f"committed {committed_at(committed)} by {committed.record.attempt}")
         adopt = self._resumable(inputs)
         changes = self._changes(committed, inputs, waits, bool(adopt))
         if not committed and not changes and (equal := self._equal()):
-            reason = f"equal to {place_of(equal.committed)}, committed {equal.committed.record.started}: adopted"
+            reason = f"equal to {place_of(equal.committed)}, committed {committed_at(equal.committed)}: adopted"
             return replace(self._planned("reuse", reason), adopts=equal.committed, source=equal.sighted)
         stuck = [one.node for one in upstream if one.action in ("drifted", "blocked")]
         if stuck and (self.permitted or all(change.startswith(("needs", "inputs")) for change in changes)):

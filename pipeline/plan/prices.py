@@ -1,6 +1,6 @@
 """How long a plan's work takes on GPUs of a stated kind, and what it costs: by a vendor's peak and an assumed share."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -113,12 +113,17 @@ class Consumption:
 
 def spent(records: Iterable[Record], price_per_gpu_hour: float | None = None) -> Consumption:
     """Add up what the nodes of these records took, and its price where that of a GPU-hour is given."""
+    return spent_by(((record.resources, record.seconds) for record in records), price_per_gpu_hour)
+
+
+def spent_by(works: Iterable[tuple[Mapping[str, Any], float]], price_per_gpu_hour: float | None = None) -> Consumption:
+    """Do the same for works that were given these resources for so many seconds."""
     seconds = cores = gpus = 0.0
-    for record in records:
-        given, hours = record.resources, record.seconds / 3600
+    for given, took in works:
+        hours = took / 3600
         workers = given.get("workers") or 1
         least = min(workers) if isinstance(workers, (list, tuple)) else workers
-        seconds += record.seconds
+        seconds += took
         cores += hours * least * (given.get("cpus_per_worker") or given.get("cpus_per_task") or 1)
         gpus += hours * least * (given.get("gpus_per_worker") or given.get("gpus_per_task") or 0)
     return Consumption(seconds, cores, gpus, None if price_per_gpu_hour is None else gpus * price_per_gpu_hour)

@@ -10,8 +10,10 @@ from vitpipe.pipeline.plan.equals import equal_results
 from vitpipe.pipeline.plan.fingerprint import Fingerprint, encode, fingerprints
 from vitpipe.pipeline.plan.planned import StoreFacts
 from vitpipe.pipeline.spec.catalog import Reuse
-from vitpipe.pipeline.spec.graph import Graph
-from vitpipe.pipeline.store.attempts import Attempt, list_attempts
+from vitpipe.pipeline.spec.graph import Graph, Node
+from vitpipe.pipeline.store.attempts import Attempt, attempts_of
+from vitpipe.pipeline.store.contents import NodeContents, list_run
+from vitpipe.pipeline.store.copies import records_in_run, sound
 from vitpipe.pipeline.store.records import Committed, read_committed, read_external
 from vitpipe.pipeline.store.soundness import absent
 from vitpipe.stages.commits import at_commits, compared, read_commits
@@ -30,17 +32,16 @@ def survey(
     Sources of committed data are looked at, by digest when `digests` is set, unless `before` has them. For what is not
     committed, `reuse` says how far to look among the store's other runs.
     """
-    there = by_key(lambda id: read_committed(run.child(id), id), graph.nodes)
-    records = {id: found for id, found in there.items() if found}
+    seen_there = list_run(run)
+    records = sound(records_in_run(run, seen_there, graph.nodes))
     external = by_key(_external, graph.uris())
     wanted = fingerprints(graph, {uri: _fingerprint(found) for uri, found in external.items()})
     open_nodes = [id for id in graph.nodes if not _settled(records.get(id), wanted[id])]
-    attempts = by_key(lambda id: list_attempts(run.child(id), graph.nodes[id].stage.pieces), open_nodes)
+    attempts = by_key(lambda id: _attempts(run.child(id), graph.nodes[id], seen_there.of(id)), open_nodes)
     marked = [id for id in open_nodes if id not in records and any(one.committed for one in attempts[id])]
     meanwhile = by_key(lambda id: read_committed(run.child(id), id), marked)  # a mark is written after its record
     records |= {id: found for id, found in meanwhile.items() if found}
-    absences = by_key(lambda id: _absent(run.child(id), records[id]), records)
-    gone = {id: words for id, words in absences.items() if words}
+    gone = {id: words for id, one in records.items() if (words := _absent(seen_there.of(id).sizes(), one))}
     looked = _sighted(graph, records, wanted, digests, before.sighted)
     seen = {id: found for id, found in looked.items() if isinstance(found, Sighted)}
     begun = {id: attempts[id] for id in open_nodes if id not in records}
@@ -51,9 +52,13 @@ def survey(
     return StoreFacts(wanted, records, attempts, external, gone, seen, bad, run.uri, equals)
 
 
-def _absent(node: Store, committed: Committed) -> str:
+def _attempts(store: Store, node: Node, seen: NodeContents) -> tuple[Attempt, ...]:
+    return attempts_of(store, seen.paths(), node.stage.pieces)
+
+
+def _absent(sizes: Mapping[str, int], committed: Committed) -> str:
     """Say which files of the node are missing, or of another size."""
-    found = absent(committed.record.files, {entry.path: entry.bytes for entry in node.list("a")})
+    found = absent(committed.record.files, sizes)
     return "; ".join(f"{file.at} {problem}" for file, problem in found[:5]) + (", and more" if len(found) > 5 else "")
 
 

@@ -4,9 +4,10 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from vitpipe.infra.at_once import answers, by_key
+from vitpipe.infra.at_once import answers
 from vitpipe.infra.errors import NotFound
 from vitpipe.infra.storage.store import Store
+from vitpipe.pipeline.store.contents import NodeContents, list_run
 
 _LOG = re.compile(r"a(?P<fence>\d+)(?:\.(?P<restart>\d+))?/logs/[^/]+")
 
@@ -34,8 +35,8 @@ class Logs:
 
     def gained(self, nodes: tuple[str, ...]) -> Iterator[LogPiece]:
         """Yield what is new in the newest attempt of each node, restarts of its gang included."""
-        sizes = by_key(lambda node: _newest(self.run.child(node)), nodes)
-        logs = [(node, path, size) for node, found in sizes.items() for path, size in found]
+        seen = list_run(self.run, nodes[0] if len(nodes) == 1 else "", brief=True)
+        logs = [(node, path, size) for node in nodes for path, size in _newest(seen.of(node))]
         grown = [(node, path) for node, path, size in logs if size > self.read.get((node, path), 0)]
         texts = answers(lambda log: _text(self.run.child(log[0]), log[1], self.read.get(log, 0)), grown, _LOGS_AT_ONCE)
         for (node, path), text in zip(grown, texts, strict=True):
@@ -44,9 +45,9 @@ class Logs:
                 yield LogPiece(node, path, text.decode(errors="replace"))
 
 
-def _newest(node: Store) -> list[tuple[str, int]]:
+def _newest(node: NodeContents) -> list[tuple[str, int]]:
     found: dict[tuple[int, int, str], int] = {}
-    for entry in node.list("a"):
+    for entry in (entry for entries in node.attempts.values() for entry in entries):
         if match := _LOG.fullmatch(entry.path):
             found[int(match["fence"]), int(match["restart"] or 0), entry.path] = entry.bytes
     fence = max((key[0] for key in found), default=0)

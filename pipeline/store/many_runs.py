@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from vitpipe.infra.at_once import answers, by_key
+from vitpipe.infra.at_once import answers
 from vitpipe.infra.errors import IntegrityError, UsageError, VitpipeError
 from vitpipe.infra.lease_state import LeaseState
 from vitpipe.infra.storage.opening import open_store
@@ -19,11 +19,14 @@ from vitpipe.pipeline.spec.places import absolute_uri
 from vitpipe.pipeline.spec.text.problems import shown
 from vitpipe.pipeline.spec.top_level import NAME
 from vitpipe.pipeline.store.accepted_spec import SPEC, accepted_graph
+from vitpipe.pipeline.store.contents import list_run
+from vitpipe.pipeline.store.copies import records_in_run, sound
 from vitpipe.pipeline.store.pulse import Pulse
-from vitpipe.pipeline.store.records import Committed, read_committed
+from vitpipe.pipeline.store.records import Committed
 from vitpipe.pipeline.store.runs import ignore, known_run
 from vitpipe.pipeline.store.soundness import fence_of
 from vitpipe.pipeline.store.status import status_of
+from vitpipe.pipeline.store.submitted import read_submission
 from vitpipe.stages.artifacts import Score
 
 RUNS_AT_ONCE = 4
@@ -89,8 +92,8 @@ def _folder_of(uri: str) -> Path:
 def runs_in(store: Store) -> list[RunFacts]:
     """Read every run of a store, the one that ended last first. UsageError for the folder of a run.
 
-    Asks once for the folders; then of each run its spec and lease once, each record once, and what `status` asks where
-    its last driver did not commit all.
+    Asks once for the folders; then of each run its spec, its lease, its listing and the copies of its records once, and
+    what `status` asks where its last driver did not commit all.
     """
     names = [name for name in store.folders() if NAME.fullmatch(name)]
     found = [run for run in answers(lambda name: _run(store, name), names, RUNS_AT_ONCE) if run]
@@ -121,7 +124,7 @@ def read_run(run: Store, name: str) -> RunFacts:
     Errors: UsageError where no run was accepted or a record is of a newer vitpipe; IntegrityError for a damaged file.
     """
     graph = accepted_graph(run, "read")
-    return _facts(run, name, graph, by_key(lambda id: read_committed(run.child(id), id), graph.nodes))
+    return _facts(run, name, graph, sound(records_in_run(run, list_run(run, brief=True), graph.nodes)))
 
 
 def _run(store: Store, name: str) -> RunFacts | None:
@@ -133,10 +136,10 @@ def _run(store: Store, name: str) -> RunFacts | None:
     except VitpipeError as error:
         return RunFacts(name, run.uri, "unreadable", str(error))
     try:
-        read = by_key(lambda id: _record(run.child(id), id), graph.nodes)
+        read = records_in_run(run, list_run(run, brief=True), graph.nodes)
         flaws = [str(found) for found in read.values() if isinstance(found, VitpipeError)]
-        sound = {id: found for id, found in read.items() if not isinstance(found, VitpipeError)}
-        return _facts(run, name, graph, sound, "; ".join(flaws))
+        readable = {id: found for id, found in read.items() if not isinstance(found, VitpipeError)}
+        return _facts(run, name, graph, readable, "; ".join(flaws))
     except VitpipeError as error:
         return RunFacts(name, run.uri, "unreadable", str(error), graph=graph)
 
@@ -147,14 +150,13 @@ def _begun(run: Store, name: str) -> RunFacts | None:
         sign = Pulse(run, patient=False).look()
     except VitpipeError as error:
         return RunFacts(name, run.uri, "unreadable", str(error))
-    return RunFacts(name, run.uri, "begun", "its spec was not accepted yet") if sign.lease else None
-
-
-def _record(node: Store, id: str) -> Committed | VitpipeError | None:
     try:
-        return read_committed(node, id)
-    except (UsageError, IntegrityError) as error:
-        return error
+        waiting = read_submission(run)
+    except IntegrityError as error:
+        return RunFacts(name, run.uri, "unreadable", str(error))
+    if waiting and waiting.awaits(sign.lease):
+        return RunFacts(name, run.uri, "submitted", str(waiting))
+    return RunFacts(name, run.uri, "begun", "its spec was not accepted yet") if sign.lease else None
 
 
 def _facts(run: Store, name: str, graph: Graph, read: Mapping[str, Committed | None], why: str = "") -> RunFacts:
@@ -166,7 +168,8 @@ def _facts(run: Store, name: str, graph: Graph, read: Mapping[str, Committed | N
     elif not sign.alive and _settled(graph, records, sign.lease):
         state = "committed"
     else:
-        state = status_of(run, graph, pulse).state
+        found = status_of(run, graph, pulse)
+        state, why = found.state, found.note
     starts = [one.begun for one in records.values() if one.begun]
     ends = [one.ended for one in records.values() if one.ended]
     if sign.lease and sign.lease.time and state != "committed":

@@ -3,10 +3,14 @@
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from typing import Any, Literal
 
+from vitpipe.infra.progress import Restarting
+from vitpipe.infra.waiting import waiting_in
 from vitpipe.pipeline.store.records import Committed
 from vitpipe.pipeline.store.scores import score_row
+from vitpipe.pipeline.store.submitted import Submission
 
 _ONE = {"trials": "trial", "tasks": "task"}
 """Units that are counted one by one."""
@@ -38,6 +42,8 @@ class NodeStatus:
     """When what is committed was begun and done, in UTC."""
     seconds: float | None = None
     """How long that took."""
+    waits: Mapping[str, Any] | None = None
+    """What its first task or its ranks wait for, as `infra.waiting` says; None once a process of it runs."""
 
 
 @dataclass(frozen=True)
@@ -46,33 +52,57 @@ class RunStatus:
 
     run: str
     state: str
-    """`committed`, `running`, `failed`, `stopped` (resumable) or `interrupted` (its driver fell silent)."""
+    """`committed`, `running`, `submitted` (no driver has begun since), `failed`, `stopped` (resumable) or `interrupted`
+    (its driver fell silent)."""
     nodes: tuple[NodeStatus, ...]
+    submission: Submission | None = None
+    """What waits on a cluster to begin."""
+    note: str = ""
+    """What a person should know of the whole run."""
 
     def to_json(self) -> dict[str, Any]:
         """What `status --json` prints."""
         nodes = [{key: value for key, value in asdict(node).items() if key != "progress"} for node in self.nodes]
-        return {"run": self.run, "state": self.state, "nodes": nodes}
+        told: dict[str, Any] = {"submitted": self.submission.to_json()} if self.submission else {}
+        told |= {"note": self.note} if self.note else {}
+        return {"run": self.run, "state": self.state, "nodes": nodes, **told}
 
 
 def committed_status(id: str, found: Committed) -> NodeStatus:
     """Say of a committed node what its record has: when, how long, its score."""
     record, row = found.record, score_row(id, found)
     status = NodeStatus(
-        id, "committed", f"{record.started} by {record.attempt}", started=record.started, seconds=record.seconds
+        id, "committed", f"{committed_at(found)} by {record.attempt}", started=record.started, seconds=record.seconds
     )
     if found.ended:
-        status = replace(status, ended=found.ended.isoformat(timespec="seconds").replace("+00:00", "Z"))
+        status = replace(status, ended=committed_at(found))
     return replace(status, score=row.value, metric=row.metric, std=row.std) if row else status
 
 
-def running_status(id: str, progress: Mapping[str, Any]) -> NodeStatus:
-    """Say how far a node is by what it last reported."""
+def committed_at(found: Committed) -> str:
+    """Write when a result was complete, in UTC: `2026-01-31T12:05:07Z`.
+
+    A record of an earlier version that does not say when it was begun in a way that is understood is quoted.
+    """
+    return found.ended.isoformat(timespec="seconds").replace("+00:00", "Z") if found.ended else found.record.started
+
+
+def running_status(id: str, progress: Mapping[str, Any], restarting: Restarting | None = None) -> NodeStatus:
+    """Say how far a node is by what it last reported, or since when nobody runs that could report."""
     step, total = progress.get("step"), progress.get("total")
+    if restarting:
+        since = datetime.fromtimestamp(restarting.since, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+        steps = f" at {progress.get('unit', 'steps')} {step} of {total}" if step and total else ""
+        return NodeStatus(id, "running", f"restarting since {since}{steps}: {restarting.why}", step, total)
     words = [_so_far(step or 0, total, str(progress.get("unit", "steps"))) if total else "", progress.get("note")]
     why = ", ".join(str(word) for word in words if word) or "begins"
     ranks = tuple(progress.get("ranks") or ())
-    return NodeStatus(id, "running", why, step, total, ranks, progress, _to_go(progress))
+    status = NodeStatus(id, "running", why, step, total, ranks, progress, _to_go(progress))
+    if not (waits := waiting_in(progress)):
+        return status
+    state: State = "running" if waits["for"] == "start" else "waiting"
+    so_far = f"{why}, " if step else ""
+    return replace(status, state=state, why=f"{so_far}{waits['text']}", waits=waits, eta_seconds=None)
 
 
 def _so_far(step: int, total: int, unit: str) -> str:

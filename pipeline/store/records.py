@@ -29,6 +29,7 @@ class Committed:
     record: Record
     data: bytes
     version: str
+    """To name when it is replaced; empty of one that was read from the run's copies."""
 
     @property
     def sha256(self) -> str:

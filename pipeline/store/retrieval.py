@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from vitpipe.infra.at_once import answers, by_key
+from vitpipe.infra.at_once import answers
 from vitpipe.infra.errors import IntegrityError, NotFound, UsageError
 from vitpipe.infra.storage import traffic
 from vitpipe.infra.storage.names import checked
 from vitpipe.infra.storage.store import Digest, Store
-from vitpipe.pipeline.store.contents import committed_nodes, contents, is_record, open_run
-from vitpipe.pipeline.store.records import Committed, read_committed
+from vitpipe.pipeline.store.contents import committed_nodes, contents, is_record, list_run, open_run
+from vitpipe.pipeline.store.copies import records_in_run, sound
+from vitpipe.pipeline.store.records import Committed
 from vitpipe.pipeline.store.soundness import difference, examine, files_of, lost_records
 from vitpipe.stages.artifacts import File
 from vitpipe.stages.record import damaged
@@ -153,12 +154,10 @@ def committed_artifacts(run_uri: str, asked: str, node: str | None) -> Iterator[
     Errors: UsageError for an unknown run or node; IntegrityError for a damaged record, or a lost one.
     """
     run = open_run(run_uri, asked)
-    if lost := lost_records(run, contents(run, checked(node) if node else "")):
+    seen = list_run(run, checked(node) if node else "")
+    if lost := lost_records(run, seen.nodes):
         raise damaged(f"{run.uri}/{lost[0].node}", f"it {lost[0].problem}", lost[0].node)
-    nodes = committed_nodes(run, asked, node)
-    for id, found in by_key(lambda id: read_committed(run.child(id), id), nodes).items():
-        if found is not None:
-            yield id, found
+    yield from sound(records_in_run(run, seen, committed_nodes(run, asked, node, seen))).items()
 
 
 def _inside(file: File, node: str, run: Store) -> str:

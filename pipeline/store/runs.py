@@ -76,10 +76,13 @@ def run_beside(path: Path, spec: PipelineSpec, overrides: Sequence[str] = ()) ->
     return open_store(beside) if beside != spec.uri and not is_run(open_store(spec.uri)) else None
 
 
-def known_run(text: str, asked: str, tell: Callable[[str], None] = ignore) -> Run:
-    """Do as `find_run`, with a UsageError that has the nearest name when nothing was ever started there."""
+def known_run(text: str, asked: str, tell: Callable[[str], None] = ignore, begun: bool = True) -> Run:
+    """Do as `find_run`, with a UsageError that has the nearest name when nothing was ever started there.
+
+    One that was only submitted is refused too, unless it need not have `begun`.
+    """
     run = find_run(text, tell)
-    return Run(run.name, open_run(run.uri, asked, run.also))
+    return Run(run.name, open_run(run.uri, asked, run.also, begun))
 
 
 def graph_of(run: Run, asked: str) -> Graph:

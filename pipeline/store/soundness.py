@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 from vitpipe.infra.at_once import answers
-from vitpipe.infra.errors import IntegrityError, NotFound
+from vitpipe.infra.errors import IntegrityError, NotFound, UsageError
 from vitpipe.infra.storage.store import Store
 from vitpipe.pipeline.store.attempts import COMMITTED, read_attempt
-from vitpipe.pipeline.store.contents import NodeContents
+from vitpipe.pipeline.store.contents import NodeContents, RunContents
+from vitpipe.pipeline.store.copies import Found, records_in_run
 from vitpipe.pipeline.store.records import RECORD, Committed, read_committed
 from vitpipe.stages.artifacts import File
 from vitpipe.stages.record import Record
@@ -36,12 +37,13 @@ class Flaw:
         return f"{self.node}/{self.path} {self.problem}"
 
 
-def examine(run: Store, nodes: Mapping[str, NodeContents]) -> tuple[Records, list[Flaw]]:
+def examine(run: Store, nodes: Mapping[str, NodeContents], copied: bool = False) -> tuple[Records, list[Flaw]]:
     """Read every record of the listed nodes; those that can be read, and all that is wrong with them or their files.
 
+    `copied` lets the run's copies stand for records whose objects were not written to since.
     Errors: UsageError for a record of a newer schema; StorageError.
     """
-    read, flaws = _records(run, nodes)
+    read, flaws = _records(run, nodes, copied)
     taken = list(_not_what_was_taken(run, nodes, read))
     flaws += _lost(run, nodes, read, taken)
     for id, node in nodes.items():
@@ -55,16 +57,25 @@ def lost_records(run: Store, nodes: Mapping[str, NodeContents]) -> list[Flaw]:
     """Find records that are lost, as far as the listed nodes show. Errors as `examine`."""
     if all(node.committed or not node.attempts for node in nodes.values()):
         return []
-    read, _ = _records(run, nodes)
+    read, _ = _records(run, nodes, True)
     return _lost(run, nodes, read, _not_what_was_taken(run, nodes, read))
 
 
-def _records(run: Store, nodes: Mapping[str, NodeContents]) -> tuple[dict[str, dict[str, Committed]], list[Flaw]]:
+def _records(
+    run: Store, nodes: Mapping[str, NodeContents], copied: bool
+) -> tuple[dict[str, dict[str, Committed]], list[Flaw]]:
     """Read every record: those that can be read, and a flaw for each of the others."""
     read: dict[str, dict[str, Committed]] = {id: {} for id in nodes}
     flaws = []
     wanted = [(id, name) for id, node in nodes.items() for name in node.records]
-    for (id, name), found in zip(wanted, answers(lambda one: _read(run, *one), wanted), strict=True):
+    known = records_in_run(run, RunContents(dict(nodes), frozenset()), nodes) if copied else {}
+
+    def ask(one: tuple[str, str]) -> Found:
+        return known[one[0]] if one[1] == RECORD and one[0] in known else _read(run, *one)
+
+    for (id, name), found in zip(wanted, answers(ask, wanted), strict=True):
+        if isinstance(found, UsageError):
+            raise found
         if isinstance(found, Committed):
             read[id][name] = found
         else:

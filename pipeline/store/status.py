@@ -9,42 +9,69 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from vitpipe.infra.at_once import by_key
-from vitpipe.infra.errors import IntegrityError, NotFound, Stopped, VitpipeError
+from vitpipe.infra.errors import IntegrityError, NotFound, Stopped, UsageError, VitpipeError
 from vitpipe.infra.json_object import fields_of, parse_object
-from vitpipe.infra.lease_state import LeaseState, read_stop
-from vitpipe.infra.progress import read_progress
+from vitpipe.infra.lease_state import LeaseState, read_lease, read_stop
+from vitpipe.infra.progress import PROGRESS, RESTARTING, Restarting, read_progress, read_restarting
 from vitpipe.infra.storage.store import Store
 from vitpipe.pipeline.spec.graph import Graph, Node, is_uri
 from vitpipe.pipeline.store.accepted_spec import accepted_graph
-from vitpipe.pipeline.store.attempts import ERROR, Attempt, digests, read_attempt
+from vitpipe.pipeline.store.attempts import COMMITTED, ERROR, Attempt, digests, read_attempt
+from vitpipe.pipeline.store.contents import NodeContents, list_run
+from vitpipe.pipeline.store.copies import Found, records_in_run
 from vitpipe.pipeline.store.node_status import NodeStatus, RunStatus, committed_status, running_status
-from vitpipe.pipeline.store.pulse import Pulse
+from vitpipe.pipeline.store.pulse import Pulse, Sign
 from vitpipe.pipeline.store.records import Committed, read_committed
 from vitpipe.pipeline.store.soundness import fence_of
+from vitpipe.pipeline.store.submitted import SUBMITTED, Submission, read_submission
 from vitpipe.stages.record import damaged
 
 T = TypeVar("T")
+SUBMITTED_STATE = "submitted"
 
 
 def read_status(run: Store, pulse: Pulse | None = None) -> RunStatus:
     """Read the status of the run in that folder; `pulse` may have watched its driver before.
 
-    UsageError when no run was ever accepted there; IntegrityError when its spec or its lease is damaged.
+    UsageError when no run was ever accepted there, nor submitted; IntegrityError when its spec or its lease is damaged.
     """
-    return status_of(run, accepted_graph(run, "show the status of"), pulse)
+    try:
+        graph = accepted_graph(run, "show the status of")
+    except UsageError:
+        waiting = read_submission(run)
+        if waiting is None or not waiting.awaits(read_lease(run)):
+            raise
+        nodes = tuple(NodeStatus(id, "waiting", "its run has not begun") for id in waiting.nodes)
+        return RunStatus(run.uri, SUBMITTED_STATE, nodes, waiting, str(waiting))
+    return status_of(run, graph, pulse)
 
 
 def status_of(run: Store, graph: Graph, pulse: Pulse | None = None) -> RunStatus:
     """Read the status of a graph's nodes in that folder; may wait for a beat of another machine's driver."""
     sign = (pulse or Pulse(run)).look()
-    left = by_key(lambda id: _left(run.child(id)), graph.nodes)
-    view = _View(sign.lease, sign.alive, sign.silence, left, _stop(run, sign.lease))
+    seen = list_run(run, brief=True)
+    records = records_in_run(run, seen, graph.nodes)
+    left = by_key(lambda id: _left(run.child(id), seen.of(id), records.get(id), sign), graph.nodes)
+    view = _View(sign.lease, sign.alive, sign.silence, left, "" if sign.alive else _stop(run, sign.lease))
     nodes: dict[str, NodeStatus] = {}
     for id, node in graph.nodes.items():
         found = view.node(node, [nodes[up] for up in graph.upstream(id)])
         notes = [str(error) for error in left[id].damaged if str(error) != found.why]
         nodes[id] = replace(found, why=" ".join([f"{found.why};" if notes else found.why, *notes]))
-    return RunStatus(run.uri, view.overall(tuple(nodes.values())), tuple(nodes.values()))
+    state = view.overall(tuple(nodes.values()))
+    waiting, note = _submission(run) if SUBMITTED in seen.loose and state != "committed" else (None, "")
+    if waiting is None or not waiting.awaits(sign.lease):
+        return RunStatus(run.uri, state, tuple(nodes.values()), None, note if waiting is None else "")
+    return RunStatus(run.uri, state if sign.alive else SUBMITTED_STATE, tuple(nodes.values()), waiting, note)
+
+
+def _submission(run: Store) -> tuple[Submission | None, str]:
+    """Read what was submitted and what to say of it, which may be that it cannot be read."""
+    try:
+        found = read_submission(run)
+    except IntegrityError as error:
+        return None, str(error)
+    return found, str(found) if found else ""
 
 
 @dataclass(frozen=True)
@@ -58,6 +85,8 @@ class _Left:
     """The attempt that the progress is of, where that is newer than the record."""
     error: VitpipeError | None
     """The error that this attempt ended with."""
+    restarting: Restarting | None = None
+    """That the ranks which the progress is of are lost."""
     damaged: tuple[IntegrityError, ...] = ()
     """Files that cannot be read: one such file of one node does not keep the others from being shown."""
     unreadable: IntegrityError | None = None
@@ -86,7 +115,7 @@ class _View:
         if error and not isinstance(error, Stopped):
             return NodeStatus(node.id, "failed", str(error))
         if self.alive and current and left.progress and not error:
-            return running_status(node.id, left.progress)
+            return running_status(node.id, left.progress, left.restarting)
         broken = [up.node for up in upstream if up.state in ("failed", "blocked")]
         if broken:
             return NodeStatus(node.id, "blocked", f"needs {', '.join(broken)}, which failed")
@@ -159,7 +188,8 @@ def _stop(run: Store, lease: LeaseState | None) -> str:
         return f"why is not known: {error.in_brief}"
 
 
-def _left(node: Store) -> _Left:
+def _left(node: Store, seen: NodeContents, record: Found, sign: Sign) -> _Left:
+    """Read what a listing shows of a node and its record does not say: nothing of one that nobody touched since."""
     flaws: list[IntegrityError] = []
 
     def sound(read: Callable[[], T | None]) -> T | None:
@@ -169,18 +199,32 @@ def _left(node: Store) -> _Left:
             flaws.append(error)
             return None
 
-    committed = sound(lambda: read_committed(node))
-    unreadable = flaws[0] if flaws else None
-    progress = sound(lambda: read_progress(node))
+    if isinstance(record, UsageError):
+        raise record
+    unreadable = record if isinstance(record, IntegrityError) else None
+    committed = None if isinstance(record, IntegrityError) else record
+    flaws += [unreadable] if unreadable else []
+    touched = committed is None or _family(committed.record.attempt) != seen.newest
+    progress = sound(lambda: read_progress(node)) if PROGRESS in seen.signs and touched else None
     if progress is None:
-        return _Left(node.uri, committed, None, None, None, tuple(flaws), unreadable)
-    name = str(progress["attempt"]).partition(".")[0]  # the driver writes beside the first of a gang's restarts
-    superseded = committed is not None and committed.record.attempt.partition(".")[0] == name
-    attempt = None if superseded else sound(lambda: read_attempt(node, name))
-    error = sound(lambda: _read_error(node, name))
-    if committed is None and attempt is not None and attempt.committed:
+        return _Left(node.uri, committed, None, None, None, None, tuple(flaws), unreadable)
+    name = _family(str(progress["attempt"]))  # the driver writes beside the first of a gang's restarts
+    files = seen.paths().get(name, ())
+    superseded = committed is not None and _family(committed.record.attempt) == name
+    mark = COMMITTED in files
+    runs = sign.alive and sign.lease is not None and progress["fence"] == sign.lease.fence
+    known = superseded or (runs and committed is None and not mark)  # nothing is asked of it then
+    attempt = None if known else sound(lambda: read_attempt(node, name, mark))
+    error = sound(lambda: _read_error(node, name)) if ERROR in files else None
+    if committed is None and mark:
         committed = sound(lambda: read_committed(node))  # a mark is written after its record
-    return _Left(node.uri, committed, progress, attempt, error, tuple(flaws), unreadable)
+    restarting = sound(lambda: read_restarting(node, progress)) if RESTARTING in seen.signs else None
+    return _Left(node.uri, committed, progress, attempt, error, restarting, tuple(flaws), unreadable)
+
+
+def _family(attempt: str) -> str:
+    """Name the attempt without its gang's restart number."""
+    return attempt.partition(".")[0]
 
 
 def _read_error(node: Store, attempt: str) -> VitpipeError | None:

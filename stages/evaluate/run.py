@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vitpipe.infra.curves import SETTLE_S, LiveCurves
 from vitpipe.infra.errors import UsageError
 from vitpipe.stages.artifacts import File, Score, ShardSet, Weights
 from vitpipe.stages.contract import Inputs, StageContext
@@ -53,8 +54,19 @@ def run(config: EvaluateConfig, inputs: Inputs, ctx: StageContext[EvaluateResour
         per_seed, files, used = (value,), (), (scored,)
     score = _score(about, per_seed, used)
     ctx.metrics.set("score", score.value, benchmark=score.benchmark)
+    _tell_curves(score, details, ctx)
     details |= {"features": [part.reference for pieces in used for part in pieces]}
     return score.model_copy(update={"files": (ctx.out.put("score.json", readable(score.facts() | details)), *files)})
+
+
+def _tell_curves(score: Score, details: dict[str, Any], ctx: StageContext[EvaluateResources]) -> None:
+    """Leave the accuracy over the number of shots, mean over seeds, among the live curves; 0 shots are all images."""
+    live = LiveCurves(ctx.out.node, ctx.out.attempt)
+    by_shots = {0 if shots == "all" else int(shots): found for shots, found in details.get("by_shots", {}).items()}
+    for shots, found in sorted(by_shots.items() or {0: [score.value]}.items()):
+        live.add(shots, {"shots/accuracy": statistics.fmean(found)}, told=False)
+    live.tell()
+    live.settle(SETTLE_S)
 
 
 def _probed(

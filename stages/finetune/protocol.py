@@ -5,16 +5,22 @@ Knows no torch: a trial is a name, its outcome a small signed JSON file that a l
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from vitpipe.infra.curves import Gathered, LiveCurves
 from vitpipe.infra.errors import StageError
 from vitpipe.infra.json_object import parse_object
 from vitpipe.stages.artifacts import File, Frozen, Score, ShardSet, Weights
 from vitpipe.stages.contract import Out, TaskContext
 from vitpipe.stages.finetune.config import FinetuneConfig
 from vitpipe.stages.seal import SEAL, seal_of
+
+LOSS = "train/loss"
+"""Tag of a trial's curve, the same while it runs and when it is done."""
+CURVE_ROWS = 8192
+"""Rows of all finished trials of a node in its live curves, shared among them."""
 
 
 @dataclass(frozen=True)
@@ -157,6 +163,27 @@ def finished(out: Out, trials: Iterable[Trial], choice_sha256: str | None) -> di
                 sha256 = hashlib.sha256(data).hexdigest()
                 found[trial] = outcome, File(path=trial.path, at=entry.path, bytes=len(data), sha256=sha256)
     return found
+
+
+def live_curves(config: FinetuneConfig, out: Out) -> LiveCurves:
+    """Begin the node's curves, to which finished trials are added; while one runs, its task leaves its own."""
+    each = max(16, CURVE_ROWS // (len(sweep_trials(config)) + len(config.seeds)))
+    return LiveCurves(out.node, out.attempt, gathered=Gathered(recent=1, older=each), has_parts=True)
+
+
+def add_curve(live: LiveCurves, trial: Trial, outcome: TrialOutcome) -> None:
+    """Add a finished trial: its losses, and its accuracy at the step where it ended."""
+    for of, step, clock, values in trial_points(str(trial), outcome):
+        live.add(step, values, clock, of, told=False)
+    live.tell()
+
+
+def trial_points(trial: str, outcome: TrialOutcome) -> Iterator[tuple[str, int, float, Mapping[str, float | None]]]:
+    """Yield a finished trial's curve: its name, step, clock (nobody counted it) and values."""
+    yield from ((trial, step, 0.0, {LOSS: loss}) for step, loss in enumerate(outcome.losses, 1))
+    if not outcome.failed:
+        split = "dev" if trial.startswith("sweep") else "test"
+        yield trial, outcome.steps, 0.0, {f"{split}/accuracy": outcome.accuracy}
 
 
 def _parse(data: bytes, trial: Trial, attempt: str) -> TrialOutcome | None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from vitpipe.infra.curves import SETTLE_S, LiveCurves
 from vitpipe.infra.errors import StageError
 from vitpipe.stages.artifacts import File, Score, ShardSet
 from vitpipe.stages.contract import Inputs, StageContext
@@ -49,13 +50,15 @@ def run(config: FinetuneConfig, inputs: Inputs, ctx: Context) -> Score:
     if config.head_init == "keep" and weights and (assumed := check_kept_head(data, weights)):
         ctx.events.emit("note", assumed)
     short = _short(config, data, ctx)
-    sweep = _phase(protocol.sweep_trials(config), config, inputs, ctx, choice=None)
+    live = protocol.live_curves(config, ctx.out)
+    sweep = _phase(protocol.sweep_trials(config), config, inputs, ctx, live, choice=None)
     choice = protocol.choose(config, {trial: outcome for trial, (outcome, _) in sweep.items()})
     for rate in choice.get("hopeless", ()):
         ctx.events.emit("hopeless", f"peak_lr {rate:g} had learned nothing when stop_hopeless looked; it was ended")
     committed = ctx.out.commit("choice.json", readable(choice))
     trials = protocol.final_trials(config, choice["chosen"]["peak_lr"])
-    tested = _phase(trials, config, inputs, ctx, choice=committed)
+    tested = _phase(trials, config, inputs, ctx, live, choice=committed)
+    live.settle(SETTLE_S)
     score = _score(config, inputs, choice, committed, [outcome for outcome, _ in tested.values()], short)
     labels = {"id2label": {str(number): name for number, name in enumerate(load_manifest(data).classes)}}
     files = (
@@ -78,9 +81,18 @@ def _short(config: FinetuneConfig, data: ShardSet, ctx: Context) -> int | None:
     return short_classes(labels_N, data.num_classes, *asked)
 
 
-def _phase(trials: list[Trial], config: FinetuneConfig, inputs: Inputs, ctx: Context, choice: File | None) -> Finished:
+def _phase(
+    trials: list[Trial],
+    config: FinetuneConfig,
+    inputs: Inputs,
+    ctx: Context,
+    live: LiveCurves,
+    choice: File | None,
+) -> Finished:
     """Run what no attempt has finished yet, all at once; the outcomes in the trials' order."""
     done = protocol.finished(ctx.out, trials, choice.sha256 if choice else None)
+    for trial, (outcome, _) in done.items():
+        protocol.add_curve(live, trial, outcome)
     if done:
         ctx.events.emit("resumed", f"{len(done)} of {len(trials)} trials were finished by an earlier attempt")
     tasks = [_task(trial, config, inputs, ctx, choice) for trial in trials if trial not in done]
@@ -94,6 +106,7 @@ def _phase(trials: list[Trial], config: FinetuneConfig, inputs: Inputs, ctx: Con
         ctx.progress.update(len(done), len(trials), unit="trials", note=tasks[0].trial.phase)
     for task, result in gather(ctx.cluster.fan(_run_trial, tasks, resources=resources, seconds=seconds)):
         done[task.trial] = result
+        protocol.add_curve(live, task.trial, result[0])
         ctx.progress.update(len(done), len(trials), unit="trials", note=f"last: {task}")
     return {trial: done[trial] for trial in trials}
 

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from vitpipe.infra.curves import LiveCurves, part_path
 from vitpipe.infra.errors import StageError
 from vitpipe.infra.storage.folders import flock
 from vitpipe.infra.work import stop_if_asked
 from vitpipe.stages.artifacts import File
-from vitpipe.stages.finetune.protocol import TrialOutcome, TrialTask, write_piece
+from vitpipe.stages.finetune.protocol import LOSS, TrialOutcome, TrialTask, write_piece
 from vitpipe.stages.finetune.subsets import Indices, dev_split, training_subset
 from vitpipe.stages.finetune.tuning import Recipe, score, train_steps
 from vitpipe.stages.images.evaluate import EvalImages
@@ -48,9 +49,10 @@ def _train_and_score(task: TrialTask, device: torch.device) -> TrialOutcome:
     recipe = recipe_of(task, train.num_images)
     average = WeightAverage(list(model.parameters()), config.ema.decay) if config.ema else None
     starts = range(0, recipe.total_steps * recipe.batch_images, task.micro_batch)
-    ranges = ((start, task.micro_batch) for start in starts)
-    batches = train.stream(ranges, threads=task.threads, prefetch=train.ahead(task.micro_batch))
+    batches = train.stream([(start, task.micro_batch) for start in starts], task.threads)
     losses: list[float] = []
+    out = task.context.out
+    live = LiveCurves(out.node, out.attempt, part_path(out.attempt, str(task.trial)))
     facts: dict[str, Any] = {
         "num_scored": scored.num_images,
         "num_train": train.num_images,
@@ -64,6 +66,7 @@ def _train_and_score(task: TrialTask, device: torch.device) -> TrialOutcome:
         if math.isnan(loss):
             return failed(diverged_at=len(losses))
         losses.append(loss)
+        live.add(len(losses), {LOSS: loss}, of=str(task.trial))
         if hopeless(task, losses, recipe.total_steps):
             return failed(hopeless_at=len(losses))
         if average:

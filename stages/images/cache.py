@@ -45,8 +45,7 @@ class ShardCache:
 
         While the map lives, the tar counts as used and stays. IntegrityError when its digest is not the manifest's.
         """
-        file = expected(shards, entry)
-        local = self.folder / entry.sha256[:2] / f"{entry.sha256}.tar"
+        file, local = expected(shards, entry), self._tar(entry)
         while True:
             tar = _held(local, entry.bytes)
             if tar is not None:
@@ -62,6 +61,13 @@ class ShardCache:
                 if error.errno in _FULL:
                     return None
                 raise StorageError(f"keep a shard in {self.folder}", str(error), "make room there") from error
+
+    def held(self, entry: ShardEntry) -> mmap.mmap | None:
+        """Map a tar that is here; None for one that is not."""
+        return _held(self._tar(entry), entry.bytes)
+
+    def _tar(self, entry: ShardEntry) -> Path:
+        return self.folder / entry.sha256[:2] / f"{entry.sha256}.tar"
 
     def rows(self, sha256: str, read: Callable[[], IndexRows]) -> IndexRows | None:
         """Map the rows of an index by its digest, kept here once `read` has made them; None where there is no room."""

@@ -1,6 +1,7 @@
 """Evaluation images: each exactly once, in manifest order, however many ranks share them."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import assert_never
 
@@ -11,13 +12,14 @@ from vitpipe.stages.artifacts import ShardSet
 from vitpipe.stages.images.batch import Batch
 from vitpipe.stages.images.config import before_crop_px
 from vitpipe.stages.images.decode import Pixels
+from vitpipe.stages.images.decoded_split import open_pixels
 from vitpipe.stages.images.keys import Ints
 from vitpipe.stages.images.mixing import SoftLabels
-from vitpipe.stages.images.prefetch import in_order
+from vitpipe.stages.images.prefetch import InParts, in_parts, most_ahead
 from vitpipe.stages.images.prepare import prepare
 from vitpipe.stages.images.resize import centre, resize, resize_small, resize_small_by_area
-from vitpipe.stages.images.split import Split, open_pixels
-from vitpipe.stages.images.train import to_batch
+from vitpipe.stages.images.split import Split
+from vitpipe.stages.images.train import images_a_part, to_batch
 from vitpipe.stages.preparation import EvalFit, EvalWay, Preparation
 
 
@@ -65,16 +67,26 @@ class EvalImages:
         """
         begin, end = (edge * self.num_images // world_size for edge in (rank, rank + 1))
         starts = range(begin, end, batch_images)
-        return in_order(lambda start: self._batch(start, min(start + batch_images, end)), starts, threads, threads)
+        each = images_a_part(self.image_px)
+        ahead = most_ahead(batch_images * 3 * self.image_px**2, -(-batch_images // each), threads)
+        return in_parts(lambda start: self._begin(start, min(start + batch_images, end)), starts, threads, ahead)
 
-    def _batch(self, start: int, end: int) -> Batch:
+    def _begin(self, start: int, end: int) -> InParts[Batch]:
         numbers_B = self._keep[start:end]
         images_BCHW = np.empty((len(numbers_B), 3, self.image_px, self.image_px), dtype=np.uint8)
         self._pixels.gather(numbers_B.tolist())
-        for row_CHW, number in zip(images_BCHW, numbers_B.tolist(), strict=True):
-            image = fitted(self._pixels.pixels(number), self.image_px, self._way)
-            row_CHW[...] = image.transpose(2, 0, 1)
-        return to_batch(torch.from_numpy(images_BCHW), self._split.labels_of(numbers_B), numbers_B)
+        each = images_a_part(self.image_px)
+
+        def part(first: int) -> None:
+            rows = slice(first, first + each)
+            for row_CHW, number in zip(images_BCHW[rows], numbers_B[rows].tolist(), strict=True):
+                image = fitted(self._pixels.pixels(number), self.image_px, self._way)
+                row_CHW[...] = image.transpose(2, 0, 1)
+
+        def done() -> Batch:
+            return to_batch(torch.from_numpy(images_BCHW), self._split.labels_of(numbers_B), numbers_B)
+
+        return InParts([partial(part, first) for first in range(0, len(numbers_B), each)], done)
 
 
 def fitted(image: Pixels, image_px: int, way: EvalWay) -> Pixels:

@@ -12,7 +12,7 @@ from functools import lru_cache
 import numpy as np
 
 from vitpipe.stages.images.keys import Ints, permutation
-from vitpipe.stages.images.order import Order
+from vitpipe.stages.images.order import Order, Window
 from vitpipe.stages.images.shares import block_counts
 
 
@@ -40,6 +40,23 @@ class Mixture:
             epochs_B[here], samples_B[here] = self._orders[one].lookup(places_B[here])
             samples_B[here] += self._starts[one]
         return epochs_B, samples_B
+
+    @property
+    def turn(self) -> int:
+        """Positions after which every set has gone on to its next windows, at the latest."""
+        counts = zip(self._orders, self.per_block, strict=True)
+        return max(-(-order.turn * self._block_size // count) for order, count in counts)
+
+    def windows_at(self, positions_B: Ints) -> list[Window]:
+        """List the windows (set, epoch, stream, window) that positions (B,) lie in, set by set."""
+        sets_B, places_B = self.assign(positions_B)
+        at = ((one, order.windows_at(places_B[sets_B == one])) for one, order in enumerate(self._orders))
+        return [(one, *window) for one, windows in at for window in windows]
+
+    def shards_of(self, window: Window) -> Ints:
+        """List the shards that a window's samples are in, numbered over all sets one after another."""
+        one, *within = window
+        return self._orders[one].shards_of(tuple(within)) + sum(len(order.counts) for order in self._orders[:one])
 
     def assign(self, positions_B: Ints) -> tuple[Ints, Ints]:
         """Find the set (B,) of each position, and the position (B,) in that set's own endless sequence."""

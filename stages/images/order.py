@@ -20,6 +20,8 @@ WINDOW = 65_536
 MAX_STREAMS = 512
 BLOCK = 32
 """Positions that follow one another in one stream."""
+Window = tuple[int, ...]
+"""What is shuffled together: of an order (epoch, stream, window); of a mixture, its set before these."""
 
 
 class Order:
@@ -51,6 +53,30 @@ class Order:
             samples_B[here] = self._samples(int(epoch), slots_B[here])
         return epochs_B, samples_B
 
+    @property
+    def turn(self) -> int:
+        """Positions after which each stream has gone on to its next window, at the latest."""
+        longest = int(np.diff(self._bounds).max())
+        return self.streams * -(-longest // max(1, longest // WINDOW))
+
+    def windows_at(self, positions_B: Ints) -> list[Window]:
+        """List the windows (epoch, stream, window) that positions (B,) lie in, the first needed first."""
+        epochs_B, slots_B = np.divmod(positions_B, self.num_images)
+        streams_B, places_B = self._place(slots_B)
+        windows_B = _window_of(places_B, self._bounds[streams_B + 1] - self._bounds[streams_B])
+        return [*dict.fromkeys(zip(epochs_B.tolist(), streams_B.tolist(), windows_B.tolist(), strict=True))]
+
+    def shards_of(self, window: Window) -> Ints:
+        """List the shards that a window's samples are in."""
+        epoch, stream, nth = window
+        length = int(self._bounds[stream + 1] - self._bounds[stream])
+        shards, starts = self._epoch_shards(epoch)
+        count = max(1, length // WINDOW)
+        begin, end = nth * length // count, (nth + 1) * length // count
+        low, high = np.searchsorted(starts, self._bounds[stream] + np.array([begin, end - 1]), side="right") - 1
+        here = shards[low : high + 1]
+        return here[self.counts[here] > 0]
+
     def _samples(self, epoch: int, slots: Ints) -> Ints:
         line = self._shuffled(epoch, *self._place(slots))
         shards, starts = self._epoch_shards(epoch)
@@ -77,7 +103,7 @@ class Order:
         """The number on the epoch's line of shards, after the shuffle inside each window."""
         lengths = self._bounds[streams + 1] - self._bounds[streams]
         num_windows = np.maximum(1, lengths // WINDOW)
-        windows = ((places + 1) * num_windows - 1) // lengths  # the window w with w L // W <= place < (w + 1) L // W
+        windows = _window_of(places, lengths)
         begins = windows * lengths // num_windows
         sizes = (windows + 1) * lengths // num_windows - begins
         line = np.empty_like(places)
@@ -90,6 +116,11 @@ class Order:
             moved = _window(epoch, *self._name, stream, window, size)[places[here] - begin]
             line[here] = self._bounds[stream] + begin + moved
         return line
+
+
+def _window_of(places: Ints, lengths: Ints) -> Ints:
+    """The window w of W in a stream of length L, with w L // W <= place < (w + 1) L // W."""
+    return ((places + 1) * np.maximum(1, lengths // WINDOW) - 1) // lengths
 
 
 @lru_cache(maxsize=MAX_STREAMS + 64)  # one window of each stream: at most 0.5 MB each

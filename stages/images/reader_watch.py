@@ -18,6 +18,11 @@ class ReaderWatch:
     metrics: Metrics | None = None
     events: Events | None = None
 
+    def __post_init__(self) -> None:
+        for name in ("shard_wait_seconds_total", "uncached_samples_total"):
+            if self.metrics:
+                self.metrics.inc(name, 0.0)
+
     def waited(self, what: str, seconds: float) -> None:
         """Count the time that a reader waited for a shard; a long wait is reported."""
         if self.metrics:

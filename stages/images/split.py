@@ -4,8 +4,9 @@ Knows manifest, index and cache; not the order, nor what the pixels are for. No 
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cached_property, lru_cache
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import numpy.typing as npt
 from vitpipe.infra.at_once import answers
 from vitpipe.infra.errors import IntegrityError
 from vitpipe.stages.artifacts import ShardSet
+from vitpipe.stages.images.ahead import Ranges, ShardsAhead
 from vitpipe.stages.images.cache import ShardCache
 from vitpipe.stages.images.crops import Box
 from vitpipe.stages.images.decode import Pixels, decode, decode_part
@@ -23,18 +25,18 @@ from vitpipe.stages.images.index_checks import check_index, check_rows
 from vitpipe.stages.images.keys import Ints
 from vitpipe.stages.images.manifest import Manifest, load_index
 from vitpipe.stages.images.members import label_members
-from vitpipe.stages.images.order import MAX_STREAMS
+from vitpipe.stages.images.mixture import Mixture
+from vitpipe.stages.images.order import MAX_STREAMS, Order
 from vitpipe.stages.images.rows import IndexRows
 from vitpipe.stages.images.tars import ShardReader
 from vitpipe.stages.images.united import united
 
-DECODED_BYTES = 512_000_000
-"""A split whose pixels take no more than this together is kept decoded in memory, filled as images are read."""
 MAPPED_TABLES = 8192
 """Shards whose rows stay mapped: an order may read from many small shards at a time, the rows of which are files."""
 HELD_TABLES = MAX_STREAMS + 64
 """Shards whose rows are held in memory where the disk does not take them."""
-_FETCHES = 8
+FETCHES = 16
+"""Shards, or single images, that are fetched at a time for one batch."""
 
 
 class Split:
@@ -61,6 +63,7 @@ class Split:
         self._tars = ShardReader(cache if isinstance(cache, ShardCache) else ShardCache(cache))
         self._mapped = lru_cache(maxsize=MAPPED_TABLES)(self._map_rows)
         self._held = lru_cache(maxsize=HELD_TABLES)(self._read_rows)
+        self._ahead: ShardsAhead | None = None
         self._url = lru_cache(maxsize=HELD_TABLES)(self._find_url)
 
     @property
@@ -73,7 +76,7 @@ class Split:
         """Classes (N,) as int64, or 0/1 as float32 (N, K) for a multi-label set; all 0 without `labelled`."""
         if not self.labelled:
             return np.zeros(self.num_images, dtype=np.int64)
-        tables = answers(self.rows, range(len(self.entries)), _FETCHES)
+        tables = answers(self.rows, range(len(self.entries)), FETCHES)
         return np.concatenate([self._array(rows.label_columns) for rows in tables])
 
     def labels_of(self, numbers_B: Ints) -> Ints | npt.NDArray[np.float32]:
@@ -103,21 +106,51 @@ class Split:
                 rows.setdefault(shard, []).append(row)
         if not rows:
             return
-        with ThreadPoolExecutor(_FETCHES, thread_name_prefix="vitpipe-shards") as pool:
+        with ThreadPoolExecutor(FETCHES, thread_name_prefix="vitpipe-shards") as pool:
             list(pool.map(self.rows, rows))
-            room = pool.map(lambda shard: self._tars.has_room(self._set(shard), self.entries[shard]), rows)
-            past = [shard for shard, has_room in zip(rows, list(room), strict=True) if not has_room]
-            list(pool.map(self._read_ahead, [(shard, row) for shard in past for row in dict.fromkeys(rows[shard])]))
+            mapped = pool.map(self._is_whole, rows)
+            past = [shard for shard, whole in zip(rows, list(mapped), strict=True) if not whole]
+            early = {shard for shard in past if self._is_awaited(shard)}
+            reads = [(shard, row, shard in early) for shard in past for row in dict.fromkeys(rows[shard])]
+            list(pool.map(self._read_ahead, reads))
 
-    def _read_ahead(self, place: tuple[int, int]) -> None:
-        shard, row = place
-        self._tars.read_ahead(self._set(shard), self.entries[shard], self.rows(shard), row)
+    @contextmanager
+    def looked_ahead(self, order: Order | Mixture, ranges: Ranges) -> Iterator[Callable[[int], None]]:
+        """Fetch the shards of ranges of an order before they are needed; called with a position that was reached.
+
+        Meanwhile `gather` waits for no shard that is on its way: it reads single images of it.
+        """
+        self._ahead = ahead = ShardsAhead(order, ranges, self._fetch)
+        try:
+            yield ahead.reached
+        finally:
+            self._ahead = None
+            ahead.close()
+
+    def _fetch(self, shard: int) -> bool:
+        self.rows(shard)
+        return self._tars.has_room(self._set(shard), self.entries[shard])
+
+    def _is_whole(self, shard: int) -> bool:
+        """Whether a shard's tar is mapped: fetched, unless there is no room for it or it is on its way."""
+        if self._is_awaited(shard):
+            return self._tars.is_here(self.entries[shard])
+        return self._tars.has_room(self._set(shard), self.entries[shard])
+
+    def _is_awaited(self, shard: int) -> bool:
+        return self._ahead is not None and self._ahead.awaits(shard)
+
+    def _read_ahead(self, place: tuple[int, int, bool]) -> None:
+        shard, row, early = place
+        self._tars.read_ahead(self._set(shard), self.entries[shard], self.rows(shard), row, early)
 
     def pixels(self, number: int) -> Pixels:
         """Decode one image, (height, width, 3) uint8. IntegrityError naming the shard when it does not decode."""
         shard, row = self.locate(number)
+        return self._decoded(shard, row, self._bytes(shard, row).tobytes())
+
+    def _decoded(self, shard: int, row: int, data: bytes) -> Pixels:
         rows = self.rows(shard)
-        data = self._bytes(shard, row).tobytes()
         try:
             pixels = decode(data)
             if pixels.shape != (rows.height[row], rows.width[row], 3):
@@ -143,12 +176,12 @@ class Split:
     def part(self, number: int, box: Box) -> Pixels:
         """Decode what `pixels` has in `box`; of most JPEGs, no more than that takes."""
         shard, row = self.locate(number)
-        rows = self.rows(shard)
+        rows, data = self.rows(shard), self._bytes(shard, row)
         if rows.ext(row) == "jpg":
-            pixels = decode_part(self._bytes(shard, row), int(rows.height[row]), int(rows.width[row]), box)
+            pixels = decode_part(data, int(rows.height[row]), int(rows.width[row]), box)
             if pixels is not None:
                 return pixels
-        return box.of(self.pixels(number))
+        return box.of(self._decoded(shard, row, data.tobytes()))
 
     def locate(self, number: int) -> tuple[int, int]:
         """Find shard and row of an image."""
@@ -191,43 +224,3 @@ class Split:
 
     def _set(self, shard: int) -> ShardSet:
         return self.sets[self.owners[shard]]
-
-
-class DecodedSplit:
-    """A split that decodes each image once and keeps the pixels, for sets small enough. Safe for threads."""
-
-    def __init__(self, split: Split) -> None:
-        self._split = split
-        tables = [*answers(split.rows, range(len(split.entries)), _FETCHES)]
-        sizes = np.concatenate([rows.image_bytes for rows in tables])
-        self._shapes = [pair for rows in tables for pair in zip(rows.height.tolist(), rows.width.tolist(), strict=True)]
-        self._starts = np.concatenate(([0], sizes.cumsum())).tolist()
-        self._store = np.empty(self._starts[-1], dtype=np.uint8)
-        self._filled = np.zeros(len(sizes), dtype=bool)
-
-    def gather(self, numbers: Iterable[int]) -> None:
-        """As `Split.gather`, for images that are not decoded yet."""
-        self._split.gather(number for number in numbers if not self._filled[number])
-
-    def pixels(self, number: int) -> Pixels:
-        """As `Split.pixels`; a view that must not be written to."""
-        height, width = self._shapes[number]
-        kept = self._store[self._starts[number] : self._starts[number + 1]].reshape(height, width, 3)
-        if not self._filled[number]:  # two threads may fill the same place: with the same bytes
-            kept[...] = self._split.pixels(number)
-            self._filled[number] = True
-        return kept
-
-    def shape(self, number: int) -> tuple[int, int]:
-        """As `Split.shape`."""
-        return self._shapes[number]
-
-    def part(self, number: int, box: Box) -> Pixels:
-        """As `Split.part`; a view that must not be written to."""
-        return box.of(self.pixels(number))
-
-
-def open_pixels(split: Split) -> Split | DecodedSplit:
-    """Open a split for reading pixels: kept decoded when all of them fit in `DECODED_BYTES`."""
-    small = sum(entry.pixels for entry in split.entries) * 3 <= DECODED_BYTES
-    return DecodedSplit(split) if small else split

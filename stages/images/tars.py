@@ -4,6 +4,7 @@ Knows indexes and the cache, not what the bytes are for. No torch.
 """
 
 import hashlib
+import mmap
 import threading
 import time
 
@@ -40,9 +41,13 @@ class ShardReader:
 
         A view keeps its map alive. IntegrityError naming the shard; StorageError when the store does not give it.
         """
-        tar, ahead = self._map(shards, entry), self._read_ahead.pop((entry.sha256, row), None)
+        ahead = self._read_ahead.pop((entry.sha256, row), None)
+        if ahead is not None:
+            return ahead
+        tar = self._map(shards, entry)
         if tar is None:
-            return self._ranged(shards, entry, rows, row) if ahead is None else ahead
+            self.cache.watch.uncached()
+            return self._ranged(shards, entry, rows, row)
         begin = rows.offset[row]
         return tar[begin : begin + rows.size[row]]
 
@@ -50,12 +55,23 @@ class ShardReader:
         """Whether the tar is mapped now; fetches nothing."""
         return entry.sha256 in self._maps
 
+    def is_here(self, entry: ShardEntry) -> bool:
+        """Map the tar if the cache has it; fetches nothing."""
+        if not self.is_mapped(entry):
+            tar = self.cache.held(entry)
+            if tar is None:
+                return False
+            self._keep(entry, tar)
+        return True
+
     def has_room(self, shards: ShardSet, entry: ShardEntry) -> bool:
         """Map the tar, fetching it if need be; returns whether the cache has room for it."""
         return self._map(shards, entry) is not None
 
-    def read_ahead(self, shards: ShardSet, entry: ShardEntry, rows: IndexRows, row: int) -> None:
-        """Fetch one image's bytes for a later `read`, where its tar has no room."""
+    def read_ahead(self, shards: ShardSet, entry: ShardEntry, rows: IndexRows, row: int, early: bool = False) -> None:
+        """Fetch one image's bytes for a later `read`: its tar has no room, or is `early` and on its way."""
+        if not early:
+            self.cache.watch.uncached()
         self._read_ahead[entry.sha256, row] = self._ranged(shards, entry, rows, row)
 
     def _map(self, shards: ShardSet, entry: ShardEntry) -> Bytes | None:
@@ -73,9 +89,12 @@ class ShardReader:
             self._no_room[entry.sha256] = time.monotonic() + RETRY_S
             self._warn_once(shards, entry)
             return None
+        return self._keep(entry, mapped)
+
+    def _keep(self, entry: ShardEntry, tar: mmap.mmap) -> Bytes:
         with self._lock:
             self._used[entry.sha256] = time.monotonic()
-            return self._maps.setdefault(entry.sha256, np.frombuffer(mapped, dtype=np.uint8))
+            return self._maps.setdefault(entry.sha256, np.frombuffer(tar, dtype=np.uint8))
 
     def _drop_idle(self, now: float) -> None:
         """Drop maps that have not been read lately; each lives on until the last view of it is gone."""
@@ -100,7 +119,6 @@ class ShardReader:
             data = store.read(file.at, int(rows.offset[row]), int(rows.size[row]))
             if hashlib.sha256(data).hexdigest() == rows.sha256(row):
                 self.cache.watch.waited(f"an image of {entry.path} of {shards.uri}", time.monotonic() - began)
-                self.cache.watch.uncached()
                 return np.frombuffer(data, dtype=np.uint8)
             traffic.count("retries")
         asked, found = (

@@ -3,7 +3,8 @@
 `micro_batch(start, count)` gives the same bytes at any number of threads, ranks or resumes; `start` is the state.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +18,15 @@ from vitpipe.stages.images.batch import Batch
 from vitpipe.stages.images.cache import ShardCache
 from vitpipe.stages.images.config import AugmentSettings, MixupSettings
 from vitpipe.stages.images.decode import Pixels
+from vitpipe.stages.images.decoded_split import open_pixels
 from vitpipe.stages.images.keys import Ints
 from vitpipe.stages.images.mixing import SoftLabels, mix, partners
 from vitpipe.stages.images.ordering import order_of
-from vitpipe.stages.images.prefetch import in_order, most_ahead
-from vitpipe.stages.images.split import Split, open_pixels
+from vitpipe.stages.images.prefetch import InParts, in_parts, most_ahead
+from vitpipe.stages.images.split import Split
+
+PART_PIXELS = 8 * 224 * 224
+"""Pixels that one thread makes at a time."""
 
 
 class TrainImages:
@@ -82,6 +87,10 @@ class TrainImages:
 
     def micro_batch(self, start: int, count: int) -> Batch:
         """Make the batch of positions start .. start + count - 1."""
+        return self.begin(start, count).made()
+
+    def begin(self, start: int, count: int) -> InParts[Batch]:
+        """Fetch what `micro_batch` is made of, and share it out in parts."""
         wanted_B = np.arange(start, start + count)
         partners_B = partners(wanted_B, self._augment, self._batch_images) if self._augment.mixes else wanted_B
         positions_B = np.union1d(wanted_B, partners_B)
@@ -90,26 +99,54 @@ class TrainImages:
         shape = (len(positions_B), 3, self._image_px, self._image_px)
         images_BCHW = torch.empty(shape, dtype=torch.uint8, pin_memory=self._pinned)
         cut_BCHW: Pixels = images_BCHW.numpy()
-        cut(self._pixels, numbers_B.tolist(), positions_B, self._augment, self._seed, cut_BCHW)
-        labels: Ints | SoftLabels = self._split.labels_of(numbers_B)
-        begin = int(np.searchsorted(positions_B, start))
-        wanted = slice(begin, begin + count)
-        if self._num_classes is not None:
-            labels = _soft_labels(labels, self._num_classes)
-            if not self._augment.mixes:
-                return to_batch(images_BCHW[wanted], labels[wanted], wanted_B)
-            others = np.searchsorted(positions_B, partners_B)
-            pairs = cut_BCHW[wanted], labels[wanted], cut_BCHW[others], labels[others]
-            mix(*pairs, wanted_B, self._augment, self._seed, self._batch_images)
-        return to_batch(images_BCHW[wanted], labels[wanted], wanted_B)
+        each = images_a_part(self._image_px)
 
-    def ahead(self, count: int) -> int:
-        """Choose by their bytes how many micro-batches of `count` images to make ahead."""
-        return most_ahead(count * 3 * self._image_px**2)
+        def part(first: int) -> None:
+            rows = slice(first, first + each)
+            numbers, positions = numbers_B[rows].tolist(), positions_B[rows]
+            cut(self._pixels, numbers, positions, self._augment, self._seed, cut_BCHW[rows])
 
-    def stream(self, ranges: Iterable[tuple[int, int]], threads: int = 1, prefetch: int = 2) -> Iterator[Batch]:
-        """Yield `micro_batch(start, count)` of each range in order, up to `prefetch` made ahead by `threads`."""
-        return in_order(lambda pair: self.micro_batch(*pair), ranges, threads, prefetch)
+        def done() -> Batch:
+            begin = int(np.searchsorted(positions_B, start))
+            wanted, labels = slice(begin, begin + count), self._split.labels_of(numbers_B)
+            if self._num_classes is not None:
+                labels = soft_BK = _soft_labels(labels, self._num_classes)
+                if self._augment.mixes:
+                    others = np.searchsorted(positions_B, partners_B)
+                    pairs = cut_BCHW[wanted], soft_BK[wanted], cut_BCHW[others], soft_BK[others]
+                    mix(*pairs, wanted_B, self._augment, self._seed, self._batch_images)
+            return to_batch(images_BCHW[wanted], labels[wanted], wanted_B)
+
+        return InParts([partial(part, first) for first in range(0, len(positions_B), each)], done)
+
+    def stream(
+        self,
+        ranges: Sequence[tuple[int, int]],
+        threads: int = 1,
+        prefetch: int | None = None,
+        then: Callable[[Batch], Batch] = lambda batch: batch,
+    ) -> Iterator[Batch]:
+        """Yield `then(micro_batch(start, count))` of each range in order, made by `threads` together.
+
+        Up to `prefetch` further ones are made early, or what the threads need and memory allows. Shards are fetched
+        before they are needed.
+        """
+        if prefetch is None:
+            most = max((count for _, count in ranges[:1]), default=1)
+            parts = -(-most // images_a_part(self._image_px))
+            prefetch = most_ahead(most * 3 * self._image_px**2, parts, threads)
+        with self._pixels.looked_ahead(self._order, ranges) as reached:
+
+            def begin(pair: tuple[int, int]) -> InParts[Batch]:
+                reached(pair[0])
+                return self.begin(*pair).then(then)
+
+            yield from in_parts(begin, ranges, threads, prefetch)
+
+
+def images_a_part(image_px: int) -> int:
+    """Images that one thread makes at a time: enough to be worth handing out, few enough for all to have some."""
+    return max(1, PART_PIXELS // image_px**2)
 
 
 def to_batch(images_BCHW: Tensor, labels: Ints | SoftLabels, positions_B: Ints) -> Batch:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from vitpipe.infra.curves import LiveCurves
 from vitpipe.stages.training.checkpoint.committed_steps import EVALUATION, LEDGER, METRICS, TIME
 from vitpipe.stages.training.measure import metrics_log
 from vitpipe.stages.training.measure.account import Account
@@ -20,10 +21,13 @@ Keys = Callable[[Iterable[int]], list[str]]
 
 
 class Notes:
-    """The files of one node, on the local disk of rank 0."""
+    """The files of one node, on the local disk of rank 0; what its curve gains goes to `live` too."""
 
-    def __init__(self, folder: Path, batch_images: int, keys: Keys, account: Account, *, ledger: bool) -> None:
-        self.curve = MetricsLog(folder / METRICS)
+    def __init__(
+        self, folder: Path, batch_images: int, keys: Keys, account: Account, live: LiveCurves, *, ledger: bool
+    ) -> None:
+        self.curve, self.live = MetricsLog(folder / METRICS), live
+        self._clock = 0.0
         self.account = account
         self._batch_images, self._keys = batch_images, keys
         self._ledger = MetricsLog(folder / LEDGER) if ledger else None
@@ -46,17 +50,26 @@ class Notes:
         elif self._ledger is not None:
             for line in metrics_log.read(self.curve.now):
                 self._note_keys(line["step"], "skipped" in line)
+        lines, evaluations = (metrics_log.read(log.now) for log in (self.curve, self._evaluation))
+        for step, clock, values in metrics_log.points(lines, evaluations):
+            self._clock = clock
+            self.live.add(step, values, clock, told=False)
+        self.live.tell()
 
     def step(self, metrics: StepMetrics) -> None:
         """Write a finished step down."""
-        self.curve.add(metrics_log.line(metrics))
+        fields = metrics_log.fields_of(metrics)
+        self.curve.add(metrics_log.line(fields))
+        self._clock += fields["seconds"]
+        self.live.add(metrics.step, metrics_log.stepped(fields), self._clock)
         self.account.step(metrics.seconds, metrics.data_wait_seconds, metrics.skipped is not None)
         self._note_keys(metrics.step, metrics.skipped is not None)
 
     def evaluated(self, found: Mapping[str, Any]) -> None:
         """Write down what was measured after a step."""
-        self._evaluation.add(json.dumps(found, allow_nan=False) + "\n")
+        self._evaluation.add(metrics_log.line(found))
         self._evaluated = found["step"]
+        self.live.add(found["step"], dict(metrics_log.measured(found)), self._clock)
 
     def has_evaluated(self, step: int) -> bool:
         """Whether a measurement after this step, or after a later one, is written down."""

@@ -17,7 +17,6 @@ from vitpipe.infra.work import Rank
 from vitpipe.stages.contract import Out
 from vitpipe.stages.images.batch import Batch
 from vitpipe.stages.images.cache import ShardCache
-from vitpipe.stages.images.prefetch import in_order
 from vitpipe.stages.images.reader_watch import ReaderWatch
 from vitpipe.stages.images.train import TrainImages
 from vitpipe.stages.model_settings import ModelSettings
@@ -94,6 +93,7 @@ def _train(job: PretrainJob, rank: Rank, out: Out, scratch: Path) -> None:
                 raise Stopped(f"pretrain {job.task.node}", f"{metrics.stop}; step {metrics.step} is committed", _AGAIN)
     finally:
         checkpoints.close()
+        recorder.close()
     if rank.rank == 0:
         insist(partial(finish, out, scratch, place, recorder), recipe.resources.last_save_wait_s, stopping)
 
@@ -228,9 +228,8 @@ def _images(job: PretrainJob, engine: Engine) -> TrainImages:
 
 
 def _batches(job: PretrainJob, engine: Engine, images: TrainImages, first_step: int) -> Iterator[Batch]:
-    threads, ahead = job.recipe.resources.cpus_per_worker, images.ahead(engine.sampler.micro_batch)
     ranges = engine.sampler.ranges(first_step, job.recipe.total_steps)
-    return in_order(lambda asked: prepared(job, images.micro_batch(*asked)), ranges, threads, ahead)
+    return images.stream(ranges, job.recipe.resources.cpus_per_worker, then=partial(prepared, job))
 
 
 def _model(job: PretrainJob) -> dict[str, bytes | LogSnapshot]:

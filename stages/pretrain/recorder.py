@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from vitpipe.infra.curves import SETTLE_S, LiveCurves
 from vitpipe.infra.work import Rank
 from vitpipe.stages.pretrain.evaluating import Evaluator
 from vitpipe.stages.pretrain.job import PretrainJob
@@ -36,7 +37,9 @@ class Recorder:
         account = Account(job.begun)
         account.spend("restarts", max(0.0, self._start - job.begun))  # two machines' clocks may differ
         self._job, self._first = job, rank.rank == 0
-        self._notes = Notes(scratch, job.recipe.config.batch_images, keys, account, ledger=job.recipe.resources.ledger)
+        out, recipe = job.task.out.restarted(rank.restart), job.recipe
+        live = LiveCurves(out.node, out.attempt)
+        self._notes = Notes(scratch, recipe.config.batch_images, keys, account, live, ledger=recipe.resources.ledger)
         here = {"rank": rank.rank, "host": socket.gethostname(), "pid": os.getpid()}
         self._reporter = Reporter(job, rank, agree.each(lambda: here), keys)
         self._evaluator = Evaluator(job, engine)
@@ -90,6 +93,11 @@ class Recorder:
     def saved(self, saved: Saved) -> None:
         """Report a committed checkpoint."""
         self._reporter.saved(saved)
+
+    def close(self) -> None:
+        """Let the last points of the live curve come into the store, which may be what failed: not for long."""
+        if self._first:
+            self._notes.live.settle(SETTLE_S)
 
     def totals(self) -> dict[str, float]:
         """Numbers worth a line in the record, over all committed steps."""

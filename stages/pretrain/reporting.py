@@ -55,7 +55,11 @@ class Reporter:
         self._counted: dict[str, float] = {}
         self._peak_flops = None if rank.device == "cpu" else peak_flops(torch.cuda.get_device_name(rank.device))
         self._flops = train_flops(job.recipe.config.objective, job.model)
-        self._metrics: dict[str, float] = {"target_steps": job.recipe.total_steps, "ranks": len(self._ranks)}
+        self._loss: float | None = None
+        self._committed = time.monotonic()  # nothing is lost of what was before we began
+        if rank.rank == 0:
+            for name in ("skipped_steps_total", "loss_spikes_total"):
+                job.task.metrics.inc(name, 0.0)
 
     def step(self, done: StepMetrics, account: Account) -> None:
         """Report a finished step, unless the last report is fresh."""
@@ -66,16 +70,15 @@ class Reporter:
         now = time.monotonic()
         if now - self._sent < EVERY_S and not done.settled:
             return
+        self._loss = done.loss if math.isfinite(done.loss) else self._loss
         rate, share = self._images / max(self._seconds, 1e-9), self._waited / max(self._seconds, 1e-9)
         self._set(
-            step=done.step,
             samples_seen=done.samples_seen,
-            loss=done.loss,
             learning_rate=done.lr,
             gradient_norm=done.grad_norm,
-            images_per_second=rate,
             step_seconds=done.seconds,
             data_wait_ratio=min(1.0, share),
+            last_commit_age_seconds=now - self._committed,
             peak_memory_bytes=_peak_memory(self._rank),
         )
         self._set(**self._utilization(rate))
@@ -85,9 +88,8 @@ class Reporter:
             done.step,
             self._job.recipe.total_steps,
             images_per_second=rate,
-            loss=self._metrics.get("loss"),
+            loss=self._loss,
             ranks=self._ranks,
-            metrics=dict(self._metrics),
         )
         self._sent, self._waited, self._images, self._seconds = now, 0.0, 0, 0.0
 
@@ -98,8 +100,8 @@ class Reporter:
                 checkpoint_stall_seconds=saved.stall_seconds,
                 checkpoint_commit_seconds=saved.commit_seconds,
                 last_committed_step=saved.place.step,
-                last_commit_timestamp_seconds=time.time(),
             )
+            self._committed = time.monotonic()
 
     def evaluated(self, found: Mapping[str, Any]) -> None:
         """Report a measurement between two steps."""
@@ -156,11 +158,11 @@ class Reporter:
             metrics.inc("loss_spikes_total")
 
     def _tell_time(self, account: Account) -> None:
-        """Count where the time goes: Ray takes the growth of each counter, the driver's exporter the whole."""
+        """Count where the time goes, since this gang began: what was before, its own process has counted."""
         for cause, name in _COUNTED.items():
-            total = account.seconds[cause]
-            self._job.task.metrics.inc(name, max(0.0, total - self._counted.get(name, 0.0)))
-            self._counted[name] = self._metrics[name] = total
+            spent = account.seconds[cause] - account.before[cause]
+            self._job.task.metrics.inc(name, max(0.0, spent - self._counted.get(name, 0.0)))
+            self._counted[name] = spent
         self._set(goodput_ratio=account.totals(time.time())["goodput"])
 
     def _tell_ranks(self, done: StepMetrics) -> None:
@@ -170,11 +172,10 @@ class Reporter:
                 self._job.task.metrics.set(f"rank_{name}", rank[name], rank=str(rank["rank"]))
 
     def _set(self, **values: float) -> None:
-        """Numbers that are not finite are left at their last value: events tell of them."""
-        finite = {name: value for name, value in values.items() if math.isfinite(value)}
-        self._metrics |= finite
-        for name, value in finite.items():
-            self._job.task.metrics.set(name, value)
+        """Numbers that are not finite are left at their last value: events tell of them, and skipped steps."""
+        for name, value in values.items():
+            if math.isfinite(value):
+                self._job.task.metrics.set(name, value)
 
 
 def peak_flops(device: str) -> float | None:

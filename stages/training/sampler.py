@@ -4,8 +4,10 @@ A step's batch is cut into micro-batches 0..n-1, dealt in turn to the ranks. Whe
 ranks, the last round is filled up with padding, so that all ranks make the same number of passes.
 """
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import overload
 
 
 @dataclass(frozen=True)
@@ -39,9 +41,34 @@ class DataParallelSampler:
         """Position of a micro-batch's first image in the endless sequence; `step` finished updates came before."""
         return step * self.batch_images + number * self.micro_batch
 
-    def ranges(self, first_step: int, total_steps: int) -> Iterator[tuple[int, int]]:
+    def ranges(self, first_step: int, total_steps: int) -> "Ranges":
         """(start, count) of this rank's real micro-batches, in the order it needs them."""
-        real = [number for number in self.numbers() if not self.is_padding(number)]
-        for step in range(first_step, total_steps):
-            for number in real:
-                yield self.start(step, number), self.micro_batch
+        return Ranges(self, first_step, total_steps)
+
+
+@dataclass(frozen=True)
+class Ranges(Sequence[tuple[int, int]]):
+    """The micro-batches of a rank from one step to another, none of them made before it is asked for."""
+
+    sampler: DataParallelSampler
+    first_step: int
+    total_steps: int
+
+    @cached_property
+    def _real(self) -> list[int]:
+        return [number for number in self.sampler.numbers() if not self.sampler.is_padding(number)]
+
+    def __len__(self) -> int:
+        return max(0, self.total_steps - self.first_step) * len(self._real)
+
+    @overload
+    def __getitem__(self, place: int) -> tuple[int, int]: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[tuple[int, int]]: ...
+    def __getitem__(self, place: int | slice) -> tuple[int, int] | list[tuple[int, int]]:
+        if isinstance(place, slice):
+            return [self[one] for one in range(*place.indices(len(self)))]
+        if not 0 <= place < len(self):
+            raise IndexError(place)
+        step, turn = divmod(place, len(self._real))
+        return self.sampler.start(self.first_step + step, self._real[turn]), self.sampler.micro_batch

@@ -24,7 +24,7 @@ def main(commands: list[str]) -> None:
     real = runner.run
 
     def here(spec: Any, replacing: Any, ways: Any) -> runner.Outcome:
-        return real(spec, replacing, replace(ways, connect=in_process, metrics_port=None))
+        return real(spec, replacing, replace(ways, connect=in_process, metrics_at=lambda: None))
 
     for command in commands:
         first, *rest = shlex.split(command)

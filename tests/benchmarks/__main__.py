@@ -13,7 +13,18 @@ from functools import partial
 import timm
 import torch
 
-from tests.benchmarks import checkpoints, millions, opening, reading, scaling, shuffling, streaming, watching, writing
+from tests.benchmarks import (
+    ahead,
+    checkpoints,
+    millions,
+    opening,
+    reading,
+    scaling,
+    shuffling,
+    streaming,
+    watching,
+    writing,
+)
 from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.vit.flops import train_flops_per_image
 from vitpipe.stages.vit.init import init_weights
@@ -34,6 +45,7 @@ def main(asked: Sequence[str]) -> None:
             "shuffling": shuffling.main,
             "opening": opening.main,
             "reading": partial(reading.main, photographs),
+            "ahead": ahead.main,
             "scaling": partial(scaling.main, photographs),
             "writing": partial(writing.main, photographs),
             "millions": millions.main,

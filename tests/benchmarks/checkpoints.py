@@ -30,7 +30,7 @@ from vitpipe.stages.training.checkpoint.snapshot import Snapshot
 from vitpipe.stages.training.config import ObjectiveSettings
 from vitpipe.stages.training.engine import Engine, EngineSettings, deepspeed_config
 from vitpipe.stages.training.loop import LoopPlan, train
-from vitpipe.stages.training.measure.metrics_log import MetricsLog, line
+from vitpipe.stages.training.measure.metrics_log import MetricsLog, fields_of, line
 from vitpipe.stages.training.measure.step_metrics import StepMetrics
 from vitpipe.stages.training.objective.losses import loss_fn
 from vitpipe.stages.training.optim.rules.adamw import AdamW
@@ -107,7 +107,7 @@ def _ours(variant: str, folder: Path, rank: Rank, batch: Batch) -> Iterator[Step
         stopping=HeldFence(folder).stopping,
     )  # fmt: skip
     for facts in train(engine, iter(lambda: batch, None), loss_fn(ObjectiveSettings()), course):
-        log.add(line(facts))
+        log.add(line(fields_of(facts)))
         yield facts
 
 

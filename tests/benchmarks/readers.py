@@ -57,12 +57,12 @@ def batches(make: Callable[[np.ndarray, torch.Tensor], None], folder: Path) -> P
 
 
 def vitpipe(folder: Path) -> Pass:
-    from vitpipe.stages.images import split
+    from vitpipe.stages.images import decoded_split
     from vitpipe.stages.images.config import AugmentSettings
     from vitpipe.stages.images.train import TrainImages
     from vitpipe.stages.record import load_artifact
 
-    split.DECODED_BYTES = 0  # as for a set that does not fit into memory
+    decoded_split.DECODED_BYTES = 0  # as for a set that does not fit into memory
     images = TrainImages(load_artifact(f"file://{folder}"), "train", PX, AugmentSettings(), 0, folder.parent / "cache")
     starts = iter(range(0, 10**9, BATCH))
     passes = images.num_images // BATCH

@@ -18,7 +18,7 @@ import torch
 from tests.benchmarks import peer_environment
 from tests.benchmarks.photographs import KINDS, photograph_shards
 from vitpipe.stages.artifacts import ShardSet
-from vitpipe.stages.images import split
+from vitpipe.stages.images import decoded_split
 from vitpipe.stages.images.config import AugmentSettings
 from vitpipe.stages.images.crops import Box
 from vitpipe.stages.images.decode import decode_part
@@ -32,7 +32,7 @@ IMAGENET_SHARDS = [1250] * 1025
 
 def main(folder: str | None = None) -> None:
     torch.set_num_threads(1)
-    split.DECODED_BYTES = 0
+    decoded_split.DECODED_BYTES = 0
     with tempfile.TemporaryDirectory() as made:
         root = Path(folder or made)
         shards = photograph_shards(root, KINDS[0], False)

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from inprocess import make_context
 
+from vitpipe.infra.curves import LiveCurves
 from vitpipe.infra.work import Rank
 from vitpipe.stages.artifacts import ShardSet
 from vitpipe.stages.model_settings import ModelSettings
@@ -52,7 +53,8 @@ def noted(ledger: bool) -> float:
         keys = [f"{number:09d}" for number in range(4096)]
         ranks = [{"rank": number, "host": "node", "pid": number} for number in range(RANKS)]
         reporter = Reporter(job, Rank(0, RANKS, 0, 8, 0, "cpu"), ranks, lambda positions: keys)
-        notes = Notes(folder, 4096, lambda positions: keys, Account(time.time()), ledger=ledger)
+        live = LiveCurves(ctx.out.node, ctx.out.attempt)
+        notes = Notes(folder, 4096, lambda positions: keys, Account(time.time()), live, ledger=ledger)
         facts = StepMetrics(1, 4096, 6.9, 1e-3, 1.0, 0.3, (RankTimes(0.1, 0.001),) * RANKS)
         start = time.process_time()
         for number in range(STEPS):

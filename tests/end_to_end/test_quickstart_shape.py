@@ -1,23 +1,63 @@
 """The quickstart's shape at a tiny size, from YAML to the page; then everything a user may do to a finished run."""
 
 import json
+import re
+import time
+import urllib.request
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import webdataset as wds
-from driving import kill, losses, progress, start, vitpipe, wait_for, write_spec
+from driving import finish, kill, losses, progress, start, vitpipe, wait_for, write_spec
+from prometheus_server import queries, rules
 
 NODES = ("glyphs", "digits", "backbone", "weights", "transfer", "probe", "table")
 DEAD_RAY = {"RAY_ADDRESS": "127.0.0.1:1"}  # whoever starts or joins a Ray with this address fails
+NOT_HERE = {
+    "vitpipe_validation_loss", "vitpipe_validation_accuracy", "vitpipe_watched_accuracy", "vitpipe_fewshot_accuracy",
+    "vitpipe_model_flops_utilization_ratio",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run; its folder in the store."""
     cwd = tmp_path_factory.mktemp("quickstart")
-    done = vitpipe("run", write_spec(cwd, "tiny", transfer=True), cwd=cwd)
+    process = start("run", write_spec(cwd, "tiny", transfer=True), cwd=cwd, env={"VITPIPE_METRICS": "127.0.0.1:0"})
+    out: Path = process.log.with_suffix(".out")  # type: ignore[attr-defined]
+    address = wait_for("the metrics", lambda: re.search(r"^metrics (http\S+)", out.read_text(), re.M), process)[1]
+    (cwd / "scraped").write_text("")
+    while process.poll() is None:
+        with (cwd / "scraped").open("a") as file:
+            file.write(_scrape(address))
+        time.sleep(0.5)
+    done = finish(process)
     assert "127.0.0.1" in done.stdout + done.stderr, "the dashboard's address is printed"
     return cwd / "runs" / "tiny"
+
+
+def _scrape(address: str) -> str:
+    """What the run serves now, asked as Prometheus asks."""
+    asked = urllib.request.Request(address, headers={"X-Prometheus-Scrape-Timeout-Seconds": "10"})
+    with suppress(OSError), urllib.request.urlopen(asked, timeout=10) as answer:
+        return str(answer.read().decode())
+    return ""
+
+
+def test_every_rule_and_panel_asks_for_series_that_a_run_has(finished: Path) -> None:
+    """But those of what this run does not do. `tests/faults/test_alerts.py` has all of them under a real Prometheus."""
+    samples = [line for line in (finished.parents[1] / "scraped").read_text().splitlines() if line[:1] not in "#"]
+    served = {line.partition("{")[0] for line in samples}
+    for title, query in {**queries(), **rules()}.items():
+        names = set(re.findall(r"\bvitpipe_\w+", query))
+        assert names <= served | NOT_HERE, title
+    assert not served & NOT_HERE
+    assert 'vitpipe_driver_ended_fence{benchmark="",node="",rank="",run="tiny"} 1.0' in samples, "its end is heard"
+    states = [line for line in samples if line.startswith("vitpipe_stage_state{")]
+    assert {re.search(r'node="(\w+)"', line)[1] for line in states if line.endswith(" 2.0")} == set(NODES)  # type: ignore[index]
+    of_ranks = [line for line in samples if line.startswith("vitpipe_storage_written_bytes_total{")]
+    assert max(float(line.split()[-1]) for line in of_ranks if 'node="backbone"' in line) > 1000
 
 
 def records(run: Path) -> dict[str, bytes]:

@@ -96,8 +96,8 @@ class FaultyStore:
     def swap(self, path: str, data: bytes, version: str) -> str:
         return self._do("swap", path, data, version)
 
-    def list(self, prefix: str = "") -> Iterator[Entry]:
-        return self._do("list", prefix)
+    def list(self, prefix: str = "", after: str = "") -> Iterator[Entry]:
+        return self._do("list", prefix, after)
 
     def folders(self) -> Iterator[str]:
         return self._do("folders")

@@ -170,7 +170,7 @@ def test_a_store_that_is_down_is_a_warning(tmp_path: Path, caplog: pytest.LogCap
     progress = StoreProgress(Down(tmp_path), "a1", 1, every_s=3600)
     progress.update(1, 2)
     progress.flush()
-    assert "progress could not be written" in caplog.text
+    assert "progress.json could not be written" in caplog.text
 
 
 @pytest.mark.parametrize(("first", "left"), [(1, 90.0), (4, None)])

@@ -55,8 +55,7 @@ class BadImages:
         return StageError("ingest a source", f"none of its {total} images is left", _shown(first, self.all))
 
     def _tell(self, first: Sequence[Bad], count: int, before: int) -> None:
-        if count:
-            self._ctx.metrics.inc("quarantined_samples_total", count)
+        self._ctx.metrics.inc("quarantined_samples_total", count)
         for bad in first[: max(0, TOLD - before)]:
             self._ctx.events.emit("quarantined", f"{bad.name}: {bad.reason}")
 

@@ -23,6 +23,8 @@ class Account:
     seconds: dict[Cause, float] = field(default_factory=lambda: dict.fromkeys(CAUSES, 0.0))
     stopped: float = 0.0
     """Seconds between an end that was asked for and the next start: nobody's loss."""
+    before: dict[Cause, float] = field(default_factory=lambda: dict.fromkeys(CAUSES, 0.0))
+    """Of `seconds`, those that the step had which training went on from."""
 
     def spend(self, cause: Cause, seconds: float) -> None:
         """Add time to a cause."""
@@ -43,7 +45,8 @@ class Account:
     def resumed(cls, data: bytes, start: float) -> Self:
         """The account of a step that training goes on from at `start`."""
         fields = json.loads(data)
-        found = cls(fields["began"], dict.fromkeys(CAUSES, 0.0) | fields["seconds"], fields["stopped"])
+        seconds: dict[Cause, float] = dict.fromkeys(CAUSES, 0.0) | fields["seconds"]
+        found = cls(fields["began"], seconds, fields["stopped"], dict(seconds))
         away = max(0.0, start - fields["at"])
         if fields["stops"]:
             found.stopped += away

@@ -5,6 +5,7 @@ A disk without room ends no training: lines then wait in memory, and are written
 
 import json
 import math
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,10 +100,10 @@ class MetricsLog:
                 raise StorageError(f"write {self.path}", found, do) from error
 
 
-def line(metrics: StepMetrics) -> str:
+def fields_of(metrics: StepMetrics) -> dict[str, Any]:
     """One step as the artifact promises it; `loss_hex` is the loss without rounding.
 
-    JSON has no NaN: a loss or norm that is not finite is null, and a step that updated nothing says why in `skipped`,
+    JSON has no NaN: a loss or norm that is not finite is None, and a step that updated nothing says why in `skipped`,
     with the positions of the images in the sample order.
     """
     fields: dict[str, Any] = {
@@ -116,6 +117,11 @@ def line(metrics: StepMetrics) -> str:
     }
     if metrics.skipped is not None:
         fields |= {"skipped": metrics.skipped.reason, "positions": list(metrics.skipped.positions)}
+    return fields
+
+
+def line(fields: Mapping[str, Any]) -> str:
+    """One line of a file, a step's or another's."""
     return json.dumps(fields, allow_nan=False) + "\n"
 
 
@@ -146,20 +152,45 @@ def measured(fields: Mapping[str, Any]) -> dict[str, float]:
     return {name: value for name, value in found.items() if value is not None}
 
 
+def stepped(fields: Mapping[str, Any]) -> dict[str, float | None]:
+    """`train/loss` and the others of a line of `metrics.jsonl`, always the same names; None for what is not finite."""
+    batch_images = fields["samples_seen"] / fields["step"]
+    return {
+        "train/loss": fields["loss"],
+        "train/learning_rate": fields["lr"],
+        "train/grad_norm": fields["grad_norm"],
+        "train/images_per_second": round(batch_images / max(fields["seconds"], 1e-6), 3),
+    }
+
+
+def points(
+    lines: Iterable[Mapping[str, Any]], evaluations: Iterable[Mapping[str, Any]]
+) -> Iterator[tuple[int, float, dict[str, float | None]]]:
+    """Step, clock and values of a curve, a line of each file after the other by step; the clock is seconds of training.
+
+    A measurement at the step that a training began with has the clock 0.
+    """
+    measurements = deque(evaluations)
+    clock = 0.0
+    for fields in lines:
+        while measurements and measurements[0]["step"] < fields["step"]:
+            yield _measurement(measurements.popleft(), clock)
+        clock += fields["seconds"]
+        yield fields["step"], clock, stepped(fields)
+    for fields in measurements:
+        yield _measurement(fields, clock)
+
+
+def _measurement(fields: Mapping[str, Any], clock: float) -> tuple[int, float, dict[str, float | None]]:
+    return fields["step"], clock, dict(measured(fields))
+
+
 def write_tensorboard(metrics: LogSnapshot, folder: Path, evaluation: LogSnapshot) -> list[Path]:
     """Write the curves as TensorBoard event files; x is the step, the clock is training time from 0."""
-    # tensorboard takes a second to import, and only this needs it
-    from torch.utils.tensorboard import SummaryWriter
+    # tensorboard takes half a second to import, and only this needs it
+    from vitpipe.stages.training.measure.event_file import EventFile
 
-    clocks, clock = {0: 0.0}, 0.0
-    with SummaryWriter(str(folder), max_queue=1000) as writer:
-        for fields in read(metrics):
-            clock += fields["seconds"]
-            clocks[fields["step"]] = clock
-            for name, tag in (("loss", "train/loss"), ("lr", "train/learning_rate"), ("grad_norm", "train/grad_norm")):
-                if fields[name] is not None:
-                    writer.add_scalar(tag, fields[name], fields["step"], walltime=clock)
-        for fields in read(evaluation):
-            for tag, value in measured(fields).items():
-                writer.add_scalar(tag, value, fields["step"], walltime=clocks[fields["step"]])
+    with EventFile(folder) as file:
+        for step, clock, values in points(read(metrics), read(evaluation)):
+            file.add(step, clock, {tag: value for tag, value in values.items() if value is not None})
     return sorted(path for path in folder.iterdir() if path.is_file())

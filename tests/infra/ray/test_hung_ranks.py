@@ -4,21 +4,20 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from ray.exceptions import ActorUnavailableError, NodeDiedError, OutOfMemoryError, RayActorError
-from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 from test_cluster import Told
 
-from vitpipe.infra.errors import StageError
-from vitpipe.infra.ray import on_worker
-from vitpipe.infra.ray.capacity import CapacityWait
-from vitpipe.infra.ray.gang_notes import GangNotes
-from vitpipe.infra.ray.gang_watch import GangWatch
+from vitpipe.infra.errors import IntegrityError, Lost, StageError, Stopped, StorageError
+from vitpipe.infra.ray import gang_watch, on_worker
+from vitpipe.infra.ray.gang_losses import NAMED, Losses
+from vitpipe.infra.ray.gang_notes import Ending, Failure
 from vitpipe.infra.work import Job
 
 HANG_S = 6
@@ -33,7 +32,6 @@ def stand_still(how: str, folder: Path, rank) -> None:
     Path(folder, f"rank-{rank.rank}-{rank.restart}").write_text(str(os.getpid()))
     if rank.restart == 0 and rank.rank == 1:
         if how == "stopped":
-            time.sleep(3)  # Ray's controller asks each rank while it starts, and waits for the answer without a bound
             os.kill(os.getpid(), signal.SIGSTOP)
         time.sleep(3600)
     if rank.restart == 1:  # negative control: longer than the timeout, but it answers, and no other waits for long
@@ -61,49 +59,120 @@ def test_a_hung_rank_is_seen_and_replaced(how: str, ray_session, tmp_path: Path,
         assert not Path(f"/proc/{pid}").exists()
 
 
+@dataclass(frozen=True)
+class StopsUnpacked:
+    """Stops the first rank that it comes to, before that one has met any other."""
+
+    folder: Path
+
+    def __reduce__(self) -> tuple[Callable[[Path], "StopsUnpacked"], tuple[Path]]:
+        return stop_once, (self.folder,)
+
+
+def stop_once(folder: Path) -> StopsUnpacked:
+    if "RANK" in os.environ and not (folder / "stopped").exists():
+        (folder / "stopped").write_text(str(os.getpid()))
+        os.kill(os.getpid(), signal.SIGSTOP)
+    return StopsUnpacked(folder)
+
+
+def mark_restart(first: StopsUnpacked, rank) -> None:
+    (first.folder / f"{rank.rank}-{rank.restart}").touch()
+
+
+@pytest.mark.ray
+def test_a_rank_that_hangs_in_its_first_moments_is_replaced(ray_session, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(gang_watch, "SILENCE_S", 2 * HANG_S)
+    told = Told(tmp_path / "events")
+    ray_session.named("early", events=told).gang(partial(mark_restart, StopsUnpacked(tmp_path)), resources=PAIR)
+    assert {path.name for path in tmp_path.glob("?-?")} == {"0-1", "1-1"}, "nobody began without it"
+    pid = (tmp_path / "stopped").read_text()
+    (line,) = told.lines()
+    assert f"pid {pid}): it was silent for" in line and not Path(f"/proc/{pid}").exists()
+
+
 @pytest.mark.parametrize(("then", "ends"), [("in step 7", True), ("in step 8", False)])
-def test_the_same_words_are_the_same_failure_at_the_same_step_alone(
-    then: str, ends: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_the_same_words_are_the_same_failure_at_the_same_step_alone(then: str, ends: bool) -> None:
     """Whatever the other rank says about it."""
-    monkeypatch.setattr(GangWatch, "_end_hung", lambda *_: None)
-    watch = gang_watch(Job("run", "node"), tmp_path)
-    watch.after_worker_group_poll_status(failed("in step 7", port=4711))
+    losses = losses_of(Job("run", "node"))
+    losses.count(failed("in step 7", port=4711), {})
     with pytest.raises(StageError, match=r"a bug \(in step 7\)") if ends else nullcontext():
-        watch.after_worker_group_poll_status(failed(then, port=4712))
+        losses.count(failed(then, port=4712), {})
 
 
-LACK = "1 worker(s) were killed due to the node running low on memory. {} GB used"
-CRASH = "its worker process has died: (1) it was killed by the OOM killer due to high memory usage, (2) SIGSEGV"
-"""Ray's words for every process that ends without a word."""
+MEMORY = Failure("out of memory on 10.0.0.7 (31 of 32 GB used)", is_gone=True, of_memory=True)
+CRASH = Failure("ActorDiedError: its worker process has died", is_gone=True)
+"""What Ray says of every process that ends without a word."""
 
 
 @pytest.mark.parametrize(
-    ("deaths", "places", "ends"),
+    ("deaths", "steps", "ends"),
     [
-        ((OutOfMemoryError(LACK.format(31)), OutOfMemoryError(LACK.format(30))), ("after step 7",) * 2, True),
-        ((OutOfMemoryError(LACK.format(31)),) * 2, ("after step 7", "after step 8"), False),
-        ((OutOfMemoryError(LACK.format(31)),) * 2, (None, None), False),
-        ((ActorUnavailableError("Socket closed", None),) * 2, ("after step 7",) * 2, False),
-        ((NodeDiedError("its node has died"),) * 2, ("after step 7",) * 2, False),
-        ((RayActorError(error_msg=CRASH),) * 2, ("after step 7",) * 2, False),
-        ((OutOfMemoryError(LACK.format(31)), RayActorError(error_msg=CRASH)), ("after step 7",) * 2, False),
+        ((MEMORY, MEMORY), ("after step 7",) * 2, True),
+        ((MEMORY, MEMORY), ("after step 7", "after step 8"), False),
+        ((MEMORY, MEMORY), (None, None), False),
+        ((CRASH, CRASH), ("after step 7",) * 2, False),
+        ((MEMORY, CRASH), ("after step 7",) * 2, False),
     ],
-    ids=["memory", "memory-elsewhere", "memory-nowhere", "machines", "nodes", "crashes", "memory-then-crash"],
+    ids=["memory", "memory-elsewhere", "memory-nowhere", "crashes", "memory-then-crash"],
 )
 def test_lack_of_memory_twice_at_one_step_ends_and_losses_do_not(
-    deaths: tuple, places: tuple, ends: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    deaths: tuple[Failure, Failure], steps: tuple[str | None, str | None], ends: bool, tmp_path: Path
 ) -> None:
     """Whatever the other rank says about it."""
-    events, answers = Told(tmp_path / "events"), iter(places)
-    monkeypatch.setattr(GangWatch, "_end_hung", lambda *_: None)
-    monkeypatch.setattr(GangWatch, "_place_of_death", lambda *_: next(answers))
-    watch = gang_watch(Job("run", "node", events=events), tmp_path)
-    watch.after_worker_group_poll_status(died(deaths[0], port=4711))
+    told = Told(tmp_path / "events")
+    losses = losses_of(Job("run", "node", events=told))
+    first, second = ({1: step} if step else {} for step in steps)
+    losses.count(died(deaths[0], port=4711), first)
     with pytest.raises(StageError, match=r"same failure twice: out of memory.*step 7") if ends else nullcontext():
-        watch.after_worker_group_poll_status(died(deaths[1], port=4712))
-    named = ["out of memory: 1 worker(s)" in line for line in events.lines()]
-    assert named == [isinstance(death, OutOfMemoryError) for death in deaths]
+        losses.count(died(deaths[1], port=4712), second)
+    named = ["rank 1 (place unknown): out of memory on 10.0.0.7" in line for line in told.lines()]
+    assert named == [death is MEMORY for death in deaths]
+    assert all("4711" not in line and "4712" not in line for line in told.lines()), "who lost it is not told"
+
+
+def test_losses_are_charged_and_preemptions_and_growth_are_not(tmp_path: Path) -> None:
+    told = Told(tmp_path / "events")
+    losses = losses_of(Job("run", "node", events=told), max_failures=1)
+    left = {rank: Failure("Stopped", Stopped("train", "a notice", ""), noticed=True) for rank in (0, 1)}
+    for ending in (Ending(left, {}), Ending(left, {}, frozenset({"m"}))):  # more room; a machine is taken away
+        losses.check(ending)
+        losses.count(ending, {})
+    place = SimpleNamespace(node="m")
+    losses.count(Ending({1: CRASH}, {1: place}, frozenset({"m"})), {})  # taken away before it could leave
+    losses.count(Ending({1: CRASH}, {1: place}, frozenset({"another"})), {})
+    with pytest.raises(Lost, match="lost 2 times, last: rank 1"):
+        losses.count(Ending({1: CRASH}, {}), {})
+    assert [line.split()[0] for line in told.lines()] == ["preempted", "rank_lost", "rank_lost"]
+
+
+def test_what_a_rank_raised_of_ours_is_raised_and_the_gravest_first() -> None:
+    errors = [StorageError("read", "403", ""), IntegrityError("read", "a flipped bit", "")]
+    failures = {rank: Failure(str(error), error, trace=f"trace {rank}") for rank, error in enumerate(errors)}
+    with pytest.raises(IntegrityError) as caught:
+        losses_of(Job("run", "node")).check(Ending(failures, {}))
+    assert caught.value.__notes__ == ["rank 0: trace 0\nrank 1: trace 1"]
+    losses_of(Job("run", "node")).check(failed("in step 7", port=4711))
+
+
+def test_of_many_ranks_those_are_named_that_say_why(tmp_path: Path) -> None:
+    told = Told(tmp_path / "events")
+    losses = losses_of(Job("run", "node", events=told))
+    lost = {rank: Failure(f"RuntimeError: peer {rank} closed") for rank in range(512)}
+    losses.count(Ending(lost | {300: Failure("ValueError: a bug")}, {}), {})
+    (line,) = told.lines()
+    assert line.startswith("rank_lost rank 300 (place unknown): ValueError: a bug; rank 0") and "and 504 more" in line
+    assert line.count("rank ") == NAMED
+
+
+@pytest.mark.parametrize(("before", "after", "told"), [(2, 3, True), (3, 2, True), (3, 3, False), (0, 3, False)])
+def test_another_number_of_ranks_is_told(before: int, after: int, told: bool, tmp_path: Path) -> None:
+    """A gang's first start is none, and neither is one on as many ranks."""
+    events = Told(tmp_path / "events")
+    losses = losses_of(Job("run", "node", events=events))
+    for ranks in filter(None, (before, after)):
+        losses.begin(ranks)
+    assert [line.startswith(f"resized {before} ranks become {after}") for line in events.lines()] == [True] * told
 
 
 def abort_beside(rank) -> None:
@@ -151,35 +220,16 @@ def test_the_step_of_a_killed_rank_is_still_told(ray_session, tmp_path: Path) ->
     assert ray.get(ask.remote(2**22 + 1)) == "before a first step"
 
 
-@pytest.mark.parametrize(("before", "after", "told"), [(2, 3, True), (3, 2, True), (3, 3, False), (0, 3, False)])
-def test_another_number_of_ranks_is_told(before: int, after: int, told: bool, tmp_path: Path) -> None:
-    """A gang's first start is none, and neither is one on as many ranks."""
-    events = Told(tmp_path / "events")
-    watch = gang_watch(Job("run", "node", events=events), tmp_path)
-    watch._processes = dict.fromkeys(range(before))
-    watch.before_controller_execute_resize_decision(SimpleNamespace(num_workers=after))
-    assert [line.startswith(f"resized {before} ranks become {after}") for line in events.lines()] == [True] * told
+def losses_of(job: Job, max_failures: int = 3) -> Losses:
+    return Losses(job, "run 2 ranks of node", max_failures)
 
 
-def gang_watch(job: Job, folder: Path) -> GangWatch:
-    """One that goes on with what was counted in this folder before."""
-    notes = GangNotes(folder / "gang.json")
-    if not notes.path.exists():
-        notes.begin()
-    return GangWatch(job, CapacityWait({}, 0, 0.0, "run"), 3, 60, notes)
+def failed(note: str, port: int) -> Ending:
+    """Two ranks, one with a bug."""
+    peer = Failure(f"RuntimeError: peer 127.0.0.1:{port} closed the connection")
+    return Ending({0: peer, 1: Failure(f"ValueError: a bug ({note})")}, {})
 
 
-def failed(note: str, port: int) -> SimpleNamespace:
-    """What Ray Train tells of two ranks, one with a bug."""
-    errors = {0: RuntimeError(f"peer 127.0.0.1:{port} closed the connection"), 1: ValueError("a bug")}
-    errors[1].add_note(note)
-    statuses = {rank: SimpleNamespace(error=error) for rank, error in errors.items()}
-    return SimpleNamespace(errors=errors, worker_statuses=statuses, has_preempted_worker=lambda: False)
-
-
-def died(how: Exception, port: int) -> SimpleNamespace:
-    """What Ray Train tells of two ranks, of which one's process is gone."""
-    found = failed("in step 7", port)
-    found.errors[1] = WorkerHealthCheckFailedError("A worker health check failed.\nWorker info: 1", failure=how)
-    found.worker_statuses[1] = SimpleNamespace(error=found.errors[1])
-    return found
+def died(how: Failure, port: int) -> Ending:
+    """Two ranks, of which one's process is gone."""
+    return Ending({**failed("in step 7", port).failures, 1: how}, {})

@@ -26,7 +26,7 @@ def vitpipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     real = runner.run
 
     def here(spec: Any, replacing: Any, ways: Any) -> runner.Outcome:
-        return real(spec, replacing, replace(ways, connect=in_process, metrics_port=None, timing=QUICK))
+        return real(spec, replacing, replace(ways, connect=in_process, metrics_at=lambda: None, timing=QUICK))
 
     monkeypatch.setattr(runner, "run", here)
 

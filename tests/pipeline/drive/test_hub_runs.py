@@ -47,7 +47,7 @@ def vitpipe(
     real = runner.run
 
     def here(spec: Any, replacing: Any, ways: Any) -> runner.Outcome:
-        return real(spec, replacing, replace(ways, connect=in_process, metrics_port=None))
+        return real(spec, replacing, replace(ways, connect=in_process, metrics_at=lambda: None))
 
     monkeypatch.setattr(runner, "run", here)
     yield typed(capsys)

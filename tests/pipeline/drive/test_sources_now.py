@@ -46,7 +46,7 @@ def vitpipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     real = runner.run
 
     def here(spec: Any, replacing: Any, ways: Any) -> runner.Outcome:
-        return real(spec, replacing, replace(ways, connect=in_process, metrics_port=None))
+        return real(spec, replacing, replace(ways, connect=in_process, metrics_at=lambda: None))
 
     monkeypatch.setattr(runner, "run", here)
 

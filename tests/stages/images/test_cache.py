@@ -254,7 +254,7 @@ def test_many_processes_share_a_cache_that_is_too_small(shards, tmp_path, tar_by
 
 def test_a_reader_begins_anywhere_with_the_indexes_it_needs(shards, tmp_path, monkeypatch):
     """However large the set: not all indexes, nor all labels, are read before the first batch."""
-    monkeypatch.setattr("vitpipe.stages.images.split.DECODED_BYTES", 0)
+    monkeypatch.setattr("vitpipe.stages.images.decoded_split.DECODED_BYTES", 0)
     read = []
     original = type(shards).read
     monkeypatch.setattr(type(shards), "read", lambda self, path: read.append(path) or original(self, path))
@@ -282,7 +282,7 @@ def test_a_batch_fetches_several_at_once_and_each_thing_once(shards, tmp_path, t
         return chunks(self, name, start)
 
     cache = ShardCache(tmp_path, None if room is None else room * tar_bytes, ReaderWatch(told, told))
-    monkeypatch.setattr("vitpipe.stages.images.split.DECODED_BYTES", 0)
+    monkeypatch.setattr("vitpipe.stages.images.decoded_split.DECODED_BYTES", 0)
     train = TrainImages(shards, "train", 12, AugmentSettings(crop="none"), 0, cache)
     with (
         mock.patch.object(LocalStore, "read", lambda self, name, *a: meets(name) or read(self, name, *a)),

@@ -12,8 +12,7 @@ from photos import encoded, ingest, picture, write
 from PIL import Image
 
 from tests.stages.images.jpegs import by_pillow, jpeg, jpegs, needs_extension, textured
-from vitpipe.stages.images import extension
-from vitpipe.stages.images import split as split_module
+from vitpipe.stages.images import decoded_split, extension
 from vitpipe.stages.images.config import AugmentSettings
 from vitpipe.stages.images.crops import Box
 from vitpipe.stages.images.decode import decode, decode_part
@@ -129,7 +128,7 @@ def snapshots(tmp_path_factory):
 
 @pytest.mark.parametrize("crop", ["random_resized", "inception", "resmall"])
 def test_batches_are_the_same_without_the_extension(snapshots, tmp_path, monkeypatch, crop):
-    monkeypatch.setattr(split_module, "DECODED_BYTES", 0)
+    monkeypatch.setattr(decoded_split, "DECODED_BYTES", 0)
     train = TrainImages(snapshots, "train", 32, AugmentSettings(crop=crop), 0, tmp_path)
     quick = train.micro_batch(0, 90)
     monkeypatch.setattr(extension, "loaded_extension", lambda: None)
@@ -137,9 +136,9 @@ def test_batches_are_the_same_without_the_extension(snapshots, tmp_path, monkeyp
 
 
 def test_a_crop_decodes_no_whole_image(snapshots, tmp_path, monkeypatch):
-    monkeypatch.setattr(split_module, "DECODED_BYTES", 0)
+    monkeypatch.setattr(decoded_split, "DECODED_BYTES", 0)
     train = TrainImages(snapshots, "train", 32, AugmentSettings(), 0, tmp_path)
-    monkeypatch.setattr(split_module.Split, "pixels", lambda self, number: pytest.fail("decoded whole"))
+    monkeypatch.setattr(decoded_split.Split, "pixels", lambda self, number: pytest.fail("decoded whole"))
     train.micro_batch(0, 60)
 
 
@@ -156,7 +155,7 @@ def test_a_batch_holds_one_decoded_image_at_a_time(tmp_path):
     for number in range(40):
         write(tmp_path / f"source/c{number % 2}/{number}.jpg", jpeg(textured(300, 400, number)))
     shards = ingest(tmp_path, {"source": {"kind": "folder", "root": str(tmp_path / "source")}})
-    with mock.patch.object(split_module, "DECODED_BYTES", 0):
+    with mock.patch.object(decoded_split, "DECODED_BYTES", 0):
         train = TrainImages(shards, "train", 32, AugmentSettings(crop="resmall"), 0, tmp_path / "cache")
     train.micro_batch(0, 40)
     tracemalloc.start()

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from vitpipe.infra.errors import UsageError
-from vitpipe.stages.images import split as split_module
+from vitpipe.stages.images import decoded_split
 from vitpipe.stages.images.config import AugmentSettings
 from vitpipe.stages.images.train import TrainImages
 
@@ -41,7 +41,7 @@ def test_grouping_threads_and_memory_do_not_matter(photos, tmp_path, recipe, mon
     cut = list(train.stream([(3, 1), (4, 2), (6, 13), (19, 21)], threads=3, prefetch=2))
     for name in ("images_BCHW", "labels", "positions_B"):
         assert torch.equal(torch.cat([getattr(batch, name) for batch in cut]), getattr(whole, name))
-    monkeypatch.setattr(split_module, "DECODED_BYTES", 0)
+    monkeypatch.setattr(decoded_split, "DECODED_BYTES", 0)
     assert same(open_train(photos, tmp_path, recipe).micro_batch(3, 37), whole)
 
 

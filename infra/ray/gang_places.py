@@ -1,0 +1,106 @@
+"""The machines' room for one start of a gang: taken, added to while more is wanted, and given back.
+
+The fewest ranks have one placement group, which Ray fills at once or not at all; each rank more has one of its own.
+What is still wanted stays asked for, so that an autoscaler sees it.
+"""
+
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from vitpipe.infra.ray import capacity
+from vitpipe.infra.ray.capacity import CapacityWait
+from vitpipe.infra.ray.fanout import LOOK_S
+from vitpipe.infra.ray.gang_size import Size
+from vitpipe.infra.work import Job
+
+GATHER_S = 10.0
+"""How long a start waits for more than the fewest ranks, where the machines could hold them."""
+
+
+@dataclass(frozen=True)
+class Spot:
+    """Where one rank goes."""
+
+    node: str
+    """Ray's id of its machine."""
+    group: PlacementGroup
+    bundle: int
+
+    def strategy(self) -> PlacementGroupSchedulingStrategy:
+        """What an actor is told to be put there."""
+        return PlacementGroupSchedulingStrategy(self.group, placement_group_bundle_index=self.bundle)
+
+
+@dataclass
+class Places:
+    """Placement groups of one start."""
+
+    fewest: PlacementGroup
+    more: list[PlacementGroup] = field(default_factory=list)
+    _taken: int = 0
+
+    def take(self) -> list[Spot]:
+        """Take all room that is there now; those of one machine stand together."""
+        table = placement_group_table()
+        ready = [self.fewest, *self._ready(table)]
+        self._taken = len(ready) - 1
+        spots = [
+            Spot(node, group, int(bundle))
+            for group in ready
+            for bundle, node in table[group.id.hex()]["bundles_to_node_id"].items()
+        ]
+        return sorted(spots, key=lambda spot: spot.node)  # stable: bundles of a machine stay in their order
+
+    def added(self) -> int:
+        """Count the ranks for which room has come since it was taken."""
+        return len(self._ready(placement_group_table())) - self._taken if len(self.more) > self._taken else 0
+
+    def _ready(self, table: dict[str, Any]) -> list[PlacementGroup]:
+        return [one for one in self.more if table.get(one.id.hex(), {}).get("state") == "CREATED"]
+
+
+@contextmanager
+def places(job: Job, size: Size, patience: CapacityWait) -> Iterator[Places]:
+    """Have room for the gang, and give it back, which ends whatever runs there.
+
+    Errors: those of `job.ask_to_stop` and `patience.check`, while room is waited for.
+    """
+    taken: list[PlacementGroup] = []
+
+    def ask(count: int) -> PlacementGroup:
+        # no two groups of one namespace may share a name, those of a driver that hangs and is taken over included
+        name = f"{job.run}/{job.node} {secrets.token_hex(4)}"
+        taken.append(placement_group([size.bundle] * count, strategy="PACK", name=name))
+        return taken[-1]
+
+    def wait() -> None:
+        job.ask_to_stop()
+        patience.check()
+
+    try:
+        found = Places(ask(size.least))
+        while not found.fewest.wait(LOOK_S):
+            wait()
+        found.more = [ask(1) for _ in range(size.most - size.least)]
+        _gather(found, size, wait)
+        yield found
+    finally:
+        for group in taken:
+            remove_placement_group(group)
+
+
+def _gather(found: Places, size: Size, wait: Callable[[], None]) -> None:
+    """Wait a while for as many ranks as the machines that are there could hold."""
+    if not found.more:
+        return
+    until = time.monotonic() + GATHER_S
+    while found.added() < min(size.most, capacity.room(size.bundle)) - size.least and time.monotonic() < until:
+        wait()
+        time.sleep(LOOK_S / 10)
