@@ -30,6 +30,7 @@ from vitpipe.infra.ray.gang_watch import GangWatch
 from vitpipe.infra.ray.lost_controller import Loss, Losses
 from vitpipe.infra.ray.one_queue import OneQueue, Ticket
 from vitpipe.infra.ray.process_group import ProcessGroup, close_together, here
+from vitpipe.infra.ray.wait import Wait
 from vitpipe.infra.work import Job, Rank
 
 log = logging.getLogger(__name__)
@@ -78,15 +79,18 @@ def gang(
 def _turn(queue: OneQueue, job: Job, size: Size, patience: CapacityWait) -> Iterator[None]:
     """Hold the machines of all ranks in the queue, once it is their turn. Errors: as `gang`, while it is not."""
     inbox: SimpleQueue[Ticket[None]] = SimpleQueue()
-    least = {name: size.least * amount for name, amount in size.bundle.items()}
-    ticket = Ticket(None, least, None, inbox.put, is_gang=True)
+    ticket = Ticket(None, size.bundle, job.seconds, inbox.put, is_gang=True, count=size.least, node=job.node)
+    wait = Wait(job, queue)
     try:
         queue.join([ticket])
+        wait.tell("missing")
         while next_message(inbox) is None:
             job.ask_to_stop()
-            queue.look()
+            wait.look()
             patience.check()
+        wait.over()
         yield
+        queue.leave([ticket], ended=True)
     finally:
         queue.leave([ticket])
 

@@ -13,7 +13,18 @@ from functools import partial
 import timm
 import torch
 
-from tests.benchmarks import checkpoints, millions, opening, reading, scaling, shuffling, streaming, watching, writing
+from tests.benchmarks import (
+    checkpoints,
+    millions,
+    opening,
+    queueing,
+    reading,
+    scaling,
+    shuffling,
+    streaming,
+    watching,
+    writing,
+)
 from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.vit.flops import train_flops_per_image
 from vitpipe.stages.vit.init import init_weights
@@ -32,6 +43,7 @@ def main(asked: Sequence[str]) -> None:
         sections: dict[str, Callable[[], None]] = {
             "steps": vit_steps,
             "shuffling": shuffling.main,
+            "queueing": queueing.main,
             "opening": opening.main,
             "reading": partial(reading.main, photographs),
             "scaling": partial(scaling.main, photographs),
