@@ -72,6 +72,8 @@ class RankActor:
             where = process_group.load(seat, here)
             fn, job = cloudpickle.loads(work)
             on_worker.prepare(job, rank=seat.rank)
+            if not seat.rank and job.progress:
+                job.progress.begun()
             self._beat = Beat(is_ready=True, address=where)
             failure = self._train(seat, fn, job)
         except BaseException as error:
