@@ -62,7 +62,7 @@ def main(what: str, comes_back: str, folder: str) -> None:
     if what == "elastic":
         machines.add_node(num_cpus=2)
     try:
-        with join("demo", machines.address, WAIT_S) as joined:
+        with join("demo", machines.address, WAIT_S, {}) as joined:
             work = ThreadPoolExecutor(1).submit(do, what, folder, joined.named("node"))
             began = time.monotonic()
             end = reclaim if what == "notice" else lose
