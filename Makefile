@@ -52,7 +52,7 @@ drill: install
 	$(BIN)/python -m pytest -m drill
 
 lock:  # exact versions of what is installed now; the lower bounds stand in pyproject.toml
-	$(BIN)/pip freeze --exclude-editable | LC_ALL=C sort -f > constraints.txt
+	$(BIN)/pip freeze --all --exclude pip --exclude-editable | LC_ALL=C sort -f > constraints.txt
 	$(BIN)/python .ci/lock_hashes
 
 clean:

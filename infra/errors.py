@@ -8,6 +8,7 @@ VitpipeError            1  a bug in vitpipe, when raised as itself
 ├── LeaseLost           5  another driver holds the run
 ├── Stopped             6  stopped or preempted; resumable
 ├── StorageError        7  storage, credentials or network
+│   ├── Refused            credentials or rights that the store turns away
 │   ├── NotFound           no object under that name (usually caught by the caller)
 │   ├── AlreadyExists      create-if-absent lost
 │   └── Changed            swap-if-unchanged lost
@@ -15,8 +16,9 @@ VitpipeError            1  a bug in vitpipe, when raised as itself
 """
 
 import re
+import socket
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 Failure = TypeVar("Failure", bound=Exception)
 
@@ -37,6 +39,8 @@ class VitpipeError(Exception):
     def __init__(self, asked: str, found: str = "", do: str = "") -> None:
         super().__init__(asked, found, do)
         self.asked, self.found, self.do = asked, found, do
+        self.host = socket.gethostname()
+        """The machine that it was first raised on; travels with it."""
 
     def __str__(self) -> str:
         """`Cannot ingest /x: no such folder. Correct root.`: what is found is never capitalised, it may be a name."""
@@ -48,6 +52,10 @@ class VitpipeError(Exception):
     def in_brief(self) -> str:
         """What another sentence quotes: `cannot read /x: it is damaged`, without a remedy and a full stop."""
         return f"{self._opening[0].lower()}{self._opening[1:]} {self._clause()}"
+
+    def placed(self) -> Self:
+        """Make the same error with the machine's name in what was found."""
+        return type(self)(self.asked, f"{self.found.rstrip('.')} (on {self.host})".lstrip(), self.do)
 
     def _clause(self) -> str:
         asked = _WORD.sub(lambda word: f"{word[0][0].lower()}{word[0][1:]}", self.asked.strip())
@@ -98,6 +106,10 @@ class StorageError(VitpipeError):
     """Storage, credentials, network, disk or cluster."""
 
     code = 7
+
+
+class Refused(StorageError):
+    """The store turns away who asks: wrong, expired or revoked credentials, missing rights, a clock that is off."""
 
 
 class NotFound(StorageError):

@@ -36,6 +36,8 @@ class Timing:
     """Ranks and tasks read `lease.json` and `stop.json` this often."""
     look_s: float = 1.0
     """Whoever waits for a beat reads the lease this often."""
+    refused_s: float = 60.0
+    """A driver whose beats the store refuses (its key was revoked) ends this long after the first refusal."""
     idle_s: float = 60.0
     """A process that asks nothing for this long stops polling until it asks again."""
 

@@ -42,7 +42,7 @@ class Fence(Protocol):
 
 
 class Events(Protocol):
-    """Facts for people, one object in the store each; a store that refuses one ends no work. Picklable."""
+    """Facts for people, in the store when said; of kinds that repeat, some are counted. Ends no work. Picklable."""
 
     def emit(self, kind: str, text: str) -> None:
         """Say one fact: its kind in a word, and a sentence."""

@@ -4,7 +4,7 @@ import pytest
 
 from vitpipe.infra import logs
 
-pytest_plugins = ["s3_server", "faults.s3_proxy", "ray_session", "hub_server"]
+pytest_plugins = ["s3_server", "faults.s3_proxy", "ray_session", "hub_server", "slurm_world"]
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -27,6 +27,7 @@ from vitpipe.infra.ray.embedded import apart
 from vitpipe.infra.ray.fanout import fan
 from vitpipe.infra.ray.gang import gang
 from vitpipe.infra.ray.gang_size import Size
+from vitpipe.infra.ray.head_dashboard import refuse_open
 from vitpipe.infra.ray.leftovers import driver_folder
 from vitpipe.infra.ray.one_queue import OneQueue
 from vitpipe.infra.work import Done, Emit, GangNeeds, Item, Job, Rank, Result, Stop, TaskNeeds, unknown
@@ -158,7 +159,7 @@ def join(run: str, address: str, wait_s: float, about: Mapping[str, str]) -> Ray
     ray_auth.require_answer(address)
     cluster = _cluster(run, _init(about, address=address, namespace=run), wait_s)
     try:
-        ray_auth.refuse_open(cluster.dashboard_url)
+        refuse_open(cluster.dashboard_url)
     except StorageError:
         cluster.close()
         raise

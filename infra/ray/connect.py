@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from vitpipe.infra.ray import leftovers
+from vitpipe.infra.ray.cluster_survey import Survey, survey
 
 if TYPE_CHECKING:
     from vitpipe.infra.ray.cluster import RayCluster
@@ -42,6 +43,14 @@ def connect(
         leftovers.sweep()
         return ray_cluster.embed(run, cpus_wanted, wait_s or 0.0, about or {})
     return ray_cluster.join(run, address, ray_cluster.WAIT_S if wait_s is None else wait_s, about or {})
+
+
+def survey_cluster(store_uri: str, expected: int, address: str | None) -> Survey:
+    """Look at every node of the cluster at `address`, or of an embedded one, as soon as `expected` nodes are there."""
+    with connect("doctor", address=address):
+        from vitpipe.infra.ray.ray_nodes import RayNodes  # imports ray
+
+        return survey(RayNodes(expected), store_uri)
 
 
 def prepare_environment() -> None:

@@ -81,7 +81,9 @@ def begin(fn: Callable[[Rank], None], job: Job, size: Size, spots: Sequence[Spot
     name = f"{job.run}/{job.node}"
     made = ray.remote(type(job.node, (RankActor,), {}))
     namespace = f"{name} {secrets.token_hex(4)}"
+    # beats are no work of the run: among the dashboard's tasks they would be thousands
     options: dict[str, Any] = {"num_cpus": size.cpus, "num_gpus": size.gpus, "namespace": namespace}
+    options["enable_task_events"] = False
     actors = [
         made.options(name=f"{name}[{rank}]", scheduling_strategy=spot.strategy(), **options).remote(f"{name}[{rank}]")
         for rank, spot in enumerate(spots)

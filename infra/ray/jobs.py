@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import re
 import secrets
 import shlex
 import shutil
@@ -30,6 +31,8 @@ PACKAGE = Path(__file__).parents[2]
 _NOT_SHIPPED = shutil.ignore_patterns("__pycache__", "*.pyc")
 PROBE_S = 180.0
 """A probe job starts Python on every node; on a busy cluster that takes its time."""
+_RAYS_OWN = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+\s+INFO \w+\.py:\d+ -- ")
+"""How lines begin that Ray writes into a job's log: `Runtime env is setting up.`"""
 PYTHON = "python.sh"
 _PYTHON_SH = r"""# Python of the environment that Ray itself runs in (an ancestor's), though nobody activated it.
 above=$PPID
@@ -130,7 +133,7 @@ class Jobs:
             return str(self._client.get_job_logs(job))
 
     def follow(self, job: str) -> Iterator[str]:
-        """Yield what the command prints, as it comes, until it ends."""
+        """Yield what the command prints, as it comes, until it ends; without what Ray says about itself."""
         loop = asyncio.new_event_loop()
         lines: AsyncIterator[str] = self._client.tail_job_logs(job)
         try:
@@ -140,7 +143,8 @@ class Jobs:
                         chunk = loop.run_until_complete(anext(lines))
                     except StopAsyncIteration:
                         return
-                yield chunk
+                if said := said_by_the_command(chunk):
+                    yield said
         finally:
             loop.run_until_complete(loop.shutdown_asyncgens())
             loop.close()
@@ -192,6 +196,11 @@ class Jobs:
             yield
         except self._failures as error:
             raise _refused(what, self.address, error) from error
+
+
+def said_by_the_command(lines: str) -> str:
+    """Leave out Ray's own lines."""
+    return "".join(line for line in lines.splitlines(keepends=True) if not _RAYS_OWN.match(line))
 
 
 def _refused(what: str, address: str, error: Any) -> StorageError:

@@ -157,7 +157,10 @@ def _signal(who: Holder, number: signal.Signals) -> None:
 
 @contextmanager
 def named_errors(what: str) -> Iterator[None]:
-    """Log what `what` fails with; raise exhausted memory and full disks as errors of ours, anything else as it is."""
+    """Log what `what` fails with; raise exhausted memory and full disks as errors of ours, anything else as it is.
+
+    What has to do with storage, credentials, clocks or disks is said with the machine on which it went wrong.
+    """
     try:
         yield
     except Exception as error:
@@ -182,11 +185,13 @@ def _tags(labels: Mapping[str, str]) -> dict[str, str]:
 
 
 def _named(error: Exception, what: str) -> VitpipeError | None:
+    if isinstance(error, StorageError):
+        return error.placed()
     if isinstance(error, VitpipeError):
         return None
     if is_full(error):
         place = full_path(error, _session_folder())
-        return StorageError(what, f"the disk is full at {place}: {error}", "free space there, then run again")
+        return StorageError(what, f"the disk is full at {place}: {error}", "free space there, then run again").placed()
     if out_of_memory(error):
         return StageError(what, f"out of memory: {error}", "lower micro_batch, use more workers, or a larger machine")
     return None

@@ -53,6 +53,19 @@ def broken(store: Store, path: str) -> Iterator[str]:
         yield "it takes a swap (`If-Match`) of a version that is gone"
 
 
+def round_trip(store: Store, path: str) -> Iterator[str]:
+    """Yield the promises that a store breaks, conditional or not, tried at `path` as a run would; then delete it."""
+    try:
+        yield from broken(store, path)
+        store.write(path, b"first")
+        if store.read(path) != b"first" or store.read(path, 1, 3) != b"irs":
+            yield "what is written does not read back"
+        if [entry.path for entry in store.list(path)] != [path]:
+            yield "what is written is not listed"
+    finally:
+        store.delete(path)
+
+
 def refused(ask: Callable[[], object], how: type[StorageError]) -> bool:
     """Whether `ask` raises that very error."""
     try:

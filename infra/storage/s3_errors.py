@@ -11,7 +11,7 @@ from botocore import exceptions as boto
 from botocore.parsers import ResponseParserError
 from urllib3.exceptions import HTTPError
 
-from vitpipe.infra.errors import NotFound, StorageError, VitpipeError
+from vitpipe.infra.errors import NotFound, Refused, StorageError, VitpipeError
 from vitpipe.infra.storage.store import replaced
 
 
@@ -99,7 +99,7 @@ def explained(error: Exception, asked: str, bucket: str, bucket_wanted: bool = F
     if status in (401, 403) or code in _REFUSED:
         return _refused(error, asked)
     if isinstance(error, _CREDENTIALS):
-        return StorageError(asked, f"no usable AWS credentials ({error})", _WHERE)
+        return Refused(asked, f"no usable AWS credentials ({error})", _WHERE)
     if isinstance(error, boto.SSLError):
         dated = "not yet valid" in str(error) or "has expired" in str(error)
         remedy = "look at this machine's clock, then at" if dated else "set AWS_CA_BUNDLE to"
@@ -110,7 +110,7 @@ def explained(error: Exception, asked: str, bucket: str, bucket_wanted: bool = F
     return StorageError(asked, f"S3 answered {in_brief(error)}", "`vitpipe doctor` checks the store step by step")
 
 
-def _refused(error: Exception, asked: str) -> StorageError:
+def _refused(error: Exception, asked: str) -> Refused:
     """Blame this machine's clock where it is off: every signature is wrong then, and a HEAD's answer has no body."""
     code, status = code_of(error), status_of(error)
     found = f"S3 refused it: {status} {code if code != str(status) else ''}".rstrip()
@@ -120,7 +120,7 @@ def _refused(error: Exception, asked: str) -> StorageError:
     if abs(ahead_s) > _CLOCK_OFF_S:
         found = f"this machine's clock is {_spoken(ahead_s)} the server's; {found}"
         remedy = _REFUSED["RequestTimeTooSkewed"]
-    return StorageError(asked, found, remedy)
+    return Refused(asked, found, remedy)
 
 
 def _spoken(ahead_s: float) -> str:

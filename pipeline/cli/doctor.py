@@ -23,7 +23,7 @@ from vitpipe.infra.errors import StorageError, VitpipeError
 from vitpipe.infra.ray import auth as ray_auth
 from vitpipe.infra.ray.connect import RAY_SETTINGS
 from vitpipe.infra.storage import mounts
-from vitpipe.infra.storage.conditions import REMEDY, broken
+from vitpipe.infra.storage.conditions import REMEDY, round_trip
 from vitpipe.infra.storage.folders import flock
 from vitpipe.infra.storage.local import LocalStore
 from vitpipe.infra.storage.opening import open_store
@@ -32,7 +32,7 @@ from vitpipe.stages.images.native import compilation
 
 MIN_RAY = (2, 60)
 MIN_FREE_BYTES = 2 << 30
-EXTRAS = ("", "benchmarks", "parity")  # "" is every installation
+EXTRAS = ("", "benchmarks", "parity", "wandb", "mlflow", "trackio")  # "" is every installation
 """Whose packages this program calls; those of `dev`, such as pytest, may be of any version here."""
 MAX_SKEW_S = 10.0
 """Machines whose clocks differ more make `status` and the times of events misleading; S3 refuses at 15 minutes."""
@@ -52,9 +52,9 @@ class Check:
 def checks(store_uri: str = "file://./runs") -> Iterator[Check]:
     """Yield every check as it is done; `store_uri` is where runs are to be kept. One that is not ok means exit 7."""
     for look in (_python, _packages, _ray, _token, _address, _gpus, _compiler, _reader, _disk):
-        yield _settled(look())
+        yield settled(look())
     for check in _store_checks(store_uri):
-        yield _settled(check)
+        yield settled(check)
 
 
 def failure(found: list[Check]) -> StorageError | None:
@@ -65,7 +65,8 @@ def failure(found: list[Check]) -> StorageError | None:
     return StorageError("pass every check", f"not ok: {', '.join(check.name for check in bad)}", bad[0].do)
 
 
-def _settled(check: Check) -> Check:
+def settled(check: Check) -> Check:
+    """Leave out what to do where there is nothing to do."""
     return replace(check, do="") if check.ok else check
 
 
@@ -206,19 +207,7 @@ def _store_checks(uri: str) -> Iterator[Check]:
 def _round_trip(store: Store) -> Check:
     """Write, read, commit and delete as a run does. The name is one that the shipped S3 policy lets a run delete."""
     name = f"doctor-{secrets.token_hex(4)}/node/a0/step-0/probe"
-    try:
-        wrong = list(_broken_promises(store, name))
-    finally:
-        store.delete(name)
+    wrong = list(round_trip(store, name))
     if wrong:
         return Check(f"store {store.uri}", False, f"it breaks a promise: {'; '.join(wrong)}", REMEDY)
     return Check(f"store {store.uri}", True, "wrote, read, swapped, listed and deleted a probe")
-
-
-def _broken_promises(store: Store, name: str) -> Iterator[str]:
-    yield from broken(store, name)
-    store.write(name, b"first")
-    if store.read(name) != b"first" or store.read(name, 1, 3) != b"irs":
-        yield "what is written does not read back"
-    if [entry.path for entry in store.list(name)] != [name]:
-        yield "what is written is not listed"

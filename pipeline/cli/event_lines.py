@@ -13,8 +13,8 @@ from vitpipe.infra.events import Event, EventReader, new_events
 from vitpipe.infra.storage.store import Store
 
 AT_ONCE = (
-    "takeover", "checkpoint_refused", "checkpoint_failed", "step_skipped", "log_dropped", "rank_lost", "preempted",
-    "resized", "resumed", "adopted", "adoption_refused",
+    "takeover", "refused", "checkpoint_refused", "checkpoint_failed", "deletion_failed", "step_skipped", "log_dropped",
+    "rank_lost", "preempted", "resized", "resumed", "adopted", "adoption_refused",
 )  # fmt: skip
 """Kinds worth a line at once; the rest is for `vitpipe events`."""
 HOLD_S = 60.0

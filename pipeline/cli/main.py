@@ -21,10 +21,12 @@ from vitpipe.infra.full_disk import full_path, is_full
 from vitpipe.pipeline.cli import terminal
 from vitpipe.pipeline.cli.artifact_verbs import artifacts
 from vitpipe.pipeline.cli.curve_verbs import curves
+from vitpipe.pipeline.cli.doctor_verb import doctors
 from vitpipe.pipeline.cli.many_verbs import many
 from vitpipe.pipeline.cli.plan_verbs import AsJson, Overrides, Spec, VerifySources, looks, mind_run_beside
 from vitpipe.pipeline.cli.predict_verb import predictions
 from vitpipe.pipeline.cli.run_verbs import runs
+from vitpipe.pipeline.cli.submit_verb import submissions
 
 if TYPE_CHECKING:
     from vitpipe.pipeline.drive.runner import Outcome
@@ -217,34 +219,6 @@ def _say_end(spec: "PipelineSpec", outcome: "Outcome", seconds: float, as_json: 
         terminal.tell(f"in a browser: vitpipe report {spec.uri} --open")
 
 
-@app.command()
-def submit(
-    spec: Spec,
-    address: Annotated[str, typer.Option(help="The cluster's jobs API, such as http://head:8265.", show_default=False)],
-    overrides: Overrides = None,
-    replace: Annotated[list[str] | None, typer.Option(metavar="NODE", help="As for run.")] = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Stay until the job ends, and end with its code.")] = False,
-    as_json: AsJson = False,
-) -> int:
-    """Run as a Ray job on a cluster."""
-    from vitpipe.pipeline.cli import submission
-    from vitpipe.pipeline.drive.driver import ignore
-    from vitpipe.pipeline.spec.load import load
-
-    found = load(spec, overrides or ())
-    jobs, submitted = submission.submit_spec(found, address, replace or (), spec.name, terminal.complain)
-    if as_json:
-        terminal.print_json({"job": submitted.job, "run": found.uri, "dashboard": submitted.dashboard_url})
-    else:
-        terminal.tell(f"job {submitted.job} runs {found.uri}\n{submitted.dashboard_url}")
-    if not watch:
-        return 0
-    code = submission.watch(jobs, submitted.job, ignore if as_json else lambda lines: terminal.tell(lines.rstrip("\n")))
-    if as_json:
-        terminal.print_json({"job": submitted.job, "code": code})
-    return code
-
-
-for verbs in (looks, runs, many, curves, predictions):
+for verbs in (looks, submissions, runs, doctors, many, curves, predictions):
     app.registered_commands += verbs.registered_commands
 app.add_typer(artifacts, name="artifacts")

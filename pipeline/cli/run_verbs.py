@@ -156,25 +156,3 @@ def gc(
         say(f"would remove {one.path}: {one.reason}" if dry_run else f"removed {one.path}")
     would_be = "would be " if dry_run else ""
     say(f"{uri}: {len(found.garbage)} files and {found.bytes:,} bytes {would_be}removed")
-
-
-@runs.command()
-def doctor(
-    store: Annotated[str, typer.Option(help="Where runs are to be kept.")] = "file://./runs", as_json: AsJson = False
-) -> int:
-    """Look at Ray, token, store, clock, disk, compiler and GPUs: each ok, or what to do."""
-    from vitpipe.pipeline.cli.doctor import checks, failure
-
-    found = []
-    for check in checks(store):
-        found.append(check)
-        if not as_json:
-            verdict = "ok " if check.ok else "BAD"
-            say(folded(f"{verdict} {check.name}: {check.found}" + (f"; {check.do}" if check.do else "")))
-    error = failure(found)
-    if as_json:
-        wrong = {"error": error.to_json()} if error else {}
-        print_json({"checks": [asdict(check) for check in found], **wrong})
-    elif error:
-        raise error
-    return error.code if error else 0

@@ -111,6 +111,8 @@ class Driver:
     options: DriverOptions
     spare: SpareRoom
     turns: Turns = field(default_factory=Turns)
+    commits: Mapping[str, int] = field(default_factory=dict)
+    """The newest step that each running node is known to have committed."""
 
     @property
     def store(self) -> Store:

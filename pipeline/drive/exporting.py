@@ -6,7 +6,7 @@ was lost.
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -68,20 +68,28 @@ def exporting(
 
 
 @contextmanager
-def publishing(name: str, run: Store, plan: Plan, clusters: Clusters) -> Iterator[None]:
-    """Bring the numbers of all processes to this one's exporter until the block ends."""
+def publishing(name: str, run: Store, plan: Plan, clusters: Clusters | None) -> Iterator[Mapping[str, int]]:
+    """Bring the numbers of all processes to this one's exporter until the block ends; nothing where it has none.
+
+    Yields the newest committed step of each node that runs, as it becomes known.
+    """
+    commits: dict[str, int] = {}
+    if clusters is None:
+        yield commits
+        return
     end = threading.Event()
-    thread = threading.Thread(target=_publish, args=(name, run, plan, end), name="vitpipe-exporting", daemon=True)
+    told = (name, run, plan, end, commits)
+    thread = threading.Thread(target=_publish, args=told, name="vitpipe-exporting", daemon=True)
     with clusters.counting():
         thread.start()
         try:
-            yield
+            yield commits
         finally:
             end.set()
             thread.join()
 
 
-def _publish(name: str, run: Store, plan: Plan, end: threading.Event) -> None:
+def _publish(name: str, run: Store, plan: Plan, end: threading.Event, commits: dict[str, int]) -> None:
     published: dict[str, object] = {}
     while not end.wait(EVERY_S):
         nodes = [planned.node for planned in plan.due]
@@ -89,6 +97,8 @@ def _publish(name: str, run: Store, plan: Plan, end: threading.Event) -> None:
             if progress and progress != published.get(node):
                 publish_progress(name, node, progress)
                 published[node] = progress
+                if (step := progress.get("metrics", {}).get("last_committed_step")) is not None:
+                    commits[node] = int(step)
 
 
 def _progress(run: Store, node: str) -> dict[str, Any] | None:

@@ -11,7 +11,16 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from vitpipe.infra import lease_state
-from vitpipe.infra.errors import AlreadyExists, Changed, LeaseLost, NotFound, Stopped, StorageError, VitpipeError
+from vitpipe.infra.errors import (
+    AlreadyExists,
+    Changed,
+    LeaseLost,
+    NotFound,
+    Refused,
+    Stopped,
+    StorageError,
+    VitpipeError,
+)
 from vitpipe.infra.event_batches import begin_anew
 from vitpipe.infra.events import StoreEvents
 from vitpipe.infra.fence import StoreFence, lease_lost
@@ -24,7 +33,8 @@ from vitpipe.pipeline.store.contents import highest_fence
 log = logging.getLogger(__name__)
 
 Tell = Callable[[VitpipeError], None]
-"""Called once with LeaseLost, and once with Stopped when somebody asks us to end; from the heartbeat's thread."""
+"""Called once with LeaseLost, and once with Stopped when somebody asks us to end; with Refused when the store begins to
+turn our beats away, and with StorageError once it did so for `refused_s`. From the heartbeat's thread."""
 
 _TRIES = 5
 
@@ -106,11 +116,13 @@ class Lease:
 
     def _beat(self, tell: Tell) -> None:
         pause = self._timing.renew_s
+        refused_at: float | None = None
         while not self._ended.wait(pause):
             pause = self._timing.renew_s
             try:
                 self.renew()
                 asked = self._stop is None and lease_state.read_stop(self.run, self.fence)
+                refused_at = None
             except LeaseLost as error:
                 if not self._ended.is_set():
                     tell(error)
@@ -118,10 +130,23 @@ class Lease:
             except VitpipeError as error:
                 log.warning("the lease could not be renewed, trying again: %s", error)
                 pause = self._timing.look_s
+                if not isinstance(error, Refused):
+                    continue
+                if refused_at is None:
+                    refused_at = self._clock.monotonic()
+                    tell(error)
+                elif self._clock.monotonic() - refused_at > self._timing.refused_s:
+                    tell(self._given_up(error))
+                    return
                 continue
             if asked:
                 self._stop = asked
                 tell(Stopped(f"run {self.run.uri}", asked, "run the same command again to go on"))
+
+    def _given_up(self, error: Refused) -> StorageError:
+        found = f"the store has refused its driver for {self._timing.refused_s:g} s: {error.found}"
+        do = f"run the same command again, which goes on from the last commit, once this is done: {error.do}"
+        return StorageError(f"go on with {self.run.uri}", found, do)
 
     def _swap(self, wanted: LeaseState) -> bool:
         """Swap `wanted` in; whether it is in the store now. When not, what is there is ours, and is our state now."""

@@ -3,7 +3,6 @@
 import os
 import threading
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 
 from vitpipe.infra.events import StoreEvents
@@ -99,14 +98,14 @@ def _walk(
 ) -> Outcome:
     with (
         options.connect(spec.name, _cpus_wanted(spec, plan)) as clusters,
-        publishing(spec.name, held.run, plan, clusters) if options.metrics_at() else nullcontext(),
+        publishing(spec.name, held.run, plan, clusters if options.metrics_at() else None) as commits,
         copying(held.run) as copies,
     ):
         signals.install()  # ray.init sets its own
         signals.tell(lambda name: inbox.put(StopRequested(name)))
         if clusters.dashboard_url:
             options.on_cluster(clusters.dashboard_url)
-        driver = Driver(spec.name, held.run, held.lease, clusters, options, held.spare)
+        driver = Driver(spec.name, held.run, held.lease, clusters, options, held.spare, commits=commits)
         return Outcome(plan, Walk(driver, spec.graph, facts, plan, inbox, on_commit=copies.changed).run())
 
 

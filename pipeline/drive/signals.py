@@ -1,6 +1,7 @@
 """SIGTERM and Ctrl-C as requests to stop: an exception before the work begins, a message once somebody listens."""
 
 import signal
+import time
 from collections.abc import Callable
 from types import FrameType
 from typing import Any, Self
@@ -8,6 +9,8 @@ from typing import Any, Self
 from vitpipe.infra.errors import Stopped
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+ONE_S = 0.2
+"""Signals within this time are one: `timeout` and Apptainer pass on what the whole process group has got already."""
 
 
 class Signals:
@@ -16,6 +19,7 @@ class Signals:
     def __init__(self) -> None:
         self._before: dict[signal.Signals, Any] = {}
         self._listener: Callable[[str], None] | None = None
+        self._heard = float("-inf")
 
     def __enter__(self) -> Self:
         self._before = {number: signal.getsignal(number) for number in _SIGNALS}
@@ -39,7 +43,9 @@ class Signals:
         name = signal.Signals(number).name
         if self._listener is None:
             raise Stopped("run", f"{name} came before anything was started", "run the same command again")
-        self._listener(name)
+        before, self._heard = self._heard, time.monotonic()
+        if self._heard - before >= ONE_S:
+            self._listener(name)
 
 
 class NoSignals(Signals):

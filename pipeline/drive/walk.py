@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import assert_never
 
-from vitpipe.infra.errors import LeaseLost, Stopped, StorageError, VitpipeError, gravest
+from vitpipe.infra.errors import LeaseLost, Refused, Stopped, StorageError, VitpipeError, gravest
 from vitpipe.infra.metrics import STATES, NodeMetrics
 from vitpipe.pipeline.drive.driver import Driver
 from vitpipe.pipeline.drive.foresight import Foresight
@@ -107,8 +107,10 @@ class Walk:
                 self._asked(message.reason)
             case Stopped():
                 self._stop(message.found)
+            case Refused():
+                self.driver.emit("", "refused", self._refusal(message))
             case VitpipeError():
-                raise message  # the lease is lost: leave everything as it is
+                raise message  # the lease is lost, or cannot be kept: leave everything as it is
             case _:
                 assert_never(message)
 
@@ -129,6 +131,13 @@ class Walk:
         self._show(node, "waiting" if isinstance(error, Stopped) else "failed")
         for id in self.graph.downstream({node}) - {node}:
             self._show(id, "blocked")
+
+    def _refusal(self, error: Refused) -> str:
+        """Say what stands, and until when the run waits for its credentials to be right again."""
+        steps = [f"step {step} of {node}" for node, step in self.driver.commits.items() if node in self._running]
+        last = ", ".join([*steps, *self.committed]) or "nothing yet"
+        until = f"unless they are taken again, the run ends {self.driver.options.timing.refused_s:g} s from now with 7"
+        return f"the store refuses the credentials of this driver: {error.found}; committed: {last}; {until}"
 
     def _asked(self, reason: str) -> None:
         if self._stopping:

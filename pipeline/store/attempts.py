@@ -90,9 +90,21 @@ def list_attempts(node: Store, pieces: str | None) -> tuple[Attempt, ...]:
     return attempts_of(node, files, pieces)
 
 
-def attempts_of(node: Store, files: Mapping[str, Sequence[str]], pieces: str | None) -> tuple[Attempt, ...]:
-    """Do as `list_attempts` from a listing: the paths in each attempt's folder, by the attempt's name."""
-    found = (_attempt(node, name, paths, _count(paths, pieces)) for name, paths in files.items())
+def attempts_of(
+    node: Store, files: Mapping[str, Sequence[str]], pieces: str | None, recorded: Sequence[Record] = ()
+) -> tuple[Attempt, ...]:
+    """Do as `list_attempts` from a listing: the paths in each attempt's folder, by the attempt's name.
+
+    An attempt that one of the `recorded` is of needs no reading: its record says the same.
+    """
+    known = {record.attempt: record for record in recorded}
+
+    def one(name: str, paths: Sequence[str]) -> Attempt | None:
+        if name in known:
+            return _of_record(name, known[name], _count(paths, pieces))
+        return _attempt(node, name, paths, _count(paths, pieces))
+
+    found = (one(name, paths) for name, paths in files.items())
     begun = (replace(one, committed=COMMITTED in files[one.name]) for one in found if one is not None)
     return tuple(sorted(begun, key=lambda one: (one.fence, one.restart), reverse=True))
 
@@ -110,9 +122,13 @@ def _attempt(node: Store, name: str, paths: Sequence[str], pieces: int) -> Attem
     if not pieces:
         return None
     if record := _naming(node, name):  # a record that names some of its files has the same recipe and inputs
-        return Attempt(name, *order, record.fingerprint, record.recipe, record.inputs, pieces)
+        return _of_record(name, record, pieces)
     found = f"it is lost, and beside it are {pieces} finished pieces"  # it is written before all else, deleted last
     raise IntegrityError(f"read {node.uri}/{name}/{HEADER}", found, _remedy(node, name))
+
+
+def _of_record(name: str, record: Record, pieces: int) -> Attempt:
+    return Attempt(name, *_order(name), record.fingerprint, record.recipe, record.inputs, pieces)
 
 
 def _order(name: str) -> tuple[int, int]:

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from vitpipe.infra.at_once import by_key
-from vitpipe.infra.errors import IntegrityError, StorageError, UsageError
+from vitpipe.infra.curves import CURVES
+from vitpipe.infra.errors import StorageError, UsageError
 from vitpipe.infra.progress import PROGRESS, RESTARTING
 from vitpipe.infra.storage.opening import open_store
 from vitpipe.infra.storage.store import Entry, Store
@@ -22,7 +23,7 @@ _NAME = NAME.pattern
 _ATTEMPT = r"a\d+(?:\.\d+)?"
 _OBJECT = re.compile(
     rf"(?P<node>{_NAME}(?:/(?!{_ATTEMPT}/){_NAME})?)/"
-    rf"(?:(?P<record>{RECORDS})|(?P<sign>{re.escape(PROGRESS)}|{re.escape(RESTARTING)})"
+    rf"(?:(?P<record>{RECORDS})|(?P<sign>{'|'.join(map(re.escape, (PROGRESS, RESTARTING, CURVES)))})"
     r"|(?P<attempt>" + _ATTEMPT + r")/(?P<path>.+))"
 )
 SHARED = "_shared"
@@ -47,7 +48,7 @@ class NodeContents:
     attempts: dict[str, list[Entry]] = field(default_factory=dict)
     """By attempt: every file below it."""
     signs: dict[str, str | None] = field(default_factory=dict)
-    """The state of each other file that is looked for in its folder: records, progress."""
+    """The state of each other file that is looked for in its folder: records, progress, curves."""
 
     @property
     def committed(self) -> bool:
@@ -79,15 +80,13 @@ def is_record(path: str) -> bool:
 def open_run(uri: str, asked: str, also: str = "", begun: bool = True) -> Store:
     """Open the folder of a run that exists. UsageError with the nearest name for any other.
 
-    `also` is where it was looked for before. One that was only submitted is refused, unless it need not have `begun`.
+    `also` is where it was looked for before. One that was only submitted is refused, unless it need not have `begun`;
+    IntegrityError where word of that cannot be read.
     """
     run = open_store(uri)
     if is_run(run):
         return run
-    try:
-        waiting = read_submission(run)
-    except IntegrityError:
-        waiting = None
+    waiting = read_submission(run)
     if waiting and not begun:
         return run
     if waiting:
@@ -142,7 +141,7 @@ def list_run(run: Store, node: str = "", brief: bool = False) -> RunContents:
             continue
         here = nodes.setdefault(match["node"], NodeContents(match["node"]))
         if match["attempt"]:
-            inside = Entry(f"{match['attempt']}/{match['path']}", entry.bytes)
+            inside = Entry(f"{match['attempt']}/{match['path']}", entry.bytes, state=entry.state)
             here.attempts.setdefault(match["attempt"], []).append(inside)
         else:
             here.records += [match["record"]] if match["record"] else []

@@ -12,8 +12,10 @@ from vitpipe.infra.at_once import by_key
 from vitpipe.infra.curves import CURVES, CurvePoint, family, part_path
 from vitpipe.infra.errors import IntegrityError, NotFound, UsageError
 from vitpipe.infra.storage.store import Store
-from vitpipe.pipeline.store.node_status import NodeStatus, RunStatus
-from vitpipe.pipeline.store.records import Committed, read_committed
+from vitpipe.pipeline.store.contents import NodeContents, list_run
+from vitpipe.pipeline.store.copies import Found, records_in_run
+from vitpipe.pipeline.store.node_status import RunStatus
+from vitpipe.pipeline.store.records import Committed
 from vitpipe.stages.artifacts import Artifact, Checkpoint, Score
 from vitpipe.stages.finetune.protocol import TrialOutcome, trial_points
 from vitpipe.stages.report.pretraining import log_lines
@@ -39,45 +41,48 @@ class NodeCurves:
         return found
 
 
+Signs = tuple[bool, str | None, str | None]
+"""Of a node: whether it is committed, and the states of its curves and its record; None where a listing has none."""
+
+
 @dataclass
 class CurveReader:
-    """Reads a run's curves again and again: each look asks one request for a running node, two while its tasks leave
-    theirs and one more for each of these; any other node is read when its state changes."""
+    """Reads a run's curves again and again: a look asks for one listing, and for what that shows to have changed."""
 
     run: Store
     committed: dict[str, Committed] = field(default_factory=dict)
     """Records of the committed nodes that were looked at."""
-    _known: dict[str, tuple[str, NodeCurves]] = field(default_factory=dict)
-    """By node: of which state, and what was found."""
-    _parts: dict[tuple[str, str], tuple[object, live.Lines]] = field(default_factory=dict)
+    _known: dict[str, tuple[Signs, live.Curves, NodeCurves]] = field(default_factory=dict)
+    """By node: of which signs, what its own curves are, and what is known with those of its tasks."""
+    _parts: dict[tuple[str, str], tuple[str | None, live.Lines]] = field(default_factory=dict)
 
     def read(self, status: RunStatus) -> dict[str, NodeCurves]:
-        """Read what may have changed; curves by node. StorageError where the store does not answer."""
-        asked = {node.node: node for node in status.nodes if self._is_open(node)}
-        for id, found in by_key(lambda id: self._node(asked[id]), asked).items():
-            self._known[id] = _sign(asked[id]), found
-        return {node.node: self._known[node.node][1] for node in status.nodes}
+        """Read what changed; curves by node. StorageError where the store does not answer."""
+        seen = list_run(self.run, brief=True)
+        done = {node.node for node in status.nodes if node.state == "committed"}
+        signs = {node.node: _signs(seen.of(node.node), node.node in done) for node in status.nodes}
+        open_ = [id for id in signs if id not in self._known or self._known[id][0] != signs[id]]
+        records = records_in_run(self.run, seen, [id for id in open_ if id in done])
+        self.committed |= {id: one for id, one in records.items() if isinstance(one, Committed)}
+        for id, found in by_key(lambda id: self._own(seen.of(id), records.get(id)), open_).items():
+            self._known[id] = signs[id], *found
+        running = [id for id, (_, own, _) in self._known.items() if own.has_parts and id in signs and id not in done]
+        whole = by_key(lambda id: self._with_parts(seen.of(id), self._known[id][1]), running)
+        return {id: whole.get(id, self._known[id][2]) for id in signs}
 
-    def _is_open(self, node: NodeStatus) -> bool:
-        return node.state == "running" or self._known.get(node.node, ("",))[0] != _sign(node)
-
-    def _node(self, node: NodeStatus) -> NodeCurves:
-        folder = self.run.child(node.node)
+    def _own(self, node: NodeContents, record: Found) -> tuple[live.Curves, NodeCurves]:
         try:
-            committed = read_committed(folder, node.node) if node.state == "committed" else None
-            if committed:
-                self.committed[node.node] = committed
-            found = self._live(folder)
-            if committed and family(found.attempt) != family(committed.record.attempt):
-                return NodeCurves(committed.record.attempt, _of_artifact(committed.artifact()))
+            found = self._live(node)
+            if isinstance(record, Committed) and family(found.attempt) != family(record.record.attempt):
+                return live.Curves(""), NodeCurves(record.record.attempt, _of_artifact(record.artifact()))
         except (IntegrityError, UsageError) as error:
-            return NodeCurves(note=str(error))
-        if not found.has_parts or committed:
-            return NodeCurves(found.attempt, found.lines)
-        parts = self._running(folder, found.attempt, found.lines)
-        return NodeCurves(found.attempt, {**parts, **found.lines})
+            return live.Curves(""), NodeCurves(note=str(error))
+        return found, NodeCurves(found.attempt, found.lines)
 
-    def _live(self, folder: Store) -> live.Curves:
+    def _live(self, node: NodeContents) -> live.Curves:
+        folder = self.run.child(node.id)
+        if CURVES not in node.signs:
+            return live.Curves("")
         try:
             return live.parse(folder.read(CURVES))
         except NotFound:
@@ -86,22 +91,24 @@ class CurveReader:
             do = "it is only looked at: whoever runs the node writes it anew"
             raise IntegrityError(f"read {folder.uri}/{CURVES}", str(error), do) from error
 
-    def _running(self, folder: Store, attempt: str, done: live.Lines) -> live.Lines:
-        """Read the curves of tasks that still run: of one that is done the node's own curves have all."""
-        ended = {part_path(attempt, of) for of in done}
-        listed = [entry for entry in folder.list(f"{attempt}/curves/") if entry.path not in ended]
-        versions = {entry.path: (entry.version, entry.bytes) for entry in listed}
-        changed = [path for path, sign in versions.items() if self._part(folder, path)[0] != sign]
+    def _with_parts(self, node: NodeContents, own: live.Curves) -> NodeCurves:
+        """Add the curves of tasks that still run: of one that is done the node's own curves have all."""
+        folder, ended = self.run.child(node.id), {part_path(own.attempt, of) for of in own.lines}
+        listed = node.attempts.get(own.attempt, ())
+        states = {one.path: one.state for one in listed if one.path.startswith(f"{own.attempt}/curves/")}
+        paths = [path for path in states if path not in ended]
+        changed = [path for path in paths if states[path] is None or self._part(node, path)[0] != states[path]]
         for path, lines in by_key(lambda path: _part(folder, path), changed).items():
-            self._parts[folder.uri, path] = versions[path], lines
-        return {of: tags for path in versions for of, tags in self._part(folder, path)[1].items()}
+            self._parts[node.id, path] = states[path], lines
+        parts = {of: tags for path in paths for of, tags in self._part(node, path)[1].items()}
+        return NodeCurves(own.attempt, {**parts, **own.lines})
 
-    def _part(self, folder: Store, path: str) -> tuple[object, live.Lines]:
-        return self._parts.get((folder.uri, path), (None, {}))
+    def _part(self, node: NodeContents, path: str) -> tuple[str | None, live.Lines]:
+        return self._parts.get((node.id, path), (None, {}))
 
 
-def _sign(node: NodeStatus) -> str:
-    return f"{node.state} {node.started}"
+def _signs(node: NodeContents, done: bool) -> Signs:
+    return done, node.signs.get(CURVES), node.signs.get("record.json")
 
 
 def _part(folder: Store, path: str) -> live.Lines:

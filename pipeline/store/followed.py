@@ -12,7 +12,8 @@ from vitpipe.pipeline.store.node_status import RunStatus
 from vitpipe.pipeline.store.pulse import Pulse
 from vitpipe.pipeline.store.records import Committed
 from vitpipe.pipeline.store.runs import Run
-from vitpipe.pipeline.store.status import status_of
+from vitpipe.pipeline.store.status import SUBMITTED_STATE, status_of
+from vitpipe.pipeline.store.submitted import read_submission
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Look:
     @property
     def lasts(self) -> bool:
         """Whether more may come by itself."""
-        return self.state in ("running", "begun")
+        return self.state in ("running", "begun", SUBMITTED_STATE)
 
 
 class FollowedRun:
@@ -49,14 +50,30 @@ class FollowedRun:
         """Look now. StorageError where the store does not answer."""
         try:
             graph = self._accepted(self.run.store)
+        except UsageError:
+            return self._before()
+        except IntegrityError as error:
+            return self._without("unreadable", str(error))
+        try:
             status = status_of(self.run.store, graph, self._pulse)
             curves = self._reader.read(status)
-        except UsageError as error:
-            return Look(self.name, self.run.uri, "begun", f"its spec is not accepted yet ({error.found})")
-        except IntegrityError as error:
-            return Look(self.name, self.run.uri, "unreadable", str(error))
+        except (UsageError, IntegrityError) as error:
+            return self._without("unreadable", str(error))
         done = dict(self._reader.committed)
-        return Look(self.name, self.run.uri, status.state, "", graph, status, curves, done)
+        return Look(self.name, self.run.uri, status.state, status.note, graph, status, curves, done)
+
+    def _before(self) -> Look:
+        """Say of a run without a spec whether it waits on a cluster, or its driver has just begun."""
+        try:
+            waiting = read_submission(self.run.store)
+        except IntegrityError as error:
+            return self._without("unreadable", str(error))
+        if waiting:
+            return self._without(SUBMITTED_STATE, str(waiting))
+        return self._without("begun", "its spec is not accepted yet")
+
+    def _without(self, state: str, why: str) -> Look:
+        return Look(self.name, self.run.uri, state, why)
 
     def _accepted(self, run: Store) -> Graph:
         try:

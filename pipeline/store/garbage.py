@@ -38,8 +38,9 @@ def garbage(run: Store, unfinished: bool) -> tuple[Garbage, ...]:
     read, flaws = examine(run, nodes, copied=True)
     if flaws:
         raise refusal(run, "collect the garbage of", flaws)
-    begun = by_key(lambda id: _begun(run, nodes[id]), nodes)
-    left = [_Left(node, [one.record for one in read[id].values()], begun[id]) for id, node in nodes.items()]
+    records = {id: [one.record for one in read[id].values()] for id in nodes}
+    begun = by_key(lambda id: _begun(run, nodes[id], records[id]), nodes)
+    left = [_Left(node, records[id], begun[id]) for id, node in nodes.items()]
     found = [one for node in left for one in node.garbage(unfinished)]
     if unfinished or not any(node.resumable for node in left):
         reason = "shared between nodes, and no node is left that could go on with it"
@@ -47,9 +48,9 @@ def garbage(run: Store, unfinished: bool) -> tuple[Garbage, ...]:
     return tuple(found)
 
 
-def _begun(run: Store, node: NodeContents) -> Sequence[Attempt]:
-    """Read the node's attempts. IntegrityError for a damaged `attempt.json`, and a lost one beside any pieces."""
-    return attempts_of(run.child(node.id), node.paths(), "|".join(f"(?:{one})" for one in _PIECES))
+def _begun(run: Store, node: NodeContents, records: Sequence[Record]) -> Sequence[Attempt]:
+    """Read attempts that no record is of. IntegrityError for a damaged `attempt.json`, or one lost beside pieces."""
+    return attempts_of(run.child(node.id), node.paths(), "|".join(f"(?:{one})" for one in _PIECES), records)
 
 
 @dataclass(frozen=True)

@@ -38,11 +38,11 @@ def read_status(run: Store, pulse: Pulse | None = None) -> RunStatus:
     try:
         graph = accepted_graph(run, "show the status of")
     except UsageError:
-        waiting, note = _submission(run)
+        waiting = read_submission(run)
         if waiting is None or not waiting.awaits(read_lease(run)):
             raise
         nodes = tuple(NodeStatus(id, "waiting", "its run has not begun") for id in waiting.nodes)
-        return RunStatus(run.uri, SUBMITTED_STATE, nodes, waiting, note)
+        return RunStatus(run.uri, SUBMITTED_STATE, nodes, waiting, str(waiting))
     return status_of(run, graph, pulse)
 
 

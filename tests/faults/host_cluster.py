@@ -1,4 +1,4 @@
-"""A Ray of several hosts as docs/operations.md has it started, with a store that each of them reaches over its network."""
+"""A Ray of several hosts as docs/operations.md has it started, and a store that each reaches over its network."""
 
 import json
 import os
@@ -50,7 +50,11 @@ class HostCluster:
 
     def join(self, host: Host, cpus: int, **env: str) -> Host:
         """Have the host's raylet start, once more when it had one; it is there when this returns."""
-        role = ["--head", "--port=6379", "--dashboard-host=127.0.0.1"] if host is self.head else [f"--address={self.address}"]
+        role = (
+            ["--head", "--port=6379", "--dashboard-host=127.0.0.1"]
+            if host is self.head
+            else [f"--address={self.address}"]
+        )
         self.raylets[host.name] = host.start(
             Path(sys.executable).with_name("ray"), "start", "--block", *role, f"--num-cpus={cpus}",
             f"--node-ip-address={host.address}", *documented_options(),
@@ -123,10 +127,15 @@ def documented_options() -> list[str]:
 
 
 def documented_ports(bound: str | None = None) -> set[int]:
-    """Every port of the table of operations.md; with `bound`, those whose row says that they are bound there."""
+    """Every port of the table of operations.md; with `bound`, those whose row says that they are bound there.
+
+    Without those of the process group: of a range that wide anything would be found documented.
+    """
     section = OPERATIONS.read_text().split("## Ports")[1].split("\n## ")[0]
     found: set[int] = set()
-    for ports, where in re.findall(r"^\| ([\d,  -]+) \|[^|]+\| ([^|]+) \|", section, re.M):
+    for ports, whose, where in re.findall(r"^\| ([\d,  -]+) \|([^|]+)\| ([^|]+) \|", section, re.M):
+        if "process group" in whose:
+            continue
         for first, last in re.findall(r"(\d+)(?:-(\d+))?", ports):
             if bound is None or bound in where:
                 found |= set(range(int(first), int(last or first) + 1))

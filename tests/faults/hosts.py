@@ -9,9 +9,7 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -64,7 +62,16 @@ class Host:
 
     def command(self, *command: object) -> list[str]:
         clock = ["env", f"LD_PRELOAD={faketime()}", f"FAKETIME={self.clock_ahead}", "FAKETIME_DONT_FAKE_MONOTONIC=1"]
-        enter = ["nsenter", f"--target={self.init}", "--net", "--uts", "--mount", "--pid", "--ipc", f"--wd={os.getcwd()}"]
+        enter = [
+            "nsenter",
+            f"--target={self.init}",
+            "--net",
+            "--uts",
+            "--mount",
+            "--pid",
+            "--ipc",
+            f"--wd={os.getcwd()}",
+        ]
         return [*enter, "--", *(clock if self.clock_ahead else ()), *map(str, command)]
 
     def start(self, *command: object, cwd: Path, env: Mapping[str, str], log: Path) -> "subprocess.Popen[str]":
@@ -155,18 +162,21 @@ def hosts(folder: Path, shared: Path) -> Iterator[Hosts]:
 
 def require_namespaces() -> None:
     """Skip the test, with the reason, where this machine lacks what hosts are made of."""
-    missing = [name for name in PROGRAMS if shutil.which(name) is None]
-    tried = subprocess.run(["unshare", "--net", "--uts", "--mount", "--ipc", "--pid", "--fork", "ip", "link", "add", "v0",
-                            "type", "veth", "peer", "name", "v1"], capture_output=True, text=True) if not missing else None  # fmt: skip
-    if missing or (tried and tried.returncode):
-        pytest.skip(f"no network namespaces here: {f'no {missing}' if missing else tried and tried.stderr.strip()}")
+    if missing := [name for name in PROGRAMS if shutil.which(name) is None]:
+        pytest.skip(f"no hosts in namespaces here: no {', '.join(missing)}")
+    every = ["unshare", "--net", "--uts", "--mount", "--ipc", "--pid", "--fork"]
+    link = ["ip", "link", "add", "one", "type", "veth", "peer", "name", "other"]
+    tried = subprocess.run([*every, *link], capture_output=True, text=True, timeout=60)
+    if tried.returncode:
+        pytest.skip(f"no hosts in namespaces here: {tried.stderr.strip()}")
 
 
 def faketime() -> str:
     """Where Debian's libfaketime lies. Skips the test without it."""
     found = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
     if not found:
-        pytest.skip("no libfaketime: apt-get install libfaketime")
+        lacking = pytest.fail if os.environ.get("VITPIPE_REQUIRE_SERVICES") == "1" else pytest.skip
+        lacking("no libfaketime: apt-get install libfaketime")
     return str(found[0])
 
 
@@ -183,7 +193,9 @@ def inside(host: Host, fn: Callable[[], T]) -> T:
     def enter() -> None:
         try:
             with open(f"/proc/{host.init}/ns/net") as namespace:
-                assert ctypes.CDLL(None, use_errno=True).setns(namespace.fileno(), 0) == 0, os.strerror(ctypes.get_errno())
+                assert ctypes.CDLL(None, use_errno=True).setns(namespace.fileno(), 0) == 0, os.strerror(
+                    ctypes.get_errno()
+                )
             found.append(fn())
         except BaseException as error:
             found.append(error)
@@ -221,9 +233,3 @@ def listening(host: Host) -> dict[int, tuple[str, str]]:
         called = once(*host.command("cat", f"/proc/{pid}/cmdline")).replace("\0", " ").strip() if pid else "?"
         found[int(port)] = address, called
     return found
-
-
-if __name__ == "__main__":
-    with hosts(Path(sys.argv[1]), Path(sys.argv[2])) as several:
-        several.add("one")
-        time.sleep(float(sys.argv[3]))

@@ -27,13 +27,16 @@ class Fault:
     """status: answer `status` unasked · lost: carry it out, then hang up without an answer · refused: hang up
     before · short: hang up half way through the body · cut: half the body, its length adapted · flip: one bit of the
     body · flip_up: one bit of the request's body · stall: never answer · drip: `pace_s` for each byte of the body ·
-    xml: 200 with an error as body · late: carried out after `pace_s`
+    xml: 200 with an error as body · late: carried out after `pace_s` · call: carried out once `then` has returned
     """
     method: str = ""
     path: str = ""
     times: int = 1
     status: int = 503
     pace_s: float = 0.2
+    client: str = ""
+    """The address that asks; any when empty."""
+    then: Callable[[], object] = bool
 
 
 @dataclass
@@ -54,7 +57,8 @@ class Proxy:
         with self._lock:
             self.requests.append((f"{method} {path}", headers))
             for fault in self.faults:
-                if fault.times and fault.method in ("", method) and fault.path in path:
+                asks = fault.method in ("", method) and fault.client in ("", headers["Client"])
+                if fault.times and asks and fault.path in path:
                     fault.times -= 1
                     return fault
         return None
@@ -132,6 +136,8 @@ class _Handler(BaseHTTPRequestHandler):
             return None
         if fault.kind == "late":
             proxy.closing.wait(fault.pace_s)
+        if fault.kind == "call":
+            fault.then()
         if fault.kind == "flip_up":
             body = flipped(body)
         status, headers, data = self._forward(proxy.upstream, body)

@@ -2,11 +2,12 @@
 
 import threading
 import time
+from collections import deque
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from vitpipe.infra.errors import StorageError
-from vitpipe.infra.events import read_events
+from vitpipe.infra.events import Event, EventReader
 from vitpipe.pipeline.cli.board.page import Board, render
 from vitpipe.pipeline.store.followed import FollowedRun
 
@@ -23,9 +24,10 @@ class Watch:
     def __init__(self, runs: Sequence[FollowedRun], price: float | None) -> None:
         """Look once. StorageError where a store does not answer."""
         self._runs, self._price = runs, price
+        self._readers: dict[str, EventReader] = {}
         self._boards = [Board(run.look()) for run in runs]
         for run, board in zip(runs, self._boards, strict=True):
-            board.events.extend(read_events(run.run.store, tail=FIRST_EVENTS))
+            self._hear(run, board, FIRST_EVENTS)
         self._lock = threading.Lock()
         self._page, self._looked = self._rendered(), time.monotonic()
 
@@ -39,7 +41,7 @@ class Watch:
         with self._lock:
             if time.monotonic() - self._looked >= LOOK_S:
                 for run, board in zip(self._runs, self._boards, strict=True):
-                    _refresh(run, board)
+                    self._refresh(run, board)
                 self._page, self._looked = self._rendered(), time.monotonic()
             return self._page
 
@@ -48,12 +50,22 @@ class Watch:
         made = datetime.now(UTC).strftime("%d %B %Y, %H:%M:%S UTC")
         return render(self._boards, made=made, refresh_s=REFRESH_S if lasts else 6 * REFRESH_S, price=self._price)
 
+    def _hear(self, run: FollowedRun, board: Board, tail: int | None = None) -> None:
+        reader = self._readers.setdefault(run.run.uri, EventReader(run.run.store))
+        known = {event.name for event in board.events}
+        board.events = deque(
+            sorted([*board.events, *reader.read(tail=tail, seen=known)], key=_when), board.events.maxlen
+        )
 
-def _refresh(run: FollowedRun, board: Board) -> None:
-    try:
-        board.look = run.look()
-        after = board.events[-1].name if board.events else ""
-        board.events.extend(read_events(run.run.store, after))
-        board.trouble = ""
-    except StorageError as error:
-        board.trouble = f"what is shown may be old: {error}"
+    def _refresh(self, run: FollowedRun, board: Board) -> None:
+        try:
+            board.look = run.look()
+            self._hear(run, board)
+            board.trouble = ""
+        except StorageError as error:
+            board.trouble = f"what is shown may be old: {error}"
+
+
+def _when(event: Event) -> tuple[int, str]:
+    """Drivers follow each other; clocks are compared only within one driver's time."""
+    return event.fence, event.time

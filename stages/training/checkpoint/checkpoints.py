@@ -75,6 +75,8 @@ class Checkpoints:
         self._flight: Future[Saved] | None = None
         self._last: partial[Saved] | None = None
         self._news: list[Saved] = []
+        self._unpruned = False
+        """Whether old steps could not be deleted, of which one event tells until they can."""
 
     def resume(self) -> Resumed | None:
         """Load the newest step that is whole, of this attempt and the earlier ones. See `Restore.newest`."""
@@ -156,7 +158,7 @@ class Checkpoints:
             manifest = agree.on_first(publish, self._rank.rank, self._group)
         except _BEARABLE as error:
             if self._rank.rank == 0 and not again:
-                text = f"step {step} was not saved, training goes on; the next one is tried: {error}"
+                text = f"step {step} was not saved, training goes on; the next one is tried: {error.placed()}"
                 self._events.emit("checkpoint_failed", text)
             raise
         return Saved(place, manifest, stall, time.monotonic() - start)
@@ -220,8 +222,13 @@ class Checkpoints:
             text = f"step {manifest.step}: {len(manifest.files)} files, {size} bytes in {place.folder}"
             self._events.emit("checkpoint_committed", text)
             committed_steps.prune(self._out, self._attempts, self._keep, place.step)
+            self._unpruned = False
         except _BEARABLE as error:  # this one stands, and the next commit prunes again
             log.warning("step %s is committed, but: %s", place.step, error)
+            if not self._unpruned:
+                self._unpruned = True
+                text = f"steps that `keep` no longer asks for stay in the store, tried again after each commit: {error}"
+                self._events.emit("deletion_failed", text)
         return manifest
 
 

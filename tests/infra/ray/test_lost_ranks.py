@@ -93,7 +93,8 @@ def test_ranks_lost_at_their_start_and_later_are_one_count(ray_session, counted,
     from ray.util.placement_group import placement_group_table
 
     told = Told(tmp_path / "events")
-    ray_session.named("begun", events=told).gang(partial(begin_alone, DiesUnpacked(tmp_path)), resources=PAIR)
+    with ray_session.counting():
+        ray_session.named("begun", events=told).gang(partial(begin_alone, DiesUnpacked(tmp_path)), resources=PAIR)
     begun = {path.name for path in tmp_path.glob("pid-*")}
     assert begun - {"pid-0-0", "pid-1-0"} == {f"pid-{rank}-{k}" for rank in (0, 1) for k in (1, 2)}
     assert len(begun) <= 5, "one of the first start never began"
@@ -190,7 +191,8 @@ NODE = "The actor died unexpectedly.\n\tclass_name: backbone\nThe actor is dead 
     ("error", "words"),
     [
         (OutOfMemoryError(CROWDED), "out of memory on 10.0.0.7 (11.77 of 23.54 GB used), ended by Ray's memory "
-                                    "monitor; most of it by process 5240, 5.88 GB: python hog.py --much"),
+                                    "monitor; most of it by process 5240, 5.88 GB: python hog.py --much; "
+                                    "process 4190, 0.38 GB: ray::RayTrainWorker"),
         (OutOfMemoryError("low on memory"), "out of memory: low on memory"),
         (ValueError("\n  a bug\nmore"), "ValueError: a bug"),
         (ValueError(), "ValueError"),

@@ -105,6 +105,16 @@ def test_a_job_reads_like_the_command_and_carries_no_secret(jobs, head: str, mon
     assert job in text and "canary" not in text and ray_auth.token() not in text
 
 
+def test_what_ray_says_of_itself_is_left_out(jobs) -> None:
+    from vitpipe.infra.ray.jobs import said_by_the_command
+
+    submitted = jobs.submit(["--version"], {}, "quiet")
+    assert jobs.wait(submitted.job).exit_code == 0
+    whole, followed = jobs.logs(submitted.job), "".join(jobs.follow(submitted.job))
+    assert " INFO " in whole and " INFO " not in followed and followed.strip() and followed in whole
+    assert said_by_the_command("20:00:01 INFO of ours\nplain") == "20:00:01 INFO of ours\nplain"
+
+
 def test_a_job_can_be_stopped(jobs) -> None:
     job = jobs._run(["http.server", "0"], {}, "endless").job
     while jobs.state(job).status == "PENDING":

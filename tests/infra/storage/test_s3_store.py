@@ -3,18 +3,23 @@
 import multiprocessing
 import os
 import time
+from collections import Counter
 from datetime import datetime, timedelta
+from hashlib import sha256
 from types import SimpleNamespace
 
 import botocore.auth
 import pytest
 from botocore.exceptions import ClientError
+from counted import asked
 from s3_server import BUCKET
 
 from vitpipe.infra.errors import NotFound, StorageError
 from vitpipe.infra.storage import s3
 from vitpipe.infra.storage.opening import open_store
-from vitpipe.infra.storage.s3_errors import explained
+from vitpipe.infra.storage.s3_errors import Doubtful, explained
+from vitpipe.infra.storage.s3_transfer import send_whole
+from vitpipe.infra.storage.store import Digest
 from vitpipe.pipeline.cli.doctor import checks
 
 pytestmark = pytest.mark.s3
@@ -199,3 +204,48 @@ def test_what_other_servers_answer_is_understood(status, code, date, says):
     metadata = {"HTTPStatusCode": status, "HTTPHeaders": {"date": date} if date else {}}
     error = ClientError({"Error": {"Code": code}, "ResponseMetadata": metadata}, "HeadObject")
     assert says in str(explained(error, "read x", "bucket"))
+
+
+def put_and_got(store, folder, counts):
+    (folder / "small").write_bytes(os.urandom(20_000))
+    digest = store.upload(folder / "small", "small")
+    assert store.read("small") == (folder / "small").read_bytes() and digest.bytes == 20_000
+    return Counter(what.partition(" ")[0] for what in counts.elements())
+
+
+def test_a_small_file_goes_up_in_one_request(s3_uri, tmp_path, monkeypatch):
+    store = open_store(s3_uri)
+    with asked() as counts:
+        assert put_and_got(store, tmp_path, counts) == {"PUT": 1, "GET": 1}
+    monkeypatch.setattr(s3, "PART_BYTES", 10_000)  # the control: a large one is looked at
+    with asked() as counts:
+        assert put_and_got(store, tmp_path, counts) == {"PUT": 1, "HEAD": 1, "GET": 1}
+
+
+class Keyed:
+    """A server whose ETag is no MD5, which has so many bytes of an object."""
+
+    def __init__(self, stored):
+        self.stored, self.looks = stored, 0
+
+    def put_object(self, **put):
+        return {"ETag": '"of another kind"'}
+
+    def head_object(self, **at):
+        self.looks += 1
+        return {"ContentLength": self.stored}
+
+
+def test_where_the_answer_proves_nothing_the_object_is_looked_at():
+    at = {"Bucket": "b", "Key": "k"}
+    assert send_whole(whole := Keyed(3), b"123", at) == Digest(3, sha256(b"123").hexdigest()) and whole.looks == 1
+    with pytest.raises(Doubtful, match="2 of 3 bytes"):
+        send_whole(Keyed(2), b"123", at)
+
+
+def test_a_listing_begins_behind_a_name(s3_uri):
+    store = open_store(s3_uri)
+    for name in ("a/1", "a/2", "b"):
+        store.write(name, b"")
+    assert [entry.path for entry in store.list(after="a/1")] == ["a/2", "b"]
+    assert list(store.list("a/", "a0")) == []

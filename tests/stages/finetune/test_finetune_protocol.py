@@ -6,6 +6,7 @@ import pytest
 from inprocess import InProcessCluster, commit, make_context
 from synthetic import TINY, shards, weights
 
+from vitpipe.infra.curves import CURVES, parse, part_path
 from vitpipe.infra.errors import IntegrityError, StageError, Stopped, UsageError
 from vitpipe.infra.work import Done
 from vitpipe.stages.contract import Inputs
@@ -66,6 +67,30 @@ def finetune(world, node, recipe=None, given=True, lives=10**9, **where):
 def undisturbed(world):
     start, ctx, cluster = finetune(world, "undisturbed")
     return start(), ctx, cluster
+
+
+def test_trials_are_among_the_live_curves_while_they_run_and_after(undisturbed):
+    _, ctx, cluster = undisturbed
+    names = list(map(str, cluster.sent))
+    found = parse(ctx.out.node.read(CURVES))
+    assert found.has_parts and list(found.lines) == names
+    for name in names:
+        outcome = json.loads(ctx.out.node.read(ctx.out.at(f"trials/{name}.json")))
+        losses, end = found.lines[name]["train/loss"], "dev" if name.startswith("sweep") else "test"
+        assert [(point.step, point.value) for point in losses] == list(enumerate(outcome["losses"], 1))
+        assert [(one.step, one.value) for one in found.lines[name][f"{end}/accuracy"]] == [(4, outcome["accuracy"])]
+        begun = parse(ctx.out.node.read(part_path("a1", name))).lines[name]["train/loss"]
+        assert [point.value for point in begun] == outcome["losses"][: len(begun)], "as its task left it at its start"
+
+
+def test_a_resumed_run_has_the_curves_of_trials_that_were_finished_before(world):
+    start, _, _ = finetune(world, "curves-resumed", lives=2)
+    with pytest.raises(KeyboardInterrupt):
+        start()
+    again, ctx, cluster = finetune(world, "curves-resumed", attempt="a2", earlier=("a1",))
+    again()
+    found = parse(ctx.out.node.read(CURVES))
+    assert found.attempt == "a2" and len(cluster.sent) < len(found.lines) == 6
 
 
 def test_sweeps_on_dev_then_tests_each_seed_once(undisturbed):
