@@ -22,7 +22,7 @@ from vitpipe.infra.waiting import Waiting
 
 PROGRESS = "progress.json"
 RESTARTING = "restarting.json"
-"""What a driver leaves beside it when ranks are lost: which attempt's numbers are none any more, and since when."""
+"""What a driver leaves beside it when ranks are lost: which processes' numbers are none any more, and since when."""
 EVERY_S = 2.0
 """Writes are at least this far apart; readers may count on 5 s."""
 
@@ -81,7 +81,7 @@ class StoreProgress:
             found = read_progress(self.node)
             if found is None or found["fence"] != self.fence or not found.get("ranks"):
                 return  # none has reported: what is lost is a task, or had not begun
-            fields = {"attempt": found["attempt"], "fence": self.fence, "since": time.time(), "why": why}
+            fields = {"ranks": _processes(found), "fence": self.fence, "since": time.time(), "why": why}
             self.node.write(RESTARTING, json.dumps(fields).encode())
         except (StorageError, IntegrityError) as error:
             log.warning("that the ranks are restarting could not be written: %s", error)
@@ -167,9 +167,14 @@ def read_restarting(node: Store, progress: Mapping[str, Any]) -> Restarting | No
     """
     with suppress(NotFound), fields_of(f"{node.uri}/{RESTARTING}", "run the same command again"):
         fields = parse_object(node.read(RESTARTING))
-        same = (fields["attempt"], fields["fence"]) == (progress["attempt"], progress["fence"])
+        same = (fields["ranks"], fields["fence"]) == (_processes(progress), progress["fence"])
         return Restarting(float(fields["since"]), str(fields["why"])) if same else None
     return None
+
+
+def _processes(progress: Mapping[str, Any]) -> list[list[Any]]:
+    """Which processes reported: those of a gang's next start are others."""
+    return [[rank.get("host"), rank.get("pid")] for rank in progress.get("ranks") or ()]
 
 
 _KINDS = {

@@ -11,7 +11,7 @@ import site
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -50,8 +50,6 @@ class RayCluster:
     job: Job
     dashboard_url: str
     """`http://127.0.0.1:8265`; asks for the token that `ray get-auth-token` prints."""
-    session: str
-    """Folder of Ray's own logs and notes on this machine."""
     wait_s: float
     queue: OneQueue
     """The tasks and gangs of all nodes go through it."""
@@ -148,9 +146,7 @@ def embed(
     """Start a Ray on this machine that ends with this process; one try for each dashboard port (0: any free one)."""
     ray_auth.ensure_token()
     port, folder = _free_port(dashboard_ports[0]), driver_folder()
-    # Ray Train's helpers ask a dashboard whether their gang's controller lives. Unless told which, they ask that of the
-    # newest Ray on this machine, perhaps another user's, and end a gang that it does not know.
-    with _environment(RAY_API_SERVER_ADDRESS=f"http://127.0.0.1:{port}"), apart(folder.path):
+    with apart(folder.path):
         try:
             context = _init(
                 about,
@@ -177,9 +173,7 @@ def join(run: str, address: str, wait_s: float, about: Mapping[str, str]) -> Ray
         do = "give host:port on one of its machines, or use `vitpipe submit`"
         raise UsageError(f"connect to Ray at {address}", "a driver has to run inside the cluster", do)
     ray_auth.require_answer(address)
-    environment = {"RAY_ADDRESS": address}  # for the same reason as above
-    context = _init(about, address=address, namespace=run, runtime_env={"env_vars": environment})
-    cluster = _cluster(run, context, wait_s)
+    cluster = _cluster(run, _init(about, address=address, namespace=run), wait_s)
     try:
         refuse_open(cluster.dashboard_url)
     except StorageError:
@@ -192,7 +186,7 @@ def _cluster(run: str, context: Any, wait_s: float) -> RayCluster:
     dashboard = f"http://{context.dashboard_url}"
     log.info("Ray dashboard at %s", dashboard)
     queue = OneQueue(capacity.machines, show=Demand()) if wait_s else OneQueue(capacity.machines)
-    return RayCluster(Job(run, run), dashboard, context.address_info["session_dir"], wait_s, queue, Gathering(run))
+    return RayCluster(Job(run, run), dashboard, wait_s, queue, Gathering(run))
 
 
 def _free_port(wished: int) -> int:
@@ -203,21 +197,6 @@ def _free_port(wished: int) -> int:
         except OSError:
             probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-@contextmanager
-def _environment(**values: str) -> Iterator[None]:
-    """Set variables for the processes that are started meanwhile."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def _init(about: Mapping[str, str], **options: Any) -> Any:

@@ -62,7 +62,7 @@ def main(what: str, comes_back: str, folder: str) -> None:
     if what == "elastic":
         machines.add_node(num_cpus=2)
     try:
-        with join("demo", machines.address, WAIT_S) as joined:
+        with join("demo", machines.address, WAIT_S, {}) as joined:
             work = ThreadPoolExecutor(1).submit(do, what, folder, joined.named("node"))
             began = time.monotonic()
             end = reclaim if what == "notice" else lose
@@ -102,7 +102,7 @@ def lose(machines: Any, large: Any, folder: str, comes_back: bool) -> None:
 
 
 def reclaim(machines: Any, large: Any, folder: str, comes_back: bool) -> None:
-    """As a cloud takes a spot machine back: a notice, and at its deadline the machine is gone; another comes."""
+    """As a cloud takes a spot machine back: a notice, another machine comes, and at the deadline the first is gone."""
     while not os.listdir(folder):
         time.sleep(0.2)
     program = Path(sys.executable).with_name("ray")
@@ -111,9 +111,9 @@ def reclaim(machines: Any, large: Any, folder: str, comes_back: bool) -> None:
          "--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot", "--deadline-remaining-seconds", "15"],
         check=True, capture_output=True,
     )  # fmt: skip
+    machines.add_node(num_cpus=2)
     time.sleep(15)
     machines.remove_node(large, allow_graceful=False)
-    machines.add_node(num_cpus=2)
 
 
 if __name__ == "__main__":

@@ -225,9 +225,8 @@ def test_restarting_is_told_until_the_next_ranks_report(tmp_path: Path) -> None:
         ctx.progress.update(3, 7, images_per_second=500.0, ranks=[{"rank": 0, "host": "here", "pid": 1}])
         ctx.progress.flush()  # a rank that is about to be ended
         seen.append(status(tmp_path))
-        again = StoreProgress(ctx.out.node, f"{ctx.out.attempt}.1", ctx.progress.fence)
-        again.update(2, 7, images_per_second=400.0, ranks=[{"rank": 0, "host": "here", "pid": 2}])
-        again.flush()
+        ctx.progress.update(2, 7, images_per_second=400.0, ranks=[{"rank": 0, "host": "here", "pid": 2}])
+        ctx.progress.flush()
         seen.append(status(tmp_path))
 
     HOOKS["n0"] = lose
