@@ -22,6 +22,8 @@ from vitpipe.infra.json_object import parse_object
 from vitpipe.infra.storage.store import Store
 
 BATCH = ".jsonl"
+DAMAGED = "damaged"
+"""Kind of what stands in the place of an event that cannot be read."""
 _NAME = re.compile(r"(\d{20})-(\d+)-.*")
 
 log = logging.getLogger(__name__)
@@ -127,7 +129,13 @@ class EventReader:
             lines = self.run.read(FOLDER + name).splitlines()
         except NotFound:
             return ()
-        return tuple(_parsed(line, "", f"{name}:{number}") for number, line in enumerate(lines, 1) if line.strip())
+        found: list[Event] = []
+        for number, line in enumerate(lines, 1):
+            event = _parsed(line, "", f"{name}:{number}")
+            if event.kind == DAMAGED and found:  # in its place: behind the one before it
+                event = replace(event, name=f"{found[-1].name}:{number}", time=found[-1].time)
+            found.append(event)
+        return tuple(found)
 
 
 def read_events(run: Store, after: str = "", tail: int | None = None) -> Iterator[Event]:
@@ -212,7 +220,7 @@ def _damaged(name: str, why: str) -> Event:
     """Keep the time and the fence, where the event's name tells them."""
     match = _NAME.fullmatch(name)
     time, fence = (_stamp(int(match[1])), int(match[2])) if match else ("", 0)
-    return Event(time, fence, "", "damaged", f"damaged event: {name} ({why})", name)
+    return Event(time, fence, "", DAMAGED, f"damaged event: {name} ({why})", name)
 
 
 def _stamp(now_ns: int) -> str:

@@ -157,7 +157,9 @@ def send_whole(s3: Any, data: bytes, at: dict[str, str]) -> Digest:
     The ETag is the MD5 of what the server has, except under KMS encryption and on some servers.
     """
     answer = s3.put_object(**at, Body=data)
-    if str(answer.get("ETag", "")).strip('"') != hashlib.md5(data, usedforsecurity=False).hexdigest():
+    if "ETag" not in answer:
+        raise Doubtful("the answer to a write has no ETag")
+    if str(answer["ETag"]).strip('"') != hashlib.md5(data, usedforsecurity=False).hexdigest():
         arrived(s3, at, len(data))
     return Digest(len(data), hashlib.sha256(data).hexdigest())
 

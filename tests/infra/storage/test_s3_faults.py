@@ -115,6 +115,15 @@ def test_an_upload_in_parts_survives(store, proxy, tmp_path, kind):
     assert hashlib.sha256(store.read("shard.tar")).hexdigest() == digest(data).sha256
 
 
+@pytest.mark.parametrize("kind", ["status", "lost", "refused", "stall", "xml", "flip_up"])
+def test_an_upload_in_one_request_survives(store, proxy, tmp_path, kind):
+    data = os.urandom(9_999)
+    (tmp_path / "up").write_bytes(data)
+    proxy.plan(kind, method="PUT", path="small.json", times=2)
+    assert store.upload(tmp_path / "up", "small.json") == digest(data)
+    assert store.read("small.json") == data
+
+
 def test_an_upload_whose_completion_was_an_error_is_sent_again(store, proxy, tmp_path):
     data = os.urandom(PART + 99)
     (tmp_path / "up").write_bytes(data)
