@@ -77,13 +77,14 @@ nodes:
       total: 200k steps
       optimizer: {{peak_lr: {peak_lr}}}
       schedule: {{kind: constant}}
-      augment: {{crop: resize, resize_px: 18, flip: false}}
+      augment: {{crop: {crop}, flip: false}}
       precision: fp32
     resources: {{workers: {workers}, zero: 1, micro_batch: 8, checkpoint_every: {every}, hang_timeout_s: 600,
                 max_failures: 9}}
 """
 GLYPHS = "{stage: ingest, config: {source: {kind: glyphs, classes: 8, images_per_class: 32, image_px: 16}}}"
 ONE_BAD = "{stage: ingest, config: {source: {kind: folder, root: %s}}}"
+USUAL = {"store": "file://./runs", "peak_lr": "1e-3", "every": "200k steps", "crop": "resize, resize_px: 18"}
 NOT_ON_A_CPU = "Model FLOPs utilisation (A)"
 
 
@@ -95,7 +96,9 @@ class Runs:
 
     def start(self, name: str, spec: str, env: dict[str, str] | None = None, **fields: Any) -> "Popen[str]":
         path = self.folder / f"{name}.yaml"
-        path.write_text(spec.format(name=name, **{"store": "file://./runs", "every": "200k steps", **fields}))
+        path.write_text(
+            spec.format(name=name, **{"store": "file://./runs", "every": "200k steps", "crop": "none", **fields})
+        )
         return start("run", path, cwd=self.folder, env={"TMPDIR": str(self.folder), **(env or {})})
 
     def ranks(self, name: str) -> dict[int, int]:
@@ -155,7 +158,7 @@ def test_a_bad_image_and_images_that_take_long_to_decode(server: Prometheus, run
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(draw.integers(0, 255, (1200, 1200, 3), dtype=np.uint8)).save(path, compress_level=1)
     (folder / "class-0" / "broken.jpg").write_bytes(b"no image")
-    process = runs.start("slow", TRAINING, source=ONE_BAD % folder, peak_lr="1e-3", workers=1, every="8 steps")
+    process = runs.start("slow", TRAINING, source=ONE_BAD % folder, workers=1, every="8 steps", crop="random_resized")
     heard(server, "VitpipeWaitsForData", "slow", "backbone", process)
     os.kill(process.pid, signal.SIGTERM)
     finish(process, expect=6)
@@ -166,8 +169,8 @@ def test_a_bad_image_and_images_that_take_long_to_decode(server: Prometheus, run
     ("VitpipeStepsStandStill", "long", "backbone"), ("VitpipeRunVanished", "long", ""),
 )  # fmt: skip
 def test_lost_ranks_no_commits_a_hung_rank_and_a_killed_driver(server: Prometheus, runs: Runs) -> None:
-    process = runs.start("long", TRAINING, source=GLYPHS, peak_lr="1e-3", workers=2)
-    beside = runs.start("beside", TRAINING, source=GLYPHS, peak_lr="1e-3", workers=1, every="50 steps")
+    process = runs.start("long", TRAINING, source=GLYPHS, workers=2)
+    beside = runs.start("beside", TRAINING, source=GLYPHS, workers=1, every="50 steps")
     old = dict[int, int]()
     for _ in range(2):
         wait_for("new ranks", lambda old=old: runs.ranks("long") not in ({}, old) and runs.steps("long"), process)
