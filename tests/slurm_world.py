@@ -10,6 +10,7 @@ import secrets
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -95,7 +96,7 @@ class Slurm:
 
 
 @pytest.fixture(scope="session")
-def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
+def slurm() -> Iterator[Slurm]:
     """Two hosts of two CPUs, `node1` and `node2`, and the login node that tests are on."""
     missing = [name for name in PROGRAMS if not shutil.which(name)]
     if not missing and subprocess.run([*APART, "true"], capture_output=True, check=False).returncode:
@@ -103,10 +104,8 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
     if missing:
         why = f"no {', '.join(missing)} (Debian: slurmctld slurmd slurm-client munge)"
         pytest.fail(why) if os.environ.get("VITPIPE_REQUIRE_SERVICES") == "1" else pytest.skip(why)
-    folder = tmp_path_factory.mktemp("slurm")
-    for above in (folder, *folder.parents):  # slurmd and munged refuse folders of which others may not read the names
-        if above.owner() == folder.owner() and above != Path("/"):
-            above.chmod(above.stat().st_mode | 0o711)
+    folder = Path(tempfile.mkdtemp(prefix="vitpipe-slurm-", dir="/tmp"))
+    folder.chmod(0o711)  # munged refuses a socket below a folder that others cannot pass, as pytest's own are
     process = subprocess.Popen(
         [*APART, sys.executable, __file__, folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -122,6 +121,7 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
     finally:
         process.kill()  # and with it everything in its namespaces
         process.communicate(timeout=30)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def main(folder: Path) -> None:

@@ -188,7 +188,15 @@ def _reduced(asking: _Asking, groups: Sequence[Sequence[str]], gpus: bool, name:
     firsts = {group[0]: (asking.nodes.address(group[0]),) for group in groups}
     ports = asking.each("listen", ANSWER_S, firsts)
     arguments = {
-        node: (rank, len(group), (asking.nodes.address(group[0]), ports[group[0]]), name, BYTES[gpus], PAIR_S)
+        node: (
+            asking.nodes.address(node),
+            rank,
+            len(group),
+            (asking.nodes.address(group[0]), ports[group[0]]),
+            name,
+            BYTES[gpus],
+            PAIR_S,
+        )
         for group in groups
         for rank, node in enumerate(group)
         if group[0] in ports

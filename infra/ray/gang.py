@@ -12,11 +12,12 @@ from ray.exceptions import RayError
 
 from vitpipe.infra.errors import Lost
 from vitpipe.infra.ray.capacity import CapacityWait
+from vitpipe.infra.ray.cluster_life import cluster_gone, lost_cluster
 from vitpipe.infra.ray.deaths import in_words
 from vitpipe.infra.ray.fanout import next_message
 from vitpipe.infra.ray.gang_losses import Losses
 from vitpipe.infra.ray.gang_notes import Ending
-from vitpipe.infra.ray.gang_outlook import Outlook, cluster_gone, lost_cluster
+from vitpipe.infra.ray.gang_outlook import Outlook
 from vitpipe.infra.ray.gang_places import places
 from vitpipe.infra.ray.gang_ranks import begin
 from vitpipe.infra.ray.gang_size import Size

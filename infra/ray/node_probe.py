@@ -5,6 +5,7 @@ Lives in an actor on its node, but knows no Ray; torch is imported only where ra
 
 import contextlib
 import fcntl
+import os
 import secrets
 import time
 from datetime import timedelta
@@ -12,6 +13,7 @@ from typing import IO, Any
 
 from vitpipe.infra.errors import AlreadyExists, NotFound, StorageError, VitpipeError
 from vitpipe.infra.ray.node_facts import NodeFacts, node_facts
+from vitpipe.infra.ray.private_address import interface_of, listen_at
 from vitpipe.infra.storage.conditions import round_trip
 from vitpipe.infra.storage.folders import flock
 from vitpipe.infra.storage.local import LocalStore
@@ -115,17 +117,26 @@ class NodeProbe:
         """Open the place where ranks meet, on this node's address; its port."""
         import torch.distributed as dist  # only ranks import torch
 
-        self._meeting = dist.TCPStore(address, 0, is_master=True, wait_for_workers=False)  # type: ignore[attr-defined]
-        return int(self._meeting.port)
+        listening = listen_at(address)
+        port, descriptor = listening.getsockname()[1], listening.detach()  # the store closes it
+        self._meeting = dist.TCPStore(  # type: ignore[attr-defined]  # torch keeps its stores to itself
+            address, port, is_master=True, wait_for_workers=False, master_listen_fd=descriptor
+        )
+        return int(port)
 
-    def all_reduce(self, rank: int, ranks: int, where: tuple[str, int], name: str, size: int, seconds: float) -> float:
-        """Sum `size` bytes over the ranks some times; bytes a second that the network carried for each (bus bandwidth).
+    def all_reduce(
+        self, address: str, rank: int, ranks: int, where: tuple[str, int], name: str, size: int, seconds: float
+    ) -> float:
+        """Sum `size` bytes over the ranks some times; bytes a second that each one's network carried (bus bandwidth).
 
-        `name` sets one meeting apart from others at the same place. On a GPU by NCCL, else by gloo.
+        `address` is this node's, and `name` sets one meeting apart from others at the same place. By NCCL where there
+        is a GPU, else by gloo.
         """
         import torch
         import torch.distributed as dist
 
+        if interface := interface_of(address):
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
         timeout, gpu = timedelta(seconds=seconds), torch.cuda.is_available()
         store: Any = getattr(self, "_meeting", None) if rank == 0 else None
         store = store or dist.TCPStore(*where, is_master=False, timeout=timeout)  # type: ignore[attr-defined]

@@ -23,7 +23,9 @@ from vitpipe.infra.ray.connect import prepare_environment
 
 RESUMABLE = 75
 """A signal ended the driver with 6: the same command would go on. 6 alone is also what `vitpipe stop` leads to."""
-START_S = 180.0
+TRIES = 3
+"""A busy machine is too slow for the 30 s that Ray gives its own processes; another program may take a free port."""
+START_S = 300.0
 """How long Ray may take to listen, and a node to find the head."""
 LOOK_S = 2.0
 PR_SET_PDEATHSIG = 1
@@ -128,7 +130,14 @@ def _drive(mine: Allocation, ray: NodeRay, arguments: Sequence[str]) -> int:
         asked.append(number)  # the driver hears it by itself
 
     signal.signal(signal.SIGTERM, note)
-    ray.start()
+    for left in reversed(range(TRIES)):
+        try:
+            ray.start()
+            break
+        except StorageError:
+            ray.end()
+            if not left:
+                raise
     if asked:
         return RESUMABLE
     head = f"{mine.head}:{mine.port}"

@@ -20,6 +20,11 @@ from vitpipe.pipeline.spec.load import PipelineSpec
 from vitpipe.pipeline.spec.places import is_local
 
 SCRIPT = Path(errors.__file__).parent / "deploy" / "slurm.sh"
+AT = "slurm"
+"""Where a run was submitted, as the word says that is left in its store."""
+WAITING = ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "REQUEUED", "REQUEUE_HOLD", "SUSPENDED")
+"""States of a job that may begin yet."""
+ASK_S = 10.0
 JOB, RUN = "# ---- the job\n", "# ---- what to run\n"
 """Lines of the shipped script: what is above the first are options, what is ours is written above the second."""
 
@@ -59,6 +64,26 @@ def send(text: str, log: str) -> QueuedJob:
         raise StorageError(asked, words, "correct the options, or see `sinfo` for what this cluster has")
     job = done.stdout.strip().partition(";")[0]
     return QueuedJob(job, log.replace("%A", job).replace("%j", job))
+
+
+def outlook(job: str) -> tuple[str, bool]:
+    """Ask Slurm how a job stands for which no driver has begun: in words, and whether it will not begin any more."""
+    try:
+        done = subprocess.run(
+            ["scontrol", "--oneliner", "show", "job", job], capture_output=True, text=True, check=False, timeout=ASK_S
+        )
+    except (FileNotFoundError, subprocess.TimeoutExpired):
+        return "what became of it is not known (no answer of `scontrol` here)", False
+    fields = dict(word.partition("=")[::2] for word in done.stdout.split() if "=" in word)
+    state, why = fields.get("JobState", ""), fields.get("Reason", "")
+    if not state:
+        return "Slurm knows that job no more; its log says why, if it began", True
+    if state in WAITING:
+        return f"Slurm has it as {state}" + (f" ({why})" if why not in ("", "None") else ""), False
+    return (
+        f"its job ended as {state} with {fields.get('ExitCode', '?')} before it began: see its log, submit it again",
+        True,
+    )
 
 
 def log_path(name: str, specs: Sequence[PipelineSpec], wishes: Wishes) -> str:

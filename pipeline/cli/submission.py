@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from vitpipe.infra.errors import Stopped, StorageError, VitpipeError
 from vitpipe.infra.ray.jobs import Jobs, Submitted
 from vitpipe.infra.storage.opening import open_store
+from vitpipe.pipeline.cli import slurm_job
 from vitpipe.pipeline.drive.driver import DriverOptions, connect_ray
 from vitpipe.pipeline.spec.load import PipelineSpec
 from vitpipe.pipeline.spec.places import is_local
@@ -36,6 +37,8 @@ class Fate:
 
 def fate(waiting: Submission) -> Fate:
     """Ask the cluster what became of a job."""
+    if waiting.address == slurm_job.AT:
+        return Fate(*slurm_job.outlook(waiting.job))
     try:
         state = Jobs(waiting.address).state(waiting.job)
     except VitpipeError as error:
@@ -48,17 +51,17 @@ def fate(waiting: Submission) -> Fate:
     return Fate(words.rstrip("; "), True)
 
 
-def _leave_word(spec: PipelineSpec, submitted: Submitted, address: str, tell: Callable[[str], None]) -> None:
+def leave_word(spec: PipelineSpec, job: str, address: str, tell: Callable[[str], None]) -> None:
     """Say in the store that the run was submitted; `tell` hears why that could not be done."""
     run, nodes = open_store(spec.uri), tuple(spec.graph.nodes)
     parts = urlsplit(address if "://" in address else f"http://{address}")
-    place = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+    place = address if address == slurm_job.AT else f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
     by = f"{getpass.getuser()}@{socket.gethostname()}"
     problems = [f"the store did not answer within {LEAVE_S:g} s"]
 
     def write() -> None:
         try:
-            leave(run, submitted.job, place, by, nodes)
+            leave(run, job, place, by, nodes)
             problems.clear()
         except VitpipeError as error:
             problems[:] = [error.in_brief]
@@ -89,7 +92,7 @@ def submit_spec(
         jobs.require_shared(spec.store)
     replace = [word for node in replacing for word in ("--replace", node)]
     submitted = jobs.submit(["run", FILE, *replace], {FILE: spec.text}, spec.name, _about(spec, yaml))
-    _leave_word(spec, submitted, address, tell)
+    leave_word(spec, submitted.job, address, tell)
     return jobs, submitted
 
 

@@ -80,7 +80,7 @@ def _to_slurm(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    from vitpipe.pipeline.cli import slurm_job
+    from vitpipe.pipeline.cli import slurm_job, submission
 
     text = slurm_job.script(name, specs, wishes, replacing)
     runs = [spec.uri for spec in specs]
@@ -88,6 +88,9 @@ def _to_slurm(
         terminal.answer(as_json, {"runs": runs, "script": text}, text.rstrip("\n"))
         return
     sent = slurm_job.send(text, slurm_job.log_path(name, specs, wishes))
+    for number, spec in enumerate(specs):
+        job = f"{sent.job}_{number}" if len(specs) > 1 else sent.job
+        submission.leave_word(spec, job, slurm_job.AT, terminal.complain)
     follow = f"vitpipe status {runs[0]} --watch"
     said = f"job {sent.job} will run {', '.join(runs)}\nits log: {sent.log}\nfollow it: {follow}"
     terminal.answer(as_json, {"job": sent.job, "runs": runs, "log": sent.log}, said)

@@ -4,6 +4,7 @@ The nodes are threads of this process, so that no Ray has to start; what a node 
 """
 
 import contextlib
+import json
 import os
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import typed
 
 from vitpipe.infra.errors import AlreadyExists, StorageError
 from vitpipe.infra.ray import cluster_survey, node_facts, node_probe
@@ -40,7 +42,7 @@ class Node(NodeProbe):
     def listen(self, address: str) -> int:
         return 1
 
-    def all_reduce(self, rank: int, ranks: int, where: tuple[str, int], name: str, size: int, seconds: float) -> float:
+    def all_reduce(self, *_: Any) -> float:
         return self.speed
 
 
@@ -174,12 +176,12 @@ class NoDriver(Node):
 class Slow(Node):
     speed = 5e9
 
-    def all_reduce(self, rank: int, ranks: int, where: tuple[str, int], name: str, size: int, seconds: float) -> float:
+    def all_reduce(self, *_: Any) -> float:
         return self.speed
 
 
 class CannotReduce(Node):
-    def all_reduce(self, rank: int, ranks: int, where: tuple[str, int], name: str, size: int, seconds: float) -> float:
+    def all_reduce(self, *_: Any) -> float:
         raise RuntimeError("NCCL error: unhandled system error")
 
 
@@ -299,14 +301,13 @@ def test_two_processes_sum_over_the_network(tmp_path: Path) -> None:
         port = probe.listen("127.0.0.1") if rank == 0 else int(sys.stdin.readline())
         print(port, flush=True)
         for name in sys.argv[2:]:
-            print(probe.all_reduce(rank, 2, ("127.0.0.1", port), name, 1 << 20, 60), flush=True)
+            print(probe.all_reduce("127.0.0.1", rank, 2, ("127.0.0.1", port), name, 1 << 20, 60), flush=True)
     """
     command = [sys.executable, "-c", code]
     pipe = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo"}
-    first = subprocess.Popen([*command, "0", "a", "b"], env=environment, **pipe)  # type: ignore[call-overload]
+    first = subprocess.Popen([*command, "0", "a", "b"], **pipe)  # type: ignore[call-overload]
     port = first.stdout.readline()
-    second = subprocess.Popen([*command, "1", "a", "b"], env=environment, **pipe)  # type: ignore[call-overload]
+    second = subprocess.Popen([*command, "1", "a", "b"], **pipe)  # type: ignore[call-overload]
     said = second.communicate(port, timeout=120)[0], first.communicate(timeout=120)[0]
     assert [len(one.split()) for one in said] == [3, 2] and all(float(one) > 0 for one in said[1].split())
 
@@ -318,3 +319,26 @@ def test_names_that_exist_are_refused_by_a_real_store(tmp_path: Path) -> None:
     with contextlib.suppress(AlreadyExists):
         probe.write(uri, "a/b", "three")
     assert probe.sees(uri, "a/b", "three") is not None and probe.sees(uri, "a/b", "four") is None
+
+
+def test_the_verb_ends_with_7_and_names_the_node(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[tuple[str, int, str | None]] = []
+
+    def here(uri: str, expected: int, address: str | None) -> Survey:
+        asked.append((uri, expected, address))
+        return survey(Threads(SevenGpus), uri)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("vitpipe.infra.ray.connect.survey_cluster", here)
+    monkeypatch.setenv("RAY_ADDRESS", "head:6379")
+    monkeypatch.setenv("VITPIPE_NODES", "3")
+    doctor = typed(capsys, "doctor")
+    code, out, err = doctor("--cluster")
+    assert code == 7 and "BAD GPUs: node2 has 7 x" in out and "not ok: GPUs" in err
+    assert asked == [(f"file://{tmp_path}/runs", 3, "head:6379")]
+    code, out, _ = doctor("--cluster", "--json", "--store", "file://./elsewhere")
+    said = json.loads(out)
+    assert code == 7 and said["error"]["code"] == 7 and [c["name"] for c in said["checks"] if not c["ok"]] == ["GPUs"]
+    assert doctor("--address", "http://head:8265")[0] == doctor("--cluster", "--store", "gs://x")[0] == 2

@@ -9,6 +9,9 @@ import pytest
 from command_line import Vitpipe, typed
 from small_spec import GOOD as SPEC
 
+from vitpipe.pipeline.cli.submission import fate
+from vitpipe.pipeline.store.submitted import Submission
+
 GANG = "nodes.net.resources={workers: 32, gpus_per_worker: 1, cpus_per_worker: 12}"
 
 
@@ -146,4 +149,28 @@ def test_sbatch_takes_it_or_says_why_not(submit: Vitpipe, tmp_path: Path, monkey
     code, out, _ = submit("--json")
     log = tmp_path / "vitpipe-logs/vitpipe-run-17.log"
     assert code == 0 and json.loads(out) == {"job": "17", "runs": [f"file://{tmp_path}/runs/run"], "log": str(log)}
+    left = json.loads((tmp_path / "runs/run/submitted.json").read_text())
+    assert (left["job"], left["address"], left["nodes"]) == ("17", "slurm", ["data", "net"])
     assert log.parent.is_dir() and (tmp_path / "script").read_text().startswith("#!/bin/bash\n")
+
+
+@pytest.mark.parametrize(
+    ("said", "words", "over"),
+    [
+        ("JobId=17 JobState=PENDING Reason=Priority Dependency=(null)", "PENDING (Priority)", False),
+        ("JobId=17 JobState=RUNNING Reason=None", "RUNNING", False),
+        ("JobId=17 JobState=FAILED Reason=NonZeroExitCode ExitCode=7:0", "FAILED with 7:0 before it began", True),
+        ("JobId=17 JobState=CANCELLED ExitCode=0:15", "CANCELLED", True),
+        ("", "knows that job no more", True),
+        (None, "not known", False),
+    ],
+)
+def test_a_job_that_has_not_begun_is_asked_of_slurm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str | None, words: str, over: bool
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    if said is not None:
+        (tmp_path / "scontrol").write_text(f"#!/bin/sh\necho '{said}'\n")
+        (tmp_path / "scontrol").chmod(0o755)
+    told = fate(Submission("17", "slurm", "me@login", 0.0, 0, ("data",)))
+    assert words in told.words and told.over is over
