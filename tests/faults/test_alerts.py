@@ -7,9 +7,7 @@ import os
 import signal
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import Popen
@@ -156,7 +154,8 @@ def test_a_bad_image_and_images_that_take_long_to_decode(server: Prometheus, run
     for number in range(32):
         path = folder / f"class-{number % 2}" / f"{number}.png"  # no part of a PNG is decoded without the rest
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(draw.integers(0, 255, (1200, 1200, 3), dtype=np.uint8)).save(path, compress_level=1)
+        squares = Image.fromarray(draw.integers(0, 255, (40, 40, 3), dtype=np.uint8))
+        squares.resize((4000, 4000), Image.Resampling.NEAREST).save(path, compress_level=1)
     (folder / "class-0" / "broken.jpg").write_bytes(b"no image")
     process = runs.start("slow", TRAINING, source=ONE_BAD % folder, workers=1, every="8 steps", crop="random_resized")
     heard(server, "VitpipeWaitsForData", "slow", "backbone", process)
@@ -191,7 +190,8 @@ def test_lost_ranks_no_commits_a_hung_rank_and_a_killed_driver(server: Prometheu
 @pytest.mark.s3
 @pytest.mark.fires(("VitpipeStorageRetries", "refused", ""))
 def test_a_store_that_refuses_every_other_request(server: Prometheus, runs: Runs, s3_server: Any, s3_uri: str) -> None:
-    with s3_proxy(s3_server.endpoint) as proxy, _refusing(proxy):
+    with s3_proxy(s3_server.endpoint) as proxy:
+        proxy.faults = EveryOther()
         env = {**s3_server.environment, "AWS_ENDPOINT_URL": proxy.endpoint}
         process = runs.start("refused", WELL, env, store=s3_uri)
         heard(server, "VitpipeStorageRetries", "refused", "", process)
@@ -199,20 +199,11 @@ def test_a_store_that_refuses_every_other_request(server: Prometheus, runs: Runs
         finish(process, expect=6)
 
 
-@contextmanager
-def _refusing(proxy: Any) -> Iterator[None]:
-    """One 503 every fifth of a second, so that what was refused passes when it comes again."""
-    end = threading.Event()
+class EveryOther(list[Fault]):
+    """A plan that refuses one request and lets the next one pass, whoever asks."""
 
-    def refuse() -> None:
-        while not end.wait(0.2):
-            proxy.faults[:] = [Fault("status")]
+    asked = 0
 
-    thread = threading.Thread(target=refuse)
-    thread.start()
-    try:
-        yield
-    finally:
-        end.set()
-        thread.join()
-        proxy.faults.clear()
+    def __iter__(self) -> Iterator[Fault]:
+        self.asked += 1
+        return iter([Fault("status")] if self.asked % 2 else [])
