@@ -94,9 +94,7 @@ class Runs:
 
     def start(self, name: str, spec: str, env: dict[str, str] | None = None, **fields: Any) -> "Popen[str]":
         path = self.folder / f"{name}.yaml"
-        path.write_text(
-            spec.format(name=name, **{"store": "file://./runs", "every": "200k steps", "crop": "none", **fields})
-        )
+        path.write_text(spec.format(name=name, **{**USUAL, **fields}))
         return start("run", path, cwd=self.folder, env={"TMPDIR": str(self.folder), **(env or {})})
 
     def ranks(self, name: str) -> dict[int, int]:
