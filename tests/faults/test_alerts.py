@@ -7,9 +7,7 @@ import os
 import signal
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import Popen
@@ -77,13 +75,14 @@ nodes:
       total: 200k steps
       optimizer: {{peak_lr: {peak_lr}}}
       schedule: {{kind: constant}}
-      augment: {{crop: resize, resize_px: 18, flip: false}}
+      augment: {{crop: {crop}, flip: false}}
       precision: fp32
     resources: {{workers: {workers}, zero: 1, micro_batch: 8, checkpoint_every: {every}, hang_timeout_s: 600,
                 max_failures: 9}}
 """
 GLYPHS = "{stage: ingest, config: {source: {kind: glyphs, classes: 8, images_per_class: 32, image_px: 16}}}"
 ONE_BAD = "{stage: ingest, config: {source: {kind: folder, root: %s}}}"
+USUAL = {"store": "file://./runs", "peak_lr": "1e-3", "every": "200k steps", "crop": "resize, resize_px: 18"}
 NOT_ON_A_CPU = "Model FLOPs utilisation (A)"
 
 
@@ -95,7 +94,7 @@ class Runs:
 
     def start(self, name: str, spec: str, env: dict[str, str] | None = None, **fields: Any) -> "Popen[str]":
         path = self.folder / f"{name}.yaml"
-        path.write_text(spec.format(name=name, **{"store": "file://./runs", "every": "200k steps", **fields}))
+        path.write_text(spec.format(name=name, **{**USUAL, **fields}))
         return start("run", path, cwd=self.folder, env={"TMPDIR": str(self.folder), **(env or {})})
 
     def ranks(self, name: str) -> dict[int, int]:
@@ -151,11 +150,12 @@ def test_a_loss_that_explodes_and_the_node_that_fails_of_it(server: Prometheus, 
 def test_a_bad_image_and_images_that_take_long_to_decode(server: Prometheus, runs: Runs, tmp_path: Path) -> None:
     draw, folder = np.random.default_rng(0), tmp_path / "photos"
     for number in range(32):
-        path = folder / f"class-{number % 2}" / f"{number}.jpg"
+        path = folder / f"class-{number % 2}" / f"{number}.png"  # no part of a PNG is decoded without the rest
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(draw.integers(0, 255, (900, 900, 3), dtype=np.uint8)).save(path)
+        squares = Image.fromarray(draw.integers(0, 255, (40, 40, 3), dtype=np.uint8))
+        squares.resize((4000, 4000), Image.Resampling.NEAREST).save(path, compress_level=1)
     (folder / "class-0" / "broken.jpg").write_bytes(b"no image")
-    process = runs.start("slow", TRAINING, source=ONE_BAD % folder, peak_lr="1e-3", workers=1)
+    process = runs.start("slow", TRAINING, source=ONE_BAD % folder, workers=1, every="8 steps", crop="random_resized")
     heard(server, "VitpipeWaitsForData", "slow", "backbone", process)
     os.kill(process.pid, signal.SIGTERM)
     finish(process, expect=6)
@@ -166,8 +166,8 @@ def test_a_bad_image_and_images_that_take_long_to_decode(server: Prometheus, run
     ("VitpipeStepsStandStill", "long", "backbone"), ("VitpipeRunVanished", "long", ""),
 )  # fmt: skip
 def test_lost_ranks_no_commits_a_hung_rank_and_a_killed_driver(server: Prometheus, runs: Runs) -> None:
-    process = runs.start("long", TRAINING, source=GLYPHS, peak_lr="1e-3", workers=2)
-    beside = runs.start("beside", TRAINING, source=GLYPHS, peak_lr="1e-3", workers=1, every="50 steps")
+    process = runs.start("long", TRAINING, source=GLYPHS, workers=2)
+    beside = runs.start("beside", TRAINING, source=GLYPHS, workers=1, every="50 steps")
     old = dict[int, int]()
     for _ in range(2):
         wait_for("new ranks", lambda old=old: runs.ranks("long") not in ({}, old) and runs.steps("long"), process)
@@ -188,7 +188,8 @@ def test_lost_ranks_no_commits_a_hung_rank_and_a_killed_driver(server: Prometheu
 @pytest.mark.s3
 @pytest.mark.fires(("VitpipeStorageRetries", "refused", ""))
 def test_a_store_that_refuses_every_other_request(server: Prometheus, runs: Runs, s3_server: Any, s3_uri: str) -> None:
-    with s3_proxy(s3_server.endpoint) as proxy, _refusing(proxy):
+    with s3_proxy(s3_server.endpoint) as proxy:
+        proxy.faults = EveryOther()
         env = {**s3_server.environment, "AWS_ENDPOINT_URL": proxy.endpoint}
         process = runs.start("refused", WELL, env, store=s3_uri)
         heard(server, "VitpipeStorageRetries", "refused", "", process)
@@ -196,20 +197,11 @@ def test_a_store_that_refuses_every_other_request(server: Prometheus, runs: Runs
         finish(process, expect=6)
 
 
-@contextmanager
-def _refusing(proxy: Any) -> Iterator[None]:
-    """One 503 every fifth of a second, so that what was refused passes when it comes again."""
-    end = threading.Event()
+class EveryOther(list[Fault]):
+    """A plan that refuses one request and lets the next one pass, whoever asks."""
 
-    def refuse() -> None:
-        while not end.wait(0.2):
-            proxy.faults[:] = [Fault("status")]
+    asked = 0
 
-    thread = threading.Thread(target=refuse)
-    thread.start()
-    try:
-        yield
-    finally:
-        end.set()
-        thread.join()
-        proxy.faults.clear()
+    def __iter__(self) -> Iterator[Fault]:
+        self.asked += 1
+        return iter([Fault("status")] if self.asked % 2 else [])
