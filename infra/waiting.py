@@ -5,7 +5,7 @@ field is absent otherwise. `status --json` and `board` pass the same object on, 
 
     {"for": "missing" | "busy" | "queue" | "start",
      "text": "place 3 of 150 in the queue, behind backbone; about 40 s",
-     "asked": "2 x (4 CPU)", "largest": "1 CPU", "behind": ["backbone"], "place": 3, "of": 150, "seconds": 40.0,
+     "asked": "2 x (4 CPU)", "largest": "", "behind": ["backbone"], "place": 3, "of": 150, "seconds": 40.0,
      "since": 1764445000.0}
 """
 
@@ -28,7 +28,7 @@ class Waiting:
     asked: str = ""
     """What is asked for at once, each bundle on one machine: `2 x (4 CPU)`; `1 CPU` of a task."""
     largest: str = ""
-    """What the largest machine has of that: `1 CPU`. Where it would do, how many bundles have room: `room for 1`."""
+    """What is missing: `largest machine has 1 CPU`, or `room for 1 on 4 machines` where a bundle has room."""
     behind: tuple[str, ...] = ()
     """Nodes that hold what is asked for, or that go before, the gravest first."""
     place: int | None = None

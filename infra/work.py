@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from vitpipe.infra.errors import Stopped
+from vitpipe.infra.waiting import Waiting
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +73,19 @@ class Emit(Protocol):
         """Write an event of that kind."""
 
 
+class Waits(Protocol):
+    """The part of a node's progress that waiting for machines needs. Picklable."""
+
+    def waits(self, waiting: Waiting) -> None:
+        """Write what the node waits for, while nothing of it runs."""
+
+    def starts(self) -> None:
+        """Write that a process of it starts."""
+
+    def begun(self) -> None:
+        """Take back, wherever its work begins, that it waits."""
+
+
 class TaskNeeds(Protocol):
     """What a fan-out has to know of its tasks' resources."""
 
@@ -129,6 +143,9 @@ class Job:
     node: str
     fence: Stop | None = None
     events: Emit | None = None
+    progress: Waits | None = None
+    seconds: float | None = None
+    """What the plan thinks that the node takes."""
     counting: Any = None
     """Takes the numbers of tasks and ranks to the driver (`infra.ray.counting`); None where nobody exports."""
 

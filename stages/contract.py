@@ -142,8 +142,8 @@ class Cluster(Protocol):
     ) -> Iterator[Done[Item, Result]]:
         """Many independent tasks; results as they end; one failure stops no other.
 
-        All nodes' tasks are one queue, longest first: `seconds` is how long a task, and what can only begin after it,
-        will take by the estimate; what is unknown goes first.
+        All nodes' tasks are one queue, by the longest chain of nodes that begins with theirs and then the longest
+        first: `seconds` is how long a task will take by the estimate; what is unknown goes first.
         """
 
     def gang(self, fn: Callable[[Rank], None], *, resources: GangNeeds) -> None:

@@ -73,6 +73,19 @@ class InProcessCluster:
         return 0
 
 
+class Unranked:
+    """What a driver asks of clusters beside one node's view, where all runs at once."""
+
+    def gpus(self) -> int:
+        return 0
+
+    def pace(self, node: str) -> float | None:
+        return None
+
+    def rank(self, chains: Mapping[str, float]) -> None:
+        return None
+
+
 @dataclass(frozen=True)
 class HeldFence:
     """A fence that always holds; a test asks the stage to end with `stop(reason)`, from any process."""

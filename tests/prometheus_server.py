@@ -24,19 +24,20 @@ from ruamel.yaml import YAML
 from vitpipe.infra import metrics
 
 DEPLOY = Path(metrics.__file__).resolve().parent / "deploy"
-FASTER = 60
-_SECONDS = {"s": 1, "m": 60, "h": 3600}
+_SHORT = {"s": 1 / 60, "m": 1, "h": 300}
+"""Seconds here of the units there."""
 
 
 def compressed(text: str) -> str:
-    """The same rules or query, where time passes FASTER times as fast.
+    """The same rules or query, where time passes sixty times as fast.
 
-    A scrape is a second here, 15 times as fast: what is to last lasts five of them, as a busy machine loses some.
+    A scrape is a second here, 15 times as fast: what is to last lasts five of them, as a busy machine loses some. And
+    an hour is five minutes, in which ranks can be lost and restarted twice.
     """
-    text = re.sub(r"(age_seconds\S* > )(\d+)", lambda found: f"{found[1]}{int(found[2]) // FASTER}", text)
+    text = re.sub(r"(age_seconds\S* > )(\d+)", lambda found: f"{found[1]}{int(found[2]) // 60}", text)
     return re.sub(
         r"(?<=[\[ ])(\d+)([smh])(?=[\])\s])",
-        lambda found: f"{max(5, int(found[1]) * _SECONDS[found[2]] // FASTER)}s",
+        lambda found: f"{max(5, round(int(found[1]) * _SHORT[found[2]]))}s",
         text,
     )
 

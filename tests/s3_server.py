@@ -12,7 +12,7 @@ import time
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -132,14 +132,25 @@ class S3Server:
         self._once(*admin, "caps", "add", "--uid=test", "--caps=user-policy=*")
         self._once(*admin, "user", "create", f"--uid={name}", f"--display-name={name}",
                    f"--access-key={keys[0]}", f"--secret-key={keys[1]}")  # fmt: skip
-        for number, policy in enumerate(policies):
-            self._iam().put_user_policy(UserName=name, PolicyName=f"policy-{number}", PolicyDocument=policy)
+        self._allow(name, policies)
         return {**self.environment, "AWS_ACCESS_KEY_ID": keys[0], "AWS_SECRET_ACCESS_KEY": keys[1]}
 
     def revoke(self, name: str) -> None:
         """Take a user's key away: each of its requests is refused from now on."""
         self._once("radosgw-admin", "-c", self.folder / "ceph.conf", "-n", "client.rgw", "key", "rm", f"--uid={name}",
                    "--key-type=s3", f"--access-key={name}-access")  # fmt: skip
+
+    def renew(self, name: str, *policies: str) -> dict[str, str]:
+        """Give a user another key, which takes the policies away (Ceph 16) that are therefore given too; as `user`."""
+        keys = f"{name}-access-2", f"{name}-secret-2"
+        self._once("radosgw-admin", "-c", self.folder / "ceph.conf", "-n", "client.rgw", "key", "create",
+                   f"--uid={name}", "--key-type=s3", f"--access-key={keys[0]}", f"--secret-key={keys[1]}")  # fmt: skip
+        self._allow(name, policies)
+        return {**self.environment, "AWS_ACCESS_KEY_ID": keys[0], "AWS_SECRET_ACCESS_KEY": keys[1]}
+
+    def _allow(self, name: str, policies: Sequence[str]) -> None:
+        for number, policy in enumerate(policies):
+            self._iam().put_user_policy(UserName=name, PolicyName=f"policy-{number}", PolicyDocument=policy)
 
     def _iam(self):
         return boto3.session.Session().client(

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from inprocess import InProcessCluster
+from inprocess import InProcessCluster, Unranked
 
 from vitpipe.infra.errors import IntegrityError, NotFound, Stopped
 from vitpipe.infra.lease_state import CLOCK, TIMING, Clock, Timing
@@ -21,7 +21,7 @@ from vitpipe.pipeline.spec.catalog import CATALOG, Need, Stage
 from vitpipe.pipeline.spec.graph import Graph, Node
 from vitpipe.pipeline.spec.load import PipelineSpec
 from vitpipe.stages.artifacts import Artifact, File, Score, ShardSet
-from vitpipe.stages.contract import Events, Fence, Inputs, StageContext, TaskContext
+from vitpipe.stages.contract import Inputs, StageContext, TaskContext
 from vitpipe.stages.estimates import Estimate, Known
 from vitpipe.stages.settings import Settings, TaskResources
 from vitpipe.stages.training.checkpoint.committed_steps import StepFile, StepManifest, StepPlace, committed
@@ -168,10 +168,10 @@ def tiny_spec(folder: Path, nodes: Mapping[str, Mapping[str, Any]], name: str = 
     return PipelineSpec(name, f"file://{folder}/runs", Graph(built), json.loads(json.dumps(nodes)))
 
 
-class _Here:
+class _Here(Unranked):
     dashboard_url = ""
 
-    def named(self, node: str, *, fence: Fence, events: Events) -> InProcessCluster:
+    def named(self, node: str, **_: object) -> InProcessCluster:
         return InProcessCluster()
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import ray
 
 from vitpipe.infra.errors import StageError
+from vitpipe.infra.ray.reasons import lack
 
 Bundle = Mapping[str, float]
 """What one task or rank asks for, as Ray writes it: `{"CPU": 4, "GPU": 1}`."""
@@ -23,10 +24,9 @@ def alive() -> list[dict[str, float]]:
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
-def totals() -> dict[str, float]:
-    """Add up what all living nodes have."""
-    nodes = alive()
-    return {name: sum(node.get(name, 0.0) for node in nodes) for name in {name for node in nodes for name in node}}
+def machines() -> dict[str, dict[str, float]]:
+    """List what each living node has, by Ray's id of it."""
+    return {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
 
 
 def room(bundle: Bundle) -> int:
@@ -45,9 +45,12 @@ def missing(bundle: Bundle, count: int) -> str | None:
     fits = room(bundle)
     if fits >= count:
         return None
-    nodes = alive()
-    total = {name: sum(node.get(name, 0.0) for node in nodes) for name in _SHOWN if name in bundle or name == "CPU"}
-    return f"{count} x ({_words(bundle)}) asked for, room for {fits}: {len(nodes)} nodes with {_words(total)} in all"
+    there, asked = machines(), tuple((name, amount) for name, amount in bundle.items() if amount > 0)
+    total = {
+        name: sum(one.get(name, 0.0) for one in there.values()) for name in _SHOWN if name in bundle or name == "CPU"
+    }
+    lacks = lack(asked, count, there) or f"room for {fits}"
+    return f"{count} x ({_words(bundle)}) asked for, {lacks}: {len(there)} nodes with {_words(total)} in all"
 
 
 @dataclass

@@ -23,6 +23,7 @@ from vitpipe.infra.errors import StorageError, UsageError
 from vitpipe.infra.ray import auth as ray_auth
 from vitpipe.infra.ray import capacity, worker_output
 from vitpipe.infra.ray.counting import Gathering
+from vitpipe.infra.ray.demand import Demand
 from vitpipe.infra.ray.embedded import apart
 from vitpipe.infra.ray.fanout import fan
 from vitpipe.infra.ray.gang import gang
@@ -30,15 +31,12 @@ from vitpipe.infra.ray.gang_size import Size
 from vitpipe.infra.ray.head_dashboard import refuse_open
 from vitpipe.infra.ray.leftovers import driver_folder
 from vitpipe.infra.ray.one_queue import OneQueue
-from vitpipe.infra.work import Done, Emit, GangNeeds, Item, Job, Rank, Result, Stop, TaskNeeds, unknown
+from vitpipe.infra.work import Done, Emit, GangNeeds, Item, Job, Rank, Result, Stop, TaskNeeds, Waits, unknown
 
 log = logging.getLogger(__name__)
 
 WAIT_S = 300.0
 """How long a cluster may lack machines that a node asks for, unless told otherwise."""
-AHEAD = 16
-"""Tasks handed to a Ray that may grow beyond what can run at once, so that an autoscaler sees the demand."""
-
 DASHBOARD_PORT = 8265
 
 OBJECT_STORE_BYTES = 512 * 2**20
@@ -60,13 +58,31 @@ class RayCluster:
     gathering: Gathering
     """What brings the numbers of tasks and ranks here."""
 
-    def named(self, node: str, *, fence: Stop | None = None, events: Emit | None = None) -> Self:
+    def named(
+        self,
+        node: str,
+        *,
+        fence: Stop | None = None,
+        events: Emit | None = None,
+        progress: Waits | None = None,
+        seconds: float | None = None,
+    ) -> Self:
         """Return the view of one node: its tasks and ranks carry the node's name, and end when `fence` asks them to."""
-        return replace(self, job=Job(self.job.run, node, fence, events, self.gathering.actor))
+        counting = self.gathering.actor
+        job = Job(self.job.run, node, fence, events, progress=progress, seconds=seconds, counting=counting)
+        return replace(self, job=job)
 
     def counting(self) -> AbstractContextManager[None]:
         """Around the time in which what tasks and ranks count reaches this process's sink."""
         return self.gathering.going_on()
+
+    def pace(self, node: str) -> float | None:
+        """Divide what has ended of a node took by its estimate; None while nothing has."""
+        return self.queue.pace.of(node)
+
+    def rank(self, chains: Mapping[str, float]) -> None:
+        """Order the work of all nodes. See `OneQueue.rank`."""
+        self.queue.rank(chains)
 
     def gpus(self) -> int:
         """Count the GPUs of the whole cluster now."""
@@ -81,7 +97,7 @@ class RayCluster:
         label: Callable[[Item], str] = str,
         seconds: Callable[[Item], float | None] = unknown,
     ) -> Iterator[Done[Item, Result]]:
-        """Run many independent tasks, the longest of all nodes first. See `infra.ray.fanout.fan`."""
+        """Run many independent tasks, those of the longest chain of nodes first. See `infra.ray.fanout.fan`."""
         gpus = resources.gpus_per_task
         bundle = {"CPU": float(resources.cpus_per_task), "GPU": float(min(1, self.gpus()) if gpus is None else gpus)}
         return fan(
@@ -175,7 +191,7 @@ def join(run: str, address: str, wait_s: float, about: Mapping[str, str]) -> Ray
 def _cluster(run: str, context: Any, wait_s: float) -> RayCluster:
     dashboard = f"http://{context.dashboard_url}"
     log.info("Ray dashboard at %s", dashboard)
-    queue = OneQueue(capacity.totals, ahead=AHEAD if wait_s else 0)
+    queue = OneQueue(capacity.machines, show=Demand()) if wait_s else OneQueue(capacity.machines)
     return RayCluster(Job(run, run), dashboard, context.address_info["session_dir"], wait_s, queue, Gathering(run))
 
 

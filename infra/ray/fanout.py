@@ -16,13 +16,15 @@ from ray.exceptions import (
     RayTaskError,
     WorkerCrashedError,
 )
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from vitpipe.infra import metrics
 from vitpipe.infra.errors import Lost, StageError
 from vitpipe.infra.ray import on_worker
 from vitpipe.infra.ray.capacity import CapacityWait
 from vitpipe.infra.ray.deaths import in_words
-from vitpipe.infra.ray.one_queue import OneQueue, Ticket
+from vitpipe.infra.ray.one_queue import AnyTicket, OneQueue, Ticket
+from vitpipe.infra.ray.wait import Wait
 from vitpipe.infra.work import Done, Item, Job, Result
 
 T = TypeVar("T")
@@ -50,38 +52,37 @@ def fan(
     A lost task runs again, at most `max_failures` times. Errors of tasks are inside their Done: a VitpipeError as it
     was raised. Raised here: Stopped, LeaseLost, and StageError when the cluster stays too small for one task.
     """
-    patience = CapacityWait(bundle, 1, wait_s, f"run tasks of {job.node}")
+    wait, patience = Wait(job, queue), CapacityWait(bundle, 1, wait_s, f"run tasks of {job.node}")
     patience.check()
     # a ticket whose turn it is, or the reference of a task that ended
     inbox: SimpleQueue[Ticket[Item] | ObjectRef] = SimpleQueue()
-    tickets = [Ticket(item, bundle, seconds(item), inbox.put) for item in items]
+    tickets = [Ticket(item, bundle, seconds(item), inbox.put, node=job.node) for item in items]
     running: dict[ObjectRef, Ticket[Item]] = {}
-    options = {"num_cpus": bundle.get("CPU", 0), "num_gpus": bundle.get("GPU", 0), "max_retries": 0}
     left, remote = len(tickets), ray.remote(_run)
     try:
         queue.join(tickets)
+        wait.tell("missing")
         while left:
             message = next_message(inbox)
             job.ask_to_stop()
             if message is None:
-                queue.look()
+                wait.look(idle=not running)
                 patience.check()
             elif isinstance(message, Ticket):
-                name = f"{job.node}/{label(message.item)}"
-                reference = remote.options(**options, name=name).remote(fn, job, message.item)
+                options = _options(message, queue, f"{job.node}/{label(message.item)}")
+                reference = remote.options(**options).remote(fn, job, message.item, wait.over())
                 running[reference] = message
                 reference.future().add_done_callback(lambda _, ended=reference: inbox.put(ended))
             else:
-                ticket = running.pop(message)
-                queue.leave([ticket])
-                done: Done[Item, Result] | None = _collect(message, ticket, job, max_failures, label(ticket.item))
-                if done is None:
-                    queue.join([ticket])
-                else:
+                done: Done[Item, Result] | None = _collect(
+                    message, running.pop(message), queue, job, max_failures, label
+                )
+                if done is not None:
                     left -= 1
                     yield done
     finally:
         queue.leave(tickets)
+        queue.look()
         _cancel(list(running))
 
 
@@ -93,9 +94,24 @@ def next_message(inbox: "SimpleQueue[T]") -> T | None:
         return None
 
 
-def _run(fn: Callable[[Item], Result], job: Job, item: Item) -> Result:
-    """Run one task, in a worker's process."""
+def _options(ticket: AnyTicket, queue: OneQueue, name: str) -> dict[str, object]:
+    """Say what a task needs, and on which machine the queue holds room for it.
+
+    It goes elsewhere, should that be gone or busy with the work of another driver.
+    """
+    asked = {"num_cpus": ticket.bundle.get("CPU", 0), "num_gpus": ticket.bundle.get("GPU", 0)}
+    options = {**asked, "max_retries": 0, "name": name}
+    if len(queue.there.has) > 1:
+        there = NodeAffinitySchedulingStrategy(ticket.machines[0], soft=True, _spill_on_unavailable=True)
+        options["scheduling_strategy"] = there
+    return options
+
+
+def _run(fn: Callable[[Item], Result], job: Job, item: Item, is_awaited: bool = False) -> Result:
+    """Run one task, in a worker's process; `is_awaited` is the first after its node has waited."""
     on_worker.prepare(job)
+    if is_awaited and job.progress:
+        job.progress.begun()
     try:
         with on_worker.named_errors(f"run a task of {job.node}"):
             return fn(item)
@@ -104,6 +120,22 @@ def _run(fn: Callable[[Item], Result], job: Job, item: Item) -> Result:
 
 
 def _collect(
+    reference: ObjectRef,
+    ticket: Ticket[Item],
+    queue: OneQueue,
+    job: Job,
+    max_failures: int,
+    label: Callable[[Item], str],
+) -> Done[Item, Result] | None:
+    """Return what became of a task, or None when it waits once more."""
+    done: Done[Item, Result] | None = _outcome(reference, ticket, job, max_failures, label(ticket.item))
+    queue.leave([ticket], ended=done is not None)
+    if done is None:
+        queue.join([ticket])
+    return done
+
+
+def _outcome(
     reference: ObjectRef, task: Ticket[Item], job: Job, max_failures: int, name: str
 ) -> Done[Item, Result] | None:
     """Return what became of a task, or None when it is to run again."""

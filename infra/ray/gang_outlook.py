@@ -5,23 +5,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import ray
-from ray.exceptions import RayError
 
-from vitpipe.infra.errors import Lost, StorageError
-from vitpipe.infra.ray import auth as ray_auth
-from vitpipe.infra.ray.deaths import in_words
+from vitpipe.infra.ray.cluster_life import cluster_gone, lost_cluster
 from vitpipe.infra.ray.gang_notes import News, RankProcess
 from vitpipe.infra.ray.gang_places import Places
-from vitpipe.infra.ray.gang_ranks import machines
 from vitpipe.infra.work import Job
 
 LOOK_S = 5.0
 GROW_S = 30.0
 """How long room for more ranks is left alone, so that several machines that come are used together."""
-GONE_S = 20.0
-"""A cluster's GCS may be away for so long: one that keeps its state elsewhere comes back."""
-
-_GO_ON = "run the same command again, on a new cluster if this one lost its head: it goes on from the last commit"
+MISSES = 2
+"""A cluster that does not answer so often in a row is gone: the seconds of one look may be those of a busy machine. Ray
+ends whoever was without it for a minute, and we have something to say and to write before."""
 
 
 @dataclass
@@ -37,7 +32,7 @@ class Outlook:
     """Ray's ids of the gang's machines that are to be taken away."""
     _news: News = field(default_factory=News)
     _next: float = 0.0
-    _answered: float = field(default_factory=time.monotonic)
+    _misses: int = 0
     _added_since: float | None = None
 
     def look(self) -> News:
@@ -47,10 +42,12 @@ class Outlook:
             return self._news
         self._next = now + LOOK_S
         if gone := cluster_gone():
-            if now - self._answered > GONE_S:
+            self._misses += 1
+            if self._misses >= MISSES:
+                self.room.is_lost = True
                 raise lost_cluster(self.asked, gone)
             return self._news
-        self._answered = time.monotonic()
+        self._misses = 0
         self._look_for_drains()
         if not self._news.notice:
             self._look_for_room(now)
@@ -73,18 +70,3 @@ class Outlook:
         self._added_since = None if not added else self._added_since or now
         if self._added_since is not None and now - self._added_since >= GROW_S:
             self._news = News(notice=f"there is room for {added} more ranks")
-
-
-def lost_cluster(asked: str, found: str) -> Lost:
-    """Return what a gang ends with when no other can be started."""
-    return Lost(asked, f"the cluster is gone ({found})", _GO_ON)
-
-
-def cluster_gone() -> str | None:
-    """Say why no gang can be started or led here, or None."""
-    context = ray.get_runtime_context()
-    try:
-        ray_auth.require_answer(context.gcs_address)
-        return None if context.get_node_id() in machines() else "this machine is no part of it any more"
-    except (StorageError, RayError) as error:
-        return getattr(error, "found", None) or in_words(error)

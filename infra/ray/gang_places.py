@@ -11,11 +11,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from ray.exceptions import RayError
 from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from vitpipe.infra.ray import capacity
 from vitpipe.infra.ray.capacity import CapacityWait
+from vitpipe.infra.ray.cluster_life import cluster_gone
 from vitpipe.infra.ray.fanout import LOOK_S
 from vitpipe.infra.ray.gang_size import Size
 from vitpipe.infra.work import Job
@@ -44,6 +46,8 @@ class Places:
 
     fewest: PlacementGroup
     more: list[PlacementGroup] = field(default_factory=list)
+    is_lost: bool = False
+    """Whether the cluster is gone, and nothing can be given back to it."""
     _taken: int = 0
 
     def take(self) -> list[Spot]:
@@ -84,16 +88,24 @@ def places(job: Job, size: Size, patience: CapacityWait) -> Iterator[Places]:
         job.ask_to_stop()
         patience.check()
 
+    is_lost = False
     try:
         found = Places(ask(size.least))
         while not found.fewest.wait(LOOK_S):
             wait()
         found.more = [ask(1) for _ in range(size.most - size.least)]
         _gather(found, size, wait)
-        yield found
+        try:
+            yield found
+        finally:
+            is_lost = found.is_lost
+    except RayError:
+        is_lost = is_lost or cluster_gone() is not None
+        raise
     finally:
-        for group in taken:
-            remove_placement_group(group)
+        if not is_lost:  # else Ray would wait for it
+            for group in taken:
+                remove_placement_group(group)
 
 
 def _gather(found: Places, size: Size, wait: Callable[[], None]) -> None:

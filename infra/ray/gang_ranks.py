@@ -14,6 +14,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from vitpipe.infra.errors import Lost
 from vitpipe.infra.ray import on_worker
+from vitpipe.infra.ray.cluster_life import machines
 from vitpipe.infra.ray.deaths import in_words
 from vitpipe.infra.ray.gang_notes import RankProcess
 from vitpipe.infra.ray.gang_places import Spot
@@ -88,11 +89,6 @@ def begin(fn: Callable[[Rank], None], job: Job, size: Size, spots: Sequence[Spot
         for rank, spot in enumerate(spots)
     ]
     return Ranks(actors, asked, ray.put(cloudpickle.dumps((fn, job))))
-
-
-def machines() -> set[str]:
-    """Ray's ids of the machines that live."""
-    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
 
 
 def _died(call: ObjectRef) -> bool:

@@ -18,7 +18,7 @@ from vitpipe.infra.ray.gang_ranks import Ranks
 from vitpipe.infra.ray.gang_size import Size, seats
 from vitpipe.infra.work import Job
 
-START_S = 300.0
+START_S = 600.0
 """A rank whose process does not answer for so long, or that is not ready to meet the others by then, is lost."""
 SILENCE_S = 120.0
 """A rank that has answered once and is silent for so long is lost: while it loads libraries nothing else may run there.

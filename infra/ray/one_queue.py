@@ -1,102 +1,70 @@
-"""The one queue of a driver: which task or gang of which node is handed to Ray next, the longest first.
+"""The one queue of a driver: which task or gang of which node goes next, and on which machine.
 
-Graham's rule: longest first ends at most a third later than the best order, and in practice a few percent. Pure: knows
-neither Ray nor time, so that a test may drive it by a clock of its own.
+Gangs first, then by the critical path; who lacks room reserves it, and others slip in front where they are in nobody's
+way (EASY backfilling; docs/decisions/0034). Pure: knows neither Ray nor a clock of its own, so that a simulation may
+drive it.
 """
 
 import heapq
 import itertools
 import math
 import threading
-from collections import Counter
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any, Generic
+from operator import itemgetter
 
-from vitpipe.infra.work import Item
+from vitpipe.infra.ray.machines import Machines, Reservation
+from vitpipe.infra.ray.pace import Pace
+from vitpipe.infra.ray.reasons import Standing
+from vitpipe.infra.ray.tickets import AnyTicket, LineName, Place, Shape, Sizes, Ticket
 
-_SLACK = 1e-6
-"""Fractions of a GPU: ten tenths are a hair over 1."""
-
-Sizes = Mapping[str, float]
-"""Amounts of resources as Ray names them: `{"CPU": 4, "GPU": 0.25}`."""
+__all__ = ["AnyTicket", "OneQueue", "Shape", "Sizes", "Ticket"]
 
 
-Place = tuple[bool, float, int]
-"""Where a ticket stands; the least goes first, and no two are equal."""
+SHOWN = 16
+"""Bundles that wait for room and are shown."""
+
+First = tuple[Place, LineName]
+"""A line by the place of its first."""
 
 
-@dataclass(frozen=True)
-class Shape:
-    """What tickets ask for; those of one shape wait in one line."""
+@dataclass
+class Line:
+    """Those that ask for the same, for one node and for about as long; the first speaks for all."""
 
-    asked: tuple[tuple[str, float], ...]
-    """Amounts above 0 by name."""
-    is_gang: bool = False
-
-    @cached_property
-    def names(self) -> frozenset[str]:
-        """The resources that are asked for."""
-        return frozenset(name for name, _ in self.asked)
-
-
-@dataclass(eq=False)
-class Ticket(Generic[Item]):
-    """One task, or all ranks of a gang, that wait for their turn."""
-
-    item: Item
-    bundle: Sizes
-    seconds: float | None
-    """Estimated seconds of the task and of what can only begin after it. None, for an unknown length, goes before all
-    others, for it may be long."""
-    go: Callable[["Ticket[Item]"], None]
-    """Called once it is its turn; must neither block nor call the queue."""
-    is_gang: bool = False
-    """Whether it stands for all ranks of a gang: these go before every task, and none passes them."""
-    losses: int = 0
-    order: int = -1
-    """Its number in the order of arrival; of equals the earlier goes first."""
-
-    @cached_property
-    def shape(self) -> Shape:
-        """What it asks for, as all do that ask for the same."""
-        asked = tuple(sorted((name, amount) for name, amount in self.bundle.items() if amount > 0))
-        return Shape(asked, self.is_gang)
-
-    @property
-    def place(self) -> Place:
-        """Its place in the queue: gangs, then the longest first, then the order of arrival."""
-        return (not self.is_gang, -math.inf if self.seconds is None else -self.seconds, self.order)
-
-
-AnyTicket = Ticket[Any]
-"""A ticket for any item: the queue of all nodes looks at none."""
+    name: LineName
+    places: list[Place] = field(default_factory=list)
+    """A heap; a place that nobody holds any more stays until it is the first."""
+    count: int = 0
+    """How many wait in it."""
 
 
 @dataclass
 class OneQueue:
     """Hands tickets on while what they ask for is free; thread-safe.
 
-    A ticket that does not fit holds back those behind it that want what it lacks, so that small ones do not starve it;
-    others pass. Of tickets that ask for the same, the first speaks for all. `ahead` tickets more go than fit, so that
-    an autoscaler sees the demand; a gang among them holds back others all the same, if the machines that are there
-    could hold it. An event costs the logarithm of how many wait, for each thing that is asked for.
+    In the order of their places each ticket takes room that is free, if it is in the way of nobody before it. One that
+    lacks room reserves it on the machines where it will be free the earliest, by the estimates of what runs there. Who
+    comes later may take of that what is over, or what it gives back in time; a ticket of unknown length gives nothing
+    back in time, and whose end is unknown may end at any moment. One for which no machines are there reserves nothing.
+    An event costs the logarithm of how many wait, for each shape that is asked for.
     """
 
-    totals: Callable[[], Sizes]
-    """What the whole cluster has; asked by `look`."""
-    ahead: int = 0
+    machines: Callable[[], Mapping[str, Sizes]]
+    """What each machine has; asked by `look`."""
+    clock: Callable[[], float] = time.monotonic
+    show: Callable[[list[Shape]], None] = lambda shapes: None
+    """Told at each `look` what the first of those ask for that wait for room, so that an autoscaler hears of it."""
+    there: Machines = field(default_factory=Machines)
+    pace: Pace = field(default_factory=Pace)
     _waiting: dict[Place, AnyTicket] = field(default_factory=dict)
-    _lines: dict[Shape, list[Place]] = field(default_factory=dict)
-    """Heaps of places, by what is asked for; one that nobody holds any more stays until it is the first."""
-    _out: dict[AnyTicket, bool] = field(default_factory=dict)
-    """Tickets that were handed on, each with whether it fitted."""
-    _held: Counter[Shape] = field(default_factory=Counter)
-    """How many of each shape fitted and have not left: their sum is what is in use."""
-    _beyond: dict[AnyTicket, None] = field(default_factory=dict)
-    """Those that were handed on though they did not fit, in the order of their turns."""
-    _has: Sizes = field(default_factory=dict)
+    _lines: dict[LineName, Line] = field(default_factory=dict)
+    _firsts: dict[Shape, list[tuple[Place, LineName]]] = field(default_factory=dict)
+    """By shape a heap of its lines, each by its first place; what is no longer true stays until it is the first."""
+    _chains: dict[str, float] = field(default_factory=dict)
+    _out: dict[AnyTicket, None] = field(default_factory=dict)
+    """Tickets whose turn has come, and that have not left."""
     _numbers: Iterator[int] = field(default_factory=itertools.count)
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
@@ -105,87 +73,177 @@ class OneQueue:
         with self._lock:
             for ticket in tickets:
                 ticket.order = next(self._numbers) if ticket.order < 0 else ticket.order
-                self._waiting[ticket.place] = ticket
-                heapq.heappush(self._lines.setdefault(ticket.shape, []), ticket.place)
-            if not self._has:
-                self._has = self.totals()
+                self._enter(ticket)
+            if not self.there.has:
+                self.there.become(self.machines())
             self._hand_on()
 
-    def leave(self, tickets: Sequence[AnyTicket]) -> None:
-        """Take tickets out that have ended or that nobody wants any more: others may have what they held."""
+    def leave(self, tickets: Sequence[AnyTicket], ended: bool = False) -> None:
+        """Take tickets out: others may have what they held. With `ended`, their times are measured ones from now on."""
         with self._lock:
             for ticket in tickets:
-                self._waiting.pop(ticket.place, None)
-                self._beyond.pop(ticket, None)
-                if self._out.pop(ticket, False):
-                    self._held[ticket.shape] -= 1
+                if ticket in self._out:
+                    del self._out[ticket]
+                    self.there.release(ticket)
+                    if ended:
+                        self.pace.measured(ticket, self.clock() - ticket.began)
+                elif self._waiting.pop(self._place(ticket), None):
+                    self._lines[ticket.line].count -= 1
             self._hand_on()
 
     def look(self) -> None:
-        """Ask again what the cluster has: machines come and go."""
-        has = self.totals()
+        """Ask again what machines there are: they come and go."""
+        has = self.machines()
         with self._lock:
-            self._has = has
+            self.there.become(has)
+            self._hand_on()
+            shapes = self._wanted()
+        self.show(shapes)
+
+    def rank(self, chains: Mapping[str, float]) -> None:
+        """Order by these seconds from the beginning of a node to the end of the longest chain that waits for it.
+
+        A node that is not among them is of unknown length: it goes before all others, for it may be long.
+        """
+        with self._lock:
+            tickets = list(self._waiting.values())
+            self._chains = dict(chains)
+            for kept in (self._waiting, self._lines, self._firsts):
+                kept.clear()
+            for ticket in tickets:
+                self._enter(ticket)
             self._hand_on()
 
+    def placed(self, ticket: AnyTicket, machines: Sequence[str]) -> None:
+        """Say on which machines the bundles of a ticket really are, one name a bundle, whatever their number."""
+        with self._lock:
+            if ticket in self._out:
+                self.there.release(ticket)
+                ticket.machines = tuple(machines)
+                self.there.hold(ticket)
+                self._hand_on()
+
+    def standing(self, node: str) -> Standing | None:
+        """Say how the first ticket of a node that waits stands in the queue; None while none does."""
+        with self._lock:
+            heads = self._heads()
+            shape = next((name[0] for _, name in heads if name[1] == node), None)
+            if shape is None:
+                return None
+            before: dict[str, int] = {}
+            now = self.clock()
+            held = self.there.reserve(shape, now, [])
+            seconds = held.expected - now if held else math.inf
+            for first, name in heads:
+                if name[1] == node:
+                    break
+                count = self._lines[name].count
+                if name[0].names & shape.names and (room := self.there.idle_room(name[0].asked) // name[0].count):
+                    before[name[1]] = before.get(name[1], 0) + count
+                    seconds += count * self.pace.expected(self._waiting[first]) / room
+            known = None if math.isinf(seconds) else seconds
+            return Standing(shape, self.there.has, before, len(self._waiting), self.there.nodes(shape.names), known)
+
+    def _wanted(self) -> list[Shape]:
+        found: list[Shape] = []
+        left = SHOWN
+        for _, name in self._heads():
+            if left > 0 and not self.there.has_room(name[0]):
+                count = min(self._lines[name].count, -(-left // name[0].count))
+                found += [name[0]] * count
+                left -= count * name[0].count
+        return found
+
+    def _heads(self) -> list[First]:
+        """List all lines in the order of their firsts."""
+        firsts = ((head, name) for name in list(self._lines) if (head := self._head(name)))
+        return sorted(firsts, key=itemgetter(0))
+
+    def _enter(self, ticket: AnyTicket) -> None:
+        place = self._place(ticket)
+        self._waiting[place] = ticket
+        line = self._lines.setdefault(ticket.line, Line(ticket.line))
+        line.count += 1
+        heapq.heappush(line.places, place)
+        if line.places[0] == place:
+            heapq.heappush(self._firsts.setdefault(ticket.shape, []), (place, line.name))
+
+    def _place(self, ticket: AnyTicket) -> Place:
+        return ticket.place(self._chains.get(ticket.node, math.inf))
+
     def _hand_on(self) -> None:
-        free = dict(self._has)
-        for shape, count in self._held.items():
-            for name, amount in shape.asked:
-                free[name] = free.get(name, 0.0) - count * amount
-        kept: set[str] = set()
-        for ticket in [ticket for ticket in self._beyond if ticket.is_gang]:
-            fits, lacks = _take(ticket.shape, free, kept)
-            if fits:
-                self._begins(ticket, fits)
-            kept |= lacks if self._may_fit(ticket.shape) else set()
-        lacking = set(kept)
-        heads = [head for head in map(self._head, list(self._lines)) if head is not None]
+        now = self.clock()
+        lacking: list[Shape] = []
+        reserved: list[Reservation] = []
+        others: dict[Shape, list[First]] = {}
+        heads = [(*first, shape) for shape in list(self._firsts) if (first := self._first(shape))]
         heapq.heapify(heads)
         while heads:
-            ticket = self._waiting[heapq.heappop(heads)]
-            shape = ticket.shape
-            fits, lacks = _take(shape, free, lacking)
-            if not fits and self._out and (len(self._beyond) >= self.ahead or kept & shape.names):
-                lacking |= lacks
+            place, line, shape = heapq.heappop(heads)
+            if not self.there.has_room(shape):
+                lacking.append(shape)
                 continue
-            if ticket.is_gang and self._may_fit(shape):
-                kept |= lacks
-                lacking |= kept
-            del self._waiting[ticket.place]
-            self._begins(ticket, fits)
-            ticket.go(ticket)
-            if (head := self._head(shape)) is not None:
-                heapq.heappush(heads, head)
+            for one in lacking:
+                if held := self.there.reserve(one, now, reserved):
+                    reserved.append(held)
+            lacking.clear()
+            goes = self._goes(self._waiting[place], now, reserved)
+            if goes and shape not in others:
+                following = self._first(shape)
+            else:  # a line whose first is in somebody's way: the other lines may have shorter ones
+                if shape not in others:
+                    others[shape] = self._beside(line)
+                elif goes and (head := self._head(line)):
+                    heapq.heappush(others[shape], (head, line))
+                following = heapq.heappop(others[shape]) if others[shape] else None
+            if following is not None:
+                heapq.heappush(heads, (*following, shape))
 
-    def _begins(self, ticket: AnyTicket, fits: bool) -> None:
-        self._out[ticket] = fits
-        if fits:
-            self._held[ticket.shape] += 1
-            self._beyond.pop(ticket, None)
-        else:
-            self._beyond[ticket] = None
+    def _goes(self, ticket: AnyTicket, now: float, reserved: list[Reservation]) -> bool:
+        """Give a ticket its turn, if that is in the way of nobody before it."""
+        ends = now + self.pace.expected(ticket)
+        machines = self.there.chosen(ticket.shape, ends, reserved)
+        if machines is None:
+            return False
+        del self._waiting[self._place(ticket)]
+        self._lines[ticket.line].count -= 1
+        ticket.machines, ticket.began, ticket.ends = machines, now, ends
+        self._out[ticket] = None
+        self.there.hold(ticket)
+        for one in reserved:
+            for machine in machines:
+                one.take(machine, ticket.shape.asked, 1, ends)
+        ticket.go(ticket)
+        return True
 
-    def _head(self, shape: Shape) -> Place | None:
-        """The first place of a line that somebody holds, those before it being dropped; None when nobody waits."""
-        line = self._lines[shape]
-        while line and line[0] not in self._waiting:
-            heapq.heappop(line)
-        if line:
-            return line[0]
-        del self._lines[shape]
+    def _first(self, shape: Shape) -> First | None:
+        """The first of all lines of a shape, what is no longer true being dropped; None when nobody waits."""
+        firsts = self._firsts[shape]
+        while firsts:
+            place, line = firsts[0]
+            head = self._head(line)
+            if head == place:
+                return place, line
+            if head is None:
+                heapq.heappop(firsts)
+            else:
+                heapq.heapreplace(firsts, (head, line))
+        del self._firsts[shape]
         return None
 
-    def _may_fit(self, shape: Shape) -> bool:
-        """Whether the machines that are there could hold it, were they idle."""
-        return all(self._has.get(name, 0.0) + _SLACK >= amount for name, amount in shape.asked)
+    def _beside(self, line: LineName) -> list[First]:
+        """The firsts of the other lines of a shape, as a heap."""
+        names = {other for _, other in self._firsts[line[0]]} - {line}
+        firsts = [(head, other) for other in names if (head := self._head(other))]
+        heapq.heapify(firsts)
+        return firsts
 
-
-def _take(shape: Shape, free: dict[str, float], lacking: set[str]) -> tuple[bool, set[str]]:
-    """Take what is asked for from `free`, if it is there and nobody ahead lacks it; and say what of it is not there."""
-    lacks = {name for name, amount in shape.asked if free.get(name, 0.0) + _SLACK < amount}
-    fits = not lacks and not lacking & shape.names
-    if fits:
-        for name, amount in shape.asked:
-            free[name] -= amount
-    return fits, lacks
+    def _head(self, name: LineName) -> Place | None:
+        """The first place of a line that somebody holds, those before it being dropped; None when nobody waits."""
+        line = self._lines.get(name)
+        while line and line.places and line.places[0] not in self._waiting:
+            heapq.heappop(line.places)
+        if line and line.places:
+            return line.places[0]
+        self._lines.pop(name, None)
+        return None

@@ -48,6 +48,7 @@ class RankActor:
         """Begin the pickled `(fn, job)` in a thread; does not wait for it."""
         threading.Thread(target=self._run, args=(seat, work), name="rank", daemon=True).start()
 
+    @ray.method(enable_task_events=False)  # type: ignore[untyped-decorator]  # as tasks they would be thousands
     def beat(self, news: News) -> Beat:
         """Hear the news, and say how this rank is."""
         if news.address and not self._news.address:
@@ -71,6 +72,8 @@ class RankActor:
             where = process_group.load(seat, here)
             fn, job = cloudpickle.loads(work)
             on_worker.prepare(job, rank=seat.rank)
+            if not seat.rank and job.progress:
+                job.progress.begun()
             self._beat = Beat(is_ready=True, address=where)
             failure = self._train(seat, fn, job)
         except BaseException as error:

@@ -13,7 +13,7 @@ from vitpipe.pipeline.cli.plan_verbs import AsJson
 from vitpipe.pipeline.cli.terminal import answer, complain, tell
 
 if TYPE_CHECKING:
-    from vitpipe.pipeline.cli.track.follow import Open
+    from vitpipe.pipeline.cli.track.follow import Open, Tracking
     from vitpipe.pipeline.store.followed import FollowedRun, Look
 
 curves = typer.Typer()
@@ -58,14 +58,14 @@ def tensorboard(
             "\n".join([*lines, f"{files.points} points in {files.folder}", by_hand]),
         )
         return
-    server = Server(files.folder, at)
+    server, silent = Server(files.folder, at), set[str]()
     try:
         shown = [*lines, f"TensorBoard: {server.url}", f"event files: {files.folder}", "Ctrl-C ends it; the files stay"]
         answer(as_json, said | {"url": server.url}, "\n".join(shown))
         while True:
             time.sleep(LOOK_S)
             server.check()
-            for look in _next(watched):
+            for look in _next(watched, silent):
                 files.show(look)
     except Stopped:  # the way in which a person ends it
         if not as_json:
@@ -94,21 +94,29 @@ def _followed(names: Sequence[str], asked: str) -> "list[FollowedRun]":
     return followed([known_run(name, asked, complain, begun=False) for name in names])
 
 
-_troubles: set[str] = set()
-
-
-def _next(watched: "Sequence[FollowedRun]") -> "list[Look]":
-    """Look at each run again; one whose store does not answer is left as it is, and that is said once."""
+def _next(watched: "Sequence[FollowedRun]", silent: set[str]) -> "list[Look]":
+    """Look at each run again; one whose store does not answer is left as it is, said once, and kept in `silent`."""
     found = []
     for one in watched:
         try:
             found.append(one.look())
-            _troubles.discard(one.name)
+            silent.discard(one.name)
         except StorageError as error:
-            if one.name not in _troubles:
+            if one.name not in silent:
                 complain(f"{one.name}: what is shown may be old: {error}")
-            _troubles.add(one.name)
+            silent.add(one.name)
     return found
+
+
+def _send_on(tracking: "Tracking", look: "Look", refused: set[str]) -> None:
+    """Send what a run's curves gained; what the tracker refuses comes with the next try, and is said once."""
+    try:
+        tracking.show(look)
+        refused.discard(look.name)
+    except StorageError as error:
+        if look.name not in refused:
+            complain(f"{look.name}: it is tried again: {error}")
+        refused.add(look.name)
 
 
 def _facts(look: "Look") -> dict[str, object]:
@@ -199,15 +207,15 @@ def track(
 
     tracking = Tracking(_opened(to, project, at))
     watched = _followed(runs, "track")
-    looks = [one.look() for one in watched]
+    looks, silent, refused = [one.look() for one in watched], set[str](), set[str]()
     try:
         for look in looks:
             tracking.show(look)
-        while not once and any(look.lasts for look in looks):
+        while not once and (silent or refused or any(look.lasts for look in looks)):
             time.sleep(LOOK_S)
-            looks = _next(watched)
+            looks = _next(watched, silent)
             for look in looks:
-                tracking.show(look)
+                _send_on(tracking, look, refused)
     except Stopped:  # the way in which a person ends it
         pass
     finally:

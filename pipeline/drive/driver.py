@@ -22,6 +22,7 @@ from vitpipe.infra.ray import auth as ray_auth
 from vitpipe.infra.storage.opening import open_store
 from vitpipe.infra.storage.spare import SpareRoom
 from vitpipe.infra.storage.store import Store
+from vitpipe.infra.work import Waits
 from vitpipe.pipeline.drive.lease import Lease
 from vitpipe.pipeline.drive.shared_pieces import Turns
 from vitpipe.pipeline.plan.planned import Plan
@@ -37,8 +38,20 @@ class Clusters(Protocol):
     def dashboard_url(self) -> str:
         """Where a person can watch it, or an empty text."""
 
-    def named(self, node: str, *, fence: Fence, events: Events) -> Cluster:
-        """Return one node's view of it: tasks and ranks carry the node's name, and end when `fence` asks them to."""
+    def named(self, node: str, *, fence: Fence, events: Events, progress: Waits, seconds: float | None) -> Cluster:
+        """Return one node's view of it: tasks and ranks carry the node's name, and end when `fence` asks them to.
+
+        While nothing of it runs, `progress` is told what it waits for. `seconds` is what its work will take.
+        """
+
+    def gpus(self) -> int:
+        """GPUs of the whole cluster."""
+
+    def pace(self, node: str) -> float | None:
+        """Measured over estimated seconds of what has ended of a node; None while nothing has."""
+
+    def rank(self, chains: Mapping[str, float]) -> None:
+        """Order all work by the seconds of the longest chain that begins with its node."""
 
     def counting(self) -> AbstractContextManager[None]:
         """Around the time in which what tasks and ranks count reaches this process's metrics."""

@@ -14,7 +14,7 @@ from vitpipe.pipeline.spec.graph import Graph, is_uri
 from vitpipe.pipeline.spec.text.written import located
 from vitpipe.pipeline.store.records import Committed
 from vitpipe.stages.artifacts import Artifact
-from vitpipe.stages.estimates import Estimate
+from vitpipe.stages.estimates import Estimate, Known
 
 TRAININGS = ("pretrain", "finetune")
 
@@ -26,6 +26,8 @@ class Foresight:
     graph: Graph
     plan: Plan
     facts: StoreFacts
+    known: Known = KNOWN
+    """What estimates may assume of the machines."""
     _asked: set[str] = field(default_factory=set)
     """Nodes that were told to match, or not to."""
 
@@ -43,6 +45,11 @@ class Foresight:
                 self._estimate(id, committed, {})
             except VitpipeError as error:
                 yield id, located(error, self.graph.nodes[id].written)
+
+    def estimate(self, id: str, committed: Mapping[str, Committed]) -> Estimate:
+        """Ask what a node costs, by what is committed now. VitpipeError where its stage refuses it."""
+        found = self._estimate(id, committed, {})
+        return found if isinstance(found, Estimate) else Estimate()
 
     def unmatched(self, training: str) -> list[str]:
         """List the nodes after a training of which the plan could not say whether their classes match."""
@@ -78,7 +85,7 @@ class Foresight:
                 given = {
                     name: [self._given(ref, committed, known) for ref in refs] for name, refs in node.needs.items()
                 }
-                known[id] = node.stage.estimate_fn()(node.config, node.resources, given, KNOWN)
+                known[id] = node.stage.estimate_fn()(node.config, node.resources, given, self.known)
         return known[id]
 
     def _given(

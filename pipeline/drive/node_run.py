@@ -46,6 +46,8 @@ class NodeRun:
     wanted: Fingerprint
     given: Mapping[str, tuple[Committed, ...]]
     """The artifacts that it takes, by input name."""
+    seconds: float | None = None
+    """How long its work will take, as far as anybody knows."""
 
     @property
     def store(self) -> Store:
@@ -183,7 +185,13 @@ class NodeRun:
             metrics=NodeMetrics(driver.name, node),
             events=events,
             progress=progress,
-            cluster=driver.clusters.named(node, fence=out.fence, events=ClusterEvents(events, progress)),
+            cluster=driver.clusters.named(
+                node,
+                fence=out.fence,
+                events=ClusterEvents(events, progress),
+                progress=progress,
+                seconds=self.seconds,
+            ),
             shared=SharedPieces(driver.run, out.attempt, out.fence, driver.turns),
             resources=self.node.resources,
         )

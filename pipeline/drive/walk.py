@@ -14,12 +14,14 @@ from typing import assert_never
 
 from vitpipe.infra.errors import LeaseLost, Refused, Stopped, StorageError, VitpipeError, gravest
 from vitpipe.infra.metrics import STATES, NodeMetrics
+from vitpipe.pipeline.drive.critical_path import CriticalPath
 from vitpipe.pipeline.drive.driver import Driver
 from vitpipe.pipeline.drive.foresight import Foresight
 from vitpipe.pipeline.drive.node_run import NodeRun, as_vitpipe_error
 from vitpipe.pipeline.plan.planned import Plan, StoreFacts
 from vitpipe.pipeline.spec.graph import Graph, is_uri
 from vitpipe.pipeline.store.records import Committed
+from vitpipe.stages.estimates import Known
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +71,9 @@ class Walk:
     _deadline: float = math.inf
 
     def __post_init__(self) -> None:
-        self._foresight = Foresight(self.graph, self.plan, self.facts)
+        known = Known(gpus=self.driver.clusters.gpus())
+        self._foresight = Foresight(self.graph, self.plan, self.facts, known)
+        self._path = CriticalPath(self.graph, self.plan, self._foresight, self.driver.clusters.pace)
 
     def run(self) -> Mapping[str, Committed]:
         """Run everything due; return all records of the graph.
@@ -159,8 +163,9 @@ class Walk:
         return Stopped(f"run {self.driver.run.uri}", found, "run the same command again to go on")
 
     def _start_ready(self) -> None:
-        for planned in self.plan.due:
-            id = planned.node
+        chains = self._path.chains(self.committed)
+        self.driver.clusters.rank(chains)
+        for id in sorted(chains, key=lambda id: -chains[id]):
             begun = id in self._running or id in self.committed or id in self.errors
             if self._stopping or begun or any(up not in self.committed for up in self.graph.upstream(id)):
                 continue
@@ -190,7 +195,8 @@ class Walk:
             name: tuple(self.facts.given(ref) if is_uri(ref) else self.committed[ref] for ref in refs)
             for name, refs in node.needs.items()
         }
-        return NodeRun(self.driver, node, self.plan.nodes[id], self.facts.wanted[id], given)
+        seconds = self._path.seconds(id, self.committed)
+        return NodeRun(self.driver, node, self.plan.nodes[id], self.facts.wanted[id], given, seconds)
 
     def _thread(self, work: NodeRun) -> None:
         try:

@@ -15,13 +15,14 @@ from vitpipe.pipeline.plan.planned import Equals, Result
 from vitpipe.pipeline.spec.catalog import Reuse
 from vitpipe.pipeline.spec.graph import Graph, Node
 from vitpipe.pipeline.store.records import Committed, read_committed
-from vitpipe.pipeline.store.results import ResultPlace, announced, taken_by
+from vitpipe.pipeline.store.results import ResultPlace, announced, perhaps_announced, taken_by
 from vitpipe.pipeline.store.soundness import absent
 
 READ_AT_MOST = 16
 """Records of equal recipes that are read for one node, the newest first."""
 LOOKED_AT = 4
 """Of these, sources that are listed: data sets of one recipe may lie in many folders."""
+NONE = Equals()
 
 
 def equal_results(
@@ -36,7 +37,16 @@ def equal_results(
     if not sought:
         return {}
     search = _Search(open_store(uri), name, digests)
-    return by_key(lambda id: search.of(graph.nodes[id], wanted[id].sha256), sought)
+    try:
+        there = perhaps_announced(search.store, {wanted[id].sha256 for id in sought})
+    except StorageError as error:  # perhaps no right to it: the run can do without
+        return dict.fromkeys(sought, _unknown(error))
+    asked = [id for id in sought if wanted[id].sha256 in there]
+    return dict.fromkeys(sought, NONE) | by_key(lambda id: search.of(graph.nodes[id], wanted[id].sha256), asked)
+
+
+def _unknown(error: StorageError) -> Equals:
+    return Equals(unfit=f"what other runs have of it is not known: {error.in_brief}")
 
 
 @dataclass(frozen=True)
@@ -48,8 +58,8 @@ class _Search:
     def of(self, node: Node, fingerprint: str) -> Equals:
         try:
             places = [place for place in announced(self.store, fingerprint) if place.run != self.run]
-        except StorageError as error:  # perhaps no right to it: the run can do without
-            return Equals(unfit=f"what other runs have of it is not known: {error.in_brief}")
+        except StorageError as error:
+            return _unknown(error)
         read = answers(self._read, places[:READ_AT_MOST])
         there = [one for one in read if one and one.record.fingerprint == fingerprint]
         same_place = [one for one in there if one.record.config == node.config.model_dump(mode="json")]

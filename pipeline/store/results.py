@@ -6,8 +6,9 @@ a name.
 
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from vitpipe.infra.errors import IntegrityError, StorageError, UsageError
 from vitpipe.infra.storage.opening import open_store
@@ -16,6 +17,10 @@ from vitpipe.pipeline.store.records import Committed, read_committed
 from vitpipe.stages.artifacts import Origin
 
 RESULTS = "_results"
+FEW = 3
+"""Fingerprints that are quicker asked for one by one."""
+NAMES_AT_MOST = 5000
+"""Results of a store whose names are read to know which of many are there: five requests."""
 _PLACE = re.compile(r"(?P<seconds>\d{12})/(?P<run>[^/]+)/(?P<node>[^/]+(?:/[^/]+)?)")
 
 
@@ -30,6 +35,17 @@ class ResultPlace:
 def announce(store: Store, fingerprint: str, place: ResultPlace) -> None:
     """Leave the hint that a result of this fingerprint is there. StorageError."""
     store.write(f"{RESULTS}/{fingerprint}/{int(time.time()):012d}/{place.run}/{place.node}", b"")
+
+
+def perhaps_announced(store: Store, fingerprints: Collection[str]) -> set[str]:
+    """Find those of many fingerprints for which there is any hint, by the names of folders; of few, all. StorageError.
+
+    All of them too in a store of so many results that to ask for each is less.
+    """
+    if len(fingerprints) <= FEW:
+        return set(fingerprints)
+    names = set(islice(store.child(RESULTS).folders(), NAMES_AT_MOST))
+    return set(fingerprints) if len(names) == NAMES_AT_MOST else names & set(fingerprints)
 
 
 def announced(store: Store, fingerprint: str) -> list[ResultPlace]:

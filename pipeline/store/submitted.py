@@ -63,7 +63,7 @@ def leave(run: Store, job: str, address: str, by: str, nodes: tuple[str, ...]) -
 
 def read_submission(run: Store) -> Submission | None:
     """Read what was left; None where there is nothing. IntegrityError for what vitpipe did not write."""
-    with suppress(NotFound), fields_of(f"{run.uri}/{SUBMITTED}", "submit the run again, or delete that file"):
+    with suppress(NotFound), fields_of(f"{run.uri}/{SUBMITTED}", "submit the run again, which writes it anew"):
         fields = parse_object(run.read(SUBMITTED))
         job, address, by = (str(fields[name]) for name in ("job", "address", "by"))
         made = Submission(

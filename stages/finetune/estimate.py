@@ -100,8 +100,8 @@ class TrialWork:
     final_flops: float
 
     def seconds(self, phase: str, known: Known) -> float:
-        """How long a trial and what can only begin after it will take: the test phase waits for all of the sweep."""
-        flops = self.final_flops + (self.sweep_flops if phase == "sweep" else 0.0)
+        """How long one trial of a phase will take."""
+        flops = self.sweep_flops if phase == "sweep" else self.final_flops
         return flops / (known.gpu_flops if known.gpus else known.cpu_flops)
 
 

@@ -18,6 +18,7 @@ from tests.benchmarks import (
     checkpoints,
     millions,
     opening,
+    queueing,
     reading,
     scaling,
     shuffling,
@@ -43,6 +44,7 @@ def main(asked: Sequence[str]) -> None:
         sections: dict[str, Callable[[], None]] = {
             "steps": vit_steps,
             "shuffling": shuffling.main,
+            "queueing": queueing.main,
             "opening": opening.main,
             "reading": partial(reading.main, photographs),
             "ahead": ahead.main,

@@ -48,6 +48,8 @@ class Pristine:
     """Records and the files that they name, relative to the run."""
     kept: frozenset[str]
     """Those of them that only replaced records name."""
+    headers: frozenset[str]
+    """The `attempt.json` of attempts that records are of, which say the same."""
 
     @classmethod
     def of(cls, folder: Path) -> "Pristine":
@@ -57,7 +59,11 @@ class Pristine:
             files = (path, *(path.parent / file["at"] for file in record["files"]))
             named[path.name == "record.json"] |= {str(file.relative_to(folder)) for file in files}
         every = frozenset(named[True] | named[False])
-        return cls(folder, every, every - named[True])
+        of = {
+            str((path.parent / record["attempt"] / "attempt.json").relative_to(folder))
+            for path, record in records.items()
+        }
+        return cls(folder, every, every - named[True], frozenset(of))
 
 
 @dataclass(frozen=True)

@@ -127,10 +127,15 @@ def documented_options() -> list[str]:
 
 
 def documented_ports(bound: str | None = None) -> set[int]:
-    """Every port of the table of operations.md; with `bound`, those whose row says that they are bound there."""
+    """Every port of the table of operations.md; with `bound`, those whose row says that they are bound there.
+
+    Without those of the process group: of a range that wide anything would be found documented.
+    """
     section = OPERATIONS.read_text().split("## Ports")[1].split("\n## ")[0]
     found: set[int] = set()
-    for ports, where in re.findall(r"^\| ([\d,  -]+) \|[^|]+\| ([^|]+) \|", section, re.M):
+    for ports, whose, where in re.findall(r"^\| ([\d,  -]+) \|([^|]+)\| ([^|]+) \|", section, re.M):
+        if "process group" in whose:
+            continue
         for first, last in re.findall(r"(\d+)(?:-(\d+))?", ports):
             if bound is None or bound in where:
                 found |= set(range(int(first), int(last or first) + 1))

@@ -79,7 +79,8 @@ nodes:
       schedule: {{kind: constant}}
       augment: {{crop: resize, resize_px: 18, flip: false}}
       precision: fp32
-    resources: {{workers: {workers}, zero: 1, micro_batch: 8, checkpoint_every: {every}, hang_timeout_s: 600}}
+    resources: {{workers: {workers}, zero: 1, micro_batch: 8, checkpoint_every: {every}, hang_timeout_s: 600,
+                max_failures: 9}}
 """
 GLYPHS = "{stage: ingest, config: {source: {kind: glyphs, classes: 8, images_per_class: 32, image_px: 16}}}"
 ONE_BAD = "{stage: ingest, config: {source: {kind: folder, root: %s}}}"
@@ -148,12 +149,13 @@ def test_a_loss_that_explodes_and_the_node_that_fails_of_it(server: Prometheus, 
 
 @pytest.mark.fires(("VitpipeQuarantineGrows", "slow", "photos"), ("VitpipeWaitsForData", "slow", "backbone"))
 def test_a_bad_image_and_images_that_take_long_to_decode(server: Prometheus, runs: Runs, tmp_path: Path) -> None:
-    draw, folder = np.random.default_rng(0), tmp_path / "photos" / "one"
-    folder.mkdir(parents=True)
+    draw, folder = np.random.default_rng(0), tmp_path / "photos"
     for number in range(32):
-        Image.fromarray(draw.integers(0, 255, (900, 900, 3), dtype=np.uint8)).save(folder / f"{number}.jpg")
-    (folder / "broken.jpg").write_bytes(b"no image")
-    process = runs.start("slow", TRAINING, source=ONE_BAD % folder.parent, peak_lr="1e-3", workers=1)
+        path = folder / f"class-{number % 2}" / f"{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(draw.integers(0, 255, (900, 900, 3), dtype=np.uint8)).save(path)
+    (folder / "class-0" / "broken.jpg").write_bytes(b"no image")
+    process = runs.start("slow", TRAINING, source=ONE_BAD % folder, peak_lr="1e-3", workers=1)
     heard(server, "VitpipeWaitsForData", "slow", "backbone", process)
     os.kill(process.pid, signal.SIGTERM)
     finish(process, expect=6)
@@ -165,7 +167,7 @@ def test_a_bad_image_and_images_that_take_long_to_decode(server: Prometheus, run
 )  # fmt: skip
 def test_lost_ranks_no_commits_a_hung_rank_and_a_killed_driver(server: Prometheus, runs: Runs) -> None:
     process = runs.start("long", TRAINING, source=GLYPHS, peak_lr="1e-3", workers=2)
-    beside = runs.start("beside", TRAINING, source=GLYPHS, peak_lr="1e-3", workers=1, every="1k steps")
+    beside = runs.start("beside", TRAINING, source=GLYPHS, peak_lr="1e-3", workers=1, every="50 steps")
     old = dict[int, int]()
     for _ in range(2):
         wait_for("new ranks", lambda old=old: runs.ranks("long") not in ({}, old) and runs.steps("long"), process)

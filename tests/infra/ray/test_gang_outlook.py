@@ -29,8 +29,8 @@ def world(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 def outlook(world: SimpleNamespace, told: Told | None = None) -> Outlook:
     ranks = {0: SimpleNamespace(node="a"), 1: SimpleNamespace(node="b")}
-    room = SimpleNamespace(added=lambda: world.added)
-    return Outlook(Job("run", "node", events=told), "run 2 ranks", room, ranks, _answered=world.now)  # type: ignore[arg-type]
+    room = SimpleNamespace(added=lambda: world.added, is_lost=False)
+    return Outlook(Job("run", "node", events=told), "run 2 ranks", room, ranks)  # type: ignore[arg-type]
 
 
 def later(world: SimpleNamespace, found: Outlook, seconds: float) -> News:
@@ -67,13 +67,14 @@ def test_a_drained_machine_is_told_if_the_gang_is_on_it(world: SimpleNamespace, 
 def test_a_cluster_may_be_away_for_a_moment(world: SimpleNamespace) -> None:
     found = outlook(world)
     world.gone = "no Ray answered"
-    later(world, found, 15)
+    later(world, found, 5)
     world.gone = None
-    later(world, found, 10)
+    later(world, found, 5)
     world.gone = "no Ray answered"
-    later(world, found, 15)
+    later(world, found, 5)
     with pytest.raises(Lost, match=r"the cluster is gone \(no Ray answered\)"):
-        later(world, found, 20)
+        later(world, found, 7)
+    assert found.room.is_lost
 
 
 def test_silence_while_the_driver_stood_still_proves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

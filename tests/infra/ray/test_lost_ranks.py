@@ -191,7 +191,8 @@ NODE = "The actor died unexpectedly.\n\tclass_name: backbone\nThe actor is dead 
     ("error", "words"),
     [
         (OutOfMemoryError(CROWDED), "out of memory on 10.0.0.7 (11.77 of 23.54 GB used), ended by Ray's memory "
-                                    "monitor; most of it by process 5240, 5.88 GB: python hog.py --much"),
+                                    "monitor; most of it by process 5240, 5.88 GB: python hog.py --much; "
+                                    "process 4190, 0.38 GB: ray::RayTrainWorker"),
         (OutOfMemoryError("low on memory"), "out of memory: low on memory"),
         (ValueError("\n  a bug\nmore"), "ValueError: a bug"),
         (ValueError(), "ValueError"),

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import threading
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 import tiny_stages
+from counted import asked
 from fake_clock import FakeClock
 from faults.faulty_store import Crash, Fate, dying
 from photos import photo_folder
@@ -30,6 +32,7 @@ from vitpipe.pipeline.plan.planned import Plan
 from vitpipe.pipeline.plan.survey import survey
 from vitpipe.pipeline.spec.catalog import CATALOG
 from vitpipe.pipeline.spec.load import PipelineSpec, load
+from vitpipe.pipeline.store import results
 from vitpipe.pipeline.store.retrieval import fault, verify
 from vitpipe.pipeline.store.status import status_of
 from vitpipe.stages.artifacts import File
@@ -271,6 +274,25 @@ def test_a_store_of_many_runs_costs_as_many_questions_as_one_of_few(folder: str)
     for number in range(20):
         go(spec(folder, f"more-{number}", {"x": {"value": number + 50, "pieces": 1}}))
     assert questions() == few
+
+
+def test_of_many_nodes_only_those_with_results_are_asked_for(folder: str) -> None:
+    many = {f"n{number}": {"value": number} for number in range(6)}
+    go(spec(folder, "one", {"n2": many["n2"], "n5": many["n5"]}))
+    with asked() as counts:
+        found = actions(spec(folder, "two", many))
+    assert {id for id, action in found.items() if action == "reuse adopted"} == {"n2", "n5"}
+    asks = Counter(what.partition("/")[0] for what in counts.elements() if "_results" in what)
+    assert asks == {"folders _results": 1, "list runs": 2}
+    for few in ({"n2": many["n2"]}, many):  # the control: however it is asked, the answer is the same
+        assert actions(spec(folder, "three", few))["n2"] == "reuse adopted"
+
+
+def test_a_store_of_very_many_results_is_asked_node_by_node(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    many = {f"n{number}": {"value": number} for number in range(6)}
+    go(spec(folder, "one", many))
+    monkeypatch.setattr(results, "NAMES_AT_MOST", 3)
+    assert set(actions(spec(folder, "two", many)).values()) == {"reuse adopted"}
 
 
 PHOTOS = """\

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from inprocess import InProcessCluster
+from inprocess import InProcessCluster, Unranked
 from official_files import official
 from official_layouts import LAYOUTS, V2, VAL, write_all, write_real, write_v2
 from PIL import Image
@@ -50,7 +50,7 @@ class Alone(InProcessCluster):
             super().gang(fn, resources=resources)
 
 
-class Clusters:
+class Clusters(Unranked):
     dashboard_url = ""
 
     def named(self, node: str, **_: object) -> Alone:

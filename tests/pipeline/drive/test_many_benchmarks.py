@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from inprocess import InProcessCluster
+from inprocess import InProcessCluster, Unranked
 from synthetic import shards, weights
 from tiny_stages import tiny_ways
 
@@ -51,7 +51,7 @@ class Broken(InProcessCluster):
             yield done
 
 
-class Clusters:
+class Clusters(Unranked):
     dashboard_url = ""
 
     def __init__(self, failing: list[str]) -> None:

@@ -27,7 +27,7 @@ from vitpipe.pipeline.store.status import status_of
 from vitpipe.stages.seal import SEAL, sealed
 
 QUICK = Timing(renew_s=0.02, watch_s=0.5, commit_s=100, poll_s=0.02, look_s=0.02)
-NODES: dict[str, Any] = {f"n{number}": {"value": number + 1} for number in range(5)}
+NODES: dict[str, Any] = {f"n{number}": {"value": number + 1, "pieces": 1} for number in range(5)}
 
 
 def go(folder: Path, nodes: dict[str, Any] = NODES, replacing: tuple[str, ...] = ()) -> None:
@@ -117,7 +117,12 @@ def test_a_record_that_was_swapped_in_a_folder_is_read_itself(tmp_path: Path) ->
     assert read == 1 and found["n0"].record.attempt == "a2", "its name may show an earlier generation"
     node = store(tmp_path).child("n0")
     old = found["n0"].record
-    commit(node, old.model_copy(update={"attempt": "a3", "fingerprint": "0" * 64}), HeldFence(), replace=True)
+    commit(
+        node,
+        old.model_copy(update={"attempt": "a3", "fingerprint": "0" * 64}),
+        HeldFence(tmp_path / "fence"),
+        replace=True,
+    )
     assert seen(tmp_path)[0]["n0"].record.attempt == "a3"
 
 

@@ -1,0 +1,47 @@
+"""How long tickets will take: by their estimates, corrected by what was measured of the same node. Knows no queue."""
+
+import math
+from dataclasses import dataclass, field
+
+from vitpipe.infra.ray.tickets import AnyTicket
+
+
+@dataclass
+class _Measured:
+    """What the tickets of one node took that have ended."""
+
+    seconds: float = 0.0
+    """Of those that had an estimate."""
+    estimated: float = 0.0
+    longest: float | None = None
+    """The longest of all."""
+
+
+@dataclass
+class Pace:
+    """Seconds of tickets that are still to come, node by node."""
+
+    _nodes: dict[str, _Measured] = field(default_factory=dict)
+
+    def measured(self, ticket: AnyTicket, seconds: float) -> None:
+        """Learn from one that has ended how long others of its node take."""
+        one = self._nodes.setdefault(ticket.node, _Measured())
+        one.longest = seconds if one.longest is None else max(one.longest, seconds)
+        if ticket.seconds:
+            one.seconds += seconds
+            one.estimated += ticket.seconds
+
+    def of(self, node: str) -> float | None:
+        """Divide the measured by the estimated seconds of a node's tickets; None while none has ended."""
+        one = self._nodes.get(node)
+        return one.seconds / one.estimated if one and one.estimated else None
+
+    def expected(self, ticket: AnyTicket) -> float:
+        """Seconds that it will take: its estimate times what those before it took of theirs.
+
+        Without an estimate the longest so far of its node; infinite while there is none.
+        """
+        if ticket.seconds is None:
+            one = self._nodes.get(ticket.node)
+            return math.inf if one is None or one.longest is None else one.longest
+        return ticket.seconds * (self.of(ticket.node) or 1.0)

@@ -1,0 +1,217 @@
+"""Graphs of gangs and fan-outs on simulated machines: the queue of the run, driven by a clock of the simulation's."""
+
+import heapq
+import itertools
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from vitpipe.infra.ray.one_queue import OneQueue, Ticket
+
+
+@dataclass(frozen=True)
+class Work:
+    """A node: tasks by their seconds, or one gang of so many ranks."""
+
+    tasks: tuple[float, ...]
+    cpus: float = 1.0
+    ranks: int = 0
+    needs: tuple[str, ...] = ()
+
+    @property
+    def longest(self):
+        return max(self.tasks)
+
+    @property
+    def area(self):
+        return sum(self.tasks) * self.cpus * max(1, self.ranks)
+
+
+@dataclass
+class Ran:
+    """What became of a graph."""
+
+    seconds: float
+    bound: float
+    """Of the longest chain and all work."""
+    tight: float
+    """With the gangs of which no two have room at once."""
+    gangs: dict = field(default_factory=dict)
+    """Of each when it came, the longest that then ran, its turn and its end."""
+
+    def lone(self):
+        """(seconds waited, the longest that ran when it came) of gangs that came and went while no other was there."""
+        for id, (came, longest, turn, _) in self.gangs.items():
+            others = (span for other, span in self.gangs.items() if other != id)
+            if all(end <= came or start > turn for start, _, _, end in others):
+                yield turn - came, longest
+
+
+def bounds(graph, machines):
+    """What no order can beat: the longest chain, and all work on all machines. And a tighter one: before a node all
+    that it needs has to be done, and behind it all that needs it; and gangs of which no two have room at once go one
+    after the other."""
+    cpus = sum(one["CPU"] for one in machines.values())
+    back = longest_chains(graph, lambda id: graph[id].longest)
+    loose = max(max(back.values()), sum(one.area for one in graph.values()) / cpus)
+    above, below, heads = {}, {id: set() for id in graph}, {}
+    for id, one in graph.items():
+        above[id] = set(one.needs).union(*(above[need] for need in one.needs))
+        for need in above[id]:
+            below[need].add(id)
+        work = sum(graph[other].area for other in above[id]) / cpus
+        heads[id] = max([work, *(heads[need] + graph[need].longest for need in one.needs)])
+    tails = {
+        id: max(back[id] - one.longest, sum(graph[other].area for other in below[id]) / cpus)
+        for id, one in graph.items()
+    }
+    through = max(heads[id] + max(one.longest, one.area / cpus) + tails[id] for id, one in graph.items())
+    size = {id: one.ranks * one.cpus for id, one in graph.items() if one.ranks}
+    apart = [
+        min(heads[id] for id in some) + sum(graph[id].longest for id in some) + min(tails[id] for id in some)
+        for count in range(1, len(size) + 1)
+        for some in itertools.combinations(size, count)
+        if all(size[a] + size[b] > cpus for a, b in itertools.combinations(some, 2))
+    ]
+    return loose, max([loose, through, *apart])
+
+
+def longest_chains(graph, seconds):
+    chains = {}
+    for id in reversed(graph):
+        after = max((chains[other] for other, one in graph.items() if id in one.needs), default=0.0)
+        chains[id] = seconds(id) + after
+    return chains
+
+
+def simulate(graph, machines, make=OneQueue, told=lambda rng, seconds: seconds, seed=0):
+    """Run a graph as a driver does: a node's tickets join once all that it needs have ended."""
+    rng, now, cpus = np.random.default_rng(seed), [0.0], sum(one["CPU"] for one in machines.values())
+    queue = make(lambda: machines, lambda: now[0])
+    estimates = {id: [told(rng, seconds) for seconds in one.tasks] for id, one in graph.items()}
+
+    def whole(id):
+        known = [seconds for seconds in estimates[id] if seconds is not None]
+        share = cpus / graph[id].cpus
+        return max(max(known), sum(known) / share) if known else 60.0
+
+    queue.rank(longest_chains(graph, whole))
+    done, left, joined, ran = set(), {}, set(), Ran(0.0, *bounds(graph, machines))
+    running, numbers, turns = [], itertools.count(), []
+
+    def begin():
+        for id, one in graph.items():
+            if id not in joined and done.issuperset(one.needs):
+                joined.add(id)
+                left[id] = len(one.tasks)
+                tickets = [
+                    Ticket(seconds, {"CPU": one.cpus}, estimate, turns.append, one.ranks > 0, max(1, one.ranks), id)
+                    for seconds, estimate in zip(one.tasks, estimates[id], strict=True)
+                ]
+                if one.ranks:
+                    longest = max((end for end, _, _ in running), default=now[0]) - now[0]
+                    ran.gangs[id] = (now[0], longest, math.inf, math.inf)
+                queue.join(tickets)
+                take()
+
+    def take():
+        for ticket in turns:
+            if ticket.is_gang:
+                came, longest, _, _ = ran.gangs[ticket.node]
+                ran.gangs[ticket.node] = (came, longest, now[0], now[0] + ticket.item)
+            heapq.heappush(running, (now[0] + ticket.item, next(numbers), ticket))
+        turns.clear()
+        held = {}
+        for _, _, ticket in running:
+            for name in ticket.machines:
+                held[name] = held.get(name, 0.0) + ticket.bundle["CPU"]
+        assert all(amount <= machines[name]["CPU"] + 1e-6 for name, amount in held.items()), "more than there is"
+
+    begin()
+    while running:
+        now[0], _, ticket = heapq.heappop(running)
+        left[ticket.node] -= 1
+        if not left[ticket.node]:
+            done.add(ticket.node)
+        queue.leave([ticket], ended=True)
+        take()
+        begin()
+    assert done == set(graph), "somebody starved"
+    ran.seconds = now[0]
+    return ran
+
+
+def random_graph(seed):
+    """A pipeline as people write them, and machines that could hold each of its gangs."""
+    rng = np.random.default_rng(seed)
+    per = int(rng.choice([2, 4, 8, 16]))
+    machines = {f"m{n}": {"CPU": float(per)} for n in range(int(rng.choice([1, 1, 2, 4, 8])))}
+    total = per * len(machines)
+    backbones, benchmarks = int(rng.integers(1, 5)), int(rng.integers(1, 8))
+    graph = {}
+
+    def lengths(number, typical):
+        return tuple(float(one) for one in rng.lognormal(math.log(typical), 0.6, number))
+
+    for n in range(benchmarks):
+        graph[f"data-{n}"] = Work(lengths(int(rng.integers(1, 12)), 20))
+    graph["images"] = Work(lengths(int(rng.integers(4, 60)), 30))
+    for b in range(backbones):
+        ranks = int(rng.integers(1, total + 1))
+        cpus = float(rng.choice([one for one in (1, 2, 4) if one <= per]))
+        ranks = max(1, min(ranks, len(machines) * int(per // cpus)))
+        graph[f"net-{b}"] = Work(lengths(1, rng.uniform(100, 2000)), cpus, ranks, ("images",))
+        graph[f"weights-{b}"] = Work(lengths(1, 20), needs=(f"net-{b}",))
+        for n in range(benchmarks):
+            needs = (f"weights-{b}", f"data-{n}")
+            cpus = float(rng.choice([1, 1, min(2, per)]))
+            trials = int(rng.integers(2, 16))
+            graph[f"sweep-{b}-{n}"] = Work(lengths(trials, rng.uniform(20, 300)), cpus, needs=needs)
+            graph[f"tuned-{b}-{n}"] = Work(lengths(int(rng.integers(1, 4)), 60), cpus, needs=(f"sweep-{b}-{n}",))
+            if rng.random() < 0.5:
+                graph[f"probe-{b}-{n}"] = Work(lengths(int(rng.integers(1, 8)), 15), needs=needs)
+    for n in range(benchmarks):
+        if rng.random() < 0.5:
+            graph[f"scratch-{n}"] = Work(lengths(int(rng.integers(2, 10)), 150), needs=(f"data-{n}",))
+    graph["table"] = Work(lengths(1, 10), needs=tuple(graph))
+    return graph, machines
+
+
+class FirstCome(OneQueue):
+    """The order of arrival, with backfilling."""
+
+    def _place(self, ticket):
+        return (False, 0.0, 0.0, ticket.order)
+
+
+class Strict(OneQueue):
+    """Nobody passes anybody: what the queue did before it knew gangs and chains, where all want the same."""
+
+    def _place(self, ticket):
+        return (not ticket.is_gang, 0.0, -(ticket.seconds or math.inf), ticket.order)
+
+    def _hand_on(self):
+        for place in sorted(self._waiting):
+            ticket = self._waiting[place]
+            if not self.there.has_room(ticket.shape) or not self._goes(ticket, self.clock(), []):
+                return
+
+
+class StrictFirstCome(Strict):
+    """Nobody passes anybody, in the order of arrival."""
+
+    def _place(self, ticket):
+        return (False, 0.0, 0.0, ticket.order)
+
+
+class LongestFirst(OneQueue):
+    """The longest task first, with backfilling, whatever waits for it."""
+
+    def _place(self, ticket):
+        return (not ticket.is_gang, 0.0, -(ticket.seconds or math.inf), ticket.order)
+
+
+def wrong(rng, seconds):
+    """An estimate that is off by a factor of about two either way, and for every fifth missing."""
+    return None if rng.random() < 0.2 else seconds * float(rng.lognormal(0, 0.7))
