@@ -50,7 +50,7 @@ SchedulerParameters=sched_interval=2,bf_interval=2
 AccountingStorageType=accounting_storage/none
 JobAcctGatherType=jobacct_gather/none
 TaskProlog={folder}/prolog
-KillWait=30
+KillWait=8
 MinJobAge=300
 GresTypes=gpu
 NodeName=node[1-2] NodeAddr=10.77.0.1[1-2] CPUs=2 RealMemory=4000 State=UNKNOWN

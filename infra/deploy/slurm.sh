@@ -59,7 +59,14 @@ elif [ -n "${VITPIPE_ENROOT:-}" ]; then
 fi
 
 say "job $SLURM_JOB_ID on $nodes node(s) ${SLURM_JOB_NODELIST:-}, scratch $scratch, start ${SLURM_RESTART_COUNT:-0}"
-"${step[@]}" "$python" -m vitpipe.infra.ray.slurm_node "$@"
+"${step[@]}" "$python" -m vitpipe.infra.ray.slurm_node "$@" < /dev/null &
+srun=$! over=0
+while kill -0 "$srun" 2> /dev/null; do  # the others leave once the first node is done; the job waits 30 s for them
+  [ -s "$VITPIPE_CODE" ] && over=$((over + 1))
+  [ "$over" -eq 30 ] && kill "$srun"
+  sleep 1
+done
+wait "$srun"
 code=$?
 [ -s "$VITPIPE_CODE" ] && code=$(cat "$VITPIPE_CODE")
 rm -f "$VITPIPE_CODE"

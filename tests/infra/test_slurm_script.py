@@ -35,12 +35,18 @@ Submit = Callable[..., str]
 def submit(slurm: Slurm, tmp_path: Path) -> Submit:
     """Submits the script with a stand-in that ends with these lines; the job's number."""
 
-    def send(ending: str, *options: str, others: str = OTHERS, command: tuple[str, ...] = ("run", "my.yaml")) -> str:
+    def send(
+        ending: str,
+        *options: str,
+        others: str = OTHERS,
+        script: Path = SCRIPT,
+        command: tuple[str, ...] = ("run", "my.yaml"),
+    ) -> str:
         program = tmp_path / "python"
         program.write_text(f'{STAND_IN}[ "$SLURM_PROCID" = 0 ] || {{ {others}; }}\n{ending}')
         program.chmod(0o755)
         environment = {"VITPIPE_PYTHON": str(program), "RAY_AUTH_TOKEN": "", "HOME": str(tmp_path)}
-        sent = slurm.run("sbatch", "--parsable", "--nodes=2", "--output=log", *options, SCRIPT, *command,
+        sent = slurm.run("sbatch", "--parsable", "--nodes=2", "--output=log", *options, script, *command,
                          cwd=tmp_path, env=environment)  # fmt: skip
         assert sent.returncode == 0, sent.stderr
         return sent.stdout.strip()
@@ -105,6 +111,15 @@ def test_a_node_that_cannot_take_part_leaves_the_end_to_the_run(slurm: Slurm, su
     assert "no room" in (tmp_path / "log").read_text()
     job = submit("sleep 2; end 0\n", others="exit 7")
     assert slurm.wait(job, "FAILED", "COMPLETED")["ExitCode"] == "0:0", "a run that can do without it"
+
+
+def test_a_node_that_does_not_leave_is_not_waited_for(slurm: Slurm, submit: Submit, tmp_path: Path) -> None:
+    """Ends within the minute that is waited for it, though one task would never end."""
+    with_patience = SCRIPT.read_text().replace('"$over" -eq 30', '"$over" -eq 2')
+    assert with_patience != SCRIPT.read_text()
+    (tmp_path / "quicker.sh").write_text(with_patience)
+    job = submit("end 4\n", others="trap '' TERM; while sleep 0.1; do :; done", script=tmp_path / "quicker.sh")
+    assert slurm.wait(job, "FAILED", "COMPLETED", seconds=90)["ExitCode"] == "4:0"
 
 
 def test_a_number_of_an_array_chooses_the_spec(slurm: Slurm, submit: Submit, tmp_path: Path) -> None:

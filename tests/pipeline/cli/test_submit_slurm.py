@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 from command_line import Vitpipe, typed
-from small_spec import GOOD as SPEC
+from small_spec import GOOD
 
 from vitpipe.pipeline.cli.submission import fate
 from vitpipe.pipeline.store.submitted import Submission
 
+SPEC = GOOD.replace("batch_images: 30", "batch_images: 4608")  # of which 32 ranks have parts
 GANG = "nodes.net.resources={workers: 32, gpus_per_worker: 1, cpus_per_worker: 12}"
 
 
