@@ -145,7 +145,7 @@ class Lease:
 
     def _given_up(self, error: Refused) -> StorageError:
         found = f"the store has refused its driver for {self._timing.refused_s:g} s: {error.found}"
-        do = f"run the same command again, which goes on from the last commit, once this is done: {error.do}"
+        do = "mend that, then run the same command again: it goes on from the last commit"
         return StorageError(f"go on with {self.run.uri}", found, do)
 
     def _swap(self, wanted: LeaseState) -> bool:

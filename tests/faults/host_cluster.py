@@ -6,6 +6,7 @@ import re
 import secrets
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -13,13 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import s3_server
-from driving import finish, wait_for
-from hosts import PRIVATE, SWITCH, Host, Hosts, hosts, inside, takes
+from driving import finish
+from hosts import PRIVATE, SWITCH, Host, Hosts, hosts, inside
 from s3_proxy import Proxy, s3_proxy
 
 from vitpipe.infra.storage.opening import open_store
 
 REPOSITORY = Path(__file__).parents[2]
+RAYLET_TRIES = 3
+"""On a busy machine one may not be ready within Ray's 30 s, and gives up."""
 OPERATIONS = REPOSITORY / "docs" / "operations.md"
 
 
@@ -55,15 +58,18 @@ class HostCluster:
             if host is self.head
             else [f"--address={self.address}"]
         )
-        self.raylets[host.name] = host.start(
-            Path(sys.executable).with_name("ray"), "start", "--block", *role, f"--num-cpus={cpus}",
-            f"--node-ip-address={host.address}", *documented_options(),
-            cwd=self.shared, env={**self.environment, **env}, log=self.shared / f"{host.name}.log",
-        )  # fmt: skip
-        alive = self.raylets[host.name]
-        port = 6379 if host is self.head else 6380
-        wait_for(f"Ray on {host.name}", lambda: inside(self.head, lambda: takes(host.address, port)), alive)
-        return host
+        for _ in range(RAYLET_TRIES):
+            log = self.shared / f"{host.name}-{secrets.token_hex(4)}.log"
+            self.raylets[host.name] = raylet = host.start(
+                Path(sys.executable).with_name("ray"), "start", "--block", *role, f"--num-cpus={cpus}",
+                f"--node-ip-address={host.address}", *documented_options(),
+                cwd=self.shared, env={**self.environment, **env}, log=log,
+            )  # fmt: skip
+            while raylet.poll() is None:
+                if "Ray runtime started" in log.read_text():
+                    return host
+                time.sleep(0.3)
+        raise AssertionError(f"no Ray on {host.name}:\n{log.read_text()[-3000:]}")
 
     def begin(self, host: Host, *arguments: object, **env: str) -> "subprocess.Popen[str]":
         """Begin `vitpipe *arguments` on a host, in the cluster."""

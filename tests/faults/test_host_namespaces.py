@@ -14,6 +14,7 @@ from driving import wait_for
 from hosts import Host, Hosts, answering, hosts, inside, listening, once, takes
 
 REPOSITORY = Path(__file__).parents[2]
+ALPHAS = "vitpipe-only-alpha-has-this"
 
 
 @pytest.fixture(scope="module")
@@ -30,9 +31,9 @@ def several(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
 
 def test_each_has_its_name_its_tmp_and_its_network(several: Hosts) -> None:
     alpha, beta, _ = several.all
-    once(*alpha.command("touch", "/tmp/mine", several.shared / "ours"))
+    once(*alpha.command("touch", f"/tmp/{ALPHAS}", several.shared / "ours"))
     assert once(*beta.command("hostname")) == "beta\n"
-    assert "mine" not in once(*beta.command("ls", "/tmp")) and not Path("/tmp/mine").exists()
+    assert ALPHAS not in once(*beta.command("ls", "/tmp")) and not Path(f"/tmp/{ALPHAS}").exists()
     assert "ours" in once(*beta.command("ls", several.shared)) and (several.shared / "ours").exists()
     assert "private" not in [name for _, name in socket.if_nameindex()]
 

@@ -56,7 +56,7 @@ def test_the_run_says_so_at_once_and_ends_with_7(
             run(spec, (), tiny_ways(timing=QUICK, on_event=heard.append))
         over.set()
     assert raised.value.code == 7 and "refused its driver for 1 s" in raised.value.found
-    assert "Run the same command again, which goes on from the last commit" in str(raised.value)
+    assert "it goes on from the last commit" in str(raised.value)
     (told,) = [event.text for event in heard if event.kind == "refused"]
     assert "S3 refused it: 403" in told and "committed: a;" in told and "the run ends 1 s from now with 7" in told
     HOOKS.clear()
