@@ -168,14 +168,15 @@ class NodeRun:
         return Inputs({name: [one.artifact() for one in many] for name, many in self.given.items()})
 
     def _context(self, out: Out) -> StageContext[Settings]:
-        driver, node = self.driver, self.node.id
-        events = driver.events(node)
+        driver, node, events = self.driver, self.node.id, self.driver.events(self.node.id)
         progress = StoreProgress(self.store, out.attempt, driver.lease.fence)
         progress.begin()
         try:
             forget_others(self.store, (out.attempt, *out.earlier))
         except StorageError as error:  # they are only looked at
             log.warning("curves of an earlier recipe of %s may be shown for a while: %s", node, error)
+        heard = ClusterEvents(events, progress)
+        cluster = driver.clusters.named(node, fence=out.fence, events=heard, progress=progress, seconds=self.seconds)
         return StageContext(
             run=driver.name,
             node=node,
@@ -185,13 +186,7 @@ class NodeRun:
             metrics=NodeMetrics(driver.name, node),
             events=events,
             progress=progress,
-            cluster=driver.clusters.named(
-                node,
-                fence=out.fence,
-                events=ClusterEvents(events, progress),
-                progress=progress,
-                seconds=self.seconds,
-            ),
+            cluster=cluster,
             shared=SharedPieces(driver.run, out.attempt, out.fence, driver.turns),
             resources=self.node.resources,
         )
