@@ -153,9 +153,9 @@ def test_a_bad_image_and_images_that_take_long_to_decode(server: Prometheus, run
         path = folder / f"class-{number % 2}" / f"{number}.png"  # no part of a PNG is decoded without the rest
         path.parent.mkdir(parents=True, exist_ok=True)
         squares = Image.fromarray(draw.integers(0, 255, (40, 40, 3), dtype=np.uint8))
-        squares.resize((4000, 4000), Image.Resampling.NEAREST).save(path, compress_level=1)
+        squares.resize((2400, 2400), Image.Resampling.NEAREST).save(path, compress_level=1)
     (folder / "class-0" / "broken.jpg").write_bytes(b"no image")
-    process = runs.start("slow", TRAINING, source=ONE_BAD % folder, workers=1, every="8 steps", crop="random_resized")
+    process = runs.start("slow", TRAINING, source=ONE_BAD % folder, workers=1, every="4 steps", crop="random_resized")
     heard(server, "VitpipeWaitsForData", "slow", "backbone", process)
     os.kill(process.pid, signal.SIGTERM)
     finish(process, expect=6)
