@@ -68,9 +68,12 @@ while kill -0 "$srun" 2> /dev/null; do  # the others leave once the first node i
 done
 wait "$srun"
 code=$?
-[ -s "$VITPIPE_CODE" ] && code=$(cat "$VITPIPE_CODE")
+if [ -s "$VITPIPE_CODE" ]; then
+  code=$(cat "$VITPIPE_CODE")
+else
+  say "srun ended with $code, and the first node has not said how: see above, and whether it found $python"
+fi
 rm -f "$VITPIPE_CODE"
-[ "$code" -gt 126 ] && say "srun ended with $code: see above which node, and whether it found $python"
 
 # 75: a signal ended it and it can be resumed. When Slurm or the user took the job away, requeueing it is theirs.
 if [ "$code" -eq 75 ]; then

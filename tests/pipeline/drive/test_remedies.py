@@ -45,6 +45,7 @@ KNOWN = {
             "test_what_others_wrote_there_is_not_overwritten"
         )
     },
+    "pipeline/cli/slurm_job.py": {" --replace ": "no remedy: what was typed, passed on to the job"},
     "pipeline/store/records.py": {
         "choose another `name`, or run again with --replace ": "as that of the plan; the old record is kept"
     },
