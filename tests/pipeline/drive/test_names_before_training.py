@@ -60,7 +60,8 @@ def test_a_training_for_classes_that_do_not_match_is_never_begun(
     left = {str(one.parent.relative_to(tmp_path / "runs/names")) for one in (tmp_path / "runs").rglob("record.json")}
     assert left == {"own", "cifar", "other"}, "what is for another end goes on"
     assert not list((tmp_path / "runs/names").glob("tuned/a*")), "not begun"
-    events = [json.loads(one.read_text()) for one in (tmp_path / "runs/names/events").glob("*.json")]
+    lines = [one.read_text().splitlines() for one in (tmp_path / "runs/names/events").glob("*.jsonl")]
+    events = [json.loads(line) for one in lines for line in one]
     assert [(one["node"], one["kind"]) for one in events if one["kind"] == "failed"] == [("score", "failed")]
 
     names = json.dumps({f"name {n}": f"Name_{n}" for n in range(10)})
