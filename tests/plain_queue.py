@@ -24,6 +24,7 @@ class PlainQueue:
     out: list = field(default_factory=list)
     chains: dict = field(default_factory=dict)
     took: dict = field(default_factory=dict)
+    paces: dict = field(default_factory=dict)
     has: dict = field(default_factory=dict)
     numbers: Any = field(default_factory=itertools.count)
 
@@ -36,11 +37,24 @@ class PlainQueue:
 
     def leave(self, tickets, ended=False):
         for ticket in tickets:
-            if ticket in self.out and ended:
-                self.took.setdefault(ticket.node, []).append((ticket.seconds, self.clock() - ticket.began))
             self.tickets = [other for other in self.tickets if other is not ticket]
-            self.out = [other for other in self.out if other is not ticket]
+            was_out, self.out = ticket in self.out, [other for other in self.out if other is not ticket]
+            if was_out and ended:
+                self.took.setdefault(ticket.node, []).append((ticket.seconds, self.clock() - ticket.began))
+                self.expect_anew(ticket.node)
         self.hand_on()
+
+    def expect_anew(self, node):
+        """Those that run end as was measured of others, once that is another by a tenth."""
+        took = self.took[node]
+        told = [(estimate, seconds) for estimate, seconds in took if estimate]
+        now = (sum(s for _, s in told) / sum(e for e, _ in told) if told else 1.0, max(s for _, s in took))
+        before = self.paces.get(node, (1.0, 0.0))
+        if any(max(pair) > 1.1 * min(pair) for pair in zip(before, now, strict=True)):
+            self.paces[node] = now
+            for ticket in self.out:
+                if ticket.node == node:
+                    ticket.ends = ticket.began + self.expected(ticket)
 
     def look(self):
         self.has = self.machines()

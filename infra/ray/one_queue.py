@@ -86,10 +86,19 @@ class OneQueue:
                     del self._out[ticket]
                     self.there.release(ticket)
                     if ended:
-                        self.pace.measured(ticket, self.clock() - ticket.began)
+                        self._learn(ticket)
                 elif self._waiting.pop(self._place(ticket), None):
                     self._lines[ticket.line].count -= 1
             self._hand_on()
+
+    def _learn(self, ended: AnyTicket) -> None:
+        """Expect of those of its node that run what this one took: their ends are compared with those of others."""
+        self.pace.measured(ended, self.clock() - ended.began)
+        if self.pace.has_moved(ended.node):
+            for ticket in [one for one in self._out if one.node == ended.node]:
+                self.there.release(ticket)
+                ticket.ends = ticket.began + self.pace.expected(ticket)
+                self.there.hold(ticket)
 
     def look(self) -> None:
         """Ask again what machines there are: they come and go."""

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 
 from vitpipe.infra.ray.tickets import AnyTicket
 
+_MOVED = 1.1
+
 
 @dataclass
 class _Measured:
@@ -15,6 +17,8 @@ class _Measured:
     estimated: float = 0.0
     longest: float | None = None
     """The longest of all."""
+    told: tuple[float, float] = (1.0, 0.0)
+    """Pace and longest when `has_moved` last said so."""
 
 
 @dataclass
@@ -35,6 +39,15 @@ class Pace:
         """Divide the measured by the estimated seconds of a node's tickets; None while none has ended."""
         one = self._nodes.get(node)
         return one.seconds / one.estimated if one and one.estimated else None
+
+    def has_moved(self, node: str) -> bool:
+        """Whether what a node's tickets are expected to take is another by a tenth since this last said so."""
+        one = self._nodes[node]
+        now = (self.of(node) or 1.0, one.longest or 0.0)
+        if all(max(pair) <= _MOVED * min(pair) for pair in zip(one.told, now, strict=True)):
+            return False
+        one.told = now
+        return True
 
     def expected(self, ticket: AnyTicket) -> float:
         """Seconds that it will take: its estimate times what those before it took of theirs.

@@ -114,7 +114,7 @@ def test_a_task_lost_too_often_fails(ray_session, tmp_path: Path) -> None:
 
 def test_a_fan_that_fits_nowhere_says_what_is_missing(ray_session) -> None:
     wanted = SimpleNamespace(cpus_per_task=1, gpus_per_task=1, max_failures=1)
-    with pytest.raises(StageError, match=r"1 GPU.*asked for, room for 0"):
+    with pytest.raises(StageError, match=r"1 GPU.*asked for, no machine has a GPU"):
         next(ray_session.named("large").fan(square, [1], resources=wanted))
 
 
@@ -176,7 +176,7 @@ def test_numbers_of_workers_reach_the_driver_and_rays_own_metrics(ray_session) -
     for _ in range(60):
         with urllib.request.urlopen(url, timeout=10) as answer:
             lines = [line for line in answer.read().decode().splitlines() if line.startswith("ray_vitpipe_")]
-        if len(lines) >= 2:
+        if {"ray_vitpipe_loss", "ray_vitpipe_quarantined_samples_total"} <= {line.split("{")[0] for line in lines}:
             break
         time.sleep(1)
     loss = next(line for line in lines if line.startswith("ray_vitpipe_loss{"))

@@ -204,6 +204,20 @@ def test_what_was_measured_corrects_estimates():
     assert [ticket.item for ticket in order] == ["long", "first", "20 s"]
 
 
+def test_what_was_measured_corrects_the_ends_of_those_that_run():
+    """Tasks that take a tenth of what was thought do not all slip in front of a gang, one by one."""
+    order, clock = [], Clock()
+    queue = OneQueue(one(CPU=2), clock)
+    tasks = [Ticket(number, {"CPU": 1.0}, 10.0, order.append, node="tuned") for number in range(6)]
+    queue.join(tasks)
+    clock.now = 1.0
+    queue.join([gang(2, 1, order)])
+    for task in tasks[:2]:
+        clock.now += 0.1
+        queue.leave([task], ended=True)
+    assert [ticket.item for ticket in order] == [0, 1, "gang"]
+
+
 def test_bundles_do_not_straddle_machines():
     """Eight machines of one CPU are no two of four, whatever the sum; and two that are whole are kept whole."""
     order, has = [], {f"small {n}": {"CPU": 1.0} for n in range(8)}
