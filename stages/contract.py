@@ -62,7 +62,7 @@ class Progress(Protocol):
     """How far a running node is, kept at most 5 s old in the store, without making the caller wait. Picklable."""
 
     def update(self, step: int, total: int, unit: str = "steps", **facts: Any) -> None:
-        """`facts` may hold images_per_second, loss, ranks=[{rank, host, pid}], note, metrics={name: value}."""
+        """`facts` may hold images_per_second, loss, ranks=[{rank, host, pid}], note, committed_step."""
 
 
 @dataclass(frozen=True)

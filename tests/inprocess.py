@@ -121,12 +121,17 @@ class CollectedEvents:
 
 
 @dataclass(frozen=True)
-class NoMetrics:
+@dataclass(frozen=True)
+class KeptMetrics:
+    """Keeps what this process counted: the newest of each gauge, the sum of each counter."""
+
+    values: dict[str, float] = field(default_factory=dict)
+
     def set(self, name: str, value: float, **labels: str) -> None:
-        return None
+        self.values[name] = value
 
     def inc(self, name: str, amount: float = 1.0, **labels: str) -> None:
-        return None
+        self.values[name] = self.values.get(name, 0.0) + amount
 
 
 @dataclass(frozen=True)
@@ -163,7 +168,7 @@ def make_context(
     out = Out(store, attempt, fence, json.dumps(dict(header or {"node": node}), sort_keys=True).encode(), earlier)
     out.begin()
     return StageContext(
-        run=run, node=node, out=out, scratch=local / attempt, fence=fence, metrics=NoMetrics(),
+        run=run, node=node, out=out, scratch=local / attempt, fence=fence, metrics=KeptMetrics(),
         events=CollectedEvents(local / "events.jsonl"), progress=KeptProgress(),
         cluster=cluster or InProcessCluster(), shared=SharedPieces(whole, attempt, fence, Turns()),
         resources=resources,

@@ -97,7 +97,7 @@ def _publish(name: str, run: Store, plan: Plan, end: threading.Event, commits: d
             if progress and progress != published.get(node):
                 publish_progress(name, node, progress)
                 published[node] = progress
-                if (step := progress.get("metrics", {}).get("last_committed_step")) is not None:
+                if (step := progress.get("committed_step")) is not None:
                     commits[node] = int(step)
 
 

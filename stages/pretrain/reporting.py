@@ -57,6 +57,7 @@ class Reporter:
         self._flops = train_flops(job.recipe.config.objective, job.model)
         self._loss: float | None = None
         self._committed = time.monotonic()  # nothing is lost of what was before we began
+        self._committed_step: int | None = None
         if rank.rank == 0:
             for name in ("skipped_steps_total", "loss_spikes_total"):
                 job.task.metrics.inc(name, 0.0)
@@ -90,6 +91,7 @@ class Reporter:
             images_per_second=rate,
             loss=self._loss,
             ranks=self._ranks,
+            committed_step=self._committed_step,
         )
         self._sent, self._waited, self._images, self._seconds = now, 0.0, 0, 0.0
 
@@ -101,7 +103,7 @@ class Reporter:
                 checkpoint_commit_seconds=saved.commit_seconds,
                 last_committed_step=saved.place.step,
             )
-            self._committed = time.monotonic()
+            self._committed, self._committed_step = time.monotonic(), saved.place.step
 
     def evaluated(self, found: Mapping[str, Any]) -> None:
         """Report a measurement between two steps."""

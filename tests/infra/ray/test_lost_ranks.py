@@ -102,7 +102,7 @@ def test_ranks_lost_at_their_start_and_later_are_one_count(ray_session, counted,
     assert first.startswith("rank_lost rank ") and "ActorDiedError: its worker process has died" in first
     assert second.startswith("rank_lost rank 0 ")
     assert first.endswith("(failure 1 of 3)") and second.endswith("(failure 2 of 3)")
-    assert counted == {("restarts_total", "begun"): 2}, "in this process, which exports"
+    assert counted["restarts_total", "begun"] == 2, "in this process, which exports"
     states = {one["state"] for one in placement_group_table().values() if one["name"].startswith("tests/begun ")}
     assert states == {"REMOVED"}
 
@@ -214,8 +214,8 @@ def test_a_task_that_the_memory_monitor_ended_is_counted_and_runs_again(
     monkeypatch.setattr(fanout.ray, "get", crowded)
     told, ticket = Told(tmp_path / "events"), Ticket(7, {}, None, lambda ticket: None)
     job = Job("run", "shards", events=told)
-    assert fanout._collect("reference", ticket, job, 1, "seven") is None, "it runs again"
-    done = fanout._collect("reference", ticket, job, 1, "seven")
+    assert fanout._outcome("reference", ticket, job, 1, "seven") is None, "it runs again"
+    done = fanout._outcome("reference", ticket, job, 1, "seven")
     assert done is not None and isinstance(done.error, Lost) and "lost 2 times" in str(done.error)
     first, second = told.lines()
     assert "task shards/seven was lost (1 of 2): out of memory on 10.0.0.7" in first and "(2 of 2)" in second

@@ -11,7 +11,6 @@ from tiny_stages import tiny_spec, tiny_ways
 
 from vitpipe.infra.errors import IntegrityError, StageError, StorageError, UsageError
 from vitpipe.infra.lease_state import Timing, read_lease
-from vitpipe.infra.ray.jobs import Submitted
 from vitpipe.infra.storage.local import LocalStore
 from vitpipe.infra.storage.opening import open_store
 from vitpipe.pipeline.cli import submission
@@ -185,13 +184,13 @@ def test_word_is_left_without_credentials_and_its_failure_is_only_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec, told = tiny_spec(tmp_path, NODES), list[str]()
-    leave_word = submission._leave_word
-    leave_word(spec, Submitted("tiny-9", "link"), "http://me:canary@head:8265", told.append)
+    leave_word = submission.leave_word
+    leave_word(spec, "tiny-9", "http://me:canary@head:8265", told.append)
     text = open_store(spec.uri).read(SUBMITTED).decode()
     assert not told and "canary" not in text and json.loads(text)["address"] == "http://head:8265"
     (tmp_path / "file").write_text("")
     wrong = replace(spec, store=f"file://{tmp_path}/file")
-    leave_word(wrong, Submitted("tiny-9", "link"), "head:8265", told.append)
+    leave_word(wrong, "tiny-9", "head:8265", told.append)
     assert len(told) == 1 and "will know of it once it begins" in told[0]
 
 
