@@ -121,7 +121,6 @@ class CollectedEvents:
 
 
 @dataclass(frozen=True)
-@dataclass(frozen=True)
 class KeptMetrics:
     """Keeps what this process counted: the newest of each gauge, the sum of each counter."""
 
