@@ -122,7 +122,7 @@ def _shared(found: Survey) -> Check:
             warnings.append(f"{pair.writer} and {pair.reader}")
     if found.winners not in (None, 1):
         troubles.append(f"{found.winners} nodes were told that they created the same name")
-    locks = f"; warning: locks do not hold between {', '.join(warnings)}: commits need none" if warnings else ""
+    locks = f"; warning: locks do not hold between {', '.join(sorted(warnings))}: commits need none" if warnings else ""
     few = f"{len(found.pairs)} pairs see each other's writes within {slowest:.1f} s"
     do = "mount the store with `actimeo=5` or `noac` (NFS), or use s3://; see docs/how-to/slurm.md"
     return Check("between nodes", not troubles, ("; ".join(troubles) or few) + locks, do)

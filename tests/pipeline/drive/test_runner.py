@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -34,6 +35,7 @@ from vitpipe.infra.storage.local import LocalStore
 from vitpipe.pipeline.drive import runner
 from vitpipe.pipeline.drive.lease import hold
 from vitpipe.pipeline.drive.runner import Outcome, run
+from vitpipe.pipeline.drive.signals import ONE_S
 from vitpipe.pipeline.plan.planned import Plan
 from vitpipe.stages.seal import sealed
 
@@ -290,17 +292,19 @@ def test_a_signal_asks_everybody_to_end(tmp_path: Path, number: signal.Signals) 
 
 
 def test_asked_twice_it_abandons_what_runs(tmp_path: Path) -> None:
-    release = threading.Event()
+    release, waited = threading.Event(), list[bool]()
 
     def deaf(ctx: Any) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         wait_for_stop(ctx)
+        time.sleep(2 * ONE_S)
         os.kill(os.getpid(), signal.SIGTERM)
-        release.wait(60)
+        waited.append(release.wait(60))
 
     HOOKS["a"] = deaf
     with pytest.raises(Stopped):
         go(tmp_path)
+    assert not waited, "abandoned"
     release.set()
     assert "a/record.json" not in records(tmp_path)
 
