@@ -106,8 +106,10 @@ def held_back(
 
     monkeypatch.setattr(LocalStore, "_chunks", chunked)
     monkeypatch.setattr(LocalStore, "read", ranged)
-    yield free, whole, parts
-    free.set()
+    try:
+        yield free, whole, parts
+    finally:
+        free.set()
 
 
 def test_no_batch_waits_for_a_shard_that_is_on_its_way(
