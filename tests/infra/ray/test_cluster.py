@@ -171,6 +171,7 @@ def test_numbers_of_workers_reach_the_driver_and_rays_own_metrics(ray_session) -
     assert batch.growth["quarantined_samples_total", labels] == 6.0 + 2 * 3.0, "what a lost task had sent is kept"
     assert batch.growth["restarts_total", labels] == 2
     assert batch.growth["storage_retries_total", labels] == 0, "it is there before it grows"
+    list(ray_session.named("measured").fan(measure, [4, 5], resources=TASK))  # of a lost process Ray knows nothing
     (machine,) = ray.nodes()
     url = f"http://{machine['NodeManagerAddress']}:{machine['MetricsExportPort']}/metrics"
     for _ in range(60):
