@@ -7,6 +7,7 @@ every moment, so that silence means that the process is stopped.
 import os
 import signal
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from queue import SimpleQueue
@@ -21,6 +22,10 @@ from vitpipe.infra.ray.deaths import in_words
 from vitpipe.infra.ray.gang_notes import Address, Beat, Failure, News, RankProcess, Seat
 from vitpipe.infra.work import Job, Rank
 
+ALONE_S = {True: 30.0, False: 120.0}
+"""A rank that failed, or that is done, ends itself when nobody has asked it for so long: its driver stands still, and
+whoever takes the run over wants the machine."""
+
 
 class RankActor:
     """What Ray runs, under a class of the node's name."""
@@ -30,6 +35,7 @@ class RankActor:
         self._label = label
         self._beat = Beat()
         self._news = News()
+        self._asked = time.monotonic()
         self._where: SimpleQueue[Address] = SimpleQueue()
         on_worker.answer_with_stacks()
         on_worker.forget_steps()
@@ -53,7 +59,7 @@ class RankActor:
         """Hear the news, and say how this rank is."""
         if news.address and not self._news.address:
             self._where.put(news.address)
-        self._news = news
+        self._news, self._asked = news, time.monotonic()
         return self._beat
 
     def leave(self) -> None:
@@ -79,6 +85,9 @@ class RankActor:
         except BaseException as error:
             failure = failure_of(error)
         self._beat = Beat(is_ready=True, has_ended=True, failure=failure)
+        while (left := self._asked + ALONE_S[failure is not None] - time.monotonic()) > 0:
+            time.sleep(left)
+        os.kill(os.getpid(), signal.SIGKILL)
 
     def _train(self, seat: Seat, fn: Callable[[Rank], None], job: Job) -> Failure | None:
         noticed = False
