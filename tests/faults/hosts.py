@@ -21,6 +21,7 @@ import pytest
 T = TypeVar("T")
 
 PROGRAMS = ("unshare", "nsenter", "setpriv", "ip", "mount", "hostname")
+ROOT = Path(__file__).parents[2]
 PRIVATE, PUBLIC = "10.77.0", "203.0.113"
 SWITCH = 1
 """The last number of the switch's own address, in both networks: where the store answers."""
@@ -28,10 +29,11 @@ NEW_HOST = """
 set -e
 mount --bind "$1/etc-hosts" /etc/hosts
 mount -t tmpfs shm /dev/shm
-mkdir -p "$1/tmp/$(dirname "$2")" && mkdir -p "$1/tmp$2"
-mount --bind "$3" "$1/tmp$2"
+for seen in "$3" "$4"; do  # what every host sees, also where it lies below /tmp
+  case "$seen" in /tmp/*) mkdir -p "$1$seen" && mount --rbind "$seen" "$1$seen" ;; esac
+done
 mount --rbind "$1/tmp" /tmp
-hostname "$4"
+hostname "$2"
 ip link set lo up
 echo ready
 exec sleep infinity
@@ -136,10 +138,9 @@ class Hosts:
         names = [(f"{PRIVATE}.{SWITCH}", "store"), *((one.address, one.name) for one in [*self.all, host])]
         lines = ["127.0.0.1 localhost", f"127.0.1.1 {host.name}", *(f"{at} {name}" for at, name in names[:-1])]
         (host.folder / "etc-hosts").write_text("\n".join(lines) + "\n")  # its own name on loopback, as Debian does
-        shared = str(self.shared).removeprefix("/tmp")
         host.holder = subprocess.Popen(
             ["setpriv", "--pdeathsig", "KILL", "unshare", "--net", "--uts", "--mount", "--ipc", "--pid", "--fork",
-             "--kill-child", "--mount-proc", "sh", "-c", NEW_HOST, "sh", host.folder, shared, self.shared, host.name],
+             "--kill-child", "--mount-proc", "sh", "-c", NEW_HOST, "sh", host.folder, host.name, self.shared, ROOT],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
         assert host.holder.stdout
