@@ -17,7 +17,7 @@ from operator import itemgetter
 from vitpipe.infra.ray.machines import Machines, Reservation
 from vitpipe.infra.ray.pace import Pace
 from vitpipe.infra.ray.reasons import Standing
-from vitpipe.infra.ray.tickets import AnyTicket, LineName, Place, Shape, Sizes, Ticket
+from vitpipe.infra.ray.tickets import AnyTicket, Line, LineName, Place, Shape, Sizes, Ticket
 
 __all__ = ["AnyTicket", "OneQueue", "Shape", "Sizes", "Ticket"]
 
@@ -27,17 +27,6 @@ SHOWN = 16
 
 First = tuple[Place, LineName]
 """A line by the place of its first."""
-
-
-@dataclass
-class Line:
-    """Those that ask for the same, for one node and for about as long; the first speaks for all."""
-
-    name: LineName
-    places: list[Place] = field(default_factory=list)
-    """A heap; a place that nobody holds any more stays until it is the first."""
-    count: int = 0
-    """How many wait in it."""
 
 
 @dataclass

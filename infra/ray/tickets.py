@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Generic
 
@@ -40,6 +40,17 @@ class Shape:
 
 LineName = tuple[Shape, str, int | None]
 """What the tickets of one line share: shape, node and length, but for a quarter."""
+
+
+@dataclass
+class Line:
+    """Those that ask for the same, for one node and for about as long; the first speaks for all."""
+
+    name: LineName
+    places: list[Place] = field(default_factory=list)
+    """A heap; a place that nobody holds any more stays until it is the first."""
+    count: int = 0
+    """How many wait in it."""
 
 
 @dataclass(eq=False)
