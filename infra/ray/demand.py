@@ -43,8 +43,8 @@ def _shown(shape: Shape) -> Any:
     asked = dict(shape.asked)
     cpus, gpus = asked.pop("CPU", 0), asked.pop("GPU", 0)
     options = {"num_cpus": cpus, "num_gpus": gpus, "resources": asked, "max_retries": 0, "name": "wanted"}
-    return ray.remote(_nothing).options(**options).remote()
+    return ray.remote(nothing).options(**options).remote()
 
 
-def _nothing() -> None:
+def nothing() -> None:
     """Be a task that has a place."""

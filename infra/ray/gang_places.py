@@ -11,17 +11,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import ray
 from ray.exceptions import RayError
 from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
 from vitpipe.infra.ray import capacity
 from vitpipe.infra.ray.capacity import CapacityWait
-from vitpipe.infra.ray.cluster_life import cluster_gone
+from vitpipe.infra.ray.cluster_life import cluster_gone, machines
+from vitpipe.infra.ray.demand import nothing
 from vitpipe.infra.ray.fanout import LOOK_S
 from vitpipe.infra.ray.gang_size import Size
 from vitpipe.infra.work import Job
 
+STIR_S = 10.0
+"""Machines are asked again what they have free after so long without room."""
 GATHER_S = 10.0
 """How long a start waits for more than the fewest ranks, where the machines could hold them."""
 
@@ -90,9 +94,12 @@ def places(job: Job, size: Size, patience: CapacityWait) -> Iterator[Places]:
 
     is_lost = False
     try:
-        found = Places(ask(size.least))
+        found, stirred = Places(ask(size.least)), time.monotonic()
         while not found.fewest.wait(LOOK_S):
             wait()
+            if time.monotonic() - stirred > STIR_S:
+                _stir()
+                stirred = time.monotonic()
         found.more = [ask(1) for _ in range(size.most - size.least)]
         _gather(found, size, wait)
         try:
@@ -106,6 +113,20 @@ def places(job: Job, size: Size, patience: CapacityWait) -> Iterator[Places]:
         if not is_lost:  # else Ray would wait for it
             for group in taken:
                 remove_placement_group(group)
+
+
+def _stir() -> None:
+    """Have every machine take and give back a hundredth of a core.
+
+    Ray's head takes a bundle's room from what it believes to be free before it asks the machine, and does not give it
+    back where that does not answer, as one that has just joined. It believes so until the machine has other news.
+    """
+    little: dict[str, Any] = {"num_cpus": 0.01, "max_retries": 0, "enable_task_events": False}
+    there = [NodeAffinitySchedulingStrategy(node, soft=False) for node in machines()]
+    asked = [ray.remote(nothing).options(**little, scheduling_strategy=one).remote() for one in there]
+    _, late = ray.wait(asked, num_returns=len(asked), timeout=LOOK_S) if asked else ([], [])
+    for one in late:  # there is nothing free, then
+        ray.cancel(one)
 
 
 def _gather(found: Places, size: Size, wait: Callable[[], None]) -> None:

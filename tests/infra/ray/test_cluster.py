@@ -306,6 +306,24 @@ def test_a_gang_that_fits_nowhere_says_what_is_missing(ray_session) -> None:
         ray_session.named("large").gang(all_reduce, resources=wanted)
 
 
+def until_there(path):
+    while not Path(path).exists():
+        time.sleep(0.05)
+
+
+def test_who_waits_for_room_asks_machines_and_waits_for_none_that_is_busy(ray_session, tmp_path: Path) -> None:
+    import ray
+
+    from vitpipe.infra.ray import gang_places
+
+    gang_places._stir()
+    cpus = sum(one["CPU"] for one in ray_session.queue.machines().values())
+    busy = ray.remote(until_there).options(num_cpus=cpus).remote(str(tmp_path / "end"))
+    gang_places._stir()
+    (tmp_path / "end").touch()
+    ray.get(busy)
+
+
 def test_nothing_is_left_in_the_home_folder(ray_session) -> None:
     assert not Path("~/ray_results").expanduser().exists()
 
