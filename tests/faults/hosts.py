@@ -63,7 +63,7 @@ class Host:
         return f"{PUBLIC}.{self.number}"
 
     def command(self, *command: object) -> list[str]:
-        clock = ["env", f"LD_PRELOAD={faketime()}", f"FAKETIME={self.clock_ahead}", "FAKETIME_DONT_FAKE_MONOTONIC=1"]
+        clock = ["env", f"LD_PRELOAD={faketime()}", f"FAKETIME={self.clock_ahead}"]
         enter = [
             "nsenter",
             f"--target={self.init}",
@@ -174,7 +174,7 @@ def require_namespaces() -> None:
 
 def faketime() -> str:
     """Where Debian's libfaketime lies. Skips the test without it."""
-    found = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
+    found = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
     if not found:
         lacking = pytest.fail if os.environ.get("VITPIPE_REQUIRE_SERVICES") == "1" else pytest.skip
         lacking("no libfaketime: apt-get install libfaketime")
