@@ -74,6 +74,7 @@ def test_every_node_has_its_task_and_what_it_needs(slurm: Slurm, submit: Submit,
     assert not list((slurm.folder / "scratch").glob("of-*")), "each node's scratch is its own"
 
 
+@pytest.mark.drill
 def test_the_jobs_code_is_the_runs(slurm: Slurm, submit: Submit) -> None:
     assert (
         slurm.wait(submit("end 4\n", others="while sleep 0.1; do :; done"), "FAILED", "COMPLETED")["ExitCode"] == "4:0"
@@ -100,6 +101,7 @@ def test_a_cancelled_job_does_not_come_back(slurm: Slurm, submit: Submit, tmp_pa
     assert (found["JobState"], found["Restarts"]) == ("CANCELLED", "0")
 
 
+@pytest.mark.drill
 def test_a_stopped_run_does_not_come_back(slurm: Slurm, submit: Submit) -> None:
     ended = slurm.wait(submit("end 6\n", others="while sleep 0.1; do :; done"), "COMPLETED", "FAILED")
     assert (ended["ExitCode"], ended["Restarts"]) == ("6:0", "0")
