@@ -22,6 +22,7 @@ from ray.job_config import JobConfig
 from vitpipe.infra.errors import StorageError, UsageError
 from vitpipe.infra.ray import auth as ray_auth
 from vitpipe.infra.ray import capacity, worker_output
+from vitpipe.infra.ray.cluster_life import leaving
 from vitpipe.infra.ray.counting import Gathering
 from vitpipe.infra.ray.demand import Demand
 from vitpipe.infra.ray.embedded import apart
@@ -127,6 +128,7 @@ class RayCluster:
 
     def close(self) -> None:
         """Leave the cluster; an embedded one ends with all its processes."""
+        leaving.set()
         ray.shutdown()
 
     def __enter__(self) -> Self:
@@ -185,6 +187,7 @@ def join(run: str, address: str, wait_s: float, about: Mapping[str, str]) -> Ray
 def _cluster(run: str, context: Any, wait_s: float) -> RayCluster:
     dashboard = f"http://{context.dashboard_url}"
     log.info("Ray dashboard at %s", dashboard)
+    leaving.clear()
     queue = OneQueue(capacity.machines, show=Demand()) if wait_s else OneQueue(capacity.machines)
     return RayCluster(Job(run, run), dashboard, wait_s, queue, Gathering(run))
 

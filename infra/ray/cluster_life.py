@@ -1,5 +1,7 @@
 """Whether a cluster lives: which of its machines do, and whether it answers at all. Knows no gang and no task."""
 
+import threading
+
 import ray
 from ray.exceptions import RayError
 
@@ -8,6 +10,9 @@ from vitpipe.infra.ray import auth as ray_auth
 from vitpipe.infra.ray.deaths import in_words
 
 _GO_ON = "run the same command again, on a new cluster if this one lost its head: it goes on from the last commit"
+
+leaving = threading.Event()
+"""Set once this process leaves its cluster: whoever asks Ray anything after that ends the process on the spot."""
 
 
 def machines() -> set[str]:

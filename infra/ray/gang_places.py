@@ -18,7 +18,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, Place
 
 from vitpipe.infra.ray import capacity
 from vitpipe.infra.ray.capacity import CapacityWait
-from vitpipe.infra.ray.cluster_life import cluster_gone, machines
+from vitpipe.infra.ray.cluster_life import cluster_gone, leaving, machines
 from vitpipe.infra.ray.demand import nothing
 from vitpipe.infra.ray.fanout import LOOK_S
 from vitpipe.infra.ray.gang_size import Size
@@ -110,7 +110,7 @@ def places(job: Job, size: Size, patience: CapacityWait) -> Iterator[Places]:
         is_lost = is_lost or cluster_gone() is not None
         raise
     finally:
-        if not is_lost:  # else Ray would wait for it
+        if not is_lost and not leaving.is_set():  # else Ray would wait for it
             for group in taken:
                 remove_placement_group(group)
 

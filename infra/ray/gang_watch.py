@@ -12,6 +12,7 @@ import ray
 from ray import ObjectRef
 from ray.exceptions import RayError, RayTaskError
 
+from vitpipe.infra.ray.cluster_life import leaving
 from vitpipe.infra.ray.deaths import in_words, out_of_memory
 from vitpipe.infra.ray.gang_notes import Beat, Failure, News, RankProcess
 from vitpipe.infra.ray.gang_ranks import Ranks
@@ -106,6 +107,8 @@ class GangWatch:
 
     def _hear(self) -> None:
         """Take answers until the next question is due, and give up whoever is silent for too long."""
+        if leaving.is_set():
+            raise SystemExit("this process leaves the cluster")
         if not self._met:
             self.job.ask_to_stop()
         before = time.monotonic()

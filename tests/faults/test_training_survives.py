@@ -80,7 +80,7 @@ def test_sigterm_to_everybody(calm: Training, rough: Training) -> None:
     before = rough.steps_committed()
     signal_all(process, signal.SIGTERM)
     finish(process, expect=6)
-    assert rough.steps_committed() > before, "a checkpoint was committed on the way out"
+    assert rough.steps_committed()[-1] not in before, "a checkpoint was committed on the way out"
     rough.again()
     assert rough.result() == calm.result()
 
