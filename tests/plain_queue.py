@@ -49,7 +49,7 @@ class PlainQueue:
         took = self.took[node]
         told = [(estimate, seconds) for estimate, seconds in took if estimate]
         now = (sum(s for _, s in told) / sum(e for e, _ in told) if told else 1.0, max(s for _, s in took))
-        before = self.paces.get(node, (1.0, 0.0))
+        before = self.paces.get(node, (1.0, -1.0))
         if any(max(pair) > 1.1 * min(pair) for pair in zip(before, now, strict=True)):
             self.paces[node] = now
             for ticket in self.out:

@@ -17,8 +17,8 @@ class _Measured:
     estimated: float = 0.0
     longest: float | None = None
     """The longest of all."""
-    told: tuple[float, float] = (1.0, 0.0)
-    """Pace and longest when `has_moved` last said so."""
+    told: tuple[float, float] = (1.0, -1.0)
+    """Pace and longest when `has_moved` last said so; below 0 while there is none."""
 
 
 @dataclass
@@ -43,7 +43,8 @@ class Pace:
     def has_moved(self, node: str) -> bool:
         """Whether what a node's tickets are expected to take is another by a tenth since this last said so."""
         one = self._nodes[node]
-        now = (self.of(node) or 1.0, one.longest or 0.0)
+        pace = self.of(node)
+        now = (1.0 if pace is None else pace, one.longest or 0.0)
         if all(max(pair) <= _MOVED * min(pair) for pair in zip(one.told, now, strict=True)):
             return False
         one.told = now
@@ -57,4 +58,5 @@ class Pace:
         if ticket.seconds is None:
             one = self._nodes.get(ticket.node)
             return math.inf if one is None or one.longest is None else one.longest
-        return ticket.seconds * (self.of(ticket.node) or 1.0)
+        pace = self.of(ticket.node)
+        return ticket.seconds * (1.0 if pace is None else pace)
