@@ -179,6 +179,7 @@ def _processes(progress: Mapping[str, Any]) -> list[list[Any]]:
 
 _KINDS = {
     "attempt": str, "fence": int, "step": int | None, "total": int | None, "ranks": list | None, "metrics": dict | None,
+    "committed_step": int | None,
 }  # fmt: skip
 
 

@@ -3,7 +3,6 @@
 Work that must wait is Ray's business; work that can never fit is ours.
 """
 
-import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,17 +10,13 @@ from dataclasses import dataclass, field
 import ray
 
 from vitpipe.infra.errors import StageError
+from vitpipe.infra.ray.machine import Asked, bundles_in
 from vitpipe.infra.ray.reasons import lack
 
 Bundle = Mapping[str, float]
 """What one task or rank asks for, as Ray writes it: `{"CPU": 4, "GPU": 1}`."""
 
 _SHOWN = ("CPU", "GPU", "memory")
-
-
-def alive() -> list[dict[str, float]]:
-    """List the resources of each living node."""
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 def machines() -> dict[str, dict[str, float]]:
@@ -31,25 +26,18 @@ def machines() -> dict[str, dict[str, float]]:
 
 def room(bundle: Bundle) -> int:
     """Count how many of `bundle` would fit on the living nodes if those were idle; none straddles two nodes."""
-    asked = {name: amount for name, amount in bundle.items() if amount > 0}
-    if not asked:
-        return 1_000_000
-    slack = 1e-6  # fractions of a GPU: 1 / 0.1 is a hair under 10
-    return sum(
-        min(math.floor(node.get(name, 0.0) / amount + slack) for name, amount in asked.items()) for node in alive()
-    )
+    return sum(bundles_in(_asked(bundle), sizes) for sizes in machines().values())
 
 
 def missing(bundle: Bundle, count: int) -> str | None:
     """Say what the cluster lacks to hold `count` of `bundle` at once; None when it lacks nothing."""
-    fits = room(bundle)
-    if fits >= count:
+    there, asked = machines(), _asked(bundle)
+    lacks = lack(asked, count, there)
+    if not lacks:
         return None
-    there, asked = machines(), tuple((name, amount) for name, amount in bundle.items() if amount > 0)
     total = {
         name: sum(one.get(name, 0.0) for one in there.values()) for name in _SHOWN if name in bundle or name == "CPU"
     }
-    lacks = lack(asked, count, there) or f"room for {fits}"
     return f"{count} x ({_words(bundle)}) asked for, {lacks}: {len(there)} nodes with {_words(total)} in all"
 
 
@@ -75,6 +63,10 @@ class CapacityWait:
         if now - self._since >= self.wait_s:
             found = f"workers unavailable after {self.wait_s:g} s: {lack}"
             raise StageError(self.what, found, "add machines or ask for less")
+
+
+def _asked(bundle: Bundle) -> Asked:
+    return tuple((name, amount) for name, amount in bundle.items() if amount > 0)
 
 
 def _words(bundle: Bundle) -> str:

@@ -7,17 +7,13 @@ from ray.exceptions import RayError
 
 from vitpipe.infra.errors import Lost, StorageError
 from vitpipe.infra.ray import auth as ray_auth
+from vitpipe.infra.ray.capacity import machines
 from vitpipe.infra.ray.deaths import in_words
 
 _GO_ON = "run the same command again, on a new cluster if this one lost its head: it goes on from the last commit"
 
 leaving = threading.Event()
 """Set once this process leaves its cluster: whoever asks Ray anything after that ends the process on the spot."""
-
-
-def machines() -> set[str]:
-    """Ray's ids of the machines that live."""
-    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
 
 
 def cluster_gone() -> str | None:

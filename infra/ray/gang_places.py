@@ -18,7 +18,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, Place
 
 from vitpipe.infra.ray import capacity
 from vitpipe.infra.ray.capacity import CapacityWait
-from vitpipe.infra.ray.cluster_life import cluster_gone, leaving, machines
+from vitpipe.infra.ray.cluster_life import cluster_gone, leaving
 from vitpipe.infra.ray.demand import nothing
 from vitpipe.infra.ray.fanout import LOOK_S
 from vitpipe.infra.ray.gang_size import Size
@@ -122,7 +122,7 @@ def _stir() -> None:
     back where that does not answer, as one that has just joined. It believes so until the machine has other news.
     """
     little: dict[str, Any] = {"num_cpus": 0.01, "max_retries": 0, "enable_task_events": False}
-    there = [NodeAffinitySchedulingStrategy(node, soft=False) for node in machines()]
+    there = [NodeAffinitySchedulingStrategy(node, soft=False) for node in capacity.machines()]
     asked = [ray.remote(nothing).options(**little, scheduling_strategy=one).remote() for one in there]
     _, late = ray.wait(asked, num_returns=len(asked), timeout=LOOK_S) if asked else ([], [])
     for one in late:  # there is nothing free, then

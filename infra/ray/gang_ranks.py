@@ -14,7 +14,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from vitpipe.infra.errors import Lost
 from vitpipe.infra.ray import on_worker
-from vitpipe.infra.ray.cluster_life import machines
+from vitpipe.infra.ray.capacity import machines
 from vitpipe.infra.ray.deaths import in_words
 from vitpipe.infra.ray.gang_notes import RankProcess
 from vitpipe.infra.ray.gang_places import Spot
@@ -44,7 +44,7 @@ class Ranks:
 
         Lost when one may live on: the gang that is started next must be alone.
         """
-        nodes = {place.node for place in self.places.values()} & machines()
+        nodes = {place.node for place in self.places.values()} & machines().keys()
         ranks = {node: [rank for rank, place in self.places.items() if place.node == node] for node in nodes}
         tasks = {node: _on(node).remote([self.places[rank].who for rank in ranks[node]]) for node in nodes}
         found: dict[int, str] = {}
@@ -61,7 +61,7 @@ class Ranks:
         ending = {self.actors[rank].end.remote(): rank for rank in ranks}
         ray.wait(list(ending), num_returns=len(ending), timeout=LEAVE_S)
         living = [rank for one, rank in ending.items() if not _died(one)]
-        if living and {self.places[rank].node for rank in living} & machines():
+        if living and {self.places[rank].node for rank in living} & machines().keys():
             who = ", ".join(str(self.places[rank].who) for rank in living)
             words = f"{who} may still live: {in_words(why)}"
             raise Lost(self.asked, words, "end them, then run the same command again") from why
@@ -98,7 +98,7 @@ def _died(call: ObjectRef) -> bool:
     except ActorDiedError:
         return True
     except RayError:
-        pass
+        return False
     return False
 
 

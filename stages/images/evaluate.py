@@ -15,11 +15,11 @@ from vitpipe.stages.images.decode import Pixels
 from vitpipe.stages.images.decoded_split import open_pixels
 from vitpipe.stages.images.keys import Ints
 from vitpipe.stages.images.mixing import SoftLabels
-from vitpipe.stages.images.prefetch import InParts, in_parts, most_ahead
+from vitpipe.stages.images.prefetch import InParts, in_parts
 from vitpipe.stages.images.prepare import prepare
 from vitpipe.stages.images.resize import centre, resize, resize_small, resize_small_by_area
 from vitpipe.stages.images.split import Split
-from vitpipe.stages.images.train import images_a_part, to_batch
+from vitpipe.stages.images.train import batches_ahead, images_a_part, to_batch
 from vitpipe.stages.preparation import EvalFit, EvalWay, Preparation
 
 
@@ -67,8 +67,7 @@ class EvalImages:
         """
         begin, end = (edge * self.num_images // world_size for edge in (rank, rank + 1))
         starts = range(begin, end, batch_images)
-        each = images_a_part(self.image_px)
-        ahead = most_ahead(batch_images * 3 * self.image_px**2, -(-batch_images // each), threads)
+        ahead = batches_ahead(batch_images, self.image_px, threads)
         return in_parts(lambda start: self._begin(start, min(start + batch_images, end)), starts, threads, ahead)
 
     def _begin(self, start: int, end: int) -> InParts[Batch]:

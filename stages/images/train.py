@@ -132,9 +132,8 @@ class TrainImages:
         before they are needed.
         """
         if prefetch is None:
-            most = max((count for _, count in ranges[:1]), default=1)
-            parts = -(-most // images_a_part(self._image_px))
-            prefetch = most_ahead(most * 3 * self._image_px**2, parts, threads)
+            count = ranges[0][1] if ranges else 1
+            prefetch = batches_ahead(count, self._image_px, threads)
         with self._pixels.looked_ahead(self._order, ranges) as reached:
 
             def begin(pair: tuple[int, int]) -> InParts[Batch]:
@@ -147,6 +146,11 @@ class TrainImages:
 def images_a_part(image_px: int) -> int:
     """Images that one thread makes at a time: enough to be worth handing out, few enough for all to have some."""
     return max(1, PART_PIXELS // image_px**2)
+
+
+def batches_ahead(batch_images: int, image_px: int, threads: int) -> int:
+    """Batches of so many images to make ahead: what the threads need, and memory allows."""
+    return most_ahead(batch_images * 3 * image_px**2, -(-batch_images // images_a_part(image_px)), threads)
 
 
 def to_batch(images_BCHW: Tensor, labels: Ints | SoftLabels, positions_B: Ints) -> Batch:
