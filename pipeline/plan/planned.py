@@ -92,6 +92,8 @@ class Planned:
     """Hours of one GPU of the kind that the plan is for; None where the node computes on CPU cores."""
     price: float | None = None
     """Price of those hours, in the currency that the price of one was given in."""
+    energy_kwh: float | None = None
+    """Of GPUs and cores, at their limits."""
     paper: str = ""
     """How many fields deviate from which of the paper's recipes; empty where it has none."""
     deviations: tuple[str, ...] = ()
@@ -128,6 +130,8 @@ class Planned:
             "estimate": self.estimate.model_dump(mode="json", exclude_none=True),
             "gpu_hours": self.gpu_hours,
             "price": self.price,
+            "energy_kwh": self.energy_kwh,
+            "binds": self.estimate.costs.binds if self.estimate.costs else "none",
             "paper": self.paper,
             "deviations": list(self.deviations),
         }
