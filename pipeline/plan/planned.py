@@ -89,7 +89,9 @@ class Planned:
     """Why the node cannot even begin: a missing root, or artifact of another run."""
     estimate: Estimate = field(default_factory=Estimate)
     gpu_hours: float | None = None
-    """Hours of one GPU of the kind that the plan is for; None where the node computes on CPU cores."""
+    """Hours of one GPU of the kind that the plan is for, as long as the node holds it; None where it is on CPU cores."""
+    compute_gpu_hours: float | None = None
+    """As many as the model's FLOPs alone would take."""
     price: float | None = None
     """Price of those hours, in the currency that the price of one was given in."""
     energy_kwh: float | None = None
@@ -129,6 +131,7 @@ class Planned:
             "splits": self.estimate.splits,
             "estimate": self.estimate.model_dump(mode="json", exclude_none=True),
             "gpu_hours": self.gpu_hours,
+            "compute_gpu_hours": self.compute_gpu_hours,
             "price": self.price,
             "energy_kwh": self.energy_kwh,
             "binds": self.estimate.costs.binds if self.estimate.costs else "none",

@@ -87,7 +87,11 @@ def priced(plan: Plan, graph: Graph, machine: Machine) -> Plan:
             hours = _gpu_hours(one, machine)
             energy = hours * machine.gpu.watts / 1000 + _core_hours(one) * machine.cluster.core_watts / 1000
             nodes[id] = replace(
-                one, gpu_hours=hours, price=_times(hours, machine.price_per_gpu_hour), energy_kwh=energy
+                one,
+                gpu_hours=hours,
+                compute_gpu_hours=one.estimate.flops / machine.gpu.flops() / 3600,
+                price=_times(hours, machine.price_per_gpu_hour),
+                energy_kwh=energy,
             )
         else:
             hours = _core_hours(one)
@@ -104,6 +108,7 @@ def total(plan: Plan, machine: Machine) -> dict[str, Any]:
     return {
         "flops": sum(flops),
         "gpu_hours": sum(hours),
+        "compute_gpu_hours": sum(one.compute_gpu_hours for one in due if one.compute_gpu_hours is not None),
         "price": _price(due, hours, machine),
         "energy_kwh": sum(one.energy_kwh for one in due if one.energy_kwh is not None),
         "unknown": [one.node for one in due if one.stage in ("pretrain", "finetune") and one.estimate.flops is None],

@@ -20,7 +20,7 @@ from vitpipe.pipeline.store.records import Committed
 from vitpipe.stages.costs.machines import ClusterFacts
 
 MOST_VALUES = 200
-FORM = "write --sweep workers=8,16,...,512"
+FORM = "write numbers, such as --sweep workers=8,16,32"
 Load = Callable[[Sequence[str]], PipelineSpec]
 """Reads the spec with more overrides."""
 OfMachine = Callable[[PipelineSpec, ClusterFacts], Machine]

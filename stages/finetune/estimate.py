@@ -181,7 +181,7 @@ def _tasks(
     gpus = (resources.gpus_per_task or 1.0) if known.gpus else 0.0
     room = known.gpus / gpus if gpus else max(1.0, known.cores // resources.cpus_per_task)
     speed = known.gpu_speed(str(model.variant)) * gpus
-    cores = resources.cpus_per_task
+    cores = max(resources.cpus_per_task, resources.threads if gpus else 0)
     return Tasks(
         flops=flops,
         images=images,
