@@ -6,17 +6,15 @@ from dataclasses import dataclass, field
 
 import ray
 
-from vitpipe.infra.ray.cluster_life import cluster_gone, lost_cluster
+from vitpipe.infra.ray.cluster_life import cluster_gone
 from vitpipe.infra.ray.gang_notes import News, RankProcess
 from vitpipe.infra.ray.gang_places import Places
+from vitpipe.infra.ray.head import MISSES, ask_head, lost_cluster
 from vitpipe.infra.work import Job
 
 LOOK_S = 5.0
 GROW_S = 30.0
 """How long room for more ranks is left alone, so that several machines that come are used together."""
-MISSES = 2
-"""A cluster that does not answer so often in a row is gone: the seconds of one look may be those of a busy machine. Ray
-ends whoever was without it for a minute, and we have something to say and to write before."""
 
 
 @dataclass
@@ -55,7 +53,7 @@ class Outlook:
 
     def _look_for_drains(self) -> None:
         # Ray has no public door to what Ray Train itself reads here; Ray is bounded in pyproject.toml
-        draining = ray._private.state.state.get_draining_nodes()
+        draining = ask_head("look which machines are taken away", ray._private.state.state.get_draining_nodes)
         ours = {node: draining[node] for node in sorted({place.node for place in self.ranks.values()} & set(draining))}
         if ours and not self.reclaimed:
             ends = [deadline for deadline in ours.values() if deadline]

@@ -22,6 +22,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     clock = SimpleNamespace(monotonic=lambda: world.now, strftime=lambda *_: "12:00:00", localtime=lambda _: None)
     monkeypatch.setattr(gang_outlook, "time", clock)
     monkeypatch.setattr(gang_outlook, "cluster_gone", lambda: world.gone)
+    monkeypatch.setattr(gang_outlook, "ask_head", lambda asked, question: question())
     state = SimpleNamespace(get_draining_nodes=lambda: world.draining)
     monkeypatch.setattr(ray._private.state, "state", state)
     return world
