@@ -22,7 +22,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from vitpipe.infra import metrics
 from vitpipe.infra.errors import Lost, StageError
 from vitpipe.infra.ray import on_worker
-from vitpipe.infra.ray.capacity import CapacityWait
+from vitpipe.infra.ray.capacity import patience
 from vitpipe.infra.ray.deaths import in_words
 from vitpipe.infra.ray.one_queue import AnyTicket, OneQueue, Ticket
 from vitpipe.infra.ray.wait import Wait
@@ -54,8 +54,8 @@ def fan(
     was raised. Raised here: Stopped, LeaseLost, StageError when the cluster stays too small for one task, and Lost when
     it is gone.
     """
-    wait, patience = Wait(job, queue), CapacityWait(bundle, 1, wait_s, f"run tasks of {job.node}")
-    patience.check()
+    wait, room = Wait(job, queue), patience(bundle, 1, wait_s, f"run tasks of {job.node}")
+    room.check()
     # a ticket whose turn it is, or the reference of a task that ended
     inbox: SimpleQueue[Ticket[Item] | ObjectRef] = SimpleQueue()
     tickets = [Ticket(item, bundle, seconds(item), inbox.put, node=job.node) for item in items]
@@ -68,7 +68,7 @@ def fan(
             job.ask_to_stop()
             if message is None:
                 wait.look(idle=not running)
-                patience.check()
+                room.check()
             elif isinstance(message, Ticket):
                 options = _options(message, queue, f"{job.node}/{label(message.item)}")
                 reference = remote.options(**options).remote(fn, job, message.item, wait.over())
@@ -158,11 +158,11 @@ def _outcome(
     except RayTaskError as error:
         return Done(task.item, error=_cause(error))
     except LOST as error:
-        task.losses += 1
+        may_run_again = task.lose(max_failures)
         metrics.NodeMetrics(job.run, job.node).inc("restarts_total")
         reason = in_words(error)
         job.tell("rank_lost", f"task {job.node}/{name} was lost ({task.losses} of {max_failures + 1}): {reason}")
-        if task.losses <= max_failures:
+        if may_run_again:
             return None
         found = f"it was lost {task.losses} times, last: {reason}"
         return Done(task.item, error=Lost(f"run task {job.node}/{name}", found, "look at the machines' health"))

@@ -18,12 +18,12 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, Place
 
 from vitpipe.infra.errors import Lost
 from vitpipe.infra.ray import capacity
-from vitpipe.infra.ray.capacity import CapacityWait
 from vitpipe.infra.ray.cluster_life import cluster_gone, leaving
 from vitpipe.infra.ray.demand import nothing
 from vitpipe.infra.ray.fanout import LOOK_S
 from vitpipe.infra.ray.gang_size import Size
 from vitpipe.infra.ray.head import ask_head
+from vitpipe.infra.ray.patience import Patience
 from vitpipe.infra.work import Job
 
 STIR_S = 10.0
@@ -77,7 +77,7 @@ class Places:
 
 
 @contextmanager
-def places(job: Job, size: Size, patience: CapacityWait) -> Iterator[Places]:
+def places(job: Job, size: Size, patience: Patience) -> Iterator[Places]:
     """Have room for the gang, and give it back, which ends whatever runs there.
 
     Errors: those of `job.ask_to_stop` and `patience.check`, while room is waited for.
@@ -140,6 +140,6 @@ def _gather(found: Places, size: Size, wait: Callable[[], None]) -> None:
     if not found.more:
         return
     until = time.monotonic() + GATHER_S
-    while found.added() < min(size.most, capacity.room(size.bundle)) - size.least and time.monotonic() < until:
+    while found.added() < size.reachable(capacity.room(size.bundle)) - size.least and time.monotonic() < until:
         wait()
         time.sleep(LOOK_S / 10)
