@@ -1,7 +1,8 @@
 """The calls of our C extension: parts of JPEGs and PNGs, planes varied, restart markers and digests. No torch.
 
 Pixels never depend on it: it uses Pillow's own libjpeg, refuses every file that libjpeg warns about, and every PNG that
-anything can be said against; what it refuses, and where it is not built, is decoded whole. Knows bytes and boxes, not where they come from.
+anything can be said against; what it refuses, and where it is not built, is decoded whole. Knows bytes and boxes, not
+where they come from.
 """
 
 import ctypes

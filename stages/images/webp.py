@@ -26,9 +26,21 @@ _EXTENDED = frozenset((b"ICCP", b"ALPH", b"XMP ", *_FRAMES))
 _RGB = 0
 
 
+_OF_IMAGE = ("width", "height", "has_alpha", "has_animation", "format")
+_OF_BUFFER = ("colours", "width", "height", "is_external")
+_OF_PART = ("use_cropping", "left", "top", "width", "height")
+_OF_OPTIONS = (
+    "bypass_filtering", "no_fancy_upsampling", *_OF_PART, "use_scaling", "scaled_width", "scaled_height", "use_threads",
+    "dithering", "flip", "alpha_dithering",
+)  # fmt: skip
+
+
+def _integers(names: tuple[str, ...]) -> tuple[tuple[str, type[c_int]], ...]:
+    return tuple((name, c_int) for name in names)
+
+
 class _Features(ctypes.Structure):
-    _fields_ = (*((name, c_int) for name in ("width", "height", "has_alpha", "has_animation", "format")),
-                ("pad", c_uint32 * 5))  # fmt: skip
+    _fields_ = (*_integers(_OF_IMAGE), ("pad", c_uint32 * 5))
 
 
 class _Planes(ctypes.Structure):
@@ -46,18 +58,11 @@ class _Output(ctypes.Union):
 
 
 class _Buffer(ctypes.Structure):
-    _fields_ = (*((name, c_int) for name in ("colours", "width", "height", "is_external")),
-                ("output", _Output), ("pad", c_uint32 * 4), ("private", c_void_p))  # fmt: skip
+    _fields_ = (*_integers(_OF_BUFFER), ("output", _Output), ("pad", c_uint32 * 4), ("private", c_void_p))
 
 
 class _Options(ctypes.Structure):
-    _fields_ = (
-        *((name, c_int) for name in (
-            "bypass_filtering", "no_fancy_upsampling", "use_cropping", "left", "top", "width", "height", "use_scaling",
-            "scaled_width", "scaled_height", "use_threads", "dithering", "flip", "alpha_dithering",
-        )),
-        ("pad", c_uint32 * 5),
-    )  # fmt: skip
+    _fields_ = (*_integers(_OF_OPTIONS), ("pad", c_uint32 * 5))
 
 
 class _Config(ctypes.Structure):
