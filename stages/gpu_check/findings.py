@@ -113,9 +113,7 @@ class Told:
 
     def to_json(self) -> dict[str, Any]:
         """What the report's JSON says of it."""
-        rows = [
-            {**row, **({} if ok is None else {"ok": ok})} for row, ok in zip(self.rows, self.verdicts, strict=True)
-        ]
+        rows = [{**row, **({} if ok is None else {"ok": ok})} for row, ok in zip(self.rows, self.verdicts, strict=True)]
         told = {"name": self.name, "title": self.title, "state": self.state, "why": self.why}
         rest = {"seconds": round(self.seconds, 1), "rows": rows, "notes": self.notes, "facts": self.facts}
         return {**told, "wrong": self.wrong, **rest, "not_measured": self.not_measured}

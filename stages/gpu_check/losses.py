@@ -1,4 +1,4 @@
-"""Losses of a small training on the device, by our engine, beside those of plain torch on the CPU: equal within rounding.
+"""Losses of a small training on the device, by our engine, beside plain torch's on the CPU: equal within rounding.
 
 The same images, weights and updates, without dropout, whose masks a GPU draws otherwise.
 """
@@ -48,13 +48,19 @@ def run(way: Way, findings: Findings) -> None:
             if findings.left() < 10 and zero > 1:
                 findings.left_out(f"ZeRO {zero} in {precision}")
                 continue
-            compare(findings, f"ZeRO {zero}, {precision}", engine_curve(rank, zero, precision, steps), wanted, precision)
-    findings.note(f"{steps} steps; the CPU's are plain torch's in fp32; a fault of rounding alone stays below `at most`")
+            compare(
+                findings, f"ZeRO {zero}, {precision}", engine_curve(rank, zero, precision, steps), wanted, precision
+            )
+    findings.note(
+        f"{steps} steps; the CPU's are plain torch's in fp32; a fault of rounding alone stays below `at most`"
+    )
 
 
 def compare(findings: Findings, name: str, found: Curve, wanted: Curve, precision: str) -> None:
     """Add a row: how far the curves are apart, relative to the CPU's, and how far they may be."""
-    loss, norm = (max(_apart(one[part], other[part]) for one, other in zip(found, wanted, strict=True)) for part in (0, 1))
+    loss, norm = (
+        max(_apart(one[part], other[part]) for one, other in zip(found, wanted, strict=True)) for part in (0, 1)
+    )
     most = WIDE[precision] * len(wanted) / STEPS if precision == "fp32" else WIDE[precision]
     most_norm = most * NORMS[precision]
     cells = {
@@ -112,10 +118,12 @@ def rate(step: int) -> float:
 
 
 def images(start: int, count: int) -> Batch:
-    """Make images from their positions alone; the label shows in the brightness, so that there is something to learn."""
+    """Make images from their positions alone; the label shows in the brightness, so that it can be learnt."""
     positions_B = torch.arange(start, start + count)
     labels_B = positions_B * 7 % 5
-    noise = [torch.randint(0, 128, (3, 32, 32), generator=torch.Generator().manual_seed(at)) for at in positions_B.tolist()]
+    noise = [
+        torch.randint(0, 128, (3, 32, 32), generator=torch.Generator().manual_seed(at)) for at in positions_B.tolist()
+    ]
     shown = torch.stack(noise) + 25 * labels_B[:, None, None, None]
     return Batch(shown.to(torch.uint8), labels_B, torch.ones(count), positions_B)
 

@@ -1,4 +1,4 @@
-"""What a machine has: its GPU with driver, clocks and memory, its cores, and the limits that can be measured at once."""
+"""What a machine has: its GPU with driver, clocks and memory, its cores, and limits that can be measured at once."""
 
 import os
 import platform

@@ -10,12 +10,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from vitpipe.infra.errors import UsageError
 from vitpipe.stages.gpu_check.findings import Told, Way
-from vitpipe.stages.gpu_check.report import Report
+from vitpipe.stages.gpu_check.report import CheckReport
 from vitpipe.stages.gpu_check.sections import SECTIONS, Section, missing
 
 NOT_OK = 7
@@ -47,14 +48,14 @@ class Options:
             raise UsageError(f"check the GPU in {self.minutes:g} minutes", "that is no time", "give --minutes 10")
 
 
-def check(options: Options, say: Callable[[str], None]) -> Report:
+def check(options: Options, say: Callable[[str], None]) -> CheckReport:
     """Run the sections asked for and write the report; `say` is told each line for people.
 
     UsageError where torch is missing. Interrupted, it leaves what it had and raises on.
     """
     device = options.device or _device()
     shrunk = not device.startswith("cuda")
-    report = Report(options.out, shrunk)
+    report = CheckReport(options.out, shrunk)
     if shrunk:
         say(NO_GPU)
     begun, whole = time.monotonic(), options.minutes * 60
@@ -81,7 +82,7 @@ def _section(
     shrunk: bool,
     left: float,
     options: Options,
-    report: Report,
+    report: CheckReport,
     say: Callable[[str], None],
 ) -> None:
     say(f"\n{section.title} [{section.name}]")
@@ -98,7 +99,7 @@ def _section(
         say(line)
 
 
-def _run(name: str, way: Way, told: Told, report: Report, say: Callable[[str], None]) -> None:
+def _run(name: str, way: Way, told: Told, report: CheckReport, say: Callable[[str], None]) -> None:
     """One section in a process of its own; killed with all that it started once its time is over."""
     rows, log = way.scratch / "rows.jsonl", report.folder / f"{name}.log"
     rows.touch()
@@ -126,13 +127,22 @@ def _run(name: str, way: Way, told: Told, report: Report, say: Callable[[str], N
 
 def command(name: str, way: Way, rows: Path) -> list[str]:
     """Spell how a section is started."""
-    words = [sys.executable, "-m", "vitpipe.stages.gpu_check.section", name, "--device", way.device, "--rows", str(rows)]
+    words = [
+        sys.executable,
+        "-m",
+        "vitpipe.stages.gpu_check.section",
+        name,
+        "--device",
+        way.device,
+        "--rows",
+        str(rows),
+    ]
     words += ["--scratch", str(way.scratch), "--seconds", f"{way.seconds:.1f}"]
     words += ["--shrunk"] if way.shrunk else []
     return words + (["--peak-flops", str(way.peak_flops)] if way.peak_flops else [])
 
 
-def _news(rows: Path, seen: int, told: Told, report: Report, say: Callable[[str], None]) -> int:
+def _news(rows: Path, seen: int, told: Told, report: CheckReport, say: Callable[[str], None]) -> int:
     """Take the whole lines that are new; how many bytes have been read by now."""
     with rows.open("rb") as file:
         file.seek(seen)
@@ -151,10 +161,8 @@ def _news(rows: Path, seen: int, told: Told, report: Report, say: Callable[[str]
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
     """End a section and the ranks that it started: they are one process group, begun here."""
-    try:
+    with suppress(ProcessLookupError):  # all have ended by themselves
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass  # all have ended by themselves
     process.wait()
 
 

@@ -29,7 +29,7 @@ PRELOADED = ["deepspeed", "vitpipe.stages.pretrain.rank"]
 
 
 @dataclass(frozen=True)
-class Placing:
+class RankPlacing:
     """Where ranks run and how they meet."""
 
     device: str
@@ -43,11 +43,11 @@ class Placing:
 @contextmanager
 def one_rank(device: str) -> Iterator[Rank]:
     """Be the only rank, in this process."""
-    with tempfile.TemporaryDirectory() as folder, _joined(Placing(device, _backend(device)), 0, 1, folder) as rank:
+    with tempfile.TemporaryDirectory() as folder, _joined(RankPlacing(device, _backend(device)), 0, 1, folder) as rank:
         yield rank
 
 
-def gang(fn: Callable[[Rank], None], ranks: int, placing: Placing) -> None:
+def gang(fn: Callable[[Rank], None], ranks: int, placing: RankPlacing) -> None:
     """Run so many ranks to their end. The error of a rank, VitpipeErrors first; StageError for one that was killed."""
     # On a GPU each begins anew: what a server had imported might have touched the device.
     context = multiprocessing.get_context("spawn" if placing.device.startswith("cuda") else "forkserver")
@@ -76,7 +76,7 @@ def gang(fn: Callable[[Rank], None], ranks: int, placing: Placing) -> None:
             raise errors[0] if errors else StageError("run ranks", f"they ended with {codes} and left no error")
 
 
-def _rank_process(fn: Callable[[Rank], None], rank: int, ranks: int, placing: Placing, folder: str) -> None:
+def _rank_process(fn: Callable[[Rank], None], rank: int, ranks: int, placing: RankPlacing, folder: str) -> None:
     if placing.faults:
         os.environ[faults.SETTING] = json.dumps(placing.faults)
     if placing.deterministic:
@@ -97,7 +97,7 @@ def _rank_process(fn: Callable[[Rank], None], rank: int, ranks: int, placing: Pl
 
 
 @contextmanager
-def _joined(placing: Placing, rank: int, ranks: int, folder: str) -> Iterator[Rank]:
+def _joined(placing: RankPlacing, rank: int, ranks: int, folder: str) -> Iterator[Rank]:
     os.environ.update(
         RANK=str(rank),
         WORLD_SIZE=str(ranks),

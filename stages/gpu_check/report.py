@@ -18,7 +18,7 @@ JSON_NAME, TABLES, GPUS = "report.json", "report.md", "gpus.yaml"
 
 
 @dataclass
-class Report:
+class CheckReport:
     """What all sections told, and where it is kept."""
 
     folder: Path
@@ -100,7 +100,7 @@ def _table(told: Told) -> list[str]:
     return parts
 
 
-def gpu_table(report: Report) -> str | None:
+def gpu_table(report: CheckReport) -> str | None:
     """The measured GPU as `plan --gpus-file` reads it; None where no step of ours was measured on one.
 
     YAML without a library: this must be written where none is.

@@ -4,7 +4,6 @@ To the last bit, of every loss and every number of the last checkpoint; on anoth
 stage within rounding. The stage's own `run`, its loop and its checkpoints, with ranks that this check starts.
 """
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -14,19 +13,18 @@ import torch
 
 from vitpipe.infra.errors import Stopped
 from vitpipe.infra.work import Rank
-from vitpipe.stages.artifacts import Checkpoint, ShardSet
+from vitpipe.stages.artifacts import ShardSet
 from vitpipe.stages.contract import Inputs, Out, StageContext
 from vitpipe.stages.gpu_check.drawn import PhotoSize, drawn_shards
 from vitpipe.stages.gpu_check.findings import Findings, Way
-from vitpipe.stages.gpu_check.ranks import OwnFence, Placing, doors, gang
+from vitpipe.stages.gpu_check.golden import Golden, compare_bits, compare_near, golden
+from vitpipe.stages.gpu_check.ranks import OwnFence, RankPlacing, doors, gang
 from vitpipe.stages.pretrain.config import PretrainConfig, PretrainResources
 from vitpipe.stages.pretrain.run import run as pretrain
 
 STEPS, EVERY, BATCH, MICRO = 6, 2, 24, 8
 KILLED_AT = 4
 """The question, one a step, at which the rank dies: after step 3 has begun, with step 2 committed."""
-TERMS = 512
-"""As in `losses`: the longest sum of a number."""
 RECIPE: dict[str, Any] = {
     "model": {"image_px": 32, "dropout": 0.1, "stochastic_depth": 0.1},
     "optimizer": {"peak_lr": 3e-3, "clip_norm": 1.0},
@@ -41,21 +39,7 @@ SIZES = {
 
 
 @dataclass(frozen=True)
-class Golden:
-    """One training as it is compared."""
-
-    losses: list[str]
-    """In hexadecimal, every bit of them."""
-    digests: dict[str, str]
-    """SHA-256 of each file of the last step's state."""
-
-    def values(self) -> list[float]:
-        """The losses as numbers."""
-        return [float.fromhex(loss) for loss in self.losses]
-
-
-@dataclass(frozen=True)
-class Plan:
+class TrainingWay:
     """How one training is made."""
 
     precision: str
@@ -70,11 +54,11 @@ class Trainings:
     def __init__(self, way: Way, shards: ShardSet) -> None:
         self._way, self._shards, self._count = way, shards, 0
 
-    def whole(self, plan: Plan) -> Golden:
+    def whole(self, plan: TrainingWay) -> Golden:
         """Train without disturbance."""
         return self._golden(self._node(), plan, self._placing(plan))
 
-    def killed(self, plan: Plan) -> Golden:
+    def killed(self, plan: TrainingWay) -> Golden:
         """Kill the first rank with SIGKILL, and go on from what was committed. RuntimeError if nobody died."""
         node = self._node()
         try:
@@ -86,7 +70,7 @@ class Trainings:
             raise RuntimeError("the rank that was to be killed came to its end")
         return self._golden(node, plan, self._placing(plan), "a2", ("a1",))
 
-    def moved(self, first: Plan, then: Plan) -> Golden:
+    def moved(self, first: TrainingWay, then: TrainingWay) -> Golden:
         """Stop half-way, and go on another way."""
         node = self._node()
         try:
@@ -99,16 +83,16 @@ class Trainings:
         self._count += 1
         return f"training-{self._count}"
 
-    def _placing(self, plan: Plan) -> Placing:
+    def _placing(self, plan: TrainingWay) -> RankPlacing:
         gpus = torch.cuda.device_count() if self._way.cuda else 0
         backend = "nccl" if 0 < plan.ranks <= gpus else "gloo"
-        return Placing(self._way.device, backend, plan.deterministic)
+        return RankPlacing(self._way.device, backend, plan.deterministic)
 
     def _golden(
         self,
         node: str,
-        plan: Plan,
-        placing: Placing,
+        plan: TrainingWay,
+        placing: RankPlacing,
         attempt: str = "a1",
         earlier: tuple[str, ...] = (),
         fence: OwnFence | None = None,
@@ -127,19 +111,16 @@ class Trainings:
         return golden(ctx.out, made)
 
 
-def golden(out: Out, made: Checkpoint) -> Golden:
-    """Read what a training came to."""
-    lines = [json.loads(line) for line in out.node.read(made.file("metrics.jsonl").at).splitlines()]
-    state = {file.path: file.sha256 for file in made.files if "/state/" in file.path}
-    return Golden([line["loss_hex"] for line in lines], state)
-
-
 def run(way: Way, findings: Findings) -> None:
     """Kill and resume at the ways that people use, then move between ways."""
     images, size = (64, PhotoSize(48, 40, 1.46))
     trainings = Trainings(way, drawn_shards(way.scratch, images, size))
-    plans = [Plan("fp32")] if way.shrunk else [Plan("bf16"), Plan("fp32"), Plan("bf16", zero=0), Plan("bf16", zero=2)]
-    kept: dict[Plan, Golden] = {}
+    plans = (
+        [TrainingWay("fp32")]
+        if way.shrunk
+        else [TrainingWay("bf16"), TrainingWay("fp32"), TrainingWay("bf16", zero=0), TrainingWay("bf16", zero=2)]
+    )
+    kept: dict[TrainingWay, Golden] = {}
     for plan in plans:
         if kept and findings.left() < 45:
             findings.left_out(f"kill and resume at {_named(plan)}")
@@ -152,46 +133,9 @@ def run(way: Way, findings: Findings) -> None:
     findings.note(f"a rank of {STEPS} steps is killed in step {KILLED_AT}; kernels are told to be deterministic")
 
 
-def compare_bits(findings: Findings, name: str, found: Golden, wanted: Golden, must: bool = True) -> None:
-    """Add a row: how many losses and files of the last state are the same bits."""
-    losses = sum(one == other for one, other in zip(found.losses, wanted.losses, strict=False))
-    files = sum(found.digests.get(path) == digest for path, digest in wanted.digests.items())
-    same = found == wanted and bool(wanted.digests)
-    cells = {
-        "way": name,
-        "losses equal": f"{losses} of {len(wanted.losses)}",
-        "files of the state equal": f"{files} of {len(wanted.digests)}",
-        "apart": 0.0 if same else apart(found, wanted),
-        "at most": 0.0,
-    }
-    findings.row(cells, ok=same if must else None)
-
-
-def compare_near(findings: Findings, name: str, found: Golden, wanted: Golden) -> None:
-    """Add a row: how far the losses are apart, which were summed in another order."""
-    most, losses = TERMS * 2.0**-24 * STEPS / 6, apart(found, wanted)
-    equal = sum(one == other for one, other in zip(found.losses, wanted.losses, strict=False))
-    cells = {
-        "way": name,
-        "losses equal": f"{equal} of {len(wanted.losses)}",
-        "files of the state equal": None,
-        "apart": losses,
-        "at most": most,
-    }
-    findings.row(cells, ok=losses <= most)
-
-
-def apart(found: Golden, wanted: Golden) -> float:
-    """Find the largest relative difference of a loss; infinite where steps are missing."""
-    if len(found.losses) != len(wanted.losses):
-        return float("inf")
-    pairs = zip(found.values(), wanted.values(), strict=True)
-    return max(abs(one - other) / abs(other) if one == one else float("inf") for one, other in pairs)
-
-
-def _move(way: Way, findings: Findings, trainings: Trainings, kept: Mapping[Plan, Golden]) -> None:
+def _move(way: Way, findings: Findings, trainings: Trainings, kept: Mapping[TrainingWay, Golden]) -> None:
     """Half of the steps one way and half another: ZeRO 1 to 0, and one rank to two, which may share a GPU by gloo."""
-    plan = Plan("fp32")
+    plan = TrainingWay("fp32")
     if plan not in kept:
         findings.left_out("on another number of ranks")
         return
@@ -213,17 +157,17 @@ def _move(way: Way, findings: Findings, trainings: Trainings, kept: Mapping[Plan
         findings.left_out("on another number of ranks")
 
 
-def _as_shipped(findings: Findings, trainings: Trainings, kept: Mapping[Plan, Golden]) -> None:
+def _as_shipped(findings: Findings, trainings: Trainings, kept: Mapping[TrainingWay, Golden]) -> None:
     """Whether the kernels that torch takes by itself give the same bits twice: no promise, worth knowing."""
     if findings.left() < 30:
         findings.left_out("the kernels that torch takes by itself")
         return
-    plan = Plan("bf16", deterministic=False)
+    plan = TrainingWay("bf16", deterministic=False)
     first, second = trainings.whole(plan), trainings.whole(plan)
     compare_bits(findings, "twice with the kernels that torch takes by itself, ZeRO 1, bf16", second, first, must=False)
 
 
-def _named(plan: Plan) -> str:
+def _named(plan: TrainingWay) -> str:
     return f"ZeRO {plan.zero}, {plan.precision}"
 
 
@@ -231,7 +175,7 @@ def _named(plan: Plan) -> str:
 class _OwnRanks:
     """A cluster that has ranks alone."""
 
-    placing: Placing
+    placing: RankPlacing
 
     def gang(self, fn: Callable[[Rank], None], *, resources: Any) -> None:
         gang(fn, resources.most_workers, self.placing)

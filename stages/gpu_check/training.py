@@ -1,4 +1,4 @@
-"""One rank's training as a pretraining builds it, on images that lie ready: what the sections time, count and compare."""
+"""One rank's training as a pretraining builds it, on images that lie ready: what the sections time and count."""
 
 import itertools
 import time
@@ -21,18 +21,19 @@ from vitpipe.stages.training.loop import LoopPlan, train
 from vitpipe.stages.training.measure.step_metrics import StepMetrics
 from vitpipe.stages.training.objective.losses import loss_fn
 from vitpipe.stages.training.sampler import DataParallelSampler
+from vitpipe.stages.variants import Sizes
 
 CLASSES = 1000
-TINY = {"layers": 2, "width": 32, "mlp": 64, "heads": 2, "patch_px": 8}
+TINY = Sizes(layers=2, width=32, mlp=64, heads=2, patch_px=8)
 """A model for a shrunk check, at 16 px."""
 
 
 @dataclass(frozen=True)
-class Model:
+class BenchModel:
     """A model that is measured, by the name that tables have for it."""
 
     name: str
-    variant: str | dict[str, int]
+    variant: str | Sizes
     image_px: int = 224
     timm: str | None = None
     """timm's name for the same architecture."""
@@ -42,17 +43,17 @@ class Model:
         return {"variant": self.variant, "image_px": self.image_px, "classes": CLASSES, **more}
 
 
-B16 = Model("B/16", "B/16", timm="vit_base_patch16_224")
-L16 = Model("L/16", "L/16", timm="vit_large_patch16_224")
-H14 = Model("H/14", "H/14", timm="vit_huge_patch14_224")
-SHRUNK = Model("tiny", TINY, 16)
+B16 = BenchModel("B/16", "B/16", timm="vit_base_patch16_224")
+L16 = BenchModel("L/16", "L/16", timm="vit_large_patch16_224")
+H14 = BenchModel("H/14", "H/14", timm="vit_huge_patch14_224")
+SHRUNK = BenchModel("tiny", TINY, 16)
 
 
 @dataclass(frozen=True)
 class Setting:
     """What is trained, and how."""
 
-    model: Model
+    model: BenchModel
     micro_batch: int
     precision: str = "bf16"
     zero: int = 1

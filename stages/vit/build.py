@@ -19,7 +19,7 @@ def build_model(settings: ModelSettings) -> Model:
     return BiTResNet(settings) if settings.resnet is not None else ViT(settings)
 
 
-def blocks_of(model: Model) -> list[nn.Module]:
+def blocks_of(model: nn.Module) -> list[nn.Module]:
     """List what a model repeats, in order: encoder blocks and bottleneck units, each fit to be compiled on its own."""
     return [module for module in model.modules() if isinstance(module, Block | Bottleneck | PreActBottleneck)]
 
@@ -31,7 +31,7 @@ def checkpoint_blocks(model: Model) -> None:
             module.checkpoint_blocks = True
 
 
-def compile_blocks(model: Model, **options: Any) -> None:
+def compile_blocks(model: nn.Module, **options: Any) -> None:
     """Compile what a model repeats, each by itself, when it is first called; `options` are those of `torch.compile`."""
     for block in blocks_of(model):
         block.compile(**options)
