@@ -22,7 +22,12 @@ _End = tuple[float, float, int, AnyTicket]
 
 def bundles_in(asked: Asked, free: Sizes) -> int:
     """Count how many of a bundle have room in what is free."""
-    return min((int((free.get(name, 0.0) + SLACK) // amount) for name, amount in asked), default=1_000_000)
+    fewest = 1_000_000
+    for name, amount in asked:
+        count = int((free.get(name, 0.0) + SLACK) // amount)
+        if count < fewest:
+            fewest = count
+    return fewest
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """All machines: where a ticket has room now, and what is reserved for one that has none. Knows no order of tickets."""
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -78,6 +79,10 @@ class Machines:
                 held[ticket.node] = held.get(ticket.node, 0) + len(ticket.machines)
         return sorted(held, key=lambda node: -held[node])
 
+    def free(self, name: str) -> Sizes:
+        """What is free on a machine that is there."""
+        return self._there[name].free
+
     def idle_room(self, asked: Asked) -> int:
         """Count how many bundles would have room on the machines that are there, were they idle."""
         return sum(bundles_in(asked, sizes) for sizes in self.has.values())
@@ -134,9 +139,9 @@ class Machines:
         return Reservation(taken, start, expected, spare)
 
     def _hold(self, ticket: AnyTicket) -> None:
-        for name in dict.fromkeys(ticket.machines):
+        for name, count in Counter(ticket.machines).items():
             if name in self._there:
-                self._there[name].hold(ticket, ticket.machines.count(name))
+                self._there[name].hold(ticket, count)
 
     def _rooms(self, asked: Asked) -> Iterator[tuple[MachineRoom, int]]:
         """Yield the machines that have room for the bundle now, each with how many."""

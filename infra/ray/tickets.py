@@ -76,6 +76,7 @@ class Ticket(Generic[Item]):
     node: str = ""
     """Whose work it is."""
     losses: int = 0
+    """How often its machine or its process was lost."""
     order: int = -1
     """Its number in the order of arrival; of equals the earlier goes first."""
     machines: tuple[str, ...] = ()
@@ -100,6 +101,11 @@ class Ticket(Generic[Item]):
     def place(self, chain: float) -> Place:
         """Its place in the queue: gangs, then the longest chain, then the longest itself, then the order of arrival."""
         return (not self.is_gang, -chain, -math.inf if self.seconds is None else -self.seconds, self.order)
+
+    def lose(self, max_failures: int) -> bool:
+        """Count one loss more; whether it may run again after it."""
+        self.losses += 1
+        return self.losses <= max_failures
 
     def ends_at_last(self, now: float) -> float:
         """When it will have ended by its estimate, which is taken to be too small by half once it has passed."""
