@@ -103,7 +103,7 @@ def _committed(out: Out, files: list[File], entry: ShardEntry, classes: int) -> 
     sha256 = hashlib.sha256(manifest).hexdigest()
     made = ShardSet(files=tuple(files), manifest_sha256=sha256, num_classes=classes, splits={"train": entry.count})
     record = Record(
-        schema=1,
+        schema=1,  # type: ignore[call-arg]  # its alias
         node="shards",
         stage="ingest",
         recipe={},
@@ -126,7 +126,7 @@ def _committed(out: Out, files: list[File], entry: ShardEntry, classes: int) -> 
 
 def _tar(photographs: list[bytes], labels: list[int]) -> tuple[bytes, list[int]]:
     """The tar, and where each image's bytes begin in it."""
-    buffer, offsets = io.BytesIO(), []
+    buffer, offsets, at = io.BytesIO(), [], 0
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for number, (data, label) in enumerate(zip(photographs, labels, strict=True)):
             for ext, content in (("cls", str(label).encode()), ("jpg", data)):

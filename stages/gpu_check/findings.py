@@ -12,7 +12,6 @@ from typing import Any
 
 Cell = str | float | int | bool | None
 """What stands in a table: None for what was not measured."""
-WORST = ("done", "not asked for", "left out", "cut off", "failed")
 
 
 @dataclass(frozen=True)

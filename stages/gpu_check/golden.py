@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from vitpipe.stages.artifacts import Checkpoint
 from vitpipe.stages.contract import Out
-from vitpipe.stages.gpu_check.findings import Findings
+from vitpipe.stages.gpu_check.findings import Cell, Findings
 from vitpipe.stages.gpu_check.losses import STEPS, WIDE
 
 
@@ -35,7 +35,7 @@ def compare_bits(findings: Findings, name: str, found: Golden, wanted: Golden, m
     losses = sum(one == other for one, other in zip(found.losses, wanted.losses, strict=False))
     files = sum(found.digests.get(path) == digest for path, digest in wanted.digests.items())
     same = found == wanted and bool(wanted.digests)
-    cells = {
+    cells: dict[str, Cell] = {
         "way": name,
         "losses equal": f"{losses} of {len(wanted.losses)}",
         "files of the state equal": f"{files} of {len(wanted.digests)}",
@@ -49,7 +49,7 @@ def compare_near(findings: Findings, name: str, found: Golden, wanted: Golden) -
     """Add a row: how far the losses are apart, which were summed in another order."""
     most, losses = WIDE["fp32"] * len(wanted.losses) / STEPS, apart(found, wanted)
     equal = sum(one == other for one, other in zip(found.losses, wanted.losses, strict=False))
-    cells = {
+    cells: dict[str, Cell] = {
         "way": name,
         "losses equal": f"{equal} of {len(wanted.losses)}",
         "files of the state equal": None,

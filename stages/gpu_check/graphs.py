@@ -10,11 +10,11 @@ import torch._dynamo
 from torch._dynamo.utils import counters
 
 from vitpipe.infra.work import Rank
-from vitpipe.stages.gpu_check.findings import Findings, Way
+from vitpipe.stages.gpu_check.findings import Cell, Findings, Way
 from vitpipe.stages.gpu_check.ranks import one_rank
 from vitpipe.stages.gpu_check.training import B16, BenchModel, Setting, Trained, build
 from vitpipe.stages.variants import Sizes
-from vitpipe.stages.vit.build import compile_blocks
+from vitpipe.stages.vit.build import blocks_of
 
 STEPS = 4
 DEEP = BenchModel("tiny, 12 blocks", Sizes(layers=12, width=32, mlp=64, heads=2, patch_px=8), 16)
@@ -54,7 +54,7 @@ def count(
             raise
         gave_up = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
     breaks = dict(counters["graph_break"])
-    cells = {
+    cells: dict[str, Cell] = {
         "model": name,
         "graphs after one step": first,
         f"after {STEPS}": graphs(),
@@ -77,5 +77,6 @@ def traced(setting: Setting, rank: Rank, way: Way) -> Trained:
     """Build it compiled. On a CPU, where a pretraining compiles nothing, its blocks are traced, and run as they are."""
     trained = build(setting, rank, way.scratch)
     if not way.cuda:
-        compile_blocks(trained.engine.model, backend="eager")
+        for block in blocks_of(trained.engine.model):
+            block.compile(backend="eager")
     return trained

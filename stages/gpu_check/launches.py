@@ -8,12 +8,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
+from torch.autograd import DeviceType  # type: ignore[attr-defined]
 from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile
 
 from vitpipe.stages.gpu_check.findings import Cell, Findings, Way
-from vitpipe.stages.gpu_check.peers import Steps, peer
+from vitpipe.stages.gpu_check.peers import Stepping, peer
 from vitpipe.stages.gpu_check.ranks import one_rank
 from vitpipe.stages.gpu_check.training import B16, SHRUNK, Setting, build
 
@@ -65,7 +65,7 @@ def run(way: Way, findings: Findings) -> None:
         findings.note("a step each; reads are calls of `.item()` and its like, of any tensor")
 
 
-def count(way: Way, made: Steps) -> Asked:
+def count(way: Way, made: Stepping) -> Asked:
     """Profile some steps after a warm-up."""
     made.steps(1 if way.shrunk else 3)
     kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if way.cuda else [])]
@@ -79,7 +79,7 @@ def counted(events: Iterable[FunctionEvent]) -> Asked:
     names: Counter[str] = Counter()
     operations = copies = 0
     for event in events:
-        if event.device_type == torch.autograd.DeviceType.CPU:
+        if event.device_type == DeviceType.CPU:
             names[event.name] += 1
             operations += event.name.startswith("aten::") and not any(map(_is_operation, event.cpu_children))
         else:

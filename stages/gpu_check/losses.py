@@ -6,7 +6,7 @@ The same images, weights and updates, without dropout, whose masks a GPU draws o
 import torch
 
 from vitpipe.infra.work import Rank
-from vitpipe.stages.gpu_check.findings import Findings, Way
+from vitpipe.stages.gpu_check.findings import Cell, Findings, Way
 from vitpipe.stages.gpu_check.ranks import one_rank
 from vitpipe.stages.images.batch import Batch
 from vitpipe.stages.model_settings import ModelSettings
@@ -63,7 +63,7 @@ def compare(findings: Findings, name: str, found: Curve, wanted: Curve, precisio
     )
     most = WIDE[precision] * len(wanted) / STEPS if precision == "fp32" else WIDE[precision]
     most_norm = most * NORMS[precision]
-    cells = {
+    cells: dict[str, Cell] = {
         "way": name,
         "last loss": f"{found[-1][0]:.6f}",
         "of the CPU": f"{wanted[-1][0]:.6f}",

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import shutil
 import subprocess
 import time
@@ -20,7 +21,10 @@ QUERY = ("driver_version", "clocks.sm", "clocks.max.sm", "clocks.max.memory", "p
 
 def run(way: Way, findings: Findings) -> None:
     """Say what is here. Facts: name, memory_bytes, memory_bandwidth, watts."""
-    say = lambda what, found: findings.row({"what": what, "found": found})  # noqa: E731
+
+    def say(what: str, found: str) -> None:
+        findings.row({"what": what, "found": found})
+
     say("host", f"{platform.machine()}, {_processor()}, {cores()} cores, Python {platform.python_version()}")
     said = [f"{name} {found}" for name, found in versions().items()]
     say("packages", ", ".join(said))
@@ -36,7 +40,9 @@ def run(way: Way, findings: Findings) -> None:
     findings.fact("memory_bandwidth", moved)
     say("copy inside its memory, bytes read and written", f"{moved / 1e9:,.0f} GB/s")
     if way.cuda:
-        say("copy from the host, pinned", f"{_host_bandwidth(way, 'h2d') / 1e9:.3g} GB/s")
+        into = _host_bandwidth(way, "h2d")
+        say("copy from the host, pinned", f"{into / 1e9:.3g} GB/s")
+        _links(way, findings, say, into)
         say("copy to the host, pinned", f"{_host_bandwidth(way, 'd2h') / 1e9:.3g} GB/s")
     say("cores free for readers", str(cores()))
 
@@ -53,7 +59,7 @@ def _gpu(way: Way, findings: Findings, say: Callable[[str, str], None]) -> None:
     count = torch.cuda.device_count()
     size = f"{facts.total_memory / 1e9:.1f} GB, {facts.multi_processor_count} multiprocessors"
     say("GPU", f"{count} x {facts.name}, compute capability {facts.major}.{facts.minor}, {size}")
-    say("CUDA", f"{torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}, NCCL {_nccl()}")
+    say("CUDA", f"{torch.version.cuda}, cuDNN {_cudnn()}, NCCL {_nccl()}")
     say("bf16", "in hardware" if torch.cuda.is_bf16_supported(including_emulation=False) else "emulated or none")
     for name, found in _smi().items():
         say(name, found)
@@ -62,6 +68,18 @@ def _gpu(way: Way, findings: Findings, say: Callable[[str, str], None]) -> None:
     torch.zeros(1, device=way.device)
     free, total = torch.cuda.mem_get_info(way.device)
     say("memory taken before anything is trained", f"{(total - free) / 1e9:.2f} GB of {total / 1e9:.1f}")
+
+
+def _links(way: Way, findings: Findings, say: Callable[[str, str], None], into: float) -> None:
+    """Measure the way to the next GPU; one alone that has no NVLink would take the host's."""
+    if torch.cuda.device_count() > 1:
+        source = torch.zeros(COPY_BYTES[False] // 4, dtype=torch.uint8, device=way.device)
+        target = torch.empty_like(source, device="cuda:1")
+        speed = source.numel() / seconds_of(lambda: target.copy_(source), way)
+        say("copy to the next GPU", f"{speed / 1e9:.3g} GB/s")
+        findings.fact("nvlink_bytes_per_s", speed)
+    elif not re.search(r"\b(V100|A[138]00|A30|[BH][1238]00|GH200|GB[23]00)\b", torch.cuda.get_device_name(way.device)):
+        findings.fact("nvlink_bytes_per_s", into)
 
 
 def _smi() -> dict[str, str]:
@@ -76,9 +94,13 @@ def _smi() -> dict[str, str]:
     return dict(zip(QUERY, found, strict=True))
 
 
+def _cudnn() -> str:
+    return str(torch.backends.cudnn.version())  # type: ignore[no-untyped-call]
+
+
 def _nccl() -> str:
     try:
-        return ".".join(map(str, torch.cuda.nccl.version()))
+        return ".".join(map(str, torch.cuda.nccl.version()))  # type: ignore[no-untyped-call]
     except Exception as error:  # built without it
         return f"none ({type(error).__name__})"
 

@@ -21,7 +21,7 @@ PEERS = ("torch", "timm", "DeepSpeed")
 """By whose loop, and in timm's case whose model."""
 
 
-class Steps(Protocol):
+class Stepping(Protocol):
     """Something that makes training steps."""
 
     def steps(self, count: int) -> object:

@@ -17,7 +17,7 @@ from pathlib import Path
 from vitpipe.infra.errors import UsageError
 from vitpipe.stages.gpu_check.findings import Told, Way
 from vitpipe.stages.gpu_check.report import CheckReport
-from vitpipe.stages.gpu_check.sections import SECTIONS, Section, missing
+from vitpipe.stages.gpu_check.sections import LACKING, SECTIONS, Section, missing
 
 NOT_OK = 7
 """Exit code where something that must hold was not shown, as `doctor`'s."""
@@ -118,11 +118,16 @@ def _run(name: str, way: Way, told: Told, report: CheckReport, say: Callable[[st
     told.seconds = time.monotonic() - begun
     if code is None:
         told.state, told.why = "cut off", f"its {way.seconds:.0f} s were over"
+    elif code == LACKING:
+        told.state, told.why = "left out", _last_line(log)
     elif code:
-        last = (log.read_text(errors="replace").strip().splitlines() or ["it said nothing"])[-1]
-        told.state, told.why = "failed", f"ended with {code}: {last[:300]}; see {log}"
+        told.state, told.why = "failed", f"ended with {code}: {_last_line(log)}; see {log}"
     else:
         told.state = "done"
+
+
+def _last_line(log: Path) -> str:
+    return (log.read_text(errors="replace").strip().splitlines() or ["it said nothing"])[-1][:300]
 
 
 def command(name: str, way: Way, rows: Path) -> list[str]:

@@ -4,7 +4,6 @@ Only to check a machine: no restarts, no budget, no fan-out. A run's ranks are s
 """
 
 import json
-import multiprocessing
 import os
 import pickle
 import signal
@@ -12,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -50,9 +50,10 @@ def one_rank(device: str) -> Iterator[Rank]:
 def gang(fn: Callable[[Rank], None], ranks: int, placing: RankPlacing) -> None:
     """Run so many ranks to their end. The error of a rank, VitpipeErrors first; StageError for one that was killed."""
     # On a GPU each begins anew: what a server had imported might have touched the device.
-    context = multiprocessing.get_context("spawn" if placing.device.startswith("cuda") else "forkserver")
-    if isinstance(context, multiprocessing.context.ForkServerContext):
+    context: SpawnContext | ForkServerContext = SpawnContext()
+    if placing.device == "cpu":
         os.environ["DS_ACCELERATOR"] = "cpu"
+        context = ForkServerContext()
         context.set_forkserver_preload(PRELOADED)
     with tempfile.TemporaryDirectory() as folder:
         processes: list[BaseProcess] = [
@@ -114,7 +115,7 @@ def _joined(placing: RankPlacing, rank: int, ranks: int, folder: str) -> Iterato
         device = f"cuda:{rank}"
     if device != "cpu":
         torch.cuda.set_device(device)
-    store = dist.FileStore(f"{folder}/rendezvous", ranks)
+    store = dist.FileStore(f"{folder}/rendezvous", ranks)  # type: ignore[attr-defined]
     dist.init_process_group(placing.backend, store=store, rank=rank, world_size=ranks)
     try:
         yield Rank(rank, ranks, rank, ranks, restart=0, device=device)

@@ -5,6 +5,7 @@ Written anew whenever something was found, so that a check that is cut off leave
 
 import json
 import os
+import re
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -113,7 +114,7 @@ def gpu_table(report: CheckReport) -> str | None:
     if not found or not peak:
         return None
     middle = sorted(float(value or 0) for value in found.values())[(len(found) - 1) // 2]
-    kind = json.dumps(str(machine["name"]))
+    kind = json.dumps(kind_of(str(machine["name"])))
     lines = [f"# measured by `vitpipe doctor --gpu`, {time.strftime('%Y-%m-%d', time.gmtime(report.started))}"]
     lines += [f"# {speed.facts['peak is']}; utilisation is of it", f"{kind}:", f"  peak_flops: {_number(peak)}"]
     for name in ("memory_bytes", "memory_bandwidth", "nvlink_bytes_per_s", "watts"):
@@ -122,6 +123,12 @@ def gpu_table(report: CheckReport) -> str | None:
     lines += ["  utilisation:", f"    default: {middle:.4f}"]
     lines += [f"    {json.dumps(name)}: {float(value or 0):.4f}" for name, value in sorted(found.items())]
     return "\n".join(lines) + "\n"
+
+
+def kind_of(name: str) -> str:
+    """Shorten the driver's name of a GPU to what tables call its kind: `NVIDIA H100 80GB HBM3` is an H100."""
+    found = re.match(r"(?:NVIDIA )?(?:Tesla )?((?:GB|GH|[A-Z])\d{1,3}[A-Z]?)\b", name)
+    return found[1] if found else name.removeprefix("NVIDIA ")
 
 
 def _number(value: Cell) -> str:

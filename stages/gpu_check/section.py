@@ -10,11 +10,11 @@ import traceback
 from pathlib import Path
 
 from vitpipe.stages.gpu_check.findings import Findings, Way
-from vitpipe.stages.gpu_check.sections import NAMES, perform
+from vitpipe.stages.gpu_check.sections import LACKING, NAMES, perform
 
 
 def main() -> int:
-    """Run the section that the arguments name; 1 with the error's words as the last line of standard error."""
+    """Run the section that the arguments name; 1, or LACKING, with the reason as the last line of standard error."""
     given = argparse.ArgumentParser()
     given.add_argument("name", choices=NAMES)
     given.add_argument("--device", required=True)
@@ -29,6 +29,10 @@ def main() -> int:
         os.environ["DS_ACCELERATOR"] = "cpu"
     try:
         perform(told.name, way, Findings(told.rows, told.seconds))
+    except ModuleNotFoundError as error:
+        traceback.print_exc()
+        print(f"needs {error.name}", file=sys.stderr, flush=True)
+        return LACKING
     except Exception as error:
         traceback.print_exc()
         first = (str(error).strip().splitlines() or [""])[0]

@@ -8,10 +8,14 @@ from importlib.util import find_spec
 from vitpipe.infra.errors import UsageError
 from vitpipe.stages.gpu_check.findings import Findings, Way
 
-TRAINING = ("torch", "deepspeed", "pydantic", "numpy", "PIL", "safetensors", "scipy")
-PACKAGES = {"PIL": "pillow", "nvidia_ml": "nvidia-ml-py"}
+TRAINING = ("torch", "deepspeed")
+"""What a section cannot begin without. What else it lacks it says itself, by ending with LACKING."""
+LACKING = 3
+"""Exit code of a section that a package is missing for."""
+PACKAGES = {"PIL": "pillow"}
 """Names of packages that are imported by another one."""
-LOOKED_AT = (*TRAINING, "tensorboard", "torchvision", "timm", "triton", "ray", "boto3")
+NEEDED = (*TRAINING, "torchvision", "pydantic", "numpy", "PIL", "safetensors", "scipy", "tensorboard")
+LOOKED_AT = (*NEEDED, "timm", "triton", "ray", "boto3")
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,7 @@ class Section:
 SECTIONS = (
     Section("machine", "What is here", 0.04, needs=("torch", "numpy")),
     Section("losses", "Losses beside the CPU's in plain torch", 0.10, proves=True),
-    Section("resume", "Killed and resumed, and on another number of ranks", 0.16, True, (*TRAINING, "tensorboard")),
+    Section("resume", "Killed and resumed, and on another number of ranks", 0.16, proves=True),
     Section("graphs", "Graphs, breaks and recompiles under torch.compile", 0.08, proves=True),
     Section("speed", "Step time, utilisation and memory beside the plan's", 0.36),
     Section("launches", "Reads and launches of a step", 0.06),

@@ -13,7 +13,7 @@ import torch
 from vitpipe.infra.work import Rank
 from vitpipe.stages.gpu_check.findings import Cell, Findings, Way
 from vitpipe.stages.gpu_check.machine import gemm_flops, synchronise
-from vitpipe.stages.gpu_check.peers import PEERS, Steps, peer
+from vitpipe.stages.gpu_check.peers import PEERS, Stepping, peer
 from vitpipe.stages.gpu_check.ranks import one_rank
 from vitpipe.stages.gpu_check.sections import missing
 from vitpipe.stages.gpu_check.training import B16, H14, L16, SHRUNK, Setting, Trained, build
@@ -89,7 +89,7 @@ class Bench:
 
     def __init__(self, way: Way, findings: Findings, rank: Rank, limits: dict[str, float], peak: float) -> None:
         self._way, self._findings, self._rank, self._limits, self._peak = way, findings, rank, limits, peak
-        self._kept: tuple[Case, Steps] | None = None
+        self._kept: tuple[Case, Stepping] | None = None
         self._full: set[Case] = set()
         self._best: dict[str, float] = {}
 
@@ -151,7 +151,7 @@ class Bench:
             self._best[name] = used
             self._findings.fact(f"utilisation {name}", used)
 
-    def _made(self, case: Case) -> Steps:
+    def _made(self, case: Case) -> Stepping:
         if self._kept is not None:
             before, made = self._kept
             same = replace(case.setting, micro_batch=before.setting.micro_batch) == before.setting
@@ -172,7 +172,7 @@ class Bench:
         if self._way.cuda:
             torch.cuda.empty_cache()
 
-    def _seconds(self, made: Steps) -> float:
+    def _seconds(self, made: Stepping) -> float:
         """Mean seconds of a step, of as many as make a second."""
         if self._way.shrunk:
             begun = time.perf_counter()

@@ -36,7 +36,7 @@ from vitpipe.stages.training.objective.losses import loss_fn
 from vitpipe.stages.training.objective.masked_patches import MaskedPatchViT
 from vitpipe.stages.training.sampler import DataParallelSampler
 from vitpipe.stages.vit.adapt import adapt_state
-from vitpipe.stages.vit.build import Model, build_model, checkpoint_blocks, compile_blocks
+from vitpipe.stages.vit.build import Model, blocks_of, build_model, checkpoint_blocks
 from vitpipe.stages.vit.init import init_weights
 from vitpipe.stages.vit.native import load_weights
 
@@ -132,7 +132,8 @@ def build_engine(job: PretrainJob, rank: Rank, sampler: DataParallelSampler, scr
         checkpoint_blocks(model)
     model.to(rank.device).train()
     if resources.compile and rank.device != "cpu":
-        compile_blocks(model)
+        for block in blocks_of(model):
+            block.compile()
     settings = EngineSettings(
         resources.zero,
         config.precision,

@@ -1,7 +1,5 @@
 """The model that a set of settings names. Knows no weights: `init.py` or a file fills them."""
 
-from typing import Any
-
 from torch import nn
 
 from vitpipe.stages.model_settings import ModelSettings
@@ -29,9 +27,3 @@ def checkpoint_blocks(model: Model) -> None:
     for module in model.modules():
         if isinstance(module, ViT | BottleneckStage):
             module.checkpoint_blocks = True
-
-
-def compile_blocks(model: nn.Module, **options: Any) -> None:
-    """Compile what a model repeats, each by itself, when it is first called; `options` are those of `torch.compile`."""
-    for block in blocks_of(model):
-        block.compile(**options)
