@@ -20,6 +20,7 @@ from vitpipe.stages.pretrain.input_checks import (
     watched_outputs,
 )
 from vitpipe.stages.pretrain.job import SPLIT, ResolvedRecipe, model_of
+from vitpipe.stages.pretrain.locality import batch_note
 from vitpipe.stages.pretrain.memory import saved_bytes, terms
 from vitpipe.stages.settings import micro_batch_of
 from vitpipe.stages.training.doubts import Training, doubts
@@ -153,6 +154,9 @@ def _notes(recipe: ResolvedRecipe, memory: int, room: float | None) -> list[str]
     if idle := -micro % resources.most_workers:
         slots = micro + idle
         notes.append(f"{micro} micro-batches on {resources.most_workers} workers: {idle} of {slots} passes are padding")
+    note = batch_note(recipe.epoch_images, config.batch_images, recipe.micro_batch, resources.most_workers)
+    if note and not config.mix:
+        notes.append(note)
     if recipe.checkpoint_steps > recipe.total_steps:
         every = resources.checkpoint_every
         notes.append(f"checkpoint_every {every} is longer than the run: its last step alone is saved")
