@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import ray
 
+from vitpipe.infra.ray.head import ask_head
 from vitpipe.infra.ray.machine import Asked, bundles_in
 from vitpipe.infra.ray.patience import Patience
 from vitpipe.infra.ray.reasons import lack
@@ -18,8 +19,9 @@ _SHOWN = ("CPU", "GPU", "memory")
 
 
 def machines() -> dict[str, dict[str, float]]:
-    """List what each living node has, by Ray's id of it."""
-    return {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
+    """List what each living node has, by Ray's id of it. Lost when the cluster is gone."""
+    nodes = ask_head("list the machines of the cluster", ray.nodes)
+    return {node["NodeID"]: node["Resources"] for node in nodes if node["Alive"]}
 
 
 def room(bundle: Bundle) -> int:

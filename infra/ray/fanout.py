@@ -1,6 +1,7 @@
 """Many independent Ray tasks: results as they end, machines may be lost, one failure stops no other."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from queue import Empty, SimpleQueue
 from typing import TypeVar
 
@@ -50,7 +51,8 @@ def fan(
     """Run `fn(item)` for each item as a task of its own, in the turn that the queue of all nodes gives it.
 
     A lost task runs again, at most `max_failures` times. Errors of tasks are inside their Done: a VitpipeError as it
-    was raised. Raised here: Stopped, LeaseLost, and StageError when the cluster stays too small for one task.
+    was raised. Raised here: Stopped, LeaseLost, StageError when the cluster stays too small for one task, and Lost when
+    it is gone.
     """
     wait, room = Wait(job, queue), patience(bundle, 1, wait_s, f"run tasks of {job.node}")
     room.check()
@@ -59,8 +61,7 @@ def fan(
     tickets = [Ticket(item, bundle, seconds(item), inbox.put, node=job.node) for item in items]
     running: dict[ObjectRef, Ticket[Item]] = {}
     left, remote = len(tickets), ray.remote(_run)
-    try:
-        queue.join(tickets)
+    with _queued(queue, tickets, running):
         wait.tell("missing")
         while left:
             message = next_message(inbox)
@@ -80,10 +81,23 @@ def fan(
                 if done is not None:
                     left -= 1
                     yield done
+
+
+@contextmanager
+def _queued(queue: OneQueue, tickets: Sequence[AnyTicket], running: Mapping[ObjectRef, AnyTicket]) -> Iterator[None]:
+    """Have these tickets in the queue; at the end they leave it, and what runs of them ends."""
+    is_gone = False
+    try:
+        queue.join(tickets)
+        yield
+    except Lost:
+        is_gone = True  # nothing can be asked of the cluster any more, and its machines end by themselves
+        raise
     finally:
         queue.leave(tickets)
-        queue.look()
-        _cancel(list(running))
+        if not is_gone:
+            queue.look()
+            _cancel(list(running))
 
 
 def next_message(inbox: "SimpleQueue[T]") -> T | None:

@@ -14,7 +14,7 @@ from ray.exceptions import RayError
 
 from vitpipe.infra.errors import Lost
 from vitpipe.infra.ray import capacity
-from vitpipe.infra.ray.cluster_life import cluster_gone, lost_cluster
+from vitpipe.infra.ray.cluster_life import cluster_gone
 from vitpipe.infra.ray.deaths import in_words
 from vitpipe.infra.ray.fanout import next_message
 from vitpipe.infra.ray.gang_losses import Losses
@@ -24,6 +24,7 @@ from vitpipe.infra.ray.gang_places import places
 from vitpipe.infra.ray.gang_ranks import begin
 from vitpipe.infra.ray.gang_size import Size
 from vitpipe.infra.ray.gang_watch import GangWatch
+from vitpipe.infra.ray.head import lost_cluster
 from vitpipe.infra.ray.one_queue import OneQueue, Ticket
 from vitpipe.infra.ray.patience import Patience
 from vitpipe.infra.ray.wait import Wait

@@ -6,15 +6,12 @@ from dataclasses import dataclass, field
 
 import ray
 
-from vitpipe.infra.ray.cluster_life import cluster_gone, lost_cluster
+from vitpipe.infra.ray.cluster_life import cluster_gone
 from vitpipe.infra.ray.gang_notes import News, RankProcess
 from vitpipe.infra.ray.gang_notices import LOOK_S, Notices
 from vitpipe.infra.ray.gang_places import Places
+from vitpipe.infra.ray.head import MISSES, ask_head, lost_cluster
 from vitpipe.infra.work import Job
-
-MISSES = 2
-"""A cluster that does not answer so often in a row is gone: the seconds of one look may be those of a busy machine. Ray
-ends whoever was without it for a minute, and we have something to say and to write before."""
 
 
 @dataclass
@@ -49,7 +46,7 @@ class Outlook:
             return self._notices.news
         self._misses = 0
         # Ray has no public door to what Ray Train itself reads here; Ray is bounded in pyproject.toml
-        draining = ray._private.state.state.get_draining_nodes()
+        draining = ask_head("look which machines are taken away", ray._private.state.state.get_draining_nodes)
         added = 0 if self._notices.news.notice else self.room.added()
         if told := self._notices.hear(now, (place.node for place in self.ranks.values()), draining, added):
             self.job.tell("preempted", told)

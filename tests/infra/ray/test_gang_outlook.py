@@ -23,6 +23,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     monkeypatch.setattr(gang_outlook, "time", clock)
     monkeypatch.setattr(gang_notices, "time", clock)
     monkeypatch.setattr(gang_outlook, "cluster_gone", lambda: world.gone)
+    monkeypatch.setattr(gang_outlook, "ask_head", lambda asked, question: question())
     state = SimpleNamespace(get_draining_nodes=lambda: world.draining)
     monkeypatch.setattr(ray._private.state, "state", state)
     return world
