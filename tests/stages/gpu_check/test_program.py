@@ -133,8 +133,8 @@ BARE = """
 import sys
 from importlib import import_module
 from pathlib import Path
-for name in ("ray boto3 botocore s3transfer prometheus_client structlog tenacity ruamel typer rich webdataset braceexpand "
-             "huggingface_hub httpx2 sklearn pyarrow torchmetrics timm").split():
+for name in ("ray boto3 botocore s3transfer prometheus_client structlog tenacity ruamel typer rich webdataset "
+             "braceexpand huggingface_hub httpx2 sklearn pyarrow torchmetrics timm").split():
     sys.modules[name] = None
 from vitpipe.stages.gpu_check import section, sections
 for name in sections.NAMES:
