@@ -41,10 +41,10 @@ class Hazards:
     slow_factor: float = 1.5
     """Times as long as a step takes then."""
 
-    def scaled(self, factor: float) -> "Hazards":
-        """The same, so many times as often."""
-        kinds = ("crash_s", "hang_s", "loss_s", "preempt_s", "slow_s")
-        return Hazards(**{**vars(self), **{kind: getattr(self, kind) / factor for kind in kinds}})
+    def interruption_s(self, machines: int) -> float:
+        """Mean seconds between two interruptions of what runs on so many machines; infinite where nothing happens."""
+        rate = sum(1 / mean for mean in (self.crash_s, self.hang_s, self.loss_s, self.preempt_s))
+        return 1 / (rate * machines) if rate else math.inf
 
 
 class Residents(Protocol):
