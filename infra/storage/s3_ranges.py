@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from hashlib import sha256
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote, urlsplit
 
 from botocore.awsrequest import AWSPreparedRequest
@@ -72,7 +72,7 @@ class BucketRoute:
         headers["authorization"] = (
             f"{_ALGORITHM} Credential={credentials.access_key}/{scope}, SignedHeaders={signed}, Signature={signature}"
         )
-        return AWSPreparedRequest("GET", url, headers, None, stream_output=True)
+        return AWSPreparedRequest("GET", url, cast(Any, headers), None, stream_output=True)
 
 
 class RangedClient:
@@ -130,7 +130,7 @@ def _error(answer: Any) -> ClientError:
     """Understand an answer that is an error as botocore does."""
     said = {"body": answer.content, "headers": answer.headers, "status_code": answer.status_code}
     context = {"context": {"operation_name": "GetObject"}}
-    return ClientError(create_parser("rest-xml").parse(said | context, None), "GetObject")
+    return ClientError(create_parser("rest-xml").parse(said | context, cast(Any, None)), "GetObject")
 
 
 @lru_cache(maxsize=8)
