@@ -10,6 +10,7 @@ from vitpipe.stages.images.united import refuse_other_classes
 from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.pretrain.config import PretrainConfig, PretrainResources, validation_split
 from vitpipe.stages.pretrain.continuation import changed_fields, refuse, refuse_change, refuse_end
+from vitpipe.stages.pretrain.costing import CostedPretraining
 from vitpipe.stages.pretrain.input_checks import (
     check_classes,
     check_init,
@@ -54,19 +55,21 @@ def estimate(config: PretrainConfig, resources: PretrainResources, inputs: Given
     saved = num_trained(config.objective, model) * saved_bytes(config)
     gpus = resources.gpus_per_worker if resources.gpus_per_worker is not None else min(1, known.gpus)
     memory = memory_bytes(config, resources, model, gpus)
+    training = CostedPretraining(recipe, model, steps, gpus, resources.most_workers, inputs["shards"][0], known)
     return Estimate(
         steps=steps,
         images=images,
         flops=flops,
         bytes=saved * _kept_steps(recipe),
         memory_bytes=memory,
-        hours=flops / _speed(resources, gpus, known) / 3600,
+        hours=training.costs.seconds / 3600,
+        costs=training.facts(),
         num_classes=num_classes[0],
         class_names=None if names is None else tuple(names.values()),
         model=model.model_dump(mode="json"),
         averaged=config.ema is not None,
         recipe=config.model_dump(mode="json"),
-        notes=tuple(_notes(recipe, memory, known.gpu_bytes if gpus else None)),
+        notes=(*_notes(recipe, memory, known.gpu_bytes if gpus else None), *training.doubts()),
     )
 
 
@@ -142,12 +145,6 @@ def _kept_steps(recipe: ResolvedRecipe) -> int:
     resources, total = recipe.resources, recipe.total_steps
     milestones = total // recipe.milestone_steps if recipe.milestone_steps else 0
     return min(resources.keep + milestones, -(-total // recipe.checkpoint_steps) + milestones)
-
-
-def _speed(resources: PretrainResources, gpus: int, known: Known) -> float:
-    """FLOP/s of all workers together."""
-    each = known.gpu_flops * gpus if gpus else known.cpu_flops * resources.cpus_per_worker
-    return each * resources.most_workers
 
 
 def _notes(recipe: ResolvedRecipe, memory: int, room: float | None) -> list[str]:
