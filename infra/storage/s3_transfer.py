@@ -140,7 +140,11 @@ def pieces(get: Callable[[int, int, str | None, memoryview | None], ObjectRange]
 
     def ask(at: int) -> tuple[ObjectRange, mmap]:
         buffer = spare.get()
-        return get(at, PART_BYTES, first.etag, memoryview(buffer)), buffer
+        try:
+            return get(at, PART_BYTES, first.etag, memoryview(buffer)), buffer
+        except BaseException:
+            spare.put(buffer)  # for those behind, which the pool waits for before it lets the error out
+            raise
 
     for piece, buffer in answers(ask, starts, THREADS):
         yield piece.data
