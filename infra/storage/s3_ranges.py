@@ -104,9 +104,10 @@ class RangedClient:
         self._seen.request = request
 
     def _learnt(self, key: str) -> BucketRoute | None:
-        if self._http is None or self._credentials is None:
+        request = getattr(self._seen, "request", None)  # whoever else listens may have answered in botocore's place
+        if self._http is None or self._credentials is None or request is None:
             return None
-        return BucketRoute.of(self._seen.request, key, self._credentials.get_frozen_credentials().access_key)
+        return BucketRoute.of(request, key, self._credentials.get_frozen_credentials().access_key)
 
     def _ask(self, route: BucketRoute, query: dict[str, str]) -> dict[str, Any] | None:
         """What boto3 would answer; None where it is to be asked."""
