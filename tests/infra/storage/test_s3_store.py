@@ -153,6 +153,8 @@ def clock_off(monkeypatch):
 
     def set_wrong(ahead_s):
         monkeypatch.setattr("botocore.auth.get_current_datetime", lambda: signing() + timedelta(seconds=ahead_s))
+        now = SimpleNamespace(now=lambda zone: datetime.now(zone) + timedelta(seconds=ahead_s))
+        monkeypatch.setattr("vitpipe.infra.storage.s3_ranges.datetime", now)
         monkeypatch.setattr("vitpipe.infra.storage.s3_errors.time", SimpleNamespace(time=lambda: time.time() + ahead_s))
 
     return set_wrong
