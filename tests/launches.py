@@ -14,24 +14,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from vitpipe.stages.images.batch import Batch
 from vitpipe.stages.training.objective.losses import Loss
 
-_FREE = frozenset(
-    [
-        "empty",
-        "new_empty",
-        "empty_like",
-        "empty_strided",
-        "new_empty_strided",
-        "_unsafe_view",
-        "_reshape_alias",
-        "detach",
-        "lift_fresh",
-        "alias",
-        "set_",
-        "resize_",
-        "is_pinned",
-        "record_stream",
-    ]
-)
+_FREE = frozenset([
+    "empty", "new_empty", "empty_like", "empty_strided", "new_empty_strided", "_unsafe_view", "_reshape_alias",
+    "detach", "lift_fresh", "alias", "set_", "resize_", "is_pinned", "record_stream",
+])  # fmt: skip
 """Operations beside views that launch nothing: they allocate, or look at memory otherwise."""
 _READS = frozenset(["_local_scalar_dense", "equal", "is_nonzero", "nonzero", "unique", "_unique2", "masked_select"])
 _READERS = frozenset(getattr(Tensor, name) for name in ("tolist", "numpy", "cpu", "__array__"))

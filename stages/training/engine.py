@@ -62,7 +62,7 @@ class Engine:
         import deepspeed.ops
         from deepspeed.utils import groups
 
-        from vitpipe.stages.training.flat_zero import FlatEngine
+        from vitpipe.stages.training.flat_zero import FlatEngine, FlatSettings
 
         # None of DeepSpeed's own compiled ops is used, and the one for CPU ranks would be built on first use, though
         # it serves inference alone: its buffers have names that two gangs of one machine can share.
@@ -75,10 +75,8 @@ class Engine:
         if settings.flat:
             deepspeed.init_distributed()
             reduced = torch.bfloat16 if settings.reduce_dtype == "bf16" else torch.float32
-            whole = settings.zero == 0
-            self._engine = FlatEngine(
-                model, optimizer, config, whole=whole, clip_norm=settings.clip_norm, reduce_dtype=reduced
-            )
+            flat = FlatSettings(settings.zero == 0, settings.clip_norm, reduced)
+            self._engine = FlatEngine(model, optimizer, config, flat)
         else:
             self._engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
         self._optimizer = optimizer

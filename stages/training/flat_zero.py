@@ -1,9 +1,10 @@
 """ZeRO 0 and 1 whose step asks the device nothing: DeepSpeed's flat optimiser with the passes over gradients our own.
 
-A step is left out on the device too, so the host learns of it when it likes. What a weight costs in launched operations
-is the backward pass alone: all else is made of whole flat tensors. Imports DeepSpeed: imported on a rank, by the engine.
+A step is left out on the device too, so the host learns of it when it likes. Of launched operations a parameter costs
+those of its passes alone: all else is made of whole flat tensors. Imports DeepSpeed: imported on a rank, by the engine.
 """
 
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,33 +21,35 @@ _EPS = 1e-6
 """Added to the norm that gradients are divided by (`torch.nn.utils.clip_grads_with_norm_`, and DeepSpeed's own)."""
 
 
-class FlatEngine(DeepSpeedEngine):
+@dataclass(frozen=True)
+class FlatSettings:
+    """What a step does to gradients."""
+
+    whole: bool
+    """ZeRO 0: every rank keeps and updates everything."""
+    clip_norm: float | None
+    reduce_dtype: torch.dtype
+
+
+class FlatEngine(DeepSpeedEngine):  # type: ignore[misc]
     """DeepSpeed's engine with a `FlatOptimizer`. The configuration says ZeRO 1, and no clipping."""
 
     def __init__(
-        self,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        config: dict[str, Any],
-        *,
-        whole: bool,
-        clip_norm: float | None,
-        reduce_dtype: torch.dtype,
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, config: dict[str, Any], settings: FlatSettings
     ) -> None:
-        """`whole` is ZeRO 0: every rank keeps and updates everything."""
-        self._flat = {"whole": whole, "clip_norm": clip_norm, "reduce_dtype": reduce_dtype}
+        self._flat_settings = settings
         super().__init__(
             args=None, model=model, optimizer=optimizer, config=config, config_class=DeepSpeedConfig(config, None)
         )
 
     def _do_optimizer_sanity_check(self, basic_optimizer: torch.optim.Optimizer) -> str:
-        return BFLOAT16
+        return str(BFLOAT16)
 
     def _configure_bf16_optimizer(self, optimizer: torch.optim.Optimizer) -> "FlatOptimizer":
-        return FlatOptimizer(optimizer, self.param_names, self.seq_data_parallel_group, **self._flat)
+        return FlatOptimizer(optimizer, self.param_names, self.seq_data_parallel_group, self._flat_settings)
 
 
-class FlatOptimizer(BF16_Optimizer):
+class FlatOptimizer(BF16_Optimizer):  # type: ignore[misc]
     """Each group's weights and gradients are one flat tensor; a rank updates its part of it in fp32, or all of it.
 
     With fp32 weights these are no copy: the weights themselves are updated. `optimizer` must pass over a step whose
@@ -58,12 +61,11 @@ class FlatOptimizer(BF16_Optimizer):
         optimizer: torch.optim.Optimizer,
         names: dict[nn.Parameter, str],
         group: dist.ProcessGroup,
-        whole: bool,
-        clip_norm: float | None,
-        reduce_dtype: torch.dtype,
+        settings: FlatSettings,
     ) -> None:
-        self._group, self._whole, self._reduce_dtype = group, whole, reduce_dtype
-        self._clip_norm = clip_norm
+        whole = settings.whole
+        self._group, self._whole, self._reduce_dtype = group, whole, settings.reduce_dtype
+        self._clip_norm = settings.clip_norm
         alone = dist.new_group([dist.get_rank()], use_local_synchronization=True) if whole else group
         super().__init__(optimizer, names, _SETTINGS, dp_process_group=alone, grad_acc_dtype=torch.float32)
         self._weights = [flat.detach() for flat in self.bf16_groups_flat]
@@ -155,12 +157,12 @@ class FlatOptimizer(BF16_Optimizer):
     def _norm(self) -> Tensor:
         """Of all gradients, an fp32 scalar, the same on all ranks."""
         norms = torch._foreach_norm(self._normed) if self._normed else [self._weights[0].new_zeros(())]
-        norm = torch.linalg.vector_norm(torch.stack(norms).float())
+        norm: Tensor = torch.linalg.vector_norm(torch.stack(norms).float())
         if self._whole or dist.get_world_size(self._group) == 1:
             return norm
-        squared = norm.double().square()
-        dist.all_reduce(squared, group=self._group)
-        return squared.sqrt().float()
+        total = norm.double().square()
+        dist.all_reduce(total, group=self._group)
+        return total.sqrt().float()
 
     def _fragments(self) -> list[Tensor]:
         """Views of what this rank updates of each parameter's gradient, in the model's order."""

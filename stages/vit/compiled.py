@@ -1,4 +1,4 @@
-"""Blocks compiled by torch, one graph for all that are alike, and a word when the compiler gives up. Knows no device."""
+"""Blocks compiled by torch, one graph for all that are alike, and a word when it gives up. Knows no device."""
 
 import logging
 from collections.abc import Callable

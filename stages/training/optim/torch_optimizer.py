@@ -103,7 +103,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         if self.found_inf is None:
             self._apply(weight, weight.grad, kept, group, updates)
             return
-        flat = (one.detach().view(-1).split(UPDATED_AT_A_TIME) for one in (weight, weight.grad, *kept))
+        flat = (torch.split(one.detach().view(-1), UPDATED_AT_A_TIME) for one in (weight, weight.grad, *kept))
         for part, grad, *moments in zip(*flat, strict=True):
             self._apply(part, grad, moments, group, updates, self.found_inf > 0)
 
