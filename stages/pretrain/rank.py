@@ -64,7 +64,7 @@ def _train(job: PretrainJob, rank: Rank, out: Out, scratch: Path) -> None:
         torch.cuda.set_device(rank.device)
     agree.on_first(out.begin, rank.rank)
     sampler = DataParallelSampler(job.recipe.config.batch_images, job.recipe.micro_batch, rank.rank, rank.world_size)
-    engine = _engine(job, rank, sampler, scratch)
+    engine = build_engine(job, rank, sampler, scratch)
     recipe = job.recipe
     keep = Keep(recipe.resources.keep, recipe.milestone_steps)
     checkpoints = Checkpoints(engine, out, scratch, job.task.events, rank, keep)
@@ -118,7 +118,8 @@ def _clear(scratch: Path, earlier: Sequence[str], rank: Rank) -> None:
                 shutil.rmtree(left, ignore_errors=True)
 
 
-def _engine(job: PretrainJob, rank: Rank, sampler: DataParallelSampler, scratch: Path) -> Engine:
+def build_engine(job: PretrainJob, rank: Rank, sampler: DataParallelSampler, scratch: Path) -> Engine:
+    """Make the model that a job describes on this rank's device, as it begins, with its optimiser."""
     config, resources = job.recipe.config, job.recipe.resources
     model = _built(job)
     if isinstance(model, MaskedAutoencoder):

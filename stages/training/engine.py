@@ -88,6 +88,12 @@ class Engine:
         if settings.ema_decay is not None:
             self.average = WeightAverage(self.state.numbers(WEIGHT, self.state.share), settings.ema_decay)
 
+    @property
+    def model(self) -> nn.Module:
+        """The model as it was given; under ZeRO 3 its parameters have no shape between passes."""
+        module: nn.Module = self._engine.module
+        return module
+
     def forward(self, images: Tensor, *hints: Tensor) -> Tensor:
         """The model's outputs for a micro-batch, in the engine's precision."""
         outputs: Tensor = self._engine(images, *hints)

@@ -153,6 +153,8 @@ def clock_off(monkeypatch):
 
     def set_wrong(ahead_s):
         monkeypatch.setattr("botocore.auth.get_current_datetime", lambda: signing() + timedelta(seconds=ahead_s))
+        now = SimpleNamespace(now=lambda zone: datetime.now(zone) + timedelta(seconds=ahead_s))
+        monkeypatch.setattr("vitpipe.infra.storage.s3_ranges.datetime", now)
         monkeypatch.setattr("vitpipe.infra.storage.s3_errors.time", SimpleNamespace(time=lambda: time.time() + ahead_s))
 
     return set_wrong
@@ -210,7 +212,8 @@ def put_and_got(store, folder, counts):
     (folder / "small").write_bytes(os.urandom(20_000))
     digest = store.upload(folder / "small", "small")
     assert store.read("small") == (folder / "small").read_bytes() and digest.bytes == 20_000
-    return Counter(what.partition(" ")[0] for what in counts.elements())
+    methods = (what.partition(" ")[0] for what in counts.elements())
+    return Counter(method for method in methods if method.isupper())  # of S3 alone: others may read folders meanwhile
 
 
 def test_a_small_file_goes_up_in_one_request(s3_uri, tmp_path, monkeypatch):

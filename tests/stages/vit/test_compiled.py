@@ -14,9 +14,7 @@ from vitpipe.stages.vit.compiled import compile_blocks
 
 pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute")  # torch's own, which its compiler means to hide
 BLOCKS = 24
-DEEP = tiny(
-    variant=Sizes(layers=BLOCKS, width=16, mlp=16, heads=2, patch_px=16), image_px=32, stochastic_depth=0.2
-)
+DEEP = tiny(variant=Sizes(layers=BLOCKS, width=16, mlp=16, heads=2, patch_px=16), image_px=32, stochastic_depth=0.2)
 IMAGES = random_images(DEEP, 4)
 
 
