@@ -17,6 +17,8 @@ from vitpipe.stages.variants import Sizes
 from vitpipe.stages.vit.build import blocks_of
 
 STEPS = 4
+COMPILED_S = 25.0
+"""What a precision may take: torch writes and compiles its kernels."""
 DEEP = BenchModel("tiny, 12 blocks", Sizes(layers=12, width=32, mlp=64, heads=2, patch_px=8), 16)
 """More blocks than torch compiles versions of one function, which is 8."""
 
@@ -26,6 +28,9 @@ def run(way: Way, findings: Findings) -> None:
     model, micro_batch = (B16, 32) if way.cuda and not way.shrunk else (DEEP, 4)
     with one_rank(way.device) as rank:
         for precision in ("bf16", "fp32") if way.cuda else ("fp32",):
+            if precision == "fp32" and way.cuda and findings.left() < COMPILED_S:
+                findings.left_out(f"graphs in {precision}")
+                continue
             setting = Setting(model, micro_batch, precision, compiled=True, stochastic_depth=0.1)
             count(findings, f"{model.name}, {precision}", setting, rank, way)
     findings.note("a graph that breaks, or is made anew, costs each step; after 8 versions torch gives up in silence")
