@@ -34,14 +34,18 @@ def random_trip(seed):
         heeds_notices=bool(rng.random() < 0.7),
         saves_aside=bool(rng.random() < 0.7),
     )
-    whole, machines = total * 4.0, count + spare
+    machines = count + spare
+    between = min(length, total) * 4.0 * most / least * 1.5 + model.start_s + model.commit_s
+    whole = max(total * 4.0, 8 * between)  # else it might never get from one commit to the next
 
-    def sometimes(times):
-        return float(whole * machines / rng.uniform(0.5, times)) if rng.random() < 0.7 else np.inf
+    def sometimes(times, away=0.0):
+        often = max(whole / rng.uniform(0.5, times), 6 * away)  # most are there, most of the time
+        return float(machines * often) if rng.random() < 0.7 else np.inf
 
+    repair, away = rng.uniform(10, 2000, 2).tolist()
     hazards = Hazards(
-        crash_s=sometimes(4), hang_s=sometimes(2), loss_s=sometimes(3), repair_s=float(rng.uniform(10, 2000)),
-        preempt_s=sometimes(4), grace_s=float(rng.choice([1, 30, 1000])), away_s=float(rng.uniform(10, 2000)),
+        crash_s=sometimes(4), hang_s=sometimes(2), loss_s=sometimes(3, repair), repair_s=repair,
+        preempt_s=sometimes(4, away), grace_s=float(rng.choice([1, 30, 1000])), away_s=away,
         slow_s=sometimes(3), slow_for_s=300.0,
     )  # fmt: skip
     tasks = [tuple(rng.lognormal(3, 1, int(rng.integers(0, 20))).tolist()) for _ in range(2)]

@@ -17,6 +17,13 @@ SLACK = 1e-6
 """Fractions of a GPU: ten tenths are a hair over 1."""
 _GRAIN = math.log(1.25)
 """Estimates that differ by less stand in one line."""
+_LEAST_S = 1e-3
+"""So are all that are shorter."""
+
+
+def shortest_of(grain: int) -> float:
+    """Give the seconds that no ticket of a line of this length has less of, or a hair less."""
+    return math.exp(grain * _GRAIN) * (1 - SLACK) if grain * _GRAIN > math.log(_LEAST_S) else 0.0
 
 
 @dataclass(frozen=True)
@@ -95,7 +102,7 @@ class Ticket(Generic[Item]):
     @cached_property
     def line(self) -> LineName:
         """The line that it stands in."""
-        grain = None if self.seconds is None else math.floor(math.log(max(self.seconds, 1e-3)) / _GRAIN)
+        grain = None if self.seconds is None else math.floor(math.log(max(self.seconds, _LEAST_S)) / _GRAIN)
         return (self.shape, self.node, grain)
 
     def place(self, chain: float) -> Place:

@@ -1,7 +1,8 @@
-"""The calls of our C extension: parts of JPEGs, planes varied, restart markers and digests. No torch.
+"""The calls of our C extension: parts of JPEGs and PNGs, planes varied, restart markers and digests. No torch.
 
-Pixels never depend on it: it uses Pillow's own libjpeg, and refuses every file that libjpeg warns about; what it
-refuses, and where it is not built, is decoded whole. Knows bytes and boxes, not where they come from.
+Pixels never depend on it: it uses Pillow's own libjpeg, refuses every file that libjpeg warns about, and every PNG that
+anything can be said against; what it refuses, and where it is not built, is decoded whole. Knows bytes and boxes, not
+where they come from.
 """
 
 import ctypes
@@ -32,6 +33,15 @@ def jpeg_part(data: Bytes, height: int, width: int, box: Box, upright: bool = Fa
     """
     found = loaded_extension()
     return None if found is None else found.decode_part(data, height, width, box, upright)
+
+
+def png_part(data: Bytes, height: int, width: int, box: Box) -> Bytes | None:
+    """Decode `box` of a PNG of that size, as the whole image would be, cut; None when the extension refuses.
+
+    Damage below the box, in chunks that were not read, is left to digests; a file that lacks its end is refused.
+    """
+    found = loaded_extension()
+    return None if found is None else found.png_part(data, height, width, box)
 
 
 def mirror(planes_CHW: Bytes, to_CHW: Bytes) -> None:
@@ -67,6 +77,8 @@ class Extension:
         self._tile, self._is_plain = library.vitpipe_tile, library.vitpipe_is_plain
         self._sha256, self._contents = library.vitpipe_sha256, library.vitpipe_contents
         self._decode_part.argtypes = [address, size, *[number] * 7, address]
+        self._png_part = library.vitpipe_png_part
+        self._png_part.argtypes = [address, size, *[number] * 6, address]
         self._mirror.argtypes, self._mirror.restype = [address, size, size, address], None
         self._tile.argtypes = [address, size, address, size, ctypes.POINTER(size)]
         self.planes = Planes(library)
@@ -78,6 +90,12 @@ class Extension:
         found = self._decode_part(data.ctypes.data, data.size, width, height, upright, *box, pixels.ctypes.data)
         if found == _EXIF_FIRST:
             raise ExifFirst
+        return None if found == _REFUSED else pixels
+
+    def png_part(self, data: Bytes, height: int, width: int, box: Box) -> Bytes | None:
+        """As the function `png_part`."""
+        pixels = np.empty((box.height, box.width, 3), dtype=np.uint8)
+        found = self._png_part(data.ctypes.data, data.size, width, height, *box, pixels.ctypes.data)
         return None if found == _REFUSED else pixels
 
     def mirror(self, planes_CHW: Bytes, to_CHW: Bytes) -> None:

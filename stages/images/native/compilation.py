@@ -26,10 +26,12 @@ PACKAGE = "libjpeg62-turbo-dev"
 DO = f"Debian: apt-get install gcc {PACKAGE}; then python -m vitpipe.stages.images.native.prebuild"
 
 _SOURCES = (
-    "contents.c", "decoder.c", "decoder.h", "huffman.c", "huffman.h", "jpeg.h", "mirror.c", "part.c", "planes.c",
-    "segments.c", "sha256.c", "sha256.h", "sha256_pair.c", "sha256_wide.c", "tables.c", "tables.h", "tile.c",
+    "checksums.c", "checksums.h", "codes.c", "codes.h", "contents.c", "decoder.c", "decoder.h", "huffman.c",
+    "huffman.h", "inflate.c", "inflate.h", "jpeg.h", "mirror.c", "part.c", "planes.c", "png.h", "png_chunks.c",
+    "png_part.c", "segments.c", "sha256.c", "sha256.h", "sha256_pair.c", "sha256_wide.c", "tables.c", "tables.h",
+    "tile.c", "unfilter.c", "unfilter.h",
 )  # fmt: skip
-_INSTRUCTIONS = ("avx", "avx2", "avx512bw", "avx512f", "sha_ni")
+_INSTRUCTIONS = ("avx", "avx2", "avx512bw", "avx512f", "pclmulqdq", "sha_ni")
 """Instruction sets that the sources and libjpeg-turbo choose their code by, as the kernel names them."""
 _HERE = Path(__file__).parent
 _FLAGS = ("-std=gnu11", "-O3", "-Wall", "-Wextra", "-ffp-contract=off", "-shared", "-fPIC")
