@@ -26,8 +26,9 @@ PACKAGE = "libjpeg62-turbo-dev"
 DO = f"Debian: apt-get install gcc {PACKAGE}; then python -m vitpipe.stages.images.native.prebuild"
 
 _SOURCES = (
-    "contents.c", "decoder.c", "decoder.h", "huffman.c", "huffman.h", "jpeg.h", "mirror.c", "part.c", "planes.c",
-    "segments.c", "sha256.c", "sha256.h", "sha256_pair.c", "sha256_wide.c", "tables.c", "tables.h", "tile.c",
+    "boxes.c", "contents.c", "decoder.c", "decoder.h", "huffman.c", "huffman.h", "image.c", "jpeg.h", "mirror.c",
+    "part.c", "planes.c", "resize.c", "resize.h", "segments.c", "sha256.c", "sha256.h", "sha256_pair.c",
+    "sha256_wide.c", "tables.c", "tables.h", "tile.c",
 )  # fmt: skip
 _INSTRUCTIONS = ("avx", "avx2", "avx512bw", "avx512f", "sha_ni")
 """Instruction sets that the sources and libjpeg-turbo choose their code by, as the kernel names them."""
@@ -64,7 +65,7 @@ def build() -> Path:
     with TemporaryDirectory(dir=target.parent) as made:
         sources = [str(_HERE / name) for name in _SOURCES if name.endswith(".c")]
         output = Path(made) / "extension.so"
-        command = [compiler, *_FLAGS, *sources, "-o", str(output), str(libjpeg), f"-Wl,-rpath,{libjpeg.parent}"]
+        command = [compiler, *_FLAGS, *sources, "-o", str(output), str(libjpeg), "-lm", f"-Wl,-rpath,{libjpeg.parent}"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise NotBuilt(next((line for line in done.stderr.splitlines() if "error" in line), done.stderr[-200:]))
