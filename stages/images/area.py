@@ -27,7 +27,8 @@ def resize_area(image: Bytes, height: int, width: int) -> Bytes:
 def small_sides(shape_B2: Ints, side: int) -> Ints:
     """Heights and widths (..., 2) with the shorter one at `side`, rounded as TensorFlow rounds in single precision."""
     factor = np.float32(side) / shape_B2.min(axis=-1, keepdims=True).astype(np.float32)
-    return np.rint(shape_B2.astype(np.float32) * factor).astype(np.int64)
+    small_B2: Ints = np.rint(shape_B2.astype(np.float32) * factor).astype(np.int64)
+    return small_B2
 
 
 def _summed(lines: Floats, count: int, scale: np.float32) -> Floats:

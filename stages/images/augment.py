@@ -4,19 +4,20 @@ Every draw is keyed by (seed, position in the endless sequence), so an image is 
 whatever rank it comes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from vitpipe.stages.images import crops, cuts
 from vitpipe.stages.images.area import small_sides
-from vitpipe.stages.images.boxes import boxes
-from vitpipe.stages.images.config import AugmentSettings, RandAugmentSettings, before_crop_px
+from vitpipe.stages.images.config import AugmentSettings, before_crop_px
 from vitpipe.stages.images.cuts import Cuts, PixelSource
 from vitpipe.stages.images.decode import Pixels
+from vitpipe.stages.images.extension import loaded_extension
 from vitpipe.stages.images.keys import Ints, uniforms
-from vitpipe.stages.images.randaugment.kinds import draws_for, rand_augment
+from vitpipe.stages.images.randaugment.kinds import draws_for, steps_for
 from vitpipe.stages.images.resize import no_strips, sides_of_small
+from vitpipe.stages.images.steps import Step
 
 
 def begin(
@@ -26,17 +27,14 @@ def begin(
 
     What is returned does so for some rows; any threads may do any of them at a time.
     """
-    drawn = draw(source.shapes(numbers_B), positions_B, settings, seed, cut_BCHW.shape[2])
-    make = cuts.begin(source, numbers_B, drawn, cut_BCHW)
+    image_px = cut_BCHW.shape[2]
+    drawn = draw(source.shapes(numbers_B), positions_B, settings, seed, image_px)
+    steps: Sequence[Sequence[Step]] = ()
     varied = settings.randaugment
-    if varied is None:
-        return make
-
-    def made_and_varied(rows: slice) -> None:
-        make(rows)
-        _vary(cut_BCHW[rows], positions_B[rows], varied, seed)
-
-    return made_and_varied
+    if varied is not None:
+        draws_BD = uniforms(positions_B, draws_for(varied), "randaugment", seed)
+        steps = steps_for(varied, draws_BD, image_px, image_px)
+    return cuts.begin(source, numbers_B, drawn, cut_BCHW, steps)
 
 
 def draw(shape_B2: Ints, positions_B: Ints, settings: AugmentSettings, seed: int, image_px: int) -> Cuts:
@@ -64,7 +62,17 @@ def draw(shape_B2: Ints, positions_B: Ints, settings: AugmentSettings, seed: int
     return Cuts(shape_B2, box_B4, resized_B2, corner_B2, flip_B, settings.antialias, by_area)
 
 
-def _vary(cut_BCHW: Pixels, positions_B: Ints, settings: RandAugmentSettings, seed: int) -> None:
-    draws_BD = uniforms(positions_B, draws_for(settings), "randaugment", seed)
-    for row_CHW, draws in zip(cut_BCHW, draws_BD, strict=True):
-        row_CHW[...] = rand_augment(row_CHW, settings, draws)
+def boxes(shape_B2: Ints, positions_B: Ints, seed: int, by_inception: bool, min_area: float | None) -> Ints:
+    """Choose a box (B, 4) of each image by `inception` or by `random_resized`."""
+    least = min_area or (crops.INCEPTION_MIN_AREA if by_inception else crops.TORCHVISION_MIN_AREA)
+    extension = loaded_extension()
+    found_B4 = np.zeros((len(shape_B2), 4), dtype=np.int64)
+    if extension is not None:
+        found_B4 = extension.boxes(
+            shape_B2, crops.draws_of(positions_B, seed), least, None if by_inception else crops.LOG_RATIOS
+        )
+    choose = crops.inception if by_inception else crops.random_resized
+    for b in np.flatnonzero(found_B4[:, 2] == 0).tolist():
+        height, width = shape_B2[b].tolist()
+        found_B4[b] = choose(height, width, least, crops.crop_tries(positions_B[b : b + 1], seed)[0])
+    return found_B4

@@ -1,4 +1,4 @@
-"""The calls of our C extension: parts of JPEGs, planes varied, restart markers and digests. No torch.
+"""The calls of our C extension: images of a batch, parts of JPEGs, restart markers and digests. No torch.
 
 Pixels never depend on it: it uses Pillow's own libjpeg, and refuses every file that libjpeg warns about; what it
 refuses, and where it is not built, is decoded whole. Knows bytes and boxes, not where they come from.
@@ -68,7 +68,9 @@ class Extension:
         self._boxes = library.vitpipe_boxes
         self._boxes.argtypes, self._boxes.restype = [at, at, size, ctypes.c_double, at, at], None
         self._tile.argtypes = [at, size, at, size, ctypes.POINTER(size)]
-        self.planes = Planes(library)
+        self._steps, self._mix = library.vitpipe_steps, library.vitpipe_mix
+        self._steps.argtypes = [at, size, size, at, size]
+        self._mix.argtypes, self._mix.restype = [at, at, size, ctypes.c_double], None
         self._is_plain.argtypes = self._sha256.argtypes = self._contents.argtypes = [at, size]
 
     def decode_part(self, data: Bytes, height: int, width: int, box: Box, upright: bool) -> Bytes | None:
@@ -94,6 +96,15 @@ class Extension:
         self._boxes(address(shape_B2), address(draws_BT4), len(shape_B2), min_area, ratios, address(found_B4))
         return found_B4
 
+    def steps(self, planes: Bytes, steps: npt.NDArray[np.void]) -> None:
+        """Take rows of `steps.STEP` on contiguous planes (3, H, W), in place. MemoryError without memory for a copy."""
+        if self._steps(address(planes), *planes.shape[1:], address(steps), len(steps)):
+            raise MemoryError("no memory to vary an image")
+
+    def mix(self, one: Bytes, other: Bytes, share: float) -> None:
+        """Blend contiguous bytes in place: `share` of one and the rest of the other, rounded, halves to even."""
+        self._mix(address(one), address(other), one.size, share)
+
     def tile(self, data: Bytes) -> bytes | None:
         """Rewrite a JPEG with a restart marker in every row of MCUs and the same pixels; None when it refuses."""
         room = np.empty(2 * data.size + _ROOM_FOR_TABLES, dtype=np.uint8)
@@ -113,53 +124,3 @@ class Extension:
     def contents(self, contents: "ctypes.Array[Any]") -> bool:
         """Digest the pixels of each `struct content`; False where this CPU lacks the instructions, or memory."""
         return not self._contents(ctypes.addressof(contents), len(contents))
-
-
-class Planes:
-    """What the compiled library does with the contiguous planes (3, H, W) of an image, as `planes.NumpyPlanes`."""
-
-    def __init__(self, library: ctypes.CDLL) -> None:
-        size, number, address, single = ctypes.c_size_t, ctypes.c_int, ctypes.c_void_p, ctypes.c_float
-        self._histograms, self._tables = library.vitpipe_histograms, library.vitpipe_tables
-        self._nearest, self._colour = library.vitpipe_nearest, library.vitpipe_colour
-        self._smooth, self._blend = library.vitpipe_smooth, library.vitpipe_blend
-        self._histograms.argtypes = self._tables.argtypes = [address, size, address]
-        self._nearest.argtypes = [address, size, size, address, number, address]
-        self._colour.argtypes = self._blend.argtypes = [address, size, single, address]
-        self._smooth.argtypes = [address, size, size, number, address]
-        for call in (self._histograms, self._tables, self._nearest, self._colour, self._smooth, self._blend):
-            call.restype = None
-
-    def histograms(self, planes: Bytes) -> npt.NDArray[np.int64]:
-        """Count the pixels (3, 256) of each level."""
-        counts = np.empty((3, 256), dtype=np.int64)
-        self._histograms(planes.ctypes.data, planes[0].size, counts.ctypes.data)
-        return counts
-
-    def by_tables(self, planes: Bytes, tables: Bytes) -> None:
-        """Replace each level of each plane by what its table (3, 256) says, in place."""
-        self._tables(planes.ctypes.data, planes[0].size, tables.ctypes.data)
-
-    def nearest(self, planes: Bytes, matrix: npt.NDArray[np.float32], fill: int) -> Bytes:
-        """Take the pixel nearest to where a matrix of six numbers leads, or `fill` outside."""
-        to = np.empty_like(planes)
-        self._nearest(planes.ctypes.data, *planes.shape[1:], matrix.ctypes.data, fill, to.ctypes.data)
-        return to
-
-    def colour(self, planes: Bytes, factor: float) -> Bytes:
-        """Blend an image with its grey one."""
-        to = np.empty_like(planes)
-        self._colour(planes.ctypes.data, planes[0].size, factor, to.ctypes.data)
-        return to
-
-    def smooth(self, planes: Bytes, rounded: bool) -> Bytes:
-        """Average each pixel with its neighbours."""
-        to = np.empty_like(planes)
-        self._smooth(planes.ctypes.data, *planes.shape[1:], rounded, to.ctypes.data)
-        return to
-
-    def blend(self, one: Bytes, other: Bytes, factor: float) -> Bytes:
-        """Go from one image by `factor` towards the other, or past it."""
-        to = one.copy()
-        self._blend(other.ctypes.data, other.size, factor, to.ctypes.data)
-        return to

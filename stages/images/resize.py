@@ -32,7 +32,8 @@ def resize_small(image: Pixels, side: int, antialias: bool) -> Pixels:
     An image longer than 8 : 1 is cut to its middle first, so that a strip of 1 x 20000 pixels stays small.
     """
     image = _no_strip(image)
-    return resize(image, *sides_of_small(np.array(image.shape[:2]), side).tolist(), antialias)
+    height, width = sides_of_small(np.array(image.shape[:2]), side).tolist()
+    return resize(image, height, width, antialias)
 
 
 def sides_of_small(shape_B2: Ints, side: int) -> Ints:

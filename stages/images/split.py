@@ -184,14 +184,9 @@ class Split:
             found_B2[b, 0], found_B2[b, 1] = rows.height[own], rows.width[own]
         return found_B2
 
-    def shape(self, number: int) -> tuple[int, int]:
-        """Height and width of one image, upright."""
-        height, width = self.shapes(np.array([number]))[0].tolist()
-        return height, width
-
     def files(self, numbers_B: Ints) -> Files:
         """Where the bytes of images that are JPEGs lie; others are left to `part`."""
-        found = Files(*np.zeros((2, len(numbers_B)), dtype=np.int64), [])
+        found = Files(np.zeros(len(numbers_B), np.int64), np.zeros(len(numbers_B), np.int64), [])
         for shard, b, own in self._by_shard(numbers_B):
             rows = self.rows(shard)
             ours = rows.are(own, "jpg")

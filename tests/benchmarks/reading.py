@@ -111,7 +111,7 @@ def crops_equal(shards: ShardSet, cache: Path) -> Iterator[bool]:
     """Whether random crops are, bit for bit, what whole decoding has there."""
     split, rng = Split(shards, "train", cache), np.random.default_rng(0)
     for number in rng.integers(0, split.num_images, CROPS).tolist():
-        height, width = split.shape(number)
+        height, width = split.shapes(np.array([number]))[0].tolist()
         (top, low), (left, right) = np.sort(rng.integers(0, [[height], [width]], (2, 2))).tolist()
         box = Box(top, left, low - top + 1, right - left + 1)
         yield np.array_equal(split.part(number, box), box.of(split.pixels(number)))

@@ -5,8 +5,9 @@
 
 #include "jpeg.h"
 #include "resize.h"
+#include "steps.h"
 
-enum { PIXELS = 3, NOTHING = 1, NO_MEMORY = 3 };
+enum { COLOURS = 3, NOTHING = 1, NO_MEMORY = 3 };
 
 /* As `cuts.py` lays it out. */
 struct image {
@@ -16,10 +17,12 @@ struct image {
     struct part part;
     struct framing framing;
     unsigned char *out;
+    const struct step *steps; /* taken on the result */
+    uint64_t num_steps;
 };
 
 /* 0, or why not: as `vitpipe_decode_part`, or NO_MEMORY. */
-static int make(const struct image *image) {
+static int cut(const struct image *image) {
     const struct part *const part = &image->part;
     if (!image->data)
         return NOTHING;
@@ -27,7 +30,7 @@ static int make(const struct image *image) {
         return resize_to_planes(image->data, image->stride, part->height, part->width, &image->framing, image->out)
                    ? NO_MEMORY
                    : 0;
-    const size_t stride = PIXELS * (size_t)part->width;
+    const size_t stride = COLOURS * (size_t)part->width;
     unsigned char *const pixels = malloc(stride * (size_t)part->height);
     if (!pixels)
         return NO_MEMORY;
@@ -37,6 +40,14 @@ static int make(const struct image *image) {
         refused = NO_MEMORY;
     free(pixels);
     return refused;
+}
+
+static int make(const struct image *image) {
+    const int refused = cut(image);
+    const size_t side = (size_t)image->framing.side;
+    if (refused || !image->num_steps)
+        return refused;
+    return vitpipe_steps(image->out, side, side, image->steps, image->num_steps) ? NO_MEMORY : 0;
 }
 
 void vitpipe_images(const struct image *images, size_t count, int32_t *refused) {

@@ -1,107 +1,20 @@
-/* Bilinear resizing of 8-bit pixels to torch's own (ATen/native/cpu/UpSampleKernel.cpp): weights in double precision,
- * rounded to 16 bits, rows first and then columns, each result rounded to a byte. Whole numbers are added up, so that
- * the order does not matter, and no thread or instruction set has other pixels. */
+/* Bilinear resizing of 8-bit pixels to torch's own (ATen/native/cpu/UpSampleKernel.cpp): rows first and then columns,
+ * each result rounded to a byte. Whole numbers are added up, so that the order does not matter, and no instruction set
+ * has other pixels. */
 
-#include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "resize.h"
+#include "taps.h"
 
 #if defined(__x86_64__) && defined(__GNUC__)
 #define BY_AVX2
 #include <immintrin.h>
 #endif
 
-enum { PLANES = 3, TOGETHER = 4, AT_ONCE = 16, ROOM = 32 }; /* taps, bytes of a row; bytes that may be read beyond */
-
-/* Which pixels make each of some results, and by which weights. */
-struct taps {
-    int count, most;  /* results; weights of one, a multiple of TOGETHER, zeros at the end */
-    int precision;    /* bits of a weight behind the point */
-    int *first, *num; /* pixels of each result */
-    int16_t *weights;
-};
-
-static double triangle(double x) {
-    x = fabs(x);
-    return x < 1 ? 1 - x : 0;
-}
-
-/* Weights of one result with a low-pass; returns where they begin. */
-static int smooth_weights(int result, int old, double scale, int most, double *weights, int *num) {
-    const double support = scale >= 1 ? scale : 1, center = scale * (result + 0.5), inverse = scale >= 1 ? 1 / scale : 1;
-    const int64_t low = (int64_t)(center - support + 0.5), first = low > 0 ? low : 0;
-    int64_t size = (int64_t)(center + support + 0.5);
-    size = (size < old ? size : old) - first;
-    size = size < 0 ? 0 : size > most ? most : size;
-    double total = 0;
-    for (int64_t j = 0; j < size; j++)
-        total += weights[j] = triangle(((double)(j + first) - center + 0.5) * inverse);
-    for (int64_t j = 0; total != 0 && j < size; j++)
-        weights[j] /= total;
-    *num = (int)size;
-    return (int)first;
-}
-
-/* Weights of one result between its two neighbours. */
-static int plain_weights(int result, int old, double scale, double *weights, int *num) {
-    double at = scale * (result + 0.5) - 0.5;
-    at = at < 0 ? 0 : at;
-    int first = (int)floorf((float)at);
-    first = first < old - 1 ? first : old - 1;
-    double part = at - first;
-    part = part < 0 ? 0 : part > 1 ? 1 : part;
-    *num = first + 2 < old ? 2 : old - first;
-    for (int j = 0, place = 0; j < 2; j++, place++) {
-        if (first + j <= 0)
-            place = 0;
-        else if (first + j >= old - 1)
-            place = *num - 1;
-        weights[place] += triangle(j - part);
-    }
-    return first;
-}
-
-/* Taps of `count` results from `begin` on, of those to which `old` pixels are resized. 1 without memory. */
-static int find_taps(struct taps *taps, int old, int resized, int begin, int count, int antialias) {
-    const double scale = (double)old / resized, support = scale >= 1 && antialias ? scale : 1;
-    const int most = antialias ? 2 * (int)ceil(support) + 1 : 2;
-    double *const exact = calloc((size_t)most * (size_t)resized, sizeof *exact), *at = exact, greatest = 0;
-    taps->count = count;
-    taps->most = (most + TOGETHER - 1) / TOGETHER * TOGETHER;
-    taps->first = malloc(2 * (size_t)resized * sizeof *taps->first);
-    taps->weights = calloc((size_t)taps->most * (size_t)count + TOGETHER, sizeof *taps->weights);
-    if (!exact || !taps->first || !taps->weights) {
-        free(exact);
-        return 1;
-    }
-    taps->num = taps->first + resized;
-    for (int i = 0; i < resized; i++, at += most) { /* all of them, for the greatest decides the precision */
-        taps->first[i] = antialias ? smooth_weights(i, old, scale, most, at, &taps->num[i])
-                                   : plain_weights(i, old, scale, at, &taps->num[i]);
-        for (int j = 0; j < taps->num[i]; j++)
-            greatest = at[j] > greatest ? at[j] : greatest;
-    }
-    for (taps->precision = 0; taps->precision < 22; taps->precision++)
-        if ((int)(0.5 + greatest * (1 << (taps->precision + 1))) >= 1 << 15)
-            break;
-    for (int i = 0; i < count; i++) {
-        taps->first[i] = taps->first[begin + i];
-        taps->num[i] = taps->num[begin + i];
-        for (int j = 0; j < taps->num[i]; j++)
-            taps->weights[i * taps->most + j] =
-                (int16_t)(0.5 + exact[(begin + i) * (ptrdiff_t)most + j] * (1 << taps->precision));
-    }
-    free(exact);
-    return 0;
-}
-
-static void free_taps(struct taps *taps) {
-    free(taps->first);
-    free(taps->weights);
-}
+enum { PLANES = 3, AT_ONCE = 16, ROOM = 32 }; /* bytes of a row; bytes that may be read beyond the last of a pixel */
 
 static inline unsigned char as_byte(int sum, int precision) {
     sum >>= precision;
