@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: install demo demo-clothes test unit check docs bench drill lock clean
+.PHONY: install demo demo-clothes test unit check docs bench gpu drill lock clean
 
 install: $(STAMP)
 
@@ -47,6 +47,9 @@ docs: install  # the site in docs/_build, where nothing may be unclear to its ge
 
 bench: install
 	PYTHONPATH=.:tests $(BIN)/python -W ignore -m tests.benchmarks
+
+gpu: install  # ten minutes on this machine's GPU; without one shrunk to a CPU
+	$(BIN)/vitpipe doctor --gpu
 
 drill: install
 	$(BIN)/python -m pytest -m drill

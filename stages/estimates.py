@@ -1,13 +1,73 @@
 """What a stage tells a plan: what a node will cost, and what may be assumed of the machine. Looks at neither."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import Field, field_serializer
 
 from vitpipe.stages.artifacts import Artifact
+from vitpipe.stages.costs.machines import DEFAULT_SHARE, ClusterFacts, GpuKind
+from vitpipe.stages.costs.tasks import Tasks
+from vitpipe.stages.costs.training import Binds
 from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.settings import Settings, TaskResources
+
+
+class Costs(Settings):
+    """What a training's time is made of, and what would have to be there for the model alone to bind it."""
+
+    binds: Binds
+    """What holds a step up."""
+    step_seconds: dict[str, float]
+    """Of one step: compute, images and store go on at once, network is what is not hidden of the collectives, and
+    traffic all of them."""
+    images_per_s: float
+    """Of all workers, between checkpoints."""
+    compute_images_per_s: float
+    """As many as the model alone would take."""
+    machines: int
+    workers: int
+    """Ranks, or tasks that run at once."""
+    cores_per_worker: int
+    gpus: float = 0.0
+    """That all of them hold together."""
+    needed: dict[str, float] = Field(default_factory=dict)
+    """To be bound by compute: `cores_per_worker`, `store_gbit_per_s` of each machine, `network_gbit_per_s`."""
+    image_milliseconds: dict[str, float] = Field(default_factory=dict)
+    """One core's time for one image, by what is done to it."""
+    knee_workers: int | None = None
+    """Workers beyond which twice as many are less than 1.5 times as fast."""
+    checkpoint_steps: int | None = None
+    best_checkpoint_steps: int | None = None
+    """What loses least between checkpoints and failures (Young, Daly)."""
+    stalls_seconds: float = 0.0
+    """Training waits so long for checkpoints in all."""
+    failures_seconds: float = 0.0
+    """Expected loss by interruptions in all."""
+    store_bytes: float = 0.0
+    """What each machine reads from the store."""
+    window_bytes: float = 0.0
+    """What each machine must hold so that it reads whole shards."""
+
+
+def tasks_costs(tasks: Tasks) -> Costs:
+    """What binds the tasks of a fan-out, for a plan; seconds are those of one task."""
+    needed = {}
+    if tasks.gpus_each and tasks.images_s > tasks.compute_s:
+        needed["cores_per_worker"] = float(math.ceil(tasks.images_s * tasks.cores_each / tasks.compute_s))
+    return Costs(
+        binds=tasks.binds,
+        step_seconds={"compute": tasks.compute_s / tasks.count, "images": tasks.images_s / tasks.count},
+        images_per_s=tasks.images / tasks.seconds,
+        compute_images_per_s=tasks.images / tasks.compute_s * tasks.at_once,
+        machines=1,
+        workers=math.ceil(tasks.at_once),
+        cores_per_worker=max(1, int(tasks.cores_each)),
+        gpus=tasks.at_once * tasks.gpus_each,
+        needed=needed,
+        image_milliseconds=tasks.image.terms(),
+    )
 
 
 class Estimate(Settings):
@@ -22,6 +82,12 @@ class Estimate(Settings):
     memory_bytes: int | None = None
     """Peak memory per worker (per GPU where there is one)."""
     hours: float | None = None
+    costs: Costs | None = None
+    """What binds a training, and what it would take."""
+    image_bytes: float | None = None
+    """ShardSets only: bytes of one image, on average."""
+    image_format: str | None = None
+    """ShardSets only: what most images are, `jpeg`, `png` or `webp`."""
     splits: dict[str, int] | None = None
     """ShardSets only: images per split, for who comes after."""
     num_classes: int | None = None
@@ -50,8 +116,22 @@ class Known(Settings):
     cpu_flops: float = 40e9
     """Sustained FLOP/s of one CPU core in fp32."""
     gpus: int = 0
+    cores: int = 1
+    """CPU cores of all machines together, where tasks share no GPU."""
     gpu_bytes: float = 80e9
     """Memory of one GPU."""
+    gpu: GpuKind | None = None
+    """Which it is, where that is known: it then says how fast each variant is."""
+    cluster: ClusterFacts = ClusterFacts()
+    """The machines that hold GPUs and cores."""
+
+    def gpu_speed(self, variant: str = DEFAULT_SHARE) -> float:
+        """FLOP/s of one GPU on a model of this variant."""
+        return self.gpu.flops(variant) if self.gpu else self.gpu_flops
+
+    def core_speed(self, width: int, bf16: bool = False) -> float:
+        """FLOP/s of one core on a model of this width."""
+        return self.cluster.core_flops(width, bf16) or self.cpu_flops
 
     def task_flops(self, resources: TaskResources) -> float:
         """Sustained FLOP/s of one task of a fan-out: of its part of a GPU, or of its cores where there is none."""

@@ -1,23 +1,20 @@
-"""Graphs of gangs and fan-outs on simulated machines: the queue of the run, driven by a clock of the simulation's."""
+"""Random graphs of gangs and fan-outs for the simulated queue, simpler orders, and what no order can beat."""
 
-import heapq
 import itertools
 import math
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from vitpipe.infra.ray.one_queue import OneQueue, Ticket
+from vitpipe.infra.chains import longest_chains
+from vitpipe.infra.ray.machines import Reservation
+from vitpipe.infra.ray.one_queue import OneQueue
+from vitpipe.infra.simulation.graphs import SimulatedNode, run_graph
 
 
 @dataclass(frozen=True)
-class Work:
-    """A node: tasks by their seconds, or one gang of so many ranks."""
-
-    tasks: tuple[float, ...]
-    cpus: float = 1.0
-    ranks: int = 0
-    needs: tuple[str, ...] = ()
+class Work(SimulatedNode):
+    """A node on cores alone."""
 
     @property
     def longest(self):
@@ -25,7 +22,11 @@ class Work:
 
     @property
     def area(self):
-        return sum(self.tasks) * self.cpus * max(1, self.ranks)
+        return sum(self.tasks) * self.bundle["CPU"] * max(1, self.ranks)
+
+
+def work(tasks, cpus=1.0, ranks=0, needs=()):
+    return Work(tuple(tasks), {"CPU": cpus}, ranks, tuple(needs))
 
 
 @dataclass
@@ -53,7 +54,7 @@ def bounds(graph, machines):
     that it needs has to be done, and behind it all that needs it; and gangs of which no two have room at once go one
     after the other."""
     cpus = sum(one["CPU"] for one in machines.values())
-    back = longest_chains(graph, lambda id: graph[id].longest)
+    back = longest_chains({id: one.longest for id, one in graph.items()}, {id: one.needs for id, one in graph.items()})
     loose = max(max(back.values()), sum(one.area for one in graph.values()) / cpus)
     above, below, heads = {}, {id: set() for id in graph}, {}
     for id, one in graph.items():
@@ -67,7 +68,7 @@ def bounds(graph, machines):
         for id, one in graph.items()
     }
     through = max(heads[id] + max(one.longest, one.area / cpus) + tails[id] for id, one in graph.items())
-    size = {id: one.ranks * one.cpus for id, one in graph.items() if one.ranks}
+    size = {id: one.ranks * one.bundle["CPU"] for id, one in graph.items() if one.ranks}
     apart = [
         min(heads[id] for id in some) + sum(graph[id].longest for id in some) + min(tails[id] for id in some)
         for count in range(1, len(size) + 1)
@@ -77,69 +78,35 @@ def bounds(graph, machines):
     return loose, max([loose, through, *apart])
 
 
-def longest_chains(graph, seconds):
-    chains = {}
-    for id in reversed(graph):
-        after = max((chains[other] for other, one in graph.items() if id in one.needs), default=0.0)
-        chains[id] = seconds(id) + after
-    return chains
-
-
 def simulate(graph, machines, make=OneQueue, told=lambda rng, seconds: seconds, seed=0):
-    """Run a graph as a driver does: a node's tickets join once all that it needs have ended."""
-    rng, now, cpus = np.random.default_rng(seed), [0.0], sum(one["CPU"] for one in machines.values())
-    queue = make(lambda: machines, lambda: now[0])
-    estimates = {id: [told(rng, seconds) for seconds in one.tasks] for id, one in graph.items()}
-
-    def whole(id):
-        known = [seconds for seconds in estimates[id] if seconds is not None]
-        share = cpus / graph[id].cpus
-        return max(max(known), sum(known) / share) if known else 60.0
-
-    queue.rank(longest_chains(graph, whole))
-    done, left, joined, ran = set(), {}, set(), Ran(0.0, *bounds(graph, machines))
-    running, numbers, turns = [], itertools.count(), []
-
-    def begin():
-        for id, one in graph.items():
-            if id not in joined and done.issuperset(one.needs):
-                joined.add(id)
-                left[id] = len(one.tasks)
-                tickets = [
-                    Ticket(seconds, {"CPU": one.cpus}, estimate, turns.append, one.ranks > 0, max(1, one.ranks), id)
-                    for seconds, estimate in zip(one.tasks, estimates[id], strict=True)
-                ]
-                if one.ranks:
-                    longest = max((end for end, _, _ in running), default=now[0]) - now[0]
-                    ran.gangs[id] = (now[0], longest, math.inf, math.inf)
-                queue.join(tickets)
-                take()
-
-    def take():
-        for ticket in turns:
-            if ticket.is_gang:
-                came, longest, _, _ = ran.gangs[ticket.node]
-                ran.gangs[ticket.node] = (came, longest, now[0], now[0] + ticket.item)
-            heapq.heappush(running, (now[0] + ticket.item, next(numbers), ticket))
-        turns.clear()
-        held = {}
-        for _, _, ticket in running:
-            for name in ticket.machines:
-                held[name] = held.get(name, 0.0) + ticket.bundle["CPU"]
-        assert all(amount <= machines[name]["CPU"] + 1e-6 for name, amount in held.items()), "more than there is"
-
-    begin()
-    while running:
-        now[0], _, ticket = heapq.heappop(running)
-        left[ticket.node] -= 1
-        if not left[ticket.node]:
-            done.add(ticket.node)
-        queue.leave([ticket], ended=True)
-        take()
-        begin()
-    assert done == set(graph), "somebody starved"
-    ran.seconds = now[0]
-    return ran
+    """Run a graph, its estimates as `told` has them; nobody may hold more than there is."""
+    rng = np.random.default_rng(seed)
+    nodes = {
+        id: Work(one.tasks, one.bundle, one.ranks, one.needs, tuple(told(rng, seconds) for seconds in one.tasks))
+        for id, one in graph.items()
+    }
+    timeline = run_graph(nodes, machines, make)
+    assert timeline.spans.keys() == graph.keys(), "somebody starved"
+    held = dict.fromkeys(machines, 0.0)
+    changes = [
+        (at, sign, turn)
+        for turn in timeline.turns
+        for at, sign in ((turn.began, 1), (turn.ended, -1))
+        if turn.ended > turn.began
+    ]
+    for _, sign, turn in sorted(changes, key=lambda one: one[:2]):
+        for name in turn.machines:
+            held[name] += sign * graph[turn.node].bundle["CPU"]
+            assert held[name] <= machines[name]["CPU"] + 1e-6, "more than there is"
+    gangs = {}
+    for id in (id for id, one in graph.items() if one.ranks):
+        span = timeline.spans[id]
+        longest = max(
+            (turn.ended for turn in timeline.turns if turn.node != id and turn.began <= span.came < turn.ended),
+            default=span.came,
+        )
+        gangs[id] = (span.came, longest - span.came, span.began, span.ended)
+    return Ran(timeline.seconds, *bounds(graph, machines), gangs)
 
 
 def random_graph(seed):
@@ -155,26 +122,26 @@ def random_graph(seed):
         return tuple(float(one) for one in rng.lognormal(math.log(typical), 0.6, number))
 
     for n in range(benchmarks):
-        graph[f"data-{n}"] = Work(lengths(int(rng.integers(1, 12)), 20))
-    graph["images"] = Work(lengths(int(rng.integers(4, 60)), 30))
+        graph[f"data-{n}"] = work(lengths(int(rng.integers(1, 12)), 20))
+    graph["images"] = work(lengths(int(rng.integers(4, 60)), 30))
     for b in range(backbones):
         ranks = int(rng.integers(1, total + 1))
         cpus = float(rng.choice([one for one in (1, 2, 4) if one <= per]))
         ranks = max(1, min(ranks, len(machines) * int(per // cpus)))
-        graph[f"net-{b}"] = Work(lengths(1, rng.uniform(100, 2000)), cpus, ranks, ("images",))
-        graph[f"weights-{b}"] = Work(lengths(1, 20), needs=(f"net-{b}",))
+        graph[f"net-{b}"] = work(lengths(1, rng.uniform(100, 2000)), cpus, ranks, ("images",))
+        graph[f"weights-{b}"] = work(lengths(1, 20), needs=(f"net-{b}",))
         for n in range(benchmarks):
             needs = (f"weights-{b}", f"data-{n}")
             cpus = float(rng.choice([1, 1, min(2, per)]))
             trials = int(rng.integers(2, 16))
-            graph[f"sweep-{b}-{n}"] = Work(lengths(trials, rng.uniform(20, 300)), cpus, needs=needs)
-            graph[f"tuned-{b}-{n}"] = Work(lengths(int(rng.integers(1, 4)), 60), cpus, needs=(f"sweep-{b}-{n}",))
+            graph[f"sweep-{b}-{n}"] = work(lengths(trials, rng.uniform(20, 300)), cpus, needs=needs)
+            graph[f"tuned-{b}-{n}"] = work(lengths(int(rng.integers(1, 4)), 60), cpus, needs=(f"sweep-{b}-{n}",))
             if rng.random() < 0.5:
-                graph[f"probe-{b}-{n}"] = Work(lengths(int(rng.integers(1, 8)), 15), needs=needs)
+                graph[f"probe-{b}-{n}"] = work(lengths(int(rng.integers(1, 8)), 15), needs=needs)
     for n in range(benchmarks):
         if rng.random() < 0.5:
-            graph[f"scratch-{n}"] = Work(lengths(int(rng.integers(2, 10)), 150), needs=(f"data-{n}",))
-    graph["table"] = Work(lengths(1, 10), needs=tuple(graph))
+            graph[f"scratch-{n}"] = work(lengths(int(rng.integers(2, 10)), 150), needs=(f"data-{n}",))
+    graph["table"] = work(lengths(1, 10), needs=tuple(graph))
     return graph, machines
 
 
@@ -210,6 +177,37 @@ class LongestFirst(OneQueue):
 
     def _place(self, ticket):
         return (not ticket.is_gang, 0.0, -(ticket.seconds or math.inf), ticket.order)
+
+
+def keeping_room(graph, machines, told, seed, error=0.0):
+    """Run a graph by a queue that keeps room for gangs that are still to come, so near as it is known when they come:
+    `error` is the spread of the logarithm of the time until then. A first run without it says when they come."""
+    rng = np.random.default_rng(seed + 1)
+    came = {id: times[0] for id, times in simulate(graph, machines, OneQueue, told, seed).gangs.items()}
+    believed = {id: at * float(rng.lognormal(0, error)) for id, at in came.items()}
+
+    class KeepsRoom(OneQueue):
+        def join(self, tickets):
+            for ticket in tickets:
+                believed.pop(ticket.node, None)
+            super().join(tickets)
+
+        def _goes(self, ticket, now, reserved):
+            kept = [] if ticket.is_gang else [self._kept(id, at, now) for id, at in believed.items() if at > now]
+            return super()._goes(ticket, now, [*reserved, *filter(None, kept)])
+
+        def _kept(self, id, at, now):
+            shape = graph[id].shape
+            held = self.there.reserve(shape, now, [])
+            if held is None or held.start >= at:
+                return held
+            rooms = {
+                name: self.there._there[name].spare(shape.asked, count, at, now)
+                for name, count in held.machines.items()
+            }
+            return Reservation(held.machines, at, max(at, held.expected), rooms)
+
+    return simulate(graph, machines, KeepsRoom, told, seed)
 
 
 def wrong(rng, seconds):

@@ -3,14 +3,13 @@
 Work that must wait is Ray's business; work that can never fit is ours.
 """
 
-import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 import ray
 
-from vitpipe.infra.errors import StageError
+from vitpipe.infra.ray.head import ask_head
 from vitpipe.infra.ray.machine import Asked, bundles_in
+from vitpipe.infra.ray.patience import Patience
 from vitpipe.infra.ray.reasons import lack
 
 Bundle = Mapping[str, float]
@@ -20,8 +19,9 @@ _SHOWN = ("CPU", "GPU", "memory")
 
 
 def machines() -> dict[str, dict[str, float]]:
-    """List what each living node has, by Ray's id of it."""
-    return {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
+    """List what each living node has, by Ray's id of it. Lost when the cluster is gone."""
+    nodes = ask_head("list the machines of the cluster", ray.nodes)
+    return {node["NodeID"]: node["Resources"] for node in nodes if node["Alive"]}
 
 
 def room(bundle: Bundle) -> int:
@@ -41,28 +41,9 @@ def missing(bundle: Bundle, count: int) -> str | None:
     return f"{count} x ({_words(bundle)}) asked for, {lacks}: {len(there)} nodes with {_words(total)} in all"
 
 
-@dataclass
-class CapacityWait:
-    """Tolerates for `wait_s` that a cluster is too small, and then says what is missing."""
-
-    bundle: Bundle
-    count: int
-    wait_s: float
-    what: str
-    """For the message: `run 2 ranks of backbone`."""
-    _since: float | None = field(default=None, init=False)
-
-    def check(self) -> None:
-        """StageError once the cluster has been too small for `wait_s` without a break."""
-        lack = missing(self.bundle, self.count)
-        if lack is None:
-            self._since = None
-            return
-        now = time.monotonic()
-        self._since = now if self._since is None else self._since
-        if now - self._since >= self.wait_s:
-            found = f"workers unavailable after {self.wait_s:g} s: {lack}"
-            raise StageError(self.what, found, "add machines or ask for less")
+def patience(bundle: Bundle, count: int, wait_s: float, asked: str) -> Patience:
+    """Make what tolerates for `wait_s` that the cluster is too small for so many bundles at once."""
+    return Patience(lambda: missing(bundle, count), wait_s, asked)
 
 
 def _asked(bundle: Bundle) -> Asked:

@@ -29,6 +29,7 @@ from vitpipe.infra.ray.embedded import apart
 from vitpipe.infra.ray.fanout import fan
 from vitpipe.infra.ray.gang import gang
 from vitpipe.infra.ray.gang_size import Size
+from vitpipe.infra.ray.head import ask_head
 from vitpipe.infra.ray.head_dashboard import refuse_open
 from vitpipe.infra.ray.leftovers import driver_folder
 from vitpipe.infra.ray.one_queue import OneQueue
@@ -85,7 +86,7 @@ class RayCluster:
 
     def gpus(self) -> int:
         """Count the GPUs of the whole cluster now."""
-        return int(ray.cluster_resources().get("GPU", 0))
+        return int(ask_head("count the GPUs of the cluster", ray.cluster_resources).get("GPU", 0))
 
     def fan(
         self,

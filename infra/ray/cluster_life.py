@@ -5,12 +5,10 @@ import threading
 import ray
 from ray.exceptions import RayError
 
-from vitpipe.infra.errors import Lost, StorageError
-from vitpipe.infra.ray import auth as ray_auth
+from vitpipe.infra.errors import Lost
 from vitpipe.infra.ray.capacity import machines
 from vitpipe.infra.ray.deaths import in_words
-
-_GO_ON = "run the same command again, on a new cluster if this one lost its head: it goes on from the last commit"
+from vitpipe.infra.ray.head import unreachable
 
 leaving = threading.Event()
 """Set once this process leaves its cluster: whoever asks Ray anything after that ends the process on the spot."""
@@ -22,13 +20,11 @@ def cluster_gone() -> str | None:
     Asked before Ray is, where it matters: Ray itself waits for a minute, and then ends this process.
     """
     context = ray.get_runtime_context()
+    if found := unreachable(context.gcs_address):
+        return found
     try:
-        ray_auth.require_answer(context.gcs_address)
         return None if context.get_node_id() in machines() else "this machine is no part of it any more"
-    except (StorageError, RayError) as error:
-        return getattr(error, "found", None) or in_words(error)
-
-
-def lost_cluster(asked: str, found: str) -> Lost:
-    """Return what a gang ends with when no other can be started."""
-    return Lost(asked, f"the cluster is gone ({found})", _GO_ON)
+    except Lost as error:
+        return error.found
+    except RayError as error:
+        return in_words(error)

@@ -1,6 +1,7 @@
 """Many independent Ray tasks: results as they end, machines may be lost, one failure stops no other."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from queue import Empty, SimpleQueue
 from typing import TypeVar
 
@@ -21,7 +22,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from vitpipe.infra import metrics
 from vitpipe.infra.errors import Lost, StageError
 from vitpipe.infra.ray import on_worker
-from vitpipe.infra.ray.capacity import CapacityWait
+from vitpipe.infra.ray.capacity import patience
 from vitpipe.infra.ray.deaths import in_words
 from vitpipe.infra.ray.one_queue import AnyTicket, OneQueue, Ticket
 from vitpipe.infra.ray.wait import Wait
@@ -50,24 +51,24 @@ def fan(
     """Run `fn(item)` for each item as a task of its own, in the turn that the queue of all nodes gives it.
 
     A lost task runs again, at most `max_failures` times. Errors of tasks are inside their Done: a VitpipeError as it
-    was raised. Raised here: Stopped, LeaseLost, and StageError when the cluster stays too small for one task.
+    was raised. Raised here: Stopped, LeaseLost, StageError when the cluster stays too small for one task, and Lost when
+    it is gone.
     """
-    wait, patience = Wait(job, queue), CapacityWait(bundle, 1, wait_s, f"run tasks of {job.node}")
-    patience.check()
+    wait, room = Wait(job, queue), patience(bundle, 1, wait_s, f"run tasks of {job.node}")
+    room.check()
     # a ticket whose turn it is, or the reference of a task that ended
     inbox: SimpleQueue[Ticket[Item] | ObjectRef] = SimpleQueue()
     tickets = [Ticket(item, bundle, seconds(item), inbox.put, node=job.node) for item in items]
     running: dict[ObjectRef, Ticket[Item]] = {}
     left, remote = len(tickets), ray.remote(_run)
-    try:
-        queue.join(tickets)
+    with _queued(queue, tickets, running):
         wait.tell("missing")
         while left:
             message = next_message(inbox)
             job.ask_to_stop()
             if message is None:
                 wait.look(idle=not running)
-                patience.check()
+                room.check()
             elif isinstance(message, Ticket):
                 options = _options(message, queue, f"{job.node}/{label(message.item)}")
                 reference = remote.options(**options).remote(fn, job, message.item, wait.over())
@@ -80,10 +81,23 @@ def fan(
                 if done is not None:
                     left -= 1
                     yield done
+
+
+@contextmanager
+def _queued(queue: OneQueue, tickets: Sequence[AnyTicket], running: Mapping[ObjectRef, AnyTicket]) -> Iterator[None]:
+    """Have these tickets in the queue; at the end they leave it, and what runs of them ends."""
+    is_gone = False
+    try:
+        queue.join(tickets)
+        yield
+    except Lost:
+        is_gone = True  # nothing can be asked of the cluster any more, and its machines end by themselves
+        raise
     finally:
         queue.leave(tickets)
-        queue.look()
-        _cancel(list(running))
+        if not is_gone:
+            queue.look()
+            _cancel(list(running))
 
 
 def next_message(inbox: "SimpleQueue[T]") -> T | None:
@@ -144,11 +158,11 @@ def _outcome(
     except RayTaskError as error:
         return Done(task.item, error=_cause(error))
     except LOST as error:
-        task.losses += 1
+        may_run_again = task.lose(max_failures)
         metrics.NodeMetrics(job.run, job.node).inc("restarts_total")
         reason = in_words(error)
         job.tell("rank_lost", f"task {job.node}/{name} was lost ({task.losses} of {max_failures + 1}): {reason}")
-        if task.losses <= max_failures:
+        if may_run_again:
             return None
         found = f"it was lost {task.losses} times, last: {reason}"
         return Done(task.item, error=Lost(f"run task {job.node}/{name}", found, "look at the machines' health"))

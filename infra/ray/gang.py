@@ -4,6 +4,7 @@ One actor for each rank, in placement groups, led by the thread of the driver th
 """
 
 import itertools
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -12,8 +13,8 @@ from queue import SimpleQueue
 from ray.exceptions import RayError
 
 from vitpipe.infra.errors import Lost
-from vitpipe.infra.ray.capacity import CapacityWait
-from vitpipe.infra.ray.cluster_life import cluster_gone, lost_cluster
+from vitpipe.infra.ray import capacity
+from vitpipe.infra.ray.cluster_life import cluster_gone
 from vitpipe.infra.ray.deaths import in_words
 from vitpipe.infra.ray.fanout import next_message
 from vitpipe.infra.ray.gang_losses import Losses
@@ -23,9 +24,13 @@ from vitpipe.infra.ray.gang_places import places
 from vitpipe.infra.ray.gang_ranks import begin
 from vitpipe.infra.ray.gang_size import Size
 from vitpipe.infra.ray.gang_watch import GangWatch
+from vitpipe.infra.ray.head import lost_cluster
 from vitpipe.infra.ray.one_queue import OneQueue, Ticket
+from vitpipe.infra.ray.patience import Patience
 from vitpipe.infra.ray.wait import Wait
 from vitpipe.infra.work import Job, Rank
+
+log = logging.getLogger(__name__)
 
 
 def gang(
@@ -46,7 +51,7 @@ def gang(
     machines are there for `wait_s`. A rank that is silent or lets others wait for `hang_timeout_s` counts as lost.
     """
     asked = f"run {size} ranks of {job.node}"
-    patience = CapacityWait(size.bundle, size.least, wait_s, asked)
+    patience = capacity.patience(size.bundle, size.least, wait_s, asked)
     patience.check()
     losses = Losses(job, asked, max_failures)
     try:
@@ -61,7 +66,7 @@ def gang(
 
 
 @contextmanager
-def _turn(queue: OneQueue, job: Job, size: Size, patience: CapacityWait) -> Iterator[Callable[[Sequence[str]], None]]:
+def _turn(queue: OneQueue, job: Job, size: Size, patience: Patience) -> Iterator[Callable[[Sequence[str]], None]]:
     """Hold the machines of all ranks in the queue, once it is their turn; tell what is given where the ranks are.
 
     Errors: as `gang`, while it is not.
@@ -87,7 +92,7 @@ def _start(
     fn: Callable[[Rank], None],
     losses: Losses,
     size: Size,
-    patience: CapacityWait,
+    patience: Patience,
     hang_timeout_s: int,
     restart: int,
     placed: Callable[[Sequence[str]], None],
@@ -106,5 +111,7 @@ def _start(
             return True
         ending = Ending(failures, ranks.places, outlook.reclaimed)
         losses.check(ending)
+        if not ending.noticed:
+            log.warning("%s: a start failed\n%s", job.node, ending.traces)
         losses.count(ending, ranks.end())
         return False

@@ -3,7 +3,6 @@
 Knows no Ray: what a process died of is in words here.
 """
 
-import logging
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,13 +12,11 @@ from vitpipe.infra.errors import Lost, StageError, VitpipeError, gravest
 from vitpipe.infra.ray.gang_notes import Ending, Failure
 from vitpipe.infra.work import Job
 
-log = logging.getLogger(__name__)
-
 _LOOK = "see the traceback in the log; trying again would not help"
 _SMALLER = "lower micro_batch, use more workers, or a larger machine; trying again would not help"
 
 NAMED = 8
-"""Ranks that an event names; a log has all."""
+"""Ranks that an event names; the log has all."""
 
 
 @dataclass
@@ -49,7 +46,7 @@ class Losses:
         final = [one.error for one in ending.failures.values() if isinstance(one.error, VitpipeError)]
         if final and not ending.noticed:
             worst = gravest(final)
-            worst.add_note(_traces(ending))
+            worst.add_note(ending.traces)
             raise worst
 
     def count(self, ending: Ending, steps: Mapping[int, str]) -> None:
@@ -68,7 +65,6 @@ class Losses:
             self.job.tell("preempted", f"{words} (a preemption, not charged)")
             return
         self.failures += 1
-        log.warning("%s: a start failed\n%s", self.job.node, _traces(ending))
         self.job.tell("rank_lost", f"{words} (failure {self.failures} of {self.max_failures + 1})")
         self._same_again(ending, steps)
         if self.failures > self.max_failures:
@@ -85,7 +81,7 @@ class Losses:
         if again:
             found = f"the same failure twice: {'; '.join(sorted(again))}"
             repeated = StageError(f"run {self.job.node}", found, _SMALLER if gone else _LOOK)
-            repeated.add_note(_traces(ending))
+            repeated.add_note(ending.traces)
             raise repeated
 
 
@@ -112,7 +108,3 @@ def _lack_of_memory(ending: Ending, steps: Mapping[int, str]) -> frozenset[str]:
     ended = [rank for rank, failure in ending.failures.items() if failure.is_gone and failure.of_memory]
     found = {steps[rank] for rank in ended if rank in steps}
     return frozenset(f"out of memory, ended by Ray before its machine was ({step})" for step in found)
-
-
-def _traces(ending: Ending) -> str:
-    return "\n".join(f"rank {rank}: {one.trace or one.words}" for rank, one in sorted(ending.failures.items()))

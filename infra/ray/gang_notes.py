@@ -105,3 +105,9 @@ class Ending:
         """Whether a machine that was taken away is why."""
         nodes = {place.node for rank, place in self.places.items() if rank in self.failures}
         return bool(nodes & self.reclaimed) or (self.noticed and bool(self.reclaimed))
+
+    @property
+    def traces(self) -> str:
+        """What each rank failed with, as the log has it."""
+        failures = sorted(self.failures.items())
+        return "\n".join(f"rank {rank}: {one.trace or one.words}" for rank, one in failures)

@@ -16,12 +16,14 @@ from ray.exceptions import RayError
 from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
+from vitpipe.infra.errors import Lost
 from vitpipe.infra.ray import capacity
-from vitpipe.infra.ray.capacity import CapacityWait
 from vitpipe.infra.ray.cluster_life import cluster_gone, leaving
 from vitpipe.infra.ray.demand import nothing
 from vitpipe.infra.ray.fanout import LOOK_S
 from vitpipe.infra.ray.gang_size import Size
+from vitpipe.infra.ray.head import ask_head
+from vitpipe.infra.ray.patience import Patience
 from vitpipe.infra.work import Job
 
 STIR_S = 10.0
@@ -56,7 +58,7 @@ class Places:
 
     def take(self) -> list[Spot]:
         """Take all room that is there now; those of one machine stand together."""
-        table = placement_group_table()
+        table = _groups()
         ready = [self.fewest, *self._ready(table)]
         self._taken = len(ready) - 1
         spots = [
@@ -68,14 +70,14 @@ class Places:
 
     def added(self) -> int:
         """Count the ranks for which room has come since it was taken."""
-        return len(self._ready(placement_group_table())) - self._taken if len(self.more) > self._taken else 0
+        return len(self._ready(_groups())) - self._taken if len(self.more) > self._taken else 0
 
     def _ready(self, table: dict[str, Any]) -> list[PlacementGroup]:
         return [one for one in self.more if table.get(one.id.hex(), {}).get("state") == "CREATED"]
 
 
 @contextmanager
-def places(job: Job, size: Size, patience: CapacityWait) -> Iterator[Places]:
+def places(job: Job, size: Size, patience: Patience) -> Iterator[Places]:
     """Have room for the gang, and give it back, which ends whatever runs there.
 
     Errors: those of `job.ask_to_stop` and `patience.check`, while room is waited for.
@@ -106,13 +108,17 @@ def places(job: Job, size: Size, patience: CapacityWait) -> Iterator[Places]:
             yield found
         finally:
             is_lost = found.is_lost
-    except RayError:
+    except (RayError, Lost):
         is_lost = is_lost or cluster_gone() is not None
         raise
     finally:
         if not is_lost and not leaving.is_set():  # else Ray would wait for it
             for group in taken:
                 remove_placement_group(group)
+
+
+def _groups() -> dict[str, Any]:
+    return ask_head("look for room for the ranks", placement_group_table)
 
 
 def _stir() -> None:
@@ -134,6 +140,6 @@ def _gather(found: Places, size: Size, wait: Callable[[], None]) -> None:
     if not found.more:
         return
     until = time.monotonic() + GATHER_S
-    while found.added() < min(size.most, capacity.room(size.bundle)) - size.least and time.monotonic() < until:
+    while found.added() < size.reachable(capacity.room(size.bundle)) - size.least and time.monotonic() < until:
         wait()
         time.sleep(LOOK_S / 10)

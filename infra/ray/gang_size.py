@@ -20,6 +20,10 @@ class Size:
         """The resources that one rank asks of a machine, as Ray names them."""
         return {"CPU": float(self.cpus), **({"GPU": float(self.gpus)} if self.gpus else {})}
 
+    def reachable(self, room: int) -> int:
+        """How many ranks start on machines that hold so many, if they hold the fewest."""
+        return min(self.most, room)
+
     def __str__(self) -> str:
         return str(self.most) if self.least == self.most else f"{self.least} to {self.most}"
 

@@ -22,7 +22,12 @@ _End = tuple[float, float, int, AnyTicket]
 
 def bundles_in(asked: Asked, free: Sizes) -> int:
     """Count how many of a bundle have room in what is free."""
-    return min((int((free.get(name, 0.0) + SLACK) // amount) for name, amount in asked), default=1_000_000)
+    fewest = 1_000_000
+    for name, amount in asked:
+        count = int((free.get(name, 0.0) + SLACK) // amount)
+        if count < fewest:
+            fewest = count
+    return fewest
 
 
 @dataclass
@@ -35,6 +40,8 @@ class MachineRoom:
     free: dict[str, float]
     held: dict[AnyTicket, int] = field(default_factory=dict)
     """How many bundles of each ticket are here."""
+    version: int = 0
+    """Another after each change."""
     _known: list[_End] = field(default_factory=list)
     """Tickets whose end is known, in its order: end, beginning, number, ticket."""
     _unknown: list[_End] = field(default_factory=list)
@@ -47,6 +54,7 @@ class MachineRoom:
     def hold(self, ticket: AnyTicket, count: int) -> None:
         """Count bundles of a ticket in."""
         self._comings.clear()
+        self.version += 1
         self.held[ticket] = count
         _give(self.free, ticket, -count)
         end = (ticket.ends, ticket.began, ticket.order, ticket)
@@ -59,6 +67,7 @@ class MachineRoom:
     def release(self, ticket: AnyTicket) -> None:
         """Count all bundles of a ticket out."""
         self._comings.clear()
+        self.version += 1
         count = self.held.pop(ticket)
         _give(self.free, ticket, count)
         if math.isinf(ticket.ends):
@@ -66,6 +75,49 @@ class MachineRoom:
             _give(self._loose, ticket, -count)
         else:
             del self._known[bisect_left(self._known, (ticket.ends, ticket.began, ticket.order))]
+
+    def first(self, asked: Asked, now: float) -> tuple[float, float, float] | None:
+        """Say what `comings` does of one bundle: when it has room, when the last began that then ends.
+
+        The third is until when that is true. None where it never has room.
+        """
+        free, lacking = self.free, dict[str, float]()
+        for name, amount in asked:
+            if free.get(name, 0.0) + SLACK < amount:
+                lacking[name] = amount
+        if not lacking:
+            return -math.inf, -math.inf, math.inf
+        here = {name: free.get(name, 0.0) for name in lacking}
+        until = math.inf
+        for end, began, _, ticket in self._ends(now):
+            until = min(until, end)
+            held = self.held[ticket]
+            for name, amount in ticket.shape.asked:
+                if name in lacking:
+                    here[name] += amount * held
+                    if here[name] + SLACK >= lacking[name]:
+                        del lacking[name]
+            if not lacking:
+                return end, began, until
+        return None
+
+    def booking(self, asked: Asked, now: float) -> tuple[float, dict[str, float]]:
+        """Say when one bundle may have room at the earliest, and what is over then: `soonest` and `spare` in one."""
+        overdue, free = self._at(now)
+        start = now
+        lacking = [(name, amount) for name, amount in asked if free.get(name, 0.0) + SLACK < amount]
+        for end, _, _, ticket in self._known[overdue:] if overdue else self._known:
+            if not lacking and end > start:
+                break
+            held = self.held[ticket]
+            for name, amount in ticket.shape.asked:
+                free[name] = free.get(name, 0.0) + amount * held
+            if lacking:
+                start = end
+                lacking = [(name, amount) for name, amount in lacking if free.get(name, 0.0) + SLACK < amount]
+        for name, amount in asked:
+            free[name] = free.get(name, 0.0) - amount
+        return start, free
 
     def comings(self, asked: Asked, most: int, now: float) -> list[Coming]:
         """List when bundles have room, up to `most`, by the latest ends of what runs here; what is free is at -inf."""
@@ -124,6 +176,10 @@ class MachineRoom:
 
     def _ends(self, now: float) -> Iterator[_End]:
         """Yield all ends as `Ticket.ends_at_last` has them, in their order."""
+        if not self._known or self._known[0][0] > now:
+            yield from self._known
+            yield from self._unknown
+            return
         overdue = 0
         while overdue < len(self._known) and self._known[overdue][0] <= now:
             overdue += 1
@@ -131,7 +187,7 @@ class MachineRoom:
             (ticket.ends_at_last(now), began, order, ticket) for _, began, order, ticket in self._known[:overdue]
         )
         known = itertools.islice(self._known, overdue, None)
-        yield from heapq.merge(later, known) if later else known
+        yield from heapq.merge(later, known)
         yield from self._unknown
 
 

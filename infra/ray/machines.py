@@ -1,10 +1,12 @@
 """All machines: where a ticket has room now, and what is reserved for one that has none. Knows no order of tickets."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from vitpipe.infra.ray.machine import Asked, MachineRoom, bundles_in
+from vitpipe.infra.ray.rooms import Rooms
 from vitpipe.infra.ray.tickets import AnyTicket, Shape, Sizes
 
 
@@ -43,8 +45,7 @@ class Machines:
     """What each of them has."""
     _there: dict[str, MachineRoom] = field(default_factory=dict)
     _out: dict[AnyTicket, None] = field(default_factory=dict)
-    _open: dict[Asked, dict[str, None]] = field(default_factory=dict)
-    """By bundle: machines that may have room for one. All others have none."""
+    _rooms: dict[Asked, Rooms] = field(default_factory=dict)
 
     def become(self, has: Mapping[str, Sizes]) -> None:
         """Take the machines that are there now; what tickets hold stays held where its machine is among them."""
@@ -52,7 +53,7 @@ class Machines:
             return
         self.has = dict(has)
         self._there = {name: MachineRoom(name, number, dict(sizes)) for number, (name, sizes) in enumerate(has.items())}
-        self._open.clear()
+        self._rooms.clear()
         for ticket in self._out:
             self._hold(ticket)
 
@@ -67,8 +68,7 @@ class Machines:
         for name in dict.fromkeys(ticket.machines):
             if name in self._there:
                 self._there[name].release(ticket)
-                for may_have in self._open.values():
-                    may_have[name] = None
+                self._changed(name)
 
     def nodes(self, names: frozenset[str]) -> list[str]:
         """List the nodes that hold any of these resources, who holds the most bundles first."""
@@ -78,18 +78,17 @@ class Machines:
                 held[ticket.node] = held.get(ticket.node, 0) + len(ticket.machines)
         return sorted(held, key=lambda node: -held[node])
 
+    def free(self, name: str) -> Sizes:
+        """What is free on a machine that is there."""
+        return self._there[name].free
+
     def idle_room(self, asked: Asked) -> int:
         """Count how many bundles would have room on the machines that are there, were they idle."""
         return sum(bundles_in(asked, sizes) for sizes in self.has.values())
 
     def has_room(self, shape: Shape) -> bool:
         """Whether all bundles have room now, whoever else waits."""
-        left = shape.count
-        for _, count in self._rooms(shape.asked):
-            left -= count
-            if left <= 0:
-                return True
-        return False
+        return self._room(shape.asked).total >= shape.count
 
     def chosen(self, shape: Shape, ends: float, reserved: list[Reservation]) -> tuple[str, ...] | None:
         """Choose a machine for each bundle that is in nobody's way; None where that is not possible.
@@ -97,15 +96,31 @@ class Machines:
         A task goes where the least is left, and to a GPU's machine last if it wants none, so that large bundles keep
         their room; a gang takes as few machines as it can.
         """
-        asked = shape.asked
-        found = ((machine, _least(machine.name, room, asked, ends, reserved)) for machine, room in self._rooms(asked))
-        open_to = [(machine, room) for machine, room in found if room]
+        asked, rooms = shape.asked, self._room(shape.asked)
         if shape.count > 1:
-            rooms = sorted((-room, machine.number, machine.name) for machine, room in open_to)
-            return _packed([(name, -room) for room, _, name in rooms], shape.count)
-        if not open_to:
-            return None
-        return (min(open_to, key=lambda one: _left(one[0], shape))[0].name if len(open_to) > 1 else open_to[0][0].name,)
+            allowed = ((name, _least(name, room, asked, ends, reserved)) for name, room in rooms.counts.items())
+            found = sorted((-room, self._there[name].number, name) for name, room in allowed if room > 0)
+            return _packed([(name, -room) for room, _, name in found], shape.count)
+        name = rooms.tightest(lambda name: _least(name, 1, asked, ends, reserved) > 0)
+        return None if name is None else (name,)
+
+    def latest(self, shape: Shape, reserved: list[Reservation]) -> float:
+        """Until when a task may stay where it is in the way the least: who ends later is in somebody's way.
+
+        Infinite for a gang, -inf where there is no room.
+        """
+        if shape.count > 1:
+            return math.inf
+        best = -math.inf
+        for name in self._room(shape.asked).counts:
+            until = math.inf
+            for one in reserved:
+                if name in one.spare and one.start < until and bundles_in(shape.asked, one.spare[name]) < 1:
+                    until = one.start
+            best = max(best, until)
+            if math.isinf(until):
+                break
+        return best
 
     def reserve(self, shape: Shape, now: float, before: list[Reservation]) -> Reservation | None:
         """Reserve what a ticket needs where it is free the earliest; None where it is not to be had.
@@ -113,12 +128,14 @@ class Machines:
         Of machines whose tasks end at times that nobody knows, those are taken whose tasks began the earliest: none
         that begins later keeps the ticket waiting.
         """
+        if shape.count == 1:
+            return self._reserve_one(shape.asked, now, before)
         asked, taken, left, expected = shape.asked, dict[str, int](), shape.count, now
         comings: list[tuple[float, float, int, str, int]] = []
         for name, machine in self._there.items():
             most = _least(name, shape.count, asked, math.inf, before)
             comings += [(at, began, machine.number, name, n) for at, began, n in machine.comings(asked, most, now)]
-        for at, _, _, name, count in sorted(comings) if left > 1 else [min(comings)] if comings else []:
+        for at, _, _, name, count in sorted(comings):
             taken[name] = taken.get(name, 0) + min(count, left)
             left -= min(count, left)
             expected = max(now, at)
@@ -133,27 +150,32 @@ class Machines:
                 one.take(name, asked, count)
         return Reservation(taken, start, expected, spare)
 
-    def _hold(self, ticket: AnyTicket) -> None:
-        for name in dict.fromkeys(ticket.machines):
-            if name in self._there:
-                self._there[name].hold(ticket, ticket.machines.count(name))
+    def _reserve_one(self, asked: Asked, now: float, before: list[Reservation]) -> Reservation | None:
+        found = self._room(asked).earliest(now, lambda name: _least(name, 1, asked, math.inf, before) > 0)
+        if found is None:
+            return None
+        at, name = found
+        start, spare = self._there[name].booking(asked, now)
+        for one in before:
+            one.take(name, asked, 1)
+        return Reservation({name: 1}, start, max(now, at), {name: spare})
 
-    def _rooms(self, asked: Asked) -> Iterator[tuple[MachineRoom, int]]:
-        """Yield the machines that have room for the bundle now, each with how many."""
-        may_have = self._open.get(asked)
-        if may_have is None:
-            may_have = self._open[asked] = dict.fromkeys(self._there)
-        full: list[str] = []
-        try:
-            for name in may_have:
-                count = bundles_in(asked, self._there[name].free)
-                if count > 0:
-                    yield self._there[name], count
-                else:
-                    full.append(name)
-        finally:
-            for name in full:
-                del may_have[name]
+    def _hold(self, ticket: AnyTicket) -> None:
+        names = ticket.machines
+        for name, count in ((names[0], 1),) if len(names) == 1 else Counter(names).items():
+            if name in self._there:
+                self._there[name].hold(ticket, count)
+                self._changed(name)
+
+    def _changed(self, name: str) -> None:
+        for rooms in self._rooms.values():
+            rooms.changed(name)
+
+    def _room(self, asked: Asked) -> Rooms:
+        rooms = self._rooms.get(asked)
+        if rooms is None:
+            rooms = self._rooms[asked] = Rooms(asked, self._there)
+        return rooms
 
 
 def _least(name: str, room: int, asked: Asked, ends: float, reserved: list[Reservation]) -> int:
@@ -162,12 +184,6 @@ def _least(name: str, room: int, asked: Asked, ends: float, reserved: list[Reser
         allowed = one.room(name, asked, ends)
         room = room if allowed is None else min(room, allowed)
     return room
-
-
-def _left(machine: MachineRoom, shape: Shape) -> tuple[float, float, int]:
-    """What is left on a machine beside one bundle: GPUs that are not asked for, and of what is."""
-    unused = 0.0 if "GPU" in shape.names else machine.free.get("GPU", 0.0)
-    return (unused, round(sum(machine.free[one] - amount for one, amount in shape.asked), 6), machine.number)
 
 
 def _packed(rooms: list[tuple[str, int]], count: int) -> tuple[str, ...] | None:

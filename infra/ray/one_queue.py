@@ -21,11 +21,10 @@ from vitpipe.infra.ray.tickets import AnyTicket, Line, LineName, Place, Shape, S
 
 __all__ = ["AnyTicket", "OneQueue", "Shape", "Sizes", "Ticket"]
 
-
 SHOWN = 16
 """Bundles that wait for room and are shown."""
 
-First = tuple[Place, LineName]
+First = tuple[Place, Line]
 """A line by the place of its first."""
 
 
@@ -49,7 +48,7 @@ class OneQueue:
     pace: Pace = field(default_factory=Pace)
     _waiting: dict[Place, AnyTicket] = field(default_factory=dict)
     _lines: dict[LineName, Line] = field(default_factory=dict)
-    _firsts: dict[Shape, list[tuple[Place, LineName]]] = field(default_factory=dict)
+    _firsts: dict[Shape, list[First]] = field(default_factory=dict)
     """By shape a heap of its lines, each by its first place; what is no longer true stays until it is the first."""
     _chains: dict[str, float] = field(default_factory=dict)
     _out: dict[AnyTicket, None] = field(default_factory=dict)
@@ -85,9 +84,11 @@ class OneQueue:
         self.pace.measured(ended, self.clock() - ended.began)
         if self.pace.has_moved(ended.node):
             for ticket in [one for one in self._out if one.node == ended.node]:
-                self.there.release(ticket)
-                ticket.ends = ticket.began + self.pace.expected(ticket)
-                self.there.hold(ticket)
+                ends = ticket.began + self.pace.expected(ticket)
+                if ends != ticket.ends:
+                    self.there.release(ticket)
+                    ticket.ends = ends
+                    self.there.hold(ticket)
 
     def look(self) -> None:
         """Ask again what machines there are: they come and go."""
@@ -125,46 +126,45 @@ class OneQueue:
         """Say how the first ticket of a node that waits stands in the queue; None while none does."""
         with self._lock:
             heads = self._heads()
-            shape = next((name[0] for _, name in heads if name[1] == node), None)
+            shape = next((line.name[0] for _, line in heads if line.name[1] == node), None)
             if shape is None:
                 return None
             before: dict[str, int] = {}
             now = self.clock()
             held = self.there.reserve(shape, now, [])
             seconds = held.expected - now if held else math.inf
-            for first, name in heads:
-                if name[1] == node:
+            for first, line in heads:
+                if (name := line.name)[1] == node:
                     break
-                count = self._lines[name].count
                 if name[0].names & shape.names and (room := self.there.idle_room(name[0].asked) // name[0].count):
-                    before[name[1]] = before.get(name[1], 0) + count
-                    seconds += count * self.pace.expected(self._waiting[first]) / room
+                    before[name[1]] = before.get(name[1], 0) + line.count
+                    seconds += line.count * self.pace.expected(self._waiting[first]) / room
             known = None if math.isinf(seconds) else seconds
             return Standing(shape, self.there.has, before, len(self._waiting), self.there.nodes(shape.names), known)
 
     def _wanted(self) -> list[Shape]:
         found: list[Shape] = []
         left = SHOWN
-        for _, name in self._heads():
-            if left > 0 and not self.there.has_room(name[0]):
-                count = min(self._lines[name].count, -(-left // name[0].count))
-                found += [name[0]] * count
-                left -= count * name[0].count
+        for _, line in self._heads():
+            shape = line.name[0]
+            if left > 0 and not self.there.has_room(shape):
+                count = min(line.count, -(-left // shape.count))
+                found += [shape] * count
+                left -= count * shape.count
         return found
 
     def _heads(self) -> list[First]:
         """List all lines in the order of their firsts."""
-        firsts = ((head, name) for name in list(self._lines) if (head := self._head(name)))
-        return sorted(firsts, key=itemgetter(0))
+        return sorted(((head, one) for one in [*self._lines.values()] if (head := self._head(one))), key=itemgetter(0))
 
     def _enter(self, ticket: AnyTicket) -> None:
         place = self._place(ticket)
         self._waiting[place] = ticket
-        line = self._lines.setdefault(ticket.line, Line(ticket.line))
+        line = self._lines.get(ticket.line) or self._lines.setdefault(ticket.line, Line(ticket.line))
         line.count += 1
         heapq.heappush(line.places, place)
         if line.places[0] == place:
-            heapq.heappush(self._firsts.setdefault(ticket.shape, []), (place, line.name))
+            heapq.heappush(self._firsts.setdefault(ticket.shape, []), (place, line))
 
     def _place(self, ticket: AnyTicket) -> Place:
         return ticket.place(self._chains.get(ticket.node, math.inf))
@@ -190,7 +190,7 @@ class OneQueue:
                 following = self._first(shape)
             else:  # a line whose first is in somebody's way: the other lines may have shorter ones
                 if shape not in others:
-                    others[shape] = self._beside(line)
+                    others[shape] = self._beside(line, self.there.latest(shape, reserved) - now)
                 elif goes and (head := self._head(line)):
                     heapq.heappush(others[shape], (head, line))
                 following = heapq.heappop(others[shape]) if others[shape] else None
@@ -229,19 +229,22 @@ class OneQueue:
         del self._firsts[shape]
         return None
 
-    def _beside(self, line: LineName) -> list[First]:
-        """The firsts of the other lines of a shape, as a heap."""
-        names = {other for _, other in self._firsts[line[0]]} - {line}
-        firsts = [(head, other) for other in names if (head := self._head(other))]
+    def _beside(self, line: Line, seconds: float) -> list[First]:
+        """The firsts of the other lines of a shape, as a heap, without those of which nobody takes as few seconds."""
+        some = {
+            id(other): other for _, other in self._firsts[line.name[0]] if self.pace.at_least(other.name) <= seconds
+        }
+        some.pop(id(line), None)
+        firsts = [(head, other) for other in some.values() if (head := self._head(other))]
         heapq.heapify(firsts)
         return firsts
 
-    def _head(self, name: LineName) -> Place | None:
+    def _head(self, line: Line) -> Place | None:
         """The first place of a line that somebody holds, those before it being dropped; None when nobody waits."""
-        line = self._lines.get(name)
-        while line and line.places and line.places[0] not in self._waiting:
+        while line.places and line.places[0] not in self._waiting:
             heapq.heappop(line.places)
-        if line and line.places:
+        if line.places:
             return line.places[0]
-        self._lines.pop(name, None)
+        if self._lines.get(line.name) is line:
+            del self._lines[line.name]
         return None

@@ -3,9 +3,11 @@
 import math
 from dataclasses import dataclass, field
 
-from vitpipe.infra.ray.tickets import AnyTicket
+from vitpipe.infra.ray.tickets import AnyTicket, LineName, shortest_of
 
 _MOVED = 1.1
+_SHORTEST: dict[int, float] = {}
+"""What `shortest_of` has said."""
 
 
 @dataclass
@@ -43,12 +45,25 @@ class Pace:
     def has_moved(self, node: str) -> bool:
         """Whether what a node's tickets are expected to take is another by a tenth since this last said so."""
         one = self._nodes[node]
-        pace = self.of(node)
-        now = (1.0 if pace is None else pace, one.longest or 0.0)
-        if all(max(pair) <= _MOVED * min(pair) for pair in zip(one.told, now, strict=True)):
+        (pace, longest), (new_pace, new_longest) = one.told, (self.of(node), one.longest or 0.0)
+        new_pace = 1.0 if new_pace is None else new_pace
+        if max(pace, new_pace) <= _MOVED * min(pace, new_pace) and (
+            max(longest, new_longest) <= _MOVED * min(longest, new_longest)
+        ):
             return False
-        one.told = now
+        one.told = (new_pace, new_longest)
         return True
+
+    def at_least(self, line: LineName) -> float:
+        """Seconds that each ticket of a line takes or more, by what is expected of it now."""
+        _, node, grain = line
+        one = self._nodes.get(node)
+        if grain is None:
+            return math.inf if one is None or one.longest is None else one.longest
+        shortest = _SHORTEST.get(grain)
+        if shortest is None:
+            shortest = _SHORTEST[grain] = shortest_of(grain)
+        return shortest * (one.seconds / one.estimated) if one and one.estimated else shortest
 
     def expected(self, ticket: AnyTicket) -> float:
         """Seconds that it will take: its estimate times what those before it took of theirs.

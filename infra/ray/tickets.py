@@ -17,6 +17,13 @@ SLACK = 1e-6
 """Fractions of a GPU: ten tenths are a hair over 1."""
 _GRAIN = math.log(1.25)
 """Estimates that differ by less stand in one line."""
+_LEAST_S = 1e-3
+"""So are all that are shorter."""
+
+
+def shortest_of(grain: int) -> float:
+    """Give the seconds that no ticket of a line of this length has less of, or a hair less."""
+    return math.exp(grain * _GRAIN) * (1 - SLACK) if grain * _GRAIN > math.log(_LEAST_S) else 0.0
 
 
 @dataclass(frozen=True)
@@ -76,6 +83,7 @@ class Ticket(Generic[Item]):
     node: str = ""
     """Whose work it is."""
     losses: int = 0
+    """How often its machine or its process was lost."""
     order: int = -1
     """Its number in the order of arrival; of equals the earlier goes first."""
     machines: tuple[str, ...] = ()
@@ -94,12 +102,17 @@ class Ticket(Generic[Item]):
     @cached_property
     def line(self) -> LineName:
         """The line that it stands in."""
-        grain = None if self.seconds is None else math.floor(math.log(max(self.seconds, 1e-3)) / _GRAIN)
+        grain = None if self.seconds is None else math.floor(math.log(max(self.seconds, _LEAST_S)) / _GRAIN)
         return (self.shape, self.node, grain)
 
     def place(self, chain: float) -> Place:
         """Its place in the queue: gangs, then the longest chain, then the longest itself, then the order of arrival."""
         return (not self.is_gang, -chain, -math.inf if self.seconds is None else -self.seconds, self.order)
+
+    def lose(self, max_failures: int) -> bool:
+        """Count one loss more; whether it may run again after it."""
+        self.losses += 1
+        return self.losses <= max_failures
 
     def ends_at_last(self, now: float) -> float:
         """When it will have ended by its estimate, which is taken to be too small by half once it has passed."""

@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeAlias
 
 from vitpipe.infra.errors import IntegrityError, StorageError
 from vitpipe.infra.storage.folders import flock
 from vitpipe.infra.storage.store import Digest
 
 CHUNK_BYTES = 1 << 20
+Chunks: TypeAlias = Callable[[int], Iterator[bytes | memoryview]]
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,8 @@ class Landing:
     local: Path
     expect: Digest | None = None
 
-    def fetch(self, chunks: Callable[[int], Iterator[bytes]]) -> Digest:
-        """Download the file; `chunks(start)` yields its bytes in order from byte `start`.
+    def fetch(self, chunks: Chunks) -> Digest:
+        """Download the file; `chunks(start)` yields its bytes in order from byte `start`, each used up before the next.
 
         A part that an earlier try left is resumed, but only where `expect` can prove the whole. A whole that proves
         wrong after that is fetched once more from the beginning. IntegrityError when it is still wrong.
@@ -60,7 +61,7 @@ class Landing:
                     yield part
                     return
 
-    def _fetch(self, part: BinaryIO, chunks: Callable[[int], Iterator[bytes]]) -> Digest:
+    def _fetch(self, part: BinaryIO, chunks: Chunks) -> Digest:
         if self._landed():
             self._part.unlink()
             return self.expect  # type: ignore[return-value]
@@ -78,13 +79,13 @@ class Landing:
         return found
 
 
-def _append(part: BinaryIO, chunks: Callable[[int], Iterator[bytes]], keep: bool) -> Digest:
+def _append(part: BinaryIO, chunks: Chunks, keep: bool) -> Digest:
     digest = hashlib.sha256()
     part.seek(0)
     if not keep:
         part.truncate()
-    while chunk := part.read(CHUNK_BYTES):
-        digest.update(chunk)
+    while found := part.read(CHUNK_BYTES):
+        digest.update(found)
     for chunk in chunks(part.tell()):
         digest.update(chunk)
         part.write(chunk)

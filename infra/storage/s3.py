@@ -5,9 +5,10 @@ Every call is repeated under a deadline (`infra.retry`); every answer is checked
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from hashlib import sha256
 from operator import methodcaller
 from pathlib import Path
@@ -18,12 +19,14 @@ from vitpipe.infra.retry import RetryPolicy, persist
 from vitpipe.infra.storage import traffic
 from vitpipe.infra.storage.landing import Landing
 from vitpipe.infra.storage.names import checked, checked_prefix
-from vitpipe.infra.storage.s3_client import client
+from vitpipe.infra.storage.s3_client import client, ranged_client
 from vitpipe.infra.storage.s3_errors import ERRORS, Doubtful, dated_s, explained, in_brief, passes, status_of
 from vitpipe.infra.storage.s3_transfer import (
     PART_BYTES,
     ObjectRange,
+    Piece,
     arrived,
+    delete_batch,
     get_piece,
     pieces,
     send,
@@ -59,13 +62,13 @@ class S3Store:
             return b""
         if start == 0 and length is None and version is None:
             return self.read_version(path)[0]
-        return self._piece(path, start, length, version).data
+        return bytes(self._piece(path, start, length, version).data)
 
     def read_version(self, path: str) -> tuple[bytes, str]:
         piece = settled(lambda: self._piece(path, 0, None))
         if piece is None:
             raise StorageError(f"read {self.uri}/{path}", "no two readings of it agree", "check network and memory")
-        return piece.data, piece.etag
+        return bytes(piece.data), piece.etag
 
     def size(self, path: str) -> int | None:
         try:
@@ -113,6 +116,14 @@ class S3Store:
     def delete(self, path: str) -> None:
         self._call("delete", path, methodcaller("delete_object", **self._at(path)))
 
+    def delete_all(self, paths: Sequence[str], before: Callable[[], object] = bool) -> None:
+        for start in range(0, len(paths), PAGE_KEYS):
+            keys = [self._key(path) for path in paths[start : start + PAGE_KEYS]]
+            before()
+            for key in self._call("delete", paths[start], partial(delete_batch, self.bucket, keys)):
+                before()
+                self.delete(key.removeprefix(self._root))  # alone, it says why it stays, or goes
+
     def upload(self, local: Path, path: str, given: Digest | None = None) -> Digest:
         at = self._at(path)
 
@@ -131,8 +142,8 @@ class S3Store:
         return digest
 
     def download(self, path: str, local: Path, expect: Digest | None = None) -> Digest:
-        def chunks(start: int) -> Iterator[bytes]:
-            return pieces(lambda at, length, etag: self._piece(path, at, length, etag), start)
+        def chunks(start: int) -> Iterator[Piece]:
+            return pieces(lambda *asked: self._piece(path, *asked), start)
 
         return Landing(f"{self.uri}/{path}", local, expect).fetch(chunks)
 
@@ -177,8 +188,11 @@ class S3Store:
     def _at(self, path: str) -> dict[str, str]:
         return {"Bucket": self.bucket, "Key": self._key(path)}
 
-    def _piece(self, path: str, start: int, length: int | None, etag: str | None = None) -> ObjectRange:
-        piece = self._call("read", path, lambda s3: get_piece(s3, self._at(path), start, length, etag))
+    def _piece(
+        self, path: str, start: int, length: int | None, etag: str | None = None, into: memoryview | None = None
+    ) -> ObjectRange:
+        at = self._at(path)
+        piece = self._call("read", path, lambda s3: get_piece(s3, at, start, length, etag, into), by=ranged_client)
         traffic.count("read_bytes", len(piece.data))
         return piece
 
@@ -211,11 +225,13 @@ class S3Store:
 
         return self._call("write", path, put)
 
-    def _call(self, verb: str, path: str, fn: Callable[[Any], T], bucket_wanted: bool = False) -> T:
+    def _call(
+        self, verb: str, path: str, fn: Callable[[Any], T], bucket_wanted: bool = False, by: Callable[[], Any] = client
+    ) -> T:
         asked = f"{verb} {self.uri}/{path}".rstrip("/")
         try:
             return persist(
-                lambda: fn(client()),
+                lambda: fn(by()),
                 passes=passes,
                 patience=RetryPolicy.from_environment(),
                 noticed=lambda error, tries: self._again(asked, error, tries),

@@ -7,18 +7,21 @@ import hashlib
 import math
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from mmap import mmap
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from queue import SimpleQueue
+from typing import Any, BinaryIO, TypeAlias, cast
 
 from s3transfer.manager import TransferConfig, TransferManager
 
 from vitpipe.infra.at_once import answers
 from vitpipe.infra.retry import RetryPolicy
-from vitpipe.infra.storage.s3_errors import Doubtful, code_of, status_of
+from vitpipe.infra.storage.s3_errors import Doubtful, code_of, passes, status_of
 from vitpipe.infra.storage.store import Digest
 
+Piece: TypeAlias = bytes | memoryview
 _READ_BYTES = 256 * 1024
 PART_BYTES = 8 << 20
 MAX_PARTS = 9_000
@@ -32,15 +35,20 @@ THREADS = 8
 class ObjectRange:
     """Some bytes of an object, and what the answer says about the whole."""
 
-    data: bytes
+    data: Piece
     etag: str
     total: int
     proven: bool = False
     """The ETag is an MD5 and agrees with the data (whole objects only)."""
 
 
-def get_piece(s3: Any, at: dict[str, str], start: int, length: int | None, etag: str | None) -> ObjectRange:
-    """Get `length` bytes from `start`, fewer only where the object ends. Doubtful when the answer is not that."""
+def get_piece(
+    s3: Any, at: dict[str, str], start: int, length: int | None, etag: str | None, into: memoryview | None = None
+) -> ObjectRange:
+    """Get `length` bytes from `start`, fewer only where the object ends. Doubtful when the answer is not that.
+
+    With `into`, which has room for them, they are written there and are the beginning of it.
+    """
     whole = start == 0 and length is None
     query: dict[str, Any] = dict(at)
     if not whole:
@@ -53,7 +61,7 @@ def get_piece(s3: Any, at: dict[str, str], start: int, length: int | None, etag:
         if status_of(error) == 416 or code_of(error) == "InvalidRange":  # begins at or after the end
             return ObjectRange(b"", "", start)
         raise
-    data = _body(answer, RetryPolicy.from_environment())
+    data = _body(answer, RetryPolicy.from_environment(), into)
     if "ETag" not in answer:
         raise Doubtful("the answer to a read has no ETag")
     found_etag = answer["ETag"].strip('"')
@@ -63,27 +71,33 @@ def get_piece(s3: Any, at: dict[str, str], start: int, length: int | None, etag:
     return ObjectRange(data, found_etag, _total(answer, start, length, len(data)))
 
 
-def _body(answer: Any, patience: RetryPolicy) -> bytes:
-    """Read a GetObject's body whole. Doubtful when it is shorter than announced or comes too slowly.
+def _body(answer: Any, patience: RetryPolicy, into: memoryview | None) -> Piece:
+    """Read a GetObject's body whole. Doubtful when it is not as long as announced or comes too slowly.
 
     botocore checks neither the pace nor, read in pieces, the length.
     """
     announced = int(answer["ContentLength"])
-    received = bytearray()
+    if into is not None and announced > len(into):
+        raise Doubtful(f"{announced} bytes were announced where {len(into)} were asked for")
+    chunks, received = list[bytes](), 0
     window_start, window_bytes = time.monotonic(), 0
     with answer["Body"] as stream:
         # read1 gives what has arrived; StreamingBody.read would wait for all of it, byte by byte if need be
         while chunk := stream.read1(_READ_BYTES):
-            received += chunk
+            begin, received = received, received + len(chunk)
+            if into is None:
+                chunks.append(chunk)
+            elif received <= announced:
+                into[begin:received] = chunk
             seconds = time.monotonic() - window_start
             if seconds > patience.stall_s:
-                pace = (len(received) - window_bytes) / seconds
+                pace = (received - window_bytes) / seconds
                 if pace < patience.floor_bytes_per_s:
                     raise Doubtful(f"the body came at {pace:.0f} bytes/s")
-                window_start, window_bytes = time.monotonic(), len(received)
-    if len(received) != announced:
-        raise Doubtful(f"the body ended after {len(received)} of {announced} bytes")
-    return bytes(received)
+                window_start, window_bytes = time.monotonic(), received
+    if received != announced:
+        raise Doubtful(f"the body ended after {received} of {announced} bytes")
+    return b"".join(chunks) if into is None else into[:received]
 
 
 def _total(answer: Any, start: int, length: int | None, received: int) -> int:
@@ -112,13 +126,29 @@ def settled(get: Callable[[], ObjectRange]) -> ObjectRange | None:
     return None
 
 
-def pieces(get: Callable[[int, int, str | None], ObjectRange], start: int) -> Iterator[bytes]:
-    """Yield the bytes of one object from `start` in order, several ranges in flight at once, all of one version."""
-    first = get(start, PART_BYTES, None)
+def pieces(get: Callable[[int, int, str | None, memoryview | None], ObjectRange], start: int) -> Iterator[Piece]:
+    """Yield the bytes of one object from `start` in order, several ranges in flight at once, all of one version.
+
+    Each piece is overwritten once the next is asked for.
+    """
+    first = get(start, PART_BYTES, None, None)
     yield first.data
     starts = range(start + PART_BYTES, first.total, PART_BYTES)
-    for piece in answers(lambda at: get(at, PART_BYTES, first.etag), starts, THREADS):
+    spare = SimpleQueue[mmap]()  # fresh memory for each would cost as much as all else but the hash
+    for _ in range(min(THREADS, len(starts))):
+        spare.put(mmap(-1, PART_BYTES))
+
+    def ask(at: int) -> tuple[ObjectRange, mmap]:
+        buffer = spare.get()
+        try:
+            return get(at, PART_BYTES, first.etag, memoryview(buffer)), buffer
+        except BaseException:
+            spare.put(buffer)  # for those behind, which the pool waits for before it lets the error out
+            raise
+
+    for piece, buffer in answers(ask, starts, THREADS):
         yield piece.data
+        spare.put(buffer)
 
 
 class _Hashed:
@@ -149,6 +179,24 @@ def send_copy(s3: Any, source: dict[str, str], target: dict[str, str]) -> None:
     with TransferManager(s3, config) as manager:
         manager.copy(source, target["Bucket"], target["Key"]).result()
     arrived(s3, target, size)
+
+
+def delete_batch(bucket: str, keys: Sequence[str], s3: Any) -> list[str]:
+    """Delete up to a thousand objects in one request; those that stay, which is all where the server takes none such.
+
+    A key that is refused, or that S3 was too busy for, is told in an answer that is a success.
+    """
+    if len(keys) == 1:
+        return list(keys)
+    asked = {"Objects": [{"Key": key} for key in keys], "Quiet": True}
+    try:
+        answer = s3.delete_objects(Bucket=bucket, Delete=asked)
+    except s3.exceptions.ClientError as error:
+        if passes(error):
+            raise
+        return list(keys)
+    stay = {failed.get("Key") for failed in answer.get("Errors", ())}
+    return [key for key in keys if key in stay] if stay <= set(keys) else list(keys)
 
 
 def send_whole(s3: Any, data: bytes, at: dict[str, str]) -> Digest:

@@ -108,6 +108,9 @@ def total_line(total: Mapping[str, Any], gpu: str) -> str:
     words = [f"in all {short(total['flops'])} FLOPs"]
     words += [f"{short(total['gpu_hours'])} GPU-hours of {gpu}"] if total["gpu_hours"] else []
     words += [f"price {short(total['price'])}"] if total["price"] is not None else []
+    if total["price"] is None and total["gpu_hours"]:
+        words += ["no price (give --price-per-gpu-hour)"]
+    words += [f"{short(total['energy_kwh'])} kWh"] if total["energy_kwh"] else []
     words += [f"not counting {', '.join(total['unknown'])}"] if total["unknown"] else []
     return ", ".join(words)
 

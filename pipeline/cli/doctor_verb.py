@@ -1,8 +1,11 @@
 """The verb that looks whether this machine, or every node of a cluster, has what a run needs."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterable
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,6 +18,8 @@ if TYPE_CHECKING:
     from vitpipe.pipeline.cli.doctor import Check
 
 doctors = typer.Typer()
+GPU_CHECK = "vitpipe.stages.gpu_check"
+"""Imports torch, which this program does not."""
 
 
 @doctors.command()
@@ -27,11 +32,31 @@ def doctor(
         str | None,
         typer.Option(metavar="URL", help="With --cluster: its jobs API; else that of RAY_ADDRESS.", show_default=False),
     ] = None,
+    gpu: Annotated[
+        bool, typer.Option("--gpu", help="Show and measure what training does on this machine's GPU; see --minutes.")
+    ] = False,
+    minutes: Annotated[float | None, typer.Option(help="With --gpu: the whole time; 10.", show_default=False)] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="With --gpu: the report's folder; gpu-report.", show_default=False)
+    ] = None,
+    sections: Annotated[
+        str | None, typer.Option(metavar="A,B", help="With --gpu: these sections alone.", show_default=False)
+    ] = None,
     as_json: AsJson = False,
 ) -> int:
     """Look at Ray, token, store, clock, disk, compiler and GPUs: each ok, or what to do."""
     from vitpipe.pipeline.cli.doctor import checks
 
+    told = {"--minutes": minutes, "--out": out, "--sections": sections}
+    given = {name: str(value) for name, value in told.items() if value is not None}
+    if gpu:
+        if cluster or address:
+            raise UsageError(
+                "check the GPU", "it is this machine's, not a cluster's", "leave --cluster and --address out"
+            )
+        return _of_gpu(given, as_json)
+    if given:
+        raise UsageError("look at this machine", f"{' and '.join(given)} belong to --gpu", "add --gpu")
     if address and not cluster:
         raise UsageError("look at this machine", "--address is that of a cluster", "add --cluster")
     if address:
@@ -59,14 +84,24 @@ def _told(checks: Iterable["Check"], as_json: bool) -> int:
 
 
 def _absolute(store: str) -> str:
-    from pathlib import Path
-
     from vitpipe.pipeline.spec.places import absolute_uri
 
     try:
         return absolute_uri(store, Path.cwd())
     except ValueError as error:
         raise UsageError(f"look at the store {store}", str(error), "give file:// or s3://") from None
+
+
+def _of_gpu(given: dict[str, str], as_json: bool) -> int:
+    """Run the check in a process of its own, whose terminal is ours; its exit code."""
+    from vitpipe.pipeline.cli.doctor import gpu_names
+    from vitpipe.pipeline.plan.given_machines import gpu_kinds
+    from vitpipe.stages.gpu_check.report import kind_of
+
+    known = [kind for name in gpu_names() if (kind := gpu_kinds().get(kind_of(name)))]
+    peak = ["--peak-flops", f"{known[0].peak_flops:.0f}"] if known else []
+    words = [word for pair in given.items() for word in pair] + peak + (["--json"] if as_json else [])
+    return abs(subprocess.run([sys.executable, "-m", GPU_CHECK, *words], check=False).returncode)
 
 
 def _of_cluster(store: str) -> Iterable["Check"]:

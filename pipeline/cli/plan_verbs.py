@@ -6,7 +6,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vitpipe.pipeline.cli.terminal import complain, folded, is_terminal, print_json, say
+from vitpipe.pipeline.cli.plan_options import (
+    ClusterFile,
+    GpuName,
+    GpuPrice,
+    GpusFile,
+    MachineOptions,
+    MaxHours,
+    MaxPrice,
+    NumGpus,
+    SvgFile,
+    SweepText,
+    Why,
+    show_sweep,
+    sweep_of,
+)
+from vitpipe.pipeline.cli.terminal import complain, folded, print_json, say
 
 if TYPE_CHECKING:
     from vitpipe.pipeline.spec.load import PipelineSpec
@@ -14,6 +29,8 @@ if TYPE_CHECKING:
 looks = typer.Typer()
 
 DEVIATES = 3
+OTHER_WORKERS = "workers=1,2,...,4096"
+"""What a budget that is not met is tried with."""
 
 Spec = Annotated[Path, typer.Argument(help="The YAML.", show_default=False)]
 Overrides = Annotated[
@@ -30,13 +47,16 @@ VerifySources = Annotated[
 def plan(
     spec: Spec,
     overrides: Overrides = None,
-    gpu: Annotated[str | None, typer.Option(metavar="NAME", help="A100, H100 or H200; hours are for it.")] = None,
-    gpus: Annotated[
-        int | None, typer.Option(min=1, max=1_000_000, help="GPUs of the cluster; else as many as the YAML asks.")
-    ] = None,
-    price: Annotated[
-        float | None, typer.Option("--price-per-gpu-hour", min=0, max=1e9, help="In any currency.")
-    ] = None,
+    gpu: GpuName = None,
+    gpus: NumGpus = None,
+    price: GpuPrice = None,
+    gpus_file: GpusFile = None,
+    cluster_file: ClusterFile = None,
+    sweep: SweepText = None,
+    svg: SvgFile = None,
+    max_hours: MaxHours = None,
+    max_price: MaxPrice = None,
+    why: Why = False,
     verify_sources: VerifySources = False,
     as_json: AsJson = False,
 ) -> None:
@@ -45,38 +65,33 @@ def plan(
     Images that lie elsewhere are taken to be as many as in the data set that `vars.paper` names (see conform).
     """
     from vitpipe.infra.storage.opening import open_store
-    from vitpipe.pipeline.cli import display
     from vitpipe.pipeline.cli.outlook import standstill
-    from vitpipe.pipeline.plan import conform as conforming
+    from vitpipe.pipeline.cli.plan_page import show_plan
     from vitpipe.pipeline.plan import prices
-    from vitpipe.pipeline.plan.assumed_sizes import assumed_sizes
-    from vitpipe.pipeline.plan.decide import make_plan, refusal
+    from vitpipe.pipeline.plan.budgets import Spending
+    from vitpipe.pipeline.plan.costed import costed
+    from vitpipe.pipeline.plan.decide import refusal
     from vitpipe.pipeline.plan.survey import survey
     from vitpipe.pipeline.spec.load import load
 
-    found = load(spec, overrides or ())
-    mind_run_beside(spec, found, overrides or ())
-    machine = prices.machine(found.graph, gpu, gpus, price)
-    data = conforming.claimed_data(found.vars)
+    found = load(spec, given := list(overrides or ()))
+    mind_run_beside(spec, found, given)
+    options = MachineOptions(gpu, gpus, price, gpus_file, cluster_file)
+    machine = options.machine(found)
     facts = survey(open_store(found.uri), found.graph, verify_sources, reuse=found.reuse)
-    made = make_plan(found.graph, facts, known=machine.known, assumed=assumed_sizes(found.graph, data))
-    made = prices.priced(made, found.graph, machine)
-    compared = conforming.conform(found.graph, data, conforming.claimed_recipe(found.vars))
-    made = conforming.with_deviations(made, compared)
+    if sweep is not None:
+        show_sweep(sweep, spec, given, options, facts, svg, as_json)
+        return
+    made = costed(found, facts, machine)
     total, stands_still = prices.total(made, machine), standstill(made, refusal(made, found.uri))
+    Spending(max_hours, max_price).check(
+        made, total["price"], lambda: sweep_of(OTHER_WORKERS, spec, given, options, facts)[1]
+    )
     if as_json:
         facts_of_run = {"total": total, "assumes": machine.assumption, "nothing_would_start": stands_still}
         print_json({"run": found.uri, **made.to_json(), **facts_of_run})
-        return
-    if is_terminal():
-        display.show(display.plan_table(made, found.uri))
     else:
-        for line in display.plan_lines(made):
-            say(line)
-    if stands_still:
-        display.show(display.loud(stands_still)) if is_terminal() else say(folded(stands_still))
-    if total["flops"]:
-        say(folded(f"{display.total_line(total, machine.gpu.name)}; {machine.assumption}"))
+        show_plan(made, found.uri, why, stands_still, total, machine)
 
 
 @looks.command()

@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from vitpipe.infra.chains import longest_chains
 from vitpipe.infra.errors import VitpipeError
 from vitpipe.pipeline.drive.foresight import Foresight
 from vitpipe.pipeline.plan.planned import Plan
@@ -43,16 +44,9 @@ class CriticalPath:
         """
         own = self._seconds(committed, self._paces(committed))
         unknown = max([UNKNOWN_S, *(seconds for seconds in own.values() if seconds is not None)])
-        chains: dict[str, float] = {}
-        for node in reversed(list(self.graph.nodes)):  # a node stands behind all that it needs
-            if node in own:
-                seconds = own[node]
-                after = max((chains[one] for one in self._needing(node) if one in chains), default=0.0)
-                chains[node] = after + (unknown if seconds is None else seconds)
-        return chains
-
-    def _needing(self, node: str) -> list[str]:
-        return [id for id in self.graph.nodes if node in self.graph.upstream(id)]
+        told = {node: own[node] for node in self.graph.nodes if node in own}
+        seconds = {node: unknown if known is None else known for node, known in told.items()}
+        return longest_chains(seconds, {node: self.graph.upstream(node) for node in seconds})
 
     def _seconds(self, committed: Mapping[str, Committed], paces: Mapping[str, float]) -> dict[str, float | None]:
         found: dict[str, float | None] = {}

@@ -89,9 +89,13 @@ class Planned:
     """Why the node cannot even begin: a missing root, or artifact of another run."""
     estimate: Estimate = field(default_factory=Estimate)
     gpu_hours: float | None = None
-    """Hours of one GPU of the kind that the plan is for; None where the node computes on CPU cores."""
+    """Hours of one GPU of the kind that the plan is for, as long as the node holds it; None where it is on CPU cores."""
+    compute_gpu_hours: float | None = None
+    """As many as the model's FLOPs alone would take."""
     price: float | None = None
     """Price of those hours, in the currency that the price of one was given in."""
+    energy_kwh: float | None = None
+    """Of GPUs and cores, at their limits."""
     paper: str = ""
     """How many fields deviate from which of the paper's recipes; empty where it has none."""
     deviations: tuple[str, ...] = ()
@@ -127,7 +131,10 @@ class Planned:
             "splits": self.estimate.splits,
             "estimate": self.estimate.model_dump(mode="json", exclude_none=True),
             "gpu_hours": self.gpu_hours,
+            "compute_gpu_hours": self.compute_gpu_hours,
             "price": self.price,
+            "energy_kwh": self.energy_kwh,
+            "binds": self.estimate.costs.binds if self.estimate.costs else "none",
             "paper": self.paper,
             "deviations": list(self.deviations),
         }

@@ -6,9 +6,12 @@ from pydantic import ValidationError
 
 from vitpipe.infra.errors import UsageError
 from vitpipe.stages.artifacts import ShardSet
-from vitpipe.stages.estimates import Estimate, Given, Known
+from vitpipe.stages.costs.tasks import Tasks
+from vitpipe.stages.estimates import Estimate, Given, Known, tasks_costs
 from vitpipe.stages.evaluate.config import EvaluateConfig, EvaluateResources
 from vitpipe.stages.images.class_match import join
+from vitpipe.stages.images.config import AugmentSettings
+from vitpipe.stages.images.image_costs import image_work
 from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.settings import in_brief
 from vitpipe.stages.tasks import check_data, check_labelled, planned_splits
@@ -38,14 +41,38 @@ def estimate(config: EvaluateConfig, resources: EvaluateResources, inputs: Given
     if model is None or config.features == "raw_pixels":
         return Estimate(images=images, bytes=4096, unmatched=unmatched)
     flops = images * 2 * forward_macs(model)
+    tasks = _tasks(config, resources, model, data, known, flops, images)
     features_bytes = 4 * (splits[config.split] + drawn) * model.feature_width
     return Estimate(
         images=images,
         flops=flops,
         bytes=4096,
         memory_bytes=int(task_bytes(config, resources, model)) + features_bytes,
-        hours=flops / known.task_flops(resources) / 3600,
+        hours=tasks.seconds / 3600,
+        costs=tasks_costs(tasks),
         unmatched=unmatched,
+    )
+
+
+def _tasks(
+    config: EvaluateConfig,
+    resources: EvaluateResources,
+    model: ModelSettings,
+    data: ShardSet | Estimate,
+    known: Known,
+    flops: float,
+    images: int,
+) -> Tasks:
+    """All features one after the other, as the fewest tasks take them."""
+    return Tasks(
+        flops=flops,
+        images=images,
+        image=image_work(AugmentSettings(crop="none", flip=False), data, model.image_px),
+        count=1,
+        at_once=1,
+        gpus_each=(resources.gpus_per_task or 1.0) if known.gpus else 0.0,
+        cores_each=resources.cpus_per_task,
+        speed=known.task_flops(resources),
     )
 
 

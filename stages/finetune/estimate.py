@@ -5,9 +5,11 @@ from dataclasses import dataclass
 
 from vitpipe.infra.errors import UsageError
 from vitpipe.stages.artifacts import Artifact, ShardSet
-from vitpipe.stages.estimates import Estimate, Given, Known
+from vitpipe.stages.costs.tasks import Tasks
+from vitpipe.stages.estimates import Estimate, Given, Known, tasks_costs
 from vitpipe.stages.finetune.config import FinetuneConfig, FinetuneResources
 from vitpipe.stages.finetune.protocol import final_trials, sweep_trials
+from vitpipe.stages.images.image_costs import image_work
 from vitpipe.stages.images.manifest import known_names
 from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.settings import Duration, micro_batch_of
@@ -39,13 +41,15 @@ def estimate(config: FinetuneConfig, resources: FinetuneResources, inputs: Given
     steps = sweep * work.sweep_steps + final * work.final_steps
     scored = sweep * work.num_dev + final * splits[config.split]
     flops = sweep * work.sweep_flops + final * work.final_flops
+    tasks = _tasks(config, resources, model, data, known, (sweep, final), flops, steps * config.batch_images + scored)
     return Estimate(
         steps=steps,
         images=steps * config.batch_images + scored,
         flops=flops,
         bytes=4 * num_parameters(model),
         memory_bytes=memory_bytes(config, resources, model),
-        hours=_hours(flops, sweep, final, resources, known),
+        hours=tasks.seconds / 3600,
+        costs=tasks_costs(tasks),
         num_classes=classes,
         class_names=_names(data),
         model=model,
@@ -163,9 +167,28 @@ def _doubts(
     return doubts(training)
 
 
-def _hours(flops: float, sweep: int, final: int, resources: FinetuneResources, known: Known) -> float:
-    """Hours if all trials of a phase run at once on the GPUs there are, or one after another on one task's cores."""
-    if known.gpus:
-        share = resources.gpus_per_task or 1.0
-        return flops / (known.gpu_flops * min(known.gpus, max(sweep, final) * share)) / 3600
-    return flops / (known.cpu_flops * resources.cpus_per_task) / 3600
+def _tasks(
+    config: FinetuneConfig,
+    resources: FinetuneResources,
+    model: ModelSettings,
+    data: ShardSet | Estimate,
+    known: Known,
+    trials: tuple[int, int],
+    flops: float,
+    images: int,
+) -> Tasks:
+    """All trials: those of a phase at once where there is room for them."""
+    gpus = (resources.gpus_per_task or 1.0) if known.gpus else 0.0
+    room = known.gpus / gpus if gpus else max(1.0, known.cores // resources.cpus_per_task)
+    speed = known.gpu_speed(str(model.variant)) * gpus
+    cores = max(resources.cpus_per_task, resources.threads if gpus else 0)
+    return Tasks(
+        flops=flops,
+        images=images,
+        image=image_work(config.image_changes, data, model.image_px),
+        count=sum(trials),
+        at_once=min(room, max(trials)),
+        gpus_each=gpus,
+        cores_each=cores,
+        speed=speed or known.core_speed(model.feature_width, config.precision == "bf16") * cores,
+    )

@@ -10,7 +10,8 @@
 - text, profiles and other metadata are no pixels: what is large or wrong in them refuses no image
 - animations give their first frame; an image that ends early is refused, never filled with grey
 
-Our own extension decodes plain JPEGs, Pillow everything else; the pixels are the same either way.
+Our own extension decodes plain JPEGs and PNGs, libwebp plain WebPs, Pillow everything else; the pixels are the same
+either way.
 """
 
 import io
@@ -25,10 +26,11 @@ import numpy.typing as npt
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from vitpipe.stages.images.crops import Box
-from vitpipe.stages.images.extension import ExifFirst, jpeg_part
+from vitpipe.stages.images.extension import ExifFirst, jpeg_part, png_part
 from vitpipe.stages.images.header import FORMATS, BadImage, Header, rare_kind, read_header
 from vitpipe.stages.images.png_chunks import without_texts
 from vitpipe.stages.images.scans import refuse_many_scans
+from vitpipe.stages.images.webp import webp_part
 
 Result = TypeVar("Result")
 
@@ -62,12 +64,8 @@ def check_header(data: bytes) -> Header:
 def decode(data: bytes) -> Pixels:
     """Decode one image. BadImage with the reason when it is damaged or not accepted."""
     header = check_header(data)
-    if header.ext == "jpg":
-        box = Box(0, 0, header.height, header.width)
-        pixels = decode_part(np.frombuffer(data, dtype=np.uint8), header.height, header.width, box)
-        if pixels is not None:
-            return pixels
-    return by_pillow(data, header.ext, upright)
+    pixels = decode_part(np.frombuffer(data, dtype=np.uint8), header, Box(0, 0, header.height, header.width))
+    return by_pillow(data, header.ext, upright) if pixels is None else pixels
 
 
 def by_pillow(data: bytes, ext: str, use: Callable[[Image.Image], Result]) -> Result:
@@ -118,12 +116,17 @@ def _damaged(ext: str, error: Exception, rare: str) -> BadImage:
     return BadImage(f"{FORMATS[ext]} damaged{or_rare}: {said}")
 
 
-def decode_part(data: npt.NDArray[np.uint8], height: int, width: int, box: Box) -> Pixels | None:
-    """Decode a box of an upright JPEG of that size, as the whole image cut; None where it has to be decoded whole."""
+def decode_part(data: npt.NDArray[np.uint8], header: Header, box: Box) -> Pixels | None:
+    """Decode a box of an upright image of that size, as the whole image cut; None where it has to be decoded whole."""
+    if header.ext == "png":
+        return png_part(data, header.height, header.width, box)
+    if header.ext == "webp":
+        return webp_part(data, header.height, header.width, box)
     try:
-        return jpeg_part(data, height, width, box)
+        return jpeg_part(data, header.height, header.width, box)
     except ExifFirst:
-        return jpeg_part(data, height, width, box, upright=True) if is_upright(data.tobytes()) else None
+        stands = is_upright(data.tobytes())
+        return jpeg_part(data, header.height, header.width, box, upright=True) if stands else None
 
 
 def is_upright(data: bytes) -> bool:

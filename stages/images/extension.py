@@ -1,7 +1,8 @@
-"""The calls of our C extension: images of a batch, parts of JPEGs, restart markers and digests. No torch.
+"""The calls of our C extension: images of a batch, parts of JPEGs and PNGs, restart markers and digests. No torch.
 
-Pixels never depend on it: it uses Pillow's own libjpeg, and refuses every file that libjpeg warns about; what it
-refuses, and where it is not built, is decoded whole. Knows bytes and boxes, not where they come from.
+Pixels never depend on it: it uses Pillow's own libjpeg, refuses every file that libjpeg warns about, and every PNG that
+anything can be said against; what it refuses, and where it is not built, is decoded whole. Knows bytes and boxes, not
+where they come from.
 """
 
 import ctypes
@@ -40,6 +41,15 @@ def address(array: npt.NDArray[Any]) -> int:
     return int(array.__array_interface__["data"][0])
 
 
+def png_part(data: Bytes, height: int, width: int, box: Box) -> Bytes | None:
+    """Decode `box` of a PNG of that size, as the whole image would be, cut; None when the extension refuses.
+
+    Damage below the box, in chunks that were not read, is left to digests; a file that lacks its end is refused.
+    """
+    found = loaded_extension()
+    return None if found is None else found.png_part(data, height, width, box)
+
+
 @cache
 def loaded_extension() -> "Extension | None":
     """Load the extension, once; None where it is missing, which the log says once."""
@@ -64,6 +74,8 @@ class Extension:
         self._tile, self._is_plain = library.vitpipe_tile, library.vitpipe_is_plain
         self._sha256, self._contents = library.vitpipe_sha256, library.vitpipe_contents
         self._decode_part.argtypes = [at, size, *[number] * 7, at]
+        self._png_part = library.vitpipe_png_part
+        self._png_part.argtypes = [at, size, *[number] * 6, at]
         self._images.argtypes, self._images.restype = [at, size, at], None
         self._boxes = library.vitpipe_boxes
         self._boxes.argtypes, self._boxes.restype = [at, at, size, ctypes.c_double, at, at], None
@@ -104,6 +116,12 @@ class Extension:
     def mix(self, one: Bytes, other: Bytes, share: float) -> None:
         """Blend contiguous bytes in place: `share` of one and the rest of the other, rounded, halves to even."""
         self._mix(address(one), address(other), one.size, share)
+
+    def png_part(self, data: Bytes, height: int, width: int, box: Box) -> Bytes | None:
+        """As the function `png_part`."""
+        pixels = np.empty((box.height, box.width, 3), dtype=np.uint8)
+        found = self._png_part(data.ctypes.data, data.size, width, height, *box, pixels.ctypes.data)
+        return None if found == _REFUSED else pixels
 
     def tile(self, data: Bytes) -> bytes | None:
         """Rewrite a JPEG with a restart marker in every row of MCUs and the same pixels; None when it refuses."""

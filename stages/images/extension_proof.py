@@ -26,12 +26,14 @@ from vitpipe.stages.images.numpy_steps import Program, What
 from vitpipe.stages.images.steps import STEP, Step, nearest, packed
 
 SIDE = 160
+BOXES = (Box(0, 0, SIDE, SIDE), Box(41, 97, 60, 50), Box(48, 64, 32, 48))
 
 
 def main() -> None:
     """Prove pixels first, then digests where this CPU has the instructions."""
     extension = Extension(Path(sys.argv[1]))
     compare_pixels(extension)
+    compare_pngs(extension)
     compare_steps(extension)
     if has_instructions(extension):
         compare_digests(extension)
@@ -42,10 +44,23 @@ def compare_pixels(extension: Extension) -> None:
     """Compare parts of pictures with and without restart markers, in colour and grey. SystemExit where they differ."""
     for name, file, whole in _pictures():
         data = np.frombuffer(file, dtype=np.uint8)
-        for box in (Box(0, 0, SIDE, SIDE), Box(41, 97, 60, 50), Box(48, 64, 32, 48)):
+        for box in BOXES:
             pixels = extension.decode_part(data, SIDE, SIDE, box, upright=False)
             if pixels is None or not np.array_equal(pixels, box.of(whole)):
                 raise SystemExit(f"{name}, {box}: not the pixels that Pillow gives")
+
+
+def compare_pngs(extension: Extension) -> None:
+    """Compare parts of PNGs of each kind that Pillow writes. SystemExit where they differ."""
+    picture = _picture()
+    for mode, level in product(("RGB", "RGBA", "L", "LA", "P", "1"), (0, 1, 6)):
+        file = io.BytesIO()
+        picture.convert(mode).save(file, "PNG", compress_level=level)
+        data, whole = np.frombuffer(file.getvalue(), dtype=np.uint8), np.asarray(picture.convert(mode).convert("RGB"))
+        for box in BOXES:
+            pixels = extension.png_part(data, SIDE, SIDE, box)
+            if pixels is None or not np.array_equal(pixels, box.of(whole)):
+                raise SystemExit(f"PNG of {mode}, {box}: not the pixels that Pillow gives")
 
 
 def compare_steps(extension: Extension) -> None:
@@ -82,15 +97,19 @@ def compare_contents(extension: Extension) -> None:
 
 
 def _pictures() -> Iterator[tuple[str, bytes, npt.NDArray[np.uint8]]]:
-    """Description, file and pixels of each picture."""
-    noise = np.random.default_rng(0).normal(0, 40, (SIDE, SIDE, 3)).cumsum(axis=0).cumsum(axis=1)
-    picture = Image.fromarray((np.sin(noise / 300) * 90 + 128).astype(np.uint8))
+    """Description, file and pixels of each JPEG."""
+    picture = _picture()
     for mode, restarts, own_tables in product(("RGB", "L"), (0, 5), (False, True)):
         file = io.BytesIO()
         options = {"restart_marker_blocks": restarts, "optimize": own_tables}
         picture.convert(mode).save(file, "JPEG", quality=90, **options)
         with Image.open(file) as image:
             yield f"{mode}, {options}", file.getvalue(), np.asarray(image.convert("RGB"))
+
+
+def _picture() -> Image.Image:
+    noise = np.random.default_rng(0).normal(0, 40, (SIDE, SIDE, 3)).cumsum(axis=0).cumsum(axis=1)
+    return Image.fromarray((np.sin(noise / 300) * 90 + 128).astype(np.uint8))
 
 
 def compare_digests(extension: Extension) -> None:

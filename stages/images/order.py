@@ -37,8 +37,7 @@ class Order:
             raise ValueError("an order needs at least one image")
         self._starts = np.concatenate(([0], self.counts.cumsum()[:-1]))
         self._name = (digest, seed)
-        wanted = min(MAX_STREAMS, max(1, self.num_images // WINDOW))
-        self.streams = 1 << (wanted.bit_length() - 1)
+        self.streams = streams_of(self.num_images)
         self._bounds = np.arange(self.streams + 1) * self.num_images // self.streams
         self._whole_blocks = self.num_images // self.streams // BLOCK * BLOCK  # samples of each stream
         self._tails = self._bounds - np.arange(self.streams + 1) * self._whole_blocks
@@ -116,6 +115,12 @@ class Order:
             moved = _window(epoch, *self._name, stream, window, size)[places[here] - begin]
             line[here] = self._bounds[stream] + begin + moved
         return line
+
+
+def streams_of(num_images: int) -> int:
+    """Count the streams of an order of so many images: a power of two."""
+    wanted = min(MAX_STREAMS, max(1, num_images // WINDOW))
+    return 1 << (wanted.bit_length() - 1)
 
 
 def _window_of(places: Ints, lengths: Ints) -> Ints:

@@ -22,7 +22,7 @@ from vitpipe.stages.images.cache import ShardCache
 from vitpipe.stages.images.crops import Box
 from vitpipe.stages.images.cuts import Files
 from vitpipe.stages.images.decode import Pixels, decode, decode_part
-from vitpipe.stages.images.header import BadImage
+from vitpipe.stages.images.header import BadImage, Header
 from vitpipe.stages.images.index_checks import check_index, check_rows
 from vitpipe.stages.images.keys import Ints
 from vitpipe.stages.images.manifest import Manifest, load_index
@@ -197,13 +197,13 @@ class Split:
         return found
 
     def part(self, number: int, box: Box) -> Pixels:
-        """Decode what `pixels` has in `box`; of most JPEGs, no more than that takes."""
+        """Decode what `pixels` has in `box`; of most images, no more than that takes."""
         shard, row = self.locate(number)
         rows, data = self.rows(shard), self._bytes(shard, row)
-        if rows.ext(row) == "jpg":
-            pixels = decode_part(data, int(rows.height[row]), int(rows.width[row]), box)
-            if pixels is not None:
-                return pixels
+        header = Header(rows.ext(row), int(rows.width[row]), int(rows.height[row]))
+        pixels = decode_part(data, header, box)
+        if pixels is not None:
+            return pixels
         return box.of(self._decoded(shard, row, data.tobytes()))
 
     def locate(self, number: int) -> tuple[int, int]:

@@ -35,6 +35,8 @@ def estimate(
         images=kept,
         bytes=round(kept * (counted.image_bytes + TAR_OVERHEAD_BYTES)),
         hours=kept * counted.image_seconds / 3600,
+        image_bytes=counted.image_bytes,
+        image_format=counted.image_format,
         splits=splits,
         num_classes=counted.num_classes,
         class_names=counted.class_names,

@@ -1,6 +1,6 @@
 """What a pretraining will cost, from its recipe and the number of images alone. No torch."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from vitpipe.infra.errors import UsageError
 from vitpipe.stages.artifacts import Artifact, Checkpoint, ShardSet
@@ -10,6 +10,7 @@ from vitpipe.stages.images.united import refuse_other_classes
 from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.pretrain.config import PretrainConfig, PretrainResources, validation_split
 from vitpipe.stages.pretrain.continuation import changed_fields, refuse, refuse_change, refuse_end
+from vitpipe.stages.pretrain.costing import CostedPretraining
 from vitpipe.stages.pretrain.input_checks import (
     check_classes,
     check_init,
@@ -19,10 +20,12 @@ from vitpipe.stages.pretrain.input_checks import (
     watched_outputs,
 )
 from vitpipe.stages.pretrain.job import SPLIT, ResolvedRecipe, model_of
+from vitpipe.stages.pretrain.locality import batch_note
 from vitpipe.stages.pretrain.memory import saved_bytes, terms
 from vitpipe.stages.settings import micro_batch_of
 from vitpipe.stages.training.doubts import Training, doubts
 from vitpipe.stages.training.objective_costs import num_trained, train_flops
+from vitpipe.stages.training.optim.rule import BYTES
 
 
 def estimate(config: PretrainConfig, resources: PretrainResources, inputs: Given, known: Known) -> Estimate:
@@ -53,19 +56,21 @@ def estimate(config: PretrainConfig, resources: PretrainResources, inputs: Given
     saved = num_trained(config.objective, model) * saved_bytes(config)
     gpus = resources.gpus_per_worker if resources.gpus_per_worker is not None else min(1, known.gpus)
     memory = memory_bytes(config, resources, model, gpus)
+    training = CostedPretraining(recipe, model, steps, gpus, resources.most_workers, inputs["shards"][0], known)
     return Estimate(
         steps=steps,
         images=images,
         flops=flops,
         bytes=saved * _kept_steps(recipe),
         memory_bytes=memory,
-        hours=flops / _speed(resources, gpus, known) / 3600,
+        hours=training.costs.seconds / 3600,
+        costs=training.facts(),
         num_classes=num_classes[0],
         class_names=None if names is None else tuple(names.values()),
         model=model.model_dump(mode="json"),
         averaged=config.ema is not None,
         recipe=config.model_dump(mode="json"),
-        notes=tuple(_notes(recipe, memory, known.gpu_bytes if gpus else None)),
+        notes=(*_notes(recipe, memory, known.gpu_bytes if gpus else None), *training.doubts()),
     )
 
 
@@ -143,12 +148,6 @@ def _kept_steps(recipe: ResolvedRecipe) -> int:
     return min(resources.keep + milestones, -(-total // recipe.checkpoint_steps) + milestones)
 
 
-def _speed(resources: PretrainResources, gpus: int, known: Known) -> float:
-    """FLOP/s of all workers together."""
-    each = known.gpu_flops * gpus if gpus else known.cpu_flops * resources.cpus_per_worker
-    return each * resources.most_workers
-
-
 def _notes(recipe: ResolvedRecipe, memory: int, room: float | None) -> list[str]:
     """What is allowed and may be a slip; `room` is a GPU's memory, where there are any."""
     config, resources, notes = recipe.config, recipe.resources, []
@@ -156,6 +155,9 @@ def _notes(recipe: ResolvedRecipe, memory: int, room: float | None) -> list[str]
     if idle := -micro % resources.most_workers:
         slots = micro + idle
         notes.append(f"{micro} micro-batches on {resources.most_workers} workers: {idle} of {slots} passes are padding")
+    note = batch_note(recipe.epoch_images, config.batch_images, recipe.micro_batch, resources.most_workers)
+    if note and not config.mix:
+        notes.append(note)
     if recipe.checkpoint_steps > recipe.total_steps:
         every = resources.checkpoint_every
         notes.append(f"checkpoint_every {every} is longer than the run: its last step alone is saved")
@@ -164,7 +166,21 @@ def _notes(recipe: ResolvedRecipe, memory: int, room: float | None) -> list[str]
     if room is not None and memory > room:
         ways = " or ".join(_savings(config, resources)) or "a larger GPU"
         notes.append(f"needs {memory / 1e9:.0f} GB of a GPU that has {room / 1e9:.0f}: try {ways}")
+    notes.extend(_split_further(config, resources))
     return notes + doubts(_training(recipe))
+
+
+def _split_further(config: PretrainConfig, resources: PretrainResources) -> Iterator[str]:
+    """ZeRO 0 in bf16 on several workers, where ZeRO 1 is the same training with less of everything."""
+    workers = resources.most_workers
+    if resources.zero == 0 and config.precision == "bf16" and workers > 1:
+        state, summed = 4 + config.optimizer.moment_bytes, BYTES[config.reduce_dtype]
+        sent, less = 2 * summed, summed + 2  # all-reduce; reduce-scatter, and all-gather of the weights
+        here = (
+            f"zero 0 in bf16 keeps {state} bytes a parameter of fp32 weights and moments on each of {workers} workers"
+        )
+        there = f"zero 1, the same training, keeps {state / workers:.2g}, updates 1/{workers} of them and sends {less}"
+        yield f"{here} and sends {sent} a step; {there}: set zero to 1"
 
 
 def _training(recipe: ResolvedRecipe) -> Training:

@@ -66,8 +66,12 @@ class ResolvedRecipe:
 
     def is_saved_after(self, step: int) -> bool:
         """Whether a checkpoint follows the update `step`; one always follows the last."""
-        due = step % self.checkpoint_steps == 0 or step == self.total_steps
-        return due or bool(self.milestone_steps and step % self.milestone_steps == 0)
+        return step == self.next_save(step - 1)
+
+    def next_save(self, step: int) -> int:
+        """The first update after `step` that a checkpoint follows."""
+        lengths = filter(None, (self.checkpoint_steps, self.milestone_steps))
+        return min([self.total_steps, *((step // length + 1) * length for length in lengths)])
 
     def is_evaluated_after(self, step: int) -> bool:
         """Whether the model is measured after so many updates."""

@@ -36,7 +36,8 @@ from vitpipe.stages.training.objective.losses import loss_fn
 from vitpipe.stages.training.objective.masked_patches import MaskedPatchViT
 from vitpipe.stages.training.sampler import DataParallelSampler
 from vitpipe.stages.vit.adapt import adapt_state
-from vitpipe.stages.vit.build import Model, blocks_of, build_model, checkpoint_blocks
+from vitpipe.stages.vit.build import Model, build_model, checkpoint_blocks
+from vitpipe.stages.vit.compiled import compile_blocks
 from vitpipe.stages.vit.init import init_weights
 from vitpipe.stages.vit.native import load_weights
 
@@ -63,7 +64,7 @@ def _train(job: PretrainJob, rank: Rank, out: Out, scratch: Path) -> None:
         torch.cuda.set_device(rank.device)
     agree.on_first(out.begin, rank.rank)
     sampler = DataParallelSampler(job.recipe.config.batch_images, job.recipe.micro_batch, rank.rank, rank.world_size)
-    engine = _engine(job, rank, sampler, scratch)
+    engine = build_engine(job, rank, sampler, scratch)
     recipe = job.recipe
     keep = Keep(recipe.resources.keep, recipe.milestone_steps)
     checkpoints = Checkpoints(engine, out, scratch, job.task.events, rank, keep)
@@ -117,7 +118,8 @@ def _clear(scratch: Path, earlier: Sequence[str], rank: Rank) -> None:
                 shutil.rmtree(left, ignore_errors=True)
 
 
-def _engine(job: PretrainJob, rank: Rank, sampler: DataParallelSampler, scratch: Path) -> Engine:
+def build_engine(job: PretrainJob, rank: Rank, sampler: DataParallelSampler, scratch: Path) -> Engine:
+    """Make the model that a job describes on this rank's device, as it begins, with its optimiser."""
     config, resources = job.recipe.config, job.recipe.resources
     model = _built(job)
     if isinstance(model, MaskedAutoencoder):
@@ -131,8 +133,7 @@ def _engine(job: PretrainJob, rank: Rank, sampler: DataParallelSampler, scratch:
         checkpoint_blocks(model)
     model.to(rank.device).train()
     if resources.compile and rank.device != "cpu":
-        for block in blocks_of(model):
-            block.compile()
+        compile_blocks(model, partial(job.task.events.emit, "uncompiled"))
     settings = EngineSettings(
         resources.zero,
         config.precision,
@@ -141,6 +142,7 @@ def _engine(job: PretrainJob, rank: Rank, sampler: DataParallelSampler, scratch:
         ema_decay=config.ema.decay if config.ema else None,
         offload=resources.offload == "cpu",
         layer_decay=config.layer_decay,
+        reduce_dtype=config.reduce_dtype,
     )
     return Engine(model, config.optimizer, settings, sampler, rank)
 

@@ -17,7 +17,7 @@ def build_model(settings: ModelSettings) -> Model:
     return BiTResNet(settings) if settings.resnet is not None else ViT(settings)
 
 
-def blocks_of(model: Model) -> list[nn.Module]:
+def blocks_of(model: nn.Module) -> list[nn.Module]:
     """List what a model repeats, in order: encoder blocks and bottleneck units, each fit to be compiled on its own."""
     return [module for module in model.modules() if isinstance(module, Block | Bottleneck | PreActBottleneck)]
 

@@ -9,10 +9,38 @@ import sysconfig
 from pathlib import Path
 
 FOLDER = Path(__file__).parents[2] / ".bench"
-ALONE = ("simplejpeg", "litdata", "mosaicml-streaming", "paramiko<4", "xxhash<4")
-"""Without what they ask for: it would bring another torch."""
-WITH_THEIRS = ("nvidia-dali-cuda130", "lightning-utilities", "obstore", "tifffile", "python-snappy", "brotli",
-               "catalogue", "zstd", "oci", "azure-identity", "azure-storage-blob")  # fmt: skip
+ALONE = (
+    "simplejpeg",
+    "litdata",
+    "mosaicml-streaming",
+    "paramiko<4",
+    "xxhash<4",
+    "nvidia-nvimgcodec-cu13",
+    "torchcodec",
+    "grain",
+    "spdl-io",
+    "spdl-core",
+    "kornia-rs",
+    "opencv-python-headless>=5",
+    "pyvips",
+    "pyvips-binary",
+)
+"""Without what they ask for: it would bring another torch, or other numbers of ours."""
+WITH_THEIRS = (
+    "nvidia-dali-cuda130",
+    "lightning-utilities",
+    "obstore",
+    "tifffile",
+    "python-snappy",
+    "brotli",
+    "catalogue",
+    "zstd",
+    "oci",
+    "azure-identity",
+    "azure-storage-blob",
+    "portpicker",
+    "array-record",
+)
 
 
 def python() -> Path:
@@ -20,7 +48,7 @@ def python() -> Path:
     found = FOLDER / "bin" / "python"
     if found.exists():
         return found
-    print(f"installing peers into {FOLDER} (1.2 GB)", flush=True)
+    print(f"installing peers into {FOLDER} (1.4 GB)", flush=True)
     subprocess.run([sys.executable, "-m", "venv", FOLDER], check=True)
     packages = next(FOLDER.glob("lib/python*/site-packages"))
     (packages / "zz_project.pth").write_text(sysconfig.get_path("purelib") + "\n")

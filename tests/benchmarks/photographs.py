@@ -15,6 +15,7 @@ from vitpipe.stages.artifacts import ShardSet
 from vitpipe.stages.record import load_artifact
 
 QUALITY = 90
+SUFFIXES = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}
 GRAIN = 1.0
 
 
@@ -28,13 +29,21 @@ class Kind:
     slope: float
     """How fast amplitudes fall with frequency; gives files of 71 and 295 KB."""
     images: int
+    form: str = "JPEG"
 
 
 KINDS = (Kind("500x375", 500, 375, 1.46, 384), Kind("1600x1200", 1600, 1200, 1.75, 48))
 
 
+OTHER_FORMATS = tuple(
+    Kind(f"{name}, {form}", width, height, slope, images, form)
+    for form in ("PNG", "WEBP")
+    for name, width, height, slope, images in (("500x375", 500, 375, 1.46, 96), ("1600x1200", 1600, 1200, 1.75, 16))
+)
+
+
 def photograph(kind: Kind, seed: int) -> bytes:
-    """One JPEG, 4:2:0."""
+    """One file; a JPEG is 4:2:0, a WebP lossy of the same quality."""
     rng = np.random.default_rng(seed)
     rows, columns = np.fft.fftfreq(kind.height)[:, None], np.fft.rfftfreq(kind.width)[None]
     frequency = np.hypot(rows, columns) + 1 / kind.width
@@ -51,20 +60,21 @@ def photograph(kind: Kind, seed: int) -> bytes:
     planes[0] += edges + GRAIN * rng.standard_normal(edges.shape)
     pixels = np.stack([120 + planes[0], 128 + planes[1], 128 + planes[2]], axis=-1).clip(0, 255).astype(np.uint8)
     file = io.BytesIO()
-    Image.fromarray(pixels, "YCbCr").save(file, "JPEG", quality=QUALITY)
+    picture = Image.fromarray(pixels, "YCbCr")
+    (picture if kind.form == "JPEG" else picture.convert("RGB")).save(file, kind.form, quality=QUALITY)
     return file.getvalue()
 
 
 def photograph_folder(root: Path, kind: Kind) -> Path:
-    """`root/class-k/n.jpg`."""
+    """`root/class-k/n.jpg`, or another format's suffix."""
     for number in range(kind.images):
-        write(root / f"class-{number % 4}/{number:04d}.jpg", photograph(kind, number))
+        write(root / f"class-{number % 4}/{number:04d}.{SUFFIXES[kind.form]}", photograph(kind, number))
     return root
 
 
 def photograph_shards(root: Path, kind: Kind, restart_intervals: bool) -> ShardSet:
     """The folder `root/kind`, made and ingested if need be."""
-    node = f"{kind.name}{'-restarts' if restart_intervals else ''}"
+    node = kind.name.replace(", ", "-").lower() + ("-restarts" if restart_intervals else "")
     committed = root / "store/test" / node
     if (committed / "record.json").exists():
         found = load_artifact(f"file://{committed}")

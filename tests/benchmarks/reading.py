@@ -15,11 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.benchmarks import peer_environment
-from tests.benchmarks.photographs import KINDS, Kind, photograph_shards
+from tests.benchmarks import decoders, peer_environment
+from tests.benchmarks.photographs import KINDS, OTHER_FORMATS, Kind, photograph_shards
 from tests.benchmarks.readers import READERS
 from vitpipe.stages.artifacts import ShardSet
 from vitpipe.stages.images.crops import Box
+from vitpipe.stages.images.header import FORMATS
 from vitpipe.stages.images.split import Split
 
 ROUNDS = 7
@@ -28,6 +29,7 @@ MOVED = 0.10
 DEFAULT = "webdataset + PIL + torchvision, float"
 LIMIT = "limit: libjpeg-turbo decode alone"
 OURS = {"vitpipe": False, "vitpipe, restart-tiled": True}
+OF_ANY_FORMAT = (DEFAULT, "timm, uint8", "PIL, resize(box=)", "torchvision decode_image + v2", *decoders.OF_ANY_FORMAT)
 
 
 class Reader:
@@ -35,6 +37,7 @@ class Reader:
 
     def __init__(self, name: str, python: Path, folder: Path) -> None:
         self.name, self.best, self.images = name, float("inf"), 0
+        self.pixels, self.lacks = "", ""
         known = name.partition(", restart")[0]
         one_thread = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
         command = [python, "-m", "tests.benchmarks.readers", known, folder]
@@ -44,9 +47,17 @@ class Reader:
         )  # fmt: skip
 
     def ready(self) -> bool:
-        """Wait for it; False when it cannot run here."""
+        """Wait for it; False when it cannot run here, for what it lacks."""
         assert self._process.stdout
-        return any(line.strip() == "ready" for line in self._process.stdout)
+        for line in self._process.stdout:
+            said, _, more = line.strip().partition(" ")
+            if said == "ready":
+                return True
+            if said == "pixels":
+                self.pixels = more
+            elif said == "lacks":
+                self.lacks = more
+        return False
 
     def run(self) -> None:
         """One pass; remembers the best CPU seconds of an image."""
@@ -64,20 +75,24 @@ class Reader:
 def main(folder: str | None = None) -> None:
     facts = Path("/proc/cpuinfo").read_text().splitlines()
     cpu = next((line.split(":")[1].strip() for line in facts if "model name" in line), platform.machine())
-    print(f"\nTraining crops of 224 px from JPEG shards, {cpu}, Python {platform.python_version()}, one thread")
+    print(f"\nTraining crops of 224 px from shards, {cpu}, Python {platform.python_version()}, one thread")
     with tempfile.TemporaryDirectory() as made:
-        for kind in KINDS:
+        for kind in (*KINDS, *OTHER_FORMATS):
             table(kind, Path(folder or made))
 
 
 def table(kind: Kind, root: Path) -> None:
-    """Measure all readers of one size of image and print what was found."""
-    shards = {restarts: photograph_shards(root, kind, restarts) for restarts in (False, True)}
+    """Measure all readers of one size and format of image and print what was found."""
+    is_jpeg = kind.form == "JPEG"
+    shards = {
+        restarts: photograph_shards(root, kind, restarts) for restarts in ((False, True) if is_jpeg else (False,))
+    }
     folders = {restarts: Path(one.uri.removeprefix("file://")) for restarts, one in shards.items()}
-    kilobytes = {restarts: one.image_bytes / one.splits["train"] / 1000 for restarts, one in shards.items()}
     own, theirs = Path(sys.executable), peer_environment.python()
-    asked = [Reader(name, own, folders[restarts]) for name, restarts in OURS.items()]
-    asked += [Reader(name, theirs, folders[False]) for name in READERS if name not in OURS]
+    asked = [Reader(name, own, folders[restarts]) for name, restarts in OURS.items() if restarts in shards]
+    asked += [
+        Reader(name, theirs, folders[False]) for name in (READERS if is_jpeg else OF_ANY_FORMAT) if name not in OURS
+    ]
     readers = [reader for reader in asked if reader.ready()]
     try:
         before = calibration()
@@ -90,31 +105,40 @@ def table(kind: Kind, root: Path) -> None:
     finally:
         for reader in asked:
             reader.end()
-    best = {reader.name: 1 / reader.best for reader in readers}
-    print(f"\n{kind.name}, {kilobytes[False]:.0f} KB a file in the tar, {kilobytes[True]:.0f} KB restart-tiled; "
-          f"{kind.images} images, minimum of {ROUNDS} passes in turns")  # fmt: skip
-    peers = {name: rate for name, rate in best.items() if name not in OURS and name != LIMIT}
-    for name, rate in sorted(best.items(), key=lambda item: item[1]):
-        print(f"  {name:40} {rate:7.0f} images per CPU second  {rate / best[DEFAULT]:5.2f} of the default  "
-              f"{rate / max(peers.values()):5.2f} of the best peer")  # fmt: skip
+    sizes = ", ".join(f"{one.image_bytes / one.splits['train'] / 1000:.0f} KB" for one in shards.values())
+    print(f"\n{kind.name}, {sizes} a file in the tar{' (restart-tiled the second)' * is_jpeg}; {kind.images} images, "
+          f"minimum of {ROUNDS} passes in turns")  # fmt: skip
+    rows(readers)
     for restarts, one in shards.items():
         equal = sum(crops_equal(one, root / "cache"))
         print(f"  crops of {'restart-tiled' if restarts else 'untouched'} files that equal whole decoding, cut: "
               f"{equal} of {CROPS}")  # fmt: skip
     for reader in asked:
         if reader not in readers:
-            print(f"  {reader.name:40} could not run here")
+            print(f"  {reader.name:40} could not run here: {reader.lacks}")
     print(f"  calibration moved {moved:.1%}{': VOID, run it again on a quiet machine' if moved > MOVED else ''}")
 
 
+def rows(readers: list[Reader]) -> None:
+    """Print a line each, the slowest first. Who gives other pixels is no peer."""
+    best = {reader.name: 1 / reader.best for reader in readers}
+    other = {reader.name for reader in readers if reader.pixels.startswith("other")}
+    peers = {name: rate for name, rate in best.items() if name not in OURS and name != LIMIT and name not in other}
+    for reader in sorted(readers, key=lambda one: best[one.name]):
+        rate = best[reader.name]
+        print(f"  {reader.name:40} {rate:7.0f} images per CPU second  {rate / best[DEFAULT]:5.2f} of the default  "
+              f"{rate / max(peers.values()):5.2f} of the best peer  {reader.pixels}")  # fmt: skip
+
+
 def crops_equal(shards: ShardSet, cache: Path) -> Iterator[bool]:
-    """Whether random crops are, bit for bit, what whole decoding has there."""
-    split, rng = Split(shards, "train", cache), np.random.default_rng(0)
+    """Whether random crops are, bit for bit, what Pillow's whole decoding has there."""
+    split, rng, pillow = Split(shards, "train", cache), np.random.default_rng(0), decoders.pillow()
     for number in rng.integers(0, split.num_images, CROPS).tolist():
         height, width = split.shapes(np.array([number]))[0].tolist()
         (top, low), (left, right) = np.sort(rng.integers(0, [[height], [width]], (2, 2))).tolist()
         box = Box(top, left, low - top + 1, right - left + 1)
-        yield np.array_equal(split.part(number, box), box.of(split.pixels(number)))
+        file = next(data for name, data in split.sample(number).items() if name in FORMATS and isinstance(data, bytes))
+        yield np.array_equal(split.part(number, box), pillow(np.frombuffer(file, dtype=np.uint8))[2](*box))
 
 
 def calibration() -> float:

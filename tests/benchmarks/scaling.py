@@ -22,6 +22,7 @@ from vitpipe.stages.images import decoded_split
 from vitpipe.stages.images.config import AugmentSettings
 from vitpipe.stages.images.crops import Box
 from vitpipe.stages.images.decode import decode_part
+from vitpipe.stages.images.header import Header
 from vitpipe.stages.images.order import Order
 from vitpipe.stages.images.train import TrainImages
 
@@ -53,7 +54,7 @@ def threads(shards: ShardSet, cache: Path) -> None:
     def decode(count: int) -> Callable[[], object]:
         def one(share: list[np.ndarray]) -> None:
             for data in share:
-                decode_part(data, whole.height, whole.width, whole)
+                decode_part(data, Header("jpg", whole.width, whole.height), whole)
 
         def run() -> None:
             with ThreadPoolExecutor(count) as pool:

@@ -65,7 +65,7 @@ def main(what: str, comes_back: str, folder: str) -> None:
         with join("demo", machines.address, WAIT_S, {}) as joined:
             work = ThreadPoolExecutor(1).submit(do, what, folder, joined.named("node"))
             began = time.monotonic()
-            end = reclaim if what == "notice" else lose
+            end = {"notice": reclaim, "head": lose_head}.get(what, lose)
             end(machines, large, folder, comes_back == "yes")  # Ray wants this in the main thread
             found = work.result()
             marks = sorted(os.listdir(folder))
@@ -78,7 +78,7 @@ def do(what: str, folder: str, view: Any) -> str:
     """What became of the work, in words."""
     resources = SimpleNamespace(workers=1, max_failures=2, hang_timeout_s=600, **TWO_CPUS)
     try:
-        if what == "fan":
+        if what in ("fan", "head"):
             return str([done.value() for done in view.fan(partial(task, folder), [7], resources=resources)])
         if what == "notice":
             resources.max_failures = 0
@@ -99,6 +99,13 @@ def lose(machines: Any, large: Any, folder: str, comes_back: bool) -> None:
     if comes_back:
         time.sleep(3)
         machines.add_node(num_cpus=2)
+
+
+def lose_head(machines: Any, large: Any, folder: str, comes_back: bool) -> None:
+    """Once a task runs, nobody answers for the cluster any more."""
+    while not os.listdir(folder):
+        time.sleep(0.2)
+    machines.head_node.kill_all_processes(check_alive=False, allow_graceful=False)
 
 
 def reclaim(machines: Any, large: Any, folder: str, comes_back: bool) -> None:

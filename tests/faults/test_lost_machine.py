@@ -34,6 +34,13 @@ def test_what_is_missing_is_named_after_the_wait(what: str, tmp_path: Path) -> N
     assert "2 CPU) asked for, room for 0" in result["found"]
 
 
+def test_a_fan_out_ends_in_our_words_when_the_head_is_lost(tmp_path: Path) -> None:
+    """Ray would end the driver after a minute, and say nothing of what to do."""
+    result = lose_machine("head", "no", tmp_path)
+    assert result["found"].startswith("Lost: ") and "the cluster is gone" in result["found"]
+    assert result["seconds"] < 60
+
+
 def test_a_notice_is_committed_within_its_grace_and_charged_to_nobody(tmp_path: Path) -> None:
     """No failure is allowed here: only a preemption may start the gang again."""
     result = lose_machine("notice", "yes", tmp_path)

@@ -26,11 +26,13 @@ PACKAGE = "libjpeg62-turbo-dev"
 DO = f"Debian: apt-get install gcc {PACKAGE}; then python -m vitpipe.stages.images.native.prebuild"
 
 _SOURCES = (
-    "boxes.c", "colours.c", "contents.c", "decoder.c", "decoder.h", "huffman.c", "huffman.h", "image.c", "jpeg.h",
-    "mirror.c", "mix.c", "moves.c", "part.c", "resize.c", "resize.h", "segments.c", "sha256.c", "sha256.h",
-    "sha256_pair.c", "sha256_wide.c", "steps.c", "steps.h", "tables.c", "tables.h", "taps.c", "taps.h", "tile.c",
+    "boxes.c", "checksums.c", "checksums.h", "codes.c", "codes.h", "colours.c", "contents.c", "decoder.c",
+    "decoder.h", "huffman.c", "huffman.h", "image.c", "inflate.c", "inflate.h", "jpeg.h", "mirror.c", "mix.c",
+    "moves.c", "part.c", "png.h", "png_chunks.c", "png_part.c", "resize.c", "resize.h", "segments.c", "sha256.c",
+    "sha256.h", "sha256_pair.c", "sha256_wide.c", "steps.c", "steps.h", "tables.c", "tables.h", "taps.c", "taps.h",
+    "tile.c", "unfilter.c", "unfilter.h",
 )  # fmt: skip
-_INSTRUCTIONS = ("avx", "avx2", "avx512bw", "avx512f", "fma", "sha_ni")
+_INSTRUCTIONS = ("avx", "avx2", "avx512bw", "avx512f", "fma", "pclmulqdq", "sha_ni")
 """Instruction sets that the sources and libjpeg-turbo choose their code by, as the kernel names them."""
 _HERE = Path(__file__).parent
 _FLAGS = (

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import AfterValidator
 
 from vitpipe.infra.storage.hub_names import data_place, data_place_or_none
-from vitpipe.stages.ingest.sources.source_settings import LOOK_SECONDS, UNLABELLED, SourceCount, SourceSettings, Splits
+from vitpipe.stages.ingest.sources.source_settings import (
+    LOOK_SECONDS,
+    UNLABELLED,
+    SourceCount,
+    SourceSettings,
+    Splits,
+    format_of_most,
+)
 from vitpipe.stages.settings import Place
 
 if TYPE_CHECKING:  # as in `source_settings.py`
@@ -21,13 +28,14 @@ class _Counted:
     """Satisfies `listing.ImageSink`: keeps no image."""
 
     def __init__(self) -> None:
-        self._images, self.bytes, self.splits = 0, 0, Counter[str]()
+        self._images, self.bytes, self.splits, self.suffixes = 0, 0, Counter[str](), Counter[str]()
 
     def __len__(self) -> int:
         return self._images
 
     def append(self, item: "Item") -> None:
         self._images, self.bytes = self._images + 1, self.bytes + item.size
+        self.suffixes[item.name.rpartition(".")[2].lower()] += 1
         if item.split is not None:
             self.splits[item.split] += 1
 
@@ -87,7 +95,8 @@ class FolderSource(SourceSettings):
             raise listing.refusal
         count, classes = len(counted), listing.classes
         each_bytes = counted.bytes / count
-        return SourceCount(count, each_bytes, LOOK_SECONDS, len(classes), classes, counted.splits, listing.notes)
+        facts = len(classes), classes, counted.splits, listing.notes, format_of_most(counted.suffixes)
+        return SourceCount(count, each_bytes, LOOK_SECONDS, *facts)
 
     def list_unopened(self, splits: Splits) -> "Listing":
         """Names, sizes and a labels file are all that a listing needs."""

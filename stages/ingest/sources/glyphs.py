@@ -53,7 +53,9 @@ class GlyphsSource(PackagedSource):
         if self.classes > SURE_CLASSES:
             self.open(splits)  # reads all fonts, in a second or two
         each_bytes = self.image_px**2 * GLYPH_BYTES_PER_PIXEL
-        return SourceCount(self.classes * self.images_per_class, each_bytes, GLYPH_SECONDS, self.classes)
+        return SourceCount(
+            self.classes * self.images_per_class, each_bytes, GLYPH_SECONDS, self.classes, image_format="png"
+        )
 
     def text_digests(self) -> dict[str, str]:
         """The fonts."""

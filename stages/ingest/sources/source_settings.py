@@ -52,6 +52,14 @@ class SourceCount:
     splits: Mapping[str, int] = field(default_factory=dict)
     """Images of each split that the source itself names."""
     notes: tuple[str, ...] = ()
+    image_format: str = "jpeg"
+    """What most of them are, by their names: `jpeg`, `png` or `webp`."""
+
+
+def format_of_most(suffixes: Mapping[str, int]) -> str:
+    """Name the format that most of the names end with; jpeg where none says."""
+    known = {name: count for name, count in suffixes.items() if name in ("png", "webp")}
+    return max(known, key=known.__getitem__) if 2 * sum(known.values()) > sum(suffixes.values()) else "jpeg"
 
 
 class SourceSettings(Settings, ABC):

@@ -20,7 +20,7 @@ from vitpipe.infra.errors import IntegrityError, StageError, Stopped, StorageErr
 from vitpipe.infra.logs import redact
 from vitpipe.infra.metrics import NodeMetrics
 from vitpipe.infra.ray import auth as ray_auth
-from vitpipe.infra.ray import counting
+from vitpipe.infra.ray import counting, on_worker
 
 pytestmark = pytest.mark.ray
 
@@ -188,7 +188,10 @@ def test_numbers_of_workers_reach_the_driver_and_rays_own_metrics(ray_session) -
 
 def measure_and_die(item):
     measure(item)
-    time.sleep(2 * counting.EVERY_S)
+    (sending,) = on_worker._sending
+    while sending.pending._batch.growth:  # its thread sends it every two seconds, later on a busy machine
+        time.sleep(0.1)
+    time.sleep(2 * counting.EVERY_S)  # on its way
     os.kill(os.getpid(), signal.SIGKILL)
 
 

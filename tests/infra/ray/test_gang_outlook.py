@@ -7,7 +7,7 @@ import ray
 from test_cluster import Told
 
 from vitpipe.infra.errors import Lost
-from vitpipe.infra.ray import gang_outlook, gang_watch
+from vitpipe.infra.ray import gang_notices, gang_outlook, gang_watch
 from vitpipe.infra.ray.gang_notes import News
 from vitpipe.infra.ray.gang_outlook import Outlook
 from vitpipe.infra.ray.gang_size import Size
@@ -21,7 +21,9 @@ def world(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     world = SimpleNamespace(now=1000.0, draining={}, added=0, gone=None)
     clock = SimpleNamespace(monotonic=lambda: world.now, strftime=lambda *_: "12:00:00", localtime=lambda _: None)
     monkeypatch.setattr(gang_outlook, "time", clock)
+    monkeypatch.setattr(gang_notices, "time", clock)
     monkeypatch.setattr(gang_outlook, "cluster_gone", lambda: world.gone)
+    monkeypatch.setattr(gang_outlook, "ask_head", lambda asked, question: question())
     state = SimpleNamespace(get_draining_nodes=lambda: world.draining)
     monkeypatch.setattr(ray._private.state, "state", state)
     return world

@@ -6,7 +6,7 @@ All 200 of them, and the table, by `python -m tests.benchmarks queueing`.
 from statistics import fmean
 
 import pytest
-from simulated_graphs import FirstCome, LongestFirst, StrictFirstCome, Work, random_graph, simulate, wrong
+from simulated_graphs import FirstCome, LongestFirst, StrictFirstCome, random_graph, simulate, work, wrong
 
 SEEDS = range(40)
 
@@ -42,10 +42,10 @@ def test_a_gang_waits_for_what_runs_and_for_nobody_that_comes_later(told):
 
 
 def test_the_second_of_two_trainings_does_not_wait_for_the_trials_of_the_first():
-    graph = {"a": Work((100.0,), 1, 2), "b": Work((100.0,), 1, 2)}
-    graph |= {f"trials of {net}": Work((10.0,) * 40, needs=(net,)) for net in "ab"}
+    graph = {"a": work((100.0,), 1, 2), "b": work((100.0,), 1, 2)}
+    graph |= {f"trials of {net}": work((10.0,) * 40, needs=(net,)) for net in "ab"}
     ran = simulate(graph, {"m": {"CPU": 2.0}})
     assert sorted(turn for _, _, turn, _ in ran.gangs.values()) == [0.0, 100.0]
-    later = {"slow data": Work((105.0,)), **graph, "b": Work((100.0,), 1, 2, ("slow data",))}
+    later = {"slow data": work((105.0,)), **graph, "b": work((100.0,), 1, 2, ("slow data",))}
     came, longest, turn, _ = simulate(later, {"m": {"CPU": 3.0}}).gangs["b"]
     assert came == 105.0 and turn - came <= longest == 10.0, "one trial of the first, of forty"

@@ -32,10 +32,10 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
 
 @pytest.mark.parametrize(("gpu", "hours"), [("H100", 331), ("a100", 934)])
 def test_hours_of_the_papers_l16_on_imagenet_21k(gpu: str, hours: float, plan: Plan) -> None:
-    """472 exaFLOPs at 40 % of 989 TFLOP/s, and at 45 % of 312."""
+    """472 exaFLOPs at 40 % of 989 TFLOP/s, and at 45 % of 312; within one machine little comes on top."""
     found = plan(*ON_GPUS, "--gpu", gpu)
     node = found["by_id"]["backbone"]
-    assert node["gpu_hours"] == pytest.approx(hours, rel=0.01)
+    assert hours <= node["gpu_hours"] < 1.015 * hours and node["binds"] == "compute"
     assert node["estimate"]["hours"] == pytest.approx(node["gpu_hours"] / 8)
     assert f"8 x {gpu.upper()}" in found["assumes"] and "TFLOP/s" in found["assumes"]
 
@@ -44,7 +44,8 @@ def test_without_gpus_hours_are_of_cpu_cores_and_nothing_else_is_claimed(plan: P
     found = plan()
     node = found["by_id"]["backbone"]
     assert node["gpu_hours"] is None and found["total"]["gpu_hours"] == 0
-    assert node["estimate"]["hours"] == pytest.approx(node["estimate"]["flops"] / 40e9 / 3600)
+    model = node["estimate"]["flops"] / 40e9 / 3600
+    assert model < node["estimate"]["hours"] < 1.2 * model, "a core makes its images too"
     assert found["assumes"] == "hours assume no GPU and 40 GFLOP/s on a CPU core"
 
 

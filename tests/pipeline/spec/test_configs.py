@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from vitpipe.pipeline.cli import main as cli
-from vitpipe.pipeline.plan.prices import GPUS
+from vitpipe.pipeline.plan.given_machines import gpu_kinds
 from vitpipe.pipeline.spec.load import PipelineSpec, load
 from vitpipe.stages.estimates import Estimate, Known
 from vitpipe.stages.finetune.config import FinetuneConfig
@@ -88,7 +88,7 @@ def test_a_config_plans_without_its_data_and_costs_what_it_says(name: str, capsy
         assert re.match("waits for|after|not committed|Cannot ingest /", node["reason"]), node["reason"]
         assert node["stage"] == "ingest" or node["estimate"]["bytes"], "nothing but images is missing"
     hours = {
-        stage: sum(node["gpu_hours"] or 0 for node in found["nodes"] if node["stage"] == stage)
+        stage: sum(node["compute_gpu_hours"] or 0 for node in found["nodes"] if node["stage"] == stage)
         for stage in ("pretrain", "finetune")
     }
     text = header(name)
@@ -105,10 +105,12 @@ def test_a_fine_tuning_of_given_weights_costs_what_it_says(name: str) -> None:
     (node,) = (node for node in read(name).graph.nodes.values() if isinstance(node.config, FinetuneConfig))
     data = Estimate(splits={"train": 1_281_167, "test": 50_000}, num_classes=1000)
     model = ModelSettings(variant="B/16", image_px=224, classes=1000).model_dump(mode="json")
-    known = Known(gpus=1, gpu_flops=GPUS["H100"].flops)
-    found = estimate(node.config, node.resources, {"data": [data], "weights": [Estimate(model=model)]}, known)
+    given = {"data": [data], "weights": [Estimate(model=model)]}
+    found = estimate(node.config, node.resources, given, Known(gpus=1))
+    assert found.flops is not None
+    hours = found.flops / gpu_kinds()["H100"].flops() / 3600
     said = re.search(r"([\d.]+) H100-hours for a B/16", header(name))
-    assert said and float(said[1]) == pytest.approx(found.hours, rel=0.05)
+    assert said and float(said[1]) == pytest.approx(hours, rel=0.05)
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if name not in TRAINED])

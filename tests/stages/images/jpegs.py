@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vitpipe.stages.images import extension
+from vitpipe.stages.images.crops import Box
 from vitpipe.stages.images.decode import decode
 from vitpipe.stages.images.header import BadImage
 
@@ -74,3 +75,9 @@ def jpegs(draw: st.DrawFn, most_px: int = 150) -> bytes:
     )
     samplings = ["4:4:4", "4:2:2", "4:2:0"] if options.get("progressive") else sorted(SAMPLINGS)
     return jpeg(image, draw(st.sampled_from(samplings)), **options)
+
+
+@st.composite
+def boxes(draw: st.DrawFn, height: int, width: int) -> Box:
+    rows, columns = draw(st.integers(1, height)), draw(st.integers(1, width))
+    return Box(draw(st.integers(0, height - rows)), draw(st.integers(0, width - columns)), rows, columns)

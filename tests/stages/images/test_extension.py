@@ -11,25 +11,19 @@ from hypothesis import strategies as st
 from photos import encoded, ingest, picture, write
 from PIL import Image
 
-from tests.stages.images.jpegs import by_pillow, jpeg, jpegs, needs_extension, textured
+from tests.stages.images.jpegs import boxes, by_pillow, jpeg, jpegs, needs_extension, textured
 from vitpipe.stages.images import decoded_split, extension
 from vitpipe.stages.images.config import AugmentSettings
 from vitpipe.stages.images.crops import Box
 from vitpipe.stages.images.decode import decode, decode_part
-from vitpipe.stages.images.header import BadImage
+from vitpipe.stages.images.header import BadImage, Header
 from vitpipe.stages.images.train import TrainImages
 
 pytestmark = needs_extension
 
 
 def part(data: bytes, height: int, width: int, box: Box) -> np.ndarray | None:
-    return decode_part(np.frombuffer(data, dtype=np.uint8), height, width, box)
-
-
-@st.composite
-def boxes(draw: st.DrawFn, height: int, width: int) -> Box:
-    rows, columns = draw(st.integers(1, height)), draw(st.integers(1, width))
-    return Box(draw(st.integers(0, height - rows)), draw(st.integers(0, width - columns)), rows, columns)
+    return decode_part(np.frombuffer(data, dtype=np.uint8), Header("jpg", width, height), box)
 
 
 @settings(deadline=None, max_examples=400)

@@ -27,7 +27,7 @@ def test_the_papers_l16_on_imagenet_21k() -> None:
     assert found.images == 311_948 * 4096
     assert found.flops == pytest.approx(4.72e20, rel=0.01)  # 369.3 GF an image and the larger head
     assert found.hours is not None
-    assert found.hours * 8 == pytest.approx(found.flops / 400e12 / 3600)
+    assert found.flops / 400e12 / 3600 < found.hours * 8 < 1.02 * found.flops / 400e12 / 3600, "and its collectives"
 
 
 def test_without_shards_nothing_is_claimed() -> None:
@@ -59,6 +59,8 @@ def test_zero_splits_the_state_as_published(zero: int, workers: int, published: 
     Beyond that: sums of gradients in fp32, at stage 1 whole and beside those in bf16, at 2 and 3 of a share and instead
     of them; and what ZeRO 3 has gathered.
     """
+    if workers == 64:
+        assert 7.5 * published == pytest.approx((120, 31.4, 16.6, 1.88)[zero], rel=3e-3)
     gathered = 2 * 2 * BUCKET_ELEMENTS / num_parameters(ModelSettings(variant="L/16", image_px=224, classes=1000))
     expected = published + more + (gathered if zero == 3 else 0)
     assert of_state(zero, workers) == pytest.approx(expected, rel=1e-6)

@@ -1,0 +1,84 @@
+"""A plan as a person reads it: the nodes, what binds each and what it would take, and why. Knows no store."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from vitpipe.pipeline.cli import display
+from vitpipe.pipeline.cli.terminal import folded, is_terminal, say
+from vitpipe.pipeline.plan.planned import Plan, Planned
+from vitpipe.pipeline.plan.prices import Machine
+from vitpipe.stages.estimates import Costs
+
+_TERMS = ("compute", "network", "traffic", "images", "store", "step")
+
+
+def show_plan(plan: Plan, uri: str, why: bool, stands_still: str, total: Mapping[str, Any], machine: Machine) -> None:
+    """Print the nodes, what binds them, why a run would start nothing, and the sum; with `why` every term."""
+    if is_terminal():
+        display.show(display.plan_table(plan, uri))
+    else:
+        for line in display.plan_lines(plan):
+            say(line)
+    for line in (*binding_lines(plan), *(why_lines(plan) if why else ())):
+        say(folded(line))
+    if stands_still:
+        display.show(display.loud(stands_still)) if is_terminal() else say(folded(stands_still))
+    if total["flops"]:
+        say(folded(f"{display.total_line(total, machine.name)}; {machine.assumption}"))
+
+
+def binding_lines(plan: Plan) -> Iterator[str]:
+    """Write a line for each pretraining still to be run, and for tasks that their model does not bind."""
+    for one in plan.nodes.values():
+        costs = one.estimate.costs
+        if costs is not None and one.action != "reuse" and (one.stage == "pretrain" or costs.binds != "compute"):
+            yield f"{one.node}: {binding(costs)}"
+
+
+def binding(costs: Costs) -> str:
+    """Say what binds: `bound by images: 325 of 14,400 images/s; 45 cores a worker would do`."""
+    words = f"bound by {costs.binds}"
+    if costs.binds == "compute":
+        words += f": {costs.images_per_s:,.0f} images/s"
+    else:
+        words += f": {costs.images_per_s:,.0f} of {costs.compute_images_per_s:,.0f} images/s"
+    if costs.binds == "network":
+        ratio = costs.compute_images_per_s / costs.images_per_s
+        words += f", {ratio:.1f} times as long as compute alone"
+    if needed := _needed(costs):
+        words += f"; {needed} would do"
+    if costs.knee_workers is not None and costs.workers > costs.knee_workers:
+        words += f"; beyond {costs.knee_workers} workers twice as many are less than 1.5 times as fast"
+    return words
+
+
+def _needed(costs: Costs) -> str:
+    words = {
+        "cores_per_worker": lambda many: f"{many:.0f} cores a worker",
+        "store_gbit_per_s": lambda many: f"{many:.3g} Gbit/s from the store a machine",
+        "network_gbit_per_s": lambda many: f"{many:.3g} Gbit/s between machines",
+    }
+    return " and ".join(words[name](many) for name, many in costs.needed.items())
+
+
+def why_lines(plan: Plan) -> Iterator[str]:
+    """Write every term of each node that trains: milliseconds of a step and of an image, checkpoints, failures."""
+    for one in plan.nodes.values():
+        if one.estimate.costs is not None and one.action != "reuse":
+            yield from (f"{one.node}: {words}" for words in _why(one, one.estimate.costs))
+
+
+def _why(one: Planned, costs: Costs) -> Iterator[str]:
+    steps = ", ".join(
+        f"{name} {1000 * costs.step_seconds[name]:.4g} ms" for name in _TERMS if name in costs.step_seconds
+    )
+    yield f"{'a step' if 'step' in costs.step_seconds else 'a task'}: {steps}"
+    image = ", ".join(f"{name} {took:.3g} ms" for name, took in costs.image_milliseconds.items() if took)
+    yield f"an image on one core: {image}; {costs.cores_per_worker} cores a worker, {costs.workers} workers"
+    if costs.checkpoint_steps is not None:
+        told = f"every {costs.checkpoint_steps:,} steps, {costs.stalls_seconds:.3g} s in all"
+        lost = f"failures cost {costs.failures_seconds:.3g} s"
+        yield f"checkpoints {told}; {lost}; about {costs.best_checkpoint_steps:,} steps would lose least"
+        yield f"a machine reads {costs.store_bytes / 1e9:.3g} GB and holds {costs.window_bytes / 1e9:.3g} GB of windows"
+    if costs.knee_workers is not None:
+        yield f"more than {costs.knee_workers} workers are less than 1.5 times as fast when doubled"

@@ -1,0 +1,102 @@
+"""What a plan assumes of GPUs and of the machines that hold them: every number can be given by a user. No torch.
+
+Speeds are a data sheet's where a field says so, else assumed or measured (docs/runs.md); no machine is looked at here.
+"""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from vitpipe.stages.settings import Settings
+
+SHARE_OF_LARGE = 0.95
+"""A wide model's step beside its core's own matrix products, fp32: B/16 and L/16 reach 0.92 to 0.96 (docs/runs.md)."""
+NARROW = 100.0
+"""Width at which a core reaches half of that: narrow layers are bound by memory and by calls."""
+BF16_GAIN = 3.3
+"""bf16 over fp32 on cores with AMX or AVX-512 bf16; elsewhere it is no faster."""
+GBIT = 1e9 / 8
+"""Bytes a second of one Gbit/s."""
+DEFAULT_SHARE = "default"
+"""The entry of `utilisation` for a variant without one of its own."""
+Positive = Annotated[float, Field(gt=0, le=1e30)]
+Busy = Annotated[float, Field(gt=0, le=1)]
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+
+
+class GpuKind(Settings):
+    """One kind of GPU, as `gpus.yaml` has it; the program behind `doctor --gpu` writes the same for one it measured."""
+
+    peak_flops: Positive
+    """Dense bf16 FLOP/s by its data sheet."""
+    memory_bytes: Positive
+    """By its data sheet."""
+    memory_bandwidth: Positive
+    """Bytes a second of its own memory, by its data sheet."""
+    nvlink_bytes_per_s: Positive
+    """Bytes a second to the other GPUs of its machine, one way."""
+    watts: Positive
+    """Its board's limit."""
+    price_per_hour: Annotated[float, Field(ge=0, le=1e9)] | None = None
+    """In any currency; left out, a plan has no price."""
+    utilisation: dict[str, Busy] = Field(default_factory=dict)
+    """Share of the peak that a training's own FLOPs reach when nothing else holds it up: `default`, and by variant."""
+
+    def flops(self, variant: str = DEFAULT_SHARE) -> float:
+        """FLOP/s that a model of this variant reaches on it."""
+        return self.peak_flops * self.share(variant)
+
+    def share(self, variant: str = DEFAULT_SHARE) -> float:
+        """Look up the share of the peak; by default 0.4, about what published trainings of ViTs reach."""
+        return self.utilisation.get(variant, self.utilisation.get(DEFAULT_SHARE, 0.4))
+
+
+class ClusterFacts(Settings):
+    """Machines that are all alike, and what they share. Given whole or in part by `plan --cluster-file`."""
+
+    gpus_per_machine: Count = 8
+    """GPUs of one machine, where there are any."""
+    cores_per_machine: Count = 112
+    """CPU cores of one machine; an HGX machine of eight H100 has two times 56."""
+    disk_bytes: Positive = 4e12
+    """Room for shards on one machine, where no `cache_bytes` says less."""
+    network_gbit_per_s: Positive = 3200.0
+    """All of one machine's cards together, one way; eight of 400 by default."""
+    link_efficiency: Busy = 0.9
+    """Share of a link's speed that a collective of large messages gets."""
+    latency_s: Positive = 5e-6
+    """Of one message between two machines."""
+    store_gbit_per_s: Positive = 25.0
+    """What one machine reads from the store."""
+    store_total_gbit_per_s: Positive | None = None
+    """What all machines together read from the store; left out, it has no limit of its own."""
+    copy_bytes_per_s: Positive = 10e9
+    """A rank's copy of its state into memory, for which training waits at a checkpoint; 10 to 20 measured."""
+    gpu_hours_between_failures: Positive = 50_700.0
+    """Of one GPU, until something interrupts the training (Llama 3: 419 interruptions in 54 days of 16,384 GPUs)."""
+    restart_s: Positive = 180.0
+    """From a lost rank to the first step after it: noticed, ranks started, checkpoint read, shards opened."""
+    core_gflops: Positive | None = None
+    """fp32 matrix products of one core, GFLOP/s; left out, measured where the plan is made, or 40."""
+    core_watts: Positive = 4.0
+    """Of one core at work, with its share of memory and board."""
+    price_per_core_hour: Annotated[float, Field(ge=0, le=1e9)] | None = None
+    """Where a node computes on CPU cores alone."""
+
+    def machines_for(self, workers: int, gpus_each: float, cores_each: int) -> int:
+        """Count the machines that so many ranks fill."""
+        fit = int(self.gpus_per_machine // gpus_each) if gpus_each else self.cores_per_machine // max(1, cores_each)
+        return -(-workers // max(1, fit))
+
+    def cores_for(self, asked: int | None, gpus_each: float) -> int:
+        """Cores of one rank: as asked, else its machine's divided by its GPUs."""
+        if asked is not None:
+            return asked
+        return max(1, self.cores_per_machine // self.gpus_per_machine) if gpus_each else 1
+
+    def core_flops(self, width: int, bf16: bool = False) -> float | None:
+        """FLOP/s of one core on a training step of a model of this width; None where no core was measured."""
+        if self.core_gflops is None:
+            return None
+        fp32 = self.core_gflops * 1e9 * SHARE_OF_LARGE * width / (width + NARROW)
+        return fp32 * (BF16_GAIN if bf16 else 1.0)

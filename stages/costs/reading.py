@@ -1,0 +1,74 @@
+"""Milliseconds that one core takes for a training image: decoded, cropped, augmented. No torch.
+
+Constants are measured by `python -m tests.benchmarks costs` (docs/runs.md) on one core of an AMD EPYC of Zen 5, at
+224 px; another core is slower or faster by `speed`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+OUT_PX = 224
+"""Side at which augmentation was measured; its cost grows with the area."""
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """Milliseconds of one format: what each image takes, and each megapixel of the file."""
+
+    each: float
+    per_megapixel: float
+
+
+DECODING: Mapping[str, Decoding] = {
+    "jpeg": Decoding(0.37, 1.04),
+    "png": Decoding(0.9, 29.0),
+    "webp": Decoding(0.9, 21.0),
+}
+"""Random resized crops by our reader."""
+BYTES_PER_PIXEL: Mapping[str, float] = {"jpeg": 0.25, "png": 1.5, "webp": 0.12}
+"""Where the pixels of a set are not known its bytes tell them: photographs of quality 90, or without loss."""
+USUAL = ("jpeg", 110_000.0)
+"""Format and bytes of an image that nothing is known of: ImageNet's."""
+RANDAUGMENT_LAYER: Mapping[str, float] = {"torchvision": 0.42, "big_vision": 0.17, "timm": 0.50}
+"""One operation, by whose RandAugment it is."""
+MIXING = 0.36
+"""Mixup or CutMix of one image."""
+RANGED = 1.35
+"""A read of one image from the store by a ranged GET, where its shard is not on the disk."""
+
+
+@dataclass(frozen=True)
+class ImageWork:
+    """What is done to one image, as far as it costs time."""
+
+    format: str = USUAL[0]
+    bytes: float = USUAL[1]
+    out_px: int = OUT_PX
+    kind: str = "torchvision"
+    """Whose RandAugment."""
+    layers: int = 0
+    """Operations of RandAugment."""
+    mixes: bool = False
+    ranged: float = 0.0
+    """Share of the images that are read one by one from the store."""
+
+    @property
+    def megapixels(self) -> float:
+        """Millions of pixels of the file, by its bytes."""
+        return self.bytes / BYTES_PER_PIXEL.get(self.format, BYTES_PER_PIXEL["jpeg"]) / 1e6
+
+    def terms(self, speed: float = 1.0) -> dict[str, float]:
+        """Milliseconds by name, on a core `speed` times as fast as the measured one."""
+        decoding = DECODING.get(self.format, DECODING["jpeg"])
+        area = (self.out_px / OUT_PX) ** 2
+        found = {
+            "decode": decoding.each * min(1.0, max(area, 0.1)) + decoding.per_megapixel * self.megapixels,
+            "augment": self.layers * RANDAUGMENT_LAYER.get(self.kind, 0.5) * area,
+            "mix": MIXING * area * self.mixes,
+            "request": RANGED * self.ranged,
+        }
+        return {name: milliseconds / speed for name, milliseconds in found.items()}
+
+    def milliseconds(self, speed: float = 1.0) -> float:
+        """All of them together."""
+        return sum(self.terms(speed).values())

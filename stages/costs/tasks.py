@@ -1,0 +1,47 @@
+"""What binds tasks of a fan-out: each computes on its cores or its part of a GPU, and makes its images on its cores."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from vitpipe.stages.costs.reading import ImageWork
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """Many alike, as many at a time as there is room for."""
+
+    flops: float
+    """Of all of them."""
+    images: float
+    """Read and prepared by all of them."""
+    image: ImageWork
+    count: int
+    at_once: float
+    """That run beside each other."""
+    gpus_each: float
+    cores_each: float
+    speed: float
+    """FLOP/s of one task."""
+    start_s: float = 0.0
+    """Of each, until it begins with its first step."""
+
+    @property
+    def compute_s(self) -> float:
+        """Seconds of the model alone, all tasks one after the other."""
+        return self.flops / self.speed
+
+    @property
+    def images_s(self) -> float:
+        """Seconds of images alone."""
+        return self.images * self.image.milliseconds() / 1000 / max(1.0, self.cores_each)
+
+    @property
+    def binds(self) -> Literal["compute", "images"]:
+        """`images` or `compute`."""
+        return "images" if self.images_s > self.compute_s else "compute"
+
+    @property
+    def seconds(self) -> float:
+        """Until all have ended; on cores images and model share them."""
+        work = max(self.compute_s, self.images_s) if self.gpus_each else self.compute_s + self.images_s
+        return (work + self.count * self.start_s) / self.at_once

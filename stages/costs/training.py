@@ -1,0 +1,146 @@
+"""What binds a training: seconds of a step by what it waits for, and what would have to be there instead. No torch.
+
+A step computes and then waits for what is not hidden of its collectives; meanwhile threads make the next batch's
+images out of shards that others fetch. On CPU cores images and model share the same ones, so their times add up.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from vitpipe.stages.costs.collectives import Links, Traffic, collective_seconds, exposed_seconds
+from vitpipe.stages.costs.failures import Saving, best_interval_s, between_failures_s, stall_s
+from vitpipe.stages.costs.fetching import Feed
+from vitpipe.stages.costs.machines import GBIT, ClusterFacts
+from vitpipe.stages.costs.reading import ImageWork
+
+TOLERATED = 0.25
+"""Waiting for collectives, beside the model's own time, up to which a step still counts as bound by compute."""
+Binds = Literal["compute", "images", "store", "network", "none"]
+
+
+@dataclass(frozen=True)
+class RankSpeed:
+    """Who trains."""
+
+    count: int
+    machines: int
+    on_gpus: bool
+    cores: int
+    """Of each rank."""
+    flops: float
+    """FLOP/s of each that the model reaches."""
+    core_speed: float = 1.0
+    """Of one core, in images, beside the measured one."""
+    nvlink_bytes_per_s: float = 1e9
+    """Between ranks of one machine; without GPUs through memory."""
+    overhead_s: float = 0.0
+    """Of each step, beside its FLOPs."""
+
+
+@dataclass(frozen=True)
+class TrainingWork:
+    """What is trained, in numbers alone."""
+
+    batch_images: int
+    micro_batch: int
+    steps: int
+    image_flops: float
+    zero: int
+    sent: Traffic
+    """Of one step."""
+    state_bytes: float
+    """Of a checkpoint."""
+    checkpoint_steps: int
+    image: ImageWork
+    feed: Feed
+
+
+@dataclass(frozen=True)
+class TrainingCosts:
+    """Seconds of one step by what takes them, and what follows."""
+
+    work: TrainingWork
+    ranks: RankSpeed
+    cluster: ClusterFacts
+
+    @property
+    def passes(self) -> int:
+        """Micro-batches of the rank that has most."""
+        micro_batches = -(-self.work.batch_images // self.work.micro_batch)
+        return -(-micro_batches // self.ranks.count)
+
+    @property
+    def compute_s(self) -> float:
+        """The model's FLOPs, of the rank that has most micro-batches."""
+        images = self.passes * self.work.micro_batch
+        return images * self.work.image_flops / self.ranks.flops + self.ranks.overhead_s
+
+    @property
+    def images_s(self) -> float:
+        """Images of a rank's share, on all its cores."""
+        each = self.work.image.milliseconds(self.ranks.core_speed) / 1000
+        return self.work.batch_images / self.ranks.count * each / self.ranks.cores
+
+    @property
+    def store_s(self) -> float:
+        """A step's share of what a machine reads from the store in the whole training."""
+        total = self.cluster.store_total_gbit_per_s
+        rate = min(self.cluster.store_gbit_per_s, total / self.ranks.machines if total else float("inf"))
+        return self.work.feed.fetched_bytes / max(1, self.work.steps) / (rate * GBIT)
+
+    @property
+    def links(self) -> Links:
+        """What the ranks are joined by."""
+        return Links(self.ranks.count, self.ranks.machines, self.ranks.nvlink_bytes_per_s, self.cluster)
+
+    @property
+    def network_s(self) -> float:
+        """What is not hidden of the collectives."""
+        return exposed_seconds(self.work.zero, self.work.sent, self.links, self.compute_s)
+
+    @property
+    def traffic_s(self) -> float:
+        """All of the collectives, hidden or not."""
+        return collective_seconds(self.work.sent.whole, self.links)
+
+    @property
+    def step_s(self) -> float:
+        """Whole step: the longest of what goes on at once."""
+        device = self.compute_s + self.network_s
+        if not self.ranks.on_gpus:
+            return max(device + self.images_s, self.store_s)
+        return max(device, self.images_s, self.store_s)
+
+    @property
+    def binds(self) -> Binds:
+        """What a step would be shorter without."""
+        device = self.compute_s + self.network_s
+        if self.store_s >= max(device, self.images_s):
+            return "store"
+        if self.images_s > (device if self.ranks.on_gpus else self.compute_s):
+            return "images"
+        return "network" if self.network_s > TOLERATED * self.compute_s else "compute"
+
+    @property
+    def saving(self) -> Saving:
+        """Checkpoints and failures of the whole training."""
+        failures = between_failures_s(self.cluster, self.ranks.count)
+        stall = stall_s(self.cluster, self.work.state_bytes, self.ranks.count)
+        seconds, every = self.work.steps * self.step_s, self.work.checkpoint_steps * self.step_s
+        return Saving(seconds, every, stall, failures, self.cluster.restart_s if self.ranks.on_gpus else 0.0)
+
+    @property
+    def seconds(self) -> float:
+        """The whole training, with checkpoints and the failures to be expected."""
+        return self.saving.seconds + self.saving.stalls_s + self.saving.lost_s
+
+    @property
+    def best_checkpoint_steps(self) -> int:
+        """Steps between checkpoints that lose least; no more than there are."""
+        best = best_interval_s(self.saving.stall_s, self.saving.between_failures_s)
+        return max(1, min(self.work.steps, round(best / self.step_s)))
+
+    @property
+    def images_per_s(self) -> float:
+        """Images a second of all ranks together, while no checkpoint is made."""
+        return self.work.batch_images / self.step_s

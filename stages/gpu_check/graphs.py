@@ -1,0 +1,87 @@
+"""How many graphs a training compiles, where they break, and whether it compiles again while it goes on.
+
+With stochastic depth, whose rate differs from block to block: the recipe of every large model.
+"""
+
+from collections.abc import Callable
+
+import torch
+import torch._dynamo
+from torch._dynamo.utils import counters
+
+from vitpipe.infra.work import Rank
+from vitpipe.stages.gpu_check.findings import Cell, Findings, Way
+from vitpipe.stages.gpu_check.ranks import one_rank
+from vitpipe.stages.gpu_check.training import B16, BenchModel, Setting, Trained, build
+from vitpipe.stages.variants import Sizes
+from vitpipe.stages.vit.build import blocks_of
+
+STEPS = 4
+COMPILED_S = 25.0
+"""What a precision may take: torch writes and compiles its kernels."""
+DEEP = BenchModel("tiny, 12 blocks", Sizes(layers=12, width=32, mlp=64, heads=2, patch_px=8), 16)
+"""More blocks than torch compiles versions of one function, which is 8."""
+
+
+def run(way: Way, findings: Findings) -> None:
+    """Count for each precision, on a CPU by tracing alone."""
+    model, micro_batch = (B16, 32) if way.cuda and not way.shrunk else (DEEP, 4)
+    with one_rank(way.device) as rank:
+        for precision in ("bf16", "fp32") if way.cuda else ("fp32",):
+            if precision == "fp32" and way.cuda and findings.left() < COMPILED_S:
+                findings.left_out(f"graphs in {precision}")
+                continue
+            setting = Setting(model, micro_batch, precision, compiled=True, stochastic_depth=0.1)
+            count(findings, f"{model.name}, {precision}", setting, rank, way)
+    findings.note("a graph that breaks, or is made anew, costs each step; after 8 versions torch gives up in silence")
+
+
+def count(
+    findings: Findings,
+    name: str,
+    setting: Setting,
+    rank: Rank,
+    way: Way,
+    make: Callable[[Setting, Rank, Way], Trained] | None = None,
+) -> None:
+    """Train some steps and add a row; each must be one graph a kind of block, made in the first step."""
+    torch._dynamo.reset()
+    counters.clear()
+    torch._dynamo.config.fail_on_recompile_limit_hit = True  # which otherwise goes on uncompiled, with a line in a log
+    first, gave_up = 0, ""
+    try:
+        trained = (make or traced)(setting, rank, way)
+        trained.steps(1)
+        first = graphs()
+        trained.steps(STEPS - 1)
+    except Exception as error:
+        if "recompile" not in f"{type(error).__name__} {error}".lower():
+            raise
+        gave_up = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    breaks = dict(counters["graph_break"])
+    cells: dict[str, Cell] = {
+        "model": name,
+        "graphs after one step": first,
+        f"after {STEPS}": graphs(),
+        "breaks": sum(breaks.values()),
+        "gave up": bool(gave_up),
+    }
+    findings.row(cells, ok=0 < first == graphs() and not breaks and not gave_up)
+    for reason, times in breaks.items():
+        findings.note(f"{times} x {' '.join(str(reason).split())[:300]}")
+    if gave_up:
+        findings.note(gave_up)
+
+
+def graphs() -> int:
+    """Count the graphs that were compiled since the counters were cleared."""
+    return int(counters["stats"]["unique_graphs"])
+
+
+def traced(setting: Setting, rank: Rank, way: Way) -> Trained:
+    """Build it compiled. On a CPU, where a pretraining compiles nothing, its blocks are traced, and run as they are."""
+    trained = build(setting, rank, way.scratch)
+    if not way.cuda:
+        for block in blocks_of(trained.engine.model):
+            block.compile(backend="eager")
+    return trained

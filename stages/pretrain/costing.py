@@ -1,0 +1,160 @@
+"""From a pretraining's recipe to what binds it: its numbers are put together here, and the terms add them up. No torch.
+
+Each term is a file of `stages.costs`; what they take of machines and GPUs is `Known`.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from vitpipe.stages.costs.collectives import traffic
+from vitpipe.stages.costs.fetching import Feed
+from vitpipe.stages.costs.training import TOLERATED, RankSpeed, TrainingCosts, TrainingWork
+from vitpipe.stages.estimates import Costs, Known
+from vitpipe.stages.images.image_costs import image_facts, image_work
+from vitpipe.stages.model_settings import ModelSettings
+from vitpipe.stages.pretrain.job import ResolvedRecipe
+from vitpipe.stages.pretrain.memory import saved_bytes
+from vitpipe.stages.training.objective_costs import num_trained, train_flops
+
+CPU_LINK_BYTES_PER_S = 1e9
+"""Between two ranks of one machine by gloo: through its memory and its loopback."""
+CPU_STEP_S = 0.02
+"""Of a step on cores beside its FLOPs: Python, DeepSpeed, gloo, metrics."""
+FAR_FROM_BEST = 0.25, 4.0
+"""Between these ratios to the best interval checkpoints lose little more than at the best itself."""
+HELPS = 1.5
+"""Twice the workers help as long as they are so many times as fast."""
+
+
+@dataclass(frozen=True)
+class CostedPretraining:
+    """A recipe on a number of workers, with what is known of its data and of the machines."""
+
+    recipe: ResolvedRecipe
+    model: ModelSettings
+    steps: int
+    gpus_each: int
+    workers: int
+    shards: object
+    """The first set, committed or only estimated."""
+    known: Known
+
+    @property
+    def cores(self) -> int:
+        """Cores of one rank."""
+        return self.known.cluster.cores_for(self.recipe.resources.cpus_per_worker, self.gpus_each)
+
+    @property
+    def ranks(self) -> RankSpeed:
+        """Who trains, how fast."""
+        known, config = self.known, self.recipe.config
+        machines = known.cluster.machines_for(self.workers, self.gpus_each, self.cores)
+        if self.gpus_each:
+            flops = known.gpu_speed(str(config.model.variant)) * self.gpus_each
+            nvlink = known.gpu.nvlink_bytes_per_s if known.gpu else 450e9
+            return RankSpeed(self.workers, machines, True, self.cores, flops, 1.0, nvlink)
+        width = self.model.feature_width
+        flops = known.core_speed(width, config.precision == "bf16") * self.cores
+        return RankSpeed(self.workers, machines, False, self.cores, flops, 1.0, CPU_LINK_BYTES_PER_S, CPU_STEP_S)
+
+    @property
+    def feed(self) -> Feed:
+        """The data as machines read it."""
+        config, cluster = self.recipe.config, self.known.cluster
+        disk = min(self.recipe.resources.cache_bytes or cluster.disk_bytes, cluster.disk_bytes)
+        epochs = self.steps * config.batch_images / self.recipe.epoch_images
+        images, bytes_ = self.recipe.epoch_images, image_facts(self.shards)[0]
+        return Feed(images, bytes_, config.batch_images, self.ranks.machines, epochs, disk)
+
+    @property
+    def costs(self) -> TrainingCosts:
+        """Every term of a step."""
+        config, resources = self.recipe.config, self.recipe.resources
+        micro_batch = min(self.recipe.micro_batch, max(1, config.batch_images // self.workers))
+        parameters, bf16 = num_trained(config.objective, self.model), config.precision == "bf16"
+        passes = -(-config.batch_images // (micro_batch * self.workers))
+        width = 2 if bf16 else 4
+        work = TrainingWork(
+            batch_images=config.batch_images,
+            micro_batch=micro_batch,
+            steps=self.steps,
+            image_flops=float(train_flops(config.objective, self.model)),
+            zero=resources.zero,
+            sent=traffic(resources.zero, parameters, width, width, passes),
+            state_bytes=float(saved_bytes(config) * parameters),
+            checkpoint_steps=self.recipe.checkpoint_steps,
+            image=image_work(config.augment, self.shards, self.model.image_px, self.feed.ranged),
+            feed=self.feed,
+        )
+        return TrainingCosts(work, self.ranks, self.known.cluster)
+
+    def facts(self) -> Costs:
+        """What a plan prints."""
+        costs = self.costs
+        return Costs(
+            binds=costs.binds,
+            step_seconds={
+                "compute": costs.compute_s,
+                "network": costs.network_s,
+                "traffic": costs.traffic_s,
+                "images": costs.images_s,
+                "store": costs.store_s,
+                "step": costs.step_s,
+            },
+            images_per_s=costs.images_per_s,
+            compute_images_per_s=costs.work.batch_images / costs.compute_s,
+            machines=self.ranks.machines,
+            workers=self.workers,
+            cores_per_worker=self.cores,
+            gpus=float(self.gpus_each * self.workers),
+            needed=self._needed(costs),
+            image_milliseconds=costs.work.image.terms(),
+            knee_workers=self.knee(),
+            checkpoint_steps=costs.work.checkpoint_steps,
+            best_checkpoint_steps=costs.best_checkpoint_steps,
+            stalls_seconds=costs.saving.stalls_s,
+            failures_seconds=costs.saving.lost_s,
+            store_bytes=costs.work.feed.fetched_bytes,
+            window_bytes=costs.work.feed.window_bytes,
+        )
+
+    def doubts(self) -> Iterator[str]:
+        """Say what holds the training up that a person could mend."""
+        feed, resources = self.feed, self.recipe.resources
+        if not feed.fits:
+            yield (
+                f"{feed.ranged:.0%} of the images are read one by one from the store: the windows of a machine's "
+                f"streams are {feed.window_bytes / 1e9:.0f} GB, its room is {feed.disk_bytes / 1e9:.0f} GB"
+            )
+        if self.gpus_each and resources.checkpoint_every is not None:
+            saving, best = self.costs.saving, self.costs.best_checkpoint_steps
+            steps = self.recipe.checkpoint_steps
+            if not FAR_FROM_BEST[0] <= steps / best <= FAR_FROM_BEST[1] and saving.stalls_s + saving.lost_s > 60:
+                yield f"checkpoint_every {steps} steps: about {best} would lose least to checkpoints and failures"
+
+    def _needed(self, costs: TrainingCosts) -> dict[str, float]:
+        """What would have to be there so that each step takes about as long as its FLOPs."""
+        whole, cluster, found = costs.compute_s, self.known.cluster, {}
+        if costs.images_s > whole:
+            found["cores_per_worker"] = float(math.ceil(costs.images_s * self.cores / whole))
+        if costs.store_s > whole:
+            found["store_gbit_per_s"] = cluster.store_gbit_per_s * costs.store_s / whole
+        if costs.network_s > TOLERATED * whole:
+            for doubled in range(1, 11):
+                speed = cluster.network_gbit_per_s * 2**doubled
+                faster = replace(costs, cluster=cluster.model_copy(update={"network_gbit_per_s": speed}))
+                if faster.network_s <= TOLERATED * whole:
+                    return found | {"network_gbit_per_s": speed}
+        return found
+
+    def knee(self) -> int:
+        """Find the workers beyond which twice as many are less than `HELPS` times as fast."""
+        workers, most = 1, self.recipe.config.batch_images
+        seconds = replace(self, workers=workers).costs.step_s
+        while 2 * workers <= most:
+            twice = replace(self, workers=2 * workers).costs.step_s
+            if seconds / twice < HELPS:
+                break
+            workers, seconds = 2 * workers, twice
+        return workers

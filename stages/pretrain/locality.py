@@ -1,0 +1,53 @@
+"""How much of a set a machine comes to read: little where a batch fits the streams of the order. No torch.
+
+A step's positions follow those before, and the streams take blocks of them in turn. Where a batch divides that turn, or
+is so many turns, a rank comes to the same streams at every step; else to others each time, in the end to all.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from vitpipe.stages.images.order import BLOCK, streams_of
+from vitpipe.stages.training.sampler import DataParallelSampler
+
+MACHINE = 8
+"""Workers of one machine: what a GPU machine mostly has."""
+
+
+def share_read(num_images: int, batch_images: int, micro_batch: int, workers: int) -> float:
+    """Part of an epoch's shards, in streams, that the first machine's workers come to read."""
+    turn = streams_of(num_images) * BLOCK
+    here = np.zeros(turn, bool)
+    for rank in range(min(MACHINE, workers)):
+        sampler = DataParallelSampler(batch_images, micro_batch, rank, workers)
+        for number in sampler.numbers():
+            if not sampler.is_padding(number):
+                start = sampler.start(0, number)
+                here[np.arange(start, start + micro_batch) % turn] = True
+    apart = int(np.gcd(batch_images, turn))  # so far apart are a machine's places of one step and of all others
+    found = np.tile(here.reshape(-1, apart).any(0), turn // apart)
+    return float(found.reshape(-1, BLOCK).any(1).mean())
+
+
+def batch_note(num_images: int, batch_images: int, micro_batch: int, workers: int) -> str | None:
+    """Say that a batch makes each machine read at least twice as much as one of a size near it would."""
+    if workers <= MACHINE or streams_of(num_images) == 1:
+        return None
+    read = share_read(num_images, batch_images, micro_batch, workers)
+    shares = {size: share_read(num_images, size, micro, workers) for size, micro in _near(batch_images, workers)}
+    better = {size: share for size, share in shares.items() if 2 * share <= read}
+    if not better:
+        return None
+    told = " or ".join(f"{size:,} ({share:.0%})" for size, share in sorted(better.items()))
+    streams = f"does not fit the {streams_of(num_images)} streams of the order"
+    reads = f"each machine of {MACHINE} workers comes to read {read:.0%} of the set"
+    return f"batch_images {batch_images:,} {streams}: {reads}; near it fit {told}"
+
+
+def _near(batch_images: int, workers: int) -> Iterator[tuple[int, int]]:
+    """The powers of two around a batch, with the micro-batch that gives each worker one."""
+    low = 1 << (batch_images.bit_length() - 1)
+    for size in {low, low if low == batch_images else 2 * low} - {batch_images}:
+        if size >= workers:
+            yield size, 1 << ((size // workers).bit_length() - 1)

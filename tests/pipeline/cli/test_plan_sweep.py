@@ -1,0 +1,138 @@
+"""`plan --sweep`, budgets, and tables of GPUs and machines that a user gives."""
+
+import json
+import xml.etree.ElementTree as ET
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from counted import asked
+from test_conform_verb import SPEC
+
+from vitpipe.pipeline.cli import main as cli
+
+Run = Callable[..., tuple[int, str, str]]
+OF = "nodes.backbone.resources"
+ON_GPUS = (f"{OF}.gpus_per_worker=1", f"{OF}.cpus_per_worker=14", f"{OF}.workers=8", "--gpu", "H100")
+
+
+@pytest.fixture
+def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my.yaml").write_text(SPEC)
+
+    def run(*args: str) -> tuple[int, str, str]:
+        code = cli.invoke(["plan", "my.yaml", *args])
+        told = capsys.readouterr()
+        return code, told.out, told.err
+
+    return run
+
+
+def swept(plan: Run, text: str, *args: str) -> list[dict[str, Any]]:
+    code, out, err = plan(*ON_GPUS, "--sweep", text, "--json", *args)
+    assert code == 0, err
+    values: list[dict[str, Any]] = json.loads(out)["sweep"]["values"]
+    return values
+
+
+def test_workers_by_doublings_up_to_the_last(plan: Run) -> None:
+    found = swept(plan, "workers=8,16,...,512")
+    assert [one["value"] for one in found] == [8, 16, 32, 64, 128, 256, 512]
+    hours = [one["hours"] for one in found]
+    assert hours == sorted(hours, reverse=True) and found[-1]["gpu_hours"] > found[0]["gpu_hours"]
+    assert found[0]["binds"] == "compute" and found[-1]["binds"] == "network"
+    assert found[-1]["also"] == "micro_batch 8", "4,096 images are too few for 512 workers of 64"
+    assert all(one["node"] == "backbone" and one["energy_kwh"] > 0 and one["price"] is None for one in found)
+
+
+def test_a_sweep_is_a_table_with_bars_and_a_drawing(plan: Run, tmp_path: Path) -> None:
+    code, out, _ = plan(*ON_GPUS, "--sweep", "backbone.workers=8,64", "--svg", "x.svg", "--price-per-gpu-hour", "2")
+    assert code == 0
+    head, eight, many, drawn, *_ = out.splitlines()
+    assert head == "nodes.backbone.resources.workers, backbone:" and drawn == "drawn: x.svg"
+    assert eight.count("#") < many.count("#") == 30 and "bound by compute" in eight and "price" in many
+    root = ET.parse(tmp_path / "x.svg").getroot()
+    told = [one.text or "" for one in root.iter("{http://www.w3.org/2000/svg}title")]
+    assert len(told) == 3 and told[1].startswith("8: ") and told[2].startswith("64: ")
+
+
+def test_machines_are_swept_too(plan: Run) -> None:
+    many = "nodes.backbone.resources.workers=64"
+    slow, fast = swept(plan, "network_gbit_per_s=100,3200", many)
+    assert slow["binds"] == "network" and fast["binds"] == "compute" and slow["hours"] > 2 * fast["hours"]
+
+
+def test_a_value_that_cannot_be_is_said_and_the_others_stand(plan: Run) -> None:
+    good, bad = swept(plan, "batch_images=4096,100")
+    assert good["hours"] and "micro_batch" in bad["problem"] and "hours" not in bad
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("workers=8,x", "'x' is no number"), ("workers=nan", "'nan' is no number"), ("workers", "are needed"),
+        ("workers=...,8", "between two values"), ("workers=16,8,...,1", "cannot lead from 16, 8 to 1"),
+        ("worker=8", "did you mean 'workers'"), ("nodes.back.config.seed=1", "did you mean 'backbone'"),
+        ("workers=0,-1", "none of its values"), ("zero=7", "none of its values"), ("seed=1,2,...,1e300", "at most 200"),
+    ],
+)  # fmt: skip
+def test_a_sweep_over_what_is_no_number_or_no_field(text: str, words: str, plan: Run) -> None:
+    code, _, err = plan(*ON_GPUS, "--sweep", text)
+    assert code == 2 and words.lower() in " ".join(err.split()).lower(), err
+
+
+def test_a_sweep_asks_the_store_no_more_than_a_plan(plan: Run) -> None:
+    counts = []
+    for more in ((), ("--sweep", "workers=8,16,...,256")):
+        with asked() as found:
+            assert plan(*ON_GPUS, *more)[0] == 0
+        counts.append(sum(found.values()))
+    assert counts[1] <= counts[0]
+
+
+def test_a_budget_that_is_not_met_says_what_would(plan: Run) -> None:
+    assert plan(*ON_GPUS, "--max-hours", "100")[0] == 0
+    code, _, err = plan(*ON_GPUS, "--max-hours", "10")
+    assert code == 2 and "Take 64 workers for backbone" in " ".join(err.split())
+    code, _, err = plan(*ON_GPUS, "--max-hours", "0.1")
+    assert code == 2 and "the least is with" in " ".join(err.split())
+    code, _, err = plan(*ON_GPUS, "--price-per-gpu-hour", "2", "--max-price", "10")
+    assert code == 2 and "the least is with 1 worker for backbone" in " ".join(err.split())
+    code, _, err = plan(*ON_GPUS, "--max-price", "10")
+    assert code == 2 and "price_per_hour" in err and "--price-per-gpu-hour" in err
+
+
+def test_a_table_of_gpus_adds_kinds_and_replaces_fields(plan: Run, tmp_path: Path) -> None:
+    (tmp_path / "g.yaml").write_text(
+        "H100: {price_per_hour: 3, utilisation: {L/16: 0.8}}\n"
+        "B9: {peak_flops: 1e15, memory_bytes: 1e11, memory_bandwidth: 1e12, nvlink_bytes_per_s: 1e11, watts: 1000}\n"
+    )
+    plain, priced = (json.loads(plan(*ON_GPUS, "--json", *more)[1]) for more in ((), ("--gpus-file", "g.yaml")))
+    assert plain["total"]["price"] is None and priced["total"]["price"] == pytest.approx(
+        3 * priced["total"]["gpu_hours"]
+    )
+    hours = [next(one for one in found["nodes"] if one["node"] == "backbone")["gpu_hours"] for found in (plain, priced)]
+    assert hours[0] == pytest.approx(2 * hours[1], rel=0.05)
+    assert plan(*ON_GPUS[:3], "--gpu", "b9", "--gpus-file", "g.yaml")[0] == 0
+    code, _, err = plan("--gpu", "b8", "--gpus-file", "g.yaml")
+    assert code == 2 and "B9" in err
+
+
+@pytest.mark.parametrize(
+    ("option", "text", "words"),
+    [
+        ("--gpus-file", "H100: {watts: -1}", "watts"), ("--gpus-file", "H100: 3", "no fields"),
+        ("--gpus-file", "X1: {watts: 3}", "peak_flops"), ("--gpus-file", "- a", "no mapping"),
+        ("--cluster-file", "cores: 3", "cores_per_machine"), ("--cluster-file", "a: [", "no YAML"),
+        ("--cluster-file", None, "No such file"),
+    ],
+)  # fmt: skip
+def test_a_table_that_says_nothing_is_bad_usage(
+    option: str, text: str | None, words: str, plan: Run, tmp_path: Path
+) -> None:
+    if text is not None:
+        (tmp_path / "t.yaml").write_text(text)
+    code, _, err = plan(*ON_GPUS, option, "t.yaml")
+    assert code == 2 and words in " ".join(err.split()), err

@@ -1,0 +1,116 @@
+"""The terms of a plan against published points, and against what they stand for where that is here."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from vitpipe.pipeline.plan.given_machines import gpu_kinds
+from vitpipe.stages.costs.collectives import Links, collective_seconds, exposed_seconds, traffic
+from vitpipe.stages.costs.failures import Saving, best_interval_s
+from vitpipe.stages.costs.fetching import BLOCK, MOST_STREAMS, WINDOW, Feed, nearest_fits
+from vitpipe.stages.costs.machines import ClusterFacts, GpuKind
+from vitpipe.stages.costs.reading import ImageWork
+from vitpipe.stages.images import order
+from vitpipe.stages.model_settings import ModelSettings
+from vitpipe.stages.vit.flops import num_parameters, train_flops_per_image
+
+H100 = gpu_kinds()["H100"]
+G14 = {"layers": 40, "width": 1408, "mlp": 6144, "heads": 16, "patch_px": 14}
+
+
+def links(machines: int, **changes: object) -> Links:
+    return Links(8 * machines, machines, H100.nvlink_bytes_per_s, ClusterFacts.model_validate(changes))
+
+
+def test_nemos_g14_scales_as_published() -> None:
+    """NeMo 24.07, ViT g/14 on DGX H100: 1,428 images/s on one machine, 21,561 on 16; 64 images a GPU in bf16.
+
+    The one machine's speed is taken as it is (it says what share of the peak that program reaches); scaling is ours.
+    Megatron's distributed optimiser sums in fp32 and gathers in bf16, and nothing of it is hidden here.
+    """
+    model = ModelSettings.model_validate({"variant": G14, "image_px": 224, "classes": 1000})
+    parameters, images = num_parameters(model), 64
+    sent = traffic(1, parameters, weight_bytes=2, sum_bytes=4)
+    alone = collective_seconds(sent.whole, links(1))
+    compute = images * 8 / 1428 - alone
+    assert 0.2 < 1428 / 8 * train_flops_per_image(model) / H100.peak_flops < 0.4
+    speed = 128 * images / (compute + exposed_seconds(1, sent, links(16), compute))
+    assert speed == pytest.approx(21_561, rel=0.03)
+    slow = exposed_seconds(1, sent, links(16, network_gbit_per_s=400), compute)
+    assert 128 * images / (compute + slow) < 0.8 * 21_561, "with one of the eight cards it would not"
+
+
+@pytest.mark.parametrize(("variant", "least"), [("B/16", 2.0), ("L/16", 2.0), ("H/14", 2.0)])
+def test_zero_1_over_one_100_gbit_card_is_two_to_three_times_slower(variant: str, least: float) -> None:
+    """The paper's batch of 4,096 on 64 H100s of eight machines, bf16."""
+    model = ModelSettings(variant=variant, image_px=224, classes=1000)
+    compute = 64 * train_flops_per_image(model) / H100.flops()
+    sent = traffic(1, num_parameters(model), 2, 2)
+    one_card = exposed_seconds(1, sent, links(8, network_gbit_per_s=100), compute)
+    assert least < (compute + one_card) / compute < 3.0
+    assert exposed_seconds(1, sent, links(8), compute) < 0.25 * compute, "with eight of 400 it is not"
+
+
+def test_traffic_is_that_of_the_zero_paper() -> None:
+    """Two model sizes up to stage 2, three at stage 3 (section 7)."""
+    assert [traffic(zero, 100, 2, 2).whole / 200 for zero in range(4)] == [2, 2, 2, 3]
+    assert traffic(1, 100, 2, 2, passes=4) == traffic(1, 100, 2, 2), "stage 1 sums once a step"
+    assert traffic(3, 100, 2, 2, passes=4).whole == 4 * traffic(3, 100, 2, 2).whole
+
+
+def test_the_suggested_interval_loses_least() -> None:
+    found = Saving(
+        seconds=1e6, every_s=best_interval_s(20, 40_000), stall_s=20, between_failures_s=40_000, restart_s=60
+    )
+    assert found.every_s == pytest.approx(np.sqrt(2 * 20 * 40_000), rel=0.02), "Young's"
+    losses = {factor: replace(found, every_s=factor * found.every_s) for factor in (0.5, 0.8, 1.0, 1.25, 2.0)}
+    assert min(losses, key=lambda factor: losses[factor].stalls_s + losses[factor].lost_s) == 1.0
+    assert best_interval_s(100, 10) == 10, "more often than it fails nothing is gained"
+
+
+def test_streams_are_those_of_the_order() -> None:
+    assert (WINDOW, BLOCK, MOST_STREAMS) == (order.WINDOW, order.BLOCK, order.MAX_STREAMS)
+    for images in (1000, 70_000, 140_000, 1_281_167):
+        real = order.Order([700] * (images // 700) + [images % 700 or 700], "d", 0)
+        assert Feed(real.num_images, 1.0, 4096, 8, 1.0, 1e12).streams == real.streams
+
+
+@pytest.mark.parametrize(("batch", "machines"), [(1024, 8), (1024, 2), (512, 16), (960, 8), (1000, 8)])
+def test_a_machines_part_of_the_streams_is_as_the_order_deals_it(batch: int, machines: int) -> None:
+    """Each machine takes its stretch of every batch; looked up in the real order of 2.1M images."""
+    real = order.Order([1000] * 2100, "d", 0)
+    each, seen = batch // machines, set()
+    for step in range(40):
+        start = step * batch
+        at = np.arange(start, start + each, 8, dtype=np.int64)
+        seen |= {window[1] for window in real.windows_at(at)}
+    share = Feed(real.num_images, 1.0, batch, machines, 1.0, 1e15).share
+    if Feed(real.num_images, 1.0, batch, machines, 1.0, 1e15).is_local:
+        assert len(seen) / real.streams == pytest.approx(share)
+    else:
+        assert len(seen) / real.streams > 1.5 / machines and share == 1.0
+
+
+def test_what_fits_the_disk_is_fetched_once_and_what_does_not_each_epoch() -> None:
+    feed = Feed(1_281_167, 110_000, 4096, 8, 90.0, 4e12)
+    assert feed.fetched_bytes == pytest.approx(feed.set_bytes, rel=1e-4), "each machine ends with all of it"
+    small = replace(feed, disk_bytes=30e9)
+    assert small.fits and 0.7 < small.fetched_bytes / (90 * feed.set_bytes / 8) <= 1.0
+    assert replace(feed, machines=1, epochs=1.0).fetched_bytes == feed.set_bytes
+    none = replace(feed, disk_bytes=1e9)
+    assert not none.fits and none.ranged > 0.9
+    assert all(replace(feed, batch_images=size).is_local for size in nearest_fits(replace(feed, batch_images=4000)))
+
+
+def test_terms_of_an_image_add_up() -> None:
+    plain = ImageWork("jpeg", 71_000)
+    augmented = replace(plain, layers=2, kind="big_vision", mixes=True)
+    assert plain.milliseconds() < augmented.milliseconds() == pytest.approx(sum(augmented.terms().values()))
+    assert replace(plain, format="png", bytes=400_000).milliseconds() > 3 * plain.milliseconds()
+    assert plain.milliseconds(2.0) == plain.milliseconds() / 2
+
+
+def test_a_measured_variant_goes_before_the_assumed_share() -> None:
+    gpu = GpuKind.model_validate({**H100.model_dump(), "utilisation": {"default": 0.3, "B/16": 0.5}})
+    assert gpu.flops("B/16") == 0.5 * gpu.peak_flops and gpu.flops("L/16") == 0.3 * gpu.peak_flops
