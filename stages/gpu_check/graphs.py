@@ -49,13 +49,14 @@ def count(
     """Train some steps and add a row; each must be one graph a kind of block, made in the first step."""
     torch._dynamo.reset()
     counters.clear()
-    torch._dynamo.config.fail_on_recompile_limit_hit = True  # which otherwise goes on uncompiled, with a line in a log
     first, gave_up = 0, ""
     try:
-        trained = (make or traced)(setting, rank, way)
-        trained.steps(1)
-        first = graphs()
-        trained.steps(STEPS - 1)
+        # which otherwise goes on uncompiled, with a line in a log
+        with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
+            trained = (make or traced)(setting, rank, way)
+            trained.steps(1)
+            first = graphs()
+            trained.steps(STEPS - 1)
     except Exception as error:
         if "recompile" not in f"{type(error).__name__} {error}".lower():
             raise

@@ -21,13 +21,18 @@ from vitpipe.stages.gpu_check.ranks import one_rank
 from vitpipe.stages.gpu_check.training import SHRUNK, Setting, build
 from vitpipe.stages.vit.build import blocks_of
 
-Section = Callable[[Way, Findings], None]
+SET = {
+    "DS_ACCELERATOR": "cpu", "RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1",
+    "LOCAL_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500", "GLOO_SOCKET_IFNAME": "lo",
+    "NCCL_SOCKET_IFNAME": "lo",
+}  # fmt: skip
+"""What a rank sets in its process, which here is that of the tests."""
 
 
 @pytest.fixture
 def way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Way:
-    for name in ("DS_ACCELERATOR", "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "LOCAL_SIZE"):
-        monkeypatch.setenv(name, "cpu" if name == "DS_ACCELERATOR" else "0")  # put back afterwards
+    for name in SET:
+        monkeypatch.setenv(name, SET[name])  # put back afterwards
     return Way("cpu", True, tmp_path / "scratch", 300)
 
 
