@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from vitpipe.infra.chains import longest_chains
+from vitpipe.infra.ray.machines import Reservation
 from vitpipe.infra.ray.one_queue import OneQueue
 from vitpipe.infra.simulation.graphs import SimulatedNode, run_graph
 
@@ -176,6 +177,43 @@ class LongestFirst(OneQueue):
 
     def _place(self, ticket):
         return (not ticket.is_gang, 0.0, -(ticket.seconds or math.inf), ticket.order)
+
+
+def keeping_room(graph, machines, told, seed, error=0.0):
+    """Run a graph by a queue that keeps room for gangs that are still to come, so near as it is known when they come:
+    `error` is the spread of the logarithm of the time until then. A first run without it says when they come."""
+    rng = np.random.default_rng(seed + 1)
+    came = {id: times[0] for id, times in simulate(graph, machines, OneQueue, told, seed).gangs.items()}
+    above = {}
+    for id, one in graph.items():
+        above[id] = set(one.needs).union(*(above[need] for need in one.needs))
+    believed = {id: at * float(rng.lognormal(0, error)) for id, at in came.items()}
+
+    class KeepsRoom(OneQueue):
+        def join(self, tickets):
+            for ticket in tickets:
+                believed.pop(ticket.node, None)
+            super().join(tickets)
+
+        def _goes(self, ticket, now, reserved):
+            kept = []
+            if not ticket.is_gang and self._out:
+                coming = ((id, at) for id, at in believed.items() if at > now and ticket.node not in above[id])
+                kept = [self._kept(id, at, now) for id, at in coming]
+            return super()._goes(ticket, now, [*reserved, *filter(None, kept)])
+
+        def _kept(self, id, at, now):
+            shape = graph[id].shape
+            held = self.there.reserve(shape, now, [])
+            if held is None or held.start >= at:
+                return held
+            rooms = {
+                name: self.there._there[name].spare(shape.asked, count, at, now)
+                for name, count in held.machines.items()
+            }
+            return Reservation(held.machines, at, max(at, held.expected), rooms)
+
+    return simulate(graph, machines, KeepsRoom, told, seed)
 
 
 def wrong(rng, seconds):

@@ -105,9 +105,9 @@ class Machines:
         return None if name is None else (name,)
 
     def latest(self, shape: Shape, reserved: list[Reservation]) -> float:
-        """Until when a task may stay that is put where it is in the way the least; infinite for a gang, -inf without room.
+        """Until when a task may stay where it is in the way the least: who ends later is in somebody's way.
 
-        Who ends later is in somebody's way, wherever it goes.
+        Infinite for a gang, -inf where there is no room.
         """
         if shape.count > 1:
             return math.inf

@@ -21,7 +21,6 @@ from vitpipe.infra.ray.tickets import AnyTicket, Line, LineName, Place, Shape, S
 
 __all__ = ["AnyTicket", "OneQueue", "Shape", "Sizes", "Ticket"]
 
-
 SHOWN = 16
 """Bundles that wait for room and are shown."""
 
@@ -135,12 +134,11 @@ class OneQueue:
             held = self.there.reserve(shape, now, [])
             seconds = held.expected - now if held else math.inf
             for first, line in heads:
-                name, count = line.name, line.count
-                if name[1] == node:
+                if (name := line.name)[1] == node:
                     break
                 if name[0].names & shape.names and (room := self.there.idle_room(name[0].asked) // name[0].count):
-                    before[name[1]] = before.get(name[1], 0) + count
-                    seconds += count * self.pace.expected(self._waiting[first]) / room
+                    before[name[1]] = before.get(name[1], 0) + line.count
+                    seconds += line.count * self.pace.expected(self._waiting[first]) / room
             known = None if math.isinf(seconds) else seconds
             return Standing(shape, self.there.has, before, len(self._waiting), self.there.nodes(shape.names), known)
 
@@ -157,15 +155,12 @@ class OneQueue:
 
     def _heads(self) -> list[First]:
         """List all lines in the order of their firsts."""
-        firsts = ((head, line) for line in list(self._lines.values()) if (head := self._head(line)))
-        return sorted(firsts, key=itemgetter(0))
+        return sorted(((head, one) for one in [*self._lines.values()] if (head := self._head(one))), key=itemgetter(0))
 
     def _enter(self, ticket: AnyTicket) -> None:
         place = self._place(ticket)
         self._waiting[place] = ticket
-        line = self._lines.get(ticket.line)
-        if line is None:
-            line = self._lines[ticket.line] = Line(ticket.line)
+        line = self._lines.get(ticket.line) or self._lines.setdefault(ticket.line, Line(ticket.line))
         line.count += 1
         heapq.heappush(line.places, place)
         if line.places[0] == place:
@@ -236,22 +231,20 @@ class OneQueue:
 
     def _beside(self, line: Line, seconds: float) -> list[First]:
         """The firsts of the other lines of a shape, as a heap, without those of which nobody takes as few seconds."""
-        some = {id(other): other for _, other in self._firsts[line.name[0]] if self._at_least(other) <= seconds}
+        some = {
+            id(other): other for _, other in self._firsts[line.name[0]] if self.pace.at_least(other.name) <= seconds
+        }
         some.pop(id(line), None)
         firsts = [(head, other) for other in some.values() if (head := self._head(other))]
         heapq.heapify(firsts)
         return firsts
 
-    def _at_least(self, line: Line) -> float:
-        return self.pace.at_least(line.name[1], line.name[2])
-
     def _head(self, line: Line) -> Place | None:
         """The first place of a line that somebody holds, those before it being dropped; None when nobody waits."""
-        places = line.places
-        while places and places[0] not in self._waiting:
-            heapq.heappop(places)
-        if places:
-            return places[0]
+        while line.places and line.places[0] not in self._waiting:
+            heapq.heappop(line.places)
+        if line.places:
+            return line.places[0]
         if self._lines.get(line.name) is line:
             del self._lines[line.name]
         return None

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass, field
 
-from vitpipe.infra.ray.tickets import AnyTicket, shortest_of
+from vitpipe.infra.ray.tickets import AnyTicket, LineName, shortest_of
 
 _MOVED = 1.1
 _SHORTEST: dict[int, float] = {}
@@ -47,14 +47,16 @@ class Pace:
         one = self._nodes[node]
         (pace, longest), (new_pace, new_longest) = one.told, (self.of(node), one.longest or 0.0)
         new_pace = 1.0 if new_pace is None else new_pace
-        if pace <= _MOVED * new_pace and new_pace <= _MOVED * pace:
-            if longest <= _MOVED * new_longest and new_longest <= _MOVED * longest:
-                return False
+        if max(pace, new_pace) <= _MOVED * min(pace, new_pace) and (
+            max(longest, new_longest) <= _MOVED * min(longest, new_longest)
+        ):
+            return False
         one.told = (new_pace, new_longest)
         return True
 
-    def at_least(self, node: str, grain: int | None) -> float:
+    def at_least(self, line: LineName) -> float:
         """Seconds that each ticket of a line takes or more, by what is expected of it now."""
+        _, node, grain = line
         one = self._nodes.get(node)
         if grain is None:
             return math.inf if one is None or one.longest is None else one.longest

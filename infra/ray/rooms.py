@@ -105,7 +105,13 @@ class Rooms:
         rest = 0.0
         for name, amount in self._asked:
             rest += free[name] - amount
-        return (0.0 if self._wants_gpu else free.get("GPU", 0.0), round(rest, 6), machine.number, machine.version, machine.name)
+        return (
+            0.0 if self._wants_gpu else free.get("GPU", 0.0),
+            round(rest, 6),
+            machine.number,
+            machine.version,
+            machine.name,
+        )
 
     def _await(self, name: str, now: float) -> None:
         machine = self._there[name]
@@ -116,5 +122,3 @@ class Rooms:
         if len(self._soon) > _MANY * (len(self._there) + _MANY):
             self._soon = [one for one in self._soon if self._there[one[5]].version == one[3]]
             heapq.heapify(self._soon)
-
-

@@ -84,8 +84,8 @@ class SimulatedCluster:
         self._names = list(self.all)
         hazards = self.hazards
         for mean, happen in (
-            (hazards.crash_s, lambda name: self._hit(name, "crash")),
-            (hazards.hang_s, lambda name: self._hit(name, "hang")),
+            (hazards.crash_s, lambda name: self.strike(name, "crash")),
+            (hazards.hang_s, lambda name: self.strike(name, "hang")),
             (hazards.loss_s, self.lose),
             (hazards.preempt_s, self.drain),
             (hazards.slow_s, self._slow_down),
@@ -95,6 +95,10 @@ class SimulatedCluster:
     def living(self) -> dict[str, Sizes]:
         """Machines that live and are not to be taken away."""
         return {name: sizes for name, sizes in self.there.items() if name not in self.draining}
+
+    def strike(self, name: str, what: Literal["crash", "hang"]) -> None:
+        """Have a process on a machine die or hang."""
+        self._tell(what, lambda one: one.hit(name, what))
 
     def lose(self, name: str, back_s: float | None = None) -> None:
         """Lose a machine, and have it back after `back_s`; by default as the hazards say."""
@@ -135,9 +139,6 @@ class SimulatedCluster:
             self.slow.remove(name)
             self._tell("fast again", lambda one: one.changed())
 
-    def _hit(self, name: str, what: Literal["crash", "hang"]) -> None:
-        self._tell(what, lambda one: one.hit(name, what))
-
     def _tell(self, what: str, tell: Callable[[Residents], None]) -> None:
         self.counts[what] = self.counts.get(what, 0) + 1
         for one in self.residents:
@@ -146,11 +147,11 @@ class SimulatedCluster:
     def _appoint(self, mean: float, happen: Callable[[str], None]) -> None:
         """Have it happen to one of the machines, and again; what would happen to one that is away does not."""
 
-        def strike() -> None:
+        def befall() -> None:
             name = self._names[int(self.rng.integers(len(self._names)))]
             if name in self.there:
                 happen(name)
             self._appoint(mean, happen)
 
         if not math.isinf(mean):
-            self.agenda.after(self.rng.exponential(mean / len(self._names)), strike)
+            self.agenda.after(self.rng.exponential(mean / len(self._names)), befall)

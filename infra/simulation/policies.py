@@ -1,4 +1,4 @@
-"""What each failure policy is worth: the same trip with one of them switched off, or set otherwise. Plain variations."""
+"""What each failure policy is worth: the same trip with one of them switched off, or set otherwise."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -61,6 +61,7 @@ def variations(trip: Trip) -> dict[str, Trip]:
         "no restart: each loss waits for a person": replace(model, max_failures=0),
         "no budget: restarted as often as it takes": replace(model, max_failures=NO_BUDGET),
         "elastic, from half of the ranks": replace(model, size=replace(size, least=min(size.least, half))),
+        "machines waited for as long as it takes": replace(model, wait_s=math.inf),
         "not elastic": replace(model, size=Size(size.most, size.most, size.cpus, size.gpus)),
         "deaf to preemption": replace(model, heeds_notices=False),
         "training waits for each commit": replace(model, saves_aside=False),

@@ -22,6 +22,7 @@ from vitpipe.pipeline.cli import terminal
 from vitpipe.pipeline.cli.artifact_verbs import artifacts
 from vitpipe.pipeline.cli.curve_verbs import curves
 from vitpipe.pipeline.cli.doctor_verb import doctors
+from vitpipe.pipeline.cli.goodput_verb import goodputs
 from vitpipe.pipeline.cli.many_verbs import many
 from vitpipe.pipeline.cli.plan_verbs import AsJson, Overrides, Spec, VerifySources, looks, mind_run_beside
 from vitpipe.pipeline.cli.predict_verb import predictions
@@ -219,6 +220,6 @@ def _say_end(spec: "PipelineSpec", outcome: "Outcome", seconds: float, as_json: 
         terminal.tell(f"in a browser: vitpipe report {spec.uri} --open")
 
 
-for verbs in (looks, submissions, runs, doctors, many, curves, predictions):
+for verbs in (looks, goodputs, submissions, runs, doctors, many, curves, predictions):
     app.registered_commands += verbs.registered_commands
 app.add_typer(artifacts, name="artifacts")

@@ -62,7 +62,7 @@ def test_nothing_happens():
 
 def test_a_crash_costs_what_was_not_committed_and_a_start():
     road = Road(Trip(MACHINES, MODEL))
-    arrival = at(road, 30 + 250 + 2 + 3, lambda: road.cluster._hit("a", "crash")).travel()  # 25 steps, two saves
+    arrival = at(road, 30 + 250 + 2 + 3, lambda: road.cluster.strike("a", "crash")).travel()  # 25 steps, two saves
     assert arrival.steps_lost == 5 and arrival.spent["again"] == pytest.approx(53)
     calm = travel(Trip(MACHINES, MODEL)).seconds
     assert arrival.seconds == pytest.approx(calm + 53 + MODEL.crash_seen_s + MODEL.end_s + MODEL.start_s)
@@ -90,7 +90,7 @@ def test_too_few_machines_are_borne_for_a_while_and_then_end_the_command():
 def test_losses_beyond_the_budget_end_the_command():
     road = Road(Trip(MACHINES, replace(MODEL, max_failures=1)))
     for number in range(4):
-        at(road, 100.0 + 100 * number, lambda: road.cluster._hit("a", "crash"))
+        at(road, 100.0 + 100 * number, lambda: road.cluster.strike("a", "crash"))
     arrival = road.travel()
     assert road.training.charged == [2] and arrival.commands == 2
 

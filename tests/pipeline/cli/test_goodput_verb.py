@@ -1,0 +1,65 @@
+"""`vitpipe goodput`: a paper's recipe on machines that fail, and what is asked wrongly."""
+
+import json
+from pathlib import Path
+
+import pytest
+from command_line import Vitpipe, typed
+
+SPEC = """\
+version: 1
+name: run
+store: file://./runs
+vars: {paper: ImageNet-21k}
+nodes:
+  shards: {stage: ingest, config: {source: {kind: folder, root: ./i21k}}}
+  backbone:
+    stage: pretrain
+    needs: {shards: shards}
+    config: {model: {variant: L/16, image_px: 224}, batch_images: 4096, total: 9 epochs}
+    resources: {workers: 8, checkpoint_every: 500 steps}
+"""
+
+
+@pytest.fixture
+def goodput(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Vitpipe:
+    (tmp_path / "run.yaml").write_text(SPEC)
+    (tmp_path / "i21k").mkdir()
+    monkeypatch.chdir(tmp_path)
+    return typed(capsys, "goodput", "run.yaml")
+
+
+def test_machines_that_fail_cost_something_and_a_person_more(goodput: Vitpipe) -> None:
+    asked = ("--gpus", "64", "--machine-days", "0.05", "--repair-hours", "0.2", "--seeds", "1", "--policies", "--json")
+    code, out, _ = goodput(*asked)
+    assert code == 0
+    found = {one["policy"]: one for one in json.loads(out)["simulated"]}
+    as_set, by_hand = found["as set"], found["no restart: each loss waits for a person"]
+    assert 0.05 < by_hand["goodput"] < as_set["goodput"] < 1
+    assert by_hand["commands"] > as_set["commands"] and as_set["starts"] > 2
+    assert sum(as_set["shares"].values()) == pytest.approx(1)
+    assert goodput(*asked)[1] == out, "the same seeds are the same runs"
+
+
+def test_where_nothing_fails_starts_and_saves_are_all_that_is_lost(goodput: Vitpipe) -> None:
+    code, out, _ = goodput("--gpus", "8", "--machine-days", "1000000", "--seeds", "1")
+    assert code == 0 and out.startswith("8 GPUs, as set: goodput 99.") and " 1 starts" in out
+
+
+def test_what_never_ends_is_told(goodput: Vitpipe) -> None:
+    code, out, _ = goodput("--gpus", "64", "--machine-days", "0.01", "--repair-hours", "2400", "--seeds", "1")
+    assert code == 0 and out.startswith("64 GPUs, as set: never ends, step ")
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        (("--gpus", "8,many"), "'many' is no number from 1 to 65536"),
+        (("--gpus", "0"), "'0' is no number from 1 to 65536"),
+        (("--node", "shards"), "its pretrainings are backbone"),
+        (("--gpus", "4097"), "4097 workers would share 64 micro-batches"),
+    ],
+)
+def test_what_cannot_be_simulated_is_told(asked: tuple[str, ...], told: str, goodput: Vitpipe) -> None:
+    code, _, errors = goodput(*asked)
+    assert code == 2 and told in errors
