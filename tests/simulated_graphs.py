@@ -184,6 +184,9 @@ def keeping_room(graph, machines, told, seed, error=0.0):
     `error` is the spread of the logarithm of the time until then. A first run without it says when they come."""
     rng = np.random.default_rng(seed + 1)
     came = {id: times[0] for id, times in simulate(graph, machines, OneQueue, told, seed).gangs.items()}
+    above = {}
+    for id, one in graph.items():
+        above[id] = set(one.needs).union(*(above[need] for need in one.needs))
     believed = {id: at * float(rng.lognormal(0, error)) for id, at in came.items()}
 
     class KeepsRoom(OneQueue):
@@ -193,7 +196,10 @@ def keeping_room(graph, machines, told, seed, error=0.0):
             super().join(tickets)
 
         def _goes(self, ticket, now, reserved):
-            kept = [] if ticket.is_gang else [self._kept(id, at, now) for id, at in believed.items() if at > now]
+            kept = []
+            if not ticket.is_gang and self._out:
+                coming = ((id, at) for id, at in believed.items() if at > now and ticket.node not in above[id])
+                kept = [self._kept(id, at, now) for id, at in coming]
             return super()._goes(ticket, now, [*reserved, *filter(None, kept)])
 
         def _kept(self, id, at, now):

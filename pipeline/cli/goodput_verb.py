@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vitpipe.infra.errors import StageError, UsageError
+from vitpipe.pipeline.cli.plan_options import GpuName, MachineOptions
 from vitpipe.pipeline.cli.plan_verbs import AsJson, Overrides, Spec
 from vitpipe.pipeline.cli.terminal import folded, print_json, say
 
@@ -36,7 +37,7 @@ def goodput(
     overrides: Overrides = None,
     node: Annotated[str | None, typer.Option(metavar="NODE", help="The pretraining, where there are several.")] = None,
     gpus: Annotated[str, typer.Option(metavar="N,N,...", help="Numbers of GPUs to simulate.")] = "8,64,512,4096",
-    gpu: Annotated[str | None, typer.Option(metavar="NAME", help="A100, H100 or H200.")] = None,
+    gpu: GpuName = None,
     gpus_per_machine: Annotated[int, typer.Option(min=1, max=64)] = 8,
     spares: Annotated[float, typer.Option(min=0, max=10, help="Machines beyond those that train, as a share.")] = 0.02,
     machine_days: MachineDays = 264.0,
@@ -94,9 +95,7 @@ def _trip(
 ) -> "Trip":
     """Plan the node for so many ranks, in the proportion of least and most that the YAML has."""
     from vitpipe.infra.storage.opening import open_store
-    from vitpipe.pipeline.plan import conform, prices
-    from vitpipe.pipeline.plan.assumed_sizes import assumed_sizes
-    from vitpipe.pipeline.plan.decide import make_plan
+    from vitpipe.pipeline.plan.costed import costed
     from vitpipe.pipeline.plan.goodput import pretraining, trip
     from vitpipe.pipeline.plan.planned import StoreFacts
     from vitpipe.pipeline.plan.survey import survey
@@ -112,10 +111,9 @@ def _trip(
     sizes = f"[{max(1, math.ceil(gpus * least / most))}, {gpus}]" if least < most else str(gpus)
     smaller = [f"{name}.micro_batch={batch // gpus}"] if batch // micro < gpus <= batch and not batch % gpus else []
     found = load(spec, [*overrides, f"{name}.workers={sizes}", *smaller])
-    machine = prices.machine(found.graph, gpu, gpus, None)
+    machine = MachineOptions(gpu, gpus, None, None, None).machine(found)
     facts: StoreFacts = survey(open_store(found.uri), found.graph, False, reuse=found.reuse)
-    assumed = assumed_sizes(found.graph, conform.claimed_data(found.vars))
-    made = make_plan(found.graph, facts, known=machine.known, assumed=assumed)
+    made = costed(found, facts, machine)
     if problem := made.nodes[id].problem:
         raise problem
     return trip(found.graph, made, id, gpus, around)

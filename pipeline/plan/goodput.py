@@ -58,7 +58,7 @@ def pretraining(graph: Graph, named: str | None) -> str:
 def trip(graph: Graph, plan: Plan, node: str, gpus: int, around: Circumstances) -> Trip:
     """Describe the training of `node` on so many GPUs, its units being machines. UsageError where it is not known.
 
-    `plan` is one for these GPUs: its hours say how long a step takes.
+    `plan` is one for these GPUs: it says how long a step takes.
     """
     asked = f"simulate {node} on {gpus} GPUs"
     config, resources = graph.nodes[node].config, graph.nodes[node].resources
@@ -67,15 +67,15 @@ def trip(graph: Graph, plan: Plan, node: str, gpus: int, around: Circumstances) 
         raise UsageError(asked, "it is no pretraining", "name one by --node")
     shards = [plan.nodes[ref].estimate for ref in graph.nodes[node].needs.get("shards", ()) if not is_uri(ref)]
     images = sum((one.splits or {}).get(SPLIT, 0) for one in shards)
-    if not estimate.steps or not estimate.hours or not estimate.model or not images:
-        found = "its steps and hours are not known before its images are"
+    if not estimate.costs or not estimate.model or not images:
+        found = "its steps are not known before its images are"
         raise UsageError(asked, found, "ingest them first, or name their data set by vars.paper")
     recipe = ResolvedRecipe(config, resources, images)
     each = min(around.gpus_per_machine, gpus)
     machines = math.ceil(gpus / each)
     least = math.ceil(machines * resources.least_workers / resources.most_workers)
     saved = num_trained(config.objective, estimate.model) * saved_bytes(config)
-    step_s = estimate.hours * 3600 / estimate.steps
+    step_s = config.batch_images / estimate.costs.images_per_s
     model = TrainingModel(
         total_steps=recipe.total_steps,
         step_seconds=lambda count: step_s * machines / count,

@@ -63,7 +63,7 @@ def estimate(config: PretrainConfig, resources: PretrainResources, inputs: Given
         flops=flops,
         bytes=saved * _kept_steps(recipe),
         memory_bytes=memory,
-        hours=training.costs.seconds / 3600,
+        hours=training.seconds / 3600,
         costs=training.facts(),
         num_classes=num_classes[0],
         class_names=None if names is None else tuple(names.values()),

@@ -11,6 +11,7 @@ from vitpipe.stages.pretrain.config import PretrainConfig, PretrainResources
 from vitpipe.stages.settings import micro_batch_of
 from vitpipe.stages.training.config import BUCKET_ELEMENTS, UPDATED_AT_A_TIME
 from vitpipe.stages.training.objective_costs import activation_bytes, largest_parameter
+from vitpipe.stages.training.optim.rule import BYTES
 
 CPU_PROCESS_BYTES = 450_000_000
 """Anonymous memory of a rank once torch and DeepSpeed are imported: 421 MiB measured."""
@@ -65,6 +66,11 @@ class Worker:
     def flat(self) -> bool:
         """Whether weights and gradients of a group are one flat tensor each (`flat_zero.py`)."""
         return self.resources.zero <= 1 and not self.offloaded
+
+    @property
+    def sent(self) -> int:
+        """Bytes of a gradient on its way to another rank."""
+        return BYTES[self.config.reduce_dtype]
 
     @property
     def own(self) -> float:
@@ -145,16 +151,17 @@ def reduction(worker: Worker) -> float:
     if worker.flat:
         if worker.resources.least_workers == 1:
             return 0.0
-        sent = 2 if worker.config.reduce_dtype == "bf16" else 0  # else as they lie
-        return (sent + (0 if worker.gpu else sent or 4)) * worker.parameters  # gloo works on a copy
+        copied = worker.sent if worker.sent < 4 else 0  # else as they lie
+        return (copied + (0 if worker.gpu else worker.sent)) * worker.parameters  # gloo works on a copy
     buffers = 2 if worker.gpu and worker.resources.zero >= 2 else 1  # overlap_comm writes one while the other is sent
     if worker.resources.zero == 3:
         # stage3.py: ipg bucket and the input of reduce_scatter_coalesced, of which gloo makes one copy more;
         # partition_parameters.py, _all_gather_dtype: what is gathered for now and for next, before it is cut
         several = 0 if worker.resources.least_workers == 1 else 2 if worker.gpu else 3
-        return worker.weight * (buffers + 1 + several) * worker.bucket
+        return (worker.weight * (buffers + several) + worker.sent) * worker.bucket
     width = 4 if worker.resources.zero == 1 else worker.weight
-    return width * (buffers + 1) * worker.bucket  # stage_1_and_2.py: ipg bucket, and allreduce_bucket's flat copy
+    # stage_1_and_2.py: ipg bucket, and allreduce_bucket's flat copy of what is sent
+    return (width * buffers + worker.sent) * worker.bucket
 
 
 def update(worker: Worker) -> float:

@@ -26,7 +26,7 @@ KILLS = ((1, 120), (0, 215))
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        calm = Training(Path(folder, "calm"), steps=STEPS, every=EVERY, layers=8, micro_batch=2, workers="2", keep=99)
+        calm = Training(Path(folder, "calm"), steps=STEPS, every=EVERY, layers=8, micro_batch=2, workers="2", keep=9)
         calm.folder.mkdir()
         calm.again()
         shards = f"file://{calm.run}/glyphs"
@@ -42,7 +42,8 @@ def main() -> None:
         print(
             f"start {model.start_s:.1f} s, step {model.step_seconds(2):.3f} s, end {tail_s:.1f} s of the undisturbed run"
         )
-        print(f"killed after {', '.join(f'{at - begun:.1f}' for at in killed)} s: really {really:.1f} s,", end=" ")
+        times = ", ".join(f"{at - begun:.1f}" for at in killed)
+        print(f"killed after {times} s: really {really:.1f} s,", end=" ")
         print(f"simulated {reckoned:.1f} s, {reckoned / really:.3f} of it; {simulated.steps_lost} steps made again")
 
 

@@ -66,10 +66,12 @@ def test_a_section_is_cut_off_at_its_time_and_its_rows_are_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(program, "LEAST_S", 0.1)
-    report, said, told = check(monkeypatch, tmp_path, minutes=0.06, losses=HANGS, sharing=GOOD)
+    report, said, told = check(monkeypatch, tmp_path, minutes=0.05, losses=HANGS)
     assert told["losses"].state == "cut off" and told["losses"].rows == [{"way": "first"}]
     assert report.wrong == ["losses"] and any(line.startswith("BAD cut off") for line in said)
-    assert told["sharing"].state in ("done", "cut off"), "what was left is its own"
+    report, said, told = check(monkeypatch, tmp_path / "2", minutes=0.05, speed=HANGS, sharing=GOOD)
+    assert told["speed"].state == "cut off" and report.wrong == []
+    assert told["sharing"].state in ("done", "cut off"), "what only measures takes nobody's time"
 
 
 def test_a_section_without_time_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
