@@ -14,6 +14,18 @@ from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.settings import Settings, TaskResources
 
 
+class WorkPhase(Settings):
+    """Tasks of a node that go to the queue together, or its ranks."""
+
+    tasks: int
+    seconds: float
+    """Of each."""
+    cpus: float = 1.0
+    gpus: float = 0.0
+    ranks: int = 0
+    """Above 0 it is one gang of so many, each of which asks for the cores and GPUs."""
+
+
 class Costs(Settings):
     """What a training's time is made of, and what would have to be there for the model alone to bind it."""
 
@@ -45,15 +57,33 @@ class Costs(Settings):
     """Training waits so long for checkpoints in all."""
     failures_seconds: float = 0.0
     """Expected loss by interruptions in all."""
+    phases: tuple[WorkPhase, ...] = ()
+    """What the node has machines do, one after the other."""
+    memory_terms: dict[str, float] = Field(default_factory=dict)
+    """Bytes of a worker's peak memory, by what needs them."""
     store_bytes: float = 0.0
     """What each machine reads from the store."""
     window_bytes: float = 0.0
     """What each machine must hold so that it reads whole shards."""
 
 
-def tasks_costs(tasks: Tasks) -> Costs:
-    """What binds the tasks of a fan-out, for a plan; seconds are those of one task."""
+def tasks_costs(tasks: Tasks, shares: Sequence[tuple[int, float]]) -> Costs:
+    """What binds the tasks of a fan-out, for a plan; seconds are those of one task.
+
+    `shares` has each phase's number of tasks, and its part of all the work.
+    """
     needed = {}
+    alone = tasks.seconds * tasks.at_once - tasks.count * tasks.start_s
+    phases = tuple(
+        WorkPhase(
+            tasks=count,
+            seconds=tasks.start_s + alone * share / count,
+            cpus=tasks.cores_asked,
+            gpus=tasks.gpus_each,
+        )
+        for count, share in shares
+        if count
+    )
     if tasks.gpus_each and tasks.images_s > tasks.compute_s:
         needed["cores_per_worker"] = float(math.ceil(tasks.images_s * tasks.cores_each / tasks.compute_s))
     return Costs(
@@ -67,6 +97,7 @@ def tasks_costs(tasks: Tasks) -> Costs:
         gpus=tasks.at_once * tasks.gpus_each,
         needed=needed,
         image_milliseconds=tasks.image.terms(),
+        phases=phases,
     )
 
 

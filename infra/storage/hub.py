@@ -21,7 +21,7 @@ from vitpipe.infra.storage.hub_names import HubPlace, Kind, hub_place
 from vitpipe.infra.storage.hub_ranges import get_range
 from vitpipe.infra.storage.landing import Landing, digest_file
 from vitpipe.infra.storage.names import checked, checked_prefix
-from vitpipe.infra.storage.store import Digest, Entry
+from vitpipe.infra.storage.store import Digest, Entry, OneByOne
 
 PART_BYTES = 8 << 20
 THREADS = 8
@@ -39,7 +39,7 @@ def open_hub(uri: str) -> "HubStore":
 
 
 @dataclass(frozen=True)
-class HubStore:
+class HubStore(OneByOne):
     """Files of one commit. See `infra.storage.store.Store` for the meaning of each method; those that write refuse."""
 
     kind: Kind

@@ -84,8 +84,8 @@ def _append(part: BinaryIO, chunks: Chunks, keep: bool) -> Digest:
     part.seek(0)
     if not keep:
         part.truncate()
-    while chunk := part.read(CHUNK_BYTES):
-        digest.update(chunk)
+    while found := part.read(CHUNK_BYTES):
+        digest.update(found)
     for chunk in chunks(part.tell()):
         digest.update(chunk)
         part.write(chunk)

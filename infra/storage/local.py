@@ -21,14 +21,14 @@ from vitpipe.infra.storage.chain import Chain, ChainState
 from vitpipe.infra.storage.folders import is_folder, link_new, link_over, open_new, state_of, sync_folder, walk
 from vitpipe.infra.storage.landing import CHUNK_BYTES, Landing
 from vitpipe.infra.storage.names import HIDDEN, checked, checked_prefix
-from vitpipe.infra.storage.store import Digest, Entry, replaced
+from vitpipe.infra.storage.store import Digest, Entry, OneByOne, replaced
 
 TEMPORARY = HIDDEN + "tmp-"
 _ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
 
 @dataclass(frozen=True)
-class LocalStore:
+class LocalStore(OneByOne):
     """Objects as files below `root`. See `infra.storage.store.Store` for the meaning of each method."""
 
     root: Path

@@ -5,9 +5,10 @@ Every call is repeated under a deadline (`infra.retry`); every answer is checked
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from hashlib import sha256
 from operator import methodcaller
 from pathlib import Path
@@ -25,6 +26,7 @@ from vitpipe.infra.storage.s3_transfer import (
     ObjectRange,
     Piece,
     arrived,
+    delete_batch,
     get_piece,
     pieces,
     send,
@@ -113,6 +115,14 @@ class S3Store:
 
     def delete(self, path: str) -> None:
         self._call("delete", path, methodcaller("delete_object", **self._at(path)))
+
+    def delete_all(self, paths: Sequence[str], before: Callable[[], object] = bool) -> None:
+        for start in range(0, len(paths), PAGE_KEYS):
+            keys = [self._key(path) for path in paths[start : start + PAGE_KEYS]]
+            before()
+            for key in self._call("delete", paths[start], partial(delete_batch, self.bucket, keys)):
+                before()
+                self.delete(key.removeprefix(self._root))  # alone, it says why it stays, or goes
 
     def upload(self, local: Path, path: str, given: Digest | None = None) -> Digest:
         at = self._at(path)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from hashlib import sha256
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote, urlsplit
 
 from botocore.awsrequest import AWSPreparedRequest
@@ -72,7 +72,7 @@ class BucketRoute:
         headers["authorization"] = (
             f"{_ALGORITHM} Credential={credentials.access_key}/{scope}, SignedHeaders={signed}, Signature={signature}"
         )
-        return AWSPreparedRequest("GET", url, headers, None, stream_output=True)
+        return AWSPreparedRequest("GET", url, cast(Any, headers), None, stream_output=True)
 
 
 class RangedClient:
@@ -104,9 +104,10 @@ class RangedClient:
         self._seen.request = request
 
     def _learnt(self, key: str) -> BucketRoute | None:
-        if self._http is None or self._credentials is None:
+        request = getattr(self._seen, "request", None)  # whoever else listens may have answered in botocore's place
+        if self._http is None or self._credentials is None or request is None:
             return None
-        return BucketRoute.of(self._seen.request, key, self._credentials.get_frozen_credentials().access_key)
+        return BucketRoute.of(request, key, self._credentials.get_frozen_credentials().access_key)
 
     def _ask(self, route: BucketRoute, query: dict[str, str]) -> dict[str, Any] | None:
         """What boto3 would answer; None where it is to be asked."""
@@ -130,7 +131,7 @@ def _error(answer: Any) -> ClientError:
     """Understand an answer that is an error as botocore does."""
     said = {"body": answer.content, "headers": answer.headers, "status_code": answer.status_code}
     context = {"context": {"operation_name": "GetObject"}}
-    return ClientError(create_parser("rest-xml").parse(said | context, None), "GetObject")
+    return ClientError(create_parser("rest-xml").parse(said | context, cast(Any, None)), "GetObject")
 
 
 @lru_cache(maxsize=8)

@@ -7,7 +7,7 @@ import hashlib
 import math
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from mmap import mmap
 from pathlib import Path
@@ -18,7 +18,7 @@ from s3transfer.manager import TransferConfig, TransferManager
 
 from vitpipe.infra.at_once import answers
 from vitpipe.infra.retry import RetryPolicy
-from vitpipe.infra.storage.s3_errors import Doubtful, code_of, status_of
+from vitpipe.infra.storage.s3_errors import Doubtful, code_of, passes, status_of
 from vitpipe.infra.storage.store import Digest
 
 Piece: TypeAlias = bytes | memoryview
@@ -140,7 +140,11 @@ def pieces(get: Callable[[int, int, str | None, memoryview | None], ObjectRange]
 
     def ask(at: int) -> tuple[ObjectRange, mmap]:
         buffer = spare.get()
-        return get(at, PART_BYTES, first.etag, memoryview(buffer)), buffer
+        try:
+            return get(at, PART_BYTES, first.etag, memoryview(buffer)), buffer
+        except BaseException:
+            spare.put(buffer)  # for those behind, which the pool waits for before it lets the error out
+            raise
 
     for piece, buffer in answers(ask, starts, THREADS):
         yield piece.data
@@ -175,6 +179,24 @@ def send_copy(s3: Any, source: dict[str, str], target: dict[str, str]) -> None:
     with TransferManager(s3, config) as manager:
         manager.copy(source, target["Bucket"], target["Key"]).result()
     arrived(s3, target, size)
+
+
+def delete_batch(bucket: str, keys: Sequence[str], s3: Any) -> list[str]:
+    """Delete up to a thousand objects in one request; those that stay, which is all where the server takes none such.
+
+    A key that is refused, or that S3 was too busy for, is told in an answer that is a success.
+    """
+    if len(keys) == 1:
+        return list(keys)
+    asked = {"Objects": [{"Key": key} for key in keys], "Quiet": True}
+    try:
+        answer = s3.delete_objects(Bucket=bucket, Delete=asked)
+    except s3.exceptions.ClientError as error:
+        if passes(error):
+            raise
+        return list(keys)
+    stay = {failed.get("Key") for failed in answer.get("Errors", ())}
+    return [key for key in keys if key in stay] if stay <= set(keys) else list(keys)
 
 
 def send_whole(s3: Any, data: bytes, at: dict[str, str]) -> Digest:

@@ -4,7 +4,7 @@ A store is a root URI (`file:///abs/path` or `s3://bucket/prefix`) and relative,
 It knows nothing of runs, nodes or records.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, Self
@@ -93,6 +93,12 @@ class Store(Protocol):
     def delete(self, path: str) -> None:
         """Remove an object; absent is fine."""
 
+    def delete_all(self, paths: Sequence[str], before: Callable[[], object] = bool) -> None:
+        """Remove objects, in no order, many by one request where the store takes that; absent is fine.
+
+        `before` is called ahead of each request. The error is that of one which stays; others may be gone.
+        """
+
     def upload(self, local: Path, path: str, given: Digest | None = None) -> Digest:
         """Copy a local file up (in parallel parts when large); its digest, computed while reading.
 
@@ -110,3 +116,17 @@ class Store(Protocol):
 
     def clock_ahead_s(self) -> float:
         """Seconds by which the store's clock is ahead of this machine's, to about a second."""
+
+
+class OneByOne:
+    """What a store has whose server, if it has one, deletes one object at a time."""
+
+    def delete(self, path: str) -> None:
+        """Remove an object; absent is fine."""
+        raise NotImplementedError
+
+    def delete_all(self, paths: Sequence[str], before: Callable[[], object] = bool) -> None:
+        """Remove objects, one after the other; `before` is called ahead of each."""
+        for path in paths:
+            before()
+            self.delete(path)

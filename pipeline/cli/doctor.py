@@ -161,8 +161,18 @@ def _reader() -> Check:
     return Check("reader", True, str(found) if found else f"no C extension: images are decoded whole. {compilation.DO}")
 
 
+def gpu_names() -> list[str]:
+    """Names of this machine's GPUs as the driver has them; none without it, or where it does not answer."""
+    found = _gpus()
+    return [line.partition(",")[0].strip() for line in found.found.split("; ")] if found.ok and _smi() else []
+
+
+def _smi() -> str | None:
+    return shutil.which("nvidia-smi")
+
+
 def _gpus() -> Check:
-    program = shutil.which("nvidia-smi")
+    program = _smi()
     if program is None:
         return Check("GPUs", True, "none (no nvidia-smi): training runs on CPUs")
     query = [program, "--query-gpu=name,memory.total", "--format=csv,noheader"]

@@ -94,8 +94,14 @@ def _absolute(store: str) -> str:
 
 def _of_gpu(given: dict[str, str], as_json: bool) -> int:
     """Run the check in a process of its own, whose terminal is ours; its exit code."""
-    words = [word for pair in given.items() for word in pair] + (["--json"] if as_json else [])
-    return subprocess.run([sys.executable, "-m", GPU_CHECK, *words], check=False).returncode
+    from vitpipe.pipeline.cli.doctor import gpu_names
+    from vitpipe.pipeline.plan.given_machines import gpu_kinds
+    from vitpipe.stages.gpu_check.report import kind_of
+
+    known = [kind for name in gpu_names() if (kind := gpu_kinds().get(kind_of(name)))]
+    peak = ["--peak-flops", f"{known[0].peak_flops:.0f}"] if known else []
+    words = [word for pair in given.items() for word in pair] + peak + (["--json"] if as_json else [])
+    return abs(subprocess.run([sys.executable, "-m", GPU_CHECK, *words], check=False).returncode)
 
 
 def _of_cluster(store: str) -> Iterable["Check"]:

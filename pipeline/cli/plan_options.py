@@ -1,7 +1,8 @@
 """What `plan` may be told of GPUs and machines, and the sweep that it draws: options of the command line, read once."""
 
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -52,7 +53,9 @@ class MachineOptions:
 
         kinds = given_machines.gpu_kinds(self.gpus_file)
         facts = cluster or given_machines.cluster(self.cluster_file)
-        return prices.machine(spec.graph, self.gpu, self.gpus, self.price, kinds, facts)
+        cores = os.cpu_count() or 1
+        made = prices.machine(spec.graph, self.gpu, self.gpus, self.price, kinds, facts, cores)
+        return made if made.num_gpus else replace(made, cluster=given_machines.with_measured_core(facts))
 
 
 def show_sweep(

@@ -7,13 +7,14 @@ from vitpipe.pipeline.cli import display
 from vitpipe.pipeline.cli.terminal import folded, is_terminal, say
 from vitpipe.pipeline.plan.planned import Plan, Planned
 from vitpipe.pipeline.plan.prices import Machine
+from vitpipe.pipeline.plan.schedule import Schedule
 from vitpipe.stages.estimates import Costs
 
 _TERMS = ("compute", "network", "traffic", "images", "store", "step")
 
 
-def show_plan(plan: Plan, uri: str, why: bool, stands_still: str, total: Mapping[str, Any], machine: Machine) -> None:
-    """Print the nodes, what binds them, why a run would start nothing, and the sum; with `why` every term."""
+def show_plan(plan: Plan, uri: str, why: bool, stands_still: str) -> None:
+    """Print the nodes, what binds them, and why a run would start nothing; with `why` every term."""
     if is_terminal():
         display.show(display.plan_table(plan, uri))
     else:
@@ -23,8 +24,25 @@ def show_plan(plan: Plan, uri: str, why: bool, stands_still: str, total: Mapping
         say(folded(line))
     if stands_still:
         display.show(display.loud(stands_still)) if is_terminal() else say(folded(stands_still))
+
+
+def show_sum(total: Mapping[str, Any], machine: Machine, schedule: Schedule) -> None:
+    """Print how long all of it takes, and what it costs by which assumptions."""
+    if words := _schedule_words(schedule, machine):
+        say(folded(words))
     if total["flops"]:
         say(folded(f"{display.total_line(total, machine.name)}; {machine.assumption}"))
+
+
+def _schedule_words(schedule: Schedule, machine: Machine) -> str:
+    """Say how long the whole graph takes: `the whole graph: 5:34 on 2 CPU cores, as the queue would run it`."""
+    of = f"{machine.num_gpus} GPUs" if machine.num_gpus else f"{machine.cores} CPU cores"
+    if schedule.problem:
+        return f"The whole graph could not run on {of}: {schedule.problem}"
+    if not schedule.seconds:
+        return ""
+    missing = f"; not counting {', '.join(schedule.unknown)}" if schedule.unknown else ""
+    return f"the whole graph: {display.duration(schedule.seconds)} on {of}, as the queue would run it{missing}"
 
 
 def binding_lines(plan: Plan) -> Iterator[str]:
@@ -74,6 +92,11 @@ def _why(one: Planned, costs: Costs) -> Iterator[str]:
     )
     yield f"{'a step' if 'step' in costs.step_seconds else 'a task'}: {steps}"
     image = ", ".join(f"{name} {took:.3g} ms" for name, took in costs.image_milliseconds.items() if took)
+    if costs.memory_terms:
+        memory = ", ".join(
+            f"{name} {display.short(bytes_, 'B')}" for name, bytes_ in costs.memory_terms.items() if bytes_
+        )
+        yield f"memory: {memory}"
     yield f"an image on one core: {image}; {costs.cores_per_worker} cores a worker, {costs.workers} workers"
     if costs.checkpoint_steps is not None:
         told = f"every {costs.checkpoint_steps:,} steps, {costs.stalls_seconds:.3g} s in all"

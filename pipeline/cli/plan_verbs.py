@@ -1,6 +1,7 @@
 """The verbs that look at a spec before anything runs: what it would do and cost, and how it compares with the paper."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -66,11 +67,12 @@ def plan(
     """
     from vitpipe.infra.storage.opening import open_store
     from vitpipe.pipeline.cli.outlook import standstill
-    from vitpipe.pipeline.cli.plan_page import show_plan
+    from vitpipe.pipeline.cli.plan_page import show_plan, show_sum
     from vitpipe.pipeline.plan import prices
     from vitpipe.pipeline.plan.budgets import Spending
     from vitpipe.pipeline.plan.costed import costed
     from vitpipe.pipeline.plan.decide import refusal
+    from vitpipe.pipeline.plan.schedule import scheduled
     from vitpipe.pipeline.plan.survey import survey
     from vitpipe.pipeline.spec.load import load
 
@@ -84,14 +86,15 @@ def plan(
         return
     made = costed(found, facts, machine)
     total, stands_still = prices.total(made, machine), standstill(made, refusal(made, found.uri))
-    Spending(max_hours, max_price).check(
-        made, total["price"], lambda: sweep_of(OTHER_WORKERS, spec, given, options, facts)[1]
-    )
+    others = partial(sweep_of, OTHER_WORKERS, spec, given, options, facts)
+    Spending(max_hours, max_price).check(made, total["price"], lambda: others()[1])
+    schedule = scheduled(made, found.graph, machine)
     if as_json:
         facts_of_run = {"total": total, "assumes": machine.assumption, "nothing_would_start": stands_still}
-        print_json({"run": found.uri, **made.to_json(), **facts_of_run})
+        print_json({"run": found.uri, **made.to_json(), **facts_of_run, "schedule": schedule.to_json()})
     else:
-        show_plan(made, found.uri, why, stands_still, total, machine)
+        show_plan(made, found.uri, why, stands_still)
+        show_sum(total, machine, schedule)
 
 
 @looks.command()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from vitpipe.infra.lease_state import CLOCK, TIMING, Clock, Timing
 from vitpipe.pipeline.drive.lease import hold
+from vitpipe.pipeline.store.attempts import HEADER
 from vitpipe.pipeline.store.contents import open_run
 from vitpipe.pipeline.store.garbage import Garbage, garbage
 
@@ -48,8 +49,8 @@ def gc(
         return Removed(garbage(run, unfinished))
     with hold(run, timing=timing, clock=clock) as lease:
         found = garbage(run, unfinished)
-        for one in found:
-            lease.check()
-            run.delete(one.path)
+        headers = {one.path for one in found if one.path.endswith(f"/{HEADER}")}
+        run.delete_all([one.path for one in found if one.path not in headers], lease.check)
+        run.delete_all(sorted(headers), lease.check)  # pieces without their header would count as damage
         lease.check()
         return Removed(found, run.sweep(ABANDONED_S))

@@ -1,6 +1,8 @@
 """GPUs and machines that a plan is for, read from YAML: the table that is shipped, and what a user adds to it."""
 
 import difflib
+import functools
+import time
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
@@ -15,6 +17,8 @@ from vitpipe.stages.costs.machines import ClusterFacts, GpuKind
 from vitpipe.stages.settings import Settings, in_brief
 
 FORM = "H100: {peak_flops: 989e12, memory_bytes: 80e9, utilisation: {default: 0.4, B/16: 0.45}}"
+SIDE, TRIES = 768, 4
+"""Of the matrices that a core is measured by."""
 S = TypeVar("S", bound=Settings)
 
 
@@ -46,6 +50,29 @@ def gpu_kind(kinds: Mapping[str, GpuKind], asked: str) -> tuple[str, GpuKind]:
 def cluster(path: Path | None = None) -> ClusterFacts:
     """Read what is known of the machines; what a file leaves out is assumed. UsageError as for `gpu_kinds`."""
     return _typed(ClusterFacts, _mapping(path), path, "") if path else ClusterFacts()
+
+
+def with_measured_core(facts: ClusterFacts) -> ClusterFacts:
+    """Say how fast a core is, where nobody did: as fast as this machine's."""
+    if facts.core_gflops is not None:
+        return facts
+    return facts.model_copy(update={"core_gflops": core_gflops()})
+
+
+@functools.cache
+def core_gflops() -> float:
+    """Measure fp32 matrix products of one core, GFLOP/s by its own time: a tenth of a second, once a process."""
+    import numpy as np  # 0.1 s that a plan for GPUs need not spend
+    from threadpoolctl import threadpool_limits
+
+    one = np.ones((SIDE, SIDE), dtype=np.float32)
+    best = float("inf")
+    with threadpool_limits(limits=1):  # threads that wait for each other spin, and would count as work
+        for _ in range(TRIES):
+            began = time.process_time()
+            one @ one
+            best = min(best, time.process_time() - began)
+    return 2 * SIDE**3 / max(best, 1e-6) / 1e9
 
 
 def _mapping(path: Path) -> dict[str, Any]:

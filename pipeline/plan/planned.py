@@ -89,7 +89,7 @@ class Planned:
     """Why the node cannot even begin: a missing root, or artifact of another run."""
     estimate: Estimate = field(default_factory=Estimate)
     gpu_hours: float | None = None
-    """Hours of one GPU of the kind that the plan is for, as long as the node holds it; None where it is on CPU cores."""
+    """Hours for which the node holds GPUs of the kind that the plan is for; None where it computes on CPU cores."""
     compute_gpu_hours: float | None = None
     """As many as the model's FLOPs alone would take."""
     price: float | None = None

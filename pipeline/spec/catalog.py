@@ -135,7 +135,7 @@ _STAGES = (
     ),
     _stage(
         "pretrain",
-        3,
+        4,
         {
             "shards": Need("ShardSet", required=True, many=True),
             "probes": Need("ShardSet", many=True),

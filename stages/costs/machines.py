@@ -10,11 +10,11 @@ from pydantic import Field
 from vitpipe.stages.settings import Settings
 
 SHARE_OF_LARGE = 0.95
-"""A wide model's step beside its core's own matrix products, fp32: B/16 and L/16 reach 0.92 to 0.96 (docs/runs.md)."""
-NARROW = 100.0
-"""Width at which a core reaches half of that: narrow layers are bound by memory and by calls."""
+"""A wide model's step beside its core's own matrix products, fp32 (docs/runs.md)."""
+NARROW = 75.0
+"""Width at which a core reaches half of that: narrow layers are bound by memory and by calls (docs/runs.md)."""
 BF16_GAIN = 3.3
-"""bf16 over fp32 on cores with AMX or AVX-512 bf16; elsewhere it is no faster."""
+"""bf16 over fp32 on an AMD EPYC of Zen 5, 1.9 on one of Zen 4 (docs/runs.md); without AVX-512 bf16 it is no faster."""
 GBIT = 1e9 / 8
 """Bytes a second of one Gbit/s."""
 DEFAULT_SHARE = "default"
@@ -77,7 +77,11 @@ class ClusterFacts(Settings):
     restart_s: Positive = 180.0
     """From a lost rank to the first step after it: noticed, ranks started, checkpoint read, shards opened."""
     core_gflops: Positive | None = None
-    """fp32 matrix products of one core, GFLOP/s; left out, measured where the plan is made, or 40."""
+    """fp32 matrix products of one core, GFLOP/s; left out, `plan` measures the one that it runs on."""
+    ranks_start_s: Annotated[float, Field(ge=0, le=86_400)] = 15.0
+    """From a node's beginning to its ranks' first step: processes, imports, shards opened."""
+    task_start_s: Annotated[float, Field(ge=0, le=86_400)] = 2.0
+    """Of one task of a fan-out, until it does what it is for; the first on each core also starts a process."""
     core_watts: Positive = 4.0
     """Of one core at work, with its share of memory and board."""
     price_per_core_hour: Annotated[float, Field(ge=0, le=1e9)] | None = None

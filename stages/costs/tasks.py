@@ -20,6 +20,9 @@ class Tasks:
     """That run beside each other."""
     gpus_each: float
     cores_each: float
+    """That make its images."""
+    cores_asked: float
+    """Of the queue."""
     speed: float
     """FLOP/s of one task."""
     start_s: float = 0.0

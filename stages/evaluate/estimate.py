@@ -49,7 +49,7 @@ def estimate(config: EvaluateConfig, resources: EvaluateResources, inputs: Given
         bytes=4096,
         memory_bytes=int(task_bytes(config, resources, model)) + features_bytes,
         hours=tasks.seconds / 3600,
-        costs=tasks_costs(tasks),
+        costs=tasks_costs(tasks, ((1, 1.0),)),
         unmatched=unmatched,
     )
 
@@ -72,7 +72,11 @@ def _tasks(
         at_once=1,
         gpus_each=(resources.gpus_per_task or 1.0) if known.gpus else 0.0,
         cores_each=resources.cpus_per_task,
-        speed=known.task_flops(resources),
+        cores_asked=resources.cpus_per_task,
+        speed=known.gpu_speed(str(model.variant)) * (resources.gpus_per_task or 1.0)
+        if known.gpus
+        else known.core_speed(model.feature_width) * resources.cpus_per_task,
+        start_s=known.cluster.task_start_s,
     )
 
 

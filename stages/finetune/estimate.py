@@ -49,7 +49,9 @@ def estimate(config: FinetuneConfig, resources: FinetuneResources, inputs: Given
         bytes=4 * num_parameters(model),
         memory_bytes=memory_bytes(config, resources, model),
         hours=tasks.seconds / 3600,
-        costs=tasks_costs(tasks),
+        costs=tasks_costs(
+            tasks, ((sweep, sweep * work.sweep_flops / flops), (final, final * work.final_flops / flops))
+        ),
         num_classes=classes,
         class_names=_names(data),
         model=model,
@@ -190,5 +192,7 @@ def _tasks(
         at_once=min(room, max(trials)),
         gpus_each=gpus,
         cores_each=cores,
+        cores_asked=resources.cpus_per_task,
+        start_s=known.cluster.task_start_s,
         speed=speed or known.core_speed(model.feature_width, config.precision == "bf16") * cores,
     )

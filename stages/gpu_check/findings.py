@@ -4,6 +4,7 @@ A section that is cut off, or whose process dies, leaves every line that it wrot
 """
 
 import json
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -44,7 +45,8 @@ class Findings:
 
     def row(self, cells: Mapping[str, Cell], ok: bool | None = None) -> None:
         """Add a line to the section's table; `ok` says whether something that must hold did."""
-        self._write({"row": dict(cells), "ok": ok})
+        finite = {name: cell if _is_json(cell) else str(cell) for name, cell in cells.items()}
+        self._write({"row": finite, "ok": ok})
 
     def note(self, text: str) -> None:
         """Add a sentence below the table."""
@@ -116,6 +118,10 @@ class Told:
         told = {"name": self.name, "title": self.title, "state": self.state, "why": self.why}
         rest = {"seconds": round(self.seconds, 1), "rows": rows, "notes": self.notes, "facts": self.facts}
         return {**told, "wrong": self.wrong, **rest, "not_measured": self.not_measured}
+
+
+def _is_json(cell: Cell) -> bool:
+    return not isinstance(cell, float) or math.isfinite(cell)
 
 
 def in_words(cell: Cell) -> str:

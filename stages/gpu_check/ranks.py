@@ -108,6 +108,8 @@ def _joined(placing: RankPlacing, rank: int, ranks: int, folder: str) -> Iterato
         MASTER_ADDR="127.0.0.1",
         MASTER_PORT="29500",
     )
+    for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):  # one machine, which may have no network at all
+        os.environ.setdefault(name, "lo")
     device = placing.device
     if device == "cpu":
         os.environ["DS_ACCELERATOR"] = "cpu"

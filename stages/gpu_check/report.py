@@ -107,7 +107,7 @@ def gpu_table(report: CheckReport) -> str | None:
     YAML without a library: this must be written where none is.
     """
     told = {one.name: one for one in report.sections}
-    if report.shrunk or "machine" not in told or not (speed := told.get("speed")):
+    if report.shrunk or "name" not in getattr(told.get("machine"), "facts", ()) or not (speed := told.get("speed")):
         return None
     machine, peak = told["machine"].facts, speed.facts.get("peak_flops")
     found = {name.removeprefix("utilisation "): value for name, value in speed.facts.items() if "utilisation " in name}

@@ -32,11 +32,11 @@ class Section:
 
 
 SECTIONS = (
-    Section("machine", "What is here", 0.04, needs=("torch", "numpy")),
-    Section("losses", "Losses beside the CPU's in plain torch", 0.10, proves=True),
-    Section("resume", "Killed and resumed, and on another number of ranks", 0.16, proves=True),
-    Section("graphs", "Graphs, breaks and recompiles under torch.compile", 0.08, proves=True),
-    Section("speed", "Step time, utilisation and memory beside the plan's", 0.36),
+    Section("machine", "What is here", 0.03, needs=("torch", "numpy")),
+    Section("losses", "Losses beside the CPU's in plain torch", 0.09, proves=True),
+    Section("resume", "Killed and resumed, and on another number of ranks", 0.20, proves=True),
+    Section("graphs", "Graphs, breaks and recompiles under torch.compile", 0.10, proves=True),
+    Section("speed", "Step time, utilisation and memory beside the plan's", 0.32),
     Section("launches", "Reads and launches of a step", 0.06),
     Section("feeding", "Reader threads, and the share of the step that waits", 0.08),
     Section("stall", "What a checkpoint costs", 0.06),

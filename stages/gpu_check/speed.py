@@ -19,13 +19,15 @@ from vitpipe.stages.gpu_check.sections import missing
 from vitpipe.stages.gpu_check.training import B16, H14, L16, SHRUNK, Setting, Trained, build
 from vitpipe.stages.pretrain.config import PretrainResources
 from vitpipe.stages.pretrain.estimate import memory_bytes
-from vitpipe.stages.vit.flops import train_flops_per_image
+from vitpipe.stages.vit.flops import num_parameters, train_flops_per_image
 
 MODELS, MICRO_BATCHES, MIDDLE = (B16, L16, H14), (32, 64, 128, 256), 128
 OURS = "ours"
-WARM_STEPS, MOST_STEPS, LEAST_S = 2, 20, 1.0
+WARM_STEPS, MOST_STEPS, LEAST_S, SLOW_S = 2, 20, 1.0, 2.0
 CASE_S = {False: 5.0, True: 40.0}
 """What a case may take, compiled or not; with less left it is not begun."""
+DRAWN_A_SECOND = 60e6
+"""Parameters that one core draws for a new model, about."""
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
@@ -97,7 +99,7 @@ class Bench:
         """Add the row of one case. What spoils the device is raised; any other error is the row."""
         if case.who == "timm" and missing(("timm",)):
             self._findings.left_out(str(case), "timm is not installed")
-        elif not self._way.shrunk and self._findings.left() < CASE_S[case.setting.compiled]:
+        elif not self._way.shrunk and self._findings.left() < _needed_s(case):
             self._findings.left_out(str(case))
         elif replace(case, setting=replace(case.setting, micro_batch=0)) in self._full:
             self._findings.row(self._head(case) | {"images/s": "out of memory at less"})
@@ -131,7 +133,7 @@ class Bench:
         if case.who == OURS and setting.precision == "bf16" and self._way.cuda:
             self._tell(setting, used)
         own = speed * flops / self._limits[setting.precision] if setting.precision in self._limits else None
-        peak = torch.cuda.max_memory_reserved(self._way.device) / 1e9 if self._way.cuda else None
+        peak, kept = self._memory() if self._way.cuda else (None, None)
         plan = memory_bytes(setting.config, setting.resources, setting.settings) / 1e9 if case.who == OURS else None
         return {
             "images/s": speed,
@@ -139,9 +141,18 @@ class Bench:
             "MFU": round(used, 4) if setting.precision == "bf16" else None,
             "of GEMM": None if own is None else round(own, 4),
             "peak GB": peak,
+            "kept GB": kept,
             "plan GB": plan,
             "plan / peak": None if plan is None or peak is None else plan / peak,
         }
+
+    def _memory(self) -> tuple[float, float]:
+        """GB that were needed at most, CUDA's context among them, and that torch's allocator has taken for it."""
+        free, total = torch.cuda.mem_get_info(self._way.device)
+        context = total - free - torch.cuda.memory_reserved(self._way.device)
+        device = self._way.device
+        needed = (torch.cuda.max_memory_allocated(device) + context) / 1e9
+        return needed, (torch.cuda.max_memory_reserved(device) + context) / 1e9
 
     def _tell(self, setting: Setting, used: float) -> None:
         """Keep the best utilisation of a model as a run has it by default: compiled only where that is the default."""
@@ -173,16 +184,21 @@ class Bench:
             torch.cuda.empty_cache()
 
     def _seconds(self, made: Stepping) -> float:
-        """Mean seconds of a step, of as many as make a second."""
+        """Mean seconds of a step, of as many as make a second; of slow ones the second alone."""
+        first = _timed(made, 1)
         if self._way.shrunk:
-            begun = time.perf_counter()
-            made.steps(1)
-            return time.perf_counter() - begun
+            return first
+        if first > SLOW_S and (second := _timed(made, 1)) > SLOW_S:
+            return second
         made.steps(WARM_STEPS)
-        begun = time.perf_counter()
-        made.steps(1)
-        once = time.perf_counter() - begun
-        count = max(2, min(MOST_STEPS, round(LEAST_S / once)))
-        begun = time.perf_counter()
-        made.steps(count)
-        return (time.perf_counter() - begun) / count
+        return _timed(made, max(2, min(MOST_STEPS, round(LEAST_S / _timed(made, 1)))))
+
+
+def _needed_s(case: Case) -> float:
+    return CASE_S[case.setting.compiled] + num_parameters(case.setting.settings) / DRAWN_A_SECOND
+
+
+def _timed(made: Stepping, count: int) -> float:
+    begun = time.perf_counter()
+    made.steps(count)
+    return (time.perf_counter() - begun) / count

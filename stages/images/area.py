@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vitpipe.stages.images.extension import Bytes
+from vitpipe.stages.images.keys import Ints
 
 Floats = npt.NDArray[np.float32]
 
@@ -23,10 +24,11 @@ def resize_area(image: Bytes, height: int, width: int) -> Bytes:
     return cut_off
 
 
-def small_sides(height: int, width: int, side: int) -> tuple[int, int]:
-    """Height and width with the shorter one at `side`, rounded as TensorFlow rounds in single precision."""
-    factor = np.float32(side) / np.float32(min(height, width))
-    return int(np.rint(np.float32(height) * factor)), int(np.rint(np.float32(width) * factor))
+def small_sides(shape_B2: Ints, side: int) -> Ints:
+    """Heights and widths (..., 2) with the shorter one at `side`, rounded as TensorFlow rounds in single precision."""
+    factor = np.float32(side) / shape_B2.min(axis=-1, keepdims=True).astype(np.float32)
+    small_B2: Ints = np.rint(shape_B2.astype(np.float32) * factor).astype(np.int64)
+    return small_B2
 
 
 def _summed(lines: Floats, count: int, scale: np.float32) -> Floats:

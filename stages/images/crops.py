@@ -10,13 +10,15 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from vitpipe.stages.images.keys import Ints, uniforms
+from vitpipe.stages.images.keys import Floats, Ints, uniforms
 
 TORCHVISION_MIN_AREA = 0.08
 INCEPTION_MIN_AREA = 0.05
 PAD_PX = 4
 """Border of a padded crop, the usual one for CIFAR's 32 px (He et al. 2016, section 4.2)."""
 _TRIES_AT_ONCE = 10
+LOG_RATIOS = (math.log(3 / 4), math.log(4 / 3))
+"""Of the narrowest and the widest box that torchvision draws."""
 
 
 class Box(NamedTuple):
@@ -34,7 +36,7 @@ class Box(NamedTuple):
 
 def random_resized(height: int, width: int, min_area: float, tries: Iterator[Sequence[float]]) -> Box:
     """Choose a box as torchvision's RandomResizedCrop.get_params does, ratio 3/4 to 4/3: ten tries, then the middle."""
-    low, high = math.log(3 / 4), math.log(4 / 3)
+    low, high = LOG_RATIOS
     for area, aspect, top, left in (next(tries) for _ in range(10)):
         target = height * width * (min_area + area * (1 - min_area))
         ratio = math.exp(low + aspect * (high - low))
@@ -82,16 +84,25 @@ def _inception_shape(height: int, width: int, min_area: float, ratio: float, dra
     return (h, w) if fits else None
 
 
-def shifted(image: npt.NDArray[np.uint8], pad_px: int, top: float, left: float) -> npt.NDArray[np.uint8]:
-    """Surround an image (height, width, 3) with a black border and cut its size out, as torchvision's RandomCrop."""
-    padded = np.pad(image, ((pad_px, pad_px), (pad_px, pad_px), (0, 0)))
+def square(image: npt.NDArray[np.uint8], top: int, left: int, side: int) -> npt.NDArray[np.uint8]:
+    """Cut (side, side, 3) out of an image (height, width, 3), from (top, left) on; black where that lies outside."""
     height, width = image.shape[:2]
-    return Box(int(top * (2 * pad_px + 1)), int(left * (2 * pad_px + 1)), height, width).of(padded)
+    if min(top, left) >= 0 and top + side <= height and left + side <= width:
+        return Box(top, left, side, side).of(image)
+    black = np.zeros((side, side, 3), dtype=np.uint8)
+    part = image[max(0, top) : max(0, top + side), max(0, left) : max(0, left + side)]
+    Box(max(0, -top), max(0, -left), *part.shape[:2]).of(black)[...] = part
+    return black
+
+
+def draws_of(positions_B: Ints, seed: int) -> Floats:
+    """Draw what the first ten tries of each crop take (B, 10, 4)."""
+    return uniforms(positions_B, 4 * _TRIES_AT_ONCE, "crop", seed).reshape(len(positions_B), _TRIES_AT_ONCE, 4)
 
 
 def crop_tries(positions_B: Ints, seed: int) -> list[Iterator[Sequence[float]]]:
     """Make an endless supply of four draws for each position; the first ten are drawn for all positions at once."""
-    first = uniforms(positions_B, 4 * _TRIES_AT_ONCE, "crop", seed).reshape(len(positions_B), _TRIES_AT_ONCE, 4)
+    first = draws_of(positions_B, seed)
     return [_tries(positions_B[b : b + 1], seed, first[b].tolist()) for b in range(len(positions_B))]
 
 

@@ -8,7 +8,9 @@ import numpy as np
 from vitpipe.infra.at_once import answers
 from vitpipe.stages.images.ahead import Ranges
 from vitpipe.stages.images.crops import Box
+from vitpipe.stages.images.cuts import Files
 from vitpipe.stages.images.decode import Pixels
+from vitpipe.stages.images.keys import Ints
 from vitpipe.stages.images.mixture import Mixture
 from vitpipe.stages.images.order import Order
 from vitpipe.stages.images.split import FETCHES, Split
@@ -24,7 +26,8 @@ class DecodedSplit:
         self._split = split
         tables = [*answers(split.rows, range(len(split.entries)), FETCHES)]
         sizes = np.concatenate([rows.image_bytes for rows in tables])
-        self._shapes = [pair for rows in tables for pair in zip(rows.height.tolist(), rows.width.tolist(), strict=True)]
+        sides = [np.stack((rows.height, rows.width), axis=1) for rows in tables]
+        self._shape_N2 = np.concatenate(sides).astype(np.int64)
         self._starts = np.concatenate(([0], sizes.cumsum())).tolist()
         self._store = np.empty(self._starts[-1], dtype=np.uint8)
         self._filled = np.zeros(len(sizes), dtype=bool)
@@ -39,16 +42,21 @@ class DecodedSplit:
 
     def pixels(self, number: int) -> Pixels:
         """As `Split.pixels`; a view that must not be written to."""
-        height, width = self._shapes[number]
+        height, width = self._shape_N2[number].tolist()
         kept = self._store[self._starts[number] : self._starts[number + 1]].reshape(height, width, 3)
         if not self._filled[number]:  # two threads may fill the same place: with the same bytes
             kept[...] = self._split.pixels(number)
             self._filled[number] = True
         return kept
 
-    def shape(self, number: int) -> tuple[int, int]:
-        """As `Split.shape`."""
-        return self._shapes[number]
+    def shapes(self, numbers_B: Ints) -> Ints:
+        """As `Split.shapes`."""
+        return self._shape_N2[numbers_B]
+
+    def files(self, numbers_B: Ints) -> Files:
+        """No files: pixels are kept."""
+        nothing = np.zeros(len(numbers_B), dtype=np.int64)
+        return Files(nothing, nothing, [])
 
     def part(self, number: int, box: Box) -> Pixels:
         """As `Split.part`; a view that must not be written to."""

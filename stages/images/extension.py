@@ -1,4 +1,4 @@
-"""The calls of our C extension: parts of JPEGs and PNGs, planes varied, restart markers and digests. No torch.
+"""The calls of our C extension: images of a batch, parts of JPEGs and PNGs, restart markers and digests. No torch.
 
 Pixels never depend on it: it uses Pillow's own libjpeg, refuses every file that libjpeg warns about, and every PNG that
 anything can be said against; what it refuses, and where it is not built, is decoded whole. Knows bytes and boxes, not
@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vitpipe.stages.images.crops import Box
+from vitpipe.stages.images.keys import Floats, Ints
 from vitpipe.stages.images.native.compilation import DO, compiled_extension
 
 log = logging.getLogger(__name__)
@@ -35,6 +36,11 @@ def jpeg_part(data: Bytes, height: int, width: int, box: Box, upright: bool = Fa
     return None if found is None else found.decode_part(data, height, width, box, upright)
 
 
+def address(array: npt.NDArray[Any]) -> int:
+    """Where an array's memory begins. `array.ctypes.data` says the same in four times the time."""
+    return int(array.__array_interface__["data"][0])
+
+
 def png_part(data: Bytes, height: int, width: int, box: Box) -> Bytes | None:
     """Decode `box` of a PNG of that size, as the whole image would be, cut; None when the extension refuses.
 
@@ -42,15 +48,6 @@ def png_part(data: Bytes, height: int, width: int, box: Box) -> Bytes | None:
     """
     found = loaded_extension()
     return None if found is None else found.png_part(data, height, width, box)
-
-
-def mirror(planes_CHW: Bytes, to_CHW: Bytes) -> None:
-    """Copy contiguous planes, left for right."""
-    found = loaded_extension()
-    if found is None:
-        to_CHW[...] = planes_CHW[:, :, ::-1]
-    else:
-        found.mirror(planes_CHW, to_CHW)
 
 
 @cache
@@ -72,17 +69,21 @@ class Extension:
     def __init__(self, path: Path) -> None:
         """Open a compiled library. OSError where it cannot be loaded."""
         library = ctypes.CDLL(str(path))
-        size, number, address = ctypes.c_size_t, ctypes.c_int, ctypes.c_void_p
-        self._decode_part, self._mirror = library.vitpipe_decode_part, library.vitpipe_mirror
+        size, number, at = ctypes.c_size_t, ctypes.c_int, ctypes.c_void_p
+        self._decode_part, self._images = library.vitpipe_decode_part, library.vitpipe_images
         self._tile, self._is_plain = library.vitpipe_tile, library.vitpipe_is_plain
         self._sha256, self._contents = library.vitpipe_sha256, library.vitpipe_contents
-        self._decode_part.argtypes = [address, size, *[number] * 7, address]
+        self._decode_part.argtypes = [at, size, *[number] * 7, at]
         self._png_part = library.vitpipe_png_part
-        self._png_part.argtypes = [address, size, *[number] * 6, address]
-        self._mirror.argtypes, self._mirror.restype = [address, size, size, address], None
-        self._tile.argtypes = [address, size, address, size, ctypes.POINTER(size)]
-        self.planes = Planes(library)
-        self._is_plain.argtypes = self._sha256.argtypes = self._contents.argtypes = [address, size]
+        self._png_part.argtypes = [at, size, *[number] * 6, at]
+        self._images.argtypes, self._images.restype = [at, size, at], None
+        self._boxes = library.vitpipe_boxes
+        self._boxes.argtypes, self._boxes.restype = [at, at, size, ctypes.c_double, at, at], None
+        self._tile.argtypes = [at, size, at, size, ctypes.POINTER(size)]
+        self._steps, self._mix = library.vitpipe_steps, library.vitpipe_mix
+        self._steps.argtypes = [at, size, size, at, size]
+        self._mix.argtypes, self._mix.restype = [at, at, size, ctypes.c_double], None
+        self._is_plain.argtypes = self._sha256.argtypes = self._contents.argtypes = [at, size]
 
     def decode_part(self, data: Bytes, height: int, width: int, box: Box, upright: bool) -> Bytes | None:
         """As `jpeg_part`."""
@@ -92,16 +93,35 @@ class Extension:
             raise ExifFirst
         return None if found == _REFUSED else pixels
 
+    def images(self, images: npt.NDArray[np.void]) -> list[int]:
+        """Make each image that a row of `cuts.IMAGE` tells of; 0 for each that was made."""
+        refused = np.empty(len(images), dtype=np.int32)
+        self._images(address(images), len(images), address(refused))
+        made: list[int] = refused.tolist()
+        return made
+
+    def boxes(self, shape_B2: Ints, draws_BT4: Floats, min_area: float, log_ratios: tuple[float, float] | None) -> Ints:
+        """Choose boxes (B, 4) as `crops.random_resized`, or without `log_ratios` as `crops.inception` from ten tries:
+        zeros where none of them fits."""
+        shape_B2, found_B4 = np.ascontiguousarray(shape_B2), np.empty((len(shape_B2), 4), dtype=np.int64)
+        ratios = None if log_ratios is None else (ctypes.c_double * 2)(*log_ratios)
+        self._boxes(address(shape_B2), address(draws_BT4), len(shape_B2), min_area, ratios, address(found_B4))
+        return found_B4
+
+    def steps(self, planes: Bytes, steps: npt.NDArray[np.void]) -> None:
+        """Take rows of `steps.STEP` on contiguous planes (3, H, W), in place. MemoryError without memory for a copy."""
+        if self._steps(address(planes), *planes.shape[1:], address(steps), len(steps)):
+            raise MemoryError("no memory to vary an image")
+
+    def mix(self, one: Bytes, other: Bytes, share: float) -> None:
+        """Blend contiguous bytes in place: `share` of one and the rest of the other, rounded, halves to even."""
+        self._mix(address(one), address(other), one.size, share)
+
     def png_part(self, data: Bytes, height: int, width: int, box: Box) -> Bytes | None:
         """As the function `png_part`."""
         pixels = np.empty((box.height, box.width, 3), dtype=np.uint8)
         found = self._png_part(data.ctypes.data, data.size, width, height, *box, pixels.ctypes.data)
         return None if found == _REFUSED else pixels
-
-    def mirror(self, planes_CHW: Bytes, to_CHW: Bytes) -> None:
-        """As the function `mirror`."""
-        channels, height, width = planes_CHW.shape
-        self._mirror(planes_CHW.ctypes.data, channels * height, width, to_CHW.ctypes.data)
 
     def tile(self, data: Bytes) -> bytes | None:
         """Rewrite a JPEG with a restart marker in every row of MCUs and the same pixels; None when it refuses."""
@@ -122,53 +142,3 @@ class Extension:
     def contents(self, contents: "ctypes.Array[Any]") -> bool:
         """Digest the pixels of each `struct content`; False where this CPU lacks the instructions, or memory."""
         return not self._contents(ctypes.addressof(contents), len(contents))
-
-
-class Planes:
-    """What the compiled library does with the contiguous planes (3, H, W) of an image, as `planes.NumpyPlanes`."""
-
-    def __init__(self, library: ctypes.CDLL) -> None:
-        size, number, address, single = ctypes.c_size_t, ctypes.c_int, ctypes.c_void_p, ctypes.c_float
-        self._histograms, self._tables = library.vitpipe_histograms, library.vitpipe_tables
-        self._nearest, self._colour = library.vitpipe_nearest, library.vitpipe_colour
-        self._smooth, self._blend = library.vitpipe_smooth, library.vitpipe_blend
-        self._histograms.argtypes = self._tables.argtypes = [address, size, address]
-        self._nearest.argtypes = [address, size, size, address, number, address]
-        self._colour.argtypes = self._blend.argtypes = [address, size, single, address]
-        self._smooth.argtypes = [address, size, size, number, address]
-        for call in (self._histograms, self._tables, self._nearest, self._colour, self._smooth, self._blend):
-            call.restype = None
-
-    def histograms(self, planes: Bytes) -> npt.NDArray[np.int64]:
-        """Count the pixels (3, 256) of each level."""
-        counts = np.empty((3, 256), dtype=np.int64)
-        self._histograms(planes.ctypes.data, planes[0].size, counts.ctypes.data)
-        return counts
-
-    def by_tables(self, planes: Bytes, tables: Bytes) -> None:
-        """Replace each level of each plane by what its table (3, 256) says, in place."""
-        self._tables(planes.ctypes.data, planes[0].size, tables.ctypes.data)
-
-    def nearest(self, planes: Bytes, matrix: npt.NDArray[np.float32], fill: int) -> Bytes:
-        """Take the pixel nearest to where a matrix of six numbers leads, or `fill` outside."""
-        to = np.empty_like(planes)
-        self._nearest(planes.ctypes.data, *planes.shape[1:], matrix.ctypes.data, fill, to.ctypes.data)
-        return to
-
-    def colour(self, planes: Bytes, factor: float) -> Bytes:
-        """Blend an image with its grey one."""
-        to = np.empty_like(planes)
-        self._colour(planes.ctypes.data, planes[0].size, factor, to.ctypes.data)
-        return to
-
-    def smooth(self, planes: Bytes, rounded: bool) -> Bytes:
-        """Average each pixel with its neighbours."""
-        to = np.empty_like(planes)
-        self._smooth(planes.ctypes.data, *planes.shape[1:], rounded, to.ctypes.data)
-        return to
-
-    def blend(self, one: Bytes, other: Bytes, factor: float) -> Bytes:
-        """Go from one image by `factor` towards the other, or past it."""
-        to = one.copy()
-        self._blend(other.ctypes.data, other.size, factor, to.ctypes.data)
-        return to

@@ -11,18 +11,19 @@ import sys
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from vitpipe.stages.images import numpy_steps
 from vitpipe.stages.images.crops import Box
 from vitpipe.stages.images.digests import BLOCK, RunningDigest, has_instructions, sha256_by_extension
 from vitpipe.stages.images.extension import Extension
 from vitpipe.stages.images.header import Header
 from vitpipe.stages.images.image_digests import digests_by_extension
-from vitpipe.stages.images.planes import NumpyPlanes
+from vitpipe.stages.images.numpy_steps import Program, What
+from vitpipe.stages.images.steps import STEP, Step, nearest, packed
 
 SIDE = 160
 BOXES = (Box(0, 0, SIDE, SIDE), Box(41, 97, 60, 50), Box(48, 64, 32, 48))
@@ -33,7 +34,7 @@ def main() -> None:
     extension = Extension(Path(sys.argv[1]))
     compare_pixels(extension)
     compare_pngs(extension)
-    compare_planes(extension)
+    compare_steps(extension)
     if has_instructions(extension):
         compare_digests(extension)
         compare_contents(extension)
@@ -62,23 +63,26 @@ def compare_pngs(extension: Extension) -> None:
                 raise SystemExit(f"PNG of {mode}, {box}: not the pixels that Pillow gives")
 
 
-def compare_planes(extension: Extension) -> None:
-    """Compare each operation on planes with numpy's. SystemExit where they differ."""
-    draw, numpys = np.random.default_rng(0), NumpyPlanes()
-    matrix = np.array([0.9, -0.4, 31.7, 0.4, 0.9, -12.5], dtype=np.float32)
+def compare_steps(extension: Extension) -> None:
+    """Compare each step of RandAugment with numpy's. SystemExit where they differ."""
+    draw = np.random.default_rng(0)
+    turned, table = (0.9, -0.4, 31.7, 0.4, 0.9, -12.5), draw.integers(0, 256, 256, dtype=np.uint8)
+    moves = (turned, (1.0, 0.3, 0.0, 0.0, 1.0, 0.0), (1.0, 0.0, 0.0, -0.3, 1.0, 7.4), (1.0, 0.0, 7.25, 0.0, 1.0, 0.0))
     for height, width in ((SIDE, SIDE), (41, 67), (2, 5), (1, 1)):
-        one, other = draw.integers(0, 256, (2, 3, height, width), dtype=np.uint8)
-        one[:, : height // 2] = 13 * (one[:, : height // 2] // 64)  # even parts, where rounding decides
-        tables = draw.integers(0, 256, (3, 256), dtype=np.uint8)
-        found: list[npt.NDArray[Any]] = []
-        wanted: list[npt.NDArray[Any]] = []
-        for by, into in ((extension.planes, found), (numpys, wanted)):
-            into += [by.histograms(one), by.nearest(one, matrix, 128), by.smooth(one, True), by.smooth(one, False)]
-            into += [by.colour(one, 2.8), by.colour(one, 0.4), by.blend(one, other, 1.9), by.blend(one, other, 0.1)]
-            by.by_tables(changed := one.copy(), tables)
-            into.append(changed)
-        if bad := [place for place, pair in enumerate(zip(found, wanted, strict=True)) if not np.array_equal(*pair)]:
-            raise SystemExit(f"operations {bad} on {height} x {width}: not the pixels that numpy gives")
+        planes = draw.integers(0, 256, (3, height, width), dtype=np.uint8)
+        planes[:, : height // 2] = 13 * (planes[:, : height // 2] // 64)  # even parts, where rounding decides
+        steps = [Step(What.TABLE, table=table), Step(What.EQUALIZE), Step(What.EVEN, numbers=(96, 1.9))]
+        steps += [Step(What.BOX, numbers=(0, 1, height, width), fill=7), nearest(height, width, turned, 128)]
+        steps += [Step(What.AUTOCONTRAST, program) for program in Program]
+        blends = product((What.COLOUR, What.CONTRAST, What.SHARPNESS), Program, (2.8, 0.1))
+        steps += [Step(what, by, (factor,)) for what, by, factor in blends if by or what != What.CONTRAST]
+        steps += [Step(what, numbers=move, fill=128) for what, move in product((What.BILINEAR, What.BICUBIC), moves)]
+        for step in steps:
+            found, wanted = planes.copy(), planes.copy()
+            extension.steps(found, np.array([packed(step)], dtype=STEP))
+            numpy_steps.take(wanted, *step)
+            if not np.array_equal(found, wanted):
+                raise SystemExit(f"{step} on {height} x {width}: not the pixels that numpy gives")
 
 
 def compare_contents(extension: Extension) -> None:

@@ -5,6 +5,7 @@ Knows nothing of images. Philox's raw output and SplitMix64 are fixed algorithms
 
 import hashlib
 import json
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,7 @@ _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
 
 
+@lru_cache(maxsize=4096, typed=True)
 def key(*parts: str | int) -> int:
     """Hash the name of a draw to an unsigned 128-bit number."""
     text = json.dumps(parts, separators=(",", ":"))

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from scipy.special import betaincinv
 
 from vitpipe.stages.images.config import AugmentSettings
-from vitpipe.stages.images.extension import Bytes
+from vitpipe.stages.images.extension import Bytes, loaded_extension
 from vitpipe.stages.images.keys import Floats, Ints, uniforms
 
 SoftLabels = npt.NDArray[np.float32]
@@ -46,15 +46,22 @@ def mix(
     which the authors' floats are not.
     """
     draws_B4 = _draws(positions_B, settings, seed, batch_images)
-    for b, (kind, share, top, left) in enumerate(draws_B4.tolist()):
-        alpha, pastes = settings.mixing.alpha, settings.mixing.alpha == 0 or (settings.cutmix > 0 and kind < 0.5)
-        own = float(betaincinv(*[settings.cutmix if pastes else alpha] * 2, share))
-        own = max(own, 1 - own)
-        if pastes:
-            own = _paste(cut_BCHW[b], others_BCHW[b], own, top, left)
-        else:
+    alpha = settings.mixing.alpha
+    pastes_B = (draws_B4[:, 0] < 0.5) & (settings.cutmix > 0) if alpha else np.ones(len(positions_B), dtype=bool)
+    of_B = np.where(pastes_B, settings.cutmix, alpha)
+    share_B = betaincinv(of_B, of_B, draws_B4[:, 1])
+    own_B = np.maximum(share_B, 1 - share_B)
+    extension = loaded_extension()
+    for b in range(len(positions_B)):
+        own = float(own_B[b])
+        if pastes_B[b]:
+            own_B[b] = _paste(cut_BCHW[b], others_BCHW[b], own, *draws_B4[b, 2:].tolist())
+        elif extension is None:
             cut_BCHW[b] = np.rint(own * cut_BCHW[b] + (1 - own) * others_BCHW[b])
-        labels_BK[b] = own * labels_BK[b] + (1 - own) * others_BK[b]
+        else:
+            extension.mix(cut_BCHW[b], others_BCHW[b], own)
+    own_B1, rest_B1 = own_B.astype(np.float32)[:, None], (1 - own_B).astype(np.float32)[:, None]
+    labels_BK[...] = own_B1 * labels_BK + rest_B1 * others_BK
 
 
 def _draws(positions_B: Ints, settings: AugmentSettings, seed: int, batch_images: int) -> Floats:

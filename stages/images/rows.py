@@ -31,6 +31,7 @@ class IndexRows:
         self.offset, self.size, self.height, self.width = (
             table[name] for name in ("offset", "size", "height", "width")
         )
+        self._ext = table["ext"]
 
     @classmethod
     def of(cls, index: ShardIndex) -> "IndexRows":
@@ -77,7 +78,11 @@ class IndexRows:
 
     def ext(self, row: int) -> str:
         """The extension of an image: of what format it is."""
-        return bytes(self._table["ext"][row]).decode("ascii")
+        return str(self._ext[row], "ascii")
+
+    def are(self, rows: Ints, ext: str) -> npt.NDArray[np.bool_]:
+        """Which of some images have that extension."""
+        return np.asarray(self._ext[rows] == ext.encode("ascii"))
 
     def sha256(self, row: int) -> str:
         """The digest of an image's bytes."""

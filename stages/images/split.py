@@ -4,6 +4,7 @@ Knows manifest, index and cache; not the order, nor what the pixels are for. No 
 """
 
 import hashlib
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from vitpipe.stages.artifacts import ShardSet
 from vitpipe.stages.images.ahead import Ranges, ShardsAhead
 from vitpipe.stages.images.cache import ShardCache
 from vitpipe.stages.images.crops import Box
+from vitpipe.stages.images.cuts import Files
 from vitpipe.stages.images.decode import Pixels, decode, decode_part
 from vitpipe.stages.images.header import BadImage, Header
 from vitpipe.stages.images.index_checks import check_index, check_rows
@@ -83,8 +85,17 @@ class Split:
         """Labels of some images (B,), reading no index but those of their shards."""
         if not self.labelled:
             return np.zeros(len(numbers_B), dtype=np.int64)
-        places = (self.locate(number) for number in numbers_B.tolist())
-        return np.concatenate([self._array(self.rows(shard).label_columns[row : row + 1]) for shard, row in places])
+        found = self._array(np.zeros((len(numbers_B), 1), dtype=np.int32))
+        for shard, b, rows in self._by_shard(numbers_B):
+            found[b] = self._array(self.rows(shard).label_columns[rows])
+        return found
+
+    def _by_shard(self, numbers_B: Ints) -> Iterator[tuple[int, Ints, Ints]]:
+        """Each shard of these images, the places of its images among them, and their rows."""
+        shards_B = np.searchsorted(self._starts, numbers_B, side="right") - 1
+        for shard in dict.fromkeys(shards_B.tolist()):
+            b = np.flatnonzero(shards_B == shard)
+            yield shard, b, numbers_B[b] - self._starts[shard]
 
     def _array(self, labels_BL: npt.NDArray[np.int32]) -> Ints | npt.NDArray[np.float32]:
         if not self.multi_label:
@@ -100,10 +111,8 @@ class Split:
 
     def gather(self, numbers: Iterable[int]) -> None:
         """Fetch what these images are read from: several shards at once, or single images where the cache is full."""
-        rows: dict[int, list[int]] = {}
-        for shard, row in map(self.locate, numbers):
-            if not self._tars.is_mapped(self.entries[shard]):
-                rows.setdefault(shard, []).append(row)
+        wanted = self._by_shard(np.fromiter(numbers, dtype=np.int64))
+        rows = {shard: own.tolist() for shard, _, own in wanted if not self._tars.is_mapped(self.entries[shard])}
         if not rows:
             return
         with ThreadPoolExecutor(FETCHES, thread_name_prefix="vitpipe-shards") as pool:
@@ -167,11 +176,25 @@ class Split:
             asked = f"decode {rows.key(row)} of {self.entries[shard].path} in {self._set(shard).uri}"
             raise IntegrityError(asked, found, do) from error
 
-    def shape(self, number: int) -> tuple[int, int]:
-        """Height and width of one image, upright."""
-        shard, row = self.locate(number)
-        rows = self.rows(shard)
-        return int(rows.height[row]), int(rows.width[row])
+    def shapes(self, numbers_B: Ints) -> Ints:
+        """Height and width (B, 2) of images, upright."""
+        found_B2 = np.empty((len(numbers_B), 2), dtype=np.int64)
+        for shard, b, own in self._by_shard(numbers_B):
+            rows = self.rows(shard)
+            found_B2[b, 0], found_B2[b, 1] = rows.height[own], rows.width[own]
+        return found_B2
+
+    def files(self, numbers_B: Ints) -> Files:
+        """Where the bytes of images that are JPEGs lie; others are left to `part`."""
+        found = Files(np.zeros(len(numbers_B), np.int64), np.zeros(len(numbers_B), np.int64), [])
+        for shard, b, own in self._by_shard(numbers_B):
+            rows = self.rows(shard)
+            ours = rows.are(own, "jpg")
+            b, own = b[ours], own[ours]
+            found.data_B[b], found.size_B[b] = self._tars.read_all(
+                self._set(shard), self.entries[shard], rows, own, found.kept
+            )
+        return found
 
     def part(self, number: int, box: Box) -> Pixels:
         """Decode what `pixels` has in `box`; of most images, no more than that takes."""
@@ -185,7 +208,7 @@ class Split:
 
     def locate(self, number: int) -> tuple[int, int]:
         """Find shard and row of an image."""
-        shard = int(np.searchsorted(self._starts, number, side="right")) - 1
+        shard = bisect_right(self._starts, number) - 1
         return shard, number - int(self._starts[shard])
 
     def key(self, number: int) -> str:

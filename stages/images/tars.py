@@ -14,7 +14,8 @@ from vitpipe.infra.errors import IntegrityError
 from vitpipe.infra.storage import traffic
 from vitpipe.stages.artifacts import ShardSet
 from vitpipe.stages.images.cache import ShardCache, expected
-from vitpipe.stages.images.extension import Bytes
+from vitpipe.stages.images.extension import Bytes, address
+from vitpipe.stages.images.keys import Ints
 from vitpipe.stages.images.manifest import ShardEntry
 from vitpipe.stages.images.rows import IndexRows
 
@@ -50,6 +51,19 @@ class ShardReader:
             return self._ranged(shards, entry, rows, row)
         begin = rows.offset[row]
         return tar[begin : begin + rows.size[row]]
+
+    def read_all(
+        self, shards: ShardSet, entry: ShardEntry, rows: IndexRows, own: Ints, kept: list[Bytes]
+    ) -> tuple[Ints, Ints]:
+        """Find addresses and sizes of some images' bytes, read as by `read`; whose memory that is joins `kept`."""
+        tar = self._maps.get(entry.sha256)
+        if tar is None or self._read_ahead:
+            files = [self.read(shards, entry, rows, row) for row in own.tolist()]
+            kept += files
+            return np.array([address(file) for file in files]), np.array([file.size for file in files])
+        self._used[entry.sha256] = time.monotonic()
+        kept.append(tar)
+        return address(tar) + rows.offset[own], rows.size[own]
 
     def is_mapped(self, entry: ShardEntry) -> bool:
         """Whether the tar is mapped now; fetches nothing."""

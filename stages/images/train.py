@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vitpipe.infra.errors import UsageError
 from vitpipe.stages.artifacts import ShardSet
-from vitpipe.stages.images.augment import cut
+from vitpipe.stages.images.augment import begin as begin_cuts
 from vitpipe.stages.images.batch import Batch
 from vitpipe.stages.images.cache import ShardCache
 from vitpipe.stages.images.config import AugmentSettings, MixupSettings
@@ -101,10 +101,7 @@ class TrainImages:
         cut_BCHW: Pixels = images_BCHW.numpy()
         each = images_a_part(self._image_px)
 
-        def part(first: int) -> None:
-            rows = slice(first, first + each)
-            numbers, positions = numbers_B[rows].tolist(), positions_B[rows]
-            cut(self._pixels, numbers, positions, self._augment, self._seed, cut_BCHW[rows])
+        cut = begin_cuts(self._pixels, numbers_B, positions_B, self._augment, self._seed, cut_BCHW)
 
         def done() -> Batch:
             begin = int(np.searchsorted(positions_B, start))
@@ -117,7 +114,8 @@ class TrainImages:
                     mix(*pairs, wanted_B, self._augment, self._seed, self._batch_images)
             return to_batch(images_BCHW[wanted], labels[wanted], wanted_B)
 
-        return InParts([partial(part, first) for first in range(0, len(positions_B), each)], done)
+        rows = (slice(first, first + each) for first in range(0, len(positions_B), each))
+        return InParts([partial(cut, some) for some in rows], done)
 
     def stream(
         self,

@@ -46,6 +46,9 @@ class PretrainConfig(Settings):
     """What happens to an image before the model sees it."""
     precision: Literal["bf16", "fp32"] = "bf16"
     """bf16: weights and activations in bfloat16 with fp32 master weights and moments; fp32: everything."""
+    reduce_dtype: Literal["fp32", "bf16"] = "fp32"
+    """Type that gradients are summed over the ranks in, of a training in bf16. bf16 sends half of it, and rounds each
+    sum of two ranks to 8 bits."""
     ema: Ema | None = None
     """Keep a running average of the parameters too, in fp32; `convert` takes it with `use: ema`."""
     evaluate: EvaluateSettings | None = None
@@ -61,6 +64,12 @@ class PretrainConfig(Settings):
                 f"schedule.end_lr {self.schedule.end_lr:g} is above optimizer.peak_lr {self.optimizer.peak_lr:g}: "
                 "the rate falls from the peak to the end"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _sums_fit(self) -> "PretrainConfig":
+        if self.reduce_dtype == "bf16" and self.precision == "fp32":
+            raise ValueError("reduce_dtype bf16 would round the gradients of a training in fp32: leave it out")
         return self
 
     @field_validator("precision", mode="before")

@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from vitpipe.stages.costs.collectives import traffic
 from vitpipe.stages.costs.fetching import Feed
 from vitpipe.stages.costs.training import TOLERATED, RankSpeed, TrainingCosts, TrainingWork
-from vitpipe.stages.estimates import Costs, Known
+from vitpipe.stages.estimates import Costs, Known, WorkPhase
 from vitpipe.stages.images.image_costs import image_facts, image_work
 from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.pretrain.job import ResolvedRecipe
-from vitpipe.stages.pretrain.memory import saved_bytes
+from vitpipe.stages.pretrain.memory import saved_bytes, terms
 from vitpipe.stages.training.objective_costs import num_trained, train_flops
 
 CPU_LINK_BYTES_PER_S = 1e9
@@ -46,6 +46,11 @@ class CostedPretraining:
         return self.known.cluster.cores_for(self.recipe.resources.cpus_per_worker, self.gpus_each)
 
     @property
+    def parameters(self) -> int:
+        """Numbers that are trained."""
+        return num_trained(self.recipe.config.objective, self.model)
+
+    @property
     def ranks(self) -> RankSpeed:
         """Who trains, how fast."""
         known, config = self.known, self.recipe.config
@@ -72,7 +77,7 @@ class CostedPretraining:
         """Every term of a step."""
         config, resources = self.recipe.config, self.recipe.resources
         micro_batch = min(self.recipe.micro_batch, max(1, config.batch_images // self.workers))
-        parameters, bf16 = num_trained(config.objective, self.model), config.precision == "bf16"
+        parameters, bf16 = self.parameters, config.precision == "bf16"
         passes = -(-config.batch_images // (micro_batch * self.workers))
         width = 2 if bf16 else 4
         work = TrainingWork(
@@ -88,6 +93,22 @@ class CostedPretraining:
             feed=self.feed,
         )
         return TrainingCosts(work, self.ranks, self.known.cluster)
+
+    @property
+    def memory(self) -> dict[str, float]:
+        """Bytes of a worker by what needs them."""
+        return terms(self.recipe.config, self.recipe.resources, self.model, self.parameters, self.gpus_each > 0)
+
+    @property
+    def seconds(self) -> float:
+        """From the node's beginning to its last checkpoint."""
+        return self.known.cluster.ranks_start_s + self.costs.seconds
+
+    @property
+    def phase(self) -> WorkPhase:
+        """What the queue is asked for."""
+        gang = {"cpus": float(self.cores), "gpus": float(self.gpus_each), "ranks": self.workers}
+        return WorkPhase.model_validate({"tasks": 1, "seconds": self.seconds, **gang})
 
     def facts(self) -> Costs:
         """What a plan prints."""
@@ -115,6 +136,10 @@ class CostedPretraining:
             best_checkpoint_steps=costs.best_checkpoint_steps,
             stalls_seconds=costs.saving.stalls_s,
             failures_seconds=costs.saving.lost_s,
+            phases=(self.phase,),
+            memory_terms=terms(
+                self.recipe.config, self.recipe.resources, self.model, self.parameters, self.gpus_each > 0
+            ),
             store_bytes=costs.work.feed.fetched_bytes,
             window_bytes=costs.work.feed.window_bytes,
         )

@@ -1,6 +1,6 @@
 """What a pretraining will cost, from its recipe and the number of images alone. No torch."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from vitpipe.infra.errors import UsageError
 from vitpipe.stages.artifacts import Artifact, Checkpoint, ShardSet
@@ -25,6 +25,7 @@ from vitpipe.stages.pretrain.memory import saved_bytes, terms
 from vitpipe.stages.settings import micro_batch_of
 from vitpipe.stages.training.doubts import Training, doubts
 from vitpipe.stages.training.objective_costs import num_trained, train_flops
+from vitpipe.stages.training.optim.rule import BYTES
 
 
 def estimate(config: PretrainConfig, resources: PretrainResources, inputs: Given, known: Known) -> Estimate:
@@ -62,7 +63,7 @@ def estimate(config: PretrainConfig, resources: PretrainResources, inputs: Given
         flops=flops,
         bytes=saved * _kept_steps(recipe),
         memory_bytes=memory,
-        hours=training.costs.seconds / 3600,
+        hours=training.seconds / 3600,
         costs=training.facts(),
         num_classes=num_classes[0],
         class_names=None if names is None else tuple(names.values()),
@@ -165,7 +166,21 @@ def _notes(recipe: ResolvedRecipe, memory: int, room: float | None) -> list[str]
     if room is not None and memory > room:
         ways = " or ".join(_savings(config, resources)) or "a larger GPU"
         notes.append(f"needs {memory / 1e9:.0f} GB of a GPU that has {room / 1e9:.0f}: try {ways}")
+    notes.extend(_split_further(config, resources))
     return notes + doubts(_training(recipe))
+
+
+def _split_further(config: PretrainConfig, resources: PretrainResources) -> Iterator[str]:
+    """ZeRO 0 in bf16 on several workers, where ZeRO 1 is the same training with less of everything."""
+    workers = resources.most_workers
+    if resources.zero == 0 and config.precision == "bf16" and workers > 1:
+        state, summed = 4 + config.optimizer.moment_bytes, BYTES[config.reduce_dtype]
+        sent, less = 2 * summed, summed + 2  # all-reduce; reduce-scatter, and all-gather of the weights
+        here = (
+            f"zero 0 in bf16 keeps {state} bytes a parameter of fp32 weights and moments on each of {workers} workers"
+        )
+        there = f"zero 1, the same training, keeps {state / workers:.2g}, updates 1/{workers} of them and sends {less}"
+        yield f"{here} and sends {sent} a step; {there}: set zero to 1"
 
 
 def _training(recipe: ResolvedRecipe) -> Training:

@@ -40,10 +40,9 @@ def batch_note(num_images: int, batch_images: int, micro_batch: int, workers: in
     if not better:
         return None
     told = " or ".join(f"{size:,} ({share:.0%})" for size, share in sorted(better.items()))
-    return (
-        f"batch_images {batch_images:,} does not fit the {streams_of(num_images)} streams of the order: each machine of "
-        f"{MACHINE} workers comes to read {read:.0%} of the set; near it fit {told}"
-    )
+    streams = f"does not fit the {streams_of(num_images)} streams of the order"
+    reads = f"each machine of {MACHINE} workers comes to read {read:.0%} of the set"
+    return f"batch_images {batch_images:,} {streams}: {reads}; near it fit {told}"
 
 
 def _near(batch_images: int, workers: int) -> Iterator[tuple[int, int]]:

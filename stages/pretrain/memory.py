@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.pretrain.config import PretrainConfig, PretrainResources
 from vitpipe.stages.settings import micro_batch_of
-from vitpipe.stages.training.config import BUCKET_ELEMENTS
+from vitpipe.stages.training.config import BUCKET_ELEMENTS, UPDATED_AT_A_TIME
 from vitpipe.stages.training.objective_costs import activation_bytes, largest_parameter
+from vitpipe.stages.training.optim.rule import BYTES
 
 CPU_PROCESS_BYTES = 450_000_000
 """Anonymous memory of a rank once torch and DeepSpeed are imported: 421 MiB measured."""
@@ -18,8 +19,6 @@ GPU_PROCESS_BYTES = 1_000_000_000
 """CUDA context, cuBLAS workspaces and NCCL's buffers: assumed, not measured."""
 SMALL_BYTES = 40_000_000
 """Threads' stacks and scratch of the kernels: what models took beyond their terms, at most."""
-ENGINE_BUCKET_ELEMENTS = 500_000_000
-"""engine.py, MEMORY_OPT_ALLREDUCE_SIZE: outside its ZeRO optimisers DeepSpeed asks for no bucket size."""
 PREFETCHED = 6
 """Micro-batches of images that are ready, being made and being used."""
 
@@ -64,9 +63,24 @@ class Worker:
         return self.resources.offload == "cpu"
 
     @property
-    def sums_in_engine(self) -> bool:
-        """ZeRO 1 in bf16 has an optimiser of its own, bf16_optimizer.py (engine.py, _do_optimizer_sanity_check)."""
-        return self.bf16 and self.resources.zero == 1 and not self.offloaded
+    def flat(self) -> bool:
+        """Whether weights and gradients of a group are one flat tensor each (`flat_zero.py`)."""
+        return self.resources.zero <= 1 and not self.offloaded
+
+    @property
+    def sent(self) -> int:
+        """Bytes of a gradient on its way to another rank."""
+        return BYTES[self.config.reduce_dtype]
+
+    @property
+    def own(self) -> float:
+        """Parameters that this worker updates."""
+        return self.share if self.resources.zero else self.parameters
+
+    @property
+    def passes(self) -> int:
+        """Micro-batches of a worker in one step."""
+        return -(-self.config.batch_images // self.micro_batch // self.resources.least_workers)
 
 
 def terms(
@@ -107,21 +121,18 @@ def weights(worker: Worker) -> float:
 
 
 def optimiser(worker: Worker) -> float:
-    """Moments and fp32 weights; fp32 at ZeRO 0 updates the model's own, at ZeRO 1 to 3 a copy (stage_1_and_2.py,
-    single_partition_of_fp32_groups; stage3.py, _create_fp32_partitions)."""
-    copy = 0 if worker.resources.zero == 0 and not worker.bf16 else 4
-    return (copy + worker.config.optimizer.moment_bytes) * (
-        worker.share if worker.resources.zero else worker.parameters
-    )
+    """Moments and fp32 weights; a flat optimiser updates weights that are fp32 where they lie, DeepSpeed's a copy
+    (stage_1_and_2.py, single_partition_of_fp32_groups; stage3.py, _create_fp32_partitions)."""
+    copy = 0 if worker.flat and not worker.bf16 else 4
+    return (copy + worker.config.optimizer.moment_bytes) * worker.own
 
 
 def gradients(worker: Worker) -> float:
     """What the backward pass leaves, and the sums that a step is made from."""
     whole, share = worker.parameters, worker.share
-    if worker.resources.zero == 0:
-        return worker.weight * whole
-    if worker.sums_in_engine:
-        return (2 + 4) * whole  # bf16_optimizer.py: lp.grad stays, fp32_groups_gradients_flat is of all parameters
+    if worker.flat:
+        # flat_zero.py: a pass's own, their fp32 sums, and what bf16 ones are copied into from the second pass on
+        return (worker.weight + 4 + (2 if worker.bf16 and worker.passes > 1 else 0)) * whole
     if worker.resources.zero == 1:
         # stage_1_and_2.py: all gradients (grad_accum in fp32), and grads_in_partition, the copy of this part's
         return 4 * whole + 4 * share
@@ -137,39 +148,36 @@ def passing(worker: Worker) -> float:
 
 def reduction(worker: Worker) -> float:
     """Copies that pass while gradients are summed over the ranks; DeepSpeed makes them on one rank too."""
-    if worker.resources.zero == 0:  # engine.py, allreduce_bucket flattens what it sums
-        return worker.weight * min(worker.parameters, ENGINE_BUCKET_ELEMENTS)
-    if worker.sums_in_engine:
-        # The same, of two flat tensors, but one that is larger than a bucket goes alone, as it lies; and bf16 is sent.
-        flat = 4 if worker.parameters <= ENGINE_BUCKET_ELEMENTS else 0
-        return (flat + 2) * worker.parameters
+    if worker.flat:
+        if worker.resources.least_workers == 1:
+            return 0.0
+        copied = worker.sent if worker.sent < 4 else 0  # else as they lie
+        return (copied + (0 if worker.gpu else worker.sent)) * worker.parameters  # gloo works on a copy
     buffers = 2 if worker.gpu and worker.resources.zero >= 2 else 1  # overlap_comm writes one while the other is sent
     if worker.resources.zero == 3:
         # stage3.py: ipg bucket and the input of reduce_scatter_coalesced, of which gloo makes one copy more;
         # partition_parameters.py, _all_gather_dtype: what is gathered for now and for next, before it is cut
         several = 0 if worker.resources.least_workers == 1 else 2 if worker.gpu else 3
-        return worker.weight * (buffers + 1 + several) * worker.bucket
+        return (worker.weight * (buffers + several) + worker.sent) * worker.bucket
     width = 4 if worker.resources.zero == 1 else worker.weight
-    return width * (buffers + 1) * worker.bucket  # stage_1_and_2.py: ipg bucket, and allreduce_bucket's flat copy
+    # stage_1_and_2.py: ipg bucket, and allreduce_bucket's flat copy of what is sent
+    return (width * buffers + worker.sent) * worker.bucket
 
 
 def update(worker: Worker) -> float:
     """Copies that pass while weights are updated."""
-    own = worker.share if worker.resources.zero else worker.parameters
-    found = 0.0
-    if worker.resources.zero == 0:
-        found = 4 * own if worker.bf16 else 0.0  # unfused_optimizer.py: fp32 gradients
-    elif worker.resources.zero == 3 or not worker.bf16:
-        found = 4 * own  # flatten(averaged_gradients); ZeRO 2 in bf16 sums into a flat tensor
-    if worker.resources.zero:
-        found += worker.config.optimizer.update_bytes * own  # at ZeRO 0 of one parameter, else of the whole flat tensor
-    return found
+    rule = worker.config.optimizer
+    if worker.flat:
+        # a weight, two moments and what is chosen, each in fp32 (torch_optimizer.py, RuleOptimizer)
+        return 0.0 if rule.fused else (rule.update_bytes + 16) * min(worker.own, UPDATED_AT_A_TIME)
+    found = 4 * worker.own if worker.resources.zero == 3 or not worker.bf16 else 0.0  # flatten(averaged_gradients);
+    return found + rule.update_bytes * worker.own  # ZeRO 2 in bf16 sums into a flat tensor
 
 
 def freed(worker: Worker) -> float:
     """What malloc keeps of blocks that were freed while the engine was made, unless gradients of the same sizes take
     their place: the fp32 model as built, and at ZeRO 3 the shards before stage3.py moved them into one buffer."""
-    if worker.resources.zero == 0 or (worker.resources.zero == 1 and not worker.bf16):
+    if worker.resources.zero <= 1 and not worker.bf16:
         return 0.0
     shards = worker.weight * worker.share if worker.resources.zero == 3 else 0.0
     return 4 * worker.parameters + shards

@@ -36,7 +36,8 @@ from vitpipe.stages.training.objective.losses import loss_fn
 from vitpipe.stages.training.objective.masked_patches import MaskedPatchViT
 from vitpipe.stages.training.sampler import DataParallelSampler
 from vitpipe.stages.vit.adapt import adapt_state
-from vitpipe.stages.vit.build import Model, blocks_of, build_model, checkpoint_blocks
+from vitpipe.stages.vit.build import Model, build_model, checkpoint_blocks
+from vitpipe.stages.vit.compiled import compile_blocks
 from vitpipe.stages.vit.init import init_weights
 from vitpipe.stages.vit.native import load_weights
 
@@ -132,8 +133,7 @@ def build_engine(job: PretrainJob, rank: Rank, sampler: DataParallelSampler, scr
         checkpoint_blocks(model)
     model.to(rank.device).train()
     if resources.compile and rank.device != "cpu":
-        for block in blocks_of(model):
-            block.compile()
+        compile_blocks(model, partial(job.task.events.emit, "uncompiled"))
     settings = EngineSettings(
         resources.zero,
         config.precision,
@@ -142,6 +142,7 @@ def build_engine(job: PretrainJob, rank: Rank, sampler: DataParallelSampler, scr
         ema_decay=config.ema.decay if config.ema else None,
         offload=resources.offload == "cpu",
         layer_decay=config.layer_decay,
+        reduce_dtype=config.reduce_dtype,
     )
     return Engine(model, config.optimizer, settings, sampler, rank)
 

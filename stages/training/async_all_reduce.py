@@ -29,7 +29,8 @@ class AsyncAllReduce:
         if hasattr(self, "_done"):
             self._done.synchronize()
             values = self._host.tolist()
-            split = len(values) - self._own
-            return values[:split], values[split:]
-        self._work.wait()
-        return self._summed.tolist(), self._values.tolist()
+        else:
+            self._work.wait()
+            values = torch.cat([self._summed, self._values]).tolist()
+        split = len(values) - self._own
+        return values[:split], values[split:]

@@ -17,6 +17,8 @@ NUM_COLOURS = 512
 """3 bits a channel."""
 BUCKET_ELEMENTS = 25_000_000
 """Gradients reduced, and weights gathered, at a time: 50 MB in bf16, past the size where a link's latency counts."""
+UPDATED_AT_A_TIME = 2**24
+"""Numbers of a weight that a rule's update makes aside, before it is known whether they are wanted."""
 
 WEIGHT = "weight"
 """Name of the weights, beside those of their moments, in a training state."""

@@ -16,7 +16,7 @@ from vitpipe.infra.work import Rank
 from vitpipe.stages.training.config import BUCKET_ELEMENTS, WEIGHT
 from vitpipe.stages.training.optim.ema import WeightAverage
 from vitpipe.stages.training.optim.rule import OptimizerSettings
-from vitpipe.stages.training.optim.torch_optimizer import build_optimizer, set_rate
+from vitpipe.stages.training.optim.torch_optimizer import RuleOptimizer, build_optimizer, set_rate
 from vitpipe.stages.training.rank_state import RankState
 from vitpipe.stages.training.sampler import DataParallelSampler
 
@@ -37,10 +37,13 @@ class EngineSettings:
     layer_decay: float | None = None
     """Layer-wise decay of the learning rate; None for one rate."""
 
+    reduce_dtype: str = "fp32"
+    """Type that gradients are summed over the ranks in."""
+
     @property
-    def own_clipping(self) -> bool:
-        """ZeRO 0 in fp32 leaves gradients in the parameters and reports no norm: we clip and measure."""
-        return self.zero == 0 and self.precision == "fp32"
+    def flat(self) -> bool:
+        """Whether a step asks the device nothing (`flat_zero.py`); what splits more, or offloads, is DeepSpeed's."""
+        return self.zero <= 1 and not self.offload
 
 
 class Engine:
@@ -59,6 +62,8 @@ class Engine:
         import deepspeed.ops
         from deepspeed.utils import groups
 
+        from vitpipe.stages.training.flat_zero import FlatEngine, FlatSettings
+
         # None of DeepSpeed's own compiled ops is used, and the one for CPU ranks would be built on first use, though
         # it serves inference alone: its buffers have names that two gangs of one machine can share.
         deepspeed.ops.__compatible_ops__ = {}
@@ -66,11 +71,17 @@ class Engine:
         logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
         self.settings, self.sampler, self.device = settings, sampler, torch.device(rank.device)
         optimizer = build_optimizer(model, rule, settings.layer_decay)
-        set_rate(optimizer, 0.0)  # every step sets its own; at ZeRO 0 in bf16 DeepSpeed makes one before the first
-        self._engine, *_ = deepspeed.initialize(
-            model=model, optimizer=optimizer, config=deepspeed_config(settings, sampler, self.device)
-        )
-        self._parameters = list(self._engine.module.parameters())
+        config = deepspeed_config(settings, sampler, self.device)
+        if settings.flat:
+            deepspeed.init_distributed()
+            reduced = torch.bfloat16 if settings.reduce_dtype == "bf16" else torch.float32
+            flat = FlatSettings(settings.zero == 0, settings.clip_norm, reduced)
+            self._engine = FlatEngine(model, optimizer, config, flat)
+        else:
+            self._engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
+        self._optimizer = optimizer
+        # DeepSpeed averages gradients over the ranks, so its mean times the world size is the sum that we divide.
+        self._per_image = (1 if settings.flat else sampler.world_size) / sampler.batch_images
         self.state = RankState(self._engine, optimizer, rule, settings.zero, rank)
         self.average: WeightAverage | None = None
         """Of this rank's share of the weights."""
@@ -112,10 +123,7 @@ class Engine:
         """
         loss = (losses_B * weights_B).sum()
         sane = torch.where(loss.detach().isfinite(), 1.0, torch.nan)
-        # DeepSpeed averages gradients over the ranks, so its mean times the world size is the sum that we divide.
-        self._engine.backward(
-            loss * (sane * (self.sampler.world_size / self.sampler.batch_images)), scale_wrt_gas=False
-        )
+        self._engine.backward(loss * (sane * self._per_image), scale_wrt_gas=False)
         return loss.detach().double()
 
     def pad(self) -> None:
@@ -135,27 +143,18 @@ class Engine:
         """End the step's last pass: clip, update all weights, clear gradients.
 
         Returns the gradient's global norm before clipping, an fp32 scalar. When it is not finite nothing was updated:
-        not weights, moments, their count of steps, nor the average. DeepSpeed sees to that wherever it has the norm.
+        not weights, moments, nor their count of steps.
         """
         set_rate(self._engine.optimizer, lr)
-        norm = self._clip() if self.settings.own_clipping else None
         self._engine.step()
-        applied = self._engine.was_step_applied() and (norm is None or bool(norm.isfinite()))
-        if self.average is not None and applied:
-            self.average.update()
-        if norm is None:
-            norm = torch.as_tensor(self._engine.get_global_grad_norm(), dtype=torch.float32, device=self.device)
-        return norm
+        return torch.as_tensor(self._engine.get_global_grad_norm(), dtype=torch.float32, device=self.device)
 
-    def _clip(self) -> Tensor:
-        gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
-        if not norm.isfinite():
-            for parameter in self._parameters:
-                parameter.grad = None  # torch's optimisers pass over such a parameter
-        elif self.settings.clip_norm is not None:
-            torch.nn.utils.clip_grads_with_norm_(self._parameters, self.settings.clip_norm, norm)
-        return norm
+    def learn(self, applied: bool) -> None:
+        """Take note whether the last step updated anything: before the next one, and before the state is looked at."""
+        if not applied and isinstance(self._optimizer, RuleOptimizer):
+            self._optimizer.take_back()
+        if applied and self.average is not None:
+            self.average.update()
 
 
 def deepspeed_config(settings: EngineSettings, sampler: DataParallelSampler, device: torch.device) -> dict[str, Any]:
@@ -164,10 +163,10 @@ def deepspeed_config(settings: EngineSettings, sampler: DataParallelSampler, dev
     config: dict[str, Any] = {
         "train_micro_batch_size_per_gpu": sampler.micro_batch,
         "gradient_accumulation_steps": sampler.accumulation_steps,
-        "gradient_clipping": 0.0 if settings.own_clipping or settings.clip_norm is None else settings.clip_norm,
+        "gradient_clipping": 0.0 if settings.flat or settings.clip_norm is None else settings.clip_norm,
         "bf16": {"enabled": bf16},
         "zero_optimization": {
-            "stage": settings.zero,
+            "stage": 1 if settings.flat else settings.zero,
             "overlap_comm": cuda and settings.zero >= 2,  # gloo has no streams to overlap on
             "contiguous_gradients": True,
             # The defaults, 5e8, would hold all of a ViT-L: nothing left to overlap, and a copy of all gradients.
@@ -182,7 +181,7 @@ def deepspeed_config(settings: EngineSettings, sampler: DataParallelSampler, dev
         "zero_force_ds_cpu_optimizer": False,  # torch's fused AdamW is one too, and the same rule as on a GPU
         "steps_per_print": 2**62,  # our loop reports
     }
-    if bf16 and settings.zero >= 1:
-        # A sum of 64 micro-batches in bf16 would keep 8 bits. ZeRO 0 offers no other type for its sums.
-        config["data_types"] = {"grad_accum_dtype": "fp32"}
+    if bf16:
+        config["data_types"] = {"grad_accum_dtype": "fp32"}  # a sum of 64 micro-batches in bf16 would keep 8 bits
+        config["communication_data_type"] = settings.reduce_dtype  # by default bf16; of ZeRO 2 and 3, which send it
     return config

@@ -1,5 +1,8 @@
 """The step loop: batches in, metrics of finished steps out, one step late so that no device is waited for.
 
+A step's numbers are read, all at once, when the next one's passes are on their way and before it updates anything: the
+device has work meanwhile, and what the host counts of updates is true again when it is needed.
+
 Knows no files, no checkpoints and no stage: its caller acts on metrics, and after a settled step it may save.
 """
 
@@ -55,8 +58,10 @@ def train(engine: Engine, batches: Iterator[Batch], loss: Loss, plan: LoopPlan) 
     for step in range(plan.first_step, plan.total_steps):
         start = time.monotonic()
         with _noted(step):
-            made = _make(engine, batches, loss, plan, step, timer)
+            passed = _pass(engine, batches, loss, plan, step, timer)
         metrics = before.read() if before else None
+        with _noted(step):
+            made = _update(engine, plan, step, timer, passed)
         made.seconds = time.monotonic() - start
         stop = metrics.stop if metrics else None
         if metrics is not None:
@@ -93,6 +98,7 @@ class _Step:
 
     def _read(self) -> StepMetrics:
         (stop, lost, bad, *numbers), (norm,) = self.reduced.read()
+        self.engine.learn(applied=not bad)
         sampler = self.engine.sampler
         losses, times = numbers[: sampler.num_micro], numbers[sampler.num_micro :]
         if lost:
@@ -128,9 +134,19 @@ class _Step:
         return Skipped(f"a gradient norm of {norm} with finite losses", tuple(batch))
 
 
-def _make(
+@dataclass
+class _Passed:
+    """What a step's forward and backward passes left."""
+
+    sums: Tensor
+    """fp64, the losses of each micro-batch of the step; 0 for those of other ranks."""
+    losses: dict[int, Tensor]
+    waited_s: float
+
+
+def _pass(
     engine: Engine, batches: Iterator[Batch], loss: Loss, plan: LoopPlan, step: int, timer: ForwardTimer
-) -> _Step:
+) -> _Passed:
     sampler, device = engine.sampler, engine.device
     sums = torch.zeros(sampler.num_micro, dtype=torch.float64, device=device)
     waited, numbers, losses = 0.0, sampler.numbers(), {}
@@ -150,16 +166,20 @@ def _make(
             losses[number] = losses_B.detach()
         if number != numbers[-1]:
             engine.end_pass()
-    lr = plan.lr(step)
+    return _Passed(sums, losses, waited)
+
+
+def _update(engine: Engine, plan: LoopPlan, step: int, timer: ForwardTimer, passed: _Passed) -> _Step:
+    sampler, lr = engine.sampler, plan.lr(step)
     norm = engine.step(lr).double()
     asked, lost = _ask(plan)
     flags = [float(asked is not None), float(lost)]
     times = [0.0] * (2 * sampler.world_size)
-    times[2 * sampler.rank : 2 * sampler.rank + 2] = timer.lap(), waited
-    own = torch.tensor([*flags, *times], dtype=torch.float64).to(device, non_blocking=True)
+    times[2 * sampler.rank : 2 * sampler.rank + 2] = timer.lap(), passed.waited_s
+    own = torch.tensor([*flags, *times], dtype=torch.float64).to(engine.device, non_blocking=True)
     bad = (~torch.isfinite(norm)).double().reshape(1)
-    summed = torch.cat([own[:2], bad, sums, own[2:]])
-    return _Step(engine, step, lr, AsyncAllReduce(summed, norm.reshape(1)), asked, losses)
+    summed = torch.cat([own[:2], bad, passed.sums, own[2:]])
+    return _Step(engine, step, lr, AsyncAllReduce(summed, norm.reshape(1)), asked, passed.losses)
 
 
 @contextmanager

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -18,7 +17,8 @@ from vitpipe.stages.training.optim.rule import OptimizerSettings
 from vitpipe.stages.training.optim.torch_optimizer import STEP, begin_state
 
 _MASTERS = (("bit16_groups", "single_partition_of_fp32_groups"), ("bf16_groups", "fp32_groups_flat_partition"))
-"""ZeRO 1 and 2, and ZeRO 1 in bf16: the parameters of each group, and this rank's part of their flat fp32 weights."""
+"""DeepSpeed's ZeRO 1 and 2, and `FlatOptimizer`: the parameters of each group, and this rank's part of their flat
+fp32 weights."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class RankState:
         named = {id(parameter): name for name, parameter in engine.module.named_parameters()}
         whole = ((name, getattr(one, "ds_shape", one.shape)) for name, one in engine.module.named_parameters())
         self.shapes: dict[str, tuple[int, ...]] = {name: tuple(shape) for name, shape in whole}
-        parts = _whole if zero == 0 else _split_by_parameter if zero == 3 else _split_by_group
+        parts = _split_by_parameter if zero == 3 else _split_by_group
         self.held: list[Fragment] = [part for part in parts(engine, named, rank.rank) if part.count]
         """All that this rank works with."""
         shares = (part.cut(rank.rank, rank.world_size) for part in self.held)
@@ -88,27 +88,12 @@ class RankState:
                 inner._reassign_or_swap_out_partitioned_parameters(group)
             if inner.persistent_parameters:
                 inner.persistent_parameters[0].all_gather(inner.persistent_parameters)
-        elif self._zero:
+        else:
             inner.update_lp_params()
-        elif hasattr(inner, "fp32_groups"):
-            for rounded, masters in zip(inner.fp16_groups, inner.fp32_groups, strict=True):
-                torch._foreach_copy_([one.detach() for one in rounded], [one.detach() for one in masters])
-
-
-def _whole(engine: Any, named: dict[int, str], rank: int) -> Iterator[Fragment]:
-    """Stage 0: every rank has everything, in bf16 as fp32 masters beside the parameters."""
-    inner = engine.optimizer
-    if not hasattr(inner, "fp32_groups"):
-        for parameter in engine.module.parameters():
-            yield Fragment(named[id(parameter)], 0, parameter.numel(), parameter, 0)
-        return
-    for rounded, masters in zip(inner.fp16_groups, inner.fp32_groups, strict=True):
-        for parameter, master in zip(rounded, masters, strict=True):
-            yield Fragment(named[id(parameter)], 0, master.numel(), master, 0)
 
 
 def _split_by_group(engine: Any, named: dict[int, str], rank: int) -> Iterator[Fragment]:
-    """Stages 1 and 2: a group's parameters are one flat tensor, cut into equal runs of the ranks."""
+    """Stages 0 to 2: a group's parameters are one flat tensor, of a rank alone or cut into equal runs of the ranks."""
     inner = engine.optimizer
     groups, masters = next(places for places in _MASTERS if hasattr(inner, places[1]))
     for parameters, weights in zip(getattr(inner, groups), getattr(inner, masters), strict=True):

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -31,12 +32,22 @@ class StochasticDepth(nn.Module):
     def __init__(self, rate: float, kept: KeptBranches = "scaled") -> None:
         super().__init__()
         self.rate, self.scaled = rate, kept == "scaled"
+        # real on the meta device too; an integer, as DeepSpeed rounds buffers that are not
+        self.register_buffer("keep_of_2_31", torch.tensor(round((1 - rate) * 2**31), device="cpu"), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Scale or zero each image's branch (B, ...) in training; leave it alone in evaluation."""
+        """Scale or zero each image's branch (B, ...) in training; leave it alone in evaluation.
+
+        Compiled, the rate is read from a tensor: as a number it would be part of the graph, and each block's another.
+        """
         if not self.training:
             return x
-        keep, one_each = 1 - self.rate, (x.shape[0], *[1] * (x.ndim - 1))
+        one_each = (x.shape[0], *[1] * (x.ndim - 1))
+        if torch.compiler.is_compiling():
+            share = self.get_buffer("keep_of_2_31") / 2**31
+            drawn = (torch.rand(one_each, device=x.device) < share).to(x.dtype)
+            return x * (drawn / share if self.scaled else drawn)
+        keep = 1 - self.rate
         kept = x.new_empty(one_each).bernoulli_(keep)
         return x * (kept.div_(keep) if self.scaled else kept)
 

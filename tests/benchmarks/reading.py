@@ -134,7 +134,7 @@ def crops_equal(shards: ShardSet, cache: Path) -> Iterator[bool]:
     """Whether random crops are, bit for bit, what Pillow's whole decoding has there."""
     split, rng, pillow = Split(shards, "train", cache), np.random.default_rng(0), decoders.pillow()
     for number in rng.integers(0, split.num_images, CROPS).tolist():
-        height, width = split.shape(number)
+        height, width = split.shapes(np.array([number]))[0].tolist()
         (top, low), (left, right) = np.sort(rng.integers(0, [[height], [width]], (2, 2))).tolist()
         box = Box(top, left, low - top + 1, right - left + 1)
         file = next(data for name, data in split.sample(number).items() if name in FORMATS and isinstance(data, bytes))

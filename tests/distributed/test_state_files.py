@@ -60,24 +60,16 @@ def train_all(folder: Path, rank: Rank) -> None:
             engine.accumulate(losses, torch.ones(4))
             engine.step(lr=1e-2)
         write_state(engine, folder / f"{zero}-{precision}", rank.rank)
-        weights = gathered(engine, zero)
+        weights = gathered(engine)
         if rank.rank == 0:
             torch.save(weights, folder / f"{zero}-{precision}.pt")
 
 
-def gathered(engine: Engine, zero: int) -> dict[str, Tensor]:
+def gathered(engine: Engine) -> dict[str, Tensor]:
     from deepspeed.utils import safe_get_full_fp32_param  # only on a rank, as in the engine itself
 
     inner: Any = engine._engine
-    names = {id(parameter): name for name, parameter in inner.module.named_parameters()}
-    if zero:
-        return {name: safe_get_full_fp32_param(one).clone() for name, one in inner.module.named_parameters()}
-    if not hasattr(inner.optimizer, "fp32_groups"):
-        return {name: one.detach().clone() for name, one in inner.module.named_parameters()}
-    pairs = zip(inner.optimizer.fp16_groups, inner.optimizer.fp32_groups, strict=True)
-    return {
-        names[id(low)]: high.detach().clone() for lows, highs in pairs for low, high in zip(lows, highs, strict=True)
-    }
+    return {name: safe_get_full_fp32_param(one).clone() for name, one in inner.module.named_parameters()}
 
 
 @pytest.fixture(scope="module")

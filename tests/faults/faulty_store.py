@@ -12,7 +12,7 @@ from typing import Any
 from unittest import mock
 
 from vitpipe.infra.storage.local import LocalStore
-from vitpipe.infra.storage.store import Digest, Entry, Store
+from vitpipe.infra.storage.store import Digest, Entry, OneByOne, Store
 
 VERBS = (
     "read", "read_version", "size", "write", "create", "swap", "list", "delete", "upload", "download", "sweep",
@@ -62,7 +62,7 @@ class Fate:
 
 
 @dataclass(frozen=True)
-class FaultyStore:
+class FaultyStore(OneByOne):
     """A store whose every call meets `fate`; its children share it."""
 
     inner: Store

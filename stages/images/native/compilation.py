@@ -26,15 +26,19 @@ PACKAGE = "libjpeg62-turbo-dev"
 DO = f"Debian: apt-get install gcc {PACKAGE}; then python -m vitpipe.stages.images.native.prebuild"
 
 _SOURCES = (
-    "checksums.c", "checksums.h", "codes.c", "codes.h", "contents.c", "decoder.c", "decoder.h", "huffman.c",
-    "huffman.h", "inflate.c", "inflate.h", "jpeg.h", "mirror.c", "part.c", "planes.c", "png.h", "png_chunks.c",
-    "png_part.c", "segments.c", "sha256.c", "sha256.h", "sha256_pair.c", "sha256_wide.c", "tables.c", "tables.h",
+    "boxes.c", "checksums.c", "checksums.h", "codes.c", "codes.h", "colours.c", "contents.c", "decoder.c",
+    "decoder.h", "huffman.c", "huffman.h", "image.c", "inflate.c", "inflate.h", "jpeg.h", "mirror.c", "mix.c",
+    "moves.c", "part.c", "png.h", "png_chunks.c", "png_part.c", "resize.c", "resize.h", "segments.c", "sha256.c",
+    "sha256.h", "sha256_pair.c", "sha256_wide.c", "steps.c", "steps.h", "tables.c", "tables.h", "taps.c", "taps.h",
     "tile.c", "unfilter.c", "unfilter.h",
 )  # fmt: skip
-_INSTRUCTIONS = ("avx", "avx2", "avx512bw", "avx512f", "pclmulqdq", "sha_ni")
+_INSTRUCTIONS = ("avx", "avx2", "avx512bw", "avx512f", "fma", "pclmulqdq", "sha_ni")
 """Instruction sets that the sources and libjpeg-turbo choose their code by, as the kernel names them."""
 _HERE = Path(__file__).parent
-_FLAGS = ("-std=gnu11", "-O3", "-Wall", "-Wextra", "-ffp-contract=off", "-shared", "-fPIC")
+_FLAGS = (
+    "-std=gnu11", "-O3", "-Wall", "-Wextra", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-shared",
+    "-fPIC",
+)  # fmt: skip
 
 
 class NotBuilt(Exception):
@@ -66,7 +70,7 @@ def build() -> Path:
     with TemporaryDirectory(dir=target.parent) as made:
         sources = [str(_HERE / name) for name in _SOURCES if name.endswith(".c")]
         output = Path(made) / "extension.so"
-        command = [compiler, *_FLAGS, *sources, "-o", str(output), str(libjpeg), f"-Wl,-rpath,{libjpeg.parent}"]
+        command = [compiler, *_FLAGS, *sources, "-o", str(output), str(libjpeg), "-lm", f"-Wl,-rpath,{libjpeg.parent}"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise NotBuilt(next((line for line in done.stderr.splitlines() if "error" in line), done.stderr[-200:]))

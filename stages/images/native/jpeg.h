@@ -33,3 +33,8 @@ int read_frame(const unsigned char *data, size_t size, struct frame *frame);
 /* 0 with a splice whose data the caller frees, or 1 when this file cannot be cut so. */
 int cut_segments(const unsigned char *data, size_t size, const struct frame *frame, const struct part *part,
                  struct splice *splice);
+
+/* 0 with rows x columns x 3 bytes in `out`; 1 when this file is not for us; 2 when its Exif must be read first, which
+ * `upright` says was done. */
+int vitpipe_decode_part(const unsigned char *data, size_t size, int width, int height, int upright, int top, int left,
+                        int rows, int columns, unsigned char *out);

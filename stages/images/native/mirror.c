@@ -2,6 +2,8 @@
 
 #include <stddef.h>
 
+#include "resize.h"
+
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
 #define FOR_EACH_CPU __attribute__((target_clones("avx2", "default")))
 #else

@@ -64,8 +64,6 @@ static int decode(const unsigned char *data, size_t size, int frame_w, int frame
     return refused;
 }
 
-/* 0 with rows x columns x 3 bytes in `out`; 1 when this file is not for us; 2 when its Exif must be read first, which
- * `upright` says was done. */
 int vitpipe_decode_part(const unsigned char *data, size_t size, int width, int height, int upright, int top, int left,
                         int rows, int columns, unsigned char *out) {
     struct frame frame;

@@ -1,12 +1,15 @@
-"""RandAugment by its kind: how many draws each layer takes, and who applies them. Draws decide, nothing else."""
+"""RandAugment by its kind: how many draws each layer takes, and what they choose. Draws decide, nothing else."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
+
+import numpy as np
 
 from vitpipe.stages.images.config import RandAugmentSettings
 from vitpipe.stages.images.extension import Bytes
 from vitpipe.stages.images.keys import Floats
 from vitpipe.stages.images.randaugment import big_vision, timm, torchvision
+from vitpipe.stages.images.steps import Step, take_steps
 
 
 class Variation(NamedTuple):
@@ -14,14 +17,14 @@ class Variation(NamedTuple):
 
     draws: int
     """Numbers in [0, 1) for each layer."""
-    vary: Callable[[Bytes, RandAugmentSettings, Floats], Bytes]
-    """Apply all layers to uint8 planes (3, H, W), given draws (layers, `draws`); the planes are not written to."""
+    steps: Callable[[RandAugmentSettings, Sequence[Sequence[float]], int, int], list[Step]]
+    """Choose the steps of all layers for an image of a height and a width, given draws (layers, `draws`)."""
 
 
 KINDS = {
-    "torchvision": Variation(2, torchvision.vary),
-    "big_vision": Variation(3, big_vision.vary),
-    "timm": Variation(5, timm.vary),
+    "torchvision": Variation(2, torchvision.steps),
+    "big_vision": Variation(3, big_vision.steps),
+    "timm": Variation(5, timm.steps),
 }
 
 
@@ -30,7 +33,15 @@ def draws_for(settings: RandAugmentSettings) -> int:
     return KINDS[settings.kind].draws * settings.layers
 
 
-def rand_augment(planes: Bytes, settings: RandAugmentSettings, draws: Floats) -> Bytes:
-    """Vary contiguous uint8 planes (3, H, W) by `draws_for` numbers in [0, 1)."""
+def steps_for(settings: RandAugmentSettings, draws_BD: Floats, height: int, width: int) -> list[list[Step]]:
+    """Choose what is done to each image of that size by its `draws_for` numbers in [0, 1)."""
     kind = KINDS[settings.kind]
-    return kind.vary(planes, settings, draws.reshape(settings.layers, kind.draws))
+    layers = draws_BD.reshape(len(draws_BD), settings.layers, kind.draws).tolist()
+    return [kind.steps(settings, draws, height, width) for draws in layers]
+
+
+def rand_augment(planes: Bytes, settings: RandAugmentSettings, draws: Floats) -> Bytes:
+    """Vary contiguous uint8 planes (3, H, W) by `draws_for` numbers in [0, 1); they are not written to."""
+    varied = np.array(planes, order="C")
+    take_steps(varied, steps_for(settings, draws[None], *planes.shape[1:])[0])
+    return varied

@@ -1,53 +1,66 @@
-"""RandAugment as timm has it (timm/data/auto_augment.py): Pillow's operations, as timm itself calls them.
+"""RandAugment as timm has it (timm/data/auto_augment.py), to the pixels of the Pillow that timm calls.
 
 Fifteen operations, each layer skipped half of the time; full strength at magnitude 10, where it stops. `increasing`
 takes the other set, in which a larger magnitude always changes more.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageEnhance, ImageOps
 from scipy.special import ndtri
 
 from vitpipe.stages.images.config import RandAugmentSettings
-from vitpipe.stages.images.extension import Bytes
-from vitpipe.stages.images.keys import Floats
+from vitpipe.stages.images.numpy_steps import Program, What
+from vitpipe.stages.images.steps import Step, by_table
 
-FILL = (128, 128, 128)
+FILL = 128
 ROTATE_DEGREES, SHEAR, TRANSLATE_SHARE = 30.0, 0.3, 0.45
 """At full strength."""
 SKIPPED = 0.5
 """Probability that a layer does nothing."""
-FILTERS = (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC)
+FILTERS = (What.BILINEAR, What.BICUBIC)
 """Of moved pixels, drawn each time."""
 
 
 class Drawn(NamedTuple):
-    """What is drawn for an operation."""
+    """What is drawn for an operation, and the size of the image."""
 
     sign: float
     """1 or -1."""
-    resample: Image.Resampling
+    resample: What
+    height: int
+    width: int
 
 
-Operation = Callable[[Image.Image, float, Drawn], Image.Image]
-"""(image, magnitude / 10, what is drawn) -> image."""
+Operation = Callable[[float, Drawn], Step]
+"""(magnitude / 10, what is drawn) -> what to do."""
 
 
-def _moved(image: Image.Image, drawn: Drawn, *matrix: float) -> Image.Image:
-    return image.transform(image.size, Image.Transform.AFFINE, matrix, drawn.resample, fillcolor=FILL)
+def _moved(drawn: Drawn, *matrix: float) -> Step:
+    return Step(drawn.resample, numbers=matrix, fill=FILL)
 
 
-def _posterized(image: Image.Image, bits: int) -> Image.Image:
+def _rotated(level: float, drawn: Drawn) -> Step:
+    """As Pillow's Image.rotate has its matrix."""
+    angle = -math.radians(level * ROTATE_DEGREES * drawn.sign % 360.0)
+    cos, sin, x, y = round(math.cos(angle), 15), round(math.sin(angle), 15), drawn.width / 2, drawn.height / 2
+    return _moved(drawn, cos, sin, cos * -x + sin * -y + 0.0 + x, -sin, cos, -sin * -x + cos * -y + 0.0 + y)
+
+
+def _posterized(bits: int) -> Step:
     # 0 bits are black, as Pillow had it before its version 13 refused them, and timm with it
-    return image if bits >= 8 else image.point([value >> (8 - bits) << (8 - bits) for value in range(256)] * 3)
+    return by_table(bytes(value >> (8 - bits) << (8 - bits) for value in range(256)))
 
 
-def _added(image: Image.Image, level: float) -> Image.Image:
+def _solarized(threshold: int) -> Step:
+    return by_table(bytes(value if value < threshold else 255 - value for value in range(256)))
+
+
+def _added(level: float) -> Step:
     more = min(128, int(level * 110))
-    return image.point([min(255, value + more) if value < 128 else value for value in range(256)] * 3)
+    return by_table(bytes(min(255, value + more) if value < 128 else value for value in range(256)))
 
 
 def _threshold(level: float) -> int:
@@ -63,20 +76,18 @@ def _factor_increasing(level: float, drawn: Drawn) -> float:
 
 
 _SAME: dict[str, Operation] = {
-    "autocontrast": lambda image, level, drawn: ImageOps.autocontrast(image),
-    "equalize": lambda image, level, drawn: ImageOps.equalize(image),
-    "invert": lambda image, level, drawn: ImageOps.invert(image),
-    "rotate": lambda image, level, drawn: image.rotate(
-        level * ROTATE_DEGREES * drawn.sign, drawn.resample, fillcolor=FILL
+    "autocontrast": lambda level, drawn: Step(What.AUTOCONTRAST, Program.PILLOW),
+    "equalize": lambda level, drawn: Step(What.EQUALIZE),
+    "invert": lambda level, drawn: by_table(bytes(range(255, -1, -1))),
+    "rotate": _rotated,
+    "solarize_add": lambda level, drawn: _added(level),
+    "shear_x": lambda level, drawn: _moved(drawn, 1, level * SHEAR * drawn.sign, 0, 0, 1, 0),
+    "shear_y": lambda level, drawn: _moved(drawn, 1, 0, 0, level * SHEAR * drawn.sign, 1, 0),
+    "translate_x": lambda level, drawn: _moved(
+        drawn, 1, 0, level * TRANSLATE_SHARE * drawn.sign * drawn.width, 0, 1, 0
     ),
-    "solarize_add": lambda image, level, drawn: _added(image, level),
-    "shear_x": lambda image, level, drawn: _moved(image, drawn, 1, level * SHEAR * drawn.sign, 0, 0, 1, 0),
-    "shear_y": lambda image, level, drawn: _moved(image, drawn, 1, 0, 0, level * SHEAR * drawn.sign, 1, 0),
-    "translate_x": lambda image, level, drawn: _moved(
-        image, drawn, 1, 0, level * TRANSLATE_SHARE * drawn.sign * image.width, 0, 1, 0
-    ),
-    "translate_y": lambda image, level, drawn: _moved(
-        image, drawn, 1, 0, 0, 0, 1, level * TRANSLATE_SHARE * drawn.sign * image.height
+    "translate_y": lambda level, drawn: _moved(
+        drawn, 1, 0, 0, 0, 1, level * TRANSLATE_SHARE * drawn.sign * drawn.height
     ),
 }
 _ORDER = (
@@ -90,12 +101,12 @@ def _in_order(
 ) -> dict[str, Operation]:
     own: dict[str, Operation] = {
         **_SAME,
-        "posterize": lambda image, level, drawn: _posterized(image, bits(level)),
-        "solarize": lambda image, level, drawn: ImageOps.solarize(image, threshold(level)),
-        "color": lambda image, level, drawn: ImageEnhance.Color(image).enhance(factor(level, drawn)),
-        "contrast": lambda image, level, drawn: ImageEnhance.Contrast(image).enhance(factor(level, drawn)),
-        "brightness": lambda image, level, drawn: ImageEnhance.Brightness(image).enhance(factor(level, drawn)),
-        "sharpness": lambda image, level, drawn: ImageEnhance.Sharpness(image).enhance(factor(level, drawn)),
+        "posterize": lambda level, drawn: _posterized(min(8, bits(level))),
+        "solarize": lambda level, drawn: _solarized(threshold(level)),
+        "color": lambda level, drawn: Step(What.COLOUR, Program.PILLOW, (factor(level, drawn),)),
+        "contrast": lambda level, drawn: Step(What.CONTRAST, Program.PILLOW, (factor(level, drawn),)),
+        "brightness": lambda level, drawn: Step(What.EVEN, numbers=(0, factor(level, drawn))),
+        "sharpness": lambda level, drawn: Step(What.SHARPNESS, Program.PILLOW, (factor(level, drawn),)),
     }
     return {name: own[name] for name in _ORDER}
 
@@ -106,15 +117,15 @@ INCREASING = _in_order(_factor_increasing, lambda level: 4 - int(level * 4), lam
 """_RAND_INCREASING_TRANSFORMS: `rand-mM-nN-inc1`."""
 
 
-def vary(planes: Bytes, settings: RandAugmentSettings, draws: Floats) -> Bytes:
-    """Apply all layers; `draws` has five numbers in [0, 1) for each."""
+def steps(settings: RandAugmentSettings, draws: Sequence[Sequence[float]], height: int, width: int) -> list[Step]:
+    """Choose a step for each layer that is not skipped, by five numbers in [0, 1)."""
     operations = tuple((INCREASING if settings.increasing else OPERATIONS).values())
-    image = Image.fromarray(planes.transpose(1, 2, 0))
-    for choice, skip, side, filtered, noise in draws.tolist():
+    chosen = []
+    for choice, skip, side, filtered, noise in draws:
         if skip >= SKIPPED:
-            drawn = Drawn(1.0 if side < 0.5 else -1.0, FILTERS[int(filtered * len(FILTERS))])
-            image = operations[int(choice * len(operations))](image, magnitude(settings, noise) / 10, drawn)
-    return np.asarray(image).transpose(2, 0, 1)
+            drawn = Drawn(1.0 if side < 0.5 else -1.0, FILTERS[int(filtered * len(FILTERS))], height, width)
+            chosen.append(operations[int(choice * len(operations))](magnitude(settings, noise) / 10, drawn))
+    return chosen
 
 
 def magnitude(settings: RandAugmentSettings, noise: float) -> float:

@@ -76,8 +76,7 @@ class Spool:
         """Remove from the store what this attempt and earlier ones kept: the shards stand, nobody asks again."""
         if self.out is not None:
             for attempt in (self.out.attempt, *self.out.earlier):
-                for entry in list(self.out.node.list(f"{attempt}/{STORED}/")):
-                    self.out.node.delete(entry.path)
+                self.out.node.delete_all([entry.path for entry in self.out.node.list(f"{attempt}/{STORED}/")])
 
     @cached_property
     def _attempts(self) -> Mapping[int, str]:

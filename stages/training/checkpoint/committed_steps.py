@@ -188,9 +188,10 @@ def prune(out: Out, attempts: Sequence[str], keep: Keep, newest: int) -> None:
     for place in (one for one in surplus if f"{one.folder}/manifest.json" not in named):
         first = (f"{place.attempt}/{place.mark}", f"{place.folder}/manifest.json")
         paths = [entry.path for entry in out.node.list(f"{place.folder}/")]
-        for path in (*first, *(path for path in paths if path not in first)):
+        for path in first:
             out.fence.check()
             out.node.delete(path)
+        out.node.delete_all([path for path in paths if path not in first], out.fence.check)
 
 
 def unmarked(node: Store, attempts: Sequence[str]) -> list[StepPlace]:

@@ -1,11 +1,12 @@
-"""Load a committed step into an engine of any world size and ZeRO stage, every file verified by the rank that reads it.
+"""Load a committed step into an engine of any world size and ZeRO stage, every file verified by whoever fetches it.
 
-All ranks agree before any of them loads; a step with a damaged file is refused by all.
+The ranks of a machine fetch one copy of what they read, each a part, and map it. All ranks agree before any of them
+loads; a step with a damaged file is refused by all.
 """
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from vitpipe.infra.errors import IntegrityError, NotFound
@@ -14,6 +15,7 @@ from vitpipe.infra.work import Rank
 from vitpipe.stages.contract import Events
 from vitpipe.stages.training import agree
 from vitpipe.stages.training.checkpoint.committed_steps import STATE, StepFile, StepManifest, StepPlace, committed
+from vitpipe.stages.training.checkpoint.one_copy import SharedFolder, shared_folder
 from vitpipe.stages.training.checkpoint.state_files import AVERAGE, LAYOUT, Layout, StateFiles
 from vitpipe.stages.training.config import WEIGHT
 from vitpipe.stages.training.engine import Engine
@@ -41,7 +43,7 @@ class Restore:
 
     engine: Engine
     scratch: Path
-    """A folder of this rank alone: ranks of one machine share its disk."""
+    """A folder of this rank alone, beside those of the other ranks of its machine."""
     events: Events
     rank: Rank
 
@@ -73,31 +75,37 @@ class Restore:
         raise IntegrityError(f"go on from {node.uri}/{place.folder}", damages, do)
 
     def _load(self, node: Store, place: StepPlace) -> Resumed | list[_Damage]:
-        folder = self.scratch / "load" / f"step-{place.step}"
-        shutil.rmtree(folder, ignore_errors=True)  # what an interrupted try left; absent is the rule
-        (folder / STATE).mkdir(parents=True)
-        try:
+        with shared_folder(self.scratch.parent, self.rank.rank) as shared:
             read = agree.on_first(lambda: _manifest(node, place), self.rank.rank)
-            found = [read] if isinstance(read, _Damage) else agree.each(lambda: self._fetch(node, place, read, folder))
-            damages = list(dict.fromkeys(one for one in found if one is not None))
+            damages = self._fetch(node, place, read, shared) if isinstance(read, StepManifest) else [read]
             if not damages and isinstance(read, StepManifest):
-                self._take(StateFiles(folder / STATE))
-                beside = [path for path in folder.iterdir() if path.is_file()]  # copied by rank 0 alone
+                self._take(StateFiles(shared.folder / STATE))
+                beside = [path for path in shared.folder.iterdir() if path.is_file()] if self.rank.rank == 0 else []
                 return Resumed(place, read, {path.name: path.read_bytes() for path in beside})
-        finally:
-            shutil.rmtree(folder)
         if self.rank.rank == 0:
             for damage in damages:
                 text = f"attempt {place.attempt}, step {place.step}, file {damage.file}: {damage.reason}"
                 self.events.emit("checkpoint_refused", text)
         return damages
 
-    def _fetch(self, node: Store, place: StepPlace, manifest: StepManifest, folder: Path) -> _Damage | None:
-        """Copy what this rank reads into `folder`, verified; the first file that is not what the manifest says."""
+    def _fetch(self, node: Store, place: StepPlace, manifest: StepManifest, shared: SharedFolder) -> list[_Damage]:
+        """Copy what the ranks of this machine read into their folder, once and verified; all that is damaged."""
         listed = {file.path.removeprefix(f"{manifest.folder}/"): file for file in manifest.files}
-        damage = _copy(node, place, listed, f"{STATE}/{LAYOUT}", folder)
-        if damage is not None:
-            return damage
+        copied = partial(_copy, node, place, listed, shared.folder)
+        found = agree.each(lambda: copied(f"{STATE}/{LAYOUT}") if shared.is_first else None)
+        if not any(found):
+            wanted = agree.each(lambda: self._wanted(shared.folder))
+            found = [one for one in wanted if isinstance(one, _Damage)]
+            if not found:
+                names = [one for one in wanted if not isinstance(one, _Damage)]
+                mine = shared.part(names, {name: file.bytes for name, file in listed.items()})
+                if self.rank.rank == 0:
+                    mine += [name for name in listed if not name.startswith(f"{STATE}/")]
+                found = agree.each(lambda: next(filter(None, map(copied, mine)), None))
+        return list(dict.fromkeys(one for one in found if one is not None))
+
+    def _wanted(self, folder: Path) -> list[str] | _Damage:
+        """The files that this rank reads of a step whose layout is in `folder`."""
         try:
             layout = Layout.parse((folder / STATE / LAYOUT).read_bytes(), LAYOUT)
         except IntegrityError as error:
@@ -106,12 +114,7 @@ class Restore:
             return _Damage(f"{STATE}/{LAYOUT}", "its parameters and moments are not those of this recipe")
         state = self.engine.state
         held, share = ([part.run for part in parts] for parts in (state.held, state.share))
-        names = layout.needed(held, share, average=self.engine.average is not None)
-        wanted = [f"{STATE}/{name}" for name in names]
-        if self.rank.rank == 0:
-            wanted += [name for name in listed if not name.startswith(f"{STATE}/")]
-        damages = (_copy(node, place, listed, name, folder) for name in wanted)
-        return next((damage for damage in damages if damage is not None), None)
+        return [f"{STATE}/{name}" for name in layout.needed(held, share, average=self.engine.average is not None)]
 
     def _fits(self, layout: Layout) -> bool:
         state = self.engine.state
@@ -137,7 +140,7 @@ def _manifest(node: Store, place: StepPlace) -> StepManifest | _Damage:
         return _Damage("manifest.json", error.in_brief)
 
 
-def _copy(node: Store, place: StepPlace, listed: dict[str, StepFile], name: str, folder: Path) -> _Damage | None:
+def _copy(node: Store, place: StepPlace, listed: dict[str, StepFile], folder: Path, name: str) -> _Damage | None:
     if name not in listed:
         return _Damage(name, "the manifest does not list it")
     try:

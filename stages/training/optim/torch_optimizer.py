@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vitpipe.stages.training.config import UPDATED_AT_A_TIME
 from vitpipe.stages.training.optim.layer_decay import layer_scales
 from vitpipe.stages.training.optim.rule import OptimizerSettings
 
@@ -67,8 +68,11 @@ class RuleOptimizer(torch.optim.Optimizer):
     """Makes the update that a rule declares, with the moments that it declares, in their types.
 
     All arithmetic is in the type of the weights, and a bf16 moment is rounded once, where it is stored: the update of
-    a step does not see its own rounding.
+    a step does not see its own rounding. As torch's fused optimisers it makes none where its attribute `found_inf`, a
+    scalar on the device, is 1; the host, which counts updates, says so later by `take_back`.
     """
+
+    found_inf: Tensor | None = None
 
     def __init__(self, groups: list[dict[str, Any]], rule: OptimizerSettings) -> None:
         super().__init__(groups, {"lr": rule.peak_lr, "weight_decay": 0.0})
@@ -82,19 +86,47 @@ class RuleOptimizer(torch.optim.Optimizer):
                 if weight.grad is not None:
                     self._update(weight, group)
 
+    def take_back(self) -> None:
+        """Count the last step as none: where `found_inf` told of it, and it changed nothing but the count."""
+        for state in self.state.values():
+            if STEP in state and self.found_inf is not None:
+                state[STEP] -= 1
+
     def _update(self, weight: Tensor, group: dict[str, Any]) -> None:
         state: dict[str, Tensor] = self.state[weight] or begin_state(self, self._rule, weight)
         updates = 0
         if STEP in state:
             state[STEP] += 1
             updates = int(state[STEP])
-        moments = {name: state[name].to(weight.dtype) for name in self._rule.moments}
         assert weight.grad is not None
-        weight.mul_(1 - group["lr"] * group["weight_decay"])
-        self._rule.update(weight, weight.grad, moments, group["lr"], updates)
-        for name, moment in moments.items():
-            if moment is not state[name]:
-                state[name].copy_(moment)  # in place, as torch's: a checkpoint keeps hold of the tensor
+        kept = [state[name] for name in self._rule.moments]
+        if self.found_inf is None:
+            self._apply(weight, weight.grad, kept, group, updates)
+            return
+        flat = (torch.split(one.detach().view(-1), UPDATED_AT_A_TIME) for one in (weight, weight.grad, *kept))
+        for part, grad, *moments in zip(*flat, strict=True):
+            self._apply(part, grad, moments, group, updates, self.found_inf > 0)
+
+    def _apply(
+        self,
+        weight: Tensor,
+        grad: Tensor,
+        kept: list[Tensor],
+        group: dict[str, Any],
+        updates: int,
+        skip: Tensor | None = None,
+    ) -> None:
+        """Change a weight and its moments; with `skip`, a flag on the device, they are changed aside and chosen."""
+        aside = skip is not None
+        new = weight.clone() if aside else weight
+        moments = [one.to(weight.dtype, copy=aside) for one in kept]
+        new.mul_(1 - group["lr"] * group["weight_decay"])
+        self._rule.update(new, grad, dict(zip(self._rule.moments, moments, strict=True)), group["lr"], updates)
+        for old, made in zip([weight, *kept], [new, *moments], strict=True):
+            if skip is not None:
+                old.copy_(torch.where(skip, old, made))
+            elif made is not old:
+                old.copy_(made)  # in place, as torch's: a checkpoint keeps hold of the tensor
 
 
 def begin_state(optimizer: torch.optim.Optimizer, rule: OptimizerSettings, weights: Tensor) -> dict[str, Tensor]:
@@ -112,7 +144,9 @@ def begin_state(optimizer: torch.optim.Optimizer, rule: OptimizerSettings, weigh
 
 def _decay(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
     """Shrink the weights before a step whose own decay would be a part of the gradient, and so of the momentum."""
+    found_inf: Tensor | None = getattr(optimizer, "found_inf", None)
     for group in optimizer.param_groups:
+        kept = 1 - group["lr"] * group["decoupled_decay"]
         for weight in group["params"]:
             if weight.grad is not None:
-                weight.detach().mul_(1 - group["lr"] * group["decoupled_decay"])
+                weight.detach().mul_(kept if found_inf is None else torch.where(found_inf > 0, 1.0, kept))

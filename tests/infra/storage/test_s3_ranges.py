@@ -5,15 +5,19 @@ from datetime import UTC, datetime
 from types import SimpleNamespace
 
 import botocore.auth
+import numpy as np
 import pytest
 from botocore.awsrequest import AWSRequest
 from counted import asked
 from s3_server import BUCKET
 
 from vitpipe.infra.errors import IntegrityError, NotFound, StorageError
+from vitpipe.infra.storage import s3_transfer
 from vitpipe.infra.storage.opening import open_store
 from vitpipe.infra.storage.s3_client import client, ranged_client
+from vitpipe.infra.storage.s3_errors import Doubtful
 from vitpipe.infra.storage.s3_ranges import BucketRoute, RangedClient
+from vitpipe.infra.storage.s3_transfer import ObjectRange, pieces
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 AGENT = {"User-Agent": b"tests"}
@@ -127,3 +131,40 @@ def test_credentials_that_were_renewed_are_used(s3_server, s3_uri):
     assert ranged._routes[BUCKET] is not None
     assert ranged.get_object(**query)["Body"].read() == b"23"  # botocore's own are right still
     assert ranged._routes[BUCKET] is None
+
+
+@pytest.fixture
+def small_parts(monkeypatch):
+    monkeypatch.setattr(s3_transfer, "PART_BYTES", 100)
+
+
+def test_parts_of_a_download_come_in_order_and_in_memory_used_again(small_parts):
+    data, places = os.urandom(100 * 50 + 7), set()
+
+    def get(start, length, etag, into):
+        assert etag == (None if into is None else "v")
+        part = data[start : start + length]
+        if into is None:
+            return ObjectRange(part, "v", len(data))
+        into[: len(part)] = part
+        places.add(np.frombuffer(into, np.uint8).ctypes.data)
+        return ObjectRange(into[: len(part)], "v", len(data))
+
+    assert b"".join(bytes(piece) for piece in pieces(get, 0)) == data
+    assert len(places) <= s3_transfer.THREADS
+    assert b"".join(bytes(piece) for piece in pieces(get, 250)) == data[250:]
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("bad", [1, 9, 49])
+def test_a_part_that_fails_ends_the_download_and_holds_nobody(small_parts, bad):
+    def get(start, length, etag, into):
+        if start == 100 * bad:
+            raise Doubtful("the body ended")
+        return ObjectRange(into[:length] if into else bytes(length), "v", 100 * 50)
+
+    with pytest.raises(Doubtful):
+        for _ in pieces(get, 0):
+            pass
+    for _ in pieces(lambda *asked: ObjectRange(asked[3] or bytes(100), "v", 100 * 50), 0):
+        break  # nor does one who stops early

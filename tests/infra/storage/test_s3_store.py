@@ -1,5 +1,6 @@
 """What only S3 does: credentials, buckets, endpoints, pages, uploads left half done."""
 
+import json
 import multiprocessing
 import os
 import time
@@ -14,11 +15,11 @@ from botocore.exceptions import ClientError
 from counted import asked
 from s3_server import BUCKET
 
-from vitpipe.infra.errors import NotFound, StorageError
+from vitpipe.infra.errors import NotFound, Refused, StorageError
 from vitpipe.infra.storage import s3
 from vitpipe.infra.storage.opening import open_store
 from vitpipe.infra.storage.s3_errors import Doubtful, explained
-from vitpipe.infra.storage.s3_transfer import send_whole
+from vitpipe.infra.storage.s3_transfer import delete_batch, send_whole
 from vitpipe.infra.storage.store import Digest
 from vitpipe.pipeline.cli.doctor import checks
 
@@ -252,3 +253,66 @@ def test_a_listing_begins_behind_a_name(s3_uri):
         store.write(name, b"")
     assert [entry.path for entry in store.list(after="a/1")] == ["a/2", "b"]
     assert list(store.list("a/", "a0")) == []
+
+
+def test_a_thousand_objects_go_by_one_request(s3_uri, monkeypatch):
+    monkeypatch.setattr(s3, "PAGE_KEYS", 10)
+    store = open_store(s3_uri)
+    names = [f"n{number:02}" for number in range(21)]
+    for name in names:
+        store.write(name, b"")
+    leases = []
+    with asked() as counts:
+        store.delete_all(names, lambda: leases.append(1))
+    assert Counter(what.partition(" ")[0] for what in counts.elements()) == {"POST": 2, "DELETE": 1}
+    assert len(leases) == 4 and list(store.list()) == []  # ahead of each request that may delete
+
+
+def test_what_a_policy_keeps_is_named_and_the_others_go(s3_uri, s3_server, monkeypatch):
+    store, prefix = open_store(s3_uri), s3_uri.removeprefix("s3://")
+    for name in ("a/1", "a/2", "kept", "a/3"):
+        store.write(name, b"")
+    every = {"Effect": "Allow", "Action": ["s3:*"], "Resource": ["arn:aws:s3:::*"]}
+    denied = {"Effect": "Deny", "Action": ["s3:DeleteObject"], "Resource": [f"arn:aws:s3:::{prefix}/kept"]}
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [every, denied]})
+    for name, value in s3_server.user("keeper", policy).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(Refused, match=r"/kept: S3 refused it: 403 AccessDenied"):
+        store.delete_all(["a/1", "kept", "a/2", "a/3"])
+    assert [entry.path for entry in store.list()] == ["kept"]
+
+
+class Batches:
+    """A server that answers batches of deletions so."""
+
+    def __init__(self, answer):
+        self.answer, self.exceptions = answer, SimpleNamespace(ClientError=ClientError)
+
+    def delete_objects(self, **asked):
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+def failed(status, code):
+    return ClientError({"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}, "DeleteObjects")
+
+
+@pytest.mark.parametrize(
+    ("answer", "stay"),
+    [
+        ({}, []),
+        ({"Errors": [{"Key": "b", "Code": "InternalError"}]}, ["b"]),
+        ({"Errors": [{"Key": "another", "Code": "AccessDenied"}]}, ["a", "b", "c"]),
+        ({"Errors": [{"Code": "AccessDenied"}]}, ["a", "b", "c"]),
+        (failed(501, "NotImplemented"), ["a", "b", "c"]),
+        (failed(403, "AccessDenied"), ["a", "b", "c"]),
+    ],
+)
+def test_what_stays_of_a_batch_is_asked_for_alone(answer, stay):
+    assert delete_batch("bucket", ["a", "b", "c"], Batches(answer)) == stay
+
+
+def test_a_busy_server_is_asked_for_the_batch_again():
+    with pytest.raises(ClientError, match="SlowDown"):
+        delete_batch("bucket", ["a", "b"], Batches(failed(503, "SlowDown")))

@@ -185,6 +185,16 @@ def test_delete_removes_one_object(store):
     assert [entry.path for entry in store.list()] == ["a/c"]
 
 
+def test_many_are_deleted_and_absent_ones_with_them(store):
+    for name in ("a/1", "a/2", "a/<&>'3", "b"):
+        store.write(name, b"1")
+    asked = []
+    store.delete_all([], lambda: asked.append(0))
+    assert asked == []
+    store.delete_all(["a/1", "a/<&>'3", "absent", "b"], lambda: asked.append(1))
+    assert [entry.path for entry in store.list()] == ["a/2"] and asked
+
+
 @pytest.mark.parametrize(
     "path", ["", "/etc/passwd", "../x", "a/../../x", "a/./b", "a//b", "a/", "..", ".", "nul\0", "x" * 1025, "\udcff",
              "a/.vitpipe-tmp-1"]

@@ -15,7 +15,9 @@ from vitpipe.infra.errors import StorageError
 from vitpipe.infra.storage import folders, mounts
 from vitpipe.infra.storage.conditions import SECOND_CREATE
 from vitpipe.infra.storage.local import LocalStore
+from vitpipe.pipeline.cli import doctor_verb
 from vitpipe.pipeline.cli.doctor import Check, checks, failure
+from vitpipe.pipeline.cli.main import invoke
 from vitpipe.pipeline.drive.lease import acquire
 from vitpipe.stages.images.native import compilation
 
@@ -217,3 +219,32 @@ def test_the_bounds_stand_where_private_parts_are_read():
         installed = importlib.metadata.version(name)
         assert any(bound.operator == "<" for bound in asked[name]), name
         assert asked[name].contains(installed) and not asked[name].contains("99"), name
+
+
+def test_a_gpu_is_checked_by_a_program_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It is told what was asked, and the data sheet's peak of the GPU that is here; its exit code is the verb's."""
+    (tmp_path / "words.py").write_text("import sys; print(sys.argv[1:]); sys.exit(7)")
+    monkeypatch.setattr(doctor_verb, "GPU_CHECK", "words")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho 'NVIDIA H200, 143771 MiB'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    asked = ["--minutes", "2", "--sections", "losses"]
+    assert invoke(["doctor", "--gpu", *asked]) == 7
+    peak = ["--peak-flops", "989000000000000"]
+    assert capfd.readouterr().out.strip() == str(["--minutes", "2.0", "--sections", "losses", *peak])
+    program.unlink()
+    assert invoke(["doctor", "--gpu", "--json"]) == 7
+    assert capfd.readouterr().out.strip() == str(["--json"])
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [(["--minutes", "2"], "--minutes belong to --gpu"), (["--gpu", "--cluster"], "not a cluster's")],
+)
+def test_options_of_a_gpu_check_need_it(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert invoke(["doctor", *words]) == 2
+    assert said in " ".join(capsys.readouterr().err.split())

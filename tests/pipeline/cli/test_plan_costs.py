@@ -10,6 +10,7 @@ from photos import photo_folder
 from test_conform_verb import SPEC
 
 from vitpipe.pipeline.cli import main as cli
+from vitpipe.pipeline.plan import given_machines
 
 Plan = Callable[..., dict[str, Any]]
 ON_GPUS = ("nodes.backbone.resources.gpus_per_worker=1", "nodes.backbone.resources.workers=8")
@@ -40,13 +41,33 @@ def test_hours_of_the_papers_l16_on_imagenet_21k(gpu: str, hours: float, plan: P
     assert f"8 x {gpu.upper()}" in found["assumes"] and "TFLOP/s" in found["assumes"]
 
 
-def test_without_gpus_hours_are_of_cpu_cores_and_nothing_else_is_claimed(plan: Plan) -> None:
-    found = plan()
+def test_without_gpus_hours_are_of_this_machines_cores_and_nothing_else_is_claimed(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(given_machines, "core_gflops", lambda: 100.0)
+    found = plan("nodes.backbone.config.precision=fp32")
     node = found["by_id"]["backbone"]
     assert node["gpu_hours"] is None and found["total"]["gpu_hours"] == 0
-    model = node["estimate"]["flops"] / 40e9 / 3600
+    model = node["estimate"]["flops"] / (100e9 * 0.95 * 1024 / 1099) / 3600
     assert model < node["estimate"]["hours"] < 1.2 * model, "a core makes its images too"
-    assert found["assumes"] == "hours assume no GPU and 40 GFLOP/s on a CPU core"
+    assert found["assumes"] == "hours assume no GPU and CPU cores of 100 GFLOP/s"
+
+
+def test_a_core_is_measured_once_and_a_file_says_it_instead(plan: Plan, tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("core_gflops: 40")
+    assert plan("--cluster-file", "c.yaml")["assumes"].endswith("CPU cores of 40 GFLOP/s")
+    assert 1 < given_machines.core_gflops() < 10_000 and given_machines.core_gflops.cache_info().misses == 1
+
+
+def test_the_whole_graph_is_run_by_the_queue(plan: Plan) -> None:
+    schedule = plan(*ON_GPUS)["schedule"]
+    spans = schedule["nodes"]
+    assert spans["backbone"]["began"] >= spans["shards"]["ended"] and not schedule["problem"]
+    assert schedule["seconds"] == max(span["ended"] for span in spans.values()) == spans["table"]["ended"]
+    more = plan(*ON_GPUS, "--gpus", "16")["schedule"]
+    assert more["seconds"] < schedule["seconds"], "trials of several benchmarks go beside each other"
+    fewer = plan(*ON_GPUS, "--gpus", "4")["schedule"]
+    assert "backbone" in fewer["problem"] and not fewer["nodes"]
 
 
 def test_a_price_is_hours_times_price(plan: Plan) -> None:

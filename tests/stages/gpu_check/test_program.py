@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from vitpipe.infra.errors import UsageError
+from vitpipe.pipeline.plan.given_machines import gpu_kinds
 from vitpipe.stages.gpu_check import __main__, program, sections
 from vitpipe.stages.gpu_check.findings import Findings, Told, Way
 from vitpipe.stages.gpu_check.report import CheckReport, gpu_table, kind_of
@@ -65,10 +66,12 @@ def test_a_section_is_cut_off_at_its_time_and_its_rows_are_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(program, "LEAST_S", 0.1)
-    report, said, told = check(monkeypatch, tmp_path, minutes=0.06, losses=HANGS, sharing=GOOD)
+    report, said, told = check(monkeypatch, tmp_path, minutes=0.05, losses=HANGS)
     assert told["losses"].state == "cut off" and told["losses"].rows == [{"way": "first"}]
     assert report.wrong == ["losses"] and any(line.startswith("BAD cut off") for line in said)
-    assert told["sharing"].state in ("done", "cut off"), "what was left is its own"
+    report, said, told = check(monkeypatch, tmp_path / "2", minutes=0.05, speed=HANGS, sharing=GOOD)
+    assert told["speed"].state == "cut off" and report.wrong == []
+    assert told["sharing"].state in ("done", "cut off"), "what only measures takes nobody's time"
 
 
 def test_a_section_without_time_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,14 +110,14 @@ def measured(tmp_path: Path, **facts: float) -> CheckReport:
 
 
 def test_the_gpus_table_for_the_plan(tmp_path: Path) -> None:
-    from ruamel.yaml import YAML
-
     report = measured(tmp_path, **{"B/16": 0.41, "L/16": 0.52, "H/14": 0.55})
     report.write()
-    found = YAML(typ="safe").load((tmp_path / "gpus.yaml").read_text())
-    wanted = {"peak_flops": 989e12, "memory_bytes": 150_754_820_096, "memory_bandwidth": 4.3e12, "watts": 700}
-    shares = {"default": 0.52, "B/16": 0.41, "L/16": 0.52, "H/14": 0.55}
-    assert found == {"H200": {**wanted, "utilisation": shares}}
+    kinds, shipped = gpu_kinds(tmp_path / "gpus.yaml"), gpu_kinds()
+    found = kinds["H200"]
+    assert (found.peak_flops, found.memory_bytes, found.memory_bandwidth) == (989e12, 150_754_820_096, 4.3e12)
+    assert found.utilisation == {"default": 0.52, "B/16": 0.41, "L/16": 0.52, "H/14": 0.55}
+    assert found.nvlink_bytes_per_s == shipped["H200"].nvlink_bytes_per_s, "one GPU alone cannot measure it"
+    assert kinds["H100"] == shipped["H100"]
     assert gpu_table(measured(tmp_path)) is None, "nothing of ours was measured"
 
 
@@ -133,8 +136,8 @@ BARE = """
 import sys
 from importlib import import_module
 from pathlib import Path
-for name in ("ray boto3 botocore s3transfer prometheus_client structlog tenacity ruamel typer rich webdataset braceexpand "
-             "huggingface_hub httpx2 sklearn pyarrow torchmetrics timm").split():
+for name in ("ray boto3 botocore s3transfer prometheus_client structlog tenacity ruamel typer rich webdataset "
+             "braceexpand huggingface_hub httpx2 sklearn pyarrow torchmetrics timm").split():
     sys.modules[name] = None
 from vitpipe.stages.gpu_check import section, sections
 for name in sections.NAMES:

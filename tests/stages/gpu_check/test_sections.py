@@ -19,6 +19,7 @@ from vitpipe.stages.gpu_check.golden import Golden, compare_bits, compare_near
 from vitpipe.stages.gpu_check.peers import peer
 from vitpipe.stages.gpu_check.ranks import one_rank
 from vitpipe.stages.gpu_check.training import SHRUNK, Setting, build
+from vitpipe.stages.vit.build import blocks_of
 
 Section = Callable[[Way, Findings], None]
 
@@ -92,7 +93,7 @@ def test_breaks_and_recompiles_are_told(way: Way, planted: str) -> None:
 
     def make(setting: Setting, rank: Any, way: Way) -> Any:
         trained = build(setting, rank, way.scratch)
-        for number, block in enumerate(graphs.blocks_of(trained.engine.model)):
+        for number, block in enumerate(blocks_of(trained.engine.model)):
             block.number = number / 7  # type: ignore[assignment]
             block.forward = _planted(type(block).forward, block, planted)  # type: ignore[method-assign]
             block.compile(backend="eager")

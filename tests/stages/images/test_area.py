@@ -23,7 +23,7 @@ PHOTOGRAPHS = Path(load_sample_images().filenames[0]).parent
 
 
 def found(pixels, side):
-    small = resize_area(pixels, *small_sides(*pixels.shape[:2], side))
+    small = resize_area(pixels, *small_sides(np.array(pixels.shape[:2]), side).tolist())
     return f"{small.shape[0]} x {small.shape[1]} {hashlib.sha256(small.tobytes()).hexdigest()[:16]}"
 
 

@@ -5,6 +5,7 @@ import json
 import math
 import random
 import re
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,18 +14,20 @@ import timm.data.auto_augment as timms
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from vitpipe.stages.images import planes as planes_module
+from vitpipe.stages.images import steps as steps_module
 from vitpipe.stages.images.config import STRONGEST, RandAugmentSettings
 from vitpipe.stages.images.keys import uniforms
-from vitpipe.stages.images.planes import NumpyPlanes
+from vitpipe.stages.images.numpy_steps import What
 from vitpipe.stages.images.randaugment import big_vision, timm, torchvision
-from vitpipe.stages.images.randaugment.kinds import KINDS, draws_for, rand_augment
+from vitpipe.stages.images.randaugment.kinds import KINDS, draws_for, rand_augment, steps_for
+from vitpipe.stages.images.steps import Step, take_steps
 
 FOLDER = Path(__file__).parent / "originals"
 ORIGINAL: dict[str, list[str]] = json.loads((FOLDER / "randaugment_of_big_vision.json").read_text())
 """Digests of what big_vision's own functions make, each at two draws; the script beside it made them."""
 CENTRES = ((10.5 / 96, 70.5 / 80), (48.5 / 96, 40.5 / 80))
 LOTS = 6000
+PILLOWS = {What.BILINEAR: Image.Resampling.BILINEAR, What.BICUBIC: Image.Resampling.BICUBIC}
 
 
 def snake(name: str) -> str:
@@ -39,21 +42,31 @@ def photographs() -> list[np.ndarray]:
     return [np.ascontiguousarray(cut.transpose(2, 0, 1)) for cut in cuts]
 
 
+def taken(planes: np.ndarray, step: Step) -> np.ndarray:
+    """The planes after a step; they stay."""
+    varied = planes.copy()
+    take_steps(varied, [step])
+    return varied
+
+
+@pytest.fixture(params=["extension", "numpy"])
+def by(request, monkeypatch):
+    """Steps are taken by either."""
+    if request.param == "numpy":
+        monkeypatch.setattr(steps_module, "loaded_extension", lambda: None)
+    return request.param
+
+
 def digest(name: str, magnitude: float, draws: tuple[float, float]) -> str:
     found = hashlib.sha256()
     for planes in photographs():
-        varied = big_vision.OPERATIONS[snake(name)](planes, magnitude / 10, draws)
-        assert varied.dtype == np.uint8
+        varied = taken(planes, big_vision.step(snake(name), magnitude / 10, draws, *planes.shape[1:]))
         found.update(varied.transpose(1, 2, 0).tobytes())
     return found.hexdigest()[:16]
 
 
-@pytest.mark.parametrize("by", ["extension", "numpy"])
 @pytest.mark.parametrize("case", ORIGINAL)
-def test_each_of_big_visions_operations_has_its_pixels(case, by, monkeypatch):
-    if by == "numpy":
-        monkeypatch.setattr(planes_module, "loaded_extension", lambda: None)
-        assert isinstance(planes_module.planes_by(), NumpyPlanes)
+def test_each_of_big_visions_operations_has_its_pixels(case, by):
     name, magnitude = case.split()
     draws = CENTRES if name == "Cutout" else ((0.1, 0), (0.9, 0))
     assert [digest(name, float(magnitude), drawn) for drawn in draws] == ORIGINAL[case]
@@ -73,10 +86,11 @@ def test_big_vision_has_its_sixteen_in_its_order():
 
 
 @pytest.mark.parametrize("increasing", [False, True])
-def test_each_of_timms_operations_has_its_pixels(increasing, monkeypatch):
+def test_each_of_timms_operations_has_its_pixels(increasing, by, monkeypatch):
     ours = timm.INCREASING if increasing else timm.OPERATIONS
     theirs = timms._RAND_INCREASING_TRANSFORMS if increasing else timms._RAND_TRANSFORMS
-    image = Image.fromarray(photographs()[0].transpose(1, 2, 0))
+    planes = photographs()[0]
+    image = Image.fromarray(planes.transpose(1, 2, 0))
     assert list(ours) == [snake(name.removesuffix("Increasing").removesuffix("Rel")) for name in theirs]
     for (name, operation), their_name in zip(ours.items(), theirs, strict=True):
         for magnitude in (0, 3, 7, 10):
@@ -84,12 +98,13 @@ def test_each_of_timms_operations_has_its_pixels(increasing, monkeypatch):
                 continue  # 0 bits, which Pillow refuses to timm since its version 13
             for sign, resample in ((1.0, timm.FILTERS[0]), (-1.0, timm.FILTERS[1])):
                 monkeypatch.setattr(random, "random", lambda sign=sign: 0.1 if sign > 0 else 0.9)
-                monkeypatch.setattr(random, "choice", lambda given, resample=resample: resample)
+                monkeypatch.setattr(random, "choice", lambda given, chosen=PILLOWS[resample]: chosen)
                 wanted = timms.AugmentOp(their_name, prob=1.0, magnitude=magnitude)(image)
-                found = operation(image, magnitude / 10, timm.Drawn(sign, resample))
-                assert np.array_equal(np.asarray(found), np.asarray(wanted)), (name, magnitude, sign)
-    signs = (ours["shear_x"](image, 0.3, timm.Drawn(sign, timm.FILTERS[0])) for sign in (1.0, -1.0))
-    assert len({turned.tobytes() for turned in signs}) == 2  # negative control
+                drawn = timm.Drawn(sign, resample, *planes.shape[1:])
+                found = taken(planes, operation(magnitude / 10, drawn)).transpose(1, 2, 0)
+                assert np.array_equal(found, np.asarray(wanted)), (name, magnitude, sign)
+    signs = (ours["shear_x"](0.3, timm.Drawn(sign, timm.FILTERS[0], 96, 80)) for sign in (1.0, -1.0))
+    assert len({taken(planes, step).tobytes() for step in signs}) == 2  # negative control
 
 
 def test_timms_magnitudes_have_its_spread():
@@ -109,24 +124,18 @@ def test_operations_and_signs_are_drawn_evenly(kind, monkeypatch):
     counts = dict.fromkeys(module.OPERATIONS, 0)
     signs, filters = [], []
 
-    def counting(name):
-        def count(image, level, drawn):
-            counts[name] += 1
-            signs.append((drawn[0] < 0.5 if kind == "big_vision" else drawn > 0) if kind != "timm" else drawn.sign > 0)
-            filters.append(kind == "timm" and drawn.resample == timm.FILTERS[0])
-            return image
+    def count(name, level, drawn, *size):
+        counts[name] += 1
+        signs.append((drawn[0] < 0.5 if kind == "big_vision" else drawn > 0) if kind != "timm" else drawn.sign > 0)
+        filters.append(kind == "timm" and drawn.resample == timm.FILTERS[0])
+        return None
 
-        return count
-
-    counters = {name: counting(name) for name in module.OPERATIONS}
     if kind == "timm":
-        monkeypatch.setattr(timm, "OPERATIONS", counters)
+        monkeypatch.setattr(timm, "OPERATIONS", {name: partial(count, name) for name in counts})
     else:
-        monkeypatch.setattr(module, "_IN_ORDER", tuple(counters.values()))
+        monkeypatch.setattr(module, "step", count)
     settings = RandAugmentSettings(kind=kind, layers=2, magnitude=9)
-    planes = np.zeros((3, 1, 1), dtype=np.uint8)
-    for draws in uniforms(np.arange(LOTS), draws_for(settings), "randaugment", 0):
-        rand_augment(planes, settings, draws)
+    steps_for(settings, uniforms(np.arange(LOTS), draws_for(settings), "randaugment", 0), 1, 1)
     total = sum(counts.values())
     assert abs(total - 2 * LOTS * (0.5 if kind == "timm" else 1)) < 4.5 * math.sqrt(LOTS)
     expected = total / len(counts)

@@ -10,12 +10,20 @@ from torchvision.transforms import InterpolationMode, v2
 
 from vitpipe.stages.images.config import FULL_STRENGTH, AugmentSettings
 from vitpipe.stages.images.mixing import mix, partners
-from vitpipe.stages.images.randaugment.torchvision import OPERATIONS
+from vitpipe.stages.images.randaugment.torchvision import OPERATIONS, step
+from vitpipe.stages.images.steps import take_steps
 
 MOST = FULL_STRENGTH["torchvision"]
 THEIRS = v2.RandAugment(num_magnitude_bins=MOST + 1)
 NAMES = {re.sub(r"(?<!^)(?=[XY]$)", "_", name).lower(): name for name in THEIRS._AUGMENTATION_SPACE}
 PAIRS, PX = 4000, 32
+
+
+def varied(name, planes, strength, sign):
+    """The planes after an operation; they stay."""
+    found, own = planes.copy(), step(name, strength, sign, *planes.shape[1:])
+    take_steps(found, [] if own is None else [own])
+    return found
 
 
 def test_the_same_operations_in_the_same_order():
@@ -33,7 +41,7 @@ def test_each_operation_is_torchvisions_at_every_magnitude(name):
             wanted = THEIRS._apply_image_or_video_transform(
                 image, NAMES[name], magnitude, interpolation=InterpolationMode.NEAREST, fill=THEIRS._fill
             )
-            found = OPERATIONS[name](image.numpy(), level / MOST, sign)
+            found = varied(name, image.numpy(), level / MOST, sign)
             # their magnitudes are rounded to fp32: a grey level, or the pixels that lie on an edge
             other = np.abs(found.astype(int) - wanted.numpy()) > 1
             assert other.mean() < 0.02, (level, sign)
@@ -43,23 +51,29 @@ def test_another_magnitude_is_no_rounding():
     """Negative control of the tolerance: the next level differs by more."""
     image = np.random.default_rng(0).integers(0, 256, (3, 41, 37), dtype=np.uint8)
     for name in ("shear_x", "translate_y", "rotate", "brightness", "solarize"):
-        one, next_one = (OPERATIONS[name](image, level / MOST, 1.0).astype(int) for level in (20, 22))
+        one, next_one = (varied(name, image, level / MOST, 1.0).astype(int) for level in (20, 22))
         assert (np.abs(one - next_one) > 1).mean() > 0.02, name
 
 
 def test_what_is_quicker_on_bytes_has_the_pixels_of_torchvisions_own_function():
     """To the bit, where both are given the same magnitude; an odd size and the smallest among them."""
     affine = {"angle": 0.0, "scale": 1.0, "shear": [0.0, 0.0]}
-    for height, width in ((41, 37), (16, 16), (3, 3), (1, 1)):
+    for height, width in ((41, 37), (16, 16), (3, 3), (1, 1), (300, 260)):
         planes = np.random.default_rng(height).integers(0, 256, (3, height, width), dtype=np.uint8)
         planes[:, : height // 2] //= 64
         image, x = torch.from_numpy(planes), int(150 / 331 * width * 0.7)
         for name, theirs in {
             "sharpness": v2.functional.adjust_sharpness_image(image, 1 - 0.9 * 0.7),
+            "color": v2.functional.adjust_saturation_image(image, 1 - 0.9 * 0.7),
+            "contrast": v2.functional.adjust_contrast_image(image, 1 - 0.9 * 0.7),
+            "brightness": v2.functional.adjust_brightness_image(image, 1 - 0.9 * 0.7),
+            "autocontrast": v2.functional.autocontrast_image(image),
+            "solarize": v2.functional.solarize_image(image, 255 * (1 - 0.7)),
+            "rotate": v2.functional.rotate_image(image, -30 * 0.7, interpolation=InterpolationMode.NEAREST),
             "equalize": v2.functional.equalize_image(image),
             "translate_x": v2.functional.affine_image(image, translate=[-x, 0], **affine),
         }.items():
-            assert np.array_equal(OPERATIONS[name](planes, 0.7, -1.0), theirs.numpy()), (name, height)
+            assert np.array_equal(varied(name, planes, 0.7, -1.0), theirs.numpy()), (name, height)
 
 
 def mixed(images, labels, settings):

@@ -14,7 +14,7 @@ from vitpipe.stages.training.checkpoint.state_files import AVERAGE
 from vitpipe.stages.training.config import WEIGHT
 from vitpipe.stages.training.optim.kinds import RULES, declared, kinds_of
 from vitpipe.stages.training.optim.rule import TAKEN, Dtype, OptimizerSettings
-from vitpipe.stages.training.optim.torch_optimizer import STEP, begin_state, build_optimizer
+from vitpipe.stages.training.optim.torch_optimizer import STEP, RuleOptimizer, begin_state, build_optimizer
 
 KINDS = [kind for rule in RULES for kind in kinds_of(rule)]
 DTYPES: dict[Dtype, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -50,6 +50,30 @@ def test_what_is_declared_is_what_is_kept(kind: str, state_dtype: Dtype) -> None
         assert {name: (one.dtype, one.shape) for name, one in begun.items()} == {
             name: (one.dtype, one.shape) for name, one in state.items()
         }, "what a checkpoint begins with is what a step makes"
+
+
+@pytest.mark.parametrize("state_dtype", DTYPES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_step_that_the_device_calls_off_changes_nothing_and_one_it_allows_all(kind: str, state_dtype: Dtype) -> None:
+    rule = optimizer(kind=kind, state_dtype=state_dtype)
+    plain, told = nn.Linear(7, 5), nn.Linear(7, 5)
+    told.load_state_dict(plain.state_dict())
+    made, asked = build_optimizer(plain, rule), build_optimizer(told, rule)
+    for parameter in told.parameters():
+        begin_state(asked, rule, parameter)
+    for step, bad in enumerate((0, 1, 0)):
+        gradients(told, step)
+        asked.found_inf = torch.tensor(float(bad))  # type: ignore[attr-defined]
+        asked.step()
+        if not bad:
+            gradients(plain, step)
+            made.step()
+        elif isinstance(asked, RuleOptimizer):
+            asked.take_back()
+        for one, other in zip(plain.parameters(), told.parameters(), strict=True):
+            assert torch.equal(one, other)
+            for name, kept in made.state[one].items():
+                assert torch.equal(kept, asked.state[other][name]), (step, name)
 
 
 @pytest.mark.parametrize("kind", KINDS)
