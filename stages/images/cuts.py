@@ -45,7 +45,7 @@ class Files(NamedTuple):
     """Where the bytes of images lie in memory."""
 
     data_B: Ints
-    """Addresses; 0 for an image that is no JPEG, or not to be decoded."""
+    """Addresses; 0 for an image that is no JPEG or PNG, or not to be decoded."""
     size_B: Ints
     """Bytes of each."""
     kept: list[Bytes]

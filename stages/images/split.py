@@ -185,11 +185,11 @@ class Split:
         return found_B2
 
     def files(self, numbers_B: Ints) -> Files:
-        """Where the bytes of images that are JPEGs lie; others are left to `part`."""
+        """Where the bytes of images that are JPEGs or PNGs lie; others are left to `part`."""
         found = Files(np.zeros(len(numbers_B), np.int64), np.zeros(len(numbers_B), np.int64), [])
         for shard, b, own in self._by_shard(numbers_B):
             rows = self.rows(shard)
-            ours = rows.are(own, "jpg")
+            ours = rows.are(own, "jpg") | rows.are(own, "png")
             b, own = b[ours], own[ours]
             found.data_B[b], found.size_B[b] = self._tars.read_all(
                 self._set(shard), self.entries[shard], rows, own, found.kept
