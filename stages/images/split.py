@@ -20,7 +20,6 @@ from vitpipe.stages.artifacts import ShardSet
 from vitpipe.stages.images.ahead import Ranges, ShardsAhead
 from vitpipe.stages.images.cache import ShardCache
 from vitpipe.stages.images.crops import Box
-from vitpipe.stages.images.cuts import Files
 from vitpipe.stages.images.decode import Pixels, decode, decode_part
 from vitpipe.stages.images.header import BadImage, Header
 from vitpipe.stages.images.index_checks import check_index, check_rows
@@ -29,6 +28,7 @@ from vitpipe.stages.images.manifest import Manifest, load_index
 from vitpipe.stages.images.members import label_members
 from vitpipe.stages.images.mixture import Mixture
 from vitpipe.stages.images.order import MAX_STREAMS, Order
+from vitpipe.stages.images.pixel_source import Files
 from vitpipe.stages.images.rows import IndexRows
 from vitpipe.stages.images.tars import ShardReader
 from vitpipe.stages.images.united import united
