@@ -91,6 +91,7 @@ def test_a_rank_that_was_not_killed_is_told(way: Way, monkeypatch: pytest.Monkey
         trainings.killed(resume.TrainingWay("fp32"))
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # dynamo looks at views
 @pytest.mark.parametrize("planted", ["none", "break", "recompiles"])
 def test_breaks_and_recompiles_are_told(way: Way, planted: str) -> None:
     """Negative control: a block that breaks its graph, and blocks of which each wants a graph of its own."""
