@@ -57,6 +57,8 @@ class Rank:
     started again on the machines that are left. Cheap: called every step."""
     reached: Callable[[int], None] = _ignore
     """Called with every step, so that two crashes at one step are known to be the same. Cheap."""
+    threads: int = 1
+    """CPU cores that are its own."""
 
 
 class Stop(Protocol):
@@ -114,8 +116,8 @@ class GangNeeds(Protocol):
         """GPUs of one rank; None for one where the cluster has any."""
 
     @property
-    def cpus_per_worker(self) -> int:
-        """CPU cores of one rank."""
+    def cpus_per_worker(self) -> int | None:
+        """CPU cores of one rank; None for its GPUs' share of their machine, and for one where it has none."""
 
     @property
     def max_failures(self) -> int:
@@ -124,6 +126,11 @@ class GangNeeds(Protocol):
     @property
     def hang_timeout_s(self) -> int:
         """Seconds for which a rank may be silent before it counts as lost."""
+
+
+def cores_beside_gpus(cores: float, gpus: float, asked: float) -> int:
+    """Share a machine's cores among its GPUs, for a rank that asked for so many of them; one core is left for tasks."""
+    return max(1, int((cores - 1) / gpus * asked))
 
 
 def stop_if_asked(fence: Stop, asked: str, so_far: str = "") -> None:

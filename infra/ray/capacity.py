@@ -11,6 +11,7 @@ from vitpipe.infra.ray.head import ask_head
 from vitpipe.infra.ray.machine import Asked, bundles_in
 from vitpipe.infra.ray.patience import Patience
 from vitpipe.infra.ray.reasons import lack
+from vitpipe.infra.work import cores_beside_gpus
 
 Bundle = Mapping[str, float]
 """What one task or rank asks for, as Ray writes it: `{"CPU": 4, "GPU": 1}`."""
@@ -22,6 +23,12 @@ def machines() -> dict[str, dict[str, float]]:
     """List what each living node has, by Ray's id of it. Lost when the cluster is gone."""
     nodes = ask_head("list the machines of the cluster", ray.nodes)
     return {node["NodeID"]: node["Resources"] for node in nodes if node["Alive"]}
+
+
+def cores_beside(gpus: float) -> int:
+    """Find a GPU rank's share of its machine's cores, the least of all machines; 1 for a rank without GPUs."""
+    there = [one for one in machines().values() if one.get("GPU")] if gpus else []
+    return min((cores_beside_gpus(one.get("CPU", 0), one["GPU"], gpus) for one in there), default=1)
 
 
 def room(bundle: Bundle) -> int:

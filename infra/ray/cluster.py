@@ -116,7 +116,8 @@ class RayCluster:
         """Run N ranks in lockstep. See `infra.ray.gang.gang`."""
         workers, gpus = resources.workers, resources.gpus_per_worker
         least, most = (workers, workers) if isinstance(workers, int) else workers
-        size = Size(least, most, resources.cpus_per_worker, min(1, self.gpus()) if gpus is None else gpus)
+        each = min(1, self.gpus()) if gpus is None else gpus
+        size = Size(least, most, resources.cpus_per_worker or capacity.cores_beside(each), each)
         gang(
             fn,
             job=self.job,

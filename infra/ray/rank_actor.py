@@ -116,6 +116,7 @@ class RankActor:
             device=seat.device,
             notice=lambda: self._news.notice,
             reached=on_worker.reached,
+            threads=seat.threads,
         )
 
 

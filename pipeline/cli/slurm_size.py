@@ -67,6 +67,6 @@ def _asked(graphs: Iterable[Graph], gpus: int) -> tuple[list[_Gang], float]:
                 continue
             least, most = (workers, workers) if isinstance(workers, int) else workers
             own = node.resources.gpus_per_worker  # type: ignore[attr-defined]  # as every gang's resources
-            cpus = int(getattr(node.resources, "cpus_per_worker", 1))
+            cpus = int(getattr(node.resources, "cpus_per_worker", None) or 1)
             gangs.append(_Gang(id, least, most, cpus, min(1, gpus) if own is None else own))
     return gangs, tasks

@@ -6,7 +6,7 @@ streams in turn, and each epoch cuts other shards into them, so that a machine h
 
 from dataclasses import dataclass
 
-WINDOW, BLOCK, MOST_STREAMS = 65_536, 32, 512
+WINDOW, MOST_STREAMS = 65_536, 512
 """As `stages.images.order` has them; a test compares."""
 AHEAD = 2
 """Windows of each stream that are on the disk: the one being read, and the one that is fetched ahead."""
@@ -19,8 +19,9 @@ class Feed:
     images: int
     """Of one epoch."""
     image_bytes: float
-    batch_images: int
     machines: int
+    share: float
+    """Part of an epoch's shards that one machine comes to read from: `stages.pretrain.locality`."""
     epochs: float
     disk_bytes: float
     """Room for shards on one machine."""
@@ -35,20 +36,6 @@ class Feed:
         """Streams that an epoch is cut into."""
         wanted = min(MOST_STREAMS, max(1, self.images // WINDOW))
         return 1 << (wanted.bit_length() - 1)
-
-    @property
-    def is_local(self) -> bool:
-        """Whether a machine reads from its part of the streams alone: its blocks of a batch are always the same."""
-        blocks = self.batch_images // BLOCK
-        whole = self.batch_images % (BLOCK * self.machines) == 0
-        return self.machines == 1 or (whole and (blocks % self.streams == 0 or self.streams % blocks == 0))
-
-    @property
-    def share(self) -> float:
-        """Part of an epoch's shards that one machine reads from."""
-        if self.machines == 1 or not self.is_local:
-            return 1.0
-        return max(1 / self.machines, 1 / self.streams)
 
     @property
     def window_bytes(self) -> float:
@@ -83,10 +70,3 @@ class Feed:
                 return self.set_bytes * (fetched + max(0.0, left) * self.share * (1 - kept))
             kept = now
         return self.set_bytes * fetched
-
-
-def nearest_fits(feed: Feed) -> tuple[int, ...]:
-    """List the batch sizes next to this one, below and above, with which each machine has streams of its own."""
-    unit = BLOCK * max(feed.machines, feed.streams)
-    below = feed.batch_images // unit * unit
-    return tuple(size for size in (below, below + unit) if size)

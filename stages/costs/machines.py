@@ -7,6 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from vitpipe.infra.work import cores_beside_gpus
 from vitpipe.stages.settings import Settings
 
 SHARE_OF_LARGE = 0.95
@@ -93,10 +94,10 @@ class ClusterFacts(Settings):
         return -(-workers // max(1, fit))
 
     def cores_for(self, asked: int | None, gpus_each: float) -> int:
-        """Cores of one rank: as asked, else its machine's divided by its GPUs."""
+        """Cores of one rank: as asked, else as a run gives it: its GPUs' share of their machine."""
         if asked is not None:
             return asked
-        return max(1, self.cores_per_machine // self.gpus_per_machine) if gpus_each else 1
+        return cores_beside_gpus(self.cores_per_machine, self.gpus_per_machine, gpus_each) if gpus_each else 1
 
     def core_flops(self, width: int, bf16: bool = False) -> float | None:
         """FLOP/s of one core on a training step of a model of this width; None where no core was measured."""

@@ -1,7 +1,7 @@
 """Milliseconds that one core takes for a training image: decoded, cropped, augmented. No torch.
 
-Constants are measured by `python -m tests.benchmarks costs` (docs/runs.md) on one core of an AMD EPYC of Zen 5, at
-224 px; another core is slower or faster by `speed`.
+Constants are fitted to what docs/runs.md has of one core of an AMD EPYC of Zen 5 at 224 px: JPEG from a quiet machine,
+the other formats from a busy one, which bounds them. Another core is slower or faster by `speed`.
 """
 
 from collections.abc import Mapping
@@ -21,11 +21,11 @@ class Decoding:
 
 DECODING: Mapping[str, Decoding] = {
     "jpeg": Decoding(0.37, 1.04),
-    "png": Decoding(0.9, 29.0),
-    "webp": Decoding(0.9, 21.0),
+    "png": Decoding(0.3, 9.0),
+    "webp": Decoding(3.6, 7.5),
 }
 """Random resized crops by our reader."""
-BYTES_PER_PIXEL: Mapping[str, float] = {"jpeg": 0.25, "png": 1.5, "webp": 0.12}
+BYTES_PER_PIXEL: Mapping[str, float] = {"jpeg": 0.25, "png": 1.2, "webp": 0.15}
 """Where the pixels of a set are not known its bytes tell them: photographs of quality 90, or without loss."""
 USUAL = ("jpeg", 110_000.0)
 """Format and bytes of an image that nothing is known of: ImageNet's."""

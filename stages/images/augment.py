@@ -11,10 +11,11 @@ import numpy as np
 from vitpipe.stages.images import crops, cuts
 from vitpipe.stages.images.area import small_sides
 from vitpipe.stages.images.config import AugmentSettings, before_crop_px
-from vitpipe.stages.images.cuts import Cuts, PixelSource
+from vitpipe.stages.images.cuts import Cuts
 from vitpipe.stages.images.decode import Pixels
 from vitpipe.stages.images.extension import loaded_extension
 from vitpipe.stages.images.keys import Ints, uniforms
+from vitpipe.stages.images.pixel_source import PixelSource
 from vitpipe.stages.images.randaugment.kinds import draws_for, steps_for
 from vitpipe.stages.images.resize import no_strips, sides_of_small
 from vitpipe.stages.images.steps import Step

@@ -6,16 +6,16 @@ do the same image by image, to the bit.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from vitpipe.stages.images.area import resize_area
 from vitpipe.stages.images.crops import Box, square
-from vitpipe.stages.images.decode import Pixels
 from vitpipe.stages.images.extension import Bytes, Extension, address, loaded_extension
 from vitpipe.stages.images.keys import Ints
+from vitpipe.stages.images.pixel_source import PixelSource
 from vitpipe.stages.images.resize import resize
 from vitpipe.stages.images.steps import STEP, Step, fits, packed, take_steps
 
@@ -39,30 +39,6 @@ IMAGE = np.dtype(
     align=True,
 )
 """`struct image` of native/image.c."""
-
-
-class Files(NamedTuple):
-    """Where the bytes of images lie in memory."""
-
-    data_B: Ints
-    """Addresses; 0 for an image that is no JPEG, or not to be decoded."""
-    size_B: Ints
-    """Bytes of each."""
-    kept: list[Bytes]
-    """Whose memory it is."""
-
-
-class PixelSource(Protocol):
-    """Whatever gives images by number: a split, or a split kept decoded."""
-
-    def shapes(self, numbers_B: Ints) -> Ints:
-        """Height and width (B, 2) of images, upright."""
-
-    def part(self, number: int, box: Box) -> Pixels:
-        """The pixels of one image in `box`, not to be written to; of most formats no more is decoded than needed."""
-
-    def files(self, numbers_B: Ints) -> Files:
-        """The bytes of images that the extension may decode."""
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ import numpy as np
 from vitpipe.infra.at_once import answers
 from vitpipe.stages.images.ahead import Ranges
 from vitpipe.stages.images.crops import Box
-from vitpipe.stages.images.cuts import Files
 from vitpipe.stages.images.decode import Pixels
 from vitpipe.stages.images.keys import Ints
 from vitpipe.stages.images.mixture import Mixture
 from vitpipe.stages.images.order import Order
+from vitpipe.stages.images.pixel_source import Files
 from vitpipe.stages.images.split import FETCHES, Split
 
 DECODED_BYTES = 512_000_000

@@ -20,7 +20,6 @@ from vitpipe.stages.artifacts import ShardSet
 from vitpipe.stages.images.ahead import Ranges, ShardsAhead
 from vitpipe.stages.images.cache import ShardCache
 from vitpipe.stages.images.crops import Box
-from vitpipe.stages.images.cuts import Files
 from vitpipe.stages.images.decode import Pixels, decode, decode_part
 from vitpipe.stages.images.header import BadImage, Header
 from vitpipe.stages.images.index_checks import check_index, check_rows
@@ -29,6 +28,7 @@ from vitpipe.stages.images.manifest import Manifest, load_index
 from vitpipe.stages.images.members import label_members
 from vitpipe.stages.images.mixture import Mixture
 from vitpipe.stages.images.order import MAX_STREAMS, Order
+from vitpipe.stages.images.pixel_source import Files
 from vitpipe.stages.images.rows import IndexRows
 from vitpipe.stages.images.tars import ShardReader
 from vitpipe.stages.images.united import united
@@ -185,11 +185,11 @@ class Split:
         return found_B2
 
     def files(self, numbers_B: Ints) -> Files:
-        """Where the bytes of images that are JPEGs lie; others are left to `part`."""
+        """Where the bytes of images that are JPEGs or PNGs lie; others are left to `part`."""
         found = Files(np.zeros(len(numbers_B), np.int64), np.zeros(len(numbers_B), np.int64), [])
         for shard, b, own in self._by_shard(numbers_B):
             rows = self.rows(shard)
-            ours = rows.are(own, "jpg")
+            ours = rows.are(own, "jpg") | rows.are(own, "png")
             b, own = b[ours], own[ours]
             found.data_B[b], found.size_B[b] = self._tars.read_all(
                 self._set(shard), self.entries[shard], rows, own, found.kept

@@ -90,8 +90,9 @@ class PretrainResources(Settings):
     """Ranks that train in lockstep; `[least, most]` goes on with as many as there are machines for."""
     gpus_per_worker: int | None = Field(default=None, ge=0, le=1)
     """GPUs of one rank; by default 1 where the cluster has GPUs, else 0."""
-    cpus_per_worker: Cores = 1
-    """CPU cores of one rank, used for decoding and, without a GPU, for the model."""
+    cpus_per_worker: Cores | None = None
+    """CPU cores of one rank, used for decoding and, without a GPU, for the model; by default its GPU's share of its
+    machine's, one core left for tasks, and 1 without a GPU."""
     micro_batch: BatchImages | None = None
     """Images of one forward pass; by default the largest divisor of `batch_images` up to 64."""
     zero: Literal[0, 1, 2, 3] = 1

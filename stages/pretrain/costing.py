@@ -14,6 +14,7 @@ from vitpipe.stages.estimates import Costs, Known, WorkPhase
 from vitpipe.stages.images.image_costs import image_facts, image_work
 from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.pretrain.job import ResolvedRecipe
+from vitpipe.stages.pretrain.locality import share_read
 from vitpipe.stages.pretrain.memory import saved_bytes, terms
 from vitpipe.stages.training.objective_costs import num_trained, train_flops
 
@@ -46,6 +47,11 @@ class CostedPretraining:
         return self.known.cluster.cores_for(self.recipe.resources.cpus_per_worker, self.gpus_each)
 
     @property
+    def micro_batch(self) -> int:
+        """Images of one pass; no more than leaves one for each worker."""
+        return min(self.recipe.micro_batch, max(1, self.recipe.config.batch_images // self.workers))
+
+    @property
     def parameters(self) -> int:
         """Numbers that are trained."""
         return num_trained(self.recipe.config.objective, self.model)
@@ -69,24 +75,30 @@ class CostedPretraining:
         config, cluster = self.recipe.config, self.known.cluster
         disk = min(self.recipe.resources.cache_bytes or cluster.disk_bytes, cluster.disk_bytes)
         epochs = self.steps * config.batch_images / self.recipe.epoch_images
-        images, bytes_ = self.recipe.epoch_images, image_facts(self.shards)[0]
-        return Feed(images, bytes_, config.batch_images, self.ranks.machines, epochs, disk)
+        images, machines = self.recipe.epoch_images, self.ranks.machines
+        return Feed(images, image_facts(self.shards)[0], machines, self._share(images, machines), epochs, disk)
+
+    def _share(self, images: int, machines: int) -> float:
+        """Part of the streams that a machine reads from; all of them where micro-batches do not divide the batch."""
+        batch = self.recipe.config.batch_images
+        if machines == 1 or batch % self.micro_batch:
+            return 1.0
+        return max(1 / machines, share_read(images, batch, self.micro_batch, self.workers))
 
     @property
     def costs(self) -> TrainingCosts:
         """Every term of a step."""
         config, resources = self.recipe.config, self.recipe.resources
-        micro_batch = min(self.recipe.micro_batch, max(1, config.batch_images // self.workers))
         parameters, bf16 = self.parameters, config.precision == "bf16"
-        passes = -(-config.batch_images // (micro_batch * self.workers))
+        passes = -(-config.batch_images // (self.micro_batch * self.workers))
         width = 2 if bf16 else 4
         work = TrainingWork(
             batch_images=config.batch_images,
-            micro_batch=micro_batch,
+            micro_batch=self.micro_batch,
             steps=self.steps,
             image_flops=float(train_flops(config.objective, self.model)),
             zero=resources.zero,
-            sent=traffic(resources.zero, parameters, width, width, passes),
+            sent=traffic(resources.zero, parameters, width, 2 if config.reduce_dtype == "bf16" else 4, passes),
             state_bytes=float(saved_bytes(config) * parameters),
             checkpoint_steps=self.recipe.checkpoint_steps,
             image=image_work(config.augment, self.shards, self.model.image_px, self.feed.ranged),

@@ -25,8 +25,8 @@ from vitpipe.stages.training.objective.losses import loss_fn
 class Evaluator:
     """What `config.evaluate` asks for. All ranks call it together."""
 
-    def __init__(self, job: PretrainJob, engine: Engine) -> None:
-        self._job, self._engine = job, engine
+    def __init__(self, job: PretrainJob, engine: Engine, threads: int) -> None:
+        self._job, self._engine, self._threads = job, engine, threads
         self._cache: Path = job.task.scratch / "images"
 
     def measure(self, step: int, samples_seen: int) -> dict[str, Any]:
@@ -36,7 +36,7 @@ class Evaluator:
         settings = self._job.recipe.config.evaluate
         assert settings is not None  # who asks has found that it is time
         found: dict[str, Any] = {"step": step, "samples_seen": samples_seen}
-        threads = self._job.recipe.resources.cpus_per_worker
+        threads = self._threads
         if self._held_out:
             loss, prepare = loss_fn(self._job.recipe.config.objective), partial(prepared, self._job)
             labelled = self._job.recipe.config.objective.labelled

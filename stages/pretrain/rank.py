@@ -59,7 +59,7 @@ def train_rank(job: PretrainJob, rank: Rank) -> None:
 
 def _train(job: PretrainJob, rank: Rank, out: Out, scratch: Path) -> None:
     if rank.device == "cpu":
-        torch.set_num_threads(job.recipe.resources.cpus_per_worker)
+        torch.set_num_threads(rank.threads)
     else:
         torch.cuda.set_device(rank.device)
     agree.on_first(out.begin, rank.rank)
@@ -205,7 +205,8 @@ def _metrics(
         stopping=partial(_stopping, job, rank),
         skips=recorder.skips,
     )
-    return loop.train(engine, _batches(job, engine, images, first_step), loss_fn(recipe.config.objective), steps)
+    batches = _batches(job, engine, images, first_step, rank.threads)
+    return loop.train(engine, batches, loss_fn(recipe.config.objective), steps)
 
 
 def _stopping(job: PretrainJob, rank: Rank) -> str | None:
@@ -229,9 +230,9 @@ def _images(job: PretrainJob, engine: Engine) -> TrainImages:
     )
 
 
-def _batches(job: PretrainJob, engine: Engine, images: TrainImages, first_step: int) -> Iterator[Batch]:
+def _batches(job: PretrainJob, engine: Engine, images: TrainImages, first_step: int, threads: int) -> Iterator[Batch]:
     ranges = engine.sampler.ranges(first_step, job.recipe.total_steps)
-    return images.stream(ranges, job.recipe.resources.cpus_per_worker, then=partial(prepared, job))
+    return images.stream(ranges, threads, then=partial(prepared, job))
 
 
 def _model(job: PretrainJob) -> dict[str, bytes | LogSnapshot]:

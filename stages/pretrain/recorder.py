@@ -42,7 +42,7 @@ class Recorder:
         self._notes = Notes(scratch, recipe.config.batch_images, keys, account, live, ledger=recipe.resources.ledger)
         here = {"rank": rank.rank, "host": socket.gethostname(), "pid": os.getpid()}
         self._reporter = Reporter(job, rank, agree.each(lambda: here), keys)
-        self._evaluator = Evaluator(job, engine)
+        self._evaluator = Evaluator(job, engine, rank.threads)
         self.skips = Skips()
         """Steps that were skipped before the one that training goes on with."""
         self._rank = rank.rank

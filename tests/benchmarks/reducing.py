@@ -15,7 +15,7 @@ from vitpipe.stages.variants import Sizes
 from vitpipe.stages.vit.build import build_model
 from vitpipe.stages.vit.init import init_weights
 
-RANKS, MICRO, STEPS = 64, 4, 60
+RANKS, MICRO, STEPS = 64, 1, 15
 MODEL = ModelSettings(
     variant=Sizes(layers=4, width=64, mlp=128, heads=2, patch_px=8), image_px=32, classes=5, stochastic_depth=0.1
 )

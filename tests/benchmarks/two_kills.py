@@ -39,9 +39,7 @@ def main() -> None:
         begun, ended = span(rough)
         simulated = simulate(model, [at - begun for at in killed])
         really, reckoned = ended - begun, simulated.seconds + tail_s
-        print(
-            f"start {model.start_s:.1f} s, step {model.step_seconds(2):.3f} s, end {tail_s:.1f} s of the undisturbed run"
-        )
+        print(f"undisturbed: start {model.start_s:.1f} s, step {model.step_seconds(2):.3f} s, end {tail_s:.1f} s")
         times = ", ".join(f"{at - begun:.1f}" for at in killed)
         print(f"killed after {times} s: really {really:.1f} s,", end=" ")
         print(f"simulated {reckoned:.1f} s, {reckoned / really:.3f} of it; {simulated.steps_lost} steps made again")

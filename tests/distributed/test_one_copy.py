@@ -19,9 +19,8 @@ from vitpipe.stages.contract import Out
 from vitpipe.stages.training.checkpoint import one_copy
 from vitpipe.stages.training.checkpoint.checkpoints import Checkpoints
 from vitpipe.stages.training.checkpoint.committed_steps import METRICS, STATE, Keep
-from vitpipe.stages.training.checkpoint.restore import Restore
 
-MACHINES = {"two": ("a", "a", "b"), "one": ("a", "a", "a"), "three": ("a", "b", "c")}
+MACHINES = {"one": ("a", "a", "a"), "two": ("a", "a", "b"), "three": ("a", "b", "c")}
 """Whose disk each of three ranks has."""
 
 
@@ -30,34 +29,35 @@ class Ranks:
     workers: int
 
 
-def write(folder: Path, rank: Rank) -> None:
+def checkpoints(folder: Path, rank: Rank, zero: int, scratch: Path) -> Checkpoints:
     out = Out(open_store(f"file://{folder / 'store'}"), "a1", HeldFence(folder), b"{}")
-    made = engine(rank, zero=1, batch=12, ema_decay=0.9)
-    saving = Checkpoints(made, out, folder / f"rank-{rank.rank}", CollectedEvents(folder / "events"), rank, Keep(9))
-    *_, last = steps(made, course(total_steps=2))
+    made = engine(rank, zero=zero, batch=12, ema_decay=0.9)
+    return Checkpoints(made, out, scratch, CollectedEvents(folder / "events.jsonl"), rank, Keep(9))
+
+
+def write(folder: Path, rank: Rank) -> None:
+    saving = checkpoints(folder, rank, 1, folder / "written" / f"rank-{rank.rank}")
+    *_, last = steps(saving._engine, course(total_steps=2))
     saving.save(2, last.samples_seen, {METRICS: b"a curve\n"})
     saving.settle()
 
 
 def read(folder: Path, rank: Rank) -> None:
-    """Three times into one engine, whose numbers are written as the first time left them."""
-    made, download = engine(rank, zero=3, batch=12, ema_decay=0.9), LocalStore.download
     for name, disks in MACHINES.items():
-        fetched = list[str]()
+        scratch = folder / name / disks[rank.rank] / f"rank-{rank.rank}"
+        reading, fetched = checkpoints(folder, rank, 3, scratch), list[str]()
+        download = LocalStore.download
 
-        def counted(self, path, local, expect=None, fetched=fetched):
+        def counted(self, path, local, expect=None, download=download, fetched=fetched):
             fetched.append(path)
             return download(self, path, local, expect)
 
-        scratch = folder / name / disks[rank.rank] / f"rank-{rank.rank}"
-        restore = Restore(made, scratch, CollectedEvents(folder / "events"), rank)
         with mock.patch.object(LocalStore, "download", counted):
-            resumed = restore.newest(open_store(f"file://{folder / 'store'}"), ["a1"])
+            resumed = reading.resume()
         assert resumed is not None and resumed.manifest.step == 2
         assert resumed.extra_files == ({METRICS: b"a curve\n"} if rank.rank == 0 else {})
         (folder / f"{name}-{rank.rank}.json").write_text(json.dumps(fetched))
-        if name == "two":
-            write_state(made, folder / "again", rank.rank)
+        write_state(reading._engine, folder / name / "again", rank.rank)
         assert not list((folder / name).glob("*/load-*")), "what was fetched is gone"
 
 
@@ -82,7 +82,7 @@ def test_each_file_is_fetched_once_a_machine(folder: Path, name: str, disks: tup
         sizes = {path: (folder / "store" / path).stat().st_size for paths in fetched for path in paths}
         assert sum(sizes.values()) == sum(file.stat().st_size for file in state) + len(b"a curve\n")
         assert all(paths for paths in fetched), "each rank fetches a part"
-    assert differing(numbers(folder / "again" / STATE), numbers(state[0].parent)) == []
+    assert differing(numbers(folder / name / "again" / STATE), numbers(state[0].parent)) == []
 
 
 def test_what_is_wanted_is_dealt_by_size_and_the_same_way_on_all() -> None:

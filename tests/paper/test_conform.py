@@ -58,7 +58,7 @@ NOT_COMPARED = {
     "model.variant.width", "model.variant.mlp", "model.variant.heads", "model.variant.patch_px", "ema.decay",
     "evaluate.every", "evaluate.fewshot.shots", "evaluate.fewshot.l2", "evaluate.fewshot.seeds",
     "evaluate.fewshot.strict_shots", "mix", *(f"model.{name}" for name in LATER_PARTS if name != "rope"),
-    "model.rope.kind", "model.rope.base", "model.rope.grid",
+    "model.rope.kind", "model.rope.base", "model.rope.grid", "reduce_dtype",
 }  # fmt: skip
 """The shards decide it, another alternative alone has it, no recipe names it, its section stands for it, or it changes
 no weight."""

@@ -11,7 +11,7 @@ enum { COLOURS = 3, NOTHING = 1, NO_MEMORY = 3 };
 
 /* As `cuts.py` lays it out. */
 struct image {
-    const unsigned char *data; /* a JPEG of `size` bytes, or the part's rows, `stride` bytes apart; or NULL for neither */
+    const unsigned char *data; /* a JPEG or PNG of `size` bytes, or the part's rows, `stride` bytes apart; or NULL for neither */
     uint64_t size, stride;
     int32_t height, width, upright; /* as stored */
     struct part part;
@@ -20,6 +20,15 @@ struct image {
     const struct step *steps; /* taken on the result */
     uint64_t num_steps;
 };
+
+static int decode(const struct image *image, unsigned char *pixels) {
+    const struct part *const part = &image->part;
+    if (image->size && *image->data == PNG_BEGINS)
+        return vitpipe_png_part(image->data, image->size, image->width, image->height, part->top, part->left,
+                                part->height, part->width, pixels);
+    return vitpipe_decode_part(image->data, image->size, image->width, image->height, image->upright, part->top,
+                               part->left, part->height, part->width, pixels);
+}
 
 /* 0, or why not: as `vitpipe_decode_part`, or NO_MEMORY. */
 static int cut(const struct image *image) {
@@ -34,8 +43,7 @@ static int cut(const struct image *image) {
     unsigned char *const pixels = malloc(stride * (size_t)part->height);
     if (!pixels)
         return NO_MEMORY;
-    int refused = vitpipe_decode_part(image->data, image->size, image->width, image->height, image->upright, part->top,
-                                      part->left, part->height, part->width, pixels);
+    int refused = decode(image, pixels);
     if (!refused && resize_to_planes(pixels, stride, part->height, part->width, &image->framing, image->out))
         refused = NO_MEMORY;
     free(pixels);

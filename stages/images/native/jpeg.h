@@ -38,3 +38,9 @@ int cut_segments(const unsigned char *data, size_t size, const struct frame *fra
  * `upright` says was done. */
 int vitpipe_decode_part(const unsigned char *data, size_t size, int width, int height, int upright, int top, int left,
                         int rows, int columns, unsigned char *out);
+
+enum { PNG_BEGINS = 0x89 }; /* the first byte of a PNG */
+
+/* 0 with rows x columns x 3 bytes in `out`; 1 when this PNG is not for us. */
+int vitpipe_png_part(const unsigned char *data, size_t size, int width, int height, int top, int left, int rows,
+                     int columns, unsigned char *out);

@@ -8,6 +8,7 @@
 
 #include "checksums.h"
 #include "inflate.h"
+#include "jpeg.h"
 #include "png.h"
 #include "unfilter.h"
 
@@ -140,7 +141,6 @@ static int decode(struct rows *r, const unsigned char *data, struct inflate *z, 
     return refused;
 }
 
-/* 0 with rows x columns x 3 bytes in `out`; 1 when this file is not for us. */
 int vitpipe_png_part(const unsigned char *data, size_t size, int width, int height, int top, int left, int rows,
                      int columns, unsigned char *out) {
     struct rows r = {.out = out};

@@ -30,13 +30,13 @@ def goodput(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pyt
 
 
 def test_machines_that_fail_cost_something_and_a_person_more(goodput: Vitpipe) -> None:
-    asked = ("--gpus", "64", "--machine-days", "0.05", "--repair-hours", "0.2", "--seeds", "1", "--policies", "--json")
+    asked = ("--gpus", "64", "--machine-days", "0.5", "--repair-hours", "0.2", "--seeds", "2", "--policies", "--json")
     code, out, _ = goodput(*asked)
     assert code == 0
     found = {one["policy"]: one for one in json.loads(out)["simulated"]}
     as_set, by_hand = found["as set"], found["no restart: each loss waits for a person"]
     assert 0.05 < by_hand["goodput"] < as_set["goodput"] < 1
-    assert by_hand["commands"] > as_set["commands"] and as_set["starts"] > 2
+    assert by_hand["commands"] > as_set["commands"] and as_set["starts"] > 1
     assert sum(as_set["shares"].values()) == pytest.approx(1)
     assert goodput(*asked)[1] == out, "the same seeds are the same runs"
 

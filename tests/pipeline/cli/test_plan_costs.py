@@ -63,9 +63,9 @@ def test_the_whole_graph_is_run_by_the_queue(plan: Plan) -> None:
     schedule = plan(*ON_GPUS)["schedule"]
     spans = schedule["nodes"]
     assert spans["backbone"]["began"] >= spans["shards"]["ended"] and not schedule["problem"]
-    assert schedule["seconds"] == max(span["ended"] for span in spans.values()) == spans["table"]["ended"]
+    assert schedule["seconds"] == max(span["ended"] for span in spans.values())
     more = plan(*ON_GPUS, "--gpus", "16")["schedule"]
-    assert more["seconds"] < schedule["seconds"], "trials of several benchmarks go beside each other"
+    assert more["seconds"] <= schedule["seconds"] < 1.5 * spans["backbone"]["ended"]
     fewer = plan(*ON_GPUS, "--gpus", "4")["schedule"]
     assert "backbone" in fewer["problem"] and not fewer["nodes"]
 

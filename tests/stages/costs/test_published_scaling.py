@@ -8,7 +8,7 @@ import pytest
 from vitpipe.pipeline.plan.given_machines import gpu_kinds
 from vitpipe.stages.costs.collectives import Links, collective_seconds, exposed_seconds, traffic
 from vitpipe.stages.costs.failures import Saving, best_interval_s
-from vitpipe.stages.costs.fetching import BLOCK, MOST_STREAMS, WINDOW, Feed, nearest_fits
+from vitpipe.stages.costs.fetching import MOST_STREAMS, WINDOW, Feed
 from vitpipe.stages.costs.machines import ClusterFacts, GpuKind
 from vitpipe.stages.costs.reading import ImageWork
 from vitpipe.stages.images import order
@@ -70,37 +70,21 @@ def test_the_suggested_interval_loses_least() -> None:
 
 
 def test_streams_are_those_of_the_order() -> None:
-    assert (WINDOW, BLOCK, MOST_STREAMS) == (order.WINDOW, order.BLOCK, order.MAX_STREAMS)
+    assert (WINDOW, MOST_STREAMS) == (order.WINDOW, order.MAX_STREAMS)
     for images in (1000, 70_000, 140_000, 1_281_167):
         real = order.Order([700] * (images // 700) + [images % 700 or 700], "d", 0)
-        assert Feed(real.num_images, 1.0, 4096, 8, 1.0, 1e12).streams == real.streams
-
-
-@pytest.mark.parametrize(("batch", "machines"), [(1024, 8), (1024, 2), (512, 16), (960, 8), (1000, 8)])
-def test_a_machines_part_of_the_streams_is_as_the_order_deals_it(batch: int, machines: int) -> None:
-    """Each machine takes its stretch of every batch; looked up in the real order of 2.1M images."""
-    real = order.Order([1000] * 2100, "d", 0)
-    each, seen = batch // machines, set()
-    for step in range(40):
-        start = step * batch
-        at = np.arange(start, start + each, 8, dtype=np.int64)
-        seen |= {window[1] for window in real.windows_at(at)}
-    share = Feed(real.num_images, 1.0, batch, machines, 1.0, 1e15).share
-    if Feed(real.num_images, 1.0, batch, machines, 1.0, 1e15).is_local:
-        assert len(seen) / real.streams == pytest.approx(share)
-    else:
-        assert len(seen) / real.streams > 1.5 / machines and share == 1.0
+        assert Feed(real.num_images, 1.0, 8, 1 / 8, 1.0, 1e12).streams == real.streams
 
 
 def test_what_fits_the_disk_is_fetched_once_and_what_does_not_each_epoch() -> None:
-    feed = Feed(1_281_167, 110_000, 4096, 8, 90.0, 4e12)
+    feed = Feed(1_281_167, 110_000, 8, 1 / 8, 90.0, 4e12)
     assert feed.fetched_bytes == pytest.approx(feed.set_bytes, rel=1e-4), "each machine ends with all of it"
     small = replace(feed, disk_bytes=30e9)
     assert small.fits and 0.7 < small.fetched_bytes / (90 * feed.set_bytes / 8) <= 1.0
-    assert replace(feed, machines=1, epochs=1.0).fetched_bytes == feed.set_bytes
+    assert replace(feed, machines=1, share=1.0, epochs=1.0).fetched_bytes == feed.set_bytes
     none = replace(feed, disk_bytes=1e9)
     assert not none.fits and none.ranged > 0.9
-    assert all(replace(feed, batch_images=size).is_local for size in nearest_fits(replace(feed, batch_images=4000)))
+    assert replace(feed, share=1.0, disk_bytes=200e9).fetched_bytes == pytest.approx(feed.set_bytes)
 
 
 def test_terms_of_an_image_add_up() -> None:

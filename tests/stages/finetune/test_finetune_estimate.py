@@ -34,7 +34,8 @@ def test_counts_both_phases():
     tuned = B16.model_copy(update={"classes": 10, "representation": "none"})
     assert (found.steps, found.images) == (steps, 100 * steps + 2 * 100 + 3 * 500)
     assert found.flops == 100 * steps * train_flops_per_image(tuned) + 1700 * 2 * forward_macs(tuned)
-    assert found.hours == pytest.approx(found.flops / (1e14 * 3) / 3600), "three of four GPUs have a trial"
+    started = 3600 * found.hours - found.flops / (1e14 * 3)
+    assert 0 <= started < 10, "three of four GPUs have a trial, and each trial starts"
     assert found.model == tuned
 
 

@@ -15,7 +15,8 @@ from vitpipe.stages.images import augment as augment_module
 from vitpipe.stages.images import crops, cuts, decoded_split, extension, mixing, steps, train
 from vitpipe.stages.images.config import AugmentSettings
 from vitpipe.stages.images.crops import Box
-from vitpipe.stages.images.cuts import Cuts, Files
+from vitpipe.stages.images.cuts import Cuts
+from vitpipe.stages.images.pixel_source import Files
 from vitpipe.stages.images.train import TrainImages
 
 PX = 24

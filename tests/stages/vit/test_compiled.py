@@ -46,7 +46,7 @@ def test_rates_that_are_numbers_hit_the_limit_and_it_is_told_once() -> None:
     told: list[str] = []
     with mock.patch("torch.compiler.is_compiling", lambda: False), torch._dynamo.config.patch(recompile_limit=3):
         assert passed(told.append) == 3
-    assert len(told) == 1 and "torch made 3 graphs" in told[0] and "rate" in told[0]
+    assert len(told) == 1 and "torch has made 3 graphs" in told[0] and "depth.py" in told[0]
 
 
 def test_a_compiled_block_drops_as_often_and_scales_the_same() -> None:
