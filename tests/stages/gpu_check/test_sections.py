@@ -100,7 +100,7 @@ def test_breaks_and_recompiles_are_told(way: Way, planted: str) -> None:
     def make(setting: Setting, rank: Any, way: Way) -> Any:
         trained = build(setting, rank, way.scratch)
         for number, block in enumerate(blocks_of(trained.engine.model)):
-            block.number = number / 7  # type: ignore[assignment]
+            block.word = str(number)  # type: ignore[assignment]
             block.forward = _planted(type(block).forward, block, planted)  # type: ignore[method-assign]
             block.compile(backend="eager")
         return trained
@@ -117,11 +117,7 @@ def _planted(forward: Any, block: Any, planted: str) -> Any:
         if planted == "break":
             torch._dynamo.graph_break()
         y: torch.Tensor = forward(block, x)
-        return (
-            y
-            * (1.0 if planted != "recompiles" or block.number > -1 else 0.0)
-            * (block.number if planted == "recompiles" else 1)
-        )
+        return y * 2 if planted == "recompiles" and block.word == "0" else y
 
     return changed
 
