@@ -29,19 +29,22 @@ def gpu_kinds(path: Path | None = None) -> dict[str, GpuKind]:
 
     UsageError for a file that cannot be read, or whose entries are no GPUs: SpecError with each place in it.
     """
-    shipped = parse(
-        resources.files("vitpipe.pipeline.plan").joinpath("gpus.yaml").read_text(), "gpus.yaml", Problems("")
-    )
+    text = resources.files("vitpipe.pipeline.plan").joinpath("gpus.yaml").read_text()
+    shipped = parse(text, "gpus.yaml", Problems("read gpus.yaml"))
+    known: dict[str, object] = plain(shipped)
     if path is None:
-        return {name: GpuKind.model_validate(fields) for name, fields in plain(shipped).items()}
+        return {name: GpuKind.model_validate(fields) for name, fields in known.items()}
     problems = Problems(f"read GPUs from {path}")
     given = _mapping(path, problems, FORM)
     for name, fields in given.items():
-        _look_at(path, name, fields, () if name in shipped.data else REQUIRED, problems)
+        _look_at(name, fields, () if name in known else REQUIRED, problems)
     whole = merge(shipped, Value(given, shipped.mark)).data
-    made = {name: settings(fields, GpuKind, name, problems) for name, fields in whole.items()}
+    made: dict[str, GpuKind] = {}
+    for name, fields in whole.items() if isinstance(whole, Mapping) else ():
+        kind = settings(fields, GpuKind, name, problems)
+        made |= {name: kind} if isinstance(kind, GpuKind) else {}
     problems.stop()
-    return {name: kind for name, kind in made.items() if kind is not None}
+    return made
 
 
 def gpu_kind(kinds: Mapping[str, GpuKind], asked: str) -> tuple[str, GpuKind]:
@@ -61,9 +64,9 @@ def cluster(path: Path | None = None) -> ClusterFacts:
         return ClusterFacts()
     problems = Problems(f"read machines from {path}")
     given = _mapping(path, problems, CLUSTER_FORM)
-    facts = settings(Value(given, Mark(str(path))), ClusterFacts, "", problems)
+    facts = settings(Value(given, Mark(str(path))), ClusterFacts, "machines", problems)
     problems.stop()
-    return facts or ClusterFacts()
+    return facts if isinstance(facts, ClusterFacts) else ClusterFacts()
 
 
 def with_measured_core(facts: ClusterFacts) -> ClusterFacts:
@@ -99,7 +102,7 @@ def _mapping(path: Path, problems: Problems, form: str) -> Mapping[str, Value]:
     return data
 
 
-def _look_at(path: Path, name: str, kind: Value, required: Sequence[str], problems: Problems) -> None:
+def _look_at(name: str, kind: Value, required: Sequence[str], problems: Problems) -> None:
     """Note what no type tells: a new kind that lacks fields, and shares of variants that there are none of."""
     if not isinstance(kind.data, Mapping):
         raise UsageError(problems.asked, f"{name} is {shown(plain(kind))}, no fields", f"write such as {FORM}")
