@@ -39,7 +39,7 @@ def _between(name: str, first: float, second: float, last: float) -> list[float]
     """Fill in `...`, without its ends."""
     if not 0 < first < second <= last:
         found = f"`...` goes up, by the ratio of the two before it, not from {first:g}, {second:g} to {last:g}"
-        raise UsageError(f"sweep {name}", found, "write the least first, such as 8,16,...,512")
+        raise UsageError(f"sweep {name}", found, "write the least first")
     ratio = second / first
     count = math.floor((math.log(last) - math.log(second)) / math.log(ratio) + 1e-9)
     _refuse_many(name, count)
