@@ -32,7 +32,9 @@ SweepText = Annotated[
     str | None, typer.Option(metavar="A.B=X,Y,...,Z", help="Plan a field at several values: workers=8,16,...,512.")
 ]
 SvgFile = Annotated[Path | None, typer.Option(metavar="FILE", help="With --sweep: draw it there.")]
-MaxHours = Annotated[float | None, typer.Option(min=0, max=1e9, help="Refuse a plan whose longest node takes more.")]
+MaxHours = Annotated[
+    float | None, typer.Option(min=0, max=1e9, help="Refuse a plan that takes more, as the queue would run it.")
+]
 MaxPrice = Annotated[float | None, typer.Option(min=0, max=1e12, help="Refuse a plan that costs more.")]
 Why = Annotated[bool, typer.Option("--why", help="Also print every term of what binds each node.")]
 
@@ -80,7 +82,7 @@ def show_sweep(
         say(line)
     if svg is not None:
         say(f"drawn: {svg}")
-    say(folded(machine.assumption))
+    say(folded(machine.assumption(swept.path)))
 
 
 def sweep_of(
@@ -111,4 +113,4 @@ def write_svg(path: Path, text: str) -> None:
 
 def _sweep_json(swept: "Swept", points: "Sequence[SweptPoint]", machine: "Machine") -> dict[str, Any]:
     values = {"path": swept.path, "values": [point.to_json() for point in points]}
-    return {"sweep": values, "assumes": machine.assumption}
+    return {"sweep": values, "assumes": machine.assumption(swept.path)}
