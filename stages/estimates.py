@@ -45,7 +45,9 @@ class Costs(Settings):
     gpus: float = 0.0
     """That all of them hold together."""
     needed: dict[str, float] = Field(default_factory=dict)
-    """To be bound by compute: `cores_per_worker`, `store_gbit_per_s` of each machine, `network_gbit_per_s`."""
+    """To be bound by compute: `cores_per_worker`, `store_gbit_per_s` of each machine, `network_gbit_per_s`. Where no
+    machine has so many cores for each of its workers also `cores_per_machine`, and `workers_per_machine` that it has
+    them for."""
     image_milliseconds: dict[str, float] = Field(default_factory=dict)
     """One core's time for one image, by what is done to it."""
     knee_workers: int | None = None
@@ -67,12 +69,12 @@ class Costs(Settings):
     """What each machine must hold so that it reads whole shards."""
 
 
-def tasks_costs(tasks: Tasks, shares: Sequence[tuple[int, float]]) -> Costs:
+def tasks_costs(tasks: Tasks, shares: Sequence[tuple[int, float]], cluster: ClusterFacts) -> Costs:
     """What binds the tasks of a fan-out, for a plan; seconds are those of one task.
 
     `shares` has each phase's number of tasks, and its part of all the work.
     """
-    needed = {}
+    needed: dict[str, float] = {}
     alone = tasks.seconds * tasks.at_once - tasks.count * tasks.start_s
     phases = tuple(
         WorkPhase(
@@ -85,7 +87,8 @@ def tasks_costs(tasks: Tasks, shares: Sequence[tuple[int, float]]) -> Costs:
         if count
     )
     if tasks.gpus_each and tasks.images_s > tasks.compute_s:
-        needed["cores_per_worker"] = float(math.ceil(tasks.images_s * tasks.cores_each / tasks.compute_s))
+        each = math.ceil(tasks.images_s * tasks.cores_each / tasks.compute_s)
+        needed = cluster.cores_needed(each, math.ceil(tasks.at_once), tasks.gpus_each)
     return Costs(
         binds=tasks.binds,
         step_seconds={"compute": tasks.compute_s / tasks.count, "images": tasks.images_s / tasks.count},
@@ -156,9 +159,15 @@ class Known(Settings):
     cluster: ClusterFacts = ClusterFacts()
     """The machines that hold GPUs and cores."""
 
-    def gpu_speed(self, variant: str = DEFAULT_SHARE) -> float:
-        """FLOP/s of one GPU on a model of this variant."""
-        return self.gpu.flops(variant) if self.gpu else self.gpu_flops
+    def gpu_speed(self, variant: str = DEFAULT_SHARE, precision: str = "bf16") -> float | None:
+        """FLOP/s of one GPU on a model of this variant; None where nobody knows them of this precision."""
+        return self.gpu.flops(variant, precision) if self.gpu else self.gpu_flops
+
+    def no_speed(self, precision: str) -> str:
+        """Say that hours cannot be told on these GPUs; empty where they can."""
+        if not self.gpus or self.gpu_speed(precision=precision) is not None:
+            return ""
+        return f"no {precision} peak of this GPU is known, so no hours: give peak_flops_{precision} by --gpus-file"
 
     def core_speed(self, width: int, bf16: bool = False) -> float:
         """FLOP/s of one core on a model of this width."""

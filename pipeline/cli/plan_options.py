@@ -36,7 +36,9 @@ SweepText = Annotated[
     ),
 ]
 SvgFile = Annotated[Path | None, typer.Option(metavar="FILE", help="With --sweep: draw it there.")]
-MaxHours = Annotated[float | None, typer.Option(min=0, max=1e9, help="Refuse a plan whose longest node takes more.")]
+MaxHours = Annotated[
+    float | None, typer.Option(min=0, max=1e9, help="Refuse a plan that takes more, as the queue would run it.")
+]
 MaxPrice = Annotated[float | None, typer.Option(min=0, max=1e12, help="Refuse a plan that costs more.")]
 Why = Annotated[bool, typer.Option("--why", help="Also print every term of what binds each node.")]
 
@@ -106,7 +108,7 @@ def show_sweep(
         say(line)
     if svg is not None:
         say(f"drawn: {svg}{', in place of what was there' if was_there else ''}")
-    say(folded(machine.assumption))
+    say(folded(machine.assumption(swept.path)))
 
 
 def sweep_of(
@@ -137,4 +139,4 @@ def write_svg(path: Path, text: str) -> None:
 
 def _sweep_json(swept: "Swept", points: "Sequence[SweptPoint]", machine: "Machine") -> dict[str, Any]:
     values = {"path": swept.path, "values": [point.to_json() for point in points]}
-    return {"sweep": values, "assumes": machine.assumption}
+    return {"sweep": values, "assumes": machine.assumption(swept.path)}

@@ -10,6 +10,7 @@ from vitpipe.pipeline.plan.prices import Machine
 from vitpipe.pipeline.plan.schedule import Schedule
 from vitpipe.stages.estimates import Costs
 
+_OF_CORES = ("cores_per_worker", "cores_per_machine", "workers_per_machine")
 _TERMS = ("compute", "network", "traffic", "images", "store", "step")
 
 
@@ -31,7 +32,7 @@ def show_sum(total: Mapping[str, Any], machine: Machine, schedule: Schedule) -> 
     if words := _schedule_words(schedule, machine):
         say(folded(words))
     if total["flops"]:
-        say(folded(f"{display.total_line(total, machine.name)}; {machine.assumption}"))
+        say(folded(f"{display.total_line(total, machine.name)}; {machine.assumption()}"))
 
 
 def _schedule_words(schedule: Schedule, machine: Machine) -> str:
@@ -50,11 +51,12 @@ def binding_lines(plan: Plan) -> Iterator[str]:
     for one in plan.nodes.values():
         costs = one.estimate.costs
         if costs is not None and one.action != "reuse" and (one.stage == "pretrain" or costs.binds != "compute"):
-            yield f"{one.node}: {binding(costs)}"
+            field = "cpus_per_worker" if one.stage == "pretrain" else "cpus_per_task"
+            yield f"{one.node}: {binding(costs, field)}"
 
 
-def binding(costs: Costs) -> str:
-    """Say what binds: `bound by images: 325 of 14,400 images/s; 45 cores a worker would do`."""
+def binding(costs: Costs, field: str = "cpus_per_worker") -> str:
+    """Say what binds: `bound by images: 325 of 14,400 images/s; 12 cores a worker (...) would do`."""
     words = f"bound by {costs.binds}"
     if costs.binds == "compute":
         words += f": {costs.images_per_s:,.0f} images/s"
@@ -63,20 +65,33 @@ def binding(costs: Costs) -> str:
     if costs.binds == "network":
         ratio = costs.compute_images_per_s / costs.images_per_s
         words += f", {ratio:.1f} times as long as compute alone"
-    if needed := _needed(costs):
+    if needed := _needed(costs, field):
         words += f"; {needed} would do"
+    if "cores_per_machine" in costs.needed:
+        words += f"; {_too_many_cores(costs)}"
     if costs.knee_workers is not None and costs.workers > costs.knee_workers:
         words += f"; beyond {costs.knee_workers} workers twice as many are less than 1.5 times as fast"
     return words
 
 
-def _needed(costs: Costs) -> str:
+def _too_many_cores(costs: Costs) -> str:
+    """What no machine can do is no advice: it says how far they are from it."""
+    each, whole, room = (costs.needed[name] for name in _OF_CORES)
+    found = f"images would need {each:.0f} cores a worker, and machines of {whole:.0f}"
+    if room < 1:
+        return f"{found}; these hold none of so many"
+    return f"{found}; one of these holds {room:.0f} such worker{'s' if room > 1 else ''}, its other GPUs would idle"
+
+
+def _needed(costs: Costs, field: str) -> str:
     words = {
-        "cores_per_worker": lambda many: f"{many:.0f} cores a worker",
+        "cores_per_worker": lambda many: f"{many:.0f} cores a worker (resources.{field}: {many:.0f})",
         "store_gbit_per_s": lambda many: f"{many:.3g} Gbit/s from the store a machine",
         "network_gbit_per_s": lambda many: f"{many:.3g} Gbit/s between machines",
     }
-    return " and ".join(words[name](many) for name, many in costs.needed.items())
+    if "cores_per_machine" in costs.needed:
+        del words["cores_per_worker"]
+    return " and ".join(words[name](many) for name, many in costs.needed.items() if name in words)
 
 
 def why_lines(plan: Plan) -> Iterator[str]:
@@ -87,9 +102,7 @@ def why_lines(plan: Plan) -> Iterator[str]:
 
 
 def _why(one: Planned, costs: Costs) -> Iterator[str]:
-    steps = ", ".join(
-        f"{name} {1000 * costs.step_seconds[name]:.4g} ms" for name in _TERMS if name in costs.step_seconds
-    )
+    steps = ", ".join(f"{name} {_took(costs.step_seconds[name])}" for name in _TERMS if name in costs.step_seconds)
     yield f"{'a step' if 'step' in costs.step_seconds else 'a task'}: {steps}"
     image = ", ".join(f"{name} {took:.3g} ms" for name, took in costs.image_milliseconds.items() if took)
     if costs.memory_terms:
@@ -99,9 +112,17 @@ def _why(one: Planned, costs: Costs) -> Iterator[str]:
         yield f"memory: {memory}"
     yield f"an image on one core: {image}; {costs.cores_per_worker} cores a worker, {costs.workers} workers"
     if costs.checkpoint_steps is not None:
-        told = f"every {costs.checkpoint_steps:,} steps, {costs.stalls_seconds:.3g} s in all"
-        lost = f"failures cost {costs.failures_seconds:.3g} s"
+        told = f"every {costs.checkpoint_steps:,} steps, {_took(costs.stalls_seconds)} in all"
+        lost = f"failures cost {_took(costs.failures_seconds)}"
         yield f"checkpoints {told}; {lost}; about {costs.best_checkpoint_steps:,} steps would lose least"
-        yield f"a machine reads {costs.store_bytes / 1e9:.3g} GB and holds {costs.window_bytes / 1e9:.3g} GB of windows"
+        read, held = display.short(costs.store_bytes, "B"), display.short(costs.window_bytes, "B")
+        yield f"a machine reads {read} and holds {held} of windows"
     if costs.knee_workers is not None:
         yield f"more than {costs.knee_workers} workers are less than 1.5 times as fast when doubled"
+
+
+def _took(seconds: float) -> str:
+    """Write a time in the unit that a person would: `481.2 ms`, `12.5 s`, `8:15:20`."""
+    if seconds >= 60:
+        return display.duration(seconds)
+    return f"{seconds:.3g} s" if seconds >= 1 or not seconds else f"{1000 * seconds:.4g} ms"

@@ -1,6 +1,7 @@
 """The verbs that look at a spec before anything runs: what it would do and cost, and how it compares with the paper."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -26,12 +27,17 @@ from vitpipe.pipeline.cli.plan_options import (
 from vitpipe.pipeline.cli.terminal import complain, folded, print_json, say
 
 if TYPE_CHECKING:
+    from vitpipe.pipeline.plan.budgets import Spending
+    from vitpipe.pipeline.plan.planned import Plan
+    from vitpipe.pipeline.plan.prices import Machine
+    from vitpipe.pipeline.plan.schedule import Schedule
+    from vitpipe.pipeline.plan.sweep import Swept, SweptPoint
     from vitpipe.pipeline.spec.load import PipelineSpec
 
 looks = typer.Typer()
 
 DEVIATES = 3
-OTHER_WORKERS = "workers=1,2,...,4096"
+OTHER_WORKERS = "resources.workers=1,2,...,4096"
 """What a budget that is not met is tried with."""
 
 Spec = Annotated[Path, typer.Argument(help="The YAML.", show_default=False)]
@@ -87,15 +93,39 @@ def plan(
         return show_sweep(swept, spec, given, options, facts, svg, as_json)
     made = costed(found, facts, machine)
     total, stands_still = prices.total(made, machine), standstill(made, refusal(made, found.uri))
-    others = partial(sweep_of, OTHER_WORKERS, spec, given, options, facts)
-    Spending(max_hours, max_price).check(made, total["price"], lambda: others()[1])
+    sweeps = partial(sweep_of, path=spec, overrides=given, options=options, facts=facts)
+    _keep_to(Spending(max_hours, max_price), made, total["price"], found, machine, sweeps)
     schedule = scheduled(made, found.graph, machine)
     if as_json:
-        facts_of_run = {"total": total, "assumes": machine.assumption, "nothing_would_start": stands_still}
+        facts_of_run = {"total": total, "assumes": machine.assumption(), "nothing_would_start": stands_still}
         print_json({"run": found.uri, **made.to_json(), **facts_of_run, "schedule": schedule.to_json()})
     else:
         show_plan(made, found.uri, why, stands_still)
         show_sum(total, machine, schedule)
+
+
+def _keep_to(
+    limit: "Spending",
+    made: "Plan",
+    price: float | None,
+    spec: "PipelineSpec",
+    machine: "Machine",
+    sweep: "Callable[[str], tuple[Swept, list[SweptPoint], Machine]]",
+) -> None:
+    """UsageError where a plan takes or costs more, with what would not."""
+    from vitpipe.infra.errors import UsageError
+    from vitpipe.pipeline.plan.schedule import scheduled
+
+    def workers(id: str) -> "Sequence[SweptPoint]":
+        try:
+            return sweep(f"nodes.{spec.graph.nodes[id].name}.{OTHER_WORKERS}")[1]
+        except UsageError:  # none of them can be planned
+            return ()
+
+    def schedules(plan: "Plan", num_gpus: int) -> "Schedule":
+        return scheduled(plan, spec.graph, replace(machine, num_gpus=num_gpus))
+
+    limit.check(made, price, machine.num_gpus, workers, schedules)
 
 
 @looks.command()

@@ -7,7 +7,7 @@ from typing import Any
 from vitpipe.pipeline.plan.given_machines import gpu_kind, gpu_kinds
 from vitpipe.pipeline.plan.planned import Plan, Planned
 from vitpipe.pipeline.spec.graph import Graph, Node
-from vitpipe.stages.costs.machines import ClusterFacts, GpuKind
+from vitpipe.stages.costs.machines import DEFAULT_SHARE, ClusterFacts, GpuKind
 from vitpipe.stages.estimates import Known
 from vitpipe.stages.record import Record
 
@@ -29,12 +29,16 @@ class Machine:
     cluster: ClusterFacts = ASSUMED
     cores: int = 1
     """CPU cores of all machines, where there are no GPUs."""
+    is_asked_by_spec: bool = True
+    """Whether the number of GPUs follows from what the nodes ask for."""
+    has_fp32: bool = False
+    """Whether a node computes in fp32."""
 
     @property
     def known(self) -> Known:
         """The same as estimates take it."""
         return Known(
-            gpu_flops=self.gpu.flops(),
+            gpu_flops=self.gpu.peak_flops * self.gpu.share(),
             gpus=self.num_gpus,
             gpu_bytes=self.gpu.memory_bytes,
             gpu=self.gpu,
@@ -42,19 +46,39 @@ class Machine:
             cores=self.cores,
         )
 
-    @property
-    def assumption(self) -> str:
-        """The speeds behind every number of hours, in words."""
-        if self.cluster.core_gflops is None:
+    def assumption(self, swept: str = "") -> str:
+        """Say the speeds behind every number of hours; of what is `swept`, that each row has its own."""
+        of_row = f"{swept.rsplit('.', 1)[-1]} as in each row"
+
+        def told(field: str, words: str) -> str:
+            return of_row if swept == field else words
+
+        if swept == "core_gflops":
+            core = f"CPU cores of {of_row}"
+        elif self.cluster.core_gflops is None:
             core = f"{self.known.cpu_flops / 1e9:.0f} GFLOP/s on a CPU core"
         else:
             core = f"CPU cores of {self.cluster.core_gflops:.0f} GFLOP/s"
         if not self.num_gpus:
             return f"hours assume no GPU and {core}"
-        sustained = f"{self.gpu.share():.0%} of its {self.gpu.peak_flops / 1e12:.0f} bf16 TFLOP/s"
-        links = f"{self.cluster.network_gbit_per_s:g} Gbit/s between machines of {self.cluster.gpus_per_machine}"
-        store = f"{self.cluster.store_gbit_per_s:g} from the store"
-        return f"hours assume {self.num_gpus} x {self.name} at {sustained}, {links}, {store}, and {core}"
+        asks = swept.endswith((".resources.workers", ".resources.gpus_per_worker")) and self.is_asked_by_spec
+        gpus = f"as many {self.name} as each row asks for" if asks else f"{self.num_gpus} x {self.name}"
+        between = told("network_gbit_per_s", f"{self.cluster.network_gbit_per_s:g} Gbit/s")
+        links = f"{between} between machines of {told('gpus_per_machine', str(self.cluster.gpus_per_machine))}"
+        store = told("store_gbit_per_s", f"{self.cluster.store_gbit_per_s:g} Gbit/s")
+        return f"hours assume {gpus} at {self._utilisation()}, {links}, {store} from the store, and {core}"
+
+    def _utilisation(self) -> str:
+        """`40% (L/16 48%) of its 989 bf16 TFLOP/s`."""
+        named = ", ".join(
+            f"{name} {share:.0%}" for name, share in self.gpu.utilisation.items() if name != DEFAULT_SHARE
+        )
+        peaks = f"{self.gpu.peak_flops / 1e12:.3g} bf16 TFLOP/s"
+        if self.has_fp32 and self.gpu.peak_flops_fp32:
+            peaks += f" or {self.gpu.peak_flops_fp32 / 1e12:.3g} in fp32 without TF32"
+        elif self.has_fp32:
+            peaks += " (none is known in fp32)"
+        return f"{self.gpu.share():.0%}{f' ({named})' if named else ''} of its {peaks}"
 
 
 def machine(
@@ -71,10 +95,12 @@ def machine(
     UsageError for a GPU that is not in the table.
     """
     name, kind = gpu_kind(kinds if kinds is not None else gpu_kinds(), gpu or DEFAULT)
-    asked = max((_asked(node) for node in graph.nodes.values()), default=0)
-    num_gpus = gpus if gpus is not None else asked or int(gpu is not None)
+    unsaid = int(gpu is not None)
+    asked = max((_asked(node, unsaid) for node in graph.nodes.values()), default=0)
+    num_gpus = gpus if gpus is not None else asked or unsaid
     each = price if price is not None else kind.price_per_hour
-    return Machine(name, kind, num_gpus, each, cluster, cores)
+    has_fp32 = any(getattr(node.config, "precision", None) == "fp32" for node in graph.nodes.values())
+    return Machine(name, kind, num_gpus, each, cluster, cores, gpus is None, has_fp32)
 
 
 def priced(plan: Plan, graph: Graph, machine: Machine) -> Plan:
@@ -84,12 +110,17 @@ def priced(plan: Plan, graph: Graph, machine: Machine) -> Plan:
         if one.estimate.flops is None or one.action == "reuse":
             continue
         if _on_gpus(graph.nodes[id], machine):
-            hours = _gpu_hours(one, machine)
+            precision = getattr(graph.nodes[id].config, "precision", "bf16")
+            speed = machine.gpu.flops(precision=precision)
+            if speed is None:
+                continue  # nobody knows how long it takes
+            alone = one.estimate.flops / speed / 3600
+            hours = _gpu_hours(one, alone)
             energy = hours * machine.gpu.watts / 1000 + _core_hours(one) * machine.cluster.core_watts / 1000
             nodes[id] = replace(
                 one,
                 gpu_hours=hours,
-                compute_gpu_hours=one.estimate.flops / machine.gpu.flops() / 3600,
+                compute_gpu_hours=alone,
                 price=_times(hours, machine.price_per_gpu_hour),
                 energy_kwh=energy,
             )
@@ -111,7 +142,7 @@ def total(plan: Plan, machine: Machine) -> dict[str, Any]:
         "compute_gpu_hours": sum(one.compute_gpu_hours for one in due if one.compute_gpu_hours is not None),
         "price": _price(due, hours, machine),
         "energy_kwh": sum(one.energy_kwh for one in due if one.energy_kwh is not None),
-        "unknown": [one.node for one in due if one.stage in ("pretrain", "finetune") and one.estimate.flops is None],
+        "unknown": [one.node for one in due if _is_unknown(one)],
     }
 
 
@@ -150,17 +181,24 @@ def spent_by(works: Iterable[tuple[Mapping[str, Any], float]], price_per_gpu_hou
     return Consumption(seconds, cores, gpus, None if price_per_gpu_hour is None else gpus * price_per_gpu_hour)
 
 
-def _gpu_hours(one: Planned, machine: Machine) -> float:
+def _gpu_hours(one: Planned, alone: float) -> float:
     """Hours of GPUs that the node holds: of ranks from the first step to the last, of tasks as long as they run."""
     costs, hours = one.estimate.costs, one.estimate.hours
     if costs is not None and hours is not None:
         return hours * costs.gpus
-    return (one.estimate.flops or 0.0) / machine.gpu.flops() / 3600
+    return alone
 
 
 def _core_hours(one: Planned) -> float:
     costs, hours = one.estimate.costs, one.estimate.hours
     return hours * costs.workers * costs.cores_per_worker if costs is not None and hours is not None else 0.0
+
+
+def _is_unknown(one: Planned) -> bool:
+    """Whether a training adds nothing to the sum, for its size or its GPU's speed are not known."""
+    estimate = one.estimate
+    untimed = estimate.flops is not None and estimate.hours is None
+    return untimed or (one.stage in ("pretrain", "finetune") and estimate.flops is None)
 
 
 def _times(hours: float, price: float | None) -> float | None:
@@ -181,8 +219,8 @@ def _on_gpus(node: Node, machine: Machine) -> bool:
     return given > 0 if given is not None else machine.num_gpus > 0
 
 
-def _asked(node: Node) -> int:
-    """Count the GPUs that a node explicitly asks for."""
+def _asked(node: Node, unsaid: int) -> int:
+    """Count the GPUs that a node asks for; `unsaid` is what a worker has where it does not say."""
     workers, each = getattr(node.resources, "workers", None), getattr(node.resources, "gpus_per_worker", None)
     most = max(workers) if isinstance(workers, tuple) else workers
-    return (most or 0) * (each or 0)
+    return (most or 0) * (unsaid if each is None else each)

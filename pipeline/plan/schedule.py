@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from vitpipe.infra.errors import UsageError
+from vitpipe.infra.ray.reasons import lack
 from vitpipe.infra.simulation.graphs import SimulatedNode, Span, run_graph
 from vitpipe.pipeline.plan.planned import Plan, Planned
 from vitpipe.pipeline.plan.prices import Machine
@@ -59,6 +60,44 @@ def scheduled(plan: Plan, graph: Graph, machine: Machine) -> Schedule:
             first = timeline.spans[f"{id}\n0"]
             spans[id] = Span(first.came, first.began, timeline.spans[name].ended)
     return Schedule(timeline.seconds, spans, tuple(unknown))
+
+
+def refuse_misfits(plan: Plan, machine: Machine) -> None:
+    """UsageError for a node that these GPUs could never hold, whatever else runs: it has no time and no price.
+
+    Cores of the machine that plans are not those of the run's cluster: without GPUs nothing is refused.
+    """
+    if not machine.num_gpus:
+        return
+    machines = _machines(machine)
+    for id, one in plan.nodes.items():
+        for phase in _phases(one, machine):
+            shape = SimulatedNode((0.0,), _bundle(phase), phase.ranks).shape
+            if missing := lack(shape.asked, shape.count, machines):
+                asked = f"plan {id} on {machine.num_gpus} GPU{'' if machine.num_gpus == 1 else 's'}"
+                raise UsageError(asked, f"it asks for {shape}, {missing}", _would_fit(id, phase, machine))
+
+
+def _would_fit(id: str, phase: WorkPhase, machine: Machine) -> str:
+    cluster, count = machine.cluster, max(1, phase.ranks)
+    what, field = ("ranks", "cpus_per_worker") if phase.ranks else ("tasks", "cpus_per_task")
+    beside = int(cluster.gpus_per_machine // phase.gpus) if phase.gpus else count
+    if not beside:
+        return f"ask for {cluster.gpus_per_machine} GPUs or fewer in one of its {what}"
+    room, most = cluster.room_for(phase.gpus, phase.cpus), cluster.cores_per_machine // min(beside, count)
+    ways = []
+    if room < min(beside, count) and most:
+        ways.append(f"set resources.{field} of {id} to {most} or less")
+    if room and -(-count // room) * cluster.gpus_per_machine > machine.num_gpus:
+        enough = -(-count // room) * cluster.gpus_per_machine if room < beside else math.ceil(count * phase.gpus)
+        ways.append(f"give --gpus {enough}")
+    here = sum(int(min(had["GPU"] // phase.gpus, room)) for had in _machines(machine).values()) if phase.gpus else 0
+    if phase.ranks and here:
+        ways.append(f"set resources.workers to {here}")
+    held = (
+        f"a machine of {cluster.cores_per_machine} cores and {cluster.gpus_per_machine} GPUs holds {room} such {what}"
+    )
+    return f"{' or '.join(ways) or 'describe larger machines by --cluster-file'}: {held}"
 
 
 def _phases(one: Planned, machine: Machine) -> list[WorkPhase]:

@@ -1,7 +1,10 @@
 """Seconds that ranks spend on sums and on each other's weights in one step, by ZeRO stage, on two levels of links.
 
 Inside a machine each GPU has its NVLink; between machines all GPUs of one share its cards. A reduce-scatter or an
-all-gather of S bytes over n members takes (n - 1) latencies and S (n - 1)/n over the bandwidth; an all-reduce is both.
+all-gather of S bytes over n machines takes (n - 1) latencies and S (n - 1)/n over the bandwidth in a ring, log2(n)
+latencies and S over nine tenths of the bandwidth in a tree; an all-reduce is both. As NCCL does, each message takes the
+quicker way (NVIDIA/nccl, src/graph/tuning.cc). That NCCL has trees for all gathers too, and not only for all-reduces,
+is assumed: since 2.23 it has some.
 """
 
 import math
@@ -13,6 +16,8 @@ OVERLAP = {0: 0.0, 1: 0.0, 2: 0.5, 3: 0.5}
 """Share of the traffic that passes while the GPU computes. ZeRO 0 and 1 sum when the last backward pass is over
 (`overlap_comm` is off, engine.py); 2 and 3 sum behind the backward pass, and what they gather for the next pass is not
 hidden: half is assumed, none was measured."""
+TREE_SPEED = 0.9
+"""Share of a ring's bandwidth that a tree gets, by NCCL's own model."""
 BUCKET_BYTES = 50e6
 """One message: a bucket of 25M elements in bf16 (`stages.training.config`)."""
 
@@ -60,14 +65,19 @@ def traffic(zero: int, parameters: int, weight_bytes: int, sum_bytes: int, passe
 
 def collective_seconds(bytes_: float, links: Links) -> float:
     """Seconds of reduce-scatters or all-gathers of so many bytes in all, in buckets, over both levels."""
+    if not bytes_:
+        return 0.0
     inside = -(-links.ranks // links.machines)
     messages = math.ceil(bytes_ / BUCKET_BYTES)
     share = links.cluster.link_efficiency
     within = bytes_ * (inside - 1) / inside / (links.nvlink_bytes_per_s * share)
     card = links.cluster.network_gbit_per_s * GBIT * share
-    between = bytes_ * (links.machines - 1) / links.machines / card
-    hops = messages * (links.machines - 1) * links.cluster.latency_s
-    return within + between + hops
+    if links.machines == 1:
+        return within
+    latencies, message = messages * links.cluster.latency_s, bytes_ / card
+    ring = message * (links.machines - 1) / links.machines + (links.machines - 1) * latencies
+    tree = message / TREE_SPEED + math.ceil(math.log2(links.machines)) * latencies
+    return within + min(ring, tree)
 
 
 def exposed_seconds(zero: int, sent: Traffic, links: Links, compute_s: float, overlap: float | None = None) -> float:

@@ -30,6 +30,8 @@ class GpuKind(Settings):
 
     peak_flops: Positive
     """Dense bf16 FLOP/s by its data sheet."""
+    peak_flops_fp32: Positive | None = None
+    """Dense fp32 FLOP/s without TF32, which torch leaves off by default and no training here turns on."""
     memory_bytes: Positive
     """By its data sheet."""
     memory_bandwidth: Positive
@@ -43,9 +45,13 @@ class GpuKind(Settings):
     utilisation: dict[str, Busy] = Field(default_factory=dict)
     """Share of the peak that a training's own FLOPs reach when nothing else holds it up: `default`, and by variant."""
 
-    def flops(self, variant: str = DEFAULT_SHARE) -> float:
-        """FLOP/s that a model of this variant reaches on it."""
-        return self.peak_flops * self.share(variant)
+    def flops(self, variant: str = DEFAULT_SHARE, precision: str = "bf16") -> float | None:
+        """FLOP/s that a model of this variant reaches on it; None in fp32 where no peak of it is known.
+
+        In fp32 the same share of its peak is assumed as in bf16.
+        """
+        peak = self.peak_flops_fp32 if precision == "fp32" else self.peak_flops
+        return None if peak is None else peak * self.share(variant)
 
     def share(self, variant: str = DEFAULT_SHARE) -> float:
         """Look up the share of the peak; by default 0.4, about what published trainings of ViTs reach."""
@@ -89,9 +95,26 @@ class ClusterFacts(Settings):
     """Where a node computes on CPU cores alone."""
 
     def machines_for(self, workers: int, gpus_each: float, cores_each: int) -> int:
-        """Count the machines that so many ranks fill."""
-        fit = int(self.gpus_per_machine // gpus_each) if gpus_each else self.cores_per_machine // max(1, cores_each)
-        return -(-workers // max(1, fit))
+        """Count the machines that so many ranks fill: by their GPUs and by their cores."""
+        return -(-workers // max(1, self.room_for(gpus_each, cores_each)))
+
+    def room_for(self, gpus_each: float, cores_each: float) -> int:
+        """Count the ranks, or tasks, that one machine holds; 0 where it holds none."""
+        by_cores = int(self.cores_per_machine // max(1, cores_each))
+        return min(by_cores, int(self.gpus_per_machine // gpus_each)) if gpus_each else by_cores
+
+    def cores_needed(self, each: int, workers: int, gpus_each: float) -> dict[str, float]:
+        """Say what so many cores of each worker ask of a machine, as `Costs.needed` has it.
+
+        `cores_per_worker`, and where a machine cannot give them to each of its GPUs, `cores_per_machine` that could,
+        and `workers_per_machine` that this one holds.
+        """
+        beside = min(workers, int(self.gpus_per_machine // gpus_each)) if gpus_each else 1
+        found = {"cores_per_worker": float(each)}
+        if each * beside > self.cores_per_machine:
+            room = self.room_for(gpus_each, each)
+            found |= {"cores_per_machine": float(each * beside), "workers_per_machine": float(room)}
+        return found
 
     def cores_for(self, asked: int | None, gpus_each: float) -> int:
         """Cores of one rank: as asked, else as a run gives it: its GPUs' share of their machine."""

@@ -48,9 +48,10 @@ def estimate(config: EvaluateConfig, resources: EvaluateResources, inputs: Given
         flops=flops,
         bytes=4096,
         memory_bytes=int(task_bytes(config, resources, model)) + features_bytes,
-        hours=tasks.seconds / 3600,
-        costs=tasks_costs(tasks, ((1, 1.0),)),
+        hours=tasks.seconds / 3600 if tasks else None,
+        costs=tasks_costs(tasks, ((1, 1.0),), known.cluster) if tasks else None,
         unmatched=unmatched,
+        notes=tuple(filter(None, (known.no_speed(config.precision),))),
     )
 
 
@@ -62,20 +63,22 @@ def _tasks(
     known: Known,
     flops: float,
     images: int,
-) -> Tasks:
-    """All features one after the other, as the fewest tasks take them."""
+) -> Tasks | None:
+    """All features one after the other, as the fewest tasks take them; None where nobody knows a GPU's speed."""
+    gpus = (resources.gpus_per_task or 1.0) if known.gpus else 0.0
+    speed = known.gpu_speed(str(model.variant), config.precision)
+    if gpus and speed is None:
+        return None
     return Tasks(
         flops=flops,
         images=images,
         image=image_work(AugmentSettings(crop="none", flip=False), data, model.image_px),
         count=1,
         at_once=1,
-        gpus_each=(resources.gpus_per_task or 1.0) if known.gpus else 0.0,
+        gpus_each=gpus,
         cores_each=resources.cpus_per_task,
         cores_asked=resources.cpus_per_task,
-        speed=known.gpu_speed(str(model.variant)) * (resources.gpus_per_task or 1.0)
-        if known.gpus
-        else known.core_speed(model.feature_width) * resources.cpus_per_task,
+        speed=speed * gpus if gpus and speed else known.core_speed(model.feature_width) * resources.cpus_per_task,
         start_s=known.cluster.task_start_s,
     )
 

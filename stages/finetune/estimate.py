@@ -42,22 +42,21 @@ def estimate(config: FinetuneConfig, resources: FinetuneResources, inputs: Given
     scored = sweep * work.num_dev + final * splits[config.split]
     flops = sweep * work.sweep_flops + final * work.final_flops
     tasks = _tasks(config, resources, model, data, known, (sweep, final), flops, steps * config.batch_images + scored)
+    shares = ((sweep, sweep * work.sweep_flops / flops), (final, final * work.final_flops / flops))
     return Estimate(
         steps=steps,
         images=steps * config.batch_images + scored,
         flops=flops,
         bytes=4 * num_parameters(model),
         memory_bytes=memory_bytes(config, resources, model),
-        hours=tasks.seconds / 3600,
-        costs=tasks_costs(
-            tasks, ((sweep, sweep * work.sweep_flops / flops), (final, final * work.final_flops / flops))
-        ),
+        hours=tasks.seconds / 3600 if tasks else None,
+        costs=tasks_costs(tasks, shares, known.cluster) if tasks else None,
         num_classes=classes,
         class_names=_names(data),
         model=model,
         notes=(
             f"{sweep} trials choose the rate, {final} are tested",
-            *([assumed] if assumed else []),
+            *filter(None, (assumed, known.no_speed(config.precision))),
             *_doubts(config, resources, work, warmup),
         ),
     )
@@ -178,11 +177,13 @@ def _tasks(
     trials: tuple[int, int],
     flops: float,
     images: int,
-) -> Tasks:
-    """All trials: those of a phase at once where there is room for them."""
+) -> Tasks | None:
+    """All trials: those of a phase at once where there is room for them; None where nobody knows a GPU's speed."""
     gpus = (resources.gpus_per_task or 1.0) if known.gpus else 0.0
     room = known.gpus / gpus if gpus else max(1.0, known.cores // resources.cpus_per_task)
-    speed = known.gpu_speed(str(model.variant)) * gpus
+    speed = known.gpu_speed(str(model.variant), config.precision)
+    if gpus and speed is None:
+        return None
     cores = max(resources.cpus_per_task, resources.threads if gpus else 0)
     return Tasks(
         flops=flops,
@@ -194,5 +195,7 @@ def _tasks(
         cores_each=cores,
         cores_asked=resources.cpus_per_task,
         start_s=known.cluster.task_start_s,
-        speed=speed or known.core_speed(model.feature_width, config.precision == "bf16") * cores,
+        speed=speed * gpus
+        if gpus and speed
+        else known.core_speed(model.feature_width, config.precision == "bf16") * cores,
     )

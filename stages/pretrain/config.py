@@ -170,7 +170,8 @@ def check(config: PretrainConfig, resources: PretrainResources) -> list[str]:
     elif batch // micro < most:
         shared = f"{most} workers would share {batch // micro} micro-batch{'es' if batch > micro else ''}"
         found = f"batch_images {batch} = {batch // micro} x micro_batch {micro}"
-        wrong.append(f"{shared}: {found}; set micro_batch to {max(1, batch // most)} or less")
+        do = f"set micro_batch to {batch // most} or less" if most <= batch else f"set workers to {batch} or less"
+        wrong.append(f"{shared}: {found}; {do}")
     if resources.least_workers > most:
         wrong.append(f"workers [{resources.least_workers}, {most}]: the first is the least of them")
     if resources.offload == "cpu" and resources.zero == 0:

@@ -62,7 +62,9 @@ class CostedPretraining:
         known, config = self.known, self.recipe.config
         machines = known.cluster.machines_for(self.workers, self.gpus_each, self.cores)
         if self.gpus_each:
-            flops = known.gpu_speed(str(config.model.variant)) * self.gpus_each
+            speed = known.gpu_speed(str(config.model.variant), config.precision)
+            assert speed is not None  # whoever asks has looked at `known.no_speed`
+            flops = speed * self.gpus_each
             nvlink = known.gpu.nvlink_bytes_per_s if known.gpu else 450e9
             return RankSpeed(self.workers, machines, True, self.cores, flops, 1.0, nvlink)
         width = self.model.feature_width
@@ -172,9 +174,11 @@ class CostedPretraining:
 
     def _needed(self, costs: TrainingCosts) -> dict[str, float]:
         """What would have to be there so that each step takes about as long as its FLOPs."""
-        whole, cluster, found = costs.compute_s, self.known.cluster, {}
+        whole, cluster = costs.compute_s, self.known.cluster
+        found: dict[str, float] = {}
         if costs.images_s > whole:
-            found["cores_per_worker"] = float(math.ceil(costs.images_s * self.cores / whole))
+            each = math.ceil(costs.images_s * self.cores / whole)
+            found |= cluster.cores_needed(each, self.workers, self.gpus_each)
         if costs.store_s > whole:
             found["store_gbit_per_s"] = cluster.store_gbit_per_s * costs.store_s / whole
         if costs.network_s > TOLERATED * whole:

@@ -56,6 +56,7 @@ def estimate(config: PretrainConfig, resources: PretrainResources, inputs: Given
     saved = num_trained(config.objective, model) * saved_bytes(config)
     gpus = resources.gpus_per_worker if resources.gpus_per_worker is not None else min(1, known.gpus)
     memory = memory_bytes(config, resources, model, gpus)
+    unknown = known.no_speed(config.precision) if gpus else ""
     training = CostedPretraining(recipe, model, steps, gpus, resources.most_workers, inputs["shards"][0], known)
     return Estimate(
         steps=steps,
@@ -63,14 +64,17 @@ def estimate(config: PretrainConfig, resources: PretrainResources, inputs: Given
         flops=flops,
         bytes=saved * _kept_steps(recipe),
         memory_bytes=memory,
-        hours=training.seconds / 3600,
-        costs=training.facts(),
+        hours=None if unknown else training.seconds / 3600,
+        costs=None if unknown else training.facts(),
         num_classes=num_classes[0],
         class_names=None if names is None else tuple(names.values()),
         model=model.model_dump(mode="json"),
         averaged=config.ema is not None,
         recipe=config.model_dump(mode="json"),
-        notes=(*_notes(recipe, memory, known.gpu_bytes if gpus else None), *training.doubts()),
+        notes=(
+            *_notes(recipe, memory, known.gpu_bytes if gpus else None),
+            *((unknown,) if unknown else training.doubts()),
+        ),
     )
 
 

@@ -66,8 +66,6 @@ def test_the_whole_graph_is_run_by_the_queue(plan: Plan) -> None:
     assert schedule["seconds"] == max(span["ended"] for span in spans.values())
     more = plan(*ON_GPUS, "--gpus", "16")["schedule"]
     assert more["seconds"] <= schedule["seconds"] < 1.5 * spans["backbone"]["ended"]
-    fewer = plan(*ON_GPUS, "--gpus", "4")["schedule"]
-    assert "backbone" in fewer["problem"] and not fewer["nodes"]
 
 
 def test_a_price_is_hours_times_price(plan: Plan) -> None:

@@ -161,6 +161,27 @@ def test_a_budget_that_is_not_met_says_what_would(plan: Run) -> None:
     assert code == 2 and "price_per_hour" in err and "--price-per-gpu-hour" in err
 
 
+def test_what_never_fits_has_no_time_and_no_price(plan: Run, tmp_path: Path) -> None:
+    for cores, options, words in (
+        (112, ("--gpus", "3"), "Cannot plan backbone on 3 GPUs: it asks for 8 x (14 CPU, 1 GPU), room for 3"),
+        (112, ("--gpus", "3"), "Give --gpus 8 or set resources.workers to 3"),
+        (28, (), "Set resources.cpus_per_worker of backbone to 3 or less or give --gpus 32"),
+        (1, (), "Describe larger machines by --cluster-file"),
+    ):
+        (tmp_path / "c.yaml").write_text(f"cores_per_machine: {cores}")
+        code, out, err = plan(*ON_GPUS, "--cluster-file", "c.yaml", *options)
+        assert code == 2 and not out and words in " ".join(err.split()), err
+
+
+def test_the_last_line_is_true_of_every_row(plan: Run, tmp_path: Path) -> None:
+    (tmp_path / "g.yaml").write_text("H100: {utilisation: {default: 0.4, L/16: 0.48}}")
+    ends = [plan(*ON_GPUS, "--gpus-file", "g.yaml", "--sweep", text)[1] for text in ("workers=8,16", "zero=1,2")]
+    assert "as many H100 as each row asks for at 40% (L/16 48%) of its 989" in " ".join(ends[0].split())
+    assert "assume 8 x H100" in " ".join(ends[1].split())
+    told = " ".join(plan(*ON_GPUS, "--sweep", "network_gbit_per_s=100,3200")[1].split())
+    assert "network_gbit_per_s as in each row between machines of 8" in told and "3200 Gbit" not in told
+
+
 def test_a_table_of_gpus_adds_kinds_and_replaces_fields(plan: Run, tmp_path: Path) -> None:
     (tmp_path / "g.yaml").write_text(
         "H100: {price_per_hour: 3, utilisation: {L/16: 0.8}}\n"

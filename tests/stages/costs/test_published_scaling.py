@@ -52,6 +52,17 @@ def test_zero_1_over_one_100_gbit_card_is_two_to_three_times_slower(variant: str
     assert exposed_seconds(1, sent, links(8), compute) < 0.25 * compute, "with eight of 400 it is not"
 
 
+def test_latencies_grow_as_the_logarithm_of_the_machines_and_a_ring_is_taken_where_it_is_quicker() -> None:
+    card = 3200 / 8 * 1e9 * 0.9
+    within = collective_seconds(50e6, links(1))
+    two = collective_seconds(50e6, Links(16, 2, H100.nvlink_bytes_per_s, ClusterFacts())) - within
+    assert two == pytest.approx(50e6 / 2 / card + 5e-6), "a ring"
+    for machines, deep in ((64, 6), (128, 7), (100, 7)):
+        taken = collective_seconds(50e6, links(machines)) - within
+        assert taken == pytest.approx(50e6 / 0.9 / card + deep * 5e-6), "a tree"
+    assert collective_seconds(0.0, links(8)) == 0.0
+
+
 def test_traffic_is_that_of_the_zero_paper() -> None:
     """Two model sizes up to stage 2, three at stage 3 (section 7)."""
     assert [traffic(zero, 100, 2, 2).whole / 200 for zero in range(4)] == [2, 2, 2, 3]

@@ -36,6 +36,8 @@ def test_workers_without_work_are_refused() -> None:
     assert wrong == [
         "3 workers would share 2 micro-batches: batch_images 64 = 2 x micro_batch 32; set micro_batch to 21 or less"
     ]
+    (wrong,) = check(recipe(batch_images=64), PretrainResources(workers=65, micro_batch=32))
+    assert wrong.endswith("; set workers to 64 or less"), "no micro-batch is small enough"
 
 
 def test_a_schedule_longer_than_the_run_is_seen_without_data_where_units_agree() -> None:

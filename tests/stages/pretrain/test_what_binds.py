@@ -2,8 +2,9 @@
 
 import pytest
 
+from vitpipe.pipeline.cli.plan_page import binding
 from vitpipe.pipeline.plan.given_machines import gpu_kinds
-from vitpipe.stages.costs.machines import ClusterFacts
+from vitpipe.stages.costs.machines import ClusterFacts, GpuKind
 from vitpipe.stages.estimates import Costs, Estimate, Known
 from vitpipe.stages.pretrain.config import PretrainConfig, PretrainResources
 from vitpipe.stages.pretrain.estimate import estimate
@@ -17,10 +18,11 @@ def planned(
     cluster: dict[str, object] | None = None,
     resources: dict[str, object] | None = None,
     data: Estimate = I21K,
+    gpu: GpuKind | None = None,
     **config: object,
 ) -> Estimate:
     fields = {"model": {"variant": variant, "image_px": 224}, "batch_images": 4096, "total": "30 epochs", **config}
-    known = Known(gpus=64, gpu=gpu_kinds()["H100"], cluster=ClusterFacts.model_validate(cluster or {}))
+    known = Known(gpus=64, gpu=gpu or gpu_kinds()["H100"], cluster=ClusterFacts.model_validate(cluster or {}))
     given = PretrainResources.model_validate(PLENTY | (resources or {}))
     return estimate(PretrainConfig.model_validate(fields), given, {"shards": (data,)}, known)
 
@@ -99,6 +101,36 @@ def test_checkpoints_far_from_the_best_interval_are_said() -> None:
     assert less is not None and more is not None and less < more
 
 
-@pytest.mark.parametrize(("workers", "machines"), [(8, 1), (9, 2), (64, 8)])
-def test_machines_follow_from_their_gpus(workers: int, machines: int) -> None:
-    assert costs(resources={"workers": workers, "micro_batch": 64}).machines == machines
+@pytest.mark.parametrize(
+    ("workers", "cores", "machines"), [(8, 14, 1), (9, 14, 2), (64, 14, 8), (8, 44, 4), (8, 112, 8)]
+)
+def test_machines_follow_from_their_gpus_and_cores(workers: int, cores: int, machines: int) -> None:
+    given = {"workers": workers, "micro_batch": 64, "cpus_per_worker": cores}
+    assert costs(resources=given).machines == machines
+
+
+def test_cores_that_no_machine_has_are_no_advice() -> None:
+    eight = {"workers": 8, "micro_batch": 64}
+    found = costs("Ti/16", resources=eight | {"cpus_per_worker": 4})
+    cores = found.needed["cores_per_worker"]
+    assert 37 < cores < 56 and found.needed["cores_per_machine"] == 8 * cores
+    said = binding(found)
+    assert "would do" not in said and f"machines of {8 * cores:.0f}; one of these holds 2 such workers" in said
+    roomy = {"cores_per_machine": int(8 * cores)}
+    assert costs("Ti/16", cluster=roomy, resources=eight | {"cpus_per_worker": int(cores)}).binds == "compute"
+    followed = costs("B/16", resources={"cpus_per_worker": 1})
+    cores = int(followed.needed["cores_per_worker"])
+    assert cores <= 14 and f"{cores} cores a worker (resources.cpus_per_worker: {cores}) would do" in binding(
+        followed
+    )
+
+
+def test_fp32_is_reckoned_by_its_own_peak_or_not_at_all() -> None:
+    """Torch leaves TF32 off, and no training turns it on: 67 of an H100's 989 TFLOP/s."""
+    half, single = (costs(precision=precision).step_seconds["compute"] for precision in ("bf16", "fp32"))
+    assert single / half == pytest.approx(989 / 67)
+    unknown = gpu_kinds()["H100"].model_copy(update={"peak_flops_fp32": None})
+    found = planned(gpu=unknown, precision="fp32")
+    assert found.hours is None and found.costs is None and found.flops
+    assert any("no fp32 peak of this GPU is known" in note and "peak_flops_fp32" in note for note in found.notes)
+    assert planned(gpu=unknown).hours == planned().hours
