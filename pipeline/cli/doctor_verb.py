@@ -101,7 +101,13 @@ def _of_gpu(given: dict[str, str], as_json: bool) -> int:
     known = [kind for name in gpu_names() if (kind := gpu_kinds().get(kind_of(name)))]
     peak = ["--peak-flops", f"{known[0].peak_flops:.0f}"] if known else []
     words = [word for pair in given.items() for word in pair] + peak + (["--json"] if as_json else [])
-    return abs(subprocess.run([sys.executable, "-m", GPU_CHECK, *words], check=False).returncode)
+    process = subprocess.Popen([sys.executable, "-m", GPU_CHECK, *words])
+    try:
+        return abs(process.wait())
+    finally:  # where this program is asked to end, the check first ends its section and removes its files
+        if process.poll() is None:
+            process.terminate()
+            process.wait()
 
 
 def _of_cluster(store: str) -> Iterable["Check"]:

@@ -1,7 +1,7 @@
 """What `plan` may be told of GPUs and machines, and the sweep that it draws: options of the command line, read once."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -29,7 +29,11 @@ ClusterFile = Annotated[
     Path | None, typer.Option(metavar="FILE", help="YAML of machines: cores, links, store, failures, prices.")
 ]
 SweepText = Annotated[
-    str | None, typer.Option(metavar="A.B=X,Y,...,Z", help="Plan a field at several values: workers=8,16,...,512.")
+    list[str] | None,
+    typer.Option(
+        metavar="A.B=X,Y,...,Z",
+        help="Plan a field at several values: workers=8,16,...,512. Its end is enough: the pretraining's is meant.",
+    ),
 ]
 SvgFile = Annotated[Path | None, typer.Option(metavar="FILE", help="With --sweep: draw it there.")]
 MaxHours = Annotated[
@@ -60,6 +64,27 @@ class MachineOptions:
         return made if made.num_gpus else replace(made, cluster=given_machines.with_measured_core(facts))
 
 
+def sweep_asked(texts: Sequence[str] | None, svg: Path | None, budgets: Mapping[str, float | None]) -> str | None:
+    """Take the one sweep that is asked for, before a spec is read; None for none. UsageError for what goes with none.
+
+    `budgets` are the options that limit a plan, by name.
+    """
+    from vitpipe.infra.errors import UsageError
+    from vitpipe.pipeline.plan.sweep_values import read
+
+    if not texts:
+        if svg is not None:
+            raise UsageError(f"draw {svg}", "--svg draws a sweep", "add --sweep, such as --sweep workers=8,16,32")
+        return None
+    if len(texts) > 1:
+        raise UsageError("sweep", f"--sweep is given {len(texts)} times", "sweep one field at a time")
+    read(texts[0])
+    if given := [name for name, limit in budgets.items() if limit is not None]:
+        found = f"{' and '.join(given)} would limit one plan, not several"
+        raise UsageError(f"sweep {texts[0]}", found, "leave out one or the other")
+    return texts[0]
+
+
 def show_sweep(
     text: str,
     path: Path,
@@ -73,6 +98,7 @@ def show_sweep(
     from vitpipe.pipeline.cli.sweep_chart import sweep_lines, sweep_svg
 
     swept, points, machine = sweep_of(text, path, overrides, options, facts)
+    was_there = svg is not None and svg.exists()
     if svg is not None:
         write_svg(svg, str(sweep_svg(swept, points)))
     if as_json:
@@ -81,7 +107,7 @@ def show_sweep(
     for line in sweep_lines(swept, points, "█" if is_terminal() else "#"):
         say(line)
     if svg is not None:
-        say(f"drawn: {svg}")
+        say(f"drawn: {svg}{', in place of what was there' if was_there else ''}")
     say(folded(machine.assumption(swept.path)))
 
 
@@ -96,7 +122,7 @@ def sweep_of(
         return load(path, [*overrides, *more])
 
     spec = read(())
-    machine, swept = options.machine(spec), parsed(text, spec.graph)
+    machine, swept = options.machine(spec), parsed(text, spec)
     points = swept_points(swept, facts, read, options.machine, machine.cluster)
     return swept, points, machine
 

@@ -21,6 +21,7 @@ from vitpipe.pipeline.cli.plan_options import (
     SweepText,
     Why,
     show_sweep,
+    sweep_asked,
     sweep_of,
 )
 from vitpipe.pipeline.cli.terminal import complain, folded, print_json, say
@@ -71,6 +72,7 @@ def plan(
 
     Images that lie elsewhere are taken to be as many as in the data set that `vars.paper` names (see conform).
     """
+    swept = sweep_asked(sweep, svg, {"--max-hours": max_hours, "--max-price": max_price})
     from vitpipe.infra.storage.opening import open_store
     from vitpipe.pipeline.cli.outlook import standstill
     from vitpipe.pipeline.cli.plan_page import show_plan, show_sum
@@ -87,9 +89,8 @@ def plan(
     options = MachineOptions(gpu, gpus, price, gpus_file, cluster_file)
     machine = options.machine(found)
     facts = survey(open_store(found.uri), found.graph, verify_sources, reuse=found.reuse)
-    if sweep is not None:
-        show_sweep(sweep, spec, given, options, facts, svg, as_json)
-        return
+    if swept is not None:
+        return show_sweep(swept, spec, given, options, facts, svg, as_json)
     made = costed(found, facts, machine)
     total, stands_still = prices.total(made, machine), standstill(made, refusal(made, found.uri))
     sweeps = partial(sweep_of, path=spec, overrides=given, options=options, facts=facts)

@@ -7,6 +7,7 @@ from markupsafe import Markup, escape
 
 from vitpipe.pipeline.cli.display import duration, short
 from vitpipe.pipeline.plan.sweep import Swept, SweptPoint
+from vitpipe.pipeline.plan.sweep_values import written
 from vitpipe.stages.report.charts import Axis, axis
 
 BAR = 30
@@ -19,22 +20,26 @@ _STYLE = (
 
 
 def sweep_lines(swept: Swept, points: Sequence[SweptPoint], letter: str = "█") -> Iterator[str]:
-    """Write a line for each value: hours, images a second with a bar, what binds, GPU-hours, price."""
+    """Write a line for each value: hours, images a second with a bar, what binds, GPU-hours, price.
+
+    Memory is written where it is not the same at all of them.
+    """
     known = [point for point in points if point.planned is not None]
     most = max(_rate(point) for point in known)
-    width = max(len(f"{point.value:g}") for point in points)
+    width = max(len(written(point.value)) for point in points)
+    with_memory = len({point.planned.estimate.memory_bytes for point in known if point.planned}) > 1
     node = known[0].planned
     yield f"{swept.path}, {node.node if node else ''}:"
     for point in points:
-        value = f"{point.value:>{width}g}"
+        value = written(point.value).rjust(width)
         if point.planned is None:
             yield f"{value}  {point.problem}"
             continue
         bar = letter * max(1, round(BAR * _rate(point) / most)) if most else ""
-        yield f"{value}  {bar:<{BAR}}  {', '.join(_words(point))}"
+        yield f"{value}  {bar:<{BAR}}  {', '.join(_words(point, with_memory))}"
 
 
-def _words(point: SweptPoint) -> Iterator[str]:
+def _words(point: SweptPoint, with_memory: bool = False) -> Iterator[str]:
     one = point.planned
     assert one is not None
     costs, hours = one.estimate.costs, one.estimate.hours or 0.0
@@ -42,6 +47,8 @@ def _words(point: SweptPoint) -> Iterator[str]:
     if costs is not None:
         yield f"{short(costs.images_per_s)} images/s"
         yield f"bound by {costs.binds}"
+    if with_memory and one.estimate.memory_bytes is not None:
+        yield f"memory {short(one.estimate.memory_bytes, 'B')}"
     if one.gpu_hours is not None:
         yield f"{short(one.gpu_hours)} GPU-hours"
     if one.energy_kwh is not None:
@@ -88,10 +95,10 @@ def sweep_svg(swept: Swept, points: Sequence[SweptPoint]) -> Markup:
 def _dot(point: SweptPoint, left: float, down: float) -> Markup:
     """Draw one value and write it below."""
     costs = point.planned.estimate.costs if point.planned else None
-    colour, told = _COLOURS[costs.binds if costs else "none"], f"{point.value:g}: {', '.join(_words(point))}"
+    colour, told = _COLOURS[costs.binds if costs else "none"], f"{written(point.value)}: {', '.join(_words(point))}"
     dot = Markup('<circle cx="{}" cy="{}" r="5" fill="{}"><title>{}</title></circle>').format(left, down, colour, told)
     label = Markup('<text x="{}" y="{}" text-anchor="middle">{}</text>')
-    return dot + label.format(left, HEIGHT - BOTTOM + 18, f"{point.value:g}")
+    return dot + label.format(left, HEIGHT - BOTTOM + 18, written(point.value))
 
 
 def _line(kind: str, places: Sequence[tuple[float, float]]) -> Markup:

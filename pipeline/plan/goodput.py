@@ -32,8 +32,8 @@ class Circumstances:
     machine_days: float = 264.0
     """Days of a machine between two interruptions."""
     repair_hours: float = 24.0
-    preempt_days: float = math.inf
-    """Days of a machine between two announcements that it is taken away."""
+    preempt_days: float | None = None
+    """Days of a machine between two announcements that it is taken away; None where none is."""
     start_s: float = 120.0
     """From having machines to the first step."""
     stall_s: float | None = None
@@ -90,5 +90,6 @@ def trip(graph: Graph, plan: Plan, node: str, gpus: int, around: Circumstances) 
     )
     rented = machines + math.ceil(machines * around.spares)
     days = around.machine_days * 8 / each
-    dangers = hazards(days, around.repair_hours * 3600, around.preempt_days)
+    taken = math.inf if around.preempt_days is None else around.preempt_days
+    dangers = hazards(days, around.repair_hours * 3600, taken)
     return Trip({f"machine {number}": {"GPU": float(each)} for number in range(rented)}, model, dangers)

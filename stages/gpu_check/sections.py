@@ -47,11 +47,13 @@ NAMES = tuple(section.name for section in SECTIONS)
 
 def chosen(asked: str | None) -> tuple[str, ...]:
     """Read `a,b`; all sections where nothing is given. UsageError for a name that there is none of."""
-    wanted = NAMES if not asked else tuple(name.strip() for name in asked.split(",") if name.strip())
+    wanted = NAMES if asked is None else tuple(name.strip() for name in asked.split(",") if name.strip())
     unknown = [name for name in wanted if name not in NAMES]
     if unknown or not wanted:
         found = f"no section {', '.join(unknown)}" if unknown else "no section is named"
-        raise UsageError(f"check the GPU by --sections {asked}", found, f"choose among {','.join(NAMES)}")
+        raise UsageError(
+            f"check the GPU by --sections {asked or repr(asked)}", found, f"choose among {','.join(NAMES)}"
+        )
     return wanted
 
 

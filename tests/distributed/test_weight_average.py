@@ -62,9 +62,9 @@ def train_all(folder: Path, rank: Rank) -> None:
         total = STEPS[precision]
         case = folder / f"{zero}-{precision}"
         whole = engine_of(rank, zero, precision)
-        followed = Followed(gathered(whole, zero))
+        followed = Followed(gathered(whole))
         for facts in steps(whole, way(0, total)):
-            followed.update(gathered(whole, zero))
+            followed.update(gathered(whole))
             if facts.step == HALF:
                 write_state(whole, case / "half", rank.rank)
         write_state(whole, case / "whole", rank.rank)

@@ -5,6 +5,7 @@ import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 import jsonschema
@@ -14,7 +15,9 @@ from markdown_pages import HISTORY, ROOT, Code, Page, pages
 from typer.exceptions import TyperException
 
 import vitpipe
+from vitpipe.infra.errors import UsageError
 from vitpipe.pipeline.cli.main import app
+from vitpipe.pipeline.plan.given_machines import cluster, gpu_kinds
 from vitpipe.pipeline.spec.load import load
 from vitpipe.pipeline.spec.schema import json_schema
 from vitpipe.pipeline.spec.text.problems import Problems, SpecError
@@ -57,7 +60,12 @@ OPTIONS = {
 
 
 def wrong_yaml(code: Code) -> str | None:
-    """Say what is wrong with a block: a whole file as `validate` says it, some nodes by the schema."""
+    """Say what is wrong with a block: a whole file as `validate` says it, some nodes by the schema.
+
+    One that begins by naming an option of `plan` is what that takes.
+    """
+    if option := re.match(r"# --(gpus|cluster)-file", code.text):
+        return _refused(gpu_kinds if option[1] == "gpus" else cluster, code.text)
     document = plain(parse(code.text, "x", Problems("read")))
     if "version" in document:
         try:
@@ -68,6 +76,17 @@ def wrong_yaml(code: Code) -> str | None:
     nodes = {"nodes": document} if all(isinstance(one, Mapping) for one in document.values()) else document
     whole = {"version": 1, "name": "x", "store": "file:///x", **(document if "nodes" in document else nodes)}
     return next((error.message for error in PART.iter_errors(whole)), None)
+
+
+def _refused(read: Callable[[Path], Any], text: str) -> str | None:
+    with NamedTemporaryFile("w", suffix=".yaml") as file:
+        file.write(text)
+        file.flush()
+        try:
+            read(Path(file.name))
+        except UsageError as error:
+            return str(error)
+    return None
 
 
 def wrong_field(code: Code) -> str | None:
@@ -192,6 +211,8 @@ def test_what_pages_say_is_what_the_program_takes():
         ("```yaml\nshards:\n  stage: ingest\n  config: {sauce: {kind: folder}}\n```", "sauce"),
         ("```yaml\nnodes:\n  a: {stage: ingests}\n```", "ingests"),
         ("```yaml\nrebuse: all\n```", "rebuse"),
+        ("```yaml\n# --cluster-file: mine\ncores_a_machine: 64\n```", "cores_a_machine"),
+        ("```yaml\n# --gpus-file: mine\nH100: {price: 2}\n```", "price"),
         ("Say `deduplicate: {near: {haming: 4}}`.", "haming"),
         ("```\nvitpipe rum my.yaml\n```", "no command rum"),
         ("```\nvitpipe plan my.yaml --replace x   # no such option there\n```", "plan has no --replace"),

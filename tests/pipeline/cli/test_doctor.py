@@ -241,6 +241,20 @@ def test_a_gpu_is_checked_by_a_program_of_its_own(
     assert capfd.readouterr().out.strip() == str(["--json"])
 
 
+def test_a_check_of_the_gpu_ends_itself_where_the_verb_is_asked_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = (
+        "import os, pathlib, signal, time; signal.signal(15, lambda *_: (pathlib.Path('ended').touch(), os._exit(0)))"
+    )
+    (tmp_path / "waits.py").write_text(f"{code}; os.kill(os.getppid(), signal.SIGTERM); time.sleep(60)")
+    monkeypatch.setattr(doctor_verb, "GPU_CHECK", "waits")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert invoke(["doctor", "--gpu"]) == 6
+    assert (tmp_path / "ended").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [(["--minutes", "2"], "--minutes belong to --gpu"), (["--gpu", "--cluster"], "not a cluster's")],

@@ -51,13 +51,38 @@ def test_what_never_ends_is_told(goodput: Vitpipe) -> None:
     assert code == 0 and out.startswith("64 GPUs, as set: never ends, step ")
 
 
+def test_sizes_that_do_not_fit_are_rows_and_all_of_it_is_json(goodput: Vitpipe) -> None:
+    code, out, _ = goodput("--gpus", "8,4097", "--seeds", "1", "--json")
+    told = json.loads(out, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+    assert code == 0 and told["assumes"]["preempt_days"] is None
+    fits, too_many = told["simulated"]
+    assert fits["goodput"] > 0.9 and too_many["does_not_fit"].startswith("4097 workers would share 64 micro-batches")
+    assert "4097 GPUs, as set: does not fit, 4097 workers" in goodput("--gpus", "8,4097", "--seeds", "1")[1]
+
+
+def test_machines_are_those_of_the_files_of_a_plan(goodput: Vitpipe, tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("{gpus_per_machine: 4, gpu_hours_between_failures: 19200, network_gbit_per_s: 1}")
+    (tmp_path / "g.yaml").write_text("H100: {utilisation: {default: 0.1}}")
+    asked = ("--gpus", "8", "--seeds", "1", "--json")
+    cluster, gpus = ("--cluster-file", "c.yaml"), ("--gpus-file", "g.yaml")
+    plain, slow, linked, set_otherwise = (
+        json.loads(goodput(*asked, *more)[1])
+        for more in ((), gpus, cluster, (*cluster, "--gpus-per-machine", "8", "--machine-days", "264"))
+    )
+    assert (plain["assumes"]["gpus_per_machine"], plain["assumes"]["machine_days"]) == (8, 264)
+    assert (linked["assumes"]["gpus_per_machine"], linked["assumes"]["machine_days"]) == (4, 100)
+    days = [one["simulated"][0]["days"] for one in (plain, slow, linked, set_otherwise)]
+    assert days[1] > 3 * days[0] and days[2] > 2 * days[0]
+    assert days[3] == days[0], "one machine of eight has no link to another"
+
+
 @pytest.mark.parametrize(
     ("asked", "told"),
     [
         (("--gpus", "8,many"), "'many' is no number from 1 to 65536"),
         (("--gpus", "0"), "'0' is no number from 1 to 65536"),
         (("--node", "shards"), "its pretrainings are backbone"),
-        (("--gpus", "4097"), "4097 workers would share 64 micro-batches"),
+        (("--gpus", "4097,5000"), "simulate 4097,5000 GPUs: 4097 workers would share 64 micro-batches"),
     ],
 )
 def test_what_cannot_be_simulated_is_told(asked: tuple[str, ...], told: str, goodput: Vitpipe) -> None:

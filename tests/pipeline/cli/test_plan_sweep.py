@@ -10,7 +10,11 @@ import pytest
 from counted import asked
 from test_conform_verb import SPEC
 
+from vitpipe.infra.errors import UsageError
 from vitpipe.pipeline.cli import main as cli
+from vitpipe.pipeline.plan.sweep_fields import field_meant
+from vitpipe.pipeline.plan.sweep_values import read, written
+from vitpipe.pipeline.spec.load import load
 
 Run = Callable[..., tuple[int, str, str]]
 OF = "nodes.backbone.resources"
@@ -52,6 +56,8 @@ def test_a_sweep_is_a_table_with_bars_and_a_drawing(plan: Run, tmp_path: Path) -
     assert code == 0
     head, eight, many, drawn, *_ = out.splitlines()
     assert head == "nodes.backbone.resources.workers, backbone:" and drawn == "drawn: x.svg"
+    again = plan(*ON_GPUS, "--sweep", "workers=8,64", "--svg", "x.svg")[1]
+    assert "drawn: x.svg, in place of what was there" in again
     assert eight.count("#") < many.count("#") == 30 and "bound by compute" in eight and "price" in many
     root = ET.parse(tmp_path / "x.svg").getroot()
     told = [one.text or "" for one in root.iter("{http://www.w3.org/2000/svg}title")]
@@ -73,14 +79,65 @@ def test_a_value_that_cannot_be_is_said_and_the_others_stand(plan: Run) -> None:
     ("text", "words"),
     [
         ("workers=8,x", "'x' is no number"), ("workers=nan", "'nan' is no number"), ("workers", "are needed"),
-        ("workers=...,8", "between two values"), ("workers=16,8,...,1", "cannot lead from 16, 8 to 1"),
-        ("worker=8", "did you mean 'workers'"), ("nodes.back.config.seed=1", "did you mean 'backbone'"),
-        ("workers=0,-1", "none of its values"), ("zero=7", "none of its values"), ("seed=1,2,...,1e300", "at most 200"),
+        ("workers=...,8", "between two values"), ("workers=16,8,...,1", "`...` goes up"),
+        ("workers=8,8,...,16", "`...` goes up"), ("workers=0,1,...,16", "`...` goes up"),
+        ("workers=1,2,...,1e30", "more than 64 values"), ("seed=" + ",".join(map(str, range(65))), "more than 64"),
     ],
 )  # fmt: skip
-def test_a_sweep_over_what_is_no_number_or_no_field(text: str, words: str, plan: Run) -> None:
+def test_values_are_looked_at_before_anything_is_read(text: str, words: str, plan: Run, tmp_path: Path) -> None:
+    (tmp_path / "my.yaml").unlink()
+    code, _, err = plan("--sweep", text)
+    assert code == 2 and words in " ".join(err.split()), err
+
+
+def test_values_between_whole_numbers_are_whole() -> None:
+    name, found = read("a.workers=8,9,...,100")
+    assert name == "a.workers" and found[:4] == (8, 9, 10, 11) and all(one.is_integer() for one in found)
+    assert read("lr=0.1,0.2,...,0.8")[1] == pytest.approx((0.1, 0.2, 0.4, 0.8)) and read("w=1,1,2")[1] == (1, 2)
+    assert [written(one) for one in (8.0, 1234567.0, 0.1, 1e-4)] == ["8", "1234567", "0.1", "0.0001"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("worker=8", "Did you mean 'workers'"), ("nodes.back.config.seed=1", "Did you mean 'backbone'"),
+        ("foo=1", "Write its whole name"), ("name=1", "Write its whole name"), ("vars.papers=1", "mean 'paper'"),
+        ("vars.x=1", "no such entry of `vars`"), ("utilisation=1", "a field of GPUs"), ("limit=1", "fields end so"),
+        ("workers=0,-1", "none of its values"), ("zero=7", "none of its values"),
+    ],
+)  # fmt: skip
+def test_a_sweep_over_no_field(text: str, words: str, plan: Run) -> None:
     code, _, err = plan(*ON_GPUS, "--sweep", text)
-    assert code == 2 and words.lower() in " ".join(err.split()).lower(), err
+    assert code == 2 and words in " ".join(err.split()), err
+
+
+def test_fields_are_found_by_their_end_however_deep() -> None:
+    spec, of = load(SPEC), "nodes.backbone.config.model"
+    for name, path in (
+        ("image_px", f"{of}.image_px"), ("model.dropout", f"{of}.dropout"), ("backbone.image_px", f"{of}.image_px"),
+        ("zero", f"{OF}.zero"), ("sets.limit", "nodes.sets.config.source.limit"), ("vars.paper", "vars.paper"),
+    ):  # fmt: skip
+        assert field_meant(name, spec)[1] == path
+    with pytest.raises(UsageError, match=r"nodes\.sets\.config\.source\.limit"):
+        field_meant("limit", spec)
+
+
+def test_what_goes_with_no_sweep_or_with_one_alone(plan: Run, tmp_path: Path) -> None:
+    for words, told in (
+        (("--sweep", "workers=8", "--sweep", "zero=1,2"), "--sweep is given 2 times"),
+        (("--sweep", "workers=8", "--max-hours", "3", "--max-price", "4"), "--max-hours and --max-price would limit"),
+        (("--svg", "x.svg"), "--svg draws a sweep"),
+    ):  # fmt: skip
+        code, _, err = plan(*words)
+        assert code == 2 and told in " ".join(err.split()), err
+    assert not (tmp_path / "x.svg").exists()
+
+
+def test_memory_is_written_where_it_changes(plan: Run) -> None:
+    _, out, _ = plan(*ON_GPUS, "--sweep", "micro_batch=8,64")
+    eight, many = out.splitlines()[1:3]
+    assert "memory" in eight and "memory" in many
+    assert "memory" not in plan(*ON_GPUS, "--sweep", "network_gbit_per_s=100,3200")[1]
 
 
 def test_a_sweep_asks_the_store_no_more_than_a_plan(plan: Run) -> None:
@@ -144,10 +201,20 @@ def test_a_table_of_gpus_adds_kinds_and_replaces_fields(plan: Run, tmp_path: Pat
 @pytest.mark.parametrize(
     ("option", "text", "words"),
     [
-        ("--gpus-file", "H100: {watts: -1}", "watts"), ("--gpus-file", "H100: 3", "no fields"),
-        ("--gpus-file", "X1: {watts: 3}", "peak_flops"), ("--gpus-file", "- a", "no mapping"),
-        ("--cluster-file", "cores: 3", "cores_per_machine"), ("--cluster-file", "a: [", "no YAML"),
-        ("--cluster-file", None, "No such file"),
+        ("--gpus-file", "H100: {watts: -1}", "t.yaml:1:15: H100.watts: should be greater than 0, not -1"),
+        ("--gpus-file", "H100: 3", "H100 is 3, no fields. Write such as H100: {peak_flops"),
+        ("--gpus-file", "X1: {watts: 3}", "X1 is no kind that is known, and lacks peak_flops, memory_bytes"),
+        ("--gpus-file", "H100: {utilisation: {L/61: 0.5}}", "there is no variant 'L/61'; did you mean 'L/16'?"),
+        ("--gpus-file", "H100: {peak_flop: 3}", "unknown key 'peak_flop'; did you mean 'peak_flops'?"),
+        ("--gpus-file", "- a", "it maps no names to values. Write such as H100: {"),
+        ("--gpus-file", "", "it is empty. Write such as H100: {"), ("--gpus-file", None, "no such file"),
+        ("--cluster-file", "", "it is empty. Write such as network_gbit_per_s: 400"),
+        ("--cluster-file", "word", "it maps no names to values. Write such as network_gbit_per_s: 400"),
+        ("--cluster-file", "cores: 3", "unknown key 'cores'"), ("--cluster-file", "a: [", "not valid YAML"),
+        ("--cluster-file", "store_gbit_per_s: 1\nstore_gbit_per_s: 2", "duplicate key 'store_gbit_per_s'"),
+        ("--cluster-file", "store_gbit_per_s: true", "store_gbit_per_s: should be a valid number, not true"),
+        ("--cluster-file", "gpus_per_machine: '8'", "gpus_per_machine: should be a valid integer, not '8'"),
+        ("--cluster-file", None, "no such file"),
     ],
 )  # fmt: skip
 def test_a_table_that_says_nothing_is_bad_usage(
@@ -156,4 +223,4 @@ def test_a_table_that_says_nothing_is_bad_usage(
     if text is not None:
         (tmp_path / "t.yaml").write_text(text)
     code, _, err = plan(*ON_GPUS, option, "t.yaml")
-    assert code == 2 and words in " ".join(err.split()), err
+    assert code == 2 and words.lower() in " ".join(err.split()).lower(), err

@@ -4,8 +4,11 @@ The sections are stand-ins of a line each: no torch is imported.
 """
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -84,6 +87,9 @@ def test_sections_are_chosen_by_name() -> None:
     assert sections.chosen(None) == sections.NAMES and sections.chosen("speed, losses") == ("speed", "losses")
     with pytest.raises(UsageError, match="no section spede"):
         sections.chosen("spede")
+    for empty in ("", " , "):
+        with pytest.raises(UsageError, match="no section is named"):
+            sections.chosen(empty)
     with pytest.raises(UsageError, match="that is no time"):
         program.Options(minutes=0)
 
@@ -174,6 +180,33 @@ def test_the_program_prints_json_and_ends_with_its_code(
     assert f"not shown: losses; tables in {tmp_path / 'report.md'}" in capsys.readouterr().out
     monkeypatch.setattr(sys, "argv", ["gpu_check", "--sections", "spede"])
     assert __main__.main() == 2 and "no section spede" in capsys.readouterr().err
+
+
+ENDED = """
+import sys
+from vitpipe.stages.gpu_check import __main__, program
+out, code = sys.argv[1:]
+program.command = lambda name, way, rows: [sys.executable, "-c", code]
+sys.argv[1:] = ["--sections", "losses", "--device", "cpu", "--out", out]
+sys.exit(__main__.main())
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_check_that_is_asked_to_end_leaves_no_section_and_no_files(tmp_path: Path, number: int) -> None:
+    begun = tmp_path / "begun"
+    hangs = f"import os, time; open({str(begun)!r}, 'w').write(str(os.getpid()) + '.'); time.sleep(60)"
+    words = [sys.executable, "-c", ENDED, str(tmp_path / "out"), hangs]
+    check = subprocess.Popen(words, env={**os.environ, "TMPDIR": str(tmp_path)}, stdout=subprocess.DEVNULL)
+    while not (begun.exists() and begun.read_text().endswith(".")):
+        assert check.poll() is None
+        time.sleep(0.05)
+    check.send_signal(number)
+    check.send_signal(number)
+    assert check.wait(timeout=30) == 128 + number
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(begun.read_text()[:-1]), 0)
+    assert not list(tmp_path.glob("vitpipe-gpu-*")) and (tmp_path / "out" / "losses.log").exists()
 
 
 def test_a_way_knows_its_device(tmp_path: Path) -> None:

@@ -1,0 +1,64 @@
+"""What `--sweep` asks for, before any spec is read: the name of a field and the numbers that it is to have."""
+
+import math
+
+from vitpipe.infra.errors import UsageError
+
+MOST_VALUES = 64
+FORM = "write numbers, such as --sweep workers=8,16,32"
+
+
+def read(text: str) -> tuple[str, tuple[float, ...]]:
+    """Read `a.b=x,y,...,z` as a name and its values, each once. UsageError for what is no number, and for too many.
+
+    `...` is filled in by the ratio of the two before it; between whole numbers stand whole numbers.
+    """
+    name, equals, listed = text.partition("=")
+    if not equals or not name.strip() or not listed:
+        raise UsageError(f"sweep {text!r}", "a field and its values are needed", FORM)
+    name, found = name.strip(), list[float]()
+    words = [word.strip() for word in listed.split(",")]
+    for place, word in enumerate(words):
+        if word != "...":
+            found.append(_number(name, word))
+        elif len(found) < 2 or place + 1 >= len(words):
+            raise UsageError(f"sweep {name}", "`...` stands between two values and a last one", FORM)
+        else:
+            found += _between(name, found[-2], found[-1], _number(name, words[place + 1]))
+    values = tuple(dict.fromkeys(found))
+    _refuse_many(name, len(values))
+    return name, values
+
+
+def written(value: float) -> str:
+    """Write a number as YAML reads it back: a whole one without a point."""
+    return str(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)
+
+
+def _between(name: str, first: float, second: float, last: float) -> list[float]:
+    """Fill in `...`, without its ends."""
+    if not 0 < first < second <= last:
+        found = f"`...` goes up, by the ratio of the two before it, not from {first:g}, {second:g} to {last:g}"
+        raise UsageError(f"sweep {name}", found, "write the least first")
+    ratio = second / first
+    count = math.floor((math.log(last) - math.log(second)) / math.log(ratio) + 1e-9)
+    _refuse_many(name, count)
+    steps = [second * ratio**step for step in range(1, count + 1)]
+    if all(one.is_integer() for one in (first, second, last)):
+        steps = [float(round(step)) for step in steps]
+    return [step for step in steps if step < last]
+
+
+def _refuse_many(name: str, count: int) -> None:
+    if count > MOST_VALUES:
+        raise UsageError(f"sweep {name}", f"these are more than {MOST_VALUES} values", "name fewer, or a larger ratio")
+
+
+def _number(name: str, word: str) -> float:
+    try:
+        value = float(word)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise UsageError(f"sweep {name}", f"{word!r} is no number", FORM)
+    return value
