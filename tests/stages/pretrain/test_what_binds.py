@@ -120,9 +120,7 @@ def test_cores_that_no_machine_has_are_no_advice() -> None:
     assert costs("Ti/16", cluster=roomy, resources=eight | {"cpus_per_worker": int(cores)}).binds == "compute"
     followed = costs("B/16", resources={"cpus_per_worker": 1})
     cores = int(followed.needed["cores_per_worker"])
-    assert cores <= 14 and f"{cores} cores a worker (resources.cpus_per_worker: {cores}) would do" in binding(
-        followed
-    )
+    assert cores <= 14 and f"{cores} cores a worker (resources.cpus_per_worker: {cores}) would do" in binding(followed)
 
 
 def test_fp32_is_reckoned_by_its_own_peak_or_not_at_all() -> None:
