@@ -57,7 +57,8 @@ def estimate(config: PretrainConfig, resources: PretrainResources, inputs: Given
     gpus = resources.gpus_per_worker if resources.gpus_per_worker is not None else min(1, known.gpus)
     memory = memory_bytes(config, resources, model, gpus)
     unknown = known.no_speed(config.precision) if gpus else ""
-    training = CostedPretraining(recipe, model, steps, gpus, resources.most_workers, inputs["shards"][0], known)
+    ranks = _ranks(resources, gpus, known)
+    training = CostedPretraining(recipe, model, steps, gpus, ranks, inputs["shards"][0], known)
     return Estimate(
         steps=steps,
         images=images,
@@ -76,6 +77,12 @@ def estimate(config: PretrainConfig, resources: PretrainResources, inputs: Given
             *((unknown,) if unknown else training.doubts()),
         ),
     )
+
+
+def _ranks(resources: PretrainResources, gpus: float, known: Known) -> int:
+    """As many as the plan's GPUs hold, between the least and the most."""
+    held = int(known.gpus // gpus) if gpus and known.gpus else resources.most_workers
+    return max(resources.least_workers, min(resources.most_workers, held))
 
 
 def _steps_before(recipe: ResolvedRecipe, inputs: Given) -> int:

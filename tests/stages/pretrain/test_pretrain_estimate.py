@@ -30,6 +30,13 @@ def test_the_papers_l16_on_imagenet_21k() -> None:
     assert found.flops / 400e12 / 3600 < found.hours * 8 < 1.02 * found.flops / 400e12 / 3600, "and its collectives"
 
 
+def test_an_elastic_gang_is_planned_as_large_as_its_gpus_hold() -> None:
+    elastic = PretrainResources(workers=(4, 8), gpus_per_worker=1)
+    for gpus, ranks in ((2, 4), (4, 4), (6, 6), (8, 8), (64, 8)):
+        costs = estimate(paper(), elastic, {"shards": (I21K,)}, Known(gpus=gpus)).costs
+        assert costs is not None and costs.workers == ranks
+
+
 def test_without_shards_nothing_is_claimed() -> None:
     assert estimate(paper(), PretrainResources(), {"shards": (Estimate(),)}, Known()).steps is None
 
