@@ -29,7 +29,8 @@ def show_plan(plan: Plan, uri: str, why: bool, stands_still: str) -> None:
 
 def show_sum(total: Mapping[str, Any], machine: Machine, schedule: Schedule) -> None:
     """Print how long all of it takes, and what it costs by which assumptions."""
-    if words := _schedule_words(schedule, machine):
+    words = _schedule_words(schedule, machine)
+    if words and (total["flops"] or not schedule.unknown):  # else of the rest, which says little
         say(folded(words))
     if total["flops"]:
         say(folded(f"{display.total_line(total, machine.name)}; {machine.assumption()}"))

@@ -1,5 +1,6 @@
 """The tutorial's first steps, typed as it says: its messages, its two edits, its plan."""
 
+import os
 import re
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from markdown_pages import ROOT, Page
 
 from vitpipe.pipeline.cli import main as cli
 from vitpipe.pipeline.cli.starters import write_starter
+from vitpipe.pipeline.plan import given_machines
 
 TUTORIAL = Page(ROOT / "docs/tutorial.md")
 
@@ -22,6 +24,8 @@ def test_the_first_steps_say_what_the_tutorial_shows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(given_machines, "core_gflops", lambda: 85.0)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
     draw(Path("photos"))
     write_starter(Path("my.yaml"), "small")
 
