@@ -124,8 +124,8 @@ def plain_curve(
 def compare_curves(folder: Path, zero: int, precision: str, plain: Iterable[tuple[float, float]]) -> None:
     """Compare losses and gradient norms, left in files by two ranks, with plain torch's.
 
-    fp32: another order of sums of at most 340 terms, over 6 steps of Adam, as in test_parallel_equals_serial; terms of a
-    gradient that nearly cancel leave its norm less: DeepSpeed's ZeRO 2 is 1.9e-5 off in a first step, ZeRO 1 2.8e-5.
+    fp32: another order of sums of at most 340 terms, over 6 steps of Adam, as in test_parallel_equals_serial. Terms of
+    a gradient that nearly cancel leave its norm less: DeepSpeed's ZeRO 2 is 1.9e-5 off in a first step, ZeRO 1 2.8e-5.
     bf16 keeps 8 bits, 4e-3 relative: a loss is that near, gradient norms a few times less so.
     """
     first, second = (json.loads((folder / f"{zero}-{precision}-{rank}.json").read_text()) for rank in (0, 1))
