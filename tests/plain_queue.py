@@ -161,7 +161,7 @@ class PlainQueue:
             return None
 
         def first(ticket):
-            return ticket.ends_at_first(now)
+            return now if ticket.ends <= now or math.isinf(ticket.ends) else ticket.ends
 
         times = sorted({now, *map(first, self.out)})
         start = max(

@@ -121,10 +121,6 @@ class Ticket(Generic[Item]):
         estimate, passed = max(self.ends - self.began, SLACK), now - self.began
         return self.began + estimate * 2.0 ** (math.floor(math.log2(max(passed / estimate, 1.0))) + 1)
 
-    def ends_at_first(self, now: float) -> float:
-        """When it may end: at once, where its end is not known or has passed."""
-        return now if self.ends <= now or math.isinf(self.ends) else self.ends
-
 
 AnyTicket = Ticket[Any]
 """A ticket for any item: the queue of all nodes looks at none."""

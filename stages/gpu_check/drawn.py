@@ -34,8 +34,8 @@ class PhotoSize:
     """How fast amplitudes fall with frequency: 1.46 gives 71 KB at 500 x 375, 1.75 gives 295 KB at 1600 x 1200."""
 
 
-def photograph(size: PhotoSize, seed: int) -> bytes:
-    """Draw one JPEG, 4:2:0."""
+def picture(size: PhotoSize, seed: int) -> Image.Image:
+    """Draw one, in YCbCr."""
     rng = np.random.default_rng(seed)
     rows, columns = np.fft.fftfreq(size.height)[:, None], np.fft.rfftfreq(size.width)[None]
     frequency = np.hypot(rows, columns) + 1 / size.width
@@ -51,8 +51,13 @@ def photograph(size: PhotoSize, seed: int) -> bytes:
         edges += step * (x - at > slope * (y - size.height / 2))
     planes[0] += edges + GRAIN * rng.standard_normal(edges.shape)
     pixels = np.stack([120 + planes[0], 128 + planes[1], 128 + planes[2]], axis=-1).clip(0, 255).astype(np.uint8)
+    return Image.fromarray(pixels, "YCbCr")
+
+
+def photograph(size: PhotoSize, seed: int) -> bytes:
+    """Draw one JPEG, 4:2:0."""
     file = io.BytesIO()
-    Image.fromarray(pixels, "YCbCr").save(file, "JPEG", quality=QUALITY)
+    picture(size, seed).save(file, "JPEG", quality=QUALITY)
     return file.getvalue()
 
 

@@ -7,16 +7,13 @@ import io
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from photos import ingest, write
-from PIL import Image
 
 from vitpipe.stages.artifacts import ShardSet
+from vitpipe.stages.gpu_check.drawn import QUALITY, PhotoSize, picture
 from vitpipe.stages.record import load_artifact
 
-QUALITY = 90
 SUFFIXES = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}
-GRAIN = 1.0
 
 
 @dataclass(frozen=True)
@@ -44,24 +41,9 @@ OTHER_FORMATS = tuple(
 
 def photograph(kind: Kind, seed: int) -> bytes:
     """One file; a JPEG is 4:2:0, a WebP lossy of the same quality."""
-    rng = np.random.default_rng(seed)
-    rows, columns = np.fft.fftfreq(kind.height)[:, None], np.fft.rfftfreq(kind.width)[None]
-    frequency = np.hypot(rows, columns) + 1 / kind.width
-    planes = []
-    for strength in (45.0, 12.0, 12.0):
-        spectrum = np.fft.rfft2(rng.standard_normal((kind.height, kind.width))) / frequency**kind.slope
-        plane = np.fft.irfft2(spectrum, (kind.height, kind.width))
-        planes.append(strength * plane / plane.std())
-    edges = np.zeros((kind.height, kind.width))
-    y, x = np.mgrid[: kind.height, : kind.width]
-    for _ in range(6):
-        slope, at, step = rng.normal(0, 1.5), rng.random() * kind.width, rng.normal(0, 25)
-        edges += step * (x - at > slope * (y - kind.height / 2))
-    planes[0] += edges + GRAIN * rng.standard_normal(edges.shape)
-    pixels = np.stack([120 + planes[0], 128 + planes[1], 128 + planes[2]], axis=-1).clip(0, 255).astype(np.uint8)
     file = io.BytesIO()
-    picture = Image.fromarray(pixels, "YCbCr")
-    (picture if kind.form == "JPEG" else picture.convert("RGB")).save(file, kind.form, quality=QUALITY)
+    drawn = picture(PhotoSize(kind.width, kind.height, kind.slope), seed)
+    (drawn if kind.form == "JPEG" else drawn.convert("RGB")).save(file, kind.form, quality=QUALITY)
     return file.getvalue()
 
 

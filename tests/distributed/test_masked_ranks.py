@@ -52,7 +52,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(("zero", "precision"), CELLS)
 def test_two_ranks_give_plain_torchs_losses(trained: Path, zero: int, precision: str) -> None:
-    compare_curves(trained, zero, precision, plain_curve(model(), read, OBJECTIVE))
+    """Terms of its first gradient nearly cancel: DeepSpeed's own ZeRO 2 is 1.9e-5 off in the norm, ZeRO 1 2.8e-5."""
+    within = 4e-5 if zero == 1 else 2e-5
+    compare_curves(trained, zero, precision, plain_curve(model(), read, OBJECTIVE), norms_within=within)
 
 
 def test_ranks_compile_nothing_and_share_no_memory_by_name(trained: Path) -> None:

@@ -121,16 +121,17 @@ def plain_curve(
     return curve
 
 
-def compare_curves(folder: Path, zero: int, precision: str, plain: Iterable[tuple[float, float]]) -> None:
+def compare_curves(
+    folder: Path, zero: int, precision: str, plain: Iterable[tuple[float, float]], norms_within: float = 2e-5
+) -> None:
     """Compare losses and gradient norms, left in files by two ranks, with plain torch's.
 
-    fp32: another order of sums of at most 340 terms, over 6 steps of Adam, as in test_parallel_equals_serial. Terms of
-    a gradient that nearly cancel leave its norm less: DeepSpeed's ZeRO 2 is 1.9e-5 off in a first step, ZeRO 1 2.8e-5.
+    fp32: another order of sums of at most 340 terms, over 6 steps of Adam, as in test_parallel_equals_serial.
     bf16 keeps 8 bits, 4e-3 relative: a loss is that near, gradient norms a few times less so.
     """
     first, second = (json.loads((folder / f"{zero}-{precision}-{rank}.json").read_text()) for rank in (0, 1))
     assert first == second
-    wide, wider = (2e-5, 6e-5) if precision == "fp32" else (2 * 4e-3, 10 * 4e-3)
+    wide, wider = (2e-5, norms_within) if precision == "fp32" else (2 * 4e-3, 10 * 4e-3)
     for (loss, norm), (wanted_loss, wanted_norm) in zip(first, plain, strict=True):
         assert loss == pytest.approx(wanted_loss, rel=wide)
         assert norm == pytest.approx(wanted_norm, rel=wider)

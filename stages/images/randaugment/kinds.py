@@ -3,13 +3,10 @@
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-import numpy as np
-
 from vitpipe.stages.images.config import RandAugmentSettings
-from vitpipe.stages.images.extension import Bytes
 from vitpipe.stages.images.keys import Floats
 from vitpipe.stages.images.randaugment import big_vision, timm, torchvision
-from vitpipe.stages.images.steps import Step, take_steps
+from vitpipe.stages.images.steps import Step
 
 
 class Variation(NamedTuple):
@@ -38,10 +35,3 @@ def steps_for(settings: RandAugmentSettings, draws_BD: Floats, height: int, widt
     kind = KINDS[settings.kind]
     layers = draws_BD.reshape(len(draws_BD), settings.layers, kind.draws).tolist()
     return [kind.steps(settings, draws, height, width) for draws in layers]
-
-
-def rand_augment(planes: Bytes, settings: RandAugmentSettings, draws: Floats) -> Bytes:
-    """Vary contiguous uint8 planes (3, H, W) by `draws_for` numbers in [0, 1); they are not written to."""
-    varied = np.array(planes, order="C")
-    take_steps(varied, steps_for(settings, draws[None], *planes.shape[1:])[0])
-    return varied

@@ -19,7 +19,7 @@ from vitpipe.stages.images.config import STRONGEST, RandAugmentSettings
 from vitpipe.stages.images.keys import uniforms
 from vitpipe.stages.images.numpy_steps import What
 from vitpipe.stages.images.randaugment import big_vision, timm, torchvision
-from vitpipe.stages.images.randaugment.kinds import KINDS, draws_for, rand_augment, steps_for
+from vitpipe.stages.images.randaugment.kinds import KINDS, draws_for, steps_for
 from vitpipe.stages.images.steps import Step, take_steps
 
 FOLDER = Path(__file__).parent / "originals"
@@ -32,6 +32,12 @@ PILLOWS = {What.BILINEAR: Image.Resampling.BILINEAR, What.BICUBIC: Image.Resampl
 
 def snake(name: str) -> str:
     return re.sub(r"(?<!^)(?=[A-Z])", "_", name.replace("AutoC", "Autoc")).lower()
+
+
+def rand_augment(planes: np.ndarray, settings: RandAugmentSettings, draws: np.ndarray) -> np.ndarray:
+    varied = np.array(planes, order="C")
+    take_steps(varied, steps_for(settings, draws[None], *planes.shape[1:])[0])
+    return varied
 
 
 def photographs() -> list[np.ndarray]:
