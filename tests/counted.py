@@ -6,6 +6,7 @@ Nothing of either store is replaced: requests are counted where botocore sends t
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from threading import Lock
 from typing import Any
 from unittest import mock
@@ -21,8 +22,11 @@ CALLS = (
 
 
 @contextmanager
-def asked() -> Iterator[Counter[str]]:
-    """Count what is asked of any store of this process, by `METHOD path` or by the folder store's `verb path`."""
+def asked(below: Path = Path("/")) -> Iterator[Counter[str]]:
+    """Count what is asked of S3 and of folder stores `below`, by `METHOD path` or by the folder store's `verb path`.
+
+    A thread that a run of another test has left for a moment asks too, of a folder of its own.
+    """
     counts: Counter[str] = Counter()
     lock = Lock()
 
@@ -40,7 +44,8 @@ def asked() -> Iterator[Counter[str]]:
         original = getattr(LocalStore, verb)
 
         def call(self: LocalStore, *args: Any, **more: Any) -> Any:
-            count(f"{verb} {self.root.name}/{args[0] if args else ''}")
+            if self.root.is_relative_to(below):
+                count(f"{verb} {self.root.name}/{args[0] if args else ''}")
             return original(self, *args, **more)
 
         return call

@@ -99,8 +99,9 @@ def test_no_number_that_is_accepted_crashes_a_plan(node: str, section: str, plan
         left = dict(enumerate(filled[start : start + 60]))
         # `plan` validates first; what does not fit for other reasons is told by node
         while said := plan(beside(node, section, list(left.values())), ("plan",)):
-            problems = json.loads(said)["error"]["problems"]
-            at = {int(one["path"].split(".")[1].rpartition("-")[2]) for one in problems}
+            error = json.loads(said)["error"]
+            told = [one["path"].split(".")[1] for one in error["problems"]] if "problems" in error else [error["asked"]]
+            at = {int(one.rpartition("-")[2].split()[0]) for one in told}
             left = dict(enumerate(one for number, one in left.items() if number not in at))
 
 

@@ -44,7 +44,7 @@ def status(folder: Path, nodes: dict[str, Any] = NODES) -> RunStatus:
 
 def seen(folder: Path) -> tuple[dict[str, Any], int]:
     """The records that a reader finds, and how many of them it read themselves."""
-    with asked() as counts:
+    with asked(folder) as counts:
         found = records_in_run(store(folder), list_run(store(folder)), NODES)
     return found, sum(number for what, number in counts.items() if what.endswith("record.json"))
 
@@ -200,7 +200,7 @@ def test_status_asks_once_more_for_each_running_node(tmp_path: Path) -> None:
     thread.start()
     try:
         meeting.wait(20)
-        with asked() as counts:
+        with asked(tmp_path) as counts:
             found = status(tmp_path)
         asks = [what for what in counts.elements() if "lease" not in what and "stop" not in what]  # the driver's own
     finally:
