@@ -105,7 +105,8 @@ def test_breaks_and_recompiles_are_told(way: Way, planted: str) -> None:
             block.compile(backend="eager")
         return trained
 
-    with one_rank("cpu") as rank, torch._dynamo.config.patch(recompile_limit=1_000_000):  # as timm's optimisers leave it
+    timms = torch._dynamo.config.patch(recompile_limit=1_000_000)  # as its optimisers leave it, once imported
+    with timms, one_rank("cpu") as rank:
         found = told(way, lambda say: graphs.count(say, planted, setting, rank, way, make))
     assert found.wrong == (planted != "none"), found.rows
     (row,) = found.rows
