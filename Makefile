@@ -26,8 +26,8 @@ demo-clothes: install  # Fashion-MNIST, which Debian has as a package
 	@test -d $(CLOTHES) || { echo "$(CLOTHES) is not there: apt-get install dataset-fashion-mnist, or make demo-clothes CLOTHES=the folder with its four files"; exit 2; }
 	$(BIN)/vitpipe run configs/clothes.yaml vars.clothes=$(CLOTHES)
 
-test: install
-	$(BIN)/python -m pytest -m "not drill"
+test: install  # by two processes, each with a Ray and an S3 server of its own; half of the time they wait
+	$(BIN)/python -m pytest -m "not drill" -n 2 --dist loadfile
 
 unit: install  # what runs without Ray, S3 and several processes that train
 	$(BIN)/python -m pytest -m "not drill and not slow and not ray and not s3" tests/test_house.py tests/infra \

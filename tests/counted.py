@@ -22,10 +22,10 @@ CALLS = (
 
 
 @contextmanager
-def asked(below: Path = Path("/")) -> Iterator[Counter[str]]:
-    """Count what is asked of S3 and of folder stores `below`, by `METHOD path` or by the folder store's `verb path`.
+def asked(below: Path | None = None) -> Iterator[Counter[str]]:
+    """Count what is asked of S3, and of folder stores `below`, by `METHOD path` or by the folder store's `verb path`.
 
-    A thread that a run of another test has left for a moment asks too, of a folder of its own.
+    Of other folders nothing is counted: a thread that another test's run has left for a moment asks its own.
     """
     counts: Counter[str] = Counter()
     lock = Lock()
@@ -44,7 +44,7 @@ def asked(below: Path = Path("/")) -> Iterator[Counter[str]]:
         original = getattr(LocalStore, verb)
 
         def call(self: LocalStore, *args: Any, **more: Any) -> Any:
-            if self.root.is_relative_to(below):
+            if below and self.root.is_relative_to(below):
                 count(f"{verb} {self.root.name}/{args[0] if args else ''}")
             return original(self, *args, **more)
 

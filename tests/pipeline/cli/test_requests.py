@@ -34,7 +34,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 def count(vitpipe: Vitpipe, *words: object) -> int:
-    with asked() as counts:
+    with asked(Path.cwd()) as counts:
         code, _, err = vitpipe(*words)
     assert code == 0, err
     return sum(number for what, number in counts.items() if not what.endswith(("stop.json", "lease.json")))

@@ -279,7 +279,7 @@ def test_a_store_of_many_runs_costs_as_many_questions_as_one_of_few(folder: str)
 def test_of_many_nodes_only_those_with_results_are_asked_for(folder: str) -> None:
     many = {f"n{number}": {"value": number} for number in range(6)}
     go(spec(folder, "one", {"n2": many["n2"], "n5": many["n5"]}))
-    with asked() as counts:
+    with asked(Path(folder.removeprefix("file://"))) as counts:
         found = actions(spec(folder, "two", many))
     assert {id for id, action in found.items() if action == "reuse adopted"} == {"n2", "n5"}
     asks = Counter(what.partition("/")[0] for what in counts.elements() if "_results" in what)
