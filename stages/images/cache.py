@@ -21,7 +21,7 @@ from vitpipe.stages.artifacts import File, ShardSet
 from vitpipe.stages.images.cache_room import CacheRoom, locked
 from vitpipe.stages.images.manifest import ShardEntry
 from vitpipe.stages.images.reader_watch import UNWATCHED, ReaderWatch
-from vitpipe.stages.images.rows import IndexRows
+from vitpipe.stages.images.rows import ROWS_SUFFIX, IndexRows
 
 RESTORE_BOTH = "restore both from a copy, or ingest again under another `name`"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
@@ -71,7 +71,7 @@ class ShardCache:
 
     def rows(self, sha256: str, read: Callable[[], IndexRows]) -> IndexRows | None:
         """Map the rows of an index by its digest, kept here once `read` has made them; None where there is no room."""
-        local = self.folder / sha256[:2] / f"{sha256}.rows"
+        local = self.folder / sha256[:2] / f"{sha256}{ROWS_SUFFIX}"
         found = IndexRows.mapped(local)
         if found is not None:
             return found

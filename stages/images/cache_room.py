@@ -80,7 +80,7 @@ class CacheRoom:
                 if entry.name.endswith(".lock") and entry.stat().st_size:
                     reserved[Path(entry.path).with_suffix("")] = _reserved(Path(entry.path))
         for entry in self._entries():
-            if entry.name.endswith((".tar", ".rows")):
+            if entry.name.endswith((".tar", ".rows", ".rows2")):
                 with suppress(FileNotFoundError):  # removed meanwhile
                     facts = entry.stat()
                     files.append((facts.st_mtime_ns, facts.st_size, Path(entry.path)))

@@ -29,7 +29,7 @@ from vitpipe.stages.images.members import label_members
 from vitpipe.stages.images.mixture import Mixture
 from vitpipe.stages.images.order import MAX_STREAMS, Order
 from vitpipe.stages.images.pixel_source import Files
-from vitpipe.stages.images.rows import IndexRows
+from vitpipe.stages.images.rows import IndexRows, Labels
 from vitpipe.stages.images.tars import ShardReader
 from vitpipe.stages.images.united import united
 
@@ -97,7 +97,7 @@ class Split:
             b = np.flatnonzero(shards_B == shard)
             yield shard, b, numbers_B[b] - self._starts[shard]
 
-    def _array(self, labels_BL: npt.NDArray[np.int32]) -> Ints | npt.NDArray[np.float32]:
+    def _array(self, labels_BL: Labels) -> Ints | npt.NDArray[np.float32]:
         if not self.multi_label:
             return labels_BL[:, 0].astype(np.int64)
         hot = np.zeros((len(labels_BL), len(self.classes)), dtype=np.float32)

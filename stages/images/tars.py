@@ -49,8 +49,8 @@ class ShardReader:
         if tar is None:
             self.cache.watch.uncached()
             return self._ranged(shards, entry, rows, row)
-        begin = rows.offset[row]
-        return tar[begin : begin + rows.size[row]]
+        begin, size = rows.place(row)
+        return tar[begin : begin + size]
 
     def read_all(
         self, shards: ShardSet, entry: ShardEntry, rows: IndexRows, own: Ints, kept: list[Bytes]
@@ -63,7 +63,8 @@ class ShardReader:
             return np.array([address(file) for file in files]), np.array([file.size for file in files])
         self._used[entry.sha256] = time.monotonic()
         kept.append(tar)
-        return address(tar) + rows.offset[own], rows.size[own]
+        begins, sizes = rows.places(own)
+        return address(tar) + begins, sizes
 
     def is_mapped(self, entry: ShardEntry) -> bool:
         """Whether the tar is mapped now; fetches nothing."""
@@ -130,7 +131,7 @@ class ShardReader:
         file, store = expected(shards, entry), shards.store()
         began = time.monotonic()
         for _ in range(2):
-            data = store.read(file.at, int(rows.offset[row]), int(rows.size[row]))
+            data = store.read(file.at, *rows.place(row))
             if hashlib.sha256(data).hexdigest() == rows.sha256(row):
                 self.cache.watch.waited(f"an image of {entry.path} of {shards.uri}", time.monotonic() - began)
                 return np.frombuffer(data, dtype=np.uint8)
