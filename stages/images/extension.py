@@ -83,6 +83,8 @@ class Extension:
         self._steps, self._mix = library.vitpipe_steps, library.vitpipe_mix
         self._steps.argtypes = [at, size, size, at, size]
         self._mix.argtypes, self._mix.restype = [at, at, size, ctypes.c_double], None
+        self._paste = library.vitpipe_paste
+        self._paste.argtypes, self._paste.restype = [at, at, *[size] * 7], None
         self._is_plain.argtypes = self._sha256.argtypes = self._contents.argtypes = [at, size]
 
     def decode_part(self, data: Bytes, height: int, width: int, box: Box, upright: bool) -> Bytes | None:
@@ -116,6 +118,11 @@ class Extension:
     def mix(self, one: Bytes, other: Bytes, share: float) -> None:
         """Blend contiguous bytes in place: `share` of one and the rest of the other, rounded, halves to even."""
         self._mix(address(one), address(other), one.size, share)
+
+    def paste(self, one: Bytes, other: Bytes, rows: slice, columns: slice) -> None:
+        """Copy a box of contiguous planes (C, H, W) into others; the slices have both ends, within them."""
+        ends = rows.start, rows.stop, columns.start, columns.stop
+        self._paste(address(one), address(other), *one.shape, *ends)
 
     def png_part(self, data: Bytes, height: int, width: int, box: Box) -> Bytes | None:
         """As the function `png_part`."""

@@ -72,7 +72,8 @@ def compare_steps(extension: Extension) -> None:
         planes = draw.integers(0, 256, (3, height, width), dtype=np.uint8)
         planes[:, : height // 2] = 13 * (planes[:, : height // 2] // 64)  # even parts, where rounding decides
         steps = [Step(What.TABLE, table=table), Step(What.EQUALIZE), Step(What.EVEN, numbers=(96, 1.9))]
-        steps += [Step(What.BOX, numbers=(0, 1, height, width), fill=7), nearest(height, width, turned, 128)]
+        steps += [nearest(height, width, move, 128) for move in moves]
+        steps += [Step(What.BOX, numbers=(0, 1, height, width), fill=7)]
         steps += [Step(What.AUTOCONTRAST, program) for program in Program]
         blends = product((What.COLOUR, What.CONTRAST, What.SHARPNESS), Program, (2.8, 0.1))
         steps += [Step(what, by, (factor,)) for what, by, factor in blends if by or what != What.CONTRAST]

@@ -79,5 +79,9 @@ def _paste(image_CHW: Bytes, other_CHW: Bytes, own: float, top: float, left: flo
     half = math.sqrt(1 - own) * side / 2
     y0, y1 = (round(min(max(top * side + edge, 0), side)) for edge in (-half, half))
     x0, x1 = (round(min(max(left * side + edge, 0), side)) for edge in (-half, half))
-    image_CHW[:, y0:y1, x0:x1] = other_CHW[:, y0:y1, x0:x1]
+    extension = loaded_extension()
+    if extension is None:
+        image_CHW[:, y0:y1, x0:x1] = other_CHW[:, y0:y1, x0:x1]
+    else:
+        extension.paste(image_CHW, other_CHW, slice(y0, y1), slice(x0, x1))
     return float(1 - (y1 - y0) * (x1 - x0) / (side * side))

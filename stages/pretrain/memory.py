@@ -17,7 +17,7 @@ CPU_PROCESS_BYTES = 450_000_000
 """Anonymous memory of a rank once torch and DeepSpeed are imported: 421 MiB measured."""
 GPU_PROCESS_BYTES = 1_000_000_000
 """CUDA context, cuBLAS workspaces and NCCL's buffers: assumed, not measured."""
-SMALL_BYTES = 40_000_000
+SMALL_BYTES = 75_000_000
 """Threads' stacks and scratch of the kernels: what models took beyond their terms, at most."""
 PREFETCHED = 6
 """Micro-batches of images that are ready, being made and being used."""
@@ -95,7 +95,7 @@ def terms(
         "optimiser": 0.0 if gpu and worker.offloaded else optimiser(worker),
         "average": 4 * worker.share if config.ema and not (gpu and worker.offloaded) else 0.0,
         "gradients": gradients(worker),
-        "passing": passing(worker),
+        "passing": passing(worker, model),
         "freed": 0.0 if gpu else freed(worker),
         "activations": activations(worker, model),
         "images": images(worker, model),
@@ -139,11 +139,12 @@ def gradients(worker: Worker) -> float:
     return 4 * share  # stage_1_and_2.py, averaged_gradients; stage3.py, grad_partitions_flat_buffer
 
 
-def passing(worker: Worker) -> float:
-    """Copies that come and go, in the backward pass or in the update; what ZeRO 3 made in the one was seen to be kept
-    in the other by malloc."""
-    both = reduction(worker), update(worker)
-    return sum(both) if worker.resources.zero == 3 else max(both)
+def passing(worker: Worker, model: ModelSettings) -> float:
+    """Copies that come and go, in the backward pass or, when activations are gone, in the update; what ZeRO 3 made in
+    the one was seen to be kept in the other by malloc."""
+    if worker.resources.zero == 3:
+        return reduction(worker) + update(worker)
+    return max(reduction(worker), update(worker) - activations(worker, model))
 
 
 def reduction(worker: Worker) -> float:
@@ -152,16 +153,15 @@ def reduction(worker: Worker) -> float:
         if worker.resources.least_workers == 1:
             return 0.0
         copied = worker.sent if worker.sent < 4 else 0  # else as they lie
-        return (copied + (0 if worker.gpu else worker.sent)) * worker.parameters  # gloo works on a copy
+        scattered = worker.sent if worker.resources.zero and not worker.gpu else 0  # of which gloo makes a copy
+        return (copied + scattered) * worker.parameters
     buffers = 2 if worker.gpu and worker.resources.zero >= 2 else 1  # overlap_comm writes one while the other is sent
-    if worker.resources.zero == 3:
-        # stage3.py: ipg bucket and the input of reduce_scatter_coalesced, of which gloo makes one copy more;
-        # partition_parameters.py, _all_gather_dtype: what is gathered for now and for next, before it is cut
-        several = 0 if worker.resources.least_workers == 1 else 2 if worker.gpu else 3
-        return (worker.weight * (buffers + several) + worker.sent) * worker.bucket
     width = 4 if worker.resources.zero == 1 else worker.weight
-    # stage_1_and_2.py: ipg bucket, and allreduce_bucket's flat copy of what is sent
-    return (width * buffers + worker.sent) * worker.bucket
+    converted = worker.sent if worker.sent != width else 0  # stage_1_and_2.py, allreduce_bucket: a copy of what is sent
+    if worker.resources.zero == 3 and worker.resources.least_workers > 1:
+        # stage3.py: the input of reduce_scatter_coalesced; partition_parameters.py, _all_gather_dtype: what is gathered
+        buffers += 2
+    return (width * buffers + converted) * worker.bucket  # with the ipg bucket
 
 
 def update(worker: Worker) -> float:
@@ -176,11 +176,9 @@ def update(worker: Worker) -> float:
 
 def freed(worker: Worker) -> float:
     """What malloc keeps of blocks that were freed while the engine was made, unless gradients of the same sizes take
-    their place: the fp32 model as built, and at ZeRO 3 the shards before stage3.py moved them into one buffer."""
-    if worker.resources.zero <= 1 and not worker.bf16:
-        return 0.0
-    shards = worker.weight * worker.share if worker.resources.zero == 3 else 0.0
-    return 4 * worker.parameters + shards
+    their place: the fp32 model as built."""
+    kept = not worker.flat and (worker.bf16 or worker.resources.zero > 1)
+    return 4.0 * worker.parameters if kept else 0.0
 
 
 def activations(worker: Worker, model: ModelSettings) -> float:

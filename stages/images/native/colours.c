@@ -1,4 +1,4 @@
-/* Colour, contrast and sharpness as big_vision (by TensorFlow), Pillow and torchvision have them: in single precision,
+/* Colour and contrast as big_vision (by TensorFlow), Pillow and torchvision have them: in single precision,
  * operation by operation, and fused where they fuse. */
 
 #include <math.h>
@@ -95,70 +95,4 @@ void change_contrast(struct planes planes, enum program program, double factor) 
         table[level] = program == PILLOW ? blended(even, (float)level, (float)factor)
                                          : mixed((float)level, mean, (float)factor, (float)(1.0 - factor));
     look_up(planes.at, PLANES * planes.size, table);
-}
-
-/* The mean of a pixel, counted five times, and its neighbours, cut off. Where the thirteenths make a whole level, how
- * TensorFlow adds up decides: nine products, each fused with its addition. */
-INLINE void sharpen_as_tensorflow_body(const unsigned char *restrict above, size_t width, float factor,
-                                       unsigned char *restrict to) {
-    const unsigned char *const row = above + width, *const below = row + width;
-    const float once = 1.0f / 13, five = 5.0f / 13;
-    for (size_t x = 1; x + 1 < width; x++) {
-        float mean = once * above[x - 1];
-        mean = fmaf(once, above[x], mean);
-        mean = fmaf(once, above[x + 1], mean);
-        mean = fmaf(once, row[x - 1], mean);
-        mean = fmaf(five, row[x], mean);
-        mean = fmaf(once, row[x + 1], mean);
-        mean = fmaf(once, below[x - 1], mean);
-        mean = fmaf(once, below[x], mean);
-        mean = fmaf(once, below[x + 1], mean);
-        const int whole = (int)mean;
-        to[x] = blended((float)(whole > 255 ? 255 : whole), row[x], factor);
-    }
-}
-FOR_EACH_CPU(void, sharpen_as_tensorflow,
-             (const unsigned char *restrict above, size_t width, float factor, unsigned char *restrict to),
-             (above, width, factor, to))
-
-/* The same mean rounded: thirteenths are never a half, so that it is the same whoever adds up. */
-INLINE int rounded_mean(const unsigned char *above, size_t width, size_t x) {
-    const unsigned char *const row = above + width, *const below = row + width;
-    const unsigned sum = above[x - 1] + above[x] + above[x + 1] + row[x - 1] + 5u * row[x] + row[x + 1] +
-                         below[x - 1] + below[x] + below[x + 1];
-    return (int)((sum + 6) * 5042 >> 16); /* a thirteenth, exactly up to 3,321 */
-}
-
-INLINE void sharpen_as_pillow_body(const unsigned char *restrict above, size_t width, float factor,
-                                   unsigned char *restrict to) {
-    for (size_t x = 1; x + 1 < width; x++)
-        to[x] = blended((float)rounded_mean(above, width, x), above[width + x], factor);
-}
-FOR_EACH_CPU(void, sharpen_as_pillow,
-             (const unsigned char *restrict above, size_t width, float factor, unsigned char *restrict to),
-             (above, width, factor, to))
-
-INLINE void sharpen_as_torchvision_body(const unsigned char *restrict above, size_t width, float rest,
-                                        unsigned char *restrict to) {
-    for (size_t x = 1; x + 1 < width; x++) {
-        const float sharp = above[width + x];
-        to[x] = as_level(fmaf((float)rounded_mean(above, width, x) - sharp, rest, sharp));
-    }
-}
-FOR_EACH_CPU(void, sharpen_as_torchvision,
-             (const unsigned char *restrict above, size_t width, float rest, unsigned char *restrict to),
-             (above, width, rest, to))
-
-void sharpen(struct planes planes, const unsigned char *from, enum program program, double factor) {
-    for (size_t c = 0; c < PLANES; c++)
-        for (size_t y = 1; y + 1 < planes.height; y++) {
-            const size_t above = c * planes.size + (y - 1) * planes.width;
-            unsigned char *const to = planes.at + above + planes.width;
-            if (program == BIG_VISION)
-                sharpen_as_tensorflow(from + above, planes.width, (float)factor, to);
-            else if (program == PILLOW)
-                sharpen_as_pillow(from + above, planes.width, (float)factor, to);
-            else
-                sharpen_as_torchvision(from + above, planes.width, (float)(1.0 - factor), to);
-        }
 }

@@ -28,9 +28,9 @@ DO = f"Debian: apt-get install gcc {PACKAGE}; then python -m vitpipe.stages.imag
 _SOURCES = (
     "boxes.c", "checksums.c", "checksums.h", "codes.c", "codes.h", "colours.c", "contents.c", "decoder.c",
     "decoder.h", "huffman.c", "huffman.h", "image.c", "inflate.c", "inflate.h", "jpeg.h", "mirror.c", "mix.c",
-    "moves.c", "part.c", "png.h", "png_chunks.c", "png_part.c", "resize.c", "resize.h", "segments.c", "sha256.c",
-    "sha256.h", "sha256_pair.c", "sha256_wide.c", "steps.c", "steps.h", "tables.c", "tables.h", "taps.c", "taps.h",
-    "tile.c", "unfilter.c", "unfilter.h",
+    "moves.c", "part.c", "places.c", "png.h", "png_chunks.c", "png_part.c", "resize.c", "resize.h", "segments.c",
+    "sha256.c", "sha256.h", "sha256_pair.c", "sha256_wide.c", "sharpen.c", "shifts.c", "steps.c", "steps.h",
+    "tables.c", "tables.h", "taps.c", "taps.h", "tile.c", "unfilter.c", "unfilter.h",
 )  # fmt: skip
 _INSTRUCTIONS = ("avx", "avx2", "avx512bw", "avx512f", "fma", "pclmulqdq", "sha_ni")
 """Instruction sets that the sources and libjpeg-turbo choose their code by, as the kernel names them."""

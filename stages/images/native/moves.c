@@ -8,8 +8,6 @@
 
 #include "steps.h"
 
-enum { TAPS = 4 };
-
 /* Where the pixels of a row come from, and their neighbours by line and column. */
 struct row {
     size_t begin, end;          /* of the pixels that come from inside */
@@ -68,18 +66,6 @@ static void collect(const struct row *row, const uint32_t *pixels, int n, int k)
     uint32_t *const near = row->near[n][k];
     for (size_t x = row->begin; x < row->end; x++)
         near[x] = pixels[lines[x] + columns[x]];
-}
-
-INLINE double linear(double one, double other, double part) { return one + (other - one) * part; }
-
-INLINE double cubic(double v1, double v2, double v3, double v4, double part) {
-    const double p2 = -v1 + v3, p3 = 2 * (v1 - v2) + v3 - v4, p4 = -v1 + v2 - v3 + v4;
-    return v2 + part * (p2 + part * (p3 + part * p4));
-}
-
-INLINE unsigned char cut_off(double value) {
-    value = value < 0 ? 0 : value;
-    return (unsigned char)(int32_t)(value > 255 ? 255 : value);
 }
 
 #define OF(near) ((double)(int32_t)((near)[x] >> shift & 255))
@@ -149,11 +135,6 @@ static void interpolate(const struct row *row, int by_cubic, int shift, unsigned
     }
 }
 
-static void interleave(const unsigned char *planes, size_t size, uint32_t *pixels) {
-    for (size_t i = 0; i < size; i++)
-        pixels[i] = planes[i] | (uint32_t)planes[size + i] << 8 | (uint32_t)planes[2 * size + i] << 16;
-}
-
 static struct row lay_out(void *room, size_t width) {
     struct row row = {.across = room};
     row.down = row.across + width;
@@ -170,7 +151,7 @@ static struct row lay_out(void *room, size_t width) {
     return row;
 }
 
-int move(struct planes planes, const unsigned char *from, const double *matrix, int by_cubic, int fill) {
+int move(struct planes planes, const double *matrix, int by_cubic, int fill) {
     const size_t width = planes.width, doubles = 2 + TAPS, numbers = 2 + 2 * TAPS + TAPS * TAPS;
     void *const room = malloc(width * (doubles * sizeof(double) + numbers * sizeof(int32_t)));
     uint32_t *const pixels = malloc(planes.size * sizeof *pixels);
@@ -179,7 +160,7 @@ int move(struct planes planes, const unsigned char *from, const double *matrix, 
         free(pixels);
         return 1;
     }
-    interleave(from, planes.size, pixels);
+    interleave(planes.at, planes.size, pixels);
     struct row row = lay_out(room, width);
     const int taps = by_cubic ? TAPS : 2;
     for (size_t y = 0; y < planes.height; y++) {

@@ -5,25 +5,39 @@
 
 #include "steps.h"
 
-#if defined(__x86_64__) && defined(__GNUC__)
+#ifdef HAS_INTRINSICS
 #include <immintrin.h>
 
 enum { AT_ONCE = 32, NIBBLES = 16 };
 
-/* Sixteen levels at a time: a shuffle gives those of one upper nibble, and zeros for the others. Returns how many. */
+/* By shuffles, each of sixteen levels of the table; a shuffle gives 0 where the upper bit is set. So of a table's lower
+ * half, levels that are not below 16 n find what its part n differs by from the one before, and the upper half likewise.
+ * Returns how many are done. */
 WIDE static size_t look_up_wide(unsigned char *levels, size_t count, const unsigned char *table) {
     __m256i parts[NIBBLES];
     for (int n = 0; n < NIBBLES; n++)
         parts[n] = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(table + NIBBLES * n)));
+    for (int n = NIBBLES - 1; n > 0; n--)
+        if (n != NIBBLES / 2)
+            parts[n] = _mm256_xor_si256(parts[n], parts[n - 1]);
+    const __m256i part = _mm256_set1_epi8(NIBBLES), half = _mm256_set1_epi8((char)0x80);
     size_t i = 0;
-    for (; i + AT_ONCE <= count; i += AT_ONCE) {
-        __m256i at = _mm256_loadu_si256((const __m256i *)(levels + i)), found = _mm256_setzero_si256();
-        for (int n = 0; n < NIBBLES; n++) {
-            const __m256i place = _mm256_adds_epu8(at, _mm256_set1_epi8(0x70)); /* above 0x7F for other nibbles */
-            found = _mm256_or_si256(found, _mm256_shuffle_epi8(parts[n], place));
-            at = _mm256_sub_epi8(at, _mm256_set1_epi8(NIBBLES));
+    for (; i + 2 * AT_ONCE <= count; i += 2 * AT_ONCE) {
+        __m256i *const to = (__m256i *)(levels + i);
+        __m256i a = _mm256_loadu_si256(to), b = _mm256_loadu_si256(to + 1);
+        __m256i upper_a = _mm256_xor_si256(a, half), upper_b = _mm256_xor_si256(b, half);
+        __m256i found_a = _mm256_setzero_si256(), found_b = found_a;
+        for (int n = 0; n < NIBBLES / 2; n++) {
+            const __m256i low = parts[n], high = parts[n + NIBBLES / 2];
+            found_a = _mm256_xor_si256(found_a, _mm256_shuffle_epi8(low, a));
+            found_b = _mm256_xor_si256(found_b, _mm256_shuffle_epi8(low, b));
+            found_a = _mm256_xor_si256(found_a, _mm256_shuffle_epi8(high, upper_a));
+            found_b = _mm256_xor_si256(found_b, _mm256_shuffle_epi8(high, upper_b));
+            a = _mm256_subs_epi8(a, part), b = _mm256_subs_epi8(b, part);
+            upper_a = _mm256_subs_epi8(upper_a, part), upper_b = _mm256_subs_epi8(upper_b, part);
         }
-        _mm256_storeu_si256((__m256i *)(levels + i), found);
+        _mm256_storeu_si256(to, found_a);
+        _mm256_storeu_si256(to + 1, found_b);
     }
     return i;
 }
@@ -121,23 +135,6 @@ static void blend_even(struct planes planes, double grey, double factor) {
     look_up(planes.at, PLANES * planes.size, table);
 }
 
-/* `copy` has room for the planes, each with a pixel before it that stands for all outside. */
-static void gather(struct planes planes, unsigned char *copy, const int32_t *places, int fill) {
-    const size_t size = planes.size;
-    for (size_t c = 0; c < PLANES; c++) {
-        copy[c * (size + 1)] = (unsigned char)fill;
-        memcpy(copy + c * (size + 1) + 1, planes.at + c * size, size);
-    }
-    const unsigned char *const red = copy, *const green = red + size + 1, *const blue = green + size + 1;
-    unsigned char *const to = planes.at;
-    for (size_t i = 0; i < size; i++) {
-        const size_t at = (uint32_t)places[i];
-        to[i] = red[at];
-        to[size + i] = green[at];
-        to[2 * size + i] = blue[at];
-    }
-}
-
 static void fill_box(struct planes planes, const double *box, int fill) {
     const size_t top = (size_t)box[0], left = (size_t)box[1], bottom = (size_t)box[2], right = (size_t)box[3];
     for (size_t c = 0; c < PLANES && left < right; c++)
@@ -147,7 +144,7 @@ static void fill_box(struct planes planes, const double *box, int fill) {
 
 static int take(struct planes planes, unsigned char *copy, const struct step *step) {
     const double *const numbers = step->numbers;
-    if (step->what == SHARPNESS || step->what == BILINEAR || step->what == BICUBIC)
+    if (step->what == SHARPNESS)
         memcpy(copy, planes.at, PLANES * planes.size);
     switch ((enum what)step->what) {
     case TABLE: look_up(planes.at, PLANES * planes.size, step->table); break;
@@ -157,16 +154,18 @@ static int take(struct planes planes, unsigned char *copy, const struct step *st
     case COLOUR: change_colour(planes, (enum program)step->program, numbers[0]); break;
     case CONTRAST: change_contrast(planes, (enum program)step->program, numbers[0]); break;
     case SHARPNESS: sharpen(planes, copy, (enum program)step->program, numbers[0]); break;
-    case GATHER: gather(planes, copy, step->table, step->fill); break;
-    case BILINEAR: return move(planes, copy, numbers, 0, step->fill);
-    case BICUBIC: return move(planes, copy, numbers, 1, step->fill);
+    case GATHER: return gather(planes, copy, step->table, step->fill);
+    case BILINEAR:
+    case BICUBIC:
+        return is_shift(numbers) ? shift(planes, copy, numbers, step->what == BICUBIC, step->fill)
+                                 : move(planes, numbers, step->what == BICUBIC, step->fill);
     case BOX: fill_box(planes, numbers, step->fill); break;
     }
     return 0;
 }
 
 int vitpipe_steps(unsigned char *planes, size_t height, size_t width, const struct step *steps, size_t count) {
-    unsigned char *const copy = malloc(PLANES * (height * width + 1));
+    unsigned char *const copy = malloc(PLANES * height * width);
     if (!copy)
         return 1;
     int lacking = 0;

@@ -1,7 +1,10 @@
 """Squares of a batch are the same whoever makes them: any threads and parts, our extension, or torch and numpy."""
 
+import ctypes
+import subprocess
 from contextlib import ExitStack, contextmanager
 from itertools import pairwise
+from pathlib import Path
 from unittest import mock
 
 import numpy as np
@@ -12,10 +15,23 @@ from hypothesis import strategies as st
 
 from tests.stages.images.jpegs import needs_extension
 from vitpipe.stages.images import augment as augment_module
-from vitpipe.stages.images import crops, cuts, decoded_split, extension, mixing, steps, train
+from vitpipe.stages.images import (
+    crops,
+    cuts,
+    decoded_split,
+    extension,
+    extension_proof,
+    mixing,
+    native,
+    numpy_steps,
+    steps,
+    train,
+)
 from vitpipe.stages.images.config import AugmentSettings
 from vitpipe.stages.images.crops import Box
 from vitpipe.stages.images.cuts import Cuts
+from vitpipe.stages.images.native import compilation
+from vitpipe.stages.images.numpy_steps import What
 from vitpipe.stages.images.pixel_source import Files
 from vitpipe.stages.images.train import TrainImages
 
@@ -74,6 +90,56 @@ def test_boxes_are_those_of_the_definition(by_inception):
     found = augment_module.boxes(shapes, positions, 1, by_inception, None)
     for shape, tries, box in zip(shapes.tolist(), crops.crop_tries(positions, 1), found.tolist(), strict=True):
         assert Box(*box) == choose(*shape, least, tries)
+
+
+class PlainSteps(extension.Extension):
+    """The steps as a CPU without vectors has them."""
+
+    def __init__(self, path):
+        library = ctypes.CDLL(str(path))
+        self._steps, self._mix = library.vitpipe_steps, library.vitpipe_mix
+        self._steps.argtypes = [ctypes.c_void_p, *[ctypes.c_size_t] * 2, ctypes.c_void_p, ctypes.c_size_t]
+        self._mix.argtypes = [*[ctypes.c_void_p] * 2, ctypes.c_size_t, ctypes.c_double]
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    folder, library = Path(native.__file__).parent, tmp_path_factory.mktemp("plain") / "steps.so"
+    sources = [folder / f"{name}.c" for name in ("steps", "colours", "moves", "shifts", "sharpen", "places", "mix")]
+    flags = [flag for flag in compilation._FLAGS if flag != "-O3"]
+    subprocess.run(["cc", *flags, "-O1", "-DPLAIN", *sources, "-o", library, "-lm"], check=True)
+    return PlainSteps(library)
+
+
+@needs_extension
+def test_code_without_vectors_has_the_same_pixels(plain):
+    extension_proof.compare_steps(plain)
+    for share in (0.5, 0.5 + 2**-30, 0.73, 1.0):
+        found, by_vectors, other = (np.ascontiguousarray(n.astype(np.uint8)) for n in np.mgrid[:256, :3, :256])
+        by_vectors[...] = found
+        plain.mix(found, other, share)
+        extension.loaded_extension().mix(by_vectors, other, share)
+        assert np.array_equal(found, by_vectors)
+
+
+@needs_extension
+@settings(deadline=None, max_examples=60)
+@given(
+    what=st.sampled_from([What.BILINEAR, What.BICUBIC]),
+    size=st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    slope=st.sampled_from([0.0, 1e-12, 0.3, -0.3]) | st.floats(-2, 2),
+    shift=st.sampled_from([0.0, 0.5, 3.0, -1e-13]) | st.floats(-45, 45),
+    down=st.booleans(),
+)
+def test_pixels_shifted_along_rows_or_columns_are_those_of_the_definition(plain, what, size, slope, shift, down):
+    matrix = (1, 0, 0, slope, 1, shift) if down else (1, slope, shift, 0, 1, 0)
+    planes = np.random.default_rng(0).integers(0, 256, (3, *size), dtype=np.uint8)
+    wanted, rows = planes.copy(), np.array([steps.packed(steps.Step(what, numbers=matrix, fill=9))], dtype=steps.STEP)
+    numpy_steps.take(wanted, what, numpy_steps.Program.PILLOW, matrix, None, 9)
+    for by in (plain, extension.loaded_extension()):
+        found = planes.copy()
+        by.steps(found, rows)
+        assert np.array_equal(found, wanted)
 
 
 @needs_extension
