@@ -9,6 +9,7 @@ import json
 import mmap
 import os
 import struct
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -33,7 +34,8 @@ class IndexRows:
     """One row per image, in the order of the tar. Columns (count,) of small integers: height and width."""
 
     def __init__(self, table: npt.NDArray[np.void], facts: dict[str, Any]) -> None:
-        self._table, self._facts = table, facts
+        self._table, self._unit, self._prefix = table, int(facts["unit"]), str(facts["prefix"])
+        self._kinds = tuple((sys.intern(ext), bool(decoded)) for ext, decoded in facts["kinds"])
         self.tar_bytes, self.tar_sha256 = int(facts["tar_bytes"]), str(facts["tar_sha256"])
         self.height, self.width = table["height"], table["width"]
         self._kind = table["kind"]
@@ -68,8 +70,8 @@ class IndexRows:
         table["sha256"] = np.frombuffer(bytes.fromhex("".join(index.sha256s)), dtype="V32")
         table["key"] = [key[len(prefix) :] for key in index.key]
         table["labels"] = np.array(labels, dtype=np.int64).reshape(index.count, most)
-        facts = {"tar_bytes": index.tar_bytes, "tar_sha256": index.sha256, "count": index.count}
-        return cls(table, {**facts, "unit": unit, "prefix": prefix, "kinds": list(kinds), "fields": fields})
+        facts = {"tar_bytes": index.tar_bytes, "tar_sha256": index.sha256}
+        return cls(table, {**facts, "unit": unit, "prefix": prefix, "kinds": list(kinds)})
 
     @classmethod
     def mapped(cls, path: Path) -> "IndexRows | None":
@@ -84,12 +86,16 @@ class IndexRows:
         begin = _HEAD_BYTES.size + _HEAD_BYTES.unpack(data[: _HEAD_BYTES.size])[0]
         facts = json.loads(bytes(data[_HEAD_BYTES.size : begin]))
         fields = [(name, kind, *map(tuple, shape)) for name, kind, *shape in facts["fields"]]
-        return cls(np.frombuffer(data, dtype=fields, count=facts["count"], offset=begin), facts)
+        return cls(np.frombuffer(data[begin:-_DIGEST_BYTES], dtype=fields), facts)
 
     def encode(self) -> bytes:
         """The table as `mapped` finds it, its digest behind it."""
-        facts = json.dumps(self._facts, separators=(",", ":")).encode()
-        data = _HEAD_BYTES.pack(len(facts)) + facts + self._table.tobytes()
+        facts = {
+            "tar_bytes": self.tar_bytes, "tar_sha256": self.tar_sha256, "unit": self._unit, "prefix": self._prefix,
+            "kinds": self._kinds, "fields": self._table.dtype.descr,
+        }  # fmt: skip
+        head = json.dumps(facts, separators=(",", ":")).encode()
+        data = _HEAD_BYTES.pack(len(head)) + head + self._table.tobytes()
         return data + _digest(data)
 
     @property
@@ -106,21 +112,17 @@ class IndexRows:
         table = self._table
         return table["offset"][rows].astype(np.int64) * self._unit, table["size"][rows].astype(np.int64)
 
-    @property
-    def _unit(self) -> int:
-        return int(self._facts["unit"])
-
     def key(self, row: int) -> str:
         """The WebDataset key of an image."""
-        return str(self._facts["prefix"]) + bytes(self._table["key"][row]).decode("ascii")
+        return self._prefix + bytes(self._table["key"][row]).decode("ascii")
 
     def ext(self, row: int) -> str:
         """The extension of an image: of what format it is."""
-        return str(self._facts["kinds"][self._kind[row]][0])
+        return self._kinds[self._kind[row]][0]
 
     def are(self, rows: Ints, ext: str) -> npt.NDArray[np.bool_]:
         """Which of some images have that extension."""
-        ours = np.array([found == ext for found, _ in self._facts["kinds"]], dtype=np.bool_)
+        ours = np.array([found == ext for found, _ in self._kinds], dtype=np.bool_)
         return np.asarray(ours[self._kind[rows]])
 
     def sha256(self, row: int) -> str:
@@ -129,7 +131,7 @@ class IndexRows:
 
     def was_decoded(self, row: int) -> bool:
         """Whether ingest decoded the image, and did not only see that it is whole."""
-        return bool(self._facts["kinds"][self._kind[row]][1])
+        return self._kinds[self._kind[row]][1]
 
     def labels(self, row: int) -> list[int]:
         """The classes of an image, ascending."""
