@@ -35,7 +35,9 @@ class IndexRows:
 
     def __init__(self, table: npt.NDArray[np.void], facts: dict[str, Any]) -> None:
         self._table, self._unit, self._prefix = table, int(facts["unit"]), str(facts["prefix"])
-        self._kinds = tuple((sys.intern(ext), bool(decoded)) for ext, decoded in facts["kinds"])
+        self._kinds: tuple[tuple[str, bool], ...] = tuple(
+            (sys.intern(ext), bool(decoded)) for ext, decoded in facts["kinds"]
+        )
         self.tar_bytes, self.tar_sha256 = int(facts["tar_bytes"]), str(facts["tar_sha256"])
         self.height, self.width = table["height"], table["width"]
         self._kind = table["kind"]
