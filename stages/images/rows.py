@@ -93,9 +93,13 @@ class IndexRows:
     def encode(self) -> bytes:
         """The table as `mapped` finds it, its digest behind it."""
         facts = {
-            "tar_bytes": self.tar_bytes, "tar_sha256": self.tar_sha256, "unit": self._unit, "prefix": self._prefix,
-            "kinds": self._kinds, "fields": self._table.dtype.descr,
-        }  # fmt: skip
+            "tar_bytes": self.tar_bytes,
+            "tar_sha256": self.tar_sha256,
+            "unit": self._unit,
+            "prefix": self._prefix,
+            "kinds": self._kinds,
+            "fields": self._table.dtype.descr,
+        }
         head = json.dumps(facts, separators=(",", ":")).encode()
         data = _HEAD_BYTES.pack(len(head)) + head + self._table.tobytes()
         return data + _digest(data)
@@ -120,7 +124,7 @@ class IndexRows:
 
     def ext(self, row: int) -> str:
         """The extension of an image: of what format it is."""
-        return self._kinds[self._kind[row]][0]
+        return self._kinds[int(self._kind[row])][0]
 
     def are(self, rows: Ints, ext: str) -> npt.NDArray[np.bool_]:
         """Which of some images have that extension."""
@@ -133,7 +137,7 @@ class IndexRows:
 
     def was_decoded(self, row: int) -> bool:
         """Whether ingest decoded the image, and did not only see that it is whole."""
-        return self._kinds[self._kind[row]][1]
+        return self._kinds[int(self._kind[row])][1]
 
     def labels(self, row: int) -> list[int]:
         """The classes of an image, ascending."""
