@@ -12,20 +12,17 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from operator import itemgetter
 
+from vitpipe.infra.ray.lines import First, WaitingLines
 from vitpipe.infra.ray.machines import Machines, Reservation
 from vitpipe.infra.ray.pace import Pace
 from vitpipe.infra.ray.reasons import Standing
-from vitpipe.infra.ray.tickets import AnyTicket, Line, LineName, Place, Shape, Sizes, Ticket
+from vitpipe.infra.ray.tickets import AnyTicket, Place, Shape, Sizes, Ticket
 
 __all__ = ["AnyTicket", "OneQueue", "Shape", "Sizes", "Ticket"]
 
 SHOWN = 16
 """Bundles that wait for room and are shown."""
-
-First = tuple[Place, Line]
-"""A line by the place of its first."""
 
 
 @dataclass
@@ -47,21 +44,21 @@ class OneQueue:
     there: Machines = field(default_factory=Machines)
     pace: Pace = field(default_factory=Pace)
     _waiting: dict[Place, AnyTicket] = field(default_factory=dict)
-    _lines: dict[LineName, Line] = field(default_factory=dict)
-    _firsts: dict[Shape, list[First]] = field(default_factory=dict)
-    """By shape a heap of its lines, each by its first place; what is no longer true stays until it is the first."""
     _chains: dict[str, float] = field(default_factory=dict)
     _out: dict[AnyTicket, None] = field(default_factory=dict)
     """Tickets whose turn has come, and that have not left."""
     _numbers: Iterator[int] = field(default_factory=itertools.count)
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
+    def __post_init__(self) -> None:
+        self._lines = WaitingLines(self._waiting)
+
     def join(self, tickets: Iterable[AnyTicket]) -> None:
         """Take tickets in, all before any of them goes; one that comes again keeps its place."""
         with self._lock:
             for ticket in tickets:
                 ticket.order = next(self._numbers) if ticket.order < 0 else ticket.order
-                self._enter(ticket)
+                self._lines.enter(ticket, self._place(ticket))
             if not self.there.has:
                 self.there.become(self.machines())
             self._hand_on()
@@ -75,8 +72,8 @@ class OneQueue:
                     self.there.release(ticket)
                     if ended:
                         self._learn(ticket)
-                elif self._waiting.pop(self._place(ticket), None):
-                    self._lines[ticket.line].count -= 1
+                else:
+                    self._lines.leave(self._place(ticket))
             self._hand_on()
 
     def _learn(self, ended: AnyTicket) -> None:
@@ -105,12 +102,10 @@ class OneQueue:
         A node that is not among them is of unknown length: it goes before all others, for it may be long.
         """
         with self._lock:
-            tickets = list(self._waiting.values())
+            tickets = self._lines.clear()
             self._chains = dict(chains)
-            for kept in (self._waiting, self._lines, self._firsts):
-                kept.clear()
             for ticket in tickets:
-                self._enter(ticket)
+                self._lines.enter(ticket, self._place(ticket))
             self._hand_on()
 
     def placed(self, ticket: AnyTicket, machines: Sequence[str]) -> None:
@@ -125,7 +120,7 @@ class OneQueue:
     def standing(self, node: str) -> Standing | None:
         """Say how the first ticket of a node that waits stands in the queue; None while none does."""
         with self._lock:
-            heads = self._heads()
+            heads = self._lines.heads()
             shape = next((line.name[0] for _, line in heads if line.name[1] == node), None)
             if shape is None:
                 return None
@@ -145,26 +140,13 @@ class OneQueue:
     def _wanted(self) -> list[Shape]:
         found: list[Shape] = []
         left = SHOWN
-        for _, line in self._heads():
+        for _, line in self._lines.heads():
             shape = line.name[0]
             if left > 0 and not self.there.has_room(shape):
                 count = min(line.count, -(-left // shape.count))
                 found += [shape] * count
                 left -= count * shape.count
         return found
-
-    def _heads(self) -> list[First]:
-        """List all lines in the order of their firsts."""
-        return sorted(((head, one) for one in [*self._lines.values()] if (head := self._head(one))), key=itemgetter(0))
-
-    def _enter(self, ticket: AnyTicket) -> None:
-        place = self._place(ticket)
-        self._waiting[place] = ticket
-        line = self._lines.get(ticket.line) or self._lines.setdefault(ticket.line, Line(ticket.line))
-        line.count += 1
-        heapq.heappush(line.places, place)
-        if line.places[0] == place:
-            heapq.heappush(self._firsts.setdefault(ticket.shape, []), (place, line))
 
     def _place(self, ticket: AnyTicket) -> Place:
         return ticket.place(self._chains.get(ticket.node, math.inf))
@@ -174,7 +156,7 @@ class OneQueue:
         lacking: list[Shape] = []
         reserved: list[Reservation] = []
         others: dict[Shape, list[First]] = {}
-        heads = [(*first, shape) for shape in list(self._firsts) if (first := self._first(shape))]
+        heads = self._lines.firsts()
         heapq.heapify(heads)
         while heads:
             place, line, shape = heapq.heappop(heads)
@@ -187,11 +169,11 @@ class OneQueue:
             lacking.clear()
             goes = self._goes(self._waiting[place], now, reserved)
             if goes and shape not in others:
-                following = self._first(shape)
+                following = self._lines.first(shape)
             else:  # a line whose first is in somebody's way: the other lines may have shorter ones
                 if shape not in others:
-                    others[shape] = self._beside(line, self.there.latest(shape, reserved) - now)
-                elif goes and (head := self._head(line)):
+                    others[shape] = self._lines.beside(line, self.there.latest(shape, reserved) - now, self.pace.at_least)
+                elif goes and (head := self._lines.head(line)):
                     heapq.heappush(others[shape], (head, line))
                 following = heapq.heappop(others[shape]) if others[shape] else None
             if following is not None:
@@ -203,8 +185,7 @@ class OneQueue:
         machines = self.there.chosen(ticket.shape, ends, reserved)
         if machines is None:
             return False
-        del self._waiting[self._place(ticket)]
-        self._lines[ticket.line].count -= 1
+        self._lines.leave(self._place(ticket))
         ticket.machines, ticket.began, ticket.ends = machines, now, ends
         self._out[ticket] = None
         self.there.hold(ticket)
@@ -213,38 +194,3 @@ class OneQueue:
                 one.take(machine, ticket.shape.asked, 1, ends)
         ticket.go(ticket)
         return True
-
-    def _first(self, shape: Shape) -> First | None:
-        """The first of all lines of a shape, what is no longer true being dropped; None when nobody waits."""
-        firsts = self._firsts[shape]
-        while firsts:
-            place, line = firsts[0]
-            head = self._head(line)
-            if head == place:
-                return place, line
-            if head is None:
-                heapq.heappop(firsts)
-            else:
-                heapq.heapreplace(firsts, (head, line))
-        del self._firsts[shape]
-        return None
-
-    def _beside(self, line: Line, seconds: float) -> list[First]:
-        """The firsts of the other lines of a shape, as a heap, without those of which nobody takes as few seconds."""
-        some = {
-            id(other): other for _, other in self._firsts[line.name[0]] if self.pace.at_least(other.name) <= seconds
-        }
-        some.pop(id(line), None)
-        firsts = [(head, other) for other in some.values() if (head := self._head(other))]
-        heapq.heapify(firsts)
-        return firsts
-
-    def _head(self, line: Line) -> Place | None:
-        """The first place of a line that somebody holds, those before it being dropped; None when nobody waits."""
-        while line.places and line.places[0] not in self._waiting:
-            heapq.heappop(line.places)
-        if line.places:
-            return line.places[0]
-        if self._lines.get(line.name) is line:
-            del self._lines[line.name]
-        return None

@@ -49,7 +49,7 @@ LineName = tuple[Shape, str, int | None]
 """What the tickets of one line share: shape, node and length, but for a quarter."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Line:
     """Those that ask for the same, for one node and for about as long; the first speaks for all."""
 
@@ -58,6 +58,11 @@ class Line:
     """A heap; a place that nobody holds any more stays until it is the first."""
     count: int = 0
     """How many wait in it."""
+
+    def length(self) -> tuple[bool, int]:
+        """Give what lines of a shape and node are ordered by: those of unknown length, then the shorter ones."""
+        grain = self.name[2]
+        return (grain is not None, grain or 0)
 
 
 @dataclass(eq=False)
