@@ -27,7 +27,7 @@ demo-clothes: install  # Fashion-MNIST, which Debian has as a package
 	$(BIN)/vitpipe run configs/clothes.yaml vars.clothes=$(CLOTHES)
 
 test: install  # by two processes, each with a Ray and an S3 server of its own; half of the time they wait
-	$(BIN)/python -m pytest -m "not drill" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not drill" -n 2 --dist loadfile --no-loadscope-reorder
 
 unit: install  # what runs without Ray, S3 and several processes that train
 	$(BIN)/python -m pytest -m "not drill and not slow and not ray and not s3" tests/test_house.py tests/infra \
