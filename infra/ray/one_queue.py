@@ -172,7 +172,8 @@ class OneQueue:
                 following = self._lines.first(shape)
             else:  # a line whose first is in somebody's way: the other lines may have shorter ones
                 if shape not in others:
-                    others[shape] = self._lines.beside(line, self.there.latest(shape, reserved) - now, self.pace.at_least)
+                    seconds = self.there.latest(shape, reserved) - now
+                    others[shape] = self._lines.beside(line, seconds, self.pace.at_least)
                 elif goes and (head := self._lines.head(line)):
                     heapq.heappush(others[shape], (head, line))
                 following = heapq.heappop(others[shape]) if others[shape] else None

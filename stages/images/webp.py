@@ -2,7 +2,8 @@
 
 libwebp decodes nothing below the part and converts nothing beside it. It is asked for two pixels more on each side, cut
 off again: what it makes of colours at the border of a part is not what it makes of them inside of an image. Only for
-files of one frame without Exif; whatever else comes, and all that it refuses, is Pillow's to judge.
+files of one frame, without Exif, that end with it: libwebp reads on in what comes behind a damaged one, which Pillow
+does not hand to it. Whatever else comes, and all that it refuses, is Pillow's to judge.
 """
 
 import ctypes
@@ -22,7 +23,7 @@ _MARGIN = 2
 _ANIMATED, _WITH_EXIF = 0x02, 0x08
 """Flags of a chunk VP8X."""
 _FRAMES = (b"VP8 ", b"VP8L")
-_EXTENDED = frozenset((b"ICCP", b"ALPH", b"XMP ", *_FRAMES))
+_EXTENDED = frozenset((b"ICCP", b"ALPH", *_FRAMES))
 _RGB = 0
 
 
@@ -111,7 +112,7 @@ def _libwebp() -> ctypes.CDLL | None:
 
 
 def _is_plain(data: Bytes) -> bool:
-    """Whether a WebP is whole by its chunks, of one frame of its own size, with no Exif."""
+    """Whether a WebP is whole by its chunks, of one frame of its own size, with no Exif and nothing behind it."""
     size = data.size
     if size < 30 or int.from_bytes(data[4:8].tobytes(), "little") + 8 != size:
         return False
@@ -127,4 +128,4 @@ def _is_plain(data: Bytes) -> bool:
         return len(kinds) == 1 and kinds[0] in _FRAMES
     once = set(kinds[1:])
     flags = head[8] & (_ANIMATED | _WITH_EXIF)
-    return not flags and once <= _EXTENDED and len(once) == len(kinds) - 1 and kinds[-1] in (*_FRAMES, b"XMP ")
+    return not flags and once <= _EXTENDED and len(once) == len(kinds) - 1 and kinds[-1] in _FRAMES

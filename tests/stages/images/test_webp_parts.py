@@ -1,6 +1,7 @@
 """A part of a WebP has the pixels of the whole; whatever libwebp is not asked for, Pillow judges as before."""
 
 import io
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -37,7 +38,7 @@ def by_pillow(data: bytes) -> np.ndarray | None:
 
 
 @st.composite
-def webps(draw: st.DrawFn, most_px: int = 100) -> bytes:
+def webps(draw: st.DrawFn, most_px: int = 100, **more: st.SearchStrategy[Any]) -> bytes:
     height, width = draw(st.tuples(st.integers(1, most_px), st.integers(1, most_px)))
     image = textured(height, width, draw(st.integers(0, 1000)))
     if draw(st.integers(0, 3)) == 0:
@@ -47,7 +48,7 @@ def webps(draw: st.DrawFn, most_px: int = 100) -> bytes:
             {"quality": st.sampled_from([1, 40, 75, 95, 100]), "method": st.sampled_from([0, 4])},
             optional={
                 "lossless": st.booleans(), "exact": st.just(True), "icc_profile": st.just(b"a profile"),
-                "alpha_quality": st.just(20), "xmp": st.just(b"<x/>"),
+                "alpha_quality": st.just(20), **more,
             },
         )
     )  # fmt: skip
@@ -67,7 +68,7 @@ def test_every_part_is_the_whole_cut(data, file):
 
 
 @settings(deadline=None, max_examples=200)
-@given(file=webps(60), data=st.data(), cut=st.booleans())
+@given(file=webps(60, xmp=st.just(b"<x/>")), data=st.data(), cut=st.booleans())
 def test_damage_is_refused_or_gives_pillows_pixels(file, data, cut):
     damaged = bytearray(file)
     place = data.draw(st.integers(4, len(file) - 1))
@@ -112,4 +113,6 @@ def test_what_may_lie_otherwise_or_move_is_left_to_pillow():
     assert np.array_equal(decode(turned), np.rot90(np.asarray(image), -1))
     with Image.open(io.BytesIO(moving)) as first:
         assert np.array_equal(decode(moving), np.asarray(first.convert("RGB")))
+    followed = encoded(image, "WEBP", xmp=b"<x/>")  # libwebp would read on in it where the frame is damaged
+    assert part(followed, 20, 30, Box(0, 0, 20, 30)) is None and np.array_equal(decode(followed), by_pillow(followed))
     assert part(encoded(image, "WEBP"), 20, 31, Box(0, 0, 20, 30)) is None  # another size than the index says
