@@ -40,12 +40,11 @@ class WaitingLines:
         if line.places[0] == place:
             heapq.heappush(self._firsts.setdefault(ticket.shape, []), (place, line))
 
-    def leave(self, place: Place) -> AnyTicket | None:
-        """Take a ticket out of its line; None if nobody waits there."""
+    def leave(self, place: Place) -> None:
+        """Take a ticket out of its line, if one waits there."""
         ticket = self.waiting.pop(place, None)
         if ticket is not None:
             self._named[ticket.line].count -= 1
-        return ticket
 
     def clear(self) -> list[AnyTicket]:
         """Take all tickets out."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from vitpipe.infra.storage.folders import flock
+from vitpipe.stages.images.rows import ROWS_SUFFIX
 
 SPARE_BYTES = 1_000_000_000
 """Left free on the disk for whatever else writes there."""
@@ -80,7 +81,7 @@ class CacheRoom:
                 if entry.name.endswith(".lock") and entry.stat().st_size:
                     reserved[Path(entry.path).with_suffix("")] = _reserved(Path(entry.path))
         for entry in self._entries():
-            if entry.name.endswith((".tar", ".rows", ".rows2")):
+            if entry.name.endswith((".tar", ".rows", ROWS_SUFFIX)):
                 with suppress(FileNotFoundError):  # removed meanwhile
                     facts = entry.stat()
                     files.append((facts.st_mtime_ns, facts.st_size, Path(entry.path)))

@@ -5,6 +5,8 @@
 
 #include "steps.h"
 
+enum { THIRTEENTH = 5042 }; /* of 65,536 */
+
 /* The mean cut off. Where the thirteenths make a whole level, how TensorFlow adds up decides: nine products, each fused
  * with its addition. */
 INLINE int tensorflows_mean(const unsigned char *above, size_t width, size_t x) {
@@ -27,7 +29,7 @@ INLINE int rounded_mean(const unsigned char *above, size_t width, size_t x) {
     const unsigned char *const row = above + width, *const below = row + width;
     const unsigned sum = above[x - 1] + above[x] + above[x + 1] + row[x - 1] + 5u * row[x] + row[x + 1] +
                          below[x - 1] + below[x] + below[x + 1];
-    return (int)((sum + 6) * 5042 >> 16); /* a thirteenth, exactly up to 3,321 */
+    return (int)((sum + 6) * THIRTEENTH >> 16); /* a thirteenth, exactly up to 3,321 */
 }
 
 INLINE unsigned char sharpened(const unsigned char *above, size_t width, size_t x, enum program program, float factor) {
@@ -58,7 +60,7 @@ INLINE WIDE __m256i rounded_means(const unsigned char *at, size_t width) {
     const __m256i own = words(row);
     sum = _mm256_add_epi16(sum, _mm256_add_epi16(_mm256_add_epi16(words(row - 1), own), words(row + 1)));
     sum = _mm256_add_epi16(sum, _mm256_slli_epi16(own, 2));
-    return _mm256_mulhi_epu16(_mm256_add_epi16(sum, _mm256_set1_epi16(6)), _mm256_set1_epi16(5042));
+    return _mm256_mulhi_epu16(_mm256_add_epi16(sum, _mm256_set1_epi16(6)), _mm256_set1_epi16(THIRTEENTH));
 }
 
 INLINE WIDE __m256i eight_of_tensorflows(const unsigned char *at, size_t width) {

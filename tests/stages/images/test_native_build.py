@@ -94,7 +94,7 @@ def test_the_name_holds_every_instruction_that_the_sources_ask_for():
         ("huffman.c", "0,  1,  8,  16, 9", "0,  8,  1,  16, 9"),
         ("part.c", "? right + mcu_w :", "? right :"),
         ("segments.c", "part->left - first * wide", "part->left"),
-        ("sharpen.c", "_mm256_set1_epi16(5042)", "_mm256_set1_epi16(4681)"),
+        ("sharpen.c", "THIRTEENTH = 5042", "THIRTEENTH = 4681"),
         ("huffman.c", "info->entropy->decode_mcu = decode_mcu", "info->entropy = 0"),
         ("tables.c", "table->made && !memcmp", "table->made || !memcmp"),
         pytest.param("tables.c", "if (!set->images)", "if (1)", marks=needs_sha),
