@@ -167,7 +167,7 @@ class OneQueue:
                 if held := self.there.reserve(one, now, reserved):
                     reserved.append(held)
             lacking.clear()
-            goes = self._goes(self._waiting[place], now, reserved)
+            goes = self._goes(place, now, reserved)
             if goes and shape not in others:
                 following = self._lines.first(shape)
             else:  # a line whose first is in somebody's way: the other lines may have shorter ones
@@ -180,13 +180,14 @@ class OneQueue:
             if following is not None:
                 heapq.heappush(heads, (*following, shape))
 
-    def _goes(self, ticket: AnyTicket, now: float, reserved: list[Reservation]) -> bool:
-        """Give a ticket its turn, if that is in the way of nobody before it."""
+    def _goes(self, place: Place, now: float, reserved: list[Reservation]) -> bool:
+        """Give the ticket that waits there its turn, if that is in the way of nobody before it."""
+        ticket = self._waiting[place]
         ends = now + self.pace.expected(ticket)
         machines = self.there.chosen(ticket.shape, ends, reserved)
         if machines is None:
             return False
-        self._lines.leave(self._place(ticket))
+        self._lines.leave(place)
         ticket.machines, ticket.began, ticket.ends = machines, now, ends
         self._out[ticket] = None
         self.there.hold(ticket)

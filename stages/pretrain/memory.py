@@ -19,6 +19,10 @@ GPU_PROCESS_BYTES = 1_000_000_000
 """CUDA context, cuBLAS workspaces and NCCL's buffers: assumed, not measured."""
 SMALL_BYTES = 75_000_000
 """Threads' stacks and scratch of the kernels: what models took beyond their terms, at most."""
+KEPT_BY_MALLOC = 0.6
+"""Part of a model as built that malloc keeps after it was freed, at ZeRO 2: 0.2 to 0.6 measured."""
+USED_AGAIN = 0.2
+"""Part of a pass's gradients whose room gloo's copy of the sums takes: 0.2 to 0.65 measured."""
 PREFETCHED = 6
 """Micro-batches of images that are ready, being made and being used."""
 
@@ -153,14 +157,17 @@ def reduction(worker: Worker) -> float:
         if worker.resources.least_workers == 1:
             return 0.0
         copied = worker.sent if worker.sent < 4 else 0  # else as they lie
-        scattered = worker.sent if worker.resources.zero and not worker.gpu else 0  # of which gloo makes a copy
+        scattered = 0.0  # of which gloo makes a copy, partly where a pass's own were
+        if worker.resources.zero and not worker.gpu:
+            scattered = worker.sent - USED_AGAIN * worker.weight
         return (copied + scattered) * worker.parameters
     buffers = 2 if worker.gpu and worker.resources.zero >= 2 else 1  # overlap_comm writes one while the other is sent
     width = 4 if worker.resources.zero == 1 else worker.weight
     converted = worker.sent if worker.sent != width else 0  # stage_1_and_2.py, allreduce_bucket: a copy of what is sent
     if worker.resources.zero == 3 and worker.resources.least_workers > 1:
         # stage3.py: the input of reduce_scatter_coalesced; partition_parameters.py, _all_gather_dtype: what is gathered
-        buffers += 2
+        # ahead, which a model that is gathered at once has none of
+        buffers += 2 if worker.parameters > BUCKET_ELEMENTS else 1
     return (width * buffers + converted) * worker.bucket  # with the ipg bucket
 
 
@@ -177,8 +184,9 @@ def update(worker: Worker) -> float:
 def freed(worker: Worker) -> float:
     """What malloc keeps of blocks that were freed while the engine was made, unless gradients of the same sizes take
     their place: the fp32 model as built."""
-    kept = not worker.flat and (worker.bf16 or worker.resources.zero > 1)
-    return 4.0 * worker.parameters if kept else 0.0
+    if worker.flat or not (worker.bf16 or worker.resources.zero > 1):
+        return 0.0
+    return 4.0 * worker.parameters * (KEPT_BY_MALLOC if worker.resources.zero == 2 else 1.0)
 
 
 def activations(worker: Worker, model: ModelSettings) -> float:
